@@ -1,0 +1,37 @@
+"""Types with bounds, for the signatures that are the schema of the configuration. May be imported by anyone.
+
+`config` reads these names from the *source* of a signature, so nothing heavy is imported to check a value. A bound is a
+number that the value must be greater than (`Gt`), at least (`Ge`), less than (`Lt`) or at most (`Le`).
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+
+@dataclass(frozen=True)
+class Gt:
+    bound: float
+
+
+@dataclass(frozen=True)
+class Ge:
+    bound: float
+
+
+@dataclass(frozen=True)
+class Lt:
+    bound: float
+
+
+@dataclass(frozen=True)
+class Le:
+    bound: float
+
+
+Count = Annotated[int, Ge(0), Le(10**12)]  # 0, 1, 2, ...
+Size = Annotated[int, Ge(1), Le(10**12)]  # 1, 2, 3, ...
+Fraction = Annotated[float, Ge(0), Le(1)]  # [0, 1]
+Share = Annotated[float, Ge(0), Lt(1)]  # [0, 1): a dropout, a held-out part
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Seed = Annotated[int, Ge(0), Lt(2**64)]
