@@ -1,0 +1,116 @@
+"""Where runs are kept: the store's address, its artifacts, and the spool beside it. Every path absolute."""
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mlxlab.errors import ConfigFault
+
+_sqlite = re.compile(r"^sqlite(\+\w+)?://(?P<path>/[^?]*)?")
+_login = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+@dataclass(frozen=True)
+class Address:
+    """One store.
+
+    `artifacts` is None where the server decides. `spool` is the folder in which journals wait; None if no folder can be
+    written, then they wait in their run folders until `runs.py sync <folder>`.
+    """
+
+    uri: str
+    artifacts: str | None
+    spool: Path | None
+
+    @property
+    def database(self) -> Path | None:
+        """The file of an SQLite store, else None."""
+        return _database(self.uri)
+
+    @property
+    def shown(self) -> str:
+        """The address without a password."""
+        return redact(self.uri)
+
+    def dump(self) -> str:
+        return json.dumps(asdict(self), default=str)
+
+
+def load(text: str) -> Address:
+    """The inverse of `Address.dump`."""
+    fields = json.loads(text)
+    return Address(fields["uri"], fields["artifacts"], Path(fields["spool"]))
+
+
+def resolve(uri: str | None, artifacts: str | None, project: Path) -> Address:
+    """The store that is meant.
+
+    Args:
+        uri: as MLflow writes it; null takes MLFLOW_TRACKING_URI if set, else `mlruns/mlflow.db` in the project.
+        artifacts: folder or URI; null takes MLFLOW_ARTIFACT_ROOT if set, else `artifacts` beside an SQLite file.
+        project: relative paths are relative to this folder.
+
+    Raises:
+        ConfigFault: an address that MLflow 3 has no store for.
+    """
+    project = project.absolute()
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project / 'mlruns' / 'mlflow.db'}"
+    artifacts = artifacts or os.environ.get("MLFLOW_ARTIFACT_ROOT") or None
+    uri = _absolute(uri, project)
+    database = _database(uri)
+    if artifacts is None and database:
+        artifacts = str(database.parent / "artifacts")
+    if artifacts and "://" not in artifacts:
+        artifacts = str(project / artifacts.removeprefix("file:"))
+    return Address(uri, artifacts, _spool(uri, project))
+
+
+def project_root() -> Path:
+    """The checkout that this package is run from, else the current folder."""
+    checkout = Path(__file__).resolve().parents[3]
+    return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
+
+
+def redact(text: str) -> str:
+    """`text` without the `user:password@` of any URL in it."""
+    return _login.sub("", text)
+
+
+def _absolute(uri: str, project: Path) -> str:
+    if not uri.startswith("sqlite"):
+        if "://" in uri or uri.startswith("databricks"):
+            if uri.startswith("file:"):
+                raise ConfigFault(f"tracking.uri={uri}: MLflow 3 writes no file stores; use sqlite:///<file>")
+            return uri
+        raise ConfigFault(f"tracking.uri={uri}: want sqlite:///<file>, http(s)://<server> or another MLflow address")
+    match = _sqlite.match(uri)
+    path = ((match and match["path"]) or "/")[1:]
+    if not match or path in ("", ":memory:"):
+        raise ConfigFault(f"tracking.uri={uri}: want sqlite:///<file>, the syncer is another process")
+    return f"sqlite:///{project / path}{uri[match.end() :]}"
+
+
+def _database(uri: str) -> Path | None:
+    match = _sqlite.match(uri)
+    return Path(match["path"][1:]) if match and match["path"] else None
+
+
+def _spool(uri: str, project: Path) -> Path | None:
+    database = _database(uri)
+    name = ".spool-" + hashlib.sha256(redact(uri).encode()).hexdigest()[:12]
+    folders = [project / "mlruns" / name]
+    if database:
+        folders.insert(0, database.parent / f".spool-{database.name}")
+    return next((folder for folder in folders if _writable(folder)), None)
+
+
+def _writable(folder: Path) -> bool:
+    """Whether files can be made there. Asks the nearest folder that exists, and makes none."""
+    while not folder.exists():
+        if folder == folder.parent:
+            return False
+        folder = folder.parent
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)

@@ -1,0 +1,255 @@
+"""A run's journal: `journal.jsonl` in the run folder, carried to the store by another process.
+
+One JSON object per line:
+
+    {"t": ms, "start": {uid, name, experiment, params, tags, parent, store, artifacts, resumed}}
+    {"t": ms, "s": step, "m": {name: value}}
+    {"t": ms, "tags": {...}}    {"t": ms, "dataset": {...}}    {"t": ms, "artifact": {path, to}}
+    {"t": ms, "model": {...}}   {"t": ms, "rewind": step}      {"t": ms, "end": status}
+
+Paths inside the run folder are relative to it. Neither MLflow nor a database is imported here.
+"""
+
+import os
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from mlxlab.bounds import NonNegative
+from mlxlab.errors import CannotCreate
+from mlxlab.tracking import lines, names, provenance, spool
+from mlxlab.tracking.address import resolve
+from mlxlab.tracking.tracker import Status
+
+FILE = "journal.jsonl"
+STATE = "journal.sync.json"  # the syncer's: how far this journal is in the store
+PARENT = "MLXLAB_PARENT"  # environment: uid of the sweep that this process is a job of
+LOOK_AFTER = 60.0  # seconds between looks whether the syncer lives
+
+
+class Journal:
+    """Records a run in its folder; a process per store brings it to MLflow.
+
+    Args:
+        uri: the store as MLflow writes it; null takes MLFLOW_TRACKING_URI, else mlruns/mlflow.db in the project.
+        artifacts: folder or URI of the artifacts; null takes MLFLOW_ARTIFACT_ROOT, else `artifacts` by the database.
+        experiment: name of the MLflow experiment; made if it is not there.
+        log_models: whether the best checkpoint is logged as a model that `mlflow.pyfunc.load_model` loads.
+        wait: seconds to wait at the end for the store; what is missing then follows by itself.
+
+    Raises:
+        ConfigFault: an address that MLflow has no store for.
+    """
+
+    def __init__(
+        self,
+        uri: str | None,
+        artifacts: str | None,
+        experiment: str,
+        log_models: bool,
+        wait: NonNegative,
+        *,
+        folder: Path,
+        project: Path,
+    ) -> None:
+        self.address = resolve(uri, artifacts, project)
+        self.experiment, self.log_models, self.wait = experiment, log_models, wait
+        self.folder, self.project = folder.absolute(), project
+        self.uid = read_uid(self.folder / FILE) or uuid.uuid4().hex
+        self._lines: lines.Lines | None = None
+        self._keys: dict[str, str] = {}
+        self._warned = False
+        self._looked = 0.0
+
+    def start(
+        self, params: dict[str, Any], tags: dict[str, str], *, resumed: bool = False, name: str | None = None
+    ) -> None:
+        """Opens the journal and starts the store's syncer if none lives.
+
+        Args:
+            params: nested; flattened to `a.b.0`.
+            tags: added to those of `provenance`.
+            resumed: go on with the run whose journal is in the folder. Otherwise that journal is put aside.
+            name: shown in MLflow; None takes the folder's name.
+
+        Raises:
+            CannotCreate: the journal cannot be written, or another process is writing it.
+        """
+        if not resumed:
+            self._put_aside()
+        self._lines = lines.Lines(self.folder / FILE)
+        if self._lines.torn:
+            _say(f"tracking: cut {self._lines.torn} bytes of a line that was being written when the run died")
+        parent = os.environ.get(PARENT) or None
+        kept = {names.clean(key): names.cut(value, names.MAX_TAG) for key, value in tags.items()}
+        self._write(
+            start={
+                "uid": self.uid,
+                "name": name or self.folder.name,
+                "experiment": self.experiment,
+                "params": names.flatten(params),
+                "tags": provenance.gather(self.project) | ({"sweep": parent} if parent else {}) | kept,
+                "parent": parent,
+                "store": self.address.shown,
+                "artifacts": self.address.artifacts,
+                "resumed": resumed,
+            }
+        )
+        self._register()
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Values at an optimizer step. NaN and infinities are kept."""
+        keys = self._keys
+        m = {keys.get(key) or self._clean(key): float(value) for key, value in metrics.items()}
+        self._write(s=int(step), m=m)
+        if time.monotonic() - self._looked > LOOK_AFTER:
+            self._look_after_syncer()
+
+    def tag(self, tags: dict[str, str]) -> None:
+        self._write(tags={names.clean(key): names.cut(value, names.MAX_TAG) for key, value in tags.items()})
+
+    def dataset(self, name: str, fingerprint: str, source: str, context: str = "training") -> None:
+        """The data a run used; `context` says for what."""
+        self._write(dataset={"name": name, "digest": fingerprint, "source": source, "context": context})
+
+    def artifact(self, path: Path, to: str = "") -> None:
+        """A file or folder to be copied into the folder `to` of the run's artifacts. It must stay until it is."""
+        self._write(artifact={"path": self._relative(path), "to": names.clean(to) if to else ""})
+
+    def model(
+        self,
+        checkpoint: Path,
+        *,
+        name: str = "best",
+        step: int | None = None,
+        files: dict[str, Path] | None = None,
+        signature: dict[str, Any] | None = None,
+        example: list[dict[str, Any]] | None = None,
+    ) -> None:
+        """A checkpoint as a model for `mlflow.pyfunc.load_model`; the code in it is `inference/served.py`.
+
+        Args:
+            checkpoint: folder; it is the artifact `checkpoint` of the model.
+            name: of the model, in MLflow.
+            step: the optimizer step it was saved at.
+            files: further artifacts by name.
+            signature: MLflow's, as a dict: `{"inputs": "<json>", "outputs": "<json>"}`; None for none.
+            example: rows (name -> value) that the model takes.
+        """
+        if not self.log_models:
+            return
+        package = Path(__file__).parents[1]
+        inputs = {"checkpoint": checkpoint} | (files or {})
+        model = {
+            "name": names.clean(name).replace("/", "_").replace(":", "_").replace(".", "_"),
+            "step": step,
+            "files": {key: self._relative(path) for key, path in inputs.items()},
+            "code": str(package / "inference" / "served.py"),
+            "package": str(package),
+            "requirements": provenance.requirements(),
+            "signature": signature,
+            "example": example,
+        }
+        self._write(model=model)
+
+    def rewind(self, step: int) -> None:
+        """Forgets what was logged above `step`, here and in the store: a resumed run logs it again."""
+        assert self._lines is not None
+        note = {"t": time.time_ns() // 1_000_000, "rewind": int(step)}
+        self._lines.blank(lambda record: record.get("s", step) > step, note)
+
+    def end(self, status: Status) -> None:
+        """Closes the run and waits up to `wait` seconds for the store; says in one line what is missing then."""
+        if self._lines is None:
+            return
+        self._write(end=status)
+        self._look_after_syncer()
+        missing = self._await_store(self.wait if status == "FINISHED" else min(self.wait, 3.0))
+        self._lines.close()
+        self._lines = None
+        if missing:
+            _say(f"tracking: {missing}; nothing is lost, complete it with: runs.py sync {self.folder}")
+
+    def describe(self) -> list[str]:
+        return [f"tracking: {self.address.shown}, experiment {self.experiment}, run {self.uid[:12]}"]
+
+    def _write(self, **record: Any) -> None:
+        assert self._lines is not None, "Journal.start comes first"
+        reason = self._lines.write({"t": time.time_ns() // 1_000_000, **record})
+        if reason and not self._warned:
+            _say(f"tracking: {self._lines.path} cannot be written ({reason}); its lines wait in memory")
+        self._warned = bool(reason)
+
+    def _clean(self, key: str) -> str:
+        self._keys[key] = names.clean(key)
+        return self._keys[key]
+
+    def _relative(self, path: Path) -> str:
+        path = path.absolute()
+        return str(path.relative_to(self.folder) if path.is_relative_to(self.folder) else path)
+
+    def _put_aside(self) -> None:
+        """Another run's journal makes room. It stays in the folder: the syncer may not be through with it."""
+        old = read_uid(self.folder / FILE)
+        if not old:
+            return
+        if lines.has_writer(self.folder / FILE):
+            raise CannotCreate(f"another process is writing {self.folder / FILE}")
+        for file in (FILE, STATE):
+            path = self.folder / file
+            if path.exists():
+                path.rename(path.with_name(file.replace("journal", f"journal-{old}", 1)))
+        self.uid = uuid.uuid4().hex
+
+    def _register(self) -> None:
+        where = self.address.spool
+        try:
+            if where is None:
+                raise OSError("no folder for it can be written")
+            spool.register(where, self.uid, self.folder)
+            spool.start_syncer(self.address)
+        except OSError as error:
+            _say(f"tracking: no syncer was started ({error}); later: runs.py sync {self.folder}")
+        self._looked = time.monotonic()
+
+    def _look_after_syncer(self) -> None:
+        self._looked = time.monotonic()
+        try:
+            spool.start_syncer(self.address)
+        except OSError:
+            return  # said at the start
+
+    def _await_store(self, seconds: float) -> str:
+        """What is still missing in the store, in words; "" if nothing is."""
+        assert self._lines is not None
+        if self._lines.waiting:
+            return "the last lines could not be written to the journal"
+        where = self.address.spool
+        if where is None:
+            return f"{self.address.shown} was not written"
+        size, until, asked = self._lines.path.stat().st_size, time.monotonic() + seconds, time.time_ns() // 1_000_000
+        while True:
+            state, status = spool.read_json(self.folder / STATE), spool.status(where)
+            if state.get("uid") == self.uid and state.get("offset", 0) >= size:
+                return ""
+            fault = state.get("fault") or status.get("fault")
+            if fault and status.get("t", 0) >= asked:
+                return f"{self.address.shown}: {fault}"
+            if time.monotonic() >= until:
+                return f"{self.address.shown} has not everything yet ({fault or 'the syncer is at it'})"
+            time.sleep(0.02)
+
+
+def read_uid(path: Path) -> str | None:
+    """The run whose journal this is; None if there is none."""
+    try:
+        first = next(lines.read(path, limit=1), ({}, 0))[0]
+    except OSError:
+        return None
+    return first.get("start", {}).get("uid")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

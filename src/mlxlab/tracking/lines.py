@@ -1,0 +1,143 @@
+"""An append-only file of JSON lines that survives `kill -9`, a full disk and a torn last line.
+
+One `os.write` per line on an O_APPEND descriptor: once `write` has returned, the line outlives the process. The file is
+locked (`flock`) while it is open, so that a reader can tell a living writer from a dead one.
+"""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mlxlab.errors import CannotCreate
+
+MAX_WAITING = 64 * 2**20  # bytes kept in memory while the disk refuses them
+
+_encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
+
+
+class Lines:
+    """Appends to `path`. A torn last line is cut first; `torn` says how many bytes it had.
+
+    Raises:
+        CannotCreate: the file cannot be opened, or another process is writing it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.waiting = b""  # refused by the disk so far; goes out before anything newer
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = _open(path)
+            self.torn = _cut_torn(self._file)
+        except OSError as error:
+            raise CannotCreate(f"cannot write {path}: {error.strerror}") from None
+
+    def write(self, record: dict[str, Any]) -> str | None:
+        """Appends one line; returns the reason if it has to wait in memory, else None."""
+        data = (_encode(record) + "\n").encode()
+        if self.waiting:
+            data = self.waiting + data
+        try:
+            done = os.write(self._file, data)
+        except OSError as error:
+            if len(data) <= MAX_WAITING:
+                self.waiting = data
+            return error.strerror or str(error)
+        self.waiting = data[done:]  # the rest of a line that fitted only in part
+        return "no space left" if self.waiting else None
+
+    def blank(self, unwanted: Callable[[dict[str, Any]], bool], note: dict[str, Any]) -> int:
+        """Overwrites unwanted lines by `{}` and spaces and appends `note`, in one atomic step; returns how many.
+
+        The length stays, so that every other line keeps its place in the file. Nothing happens if no line is unwanted.
+        """
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        kept = [_empty(line) if unwanted(_parse(line)) else line for line in lines]
+        count = sum(old is not new for old, new in zip(lines, kept, strict=True))
+        if count:
+            self._replace(b"".join(kept) + (_encode(note) + "\n").encode())
+        return count
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def _replace(self, data: bytes) -> None:
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        temporary.unlink(missing_ok=True)
+        # Locked before it takes the name: at no instant does the writer look dead.
+        file = _open(temporary)
+        with open(file, "wb", closefd=False) as out:
+            out.write(data)
+        os.fsync(file)
+        os.replace(temporary, self.path)
+        os.close(self._file)
+        self._file = file
+
+
+def read(path: Path, offset: int = 0, limit: int = 4 * 2**20) -> Iterator[tuple[dict[str, Any], int]]:
+    """Complete lines from byte `offset` on, about `limit` bytes of them, each with the offset after it.
+
+    A line that is not a JSON object comes as `{}`.
+    """
+    with path.open("rb") as file:
+        file.seek(offset)
+        for line in file:
+            if not line.endswith(b"\n"):
+                return  # still being written, or torn
+            offset += len(line)
+            limit -= len(line)
+            yield _parse(line), offset
+            if limit <= 0:
+                return
+
+
+def has_writer(path: Path) -> bool:
+    """Whether a living process holds `path` open for appending."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
+def _open(path: Path) -> int:
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    # A reader that asks `has_writer` holds the lock for an instant.
+    for _ in range(50):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except BlockingIOError:
+            time.sleep(0.01)
+    os.close(file)
+    raise CannotCreate(f"another process is writing {path}")
+
+
+def _cut_torn(file: int) -> int:
+    size = os.fstat(file).st_size
+    place, tail = size, b""
+    while place and b"\n" not in tail:
+        start = max(0, place - 2**16)
+        tail = os.pread(file, place - start, start) + tail
+        place = start
+    torn = len(tail) - (tail.rfind(b"\n") + 1)
+    if torn:
+        os.ftruncate(file, size - torn)
+    return torn
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _empty(line: bytes) -> bytes:
+    return b"{}".ljust(len(line) - 1) + b"\n"
