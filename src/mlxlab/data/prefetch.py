@@ -1,0 +1,102 @@
+"""Batches made ready by one background thread, so that the device does not wait for the host."""
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from mlxlab.data.batch import Batch, Batches
+
+TICK = 0.1  # seconds after which a waiting thread looks whether it is still wanted
+
+
+class Prefetch:
+    """Keeps up to `depth` batches ready. Its state is that of the batch last handed out, not of the last one made."""
+
+    def __init__(self, source: Batches, depth: int) -> None:
+        self.source, self.depth = source, depth
+        self.waited = 0.0  # seconds spent waiting for the thread, in all
+        self._state = source.state_dict()
+        self._worker: _Worker | None = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        self._stop()
+        worker = self._worker = _Worker(self.source, self.depth)
+        try:
+            while True:
+                start = time.perf_counter()
+                batch, self._state, error = worker.take()
+                self.waited += time.perf_counter() - start
+                if error is not None:
+                    raise error
+                if batch is None:
+                    return
+                yield batch
+        finally:
+            if worker is self._worker:
+                self._stop()
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self._state)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._stop()
+        self.source.load_state_dict(state)
+        self._state = self.source.state_dict()
+
+    def _stop(self) -> None:
+        """Ends the thread and takes the source back to the batch last handed out."""
+        if self._worker is not None:
+            self._worker.stop()
+            self._worker = None
+            self.source.load_state_dict(self._state)
+
+
+Item = tuple[Batch | None, dict[str, Any], BaseException | None]
+
+
+class _Worker:
+    """One thread that fills a bounded queue with (batch, state after it, error); a batch of None ends the epoch."""
+
+    def __init__(self, source: Batches, depth: int) -> None:
+        self.items: queue.Queue[Item] = queue.Queue(depth)
+        self.unwanted = threading.Event()
+        self.thread = threading.Thread(target=self._fill, args=(source,), name="prefetch", daemon=True)
+        self.thread.start()
+
+    def take(self) -> Item:
+        """The next item; waits in short ticks, so that signals are seen."""
+        while True:
+            try:
+                return self.items.get(timeout=TICK)
+            except queue.Empty:
+                if not self.thread.is_alive() and self.items.empty():
+                    raise RuntimeError("the prefetch thread ended without a word") from None
+
+    def stop(self) -> None:
+        self.unwanted.set()
+        self.thread.join()
+
+    def _fill(self, source: Batches) -> None:
+        state = source.state_dict()
+        try:
+            for batch in source:
+                state = source.state_dict()
+                if not self._put((batch, state, None)):
+                    return
+            self._put((None, state, None))
+        except BaseException as error:  # it is raised again in the thread that takes the batches
+            self._put((None, state, error))
+
+    def _put(self, item: Item) -> bool:
+        while not self.unwanted.is_set():
+            try:
+                self.items.put(item, timeout=TICK)
+                return True
+            except queue.Full:
+                continue
+        return False

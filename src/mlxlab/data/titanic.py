@@ -1,0 +1,147 @@
+"""The Titanic: one sentence a passenger, and the question whether he or she survived."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+
+from mlxlab.bounds import Count, Ge, Gt, Le, Lt, Seed, Size
+from mlxlab.data import baselines
+from mlxlab.data.batch import Batch, Batches
+from mlxlab.data.batching import cut
+from mlxlab.data.cache import cached
+from mlxlab.data.loader import Loader, Once
+from mlxlab.data.order import shuffle
+from mlxlab.data.passenger import Passenger
+from mlxlab.data.prefetch import Prefetch
+from mlxlab.data.row_encoder import fit_row_encoder
+from mlxlab.data.row_encoder import restore as restore
+from mlxlab.data.split import divide
+from mlxlab.data.titanic_csv import read_passengers as read_passengers
+from mlxlab.data.titanic_source import resolve
+from mlxlab.data.tokenizer import ByteLevelBPE
+
+
+class Augment:
+    """Training rows are shown several times an epoch, each time by a template drawn anew.
+
+    Args:
+        copies: times that each training row is shown in an epoch.
+    """
+
+    def __init__(self, copies: Annotated[int, Ge(1), Le(1000)]) -> None:
+        self.copies = copies
+
+
+class Titanic:
+    """Sentences of passengers, labelled `died` or `survived`.
+
+    Everything fitted (statistics, tokenizer) is fitted on the training rows alone. Of the real rows, 892..1309 are
+    `test`: there to report on; nothing here trains on them or chooses by them.
+
+    Args:
+        source: a CSV file with Kaggle's columns; null takes the real rows from the cache, the scikit-learn wheel or
+            OpenML, whichever has them first; `synthetic` invents some.
+        valid_source: a CSV file to validate on; null holds out some of the rows.
+        templates: sentences to draw from; `full` says more, `group` also how a party's women and children fared.
+        augment: how often a training row is shown.
+        max_length: tokens of a sentence at most; longer ones are cut.
+        batch_size: sentences of a training batch.
+        eval_batch_size: sentences of an evaluation batch; changes no result.
+        valid_fraction: part of each class that validates, unless `folds` or `valid_source` say otherwise.
+        folds: number of folds of a cross-validation; null for none.
+        fold: the fold that validates, from 0.
+        tokenizer: how one is trained; a pretrained model brings its own.
+        prefetch: batches made ready in the background; 0 makes each when it is asked for.
+        seed: of split, templates and order.
+        cache: folder for what was downloaded or encoded.
+        pretrained: folder of a pretrained model whose tokenizer.json is to be used.
+
+    Raises:
+        InputMissing, DataFault: a source is not there, or is malformed.
+        ServiceMissing: no source has the real rows.
+        ConfigFault: `fold` and `folds` do not go together.
+    """
+
+    def __init__(
+        self,
+        source: str | None,
+        valid_source: str | None,
+        templates: list[Literal["basic", "narrative", "descriptive", "story", "full", "group"]],
+        augment: Augment,
+        max_length: Annotated[int, Ge(8), Le(8192)],
+        batch_size: Size,
+        eval_batch_size: Size,
+        valid_fraction: Annotated[float, Gt(0), Lt(1)],
+        folds: Annotated[int, Ge(2), Le(400)] | None,
+        fold: Count,
+        tokenizer: ByteLevelBPE,
+        prefetch: Annotated[int, Ge(0), Le(1024)],
+        *,
+        seed: Seed,
+        cache: Path,
+        pretrained: Path | None = None,
+    ) -> None:
+        found = resolve(source, cache)
+        split = divide(found.train, valid_source, valid_fraction, folds, fold, seed)
+        self.name, self.test_rows = found.name, found.test
+        self.train_rows, self.valid_rows = split.train, split.valid
+        self.encoder = fit_row_encoder(split.train, templates, tokenizer, max_length, seed, pretrained)
+        self.task, self.tokenizer = self.encoder.task, self.encoder.tokenizer
+        self.fingerprint = self.encoder.key(found.digest, split.digest, split.train, split.valid, augment.copies)
+
+        arrays, said = cached(cache, self.name, self.fingerprint, lambda: self.encoder.arrays(split.train, split.valid))
+        self._train_tokens = cut(arrays["train"], arrays["train_lengths"])  # row after row, a template after the other
+        self._valid_tokens = cut(arrays["valid"], arrays["valid_lengths"])
+        longest = max(map(len, self._train_tokens))
+        size = f"{len(arrays['train'])} tokens of {self.tokenizer.vocab_size}, {longest} in the longest sentence"
+        self.sources = [*found.lines, *(f"{self.name}: {line}" for line in (split.line, f"token cache {said}", size))]
+
+        count = len(split.train) * augment.copies
+        self.train: Batches = Loader(count, batch_size, shuffle(count, seed), self._train_batch, self.fingerprint)
+        if prefetch:
+            self.train = Prefetch(self.train, prefetch)
+        self.eval_batch_size = eval_batch_size
+        self.valid = Once(len(split.valid), eval_batch_size, self._valid_batch)
+
+    @property
+    def test(self) -> Once:
+        """The 418 rows to report on (none for other sources); encoded when asked for, never cached."""
+        return self.evaluation(self.test_rows)
+
+    def evaluation(self, rows: Sequence[Passenger]) -> Once:
+        """Batches of any rows, in their order."""
+        collate = lambda _, places: self.encode_rows([rows[i] for i in places])  # noqa: E731
+        return Once(len(rows), self.eval_batch_size, collate)
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Training rows that died, that survived."""
+        return np.bincount([row.survived or 0 for row in self.train_rows], minlength=2).tolist()
+
+    def texts(self, rows: Sequence[Passenger]) -> list[str]:
+        """The sentence by which each row is judged."""
+        return self.encoder.texts(rows)
+
+    def encode_rows(self, rows: Sequence[Passenger]) -> Batch:
+        """One batch of rows; a row without a label has weight 0."""
+        return self.encoder.encode_rows(rows)
+
+    def baselines(self) -> dict[str, float]:
+        """Accuracies, on the validation rows, of what needs no neural network."""
+        return baselines.accuracies(self.encoder, self.train_rows, self.valid_rows)
+
+    def save(self, folder: Path) -> None:
+        """Writes what inference needs: tokenizer.json and data.json; `restore` reads them."""
+        self.encoder.save(folder, source=self.name, fingerprint=self.fingerprint)
+
+    def _train_batch(self, epoch: int, places: np.ndarray) -> Batch:
+        copies, rows = np.divmod(places, len(self.train_rows))
+        picked = [self.train_rows[row] for row in rows]
+        templates = self.encoder.choose(np.array([row.id for row in picked]), epoch, copies + 1)
+        tokens = rows * len(self.encoder.templates) + templates
+        return self.encoder.collate(picked, [self._train_tokens[place] for place in tokens])
+
+    def _valid_batch(self, epoch: int, places: np.ndarray) -> Batch:
+        return self.encoder.collate([self.valid_rows[i] for i in places], [self._valid_tokens[i] for i in places])
