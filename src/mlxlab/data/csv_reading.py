@@ -70,11 +70,11 @@ def read_csv(path: str | os.PathLike) -> Iterator[list[Field]]:
     lines = _lines(_decode(data[:MAX_BYTES], os.fspath(path)))
     if not lines:
         raise DataFault(f"{path}:1:1: the file is empty, wanted a header and rows")
-    width, cut = 0, len(data) > MAX_BYTES
+    if len(data) > MAX_BYTES:
+        _refuse_huge(lines, path)
+    width = 0
     for number, line in enumerate(lines, 1):
         row = split_row(line, number, path)
-        if cut and number == len(lines):
-            raise DataFault(f"{path}:{number}:1: the file is longer than {MAX_BYTES} bytes")
         if width and len(row) != width:
             last = row[min(len(row), width + 1) - 1]
             raise DataFault(
@@ -99,6 +99,14 @@ def split_row(line: str, number: int, path: str | os.PathLike) -> list[Field]:
         if end == len(line):
             return fields
         place = end + 1
+
+
+def _refuse_huge(lines: list[str], path: str | os.PathLike) -> None:
+    """Names the longest line's huge field, if there is one, else the place where the file should have ended."""
+    number, longest = max(enumerate(lines, 1), key=lambda item: len(item[1]))
+    if len(longest) > MAX_BYTES // 100:
+        split_row(longest, number, path)
+    raise DataFault(f"{path}:{len(lines)}:1: the file is longer than {MAX_BYTES} bytes")
 
 
 def _decode(data: bytes, name: str) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from mlxlab.bounds import Count, Ge, Gt, Le, Lt, Seed, Size
+from mlxlab.bounds import Count, FilePath, Ge, Gt, Le, Lt, MinLen, Seed, Size
 from mlxlab.data import baselines
 from mlxlab.data.batch import Batch, Batches
 from mlxlab.data.batching import cut
@@ -66,9 +66,9 @@ class Titanic:
 
     def __init__(
         self,
-        source: str | None,
-        valid_source: str | None,
-        templates: list[Literal["basic", "narrative", "descriptive", "story", "full", "group"]],
+        source: FilePath | None,
+        valid_source: FilePath | None,
+        templates: Annotated[list[Literal["basic", "narrative", "descriptive", "story", "full", "group"]], MinLen(1)],
         augment: Augment,
         max_length: Annotated[int, Ge(8), Le(8192)],
         batch_size: Size,
