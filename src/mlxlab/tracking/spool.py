@@ -69,7 +69,19 @@ def start_syncer(address: Address) -> bool:
 
 
 def syncer_lives(spool: Path) -> bool:
-    with _lock(spool) as held:
+    with _lock(spool / "lock") as held:
+        return not held
+
+
+@contextmanager
+def handover(spool: Path) -> Iterator[None]:
+    """While this is open, no syncer in the background keeps or takes the lock."""
+    with _lock(spool / "handover"):
+        yield
+
+
+def handover_wanted(spool: Path) -> bool:
+    with _lock(spool / "handover") as held:
         return not held
 
 
@@ -78,7 +90,7 @@ def sole_writer(spool: Path, patience: float = 0.0) -> Iterator[bool]:
     """Yields whether this process is now the only writer of the store; waits up to `patience` seconds for it."""
     until = time.monotonic() + patience
     while True:
-        with _lock(spool) as held:
+        with _lock(spool / "lock") as held:
             if held or time.monotonic() >= until:
                 yield held
                 return
@@ -111,9 +123,9 @@ def _scan(spool: Path) -> list[Path]:
 
 
 @contextmanager
-def _lock(spool: Path) -> Iterator[bool]:
-    spool.mkdir(parents=True, exist_ok=True)
-    file = os.open(spool / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+def _lock(path: Path) -> Iterator[bool]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         held = True

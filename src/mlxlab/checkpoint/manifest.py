@@ -1,0 +1,75 @@
+"""The manifest of a checkpoint: size and checksum (XXH3, 128 bits) of every file, and a checksum of itself.
+
+A flipped bit in safetensors loads silently, in the header too: only a checksum sees it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from mlxlab.checkpoint.disk import flush_file, write_file
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+
+class Damage(Exception):
+    """Why a checkpoint cannot be used."""
+
+
+def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
+    """Flushes every file of the folder, then writes what they must be."""
+    files = {}
+    for path in sorted(folder.iterdir()):
+        flush_file(path)
+        data = path.read_bytes()
+        files[path.name] = {"size": len(data), "xxh3_128": checksum(data)}
+    manifest = {"format": FORMAT, **facts, "files": files}
+    manifest["checksum"] = _own_checksum(manifest)
+    write_file(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+
+
+def read_verified(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The manifest and the bytes of every file it names, verified; raises Damage."""
+    manifest = read_manifest(folder)
+    files = {}
+    for name, wanted in manifest["files"].items():
+        files[name] = _read(folder, name)
+        if len(files[name]) != wanted["size"]:
+            raise Damage(f"{name} has {len(files[name])} bytes instead of {wanted['size']}")
+        if checksum(files[name]) != wanted["xxh3_128"]:
+            raise Damage(f"{name} has another checksum than when it was saved")
+    return manifest, files
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(_read(folder, MANIFEST))
+        claimed = manifest.pop("checksum")
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise Damage(f"{MANIFEST} is not readable") from None
+    if claimed != _own_checksum(manifest):
+        raise Damage(f"{MANIFEST} has another checksum than when it was saved")
+    if manifest["format"] > FORMAT:
+        raise Damage(f"format {manifest['format']} is newer than {FORMAT}, the newest this version reads")
+    return manifest
+
+
+def checksum(data: bytes) -> str:
+    return xxhash.xxh3_128_hexdigest(data)
+
+
+def _own_checksum(manifest: dict[str, Any]) -> str:
+    return checksum(json.dumps(manifest, sort_keys=True).encode())
+
+
+def _read(folder: Path, name: str) -> bytes:
+    path = folder / name
+    if "/" in name or path.is_symlink() or not path.is_file():
+        raise Damage(f"{name} is missing or not a plain file")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Damage(f"{name} cannot be read ({error.strerror})") from None

@@ -1,0 +1,47 @@
+"""Where a run starts from: nothing, or a checkpoint named by `resume`."""
+
+from pathlib import Path
+
+from mlxlab.checkpoint.manifest import Damage
+from mlxlab.checkpoint.store import Checkpoint, Store, load_checkpoint
+from mlxlab.errors import InputMissing, NoCheckpoint
+
+KINDS = ("last", "best", "emergency")
+
+
+def resolve_resume(resume: str | None, folder: Path) -> Checkpoint | None:
+    """The checkpoint that `resume` means for a run in `folder`; None is a fresh start.
+
+    Args:
+        resume: null starts afresh; auto goes on where the run folder has checkpoints, else starts afresh; last, best
+            and emergency want one there; a path is a run folder, its `checkpoints`, `.../best`, or one checkpoint.
+
+    Raises:
+        NoCheckpoint: checkpoints are wanted and none is usable.
+        InputMissing: the path does not exist.
+    """
+    if resume is None:
+        return None
+    own = Store(folder / "checkpoints")
+    if resume == "auto":
+        return own.load() if own.steps() or any(own.folder.glob("rejected-*")) else None
+    if resume in KINDS:
+        return own.load(resume)
+    return load_path(Path(resume))
+
+
+def load_path(path: Path) -> Checkpoint:
+    """The checkpoint at a path: a run folder, its `checkpoints`, `.../last`, `.../best`, or a checkpoint itself."""
+    which = path.name if path.name in KINDS else "last"
+    path = path.parent if path.name in KINDS else path
+    if not path.is_dir():
+        raise InputMissing(f"{path}: no such folder to resume from")
+    if (path / "checkpoints").is_dir():
+        return Store(path / "checkpoints").load(which)
+    store = Store(path)
+    if store.steps():
+        return store.load(which)
+    try:
+        return load_checkpoint(path)
+    except Damage as damage:
+        raise NoCheckpoint(f"{path}: {damage}") from None

@@ -1,0 +1,176 @@
+"""The composition root: builds the parts, fits, reports. The only place that knows every part."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from mlxlab import backend
+from mlxlab.callbacks.signals import Listener
+from mlxlab.config import build, project_root
+from mlxlab.errors import Stopped
+
+if TYPE_CHECKING:
+    from mlxlab.checkpoint.store import Checkpoint
+    from mlxlab.tracking.tracker import Tracker
+    from mlxlab.training.run import Run
+
+
+def run(cfg: DictConfig, folder: Path) -> float:
+    """Runs one experiment in its folder and returns the best value of `cfg.objective`.
+
+    Raises:
+        Fault: whatever the user can mend, with its exit code; Stopped when a signal ended the run.
+    """
+    listener = Listener()
+    listener.start()
+    try:
+        backend.prepare()
+        return _Experiment(cfg, folder, listener).run()
+    finally:
+        listener.stop()
+
+
+class _Experiment:
+    """The parts of one run, in the order in which they need each other."""
+
+    def __init__(self, cfg: DictConfig, folder: Path, listener: Listener) -> None:
+        self.cfg, self.folder, self.listener = cfg, folder, listener
+        self.project = project_root()
+
+    def run(self) -> float:
+        from mlxlab.checkpoint.transfer import resolve_resume
+
+        checkpoint = resolve_resume(self.cfg.resume, self.folder)
+        self.data = build(
+            self.cfg.data, seed=self.cfg.seed, cache=self.project / ".cache", pretrained=self._pretrained()
+        )
+        for line in self.data.sources:
+            say(line)
+        model = self._model()
+        tracker: Tracker = build(self.cfg.tracking, folder=self.folder, project=self.project)
+        run = self._new_run(model, tracker)
+        self._write_facts()
+        tracker.start(self.resolved, self._tags(model), resumed=checkpoint is not None, name=self.cfg.name)
+        for line in tracker.describe():
+            say(line)
+        self._hand_over(tracker)
+        status: Any = "FAILED"
+        try:
+            self._fit(run, checkpoint)
+            status = "KILLED" if run.signal else "FINISHED"
+            return self._finish(run)
+        except (KeyboardInterrupt, Stopped):
+            status = "KILLED"
+            raise
+        finally:
+            tracker.end(status)
+
+    def _pretrained(self) -> Path | None:
+        if self.cfg.model.pretrained is None:
+            return None
+        from mlxlab.models.pretrained import resolve
+
+        return resolve(self.cfg.model.pretrained)
+
+    def _model(self) -> Any:
+        import mlx.core as mx
+
+        from mlxlab.models.heads import head_for
+        from mlxlab.models.model import Model
+
+        mx.random.seed(self.cfg.seed)
+        task = self.data.task
+        trunk = build(self.cfg.model, vocab_size=self.data.tokenizer.vocab_size)
+        head = head_for(trunk, kind=task.kind, num_classes=task.num_classes, dropout=self.cfg.model.dropout)
+        model = Model(trunk, head)
+        mx.eval(model.parameters())
+        return model
+
+    def _new_run(self, model: Any, tracker: "Tracker") -> "Run":
+        from mlxlab.training.run import Objective, Run
+
+        self.resolved = OmegaConf.to_container(self.cfg, resolve=True)
+        facts = {
+            "config": self.resolved,
+            "data": self.data.fingerprint,
+            "tokenizer": self.data.tokenizer.fingerprint,
+            "uid": tracker.uid,
+        }
+        return Run(
+            model=model,
+            train=self.data.train,
+            objective=Objective(self.cfg.objective),
+            tracker=tracker,
+            max_skips=self.cfg.trainer.max_skips,
+            facts=facts,
+        )
+
+    def _fit(self, run: "Run", checkpoint: "Checkpoint | None") -> None:
+        counts = self.data.class_counts
+        trainer = build(self.cfg.trainer, class_counts=counts)
+        callbacks = [build(node, folder=self.folder) for node in self.cfg.callbacks.values() if node is not None]
+        if checkpoint is not None:
+            say(f"resumed from {checkpoint.path.name}")
+            for line in checkpoint.skipped:
+                say(f"skipped {line}", error=True)
+            run.tracker.rewind(checkpoint.step)
+        self.listener.watch(run)
+        trainer.fit(run, self.data.valid, self.data.task, callbacks, checkpoint, seed=self.cfg.seed)
+
+    def _finish(self, run: "Run") -> float:
+        from mlxlab.callbacks.checkpointing import hash_of
+
+        if self.listener.stopping:
+            print(f"final_state={hash_of(run)}")
+            raise Stopped(f"stopped at step {run.step} and saved; go on with resume=auto", self.listener.stopping)
+        self._report(run)
+        print(f"final_state={hash_of(run)}", flush=True)
+        return run.best if run.best is not None else float("nan")
+
+    def _report(self, run: "Run") -> None:
+        from mlxlab.training.report import write_report
+
+        print(write_report(run, self.data.baselines(), self.folder))
+        for path, to in (("summary.md", ""), ("metrics.json", "")):
+            run.tracker.artifact(self.folder / path, to)
+        best = self.folder / "checkpoints" / f"step-{run.best_step:08d}"
+        if best.is_dir():
+            run.tracker.model(
+                best,
+                step=run.best_step,
+                files={"run": self.folder / "restore"},
+                signature=self.data.signature(),
+                example=self.data.example(),
+            )
+        print(f"run folder: {self.folder}")
+
+    def _write_facts(self) -> None:
+        """What inference needs beside a checkpoint: the resolved config, and what the data set fitted."""
+        restore = self.folder / "restore"
+        restore.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(OmegaConf.create(self.resolved), restore / "config.yaml")
+        self.data.save(restore)
+
+    def _tags(self, model: Any) -> dict[str, str]:
+        from mlx.utils import tree_flatten
+
+        from mlxlab.config import typed_overrides
+
+        parameters = sum(leaf.size for _, leaf in tree_flatten(model.parameters()))
+        tags = {
+            "overrides": " ".join(typed_overrides()),
+            "parameters": str(parameters),
+            "objective": self.cfg.objective,
+        }
+        return tags | {str(key): str(value) for key, value in self.cfg.tags.items()} | backend.describe()
+
+    def _hand_over(self, tracker: "Tracker") -> None:
+        tracker.dataset(self.cfg.data._target_.rsplit(".", 1)[-1], self.data.fingerprint, self.data.sources[-1])
+        tracker.artifact(self.folder / "restore", "config")
+
+
+def say(line: str, *, error: bool = False) -> None:
+    """A line for the user; results go to standard output, everything else beside it."""
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,21 @@
+"""Where NumPy batches become MLX arrays: here, and in the training thread only."""
+
+from typing import NamedTuple
+
+import mlx.core as mx
+
+from mlxlab.data.batch import Batch
+
+
+class DeviceBatch(NamedTuple):
+    """A `Batch` on the device, field by field."""
+
+    tokens: mx.array  # (B, T) int32
+    mask: mx.array  # (B, T) int32: 0 is padding, k > 0 the number of the document within its row
+    targets: mx.array  # (B,) or (B, T) int32
+    weights: mx.array  # like targets, float32
+    ids: mx.array  # (B,) int64
+
+
+def to_device(batch: Batch) -> DeviceBatch:
+    return DeviceBatch(*map(mx.array, batch))

@@ -1,0 +1,78 @@
+"""Evaluation: without dropout, weighted by target, the same for every batch size."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from mlxlab.data.batch import Batch, Task
+from mlxlab.training.device import DeviceBatch, to_device
+from mlxlab.training.loss import cross_entropy
+from mlxlab.training.metrics import classification_metrics, confusion_matrix
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics by name, and for a classification what each example was given: ids (N,), probabilities (N, C)."""
+
+    metrics: dict[str, float]
+    ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    targets: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    probabilities: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """(C, C) counts: rows are the true classes."""
+        return confusion_matrix(self.probabilities.argmax(axis=1), self.targets, self.probabilities.shape[1])
+
+
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    task: Task,
+    *,
+    limit: int | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Evaluation | None:
+    """Evaluates on at most `limit` batches; None if `interrupted` said so between two of them."""
+    classify = task.kind == "classification"
+    total = weight = 0.0
+    seen: list[tuple[np.ndarray, ...]] = []
+    with evaluation_mode(model):
+        for batch in islice(batches, limit):
+            if interrupted():
+                return None
+            logits, values = _forward(model, to_device(batch))
+            total += float((np.array(values, np.float64) * batch.weights).sum())
+            weight += float(batch.weights.sum())
+            if classify:
+                real = batch.weights > 0
+                seen.append((batch.ids[real], batch.targets[real], np.array(mx.softmax(logits, axis=-1))[real]))
+    loss = total / max(weight, 1e-9)
+    if not classify:
+        return Evaluation({"loss": loss, "perplexity": math.exp(min(loss, 700.0))})
+    ids, targets, probabilities = (np.concatenate(parts) for parts in zip(*seen, strict=True))
+    return Evaluation({"loss": loss, **classification_metrics(probabilities, targets)}, ids, targets, probabilities)
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Dropout off inside; the mode from before is put back."""
+    before = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(before)
+
+
+def _forward(model: nn.Module, batch: DeviceBatch) -> tuple[mx.array, mx.array]:
+    logits = model(batch.tokens, batch.mask).astype(mx.float32)
+    values = cross_entropy(logits, batch.targets)
+    mx.eval(logits, values)
+    return logits, values

@@ -1,0 +1,33 @@
+"""The table at the end of a run: the best evaluation beside what no learning reaches."""
+
+import json
+from pathlib import Path
+
+from mlxlab.training.run import Run
+
+
+def write_report(run: Run, baselines: dict[str, float], folder: Path) -> str:
+    """Writes `summary.md` and `metrics.json`; returns the table as text.
+
+    Args:
+        baselines: accuracy by name, on the same validation rows.
+    """
+    rows = [(name.removeprefix("valid/"), value) for name, value in run.best_metrics.items()]
+    lines = [f"best of {len(run.history)} evaluations, step {run.best_step} of {run.step}:", *_table("model", rows)]
+    if baselines:
+        mine = run.best_metrics.get("valid/accuracy", float("nan"))
+        ladder = sorted([*baselines.items(), ("this model", mine)], key=lambda row: row[1])
+        lines += ["", *_table("accuracy of", ladder)]
+    if run.skipped:
+        lines += ["", f"{run.skipped} updates were skipped: loss or gradient not finite"]
+    text = "\n".join(lines)
+    (folder / "summary.md").write_text(f"# {folder.name}\n\n{text}\n")
+    figures = {"best_step": run.best_step, "steps": run.step, "metrics": run.best_metrics, "baselines": baselines}
+    (folder / "metrics.json").write_text(json.dumps(figures, indent=1))
+    return text
+
+
+def _table(title: str, rows: list[tuple[str, float]]) -> list[str]:
+    width = max(len(title), *(len(name) for name, _ in rows))
+    head = [f"| {title:<{width}} |  value |", f"|{'-' * (width + 2)}|-------:|"]
+    return head + [f"| {name:<{width}} | {value:6.4f} |" for name, value in rows]

@@ -1,0 +1,191 @@
+"""The run: everything that changes during a fit. A checkpoint is the weights, the optimizer and `run.state_dict()`."""
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+
+from mlxlab.data.batch import Batch, Batches
+from mlxlab.errors import Diverged
+from mlxlab.tracking.tracker import Tracker
+from mlxlab.training.evaluate import Evaluation
+from mlxlab.training.optimizer import fill
+
+CURVE_POINTS = 1000  # a longer learning curve is thinned to half
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The metric that decides which checkpoint is best. Losses are minimised, everything else is maximised."""
+
+    name: str
+
+    @property
+    def minimised(self) -> bool:
+        return self.name.endswith(("loss", "perplexity", "bits_per_byte"))
+
+    def better(self, new: float, old: float | None, by: float = 0.0) -> bool:
+        """Is `new` better than `old` by more than `by`? NaN never is."""
+        if math.isnan(new):
+            return False
+        return old is None or (new < old - by if self.minimised else new > old + by)
+
+
+@dataclass
+class Window:
+    """What happened since the last log line: sums, so that it can be saved and gone on with."""
+
+    loss: float = 0.0
+    weight: float = 0.0
+    norm: float = 0.0
+    steps: int = 0
+
+
+@dataclass
+class Run:
+    """Everything that changes during a fit.
+
+    `stop` is the reason to end, empty while there is none. `history` holds (step, value of the objective) of every
+    evaluation, `curve` (step, metrics) for plots. `facts` is what a checkpoint must carry to be understood later.
+    """
+
+    model: nn.Module
+    train: Batches
+    objective: Objective
+    tracker: Tracker
+    max_skips: int
+    optimizer: optim.Optimizer | None = None
+    total_steps: int | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    step: int = 0
+    tokens: int = 0
+    examples: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    best: float | None = None
+    best_step: int = 0
+    history: list[tuple[int, float]] = field(default_factory=list)
+    curve: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    window: Window = field(default_factory=Window)
+    evaluation: Evaluation | None = None  # of this very step, else None
+    metrics: dict[str, float] = field(default_factory=dict)
+    best_metrics: dict[str, float] = field(default_factory=dict)
+    stop: str = ""
+    signal: int = 0  # the number of the signal that asked to stop
+    save: bool = False  # somebody asks for a checkpoint of the present step
+    pending: list[dict[str, mx.array]] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+    clock: tuple[float, int, int] = (0.0, 0, 0)  # time, step and tokens at the last log line
+
+    def advance(self, batch: Batch, metrics: dict[str, mx.array]) -> None:
+        """Counts one update. The metrics stay on the device until `flush`."""
+        self.step += 1
+        self.examples += len(batch.ids)
+        self.tokens += int(np.count_nonzero(batch.mask))
+        self.evaluation = None
+        self.pending.append(metrics)
+        if len(self.pending) >= self.max_skips:
+            self.flush()
+
+    def flush(self) -> None:
+        """Fetches what the steps left on the device; raises Diverged after `max_skips` skipped updates in a row."""
+        for metrics in self.pending:
+            loss, weight, norm, skipped = (float(metrics[k]) for k in ("loss", "weight", "norm", "skipped"))
+            self.skipped += int(skipped)
+            self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
+            if not skipped:
+                w = self.window
+                w.loss, w.weight, w.norm, w.steps = w.loss + loss, w.weight + weight, w.norm + norm, w.steps + 1
+        self.pending.clear()
+        if self.skipped_in_a_row >= self.max_skips:
+            raise Diverged(
+                f"loss or gradients were not finite in {self.skipped_in_a_row} updates in a row, up to step {self.step}"
+                "; none of them reached the weights: lower trainer.learning_rate, or raise trainer.max_skips"
+            )
+
+    def log(self, metrics: dict[str, float]) -> None:
+        """Hands metrics of the present step to the tracker and to the learning curve."""
+        self.metrics.update(metrics)
+        self.tracker.log(self.step, metrics)
+        if self.curve and self.curve[-1][0] == self.step:
+            self.curve[-1][1].update(metrics)
+        else:
+            self.curve.append((self.step, dict(metrics)))
+        if len(self.curve) > CURVE_POINTS:
+            self.curve = [
+                point for i, point in enumerate(self.curve) if i % 2 or any(k[:5] == "valid" for k in point[1])
+            ]
+
+    def log_training(self, rate: float) -> None:
+        """Logs the means since the last log line."""
+        self.flush()
+        w, self.window = self.window, Window()
+        now, (since, step, tokens) = time.monotonic(), self.clock
+        self.clock = (now, self.step, self.tokens)
+        seconds = max(now - (since or self.started), 1e-9)
+        self.log(
+            {
+                "train/loss": w.loss / max(w.weight, 1e-9) if w.steps else float("nan"),
+                "train/grad_norm": w.norm / w.steps if w.steps else float("nan"),
+                "train/learning_rate": rate,
+                "train/skipped": float(self.skipped),
+                "speed/steps_per_second": (self.step - step) / seconds,
+                "speed/tokens_per_second": (self.tokens - tokens) / seconds,
+            }
+        )
+
+    def record(self, evaluation: Evaluation) -> None:
+        """Takes in an evaluation: logs it and remembers the best."""
+        self.evaluation = evaluation
+        metrics = {f"valid/{name}": value for name, value in evaluation.metrics.items()}
+        self.log(metrics)
+        value = metrics[self.objective.name]
+        self.history.append((self.step, value))
+        if self.objective.better(value, self.best):
+            self.best, self.best_step, self.best_metrics = value, self.step, metrics
+
+    @property
+    def evaluated(self) -> bool:
+        """Was the present step evaluated, now or before a resume?"""
+        return bool(self.history) and self.history[-1][0] == self.step
+
+    @property
+    def improved(self) -> bool:
+        """Is the present step the best so far?"""
+        return self.evaluation is not None and self.best_step == self.step
+
+    def restart_clock(self) -> None:
+        self.started, self.clock = time.monotonic(), (0.0, self.step, self.tokens)
+
+    _SAVED = ("step", "tokens", "examples", "skipped", "skipped_in_a_row", "best", "best_step", "best_metrics")
+
+    def state_dict(self) -> dict[str, Any]:
+        """All but the weights and the optimizer, as JSON can hold it."""
+        self.flush()
+        state = {name: getattr(self, name) for name in self._SAVED}
+        return state | {
+            "history": self.history,
+            "curve": self.curve,
+            "window": vars(self.window),
+            "data": self.train.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in self._SAVED:
+            setattr(self, name, state[name])
+        self.history = [(int(step), value) for step, value in state["history"]]
+        self.curve = [(int(step), metrics) for step, metrics in state["curve"]]
+        self.window = Window(**state["window"])
+        self.train.load_state_dict(state["data"])
+
+    def restore(self, weights: dict[str, mx.array], optimizer: dict[str, mx.array], state: dict[str, Any]) -> None:
+        """Goes back to a checkpoint: leaf by leaf, so that what was compiled with the old state sees the new one."""
+        self.model.load_weights(list(weights.items()))
+        if self.optimizer is not None:
+            fill(self.optimizer.state, optimizer)
+        self.load_state_dict(state)

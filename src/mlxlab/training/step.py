@@ -1,0 +1,66 @@
+"""Steps: one batch becomes one optimizer update."""
+
+from typing import Protocol
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+from mlx.utils import tree_map
+
+from mlxlab.bounds import Positive
+from mlxlab.training.device import DeviceBatch
+from mlxlab.training.loss import Loss
+from mlxlab.training.optimizer import fill, flat
+
+
+class Step(Protocol):
+    """Returns lazy scalars: `loss` (sum over targets), `weight`, `norm` (before clipping), `skipped` (0 or 1)."""
+
+    def __call__(self, batch: DeviceBatch) -> dict[str, mx.array]: ...
+
+
+class Plain:
+    """Forward, backward, clip, update. A non-finite loss or gradient leaves weights and optimizer as they were.
+
+    Args:
+        clip: greatest global norm of the gradient; null does not clip. The norm is logged before clipping.
+    """
+
+    def __init__(self, clip: Positive | None, *, model: nn.Module, loss: Loss, optimizer: optim.Optimizer) -> None:
+        self.clip = clip
+        self.model = model
+        self.optimizer = optimizer
+        self.gradient = nn.value_and_grad(model, lambda batch: weighted_sum(loss, model, batch))
+
+    def __call__(self, batch: DeviceBatch) -> dict[str, mx.array]:
+        (total, weight), gradients = self.gradient(batch)
+        scale = 1 / mx.maximum(weight, 1e-9)
+        norm = scale * global_norm(gradients)
+        if self.clip is not None:
+            scale = scale * mx.minimum(self.clip / (norm + 1e-12), 1.0)
+        finite = mx.isfinite(total) & mx.isfinite(norm)
+        update_if(finite, self.model, self.optimizer, tree_map(lambda g: g * scale, gradients))
+        mx.eval(total, weight, norm, finite, self.model.parameters(), self.optimizer.state)
+        return {"loss": total, "weight": weight, "norm": norm, "skipped": 1 - finite.astype(mx.int32)}
+
+
+def weighted_sum(loss: Loss, model: nn.Module, batch: DeviceBatch) -> tuple[mx.array, mx.array]:
+    """The sum of the loss over all targets, and the weight to divide it by."""
+    values = loss(model, batch)
+    # A target of weight 0 may have any loss, NaN too: it must not reach the sum.
+    return mx.where(batch.weights > 0, values * batch.weights, 0).sum(), batch.weights.sum()
+
+
+def global_norm(tree: dict) -> mx.array:
+    return mx.sqrt(sum((mx.square(leaf.astype(mx.float32)).sum() for leaf in flat(tree).values()), mx.array(0.0)))
+
+
+def update_if(condition: mx.array, model: nn.Module, optimizer: optim.Optimizer, gradients: dict) -> None:
+    """One optimizer update where `condition` holds, else nothing: decided on the device, without waiting for it."""
+    before = model.trainable_parameters()
+    state = flat(optimizer.state)
+    model.update(optimizer.apply_gradients(gradients, before))
+    after = model.trainable_parameters()
+    model.update(tree_map(lambda new, old: mx.where(condition, new, old), after, before))
+    kept = {name: mx.where(condition, leaf, state.get(name, leaf)) for name, leaf in flat(optimizer.state).items()}
+    fill(optimizer.state, kept)

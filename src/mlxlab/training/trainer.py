@@ -1,0 +1,141 @@
+"""The trainer, and the only training loop there is."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Protocol
+
+import mlx.core as mx
+import mlx.optimizers as optim
+
+from mlxlab.bounds import Positive, Share, Size
+from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.data.batch import Batch, Task
+from mlxlab.training.device import to_device
+from mlxlab.training.evaluate import Evaluation, evaluate
+from mlxlab.training.loss import Loss
+from mlxlab.training.run import Run
+from mlxlab.training.schedule import Rate, Schedule
+from mlxlab.training.step import Step
+
+
+class Callback(Protocol):
+    """Three moments. Keeps no state that a resumed run would miss, and may come in any order.
+
+    A wish for the loop is left in the run (`run.stop`); what was decided is derived from what the run remembers.
+    """
+
+    def on_start(self, run: Run) -> None: ...
+
+    def on_step(self, run: Run) -> None: ...
+
+    def on_end(self, run: Run) -> None: ...
+
+
+class Trainer:
+    """Minimises a loss, one step after another.
+
+    Args:
+        learning_rate: the peak of the schedule.
+        epochs: passes over the training data; ends the run unless max_steps or max_tokens comes first.
+        max_steps: optimizer updates at most; null sets no such limit.
+        max_tokens: real training tokens at most (padding does not count); null sets no such limit.
+        eval_every: updates between evaluations, the last update always being one; null evaluates every epoch.
+        eval_batches: validation batches per evaluation; null takes all.
+        log_every: updates between log lines.
+        label_smoothing: share of the target spread over all classes, in the training loss only.
+        max_skips: updates in a row that may be skipped for a non-finite loss or gradient before the run ends (exit 78).
+        loss: what is minimised.
+        step: how one batch becomes one update.
+        optimizer: how gradients move the weights.
+        schedule: how the learning rate moves.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Positive,
+        epochs: Size | None,
+        max_steps: Size | None,
+        max_tokens: Size | None,
+        eval_every: Size | None,
+        eval_batches: Size | None,
+        log_every: Size,
+        label_smoothing: Share,
+        max_skips: Size,
+        loss: Loss,
+        step: Callable[..., Step],
+        optimizer: Callable[..., optim.Optimizer],
+        schedule: Schedule,
+    ) -> None:
+        if epochs is None and max_steps is None and max_tokens is None:
+            raise ValueError(
+                "trainer.epochs, trainer.max_steps and trainer.max_tokens are all null: the run has no end"
+            )
+        self.learning_rate = learning_rate
+        self.epochs, self.max_steps, self.max_tokens = epochs, max_steps, max_tokens
+        self.eval_every, self.eval_batches, self.log_every = eval_every, eval_batches, log_every
+        self.max_skips = max_skips
+        self.loss, self.step, self.optimizer, self.schedule = loss, step, optimizer, schedule
+
+    def fit(
+        self,
+        run: Run,
+        valid: Iterable[Batch],
+        task: Task,
+        callbacks: Sequence[Callback] = (),
+        resume: Checkpoint | None = None,
+        seed: int = 0,
+    ) -> Run:
+        """Trains `run.model` until the run's end. A checkpoint goes on exactly where it was taken."""
+        rate = self.prepare(run)
+        if resume is not None:
+            run.restore(resume.weights, resume.optimizer, resume.state)
+        step = self.step(model=run.model, loss=self.loss, optimizer=run.optimizer)
+        look = partial(evaluate, run.model, valid, task, limit=self.eval_batches, interrupted=lambda: run.signal != 0)
+        run.restart_clock()
+        for callback in callbacks:
+            callback.on_start(run)
+        self._set_stop(run)
+        if resume is not None and self._evaluation_due(run) and not run.evaluated:
+            self._finish_step(run, look, callbacks)  # the save came before an evaluation that was due
+        run.model.train()
+        while not run.stop:
+            for batch in run.train:
+                mx.random.seed(step_seed(seed, run.step))
+                run.advance(batch, step(to_device(batch)))
+                self._set_stop(run)
+                if run.step % self.log_every == 0 or run.stop == "done":
+                    run.log_training(rate(mx.array(run.step - 1)).item())  # type: ignore[arg-type]
+                self._finish_step(run, look, callbacks)
+                if run.stop:
+                    break
+        for callback in callbacks:
+            callback.on_end(run)
+        return run
+
+    def prepare(self, run: Run) -> Rate:
+        """Gives the run its length and its optimizer, initialised for every weight."""
+        lengths = [self.epochs * len(run.train)] if self.epochs is not None else []
+        run.total_steps = min(lengths + ([self.max_steps] if self.max_steps is not None else []), default=None)
+        rate = self.schedule(peak=self.learning_rate, steps=run.total_steps)
+        run.optimizer = self.optimizer(rate=rate)
+        run.optimizer.init(run.model.trainable_parameters())
+        return rate
+
+    def _finish_step(self, run: Run, look: Callable[[], Evaluation | None], callbacks: Sequence[Callback]) -> None:
+        if self._evaluation_due(run) and (evaluation := look()) is not None:
+            run.record(evaluation)
+        for callback in callbacks:
+            callback.on_step(run)
+
+    def _evaluation_due(self, run: Run) -> bool:
+        return run.step % (self.eval_every or len(run.train)) == 0 or run.stop == "done"
+
+    def _set_stop(self, run: Run) -> None:
+        steps_are_up = run.total_steps is not None and run.step >= run.total_steps
+        if not run.stop and (steps_are_up or (self.max_tokens is not None and run.tokens >= self.max_tokens)):
+            run.stop = "done"
+
+
+def step_seed(seed: int, step: int) -> int:
+    """The random numbers of a step are a function of (seed, step): there is no random state to save."""
+    return (seed * 0x9E3779B97F4A7C15 + step * 0xD1B54A32D192ED03 + 0x632BE59BD9B4E019) % 2**64
