@@ -68,12 +68,6 @@ def resolve(uri: str | None, artifacts: str | None, project: Path) -> Address:
     return Address(uri, artifacts, _spool(uri, project))
 
 
-def project_root() -> Path:
-    """The checkout that this package is run from, else the current folder."""
-    checkout = Path(__file__).resolve().parents[3]
-    return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
-
-
 def redact(text: str) -> str:
     """`text` without the `user:password@` of any URL in it."""
     return _login.sub("", text)

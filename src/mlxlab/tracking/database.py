@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from mlxlab.tracking.address import Address
 from mlxlab.tracking.store import StoreFault
@@ -40,7 +41,7 @@ def ensure(address: Address) -> None:
     wanted, found = _version_in(schema), version(path)
     if found != wanted:
         raise StoreFault(
-            f"{path} has schema {found}, MLflow {mlflow.__version__} writes {wanted}, and would change the file for good: "
+            f"{path} has schema {found}, MLflow {mlflow.__version__} writes {wanted} and would change the file: "
             f"back it up, then `mlflow db upgrade {address.shown}`"
         )
 
@@ -52,7 +53,7 @@ def version(path: Path) -> str:
         StoreFault: the file cannot be read, or is no MLflow store.
     """
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as database:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=10)) as database:
             rows = database.execute("select version_num from alembic_version").fetchall()
     except sqlite3.Error as error:
         raise StoreFault(f"{path}: {error}") from None

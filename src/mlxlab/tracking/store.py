@@ -45,6 +45,7 @@ class Store:
 
     def __init__(self, address: Address) -> None:
         prepare(address)
+        _quiet()
         from mlxlab.tracking import database
 
         self.address = address
@@ -128,13 +129,18 @@ def sort_out(error: Exception) -> Exception:
     return StoreFault(line_of(error))
 
 
-def _client(address: Address) -> Any:
+def _quiet() -> None:
     import logging
 
+    import mlflow  # sets its own levels: only now can they be set for good
+
+    for name in (mlflow.__name__, "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _client(address: Address) -> Any:
     from mlflow import MlflowClient
 
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     client = MlflowClient(tracking_uri=address.uri, registry_uri=address.uri)
     client.search_experiments(max_results=1)  # a store that does not answer shows itself here
     return client

@@ -1,8 +1,8 @@
 """The syncer: the only process that writes a store. `python -m mlxlab.tracking.sync`, started by a journal.
 
 It tails the journals that wait in the spool, and ends when there has been nothing to do for a while. While the store
-does not serve it tries again, ever more seldom; once no run lives and the store is still down, it leaves the rest to the
-next run or to `runs.py sync`.
+does not serve it tries again, ever more seldom; once no run lives and the store is still down, the rest is left to
+the next run or to `runs.py sync`.
 """
 
 import json
@@ -111,7 +111,8 @@ class Syncer:
 def serve(syncer: Syncer) -> set[str]:
     """Works until there is nothing to do; returns the journals left behind."""
     worked = time.monotonic()
-    pause, fault, reported = POLL, None, 0.0
+    pause: float = POLL
+    fault: str | None = None
     while time.monotonic() - worked < (GIVE_UP if fault or spool.registered(syncer.spool) else IDLE):
         try:
             result = syncer.round()

@@ -1,0 +1,11 @@
+"""Tracked runs: uv run scripts/runs.py list | show RUN | compare RUN RUN | sync"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from mlxlab.commands.runs import main
+
+if __name__ == "__main__":
+    sys.exit(main())
