@@ -1,4 +1,4 @@
-"""What is learned from the training rows alone, before any training: who shares a ticket, a name, a party."""
+"""What is learned from the training rows alone, before any training: who shares a ticket, a party."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,18 +9,13 @@ from mlxlab.data.passenger import Passenger
 class Statistics:
     """Counts over the training rows. A row never counts itself, so training and other rows are treated alike."""
 
-    def __init__(self, tickets: dict[str, list[int]], names: dict[str, list[int]], fates: dict[str, dict[int, int]]):
+    def __init__(self, tickets: dict[str, list[int]], fates: dict[str, dict[int, int]]) -> None:
         self.tickets = tickets  # ticket -> PassengerIds
-        self.names = names  # surname -> PassengerIds
         self.fates = fates  # party -> PassengerId of each woman and child -> survived
 
     def companions(self, row: Passenger) -> int:
         """Others on the same ticket."""
-        return _others(self.tickets.get(row.ticket, ()), row)
-
-    def namesakes(self, row: Passenger) -> int:
-        """Others of the same surname."""
-        return _others(self.names.get(row.surname or "", ()), row)
+        return sum(number != row.id for number in self.tickets.get(row.ticket, ()))
 
     def fate(self, row: Passenger) -> str:
         """How the other women and children of the party fared."""
@@ -35,17 +30,15 @@ class Statistics:
 
     def state_dict(self) -> dict[str, Any]:
         fates = {party: [[number, survived] for number, survived in one.items()] for party, one in self.fates.items()}
-        return {"tickets": self.tickets, "names": self.names, "fates": fates}
+        return {"tickets": self.tickets, "fates": fates}
 
 
 def fit_statistics(rows: Iterable[Passenger], labels: bool) -> Statistics:
     """Statistics of training rows; the fates of parties only with `labels`."""
-    statistics = Statistics({}, {}, {})
+    statistics = Statistics({}, {})
     for row in rows:
         statistics.tickets.setdefault(row.ticket, []).append(row.id)
-        if row.surname:
-            statistics.names.setdefault(row.surname, []).append(row.id)
-        if labels and row.survived is not None and is_woman_or_child(row):
+        if labels and row.survived is not None and (row.sex == "female" or is_child(row)):
             for party in _parties(row):
                 statistics.fates.setdefault(party, {})[row.id] = row.survived
     return statistics
@@ -54,18 +47,15 @@ def fit_statistics(rows: Iterable[Passenger], labels: bool) -> Statistics:
 def load_statistics(state: dict[str, Any]) -> Statistics:
     """Statistics from their `state_dict`."""
     fates = {party: {int(number): int(survived) for number, survived in one} for party, one in state["fates"].items()}
-    return Statistics(state["tickets"], state["names"], fates)
+    return Statistics(state["tickets"], fates)
 
 
-def is_woman_or_child(row: Passenger) -> bool:
-    return row.sex == "female" or row.title == "Master" or (row.age is not None and row.age < 13)
+def is_child(row: Passenger) -> bool:
+    """Under 13, or a boy by his title."""
+    return row.title == "Master" or (row.age is not None and row.age < 13)
 
 
 def _parties(row: Passenger) -> tuple[str, ...]:
     """Names of the parties a row belongs to: those of its ticket, and those of its family."""
     family = f"{row.surname}/{row.pclass}/{row.ticket[:-1]}/{row.embarked}"
     return (f"ticket {row.ticket}", f"family {family}") if row.surname else (f"ticket {row.ticket}",)
-
-
-def _others(ids: Iterable[int], row: Passenger) -> int:
-    return sum(number != row.id for number in ids)

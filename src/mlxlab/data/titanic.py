@@ -44,7 +44,8 @@ class Titanic:
         source: a CSV file with Kaggle's columns; null takes the real rows from the cache, the scikit-learn wheel or
             OpenML, whichever has them first; `synthetic` invents some.
         valid_source: a CSV file to validate on; null holds out some of the rows.
-        templates: sentences to draw from; `full` says more, `group` also how a party's women and children fared.
+        templates: sentences to draw from; `brief` and `full` also say who shares a ticket, `group` how the women and
+            children of the same party fared (by training labels).
         augment: how often a training row is shown.
         max_length: tokens of a sentence at most; longer ones are cut.
         batch_size: sentences of a training batch.
@@ -68,7 +69,9 @@ class Titanic:
         self,
         source: FilePath | None,
         valid_source: FilePath | None,
-        templates: Annotated[list[Literal["basic", "narrative", "descriptive", "story", "full", "group"]], MinLen(1)],
+        templates: Annotated[
+            list[Literal["basic", "narrative", "descriptive", "story", "brief", "full", "group"]], MinLen(1)
+        ],
         augment: Augment,
         max_length: Annotated[int, Ge(8), Le(8192)],
         batch_size: Size,
