@@ -1,0 +1,106 @@
+"""What a value of the configuration may be, as its type hint says it. Printed by `--help` and in every fault."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Number:
+    """int or float. A whole number is accepted for a float; true is never a number."""
+
+    whole: bool
+    bounds: tuple[tuple[str, float], ...] = ()  # ("Ge", 1), ("Lt", 2)
+
+
+@dataclass(frozen=True)
+class Text:
+    """str, or a Path in the code."""
+
+    file: bool = False  # if it is there, it must be a regular file
+
+
+@dataclass(frozen=True)
+class Flag:
+    pass
+
+
+@dataclass(frozen=True)
+class Null:
+    pass
+
+
+@dataclass(frozen=True)
+class Choice:
+    options: tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class Listing:
+    item: "Kind"
+    least: int = 0  # items it must have
+    most: int | None = None
+
+
+@dataclass(frozen=True)
+class Mapping:
+    value: "Kind"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A node with a `_target_`: something that `build` makes."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    options: "tuple[Kind, ...]" = field(default=())
+
+
+Kind = Number | Text | Flag | Null | Choice | Listing | Mapping | Part | AnyOf
+
+_SIGNS = {"Gt": ">", "Ge": ">=", "Lt": "<", "Le": "<="}
+
+
+def describe(kind: Kind) -> str:
+    """`a whole number >= 1`, `one of gelu, swiglu`, `a list of text (not empty)`, ..."""
+    match kind:
+        case Number():
+            return ("a whole number" if kind.whole else "a number") + _bounds(kind.bounds)
+        case Text():
+            return "a file" if kind.file else "text"
+        case Flag():
+            return "true or false"
+        case Null():
+            return "null"
+        case Choice():
+            return ("one of " if len(kind.options) > 1 else "") + ", ".join(map(shown, kind.options))
+        case Listing():
+            return f"a list{_length(kind)}: {describe(kind.item)}"
+        case Mapping():
+            return f"a mapping of names to {describe(kind.value)}"
+        case Part():
+            return "a part (a mapping with a _target_)"
+        case AnyOf():
+            return " or ".join(map(describe, kind.options))
+
+
+def _length(kind: Listing) -> str:
+    if kind.least == kind.most:
+        return f" of exactly {kind.least}"
+    least = f" with at least {kind.least} item{'s' if kind.least > 1 else ''}" if kind.least else ""
+    return least + (f" and at most {kind.most}" if kind.most is not None else "")
+
+
+def _bounds(bounds: tuple[tuple[str, float], ...]) -> str:
+    said = [f"{_SIGNS[name]} {limit:.15g}" for name, limit in bounds if abs(limit) < 1e12]
+    return (" " + " and ".join(said)) if said else ""
+
+
+def shown(value: object) -> str:
+    """A value as one types it, cut to what fits in a line."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower().replace("none", "null")
+    text = repr(value) if isinstance(value, (list, dict)) else str(value)
+    text = text.replace("\n", "\\n")
+    return text if len(text) <= 60 else text[:57] + "..."

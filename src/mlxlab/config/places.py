@@ -1,0 +1,66 @@
+"""Where things lie: conf/, the project, the packages that are read without being imported."""
+
+import importlib.util
+import os
+from functools import cache
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parents[1]  # src/mlxlab, or site-packages/mlxlab
+_CHECKOUT = _PACKAGE.parents[1]
+
+
+def in_checkout() -> bool:
+    """True in a checkout (also installed as editable), False where mlxlab came as a wheel."""
+    return (_CHECKOUT / "pyproject.toml").is_file() and (_CHECKOUT / "conf").is_dir()
+
+
+def shipped_conf() -> Path:
+    """The conf/ that belongs to this code, and so the list of parts that may be built."""
+    return _CHECKOUT / "conf" if in_checkout() else _PACKAGE / "conf"
+
+
+def conf_dir() -> Path:
+    """The conf/ to compose from: `MLXLAB_CONF` if it is set, else the one that was shipped."""
+    override = os.environ.get("MLXLAB_CONF")
+    return Path(override).resolve() if override else shipped_conf()
+
+
+def project_root() -> Path:
+    """Where outputs/, multirun/ and mlruns/ are made: the checkout, or the current folder for a wheel."""
+    return _CHECKOUT if in_checkout() else Path.cwd()
+
+
+@cache
+def source_file(module: str) -> Path | None:
+    """The source of `module`, found without importing it or its parents; None where there is none."""
+    root, *rest = module.split(".")
+    for folder in _package_folders(root):
+        place = folder.joinpath(*rest)
+        for candidate in (place / "__init__.py", place.with_name(place.name + ".py")):
+            if candidate.is_file():
+                return candidate
+    return None
+
+
+@cache
+def _package_folders(root: str) -> tuple[Path, ...]:
+    if root == "mlxlab":
+        return (_PACKAGE,)
+    try:
+        spec = importlib.util.find_spec(root)  # a top-level name: finds, does not import
+    except (ImportError, ValueError):
+        return ()
+    if spec is None:
+        return ()
+    if spec.submodule_search_locations is None:  # a module on its own: `folder/name.py`
+        return (Path(spec.origin).with_suffix(""),) if spec.origin else ()
+    return tuple(Path(folder) for folder in spec.submodule_search_locations)
+
+
+def said(path: Path | str) -> str:
+    """A path as a user would write it: relative to the current folder where it lies inside."""
+    path = Path(path)
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,44 @@
+"""The keys at the top of every config, as a signature: the schema of `conf/train.yaml`."""
+
+from typing import Any, Literal
+
+from mlxlab.bounds import Seed
+
+Metric = Literal[
+    "valid/loss",
+    "valid/accuracy",
+    "valid/precision",
+    "valid/recall",
+    "valid/f1",
+    "valid/roc_auc",
+]
+
+TARGET = f"{__name__}.experiment"
+
+
+def experiment(
+    model: Any,
+    data: Any,
+    trainer: Any,
+    callbacks: dict[str, Any],
+    tracking: Any,
+    seed: Seed,
+    name: str | None,
+    tags: dict[str, str | int | float | bool],
+    objective: Metric,
+    resume: str | None,
+) -> None:
+    """One experiment.
+
+    Args:
+        model: the network; its size is chosen by `model/size`.
+        data: the data set, and with it the task.
+        trainer: how it learns.
+        callbacks: what happens beside the training, by name; `~callbacks.progress` leaves one out.
+        tracking: where it is recorded.
+        seed: of everything random; the same seed gives the same run.
+        name: what the run is called in the store; null makes one from model, data and trainer.
+        tags: words to find the run by, `tags={for: thesis}`.
+        objective: the metric that chooses the best checkpoint and that a sweep minimises or maximises.
+        resume: null starts afresh; auto goes on if the run folder holds a checkpoint; else a checkpoint or run folder.
+    """
