@@ -8,7 +8,15 @@ if TYPE_CHECKING:
     from mlxlab.config.building import build
     from mlxlab.config.checking import check
 
-__all__ = ["build", "check", "conf_dir", "project_root"]
+
+def typed_overrides() -> list[str]:
+    """What the user typed for the job that is running; empty outside of one."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+__all__ = ["build", "check", "conf_dir", "project_root", "typed_overrides"]
 
 
 def __getattr__(name: str) -> Any:
