@@ -1,0 +1,70 @@
+"""What stands on a trunk: a classifier, or a language model."""
+
+from typing import Any, Literal
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlxlab.models.layers import draw_weights
+
+
+class Classifier(nn.Module):
+    """(B, D) pooled states -> (B, C) logits, through a hidden layer if `hidden` is not 0."""
+
+    def __init__(self, width: int, num_classes: int, dropout: float, hidden: int = 0) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        if hidden:
+            self.hidden = nn.Linear(width, hidden)
+        self.out = nn.Linear(hidden or width, num_classes)
+        draw_weights(self)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        x = self.dropout(x)
+        if "hidden" in self:
+            x = self.dropout(nn.relu(self.hidden(x)))
+        return self.out(x)
+
+
+class CausalHead(nn.Module):
+    """(B, T, D) -> (B, T, V): the embedding again, or a matrix of its own."""
+
+    def __init__(self, width: int, vocab_size: int, *, tied: bool) -> None:
+        super().__init__()
+        if not tied:
+            self.out = nn.Linear(width, vocab_size, bias=False)
+            draw_weights(self)
+
+    def __call__(self, x: mx.array, embedding: nn.Embedding) -> mx.array:
+        return self.out(x) if "out" in self else embedding.as_linear(x)
+
+
+class MaskedHead(nn.Module):
+    """(B, T, D) -> (B, T, V): BERT's transform, then the embedding with a bias."""
+
+    def __init__(self, width_in: int, width: int, vocab_size: int, eps: float = 1e-12) -> None:
+        super().__init__()
+        self.transform = nn.Linear(width_in, width)
+        self.norm = nn.LayerNorm(width, eps=eps)
+        self.bias = mx.zeros((vocab_size,))
+        draw_weights(self)
+
+    def __call__(self, x: mx.array, embedding: nn.Embedding) -> mx.array:
+        return embedding.as_linear(self.norm(nn.gelu(self.transform(x)))) + self.bias
+
+
+def head_for(
+    trunk: Any,
+    *,
+    kind: Literal["classification", "language_modelling"],
+    num_classes: int = 0,
+    dropout: float = 0.0,
+) -> nn.Module:
+    """The head of a task. For a language model the trunk gives up the parts that only pooling needs."""
+    if kind == "classification":
+        return Classifier(trunk.pooled_width, num_classes, dropout, getattr(trunk, "head_hidden", 0))
+    vocab_size = trunk.embedding.weight.shape[0]
+    if trunk.causal:
+        return CausalHead(trunk.width, vocab_size, tied=trunk.tie_embeddings)
+    trunk.drop_pool()
+    return MaskedHead(trunk.width_out, trunk.width, vocab_size)

@@ -1,0 +1,121 @@
+"""Layers that the trunks share. Shapes: B rows, T places, D width, H heads."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten, tree_unflatten
+
+ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {"relu": nn.relu, "gelu": nn.gelu, "silu": nn.silu}
+
+
+class Attention(nn.Module):
+    """Multi-head attention, with fewer key-value heads if wanted (Ainslie et al. 2023), and rotary positions.
+
+    `rope_base` of None means that positions come from elsewhere.
+    """
+
+    def __init__(
+        self, width: int, num_heads: int, num_kv_heads: int, *, bias: bool, dropout: float, rope_base: float | None
+    ) -> None:
+        super().__init__()
+        self.head = width // num_heads
+        self.repeats = num_heads // num_kv_heads
+        self.query = nn.Linear(width, width, bias=bias)
+        self.key = nn.Linear(width, num_kv_heads * self.head, bias=bias)
+        self.value = nn.Linear(width, num_kv_heads * self.head, bias=bias)
+        self.out = nn.Linear(width, width, bias=bias)
+        self.dropout = nn.Dropout(dropout)
+        self.drops = dropout > 0
+        self.rope_base = rope_base
+
+    def __call__(self, x: mx.array, bias: mx.array) -> mx.array:
+        """(B, T, D) -> (B, T, D); `bias` (B, 1, T, T) is added to the scores."""
+        B, T, D = x.shape
+        q, k, v = (
+            layer(x).reshape(B, T, -1, self.head).transpose(0, 2, 1, 3) for layer in (self.query, self.key, self.value)
+        )  # (B, H, T, D / H), with fewer heads for k and v if so wanted
+        if self.rope_base is not None:
+            q, k = rotate(q, self.rope_base), rotate(k, self.rope_base)
+        x = self._mix(q, k, v, bias)
+        return self.out(x.transpose(0, 2, 1, 3).reshape(B, T, D))
+
+    def _mix(self, q: mx.array, k: mx.array, v: mx.array, bias: mx.array) -> mx.array:
+        scale = 1 / math.sqrt(self.head)
+        if not (self.training and self.drops):
+            return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=bias)
+        if self.repeats > 1:
+            k, v = mx.repeat(k, self.repeats, axis=1), mx.repeat(v, self.repeats, axis=1)
+        scores = (q * scale) @ k.swapaxes(-1, -2)  # (B, H, T, T)
+        return self.dropout(mx.softmax(scores + bias, axis=-1, precise=True)) @ v
+
+
+def rotate(x: mx.array, base: float) -> mx.array:
+    """Rotary positions (Su et al. 2021) on (B, H, T, D / H): norms stay, q.k depends on the distance only."""
+    return mx.fast.rope(x, x.shape[-1], traditional=False, base=base, scale=1.0, offset=0)
+
+
+def attention_bias(mask: mx.array, *, causal: bool) -> mx.array:
+    """(B, T) document numbers -> (B, 1, T, T): 0 where a place may look, -1e9 where not.
+
+    A place sees its own document. Padding (0) is seen by nobody; it sees what is real, as in BERT.
+    """
+    query, key = mask[:, :, None], mask[:, None, :]
+    allowed = (key > 0) & ((query == key) | (query == 0))  # (B, T, T)
+    if causal:
+        places = mx.arange(mask.shape[1])
+        allowed = allowed & (places[:, None] >= places[None, :])
+    return mx.where(allowed, 0.0, -1e9)[:, None]
+
+
+class FeedForward(nn.Module):
+    """Two layers with an activation between."""
+
+    def __init__(self, width: int, hidden: int, activation: str, *, bias: bool) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, hidden, bias=bias)
+        self.down = nn.Linear(hidden, width, bias=bias)
+        self.activation = activation
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.down(ACTIVATIONS[self.activation](self.up(x)))
+
+
+class GatedFeedForward(nn.Module):
+    """The hidden layer is multiplied by an activated gate (Shazeer 2020): swiglu, geglu."""
+
+    def __init__(self, width: int, hidden: int, activation: str, *, bias: bool) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, hidden, bias=bias)
+        self.up = nn.Linear(width, hidden, bias=bias)
+        self.down = nn.Linear(hidden, width, bias=bias)
+        self.activation = activation
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.down(ACTIVATIONS[self.activation](self.gate(x)) * self.up(x))
+
+
+def feed_forward(kind: str, width: int, hidden: int, *, bias: bool) -> nn.Module:
+    """The feed-forward layer of that name: swiglu, geglu, or an activation."""
+    gates = {"swiglu": "silu", "geglu": "gelu"}
+    if kind in gates:
+        return GatedFeedForward(width, hidden, gates[kind], bias=bias)
+    return FeedForward(width, hidden, kind, bias=bias)
+
+
+def draw_weights(model: nn.Module, *, std: float = 0.02, scaled: tuple[str, ...] = (), depth: int = 1) -> None:
+    """Matrices and embeddings from N(0, std), biases zero, norms as they are (GPT-2, BERT).
+
+    `scaled` names the layers that write into the residual stream: theirs is std / sqrt(2 depth).
+    """
+    new = []
+    leaves: list[tuple[str, Any]] = tree_flatten(model.parameters())  # type: ignore[assignment]
+    for path, leaf in leaves:
+        if path.endswith("bias"):
+            new.append((path, mx.zeros_like(leaf)))
+        elif leaf.ndim >= 2:
+            shrunk = path.endswith(tuple(f"{name}.weight" for name in scaled))
+            new.append((path, mx.random.normal(leaf.shape, scale=std / math.sqrt(2 * depth) if shrunk else std)))
+    model.update(tree_unflatten(new))
