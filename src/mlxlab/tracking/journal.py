@@ -19,7 +19,7 @@ from typing import Any
 
 from mlxlab.bounds import NonNegative
 from mlxlab.errors import CannotCreate
-from mlxlab.tracking import lines, names, provenance, spool
+from mlxlab.tracking import arrival, lines, names, provenance, spool
 from mlxlab.tracking.address import resolve
 from mlxlab.tracking.tracker import Status
 
@@ -166,7 +166,10 @@ class Journal:
             return
         self._write(end=status)
         self._look_after_syncer()
-        missing = self._await_store(self.wait if status == "FINISHED" else min(self.wait, 3.0))
+        missing = "the last lines could not be written"
+        if not self._lines.waiting:
+            seconds = self.wait if status == "FINISHED" else min(self.wait, 3.0)
+            missing = arrival.await_store(self.address, self._lines.path, self.folder / STATE, self.uid, seconds)
         self._lines.close()
         self._lines = None
         if missing:
@@ -220,26 +223,6 @@ class Journal:
             spool.start_syncer(self.address)
         except OSError:
             return  # said at the start
-
-    def _await_store(self, seconds: float) -> str:
-        """What is still missing in the store, in words; "" if nothing is."""
-        assert self._lines is not None
-        if self._lines.waiting:
-            return "the last lines could not be written to the journal"
-        where = self.address.spool
-        if where is None:
-            return f"{self.address.shown} was not written"
-        size, until, asked = self._lines.path.stat().st_size, time.monotonic() + seconds, time.time_ns() // 1_000_000
-        while True:
-            state, status = spool.read_json(self.folder / STATE), spool.status(where)
-            if state.get("uid") == self.uid and state.get("offset", 0) >= size:
-                return ""
-            fault = state.get("fault") or status.get("fault")
-            if fault and status.get("t", 0) >= asked:
-                return f"{self.address.shown}: {fault}"
-            if time.monotonic() >= until:
-                return f"{self.address.shown} has not everything yet ({fault or 'the syncer is at it'})"
-            time.sleep(0.02)
 
 
 def read_uid(path: Path) -> str | None:

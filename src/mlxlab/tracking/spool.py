@@ -92,6 +92,8 @@ def sole_writer(spool: Path, patience: float = 0.0) -> Iterator[bool]:
     while True:
         with _lock(spool / "lock") as held:
             if held or time.monotonic() >= until:
+                if held:
+                    (spool / "lock").write_text(str(os.getpid()))
                 yield held
                 return
         time.sleep(0.05)

@@ -110,6 +110,7 @@ class Syncer:
 
 def serve(syncer: Syncer) -> set[str]:
     """Works until there is nothing to do; returns the journals left behind."""
+    syncer.report(None)
     worked = time.monotonic()
     pause: float = POLL
     fault: str | None = None
