@@ -14,9 +14,9 @@ PLAIN = {name: TEMPLATES[name] for name in ("basic", "narrative", "descriptive",
 def accuracies(encoder: RowEncoder, train: Sequence[Passenger], valid: Sequence[Passenger]) -> dict[str, float]:
     """Accuracies on `valid` of what was fitted on `train`.
 
-    majority: everyone fares as most did. female_rule: women survive. tfidf_logistic_regression: words and pairs of words
-    of the four plain sentences, the yardstick for all templates. tfidf_same_sentences: the same of `encoder`'s own
-    sentences, where they are others: what a model gains beyond it, it gains by more than counting words.
+    majority: everyone fares as most did. female_rule: women survive. tfidf_logistic_regression: words and pairs of
+    words of the four plain sentences, the yardstick for all templates. tfidf_same_sentences: the same of `encoder`'s
+    own sentences, where they are others: what a model gains beyond it, it gains by more than counting words.
     """
     truth, plain = _labels(valid), RowEncoder(PLAIN, encoder.statistics, encoder.tokenizer, 8, encoder.seed)
     guesses = {

@@ -1,6 +1,7 @@
 """Arrays on disk under a name made of everything they depend on: a changed input is another name, never a stale hit."""
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -45,7 +46,8 @@ def cached(folder: Path, name: str, key: str, build: Callable[[], Arrays]) -> tu
 
 
 def _read(path: Path, key: str) -> Arrays:
-    with np.load(path, allow_pickle=False) as file:
+    # From memory: np.load leaves a damaged file open.
+    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     digest = arrays.pop("digest")
     if digest.tobytes() != _digest(key, arrays):

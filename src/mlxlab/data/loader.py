@@ -1,5 +1,6 @@
 """Batches of a data set that fits in memory; any place is reached at once, and the place can be saved."""
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,13 +23,15 @@ class Loader:
         self.count, self.batch_size = count, batch_size
         self.order, self.collate, self.fingerprint = order, collate, fingerprint
         self.epoch, self.example = 0, 0  # where the next batch starts
+        self.waited = 0.0  # seconds spent making batches, in all
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, order = self.epoch, self.order(self.epoch)
         while self.epoch == epoch:
-            start = self.example
-            batch = self.collate(epoch, order[start : start + self.batch_size])
-            self._move(start + self.batch_size)
+            end, began = self.example + self.batch_size, time.perf_counter()
+            batch = self.collate(epoch, order[self.example : end])
+            self._move(end)
+            self.waited += time.perf_counter() - began
             yield batch
 
     def __len__(self) -> int:

@@ -1,0 +1,147 @@
+"""Tokenizers: exact round trips, the same one each time, and those of pretrained models."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import tokenizers
+from tokenizers import models, pre_tokenizers, processors
+
+from mlxlab.data.tokenizer import ByteLevelBPE, Tokenizer, load_tokenizer
+from mlxlab.errors import DataFault, InputMissing
+from titanic_parts import new_titanic, real_rows
+
+TEXTS = [row.name for row in real_rows()[:300]]
+TOKENIZER = ByteLevelBPE(vocab_size=600, min_frequency=2).train(TEXTS)
+STRANGE = [
+    "",
+    " ",
+    "  two  spaces ",
+    "tab\tand\nbreak\r\n",
+    "Zo\u00eb \u2603 \U0001f6a2",
+    "\x00\x7f",
+    "$age",
+    "e\u0301",
+]
+STRANGE += ["<pad>", "<bos>a<eos>", "a <mask> b", "\u202eright to left"]
+
+
+@pytest.mark.parametrize("text", [*TEXTS[:20], *STRANGE])
+def test_decoding_gives_the_text_back(text):
+    assert TOKENIZER.decode(TOKENIZER.encode(text)) == text
+    assert TOKENIZER.decode(TOKENIZER.encode(text, special=False)) == text
+
+
+def test_special_tokens_come_first_and_frame_a_text():
+    assert (TOKENIZER.pad_id, TOKENIZER.bos_id, TOKENIZER.eos_id, TOKENIZER.mask_id) == (0, 1, 2, 3)
+    ids = TOKENIZER.encode("Braund")
+    assert (ids[0], ids[-1]) == (1, 2)
+    assert not {0, 1, 2, 3} & set(ids[1:-1])
+
+
+@pytest.mark.parametrize("text", ["<pad>", "<mask> <eos>", "x<bos>"])
+def test_a_special_token_written_in_a_text_stays_text(text):
+    assert not {0, 1, 2, 3} & set(TOKENIZER.encode(text, special=False))
+
+
+def test_every_id_is_in_the_vocabulary():
+    assert TOKENIZER.vocab_size == 600
+    assert max(max(TOKENIZER.encode(text)) for text in [*TEXTS, *STRANGE]) < 600
+    tiny = ByteLevelBPE(vocab_size=260, min_frequency=2).train(TEXTS)
+    assert tiny.vocab_size == 260
+    assert tiny.decode(tiny.encode("Zo\u00eb")) == "Zo\u00eb"
+
+
+def test_a_frequency_never_reached_leaves_only_bytes():
+    assert ByteLevelBPE(vocab_size=600, min_frequency=10**6).train(TEXTS).vocab_size == 260
+
+
+def test_a_long_text_is_cut_and_keeps_its_end():
+    whole, cut = (TOKENIZER.encode_batch(["a b c d e f g h"], length)[0].tolist() for length in (100, 6))
+    assert len(cut) == 6
+    assert cut[:5] == whole[:5]
+    assert cut[-1] == TOKENIZER.eos_id
+
+
+def test_training_is_deterministic_across_processes():
+    code = (
+        "from titanic_parts import real_rows; from mlxlab.data.tokenizer import ByteLevelBPE\n"
+        "print(ByteLevelBPE(600, 2).train([row.name for row in real_rows()[:300]]).fingerprint)"
+    )
+    for seed in ("1", "2"):
+        environment = {"PYTHONPATH": "tests", "PYTHONHASHSEED": seed, "PATH": ""}
+        answer = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        )
+        assert answer.stdout.strip() == TOKENIZER.fingerprint
+
+
+def test_the_fingerprint_is_of_the_content(tmp_path):
+    TOKENIZER.save(tmp_path)
+    again = load_tokenizer(tmp_path)
+    assert again.fingerprint == TOKENIZER.fingerprint
+    assert [again.encode(text) for text in STRANGE] == [TOKENIZER.encode(text) for text in STRANGE]
+    assert ByteLevelBPE(599, 2).train(TEXTS).fingerprint != TOKENIZER.fingerprint
+
+
+def test_a_missing_or_damaged_file_is_named(tmp_path):
+    with pytest.raises(InputMissing, match=r"tokenizer\.json"):
+        load_tokenizer(tmp_path)
+    for content in (
+        b"",
+        b"{}",
+        b"[1]",
+        b"\xff\xfe",
+        b'{"version": "9"}',
+        json.dumps({"model": {"type": "No"}}).encode(),
+    ):
+        (tmp_path / "tokenizer.json").write_bytes(content)
+        with pytest.raises(DataFault) as caught:
+            load_tokenizer(tmp_path)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def wordpiece():
+    """A tokenizer as BERT's is: another order of special ids, truncation and padding switched on in the file."""
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "male",
+        "female",
+        "third",
+        "class",
+        "passenger",
+        "a",
+        ",",
+        ".",
+    ]
+    inner = tokenizers.Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    inner.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    inner.add_special_tokens(words[:5])
+    inner.enable_truncation(4)
+    inner.enable_padding(length=20)
+    return inner
+
+
+def test_a_pretrained_models_own_tokenizer_is_used(tmp_path):
+    wordpiece().save(str(tmp_path / "tokenizer.json"))
+    data = new_titanic(tmp_path, templates=["basic"], pretrained=tmp_path)
+    assert data.tokenizer.vocab_size == 13
+    assert (data.tokenizer.pad_id, data.tokenizer.bos_id, data.tokenizer.eos_id, data.tokenizer.mask_id) == (0, 2, 3, 4)
+    ids = data.tokenizer.encode("male passenger, third class male female.")
+    assert ids == [2, 5, 9, 11, 7, 8, 5, 6, 12, 3]  # neither cut nor padded
+    batch = next(iter(data.valid))
+    assert (batch.tokens[:, 0] == 2).all()
+
+
+def test_a_vocabulary_with_gaps_counts_its_greatest_id():
+    inner = tokenizers.Tokenizer(models.WordLevel({"a": 0, "b": 7}, unk_token="a"))
+    tokenizer = Tokenizer(inner)
+    assert tokenizer.vocab_size == 8
+    assert tokenizer.pad_id == 0
+    assert tokenizer.bos_id is None
