@@ -130,6 +130,7 @@ class _Experiment:
         return run.best if run.best is not None else float("nan")
 
     def _report(self, run: "Run") -> None:
+        from mlxlab.inference.signature import served_signature
         from mlxlab.training.report import write_report
 
         print(write_report(run, self.data.baselines(), self.folder))
@@ -141,8 +142,7 @@ class _Experiment:
                 best,
                 step=run.best_step,
                 files={"run": self.folder / "restore"},
-                signature=self.data.signature(),
-                example=self.data.example(),
+                signature=served_signature(self.data.task.labels),
             )
         print(f"run folder: {self.folder}")
 
@@ -154,14 +154,12 @@ class _Experiment:
         self.data.save(restore)
 
     def _tags(self, model: Any) -> dict[str, str]:
-        from mlx.utils import tree_flatten
-
         from mlxlab.config import typed_overrides
+        from mlxlab.models.model import count_parameters
 
-        parameters = sum(leaf.size for _, leaf in tree_flatten(model.parameters()))
         tags = {
             "overrides": " ".join(typed_overrides()),
-            "parameters": str(parameters),
+            "parameters": str(count_parameters(model)),
             "objective": self.cfg.objective,
         }
         return tags | {str(key): str(value) for key, value in self.cfg.tags.items()} | backend.describe()

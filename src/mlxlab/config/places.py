@@ -16,7 +16,10 @@ def in_checkout() -> bool:
 
 def shipped_conf() -> Path:
     """The conf/ that belongs to this code, and so the list of parts that may be built."""
-    return _CHECKOUT / "conf" if in_checkout() else _PACKAGE / "conf"
+    if in_checkout():
+        return _CHECKOUT / "conf"
+    inside = _PACKAGE / "conf"
+    return inside if inside.is_dir() else _PACKAGE.parent / "conf"  # the code of a logged model: the two side by side
 
 
 def conf_dir() -> Path:

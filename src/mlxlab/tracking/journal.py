@@ -14,6 +14,7 @@ import os
 import sys
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,13 +142,14 @@ class Journal:
         if not self.log_models:
             return
         package = Path(__file__).parents[1]
+        conf = package.parents[1] / "conf"  # a checkout keeps it beside src/, a wheel inside the package
         inputs = {"checkpoint": checkpoint} | (files or {})
         model = {
             "name": names.clean(name).replace("/", "_").replace(":", "_").replace(".", "_"),
             "step": step,
             "files": {key: self._relative(path) for key, path in inputs.items()},
             "code": str(package / "inference" / "served.py"),
-            "package": str(package),
+            "packages": [str(package), *([str(conf)] if conf.is_dir() else [])],
             "requirements": provenance.requirements(),
             "signature": signature,
             "example": example,
@@ -172,7 +174,7 @@ class Journal:
             missing = arrival.await_store(self.address, self._lines.path, self.folder / STATE, self.uid, seconds)
         self._lines.close()
         self._lines = None
-        if missing:
+        if missing and self.address.spool:
             _say(f"tracking: {missing}; nothing is lost, complete it with: runs.py sync {self.folder}")
 
     def describe(self) -> list[str]:
@@ -214,7 +216,8 @@ class Journal:
             spool.register(where, self.uid, self.folder)
             spool.start_syncer(self.address)
         except OSError as error:
-            _say(f"tracking: no syncer was started ({error}); later: runs.py sync {self.folder}")
+            self.address = replace(self.address, spool=None)
+            _say(f"tracking: no syncer ({error}); nothing is lost, complete it with: runs.py sync {self.folder}")
         self._looked = time.monotonic()
 
     def _look_after_syncer(self) -> None:

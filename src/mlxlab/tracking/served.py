@@ -62,7 +62,7 @@ def _save(path: Path, model: dict[str, Any], files: dict[str, Path], run_id: str
         path,
         python_model=model["code"],
         artifacts={name: str(file) for name, file in files.items()},
-        code_paths=[model["package"]],
+        code_paths=model["packages"],
         pip_requirements=model["requirements"],
         signature=ModelSignature.from_dict(signature) if signature else None,
         input_example=pd.DataFrame(example) if example else None,

@@ -1,0 +1,19 @@
+"""Predictions of a restored classifier."""
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+import numpy as np
+
+from mlxlab.data.passenger import Passenger
+from mlxlab.inference.restore import Restored
+from mlxlab.training.device import to_device
+
+
+def predict(restored: Restored, rows: Sequence[Passenger], batch_size: int = 64) -> np.ndarray:
+    """(N, C) probabilities of the classes, row by row; does not depend on `batch_size`."""
+    parts = []
+    for start in range(0, len(rows), batch_size):
+        batch = to_device(restored.encoder.encode_rows(rows[start : start + batch_size]))
+        parts.append(np.array(mx.softmax(restored.model(batch.tokens, batch.mask).astype(mx.float32), axis=-1)))
+    return np.concatenate(parts) if parts else np.zeros((0, restored.encoder.task.num_classes), np.float32)
