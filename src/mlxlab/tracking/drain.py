@@ -39,6 +39,10 @@ def drain(address: Address, folders: list[Path]) -> Iterator[str]:
     """
     if address.spool is None:
         raise ServiceMissing(f"{address.shown}: neither its folder nor the project's mlruns can be written")
+    try:
+        address.spool.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ServiceMissing(f"{address.shown}: {error.strerror}: {error.filename}") from None
     for folder in folders:
         _register(address.spool, folder)
     if not spool.registered(address.spool):
@@ -82,7 +86,7 @@ def _carry(syncer: Syncer) -> Iterator[str]:
             count += last.lines
             yield from (f"{folder}: complete" for folder in last.complete)
             yield from last.notes
-            if not last.lines and not last.complete:
+            if not (last.lines or last.complete or last.notes):
                 break
     except StoreFault as fault:
         raise ServiceMissing(f"{syncer.address.shown}: {fault}; nothing is lost") from None

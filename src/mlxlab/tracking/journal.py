@@ -168,10 +168,10 @@ class Journal:
             return
         self._write(end=status)
         self._look_after_syncer()
-        missing = "the last lines could not be written"
-        if not self._lines.waiting:
-            seconds = self.wait if status == "FINISHED" else min(self.wait, 3.0)
-            missing = arrival.await_store(self.address, self._lines.path, self.folder / STATE, self.uid, seconds)
+        if self._lines.waiting:
+            _say(f"tracking: the last {len(self._lines.waiting)} bytes of {self._lines.path} could not be written")
+        seconds = self.wait if status == "FINISHED" else min(self.wait, 3.0)
+        missing = arrival.await_store(self.address, self._lines.path, self.folder / STATE, self.uid, seconds)
         self._lines.close()
         self._lines = None
         if missing and self.address.spool:

@@ -21,6 +21,10 @@ class StoreFault(Exception):
     """The store does not serve us now. One line; trying again later is right."""
 
 
+class StoreReplaced(StoreFault):
+    """The database file was removed or exchanged: writes would go to a file without a name. Open the store anew."""
+
+
 class JournalFault(Exception):
     """The store refuses this one journal. One line; other journals are not concerned."""
 
@@ -56,9 +60,9 @@ class Store:
         self._experiments: dict[str, str] = {}
 
     def check(self) -> None:
-        """Raises StoreFault if the database was deleted or exchanged: writes would go to a file without a name."""
+        """Raises StoreReplaced if the database is not the file that was opened."""
         if _identity(self.address.database) != self._file:
-            raise StoreFault(f"{self.address.database} was removed or replaced")
+            raise StoreReplaced(f"{self.address.database} was removed or replaced")
 
     def experiment(self, name: str) -> str:
         """The id of the experiment, made if need be."""

@@ -16,7 +16,7 @@ from mlxlab.tracking import address, spool
 from mlxlab.tracking.address import Address
 from mlxlab.tracking.carry import Carry, locate
 from mlxlab.tracking.lines import has_writer
-from mlxlab.tracking.store import JournalFault, Store, StoreFault, line_of
+from mlxlab.tracking.store import JournalFault, Store, StoreFault, StoreReplaced, line_of
 
 POLL = 0.25  # seconds between looks at the journals
 IDLE = 15.0  # seconds without work before the syncer ends: the next job of a sweep finds it warm
@@ -55,6 +55,9 @@ class Syncer:
         try:
             for uid, folder in spool.registered(self.spool).items():
                 self._carry(uid, folder, result)
+        except StoreReplaced as fault:
+            self._close()
+            result.notes.append(f"{fault}; opening it anew")
         except StoreFault:
             self._close()
             raise
