@@ -157,6 +157,7 @@ def _sweep(hydra: "Hydra", composer: "Composer", config: "DictConfig") -> int:
     from hydra.types import HydraContext, RunMode
 
     config.hydra.mode = RunMode.MULTIRUN
+    config.hydra.overrides.hydra.append("hydra.mode=MULTIRUN")  # each job is composed anew, and must know
     callbacks = Callbacks(config)
     callbacks.on_multirun_start(config=config, config_name=composer.name)
     context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)

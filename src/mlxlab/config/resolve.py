@@ -27,6 +27,7 @@ def register_resolvers() -> None:
     """What conf/ may write as `${name:...}` besides what OmegaConf and Hydra bring."""
     OmegaConf.register_new_resolver("oc.env", environment, replace=True)
     OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("if_set", lambda value, then, other: other if value is None else then, replace=True)
     OmegaConf.register_new_resolver("project", lambda: str(project_root()), replace=True)
 
 
@@ -79,7 +80,7 @@ def _said(error: Exception, names: list[str]) -> str:
     if isinstance(error, InterpolationToMissingValueError):
         return f"refers to a value that is missing ({first.rpartition(': ')[2]})"
     if isinstance(error, UnsupportedInterpolationType):
-        return f"{first}; there are oc.env, oc.decode, oc.select, now, short_id, project"
+        return f"{first}; there are oc.env, oc.decode, oc.select, now, if_set, short_id, project"
     if "while resolving interpolation: " in first:
         return first.partition("while resolving interpolation: ")[2]
     return f"an interpolation that cannot be read: {first}"
