@@ -27,6 +27,7 @@ from mlxlab.tracking.tracker import Status
 FILE = "journal.jsonl"
 STATE = "journal.sync.json"  # the syncer's: how far this journal is in the store
 PARENT = "MLXLAB_PARENT"  # environment: uid of the sweep that this process is a job of
+PACKAGE = Path(__file__).resolve().parents[1]
 LOOK_AFTER = 60.0  # seconds between looks whether the syncer lives
 
 
@@ -59,6 +60,7 @@ class Journal:
         self.experiment, self.log_models, self.wait = experiment, log_models, wait
         self.folder, self.project = folder.absolute(), project
         self.uid = read_uid(self.folder / FILE) or uuid.uuid4().hex
+        self.code = PACKAGE / "inference" / "served.py"  # of the logged model
         self._lines: lines.Lines | None = None
         self._keys: dict[str, str] = {}
         self._warned = False
@@ -141,15 +143,14 @@ class Journal:
         """
         if not self.log_models:
             return
-        package = Path(__file__).parents[1]
-        conf = package.parents[1] / "conf"  # a checkout keeps it beside src/, a wheel inside the package
+        conf = PACKAGE.parents[1] / "conf"  # a checkout keeps it beside src/, a wheel inside the package
         inputs = {"checkpoint": checkpoint} | (files or {})
         model = {
             "name": names.clean(name).replace("/", "_").replace(":", "_").replace(".", "_"),
             "step": step,
             "files": {key: self._relative(path) for key, path in inputs.items()},
-            "code": str(package / "inference" / "served.py"),
-            "packages": [str(package), *([str(conf)] if conf.is_dir() else [])],
+            "code": str(self.code),
+            "packages": [str(PACKAGE), *([str(conf)] if conf.is_dir() else [])],
             "requirements": provenance.requirements(),
             "signature": signature,
             "example": example,

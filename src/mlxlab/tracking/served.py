@@ -35,7 +35,7 @@ def log(client: Any, run: dict[str, Any], folder: Path, model: dict[str, Any], k
 
 
 def _begin(client: Any, run: dict[str, Any], model: dict[str, Any], key: str) -> str:
-    begun = client.initialize_logged_model(
+    begun = client.create_logged_model(
         run["experiment_id"],
         name=model["name"],
         source_run_id=run["run_id"],

@@ -130,6 +130,8 @@ def sort_out(error: Exception) -> Exception:
         return RunGone(line_of(error))
     if code in ("INVALID_PARAMETER_VALUE", "INVALID_STATE"):
         return JournalFault(line_of(error))
+    if isinstance(error, ArithmeticError | AttributeError | LookupError | TypeError) or type(error) is ValueError:
+        return JournalFault(f"{type(error).__name__}: {line_of(error)}")  # a line that none of us wrote
     return StoreFault(line_of(error))
 
 

@@ -44,6 +44,7 @@ class Syncer:
         self.address, self.spool = where, where.spool
         self._store: Store | None = None
         self._carries: dict[str, Carry] = {}
+        self._refused: dict[str, tuple[float, str]] = {}  # uid -> when it may be tried again, why it was refused
 
     def round(self) -> Round:
         """One look at every journal.
@@ -78,6 +79,10 @@ class Syncer:
             self._carries.pop(uid, None)
             result.notes.append(f"{folder}: its journal is gone")
             return
+        again, reason = self._refused.get(uid, (0.0, ""))
+        if time.monotonic() < again:
+            result.refused[folder] = reason
+            return
         try:
             carry = self._carries.get(uid)
             if carry is None:
@@ -86,7 +91,10 @@ class Syncer:
             before, noted = carry.carried, len(carry.notes)
             complete = carry.advance()
         except JournalFault as fault:
+            self._refused[uid] = time.monotonic() + MAX_PAUSE, str(fault)
             result.refused[folder] = str(fault)
+            if str(fault) != reason:
+                result.notes.append(f"{folder}: {fault}")
             return
         result.lines += carry.carried - before
         result.notes += [f"{folder}: {note}" for note in carry.notes[noted:]]
