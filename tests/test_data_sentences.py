@@ -127,7 +127,9 @@ def test_titles_and_surnames_are_read_from_the_usual_pattern():
     countess = next(row for row in ROWS if "Countess" in row.name)
     assert (countess.title, countess.surname) == ("the Countess", "Rothes")
     assert all(row.title and row.surname for row in ROWS)
-    assert MAN._replace(name="Smith").title is None
+    for name in ("Smith", "Smith, John", "Smith, . John", "Mr. John"):
+        row = MAN._replace(name=name)
+        assert (row.title, row.surname) == (None, None)
 
 
 def test_every_real_row_is_told_by_every_template_and_differs_where_it_should():

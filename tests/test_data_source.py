@@ -140,6 +140,16 @@ def test_without_any_source_the_fault_says_what_was_tried_and_never_invents(no_w
     assert download("nonsense", 1)[0] is None
 
 
+def test_an_unreadable_cache_is_passed_over(tmp_path, caplog):
+    (tmp_path / "titanic.arff").mkdir()
+    assert "wheel" in resolve(None, tmp_path).lines[1]
+    (tmp_path / "titanic.arff").rmdir()
+    (tmp_path / "titanic.arff").write_bytes(b"torn")
+    found = resolve(None, tmp_path)
+    assert found.lines[0] == "titanic: the file in the cache is corrupt, not used"
+    assert len(caplog.records) == 1
+
+
 def test_invented_rows_are_named_so_everywhere(tmp_path):
     data = new_titanic(tmp_path, source="synthetic")
     assert data.name == "titanic-synthetic"
