@@ -44,6 +44,12 @@ def schema_cache() -> tempfile.TemporaryDirectory[str]:
 
 @pytest.fixture(name="project")
 def project_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    with new_project(tmp_path, monkeypatch) as project:
+        yield project
+
+
+@contextlib.contextmanager
+def new_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A project folder; its syncers are gone when the test is over."""
     monkeypatch.setenv("XDG_CACHE_HOME", schema_cache().name)
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_ARTIFACT_ROOT", "MLXLAB_PARENT"):
