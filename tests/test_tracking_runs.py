@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from mlxlab.tracking import spool
-from tracking_parts import ask, kill_syncer, new_journal, new_project, runs_py, start_trainer, until
+from tracking_parts import (
+    ask,
+    kill_syncer,
+    new_journal,
+    new_project,
+    project_fixture,  # noqa: F401
+    runs_py,
+    start_trainer,
+    until,
+)
 
 SCRIPT = str(Path(__file__).parents[1] / "scripts" / "runs.py")
 
@@ -145,3 +154,42 @@ def test_sync_takes_over_from_a_living_syncer_and_gives_the_rest_back(project):
     assert ask(project, "select count(*) from metrics") == [(1000,)]
     until(lambda: not spool.registered(folder))
     kill_syncer(folder)
+
+
+def test_carrying_every_line_again_changes_nothing(project):
+    journal = new_journal(project)
+    journal.start({"lr": 0.1}, {"note": "x"})
+    for step in range(1, 2001):
+        journal.log(step, {"loss": 1 / step, "nan": float("nan"), "inf": float("inf")})
+    journal.dataset("titanic", "0123", "wheel")
+    (journal.folder / "plot.txt").write_text("a plot")
+    journal.artifact(journal.folder / "plot.txt", "plots")
+    journal.code = project / "served.py"
+    journal.code.write_text(
+        "from mlflow.models import set_model\nfrom mlflow.pyfunc import PythonModel\n"
+        "class Served(PythonModel):\n    def predict(self, context, model_input):\n        return model_input\n"
+        "set_model(Served())"
+    )
+    journal.model(journal.folder / "plot.txt", step=1)
+    journal.end("FINISHED")
+    kill_syncer(journal.address.spool)
+    tables = (
+        "runs",
+        "params",
+        "tags",
+        "metrics",
+        "latest_metrics",
+        "datasets",
+        "inputs",
+        "input_tags",
+        "logged_models",
+    )
+    before = [ask(project, f"select count(*), * from {table}") for table in tables]
+    (journal.folder / "journal.sync.json").unlink()
+    done = runs_py(project, "sync", str(journal.folder))
+    assert done.returncode == 0, done.stderr
+    assert "2005 lines" in done.stdout
+    after = [ask(project, query) for query in queries]
+    for query, old, new in zip(queries, before, after, strict=True):
+        assert old, query
+        assert old == new, query

@@ -105,7 +105,9 @@ class Carry:
     def _rows(self, record: dict[str, Any]) -> list[Any]:
         from mlflow.entities import Metric
 
-        return [Metric(key, value, record["t"], record["s"]) for key, value in record["m"].items()]
+        seen = self.state.get("seen") or {}
+        t, step = record["t"], record["s"]
+        return [Metric(key, value, t, step) for key, value in record["m"].items() if step > seen.get(key, -1)]
 
     def _apply(self, record: dict[str, Any]) -> None:
         self.store.check()
@@ -181,8 +183,12 @@ class Carry:
             self._miss(f"model {model['name']}: {reason}")
 
     def _rewind(self, step: int) -> None:
-        if not self.store.forget_above(self._run(), step):
-            self._miss(f"this server deletes no metrics: steps above {step} will stand twice")
+        if self.store.forget_above(self._run(), step):
+            return
+        # A server has no call for that. What stands there stays, and is not logged a second time.
+        self.state["seen"] = self.store.last_steps(self._run())
+        if any(last > step for last in self.state["seen"].values()):
+            self._miss(f"this server deletes no metrics: those above step {step} are from before the resume")
 
     def _end(self, status: str, t: int | None) -> None:
         self.store.client.set_terminated(self._run(), status, t)

@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from mlxlab.errors import InputMissing, ServiceMissing
@@ -25,7 +26,9 @@ def address_of(folder: Path, project: Path) -> Address:
         start = next(lines.read(path, limit=1), ({}, 0))[0]["start"]
     except (OSError, KeyError):
         raise InputMissing(f"{folder} has no {journal.FILE}: no run was tracked there") from None
-    return resolve(start["store"], start["artifacts"], project)
+    address = resolve(start["store"], start["artifacts"], project)
+    spool_then = Path(start["spool"])
+    return replace(address, spool=spool_then) if start["spool"] and spool_then.is_dir() else address
 
 
 def drain(address: Address, folders: list[Path]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 One JSON object per line:
 
-    {"t": ms, "start": {uid, name, experiment, params, tags, parent, store, artifacts, resumed}}
+    {"t": ms, "start": {uid, name, experiment, params, tags, parent, store, artifacts, spool, resumed}}
     {"t": ms, "s": step, "m": {name: value}}
     {"t": ms, "tags": {...}}    {"t": ms, "dataset": {...}}    {"t": ms, "artifact": {path, to}}
     {"t": ms, "model": {...}}   {"t": ms, "rewind": step}      {"t": ms, "end": status}
@@ -97,6 +97,7 @@ class Journal:
                 "parent": parent,
                 "store": self.address.shown,
                 "artifacts": self.address.artifacts,
+                "spool": str(self.address.spool or ""),
                 "resumed": resumed,
             }
         )

@@ -1,6 +1,7 @@
 """A checkpoint as a model in the store, which `mlflow.pyfunc.load_model` loads. The model is code, not a pickle."""
 
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ def log(client: Any, run: dict[str, Any], folder: Path, model: dict[str, Any], k
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "model"
         try:
-            _save(path, model, files, run["run_id"], known[key])
+            with warnings.catch_warnings(action="ignore"):  # advice for authors of models
+                _save(path, model, files, run["run_id"], known[key])
         except Exception as error:
             client.finalize_logged_model(known[key], "FAILED")
             return line_of(error)

@@ -13,6 +13,7 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the stock 7 x 120 s make an outage last 20 minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "GIT_PYTHON_REFRESH": "quiet",
 }
 
@@ -93,6 +94,11 @@ class Store:
         database.forget_above(engine, run_id, step)
         return True
 
+    def last_steps(self, run_id: str) -> dict[str, int]:
+        """metric -> its highest step in the store."""
+        keys = self.client.get_run(run_id).data.metrics
+        return {key: max(row.step for row in self.client.get_metric_history(run_id, key)) for key in keys}
+
     def _get_or_create(self, name: str) -> str:
         from mlflow.exceptions import MlflowException
 
@@ -116,7 +122,12 @@ class Store:
 
 
 def line_of(error: BaseException) -> str:
-    """An error in one line, without passwords."""
+    """An error in one line, without passwords. The system's own word for it where it has one."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno:
+            return redact(f"{cause.strerror}{f': {cause.filename}' if cause.filename else ''}")
+        cause = cause.__cause__ or cause.__context__
     text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return redact(" ".join(text.split()))[:300]
 
