@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlxlab import backend
 from mlxlab.callbacks.signals import Listener
-from mlxlab.config import build, project_root
+from mlxlab.config import build, choices, project_root
 from mlxlab.errors import Stopped
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class _Experiment:
         tracker: Tracker = build(self.cfg.tracking, folder=self.folder, project=self.project)
         run = self._new_run(model, tracker)
         self._write_facts()
-        tracker.start(self.resolved, self._tags(model), resumed=checkpoint is not None, name=self.cfg.name)
+        tracker.start(self.resolved, self._tags(model), resumed=checkpoint is not None, name=self._name())
         for line in tracker.describe():
             say(line)
         self._hand_over(tracker)
@@ -91,7 +91,7 @@ class _Experiment:
     def _new_run(self, model: Any, tracker: "Tracker") -> "Run":
         from mlxlab.training.run import Objective, Run
 
-        self.resolved = OmegaConf.to_container(self.cfg, resolve=True)
+        self.resolved: Any = OmegaConf.to_container(self.cfg, resolve=True)
         facts = {
             "config": self.resolved,
             "data": self.data.fingerprint,
@@ -105,6 +105,7 @@ class _Experiment:
             tracker=tracker,
             max_skips=self.cfg.trainer.max_skips,
             facts=facts,
+            labels=self.data.task.labels,
         )
 
     def _fit(self, run: "Run", checkpoint: "Checkpoint | None") -> None:
@@ -145,6 +146,9 @@ class _Experiment:
                 signature=served_signature(self.data.task.labels),
             )
         print(f"run folder: {self.folder}")
+
+    def _name(self) -> str:
+        return self.cfg.name or "-".join(choices("model", "model/size", "data", "trainer")) or self.folder.name
 
     def _write_facts(self) -> None:
         """What inference needs beside a checkpoint: the resolved config, and what the data set fitted."""

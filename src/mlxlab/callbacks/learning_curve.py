@@ -1,4 +1,4 @@
-"""Draws the learning curve into the run folder, and hands it to the tracker."""
+"""Draws the learning curve and the confusion matrix into the run folder, and hands them to the tracker."""
 
 from pathlib import Path
 
@@ -8,20 +8,25 @@ from mlxlab.training.run import Run
 
 
 class LearningCurve:
-    """`plots/learning_curve.png`: losses, the objective and the learning rate by step."""
+    """`plots/learning_curve.png`: losses, the objective and the learning rate by step.
+
+    Of a classification also `plots/confusion.png`: the best evaluation's counts.
+    """
 
     def __init__(self, *, folder: Path) -> None:
-        self.path = folder / "plots" / "learning_curve.png"
+        self.folder = folder / "plots"
 
     def on_start(self, run: Run) -> None: ...
 
     def on_step(self, run: Run) -> None: ...
 
     def on_end(self, run: Run) -> None:
-        if run.curve:
-            self.path.parent.mkdir(exist_ok=True)
-            draw_curve(run, self.path)
-            run.tracker.artifact(self.path, "plots")
+        drawings = [("learning_curve.png", draw_curve)] * bool(run.curve)
+        drawings += [("confusion.png", draw_confusion)] * bool(run.best_confusion)
+        for name, draw in drawings:
+            self.folder.mkdir(exist_ok=True)
+            draw(run, self.folder / name)
+            run.tracker.artifact(self.folder / name, "plots")
 
 
 def draw_curve(run: Run, path: Path) -> None:
@@ -39,6 +44,22 @@ def draw_curve(run: Run, path: Path) -> None:
             axis.axvline(run.best_step, color="gray", linewidth=0.8, linestyle=":", label="best")
         axis.set(xlabel="step", title=title)
         axis.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def draw_confusion(run: Run, path: Path) -> None:
+    counts = np.array(run.best_confusion)
+    labels = run.labels or tuple(map(str, range(len(counts))))
+    figure = new_figure(3.6, 3.2)
+    axis = figure.subplots()
+    axis.imshow(counts, cmap="Blues")
+    for row, column in np.ndindex(counts.shape):
+        dark = counts[row, column] > counts.max() / 2
+        axis.text(column, row, counts[row, column], ha="center", va="center", color="white" if dark else "black")
+    axis.set_xticks(range(len(counts)), labels)
+    axis.set_yticks(range(len(counts)), labels)
+    axis.set(xlabel="predicted", ylabel="true", title=f"best evaluation, step {run.best_step}")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
 

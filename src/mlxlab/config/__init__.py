@@ -16,7 +16,17 @@ def typed_overrides() -> list[str]:
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
-__all__ = ["build", "check", "conf_dir", "project_root", "typed_overrides"]
+def choices(*groups: str) -> list[str]:
+    """The options that were chosen for these groups of the job that is running; empty outside of one."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return []
+    chosen = HydraConfig.get().runtime.choices
+    return [str(chosen[group]) for group in groups if chosen.get(group)]
+
+
+__all__ = ["build", "check", "choices", "conf_dir", "project_root", "typed_overrides"]
 
 
 def __getattr__(name: str) -> Any:

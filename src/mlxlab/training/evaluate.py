@@ -27,7 +27,7 @@ class Evaluation:
 
     @property
     def confusion(self) -> np.ndarray:
-        """(C, C) counts: rows are the true classes."""
+        """(C, C) counts: rows are the true classes. Empty where nothing was classified."""
         return confusion_matrix(self.probabilities.argmax(axis=1), self.targets, self.probabilities.shape[1])
 
 

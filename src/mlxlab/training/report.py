@@ -9,6 +9,8 @@ from mlxlab.training.run import Run
 def write_report(run: Run, baselines: dict[str, float], folder: Path) -> str:
     """Writes `summary.md` and `metrics.json`; returns the table as text.
 
+    `metrics` are those of the best evaluation, `final` those of the last: nothing was chosen by them.
+
     Args:
         baselines: accuracy by name, on the same validation rows.
     """
@@ -22,9 +24,21 @@ def write_report(run: Run, baselines: dict[str, float], folder: Path) -> str:
         lines += ["", f"{run.skipped} updates were skipped: loss or gradient not finite"]
     text = "\n".join(lines)
     (folder / "summary.md").write_text(f"# {folder.name}\n\n{text}\n")
-    figures = {"best_step": run.best_step, "steps": run.step, "metrics": run.best_metrics, "baselines": baselines}
+    figures = {
+        "best_step": run.best_step,
+        "steps": run.step,
+        "metrics": run.best_metrics,
+        "final": _final(run),
+        "baselines": baselines,
+    }
     (folder / "metrics.json").write_text(json.dumps(figures, indent=1))
     return text
+
+
+def _final(run: Run) -> dict[str, float]:
+    """Metrics of the last evaluation, also where it was made before a resume."""
+    found = ({k: v for k, v in metrics.items() if k.startswith("valid/")} for _, metrics in reversed(run.curve))
+    return next(filter(None, found), {})
 
 
 def _table(title: str, rows: list[tuple[str, float]]) -> list[str]:

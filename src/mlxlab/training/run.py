@@ -61,6 +61,7 @@ class Run:
     max_skips: int
     optimizer: optim.Optimizer | None = None
     total_steps: int | None = None
+    labels: tuple[str, ...] = ()  # names of the classes
     facts: dict[str, Any] = field(default_factory=dict)
     step: int = 0
     tokens: int = 0
@@ -75,6 +76,7 @@ class Run:
     evaluation: Evaluation | None = None  # of this very step, else None
     metrics: dict[str, float] = field(default_factory=dict)
     best_metrics: dict[str, float] = field(default_factory=dict)
+    best_confusion: list[list[int]] = field(default_factory=list)  # of a classification: rows are the true classes
     stop: str = ""
     signal: int = 0  # the number of the signal that asked to stop
     save: bool = False  # somebody asks for a checkpoint of the present step
@@ -128,8 +130,10 @@ class Run:
         now, (since, step, tokens) = time.monotonic(), self.clock
         self.clock = (now, self.step, self.tokens)
         seconds = max(now - (since or self.started), 1e-9)
+        waited = {"data/wait_seconds": self.train.waited} if hasattr(self.train, "waited") else {}
         self.log(
-            {
+            waited
+            | {
                 "train/loss": w.loss / max(w.weight, 1e-9) if w.steps else float("nan"),
                 "train/grad_norm": w.norm / w.steps if w.steps else float("nan"),
                 "train/learning_rate": rate,
@@ -148,6 +152,7 @@ class Run:
         self.history.append((self.step, value))
         if self.objective.better(value, self.best):
             self.best, self.best_step, self.best_metrics = value, self.step, metrics
+            self.best_confusion = evaluation.confusion.tolist()
 
     @property
     def evaluated(self) -> bool:
@@ -162,7 +167,17 @@ class Run:
     def restart_clock(self) -> None:
         self.started, self.clock = time.monotonic(), (0.0, self.step, self.tokens)
 
-    _SAVED = ("step", "tokens", "examples", "skipped", "skipped_in_a_row", "best", "best_step", "best_metrics")
+    _SAVED = (
+        "step",
+        "tokens",
+        "examples",
+        "skipped",
+        "skipped_in_a_row",
+        "best",
+        "best_step",
+        "best_metrics",
+        "best_confusion",
+    )
 
     def state_dict(self) -> dict[str, Any]:
         """All but the weights and the optimizer, as JSON can hold it."""
