@@ -1,4 +1,4 @@
-"""Tracked runs: uv run scripts/runs.py list | show RUN | compare RUN RUN | sync"""
+"""Tracked runs: scripts/runs.py list | show RUN | compare RUN RUN | sync"""
 
 import sys
 from pathlib import Path
