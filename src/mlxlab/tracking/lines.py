@@ -38,7 +38,10 @@ class Lines:
 
     def write(self, record: dict[str, Any]) -> str | None:
         """Appends one line; returns the reason if it has to wait in memory, else None."""
-        data = (_encode(record) + "\n").encode()
+        return self.append((_encode(record) + "\n").encode())
+
+    def append(self, data: bytes) -> str | None:
+        """`write` for a line that is encoded already, newline and all."""
         if self.waiting:
             data = self.waiting + data
         try:
