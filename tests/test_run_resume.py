@@ -3,6 +3,7 @@
 import signal
 
 import pytest
+
 from processes import TINY, but, final_state, run, start, wait_for
 
 

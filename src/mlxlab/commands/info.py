@@ -2,8 +2,8 @@
 
     info.py presets [vocab_size=16000] [classes=2]
 
-Prints the exact number of parameters of every family at every size: as a classifier, and as a language model (masked for
-the encoders, causal with a tied head for the decoder).
+Prints the exact number of parameters of every family at every size: as a classifier, and as a language model (masked
+for the encoders, causal with a tied head for the decoder).
 """
 
 import sys
