@@ -1,6 +1,7 @@
 """Killed and stopped runs, in real processes: what goes on is the same run."""
 
 import signal
+import socket
 
 import pytest
 
@@ -57,3 +58,15 @@ def test_usr1_saves_and_goes_on(tmp_path, reference):
     assert reference in out
     steps = {int(path.name[5:13]) for path in (tmp_path / "checkpoints").iterdir()}
     assert steps - {20, 40, 60}, steps
+
+
+def test_a_second_process_on_the_same_folder_ends_with_73_and_names_the_first(tmp_path, reference):
+    again = [*TINY, f"hydra.run.dir={tmp_path}", "resume=auto"]
+    first = start(*but("trainer.max_steps=4000"), f"hydra.run.dir={tmp_path}", "resume=auto")
+    wait_for(tmp_path / "checkpoints" / "step-00000005", first)
+    second = run(*again)
+    first.kill()
+    first.communicate()
+    assert second.returncode == 73
+    assert second.stderr.strip().endswith(f"in use by process {first.pid} on {socket.gethostname()}")
+    assert run(*but("trainer.max_steps=5"), f"hydra.run.dir={tmp_path}/other").returncode == 0

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlxlab import backend
 from mlxlab.callbacks.signals import Listener
+from mlxlab.checkpoint.lock import RunLock
 from mlxlab.config import build, choices, project_root
 from mlxlab.errors import Stopped
 
@@ -23,13 +24,15 @@ def run(cfg: DictConfig, folder: Path) -> float:
     Raises:
         Fault: whatever the user can mend, with its exit code; Stopped when a signal ended the run.
     """
-    listener = Listener()
+    lock, listener = RunLock(folder), Listener()
+    lock.acquire()
     listener.start()
     try:
         backend.prepare()
         return _Experiment(cfg, folder, listener).run()
     finally:
         listener.stop()
+        lock.release()
 
 
 class _Experiment:
