@@ -7,8 +7,6 @@ from pathlib import Path
 from mlxlab import __version__
 from mlxlab.config.nearest import suggestion
 
-_HIDDEN = {"__init__", "main", "help"}
-
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a verb; returns its exit code. An unknown verb is 2, with the nearest one."""
@@ -26,8 +24,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def verbs() -> list[str]:
-    """The modules of this package that are programs."""
-    return sorted(file.stem for file in Path(__file__).parent.glob("*.py") if file.stem not in _HIDDEN)
+    """The modules of this package that are programs: they define `main`."""
+    files = [file for file in Path(__file__).parent.glob("*.py") if file.stem != "main"]
+    return sorted(file.stem for file in files if "\ndef main(" in file.read_text(encoding="utf-8"))
 
 
 def _help() -> str:

@@ -3,23 +3,20 @@
 import os
 import signal
 import sys
-import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from mlxlab.commands import jobs
 from mlxlab.config.faults import one_line
 from mlxlab.config.places import conf_dir
-from mlxlab.errors import CannotCreate, ConfigFault, Fault, Refused, Stopped
+from mlxlab.errors import ConfigFault, Fault, Refused
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from hydra._internal.hydra import Hydra
-    from omegaconf import DictConfig
 
     from mlxlab.config.compose import Composer
-
-_OUR_BUG = 70
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,16 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        return report(error)
-
-
-def report(error: Exception) -> int:
-    """Prints a fault as one line, our own bug as a traceback; the exit code."""
-    if isinstance(error, Fault):
-        print(error, file=sys.stderr)
-        return error.exit_code
-    traceback.print_exception(error)
-    return _OUR_BUG
+        return jobs.report(error)
 
 
 def _act(argv: list[str]) -> int:
@@ -59,6 +47,8 @@ def _act(argv: list[str]) -> int:
     hydra = composer.open()
     if flags.cfg:
         return _show(hydra, composer, flags)
+    if flags.info or flags.hydra_help:
+        composer.guard(hydra)
     if flags.info:
         hydra.show_info(flags.info, config_name=composer.name, overrides=composer.overrides)
         return 0
@@ -71,7 +61,7 @@ def _act(argv: list[str]) -> int:
         hydra.hydra_help(config_name=composer.name, args_parser=get_args_parser(), args=flags)
         return 0
     config = composer.checked(hydra)
-    return _sweep(hydra, composer, config) if composer.multirun else _run(hydra, config)
+    return jobs.sweep(hydra, config) if composer.multirun else jobs.run(hydra, config)
 
 
 def _flags(argv: list[str]) -> "Namespace":
@@ -121,6 +111,8 @@ def _folder(text: str | Path | None, flag: str) -> Path | None:
 def _show(hydra: "Hydra", composer: "Composer", flags: "Namespace") -> int:
     """`--cfg job|hydra|all`, as Hydra prints it."""
     try:
+        if flags.cfg != "job":
+            composer.guard(hydra)
         hydra.show_cfg(composer.name, composer.overrides, flags.cfg, flags.package, flags.resolve)
     except Fault:
         raise
@@ -128,79 +120,3 @@ def _show(hydra: "Hydra", composer: "Composer", flags: "Namespace") -> int:
         composer.checked(hydra)  # says what is wrong, in our words
         raise
     return 0
-
-
-def _run(hydra: "Hydra", config: "DictConfig") -> int:
-    """One run in its own folder, under Hydra: HydraConfig, `.hydra/`, callbacks."""
-    from hydra._internal.callbacks import Callbacks
-    from hydra.core.utils import JobStatus, run_job
-    from hydra.types import HydraContext, RunMode
-
-    config.hydra.mode = RunMode.RUN
-    callbacks = Callbacks(config)
-    callbacks.on_run_start(config=config, config_name="train")
-    context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
-    try:
-        job = run_job(job_task, config, job_dir_key="hydra.run.dir", job_subdir_key=None, hydra_context=context)
-    except OSError as error:
-        raise _cannot_create(error) from error
-    callbacks.on_run_end(config=config, config_name="train", job_return=job)
-    if job.status != JobStatus.COMPLETED:
-        return report(job._return_value)
-    return 0
-
-
-def _sweep(hydra: "Hydra", composer: "Composer", config: "DictConfig") -> int:
-    """Every job of a sweep, in the order of the sweeper; one that fails does not end the others."""
-    from hydra._internal.callbacks import Callbacks
-    from hydra.core.plugins import Plugins
-    from hydra.types import HydraContext, RunMode
-
-    config.hydra.mode = RunMode.MULTIRUN
-    config.hydra.overrides.hydra.append("hydra.mode=MULTIRUN")  # each job is composed anew, and must know
-    callbacks = Callbacks(config)
-    callbacks.on_multirun_start(config=config, config_name=composer.name)
-    context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
-    sweeper = Plugins.instance().instantiate_sweeper(hydra_context=context, task_function=job_task, config=config)
-    _failures.clear()
-    try:
-        sweeper.sweep(arguments=list(config.hydra.overrides.task))
-    except OSError as error:
-        raise _cannot_create(error) from error
-    except Exception as error:
-        if not _failures:  # the sweep itself, not one of its jobs
-            raise
-        print(f"{len(_failures)} job(s) of the sweep failed: {', '.join(_failures)}", file=sys.stderr)
-        return error.exit_code if isinstance(error, Fault) else _OUR_BUG
-    finally:
-        callbacks.on_multirun_end(config=config, config_name=composer.name)
-    return 0
-
-
-_failures: dict[str, int] = {}  # job number -> exit code, of the sweep that is running
-
-
-def job_task(config: "DictConfig") -> Any:
-    """One job, called by Hydra: checks the config it is given, runs it, returns the metric named by `objective`."""
-    from hydra.core.hydra_config import HydraConfig
-
-    from mlxlab.config import check
-
-    hydra: Any = HydraConfig.get()
-    try:
-        check(config)
-        from mlxlab.experiment import run
-
-        return run(config, Path(hydra.runtime.output_dir))
-    except Stopped as stopped:  # ends a sweep too: the signal was for the process
-        raise SystemExit(report(stopped)) from stopped
-    except Exception as error:
-        if hydra.mode.name == "MULTIRUN":
-            number = str(hydra.job.num)
-            print(f"job {number} ({', '.join(hydra.overrides.task)}):", end=" ", file=sys.stderr)
-            _failures[number] = report(error)
-        raise
-
-
-def _cannot_create(error: OSError) -> Fault:
-    return CannotCreate(f"{error.filename}: {error.strerror or error}; the run folder cannot be made")

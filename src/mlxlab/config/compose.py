@@ -77,6 +77,10 @@ class Composer:
         guard_hydra_node(result)
         return result
 
+    def guard(self, hydra: Hydra) -> None:
+        """Refuses what would act or show something before a config is checked."""
+        guard_hydra_node(hydra.compose_config(self.name, list(self.overrides), RunMode.RUN))
+
     def _jobs(self, typed: list[Typed], master: DictConfig | None) -> list[list[str]]:
         """The overrides of every job: of the one run, or of each point of the grid."""
         if not self.multirun:

@@ -4,6 +4,7 @@ Overrides that name no option are set aside, the others are forced (`++key=value
 an unknown key is then a fault like any other, among all the rest.
 """
 
+import re
 from pathlib import Path
 
 from hydra._internal.hydra import Hydra
@@ -12,8 +13,10 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException
 
 from mlxlab.config.faults import Finding, one_line
+from mlxlab.config.guard import read
 from mlxlab.config.nearest import suggestion
 from mlxlab.config.overrides import Typed
+from mlxlab.config.places import said as where
 from mlxlab.errors import ConfigFault
 
 
@@ -36,14 +39,44 @@ def finding(hydra: Hydra, error: BaseException, one: Typed | None) -> Finding:
     if isinstance(error, ConfigFault):  # from the guard: it names file and line
         place, _, message = str(error).partition(": ")
         return Finding(place, message)
-    return Finding(one_line(one.text, 120) if one else "config", said(hydra, error))
+    message = said(hydra, error)
+    if one is None and (blamed := re.match(r"In '([^']+)': (.*)", message)):
+        file = next((f for f in _candidates(hydra, blamed[1]) if f.is_file()), None)
+        return Finding(_choosing(hydra, error) or (where(file) if file else blamed[1]), blamed[2])
+    return Finding(one_line(one.text, 120) if one else "config", message)
+
+
+def _candidates(hydra: Hydra, config: str) -> list[Path]:
+    sources = _repository(hydra).get_sources()
+    return [Path(source.path) / f"{config}.yaml" for source in sources if source.scheme() == "file"]
+
+
+def _choosing(hydra: Hydra, error: BaseException) -> str | None:
+    """`file:line` of the defaults entry that names an option which is not there. Hydra blames the primary config."""
+    group, _, option = str(getattr(error, "missing_cfg_file", None) or "").rpartition("/")
+    for source in _repository(hydra).get_sources() if option else ():
+        for file in sorted(Path(source.path).rglob("*.yaml")) if source.scheme() == "file" else ():
+            for key, line in _entries(file):
+                if key.split("@")[0].endswith((f" /{group}", f".{group}", f".{group.split('/')[-1]}")):
+                    text = read(file).text.splitlines()[line - 1]
+                    if re.search(rf":\s*{re.escape(option)}\s*(#.*)?$", text):
+                        return f"{where(file)}:{line}"
+    return None
+
+
+def _entries(file: Path) -> list[tuple[str, int]]:
+    try:
+        return [item for item in read(file).lines.items() if item[0].startswith("defaults.") and item[0].count(".") > 1]
+    except ConfigFault:
+        return []
 
 
 def said(hydra: Hydra, error: BaseException) -> str:
     """An exception of Hydra or OmegaConf in one line, without the advice that follows it."""
     cause = error.__cause__ if isinstance(error, ConfigCompositionException) and error.__cause__ else None
-    first = one_line(str(error).strip().partition("\n")[0])
-    if cause is not None and (not first or first == "None"):
+    first, _, rest = str(error).strip().partition("\n")
+    first = one_line(f"{first} {rest.partition(chr(10))[0]}" if first.endswith(":") else first)
+    if cause is not None and (first in ("", "None") or first.startswith("Error merging override")):
         first = one_line(str(cause).partition("\n")[0])
     missing = getattr(error, "missing_cfg_file", None)
     if isinstance(missing, str):

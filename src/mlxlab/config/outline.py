@@ -40,7 +40,7 @@ def groups(conf: Path) -> dict[str, dict[str, str]]:
 
 
 def chosen(conf: Path, words: list[str] | None = None) -> dict[str, str | None]:
-    """group -> option: the primary config's defaults, but for what `words` (`model=cnn_hybrid`) choose; inner ones too."""
+    """group -> option: the primary config's defaults, but what `words` (`model=cnn_hybrid`) choose; also inner ones."""
     options = _defaults(_load(conf / "train.yaml"), "")
     for word in words or []:
         group, _, option = word.partition("=")

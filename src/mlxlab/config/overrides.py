@@ -63,7 +63,7 @@ def _said(text: str, error: OverrideParseException) -> str:
         return "wanted key=value"
     if re.search(r"^\s|\s=|=\s", text):
         return "spaces beside the equals sign; write key=value"
-    said = str(error).partition("\n")[0]
+    said = str(error.__cause__ or error).partition("\n")[0]
     return f"cannot be read ({one_line(said, 120)}); quote the value: key='\"...\"'"
 
 

@@ -1,0 +1,105 @@
+"""Jobs under Hydra: one run, or a sweep of them. Behind `train`."""
+
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlxlab.config.resuming import run_folder
+from mlxlab.errors import CannotCreate, Fault, Stopped
+
+if TYPE_CHECKING:
+    from hydra._internal.hydra import Hydra
+    from omegaconf import DictConfig
+
+_OUR_BUG = 70
+
+
+class Task:
+    """One job, called by Hydra with its config; returns the metric named by `objective`. Remembers what failed."""
+
+    def __init__(self) -> None:
+        self.started = 0
+        self.failures: dict[str, int] = {}  # job number -> exit code
+
+    def __call__(self, config: "DictConfig") -> Any:
+        from hydra.core.hydra_config import HydraConfig
+
+        from mlxlab.config import check
+
+        hydra: Any = HydraConfig.get()
+        self.started += 1
+        try:
+            check(config)  # of a sweep: a job that was proposed only now
+            from mlxlab.experiment import run
+
+            return run(config, Path(hydra.runtime.output_dir))
+        except Stopped as stopped:  # ends a sweep too: the signal was for the process
+            raise SystemExit(report(stopped)) from stopped
+        except Exception as error:
+            if hydra.mode.name == "MULTIRUN":
+                number = str(hydra.job.num)
+                print(f"job {number} ({', '.join(hydra.overrides.task)}):", end=" ", file=sys.stderr)
+                self.failures[number] = report(error)
+            raise
+
+
+def run(hydra: "Hydra", config: "DictConfig") -> int:
+    """One run in its own folder, under Hydra: HydraConfig, `.hydra/`, callbacks. Returns the exit code."""
+    from hydra._internal.callbacks import Callbacks
+    from hydra.core.utils import JobStatus, run_job
+    from hydra.types import HydraContext, RunMode
+
+    config.hydra.mode = RunMode.RUN
+    own = run_folder(config.get("resume"))
+    if own and not any(word.startswith("hydra.run.dir=") for word in config.hydra.overrides.hydra):
+        config.hydra.run.dir = str(own)
+    callbacks = Callbacks(config)
+    callbacks.on_run_start(config=config, config_name="train")
+    context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
+    try:
+        job = run_job(Task(), config, job_dir_key="hydra.run.dir", job_subdir_key=None, hydra_context=context)
+    except OSError as error:
+        raise _cannot_create(error) from error
+    callbacks.on_run_end(config=config, config_name="train", job_return=job)
+    return 0 if job.status == JobStatus.COMPLETED else report(job._return_value)
+
+
+def sweep(hydra: "Hydra", config: "DictConfig") -> int:
+    """Every job of a sweep, in the order of its sweeper; one that fails does not end the others.
+
+    Returns the exit code: 0, or that of the first job that failed.
+    """
+    from hydra._internal.callbacks import Callbacks
+    from hydra.core.plugins import Plugins
+    from hydra.types import HydraContext, RunMode
+
+    config.hydra.mode = RunMode.MULTIRUN
+    config.hydra.overrides.hydra.append("hydra.mode=MULTIRUN")  # each job is composed anew, and must know
+    callbacks, task = Callbacks(config), Task()
+    callbacks.on_multirun_start(config=config, config_name="train")
+    context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
+    sweeper = Plugins.instance().instantiate_sweeper(hydra_context=context, task_function=task, config=config)
+    try:
+        sweeper.sweep(arguments=list(config.hydra.overrides.task))
+    except Exception as error:
+        if not task.failures:  # the sweep itself, not one of its jobs
+            raise (_cannot_create(error) if isinstance(error, OSError) else error) from error
+        print(f"{len(task.failures)} of {task.started} jobs failed: {', '.join(task.failures)}", file=sys.stderr)
+        return next(iter(task.failures.values()))
+    finally:
+        callbacks.on_multirun_end(config=config, config_name="train")
+    return 0
+
+
+def report(error: BaseException) -> int:
+    """Prints a fault as one line, our own bug as a traceback; the exit code."""
+    if isinstance(error, Fault):
+        print(error, file=sys.stderr)
+        return error.exit_code
+    traceback.print_exception(error)
+    return _OUR_BUG
+
+
+def _cannot_create(error: OSError) -> Fault:
+    return CannotCreate(f"{error.filename}: {error.strerror or error}; the run folder cannot be made")
