@@ -76,9 +76,11 @@ def test_every_job_of_a_sweep_is_checked_before_the_first(line):  # noqa: F811
 
 def test_the_return_value_is_the_metric(line, monkeypatch):  # noqa: F811
     got = []
-    monkeypatch.setattr(
-        ParentRun, "on_job_end", lambda self, config, job_return, **_: got.append(job_return.return_value)
-    )
+
+    def on_job_end(self, job_return, **_):
+        got.append(job_return.return_value)
+
+    monkeypatch.setattr(ParentRun, "on_job_end", on_job_end)
     assert line("-m", "seed=0,1", "tracking=none") == 0
     assert got == [0.5, 0.5]
 

@@ -23,7 +23,9 @@ SOURCE = """
             self.size, self.counts, self.model = size, counts, model
 
     class Outer:
-        def __init__(self, rate: float, names: list[str], options: dict[str, int], inner: Inner, *, model: object) -> None:
+        def __init__(
+            self, rate: float, names: list[str], options: dict[str, int], inner: Inner, *, model: object
+        ) -> None:
             self.rate, self.names, self.options, self.inner, self.model = rate, names, options, inner, model
 
     @decorated

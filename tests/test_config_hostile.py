@@ -21,9 +21,9 @@ RAN_WITH_HYDRA = """builtins.open io.open codecs.open shutil.copytree shutil.mak
     transformers.AutoModel.from_pretrained"""
 FURTHER = """os.remove os.chdir shutil.rmtree os.getenv builtins.exec builtins.getattr builtins.__import__
     subprocess.Popen asyncio.create_subprocess_shell runpy.run_path pty.spawn ctypes.CDLL socket.create_connection
-    http.server.test webbrowser.open yaml.unsafe_load dill.load shelve.open marshal.loads multiprocessing.Process threading.Thread
-    logging.config.dictConfig mlx.core.load mlx.core.export_function mlxlab.experiment.os.system mlxlab.config.build
-    mlxlab.config.building.build mlxlab.config.places.project_root mlxlab.config.root.experiment
+    http.server.test webbrowser.open yaml.unsafe_load dill.load shelve.open marshal.loads multiprocessing.Process
+    threading.Thread logging.config.dictConfig mlx.core.load mlx.core.export_function mlxlab.experiment.os.system
+    mlxlab.config.build mlxlab.config.building.build mlxlab.config.places.project_root mlxlab.config.root.experiment
     mlxlab.training.trainer.Trainer.fit mlxlab.training.trainer.partial mlxlab.training.step.mx.save"""
 HOSTILE = [*BLOCKED_BY_HYDRA.split(), *RAN_WITH_HYDRA.split(), *FURTHER.split()]
 ODD = [

@@ -1,4 +1,4 @@
-"""Every file of conf/ that a user can choose composes to a sound config, and so does every combination that is promised."""
+"""Every option of conf/ composes to a sound config, and so does every combination that is promised."""
 
 import itertools
 
