@@ -1,0 +1,11 @@
+"""Judges an experiment on every fold: `scripts/crossvalidate.py experiment=titanic folds=5 seeds=3`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from mlxlab.commands.crossvalidate import main
+
+if __name__ == "__main__":
+    sys.exit(main())

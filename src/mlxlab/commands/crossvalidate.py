@@ -1,0 +1,137 @@
+"""`crossvalidate`: folds x seeds fits of one experiment, and a table of the model beside every baseline.
+
+    crossvalidate.py [folds=5] [seeds=3] [jobs=2] [folder=outputs/crossvalidate] [group=option ...] [key=value ...]
+
+folds   parts into which the training rows are divided, stratified; each validates once
+seeds   seeds 0, 1, ...: each shuffles the folds anew and draws new weights
+jobs    fits at a time, each in a process of its own with one thread
+folder  where a folder of this experiment is made, named by its settings: fits that are there are not repeated
+
+All other words are those of train. Nothing is tracked unless tracking=... says so. The model is judged at its last
+step: the best step would be chosen by the very fold that judges. Changed code does not rename the folder: delete it.
+
+Examples
+    crossvalidate.py experiment=titanic
+    crossvalidate.py experiment=titanic model=transformer seeds=1
+"""
+
+import hashlib
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from mlxlab.config.nearest import suggestion
+from mlxlab.config.places import conf_dir, project_root, said
+from mlxlab.errors import CannotCreate, ConfigFault, Fault, Stopped, WriteFailed
+
+DEFAULTS = {"folds": 5, "seeds": 3, "jobs": 2}
+LIMITS = {"folds": (2, 400), "seeds": (1, 100), "jobs": (1, 64)}
+OURS = ("data.folds", "data.fold", "seed", "resume", "hydra.run.dir", "hydra.sweep.dir", "hydra.mode")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help", "help"} & set(words):
+        print((__doc__ or "").strip())
+        return 0
+    before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        numbers, parent, words = parse(words)
+        return _crossvalidate(numbers, parent, words)
+    except Fault as fault:
+        print(fault, file=sys.stderr)
+        return fault.exit_code
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def parse(words: Sequence[str]) -> tuple[dict[str, int], Path, list[str]]:
+    """folds, seeds and jobs; the folder; the words of train.
+
+    Raises:
+        ConfigFault: a number out of its bounds, a flag, a key that this command sets itself.
+    """
+    numbers, parent, rest = dict(DEFAULTS), project_root() / "outputs" / "crossvalidate", []
+    for word in words:
+        key, _, value = word.partition("=")
+        if key in numbers:
+            low, high = LIMITS[key]
+            if not value.isdecimal() or not low <= int(value[:9]) <= high:
+                raise ConfigFault(f"{word}: want a whole number from {low} to {high}")
+            numbers[key] = int(value)
+        elif key == "folder" and value:
+            parent = Path(value).expanduser().absolute()
+        elif word.startswith("-"):
+            raise ConfigFault(f"{word}: no flag of crossvalidate{suggestion(word, ['--help'])}")
+        elif key.lstrip("+~") in OURS:
+            raise ConfigFault(f"{word}: crossvalidate sets {key.lstrip('+~')} itself; it takes folds, seeds and folder")
+        else:
+            rest.append(word)
+    if not any(word.startswith("tracking=") for word in rest):
+        rest.append("tracking=none")
+    return numbers, parent, rest
+
+
+def _crossvalidate(numbers: dict[str, int], parent: Path, words: list[str]) -> int:
+    from mlxlab.sweep.crossvalidation import plan, read, run_all
+    from mlxlab.sweep.fold_table import write
+
+    folds, jobs = numbers["folds"], numbers["jobs"]
+    folder = parent / _name(_checked([*words, f"data.folds={folds}"]), words)
+    fits = plan(folder, folds, numbers["seeds"])
+    _make(folder)
+    missing = [fit for fit in fits if read(fit) is None]
+    done = len(fits) - len(missing)
+    _say(f"{said(folder)}: {len(fits)} fits, {done} of them there already")
+    with closing(run_all(missing, lambda fit: fit.command(folds, words), jobs)) as ended:
+        for count, (fit, seconds) in enumerate(ended, done + 1):
+            if (result := read(fit)) is None:
+                raise WriteFailed(f"{fit.folder}: no accuracy in its metrics.json; wanted that of a classification")
+            _say(f"{count}/{len(fits)} {fit.name}: {result.final:.4f} at step {result.steps}, {seconds:.0f} s")
+    results = [result for fit in fits if (result := read(fit)) is not None]
+    command = " ".join(["scripts/crossvalidate.py", *words, f"folds={folds}", f"seeds={numbers['seeds']}"])
+    print(write(results, command, folder))
+    return 0
+
+
+def _checked(words: list[str]) -> Any:
+    """The config of every fit but for seed and fold, sound in every key."""
+    from omegaconf import OmegaConf
+
+    from mlxlab.config.compose import Composer, without_hydra
+
+    composer = Composer(conf=conf_dir(), overrides=words)
+    config: Any = OmegaConf.to_container(without_hydra(composer.checked(composer.open())), resolve=False)
+    for name, node in config["callbacks"].items():
+        if node and node.get("patience") is not None:
+            wanted = "wanted null: the fold that judges must not choose the number of steps"
+            raise ConfigFault(f"callbacks.{name}.patience={node['patience']}, {wanted}")
+    return config
+
+
+def _name(config: Any, words: list[str]) -> str:
+    """Says the experiment and holds a digest of all settings: other settings, another folder."""
+    label = next((word.partition("=")[2] for word in words if word.startswith("experiment=")), "train")
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+    return f"{''.join(c if c.isalnum() else '_' for c in label)[:60]}-{digest[:8]}"
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotCreate(f"{folder}: {error.strerror or error}; the folder cannot be made") from None
+
+
+def _stop(number: int, _: Any) -> None:
+    raise Stopped("stopped; the same command goes on", number)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
