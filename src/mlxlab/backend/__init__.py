@@ -1,0 +1,4 @@
+"""What must happen before `mlx.core` is used. May be imported by anyone, and imports nothing heavy itself."""
+
+from mlxlab.backend.machine import describe as describe
+from mlxlab.backend.machine import prepare as prepare

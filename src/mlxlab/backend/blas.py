@@ -1,0 +1,132 @@
+"""OpenBLAS for MLX on Linux CPU, whose wheel carries the reference BLAS, some 15 to 30 times slower.
+
+The entries of its jump table (ELF: PLT, GOT) for `cblas_sgemm` and its kin are pointed at OpenBLAS, from the package
+scipy-openblas32 or the one inside an installed SciPy. Nobody else in the process is touched (preloading a library of
+global names would change PyTorch's products too), and it works before and after the import of `mlx.core`.
+"""
+
+import ctypes
+import importlib.util
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+ROUTINES = ("sgemm", "dgemm", "cgemm", "zgemm")
+JUMPS = {62: (6, 7), 183: (1025, 1026)}  # by machine (x86-64, AArch64): GLOB_DAT, JUMP_SLOT
+
+
+def use_openblas(works: Callable[[], bool]) -> bool:
+    """Redirects libmlx and asks `works`; False when there is nothing to redirect (no such calls, or MLX's CUDA).
+
+    Raises:
+        OSError: no OpenBLAS, or it cannot be put in place. The products are then as they were.
+    """
+    library = mlx_library()
+    if library is None or any(library.parents[2].glob("mlx_cuda*")):
+        return False
+    offsets = {name: offset for name, offset in jump_slots(library.read_bytes()) if name[6:] in ROUTINES}
+    if "cblas_sgemm" not in offsets:
+        return False
+    openblas = find_openblas()
+    ctypes.CDLL(str(library))  # in its place before anyone imports it
+    base = _base_address(library)
+    addresses = {base + offset: _address(openblas, name) for name, offset in offsets.items()}
+    before = {slot: ctypes.c_void_p.from_address(slot).value or 0 for slot in addresses}
+    _write(addresses)
+    if not works():
+        _write(before)
+        raise OSError("its products were wrong")
+    return True
+
+
+def mlx_library() -> Path | None:
+    """The libmlx.so that `import mlx.core` loads."""
+    spec = importlib.util.find_spec("mlx")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    return next((path for folder in folders if (path := Path(folder) / "lib" / "libmlx.so").is_file()), None)
+
+
+def find_openblas() -> ctypes.CDLL:
+    """OpenBLAS with 32-bit integers and prefixed names. NumPy's own has 64-bit ones: of no use here."""
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")  # its threads would spin for long, and starve others
+    found = [path for folder in _folders() for path in sorted(folder.glob("libscipy_openblas*.so*"))]
+    for path in found:
+        if "64_" not in path.name:
+            return ctypes.CDLL(str(path))
+    raise OSError("the package scipy-openblas32 is not installed")
+
+
+def jump_slots(elf: bytes) -> list[tuple[str, int]]:
+    """(symbol, offset from the base address) of every function called through the tables of an ELF64 library.
+
+    Raises:
+        OSError: it is no such library.
+    """
+    machine = struct.unpack_from("<H", elf, 0x12)[0] if elf[:6] == b"\x7fELF\x02\x01" else 0
+    if machine not in JUMPS:
+        raise OSError(f"not a library of x86-64 or AArch64 (machine {machine})")
+    sections = _sections(elf)
+    symbols, strings = sections[".dynsym"], sections[".dynstr"]
+    found = []
+    for table in (".rela.plt", ".rela.dyn"):
+        start, size = sections.get(table, (0, 0))
+        for offset, info, _ in struct.iter_unpack("<QQq", elf[start : start + size]):
+            if info & 0xFFFFFFFF in JUMPS[machine]:
+                name = struct.unpack_from("<I", elf, symbols[0] + (info >> 32) * 24)[0]
+                found.append((_text(elf, strings[0] + name), offset))
+    return found
+
+
+def _sections(elf: bytes) -> dict[str, tuple[int, int]]:
+    """Name -> (place in the file, size)."""
+    start = struct.unpack_from("<Q", elf, 0x28)[0]
+    size, count, names = struct.unpack_from("<HHH", elf, 0x3A)
+    if count == 0:
+        raise OSError("the library has lost its section headers")
+    headers = [struct.unpack_from("<IIQQQQIIQQ", elf, start + i * size) for i in range(count)]
+    return {_text(elf, headers[names][4] + header[0]): (header[4], header[5]) for header in headers}
+
+
+def _text(elf: bytes, at: int) -> str:
+    return elf[at : elf.index(b"\0", at)].decode()
+
+
+def _folders() -> list[Path]:
+    """Where an OpenBLAS may lie. Nothing of SciPy is imported: that takes a second."""
+    specs = [importlib.util.find_spec(name) for name in ("scipy_openblas32", "scipy")]
+    places = [Path(folder) for spec in specs if spec for folder in spec.submodule_search_locations or []]
+    return [folder / "lib" for folder in places] + [folder.parent / "scipy.libs" for folder in places]
+
+
+def _address(openblas: ctypes.CDLL, name: str) -> int:
+    if not hasattr(openblas, f"scipy_{name}"):
+        raise OSError(f"{openblas._name} has no scipy_{name}")
+    return ctypes.cast(getattr(openblas, f"scipy_{name}"), ctypes.c_void_p).value or 0
+
+
+def _base_address(library: Path) -> int:
+    real = os.path.realpath(library)
+    for (start, _), _, offset, path in _mappings():
+        if path == real and offset == 0:
+            return start
+    raise OSError(f"{library} is not loaded")
+
+
+def _write(values: dict[int, int]) -> None:
+    """Writes each value to its address; all or nothing, for a write to a read-only page would end the process."""
+    writable = [span for span, rights, _, _ in _mappings() if "w" in rights]
+    if not all(any(start <= address < end for start, end in writable) for address in values):
+        raise OSError("libmlx's jump table is read-only")
+    for address, value in values.items():
+        ctypes.c_void_p.from_address(address).value = value
+
+
+def _mappings() -> list[tuple[tuple[int, int], str, int, str]]:
+    """(start, end), rights, offset in the file, path: of everything this process has mapped."""
+    found = []
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        span, rights, offset, _, _, *path = line.split(maxsplit=5)
+        start, end = (int(number, 16) for number in span.split("-"))
+        found.append(((start, end), rights, int(offset, 16), path[0] if path else ""))
+    return found
