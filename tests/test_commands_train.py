@@ -61,6 +61,13 @@ def test_a_sweep_is_the_grid_of_its_values_a_folder_each(line):  # noqa: F811
     assert [folder for _, folder in line.runs] == [sweep / str(number) for number in range(4)]
 
 
+def test_a_key_may_be_put_into_an_open_mapping_without_a_plus(line):  # noqa: F811
+    assert line("tags.for=thesis", "+seed=3") == 0
+    assert (line.runs[0][0].tags["for"], line.runs[0][0].seed) == ("thesis", 3)
+    assert line("-m", "tags.for=a,b", "tracking=none") == 0
+    assert [config.tags["for"] for config, _ in line.runs] == ["a", "b"]
+
+
 def test_flags_may_stand_anywhere(line):  # noqa: F811
     assert line("seed=range(3)", "-m", "tracking=none") == 0
     assert [config.seed for config, _ in line.runs] == [0, 1, 2]

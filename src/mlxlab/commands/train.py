@@ -71,7 +71,7 @@ def _flags(argv: list[str]) -> "Namespace":
     parser = get_args_parser()
 
     def refuse(message: str) -> None:
-        raise ConfigFault(f"{message}; see --help")
+        raise ConfigFault(f"{one_line(message)}; see --help")
 
     parser.error = refuse  # type: ignore[method-assign,assignment]
     flags = parser.parse_intermixed_args(argv)

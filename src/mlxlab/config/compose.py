@@ -71,9 +71,12 @@ class Composer:
             config = self._sound(hydra, texts, found)
         if found:
             raise ConfigFault(told(found))
+        if self.multirun and (master is None or config is None or _is_forced(config, texts)):
+            # Sound, but only if forced: a key of an open mapping, `tags.for=thesis`. Hydra composes each job anew.
+            self.overrides = explain.forced(hydra, typed)[0]
+            master = hydra.compose_config(self.name, list(self.overrides), RunMode.MULTIRUN)
         result = master if self.multirun else config
-        if result is None:  # a sweep that composes job by job, but not as a whole
-            raise ConfigFault("the sweep cannot be composed; try one of its jobs alone")
+        assert result is not None
         guard_hydra_node(result)
         return result
 
@@ -130,6 +133,10 @@ class Composer:
                 if one is None:
                     return None, texts
                 texts.remove(_forced_text(one, texts) or "")
+
+
+def _is_forced(config: DictConfig, texts: list[str]) -> bool:
+    return list(config.hydra.overrides.task) != [text for text in texts if not text.lstrip("+~").startswith("hydra")]
 
 
 def _forced_text(one: Typed, texts: list[str]) -> str | None:

@@ -35,9 +35,9 @@ def refused(hydra: dict[str, Any]) -> list[Finding]:
 
 
 def _foreign(node: object, path: str) -> list[Finding]:
-    """As everywhere, but Hydra's own launcher and sweeper are parts too."""
+    """As everywhere, but Hydra's own launcher and sweeper are parts too, and may be told not to recurse."""
     if isinstance(node, dict) and node.get("_target_") in HYDRA_PARTS:
-        return hostile({key: value for key, value in node.items() if key != "_target_"}, path)
+        node = {key: value for key, value in node.items() if key not in ("_target_", "_recursive_", "_convert_")}
     return hostile(node, path)
 
 
