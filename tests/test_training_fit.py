@@ -1,5 +1,6 @@
 """The loop: what is logged when, how it ends, and that a resumed run is the same run."""
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -8,6 +9,8 @@ from mlxlab.callbacks.early_stopping import EarlyStopping
 from mlxlab.callbacks.learning_curve import LearningCurve
 from mlxlab.callbacks.memory import Memory
 from mlxlab.checkpoint.store import Store
+from mlxlab.errors import Diverged, WriteFailed
+from mlxlab.training.loss import CrossEntropy
 from mlxlab.training.run import Objective
 from parts import TASK, Fixed, Recorder, Stream, new_model, new_run, new_trainer, weights_of
 
@@ -143,3 +146,36 @@ def test_training_learns(reference):
     _, _, run = reference
     losses = [line["train/loss"] for _, line in run.tracker.lines if "train/loss" in line]
     assert losses[-1] < losses[0]
+
+
+def test_a_run_that_diverges_goes_back_to_its_last_good_checkpoint_and_past_the_data(tmp_path):
+    class Poisoned(Stream):
+        def batch(self, rows):
+            batch = super().batch(rows)
+            bad = self.epoch == 1 and 1 <= self.index <= 3  # three batches in a row
+            return batch._replace(weights=batch.weights * (np.nan if bad else 1))
+
+    def nan_sum(model, batch):
+        return CrossEntropy(0.0)(model, batch) + mx.where(mx.isnan(batch.weights.sum()), float("nan"), 0.0)
+
+    run = new_run(new_model(), Poisoned(rows=22), tracker=Recorder())
+    fit(tmp_path, run=run, every=2, loss=nan_sum)
+    assert (run.rollbacks, run.skipped, run.step, run.stop) == (1, 3, 18, "done")
+    assert all(np.isfinite(leaf).all() for leaf in weights_of(run.model).values())
+    run = new_run(new_model(), Poisoned(rows=22), tracker=Recorder())
+    (tmp_path / "none").mkdir()
+    with pytest.raises(Diverged):
+        fit(tmp_path / "none", run=run, every=2, loss=nan_sum, max_rollbacks=0)
+
+
+def test_a_checkpoint_with_numbers_that_are_not_finite_is_never_committed(tmp_path, capsys):
+    class Spoil(StopAt):
+        def on_step(self, run) -> None:
+            if run.step == self.step:
+                run.model.out.bias = run.model.out.bias * float("nan")
+
+    run = new_run(new_model(), Stream(rows=22), tracker=Recorder())
+    with pytest.raises(WriteFailed):
+        fit(tmp_path, run=run, every=1, callbacks=[Spoil(17)], max_rollbacks=0, max_skips=5)
+    assert Store(tmp_path / "checkpoints").load().step == 17
+    assert "not finite" in capsys.readouterr().err

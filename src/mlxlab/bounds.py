@@ -43,7 +43,7 @@ class MaxLen:
 
 @dataclass(frozen=True)
 class IsFile:
-    """Text that names a file: a folder, a device, a pipe or `-` is refused. That it is missing is found where it is read."""
+    """Text that names a file: no folder, device, pipe or `-`. That it is missing is found where it is read."""
 
 
 Count = Annotated[int, Ge(0), Le(10**12)]  # 0, 1, 2, ...

@@ -1,6 +1,9 @@
 """The composition root: builds the parts, fits, reports. The only place that knows every part."""
 
+import json
 import sys
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from mlxlab import backend
 from mlxlab.callbacks.signals import Listener
 from mlxlab.checkpoint.lock import RunLock
-from mlxlab.config import build, choices, project_root
+from mlxlab.config import build, check, choices, conf_dir, project_root, typed_overrides
+from mlxlab.config.changes import merge
 from mlxlab.errors import Stopped
 
 if TYPE_CHECKING:
@@ -41,14 +45,18 @@ class _Experiment:
     def __init__(self, cfg: DictConfig, folder: Path, listener: Listener) -> None:
         self.cfg, self.folder, self.listener = cfg, folder, listener
         self.project = project_root()
+        self.changes: dict[str, tuple[Any, Any]] = {}
 
     def run(self) -> float:
         from mlxlab.checkpoint.transfer import resolve_resume
 
         checkpoint = resolve_resume(self.cfg.resume, self.folder)
-        self.data = build(
-            self.cfg.data, seed=self.cfg.seed, cache=self.project / ".cache", pretrained=self._pretrained()
-        )
+        if checkpoint is not None:
+            self._go_on_from(checkpoint)
+        tokenizer = self.folder / "restore" if checkpoint is not None else self._pretrained()
+        self.data = build(self.cfg.data, seed=self.cfg.seed, cache=self.project / ".cache", pretrained=tokenizer)
+        if checkpoint is not None:
+            checkpoint = self._admitted(checkpoint)
         for line in self.data.sources:
             say(line)
         model = self._model()
@@ -59,6 +67,7 @@ class _Experiment:
         for line in tracker.describe():
             say(line)
         self._hand_over(tracker)
+        self._record_changes(tracker, checkpoint)
         status: Any = "FAILED"
         try:
             self._fit(run, checkpoint)
@@ -69,6 +78,33 @@ class _Experiment:
             raise
         finally:
             tracker.end(status)
+
+    def _go_on_from(self, checkpoint: "Checkpoint") -> None:
+        """The config of the checkpoint, and on top of it what was typed now."""
+        facts = checkpoint.state["facts"]
+        composed: Any = OmegaConf.to_container(self.cfg, resolve=True)
+        chosen = (facts["choices"], choices())
+        merged, self.changes = merge(facts["config"], composed, typed_overrides(), chosen, conf_dir())
+        self.cfg = OmegaConf.create(merged)
+        check(self.cfg)
+
+    def _admitted(self, checkpoint: "Checkpoint") -> "Checkpoint":
+        policy = build(self.cfg.resume_policy)
+        state = policy.admit(checkpoint.state, self.data.fingerprint, self.data.tokenizer.fingerprint)
+        return replace(checkpoint, state=state)
+
+    def _record_changes(self, tracker: "Tracker", checkpoint: "Checkpoint | None") -> None:
+        """`resume_changes.json` and tags: what the run was resumed with, old and new."""
+        if checkpoint is None or not self.changes:
+            return
+        file = self.folder / "resume_changes.json"
+        before = json.loads(file.read_text()) if file.is_file() else []
+        now = {key: {"old": old, "new": new} for key, (old, new) in self.changes.items()}
+        file.write_text(json.dumps([*before, {"step": checkpoint.step, "changes": now}], indent=1))
+        for key, (old, new) in self.changes.items():
+            say(f"changed since the checkpoint: {key}: {old} -> {new}")
+        tracker.tag({f"resume.{len(before) + 1}.{key}": f"{old} -> {new}" for key, (old, new) in self.changes.items()})
+        tracker.artifact(file, "config")
 
     def _pretrained(self) -> Path | None:
         if self.cfg.model.pretrained is None:
@@ -97,6 +133,8 @@ class _Experiment:
         self.resolved: Any = OmegaConf.to_container(self.cfg, resolve=True)
         facts = {
             "config": self.resolved,
+            "choices": choices(),
+            "versions": versions(),
             "data": self.data.fingerprint,
             "tokenizer": self.data.tokenizer.fingerprint,
             "uid": tracker.uid,
@@ -151,7 +189,9 @@ class _Experiment:
         print(f"run folder: {self.folder}")
 
     def _name(self) -> str:
-        return self.cfg.name or "-".join(choices("model", "model/size", "data", "trainer")) or self.folder.name
+        chosen = choices()
+        parts = [chosen[group] for group in ("model", "model/size", "data", "trainer") if group in chosen]
+        return self.cfg.name or "-".join(parts) or self.folder.name
 
     def _write_facts(self) -> None:
         """What inference needs beside a checkpoint: the resolved config, and what the data set fitted."""
@@ -161,7 +201,6 @@ class _Experiment:
         self.data.save(restore)
 
     def _tags(self, model: Any) -> dict[str, str]:
-        from mlxlab.config import typed_overrides
         from mlxlab.models.model import count_parameters
 
         tags = {
@@ -174,6 +213,11 @@ class _Experiment:
     def _hand_over(self, tracker: "Tracker") -> None:
         tracker.dataset(self.cfg.data._target_.rsplit(".", 1)[-1], self.data.fingerprint, self.data.sources[-1])
         tracker.artifact(self.folder / "restore", "config")
+
+
+def versions() -> dict[str, str]:
+    """Of what a bitwise resume depends on."""
+    return {name: version(name) for name in ("mlxlab", "mlx", "numpy", "tokenizers")}
 
 
 def say(line: str, *, error: bool = False) -> None:

@@ -1,8 +1,10 @@
 """Saves the run: at a cadence, at every new best, and at the end."""
 
+import shutil
 import sys
 from pathlib import Path
 
+import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from mlxlab.bounds import Size
@@ -28,12 +30,14 @@ class Checkpointing:
 
     def on_start(self, run: Run) -> None:
         self.store.clean()
+        run.reload = self.store.load
+        self._say_what_it_needs(run)
 
     def on_step(self, run: Run) -> None:
         due = run.step % self.every == 0 if self.every else run.evaluation is not None
-        if due or run.improved or run.save:
+        wanted, run.save = run.save, False  # before the save: who asks during it asks for the next one
+        if due or run.improved or wanted:
             self._save(run)
-            run.save = False
 
     def on_end(self, run: Run) -> None:
         """The last state is always saved; under a name of its own if a signal ended the run before its time."""
@@ -45,10 +49,25 @@ class Checkpointing:
     def _has(self, step: int) -> bool:
         return step in map(step_of, self.store.steps())
 
+    def _say_what_it_needs(self, run: Run) -> None:
+        """Before training, not when the disk is full."""
+        weights, optimizer, _ = parts(run)
+        size = sum(array.nbytes for array in (*weights.values(), *optimizer.values()))
+        need = (self.store.keep + 2) * size  # the newest, the best, and the one being written
+        free = shutil.disk_usage(self.store.folder.parent).free
+        if need > free:
+            print(
+                f"{self.store.folder}: checkpoints need up to {need / 1e6:.0f} MB, {free / 1e6:.0f} MB are free:"
+                " lower callbacks.checkpointing.keep, or make room",
+                file=sys.stderr,
+            )
+
     def _save(self, run: Run) -> None:
         """A save that fails is not the end of the run: the one before is intact, and the next may succeed."""
         weights, optimizer, state = parts(run)
         try:
+            if not all_finite(weights, optimizer):
+                raise RuntimeError("weights or optimizer hold numbers that are not finite")
             self.store.save(run.step, weights, optimizer, state, best_step=run.best_step, emergency=run.signal != 0)
             self._warned = False
         except (OSError, RuntimeError) as error:
@@ -66,6 +85,11 @@ def parts(run: Run) -> tuple[dict, dict, dict]:
         flat(run.optimizer.state),
         run.state_dict() | {"facts": run.facts},
     )
+
+
+def all_finite(*groups: dict[str, mx.array]) -> bool:
+    floats = [array for group in groups for array in group.values() if mx.issubdtype(array.dtype, mx.floating)]
+    return bool(mx.all(mx.stack([mx.all(mx.isfinite(array)) for array in floats])))
 
 
 def hash_of(run: Run) -> str:

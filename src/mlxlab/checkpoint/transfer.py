@@ -1,12 +1,40 @@
 """Where a run starts from: nothing, or a checkpoint named by `resume`."""
 
 from pathlib import Path
+from typing import Any
 
 from mlxlab.checkpoint.manifest import Damage
 from mlxlab.checkpoint.store import Checkpoint, Store, load_checkpoint
-from mlxlab.errors import InputMissing, NoCheckpoint
+from mlxlab.errors import InputMissing, NoCheckpoint, Refused
 
 KINDS = ("last", "best", "emergency")
+
+
+class ResumePolicy:
+    """What may have changed between a checkpoint and the run that goes on from it.
+
+    Args:
+        allow_data_change: go on although the data, or what was made of it, is not what it was.
+    """
+
+    def __init__(self, allow_data_change: bool) -> None:
+        self.allow_data_change = allow_data_change
+
+    def admit(self, state: dict[str, Any], data: str, tokenizer: str) -> dict[str, Any]:
+        """The state of a checkpoint, fit for today's data; raises Refused if that is not allowed."""
+        facts = state["facts"]
+        if facts["tokenizer"] != tokenizer:
+            raise Refused(
+                f"the tokenizer is another one ({tokenizer[:12]}) than at the save ({facts['tokenizer'][:12]})"
+            )
+        if facts["data"] == data:
+            return state
+        if not self.allow_data_change:
+            raise Refused(
+                f"the data changed since the save ({facts['data'][:12]} then, {data[:12]} now);"
+                " resume_policy.allow_data_change=true goes on all the same"
+            )
+        return state | {"data": state["data"] | {"data": data}}
 
 
 def resolve_resume(resume: str | None, folder: Path) -> Checkpoint | None:

@@ -16,14 +16,14 @@ def typed_overrides() -> list[str]:
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
-def choices(*groups: str) -> list[str]:
-    """The options that were chosen for these groups of the job that is running; empty outside of one."""
+def choices() -> dict[str, str]:
+    """Group -> option, of the job that is running; empty outside of one."""
     from hydra.core.hydra_config import HydraConfig
 
     if not HydraConfig.initialized():
-        return []
+        return {}
     chosen = HydraConfig.get().runtime.choices
-    return [str(chosen[group]) for group in groups if chosen.get(group)]
+    return {str(group): str(option) for group, option in chosen.items() if option and not group.startswith("hydra/")}
 
 
 __all__ = ["build", "check", "choices", "conf_dir", "project_root", "typed_overrides"]

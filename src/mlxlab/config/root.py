@@ -27,6 +27,7 @@ def experiment(
     tags: dict[str, str | int | float | bool],
     objective: Metric,
     resume: str | None,
+    resume_policy: Any,
 ) -> None:
     """One experiment.
 
@@ -40,5 +41,7 @@ def experiment(
         name: what the run is called in the store; null makes one from model, data and trainer.
         tags: words to find the run by, `tags={for: thesis}`.
         objective: the metric that chooses the best checkpoint and that a sweep minimises or maximises.
-        resume: null starts afresh; auto goes on if the run folder holds a checkpoint; else a checkpoint or run folder.
+        resume: null starts afresh; auto goes on if the run folder holds a checkpoint; last, best and emergency want one
+            there; else a checkpoint or run folder.
+        resume_policy: what may have changed since the checkpoint.
     """

@@ -1,7 +1,9 @@
 """The run: everything that changes during a fit. A checkpoint is the weights, the optimizer and `run.state_dict()`."""
 
 import math
+import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +12,9 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 
+from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.data.batch import Batch, Batches
-from mlxlab.errors import Diverged
+from mlxlab.errors import Diverged, NoCheckpoint
 from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.evaluate import Evaluation
 from mlxlab.training.optimizer import fill
@@ -79,31 +82,27 @@ class Run:
     best_confusion: list[list[int]] = field(default_factory=list)  # of a classification: rows are the true classes
     stop: str = ""
     signal: int = 0  # the number of the signal that asked to stop
+    rollbacks: int = 0
+    reload: Callable[[], Checkpoint] | None = None  # the newest good checkpoint, where checkpoints are kept
     save: bool = False  # somebody asks for a checkpoint of the present step
-    pending: list[dict[str, mx.array]] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     clock: tuple[float, int, int] = (0.0, 0, 0)  # time, step and tokens at the last log line
 
     def advance(self, batch: Batch, metrics: dict[str, mx.array]) -> None:
-        """Counts one update. The metrics stay on the device until `flush`."""
+        """Counts one update; raises Diverged after `max_skips` skipped ones in a row.
+
+        At once, not at the next log line: where a run rolls back must not depend on when it logs or saves.
+        """
         self.step += 1
         self.examples += len(batch.ids)
         self.tokens += int(np.count_nonzero(batch.mask))
         self.evaluation = None
-        self.pending.append(metrics)
-        if len(self.pending) >= self.max_skips:
-            self.flush()
-
-    def flush(self) -> None:
-        """Fetches what the steps left on the device; raises Diverged after `max_skips` skipped updates in a row."""
-        for metrics in self.pending:
-            loss, weight, norm, skipped = (float(metrics[k]) for k in ("loss", "weight", "norm", "skipped"))
-            self.skipped += int(skipped)
-            self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
-            if not skipped:
-                w = self.window
-                w.loss, w.weight, w.norm, w.steps = w.loss + loss, w.weight + weight, w.norm + norm, w.steps + 1
-        self.pending.clear()
+        loss, weight, norm, skipped = (float(metrics[k]) for k in ("loss", "weight", "norm", "skipped"))
+        if not skipped:
+            w = self.window
+            w.loss, w.weight, w.norm, w.steps = w.loss + loss, w.weight + weight, w.norm + norm, w.steps + 1
+        self.skipped += int(skipped)
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
         if self.skipped_in_a_row >= self.max_skips:
             raise Diverged(
                 f"loss or gradients were not finite in {self.skipped_in_a_row} updates in a row, up to step {self.step}"
@@ -125,7 +124,6 @@ class Run:
 
     def log_training(self, rate: float) -> None:
         """Logs the means since the last log line."""
-        self.flush()
         w, self.window = self.window, Window()
         now, (since, step, tokens) = time.monotonic(), self.clock
         self.clock = (now, self.step, self.tokens)
@@ -167,12 +165,35 @@ class Run:
     def restart_clock(self) -> None:
         self.started, self.clock = time.monotonic(), (0.0, self.step, self.tokens)
 
+    def roll_back(self, most: int) -> bool:
+        """Takes weights and optimizer from the last good checkpoint and goes on behind the data that did the harm.
+
+        False if that was done `most` times already, or there is no checkpoint.
+        """
+        if self.rollbacks >= most or self.reload is None:
+            return False
+        try:
+            checkpoint = self.reload()
+        except NoCheckpoint:
+            return False
+        self.put(checkpoint.weights, checkpoint.optimizer)
+        self.window, self.skipped_in_a_row, self.rollbacks = Window(), 0, self.rollbacks + 1
+        print(f"step {self.step}: not finite; weights of step {checkpoint.step}, later data", file=sys.stderr)
+        return True
+
+    def put(self, weights: dict[str, mx.array], optimizer: dict[str, mx.array]) -> None:
+        """Leaf by leaf, so that what was compiled with the old state sees the new one."""
+        self.model.load_weights(list(weights.items()))
+        if self.optimizer is not None:
+            fill(self.optimizer.state, optimizer)
+
     _SAVED = (
         "step",
         "tokens",
         "examples",
         "skipped",
         "skipped_in_a_row",
+        "rollbacks",
         "best",
         "best_step",
         "best_metrics",
@@ -181,7 +202,6 @@ class Run:
 
     def state_dict(self) -> dict[str, Any]:
         """All but the weights and the optimizer, as JSON can hold it."""
-        self.flush()
         state = {name: getattr(self, name) for name in self._SAVED}
         return state | {
             "history": self.history,
@@ -199,8 +219,6 @@ class Run:
         self.train.load_state_dict(state["data"])
 
     def restore(self, weights: dict[str, mx.array], optimizer: dict[str, mx.array], state: dict[str, Any]) -> None:
-        """Goes back to a checkpoint: leaf by leaf, so that what was compiled with the old state sees the new one."""
-        self.model.load_weights(list(weights.items()))
-        if self.optimizer is not None:
-            fill(self.optimizer.state, optimizer)
+        """Goes back to a checkpoint."""
+        self.put(weights, optimizer)
         self.load_state_dict(state)

@@ -7,9 +7,10 @@ from typing import Protocol
 import mlx.core as mx
 import mlx.optimizers as optim
 
-from mlxlab.bounds import Positive, Share, Size
+from mlxlab.bounds import Count, Positive, Share, Size
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.data.batch import Batch, Task
+from mlxlab.errors import Diverged
 from mlxlab.training.device import to_device
 from mlxlab.training.evaluate import Evaluation, evaluate
 from mlxlab.training.loss import Loss
@@ -43,7 +44,8 @@ class Trainer:
         eval_batches: validation batches per evaluation; null takes all.
         log_every: updates between log lines.
         label_smoothing: share of the target spread over all classes, in the training loss only.
-        max_skips: updates in a row that may be skipped for a non-finite loss or gradient before the run ends (exit 78).
+        max_skips: updates in a row that may be skipped for a non-finite loss or gradient before the run rolls back.
+        max_rollbacks: times that it goes back to the last good checkpoint, past the data, before it ends (exit 78).
         loss: what is minimised.
         step: how one batch becomes one update.
         optimizer: how gradients move the weights.
@@ -61,6 +63,7 @@ class Trainer:
         log_every: Size,
         label_smoothing: Share,
         max_skips: Size,
+        max_rollbacks: Count,
         loss: Loss,
         step: Callable[..., Step],
         optimizer: Callable[..., optim.Optimizer],
@@ -73,7 +76,7 @@ class Trainer:
         self.learning_rate = learning_rate
         self.epochs, self.max_steps, self.max_tokens = epochs, max_steps, max_tokens
         self.eval_every, self.eval_batches, self.log_every = eval_every, eval_batches, log_every
-        self.max_skips = max_skips
+        self.max_skips, self.max_rollbacks = max_skips, max_rollbacks
         self.loss, self.step, self.optimizer, self.schedule = loss, step, optimizer, schedule
 
     def fit(
@@ -99,15 +102,19 @@ class Trainer:
             self._finish_step(run, look, callbacks)  # the save came before an evaluation that was due
         run.model.train()
         while not run.stop:
-            for batch in run.train:
-                mx.random.seed(step_seed(seed, run.step))
-                run.advance(batch, step(to_device(batch)))
-                self._set_stop(run)
-                if run.step % self.log_every == 0 or run.stop == "done":
-                    run.log_training(rate(mx.array(run.step - 1)).item())  # type: ignore[arg-type]
-                self._finish_step(run, look, callbacks)
-                if run.stop:
-                    break
+            try:
+                for batch in run.train:
+                    mx.random.seed(step_seed(seed, run.step))
+                    run.advance(batch, step(to_device(batch)))
+                    self._set_stop(run)
+                    if run.step % self.log_every == 0 or run.stop == "done":
+                        run.log_training(float(rate(mx.array(run.step - 1))))
+                    self._finish_step(run, look, callbacks)
+                    if run.stop:
+                        break
+            except Diverged:
+                if not run.roll_back(self.max_rollbacks):
+                    raise
         for callback in callbacks:
             callback.on_end(run)
         return run
