@@ -6,7 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxlab.bounds import Positive, Share, Size
-from mlxlab.models.layers import Attention, attention_bias, draw_weights, feed_forward
+from mlxlab.models.layers import Attention, attention_mask, count_places, draw_weights, feed_forward
 
 
 def bert(
@@ -59,7 +59,7 @@ def bert(
 
 
 class Bert(nn.Module):
-    """(B, T) tokens -> (B, T, D). `pool` gives the first place's state through a dense layer and tanh, (B, D)."""
+    """(B, T) tokens -> (B, T, D), each place seeing all of its document."""
 
     causal = False
 
@@ -99,15 +99,18 @@ class Bert(nn.Module):
         """`types` are BERT's token types (B, T): 0 everywhere if not given."""
         x = self.embedding(tokens) + (self.type_embedding.weight[0] if types is None else self.type_embedding(types))
         if "position_embedding" in self:
-            x = x + self.position_embedding.weight[check_length(tokens, self.max_length)]
+            check_length(tokens, self.max_length)
+            x = x + self.position_embedding(count_places(mask))
         x = self.dropout(self.norm(x))  # (B, T, D)
-        bias = attention_bias(mask, causal=False).astype(x.dtype)
+        allowed = attention_mask(mask, causal=False, dtype=x.dtype)
         for layer in self.layers:
-            x = layer(x, bias)
+            x = layer(x, allowed)
         return self.last_norm(x) if "last_norm" in self else x
 
     def pool(self, x: mx.array, mask: mx.array) -> mx.array:
-        return mx.tanh(self.pooler(x[:, 0]))
+        """The state of the first real place of each row, through a dense layer and tanh: (B, D)."""
+        first = mx.argmax(mask > 0, axis=1)  # (B,)
+        return mx.tanh(self.pooler(mx.take_along_axis(x, first[:, None, None], axis=1)[:, 0]))
 
     def drop_pool(self) -> None:
         """Leaves out what only pooling needs: a language model would never train it."""
@@ -134,16 +137,15 @@ class BertBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.pre_norm = pre_norm
 
-    def __call__(self, x: mx.array, bias: mx.array) -> mx.array:
+    def __call__(self, x: mx.array, mask: mx.array | str) -> mx.array:
         if self.pre_norm:
-            x = x + self.dropout(self.attention(self.attention_norm(x), bias))
+            x = x + self.dropout(self.attention(self.attention_norm(x), mask))
             return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
-        x = self.attention_norm(x + self.dropout(self.attention(x, bias)))
+        x = self.attention_norm(x + self.dropout(self.attention(x, mask)))
         return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
 
 
-def check_length(tokens: mx.array, longest: int) -> slice:
-    """The places of these tokens; MLX has no bounds checks, a longer row would read garbage."""
+def check_length(tokens: mx.array, longest: int) -> None:
+    """MLX has no bounds checks: a longer row would read garbage."""
     if tokens.shape[1] > longest:
         raise ValueError(f"{tokens.shape[1]} tokens in a row, the model has positions for {longest}")
-    return slice(0, tokens.shape[1])

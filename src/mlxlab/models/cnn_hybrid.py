@@ -7,9 +7,10 @@ import mlx.nn as nn
 
 from mlxlab.bounds import MinLen, Positive, Share, Size
 from mlxlab.models.bert import Bert, bert
+from mlxlab.models.convolution import AttentionFusion, Branch, ConcatFusion, DilatedBranch, Highway
+from mlxlab.models.layers import NEVER
 
 JOINED = 512  # width of the joined state
-NEVER = -1e9  # what padding counts in a maximum
 
 
 def cnn_hybrid(
@@ -100,7 +101,6 @@ class CnnHybrid(nn.Module):
         self.highway = [Highway(filters) for _ in range(2 if highway else 0)]
         self.joined = nn.Linear(self.width_out, JOINED)
         self.joined_norm = nn.LayerNorm(JOINED)
-        self.dropout = nn.Dropout(0.1)
 
     @property
     def embedding(self) -> nn.Embedding:
@@ -108,12 +108,10 @@ class CnnHybrid(nn.Module):
 
     def __call__(self, tokens: mx.array, mask: mx.array) -> mx.array:
         states = self.encoder(tokens, mask)  # (B, T, D)
-        real = (mask > 0)[..., None].astype(states.dtype)  # (B, T, 1)
-        inside = states * real  # the windows at the end see zeros, however long the padding
-        branches = [branch(inside) for branch in self.branches]
+        branches = [branch(states, mask) for branch in self.branches]
         if "dilated" in self:
-            branches.append(self.dilated(inside))
-        x = self.fusion(branches, real)  # (B, T, F)
+            branches.append(self.dilated(states, mask))
+        x = self.fusion(branches, mask)  # (B, T, F)
         for layer in self.highway:
             x = layer(x)
         return mx.concatenate([states, x], axis=-1)
@@ -123,79 +121,10 @@ class CnnHybrid(nn.Module):
         # Masked after fusion and highway, whose biases make padding non-zero again.
         greatest = mx.where((mask > 0)[..., None], features, NEVER).max(axis=1)  # (B, F)
         both = mx.concatenate([self.encoder.pool(states, mask), greatest], axis=-1)
-        return self.dropout(nn.relu(self.joined_norm(self.joined(both))))
+        return nn.relu(self.joined_norm(self.joined(both)))  # the head begins with dropout
 
     def drop_pool(self) -> None:
         """Leaves out what only pooling needs: a language model would never train it."""
         self.encoder.drop_pool()
         self.pop("joined")
         self.pop("joined_norm")
-
-
-class Branch(nn.Module):
-    """Windows of `kernel` places: as many as there are places, (k - 1) // 2 zeros before and k // 2 after."""
-
-    def __init__(self, width: int, filters: int, kernel: int, dropout: float) -> None:
-        super().__init__()
-        self.conv = nn.Conv1d(width, filters, kernel)
-        self.kernel = kernel
-        self.dropout = nn.Dropout(dropout)
-
-    def __call__(self, x: mx.array) -> mx.array:
-        x = mx.pad(x, [(0, 0), ((self.kernel - 1) // 2, self.kernel // 2), (0, 0)])
-        return self.dropout(nn.relu(self.conv(x)))  # (B, T, F)
-
-
-class DilatedBranch(nn.Module):
-    """Kernel 3 at several dilations, averaged."""
-
-    def __init__(self, width: int, filters: int, dilations: list[int], dropout: float) -> None:
-        super().__init__()
-        self.convs = [nn.Conv1d(width, filters, 3, padding=d, dilation=d) for d in dilations]
-        self.dropout = nn.Dropout(dropout)
-        self.norm = nn.LayerNorm(filters)
-
-    def __call__(self, x: mx.array) -> mx.array:
-        mean = sum((nn.gelu(conv(x)) for conv in self.convs[1:]), nn.gelu(self.convs[0](x))) / len(self.convs)
-        return self.norm(self.dropout(mean))
-
-
-class AttentionFusion(nn.Module):
-    """Weighs each branch by a score of its mean over the real places."""
-
-    def __init__(self, filters: int) -> None:
-        super().__init__()
-        self.score_hidden = nn.Linear(filters, filters // 2)
-        self.score = nn.Linear(filters // 2, 1)
-        self.out = nn.Linear(filters, filters)
-        self.norm = nn.LayerNorm(filters)
-
-    def __call__(self, branches: list[mx.array], real: mx.array) -> mx.array:
-        x = mx.stack(branches, axis=1)  # (B, N, T, F)
-        count = mx.maximum(real.sum(axis=1), 1)[:, None]  # (B, 1, 1)
-        means = (x * real[:, None]).sum(axis=2) / count  # (B, N, F)
-        weights = mx.softmax(self.score(mx.tanh(self.score_hidden(means))), axis=1)  # (B, N, 1)
-        return self.norm(self.out((x * weights[:, :, None]).sum(axis=1)))
-
-
-class ConcatFusion(nn.Module):
-    def __init__(self, count: int, filters: int) -> None:
-        super().__init__()
-        self.out = nn.Linear(count * filters, filters)
-        self.norm = nn.LayerNorm(filters)
-
-    def __call__(self, branches: list[mx.array], real: mx.array) -> mx.array:
-        return self.norm(self.out(mx.concatenate(branches, axis=-1)))
-
-
-class Highway(nn.Module):
-    """g relu(Wx) + (1 - g) x (Srivastava et al. 2015)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.gate = nn.Linear(width, width)
-        self.transform = nn.Linear(width, width)
-
-    def __call__(self, x: mx.array) -> mx.array:
-        gate = mx.sigmoid(self.gate(x))
-        return gate * nn.relu(self.transform(x)) + (1 - gate) * x

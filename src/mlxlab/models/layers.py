@@ -9,18 +9,20 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
 ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {"relu": nn.relu, "gelu": nn.gelu, "silu": nn.silu}
+NEVER = -1e9  # added to what shall not count; infinity would make NaN of a row of nothing but padding
 
 
 class Attention(nn.Module):
     """Multi-head attention, with fewer key-value heads if wanted (Ainslie et al. 2023), and rotary positions.
 
-    `rope_base` of None means that positions come from elsewhere.
+    `rope_base` of None means that positions come from elsewhere. Raises ValueError where the heads do not divide.
     """
 
     def __init__(
         self, width: int, num_heads: int, num_kv_heads: int, *, bias: bool, dropout: float, rope_base: float | None
     ) -> None:
         super().__init__()
+        check_heads(width, num_heads, num_kv_heads, rotary=rope_base is not None)
         self.head = width // num_heads
         self.repeats = num_heads // num_kv_heads
         self.query = nn.Linear(width, width, bias=bias)
@@ -31,25 +33,37 @@ class Attention(nn.Module):
         self.drops = dropout > 0
         self.rope_base = rope_base
 
-    def __call__(self, x: mx.array, bias: mx.array) -> mx.array:
-        """(B, T, D) -> (B, T, D); `bias` (B, 1, T, T) is added to the scores."""
+    def __call__(self, x: mx.array, mask: mx.array | str) -> mx.array:
+        """(B, T, D) -> (B, T, D); `mask` is that of `attention_mask`."""
         B, T, D = x.shape
         q, k, v = (
             layer(x).reshape(B, T, -1, self.head).transpose(0, 2, 1, 3) for layer in (self.query, self.key, self.value)
         )  # (B, H, T, D / H), with fewer heads for k and v if so wanted
         if self.rope_base is not None:
             q, k = rotate(q, self.rope_base), rotate(k, self.rope_base)
-        x = self._mix(q, k, v, bias)
+        x = self._mix(q, k, v, mask)
         return self.out(x.transpose(0, 2, 1, 3).reshape(B, T, D))
 
-    def _mix(self, q: mx.array, k: mx.array, v: mx.array, bias: mx.array) -> mx.array:
+    def _mix(self, q: mx.array, k: mx.array, v: mx.array, mask: mx.array | str) -> mx.array:
         scale = 1 / math.sqrt(self.head)
         if not (self.training and self.drops):
-            return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=bias)
+            return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
         if self.repeats > 1:
             k, v = mx.repeat(k, self.repeats, axis=1), mx.repeat(v, self.repeats, axis=1)
-        scores = (q * scale) @ k.swapaxes(-1, -2)  # (B, H, T, T)
-        return self.dropout(mx.softmax(scores + bias, axis=-1, precise=True)) @ v
+        if isinstance(mask, str):
+            mask = mx.where(_not_after(q.shape[2]), 0.0, NEVER).astype(q.dtype)
+        scores = (q * scale) @ k.swapaxes(-1, -2) + mask  # (B, H, T, T)
+        return self.dropout(mx.softmax(scores, axis=-1, precise=True)) @ v
+
+
+def check_heads(width: int, num_heads: int, num_kv_heads: int, *, rotary: bool) -> None:
+    """ValueError where heads of these numbers cannot be made."""
+    if width % num_heads:
+        raise ValueError(f"{num_heads} heads do not divide a width of {width}")
+    if num_heads % num_kv_heads:
+        raise ValueError(f"{num_kv_heads} key-value heads do not divide {num_heads} heads")
+    if rotary and width // num_heads % 2:
+        raise ValueError(f"rotary positions turn pairs: heads of {width // num_heads} numbers have one too many")
 
 
 def rotate(x: mx.array, base: float) -> mx.array:
@@ -57,17 +71,35 @@ def rotate(x: mx.array, base: float) -> mx.array:
     return mx.fast.rope(x, x.shape[-1], traditional=False, base=base, scale=1.0, offset=0)
 
 
-def attention_bias(mask: mx.array, *, causal: bool) -> mx.array:
-    """(B, T) document numbers -> (B, 1, T, T): 0 where a place may look, -1e9 where not.
+def attention_mask(mask: mx.array, *, causal: bool, dtype: mx.Dtype) -> mx.array | str:
+    """What each place may look at: "causal", or numbers to add to the scores: 0 where it may, -1e9 where not.
 
-    A place sees its own document. Padding (0) is seen by nobody; it sees what is real, as in BERT.
+    Integers are document numbers (B, T): a place sees its own document, padding (0) is seen by nobody and sees what is
+    real, as in BERT. Booleans say that there is one document a row, padded on the right at most: then no (T, T) array
+    is needed, and fused kernels may skip half of the work.
     """
+    if mask.dtype == mx.bool_:
+        return "causal" if causal else mx.where(mask, 0.0, NEVER).astype(dtype)[:, None, None]  # (B, 1, 1, T)
     query, key = mask[:, :, None], mask[:, None, :]
     allowed = (key > 0) & ((query == key) | (query == 0))  # (B, T, T)
     if causal:
-        places = mx.arange(mask.shape[1])
-        allowed = allowed & (places[:, None] >= places[None, :])
-    return mx.where(allowed, 0.0, -1e9)[:, None]
+        allowed = allowed & _not_after(mask.shape[1])
+    return mx.where(allowed, 0.0, NEVER).astype(dtype)[:, None]  # (B, 1, T, T)
+
+
+def count_places(mask: mx.array) -> mx.array:
+    """The place of each token within its document, from 0: (B, T), or (T,) for a boolean mask."""
+    places = mx.arange(mask.shape[1])
+    if mask.dtype == mx.bool_:
+        return places
+    starts = (mask[:, 1:] != mask[:, :-1]) & (mask[:, 1:] > 0)
+    first = mx.pad(mx.where(starts, places[1:], 0), [(0, 0), (1, 0)])
+    return places - mx.cummax(first, axis=1)
+
+
+def _not_after(length: int) -> mx.array:
+    places = mx.arange(length)
+    return places[:, None] >= places[None, :]
 
 
 class FeedForward(nn.Module):

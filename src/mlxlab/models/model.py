@@ -12,7 +12,8 @@ from mlxlab.models.heads import Classifier
 class Model(nn.Module):
     """(B, T) tokens and mask -> logits: (B, C) of a classifier, (B, T, V) of a language model.
 
-    In `mask` 0 is padding and k > 0 the number of the document within its row.
+    In `mask` 0 is padding and k > 0 the number of the document within its row. A mask of booleans promises one document
+    a row and padding on the right only, which is cheaper for long rows.
     """
 
     def __init__(self, trunk: Any, head: nn.Module) -> None:

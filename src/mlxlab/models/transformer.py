@@ -7,7 +7,7 @@ import mlx.nn as nn
 
 from mlxlab.bounds import Positive, Share, Size
 from mlxlab.models.bert import check_length
-from mlxlab.models.layers import Attention, attention_bias, draw_weights, feed_forward
+from mlxlab.models.layers import Attention, attention_mask, count_places, draw_weights, feed_forward
 
 
 def transformer(
@@ -104,11 +104,12 @@ class Transformer(nn.Module):
     def __call__(self, tokens: mx.array, mask: mx.array) -> mx.array:
         x = self.embedding(tokens)
         if "position_embedding" in self:
-            x = x + self.position_embedding.weight[check_length(tokens, self.max_length)]
+            check_length(tokens, self.max_length)
+            x = x + self.position_embedding(count_places(mask))
         x = self.dropout(x)  # (B, T, D)
-        bias = attention_bias(mask, causal=True).astype(x.dtype)
+        allowed = attention_mask(mask, causal=True, dtype=x.dtype)
         for layer in self.layers:
-            x = layer(x, bias)
+            x = layer(x, allowed)
         return self.norm(x)
 
     def pool(self, x: mx.array, mask: mx.array) -> mx.array:
@@ -138,8 +139,8 @@ class DecoderBlock(nn.Module):
         self.feed_forward = feed_forward(mlp, width, hidden, bias=False)
         self.dropout = nn.Dropout(dropout)
 
-    def __call__(self, x: mx.array, bias: mx.array) -> mx.array:
-        x = x + self.dropout(self.attention(self.attention_norm(x), bias))
+    def __call__(self, x: mx.array, mask: mx.array | str) -> mx.array:
+        x = x + self.dropout(self.attention(self.attention_norm(x), mask))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
 
