@@ -58,6 +58,7 @@ def test_an_experiment_brings_the_keys_it_sets_and_no_others():
     composed = DEFAULTS | {
         "trainer": DEFAULTS["trainer"] | {"epochs": 1},
         "data": DEFAULTS["data"] | {"batch_size": 16},
+        "model": DEFAULTS["model"] | {"num_layers": 4},  # the size that the experiment chooses is the saved one
     }
     with pytest.raises(ConfigFault, match=r"model\.num_layers"):
         changed(composed | {"model": DEFAULTS["model"] | {"num_layers": 8}}, ["model.num_layers=8"], now)
