@@ -26,6 +26,7 @@ ROOMS = {
     "callbacks": {"models", "data", "checkpoint", "training", "cloud"},
     "inference": {"models", "data", "checkpoint", "tracking", "training", "cloud", "config"},
     "sweep": {"tracking", "config"},
+    "replay": {"models", "data", "checkpoint", "tracking", "training", "callbacks", "config", "experiment"},
     "experiment": {"models", "data", "checkpoint", "tracking", "training", "callbacks", "inference", "cloud", "config"},
 }
 OUTSIDE = {  # who may import it

@@ -59,7 +59,7 @@ class _Experiment:
             checkpoint = self._admitted(checkpoint)
         for line in self.data.sources:
             say(line)
-        model = self._model()
+        model = new_model(self.cfg, self.data)
         tracker: Tracker = build(self.cfg.tracking, folder=self.folder, project=self.project)
         run = self._new_run(model, tracker)
         self._write_facts()
@@ -112,20 +112,6 @@ class _Experiment:
         from mlxlab.models.pretrained import resolve
 
         return resolve(self.cfg.model.pretrained)
-
-    def _model(self) -> Any:
-        import mlx.core as mx
-
-        from mlxlab.models.heads import head_for
-        from mlxlab.models.model import Model
-
-        mx.random.seed(self.cfg.seed)
-        task = self.data.task
-        trunk = build(self.cfg.model, vocab_size=self.data.tokenizer.vocab_size)
-        head = head_for(trunk, kind=task.kind, num_classes=task.num_classes, dropout=self.cfg.model.dropout)
-        model = Model(trunk, head)
-        mx.eval(model.parameters())
-        return model
 
     def _new_run(self, model: Any, tracker: "Tracker") -> "Run":
         from mlxlab.training.run import Objective, Run
@@ -213,6 +199,22 @@ class _Experiment:
     def _hand_over(self, tracker: "Tracker") -> None:
         tracker.dataset(self.cfg.data._target_.rsplit(".", 1)[-1], self.data.fingerprint, self.data.sources[-1])
         tracker.artifact(self.folder / "restore", "config")
+
+
+def new_model(cfg: Any, data: Any) -> Any:
+    """The model of a config for a data set, with the weights that the seed draws."""
+    import mlx.core as mx
+
+    from mlxlab.models.heads import head_for
+    from mlxlab.models.model import Model
+
+    mx.random.seed(cfg["seed"])
+    task = data.task
+    trunk = build(cfg["model"], vocab_size=data.tokenizer.vocab_size)
+    head = head_for(trunk, kind=task.kind, num_classes=task.num_classes, dropout=cfg["model"]["dropout"])
+    model = Model(trunk, head)
+    mx.eval(model.parameters())
+    return model
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,11 @@
+"""Verified runs: scripts/verify.py RUN_FOLDER"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from mlxlab.commands.verify import main
+
+if __name__ == "__main__":
+    sys.exit(main())
