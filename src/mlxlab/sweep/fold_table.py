@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import wrap
 
 import numpy as np
 
@@ -47,12 +48,12 @@ def markdown(results: Sequence[Result], command: str) -> str:
     rows = summarise(results)
     seeds = sorted({result.seed for result in results})
     width = max(len("accuracy of"), *(len(row.name) for row in rows))
-    heads = ["  mean", "std. error", *(f"seed {seed}" for seed in seeds), "model - this"]
+    heads = ["  mean", "std. error", *(f"seed {seed}" for seed in seeds), "  model - this"]
     lines = [f"| {'accuracy of':<{width}} | " + " | ".join(heads) + " |"]
     lines.append(f"|{'-' * (width + 2)}|" + "|".join("-" * (len(head) + 1) + ":" for head in heads) + "|")
     for row in rows:
         gain = "" if row.name == MODEL else f"{row.gain:+.3f} ({row.gain_error:.3f})"
-        cells = [f"{row.mean:6.4f}", f"{row.error:10.4f}", *(f"{value:6.4f}" for value in row.by_seed), f"{gain:>12}"]
+        cells = [f"{row.mean:6.4f}", f"{row.error:10.4f}", *(f"{value:6.4f}" for value in row.by_seed), f"{gain:>14}"]
         lines.append(f"| {row.name:<{width}} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", *_judgement(results), "", f"    {command}"])
 
@@ -61,11 +62,12 @@ def _judgement(results: Sequence[Result]) -> list[str]:
     folds, seeds = len({result.fold for result in results}), len({result.seed for result in results})
     steps = sorted({result.steps for result in results})
     best = float(np.mean([result.best for result in results]))
-    return [
-        f"{folds} folds x {seeds} seeds (a seed shuffles the folds and draws the weights); the standard error is over",
-        f"the {len(results)} fits, which share rows. The model is judged at its last step ({_span(steps)}): nothing is",
-        f"chosen by the fold that judges. The checkpoint that was best on its own fold would read {best:.4f}.",
-    ]
+    text = (
+        f"Folds x seeds: {folds} x {seeds}; a seed shuffles the folds and draws the weights. The standard error is "
+        f"over the {len(results)} fits, which share rows. The model is judged at its last step ({_span(steps)}): "
+        f"nothing is chosen by the fold that judges. The checkpoint that was best on its own fold would read {best:.4f}."
+    )
+    return wrap(text, 120)
 
 
 def _span(steps: list[int]) -> str:
