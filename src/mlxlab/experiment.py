@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from mlxlab import backend
-from mlxlab.callbacks.signals import Listener
 from mlxlab.checkpoint.lock import RunLock
 from mlxlab.config import build, check, choices, conf_dir, project_root, typed_overrides
 from mlxlab.config.changes import merge
 from mlxlab.errors import Stopped
 
 if TYPE_CHECKING:
+    from mlxlab.callbacks.signals import Listener
     from mlxlab.checkpoint.store import Checkpoint
     from mlxlab.tracking.tracker import Tracker
     from mlxlab.training.run import Run
@@ -28,7 +28,7 @@ def run(cfg: DictConfig, folder: Path) -> float:
     Raises:
         Fault: whatever the user can mend, with its exit code; Stopped when a signal ended the run.
     """
-    lock, listener = RunLock(folder), Listener()
+    lock, listener = RunLock(folder), build(cfg.signals)
     lock.acquire()
     listener.start()
     try:
@@ -42,7 +42,7 @@ def run(cfg: DictConfig, folder: Path) -> float:
 class _Experiment:
     """The parts of one run, in the order in which they need each other."""
 
-    def __init__(self, cfg: DictConfig, folder: Path, listener: Listener) -> None:
+    def __init__(self, cfg: DictConfig, folder: Path, listener: "Listener") -> None:
         self.cfg, self.folder, self.listener = cfg, folder, listener
         self.project = project_root()
         self.changes: dict[str, tuple[Any, Any]] = {}
@@ -152,6 +152,8 @@ class _Experiment:
 
         if self.listener.stopping:
             print(f"final_state={hash_of(run)}")
+            if requeued := self.listener.put_back():
+                say(requeued)
             raise Stopped(f"stopped at step {run.step} and saved; go on with resume=auto", self.listener.stopping)
         self._report(run)
         print(f"final_state={hash_of(run)}", flush=True)

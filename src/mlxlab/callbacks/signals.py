@@ -6,6 +6,7 @@ thread and one thread takes them with `sigwait`. Threads inherit the mask: `List
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 from typing import TYPE_CHECKING
@@ -18,9 +19,14 @@ CAUGHT = (*STOPPING, signal.SIGUSR1)
 
 
 class Listener:
-    """Takes SIGTERM, SIGINT and SIGHUP as a wish to stop, SIGUSR1 as a wish to save; a second SIGINT ends at once."""
+    """Takes SIGTERM, SIGINT and SIGHUP as a wish to stop, SIGUSR1 as a wish to save; a second SIGINT ends at once.
 
-    def __init__(self) -> None:
+    Args:
+        requeue: under SLURM, put the job back into the queue when a signal other than Ctrl-C stopped it.
+    """
+
+    def __init__(self, requeue: bool) -> None:
+        self.requeue = requeue
         self.received: list[int] = []
         self.run: Run | None = None
         self._thread: threading.Thread | None = None
@@ -44,6 +50,17 @@ class Listener:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
+
+    def put_back(self) -> str:
+        """Requeues the SLURM job if that was asked for; returns what happened, "" for nothing."""
+        job = os.environ.get("SLURM_JOB_ID")
+        if not (self.requeue and job and self.stopping and self.stopping != signal.SIGINT):
+            return ""
+        try:
+            subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, timeout=30)
+        except (OSError, subprocess.SubprocessError) as error:
+            return f"SLURM job {job} could not be requeued: {error}"
+        return f"SLURM job {job} is back in the queue"
 
     @property
     def stopping(self) -> int:

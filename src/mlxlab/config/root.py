@@ -26,6 +26,7 @@ def experiment(
     name: str | None,
     tags: dict[str, str | int | float | bool],
     objective: Metric,
+    signals: Any,
     resume: str | None,
     resume_policy: Any,
 ) -> None:
@@ -41,6 +42,7 @@ def experiment(
         name: what the run is called in the store; null makes one from model, data and trainer.
         tags: words to find the run by, `tags={for: thesis}`.
         objective: the metric that chooses the best checkpoint and that a sweep minimises or maximises.
+        signals: what a signal does.
         resume: null starts afresh; auto goes on if the run folder holds a checkpoint; last, best and emergency want one
             there; else a checkpoint or run folder.
         resume_policy: what may have changed since the checkpoint.
