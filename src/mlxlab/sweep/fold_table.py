@@ -65,7 +65,8 @@ def _judgement(results: Sequence[Result]) -> list[str]:
     text = (
         f"Folds x seeds: {folds} x {seeds}; a seed shuffles the folds and draws the weights. The standard error is "
         f"over the {len(results)} fits, which share rows. The model is judged at its last step ({_span(steps)}): "
-        f"nothing is chosen by the fold that judges. The checkpoint that was best on its own fold would read {best:.4f}."
+        "nothing is chosen by the fold that judges. "
+        f"The checkpoint that was best on its own fold would read {best:.4f}."
     )
     return wrap(text, 120)
 
