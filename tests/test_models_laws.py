@@ -1,6 +1,4 @@
-"""Laws that every model keeps, and exact sizes."""
-
-import json
+"""Laws that every model keeps."""
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -8,13 +6,12 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from mlxlab.errors import DataFault, InputMissing
 from mlxlab.models.bert import Bert
 from mlxlab.models.cnn_hybrid import CnnHybrid
+from mlxlab.models.convolution import convolve, document_means
 from mlxlab.models.heads import head_for
-from mlxlab.models.layers import rotate
-from mlxlab.models.model import Model, count_parameters
-from mlxlab.models.pretrained import load_bert, load_llama
+from mlxlab.models.layers import count_places, rotate
+from mlxlab.models.model import Model
 from mlxlab.models.transformer import Transformer
 
 SMALL = dict(vocab_size=50, width=32, num_layers=2, num_heads=4, feed_forward=48)  # noqa: C408
@@ -110,14 +107,89 @@ def test_a_decoder_does_not_look_ahead(name):
     assert np.abs(a[:, 5:] - b[:, 5:]).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["bert-rope-geglu-pre", "transformer"])
+@pytest.mark.parametrize("name", TRUNKS)
 def test_documents_of_one_row_do_not_see_each_other(name):
+    """Each is as if it were alone: attention, convolutions, their fusion, and the places counted from its start."""
     model = new(name, "language_modelling")
-    tokens, _ = tokens_and_mask()
-    mask = mx.array([[1] * 4 + [2] * 5] * 3)
+    tokens, ones = tokens_and_mask(length=12)
+    numbers = mx.array([[1] * 4 + [2] * 5 + [3] + [0] * 2] * 3)
+    together = np.array(model(tokens, numbers))
+    for start, end in ((0, 4), (4, 9), (9, 10)):
+        alone = np.array(model(tokens[:, start:end], ones[:, start:end]))
+        np.testing.assert_allclose(together[:, start:end], alone, atol=2e-5)
     changed = mx.concatenate([tokens[:, :4], (tokens[:, 4:] + 1) % 50], axis=1)
-    a, b = (np.array(model(t, mask))[:, :4] for t in (tokens, changed))
-    np.testing.assert_allclose(a, b, atol=1e-6)
+    np.testing.assert_array_equal(np.array(model(changed, numbers))[:, :4], together[:, :4])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", TRUNKS)
+def test_padding_on_the_left_changes_nothing_either(name, kind):
+    model = new(name, kind)
+    tokens, mask = tokens_and_mask()
+    more = mx.full((3, 5), 7, dtype=mx.int32)
+    padded = model(mx.concatenate([more, tokens], axis=1), mx.concatenate([mx.zeros_like(more), mask], axis=1))
+    if kind == "language_modelling":
+        padded = padded[:, 5:]
+    np.testing.assert_allclose(np.array(model(tokens, mask)), np.array(padded), atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", TRUNKS)
+def test_a_mask_of_booleans_says_the_same(name, kind):
+    """One document a row, padded on the right, while training (dropout in place, of no effect) and not."""
+    model = new(name, kind)
+    tokens, mask = tokens_and_mask()
+    numbers = mx.where(mx.arange(9) < mx.array([[9], [6], [1]]), mask, 0)
+    for training in (False, True):
+        for layer in model.modules():
+            if isinstance(layer, nn.Dropout):
+                layer._p_1 = 1.0
+            if hasattr(layer, "drops"):
+                layer.drops = training
+        model.train(training)
+        a, b = (np.array(model(tokens, given)) for given in (numbers, numbers > 0))
+        if kind == "language_modelling":
+            a, b = (x[np.array(numbers) > 0] for x in (a, b))
+        np.testing.assert_allclose(a, b, atol=2e-5)
+    model.eval()
+    assert np.isfinite(np.array(model(tokens, mx.zeros_like(numbers) > 0))).all()
+
+
+def test_places_are_counted_from_the_start_of_a_document():
+    mask = mx.array([[1, 1, 2, 2, 2, 0], [0, 0, 1, 1, 1, 1], [3, 1, 0, 2, 2, 0]])
+    wanted = [[0, 1, 0, 1, 2, 3], [0, 1, 0, 1, 2, 3], [0, 0, 1, 0, 1, 2]]
+    assert count_places(mask).tolist() == wanted
+    assert count_places(mask > 0).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("kernel", "dilation"), [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (3, 2), (3, 4), (3, 30)])
+def test_a_convolution_of_a_full_row_is_that_of_mlx(kernel, dilation):
+    conv = nn.Conv1d(6, 5, kernel, dilation=dilation)
+    x = mx.random.normal((2, 9, 6), key=mx.random.key(0))
+    before, after = (kernel - 1) // 2 * dilation, kernel // 2 * dilation
+    wanted = conv(mx.pad(x, [(0, 0), (before, after), (0, 0)]))
+    found = convolve(conv, x, mx.ones((2, 9), dtype=mx.int32), dilation)
+    np.testing.assert_allclose(np.array(found), np.array(wanted), atol=1e-5)
+
+
+def test_the_fusion_averages_real_places_only():
+    x = mx.random.normal((2, 3, 6, 4), key=mx.random.key(0))
+    mask = mx.array([[1, 1, 1, 1, 0, 0], [1, 1, 2, 2, 2, 0]])
+    means, whole = np.array(document_means(x, mask)), np.array(document_means(x, mask > 0))
+    x = np.array(x)
+    np.testing.assert_allclose(means[0, :, 0], x[0, :, :4].mean(axis=1), atol=1e-6)
+    np.testing.assert_allclose(means[1, :, 4], x[1, :, 2:5].mean(axis=1), atol=1e-6)
+    np.testing.assert_allclose(whole[1, :, 0], x[1, :, :5].mean(axis=1), atol=1e-6)
+
+
+def test_padding_never_wins_the_maximum():
+    """Even where every real feature is below what biases make of padding."""
+    model = new("hybrid").trunk
+    _, mask = tokens_and_mask()
+    x = mx.concatenate([mx.zeros((3, 9, 32)), mx.full((3, 9, 16), -50.0)], axis=-1)
+    more = mx.concatenate([x, mx.zeros((3, 4, 48))], axis=1)
+    padded = model.pool(more, mx.concatenate([mask, mx.zeros((3, 4), dtype=mx.int32)], axis=1))
+    np.testing.assert_array_equal(np.array(model.pool(x, mask)), np.array(padded))
 
 
 def test_a_decoder_classifies_by_the_last_real_token():
@@ -163,139 +235,34 @@ def test_rotation_keeps_norms_and_sees_distances_only():
         np.testing.assert_allclose(np.diagonal(products, distance), products[0, distance], rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num_heads": 5}, "5 heads do not divide a width of 32"),
+        ({"num_kv_heads": 3}, "3 key-value heads do not divide 4 heads"),
+        ({"num_heads": 32}, "heads of 1 numbers"),
+    ],
+)
+def test_heads_that_do_not_divide_are_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        Transformer(**(SMALL | changes))
+
+
+@pytest.mark.parametrize("name", TRUNKS)
+def test_the_start_is_small_and_known(name):
+    """Matrices of attention and feed-forward from N(0, 0.02), those into the residual stream of a decoder smaller."""
+    mx.random.seed(0)
+    leaves = dict(tree_flatten(TRUNKS[name]().parameters()))
+    prefix = "encoder." if "hybrid" in name else ""
+    decoder = "transformer" in name
+    for part, std in (("attention.query", 0.02), ("feed_forward.down", 0.02 / 2 if decoder else 0.02)):
+        weight = np.array(leaves[f"{prefix}layers.1.{part}.weight"])
+        assert abs(weight.std() / std - 1) < 0.1, part
+    biases = [leaf for path, leaf in leaves.items() if path.startswith(f"{prefix}layers.") and path.endswith("bias")]
+    assert all(not np.array(bias).any() for bias in biases)
+    assert (biases == []) == decoder, "a decoder has no biases"
+
+
 def test_a_row_longer_than_the_positions_is_refused():
     with pytest.raises(ValueError, match="65 tokens in a row"):
         bert()(*tokens_and_mask(length=65))
-
-
-SIZES = {
-    "nano": (128, 6, 4, 512),
-    "tiny": (256, 8, 8, 1024),
-    "small": (512, 12, 8, 2048),
-    "medium": (768, 12, 12, 3072),
-    "large": (1024, 24, 16, 4096),
-    "xlarge": (1280, 32, 20, 5120),
-}
-EXACT = {  # untied, tied, BERT classifier, branches
-    "nano": (5_670_528, 3_622_528, 3_320_450, 601_729),
-    "tiny": (16_584_960, 12_488_960, 10_612_482, 1_044_097),
-    "small": (66_728_448, 58_536_448, 46_548_482, 1_928_833),
-    "medium": (137_841_408, 125_553_408, 98_330_882, 2_813_569),
-    "large": (435_471_360, 419_087_360, 320_273_410, 3_698_305),
-    "xlarge": (879_904_000, 859_424_000, 652_460_802, 4_583_041),
-}
-
-
-def shape(size, **more):
-    return dict(zip(("width", "num_layers", "num_heads", "feed_forward"), SIZES[size], strict=True)) | more
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_parameters_are_counted_exactly_and_without_memory(size):
-    before = mx.get_active_memory()
-    wanted = dict(zip(("untied", "tied", "bert", "branches"), EXACT[size], strict=True))
-    for tied in (False, True):
-        trunk = Transformer(**shape(size), vocab_size=16_000, tie_embeddings=tied)
-        assert (
-            count_parameters(Model(trunk, head_for(trunk, kind="language_modelling")))
-            == wanted["tied" if tied else "untied"]
-        )
-    trunk = Bert(**shape(size), vocab_size=16_000)
-    assert count_parameters(Model(trunk, head_for(trunk, kind="classification", num_classes=2))) == wanted["bert"]
-    whole = CnnHybrid(trunk, [2, 3, 4, 5], 128, [1, 2, 4])
-    assert count_parameters(whole) - count_parameters(trunk) == wanted["branches"]
-    assert mx.get_active_memory() - before < 1 << 20
-
-
-def test_the_count_is_that_of_a_real_instance():
-    model = Bert(**shape("nano"), vocab_size=1000)
-    mx.eval(model.parameters())
-    assert count_parameters(model) == sum(np.array(leaf).size for _, leaf in tree_flatten(model.parameters()))
-
-
-def write_folder(folder, model, names, config):
-    arrays = {theirs: dict(tree_flatten(model.parameters()))[ours] for theirs, ours in names.items()}
-    mx.save_safetensors(str(folder / "model.safetensors"), arrays)
-    (folder / "config.json").write_text(json.dumps(config))
-
-
-def bert_names(model, prefix="", gamma=False):
-    names = {}
-    pairs = [("feed_forward.up", "intermediate.dense"), ("feed_forward.down", "output.dense")]
-    pairs += [("attention.out", "attention.output.dense"), ("attention_norm", "attention.output.LayerNorm")]
-    pairs += [("feed_forward_norm", "output.LayerNorm")]
-    pairs += [(f"attention.{x}", f"attention.self.{x}") for x in ("query", "key", "value")]
-    for path, _ in tree_flatten(model.parameters()):
-        theirs = path
-        if path.startswith("layers."):
-            for ours, other in pairs:
-                theirs = theirs.replace(f".{ours}.", f".{other}.") if f".{ours}." in theirs else theirs
-            theirs = theirs.replace("layers.", "encoder.layer.")
-        theirs = (
-            theirs.replace("type_embedding.", "embeddings.token_type_embeddings.")
-            if path.startswith("type")
-            else theirs
-        )
-        theirs = (
-            theirs.replace("position_embedding.", "embeddings.position_embeddings.")
-            if path.startswith("pos")
-            else theirs
-        )
-        theirs = theirs.replace("embedding.", "embeddings.word_embeddings.") if path.startswith("embedding") else theirs
-        theirs = theirs.replace("norm.", "embeddings.LayerNorm.") if path.startswith("norm.") else theirs
-        theirs = theirs.replace("pooler.", "pooler.dense.") if path.startswith("pooler") else theirs
-        if gamma and "LayerNorm" in theirs:
-            theirs = theirs.replace("weight", "gamma").replace("bias", "beta")
-        names[prefix + theirs] = path
-    return names
-
-
-BERT_CONFIG = {
-    "model_type": "bert",
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "max_position_embeddings": 64,
-    "vocab_size": 50,
-}
-
-
-@pytest.mark.parametrize("prefix", ["", "bert."])
-@pytest.mark.parametrize("gamma", [False, True])
-def test_hugging_face_bert_weights_load(tmp_path, prefix, gamma):
-    model = new("bert").trunk
-    write_folder(tmp_path, model, bert_names(model, prefix, gamma), BERT_CONFIG)
-    loaded = load_bert(str(tmp_path), SMALL | {"vocab_size": 40, "dropout": 0.0})
-    loaded.eval()
-    np.testing.assert_array_equal(np.array(loaded(*tokens_and_mask())), np.array(model(*tokens_and_mask())))
-
-
-def test_a_missing_weight_fails_by_name(tmp_path):
-    model = bert()
-    names = {k: v for k, v in bert_names(model).items() if "pooler" not in k}
-    write_folder(tmp_path, model, names, BERT_CONFIG)
-    with pytest.raises(DataFault, match=r"pooler\.weight missing"):
-        load_bert(str(tmp_path), SMALL)
-    with pytest.raises(InputMissing, match="no such folder"):
-        load_bert(str(tmp_path / "nowhere"), SMALL)
-
-
-def test_llama_weights_load(tmp_path):
-    model = new("transformer-grouped-untied").trunk
-    back = {"query": "q", "key": "k", "value": "v", "out": "o"}
-    names = {}
-    for path, _ in tree_flatten(model.parameters()):
-        theirs = path.replace("attention_norm", "input_layernorm").replace(
-            "feed_forward_norm", "post_attention_layernorm"
-        )
-        for ours, letter in back.items():
-            theirs = theirs.replace(f"attention.{ours}.", f"self_attn.{letter}_proj.")
-        for gate in ("gate", "up", "down"):
-            theirs = theirs.replace(f"feed_forward.{gate}.", f"mlp.{gate}_proj.")
-        theirs = theirs.replace("embedding.", "embed_tokens.") if theirs.startswith("embedding") else theirs
-        names[f"model.{theirs}"] = path
-    config = BERT_CONFIG | {"model_type": "llama", "num_key_value_heads": 2}
-    write_folder(tmp_path, model, names, config)
-    loaded = load_llama(str(tmp_path), SMALL)
-    np.testing.assert_array_equal(np.array(loaded(*tokens_and_mask())), np.array(model(*tokens_and_mask())))

@@ -23,6 +23,7 @@ def bert(
     pretrained: str | None,
     *,
     vocab_size: int,
+    weights: bool = True,
 ) -> "Bert":
     """A BERT encoder: the classic one by default (post-norm, learned positions, erf-GELU).
 
@@ -55,7 +56,7 @@ def bert(
         return Bert(**shape)
     from mlxlab.models.pretrained import load_bert
 
-    return load_bert(pretrained, shape)
+    return load_bert(pretrained, shape, weights=weights)
 
 
 class Bert(nn.Module):

@@ -33,6 +33,7 @@ def cnn_hybrid(
     pretrained: str | None,
     *,
     vocab_size: int,
+    weights: bool = True,
 ) -> "CnnHybrid":
     """A BERT encoder with convolutions over its states.
 
@@ -68,6 +69,7 @@ def cnn_hybrid(
         pre_norm,
         pretrained,
         vocab_size=vocab_size,
+        weights=weights,
     )
     return CnnHybrid(encoder, kernels, filters, dilations, branch_dropout, fusion, highway)
 
@@ -90,6 +92,7 @@ class CnnHybrid(nn.Module):
         highway: bool = True,
     ) -> None:
         super().__init__()
+        encoder.pop("_head", None)  # of another width than a head of ours
         self.encoder = encoder
         self.width, self.width_out = encoder.width, encoder.width + filters
         # A list, not tuples: MLX does not look for parameters inside tuples.

@@ -1,9 +1,11 @@
 """What stands on a trunk: a classifier, or a language model."""
 
+import warnings
 from typing import Any, Literal
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_flatten
 
 from mlxlab.models.layers import draw_weights
 
@@ -60,11 +62,31 @@ def head_for(
     num_classes: int = 0,
     dropout: float = 0.0,
 ) -> nn.Module:
-    """The head of a task. For a language model the trunk gives up the parts that only pooling needs."""
+    """The head of a task, with the weights that came with a pretrained trunk.
+
+    For a language model the trunk gives up the parts that only pooling needs.
+    """
+    given = trunk.pop("_head", None)
     if kind == "classification":
         return Classifier(trunk.pooled_width, num_classes, dropout, getattr(trunk, "head_hidden", 0))
+    head: nn.Module
     vocab_size = trunk.embedding.weight.shape[0]
     if trunk.causal:
-        return CausalHead(trunk.width, vocab_size, tied=trunk.tie_embeddings)
-    trunk.drop_pool()
-    return MaskedHead(trunk.width_out, trunk.width, vocab_size)
+        head = CausalHead(trunk.width, vocab_size, tied=trunk.tie_embeddings)
+    else:
+        trunk.drop_pool()
+        head = MaskedHead(trunk.width_out, trunk.width, vocab_size)
+    if given is not None:
+        _give(head, given)
+    return head
+
+
+def _give(head: nn.Module, given: dict[str, mx.array]) -> None:
+    """Loads what the folder had. A tied head wants nothing; what the folder lacks starts at random, with a warning."""
+    leaves: list[tuple[str, Any]] = tree_flatten(head.parameters())  # type: ignore[assignment]
+    wanted = {path: leaf.shape for path, leaf in leaves}
+    fitting = [(path, given[path]) for path, shape in wanted.items() if path in given and given[path].shape == shape]
+    if len(fitting) < len(wanted):
+        lacking = ", ".join(sorted(wanted.keys() - dict(fitting).keys()))
+        warnings.warn(f"the pretrained model brings no {lacking} for the head: random at the start", stacklevel=3)
+    head.load_weights(fitting, strict=False)

@@ -26,6 +26,7 @@ def transformer(
     pretrained: str | None,
     *,
     vocab_size: int,
+    weights: bool = True,
 ) -> "Transformer":
     """A pre-norm decoder without biases.
 
@@ -62,7 +63,7 @@ def transformer(
         return Transformer(**shape)
     from mlxlab.models.pretrained import load_llama
 
-    return load_llama(pretrained, shape)
+    return load_llama(pretrained, shape, weights=weights)
 
 
 class Transformer(nn.Module):
