@@ -124,14 +124,15 @@ def test_rewind_forgets_later_steps_and_moves_no_other_line(tmp_path):
     journal.start({}, {})
     for step in range(1, 11):
         journal.log(step, {"a": float(step)})
+    journal.tag({"kept": "yes"})
     path = journal.folder / "journal.jsonl"
-    before = {record["s"]: end for record, end in lines.read(path) if "s" in record}
+    before = {record.get("s", "tag"): end for record, end in lines.read(path) if "start" not in record}
     journal.rewind(6)
     journal.rewind(4)
     journal.log(5, {"a": 5.5})
-    after = {record["s"]: end for record, end in lines.read(path) if "s" in record}
+    after = {record.get("s", "tag"): end for record, end in lines.read(path) if "s" in record or "tags" in record}
     assert steps(journal) == [1, 2, 3, 4, 5]
-    assert all(after[step] == before[step] for step in (1, 2, 3, 4))
+    assert all(after[step] == before[step] for step in (1, 2, 3, 4, "tag"))
     assert [record["rewind"] for record in records(journal) if "rewind" in record] == [6, 4]
 
 

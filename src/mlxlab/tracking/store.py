@@ -1,6 +1,7 @@
 """The store, through MLflow's client. Imported by the syncer and by tools, never by a training process."""
 
 import os
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,8 @@ def line_of(error: BaseException) -> str:
     """An error in one line, without passwords. The system's own word for it where it has one."""
     cause: BaseException | None = error
     while cause is not None:
+        if isinstance(cause, sqlite3.Error):
+            return str(cause)
         if isinstance(cause, OSError) and cause.errno:
             return redact(f"{cause.strerror}{f': {cause.filename}' if cause.filename else ''}")
         cause = cause.__cause__ or cause.__context__
