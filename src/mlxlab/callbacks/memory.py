@@ -22,12 +22,14 @@ class Memory:
         mx.reset_peak_memory()
 
     def on_step(self, run: Run) -> None:
-        if run.step % self.every == 0:
+        if (run.stop == "done" or run.step % self.every == 0) and not self._measured(run):
             run.log(self.measure())
 
-    def on_end(self, run: Run) -> None:
-        if run.step % self.every and not run.signal:
-            run.log(self.measure())
+    def on_end(self, run: Run) -> None: ...
+
+    def _measured(self, run: Run) -> bool:
+        """Also before a resume, where the step was saved before the evaluation that was due."""
+        return bool(run.curve) and run.curve[-1][0] == run.step and "memory/active" in run.curve[-1][1]
 
     def measure(self) -> dict[str, float]:
         return {
