@@ -34,7 +34,7 @@ def fit(folder, *, stop_at=None, resume=False, callbacks=(), run=None, **changes
     run = run or new_run(new_model(dropout=0.3), Stream(rows=22), tracker=Recorder())
     checkpoint = Store(folder / "checkpoints").load() if resume else None
     stop = [StopAt(stop_at)] if stop_at else []
-    saving = Checkpointing(every=changes.pop("every", 3), keep=2, folder=folder)
+    saving = Checkpointing(every=changes.pop("every", 3), keep=2, background=True, folder=folder)
     return new_trainer(**changes).fit(run, Fixed(), TASK, [saving, *stop, *callbacks], checkpoint, seed=4)
 
 
@@ -87,12 +87,21 @@ def test_the_order_of_callbacks_does_not_matter(tmp_path):
     for turn in (1, -1):
         folder = tmp_path / str(turn)
         folder.mkdir()
-        callbacks = [Memory(5), EarlyStopping(2, 0.5), LearningCurve(folder=folder), Checkpointing(2, 2, folder=folder)]
+        callbacks = [
+            Memory(5),
+            EarlyStopping(2, 0.5),
+            LearningCurve(folder=folder),
+            Checkpointing(2, 2, True, folder=folder),
+        ]
         run = new_run(new_model(), tracker=Recorder())
         new_trainer(epochs=9, eval_every=2).fit(run, Fixed(), TASK, callbacks[::turn], seed=1)
         names = sorted((step, name) for step, line in run.tracker.lines for name in line)
         files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
         seen.append((run.stop, run.step, hash_of(run), names, files))
+    assert [set(map(str, a)) ^ set(map(str, b)) for a, b in zip(seen[0][3:], seen[1][3:], strict=True)] == [
+        set(),
+        set(),
+    ]
     assert seen[0] == seen[1]
     assert seen[0][0].startswith("early")
 

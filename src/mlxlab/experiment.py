@@ -64,6 +64,7 @@ class _Experiment:
         run = self._new_run(model, tracker)
         self._write_facts()
         tracker.start(self.resolved, self._tags(model), resumed=checkpoint is not None, name=self._name())
+        run.facts["uid"] = tracker.uid
         for line in tracker.describe():
             say(line)
         self._hand_over(tracker)
@@ -123,7 +124,6 @@ class _Experiment:
             "versions": versions(),
             "data": self.data.fingerprint,
             "tokenizer": self.data.tokenizer.fingerprint,
-            "uid": tracker.uid,
         }
         return Run(
             model=model,

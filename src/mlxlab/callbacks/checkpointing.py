@@ -2,15 +2,19 @@
 
 import shutil
 import sys
+import threading
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import mlx.core as mx
+import numpy as np
 from mlx.utils import tree_flatten
 
 from mlxlab.bounds import Size
 from mlxlab.checkpoint.state_hash import final_state
-from mlxlab.checkpoint.store import Store, step_of
-from mlxlab.errors import WriteFailed
+from mlxlab.checkpoint.store import Checkpoint, Store, step_of
+from mlxlab.errors import CannotCreate, WriteFailed
 from mlxlab.training.optimizer import flat
 from mlxlab.training.run import Run
 
@@ -21,16 +25,18 @@ class Checkpointing:
     Args:
         every: updates between saves; null saves at every evaluation. The best and the last are always saved.
         keep: how many of the newest stay; the best one stays besides.
+        background: write while training goes on; one save at a time, the next one waits.
     """
 
-    def __init__(self, every: Size | None, keep: Size, *, folder: Path) -> None:
-        self.every = every
+    def __init__(self, every: Size | None, keep: Size, background: bool, *, folder: Path) -> None:
+        self.every, self.background = every, background
         self.store = Store(folder / "checkpoints", keep)
+        self._writer: threading.Thread | None = None
         self._warned = False
 
     def on_start(self, run: Run) -> None:
         self.store.clean()
-        run.reload = self.store.load
+        run.reload = self._reload
         self._say_what_it_needs(run)
 
     def on_step(self, run: Run) -> None:
@@ -41,8 +47,10 @@ class Checkpointing:
 
     def on_end(self, run: Run) -> None:
         """The last state is always saved; under a name of its own if a signal ended the run before its time."""
+        self._wait()
         if not self._has(run.step):
             self._save(run)
+            self._wait()
         if not self._has(run.step):
             raise WriteFailed(f"{self.store.folder}: the last checkpoint, of step {run.step}, could not be saved")
 
@@ -63,18 +71,37 @@ class Checkpointing:
             )
 
     def _save(self, run: Run) -> None:
-        """A save that fails is not the end of the run: the one before is intact, and the next may succeed."""
         weights, optimizer, state = parts(run)
+        # Arrays never change in place, so holding them is a snapshot; the rest is copied.
+        work = partial(self._write, run.step, weights, optimizer, deepcopy(state), run.best_step, run.signal != 0)
+        self._wait()
+        if not self.background:
+            work()
+            return
+        self._writer = threading.Thread(target=work, name="checkpoint")
+        self._writer.start()
+
+    def _write(self, step: int, weights: dict, optimizer: dict, state: dict, best_step: int, emergency: bool) -> None:
+        """A save that fails is not the end of the run: the one before is intact, and the next may succeed."""
         try:
             if not all_finite(weights, optimizer):
                 raise RuntimeError("weights or optimizer hold numbers that are not finite")
-            self.store.save(run.step, weights, optimizer, state, best_step=run.best_step, emergency=run.signal != 0)
+            self.store.save(step, weights, optimizer, state, best_step=best_step, emergency=emergency)
             self._warned = False
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, CannotCreate) as error:
             if not self._warned:
                 reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-                print(f"checkpoint of step {run.step} not saved: {reason}; training goes on", file=sys.stderr)
+                print(f"checkpoint of step {step} not saved: {reason}; training goes on", file=sys.stderr)
             self._warned = True
+
+    def _wait(self) -> None:
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
+
+    def _reload(self) -> Checkpoint:
+        self._wait()
+        return self.store.load()
 
 
 def parts(run: Run) -> tuple[dict, dict, dict]:
@@ -88,8 +115,9 @@ def parts(run: Run) -> tuple[dict, dict, dict]:
 
 
 def all_finite(*groups: dict[str, mx.array]) -> bool:
-    floats = [array for group in groups for array in group.values() if mx.issubdtype(array.dtype, mx.floating)]
-    return bool(mx.all(mx.stack([mx.all(mx.isfinite(array)) for array in floats])))
+    """In NumPy: the saving thread must not compute on the device. What is trained is kept in float32."""
+    floats = [array for group in groups for array in group.values() if array.dtype in (mx.float32, mx.float16)]
+    return all(np.isfinite(np.array(array)).all() for array in floats)
 
 
 def hash_of(run: Run) -> str:

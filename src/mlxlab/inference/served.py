@@ -19,7 +19,8 @@ class Served(PythonModel):
         backend.prepare()
         self.restored = restore(Path(context.artifacts["run"]), Path(context.artifacts["checkpoint"]))
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+    # No hint for model_input: MLflow would take it for a schema, and warn that it is none.
+    def predict(self, context: Any, model_input, params: dict[str, Any] | None = None) -> Any:  # type: ignore[no-untyped-def]
         import pandas as pd
 
         from mlxlab.data.titanic_csv import read_passengers
