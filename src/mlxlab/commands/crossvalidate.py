@@ -17,6 +17,7 @@ Examples
 
 import hashlib
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -43,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         numbers, parent, words = parse(words)
         return _crossvalidate(numbers, parent, words)
+    except BrokenPipeError:  # `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Fault as fault:
         print(fault, file=sys.stderr)
         return fault.exit_code
@@ -96,7 +100,7 @@ def _crossvalidate(numbers: dict[str, int], parent: Path, words: list[str]) -> i
             _say(f"{count}/{len(fits)} {fit.name}: {result.final:.4f} at step {result.steps}, {seconds:.0f} s")
     results = [result for fit in fits if (result := read(fit)) is not None]
     command = " ".join(["scripts/crossvalidate.py", *words, f"folds={folds}", f"seeds={numbers['seeds']}"])
-    print(write(results, command, folder))
+    print(write(results, command, folder), flush=True)
     return 0
 
 
