@@ -10,7 +10,7 @@ from mlxlab.models.bert import Bert
 from mlxlab.models.cnn_hybrid import CnnHybrid
 from mlxlab.models.convolution import convolve, document_means
 from mlxlab.models.heads import head_for
-from mlxlab.models.layers import count_places, rotate
+from mlxlab.models.layers import Attention, attention_mask, count_places, rotate
 from mlxlab.models.model import Model
 from mlxlab.models.transformer import Transformer
 
@@ -212,6 +212,14 @@ def test_dropout_acts_while_training_only():
     assert np.abs(np.array(model(tokens, mask) - model(tokens, mask))).max() > 0
     model.eval()
     np.testing.assert_array_equal(np.array(model(tokens, mask)), np.array(model(tokens, mask)))
+
+
+def test_dropout_acts_on_the_weights_of_attention_too():
+    layer = Attention(32, 4, 4, bias=True, dropout=0.5, rope_base=None)
+    x, allowed = mx.random.normal((1, 5, 32)), attention_mask(mx.ones((1, 5)), causal=False, dtype=mx.float32)
+    assert np.abs(np.array(layer(x, allowed) - layer(x, allowed))).max() > 0
+    layer.eval()
+    np.testing.assert_array_equal(np.array(layer(x, allowed)), np.array(layer(x, allowed)))
 
 
 def test_attention_with_and_without_the_fused_path_is_the_same():

@@ -141,6 +141,13 @@ def test_bert_weights_load_by_both_sets_of_names(tmp_path, encoder, prefix, gamm
     np.testing.assert_array_equal(np.array(loaded.pooler.weight), np.array(encoder.pooler.weight))
 
 
+def test_the_file_of_the_usual_name_is_the_one(tmp_path, encoder):
+    folder = write(tmp_path, bert_arrays(encoder), BERT_CONFIG)
+    mx.save_safetensors(str(tmp_path / "a_copy.safetensors"), {"pooler.dense.bias": mx.zeros((32,))})
+    mx.save_safetensors(str(tmp_path / "z_copy.safetensors"), {"pooler.dense.bias": mx.zeros((32,))})
+    np.testing.assert_array_equal(np.array(load_bert(folder, SHAPE).pooler.bias), np.array(encoder.pooler.bias))
+
+
 def test_weights_of_half_precision_become_float32(tmp_path, encoder):
     arrays = {name: array.astype(mx.bfloat16) for name, array in bert_arrays(encoder).items()}
     loaded = load_bert(write(tmp_path, arrays, BERT_CONFIG), SHAPE)
