@@ -17,7 +17,7 @@ from mlxlab.sweep.fold_table import MODEL, markdown, summarise
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["model.num_layers=1", "model.width=8", "model.num_heads=1", "model.feed_forward=8", "data.templates=[brief]"]
-WORDS = [*TINY, "data.source=synthetic", "callbacks.learning_curve=null", "folds=2", "seeds=1"]
+WORDS = [*TINY, "data.source=synthetic", "folds=2", "seeds=1"]
 
 
 def test_a_table_of_every_fold_and_a_second_call_that_repeats_nothing(tmp_path, capsys):
