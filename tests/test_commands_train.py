@@ -81,6 +81,13 @@ def test_every_job_of_a_sweep_is_checked_before_the_first(line):  # noqa: F811
     assert "seed=-3: wanted a whole number >= 0, got -3" in said
 
 
+def test_a_sweep_that_makes_no_jobs_is_refused(line):  # noqa: F811
+    assert "the sweep is empty" in line.refuses("-m", "seed=range(0)", "tracking=none")
+    assert "INTERVAL_SWEEP; give values" in line.refuses("-m", "seed=interval(0,1)", "tracking=none")
+    assert line("-m", "hydra.sweeper.max_batch_size=0", "seed=0,1", "tracking=none") == 2
+    assert line.err == "hydra.sweeper: its settings make no sense to it\n"
+
+
 def test_the_return_value_is_the_metric(line, monkeypatch):  # noqa: F811
     got = []
 

@@ -8,7 +8,7 @@ import pytest
 
 from config_parts import line, mine  # noqa: F401
 from mlxlab.config import build
-from mlxlab.config.parts import allowed, refusal
+from mlxlab.config.parts import _shipped, allowed, refusal
 from mlxlab.config.places import shipped_conf
 from mlxlab.errors import Refused
 
@@ -205,3 +205,8 @@ def test_a_part_that_is_replaced_at_import_is_not_built(monkeypatch, tmp_path):
     for target in ("shifty.part", "shifty2.part"):
         with pytest.raises(Refused):
             build({"_target_": target})
+
+
+def test_only_targets_of_mlxlab_are_taken_from_conf(tmp_path):
+    (tmp_path / "x.yaml").write_text("a: {_target_: os.makedirs}\nb: [{_target_: mlxlab.models.bert.bert}]\n")
+    assert _shipped(tmp_path) == {"mlxlab.models.bert.bert": False}

@@ -5,8 +5,9 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlxlab.config.faults import one_line
 from mlxlab.config.resuming import run_folder
-from mlxlab.errors import CannotCreate, Fault, Stopped
+from mlxlab.errors import CannotCreate, ConfigFault, Fault, Stopped
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -84,7 +85,7 @@ def sweep(hydra: "Hydra", config: "DictConfig") -> int:
         sweeper.sweep(arguments=list(config.hydra.overrides.task))
     except Exception as error:
         if not task.failures:  # the sweep itself, not one of its jobs
-            raise (_cannot_create(error) if isinstance(error, OSError) else error) from error
+            raise _of_sweep(error, task) from error
         print(f"{len(task.failures)} of {task.started} jobs failed: {', '.join(task.failures)}", file=sys.stderr)
         return next(iter(task.failures.values()))
     finally:
@@ -99,6 +100,14 @@ def report(error: BaseException) -> int:
         return error.exit_code
     traceback.print_exception(error)
     return _OUR_BUG
+
+
+def _of_sweep(error: Exception, task: Task) -> Exception:
+    if isinstance(error, OSError):
+        return _cannot_create(error)
+    if not task.started and isinstance(error, AssertionError | ValueError):
+        return ConfigFault(f"hydra.sweeper: {one_line(str(error)) or 'its settings make no sense to it'}")
+    return error
 
 
 def _cannot_create(error: OSError) -> Fault:

@@ -79,8 +79,9 @@ def _flags(argv: list[str]) -> "Namespace":
         raise Refused(
             "--experimental-rerun: refused: it runs code from a pickle; resume=<run folder> goes on with a run"
         )
-    if flags.resolve and not flags.cfg:
-        raise ConfigFault("--resolve: only together with --cfg")
+    for name in ("resolve", "package"):
+        if getattr(flags, name) and not flags.cfg:
+            raise ConfigFault(f"--{name}: only together with --cfg")
     if flags.cfg and (flags.multirun or flags.run):
         raise ConfigFault("--cfg: shows the config instead of running it; leave out --run and --multirun")
     return flags
@@ -114,6 +115,8 @@ def _show(hydra: "Hydra", composer: "Composer", flags: "Namespace") -> int:
         if flags.cfg != "job":
             composer.guard(hydra)
         hydra.show_cfg(composer.name, composer.overrides, flags.cfg, flags.package, flags.resolve)
+    except SystemExit:  # no such package: Hydra has said so
+        return ConfigFault.exit_code
     except Fault:
         raise
     except Exception:

@@ -1,7 +1,6 @@
 """Composition: from config files and overrides to one checked config, or to lines that say what is wrong."""
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,12 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mlxlab.config import checking, explain
-from mlxlab.config.faults import Finding, told
+from mlxlab.config.faults import Finding, Label, one_line, told
 from mlxlab.config.files import install
 from mlxlab.config.hydra_node import refused
 from mlxlab.config.origins import Origins
@@ -69,6 +69,8 @@ class Composer:
         config: DictConfig | None = None
         for texts in self._jobs(typed, master):
             config = self._sound(hydra, texts, found)
+        if config is None and not found:
+            raise ConfigFault("the sweep is empty: one of its ranges has no values")
         if found:
             raise ConfigFault(told(found))
         if self.multirun and (master is None or config is None or _is_forced(config, texts)):
@@ -95,7 +97,10 @@ class Composer:
         else:  # another sweeper makes its own jobs
             grid = [one for one in typed if not one.parsed.is_sweep_override()]
         fixed = [one.text for one in grid if one.parsed.is_hydra_override()]
-        [jobs] = BasicSweeper.split_arguments([one.parsed for one in grid if not one.parsed.is_hydra_override()], None)
+        try:
+            [jobs] = BasicSweeper.split_arguments([one.parsed for one in grid if one.text not in fixed], None)
+        except HydraException as error:
+            raise ConfigFault(f"-m: {one_line(str(error))}; give values, choice(...) or range(...)") from error
         return [fixed + job for job in jobs]
 
     def _composed(self, hydra: Hydra, texts: list[str], mode: RunMode) -> DictConfig | None:
@@ -115,6 +120,7 @@ class Composer:
         if config is not None:
             label = Origins(hydra.config_loader, self.name, texts, composed).label
             guard_hydra_node(config, label)
+            found += _folders(config, label)
             found += [Finding(label(fault.path), fault.message) for fault in job_findings(config, label)]
         return config
 
@@ -135,6 +141,13 @@ class Composer:
                 texts.remove(_forced_text(one, texts) or "")
 
 
+def _folders(config: DictConfig, label: Label) -> list[Finding]:
+    """Run folders without a name: Hydra would take the current folder, or one called None."""
+    paths = ("hydra.run.dir", "hydra.sweep.dir")
+    unnamed = [path for path in paths if OmegaConf.select(config, path) in (None, "", "-", ".")]
+    return [Finding(label(path), "wanted the path of a folder") for path in unnamed]
+
+
 def _is_forced(config: DictConfig, texts: list[str]) -> bool:
     return list(config.hydra.overrides.task) != [text for text in texts if not text.lstrip("+~").startswith("hydra")]
 
@@ -143,7 +156,7 @@ def _forced_text(one: Typed, texts: list[str]) -> str | None:
     return next((text for text in texts if text.lstrip("+") == one.text.lstrip("+")), None)
 
 
-def job_findings(config: DictConfig, label: Callable[[str], str]) -> list[Finding]:
+def job_findings(config: DictConfig, label: Label) -> list[Finding]:
     """What is wrong with a job, `hydra:` being at hand for `${hydra:...}`."""
     job = _prepared(config)
     before = HydraConfig.instance().cfg
@@ -156,7 +169,7 @@ def job_findings(config: DictConfig, label: Callable[[str], str]) -> list[Findin
         HydraConfig.instance().cfg = before
 
 
-def guard_hydra_node(config: DictConfig, label: Callable[[str], str] = str) -> None:
+def guard_hydra_node(config: DictConfig, label: Label = str) -> None:
     """Refuses a `hydra:` node that would act by itself."""
     node: Any = OmegaConf.to_container(config.hydra, resolve=False)
     found = refused(node)

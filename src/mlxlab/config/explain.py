@@ -107,7 +107,7 @@ def _option_fault(hydra: Hydra, override: Override) -> str | None:
     value = override.value()
     for option in value if isinstance(value, list) else [value]:
         if not isinstance(option, str):
-            return None if option is None else f"wanted the name of an option{_options(hydra, key)}"
+            return f"wanted the name of an option{_options(hydra, key)}"
         if not _repository(hydra).config_exists(f"{key}/{option}"):
             return f"{key} has no option {option}" + _near_option(hydra, key, option)
     return None
@@ -118,11 +118,16 @@ def _near_option(hydra: Hydra, group: str, option: str) -> str:
         file = Path(source.path) / group / f"{option}.yml"
         if source.scheme() == "file" and file.is_file():
             return f"; {file.name} is not read: rename it to {option}.yaml"
-    return suggestion(option, hydra.config_loader.get_group_options(group, ObjectType.CONFIG))
+    return suggestion(option, _names(hydra, group))
 
 
 def _options(hydra: Hydra, group: str) -> str:
-    return suggestion("", hydra.config_loader.get_group_options(group, ObjectType.CONFIG))
+    return suggestion("", _names(hydra, group))
+
+
+def _names(hydra: Hydra, group: str) -> list[str]:
+    options = hydra.config_loader.get_group_options(group, ObjectType.CONFIG)
+    return [option for option in options if not option.startswith("_")]
 
 
 def groups(hydra: Hydra) -> list[str]:
