@@ -4,6 +4,7 @@ A flipped bit in safetensors loads silently, in the header too: only a checksum 
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mlxlab.checkpoint.disk import flush_file, write_file
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+PLAIN_NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)  # of a file in this very folder
 
 
 class Damage(Exception):
@@ -48,13 +50,26 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(_read(folder, MANIFEST))
         claimed = manifest.pop("checksum")
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise Damage(f"{MANIFEST} is not readable") from None
     if claimed != _own_checksum(manifest):
         raise Damage(f"{MANIFEST} has another checksum than when it was saved")
+    if not _has_its_form(manifest):
+        raise Damage(f"{MANIFEST} is not one that a save wrote")
     if manifest["format"] > FORMAT:
         raise Damage(f"format {manifest['format']} is newer than {FORMAT}, the newest this version reads")
     return manifest
+
+
+def _has_its_form(manifest: dict[str, Any]) -> bool:
+    """Checksums are no secret: anybody can write a manifest whose own is right."""
+    files = manifest.get("files")
+    return (
+        all(type(manifest.get(name)) is int for name in ("format", "step"))
+        and isinstance(files, dict)
+        and all(PLAIN_NAME.fullmatch(name) for name in files)
+        and all(isinstance(wanted, dict) and {"size", "xxh3_128"} <= wanted.keys() for wanted in files.values())
+    )
 
 
 def checksum(data: bytes) -> str:
@@ -67,7 +82,7 @@ def _own_checksum(manifest: dict[str, Any]) -> str:
 
 def _read(folder: Path, name: str) -> bytes:
     path = folder / name
-    if "/" in name or path.is_symlink() or not path.is_file():
+    if path.is_symlink() or not path.is_file():
         raise Damage(f"{name} is missing or not a plain file")
     try:
         return path.read_bytes()

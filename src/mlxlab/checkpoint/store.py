@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,8 @@ class Store:
                 return load_checkpoint(path, tuple(skipped))
             except Damage as damage:
                 skipped.append(f"{path.name}: {damage}")
-                path.rename(path.with_name(f"rejected-{path.name}-{secrets.token_hex(2)}"))
+                with suppress(OSError):  # a folder that is only to be read
+                    path.rename(path.with_name(f"rejected-{path.name}-{secrets.token_hex(2)}"))
         found = "; ".join(skipped) or "there is none"
         raise NoCheckpoint(f"{self.folder}: no usable checkpoint ({found})")
 
@@ -145,12 +147,16 @@ class Store:
 def load_checkpoint(path: Path, skipped: tuple[str, ...] = ()) -> Checkpoint:
     """One checkpoint folder, verified; raises Damage with the reason."""
     manifest, files = read_verified(path)
+    if step_of(path) not in (-1, manifest["step"]):
+        raise Damage(f"holds the checkpoint of step {manifest['step']}")
     try:
         weights, optimizer = (_arrays(files[f"{name}.safetensors"]) for name in ("model", "optimizer"))
         state = json.loads(files["state.json"])
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, ValueError, RuntimeError, RecursionError) as error:
         raise Damage(f"unreadable ({str(error).splitlines()[0]})") from None
-    return Checkpoint(path, int(manifest["step"]), weights, optimizer, state, skipped)
+    if not isinstance(state, dict):
+        raise Damage("state.json holds no state")
+    return Checkpoint(path, manifest["step"], weights, optimizer, state, skipped)
 
 
 def step_of(path: Path) -> int:
