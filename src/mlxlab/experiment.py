@@ -53,13 +53,14 @@ class _Experiment:
         checkpoint = resolve_resume(self.cfg.resume, self.folder)
         if checkpoint is not None:
             self._go_on_from(checkpoint)
-        tokenizer = self.folder / "restore" if checkpoint is not None else self._pretrained()
+        restore = self.folder / "restore"
+        tokenizer = restore if checkpoint is not None else self._pretrained()
         self.data = build(self.cfg.data, seed=self.cfg.seed, cache=self.project / ".cache", pretrained=tokenizer)
         if checkpoint is not None:
             checkpoint = self._admitted(checkpoint)
         for line in self.data.sources:
             say(line)
-        model = new_model(self.cfg, self.data)
+        model = new_model(self.cfg, self.data, shape=restore if checkpoint is not None else None)
         tracker: Tracker = build(self.cfg.tracking, folder=self.folder, project=self.project)
         run = self._new_run(model, tracker)
         self._write_facts()
@@ -186,6 +187,10 @@ class _Experiment:
         restore = self.folder / "restore"
         restore.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(OmegaConf.create(self.resolved), restore / "config.yaml")
+        if self.cfg.model.pretrained and not (restore / "config.json").exists():
+            from mlxlab.models.pretrained import keep_shape
+
+            keep_shape(self.cfg.model.pretrained, restore)
         self.data.save(restore)
 
     def _tags(self, model: Any) -> dict[str, str]:
@@ -203,8 +208,11 @@ class _Experiment:
         tracker.artifact(self.folder / "restore", "config")
 
 
-def new_model(cfg: Any, data: Any) -> Any:
-    """The model of a config for a data set, with the weights that the seed draws."""
+def new_model(cfg: Any, data: Any, shape: Path | None = None) -> Any:
+    """The model of a config for a data set, with the weights that the seed draws or that it was pretrained with.
+
+    With `shape`, the `restore` folder of a run, only the shape of the pretrained model is read: weights follow.
+    """
     import mlx.core as mx
 
     from mlxlab.models.heads import head_for
@@ -212,7 +220,10 @@ def new_model(cfg: Any, data: Any) -> Any:
 
     mx.random.seed(cfg["seed"])
     task = data.task
-    trunk = build(cfg["model"], vocab_size=data.tokenizer.vocab_size)
+    node = dict(cfg["model"])
+    if shape is not None and node["pretrained"]:
+        node["pretrained"] = str(shape)
+    trunk = build(node, vocab_size=data.tokenizer.vocab_size, weights=shape is None)
     head = head_for(trunk, kind=task.kind, num_classes=task.num_classes, dropout=cfg["model"]["dropout"])
     model = Model(trunk, head)
     mx.eval(model.parameters())

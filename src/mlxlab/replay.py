@@ -76,7 +76,7 @@ def _replayed(folder: Path, start: "Checkpoint | None", end: "Checkpoint") -> "R
     data = build(cfg["data"], seed=cfg["seed"], cache=project_root() / ".cache", pretrained=folder / "restore")
     trainer = build(cfg["trainer"], class_counts=data.class_counts)
     run = Run(
-        model=new_model(cfg, data),
+        model=new_model(cfg, data, shape=(folder / "restore") if start else None),
         train=data.train,
         objective=Objective(cfg["objective"]),
         tracker=NoTracker(),

@@ -47,10 +47,10 @@ class Checkpointing:
 
     def on_end(self, run: Run) -> None:
         """The last state is always saved; under a name of its own if a signal ended the run before its time."""
-        self._wait()
+        self.finish()
         if not self._has(run.step):
             self._save(run)
-            self._wait()
+            self.finish()
         if not self._has(run.step):
             raise WriteFailed(f"{self.store.folder}: the last checkpoint, of step {run.step}, could not be saved")
 
@@ -74,7 +74,7 @@ class Checkpointing:
         weights, optimizer, state = parts(run)
         # Arrays never change in place, so holding them is a snapshot; the rest is copied.
         work = partial(self._write, run.step, weights, optimizer, deepcopy(state), run.best_step, run.signal != 0)
-        self._wait()
+        self.finish()
         if not self.background:
             work()
             return
@@ -94,13 +94,14 @@ class Checkpointing:
                 print(f"checkpoint of step {step} not saved: {reason}; training goes on", file=sys.stderr)
             self._warned = True
 
-    def _wait(self) -> None:
+    def finish(self) -> None:
+        """Waits for the save that is being written."""
         if self._writer is not None:
             self._writer.join()
             self._writer = None
 
     def _reload(self) -> Checkpoint:
-        self._wait()
+        self.finish()
         return self.store.load()
 
 

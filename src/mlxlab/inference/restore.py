@@ -38,8 +38,9 @@ def restore(folder: Path, checkpoint: Path | None = None) -> Restored:
         raise InputMissing(f"{folder}: no run folder (restore/config.yaml is not there)")
     config = yaml.safe_load((facts / "config.yaml").read_text())
     encoder = row_encoder.restore(facts)
-    # The shape is in the config; weights of others were only where training began.
-    trunk = build(config["model"] | {"pretrained": None}, vocab_size=encoder.tokenizer.vocab_size)
+    # Weights of others were only where training began; of their folder the run keeps the shape.
+    node = config["model"] | ({"pretrained": str(facts)} if config["model"]["pretrained"] else {})
+    trunk = build(node, vocab_size=encoder.tokenizer.vocab_size, weights=False)
     task = encoder.task
     model = Model(
         trunk, head_for(trunk, kind=task.kind, num_classes=task.num_classes, dropout=config["model"]["dropout"])

@@ -1,0 +1,64 @@
+"""Measures, side by side in one run, what a README or a log claims.
+
+    benchmark.py suite=saving [size=small] [rounds=5]
+    benchmark.py suite=tracking [size=nano] [rounds=9]
+
+saving    what a checkpoint costs the loop, written in the background and not
+tracking  what logging every step costs the loop, and how long a dead tracking server delays the start
+
+Prints Markdown: medians, and ratios of medians. For figures worth quoting let nothing else run.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from mlxlab.config.nearest import suggestion
+from mlxlab.errors import ConfigFault, Fault
+
+SUITES = ("saving", "tracking")
+SIZES = ("nano", "tiny", "small", "medium", "large", "xlarge")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or {"-h", "--help", "help"} & set(words):
+        print((__doc__ or "").strip())
+        return 0
+    try:
+        options = parse(words)
+        suite = options.pop("suite", None)
+        if suite not in SUITES:
+            raise ConfigFault(
+                f"suite={suite}: unknown{suggestion(str(suite), list(SUITES))}; one of {', '.join(SUITES)}"
+            )
+        from mlxlab import backend
+
+        backend.prepare()
+        if suite == "saving":
+            from mlxlab.benchmark.saving import saving
+
+            print(saving(**options))
+        else:
+            from mlxlab.benchmark.tracking import tracking
+
+            print(tracking(**options))
+    except Fault as fault:
+        print(fault, file=sys.stderr)
+        return fault.exit_code
+    return 0
+
+
+def parse(words: list[str]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        if key not in ("suite", "size", "rounds"):
+            raise ConfigFault(f"{word}: unknown key{suggestion(key, ['suite', 'size', 'rounds'])}")
+        if key == "size" and value not in SIZES:
+            raise ConfigFault(f"{word}: unknown size{suggestion(value, list(SIZES))}")
+        if key == "rounds" and not (value.isdecimal() and int(value)):
+            raise ConfigFault(f"{word}: wanted a whole number >= 1")
+        options[key] = int(value) if key == "rounds" else value
+    return options
