@@ -1,5 +1,6 @@
 """What is measured on: a BERT of some size and one batch of random tokens."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import mlx.core as mx
@@ -7,7 +8,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from mlxlab.config import build, conf_dir
-from mlxlab.data.batch import Batch, Batches
+from mlxlab.data.batch import Batch
 from mlxlab.models.heads import head_for
 from mlxlab.models.model import Model
 from mlxlab.tracking.tracker import NoTracker, Tracker
@@ -42,14 +43,19 @@ class Subject:
         self.run.advance(self.batch, self.update(to_device(self.batch)))
 
 
-class _One(Batches):
+class _One:
     """Stands where the run asks for its place in the data."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(())
 
     def __len__(self) -> int:
         return 1
 
     def state_dict(self) -> dict[str, Any]:
         return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 def _trainer() -> dict[str, Any]:

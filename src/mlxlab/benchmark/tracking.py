@@ -7,7 +7,7 @@ from pathlib import Path
 from mlxlab.benchmark.alternate import alternate, table
 from mlxlab.benchmark.subject import Subject
 from mlxlab.tracking.journal import Journal
-from mlxlab.tracking.tracker import NoTracker
+from mlxlab.tracking.tracker import NoTracker, Tracker
 
 
 def tracking(size: str = "nano", rounds: int = 9, steps: int = 20) -> str:
@@ -16,7 +16,7 @@ def tracking(size: str = "nano", rounds: int = 9, steps: int = 20) -> str:
     with tempfile.TemporaryDirectory() as folder:
         journal = _journal(Path(folder), f"sqlite:///{folder}/store.db")
         journal.start({}, {})
-        trackers = {"tracking=none": NoTracker(), "tracking=mlflow": journal}
+        trackers: dict[str, Tracker] = {"tracking=none": NoTracker(), "tracking=mlflow": journal}
 
         def trial(name: str) -> None:
             subject.run.tracker = trackers[name]

@@ -9,12 +9,12 @@ tracking  what logging every step costs the loop, and how long a dead tracking s
 Prints Markdown: medians, and ratios of medians. For figures worth quoting let nothing else run.
 """
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
+from mlxlab.commands.shell import run_program
 from mlxlab.config.nearest import suggestion
-from mlxlab.errors import ConfigFault, Fault
+from mlxlab.errors import ConfigFault
 
 SUITES = ("saving", "tracking")
 SIZES = ("nano", "tiny", "small", "medium", "large", "xlarge")
@@ -22,32 +22,25 @@ SIZES = ("nano", "tiny", "small", "medium", "large", "xlarge")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if not words or {"-h", "--help", "help"} & set(words):
-        print((__doc__ or "").strip())
-        return 0
-    try:
-        options = parse(words)
-        suite = options.pop("suite", None)
-        if suite not in SUITES:
-            raise ConfigFault(
-                f"suite={suite}: unknown{suggestion(str(suite), list(SUITES))}; one of {', '.join(SUITES)}"
-            )
-        from mlxlab import backend
+    return run_program(__doc__, argv, _measure)
 
-        backend.prepare()
-        if suite == "saving":
-            from mlxlab.benchmark.saving import saving
 
-            print(saving(**options))
-        else:
-            from mlxlab.benchmark.tracking import tracking
+def _measure(words: list[str]) -> None:
+    options = parse(words)
+    suite = options.pop("suite", None)
+    if suite not in SUITES:
+        raise ConfigFault(f"suite={suite}: unknown{suggestion(str(suite), list(SUITES))}; one of {', '.join(SUITES)}")
+    from mlxlab import backend
 
-            print(tracking(**options))
-    except Fault as fault:
-        print(fault, file=sys.stderr)
-        return fault.exit_code
-    return 0
+    backend.prepare()
+    if suite == "saving":
+        from mlxlab.benchmark.saving import saving
+
+        print(saving(**options))
+    else:
+        from mlxlab.benchmark.tracking import tracking
+
+        print(tracking(**options))
 
 
 def parse(words: list[str]) -> dict[str, Any]:

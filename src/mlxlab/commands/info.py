@@ -6,15 +6,15 @@ Prints the exact number of parameters of every family at every size: as a classi
 for the encoders, causal with a tied head for the decoder).
 """
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
+from mlxlab.commands.shell import run_program
 from mlxlab.config.nearest import suggestion
 from mlxlab.config.places import conf_dir
-from mlxlab.errors import ConfigFault, Fault
+from mlxlab.errors import ConfigFault
 
 FAMILIES = ("bert", "cnn_hybrid", "transformer")
 SIZES = ("nano", "tiny", "small", "medium", "large", "xlarge")
@@ -23,18 +23,13 @@ KEYS = {"vocab_size": 16_000, "classes": 2}
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if not words or {"-h", "--help", "help"} & set(words):
-        print((__doc__ or "").strip())
-        return 0
-    try:
-        if words[0] != "presets":
-            raise ConfigFault(f"{words[0]}: unknown{suggestion(words[0], ['presets'])}")
-        print(table(**_numbers(words[1:])))
-    except Fault as fault:
-        print(fault, file=sys.stderr)
-        return fault.exit_code
-    return 0
+    return run_program(__doc__, argv, _show)
+
+
+def _show(words: list[str]) -> None:
+    if words[0] != "presets":
+        raise ConfigFault(f"{words[0]}: unknown{suggestion(words[0], ['presets'])}")
+    print(table(**_numbers(words[1:])))
 
 
 def table(vocab_size: int, classes: int) -> str:
