@@ -129,10 +129,13 @@ class Nursery:
             self._phase = mmap.mmap(file.fileno(), 2 * len(faults.PHASES))
         command = [sys.executable, str(Path(__file__).with_name("nursery.py"))]
         self._process = subprocess.Popen(command, env=environment(), stdin=-1, stdout=-1, text=True, bufsize=1)
+        self._last: Attempt | None = None
         assert self._line() == "ready"
 
     def start(self, argv: list[str], **plan: Any) -> Attempt:
         assert self._process.stdin is not None
+        if self._last is not None and self._last.send(signal.SIGKILL):  # of a test that failed
+            self._last.wait(20)
         self._phase[:] = bytes(len(self._phase))
         out, err = self.folder / "out", self.folder / "err"
         out.write_bytes(b"")
@@ -140,6 +143,7 @@ class Nursery:
         order = {"argv": argv, "environment": {}, "out": str(out), "err": str(err), "plan": plan}
         print(json.dumps(order | {"phase": str(self.folder / "phase")}), file=self._process.stdin, flush=True)
         attempt = Attempt(int(self._line()), self.folder, self._phase)
+        self._last = attempt
         threading.Thread(target=lambda: attempt.end(int(self._line())), daemon=True).start()
         return attempt
 
