@@ -2,7 +2,8 @@
 
 A plan is a dict: `syncer` false starts none; `kill` {save, call} ends the process at a call to the disk in a save;
 `fail` {name, errno, first, last} makes calls of one name fail in some saves; `jump` shifts the clock at every look;
-`poison` {what, first, last} makes numbers non-finite in some steps; `slow` seconds before each batch of an evaluation.
+`poison` {what, first, last} makes numbers non-finite in some steps; `slow` seconds before each batch of an evaluation;
+`stop` a step in which SIGTERM comes.
 The file `phase` says what the process is doing: a byte for each of PHASES, how deep it is in it (a save may go on
 beside the training), and a byte for each, how often it has entered it.
 """
@@ -33,6 +34,8 @@ def install(plan: dict[str, Any], phase: Path) -> None:
     for name, act in (("kill", kill_in_a_save), ("fail", fail_in_saves), ("jump", jump_clock), ("poison", poison)):
         if name in plan:
             act(plan[name])
+    if "stop" in plan:
+        stop_in_step(plan["stop"])
     if "slow" in plan:
         slow_evaluation(plan["slow"])
 
@@ -174,3 +177,19 @@ def slow_evaluation(seconds: float) -> None:
         return forward(*args)
 
     evaluate._forward = slow
+
+
+def stop_in_step(step: int) -> None:
+    """SIGTERM in the midst of an update, and in no other."""
+    from mlxlab.training.run import Run
+
+    advance = Run.advance
+
+    def stopped(self: Run, *args: Any) -> None:
+        advance(self, *args)
+        if self.step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+            while not self.signal:
+                time.sleep(0.001)
+
+    Run.advance = stopped  # type: ignore[method-assign]

@@ -207,7 +207,6 @@ def read_metrics(journal: Path) -> dict[tuple[str, int], float]:
 def assert_same_metrics(got: dict[tuple[str, int], float], wanted: dict[tuple[str, int], float]) -> None:
     """The same (metric, step) pairs, and the same values of all that does not measure the machine."""
     assert {pair for pair in got if not timed(pair)} == {pair for pair in wanted if not timed(pair)}
-    assert sorted(step for name, step in got if name == "train/loss") == list(range(1, STEPS + 1))
     for pair, value in wanted.items():
         same = timed(pair) or got[pair] == value or (math.isnan(got[pair]) and math.isnan(value))
         assert same, f"{pair}: {got[pair]} instead of {value}"

@@ -102,6 +102,7 @@ def test_kill_9_at_any_instant_loses_nothing(tmp_path, tell, kills):
         place = tmp_path / f"{model}-{prefetch}"
         argv = settings(model, f"data.prefetch={prefetch}", *tracked(tmp_path / f"project-{lane}"))
         whole = reference(made, argv, place / "reference")
+        assert sorted(step for name, step in whole.metrics if name == "train/loss") == list(range(1, STEPS + 1))
         return chain(made, argv, place, whole, count, rng_for("kills", model, prefetch))
 
     with ThreadPoolExecutor(lanes) as pool:

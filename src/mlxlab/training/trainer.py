@@ -98,8 +98,8 @@ class Trainer:
         for callback in callbacks:
             callback.on_start(run)
         self._set_stop(run)
-        if resume is not None and self._evaluation_due(run) and not run.evaluated:
-            self._finish_step(run, look, callbacks)  # the save came before an evaluation that was due
+        if resume is not None:
+            self._catch_up(run, rate, look, callbacks)
         run.model.train()
         while not run.stop:
             try:
@@ -127,6 +127,15 @@ class Trainer:
         run.optimizer = self.optimizer(rate=rate)
         run.optimizer.init(run.model.trainable_parameters())
         return rate
+
+    def _catch_up(
+        self, run: Run, rate: Rate, look: Callable[[], Evaluation | None], callbacks: Sequence[Callback]
+    ) -> None:
+        """What was due at the step of the checkpoint, and a signal kept from being done."""
+        if run.stop == "done" and run.window.steps:
+            run.log_training(float(rate(mx.array(run.step - 1))))
+        if self._evaluation_due(run) and not run.evaluated:
+            self._finish_step(run, look, callbacks)
 
     def _finish_step(self, run: Run, look: Callable[[], Evaluation | None], callbacks: Sequence[Callback]) -> None:
         if self._evaluation_due(run) and (evaluation := look()) is not None:
