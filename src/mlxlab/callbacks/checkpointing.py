@@ -72,6 +72,7 @@ class Checkpointing:
 
     def _save(self, run: Run) -> None:
         weights, optimizer, state = parts(run)
+        mx.eval(weights, optimizer)  # before the first update the optimizer's are lazy: no other thread can make them
         # Arrays never change in place, so holding them is a snapshot; the rest is copied.
         work = partial(self._write, run.step, weights, optimizer, deepcopy(state), run.best_step, run.signal != 0)
         self.finish()
