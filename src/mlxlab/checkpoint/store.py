@@ -63,6 +63,7 @@ class Store:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CannotCreate(f"{self.folder}: cannot create the checkpoint folder ({error.strerror})") from None
+        self.clean()  # what a save left behind that could not even tidy up
         temporary = self.folder / f".tmp-{step:08d}-{os.getpid()}-{secrets.token_hex(4)}"
         temporary.mkdir(mode=0o700)
         try:
@@ -136,7 +137,7 @@ class Store:
         """A regular checkpoint makes older emergency ones superfluous."""
         steps = self.steps()
         regular = [path for path in steps if not path.name.endswith("-emergency")]
-        newest = step_of(regular[0]) if regular else 0
+        newest = step_of(regular[0]) if regular else -1
         stay = set(regular[: self.keep]) | {path for path in regular if step_of(path) == best_step}
         stay |= {path for path in steps if path not in regular and step_of(path) > newest}
         for path in steps:
