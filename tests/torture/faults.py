@@ -180,16 +180,25 @@ def slow_evaluation(seconds: float) -> None:
 
 
 def stop_in_step(step: int) -> None:
-    """SIGTERM in the midst of an update, and in no other."""
+    """SIGTERM in the midst of this update and of no other; 0 is before the first."""
     from mlxlab.training.run import Run
+    from mlxlab.training.trainer import Trainer
 
-    advance = Run.advance
-
-    def stopped(self: Run, *args: Any) -> None:
-        advance(self, *args)
-        if self.step == step:
+    def stop(run: Run) -> None:
+        if run.step == step:
             os.kill(os.getpid(), signal.SIGTERM)
-            while not self.signal:
+            while not run.signal:
                 time.sleep(0.001)
 
-    Run.advance = stopped  # type: ignore[method-assign]
+    def before(self: Any, run: Run) -> Any:
+        stop(run)
+        return prepare(self, run)
+
+    def during(self: Run, *args: Any) -> None:
+        advance(self, *args)
+        stop(self)
+
+    if step == 0:
+        prepare, Trainer.prepare = Trainer.prepare, before  # type: ignore[method-assign]
+    else:
+        advance, Run.advance = Run.advance, during  # type: ignore[method-assign]

@@ -134,7 +134,7 @@ class Trainer:
         """What was due at the step of the checkpoint, and a signal kept from being done."""
         if run.stop == "done" and run.window.steps:
             run.log_training(float(rate(mx.array(run.step - 1))))
-        if self._evaluation_due(run) and not run.evaluated:
+        if run.step and self._evaluation_due(run) and not run.evaluated:
             self._finish_step(run, look, callbacks)
 
     def _finish_step(self, run: Run, look: Callable[[], Evaluation | None], callbacks: Sequence[Callback]) -> None:
