@@ -31,9 +31,20 @@ ROOMS = {
 }
 OUTSIDE = {  # who may import it
     "hydra": {"config", "sweep", "commands"},
-    "omegaconf": {"config", "sweep", "commands", "experiment"},
+    "omegaconf": {"config", "sweep", "commands", "experiment", "benchmark"},
     "mlflow": {"tracking", "served"},  # inference/served.py is run by MLflow alone
-    "mlx": {"backend", "models", "training", "callbacks", "checkpoint", "inference", "experiment", "commands"},
+    "mlx": {
+        "backend",
+        "models",
+        "training",
+        "callbacks",
+        "checkpoint",
+        "inference",
+        "experiment",
+        "commands",
+        "replay",
+        "benchmark",
+    },
 }
 
 

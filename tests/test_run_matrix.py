@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from processes import but, environment, run
+from processes import ROOT, but, environment, run
 
 SHORT = but("trainer.max_steps=4", "trainer.eval_every=2", "callbacks.checkpointing.every=2", "trainer.log_every=1")
 UNTRACKED = SHORT
@@ -116,3 +116,22 @@ def test_a_resumed_run_goes_on_in_its_folder_and_in_its_run_of_the_store(tmp_pat
     assert len(rows(tmp_path, "select * from runs")) == 1
     steps = [step for (step,) in rows(tmp_path, "select step from metrics where key = 'train/loss' order by step")]
     assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_warning_of_the_data_reaches_the_user_in_every_job_of_a_sweep(tmp_path):
+    table = tmp_path / "rows.csv"
+    row = '{i},{y},3,"Surname{i}, Mr. Name",male,30,0,0,T{i},7.5,,S'
+    head = "PassengerId,Survived,Pclass,Name,Sex,Age,SibSp,Parch,Ticket,Fare,Cabin,Embarked"
+    table.write_text("\n".join([head, *(row.format(i=i, y=i % 2) for i in range(1, 41)), ""]))
+    cache = ROOT / ".cache"
+    before = set(cache.iterdir()) if cache.is_dir() else set()
+    settings = [*UNTRACKED, f"data.source={table}", f"hydra.run.dir={tmp_path}/run"]
+    assert run(*settings).returncode == 0
+    made = [path for path in set(cache.iterdir()) - before if path.is_file()]
+    for path in made:
+        path.write_bytes(b"spoiled")
+    again = run(*settings, "-m", "seed=0,0", f"hydra.sweep.dir={tmp_path}/sweep")
+    for path in made:
+        path.unlink(missing_ok=True)
+    assert made
+    assert "corrupt" in again.stderr

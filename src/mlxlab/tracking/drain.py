@@ -74,11 +74,11 @@ def pending(address: Address) -> str | None:
 
 
 def _register(where: Path, folder: Path) -> None:
-    found = [path for path in folder.glob("journal*.jsonl") if (journal.read_uid(path))]
+    found = [path for path in folder.glob("journal*.jsonl") if (lines.read_uid(path))]
     if not found:
         raise InputMissing(f"{folder} has no {journal.FILE}: no run was tracked there")
     for path in found:
-        spool.register(where, journal.read_uid(path) or "", folder)
+        spool.register(where, lines.read_uid(path) or "", folder)
 
 
 def _carry(syncer: Syncer) -> Iterator[str]:

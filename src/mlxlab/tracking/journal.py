@@ -60,7 +60,7 @@ class Journal:
         self.address = resolve(uri, artifacts, project)
         self.experiment, self.log_models, self.wait = experiment, log_models, wait
         self.folder, self.project = folder.absolute(), project
-        self.uid = read_uid(self.folder / FILE) or uuid.uuid4().hex
+        self.uid = lines.read_uid(self.folder / FILE) or uuid.uuid4().hex
         self.code = PACKAGE / "inference" / "served.py"  # of the logged model
         self._lines: lines.Lines | None = None
         self._keys: dict[str, str] = {}
@@ -204,7 +204,7 @@ class Journal:
 
     def _put_aside(self) -> None:
         """Another run's journal makes room. It stays in the folder: the syncer may not be through with it."""
-        old = read_uid(self.folder / FILE)
+        old = lines.read_uid(self.folder / FILE)
         if not old:
             return
         if lines.has_writer(self.folder / FILE):
@@ -233,15 +233,6 @@ class Journal:
             spool.start_syncer(self.address)
         except OSError:
             return  # said at the start
-
-
-def read_uid(path: Path) -> str | None:
-    """The run whose journal this is; None if there is none."""
-    try:
-        first = next(lines.read(path, limit=1), ({}, 0))[0]
-    except OSError:
-        return None
-    return first.get("start", {}).get("uid")
 
 
 def _number(value: float) -> str:

@@ -144,3 +144,12 @@ def _parse(line: bytes) -> dict[str, Any]:
 
 def _empty(line: bytes) -> bytes:
     return b"{}".ljust(len(line) - 1) + b"\n"
+
+
+def read_uid(path: Path) -> str | None:
+    """The run whose journal this is; None if there is none."""
+    try:
+        first = next(read(path, limit=1), ({}, 0))[0]
+    except OSError:
+        return None
+    return first.get("start", {}).get("uid")

@@ -144,7 +144,8 @@ class Trainer:
             callback.on_step(run)
 
     def _evaluation_due(self, run: Run) -> bool:
-        return run.step % (self.eval_every or len(run.train)) == 0 or run.stop == "done"
+        at_cadence = run.step > 0 and run.step % (self.eval_every or len(run.train)) == 0
+        return at_cadence or run.stop == "done"
 
     def _set_stop(self, run: Run) -> None:
         steps_are_up = run.total_steps is not None and run.step >= run.total_steps
