@@ -213,3 +213,18 @@ def test_a_number_from_the_environment_is_a_number(line, monkeypatch):  # noqa: 
     assert line('trainer.max_steps="${oc.decode:${oc.env:STEPS}}"') == 0
     assert line.runs[0][0].trainer.max_steps == 7
     assert "got ${oc.env:STEPS} (text)" in line.refuses("trainer.max_steps=${oc.env:STEPS}", lines=None)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["trainer.epochs=null"], "the run has no end"),
+        (["trainer.epochs=null", "trainer.max_tokens=100"], "needs the length of the run"),
+        (["model.max_length=16"], "positions for 16"),
+        (["trainer.optimizer.betas=[0.9]"], "a list of exactly 2"),
+        (["trainer.optimizer.betas=[0.9,0.99,0.999]"], "a list of exactly 2"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_only_several_keys_together_get_wrong(line, overrides, said):  # noqa: F811
+    assert said in line.refuses(*overrides)

@@ -211,3 +211,8 @@ def test_one_class_only_has_ratios_of_zero_and_no_auc():
 
 def test_the_norm_is_that_of_all_gradients_together():
     assert global_norm({"a": mx.array([3.0]), "b": [mx.array([[4.0]])]}).item() == pytest.approx(5.0)
+
+
+def test_class_weights_that_do_not_fit_the_task_are_the_users_fault_in_one_line():
+    with pytest.raises(ConfigFault, match="3 weights for 2 classes"):
+        WeightedCrossEntropy([1.0, 2.0, 3.0], 0.0, class_counts=[1, 1])

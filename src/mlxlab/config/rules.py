@@ -14,8 +14,33 @@ def broken(tree: dict[str, Any]) -> Iterator[Finding]:
             message = rule(*values)
             if message:
                 yield Finding(path, message)
+    yield from _endless(tree)
     if _at(tree, "data.folds") is None and _at(tree, "data.fold"):
         yield Finding("data.fold", f"fold {_at(tree, 'data.fold')} of none; set data.folds too")
+
+
+def _endless(tree: dict[str, Any]) -> Iterator[Finding]:
+    """A run must end; a schedule that goes down must know where."""
+    trainer = tree.get("trainer")
+    lengths = ("epochs", "max_steps", "max_tokens")
+    if not isinstance(trainer, dict) or any(key not in trainer for key in lengths):
+        return
+    epochs, steps, tokens = (trainer[key] for key in lengths)
+    if epochs is None and steps is None and tokens is None:
+        yield Finding(
+            "trainer.epochs", "so are max_steps and max_tokens: the run has no end; set one of them"
+        )
+    schedule = str(_at(tree, "trainer.schedule._target_")).rsplit(".", 1)[-1]
+    if epochs is None and steps is None and tokens is not None and schedule in ("cosine", "linear"):
+        yield Finding("trainer.schedule", f"{schedule} needs the length of the run; set trainer.max_steps or use wsd")
+
+
+def _has_positions(longest: Any, positions: Any) -> str | None:
+    return (
+        f"sentences of up to {longest} tokens, but the model has positions for {positions} (model.max_length)"
+        if longest > positions
+        else None
+    )
 
 
 def _divides(heads: Any, width: Any) -> str | None:
@@ -47,6 +72,7 @@ _RULES: tuple[tuple[str, str, Rule], ...] = (
     ("model.num_kv_heads", "model.num_heads", _divides_heads),
     ("trainer.schedule.warmup", "trainer.max_steps", _fits_run),
     ("data.fold", "data.folds", _within),
+    ("data.max_length", "model.max_length", _has_positions),
     ("data.folds", "data.folds", _enough),
 )
 

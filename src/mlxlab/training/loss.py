@@ -10,6 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxlab.bounds import Ge, Lt, NonNegative, Positive
+from mlxlab.errors import ConfigFault
 from mlxlab.training.device import DeviceBatch
 
 
@@ -48,7 +49,7 @@ class WeightedCrossEntropy:
     ) -> None:
         weights = balanced(class_counts) if class_weights == "balanced" else list(class_weights)
         if len(weights) != len(class_counts):
-            raise ValueError(f"{len(weights)} class weights for {len(class_counts)} classes")
+            raise ConfigFault(f"trainer.loss.class_weights: {len(weights)} weights for {len(class_counts)} classes")
         self.class_weights = mx.array(weights, dtype=mx.float32)
         self.label_smoothing = label_smoothing
 
@@ -79,7 +80,7 @@ class Focal:
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> mx.array:
         logits = model(batch.tokens, batch.mask).astype(mx.float32)
         if self.alpha is not None and logits.shape[-1] != 2:
-            raise ValueError(f"focal alpha weighs two classes, the task has {logits.shape[-1]}; use alpha=null")
+            raise ConfigFault(f"trainer.loss.alpha weighs two classes, the task has {logits.shape[-1]}; use null")
         log_p = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
         target = mx.take_along_axis(log_p, batch.targets[..., None], axis=-1).squeeze(-1)
         values = -mx.power(1 - mx.exp(target), self.gamma) * target

@@ -6,13 +6,13 @@ import mlx.core as mx
 import mlx.optimizers as optim
 from mlx.utils import tree_flatten
 
-from mlxlab.bounds import Ge, Lt, NonNegative, Positive
+from mlxlab.bounds import Ge, Lt, MaxLen, MinLen, NonNegative, Positive
 from mlxlab.training.schedule import Rate
 
 
 def adamw(
     weight_decay: NonNegative,
-    betas: list[Annotated[float, Ge(0), Lt(1)]],
+    betas: Annotated[list[Annotated[float, Ge(0), Lt(1)]], MinLen(2), MaxLen(2)],
     eps: Positive,
     *,
     rate: Rate,
