@@ -215,7 +215,10 @@ def fill(folder: Path) -> Path:
 
 
 @needs_root
-@pytest.mark.parametrize("full_at_the_end", [False, True], ids=["room_again", "full_to_the_end"])
+@pytest.mark.parametrize(
+    "full_at_the_end",
+    [pytest.param(False, id="room_again"), pytest.param(True, id="full_to_the_end", marks=pytest.mark.torture)],
+)
 def test_a_disk_that_fills_up_costs_saves_and_nothing_else(shared_nursery, tmp_path, full_at_the_end):
     argv = settings("bert", "trainer.max_steps=40", *tracked(tmp_path / "project"))
     whole = reference(shared_nursery, argv, tmp_path / "reference")
