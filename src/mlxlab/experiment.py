@@ -1,5 +1,6 @@
 """The composition root: builds the parts, fits, reports. The only place that knows every part."""
 
+import hashlib
 import json
 import sys
 from dataclasses import replace
@@ -121,6 +122,7 @@ class _Experiment:
         self.resolved: Any = OmegaConf.to_container(self.cfg, resolve=True)
         facts = {
             "config": self.resolved,
+            "config_hash": hashlib.sha256(json.dumps(self.resolved, sort_keys=True).encode()).hexdigest(),
             "choices": choices(),
             "versions": versions(),
             "data": self.data.fingerprint,

@@ -27,9 +27,7 @@ def _endless(tree: dict[str, Any]) -> Iterator[Finding]:
         return
     epochs, steps, tokens = (trainer[key] for key in lengths)
     if epochs is None and steps is None and tokens is None:
-        yield Finding(
-            "trainer.epochs", "so are max_steps and max_tokens: the run has no end; set one of them"
-        )
+        yield Finding("trainer.epochs", "so are max_steps and max_tokens: the run has no end; set one of them")
     schedule = str(_at(tree, "trainer.schedule._target_")).rsplit(".", 1)[-1]
     if epochs is None and steps is None and tokens is not None and schedule in ("cosine", "linear"):
         yield Finding("trainer.schedule", f"{schedule} needs the length of the run; set trainer.max_steps or use wsd")

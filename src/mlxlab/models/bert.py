@@ -6,7 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxlab.bounds import Positive, Share, Size
-from mlxlab.models.layers import Attention, attention_mask, count_places, draw_weights, feed_forward
+from mlxlab.models.layers import Attention, attention_mask, check_length, count_places, draw_weights, feed_forward
 
 
 def bert(
@@ -144,9 +144,3 @@ class BertBlock(nn.Module):
             return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
         x = self.attention_norm(x + self.dropout(self.attention(x, mask)))
         return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
-
-
-def check_length(tokens: mx.array, longest: int) -> None:
-    """MLX has no bounds checks: a longer row would read garbage."""
-    if tokens.shape[1] > longest:
-        raise ValueError(f"{tokens.shape[1]} tokens in a row, the model has positions for {longest}")

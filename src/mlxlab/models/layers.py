@@ -151,3 +151,9 @@ def draw_weights(model: nn.Module, *, std: float = 0.02, scaled: tuple[str, ...]
             shrunk = path.endswith(tuple(f"{name}.weight" for name in scaled))
             new.append((path, mx.random.normal(leaf.shape, scale=std / math.sqrt(2 * depth) if shrunk else std)))
     model.update(tree_unflatten(new))
+
+
+def check_length(tokens: mx.array, longest: int) -> None:
+    """MLX has no bounds checks: a longer row would read garbage."""
+    if tokens.shape[1] > longest:
+        raise ValueError(f"{tokens.shape[1]} tokens in a row, the model has positions for {longest}")

@@ -6,8 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxlab.bounds import Positive, Share, Size
-from mlxlab.models.bert import check_length
-from mlxlab.models.layers import Attention, attention_mask, count_places, draw_weights, feed_forward
+from mlxlab.models.layers import Attention, attention_mask, check_length, count_places, draw_weights, feed_forward
 
 
 def transformer(
