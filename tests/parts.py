@@ -44,19 +44,27 @@ class Stream:
         self.targets = (self.tokens.sum(axis=1) % 2).astype(np.int32)
         self.batch_size, self.seed, self.shuffled = batch_size, seed, shuffled
         self.epoch = self.index = 0
+        self.waited, self.batch_tokens = 0.0, None
 
-    def __len__(self) -> int:
+    @property
+    def at_start(self) -> bool:
+        return self.index == 0
+
+    @property
+    def count(self) -> int:
         return -(-len(self.targets) // self.batch_size)
 
     def __iter__(self):
         order = np.arange(len(self.targets))
         if self.shuffled:
             order = np.random.default_rng((self.seed, self.epoch)).permutation(order)
-        while self.index < len(self):
+        epoch = self.epoch
+        while self.epoch == epoch:
             rows = order[self.index * self.batch_size : (self.index + 1) * self.batch_size]
             self.index += 1
+            if self.index == self.count:
+                self.epoch, self.index = epoch + 1, 0
             yield self.batch(rows)
-        self.epoch, self.index = self.epoch + 1, 0
 
     def batch(self, rows: np.ndarray) -> Batch:
         tokens = self.tokens[rows]

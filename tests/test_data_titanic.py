@@ -25,7 +25,7 @@ def data(tmp_path_factory):
 def test_the_task_and_the_counts(data):
     assert (data.task.kind, data.task.num_classes, data.task.labels) == ("classification", 2, ("died", "survived"))
     assert data.class_counts == [439, 274]
-    assert (len(data.train), len(data.valid), len(data.test)) == (67, 3, 7)
+    assert (data.train.count, len(data.valid), len(data.test)) == (67, 3, 7)
 
 
 def test_an_epoch_shows_each_training_row_in_three_drawn_sentences(data):

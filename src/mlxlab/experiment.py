@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from mlxlab import backend
+from mlxlab.assembly import new_data, new_model
 from mlxlab.checkpoint.lock import RunLock
 from mlxlab.config import build, check, choices, conf_dir, project_root, typed_overrides
 from mlxlab.config.changes import merge
@@ -56,7 +57,7 @@ class _Experiment:
             self._go_on_from(checkpoint)
         restore = self.folder / "restore"
         tokenizer = restore if checkpoint is not None else self._pretrained()
-        self.data = build(self.cfg.data, seed=self.cfg.seed, cache=self.project / ".cache", pretrained=tokenizer)
+        self.data = new_data(self.cfg, self.project, tokenizer, self.folder)
         if checkpoint is not None:
             checkpoint = self._admitted(checkpoint)
         for line in self.data.sources:
@@ -208,28 +209,6 @@ class _Experiment:
     def _hand_over(self, tracker: "Tracker") -> None:
         tracker.dataset(self.cfg.data._target_.rsplit(".", 1)[-1], self.data.fingerprint, self.data.sources[-1])
         tracker.artifact(self.folder / "restore", "config")
-
-
-def new_model(cfg: Any, data: Any, shape: Path | None = None) -> Any:
-    """The model of a config for a data set, with the weights that the seed draws or that it was pretrained with.
-
-    With `shape`, the `restore` folder of a run, only the shape of the pretrained model is read: weights follow.
-    """
-    import mlx.core as mx
-
-    from mlxlab.models.heads import head_for
-    from mlxlab.models.model import Model
-
-    mx.random.seed(cfg["seed"])
-    task = data.task
-    node = dict(cfg["model"])
-    if shape is not None and node["pretrained"]:
-        node["pretrained"] = str(shape)
-    trunk = build(node, vocab_size=data.tokenizer.vocab_size, weights=shape is None)
-    head = head_for(trunk, kind=task.kind, num_classes=task.num_classes, dropout=cfg["model"]["dropout"])
-    model = Model(trunk, head)
-    mx.eval(model.parameters())
-    return model
 
 
 def versions() -> dict[str, str]:

@@ -68,12 +68,12 @@ def _differs(folder: Path, start: "Checkpoint | None", end: "Checkpoint") -> str
 
 def _replayed(folder: Path, start: "Checkpoint | None", end: "Checkpoint") -> "Run":
     """The run at the step of `end`, trained with its config from the state of `start`."""
-    from mlxlab.experiment import new_model
+    from mlxlab.assembly import new_data, new_model
     from mlxlab.tracking.tracker import NoTracker
     from mlxlab.training.run import Objective, Run
 
     cfg: dict[str, Any] = end.state["facts"]["config"]
-    data = build(cfg["data"], seed=cfg["seed"], cache=project_root() / ".cache", pretrained=folder / "restore")
+    data = new_data(cfg, project_root(), folder / "restore", folder)
     trainer = build(cfg["trainer"], class_counts=data.class_counts)
     run = Run(
         model=new_model(cfg, data, shape=(folder / "restore") if start else None),

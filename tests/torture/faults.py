@@ -153,8 +153,8 @@ def poison(plan: dict[str, Any]) -> None:
     sum_, norm, update = steps.weighted_sum, steps.global_norm, steps.update_if
 
     def loss(*args: Any) -> Any:
-        total, weight = sum_(*args)
-        return (total * float("inf") if due() and what == "loss" else total), weight
+        total, *rest = sum_(*args)
+        return (total * float("inf") if due() and what == "loss" else total), *rest
 
     def gradient(tree: Any) -> Any:
         return norm(tree_map(lambda g: g * float("nan"), tree) if due() and what == "gradient" else tree)

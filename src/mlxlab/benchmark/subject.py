@@ -49,8 +49,7 @@ class _One:
     def __iter__(self) -> Iterator[Batch]:
         return iter(())
 
-    def __len__(self) -> int:
-        return 1
+    epoch, at_start, count, batch_tokens, waited = 0, False, 1, None, 0.0
 
     def state_dict(self) -> dict[str, Any]:
         return {}

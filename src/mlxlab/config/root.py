@@ -11,7 +11,13 @@ Metric = Literal[
     "valid/recall",
     "valid/f1",
     "valid/roc_auc",
+    "valid/perplexity",
+    "valid/bits_per_byte",
 ]
+BY_TASK = {  # what the evaluation of each kind of task gives
+    "classification": ("valid/loss", "valid/accuracy", "valid/precision", "valid/recall", "valid/f1", "valid/roc_auc"),
+    "language_modelling": ("valid/loss", "valid/perplexity", "valid/bits_per_byte"),
+}
 
 TARGET = f"{__name__}.experiment"
 

@@ -11,10 +11,11 @@ class Batch(NamedTuple):
     """B examples of T tokens, as NumPy arrays. Shorter examples are padded on the right."""
 
     tokens: np.ndarray  # (B, T) int32
-    mask: np.ndarray  # (B, T) int32: 0 is padding, k > 0 the number of the document within its row
+    mask: np.ndarray  # (B, T) int32: 0 is padding, k > 0 the document's number in its row; bool: one document a row
     targets: np.ndarray  # (B,) a class per example, or (B, T) a token per place; int32
     weights: np.ndarray  # like targets, float32; 0 is not a target
     ids: np.ndarray  # (B,) int64: which example this is, the same number in every epoch
+    extra: dict[str, np.ndarray] = {}  # whatever else a loss needs, by name: (B, ...)
 
 
 class Batches(Protocol):
@@ -24,8 +25,29 @@ class Batches(Protocol):
         """The rest of the present epoch from the present place; at its end the place is the start of the next epoch."""
         ...
 
-    def __len__(self) -> int:
-        """Batches per epoch."""
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next batch, from 0."""
+        ...
+
+    @property
+    def at_start(self) -> bool:
+        """Is the next batch the first of its epoch?"""
+        ...
+
+    @property
+    def count(self) -> int | None:
+        """Batches per epoch; an estimate where a stream can only guess, None where it cannot."""
+        ...
+
+    @property
+    def batch_tokens(self) -> int | None:
+        """Tokens of a full batch where all are alike, else None."""
+        ...
+
+    @property
+    def waited(self) -> float:
+        """Seconds that training has waited for batches, in all."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -45,3 +67,4 @@ class Task:
     num_classes: int  # for language modelling the size of the vocabulary
     labels: tuple[str, ...] = ()  # names of the classes
     masked: bool = False  # language modelling: guess hidden tokens (True) or the next one (False)
+    token_bytes: tuple[int, ...] = ()  # bytes of UTF-8 by token id, for bits per byte

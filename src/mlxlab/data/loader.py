@@ -20,10 +20,11 @@ class Loader:
     """
 
     def __init__(self, count: int, batch_size: int, order: Order, collate: Collate, fingerprint: str = "") -> None:
-        self.count, self.batch_size = count, batch_size
+        self.examples, self.batch_size = count, batch_size
         self.order, self.collate, self.fingerprint = order, collate, fingerprint
         self.epoch, self.example = 0, 0  # where the next batch starts
-        self.waited = 0.0  # seconds spent making batches, in all
+        self.waited = 0.0
+        self.batch_tokens: int | None = None
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, order = self.epoch, self.order(self.epoch)
@@ -34,11 +35,16 @@ class Loader:
             self.waited += time.perf_counter() - began
             yield batch
 
-    def __len__(self) -> int:
-        return -(-self.count // self.batch_size)
+    @property
+    def at_start(self) -> bool:
+        return self.example == 0
+
+    @property
+    def count(self) -> int:
+        return -(-self.examples // self.batch_size)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "example": self.example, "count": self.count, "data": self.fingerprint}
+        return {"epoch": self.epoch, "example": self.example, "count": self.examples, "data": self.fingerprint}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes to a saved place.
@@ -46,17 +52,17 @@ class Loader:
         Raises:
             DataFault: the place was saved with other data.
         """
-        if (state["count"], state["data"]) != (self.count, self.fingerprint):
-            there, here = f"{state['count']} examples ({state['data']})", f"{self.count} ({self.fingerprint})"
+        if (state["count"], state["data"]) != (self.examples, self.fingerprint):
+            there, here = f"{state['count']} examples ({state['data']})", f"{self.examples} ({self.fingerprint})"
             raise DataFault(f"the saved place is in other data: {there}, here {here}")
-        if state["epoch"] < 0 or not 0 <= state["example"] < self.count:
+        if state["epoch"] < 0 or not 0 <= state["example"] < self.examples:
             raise DataFault(
                 f"the saved place is example {state['example']} of epoch {state['epoch']}, which is not there"
             )
         self.epoch, self.example = state["epoch"], state["example"]
 
     def _move(self, example: int) -> None:
-        if example < self.count:
+        if example < self.examples:
             self.example = example
         else:
             self.epoch, self.example = self.epoch + 1, 0

@@ -4,7 +4,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlxlab.data.batch import Batch, Batches
 
@@ -16,8 +16,8 @@ class Prefetch:
 
     def __init__(self, source: Batches, depth: int) -> None:
         self.source, self.depth = source, depth
-        self.waited = 0.0  # seconds spent waiting for the thread, in all
-        self._state = source.state_dict()
+        self.waited = 0.0
+        self._place = _place_of(source)
         self._worker: _Worker | None = None
 
     def __iter__(self) -> Iterator[Batch]:
@@ -26,7 +26,7 @@ class Prefetch:
         try:
             while True:
                 start = time.perf_counter()
-                batch, self._state, error = worker.take()
+                batch, self._place, error = worker.take()
                 self.waited += time.perf_counter() - start
                 if error is not None:
                     raise error
@@ -37,30 +37,55 @@ class Prefetch:
             if worker is self._worker:
                 self._stop()
 
-    def __len__(self) -> int:
-        return len(self.source)
+    @property
+    def epoch(self) -> int:
+        return self._place.epoch
+
+    @property
+    def at_start(self) -> bool:
+        return self._place.at_start
+
+    @property
+    def count(self) -> int | None:
+        return self.source.count
+
+    @property
+    def batch_tokens(self) -> int | None:
+        return self.source.batch_tokens
 
     def state_dict(self) -> dict[str, Any]:
-        return dict(self._state)
+        return dict(self._place.state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._stop()
         self.source.load_state_dict(state)
-        self._state = self.source.state_dict()
+        self._place = _place_of(self.source)
 
     def _stop(self) -> None:
         """Ends the thread and takes the source back to the batch last handed out."""
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
-            self.source.load_state_dict(self._state)
+            self.source.load_state_dict(self._place.state)
 
 
-Item = tuple[Batch | None, dict[str, Any], BaseException | None]
+class _Place(NamedTuple):
+    """Where a source stands, read in the thread that moves it."""
+
+    state: dict[str, Any]
+    epoch: int
+    at_start: bool
+
+
+def _place_of(source: Batches) -> _Place:
+    return _Place(source.state_dict(), source.epoch, source.at_start)
+
+
+Item = tuple[Batch | None, _Place, BaseException | None]
 
 
 class _Worker:
-    """One thread that fills a bounded queue with (batch, state after it, error); a batch of None ends the epoch."""
+    """One thread that fills a bounded queue with (batch, place after it, error); a batch of None ends the epoch."""
 
     def __init__(self, source: Batches, depth: int) -> None:
         self.items: queue.Queue[Item] = queue.Queue(depth)
@@ -82,15 +107,15 @@ class _Worker:
         self.thread.join()
 
     def _fill(self, source: Batches) -> None:
-        state = source.state_dict()
+        place = _place_of(source)
         try:
             for batch in source:
-                state = source.state_dict()
-                if not self._put((batch, state, None)):
+                place = _place_of(source)
+                if not self._put((batch, place, None)):
                     return
-            self._put((None, state, None))
+            self._put((None, place, None))
         except BaseException as error:  # it is raised again in the thread that takes the batches
-            self._put((None, state, error))
+            self._put((None, place, error))
 
     def _put(self, item: Item) -> bool:
         while not self.unwanted.is_set():

@@ -6,12 +6,20 @@ import mlx.core as mx
 import numpy as np
 
 from mlxlab.data.passenger import Passenger
+from mlxlab.data.row_encoder import RowEncoder
+from mlxlab.errors import Refused
 from mlxlab.inference.restore import Restored
 from mlxlab.training.device import to_device
 
 
 def predict(restored: Restored, rows: Sequence[Passenger], batch_size: int = 64) -> np.ndarray:
-    """(N, C) probabilities of the classes, row by row; does not depend on `batch_size`."""
+    """(N, C) probabilities of the classes, row by row; does not depend on `batch_size`.
+
+    Raises:
+        Refused: the model is a language model.
+    """
+    if not isinstance(restored.encoder, RowEncoder):
+        raise Refused("the run is of a language model, which classifies nothing; scripts/generate.py writes text with it")
     parts = []
     for start in range(0, len(rows), batch_size):
         batch = to_device(restored.encoder.encode_rows(rows[start : start + batch_size]))

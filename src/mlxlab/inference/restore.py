@@ -1,26 +1,35 @@
 """A trained model back from its files: a checkpoint, and what the run wrote into `restore/` beside it."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer import load_path
 from mlxlab.config import build
-from mlxlab.data import row_encoder
-from mlxlab.errors import InputMissing
+from mlxlab.data import row_encoder, text_encoder
+from mlxlab.data.row_encoder import RowEncoder
+from mlxlab.data.text_encoder import TextEncoder
+from mlxlab.errors import DataFault, InputMissing
 from mlxlab.models.heads import head_for
 from mlxlab.models.model import Model
 
 
 @dataclass(frozen=True)
 class Restored:
-    """A model in evaluation mode, the encoder of its inputs, and the config it was trained with."""
+    """A model in evaluation mode, the encoder of its inputs, and the config it was trained with.
+
+    The encoder is a `TextEncoder` of a language model, a `RowEncoder` of a classifier; each has `task` and `tokenizer`.
+    """
 
     model: Model
-    encoder: row_encoder.RowEncoder
+    encoder: RowEncoder | TextEncoder
     config: dict[str, Any]
+    checkpoint: Checkpoint
+    facts: Path  # the `restore` folder: config.yaml, tokenizer.json, data.json
 
 
 def restore(folder: Path, checkpoint: Path | None = None) -> Restored:
@@ -37,7 +46,7 @@ def restore(folder: Path, checkpoint: Path | None = None) -> Restored:
     if not (facts / "config.yaml").is_file():
         raise InputMissing(f"{folder}: no run folder (restore/config.yaml is not there)")
     config = yaml.safe_load((facts / "config.yaml").read_text())
-    encoder = row_encoder.restore(facts)
+    encoder = restore_encoder(facts)
     # Weights of others were only where training began; of their folder the run keeps the shape.
     node = config["model"] | ({"pretrained": str(facts)} if config["model"]["pretrained"] else {})
     trunk = build(node, vocab_size=encoder.tokenizer.vocab_size, weights=False)
@@ -48,4 +57,16 @@ def restore(folder: Path, checkpoint: Path | None = None) -> Restored:
     found = load_path(checkpoint or folder / "checkpoints" / "best")
     model.load_weights(list(found.weights.items()))
     model.eval()
-    return Restored(model, encoder, config)
+    return Restored(model, encoder, config, found, facts)
+
+
+def restore_encoder(facts: Path) -> RowEncoder | TextEncoder:
+    """What turns inputs into batches, by the format that data.json names."""
+    path = facts / "data.json"
+    try:
+        kind = str(json.loads(path.read_text(encoding="utf-8"))["format"])
+    except OSError as error:
+        raise InputMissing(f"{path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataFault(f"{path}:1:1: is damaged ({type(error).__name__}: {str(error)[:100]})") from None
+    return text_encoder.restore(facts) if kind == text_encoder.FORMAT else row_encoder.restore(facts)

@@ -41,7 +41,8 @@ def evaluate(
 ) -> Evaluation | None:
     """Evaluates on at most `limit` batches; None if `interrupted` said so between two of them."""
     classify = task.kind == "classification"
-    total = weight = 0.0
+    total = weight = read = 0.0
+    token_bytes = np.array(task.token_bytes, np.float64)
     seen: list[tuple[np.ndarray, ...]] = []
     with evaluation_mode(model):
         for batch in islice(batches, limit):
@@ -50,12 +51,15 @@ def evaluate(
             logits, values = _forward(model, to_device(batch))
             total += float((np.array(values, np.float64) * batch.weights).sum())
             weight += float(batch.weights.sum())
+            if len(token_bytes):
+                read += float((token_bytes[batch.targets] * batch.weights).sum())
             if classify:
                 real = batch.weights > 0
                 seen.append((batch.ids[real], batch.targets[real], np.array(mx.softmax(logits, axis=-1))[real]))
     loss = total / max(weight, 1e-9)
     if not classify:
-        return Evaluation({"loss": loss, "perplexity": math.exp(min(loss, 700.0))})
+        metrics = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+        return Evaluation(metrics | ({"bits_per_byte": total / math.log(2) / read} if read else {}))
     ids, targets, probabilities = (np.concatenate(parts) for parts in zip(*seen, strict=True))
     return Evaluation({"loss": loss, **classification_metrics(probabilities, targets)}, ids, targets, probabilities)
 

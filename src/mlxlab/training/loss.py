@@ -4,7 +4,7 @@ Nothing is averaged here. The step sums the values by `batch.weights` and divide
 batches and several processes are exact.
 """
 
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, NamedTuple, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -14,8 +14,15 @@ from mlxlab.errors import ConfigFault
 from mlxlab.training.device import DeviceBatch
 
 
+class Parts(NamedTuple):
+    """A loss and what it is made of, by name: all shaped like `batch.targets`."""
+
+    values: mx.array
+    parts: dict[str, mx.array]
+
+
 class Loss(Protocol):
-    def __call__(self, model: nn.Module, batch: DeviceBatch) -> mx.array: ...
+    def __call__(self, model: nn.Module, batch: DeviceBatch) -> "mx.array | Parts": ...
 
 
 class CrossEntropy:

@@ -47,6 +47,7 @@ class Window:
     weight: float = 0.0
     norm: float = 0.0
     steps: int = 0
+    parts: dict[str, float] = field(default_factory=dict)  # of the loss, by name
 
 
 @dataclass
@@ -80,6 +81,8 @@ class Run:
     metrics: dict[str, float] = field(default_factory=dict)
     best_metrics: dict[str, float] = field(default_factory=dict)
     best_confusion: list[list[int]] = field(default_factory=list)  # of a classification: rows are the true classes
+    batch: Batch | None = None  # of the present step
+    rows: dict[str, mx.array] = field(default_factory=dict)  # by name (B,): sums over the targets of each of its rows
     stop: str = ""
     signal: int = 0  # the number of the signal that asked to stop
     rollbacks: int = 0
@@ -88,7 +91,7 @@ class Run:
     started: float = field(default_factory=time.monotonic)
     clock: tuple[float, int, int] = (0.0, 0, 0)  # time, step and tokens at the last log line
 
-    def advance(self, batch: Batch, metrics: dict[str, mx.array]) -> None:
+    def advance(self, batch: Batch, metrics: dict[str, Any]) -> None:
         """Counts one update; raises Diverged after `max_skips` skipped ones in a row.
 
         At once, not at the next log line: where a run rolls back must not depend on when it logs or saves.
@@ -97,10 +100,13 @@ class Run:
         self.examples += len(batch.ids)
         self.tokens += int(np.count_nonzero(batch.mask))
         self.evaluation = None
+        self.batch, self.rows = batch, metrics.get("rows", {})
         loss, weight, norm, skipped = (float(metrics[k]) for k in ("loss", "weight", "norm", "skipped"))
         if not skipped:
             w = self.window
             w.loss, w.weight, w.norm, w.steps = w.loss + loss, w.weight + weight, w.norm + norm, w.steps + 1
+            for name in self.rows.keys() - {"loss", "weight"}:
+                w.parts[name] = w.parts.get(name, 0.0) + float(self.rows[name].sum())
         self.skipped += int(skipped)
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
         if self.skipped_in_a_row >= self.max_skips:
@@ -128,10 +134,11 @@ class Run:
         now, (since, step, tokens) = time.monotonic(), self.clock
         self.clock = (now, self.step, self.tokens)
         seconds = max(now - (since or self.started), 1e-9)
-        waited = {"data/wait_seconds": self.train.waited} if hasattr(self.train, "waited") else {}
+        parts = {f"train/{name}": value / max(w.weight, 1e-9) for name, value in sorted(w.parts.items())}
         self.log(
-            waited
+            parts
             | {
+                "data/wait_seconds": self.train.waited,
                 "train/loss": w.loss / max(w.weight, 1e-9) if w.steps else float("nan"),
                 "train/grad_norm": w.norm / w.steps if w.steps else float("nan"),
                 "train/learning_rate": rate,

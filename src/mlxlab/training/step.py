@@ -1,6 +1,6 @@
 """Steps: one batch becomes one optimizer update."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -9,14 +9,14 @@ from mlx.utils import tree_map
 
 from mlxlab.bounds import Positive
 from mlxlab.training.device import DeviceBatch
-from mlxlab.training.loss import Loss
+from mlxlab.training.loss import Loss, Parts
 from mlxlab.training.optimizer import fill, flat
 
 
 class Step(Protocol):
-    """Returns lazy scalars: `loss` (sum over targets), `weight`, `norm` (before clipping), `skipped` (0 or 1)."""
+    """Returns `loss` (sum over targets), `weight`, `norm` (before clipping), `skipped` (0 or 1), and `rows`."""
 
-    def __call__(self, batch: DeviceBatch) -> dict[str, mx.array]: ...
+    def __call__(self, batch: DeviceBatch) -> dict[str, Any]: ...
 
 
 class Plain:
@@ -32,23 +32,34 @@ class Plain:
         self.optimizer = optimizer
         self.gradient = nn.value_and_grad(model, lambda batch: weighted_sum(loss, model, batch))
 
-    def __call__(self, batch: DeviceBatch) -> dict[str, mx.array]:
-        (total, weight), gradients = self.gradient(batch)
+    def __call__(self, batch: DeviceBatch) -> dict[str, Any]:
+        (total, weight, rows), gradients = self.gradient(batch)
         scale = 1 / mx.maximum(weight, 1e-9)
         norm = scale * global_norm(gradients)
         if self.clip is not None:
             scale = scale * mx.minimum(self.clip / (norm + 1e-12), 1.0)
         finite = mx.isfinite(total) & mx.isfinite(norm)
         update_if(finite, self.model, self.optimizer, tree_map(lambda g: g * scale, gradients))
-        mx.eval(total, weight, norm, finite, self.model.parameters(), self.optimizer.state)
-        return {"loss": total, "weight": weight, "norm": norm, "skipped": 1 - finite.astype(mx.int32)}
+        mx.eval(total, weight, rows, norm, finite, self.model.parameters(), self.optimizer.state)
+        return {"loss": total, "weight": weight, "rows": rows, "norm": norm, "skipped": 1 - finite.astype(mx.int32)}
 
 
-def weighted_sum(loss: Loss, model: nn.Module, batch: DeviceBatch) -> tuple[mx.array, mx.array]:
-    """The sum of the loss over all targets, and the weight to divide it by."""
+Rows = dict[str, mx.array]  # by name (B,): the sum over the targets of each row
+
+
+def weighted_sum(loss: Loss, model: nn.Module, batch: DeviceBatch) -> tuple[mx.array, mx.array, Rows]:
+    """The sum of the loss over all targets, the weight to divide it by, and sums by row: loss, weight, each part."""
     values = loss(model, batch)
+    parts = values.parts if isinstance(values, Parts) else {}
+    values = values.values if isinstance(values, Parts) else values
+    rows = {name: _row_sums(part, batch.weights) for name, part in {"loss": values, **parts}.items()}
+    weights = batch.weights.reshape(len(batch.weights), -1).sum(axis=1)
+    return rows["loss"].sum(), batch.weights.sum(), rows | {"weight": weights}
+
+
+def _row_sums(values: mx.array, weights: mx.array) -> mx.array:
     # A target of weight 0 may have any loss, NaN too: it must not reach the sum.
-    return mx.where(batch.weights > 0, values * batch.weights, 0).sum(), batch.weights.sum()
+    return mx.where(weights > 0, values * weights, 0).reshape(len(values), -1).sum(axis=1)
 
 
 def global_norm(tree: dict) -> mx.array:

@@ -121,12 +121,21 @@ class Trainer:
 
     def prepare(self, run: Run) -> Rate:
         """Gives the run its length and its optimizer, initialised for every weight."""
-        lengths = [self.epochs * len(run.train)] if self.epochs is not None else []
-        run.total_steps = min(lengths + ([self.max_steps] if self.max_steps is not None else []), default=None)
+        run.total_steps = self._planned_steps(run)
         rate = self.schedule(peak=self.learning_rate, steps=run.total_steps)
         run.optimizer = self.optimizer(rate=rate)
         run.optimizer.init(run.model.trainable_parameters())
         return rate
+
+    def _planned_steps(self, run: Run) -> int | None:
+        """Updates until the first of the limits; None where no limit can be told in updates."""
+        data = run.train
+        lengths = [self.max_steps] if self.max_steps is not None else []
+        if self.epochs is not None and data.count is not None:
+            lengths.append(self.epochs * data.count)
+        if self.max_tokens is not None and data.batch_tokens is not None:
+            lengths.append(-(-self.max_tokens // data.batch_tokens))
+        return min(lengths, default=None)
 
     def _catch_up(
         self, run: Run, rate: Rate, look: Callable[[], Evaluation | None], callbacks: Sequence[Callback]
@@ -144,12 +153,16 @@ class Trainer:
             callback.on_step(run)
 
     def _evaluation_due(self, run: Run) -> bool:
-        at_cadence = run.step > 0 and run.step % (self.eval_every or len(run.train)) == 0
-        return at_cadence or run.stop == "done"
+        at_cadence = run.step % self.eval_every == 0 if self.eval_every else run.train.at_start
+        return (run.step > 0 and at_cadence) or run.stop == "done"
 
     def _set_stop(self, run: Run) -> None:
-        steps_are_up = run.total_steps is not None and run.step >= run.total_steps
-        if not run.stop and (steps_are_up or (self.max_tokens is not None and run.tokens >= self.max_tokens)):
+        limits = (
+            (self.max_steps, run.step),
+            (self.epochs, run.train.epoch),
+            (self.max_tokens, run.tokens),
+        )
+        if not run.stop and any(limit is not None and reached >= limit for limit, reached in limits):
             run.stop = "done"
 
 
