@@ -28,6 +28,8 @@ class Evaluation:
     @property
     def confusion(self) -> np.ndarray:
         """(C, C) counts: rows are the true classes. Empty where nothing was classified."""
+        if not len(self.targets):
+            return np.zeros((0, 0), np.int64)
         return confusion_matrix(self.probabilities.argmax(axis=1), self.targets, self.probabilities.shape[1])
 
 
