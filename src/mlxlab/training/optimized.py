@@ -1,0 +1,111 @@
+"""The optimized step: micro-batches, low precision, activations computed again; the same update as the plain step."""
+
+import sys
+from typing import Any, Literal
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+from mlx.utils import tree_map
+
+from mlxlab.bounds import Positive, Size
+from mlxlab.training.device import DeviceBatch
+from mlxlab.training.gradient import gradient_of
+from mlxlab.training.loss import Loss
+from mlxlab.training.step import global_norm, update_if
+
+DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16}
+
+
+class Optimized:
+    """Forward, backward, clip, update, in as little memory and time as there is.
+
+    Losses and gradients of the parts are summed, and divided once by the weight of all of them: cutting a batch changes
+    nothing but the rounding.
+
+    Args:
+        clip: greatest global norm of the gradient; null does not clip. The norm is logged before clipping.
+        accumulate: parts that a batch is cut into, one after the other in memory; their update is that of the batch.
+        checkpoint_layers: keep only what enters each layer and compute the rest again: less memory, a third slower.
+        dtype: of the forward and backward pass; weights, loss, norms and optimizer stay float32.
+        force_dtype: bfloat16 also where products in it are slower than in float32 (Linux without a GPU).
+    """
+
+    def __init__(
+        self,
+        clip: Positive | None,
+        accumulate: Size,
+        checkpoint_layers: bool,
+        dtype: Literal["float32", "bfloat16"],
+        force_dtype: bool,
+        *,
+        model: nn.Module,
+        loss: Loss,
+        optimizer: optim.Optimizer,
+    ) -> None:
+        self.clip, self.accumulate = clip, accumulate
+        self.model, self.optimizer = model, optimizer
+        chosen = DTYPES[_usable(dtype, force_dtype)]
+        self.gradient = gradient_of(model, loss, dtype=chosen, checkpoint_layers=checkpoint_layers)
+
+    def __call__(self, batch: DeviceBatch) -> dict[str, Any]:
+        first, *others = split(batch, self.accumulate)
+        if not others:
+            metrics = self.whole(first)
+        else:
+            total, rows = self.part(first)
+            mx.eval(total, rows)
+            seen = [rows]
+            for part in others:
+                # Evaluated part by part: the graph of all of them would hold the activations of all of them.
+                total, rows = self.further_part(total, part)
+                mx.eval(total, rows)
+                seen.append(rows)
+            metrics = self.finish(total) | {"rows": {k: mx.concatenate([r[k] for r in seen]) for k in seen[0]}}
+        mx.eval(metrics, self.model.parameters(), self.optimizer.state)
+        return metrics
+
+    def whole(self, batch: DeviceBatch) -> dict[str, Any]:
+        """The update of a batch that is not cut."""
+        total, rows = self.part(batch)
+        return self.finish(total) | {"rows": rows}
+
+    def part(self, batch: DeviceBatch) -> tuple[dict[str, Any], dict[str, mx.array]]:
+        """Sums over the targets of one part (loss, weight, gradients), and over those of each row."""
+        (loss, weight, rows), gradients = self.gradient(batch)
+        return {"loss": loss, "weight": weight, "gradients": gradients}, rows
+
+    def further_part(self, total: dict[str, Any], batch: DeviceBatch) -> tuple[dict[str, Any], dict[str, mx.array]]:
+        """The same, added to the sums of the parts before."""
+        new, rows = self.part(batch)
+        return tree_map(lambda a, b: a + b, total, new), rows
+
+    def finish(self, total: dict[str, Any]) -> dict[str, Any]:
+        """One update by the sums of all parts."""
+        scale = 1 / mx.maximum(total["weight"], 1e-9)
+        norm = scale * global_norm(total["gradients"])
+        if self.clip is not None:
+            scale = scale * mx.minimum(self.clip / (norm + 1e-12), 1.0)
+        finite = mx.isfinite(total["loss"]) & mx.isfinite(norm)
+        update_if(finite, self.model, self.optimizer, tree_map(lambda g: g * scale, total["gradients"]))
+        skipped = 1 - finite.astype(mx.int32)
+        return {"loss": total["loss"], "weight": total["weight"], "norm": norm, "skipped": skipped}
+
+
+def split(batch: DeviceBatch, parts: int) -> list[DeviceBatch]:
+    """At most `parts` batches of as many rows each, the last with what is left; a short batch makes smaller parts."""
+    rows = len(batch.ids)
+    size = -(-rows // parts)
+    return [tree_map(lambda x: x[start : start + size], batch) for start in range(0, rows, size)]
+
+
+def _usable(dtype: str, forced: bool) -> str:
+    """bfloat16 products bypass the BLAS on Linux CPU, and are some 15 times slower than those of float32."""
+    if dtype == "float32" or forced or sys.platform != "linux" or mx.default_device() != mx.Device(mx.cpu):
+        return dtype
+    print(
+        "trainer.step.dtype=bfloat16: slower than float32 on a Linux CPU, where its products bypass the BLAS;"
+        " computing in float32 (trainer.step.force_dtype=true insists)",
+        file=sys.stderr,
+    )
+    return "float32"
