@@ -96,7 +96,11 @@ def split(batch: DeviceBatch, parts: int) -> list[DeviceBatch]:
     """At most `parts` batches of as many rows each, the last with what is left; a short batch makes smaller parts."""
     rows = len(batch.ids)
     size = -(-rows // parts)
-    return [tree_map(lambda x: x[start : start + size], batch) for start in range(0, rows, size)]
+    return [_rows(batch, start, start + size) for start in range(0, rows, size)]
+
+
+def _rows(batch: DeviceBatch, start: int, end: int) -> DeviceBatch:
+    return tree_map(lambda array: array[start:end], batch)
 
 
 def _usable(dtype: str, forced: bool) -> str:

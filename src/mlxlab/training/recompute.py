@@ -10,7 +10,7 @@ import mlx.nn as nn
 
 @contextmanager
 def recomputed(model: nn.Module, wanted: bool) -> Iterator[None]:
-    """Inside, if `wanted`, the layers of every list called `layers` are checkpointed; the weights must be set before."""
+    """Inside, if `wanted`, the layers of every list called `layers` are checkpointed. Set their weights before."""
     lists = [module for module in model.modules() if isinstance(module.get("layers"), list)] if wanted else []
     before = [module["layers"] for module in lists]
     for module, layers in zip(lists, before, strict=True):
@@ -29,16 +29,18 @@ def _again(layer: nn.Module) -> Callable[..., mx.array]:
     the random state of the first time, and leaves the state as it found it.
     """
 
+    random: Any = mx.random.state
+
     def call(x: mx.array, *rest: Any) -> mx.array:
-        start, first = mx.array(mx.random.state[0]), [True]
+        start, first = mx.array(random[0]), [True]
 
         def inside(weights: dict, x: mx.array) -> mx.array:
-            now = mx.array(mx.random.state[0])
-            mx.random.state[0][:] = start
+            now = mx.array(random[0])
+            random[0][:] = start
             layer.update(weights)
             out = layer(x, *rest)
             if not first:
-                mx.random.state[0][:] = now
+                random[0][:] = now
             first.clear()
             return out
 
