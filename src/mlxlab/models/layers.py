@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
+
+if TYPE_CHECKING:
+    from mlxlab.models.cache import Past
 
 ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {"relu": nn.relu, "gelu": nn.gelu, "silu": nn.silu}
 NEVER = -1e9  # added to what shall not count; infinity would make NaN of a row of nothing but padding
@@ -33,14 +36,17 @@ class Attention(nn.Module):
         self.drops = dropout > 0
         self.rope_base = rope_base
 
-    def __call__(self, x: mx.array, mask: mx.array | str) -> mx.array:
-        """(B, T, D) -> (B, T, D); `mask` is that of `attention_mask`."""
+    def __call__(self, x: mx.array, mask: mx.array | str, past: "Past | None" = None) -> mx.array:
+        """(B, T, D) -> (B, T, D); `mask` is that of `attention_mask`, or with `past` that of its cache."""
         B, T, D = x.shape
         q, k, v = (
             layer(x).reshape(B, T, -1, self.head).transpose(0, 2, 1, 3) for layer in (self.query, self.key, self.value)
         )  # (B, H, T, D / H), with fewer heads for k and v if so wanted
         if self.rope_base is not None:
-            q, k = rotate(q, self.rope_base), rotate(k, self.rope_base)
+            offset = 0 if past is None else past.cache.offset
+            q, k = rotate(q, self.rope_base, offset), rotate(k, self.rope_base, offset)
+        if past is not None:
+            k, v = past.extend(k, v)
         x = self._mix(q, k, v, mask)
         return self.out(x.transpose(0, 2, 1, 3).reshape(B, T, D))
 
@@ -66,9 +72,12 @@ def check_heads(width: int, num_heads: int, num_kv_heads: int, *, rotary: bool) 
         raise ValueError(f"rotary positions turn pairs: heads of {width // num_heads} numbers have one too many")
 
 
-def rotate(x: mx.array, base: float) -> mx.array:
-    """Rotary positions (Su et al. 2021) on (B, H, T, D / H): norms stay, q.k depends on the distance only."""
-    return mx.fast.rope(x, x.shape[-1], traditional=False, base=base, scale=1.0, offset=0)
+def rotate(x: mx.array, base: float, offset: int | mx.array = 0) -> mx.array:
+    """Rotary positions (Su et al. 2021) on (B, H, T, D / H): norms stay, q.k depends on the distance only.
+
+    The first place is number `offset`, which may be (B,) numbers.
+    """
+    return mx.fast.rope(x, x.shape[-1], traditional=False, base=base, scale=1.0, offset=offset)
 
 
 def attention_mask(mask: mx.array, *, causal: bool, dtype: mx.Dtype) -> mx.array | str:

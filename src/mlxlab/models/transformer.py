@@ -6,6 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxlab.bounds import Positive, Share, Size
+from mlxlab.models.cache import Cache, Past
 from mlxlab.models.layers import Attention, attention_mask, check_length, count_places, draw_weights, feed_forward
 
 
@@ -112,6 +113,17 @@ class Transformer(nn.Module):
             x = layer(x, allowed)
         return self.norm(x)
 
+    def extend(self, tokens: mx.array, cache: Cache) -> mx.array:
+        """The states of further tokens (B, T), each seeing what the cache holds of its row; it then holds them too."""
+        x = self.embedding(tokens)
+        if "position_embedding" in self:
+            x = x + self.position_embedding(cache.places(tokens.shape[1], self.max_length))
+        allowed = cache.mask(tokens.shape[1], x.dtype)
+        for layer, past in zip(self.layers, cache.layers, strict=True):
+            x = layer(x, allowed, past)
+        cache.length += tokens.shape[1]
+        return self.norm(x)  # (B, T, D)
+
     def pool(self, x: mx.array, mask: mx.array) -> mx.array:
         """The state of the last real token of each row: (B, D)."""
         places = mx.arange(x.shape[1])
@@ -139,8 +151,8 @@ class DecoderBlock(nn.Module):
         self.feed_forward = feed_forward(mlp, width, hidden, bias=False)
         self.dropout = nn.Dropout(dropout)
 
-    def __call__(self, x: mx.array, mask: mx.array | str) -> mx.array:
-        x = x + self.dropout(self.attention(self.attention_norm(x), mask))
+    def __call__(self, x: mx.array, mask: mx.array | str, past: Past | None = None) -> mx.array:
+        x = x + self.dropout(self.attention(self.attention_norm(x), mask, past))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
 

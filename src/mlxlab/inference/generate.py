@@ -1,0 +1,182 @@
+"""A language model continues texts: token by token, each computed once, many rows together."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import mlx.core as mx
+import numpy as np
+
+from mlxlab.bounds import Ge, Le, Seed, Size
+from mlxlab.data.tokenizer import Tokenizer
+from mlxlab.errors import ConfigFault
+from mlxlab.inference.sampling import Sampling
+from mlxlab.inference.text_stream import TextStream
+from mlxlab.models.cache import Cache
+from mlxlab.models.heads import Classifier
+from mlxlab.models.model import Model
+
+End = Literal["", "end token", "stop", "length"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is wanted besides the prompts.
+
+    Args:
+        max_tokens: new tokens at most.
+        stop: texts at which it ends; they are not part of the result.
+        seed: the same seed gives the same text.
+        context: tokens that the model sees at most; null is what it was trained on.
+        batch_size: prompts continued together; the text does not depend on it.
+    """
+
+    max_tokens: Size = 100
+    stop: list[str] = field(default_factory=list)
+    seed: Seed = 0
+    context: Annotated[int, Ge(2), Le(10**9)] | None = None
+    batch_size: Size = 8
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Further text of one row; `end` says why it is the last of that row."""
+
+    row: int
+    text: str
+    end: End = ""
+
+
+def generate(
+    model: Model,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    request: Request,
+) -> Iterator[Piece]:
+    """Continues each prompt (ids of tokens, at least one), `batch_size` of them at a time, in pieces as they come.
+
+    A row's draws depend on the seed, its number and its place alone. When the window of `context` tokens is full, the
+    older half is forgotten.
+
+    Raises:
+        ConfigFault: the model cannot generate, or has no positions for such a context.
+    """
+    check_generates(model)
+    context = context_of(model, request.context)
+    for first in range(0, len(prompts), request.batch_size):
+        rows = [
+            _Row(first + i, list(prompt), TextStream(tokenizer, request.stop))
+            for i, prompt in enumerate(prompts[first : first + request.batch_size])
+        ]
+        yield from _continue(model, tokenizer, rows, sampling, request, context)
+
+
+def check_generates(model: Model) -> None:
+    """ConfigFault unless it is a causal language model."""
+    if isinstance(model.head, Classifier):
+        raise ConfigFault("the model is a classifier and cannot generate; scripts/predict.py gives its classes")
+    if not model.trunk.causal:
+        raise ConfigFault(
+            "the model is a masked one, which sees both sides of a gap, and cannot generate; train model=transformer"
+        )
+
+
+def context_of(model: Model, wanted: int | None) -> int:
+    """Tokens that the model sees at most.
+
+    Raises:
+        ConfigFault: it has learned fewer positions.
+    """
+    longest = model.trunk.max_length
+    if wanted is not None and wanted > longest and "position_embedding" in model.trunk:
+        raise ConfigFault(f"context={wanted}: the model has positions for {longest}")
+    return wanted or longest
+
+
+def slide(start: int, length: int, context: int) -> int:
+    """Where the window of a text of `length` tokens begins: as before, or if that is too long half a window back."""
+    return start if length - start <= context else length - context // 2
+
+
+@dataclass
+class _Row:
+    """One text: its tokens, and where the window begins that the model sees."""
+
+    number: int
+    tokens: list[int]
+    text: TextStream
+    start: int = 0
+    made: int = 0
+    end: End = ""
+
+    def draw(self, logits: np.ndarray, sampling: Sampling, seed: int) -> int:
+        chance = np.random.default_rng((seed, self.number, self.made)).random() if sampling.temperature else 0.0
+        seen = np.unique(self.tokens) if sampling.repetition_penalty != 1 else np.zeros(0, np.int64)
+        return sampling.draw(logits, seen, chance)
+
+    def take(self, token: int, end_token: int | None, most: int) -> Piece | None:
+        """The token is the next one; returns what there is to say."""
+        self.made += 1
+        self.tokens.append(token)
+        text = "" if token == end_token else self.text.push(token)
+        if token == end_token:
+            self.end = "end token"
+        elif self.text.ended:
+            self.end = "stop"
+        elif self.made == most:
+            self.end = "length"
+        if self.end:
+            text += self.text.finish()
+            self.end = "stop" if self.text.ended else self.end
+        return Piece(self.number, text, self.end) if text or self.end else None
+
+
+def _continue(
+    model: Model, tokenizer: Tokenizer, rows: list[_Row], sampling: Sampling, request: Request, context: int
+) -> Iterator[Piece]:
+    window = _Window(model, rows, context)
+    while window.rows:
+        logits = window.logits()
+        for row, scores in zip(window.rows, logits, strict=True):
+            piece = row.take(row.draw(scores, sampling, request.seed), tokenizer.eos_id, request.max_tokens)
+            if piece is not None:
+                yield piece
+        window.drop_ended()
+
+
+class _Window:
+    """The rows that go on, and the model's memory of what it sees of each."""
+
+    def __init__(self, model: Model, rows: list[_Row], context: int) -> None:
+        self.model, self.rows, self.context = model, rows, context
+        self.cache: Cache | None = None
+        for row in rows:
+            row.start = max(0, len(row.tokens) - context)
+
+    def logits(self) -> np.ndarray:
+        """(B, V) float32: of the next token of each row."""
+        starts = [slide(row.start, len(row.tokens), self.context) for row in self.rows]
+        if self.cache is None or starts != [row.start for row in self.rows]:
+            tokens = self._from_the_start(starts)
+        else:
+            tokens = mx.array([row.tokens[-1:] for row in self.rows])
+        assert self.cache is not None
+        states = self.model.trunk.extend(tokens, self.cache)[:, -1:]
+        return np.array(self.model.head(states, self.model.trunk.embedding)[:, 0].astype(mx.float32))
+
+    def drop_ended(self) -> None:
+        going = [i for i, row in enumerate(self.rows) if not row.end]
+        if len(going) < len(self.rows):
+            self.rows = [self.rows[i] for i in going]
+            if self.cache is not None and going:
+                self.cache.keep(going)
+
+    def _from_the_start(self, starts: list[int]) -> mx.array:
+        """The whole windows, padded on the left, for an empty cache."""
+        for row, start in zip(self.rows, starts, strict=True):
+            row.start = start
+        seen = [row.tokens[row.start :] for row in self.rows]
+        longest = max(map(len, seen))
+        self.cache = Cache(len(self.model.trunk.layers), [longest - len(tokens) for tokens in seen])
+        return mx.array([[0] * (longest - len(tokens)) + tokens for tokens in seen])

@@ -1,0 +1,92 @@
+"""The law of every option of sampling, on logits small enough to see through."""
+
+import numpy as np
+import pytest
+
+from mlxlab.errors import DataFault
+from mlxlab.inference.sampling import PRESETS, Sampling
+
+SHARES = np.array([0.05, 0.4, 0.1, 0.2, 0.25])  # by falling share: tokens 1, 4, 3, 2, 0
+LOGITS = np.log(SHARES).astype(np.float32)
+NOTHING = np.zeros(0, np.int64)
+ALL = {"temperature": 1.0, "top_k": 0}
+
+
+def distribution(logits=LOGITS, seen=NOTHING, **options):
+    found = np.zeros(len(logits))
+    tokens, shares = Sampling(**(ALL | options)).candidates(logits, seen)
+    found[tokens] = shares
+    return found
+
+
+def test_without_options_it_is_the_softmax():
+    np.testing.assert_allclose(distribution(), SHARES, rtol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.5, 2.0])
+def test_temperature_is_a_power_of_the_probabilities(temperature):
+    power = SHARES ** (1 / temperature)
+    np.testing.assert_allclose(distribution(temperature=temperature), power / power.sum(), rtol=1e-5)
+
+
+def test_top_k_keeps_the_k_most_probable():
+    np.testing.assert_allclose(distribution(top_k=2), np.array([0, 0.4, 0, 0, 0.25]) / 0.65, rtol=1e-6)
+    np.testing.assert_allclose(distribution(top_k=99), SHARES, rtol=1e-6)
+
+
+def test_top_p_keeps_the_fewest_that_reach_the_share():
+    np.testing.assert_allclose(distribution(top_p=0.6), np.array([0, 0.4, 0, 0, 0.25]) / 0.65, rtol=1e-6)
+    np.testing.assert_allclose(distribution(top_p=0.7), np.array([0, 0.4, 0, 0.2, 0.25]) / 0.85, rtol=1e-6)
+    np.testing.assert_allclose(distribution(top_p=0.4 - 1e-6), np.array([0, 1, 0, 0, 0]))
+
+
+def test_min_p_is_a_share_of_the_greatest():
+    np.testing.assert_allclose(distribution(min_p=0.3), np.array([0, 0.4, 0, 0.2, 0.25]) / 0.85, rtol=1e-6)
+    np.testing.assert_allclose(distribution(min_p=0.99), np.array([0, 1, 0, 0, 0]))
+
+
+def test_repetition_penalty_divides_positive_logits_and_multiplies_negative_ones():
+    logits = np.array([2.0, -1.0, 0.5, 0.0], np.float32)
+    wanted = np.exp([1.0, -2.0, 0.5, 0.0])
+    np.testing.assert_allclose(
+        distribution(logits, seen=np.array([0, 1]), repetition_penalty=2.0), wanted / wanted.sum(), rtol=1e-6
+    )
+
+
+def test_each_narrows_what_the_one_before_left():
+    """Of the three left by top_k the first has 0.4 / 0.85: it alone reaches 0.45."""
+    np.testing.assert_allclose(distribution(top_p=0.45), np.array([0, 0.4, 0, 0, 0.25]) / 0.65, rtol=1e-6)
+    np.testing.assert_allclose(distribution(top_k=3, top_p=0.45), np.array([0, 1, 0, 0, 0]))
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0.0}, {"top_k": 1}, {"top_p": 1e-9}, {"temperature": 1e-9}])
+def test_these_are_greedy_whatever_the_chance(options):
+    rng = np.random.default_rng(0)
+    for logits in rng.normal(size=(20, 50)).astype(np.float32):
+        logits[rng.integers(50)] = logits.max()  # also where two are equal: the lower id
+        sampling = Sampling(**(ALL | options))
+        if options == {"temperature": 1e-9}:
+            logits[logits.argmax()] += 1e-3
+        assert {sampling.draw(logits, NOTHING, chance) for chance in (0.0, 0.5, 1 - 1e-16)} == {int(logits.argmax())}
+
+
+def test_chances_fall_on_tokens_in_proportion():
+    sampling = Sampling(**(ALL | {"top_k": 4, "min_p": 0.1}))
+    drawn = [sampling.draw(LOGITS, NOTHING, chance) for chance in (np.arange(10_000) + 0.5) / 10_000]
+    np.testing.assert_allclose(np.bincount(drawn, minlength=5) / 10_000, [0, *(SHARES[1:] / 0.95)], atol=1e-4)
+
+
+def test_spoilt_logits_are_told():
+    assert Sampling().draw(np.array([np.nan, 1.0, -np.inf]), NOTHING, 0.9) == 1
+    for spoilt in (np.nan, -np.inf, np.inf):
+        with pytest.raises(DataFault, match="finite"):
+            Sampling().draw(np.full(5, spoilt), NOTHING, 0.5)
+
+
+def test_presets_are_those_of_the_guide():
+    assert {name: (s.temperature, s.top_k, s.top_p) for name, s in PRESETS.items()} == {
+        "factual": (0.3, 30, 0.8),
+        "balanced": (0.8, 50, 0.9),
+        "creative": (1.2, 60, 0.95),
+        "widest": (1.5, 0, 1.0),
+    }
