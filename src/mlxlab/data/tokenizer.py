@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from mlxlab.bounds import Ge, Le, Size
+from mlxlab.data.token_bytes import token_bytes
 from mlxlab.errors import DataFault, InputMissing
 
 PAD, BOS, EOS, MASK = "<pad>", "<bos>", "<eos>", "<mask>"  # ids 0..3; bytes need no <unk>
@@ -36,15 +38,33 @@ class Tokenizer:
         self.eos_id = self._special("eos")
         self.mask_id = self._special("mask")
         self.fingerprint = hashlib.sha256(self._json().encode()).hexdigest()[:16]
+        self.alphabet = _alphabet(self._json())
+
+    @cached_property
+    def token_bytes(self) -> tuple[int, ...]:
+        """Bytes of UTF-8 by token id, see `token_bytes`; empty where tokens do not sum to texts."""
+        return token_bytes(self.inner)
 
     def encode(self, text: str, special: bool = True) -> list[int]:
-        """Token ids; with `special` between the start and end tokens."""
+        """Token ids; with `special` between the start and end tokens.
+
+        Raises:
+            DataFault: a character that the tokenizer does not know, and cannot spell in bytes.
+        """
+        self._check([text])
         return self.inner.encode(text, add_special_tokens=special).ids
 
     def encode_batch(self, texts: Sequence[str], max_length: int) -> list[np.ndarray]:
         """int32 ids of each text with start and end tokens, cut to `max_length` (the end token stays)."""
+        self._check(texts)
         encoded = [np.array(one.ids, np.int32) for one in self.inner.encode_batch_fast(list(texts))]
         return [ids if len(ids) <= max_length else np.append(ids[: max_length - 1], ids[-1]) for ids in encoded]
+
+    def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """int32 ids of each whole text, without special tokens. Raises DataFault as `encode` does."""
+        self._check(texts)
+        encoded = self.inner.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(one.ids, np.int32) for one in encoded]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text, without special tokens."""
@@ -58,8 +78,27 @@ class Tokenizer:
         ids = (self.inner.token_to_id(name) for name in KNOWN[role])
         return next((token for token in ids if token is not None), None)
 
+    def _check(self, texts: Sequence[str]) -> None:
+        if self.alphabet is None:
+            return
+        for text in texts:
+            if unknown := set(text) - self.alphabet:
+                first = min(unknown, key=text.index)
+                raise DataFault(
+                    f"the character {first!r} (U+{ord(first):04X}) is none of the {len(self.alphabet)} that the"
+                    " tokenizer knows; data.tokenizer.unknown=bytes spells such ones in bytes"
+                )
+
     def _json(self) -> str:
         return json.dumps(json.loads(self.inner.to_str()), ensure_ascii=False, sort_keys=True)
+
+
+def _alphabet(text: str) -> frozenset[str] | None:
+    """The characters of a tokenizer that knows nothing else; None where every text can be encoded, or a word be lost."""
+    model = json.loads(text)["model"]
+    if model.get("merges") != [] or model.get("byte_fallback") or model.get("unk_token") or '"ByteLevel"' in text:
+        return None
+    return frozenset(piece for piece in model["vocab"] if len(piece) == 1)
 
 
 class ByteLevelBPE:

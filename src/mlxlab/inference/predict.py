@@ -19,7 +19,9 @@ def predict(restored: Restored, rows: Sequence[Passenger], batch_size: int = 64)
         Refused: the model is a language model.
     """
     if not isinstance(restored.encoder, RowEncoder):
-        raise Refused("the run is of a language model, which classifies nothing; scripts/generate.py writes text with it")
+        raise Refused(
+            "the run is of a language model, which classifies nothing; scripts/generate.py writes text with it"
+        )
     parts = []
     for start in range(0, len(rows), batch_size):
         batch = to_device(restored.encoder.encode_rows(rows[start : start + batch_size]))

@@ -1,0 +1,41 @@
+"""How many bytes of text each token stands for: losses per byte compare runs whose vocabularies differ."""
+
+import json
+import re
+
+import tokenizers
+
+PROBES = (
+    "plain words, 12 of them.",
+    " leading and  double spaces\n\ttabs\r\n",
+    "Zo\u00eb \u2603 \U0001f6a2 na\u00efve",
+    "CamelCase",
+)
+ONE_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")  # how pieces of other families spell a byte that has no token
+SPACE = "\u2581"  # ... and a space
+
+
+def token_bytes(inner: tokenizers.Tokenizer) -> tuple[int, ...]:
+    """Bytes of UTF-8 by token id, 0 for special ones: over the tokens of a text they sum to the bytes of the text.
+
+    Empty where that does not hold (a WordPiece loses spaces, some SentencePieces add one), so that no wrong figure is
+    ever reported. A tokenizer that normalises text is taken at the normal form.
+    """
+    file = json.loads(inner.to_str())
+    by_bytes = '"ByteLevel"' in json.dumps(file["decoder"])
+    vocabulary = inner.get_vocab(with_added_tokens=True)
+    sizes = [0] * (max(vocabulary.values()) + 1)
+    for piece, token in vocabulary.items():
+        sizes[token] = len(piece) if by_bytes else 1 if ONE_BYTE.fullmatch(piece) else _width(piece)
+    for added in file["added_tokens"]:
+        sizes[added["id"]] = 0 if added["special"] else _width(added["content"])
+    exact = all(sum(sizes[i] for i in _ids(inner, text)) == len(text.encode()) for text in PROBES)
+    return tuple(sizes) if exact else ()
+
+
+def _ids(inner: tokenizers.Tokenizer, text: str) -> list[int]:
+    return inner.encode(text, add_special_tokens=False).ids
+
+
+def _width(piece: str) -> int:
+    return len(piece.replace(SPACE, " ").encode())
