@@ -51,12 +51,12 @@ def read_regular(path: str | os.PathLike, limit: int = MAX_BYTES) -> bytes:
     try:
         kind = os.stat(name).st_mode
         if not stat.S_ISREG(kind):
-            raise InputMissing(f"{name} is {_kind(kind)}, wanted a regular file")
+            raise InputMissing(f"{name} is {kind_of(kind)}, wanted a regular file")
         with open(name, "rb") as file:
             return file.read(limit + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputMissing(f"{name!r}: {reason}{_nearest(Path(name))}") from None
+        raise InputMissing(f"{name!r}: {reason}{nearest_file(Path(name))}") from None
 
 
 def read_csv(path: str | os.PathLike) -> Iterator[list[Field]]:
@@ -151,12 +151,12 @@ def _quote_fault(line: str, place: int, end: int) -> str:
     return "a quote inside a field that does not start with one"
 
 
-def _kind(mode: int) -> str:
+def kind_of(mode: int) -> str:
     kinds = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
     return next((name for test, name in kinds.items() if test(mode)), "a device")
 
 
-def _nearest(path: Path) -> str:
+def nearest_file(path: Path) -> str:
     """Names a file of the same folder that may have been meant."""
     try:
         found = get_close_matches(path.name, [entry.name for entry in os.scandir(path.parent)], n=1)

@@ -1,0 +1,104 @@
+"""Text and JSON lines on disk: windows are stretches of the files, read in an order drawn anew each epoch.
+
+All files, one behind the other, are cut into equal stretches without looking into them; a window is `TOGETHER`
+stretches from anywhere. So the first window comes at once, every place is reached at once, small files share windows.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from mlxlab.data.cutting import MAX_RECORD, Cut
+from mlxlab.data.documents import Document, Place
+from mlxlab.data.order import mix
+from mlxlab.data.records import BOM, Read
+from mlxlab.data.shards import Shards
+from mlxlab.data.tolerance import Tolerance
+from mlxlab.errors import DataFault
+
+TOGETHER = 4
+
+
+class TextFiles:
+    """A source of uncompressed files whose records can be found from anywhere.
+
+    Args:
+        shards: the files.
+        cut: finds records.
+        read: makes text of a record.
+        tolerance: what becomes of malformed ones.
+        settings: all that decides how documents are cut; becomes part of the fingerprint.
+        window_bytes: bytes of a window, about; records are never cut by it.
+    """
+
+    def __init__(
+        self, shards: Shards, cut: Cut, read: Read, tolerance: Tolerance, settings: str, window_bytes: int = 2**22
+    ) -> None:
+        self.shards, self.cut, self.read, self.tolerance = shards, cut, read, tolerance
+        self.stretch = max(window_bytes // TOGETHER, 1)
+        self.ends = np.cumsum(shards.sizes)
+        self.bytes: int | None = int(self.ends[-1])
+        self.name = shards.name
+        self.fingerprint = f"{shards.fingerprint()}:{settings},{self.stretch}"
+
+    @property
+    def skipped(self) -> int:
+        return self.tolerance.skipped
+
+    def windows(self, seed: int, epoch: int, place: Place = None) -> Iterator[tuple[Place, list[Document]]]:
+        """See `Source`. A place is the number of the window in its epoch's order."""
+        count = -(-int(self.ends[-1]) // self.stretch)
+        order = np.argsort(mix(seed, 0x51E7, epoch, np.arange(count)), kind="stable")
+        given = first_window(place, -(-count // TOGETHER))
+        empty = given == 0
+        for window in range(given, -(-count // TOGETHER)):
+            stretches = np.sort(order[window * TOGETHER : (window + 1) * TOGETHER])
+            documents = [document for number in stretches for document in self._stretch(int(number) * self.stretch)]
+            self.tolerance.sound += len(documents)
+            self.tolerance.judge()
+            if documents:
+                empty = False
+                yield window, documents
+        self.tolerance.judge(at_end=True)
+        if empty:
+            raise DataFault(f"{self.name}: there is no text in it, only empty records")
+
+    def _stretch(self, begin: int) -> Iterator[Document]:
+        """The documents that begin in a stretch of the files laid end to end."""
+        end = min(begin + self.stretch, int(self.ends[-1]))
+        for shard in range(int(np.searchsorted(self.ends, begin, "right")), len(self.ends)):
+            offset = int(self.ends[shard] - self.shards.sizes[shard])
+            if offset >= end:
+                return
+            yield from self._part(shard, offset, max(begin - offset, 0), min(end, int(self.ends[shard])) - offset)
+
+    def _part(self, shard: int, offset: int, begin: int, end: int) -> Iterator[Document]:
+        with self.shards.open(shard) as file:
+            for start, data in self.cut(file, begin, end, int(self.shards.sizes[shard])):
+                try:
+                    if data is None:
+                        raise ValueError(f"a record of more than {MAX_RECORD} bytes")
+                    text = self.read(data.removeprefix(BOM) if start == 0 else data)
+                except ValueError as error:
+                    self.tolerance.fault(partial(self._describe, shard, start, str(error)))
+                else:
+                    if text and not text.isspace():
+                        yield Document(offset + start, text)
+
+    def _describe(self, shard: int, start: int, said: str) -> str:
+        return f"{self.shards.line(shard, start)}: {said}"
+
+
+def first_window(place: Any, count: int) -> int:
+    """The window at which a saved place begins.
+
+    Raises:
+        DataFault: there is no such window.
+    """
+    if place is None:
+        return 0
+    if not isinstance(place, int) or not 0 <= place < count:
+        raise DataFault(f"the saved place is window {place!r} of an epoch that has {count}")
+    return place

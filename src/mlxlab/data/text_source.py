@@ -1,0 +1,104 @@
+"""Where text comes from: one word of the user names local files or a data set of the Hugging Face hub."""
+
+import os
+import re
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from mlxlab.data.csv_reading import SIGNATURES, nearest_file
+from mlxlab.data.cutting import LINES, PARAGRAPHS, Cut, Pieces
+from mlxlab.data.documents import Source
+from mlxlab.data.records import Read, json_text, line_text, paragraph_text, plain_text
+from mlxlab.data.shards import WILD, Shards, ending_of, find_shards
+from mlxlab.data.text_files import TextFiles
+from mlxlab.data.tolerance import OnError, Tolerance
+from mlxlab.errors import ConfigFault, DataFault, InputMissing
+
+ENDINGS = (".jsonl.gz", ".jsonl.zst", ".jsonl", ".txt", ".parquet", ".csv")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+Documents = Literal["file", "paragraph", "line"]
+TEXT: dict[Documents, tuple[Cut, Read]] = {
+    "file": (Pieces(), plain_text),
+    "paragraph": (PARAGRAPHS, paragraph_text),
+    "line": (LINES, line_text),
+}
+ABOUT = 1024  # bytes of a document, for windows that are measured in bytes
+
+
+def open_source(
+    source: str,
+    *,
+    config: str | None = None,
+    split: str = "train",
+    revision: str | None = None,
+    text_column: str = "text",
+    documents: Documents = "file",
+    on_error: OnError = "strict",
+    window: int = 4000,
+) -> Source:
+    """The documents that `source` names; what can be seen without reading everything is checked at once.
+
+    Args:
+        source: a file, folder or glob of .txt, .jsonl(.gz, .zst), .parquet or .csv; or owner/name on the hub.
+        config: name of a part of a hub data set.
+        split: name of a split of a hub data set; local files have none.
+        revision: branch, tag or commit of a hub data set.
+        text_column: column, or key of each JSON object, that holds the text.
+        documents: what a document of a .txt file is: the whole file (given in pieces of 64 KiB), a paragraph
+            (blank lines between), or a line.
+        on_error: whether a malformed record ends the run, or is counted and passed over.
+        window: documents that are held in memory and shuffled together, about.
+
+    Raises:
+        InputMissing: there is no such file or folder.
+        DataFault: it holds something else than its name says.
+        ServiceMissing: the hub, or a package that reads the format, is not to be had.
+    """
+    if not is_local(source):
+        raise ConfigFault(f"{source}: the hub cannot be read yet; name local files with data.source=<path or glob>")
+    shards = find_shards(source, ENDINGS)
+    ending = ending_of(shards.names[0], ENDINGS)
+    tolerance = Tolerance(on_error)
+    _refuse_empty(shards, tolerance)
+    if ending == ".jsonl":
+        cut, read, settings = LINES, json_text(text_column), f"json:{text_column}"
+    elif ending == ".txt":
+        (cut, read), settings = TEXT[documents], f"text:{documents}"
+    else:
+        raise ConfigFault(f"{source}: files that end in {ending or Path(source).suffix!r} cannot be read yet")
+    _refuse_signatures(shards)
+    return TextFiles(shards, cut, read, tolerance, settings, window * ABOUT)
+
+
+def is_local(source: str) -> bool:
+    """Whether `source` names files, rather than a data set of the hub.
+
+    Raises:
+        InputMissing: it can be neither.
+    """
+    if source in ("", "-"):
+        raise InputMissing(f"{source!r} is not a file: standard input cannot be read as a data set, give a path")
+    path = Path(os.path.expanduser(source))
+    if os.path.lexists(path) or any(sign in source for sign in WILD) or ending_of(source, ENDINGS):
+        return True
+    if HUB_ID.fullmatch(source) and not path.parent.is_dir():
+        return False
+    raise InputMissing(f"{source}: no such file or folder{nearest_file(path)}, and no owner/name of the hub")
+
+
+def _refuse_empty(shards: Shards, tolerance: Tolerance) -> None:
+    if not shards.sizes.any():
+        raise DataFault(f"{shards.name}: empty (0 bytes)")
+    for index in (shards.sizes == 0).nonzero()[0]:
+        tolerance.fault(partial("{}:1: the file is empty (0 bytes)".format, shards.path(index)))
+
+
+def _refuse_signatures(shards: Shards) -> None:
+    """Looks at the first file that is not empty."""
+    index = int((shards.sizes > 0).argmax())
+    with shards.open(index) as file:
+        head = file.read(4)
+    for signature, what in SIGNATURES.items():
+        if head.startswith(signature):
+            raise DataFault(f"{shards.path(index)}:1: this is {what}; wanted text in UTF-8")

@@ -1,0 +1,47 @@
+"""What becomes of a malformed record: the end of the run, or a count that may not pass 1 %."""
+
+import logging
+from collections.abc import Callable
+from typing import Literal
+
+from mlxlab.errors import DataFault
+
+OnError = Literal["strict", "skip"]
+SHARE = 0.01  # of the records that may be skipped
+ENOUGH = 1000  # records from which on the share is judged; it is judged at the end of each epoch too
+NAMED = 5  # skipped records that are named in the log
+log = logging.getLogger(__name__)
+
+
+class Tolerance:
+    """Counts sound and skipped records of a source; thread-safe for one reader and one writer."""
+
+    def __init__(self, on_error: OnError) -> None:
+        self.on_error = on_error
+        self.sound, self.skipped = 0, 0
+        self.first = ""
+
+    def fault(self, describe: Callable[[], str]) -> None:
+        """Notes a malformed record. `describe` says place and fault; it is only called where that is told.
+
+        Raises:
+            DataFault: `on_error` is strict.
+        """
+        if self.on_error == "strict":
+            raise DataFault(f"{describe()} (data.on_error=skip passes over such)")
+        self.skipped += 1
+        if self.skipped <= NAMED:
+            line = describe()
+            self.first = self.first or line
+            more = "; further ones are only counted" if self.skipped == NAMED else ""
+            log.warning("skipped %s%s", line, more)
+
+    def judge(self, at_end: bool = False) -> None:
+        """Called after each window.
+
+        Raises:
+            DataFault: more than 1 % of the records were skipped.
+        """
+        count = self.sound + self.skipped
+        if self.skipped > SHARE * count and (at_end or count >= ENOUGH):
+            raise DataFault(f"{self.skipped} of {count} records are malformed, more than 1 %; the first: {self.first}")
