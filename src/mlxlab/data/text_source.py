@@ -61,6 +61,7 @@ def open_source(
     ending = ending_of(shards.names[0], ENDINGS)
     tolerance = Tolerance(on_error)
     _refuse_empty(shards, tolerance)
+    cut: Cut
     if ending == ".jsonl":
         cut, read, settings = LINES, json_text(text_column), f"json:{text_column}"
     elif ending == ".txt":
