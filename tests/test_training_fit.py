@@ -1,5 +1,7 @@
 """The loop: what is logged when, how it ends, and that a resumed run is the same run."""
 
+import shutil
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -184,3 +186,12 @@ def test_a_checkpoint_with_numbers_that_are_not_finite_is_never_committed(tmp_pa
         fit(tmp_path, run=run, every=1, callbacks=[Spoil(17)], max_rollbacks=0, max_skips=5)
     assert Store(tmp_path / "checkpoints").load().step == 17
     assert "not finite" in capsys.readouterr().err
+
+
+def test_what_a_run_killed_after_its_last_save_had_yet_to_remove_is_removed(tmp_path):
+    fit(tmp_path)
+    checkpoints = tmp_path / "checkpoints"
+    kept = sorted(path.name for path in checkpoints.iterdir())
+    shutil.copytree(checkpoints / kept[0], checkpoints / "step-00000002")
+    fit(tmp_path, resume=True)
+    assert sorted(path.name for path in checkpoints.iterdir()) == kept

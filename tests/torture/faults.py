@@ -65,7 +65,7 @@ def mark_phases(marks: mmap.mmap) -> None:
     during(trainer.Trainer, "fit", "training")
     during(trainer, "evaluate", "evaluation")
     during(Store, "save", "save")
-    during(Store, "_retain", "retention")
+    during(Store, "retain", "retention")
     during(Journal, "log", "tracking")
     during(Journal, "rewind", "tracking")
     during(experiment._Experiment, "_report", "report")

@@ -3,6 +3,7 @@
 import shutil
 import sys
 import threading
+from contextlib import suppress
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -53,6 +54,8 @@ class Checkpointing:
             self.finish()
         if not self._has(run.step):
             raise WriteFailed(f"{self.store.folder}: the last checkpoint, of step {run.step}, could not be saved")
+        with suppress(OSError):
+            self.store.retain(run.best_step)  # a run killed between its last save and this has yet to
 
     def _has(self, step: int) -> bool:
         return step in map(step_of, self.store.steps())

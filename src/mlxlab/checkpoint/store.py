@@ -75,7 +75,7 @@ class Store:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        self._retain(best_step)
+        self.retain(best_step)
         return final
 
     def steps(self) -> list[Path]:
@@ -133,8 +133,8 @@ class Store:
         temporary.rename(final)
         flush_folder(self.folder)
 
-    def _retain(self, best_step: int) -> None:
-        """A regular checkpoint makes older emergency ones superfluous."""
+    def retain(self, best_step: int) -> None:
+        """Keeps the newest, and the best; a regular checkpoint makes older emergency ones superfluous."""
         steps = self.steps()
         regular = [path for path in steps if not path.name.endswith("-emergency")]
         newest = step_of(regular[0]) if regular else -1
