@@ -27,6 +27,7 @@ class Request:
         max_tokens: new tokens at most.
         stop: texts at which it ends; they are not part of the result.
         seed: the same seed gives the same text.
+        at_start: the prompt begins a document; false takes it for the middle of one.
         context: tokens that the model sees at most; null is what it was trained on.
         batch_size: prompts continued together; the text does not depend on it.
     """
@@ -34,6 +35,7 @@ class Request:
     max_tokens: Size = 100
     stop: list[str] = field(default_factory=list)
     seed: Seed = 0
+    at_start: bool = True
     context: Annotated[int, Ge(2), Le(10**9)] | None = None
     batch_size: Size = 8
 

@@ -1,6 +1,8 @@
-"""Models of others: Hugging Face folders of BERT and Llama type, by path or hub id."""
+"""Models of others: Hugging Face folders of BERT and Llama type, by path or hub id, and GGUF files of Llama type."""
 
+import hashlib
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -8,19 +10,20 @@ from typing import Any
 
 from mlxlab.errors import ConfigFault, DataFault, InputMissing, Refused, ServiceMissing
 from mlxlab.models.bert import Bert
+from mlxlab.models.gguf import config_of, read_gguf
 from mlxlab.models.transformer import Transformer
-from mlxlab.models.weights import BERT_NAMES, LLAMA_NAMES, fill
+from mlxlab.models.weights import BERT_NAMES, GGUF_NAMES, LLAMA_NAMES, fill
 
 
 def resolve(name: str) -> Path:
-    """The folder of a pretrained model: a local one, else a snapshot from the hub.
+    """The folder (or GGUF file) of a pretrained model: a local one, else a snapshot from the hub.
 
     Raises:
         InputMissing: it is not there.
         ServiceMissing: the hub, or the package that asks it, cannot be had.
     """
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if folder.is_dir() or folder.suffix == ".gguf":
         return folder
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
         raise InputMissing(f"model.pretrained={name}: no such folder, and no hub id (owner/name)")
@@ -35,8 +38,35 @@ def resolve(name: str) -> Path:
 
 
 def keep_shape(name: str, folder: Path) -> None:
-    """Copies what says the model's shape: `folder` can then stand for it, with `weights=False`."""
-    shutil.copyfile(resolve(name) / "config.json", folder / "config.json")
+    """Writes what says the model's shape: `folder` can then stand for it, with `weights=False`."""
+    found = resolve(name)
+    if found.suffix == ".gguf":
+        (folder / "config.json").write_text(json.dumps(dict(read_config(found)), indent=1) + "\n", encoding="utf-8")
+    else:
+        shutil.copyfile(found / "config.json", folder / "config.json")
+
+
+def unpack(name: str, cache: Path) -> Path:
+    """The folder with the tokenizer.json of a pretrained model; that of a GGUF file is made below `cache`."""
+    found = resolve(name)
+    if found.suffix != ".gguf":
+        return found
+    tokenizer = gguf_tokenizer(found)
+    stat = found.stat()
+    key = hashlib.sha256(f"{found.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:16]
+    folder = cache / "pretrained" / key
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"tokenizer.{os.getpid()}.part"
+    part.write_text(tokenizer.to_str(), encoding="utf-8")
+    part.rename(folder / "tokenizer.json")
+    return folder
+
+
+def gguf_tokenizer(path: Path) -> Any:
+    """The tokenizer inside a GGUF file (a `tokenizers.Tokenizer`)."""
+    from mlxlab.models.gguf_tokenizer import tokenizer_from
+
+    return tokenizer_from(read_gguf(path)[1], path)
 
 
 def load_bert(name: str, shape: dict[str, Any], *, weights: bool = True) -> Bert:
@@ -97,10 +127,12 @@ def load_llama(name: str, shape: dict[str, Any], *, weights: bool = True) -> Tra
         "tie_embeddings": tied,
         "vocab_size": _vocabulary(config, shape),
     }
+    if "max_position_embeddings" in config:
+        taken["max_length"] = config["max_position_embeddings"]
     model = Transformer(**(shape | taken))
     if not weights:
         return model
-    fill(model, folder, LLAMA_NAMES)
+    fill(model, folder, GGUF_NAMES if folder.suffix == ".gguf" else LLAMA_NAMES)
     if not tied and "out.weight" not in model._head:
         raise DataFault(f"{folder}: weights do not fit: lm_head.weight is missing, and the head is not tied")
     return model
@@ -112,7 +144,7 @@ class Config(dict[str, Any]):
     folder: Path
 
     def __missing__(self, key: str) -> Any:
-        raise DataFault(f"{self.folder / 'config.json'}: has no {key}")
+        raise DataFault(f"{config_name(self.folder)}: has no {key}")
 
     def same(self, key: str, wanted: Any) -> None:
         """ConfigFault unless `key` is absent, empty or `wanted`."""
@@ -131,7 +163,9 @@ class Config(dict[str, Any]):
 
 
 def read_config(folder: Path) -> Config:
-    """The folder's config.json; Refused where it wants to run code of its own."""
+    """The folder's config.json, or what says the same in a GGUF file; Refused where it wants to run code of its own."""
+    if folder.suffix == ".gguf":
+        return _config(config_of(folder), folder)
     try:
         read = json.loads((folder / "config.json").read_text())
     except OSError:
@@ -140,11 +174,20 @@ def read_config(folder: Path) -> Config:
         raise DataFault(f"{folder / 'config.json'}: not readable as JSON") from None
     if not isinstance(read, dict):
         raise DataFault(f"{folder / 'config.json'}: wanted an object")
+    if "auto_map" in read:
+        raise Refused(f"{folder / 'config.json'}: asks to run code of its own (auto_map)")
+    return _config(read, folder)
+
+
+def _config(read: dict[str, Any], folder: Path) -> Config:
     config = Config(read)
     config.folder = folder
-    if "auto_map" in config:
-        raise Refused(f"{folder / 'config.json'}: asks to run code of its own (auto_map)")
     return config
+
+
+def config_name(folder: Path) -> Path:
+    """The file that says the shape."""
+    return folder if folder.suffix == ".gguf" else folder / "config.json"
 
 
 def _of_type(config: Config, types: set[str], model: str) -> None:

@@ -12,6 +12,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from mlxlab.errors import DataFault, InputMissing, Refused
+from mlxlab.models.gguf import weights_of
 
 Names = list[tuple[str, str | Callable[[re.Match[str]], str]]]  # theirs as a pattern, ours
 
@@ -44,6 +45,19 @@ LLAMA_NAMES: Names = [
     (r"mlp\.(gate|up|down)_proj\.", r"feed_forward.\1."),
     (r"input_layernorm\.", "attention_norm."),
     (r"post_attention_layernorm\.", "feed_forward_norm."),
+]
+GGUF_NAMES: Names = [
+    (r"^blk\.", "layers."),
+    (r"^output_norm\.", "norm."),
+    (r"^output\.", "head.out."),
+    (r"^token_embd\.", "embedding."),
+    (r"\.attn_norm\.", ".attention_norm."),
+    (r"\.ffn_norm\.", ".feed_forward_norm."),
+    (r"\.attn_q\.", ".attention.query."),
+    (r"\.attn_k\.", ".attention.key."),
+    (r"\.attn_v\.", ".attention.value."),
+    (r"\.attn_output\.", ".attention.out."),
+    (r"\.ffn_(gate|up|down)\.", r".feed_forward.\1."),
 ]
 # Buffers and copies, and what BERT was trained with besides; not worth a word.
 LEFT_OUT = re.compile(r"position_ids$|rotary_emb\.inv_freq$|^cls\.predictions\.decoder\.|^cls\.seq_relationship\.")
@@ -88,6 +102,8 @@ def _rename(name: str, names: Names) -> str:
 
 
 def _read(folder: Path) -> list[tuple[str, mx.array]]:
+    if folder.suffix == ".gguf":
+        return weights_of(folder)
     found: list[tuple[str, mx.array]] = []
     for path in _files(folder):
         try:

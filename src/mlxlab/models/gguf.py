@@ -1,0 +1,106 @@
+"""GGUF files of Llama type: weights, shape and tokenizer, from what MLX's reader gives."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from mlxlab.errors import ConfigFault, DataFault, InputMissing
+
+GROUP = 32  # numbers that share a scale, in every kind of block that MLX reads
+MAGIC = b"GGUF"
+SHAPE = {  # as a config.json calls it -> behind the architecture's name in the file
+    "hidden_size": "embedding_length",
+    "num_hidden_layers": "block_count",
+    "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv",
+    "intermediate_size": "feed_forward_length",
+    "max_position_embeddings": "context_length",
+    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
+    "rope_theta": "rope.freq_base",
+    "head_dim": "rope.dimension_count",
+}
+OPTIONAL = ("rope_theta", "head_dim", "num_key_value_heads")
+
+
+def read_gguf(path: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
+    """Arrays by name and the facts beside them; the arrays are promises.
+
+    Raises:
+        InputMissing: it cannot be read. DataFault: it is no such file.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+    except OSError as error:
+        raise InputMissing(f"{path}: {error.strerror}") from None
+    if head != MAGIC:
+        raise DataFault(f"{path}: not a GGUF file (it begins with {head!r})")
+    try:
+        read: Any = mx.load(str(path), format="gguf", return_metadata=True)
+    except (RuntimeError, ValueError) as error:
+        raise DataFault(f"{path}: not a sound GGUF file ({str(error).splitlines()[0][:200]})") from None
+    arrays, facts = read
+    return arrays, {key: _plain(value) for key, value in facts.items()}
+
+
+def config_of(path: Path) -> dict[str, Any]:
+    """What a config.json would say.
+
+    Raises:
+        ConfigFault: an architecture, or rotary positions, that are not known here. DataFault: the shape is not told.
+    """
+    arrays, facts = read_gguf(path)
+    kind = facts.get("general.architecture")
+    if kind != "llama":
+        raise ConfigFault(f"model.pretrained={path}: is of type {kind}; only llama is known of GGUF files")
+    if facts.get("llama.rope.scaling.type", "none") != "none" or "rope_freqs.weight" in arrays:
+        raise ConfigFault(f"model.pretrained={path}: scaled rotary positions are not known here")
+    found = {name: facts[f"llama.{key}"] for name, key in SHAPE.items() if f"llama.{key}" in facts}
+    if lacking := [SHAPE[name] for name in SHAPE if name not in found and name not in OPTIONAL]:
+        raise DataFault(f"{path}: does not say llama.{lacking[0]}")
+    return found | {
+        "model_type": "llama",
+        "hidden_act": "silu",
+        "tie_word_embeddings": "output.weight" not in arrays,
+        "vocab_size": len(facts.get("tokenizer.ggml.tokens", ())) or facts.get("llama.vocab_size"),
+    }
+
+
+def weights_of(path: Path) -> list[tuple[str, mx.array]]:
+    """Every weight under its name in the file: multiplied out in float32, queries and keys in the usual order."""
+    arrays, facts = read_gguf(path)
+    heads = facts["llama.attention.head_count"]
+    turned = {"attn_q": heads, "attn_k": facts.get("llama.attention.head_count_kv", heads)}
+    return [(name, _in_order(name, array, turned)) for name, array in _multiplied_out(arrays)]
+
+
+def _multiplied_out(arrays: dict[str, mx.array]) -> Iterator[tuple[str, mx.array]]:
+    for name, array in arrays.items():
+        stem, _, kind = name.rpartition(".")
+        if kind in ("scales", "biases") and f"{stem}.weight" in arrays:
+            continue
+        if f"{stem}.scales" in arrays:
+            # Scales in float16, as they come, would cost four digits.
+            scales, biases = (arrays[f"{stem}.{part}"].astype(mx.float32) for part in ("scales", "biases"))
+            bits = array.shape[-1] * 32 // (scales.shape[-1] * GROUP)
+            array = mx.dequantize(array, scales, biases, group_size=GROUP, bits=bits)
+        yield name, array
+
+
+def _in_order(name: str, array: mx.array, turned: dict[str, int]) -> mx.array:
+    """In these files the rows of a head are interleaved, for rotary positions that turn neighbours."""
+    found = re.search(r"\.(attn_[qk])\.weight$", name)
+    if not found:
+        return array
+    return array.reshape(turned[found[1]], -1, 2, array.shape[-1]).swapaxes(1, 2).reshape(array.shape)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers and lists as Python has them; what is a number in single precision is rounded to what was written."""
+    if not isinstance(value, mx.array):
+        return value
+    listed: Any = value.tolist()
+    return float(f"{listed:.7g}") if isinstance(listed, float) else listed
