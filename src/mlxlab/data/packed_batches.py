@@ -1,0 +1,173 @@
+"""Batches of packed rows: what language models are trained and evaluated on."""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mlxlab.data.batch import Batch
+from mlxlab.data.batching import check_range
+from mlxlab.data.dealing import Deal
+from mlxlab.data.masking import Masker
+from mlxlab.data.packing import Packer, Rows
+from mlxlab.data.token_stream import Chunk, Chunks, Place
+from mlxlab.errors import DataFault
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How rows of tokens become batches.
+
+    Args:
+        length: places of a row.
+        stride: tokens from the start of a row to the start of the next.
+        isolate: number the documents of a row, so that attention stays within each.
+        vocab_size, pad_id: of the tokenizer.
+        masker: hides tokens, which are then the targets; None has each place guess the next token.
+    """
+
+    length: int
+    stride: int
+    isolate: bool
+    vocab_size: int
+    pad_id: int
+    masker: Masker | None = None
+
+    def packer(self, offset: int = 0) -> Packer:
+        return Packer(self.length, self.stride, self.ahead, self.pad_id, self.isolate, offset)
+
+    @property
+    def ahead(self) -> int:
+        return 0 if self.masker else 1
+
+    def batch(self, rows: Rows, numbers: np.ndarray, epoch: int) -> Batch:
+        """The checked batch of R rows, of which `numbers` (R,) says the place in the epoch."""
+        tokens, targets = rows.tokens[:, : self.length], rows.tokens[:, -self.length :]
+        real = np.arange(self.length) < (rows.sizes - self.ahead)[:, None]
+        mask = real
+        if self.isolate:
+            documents = rows.documents[:, : self.length]
+            mask = np.where(real, documents - documents[:, :1] + 1, 0).astype(np.int32)
+        weights = real
+        if self.masker:
+            tokens, weights = self.masker.hide(tokens, real, epoch, numbers)
+        targets = np.where(real, targets, 0).astype(np.int32)
+        batch = Batch(np.ascontiguousarray(tokens), mask, targets, weights.astype(np.float32), rows.ids)
+        return check_range(batch, self.vocab_size, self.vocab_size)
+
+
+class PackedBatches:
+    """Endless batches, an epoch at a time, each of the same shape: what is missing in the last has weight 0.
+
+    The place is kept in documents and tokens, so a saved one also fits another batch size or number of processes.
+
+    Args:
+        chunks: the tokens of an epoch from any place on.
+        batch_size: rows of a batch of all processes together.
+        count: batches of an epoch, where known or estimated.
+    """
+
+    def __init__(
+        self, chunks: Chunks, framing: Framing, batch_size: int, deal: Deal, fingerprint: str, count: int | None
+    ) -> None:
+        deal.check(batch_size)
+        self.chunks, self.framing, self.batch_size, self.deal = chunks, framing, batch_size, deal
+        self.fingerprint, self.count = fingerprint, count
+        self.batch_tokens: int | None = batch_size * framing.length
+        self.waited = 0.0
+        self._state = _start_of(0)
+
+    @property
+    def epoch(self) -> int:
+        return int(self._state["epoch"])
+
+    @property
+    def at_start(self) -> bool:
+        return self._state["row"] == 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        began = time.perf_counter()
+        for batch, state in self._rest(self._state):
+            self._state = state
+            self.waited += time.perf_counter() - began
+            yield batch
+            began = time.perf_counter()
+
+    def _rest(self, state: dict[str, Any]) -> Iterator[tuple[Batch, dict[str, Any]]]:
+        """The rest of an epoch: each batch with the place after it."""
+        epoch, row = state["epoch"], state["row"]
+        packer, more = self.framing.packer(state["offset"]), True
+        place = Place(state["window"], state["before"], state["document"])
+        with closing(self.chunks(epoch, place)) as chunks:  # type: ignore[type-var]
+            while more:
+                fill(packer, chunks, self.batch_size)
+                rows = packer.take(self.batch_size)
+                if not len(rows.sizes):
+                    raise DataFault(f"epoch {epoch}: no text to train on after row {row}")
+                numbers = np.arange(row, row + self.batch_size)
+                row, more = row + len(rows.sizes), len(packer.tokens) >= packer.enough
+                after = _state_of(epoch, row, packer) if more else _start_of(epoch + 1)
+                mine = Rows(*map(self.deal.mine, self._full(rows)))
+                yield self.framing.batch(mine, self.deal.mine(numbers), epoch), after
+
+    def _full(self, rows: Rows) -> Rows:
+        """As many rows as a batch has: empty ones are added."""
+        lacking = self.batch_size - len(rows.sizes)
+        if not lacking:
+            return rows
+        empty = (self.framing.pad_id, 0, 0, -1)
+        added = (np.full((lacking, *old.shape[1:]), value, old.dtype) for old, value in zip(rows, empty, strict=True))
+        return Rows(*(np.concatenate(pair) for pair in zip(rows, added, strict=True)))
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._state | {"data": self.fingerprint}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes to a saved place.
+
+        Raises:
+            DataFault: the place was saved with other data, or is none.
+        """
+        if state["data"] != self.fingerprint:
+            raise DataFault(f"the saved place is in other data: {state['data']}, here {self.fingerprint}")
+        numbers = [state[name] for name in ("epoch", "row", "before", "document", "offset")]
+        if not all(isinstance(number, int) and number >= 0 for number in numbers):
+            raise DataFault(f"the saved place is {numbers}: not whole numbers >= 0")
+        self._state = {name: state[name] for name in _start_of(0)}
+
+
+class PackedEvaluation:
+    """The same batches each time it is iterated. The last may have fewer rows."""
+
+    def __init__(self, chunks: list[Chunk], framing: Framing, batch_size: int) -> None:
+        self.chunks, self.framing, self.batch_size = chunks, framing, batch_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        packer, row, chunks = self.framing.packer(), 0, iter(self.chunks)
+        while True:
+            fill(packer, chunks, self.batch_size)
+            rows = packer.take(self.batch_size)
+            if not len(rows.sizes):
+                return
+            yield self.framing.batch(rows, np.arange(row, row + len(rows.sizes)), epoch=0)
+            row += len(rows.sizes)
+            if len(packer.tokens) < packer.enough:
+                return
+
+
+def fill(packer: Packer, chunks: Iterator[Chunk], rows: int) -> None:
+    """Adds what is needed for so many rows, or all there is."""
+    while packer.wants(rows) and (chunk := next(chunks, None)) is not None:
+        packer.add(chunk)
+
+
+def _start_of(epoch: int) -> dict[str, Any]:
+    return {"epoch": epoch, "row": 0, "window": None, "before": 0, "document": 0, "offset": 0}
+
+
+def _state_of(epoch: int, row: int, packer: Packer) -> dict[str, Any]:
+    place, offset = packer.place
+    return {"epoch": epoch, "row": row, **place._asdict(), "offset": offset}
