@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from mlxlab.callbacks.signals import CAUGHT, Listener
-from processes import TINY, start, wait_for
+from processes import TINY, but, final_state, run, start, wait_for
 
 
 def test_handlers_and_mask_are_put_back():
@@ -34,3 +34,18 @@ def test_slurm_jobs_are_requeued_by_what_stopped_them(tmp_path, name, requeued):
     process.communicate(timeout=60)
     asked = (tmp_path / "asked").read_text() if (tmp_path / "asked").exists() else ""
     assert asked == ("requeue 4711\n" if requeued else "")
+
+
+def test_a_signal_stops_one_job_of_a_sweep_and_the_others_go_on(tmp_path):
+    settings = but("trainer.max_steps=30", "callbacks.progress.bar=off")
+    process = start("-m", "seed=0,1,2", *settings, f"hydra.sweep.dir={tmp_path}")
+    wait_for(tmp_path / "1" / "checkpoints" / "step-00000005", process)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 143, err
+    assert out.count("final_state=") == 3
+    assert "job 1 (seed=1" in err and "1 of 3 jobs failed: 1" in err and "Traceback" not in err
+    ends = [max(path.name for path in (tmp_path / str(job) / "checkpoints").iterdir()) for job in range(3)]
+    assert (ends[0], ends[2]) == ("step-00000030", "step-00000030") and ends[1].endswith("-emergency")
+    again = run(*settings, "seed=1", f"hydra.run.dir={tmp_path}/1", "resume=auto")
+    assert final_state(again) == final_state(run(*settings, "seed=1", f"hydra.run.dir={tmp_path}/whole"))

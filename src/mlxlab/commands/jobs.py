@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlxlab.config.faults import one_line
 from mlxlab.config.resuming import run_folder
-from mlxlab.errors import CannotCreate, ConfigFault, Fault, Stopped
+from mlxlab.errors import CannotCreate, ConfigFault, Fault
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -35,10 +35,8 @@ class Task:
             from mlxlab.experiment import run
 
             return run(config, Path(hydra.runtime.output_dir))
-        except Stopped as stopped:  # ends a sweep too: the signal was for the process
-            raise SystemExit(report(stopped)) from stopped
         except Exception as error:
-            if hydra.mode.name == "MULTIRUN":
+            if hydra.mode.name == "MULTIRUN":  # the others go on, also where a signal stopped this one
                 number = str(hydra.job.num)
                 print(f"job {number} ({', '.join(hydra.overrides.task)}):", end=" ", file=sys.stderr)
                 self.failures[number] = report(error)
