@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_map
 
-from mlxlab.data.tokenizer import ByteLevelBPE, Tokenizer, load_tokenizer
+from mlxlab.data.tokenizer import BOS, EOS, MASK, PAD, ByteLevelBPE, Tokenizer, load_tokenizer
 from mlxlab.errors import ConfigFault, DataFault, InputMissing
 from mlxlab.inference.generate import Request
 from mlxlab.inference.sampling import Sampling
@@ -52,6 +52,7 @@ def test_it_knows_the_capital_of_france(smol):
     assert smol.texts(["The capital of France is"], Sampling(0.0), Request(max_tokens=2))[0].startswith(" Paris")
 
 
+SPECIAL = {PAD, BOS, EOS, MASK}
 SHAPE = {"width": 64, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "feed_forward": 96}
 NAMES = {
     "attention.query": "attn_q",

@@ -42,11 +42,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Piece:
-    """Further text of one row; `end` says why it is the last of that row."""
+    """Further text of one row; `end` says why it is the last of that row, `tokens` how many were drawn for it by now."""
 
     row: int
     text: str
-    end: End = ""
+    end: End
+    tokens: int
 
 
 def generate(
@@ -131,7 +132,7 @@ class _Row:
         if self.end:
             text += self.text.finish()
             self.end = "stop" if self.text.ended else self.end
-        return Piece(self.number, text, self.end) if text or self.end else None
+        return Piece(self.number, text, self.end, self.made) if text or self.end else None
 
 
 def _continue(
