@@ -113,9 +113,9 @@ class _Experiment:
     def _pretrained(self) -> Path | None:
         if self.cfg.model.pretrained is None:
             return None
-        from mlxlab.models.pretrained import resolve
+        from mlxlab.models.pretrained import unpack
 
-        return resolve(self.cfg.model.pretrained)
+        return unpack(self.cfg.model.pretrained, self.project / ".cache")
 
     def _new_run(self, model: Any, tracker: "Tracker") -> "Run":
         from mlxlab.training.run import Objective, Run
