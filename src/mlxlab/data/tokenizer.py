@@ -94,7 +94,7 @@ class Tokenizer:
 
 
 def _alphabet(text: str) -> frozenset[str] | None:
-    """The characters of a tokenizer that knows nothing else; None where every text can be encoded, or a word be lost."""
+    """The characters of a tokenizer that knows nothing else; None of one that has bytes, words or an unknown token."""
     model = json.loads(text)["model"]
     if model.get("merges") != [] or model.get("byte_fallback") or model.get("unk_token") or '"ByteLevel"' in text:
         return None

@@ -1,0 +1,165 @@
+"""How large a vocabulary should be: what the text supports, what the model supports, and where more gains little.
+
+Byte-pair encoding is nested: the first k merges of a long training are the training to k merges, and the tokens of a
+text under a short vocabulary are those under a long one with the later merges undone. So one training and one encoding
+give every size, exactly.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+BYTES = 260  # four special tokens and the bytes: every vocabulary has them
+STEP, FLOOR = 64, 512
+OCCURRENCES, PERCENTILE = 100, 95  # Gowda and May 2020: 95 of 100 learned tokens are seen 100 times
+ELBOW = 0.05  # doubling the vocabulary gains less than that in bytes per token
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What was measured, and what was chosen for which reason. JSON, in the run folder as vocabulary.json."""
+
+    sizes: list[int]
+    bytes_per_token: list[float]
+    chosen: int
+    reason: str
+    limits: dict[str, int | None] = field(default_factory=dict)  # data, model, elbow; None sets no limit
+
+    def lines(self) -> list[str]:
+        """The curve and the reason, for the user."""
+        points = ", ".join(f"{size} {value:.2f}" for size, value in zip(self.sizes, self.bytes_per_token, strict=True))
+        return [f"vocabulary: bytes per token at {points}", f"vocabulary: {self.chosen} tokens, {self.reason}"]
+
+    def save(self, folder: Path) -> None:
+        (folder / "vocabulary.json").write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How often each token of a trained vocabulary occurs in the sample, and which two tokens each was merged from.
+
+    Args:
+        counts: (V,) by token id.
+        parents: (V, 2) token ids; -1 for bytes and special tokens.
+        sample_bytes: bytes of the sample.
+    """
+
+    counts: np.ndarray
+    parents: np.ndarray
+    sample_bytes: int
+
+    def shrink(self) -> dict[int, np.ndarray]:
+        """Counts under every vocabulary of a multiple of 64 tokens, and the whole one: size -> (size,)."""
+        counts, found = self.counts.astype(np.int64).copy(), {}
+        size = len(counts)
+        found[size] = counts.copy()
+        while size > BYTES:
+            size -= 1
+            counts[self.parents[size]] += [counts[size]] * 2  # a token merged with itself counts once here
+            if self.parents[size][0] == self.parents[size][1]:
+                counts[self.parents[size][0]] += counts[size]
+            if size % STEP == 0 and size >= FLOOR:
+                found[size] = counts[:size].copy()
+        return found
+
+
+def cut(file: dict[str, Any], size: int) -> dict[str, Any]:
+    """The tokenizer.json of a byte-level BPE cut to `size` tokens: what training to that size would have given."""
+    model = file["model"]
+    vocabulary = {piece: token for piece, token in model["vocab"].items() if token < size}
+    merges = []
+    reached = max((token for token in vocabulary.values() if token < BYTES), default=-1) + 1
+    for first, second in model["merges"]:
+        if reached >= size:
+            break
+        reached = max(reached, model["vocab"][first + second] + 1)
+        merges.append([first, second])
+    return file | {"model": model | {"vocab": vocabulary, "merges": merges}}
+
+
+def parents(file: dict[str, Any]) -> np.ndarray:
+    """(V, 2) the tokens that each was merged from, by its first merge; -1 for those that are not merged."""
+    vocabulary = file["model"]["vocab"]
+    found = np.full((max(vocabulary.values()) + 1, 2), -1)
+    for first, second in file["model"]["merges"]:
+        token = vocabulary[first + second]
+        if found[token][0] < 0:
+            found[token] = vocabulary[first], vocabulary[second]
+    return found
+
+
+def size_by_model(parameters: int, width: int) -> int:
+    """Tao et al. 2024: 1e8 (N / 3e9)^0.83 / d, anchored at their model of 3 B; extrapolated below 33 M."""
+    return int(1e8 * (parameters / 3e9) ** 0.83 / width)
+
+
+def size_by_length(texts: list[str]) -> int:
+    """The older rule: by the mean characters of a text, half as many again for more than 1,000 distinct ones."""
+    mean = sum(map(len, texts)) / len(texts)
+    size = 8_000 if mean < 100 else 16_000 if mean < 500 else 32_000
+    return size * 3 // 2 if len(set().union(*texts)) > 1000 else size
+
+
+def choose(
+    seen: Counts, held: Counts, *, planned_bytes: int | None, parameters: int, width: int, least: int, most: int
+) -> Curve:
+    """The least of three limits, down to a multiple of 64, within `least` and `most`.
+
+    A text too small for `least` tokens gets as many as it supports, 512 at the least.
+
+    Args:
+        seen: of the texts that the vocabulary was trained on.
+        held: of others, for the bytes per token.
+        planned_bytes: bytes of text to be trained on; None if that is unknown, which sets no limit.
+        parameters: of the model without its vocabulary.
+        width: of the model.
+        least: the smallest vocabulary wanted.
+        most: the largest.
+    """
+    per_token = {size: held.sample_bytes / max(counts.sum(), 1) for size, counts in held.shrink().items()}
+    limits = {
+        "data": size_by_data(seen, planned_bytes),
+        "model": size_by_model(parameters, width),
+        "elbow": size_by_elbow(per_token),
+    }
+    smallest = min(limit for limit in [*limits.values(), len(seen.counts)] if limit is not None) // STEP * STEP
+    supported = least if limits["data"] is None else min(least, limits["data"])
+    chosen = min(max(smallest, supported, FLOOR), most, len(seen.counts))
+    powers = [2**k for k in range(9, 20) if 2**k in per_token]
+    sizes = sorted({*powers, max(per_token), *({chosen} & per_token.keys())})
+    return Curve(sizes, [round(per_token[size], 4) for size in sizes], chosen, _reason(limits, chosen, least), limits)
+
+
+def size_by_data(seen: Counts, planned_bytes: int | None) -> int | None:
+    """Gowda and May 2020: the largest of whose learned tokens 95 in 100 occur at least 100 times in the planned text."""
+    if planned_bytes is None:
+        return None
+    wanted = OCCURRENCES * seen.sample_bytes / planned_bytes  # occurrences in the sample
+    for size, counts in sorted(seen.shrink().items(), reverse=True):
+        learned = np.sort(counts[BYTES:])
+        if len(learned) and learned[len(learned) * (100 - PERCENTILE) // 100] >= wanted:
+            return size
+    return FLOOR
+
+
+def size_by_elbow(per_token: dict[int, float]) -> int | None:
+    """The smallest vocabulary whose double has less than 5 % more bytes per token; None if there is none."""
+    flat = [size for size, value in per_token.items() if per_token.get(2 * size, 9e9) < (1 + ELBOW) * value]
+    return min(flat, default=None)
+
+
+def _reason(limits: dict[str, int | None], chosen: int, least: int) -> str:
+    data, model, elbow = (limits[name] for name in ("data", "model", "elbow"))
+    words = [
+        f"the text supports {data}" if data is not None else "how much text there will be is unknown",
+        f"the model {model}",
+        f"doubling {elbow} gains less than 5 %" if elbow is not None else "each doubling gains 5 % or more",
+    ]
+    if chosen == least:
+        words.append("raised to data.tokenizer.min_vocab_size")
+    elif chosen < least:
+        words.append(f"too little text for data.tokenizer.min_vocab_size={least}")
+    return ", ".join(words)
