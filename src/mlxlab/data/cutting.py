@@ -22,8 +22,12 @@ class Record(NamedTuple):
 
 
 class Cut(Protocol):
-    def __call__(self, file: BinaryIO, begin: int, end: int, size: int) -> Iterator[Record]:
-        """The records that begin in bytes `begin` up to `end` of a file of `size` bytes."""
+    def __call__(self, file: BinaryIO, begin: int, end: int, size: int, low: int, high: int) -> Iterator[Record]:
+        """The records that begin in bytes `begin` up to `end` of a file of `size` bytes.
+
+        Args:
+            low, high: the part of the file that is used at all; `begin` and `end` lie in it.
+        """
         ...
 
 
@@ -38,7 +42,7 @@ class Separated:
     def __init__(self, pattern: bytes, ahead: int = 0) -> None:
         self.pattern, self.ahead = re.compile(pattern, re.DOTALL), ahead
 
-    def __call__(self, file: BinaryIO, begin: int, end: int, size: int) -> Iterator[Record]:
+    def __call__(self, file: BinaryIO, begin: int, end: int, size: int, low: int, high: int) -> Iterator[Record]:
         place = max(begin - 1, 0)
         file.seek(place)
         data = file.read(min(end + self.ahead, size) - place)
@@ -72,9 +76,11 @@ class Pieces:
     def __init__(self, piece: int = 2**16) -> None:
         self.piece = piece
 
-    def __call__(self, file: BinaryIO, begin: int, end: int, size: int) -> Iterator[Record]:
-        for nominal in range(-(-begin // self.piece) * self.piece, end, self.piece):
-            start, stop = self._place(file, nominal, size), self._place(file, nominal + self.piece, size)
+    def __call__(self, file: BinaryIO, begin: int, end: int, size: int, low: int, high: int) -> Iterator[Record]:
+        grid = range(-(-begin // self.piece) * self.piece, end, self.piece)
+        for nominal in [low, *grid] if begin == low and low % self.piece else grid:
+            after = min((nominal // self.piece + 1) * self.piece, high)
+            start, stop = self._place(file, nominal, size), self._place(file, after, size)
             file.seek(start)
             yield Record(start, file.read(stop - start))
 

@@ -31,17 +31,26 @@ class TextFiles:
         tolerance: what becomes of malformed ones.
         settings: all that decides how documents are cut; becomes part of the fingerprint.
         window_bytes: bytes of a window, about; records are never cut by it.
+        part: the stretch of all bytes that is used, from 0 to 1; a record is in the part in which it begins.
     """
 
     def __init__(
-        self, shards: Shards, cut: Cut, read: Read, tolerance: Tolerance, settings: str, window_bytes: int = 2**22
+        self,
+        shards: Shards,
+        cut: Cut,
+        read: Read,
+        tolerance: Tolerance,
+        settings: str,
+        window_bytes: int = 2**22,
+        part: tuple[float, float] = (0, 1),
     ) -> None:
         self.shards, self.cut, self.read, self.tolerance = shards, cut, read, tolerance
         self.stretch = max(window_bytes // TOGETHER, 1)
         self.ends = np.cumsum(shards.sizes)
-        self.bytes: int | None = int(self.ends[-1])
+        self.low, self.high = (round(int(self.ends[-1]) * share) for share in part)
+        self.bytes: int | None = self.high - self.low
         self.name = shards.name
-        self.fingerprint = f"{shards.fingerprint()}:{settings},{self.stretch}"
+        self.fingerprint = f"{shards.fingerprint()}:{settings},{self.stretch}" + ("" if part == (0, 1) else f",{part}")
 
     @property
     def skipped(self) -> int:
@@ -49,13 +58,13 @@ class TextFiles:
 
     def windows(self, seed: int, epoch: int, place: Place = None) -> Iterator[tuple[Place, list[Document]]]:
         """See `Source`. A place is the number of the window in its epoch's order."""
-        count = -(-int(self.ends[-1]) // self.stretch)
+        count = -(-(self.high - self.low) // self.stretch)
         order = np.argsort(mix(seed, 0x51E7, epoch, np.arange(count)), kind="stable")
         given = first_window(place, -(-count // TOGETHER))
         empty = given == 0
         for window in range(given, -(-count // TOGETHER)):
             stretches = np.sort(order[window * TOGETHER : (window + 1) * TOGETHER])
-            documents = [document for number in stretches for document in self._stretch(int(number) * self.stretch)]
+            documents = [document for number in stretches for document in self._stretch(int(number))]
             self.tolerance.sound += len(documents)
             self.tolerance.judge()
             if documents:
@@ -65,9 +74,10 @@ class TextFiles:
         if empty:
             raise DataFault(f"{self.name}: there is no text in it, only empty records")
 
-    def _stretch(self, begin: int) -> Iterator[Document]:
+    def _stretch(self, number: int) -> Iterator[Document]:
         """The documents that begin in a stretch of the files laid end to end."""
-        end = min(begin + self.stretch, int(self.ends[-1]))
+        begin = self.low + number * self.stretch
+        end = min(begin + self.stretch, self.high)
         for shard in range(int(np.searchsorted(self.ends, begin, "right")), len(self.ends)):
             offset = int(self.ends[shard] - self.shards.sizes[shard])
             if offset >= end:
@@ -75,8 +85,10 @@ class TextFiles:
             yield from self._part(shard, offset, max(begin - offset, 0), min(end, int(self.ends[shard])) - offset)
 
     def _part(self, shard: int, offset: int, begin: int, end: int) -> Iterator[Document]:
+        size = int(self.shards.sizes[shard])
+        low, high = max(self.low - offset, 0), min(self.high - offset, size)
         with self.shards.open(shard) as file:
-            for start, data in self.cut(file, begin, end, int(self.shards.sizes[shard])):
+            for start, data in self.cut(file, begin, end, size, low, high):
                 try:
                     if data is None:
                         raise ValueError(f"a record of more than {MAX_RECORD} bytes")

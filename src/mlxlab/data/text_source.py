@@ -6,10 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from mlxlab.data.csv_files import CsvFiles
 from mlxlab.data.csv_reading import SIGNATURES, nearest_file
 from mlxlab.data.cutting import LINES, PARAGRAPHS, Cut, Pieces
 from mlxlab.data.documents import Source
+from mlxlab.data.hub import open_hub
+from mlxlab.data.packed_files import PackedFiles
+from mlxlab.data.parquet_files import ParquetFiles
 from mlxlab.data.records import Read, json_text, line_text, paragraph_text, plain_text
+from mlxlab.data.sequential import Sequential
 from mlxlab.data.shards import WILD, Shards, ending_of, find_shards
 from mlxlab.data.text_files import TextFiles
 from mlxlab.data.tolerance import OnError, Tolerance
@@ -23,6 +28,7 @@ TEXT: dict[Documents, tuple[Cut, Read]] = {
     "paragraph": (PARAGRAPHS, paragraph_text),
     "line": (LINES, line_text),
 }
+PART = re.compile(r"(?:train)?\[(?:(\d+(?:\.\d+)?)%)?:(?:(\d+(?:\.\d+)?)%)?\]")
 ABOUT = 1024  # bytes of a document, for windows that are measured in bytes
 
 
@@ -30,7 +36,7 @@ def open_source(
     source: str,
     *,
     config: str | None = None,
-    split: str = "train",
+    split: str | None = None,
     revision: str | None = None,
     text_column: str = "text",
     documents: Documents = "file",
@@ -42,7 +48,8 @@ def open_source(
     Args:
         source: a file, folder or glob of .txt, .jsonl(.gz, .zst), .parquet or .csv; or owner/name on the hub.
         config: name of a part of a hub data set.
-        split: name of a split of a hub data set; local files have none.
+        split: name of a split of a hub data set, "train" if None. Of local .txt and .jsonl files a part, such as
+            "[:90%]" or "[90%:]": such parts share no document.
         revision: branch, tag or commit of a hub data set.
         text_column: column, or key of each JSON object, that holds the text.
         documents: what a document of a .txt file is: the whole file (given in pieces of 64 KiB), a paragraph
@@ -56,20 +63,49 @@ def open_source(
         ServiceMissing: the hub, or a package that reads the format, is not to be had.
     """
     if not is_local(source):
-        raise ConfigFault(f"{source}: the hub cannot be read yet; name local files with data.source=<path or glob>")
-    shards = find_shards(source, ENDINGS)
-    ending = ending_of(shards.names[0], ENDINGS)
-    tolerance = Tolerance(on_error)
+        return open_hub(source, config, split or "train", revision, text_column, on_error, window)
+    for name, value in {"config": config, "revision": revision}.items():
+        if value is not None:
+            raise ConfigFault(f"data.{name}={value}: local files ({source}) have none; it is for data sets of the hub")
+    return _open_files(source, text_column, documents, on_error, window, _part(split, source))
+
+
+def _open_files(
+    source: str, column: str, documents: Documents, on_error: OnError, window: int, part: tuple[float, float]
+) -> Source:
+    shards, tolerance = find_shards(source, ENDINGS), Tolerance(on_error)
     _refuse_empty(shards, tolerance)
-    cut: Cut
-    if ending == ".jsonl":
-        cut, read, settings = LINES, json_text(text_column), f"json:{text_column}"
-    elif ending == ".txt":
-        (cut, read), settings = TEXT[documents], f"text:{documents}"
-    else:
-        raise ConfigFault(f"{source}: files that end in {ending or Path(source).suffix!r} cannot be read yet")
+    ending = ending_of(shards.names[0], ENDINGS)
+    if ending not in (".txt", ".jsonl") and part != (0, 1):
+        raise ConfigFault(f"data.split: a part of {source} cannot be taken, only of .txt and .jsonl files")
+    match ending:
+        case ".parquet":
+            return Sequential(ParquetFiles(shards, column, tolerance), window)
+        case ".jsonl.gz" | ".jsonl.zst":
+            return Sequential(PackedFiles(shards, json_text(column), tolerance, f"json:{column}"), window)
     _refuse_signatures(shards)
-    return TextFiles(shards, cut, read, tolerance, settings, window * ABOUT)
+    match ending:
+        case ".csv":
+            return Sequential(CsvFiles(shards, column, tolerance), window)
+        case ".jsonl":
+            read, settings = json_text(column), f"json:{column}"
+            return TextFiles(shards, LINES, read, tolerance, settings, window * ABOUT, part)
+        case ".txt":
+            cut, read = TEXT[documents]
+            return TextFiles(shards, cut, read, tolerance, f"text:{documents}", window * ABOUT, part)
+    raise InputMissing(f"{shards.name}: wanted a file that ends in {', '.join(ENDINGS)}")
+
+
+def _part(split: str | None, source: str) -> tuple[float, float]:
+    """The part of all bytes that a split of local files names: `[:90%]`, `[90%:]`, `train` for all."""
+    if split in (None, "train"):
+        return 0, 1
+    if match := PART.fullmatch(split or ""):
+        low = float(match[1] or 0) / 100
+        high = float(match[2] or 100) / 100
+        if 0 <= low < high <= 1:
+            return low, high
+    raise ConfigFault(f"data.split={split}: local files ({source}) have no splits; wanted a part such as [:90%]")
 
 
 def is_local(source: str) -> bool:
