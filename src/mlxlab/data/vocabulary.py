@@ -134,7 +134,7 @@ def choose(
 
 
 def size_by_data(seen: Counts, planned_bytes: int | None) -> int | None:
-    """Gowda and May 2020: the largest of whose learned tokens 95 in 100 occur at least 100 times in the planned text."""
+    """Gowda and May 2020: the largest of whose learned tokens 95 in 100 occur 100 times in the planned text."""
     if planned_bytes is None:
         return None
     wanted = OCCURRENCES * seen.sample_bytes / planned_bytes  # occurrences in the sample
