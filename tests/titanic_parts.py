@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxlab.data.passenger import Passenger
+from mlxlab.data.selection import Select
 from mlxlab.data.titanic import Augment, Titanic
 from mlxlab.data.titanic_csv import COLUMNS
 from mlxlab.data.titanic_source import resolve
@@ -44,6 +45,7 @@ def new_titanic(cache: Path, **changes: Any) -> Titanic:
         "folds": None,
         "fold": 0,
         "tokenizer": ByteLevelBPE(vocab_size=1024, min_frequency=2),
+        "select": Select(mode=None, percent=25, by="mean", source=None),
         "prefetch": 2,
         "seed": 0,
         "cache": cache,

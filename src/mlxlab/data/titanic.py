@@ -17,6 +17,7 @@ from mlxlab.data.passenger import Passenger
 from mlxlab.data.prefetch import Prefetch
 from mlxlab.data.row_encoder import fit_row_encoder
 from mlxlab.data.row_encoder import restore as restore
+from mlxlab.data.selection import Select
 from mlxlab.data.split import divide
 from mlxlab.data.titanic_csv import read_passengers as read_passengers
 from mlxlab.data.titanic_source import resolve
@@ -54,6 +55,8 @@ class Titanic:
         folds: number of folds of a cross-validation; null for none.
         fold: the fold that validates, from 0.
         tokenizer: how one is trained; a pretrained model brings its own.
+        select: which of the training rows are shown, by what they cost in an earlier run; statistics and tokenizer are
+            those of all.
         prefetch: batches made ready in the background; 0 makes each when it is asked for.
         seed: of split, templates and order.
         cache: folder for what was downloaded or encoded.
@@ -80,6 +83,7 @@ class Titanic:
         folds: Annotated[int, Ge(2), Le(400)] | None,
         fold: Count,
         tokenizer: ByteLevelBPE,
+        select: Select,
         prefetch: Annotated[int, Ge(0), Le(1024)],
         *,
         seed: Seed,
@@ -92,16 +96,22 @@ class Titanic:
         self.train_rows, self.valid_rows = split.train, split.valid
         self.encoder = fit_row_encoder(split.train, templates, tokenizer, max_length, seed, pretrained)
         self.task, self.tokenizer = self.encoder.task, self.encoder.tokenizer
-        self.fingerprint = self.encoder.key(found.digest, split.digest, split.train, split.valid, augment.copies)
+        parts = (found.digest, split.digest, split.train, split.valid, augment.copies)
+        key = self.encoder.key(*parts)
+        ids = np.array([row.id for row in split.train])
+        self.shown = select.keeps(seed, ids)  # places in train_rows
+        chosen = len(self.shown) < len(ids)
+        self.fingerprint = self.encoder.key(*parts, ids[self.shown].tolist()) if chosen else key
 
-        arrays, said = cached(cache, self.name, self.fingerprint, lambda: self.encoder.arrays(split.train, split.valid))
+        arrays, said = cached(cache, self.name, key, lambda: self.encoder.arrays(split.train, split.valid))
         self._train_tokens = cut(arrays["train"], arrays["train_lengths"])  # row after row, a template after the other
         self._valid_tokens = cut(arrays["valid"], arrays["valid_lengths"])
         longest = max(map(len, self._train_tokens))
         size = f"{len(arrays['train'])} tokens of {self.tokenizer.vocab_size}, {longest} in the longest sentence"
-        self.sources = [*found.lines, *(f"{self.name}: {line}" for line in (split.line, f"token cache {said}", size))]
+        lines = [split.line, *([f"{len(self.shown)} of them selected"] if chosen else []), f"token cache {said}", size]
+        self.sources = [*found.lines, *(f"{self.name}: {line}" for line in lines)]
 
-        count = len(split.train) * augment.copies
+        count = len(self.shown) * augment.copies
         self.train: Batches = Loader(count, batch_size, shuffle(count, seed), self._train_batch, self.fingerprint)
         if prefetch:
             self.train = Prefetch(self.train, prefetch)
@@ -120,8 +130,8 @@ class Titanic:
 
     @property
     def class_counts(self) -> list[int]:
-        """Training rows that died, that survived."""
-        return np.bincount([row.survived or 0 for row in self.train_rows], minlength=2).tolist()
+        """Shown training rows that died, that survived."""
+        return np.bincount([self.train_rows[i].survived or 0 for i in self.shown], minlength=2).tolist()
 
     def texts(self, rows: Sequence[Passenger]) -> list[str]:
         """The sentence by which each row is judged."""
@@ -140,7 +150,8 @@ class Titanic:
         self.encoder.save(folder, source=self.name, fingerprint=self.fingerprint)
 
     def _train_batch(self, epoch: int, places: np.ndarray) -> Batch:
-        copies, rows = np.divmod(places, len(self.train_rows))
+        copies, places = np.divmod(places, len(self.shown))
+        rows = self.shown[places]
         picked = [self.train_rows[row] for row in rows]
         templates = self.encoder.choose(np.array([row.id for row in picked]), epoch, copies + 1)
         tokens = rows * len(self.encoder.templates) + templates
