@@ -6,8 +6,11 @@ import sys
 
 import pytest
 import tokenizers
-from tokenizers import models, pre_tokenizers, processors
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
+from mlxlab.data.characters import Characters
+from mlxlab.data.text_encoder import TextEncoder
+from mlxlab.data.text_encoder import restore as restore_text
 from mlxlab.data.tokenizer import ByteLevelBPE, Tokenizer, load_tokenizer
 from mlxlab.errors import DataFault, InputMissing
 from titanic_parts import new_titanic, real_rows
@@ -145,3 +148,90 @@ def test_a_vocabulary_with_gaps_counts_its_greatest_id():
     assert tokenizer.vocab_size == 8
     assert tokenizer.pad_id == 0
     assert tokenizer.bos_id is None
+
+
+def new_characters(unknown="bytes", **changes):
+    return Characters(**{"unknown": unknown, "train_examples": 10_000, "path": None, "retrain": False} | changes)
+
+
+CORPUS = {"key": "corpus", "parameters": 1_000_000, "width": 128, "planned_bytes": None}
+
+
+@pytest.mark.parametrize("text", [*TEXTS[:20], *STRANGE])
+def test_characters_give_any_text_back(text, tmp_path):
+    tokenizer = new_characters().fit(TEXTS, cache=tmp_path, **CORPUS).tokenizer
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert not {0, 1, 2, 3} & set(tokenizer.encode(text, special=False))
+
+
+def test_characters_have_a_token_each_in_the_order_of_code_points(tmp_path):
+    tokenizer = new_characters("refuse").fit(["cab", "bad"], cache=tmp_path, **CORPUS).tokenizer
+    assert tokenizer.vocab_size == 4 + 4
+    assert tokenizer.encode("abcd") == [1, 4, 5, 6, 7, 2]
+    assert new_characters().fit(["cab", "bad"], cache=tmp_path, **CORPUS).tokenizer.vocab_size == 4 + 4 + 256
+
+
+def test_an_unknown_character_is_refused_and_never_dropped(tmp_path):
+    tokenizer = new_characters("refuse").fit(["abc"], cache=tmp_path, **CORPUS).tokenizer
+    tokenizer.save(tmp_path)
+    for refusing in (tokenizer, load_tokenizer(tmp_path)):
+        for call in (refusing.encode, lambda text: refusing.encode_documents(["ab", text])):  # noqa: B023
+            with pytest.raises(DataFault, match=r"U\+00E9"):
+                call("ab\u00e9")
+
+
+def test_the_characters_of_a_corpus_are_kept(tmp_path):
+    first = new_characters().fit(TEXTS, cache=tmp_path, **CORPUS)
+    again = new_characters().fit(iter(()), cache=tmp_path, **CORPUS)
+    assert again.tokenizer.fingerprint == first.tokenizer.fingerprint
+    assert "reused" in again.lines[0]
+    with pytest.raises(DataFault, match="no text"):
+        new_characters(retrain=True).fit(iter(()), cache=tmp_path, **CORPUS)
+
+
+def test_whole_documents_are_encoded_without_special_tokens():
+    documents = TOKENIZER.encode_documents([*TEXTS[:5], ""])
+    assert [ids.tolist() for ids in documents] == [TOKENIZER.encode(text, special=False) for text in [*TEXTS[:5], ""]]
+    assert all(ids.dtype.name == "int32" for ids in documents)
+
+
+@pytest.mark.parametrize("text", [*TEXTS[:20], *STRANGE])
+def test_the_bytes_of_tokens_sum_to_the_bytes_of_the_text(text, tmp_path):
+    for tokenizer in (TOKENIZER, new_characters().fit(TEXTS, cache=tmp_path, **CORPUS).tokenizer):
+        assert len(tokenizer.token_bytes) == tokenizer.vocab_size
+        assert sum(tokenizer.token_bytes[token] for token in tokenizer.encode(text)) == len(text.encode())
+        assert tokenizer.token_bytes[:4] == (0, 0, 0, 0)
+
+
+def test_where_tokens_lose_bytes_none_are_told():
+    assert Tokenizer(wordpiece()).token_bytes == ()
+    pieces = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", "p"]
+    inner = tokenizers.Tokenizer(
+        models.BPE({piece: i for i, piece in enumerate(pieces)}, [], unk_token="<unk>", byte_fallback=True)
+    )
+    inner.normalizer = normalizers.Replace(" ", "\u2581")
+    inner.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
+    assert sum(Tokenizer(inner).token_bytes) == 256 + 1 + 1 + len("<unk>")  # as newer SentencePiece models do
+    inner.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    assert Tokenizer(inner).token_bytes == ()  # a space too many at the front of each text
+
+
+def test_what_a_language_model_needs_comes_back(tmp_path):
+    TextEncoder(TOKENIZER, masked=True, seq_len=64).save(tmp_path, source="a file")
+    again = restore_text(tmp_path)
+    assert again.state_dict() == TextEncoder(TOKENIZER, masked=True, seq_len=64).state_dict()
+    assert again.task == TextEncoder(TOKENIZER, masked=True, seq_len=64).task
+    assert again.task.token_bytes == TOKENIZER.token_bytes
+
+
+def test_another_tokenizer_beside_a_language_model_is_damage(tmp_path):
+    TextEncoder(TOKENIZER, masked=False, seq_len=64).save(tmp_path)
+    ByteLevelBPE(500, 2).train(TEXTS).save(tmp_path)
+    with pytest.raises(DataFault, match="not the one it was saved with"):
+        restore_text(tmp_path)
+    (tmp_path / "data.json").write_text("{}")
+    with pytest.raises(DataFault, match="damaged"):
+        restore_text(tmp_path)
+    (tmp_path / "data.json").unlink()
+    with pytest.raises(InputMissing):
+        restore_text(tmp_path)

@@ -125,9 +125,11 @@ def choose(
         "model": size_by_model(parameters, width),
         "elbow": size_by_elbow(per_token),
     }
-    smallest = min(limit for limit in [*limits.values(), len(seen.counts)] if limit is not None) // STEP * STEP
+    whole = len(seen.counts)
+    smallest = min(limit for limit in [*limits.values(), whole] if limit is not None)
+    smallest = smallest // STEP * STEP if smallest < whole else whole
     supported = least if limits["data"] is None else min(least, limits["data"])
-    chosen = min(max(smallest, supported, FLOOR), most, len(seen.counts))
+    chosen = min(max(smallest, supported, FLOOR), most, whole)
     powers = [2**k for k in range(9, 20) if 2**k in per_token]
     sizes = sorted({*powers, max(per_token), *({chosen} & per_token.keys())})
     return Curve(sizes, [round(per_token[size], 4) for size in sizes], chosen, _reason(limits, chosen, least), limits)
