@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "src"))
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
 
+os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # pandas brings pyarrow, which brings a thread
+
 ROOMS = ("callbacks", "checkpoint", "config", "data", "models", "training")
 OTHERS = (
     "matplotlib.backends.backend_agg",
