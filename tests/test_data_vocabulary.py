@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pytest
 
+from mlxlab.callbacks.vocabulary_curve import VocabularyCurve
 from mlxlab.data.byte_pairs import BytePairs, count
 from mlxlab.data.tokenizer import ByteLevelBPE
 from mlxlab.data.vocabulary import Counts, cut, parents, size_by_data, size_by_elbow, size_by_length, size_by_model
 from mlxlab.errors import ConfigFault, DataFault, InputMissing, Refused
+from parts import Recorder, new_run
 from titanic_parts import real_rows
 
 TEXTS = [f"{row.name} embarked at {row.embarked}, ticket {row.ticket}" for row in real_rows()]
@@ -181,3 +183,17 @@ def test_a_path_is_taken_as_it_is_and_must_be_that_of_the_weights(tmp_path):
         new_pairs(path=str(ours)).fit([], cache=tmp_path, **CORPUS, pretrained=other)
     with pytest.raises(InputMissing, match=r"tokenizer\.json"):
         new_pairs(path=str(tmp_path)).fit([], cache=tmp_path, **CORPUS)
+
+
+def test_the_curve_of_a_run_is_drawn_once_and_handed_to_the_tracker(tmp_path):
+    (tmp_path / "restore").mkdir()
+    run = new_run(tracker=Recorder())
+    callback = VocabularyCurve(folder=tmp_path)
+    callback.on_start(run)
+    assert not run.tracker.artifacts  # a size that was given has no curve
+    curve = new_pairs().fit(TEXTS, cache=tmp_path, **CORPUS).curve
+    curve.save(tmp_path / "restore")
+    for _ in range(2):
+        callback.on_start(run)
+    assert run.tracker.artifacts == [tmp_path / "plots" / "vocabulary.png"]
+    assert (tmp_path / "plots" / "vocabulary.png").read_bytes().startswith(b"\x89PNG")
