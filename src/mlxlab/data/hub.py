@@ -6,6 +6,8 @@ window. Its own `shuffle` is not used: it loses and repeats documents at a resum
 """
 
 import importlib.util
+import logging
+import time
 from collections.abc import Iterator
 from difflib import get_close_matches
 from functools import partial
@@ -22,8 +24,12 @@ from mlxlab.data.tolerance import OnError, Tolerance
 from mlxlab.errors import ConfigFault, DataFault, InputMissing, ServiceMissing
 
 ROWS = 40  # bits of an id that count rows of a shard
+CLIENTS = {"httpx", "httpx2", "httpcore", "requests", "aiohttp", "urllib3"}  # whose errors are their own
 SECONDS = 10  # to wait for the hub's first answer
+WAIT, PATIENCE = 10.0, 900.0  # seconds between trials of ours, and for how long; the libraries' own come before
 LOCAL = "name local files with data.source=<file, folder or glob of .txt, .jsonl, .parquet or .csv>"
+
+log = logging.getLogger(__name__)
 
 
 class HubSet:
@@ -67,23 +73,49 @@ class HubSet:
             raise DataFault(f"{self.name}: there is no text in it, only empty records")
 
     def _shard(self, position: int, shard: int, row: int, state: Any) -> Iterator[tuple[Place, list[Document]]]:
-        """The windows of a shard. Windows end with it, as its library's state does."""
-        stream = self.stream.shard(self.stream.num_shards, shard)
+        """The windows of a shard. Windows end with it, as its library's state does.
+
+        Where the hub stops answering, the window is begun again until it answers or `PATIENCE` is used up.
+        """
+        here: Place = [position, row, state]
+        good = time.monotonic()
+        while True:
+            try:
+                for place, documents, after in self._read(here, shard):
+                    yield place, documents
+                    here, good = after, time.monotonic()
+                return
+            except ValueError as error:
+                raise DataFault(f"{self.name}: shard {shard}: {_first_line(error)}") from None
+            except Exception as error:
+                if not _is_of_network(error):
+                    raise
+                self._wait(error, good)
+
+    def _read(self, here: Place, shard: int) -> Iterator[tuple[Place, list[Document], Place]]:
+        """The windows of a shard from a place on, each with the place after it."""
+        stream, (position, row, state) = self.stream.shard(self.stream.num_shards, shard), here
         if state is not None:
             stream.load_state_dict(state)
-        here: Place = [position, row, state]
         documents: list[Document] = []
         size = 0
-        for example in _guarded(stream, self.name):
+        for example in stream:
             row += 1
             text = self._text(example, shard, row)
             if text and not text.isspace():
                 documents.append(Document(shard << ROWS | row, text))
                 size += len(text)
             if len(documents) >= self.window or size >= self.window * CHARACTERS:
-                yield here, documents
-                here, documents, size = [position, row, stream.state_dict()], [], 0
-        yield here, documents
+                after = [position, row, stream.state_dict()]
+                yield here, documents, after
+                here, documents, size = after, [], 0
+        yield here, documents, here
+
+    def _wait(self, error: Exception, good: float) -> None:
+        if time.monotonic() - good + WAIT > PATIENCE:
+            raise ServiceMissing(f"{self.name}: the hub stopped answering: {_first_line(error)}") from None
+        log.warning("%s: the hub does not answer (%s); tried again in %g s", self.name, _first_line(error), WAIT)
+        time.sleep(WAIT)
 
     def _text(self, example: dict[str, Any], shard: int, row: int) -> str:
         try:
@@ -143,27 +175,18 @@ def _load(name: str, config: str | None, split: str, commit: str) -> Any:
     import datasets
 
     try:
-        splits = datasets.get_dataset_split_names(name, config, revision=commit)
-        if split not in splits:
-            close = get_close_matches(split, splits, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise ConfigFault(f"data.split={split}: {name} has {', '.join(splits)}{hint}")
-        return datasets.load_dataset(name, config, split=split, revision=commit, streaming=True)
+        splits = datasets.load_dataset(name, config, revision=commit, streaming=True)
     except ValueError as error:
         if "config" in str(error).lower():
             raise ConfigFault(f"data.config={config}: {name}: {_first_line(error)}") from None
         raise DataFault(f"{name}: {_first_line(error)}") from None
     except (OSError, RuntimeError) as error:
         raise ServiceMissing(f"{name}: the hub cannot be read ({_first_line(error)}); {LOCAL}") from None
-
-
-def _guarded(stream: Any, name: str) -> Iterator[dict[str, Any]]:
-    try:
-        yield from stream
-    except (OSError, RuntimeError) as error:
-        raise ServiceMissing(f"{name}: the hub stopped answering: {_first_line(error)}") from None
-    except ValueError as error:
-        raise DataFault(f"{name}: {_first_line(error)}") from None
+    if split not in splits:
+        close = get_close_matches(split, splits, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigFault(f"data.split={split}: {name} has {', '.join(splits)}{hint}")
+    return splits[split]
 
 
 def _check(place: Place, count: int) -> tuple[int, int, Any]:
@@ -173,6 +196,10 @@ def _check(place: Place, count: int) -> tuple[int, int, Any]:
         case [int(position), int(row), (dict() | None) as state] if 0 <= position < count and row >= 0:
             return position, row, state
     raise DataFault(f"the saved place {place!r} is not one of the {count} shards there are")
+
+
+def _is_of_network(error: Exception) -> bool:
+    return isinstance(error, OSError | RuntimeError) or type(error).__module__.split(".")[0] in CLIENTS
 
 
 def _first_line(error: Exception) -> str:
