@@ -28,6 +28,9 @@ class Signature:
     doc: str = ""  # the first line of the docstring
 
 
+_NOTHING = Signature({}, frozenset())
+
+
 @cache
 def signature(target: str) -> Signature | None:
     """The signature of `pkg.module.Name`; None unless it is a class or function defined at the top of that module."""
@@ -55,7 +58,18 @@ def _of_arguments(function: ast.FunctionDef, module: str, doc: str, skip: int) -
         argument.arg: Key(_kind(argument.annotation, module), argument.arg not in optional, docs.get(argument.arg, ""))
         for argument in arguments
     }
-    return Signature(keys, frozenset(argument.arg for argument in function.args.kwonlyargs), _first(doc))
+    passed_on = _passed_on(function.args.kwarg)
+    runtime = frozenset(argument.arg for argument in function.args.kwonlyargs) | passed_on.runtime
+    return Signature(keys | passed_on.keys, runtime, _first(doc))
+
+
+def _passed_on(rest: ast.arg | None) -> Signature:
+    """`**rest: Annotated[Any, KeysOf("pkg.module.Name")]` takes the keys of Name too, and passes them on to it."""
+    for node in ast.walk(rest.annotation) if rest is not None and rest.annotation is not None else ():
+        match node:
+            case ast.Call(func=ast.Name(id="KeysOf"), args=[ast.Constant(value=str() as target)]):
+                return signature(target) or _NOTHING
+    return _NOTHING
 
 
 def _has_fields(found: ast.ClassDef) -> bool:
