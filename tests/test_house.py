@@ -27,7 +27,9 @@ ROOMS = {
     "inference": {"models", "data", "checkpoint", "tracking", "training", "cloud", "config"},
     "sweep": {"tracking", "config"},
     "assembly": {"models", "data", "config"},
-    "replay": {"models", "data", "checkpoint", "tracking", "training", "callbacks", "config", "assembly"},
+    "teaching": {"models", "data", "training", "inference", "config"},
+    "rounds": {"models", "tracking", "training", "inference", "config", "assembly", "teaching"},
+    "replay": {"models", "data", "checkpoint", "tracking", "training", "callbacks", "config", "assembly", "teaching"},
     "experiment": {
         "models",
         "data",
@@ -39,11 +41,13 @@ ROOMS = {
         "cloud",
         "config",
         "assembly",
+        "teaching",
+        "rounds",
     },
 }
 OUTSIDE = {  # who may import it
     "hydra": {"config", "sweep", "commands"},
-    "omegaconf": {"config", "sweep", "commands", "experiment", "benchmark"},
+    "omegaconf": {"config", "sweep", "commands", "experiment", "rounds", "benchmark"},
     "mlflow": {"tracking", "served"},  # inference/served.py is run by MLflow alone
     "mlx": {
         "backend",
@@ -53,6 +57,7 @@ OUTSIDE = {  # who may import it
         "checkpoint",
         "inference",
         "assembly",
+        "teaching",
         "experiment",
         "commands",
         "replay",

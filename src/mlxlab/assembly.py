@@ -47,7 +47,7 @@ def new_model(cfg: Any, data: Any, shape: Path | None = None) -> Any:
     from mlxlab.models.heads import head_for
     from mlxlab.models.model import Model
 
-    mx.random.seed(cfg["seed"])
+    mx.random.seed(draw_seed(cfg))
     task = data.task
     node = dict(cfg["model"])
     if shape is not None and node["pretrained"]:
@@ -57,3 +57,8 @@ def new_model(cfg: Any, data: Any, shape: Path | None = None) -> Any:
     model = Model(trunk, head)
     mx.eval(model.parameters())
     return model
+
+
+def draw_seed(cfg: Any) -> int:
+    """The seed of weights and dropout: `seed`, and another one for each student that follows earlier ones."""
+    return int(cfg["seed"] + len(cfg["trainer"].get("members", [])) * 0x9E3779B97F4A7C15) % 2**64

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import sys
 from dataclasses import replace
 from importlib.metadata import version
@@ -11,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from mlxlab import backend
-from mlxlab.assembly import new_data, new_model
+from mlxlab.assembly import draw_seed, new_data, new_model
+from mlxlab.callbacks.manifest import Manifest, outcome_of, parents_of
 from mlxlab.checkpoint.lock import RunLock
 from mlxlab.config import build, check, choices, conf_dir, project_root, typed_overrides
 from mlxlab.config.changes import merge
 from mlxlab.errors import Stopped
+from mlxlab.tracking import provenance
+from mlxlab.tracking.journal import PARENT
 
 if TYPE_CHECKING:
     from mlxlab.callbacks.signals import Listener
@@ -34,8 +38,9 @@ def run(cfg: DictConfig, folder: Path) -> float:
     lock.acquire()
     listener.start()
     try:
-        backend.prepare()
-        return _Experiment(cfg, folder, listener).run()
+        with Manifest(folder, _commit) as manifest:
+            backend.prepare()
+            return _Experiment(cfg, folder, listener, manifest).run()
     finally:
         listener.stop()
         lock.release()
@@ -44,25 +49,29 @@ def run(cfg: DictConfig, folder: Path) -> float:
 class _Experiment:
     """The parts of one run, in the order in which they need each other."""
 
-    def __init__(self, cfg: DictConfig, folder: Path, listener: "Listener") -> None:
-        self.cfg, self.folder, self.listener = cfg, folder, listener
+    def __init__(self, cfg: DictConfig, folder: Path, listener: "Listener", manifest: Manifest) -> None:
+        self.cfg, self.folder, self.listener, self.manifest = cfg, folder, listener, manifest
         self.project = project_root()
         self.changes: dict[str, tuple[Any, Any]] = {}
 
     def run(self) -> float:
         from mlxlab.checkpoint.transfer import resolve_resume
+        from mlxlab.teaching import first_weights, tokenizer_folder, trainer_for
 
         checkpoint = resolve_resume(self.cfg.resume, self.folder)
         if checkpoint is not None:
             self._go_on_from(checkpoint)
         restore = self.folder / "restore"
-        tokenizer = restore if checkpoint is not None else self._pretrained()
+        tokenizer = restore if checkpoint is not None else self._pretrained() or tokenizer_folder(self.cfg.trainer)
         self.data = new_data(self.cfg, self.project, tokenizer, self.folder)
         if checkpoint is not None:
             checkpoint = self._admitted(checkpoint)
-        for line in self.data.sources:
+        trainer, teachers = trainer_for(self.cfg, self.data, self.project / ".cache")
+        for line in (*self.data.sources, *teachers):
             say(line)
         model = new_model(self.cfg, self.data, shape=restore if checkpoint is not None else None)
+        if checkpoint is None:
+            first_weights(self.cfg, model)
         tracker: Tracker = build(self.cfg.tracking, folder=self.folder, project=self.project)
         run = self._new_run(model, tracker)
         self._write_facts()
@@ -72,9 +81,10 @@ class _Experiment:
             say(line)
         self._hand_over(tracker)
         self._record_changes(tracker, checkpoint)
+        self.manifest.begin(**self._card(run, checkpoint))
         status: Any = "FAILED"
         try:
-            self._fit(run, checkpoint)
+            self._fit(trainer, run, checkpoint)
             status = "KILLED" if run.signal else "FINISHED"
             return self._finish(run)
         except (KeyboardInterrupt, Stopped):
@@ -139,9 +149,7 @@ class _Experiment:
             labels=self.data.task.labels,
         )
 
-    def _fit(self, run: "Run", checkpoint: "Checkpoint | None") -> None:
-        counts = self.data.class_counts
-        trainer = build(self.cfg.trainer, class_counts=counts)
+    def _fit(self, trainer: Any, run: "Run", checkpoint: "Checkpoint | None") -> None:
         callbacks = [build(node, folder=self.folder) for node in self.cfg.callbacks.values() if node is not None]
         if checkpoint is not None:
             say(f"resumed from {checkpoint.path.name}")
@@ -149,18 +157,20 @@ class _Experiment:
                 say(f"skipped {line}", error=True)
             run.tracker.rewind(checkpoint.step)
         self.listener.watch(run)
-        trainer.fit(run, self.data.valid, self.data.task, callbacks, checkpoint, seed=self.cfg.seed)
+        trainer.fit(run, self.data.valid, self.data.task, callbacks, checkpoint, seed=draw_seed(self.cfg))
 
     def _finish(self, run: "Run") -> float:
         from mlxlab.callbacks.checkpointing import hash_of
 
+        state = hash_of(run)
+        self.manifest.update(outcome=outcome_of(run, state))
         if self.listener.stopping:
-            print(f"final_state={hash_of(run)}")
+            print(f"final_state={state}")
             if requeued := self.listener.put_back():
                 say(requeued)
             raise Stopped(f"stopped at step {run.step} and saved; go on with resume=auto", self.listener.stopping)
         self._report(run)
-        print(f"final_state={hash_of(run)}", flush=True)
+        print(f"final_state={state}", flush=True)
         return run.best if run.best is not None else float("nan")
 
     def _report(self, run: "Run") -> None:
@@ -184,6 +194,18 @@ class _Experiment:
         chosen = choices()
         parts = [chosen[group] for group in ("model", "model/size", "data", "trainer") if group in chosen]
         return self.cfg.name or "-".join(parts) or self.folder.name
+
+    def _card(self, run: "Run", checkpoint: "Checkpoint | None") -> dict[str, Any]:
+        """What the manifest says of the run before it trains."""
+        elsewhere = checkpoint is not None and not checkpoint.path.absolute().is_relative_to(self.folder.absolute())
+        resumed = checkpoint.path if checkpoint is not None and elsewhere else None
+        return {
+            "id": run.tracker.uid or None,
+            "name": self._name(),
+            "parents": parents_of(self.resolved, resumed, os.environ.get(PARENT, "")),
+            "overrides": typed_overrides(),
+            **{key: run.facts.get(key) for key in ("config_hash", "versions", "data", "tokenizer", "teachers")},
+        }
 
     def _write_facts(self) -> None:
         """What inference needs beside a checkpoint: the resolved config, and what the data set fitted."""
@@ -209,6 +231,11 @@ class _Experiment:
     def _hand_over(self, tracker: "Tracker") -> None:
         tracker.dataset(self.cfg.data._target_.rsplit(".", 1)[-1], self.data.fingerprint, self.data.sources[-1])
         tracker.artifact(self.folder / "restore", "config")
+
+
+def _commit() -> dict[str, Any]:
+    found = provenance.git(project_root())
+    return {"git": {"commit": found.get("mlflow.source.git.commit"), "dirty": found["git.dirty"]}}
 
 
 def versions() -> dict[str, str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlxlab import backend
-from mlxlab.config import build, project_root
+from mlxlab.config import project_root
 from mlxlab.errors import InputMissing, NoCheckpoint
 
 if TYPE_CHECKING:
@@ -68,21 +68,25 @@ def _differs(folder: Path, start: "Checkpoint | None", end: "Checkpoint") -> str
 
 def _replayed(folder: Path, start: "Checkpoint | None", end: "Checkpoint") -> "Run":
     """The run at the step of `end`, trained with its config from the state of `start`."""
-    from mlxlab.assembly import new_data, new_model
+    from mlxlab.assembly import draw_seed, new_data, new_model
+    from mlxlab.teaching import first_weights, trainer_for
     from mlxlab.tracking.tracker import NoTracker
     from mlxlab.training.run import Objective, Run
 
     cfg: dict[str, Any] = end.state["facts"]["config"]
     data = new_data(cfg, project_root(), folder / "restore", folder)
-    trainer = build(cfg["trainer"], class_counts=data.class_counts)
+    trainer, _ = trainer_for(cfg, data, project_root() / ".cache")
+    model = new_model(cfg, data, shape=(folder / "restore") if start else None)
+    if start is None:
+        first_weights(cfg, model)
     run = Run(
-        model=new_model(cfg, data, shape=(folder / "restore") if start else None),
+        model=model,
         train=data.train,
         objective=Objective(cfg["objective"]),
         tracker=NoTracker(),
         max_skips=cfg["trainer"]["max_skips"],
     )
-    trainer.fit(run, data.valid, data.task, [_StopAt(end.step)], start, seed=cfg["seed"])
+    trainer.fit(run, data.valid, data.task, [_StopAt(end.step)], start, seed=draw_seed(cfg))
     return run
 
 

@@ -16,6 +16,6 @@ def run_folder(resume: str | None) -> Path | None:
     if path.name in WORDS:
         path = path.parent
     for folder in (path, path.parent, path.parent.parent):
-        if (folder / "checkpoints").is_dir():
+        if (folder / "checkpoints").is_dir() or (folder / "rounds").is_dir():
             return folder
     return None

@@ -14,8 +14,11 @@ from mlxlab.data import row_encoder, text_encoder
 from mlxlab.data.row_encoder import RowEncoder
 from mlxlab.data.text_encoder import TextEncoder
 from mlxlab.errors import DataFault, InputMissing
+from mlxlab.inference.ensembles import FILE as ENSEMBLE
+from mlxlab.inference.ensembles import restore_ensemble
 from mlxlab.models.heads import head_for
 from mlxlab.models.model import Model
+from mlxlab.training.matching import NAME as PROJECTIONS
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,14 @@ def restore(folder: Path, checkpoint: Path | None = None) -> Restored:
     """Restores the best model of a run.
 
     Args:
-        folder: the run folder, or its `restore` alone.
+        folder: the run folder, or its `restore` alone; or that of an ensemble.
         checkpoint: None takes the best one of the run folder.
 
     Raises:
         InputMissing: the folder holds no run. NoCheckpoint: no checkpoint is usable. DataFault: a file is damaged.
     """
+    if (folder / ENSEMBLE).is_file():
+        return restore_ensemble(folder, restore)
     facts = folder / "restore" if (folder / "restore").is_dir() else folder
     if not (facts / "config.yaml").is_file():
         raise InputMissing(f"{folder}: no run folder (restore/config.yaml is not there)")
@@ -55,7 +60,7 @@ def restore(folder: Path, checkpoint: Path | None = None) -> Restored:
         trunk, head_for(trunk, kind=task.kind, num_classes=task.num_classes, dropout=config["model"]["dropout"])
     )
     found = load_path(checkpoint or folder / "checkpoints" / "best")
-    model.load_weights(list(found.weights.items()))
+    model.load_weights([(name, leaf) for name, leaf in found.weights.items() if not name.startswith(f"{PROJECTIONS}.")])
     model.eval()
     return Restored(model, encoder, config, found, facts)
 

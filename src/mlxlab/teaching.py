@@ -1,0 +1,207 @@
+"""Teachers found and loaded: run folders, checkpoints, ensembles, folders and hub ids of pretrained models."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from mlxlab.config import build
+from mlxlab.data.batch import Task
+from mlxlab.data.tokenizer import Tokenizer, load_tokenizer
+from mlxlab.errors import ConfigFault, InputMissing, Refused
+from mlxlab.inference.ensembles import facts_of, restore_path, run_of
+from mlxlab.inference.restore import restore
+from mlxlab.training.ensemble import Ensemble, Member
+from mlxlab.training.teacher_cache import TeacherCache
+from mlxlab.training.teachers import Teachers
+
+
+class Found(NamedTuple):
+    """A teacher, as it was found."""
+
+    name: str
+    model: nn.Module
+    task: Task
+    tokenizer: Tokenizer
+    data: str  # fingerprint of what it was trained on; "" if it is not known
+
+
+def tokenizer_folder(trainer: Any) -> Path | None:
+    """Whose tokenizer a student takes: that of its first teacher or earlier student; None if it has its own."""
+    names = [*trainer.get("teachers", []), *trainer.get("members", [])]
+    if not names or trainer["vocabulary"] != "same":
+        return None
+    run = run_of(Path(names[0]))
+    return facts_of(run) if run is not None else _pretrained_folder(names[0])
+
+
+def trainer_for(cfg: Any, data: Any, cache: Path) -> tuple[Any, list[str]]:
+    """The trainer of a config with the teachers it names, and what the user should know about them."""
+    taught_by, lines = teachers_for(cfg, data, cache)
+    return build(cfg["trainer"], class_counts=data.class_counts, taught_by=taught_by), lines
+
+
+def first_weights(cfg: Any, model: nn.Module) -> None:
+    """Where `round_init=previous` says so, the weights of the student before."""
+    trainer = cfg["trainer"]
+    if trainer.get("members") and trainer["round_init"] == "previous":
+        model.update(restore_path(Path(trainer["members"][-1]), restore).model.parameters())
+
+
+def teachers_for(cfg: Any, data: Any, cache: Path) -> tuple[Teachers, list[str]]:
+    """The teachers of a config, and what the user should know about them.
+
+    Args:
+        cache: folder under which answers may be kept.
+
+    Raises:
+        InputMissing, NoCheckpoint, DataFault: one is not there, or damaged.
+        Refused: one has other classes or another vocabulary than the student.
+        ConfigFault: weights that do not fit, a setting of the cache.
+    """
+    trainer = cfg["trainer"]
+    names = list(trainer.get("teachers", []))
+    if not names and not trainer.get("members"):
+        return Teachers(), []
+    given = [find(name, data) for name in names]
+    role = trainer["role"]
+    students = [find(name, data) for name in trainer["members"]] if role != "independent" else []
+    weights = trainer["teacher_weights"]
+    if weights is not None and len(weights) != len(names):
+        raise ConfigFault(f"trainer.teacher_weights: {len(weights)} for {len(names)} teachers")
+    lines = [line for teacher in given for line in _described(teacher, data)]
+    teaching = [*given, *(students if role == "teacher" else [])]
+    if role == "teacher" and students and weights is not None:
+        weights = [*weights, *[sum(weights) / len(weights)] * len(students)]
+    ensemble = Ensemble([_member(one, cfg, data) for one in teaching], weights, trainer["combine"])
+    beneath = Ensemble([_member(one, cfg, data) for one in students] if role == "residual" else [])
+    for member in (*ensemble.members, *beneath.members):
+        member.set_dtype(getattr(mx, trainer["teacher_dtype"]))
+    mx.eval(ensemble.parameters(), beneath.parameters())
+    kept = _cache(cfg, data, ensemble, cache) if ensemble and trainer["teacher_cache"] is not None else None
+    return Teachers(ensemble, beneath, kept), lines
+
+
+def find(name: str, data: Any) -> Found:
+    """A teacher by its name, in evaluation mode."""
+    if name.startswith("models:/"):
+        raise ConfigFault(f"trainer.teachers: {name}: registered models cannot be loaded yet; give the run folder")
+    path = Path(name).expanduser()
+    if run_of(path) is None:
+        return _pretrained(name, data)
+    restored = restore_path(path, restore)
+    facts = restored.checkpoint.state.get("facts", {})
+    return Found(name, restored.model, restored.encoder.task, restored.encoder.tokenizer, facts.get("data", ""))
+
+
+def _pretrained(name: str, data: Any) -> Found:
+    """A language model of others."""
+    from mlxlab.models.heads import head_for
+    from mlxlab.models.model import Model
+    from mlxlab.models.pretrained import load_bert, load_llama, read_config
+
+    folder = _pretrained_folder(name)
+    tokenizer = load_tokenizer(folder)
+    if data.task.kind != "language_modelling":
+        raise Refused(
+            f"trainer.teachers: {name} is a language model, the task is to tell {data.task.num_classes} classes"
+        )
+    load = load_bert if read_config(folder)["model_type"] == "bert" else load_llama
+    trunk: Any = load(str(folder), {"vocab_size": tokenizer.vocab_size})
+    model = Model(trunk, head_for(trunk, kind=data.task.kind))
+    task = Task(data.task.kind, tokenizer.vocab_size, masked=not trunk.causal)
+    return Found(name, model, task, tokenizer, "")
+
+
+def _pretrained_folder(name: str) -> Path:
+    from mlxlab.models.pretrained import resolve
+
+    try:
+        return resolve(name)
+    except InputMissing:
+        raise InputMissing(
+            f"trainer.teachers: {name}: no run folder, checkpoint or folder of a pretrained model, and no hub id"
+        ) from None
+
+
+def _member(found: Found, cfg: Any, data: Any) -> Member:
+    """The teacher in the student's words, or a refusal that says what differs."""
+    mine, theirs = data.task, found.task
+    title = f"trainer.teachers: {found.name}"
+    if (mine.kind, mine.masked) != (theirs.kind, theirs.masked):
+        kinds = {True: "guesses hidden tokens", False: "guesses the next token"}
+        words = [one.kind if one.kind == "classification" else kinds[one.masked] for one in (theirs, mine)]
+        raise Refused(f"{title}: learned another task ({words[0]}) than the student ({words[1]})")
+    _check_positions(found, cfg, title)
+    same_words = found.tokenizer.fingerprint == data.tokenizer.fingerprint
+    if mine.kind == "classification":
+        if not same_words:
+            raise Refused(
+                f"{title}: reads with another tokenizer ({_said(found.tokenizer)}, the student {_said(data.tokenizer)})"
+            )
+        table = None if theirs.labels == mine.labels else _table(theirs.labels, mine.labels, cfg, title, "classes")
+        return Member(found.model, table)
+    if same_words:
+        return Member(found.model)
+    table = _table(_words(found.tokenizer), _words(data.tokenizer), cfg, title, "tokens")
+    return Member(found.model, table, tokens=True)
+
+
+def _table(theirs: Sequence[str], mine: Sequence[str], cfg: Any, title: str, what: str) -> np.ndarray:
+    """For each of the student's classes or tokens the teacher's number of the same name."""
+    if cfg["trainer"]["vocabulary"] != "subset":
+        raise Refused(
+            f"{title}: has other {what} ({len(theirs)}) than the student ({len(mine)});"
+            " trainer.vocabulary=subset maps them by name where the teacher knows all of the student's"
+        )
+    number = {name: place for place, name in enumerate(theirs)}
+    lacking = [name for name in mine if name not in number]
+    if lacking:
+        raise Refused(f"{title}: does not know {len(lacking)} of the student's {len(mine)} {what}, as {lacking[0]!r}")
+    return np.array([number[name] for name in mine], np.int32)
+
+
+def _check_positions(found: Found, cfg: Any, title: str) -> None:
+    """MLX has no bounds checks."""
+    longest = cfg["data"].get("seq_len") or cfg["data"].get("max_length") or 0
+    trunk = getattr(found.model, "trunk", None)
+    if trunk is not None and "position_embedding" in trunk and longest > trunk.max_length:
+        raise ConfigFault(f"{title}: has positions for {trunk.max_length} tokens, the data has up to {longest}")
+
+
+def _described(found: Found, data: Any) -> list[str]:
+    from mlxlab.models.model import count_parameters
+
+    lines = [f"teacher: {found.name}, {count_parameters(found.model):,} parameters"]
+    if found.data and found.data != data.fingerprint:
+        lines.append(
+            f"teacher: {found.name} was trained on other data, or another part of it:"
+            " it may have seen what validates here"
+        )
+    return lines
+
+
+def _cache(cfg: Any, data: Any, ensemble: Ensemble, folder: Path) -> TeacherCache:
+    """The cache of these teachers on these data."""
+    settings = cfg["trainer"]["teacher_cache"]
+    top_k, dtype = settings.get("top_k", 100), settings.get("dtype", "float16")
+    odd = sorted(settings.keys() - {"top_k", "dtype"})
+    if odd or dtype not in ("float16", "float32") or type(top_k) is not int or top_k < 1:
+        what = ", ".join(odd) or f"top_k={top_k}, dtype={dtype}"
+        raise ConfigFault(f"trainer.teacher_cache: {what}; wanted {{top_k: a number >= 1, dtype: float16 or float32}}")
+    router = repr(cfg["trainer"]["loss"].get("router"))
+    parts = (ensemble.hash(), router, data.fingerprint, data.tokenizer.fingerprint, top_k, dtype)
+    key = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+    return TeacherCache(top_k, dtype, folder=folder / f"teacher-{key}", num_classes=data.task.num_classes)
+
+
+def _words(tokenizer: Tokenizer) -> list[str]:
+    return [str(tokenizer.inner.id_to_token(token)) for token in range(tokenizer.vocab_size)]
+
+
+def _said(tokenizer: Tokenizer) -> str:
+    return f"{tokenizer.vocab_size} tokens, {tokenizer.fingerprint[:8]}"

@@ -1,0 +1,119 @@
+"""The trainer with teachers: a plain trainer, what its loss wants beside each batch, and a watch on the teachers."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+
+from mlxlab.bounds import Count, KeysOf, Positive
+from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.data.batch import Batch, Batches, Task
+from mlxlab.training.run import Run
+from mlxlab.training.teachers import Teachers
+from mlxlab.training.trainer import Callback, Trainer
+
+
+class Distillation:
+    """Trains a student. All other keys are those of the plain trainer.
+
+    Args:
+        teachers: whom to learn from: run folders, checkpoints, ensembles, folders or hub ids of pretrained models;
+            without any the targets alone are learned.
+        teacher_weights: one per teacher; null weighs all alike.
+        combine: the teachers' answers are averaged as logits or as probabilities.
+        teacher_dtype: in which the teachers compute.
+        vocabulary: same wants teachers with the student's classes or tokens; subset maps them by name where a teacher
+            knows all of them, and more.
+        teacher_cache: `{top_k: 100, dtype: float16}` keeps what the teachers say on disk; null asks them every time.
+        rounds: students trained one after the other; each joins the ensemble.
+        round_init: fresh draws each student anew, previous starts from the weights of the one before.
+        role: what earlier students are to the next one: teacher, residual (it learns what they lack), or independent.
+        members: earlier students: run folders. `rounds` fills it in by itself.
+    """
+
+    def __init__(
+        self,
+        teachers: list[str],
+        teacher_weights: list[Positive] | None,
+        combine: Literal["logits", "probabilities"],
+        teacher_dtype: Literal["float32", "bfloat16", "float16"],
+        vocabulary: Literal["same", "subset"],
+        teacher_cache: dict[str, int | str] | None,
+        rounds: Count,
+        round_init: Literal["fresh", "previous"],
+        role: Literal["teacher", "residual", "independent"],
+        members: list[str],
+        *,
+        taught_by: Teachers,
+        **trainer: Annotated[Any, KeysOf("mlxlab.training.trainer.Trainer")],
+    ) -> None:
+        self.trainer = Trainer(**trainer)
+        self.taught_by = taught_by
+
+    def fit(
+        self,
+        run: Run,
+        valid: Iterable[Batch],
+        task: Task,
+        callbacks: Sequence[Callback] = (),
+        resume: Checkpoint | None = None,
+        seed: int = 0,
+    ) -> Run:
+        """As `Trainer.fit`; the teachers are the same before and after."""
+        before = self.taught_by.hash()
+        loss: Any = self.trainer.loss
+        if hasattr(loss, "attach"):
+            loss.attach(run.model, seed)
+        if hasattr(loss, "prepare"):
+            run.train = Prepared(run.train, lambda batch: loss.prepare(batch, _progress(run)), self._keep)
+        self.trainer.fit(run, valid, task, callbacks, resume, seed)
+        assert self.taught_by.hash() == before, "the teachers changed while the student learned"
+        return run
+
+    def _keep(self) -> None:
+        if self.taught_by.cache is not None:
+            self.taught_by.cache.flush()
+
+
+class Prepared:
+    """Batches with what a loss wants beside them. `keep` is called before the place in them is saved."""
+
+    def __init__(
+        self, source: Batches, prepare: Callable[[Batch], dict[str, np.ndarray]], keep: Callable[[], None]
+    ) -> None:
+        self.source, self.prepare, self.keep = source, prepare, keep
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.source:
+            yield batch._replace(extra=batch.extra | self.prepare(batch))
+
+    @property
+    def epoch(self) -> int:
+        return self.source.epoch
+
+    @property
+    def at_start(self) -> bool:
+        return self.source.at_start
+
+    @property
+    def count(self) -> int | None:
+        return self.source.count
+
+    @property
+    def batch_tokens(self) -> int | None:
+        return self.source.batch_tokens
+
+    @property
+    def waited(self) -> float:
+        return self.source.waited
+
+    def state_dict(self) -> dict[str, Any]:
+        self.keep()
+        return self.source.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.source.load_state_dict(state)
+
+
+def _progress(run: Run) -> float | None:
+    return run.step / run.total_steps if run.total_steps else None
