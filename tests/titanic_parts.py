@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mlxlab.data.buckets import Fixed
 from mlxlab.data.passenger import Passenger
 from mlxlab.data.selection import Select
 from mlxlab.data.titanic import Augment, Titanic
@@ -40,6 +41,7 @@ def new_titanic(cache: Path, **changes: Any) -> Titanic:
         "augment": Augment(copies=3),
         "max_length": 128,
         "batch_size": 32,
+        "batching": Fixed(buckets=7),
         "eval_batch_size": 64,
         "valid_fraction": 0.2,
         "folds": None,

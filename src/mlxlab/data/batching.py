@@ -15,9 +15,14 @@ def padded_length(longest: int, max_length: int) -> int:
     return min(-(-max(longest, 1) // MULTIPLE) * MULTIPLE, max_length)
 
 
-def pad(sequences: Sequence[np.ndarray], pad_id: int, max_length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens (B, T) and mask (B, T), int32, padded on the right to the longest; longer ones are cut at `max_length`."""
-    length = padded_length(max(map(len, sequences), default=1), max_length)
+def pad(
+    sequences: Sequence[np.ndarray], pad_id: int, max_length: int, length: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens (B, T) and mask (B, T), int32, padded on the right to `length`, or else to the longest.
+
+    Longer ones are cut at `max_length`.
+    """
+    length = padded_length(max(map(len, sequences), default=1), max_length) if length is None else length
     tokens = np.full((len(sequences), length), pad_id, np.int32)
     mask = np.zeros((len(sequences), length), np.int32)
     for row, sequence in enumerate(sequences):
@@ -25,6 +30,17 @@ def pad(sequences: Sequence[np.ndarray], pad_id: int, max_length: int) -> tuple[
         tokens[row, :used] = sequence[:used]
         mask[row, :used] = 1
     return tokens, mask
+
+
+def fill_rows(batch: Batch, rows: int) -> Batch:
+    """The batch with as many `rows`, so that it is no new shape; those added have id -1, one token, and no weight."""
+    lacking = rows - len(batch.ids)
+    if lacking <= 0:
+        return batch
+    grow = lambda field: np.concatenate([field, np.repeat(field[:1], lacking, axis=0)])  # noqa: E731
+    tokens, mask, targets, weights, ids = map(grow, batch[:5])
+    mask[-lacking:, 0], mask[-lacking:, 1:], weights[-lacking:], ids[-lacking:] = 1, 0, 0, -1
+    return Batch(tokens, mask, targets, weights, ids, {name: grow(field) for name, field in batch.extra.items()})
 
 
 def check_range(batch: Batch, vocab_size: int, num_classes: int) -> Batch:

@@ -43,6 +43,10 @@ class Loader:
     def count(self) -> int:
         return -(-self.examples // self.batch_size)
 
+    def resize(self, batch_size: int) -> None:
+        """From the next batch on."""
+        self.batch_size = batch_size
+
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "example": self.example, "count": self.examples, "data": self.fingerprint}
 
@@ -52,13 +56,7 @@ class Loader:
         Raises:
             DataFault: the place was saved with other data.
         """
-        if (state["count"], state["data"]) != (self.examples, self.fingerprint):
-            there, here = f"{state['count']} examples ({state['data']})", f"{self.examples} ({self.fingerprint})"
-            raise DataFault(f"the saved place is in other data: {there}, here {here}")
-        if state["epoch"] < 0 or not 0 <= state["example"] < self.examples:
-            raise DataFault(
-                f"the saved place is example {state['example']} of epoch {state['epoch']}, which is not there"
-            )
+        check_place(state, self.examples, self.fingerprint)
         self.epoch, self.example = state["epoch"], state["example"]
 
     def _move(self, example: int) -> None:
@@ -80,3 +78,12 @@ class Once:
 
     def __len__(self) -> int:
         return -(-self.count // self.batch_size)
+
+
+def check_place(state: dict[str, Any], examples: int, fingerprint: str) -> None:
+    """DataFault if a saved place is in other data, or in no place of these."""
+    if (state["count"], state["data"]) != (examples, fingerprint):
+        there, here = f"{state['count']} examples ({state['data']})", f"{examples} ({fingerprint})"
+        raise DataFault(f"the saved place is in other data: {there}, here {here}")
+    if state["epoch"] < 0 or not 0 <= state["example"] < examples:
+        raise DataFault(f"the saved place is example {state['example']} of epoch {state['epoch']}, which is not there")

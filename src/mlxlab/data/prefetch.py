@@ -19,14 +19,16 @@ class Prefetch:
         self.waited = 0.0
         self._place = _place_of(source)
         self._worker: _Worker | None = None
+        self._turn = 0  # of the iterator that is in use: an older one must not stop it
 
     def __iter__(self) -> Iterator[Batch]:
         self._stop()
-        worker = self._worker = _Worker(self.source, self.depth)
+        self._worker = _Worker(self.source, self.depth)
+        turn = self._turn = self._turn + 1
         try:
-            while True:
+            while self._worker is not None and turn == self._turn:
                 start = time.perf_counter()
-                batch, self._place, error = worker.take()
+                batch, self._place, error = self._worker.take()
                 self.waited += time.perf_counter() - start
                 if error is not None:
                     raise error
@@ -34,8 +36,16 @@ class Prefetch:
                     return
                 yield batch
         finally:
-            if worker is self._worker:
+            if turn == self._turn:
                 self._stop()
+
+    def resize(self, batch_size: int) -> None:
+        """From the next batch handed out on: those made ready are made anew."""
+        within = self._worker is not None and not self.at_start
+        self._stop()
+        self.source.resize(batch_size)  # type: ignore[attr-defined]
+        if within:
+            self._worker = _Worker(self.source, self.depth)
 
     @property
     def epoch(self) -> int:

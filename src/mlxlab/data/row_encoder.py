@@ -54,9 +54,9 @@ class RowEncoder:
         """One batch of rows; a row without a label has weight 0."""
         return self.collate(rows, self.tokenizer.encode_batch(self.texts(rows), self.max_length))
 
-    def collate(self, rows: Sequence[Passenger], sequences: Sequence[np.ndarray]) -> Batch:
-        """A checked batch of rows that are tokens already."""
-        tokens, mask = pad(sequences, self.tokenizer.pad_id, self.max_length)
+    def collate(self, rows: Sequence[Passenger], sequences: Sequence[np.ndarray], length: int | None = None) -> Batch:
+        """A checked batch of rows that are tokens already, padded to `length` or to the longest."""
+        tokens, mask = pad(sequences, self.tokenizer.pad_id, self.max_length, length)
         targets = np.array([row.survived or 0 for row in rows], np.int32)
         weights = np.array([row.survived is not None for row in rows], np.float32)
         batch = Batch(tokens, mask, targets, weights, np.array([row.id for row in rows], np.int64))

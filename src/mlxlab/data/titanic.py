@@ -10,9 +10,9 @@ from mlxlab.bounds import Count, FilePath, Ge, Gt, Le, Lt, MinLen, Seed, Size
 from mlxlab.data import baselines
 from mlxlab.data.batch import Batch, Batches
 from mlxlab.data.batching import cut
+from mlxlab.data.buckets import Batching, new_loader
 from mlxlab.data.cache import cached
-from mlxlab.data.loader import Loader, Once
-from mlxlab.data.order import shuffle
+from mlxlab.data.loader import Once
 from mlxlab.data.passenger import Passenger
 from mlxlab.data.prefetch import Prefetch
 from mlxlab.data.row_encoder import fit_row_encoder
@@ -50,6 +50,7 @@ class Titanic:
         augment: how often a training row is shown.
         max_length: tokens of a sentence at most; longer ones are cut.
         batch_size: sentences of a training batch.
+        batching: which sentences make a batch, and how many.
         eval_batch_size: sentences of an evaluation batch; changes no result.
         valid_fraction: part of each class that validates, unless `folds` or `valid_source` say otherwise.
         folds: number of folds of a cross-validation; null for none.
@@ -78,6 +79,7 @@ class Titanic:
         augment: Augment,
         max_length: Annotated[int, Ge(8), Le(8192)],
         batch_size: Size,
+        batching: Batching,
         eval_batch_size: Size,
         valid_fraction: Annotated[float, Gt(0), Lt(1)],
         folds: Annotated[int, Ge(2), Le(400)] | None,
@@ -98,7 +100,7 @@ class Titanic:
         self.task, self.tokenizer = self.encoder.task, self.encoder.tokenizer
         parts = (found.digest, split.digest, split.train, split.valid, augment.copies)
         key = self.encoder.key(*parts)
-        ids = np.array([row.id for row in split.train])
+        ids = self._ids = np.array([row.id for row in split.train])
         self.shown = select.keeps(seed, ids)  # places in train_rows
         chosen = len(self.shown) < len(ids)
         self.fingerprint = self.encoder.key(*parts, ids[self.shown].tolist()) if chosen else key
@@ -111,8 +113,10 @@ class Titanic:
         lines = [split.line, *([f"{len(self.shown)} of them selected"] if chosen else []), f"token cache {said}", size]
         self.sources = [*found.lines, *(f"{self.name}: {line}" for line in lines)]
 
-        count = len(self.shown) * augment.copies
-        self.train: Batches = Loader(count, batch_size, shuffle(count, seed), self._train_batch, self.fingerprint)
+        self.copies, self._lengths = augment.copies, np.array([len(tokens) for tokens in self._train_tokens])
+        self.train: Batches = new_loader(
+            self._train_lengths, batching, batch_size, seed, self._train_batch, self.fingerprint, self._lengths
+        )
         if prefetch:
             self.train = Prefetch(self.train, prefetch)
         self.eval_batch_size = eval_batch_size
@@ -149,13 +153,20 @@ class Titanic:
         """Writes what inference needs: tokenizer.json and data.json; `restore` reads them."""
         self.encoder.save(folder, source=self.name, fingerprint=self.fingerprint)
 
-    def _train_batch(self, epoch: int, places: np.ndarray) -> Batch:
+    def _train_batch(self, epoch: int, places: np.ndarray, length: int | None) -> Batch:
+        rows, tokens = self._drawn(epoch, places)
+        picked = [self.train_rows[row] for row in rows]
+        return self.encoder.collate(picked, [self._train_tokens[place] for place in tokens], length)
+
+    def _train_lengths(self, epoch: int) -> np.ndarray:
+        return self._lengths[self._drawn(epoch, np.arange(len(self.shown) * self.copies))[1]]
+
+    def _drawn(self, epoch: int, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The rows shown at some places of an epoch, and where the tokens of their drawn sentences are."""
         copies, places = np.divmod(places, len(self.shown))
         rows = self.shown[places]
-        picked = [self.train_rows[row] for row in rows]
-        templates = self.encoder.choose(np.array([row.id for row in picked]), epoch, copies + 1)
-        tokens = rows * len(self.encoder.templates) + templates
-        return self.encoder.collate(picked, [self._train_tokens[place] for place in tokens])
+        templates = self.encoder.choose(self._ids[rows], epoch, copies + 1)
+        return rows, rows * len(self.encoder.templates) + templates
 
     def _valid_batch(self, epoch: int, places: np.ndarray) -> Batch:
         return self.encoder.collate([self.valid_rows[i] for i in places], [self._valid_tokens[i] for i in places])
