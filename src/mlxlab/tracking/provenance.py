@@ -15,7 +15,7 @@ GIT_SECONDS = 1.0
 
 def gather(project: Path) -> dict[str, str]:
     """Tags for the tracker: user, source, git commit and dirty flag, versions, hardware. Takes about 15 ms."""
-    return _source() | _git(project) | _versions() | _hardware()
+    return _source() | git(project) | _versions() | _hardware()
 
 
 def requirements() -> list[str]:
@@ -45,7 +45,7 @@ def _source() -> dict[str, str]:
     }
 
 
-def _git(project: Path) -> dict[str, str]:
+def git(project: Path) -> dict[str, str]:
     """Commit and dirty flag, `unknown` where git does not answer."""
     commit = _ask_git(project, "rev-parse", "HEAD")
     if not commit:
