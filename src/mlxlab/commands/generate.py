@@ -64,6 +64,8 @@ def _generate(words: list[str]) -> None:
     prompts = read_prompts(Path(given["prompts"])) if "prompts" in given else None
     from mlxlab import backend
 
+    # A token's products are too small to share: two threads were 10 times slower wherever another process ran.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     backend.prepare()
     from dataclasses import fields, replace
 

@@ -42,7 +42,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Piece:
-    """Further text of one row; `end` says why it is the last of that row, `tokens` how many were drawn for it by now."""
+    """Further text of one row. `end` says why it is its last, `tokens` how many were drawn for it by now."""
 
     row: int
     text: str
