@@ -150,7 +150,8 @@ class _Experiment:
         )
 
     def _fit(self, trainer: Any, run: "Run", checkpoint: "Checkpoint | None") -> None:
-        callbacks = [build(node, folder=self.folder) for node in self.cfg.callbacks.values() if node is not None]
+        given = {"folder": self.folder, "cache": self.project / ".cache"}
+        callbacks = [build(node, **given) for node in self.cfg.callbacks.values() if node is not None]
         if checkpoint is not None:
             say(f"resumed from {checkpoint.path.name}")
             for line in checkpoint.skipped:
