@@ -1,5 +1,6 @@
 """Data set and model of a config, each told what it must know of the other."""
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +63,8 @@ def new_model(cfg: Any, data: Any, shape: Path | None = None) -> Any:
 def draw_seed(cfg: Any) -> int:
     """The seed of weights and dropout: `seed`, and another one for each student that follows earlier ones."""
     return int(cfg["seed"] + len(cfg["trainer"].get("members", [])) * 0x9E3779B97F4A7C15) % 2**64
+
+
+def versions() -> dict[str, str]:
+    """Of what a bitwise resume depends on."""
+    return {name: version(name) for name in ("mlxlab", "mlx", "numpy", "tokenizers")}

@@ -5,19 +5,20 @@ import json
 import os
 import sys
 from dataclasses import replace
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from mlxlab import backend
-from mlxlab.assembly import draw_seed, new_data, new_model
+from mlxlab.assembly import draw_seed, new_data, new_model, versions
 from mlxlab.callbacks.manifest import Manifest, outcome_of, parents_of
 from mlxlab.checkpoint.lock import RunLock
 from mlxlab.config import build, check, choices, conf_dir, project_root, typed_overrides
 from mlxlab.config.changes import merge
 from mlxlab.errors import Stopped
+from mlxlab.rounds import Rounds, has_rounds
 from mlxlab.tracking import provenance
 from mlxlab.tracking.journal import PARENT
 
@@ -40,10 +41,17 @@ def run(cfg: DictConfig, folder: Path) -> float:
     try:
         with Manifest(folder, _commit) as manifest:
             backend.prepare()
+            if has_rounds(cfg):
+                return Rounds(cfg, folder, partial(_round, listener=listener), manifest.update).run()
             return _Experiment(cfg, folder, listener, manifest).run()
     finally:
         listener.stop()
         lock.release()
+
+
+def _round(cfg: DictConfig, folder: Path, *, listener: "Listener") -> float:
+    with Manifest(folder, _commit) as manifest:
+        return _Experiment(cfg, folder, listener, manifest).run()
 
 
 class _Experiment:
@@ -62,7 +70,7 @@ class _Experiment:
         if checkpoint is not None:
             self._go_on_from(checkpoint)
         restore = self.folder / "restore"
-        tokenizer = restore if checkpoint is not None else self._pretrained() or tokenizer_folder(self.cfg.trainer)
+        tokenizer = restore if checkpoint is not None else tokenizer_folder(self.cfg, self.project / ".cache")
         self.data = new_data(self.cfg, self.project, tokenizer, self.folder)
         if checkpoint is not None:
             checkpoint = self._admitted(checkpoint)
@@ -119,13 +127,6 @@ class _Experiment:
             say(f"changed since the checkpoint: {key}: {old} -> {new}")
         tracker.tag({f"resume.{len(before) + 1}.{key}": f"{old} -> {new}" for key, (old, new) in self.changes.items()})
         tracker.artifact(file, "config")
-
-    def _pretrained(self) -> Path | None:
-        if self.cfg.model.pretrained is None:
-            return None
-        from mlxlab.models.pretrained import unpack
-
-        return unpack(self.cfg.model.pretrained, self.project / ".cache")
 
     def _new_run(self, model: Any, tracker: "Tracker") -> "Run":
         from mlxlab.training.run import Objective, Run
@@ -237,11 +238,6 @@ class _Experiment:
 def _commit() -> dict[str, Any]:
     found = provenance.git(project_root())
     return {"git": {"commit": found.get("mlflow.source.git.commit"), "dirty": found["git.dirty"]}}
-
-
-def versions() -> dict[str, str]:
-    """Of what a bitwise resume depends on."""
-    return {name: version(name) for name in ("mlxlab", "mlx", "numpy", "tokenizers")}
 
 
 def say(line: str, *, error: bool = False) -> None:

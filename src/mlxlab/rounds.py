@@ -34,10 +34,13 @@ class Rounds:
 
     Args:
         run_one: trains a student with its own config in its own folder.
+        note: takes facts for the manifest of the run folder.
     """
 
-    def __init__(self, cfg: DictConfig, folder: Path, run_one: Callable[[DictConfig, Path], float]) -> None:
-        self.folder, self.run_one, self.project = folder, run_one, project_root()
+    def __init__(
+        self, cfg: DictConfig, folder: Path, run_one: Callable[[DictConfig, Path], float], note: Callable[..., None]
+    ) -> None:
+        self.folder, self.run_one, self.note, self.project = folder, run_one, note, project_root()
         self.state: dict[str, Any] = {"done": []}
         self.resumed = cfg.resume is not None and (folder / FILE).is_file()
         if self.resumed:
@@ -78,6 +81,7 @@ class Rounds:
         from mlxlab.inference.ensembles import save_ensemble
 
         self._write()
+        self.note(overrides=typed_overrides(), rounds_done=len(self.state["done"]))
         rounds = self.cfg.trainer.rounds
         for number in range(len(self.state["done"]) + 1, rounds + 1):
             print(f"round {number} of {rounds}", flush=True)
@@ -87,6 +91,7 @@ class Rounds:
             tracker.log(number, {f"{who}/{name}": v for who, ms in measured.items() for name, v in ms.items()})
             self.state["done"].append(measured)
             self._write()
+            self.note(rounds_done=number, outcome=measured["ensemble"])
         if not rounds:
             save_ensemble(self.folder, [Path(name) for name in self._members(0)], self.cfg.trainer.combine)
             self.state["done"] = [self._measure(0)]
@@ -126,7 +131,7 @@ class Rounds:
         names = self._members(number)
         models = [restore_path(Path(name), restore).model for name in names]
         cfg.trainer.members, cfg.trainer.teacher_cache = names[:1], None
-        data = new_data(cfg, self.project, tokenizer_folder(cfg.trainer), self.folder)
+        data = new_data(cfg, self.project, tokenizer_folder(cfg, self.project / ".cache"), self.folder)
         cfg.trainer.members = []
         taught_by, _ = teachers_for(cfg, data, self.folder)
         asked: dict[str, Any] = {f"member {place}": model for place, model in enumerate(models, 1)}

@@ -30,13 +30,18 @@ class Found(NamedTuple):
     data: str  # fingerprint of what it was trained on; "" if it is not known
 
 
-def tokenizer_folder(trainer: Any) -> Path | None:
-    """Whose tokenizer a student takes: that of its first teacher or earlier student; None if it has its own."""
+def tokenizer_folder(cfg: Any, cache: Path) -> Path | None:
+    """Whose tokenizer a student takes: that of its pretrained weights, its first teacher or the first student."""
+    if cfg["model"]["pretrained"] is not None:
+        from mlxlab.models.pretrained import unpack
+
+        return unpack(cfg["model"]["pretrained"], cache)
+    trainer = cfg["trainer"]
     names = [*trainer.get("teachers", []), *trainer.get("members", [])]
     if not names or trainer["vocabulary"] != "same":
         return None
     run = run_of(Path(names[0]))
-    return facts_of(run) if run is not None else _pretrained_folder(names[0])
+    return facts_of(run) if run is not None else _pretrained_folder(names[0], cache)
 
 
 def trainer_for(cfg: Any, data: Any, cache: Path) -> tuple[Any, list[str]]:
@@ -67,9 +72,9 @@ def teachers_for(cfg: Any, data: Any, cache: Path) -> tuple[Teachers, list[str]]
     names = list(trainer.get("teachers", []))
     if not names and not trainer.get("members"):
         return Teachers(), []
-    given = [find(name, data) for name in names]
+    given = [find(name, data, cache) for name in names]
     role = trainer["role"]
-    students = [find(name, data) for name in trainer["members"]] if role != "independent" else []
+    students = [find(name, data, cache) for name in trainer["members"]] if role != "independent" else []
     weights = trainer["teacher_weights"]
     if weights is not None and len(weights) != len(names):
         raise ConfigFault(f"trainer.teacher_weights: {len(weights)} for {len(names)} teachers")
@@ -86,42 +91,41 @@ def teachers_for(cfg: Any, data: Any, cache: Path) -> tuple[Teachers, list[str]]
     return Teachers(ensemble, beneath, kept), lines
 
 
-def find(name: str, data: Any) -> Found:
+def find(name: str, data: Any, cache: Path) -> Found:
     """A teacher by its name, in evaluation mode."""
     if name.startswith("models:/"):
         raise ConfigFault(f"trainer.teachers: {name}: registered models cannot be loaded yet; give the run folder")
     path = Path(name).expanduser()
     if run_of(path) is None:
-        return _pretrained(name, data)
+        return _pretrained(name, data, cache)
     restored = restore_path(path, restore)
     facts = restored.checkpoint.state.get("facts", {})
     return Found(name, restored.model, restored.encoder.task, restored.encoder.tokenizer, facts.get("data", ""))
 
 
-def _pretrained(name: str, data: Any) -> Found:
+def _pretrained(name: str, data: Any, cache: Path) -> Found:
     """A language model of others."""
     from mlxlab.models.heads import head_for
     from mlxlab.models.model import Model
-    from mlxlab.models.pretrained import load_bert, load_llama, read_config
+    from mlxlab.models.pretrained import load_bert, load_llama, read_config, resolve
 
-    folder = _pretrained_folder(name)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(_pretrained_folder(name, cache))
     if data.task.kind != "language_modelling":
         raise Refused(
             f"trainer.teachers: {name} is a language model, the task is to tell {data.task.num_classes} classes"
         )
-    load = load_bert if read_config(folder)["model_type"] == "bert" else load_llama
-    trunk: Any = load(str(folder), {"vocab_size": tokenizer.vocab_size})
+    load = load_bert if read_config(resolve(name))["model_type"] == "bert" else load_llama
+    trunk: Any = load(name, {"vocab_size": tokenizer.vocab_size})
     model = Model(trunk, head_for(trunk, kind=data.task.kind))
     task = Task(data.task.kind, tokenizer.vocab_size, masked=not trunk.causal)
     return Found(name, model, task, tokenizer, "")
 
 
-def _pretrained_folder(name: str) -> Path:
-    from mlxlab.models.pretrained import resolve
+def _pretrained_folder(name: str, cache: Path) -> Path:
+    from mlxlab.models.pretrained import unpack
 
     try:
-        return resolve(name)
+        return unpack(name, cache)
     except InputMissing:
         raise InputMissing(
             f"trainer.teachers: {name}: no run folder, checkpoint or folder of a pretrained model, and no hub id"

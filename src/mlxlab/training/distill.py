@@ -60,7 +60,7 @@ class Distill:
         ce = cross_entropy(logits, batch.targets, self.label_smoothing)
         if self.targets_alone:
             return Parts(ce, {"ce": ce})
-        with recorded(self.teachers.ensemble, [f"members.0.model.{pair.teacher}" for pair in self.pairs]) as theirs:
+        with recorded(self.teachers.first, [pair.teacher for pair in self.pairs]) as theirs:
             answer = self.teachers.answer(batch, self.router)
         alpha, temperature = (self._setting(name, batch) for name in ("alpha", "temperature"))
         kl = between(answer, logits.astype(mx.float32), temperature[..., None], self.measure)

@@ -11,7 +11,7 @@ import numpy as np
 from mlxlab.training.optimizer import flat
 
 Weight = float | mx.array
-Router = Callable[[list[mx.array], mx.array], list[mx.array]]  # (answers, targets) -> a weight per member, like targets
+Router = Callable[..., list[mx.array]]  # (answers=, targets=) -> a weight per member: (..., 1), targets being (...)
 
 
 class Member(nn.Module):
@@ -102,7 +102,7 @@ def on_top(student: mx.array, members: mx.array, count: int) -> mx.array:
     return weighted_mean([members, student], [float(count), 1.0])
 
 
-def confidence(answers: list[mx.array], targets: mx.array) -> list[mx.array]:
+def confidence(*, answers: list[mx.array], targets: mx.array) -> list[mx.array]:
     """A router: each teacher counts by the probability that it gives the true class (Zhang et al. 2022)."""
     weights = []
     for logits in answers:

@@ -88,12 +88,12 @@ def mismatch(
 
 def attention_map(call: Call) -> mx.array:
     """Where each place looks, the mean of all heads: (B, T, T), each row a distribution."""
-    layer, (x, mask) = call.layer, call.arguments
+    layer, (x, mask, *_) = call.layer, call.arguments
     B, T, _ = x.shape
     q, k = (part(x).reshape(B, T, -1, layer.head).transpose(0, 2, 1, 3) for part in (layer.query, layer.key))
     if layer.rope_base is not None:
         q, k = rotate(q, layer.rope_base), rotate(k, layer.rope_base)
-    scores = (q / math.sqrt(layer.head)) @ mx.repeat(k, layer.repeats, axis=1).swapaxes(-1, -2)
+    scores = (q / math.sqrt(layer.head)) @ mx.repeat(k, q.shape[1] // k.shape[1], axis=1).swapaxes(-1, -2)
     if isinstance(mask, str):
         places = mx.arange(T)
         mask = mx.where(places[:, None] >= places, 0.0, NEVER)
@@ -124,8 +124,8 @@ class _Spy:
     def __init__(self, layer: Any, name: str, calls: dict[str, Call]) -> None:
         self._layer, self._name, self._calls = layer, name, calls
 
-    def __call__(self, *arguments: Any) -> mx.array:
-        result = self._layer(*arguments)
+    def __call__(self, *arguments: Any, **named: Any) -> mx.array:
+        result = self._layer(*arguments, **named)
         self._calls[self._name] = Call(self._layer, arguments, result)
         return result
 

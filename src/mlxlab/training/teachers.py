@@ -32,8 +32,8 @@ class Teachers:
 
     @property
     def first(self) -> nn.Module:
-        """The model whose layers a student may match."""
-        return self.ensemble.members[0].model
+        """The model whose layers a student may match; without teachers there are none."""
+        return self.ensemble.members[0].model if self.ensemble else self.ensemble
 
     def extra(self, batch: Batch, router: Router | None) -> dict[str, np.ndarray]:
         """What the cache has to say about a batch, asking the ensemble for what it lacks; nothing without one."""
@@ -60,4 +60,5 @@ class Teachers:
 
     def _logits(self, batch: DeviceBatch, router: Router | None) -> mx.array:
         answers = self.ensemble.answers(batch.tokens, batch.mask)
-        return self.ensemble.mix(answers, router(answers, batch.targets) if router is not None else None)
+        weights = router(answers=answers, targets=batch.targets) if router is not None else None
+        return self.ensemble.mix(answers, weights)
