@@ -12,7 +12,7 @@ from mlxlab.data.batch import Batch
 from mlxlab.data.batching import check_range
 from mlxlab.data.dealing import Deal
 from mlxlab.data.masking import Masker
-from mlxlab.data.packing import Packer, Rows
+from mlxlab.data.packing import Packer, Rows, count_rows
 from mlxlab.data.token_stream import Chunk, Chunks, Place
 from mlxlab.errors import DataFault
 
@@ -38,6 +38,9 @@ class Framing:
 
     def packer(self, offset: int = 0) -> Packer:
         return Packer(self.length, self.stride, self.ahead, self.pad_id, self.isolate, offset)
+
+    def count_rows(self, tokens: int) -> int:
+        return count_rows(tokens, self.length, self.stride, self.ahead)
 
     @property
     def ahead(self) -> int:
@@ -76,7 +79,6 @@ class PackedBatches:
         deal.check(batch_size)
         self.chunks, self.framing, self.batch_size, self.deal = chunks, framing, batch_size, deal
         self.fingerprint, self.count = fingerprint, count
-        self.batch_tokens: int | None = batch_size * framing.length
         self.waited = 0.0
         self._state = _start_of(0)
 
@@ -87,6 +89,20 @@ class PackedBatches:
     @property
     def at_start(self) -> bool:
         return self._state["row"] == 0
+
+    @property
+    def batch_tokens(self) -> int | None:
+        return self.batch_size * self.framing.length
+
+    @property
+    def skipped(self) -> int:
+        """Malformed records that were passed over so far."""
+        return self.chunks.skipped
+
+    def resize(self, batch_size: int) -> None:
+        """From the next batch on."""
+        self.deal.check(batch_size)
+        self.batch_size = batch_size
 
     def __iter__(self) -> Iterator[Batch]:
         began = time.perf_counter()

@@ -23,6 +23,7 @@ class Chunk(NamedTuple):
     ids: np.ndarray  # (D,) int64
     lengths: np.ndarray  # (D,) int64
     tokens: np.ndarray  # (sum of lengths,) int32
+    bytes: int  # of the text
 
 
 class Place(NamedTuple):
@@ -36,6 +37,9 @@ class Place(NamedTuple):
 class Chunks(Protocol):
     """Something that tells the tokens of an epoch from any place on."""
 
+    @property
+    def skipped(self) -> int: ...
+
     def __call__(self, epoch: int, place: Place) -> Iterator[Chunk]: ...
 
 
@@ -46,6 +50,7 @@ class TokenStream:
     Args:
         end_id: stands after every document.
         limit: documents of an epoch at most.
+        chosen: ids of the documents to be read, ascending; None for all.
     """
 
     source: Source
@@ -53,10 +58,20 @@ class TokenStream:
     end_id: int
     seed: int
     limit: int | None = None
+    chosen: np.ndarray | None = None
+
+    @property
+    def skipped(self) -> int:
+        return self.source.skipped
+
+    def windows(self, epoch: int, place: Place) -> Iterator[tuple[Window, int]]:
+        """The windows of an epoch, each with the number of the first document in it to be read."""
+        of, limits = (self.source, self.seed, epoch), {"limit": self.limit}
+        for window in shuffled_windows(*of, place.window, place.before, chosen=self.chosen, **limits):
+            yield window, place.document if window.place == place.window else 0
 
     def __call__(self, epoch: int, place: Place) -> Iterator[Chunk]:
-        for window in shuffled_windows(self.source, self.seed, epoch, place.window, place.before, self.limit):
-            first = place.document if window.place == place.window else 0
+        for window, first in self.windows(epoch, place):
             yield from tokenize(window, self.tokenizer, self.end_id, first)
 
 
@@ -64,7 +79,8 @@ def tokenize(window: Window, tokenizer: Tokenizer, end_id: int, first: int = 0) 
     """The chunks of a window from document number `first` on."""
     for begin, end in _parts(window.documents, first):
         some = window.documents[begin:end]
-        encoded = tokenizer.encode_documents([document.text for document in some])
+        texts = [document.text for document in some]
+        encoded = tokenizer.encode_documents(texts)
         ending = np.array([end_id], np.int32)
         yield Chunk(
             window.place,
@@ -73,6 +89,7 @@ def tokenize(window: Window, tokenizer: Tokenizer, end_id: int, first: int = 0) 
             np.array([document.id for document in some], np.int64),
             np.array([len(ids) + 1 for ids in encoded], np.int64),
             np.concatenate([part for ids in encoded for part in (ids, ending)]),
+            sum(len(text.encode()) for text in texts),
         )
 
 

@@ -25,18 +25,28 @@ class Window(NamedTuple):
 
 
 def shuffled_windows(
-    source: Source, seed: int, epoch: int, place: Any = None, before: int = 0, limit: int | None = None
+    source: Source,
+    seed: int,
+    epoch: int,
+    place: Any = None,
+    before: int = 0,
+    *,
+    limit: int | None = None,
+    chosen: np.ndarray | None = None,
 ) -> Iterator[Window]:
     """The windows of an epoch from `place` on, each permuted anew in every epoch.
 
     Args:
         place, before: of the window to begin with; None is the epoch's first.
         limit: documents at most. They are the same ones in every epoch, so their windows come in the same order.
+        chosen: ids of the documents to be read, ascending; None for all.
     """
     for here, documents in source.windows(seed, epoch if limit is None else 0, place):
+        if chosen is not None:
+            documents = [document for document in documents if contains(chosen, document.id)]
         kept = documents if limit is None else documents[: limit - before]
         yield Window(here, before, permute(kept, seed, epoch))
-        before += len(documents)
+        before += len(kept)
         if limit is not None and before >= limit:
             return
 
@@ -46,3 +56,8 @@ def permute(documents: list[Document], seed: int, epoch: int) -> list[Document]:
     ids = np.array([document.id for document in documents], np.int64)
     order = np.argsort(mix(seed, DOCUMENTS, epoch, ids), kind="stable")
     return [documents[i] for i in order]
+
+
+def contains(ascending: np.ndarray, value: int) -> bool:
+    place = int(np.searchsorted(ascending, value))
+    return place < len(ascending) and int(ascending[place]) == value
