@@ -1,11 +1,12 @@
 """Several sources as one, each with its share of the text.
 
-Every window holds text of all sources by their weights, so they mix as finely as one source does. An epoch ends when each
-source was read to its end at least once; those that end before begin again, in another order. So no text is lost, and a
-source whose weight is small for its size makes epochs long: end such runs by steps or tokens.
+Every window holds text of all sources by their weights, so they mix as finely as one source does. An epoch ends when
+each source was read to its end at least once; those that end before begin again, in another order. So no text is lost,
+and a source whose weight is small for its size makes epochs long: end such runs by steps or tokens.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -45,33 +46,38 @@ class Mixture:
         return sum(source.skipped for source in self.sources)
 
     def windows(self, seed: int, epoch: int, place: Place = None) -> Iterator[tuple[Place, list[Document]]]:
-        """See `Source`. A place is [for each source: its pass, its window's place, documents of it before, debt]."""
+        """See `Source`. A place is [pass, place of its window, documents of it before, characters due] a source."""
         places = [None] * len(self.sources) if place is None else _check(place, len(self.sources))
-        readers = [
-            _Reader(source, number, seed, epoch, begin)
-            for number, (source, begin) in enumerate(zip(self.sources, places, strict=True))
-        ]
+        readers = [_Reader(source, number, seed, epoch) for number, source in enumerate(self.sources)]
+        for reader, begin in zip(readers, places, strict=True):
+            reader.go_to(begin)
         while any(reader.passed == 0 for reader in readers):
             here = [reader.place() for reader in readers]
-            yield (
-                here,
-                [document for reader, size in zip(readers, self.sizes, strict=True) for document in reader.take(size)],
-            )
+            taken = [reader.take(size) for reader, size in zip(readers, self.sizes, strict=True)]
+            yield here, list(chain.from_iterable(taken))
 
 
 class _Reader:
     """Reads one source over and over, each time in another order. After its last document `passed` counts one more."""
 
-    def __init__(self, source: Source, number: int, seed: int, epoch: int, place: Any) -> None:
+    def __init__(self, source: Source, number: int, seed: int, epoch: int) -> None:
         self.source, self.number, self.seed, self.epoch = source, number, seed, epoch
-        self.passed, window, self.taken, self.due = place or (0, None, 0, 0)
-        self._begin(window)
+        self.passed, self.taken, self.due = 0, 0, 0
 
     def place(self) -> Place:
         return [self.passed, self.window, self.taken, self.due]
 
+    def go_to(self, place: Place) -> None:
+        """Begins at a place, None for the start."""
+        window = None
+        if place is not None:
+            self.passed, window, self.taken, self.due = place
+        self._begin(window)
+        if self.taken >= len(self.documents):
+            raise DataFault(f"the saved place is document {self.taken} of a window that has {len(self.documents)}")
+
     def take(self, size: int) -> Iterator[Document]:
-        """Documents of `size` characters, those included that were due; what is taken too much is owed."""
+        """Documents of `size` characters and those still due; what is taken too much is owed."""
         self.due += size
         while self.due > 0:
             document = self.documents[self.taken]
@@ -96,10 +102,13 @@ class _Reader:
 
 
 def _check(place: Place, count: int) -> list[Any]:
-    if isinstance(place, list) and len(place) == count:
-        fits = [
-            isinstance(one, list) and len(one) == 4 and all(isinstance(one[n], int) for n in (0, 2, 3)) for one in place
-        ]
-        if all(fits):
-            return place
+    if isinstance(place, list) and len(place) == count and all(map(_is_place, place)):
+        return place
     raise DataFault(f"the saved place {place!r} is not one of a mixture of {count} sources")
+
+
+def _is_place(one: Any) -> bool:
+    match one:
+        case [int(passed), _, int(taken), int()]:
+            return passed >= 0 and taken >= 0
+    return False
