@@ -6,6 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxlab.bounds import Positive, Share, Size
+from mlxlab.models.fast_dropout import Dropout
 from mlxlab.models.layers import Attention, attention_mask, check_length, count_places, draw_weights, feed_forward
 
 
@@ -87,7 +88,7 @@ class Bert(nn.Module):
         if rope_base is None:
             self.position_embedding = nn.Embedding(max_length, width)
         self.norm = nn.LayerNorm(width, eps=eps)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.layers = [
             BertBlock(width, num_heads, feed_forward, mlp, dropout, rope_base, pre_norm, eps) for _ in range(num_layers)
         ]
@@ -135,7 +136,7 @@ class BertBlock(nn.Module):
         self.attention_norm = nn.LayerNorm(width, eps=eps)
         self.feed_forward = feed_forward(mlp, width, hidden, bias=True)
         self.feed_forward_norm = nn.LayerNorm(width, eps=eps)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.pre_norm = pre_norm
 
     def __call__(self, x: mx.array, mask: mx.array | str) -> mx.array:

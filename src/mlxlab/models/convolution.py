@@ -3,6 +3,9 @@
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlxlab.models.fast_activation import gelu
+from mlxlab.models.fast_dropout import Dropout
+
 
 def convolve(conv: nn.Conv1d, x: mx.array, mask: mx.array, dilation: int = 1) -> mx.array:
     """(B, T, D) -> (B, T, F): windows around every place, which see zeros for padding and other documents.
@@ -46,7 +49,7 @@ class Branch(nn.Module):
     def __init__(self, width: int, filters: int, kernel: int, dropout: float) -> None:
         super().__init__()
         self.conv = nn.Conv1d(width, filters, kernel)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def __call__(self, x: mx.array, mask: mx.array) -> mx.array:
         return self.dropout(nn.relu(convolve(self.conv, x, mask)))  # (B, T, F)
@@ -59,11 +62,11 @@ class DilatedBranch(nn.Module):
         super().__init__()
         self.dilations = dilations
         self.convs = [nn.Conv1d(width, filters, 3) for _ in dilations]
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm(filters)
 
     def __call__(self, x: mx.array, mask: mx.array) -> mx.array:
-        parts = [nn.gelu(convolve(conv, x, mask, d)) for conv, d in zip(self.convs, self.dilations, strict=True)]
+        parts = [gelu(convolve(conv, x, mask, d)) for conv, d in zip(self.convs, self.dilations, strict=True)]
         return self.norm(self.dropout(mx.stack(parts).mean(axis=0)))
 
 

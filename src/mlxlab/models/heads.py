@@ -7,6 +7,8 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from mlxlab.models.fast_activation import gelu
+from mlxlab.models.fast_dropout import Dropout
 from mlxlab.models.layers import draw_weights
 
 
@@ -15,7 +17,7 @@ class Classifier(nn.Module):
 
     def __init__(self, width: int, num_classes: int, dropout: float, hidden: int = 0) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         if hidden:
             self.hidden = nn.Linear(width, hidden)
         self.out = nn.Linear(hidden or width, num_classes)
@@ -52,7 +54,7 @@ class MaskedHead(nn.Module):
         draw_weights(self)
 
     def __call__(self, x: mx.array, embedding: nn.Embedding) -> mx.array:
-        return embedding.as_linear(self.norm(nn.gelu(self.transform(x)))) + self.bias
+        return embedding.as_linear(self.norm(gelu(self.transform(x)))) + self.bias
 
 
 def head_for(

@@ -8,11 +8,13 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
+from mlxlab.models.fast_activation import gated, gelu, silu
+from mlxlab.models.fast_attention import NEVER, attend
+
 if TYPE_CHECKING:
     from mlxlab.models.cache import Past
 
-ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {"relu": nn.relu, "gelu": nn.gelu, "silu": nn.silu}
-NEVER = -1e9  # added to what shall not count; infinity would make NaN of a row of nothing but padding
+ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {"relu": nn.relu, "gelu": gelu, "silu": silu}
 
 
 class Attention(nn.Module):
@@ -32,8 +34,7 @@ class Attention(nn.Module):
         self.key = nn.Linear(width, num_kv_heads * self.head, bias=bias)
         self.value = nn.Linear(width, num_kv_heads * self.head, bias=bias)
         self.out = nn.Linear(width, width, bias=bias)
-        self.dropout = nn.Dropout(dropout)
-        self.drops = dropout > 0
+        self.drops = dropout
         self.rope_base = rope_base
 
     def __call__(self, x: mx.array, mask: mx.array | str, past: "Past | None" = None) -> mx.array:
@@ -47,19 +48,8 @@ class Attention(nn.Module):
             q, k = rotate(q, self.rope_base, offset), rotate(k, self.rope_base, offset)
         if past is not None:
             k, v = past.extend(k, v)
-        x = self._mix(q, k, v, mask)
+        x = attend(q, k, v, mask, scale=1 / math.sqrt(self.head), dropout=self.drops if self.training else 0.0)
         return self.out(x.transpose(0, 2, 1, 3).reshape(B, T, D))
-
-    def _mix(self, q: mx.array, k: mx.array, v: mx.array, mask: mx.array | str) -> mx.array:
-        scale = 1 / math.sqrt(self.head)
-        if not (self.training and self.drops):
-            return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
-        if self.repeats > 1:
-            k, v = mx.repeat(k, self.repeats, axis=1), mx.repeat(v, self.repeats, axis=1)
-        if isinstance(mask, str):
-            mask = mx.where(_not_after(q.shape[2]), 0.0, NEVER).astype(q.dtype)
-        scores = (q * scale) @ k.swapaxes(-1, -2) + mask  # (B, H, T, T)
-        return self.dropout(mx.softmax(scores, axis=-1, precise=True)) @ v
 
 
 def check_heads(width: int, num_heads: int, num_kv_heads: int, *, rotary: bool) -> None:
@@ -135,7 +125,7 @@ class GatedFeedForward(nn.Module):
         self.activation = activation
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.down(ACTIVATIONS[self.activation](self.gate(x)) * self.up(x))
+        return self.down(gated(self.activation, self.gate(x), self.up(x)))
 
 
 def feed_forward(kind: str, width: int, hidden: int, *, bias: bool) -> nn.Module:

@@ -7,6 +7,7 @@ import mlx.nn as nn
 
 from mlxlab.bounds import Positive, Share, Size
 from mlxlab.models.cache import Cache, Past
+from mlxlab.models.fast_dropout import Dropout
 from mlxlab.models.layers import Attention, attention_mask, check_length, count_places, draw_weights, feed_forward
 
 
@@ -94,7 +95,7 @@ class Transformer(nn.Module):
         self.embedding = nn.Embedding(vocab_size, width)
         if rope_base is None:
             self.position_embedding = nn.Embedding(max_length, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         heads = (num_heads, num_kv_heads or num_heads)
         self.layers = [
             DecoderBlock(width, *heads, feed_forward, norm, mlp, dropout, rope_base, eps) for _ in range(num_layers)
@@ -149,7 +150,7 @@ class DecoderBlock(nn.Module):
         self.attention = Attention(width, num_heads, num_kv_heads, bias=False, dropout=dropout, rope_base=rope_base)
         self.feed_forward_norm = new_norm(norm, width, eps)
         self.feed_forward = feed_forward(mlp, width, hidden, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def __call__(self, x: mx.array, mask: mx.array | str, past: Past | None = None) -> mx.array:
         x = x + self.dropout(self.attention(self.attention_norm(x), mask, past))

@@ -11,6 +11,7 @@ import mlx.nn as nn
 
 from mlxlab.bounds import Ge, Lt, NonNegative, Positive
 from mlxlab.errors import ConfigFault
+from mlxlab.models.fast_cross_entropy import cross_entropy as cross_entropy
 from mlxlab.training.device import DeviceBatch
 
 
@@ -94,12 +95,6 @@ class Focal:
         if self.alpha is not None:
             values = values * mx.where(batch.targets == 1, self.alpha, 1 - self.alpha)
         return (1 - self.label_smoothing) * values - self.label_smoothing * log_p.mean(axis=-1)
-
-
-def cross_entropy(logits: mx.array, targets: mx.array, label_smoothing: float = 0.0) -> mx.array:
-    """(..., C), (...) -> (...), in float32."""
-    logits = logits.astype(mx.float32)
-    return nn.losses.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="none")
 
 
 def balanced(counts: list[int]) -> list[float]:

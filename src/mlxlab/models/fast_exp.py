@@ -1,0 +1,82 @@
+"""The exponential and sums along rows for Linux CPU, where MLX's own take 11 ns and 0.6 ns a number.
+
+Its kernels there handle one number at a time, and exponentials are then nearly all of the time that a training step
+spends outside of products. What is written with + - * / alone the C++ compiler turns into vector instructions: 1 ns a
+number where the step is compiled, 4 ns where it is not. Elsewhere (Metal, CUDA, Accelerate) MLX's own are fast.
+"""
+
+import sys
+from collections.abc import Callable
+
+import mlx.core as mx
+
+# e^y on [0, 1.25] as 1 + y (c1 + y (c2 + ...)), relative error 1.2e-7 (Lawson's weighted least squares) ...
+SERIES = (
+    0.9999928757360802,
+    0.5001226282325665,
+    0.16598501964807252,
+    0.043360625011843665,
+    0.006275147562546109,
+    0.002545209321725227,
+)
+SCALED = tuple(c * (-1 / 16) ** power for power, c in enumerate(SERIES, start=1))  # ... and of e^(-x/16)
+
+
+def rewritten() -> bool:
+    """Whether the formulations in + - * / are the faster ones: on Linux without a GPU."""
+    return sys.platform == "linux" and mx.default_device() == mx.Device(mx.cpu)
+
+
+def exp_of_negative(x: mx.array) -> mx.array:
+    """e^x for x <= 0 as 1 / P(-x/16)^16: relative error below 5e-6 down to -20, absolute below 1e-9 beyond.
+
+    -inf gives 0 and NaN stays NaN.
+    """
+    x = cut(x)
+    p = x * SCALED[5] + SCALED[4]
+    p = p * x + SCALED[3]
+    p = cut(p * x + SCALED[2])  # two kernels of at most 11 operations
+    p = p * x + SCALED[1]
+    p = p * x + SCALED[0]
+    p = p * x + 1
+    return cut(1 / mx.square(mx.square(mx.square(mx.square(p)))))
+
+
+def spread(column: mx.array, shape: tuple[int, ...] | list[int]) -> mx.array:
+    """`column` as an array of that shape, repeated where it has 1: a view, and no part of any fused kernel.
+
+    A broadcast would be fused with what follows, whose kernel is then strided and three times as slow.
+    """
+    ones = (1,) * (len(shape) - column.ndim)
+    strides, stride = [], 1
+    for size in reversed((*ones, *column.shape)):
+        strides.append(0 if size == 1 else stride)
+        stride *= size
+    return mx.as_strided(column, tuple(shape), tuple(reversed(strides)))
+
+
+def cut(x: mx.array) -> mx.array:
+    """The same array, but nothing is fused across: kernels of more than 11 operations are not vectorised."""
+    return mx.squeeze(mx.expand_dims(x, 0), 0)
+
+
+def row_max(x: mx.array) -> mx.array:
+    """(..., n) -> (..., 1)"""
+    return _along_rows(x, mx.max, mx.maximum)
+
+
+def row_sum(x: mx.array) -> mx.array:
+    """(..., n) -> (..., 1)"""
+    return _along_rows(x, mx.sum, mx.add)
+
+
+def _along_rows(x: mx.array, reduce: Callable[..., mx.array], join: Callable[..., mx.array]) -> mx.array:
+    """In two stages: the first runs down columns, which is vectorised, the second along rows of a few."""
+    *outer, n = x.shape
+    columns = 64 if n >= 1024 else 16
+    if n < 4 * columns:
+        return reduce(x, axis=-1, keepdims=True)
+    rows, even = x.size // n, n - n % columns
+    stacked = mx.as_strided(x, (rows, even // columns, columns), (n, columns, 1))
+    out = reduce(reduce(stacked, axis=1), axis=-1).reshape(*outer, 1)
+    return out if even == n else join(out, reduce(x[..., even:], axis=-1, keepdims=True))
