@@ -6,7 +6,6 @@ and a source whose weight is small for its size makes epochs long: end such runs
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -53,8 +52,7 @@ class Mixture:
             reader.go_to(begin)
         while any(reader.passed == 0 for reader in readers):
             here = [reader.place() for reader in readers]
-            taken = [reader.take(size) for reader, size in zip(readers, self.sizes, strict=True)]
-            yield here, list(chain.from_iterable(taken))
+            yield here, [one for reader, size in zip(readers, self.sizes, strict=True) for one in reader.take(size)]
 
 
 class _Reader:
@@ -76,8 +74,9 @@ class _Reader:
         if self.taken >= len(self.documents):
             raise DataFault(f"the saved place is document {self.taken} of a window that has {len(self.documents)}")
 
-    def take(self, size: int) -> Iterator[Document]:
+    def take(self, size: int) -> list[Document]:
         """Documents of `size` characters and those still due; what is taken too much is owed."""
+        taken: list[Document] = []
         self.due += size
         while self.due > 0:
             document = self.documents[self.taken]
@@ -85,7 +84,9 @@ class _Reader:
             self.due -= len(document.text)
             if self.taken == len(self.documents):
                 self._next()
-            yield Document(int(mix(self.number, document.id)[0] >> np.uint64(1)), document.text)
+            taken.append(document)
+        ids = mix(self.number, np.array([document.id for document in taken], np.int64)) >> np.uint64(1)
+        return [Document(int(number), document.text) for number, document in zip(ids, taken, strict=False)]
 
     def _begin(self, window: Place) -> None:
         self.windows = self.source.windows(self.seed, self.epoch * PASSES + self.passed, window)

@@ -1,0 +1,50 @@
+"""Small texts in every format, and sources read to their end."""
+
+import csv
+import gzip
+import json
+
+import pyarrow
+from pyarrow import parquet
+
+FORMATS = ["jsonl", "jsonl.gz", "jsonl.zst", "csv", "parquet", "txt"]
+
+
+def new_texts(count=300):
+    """Texts of several lengths, with line breaks, quotes and characters of one to four bytes."""
+    return [f'text {n}, "quoted"\n\n{"aé€😀"[n % 4] * (n % 97)} end' for n in range(count)]
+
+
+def write_texts(path, texts, column="text"):
+    """Writes documents in the format that the name says; .txt holds them as lines, without their line breaks."""
+    name = str(path)
+    rows = [{"number": number, column: text} for number, text in enumerate(texts)]
+    if name.endswith(".parquet"):
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path, row_group_size=29)
+    elif name.endswith(".csv"):
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, ["number", column])
+            writer.writeheader()
+            writer.writerows(rows)
+    elif name.endswith(".txt"):
+        path.write_bytes("".join(f"{text}\n" for text in texts).encode())
+    else:
+        path.write_bytes(pack(name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()))
+    return path
+
+
+def pack(name, data):
+    """Bytes as the ending of a name wants them."""
+    if name.endswith(".gz"):
+        return gzip.compress(data, mtime=0)
+    if name.endswith(".zst"):
+        return pyarrow.compress(data, "zstd", asbytes=True)
+    return data
+
+
+def documents_of(source, seed=0, epoch=0, place=None):
+    return [document for _, documents in source.windows(seed, epoch, place) for document in documents]
+
+
+def texts_of(source, seed=0, epoch=0):
+    return [document.text for document in documents_of(source, seed, epoch)]
