@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
@@ -236,41 +235,3 @@ def test_another_tokenizer_beside_a_language_model_is_damage(tmp_path):
     (tmp_path / "data.json").unlink()
     with pytest.raises(InputMissing):
         restore_text(tmp_path)
-
-
-LATIN = "abcXYZ 0123456789 .,;:!?'\"-_()<>|$ \t\n\r\x0b\x0c\x00\x1c\x7f \u00e9\u00c6\u00f8\u017f\u2013\u2014\u2018\u2019\u201c\u201d\u2026"
-
-
-@pytest.mark.parametrize(
-    "extra", ["", "\u00a0\u00b2\u00bd\u2028\u202f\u3000\u4e2d\U0001f6a2\u2167\u00aa\u0301\u1e9e\u00d7\u00f7"]
-)
-def test_known_words_have_the_tokens_that_the_text_has(extra):
-    """Texts of all the signs that the cut into words is sure of, and of some that it is not."""
-    tokenizer = ByteLevelBPE(500, 2).train([*TEXTS, "it's we'll I'd they've -- 100 %"])
-    rng = np.random.default_rng(0)
-    texts = ["".join(rng.choice(list(LATIN + extra), rng.integers(0, 60))) for _ in range(3000)]
-    texts += [*STRANGE, *TEXTS, " it's  we'll\n\n I'd they'VE '", "a" * 100, " \n a", "<pad><eos> <mask>"]
-    for _ in range(2):  # new words, then known ones
-        for ids, text in zip(tokenizer.encode_documents(texts), texts, strict=True):
-            assert ids.tolist() == tokenizer.encode(text, special=False), repr(text)
-
-
-def test_words_are_forgotten_before_they_fill_the_memory(monkeypatch):
-    monkeypatch.setattr("mlxlab.data.word_cache.MOST_WORDS", 5)
-    tokenizer = ByteLevelBPE(300, 2).train(TEXTS)
-    texts = ["one two three four five six seven eight nine ten", "x" * 65]
-    assert [ids.tolist() for ids in tokenizer.encode_documents(texts)] == [
-        tokenizer.encode(text, special=False) for text in texts
-    ]
-    assert 0 < len(tokenizer._words) <= 5
-    assert "x" * 65 not in tokenizer._words
-
-
-def test_only_tokenizers_that_cut_so_look_words_up():
-    assert Tokenizer(wordpiece())._words is None
-    inner = tokenizers.Tokenizer.from_str(TOKENIZER.inner.to_str())
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    assert Tokenizer(inner)._words is None
-    inner = tokenizers.Tokenizer.from_str(TOKENIZER.inner.to_str())
-    inner.normalizer = normalizers.NFC()
-    assert Tokenizer(inner)._words is None

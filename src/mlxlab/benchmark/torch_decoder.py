@@ -23,7 +23,7 @@ def torch_module() -> Any:
 def torch_decoder(ours: Any) -> Any:
     """A torch module with the shape and the weights of a mlxlab decoder with its causal head, tied.
 
-    (B, T) tokens -> (B, T, V) logits. Norms rms or layer, feed-forward plain GELU or SwiGLU, positions learned or rotary.
+    (B, T) tokens -> (B, T, V) logits. LayerNorm with learned positions, or RMSNorm with rotary ones; GELU or SwiGLU.
     """
     torch = torch_module()
     from mlx.utils import tree_flatten
@@ -44,7 +44,7 @@ def _numpy(leaf: Any) -> Any:
 
 def _decoder_class() -> Any:
     """Made when it is asked for: torch is imported only then."""
-    torch = torch_module()
+    torch: Any = torch_module()
     functional = torch.nn.functional
 
     class Decoder(torch.nn.Module):
@@ -55,10 +55,9 @@ def _decoder_class() -> Any:
             self.layers, self.head, self.rope_base = layers, head, rope_base
 
         def forward(self, tokens: Any) -> Any:
-            B, T = tokens.shape
             x = functional.embedding(tokens, self.embedding_weight)  # (B, T, D)
             if self.rope_base is None:
-                x = x + self.position_embedding_weight[:T]
+                x = x + self.position_embedding_weight[: tokens.shape[1]]
             for layer in range(self.layers):
                 x = x + self.attend(self.norm_of(x, f"layers_{layer}_attention_norm"), f"layers_{layer}_attention")
                 x = x + self.feed(self.norm_of(x, f"layers_{layer}_feed_forward_norm"), f"layers_{layer}_feed_forward")

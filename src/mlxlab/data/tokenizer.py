@@ -13,7 +13,6 @@ from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from mlxlab.bounds import Ge, Le, Size
 from mlxlab.data.token_bytes import token_bytes
-from mlxlab.data.word_cache import WordCache, word_cache
 from mlxlab.errors import DataFault, InputMissing
 
 PAD, BOS, EOS, MASK = "<pad>", "<bos>", "<eos>", "<mask>"  # ids 0..3; bytes need no <unk>
@@ -46,10 +45,6 @@ class Tokenizer:
         """Bytes of UTF-8 by token id, see `token_bytes`; empty where tokens do not sum to texts."""
         return token_bytes(self.inner)
 
-    @cached_property
-    def _words(self) -> WordCache | None:
-        return word_cache(self.inner)
-
     def encode(self, text: str, special: bool = True) -> list[int]:
         """Token ids; with `special` between the start and end tokens.
 
@@ -68,10 +63,8 @@ class Tokenizer:
     def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
         """int32 ids of each whole text, without special tokens. Raises DataFault as `encode` does."""
         self._check(texts)
-        found = [self._words.encode(text) for text in texts] if self._words is not None else [None] * len(texts)
-        others = [text for text, ids in zip(texts, found, strict=True) if ids is None]
-        encoded = iter(self.inner.encode_batch_fast(others, add_special_tokens=False))
-        return [np.array(next(encoded).ids, np.int32) if ids is None else ids for ids in found]
+        encoded = self.inner.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(one.ids, np.int32) for one in encoded]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text, without special tokens."""
