@@ -188,7 +188,7 @@ class _Experiment:
                 best,
                 step=run.best_step,
                 files={"run": self.folder / "restore"},
-                signature=served_signature(self.data.task.labels),
+                signature=served_signature(self.data.task),
             )
         print(f"run folder: {self.folder}")
 

@@ -2,9 +2,11 @@
 
     benchmark.py suite=saving [size=small] [rounds=5]
     benchmark.py suite=tracking [size=nano] [rounds=9]
+    benchmark.py suite=generate [size=nano] [rounds=5]
 
 saving    what a checkpoint costs the loop, written in the background and not
 tracking  what logging every step costs the loop, and how long a dead tracking server delays the start
+generate  tokens a second, with the key-value cache and without, one row and eight
 
 Prints Markdown: medians, and ratios of medians. For figures worth quoting let nothing else run.
 """
@@ -16,7 +18,7 @@ from mlxlab.commands.shell import run_program
 from mlxlab.config.nearest import suggestion
 from mlxlab.errors import ConfigFault
 
-SUITES = ("saving", "tracking")
+SUITES = ("saving", "tracking", "generate")
 SIZES = ("nano", "tiny", "small", "medium", "large", "xlarge")
 
 
@@ -37,6 +39,10 @@ def _measure(words: list[str]) -> None:
         from mlxlab.benchmark.saving import saving
 
         print(saving(**options))
+    elif suite == "generate":
+        from mlxlab.benchmark.generation import generation
+
+        print(generation(**options))
     else:
         from mlxlab.benchmark.tracking import tracking
 

@@ -2,19 +2,27 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 
 from mlxlab.bounds import Ge, Le, Seed, Size
-from mlxlab.data.tokenizer import Tokenizer
 from mlxlab.errors import ConfigFault
 from mlxlab.inference.sampling import Sampling
-from mlxlab.inference.text_stream import TextStream
+from mlxlab.inference.text_stream import Decoder, TextStream
 from mlxlab.models.cache import Cache
 from mlxlab.models.heads import Classifier
 from mlxlab.models.model import Model
+
+
+class Reader(Decoder, Protocol):
+    """What is needed of a tokenizer."""
+
+    @property
+    def eos_id(self) -> int | None: ...
+
 
 End = Literal["", "end token", "stop", "length"]
 
@@ -52,7 +60,7 @@ class Piece:
 
 def generate(
     model: Model,
-    tokenizer: Tokenizer,
+    tokenizer: Reader,
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
     request: Request,
@@ -75,8 +83,10 @@ def generate(
         yield from _continue(model, tokenizer, rows, sampling, request, context)
 
 
-def check_generates(model: Model) -> None:
-    """ConfigFault unless it is a causal language model."""
+def check_generates(model: nn.Module) -> None:
+    """ConfigFault unless it is one causal language model."""
+    if not isinstance(model, Model):
+        raise ConfigFault("an ensemble cannot generate; give the run of one of its members")
     if isinstance(model.head, Classifier):
         raise ConfigFault("the model is a classifier and cannot generate; scripts/predict.py gives its classes")
     if not model.trunk.causal:
@@ -136,7 +146,7 @@ class _Row:
 
 
 def _continue(
-    model: Model, tokenizer: Tokenizer, rows: list[_Row], sampling: Sampling, request: Request, context: int
+    model: Model, tokenizer: Reader, rows: list[_Row], sampling: Sampling, request: Request, context: int
 ) -> Iterator[Piece]:
     window = _Window(model, rows, context)
     while window.rows:

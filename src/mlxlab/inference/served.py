@@ -1,9 +1,12 @@
 """The code of a logged model. MLflow runs this file on its own; nothing in mlxlab imports it.
 
-Takes a table with Kaggle's columns (Survived may be absent), gives `label` and a probability per class.
+A classifier takes a table with Kaggle's columns (Survived may be absent) and gives `label` and a probability per class.
+A language model takes a column `text`: a causal one gives `continuation` (its parameters are those of
+`generate`: max_tokens, temperature, ...), a masked one gives `filled`, the text with its `<mask>`s replaced.
 """
 
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +26,41 @@ class Served(PythonModel):
     def predict(self, context: Any, model_input, params: dict[str, Any] | None = None) -> Any:  # type: ignore[no-untyped-def]
         import pandas as pd
 
+        table = pd.DataFrame(model_input)
+        task = self.restored.encoder.task
+        if task.kind == "classification":
+            return self._classes(table)
+        texts = [str(text) for text in table["text" if "text" in table else table.columns[0]]]
+        if task.masked:
+            from mlxlab.inference.fill import fill
+
+            return pd.DataFrame({"filled": [fill(self.restored, text) for text in texts]})
+        return pd.DataFrame({"continuation": self._continuations(texts, dict(params or {}))})
+
+    def _classes(self, table: Any) -> Any:
+        import pandas as pd
+
         from mlxlab.data.titanic_csv import read_passengers
         from mlxlab.inference.predict import predict
 
         with tempfile.TemporaryDirectory() as folder:  # one reader with one set of checks, also for tables
             path = Path(folder) / "rows.csv"
-            pd.DataFrame(model_input).to_csv(path, index=False)
+            table.to_csv(path, index=False)
             rows = read_passengers(path, labelled=False)
         probabilities = predict(self.restored, rows)
         labels = self.restored.encoder.task.labels
-        table = {f"probability_{label}": probabilities[:, i] for i, label in enumerate(labels)}
-        return pd.DataFrame({"label": [labels[i] for i in probabilities.argmax(axis=1)], **table})
+        columns = {f"probability_{label}": probabilities[:, i] for i, label in enumerate(labels)}
+        return pd.DataFrame({"label": [labels[i] for i in probabilities.argmax(axis=1)], **columns})
+
+    def _continuations(self, texts: list[str], params: dict[str, Any]) -> list[str]:
+        from mlxlab.inference.generate import Request
+        from mlxlab.inference.sampling import Sampling
+        from mlxlab.inference.writer import of_restored
+
+        params["stop"] = [str(text) for text in params.get("stop", [])]
+        sampling = Sampling(**{one.name: params[one.name] for one in fields(Sampling) if one.name in params})
+        request = Request(**{one.name: params[one.name] for one in fields(Request) if one.name in params})
+        return of_restored(self.restored).texts(texts, sampling, request)
 
 
 set_model(Served())
