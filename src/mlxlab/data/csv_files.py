@@ -40,6 +40,9 @@ class CsvFiles:
     def __len__(self) -> int:
         return len(self.shards)
 
+    def shard(self, unit: int) -> int:
+        return unit
+
     def read(self, unit: int, mark: Mark) -> Iterator[tuple[Mark, Document]]:
         if not self.shards.sizes[unit]:
             return

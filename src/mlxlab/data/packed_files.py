@@ -33,6 +33,9 @@ class PackedFiles:
     def __len__(self) -> int:
         return len(self.shards)
 
+    def shard(self, unit: int) -> int:
+        return unit
+
     def read(self, unit: int, mark: Mark) -> Iterator[tuple[Mark, Document]]:
         offset, line = mark
         with self.shards.open(unit) as file:

@@ -47,6 +47,9 @@ class ParquetFiles:
     def __len__(self) -> int:
         return len(self.groups)
 
+    def shard(self, unit: int) -> int:
+        return self.groups[unit].shard
+
     def read(self, unit: int, mark: Mark) -> Iterator[tuple[Mark, Document]]:
         import pyarrow
 

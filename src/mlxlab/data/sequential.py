@@ -11,6 +11,7 @@ import numpy as np
 
 from mlxlab.data.documents import Document, Place
 from mlxlab.data.order import mix
+from mlxlab.data.shards import Shards
 from mlxlab.data.tolerance import Tolerance
 from mlxlab.errors import DataFault
 
@@ -24,12 +25,17 @@ class Units(Protocol):
     name: str
     fingerprint: str
     bytes: int | None
+    shards: Shards
     tolerance: Tolerance
 
     def __len__(self) -> int: ...
 
     def read(self, unit: int, mark: Mark) -> Iterator[tuple[Mark, Document]]:
         """The documents of a unit from a mark on, each with the mark of what follows it."""
+        ...
+
+    def shard(self, unit: int) -> int:
+        """The file that a unit lies in."""
         ...
 
 
@@ -62,6 +68,7 @@ class Sequential:
                 documents.append(document)
                 size += len(document.text)
                 if len(documents) >= self.window or size >= self.window * CHARACTERS:
+                    self.units.shards.check(self.units.shard(int(order[position])))
                     yield here, self._full(documents)
                     here, documents, size, empty = [position, *after], [], 0, False
             mark = (0, 0)

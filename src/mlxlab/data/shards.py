@@ -60,8 +60,23 @@ class Shards:
             raise DataFault(f"{self.path(index)}: changed during the run: {error.strerror}") from None
         with open(handle, "rb") as file:
             self._compare(index, os.fstat(handle))
-            yield file
-            self._compare(index, os.fstat(handle))
+            try:
+                yield file
+            except Exception:  # malformed for having changed: that is said first
+                self.check(index)
+                raise
+            self.check(index)
+
+    def check(self, index: int) -> None:
+        """Makes sure that a shard is what it was when the run began.
+
+        Raises:
+            DataFault: it was deleted, replaced or written to.
+        """
+        try:
+            self._compare(index, os.stat(self.root / self.names[index]))
+        except OSError as error:
+            raise DataFault(f"{self.path(index)}: changed during the run: {error.strerror}") from None
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits."""
@@ -96,7 +111,7 @@ def find_shards(source: str, endings: tuple[str, ...]) -> Shards:
         DataFault: files of several formats.
     """
     path = Path(os.path.expanduser(source))
-    if _exists(path) and not path.is_dir():
+    if os.path.lexists(path) and not path.is_dir():  # also a link that leads nowhere or in circles: it was meant
         return Shards(path.parent, [path.name])
     if path.is_dir():
         root, names = path, _walk(path)
@@ -135,14 +150,6 @@ def _glob(path: Path) -> tuple[Path, list[str]]:
     found = root.glob(str(Path(*path.parts[fixed:])))
     names = [str(entry.relative_to(root)) for entry in found if not entry.name.startswith(".") and not entry.is_dir()]
     return root, names
-
-
-def _exists(path: Path) -> bool:
-    """Also for links that lead nowhere or in circles: they were meant."""
-    try:
-        return os.path.lexists(path)
-    except ValueError:
-        raise InputMissing(f"{str(path)!r}: no path can hold a NUL character") from None
 
 
 def _regular(path: Path) -> os.stat_result:

@@ -116,6 +116,8 @@ def is_local(source: str) -> bool:
     """
     if source in ("", "-"):
         raise InputMissing(f"{source!r} is not a file: standard input cannot be read as a data set, give a path")
+    if "\0" in source:
+        raise InputMissing(f"{source!r}: no path can hold a NUL character")
     path = Path(os.path.expanduser(source))
     if os.path.lexists(path) or any(sign in source for sign in WILD) or ending_of(source, ENDINGS):
         return True
