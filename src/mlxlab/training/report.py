@@ -15,11 +15,11 @@ def write_report(run: Run, baselines: dict[str, float], folder: Path) -> str:
         baselines: accuracy by name, on the same validation rows.
     """
     rows = [(name.removeprefix("valid/"), value) for name, value in run.best_metrics.items()]
-    lines = [f"best of {len(run.history)} evaluations, step {run.best_step} of {run.step}:", *_table("model", rows)]
+    lines = [f"best of {len(run.history)} evaluations, step {run.best_step} of {run.step}:", *table("model", rows)]
     if baselines:
         mine = run.best_metrics.get("valid/accuracy", float("nan"))
         ladder = sorted([*baselines.items(), ("this model", mine)], key=lambda row: row[1])
-        lines += ["", *_table("accuracy of", ladder)]
+        lines += ["", *table("accuracy of", ladder)]
     if run.skipped:
         lines += ["", f"{run.skipped} updates were skipped: loss or gradient not finite"]
     text = "\n".join(lines)
@@ -41,7 +41,8 @@ def _final(run: Run) -> dict[str, float]:
     return next(filter(None, found), {})
 
 
-def _table(title: str, rows: list[tuple[str, float]]) -> list[str]:
+def table(title: str, rows: list[tuple[str, float]]) -> list[str]:
+    """Lines of Markdown."""
     width = max(len(title), *(len(name) for name, _ in rows))
     head = [f"| {title:<{width}} |  value |", f"|{'-' * (width + 2)}|-------:|"]
     return head + [f"| {name:<{width}} | {value:6.4f} |" for name, value in rows]
