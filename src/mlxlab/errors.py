@@ -46,6 +46,12 @@ class WriteFailed(Fault):
     exit_code = 74
 
 
+class PeerLost(Fault):
+    """Another process of this run is gone; started again, the run goes on."""
+
+    exit_code = 75
+
+
 class NoCheckpoint(Fault):
     """There is no usable checkpoint where one is wanted."""
 

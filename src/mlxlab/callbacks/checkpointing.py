@@ -37,7 +37,7 @@ class Checkpointing:
 
     def on_start(self, run: Run) -> None:
         self.store.clean()
-        run.reload = self._reload
+        run.reload, run.rescue = self._reload, lambda: self._rescue(run)
         self._say_what_it_needs(run)
 
     def on_step(self, run: Run) -> None:
@@ -103,6 +103,19 @@ class Checkpointing:
         if self._writer is not None:
             self._writer.join()
             self._writer = None
+
+    def _rescue(self, run: Run) -> str:
+        """Saves what was before the step that could not be finished; says so, in words to end a sentence with."""
+        self.finish()
+        if not self._has(run.step):
+            weights, optimizer, state = parts(run)
+            try:
+                self.store.save(
+                    run.step, weights, optimizer, state | {"data": run.place}, best_step=run.best_step, emergency=True
+                )
+            except (OSError, RuntimeError, CannotCreate) as error:
+                return f"; step {run.step} could not be saved ({error})"
+        return f"; step {run.step} is saved, go on with resume=auto"
 
     def _reload(self) -> Checkpoint:
         self.finish()

@@ -99,4 +99,4 @@ class Listener:
         run.save = run.save or signal.SIGUSR1 in self.received
         self.received = [number for number in self.received if number != signal.SIGUSR1]
         if self.stopping and not run.stop:
-            run.signal, run.stop = self.stopping, f"signal {self.stopping}"
+            run.signal = self.stopping

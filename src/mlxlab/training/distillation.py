@@ -8,6 +8,7 @@ import numpy as np
 from mlxlab.bounds import Count, KeysOf, Positive
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.data.batch import Batch, Batches, Task
+from mlxlab.training.parallel import Group
 from mlxlab.training.run import Run
 from mlxlab.training.teachers import Teachers
 from mlxlab.training.trainer import Callback, Trainer
@@ -58,6 +59,7 @@ class Distillation:
         callbacks: Sequence[Callback] = (),
         resume: Checkpoint | None = None,
         seed: int = 0,
+        group: Group | None = None,
     ) -> Run:
         """As `Trainer.fit`; the teachers are the same before and after."""
         before = self.taught_by.hash()
@@ -66,7 +68,7 @@ class Distillation:
             loss.attach(run.model, seed)
         if hasattr(loss, "prepare"):
             run.train = Prepared(run.train, lambda batch: loss.prepare(batch, _progress(run)), self._keep)
-        self.trainer.fit(run, valid, task, callbacks, resume, seed)
+        self.trainer.fit(run, valid, task, callbacks, resume, seed, group)
         assert self.taught_by.hash() == before, "the teachers changed while the student learned"
         return run
 

@@ -12,6 +12,7 @@ from mlxlab.bounds import Positive, Size
 from mlxlab.training.device import DeviceBatch
 from mlxlab.training.gradient import gradient_of
 from mlxlab.training.loss import Loss
+from mlxlab.training.parallel import Alone, Group
 from mlxlab.training.step import global_norm, update_if
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16}
@@ -42,7 +43,9 @@ class Optimized:
         model: nn.Module,
         loss: Loss,
         optimizer: optim.Optimizer,
+        group: Group | None = None,
     ) -> None:
+        self.group = group or Alone()
         self.clip, self.accumulate = clip, accumulate
         self.model, self.optimizer = model, optimizer
         chosen = DTYPES[_usable(dtype, force_dtype)]
@@ -50,7 +53,7 @@ class Optimized:
 
     def __call__(self, batch: DeviceBatch) -> dict[str, Any]:
         first, *others = split(batch, self.accumulate)
-        if not others:
+        if not others and self.group.size == 1:
             metrics = self.whole(first)
         else:
             total, rows = self.part(first)
@@ -61,7 +64,9 @@ class Optimized:
                 total, rows = self.further_part(total, part)
                 mx.eval(total, rows)
                 seen.append(rows)
-            metrics = self.finish(total) | {"rows": {k: mx.concatenate([r[k] for r in seen]) for k in seen[0]}}
+            joined = {k: mx.concatenate([r[k] for r in seen]) for k in seen[0]}
+            total, joined = self.group.sum(total, joined)
+            metrics = self.finish(total) | {"rows": joined}
         mx.eval(metrics, self.model.parameters(), self.optimizer.state)
         return metrics
 

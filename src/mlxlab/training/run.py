@@ -84,8 +84,10 @@ class Run:
     batch: Batch | None = None  # of the present step
     rows: dict[str, mx.array] = field(default_factory=dict)  # by name (B,): sums over the targets of each of its rows
     stop: str = ""
-    signal: int = 0  # the number of the signal that asked to stop
+    signal: int = 0  # the number of the signal that asks to stop; the loop obeys it after the present step
     rollbacks: int = 0
+    place: dict[str, Any] = field(default_factory=dict)  # in the data, of the next step
+    rescue: Callable[[], str] = lambda: ""  # saves what was before the present step; says so
     reload: Callable[[], Checkpoint] | None = None  # the newest good checkpoint, where checkpoints are kept
     save: bool = False  # somebody asks for a checkpoint of the present step
     started: float = field(default_factory=time.monotonic)
@@ -97,6 +99,7 @@ class Run:
         At once, not at the next log line: where a run rolls back must not depend on when it logs or saves.
         """
         self.step += 1
+        self.place = self.train.state_dict()
         self.examples += len(batch.ids)
         self.tokens += int(np.count_nonzero(batch.mask))
         self.evaluation = None

@@ -11,6 +11,7 @@ from mlxlab.bounds import Positive
 from mlxlab.training.device import DeviceBatch
 from mlxlab.training.loss import Loss, Parts
 from mlxlab.training.optimizer import fill, flat
+from mlxlab.training.parallel import Alone, Group
 
 
 class Step(Protocol):
@@ -26,14 +27,24 @@ class Plain:
         clip: greatest global norm of the gradient; null does not clip. The norm is logged before clipping.
     """
 
-    def __init__(self, clip: Positive | None, *, model: nn.Module, loss: Loss, optimizer: optim.Optimizer) -> None:
+    def __init__(
+        self,
+        clip: Positive | None,
+        *,
+        model: nn.Module,
+        loss: Loss,
+        optimizer: optim.Optimizer,
+        group: Group | None = None,
+    ) -> None:
         self.clip = clip
+        self.group = group or Alone()
         self.model = model
         self.optimizer = optimizer
         self.gradient = nn.value_and_grad(model, lambda batch: weighted_sum(loss, model, batch))
 
     def __call__(self, batch: DeviceBatch) -> dict[str, Any]:
         (total, weight, rows), gradients = self.gradient(batch)
+        (total, weight, gradients), rows = self.group.sum((total, weight, gradients), rows)
         scale = 1 / mx.maximum(weight, 1e-9)
         norm = scale * global_norm(gradients)
         if self.clip is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Literal, Protocol
 
 import mlx.core as mx
 import mlx.optimizers as optim
@@ -14,6 +14,7 @@ from mlxlab.errors import Diverged
 from mlxlab.training.device import to_device
 from mlxlab.training.evaluate import Evaluation, evaluate
 from mlxlab.training.loss import Loss
+from mlxlab.training.parallel import Alone, Group
 from mlxlab.training.run import Run
 from mlxlab.training.schedule import Rate, Schedule
 from mlxlab.training.step import Step
@@ -46,6 +47,8 @@ class Trainer:
         label_smoothing: share of the target spread over all classes, in the training loss only.
         max_skips: updates in a row that may be skipped for a non-finite loss or gradient before the run rolls back.
         max_rollbacks: times that it goes back to the last good checkpoint, past the data, before it ends (exit 78).
+        parallel: data shares every batch among the processes that mlx.launch started; fsdp is not built.
+        deadline: seconds that a process waits for the others before it saves and ends (exit 75).
         loss: what is minimised.
         step: how one batch becomes one update.
         optimizer: how gradients move the weights.
@@ -64,6 +67,8 @@ class Trainer:
         label_smoothing: Share,
         max_skips: Size,
         max_rollbacks: Count,
+        parallel: Literal["none", "data", "fsdp"],
+        deadline: Positive,
         loss: Loss,
         step: Callable[..., Step],
         optimizer: Callable[..., optim.Optimizer],
@@ -77,6 +82,7 @@ class Trainer:
         self.epochs, self.max_steps, self.max_tokens = epochs, max_steps, max_tokens
         self.eval_every, self.eval_batches, self.log_every = eval_every, eval_batches, log_every
         self.max_skips, self.max_rollbacks = max_skips, max_rollbacks
+        self.parallel, self.deadline = parallel, deadline
         self.loss, self.step, self.optimizer, self.schedule = loss, step, optimizer, schedule
 
     def fit(
@@ -87,25 +93,31 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         resume: Checkpoint | None = None,
         seed: int = 0,
+        group: Group | None = None,
     ) -> Run:
         """Trains `run.model` until the run's end. A checkpoint goes on exactly where it was taken."""
         rate = self.prepare(run)
         if resume is not None:
             run.restore(resume.weights, resume.optimizer, resume.state)
-        step = self.step(model=run.model, loss=self.loss, optimizer=run.optimizer)
-        look = partial(evaluate, run.model, valid, task, limit=self.eval_batches, interrupted=lambda: run.signal != 0)
+        group = self.group = group or Alone()
+        step = self.step(model=run.model, loss=self.loss, optimizer=run.optimizer, group=group)
+        interrupted = lambda: group.highest([run.signal])[0] != 0  # noqa: E731
+        look = partial(evaluate, run.model, valid, task, limit=self.eval_batches, interrupted=interrupted)
+        run.place = run.train.state_dict()
         run.restart_clock()
         for callback in callbacks:
             callback.on_start(run)
+        group.rescue_by(lambda: run.rescue())
         self._set_stop(run)
+        self._listen(run)
         if resume is not None:
             self._catch_up(run, rate, look, callbacks)
         run.model.train()
         while not run.stop:
             try:
                 for batch in run.train:
-                    mx.random.seed(step_seed(seed, run.step))
-                    run.advance(batch, step(to_device(batch)))
+                    mx.random.seed(step_seed(seed, run.step, group.rank))
+                    run.advance(batch, step(to_device(group.share(batch))))
                     self._set_stop(run)
                     if run.step % self.log_every == 0 or run.stop == "done":
                         run.log_training(float(rate(mx.array(run.step - 1))))
@@ -113,7 +125,7 @@ class Trainer:
                     if run.stop:
                         break
             except Diverged:
-                if not run.roll_back(self.max_rollbacks):
+                if not group.in_turn(lambda: run.roll_back(self.max_rollbacks)):
                     raise
         for callback in callbacks:
             callback.on_end(run)
@@ -149,12 +161,20 @@ class Trainer:
     def _finish_step(self, run: Run, look: Callable[[], Evaluation | None], callbacks: Sequence[Callback]) -> None:
         if self._evaluation_due(run) and (evaluation := look()) is not None:
             run.record(evaluation)
+        self._listen(run)
         for callback in callbacks:
             callback.on_step(run)
 
     def _evaluation_due(self, run: Run) -> bool:
         at_cadence = run.step % self.eval_every == 0 if self.eval_every else run.train.at_start
         return (run.step > 0 and at_cadence) or run.stop == "done"
+
+    def _listen(self, run: Run) -> None:
+        """What was asked of any process, all of them do, after the same step."""
+        signal, save = self.group.highest([run.signal, run.save])
+        run.save = bool(save) and self.group.rank == 0
+        if signal and not run.stop:
+            run.signal, run.stop = signal, f"signal {signal}"
 
     def _set_stop(self, run: Run) -> None:
         limits = (
@@ -166,6 +186,7 @@ class Trainer:
             run.stop = "done"
 
 
-def step_seed(seed: int, step: int) -> int:
-    """The random numbers of a step are a function of (seed, step): there is no random state to save."""
-    return (seed * 0x9E3779B97F4A7C15 + step * 0xD1B54A32D192ED03 + 0x632BE59BD9B4E019) % 2**64
+def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """The random numbers of a step are a function of (seed, step, process): there is no random state to save."""
+    mixed = seed * 0x9E3779B97F4A7C15 + step * 0xD1B54A32D192ED03 + rank * 0xC2B2AE3D27D4EB4F
+    return (mixed + 0x632BE59BD9B4E019) % 2**64
