@@ -23,6 +23,7 @@ from mlxlab.data.selection import Select
 from mlxlab.data.text_encoder import TextEncoder
 from mlxlab.data.token_stream import Chunk, Place, TokenStream
 from mlxlab.data.tokenizer import Tokenizer
+from mlxlab.data.word_cache import WordCache
 from mlxlab.errors import DataFault
 
 FORMAT = 1  # of the order and the packing: another number is another fingerprint
@@ -122,9 +123,9 @@ class Streaming:
         self.frame = partial(new_framing, self.tokenizer, seq_len, isolate_documents, mask_fraction, masked)
         self.eval_batch_size = eval_batch_size
 
-        end_id, chosen = end_of(self.tokenizer), select.chosen(seed)
-        stream = TokenStream(corpus.train, self.tokenizer, end_id, seed, max_train_examples, chosen)
-        self._valid = list(TokenStream(corpus.valid, self.tokenizer, end_id, 0, max_valid_examples)(0, Place()))
+        words, end_id, chosen = WordCache(self.tokenizer), end_of(self.tokenizer), select.chosen(seed)
+        stream = TokenStream(corpus.train, words, end_id, seed, max_train_examples, chosen)
+        self._valid = list(TokenStream(corpus.valid, words, end_id, 0, max_valid_examples)(0, Place()))
         self.valid = PackedEvaluation(self._valid, self.frame(stride=None, seed=0), eval_batch_size)
 
         chunks = stream if streaming else KeptTokens(stream)

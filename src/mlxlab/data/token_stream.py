@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from mlxlab.data.documents import Document, Source
-from mlxlab.data.tokenizer import Tokenizer
 from mlxlab.data.windows import Window, shuffled_windows
 
 DOCUMENTS = 256  # tokenised at once: enough for the tokenizer's threads
@@ -34,6 +33,12 @@ class Place(NamedTuple):
     document: int = 0
 
 
+class Encoder(Protocol):
+    """A tokenizer, or something in front of it."""
+
+    def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]: ...
+
+
 class Chunks(Protocol):
     """Something that tells the tokens of an epoch from any place on."""
 
@@ -54,7 +59,7 @@ class TokenStream:
     """
 
     source: Source
-    tokenizer: Tokenizer
+    encoder: Encoder
     end_id: int
     seed: int
     limit: int | None = None
@@ -66,21 +71,22 @@ class TokenStream:
 
     def windows(self, epoch: int, place: Place) -> Iterator[tuple[Window, int]]:
         """The windows of an epoch, each with the number of the first document in it to be read."""
-        of, limits = (self.source, self.seed, epoch), {"limit": self.limit}
-        for window in shuffled_windows(*of, place.window, place.before, chosen=self.chosen, **limits):
+        for window in shuffled_windows(
+            self.source, self.seed, epoch, place.window, place.before, limit=self.limit, chosen=self.chosen
+        ):
             yield window, place.document if window.place == place.window else 0
 
     def __call__(self, epoch: int, place: Place) -> Iterator[Chunk]:
         for window, first in self.windows(epoch, place):
-            yield from tokenize(window, self.tokenizer, self.end_id, first)
+            yield from tokenize(window, self.encoder, self.end_id, first)
 
 
-def tokenize(window: Window, tokenizer: Tokenizer, end_id: int, first: int = 0) -> Iterator[Chunk]:
+def tokenize(window: Window, encoder: Encoder, end_id: int, first: int = 0) -> Iterator[Chunk]:
     """The chunks of a window from document number `first` on."""
     for begin, end in _parts(window.documents, first):
         some = window.documents[begin:end]
         texts = [document.text for document in some]
-        encoded = tokenizer.encode_documents(texts)
+        encoded = encoder.encode_documents(texts)
         ending = np.array([end_id], np.int32)
         yield Chunk(
             window.place,

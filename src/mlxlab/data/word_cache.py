@@ -15,7 +15,7 @@ from mlxlab.data.tokenizer import Tokenizer
 
 # 's and the like, letters, digits, signs, white space: each but the last with the one space before it.
 WORD = re.compile(r"'(?:[stmd]|re|ve|ll)| ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]+|\s+(?!\S)|\s+", re.ASCII)
-WORDS = 2**17  # kept at most: about 30 MB
+WORDS = 2**17  # kept at most, those of the texts at hand aside: about 30 MB
 LONGEST = 64  # characters of a word that is kept
 
 
