@@ -63,6 +63,11 @@ class Prefetch:
     def batch_tokens(self) -> int | None:
         return self.source.batch_tokens
 
+    @property
+    def skipped(self) -> int | None:
+        """Malformed records passed over; None for a source that does not count such."""
+        return getattr(self.source, "skipped", None)
+
     def state_dict(self) -> dict[str, Any]:
         return dict(self._place.state)
 

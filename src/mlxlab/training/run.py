@@ -138,8 +138,10 @@ class Run:
         self.clock = (now, self.step, self.tokens)
         seconds = max(now - (since or self.started), 1e-9)
         parts = {f"train/{name}": value / max(w.weight, 1e-9) for name, value in sorted(w.parts.items())}
+        passed_over = getattr(self.train, "skipped", None)
         self.log(
             parts
+            | ({} if passed_over is None else {"data/skipped": float(passed_over)})
             | {
                 "data/wait_seconds": self.train.waited,
                 "train/loss": w.loss / max(w.weight, 1e-9) if w.steps else float("nan"),
