@@ -1,8 +1,9 @@
 """Data sets of the Hugging Face hub, streamed: nothing is downloaded beforehand, no more than a window is held.
 
 `datasets` is imported only here, and only when a hub data set is opened (2.5 s). Its shards come in an order drawn
-anew each epoch, documents of a shard in theirs; a place holds the state that `datasets` itself gives for the start of a
-window. Its own `shuffle` is not used: it loses and repeats documents at a resume.
+anew each epoch, documents of a shard in theirs; a place is a shard and the number of its rows that come before, which
+are passed over a table at a time. The library's own `shuffle` is not used: it loses and repeats documents at a resume;
+nor is its own state: that of a resumed run differs from that of one that went through.
 """
 
 import importlib.util
@@ -55,29 +56,29 @@ class HubSet:
         return self.tolerance.skipped
 
     def windows(self, seed: int, epoch: int, place: Place = None) -> Iterator[tuple[Place, list[Document]]]:
-        """See `Source`. A place is [shard in the epoch's order, rows of it before, state of `datasets`]."""
+        """See `Source`. A place is [shard in the epoch's order, rows of it before]."""
         count = self.stream.num_shards
         order = np.argsort(mix(seed, 0x40B, epoch, np.arange(count)), kind="stable")
-        first, row, state = _check(place, count)
+        first, row = _check(place, count)
         empty = place is None
         for position in range(first, count):
-            for here, documents in self._shard(position, int(order[position]), row, state):
+            for here, documents in self._shard(position, int(order[position]), row):
                 self.tolerance.sound += len(documents)
                 self.tolerance.judge()
                 if documents:
                     empty = False
                     yield here, documents
-            row, state = 0, None
+            row = 0
         self.tolerance.judge(at_end=True)
         if empty:
             raise DataFault(f"{self.name}: there is no text in it, only empty records")
 
-    def _shard(self, position: int, shard: int, row: int, state: Any) -> Iterator[tuple[Place, list[Document]]]:
-        """The windows of a shard. Windows end with it, as its library's state does.
+    def _shard(self, position: int, shard: int, row: int) -> Iterator[tuple[Place, list[Document]]]:
+        """The windows of a shard. A window ends with its shard.
 
         Where the hub stops answering, the window is begun again until it answers or `PATIENCE` is used up.
         """
-        here: Place = [position, row, state]
+        here: Place = [position, row]
         good = time.monotonic()
         while True:
             try:
@@ -94,19 +95,18 @@ class HubSet:
 
     def _read(self, here: Place, shard: int) -> Iterator[tuple[Place, list[Document], Place]]:
         """The windows of a shard from a place on, each with the place after it."""
-        stream, (position, row, state) = self.stream.shard(self.stream.num_shards, shard), here
-        if state is not None:
-            stream.load_state_dict(state)
+        position, row = here
+        stream = self.stream.shard(self.stream.num_shards, shard)
         documents: list[Document] = []
         size = 0
-        for example in stream:
+        for example in stream.skip(row) if row else stream:
             row += 1
             text = self._text(example, shard, row)
             if text and not text.isspace():
                 documents.append(Document(shard << ROWS | row, text))
                 size += len(text)
             if len(documents) >= self.window or size >= self.window * CHARACTERS:
-                after = [position, row, stream.state_dict()]
+                after = [position, row]
                 yield here, documents, after
                 here, documents, size = after, [], 0
         yield here, documents, here
@@ -189,12 +189,12 @@ def _load(name: str, config: str | None, split: str, commit: str) -> Any:
     return splits[split]
 
 
-def _check(place: Place, count: int) -> tuple[int, int, Any]:
+def _check(place: Place, count: int) -> tuple[int, int]:
     if place is None:
-        return 0, 0, None
+        return 0, 0
     match place:
-        case [int(position), int(row), (dict() | None) as state] if 0 <= position < count and row >= 0:
-            return position, row, state
+        case [int(position), int(row)] if 0 <= position < count and row >= 0:
+            return position, row
     raise DataFault(f"the saved place {place!r} is not one of the {count} shards there are")
 
 
