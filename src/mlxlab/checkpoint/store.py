@@ -11,6 +11,8 @@ import os
 import re
 import secrets
 import shutil
+import sys
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,6 +168,12 @@ def step_of(path: Path) -> int:
 
 
 def _arrays(data: bytes) -> dict[str, mx.array]:
-    arrays: Any = mx.load(io.BytesIO(data), format="safetensors")
+    source = io.BytesIO(data)
+    before = sys.getrefcount(source)
+    arrays: Any = mx.load(source, format="safetensors")
     mx.eval(arrays)  # lazy otherwise
+    # MLX's reading threads let go of the source a moment later, and abort a process that is ending just then.
+    deadline = time.monotonic() + 5
+    while sys.getrefcount(source) > before and time.monotonic() < deadline:
+        time.sleep(0.0002)
     return arrays
