@@ -197,10 +197,16 @@ def test_whole_documents_are_encoded_without_special_tokens():
 
 @pytest.mark.parametrize("text", [*TEXTS[:20], *STRANGE])
 def test_the_bytes_of_tokens_sum_to_the_bytes_of_the_text(text, tmp_path):
-    for tokenizer in (TOKENIZER, new_characters().fit(TEXTS, cache=tmp_path, **CORPUS).tokenizer):
+    refusing = new_characters("refuse").fit([*TEXTS, *STRANGE], cache=tmp_path, **CORPUS).tokenizer
+    for tokenizer in (TOKENIZER, refusing, new_characters().fit(TEXTS, cache=tmp_path, **CORPUS).tokenizer):
         assert len(tokenizer.token_bytes) == tokenizer.vocab_size
         assert sum(tokenizer.token_bytes[token] for token in tokenizer.encode(text)) == len(text.encode())
         assert tokenizer.token_bytes[:4] == (0, 0, 0, 0)
+
+
+def test_characters_that_are_not_known_do_not_keep_the_others_from_having_bytes(tmp_path):
+    tokenizer = new_characters("refuse").fit(["\u00e9a"], cache=tmp_path, **CORPUS).tokenizer
+    assert tokenizer.token_bytes == (0, 0, 0, 0, 1, 2)
 
 
 def test_where_tokens_lose_bytes_none_are_told():

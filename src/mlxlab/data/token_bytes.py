@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Set
 
 import tokenizers
 
@@ -15,11 +16,14 @@ ONE_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")  # how pieces of other families spe
 SPACE = "\u2581"  # ... and a space
 
 
-def token_bytes(inner: tokenizers.Tokenizer) -> tuple[int, ...]:
+def token_bytes(inner: tokenizers.Tokenizer, alphabet: Set[str] | None = None) -> tuple[int, ...]:
     """Bytes of UTF-8 by token id, 0 for special ones: over the tokens of a text they sum to the bytes of the text.
 
     Empty where that does not hold (a WordPiece loses spaces, some SentencePieces add one), so that no wrong figure is
     ever reported. A tokenizer that normalises text is taken at the normal form.
+
+    Args:
+        alphabet: the characters that it knows; None is all.
     """
     file = json.loads(inner.to_str())
     by_bytes = '"ByteLevel"' in json.dumps(file["decoder"])
@@ -29,7 +33,8 @@ def token_bytes(inner: tokenizers.Tokenizer) -> tuple[int, ...]:
         sizes[token] = len(piece) if by_bytes else 1 if ONE_BYTE.fullmatch(piece) else _width(piece)
     for added in file["added_tokens"]:
         sizes[added["id"]] = 0 if added["special"] else _width(added["content"])
-    exact = all(sum(sizes[i] for i in _ids(inner, text)) == len(text.encode()) for text in PROBES)
+    probes = ["".join(sign for sign in text if alphabet is None or sign in alphabet) for text in PROBES]
+    exact = all(sum(sizes[i] for i in _ids(inner, text)) == len(text.encode()) for text in probes)
     return tuple(sizes) if exact else ()
 
 

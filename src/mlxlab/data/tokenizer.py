@@ -43,7 +43,7 @@ class Tokenizer:
     @cached_property
     def token_bytes(self) -> tuple[int, ...]:
         """Bytes of UTF-8 by token id, see `token_bytes`; empty where tokens do not sum to texts."""
-        return token_bytes(self.inner)
+        return token_bytes(self.inner, self.alphabet)
 
     def encode(self, text: str, special: bool = True) -> list[int]:
         """Token ids; with `special` between the start and end tokens.

@@ -1,0 +1,11 @@
+"""Evaluates a trained model: scripts/evaluate.py run=outputs/... data.source=my.txt"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from mlxlab.commands.evaluate import main
+
+if __name__ == "__main__":
+    sys.exit(main())
