@@ -2,15 +2,18 @@
 
     benchmark.py suite=saving [size=small] [rounds=5]
     benchmark.py suite=tracking [size=nano] [rounds=9]
+    benchmark.py suite=example_losses [size=nano] [rounds=9]
     benchmark.py suite=generate [size=nano] [rounds=5]
 
 saving    what a checkpoint costs the loop, written in the background and not
 tracking  what logging every step costs the loop, and how long a dead tracking server delays the start
+example_losses  what logging the loss of every example costs the loop
 generate  tokens a second, with the key-value cache and without, one row and eight
 
 Prints Markdown: medians, and ratios of medians. For figures worth quoting let nothing else run.
 """
 
+import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +21,12 @@ from mlxlab.commands.shell import run_program
 from mlxlab.config.nearest import suggestion
 from mlxlab.errors import ConfigFault
 
-SUITES = ("saving", "tracking", "generate")
+SUITES = {  # module and function of mlxlab.benchmark
+    "saving": ("saving", "saving"),
+    "tracking": ("tracking", "tracking"),
+    "example_losses": ("example_losses", "example_losses"),
+    "generate": ("generation", "generation"),
+}
 SIZES = ("nano", "tiny", "small", "medium", "large", "xlarge")
 
 
@@ -35,18 +43,8 @@ def _measure(words: list[str]) -> None:
     from mlxlab import backend
 
     backend.prepare()
-    if suite == "saving":
-        from mlxlab.benchmark.saving import saving
-
-        print(saving(**options))
-    elif suite == "generate":
-        from mlxlab.benchmark.generation import generation
-
-        print(generation(**options))
-    else:
-        from mlxlab.benchmark.tracking import tracking
-
-        print(tracking(**options))
+    module, function = SUITES[str(suite)]
+    print(getattr(importlib.import_module(f"mlxlab.benchmark.{module}"), function)(**options))
 
 
 def parse(words: list[str]) -> dict[str, Any]:
