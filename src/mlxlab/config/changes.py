@@ -11,7 +11,10 @@ import yaml
 
 from mlxlab.errors import ConfigFault
 
-FREE_PARTS = ("model.dropout", "model.branch_dropout", "data.prefetch", "data.batch_size", "data.eval_batch_size")
+FREE_PARTS = (
+    *("model.dropout", "model.branch_dropout"),
+    *("data.prefetch", "data.batch_size", "data.eval_batch_size", "data.streaming", "data.on_error"),
+)
 FROZEN = ("seed", "objective", "data")
 STRUCTURAL = ("model",)
 OVERLAYS = ("experiment", "debug")  # these choose keys of every group
