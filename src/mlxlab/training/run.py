@@ -91,6 +91,7 @@ class Run:
     reload: Callable[[], Checkpoint] | None = None  # the newest good checkpoint, where checkpoints are kept
     save: bool = False  # somebody asks for a checkpoint of the present step
     started: float = field(default_factory=time.monotonic)
+    recompiles: float | None = None  # shapes that the step was compiled for, beyond the first
     clock: tuple[float, int, int] = (0.0, 0, 0)  # time, step and tokens at the last log line
 
     def advance(self, batch: Batch, metrics: dict[str, Any]) -> None:
@@ -104,6 +105,7 @@ class Run:
         self.tokens += int(np.count_nonzero(batch.mask))
         self.evaluation = None
         self.batch, self.rows = batch, metrics.get("rows", {})
+        self.recompiles = metrics.get("recompiles")
         loss, weight, norm, skipped = (float(metrics[k]) for k in ("loss", "weight", "norm", "skipped"))
         if not skipped:
             w = self.window
@@ -142,6 +144,7 @@ class Run:
         self.log(
             parts
             | ({} if passed_over is None else {"data/skipped": float(passed_over)})
+            | ({} if self.recompiles is None else {"speed/recompiles": float(self.recompiles)})
             | {
                 "data/wait_seconds": self.train.waited,
                 "train/loss": w.loss / max(w.weight, 1e-9) if w.steps else float("nan"),
