@@ -18,6 +18,7 @@ from mlxlab.errors import Diverged, NoCheckpoint
 from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.evaluate import Evaluation
 from mlxlab.training.optimizer import fill
+from mlxlab.training.window import Window
 
 CURVE_POINTS = 1000  # a longer learning curve is thinned to half
 
@@ -40,17 +41,6 @@ class Objective:
 
 
 @dataclass
-class Window:
-    """What happened since the last log line: sums, so that it can be saved and gone on with."""
-
-    loss: float = 0.0
-    weight: float = 0.0
-    norm: float = 0.0
-    steps: int = 0
-    parts: dict[str, float] = field(default_factory=dict)  # of the loss, by name
-
-
-@dataclass
 class Run:
     """Everything that changes during a fit.
 
@@ -70,6 +60,8 @@ class Run:
     step: int = 0
     tokens: int = 0
     examples: int = 0
+    examples_before: int = 0  # the present update
+    sizes: list[tuple[int, int]] = field(default_factory=list)  # (step, size of the batch from then on) if it changes
     skipped: int = 0
     skipped_in_a_row: int = 0
     best: float | None = None
@@ -101,8 +93,10 @@ class Run:
         """
         self.step += 1
         self.place = self.train.state_dict()
-        self.examples += len(batch.ids)
-        self.tokens += int(np.count_nonzero(batch.mask))
+        self.examples_before, tokens = self.examples, int(np.count_nonzero(batch.mask))
+        self.examples += int(np.count_nonzero(batch.ids >= 0))  # -1 are rows that only fill up
+        self.tokens += tokens
+        self.window.tokens, self.window.places = self.window.tokens + tokens, self.window.places + batch.mask.size
         self.evaluation = None
         self.batch, self.rows = batch, metrics.get("rows", {})
         self.recompiles = metrics.get("recompiles")
@@ -147,6 +141,7 @@ class Run:
             | ({} if self.recompiles is None else {"speed/recompiles": float(self.recompiles)})
             | {
                 "data/wait_seconds": self.train.waited,
+                "data/padding": 1 - w.tokens / max(w.places, 1),
                 "train/loss": w.loss / max(w.weight, 1e-9) if w.steps else float("nan"),
                 "train/grad_norm": w.norm / w.steps if w.steps else float("nan"),
                 "train/learning_rate": rate,
@@ -166,6 +161,11 @@ class Run:
         if self.objective.better(value, self.best):
             self.best, self.best_step, self.best_metrics = value, self.step, metrics
             self.best_confusion = evaluation.confusion.tolist()
+
+    @property
+    def position(self) -> float:
+        """Where the present update is on the schedule: updates before it, or what as many examples would make."""
+        return self.examples_before / self.sizes[0][1] if self.sizes else self.step - 1
 
     @property
     def evaluated(self) -> bool:
@@ -206,6 +206,7 @@ class Run:
         "step",
         "tokens",
         "examples",
+        "examples_before",
         "skipped",
         "skipped_in_a_row",
         "rollbacks",
@@ -221,6 +222,7 @@ class Run:
         return state | {
             "history": self.history,
             "curve": self.curve,
+            "sizes": self.sizes,
             "window": vars(self.window),
             "data": self.train.state_dict(),
         }
@@ -230,6 +232,7 @@ class Run:
             setattr(self, name, state[name])
         self.history = [(int(step), value) for step, value in state["history"]]
         self.curve = [(int(step), metrics) for step, metrics in state["curve"]]
+        self.sizes = [(int(step), int(size)) for step, size in state["sizes"]]
         self.window = Window(**state["window"])
         self.train.load_state_dict(state["data"])
 
