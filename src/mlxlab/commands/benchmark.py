@@ -2,7 +2,7 @@
 
     benchmark.py suite=saving [size=small] [rounds=5]
     benchmark.py suite=tracking [size=nano] [rounds=9]
-    benchmark.py suite=example_losses [size=nano] [rounds=9]
+    benchmark.py suite=example_losses [size=nano] [rounds=60]
     benchmark.py suite=generate [size=nano] [rounds=5]
 
 saving    what a checkpoint costs the loop, written in the background and not
