@@ -27,6 +27,7 @@ ROOMS = {
     "inference": {"models", "data", "checkpoint", "tracking", "training", "cloud", "config"},
     "sweep": {"tracking", "config"},
     "assembly": {"models", "data", "config"},
+    "company": {"checkpoint", "training"},
     "teaching": {"models", "data", "training", "inference", "config"},
     "rounds": {"models", "tracking", "training", "inference", "config", "assembly", "teaching"},
     "replay": {"models", "data", "checkpoint", "tracking", "training", "callbacks", "config", "assembly", "teaching"},
@@ -43,11 +44,12 @@ ROOMS = {
         "assembly",
         "teaching",
         "rounds",
+        "company",
     },
 }
 OUTSIDE = {  # who may import it
     "hydra": {"config", "sweep", "commands"},
-    "omegaconf": {"config", "sweep", "commands", "experiment", "rounds", "benchmark"},
+    "omegaconf": {"config", "sweep", "commands", "experiment", "company", "rounds", "benchmark"},
     "mlflow": {"tracking", "served"},  # inference/served.py is run by MLflow alone
     "mlx": {
         "backend",

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from mlxlab import backend
-from mlxlab.assembly import draw_seed, new_data, new_model, versions
+from mlxlab.assembly import draw_seed, new_data, new_model, versions, write_facts
 from mlxlab.callbacks.manifest import Manifest, outcome_of, parents_of
 from mlxlab.checkpoint.lock import RunLock
+from mlxlab.company import Company, joined
 from mlxlab.config import build, check, choices, conf_dir, project_root, typed_overrides
 from mlxlab.config.changes import merge
 from mlxlab.errors import Stopped
@@ -43,7 +44,8 @@ def run(cfg: DictConfig, folder: Path) -> float:
             backend.prepare()
             if has_rounds(cfg):
                 return Rounds(cfg, folder, partial(_round, listener=listener), manifest.update).run()
-            return _Experiment(cfg, folder, listener, manifest).run()
+            with joined(cfg, folder) as (cfg, company):
+                return _Experiment(cfg, folder, listener, manifest, company).run()
     finally:
         listener.stop()
         lock.release()
@@ -51,14 +53,18 @@ def run(cfg: DictConfig, folder: Path) -> float:
 
 def _round(cfg: DictConfig, folder: Path, *, listener: "Listener") -> float:
     with Manifest(folder, _commit) as manifest:
-        return _Experiment(cfg, folder, listener, manifest).run()
+        from mlxlab.training.parallel import Alone
+
+        return _Experiment(cfg, folder, listener, manifest, Company(Alone(), folder)).run()
 
 
 class _Experiment:
     """The parts of one run, in the order in which they need each other."""
 
-    def __init__(self, cfg: DictConfig, folder: Path, listener: "Listener", manifest: Manifest) -> None:
-        self.cfg, self.folder, self.listener, self.manifest = cfg, folder, listener, manifest
+    def __init__(
+        self, cfg: DictConfig, folder: Path, listener: "Listener", manifest: Manifest, company: Company
+    ) -> None:
+        self.cfg, self.folder, self.listener, self.manifest, self.company = cfg, folder, listener, manifest, company
         self.project = project_root()
         self.changes: dict[str, tuple[Any, Any]] = {}
 
@@ -74,7 +80,7 @@ class _Experiment:
         self.data = new_data(self.cfg, self.project, tokenizer, self.folder)
         if checkpoint is not None:
             checkpoint = self._admitted(checkpoint)
-        trainer, teachers = trainer_for(self.cfg, self.data, self.project / ".cache")
+        trainer, taught_by, teachers = trainer_for(self.cfg, self.data, self.project / ".cache")
         for line in (*self.data.sources, *teachers):
             say(line)
         model = new_model(self.cfg, self.data, shape=restore if checkpoint is not None else None)
@@ -82,7 +88,8 @@ class _Experiment:
             first_weights(self.cfg, model)
         tracker: Tracker = build(self.cfg.tracking, folder=self.folder, project=self.project)
         run = self._new_run(model, tracker)
-        self._write_facts()
+        run.facts["teachers"] = taught_by.names
+        write_facts(self.resolved, self.data, self.folder / "restore")
         tracker.start(self.resolved, self._tags(model), resumed=checkpoint is not None, name=self._name())
         run.facts["uid"] = tracker.uid
         for line in tracker.describe():
@@ -159,12 +166,13 @@ class _Experiment:
                 say(f"skipped {line}", error=True)
             run.tracker.rewind(checkpoint.step)
         self.listener.watch(run)
-        trainer.fit(run, self.data.valid, self.data.task, callbacks, checkpoint, seed=draw_seed(self.cfg))
+        group, callbacks = self.company.group, self.company.admit(run, callbacks)
+        trainer.fit(run, self.data.valid, self.data.task, callbacks, checkpoint, draw_seed(self.cfg), group)
 
     def _finish(self, run: "Run") -> float:
         from mlxlab.callbacks.checkpointing import hash_of
 
-        state = hash_of(run)
+        state = self.company.agreed(hash_of(run))
         self.manifest.update(outcome=outcome_of(run, state))
         if self.listener.stopping:
             print(f"final_state={state}")
@@ -208,17 +216,6 @@ class _Experiment:
             "overrides": typed_overrides(),
             **{key: run.facts.get(key) for key in ("config_hash", "versions", "data", "tokenizer", "teachers")},
         }
-
-    def _write_facts(self) -> None:
-        """What inference needs beside a checkpoint: the resolved config, and what the data set fitted."""
-        restore = self.folder / "restore"
-        restore.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(OmegaConf.create(self.resolved), restore / "config.yaml")
-        if self.cfg.model.pretrained and not (restore / "config.json").exists():
-            from mlxlab.models.pretrained import keep_shape
-
-            keep_shape(self.cfg.model.pretrained, restore)
-        self.data.save(restore)
 
     def _tags(self, model: Any) -> dict[str, str]:
         from mlxlab.models.model import count_parameters

@@ -1,4 +1,6 @@
 """What must happen before `mlx.core` is used. May be imported by anyone, and imports nothing heavy itself."""
 
+from mlxlab.backend.launched import is_launched as is_launched
+from mlxlab.backend.launched import rank as rank
 from mlxlab.backend.machine import describe as describe
 from mlxlab.backend.machine import prepare as prepare

@@ -12,6 +12,8 @@ class EarlyStopping:
         min_delta: what a value must be better by to count as better.
     """
 
+    decides = True  # the same in every process of a run, so each must ask it
+
     def __init__(self, patience: Size | None, min_delta: NonNegative) -> None:
         self.patience = patience
         self.min_delta = min_delta

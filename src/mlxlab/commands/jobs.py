@@ -1,10 +1,14 @@
 """Jobs under Hydra: one run, or a sweep of them. Behind `train`."""
 
+import atexit
+import shutil
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlxlab.backend import is_launched, rank
 from mlxlab.config.faults import one_line
 from mlxlab.config.resuming import run_folder
 from mlxlab.errors import CannotCreate, ConfigFault, Fault
@@ -53,6 +57,9 @@ def run(hydra: "Hydra", config: "DictConfig") -> int:
     own = run_folder(config.get("resume"))
     if own and not any(word.startswith("hydra.run.dir=") for word in config.hydra.overrides.hydra):
         config.hydra.run.dir = str(own)
+    if rank() > 0:  # process 0 keeps the run folder; what Hydra writes for this one is thrown away
+        config.hydra.run.dir = tempfile.mkdtemp(prefix="mlxlab-")
+        atexit.register(shutil.rmtree, config.hydra.run.dir, ignore_errors=True)
     callbacks = Callbacks(config)
     callbacks.on_run_start(config=config, config_name="train")
     context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
@@ -73,6 +80,8 @@ def sweep(hydra: "Hydra", config: "DictConfig") -> int:
     from hydra.core.plugins import Plugins
     from hydra.types import HydraContext, RunMode
 
+    if is_launched():
+        raise ConfigFault("-m: a sweep among processes that were started together; start its jobs one by one")
     config.hydra.mode = RunMode.MULTIRUN
     config.hydra.overrides.hydra.append("hydra.mode=MULTIRUN")  # each job is composed anew, and must know
     callbacks, task = Callbacks(config), Task()

@@ -187,7 +187,7 @@ class Watch:
             since = self._since
             if since is not None and time.monotonic() - since > self.deadline:
                 said = f"{self.name}: no answer from the others within {self.deadline:g} s{self.rescue()}"
-                print(said, file=sys.stderr, flush=True)
+                print(said, file=sys.__stderr__, flush=True)
                 os._exit(PeerLost.exit_code)
 
 
