@@ -28,7 +28,7 @@ class Shards:
     def __init__(self, root: Path, names: list[str]) -> None:
         self.root, self.names = root, names
         self.name = self.path(0) if len(names) == 1 else f"{root} ({len(names)} files)"
-        states = [_regular(root / name) for name in names]
+        states = [_regular(os.path.join(root, name)) for name in names]
         self.sizes = np.array([state.st_size for state in states], np.int64)
         self._changed = np.array([state.st_mtime_ns for state in states], np.int64)
 
@@ -37,7 +37,7 @@ class Shards:
 
     def path(self, index: int) -> str:
         """For messages: printable, whatever the bytes of the name."""
-        return os.fsencode(self.root / self.names[index]).decode("utf-8", "replace")
+        return os.fsencode(self._at(index)).decode("utf-8", "replace")
 
     def line(self, index: int, offset: int) -> str:
         """path:line of a byte; reads the file up to there, so only for messages."""
@@ -55,7 +55,7 @@ class Shards:
             DataFault: it was deleted, replaced or written to.
         """
         try:
-            handle = os.open(self.root / self.names[index], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            handle = os.open(self._at(index), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             raise DataFault(f"{self.path(index)}: changed during the run: {error.strerror}") from None
         with open(handle, "rb") as file:
@@ -74,7 +74,7 @@ class Shards:
             DataFault: it was deleted, replaced or written to.
         """
         try:
-            self._compare(index, os.stat(self.root / self.names[index]))
+            self._compare(index, os.stat(self._at(index)))
         except OSError as error:
             raise DataFault(f"{self.path(index)}: changed during the run: {error.strerror}") from None
 
@@ -90,6 +90,9 @@ class Shards:
                 file.seek(max(SAMPLE, int(self.sizes[index]) - SAMPLE))
                 digest.update(file.read(SAMPLE))
         return digest.hexdigest()
+
+    def _at(self, index: int) -> str:
+        return os.path.join(self.root, self.names[index])
 
     def _compare(self, index: int, state: os.stat_result) -> None:
         if not stat.S_ISREG(state.st_mode):
@@ -138,8 +141,9 @@ def _walk(root: Path) -> list[str]:
     found = []
     for folder, folders, files in os.walk(root, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [os.path.join(os.path.relpath(folder, root), name) for name in files if not name.startswith(".")]
-    return [os.path.normpath(name) for name in found]
+        inside = "" if folder == str(root) else os.path.relpath(folder, root)
+        found += [os.path.join(inside, name) for name in files if not name.startswith(".")]
+    return found
 
 
 def _glob(path: Path) -> tuple[Path, list[str]]:
@@ -152,7 +156,7 @@ def _glob(path: Path) -> tuple[Path, list[str]]:
     return root, names
 
 
-def _regular(path: Path) -> os.stat_result:
+def _regular(path: str) -> os.stat_result:
     try:
         state = os.stat(path)
     except OSError as error:

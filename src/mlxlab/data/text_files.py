@@ -19,6 +19,7 @@ from mlxlab.data.tolerance import Tolerance
 from mlxlab.errors import DataFault
 
 TOGETHER = 4
+SMALL = 1024  # bytes that a smaller file counts for, so that a window has not too many to open
 
 
 class TextFiles:
@@ -46,9 +47,9 @@ class TextFiles:
     ) -> None:
         self.shards, self.cut, self.read, self.tolerance = shards, cut, read, tolerance
         self.stretch = max(window_bytes // TOGETHER, 1)
-        self.ends = np.cumsum(shards.sizes)
+        self.ends = np.cumsum(np.maximum(shards.sizes, SMALL))
         self.low, self.high = (round(int(self.ends[-1]) * share) for share in part)
-        self.bytes: int | None = self.high - self.low
+        self.bytes: int | None = round(int(shards.sizes.sum()) * (part[1] - part[0]))
         self.name = shards.name
         self.fingerprint = f"{shards.fingerprint()}:{settings},{self.stretch}" + ("" if part == (0, 1) else f",{part}")
 
@@ -79,12 +80,15 @@ class TextFiles:
         begin = self.low + number * self.stretch
         end = min(begin + self.stretch, self.high)
         for shard in range(int(np.searchsorted(self.ends, begin, "right")), len(self.ends)):
-            offset = int(self.ends[shard] - self.shards.sizes[shard])
+            size = int(self.shards.sizes[shard])
+            offset = int(self.ends[shard]) - max(size, SMALL)
             if offset >= end:
                 return
-            yield from self._part(shard, offset, max(begin - offset, 0), min(end, int(self.ends[shard])) - offset)
+            yield from self._part(shard, offset, max(begin - offset, 0), min(end - offset, size))
 
     def _part(self, shard: int, offset: int, begin: int, end: int) -> Iterator[Document]:
+        if begin >= end:
+            return
         size = int(self.shards.sizes[shard])
         low, high = max(self.low - offset, 0), min(self.high - offset, size)
         with self.shards.open(shard) as file:
