@@ -1,0 +1,11 @@
+"""Losses by example: scripts/examples.py top SOURCE ... | merge SOURCE ... out=losses.parquet"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from mlxlab.commands.examples import main
+
+if __name__ == "__main__":
+    sys.exit(main())
