@@ -101,9 +101,10 @@ def test_small_text_files_are_a_document_each(tmp_path):
 
 
 def test_blank_lines_separate_paragraphs(tmp_path):
-    text = "\n\none\ntwo\n\nthree\r\n\r\n\n\n   \n  four\n \nfive\n" + "\n" * 100 + "six\n   \n" * 50
+    text = "\n\none\ntwo\n\nthree\r\n\r\n\n\n   \n  four\n \nfive\n" + "\n" * 100
+    text += "".join(f"{'six' * n}\n   \n" for n in range(1, 200))
     (tmp_path / "a.txt").write_bytes(text.encode())
-    wanted = sorted(["one\ntwo", "three", "  four", "five"] + ["six"] * 50)
+    wanted = sorted(["one\ntwo", "three", "  four", "five"] + ["six" * n for n in range(1, 200)])
     for window in (1, 100):
         assert sorted(texts_of(open_source(str(tmp_path), documents="paragraph", window=window))) == wanted
 
