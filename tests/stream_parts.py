@@ -57,10 +57,10 @@ def framing(length=8, stride=None, isolate=False, masked=False, seed=3):
 
 
 def new_batches(
-    source=None, batch_size=3, rank=0, world=1, prefetch=0, seed=3, limit=None, tokenizer=None, **frame
+    source=None, batch_size=3, rank=0, world=1, prefetch=0, seed=3, limit=None, tokenizer=None, pool=0, **frame
 ) -> PackedBatches | Prefetch:
     stream = TokenStream(source or Listed(texts()), tokenizer or Bytes(), END, seed, limit)
-    batches = PackedBatches(stream, framing(**frame), batch_size, Deal(rank, world), "listed", None)
+    batches = PackedBatches(stream, framing(**frame), batch_size, Deal(rank, world), "listed", None, pool, seed)
     return Prefetch(batches, prefetch) if prefetch else batches
 
 

@@ -16,6 +16,7 @@ FRAMES = {
     "overlapping": {"stride": 3, "isolate": True},
     "sparse": {"stride": 21},
     "limited": {"limit": 9},
+    "shuffled": {"pool": 10},
 }
 
 
@@ -106,3 +107,32 @@ def test_the_tokens_of_a_chunk_are_bounded_by_documents_and_by_characters():
     long = list(new_batches(source=Listed(["a" * 700_000] * 3, size=3)).chunks(0, Place()))
     assert [len(chunk.ids) for chunk in long] == [2, 1]
     assert np.concatenate([chunk.documents for chunk in many]).tolist() == list(range(600))
+
+
+def test_shuffled_rows_are_the_rows_of_the_text_in_another_order_each_epoch():
+    def rows(pool):
+        epochs = []
+        batches = new_batches(pool=pool, batch_size=4)
+        for _ in range(2):
+            epochs.append(
+                [tuple(row) for batch in batches for row in np.hstack([batch.tokens, batch.targets]).tolist()]
+            )
+        return epochs
+
+    ordered, shuffled = rows(0), rows(10)
+    for epoch in (0, 1):
+        assert sorted(shuffled[epoch]) == sorted(ordered[epoch])
+        assert shuffled[epoch] != ordered[epoch]
+        for start in range(0, len(ordered[epoch]) // 10 * 10, 10):  # within their pools
+            assert sorted(shuffled[epoch][start : start + 10]) == sorted(ordered[epoch][start : start + 10])
+
+
+def test_shuffled_rows_do_not_depend_on_the_number_of_processes_or_the_size_of_batches():
+    whole = [batch.tokens for batch in new_batches(pool=10, batch_size=4)]
+    parts = [[batch.tokens for batch in new_batches(pool=10, batch_size=4, rank=rank, world=2)] for rank in (0, 1)]
+    for number, batch in enumerate(whole):
+        np.testing.assert_array_equal(batch[0::2], parts[0][number])
+        np.testing.assert_array_equal(batch[1::2], parts[1][number])
+    others = np.concatenate([batch.tokens for batch in new_batches(pool=10, batch_size=3)])
+    real = min(len(others), sum(map(len, whole)) - 3)
+    np.testing.assert_array_equal(others[: real - 3], np.concatenate(whole)[: real - 3])

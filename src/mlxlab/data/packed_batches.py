@@ -13,6 +13,7 @@ from mlxlab.data.batching import check_range
 from mlxlab.data.dealing import Deal
 from mlxlab.data.masking import Masker
 from mlxlab.data.packing import Packer, Rows, count_rows
+from mlxlab.data.row_pool import RowPool, fill, start_of
 from mlxlab.data.token_stream import Chunk, Chunks, Place
 from mlxlab.errors import DataFault
 
@@ -71,16 +72,25 @@ class PackedBatches:
         chunks: the tokens of an epoch from any place on.
         batch_size: rows of a batch of all processes together.
         count: batches of an epoch, where known or estimated.
+        pool: rows that are permuted together, by `seed`; 0 leaves them in the order of the text.
     """
 
     def __init__(
-        self, chunks: Chunks, framing: Framing, batch_size: int, deal: Deal, fingerprint: str, count: int | None
+        self,
+        chunks: Chunks,
+        framing: Framing,
+        batch_size: int,
+        deal: Deal,
+        fingerprint: str,
+        count: int | None,
+        pool: int = 0,
+        seed: int = 0,
     ) -> None:
         deal.check(batch_size)
         self.chunks, self.framing, self.batch_size, self.deal = chunks, framing, batch_size, deal
-        self.fingerprint, self.count = fingerprint, count
+        self.fingerprint, self.count, self.pool, self.seed = fingerprint, count, pool, seed
         self.waited = 0.0
-        self._state = _start_of(0)
+        self._state = start_of(0)
 
     @property
     def epoch(self) -> int:
@@ -88,7 +98,7 @@ class PackedBatches:
 
     @property
     def at_start(self) -> bool:
-        return self._state["row"] == 0
+        return self._state["row"] == self._state["drawn"] == 0
 
     @property
     def batch_tokens(self) -> int | None:
@@ -114,18 +124,18 @@ class PackedBatches:
 
     def _rest(self, state: dict[str, Any]) -> Iterator[tuple[Batch, dict[str, Any]]]:
         """The rest of an epoch: each batch with the place after it."""
-        epoch, row = state["epoch"], state["row"]
-        packer, more = self.framing.packer(state["offset"]), True
+        epoch = state["epoch"]
         place = Place(state["window"], state["before"], state["document"])
         with closing(self.chunks(epoch, place)) as chunks:  # type: ignore[type-var]
+            pool = RowPool(self.framing.packer(state["offset"]), chunks, self.pool, self.seed, state)
+            more = True
             while more:
-                fill(packer, chunks, self.batch_size)
-                rows = packer.take(self.batch_size)
-                if not len(rows.sizes):
-                    raise DataFault(f"epoch {epoch}: no text to train on after row {row}")
-                numbers = np.arange(row, row + self.batch_size)
-                row, more = row + len(rows.sizes), len(packer.tokens) >= packer.enough
-                after = _state_of(epoch, row, packer) if more else _start_of(epoch + 1)
+                taken = pool.take(self.batch_size)
+                if taken is None:
+                    raise DataFault(f"epoch {epoch}: no text to train on after row {state['row']}")
+                rows, more = taken[0], pool.more
+                numbers = np.pad(taken[1], (0, self.batch_size - len(taken[1])))
+                after = pool.place if more else start_of(epoch + 1)
                 mine = Rows(*map(self.deal.mine, self._full(rows)))
                 yield self.framing.batch(mine, self.deal.mine(numbers), epoch), after
 
@@ -149,10 +159,10 @@ class PackedBatches:
         """
         if state["data"] != self.fingerprint:
             raise DataFault(f"the saved place is in other data: {state['data']}, here {self.fingerprint}")
-        numbers = [state[name] for name in ("epoch", "row", "before", "document", "offset")]
+        numbers = [state[name] for name in ("epoch", "row", "drawn", "before", "document", "offset")]
         if not all(isinstance(number, int) and number >= 0 for number in numbers):
             raise DataFault(f"the saved place is {numbers}: not whole numbers >= 0")
-        self._state = {name: state[name] for name in _start_of(0)}
+        self._state = {name: state[name] for name in start_of(0)}
 
 
 class PackedEvaluation:
@@ -172,18 +182,3 @@ class PackedEvaluation:
             row += len(rows.sizes)
             if len(packer.tokens) < packer.enough:
                 return
-
-
-def fill(packer: Packer, chunks: Iterator[Chunk], rows: int) -> None:
-    """Adds what is needed for so many rows, or all there is."""
-    while packer.wants(rows) and (chunk := next(chunks, None)) is not None:
-        packer.add(chunk)
-
-
-def _start_of(epoch: int) -> dict[str, Any]:
-    return {"epoch": epoch, "row": 0, "window": None, "before": 0, "document": 0, "offset": 0}
-
-
-def _state_of(epoch: int, row: int, packer: Packer) -> dict[str, Any]:
-    place, offset = packer.place
-    return {"epoch": epoch, "row": row, **place._asdict(), "offset": offset}

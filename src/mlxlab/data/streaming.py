@@ -52,6 +52,8 @@ class Streaming:
         tokenizer: how one is made; a pretrained model and a resumed run bring theirs.
         seq_len: tokens of a row.
         stride: tokens from the start of a row to the start of the next; null is `seq_len`, less overlaps.
+        shuffle_rows: rows that are permuted together, for long documents, whose rows are alike; 0 leaves them in the
+            order of the text.
         isolate_documents: attention does not reach from one document of a row into another.
         mask_fraction: of the tokens that an encoder has to guess.
         select: which documents are trained on, by what they cost in an earlier run.
@@ -90,6 +92,7 @@ class Streaming:
         tokenizer: BytePairs | Characters,
         seq_len: Annotated[int, Ge(2), Le(1_048_576)],
         stride: Size | None,
+        shuffle_rows: Annotated[int, Ge(0), Le(1_000_000)],
         isolate_documents: bool,
         mask_fraction: Annotated[float, Ge(0.01), Le(0.9)],
         select: Select,
@@ -137,10 +140,13 @@ class Streaming:
             train=corpus.train.fingerprint,
             valid=[corpus.valid.fingerprint, max_valid_examples],
             tokenizer=self.tokenizer.fingerprint,
-            order=[seed, max_train_examples, None if chosen is None else chosen.tolist()],
+            order=[seed, shuffle_rows, max_train_examples, None if chosen is None else chosen.tolist()],
             packing=[seq_len, stride, isolate_documents, masked, mask_fraction if masked else None],
         )
-        self.train: Batches = PackedBatches(chunks, framing, batch_size, Deal(rank, world), self.fingerprint, count)
+        deal = Deal(rank, world)
+        self.train: Batches = PackedBatches(
+            chunks, framing, batch_size, deal, self.fingerprint, count, shuffle_rows, seed
+        )
         if prefetch:
             self.train = Prefetch(self.train, prefetch)
         self.sources = [
