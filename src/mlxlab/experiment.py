@@ -43,7 +43,9 @@ def run(cfg: DictConfig, folder: Path) -> float:
         with Manifest(folder, _commit) as manifest:
             backend.prepare()
             if has_rounds(cfg):
-                return Rounds(cfg, folder, partial(_round, listener=listener), manifest.update).run()
+                whole: Any = OmegaConf.to_container(cfg, resolve=True)
+                note = partial(manifest.begin, versions=versions(), parents=parents_of(whole))
+                return Rounds(cfg, folder, partial(_round, listener=listener), note).run()
             with joined(cfg, folder) as (cfg, company):
                 return _Experiment(cfg, folder, listener, manifest, company).run()
     finally:

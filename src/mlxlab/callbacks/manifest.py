@@ -72,7 +72,10 @@ class Manifest:
         self.end("PREEMPTED" if stopped else "FAILED", said, getattr(error, "exit_code", 130 if stopped else 1))
 
     def begin(self, **facts: Any) -> None:
-        """Training is about to begin: from now on this attempt decides the status. Takes facts like `update`."""
+        """Training is about to begin: from now on this attempt decides the status. Takes facts like `update`.
+
+        May be called again: what it came to so far gives way.
+        """
         self._before = None
         with self._lock:
             self._facts.pop("outcome", None)  # of the attempt before
@@ -94,9 +97,9 @@ class Manifest:
             attempts[-1] |= {"error": error[:2000]} if error else {}
             wall = sum(one["end"] - one["start"] for one in attempts if "end" in one)
             outcome = self._facts.get("outcome", {}) | {"wall_seconds": wall, "exit_code": exit_code}
-            shown = self._before or status
-            self._facts |= {"status": shown, "end": now}
-            self._facts |= {"outcome": outcome} if self._before is None else {}
+            kept = self._before if status != "DONE" else None
+            shown = kept or status
+            self._facts |= {"status": shown, "end": now} | ({} if kept else {"outcome": outcome})
             self._write(shown)
 
     def _add_later(self) -> None:
