@@ -4,6 +4,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from mlxlab.config import build
 from mlxlab.config.root import BY_TASK
 from mlxlab.errors import ConfigFault
@@ -58,6 +60,17 @@ def new_model(cfg: Any, data: Any, shape: Path | None = None) -> Any:
     model = Model(trunk, head)
     mx.eval(model.parameters())
     return model
+
+
+def write_facts(config: Any, data: Any, restore: Path) -> None:
+    """What inference needs beside a checkpoint: the resolved config, and what the data set fitted."""
+    restore.mkdir(parents=True, exist_ok=True)
+    (restore / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    if config["model"]["pretrained"] and not (restore / "config.json").exists():
+        from mlxlab.models.pretrained import keep_shape
+
+        keep_shape(config["model"]["pretrained"], restore)
+    data.save(restore)
 
 
 def draw_seed(cfg: Any) -> int:

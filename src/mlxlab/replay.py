@@ -75,7 +75,7 @@ def _replayed(folder: Path, start: "Checkpoint | None", end: "Checkpoint") -> "R
 
     cfg: dict[str, Any] = end.state["facts"]["config"]
     data = new_data(cfg, project_root(), folder / "restore", folder)
-    trainer, _ = trainer_for(cfg, data, project_root() / ".cache")
+    trainer, *_ = trainer_for(cfg, data, project_root() / ".cache")
     model = new_model(cfg, data, shape=(folder / "restore") if start else None)
     if start is None:
         first_weights(cfg, model)

@@ -44,10 +44,10 @@ def tokenizer_folder(cfg: Any, cache: Path) -> Path | None:
     return facts_of(run) if run is not None else _pretrained_folder(names[0], cache)
 
 
-def trainer_for(cfg: Any, data: Any, cache: Path) -> tuple[Any, list[str]]:
-    """The trainer of a config with the teachers it names, and what the user should know about them."""
+def trainer_for(cfg: Any, data: Any, cache: Path) -> tuple[Any, Teachers, list[str]]:
+    """The trainer of a config, the teachers it names, and what the user should know about them."""
     taught_by, lines = teachers_for(cfg, data, cache)
-    return build(cfg["trainer"], class_counts=data.class_counts, taught_by=taught_by), lines
+    return build(cfg["trainer"], class_counts=data.class_counts, taught_by=taught_by), taught_by, lines
 
 
 def first_weights(cfg: Any, model: nn.Module) -> None:
@@ -88,13 +88,12 @@ def teachers_for(cfg: Any, data: Any, cache: Path) -> tuple[Teachers, list[str]]
         member.set_dtype(getattr(mx, trainer["teacher_dtype"]))
     mx.eval(ensemble.parameters(), beneath.parameters())
     kept = _cache(cfg, data, ensemble, cache) if ensemble and trainer["teacher_cache"] is not None else None
-    return Teachers(ensemble, beneath, kept), lines
+    hashes = {one.name: Ensemble([one.model]).hash() for one in (*given, *students)}
+    return Teachers(ensemble, beneath, kept, hashes), lines
 
 
 def find(name: str, data: Any, cache: Path) -> Found:
     """A teacher by its name, in evaluation mode."""
-    if name.startswith("models:/"):
-        raise ConfigFault(f"trainer.teachers: {name}: registered models cannot be loaded yet; give the run folder")
     path = Path(name).expanduser()
     if run_of(path) is None:
         return _pretrained(name, data, cache)
@@ -124,6 +123,8 @@ def _pretrained(name: str, data: Any, cache: Path) -> Found:
 def _pretrained_folder(name: str, cache: Path) -> Path:
     from mlxlab.models.pretrained import unpack
 
+    if name.startswith("models:/"):
+        raise ConfigFault(f"trainer.teachers: {name}: registered models cannot be loaded yet; give the run folder")
     try:
         return unpack(name, cache)
     except InputMissing:

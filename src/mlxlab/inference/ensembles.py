@@ -38,13 +38,10 @@ def restore_ensemble(folder: Path, restore: Callable[[Path, Path | None], "Resto
             raise ValueError("no members")
     except (ValueError, KeyError, TypeError) as error:
         raise DataFault(f"{path}:1:1: is damaged ({type(error).__name__}: {str(error)[:100]})") from None
-    parts = [restore(member, member / "checkpoints" / "last") for member in members]
+    parts = [restore_path(member, restore) for member in members]
     first = parts[0]
     for member, part in zip(members, parts, strict=True):
-        if (
-            part.encoder.tokenizer.fingerprint != first.encoder.tokenizer.fingerprint
-            or part.encoder.task != first.encoder.task
-        ):
+        if _language(part) != _language(first):
             raise DataFault(f"{path}:1:1: {member} reads or answers otherwise than {members[0]}")
     return replace(first, model=Ensemble([part.model for part in parts], combine=combine))  # type: ignore[arg-type]
 

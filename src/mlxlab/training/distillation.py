@@ -1,5 +1,6 @@
 """The trainer with teachers: a plain trainer, what its loss wants beside each batch, and a watch on the teachers."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal
 
@@ -69,8 +70,18 @@ class Distillation:
         if hasattr(loss, "prepare"):
             run.train = Prepared(run.train, lambda batch: loss.prepare(batch, _progress(run)), self._keep)
         self.trainer.fit(run, valid, task, callbacks, resume, seed, group)
-        assert self.taught_by.hash() == before, "the teachers changed while the student learned"
+        self._say(before)
         return run
+
+    def _say(self, before: str) -> None:
+        """That the teachers are what they were, and what keeping their answers cost."""
+        taught_by = self.taught_by
+        if not taught_by and not taught_by.beneath:
+            return
+        assert taught_by.hash() == before, "the teachers changed while the student learned"
+        print(f"teachers unchanged: {before[:16]}", file=sys.stderr)
+        if taught_by.cache is not None:
+            print(taught_by.cache.describe(), file=sys.stderr)
 
     def _keep(self) -> None:
         if self.taught_by.cache is not None:

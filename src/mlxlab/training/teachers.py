@@ -1,5 +1,6 @@
 """What a student learns from beside the targets: frozen models, asked with every batch or remembered."""
 
+import hashlib
 from dataclasses import dataclass, field
 
 import mlx.core as mx
@@ -21,11 +22,13 @@ class Teachers:
         ensemble: those who teach; empty for none.
         beneath: earlier students: this one learns what is still missing on top of them. Empty for none.
         cache: what the ensemble said before; None asks it every time.
+        names: the hash of each by its name, for the record.
     """
 
     ensemble: Ensemble = field(default_factory=lambda: Ensemble([]))
     beneath: Ensemble = field(default_factory=lambda: Ensemble([]))
     cache: TeacherCache | None = None
+    names: dict[str, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.ensemble)
@@ -56,7 +59,7 @@ class Teachers:
 
     def hash(self) -> str:
         """Of every weight of every model here."""
-        return self.ensemble.hash() + self.beneath.hash()
+        return hashlib.sha256((self.ensemble.hash() + self.beneath.hash()).encode()).hexdigest()
 
     def _logits(self, batch: DeviceBatch, router: Router | None) -> mx.array:
         answers = self.ensemble.answers(batch.tokens, batch.mask)
