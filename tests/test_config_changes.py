@@ -86,3 +86,12 @@ def test_every_key_has_a_class():
         "frozen",
         "frozen",
     ]
+
+
+def test_a_checkpoint_of_an_older_version_gets_the_defaults_of_keys_it_did_not_have():
+    newer = DEFAULTS | {"data": DEFAULTS["data"] | {"select": None}, "company": 1}
+    merged, changes = changed(newer, ["resume=auto"])
+    assert changes == {}
+    assert merged == SAVED | {"resume": "auto", "data": SAVED["data"] | {"select": None}, "company": 1}
+    other = newer | {"data": newer["data"] | {"_target_": "other"}}
+    assert "select" not in changed(other, ["resume=auto"])[0]["data"]

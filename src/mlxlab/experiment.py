@@ -17,7 +17,7 @@ from mlxlab.callbacks.manifest import Manifest, outcome_of, parents_of
 from mlxlab.checkpoint.lock import RunLock
 from mlxlab.company import Company, joined
 from mlxlab.config import build, check, choices, conf_dir, project_root, typed_overrides
-from mlxlab.config.changes import merge
+from mlxlab.config.changes import merge, record
 from mlxlab.errors import Stopped
 from mlxlab.rounds import Rounds, has_rounds
 from mlxlab.tracking import provenance
@@ -128,13 +128,11 @@ class _Experiment:
         """`resume_changes.json` and tags: what the run was resumed with, old and new."""
         if checkpoint is None or not self.changes:
             return
-        file = self.folder / "resume_changes.json"
-        before = json.loads(file.read_text()) if file.is_file() else []
-        now = {key: {"old": old, "new": new} for key, (old, new) in self.changes.items()}
-        file.write_text(json.dumps([*before, {"step": checkpoint.step, "changes": now}], indent=1))
-        for key, (old, new) in self.changes.items():
-            say(f"changed since the checkpoint: {key}: {old} -> {new}")
-        tracker.tag({f"resume.{len(before) + 1}.{key}": f"{old} -> {new}" for key, (old, new) in self.changes.items()})
+        file, number = record(self.folder, checkpoint.step, self.changes)
+        said = {key: f"{old} -> {new}" for key, (old, new) in self.changes.items()}
+        for key, change in said.items():
+            say(f"changed since the checkpoint: {key}: {change}")
+        tracker.tag({f"resume.{number}.{key}": change for key, change in said.items()})
         tracker.artifact(file, "config")
 
     def _new_run(self, model: Any, tracker: "Tracker") -> "Run":

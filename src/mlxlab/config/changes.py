@@ -4,6 +4,7 @@ Every key is of one class. Free ones may change. Structural ones would change th
 make another experiment of it: the data and its order, the tokenizer, the objective.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def merge(
     Raises:
         ConfigFault: a frozen or structural key would change; names each.
     """
-    old = flat(saved)
+    old = flat(_completed(saved, composed))
     new = dict(old)
     now = flat(composed)
     for path in _typed_paths(typed, *chosen, conf):
@@ -58,6 +59,27 @@ def merge(
     }
     _refuse(changes)
     return _unflat(new) | {key: composed[key] for key in IGNORED if key in composed}, changes
+
+
+def _completed(saved: dict[str, Any], composed: dict[str, Any]) -> dict[str, Any]:
+    """The saved config with the defaults of keys that its version did not have yet: those of the same targets."""
+    missing = {key: value for key, value in composed.items() if key not in saved}
+    both = {
+        key: _completed(value, composed[key])
+        for key, value in saved.items()
+        if isinstance(value, dict) and isinstance(composed.get(key), dict) and "_target_" in value
+        if value["_target_"] == composed[key].get("_target_")
+    }
+    return missing | saved | both
+
+
+def record(folder: Path, step: int, changes: dict[str, tuple[Any, Any]]) -> tuple[Path, int]:
+    """Adds them to `resume_changes.json`: the file, and how many resumes with changes it now holds."""
+    file = folder / "resume_changes.json"
+    before = json.loads(file.read_text()) if file.is_file() else []
+    now = {key: {"old": old, "new": new} for key, (old, new) in changes.items()}
+    file.write_text(json.dumps([*before, {"step": step, "changes": now}], indent=1))
+    return file, len(before) + 1
 
 
 def kind(key: str) -> str:
