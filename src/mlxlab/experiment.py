@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlxlab import backend
 from mlxlab.assembly import draw_seed, new_data, new_model, versions, write_facts
-from mlxlab.callbacks.manifest import Manifest, outcome_of, parents_of
+from mlxlab.callbacks.manifest import Manifest, outcome_of, parents_of, split_of
 from mlxlab.checkpoint.lock import RunLock
 from mlxlab.company import Company, joined
 from mlxlab.config import build, check, choices, conf_dir, project_root, typed_overrides
@@ -44,7 +44,7 @@ def run(cfg: DictConfig, folder: Path) -> float:
             backend.prepare()
             if has_rounds(cfg):
                 whole: Any = OmegaConf.to_container(cfg, resolve=True)
-                note = partial(manifest.begin, versions=versions(), parents=parents_of(whole))
+                note = partial(manifest.begin, versions=versions(), parents=parents_of(whole), **split_of(whole))
                 return Rounds(cfg, folder, partial(_round, listener=listener), note).run()
             with joined(cfg, folder) as (cfg, company):
                 return _Experiment(cfg, folder, listener, manifest, company).run()
@@ -214,6 +214,7 @@ class _Experiment:
             "name": self._name(),
             "parents": parents_of(self.resolved, resumed, os.environ.get(PARENT, "")),
             "overrides": typed_overrides(),
+            **split_of(self.resolved),
             **{key: run.facts.get(key) for key in ("config_hash", "versions", "data", "tokenizer", "teachers")},
         }
 

@@ -1,7 +1,8 @@
 """The run's card: `manifest.json` says what it is and how it went, `STATUS.<status>` beside it says so to a shell.
 
     {"id", "name", "status", "start", "end", "attempts": [...], "parents": [...], "git": {"commit", "dirty"},
-     "versions", "config_hash", "overrides", "teachers": {path: hash}, "rounds_done", "outcome": {...}}
+     "versions", "config_hash", "overrides", "seed", "fold", "folds", "teachers": {name: hash}, "rounds_done",
+     "outcome": {...}}
 
 Times are seconds since 1970. A run killed with -9 stays RUNNING: its last attempt names host, pid and the start of that
 process, by which `condition` tells that it is dead. Neither MLX nor the config is imported here.
@@ -161,12 +162,20 @@ def parents_of(config: Facts, resumed: Path | None = None, sweep: str = "") -> l
     return [{"kind": kind, "of": str(name)} for kind, name in found if name]
 
 
+def split_of(config: Facts) -> Facts:
+    """What a run shares with those that it may be compared with pair by pair: seed and fold."""
+    return {"seed": config["seed"], **{key: config["data"].get(key) for key in ("fold", "folds")}}
+
+
 def outcome_of(run: "Run", final_state: str) -> Facts:
-    """What a run came to, for its manifest: the best value and the last metrics."""
+    """What a run came to, for its manifest: the best value, the last metrics, size and speed."""
+    from mlxlab.models.model import count_parameters
+
     valid = next((m for _, m in reversed(run.curve) if any(name.startswith("valid/") for name in m)), {})
     final = {name: value for name, value in valid.items() if name.startswith("valid/")}
     best = {"objective": run.objective.name, "best": run.best, "best_step": run.best_step}
-    return best | {"steps": run.step, "tokens": run.tokens, "final": final, "final_state": final_state}
+    size = {"parameters": count_parameters(run.model), "speed": run.metrics.get("speed/tokens_per_second")}
+    return best | size | {"steps": run.step, "tokens": run.tokens, "final": final, "final_state": final_state}
 
 
 def _old(folder: Path) -> Facts:

@@ -1,0 +1,11 @@
+"""Methods beside each other: scripts/compare.py against=NAME NAME=FOLDER NAME=FOLDER ..."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from mlxlab.commands.compare import main
+
+if __name__ == "__main__":
+    sys.exit(main())
