@@ -14,6 +14,7 @@ import pyarrow
 from pyarrow import parquet
 
 from hub_server import HubServer
+from stream_parts import new_batches, take
 from text_parts import documents_of, new_texts
 
 NAME = "roneneldan/TinyStories"
@@ -51,6 +52,25 @@ def shorten_waits():
     hub.WAIT = 0.01
 
 
+def tokens_of(source, **settings):
+    return new_batches(source=source, length=64, batch_size=16, **settings)
+
+
+def goes_on(source, place, tokens):
+    """Whether batches from a saved place on are those of a run that went through; another thread, other processes."""
+    batches = tokens_of(source, prefetch=place % 3)
+    taken = take(batches, place) if place else []
+    saved = json.loads(json.dumps(batches.state_dict()))
+    world = 1 + place % 4
+    for rank in range(world):
+        dealt = tokens_of(source, prefetch=place % 2, rank=rank, world=world)
+        dealt.load_state_dict(saved)
+        for batch, whole in zip(take(dealt, 3), tokens[place:], strict=False):
+            if batch[0] != whole[0][rank::world]:
+                return False
+    return taken == tokens[:place]
+
+
 def message(open_source, name, settings):
     try:
         open_source(name, **settings)
@@ -75,6 +95,10 @@ def main():
     hub.faults = list(OUTAGES)
     tell["in spite of outages"] = list(source.windows(1, 0)) == windows
     tell["outages left"] = hub.faults
+    tokens = take(tokens_of(source), 100)  # more than an epoch
+    hub.faults = list(OUTAGES)
+    tell["same tokens in spite of outages"] = take(tokens_of(source, prefetch=2), 100) == tokens
+    tell["exact tokens"] = [goes_on(source, place, tokens) for place in range(0, 97, 6)]
     tell["validation"] = documents_of(open_source(NAME, split="validation"))
     tell["wrong"] = [message(open_source, name, settings) for name, settings in WRONG]
     print(json.dumps(tell))

@@ -52,6 +52,12 @@ def test_outages_and_cut_connections_change_no_document(told):
     assert told["in spite of outages"]
 
 
+def test_a_stream_of_tokens_survives_outages_resumes_threads_and_other_numbers_of_processes(told):
+    assert told["same tokens in spite of outages"]
+    assert len(told["exact tokens"]) > 15
+    assert all(told["exact tokens"])
+
+
 def test_a_wrong_name_is_said_in_one_line_with_what_there_is(told):
     assert [code for code, _ in told["wrong"]] == [66, 2, 2, 65, 66]
     for (_, line), wanted in zip(

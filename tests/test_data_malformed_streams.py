@@ -146,6 +146,17 @@ def test_a_malformed_row_is_named_or_counted(tmp_path, fault):
     assert source.skipped == 1
 
 
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "jsonl.zst"])
+def test_a_line_that_is_too_long_is_named_or_counted(tmp_path, ending):
+    long = json.dumps({"text": os.urandom(2**23).hex()}).encode()  # packs badly, so it is no bomb
+    folder = with_bad_line(tmp_path, long, ending)
+    with pytest.raises(DataFault, match=rf"shard\.{ending}:{PLACE + 1}: a (line|record) of "):
+        texts_of(open_source(folder))
+    source = open_source(folder, on_error="skip", window=100)
+    assert sorted(texts_of(source)) == sorted(GOOD)
+    assert source.skipped == 1
+
+
 def test_a_quote_that_is_never_closed_is_named_where_it_opens(tmp_path):
     (tmp_path / "a.csv").write_bytes(b'number,text\n1,one\n2,"two\n' + b"3,three\n" * 2**22)
     with pytest.raises(DataFault, match=r"a\.csv:3: a row of more than \d+ bytes \(a quote that is never closed"):

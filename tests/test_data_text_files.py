@@ -7,6 +7,7 @@ import pytest
 
 from mlxlab.data.text_source import open_source
 from mlxlab.errors import ConfigFault, DataFault, InputMissing
+from stream_parts import new_batches, take
 from text_parts import FORMATS, documents_of, new_texts, texts_of, write_texts
 
 
@@ -55,6 +56,22 @@ def test_any_place_continues_exactly(corpus):
     for number, (place, _) in enumerate(windows):
         saved = json.loads(json.dumps(place))
         assert list(source.windows(3, 2, saved)) == windows[number:]
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_tokens_of_any_format_go_on_exactly_in_any_number_of_processes(corpus, prefetch):
+    source = opened(corpus[0], 5)
+    settings = {"source": source, "length": 64, "batch_size": 8}
+    whole = take(new_batches(**settings), 100)
+    for place in range(1, 97, 19):
+        batches = new_batches(prefetch=prefetch, **settings)
+        assert take(batches, place) == whole[:place]
+        saved = json.loads(json.dumps(batches.state_dict()))
+        for rank in range(world := 1 + place % 4):
+            dealt = new_batches(prefetch=prefetch, rank=rank, world=world, **settings)
+            dealt.load_state_dict(saved)
+            for batch, of_all in zip(take(dealt, 3), whole[place:], strict=False):
+                assert batch[0] == of_all[0][rank::world]
 
 
 def test_the_size_of_the_text_is_known_or_estimated(corpus):

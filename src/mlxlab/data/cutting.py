@@ -15,7 +15,7 @@ SLACK = 2**12  # bytes after a nominal place in which a line's or word's end is 
 
 
 class Record(NamedTuple):
-    """Bytes and where they begin; None for a record longer than `MAX_RECORD`."""
+    """Bytes and where they begin; None for a record that was not read to its end, being longer than `MAX_RECORD`."""
 
     start: int
     data: bytes | None

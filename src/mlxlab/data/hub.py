@@ -174,6 +174,7 @@ def _commit(name: str, revision: str | None) -> str:
 def _load(name: str, config: str | None, split: str, commit: str) -> Any:
     import datasets
 
+    datasets.disable_progress_bars()
     try:
         splits = datasets.load_dataset(name, config, revision=commit, streaming=True)
     except ValueError as error:

@@ -1,7 +1,7 @@
 """JSON lines packed by gzip or zstd: unpacked as they are read, never more than a line in memory.
 
 A mark is (bytes unpacked, line). Going there unpacks what lies before without looking at it, some 300 MB of text a
-second for gzip, 1,000 for zstd; where that is too slow, cut large files into shards, or use parquet.
+second for gzip, 600 for zstd; where that is too slow, cut large files into shards, or use parquet.
 """
 
 import os

@@ -94,7 +94,7 @@ class TextFiles:
         with self.shards.open(shard) as file:
             for start, data in self.cut(file, begin, end, size, low, high):
                 try:
-                    if data is None:
+                    if data is None or len(data) > MAX_RECORD:
                         raise ValueError(f"a record of more than {MAX_RECORD} bytes")
                     text = self.read(data.removeprefix(BOM) if start == 0 else data)
                 except ValueError as error:
