@@ -90,6 +90,45 @@ def test_three_rounds_killed_in_the_second_and_resumed_are_bitwise_those_that_we
     check_ensemble(tmp_path / "whole", done[0][2])
 
 
+SHRUNK = ["model.num_layers=1", "model.width=32", "model.num_heads=2", "model.feed_forward=32", "trainer.max_steps=2"]
+
+
+def test_the_experiment_of_a_language_model_teaches_one_with_the_teachers_tokens(tmp_path, capsys):
+    text = tmp_path / "text.jsonl"
+    lines = [{"text": f"Line {n} says that {n * n} is a square. " * 4} for n in range(200)]
+    text.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ["experiment=stories_distilled", f"data.source={text}", "data.valid_fraction=0.2", "tracking=none", *SHRUNK]
+    words += ["trainer.eval_batches=1"]
+    assert main([*words, "data.tokenizer.vocab_size=300", f"hydra.run.dir={tmp_path}/teacher"]) == 0
+    taught = [*words, f"trainer.teachers=[{tmp_path}/teacher]", "data.tokenizer.vocab_size=280"]
+    cache = "trainer.teacher_cache={top_k: 20}"
+    assert main([*taught, cache, f"hydra.run.dir={tmp_path}/student"]) == 0
+    assert "top 20 of 300" in capsys.readouterr().err
+    assert main([*taught, "trainer.vocabulary=subset", f"hydra.run.dir={tmp_path}/other"]) == 0, (
+        "280 of 300 are the same"
+    )
+    assert main([*taught, "model=bert", f"hydra.run.dir={tmp_path}/masked"]) == 77
+    assert "learned another task" in capsys.readouterr().err
+
+
+def test_the_experiment_of_the_titanic_runs_without_a_teacher_too(tmp_path):
+    words = ["experiment=titanic_distilled", "data.source=synthetic", "trainer.max_steps=2", "tracking=none"]
+    assert main([*words, f"hydra.run.dir={tmp_path}"]) == 0
+
+
+@pytest.mark.torture
+def test_a_cross_validation_with_a_teacher_per_fold_shows_teacher_and_student_alone(tmp_path, capsys):
+    from mlxlab.commands.crossvalidate import main as crossvalidate
+
+    words = ["data.source=synthetic", "trainer.max_steps=2", "folds=2", "seeds=1", f"folder={tmp_path}"]
+    teacher = "teacher=experiment=titanic data.source=synthetic trainer.max_steps=4"
+    assert crossvalidate(["experiment=titanic_distilled", *words, teacher]) == 0
+    out = capsys.readouterr().out
+    assert "| teacher" in out
+    assert "| student alone" in out
+    assert "parameters (28 %)" in out
+
+
 def check_ensemble(folder: Path, measured: dict) -> None:
     """The saved ensemble predicts by the mean of its members' logits."""
     together = restore(folder)

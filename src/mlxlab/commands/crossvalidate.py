@@ -1,11 +1,13 @@
 """`crossvalidate`: folds x seeds fits of one experiment, and a table of the model beside every baseline.
 
-    crossvalidate.py [folds=5] [seeds=3] [jobs=2] [folder=outputs/crossvalidate] [group=option ...] [key=value ...]
+    crossvalidate.py [folds=5] [seeds=3] [jobs=2] [folder=outputs/crossvalidate] [teacher="WORD ..."]
+                     [group=option ...] [key=value ...]
 
 folds   parts into which the training rows are divided, stratified; each validates once
 seeds   seeds 0, 1, ...: each shuffles the folds anew and draws new weights
 jobs    fits at a time, each in a process of its own with one thread
 folder  where a folder of this experiment is made, named by its settings: fits that are there are not repeated
+teacher words of train for a teacher that each fold trains first; the model learns from it, and once more without it
 
 All other words are those of train. Nothing is tracked unless tracking=... says so. The model is judged at its last
 step: the best step would be chosen by the very fold that judges. Changed code does not rename the folder: delete it.
@@ -13,21 +15,26 @@ step: the best step would be chosen by the very fold that judges. Changed code d
 Examples
     crossvalidate.py experiment=titanic
     crossvalidate.py experiment=titanic model=transformer seeds=1
+    crossvalidate.py experiment=titanic_distilled teacher=experiment=titanic
 """
 
 import hashlib
 import json
 import os
+import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlxlab.config.nearest import suggestion
 from mlxlab.config.places import conf_dir, project_root, said
 from mlxlab.errors import CannotCreate, ConfigFault, Fault, Stopped, WriteFailed
+
+if TYPE_CHECKING:
+    from mlxlab.sweep.crossvalidation import Fit
 
 DEFAULTS = {"folds": 5, "seeds": 3, "jobs": 2}
 LIMITS = {"folds": (2, 400), "seeds": (1, 100), "jobs": (1, 64)}
@@ -42,8 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        numbers, parent, words = parse(words)
-        return _crossvalidate(numbers, parent, words)
+        teacher = [shlex.split(word.partition("=")[2]) for word in words if word.startswith("teacher=")]
+        numbers, parent, words = parse([word for word in words if not word.startswith("teacher=")])
+        return _crossvalidate(numbers, parent, words, [word for given in teacher for word in given])
     except BrokenPipeError:  # `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -82,26 +90,49 @@ def parse(words: Sequence[str]) -> tuple[dict[str, int], Path, list[str]]:
     return numbers, parent, rest
 
 
-def _crossvalidate(numbers: dict[str, int], parent: Path, words: list[str]) -> int:
-    from mlxlab.sweep.crossvalidation import plan, read, run_all
+def _crossvalidate(numbers: dict[str, int], parent: Path, words: list[str], teacher: list[str]) -> int:
+    from mlxlab.sweep.crossvalidation import plan, read
     from mlxlab.sweep.fold_table import write
+    from mlxlab.sweep.taught_folds import beside, kept, teachers_of
 
-    folds, jobs = numbers["folds"], numbers["jobs"]
-    folder = parent / _name(_checked([*words, f"data.folds={folds}"]), words)
-    fits = plan(folder, folds, numbers["seeds"])
+    folds, seeds = numbers["folds"], numbers["seeds"]
+    configs = [_checked([*given, f"data.folds={folds}"]) for given in (words, teacher) if given]
+    folder = parent / _name(configs, words)
+    fits = plan(folder, folds, seeds)
     _make(folder)
+    lines: list[str] = []
+    if teacher:
+        first, alone = plan(folder / "teacher", folds, seeds), plan(folder / "alone", folds, seeds)
+        teacher = [*teacher, *(word for word in words if word.startswith("tracking="))]
+        _fit(first, numbers, lambda fit: fit.command(folds, teacher), "teacher: ")
+        _fit(alone, numbers, lambda fit: fit.command(folds, words), "alone: ")
+        _fit(fits, numbers, lambda fit: fit.command(folds, [*words, teachers_of(fit, fits, first)]))
+        lines = kept(fits, first)
+    else:
+        _fit(fits, numbers, lambda fit: fit.command(folds, words))
+    results = [result for fit in fits if (result := read(fit)) is not None]
+    if teacher:
+        results = beside(results, {"teacher": first, "student alone": alone})
+    own = [f"teacher={shlex.quote(' '.join(teacher))}"] if teacher else []
+    command = " ".join(["scripts/crossvalidate.py", *words, *own, f"folds={folds}", f"seeds={seeds}"])
+    print(write(results, command, folder, lines), flush=True)
+    return 0
+
+
+def _fit(
+    fits: Sequence["Fit"], numbers: dict[str, int], command: Callable[["Fit"], list[str]], title: str = ""
+) -> None:
+    """Trains those that have no result yet, and says how each went."""
+    from mlxlab.sweep.crossvalidation import read, run_all
+
     missing = [fit for fit in fits if read(fit) is None]
     done = len(fits) - len(missing)
-    _say(f"{said(folder)}: {len(fits)} fits, {done} of them there already")
-    with closing(run_all(missing, lambda fit: fit.command(folds, words), jobs)) as ended:
+    _say(f"{title}{said(fits[0].folder.parent)}: {len(fits)} fits, {done} of them there already")
+    with closing(run_all(missing, command, numbers["jobs"])) as ended:
         for count, (fit, seconds) in enumerate(ended, done + 1):
             if (result := read(fit)) is None:
                 raise WriteFailed(f"{fit.folder}: no accuracy in its metrics.json; wanted that of a classification")
-            _say(f"{count}/{len(fits)} {fit.name}: {result.final:.4f} at step {result.steps}, {seconds:.0f} s")
-    results = [result for fit in fits if (result := read(fit)) is not None]
-    command = " ".join(["scripts/crossvalidate.py", *words, f"folds={folds}", f"seeds={numbers['seeds']}"])
-    print(write(results, command, folder), flush=True)
-    return 0
+            _say(f"{count}/{len(fits)} {title}{fit.name}: {result.final:.4f} at step {result.steps}, {seconds:.0f} s")
 
 
 def _checked(words: list[str]) -> Any:
@@ -119,10 +150,12 @@ def _checked(words: list[str]) -> Any:
     return config
 
 
-def _name(config: Any, words: list[str]) -> str:
+def _name(configs: list[Any], words: list[str]) -> str:
     """Says the experiment and holds a digest of all settings: other settings, another folder."""
     label = next((word.partition("=")[2] for word in words if word.startswith("experiment=")), "train")
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(
+        json.dumps(configs if len(configs) > 1 else configs[0], sort_keys=True).encode()
+    ).hexdigest()
     return f"{''.join(c if c.isalnum() else '_' for c in label)[:60]}-{digest[:8]}"
 
 

@@ -43,7 +43,7 @@ def summarise(results: Sequence[Result]) -> list[Row]:
     return sorted(rows, key=lambda row: row.mean)
 
 
-def markdown(results: Sequence[Result], command: str) -> str:
+def markdown(results: Sequence[Result], command: str, more: Sequence[str] = ()) -> str:
     """The table, how it was judged, and the command that makes it again."""
     rows = summarise(results)
     seeds = sorted({result.seed for result in results})
@@ -55,7 +55,7 @@ def markdown(results: Sequence[Result], command: str) -> str:
         gain = "" if row.name == MODEL else f"{row.gain:+.3f} ({row.gain_error:.3f})"
         cells = [f"{row.mean:6.4f}", f"{row.error:10.4f}", *(f"{value:6.4f}" for value in row.by_seed), f"{gain:>14}"]
         lines.append(f"| {row.name:<{width}} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", *_judgement(results), "", f"    {command}"])
+    return "\n".join([*lines, "", *_judgement(results), *more, "", f"    {command}"])
 
 
 def _judgement(results: Sequence[Result]) -> list[str]:
@@ -75,9 +75,9 @@ def _span(steps: list[int]) -> str:
     return f"{steps[0]}" if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
 
 
-def write(results: Sequence[Result], command: str, folder: Path) -> str:
-    """Writes table.md, table.json and table.png; returns the table."""
-    text = markdown(results, command)
+def write(results: Sequence[Result], command: str, folder: Path, more: Sequence[str] = ()) -> str:
+    """Writes table.md, table.json and table.png; returns the table. `more` is said below it."""
+    text = markdown(results, command, more)
     rows = summarise(results)
     (folder / "table.md").write_text(text + "\n")
     figures = {
