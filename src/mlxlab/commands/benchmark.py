@@ -4,11 +4,17 @@
     benchmark.py suite=tracking [size=nano] [rounds=9]
     benchmark.py suite=example_losses [size=nano] [rounds=60]
     benchmark.py suite=generate [size=nano] [rounds=5]
+    benchmark.py suite=shakespeare against=torch source=<tinyshakespeare.txt> [rounds=2000]
+    benchmark.py suite=loader source=<text> [rounds=5]
+    benchmark.py suite=streaming_memory source=<file> [rounds=1]
 
 saving    what a checkpoint costs the loop, written in the background and not
 tracking  what logging every step costs the loop, and how long a dead tracking server delays the start
 example_losses  what logging the loss of every example costs the loop
 generate  tokens a second, with the key-value cache and without, one row and eight
+shakespeare  experiment=shakespeare_char beside the same model in plain PyTorch: seconds and validation loss
+loader    how fast text becomes batches of tokens, and how long it takes to go to a place
+streaming_memory  what the loader holds after N and 10 N documents, beside everything in memory
 
 Prints Markdown: medians, and ratios of medians. For figures worth quoting let nothing else run.
 """
@@ -26,7 +32,11 @@ SUITES = {  # module and function of mlxlab.benchmark
     "tracking": ("tracking", "tracking"),
     "example_losses": ("example_losses", "example_losses"),
     "generate": ("generation", "generation"),
+    "shakespeare": ("shakespeare", "shakespeare"),
+    "loader": ("loader", "loader"),
+    "streaming_memory": ("streaming_memory", "streaming_memory"),
 }
+KEYS = ("suite", "size", "rounds", "source", "against")
 SIZES = ("nano", "tiny", "small", "medium", "large", "xlarge")
 
 
@@ -51,8 +61,8 @@ def parse(words: list[str]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for word in words:
         key, _, value = word.partition("=")
-        if key not in ("suite", "size", "rounds"):
-            raise ConfigFault(f"{word}: unknown key{suggestion(key, ['suite', 'size', 'rounds'])}")
+        if key not in KEYS:
+            raise ConfigFault(f"{word}: unknown key{suggestion(key, list(KEYS))}")
         if key == "size" and value not in SIZES:
             raise ConfigFault(f"{word}: unknown size{suggestion(value, list(SIZES))}")
         if key == "rounds" and not (value.isdecimal() and int(value)):
