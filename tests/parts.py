@@ -109,6 +109,8 @@ def new_trainer(**changes: object) -> Trainer:
         "max_rollbacks": 2,
         "parallel": "none",
         "deadline": 60.0,
+        "ema": None,
+        "dynamic_batch": None,
         "loss": CrossEntropy(0.0),
         "step": partial(Plain, clip=1.0),
         "optimizer": partial(adamw, weight_decay=0.01, betas=[0.9, 0.999], eps=1e-8),

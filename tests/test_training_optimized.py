@@ -19,8 +19,9 @@ from mlxlab.models.transformer import Transformer
 from mlxlab.training import optimized
 from mlxlab.training.device import DeviceBatch, to_device
 from mlxlab.training.loss import CrossEntropy, cross_entropy
-from mlxlab.training.optimized import Optimized, split
+from mlxlab.training.optimized import Optimized
 from mlxlab.training.optimizer import flat
+from mlxlab.training.parting import split
 from mlxlab.training.step import Plain
 from parts import TASK, Fixed, Recorder, Stream, new_model, new_run, new_trainer, weights_of
 
@@ -86,7 +87,7 @@ def test_any_number_of_parts_gives_the_update_of_the_whole_batch(parts):
 
 def test_parts_are_consecutive_rows_of_every_field():
     batch = uneven(10)
-    parts = split(batch, 4)
+    parts = split(batch, 3)
     assert [len(part.ids) for part in parts] == [3, 3, 3, 1]
     for whole, *cut in zip(flat_batch(batch), *map(flat_batch, parts), strict=True):
         np.testing.assert_array_equal(np.concatenate(cut), whole)

@@ -3,4 +3,5 @@
 from mlxlab.backend.launched import is_launched as is_launched
 from mlxlab.backend.launched import rank as rank
 from mlxlab.backend.machine import describe as describe
+from mlxlab.backend.machine import memory_budget as memory_budget
 from mlxlab.backend.machine import prepare as prepare

@@ -43,6 +43,17 @@ def describe() -> dict[str, str]:
     return {"device": str(mx.default_device()), "blas": _state["blas"]}
 
 
+def memory_budget() -> int:
+    """Bytes that a run should not exceed: what the device recommends to work with, or the limit that was set."""
+    import mlx.core as mx
+
+    if mx.default_device() == mx.Device(mx.cpu) or "MLXLAB_MEMORY" in os.environ:
+        return _memory_limit()
+    info = mx.device_info()
+    found = info.get("max_recommended_working_set_size") or info.get("total_memory") or info.get("memory_size")
+    return int(found) if found else _memory_limit()
+
+
 def _redirected() -> str:
     try:
         return "openblas" if use_openblas(_right) else "as installed"

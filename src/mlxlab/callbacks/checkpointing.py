@@ -16,6 +16,7 @@ from mlxlab.bounds import Size
 from mlxlab.checkpoint.state_hash import final_state
 from mlxlab.checkpoint.store import Checkpoint, Store, step_of
 from mlxlab.errors import CannotCreate, WriteFailed
+from mlxlab.training.ema import to_files
 from mlxlab.training.optimizer import flat
 from mlxlab.training.run import Run
 
@@ -125,11 +126,8 @@ class Checkpointing:
 def parts(run: Run) -> tuple[dict, dict, dict]:
     """What a checkpoint holds: weights by path, optimizer state by path, and the rest as JSON."""
     assert run.optimizer is not None
-    return (
-        dict(tree_flatten(run.model.parameters())),
-        flat(run.optimizer.state),
-        run.state_dict() | {"facts": run.facts},
-    )
+    weights, optimizer = to_files(dict(tree_flatten(run.model.parameters())), flat(run.optimizer.state))
+    return weights, optimizer, run.state_dict() | {"facts": run.facts}
 
 
 def all_finite(*groups: dict[str, mx.array]) -> bool:

@@ -39,6 +39,10 @@ class Prefetch:
             if turn == self._turn:
                 self._stop()
 
+    @property
+    def batch_size(self) -> int:
+        return self.source.batch_size  # type: ignore[attr-defined]
+
     def resize(self, batch_size: int) -> None:
         """From the next batch handed out on: those made ready are made anew."""
         within = self._worker is not None and not self.at_start

@@ -15,6 +15,7 @@ from mlxlab.training.device import DeviceBatch
 from mlxlab.training.gradient import gradient_of
 from mlxlab.training.loss import Loss
 from mlxlab.training.parallel import Alone, Group
+from mlxlab.training.parting import Parting
 from mlxlab.training.step import global_norm, update_if
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16}
@@ -29,6 +30,7 @@ class Optimized:
     Args:
         clip: greatest global norm of the gradient; null does not clip. The norm is logged before clipping.
         accumulate: parts that a batch is cut into, one after the other in memory; their update is that of the batch.
+            auto tries, before the first update, how large the parts may be.
         checkpoint_layers: keep only what enters each layer and compute the rest again: less memory, a third slower.
         dtype: of the forward and backward pass; weights, loss, norms and optimizer stay float32.
         force_dtype: bfloat16 also where products in it are slower than in float32 (Linux without a GPU).
@@ -38,7 +40,7 @@ class Optimized:
     def __init__(
         self,
         clip: Positive | None,
-        accumulate: Size,
+        accumulate: Size | Literal["auto"],
         checkpoint_layers: bool,
         dtype: Literal["float32", "bfloat16"],
         force_dtype: bool,
@@ -50,7 +52,9 @@ class Optimized:
         group: Group | None = None,
     ) -> None:
         self.group = group or Alone()
-        self.clip, self.accumulate = clip, accumulate
+        self.clip = clip
+        # In one graph with the update, MLX would compute all layers again at once.
+        self.parts = Parting(accumulate, apart=checkpoint_layers)
         self.model, self.optimizer = model, optimizer
         chosen = DTYPES[_usable(dtype, force_dtype)]
         self.gradient = gradient_of(model, loss, dtype=chosen, checkpoint_layers=checkpoint_layers)
@@ -63,21 +67,12 @@ class Optimized:
 
     def __call__(self, batch: DeviceBatch) -> dict[str, Any]:
         start = time.monotonic()
-        first, *others = split(batch, self.accumulate)
-        if not others and self.group.size == 1:
-            metrics = self.whole(first)
+        rows = self.parts.rows(batch, self._part)
+        if rows >= len(batch.ids) and self.group.size == 1 and not self.parts.apart:
+            metrics = self.whole(batch)
         else:
-            total, rows = self.part(first)
-            mx.eval(total, rows)
-            seen = [rows]
-            for part in others:
-                # Evaluated part by part: the graph of all of them would hold the activations of all of them.
-                total, rows = self.further_part(total, part)
-                mx.eval(total, rows)
-                seen.append(rows)
-            joined = {k: mx.concatenate([r[k] for r in seen]) for k in seen[0]}
-            total, joined = self.group.sum(total, joined)
-            metrics = self.finish(total) | {"rows": joined}
+            total, seen = self.group.sum(*self.parts.summed(batch, self.part, self.further_part, rows))
+            metrics = self.finish(total) | {"rows": seen}
         mx.eval(metrics, self.model.parameters(), self.optimizer.state)
         self.patience.spend(time.monotonic() - start)
         return metrics | {"recompiles": sum(max(len(one.traces) - 1, 0) for one in self.compiled)}
@@ -107,17 +102,6 @@ class Optimized:
         update_if(finite, self.model, self.optimizer, tree_map(lambda g: g * scale, total["gradients"]))
         skipped = 1 - finite.astype(mx.int32)
         return {"loss": total["loss"], "weight": total["weight"], "norm": norm, "skipped": skipped}
-
-
-def split(batch: DeviceBatch, parts: int) -> list[DeviceBatch]:
-    """At most `parts` batches of as many rows each, the last with what is left; a short batch makes smaller parts."""
-    rows = len(batch.ids)
-    size = -(-rows // parts)
-    return [_rows(batch, start, start + size) for start in range(0, rows, size)]
-
-
-def _rows(batch: DeviceBatch, start: int, end: int) -> DeviceBatch:
-    return tree_map(lambda array: array[start:end], batch)
 
 
 def _usable(dtype: str, forced: bool) -> str:

@@ -92,12 +92,20 @@ def fill(tree: Any, leaves: dict[str, mx.array], prefix: str = "") -> None:
 
     Leaf by leaf: a rebuilt tree would lack the empty branches of layers without weights, and a compiled step goes on
     with the old one.
+
+    Raises:
+        ConfigFault: one that the tree has is not among the leaves.
     """
     for name in list(tree) if isinstance(tree, dict) else range(len(tree)):
         path = f"{prefix}{name}"
         if isinstance(tree[name], dict | list):
             fill(tree[name], leaves, f"{path}.")
         elif isinstance(tree[name], mx.array):
+            if path not in leaves:
+                raise ConfigFault(
+                    f"the checkpoint's optimizer has no {path}: trainer.optimizer, trainer.ema and whether there is a"
+                    " trainer.dynamic_batch may not change on resume"
+                )
             tree[name] = leaves[path]
 
 

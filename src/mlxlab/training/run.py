@@ -16,6 +16,7 @@ from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.data.batch import Batch, Batches
 from mlxlab.errors import Diverged, NoCheckpoint
 from mlxlab.tracking.tracker import Tracker
+from mlxlab.training.ema import from_files
 from mlxlab.training.evaluate import Evaluation
 from mlxlab.training.optimizer import fill
 from mlxlab.training.window import Window
@@ -198,6 +199,7 @@ class Run:
 
     def put(self, weights: dict[str, mx.array], optimizer: dict[str, mx.array]) -> None:
         """Leaf by leaf, so that what was compiled with the old state sees the new one."""
+        weights, optimizer = from_files(weights, optimizer)
         self.model.load_weights(list(weights.items()))
         if self.optimizer is not None:
             fill(self.optimizer.state, optimizer)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import mlx.core as mx
 import mlx.optimizers as optim
@@ -12,6 +12,8 @@ from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.data.batch import Batch, Task
 from mlxlab.errors import Diverged
 from mlxlab.training.device import to_device
+from mlxlab.training.dynamic_batch import Clocked, dynamic_batch_of
+from mlxlab.training.ema import Averaging, averaged
 from mlxlab.training.evaluate import Evaluation, evaluate
 from mlxlab.training.loss import Loss
 from mlxlab.training.parallel import Alone, Group
@@ -48,6 +50,8 @@ class Trainer:
         max_skips: updates in a row that may be skipped for a non-finite loss or gradient before the run rolls back.
         max_rollbacks: times that it goes back to the last good checkpoint, past the data, before it ends (exit 78).
         parallel: data shares every batch among the processes that mlx.launch started; fsdp is not built.
+        ema: decay of an average of the weights, which is then what is evaluated and kept as the model; null keeps none.
+        dynamic_batch: `{min: 4, max: 256, ...}` lets the size of the batch follow the memory; null leaves it alone.
         deadline: seconds that a process waits for the others before it saves and ends (exit 75).
         loss: what is minimised.
         step: how one batch becomes one update.
@@ -69,6 +73,8 @@ class Trainer:
         max_rollbacks: Count,
         parallel: Literal["none", "data", "fsdp"],
         deadline: Positive,
+        ema: Share | None,
+        dynamic_batch: dict[str, float] | None,
         loss: Loss,
         step: Callable[..., Step],
         optimizer: Callable[..., optim.Optimizer],
@@ -83,6 +89,8 @@ class Trainer:
         self.eval_every, self.eval_batches, self.log_every = eval_every, eval_batches, log_every
         self.max_skips, self.max_rollbacks = max_skips, max_rollbacks
         self.parallel, self.deadline = parallel, deadline
+        self.ema = ema
+        self.dynamic_batch = dynamic_batch_of(dynamic_batch) if dynamic_batch is not None else None
         self.loss, self.step, self.optimizer, self.schedule = loss, step, optimizer, schedule
 
     def fit(
@@ -102,7 +110,9 @@ class Trainer:
         group = self.group = group or Alone()
         step = self.step(model=run.model, loss=self.loss, optimizer=run.optimizer, group=group)
         interrupted = lambda: group.highest([run.signal])[0] != 0  # noqa: E731
-        look = partial(evaluate, run.model, valid, task, limit=self.eval_batches, interrupted=interrupted)
+        look = partial(_evaluated, run, valid, task, limit=self.eval_batches, interrupted=interrupted)
+        if self.dynamic_batch is not None:
+            callbacks = [self.dynamic_batch.attach(run, step, group), *callbacks]
         run.place = run.train.state_dict()
         run.restart_clock()
         for callback in callbacks:
@@ -120,7 +130,7 @@ class Trainer:
                     run.advance(batch, step(to_device(group.share(batch))))
                     self._set_stop(run)
                     if run.step % self.log_every == 0 or run.stop == "done":
-                        run.log_training(float(rate(mx.array(run.step - 1))))
+                        run.log_training(float(rate(mx.array(run.position))))
                     self._finish_step(run, look, callbacks)
                     if run.stop:
                         break
@@ -135,7 +145,9 @@ class Trainer:
         """Gives the run its length and its optimizer, initialised for every weight."""
         run.total_steps = self._planned_steps(run)
         rate = self.schedule(peak=self.learning_rate, steps=run.total_steps)
-        run.optimizer = self.optimizer(rate=rate)
+        run.optimizer = Clocked(self.optimizer, rate=rate) if self.dynamic_batch else self.optimizer(rate=rate)
+        if self.ema is not None:
+            run.optimizer = Averaging(run.optimizer, self.ema)
         run.optimizer.init(run.model.trainable_parameters())
         return rate
 
@@ -154,7 +166,7 @@ class Trainer:
     ) -> None:
         """What was due at the step of the checkpoint, and a signal kept from being done."""
         if run.stop == "done" and run.window.steps:
-            run.log_training(float(rate(mx.array(run.step - 1))))
+            run.log_training(float(rate(mx.array(run.position))))
         if run.step and self._evaluation_due(run) and not run.evaluated:
             self._finish_step(run, look, callbacks)
 
@@ -184,6 +196,11 @@ class Trainer:
         )
         if not run.stop and any(limit is not None and reached >= limit for limit, reached in limits):
             run.stop = "done"
+
+
+def _evaluated(run: Run, *args: Any, **kwargs: Any) -> Evaluation | None:
+    with averaged(run.model, run.optimizer):
+        return evaluate(run.model, *args, **kwargs)
 
 
 def step_seed(seed: int, step: int, rank: int = 0) -> int:
