@@ -94,6 +94,16 @@ def test_a_moved_folder_is_the_same_data_and_a_changed_byte_is_not(corpus, tmp_p
         assert opened(str(moved)).fingerprint != known
 
 
+@pytest.mark.parametrize("place", [0, -1])
+def test_start_and_end_of_large_files_are_in_the_fingerprint(tmp_path, place):
+    path = write_texts(tmp_path / "a.txt", [f"line {n}" for n in range(30_000)])
+    known = opened(str(path)).fingerprint
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+    assert opened(str(path)).fingerprint != known
+
+
 @pytest.mark.parametrize("place", [-1, 10**6, "x", [0], [99, 0, 0], [0, -1, 0], {}])
 def test_a_place_that_is_not_there_is_a_fault(corpus, place):
     with pytest.raises(DataFault, match="saved place"):

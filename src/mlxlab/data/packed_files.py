@@ -65,8 +65,7 @@ class PackedFiles:
                     out, packed = out + len(block), os.lseek(file.fileno(), 0, os.SEEK_CUR)
                     if out > FREE and out > RATIO * packed:
                         raise OSError(f"{out} bytes out of {packed}: a compressed bomb")
-                    if out > offset:
-                        yield block[max(offset - out + len(block), 0) :]
+                    yield block[max(offset - out + len(block), 0) :]
         except OSError as error:
             said = partial("{}: after {} bytes unpacked: {}".format, self.shards.path(unit), out, error)
             self.tolerance.fault(said)
