@@ -7,15 +7,18 @@ import time
 
 import mlx.core as mx
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+import processes
 from mlxlab.callbacks.checkpointing import Checkpointing, hash_of
 from mlxlab.callbacks.example_losses import ExampleLosses
 from mlxlab.checkpoint.store import Store
 from mlxlab.data import example_table
 from mlxlab.training.loss import CrossEntropy, Parts
 from parts import TASK, Fixed, Recorder, Stream, new_model, new_run, new_trainer
+from processes import but
 
 
 class StopAt:
@@ -182,3 +185,23 @@ def wait_until(condition):
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.01)
+
+
+@pytest.mark.torture
+def test_a_run_killed_with_9_and_resumed_has_every_row_of_both_files_once(tmp_path):
+    files = ["callbacks.example_losses.every=1", "callbacks.csv.file=metrics.csv", "trainer.log_every=3", "resume=auto"]
+    words = [*but("trainer.max_steps=60", "callbacks.checkpointing.every=5"), *files]
+    assert processes.run(*words, f"hydra.run.dir={tmp_path}/whole").returncode == 0
+    for step in (10, 35, 50):
+        process = processes.start(*words, f"hydra.run.dir={tmp_path}/killed")
+        processes.wait_for(tmp_path / "killed" / "checkpoints" / f"step-{step:08d}", process)
+        process.kill()
+        process.communicate()
+    assert processes.run(*words, f"hydra.run.dir={tmp_path}/killed").returncode == 0
+    whole, killed = all_rows(tmp_path / "whole"), all_rows(tmp_path / "killed")
+    for name, column in whole.items():
+        np.testing.assert_array_equal(killed[name], column)
+    tables = [pd.read_csv(tmp_path / name / "metrics.csv").set_index("step") for name in ("whole", "killed")]
+    same = ["epoch", "train/loss", "train/grad_norm", "train/learning_rate", "valid/loss", "valid/accuracy"]
+    pd.testing.assert_frame_equal(tables[0][same], tables[1][same], check_exact=True)
+    assert tables[0].notna().sum().sum() == tables[1].notna().sum().sum()
