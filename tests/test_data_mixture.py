@@ -119,4 +119,4 @@ def test_a_side_without_a_document_is_a_fault(tmp_path):
         except DataFault as fault:
             found.append(str(fault))
     assert [isinstance(one, Document) for one in found].count(True) == 1
-    assert any("no document is left for" in str(one) for one in found)
+    assert any("leaves no document to" in str(one) for one in found)

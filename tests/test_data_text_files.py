@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from mlxlab.data.held_out import HeldOut
 from mlxlab.data.text_source import open_source
 from mlxlab.errors import ConfigFault, DataFault, InputMissing
 from stream_parts import new_batches, take
@@ -116,8 +117,24 @@ def test_the_pieces_of_a_text_file_make_the_file(tmp_path):
     source = open_source(str(tmp_path / "a.txt"), window=100)
     pieces = sorted(documents_of(source))
     assert "".join(piece.text for piece in pieces) == text
-    assert len(pieces) == -(-len(text.encode()) // 2**16)
+    assert 200 < len(pieces) < 520
     assert all(piece.text.endswith("\n") for piece in pieces[:5])
+
+
+def test_the_pieces_of_much_text_and_of_many_files_are_large(tmp_path):
+    (tmp_path / "a.txt").write_text("0123456789abcde\n" * 2**20)
+    pieces = documents_of(open_source(str(tmp_path / "a.txt")))
+    assert {len(piece.text) for piece in pieces[:200]} == {2**16 + 16, 2**16}
+    for n in range(40):
+        (tmp_path / f"{n}.text.txt").write_text("0123456789abcde\n" * 2**9)
+    assert len(documents_of(open_source(f"{tmp_path}/*.text.txt"))) == 40
+
+
+def test_one_small_text_has_something_to_hold_out(tmp_path):
+    (tmp_path / "a.txt").write_text("".join(f"line {n}\n" for n in range(100_000)))
+    source = open_source(str(tmp_path / "a.txt"))
+    held_out = documents_of(HeldOut(source, 0.02, "valid"))
+    assert 1 < len(held_out) < 20
 
 
 def test_small_text_files_are_a_document_each(tmp_path):

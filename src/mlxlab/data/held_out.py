@@ -14,6 +14,7 @@ from mlxlab.data.documents import Document, Place, Source
 from mlxlab.errors import DataFault
 
 Part = Literal["train", "valid"]
+USES = {"train": "train on", "valid": "validate on"}
 PARTS = 2**32
 
 
@@ -44,7 +45,8 @@ class HeldOut:
                 empty = False
                 yield here, mine
         if empty:
-            raise DataFault(f"{self.name}: no document is left for {self.part} (held out: {self.share:g} of them)")
+            share = f"data.valid_fraction={self.share:g}"
+            raise DataFault(f"{self.name}: {share} leaves no document to {USES[self.part]}; or name data.valid_source")
 
     def _is_mine(self, documents: list[Document]) -> np.ndarray:
         digests = [xxhash.xxh3_64_intdigest(document.text.encode()) for document in documents]

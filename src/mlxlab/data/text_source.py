@@ -23,11 +23,8 @@ from mlxlab.errors import ConfigFault, DataFault, InputMissing
 ENDINGS = (".jsonl.gz", ".jsonl.zst", ".jsonl", ".txt", ".parquet", ".csv")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 Documents = Literal["file", "paragraph", "line"]
-TEXT: dict[Documents, tuple[Cut, Read]] = {
-    "file": (Pieces(), plain_text),
-    "paragraph": (PARAGRAPHS, paragraph_text),
-    "line": (LINES, line_text),
-}
+PIECE, SMALLEST = 2**16, 2**12  # bytes of a piece of a text file
+PIECES, FEW = 512, 32  # at most so many pieces of fewer small files than this
 PART = re.compile(r"(?:train)?\[(?:(\d+(?:\.\d+)?)%)?:(?:(\d+(?:\.\d+)?)%)?\]")
 ABOUT = 1024  # bytes of a document, for windows that are measured in bytes
 
@@ -53,7 +50,8 @@ def open_source(
         revision: branch, tag or commit of a hub data set.
         text_column: column, or key of each JSON object, that holds the text.
         documents: what a document of a .txt file is: the whole file (given in pieces of 64 KiB), a paragraph
-            (blank lines between), or a line.
+            (blank lines between), or a line. Fewer than 32 small files are given in smaller pieces, of at least
+            4 KiB, so that there is something to shuffle and to hold out.
         on_error: whether a malformed record ends the run, or is counted and passed over.
         window: documents that are held in memory and shuffled together, about.
 
@@ -91,9 +89,19 @@ def _open_files(
             read, settings = json_text(column), f"json:{column}"
             return TextFiles(shards, LINES, read, tolerance, settings, window * ABOUT, part)
         case ".txt":
-            cut, read = TEXT[documents]
-            return TextFiles(shards, cut, read, tolerance, f"text:{documents}", window * ABOUT, part)
+            cut, read, settings = _text(documents, shards)
+            return TextFiles(shards, cut, read, tolerance, settings, window * ABOUT, part)
     raise InputMissing(f"{shards.name}: wanted a file that ends in {', '.join(ENDINGS)}")
+
+
+def _text(documents: Documents, shards: Shards) -> tuple[Cut, Read, str]:
+    if documents == "paragraph":
+        return PARAGRAPHS, paragraph_text, "text:paragraph"
+    if documents == "line":
+        return LINES, line_text, "text:line"
+    small = int(shards.sizes.sum()) // PIECES if len(shards) < FEW else PIECE
+    piece = min(max(1 << small.bit_length(), SMALLEST), PIECE)
+    return Pieces(piece), plain_text, f"text:file,{piece}"
 
 
 def _part(split: str | None, source: str) -> tuple[float, float]:
