@@ -54,6 +54,23 @@ def test_folds_are_paired_by_seed_and_fold_and_judged_with_their_correction(tmp_
     assert "Nadeau & Bengio" in out
 
 
+def test_a_comparison_is_recorded_as_a_run_of_its_own(methods, capsys, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{methods}/store.db")
+    words = [f"{name}={methods}/{name}" for name in ("alone", "better")]
+    compared(methods, *words, "experiment=studies", capsys=capsys)
+    lines = [json.loads(line) for line in (methods / "out" / "journal.jsonl").read_text().splitlines()]
+    assert lines[0]["start"]["experiment"] == "studies"
+    assert lines[0]["start"]["params"]["against"] == "alone"
+    metrics = next(line["m"] for line in lines if "m" in line)
+    assert metrics["better/gain"] == pytest.approx(0.0515)
+    assert [line["artifact"]["path"] for line in lines if "artifact" in line] == [
+        "comparison.md",
+        "comparison.json",
+        "comparison.png",
+    ]
+    assert lines[-1]["end"] == "FINISHED"
+
+
 def test_of_one_seed_nothing_is_said(methods, capsys):
     out = compared(methods, f"alone={methods}/alone", f"better={methods}/better/2", capsys=capsys).out
     assert "one pair: nothing can be said" in out

@@ -141,6 +141,15 @@ def headline(comparison: Comparison, name: str) -> str:
     return f"{told}{gain.mean:+.4g} {turned} ({interval}, {gain.pairs} pairs): {gain.verdict}."
 
 
+def metrics_of(comparison: Comparison) -> dict[str, float]:
+    """The figures for a store: the mean of every method, its gain and the gain's interval."""
+    found = {f"{one.name}/{comparison.metric}": one.mean for one in comparison.series}
+    for name, gain in comparison.gains.items():
+        if gain.pairs > 1:
+            found |= {f"{name}/gain": gain.mean, f"{name}/gain_low": gain.low, f"{name}/gain_high": gain.high}
+    return found
+
+
 def _deviation(values: Sequence[float]) -> float:
     """Standard deviation of a sample; NaN of fewer than two."""
     n = len(values)
