@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 
@@ -195,6 +196,21 @@ def test_a_shard_that_changes_during_the_run_is_named_before_anything_of_it_is_g
             os.mkfifo(path)
     with pytest.raises(DataFault, match=rf"a\.{ending}: changed during the run"):
         next(windows)
+
+
+def test_what_the_system_refuses_to_read_is_one_line(tmp_path):
+    source = open_source(str(write_texts(tmp_path / "a.jsonl", GOOD)), window=3)
+    windows = source.windows(0, 0)
+    next(windows)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        with pytest.raises(InputMissing, match=r"a\.jsonl: cannot be read: Too many open files"):
+            next(windows)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_only_regular_files_are_read(tmp_path):

@@ -1,5 +1,6 @@
 """The files of a text source: found, checked to be regular files, fingerprinted, watched while they are read."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import numpy as np
 import xxhash
 
 from mlxlab.data.csv_reading import kind_of, nearest_file
-from mlxlab.errors import DataFault, InputMissing
+from mlxlab.errors import DataFault, Fault, InputMissing
 
 SAMPLE = 2**16  # bytes of head and of tail that are hashed
 SAMPLED = 1000  # files whose content is sampled, if there are more: evenly spread ones
@@ -53,15 +54,18 @@ class Shards:
 
         Raises:
             DataFault: it was deleted, replaced or written to.
+            InputMissing: it may not or cannot be read.
         """
         try:
             handle = os.open(self._at(index), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
-            raise DataFault(f"{self.path(index)}: changed during the run: {error.strerror}") from None
+            raise self._fault(index, error) from None
         with open(handle, "rb") as file:
             self._compare(index, os.fstat(handle))
             try:
                 yield file
+            except OSError as error:
+                raise self._fault(index, error) from None
             except Exception:  # malformed for having changed: that is said first
                 self.check(index)
                 raise
@@ -76,7 +80,7 @@ class Shards:
         try:
             self._compare(index, os.stat(self._at(index)))
         except OSError as error:
-            raise DataFault(f"{self.path(index)}: changed during the run: {error.strerror}") from None
+            raise self._fault(index, error) from None
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits."""
@@ -90,6 +94,11 @@ class Shards:
                 file.seek(max(SAMPLE, int(self.sizes[index]) - SAMPLE))
                 digest.update(file.read(SAMPLE))
         return digest.hexdigest()
+
+    def _fault(self, index: int, error: OSError) -> Fault:
+        if isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno == errno.ELOOP:
+            return DataFault(f"{self.path(index)}: changed during the run: {error.strerror}")
+        return InputMissing(f"{self.path(index)}: cannot be read: {error.strerror}")
 
     def _at(self, index: int) -> str:
         return os.path.join(self.root, self.names[index])
