@@ -5,7 +5,7 @@
 
 run          a run folder; or a GGUF file, or a folder of Llama-type weights, as it is
 checkpoint   a checkpoint folder, instead of the best one of the run
-prompt       the text to go on from; \\n is a line break; without it the model begins a document
+prompt       the text to go on from; \\n is a line break, in stop too; without it the model begins a document
 prompts      a file with a prompt a line, or .jsonl with objects that have a `prompt`: one JSON line for each, in order
 preset       values for the options of drawing to begin with: factual, balanced, creative, widest
 
@@ -53,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _generate(words: list[str]) -> None:
     given = read_words(words, [REQUEST, SAMPLING], PLAIN)
+    given |= {"stop": [_lines(text) for text in given["stop"]]} if "stop" in given else {}
     for name in ("run", "checkpoint", "prompts"):
         if given.get(name) == "":
             raise ConfigFault(f"{name}=: wanted a path")
@@ -77,9 +78,14 @@ def _generate(words: list[str]) -> None:
     request = writer.limited(Request(**_of(given, [one.name for one in fields(Request)])))
     sampling = replace(preset, **_of(given, [one.name for one in fields(preset)]))
     if prompts is None:
-        _stream(writer, given.get("prompt", "").replace("\\n", "\n"), sampling, request)
+        _stream(writer, _lines(given.get("prompt", "")), sampling, request)
     else:
         _all(writer, prompts, sampling, request)
+
+
+def _lines(text: str) -> str:
+    """A line break is hard to type in a shell."""
+    return text.replace("\\n", "\n")
 
 
 def _of(given: dict[str, Any], names: list[str]) -> dict[str, Any]:
