@@ -109,3 +109,28 @@ def test_a_real_run_is_compared_by_what_it_left_behind(tmp_path, capsys):
     cells = [cell.strip() for line in out.splitlines() if line.startswith("| real") for cell in line.split("|")]
     assert cells[-2] == "3"
     assert all(cells[9:11])  # parameters and speed
+
+
+def test_a_cross_validation_with_teachers_says_whether_the_student_gained(tmp_path):
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    from mlxlab.commands.crossvalidate import _compared
+    from mlxlab.sweep.crossvalidation import plan
+
+    methods = {name: plan(tmp_path / name, 3, 2) for name in ("student alone", "distilled", "teacher")}
+    for (name, fits), gain in zip(methods.items(), (0, 0.02, 0.1), strict=True):
+        for place, fit in enumerate(fits):
+            new_run(fit.folder, fit.seed, 0.5)
+            (fit.folder / "checkpoints" / "step-00000003").mkdir(parents=True)
+            weights = {"w": np.zeros((25 if name == "teacher" else 10, 10), np.float32)}
+            save_file(weights, fit.folder / "checkpoints" / "step-00000003" / "model.safetensors")
+            accuracy = {"valid/accuracy": 0.7 + 0.01 * place + gain * (1 + 0.1 * (place % 2))}
+            figures = {"final": accuracy, "metrics": accuracy, "steps": 3, "baselines": {}}
+            (fit.folder / "metrics.json").write_text(json.dumps(figures))
+    text = _compared(methods, 3, tmp_path, "the command")
+    assert "- distilled against student alone, valid/accuracy: +0.021 higher" in text
+    assert "Nadeau" in text
+    row = next(line for line in text.splitlines() if line.startswith("| distilled"))
+    assert [cell.strip() for cell in row.split("|")][-5:-1] == ["100", "40.0%", "50", "3"]
+    assert (tmp_path / "comparison.png").is_file()

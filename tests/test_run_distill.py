@@ -127,6 +127,7 @@ def test_a_cross_validation_with_a_teacher_per_fold_shows_teacher_and_student_al
     assert "| teacher" in out
     assert "| student alone" in out
     assert "parameters (28 %)" in out
+    assert "distilled against student alone" in out
 
 
 def check_ensemble(folder: Path, measured: dict) -> None:

@@ -1,6 +1,8 @@
 """Run folders as what they came to: series of results that can be compared, read from their manifests."""
 
-from collections.abc import Iterable
+import statistics
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ def find(path: Path) -> list[Path]:
     return found
 
 
-def series_of(name: str, folders: Iterable[Path], metric: str, best: bool = False) -> tuple[Series, set[int]]:
+def series_of(name: str, folders: Sequence[Path], metric: str, best: bool = False) -> tuple[Series, set[int]]:
     """A method's results by seed and fold, and the numbers of folds of its cross-validations.
 
     Args:
@@ -34,7 +36,7 @@ def series_of(name: str, folders: Iterable[Path], metric: str, best: bool = Fals
         InputMissing, DataFault: a folder has no manifest, a run is not DONE, lacks the metric or is there twice.
     """
     values: dict[str, float] = {}
-    sizes, speeds, steps, folds = set(), [], set(), set()
+    sizes, steps, folds = set(), set(), set()
     for folder in folders:
         facts = manifest.read(folder)
         if facts["status"] != "DONE":
@@ -46,10 +48,18 @@ def series_of(name: str, folders: Iterable[Path], metric: str, best: bool = Fals
         values[run] = _value(outcome, metric, best, folder)
         sizes.add(outcome.get("parameters"))
         steps.add(outcome.get("steps"))
-        speeds += [outcome["speed"]] if outcome.get("speed") else []
         folds |= {facts["folds"]} if facts.get("folds") else set()
-    speed = sorted(speeds)[len(speeds) // 2] if speeds else None
-    return Series(name, values, _single(sizes), speed, _single(steps)), folds
+    return Series(name, values, _single(sizes), speed_of(folders), _single(steps)), folds
+
+
+def speed_of(folders: Sequence[Path]) -> float | None:
+    """The median of the runs' last tokens a second; None where no manifest has it."""
+    speeds = []
+    for folder in folders:
+        with suppress(InputMissing, DataFault):
+            speeds.append(manifest.read(folder).get("outcome", {}).get("speed"))
+    known = [speed for speed in speeds if speed]
+    return statistics.median(known) if known else None
 
 
 def _name_of(facts: dict[str, Any]) -> str:

@@ -116,7 +116,28 @@ def _crossvalidate(numbers: dict[str, int], parent: Path, words: list[str], teac
     own = [f"teacher={shlex.quote(' '.join(teacher))}"] if teacher else []
     command = " ".join(["scripts/crossvalidate.py", *words, *own, f"folds={folds}", f"seeds={seeds}"])
     print(write(results, command, folder, lines), flush=True)
+    if teacher:
+        methods = {"student alone": alone, "distilled": fits, "teacher": first}
+        print(f"\n{_compared(methods, folds, folder, command)}", flush=True)
     return 0
+
+
+def _compared(methods: dict[str, list["Fit"]], folds: int, folder: Path, command: str) -> str:
+    """Writes comparison.md, .json and .png: is the student better for its teacher?"""
+    from mlxlab.callbacks.finished_runs import speed_of
+    from mlxlab.sweep.crossvalidation import read
+    from mlxlab.sweep.taught_folds import count_parameters
+    from mlxlab.training.comparison import Series, compare
+    from mlxlab.training.comparison_report import write_comparison
+
+    series = []
+    for name, fits in methods.items():
+        found = {fit.name: result for fit in fits if (result := read(fit)) is not None}
+        steps = {result.steps for result in found.values()}
+        values, speed = {run: result.final for run, result in found.items()}, speed_of([fit.folder for fit in fits])
+        series.append(Series(name, values, count_parameters(fits[0]), speed, min(steps) if len(steps) == 1 else None))
+    comparison = compare("valid/accuracy", series, "student alone", folds=folds)
+    return write_comparison(comparison, folder, share_of="teacher", command=command)
 
 
 def _fit(
