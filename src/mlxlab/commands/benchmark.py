@@ -4,6 +4,10 @@
     benchmark.py suite=tracking [size=nano] [rounds=9]
     benchmark.py suite=example_losses [size=nano] [rounds=60]
     benchmark.py suite=generate [size=nano] [rounds=5]
+    benchmark.py suite=distill [rounds=9]
+    benchmark.py suite=steps [size=nano,tiny] [model=transformer,bert] [against=torch,mlx_lm] [rounds=5] [dropout=0]
+                 [save=benchmarks/steps]
+    benchmark.py suite=startup [size=nano] [rounds=5]
     benchmark.py suite=shakespeare against=torch source=<tinyshakespeare.txt> [rounds=2000]
     benchmark.py suite=loader source=<text> [rounds=5]
     benchmark.py suite=streaming_memory source=<file> [rounds=1]
@@ -12,9 +16,12 @@ saving    what a checkpoint costs the loop, written in the background and not
 tracking  what logging every step costs the loop, and how long a dead tracking server delays the start
 example_losses  what logging the loss of every example costs the loop
 generate  tokens a second, with the key-value cache and without, one row and eight
+steps     seconds and memory of a training step: simple, optimized, plain MLX, mlx-lm's trainer, PyTorch eager and compiled
+startup   from Enter to the first update of a Titanic run, and what the loop costs beside the updates
 shakespeare  experiment=shakespeare_char beside the same model in plain PyTorch: seconds and validation loss
 loader    how fast text becomes batches of tokens, and how long it takes to go to a place
 streaming_memory  what the loader holds after N and 10 N documents, beside everything in memory
+distill   a step with a teacher that is asked, and with one that is remembered, beside the parts it is made of
 
 Prints Markdown: medians, and ratios of medians. For figures worth quoting let nothing else run.
 """
@@ -32,12 +39,19 @@ SUITES = {  # module and function of mlxlab.benchmark
     "tracking": ("tracking", "tracking"),
     "example_losses": ("example_losses", "example_losses"),
     "generate": ("generation", "generation"),
+    "distill": ("distilling", "distilling"),
+    "steps": ("steps", "steps"),
+    "startup": ("startup", "startup"),
     "shakespeare": ("shakespeare", "shakespeare"),
     "loader": ("loader", "loader"),
     "streaming_memory": ("streaming_memory", "streaming_memory"),
 }
-KEYS = ("suite", "size", "rounds", "source", "against")
-SIZES = ("nano", "tiny", "small", "medium", "large", "xlarge")
+KEYS = ("suite", "size", "rounds", "source", "against", "model", "dropout", "save")
+LISTS = {  # words with commas between, where a suite takes several
+    "size": ("nano", "tiny", "small", "medium", "large", "xlarge"),
+    "model": ("transformer", "bert"),
+    "against": ("torch", "mlx_lm"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,9 +77,17 @@ def parse(words: list[str]) -> dict[str, Any]:
         key, _, value = word.partition("=")
         if key not in KEYS:
             raise ConfigFault(f"{word}: unknown key{suggestion(key, list(KEYS))}")
-        if key == "size" and value not in SIZES:
-            raise ConfigFault(f"{word}: unknown size{suggestion(value, list(SIZES))}")
+        for one in value.split(",") if key in LISTS else []:
+            if one not in LISTS[key]:
+                raise ConfigFault(f"{word}: unknown {key}{suggestion(one, list(LISTS[key]))}")
         if key == "rounds" and not (value.isdecimal() and int(value)):
             raise ConfigFault(f"{word}: wanted a whole number >= 1")
-        options[key] = int(value) if key == "rounds" else value
+        options[key] = _number(word, value) if key in ("rounds", "dropout") else value
     return options
+
+
+def _number(word: str, value: str) -> float:
+    try:
+        return int(value) if value.isdecimal() else float(value)
+    except ValueError:
+        raise ConfigFault(f"{word}: wanted a number") from None

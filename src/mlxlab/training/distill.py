@@ -63,7 +63,8 @@ class Distill:
         with recorded(self.teachers.first, [pair.teacher for pair in self.pairs]) as theirs:
             answer = self.teachers.answer(batch, self.router)
         alpha, temperature = (self._setting(name, batch) for name in ("alpha", "temperature"))
-        kl = between(answer, logits.astype(mx.float32), temperature[..., None], self.measure)
+        logits = logits.astype(mx.float32)
+        kl = between(answer, logits, temperature[..., None], self.measure, self._total(ce, logits, batch))
         scale = mx.square(temperature) if self.t2_scale and self.measure != "mse" else mx.array(1.0)
         values = alpha * ce + (1 - alpha) * scale * kl
         if not self.pairs:
@@ -80,6 +81,12 @@ class Distill:
         """What goes along with a batch: the point of each ramp, and what the teachers said about it before."""
         ramps = {name: ramp.rows(batch, progress) for name, ramp in self.settings.items() if isinstance(ramp, Ramp)}
         return ramps if self.targets_alone else ramps | self.teachers.extra(batch, self.router)
+
+    def _total(self, ce: mx.array, logits: mx.array, batch: DeviceBatch) -> mx.array | None:
+        """Log-sum-exp of the logits, which the cross-entropy has computed already."""
+        if self.label_smoothing:
+            return None
+        return ce + mx.take_along_axis(logits, batch.targets[..., None], axis=-1).squeeze(-1)
 
     def _setting(self, name: str, batch: DeviceBatch) -> mx.array:
         """A number or ramp as an array that broadcasts over the targets."""

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
+from mlxlab.models.fast_softmax import log_softmax
+
 TINY = 1e-7  # the least probability of what is not among the top k: float32 sums know no less
 
 
@@ -18,21 +20,28 @@ class Answer(NamedTuple):
     classes: mx.array | None = None
 
 
-def between(answer: Answer, logits: mx.array, temperature: mx.array | float, measure: str) -> mx.array:
-    """The divergence named `measure` of a student's `logits` (..., C) from the answer: (...), before any T^2."""
+def between(
+    answer: Answer, logits: mx.array, temperature: mx.array | float, measure: str, total: mx.array | None = None
+) -> mx.array:
+    """The divergence named `measure` of a student's `logits` (..., C) from the answer: (...), before any T^2.
+
+    Args:
+        total: log-sum-exp of the logits (...), if it is known already.
+    """
     if measure == "mse":
         return mx.square(logits - answer.values).mean(axis=-1)
     teacher, student = answer.values, logits
     if answer.classes is not None:
         others = logits.shape[-1] - answer.classes.shape[-1]
         teacher = _soften_others(teacher, temperature, others)
-        student = _soften_others(pick(logits, answer.classes), temperature, others)
+        student = _soften_others(pick(logits, answer.classes, total), temperature, others)
     return MEASURES[measure](log_softmax(teacher / temperature), log_softmax(student / temperature))
 
 
-def pick(logits: mx.array, classes: mx.array) -> mx.array:
+def pick(logits: mx.array, classes: mx.array, total: mx.array | None = None) -> mx.array:
     """Log-probabilities of `classes` (..., k), and last that of all others together: (..., k + 1)."""
-    chosen = mx.take_along_axis(logits, classes, axis=-1) - mx.logsumexp(logits, axis=-1, keepdims=True)
+    total = mx.logsumexp(logits, axis=-1) if total is None else total
+    chosen = mx.take_along_axis(logits, classes, axis=-1) - total[..., None]
     rest = 1 - mx.exp(chosen).sum(axis=-1, keepdims=True)
     return mx.concatenate([chosen, mx.log(mx.maximum(rest, TINY))], axis=-1)
 
@@ -43,24 +52,26 @@ def _soften_others(values: mx.array, temperature: mx.array | float, others: int)
     return mx.concatenate([values[..., :-1], values[..., -1:] + extra], axis=-1)
 
 
-def log_softmax(x: mx.array) -> mx.array:
-    return x - mx.logsumexp(x, axis=-1, keepdims=True)
+Distribution = tuple[mx.array, mx.array]  # log-probabilities, and probabilities that are constants
 
 
-def _forward(p: mx.array, q: mx.array) -> mx.array:
-    return (mx.exp(p) * (p - q)).sum(axis=-1)
+def _forward(teacher: Distribution, student: Distribution) -> mx.array:
+    (log_p, p), (log_q, _) = teacher, student
+    return (p * (log_p - log_q)).sum(axis=-1)
 
 
-def _reverse(p: mx.array, q: mx.array) -> mx.array:
-    return _forward(q, p)
+def _reverse(teacher: Distribution, student: Distribution) -> mx.array:
+    (log_p, _), (log_q, _) = teacher, student
+    return (mx.exp(log_q) * (log_q - log_p)).sum(axis=-1)
 
 
-def _jensen_shannon(p: mx.array, q: mx.array) -> mx.array:
-    middle = mx.logaddexp(p, q) - mx.log(mx.array(2.0))
-    return (_forward(p, middle) + _forward(q, middle)) / 2
+def _jensen_shannon(teacher: Distribution, student: Distribution) -> mx.array:
+    (log_p, p), (log_q, _) = teacher, student
+    log_m = mx.logaddexp(log_p, log_q) - mx.log(mx.array(2.0))
+    return ((p * (log_p - log_m)).sum(axis=-1) + (mx.exp(log_q) * (log_q - log_m)).sum(axis=-1)) / 2
 
 
-MEASURES: dict[str, Callable[[mx.array, mx.array], mx.array]] = {  # of (teacher, student), both log-probabilities
+MEASURES: dict[str, Callable[[Distribution, Distribution], mx.array]] = {
     "forward": _forward,
     "reverse": _reverse,
     "jensen_shannon": _jensen_shannon,
