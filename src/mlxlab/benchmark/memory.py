@@ -1,5 +1,6 @@
 """What a step needs: the peak of MLX's memory, the batch whole and cut, activations kept and computed again."""
 
+import gc
 from typing import Any
 
 import mlx.core as mx
@@ -60,6 +61,7 @@ def _peak(model: Model, rows: int, rounds: int, keys: dict[str, Any]) -> int:
     node = _read("trainer/step/optimized") | keys
     step = build(node)(model=model, loss=CrossEntropy(0.0), optimizer=optimizer)
     batch = _batch(rows)
+    gc.collect()  # the step before holds its optimizer in a cycle
     for _ in range(1 + rounds):  # the first may compile; both count
         mx.eval(batch, model.parameters(), optimizer.state)
         mx.clear_cache()

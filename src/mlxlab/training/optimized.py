@@ -16,6 +16,7 @@ from mlxlab.training.gradient import gradient_of
 from mlxlab.training.loss import Loss
 from mlxlab.training.parallel import Alone, Group
 from mlxlab.training.parting import Parting
+from mlxlab.training.settle import settle
 from mlxlab.training.step import global_norm, update_if
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16}
@@ -73,6 +74,8 @@ class Optimized:
         else:
             total, seen = self.group.sum(*self.parts.summed(batch, self.part, self.further_part, rows))
             metrics = self.finish(total) | {"rows": seen}
+            del total  # the gradients need not outlive the weights that they move
+            settle(self.model, self.optimizer)
         mx.eval(metrics, self.model.parameters(), self.optimizer.state)
         self.patience.spend(time.monotonic() - start)
         return metrics | {"recompiles": sum(max(len(one.traces) - 1, 0) for one in self.compiled)}
