@@ -19,6 +19,7 @@ from mlxlab.data.tolerance import Tolerance
 from mlxlab.errors import DataFault
 
 TOGETHER = 4
+SAMPLE = 2**18  # bytes that tell how much of a file is text
 SMALL = 1024  # bytes that a smaller file counts for, so that a window has not too many to open
 
 
@@ -49,7 +50,7 @@ class TextFiles:
         self.stretch = max(window_bytes // TOGETHER, 1)
         self.ends = np.cumsum(np.maximum(shards.sizes, SMALL))
         self.low, self.high = (round(int(self.ends[-1]) * share) for share in part)
-        self.bytes: int | None = round(int(shards.sizes.sum()) * (part[1] - part[0]))
+        self.bytes: int | None = round(int(shards.sizes.sum()) * (part[1] - part[0]) * self._density())
         self.name = shards.name
         self.fingerprint = f"{shards.fingerprint()}:{settings},{self.stretch}" + ("" if part == (0, 1) else f",{part}")
 
@@ -102,6 +103,19 @@ class TextFiles:
                 else:
                     if text and not text.isspace():
                         yield Document(offset + start, text)
+
+    def _density(self) -> float:
+        """Bytes of text for a byte of file, where the largest file begins: JSON has more than text in it."""
+        shard = int(self.shards.sizes.argmax())
+        size, text, whole = int(self.shards.sizes[shard]), 0, 0
+        with self.shards.open(shard) as file:
+            for _, data in self.cut(file, 0, min(size, SAMPLE), size, 0, size):
+                try:
+                    text += len(self.read(data or b"").encode())
+                    whole += len(data or b"")
+                except ValueError:  # it is told when it is read in earnest
+                    continue
+        return text / whole if text else 1.0
 
     def _describe(self, shard: int, start: int, said: str) -> str:
         return f"{self.shards.line(shard, start)}: {said}"
