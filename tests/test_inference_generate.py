@@ -223,3 +223,12 @@ def test_what_only_began_a_stop_string_is_shown_in_the_end(tokenizer):
     shown = "".join(map(stream.push, tokenizer.encode("the mat EN", special=False)))
     assert shown + stream.finish() == "the mat EN"
     assert shown == "the mat "
+
+
+def test_the_benchmark_compares_with_and_without_a_cache(monkeypatch):
+    from mlxlab.benchmark import generation
+
+    monkeypatch.setattr(generation, "TOKENS", 1)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in generation.generation("nano", 1).splitlines()]
+    assert [row[0] for row in rows[4:]] == ["cache, 1 row", "no cache, 1 row", "cache, 8 rows", "no cache, 8 rows"]
+    assert [row[3] for row in rows[5::2]] == ["1.0", "1.0"]
