@@ -10,7 +10,8 @@ from mlxlab.data.tokenizer import ByteLevelBPE
 from mlxlab.data.word_cache import WordCache
 
 SIGNS = "ab cd'stmrevlld \n\t\r\x0b\x0c\x1c\x1f\x00\x7f12_-.!<pad>  "
-WIDE = SIGNS + "\xe9\xdf\xb2\u0130\u4e2d\U0001f600\x85\xa0\u2028"
+LATIN = SIGNS + "\xe9\xc6\xf8\u0130\u017f\u2010\u2014\u2018\u2019\u201c\u201d\u2026\u2027\u2030\u205e"
+WIDE = LATIN + "\xe9\xdf\xb2\u0130\u4e2d\U0001f600\x85\xa0\u2028"
 
 
 def draw(alphabet, count, seed=0):
@@ -27,12 +28,25 @@ def same(one, other):
     return all(np.array_equal(a, b) and a.dtype == b.dtype == np.int32 for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize("alphabet", [SIGNS, WIDE], ids=["ascii", "wide"])
+@pytest.mark.parametrize("alphabet", [SIGNS, LATIN, WIDE], ids=["ascii", "latin", "wide"])
 def test_words_looked_up_give_the_ids_of_the_tokenizer(tokenizer, alphabet):
     words, texts = WordCache(tokenizer), ["", *draw(alphabet, 4000), "a" * 1000, "it's they'll I'D we've"]
     assert words.usable
     for _ in range(2):  # unknown, then known
         assert same(words.encode_documents(texts), tokenizer.encode_documents(texts))
+
+
+def test_every_sign_that_is_cut_is_cut_as_the_tokenizer_cuts_it(tokenizer):
+    signs = [sign for sign in map(chr, range(0x3000)) if word_cache.KNOWN.fullmatch(sign)]
+    texts = [f"{around}{sign}{around}" for sign in signs for around in ("a", "1", " ", ".", "'", "")]
+    assert same(WordCache(tokenizer).encode_documents(texts), tokenizer.encode_documents(texts))
+    assert len(signs) > 350
+
+
+def test_curly_quotes_and_accents_are_looked_up(tokenizer):
+    words = WordCache(tokenizer)
+    words.encode_documents(["\u201cna\u00efve\u201d \u2014 it\u2019s"])
+    assert words.known
 
 
 def test_what_is_remembered_is_bounded(tokenizer, monkeypatch):

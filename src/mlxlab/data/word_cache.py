@@ -1,7 +1,8 @@
 """Byte-level BPE by looking words up: most words of a text were seen before, so their merges need not be found again.
 
 The ids are those of the tokenizer itself. That holds where it cuts words by GPT-2's pattern, which the standard library
-can only express for ASCII: other documents, and other tokenizers, take the tokenizer's own way.
+can express for Latin letters and common punctuation (accents, curly quotes, dashes): documents with other signs, and
+other tokenizers, take the tokenizer's own way.
 """
 
 import json
@@ -14,7 +15,11 @@ import numpy as np
 from mlxlab.data.tokenizer import Tokenizer
 
 # 's and the like, letters, digits, signs, white space: each but the last with the one space before it.
-WORD = re.compile(r"'(?:[stmd]|re|ve|ll)| ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]+|\s+(?!\S)|\s+", re.ASCII)
+LETTER, SPACE = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u017f", r" \t\n\r\x0b\x0c"
+KNOWN = re.compile(rf"[\x00-\x7f{LETTER}\u2010-\u2027\u2030-\u205e]*")  # signs of which it is known what they are
+WORD = re.compile(
+    rf"'(?:[stmd]|re|ve|ll)| ?[{LETTER}]+| ?[0-9]+| ?[^{SPACE}{LETTER}0-9]+|[{SPACE}]+(?![^{SPACE}])|[{SPACE}]+"
+)
 WORDS = 2**17  # kept at most, those of the texts at hand aside: about 30 MB
 LONGEST = 64  # characters of a word that is kept
 
@@ -31,7 +36,7 @@ class WordCache:
         """int32 ids of each whole text, without special tokens."""
         if not self.usable:
             return self.tokenizer.encode_documents(texts)
-        words = {number: WORD.findall(text) for number, text in enumerate(texts) if text.isascii()}
+        words = {number: WORD.findall(text) for number, text in enumerate(texts) if KNOWN.fullmatch(text)}
         self._learn(set().union(*words.values()) - self.known.keys())
         found: list[np.ndarray | None] = [self._look_up(words.get(number)) for number in range(len(texts))]
         others = [number for number, ids in enumerate(found) if ids is None]
@@ -46,7 +51,7 @@ class WordCache:
         self.known.update((word, tuple(one.ids)) for word, one in zip(some, encoded, strict=True))
 
     def _look_up(self, words: list[str] | None) -> np.ndarray | None:
-        """None for what is not ASCII, or has a word that is not kept."""
+        """None for what was not cut, or has a word that is not kept."""
         if words is None:
             return None
         try:
