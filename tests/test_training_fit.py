@@ -90,7 +90,7 @@ def test_the_order_of_callbacks_does_not_matter(tmp_path):
         folder = tmp_path / str(turn)
         folder.mkdir()
         callbacks = [
-            Memory(5),
+            Memory(5, folder=folder),
             EarlyStopping(2, 0.5),
             LearningCurve(folder=folder),
             Checkpointing(2, 2, True, folder=folder),

@@ -33,6 +33,9 @@ def prepare(device: str | None = None) -> str:
         mx.set_cache_limit(min(CACHE_BYTES, limit // 4))
     elif "MLXLAB_MEMORY" in os.environ:
         mx.set_memory_limit(_memory_limit())
+    elif mx.metal.is_available():  # beyond what it recommends, Metal pages, or ends the process
+        mx.set_memory_limit(memory_budget())
+        mx.set_wired_limit(memory_budget())
     return _state["blas"]
 
 

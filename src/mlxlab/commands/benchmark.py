@@ -7,6 +7,7 @@
     benchmark.py suite=distill [rounds=9]
     benchmark.py suite=steps [size=nano,tiny] [model=transformer,bert] [against=torch,mlx_lm] [rounds=5] [dropout=0]
                  [save=benchmarks/steps]
+    benchmark.py suite=memory [size=small] [rounds=1]
     benchmark.py suite=startup [size=nano] [rounds=5]
     benchmark.py suite=shakespeare against=torch source=<tinyshakespeare.txt> [rounds=2000]
     benchmark.py suite=loader source=<text> [rounds=5]
@@ -17,6 +18,7 @@ tracking  what logging every step costs the loop, and how long a dead tracking s
 example_losses  what logging the loss of every example costs the loop
 generate  tokens a second, with the key-value cache and without, one row and eight
 steps     seconds and memory of a training step: simple, optimized, plain MLX, mlx-lm's trainer, PyTorch eager and compiled
+memory    what a step needs: batch whole and in parts, activations kept and computed again
 startup   from Enter to the first update of a Titanic run, and what the loop costs beside the updates
 shakespeare  experiment=shakespeare_char beside the same model in plain PyTorch: seconds and validation loss
 loader    how fast text becomes batches of tokens, and how long it takes to go to a place
@@ -39,6 +41,7 @@ SUITES = {  # module and function of mlxlab.benchmark
     "tracking": ("tracking", "tracking"),
     "example_losses": ("example_losses", "example_losses"),
     "generate": ("generation", "generation"),
+    "memory": ("memory", "memory"),
     "distill": ("distilling", "distilling"),
     "steps": ("steps", "steps"),
     "startup": ("startup", "startup"),
