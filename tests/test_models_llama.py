@@ -160,6 +160,9 @@ def test_its_shape_and_tokenizer_stand_for_it_without_the_file(tmp_path, model, 
         ({"general.architecture": "qwen2"}, ConfigFault, "of type qwen2"),
         ({"llama.rope.scaling.type": "linear"}, ConfigFault, "scaled rotary"),
         ({"llama.block_count": None}, DataFault, "llama.block_count"),
+        ({"llama.block_count": "two"}, DataFault, "is two, wanted a number"),
+        ({"llama.attention.head_count": mx.array(0)}, DataFault, "is 0, wanted a number above 0"),
+        ({"llama.attention.head_count": mx.array(3)}, DataFault, "3 heads do not divide 64"),
         ({"llama.block_count": mx.array(1)}, DataFault, "layers.1"),
         ({"llama.feed_forward_length": mx.array(80)}, DataFault, "shape"),
         ({"llama.rope.dimension_count": mx.array(8)}, ConfigFault, "head_dim"),
@@ -177,6 +180,9 @@ def test_what_is_not_known_or_not_whole_is_one_line(tmp_path, model, tokenizer, 
 def test_another_file_or_none_is_one_line(tmp_path):
     with pytest.raises(InputMissing):
         read_gguf(tmp_path / "none.gguf")
+    (tmp_path / "torn.gguf").write_bytes(b"GGUF\3\0\0\0\7")
+    with pytest.raises(DataFault, match="not a sound GGUF file"):
+        read_gguf(tmp_path / "torn.gguf")
     (tmp_path / "other.gguf").write_bytes(b"PK\3\4 something else")
     with pytest.raises(DataFault, match="not a GGUF file"):
         read_gguf(tmp_path / "other.gguf")

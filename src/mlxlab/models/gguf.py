@@ -61,6 +61,12 @@ def config_of(path: Path) -> dict[str, Any]:
     found = {name: facts[f"llama.{key}"] for name, key in SHAPE.items() if f"llama.{key}" in facts}
     if lacking := [SHAPE[name] for name in SHAPE if name not in found and name not in OPTIONAL]:
         raise DataFault(f"{path}: does not say llama.{lacking[0]}")
+    for name, value in found.items():
+        whole = name not in ("rms_norm_eps", "rope_theta")
+        if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not value > 0:
+            raise DataFault(f"{path}: llama.{SHAPE[name]} is {str(value)[:40]}, wanted a number above 0")
+    if found["hidden_size"] % found["num_attention_heads"]:
+        raise DataFault(f"{path}: {found['num_attention_heads']} heads do not divide {found['hidden_size']} numbers")
     return found | {
         "model_type": "llama",
         "hidden_act": "silu",
