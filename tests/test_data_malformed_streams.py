@@ -52,6 +52,7 @@ def test_a_malformed_line_is_named_or_counted(tmp_path, fault, ending):
     assert sorted(texts_of(source)) == sorted(GOOD)
     assert source.skipped == 1
     assert sorted(texts_of(source, epoch=1)) == sorted(GOOD)
+    assert source.skipped == 1, "counted once, not once an epoch"
 
 
 def test_more_than_one_percent_of_malformed_records_end_the_run(tmp_path):

@@ -60,7 +60,7 @@ class CsvFiles:
                 except StopIteration:
                     return
                 except (csv.Error, ValueError) as error:
-                    self.tolerance.fault(partial("{}:{}: {}".format, self.shards.path(unit), line, error))
+                    self.tolerance.fault((unit, line), partial("{}:{}: {}".format, self.shards.path(unit), line, error))
                     continue
                 if text and not text.isspace():
                     yield (lines.offset, lines.line), Document(unit << LINES | line, text)

@@ -127,7 +127,7 @@ class HubSet:
             refuse_surrogates(text)
             return text
         except ValueError as error:
-            self.tolerance.fault(partial("{}: shard {}, row {}: {}".format, self.name, shard, row, error))
+            self.tolerance.fault((shard, row), partial("{}: shard {}, row {}: {}".format, self.name, shard, row, error))
             return ""
 
 

@@ -53,7 +53,7 @@ class PackedFiles:
                 raise ValueError(f"a line of {data} bytes, wanted <= {MAX_RECORD}")
             return len(data), self.to_text(data.removeprefix(BOM) if line == 1 else data)
         except ValueError as error:
-            self.tolerance.fault(partial("{}:{}: {}".format, self.shards.path(unit), line, error))
+            self.tolerance.fault((unit, line), partial("{}:{}: {}".format, self.shards.path(unit), line, error))
             return data if isinstance(data, int) else len(data), ""
 
     def _unpack(self, unit: int, file: BinaryIO, offset: int) -> Iterator[bytes]:
@@ -68,7 +68,7 @@ class PackedFiles:
                     yield block[max(offset - out + len(block), 0) :]
         except OSError as error:
             said = partial("{}: after {} bytes unpacked: {}".format, self.shards.path(unit), out, error)
-            self.tolerance.fault(said)
+            self.tolerance.fault((unit, "unpacking"), said)
 
     def _estimate(self) -> int | None:
         """Bytes of text in all, by how well the start of the first file is packed."""

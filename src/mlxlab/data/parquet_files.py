@@ -63,7 +63,7 @@ class ParquetFiles:
                             yield (row + place + 1, 0), Document(group.before + row + place, text)
                     row += len(batch)
             except (pyarrow.ArrowException, OSError) as error:
-                self.tolerance.fault(partial(self._describe, group, row, _first_line(error)))
+                self.tolerance.fault((unit, "group"), partial(self._describe, group, row, _first_line(error)))
 
     def _text(self, column: Any, place: int, group: Group, row: int) -> str:
         try:
@@ -75,7 +75,7 @@ class ParquetFiles:
             said = f"byte 0x{error.object[error.start]:02x} is not UTF-8"
         except ValueError as error:
             said = str(error)
-        self.tolerance.fault(partial(self._describe, group, row, said))
+        self.tolerance.fault(group.before + row, partial(self._describe, group, row, said))
         return ""
 
     def _describe(self, group: Group, row: int, said: str) -> str:
@@ -95,7 +95,9 @@ class ParquetFiles:
             try:
                 footer = self._open(file)
             except (pyarrow.ArrowException, OSError) as error:
-                self.tolerance.fault(partial("{}:1: not parquet: {}".format, path, _first_line(error)))
+                self.tolerance.fault(
+                    (shard, "footer"), partial("{}:1: not parquet: {}".format, path, _first_line(error))
+                )
                 return 0
             schema, meta = footer.schema_arrow, footer.metadata
         if self.column not in schema.names:

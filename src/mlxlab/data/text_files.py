@@ -99,7 +99,7 @@ class TextFiles:
                         raise ValueError(f"a record of more than {MAX_RECORD} bytes")
                     text = self.read(data.removeprefix(BOM) if start == 0 else data)
                 except ValueError as error:
-                    self.tolerance.fault(partial(self._describe, shard, start, str(error)))
+                    self.tolerance.fault((shard, start), partial(self._describe, shard, start, str(error)))
                 else:
                     if text and not text.isspace():
                         yield Document(offset + start, text)

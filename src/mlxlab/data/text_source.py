@@ -138,7 +138,7 @@ def _refuse_empty(shards: Shards, tolerance: Tolerance) -> None:
     if not shards.sizes.any():
         raise DataFault(f"{shards.name}: empty (0 bytes)")
     for index in (shards.sizes == 0).nonzero()[0]:
-        tolerance.fault(partial("{}:1: the file is empty (0 bytes)".format, shards.path(index)))
+        tolerance.fault((int(index), "empty"), partial("{}:1: the file is empty (0 bytes)".format, shards.path(index)))
 
 
 def _refuse_signatures(shards: Shards) -> None:

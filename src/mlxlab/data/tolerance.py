@@ -1,7 +1,7 @@
 """What becomes of a malformed record: the end of the run, or a count that may not pass 1 %."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Literal
 
 from mlxlab.errors import DataFault
@@ -9,6 +9,7 @@ from mlxlab.errors import DataFault
 OnError = Literal["strict", "skip"]
 SHARE = 0.01  # of the records that may be skipped
 ENOUGH = 1000  # records from which on the share is judged; it is judged at the end of each epoch too
+KNOWN = 100_000  # skipped records that are known again; further ones count each time
 NAMED = 5  # skipped records that are named in the log
 log = logging.getLogger(__name__)
 
@@ -18,17 +19,28 @@ class Tolerance:
 
     def __init__(self, on_error: OnError) -> None:
         self.on_error = on_error
-        self.sound, self.skipped = 0, 0
+        self.skipped = 0  # malformed records, each counted once however often it is met
+        self.sound, self.malformed = 0, 0  # records, as often as they were met
         self.first = ""
+        self._known: set[Hashable] = set()
 
-    def fault(self, describe: Callable[[], str]) -> None:
-        """Notes a malformed record. `describe` says place and fault; it is only called where that is told.
+    def fault(self, key: Hashable, describe: Callable[[], str]) -> None:
+        """Notes a malformed record.
+
+        Args:
+            key: of the record within its source.
+            describe: says place and fault; it is only called where that is told.
 
         Raises:
             DataFault: `on_error` is strict.
         """
         if self.on_error == "strict":
             raise DataFault(f"{describe()} (data.on_error=skip passes over such)")
+        self.malformed += 1
+        if key in self._known:
+            return
+        if len(self._known) < KNOWN:
+            self._known.add(key)
         self.skipped += 1
         if self.skipped <= NAMED:
             line = describe()
@@ -42,6 +54,8 @@ class Tolerance:
         Raises:
             DataFault: more than 1 % of the records were skipped.
         """
-        count = self.sound + self.skipped
-        if self.skipped > SHARE * count and (at_end or count >= ENOUGH):
-            raise DataFault(f"{self.skipped} of {count} records are malformed, more than 1 %; the first: {self.first}")
+        count = self.sound + self.malformed
+        if self.malformed > SHARE * count and (at_end or count >= ENOUGH):
+            raise DataFault(
+                f"{self.malformed} of {count} records are malformed, more than 1 %; the first: {self.first}"
+            )
