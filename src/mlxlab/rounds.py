@@ -95,6 +95,7 @@ class Rounds:
         if not rounds:
             save_ensemble(self.folder, [Path(name) for name in self._members(0)], self.cfg.trainer.combine)
             self.state["done"] = [self._measure(0)]
+            self._write()
         table = self._table()
         (self.folder / "rounds.md").write_text(f"# {self.folder.name}\n\n{table}\n")
         tracker.artifact(self.folder / "rounds.md")
