@@ -2,6 +2,7 @@
 
 import math
 import re
+import shutil
 
 import pytest
 
@@ -104,6 +105,17 @@ def test_faults_are_one_line_and_a_documented_code(place, capsys):
         out, err = capsys.readouterr()
         assert not out
         assert len([line for line in err.splitlines() if "; step " not in line]) == 1, (words, err)
+
+
+def test_neither_evaluation_nor_resume_go_on_with_another_tokenizer(place, capsys):
+    folder = place / "swapped"
+    shutil.copytree(place / "language", folder, symlinks=True)
+    ByteLevelBPE(300, 3).train(TEXTS[:100]).save(folder / "restore")
+    assert main([f"run={folder}"]) == 77
+    assert "tokenizer" in capsys.readouterr().err
+    resumed = run(f"hydra.run.dir={folder}", "resume=auto", "trainer.max_steps=8", "tracking=none")
+    assert resumed.returncode == 77
+    assert "the tokenizer is another one" in resumed.stderr.splitlines()[-1]
 
 
 def test_help_says_what_it_takes(capsys):

@@ -12,7 +12,7 @@ from mlxlab.data.characters import Characters
 from mlxlab.data.text_encoder import TextEncoder
 from mlxlab.data.text_encoder import restore as restore_text
 from mlxlab.data.tokenizer import ByteLevelBPE, Tokenizer, load_tokenizer
-from mlxlab.errors import DataFault, InputMissing
+from mlxlab.errors import DataFault, InputMissing, Refused
 from titanic_parts import new_titanic, real_rows
 
 TEXTS = [row.name for row in real_rows()[:300]]
@@ -230,10 +230,10 @@ def test_what_a_language_model_needs_comes_back(tmp_path):
     assert again.task.token_bytes == TOKENIZER.token_bytes
 
 
-def test_another_tokenizer_beside_a_language_model_is_damage(tmp_path):
+def test_another_tokenizer_beside_a_language_model_is_refused(tmp_path):
     TextEncoder(TOKENIZER, masked=False, seq_len=64).save(tmp_path)
     ByteLevelBPE(500, 2).train(TEXTS).save(tmp_path)
-    with pytest.raises(DataFault, match="not the one it was saved with"):
+    with pytest.raises(Refused, match="not the one that the model was trained with"):
         restore_text(tmp_path)
     (tmp_path / "data.json").write_text("{}")
     with pytest.raises(DataFault, match="damaged"):

@@ -6,7 +6,7 @@ from typing import Any
 
 from mlxlab.data.batch import Task
 from mlxlab.data.tokenizer import Tokenizer, load_tokenizer
-from mlxlab.errors import DataFault, InputMissing
+from mlxlab.errors import DataFault, InputMissing, Refused
 
 FORMAT = "mlxlab.text/1"
 
@@ -43,7 +43,8 @@ def restore(folder: Path) -> TextEncoder:
 
     Raises:
         InputMissing: a file is not there.
-        DataFault: one is damaged or of another format, or the two do not belong together.
+        DataFault: one is damaged or of another format.
+        Refused: the tokenizer is another one than at the save.
     """
     path = folder / "data.json"
     try:
@@ -52,7 +53,7 @@ def restore(folder: Path) -> TextEncoder:
             raise DataFault(f"{path}:1:1: {state['format']}; wanted {FORMAT}")
         tokenizer = load_tokenizer(folder)
         if tokenizer.fingerprint != state["tokenizer"]:
-            raise DataFault(f"{path}:1:1: tokenizer.json beside it is not the one it was saved with")
+            raise Refused(f"{path}:1:1: tokenizer.json beside it is not the one that the model was trained with")
         return TextEncoder(tokenizer, bool(state["masked"]), int(state["seq_len"]))
     except OSError as error:
         raise InputMissing(f"{path}: {error.strerror}") from None
