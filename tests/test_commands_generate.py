@@ -4,14 +4,16 @@ import json
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from mlxlab.commands.generate import main, read_prompts
 from mlxlab.errors import DataFault, InputMissing
 from mlxlab.inference.generate import Request
+from mlxlab.inference.restore import restore
 from mlxlab.inference.sampling import Sampling
-from mlxlab.inference.writer import writer_of
+from mlxlab.inference.writer import of_restored, writer_of
 from processes import environment, run
 from test_run_streaming import SMALL
 
@@ -54,6 +56,14 @@ def test_what_is_streamed_is_the_text_of_the_tokens(home, capsys):
     assert writer.start == (writer.tokenizer.eos_id,), "a document begins behind the end of another"
     assert writer.tokens("", at_start=False) == [writer.tokenizer.eos_id]
     assert writer.tokens("Line", at_start=False) == writer.tokenizer.encode("Line", special=False)
+
+
+def test_a_document_that_was_alone_begins_with_itself(home):
+    restored = restore(home / "transformer")
+    data = restored.config["data"] | {"isolate_documents": True}
+    alone = of_restored(replace(restored, config=restored.config | {"data": data}))
+    assert alone.start == ()
+    assert alone.tokens("Line", at_start=True) == alone.tokenizer.encode("Line", special=False)
 
 
 def test_a_file_of_prompts_gives_a_line_each_in_order(home, tmp_path, capsys):
