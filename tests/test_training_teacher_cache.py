@@ -175,6 +175,17 @@ def test_shards_are_written_in_the_background_and_read_as_if_they_were_one(tmp_p
         other.extra(batch, never)
 
 
+def test_what_the_batches_were_made_with_is_on_disk_before_the_place_behind_them_is_saved(tmp_path):
+    cache = new_cache(tmp_path, top_k=2, num_classes=2)
+    run = new_run()
+    run.train = Prepared(run.train, lambda batch: cache.extra(batch, lambda: mx.zeros((4, 2))), cache.flush)
+    next(iter(run.train))
+    run.train.state_dict()
+    assert not list(tmp_path.glob("shard-*")), "a step is not a save"
+    run.state_dict()
+    assert len(list(tmp_path.glob("shard-*"))) == 1
+
+
 def test_a_folder_that_cannot_be_written_costs_a_warning_and_not_the_run(tmp_path, caplog):
     cache, batch = new_cache(tmp_path / "c"), text()
     (tmp_path / "c").rmdir()

@@ -107,7 +107,7 @@ def _crossvalidate(numbers: dict[str, int], parent: Path, words: list[str], teac
         _fit(first, numbers, lambda fit: fit.command(folds, teacher), "teacher: ")
         _fit(alone, numbers, lambda fit: fit.command(folds, words), "alone: ")
         _fit(fits, numbers, lambda fit: fit.command(folds, [*words, teachers_of(fit, fits, first)]))
-        lines = kept(fits, first)
+        lines = kept(fits, first, alone)
     else:
         _fit(fits, numbers, lambda fit: fit.command(folds, words))
     results = [result for fit in fits if (result := read(fit)) is not None]

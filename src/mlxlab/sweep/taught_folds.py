@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from textwrap import wrap
 
+import numpy as np
+
 from mlxlab.errors import InputMissing
 from mlxlab.sweep.crossvalidation import Fit, Result, read
 
@@ -27,17 +29,24 @@ def beside(results: Sequence[Result], others: Mapping[str, Sequence[Fit]]) -> li
     return joined
 
 
-def kept(students: Sequence[Fit], teachers: Sequence[Fit]) -> list[str]:
-    """How much of the teachers' accuracy the students keep, and with how many parameters."""
-    accuracy = [[one.final for fit in fits if (one := read(fit)) is not None] for fits in (students, teachers)]
-    share = sum(accuracy[0]) / sum(accuracy[1])
+def kept(students: Sequence[Fit], teachers: Sequence[Fit], alone: Sequence[Fit]) -> list[str]:
+    """How much of the teachers' accuracy the students keep, with how many parameters, and whether teaching helped."""
+    mine, theirs, own = (_accuracies(fits) for fits in (students, teachers, alone))
     sizes = [count_parameters(fits[0]) for fits in (students, teachers)]
+    gains = mine - own
+    error = float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else 0.0
+    gain = float(gains.mean())
+    verdict = "a gain" if gain > 2 * error else "a loss" if gain < -2 * error else "no significant gain"
     text = (
-        f"The student keeps {100 * share:.1f} % of the teacher's accuracy with {sizes[0]:,} of its {sizes[1]:,}"
-        f" parameters ({100 * sizes[0] / sizes[1]:.0f} %). `student alone` is the same student, the same steps, without"
-        " a teacher."
+        f"The student keeps {100 * mine.mean() / theirs.mean():.1f} % of the teacher's accuracy with {sizes[0]:,} of"
+        f" its {sizes[1]:,} parameters ({100 * sizes[0] / sizes[1]:.0f} %). Against the same student alone, after as many"
+        f" steps: {gain:+.4f} ({error:.4f}), {verdict}."
     )
     return wrap(text, 120)
+
+
+def _accuracies(fits: Sequence[Fit]) -> np.ndarray:
+    return np.array([result.final for fit in fits if (result := read(fit)) is not None])
 
 
 def count_parameters(fit: Fit) -> int:

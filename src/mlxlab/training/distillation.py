@@ -68,7 +68,8 @@ class Distillation:
         if hasattr(loss, "attach"):
             loss.attach(run.model, seed)
         if hasattr(loss, "prepare"):
-            run.train = Prepared(run.train, lambda batch: loss.prepare(batch, _progress(run)), self._keep)
+            prepared: Any = Prepared(run.train, lambda batch: loss.prepare(batch, _progress(run)), self._keep)
+            run.train = prepared
         self.trainer.fit(run, valid, task, callbacks, resume, seed, group)
         self._say(before)
         return run
@@ -89,7 +90,11 @@ class Distillation:
 
 
 class Prepared:
-    """Batches with what a loss wants beside them. `keep` is called before the place in them is saved."""
+    """Batches with what a loss wants beside them; in all else the batches of the source.
+
+    Args:
+        keep: called before the place in the batches is saved.
+    """
 
     def __init__(
         self, source: Batches, prepare: Callable[[Batch], dict[str, np.ndarray]], keep: Callable[[], None]
@@ -100,32 +105,8 @@ class Prepared:
         for batch in self.source:
             yield batch._replace(extra=batch.extra | self.prepare(batch))
 
-    @property
-    def epoch(self) -> int:
-        return self.source.epoch
-
-    @property
-    def at_start(self) -> bool:
-        return self.source.at_start
-
-    @property
-    def count(self) -> int | None:
-        return self.source.count
-
-    @property
-    def batch_tokens(self) -> int | None:
-        return self.source.batch_tokens
-
-    @property
-    def waited(self) -> float:
-        return self.source.waited
-
-    def state_dict(self) -> dict[str, Any]:
-        self.keep()
-        return self.source.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.source.load_state_dict(state)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.source, name)
 
 
 def _progress(run: Run) -> float | None:

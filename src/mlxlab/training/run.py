@@ -220,6 +220,8 @@ class Run:
 
     def state_dict(self) -> dict[str, Any]:
         """All but the weights and the optimizer, as JSON can hold it."""
+        if hasattr(self.train, "keep"):
+            self.train.keep()  # what the batches so far were made with, before the place behind them is saved
         state = {name: getattr(self, name) for name in self._SAVED}
         return state | {
             "history": self.history,
