@@ -17,7 +17,7 @@ from mlxlab.data.shards import Shards
 from mlxlab.data.tolerance import Tolerance
 from mlxlab.errors import DataFault
 
-ROWS = 128  # made into text at a time
+ROWS, BYTES = 128, 2**22  # made into text at a time: so many rows, fewer if they are long
 
 
 class Group(NamedTuple):
@@ -26,6 +26,7 @@ class Group(NamedTuple):
     shard: int
     number: int
     before: int
+    at_once: int  # rows that are made into text together
 
 
 class ParquetFiles:
@@ -56,7 +57,9 @@ class ParquetFiles:
         group, row = self.groups[unit], 0
         with self.shards.open(group.shard) as file:
             try:
-                for batch in self._open(file).iter_batches(ROWS, row_groups=[group.number], columns=[self.column]):
+                for batch in self._open(file).iter_batches(
+                    group.at_once, row_groups=[group.number], columns=[self.column]
+                ):
                     for place in range(max(mark[0] - row, 0), len(batch)):
                         text = self._text(batch[0], place, group, row + place)
                         if text and not text.isspace():
@@ -108,7 +111,8 @@ class ParquetFiles:
         place = next(n for n in range(meta.num_columns) if meta.schema.column(n).path == self.column)
         groups = [meta.row_group(number) for number in range(meta.num_row_groups)]
         for number, group in enumerate(groups):
-            self.groups.append(Group(shard, number, self._rows))
+            each = group.column(place).total_uncompressed_size // max(group.num_rows, 1)
+            self.groups.append(Group(shard, number, self._rows, min(max(BYTES // max(each, 1), 1), ROWS)))
             self._rows += group.num_rows
         return sum(group.column(place).total_uncompressed_size for group in groups)
 
