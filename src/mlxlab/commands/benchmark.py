@@ -17,7 +17,7 @@ saving    what a checkpoint costs the loop, written in the background and not
 tracking  what logging every step costs the loop, and how long a dead tracking server delays the start
 example_losses  what logging the loss of every example costs the loop
 generate  tokens a second, with the key-value cache and without, one row and eight
-steps     seconds and memory of a training step: simple, optimized, plain MLX, mlx-lm's trainer, PyTorch eager and compiled
+steps     seconds and memory of a training step: ours, plain MLX, mlx-lm's trainer, PyTorch eager and compiled
 memory    what a step needs: batch whole and in parts, activations kept and computed again
 startup   from Enter to the first update of a Titanic run, and what the loop costs beside the updates
 shakespeare  experiment=shakespeare_char beside the same model in plain PyTorch: seconds and validation loss
@@ -85,12 +85,15 @@ def parse(words: list[str]) -> dict[str, Any]:
                 raise ConfigFault(f"{word}: unknown {key}{suggestion(one, list(LISTS[key]))}")
         if key == "rounds" and not (value.isdecimal() and int(value)):
             raise ConfigFault(f"{word}: wanted a whole number >= 1")
-        options[key] = _number(word, value) if key in ("rounds", "dropout") else value
+        options[key] = int(value) if key == "rounds" else _share(word, value) if key == "dropout" else value
     return options
 
 
-def _number(word: str, value: str) -> float:
+def _share(word: str, value: str) -> float:
     try:
-        return int(value) if value.isdecimal() else float(value)
+        share = float(value)
     except ValueError:
-        raise ConfigFault(f"{word}: wanted a number") from None
+        share = -1.0
+    if not 0 <= share < 1:
+        raise ConfigFault(f"{word}: wanted a number from 0 to below 1")
+    return share

@@ -5,6 +5,7 @@ spends outside of products. What is written with + - * / alone the C++ compiler 
 number where the step is compiled, 4 ns where it is not. Elsewhere (Metal, CUDA, Accelerate) MLX's own are fast.
 """
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -23,8 +24,9 @@ SCALED = tuple(c * (-1 / 16) ** power for power, c in enumerate(SERIES, start=1)
 
 
 def rewritten() -> bool:
-    """Whether the formulations in + - * / are the faster ones: on Linux without a GPU."""
-    return sys.platform == "linux" and mx.default_device() == mx.Device(mx.cpu)
+    """Whether the formulations in + - * / are the faster ones: on Linux without a GPU. MLXLAB_FAST=0 says no."""
+    on_linux_cpu = sys.platform == "linux" and mx.default_device() == mx.Device(mx.cpu)
+    return on_linux_cpu and os.environ.get("MLXLAB_FAST", "1") != "0"
 
 
 def exp_of_negative(x: mx.array) -> mx.array:
