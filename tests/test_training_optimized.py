@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
+from mlxlab.callbacks.memory import Memory
 from mlxlab.data.batch import Batch
+from mlxlab.data.batching import pad
+from mlxlab.data.buckets import Fixed as Rows
+from mlxlab.data.buckets import new_loader
 from mlxlab.models.bert import Bert
 from mlxlab.models.cnn_hybrid import CnnHybrid
 from mlxlab.models.heads import head_for
@@ -205,3 +209,34 @@ def test_bfloat16_on_a_linux_cpu_says_in_one_line_that_it_computes_in_float32(mo
         assert "force_dtype" in said
         _, weights = updated(small("bert"))
         assert all((found[name] == leaf).all() for name, leaf in weights.items())
+
+
+@pytest.mark.parametrize(("settings", "tolerance"), [({}, 0.0), ({"accumulate": 3}, 1e-4)])
+def test_two_hundred_updates_have_the_losses_of_the_plain_step(settings, tolerance):
+    logged = []
+    for step in (partial(Plain, clip=1.0), partial(Optimized, **SETTINGS | settings)):
+        run = new_run(new_model(dropout=0.3 if not settings else 0.0), tracker=Recorder())
+        new_trainer(step=step, epochs=None, max_steps=200, log_every=1, eval_every=100).fit(run, Fixed(), TASK, seed=5)
+        logged.append([line["train/loss"] for _, line in run.tracker.lines if "train/loss" in line])
+    assert len(logged[0]) == 200
+    np.testing.assert_allclose(logged[1], logged[0], rtol=0, atol=tolerance)
+
+
+@pytest.mark.torture  # builds kernels: half a minute
+def test_a_thousand_compiled_updates_over_random_lengths_have_at_most_eight_traces_and_flat_memory(tmp_path):
+    lengths, tokens = np.random.default_rng(0).integers(1, 60, 500), np.random.default_rng(1).integers(1, 20, (500, 60))
+
+    def collate(epoch: int, rows: np.ndarray, length: int | None) -> Batch:
+        sequences = [tokens[row, : lengths[row]].astype(np.int32) for row in rows]
+        padded, mask = pad(sequences, 0, 60, length)
+        return Batch(padded, mask, (rows % 2).astype(np.int32), np.ones(len(rows), np.float32), rows)
+
+    steps: list[Optimized] = []
+    step = lambda **given: steps.append(Optimized(**SETTINGS | {"compile": "always"}, **given)) or steps[0]  # noqa: E731
+    run = new_run(train=new_loader(lambda _: lengths, Rows(7), 16, 0, collate), tracker=Recorder())
+    memory = Memory(10, folder=tmp_path)
+    trainer = new_trainer(step=step, epochs=None, max_steps=1000, eval_every=500, log_every=100)
+    trainer.fit(run, Fixed(), TASK, [memory])
+    assert run.step == 1000
+    assert 2 < len(steps[0].whole.traces) <= 8
+    assert abs(run.metrics["memory/slope"]) < 1000  # bytes an update: 0.1 MB in 100
