@@ -176,7 +176,9 @@ def test_the_configuration_names_every_parameter_once():
     tree = ast.parse((ROOT / "titanic.py").read_text())
     (node,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Titanic")
     init = next(item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__")
-    assert {argument.arg for argument in init.args.args} - {"self"} == set(config) - {"_target_", "defaults"} | {"batching"}
+    assert {argument.arg for argument in init.args.args} - {"self"} == set(config) - {"_target_", "defaults"} | {
+        "batching"
+    }
     assert {argument.arg for argument in init.args.kwonlyargs} == {"seed", "cache", "pretrained"}
     assert not init.args.defaults
 
