@@ -52,7 +52,8 @@ def test_a_process_that_dies_ends_the_others_with_75_and_a_checkpoint_to_go_on_f
     assert "is saved, go on with resume=auto" in said
     last = max(path.name for path in (tmp_path / "checkpoints").iterdir())
     again = run(*but(f"trainer.max_steps={int(last[5:13]) + 5}"), f"hydra.run.dir={tmp_path}", "resume=auto")
-    assert f"resumed from {last}" in again.stderr and again.returncode == 0, again.stderr
+    assert again.returncode == 0, again.stderr
+    assert f"resumed from {last}" in again.stderr
 
 
 def test_processes_that_were_not_told_to_share_are_refused():
@@ -69,7 +70,8 @@ def test_a_launch_that_cannot_be_gets_one_line(words):
 
 def test_fsdp_says_that_it_is_not_built():
     done = run("trainer.parallel=fsdp", *SETTINGS)
-    assert done.returncode == 2 and "sum_scatter" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "sum_scatter" in done.stderr
 
 
 def test_leaves_are_sent_in_few_pieces_and_none_is_lost():

@@ -1,4 +1,4 @@
-"""Which of several processes this is, before anything heavy is imported: what `mlx.launch` and MPI tell by environment."""
+"""Which of several processes this is, before anything heavy is imported: what `mlx.launch` and MPI put there."""
 
 import os
 
