@@ -1,6 +1,7 @@
 """All metrics as CSV: read by others, whole after a resume, nothing lost."""
 
 import csv
+import errno
 import math
 import os
 from pathlib import Path
@@ -12,6 +13,7 @@ from mlxlab.callbacks.checkpointing import Checkpointing
 from mlxlab.callbacks.csv_log import CsvLog, Table
 from mlxlab.callbacks.memory import Memory
 from mlxlab.checkpoint.store import Store
+from mlxlab.errors import CannotCreate
 from parts import TASK, Fixed, Recorder, Stream, new_model, new_run, new_trainer
 
 
@@ -143,6 +145,22 @@ def test_rows_that_the_disk_refuses_wait_and_are_written_later(tmp_path, monkeyp
     table.put(3, 0, {"x": 3.0})
     assert [row["x"] for row in rows_of(table.path)] == ["1.0", "2.0", "3.0"]
     assert capsys.readouterr().err.count("wait in memory") == 1
+
+
+def test_a_file_may_lie_in_a_folder_of_its_own_and_what_cannot_be_made_is_said(tmp_path, monkeypatch, capsys):
+    fit(tmp_path / "a", file="tables/metrics.csv")
+    assert rows_of(tmp_path / "a" / "tables" / "metrics.csv")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "tables").write_text("no folder")
+    with pytest.raises(CannotCreate, match="tables"):
+        fit(tmp_path / "b", file="tables/metrics.csv")
+    monkeypatch.setattr(Table, "_write_anew", lambda _: full())
+    fit(tmp_path / "c")
+    assert "rows could not be written" in capsys.readouterr().err
+
+
+def full():
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_without_a_file_nothing_is_written(tmp_path):

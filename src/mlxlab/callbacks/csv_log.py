@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxlab.bounds import FilePath
+from mlxlab.errors import CannotCreate
 from mlxlab.training.run import Run
 
 FIXED = ("step", "time", "epoch")
@@ -32,14 +33,22 @@ class CsvLog:
     def on_start(self, run: Run) -> None:
         if self.table is None:
             return
-        self.table.rewind(run.step)
+        try:
+            self.table.path.parent.mkdir(parents=True, exist_ok=True)
+            self.table.rewind(run.step)
+        except OSError as error:
+            raise CannotCreate(f"callbacks.csv.file: {self.table.path}: {error.strerror or error}") from None
         table, log = self.table, lambda step, metrics: table.put(step, run.train.epoch, metrics)
         run.tracker = _Overheard(run.tracker, log)
 
     def on_step(self, run: Run) -> None: ...
 
     def on_end(self, run: Run) -> None:
-        if self.table is not None and self.table.path.is_file():
+        if self.table is None:
+            return
+        if self.table.unsaved:
+            print(f"{self.table.path}: the last {self.table.unsaved} rows could not be written", file=sys.stderr)
+        if self.table.path.is_file():
             run.tracker.artifact(self.table.path)
 
 
@@ -67,6 +76,11 @@ class Table:
         self.offset = 0  # where in the file the tail begins
         self.tail: list[Row] = []  # the last row, and before it those that are not on the disk yet
         self._warned = False
+
+    @property
+    def unsaved(self) -> int:
+        """Rows that the disk does not have."""
+        return len(self.tail) if self._warned else 0
 
     def put(self, step: int, epoch: int, metrics: dict[str, float]) -> None:
         """Adds metrics to the row of a step, the last one or a new one."""
