@@ -39,8 +39,8 @@ def kept(students: Sequence[Fit], teachers: Sequence[Fit], alone: Sequence[Fit])
     verdict = "a gain" if gain > 2 * error else "a loss" if gain < -2 * error else "no significant gain"
     text = (
         f"The student keeps {100 * mine.mean() / theirs.mean():.1f} % of the teacher's accuracy with {sizes[0]:,} of"
-        f" its {sizes[1]:,} parameters ({100 * sizes[0] / sizes[1]:.0f} %). Against the same student alone, after as many"
-        f" steps: {gain:+.4f} ({error:.4f}), {verdict}."
+        f" its {sizes[1]:,} parameters ({100 * sizes[0] / sizes[1]:.0f} %). Against the same student alone, after"
+        f" as many steps: {gain:+.4f} ({error:.4f}), {verdict}."
     )
     return wrap(text, 120)
 
