@@ -76,6 +76,8 @@ def test_pairs_are_runs_of_the_same_name():
 @pytest.mark.parametrize(("values", "said"), [([0.9], "one pair: nothing can be said"), ([], "no run in common")])
 def test_of_one_run_nothing_is_said(values, said):
     comparison = against_alone(values)
+    gain = comparison.gains["distilled"]
+    assert (gain.low, gain.high, gain.p) == (-math.inf, math.inf, 1.0)
     assert said in headline(comparison, "distilled")
     assert "significant" not in headline(comparison, "distilled")
     assert said in markdown(comparison)
