@@ -44,8 +44,11 @@ def test_a_signal_stops_one_job_of_a_sweep_and_the_others_go_on(tmp_path):
     out, err = process.communicate(timeout=120)
     assert process.returncode == 143, err
     assert out.count("final_state=") == 3
-    assert "job 1 (seed=1" in err and "1 of 3 jobs failed: 1" in err and "Traceback" not in err
+    assert "job 1 (seed=1" in err
+    assert "1 of 3 jobs failed: 1" in err
+    assert "Traceback" not in err
     ends = [max(path.name for path in (tmp_path / str(job) / "checkpoints").iterdir()) for job in range(3)]
-    assert (ends[0], ends[2]) == ("step-00000030", "step-00000030") and ends[1].endswith("-emergency")
+    assert (ends[0], ends[2]) == ("step-00000030", "step-00000030")
+    assert ends[1].endswith("-emergency")
     again = run(*settings, "seed=1", f"hydra.run.dir={tmp_path}/1", "resume=auto")
     assert final_state(again) == final_state(run(*settings, "seed=1", f"hydra.run.dir={tmp_path}/whole"))
