@@ -194,7 +194,7 @@ def mlx_lm_steps(size: str, turns: Callable[[], Iterator[None]]) -> None:
     rows = mx.array(np.concatenate([inputs, targets[:, -1:]], axis=1))
     lengths = mx.array([[0, LENGTH]] * ROWS)
 
-    def batches(**_: Any) -> Iterator[tuple[mx.array, mx.array]]:
+    def batches(**ignored: Any) -> Iterator[tuple[mx.array, mx.array]]:
         for _ in turns():
             yield rows, lengths
 
