@@ -5,9 +5,12 @@ import json
 import numpy as np
 import pytest
 
+from mlxlab.config.compose import Composer, without_hydra
+from mlxlab.config.places import shipped_conf
 from mlxlab.data import example_table
 from mlxlab.data.selection import Select
 from mlxlab.errors import ConfigFault, DataFault, InputMissing
+from mlxlab.rounds import Rounds
 from titanic_parts import new_titanic
 
 
@@ -148,3 +151,15 @@ def test_the_titanic_trains_on_the_chosen_passengers_alone_in_every_copy(tmp_pat
     assert all(texts[row.id] == row.survived for row in whole.train_rows if row.id in texts)
     assert data.tokenizer.fingerprint == whole.tokenizer.fingerprint
     np.testing.assert_array_equal(next(iter(data.valid)).tokens, next(iter(whole.valid)).tokens)
+
+
+def test_in_rounds_the_losses_of_the_round_before_select(tmp_path):
+    words = ["trainer=distill", "trainer.rounds=3", "data.select={mode: easiest, source: previous}"]
+    composer = Composer(shipped_conf(), words)
+    rounds = Rounds(without_hydra(composer.checked(composer.open())), tmp_path, None, None)
+    chosen = [rounds._config(number).data.select for number in (1, 2, 3)]
+    assert [(one.mode, one.source) for one in chosen] == [
+        (None, None),
+        ("easiest", f"{tmp_path}/rounds/1"),
+        ("easiest", f"{tmp_path}/rounds/2"),
+    ]

@@ -107,6 +107,10 @@ class Rounds:
         mine = OmegaConf.create(self.state["config"])
         assert isinstance(mine, DictConfig)
         mine.trainer.rounds, mine.trainer.members = 1, self._members(number - 1)
+        select = mine.data.get("select")
+        if select is not None and select.source == "previous":
+            select.source = str(self._place(number - 1)) if number > 1 else None
+            select.mode = select.mode if number > 1 else None  # the first round has all there is
         mine.resume = "auto" if self.resumed else None
         mine.name = f"{self.cfg.name or self.folder.name} round {number}"
         return mine

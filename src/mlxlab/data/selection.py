@@ -22,7 +22,8 @@ class Select:
         mode: hardest, easiest or random; null keeps all.
         percent: of the examples whose loss is known.
         by: mean or sum of the loss over an example's targets, or mean KL to the teacher. By sum, long ones are hardest.
-        source: a run folder with losses by example, or a Parquet file of them; random needs none.
+        source: a run folder with losses by example, or a Parquet file of them; random needs none. `previous` is the
+            round before, in a run of rounds; the first round then trains on everything.
     """
 
     def __init__(
