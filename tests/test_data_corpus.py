@@ -9,10 +9,11 @@ from tokenizers import models
 
 from mlxlab.benchmark.stream import read
 from mlxlab.config import build
+from mlxlab.data import corpus
 from mlxlab.data.example_table import write
 from mlxlab.data.tokenizer import Tokenizer
 from mlxlab.errors import ConfigFault, DataFault, InputMissing
-from stream_parts import same
+from stream_parts import Listed, same
 
 COUNT = 150
 SPECIAL = {"<pad>", "<eos>", "<mask>"}
@@ -92,6 +93,8 @@ def test_a_source_of_its_own_to_validate_on(new, folder):
     data = new(valid_source=str(folder / "other.jsonl"))
     assert len(documents(data, data.valid)) == 30
     assert len(documents(data, data.train)) == COUNT
+    assert not any("very text" in line for line in data.sources)
+    assert any("very text" in line for line in new(valid_source=str(folder / "text.jsonl")).sources)
     few = new(valid_source=str(folder / "other.jsonl"), max_valid_examples=7)
     assert len(documents(few, few.valid)) == 7
 
@@ -163,3 +166,27 @@ def without_mask(folder, name="<mask>"):
     inner = models.BPE({piece: token for token, piece in enumerate(pieces)}, [], unk_token="a")
     Tokenizer(tokenizers.Tokenizer(inner)).save(folder)
     return folder
+
+
+class Hub:
+    """Stands where the hub's data sets are opened: has the splits named, of `Listed` documents."""
+
+    def __init__(self, *splits):
+        self.splits, self.asked = splits, []
+
+    def __call__(self, source, *, split, **options):
+        self.asked.append((source, split))
+        if (split or "train") not in self.splits:
+            raise ConfigFault(f"{source}: no split {split}")
+        return Listed([f"{split} {number}" for number in range(40)])
+
+
+@pytest.mark.parametrize(("splits", "wanted"), [(("train", "validation"), 40), (("train",), None)])
+def test_a_hub_set_is_validated_on_its_own_split_where_it_has_one(monkeypatch, splits, wanted):
+    hub = Hub(*splits)
+    monkeypatch.setattr(corpus, "open_source", hub)
+    opening = corpus.Opening(None, None, "text", "file", "strict", 100)
+    found = corpus.open_corpus({"someone/stories": 1.0}, None, None, None, 0.3, opening)
+    assert hub.asked == [("someone/stories", None), ("someone/stories", "validation")]
+    train, valid = (sum(len(some) for _, some in part.windows(0, 0)) for part in (found.train, found.valid))
+    assert (train, valid) == (40, 40) if wanted else train + valid == 40 and train > valid > 0

@@ -62,7 +62,10 @@ def open_corpus(
     else:
         sides = HeldOut(train, fraction, "train"), HeldOut(train, fraction, "valid")
         return Corpus(*sides, [*lines, f"{train.name}: {fraction:.2%} of the documents are held out to validate"])
-    return Corpus(train, valid, [*lines, f"{valid.name}: {_size(valid)}, to validate"])
+    lines.append(f"{valid.name}: {_size(valid)}, to validate")
+    if valid.fingerprint == train.fingerprint:
+        lines.append(f"{valid.name}: this is the very text that is trained on; validation tells nothing new")
+    return Corpus(train, valid, lines)
 
 
 def _own_split(sources: list[str], opening: Opening) -> Source | None:
