@@ -1,6 +1,7 @@
 """Distillation in real processes: teachers by path, what is refused, rounds that are killed and resumed, ensembles."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +127,9 @@ def test_a_cross_validation_with_a_teacher_per_fold_shows_teacher_and_student_al
     out = capsys.readouterr().out
     assert "| teacher" in out
     assert "| student alone" in out
-    assert "parameters (28 %)" in " ".join(out.split())
+    share = re.search(r"parameters \((\d+) %\)", " ".join(out.split()))
+    assert share is not None
+    assert int(share[1]) <= 40, "of the teacher's"
     assert "distilled against student alone" in out
 
 
