@@ -109,6 +109,7 @@ class Manifest:
     def _write(self, status: Status, durable: bool = True) -> None:
         """Both files, each replaced as a whole; at every moment there is a status. A full disk does not end the run."""
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             _replace(self.folder / FILE, json.dumps(_finite(self._facts), indent=1, default=str) + "\n", durable)
             (self.folder / f"STATUS.{status}").touch()
             for other in STATUSES:
@@ -159,7 +160,7 @@ def parents_of(config: Facts, resumed: Path | None = None, sweep: str = "") -> l
     found += [("teacher", name) for name in trainer.get("teachers") or []]
     found += [("member", name) for name in trainer.get("members") or []]
     found += [("selection", (data.get("select") or {}).get("source")), ("sweep", sweep)]
-    return [{"kind": kind, "of": str(name)} for kind, name in found if name]
+    return [{"kind": kind, "of": str(name)} for kind, name in found if name and name != "previous"]
 
 
 def split_of(config: Facts) -> Facts:
