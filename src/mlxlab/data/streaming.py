@@ -152,7 +152,7 @@ class Streaming:
         self.sources = [
             *corpus.lines,
             *fitted.lines,
-            f"{corpus.train.name}: {how}, {count or 'any number of'} batches an epoch",
+            f"{corpus.train.name}: {how}" + ("" if count is None else f", {count} batches an epoch"),
         ]
 
     @property
@@ -209,5 +209,5 @@ def plan_epoch(chunks: TokenStream | KeptTokens, sample: list[Chunk]) -> tuple[i
     found = [limit * tokens / documents for limit in limits if limit is not None]
     found += [] if chunks.source.bytes is None else [chunks.source.bytes * tokens / size]
     if not found:
-        return None, "unknown number of tokens"
+        return None, "how many tokens an epoch has is not known"
     return round(min(found)), f"about {round(min(found))} tokens (estimated by size)"
