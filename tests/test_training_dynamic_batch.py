@@ -99,10 +99,18 @@ def test_sizes_stay_powers_of_two_within_the_bounds():
     assert rule.next_size(32, 0.0, 1000) == 32
 
 
+class Rates(Sizes):
+    """The rate of every update, as the optimizer used it."""
+
+    def on_step(self, run) -> None:
+        self.seen.append(run.optimizer.optimizer.learning_rate.item())
+
+
 def test_the_rate_is_by_examples_and_does_not_jump_where_the_size_does():
-    run = new_run(train=data(), tracker=Recorder())
-    trainer_of(Script(0.3, 0.3, 0.3, 0.3, 0.6, 0.97, 0.6)).fit(run, Fixed(), TASK)
+    run, used = new_run(train=data(), tracker=Recorder()), Rates()
+    trainer_of(Script(0.3, 0.3, 0.3, 0.3, 0.6, 0.97, 0.6)).fit(run, Fixed(), TASK, [used])
     rates = [line["train/learning_rate"] for _, line in run.tracker.lines if "train/learning_rate" in line]
+    assert used.seen == rates
     sizes, size, seen = dict(run.sizes), 8, 0
     assert len(sizes) > 2
     for step, rate in enumerate(rates):
@@ -155,11 +163,11 @@ class Short:
         return CrossEntropy(0.0)(model, batch)
 
 
-def step_with(loss, careful: bool = True) -> tuple[Optimized, optim.Optimizer]:
-    model = new_model(dropout=0.0)
+def step_with(loss, careful: bool = True, dropout: float = 0.0, **changes) -> tuple[Optimized, optim.Optimizer]:
+    model = new_model(dropout=dropout)
     optimizer = optim.AdamW(1e-2)
     optimizer.init(model.trainable_parameters())
-    step = Optimized(**STEP, model=model, loss=loss, optimizer=optimizer)
+    step = Optimized(**STEP | changes, model=model, loss=loss, optimizer=optimizer)
     step.parts.careful = careful
     return step, optimizer
 
@@ -178,6 +186,28 @@ def test_a_failed_allocation_repeats_the_same_update_in_halves(capsys):
     for name, leaf in weights_of(short.model).items():
         np.testing.assert_allclose(leaf, weights_of(whole.model)[name], atol=1e-6)
     assert "5 rows at a time" in capsys.readouterr().err
+
+
+def test_what_failed_leaves_no_trace_also_under_dropout():
+    batch = to_device(Stream().batch(np.arange(20)))
+    short, _ = step_with(Short(12), dropout=0.3)
+    halves, _ = step_with(CrossEntropy(0.0), dropout=0.3, accumulate=2)
+    failing = short.gradient
+    tried = []
+
+    def drawing(part):
+        """Draws random numbers before it fails, as a forward pass does."""
+        tried.append(mx.random.uniform())
+        return failing(part)
+
+    short.gradient = drawing
+    usual = halves.gradient
+    halves.gradient = lambda part: (mx.random.uniform(), usual(part))[1]
+    for step in (short, halves):
+        mx.random.seed(8)
+        step(batch)
+    for name, leaf in weights_of(short.model).items():
+        np.testing.assert_array_equal(leaf, weights_of(halves.model)[name])
 
 
 def test_another_error_and_a_single_row_too_many_are_not_swallowed():
