@@ -23,8 +23,8 @@ from mlxlab.training.device import to_device
 from mlxlab.training.distill import Distill
 from mlxlab.training.ensemble import Ensemble, Member
 from mlxlab.training.loss import CrossEntropy, Loss
+from mlxlab.training.optimized import Optimized
 from mlxlab.training.optimizer import adamw
-from mlxlab.training.step import Plain
 from mlxlab.training.teacher_cache import TeacherCache
 from mlxlab.training.teachers import Teachers
 
@@ -35,19 +35,20 @@ ROWS, LENGTH = 4, 128
 
 def distilling(rounds: int = 9) -> str:
     """Rounds of: the student's step, the teacher's forward pass, both in one, the step with a warm cache."""
-    return "\n\n".join(_of_vocabulary(size, rounds) for size in (512, 2048))
+    return "\n\n".join(_of_vocabulary(V, rounds, fused) for V, fused in ((512, False), (2048, False), (2048, True)))
 
 
-def _of_vocabulary(V: int, rounds: int) -> str:
+def _of_vocabulary(V: int, rounds: int, fused: bool) -> str:
     teacher, batch = _model(TEACHER, V, 1), _batch(V)
     ensemble = Ensemble([Member(teacher)])
+    ask: Any = mx.compile(ensemble) if fused else ensemble
     with tempfile.TemporaryDirectory() as folder:
         cache = TeacherCache(100, "float16", folder=Path(folder), num_classes=V)
         works = {
-            "student's step": _step(CrossEntropy(0.0), batch, V),
-            "teacher forward": lambda: mx.eval(ensemble(*to_device(batch)[:2])),
-            "step, teacher asked": _step(_loss(Teachers(ensemble)), batch, V),
-            "step, warm cache": _step(_loss(Teachers(ensemble, cache=cache)), batch, V),
+            "student's step": _step(CrossEntropy(0.0), batch, V, fused),
+            "teacher forward": lambda: mx.eval(ask(*to_device(batch)[:2])),
+            "step, teacher asked": _step(_loss(Teachers(ensemble)), batch, V, fused),
+            "step, warm cache": _step(_loss(Teachers(ensemble, cache=cache)), batch, V, fused),
         }
         clock, cpu = _measure(works, rounds)
     rows: list[tuple[str, ...]] = [("", "ms", "of the sum", "of the step", "CPU ms", "of the sum", "of the step")]
@@ -59,7 +60,8 @@ def _of_vocabulary(V: int, rounds: int) -> str:
             mine = median(seconds[name])
             row += [f"{1e3 * mine:.0f}", f"{mine / median(parts):.3f}", f"{mine / alone:.3f}"]
         rows.append(tuple(row))
-    title = f"nano taught by tiny, {ROWS} x {LENGTH} tokens of {V}, top 100, medians of {rounds} rounds"
+    how = "compiled" if fused else "not compiled"
+    title = f"nano taught by tiny, {ROWS} x {LENGTH} tokens of {V}, top 100, {how}, medians of {rounds} rounds"
     return table(title, rows)
 
 
@@ -76,12 +78,14 @@ def _measure(works: dict[str, Callable[[], Any]], rounds: int) -> tuple[dict[str
     return clock, cpu
 
 
-def _step(loss: Loss, batch: Batch, V: int) -> Callable[[], Any]:
+def _step(loss: Loss, batch: Batch, V: int, fused: bool) -> Callable[[], Any]:
     """One update of a student of its own, all that its loss wants from the host included."""
     model = _model(STUDENT, V, 0)
     optimizer = adamw(0.01, [0.9, 0.999], 1e-8, rate=lambda step: mx.array(1e-4))
     optimizer.init(model.trainable_parameters())
-    update = Plain(1.0, model=model, loss=loss, optimizer=optimizer)
+    settings: dict[str, Any] = {"accumulate": 1, "checkpoint_layers": False, "dtype": "float32", "force_dtype": False}
+    settings |= {"compile": "always" if fused else "never", "model": model, "loss": loss, "optimizer": optimizer}
+    update = Optimized(1.0, **settings)
     prepare: Any = getattr(loss, "prepare", lambda *_: {})
     return lambda: update(to_device(batch._replace(extra=prepare(batch, None))))
 

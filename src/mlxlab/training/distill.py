@@ -64,8 +64,9 @@ class Distill:
             answer = self.teachers.answer(batch, self.router)
         alpha, temperature = (self._setting(name, batch) for name in ("alpha", "temperature"))
         logits = logits.astype(mx.float32)
-        kl = between(answer, logits, temperature[..., None], self.measure, self._total(ce, logits, batch))
-        scale = mx.square(temperature) if self.t2_scale and self.measure != "mse" else mx.array(1.0)
+        softened = temperature if isinstance(temperature, float) else temperature[..., None]
+        kl = between(answer, logits, softened, self.measure, self._total(ce, logits, batch))
+        scale = temperature * temperature if self.t2_scale and self.measure != "mse" else 1.0
         values = alpha * ce + (1 - alpha) * scale * kl
         if not self.pairs:
             return Parts(values, {"ce": ce, "kl": kl})
@@ -88,9 +89,9 @@ class Distill:
             return None
         return ce + mx.take_along_axis(logits, batch.targets[..., None], axis=-1).squeeze(-1)
 
-    def _setting(self, name: str, batch: DeviceBatch) -> mx.array:
-        """A number or ramp as an array that broadcasts over the targets."""
+    def _setting(self, name: str, batch: DeviceBatch) -> float | mx.array:
+        """A number, or the point of a ramp as an array that broadcasts over the targets."""
         value = self.settings[name]
         if isinstance(value, Ramp):
             return batch.extra[name].reshape(-1, *[1] * (batch.targets.ndim - 1))
-        return mx.array(value)
+        return float(value)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
-from mlxlab.models.fast_softmax import log_softmax
+from mlxlab.models.fast_softmax import divergence, log_softmax
 
 TINY = 1e-7  # the least probability of what is not among the top k: float32 sums know no less
 
@@ -26,6 +26,7 @@ def between(
     """The divergence named `measure` of a student's `logits` (..., C) from the answer: (...), before any T^2.
 
     Args:
+        temperature: a number, or an array that broadcasts over the logits.
         total: log-sum-exp of the logits (...), if it is known already.
     """
     if measure == "mse":
@@ -35,7 +36,7 @@ def between(
         others = logits.shape[-1] - answer.classes.shape[-1]
         teacher = _soften_others(teacher, temperature, others)
         student = _soften_others(pick(logits, answer.classes, total), temperature, others)
-    return MEASURES[measure](log_softmax(teacher / temperature), log_softmax(student / temperature))
+    return MEASURES[measure](teacher / temperature, student / temperature)
 
 
 def pick(logits: mx.array, classes: mx.array, total: mx.array | None = None) -> mx.array:
@@ -52,27 +53,19 @@ def _soften_others(values: mx.array, temperature: mx.array | float, others: int)
     return mx.concatenate([values[..., :-1], values[..., -1:] + extra], axis=-1)
 
 
-Distribution = tuple[mx.array, mx.array]  # log-probabilities, and probabilities that are constants
-
-
-def _forward(teacher: Distribution, student: Distribution) -> mx.array:
-    (log_p, p), (log_q, _) = teacher, student
-    return (p * (log_p - log_q)).sum(axis=-1)
-
-
-def _reverse(teacher: Distribution, student: Distribution) -> mx.array:
-    (log_p, _), (log_q, _) = teacher, student
+def _reverse(teacher: mx.array, student: mx.array) -> mx.array:
+    log_p, log_q = log_softmax(teacher), log_softmax(student)
     return (mx.exp(log_q) * (log_q - log_p)).sum(axis=-1)
 
 
-def _jensen_shannon(teacher: Distribution, student: Distribution) -> mx.array:
-    (log_p, p), (log_q, _) = teacher, student
+def _jensen_shannon(teacher: mx.array, student: mx.array) -> mx.array:
+    log_p, log_q = log_softmax(teacher), log_softmax(student)
     log_m = mx.logaddexp(log_p, log_q) - mx.log(mx.array(2.0))
-    return ((p * (log_p - log_m)).sum(axis=-1) + (mx.exp(log_q) * (log_q - log_m)).sum(axis=-1)) / 2
+    return (mx.exp(log_p) * (log_p - log_m) + mx.exp(log_q) * (log_q - log_m)).sum(axis=-1) / 2
 
 
-MEASURES: dict[str, Callable[[Distribution, Distribution], mx.array]] = {
-    "forward": _forward,
+MEASURES: dict[str, Callable[[mx.array, mx.array], mx.array]] = {  # of softened logits: (teacher, student) -> (...)
+    "forward": divergence,
     "reverse": _reverse,
     "jensen_shannon": _jensen_shannon,
 }

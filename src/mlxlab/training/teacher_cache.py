@@ -81,7 +81,7 @@ class TeacherCache:
         """Logits (..., C) as they are kept: values (..., k + 1) and classes (..., k). Notes what that loses."""
         if not self.top_k:
             return np.array(logits).astype(self.dtype), np.zeros(0)
-        log_p, p = log_softmax(logits)
+        log_p = log_softmax(logits)
         classes = mx.argpartition(-log_p, kth=self.top_k - 1, axis=-1)[..., : self.top_k]
         chosen = mx.take_along_axis(log_p, classes, axis=-1)
         others = mx.maximum(1 - mx.exp(chosen).sum(axis=-1, keepdims=True), TINY)
@@ -90,7 +90,7 @@ class TeacherCache:
         # KL of the full distribution to what a reader of the cache can know: the others all alike.
         believed = kept.astype(np.float32)
         believed[..., -1] -= np.log(self.num_classes - self.top_k)
-        entropy = (p * log_p).sum()
+        entropy = (mx.exp(log_p) * log_p).sum()
         lost = float(entropy) - float((np.exp(values) * believed).sum())
         self.shards.note(targets=values[..., 0].size, others=float(others.sum()), nats=lost)
         return kept, np.array(classes).astype(self.classes_dtype)
