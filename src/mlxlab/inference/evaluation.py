@@ -12,6 +12,7 @@ from mlxlab.data.streaming import end_of, new_framing
 from mlxlab.data.text_encoder import TextEncoder
 from mlxlab.data.titanic_csv import read_passengers
 from mlxlab.data.token_stream import Place, TokenStream
+from mlxlab.data.word_cache import WordCache
 
 OPENING = ("config", "revision", "text_column", "documents", "on_error", "window")
 
@@ -35,7 +36,8 @@ def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> Judged:
     source = Opening(**{name: node[name] for name in OPENING}).open(node["source"], node["split"])
     settings = (node["seq_len"], node["isolate_documents"], node["mask_fraction"], encoder.masked)
     framing = new_framing(encoder.tokenizer, *settings, stride=None, seed=0)
-    stream = TokenStream(source, encoder.tokenizer, end_of(encoder.tokenizer), 0, node["max_valid_examples"])
+    words, end_id = WordCache(encoder.tokenizer), end_of(encoder.tokenizer)
+    stream = TokenStream(source, words, end_id, 0, node["max_valid_examples"])
     chunks: Any = stream(0, Place())
     return Judged(PackedEvaluation(chunks, framing, node["eval_batch_size"]), f"text of {source.name}")
 
