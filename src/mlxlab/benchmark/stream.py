@@ -11,11 +11,14 @@ from mlxlab.data.streaming import Streaming
 VOCABULARY = 8192
 
 
-def new_stream(source: str, cache: Path, masked: bool = False, **changes: Any) -> Streaming:
-    """The data set of a source, as for a model of size nano."""
+def new_stream(
+    source: str, cache: Path, masked: bool = False, pretrained: Path | None = None, **changes: Any
+) -> Streaming:
+    """The data set of a source, as for a model of size nano, with the tokenizer of a folder or a new one."""
     node = read("data/streaming") | {"source": source} | changes
     node["tokenizer"] = read("data/tokenizer/bpe") | {"vocab_size": VOCABULARY}
-    data: Streaming = build(node, seed=0, cache=cache, masked=masked, parameters=1_574_528, width=128)
+    runtime = {"seed": 0, "cache": cache, "masked": masked, "parameters": 1_574_528, "width": 128}
+    data: Streaming = build(node, **runtime, pretrained=pretrained)
     return data
 
 

@@ -7,7 +7,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+import psutil
+
 from mlxlab.benchmark.alternate import table
+from mlxlab.benchmark.stream import new_stream
 from mlxlab.errors import ConfigFault
 
 BYTES = 80_000_000  # the source is repeated to so much text
@@ -25,6 +28,7 @@ def streaming_memory(source: str | None = None, rounds: int = 1) -> str:
             for _ in range(-(-BYTES // len(text))):
                 file.write(text)
         size = large.stat().st_size
+        new_stream(source, Path(folder)).save(Path(folder))  # so that no process measured trains a tokenizer
         rows: list[tuple[str, ...]] = [("way", "after N", "after 10 N documents", "change", "peak", "above imports")]
         ways = {"streamed, window 4,000": (True, 4000), "streamed, window 400": (True, 400), "in memory": (False, 4000)}
         for name, (streaming, window) in ways.items():
@@ -46,13 +50,10 @@ def _in_process(source: str, folder: str, streaming: bool, window: int) -> list[
 
 def measure(source: str, folder: str, streaming: bool, window: int) -> list[int]:
     """Bytes resident after a tenth of an epoch, after a whole one, at the peak, and after the imports."""
-    import psutil
-
-    from mlxlab.benchmark.stream import new_stream
-
     process = psutil.Process()
     imports = process.memory_info().rss
-    data = new_stream(source, Path(folder), streaming=streaming, window=window)
+    kept = Path(folder)
+    data = new_stream(source, kept, pretrained=kept, streaming=streaming, window=window)
     tokens, early = 0, 0
     whole = (data.train.count or 0) * (data.train.batch_tokens or 0)
     for batch in data.train:
