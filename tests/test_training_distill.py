@@ -7,8 +7,10 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
+from omegaconf import OmegaConf
 from scipy.special import log_softmax as oracle
 
+from mlxlab.config.places import shipped_conf
 from mlxlab.errors import ConfigFault, Fault
 from mlxlab.models.bert import Bert
 from mlxlab.models.heads import head_for
@@ -158,9 +160,9 @@ def fitted(loss, run):
 def test_distilling_with_the_optimized_step_equals_the_plain_step():
     teacher = new_model(seed=1)
     plain = trained(distill(teacher))
-    step = partial(
-        Optimized, clip=1.0, accumulate=1, checkpoint_layers=False, dtype="float32", force_dtype=False, compile="never"
-    )
+    settings = OmegaConf.to_container(OmegaConf.load(shipped_conf() / "trainer" / "step" / "optimized.yaml"))
+    chosen = {key: value for key, value in settings.items() if key[0] != "_"} | {"compile": "never"}
+    step = partial(Optimized, **chosen)
     for name, leaf in trained(distill(teacher), step=step).items():
         np.testing.assert_allclose(leaf, plain[name], rtol=1e-5, atol=1e-6)
 

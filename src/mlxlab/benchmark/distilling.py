@@ -15,6 +15,8 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxlab.benchmark.alternate import table
+from mlxlab.benchmark.subject import _read
+from mlxlab.config import build
 from mlxlab.data.batch import Batch
 from mlxlab.models.heads import head_for
 from mlxlab.models.model import Model
@@ -23,7 +25,6 @@ from mlxlab.training.device import to_device
 from mlxlab.training.distill import Distill
 from mlxlab.training.ensemble import Ensemble, Member
 from mlxlab.training.loss import CrossEntropy, Loss
-from mlxlab.training.optimized import Optimized
 from mlxlab.training.optimizer import adamw
 from mlxlab.training.teacher_cache import TeacherCache
 from mlxlab.training.teachers import Teachers
@@ -83,9 +84,8 @@ def _step(loss: Loss, batch: Batch, V: int, fused: bool) -> Callable[[], Any]:
     model = _model(STUDENT, V, 0)
     optimizer = adamw(0.01, [0.9, 0.999], 1e-8, rate=lambda step: mx.array(1e-4))
     optimizer.init(model.trainable_parameters())
-    settings: dict[str, Any] = {"accumulate": 1, "checkpoint_layers": False, "dtype": "float32", "force_dtype": False}
-    settings |= {"compile": "always" if fused else "never", "model": model, "loss": loss, "optimizer": optimizer}
-    update = Optimized(1.0, **settings)
+    node = _read("trainer/step/optimized") | {"compile": "always" if fused else "never"}
+    update = build(node, model=model, loss=loss, optimizer=optimizer)()
     prepare: Any = getattr(loss, "prepare", lambda *_: {})
     return lambda: update(to_device(batch._replace(extra=prepare(batch, None))))
 
