@@ -8,6 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlxlab.errors import ConfigFault
 from mlxlab.training import compiled
 from mlxlab.training.compiled import MOST_TRACES, Compiled, Patience, private_kernels
 from mlxlab.training.device import to_device
@@ -17,13 +18,13 @@ from mlxlab.training.optimizer import adamw, fill, flat
 from mlxlab.training.step import Plain
 from parts import Stream, new_model, weights_of
 
-SETTINGS = {"clip": 1.0, "checkpoint_layers": False, "dtype": "float32", "force_dtype": False}
+SETTINGS = {"clip": 1.0, "checkpoint_layers": False, "dtype": "float32", "force_dtype": False, "streams": "one"}
 COMPILED = partial(Optimized, **SETTINGS, accumulate=1, compile="always")
 
 
-def stepper(step, loss=None):
+def stepper(step, loss=None, model=None):
     """A step on a new model, its model and its optimizer."""
-    model = new_model()
+    model = model or new_model()
     optimizer = adamw(0.01, [0.9, 0.999], 1e-8, rate=lambda step: mx.array(1e-2))
     optimizer.init(model.trainable_parameters())
     model.train()
@@ -113,3 +114,35 @@ def test_kernels_are_built_where_nobody_else_can_write(tmp_path, monkeypatch):
         assert inside == str(tmp_path / "mlxlab")
         assert stat.S_IMODE(os.stat(inside).st_mode) == 0o700
     assert "TMPDIR" not in os.environ
+
+
+def halves(**changes):
+    return partial(Optimized, **SETTINGS | {"accumulate": 1, "compile": "always", "streams": "two"} | changes)
+
+
+def test_two_streams_are_the_plain_step_to_rounding():
+    """200 updates, batches of two sizes and of a single row; in parts too."""
+    sizes = [8, 5, 8, 1] * 50
+    model = partial(new_model, dropout=0.0)
+    wanted = walk(stepper(partial(Plain, clip=1.0), model=model())[0], sizes)
+    for parts in (1, 2):
+        np.testing.assert_allclose(walk(stepper(halves(accumulate=parts), model=model())[0], sizes), wanted, atol=1e-4)
+
+
+@pytest.mark.skipif(not compiled.on_linux_cpu(), reason="for CPUs where MLX uses one core")
+def test_halves_at_once_and_one_after_the_other_agree_to_the_last_bit():
+    """A run goes over from the one to the other when compiling pays: nobody may see when."""
+    results = []
+    for mode in ("always", "never"):
+        step, model, _ = stepper(halves(compile=mode), model=new_model(dropout=0.0))
+        results.append((walk(step, [8, 5, 8, 8]), weights_of(model)))
+    assert results[0][0] == results[1][0]
+    for name, leaf in results[0][1].items():
+        np.testing.assert_array_equal(leaf, results[1][1][name])
+
+
+def test_a_model_with_dropout_has_no_halves():
+    step, _, _ = stepper(halves(streams="auto"))
+    assert step.two is None
+    with pytest.raises(ConfigFault, match="dropout"):
+        stepper(halves())

@@ -25,7 +25,7 @@ from mlxlab.training.schedule import linear
 from parts import TASK, Fixed, Recorder, Stream, new_model, new_run, new_trainer, weights_of
 
 STEP = {"clip": 1.0, "accumulate": 1, "checkpoint_layers": False, "dtype": "float32", "force_dtype": False}
-STEP |= {"compile": "never"}
+STEP |= {"compile": "never", "streams": "one"}
 SETTINGS = {"min": 2, "max": 32, "interval": 2, "cooldown": 4, "budget": 1.0}
 
 

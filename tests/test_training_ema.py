@@ -69,7 +69,7 @@ def test_the_average_is_what_is_evaluated_and_what_the_model_file_holds(tmp_path
 
 
 def fit(folder, stop: int = 0, resume: bool = False, **changes):
-    changes = {"ema": 0.9, "step": partial(Optimized, **STEP, compile="never")} | changes
+    changes = {"ema": 0.9, "step": partial(Optimized, **STEP, compile="never", streams="one")} | changes
     saved = Store(folder / "checkpoints").load() if resume else None
     saving = Checkpointing(3, 2, True, folder=folder)
     return new_trainer(**changes).fit(new_run(), Fixed(), TASK, [Weights(stop), saving], saved, seed=4)
@@ -110,7 +110,7 @@ def test_an_average_cannot_begin_or_end_on_resume(tmp_path, change):
 
 @pytest.mark.torture  # builds kernels: half a minute
 def test_a_compiled_step_sees_the_average(tmp_path):
-    step = partial(Optimized, **STEP, compile="always")
+    step = partial(Optimized, **STEP, compile="always", streams="one")
     eager, compiled = (fit(tmp_path / name, **more) for name, more in (("whole", {}), ("cut", {"step": step})))
     for name, leaf in averages(eager).items():
         np.testing.assert_allclose(averages(compiled)[name], leaf, atol=1e-6)

@@ -30,7 +30,7 @@ from mlxlab.training.step import Plain
 from parts import TASK, Fixed, Recorder, Stream, new_model, new_run, new_trainer, weights_of
 
 SETTINGS = {"clip": 1.0, "accumulate": 1, "checkpoint_layers": False, "dtype": "float32", "force_dtype": False}
-SETTINGS["compile"] = "never"  # tests/test_training_compiled.py has the compiled step
+SETTINGS |= {"compile": "never", "streams": "one"}  # tests/test_training_compiled.py has the compiled step
 SHAPE = {"vocab_size": 20, "width": 16, "num_layers": 2, "num_heads": 2, "feed_forward": 24, "dropout": 0.2}
 
 

@@ -9,7 +9,9 @@ import ctypes
 import importlib.util
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 ROUTINES = ("sgemm", "dgemm", "cgemm", "zgemm")
@@ -47,6 +49,7 @@ def mlx_library() -> Path | None:
     return next((path for folder in folders if (path := Path(folder) / "lib" / "libmlx.so").is_file()), None)
 
 
+@cache
 def find_openblas() -> ctypes.CDLL:
     """OpenBLAS with 32-bit integers and prefixed names. NumPy's own has 64-bit ones: of no use here."""
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")  # its threads would spin for long, and starve others
@@ -55,6 +58,28 @@ def find_openblas() -> ctypes.CDLL:
         if "64_" not in path.name:
             return ctypes.CDLL(str(path))
     raise OSError("the package scipy-openblas32 is not installed")
+
+
+def blas_threads(wanted: int | None = None) -> int:
+    """How many threads a product of OpenBLAS may use, 1 where there is none; sets it to `wanted` if that is given."""
+    try:
+        openblas = find_openblas()
+        count = int(openblas.scipy_openblas_get_num_threads())
+        if wanted is not None:
+            openblas.scipy_openblas_set_num_threads(wanted)
+    except (OSError, AttributeError):
+        return 1
+    return count
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Inside, each product uses one thread: for work that keeps all cores busy itself."""
+    before = blas_threads(1)
+    try:
+        yield
+    finally:
+        blas_threads(before)
 
 
 def jump_slots(elf: bytes) -> list[tuple[str, int]]:

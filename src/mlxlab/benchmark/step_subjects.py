@@ -120,7 +120,13 @@ def mlxlab_step(name: str, model: Any) -> tuple[Callable[[], Any], Callable[[], 
     optimizer.init(model.trainable_parameters())
     kind: Any = Plain
     if name == "optimized":
-        rest: Any = {"checkpoint_layers": False, "dtype": "float32", "force_dtype": False, "compile": "always"}
+        rest: Any = {
+            "checkpoint_layers": False,
+            "dtype": "float32",
+            "force_dtype": False,
+            "compile": "always",
+            "streams": "auto",
+        }
         kind = partial(Optimized, accumulate=1, **rest)
     update = kind(clip=1.0, model=model, loss=CrossEntropy(0.0), optimizer=optimizer)
     model.eval()

@@ -24,23 +24,28 @@ def gradient_of(model: nn.Module, loss: Loss, *, dtype: mx.Dtype, checkpoint_lay
         dtype: of the weights and activations while the loss is computed; the loss itself is float32.
         checkpoint_layers: keep only what enters each layer, and compute the rest again on the way back.
     """
+    compute = gradient_at(model, loss, dtype=dtype, checkpoint_layers=checkpoint_layers)
+
+    def gradient(batch: DeviceBatch) -> tuple[Sums, dict]:
+        with lent(model):
+            return compute(model.trainable_parameters(), batch)
+
+    return gradient
+
+
+def gradient_at(model: nn.Module, loss: Loss, *, dtype: mx.Dtype, checkpoint_layers: bool) -> Callable[..., Any]:
+    """(weights, batch) -> (sums, gradients). Leaves the weights in the model: `lent` takes them out again."""
 
     def total(weights: dict, batch: DeviceBatch) -> Sums:
         model.update(_cast(weights, dtype))
         with recomputed(model, checkpoint_layers):
             return weighted_sum(loss, model, batch)
 
-    compute = mx.value_and_grad(total)
-
-    def gradient(batch: DeviceBatch) -> tuple[Sums, dict]:
-        with _lent(model):
-            return compute(model.trainable_parameters(), batch)
-
-    return gradient
+    return mx.value_and_grad(total)
 
 
 @contextmanager
-def _lent(model: nn.Module) -> Iterator[None]:
+def lent(model: nn.Module) -> Iterator[None]:
     """The weights are put back afterwards: left alone, the model would keep copies, and bfloat16 ones at that."""
     before = model.parameters()
     try:
