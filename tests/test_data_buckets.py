@@ -12,7 +12,7 @@ from mlxlab.data.buckets import BucketLoader, Fixed, TokenBudget, new_loader
 from mlxlab.data.edges import best_edges
 from mlxlab.data.loader import Loader
 from mlxlab.data.prefetch import Prefetch
-from mlxlab.errors import DataFault
+from mlxlab.errors import ConfigFault, DataFault
 from titanic_parts import new_titanic
 
 COUNT = 203
@@ -70,7 +70,15 @@ def test_a_place_reached_is_the_place_left(batching):
         assert seen + rest == whole[0] if stop < len(whole[0]) else rest == whole[1]
 
 
-@pytest.mark.parametrize("batching", BOTH)
+RESIZABLE = [Fixed(5), TokenBudget(None, 5), Fixed(None)]
+
+
+def test_a_budget_in_tokens_has_no_other_size():
+    with pytest.raises(ConfigFault, match=r"data\.batching\.tokens"):
+        loader(TokenBudget(800, 3)).resize(4)
+
+
+@pytest.mark.parametrize("batching", RESIZABLE)
 def test_a_batch_of_another_size_goes_on_with_the_examples_that_are_left(batching):
     data = loader(batching)
     seen, turn = [], iter(data)
@@ -85,7 +93,7 @@ def test_a_batch_of_another_size_goes_on_with_the_examples_that_are_left(batchin
     assert sorted(seen + rest) == list(range(COUNT))
 
 
-@pytest.mark.parametrize("batching", BOTH)
+@pytest.mark.parametrize("batching", RESIZABLE)
 def test_prefetching_changes_no_batch_and_a_new_size_comes_with_the_next_one(batching):
     def walk(data):
         turn, seen = iter(data), []

@@ -15,6 +15,7 @@ from mlxlab.data.batching import fill_rows
 from mlxlab.data.edges import best_edges
 from mlxlab.data.loader import Loader, check_place
 from mlxlab.data.order import Order, mix, shuffle
+from mlxlab.errors import ConfigFault
 
 BATCHES = 0xBA7C  # keeps the draw of the order of batches apart from others of the same seed
 
@@ -22,10 +23,14 @@ Collate = Callable[[int, np.ndarray, int | None], Batch]  # (epoch, examples, le
 
 
 class Batching(Protocol):
-    """How many examples make a batch, of `buckets` lengths (None: of any); `fills` up a short one with empty rows."""
+    """How many examples make a batch, of `buckets` lengths (None: of any); `fills` up a short one with empty rows.
+
+    `resizable`: whether the size of the batch counts at all.
+    """
 
     buckets: int | None
     fills: bool
+    resizable: bool
 
     def rows(self, size: int, edges: np.ndarray) -> np.ndarray:
         """Examples of a full batch, for each edge."""
@@ -41,6 +46,7 @@ class Fixed:
     """
 
     fills = False  # a batch that is short is so in every epoch, and always of the shortest length
+    resizable = True
 
     def __init__(self, buckets: Size | None) -> None:
         self.buckets = buckets
@@ -61,6 +67,7 @@ class TokenBudget:
 
     def __init__(self, tokens: Size | None, buckets: Size) -> None:
         self.tokens, self.buckets = tokens, buckets
+        self.resizable = tokens is None
 
     def rows(self, size: int, edges: np.ndarray) -> np.ndarray:
         return np.maximum((self.tokens or size * edges[-1]) // edges, 1)
@@ -148,6 +155,8 @@ class BucketLoader:
 
     def resize(self, batch_size: int) -> None:
         """From the next batch on; the examples of this epoch that are left are divided anew."""
+        if not self.batching.resizable:
+            raise ConfigFault("data.batching.tokens: a number of tokens leaves no room for another size; use null")
         self.batch_size, self._plan = batch_size, None
 
     def state_dict(self) -> dict[str, Any]:

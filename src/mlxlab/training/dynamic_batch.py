@@ -27,7 +27,7 @@ class DynamicBatch:
 
     Sizes are powers of two (a compiled step knows few shapes). The learning rate is by examples seen, in units of the
     configured batch, so it does not jump where the size does. Sizes and when they changed are in the run: a resumed run
-    goes on with the present one.
+    goes on with the present one. Memory that runs out all the same is survived by the optimized step only.
 
     Args:
         min: smallest batch, rounded up to a power of two.
