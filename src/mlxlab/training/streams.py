@@ -8,7 +8,9 @@ dropout: MLX's random numbers belong to a thread, and the halves would draw othe
 import math
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, Literal
 
 import mlx.core as mx
@@ -68,7 +70,7 @@ class TwoStreams:
         self.model, self.compute, self.patience = model, compute, patience
         self.here, self.there = mx.compile(compute), mx.compile(compute)
         self.traces: set[Any] = set()
-        self.thread = ThreadPoolExecutor(max_workers=1, initializer=_own_stream)
+        self.other = _other()
 
     def __call__(self, batch: DeviceBatch) -> Sums:
         """Of at least two rows."""
@@ -89,11 +91,12 @@ class TwoStreams:
 
     def _at_once(self, first: DeviceBatch, second: DeviceBatch) -> tuple[Any, Any]:
         weights = self._weights()
-        waiting = self.thread.submit(_evaluated, self.there, weights, second)
+        self.other.start(self.there, weights, second)
         try:
-            return _evaluated(self.here, weights, first), waiting.result()
+            ours = _evaluated(self.here, weights, first)
         finally:
-            waiting.exception()  # never leave while the other half is at work
+            theirs = self.other.wait()  # never leave while the other half is at work
+        return ours, theirs()
 
     def _trace(self, shapes: tuple, first: DeviceBatch, second: DeviceBatch) -> tuple[Any, Any]:
         """One after the other: a trace puts its own weights into the model."""
@@ -102,7 +105,8 @@ class TwoStreams:
             with private_kernels():
                 with lent(self.model):
                     ours = _evaluated(self.here, weights, first)
-                theirs = self.thread.submit(_evaluated, self.there, weights, second).result()
+                self.other.start(self.there, weights, second)
+                theirs = self.other.wait()()
         except ValueError as error:
             if "transformation" not in str(error):
                 raise
@@ -113,8 +117,40 @@ class TwoStreams:
         return ours, theirs
 
 
-def _own_stream() -> None:
-    mx.set_default_stream(mx.new_stream(mx.cpu))
+@cache
+def _other() -> "_Other":
+    """One for the whole process."""
+    return _Other()
+
+
+class _Other:
+    """A thread with a stream of its own, which never ends: MLX aborts the process when a thread with a stream does."""
+
+    def __init__(self) -> None:
+        self.given: SimpleQueue[tuple] = SimpleQueue()
+        self.done: SimpleQueue[Callable[[], Any]] = SimpleQueue()
+        Thread(target=self._work, daemon=True, name="second stream").start()
+
+    def start(self, *arguments: Any) -> None:
+        self.given.put(arguments)
+
+    def wait(self) -> Callable[[], Any]:
+        """What gives the result, or raises what went wrong."""
+        return self.done.get()
+
+    def _work(self) -> None:
+        mx.set_default_stream(mx.new_stream(mx.cpu))
+        while True:
+            try:
+                out = _evaluated(*self.given.get())
+                self.done.put(lambda out=out: out)  # type: ignore[misc]
+                del out
+            except BaseException as error:
+                self.done.put(partial(_throw, error))
+
+
+def _throw(error: BaseException) -> None:
+    raise error
 
 
 def _evaluated(compute: Callable[..., Any], weights: dict, batch: DeviceBatch) -> Any:
