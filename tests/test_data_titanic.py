@@ -196,8 +196,3 @@ def test_the_room_imports_neither_mlx_nor_pandas_nor_sklearn_when_loaded():
             names = [alias.name for alias in getattr(node, "names", [])]
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else names
             assert not heavy & {name.split(".")[0] for name in names}, path
-
-
-def test_files_are_short():
-    for path in ROOT.glob("*.py"):
-        assert len(path.read_text().splitlines()) < 200, path

@@ -28,8 +28,8 @@ def teacher(tmp_path_factory):
     return folder
 
 
-def states(finished) -> list[str]:
-    return [line for line in finished.stdout.splitlines() if line.startswith("final_state=")]
+def states(out: str) -> list[str]:
+    return [line for line in out.splitlines() if line.startswith("final_state=")]
 
 
 def test_a_student_of_another_family_learns_from_a_run_and_keeps_what_it_said(teacher, tmp_path, capsys):
@@ -42,8 +42,7 @@ def test_a_student_of_another_family_learns_from_a_run_and_keeps_what_it_said(te
     assert f"teacher: {teacher}" in said[0].err
     assert "teachers unchanged" in said[0].err
     assert ", 0 asked" in said[1].err
-    ends = [[line for line in one.out.splitlines() if line.startswith("final_state=")] for one in said]
-    assert ends[0] == ends[1]
+    assert states(said[0].out) == states(said[1].out)
     curve = json.loads((tmp_path / "b" / "checkpoints" / "step-00000009" / "state.json").read_text())["curve"]
     assert {"train/ce", "train/kl"} <= dict(curve)[3].keys()
     tokenizers = [(folder / "restore" / "tokenizer.json").read_bytes() for folder in (tmp_path / "a", teacher)]
@@ -70,21 +69,21 @@ def test_what_cannot_teach_is_one_line(teacher, tmp_path, capsys, teachers, more
 
 
 @pytest.mark.parametrize("role", ["teacher", pytest.param("residual", marks=pytest.mark.torture)])
-def test_three_rounds_killed_in_the_second_and_resumed_are_bitwise_those_that_were_not(teacher, tmp_path, role):
+def test_three_rounds_killed_in_the_second_and_resumed_are_bitwise_those_that_were_not(teacher, tmp_path, capsys, role):
     words = [*STUDENT, f"trainer.teachers=[{teacher}]", "trainer.rounds=3", f"trainer.role={role}"]
-    whole = run(*words, f"hydra.run.dir={tmp_path}/whole")
-    assert whole.returncode == 0, whole.stderr
-    assert len(set(states(whole))) == 3
     again = [*words, f"hydra.run.dir={tmp_path}/killed", "resume=auto"]
     process = start(*again)
     wait_for(tmp_path / "killed" / "rounds" / "2" / "checkpoints" / "step-00000003", process)
     process.kill()
     process.communicate()
     assert len(json.loads((tmp_path / "killed" / "rounds.json").read_text())["done"]) == 1
-    resumed = run(*again)
-    assert resumed.returncode == 0, resumed.stderr
-    assert "resumed from step-" in resumed.stderr
-    assert states(resumed) == states(whole)[1:], "the first round is not repeated, the second not skipped"
+    assert main(again) == 0
+    resumed = capsys.readouterr()
+    assert "resumed from step-" in resumed.err
+    assert main([*words, f"hydra.run.dir={tmp_path}/whole"]) == 0
+    whole = states(capsys.readouterr().out)
+    assert len(set(whole)) == 3
+    assert states(resumed.out) == whole[1:], "the first round is not repeated, the second not skipped"
     done = [json.loads((tmp_path / name / "rounds.json").read_text())["done"] for name in ("whole", "killed")]
     assert done[0] == done[1]
     assert {"teacher", "student", "ensemble", "member 1", "member 2", "member 3"} == done[0][2].keys()

@@ -21,10 +21,12 @@ from mlxlab.models.heads import head_for
 from mlxlab.models.model import Model
 from mlxlab.models.transformer import Transformer
 from mlxlab.training import optimized
+from mlxlab.training import settle as settling
 from mlxlab.training.device import DeviceBatch, to_device
+from mlxlab.training.ema import Averaging
 from mlxlab.training.loss import CrossEntropy, cross_entropy
 from mlxlab.training.optimized import Optimized
-from mlxlab.training.optimizer import flat
+from mlxlab.training.optimizer import adamw, flat
 from mlxlab.training.parting import split
 from mlxlab.training.step import Plain
 from parts import TASK, Fixed, Recorder, Stream, new_model, new_run, new_trainer, weights_of
@@ -240,3 +242,24 @@ def test_a_thousand_compiled_updates_over_random_lengths_have_at_most_eight_trac
     assert run.step == 1000
     assert 2 < len(steps[0].whole.traces) <= 8
     assert abs(run.metrics["memory/slope"]) < 1000  # bytes an update: 0.1 MB in 100
+
+
+def test_an_update_evaluated_a_few_weights_at_a_time_is_the_same_update(monkeypatch):
+    _, weights = updated(small("bert"), accumulate=2)
+    monkeypatch.setattr(settling, "AT_ONCE", 300)
+    evaluated = []
+    real = mx.eval
+    monkeypatch.setattr(settling.mx, "eval", lambda *trees: evaluated.append(trees) or real(*trees))
+    _, found = updated(small("bert"), accumulate=2)
+    assert len(evaluated) > 20
+    for name, leaf in weights.items():
+        np.testing.assert_array_equal(found[name], leaf)
+
+
+def test_every_part_of_an_optimizers_state_is_settled_with_its_weight():
+    model = small("cnn_hybrid")
+    weights = flat(model.trainable_parameters())
+    optimizer = Averaging(adamw(0.1, [0.9, 0.99], 1e-8, rate=lambda step: mx.array(0.1)), 0.9)
+    optimizer.init(model.trainable_parameters())
+    owners = settling._owners(flat(optimizer.state), weights)
+    assert {name: len(leaves) for name, leaves in owners.items()} == dict.fromkeys(weights, 3)  # m, v and the average

@@ -16,10 +16,11 @@ def settle(model: nn.Module, optimizer: optim.Optimizer) -> None:
 
     All at once MLX would hold the old and new state of many weights, and what lies between them.
     """
-    weights, state = flat(model.trainable_parameters()), flat(optimizer.state)
-    owners = _owners(state, weights)
-    for names in _groups(weights):
-        mx.eval([weights[name] for name in names], [leaf for name in names for leaf in owners.get(name, [])])
+    weights = flat(model.trainable_parameters())
+    if sum(leaf.size for leaf in weights.values()) > AT_ONCE:
+        owners = _owners(flat(optimizer.state), weights)
+        for names in _groups(weights):
+            mx.eval([weights[name] for name in names], [leaf for name in names for leaf in owners.get(name, [])])
     mx.eval(model.parameters(), optimizer.state)
 
 
