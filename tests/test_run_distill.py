@@ -45,6 +45,10 @@ def test_a_student_of_another_family_learns_from_a_run_and_keeps_what_it_said(te
     assert states(said[0].out) == states(said[1].out)
     curve = json.loads((tmp_path / "b" / "checkpoints" / "step-00000009" / "state.json").read_text())["curve"]
     assert {"train/ce", "train/kl"} <= dict(curve)[3].keys()
+    beside = json.loads((tmp_path / "b" / "metrics.json").read_text())["beside"]
+    final = json.loads((teacher / "metrics.json").read_text())["final"]
+    assert beside["teacher"]["accuracy"] == final["valid/accuracy"]
+    assert "of the teacher's parameters" in (tmp_path / "b" / "summary.md").read_text()
     tokenizers = [(folder / "restore" / "tokenizer.json").read_bytes() for folder in (tmp_path / "a", teacher)]
     assert tokenizers[0] == tokenizers[1]
 

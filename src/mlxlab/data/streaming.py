@@ -19,6 +19,7 @@ from mlxlab.data.kept_tokens import KeptTokens
 from mlxlab.data.masking import new_masker
 from mlxlab.data.packed_batches import Framing, PackedBatches, PackedEvaluation
 from mlxlab.data.prefetch import Prefetch
+from mlxlab.data.repeated import repeated
 from mlxlab.data.selection import Select
 from mlxlab.data.text_encoder import TextEncoder
 from mlxlab.data.token_stream import Chunk, Place, TokenStream
@@ -56,6 +57,7 @@ class Streaming:
             order of the text.
         isolate_documents: attention does not reach from one document of a row into another.
         mask_fraction: of the tokens that an encoder has to guess.
+        overfit_batches: train on this many batches again and again; null trains on all.
         select: which documents are trained on, by what they cost in an earlier run.
         batch_size: rows of a training batch, of all processes together.
         eval_batch_size: rows of an evaluation batch; changes no result.
@@ -95,6 +97,7 @@ class Streaming:
         shuffle_rows: Annotated[int, Ge(0), Le(1_000_000)],
         isolate_documents: bool,
         mask_fraction: Annotated[float, Ge(0.01), Le(0.9)],
+        overfit_batches: Size | None,
         select: Select,
         batch_size: Size,
         eval_batch_size: Size,
@@ -149,6 +152,7 @@ class Streaming:
         )
         if prefetch:
             self.train = Prefetch(self.train, prefetch)
+        self.train = repeated(self.train, overfit_batches)
         self.sources = [
             *corpus.lines,
             *fitted.lines,

@@ -15,6 +15,7 @@ from mlxlab.data.cache import cached
 from mlxlab.data.loader import Once
 from mlxlab.data.passenger import Passenger
 from mlxlab.data.prefetch import Prefetch
+from mlxlab.data.repeated import repeated
 from mlxlab.data.row_encoder import fit_row_encoder
 from mlxlab.data.row_encoder import restore as restore
 from mlxlab.data.selection import Select
@@ -56,6 +57,7 @@ class Titanic:
         folds: number of folds of a cross-validation; null for none.
         fold: the fold that validates, from 0.
         tokenizer: how one is trained; a pretrained model brings its own.
+        overfit_batches: train on this many batches again and again; null trains on all.
         select: which of the training rows are shown, by what they cost in an earlier run; statistics and tokenizer are
             those of all.
         prefetch: batches made ready in the background; 0 makes each when it is asked for.
@@ -85,6 +87,7 @@ class Titanic:
         folds: Annotated[int, Ge(2), Le(400)] | None,
         fold: Count,
         tokenizer: ByteLevelBPE,
+        overfit_batches: Size | None,
         select: Select,
         prefetch: Annotated[int, Ge(0), Le(1024)],
         *,
@@ -119,6 +122,7 @@ class Titanic:
         )
         if prefetch:
             self.train = Prefetch(self.train, prefetch)
+        self.train = repeated(self.train, overfit_batches)
         self.eval_batch_size = eval_batch_size
         self.valid = Once(len(split.valid), eval_batch_size, self._valid_batch)
 

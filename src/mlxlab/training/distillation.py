@@ -1,14 +1,20 @@
 """The trainer with teachers: a plain trainer, what its loss wants beside each batch, and a watch on the teachers."""
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Annotated, Any, Literal
 
+import mlx.nn as nn
 import numpy as np
 
 from mlxlab.bounds import Count, KeysOf, Positive
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.data.batch import Batch, Batches, Task
+from mlxlab.models.model import count_parameters
+from mlxlab.training.ema import averaged
+from mlxlab.training.evaluate import evaluate
 from mlxlab.training.parallel import Group
 from mlxlab.training.run import Run
 from mlxlab.training.teachers import Teachers
@@ -68,9 +74,15 @@ class Distillation:
         if hasattr(loss, "attach"):
             loss.attach(run.model, seed)
         if hasattr(loss, "prepare"):
-            prepared: Any = Prepared(run.train, lambda batch: loss.prepare(batch, _progress(run)), self._keep)
+            prepared: Any = Prepared(run.train, lambda batch: loss.prepare(batch, _progress(run)))
             run.train = prepared
         self.trainer.fit(run, valid, task, callbacks, resume, seed, group)
+        if self.taught_by and run.stop == "done":
+            asked = {"student": run.model, "teacher": self.taught_by.ensemble}
+            batches = list(islice(valid, self.trainer.eval_batches))
+            with averaged(run.model, run.optimizer):
+                found = {name: measured(model, batches, task, run) for name, model in asked.items()}
+            run.beside = found if all(found.values()) else {}
         self._say(before)
         return run
 
@@ -84,22 +96,23 @@ class Distillation:
         if taught_by.cache is not None:
             print(taught_by.cache.describe(), file=sys.stderr)
 
-    def _keep(self) -> None:
-        if self.taught_by.cache is not None:
-            self.taught_by.cache.flush()
+
+def measured(model: nn.Module, batches: Sequence[Batch], task: Task, run: Run) -> dict[str, float]:
+    """The metrics of a model, its parameters, and the milliseconds it takes for a batch; empty after a signal."""
+    evaluate(model, batches, task, limit=1)  # what is compiled at first does not count
+    start = time.perf_counter()
+    found = evaluate(model, batches, task, interrupted=lambda: run.signal != 0)
+    if found is None:
+        return {}
+    each = 1000 * (time.perf_counter() - start) / max(len(batches), 1)
+    return {**found.metrics, "parameters": float(count_parameters(model)), "ms per batch": each}
 
 
 class Prepared:
-    """Batches with what a loss wants beside them; in all else the batches of the source.
+    """Batches with what a loss wants beside them; in all else the batches of the source."""
 
-    Args:
-        keep: called before the place in the batches is saved.
-    """
-
-    def __init__(
-        self, source: Batches, prepare: Callable[[Batch], dict[str, np.ndarray]], keep: Callable[[], None]
-    ) -> None:
-        self.source, self.prepare, self.keep = source, prepare, keep
+    def __init__(self, source: Batches, prepare: Callable[[Batch], dict[str, np.ndarray]]) -> None:
+        self.source, self.prepare = source, prepare
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self.source:

@@ -20,6 +20,8 @@ def write_report(run: Run, baselines: dict[str, float], folder: Path) -> str:
         mine = run.best_metrics.get("valid/accuracy", float("nan"))
         ladder = sorted([*baselines.items(), ("this model", mine)], key=lambda row: row[1])
         lines += ["", *table("accuracy of", ladder)]
+    if run.beside:
+        lines += ["", *side_by_side(run.beside)]
     if run.skipped:
         lines += ["", f"{run.skipped} updates were skipped: loss or gradient not finite"]
     text = "\n".join(lines)
@@ -30,6 +32,7 @@ def write_report(run: Run, baselines: dict[str, float], folder: Path) -> str:
         "metrics": run.best_metrics,
         "final": _final(run),
         "baselines": baselines,
+        "beside": run.beside,
     }
     (folder / "metrics.json").write_text(json.dumps(figures, indent=1))
     return text
@@ -41,8 +44,25 @@ def _final(run: Run) -> dict[str, float]:
     return next(filter(None, found), {})
 
 
+def side_by_side(measured: dict[str, dict[str, float]]) -> list[str]:
+    """Lines of Markdown: a column for each model, and what share of the teacher the student is."""
+    student, teacher = measured["student"], measured["teacher"]
+    lines = [f"| at the last step | {' | '.join(measured)} |", "|---|" + "--:|" * len(measured)]
+    for name in student:
+        digits = ",.0f" if name == "parameters" else ".4f"
+        lines.append(f"| {name} | {' | '.join(format(one[name], digits) for one in measured.values())} |")
+    share = student["parameters"] / teacher["parameters"]
+    lines += [
+        "",
+        f"The student has {share:.1%} of the teacher's parameters. One run cannot tell whether that helped:",
+    ]
+    return [*lines, "train without teachers too, both over several seeds, and ask scripts/compare.py."]
+
+
 def table(title: str, rows: list[tuple[str, float]]) -> list[str]:
     """Lines of Markdown."""
     width = max(len(title), *(len(name) for name, _ in rows))
-    head = [f"| {title:<{width}} |  value |", f"|{'-' * (width + 2)}|-------:|"]
-    return head + [f"| {name:<{width}} | {value:6.4f} |" for name, value in rows]
+    values = [f"{value:.4f}" for _, value in rows]
+    room = max(6, *map(len, values))
+    head = [f"| {title:<{width}} | {'value':>{room}} |", f"|{'-' * (width + 2)}|{'-' * (room + 1)}:|"]
+    return head + [f"| {name:<{width}} | {value:>{room}} |" for (name, _), value in zip(rows, values, strict=True)]

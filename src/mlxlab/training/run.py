@@ -74,6 +74,7 @@ class Run:
     metrics: dict[str, float] = field(default_factory=dict)
     best_metrics: dict[str, float] = field(default_factory=dict)
     best_confusion: list[list[int]] = field(default_factory=list)  # of a classification: rows are the true classes
+    beside: dict[str, dict[str, float]] = field(default_factory=dict)  # what others make of the validation data
     batch: Batch | None = None  # of the present step
     rows: dict[str, mx.array] = field(default_factory=dict)  # by name (B,): sums over the targets of each of its rows
     stop: str = ""
