@@ -28,7 +28,7 @@ ROOMS = {
     "sweep": {"tracking", "config"},
     "assembly": {"models", "data", "config"},
     "company": {"checkpoint", "training"},
-    "teaching": {"models", "data", "training", "inference", "config"},
+    "teaching": {"models", "data", "tracking", "training", "inference", "config"},
     "rounds": {"models", "tracking", "training", "inference", "config", "assembly", "teaching"},
     "replay": {"models", "data", "checkpoint", "tracking", "training", "callbacks", "config", "assembly", "teaching"},
     "experiment": {

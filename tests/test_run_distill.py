@@ -57,14 +57,15 @@ def test_a_student_of_another_family_learns_from_a_run_and_keeps_what_it_said(te
     ("teachers", "more", "code", "said"),
     [
         ("nowhere", [], 66, "nowhere"),
-        ("models:/titanic/1", [], 2, "give the run folder"),
+        ("models:/titanic/1", [], 69, "no store there"),
         ("{}", ["trainer.teacher_weights=[1, 2]"], 2, "2 for 1 teachers"),
         ("{}", ["trainer.teacher_cache={top: 3}"], 2, "top;"),
         ("{}", ["trainer.loss.match=[{student: trunk, teacher: trunk.layer}]"], 2, "there is no layer trunk.layer"),
         ("{}", ["trainer.vocabulary=subset", "data.tokenizer.vocab_size=300"], 77, "another tokenizer"),
     ],
 )
-def test_what_cannot_teach_is_one_line(teacher, tmp_path, capsys, teachers, more, code, said):
+def test_what_cannot_teach_is_one_line(teacher, tmp_path, capsys, monkeypatch, teachers, more, code, said):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/none.db")
     given = main([*STUDENT, f"trainer.teachers=[{teachers.format(teacher)}]", *more, f"hydra.run.dir={tmp_path}"])
     error = capsys.readouterr().err
     assert given == code, error

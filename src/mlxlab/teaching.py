@@ -1,4 +1,4 @@
-"""Teachers found and loaded: run folders, checkpoints, ensembles, folders and hub ids of pretrained models."""
+"""Teachers found and loaded: runs, checkpoints, ensembles, models of the store, pretrained models of others."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,12 +9,13 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlxlab.config import build
+from mlxlab.config import build, project_root
 from mlxlab.data.batch import Task
 from mlxlab.data.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.errors import ConfigFault, InputMissing, Refused
 from mlxlab.inference.ensembles import facts_of, restore_path, run_of
 from mlxlab.inference.restore import restore
+from mlxlab.tracking.fetch import fetch, is_stored
 from mlxlab.training.ensemble import Ensemble, Member
 from mlxlab.training.teacher_cache import TeacherCache
 from mlxlab.training.teachers import Teachers
@@ -40,7 +41,7 @@ def tokenizer_folder(cfg: Any, cache: Path) -> Path | None:
     names = [*trainer.get("teachers", []), *trainer.get("members", [])]
     if not names or trainer["vocabulary"] != "same":
         return None
-    run = run_of(Path(names[0]))
+    run = run_of(_path(names[0], cfg, cache))
     return facts_of(run) if run is not None else _pretrained_folder(names[0], cache)
 
 
@@ -72,9 +73,9 @@ def teachers_for(cfg: Any, data: Any, cache: Path) -> tuple[Teachers, list[str]]
     names = list(trainer.get("teachers", []))
     if not names and not trainer.get("members"):
         return Teachers(), []
-    given = [find(name, data, cache) for name in names]
+    given = [find(name, cfg, data, cache) for name in names]
     role = trainer["role"]
-    students = [find(name, data, cache) for name in trainer["members"]] if role != "independent" else []
+    students = [find(name, cfg, data, cache) for name in trainer["members"]] if role != "independent" else []
     weights = trainer["teacher_weights"]
     if weights is not None and len(weights) != len(names):
         raise ConfigFault(f"trainer.teacher_weights: {len(weights)} for {len(names)} teachers")
@@ -92,14 +93,21 @@ def teachers_for(cfg: Any, data: Any, cache: Path) -> tuple[Teachers, list[str]]
     return Teachers(ensemble, beneath, kept, hashes), lines
 
 
-def find(name: str, data: Any, cache: Path) -> Found:
+def find(name: str, cfg: Any, data: Any, cache: Path) -> Found:
     """A teacher by its name, in evaluation mode."""
-    path = Path(name).expanduser()
+    path = _path(name, cfg, cache)
     if run_of(path) is None:
         return _pretrained(name, data, cache)
     restored = restore_path(path, restore)
     facts = restored.checkpoint.state.get("facts", {})
     return Found(name, restored.model, restored.encoder.task, restored.encoder.tokenizer, facts.get("data", ""))
+
+
+def _path(name: str, cfg: Any, cache: Path) -> Path:
+    """Where it is: a model of the store is fetched first."""
+    if not is_stored(name):
+        return Path(name).expanduser()
+    return fetch(name, cfg["tracking"].get("uri"), project_root(), cache)
 
 
 def _pretrained(name: str, data: Any, cache: Path) -> Found:
@@ -123,8 +131,6 @@ def _pretrained(name: str, data: Any, cache: Path) -> Found:
 def _pretrained_folder(name: str, cache: Path) -> Path:
     from mlxlab.models.pretrained import unpack
 
-    if name.startswith("models:/"):
-        raise ConfigFault(f"trainer.teachers: {name}: registered models cannot be loaded yet; give the run folder")
     try:
         return unpack(name, cache)
     except InputMissing:

@@ -25,8 +25,8 @@ class Distillation:
     """Trains a student. All other keys are those of the plain trainer.
 
     Args:
-        teachers: whom to learn from: run folders, checkpoints, ensembles, folders or hub ids of pretrained models;
-            without any the targets alone are learned.
+        teachers: whom to learn from: run folders, checkpoints, ensembles, models of the store (`models:/<name>/1`),
+            folders or hub ids of pretrained models; without any the targets alone are learned.
         teacher_weights: one per teacher; null weighs all alike.
         combine: the teachers' answers are averaged as logits or as probabilities.
         teacher_dtype: in which the teachers compute.
