@@ -7,6 +7,7 @@
     benchmark.py suite=distill [rounds=9]
     benchmark.py suite=steps [size=nano,tiny] [model=transformer,bert] [against=torch,mlx_lm] [rounds=5] [dropout=0]
                  [save=benchmarks/steps]
+    benchmark.py suite=formulations [size=nano] [rounds=15]
     benchmark.py suite=memory [size=small] [rounds=1]
     benchmark.py suite=startup [size=nano] [rounds=5]
     benchmark.py suite=shakespeare against=torch source=<tinyshakespeare.txt> [rounds=2000]
@@ -18,6 +19,7 @@ tracking  what logging every step costs the loop, and how long a dead tracking s
 example_losses  what logging the loss of every example costs the loop
 generate  tokens a second, with the key-value cache and without, one row and eight
 steps     seconds and memory of a training step: ours, plain MLX, mlx-lm's trainer, PyTorch eager and compiled
+formulations  what each function that is written for Linux CPU saves against MLX's own
 memory    what a step needs: batch whole and in parts, activations kept and computed again
 startup   from Enter to the first update of a Titanic run, and what the loop costs beside the updates
 shakespeare  experiment=shakespeare_char beside the same model in plain PyTorch: seconds and validation loss
@@ -42,6 +44,7 @@ SUITES = {  # module and function of mlxlab.benchmark
     "example_losses": ("example_losses", "example_losses"),
     "generate": ("generation", "generation"),
     "memory": ("memory", "memory"),
+    "formulations": ("formulations", "formulations"),
     "distill": ("distilling", "distilling"),
     "steps": ("steps", "steps"),
     "startup": ("startup", "startup"),
