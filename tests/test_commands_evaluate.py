@@ -5,6 +5,7 @@ import re
 import shutil
 
 import pytest
+import yaml
 
 from mlxlab.commands.evaluate import main
 from mlxlab.data.tokenizer import ByteLevelBPE
@@ -44,6 +45,17 @@ def test_without_a_source_it_is_what_the_run_reported(place, name, capsys):
     assert "loss" in found
     for metric, value in found.items():
         assert re.search(rf"\| {metric} +\| +{value:.4f} \|", summary), metric
+
+
+def test_a_run_of_an_earlier_version_is_judged_too(place, tmp_path, capsys):
+    expected = figures(capsys, f"run={place / 'titanic'}")
+    shutil.copytree(place / "titanic", tmp_path / "aged")
+    path = tmp_path / "aged" / "restore" / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    for group, key in (("data", "overfit_batches"), ("data", "select"), ("model", "dropout")):
+        del config[group][key]
+    path.write_text(yaml.safe_dump(config))
+    assert figures(capsys, f"run={tmp_path / 'aged'}") == expected
 
 
 def test_a_source_is_judged_whole_with_the_tokenizer_of_the_run(place, capsys):

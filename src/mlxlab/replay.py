@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlxlab import backend
 from mlxlab.config import project_root
+from mlxlab.config.aged import completed
 from mlxlab.errors import InputMissing, NoCheckpoint
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _replayed(folder: Path, start: "Checkpoint | None", end: "Checkpoint") -> "R
     from mlxlab.tracking.tracker import NoTracker
     from mlxlab.training.run import Objective, Run
 
-    cfg: dict[str, Any] = end.state["facts"]["config"]
+    cfg: dict[str, Any] = completed(end.state["facts"]["config"])
     data = new_data(cfg, project_root(), folder / "restore", folder)
     trainer, *_ = trainer_for(cfg, data, project_root() / ".cache")
     model = new_model(cfg, data, shape=(folder / "restore") if start else None)

@@ -10,6 +10,7 @@ import yaml
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer import load_path
 from mlxlab.config import build
+from mlxlab.config.aged import completed
 from mlxlab.data import row_encoder, text_encoder
 from mlxlab.data.row_encoder import RowEncoder
 from mlxlab.data.text_encoder import TextEncoder
@@ -50,7 +51,7 @@ def restore(folder: Path, checkpoint: Path | None = None) -> Restored:
     facts = folder / "restore" if (folder / "restore").is_dir() else folder
     if not (facts / "config.yaml").is_file():
         raise InputMissing(f"{folder}: no run folder (restore/config.yaml is not there)")
-    config = yaml.safe_load((facts / "config.yaml").read_text())
+    config = completed(yaml.safe_load((facts / "config.yaml").read_text()))
     encoder = restore_encoder(facts)
     # Weights of others were only where training began; of their folder the run keeps the shape.
     node = config["model"] | ({"pretrained": str(facts)} if config["model"]["pretrained"] else {})
