@@ -49,6 +49,7 @@ def new_titanic(cache: Path, **changes: Any) -> Titanic:
         "tokenizer": ByteLevelBPE(vocab_size=1024, min_frequency=2),
         "select": Select(mode=None, percent=25, by="mean", source=None),
         "prefetch": 2,
+        "overfit_batches": None,
         "seed": 0,
         "cache": cache,
     }

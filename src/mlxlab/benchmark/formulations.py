@@ -2,10 +2,10 @@
 
 import os
 import statistics
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import mlx.core as mx
 
@@ -65,18 +65,6 @@ def _compiled(function: Callable[..., mx.array], inputs: list[mx.array], fast: s
         mx.eval(found)
         return found
 
-    with _fast(fast):
+    with patch.dict(os.environ, MLXLAB_FAST=fast):
         work()
     return work
-
-
-@contextmanager
-def _fast(value: str) -> Iterator[None]:
-    before = os.environ.get("MLXLAB_FAST")
-    os.environ["MLXLAB_FAST"] = value
-    try:
-        yield
-    finally:
-        os.environ.pop("MLXLAB_FAST")
-        if before is not None:
-            os.environ["MLXLAB_FAST"] = before

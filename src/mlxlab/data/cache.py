@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -56,11 +56,21 @@ def _read(path: Path, key: str) -> Arrays:
 
 
 def _write(path: Path, key: str, arrays: Arrays) -> None:
+    digest = np.frombuffer(_digest(key, arrays), np.uint8)
+    write_whole(path, lambda file: np.savez(file, digest=digest, **arrays))  # type: ignore[arg-type]
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """A file that a reader finds complete or not at all, whoever else writes it at the same time.
+
+    Raises:
+        OSError: it cannot be written; nothing is left behind.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=".npz")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=path.suffix)
     try:
         with os.fdopen(handle, "wb") as file:
-            np.savez(file, digest=np.frombuffer(_digest(key, arrays), np.uint8), **arrays)  # type: ignore[arg-type]
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

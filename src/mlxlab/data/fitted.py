@@ -3,13 +3,12 @@
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mlxlab.data.cache import write_whole
 from mlxlab.data.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.data.vocabulary import Curve
 from mlxlab.errors import DataFault, InputMissing, Refused
@@ -99,17 +98,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=".json")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump({"digest": _digest(content), "content": content}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    text = json.dumps({"digest": _digest(content), "content": content})
+    write_whole(path, lambda file: file.write(text.encode()))
 
 
 def _digest(content: Any) -> str:

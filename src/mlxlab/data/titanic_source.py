@@ -11,12 +11,11 @@ import importlib.util
 import io
 import json
 import logging
-import os
-import tempfile
 import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
+from mlxlab.data.cache import write_whole
 from mlxlab.data.csv_reading import read_regular
 from mlxlab.data.passenger import Passenger
 from mlxlab.data.synthetic import invent_passengers
@@ -172,10 +171,6 @@ def _is_genuine(data: bytes) -> bool:
 
 def _keep(path: Path, data: bytes) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(name, path)
+        write_whole(path, lambda file: file.write(data))
     except OSError as error:
         log.warning("%s could not be written (%s)", path, error)
