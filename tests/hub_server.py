@@ -38,6 +38,9 @@ class HubServer(ThreadingHTTPServer):
         self.faults, self.requests = [], []
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
+    def handle_error(self, request, client_address):
+        """A client that is killed in the middle of an answer is part of the tests."""
+
     @property
     def url(self):
         return f"http://127.0.0.1:{self.server_address[1]}"

@@ -55,3 +55,10 @@ def test_the_slope_needs_measurements_and_forgets_old_ones():
     sizes = np.where(steps < 200, 5.0 * steps, 1000.0)
     assert slope_of(list(zip(steps, sizes, strict=True))) == pytest.approx(0.0, abs=1e-9)
     assert slope_of([(10 * step, 30.0 * step) for step in range(20)]) == pytest.approx(3.0)
+
+
+def test_a_picture_that_cannot_be_written_costs_a_line(tmp_path, capsys):
+    (tmp_path / "plots").write_text("in the way")
+    run = fit(tmp_path, leak=0)
+    assert run.stop == "done"
+    assert f"{tmp_path / 'plots' / 'memory.png'}: not drawn:" in capsys.readouterr().err

@@ -1,9 +1,11 @@
 """Draws the learning curve and the confusion matrix into the run folder, and hands them to the tracker."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from mlxlab.callbacks.drawing import hang, new_figure
 from mlxlab.training.run import Run
 
 
@@ -21,15 +23,13 @@ class LearningCurve:
     def on_step(self, run: Run) -> None: ...
 
     def on_end(self, run: Run) -> None:
-        drawings = [("learning_curve.png", draw_curve)] * bool(run.curve)
-        drawings += [("confusion.png", draw_confusion)] * bool(run.best_confusion)
-        for name, draw in drawings:
-            self.folder.mkdir(exist_ok=True)
-            draw(run, self.folder / name)
-            run.tracker.artifact(self.folder / name, "plots")
+        if run.curve:
+            hang(run, draw_curve(run), self.folder / "learning_curve.png")
+        if run.best_confusion:
+            hang(run, draw_confusion(run), self.folder / "confusion.png")
 
 
-def draw_curve(run: Run, path: Path) -> None:
+def draw_curve(run: Run) -> Any:
     panels = [("loss", ["train/loss", "valid/loss"]), (run.objective.name, [run.objective.name])]
     panels = panels[:1] if run.objective.name in panels[0][1] else panels
     figure = new_figure(4.2 * (len(panels) + 1), 3.2)
@@ -44,11 +44,10 @@ def draw_curve(run: Run, path: Path) -> None:
             axis.axvline(run.best_step, color="gray", linewidth=0.8, linestyle=":", label="best")
         axis.set(xlabel="step", title=title)
         axis.legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    return figure
 
 
-def draw_confusion(run: Run, path: Path) -> None:
+def draw_confusion(run: Run) -> Any:
     counts = np.array(run.best_confusion)
     labels = run.labels or tuple(map(str, range(len(counts))))
     figure = new_figure(3.6, 3.2)
@@ -60,15 +59,4 @@ def draw_confusion(run: Run, path: Path) -> None:
     axis.set_xticks(range(len(counts)), labels)
     axis.set_yticks(range(len(counts)), labels)
     axis.set(xlabel="predicted", ylabel="true", title=f"best evaluation, step {run.best_step}")
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-
-
-def new_figure(width: float, height: float):  # type: ignore[no-untyped-def]
-    """A figure without pyplot: no window system, no global state."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
     return figure

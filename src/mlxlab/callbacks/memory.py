@@ -2,13 +2,14 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import psutil
 
 from mlxlab.bounds import Size
-from mlxlab.callbacks.learning_curve import new_figure
+from mlxlab.callbacks.drawing import hang, new_figure
 from mlxlab.training.run import Run
 
 NAMES = ("active", "peak", "cache", "resident")
@@ -46,9 +47,7 @@ class Memory:
         if slope is not None and slope >= LEAK:
             print(f"active memory grew by {slope / 1e6:.1f} MB an update: something is kept", file=sys.stderr)
         if points(run, "active"):
-            self.folder.mkdir(exist_ok=True)
-            draw_memory(run, self.folder / "memory.png")
-            run.tracker.artifact(self.folder / "memory.png", "plots")
+            hang(run, draw_memory(run), self.folder / "memory.png")
 
     def _measured(self, run: Run) -> bool:
         """Also before a resume, where the step was saved before the evaluation that was due."""
@@ -76,7 +75,7 @@ def slope_of(measured: list[tuple[int, float]]) -> float | None:
     return float(np.polyfit(steps - steps.mean(), sizes, 1)[0])
 
 
-def draw_memory(run: Run, path: Path) -> None:
+def draw_memory(run: Run) -> Any:
     figure = new_figure(5.6, 3.4)
     axis = figure.subplots()
     for name in NAMES:
@@ -84,5 +83,4 @@ def draw_memory(run: Run, path: Path) -> None:
         axis.plot(steps, sizes / 1e6, marker="." if len(steps) < 50 else None, label=name)
     axis.set(xlabel="step", ylabel="MB", title="memory", ylim=(0, None))
     axis.legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    return figure

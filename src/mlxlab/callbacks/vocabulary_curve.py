@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mlxlab.callbacks.learning_curve import new_figure
+from mlxlab.callbacks.drawing import hang, new_figure
 from mlxlab.training.run import Run
 
 
@@ -17,16 +17,14 @@ class VocabularyCurve:
     def on_start(self, run: Run) -> None:
         if not self.curve.is_file() or self.plot.is_file():
             return
-        self.plot.parent.mkdir(exist_ok=True)
-        draw_vocabulary(json.loads(self.curve.read_text(encoding="utf-8")), self.plot)
-        run.tracker.artifact(self.plot, "plots")
+        hang(run, draw_vocabulary(json.loads(self.curve.read_text(encoding="utf-8"))), self.plot)
 
     def on_step(self, run: Run) -> None: ...
 
     def on_end(self, run: Run) -> None: ...
 
 
-def draw_vocabulary(curve: dict[str, Any], path: Path) -> None:
+def draw_vocabulary(curve: dict[str, Any]) -> Any:
     """Draws the content of a vocabulary.json."""
     figure = new_figure(5.4, 3.6)
     axis = figure.subplots()
@@ -38,5 +36,4 @@ def draw_vocabulary(curve: dict[str, Any], path: Path) -> None:
     axis.set_xscale("log", base=2)
     axis.set(xlabel="tokens in the vocabulary", ylabel="bytes per token", title="size of the vocabulary")
     axis.legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    return figure
