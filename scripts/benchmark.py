@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Measurements: scripts/benchmark.py suite=saving"""
 
 import sys

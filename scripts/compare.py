@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Methods beside each other: scripts/compare.py against=NAME NAME=FOLDER NAME=FOLDER ..."""
 
 import sys

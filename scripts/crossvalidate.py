@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Judges an experiment on every fold: `scripts/crossvalidate.py experiment=titanic folds=5 seeds=3`."""
 
 import sys

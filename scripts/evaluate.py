@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Evaluates a trained model: scripts/evaluate.py run=outputs/... data.source=my.txt"""
 
 import sys

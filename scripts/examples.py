@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Losses by example: scripts/examples.py top SOURCE ... | merge SOURCE ... out=losses.parquet"""
 
 import sys

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Continues texts: scripts/generate.py run=outputs/... prompt="Once upon a time" """
 
 import sys

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Sizes of models: scripts/info.py presets"""
 
 import sys

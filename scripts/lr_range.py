@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Finds a learning rate: `scripts/lr_range.py experiment=titanic`."""
 
 import sys

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Tracked runs: scripts/runs.py list | show RUN | compare RUN RUN | sync"""
 
 import sys

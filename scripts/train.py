@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Trains: `scripts/train.py model=bert data=titanic trainer=simple tracking=mlflow`; `--help` lists all keys."""
 
 import os

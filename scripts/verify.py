@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Verified runs: scripts/verify.py RUN_FOLDER"""
 
 import sys

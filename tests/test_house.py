@@ -1,6 +1,7 @@
 """The order of the house: who may import whom, how large a room may be, and that the linters agree."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +120,12 @@ def test_scripts_hold_no_logic():
         tree = ast.parse(file.read_text())
         assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef | ast.For) for node in ast.walk(tree)), file
         assert len(file.read_text().splitlines()) <= 25, file
+
+
+def test_scripts_run_as_the_readme_writes_them():
+    for file in (ROOT / "scripts").glob("*.py"):
+        assert os.access(file, os.X_OK), file
+        assert file.read_text().startswith("#!/usr/bin/env python3\n"), file
 
 
 def test_continuous_integration_runs_the_readme_command():
