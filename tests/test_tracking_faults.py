@@ -192,3 +192,18 @@ def test_a_run_folder_that_is_gone_does_not_hold_up_the_others(project):
     run_to_the_end(project)
     assert_complete(project)
     until(lambda: not spool.registered(gone.address.spool))
+
+
+def test_an_experiment_that_was_deleted_in_mlflow_is_named(project, capsys):
+    first = new_journal(project, "a")
+    first.start({}, {})
+    first.end("FINISHED")
+    with closing(sqlite3.connect(project / "mlruns" / "mlflow.db", timeout=20)) as database, database:
+        database.execute("update experiments set lifecycle_stage = 'deleted' where name = 'mlxlab'")
+    kill_syncer(first.address.spool)
+    second = new_journal(project, "b", wait=5.0)
+    second.start({}, {})
+    second.end("FINISHED")
+    done = runs_py(project, "sync", str(second.folder))
+    said = capsys.readouterr().err + done.stdout + done.stderr
+    assert "experiment mlxlab was deleted in MLflow: restore it there" in said

@@ -2,7 +2,7 @@
 
 import mlx.core as mx
 
-from mlxlab.models.layers import NEVER
+from mlxlab.models.fast_attention import NEVER
 
 
 class Cache:

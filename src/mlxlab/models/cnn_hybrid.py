@@ -8,7 +8,7 @@ import mlx.nn as nn
 from mlxlab.bounds import MinLen, Positive, Share, Size
 from mlxlab.models.bert import Bert, bert
 from mlxlab.models.convolution import AttentionFusion, Branch, ConcatFusion, DilatedBranch, Highway
-from mlxlab.models.layers import NEVER
+from mlxlab.models.fast_attention import NEVER
 
 JOINED = 512  # width of the joined state
 

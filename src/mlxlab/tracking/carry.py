@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mlxlab.tracking import lines, served, spool
+from mlxlab.tracking.faults import JournalFault, RunGone, sort_out
 from mlxlab.tracking.journal import FILE, STATE
 from mlxlab.tracking.names import MAX_TAG, cut
-from mlxlab.tracking.store import UID, JournalFault, RunGone, Store, sort_out
+from mlxlab.tracking.store import UID, Store
 
 MAX_METRICS = 900  # rows a call; MLflow's servers take 1,000
 MAX_PARAMS = 100

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mlxlab.tracking.address import Address
-from mlxlab.tracking.store import StoreFault
+from mlxlab.tracking.faults import StoreFault
 
 _SET = (
     "insert into experiments(experiment_id, name, artifact_location, lifecycle_stage, creation_time, last_update_time)"

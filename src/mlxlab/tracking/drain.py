@@ -9,7 +9,7 @@ from pathlib import Path
 from mlxlab.errors import InputMissing, ServiceMissing
 from mlxlab.tracking import journal, lines, spool
 from mlxlab.tracking.address import Address, resolve
-from mlxlab.tracking.store import StoreFault
+from mlxlab.tracking.faults import StoreFault
 from mlxlab.tracking.sync import Round, Syncer
 
 PATIENCE = 30.0  # seconds for the syncer in the background to hand over

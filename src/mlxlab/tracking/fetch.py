@@ -10,6 +10,8 @@ from pathlib import Path
 
 from mlxlab.errors import DataFault, InputMissing, ServiceMissing
 from mlxlab.tracking.address import Address, resolve
+from mlxlab.tracking.faults import line_of
+from mlxlab.tracking.store import SETTINGS
 
 SCHEMES = ("models:/", "runs:/")
 
@@ -35,39 +37,46 @@ def fetch(name: str, uri: str | None, project: Path, cache: Path) -> Path:
     address = resolve(uri, None, project)
     if address.database is not None and not address.database.is_file():
         raise ServiceMissing(f"{name}: {address.shown}: no store there; a run with tracking=mlflow makes it")
-    from mlflow.exceptions import MlflowException
-    from mlflow.models import get_model_info
-
-    try:
-        with _meant(address):
-            model_id = get_model_info(name).model_uuid
-            key = hashlib.sha256(f"{address.shown} {model_id}".encode()).hexdigest()[:32]
-            folder = cache / "models" / key
-            if not folder.is_dir():
-                _download(name, folder)
-    except MlflowException as error:
-        gone = error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
-        fault = InputMissing if gone else ServiceMissing
-        raise fault(f"{name}: {address.shown}: {' '.join(str(error).split())[:200]}") from None
-    except OSError as error:
-        raise ServiceMissing(f"{name}: {address.shown}: {error}") from None
+    with _meant(address):
+        folder = _kept(name, address, cache / "models")
     found = sorted(path.parent for path in folder.glob("artifacts/*/model.safetensors"))
     if not found or not (folder / "artifacts" / "restore" / "config.yaml").is_file():
         raise DataFault(f"{name}: is not a model that a run of mlxlab logged")
     return found[0]
 
 
+def _kept(name: str, address: Address, cache: Path) -> Path:
+    """The folder of the model, fetched if it was not there."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import get_model_info
+
+    try:
+        model_id = get_model_info(name).model_uuid
+        folder = cache / hashlib.sha256(f"{address.shown} {model_id}".encode()).hexdigest()[:32]
+        if not folder.is_dir():
+            _download(name, folder)
+    except MlflowException as error:
+        gone = error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
+        fault = InputMissing if gone else ServiceMissing
+        raise fault(f"{name}: {address.shown}: {line_of(error)}") from None
+    except OSError as error:
+        raise ServiceMissing(f"{name}: {address.shown}: {line_of(error)}") from None
+    return folder
+
+
 @contextmanager
 def _meant(address: Address) -> Iterator[None]:
     """Inside, MLflow's functions that take no address use this one."""
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    os.environ["MLFLOW_TRACKING_URI"] = address.uri
+    meant = SETTINGS | {"MLFLOW_TRACKING_URI": address.uri}
+    before = {name: os.environ.get(name) for name in meant}
+    os.environ.update(meant)
     try:
         yield
     finally:
-        os.environ.pop("MLFLOW_TRACKING_URI")
-        if before is not None:
-            os.environ["MLFLOW_TRACKING_URI"] = before
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _download(name: str, folder: Path) -> None:

@@ -5,8 +5,9 @@ from typing import Any
 
 from mlxlab.errors import ServiceMissing
 from mlxlab.tracking.address import Address
+from mlxlab.tracking.faults import StoreFault, line_of
 from mlxlab.tracking.query import RunRow, is_cost
-from mlxlab.tracking.store import UID, Store, StoreFault, line_of
+from mlxlab.tracking.store import UID, Store
 
 MANY = 1000  # runs looked at
 

@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from mlxlab.tracking.store import line_of
+from mlxlab.tracking.faults import line_of
 
 
 def log(client: Any, run: dict[str, Any], folder: Path, model: dict[str, Any], known: dict[str, str]) -> str | None:

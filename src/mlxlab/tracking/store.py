@@ -1,15 +1,15 @@
 """The store, through MLflow's client. Imported by the syncer and by tools, never by a training process."""
 
 import os
-import sqlite3
 from pathlib import Path
 from typing import Any
 
-from mlxlab.tracking.address import Address, redact
+from mlxlab.tracking.address import Address
+from mlxlab.tracking.faults import JournalFault, StoreReplaced
 from mlxlab.tracking.names import MAX_KEY, clean
 
 UID = "mlxlab.uid"  # tag: ties an MLflow run to its journal
-_SETTINGS = {
+SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # DO_NOT_TRACK does not stop it
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the stock 7 x 120 s make an outage last 20 minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -19,25 +19,9 @@ _SETTINGS = {
 }
 
 
-class StoreFault(Exception):
-    """The store does not serve us now. One line; trying again later is right."""
-
-
-class StoreReplaced(StoreFault):
-    """The database file was removed or exchanged: writes would go to a file without a name. Open the store anew."""
-
-
-class JournalFault(Exception):
-    """The store refuses this one journal. One line; other journals are not concerned."""
-
-
-class RunGone(Exception):
-    """The store does not know the run (any more): it has to be carried again from its first line."""
-
-
 def prepare(address: Address) -> None:
     """Sets what MLflow reads when it is imported. For processes that do nothing but tracking."""
-    os.environ.update(_SETTINGS | {key: os.environ[key] for key in _SETTINGS if "HTTP" in key and key in os.environ})
+    os.environ.update(SETTINGS | {key: os.environ[key] for key in SETTINGS if "HTTP" in key and key in os.environ})
     os.environ.pop("MLFLOW_RUN_ID", None)  # would hijack the runs we create
     os.environ["MLFLOW_TRACKING_URI"] = address.uri  # artifacts of a server are found through it
 
@@ -120,33 +104,6 @@ class Store:
             return None
         # Given outright: MLflow's default is relative to the current folder.
         return f"{self.address.artifacts.rstrip('/')}/{clean(name).replace(':', '_')[:MAX_KEY]}"
-
-
-def line_of(error: BaseException) -> str:
-    """An error in one line, without passwords. The system's own word for it where it has one."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, sqlite3.Error):
-            return str(cause)
-        if isinstance(cause, OSError) and cause.errno:
-            return redact(f"{cause.strerror}{f': {cause.filename}' if cause.filename else ''}")
-        cause = cause.__cause__ or cause.__context__
-    text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return redact(" ".join(text.split()))[:300]
-
-
-def sort_out(error: Exception) -> Exception:
-    """What an error of the client means to us."""
-    if isinstance(error, StoreFault | JournalFault | RunGone):
-        return error
-    code = getattr(error, "error_code", "")
-    if code == "RESOURCE_DOES_NOT_EXIST":
-        return RunGone(line_of(error))
-    if code in ("INVALID_PARAMETER_VALUE", "INVALID_STATE"):
-        return JournalFault(line_of(error))
-    if isinstance(error, ArithmeticError | AttributeError | LookupError | TypeError) or type(error) is ValueError:
-        return JournalFault(f"{type(error).__name__}: {line_of(error)}")  # a line that none of us wrote
-    return StoreFault(line_of(error))
 
 
 def _quiet() -> None:

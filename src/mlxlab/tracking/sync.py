@@ -15,8 +15,9 @@ from pathlib import Path
 from mlxlab.tracking import address, spool
 from mlxlab.tracking.address import Address
 from mlxlab.tracking.carry import Carry, locate
+from mlxlab.tracking.faults import JournalFault, StoreFault, StoreReplaced, line_of
 from mlxlab.tracking.lines import has_writer
-from mlxlab.tracking.store import JournalFault, Store, StoreFault, StoreReplaced, line_of
+from mlxlab.tracking.store import Store
 
 POLL = 0.25  # seconds between looks at the journals
 IDLE = 15.0  # seconds without work before the syncer ends: the next job of a sweep finds it warm
