@@ -73,6 +73,13 @@ def test_what_cannot_teach_is_one_line(teacher, tmp_path, capsys, monkeypatch, t
     assert "Traceback" not in error
 
 
+def test_a_teacher_that_may_know_the_validation_rows_is_told(teacher, tmp_path, capsys):
+    for share, told in ((0.2, False), (0.3, True)):
+        words = [*STUDENT, f"trainer.teachers=[{teacher}]", f"data.valid_fraction={share}"]
+        assert main([*words, f"hydra.run.dir={tmp_path}/{share}"]) == 0
+        assert ("validated on other data" in capsys.readouterr().err) == told
+
+
 @pytest.mark.parametrize("role", ["teacher", pytest.param("residual", marks=pytest.mark.torture)])
 def test_three_rounds_killed_in_the_second_and_resumed_are_bitwise_those_that_were_not(teacher, tmp_path, capsys, role):
     words = [*STUDENT, f"trainer.teachers=[{teacher}]", "trainer.rounds=3", f"trainer.role={role}"]
@@ -107,8 +114,10 @@ def test_the_experiment_of_a_language_model_teaches_one_with_the_teachers_tokens
     assert main([*words, "data.tokenizer.vocab_size=300", f"hydra.run.dir={tmp_path}/teacher"]) == 0
     taught = [*words, f"trainer.teachers=[{tmp_path}/teacher]", "data.tokenizer.vocab_size=280"]
     cache = "trainer.teacher_cache={top_k: 20}"
-    assert main([*taught, cache, f"hydra.run.dir={tmp_path}/student"]) == 0
-    assert "top 20 of 300" in capsys.readouterr().err
+    assert main([*taught, cache, "seed=3", f"hydra.run.dir={tmp_path}/student"]) == 0
+    said = capsys.readouterr().err
+    assert "top 20 of 300" in said
+    assert "validated on other data" not in said, "the seed orders the text, and holds out none of it"
     assert main([*taught, "trainer.vocabulary=subset", f"hydra.run.dir={tmp_path}/other"]) == 0, (
         "280 of 300 are the same"
     )

@@ -146,6 +146,7 @@ class _Experiment:
             "choices": choices(),
             "versions": versions(),
             "data": self.data.fingerprint,
+            "held_out": self.data.held_out,
             "tokenizer": self.data.tokenizer.fingerprint,
         }
         return Run(

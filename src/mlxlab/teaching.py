@@ -28,7 +28,7 @@ class Found(NamedTuple):
     model: nn.Module
     task: Task
     tokenizer: Tokenizer
-    data: str  # fingerprint of what it was trained on; "" if it is not known
+    held_out: str  # fingerprint of what it was validated on; "" if it is not known
 
 
 def tokenizer_folder(cfg: Any, cache: Path) -> Path | None:
@@ -100,7 +100,7 @@ def find(name: str, cfg: Any, data: Any, cache: Path) -> Found:
         return _pretrained(name, data, cache)
     restored = restore_path(path, restore)
     facts = restored.checkpoint.state.get("facts", {})
-    return Found(name, restored.model, restored.encoder.task, restored.encoder.tokenizer, facts.get("data", ""))
+    return Found(name, restored.model, restored.encoder.task, restored.encoder.tokenizer, facts.get("held_out", ""))
 
 
 def _path(name: str, cfg: Any, cache: Path) -> Path:
@@ -188,11 +188,8 @@ def _described(found: Found, data: Any) -> list[str]:
     from mlxlab.models.model import count_parameters
 
     lines = [f"teacher: {found.name}, {count_parameters(found.model):,} parameters"]
-    if found.data and found.data != data.fingerprint:
-        lines.append(
-            f"teacher: {found.name} was trained on other data, or another part of it:"
-            " it may have seen what validates here"
-        )
+    if found.held_out and found.held_out != data.held_out:
+        lines.append(f"teacher: {found.name} validated on other data: it may have been trained on what validates here")
     return lines
 
 

@@ -138,6 +138,7 @@ class Streaming:
         tokens, how = plan_epoch(chunks, self._valid)
         framing = self.frame(stride=stride, seed=seed)
         count = None if tokens is None else max(1, -(-framing.count_rows(tokens) // batch_size))
+        self.held_out = content_key(valid=corpus.valid.fingerprint)
         self.fingerprint = content_key(
             format=FORMAT,
             train=corpus.train.fingerprint,

@@ -11,7 +11,7 @@ from mlxlab.data import baselines
 from mlxlab.data.batch import Batch, Batches
 from mlxlab.data.batching import cut
 from mlxlab.data.buckets import Batching, new_loader
-from mlxlab.data.cache import cached
+from mlxlab.data.cache import cached, content_key
 from mlxlab.data.loader import Once
 from mlxlab.data.passenger import Passenger
 from mlxlab.data.prefetch import Prefetch
@@ -105,6 +105,7 @@ class Titanic:
         key = self.encoder.key(*parts)
         ids = self._ids = np.array([row.id for row in split.train])
         self.shown = select.keeps(seed, ids)  # places in train_rows
+        self.held_out = content_key(source=found.digest, valid=[row.id for row in split.valid])
         chosen = len(self.shown) < len(ids)
         self.fingerprint = self.encoder.key(*parts, ids[self.shown].tolist()) if chosen else key
 
