@@ -12,7 +12,7 @@ from mlxlab.data.titanic_source import resolve
 from mlxlab.inference.predict import predict
 from mlxlab.inference.restore import restore
 from mlxlab.training.device import to_device
-from processes import but, run, start, wait_for
+from processes import ROOT, but, run, start, wait_for
 
 SHORT = but(
     "trainer.max_steps=9", "trainer.eval_every=9", "callbacks.checkpointing.every=3", "data.templates=[brief]", "seed=1"
@@ -128,6 +128,20 @@ def test_the_experiment_of_a_language_model_teaches_one_with_the_teachers_tokens
 def test_the_experiment_of_the_titanic_runs_without_a_teacher_too(tmp_path):
     words = ["experiment=titanic_distilled", "data.source=synthetic", "trainer.max_steps=2", "tracking=none"]
     assert main([*words, f"hydra.run.dir={tmp_path}"]) == 0
+
+
+def test_the_router_of_the_readme_weighs_teachers(teacher, tmp_path):
+    readme = (ROOT / "README.md").read_text()
+    for kind, name in (("python", "mine.py"), ("yaml", "my_conf/trainer/loss/loudest.yaml")):
+        [block] = re.findall(rf"```{kind}\n# {re.escape(name)}\n(.*?)```", readme, re.S)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(block)
+    words = [*STUDENT, f"trainer.teachers=[{teacher}, {teacher}]", f"hydra.run.dir={tmp_path}/run"]
+    words += [f"--config-dir={tmp_path}/my_conf", "trainer/loss=loudest"]
+    done = run(*words, PYTHONPATH=str(tmp_path), MLXLAB_PARTS="mine.loudest")
+    assert done.returncode == 0, done.stderr
+    [config] = (tmp_path / "run").glob("restore/config.yaml")
+    assert "mine.loudest" in config.read_text()
 
 
 @pytest.mark.torture
