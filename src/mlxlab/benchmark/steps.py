@@ -15,7 +15,7 @@ from mlxlab.errors import ConfigFault
 
 BURST = 4.0  # seconds of steps at a time: the first of them finds caches that others have filled
 NEEDS = {
-    "torch": ("torch", "pip install torch --index-url https://download.pytorch.org/whl/cpu"),
+    "torch": ("torch", "pip install torch, of its CPU build"),
     "mlx_lm": ("mlx_lm", "pip install mlx-lm"),
 }
 
