@@ -74,7 +74,7 @@ class Distillation:
         if hasattr(loss, "attach"):
             loss.attach(run.model, seed)
         if hasattr(loss, "prepare"):
-            prepared: Any = Prepared(run.train, lambda batch: loss.prepare(batch, _progress(run)))
+            prepared: Any = Prepared(run.train, lambda batch: loss.prepare(batch, _progress(run)), self._keep)
             run.train = prepared
         self.trainer.fit(run, valid, task, callbacks, resume, seed, group)
         if self.taught_by and run.stop == "done":
@@ -96,6 +96,10 @@ class Distillation:
         if taught_by.cache is not None:
             print(taught_by.cache.describe(), file=sys.stderr)
 
+    def _keep(self) -> None:
+        if self.taught_by.cache is not None:
+            self.taught_by.cache.flush()
+
 
 def measured(model: nn.Module, batches: Sequence[Batch], task: Task, run: Run) -> dict[str, float]:
     """The metrics of a model, its parameters, and the milliseconds it takes for a batch; empty after a signal."""
@@ -109,10 +113,16 @@ def measured(model: nn.Module, batches: Sequence[Batch], task: Task, run: Run) -
 
 
 class Prepared:
-    """Batches with what a loss wants beside them; in all else the batches of the source."""
+    """Batches with what a loss wants beside them; in all else the batches of the source.
 
-    def __init__(self, source: Batches, prepare: Callable[[Batch], dict[str, np.ndarray]]) -> None:
-        self.source, self.prepare = source, prepare
+    Args:
+        keep: called by the run before it saves the place in the batches.
+    """
+
+    def __init__(
+        self, source: Batches, prepare: Callable[[Batch], dict[str, np.ndarray]], keep: Callable[[], None]
+    ) -> None:
+        self.source, self.prepare, self.keep = source, prepare, keep
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self.source:
