@@ -29,17 +29,18 @@ def rewritten() -> bool:
     return on_linux_cpu and os.environ.get("MLXLAB_FAST", "1") != "0"
 
 
-def exp_of_negative(x: mx.array) -> mx.array:
-    """e^x for x <= 0 as 1 / P(-x/16)^16: relative error below 5e-6 down to -20, absolute below 1e-9 beyond.
+def exp_of_negative(x: mx.array, scale: float = 1.0) -> mx.array:
+    """e^(scale x) for x <= 0 as 1 / P(-x/16)^16: relative error below 5e-6 down to -20, absolute below 1e-9 beyond.
 
-    -inf gives 0 and NaN stays NaN.
+    -inf gives 0 and NaN stays NaN. The scale costs nothing: it is in the coefficients.
     """
+    c = [coefficient * scale**power for power, coefficient in enumerate(SCALED, start=1)]
     x = cut(x)
-    p = x * SCALED[5] + SCALED[4]
-    p = p * x + SCALED[3]
-    p = cut(p * x + SCALED[2])  # two kernels of at most 11 operations
-    p = p * x + SCALED[1]
-    p = p * x + SCALED[0]
+    p = x * c[5] + c[4]
+    p = p * x + c[3]
+    p = cut(p * x + c[2])  # two kernels of at most 11 operations
+    p = p * x + c[1]
+    p = p * x + c[0]
     p = p * x + 1
     return cut(1 / mx.square(mx.square(mx.square(mx.square(p)))))
 

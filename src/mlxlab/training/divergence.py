@@ -36,6 +36,8 @@ def between(
         others = logits.shape[-1] - answer.classes.shape[-1]
         teacher = _soften_others(teacher, temperature, others)
         student = _soften_others(pick(logits, answer.classes, total), temperature, others)
+    if measure == "forward" and isinstance(temperature, float):
+        return divergence(teacher, student, temperature)
     return MEASURES[measure](teacher / temperature, student / temperature)
 
 
