@@ -1,8 +1,11 @@
 """What the optimized step saves, measured: the figures that the README promises at `small` hold in kind at `nano`."""
 
+import json
+
 import pytest
 
 from mlxlab.benchmark import memory
+from mlxlab.commands.benchmark import main
 
 
 @pytest.fixture(scope="module", params=["bert", pytest.param("transformer", marks=pytest.mark.torture)])
@@ -24,11 +27,17 @@ def test_layers_computed_again_need_at_least_forty_percent_fewer_activations(mea
     assert peaks["checkpoint_layers"] - held <= 0.6 * (peaks["whole batch"] - held)
 
 
-def test_the_table_has_every_variant(monkeypatch):
+def test_the_table_has_every_variant_and_is_kept_as_markdown_and_json(monkeypatch, tmp_path, capsys):
     peaks = dict.fromkeys(
         ["whole batch", "1/8 of the batch", "accumulate=8", "checkpoint_layers", "accumulate=8 checkpoint_layers"], 2e6
     )
     monkeypatch.setattr(memory, "measure", lambda *_: (1_000_000, peaks))
-    text = memory.memory("nano")
+    assert main(["suite=memory", "size=nano", f"save={tmp_path}/here/found"]) == 0
+    text = capsys.readouterr().out
+    assert (tmp_path / "here" / "found.md").read_text() == text
+    saved = json.loads((tmp_path / "here" / "found.json").read_text())
+    assert (saved["suite"], saved["size"], len(saved["tables"])) == ("memory", "nano", 2)
+    assert saved["tables"][0]["columns"] == ["step", "peak", "activations", "against the first"]
+    assert saved["tables"][0]["rows"][3] == ["checkpoint_layers", "2", "1", "1.00"]
     assert text.count("| checkpoint_layers | 2 | 1 | 1.00 |") == 2
     assert "accumulate=8 against one part plus gradients: 0.89" in text

@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,21 @@ def alternate(variants: Mapping[str, Callable[[], object]], rounds: int) -> list
             work()
             trials[name].seconds.append(time.perf_counter() - start)
     return list(trials.values())
+
+
+def figures(text: str) -> list[dict[str, Any]]:
+    """The tables that `table` made: title, columns, rows. Columns may have the same name."""
+    tables: list[dict[str, Any]] = []
+    for line in text.splitlines():
+        if line.startswith("**"):
+            tables.append({"title": line.strip("*"), "columns": [], "rows": []})
+        elif line.startswith("|") and not set(line) <= set("|-:"):
+            cells = [cell.strip() for cell in line[1:-1].split("|")]
+            if not tables[-1]["columns"]:
+                tables[-1]["columns"] = cells
+            else:
+                tables[-1]["rows"].append(cells)
+    return tables
 
 
 def table(title: str, rows: list[tuple[str, ...]]) -> str:

@@ -27,16 +27,19 @@ loader    how fast text becomes batches of tokens, and how long it takes to go t
 streaming_memory  what the loader holds after N and 10 N documents, beside everything in memory
 distill   a step with a teacher that is asked, and with one that is remembered, beside the parts it is made of
 
-Prints Markdown: medians, and ratios of medians. For figures worth quoting let nothing else run.
+Prints Markdown: medians, and ratios of medians. save=PATH also writes PATH.md and PATH.json. For figures worth quoting
+let nothing else run.
 """
 
 import importlib
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mlxlab.commands.shell import run_program
 from mlxlab.config.nearest import suggestion
-from mlxlab.errors import ConfigFault
+from mlxlab.errors import ConfigFault, WriteFailed
 
 SUITES = {  # module and function of mlxlab.benchmark
     "saving": ("saving", "saving"),
@@ -74,7 +77,22 @@ def _measure(words: list[str]) -> None:
 
     backend.prepare()
     module, function = SUITES[str(suite)]
-    print(getattr(importlib.import_module(f"mlxlab.benchmark.{module}"), function)(**options))
+    save = None if suite == "steps" else options.pop("save", None)  # which keeps every burst
+    text = getattr(importlib.import_module(f"mlxlab.benchmark.{module}"), function)(**options)
+    print(text)
+    if save is not None:
+        _save(Path(save).expanduser(), text, {"suite": suite, **options, **backend.describe()})
+
+
+def _save(path: Path, text: str, facts: dict[str, Any]) -> None:
+    from mlxlab.benchmark.alternate import figures
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Path(f"{path}.md").write_text(text + "\n")
+        Path(f"{path}.json").write_text(json.dumps({**facts, "tables": figures(text)}, indent=1, default=str) + "\n")
+    except OSError as error:
+        raise WriteFailed(f"save={path}: {error.strerror or error}") from None
 
 
 def parse(words: list[str]) -> dict[str, Any]:
