@@ -33,7 +33,6 @@ def startup(size: str = "nano", rounds: int = 5) -> str:
 def _run(folder: str, size: str, steps: int) -> dict[str, Any]:
     words = [
         "data=titanic",
-        "data.source=synthetic",
         f"model/size={size}",
         f"trainer.max_steps={steps}",
         f"trainer.eval_every={STEPS}",
