@@ -195,3 +195,13 @@ def test_what_a_run_killed_after_its_last_save_had_yet_to_remove_is_removed(tmp_
     shutil.copytree(checkpoints / kept[0], checkpoints / "step-00000002")
     fit(tmp_path, resume=True)
     assert sorted(path.name for path in checkpoints.iterdir()) == kept
+
+
+def test_a_state_of_a_version_that_counted_less_is_gone_on_from():
+    run = new_run()
+    new_trainer(epochs=2).fit(run, Fixed(), TASK)
+    state = run.state_dict()
+    older = {name: value for name, value in state.items() if name not in ("sizes", "examples_before")}
+    again = new_run()
+    again.load_state_dict(older)
+    assert again.state_dict() == state | {"examples_before": 0}

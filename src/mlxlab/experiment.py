@@ -17,7 +17,6 @@ from mlxlab.callbacks.manifest import Manifest, outcome_of, parents_of, split_of
 from mlxlab.checkpoint.lock import RunLock
 from mlxlab.company import Company, joined
 from mlxlab.config import build, check, choices, conf_dir, project_root, typed_overrides
-from mlxlab.config.aged import completed
 from mlxlab.config.changes import merge, record
 from mlxlab.errors import Stopped
 from mlxlab.rounds import Rounds, has_rounds
@@ -116,7 +115,7 @@ class _Experiment:
         facts = checkpoint.state["facts"]
         composed: Any = OmegaConf.to_container(self.cfg, resolve=True)
         chosen = (facts["choices"], choices())
-        merged, self.changes = merge(completed(facts["config"]), composed, typed_overrides(), chosen, conf_dir())
+        merged, self.changes = merge(facts["config"], composed, typed_overrides(), chosen, conf_dir())
         self.cfg = OmegaConf.create(merged)
         check(self.cfg)
 

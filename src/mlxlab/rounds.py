@@ -13,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlxlab.assembly import new_data
 from mlxlab.config import build, choices, conf_dir, project_root, typed_overrides
-from mlxlab.config.aged import completed
 from mlxlab.config.changes import merge
 from mlxlab.errors import Stopped
 from mlxlab.tracking.journal import PARENT
@@ -48,9 +47,7 @@ class Rounds:
             self.state = json.loads((folder / FILE).read_text())
             composed: Any = OmegaConf.to_container(cfg, resolve=True)
             chosen = (self.state["choices"], choices())
-            cfg = OmegaConf.create(
-                merge(completed(self.state["config"]), composed, typed_overrides(), chosen, conf_dir())[0]
-            )
+            cfg = OmegaConf.create(merge(self.state["config"], composed, typed_overrides(), chosen, conf_dir())[0])
         self.cfg = cfg
         self.state |= {"config": OmegaConf.to_container(cfg, resolve=True), "choices": choices()}
 

@@ -12,22 +12,32 @@ from mlxlab.config.schema import signature
 Tree = dict[str, Any]
 
 
-def completed(saved: Any) -> Any:
-    """The same tree; a node of a target lacks no key for which a shipped option of that target has a value.
+def completed(saved: Any, composed: Any = None) -> Any:
+    """The same tree; a node of a target lacks no key that a node of that target has in `composed` or in conf/.
 
     A run of last month can so be judged, resumed and taught from by today's program.
+
+    Args:
+        composed: a config of today, which also knows parts that are not shipped.
     """
+    known: dict[str, Tree] = {}
+    _gather(composed, known)
+    return _filled(saved, known)
+
+
+def _filled(saved: Any, known: dict[str, Tree]) -> Any:
     if isinstance(saved, list):
-        return [completed(item) for item in saved]
+        return [_filled(item, known) for item in saved]
     if not isinstance(saved, dict):
         return saved
-    whole = {key: completed(value) for key, value in saved.items()}
-    found = signature(str(saved["_target_"])) if "_target_" in saved else None
-    lacking = [key for key, kind in found.keys.items() if kind.required and key not in saved] if found else []
-    if lacking:
-        shipped = _nodes().get(str(saved["_target_"]), {})
-        whole |= {key: shipped[key] for key in lacking if key in shipped}
-    return whole
+    whole = {key: _filled(value, known) for key, value in saved.items()}
+    target = str(saved.get("_target_", ""))
+    found = signature(target) if target else None
+    required = [key for key, kind in found.keys.items() if kind.required] if found else []
+    if any(key not in saved for key in required):
+        shipped = _nodes().get(target, {})
+        whole = {key: shipped[key] for key in required if key in shipped} | whole
+    return known.get(target, {}) | whole
 
 
 @cache

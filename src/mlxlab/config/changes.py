@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from mlxlab.config.aged import completed
 from mlxlab.errors import ConfigFault
 
 FREE_PARTS = (
@@ -41,7 +42,8 @@ def merge(
     Raises:
         ConfigFault: a frozen or structural key would change; names each.
     """
-    old = flat(_completed(saved, composed))
+    saved = completed(saved, composed)  # by an earlier version
+    old = flat({key: value for key, value in composed.items() if key not in saved} | saved)
     new = dict(old)
     now = flat(composed)
     for path in _typed_paths(typed, *chosen, conf):
@@ -59,18 +61,6 @@ def merge(
     }
     _refuse(changes)
     return _unflat(new) | {key: composed[key] for key in IGNORED if key in composed}, changes
-
-
-def _completed(saved: dict[str, Any], composed: dict[str, Any]) -> dict[str, Any]:
-    """The saved config with the defaults of keys that its version did not have yet: those of the same targets."""
-    missing = {key: value for key, value in composed.items() if key not in saved}
-    both = {
-        key: _completed(value, composed[key])
-        for key, value in saved.items()
-        if isinstance(value, dict) and isinstance(composed.get(key), dict) and "_target_" in value
-        if value["_target_"] == composed[key].get("_target_")
-    }
-    return missing | saved | both
 
 
 def record(folder: Path, step: int, changes: dict[str, tuple[Any, Any]]) -> tuple[Path, int]:
