@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from mlxlab.commands.evaluate import main
+from mlxlab.cli.evaluate import main
 
 if __name__ == "__main__":
     sys.exit(main())

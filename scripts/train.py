@@ -11,7 +11,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, [_SOURCE, os.environ.get("PYTHONPATH")])
 )  # for the jobs of a sweep
 
-from mlxlab.commands.train import main  # noqa: E402
+from mlxlab.cli.train import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main())

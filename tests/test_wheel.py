@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from processes import ROOT, but, environment
+from support.processes import ROOT, but, environment
 
 TINY = but("trainer.max_steps=2", "trainer.eval_every=2")
 
@@ -36,7 +36,7 @@ def call(command, folder, **more):
 
 def mlxlab(folder, *words):
     python = folder / "env" / "bin" / "python"
-    return call([python, "-c", "import sys; from mlxlab.commands.main import main; sys.exit(main())", *words], folder)
+    return call([python, "-c", "import sys; from mlxlab.cli.main import main; sys.exit(main())", *words], folder)
 
 
 def test_the_wheel_trains_outside_the_checkout(installed):
@@ -72,4 +72,4 @@ def test_the_wheel_has_the_same_conf_and_help(installed):
 
 def test_the_wheel_declares_the_program(installed):
     entry = next((installed / "env" / "lib").glob("python*/site-packages/mlxlab-*/entry_points.txt"))
-    assert "mlxlab = mlxlab.commands.main:main" in entry.read_text()
+    assert "mlxlab = mlxlab.cli.main:main" in entry.read_text()

@@ -12,13 +12,13 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
-from mlxlab.bounds import Size
-from mlxlab.checkpoint.state_hash import final_state
+from mlxlab.checkpoint.digest import final_state
 from mlxlab.checkpoint.store import Checkpoint, Store, step_of
+from mlxlab.constraints import Size
 from mlxlab.errors import CannotCreate, WriteFailed
-from mlxlab.training.ema import to_files
-from mlxlab.training.optimizer import flat
-from mlxlab.training.run import Run
+from mlxlab.training.optim.ema import to_files
+from mlxlab.training.optim.optimizers import flat
+from mlxlab.training.state import Run
 
 
 class Checkpointing:

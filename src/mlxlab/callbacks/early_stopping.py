@@ -1,7 +1,7 @@
 """Stops a run that no longer gets better."""
 
-from mlxlab.bounds import NonNegative, Size
-from mlxlab.training.run import Run
+from mlxlab.constraints import NonNegative, Size
+from mlxlab.training.state import Run
 
 
 class EarlyStopping:

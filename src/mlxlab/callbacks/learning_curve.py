@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from mlxlab.callbacks.drawing import hang, new_figure
-from mlxlab.training.run import Run
+from mlxlab.callbacks.plotting import hang, new_figure
+from mlxlab.training.state import Run
 
 
 class LearningCurve:

@@ -10,7 +10,7 @@ from typing import Any
 
 import xxhash
 
-from mlxlab.checkpoint.disk import flush_file, write_file
+from mlxlab.checkpoint.fsync import flush_file, write_file
 
 MANIFEST = "manifest.json"
 FORMAT = 1

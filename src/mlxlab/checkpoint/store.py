@@ -20,7 +20,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxlab.checkpoint.disk import flush_folder, remove, write_file
+from mlxlab.checkpoint.fsync import flush_folder, remove, write_file
 from mlxlab.checkpoint.manifest import MANIFEST, Damage, read_verified, write_manifest
 from mlxlab.errors import CannotCreate, NoCheckpoint
 

@@ -8,12 +8,12 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlxlab.bounds import Ge, Le, Seed, Size
+from mlxlab.constraints import Ge, Le, Seed, Size
 from mlxlab.errors import ConfigFault
+from mlxlab.inference.detokenizer import Decoder, TextStream
 from mlxlab.inference.sampling import Sampling
-from mlxlab.inference.text_stream import Decoder, TextStream
-from mlxlab.models.cache import Cache
 from mlxlab.models.heads import Classifier
+from mlxlab.models.kv_cache import Cache
 from mlxlab.models.model import Model
 
 

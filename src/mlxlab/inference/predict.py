@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import mlx.core as mx
 import numpy as np
 
-from mlxlab.data.passenger import Passenger
-from mlxlab.data.row_encoder import RowEncoder
+from mlxlab.data.titanic.encoder import RowEncoder
+from mlxlab.data.titanic.passenger import Passenger
 from mlxlab.errors import Refused
 from mlxlab.inference.restore import Restored
-from mlxlab.training.device import to_device
+from mlxlab.training.device_batch import to_device
 
 
 def predict(restored: Restored, rows: Sequence[Passenger], batch_size: int = 64) -> np.ndarray:

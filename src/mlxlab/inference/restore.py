@@ -7,19 +7,19 @@ from typing import Any
 
 import yaml
 
+from mlxlab.checkpoint.resume import load_path
 from mlxlab.checkpoint.store import Checkpoint
-from mlxlab.checkpoint.transfer import load_path
-from mlxlab.config import build
-from mlxlab.config.aged import completed
-from mlxlab.data import row_encoder, text_encoder
-from mlxlab.data.row_encoder import RowEncoder
-from mlxlab.data.text_encoder import TextEncoder
+from mlxlab.config.instantiate import build
+from mlxlab.config.upgrade import completed
+from mlxlab.data.text import encoder as text_encoder
+from mlxlab.data.text.encoder import TextEncoder
+from mlxlab.data.titanic import encoder as titanic_encoder
+from mlxlab.data.titanic.encoder import RowEncoder
 from mlxlab.errors import DataFault, InputMissing
-from mlxlab.inference.ensembles import FILE as ENSEMBLE
-from mlxlab.inference.ensembles import restore_ensemble
+from mlxlab.inference.ensemble import FILE as ENSEMBLE
+from mlxlab.inference.ensemble import restore_ensemble
 from mlxlab.models.heads import head_for
-from mlxlab.models.model import Model
-from mlxlab.training.matching import NAME as PROJECTIONS
+from mlxlab.models.model import PROJECTIONS, Model
 
 
 @dataclass(frozen=True)
@@ -75,4 +75,4 @@ def restore_encoder(facts: Path) -> RowEncoder | TextEncoder:
         raise InputMissing(f"{path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise DataFault(f"{path}:1:1: is damaged ({type(error).__name__}: {str(error)[:100]})") from None
-    return text_encoder.restore(facts) if kind == text_encoder.FORMAT else row_encoder.restore(facts)
+    return text_encoder.restore(facts) if kind == text_encoder.FORMAT else titanic_encoder.restore(facts)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import numpy as np
 
-from mlxlab.bounds import Count, Ge, Gt, Le, Lt, Positive
+from mlxlab.constraints import Count, Ge, Gt, Le, Lt, Positive
 from mlxlab.errors import DataFault
 
 

@@ -5,9 +5,9 @@ from typing import Any, Literal
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.bounds import Positive, Share, Size
-from mlxlab.models.fast_dropout import Dropout
+from mlxlab.constraints import Positive, Share, Size
 from mlxlab.models.layers import Attention, attention_mask, check_length, count_places, draw_weights, feed_forward
+from mlxlab.ops.dropout import Dropout
 
 
 def bert(
@@ -55,7 +55,7 @@ def bert(
     }
     if pretrained is None:
         return Bert(**shape)
-    from mlxlab.models.pretrained import load_bert
+    from mlxlab.models.pretrained.load import load_bert
 
     return load_bert(pretrained, shape, weights=weights)
 

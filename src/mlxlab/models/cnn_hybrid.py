@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.bounds import MinLen, Positive, Share, Size
+from mlxlab.constraints import MinLen, Positive, Share, Size
 from mlxlab.models.bert import Bert, bert
 from mlxlab.models.convolution import AttentionFusion, Branch, ConcatFusion, DilatedBranch, Highway
-from mlxlab.models.fast_attention import NEVER
+from mlxlab.ops.attention import NEVER
 
 JOINED = 512  # width of the joined state
 

@@ -3,8 +3,8 @@
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.models.fast_activation import gelu
-from mlxlab.models.fast_dropout import Dropout
+from mlxlab.ops.activations import gelu
+from mlxlab.ops.dropout import Dropout
 
 
 def convolve(conv: nn.Conv1d, x: mx.array, mask: mx.array, dilation: int = 1) -> mx.array:

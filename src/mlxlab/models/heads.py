@@ -7,9 +7,9 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from mlxlab.models.fast_activation import gelu
-from mlxlab.models.fast_dropout import Dropout
 from mlxlab.models.layers import draw_weights
+from mlxlab.ops.activations import gelu
+from mlxlab.ops.dropout import Dropout
 
 
 class Classifier(nn.Module):

@@ -8,11 +8,11 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
-from mlxlab.models.fast_activation import gated, gelu, silu
-from mlxlab.models.fast_attention import NEVER, attend
+from mlxlab.ops.activations import gated, gelu, silu
+from mlxlab.ops.attention import NEVER, attend
 
 if TYPE_CHECKING:
-    from mlxlab.models.cache import Past
+    from mlxlab.models.kv_cache import Past
 
 ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {"relu": nn.relu, "gelu": gelu, "silu": silu}
 

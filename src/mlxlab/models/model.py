@@ -8,6 +8,8 @@ from mlx.utils import tree_flatten
 
 from mlxlab.models.heads import Classifier
 
+PROJECTIONS = "feature_matching"  # submodule added to a student for feature matching; not part of a restored model
+
 
 class Model(nn.Module):
     """(B, T) tokens and mask -> logits: (B, C) of a classifier, (B, T, V) of a language model.

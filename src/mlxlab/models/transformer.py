@@ -5,10 +5,10 @@ from typing import Any, Literal
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.bounds import Positive, Share, Size
-from mlxlab.models.cache import Cache, Past
-from mlxlab.models.fast_dropout import Dropout
+from mlxlab.constraints import Positive, Share, Size
+from mlxlab.models.kv_cache import Cache, Past
 from mlxlab.models.layers import Attention, attention_mask, check_length, count_places, draw_weights, feed_forward
+from mlxlab.ops.dropout import Dropout
 
 
 def transformer(
@@ -62,7 +62,7 @@ def transformer(
     }
     if pretrained is None:
         return Transformer(**shape)
-    from mlxlab.models.pretrained import load_llama
+    from mlxlab.models.pretrained.load import load_llama
 
     return load_llama(pretrained, shape, weights=weights)
 

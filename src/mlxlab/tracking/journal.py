@@ -18,10 +18,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlxlab.bounds import NonNegative
+from mlxlab.constraints import NonNegative
 from mlxlab.errors import CannotCreate
-from mlxlab.tracking import arrival, lines, names, provenance, spool
-from mlxlab.tracking.address import resolve
+from mlxlab.tracking import jsonl, provenance
+from mlxlab.tracking.mlflow import naming, spool, wait
+from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.tracker import Status
 
 FILE = "journal.jsonl"
@@ -60,9 +61,9 @@ class Journal:
         self.address = resolve(uri, artifacts, project)
         self.experiment, self.log_models, self.wait = experiment, log_models, wait
         self.folder, self.project = folder.absolute(), project
-        self.uid = lines.read_uid(self.folder / FILE) or uuid.uuid4().hex
-        self.code = PACKAGE / "inference" / "served.py"  # of the logged model
-        self._lines: lines.Lines | None = None
+        self.uid = jsonl.read_uid(self.folder / FILE) or uuid.uuid4().hex
+        self.code = PACKAGE / "inference" / "pyfunc_model.py"  # of the logged model
+        self._lines: jsonl.Lines | None = None
         self._keys: dict[str, str] = {}
         self._warned = False
         self._looked = 0.0
@@ -83,17 +84,17 @@ class Journal:
         """
         if not resumed:
             self._put_aside()
-        self._lines = lines.Lines(self.folder / FILE)
+        self._lines = jsonl.Lines(self.folder / FILE)
         if self._lines.torn:
             _say(f"tracking: cut {self._lines.torn} bytes of a line that was being written when the run died")
         parent = os.environ.get(PARENT) or None
-        kept = {names.clean(key): names.cut(value, names.MAX_TAG) for key, value in tags.items()}
+        kept = {naming.clean(key): naming.cut(value, naming.MAX_TAG) for key, value in tags.items()}
         self._write(
             start={
                 "uid": self.uid,
                 "name": name or self.folder.name,
                 "experiment": self.experiment,
-                "params": names.flatten(params),
+                "params": naming.flatten(params),
                 "tags": provenance.gather(self.project) | ({"sweep": parent} if parent else {}) | kept,
                 "parent": parent,
                 "store": self.address.shown,
@@ -115,7 +116,7 @@ class Journal:
             self._look_after_syncer()
 
     def tag(self, tags: dict[str, str]) -> None:
-        self._write(tags={names.clean(key): names.cut(value, names.MAX_TAG) for key, value in tags.items()})
+        self._write(tags={naming.clean(key): naming.cut(value, naming.MAX_TAG) for key, value in tags.items()})
 
     def dataset(self, name: str, fingerprint: str, source: str, context: str = "training") -> None:
         """The data a run used; `context` says for what."""
@@ -123,7 +124,7 @@ class Journal:
 
     def artifact(self, path: Path, to: str = "") -> None:
         """A file or folder to be copied into the folder `to` of the run's artifacts. It must stay until it is."""
-        self._write(artifact={"path": self._relative(path), "to": names.clean(to) if to else ""})
+        self._write(artifact={"path": self._relative(path), "to": naming.clean(to) if to else ""})
 
     def model(
         self,
@@ -135,7 +136,7 @@ class Journal:
         signature: dict[str, Any] | None = None,
         example: list[dict[str, Any]] | None = None,
     ) -> None:
-        """A checkpoint as a model for `mlflow.pyfunc.load_model`; the code in it is `inference/served.py`.
+        """A checkpoint as a model for `mlflow.pyfunc.load_model`; the code in it is `inference/pyfunc_model.py`.
 
         Args:
             checkpoint: folder; it is the artifact `checkpoint` of the model.
@@ -150,7 +151,7 @@ class Journal:
         conf = PACKAGE.parents[1] / "conf"  # a checkout keeps it beside src/, a wheel inside the package
         inputs = {"checkpoint": checkpoint} | (files or {})
         model = {
-            "name": names.clean(name).replace("/", "_").replace(":", "_").replace(".", "_"),
+            "name": naming.clean(name).replace("/", "_").replace(":", "_").replace(".", "_"),
             "step": step,
             "files": {key: self._relative(path) for key, path in inputs.items()},
             "code": str(self.code),
@@ -176,7 +177,7 @@ class Journal:
         if self._lines.waiting:
             _say(f"tracking: the last {len(self._lines.waiting)} bytes of {self._lines.path} could not be written")
         seconds = self.wait if status == "FINISHED" else min(self.wait, 3.0)
-        missing = arrival.await_store(self.address, self._lines.path, self.folder / STATE, self.uid, seconds)
+        missing = wait.await_store(self.address, self._lines.path, self.folder / STATE, self.uid, seconds)
         self._lines.close()
         self._lines = None
         if missing and self.address.spool:
@@ -195,7 +196,7 @@ class Journal:
         self._warned = bool(reason)
 
     def _key(self, key: str) -> str:
-        self._keys[key] = f'"{names.clean(key)}":'  # has no character that JSON escapes
+        self._keys[key] = f'"{naming.clean(key)}":'  # has no character that JSON escapes
         return self._keys[key]
 
     def _relative(self, path: Path) -> str:
@@ -204,10 +205,10 @@ class Journal:
 
     def _put_aside(self) -> None:
         """Another run's journal makes room. It stays in the folder: the syncer may not be through with it."""
-        old = lines.read_uid(self.folder / FILE)
+        old = jsonl.read_uid(self.folder / FILE)
         if not old:
             return
-        if lines.has_writer(self.folder / FILE):
+        if jsonl.has_writer(self.folder / FILE):
             raise CannotCreate(f"another process is writing {self.folder / FILE}")
         for file in (FILE, STATE):
             path = self.folder / file

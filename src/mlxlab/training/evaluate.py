@@ -11,8 +11,8 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxlab.data.batch import Batch, Task
-from mlxlab.training.device import DeviceBatch, to_device
-from mlxlab.training.loss import cross_entropy
+from mlxlab.training.device_batch import DeviceBatch, to_device
+from mlxlab.training.losses.loss import cross_entropy
 from mlxlab.training.metrics import classification_metrics, confusion_matrix
 
 

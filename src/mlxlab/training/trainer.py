@@ -7,19 +7,19 @@ from typing import Any, Literal, Protocol
 import mlx.core as mx
 import mlx.optimizers as optim
 
-from mlxlab.bounds import Count, Positive, Share, Size
 from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.constraints import Count, Positive, Share, Size
 from mlxlab.data.batch import Batch, Task
+from mlxlab.distributed.process_group import Alone, Group
 from mlxlab.errors import Diverged
-from mlxlab.training.device import to_device
-from mlxlab.training.dynamic_batch import Clocked, dynamic_batch_of
-from mlxlab.training.ema import Averaging, averaged
+from mlxlab.training.adaptive_batch import Clocked, dynamic_batch_of
+from mlxlab.training.device_batch import to_device
 from mlxlab.training.evaluate import Evaluation, evaluate
-from mlxlab.training.loss import Loss
-from mlxlab.training.parallel import Alone, Group
-from mlxlab.training.run import Run
-from mlxlab.training.schedule import Rate, Schedule
-from mlxlab.training.step import Step
+from mlxlab.training.losses.loss import Loss
+from mlxlab.training.optim.ema import Averaging, averaged
+from mlxlab.training.optim.schedules import Rate, Schedule
+from mlxlab.training.state import Run
+from mlxlab.training.steps.step import Step
 
 
 class Callback(Protocol):

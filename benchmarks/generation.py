@@ -1,0 +1,81 @@
+"""Tokens a second of a decoder: with the key-value cache, and with the whole window computed again for each token."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from omegaconf import OmegaConf
+
+from benchmarks.alternate import Trial, alternate, table
+from mlxlab.config.instantiate import build
+from mlxlab.config.paths import conf_dir
+from mlxlab.inference.generate import Request, generate
+from mlxlab.inference.sampling import Sampling
+from mlxlab.models.heads import head_for
+from mlxlab.models.model import Model
+
+VOCABULARY, PROMPT, TOKENS = 16_000, 32, 64
+
+
+def generation(size: str = "nano", rounds: int = 5) -> str:
+    """Greedy, behind prompts of 32 random tokens, 64 new ones."""
+    model = _model(size)
+    prompts = np.random.default_rng(0).integers(4, VOCABULARY, (8, PROMPT)).tolist()
+    variants = {
+        "cache, 1 row": lambda: _cached(model, prompts[:1]),
+        "no cache, 1 row": lambda: _again(model, prompts[:1]),
+        "cache, 8 rows": lambda: _cached(model, prompts),
+        "no cache, 8 rows": lambda: _again(model, prompts),
+    }
+    trials = alternate(variants, rounds)
+    rows: list[tuple[str, ...]] = [("variant", "seconds", "tokens a second", "against no cache")]
+    for fast, slow in ((trials[0], trials[1]), (trials[2], trials[3])):
+        rows += [_row(fast, slow), _row(slow, slow)]
+    title = f"{TOKENS} new tokens a row at model/size={size}, V = {VOCABULARY:,}, on {mx.default_device()}, medians"
+    return table(f"{title} of {rounds}", rows)
+
+
+def _row(trial: Trial, slow: Trial) -> tuple[str, ...]:
+    tokens = TOKENS * (8 if "8" in trial.name else 1)
+    return (
+        trial.name,
+        f"{trial.median:.2f}",
+        f"{tokens / trial.median:.0f}",
+        f"{slow.median / trial.median:.1f}",
+    )
+
+
+def _model(size: str) -> Model:
+    mx.random.seed(0)
+    files = [conf_dir() / "model" / name for name in ("transformer.yaml", f"size/{size}.yaml")]
+    node: Any = OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.load, files)))
+    trunk = build(node, vocab_size=VOCABULARY)
+    model = Model(trunk, head_for(trunk, kind="language_modelling"))
+    model.eval()
+    mx.eval(model.parameters())
+    return model
+
+
+class _NoText:
+    """Tokens are counted, not read."""
+
+    eos_id = None
+
+    @staticmethod
+    def decode(ids: Sequence[int]) -> str:
+        return "x" * len(ids)
+
+
+def _cached(model: Model, prompts: list[list[int]]) -> None:
+    for _ in generate(model, _NoText(), prompts, Sampling(0.0), Request(max_tokens=TOKENS)):
+        pass
+
+
+def _again(model: Model, prompts: list[list[int]]) -> None:
+    tokens = mx.array(prompts)
+    for _ in range(TOKENS):
+        states = model.trunk(tokens, mx.ones(tokens.shape, dtype=mx.bool_))[:, -1:]
+        best = model.head(states, model.trunk.embedding).argmax(axis=-1)  # (B, 1)
+        tokens = mx.concatenate([tokens, best.astype(tokens.dtype)], axis=1)
+        mx.eval(tokens)

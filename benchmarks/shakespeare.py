@@ -1,0 +1,145 @@
+"""experiment=shakespeare_char beside the same model in plain PyTorch: same weights at first, same batches, in turn."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import chain, count, islice
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from benchmarks.alternate import table
+from benchmarks.torch_decoder import torch_decoder, torch_module
+from mlxlab.config.hydra.compose import Composer
+from mlxlab.config.instantiate import build
+from mlxlab.config.paths import conf_dir
+from mlxlab.data.batch import Batch
+from mlxlab.errors import ConfigFault
+from mlxlab.experiment.build import new_data, new_model
+from mlxlab.models.model import count_parameters
+from mlxlab.tracking.tracker import NoTracker
+from mlxlab.training.device_batch import to_device
+from mlxlab.training.evaluate import evaluate
+from mlxlab.training.state import Objective, Run
+
+OURS = ("simple", "optimized")
+
+
+def shakespeare(source: str | None = None, against: str = "torch", rounds: int = 2000) -> str:
+    """`rounds` updates of each; every batch is given to one after the other, so that noise falls on all alike."""
+    if source is None or against != "torch":
+        raise ConfigFault("suite=shakespeare: wanted source=<tinyshakespeare.txt> against=torch")
+    torch_module()
+    with tempfile.TemporaryDirectory() as folder:
+        cfg = _composed(source, rounds, "simple")
+        data = new_data(cfg, Path(folder), None, Path(folder))
+        models = {f"mlxlab, trainer={name}": new_model(cfg, data) for name in OURS}
+        theirs = torch_decoder(next(iter(models.values())))
+        steps: dict[str, Callable[[Batch], Any]] = {
+            title: _ours(_composed(source, rounds, name), model, data)
+            for name, (title, model) in zip(OURS, models.items(), strict=True)
+        }
+        steps["PyTorch, eager"] = _theirs(theirs, cfg, rounds)
+        seconds = _train(steps, data, rounds)
+        losses = {title: _loss(model, data) for title, model in models.items()}
+        losses["PyTorch, eager"] = _torch_loss(theirs, data)
+    return _table(seconds, losses, cfg, count_parameters(next(iter(models.values()))), rounds)
+
+
+def _composed(source: str, rounds: int, trainer: str) -> Any:
+    words = ["experiment=shakespeare_char", f"data.source={Path(source).absolute()}", f"trainer.max_steps={rounds}"]
+    words += [f"trainer={trainer}", f"trainer.schedule.warmup={min(100, rounds // 10)}", "tracking=none"]
+    composer = Composer(conf_dir(), words)
+    return composer.checked(composer.open())
+
+
+def _ours(cfg: Any, model: Any, data: Any) -> Callable[[Batch], Any]:
+    """One update, as the trainer makes it, with nothing logged."""
+    run = Run(model, data.train, Objective("valid/loss"), NoTracker(), max_skips=20)
+    trainer = build(cfg.trainer, class_counts=[])
+    trainer.prepare(run)
+    step = trainer.step(model=model, loss=trainer.loss, optimizer=run.optimizer)
+    model.train()
+
+    def update(batch: Batch) -> None:
+        mx.eval(step(to_device(batch)))
+
+    return update
+
+
+def _theirs(model: Any, cfg: Any, rounds: int) -> Callable[[Batch], Any]:
+    """The same update as one writes it in PyTorch."""
+    torch = torch_module()
+    named = dict(model.named_parameters())
+    decayed = [leaf for name, leaf in named.items() if leaf.ndim >= 2 and "embed" not in name]
+    others = [leaf for name, leaf in named.items() if leaf.ndim < 2 or "embed" in name]
+    settings = cfg.trainer.optimizer
+    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, betas=tuple(settings.betas), eps=settings.eps)
+    rate = build(cfg.trainer.schedule)(peak=cfg.trainer.learning_rate, steps=rounds)
+    rates = iter(np.array(rate(mx.arange(rounds))).tolist())
+
+    def update(batch: Batch) -> None:
+        now = next(rates)
+        for group in optimizer.param_groups:
+            group["lr"] = now
+        logits = model(torch.from_numpy(batch.tokens))
+        targets = torch.from_numpy(batch.targets).long()
+        values = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+        weights = torch.from_numpy(batch.weights).flatten()
+        loss = (values * weights).sum() / weights.sum()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.trainer.step.clip)
+        optimizer.step()
+
+    return update
+
+
+def _train(steps: dict[str, Callable[[Batch], Any]], data: Any, rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """Of every step the seconds that passed, and those of the processors."""
+    seconds: dict[str, list[tuple[float, float]]] = {title: [] for title in steps}
+    endless = chain.from_iterable(data.train for _ in count())
+    for batch in islice(endless, rounds):
+        for title, step in steps.items():
+            began = time.perf_counter(), time.process_time()
+            step(batch)
+            seconds[title].append((time.perf_counter() - began[0], time.process_time() - began[1]))
+    return seconds
+
+
+def _loss(model: Any, data: Any) -> float:
+    found = evaluate(model, data.valid, data.task)
+    assert found is not None
+    return found.metrics["loss"]
+
+
+def _torch_loss(model: Any, data: Any) -> float:
+    torch = torch_module()
+    total = weight = 0.0
+    with torch.no_grad():
+        for batch in data.valid:
+            logits = model(torch.from_numpy(batch.tokens)).flatten(0, 1)
+            targets = torch.from_numpy(batch.targets).long().flatten()
+            values = torch.nn.functional.cross_entropy(logits, targets, reduction="none").double().numpy()
+            total += float((values * batch.weights.flatten()).sum())
+            weight += float(batch.weights.sum())
+    return total / weight
+
+
+def _table(
+    seconds: dict[str, list[tuple[float, float]]], losses: dict[str, float], cfg: Any, parameters: int, rounds: int
+) -> str:
+    base = [statistics.median(found) for found in zip(*seconds["PyTorch, eager"], strict=True)]
+    head = ("variant", "seconds in all", "ms a step", "CPU ms a step", "speed", "speed by CPU", "validation loss")
+    rows: list[tuple[str, ...]] = [head]
+    for title, found in seconds.items():
+        passed, used = (statistics.median(one) for one in zip(*found, strict=True))
+        figures = [f"{sum(one[0] for one in found):.0f}", f"{1000 * passed:.1f}", f"{1000 * used:.1f}"]
+        figures += [f"{base[0] / passed:.2f}", f"{base[1] / used:.2f}", f"{losses[title]:.4f}"]
+        rows.append((title, *figures))
+    shape = f"{parameters:,} parameters, batch {cfg.data.batch_size} x {cfg.data.seq_len}"
+    return table(f"tinyshakespeare by characters, {rounds} updates of {shape}, on {mx.default_device()}", rows)

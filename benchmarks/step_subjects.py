@@ -1,0 +1,214 @@
+"""One subject of the step benchmark, alone in its process: its name, family, size and dropout are the arguments.
+
+All take the same steps: 8 x 256 random tokens of 5,000, cross-entropy over all of them, AdamW, float32. For every line
+"n" on its standard input it takes n steps and answers with a line of JSON.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+ROWS, LENGTH, VOCABULARY, RATE = 8, 256, 5000, 1e-4
+OURS = ("simple", "optimized", "plain MLX")
+SUBJECTS = (*OURS, "mlx-lm", "PyTorch", "PyTorch compiled")
+
+
+def main(name: str, family: str, size: str, dropout: str) -> None:
+    if name in ("plain MLX", "mlx-lm"):
+        os.environ["MLXLAB_FAST"] = "0"  # MLX's own formulations
+    else:
+        from mlxlab import backend
+
+        backend.prepare()
+    if name.startswith("PyTorch"):
+        from benchmarks.torch_decoder import torch_module
+
+        torch_module()
+    import mlx.core as mx
+
+    mx.eval(mx.zeros(1))
+    empty: Any = resident()
+    model = new_model(family, size, float(dropout))
+    if name == "mlx-lm":
+        mlx_lm_steps(size, partial(turns, empty))
+        return
+    if name in OURS:
+        step, loss = mlxlab_step(name, model)
+    else:
+        step, loss = torch_step(model, family, compiled=name.endswith("compiled"))
+    for _ in turns(empty, loss()):
+        step()
+
+
+def turns(empty: int, loss: float | None = None) -> Iterator[None]:
+    """Yields once for each step that is asked for, and answers: seconds, CPU seconds, peak bytes since `empty`."""
+    answer({"loss": loss})
+    for line in sys.stdin:
+        start, used = time.perf_counter(), time.process_time()
+        for _ in range(int(line)):
+            yield
+        steps = max(int(line), 1)
+        seconds, cpu = time.perf_counter() - start, time.process_time() - used
+        answer({"seconds": seconds / steps, "cpu": cpu / steps, "bytes": peak() - empty})
+
+
+def answer(values: dict[str, Any]) -> None:
+    print(json.dumps(values), flush=True, file=sys.__stdout__)
+
+
+def resident() -> int:
+    """Bytes in memory now; where that cannot be told, the most there were."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return peak()
+
+
+def peak() -> int:
+    """The most bytes in memory since the start of the process."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def tokens() -> tuple[Any, Any]:
+    """(8, 256) inputs and targets."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(0, VOCABULARY, (ROWS, LENGTH + 1)).astype(np.int32)
+    return drawn[:, :-1], drawn[:, 1:]
+
+
+def new_model(family: str, size: str, dropout: float) -> Any:
+    """The language model of that shape, with the same weights in every process."""
+    import mlx.core as mx
+
+    from benchmarks.subject import _read
+    from mlxlab.config.instantiate import build
+    from mlxlab.models.heads import head_for
+    from mlxlab.models.model import Model
+
+    mx.random.seed(0)
+    trunk = build(_read(f"model/{family}") | _read(f"model/size/{size}") | {"dropout": dropout}, vocab_size=VOCABULARY)
+    model = Model(trunk, head_for(trunk, kind="language_modelling"))
+    mx.eval(model.parameters())
+    return model
+
+
+def mlxlab_step(name: str, model: Any) -> tuple[Callable[[], Any], Callable[[], float]]:
+    """One update of trainer=simple or trainer=optimized, and the loss before the first."""
+    import mlx.core as mx
+    import numpy as np
+
+    from mlxlab.data.batch import Batch
+    from mlxlab.training.device_batch import to_device
+    from mlxlab.training.losses.loss import CrossEntropy
+    from mlxlab.training.optim.optimizers import adamw
+    from mlxlab.training.steps.optimized import Optimized
+    from mlxlab.training.steps.step import Plain
+
+    inputs, targets = tokens()
+    batch = Batch(inputs, np.ones_like(inputs, bool), targets, np.ones(inputs.shape, np.float32), np.arange(ROWS))
+    optimizer = adamw(0.01, [0.9, 0.999], 1e-8, rate=lambda step: mx.array(RATE))
+    optimizer.init(model.trainable_parameters())
+    kind: Any = Plain
+    if name == "optimized":
+        rest: Any = {
+            "checkpoint_layers": False,
+            "dtype": "float32",
+            "force_dtype": False,
+            "compile": "always",
+            "streams": "auto",
+        }
+        kind = partial(Optimized, accumulate=1, **rest)
+    update = kind(clip=1.0, model=model, loss=CrossEntropy(0.0), optimizer=optimizer)
+    model.eval()
+
+    def loss() -> float:
+        value: Any = CrossEntropy(0.0)(model, to_device(batch)).mean().item()
+        model.train()
+        return float(value)
+
+    return lambda: update(to_device(batch)), loss
+
+
+def torch_step(ours: Any, family: str, *, compiled: bool) -> tuple[Callable[[], Any], Callable[[], float]]:
+    """The same in PyTorch."""
+    from benchmarks.torch_decoder import torch_decoder, torch_module
+    from benchmarks.torch_encoder import torch_encoder
+
+    torch = torch_module()
+    model = (torch_decoder if family == "transformer" else torch_encoder)(ours)
+    inputs, targets = (torch.from_numpy(x).long() for x in tokens())
+    decayed = [p for name, p in model.named_parameters() if p.ndim >= 2 and "embed" not in name]
+    others = [p for name, p in model.named_parameters() if p.ndim < 2 or "embed" in name]
+    groups = [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.999), eps=1e-8)
+    forward = torch.compile(model) if compiled else model
+    measure = torch.nn.functional.cross_entropy
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        measure(forward(inputs).view(-1, VOCABULARY), targets.view(-1)).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    def loss() -> float:
+        model.eval()
+        with torch.no_grad():
+            value = measure(model(inputs).view(-1, VOCABULARY), targets.view(-1)).item()
+        model.train()
+        return float(value)
+
+    return step, loss
+
+
+def mlx_lm_steps(size: str, turns: Callable[[], Iterator[None]]) -> None:
+    """mlx-lm's own trainer on its own Llama of that shape; its loop asks for a batch before every step."""
+    import tempfile
+
+    import mlx.core as mx
+    import mlx.optimizers as optim
+    import numpy as np
+    from mlx_lm.models.llama import Model, ModelArgs
+    from mlx_lm.tuner.trainer import TrainingArgs, train
+
+    from benchmarks.subject import _read
+
+    shape = _read(f"model/size/{size}")
+    model = Model(
+        ModelArgs(
+            model_type="llama",
+            hidden_size=shape["width"],
+            num_hidden_layers=shape["num_layers"],
+            intermediate_size=shape["feed_forward"],
+            num_attention_heads=shape["num_heads"],
+            rms_norm_eps=1e-5,
+            vocab_size=VOCABULARY,
+            tie_word_embeddings=True,
+        )
+    )
+    mx.eval(model.parameters())
+    inputs, targets = tokens()
+    rows = mx.array(np.concatenate([inputs, targets[:, -1:]], axis=1))
+    lengths = mx.array([[0, LENGTH]] * ROWS)
+
+    def batches(**ignored: Any) -> Iterator[tuple[mx.array, mx.array]]:
+        for _ in turns():
+            yield rows, lengths
+
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):  # its reports
+        never: Any = dict.fromkeys(("iters", "steps_per_report", "steps_per_save", "steps_per_eval"), 10**9)
+        args = TrainingArgs(batch_size=ROWS, adapter_file=f"{folder}/adapters.safetensors", **never)
+        train(model, optim.AdamW(RATE), [0] * ROWS, args=args, iterate_batches=batches)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,72 @@
+"""What is measured on: a BERT of some size and one batch of random tokens."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from omegaconf import OmegaConf
+
+from mlxlab.config.instantiate import build
+from mlxlab.config.paths import conf_dir
+from mlxlab.data.batch import Batch
+from mlxlab.models.heads import head_for
+from mlxlab.models.model import Model
+from mlxlab.tracking.tracker import NoTracker, Tracker
+from mlxlab.training.device_batch import to_device
+from mlxlab.training.state import Objective, Run
+
+
+class Subject:
+    """A run whose steps are taken one by one."""
+
+    def __init__(
+        self, size: str, rows: int, length: int, tracker: Tracker | None = None, vocab_size: int = 1024
+    ) -> None:
+        mx.random.seed(0)
+        trunk = build(_read("model/bert") | _read(f"model/size/{size}"), vocab_size=vocab_size)
+        model = Model(trunk, head_for(trunk, kind="classification", num_classes=2, dropout=0.1))
+        mx.eval(model.parameters())
+        rng = np.random.default_rng(0)
+        ones = np.ones(rows, np.float32)
+        tokens = rng.integers(0, vocab_size, (rows, length)).astype(np.int32)
+        self.batch = Batch(
+            tokens, np.ones_like(tokens), rng.integers(0, 2, rows).astype(np.int32), ones, np.arange(rows)
+        )
+        self.run = Run(model, _One(), Objective("valid/loss"), tracker or NoTracker(), max_skips=10)
+        trainer = build(_trainer())
+        self.rate = trainer.prepare(self.run)
+        self.update = trainer.step(model=model, loss=trainer.loss, optimizer=self.run.optimizer)
+        model.train()
+
+    def step(self) -> None:
+        """One update, counted; nothing is logged or saved."""
+        self.run.advance(self.batch, self.update(to_device(self.batch)))
+
+
+class _One:
+    """Stands where the run asks for its place in the data."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(())
+
+    epoch, at_start, count, batch_tokens, waited = 0, False, 1, None, 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def _trainer() -> dict[str, Any]:
+    node = {key: value for key, value in _read("trainer/simple").items() if key != "defaults"}
+    parts = {"loss": "cross_entropy", "step": "plain", "optimizer": "adamw", "schedule": "constant"}
+    node |= {name: _read(f"trainer/{name}/{option}") for name, option in parts.items()}
+    node["loss"]["label_smoothing"] = 0.0
+    node["schedule"]["warmup"] = 0
+    return node | {"max_steps": 10**6, "epochs": None, "learning_rate": 1e-5}
+
+
+def _read(option: str) -> dict[str, Any]:
+    node: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{option}.yaml"), resolve=False)
+    return node

@@ -1,0 +1,43 @@
+"""What tracking costs the loop: every step logged to a journal with its syncer at work, against no tracker."""
+
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.alternate import alternate, table
+from benchmarks.subject import Subject
+from mlxlab.tracking.journal import Journal
+from mlxlab.tracking.tracker import NoTracker, Tracker
+
+
+def tracking(size: str = "nano", rounds: int = 9, steps: int = 20) -> str:
+    """Rounds of `steps` updates of a small BERT, every one of them logged."""
+    subject = Subject(size, rows=32, length=40)
+    with tempfile.TemporaryDirectory() as folder:
+        journal = _journal(Path(folder), f"sqlite:///{folder}/store.db")
+        journal.start({}, {})
+        trackers: dict[str, Tracker] = {"tracking=none": NoTracker(), "tracking=mlflow": journal}
+
+        def trial(name: str) -> None:
+            subject.run.tracker = trackers[name]
+            for _ in range(steps):
+                subject.step()
+                subject.run.log_training(1e-5)
+
+        trials = alternate({name: (lambda n=name: trial(n)) for name in trackers}, rounds)  # type: ignore[misc]
+        journal.end("FINISHED")
+        dead = _journal(Path(folder) / "dead", "http://127.0.0.1:9")
+        before = time.perf_counter()
+        dead.start({}, {})
+        start = time.perf_counter() - before
+        dead.end("KILLED")
+    alone = trials[0].median
+    rows: list[tuple[str, ...]] = [("variant", "ms per step", "against none")]
+    rows += [(t.name, f"{1000 * t.median / steps:.2f}", f"{t.median / alone - 1:+.2%}") for t in trials]
+    title = f"every step logged, model/size={size}, {steps} updates a round, medians of {rounds}"
+    return f"{table(title, rows)}\n\nStart with a dead tracking server: {start:.3f} s"
+
+
+def _journal(folder: Path, uri: str) -> Journal:
+    folder.mkdir(exist_ok=True)
+    return Journal(uri, str(folder / "artifacts"), "benchmark", False, 5.0, folder=folder, project=folder)

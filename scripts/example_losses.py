@@ -1,0 +1,12 @@
+#!/usr/bin/env python3
+"""Losses by example: scripts/examples.py top SOURCE ... | merge SOURCE ... out=losses.parquet"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from mlxlab.cli.example_losses import main
+
+if __name__ == "__main__":
+    sys.exit(main())

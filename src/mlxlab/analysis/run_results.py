@@ -1,0 +1,82 @@
+"""Run folders as what they came to: series of results that can be compared, read from their manifests."""
+
+import statistics
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mlxlab.analysis.comparison import Series
+from mlxlab.errors import DataFault, InputMissing
+from mlxlab.experiment import manifest
+
+
+def find(path: Path) -> list[Path]:
+    """A run folder itself, or all runs right below a folder, as a sweep or a cross-validation leaves them.
+
+    Raises:
+        InputMissing: there is no run.
+    """
+    if (path / manifest.FILE).is_file():
+        return [path]
+    found = sorted(file.parent for file in path.glob(f"*/{manifest.FILE}"))
+    if not found:
+        raise InputMissing(f"{path}: no run in it; wanted a run folder, or a folder of run folders")
+    return found
+
+
+def series_of(name: str, folders: Sequence[Path], metric: str, best: bool = False) -> tuple[Series, set[int]]:
+    """A method's results by seed and fold, and the numbers of folds of its cross-validations.
+
+    Args:
+        metric: `valid/accuracy`, say; of the last evaluation.
+        best: of the best evaluation instead, where `metric` is the objective: chosen by the rows that judge.
+
+    Raises:
+        InputMissing, DataFault: a folder has no manifest, a run is not DONE, lacks the metric or is there twice.
+    """
+    values: dict[str, float] = {}
+    sizes, steps, folds = set(), set(), set()
+    for folder in folders:
+        facts = manifest.read(folder)
+        if facts["status"] != "DONE":
+            raise DataFault(f"{folder}: {manifest.condition(folder)}; wanted a run that is DONE")
+        run = _name_of(facts)
+        if run in values:
+            raise DataFault(f"{name}: {run} is there twice, the second time in {folder}")
+        outcome = facts["outcome"]
+        values[run] = _value(outcome, metric, best, folder)
+        sizes.add(outcome.get("parameters"))
+        steps.add(outcome.get("steps"))
+        folds |= {facts["folds"]} if facts.get("folds") else set()
+    return Series(name, values, _single(sizes), speed_of(folders), _single(steps)), folds
+
+
+def speed_of(folders: Sequence[Path]) -> float | None:
+    """The median of the runs' last tokens a second; None where no manifest has it."""
+    speeds = []
+    for folder in folders:
+        with suppress(InputMissing, DataFault):
+            speeds.append(manifest.read(folder).get("outcome", {}).get("speed"))
+    known = [speed for speed in speeds if speed]
+    return statistics.median(known) if known else None
+
+
+def _name_of(facts: dict[str, Any]) -> str:
+    fold = f" fold {facts['fold']}" if facts.get("folds") else ""
+    return f"seed {facts.get('seed', '?')}{fold}"
+
+
+def _value(outcome: dict[str, Any], metric: str, best: bool, folder: Path) -> float:
+    # The outcome of rounds is that of their ensemble: metrics without the split's name.
+    final = outcome.get("final") or {f"valid/{key}": value for key, value in outcome.items()}
+    found = outcome.get("best") if best and outcome.get("objective") == metric else None if best else final.get(metric)
+    if not isinstance(found, int | float):
+        known = outcome.get("objective", "none") if best else ", ".join(sorted(final)) or "none"
+        raise DataFault(f"{folder}: no {'best ' * best}{metric} in its manifest; it has {known}")
+    return float(found)
+
+
+def _single(numbers: set[Any]) -> Any:
+    """The number that all runs have; None if they differ."""
+    return next(iter(numbers)) if len(numbers) == 1 else None

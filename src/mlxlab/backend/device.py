@@ -1,0 +1,111 @@
+"""The machine: a fast BLAS on Linux CPU, the device, the limits of memory.
+
+Environment: `MLXLAB_BLAS=0` leaves the BLAS as it was installed; `MLXLAB_DEVICE=cpu|gpu` chooses the device;
+`MLXLAB_MEMORY` is the memory MLX may use, in GB (80 % of what the machine or container has, if not given).
+"""
+
+import os
+import sys
+import warnings
+from pathlib import Path
+
+from mlxlab.backend.openblas import use_openblas
+from mlxlab.errors import ConfigFault
+
+CACHE_BYTES = 2 << 30  # at most; MLX keeps 32 MB of CPU buffers by default: every step would map its logits anew
+_state = {"blas": "as installed"}
+
+
+def prepare(device: str | None = None) -> str:
+    """Makes MLX fast on this machine, once per process; returns the BLAS in use. Best before `mlx.core` is imported.
+
+    Raises:
+        ConfigFault: there is no such device.
+    """
+    if _state["blas"] == "as installed" and sys.platform == "linux" and os.environ.get("MLXLAB_BLAS", "1") != "0":
+        _state["blas"] = _redirected()
+    import mlx.core as mx
+
+    _choose(device or os.environ.get("MLXLAB_DEVICE"))
+    if mx.default_device() == mx.Device(mx.cpu):
+        limit = _memory_limit()
+        mx.set_memory_limit(limit)
+        mx.set_cache_limit(min(CACHE_BYTES, limit // 4))
+    elif "MLXLAB_MEMORY" in os.environ:
+        mx.set_memory_limit(_memory_limit())
+    elif mx.metal.is_available():  # beyond what it recommends, Metal pages, or ends the process
+        mx.set_memory_limit(memory_budget())
+        mx.set_wired_limit(memory_budget())
+    return _state["blas"]
+
+
+def describe() -> dict[str, str]:
+    """Tags of a run: device and BLAS."""
+    import mlx.core as mx
+
+    return {"device": str(mx.default_device()), "blas": _state["blas"]}
+
+
+def memory_budget() -> int:
+    """Bytes that a run should not exceed: what the device recommends to work with, or the limit that was set."""
+    import mlx.core as mx
+
+    if mx.default_device() == mx.Device(mx.cpu) or "MLXLAB_MEMORY" in os.environ:
+        return _memory_limit()
+    info = mx.device_info()
+    found = info.get("max_recommended_working_set_size") or info.get("total_memory") or info.get("memory_size")
+    return int(found) if found else _memory_limit()
+
+
+def _redirected() -> str:
+    try:
+        return "openblas" if use_openblas(_right) else "as installed"
+    except (OSError, ImportError) as error:
+        warnings.warn(f"OpenBLAS is not used, matrix products are some 20 times slower: {error}", stacklevel=3)
+        return "reference"
+
+
+def _right() -> bool:
+    """A product of integers is exact: the routine in use must agree with NumPy to the last bit."""
+    import mlx.core as mx
+    import numpy as np
+
+    a, b = np.arange(35, dtype=np.float32).reshape(5, 7), np.arange(21, dtype=np.float32).reshape(7, 3)
+    with mx.stream(mx.cpu):
+        return bool(np.array_equal(np.array(mx.array(a) @ mx.array(b)), a @ b))
+
+
+def _choose(device: str | None) -> None:
+    import mlx.core as mx
+
+    if device is None:
+        return
+    kinds = {"cpu": mx.cpu, "gpu": mx.gpu}
+    if device not in kinds:
+        raise ConfigFault(f"MLXLAB_DEVICE={device}: wanted cpu or gpu")
+    if not mx.is_available(kinds[device]):
+        raise ConfigFault(f"MLXLAB_DEVICE={device}: this machine, or this build of MLX, has none")
+    mx.set_default_device(mx.Device(kinds[device]))
+
+
+def _memory_limit() -> int:
+    """Bytes that MLX may use."""
+    given = os.environ.get("MLXLAB_MEMORY")
+    if given is None:
+        return int(0.8 * _memory())
+    try:
+        limit = float(given)
+    except ValueError:
+        limit = 0.0
+    if not 0 < limit < 1e6:
+        raise ConfigFault(f"MLXLAB_MEMORY={given}: wanted a number of GB above 0")
+    return int(limit * 1e9)
+
+
+def _memory() -> int:
+    """Bytes of memory, of the container where there is one: MLX looks at the machine only."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(machine, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):
+        return machine

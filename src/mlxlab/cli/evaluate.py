@@ -1,0 +1,146 @@
+"""Evaluates a trained model, on what its run validated on or on data of your own.
+
+    evaluate.py run=RUN_FOLDER [checkpoint=best] [batches=N]
+    evaluate.py run=RUN_FOLDER data.source=FILE [data.KEY=VALUE ...]
+
+run          a run folder
+checkpoint   best, last, or a checkpoint folder
+batches      batches at most; without it all
+data.source  for a language model text, as data=streaming takes it: the whole of it; for a classifier a CSV with labels
+data.KEY     any other key of the run's data: split, text_column, documents, seq_len, max_valid_examples, ...
+
+Text is read with the tokenizer of the run. Prints loss, perplexity and bits per byte, or a classifier's metrics.
+"""
+
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlxlab.cli.app import run_program
+from mlxlab.config.suggest import suggestion
+from mlxlab.errors import ConfigFault
+
+if TYPE_CHECKING:
+    from mlxlab.config.schema.types import Kind
+    from mlxlab.inference.eval_data import Judged
+    from mlxlab.inference.restore import Restored
+
+PLAIN = ("run", "checkpoint", "batches")
+TOKENIZER = "tokenizer.path"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code."""
+    try:
+        return run_program(__doc__, argv, _evaluate)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+def _evaluate(words: list[str]) -> None:
+    given, data = parse(words)
+    if not given.get("run"):
+        raise ConfigFault("run=...: missing; wanted the folder of a run")
+    folder = Path(given["run"]).expanduser()
+    from mlxlab import backend
+
+    backend.prepare()
+    from mlxlab.experiment.report import table
+    from mlxlab.inference.restore import restore
+    from mlxlab.training.evaluate import evaluate
+
+    restored = restore(folder, _checkpoint(folder, given.get("checkpoint", "best")))
+    judged = _judged(restored, data, folder)
+    print(f"{judged.line}; step {restored.checkpoint.step} of {folder}", file=sys.stderr)
+    found = evaluate(restored.model, judged.batches, restored.encoder.task, limit=_number(given.get("batches")))
+    assert found is not None
+    print("\n".join(table("metric", list(found.metrics.items()))))
+
+
+def parse(words: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The plain words, and the keys of `data`, with what was typed for each.
+
+    Raises:
+        ConfigFault: an unknown key, one without a value, one twice.
+    """
+    given: dict[str, str] = {}
+    data: dict[str, str] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        into, key = (data, name.removeprefix("data.")) if name.startswith("data.") else (given, name)
+        if into is given and name not in PLAIN:
+            raise ConfigFault(f"{word}: unknown key{suggestion(name, [*PLAIN, 'data.source'])}")
+        if not equals or not text:
+            raise ConfigFault(f"{word}: wanted {name}=...")
+        if key in into:
+            raise ConfigFault(f"{word}: {name} stands here twice")
+        into[key] = text
+    return given, data
+
+
+def _checkpoint(folder: Path, which: str) -> Path:
+    return folder / "checkpoints" / which if which in ("best", "last") else Path(which).expanduser()
+
+
+def _number(text: str | None) -> int | None:
+    if text is not None and not (text.isdecimal() and int(text)):
+        raise ConfigFault(f"batches={text}: wanted a whole number >= 1")
+    return None if text is None else int(text)
+
+
+def _judged(restored: "Restored", typed: dict[str, str], folder: Path) -> "Judged":
+    from mlxlab.inference.eval_data import Judged, row_batches, text_batches
+
+    data, node = _node(restored, typed)
+    if "source" not in data:
+        from mlxlab.config.paths import project_root
+        from mlxlab.experiment.build import new_data
+
+        found = new_data(restored.config | {"data": node}, project_root(), restored.facts, folder)
+        return Judged(found.valid, "what the run validated on")
+    if restored.encoder.task.kind == "classification":
+        return row_batches(restored.encoder, node)  # type: ignore[arg-type]
+    defaults = {"split": None, "config": None, "revision": None, "max_valid_examples": None}
+    return text_batches(restored.encoder, node | defaults | data)  # type: ignore[arg-type]
+
+
+def _node(restored: "Restored", typed: dict[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What was typed for the run's data, as values, and the run's data with them: every key checked."""
+    from mlxlab.config.findings import told
+    from mlxlab.config.schema.signature import signature
+    from mlxlab.config.schema.validate import Examination
+
+    if (path := typed.pop(TOKENIZER, None)) is not None:
+        _same_tokenizer(restored, path)
+    node = restored.config["data"]
+    known = signature(node["_target_"])
+    keys = known.keys if known else {}
+    data = {name: _value(keys[name].kind, text) if name in keys else text for name, text in typed.items()}
+    faults = list(Examination().node(node | data, node["_target_"], "data"))
+    if faults:
+        raise ConfigFault(told(faults))
+    return data, node | data
+
+
+def _value(kind: "Kind", text: str) -> Any:
+    import yaml
+
+    from mlxlab.config.schema.types import AnyOf, Text
+
+    if text == "null":
+        return None
+    if any(isinstance(one, Text) for one in (kind.options if isinstance(kind, AnyOf) else (kind,))):
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text  # the check says what is wanted
+
+
+def _same_tokenizer(restored: "Restored", path: str) -> None:
+    from mlxlab.data.tokenizers.fit import given
+
+    given(path, restored.facts)

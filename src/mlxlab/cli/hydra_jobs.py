@@ -1,0 +1,121 @@
+"""Jobs under Hydra: one run, or a sweep of them. Behind `train`."""
+
+import atexit
+import shutil
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlxlab.config.findings import one_line
+from mlxlab.config.resume_path import run_folder
+from mlxlab.distributed.launch_env import is_launched, rank
+from mlxlab.errors import CannotCreate, ConfigFault, Fault
+
+if TYPE_CHECKING:
+    from hydra._internal.hydra import Hydra
+    from omegaconf import DictConfig
+
+_OUR_BUG = 70
+
+
+class Task:
+    """One job, called by Hydra with its config; returns the metric named by `objective`. Remembers what failed."""
+
+    def __init__(self) -> None:
+        self.started = 0
+        self.failures: dict[str, int] = {}  # job number -> exit code
+
+    def __call__(self, config: "DictConfig") -> Any:
+        from hydra.core.hydra_config import HydraConfig
+
+        from mlxlab.config.check import check
+
+        hydra: Any = HydraConfig.get()
+        self.started += 1
+        try:
+            check(config)  # of a sweep: a job that was proposed only now
+            from mlxlab.experiment.run import run
+
+            return run(config, Path(hydra.runtime.output_dir))
+        except Exception as error:
+            if hydra.mode.name == "MULTIRUN":  # the others go on, also where a signal stopped this one
+                number = str(hydra.job.num)
+                print(f"job {number} ({', '.join(hydra.overrides.task)}):", end=" ", file=sys.stderr)
+                self.failures[number] = report(error)
+            raise
+
+
+def run(hydra: "Hydra", config: "DictConfig") -> int:
+    """One run in its own folder, under Hydra: HydraConfig, `.hydra/`, callbacks. Returns the exit code."""
+    from hydra._internal.callbacks import Callbacks
+    from hydra.core.utils import JobStatus, run_job
+    from hydra.types import HydraContext, RunMode
+
+    config.hydra.mode = RunMode.RUN
+    own = run_folder(config.get("resume"))
+    if own and not any(word.startswith("hydra.run.dir=") for word in config.hydra.overrides.hydra):
+        config.hydra.run.dir = str(own)
+    if rank() > 0:  # process 0 keeps the run folder; what Hydra writes for this one is thrown away
+        config.hydra.run.dir = tempfile.mkdtemp(prefix="mlxlab-")
+        atexit.register(shutil.rmtree, config.hydra.run.dir, ignore_errors=True)
+    callbacks = Callbacks(config)
+    callbacks.on_run_start(config=config, config_name="train")
+    context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
+    try:
+        job = run_job(Task(), config, job_dir_key="hydra.run.dir", job_subdir_key=None, hydra_context=context)
+    except OSError as error:
+        raise _cannot_create(error) from error
+    callbacks.on_run_end(config=config, config_name="train", job_return=job)
+    return 0 if job.status == JobStatus.COMPLETED else report(job._return_value)
+
+
+def sweep(hydra: "Hydra", config: "DictConfig") -> int:
+    """Every job of a sweep, in the order of its sweeper; one that fails does not end the others.
+
+    Returns the exit code: 0, or that of the first job that failed.
+    """
+    from hydra._internal.callbacks import Callbacks
+    from hydra.core.plugins import Plugins
+    from hydra.types import HydraContext, RunMode
+
+    if is_launched():
+        raise ConfigFault("-m: a sweep among processes that were started together; start its jobs one by one")
+    config.hydra.mode = RunMode.MULTIRUN
+    config.hydra.overrides.hydra.append("hydra.mode=MULTIRUN")  # each job is composed anew, and must know
+    callbacks, task = Callbacks(config), Task()
+    callbacks.on_multirun_start(config=config, config_name="train")
+    context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
+    sweeper = Plugins.instance().instantiate_sweeper(hydra_context=context, task_function=task, config=config)
+    try:
+        sweeper.sweep(arguments=list(config.hydra.overrides.task))
+    except Exception as error:
+        if not task.failures:  # the sweep itself, not one of its jobs
+            raise _of_sweep(error, task) from error
+        print(f"{len(task.failures)} of {task.started} jobs failed: {', '.join(task.failures)}", file=sys.stderr)
+        return next(iter(task.failures.values()))
+    finally:
+        callbacks.on_multirun_end(config=config, config_name="train")
+    return 0
+
+
+def report(error: BaseException) -> int:
+    """Prints a fault as one line, our own bug as a traceback; the exit code."""
+    if isinstance(error, Fault):
+        print(error, file=sys.stderr)
+        return error.exit_code
+    traceback.print_exception(error)
+    return _OUR_BUG
+
+
+def _of_sweep(error: Exception, task: Task) -> Exception:
+    if isinstance(error, OSError):
+        return _cannot_create(error)
+    if not task.started and isinstance(error, AssertionError | ValueError):
+        return ConfigFault(f"hydra.sweeper: {one_line(str(error)) or 'its settings make no sense to it'}")
+    return error
+
+
+def _cannot_create(error: OSError) -> Fault:
+    return CannotCreate(f"{error.filename}: {error.strerror or error}; the run folder cannot be made")

@@ -1,0 +1,105 @@
+"""`lr_find`: the rate rises from update to update, and the loss tells where it is too high (Smith 2017).
+
+    lr_find.py [start=1e-7] [end=1] [updates=100] [out=lr_find.png] [group=option ...] [key=value ...]
+
+Trains the composed experiment on its training data, the rate rising exponentially from start to end; ends early once
+the smoothed loss is four times its least. Writes a plot, prints some points and a suggestion: the rate at which the
+loss falls most steeply. Nothing else is written: no run folder, no checkpoint, nothing tracked.
+
+All other words are those of train.
+
+Examples
+    lr_find.py experiment=titanic
+    lr_find.py model=transformer model/size=tiny trainer=optimized trainer/optimizer=lion updates=200
+"""
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mlxlab.cli.app import run_program
+from mlxlab.config.paths import conf_dir, project_root
+from mlxlab.errors import CannotCreate, ConfigFault
+
+DEFAULTS: dict[str, float] = {"start": 1e-7, "end": 1.0, "updates": 100}
+POINTS = 20  # lines of the table
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    return run_program(__doc__, words or ["start=1e-7"], _act)
+
+
+def parse(words: Sequence[str]) -> tuple[dict[str, float], Path, list[str]]:
+    """start, end and updates; the file of the plot; the words of train.
+
+    Raises:
+        ConfigFault: a number that cannot be.
+    """
+    numbers, out, rest = dict(DEFAULTS), Path("lr_find.png"), []
+    for word in words:
+        key, _, value = word.partition("=")
+        if key in numbers:
+            try:
+                numbers[key] = float(value)
+            except ValueError:
+                raise ConfigFault(f"{word}: wanted a number") from None
+        elif key == "out" and value:
+            out = Path(value).expanduser()
+        else:
+            rest.append(word)
+    start, end, updates = numbers["start"], numbers["end"], numbers["updates"]
+    if not 0 < start < end < float("inf"):
+        raise ConfigFault(f"start={start:g} end={end:g}: wanted 0 < start < end")
+    if updates != int(updates) or not 10 <= updates <= 1e6:
+        raise ConfigFault(f"updates={updates:g}: wanted a whole number from 10 to 1,000,000")
+    return numbers, out, rest
+
+
+def _act(words: list[str]) -> None:
+    numbers, out, rest = parse(words)
+    if not out.absolute().parent.is_dir():
+        raise CannotCreate(f"out={out}: there is no folder {out.absolute().parent}")
+    cfg = _composed(rest)
+    with tempfile.TemporaryDirectory() as folder:
+        found = _search(cfg, numbers, Path(folder))
+    from mlxlab.training.lr_finder import draw, smoothed, suggestion
+
+    best = suggestion(found.rates, found.losses)
+    print("| learning rate | smoothed loss |\n|--:|--:|")
+    rows = list(zip(found.rates, smoothed(found.losses), strict=True))
+    for rate, loss in rows[:: max(len(rows) // POINTS, 1)]:
+        print(f"| {rate:.2e} | {loss:.4f} |")
+    draw(found, best, out)
+    print(f"\n{len(rows)} updates, up to {found.rates[-1]:.2g}; plot: {out}")
+    print(f"trainer.learning_rate={best:.2g}" if best is not None else "the loss never fell: no suggestion")
+
+
+def _composed(words: list[str]) -> Any:
+    from mlxlab.config.hydra.compose import Composer, without_hydra
+
+    composer = Composer(conf=conf_dir(), overrides=words)
+    return without_hydra(composer.checked(composer.open()))
+
+
+def _search(cfg: Any, numbers: dict[str, float], folder: Path) -> Any:
+    from mlxlab import backend
+
+    backend.prepare()
+    from mlxlab.distillation.load_teachers import first_weights, tokenizer_folder, trainer_for
+    from mlxlab.experiment.build import draw_seed, new_data, new_model
+    from mlxlab.tracking.tracker import NoTracker
+    from mlxlab.training.lr_finder import search
+    from mlxlab.training.state import Objective, Run
+
+    project = project_root()
+    data = new_data(cfg, project, tokenizer_folder(cfg, project / ".cache"), folder)
+    trainer, _, _ = trainer_for(cfg, data, project / ".cache")
+    model = new_model(cfg, data)
+    first_weights(cfg, model)
+    run = Run(model, data.train, Objective(cfg.objective), NoTracker(), max_skips=5, labels=data.task.labels)
+    start, end, updates = numbers["start"], numbers["end"], int(numbers["updates"])
+    return search(run, trainer, data.task, start, end, updates, draw_seed(cfg))

@@ -1,0 +1,125 @@
+"""`train`: composes, checks, and runs one experiment or a sweep of them. Returns an exit code."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlxlab.cli import hydra_jobs
+from mlxlab.config.findings import one_line
+from mlxlab.config.paths import conf_dir
+from mlxlab.errors import ConfigFault, Fault, Refused
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from hydra._internal.hydra import Hydra
+
+    from mlxlab.config.hydra.compose import Composer
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command line (without the program's name); prints a fault in one line each; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        if {"-h", "--help"} & set(argv):
+            from mlxlab.cli.train_help import show_help
+
+            print(show_help([word for word in argv if not word.startswith("-")]))
+            return 0
+        return _act(argv)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # `mlxlab train --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return hydra_jobs.report(error)
+
+
+def _act(argv: list[str]) -> int:
+    flags = _flags(argv)
+    composer = _composer(flags)
+    hydra = composer.open()
+    if flags.cfg:
+        return _show(hydra, composer, flags)
+    if flags.info or flags.hydra_help:
+        composer.guard(hydra)
+    if flags.info:
+        hydra.show_info(flags.info, config_name=composer.name, overrides=composer.overrides)
+        return 0
+    if flags.shell_completion:
+        hydra.shell_completion(config_name=composer.name, overrides=composer.overrides)
+        return 0
+    if flags.hydra_help:
+        from hydra._internal.utils import get_args_parser
+
+        hydra.hydra_help(config_name=composer.name, args_parser=get_args_parser(), args=flags)
+        return 0
+    config = composer.checked(hydra)
+    return hydra_jobs.sweep(hydra, config) if composer.multirun else hydra_jobs.run(hydra, config)
+
+
+def _flags(argv: list[str]) -> "Namespace":
+    """Hydra's own flags, in any order with the overrides."""
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+
+    def refuse(message: str) -> None:
+        raise ConfigFault(f"{one_line(message)}; see --help")
+
+    parser.error = refuse  # type: ignore[method-assign,assignment]
+    flags = parser.parse_intermixed_args(argv)
+    if flags.experimental_rerun is not None:
+        raise Refused(
+            "--experimental-rerun: refused: it runs code from a pickle; resume=<run folder> goes on with a run"
+        )
+    for name in ("resolve", "package"):
+        if getattr(flags, name) and not flags.cfg:
+            raise ConfigFault(f"--{name}: only together with --cfg")
+    if flags.cfg and (flags.multirun or flags.run):
+        raise ConfigFault("--cfg: shows the config instead of running it; leave out --run and --multirun")
+    return flags
+
+
+def _composer(flags: "Namespace") -> "Composer":
+    from mlxlab.config.hydra.compose import Composer
+
+    multirun = flags.multirun or any(word.lstrip("+") == "hydra.mode=MULTIRUN" for word in flags.overrides)
+    return Composer(
+        conf=_folder(flags.config_path, "--config-path") or _folder(conf_dir(), "MLXLAB_CONF") or conf_dir(),
+        overrides=flags.overrides,
+        extra=_folder(flags.config_dir, "--config-dir"),
+        name=flags.config_name or "train",
+        multirun=multirun,
+    )
+
+
+def _folder(text: str | Path | None, flag: str) -> Path | None:
+    if text is None:
+        return None
+    folder = Path(text).expanduser().resolve()
+    if not folder.is_dir():
+        raise ConfigFault(f"{flag} {one_line(str(text), 120)}: not a folder of config files")
+    return folder
+
+
+def _show(hydra: "Hydra", composer: "Composer", flags: "Namespace") -> int:
+    """`--cfg job|hydra|all`, as Hydra prints it."""
+    try:
+        if flags.cfg != "job":
+            composer.guard(hydra)
+        hydra.show_cfg(composer.name, composer.overrides, flags.cfg, flags.package, flags.resolve)
+    except SystemExit:  # no such package: Hydra has said so
+        return ConfigFault.exit_code
+    except Fault:
+        raise
+    except Exception:
+        composer.checked(hydra)  # says what is wrong, in our words
+        raise
+    return 0

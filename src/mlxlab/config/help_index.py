@@ -1,0 +1,134 @@
+"""The outline of conf/: groups, options, keys, read from the files alone. What `--help` prints, without Hydra."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlxlab.config.hydra.yaml_limits import read
+from mlxlab.config.schema.root import TARGET
+from mlxlab.config.schema.signature import signature
+from mlxlab.config.schema.types import Kind, Mapping, Part, describe, shown
+from mlxlab.errors import ConfigFault
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One key: its default, what it may be, what it means."""
+
+    key: str
+    default: str
+    wanted: str
+    words: str
+
+
+def groups(conf: Path) -> dict[str, dict[str, str]]:
+    """group -> option -> the first comment of its file, in the order of the primary config's defaults."""
+    found: dict[str, dict[str, str]] = {}
+    for file in sorted(conf.rglob("*.yaml")):
+        group = file.parent.relative_to(conf).as_posix()
+        if group != "." and not group.startswith("hydra"):
+            found.setdefault(group, {})[file.stem] = _first_comment(file)
+    order = list(chosen(conf))
+    ordered = sorted(found.items(), key=lambda item: (_place(item[0], order), item[0]))
+    return {group: dict(sorted(options.items(), key=lambda item: _size(item[1]))) for group, options in ordered}
+
+
+def chosen(conf: Path, words: list[str] | None = None) -> dict[str, str | None]:
+    """group -> option: the primary config's defaults, but what `words` (`model=cnn_hybrid`) choose; also inner ones."""
+    options = _defaults(_load(conf / "train.yaml"), "")
+    for word in words or []:
+        group, _, option = word.partition("=")
+        if (conf / group / f"{option}.yaml").is_file():
+            options[group] = option
+    for group, choice in list(options.items()):
+        for inner, default in _defaults(_load(conf / group / f"{choice}.yaml"), group).items():
+            options.setdefault(inner, default)
+    return options
+
+
+def lines(conf: Path, options: dict[str, str | None]) -> list[Line]:
+    """Every key of these options, with its default."""
+    tree: dict[str, Any] = {}
+    for group, option in options.items():
+        if option is not None and group not in ("experiment", "debug"):
+            _merge(tree, conf, group, option)
+    top = {key: value for key, value in _load(conf / "train.yaml").items() if key not in ("defaults", "hydra")}
+    return list(_node({**tree, **top}, TARGET, ""))
+
+
+def _merge(tree: dict[str, Any], conf: Path, group: str, option: str) -> None:
+    """One option into the tree at its package."""
+    values = _load(conf / group / f"{option}.yaml")
+    package = _package(conf / group / f"{option}.yaml") or group.replace("/", ".")
+    place = tree
+    for name in package.split("."):
+        place = place.setdefault(name, {})
+    place.update({key: value for key, value in values.items() if key != "defaults"})
+
+
+def _defaults(values: dict[str, Any], group: str) -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for entry in values.get("defaults", []):
+        if isinstance(entry, dict):
+            [(name, option)] = entry.items()
+            if not name.startswith("override "):
+                found[name.lstrip("/") if name.startswith("/") or not group else f"{group}/{name}"] = option
+    return found
+
+
+def _node(tree: dict[str, Any], target: str, path: str) -> Iterator[Line]:
+    known = signature(target)
+    for name, key in known.keys.items() if known else ():
+        if name in tree:
+            yield from _key(tree[name], key.kind, key.doc, f"{path}.{name}".lstrip("."))
+
+
+def _key(value: Any, kind: Kind, words: str, path: str) -> Iterator[Line]:
+    if isinstance(value, dict) and "_target_" in value:
+        yield from _node(value, value["_target_"], path)
+    elif isinstance(value, dict) and isinstance(kind, Mapping) and isinstance(kind.value, Part):
+        for name, item in value.items():
+            yield from _key(item, kind.value, "", f"{path}.{name}")
+    elif not isinstance(kind, Part):
+        yield Line(path, shown(value).replace("'", ""), describe(kind), words.rstrip("."))
+
+
+def _place(group: str, order: list[str]) -> tuple[int, int]:
+    head = group.split("/")[0]
+    names = [name.split("/")[0] for name in order]
+    return (names.index(head) if head in names else len(names), group.count("/"))
+
+
+def _size(words: str) -> int:
+    """The first number in a description: sizes go from small to large, other options keep the order of their names."""
+    number = re.search(r"\d+", words)
+    return int(number[0]) if number and words.startswith("Width") else 0
+
+
+def _load(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.load(read(file).text, Loader=_LOADER)
+    except (ConfigFault, OSError):
+        return {}  # help is for someone whose files are broken too
+    return values if isinstance(values, dict) else {}
+
+
+def _header(file: Path) -> list[str]:
+    try:
+        return [line.lstrip("#").strip() for line in read(file).text.splitlines()[:6] if line.startswith("#")]
+    except ConfigFault as fault:
+        return [str(fault)]
+
+
+def _first_comment(file: Path) -> str:
+    return next((line for line in _header(file) if not line.startswith("@")), "")
+
+
+def _package(file: Path) -> str | None:
+    return next((line.split()[1] for line in _header(file) if line.startswith("@package")), None)

@@ -1,0 +1,62 @@
+"""What the `hydra:` node may say. It acts before the program does: callbacks, launcher, logging, environment."""
+
+import re
+from typing import Any
+
+from mlxlab.config.allowlist import HYDRA_PARTS, hostile
+from mlxlab.config.findings import Finding
+
+# Where Hydra instantiates something itself.
+_BUILT = ("callbacks", "launcher", "sweeper")
+_HANDLERS = {"logging.StreamHandler", "logging.FileHandler"}
+_LOG_FILE = "${hydra.runtime.output_dir}/${hydra.job.name}.log"
+_MAY_SET = re.compile(r"(OMP|OPENBLAS|MKL|VECLIB|RAYON|TOKENIZERS)_[A-Z_]+|MLXLAB_(JOB|TRIAL|PARENT)_[A-Z_]+")
+
+
+def refused(hydra: dict[str, Any]) -> list[Finding]:
+    """Everything in the unresolved `hydra:` node that would run code, write elsewhere or change the environment."""
+    found: list[Finding] = []
+    for name in _BUILT:
+        found += _foreign(hydra.get(name), f"hydra.{name}")
+    for name in ("job_logging", "hydra_logging"):
+        found += _logging(hydra.get(name), f"hydra.{name}")
+    job = hydra.get("job") or {}
+    names = [*(job.get("env_set") or {}), *(job.get("env_copy") or [])]
+    found += [
+        Finding(f"hydra.job.env_set.{name}", "refused: a config may not set this environment variable")
+        for name in names
+        if not _MAY_SET.fullmatch(str(name))
+    ]
+    for place in hydra.get("searchpath") or []:
+        if not isinstance(place, str) or ("://" in place and not place.startswith("file://")):
+            found.append(Finding("hydra.searchpath", f"refused: {place} is code, not a folder of config files"))
+    rest = {key: value for key, value in hydra.items() if key not in _BUILT}
+    return found + [fault for fault in hostile(rest, "hydra") if fault.path.rpartition(".")[2] == "_target_"]
+
+
+def _foreign(node: object, path: str) -> list[Finding]:
+    """As everywhere, but Hydra's own launcher and sweeper are parts too, and may be told not to recurse."""
+    if isinstance(node, dict) and node.get("_target_") in HYDRA_PARTS:
+        node = {key: value for key, value in node.items() if key not in ("_target_", "_recursive_", "_convert_")}
+    return hostile(node, path)
+
+
+def _logging(node: object, path: str) -> list[Finding]:
+    """A logging config may name any callable: only handlers that write to the terminal or Hydra's own file pass."""
+    found: list[Finding] = []
+    if not isinstance(node, dict):
+        return found
+    if "()" in node or ".()" in node:
+        found.append(Finding(path, "refused: a logging config may not call anything"))
+    if "class" in node and node["class"] not in _HANDLERS:
+        found.append(Finding(f"{path}.class", f"refused: {node['class']} is not a handler that may be used"))
+    if "filename" in node and node["filename"] != _LOG_FILE:
+        found.append(Finding(f"{path}.filename", "refused: the log file stands in the run folder"))
+    for key, value in node.items():
+        if isinstance(value, str) and value.startswith(("ext://", "cfg://")) and value[6:] not in _STREAMS:
+            found.append(Finding(f"{path}.{key}", f"refused: {value}"))
+        found += _logging(value, f"{path}.{key}")
+    return found
+
+
+_STREAMS = {"sys.stdout", "sys.stderr"}

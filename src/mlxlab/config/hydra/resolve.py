@@ -1,0 +1,97 @@
+"""From Hydra's config to plain Python values, every interpolation resolved now and every fault of it gathered."""
+
+import secrets
+from typing import Any
+
+from omegaconf import Container, DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import (
+    InterpolationKeyError,
+    InterpolationToMissingValueError,
+    OmegaConfBaseException,
+    UnsupportedInterpolationType,
+)
+
+from mlxlab.config.findings import Finding, one_line
+from mlxlab.config.hydra.env_resolver import environment
+from mlxlab.config.paths import project_root
+from mlxlab.config.suggest import suggestion
+
+MISSING = "???"
+
+
+class Unresolved:
+    """Stands where an interpolation could not be resolved; its fault has been told already."""
+
+
+def register_resolvers() -> None:
+    """What conf/ may write as `${name:...}` besides what OmegaConf and Hydra bring."""
+    OmegaConf.register_new_resolver("oc.env", environment, replace=True)
+    OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("if_set", lambda value, then, other: other if value is None else then, replace=True)
+    OmegaConf.register_new_resolver("project", lambda: str(project_root()), replace=True)
+
+
+def plain(config: DictConfig | ListConfig) -> tuple[Any, list[Finding]]:
+    """(values, findings). A missing value stays `???`, an unresolved one becomes `Unresolved`."""
+    findings: list[Finding] = []
+    names = [path for path, _ in _leaves(OmegaConf.to_container(config, resolve=False))]
+    return _plain(config, "", names, findings), findings
+
+
+def raw_at(config: Container, path: str) -> object:
+    """The value at `path` as it was written, so that what an interpolation stands for is never shown."""
+    tree: Any = OmegaConf.to_container(config, resolve=False)
+    for name in path.split("."):
+        try:
+            tree = tree[int(name)] if isinstance(tree, list) else tree[name]
+        except (KeyError, IndexError, ValueError, TypeError):
+            return None
+    return tree
+
+
+def _plain(node: DictConfig | ListConfig, path: str, names: list[str], findings: list[Finding]) -> Any:
+    keys: list[Any] = list(range(len(node))) if isinstance(node, ListConfig) else list(node.keys())
+    values = {key: _value(node, key, f"{path}.{key}".lstrip("."), names, findings) for key in keys}
+    return list(values.values()) if isinstance(node, ListConfig) else values
+
+
+def _value(parent: DictConfig | ListConfig, key: Any, path: str, names: list[str], findings: list[Finding]) -> Any:
+    if OmegaConf.is_missing(parent, key) and not OmegaConf.is_interpolation(parent, key):
+        return MISSING
+    try:
+        value = parent[key]
+        if OmegaConf.is_interpolation(parent, key) and isinstance(value, DictConfig | ListConfig):
+            return OmegaConf.to_container(value, resolve=True)
+    except (OmegaConfBaseException, RecursionError) as error:
+        findings.append(Finding(path, _said(error, names)))
+        return Unresolved()
+    if isinstance(value, DictConfig | ListConfig):
+        return _plain(value, path, names, findings)
+    return value
+
+
+def _said(error: Exception, names: list[str]) -> str:
+    first = one_line(str(error).partition("\n    full_key")[0])
+    if "Recursive interpolation" in first or isinstance(error, RecursionError):
+        return "an interpolation in a circle"
+    if isinstance(error, InterpolationKeyError):
+        name = first.split("'")[1] if "'" in first else first
+        return f"${{{name}}}: there is no such key" + _near(name, names)
+    if isinstance(error, InterpolationToMissingValueError):
+        return f"refers to a value that is missing ({first.rpartition(': ')[2]})"
+    if isinstance(error, UnsupportedInterpolationType):
+        return f"{first}; there are oc.env, oc.decode, oc.select, now, if_set, short_id, project"
+    if "while resolving interpolation: " in first:
+        return first.partition("while resolving interpolation: ")[2]
+    return f"an interpolation that cannot be read: {first}"
+
+
+def _near(name: str, names: list[str]) -> str:
+    near = suggestion(name, names)
+    return near if "did you mean" in near else ""
+
+
+def _leaves(tree: Any, path: str = "") -> list[tuple[str, Any]]:
+    if isinstance(tree, dict):
+        return [leaf for key, value in tree.items() for leaf in _leaves(value, f"{path}.{key}".lstrip("."))]
+    return [(path, tree)]

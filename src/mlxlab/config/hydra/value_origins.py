@@ -1,0 +1,77 @@
+"""Where a key of a composed config got its value: an override as typed, or a line of a file."""
+
+from functools import cached_property
+from pathlib import Path
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.types import RunMode
+
+from mlxlab.config.findings import one_line
+from mlxlab.config.hydra.overrides import parse
+from mlxlab.config.hydra.yaml_limits import read
+from mlxlab.config.paths import said
+from mlxlab.errors import ConfigFault
+
+
+class Origins:
+    """The places of one job's values. Nothing is read before somebody asks, which is only when there is a fault.
+
+    Args:
+        typed: the overrides as typed.
+        composed: those of them that could be composed.
+    """
+
+    def __init__(self, loader: ConfigLoader, name: str, typed: list[str], composed: list[str]) -> None:
+        self._loader, self._name, self._overrides, self._composed = loader, name, typed, composed
+
+    def label(self, path: str) -> str:
+        """`trainer.epochs=x`, or `conf/trainer/simple.yaml:12: trainer.epochs`, or the key alone."""
+        return self._typed(path) or self._written(path) or path
+
+    def _typed(self, path: str) -> str | None:
+        names = path.split(".")
+        found = None
+        for typed in parse(self._overrides, multirun=True)[0]:
+            key = typed.key.split(".")
+            if names[: len(key)] == key and not self._is_group(typed.parsed.key_or_group, typed.parsed.is_delete()):
+                found = one_line(typed.text, 120)
+        return found
+
+    def _is_group(self, key: str, deleted: bool) -> bool:
+        return not deleted and self._loader.repository.group_exists(key)  # type: ignore[attr-defined]
+
+    def _written(self, path: str) -> str | None:
+        names = path.split(".")
+        for depth in range(len(names), 0, -1):
+            above = ".".join(names[:depth])
+            for package, file in reversed(self._files):
+                inside = above.removeprefix(f"{package}." if package else "")
+                if (package and inside == above) or inside not in read(file).lines:
+                    continue
+                return f"{said(file)}:{read(file).lines[inside]}: {path}"
+        return None
+
+    @cached_property
+    def _files(self) -> list[tuple[str, Path]]:
+        """(package, file) in the order in which they are merged."""
+        try:
+            defaults = self._loader.compute_defaults_list(self._name, self._composed, RunMode.RUN).defaults
+        except Exception:
+            return []  # a label is not worth a second fault
+        found = []
+        for default in defaults:
+            file = self._file(default.config_path or "")
+            if file is not None and not (default.config_path or "").startswith("hydra/"):
+                found.append((default.package or "", file))
+        return found
+
+    def _file(self, config_path: str) -> Path | None:
+        for source in self._loader.get_sources():
+            file = Path(source.path) / f"{config_path}.yaml"
+            if source.scheme() == "file" and file.is_file():
+                try:
+                    read(file.resolve())
+                except ConfigFault:
+                    return None
+                return file.resolve()
+        return None

@@ -1,0 +1,196 @@
+"""A YAML file, looked at before Hydra sees it: small, shallow, plain, and read the way it was meant.
+
+One pass over the parser's events, so nothing is built: an alias bomb costs as little as a poem.
+"""
+
+import re
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from mlxlab.config.findings import one_line
+from mlxlab.config.paths import said
+from mlxlab.errors import ConfigFault
+
+MOST_BYTES = 1 << 20
+MOST_DEPTH = 30
+MOST_NODES = 20_000  # with every alias written out
+
+_PARSER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# What YAML 1.1 reads in another way than people do. `true`, `1e-3` and `1_000` are read as meant.
+_TRAPS = (
+    (re.compile(r"(?i)^(yes|no|on|off)$"), "YAML reads it as true or false; write true, false, or quote it"),
+    (re.compile(r"^[-+]?0[0-7_]+$"), "YAML reads it as an octal number; drop the zero in front, or quote it"),
+    (re.compile(r"^[-+]?\d[\d_]*(:[0-5]?\d)+(\.\d*)?$"), "YAML reads it as a number in base 60; quote it"),
+    (re.compile(r"^[=]$"), "YAML keeps it for itself; quote it"),
+)
+
+
+@dataclass
+class Source:
+    """A sound file: its text, and the line at which each dotted key stands."""
+
+    text: str
+    lines: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class _Open:
+    """A mapping or list that is being read."""
+
+    path: str
+    is_map: bool
+    anchor: str | None
+    size: int = 1
+    key: str | None = None  # the key whose value comes next
+    keys: set[str] = field(default_factory=set)
+    items: int = 0
+
+
+@cache
+def read(path: Path) -> Source:
+    """The file, or a ConfigFault that names file and line."""
+    return _Reading(path, _text(path)).source()
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():
+        raise ConfigFault(f"{said(path)}: not a regular file")
+    if path.stat().st_size > MOST_BYTES:
+        raise ConfigFault(f"{said(path)}: {path.stat().st_size:,} bytes; a config file may have {MOST_BYTES:,}")
+    data = path.read_bytes()
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ConfigFault(f"{said(path)}: UTF-16; save it as UTF-8")
+    if data.startswith(b"\xef\xbb\xbf"):
+        raise ConfigFault(f"{said(path)}: begins with a byte order mark; save it as UTF-8 without one")
+    if b"\0" in data:
+        raise ConfigFault(f"{said(path)}:{data[: data.index(0)].count(10) + 1}: a NUL byte; this is not a text file")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ConfigFault(f"{said(path)}:{line}: not UTF-8 (byte 0x{data[error.start]:02x})") from None
+
+
+class _Reading:
+    """One pass over a file."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self.path, self.text = path, text
+        self.lines: dict[str, int] = {}
+        self.stack: list[_Open] = []
+        self.sizes: dict[str, int] = {}  # anchor -> nodes it stands for
+        self.line = 1
+
+    def source(self) -> Source:
+        documents = content = 0
+        try:
+            for event in yaml.parse(self.text, Loader=_PARSER):
+                self.line = event.start_mark.line + 1
+                documents += isinstance(event, yaml.DocumentStartEvent)
+                if documents > 1:
+                    self._fault("a second document; a config file holds one")
+                if isinstance(event, yaml.NodeEvent):
+                    content += 1
+                    self._node(event)
+                elif isinstance(event, yaml.CollectionEndEvent):
+                    self._close()
+        except yaml.MarkedYAMLError as error:
+            self._broken(error)
+        except (yaml.YAMLError, RecursionError) as error:
+            self._fault(f"broken YAML: {one_line(str(error))}")
+        if not content:
+            self._fault("empty; write {} if nothing is wanted")
+        return Source(self.text, self.lines)
+
+    def _fault(self, message: str, line: int | None = None) -> None:
+        raise ConfigFault(f"{said(self.path)}:{line or self.line}: {message}")
+
+    def _broken(self, error: yaml.MarkedYAMLError) -> None:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else self.line
+        if "\t" in (self.text.splitlines() or [""])[min(line, len(self.text.splitlines())) - 1].split("#")[0]:
+            self._fault("a tab; indent by spaces", line)
+        said = ", ".join(part for part in (error.context, error.problem) if part)
+        self._fault(f"broken YAML: {one_line(said)}", line)
+
+    def _node(self, event: yaml.NodeEvent) -> None:
+        if not self.stack and not isinstance(event, yaml.MappingStartEvent):
+            self._fault("wanted keys with values at the top, got a list or a single value")
+        tag = getattr(event, "tag", None)
+        if tag is not None and not isinstance(event, yaml.AliasEvent):
+            self._fault(f"a tag ({one_line(tag, 60)}); a config holds plain values only")
+        if self._is_key():
+            self._key(event)
+            return
+        path = self._place()
+        if isinstance(event, yaml.CollectionStartEvent):
+            if len(self.stack) >= MOST_DEPTH:
+                self._fault(f"nested more than {MOST_DEPTH} deep")
+            self.stack.append(_Open(path, isinstance(event, yaml.MappingStartEvent), event.anchor))
+        elif isinstance(event, yaml.AliasEvent):
+            if event.anchor not in self.sizes:
+                self._fault(f"*{event.anchor} stands inside what it names, or before it")
+            self._grow(self.sizes[event.anchor])
+        else:
+            self._scalar(event, path)
+
+    def _is_key(self) -> bool:
+        return bool(self.stack) and self.stack[-1].is_map and self.stack[-1].key is None
+
+    def _key(self, event: yaml.NodeEvent) -> None:
+        parent = self.stack[-1]
+        if not isinstance(event, yaml.ScalarEvent):
+            self._fault("a key that is not a name")
+        name = event.value
+        if event.implicit[0]:
+            self._trap(name)
+        if name in parent.keys:
+            self._fault(f"the key {one_line(name, 60)} stands here twice")
+        parent.keys.add(name)
+        parent.key = name
+        self.lines.setdefault(_join(parent.path, name), self.line)
+        self._grow(1)
+
+    def _place(self) -> str:
+        if not self.stack:
+            return ""
+        parent = self.stack[-1]
+        if parent.is_map:
+            name, parent.key = str(parent.key), None
+            return _join(parent.path, name)
+        parent.items += 1
+        path = _join(parent.path, str(parent.items - 1))
+        self.lines.setdefault(path, self.line)
+        return path
+
+    def _scalar(self, event: yaml.ScalarEvent, path: str) -> None:
+        if event.implicit[0]:
+            self._trap(event.value)
+        if event.anchor:
+            self.sizes[event.anchor] = 1
+        self._grow(1)
+
+    def _trap(self, text: str) -> None:
+        for pattern, message in _TRAPS:
+            if pattern.match(text):
+                self._fault(f"{text}: {message}")
+
+    def _grow(self, nodes: int) -> None:
+        if not self.stack:
+            return
+        self.stack[-1].size += nodes
+        if self.stack[-1].size > MOST_NODES:
+            self._fault(f"more than {MOST_NODES:,} values (aliases written out)")
+
+    def _close(self) -> None:
+        closed = self.stack.pop()
+        if closed.anchor:
+            self.sizes[closed.anchor] = closed.size
+        self._grow(closed.size)
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

@@ -1,0 +1,81 @@
+"""What no single signature can say: rules between keys. Each says what is wrong, or nothing."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from mlxlab.config.findings import Finding
+
+
+def broken(tree: dict[str, Any]) -> Iterator[Finding]:
+    """The rules that do not hold. A rule whose keys are not there, or not numbers, has nothing to say."""
+    for path, other, rule in _RULES:
+        values = _at(tree, path), _at(tree, other)
+        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+            message = rule(*values)
+            if message:
+                yield Finding(path, message)
+    yield from _endless(tree)
+    if _at(tree, "data.folds") is None and _at(tree, "data.fold"):
+        yield Finding("data.fold", f"fold {_at(tree, 'data.fold')} of none; set data.folds too")
+
+
+def _endless(tree: dict[str, Any]) -> Iterator[Finding]:
+    """A run must end; a schedule that goes down must know where."""
+    trainer = tree.get("trainer")
+    lengths = ("epochs", "max_steps", "max_tokens")
+    if not isinstance(trainer, dict) or any(key not in trainer for key in lengths):
+        return
+    epochs, steps, tokens = (trainer[key] for key in lengths)
+    if epochs is None and steps is None and tokens is None:
+        yield Finding("trainer.epochs", "so are max_steps and max_tokens: the run has no end; set one of them")
+    schedule = str(_at(tree, "trainer.schedule._target_")).rsplit(".", 1)[-1]
+    if epochs is None and steps is None and tokens is not None and schedule in ("cosine", "linear"):
+        yield Finding("trainer.schedule", f"{schedule} needs the length of the run; set trainer.max_steps or use wsd")
+
+
+def _has_positions(longest: Any, positions: Any) -> str | None:
+    return (
+        f"sentences of up to {longest} tokens, but the model has positions for {positions} (model.max_length)"
+        if longest > positions
+        else None
+    )
+
+
+def _divides(heads: Any, width: Any) -> str | None:
+    return None if heads < 1 or width % heads == 0 else f"{heads} heads do not divide a width of {width}"
+
+
+def _divides_heads(groups: Any, heads: Any) -> str | None:
+    return None if groups < 1 or heads % groups == 0 else f"{groups} key-value heads do not divide {heads} heads"
+
+
+def _fits_run(warmup: Any, steps: Any) -> str | None:
+    return (
+        f"a warm-up of {warmup} updates is longer than the run of {steps}" if warmup >= 1 and warmup > steps else None
+    )
+
+
+def _within(fold: Any, folds: Any) -> str | None:
+    return f"wanted a fold below {folds} (they count from 0), got {fold}" if fold >= folds else None
+
+
+def _enough(folds: Any, _: Any) -> str | None:
+    return None if folds >= 2 else f"wanted at least 2 folds, got {folds}"
+
+
+Rule = Callable[[Any, Any], str | None]
+
+_RULES: tuple[tuple[str, str, Rule], ...] = (
+    ("model.num_heads", "model.width", _divides),
+    ("model.num_kv_heads", "model.num_heads", _divides_heads),
+    ("trainer.schedule.warmup", "trainer.max_steps", _fits_run),
+    ("data.fold", "data.folds", _within),
+    ("data.max_length", "model.max_length", _has_positions),
+    ("data.folds", "data.folds", _enough),
+)
+
+
+def _at(tree: Any, path: str) -> Any:
+    for name in path.split("."):
+        tree = tree.get(name) if isinstance(tree, dict) else None
+    return tree

@@ -1,0 +1,55 @@
+"""The keys at the top of every config, as a signature: the schema of `conf/train.yaml`."""
+
+from typing import Any, Literal
+
+from mlxlab.constraints import Seed
+
+Metric = Literal[
+    "valid/loss",
+    "valid/accuracy",
+    "valid/precision",
+    "valid/recall",
+    "valid/f1",
+    "valid/roc_auc",
+    "valid/perplexity",
+    "valid/bits_per_byte",
+]
+BY_TASK = {  # what the evaluation of each kind of task gives
+    "classification": ("valid/loss", "valid/accuracy", "valid/precision", "valid/recall", "valid/f1", "valid/roc_auc"),
+    "language_modelling": ("valid/loss", "valid/perplexity", "valid/bits_per_byte"),
+}
+
+TARGET = f"{__name__}.experiment"
+
+
+def experiment(
+    model: Any,
+    data: Any,
+    trainer: Any,
+    callbacks: dict[str, Any],
+    tracking: Any,
+    seed: Seed,
+    name: str | None,
+    tags: dict[str, str | int | float | bool],
+    objective: Metric,
+    signals: Any,
+    resume: str | None,
+    resume_policy: Any,
+) -> None:
+    """One experiment.
+
+    Args:
+        model: the network; its size is chosen by `model/size`.
+        data: the data set, and with it the task.
+        trainer: how it learns.
+        callbacks: what happens beside the training, by name; `~callbacks.progress` leaves one out.
+        tracking: where it is recorded.
+        seed: of everything random; the same seed gives the same run.
+        name: what the run is called in the store; null makes one from model, data and trainer.
+        tags: words to find the run by, `tags={for: thesis}`.
+        objective: the metric that chooses the best checkpoint and that a sweep minimises or maximises.
+        signals: what a signal does.
+        resume: null starts afresh; auto goes on if the run folder holds a checkpoint; last, best and emergency want one
+            there; else a checkpoint or run folder.
+        resume_policy: what may have changed since the checkpoint.
+    """

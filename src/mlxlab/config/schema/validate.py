@@ -1,0 +1,156 @@
+"""A value against its type hint, all the way down; every fault is gathered, none ends the search."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mlxlab.config.allowlist import allowed
+from mlxlab.config.findings import Finding
+from mlxlab.config.hydra.resolve import MISSING, Unresolved
+from mlxlab.config.schema.signature import signature
+from mlxlab.config.schema.types import (
+    AnyOf,
+    Choice,
+    Flag,
+    Kind,
+    Listing,
+    Mapping,
+    Null,
+    Number,
+    Part,
+    Text,
+    describe,
+    shown,
+)
+from mlxlab.config.suggest import suggestion
+
+_HOLDS = {
+    "Gt": lambda value, limit: value > limit,
+    "Ge": lambda value, limit: value >= limit,
+    "Lt": lambda value, limit: value < limit,
+    "Le": lambda value, limit: value <= limit,
+}
+
+
+class Examination:
+    """Findings of one config. `got(path, value)` says how a value is shown."""
+
+    def __init__(self, got: Any = lambda path, value: shown(value)) -> None:
+        self._got = got
+
+    def node(self, tree: dict[str, Any], target: str, path: str) -> Iterator[Finding]:
+        """A mapping of arguments against the signature of `target`."""
+        known = signature(target)
+        if known is None:
+            return
+        keys = {key: value for key, value in tree.items() if key not in ("_target_", "_partial_")}
+        partial = allowed().get(target)
+        if "_target_" in tree and partial is not None and bool(tree.get("_partial_", False)) != partial:
+            yield Finding(_join(path, "_partial_"), f"wanted {shown(partial)} for {target}")
+        for key in keys:
+            if key not in known.keys:
+                yield Finding(_join(path, key), self._unknown(key, known.keys, known.runtime, path))
+        for key, wanted in known.keys.items():
+            if key in keys:
+                yield from self.value(wanted.kind, keys[key], _join(path, key))
+            elif wanted.required:
+                yield Finding(_join(path, key), f"missing; wanted {describe(wanted.kind)}")
+
+    def value(self, kind: Kind, value: Any, path: str) -> Iterator[Finding]:
+        """One value; nothing is yielded if it is what `kind` allows."""
+        if isinstance(value, Unresolved):
+            return
+        if isinstance(value, str) and value == MISSING:
+            yield Finding(path, f"missing; wanted {describe(kind)}")
+            return
+        match kind, value:
+            case AnyOf(), _:
+                yield from self._any_of(kind, value, path)
+            case Part(), dict() if "_target_" in value:
+                yield from self.node(value, str(value["_target_"]), path)
+            case Mapping(), dict():
+                for key, item in value.items():
+                    yield from self.value(kind.value, item, _join(path, str(key)))
+            case Listing(), list() if kind.least <= len(value) <= (kind.most or math.inf):
+                for index, item in enumerate(value):
+                    yield from self.value(kind.item, item, _join(path, str(index)))
+            case _ if not _fits(kind, value):
+                yield Finding(path, self._wanted(kind, value, path))
+
+    def _any_of(self, kind: AnyOf, value: Any, path: str) -> Iterator[Finding]:
+        tries = [list(self.value(option, value, path)) for option in kind.options]
+        if all(tries):
+            inside = [found for found in tries if any(finding.path != path for finding in found)]
+            yield from inside[0] if inside else [Finding(path, self._wanted(kind, value, path))]
+
+    def _wanted(self, kind: Kind, value: Any, path: str) -> str:
+        if isinstance(kind, Part) and isinstance(value, dict):
+            return f"no part is chosen here; choose one with {path.replace('.', '/')}=..., or give its _target_"
+        message = f"wanted {describe(kind)}, got {self._got(path, value)}" + _type_of(kind, value)
+        options = [str(o) for choice in _parts_of(kind) if isinstance(choice, Choice) for o in choice.options]
+        near = suggestion(value, options) if isinstance(value, str) and options else ""
+        limit = _hidden_limit(kind, value)
+        return message + limit + (near if "did you mean" in near else "")
+
+    def _unknown(self, key: str, keys: dict[str, Any], runtime: frozenset[str], path: str) -> str:
+        if key in runtime:
+            return "not a key: the program gives it when it builds the part"
+        near = suggestion(str(key), keys, f"{path}." if path else "")
+        return "unknown key" + near
+
+
+def _fits(kind: Kind, value: Any) -> bool:
+    match kind:
+        case Number():
+            if isinstance(value, bool) or not isinstance(value, int if kind.whole else int | float):
+                return False
+            return math.isfinite(value) and all(_HOLDS[name](value, limit) for name, limit in kind.bounds)
+        case Text():
+            return isinstance(value, str) and "\0" not in value and (not kind.file or _may_be_read(value))
+        case Flag():
+            return isinstance(value, bool)
+        case Null():
+            return value is None
+        case Choice():
+            return any(type(value) is type(option) and value == option for option in kind.options)
+    return False
+
+
+def _may_be_read(text: str) -> bool:
+    """A file that is not there is told where it is read; a folder, a device, a pipe or `-` is no file at all."""
+    if text.strip() in ("", "-"):
+        return False
+    try:
+        path = Path(text).expanduser()
+        return path.is_file() or not path.exists()
+    except OSError:
+        return False
+
+
+def _parts_of(kind: Kind) -> tuple[Kind, ...]:
+    return kind.options if isinstance(kind, AnyOf) else (kind,)
+
+
+def _type_of(kind: Kind, value: Any) -> str:
+    """What the value is, where its look does not say it."""
+    numbers = [part for part in _parts_of(kind) if isinstance(part, Number)]
+    if isinstance(value, str) and (numbers or any(isinstance(part, Flag) for part in _parts_of(kind))):
+        return " (text)"
+    if isinstance(value, float) and numbers and all(number.whole for number in numbers):
+        return " (a number with a fraction or an exponent)"
+    if any(isinstance(part, Text) for part in _parts_of(kind)) and isinstance(value, bool | int | float):
+        return " (quote it: '\"...\"')"
+    return ""
+
+
+def _hidden_limit(kind: Kind, value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return ""
+    bounds = [bound for part in _parts_of(kind) if isinstance(part, Number) for bound in part.bounds]
+    broken = [limit for name, limit in bounds if abs(limit) >= 1e12 and not _HOLDS[name](value, limit)]
+    return f"; the limit is {broken[0]:.6g}" if broken else ""
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

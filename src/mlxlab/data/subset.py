@@ -1,0 +1,82 @@
+"""Which examples are trained on: the hardest, the easiest or some, by what they cost in an earlier run."""
+
+from fractions import Fraction
+from math import ceil
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+
+from mlxlab.constraints import Gt, Le
+from mlxlab.data import example_losses
+from mlxlab.data.rng import mix
+from mlxlab.errors import ConfigFault, DataFault
+
+SELECT = 0x5E1EC7  # keeps these draws apart from others of the same seed
+
+
+class Select:
+    """Keeps `ceil(n * percent / 100)` of n examples, at least one; ties go to the lesser id.
+
+    Args:
+        mode: hardest, easiest or random; null keeps all.
+        percent: of the examples whose loss is known.
+        by: mean or sum of the loss over an example's targets, or mean KL to the teacher. By sum, long ones are hardest.
+        source: a run folder with losses by example, or a Parquet file of them; random needs none. `previous` is the
+            round before, in a run of rounds; the first round then trains on everything.
+    """
+
+    def __init__(
+        self,
+        mode: Literal["hardest", "easiest", "random"] | None,
+        percent: Annotated[float, Gt(0), Le(100)],
+        by: Literal["mean", "sum", "kl"],
+        source: str | None,
+    ) -> None:
+        if mode in ("hardest", "easiest") and source is None:
+            raise ConfigFault(f"data.select.mode={mode} needs data.select.source: a run folder with losses by example")
+        self.mode, self.percent, self.by = mode, percent, by
+        self.source = Path(source).expanduser() if source is not None else None
+
+    def chosen(self, seed: int, known: np.ndarray | None = None) -> np.ndarray | None:
+        """The ids to train on, ascending; None for all.
+
+        Args:
+            seed: of mode=random: the same seed chooses the same ids.
+            known: ids that the data has, where it knows them; those without a loss in the source are not chosen.
+
+        Raises:
+            InputMissing, DataFault: the source is not there, is malformed, or has no loss of any of the ids.
+            ConfigFault: nothing says which ids there are.
+        """
+        if self.mode is None:
+            return None
+        ids, costs = self._costs(known)
+        count = max(1, ceil(len(ids) * Fraction(str(self.percent)) / 100))  # floats would round 33 up to 34
+        if self.mode == "random":
+            costs = mix(seed, SELECT, ids)
+        elif self.mode == "hardest":
+            costs = -costs
+        return np.sort(ids[np.lexsort((ids, costs))[:count]])
+
+    def keeps(self, seed: int, ids: np.ndarray) -> np.ndarray:
+        """Places in `ids` (N,) of those to be trained on, in their order; ids may come several times."""
+        chosen = self.chosen(seed, np.unique(ids))
+        return np.arange(len(ids)) if chosen is None else np.flatnonzero(np.isin(ids, chosen))
+
+    def _costs(self, known: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Ids, and what each of them cost (zeros where no source says)."""
+        if self.source is None:
+            if known is None or not len(known):
+                raise ConfigFault("data.select.mode=random needs data.select.source here: the ids are not known before")
+            return known, np.zeros(len(known))
+        rows = example_losses.read(self.source)
+        costs = rows.get(self.by, np.full(len(rows["id"]), np.nan))
+        usable = np.isfinite(costs)
+        if not usable.any():
+            raise DataFault(f"{self.source}: none of its {len(costs)} rows has a finite {self.by} to select by")
+        if known is not None:
+            usable &= np.isin(rows["id"], known)
+        if not usable.any():
+            raise DataFault(f"{self.source}: none of its ids is a training example here; is it of other data?")
+        return rows["id"][usable], costs[usable].astype(np.float64)

@@ -1,0 +1,119 @@
+"""Text in a column of CSV files, which may be larger than memory; a field may hold line breaks.
+
+A mark is (byte, line) of a row's start.
+"""
+
+import csv
+import re
+from collections.abc import Iterator
+from functools import partial
+from typing import BinaryIO
+
+from mlxlab.data.text.document import Document
+from mlxlab.data.text.sources.error_budget import Tolerance
+from mlxlab.data.text.sources.file_set import Shards
+from mlxlab.data.text.sources.record_boundaries import MAX_RECORD
+from mlxlab.data.text.sources.record_parsers import BOM, missing_column
+from mlxlab.data.text.sources.sequential import Mark
+from mlxlab.errors import DataFault
+
+LINES = 40  # bits of an id that count lines
+BROKEN = re.compile("[\udc80-\udcff]")  # how a byte that is not UTF-8 is carried through the parser
+
+
+class CsvFiles:
+    """Units of which each is a CSV file with a header.
+
+    Raises:
+        DataFault: the first file has no such column.
+    """
+
+    def __init__(self, shards: Shards, column: str, tolerance: Tolerance) -> None:
+        self.shards, self.column, self.tolerance = shards, column, tolerance
+        self.name, self.fingerprint = shards.name, f"{shards.fingerprint()}:csv:{column}"
+        self.bytes: int | None = int(shards.sizes.sum())
+        csv.field_size_limit(max(MAX_RECORD, csv.field_size_limit()))
+        first = int((shards.sizes > 0).argmax())
+        with shards.open(first) as file:
+            self._header(first, Lines(file))
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def shard(self, unit: int) -> int:
+        return unit
+
+    def read(self, unit: int, mark: Mark) -> Iterator[tuple[Mark, Document]]:
+        if not self.shards.sizes[unit]:
+            return
+        with self.shards.open(unit) as file:
+            lines = Lines(file)
+            header = self._header(unit, lines)
+            if mark != (0, 0):
+                lines.go_to(*mark)
+            rows = csv.reader(lines, strict=True)
+            while True:
+                line = lines.line + 1
+                lines.size = 0
+                try:
+                    text = self._text(next(rows), header)
+                except StopIteration:
+                    return
+                except (csv.Error, ValueError) as error:
+                    self.tolerance.fault((unit, line), partial("{}:{}: {}".format, self.shards.path(unit), line, error))
+                    continue
+                if text and not text.isspace():
+                    yield (lines.offset, lines.line), Document(unit << LINES | line, text)
+
+    def _header(self, unit: int, lines: "Lines") -> list[str]:
+        try:
+            header = next(csv.reader(lines, strict=True))
+        except (csv.Error, ValueError, StopIteration) as error:
+            raise DataFault(f"{self.shards.path(unit)}:1: no header: {error}") from None
+        if header.count(self.column) == 1:
+            return header
+        twice = f"column {self.column!r} twice in the header"
+        said = twice if self.column in header else missing_column(self.column, header)
+        raise DataFault(f"{self.shards.path(unit)}:1: {said}")
+
+    def _text(self, row: list[str], header: list[str]) -> str:
+        if not row:
+            return ""
+        if len(row) != len(header):
+            raise ValueError(f"a row of {len(row)} fields, wanted {len(header)} as in the header")
+        text = row[header.index(self.column)]
+        if found := BROKEN.search(text):
+            raise ValueError(f"byte 0x{ord(found.group()) - 0xDC00:02x} is not UTF-8")
+        return text
+
+
+class Lines:
+    """The lines of a file for the CSV reader; knows where it is, and ends a row that never ends.
+
+    Raises:
+        ValueError: more than `MAX_RECORD` bytes since `size` was last set to 0.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.offset, self.line, self.size = 0, 0, 0
+
+    def go_to(self, offset: int, line: int) -> None:
+        self.file.seek(offset)
+        self.offset, self.line = offset, line
+
+    def __iter__(self) -> "Lines":
+        return self
+
+    def __next__(self) -> str:
+        data = self.file.readline(MAX_RECORD + 1)
+        if not data:
+            raise StopIteration
+        self.offset += len(data)
+        self.size += len(data)
+        self.line += 1
+        if self.size > MAX_RECORD:
+            raise ValueError(f"a row of more than {MAX_RECORD} bytes (a quote that is never closed?)")
+        if self.line == 1:
+            data = data.removeprefix(BOM)
+        return data.decode("utf-8", "surrogateescape")

@@ -1,0 +1,207 @@
+"""Data sets of the Hugging Face hub, streamed: nothing is downloaded beforehand, no more than a window is held.
+
+`datasets` is imported only here, and only when a hub data set is opened (2.5 s). Its shards come in an order drawn
+anew each epoch, documents of a shard in theirs; a place is a shard and the number of its rows that come before, which
+are passed over a table at a time. The library's own `shuffle` is not used: it loses and repeats documents at a resume;
+nor is its own state: that of a resumed run differs from that of one that went through.
+"""
+
+import importlib.util
+import logging
+import time
+from collections.abc import Iterator
+from difflib import get_close_matches
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from mlxlab.data.rng import mix
+from mlxlab.data.text.document import Document, Place
+from mlxlab.data.text.sources.error_budget import OnError, Tolerance
+from mlxlab.data.text.sources.record_boundaries import MAX_RECORD
+from mlxlab.data.text.sources.record_parsers import checked_text, missing_column, refuse_surrogates
+from mlxlab.data.text.sources.sequential import CHARACTERS
+from mlxlab.errors import ConfigFault, DataFault, InputMissing, ServiceMissing
+
+ROWS = 40  # bits of an id that count rows of a shard
+CLIENTS = {"httpx", "httpx2", "httpcore", "requests", "aiohttp", "urllib3"}  # whose errors are their own
+SECONDS = 10  # to wait for the hub's first answer
+WAIT, PATIENCE = 10.0, 900.0  # seconds between trials of ours, and for how long; the libraries' own come before
+LOCAL = "name local files with data.source=<file, folder or glob of .txt, .jsonl, .parquet or .csv>"
+
+log = logging.getLogger(__name__)
+
+
+class HubSet:
+    """A split of a data set, at one commit.
+
+    Args:
+        stream: an IterableDataset.
+        name: what it is called in messages.
+        fingerprint: of the commit and of what was chosen of it.
+        column: holds the text.
+    """
+
+    def __init__(
+        self, stream: Any, name: str, fingerprint: str, column: str, tolerance: Tolerance, window: int
+    ) -> None:
+        self.stream, self.name, self.column, self.tolerance, self.window = stream, name, column, tolerance, window
+        self.fingerprint = f"{fingerprint}:{column},{window}"
+        sizes = getattr(stream.info, "splits", None) or {}
+        self.bytes = getattr(sizes.get(str(stream.split)), "num_bytes", None) or None
+
+    @property
+    def skipped(self) -> int:
+        return self.tolerance.skipped
+
+    def windows(self, seed: int, epoch: int, place: Place = None) -> Iterator[tuple[Place, list[Document]]]:
+        """See `Source`. A place is [shard in the epoch's order, rows of it before]."""
+        count = self.stream.num_shards
+        order = np.argsort(mix(seed, 0x40B, epoch, np.arange(count)), kind="stable")
+        first, row = _check(place, count)
+        empty = place is None
+        for position in range(first, count):
+            for here, documents in self._shard(position, int(order[position]), row):
+                self.tolerance.sound += len(documents)
+                self.tolerance.judge()
+                if documents:
+                    empty = False
+                    yield here, documents
+            row = 0
+        self.tolerance.judge(at_end=True)
+        if empty:
+            raise DataFault(f"{self.name}: there is no text in it, only empty records")
+
+    def _shard(self, position: int, shard: int, row: int) -> Iterator[tuple[Place, list[Document]]]:
+        """The windows of a shard. A window ends with its shard.
+
+        Where the hub stops answering, the window is begun again until it answers or `PATIENCE` is used up.
+        """
+        here: Place = [position, row]
+        good = time.monotonic()
+        while True:
+            try:
+                for place, documents, after in self._read(here, shard):
+                    yield place, documents
+                    here, good = after, time.monotonic()
+                return
+            except ValueError as error:
+                raise DataFault(f"{self.name}: shard {shard}: {_first_line(error)}") from None
+            except Exception as error:
+                if not _is_of_network(error):
+                    raise
+                self._wait(error, good)
+
+    def _read(self, here: Place, shard: int) -> Iterator[tuple[Place, list[Document], Place]]:
+        """The windows of a shard from a place on, each with the place after it."""
+        position, row = here
+        stream = self.stream.shard(self.stream.num_shards, shard)
+        documents: list[Document] = []
+        size = 0
+        for example in stream.skip(row) if row else stream:
+            row += 1
+            text = self._text(example, shard, row)
+            if text and not text.isspace():
+                documents.append(Document(shard << ROWS | row, text))
+                size += len(text)
+            if len(documents) >= self.window or size >= self.window * CHARACTERS:
+                after = [position, row]
+                yield here, documents, after
+                here, documents, size = after, [], 0
+        yield here, documents, here
+
+    def _wait(self, error: Exception, good: float) -> None:
+        if time.monotonic() - good + WAIT > PATIENCE:
+            raise ServiceMissing(f"{self.name}: the hub stopped answering: {_first_line(error)}") from None
+        log.warning("%s: the hub does not answer (%s); tried again in %g s", self.name, _first_line(error), WAIT)
+        time.sleep(WAIT)
+
+    def _text(self, example: dict[str, Any], shard: int, row: int) -> str:
+        try:
+            if self.column not in example:
+                raise ValueError(missing_column(self.column, list(example)))
+            text = checked_text(example[self.column], self.column)
+            if len(text) > MAX_RECORD:
+                raise ValueError(f"a text of {len(text)} characters, wanted <= {MAX_RECORD}")
+            refuse_surrogates(text)
+            return text
+        except ValueError as error:
+            self.tolerance.fault((shard, row), partial("{}: shard {}, row {}: {}".format, self.name, shard, row, error))
+            return ""
+
+
+def open_hub(
+    name: str, config: str | None, split: str, revision: str | None, column: str, on_error: OnError, window: int
+) -> HubSet:
+    """A data set of the hub, at the commit that `revision` (a branch, tag or commit; None is `main`) is now.
+
+    Raises:
+        ServiceMissing: no `datasets` package, no network, or a set one has to ask for.
+        InputMissing: there is no such set or revision.
+        ConfigFault: it has no such config or split.
+        DataFault: it has no such column.
+    """
+    if importlib.util.find_spec("datasets") is None:
+        raise ServiceMissing(f"{name}: the hub needs the package datasets (pip install 'mlxlab[hub]'), or {LOCAL}")
+    commit = _commit(name, revision)
+    stream = _load(name, config, split, commit)
+    label = "/".join(part for part in (name, config, split) if part) + f"@{commit[:8]}"
+    columns = stream.column_names
+    if columns is not None and column not in columns:
+        raise DataFault(f"{label}: {missing_column(column, columns)}")
+    if columns is not None:
+        stream = stream.select_columns([column])
+    return HubSet(stream, label, f"{name}@{commit}:{config}:{split}", column, Tolerance(on_error), window)
+
+
+def _commit(name: str, revision: str | None) -> str:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        return HfApi().dataset_info(name, revision=revision, timeout=SECONDS).sha or ""
+    except GatedRepoError:
+        raise ServiceMissing(f"{name}: its owner has to let you in (log in by `hf auth login`), or {LOCAL}") from None
+    except RevisionNotFoundError:
+        raise InputMissing(f"{name}: there is no revision {revision!r} on the hub") from None
+    except RepositoryNotFoundError:
+        raise InputMissing(f"{name}: no such file or folder, and no such data set on the hub") from None
+    except Exception as error:
+        raise ServiceMissing(f"{name}: the hub cannot be reached ({_first_line(error)}); {LOCAL}") from None
+
+
+def _load(name: str, config: str | None, split: str, commit: str) -> Any:
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        splits = datasets.load_dataset(name, config, revision=commit, streaming=True)
+    except ValueError as error:
+        if "config" in str(error).lower():
+            raise ConfigFault(f"data.config={config}: {name}: {_first_line(error)}") from None
+        raise DataFault(f"{name}: {_first_line(error)}") from None
+    except (OSError, RuntimeError) as error:
+        raise ServiceMissing(f"{name}: the hub cannot be read ({_first_line(error)}); {LOCAL}") from None
+    if split not in splits:
+        close = get_close_matches(split, splits, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigFault(f"data.split={split}: {name} has {', '.join(splits)}{hint}")
+    return splits[split]
+
+
+def _check(place: Place, count: int) -> tuple[int, int]:
+    if place is None:
+        return 0, 0
+    match place:
+        case [int(position), int(row)] if 0 <= position < count and row >= 0:
+            return position, row
+    raise DataFault(f"the saved place {place!r} is not one of the {count} shards there are")
+
+
+def _is_of_network(error: Exception) -> bool:
+    return isinstance(error, OSError | RuntimeError) or type(error).__module__.split(".")[0] in CLIENTS
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200]

@@ -1,0 +1,115 @@
+"""Several sources as one, each with its share of the text.
+
+Every window holds text of all sources by their weights, so they mix as finely as one source does. An epoch ends when
+each source was read to its end at least once; those that end before begin again, in another order. So no text is lost,
+and a source whose weight is small for its size makes epochs long: end such runs by steps or tokens.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from mlxlab.data.rng import mix
+from mlxlab.data.text.document import Document, Place, Source
+from mlxlab.errors import DataFault
+
+ABOUT = 1024
+PASSES = 2**20  # of a source in an epoch, at most
+
+
+class Mixture:
+    """A source made of others.
+
+    Args:
+        sources: what is mixed.
+        weights: share of each in the characters, in any unit.
+        window: documents of a window, about, at 1,024 characters each.
+    """
+
+    def __init__(self, sources: Sequence[Source], weights: Sequence[float], window: int = 4000) -> None:
+        if len(sources) != len(weights) or not sources or min(weights) <= 0:
+            raise ValueError(f"{len(sources)} sources with the weights {list(weights)}, wanted a positive one for each")
+        self.sources = sources
+        self.shares = np.array(weights, float) / sum(weights)
+        self.sizes = [max(round(share * window * ABOUT), 1) for share in self.shares]
+        self.name = " + ".join(f"{share:.3g} {source.name}" for share, source in zip(self.shares, sources, strict=True))
+        parts = [f"{weight!r} {source.fingerprint}" for weight, source in zip(weights, sources, strict=True)]
+        self.fingerprint = f"{' + '.join(parts)}:{window}"
+        sizes = [source.bytes for source in sources]
+        known = [size / share for size, share in zip(sizes, self.shares, strict=True) if size is not None]
+        self.bytes = round(max(known)) if len(known) == len(sizes) else None
+
+    @property
+    def skipped(self) -> int:
+        return sum(source.skipped for source in self.sources)
+
+    def windows(self, seed: int, epoch: int, place: Place = None) -> Iterator[tuple[Place, list[Document]]]:
+        """See `Source`. A place is [pass, place of its window, documents of it before, characters due] a source."""
+        places = [None] * len(self.sources) if place is None else _check(place, len(self.sources))
+        readers = [_Reader(source, number, seed, epoch) for number, source in enumerate(self.sources)]
+        for reader, begin in zip(readers, places, strict=True):
+            reader.go_to(begin)
+        while any(reader.passed == 0 for reader in readers):
+            here = [reader.place() for reader in readers]
+            yield here, [one for reader, size in zip(readers, self.sizes, strict=True) for one in reader.take(size)]
+
+
+class _Reader:
+    """Reads one source over and over, each time in another order. After its last document `passed` counts one more."""
+
+    def __init__(self, source: Source, number: int, seed: int, epoch: int) -> None:
+        self.source, self.number, self.seed, self.epoch = source, number, seed, epoch
+        self.passed, self.taken, self.due = 0, 0, 0
+
+    def place(self) -> Place:
+        return [self.passed, self.window, self.taken, self.due]
+
+    def go_to(self, place: Place) -> None:
+        """Begins at a place, None for the start."""
+        window = None
+        if place is not None:
+            self.passed, window, self.taken, self.due = place
+        self._begin(window)
+        if self.taken >= len(self.documents):
+            raise DataFault(f"the saved place is document {self.taken} of a window that has {len(self.documents)}")
+
+    def take(self, size: int) -> list[Document]:
+        """Documents of `size` characters and those still due; what is taken too much is owed."""
+        taken: list[Document] = []
+        self.due += size
+        while self.due > 0:
+            document = self.documents[self.taken]
+            self.taken += 1
+            self.due -= len(document.text)
+            if self.taken == len(self.documents):
+                self._next()
+            taken.append(document)
+        ids = mix(self.number, np.array([document.id for document in taken], np.int64)) >> np.uint64(1)
+        return [Document(int(number), document.text) for number, document in zip(ids, taken, strict=False)]
+
+    def _begin(self, window: Place) -> None:
+        self.windows = self.source.windows(self.seed, self.epoch * PASSES + self.passed, window)
+        self.window, self.documents = next(self.windows)
+
+    def _next(self) -> None:
+        self.taken = 0
+        following = next(self.windows, None)
+        if following is None:
+            self.passed += 1
+            self._begin(None)
+        else:
+            self.window, self.documents = following
+
+
+def _check(place: Place, count: int) -> list[Any]:
+    if isinstance(place, list) and len(place) == count and all(map(_is_place, place)):
+        return place
+    raise DataFault(f"the saved place {place!r} is not one of a mixture of {count} sources")
+
+
+def _is_place(one: Any) -> bool:
+    match one:
+        case [int(passed), _, int(taken), int()]:
+            return passed >= 0 and taken >= 0
+    return False

@@ -1,0 +1,93 @@
+"""Documents of what can only be read forwards: packed files, CSV files, groups of rows of parquet.
+
+Such units come in an order drawn anew each epoch; a window is the next so many documents, across units if need be. A
+place is (unit in that order, mark within it), and each format knows how to go to a mark without reading documents.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+
+from mlxlab.data.rng import mix
+from mlxlab.data.text.document import Document, Place
+from mlxlab.data.text.sources.error_budget import Tolerance
+from mlxlab.data.text.sources.file_set import Shards
+from mlxlab.errors import DataFault
+
+Mark = tuple[int, int]  # a place within a unit: what the numbers mean is the format's affair; (0, 0) is its start
+CHARACTERS = 4096  # of an average document, above which a window holds fewer documents
+
+
+class Units(Protocol):
+    """What is read forwards."""
+
+    name: str
+    fingerprint: str
+    bytes: int | None
+    shards: Shards
+    tolerance: Tolerance
+
+    def __len__(self) -> int: ...
+
+    def read(self, unit: int, mark: Mark) -> Iterator[tuple[Mark, Document]]:
+        """The documents of a unit from a mark on, each with the mark of what follows it."""
+        ...
+
+    def shard(self, unit: int) -> int:
+        """The file that a unit lies in."""
+        ...
+
+
+class Sequential:
+    """A source of units.
+
+    Args:
+        units: what is read.
+        window: documents of a window at most; fewer if they are long.
+    """
+
+    def __init__(self, units: Units, window: int) -> None:
+        self.units, self.window = units, window
+        self.name, self.bytes = units.name, units.bytes
+        self.fingerprint = f"{units.fingerprint},{window}"
+
+    @property
+    def skipped(self) -> int:
+        return self.units.tolerance.skipped
+
+    def windows(self, seed: int, epoch: int, place: Place = None) -> Iterator[tuple[Place, list[Document]]]:
+        """See `Source`. A place is [unit in the epoch's order, mark]."""
+        order = np.argsort(mix(seed, 0x5E9E, epoch, np.arange(len(self.units))), kind="stable")
+        first, mark = _check(place, len(order))
+        here: Place = [first, *mark]
+        documents: list[Document] = []
+        size, empty = 0, place is None
+        for position in range(first, len(order)):
+            for after, document in self.units.read(int(order[position]), mark):
+                documents.append(document)
+                size += len(document.text)
+                if len(documents) >= self.window or size >= self.window * CHARACTERS:
+                    self.units.shards.check(self.units.shard(int(order[position])))
+                    yield here, self._full(documents)
+                    here, documents, size, empty = [position, *after], [], 0, False
+            mark = (0, 0)
+        if documents:
+            yield here, self._full(documents)
+        elif empty:
+            raise DataFault(f"{self.name}: there is no text in it, only empty records")
+        self.units.tolerance.judge(at_end=True)
+
+    def _full(self, documents: list[Document]) -> list[Document]:
+        self.units.tolerance.sound += len(documents)
+        self.units.tolerance.judge()
+        return documents
+
+
+def _check(place: Place, count: int) -> tuple[int, Mark]:
+    if place is None:
+        return 0, (0, 0)
+    match place:
+        case [int(unit), int(first), int(second)] if 0 <= unit < count and first >= 0 and second >= 0:
+            return unit, (first, second)
+    raise DataFault(f"the saved place {place!r} is not one of the {count} parts there are")

@@ -1,0 +1,46 @@
+"""What needs no neural network: the accuracies that a model has to beat, on the same validation rows."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mlxlab.data.titanic.encoder import RowEncoder
+from mlxlab.data.titanic.passenger import Passenger
+from mlxlab.data.titanic.templates import TEMPLATES
+
+PLAIN = {name: TEMPLATES[name] for name in ("basic", "narrative", "descriptive", "story")}
+
+
+def accuracies(encoder: RowEncoder, train: Sequence[Passenger], valid: Sequence[Passenger]) -> dict[str, float]:
+    """Accuracies on `valid` of what was fitted on `train`.
+
+    majority: everyone fares as most did. female_rule: women survive. tfidf_logistic_regression: words and pairs of
+    words of the four plain sentences, the yardstick for all templates. tfidf_same_sentences: the same of `encoder`'s
+    own sentences, where they are others: what a model gains beyond it, it gains by more than counting words.
+    """
+    truth, plain = _labels(valid), RowEncoder(PLAIN, encoder.statistics, encoder.tokenizer, 8, encoder.seed)
+    guesses = {
+        "majority": np.full(len(valid), 2 * _labels(train).sum() > len(train)),
+        "female_rule": np.array([row.sex == "female" for row in valid]),
+        "tfidf_logistic_regression": _bag_of_words(plain, train, valid),
+    }
+    if encoder.templates != PLAIN:
+        guesses["tfidf_same_sentences"] = _bag_of_words(encoder, train, valid)
+    return {name: float(np.mean(guess == truth)) for name, guess in guesses.items()}
+
+
+def _bag_of_words(encoder: RowEncoder, train: Sequence[Passenger], valid: Sequence[Passenger]) -> np.ndarray:
+    """Labels guessed by a logistic regression on TF-IDF: fitted on, and averaged over, every sentence of a row."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2))
+    features = vectorizer.fit_transform(encoder.all_texts(train))
+    model = LogisticRegression(max_iter=1000)
+    model.fit(features, np.repeat(_labels(train), len(encoder.templates)))
+    chances = model.predict_proba(vectorizer.transform(encoder.all_texts(valid)))[:, 1]
+    return chances.reshape(len(valid), -1).mean(1) > 0.5
+
+
+def _labels(rows: Sequence[Passenger]) -> np.ndarray:
+    return np.array([row.survived for row in rows])

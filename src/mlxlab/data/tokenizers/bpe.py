@@ -1,0 +1,140 @@
+"""A byte-level BPE for a corpus, of a given size or of one that fits corpus and model."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tokenizers
+
+from mlxlab.constraints import Ge, Le, Size
+from mlxlab.data.array_cache import content_key
+from mlxlab.data.tokenizers.fit import Fitted, given, kept, sample
+from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE, Tokenizer
+from mlxlab.data.tokenizers.vocab_size import Counts, Curve, choose, cut, parents, size_by_length
+from mlxlab.errors import ConfigFault, DataFault
+
+CHUNK = 1000  # texts that are encoded at a time
+
+
+class BytePairs:
+    """Byte-level BPE trained on the first documents: any text is encoded, and decoded to itself.
+
+    Args:
+        vocab_size: tokens, of which 4 are special and 256 bytes; auto chooses by `strategy`.
+        strategy: limits takes the least of what the text supports (Gowda and May 2020), what the model supports (Tao
+            et al. 2024) and where doubling gains less than 5 %; length goes by the mean length of a document.
+        min_vocab_size: least that auto chooses, unless there is too little text for it.
+        max_vocab_size: most that auto chooses.
+        min_frequency: a pair must be seen that often to be merged.
+        train_examples: documents that it is trained on, of 64 million characters at most in all.
+        path: a tokenizer.json, or a folder with one, to use instead.
+        retrain: train anew although one is kept for this corpus and these settings.
+    """
+
+    def __init__(
+        self,
+        vocab_size: Literal["auto"] | Annotated[int, Ge(260), Le(1_000_000)],
+        strategy: Literal["limits", "length"],
+        min_vocab_size: Annotated[int, Ge(512), Le(1_000_000)],
+        max_vocab_size: Annotated[int, Ge(512), Le(1_000_000)],
+        min_frequency: Size,
+        train_examples: Size,
+        path: str | None,
+        retrain: bool,
+    ) -> None:
+        if min_vocab_size > max_vocab_size:
+            raise ConfigFault(
+                f"data.tokenizer.min_vocab_size={min_vocab_size} is more than max_vocab_size={max_vocab_size}"
+            )
+        self.vocab_size, self.strategy = vocab_size, strategy
+        self.least, self.most, self.min_frequency = min_vocab_size, max_vocab_size, min_frequency
+        self.train_examples, self.path, self.retrain = train_examples, path, retrain
+
+    def fit(
+        self,
+        texts: Iterable[str],
+        *,
+        cache: Path,
+        key: str,
+        parameters: int,
+        width: int,
+        planned_bytes: int | None,
+        pretrained: Path | None = None,
+    ) -> Fitted:
+        """The tokenizer for a corpus; `texts` is read only where none is given and none is kept.
+
+        Args:
+            texts: the documents to train on; some more, if there are, measure the curve.
+            cache: folder where tokenizers are kept by corpus and settings.
+            key: names the corpus: another text is another key.
+            parameters: of the model without its vocabulary.
+            width: of the model.
+            planned_bytes: bytes of text that the run will see; None if unknown.
+            pretrained: folder with the tokenizer.json that weights were trained with.
+
+        Raises:
+            DataFault: there is no text, or a tokenizer is damaged.
+            InputMissing: there is nothing at `path`. Refused: `path` is another tokenizer than the weights'.
+        """
+        if found := given(self.path, pretrained):
+            return found
+        size = self.most if self.vocab_size == "auto" else self.vocab_size
+        settings = {"size": size, "auto": self.vocab_size == "auto", "min_frequency": self.min_frequency}
+        name = content_key(
+            corpus=key, examples=self.train_examples, tokenizers=version("tokenizers"), format=1, **settings
+        )
+        path = cache / "tokenizers" / f"bpe-{name}.json"
+        content, said = kept(path, self.retrain, lambda: self._train(iter(texts), size))
+        curve = self._curve(content, parameters, width, planned_bytes) if self.vocab_size == "auto" else None
+        file = content["tokenizer"]
+        tokenizer = _tokenizer(cut(file, curve.chosen) if curve else file, path)
+        lines = [f"tokenizer {said}: byte-level BPE, {tokenizer.vocab_size} tokens, {tokenizer.fingerprint[:12]}"]
+        return Fitted(tokenizer, lines + (curve.lines() if curve else []), curve)
+
+    def _train(self, texts: Iterator[str], size: int) -> dict[str, Any]:
+        """What is kept: the largest tokenizer, and what a choice of size must know of the texts."""
+        seen = sample(texts, self.train_examples)
+        trained = ByteLevelBPE(size, self.min_frequency).train(seen)
+        content: dict[str, Any] = {"tokenizer": json.loads(trained.inner.to_str())}
+        if self.vocab_size == "auto":
+            held = list(islice(texts, max(self.train_examples // 10, 1))) or seen
+            content |= {"seen": count(trained, seen), "held": count(trained, held), "by_length": size_by_length(seen)}
+        return content
+
+    def _curve(self, content: dict[str, Any], parameters: int, width: int, planned_bytes: int | None) -> Curve:
+        tree = parents(content["tokenizer"])
+        seen, held = (
+            Counts(np.array(part["counts"]), tree, part["bytes"]) for part in (content["seen"], content["held"])
+        )
+        if self.strategy == "limits":
+            sizes = {"least": self.least, "most": self.most}
+            return choose(seen, held, planned_bytes=planned_bytes, parameters=parameters, width=width, **sizes)
+        chosen = min(max(content["by_length"], self.least), self.most, len(seen.counts))
+        per_token = {size: held.sample_bytes / max(counts.sum(), 1) for size, counts in held.shrink().items()}
+        sizes_drawn = [2**k for k in range(9, 20) if 2**k in per_token]
+        return Curve(
+            sizes_drawn,
+            [round(per_token[size], 4) for size in sizes_drawn],
+            chosen,
+            "by the mean length of a document (data.tokenizer.strategy=length)",
+        )
+
+
+def count(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, Any]:
+    """How often each token occurs in texts, and their bytes."""
+    counts = np.zeros(tokenizer.vocab_size, np.int64)
+    for start in range(0, len(texts), CHUNK):
+        for ids in tokenizer.encode_documents(texts[start : start + CHUNK]):
+            counts += np.bincount(ids, minlength=len(counts))
+    return {"counts": counts.tolist(), "bytes": sum(len(text.encode()) for text in texts)}
+
+
+def _tokenizer(file: dict[str, Any], path: Path) -> Tokenizer:
+    try:
+        return Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(file)))
+    except Exception as error:  # the library raises nothing narrower
+        raise DataFault(f"{path}:1:1: is not a tokenizer: {str(error).splitlines()[0][:200]}") from None

@@ -1,0 +1,68 @@
+"""A token for every character that a text has."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import tokenizers
+from tokenizers import decoders, models, processors
+
+from mlxlab.constraints import Size
+from mlxlab.data.array_cache import content_key
+from mlxlab.data.tokenizers.fit import Fitted, given, kept, sample
+from mlxlab.data.tokenizers.tokenizer import BOS, EOS, MASK, PAD, Tokenizer
+
+
+class Characters:
+    """The characters of the corpus, in the order of their code points, behind the four special tokens.
+
+    Args:
+        unknown: of a character that the sample lacks: `bytes` spells it in bytes, which adds 256 tokens; `refuse` is
+            exit 65.
+        train_examples: documents that are looked at.
+        path: a tokenizer.json, or a folder with one, to use instead.
+        retrain: make it anew although one is kept for this corpus.
+    """
+
+    def __init__(
+        self, unknown: Literal["bytes", "refuse"], train_examples: Size, path: str | None, retrain: bool
+    ) -> None:
+        self.unknown, self.train_examples, self.path, self.retrain = unknown, train_examples, path, retrain
+
+    def fit(
+        self,
+        texts: Iterable[str],
+        *,
+        cache: Path,
+        key: str,
+        parameters: int,
+        width: int,
+        planned_bytes: int | None,
+        pretrained: Path | None = None,
+    ) -> Fitted:
+        """As `BytePairs.fit`; the size follows from the corpus alone."""
+        if found := given(self.path, pretrained):
+            return found
+        name = content_key(corpus=key, characters=self.unknown, examples=self.train_examples, format=1)
+        content, said = kept(
+            cache / "tokenizers" / f"characters-{name}.json",
+            self.retrain,
+            lambda: {"characters": "".join(sorted(set().union(*sample(texts, self.train_examples))))},
+        )
+        tokenizer = self.tokenizer(content["characters"])
+        more = "special ones and bytes" if self.unknown == "bytes" else "special ones"
+        line = f"{len(content['characters'])} characters, {tokenizer.vocab_size} tokens with {more}"
+        return Fitted(tokenizer, [f"tokenizer {said}: {line}"])
+
+    def tokenizer(self, characters: Iterable[str]) -> Tokenizer:
+        """A tokenizer of these characters."""
+        pieces = [PAD, BOS, EOS, MASK, *sorted(characters)]
+        pieces += [f"<0x{byte:02X}>" for byte in range(256)] if self.unknown == "bytes" else []
+        vocabulary = {piece: token for token, piece in enumerate(pieces)}
+        inner = tokenizers.Tokenizer(models.BPE(vocabulary, [], byte_fallback=self.unknown == "bytes"))
+        inner.add_special_tokens([PAD, BOS, EOS, MASK])
+        inner.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+        inner.post_processor = processors.TemplateProcessing(
+            single=f"{BOS} $A {EOS}", special_tokens=[(BOS, vocabulary[BOS]), (EOS, vocabulary[EOS])]
+        )
+        return Tokenizer(inner)

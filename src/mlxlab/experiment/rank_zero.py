@@ -1,0 +1,74 @@
+"""One run in several processes: the first keeps the run folder, the store and the terminal; the others only compute."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+if TYPE_CHECKING:
+    from mlxlab.distributed.process_group import Group
+    from mlxlab.training.state import Run
+    from mlxlab.training.trainer import Callback
+
+
+@dataclass(frozen=True)
+class Company:
+    """The processes of a run, and the folder that the first of them keeps."""
+
+    group: "Group"
+    folder: Path
+
+    def admit(self, run: "Run", callbacks: Sequence["Callback"]) -> list["Callback"]:
+        """The callbacks that this process has: beyond the first only those that decide something."""
+        if self.group.rank == 0:
+            return list(callbacks)
+        from mlxlab.checkpoint.store import Store
+
+        run.reload = Store(self.folder / "checkpoints").load
+        return [callback for callback in callbacks if getattr(callback, "decides", False)]
+
+    def agreed(self, state: str) -> str:
+        """The hash of the final state, which is to be the same in all processes."""
+        part = int(state[:7], 16)
+        highest, lowest = self.group.highest([part, -part])
+        assert highest == -lowest, "the processes of this run ended in different states"
+        return state
+
+
+@contextmanager
+def joined(cfg: DictConfig, folder: Path) -> Iterator[tuple[DictConfig, Company]]:
+    """The processes that were started together, and the config for this one.
+
+    Raises:
+        ConfigFault: they were started together and `trainer.parallel` does not say so, or their backend cannot do it.
+    """
+    from mlxlab.distributed.process_group import Together, join
+
+    group = join(cfg.trainer.parallel, cfg.trainer.deadline)
+    if not isinstance(group, Together):
+        yield cfg, Company(group, folder)
+        return
+    first = Path(group.text(str(folder)))
+    if group.rank == 0:
+        yield cfg, Company(group, first)
+        return
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield _following(cfg, first), Company(group, first)
+
+
+def _following(cfg: DictConfig, first: Path) -> DictConfig:
+    """The config of a process that keeps nothing: it resumes from where the first one does."""
+    from mlxlab.checkpoint.store import Store
+
+    changed: Any = OmegaConf.to_container(cfg, resolve=True)
+    changed["tracking"] = {"_target_": "mlxlab.tracking.tracker.NoTracker"}
+    checkpoints = first / "checkpoints"
+    if cfg.resume == "auto":
+        changed["resume"] = str(first) if Store(checkpoints).steps() else None
+    elif cfg.resume in ("last", "best", "emergency"):
+        changed["resume"] = str(checkpoints / cfg.resume)
+    return OmegaConf.create(changed)

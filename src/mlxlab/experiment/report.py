@@ -1,0 +1,68 @@
+"""The table at the end of a run: the best evaluation beside what no learning reaches."""
+
+import json
+from pathlib import Path
+
+from mlxlab.training.state import Run
+
+
+def write_report(run: Run, baselines: dict[str, float], folder: Path) -> str:
+    """Writes `summary.md` and `metrics.json`; returns the table as text.
+
+    `metrics` are those of the best evaluation, `final` those of the last: nothing was chosen by them.
+
+    Args:
+        baselines: accuracy by name, on the same validation rows.
+    """
+    rows = [(name.removeprefix("valid/"), value) for name, value in run.best_metrics.items()]
+    lines = [f"best of {len(run.history)} evaluations, step {run.best_step} of {run.step}:", *table("model", rows)]
+    if baselines:
+        mine = run.best_metrics.get("valid/accuracy", float("nan"))
+        ladder = sorted([*baselines.items(), ("this model", mine)], key=lambda row: row[1])
+        lines += ["", *table("accuracy of", ladder)]
+    if run.beside:
+        lines += ["", *side_by_side(run.beside)]
+    if run.skipped:
+        lines += ["", f"{run.skipped} updates were skipped: loss or gradient not finite"]
+    text = "\n".join(lines)
+    (folder / "summary.md").write_text(f"# {folder.name}\n\n{text}\n")
+    figures = {
+        "best_step": run.best_step,
+        "steps": run.step,
+        "metrics": run.best_metrics,
+        "final": _final(run),
+        "baselines": baselines,
+        "beside": run.beside,
+    }
+    (folder / "metrics.json").write_text(json.dumps(figures, indent=1))
+    return text
+
+
+def _final(run: Run) -> dict[str, float]:
+    """Metrics of the last evaluation, also where it was made before a resume."""
+    found = ({k: v for k, v in metrics.items() if k.startswith("valid/")} for _, metrics in reversed(run.curve))
+    return next(filter(None, found), {})
+
+
+def side_by_side(measured: dict[str, dict[str, float]]) -> list[str]:
+    """Lines of Markdown: a column for each model, and what share of the teacher the student is."""
+    student, teacher = measured["student"], measured["teacher"]
+    lines = [f"| at the last step | {' | '.join(measured)} |", "|---|" + "--:|" * len(measured)]
+    for name in student:
+        digits = ",.0f" if name == "parameters" else ".4f"
+        lines.append(f"| {name} | {' | '.join(format(one[name], digits) for one in measured.values())} |")
+    share = student["parameters"] / teacher["parameters"]
+    lines += [
+        "",
+        f"The student has {share:.1%} of the teacher's parameters. One run cannot tell whether that helped:",
+    ]
+    return [*lines, "train without teachers too, both over several seeds, and ask scripts/compare.py."]
+
+
+def table(title: str, rows: list[tuple[str, float]]) -> list[str]:
+    """Lines of Markdown."""
+    width = max(len(title), *(len(name) for name, _ in rows))
+    values = [f"{value:.4f}" for _, value in rows]
+    room = max(6, *map(len, values))
+    head = [f"| {title:<{width}} | {'value':>{room}} |", f"|{'-' * (width + 2)}|{'-' * (room + 1)}:|"]
+    return head + [f"| {name:<{width}} | {value:>{room}} |" for (name, _), value in zip(rows, values, strict=True)]

@@ -1,0 +1,173 @@
+"""Rounds: students trained one after the other, each a run of its own; together they are an ensemble.
+
+A round is an ordinary run with the earlier students as `trainer.members`. `rounds.json` counts those that are done.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from mlxlab.config.hydra.overrides import choices, typed_overrides
+from mlxlab.config.instantiate import build
+from mlxlab.config.paths import conf_dir, project_root
+from mlxlab.config.resume_overrides import merge
+from mlxlab.errors import Stopped
+from mlxlab.experiment.build import new_data
+from mlxlab.tracking.journal import PARENT
+
+if TYPE_CHECKING:
+    from mlxlab.tracking.tracker import Tracker
+
+FILE = "rounds.json"
+Metrics = dict[str, float]
+
+
+def has_rounds(cfg: Any) -> bool:
+    """Is the run made of others?"""
+    return cfg.trainer.get("rounds", 1) != 1 or bool(cfg.trainer.get("members"))
+
+
+class Rounds:
+    """The rounds of one run folder.
+
+    Args:
+        run_one: trains a student with its own config in its own folder.
+        note: takes facts for the manifest of the run folder.
+    """
+
+    def __init__(
+        self, cfg: DictConfig, folder: Path, run_one: Callable[[DictConfig, Path], float], note: Callable[..., None]
+    ) -> None:
+        self.folder, self.run_one, self.note, self.project = folder, run_one, note, project_root()
+        self.state: dict[str, Any] = {"done": []}
+        self.resumed = cfg.resume is not None and (folder / FILE).is_file()
+        if self.resumed:
+            self.state = json.loads((folder / FILE).read_text())
+            composed: Any = OmegaConf.to_container(cfg, resolve=True)
+            chosen = (self.state["choices"], choices())
+            cfg = OmegaConf.create(merge(self.state["config"], composed, typed_overrides(), chosen, conf_dir())[0])
+        self.cfg = cfg
+        self.state |= {"config": OmegaConf.to_container(cfg, resolve=True), "choices": choices()}
+
+    def run(self) -> float:
+        """Trains what is missing; returns the ensemble's value of the objective.
+
+        Raises:
+            Stopped: a signal ended a round; `resume=auto` goes on with that very round.
+        """
+        tracker: Tracker = build(self.cfg.tracking, folder=self.folder, project=self.project)
+        tags = {"kind": "rounds", "overrides": " ".join(typed_overrides())}
+        name = self.cfg.name or f"{self.folder.name} rounds"
+        tracker.start(self.state["config"], tags, resumed=self.resumed, name=name)
+        before, status = os.environ.get(PARENT), "FAILED"
+        if tracker.uid:
+            os.environ[PARENT] = tracker.uid
+        try:
+            value = self._train(tracker)
+            status = "FINISHED"
+            return value
+        except (KeyboardInterrupt, Stopped):
+            status = "KILLED"
+            raise
+        finally:
+            os.environ.pop(PARENT, None)
+            if before is not None:
+                os.environ[PARENT] = before
+            tracker.end(status)  # type: ignore[arg-type]
+
+    def _train(self, tracker: "Tracker") -> float:
+        from mlxlab.inference.ensemble import save_ensemble
+
+        self._write()
+        self.note(overrides=typed_overrides(), rounds_done=len(self.state["done"]))
+        rounds = self.cfg.trainer.rounds
+        for number in range(len(self.state["done"]) + 1, rounds + 1):
+            print(f"round {number} of {rounds}", flush=True)
+            self.run_one(self._config(number), self._place(number))
+            save_ensemble(self.folder, [Path(name) for name in self._members(number)], self.cfg.trainer.combine)
+            measured = self._measure(number)
+            tracker.log(number, {f"{who}/{name}": v for who, ms in measured.items() for name, v in ms.items()})
+            self.state["done"].append(measured)
+            self._write()
+            self.note(rounds_done=number, outcome=measured["ensemble"])
+        if not rounds:
+            save_ensemble(self.folder, [Path(name) for name in self._members(0)], self.cfg.trainer.combine)
+            self.state["done"] = [self._measure(0)]
+            self._write()
+        table = self._table()
+        (self.folder / "rounds.md").write_text(f"# {self.folder.name}\n\n{table}\n")
+        tracker.artifact(self.folder / "rounds.md")
+        print(f"{table}\nrun folder: {self.folder}")
+        return float(self.state["done"][-1]["ensemble"].get(self._objective(), float("nan")))
+
+    def _config(self, number: int) -> DictConfig:
+        """That of the run which is round `number`: all students before it are members."""
+        mine = OmegaConf.create(self.state["config"])
+        assert isinstance(mine, DictConfig)
+        mine.trainer.rounds, mine.trainer.members = 1, self._members(number - 1)
+        select = mine.data.get("select")
+        if select is not None and select.source == "previous":
+            select.source = str(self._place(number - 1)) if number > 1 else None
+            select.mode = select.mode if number > 1 else None  # the first round has all there is
+        mine.resume = "auto" if self.resumed else None
+        mine.name = f"{self.cfg.name or self.folder.name} round {number}"
+        return mine
+
+    def _members(self, number: int) -> list[str]:
+        """The students given at the start, and those of the rounds up to `number`, with their last weights."""
+        own = [str(self._place(round) / "checkpoints" / "last") for round in range(1, number + 1)]
+        return [*self.state["config"]["trainer"]["members"], *own]
+
+    def _place(self, number: int) -> Path:
+        return self.folder.absolute() / "rounds" / str(number)
+
+    def _measure(self, number: int) -> dict[str, Metrics]:
+        """Teacher, student, every member and the ensemble on the validation rows."""
+        from mlxlab.distillation.load_teachers import teachers_for, tokenizer_folder
+        from mlxlab.inference.ensemble import restore_path
+        from mlxlab.inference.restore import restore
+        from mlxlab.models.ensemble import Ensemble
+        from mlxlab.models.model import count_parameters
+        from mlxlab.training.evaluate import evaluate
+
+        cfg = self._config(max(number, 1))
+        names = self._members(number)
+        models = [restore_path(Path(name), restore).model for name in names]
+        cfg.trainer.members, cfg.trainer.teacher_cache = names[:1], None
+        data = new_data(cfg, self.project, tokenizer_folder(cfg, self.project / ".cache"), self.folder)
+        cfg.trainer.members = []
+        taught_by, _ = teachers_for(cfg, data, self.folder)
+        asked: dict[str, Any] = {f"member {place}": model for place, model in enumerate(models, 1)}
+        asked |= {"ensemble": Ensemble(models, combine=self.cfg.trainer.combine)}
+        asked |= {"student": models[-1]} if number else {}
+        asked |= {"teacher": taught_by.ensemble} if taught_by else {}
+        measured = {}
+        for who, model in asked.items():
+            found = evaluate(model, data.valid, data.task, limit=self.cfg.trainer.eval_batches)
+            assert found is not None
+            measured[who] = {**found.metrics, "parameters": float(count_parameters(model))}
+        return measured
+
+    def _objective(self) -> str:
+        return str(self.cfg.objective).removeprefix("valid/")
+
+    def _table(self) -> str:
+        """A line per round: the objective of each who was asked."""
+        name, asked = self._objective(), ("teacher", "student", "ensemble")
+        lines = [f"| {name} after round | teacher | student | ensemble | members |", "|--:|--:|--:|--:|:--|"]
+        for number, measured in enumerate(self.state["done"], 1 if self.cfg.trainer.rounds else 0):
+            cells = [f"{measured[who][name]:.4f}" if who in measured else "-" for who in asked]
+            members = [f"{ms[name]:.4f}" for who, ms in measured.items() if who.startswith("member ")]
+            lines.append(f"| {number} | {' | '.join(cells)} | {', '.join(members)} |")
+        return "\n".join(lines)
+
+    def _write(self) -> None:
+        """Replaced as a whole: a reader finds the old one or the new one."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.folder / f".{FILE}"
+        temporary.write_text(json.dumps(self.state, indent=1) + "\n")
+        temporary.replace(self.folder / FILE)

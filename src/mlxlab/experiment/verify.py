@@ -1,0 +1,104 @@
+"""Proof after the fact: trains again from one checkpoint to the next and compares the weights bit for bit."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlxlab import backend
+from mlxlab.config.paths import project_root
+from mlxlab.config.upgrade import completed
+from mlxlab.errors import InputMissing, NoCheckpoint
+
+if TYPE_CHECKING:
+    from mlxlab.checkpoint.store import Checkpoint
+    from mlxlab.training.state import Run
+
+
+def verify(folder: Path, from_start: bool = False) -> Iterator[str]:
+    """Verifies a run folder and says line by line what holds.
+
+    Every checkpoint's checksums are computed again. Then each is reached by training from the one before it (the first
+    from nothing, with `from_start` or where it is the only one) and compared: weights and optimizer, bit for bit.
+
+    Raises:
+        NoCheckpoint: a checkpoint is damaged, or differs from its replay; names the first.
+        InputMissing: the folder holds no run with checkpoints.
+    """
+    backend.prepare()
+    from mlxlab.checkpoint.manifest import Damage
+    from mlxlab.checkpoint.store import Store, load_checkpoint
+
+    paths = Store(folder / "checkpoints").steps()[::-1]
+    if not paths:
+        raise InputMissing(f"{folder}: no run folder with checkpoints")
+    found: list[Checkpoint] = []
+    for path in paths:
+        try:
+            found.append(load_checkpoint(path))
+        except Damage as damage:
+            raise NoCheckpoint(f"{path}: {damage}") from None
+        yield f"{path.name}: checksums hold"
+    starts: list[Checkpoint | None] = [*found[:-1]]
+    ends = found[1:]
+    if from_start or not starts:
+        starts, ends = [None, *starts], found
+    for start, end in zip(starts, ends, strict=True):
+        different = _differs(folder, start, end)
+        since = f"step {start.step}" if start else "the start"
+        if different:
+            raise NoCheckpoint(f"{end.path.name}: {different} is not what training from {since} gives")
+        yield f"{end.path.name}: bitwise what training from {since} gives"
+
+
+def _differs(folder: Path, start: "Checkpoint | None", end: "Checkpoint") -> str:
+    """The first array that differs between `end` and the replay from `start`; "" if none does."""
+    import numpy as np
+
+    from mlxlab.callbacks.checkpointing import parts
+
+    weights, optimizer, _ = parts(_replayed(folder, start, end))
+    for title, ours, theirs in (("model", weights, end.weights), ("optimizer", optimizer, end.optimizer)):
+        for name in sorted({*ours, *theirs}):
+            if name not in ours or name not in theirs:
+                return f"{title} {name}"
+            a, b = np.array(ours[name]), np.array(theirs[name])
+            if a.dtype != b.dtype or a.tobytes() != b.tobytes():
+                return f"{title} {name}"
+    return ""
+
+
+def _replayed(folder: Path, start: "Checkpoint | None", end: "Checkpoint") -> "Run":
+    """The run at the step of `end`, trained with its config from the state of `start`."""
+    from mlxlab.distillation.load_teachers import first_weights, trainer_for
+    from mlxlab.experiment.build import draw_seed, new_data, new_model
+    from mlxlab.tracking.tracker import NoTracker
+    from mlxlab.training.state import Objective, Run
+
+    cfg: dict[str, Any] = completed(end.state["facts"]["config"])
+    data = new_data(cfg, project_root(), folder / "restore", folder)
+    trainer, *_ = trainer_for(cfg, data, project_root() / ".cache")
+    model = new_model(cfg, data, shape=(folder / "restore") if start else None)
+    if start is None:
+        first_weights(cfg, model)
+    run = Run(
+        model=model,
+        train=data.train,
+        objective=Objective(cfg["objective"]),
+        tracker=NoTracker(),
+        max_skips=cfg["trainer"]["max_skips"],
+    )
+    trainer.fit(run, data.valid, data.task, [_StopAt(end.step)], start, seed=draw_seed(cfg))
+    return run
+
+
+class _StopAt:
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_start(self, run: "Run") -> None: ...
+
+    def on_step(self, run: "Run") -> None:
+        if run.step >= self.step:
+            run.stop = "replayed"
+
+    def on_end(self, run: "Run") -> None: ...

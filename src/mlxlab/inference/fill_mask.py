@@ -1,0 +1,40 @@
+"""A masked language model fills gaps."""
+
+from typing import Any
+
+import mlx.core as mx
+
+from mlxlab.data.text.encoder import TextEncoder
+from mlxlab.data.tokenizers.tokenizer import KNOWN
+from mlxlab.errors import DataFault
+from mlxlab.inference.restore import Restored
+
+
+def fill(restored: Restored, text: str) -> str:
+    """The text with the most probable token in place of each `<mask>` (or `[MASK]`), all of them guessed at once.
+
+    Raises:
+        DataFault: no gap, or more tokens than the model has positions.
+    """
+    encoder = restored.encoder
+    assert isinstance(encoder, TextEncoder)
+    tokens = _tokens(encoder, text)
+    gaps = [place for place, token in enumerate(tokens) if token == encoder.tokenizer.mask_id]
+    longest = getattr(restored.model.trunk, "encoder", restored.model.trunk).max_length
+    if not gaps:
+        raise DataFault("a masked language model fills gaps: the text has no <mask>")
+    if len(tokens) > longest:
+        raise DataFault(f"{len(tokens)} tokens in a text, the model has positions for {longest}")
+    ids = mx.array([tokens])
+    best: Any = restored.model(ids, mx.ones(ids.shape, dtype=mx.int32))[0].argmax(axis=-1).tolist()
+    return encoder.tokenizer.decode([best[place] if place in gaps else token for place, token in enumerate(tokens)])
+
+
+def _tokens(encoder: TextEncoder, text: str) -> list[int]:
+    for name in KNOWN["mask"]:
+        text = text.replace(name, KNOWN["mask"][0])
+    first, *rest = (encoder.tokenizer.encode(part, special=False) for part in text.split(KNOWN["mask"][0]))
+    assert encoder.tokenizer.mask_id is not None
+    for part in rest:
+        first += [encoder.tokenizer.mask_id, *part]
+    return first

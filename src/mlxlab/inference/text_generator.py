@@ -1,0 +1,98 @@
+"""A language model that can continue texts: of a run, or one of others as it is."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mlxlab.data.text.encoder import TextEncoder
+from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from mlxlab.errors import ConfigFault
+from mlxlab.inference.generate import Piece, Request, check_generates, context_of, generate
+from mlxlab.inference.restore import Restored, restore
+from mlxlab.inference.sampling import Sampling
+from mlxlab.models.model import Model
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Continues texts.
+
+    Args:
+        start: tokens that stand before a document's first one, as in training.
+        context: tokens that it was trained to look back on.
+    """
+
+    model: Model
+    tokenizer: Tokenizer
+    start: tuple[int, ...]
+    context: int
+
+    def write(self, prompts: Sequence[str], sampling: Sampling, request: Request) -> Iterator[Piece]:
+        """Pieces of the continuations as they come; see `generate`.
+
+        Raises:
+            ConfigFault: as `generate`; DataFault: a prompt has a character that the tokenizer does not know.
+        """
+        rows = [self.tokens(prompt, request.at_start) for prompt in prompts]
+        yield from generate(self.model, self.tokenizer, rows, sampling, self.limited(request))
+
+    def texts(self, prompts: Sequence[str], sampling: Sampling, request: Request) -> list[str]:
+        """The continuations, whole."""
+        texts = [""] * len(prompts)
+        for piece in self.write(prompts, sampling, request):
+            texts[piece.row] += piece.text
+        return texts
+
+    def tokens(self, prompt: str, at_start: bool) -> list[int]:
+        """Of a prompt that begins a document, or is from the middle of one. Never empty: something must come before."""
+        tokens = self.tokenizer.encode(prompt, special=False)
+        end = [] if self.tokenizer.eos_id is None else [self.tokenizer.eos_id]
+        found = [*(self.start if at_start else ()), *tokens] or end
+        if not found:
+            raise ConfigFault("an empty prompt: the tokenizer has no token for the end of a document to begin with")
+        return found
+
+    def limited(self, request: Request) -> Request:
+        """The request with a context: what was asked for, else what the model was trained on."""
+        return replace(request, context=context_of(self.model, request.context or self.context))
+
+
+def writer_of(run: Path, checkpoint: Path | None = None) -> Writer:
+    """The writer of a run folder (its best checkpoint, if none is given), of a GGUF file, or of a Llama-type folder.
+
+    Raises:
+        ConfigFault: the model is no causal language model. InputMissing: there is no such run.
+    """
+    if run.suffix == ".gguf" or ((run / "config.json").is_file() and not (run / "config.yaml").is_file()):
+        return _of_others(run)
+    return of_restored(restore(run, checkpoint))
+
+
+def of_restored(restored: Restored) -> Writer:
+    """The writer of a restored run."""
+    check_generates(restored.model)
+    encoder = restored.encoder
+    assert isinstance(encoder, TextEncoder)
+    config = restored.config
+    alone = config["data"].get("isolate_documents", False)  # then no document has seen the end of another
+    end = encoder.tokenizer.eos_id
+    longest = restored.model.trunk.max_length
+    context = longest if config["model"]["pretrained"] else min(encoder.seq_len, longest)
+    return Writer(restored.model, encoder.tokenizer, () if alone or end is None else (end,), context)
+
+
+def _of_others(path: Path) -> Writer:
+    from mlxlab.models.heads import head_for
+    from mlxlab.models.pretrained.load import gguf_tokenizer, load_llama
+
+    tokenizer = Tokenizer(gguf_tokenizer(path)) if path.suffix == ".gguf" else load_tokenizer(path)
+    trunk = load_llama(str(path), {"vocab_size": tokenizer.vocab_size})
+    model = Model(trunk, head_for(trunk, kind="language_modelling"))
+    model.eval()
+    return Writer(model, tokenizer, _put_in_front(tokenizer), trunk.max_length)
+
+
+def _put_in_front(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """What the tokenizer itself puts before a text."""
+    plain, whole = (tokenizer.encode("a", special=special) for special in (False, True))
+    return tuple(whole[: whole.index(plain[0])])

@@ -1,0 +1,73 @@
+"""A multirun as a parent run: every job of the sweep becomes its child in the store."""
+
+import atexit
+import os
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from mlxlab.tracking.tracker import Status, Tracker
+
+_PARENT = "MLXLAB_PARENT"  # as in tracking.journal
+
+
+class ParentRun(Callback):
+    """Opens a run in the sweep's folder. Jobs learn its uid from the environment, workers from their copy of this."""
+
+    def __init__(self) -> None:
+        self.uid = ""
+        self.failed = 0  # jobs, as far as this process saw them
+        self._tracker: Tracker | None = None
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        from mlxlab.config.instantiate import build
+        from mlxlab.config.paths import project_root
+
+        folder = sweep_folder(config)
+        tracker: Tracker = build(config.tracking, folder=folder, project=project_root())
+        task = list(config.hydra.overrides.task)
+        tracker.start({"overrides": task}, {"overrides": " ".join(task), "kind": "sweep"}, name=_name(config, folder))
+        if not tracker.uid:  # tracking=none
+            return
+        self._tracker, self.uid = tracker, tracker.uid
+        os.environ[_PARENT] = self.uid
+        atexit.register(self._end, "FAILED")  # Hydra calls no on_multirun_end after a failure or Ctrl-C
+
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:
+        if self.uid:
+            os.environ[_PARENT] = self.uid
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
+        self.failed += job_return.status == JobStatus.FAILED
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        self._end("FAILED" if self.failed else "FINISHED")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_tracker": None}  # an open file does not travel
+
+    def _end(self, status: Status) -> None:
+        if self._tracker is None:
+            return
+        tracker, self._tracker = self._tracker, None
+        os.environ.pop(_PARENT, None)
+        tracker.end(status)
+
+
+def sweep_folder(config: DictConfig) -> Path:
+    """The folder of the sweep, absolute. Hydra has not set HydraConfig yet: `${hydra:...}` needs it."""
+    holder = HydraConfig.instance()
+    before, holder.cfg = holder.cfg, None
+    try:
+        holder.set_config(config)
+        return Path(str(config.hydra.sweep.dir)).absolute()
+    finally:
+        holder.cfg = before
+
+
+def _name(config: DictConfig, folder: Path) -> str:
+    return config.get("name") or f"sweep {folder.name}"

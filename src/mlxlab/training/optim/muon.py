@@ -1,0 +1,93 @@
+"""Muon (Jordan et al. 2024): the momentum of a hidden matrix is made orthogonal before it moves the weights."""
+
+from typing import Literal
+
+import mlx.core as mx
+import mlx.optimizers as optim
+
+from mlxlab.constraints import NonNegative, Positive, Share, Size
+from mlxlab.training.optim.optimizers import Betas, in_two_groups, is_decayed
+from mlxlab.training.optim.schedules import Rate
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration: steepest at 0, so five rounds do
+
+
+def muon(
+    weight_decay: NonNegative,
+    momentum: Share,
+    nesterov: bool,
+    iterations: Size,
+    scale: Literal["adamw", "shape"],
+    betas: Betas,
+    eps: Positive,
+    adamw_rate: Positive,
+    *,
+    rate: Rate,
+) -> optim.Optimizer:
+    """Muon for the matrices inside the network; AdamW for embeddings, the output layer, norms and biases.
+
+    Args:
+        weight_decay: decay of matrices and convolutions, times the rate.
+        momentum: decay rate of the momentum.
+        nesterov: look ahead along the momentum.
+        iterations: Newton-Schulz rounds that make it orthogonal.
+        scale: adamw makes updates as large as AdamW's, so that its rates serve (Liu et al. 2025); shape is the
+            original sqrt(max(1, rows / columns)), which wants rates near 0.02.
+        betas: of AdamW, for the rest.
+        eps: of AdamW.
+        adamw_rate: rate of AdamW, as a multiple of the rate of the matrices.
+    """
+    rest = in_two_groups(
+        lambda decay: optim.AdamW(
+            lambda step: adamw_rate * rate(step),
+            betas=list(betas),
+            eps=eps,
+            weight_decay=decay,
+            bias_correction=True,
+        ),
+        weight_decay,
+    )
+    matrices = Muon(rate, weight_decay, momentum, nesterov, iterations, scale)
+    return optim.MultiOptimizer([matrices, *rest.optimizers], [is_hidden, is_decayed])
+
+
+def is_hidden(path: str, weight: mx.array) -> bool:
+    """A matrix or convolution that is neither an embedding nor the output layer."""
+    return is_decayed(path, weight) and not path.startswith("head.out")
+
+
+class Muon(optim.Optimizer):
+    """W <- (1 - rate decay) W - rate scale orthogonal(momentum); convolutions as (out, all the rest) matrices."""
+
+    def __init__(
+        self, rate: Rate, weight_decay: float, momentum: float, nesterov: bool, iterations: int, scale: str
+    ) -> None:
+        super().__init__()
+        self._maybe_schedule("learning_rate", rate)
+        self.weight_decay, self.momentum, self.nesterov = weight_decay, momentum, nesterov
+        self.iterations, self.scale = iterations, scale
+
+    def init_single(self, parameter: mx.array, state: dict) -> None:
+        state["m"] = mx.zeros_like(parameter)
+
+    def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
+        m = self.momentum * state["m"] + (1 - self.momentum) * gradient
+        state["m"] = m
+        update = self.momentum * m + (1 - self.momentum) * gradient if self.nesterov else m
+        matrix = update.reshape(len(update), -1)
+        rows, columns = matrix.shape
+        by = 0.2 * max(rows, columns) ** 0.5 if self.scale == "adamw" else max(1.0, rows / columns) ** 0.5
+        orthogonal = by * orthogonalise(matrix, self.iterations).reshape(update.shape)
+        return (1 - self.learning_rate * self.weight_decay) * parameter - self.learning_rate * orthogonal
+
+
+def orthogonalise(matrix: mx.array, iterations: int) -> mx.array:
+    """(M, N) -> (M, N) with the same singular vectors and values near 1: 0.7 to 1.2 after five rounds."""
+    a, b, c = COEFFICIENTS
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / (mx.linalg.norm(x) + 1e-7)
+    for _ in range(iterations):
+        square = x @ x.T
+        x = a * x + (b * square + c * (square @ square)) @ x
+    return x.T if tall else x

@@ -1,0 +1,138 @@
+"""The optimized step: compiled, cut into parts, in low precision; the same update as the plain step."""
+
+import sys
+import time
+from typing import Any, Literal
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+from mlx.utils import tree_map
+
+from mlxlab.constraints import Positive, Size
+from mlxlab.distributed.process_group import Alone, Group
+from mlxlab.training.device_batch import DeviceBatch
+from mlxlab.training.losses.loss import Loss
+from mlxlab.training.steps.compile import Compiled, Mode, Patience
+from mlxlab.training.steps.gradients import gradient_at, gradient_of
+from mlxlab.training.steps.microbatch import Parting
+from mlxlab.training.steps.staged_eval import settle
+from mlxlab.training.steps.step import global_norm, update_if
+from mlxlab.training.steps.two_stream import Streams, TwoStreams, two_streams
+
+DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16}
+
+
+class Optimized:
+    """Forward, backward, clip, update, in as little memory and time as there is.
+
+    Losses and gradients of the parts are summed, and divided once by the weight of all of them: cutting a batch changes
+    nothing but the rounding.
+
+    Args:
+        clip: greatest global norm of the gradient; null does not clip. The norm is logged before clipping.
+        accumulate: parts that a batch is cut into, one after the other in memory; their update is that of the batch.
+            auto tries, before the first update, how large the parts may be.
+        checkpoint_layers: keep only what enters each layer and compute the rest again: less memory, a third slower.
+        dtype: of the forward and backward pass; weights, loss, norms and optimizer stay float32.
+        force_dtype: bfloat16 also where products in it are slower than in float32 (Linux without a GPU).
+        streams: auto computes two halves of a batch at once where that is faster and the model has no dropout (Linux
+            without a GPU, two cores); their sums round otherwise than those of the whole.
+        compile: auto where and once it pays, always at once, never not at all. The numbers are the same on a CPU.
+    """
+
+    def __init__(
+        self,
+        clip: Positive | None,
+        accumulate: Size | Literal["auto"],
+        checkpoint_layers: bool,
+        dtype: Literal["float32", "bfloat16"],
+        force_dtype: bool,
+        compile: Mode,
+        streams: Streams,
+        *,
+        model: nn.Module,
+        loss: Loss,
+        optimizer: optim.Optimizer,
+        group: Group | None = None,
+    ) -> None:
+        self.group = group or Alone()
+        self.clip = clip
+        # In one graph with the update, MLX would compute all layers again at once.
+        self.parts = Parting(accumulate, apart=checkpoint_layers)
+        self.model, self.optimizer = model, optimizer
+        chosen = DTYPES[_usable(dtype, force_dtype)]
+        self.gradient = gradient_of(model, loss, dtype=chosen, checkpoint_layers=checkpoint_layers)
+        state = [model.state, optimizer.state, mx.random.state]
+        self.patience = Patience(compile)
+        self.whole, self.part, self.further_part, self.finish = self.compiled = [
+            Compiled(function, state, self.patience)
+            for function in (self._whole, self._part, self._further_part, self._finish)
+        ]
+        self.two: TwoStreams | None = None
+        plain = chosen == mx.float32 and not checkpoint_layers and self.group.size == 1
+        if two_streams(streams, model, self.patience, plain=plain):
+            compute = gradient_at(model, loss, dtype=chosen, checkpoint_layers=checkpoint_layers)
+            self.two = TwoStreams(model, compute, self.patience)
+            self.part, self.further_part = self._halves, self._further_halves  # type: ignore[assignment]
+
+    def __call__(self, batch: DeviceBatch) -> dict[str, Any]:
+        start = time.monotonic()
+        rows = self.parts.rows(batch, self._part)
+        if rows >= len(batch.ids) and self.group.size == 1 and not self.parts.apart and self.two is None:
+            metrics = self.whole(batch)
+        else:
+            total, seen = self.group.sum(*self.parts.summed(batch, self.part, self.further_part, rows))
+            metrics = self.finish(total) | {"rows": seen}
+            del total  # the gradients need not outlive the weights that they move
+            settle(self.model, self.optimizer)
+        mx.eval(metrics, self.model.parameters(), self.optimizer.state)
+        self.patience.spend(time.monotonic() - start)
+        traces = [one.traces for one in self.compiled] + ([self.two.traces] if self.two else [])
+        return metrics | {"recompiles": sum(max(len(one) - 1, 0) for one in traces)}
+
+    def _whole(self, batch: DeviceBatch) -> dict[str, Any]:
+        """The update of a batch that is not cut."""
+        total, rows = self._part(batch)
+        return self._finish(total) | {"rows": rows}
+
+    def _part(self, batch: DeviceBatch) -> tuple[dict[str, Any], dict[str, mx.array]]:
+        """Sums over the targets of one part (loss, weight, gradients), and over those of each row."""
+        (loss, weight, rows), gradients = self.gradient(batch)
+        return {"loss": loss, "weight": weight, "gradients": gradients}, rows
+
+    def _further_part(self, total: dict[str, Any], batch: DeviceBatch) -> tuple[dict[str, Any], dict[str, mx.array]]:
+        """The same, added to the sums of the parts before."""
+        new, rows = self._part(batch)
+        return tree_map(lambda a, b: a + b, total, new), rows
+
+    def _halves(self, batch: DeviceBatch) -> tuple[dict[str, Any], dict[str, mx.array]]:
+        """Sums of one part from its halves."""
+        return self._part(batch) if self.two is None or len(batch.ids) < 2 else self.two(batch)
+
+    def _further_halves(self, total: dict[str, Any], batch: DeviceBatch) -> tuple[dict[str, Any], dict[str, mx.array]]:
+        new, rows = self._halves(batch)
+        return tree_map(lambda a, b: a + b, total, new), rows
+
+    def _finish(self, total: dict[str, Any]) -> dict[str, Any]:
+        """One update by the sums of all parts."""
+        scale = 1 / mx.maximum(total["weight"], 1e-9)
+        norm = scale * global_norm(total["gradients"])
+        if self.clip is not None:
+            scale = scale * mx.minimum(self.clip / (norm + 1e-12), 1.0)
+        finite = mx.isfinite(total["loss"]) & mx.isfinite(norm)
+        update_if(finite, self.model, self.optimizer, tree_map(lambda g: g * scale, total["gradients"]))
+        skipped = 1 - finite.astype(mx.int32)
+        return {"loss": total["loss"], "weight": total["weight"], "norm": norm, "skipped": skipped}
+
+
+def _usable(dtype: str, forced: bool) -> str:
+    """bfloat16 products bypass the BLAS on Linux CPU, and are some 15 times slower than those of float32."""
+    if dtype == "float32" or forced or sys.platform != "linux" or mx.default_device() != mx.Device(mx.cpu):
+        return dtype
+    print(
+        "trainer.step.dtype=bfloat16: slower than float32 on a Linux CPU, where its products bypass the BLAS;"
+        " computing in float32 (trainer.step.force_dtype=true insists)",
+        file=sys.stderr,
+    )
+    return "float32"

@@ -1,0 +1,43 @@
+"""What the optimized step saves, measured: the figures that the README promises at `small` hold in kind at `nano`."""
+
+import json
+
+import pytest
+from benchmarks.__main__ import main
+
+from benchmarks import memory
+
+
+@pytest.fixture(scope="module", params=["bert", pytest.param("transformer", marks=pytest.mark.fault_injection)])
+def measured(request):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "LENGTH", 64)
+        patch.setattr(memory, "VOCABULARY", 64)
+        return memory.measure(request.param, "nano", 0)
+
+
+def test_parts_need_at_most_a_quarter_more_than_one_of_them_and_the_gradients(measured):
+    held, peaks = measured
+    assert peaks["accumulate=8"] <= 1.25 * (peaks["1/8 of the batch"] + held / 4)
+    assert peaks["accumulate=8"] - held < (peaks["whole batch"] - held) / 2
+
+
+def test_layers_computed_again_need_at_least_forty_percent_fewer_activations(measured):
+    held, peaks = measured
+    assert peaks["checkpoint_layers"] - held <= 0.6 * (peaks["whole batch"] - held)
+
+
+def test_the_table_has_every_variant_and_is_kept_as_markdown_and_json(monkeypatch, tmp_path, capsys):
+    peaks = dict.fromkeys(
+        ["whole batch", "1/8 of the batch", "accumulate=8", "checkpoint_layers", "accumulate=8 checkpoint_layers"], 2e6
+    )
+    monkeypatch.setattr(memory, "measure", lambda *_: (1_000_000, peaks))
+    assert main(["suite=memory", "size=nano", f"save={tmp_path}/here/found"]) == 0
+    text = capsys.readouterr().out
+    assert (tmp_path / "here" / "found.md").read_text() == text
+    saved = json.loads((tmp_path / "here" / "found.json").read_text())
+    assert (saved["suite"], saved["size"], len(saved["tables"])) == ("memory", "nano", 2)
+    assert saved["tables"][0]["columns"] == ["step", "peak", "activations", "against the first"]
+    assert saved["tables"][0]["rows"][3] == ["checkpoint_layers", "2", "1", "1.00"]
+    assert text.count("| checkpoint_layers | 2 | 1 | 1.00 |") == 2
+    assert "accumulate=8 against one part plus gradients: 0.89" in text

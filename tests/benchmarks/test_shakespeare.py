@@ -1,0 +1,37 @@
+"""The decoder in PyTorch, against which ours is measured, is the same one."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from benchmarks.__main__ import main
+
+from benchmarks import torch_decoder
+from mlxlab.models.heads import head_for
+from mlxlab.models.model import Model
+from mlxlab.models.transformer import transformer
+
+GPT = {"norm": "layer", "mlp": "gelu", "positions": "learned"}
+LLAMA = {"norm": "rms", "mlp": "swiglu", "positions": "rope"}
+
+
+@pytest.mark.parametrize("style", [GPT, LLAMA], ids=["gpt", "llama"])
+def test_the_decoder_in_pytorch_gives_our_logits(style):
+    torch = pytest.importorskip("torch", reason="a benchmark's own requirement: pip install torch")
+    mx.random.seed(0)
+    sizes = {"width": 32, "num_layers": 2, "num_heads": 2, "num_kv_heads": None, "feed_forward": 48, "max_length": 16}
+    rest = {"rope_base": 10000.0, "tie_embeddings": True, "dropout": 0.0, "pretrained": None, "vocab_size": 50}
+    trunk = transformer(**sizes, **style, **rest)
+    model = Model(trunk, head_for(trunk, kind="language_modelling"))
+    tokens = np.random.default_rng(0).integers(0, 50, (3, 16))
+    ours = np.array(model(mx.array(tokens), mx.ones(tokens.shape, mx.bool_)))
+    theirs = torch_decoder.torch_decoder(model)(torch.from_numpy(tokens)).detach().numpy()
+    np.testing.assert_allclose(theirs, ours, atol=1e-5)
+
+
+def test_without_pytorch_one_line_says_how_to_get_it(monkeypatch, capsys):
+    monkeypatch.setattr(torch_decoder, "find_spec", lambda name: None)
+    assert main(["suite=shakespeare", "against=torch", "source=text.txt"]) == 69
+    out, err = capsys.readouterr()
+    assert not out
+    assert "pip install torch" in err
+    assert len(err.splitlines()) == 1

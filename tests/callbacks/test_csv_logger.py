@@ -1,0 +1,168 @@
+"""All metrics as CSV: read by others, whole after a resume, nothing lost."""
+
+import csv
+import errno
+import math
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mlxlab.callbacks.checkpointing import Checkpointing
+from mlxlab.callbacks.csv_logger import CsvLog, Table
+from mlxlab.callbacks.memory_monitor import Memory
+from mlxlab.checkpoint.store import Store
+from mlxlab.errors import CannotCreate
+from support.models import TASK, Fixed, Recorder, Stream, new_model, new_run, new_trainer
+
+
+class StopAt:
+    """Ends the run after a step, as a signal would."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_start(self, run): ...
+
+    def on_step(self, run):
+        if run.step == self.step:
+            run.signal, run.stop = 15, "signal 15"
+
+    def on_end(self, run): ...
+
+
+def fit(folder, *, stop_at=None, resume=False, file="metrics.csv"):
+    folder.mkdir(exist_ok=True)
+    run = new_run(new_model(dropout=0.3), Stream(rows=22), tracker=Recorder())
+    tracker = run.tracker
+    checkpoint = Store(folder / "checkpoints").load() if resume else None
+    saving = Checkpointing(every=3, keep=2, background=False, folder=folder)
+    stop = [StopAt(stop_at)] if stop_at else []
+    callbacks = [CsvLog(file, folder=folder), Memory(5, folder=folder), *stop, saving]
+    new_trainer().fit(run, Fixed(), TASK, callbacks, checkpoint, seed=4)
+    return tracker
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def logged(tracker):
+    rows = {}
+    for step, metrics in tracker.lines:
+        rows.setdefault(step, {}).update(metrics)
+    return rows
+
+
+def test_the_file_holds_every_metric_of_every_step_to_the_last_digit(tmp_path):
+    tracker = fit(tmp_path)
+    rows = rows_of(tmp_path / "metrics.csv")
+    assert list(rows[0])[:3] == ["step", "time", "epoch"]
+    expected = logged(tracker)
+    assert [int(row["step"]) for row in rows] == sorted(expected)
+    for row in rows:
+        found = {name: float(value) for name, value in row.items() if value and name not in ("step", "time", "epoch")}
+        assert found == expected[int(row["step"])]
+    assert [row["epoch"] for row in rows if row["valid/loss"]] == ["1", "2", "3"]
+    assert tmp_path / "metrics.csv" in tracker.artifacts
+
+
+def test_pandas_reads_numbers_and_gaps(tmp_path):
+    tracker = fit(tmp_path)
+    frame = pd.read_csv(tmp_path / "metrics.csv")
+    assert all(kind.kind in "if" for kind in frame.dtypes)
+    assert frame["valid/loss"].count() == 3
+    losses = {step: metrics["train/loss"] for step, metrics in logged(tracker).items() if "train/loss" in metrics}
+    assert frame.set_index("step")["train/loss"].dropna().to_dict() == pytest.approx(losses, rel=1e-14)
+
+
+@pytest.mark.parametrize("step", [2, 4, 7, 12, 14])
+def test_a_stopped_and_resumed_run_has_the_rows_of_the_uninterrupted_one(tmp_path, step):
+    fit(tmp_path / "whole")
+    fit(tmp_path / "stopped", stop_at=step)
+    after = f"{step + 1},0,0,9.9\n"  # as a kill after a later step would leave it, and a torn line
+    with (tmp_path / "stopped" / "metrics.csv").open("a") if step > 3 else Path(os.devnull).open("w") as file:
+        columns = len(rows_of(tmp_path / "stopped" / "metrics.csv")[0]) if step > 3 else 4
+        file.write(after.strip() + "," * (columns - 4) + "\n" + after[:5])
+    fit(tmp_path / "stopped", resume=True)
+    same = ("train/loss", "train/grad_norm", "train/learning_rate", "valid/loss", "valid/accuracy", "step", "epoch")
+    whole, resumed = (rows_of(tmp_path / name / "metrics.csv") for name in ("whole", "stopped"))
+    assert [{name: row[name] for name in same} for row in resumed] == [{n: row[n] for n in same} for row in whole]
+    assert [bool(row["memory/active"]) for row in resumed] == [bool(row["memory/active"]) for row in whole]
+
+
+def test_a_new_run_in_the_same_folder_starts_the_file_anew(tmp_path):
+    fit(tmp_path)
+    fit(tmp_path)
+    steps = [int(row["step"]) for row in rows_of(tmp_path / "metrics.csv")]
+    assert steps == sorted(set(steps))
+
+
+def test_a_new_metric_gets_a_column_and_no_row_is_lost(tmp_path):
+    table = Table(tmp_path / "a.csv")
+    for step in range(1, 50):
+        table.put(step, 0, {f"metric {step // 10}": step / 3, "nan": math.nan, 'odd, "name"': -math.inf})
+        table.put(step, 0, {"second": 1.0})
+    rows = rows_of(table.path)
+    assert [int(row["step"]) for row in rows] == list(range(1, 50))
+    assert all(float(row[f"metric {int(row['step']) // 10}"]) == int(row["step"]) / 3 for row in rows)
+    assert list(rows[0]) == [
+        "step",
+        "time",
+        "epoch",
+        "metric 0",
+        "nan",
+        'odd, "name"',
+        "second",
+        *[f"metric {i}" for i in range(1, 5)],
+    ]
+    frame = pd.read_csv(table.path)
+    assert frame["nan"].isna().all()
+    assert (frame['odd, "name"'] == -math.inf).all()
+    again = Table(table.path)
+    again.rewind(40)
+    again.put(40, 0, {"more": 4.0})
+    rows = rows_of(table.path)
+    assert [int(row["step"]) for row in rows] == list(range(1, 41))
+    assert (rows[-1]["more"], rows[-1]["second"]) == ("4.0", "1.0")
+
+
+def test_a_shorter_value_of_the_same_step_leaves_nothing_of_the_longer_one(tmp_path):
+    table = Table(tmp_path / "a.csv")
+    table.put(1, 0, {"x": 1 / 3})
+    table.put(1, 0, {"x": 2.0})
+    assert table.path.read_text().endswith(",0,2.0\n")
+    assert len(rows_of(table.path)) == 1
+
+
+def test_rows_that_the_disk_refuses_wait_and_are_written_later(tmp_path, monkeypatch, capsys):
+    table = Table(tmp_path / "folder" / "a.csv")
+    table.put(1, 0, {"x": 1.0})
+    table.put(2, 0, {"x": 2.0, "y": 1.0})
+    (tmp_path / "folder").mkdir()
+    table.put(3, 0, {"x": 3.0})
+    assert [row["x"] for row in rows_of(table.path)] == ["1.0", "2.0", "3.0"]
+    assert capsys.readouterr().err.count("wait in memory") == 1
+
+
+def test_a_file_may_lie_in_a_folder_of_its_own_and_what_cannot_be_made_is_said(tmp_path, monkeypatch, capsys):
+    fit(tmp_path / "a", file="tables/metrics.csv")
+    assert rows_of(tmp_path / "a" / "tables" / "metrics.csv")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "tables").write_text("no folder")
+    with pytest.raises(CannotCreate, match="tables"):
+        fit(tmp_path / "b", file="tables/metrics.csv")
+    monkeypatch.setattr(Table, "_write_anew", lambda _: full())
+    fit(tmp_path / "c")
+    assert "rows could not be written" in capsys.readouterr().err
+
+
+def full():
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_without_a_file_nothing_is_written(tmp_path):
+    fit(tmp_path, file=None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "plots"]  # none of it is a table

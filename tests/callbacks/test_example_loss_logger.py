@@ -1,0 +1,207 @@
+"""Losses by example: what is written, when it is lost, and that a resumed run writes the same."""
+
+import errno
+import os
+import threading
+import time
+
+import mlx.core as mx
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from mlxlab.callbacks.checkpointing import Checkpointing, hash_of
+from mlxlab.callbacks.example_loss_logger import ExampleLosses
+from mlxlab.checkpoint.store import Store
+from mlxlab.data import example_losses
+from mlxlab.training.losses.loss import CrossEntropy, Parts
+from support import processes
+from support.models import TASK, Fixed, Recorder, Stream, new_model, new_run, new_trainer
+from support.processes import but
+
+
+class StopAt:
+    """Ends the run after a step, as a signal would."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_start(self, run): ...
+
+    def on_step(self, run):
+        if run.step == self.step:
+            run.signal, run.stop = 15, "signal 15"
+
+    def on_end(self, run): ...
+
+
+def fit(folder, *callbacks, resume=False, every=1, part=1000, queue=1024, **changes):
+    run = new_run(new_model(dropout=0.3), Stream(rows=22), tracker=Recorder())
+    folder.mkdir(exist_ok=True)
+    checkpoint = Store(folder / "checkpoints").load() if resume else None
+    losses = ExampleLosses(every, queue, part, folder=folder)
+    saving = Checkpointing(every=4, keep=2, background=False, folder=folder)
+    new_trainer(**changes).fit(run, Fixed(), TASK, [losses, *callbacks, saving], checkpoint, seed=4)
+    return run
+
+
+def all_rows(folder):
+    """Every row ever written, by step and id, without the times."""
+    tables = [pq.read_table(path) for path, _, _ in example_losses.parts(folder / "example_losses")]
+    rows = example_losses.join([{name: table[name].to_numpy() for name in table.column_names} for table in tables])
+    order = np.lexsort((rows["id"], rows["step"]))
+    return {name: column[order] for name, column in rows.items() if name != "time"}
+
+
+def with_parts(model, batch):
+    values = CrossEntropy(0.0)(model, batch)
+    return Parts(0.5 * values, {"ce": values, "kl": 0 * values + 2, "hidden": 0 * values + 3})
+
+
+def test_each_example_of_each_step_has_a_row_with_its_loss(tmp_path):
+    run = fit(tmp_path, epochs=1, loss=with_parts)
+    rows = example_losses.read(tmp_path)
+    assert rows["id"].tolist() == list(range(22))
+    assert set(rows["step"].tolist()) == set(range(1, 7))
+    np.testing.assert_array_equal(rows["mean"], rows["ce"] / 2)
+    assert (rows["kl"] == 2).all()
+    assert (rows["hidden"] == 3).all()
+    assert (rows["targets"] == 1).all()
+    assert abs(rows["time"] - time.time()).max() < 60
+    sums = [rows["sum"][rows["step"] == step].sum() for step in range(1, 7)]
+    logged = [line["train/loss"] for _, line in run.tracker.lines if "train/loss" in line]
+    np.testing.assert_allclose(sum(sums[:4]) / 16, logged[0], rtol=1e-6)
+
+
+def test_of_texts_the_mean_is_per_target_and_rows_without_a_target_are_left_out(tmp_path):
+    run = new_run()
+    losses = ExampleLosses(1, 8, 1000, folder=tmp_path)
+    losses.on_start(run)
+    run.step, run.batch = 3, Stream().batch(np.arange(3))
+    run.rows = {
+        "loss": mx.array([6.0, 0.0, 5.0]),
+        "weight": mx.array([3.0, 0.0, 10.0]),
+        "kl": mx.array([9.0, 0.0, 1.0]),
+    }
+    losses.on_step(run)
+    losses.on_end(run)
+    rows = example_losses.read(tmp_path)
+    assert [rows[name].tolist() for name in ("id", "step", "targets", "sum", "mean", "kl")] == [
+        [0, 2],
+        [3, 3],
+        [3, 10],
+        [6, 5],
+        [2, 0.5],
+        [3, np.float32(0.1)],
+    ]
+    assert np.isnan(rows["ce"]).all()
+
+
+@pytest.mark.parametrize("step", [3, 4, 7, 12])
+def test_a_resumed_run_has_the_rows_of_the_uninterrupted_one(tmp_path, step):
+    fit(tmp_path / "whole", part=30)
+    killed = tmp_path / "killed"
+    fit(killed, StopAt(step), part=30)
+    later = example_losses.read(killed) | {}
+    later["step"] = later["step"] + step  # rows of after the checkpoint, as a kill would leave them
+    example_losses.write_part(later, killed / "example_losses")
+    fit(killed, resume=True, part=30)
+    expected, got = all_rows(tmp_path / "whole"), all_rows(killed)
+    for name, column in expected.items():
+        np.testing.assert_array_equal(got[name], column)
+
+
+def test_training_is_the_same_with_and_without(tmp_path):
+    assert hash_of(fit(tmp_path / "a")) == hash_of(fit(tmp_path / "b", every=None))
+    assert not (tmp_path / "b" / "example_losses").exists()
+
+
+def test_a_killed_process_leaves_a_spill_that_is_read_and_becomes_a_part(tmp_path):
+    run = new_run()
+    losses = ExampleLosses(1, 64, 1000, folder=tmp_path)
+    losses.on_start(run)
+    step_by_hand(run, losses, 3)
+    spill = tmp_path / "example_losses" / "rows.spill"
+    wait_until(lambda: spill.exists() and len(example_losses.read(tmp_path)["id"]) == 12)
+    resumed = new_run(step=2)  # the checkpoint is of step 2
+    ExampleLosses(None, 64, 1000, folder=tmp_path).on_start(resumed)
+    assert example_losses.read(tmp_path)["step"].tolist() == [1] * 4 + [2] * 4
+    losses.on_end(run)
+
+
+def test_a_slow_disk_never_holds_training_up_and_what_is_dropped_is_counted_and_said(tmp_path, monkeypatch, capsys):
+    go = threading.Event()
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda *args: go.wait(30) and write(*args))
+    run = new_run(tracker=Recorder())
+    losses = ExampleLosses(1, 2, 1000, folder=tmp_path)
+    losses.on_start(run)
+    began = time.monotonic()
+    step_by_hand(run, losses, 10)
+    assert time.monotonic() - began < 5
+    go.set()
+    losses.on_end(run)
+    kept = len(example_losses.read(tmp_path)["id"])
+    assert kept in (8, 12)  # two batches in the queue, and one in the hands of the thread
+    assert run.tracker.lines[-1][1] == {"example_losses/dropped": 40 - kept}
+    assert f"{40 - kept} of 40 rows dropped" in capsys.readouterr().err
+
+
+def test_a_full_disk_costs_rows_and_one_line_but_never_the_run_nor_a_row_written_before(tmp_path, monkeypatch, capsys):
+    write, calls = os.write, []
+
+    def full(file, data):
+        calls.append(1)
+        if 4 <= len(calls) <= 5:  # a line of heading, two batches, then two that fit in part
+            write(file, data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(file, data)
+
+    monkeypatch.setattr(os, "write", full)
+    run = new_run(tracker=Recorder())
+    losses = ExampleLosses(1, 64, 1000, folder=tmp_path)
+    losses.on_start(run)
+    step_by_hand(run, losses, 6)
+    losses.on_end(run)
+    rows = example_losses.read(tmp_path)
+    assert sorted(set(rows["step"].tolist())) == [1, 2, 5, 6]
+    assert (rows["mean"] == rows["step"]).all()
+    err = capsys.readouterr().err
+    assert err.count("No space left") == 2  # when it happens, and at the end
+    assert "8 of 24 rows dropped" in err
+
+
+def step_by_hand(run, losses, steps):
+    for _ in range(steps):
+        run.step += 1
+        run.batch = Stream(rows=44).batch(np.arange(4) + 4 * (run.step - 1))
+        run.rows = {"loss": mx.full((4,), float(run.step)), "weight": mx.ones((4,))}
+        losses.on_step(run)
+
+
+def wait_until(condition):
+    until = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@pytest.mark.fault_injection
+def test_a_run_killed_with_9_and_resumed_has_every_row_of_both_files_once(tmp_path):
+    files = ["callbacks.example_losses.every=1", "callbacks.csv.file=metrics.csv", "trainer.log_every=3", "resume=auto"]
+    words = [*but("trainer.max_steps=60", "callbacks.checkpointing.every=5"), *files]
+    assert processes.run(*words, f"hydra.run.dir={tmp_path}/whole").returncode == 0
+    for step in (10, 35, 50):
+        process = processes.start(*words, f"hydra.run.dir={tmp_path}/killed")
+        processes.wait_for(tmp_path / "killed" / "checkpoints" / f"step-{step:08d}", process)
+        process.kill()
+        process.communicate()
+    assert processes.run(*words, f"hydra.run.dir={tmp_path}/killed").returncode == 0
+    whole, killed = all_rows(tmp_path / "whole"), all_rows(tmp_path / "killed")
+    for name, column in whole.items():
+        np.testing.assert_array_equal(killed[name], column)
+    tables = [pd.read_csv(tmp_path / name / "metrics.csv").set_index("step") for name in ("whole", "killed")]
+    same = ["epoch", "train/loss", "train/grad_norm", "train/learning_rate", "valid/loss", "valid/accuracy"]
+    pd.testing.assert_frame_equal(tables[0][same], tables[1][same], check_exact=True)
+    assert tables[0].notna().sum().sum() == tables[1].notna().sum().sum()

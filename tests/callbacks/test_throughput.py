@@ -1,0 +1,109 @@
+"""Model FLOPs and the share of the machine's peak."""
+
+import json
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import yaml
+
+from mlxlab.backend import peak_flops
+from mlxlab.callbacks.throughput import Speed
+from mlxlab.data.batch import Batch
+from mlxlab.models.bert import Bert
+from mlxlab.models.cnn_hybrid import CnnHybrid
+from mlxlab.models.flops import attention_width, forward_flops, multiplied_weights, training_flops
+from mlxlab.models.heads import head_for
+from mlxlab.models.model import Model
+from mlxlab.models.transformer import Transformer
+from support.models import Recorder, new_run
+
+SHAPE = {"vocab_size": 100, "width": 32, "num_layers": 2, "num_heads": 4, "feed_forward": 48}
+BLOCK = 4 * 32 * 32 + 3 * 32 * 48  # gated; without biases and norms
+PLAIN = 4 * 32 * 32 + 2 * 32 * 48
+
+
+def lm(trunk):
+    return Model(trunk, head_for(trunk, kind="language_modelling"))
+
+
+def test_weights_are_counted_where_they_multiply():
+    assert multiplied_weights(lm(Transformer(**SHAPE))) == 2 * BLOCK + 100 * 32
+    assert multiplied_weights(lm(Transformer(**SHAPE, tie_embeddings=False))) == 2 * BLOCK + 100 * 32
+    assert multiplied_weights(lm(Transformer(**SHAPE, rope_base=None))) == 2 * BLOCK + 100 * 32
+    assert multiplied_weights(lm(Bert(**SHAPE))) == 2 * PLAIN + 32 * 32 + 100 * 32, "and the head's transform"
+
+
+def test_a_hybrid_counts_its_encoder_and_its_convolutions():
+    hybrid = lm(CnnHybrid(Bert(**SHAPE), [2, 3], 8, [1], fusion="concatenation", highway=False))
+    assert attention_width(hybrid) == 2 * 32
+    assert multiplied_weights(hybrid) > 2 * PLAIN + 5 * 32 * 8 + 3 * 32 * 8 + 40 * 32 + 100 * 32
+
+
+def test_the_formula_is_that_of_palm():
+    model = lm(Transformer(**SHAPE))
+    assert training_flops(model, 64) == 6 * (2 * BLOCK + 100 * 32) + 12 * 2 * 32 * 64
+    assert forward_flops(model, 64) * 3 == training_flops(model, 64)
+
+
+def batch(rows=2, length=16):
+    tokens = np.ones((rows, length), np.int32)
+    return Batch(tokens, tokens, tokens, tokens.astype(np.float32), np.arange(rows))
+
+
+def logged(folder, model, peak_after, rate=1000.0):
+    run = new_run(model, tracker=Recorder())
+    run.step, run.batch = 7, batch()
+    speed = Speed(peak_after, cache=folder)
+    speed.on_start(run)
+    run.log({"speed/tokens_per_second": rate})
+    run.clock = (5.0, 7, 100)
+    speed.on_step(run)
+    speed.on_step(run)
+    return run, [metrics for _, metrics in run.tracker.lines[1:]]
+
+
+def test_flops_are_logged_once_where_tokens_per_second_are(tmp_path):
+    model = lm(Transformer(**SHAPE))
+    _, lines = logged(tmp_path, model, peak_after=None)
+    assert lines == [{"speed/model_flops_per_second": 1000 * training_flops(model, 16)}]
+
+
+def test_the_peak_is_measured_late_kept_and_outside_the_clock(tmp_path, monkeypatch):
+    monkeypatch.setattr(peak_flops.measure_peak, "__defaults__", (0.05,))
+    model = lm(Transformer(**SHAPE))
+    assert "speed/share_of_peak" not in logged(tmp_path, model, peak_after=60)[1][0]
+    assert list(tmp_path.iterdir()) == [], "a short run pays nothing"
+    run, lines = logged(tmp_path, model, peak_after=0)
+    (found,) = json.loads((tmp_path / "peak.json").read_text()).values()
+    assert lines[0]["speed/share_of_peak"] == pytest.approx(1000 * training_flops(model, 16) / found)
+    assert 5.05 <= run.clock[0] < 10
+    again, lines = logged(tmp_path, model, peak_after=None)
+    assert again.clock[0] == 5.0
+    assert lines[0]["speed/share_of_peak"] == pytest.approx(1000 * training_flops(model, 16) / found)
+
+
+def test_the_peak_is_that_of_this_machine_and_setting(tmp_path, monkeypatch):
+    found = peak_flops.measure_peak(tmp_path, "float32", seconds=0.1)
+    assert 1e8 < found < 1e15
+    assert peak_flops.known_peak(tmp_path, "float32") == found
+    if mx.default_device() == mx.Device(mx.cpu):
+        assert peak_flops.known_peak(tmp_path, "bfloat16") == found, "a CPU multiplies in float32"
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "77")
+    assert peak_flops.known_peak(tmp_path, "float32") is None
+    (tmp_path / "peak.json").write_text("{not json")
+    assert peak_flops.known_peak(tmp_path, "float32") is None
+
+
+def test_a_classifier_has_no_flops_per_token(tmp_path):
+    trunk = Transformer(**SHAPE)
+    model = Model(trunk, head_for(trunk, kind="classification", num_classes=2))
+    assert logged(tmp_path, model, peak_after=0)[1] == []
+
+
+def test_the_shipped_callbacks_have_it_before_the_checkpoints():
+    from mlxlab.config.paths import conf_dir
+
+    names = list(yaml.safe_load((conf_dir() / "callbacks" / "default.yaml").read_text()))
+    assert "speed" in names
+    assert names[-1] == "checkpointing"

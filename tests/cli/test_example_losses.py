@@ -1,0 +1,64 @@
+"""`examples`: what a user sees of the losses by example."""
+
+import numpy as np
+import pytest
+
+from mlxlab.cli.example_losses import main
+from mlxlab.data import example_losses
+from mlxlab.data.subset import Select
+
+
+@pytest.fixture
+def losses(tmp_path):
+    ids = np.arange(1, 6)
+    table = {"id": ids, "step": ids, "time": ids * 1.0, "targets": np.ones(5, np.float32)}
+    table |= {name: (ids / 10).astype(np.float32) for name in ("sum", "mean", "kl")} | {"ce": np.full(5, np.nan, "f4")}
+    example_losses.write(table, tmp_path / "a.parquet")
+    table["mean"] = table["mean"][::-1].copy()
+    later = {name: column[:2] for name, column in table.items()} | {"time": np.array([99.0, 99.0])}
+    example_losses.write(later, tmp_path / "b.parquet")
+    return tmp_path
+
+
+def ids(out):
+    return [int(line.split()[0]) for line in out.splitlines()[2:]]
+
+
+def test_top_shows_the_hardest_first(losses, capsys):
+    assert main(["top", str(losses / "a.parquet"), "count=2"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("2 hardest of 5 examples, by mean")
+    assert ids(out) == [5, 4]
+    assert main(["top", str(losses / "a.parquet"), "count=2", "mode=easiest", "by=kl"]) == 0
+    assert ids(capsys.readouterr().out) == [1, 2]
+
+
+def test_merge_takes_the_latest_and_data_select_the_file(losses, capsys):
+    out = losses / "all.parquet"
+    assert main(["merge", str(losses / "a.parquet"), str(losses / "b.parquet"), f"out={out}"]) == 0
+    assert "5 examples" in capsys.readouterr().out
+    rows = example_losses.read(out)
+    np.testing.assert_allclose(rows["mean"], [0.5, 0.4, 0.3, 0.4, 0.5], rtol=1e-6)
+    assert Select("easiest", 20, "mean", str(out)).chosen(0).tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["topp", "x"], 2, "top"),
+        (["top"], 2, "no source"),
+        (["top", "nowhere"], 66, "nowhere"),
+        (["top", "{a}", "by=loss"], 2, "mean, sum, kl, ce"),
+        (["top", "{a}", "by=ce"], 65, "finite ce"),
+        (["top", "{a}", "conut=3"], 2, "count"),
+        (["top", "{a}", "count=0"], 2, ">= 1"),
+        (["merge", "{a}"], 2, "out="),
+        (["merge", "{a}", "out={a}/x/y.parquet"], 74, "y.parquet"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(losses, capsys, words, code, said):
+    assert main([word.format(a=losses / "a.parquet") for word in words]) == code
+    out, err = capsys.readouterr()
+    assert not out
+    assert len(err.strip().splitlines()) == 1
+    assert said in err

@@ -1,0 +1,174 @@
+"""`generate` on a run, and the same model out of the store; what is wrong is one line."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from end_to_end.test_streaming import SMALL
+from mlxlab.cli.generate import main, read_prompts
+from mlxlab.errors import DataFault, InputMissing
+from mlxlab.inference.generate import Request
+from mlxlab.inference.restore import restore
+from mlxlab.inference.sampling import Sampling
+from mlxlab.inference.text_generator import of_restored, writer_of
+from support.processes import environment, run
+
+SHORT = [word for word in SMALL if not word.startswith(("tracking", "trainer.max_steps", "trainer.eval"))]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A decoder and an encoder, trained for a moment, and a store that has both."""
+    home = tmp_path_factory.mktemp("home")
+    lines = [{"text": f"Line {n} tells of {n * n} sheep. Zo\u00eb \u2603 " * 3} for n in range(60)]
+    (home / "text.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    settings = [*SHORT, "trainer.max_steps=6", "trainer.eval_every=6", f"data.source={home}/text.jsonl"]
+    settings += [f"tracking.uri=sqlite:///{home}/store.db", "tracking.wait=60", f"hydra.sweep.dir={home}"]
+    finished = run("-m", "model=transformer,bert", *settings, "hydra.sweep.subdir=${hydra.runtime.choices.model}")
+    assert finished.returncode == 0, finished.stderr
+    return home
+
+
+def generate(home, *words, capsys, model="transformer"):
+    code = main([f"run={home}/{model}", *words])
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    return printed.out
+
+
+def test_a_text_is_continued_and_the_seed_makes_it(home, capsys):
+    words = ["prompt=Line 7 tells", "max_tokens=20", "temperature=2", "top_k=0"]
+    first = generate(home, *words, "seed=1", capsys=capsys)
+    assert first.startswith("Line 7 tells")
+    assert first == generate(home, *words, "seed=1", capsys=capsys)
+    assert first != generate(home, *words, "seed=2", capsys=capsys)
+
+
+def test_what_is_streamed_is_the_text_of_the_tokens(home, capsys):
+    streamed = generate(home, "prompt=Line", "max_tokens=60", "temperature=0", capsys=capsys)
+    writer = writer_of(home / "transformer")
+    assert streamed == "Line" + writer.texts(["Line"], Sampling(0.0), Request(max_tokens=60))[0] + "\n"
+    assert writer.context == 32, "that of the blocks it was trained on"
+    assert writer.start == (writer.tokenizer.eos_id,), "a document begins behind the end of another"
+    assert writer.tokens("", at_start=False) == [writer.tokenizer.eos_id]
+    assert writer.tokens("Line", at_start=False) == writer.tokenizer.encode("Line", special=False)
+
+
+def test_a_document_that_was_alone_begins_with_itself(home):
+    restored = restore(home / "transformer")
+    data = restored.config["data"] | {"isolate_documents": True}
+    alone = of_restored(replace(restored, config=restored.config | {"data": data}))
+    assert alone.start == ()
+    assert alone.tokens("Line", at_start=True) == alone.tokenizer.encode("Line", special=False)
+
+
+def test_a_file_of_prompts_gives_a_line_each_in_order(home, tmp_path, capsys):
+    (tmp_path / "prompts.txt").write_text("Line 1\n\nLine 2 tells of\nZo\u00eb\n")
+    objects = [json.dumps({"prompt": prompt}) for prompt in ("Line 1", "Line 2 tells of", "Zo\u00eb")]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(objects))
+    words = ["max_tokens=6", "stop=[zzz]", "batch_size=2"]
+    lines = generate(home, f"prompts={tmp_path}/prompts.txt", *words, capsys=capsys)
+    assert lines == generate(home, f"prompts={tmp_path}/prompts.jsonl", *words, capsys=capsys)
+    found = [json.loads(line) for line in lines.splitlines()]
+    assert [one["prompt"] for one in found] == ["Line 1", "Line 2 tells of", "Zo\u00eb"]
+    assert {one["end"] for one in found} <= {"length", "end token"}
+    one_by_one = generate(home, f"prompts={tmp_path}/prompts.txt", *words[:2], "batch_size=1", capsys=capsys)
+    assert one_by_one == lines
+
+
+def test_prompts_that_are_none_are_named_by_line(tmp_path):
+    for name, data, words in (
+        ("a.txt", b"fine\n\xff\xfe\n", ":2:1"),
+        ("b.jsonl", b'{"prompt": "a"}\n{"text": "b"}\n', ":2:1"),
+        ("c.jsonl", b'{"prompt": 7}\n', ":1:1"),
+        ("d.txt", b"\n \n", "no prompt"),
+    ):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(DataFault, match=words):
+            read_prompts(tmp_path / name)
+    with pytest.raises(InputMissing):
+        read_prompts(tmp_path / "none")
+
+
+def test_a_prompt_beyond_the_context_is_cut_with_a_line(home, capsys):
+    assert main([f"run={home}/transformer", "prompt=Line 7 tells of many sheep", "context=4", "max_tokens=2"]) == 0
+    assert "the last 4 are seen" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["prompt=x"], 2, "run=...: missing"),
+        (["run=HOME/transformer", "max_token=3"], 2, "did you mean max_tokens?"),
+        (["run=HOME/transformer", "top_p=0"], 2, "top_p=0: wanted a number > 0 and <= 1"),
+        (["run=HOME/transformer", "temperature=warm"], 2, "wanted a number >= 0, got warm (text)"),
+        (["run=HOME/transformer", "max_tokens=2.5"], 2, "max_tokens=2.5: wanted a whole number"),
+        (["run=HOME/transformer", "seed=1", "seed=2"], 2, "twice"),
+        (["run=HOME/transformer", "prompt"], 2, "wanted prompt=..."),
+        (["run=HOME/transformer", "preset=factal"], 2, "did you mean factual?"),
+        (["run=HOME/transformer", "prompt=a", "prompts=b"], 2, "one of the two"),
+        (["run=HOME/transformer", "checkpoint=HOME/nowhere"], 66, "nowhere"),
+        (["run=HOME/nowhere"], 66, "no run folder"),
+        (["run=HOME/bert"], 2, "masked"),
+    ],
+)
+def test_a_fault_is_a_line_and_its_code(home, capsys, words, code, said):
+    assert main([word.replace("HOME", str(home)) for word in words]) == code
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert len(printed.err.splitlines()) == 1
+    assert printed.out == ""
+
+
+def test_the_program_ends_with_that_code_too(home):
+    """In a process of its own, which ends right after it has read a checkpoint."""
+    finished = run(f"run={home}/bert", "prompt=x", script="generate")
+    assert (finished.returncode, finished.stdout, len(finished.stderr.splitlines())) == (2, "", 1)
+
+
+def test_help_shows_the_defaults_that_the_code_has(capsys):
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    for part in (Sampling(), Request()):
+        for name, value in vars(part).items():
+            shown = "null" if value is None else str(value).lower()
+            assert f"\n{name}={shown} " in printed, name
+
+
+SERVE = """
+import json, sys, mlflow, pandas as pd
+text, gap, params = pd.DataFrame({"text": ["Line 7 tells", "Line"]}), pd.DataFrame({"text": ["Line 7 <mask> of"]}), {}
+models = [mlflow.pyfunc.load_model(location) for location in sys.argv[1:]]
+print(json.dumps([
+    models[0].predict(text, params={"temperature": 0.0, "max_tokens": 5})["continuation"].tolist(),
+    models[0].predict(text, params={"temperature": 0.0, "max_tokens": 5, "stop": ["e"]})["continuation"].tolist(),
+    len(models[0].predict(text)["continuation"]),
+    models[1].predict(gap)["filled"].tolist(),
+]))
+"""
+
+
+def test_the_best_checkpoint_in_the_store_writes_and_fills_texts(home):
+    with sqlite3.connect(f"file:{home}/store.db?mode=ro", uri=True) as connection:
+        query = "select artifact_location from logged_models order by creation_timestamp_ms"
+        places = [place for (place,) in connection.execute(query)]
+    command = [sys.executable, "-c", SERVE, *places]
+    quiet = environment(MLFLOW_DISABLE_TELEMETRY="true")
+    done = subprocess.run(command, cwd=home, env=quiet, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    written, stopped, count, filled = json.loads(done.stdout.splitlines()[-1])
+    writer = writer_of(home / "transformer")
+    assert written == writer.texts(["Line 7 tells", "Line"], Sampling(0.0), Request(max_tokens=5))
+    assert stopped == [text.partition("e")[0] for text in written]
+    assert count == 2
+    assert filled[0].startswith("Line 7 ")
+    assert filled[0].endswith(" of")
+    assert "<mask>" not in filled[0]
+
+
+def test_a_run_says_how_many_operations_it_made(home):
+    assert "speed/model_flops_per_second" in (home / "transformer" / "journal.jsonl").read_text()

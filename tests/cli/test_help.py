@@ -1,0 +1,112 @@
+"""`--help` and `--cfg job` answer at once: little is imported, and all of conf/ is told."""
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlxlab.cli import main as dispatcher
+from mlxlab.cli.train_help import show_help
+from mlxlab.config.help_index import groups
+from mlxlab.config.paths import shipped_conf
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = {"mlflow", "pandas", "transformers", "mlx", "sklearn", "matplotlib", "sqlalchemy", "tokenizers", "numpy"}
+
+PROBE = """
+import json, resource, runpy, sys
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as stop:
+    code = stop.code
+used = resource.getrusage(resource.RUSAGE_SELF)
+seconds = used.ru_utime + used.ru_stime
+print(json.dumps([code, seconds, sorted({name.split(".")[0] for name in sys.modules})]), file=sys.stderr)
+"""
+
+
+def probe(*argv):
+    command = [sys.executable, "-c", PROBE, str(ROOT / "scripts" / "train.py"), *argv]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout, *json.loads(done.stderr.splitlines()[-1])
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_imports_neither_hydra_nor_anything_heavy(flag):
+    out, code, seconds, modules = probe(flag)
+    assert code == 0
+    assert "trainer.learning_rate=" in out
+    assert not (HEAVY | {"hydra", "omegaconf", "antlr4"}) & set(modules)
+    assert seconds < 0.5  # of CPU: the machine may be shared
+
+
+def test_cfg_job_imports_nothing_heavy():
+    out, code, seconds, modules = probe("--cfg", "job")
+    assert code == 0
+    assert "_target_: mlxlab.training.trainer.Trainer" in out
+    assert not HEAVY & set(modules)
+    assert seconds < 0.5 or min(probe("--cfg", "job")[2] for _ in range(3)) < 0.5
+
+
+def test_a_config_fault_imports_nothing_heavy():
+    _, code, seconds, modules = probe("trainer.lrr=1")
+    assert code == 2
+    assert not HEAVY & set(modules)
+    assert seconds < 2
+
+
+def test_help_lists_every_group_and_option_with_its_line():
+    lines = show_help([]).splitlines()
+    for group, options in groups(shipped_conf()).items():
+        assert f"  {group}=" in lines
+        for option, words in options.items():
+            assert any(line[4:6] in ("* ", "  ") and line[6:].split() == [option, *words.split()] for line in lines)
+
+
+def test_help_lists_keys_with_default_type_and_meaning():
+    text = show_help([])
+    assert "  trainer.learning_rate=3e-4                  a number > 0; the peak of the schedule\n" in text
+    assert "  seed=0                                      a whole number >= 0; of everything random" in text
+    assert "callbacks.checkpointing.keep=" in text
+    assert "* bert" in text
+
+
+def test_every_key_has_a_line_of_its_own_with_words():
+    from mlxlab.config.help_index import chosen, lines
+
+    conf = shipped_conf()
+    for model in groups(conf)["model"]:
+        silent = [entry.key for entry in lines(conf, chosen(conf, [f"model={model}"])) if not entry.words]
+        assert silent == []
+
+
+def test_help_shows_the_keys_of_another_choice():
+    assert "model.kernels=" not in show_help([])
+    assert "model.kernels=" in show_help(["model=cnn_hybrid"])
+    assert "trainer.schedule.decay=" in show_help(["trainer/schedule=wsd"])
+
+
+def test_examples_of_help_are_sound():
+    from mlxlab.config.hydra.compose import Composer
+
+    examples = show_help([]).partition("Examples\n")[2].partition("\n\nFlags")[0].splitlines()
+    assert len(examples) >= 5
+    for words in map(shlex.split, examples):
+        composer = Composer(shipped_conf(), [word for word in words if "=" in word], multirun="-m" in words)
+        composer.checked(composer.open())
+
+
+def test_the_dispatcher_knows_its_verbs(capsys):
+    assert dispatcher.main([]) == 0
+    out = capsys.readouterr().out
+    assert {"train", "runs"} <= set(dispatcher.verbs())
+    assert all(f"    {verb} " in out for verb in dispatcher.verbs())
+    assert dispatcher.main(["trian"]) == 2
+    assert capsys.readouterr().err == "trian: unknown verb; did you mean train?\n"
+    assert dispatcher.main(["train", "--help"]) == 0
+    assert "mlxlab train [group=option ...]" in capsys.readouterr().out
+    assert dispatcher.main(["--version"]) == 0

@@ -1,0 +1,54 @@
+"""`info presets`: exact figures, the README's among them."""
+
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten
+
+from mlxlab.cli.info import count, footprint, main, table
+from mlxlab.data.batch import Batch
+from mlxlab.models.heads import head_for
+from mlxlab.models.model import Model, count_parameters
+from mlxlab.models.transformer import Transformer
+from mlxlab.training.optim.optimizers import adamw
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+
+
+def test_the_readme_table_is_what_the_command_prints():
+    assert table(16_000, 2) in README.read_text()
+
+
+def test_counts_are_those_of_the_literature():
+    assert count("bert", "medium", "classification", 30_522, 2) == 109_482_240 + 2 * 769  # BERT-base and a classifier
+    assert count("transformer", "nano", "language_modelling", 16_000, 2) == 3_622_528
+
+
+def test_memory_is_that_of_the_arrays_that_training_makes():
+    trunk = Transformer(vocab_size=100, width=32, num_layers=2, num_heads=4, feed_forward=48)
+    model = Model(trunk, head_for(trunk, kind="language_modelling"))
+    optimizer = adamw(rate=lambda step: mx.array(1e-3), weight_decay=0.0, betas=[0.9, 0.999], eps=1e-8)
+    optimizer.init(model.trainable_parameters())
+    batch = Batch(*(np.zeros((6, 16), kind) for kind in (np.int32, np.int32, np.int32, np.float32)), np.zeros(6, int))
+    found = footprint(count_parameters(model), 100, batch_size=6, seq_len=16)
+    assert found["weights"] == found["gradients"] == sum(leaf.nbytes for _, leaf in tree_flatten(model.parameters()))
+    moments = [leaf for path, leaf in tree_flatten(optimizer.state) if path.endswith((".m", ".v"))]
+    assert found["AdamW"] == sum(leaf.nbytes for leaf in moments)
+    assert found["batch"] == sum(array.nbytes for array in batch[:5])
+    assert found["logits"] == model(mx.array(batch.tokens), mx.array(batch.mask)).nbytes
+
+
+def test_the_memory_table_has_a_line_for_each_size(capsys):
+    assert main(["memory", "batch_size=8", "seq_len=128"]) == 0
+    printed = capsys.readouterr().out
+    assert "| nano | 14.5 | 14.5 | 29.0 | 0.0 | 65.5 | 123.5 |" in printed
+    assert len(printed.splitlines()) == 8
+    assert main(["memory", "classes=2"]) == 2
+
+
+def test_a_wrong_word_gets_the_nearest_one(capsys):
+    assert main(["preset"]) == 2
+    assert "presets" in capsys.readouterr().err
+    assert main(["presets", "vocab=3"]) == 2
+    assert "vocab_size" in capsys.readouterr().err

@@ -1,0 +1,72 @@
+"""The learning-rate range test: what rises, what is suggested, and that nothing else is touched."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from mlxlab.cli.lr_find import parse
+from mlxlab.errors import ConfigFault
+from mlxlab.training.lr_finder import rising, search, smoothed, suggestion
+from mlxlab.training.steps.step import Plain
+from support.models import TASK, Recorder, Stream, new_model, new_run, new_trainer
+from support.processes import but, run
+
+
+def test_the_rate_rises_by_the_same_factor_each_update_from_start_to_end():
+    rates = [rising(1e-6, 1e-1, 51)(step).item() for step in range(51)]
+    assert rates[0] == pytest.approx(1e-6, rel=1e-4)
+    assert rates[-1] == pytest.approx(1e-1, rel=1e-4)
+    np.testing.assert_allclose(np.diff(np.log(rates)), np.log(1e5) / 50, rtol=1e-3)
+
+
+def test_the_suggestion_is_where_the_loss_falls_most_steeply():
+    rates = np.geomspace(1e-6, 1, 400)
+    losses = 2 - 1 / (1 + (1e-3 / rates) ** 2) + np.where(rates > 0.03, 100 * (rates - 0.03), 0)
+    assert 7e-4 < suggestion(rates, losses) < 4e-3  # the smoothing looks back
+    assert suggestion(rates, np.linspace(1, 2, 400)) is None
+    assert suggestion(rates[:3], losses[:3]) is None
+
+
+def test_smoothing_has_no_bias_at_the_start():
+    np.testing.assert_allclose(smoothed([3.0] * 5), 3.0)
+
+
+def test_the_search_uses_the_trainers_parts_and_ends_where_it_is_hopeless():
+    tracked = new_run(new_model(dropout=0.0), Stream(rows=22), tracker=Recorder())
+    found = search(tracked, new_trainer(step=partial(Plain, clip=None)), TASK, 1e-4, 1e6, 200, seed=0)
+    assert 20 < len(found.rates) < 200
+    assert found.rates == sorted(found.rates)
+    assert tracked.tracker.lines == []
+    assert tracked.history == []
+    again = search(new_run(new_model(dropout=0.0)), new_trainer(), TASK, 1e-4, 1e-1, 30, seed=0)
+    assert len(again.rates) == 30
+
+
+def test_the_program_writes_its_plot_and_nothing_else(tmp_path):
+    words = [word for word in but("model.num_layers=1") if not word.startswith(("trainer.max", "trainer.eval"))]
+    finished = run(*words, f"out={tmp_path}/range.png", "updates=12", "data.augment.copies=1", script="lr_find")
+    assert finished.returncode == 0, finished.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["range.png"]
+    assert (tmp_path / "range.png").read_bytes()[:4] == b"\x89PNG"
+    assert "12 updates" in finished.stdout
+    assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("start=0", "0 < start < end"),
+        ("end=x", "wanted a number"),
+        ("updates=3", "from 10"),
+        ("end=inf", "start < end"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(word, said):
+    with pytest.raises(ConfigFault, match=said):
+        parse([word])
+
+
+def test_words_of_train_are_left_to_train():
+    numbers, out, rest = parse(["model=bert", "updates=50", "out=a.png", "trainer.epochs=3"])
+    assert (numbers["updates"], str(out), rest) == (50, "a.png", ["model=bert", "trainer.epochs=3"])

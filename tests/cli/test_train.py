@@ -1,0 +1,199 @@
+"""`train`: folders, sweeps, exit codes. The experiment itself is a stand-in here."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlxlab.errors import DataFault, Stopped
+from mlxlab.sweep.parent_run import ParentRun
+from support.configs import line, mine  # noqa: F401
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def runs_with(line, function):  # noqa: F811
+    sys.modules["mlxlab.experiment.run"].run = function
+
+
+def test_a_run_gets_its_own_folder_by_day_time_and_id(line):  # noqa: F811
+    assert [line("seed=1"), line("seed=1")] == [0, 0]
+    folders = sorted((line.project / "outputs").glob("*/*"))
+    assert len(folders) == 2
+    assert all(len(folder.name.split("-")) == 4 for folder in folders)  # 10-48-31-a1b2c3
+    assert line.runs[0][1] in folders
+    assert (folders[0] / ".hydra" / "overrides.yaml").read_text() == "- seed=1\n"
+    assert Path.cwd() == line.project  # hydra.job.chdir=false
+
+
+def test_twenty_runs_of_one_second_share_no_folder(line, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("hydra.core.utils.datetime", _Noon)
+    assert {line() for _ in range(20)} == {0}
+    assert len(list((line.project / "outputs" / "2026-01-01").iterdir())) == 20
+
+
+class _Noon:
+    @staticmethod
+    def now():
+        import datetime
+
+        return datetime.datetime(2026, 1, 1, 12)
+
+
+def test_the_folder_may_be_chosen(line):  # noqa: F811
+    assert line("hydra.run.dir=here/there") == 0
+    assert line.runs[0][1] == line.project / "here" / "there"
+
+
+def test_a_file_where_the_folder_should_be_is_exit_73(line):  # noqa: F811
+    (line.project / "taken").write_text("")
+    for place in ("taken", "taken/in", "/dev/null/x"):
+        assert "cannot be made" in line.refuses(f"hydra.run.dir={place}", code=73)
+
+
+def test_a_sweep_is_the_grid_of_its_values_a_folder_each(line):  # noqa: F811
+    assert line("-m", "model=bert,cnn_hybrid", "trainer.learning_rate=1e-4,3e-4", "tracking=none") == 0
+    got = [(config.model._target_.split(".")[-1], config.trainer.learning_rate) for config, _ in line.runs]
+    assert got == [("bert", 1e-4), ("bert", 3e-4), ("cnn_hybrid", 1e-4), ("cnn_hybrid", 3e-4)]
+    [sweep] = (line.project / "multirun").glob("*/*")
+    assert [folder for _, folder in line.runs] == [sweep / str(number) for number in range(4)]
+
+
+def test_a_key_may_be_put_into_an_open_mapping_without_a_plus(line):  # noqa: F811
+    assert line("tags.for=thesis", "+seed=3") == 0
+    assert (line.runs[0][0].tags["for"], line.runs[0][0].seed) == ("thesis", 3)
+    assert line("-m", "tags.for=a,b", "tracking=none") == 0
+    assert [config.tags["for"] for config, _ in line.runs] == ["a", "b"]
+
+
+def test_flags_may_stand_anywhere(line):  # noqa: F811
+    assert line("seed=range(3)", "-m", "tracking=none") == 0
+    assert [config.seed for config, _ in line.runs] == [0, 1, 2]
+    assert line("hydra.mode=MULTIRUN", "seed=0,1", "tracking=none") == 0
+    assert len(line.runs) == 2
+
+
+def test_every_job_of_a_sweep_is_checked_before_the_first(line):  # noqa: F811
+    said = line.refuses("-m", "seed=1,2,-3", "model=bert,brt", "tracking=none", lines=2)
+    assert "model=brt: model has no option brt" in said
+    assert "seed=-3: wanted a whole number >= 0, got -3" in said
+
+
+def test_a_sweep_that_makes_no_jobs_is_refused(line):  # noqa: F811
+    assert "the sweep is empty" in line.refuses("-m", "seed=range(0)", "tracking=none")
+    assert "INTERVAL_SWEEP; give values" in line.refuses("-m", "seed=interval(0,1)", "tracking=none")
+    assert line("-m", "hydra.sweeper.max_batch_size=0", "seed=0,1", "tracking=none") == 2
+    assert line.err == "hydra.sweeper: its settings make no sense to it\n"
+
+
+def test_the_return_value_is_the_metric(line, monkeypatch):  # noqa: F811
+    got = []
+
+    def on_job_end(self, job_return, **_):
+        got.append(job_return.return_value)
+
+    monkeypatch.setattr(ParentRun, "on_job_end", on_job_end)
+    assert line("-m", "seed=0,1", "tracking=none") == 0
+    assert got == [0.5, 0.5]
+
+
+def test_a_failed_job_is_told_the_others_run_and_the_exit_code_is_its(line):  # noqa: F811
+    seen = []
+
+    def run(config, folder):
+        seen.append(config.seed)
+        if config.seed == 1:
+            raise DataFault("rows.csv:3:5: a number was wanted")
+        return 0.5
+
+    runs_with(line, run)
+    assert line("-m", "seed=0,1,2", "tracking=none") == 65
+    assert seen == [0, 1, 2]
+    assert "job 1 (seed=1, tracking=none): rows.csv:3:5: a number was wanted" in line.err
+    assert "1 of 3 jobs failed: 1" in line.lines[-1]
+    assert "Traceback" not in line.err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (DataFault("rows.csv:3:5: a number was wanted"), 65, "rows.csv:3:5: a number was wanted\n"),
+        (Stopped("stopped at step 3", signal.SIGTERM), 143, "stopped at step 3\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_a_fault_is_one_line_and_its_exit_code(line, error, code, said):  # noqa: F811
+    def run(config, folder):
+        raise error
+
+    runs_with(line, run)
+    assert line() == code
+    assert line.err == said
+
+
+def test_a_bug_is_a_traceback_and_exit_70(line):  # noqa: F811
+    def run(config, folder):
+        raise ZeroDivisionError("ours")
+
+    runs_with(line, run)
+    assert line() == 70
+    assert line.lines[-1] == "ZeroDivisionError: ours"
+
+
+def test_a_signal_ends_one_job_and_leaves_the_rest_of_the_sweep_alone(line):  # noqa: F811
+    seen = []
+
+    def run(config, folder):
+        seen.append(config.seed)
+        if config.seed == 0:
+            raise Stopped("stopped", signal.SIGINT)
+
+    runs_with(line, run)
+    assert line("-m", "seed=0,1", "tracking=none") == 130
+    assert seen == [0, 1]
+
+
+def test_own_options_come_from_config_dir(line, mine):  # noqa: F811
+    assert line(*mine("# @package _global_\nseed: 7\ntrainer:\n  epochs: 2\n")) == 0
+    assert (line.runs[0][0].seed, line.runs[0][0].trainer.epochs) == (7, 2)
+
+
+def test_the_other_flags_of_hydra_answer(line, monkeypatch):  # noqa: F811
+    assert line("--info", "defaults-tree") == 0
+    assert "trainer: simple" in line.out
+    assert line("--hydra-help") == 0
+    assert "--multirun" in line.out
+    assert line("--version") == 0
+    monkeypatch.setenv("COMP_LINE", "python scripts/train.py model=b")
+    assert line("-sc", "query=bash") == 0
+    assert "model=bert" in line.out
+    assert line("--cfg", "job", "-p", "trainer.schedule") == 0
+    assert line.out.startswith("# @package trainer.schedule\n_target_: ")
+    assert not list(line.project.iterdir())
+
+
+def test_cfg_job_prints_what_would_run(line):  # noqa: F811
+    assert line("--cfg", "job", "seed=3", "experiment=quick") == 0
+    assert "seed: 3\n" in line.out
+    assert "learning_rate: ${if_set:${model.pretrained},2e-5,1e-3}" in line.out
+    assert line("--cfg", "job", "--resolve", "experiment=quick") == 0
+    assert "learning_rate: 0.001" in line.out
+    assert "did you mean" in line.refuses("--cfg", "job", "model=brt")
+
+
+def test_in_a_process_of_its_own_a_fault_is_exit_2_within_two_seconds(tmp_path):
+    import time
+
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "train.py", "trainer.lrr=1", f"hydra.run.dir={tmp_path}/run"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert time.monotonic() - began < 10  # the machine may be shared; the figure is in the log
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "trainer.lrr=1: unknown key; did you mean trainer.learning_rate?\n"
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,212 @@
+"""The schema is read from the source of a signature, and allows what the type hints say."""
+
+import textwrap
+
+import pytest
+
+from mlxlab.config.schema import signature, types
+from mlxlab.config.schema.types import AnyOf, Choice, Flag, Listing, Mapping, Null, Number, Part, Text
+from mlxlab.config.schema.validate import Examination
+from mlxlab.config.suggest import nearest
+
+SOURCE = '''
+    """A module that must never be imported."""
+    from __future__ import annotations
+    import mlx.nn as nn
+    from collections.abc import Callable, Sequence
+    from dataclasses import KW_ONLY, dataclass
+    from pathlib import Path
+    from typing import Annotated, Literal, NamedTuple, Optional
+
+    from mlxlab.constraints import FilePath, Ge, Lt, MaxLen, MinLen, Seed, Share, Size
+    from mlxlab import bounds
+
+    raise SystemExit("imported")
+
+    Mode = Literal["up", "down"]
+    Rate = Annotated[float, Ge(0), Lt(10**2)]
+
+    def everything(
+        a: int, b: float, c: str, d: bool, e: Path, f: Size, g: Share | None, h: Mode, i: Rate,
+        j: list[Mode], k: Annotated[list[Size], MinLen(1), MaxLen(3)], l: dict[str, int | str], m: nn.Module,
+        n: Callable[..., int], o: Optional[int], p: "list[int] | None", q: Seed, r: FilePath,
+        s: Literal["auto"] | int, t: dict[str, nn.Module], u: int = 3, *, width: int, data: object = None,
+    ) -> None:
+        """Does everything.
+
+        Args:
+            a: the first, in metres,
+                over two lines.
+            b: another: with a colon.
+        """
+
+    class Plain:
+        """A plain one."""
+
+    class Made:
+        """Made of parts."""
+
+        def __init__(self, size: Size, *, given: int) -> None:
+            self.size = size
+
+    @dataclass(frozen=True)
+    class Fields:
+        """Fields.
+
+        Args:
+            size: how many.
+        """
+
+        size: Size
+        rate: float = 0.5
+        _: KW_ONLY
+        given: int
+
+    class Pair(NamedTuple):
+        left: int
+        right: str = ""
+'''
+
+
+@pytest.fixture
+def parts(tmp_path, monkeypatch):
+    name = f"parts_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(textwrap.dedent(SOURCE))
+    monkeypatch.syspath_prepend(tmp_path)
+    return name
+
+
+def test_every_type_hint_becomes_what_a_config_may_hold(parts):
+    size = Number(True, (("Ge", 1), ("Le", 10**12)))
+    keys = signature.signature(f"{parts}.everything").keys
+    assert {name: key.kind for name, key in keys.items()} == {
+        "a": Number(True),
+        "b": Number(False),
+        "c": Text(),
+        "d": Flag(),
+        "e": Text(),
+        "f": size,
+        "g": AnyOf((Number(False, (("Ge", 0), ("Lt", 1))), Null())),
+        "h": Choice(("up", "down")),
+        "i": Number(False, (("Ge", 0), ("Lt", 100))),
+        "j": Listing(Choice(("up", "down"))),
+        "k": Listing(size, 1, 3),
+        "l": Mapping(AnyOf((Number(True), Text()))),
+        "m": Part("Module"),
+        "n": Part("Callable"),
+        "o": AnyOf((Number(True), Null())),
+        "p": AnyOf((Listing(Number(True)), Null())),
+        "q": Number(True, (("Ge", 0), ("Lt", 2**64))),
+        "r": Text(file=True),
+        "s": AnyOf((Choice(("auto",)), Number(True))),
+        "t": Mapping(Part("Module")),
+        "u": Number(True),
+    }
+    assert [name for name, key in keys.items() if not key.required] == ["u"]
+
+
+def test_what_comes_after_the_star_is_given_at_run_time(parts):
+    assert signature.signature(f"{parts}.everything").runtime == {"width", "data"}
+    assert signature.signature(f"{parts}.Made").runtime == {"given"}
+    assert list(signature.signature(f"{parts}.Made").keys) == ["size"]
+    assert signature.signature(f"{parts}.Fields").runtime == {"given"}
+
+
+def test_the_docstring_is_the_help(parts):
+    known = signature.signature(f"{parts}.everything")
+    assert known.doc == "Does everything."
+    assert known.keys["a"].doc == "the first, in metres, over two lines."
+    assert known.keys["b"].doc == "another: with a colon."
+    assert signature.signature(f"{parts}.Fields").keys["size"].doc == "how many."
+
+
+def test_classes_without_init_have_fields_or_nothing(parts):
+    assert signature.signature(f"{parts}.Plain").keys == {}
+    assert {n: k.required for n, k in signature.signature(f"{parts}.Fields").keys.items()} == {
+        "size": True,
+        "rate": False,
+    }
+    assert list(signature.signature(f"{parts}.Pair").keys) == ["left", "right"]
+
+
+def test_only_what_is_defined_at_the_top_of_a_module_has_a_signature(parts):
+    for name in ("nn", "Size", "Mode", "Made.size", "nothing", ""):
+        assert signature.signature(f"{parts}.{name}") is None
+    assert signature.signature("nowhere.to.be.found") is None
+
+
+GOOD = [
+    (Number(True), 3),
+    (Number(False), 3),
+    (Number(False), 0.5),
+    (AnyOf((Number(True), Null())), None),
+    (AnyOf((Choice(("auto",)), Number(True))), "auto"),
+    (AnyOf((Choice(("auto",)), Number(True))), 3),
+    (Choice((1, 2)), 1),
+    (Listing(Number(True), 1, 2), [1, 2]),
+    (Mapping(Text()), {"a": "b"}),
+    (Flag(), False),
+    (Text(file=True), "not/there.csv"),
+]
+BAD = [
+    (Number(True), True),
+    (Number(True), 3.0),
+    (Number(False), "3"),
+    (Number(False), float("nan")),
+    (Number(False), float("inf")),
+    (Number(False, (("Gt", 0),)), 0),
+    (Number(False, (("Lt", 1),)), 1),
+    (Choice((1, 2)), True),
+    (Choice((1, 2)), 1.0),
+    (Listing(Number(True), 1), []),
+    (Listing(Number(True), 0, 2), [1, 2, 3]),
+    (Listing(Number(True)), 3),
+    (Listing(Text()), "abc"),
+    (Mapping(Text()), {"a": 1}),
+    (Mapping(Text()), ["a"]),
+    (Flag(), 1),
+    (Flag(), "true"),
+    (Null(), 0),
+    (Text(), None),
+    (Text(), "a\0b"),
+    (Text(file=True), "/"),
+    (Text(file=True), "-"),
+    (Text(file=True), ""),
+    (Part("Loss"), "cross_entropy"),
+    (Part("Loss"), {"a": 1}),
+]
+
+
+@pytest.mark.parametrize(("kind", "value"), GOOD)
+def test_a_value_of_its_kind_is_sound(kind, value):
+    assert list(Examination().value(kind, value, "key")) == []
+
+
+@pytest.mark.parametrize(("kind", "value"), BAD)
+def test_a_value_of_another_kind_is_one_finding_that_says_what_was_wanted(kind, value):
+    [finding] = Examination().value(kind, value, "key")
+    assert finding.path.startswith("key")
+    assert "wanted" in finding.message or "choose one with" in finding.message
+
+
+def test_kinds_are_described_in_words():
+    assert types.describe(Number(True, (("Ge", 1), ("Le", 10**12)))) == "a whole number >= 1"
+    assert types.describe(AnyOf((Number(False, (("Ge", 0), ("Lt", 1))), Null()))) == "a number >= 0 and < 1 or null"
+    assert types.describe(Listing(Choice(("a", "b")), 1)) == "a list with at least 1 item: one of a, b"
+    assert types.describe(Listing(Number(False), 2, 2)) == "a list of exactly 2: a number"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("lr", "learning_rate"),
+        ("lrr", "learning_rate"),
+        ("epoch", "epochs"),
+        ("learnig_rate", "learning_rate"),
+        ("bs", "batch_size"),
+        ("xyz", None),
+        ("q", None),
+    ],
+)
+def test_the_nearest_name_is_a_slip_or_an_abbreviation(typed, meant):
+    assert nearest(typed, ["learning_rate", "log_every", "epochs", "batch_size", "label_smoothing"]) == meant

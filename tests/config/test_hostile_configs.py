@@ -1,0 +1,212 @@
+"""Hostile targets, in every place where a config could hold one: refused with 77 before the target is imported."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlxlab.config.allowlist import _shipped, allowed, refusal
+from mlxlab.config.instantiate import build
+from mlxlab.config.paths import shipped_conf
+from mlxlab.errors import Refused
+from support.configs import line, mine  # noqa: F401
+
+BLOCKED_BY_HYDRA = """os.system posix.system logging.os.system subprocess.run builtins.eval timeit.timeit pickle.load
+    code.InteractiveInterpreter.runsource trace.Trace.run cProfile.run bdb.Bdb.run functools.partial
+    operator.methodcaller importlib.import_module cloudpickle.loads
+    hydra._internal.instantiate._instantiate2.DEFAULT_BLOCKLISTED_MODULES.discard"""
+RAN_WITH_HYDRA = """builtins.open io.open codecs.open shutil.copytree shutil.make_archive os.makedirs os.symlink os.link
+    tempfile.mkstemp logging.FileHandler sqlite3.connect numpy.save pathlib.Path.touch pathlib.Path.write_text
+    zipfile.ZipFile tarfile.open mlx.core.save sys.path.insert urllib.request.urlretrieve pandas.read_pickle joblib.load
+    numpy.load torch.utils.data.dataloader.os.makedirs os.environ.update mlflow.pyfunc.load_model torch.load
+    transformers.AutoModel.from_pretrained"""
+FURTHER = """os.remove os.chdir shutil.rmtree os.getenv builtins.exec builtins.getattr builtins.__import__
+    subprocess.Popen asyncio.create_subprocess_shell runpy.run_path pty.spawn ctypes.CDLL socket.create_connection
+    http.server.test webbrowser.open yaml.unsafe_load dill.load shelve.open marshal.loads multiprocessing.Process
+    threading.Thread logging.config.dictConfig mlx.core.load mlx.core.export_function mlxlab.experiment.run.os.system
+    mlxlab.config.instantiate.build mlxlab.config.paths.project_root mlxlab.config.schema.root.experiment
+    mlxlab.training.trainer.Trainer.fit mlxlab.training.trainer.partial mlxlab.training.steps.step.mx.save"""
+HOSTILE = [*BLOCKED_BY_HYDRA.split(), *RAN_WITH_HYDRA.split(), *FURTHER.split()]
+ODD = [
+    "",
+    ".",
+    "os",
+    "..os.system",
+    "os..system",
+    "os.system ",
+    "mlxlab",
+    "mlxlab.",
+    "mlxlab.training.trainer.Trainer\n",
+    3,
+]
+ODD += [None, ["os.system"], "mlxlab.training.trainer.trainer", "MLXLAB.training.trainer.Trainer", "__main__.main"]
+
+
+@pytest.mark.parametrize("target", HOSTILE + ODD)
+def test_a_target_that_is_no_part_is_never_built_nor_imported(target):
+    before = set(sys.modules)
+    assert refusal(target)
+    with pytest.raises(Refused, match="refused"):
+        build({"_target_": target})
+    with pytest.raises(Refused, match="refused"):
+        build({"inner": [{"_target_": target, "_partial_": True}]})
+    new = {name for name in set(sys.modules) - before if not name.startswith("mlxlab")}
+    assert not new, f"{target} was imported"
+
+
+def test_every_part_of_conf_is_defined_where_its_target_says():
+    assert len(allowed()) > 15
+    assert {target: why for target in allowed() if (why := refusal(target))} == {}
+
+
+# Where a target can stand. `{}` is the target.
+PLACES = {
+    "top level": ["+evil={{_target_: {}}}"],
+    "a part": ["model._target_={}"],
+    "a part, added": ["++trainer.loss._target_={}"],
+    "in a list": ["+evil=[1,{{_target_: {}}}]"],
+    "in a list of texts": ["data.templates=[{{_target_: {}}}]"],
+    "deep": ["+a={{b: {{c: [{{d: {{_target_: {}}}}}]}}}}"],
+    "in tags": ["+tags.x={{_target_: {}}}"],
+    "partial": ["+evil={{_target_: {}, _partial_: true}}"],
+    "behind an interpolation": ["+evil={{_target_: '${{name}}'}}", "name={}"],
+    "behind an environment variable": ["+evil={{_target_: '${{oc.env:EVIL}}'}}"],
+    "made by a resolver": ["+evil='${{oc.create:{{_target_: {}}}}}'"],
+    "a callback of Hydra": ["+hydra.callbacks.x._target_={}"],
+    "a callback of Hydra, replaced": ["hydra.callbacks.parent_run._target_={}"],
+    "inside a callback": ["+hydra.callbacks.parent_run.x={{_target_: {}}}"],
+    "launcher": ["hydra.launcher._target_={}"],
+    "inside the launcher": ["+hydra.launcher.x={{_target_: {}}}"],
+    "sweeper": ["hydra.sweeper._target_={}"],
+    "job logging, class": ["+hydra.job_logging.handlers={{x: {{class: {}}}}}"],
+    "job logging, stream": ["+hydra.job_logging.handlers={{x: {{class: logging.StreamHandler, stream: 'ext://{}'}}}}"],
+    "elsewhere in hydra": ["+hydra.job.x={{_target_: {}}}"],
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_hostile_target_is_refused_in_every_place(line, monkeypatch, place):  # noqa: F811
+    monkeypatch.setenv("EVIL", "os.system")
+    for flags, target in (([], "os.system"), (["-m"], "mlxlab.experiment.run.os.system")):
+        line(*flags, *(text.format(target) for text in PLACES[place]))
+        # A place that Hydra's own schema closes is a fault of the config before it is a danger.
+        assert line.code in ((2, 77) if "elsewhere" in place else (77,)), line.err
+        assert not line.runs
+        assert "Traceback" not in line.err
+        assert list(line.project.iterdir()) == []
+
+
+FILES = {
+    "job logging": "hydra:\n  job_logging:\n    handlers:\n      x: {{(): {}}}\n",
+    "job logging, formatter": "hydra:\n  job_logging:\n    formatters:\n      x:\n        (): {}\n",
+    "hydra logging": "hydra:\n  hydra_logging:\n    filters:\n      x: {{(): {}}}\n",
+    "a log file": "hydra:\n  job_logging:\n    handlers:\n      x: {{class: logging.FileHandler, filename: {}}}\n",
+    "a callback": "hydra:\n  callbacks:\n    x:\n      _target_: {}\n",
+    "the parameters of a sweep": "hydra:\n  sweeper:\n    params:\n      model._target_: {}\n",
+    "a part": "model:\n  _target_: {}\n",
+    "a list": "data:\n  templates:\n    - _target_: {}\n",
+}
+
+
+@pytest.mark.parametrize("place", FILES)
+def test_a_hostile_target_is_refused_in_every_file(line, mine, place):  # noqa: F811
+    flags = mine("# @package _global_\n" + FILES[place].format("os.system"))
+    line("-m", *flags)
+    assert line.code == 77, line.err
+    assert not line.runs
+    assert list(line.project.iterdir()) == []
+
+
+def test_a_hostile_file_is_refused_with_its_place(line, mine):  # noqa: F811
+    said = line.refuses(*mine("# @package _global_\nmodel:\n  _target_: os.system\n"), code=77)
+    assert said.endswith("mine.yaml:3: model._target_: refused: os.system is not a part that may be built")
+
+
+def test_positional_arguments_are_refused(line):  # noqa: F811
+    assert "_args_ is not used here" in line.refuses("++model._args_=[1]", code=77)
+    assert "_recursive_ is not used here" in line.refuses("++model._recursive_=false", code=77)
+
+
+def test_a_part_is_partial_where_conf_says_so_and_nowhere_else(line):  # noqa: F811
+    assert "wanted true" in line.refuses("trainer.optimizer._partial_=false")
+    assert "wanted false" in line.refuses("+trainer.loss._partial_=true")
+
+
+@pytest.mark.parametrize(
+    "name", ["LD_PRELOAD", "PYTHONPATH", "PATH", "MLXLAB_PARTS", "MLXLAB_CONF", "HYDRA_FULL_ERROR"]
+)
+def test_the_environment_is_not_for_a_config_to_set(line, name):  # noqa: F811
+    assert name in line.refuses(f"+hydra.job.env_set.{name}=x", code=77)
+
+
+def test_the_environment_is_not_copied_into_a_config(line, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2secret")
+    said = line.refuses("hydra.job.env_copy=[AWS_SECRET_ACCESS_KEY]", code=77)
+    assert "hunter2secret" not in said
+    line("hydra.job.env_copy=[AWS_SECRET_ACCESS_KEY]", "--cfg", "hydra")
+    assert "hunter2secret" not in line.out + line.err
+
+
+def test_logging_may_be_one_of_hydras_own(line):  # noqa: F811
+    assert line("hydra/job_logging=default") == 0
+    assert (line.runs[0][1] / "train.log").is_file()
+
+
+def test_another_conf_adds_nothing_to_what_may_be_built(line, monkeypatch, tmp_path):  # noqa: F811
+    shutil.copytree(shipped_conf(), tmp_path / "conf")
+    (tmp_path / "conf" / "tracking" / "none.yaml").write_text("_target_: os.makedirs\n")
+    monkeypatch.setenv("MLXLAB_CONF", str(tmp_path / "conf"))
+    assert "none.yaml:1: tracking._target_: refused: os.makedirs" in line.refuses("tracking=none", code=77)
+
+
+def test_a_search_path_may_be_a_folder_but_not_code(line, tmp_path, monkeypatch):  # noqa: F811
+    package = tmp_path / "code" / "evilconf"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(package.parent)
+    assert "code" in line.refuses("hydra.searchpath=[pkg://evilconf]", code=77)
+    assert "evilconf" not in sys.modules
+    own = tmp_path / "own" / "experiment"
+    own.mkdir(parents=True)
+    (own / "mine.yaml").write_text("# @package _global_\nseed: 7\n")
+    assert line(f"hydra.searchpath=[{own.parent}]", "experiment=mine") == 0
+    assert line.runs[0][0].seed == 7
+
+
+def test_a_search_path_in_a_primary_config_is_no_way_in(line, mine, tmp_path):  # noqa: F811
+    mine("defaults: [train]\nhydra:\n  searchpath: [pkg://antigravity]\n", name="other.yaml")
+    assert line("--config-dir", str(tmp_path / "own"), "--config-name", "other") == 77
+    assert "antigravity" not in sys.modules
+
+
+def test_a_pickle_is_not_rerun(line):  # noqa: F811
+    assert "--experimental-rerun" in line.refuses("--experimental-rerun", "x.pickle", code=77)
+    assert "--experimental-rerun" in line.refuses("--experimental-r=x.pickle", code=77)
+
+
+def test_a_users_own_part_is_built_once_it_is_registered(line, monkeypatch, tmp_path):  # noqa: F811
+    (tmp_path / "own_parts.py").write_text(
+        "class Loss:\n    def __init__(self, label_smoothing: float) -> None: ...\n\nfrom os import system\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert line("trainer.loss._target_=own_parts.Loss") == 77
+    monkeypatch.setenv("MLXLAB_PARTS", "own_parts.Loss, own_parts.system")
+    assert line("trainer.loss._target_=own_parts.Loss") == 0
+    assert "unknown key" in line.refuses("trainer.loss._target_=own_parts.Loss", "+trainer.loss.x=1")
+    assert "not a class or function defined" in line.refuses("trainer.loss._target_=own_parts.system", code=77)
+
+
+def test_a_part_that_is_replaced_at_import_is_not_built(monkeypatch, tmp_path):
+    Path(tmp_path / "shifty.py").write_text("def part(): ...\nimport os\npart = os.getcwd\n")
+    Path(tmp_path / "shifty2.py").write_text("def part(): ...\nimport os\nglobals()['part'] = os.getcwd\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("MLXLAB_PARTS", "shifty.part,shifty2.part")
+    for target in ("shifty.part", "shifty2.part"):
+        with pytest.raises(Refused):
+            build({"_target_": target})
+
+
+def test_only_targets_of_mlxlab_are_taken_from_conf(tmp_path):
+    (tmp_path / "x.yaml").write_text("a: {_target_: os.makedirs}\nb: [{_target_: mlxlab.models.bert.bert}]\n")
+    assert _shipped(tmp_path) == {"mlxlab.models.bert.bert": False}

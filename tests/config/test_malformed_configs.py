@@ -1,0 +1,230 @@
+"""Malformed configurations, by override and by file: one line each, exit 2, nothing created, nothing trained."""
+
+import pytest
+
+from support.configs import line, mine  # noqa: F401
+
+HEAD = "# @package _global_\n"
+
+BY_OVERRIDE = {
+    "unknown key": ("trainer.lrr=1", "unknown key; did you mean trainer.learning_rate?"),
+    "unknown key, added": ("+trainer.lrr=1", "unknown key; did you mean trainer.learning_rate?"),
+    "unknown key, forced": ("++trainer.epoch=1", "did you mean trainer.epochs?"),
+    "unknown key at the top": ("+sed=1", "did you mean seed?"),
+    "unknown key deep down": ("trainer.optimizer.weight_deca=1", "did you mean trainer.optimizer.weight_decay?"),
+    "unknown group": ("modle=bert", "did you mean model?"),
+    "unknown subgroup": ("model/sise=nano", "there is no group model/sise; did you mean model/size?"),
+    "unknown option": ("model=brt", "model has no option brt; did you mean bert?"),
+    "dot for slash": ("model.size=nano", "unknown key"),
+    "missing": ("model.width=???", "missing; wanted a whole number >= 1"),
+    "word for a number": ("trainer.epochs=abc", "wanted a whole number >= 1 or null, got abc (text)"),
+    "fraction for an integer": ("trainer.epochs=1.5", "wanted a whole number"),
+    "true for an integer": ("trainer.log_every=true", "got true"),
+    "true for a float": ("trainer.learning_rate=true", "got true"),
+    "exponent for an integer": ("trainer.epochs=1e3", "wanted a whole number"),
+    "number for a word": ("name=2024", "wanted text or null, got 2024"),
+    "word for a flag": ("model.pre_norm=maybe", "wanted true or false"),
+    "number for a flag": ("model.pre_norm=1", "wanted true or false"),
+    "null": ("trainer.log_every=null", "wanted a whole number >= 1, got null"),
+    "null part": ("trainer.loss=null", "wanted a part"),
+    "batch size 0": ("data.batch_size=0", "wanted a whole number >= 1"),
+    "batch size -1": ("data.batch_size=-1", "wanted a whole number >= 1"),
+    "batch size 1e21": ("data.batch_size=1e21", "wanted a whole number >= 1"),
+    "batch size 10^21": ("data.batch_size=1000000000000000000000", "wanted a whole number >= 1"),
+    "rate nan": ("trainer.learning_rate=nan", "wanted a number > 0"),
+    "rate inf": ("trainer.learning_rate=inf", "wanted a number > 0"),
+    "rate -1": ("trainer.learning_rate=-1", "wanted a number > 0"),
+    "rate as text": ("trainer.learning_rate='1e-3'", "got 1e-3 (text)"),
+    "seed negative": ("seed=-1", "wanted a whole number >= 0"),
+    "seed above 2^64": ("seed=18446744073709551616", "the limit is 1.84467e+19"),
+    "heads": ("model.num_heads=5", "5 heads do not divide a width of 128"),
+    "vocabulary": ("model.vocab_size=99", "not a key: the program gives it"),
+    "added vocabulary": ("+model.vocab_size=99", "not a key: the program gives it"),
+    "keep 0": ("callbacks.checkpointing.keep=0", "wanted a whole number >= 1"),
+    "save every 0": ("callbacks.checkpointing.every=0", "wanted a whole number >= 1"),
+    "empty list": ("data.templates=[]", "at least 1"),
+    "choice": ("model.positions=rop", "did you mean rope?"),
+    "choice in a list": ("data.templates=[basic,narative]", "did you mean narrative?"),
+    "objective": ("objective=valid/los", "did you mean valid/loss?"),
+    "dangling": ("trainer.epochs=${missing.key}", "${missing.key}: there is no such key"),
+    "dangling, nearly": ("trainer.epochs=${trainer.epoch}", "did you mean trainer.epochs?"),
+    "circle of one": ("name=${name}", "an interpolation in a circle"),
+    "no such variable": ("name=${oc.env:NOPE}", "the environment variable NOPE is not set"),
+    "no such resolver": ("name=${nope:1}", "nope"),
+    "broken interpolation": ("name='${'", "name="),
+    "a group that is null": ("model=null", "wanted the name of an option; there is bert"),
+    "an empty option": ("model=", "there is bert, cnn_hybrid, transformer"),
+    "no run folder": ("hydra.run.dir=???", "wanted the path of a folder"),
+    "an empty run folder": ("hydra.run.dir=''", "wanted the path of a folder"),
+    "dash as a run folder": ("hydra.run.dir=-", "wanted the path of a folder"),
+    "package": ("--package=trainer", "only together with --cfg"),
+    "~model": ("~model", "choose one with model="),
+    "~seed": ("~seed", "missing; wanted a whole number"),
+    "~nothing": ("~nothing", "nothing"),
+    "folder as a file": ("data.source=.", "wanted a file"),
+    "device as a file": ("data.source=/dev/zero", "wanted a file"),
+    "dash as a file": ("data.source='-'", "wanted a file"),
+    "not key=value": ("trainer.epochs", "wanted key=value"),
+    "spaces": ("trainer.epochs = 1", "spaces beside the equals sign"),
+    "open bracket": ("name=[", "cannot be read"),
+    "several values without -m": ("seed=1,2", "put -m in front"),
+    "deep": ("name=" + "[" * 3000 + "]" * 3000, "nested more than 30 deep"),
+    "control character": ("name=a\x1b[31mb", "a control character"),
+    "fold": ("data.fold=1", "set data.folds too"),
+    "part where text is wanted": ("name={_target_:mlxlab.models.bert.bert}", "wanted text or null"),
+    "whole where parts": ("tags=[1]", "Cannot merge DictConfig with ListConfig"),
+    "unknown flag": ("--confg=job", "--confg=job"),
+    "config dir": ("--config-dir=nowhere", "not a folder of config files"),
+    "primary config": ("--config-name=trian", "trian"),
+}
+
+
+@pytest.mark.parametrize("name", BY_OVERRIDE)
+def test_a_malformed_override_gets_one_line_and_exit_2(line, name):  # noqa: F811
+    override, wanted = BY_OVERRIDE[name]
+    said = line.refuses(override)
+    assert wanted in said
+    assert said.startswith(override[:60].replace("\x1b", " ")) or override.startswith("--")
+
+
+BY_FILE = {
+    "tabs": ("trainer:\n\tepochs: 1\n", ":3: ", "a tab; indent by spaces"),
+    "broken": ("trainer: [1, 2\n", ":", "broken YAML"),
+    "a key twice": ("seed: 1\nname: a\nseed: 2\n", ":4: ", "the key seed stands here twice"),
+    "unknown key": ("trainer:\n  lrr: 1\n", ":3: trainer.lrr: ", "did you mean trainer.learning_rate?"),
+    "unknown option": ("defaults:\n  - override /model: brt\n", ":3: ", "did you mean bert?"),
+    "wrong type": ("trainer:\n  epochs: abc\n", ":3: trainer.epochs: ", "got abc (text)"),
+    "fraction": ("trainer:\n  epochs: 1.5\n", ":3: trainer.epochs: ", "wanted a whole number"),
+    "true": ("trainer:\n  epochs: true\n", ":3: trainer.epochs: ", "got true"),
+    "exponent": ("trainer:\n  epochs: 1e3\n", ":3: trainer.epochs: ", "wanted a whole number"),
+    "null": ("seed: null\n", ":2: seed: ", "got null"),
+    "batch size": ("data:\n  batch_size: 0\n", ":3: data.batch_size: ", "wanted a whole number >= 1"),
+    "nan": ("trainer:\n  learning_rate: .nan\n", ":3: trainer.learning_rate: ", "got nan"),
+    "text": ("trainer:\n  learning_rate: '1e-3'\n", ":3: trainer.learning_rate: ", "got 1e-3 (text)"),
+    "warm-up": ("trainer:\n  max_steps: 5\n  schedule:\n    warmup: 6\n", ":5: ", "longer than the run of 5"),
+    "empty list": ("data:\n  templates: []\n", ":3: data.templates: ", "at least 1"),
+    "in a list": ("data:\n  templates:\n    - basic\n    - bsic\n", ":5: data.templates.1: ", "did you mean basic?"),
+    "dangling": ("name: ${missing.key}\n", ":2: name: ", "there is no such key"),
+    "circle": ("name: ${name}\n", ":2: name: ", "an interpolation in a circle"),
+    "no such variable": ("name: ${oc.env:NOPE}\n", ":2: name: ", "NOPE is not set"),
+    "deep": ("a: " + "[" * 3000 + "]" * 3000, ":2: ", "nested more than 30 deep"),
+    "deep in blocks": ("\n".join(" " * i + "a:" for i in range(300)), ":", "nested more than 30 deep"),
+    "UTF-16": ("seed: 1\n".encode("utf-16"), "mine.yaml: ", "UTF-16; save it as UTF-8"),
+    "invalid UTF-8": (b"seed: 1\nname: \xff\n", ":2: ", "not UTF-8 (byte 0xff)"),
+    "byte order mark": (b"\xef\xbb\xbfseed: 1\n", "mine.yaml: ", "byte order mark"),
+    "NUL": (b"seed: 1\nname: a\0b\n", ":2: ", "a NUL byte"),
+    "tag": ("name: !!python/object/apply:os.system [id]\n", ":2: ", "a tag"),
+    "norway": ("name: no\n", ":2: ", "no: YAML reads it as true or false"),
+    "octal": ("seed: 0777\n", ":2: ", "0777: YAML reads it as an octal number"),
+    "base 60": ("name: 12:30\n", ":2: ", "12:30: YAML reads it as a number in base 60"),
+    "equals": ("name: =\n", ":2: ", "=: YAML keeps it for itself"),
+    "norway as a key": ("tags:\n  on: 1\n", ":3: ", "on: YAML reads it as true or false"),
+    "empty": ("", ":", "empty; write {}"),
+    "list at the top": ("- 1\n- 2\n", ":", "wanted keys with values at the top"),
+    "two documents": ("seed: 1\n---\nseed: 2\n", ":", "a second document"),
+    "a list for a mapping": ("tags:\n  - a\n", "mine.yaml: ", "Cannot merge DictConfig with ListConfig"),
+    "alias inside itself": ("tags: &a\n  x: *a\n", ":3: ", "inside what it names"),
+}
+
+
+@pytest.mark.parametrize("name", BY_FILE)
+def test_a_malformed_file_gets_one_line_with_its_place_and_exit_2(line, mine, name):  # noqa: F811
+    content, place, wanted = BY_FILE[name]
+    said = line.refuses(*mine(content if isinstance(content, bytes) else HEAD + content))
+    assert wanted in said
+    assert place in said
+    assert "mine.yaml" in said or "experiment/mine" in said
+
+
+def test_a_mandatory_value_that_no_file_fills_is_told_with_its_place(line, mine):  # noqa: F811
+    mine("# @package model\nwidth: ???\nnum_layers: 1\nnum_heads: 1\nfeed_forward: 8\n", name="model/size/mine.yaml")
+    flags = mine("{}", name="experiment/mine.yaml")[:2]
+    said = line.refuses(*flags, "model/size=mine")
+    assert "mine.yaml:2: model.width: missing; wanted a whole number >= 1" in said
+
+
+def test_a_bomb_of_aliases_is_refused_by_its_size_written_out(line, mine):  # noqa: F811
+    bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n"
+    for name, before in zip("bcdefghi", "abcdefgh", strict=True):
+        bomb += f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n"
+    assert "more than 20,000 values" in line.refuses(*mine(HEAD + bomb))
+
+
+def test_fifty_megabytes_are_refused_unread(line, mine):  # noqa: F811
+    flags = mine(HEAD + "name: " + "x" * 50_000_000)
+    assert "a config file may have 1,048,576" in line.refuses(*flags)
+
+
+def test_a_file_ending_in_yml_is_told_to_be_renamed(line, mine):  # noqa: F811
+    said = line.refuses(*mine(HEAD + "seed: 1\n", name="experiment/mine.yml"))
+    assert said == "experiment=mine: experiment has no option mine; mine.yml is not read: rename it to mine.yaml"
+
+
+def test_two_overrides_of_one_key_must_agree(line):  # noqa: F811
+    assert line.refuses("seed=1", "seed=2") == "seed=2: contradicts seed=1; give one of them"
+    assert line.refuses("seed=1", "++seed=2") == "++seed=2: contradicts seed=1; give one of them"
+    assert line("seed=1", "seed=1") == 0
+
+
+def test_a_circle_of_two_is_told_for_both(line):  # noqa: F811
+    said = line.refuses("name=${resume}", "resume=${name}", lines=2)
+    assert said.count("an interpolation in a circle") == 2
+
+
+def test_warm_up_may_be_a_fraction_but_not_longer_than_the_run(line):  # noqa: F811
+    line.refuses("trainer.max_steps=10", "trainer.schedule.warmup=11")
+    assert line("trainer.max_steps=10", "trainer.schedule.warmup=0.5") == 0
+    assert line("trainer.max_steps=10", "trainer.schedule.warmup=10") == 0
+
+
+def test_folds_count_from_zero(line):  # noqa: F811
+    assert "wanted a fold below 5" in line.refuses("data.folds=5", "data.fold=5")
+    assert line("data.folds=5", "data.fold=4") == 0
+
+
+def test_all_faults_are_told_at_once_and_at_most_ten(line):  # noqa: F811
+    said = line.refuses("modle=bert", "model=brt", "trainer.lrr=1", "seed=-1", "trainer.epochs=x", "name=1", lines=6)
+    for override in ("modle=bert", "model=brt", "trainer.lrr=1", "seed=-1", "trainer.epochs=x", "name=1"):
+        assert f"{override}: " in said
+    line.refuses(*[f"+k{n}=1" for n in range(14)], lines=11)
+    assert line.lines[-1] == "and 4 more"
+
+
+def test_a_secret_in_the_environment_is_never_shown(line, mine, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2secret")
+    monkeypatch.setenv("PLAIN", "hunter2secret")
+    monkeypatch.setenv("DATABASE", "postgres://me:hunter2secret@host/db")
+    hidden = ["name=${oc.env:AWS_SECRET_ACCESS_KEY}", "seed=${oc.env:PLAIN}", "name=${oc.env:DATABASE}"]
+    for override in [*hidden, "seed=${oc.decode:${oc.env:PLAIN}}", "model._target_=${oc.env:PLAIN}"]:
+        line(override)
+        assert line.code in (2, 77)
+        assert "hunter2secret" not in line.out + line.err
+        assert override in line.err
+    for flags in (["--cfg", "job"], ["--cfg", "job", "--resolve"], ["--cfg", "all"]):
+        line(*flags, hidden[0])
+        assert "hunter2secret" not in line.out + line.err
+    line(*mine(HEAD + "name: ${oc.env:AWS_SECRET_ACCESS_KEY}\n"))
+    assert "hunter2secret" not in line.err
+    assert "mine.yaml:2: name: " in line.err
+
+
+def test_a_number_from_the_environment_is_a_number(line, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("STEPS", "7")
+    assert line('trainer.max_steps="${oc.decode:${oc.env:STEPS}}"') == 0
+    assert line.runs[0][0].trainer.max_steps == 7
+    assert "got ${oc.env:STEPS} (text)" in line.refuses("trainer.max_steps=${oc.env:STEPS}", lines=None)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["trainer.epochs=null"], "the run has no end"),
+        (["trainer.epochs=null", "trainer.max_tokens=100"], "needs the length of the run"),
+        (["model.max_length=16"], "positions for 16"),
+        (["trainer.optimizer.betas=[0.9]"], "a list of exactly 2"),
+        (["trainer.optimizer.betas=[0.9,0.99,0.999]"], "a list of exactly 2"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_only_several_keys_together_get_wrong(line, overrides, said):  # noqa: F811
+    assert said in line.refuses(*overrides)

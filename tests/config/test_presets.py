@@ -1,0 +1,67 @@
+"""Every option of conf/ composes to a sound config, and so does every combination that is promised."""
+
+import itertools
+
+import pytest
+
+from mlxlab.config.help_index import groups
+from mlxlab.config.hydra.compose import Composer
+from mlxlab.config.hydra.yaml_limits import read
+from mlxlab.config.paths import shipped_conf
+from support.configs import line  # noqa: F401
+
+OPTIONS = groups(shipped_conf())
+HOMES = {"data/tokenizer": ["data=streaming"]}  # what has such a part
+SIZES = ["nano", "tiny", "small", "medium", "large", "xlarge"]
+COMBINATIONS = [
+    *itertools.product(OPTIONS["model"], OPTIONS["data"], OPTIONS["trainer"], OPTIONS["tracking"]),
+]
+
+
+def composed(*overrides):
+    composer = Composer(shipped_conf(), list(overrides))
+    return composer.checked(composer.open())
+
+
+@pytest.mark.parametrize("choice", [f"{group}={option}" for group, options in OPTIONS.items() for option in options])
+def test_every_option_of_conf_is_sound(choice):
+    composed(*HOMES.get(choice.partition("=")[0], []), choice)
+
+
+@pytest.mark.parametrize(("model", "data", "trainer", "tracking"), COMBINATIONS)
+def test_every_combination_of_parts_is_sound(model, data, trainer, tracking):
+    composed(f"model={model}", f"data={data}", f"trainer={trainer}", f"tracking={tracking}")
+
+
+def test_every_option_says_in_its_first_comment_what_it_is():
+    silent = [f"{group}={name}" for group, options in OPTIONS.items() for name, words in options.items() if not words]
+    assert silent == []
+
+
+def test_the_promised_choices_are_there():
+    assert {"bert", "cnn_hybrid", "transformer"} <= OPTIONS["model"].keys()
+    assert list(OPTIONS["model/size"]) == SIZES
+    assert {"quick", "standard", "production", "titanic"} <= OPTIONS["experiment"].keys()
+    assert {"one_batch", "overfit"} <= OPTIONS["debug"].keys()
+    assert {"mlflow", "none"} <= OPTIONS["tracking"].keys()
+
+
+def test_every_file_passes_the_guard_that_users_files_pass():
+    for file in shipped_conf().rglob("*"):
+        if file.is_file():
+            assert file.suffix == ".yaml"
+            read(file)
+
+
+def test_the_command_line_wins_over_debug_over_experiment_over_files():
+    assert composed("experiment=standard").model.width == 256
+    assert composed("experiment=standard", "model/size=nano").model.width == 128
+    assert composed("experiment=standard", "debug=overfit").trainer.learning_rate == 1e-3
+    assert composed("debug=overfit", "trainer.learning_rate=2e-3").trainer.learning_rate == 2e-3
+    assert "NoTracker" in composed("experiment=standard", "debug=overfit").tracking._target_
+    assert "Journal" in composed("debug=overfit", "tracking=mlflow").tracking._target_
+
+
+def test_a_preset_tunes_pretrained_weights_at_the_rate_for_that():
+    assert composed("experiment=quick").trainer.learning_rate == 1e-3
+    assert composed("experiment=quick", "model.pretrained=here").trainer.learning_rate == 2e-5

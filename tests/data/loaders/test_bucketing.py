@@ -1,0 +1,173 @@
+"""Batches by length: little padding, few shapes, every example once an epoch, from any place, at any size."""
+
+import json
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from mlxlab.data.batch import Batch
+from mlxlab.data.loaders.bucket_boundaries import best_edges
+from mlxlab.data.loaders.bucketing import BucketLoader, Fixed, TokenBudget, new_loader
+from mlxlab.data.loaders.collate import pad
+from mlxlab.data.loaders.loader import Loader
+from mlxlab.data.loaders.prefetch import Prefetch
+from mlxlab.errors import ConfigFault, DataFault
+from support.titanic import new_titanic
+
+COUNT = 203
+
+
+def lengths(epoch: int) -> np.ndarray:
+    return np.random.default_rng(epoch).integers(5, 90, COUNT)
+
+
+def collate(epoch: int, places: np.ndarray, length: int | None) -> Batch:
+    sequences = [
+        np.full(count, place + 1, np.int32) for place, count in zip(places, lengths(epoch)[places], strict=True)
+    ]
+    tokens, mask = pad(sequences, 0, 100, length)
+    ones = np.ones(len(places), np.float32)
+    return Batch(tokens, mask, np.zeros(len(places), np.int32), ones, places, {"mean": ones * 3})
+
+
+def loader(batching=None, size: int = 16, seed: int = 3) -> BucketLoader | Loader:
+    return new_loader(lengths, batching or Fixed(5), size, seed, collate, "print", np.arange(5, 90))
+
+
+BOTH = [Fixed(5), TokenBudget(None, 5), TokenBudget(800, 3), Fixed(None)]
+
+
+def ids_of(batches) -> list[int]:
+    return [int(i) for batch in batches for i in batch.ids if i >= 0]
+
+
+@pytest.mark.parametrize("batching", BOTH)
+def test_every_example_comes_once_an_epoch_and_in_another_order_in_the_next(batching):
+    data = loader(batching)
+    first, second = ids_of(data), ids_of(data)
+    assert sorted(first) == sorted(second) == list(range(COUNT))
+    assert first != second
+    assert data.epoch == 2
+
+
+@pytest.mark.parametrize("batching", BOTH)
+def test_a_place_reached_is_the_place_left(batching):
+    data = loader(batching)
+    whole = [[list(batch.ids) for batch in data] for _ in range(2)]
+    for stop in (0, 1, 7, len(whole[0]) - 1, len(whole[0])):
+        data = loader(batching)
+        turn = iter(data)
+        seen = [list(next(turn).ids) for _ in range(stop)]
+        other = loader(batching)
+        other.load_state_dict(json.loads(json.dumps(data.state_dict())))
+        assert (
+            (other.epoch, other.at_start)
+            == (data.epoch, data.at_start)
+            == (stop // len(whole[0]), stop in (0, len(whole[0])))
+        )
+        rest = [list(batch.ids) for batch in other]
+        assert seen + rest == whole[0] if stop < len(whole[0]) else rest == whole[1]
+
+
+RESIZABLE = [Fixed(5), TokenBudget(None, 5), Fixed(None)]
+
+
+def test_a_budget_in_tokens_has_no_other_size():
+    with pytest.raises(ConfigFault, match=r"data\.batching\.tokens"):
+        loader(TokenBudget(800, 3)).resize(4)
+
+
+@pytest.mark.parametrize("batching", RESIZABLE)
+def test_a_batch_of_another_size_goes_on_with_the_examples_that_are_left(batching):
+    data = loader(batching)
+    seen, turn = [], iter(data)
+    for size in (16, 32, 8, 16, 16, 4):
+        data.resize(size)
+        seen += ids_of([next(turn), next(turn)])
+    other = loader(batching, size=64)
+    other.load_state_dict(json.loads(json.dumps(data.state_dict())))
+    data.resize(64)
+    rest, there = ids_of(turn), ids_of(other)
+    assert rest == there
+    assert sorted(seen + rest) == list(range(COUNT))
+
+
+@pytest.mark.parametrize("batching", RESIZABLE)
+def test_prefetching_changes_no_batch_and_a_new_size_comes_with_the_next_one(batching):
+    def walk(data):
+        turn, seen = iter(data), []
+        for size in (16, 8, 32):
+            data.resize(size)
+            seen += [next(turn).ids.tolist() for _ in range(3)]
+            seen.append(data.state_dict())
+        return seen + [batch.ids.tolist() for batch in turn] + [next(iter(data)).ids.tolist()]
+
+    assert walk(loader(batching)) == walk(Prefetch(loader(batching), 3))
+
+
+def test_a_new_size_at_the_end_of_an_epoch_ends_that_epoch():
+    data = Prefetch(loader(size=101), 2)
+    seen = []
+    for batch in data:
+        seen.append(len(batch.ids))
+        if data.at_start:
+            data.resize(7)
+    assert sorted(seen) == [1, 101, 101]
+    assert len(next(iter(data)).ids) == 7
+
+
+def test_a_place_in_other_data_is_refused():
+    other = new_loader(lengths, Fixed(5), 16, 3, collate, "another")
+    with pytest.raises(DataFault, match="other data"):
+        other.load_state_dict(loader().state_dict())
+
+
+def test_a_thousand_batches_of_random_lengths_have_at_most_eight_shapes():
+    shapes, data = set(), loader(Fixed(7))
+    for _ in range(1000 // data.count + 1):
+        shapes |= {batch.tokens.shape for batch in data}
+    assert len(shapes) <= 8
+    assert len({rows for rows, _ in shapes}) == 2  # only the last batch of an epoch is short
+
+
+def test_a_budget_of_tokens_bounds_every_batch_and_makes_one_shape_a_length():
+    data = loader(TokenBudget(800, 5))
+    batches = [batch for _ in range(5) for batch in data]
+    assert max(batch.tokens.size for batch in batches) <= 800
+    shapes = {batch.tokens.shape for batch in batches}
+    assert len(shapes) == len({length for _, length in shapes}) == 5
+    assert min(batch.tokens.size for batch in batches) > 400
+
+
+def test_rows_that_only_fill_up_have_no_weight_and_no_id():
+    batches = [batch for batch in loader(TokenBudget(800, 2)) if (batch.ids < 0).any()]
+    assert len(batches) == 1
+    empty = batches[0].ids < 0
+    assert (batches[0].weights[empty] == 0).all()
+    assert (batches[0].mask[empty].sum(axis=1) == 1).all()  # not 0: attention over nothing would not be finite
+    assert len(batches[0].extra["mean"]) == len(batches[0].ids)
+
+
+def test_edges_are_the_best_there_are():
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 3, 4):
+        sample = rng.integers(1, 15, 40)
+        values = np.unique(sample)
+        places = lambda edges: sum(min(e for e in edges if e >= x) for x in sample)  # noqa: B023, E731
+        least = min(places(some) for some in combinations(values, count) if some[-1] == values[-1])
+        assert places(best_edges(sample, count).tolist()) == least
+
+
+def test_few_lengths_need_few_edges_and_long_ones_are_covered():
+    assert best_edges(np.array([3, 3, 9]), 7).tolist() == [3, 9]
+    long = np.random.default_rng(1).integers(1, 100_000, 5000)
+    assert best_edges(long, 6)[-1] >= long.max()
+    assert len(best_edges(long, 6)) == 6
+
+
+def test_the_titanic_has_at_most_five_percent_padding(tmp_path):
+    data = new_titanic(tmp_path)
+    masks = [batch.mask for _ in range(2) for batch in data.train]
+    assert 1 - sum(mask.sum() for mask in masks) / sum(mask.size for mask in masks) < 0.05
+    assert len({mask.shape for mask in masks}) <= 8

@@ -1,0 +1,234 @@
+"""Order, batches, prefetch: any place is reached at once, and the place saved is that of the batch last used."""
+
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from mlxlab.data.batch import Batch
+from mlxlab.data.loaders.collate import check_range, cut, join, pad, padded_length
+from mlxlab.data.loaders.loader import Loader, Once
+from mlxlab.data.loaders.prefetch import Prefetch
+from mlxlab.data.rng import mix, shuffle
+from mlxlab.errors import DataFault
+
+COUNT, SIZE = 45, 8
+
+
+def collate(epoch, places):
+    tokens = np.stack([places, np.full(len(places), epoch)], 1).astype(np.int32)
+    mask = np.ones_like(tokens)
+    return Batch(tokens, mask, np.zeros(len(places), np.int32), np.ones(len(places), np.float32), places)
+
+
+def new_loader(seed=0, size=SIZE, collate=collate):
+    return Loader(COUNT, size, shuffle(COUNT, seed), collate, "rows")
+
+
+def new_prefetch(**changes):
+    return Prefetch(new_loader(**changes), 2)
+
+
+def ids(batches):
+    return [batch.tokens.tolist() for batch in batches]
+
+
+@pytest.mark.parametrize("new", [new_loader, new_prefetch])
+def test_each_epoch_shows_every_example_once_in_another_order(new):
+    loader = new()
+    epochs = [np.concatenate([batch.ids for batch in loader]) for _ in range(3)]
+    for epoch in epochs:
+        np.testing.assert_array_equal(np.sort(epoch), np.arange(COUNT))
+    assert not np.array_equal(epochs[0], epochs[1])
+    assert not np.array_equal(epochs[1], epochs[2])
+
+
+def test_the_short_last_batch_is_kept():
+    loader = new_loader()
+    sizes = [len(batch.ids) for batch in loader]
+    assert sizes == [8, 8, 8, 8, 8, 5]
+    assert loader.count == len(sizes)
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+    np.testing.assert_array_equal(shuffle(COUNT, 3)(7), shuffle(COUNT, 3)(7))
+    assert not np.array_equal(shuffle(COUNT, 3)(7), shuffle(COUNT, 4)(7))
+    assert shuffle(5, 0)(0).tolist() == [3, 4, 2, 1, 0]  # the same in every version and on every machine
+
+
+def test_draws_are_spread_evenly():
+    draws = mix(5, 1, np.arange(40_000)) % np.uint64(4)
+    assert abs(np.bincount(draws.astype(int)) - 10_000).max() < 300
+
+
+@pytest.mark.parametrize("new", [new_loader, new_prefetch])
+@pytest.mark.parametrize("used", range(14))
+def test_any_place_is_reached_from_its_state(new, used):
+    whole = new()
+    expected = [batch for _ in range(4) for batch in ids(whole)]
+    loader, taken = new(), []
+    while len(taken) < used:
+        for batch in loader:
+            taken.append(batch)
+            if len(taken) == used:
+                break
+    state = json.loads(json.dumps(loader.state_dict()))
+    resumed = new()
+    resumed.load_state_dict(state)
+    rest = [*ids(resumed), *ids(resumed)]
+    assert rest == expected[used : used + len(rest)]
+    assert [*ids(loader)] == rest[: len(rest) - 6]  # the loop that was left goes on from the same place
+
+
+@pytest.mark.parametrize("new", [new_loader, new_prefetch])
+def test_an_epoch_is_never_empty_after_a_resume_at_its_end(new):
+    loader = new()
+    assert len(ids(loader)) == 6
+    resumed = new()
+    resumed.load_state_dict(loader.state_dict())
+    assert len(ids(resumed)) == 6
+
+
+def test_a_place_fits_another_batch_size():
+    loader = new_loader()
+    stream = iter(loader)
+    seen = [next(stream).ids for _ in range(2)]
+    other = new_loader(size=7)
+    other.load_state_dict(loader.state_dict())
+    np.testing.assert_array_equal(np.sort(np.concatenate([*seen, *(batch.ids for batch in other)])), np.arange(COUNT))
+
+
+@pytest.mark.parametrize("change", [{"count": 44}, {"data": "other"}, {"example": 45}, {"example": -1}, {"epoch": -1}])
+def test_a_place_in_other_data_is_refused(change):
+    loader = new_loader()
+    with pytest.raises(DataFault, match="the saved place is"):
+        loader.load_state_dict(loader.state_dict() | change)
+
+
+def test_batches_are_the_same_with_and_without_prefetch():
+    plain, ahead = new_loader(), new_prefetch()
+    for _ in range(3):
+        assert ids(plain) == ids(ahead)
+
+
+def test_the_state_is_that_of_the_batch_last_handed_out_not_of_the_last_made():
+    plain, ahead = new_loader(), new_prefetch()
+    assert ahead.state_dict() == plain.state_dict()
+    for place, _ in enumerate(zip(plain, ahead, strict=True), 1):
+        time.sleep(0.02)  # time to run ahead
+        assert ahead.state_dict() == plain.state_dict()
+        assert place == 6 or ahead.source.state_dict() != plain.state_dict()
+
+
+def test_no_more_than_depth_batches_run_ahead():
+    calls = []
+
+    def slow(epoch, places):
+        calls.append(places)
+        return collate(epoch, places)
+
+    stream = iter(Prefetch(new_loader(collate=slow), 2))
+    next(stream)
+    time.sleep(0.3)
+    assert len(calls) <= 1 + 2 + 1  # handed out, in the queue, in the thread's hand
+    stream.close()
+
+
+def test_the_thread_ends_with_the_epoch_with_the_loop_and_on_a_jump():
+    ahead = new_prefetch()
+    list(ahead)
+    assert not prefetching()
+    for _ in ahead:
+        break
+    assert not prefetching()
+    stream = iter(ahead)
+    next(stream)
+    assert prefetching()
+    ahead.load_state_dict(new_loader().state_dict())
+    assert not prefetching()
+    assert len(ids(ahead)) == 6
+
+
+def test_a_new_loop_takes_over_from_one_left_open():
+    ahead, plain = new_prefetch(), new_loader()
+    first = iter(ahead)
+    got = [next(first), next(first)]
+    got += list(ahead)
+    assert ids(got) == ids(plain)
+    assert not prefetching()
+
+
+def test_an_exception_travels_to_the_loop_and_the_thread_ends():
+    def broken(epoch, places):
+        if 7 in places:
+            raise DataFault("token id 9 of example 7")
+        return collate(epoch, places)
+
+    ahead, plain = new_prefetch(collate=broken), new_loader(collate=broken)
+    for loader in (ahead, plain):
+        with pytest.raises(DataFault, match="example 7"):
+            list(loader)
+    assert ahead.state_dict() == plain.state_dict()
+    assert not prefetching()
+
+
+def test_time_spent_waiting_is_measured():
+    def slow(epoch, places):
+        time.sleep(0.02)
+        return collate(epoch, places)
+
+    for loader in (new_prefetch(collate=slow), new_loader(collate=slow)):
+        list(loader)
+        assert 0.06 < loader.waited < 5
+    ahead = new_prefetch(collate=slow)
+    for _ in ahead:
+        time.sleep(0.05)  # a step longer than a batch takes: only the first is waited for
+    assert ahead.waited < 0.1
+
+
+def test_evaluation_gives_the_same_batches_each_time():
+    once = Once(COUNT, SIZE, collate)
+    assert ids(once) == ids(once)
+    assert len(once) == len(ids(once)) == 6
+    np.testing.assert_array_equal(np.concatenate([batch.ids for batch in once]), np.arange(COUNT))
+    assert list(Once(0, SIZE, collate)) == []
+
+
+def test_lengths_are_rounded_up_to_eight_and_bounded():
+    assert [padded_length(n, 100) for n in (0, 1, 8, 9, 96, 97, 100, 101)] == [8, 8, 8, 16, 96, 100, 100, 100]
+
+
+def test_padding_is_right_of_the_tokens_and_masked():
+    tokens, mask = pad([np.array([5, 6, 7]), np.array([8])], pad_id=3, max_length=100)
+    assert tokens.tolist() == [[5, 6, 7, 3, 3, 3, 3, 3], [8, 3, 3, 3, 3, 3, 3, 3]]
+    assert mask.tolist() == [[1, 1, 1, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0, 0]]
+    assert tokens.dtype == mask.dtype == np.int32
+    assert pad([np.arange(30)], 0, 20)[0].tolist() == [list(range(20))]
+
+
+def test_joined_sequences_are_cut_into_the_same():
+    for sequences in ([[1, 2], [], [3]], [[1]], [[], []]):
+        parts = cut(*join([np.array(one, np.int32) for one in sequences]))
+        assert [part.tolist() for part in parts] == sequences
+
+
+@pytest.mark.parametrize("token", [-1, 10, 100_000])
+def test_no_token_id_out_of_range_reaches_the_device(token):
+    batch = collate(0, np.arange(3))
+    batch.tokens[1, 1] = token
+    with pytest.raises(DataFault, match=f"token id {token} of example 1, wanted 0..9"):
+        check_range(batch, 10, 2)
+
+
+@pytest.mark.parametrize("label", [-1, 2, 7])
+def test_no_label_out_of_range_reaches_the_loss(label):
+    batch = collate(0, np.arange(3))
+    batch.targets[2] = label
+    with pytest.raises(DataFault, match=f"label {label} of example 2, wanted 0..1"):
+        check_range(batch, 10, 2)
+
+
+def prefetching():
+    return [thread for thread in threading.enumerate() if thread.name == "prefetch"]

@@ -1,0 +1,50 @@
+"""The first batches again and again: the same ones in every epoch, and from any place on."""
+
+import json
+
+import pytest
+
+from data.loaders.test_loader import ids, new_loader
+from mlxlab.data.loaders.prefetch import Prefetch
+from mlxlab.data.loaders.repeat import repeated
+from mlxlab.errors import DataFault
+
+
+@pytest.fixture(params=[new_loader, lambda **changes: Prefetch(new_loader(**changes), 2)])
+def new(request):
+    return lambda number, **changes: repeated(request.param(**changes), number)
+
+
+def test_every_epoch_is_the_first_batches_of_the_data(new):
+    expected, batches = ids(new_loader())[:3], new(3)
+    assert [ids(batches) for _ in range(3)] == [expected] * 3
+    assert (batches.epoch, batches.at_start, batches.count) == (3, True, 3)
+
+
+def test_there_are_no_more_of_them_than_the_data_has(new):
+    batches = new(100)
+    assert len(ids(batches)) == batches.count == 6
+    assert ids(batches) == ids(new_loader())
+
+
+@pytest.mark.parametrize("seen", [0, 1, 3, 4, 7])
+def test_from_a_saved_place_the_same_batches_follow(new, seen):
+    def stream(batches):
+        while True:
+            for batch in batches:
+                yield batch.tokens.tolist()
+
+    whole, batches, resumed = stream(new(3)), new(3), new(3)
+    for _, _ in zip(range(seen), stream(batches), strict=False):
+        next(whole)
+    resumed.load_state_dict(json.loads(json.dumps(batches.state_dict())))
+    assert (resumed.epoch, resumed.place) == (seen // 3, seen % 3)
+    rest = stream(resumed)
+    assert [next(rest) for _ in range(5)] == [next(whole) for _ in range(5)]
+
+
+def test_a_place_in_other_data_is_refused(new):
+    state = new(2).state_dict()
+    state["first"]["data"] = "other rows"
+    with pytest.raises(DataFault, match="other data"):
+        new(2).load_state_dict(state)

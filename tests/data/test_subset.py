@@ -1,0 +1,167 @@
+"""Losses by example as files, and the choice of examples by them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mlxlab.config.hydra.compose import Composer, without_hydra
+from mlxlab.config.paths import shipped_conf
+from mlxlab.data import example_losses
+from mlxlab.data.subset import Select
+from mlxlab.errors import ConfigFault, DataFault, InputMissing
+from mlxlab.experiment.rounds import Rounds
+from support.titanic import new_titanic
+
+
+def rows(ids, sums, targets=None, step=1, kl=None, **more):
+    """A table of losses by example."""
+    ids, sums = np.array(ids, np.int64), np.array(sums, np.float32)
+    targets = np.ones(len(ids), np.float32) if targets is None else np.array(targets, np.float32)
+    none = np.full(len(ids), np.nan, np.float32)
+    table = {"id": ids, "step": np.full(len(ids), step, np.int64), "time": np.full(len(ids), float(step))}
+    table |= {
+        "targets": targets,
+        "sum": sums,
+        "mean": sums / targets,
+        "kl": none if kl is None else np.array(kl),
+        "ce": none,
+    }
+    return table | more
+
+
+def select(mode, percent=25, by="mean", source=None):
+    return Select(mode, percent, by, str(source) if source else None)
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "losses.parquet"
+    example_losses.write(rows([4, 1, 3, 2, 5], [0.4, 0.1, 0.3, 0.3, 0.5]), path)
+    return path
+
+
+def test_the_hardest_and_the_easiest_are_chosen_and_ties_go_to_the_lesser_id(source):
+    assert select("hardest", 40, source=source).chosen(0).tolist() == [4, 5]
+    assert select("hardest", 60, source=source).chosen(0).tolist() == [2, 4, 5]
+    assert select("easiest", 40, source=source).chosen(0).tolist() == [1, 2]
+    assert select(None, source=source).chosen(0) is None
+
+
+@pytest.mark.parametrize(
+    ("n", "percent", "count"), [(5, 25, 2), (4, 25, 1), (3, 0.001, 1), (7, 100, 7), (3000, 1.1, 33)]
+)
+def test_the_count_is_the_ceiling_of_n_k_percent_and_at_least_one(tmp_path, n, percent, count):
+    example_losses.write(rows(range(n), np.arange(n)), tmp_path / "a.parquet")
+    assert len(select("hardest", percent, source=tmp_path / "a.parquet").chosen(0)) == count
+
+
+def test_by_mean_the_same_ids_are_chosen_when_each_text_is_doubled_but_by_sum_long_ones_win(tmp_path):
+    rng = np.random.default_rng(0)
+    targets = rng.integers(1, 90, 200)
+    sums = (rng.random(200) * targets).astype(np.float32)
+    doubled = np.where(np.arange(200) % 2, 2, 1)  # every other text, written twice
+    example_losses.write(rows(range(200), sums, targets), tmp_path / "a.parquet")
+    example_losses.write(rows(range(200), sums * doubled, targets * doubled), tmp_path / "b.parquet")
+    a, b = (select("hardest", 25, source=tmp_path / f"{name}.parquet") for name in "ab")
+    np.testing.assert_array_equal(a.chosen(0), b.chosen(0))
+    b.by = "sum"
+    assert not np.array_equal(a.chosen(0), b.chosen(0))
+
+
+def test_by_kl_rows_without_one_are_not_chosen(tmp_path):
+    example_losses.write(
+        rows([1, 2, 3], [9, 9, 9], kl=np.array([0.1, np.nan, 0.3], np.float32)), tmp_path / "a.parquet"
+    )
+    assert select("hardest", 100, "kl", tmp_path / "a.parquet").chosen(0).tolist() == [1, 3]
+
+
+def test_a_random_choice_is_a_function_of_the_seed_and_needs_no_source():
+    known = np.arange(1000)
+    first, second = (select("random", 10).chosen(seed, known) for seed in (1, 2))
+    np.testing.assert_array_equal(first, select("random", 10).chosen(1, known[::-1]))
+    assert len(first) == len(second) == 100
+    assert not np.array_equal(first, second)
+
+
+def test_a_choice_without_anything_to_choose_from_is_refused(tmp_path, source):
+    empty = tmp_path / "empty.parquet"
+    example_losses.write(rows([], []), empty)
+    nothing = tmp_path / "nothing"
+    nothing.mkdir()
+    (tmp_path / "text.parquet").write_text("id,loss\n")
+    for path, fault in [(empty, DataFault), (nothing, InputMissing), (tmp_path / "no", InputMissing)]:
+        with pytest.raises(fault, match=str(path)):
+            select("hardest", source=path).chosen(0)
+    with pytest.raises(DataFault, match=r"text\.parquet: cannot be read"):
+        select("hardest", source=tmp_path / "text.parquet").chosen(0)
+    with pytest.raises(DataFault, match="kl"):
+        select("hardest", by="kl", source=source).chosen(0)
+    with pytest.raises(DataFault, match="other data"):
+        select("hardest", source=source).chosen(0, np.array([77]))
+    with pytest.raises(ConfigFault, match="source"):
+        select("easiest")
+    with pytest.raises(ConfigFault, match="source"):
+        select("random").chosen(0)
+
+
+def test_of_a_run_the_latest_step_wins_and_of_several_runs_the_latest_time(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    for run in (first, second):
+        (run / "example_losses").mkdir(parents=True)
+    example_losses.write_part(rows([1, 2], [1.0, 2.0], step=5), first / "example_losses")
+    later = rows([2, 3], [2.5, 3.5], step=9) | {"time": np.array([0.0, 0.0])}  # a clock that was set back
+    example_losses.write_part(later, first / "example_losses")
+    assert dict(zip(*(example_losses.read(first)[name].tolist() for name in ("id", "sum")), strict=True)) == {
+        1: 1.0,
+        2: 2.5,
+        3: 3.5,
+    }
+    example_losses.write_part(
+        rows([3, 4], [30.0, 40.0], step=1, hidden=np.ones(2, np.float32)), second / "example_losses"
+    )
+    merged = example_losses.merge([second, first])
+    assert dict(zip(merged["id"].tolist(), merged["sum"].tolist(), strict=True)) == {1: 1.0, 2: 2.5, 3: 30.0, 4: 40.0}
+    np.testing.assert_array_equal(merged["hidden"], [np.nan, np.nan, 1, 1])
+
+
+def test_a_spill_is_read_like_a_part_up_to_its_torn_last_row(tmp_path):
+    folder = tmp_path / "example_losses"
+    folder.mkdir()
+    records = np.zeros(3, example_losses.record(example_losses.VALUES))
+    records["id"], records["step"], records["mean"] = [7, 8, 9], [1, 2, 3], 0.5
+    head = json.dumps(example_losses.VALUES).encode() + b"\n"
+    (folder / "rows.spill").write_bytes(head + records.tobytes()[:-5])
+    assert example_losses.read(tmp_path)["id"].tolist() == [7, 8]
+    example_losses.settle(folder, 1)
+    assert [path.name for path in folder.iterdir()] == ["part-000000001-000000001.parquet"]
+    assert example_losses.read(tmp_path)["id"].tolist() == [7]
+
+
+def test_the_titanic_trains_on_the_chosen_passengers_alone_in_every_copy(tmp_path):
+    whole = new_titanic(tmp_path, prefetch=0)
+    ids = [row.id for row in whole.train_rows]
+    costs = np.random.default_rng(0).random(len(ids))
+    example_losses.write(rows(ids, costs), tmp_path / "a.parquet")
+    data = new_titanic(tmp_path, prefetch=0, select=select("hardest", 25, source=tmp_path / "a.parquet"))
+    expected = np.array(ids)[np.argsort(-costs)][: -(-len(ids) // 4)]
+    seen = np.concatenate([batch.ids for batch in data.train])
+    assert sorted(seen.tolist()) == sorted([*expected, *expected, *expected])
+    assert sum(data.class_counts) == len(expected)
+    assert data.fingerprint != whole.fingerprint
+    texts = {batch.ids[i]: batch.targets[i] for batch in data.train for i in range(len(batch.ids))}
+    assert all(texts[row.id] == row.survived for row in whole.train_rows if row.id in texts)
+    assert data.tokenizer.fingerprint == whole.tokenizer.fingerprint
+    np.testing.assert_array_equal(next(iter(data.valid)).tokens, next(iter(whole.valid)).tokens)
+
+
+def test_in_rounds_the_losses_of_the_round_before_select(tmp_path):
+    words = ["trainer=distill", "trainer.rounds=3", "data.select={mode: easiest, source: previous}"]
+    composer = Composer(shipped_conf(), words)
+    rounds = Rounds(without_hydra(composer.checked(composer.open())), tmp_path, None, None)
+    chosen = [rounds._config(number).data.select for number in (1, 2, 3)]
+    assert [(one.mode, one.source) for one in chosen] == [
+        (None, None),
+        ("easiest", f"{tmp_path}/rounds/1"),
+        ("easiest", f"{tmp_path}/rounds/2"),
+    ]

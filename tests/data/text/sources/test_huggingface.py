@@ -1,0 +1,135 @@
+"""Data sets of the hub, from a server on loopback: exact places, outages waited for, faults in one line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlxlab.data.text.document import Document
+from mlxlab.data.text.sources.error_budget import Tolerance
+from mlxlab.data.text.sources.huggingface import HubSet
+from mlxlab.data.text.sources.open import open_source
+from mlxlab.errors import InputMissing, ServiceMissing
+from support.hub_reading import NAME, TEXTS
+
+pytest.importorskip("datasets", reason="the extra hub is not installed")
+TESTS = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """What a process tells that read a hub on loopback."""
+    words = [sys.executable, "-W", "ignore", "-m", "support.hub_reading", str(tmp_path_factory.mktemp("home"))]
+    done = subprocess.run(words, cwd=TESTS, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def documents_in(windows):
+    return [document for _, documents in windows for document in documents]
+
+
+def test_every_document_of_the_split_is_given_once_an_epoch(told):
+    first, second = documents_in(told["first"]), documents_in(told["second"])
+    assert sorted(text for _, text in first) == sorted(TEXTS[:750])
+    assert len({number for number, _ in first}) == 750
+    assert sorted(first) == sorted(second)
+    assert first != second
+    assert sorted(text for _, text in told["validation"]) == sorted(TEXTS[750:])
+
+
+def test_every_place_continues_exactly_and_at_once(told):
+    assert len(told["exact"]) > 15
+    assert all(told["exact"])
+    assert told["seconds"] < 1
+
+
+def test_outages_and_cut_connections_change_no_document(told):
+    assert not told["outages left"], "they were met"
+    assert told["in spite of outages"]
+
+
+def test_a_stream_of_tokens_survives_outages_resumes_threads_and_other_numbers_of_processes(told):
+    assert told["same tokens in spite of outages"]
+    assert len(told["exact tokens"]) > 15
+    assert all(told["exact tokens"])
+
+
+def test_a_wrong_name_is_said_in_one_line_with_what_there_is(told):
+    assert [code for code, _ in told["wrong"]] == [66, 2, 2, 65, 66]
+    for (_, line), wanted in zip(
+        told["wrong"],
+        [
+            "no such data set on the hub",
+            "has train, validation; did you mean validation?",
+            "Available: ['default']",
+            "no column 'txt', there is id, text; did you mean data.text_column=text?",
+            "no revision 'v2'",
+        ],
+        strict=True,
+    ):
+        assert wanted in line
+        assert "\n" not in line
+
+
+def test_without_network_one_line_says_how_to_give_a_local_source(tmp_path):
+    code = "import sys; from mlxlab.data.text.sources.open import open_source; open_source(sys.argv[1])"
+    here = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code, NAME], env=here, capture_output=True, text=True, check=False)
+    last = done.stderr.splitlines()[-1]
+    assert "ServiceMissing" in last
+    assert "the hub cannot be reached" in last
+    assert "name local files with data.source=" in last
+
+
+def test_without_its_package_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ServiceMissing, match=r"mlxlab\[hub\].*name local files with data\.source="):
+        open_source(NAME)
+
+
+def test_the_folder_of_a_local_path_makes_it_no_name_of_the_hub(tmp_path, monkeypatch):
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "books").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputMissing, match="did you mean texts/books"):
+        open_source("texts/boks")
+
+
+class Stream:
+    """A data set of one shard whose reading fails."""
+
+    num_shards, info, split = 1, None, "train"
+
+    def shard(self, count, index):
+        return self
+
+    def skip(self, count):
+        return list(self)[count:]
+
+    def __iter__(self):
+        yield {"text": "a"}
+        yield {"text": None}
+        raise ConnectionError("cut off")
+
+
+def test_an_outage_that_lasts_ends_the_run_in_one_line(monkeypatch):
+    monkeypatch.setattr("mlxlab.data.text.sources.huggingface.WAIT", 0.01)
+    monkeypatch.setattr("mlxlab.data.text.sources.huggingface.PATIENCE", 0.05)
+    source = HubSet(Stream(), "name", "", "text", Tolerance("skip"), 1)
+    windows = source.windows(0, 0)
+    assert next(windows)[1] == [Document(1, "a")]
+    with pytest.raises(ServiceMissing, match="the hub stopped answering: ConnectionError: cut off"):
+        next(windows)
+
+
+def test_local_text_imports_nothing_of_the_hub(tmp_path):
+    (tmp_path / "a.txt").write_text("text")
+    code = "import sys; from mlxlab.data.text.sources.open import open_source; "
+    code += "list(open_source(sys.argv[1]).windows(0, 0))"
+    code += "; print([name for name in ('datasets', 'huggingface_hub', 'pyarrow', 'pandas') if name in sys.modules])"
+    words = [sys.executable, "-c", code, str(Path(tmp_path, "a.txt"))]
+    assert subprocess.run(words, cwd=TESTS, capture_output=True, text=True, check=True).stdout.strip() == "[]"

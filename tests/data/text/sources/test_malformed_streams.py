@@ -1,0 +1,278 @@
+"""Malformed text: strict names file and line, skip counts up to 1 %, and neither needs memory."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from mlxlab.data.text.document import Document
+from mlxlab.data.text.sources.open import open_source
+from mlxlab.errors import DataFault, InputMissing
+from support.text import documents_of, new_texts, pack, texts_of, write_texts
+
+GOOD = [f"text {n}" for n in range(400)]
+LINES = [json.dumps({"text": text}).encode() for text in GOOD]
+PLACE = 120  # where the malformed line stands, counted from 0
+
+BAD_LINES = {
+    "half a line of JSON": (b'{"text": "never en', "not JSON.*cut short"),
+    "a list": (b'["text"]', "is not an object"),
+    "a number": (b"17", "17 is not an object"),
+    "no such key": (b'{"txt": "x"}', "no column 'text', there is txt; did you mean data.text_column=txt"),
+    "a number for the text": (b'{"text": 3}', "holds 3, wanted text"),
+    "null for the text": (b'{"text": null}', "holds null, wanted text"),
+    "a list for the text": (b'{"text": ["' + b"x" * 200 + b'"]}', r"x\.\.\., wanted text"),
+    "invalid UTF-8": (b'{"text": "a\xffb"}', "byte 0xff is not UTF-8"),
+    "a lone surrogate": (rb'{"text": "a\ud800b"}', r"lone surrogate \(\\ud800\)"),
+    "a raw NUL byte": (b'{"text": "a\0b"}', "not JSON"),
+    "deep nesting": (b"[" * 200_000, "not JSON"),
+    "a huge number": (b'{"text": ' + b"9" * 10_000 + b"}", "not JSON"),
+}
+
+
+def with_bad_line(folder, bad, ending="jsonl"):
+    lines = [*LINES[:PLACE], bad, *LINES[PLACE:]]
+    (folder / f"shard.{ending}").write_bytes(pack(ending, b"\n".join(lines) + b"\n"))
+    return str(folder)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "jsonl.zst"])
+@pytest.mark.parametrize("fault", BAD_LINES)
+def test_a_malformed_line_is_named_or_counted(tmp_path, fault, ending):
+    bad, said = BAD_LINES[fault]
+    folder = with_bad_line(tmp_path, bad, ending)
+    with pytest.raises(DataFault, match=rf"shard\.{ending}:{PLACE + 1}: .*{said}") as raised:
+        documents_of(open_source(folder, window=3))
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 600
+    source = open_source(folder, on_error="skip", window=100)
+    assert sorted(texts_of(source)) == sorted(GOOD)
+    assert source.skipped == 1
+    assert sorted(texts_of(source, epoch=1)) == sorted(GOOD)
+    assert source.skipped == 1, "counted once, not once an epoch"
+
+
+def test_more_than_one_percent_of_malformed_records_end_the_run(tmp_path):
+    for bad, kept in ((4, True), (5, False)):
+        lines = [*LINES, *[b"?"] * bad]
+        (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
+        source = open_source(str(tmp_path), on_error="skip")
+        if kept:
+            assert len(texts_of(source)) == len(GOOD)
+        else:
+            with pytest.raises(DataFault, match=r"5 of 405 records .* more than 1 %; the first: .*a.jsonl:40"):
+                texts_of(source)
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\x1b[31m\x7f\x85", "\ufffe \U0010ffff", "=1+1", "a\u2028b"])
+def test_control_characters_are_text_like_any_other(tmp_path, text):
+    for ending in ("jsonl", "csv", "parquet", "txt"):
+        path = write_texts(tmp_path / f"a.{ending}", [text])
+        assert texts_of(open_source(str(path), documents="line")) == [text], ending
+
+
+def test_white_space_alone_is_no_document_and_no_fault(tmp_path):
+    for ending in ("jsonl", "jsonl.gz", "csv", "parquet", "txt"):
+        path = write_texts(tmp_path / f"a.{ending}", ["", " ", "one", "\t\u00a0", "two", ""])
+        source = open_source(str(path), documents="line")
+        assert sorted(texts_of(source)) == ["one", "two"]
+        assert source.skipped == 0
+        write_texts(path, [" ", ""])
+        with pytest.raises(DataFault, match="there is no text in it"):
+            texts_of(open_source(str(path), documents="line"))
+
+
+@pytest.mark.parametrize("ending", ["txt", "jsonl", "jsonl.gz", "jsonl.zst", "csv", "parquet"])
+def test_an_empty_file_and_an_empty_folder_are_said_at_once(tmp_path, ending):
+    with pytest.raises(InputMissing, match="no file that ends in"):
+        open_source(str(tmp_path))
+    (tmp_path / f"b.{ending}").touch()
+    with pytest.raises(DataFault, match="empty"):
+        open_source(str(tmp_path))
+    write_texts(tmp_path / f"a.{ending}", GOOD)
+    with pytest.raises(DataFault, match=rf"b.{ending}:1: the file is empty"):
+        open_source(str(tmp_path))
+    source = open_source(str(tmp_path), documents="line", on_error="skip")
+    assert sorted(texts_of(source)) == sorted(GOOD)
+    assert source.skipped == 1
+
+
+@pytest.mark.parametrize("ending", ["jsonl.gz", "jsonl.zst", "parquet", "csv", "jsonl"])
+def test_a_file_that_was_cut_short_is_named(tmp_path, ending):
+    texts = new_texts(3000)
+    path = write_texts(tmp_path / f"b.{ending}", texts)
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(DataFault, match=rf"b.{ending}"):
+        texts_of(open_source(str(path)))
+    write_texts(tmp_path / f"a.{ending}", GOOD)
+    got = texts_of(open_source(str(tmp_path), on_error="skip"))
+    assert set(GOOD) <= set(got) <= {*GOOD, *texts}
+
+
+@pytest.mark.parametrize(("name", "data", "said"), [
+    ("a.jsonl", b"\x1f\x8b\x08\x00data", "gzip data"),
+    ("a.txt", "text".encode("utf-16"), "UTF-16 text"),
+    ("a.txt", b"\x89PNG\r\n", "a PNG image"),
+    ("a.csv", b"PAR1", "a parquet file"),
+    ("a.jsonl.gz", b'{"text": "x"}\n', "gz: after 0 bytes"),
+    ("a.jsonl.zst", b'{"text": "x"}\n', "zst: after 0 bytes"),
+    ("a.parquet", b'{"text": "x"}\n', "not parquet"),
+    ("a.jsonl", b"<!DOCTYPE html>\n<html>\n", "a.jsonl:1: not JSON"),
+])  # fmt: skip
+def test_a_file_that_is_something_else_is_named(tmp_path, name, data, said):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataFault, match=said):
+        texts_of(open_source(str(tmp_path / name)))
+
+
+CSV_FAULTS = {
+    "a field too many": (b"1,x,y\n", "a row of 3 fields, wanted 2"),
+    "a field too few": (b"1\n", "a row of 1 fields"),
+    "text after a quote": (b'1,"x"y\n', "expected after"),
+    "invalid UTF-8": (b"1,a\xffb\n", "byte 0xff is not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("fault", CSV_FAULTS)
+def test_a_malformed_row_is_named_or_counted(tmp_path, fault):
+    bad, said = CSV_FAULTS[fault]
+    rows = [b'%d,"two\nlines %d"\n' % (n, n) for n in range(200)]
+    (tmp_path / "a.csv").write_bytes(b"".join([b"number,text\n", *rows[:20], bad, *rows[20:]]))
+    with pytest.raises(DataFault, match=rf"a\.csv:42: .*{said}"):
+        texts_of(open_source(str(tmp_path)))
+    source = open_source(str(tmp_path), on_error="skip")
+    assert sorted(texts_of(source)) == sorted(f"two\nlines {n}" for n in range(200))
+    assert source.skipped == 1
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "jsonl.zst"])
+def test_a_line_that_is_too_long_is_named_or_counted(tmp_path, ending):
+    long = json.dumps({"text": os.urandom(2**23).hex()}).encode()  # packs badly, so it is no bomb
+    folder = with_bad_line(tmp_path, long, ending)
+    with pytest.raises(DataFault, match=rf"shard\.{ending}:{PLACE + 1}: a (line|record) of "):
+        texts_of(open_source(folder))
+    source = open_source(folder, on_error="skip", window=100)
+    assert sorted(texts_of(source)) == sorted(GOOD)
+    assert source.skipped == 1
+
+
+def test_a_quote_that_is_never_closed_is_named_where_it_opens(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b'number,text\n1,one\n2,"two\n' + b"3,three\n" * 2**22)
+    with pytest.raises(DataFault, match=r"a\.csv:3: a row of more than \d+ bytes \(a quote that is never closed"):
+        texts_of(open_source(str(tmp_path)))
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_wrong_column_is_said_before_anything_is_read(tmp_path, ending):
+    path = write_texts(tmp_path / f"a.{ending}", GOOD, column="txt")
+    with pytest.raises(DataFault, match=r"there is number, txt; did you mean data\.text_column=txt"):
+        open_source(str(path), on_error="skip")
+    assert sorted(texts_of(open_source(str(path), text_column="txt"))) == sorted(GOOD)
+
+
+def test_a_parquet_column_of_numbers_is_no_text(tmp_path):
+    write_texts(tmp_path / "a.parquet", GOOD)
+    with pytest.raises(DataFault, match="column 'number' holds int64, wanted text"):
+        open_source(str(tmp_path), text_column="number")
+
+
+@pytest.mark.parametrize("ending", ["txt", "jsonl", "jsonl.gz", "csv", "parquet"])
+@pytest.mark.parametrize("change", ["grown", "rewritten", "deleted", "replaced by a pipe"])
+def test_a_shard_that_changes_during_the_run_is_named_before_anything_of_it_is_given(tmp_path, ending, change):
+    path = write_texts(tmp_path / f"a.{ending}", GOOD)
+    windows = open_source(str(path), documents="line", window=2).windows(0, 0)
+    assert isinstance(next(windows)[1][0], Document)
+    data = path.read_bytes()
+    if change == "grown":
+        path.write_bytes(data + data)
+    elif change == "rewritten":
+        path.write_bytes(data[::-1])
+        os.utime(path, ns=(1, 1))
+    else:
+        path.unlink()
+        if change == "replaced by a pipe":
+            os.mkfifo(path)
+    with pytest.raises(DataFault, match=rf"a\.{ending}: changed during the run"):
+        next(windows)
+
+
+def test_what_the_system_refuses_to_read_is_one_line(tmp_path):
+    source = open_source(str(write_texts(tmp_path / "a.jsonl", GOOD)), window=3)
+    windows = source.windows(0, 0)
+    next(windows)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        with pytest.raises(InputMissing, match=r"a\.jsonl: cannot be read: Too many open files"):
+            next(windows)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_only_regular_files_are_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "folder.txt").mkdir()
+    os.symlink(tmp_path / "loop.txt", tmp_path / "loop.txt")
+    os.symlink("/dev/zero", tmp_path / "zero.txt")
+    os.symlink(tmp_path / "nowhere", tmp_path / "dangling.txt")
+    for name, said in [
+        ("pipe.txt", "is a pipe"),
+        ("folder.txt", "no file that ends in"),
+        ("loop.txt", "symbolic links"),
+        ("zero.txt", "is a device"),
+        ("dangling.txt", "No such file"),
+    ]:
+        with pytest.raises(InputMissing, match=said):
+            open_source(str(tmp_path / name))
+    with pytest.raises(InputMissing):
+        open_source(str(tmp_path))  # one of them, not a hang
+
+
+def test_a_loop_of_folders_is_walked_once(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.txt").write_text("text")
+    os.symlink(tmp_path, tmp_path / "sub" / "again")
+    assert texts_of(open_source(str(tmp_path))) == ["text"]
+    assert texts_of(open_source(f"{tmp_path}/**/*.txt")) == ["text"]
+
+
+MEMORY = """
+import resource, sys
+from mlxlab.data.text.sources.open import open_source
+from mlxlab.errors import DataFault
+source = lambda name, mode: open_source(f"{sys.argv[1]}/{name}", documents="line", on_error=mode)
+[len(list(source("small" + name[4:], "strict").windows(0, 0))) for name in sys.argv[2:]]  # imports, warm caches
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for name in sys.argv[2:]:
+    try:
+        list(source(name, "strict").windows(0, 0))
+        raise SystemExit(f"{name}: no fault")
+    except DataFault as fault:
+        print(fault)
+    print(sum(len(documents) for _, documents in source(name, "skip").windows(0, 0)))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+def test_a_line_of_200_megabytes_and_a_bomb_need_no_memory(tmp_path):
+    many = b"\n".join(LINES[:200]) + b"\n"
+    blank = b" " * 2**20
+    for ending in ("jsonl", "jsonl.gz", "jsonl.zst", "txt"):
+        (tmp_path / f"small.{ending}").write_bytes(pack(ending, many))
+        with open(tmp_path / f"huge.{ending}", "wb") as file:
+            file.write(pack(ending, many + b'{"text": "'))
+            file.write(b"".join([pack(ending, blank)] * 200))
+            file.write(pack(ending, b'"}\n' + many))
+    words = [sys.executable, "-c", MEMORY, str(tmp_path), *(path.name for path in sorted(tmp_path.glob("huge*")))]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    *said, grown = done.stdout.splitlines()
+    assert said[1::2] == ["400", "200", "200", "400"], done.stdout
+    assert "huge.jsonl:201: a record of more than 16777216 bytes" in said[0]
+    assert "huge.jsonl.gz" in said[2]
+    assert "a compressed bomb" in said[2] + said[4]
+    assert float(grown) < 100, done.stdout

@@ -1,0 +1,122 @@
+"""Several sources as one, and one source as two sides."""
+
+import json
+
+import pytest
+
+from mlxlab.data.text.document import Document
+from mlxlab.data.text.sources.holdout import HeldOut
+from mlxlab.data.text.sources.mixture import Mixture
+from mlxlab.data.text.sources.open import open_source
+from mlxlab.errors import DataFault
+from support.text import documents_of, texts_of, write_texts
+
+
+@pytest.fixture
+def sources(tmp_path):
+    """A large, a small and a tiny source."""
+    sizes = {"large": 900, "small": 120, "tiny": 3}
+    return [
+        open_source(
+            str(write_texts(tmp_path / f"{name}.jsonl", [f"{name} {n} " + "x" * (n % 90) for n in range(count)])),
+            window=4,
+        )
+        for name, count in sizes.items()
+    ]
+
+
+WEIGHTS = [0.6, 0.3, 0.1]
+
+
+def shares(texts, names=("large", "small", "tiny")):
+    sizes = [sum(len(text) for text in texts if text.startswith(name)) for name in names]
+    return [size / sum(sizes) for size in sizes]
+
+
+def test_a_mixture_holds_every_source_by_its_weight_in_every_window(sources):
+    windows = list(Mixture(sources, WEIGHTS, window=5).windows(0, 0))
+    assert len(windows) > 5
+    for _, documents in windows:
+        assert shares([document.text for document in documents]) == pytest.approx(WEIGHTS, abs=0.05)
+    assert shares([document.text for _, ds in windows for document in ds]) == pytest.approx(WEIGHTS, abs=0.005)
+
+
+def test_an_epoch_of_a_mixture_ends_when_every_source_was_read_once(sources):
+    mixture = Mixture(sources, WEIGHTS, window=5)
+    texts = texts_of(mixture)
+    assert {text for source in sources for text in texts_of(source)} == set(texts)
+    large = [text for text in texts if text.startswith("large")]
+    assert 900 <= len(large) < 1000, "the one that takes longest is read once, and at most a window more"
+    assert [document.id for document in documents_of(mixture)] != [d.id for d in documents_of(mixture, epoch=1)]
+
+
+def test_a_source_that_begins_again_comes_in_another_order(sources):
+    small = [text for text in texts_of(Mixture(sources, WEIGHTS, window=5)) if text.startswith("small")]
+    passes = [small[:120], small[120:240]]
+    assert sorted(passes[0]) == sorted(passes[1])
+    assert passes[0] != passes[1]
+
+
+def test_ids_of_a_mixture_are_its_own_and_the_same_in_every_epoch(sources):
+    mixture = Mixture(sources, WEIGHTS, window=5)
+    known = {document.text: document.id for document in documents_of(mixture)}
+    assert len(set(known.values())) == len(known) == 1023
+    assert all(0 <= number < 2**63 for number in known.values())
+    assert all(known[document.text] == document.id for document in documents_of(mixture, 4, 2))
+
+
+def test_any_place_of_a_mixture_continues_exactly(sources):
+    mixture = Mixture(sources, WEIGHTS, window=5)
+    windows = list(mixture.windows(3, 1))
+    for number, (place, _) in enumerate(windows):
+        assert list(mixture.windows(3, 1, json.loads(json.dumps(place)))) == windows[number:]
+
+
+@pytest.mark.parametrize("place", [0, [], [[0, None, 0, 0]], [[0, None, 10**6, 0]] * 3, [[-1, None, 0, 0]] * 3])
+def test_a_place_that_is_not_in_the_mixture_is_a_fault(sources, place):
+    with pytest.raises(DataFault, match="saved place"):
+        documents_of(Mixture(sources, WEIGHTS), place=place)
+
+
+def test_weights_and_parts_are_in_the_fingerprint(sources):
+    known = Mixture(sources, WEIGHTS).fingerprint
+    assert Mixture(sources, [0.6, 0.3, 0.2]).fingerprint != known
+    assert Mixture(sources[::-1], WEIGHTS).fingerprint != known
+    assert Mixture(sources, WEIGHTS, window=5).fingerprint != known
+
+
+def test_the_sides_share_no_text_and_make_the_whole(sources):
+    train, valid = HeldOut(sources[0], 0.1, "train"), HeldOut(sources[0], 0.1, "valid")
+    sides = documents_of(train), documents_of(valid)
+    assert sorted(sides[0] + sides[1]) == sorted(documents_of(sources[0]))
+    assert 50 < len(sides[1]) < 130
+    assert sorted(documents_of(valid, 7, 3)) == sorted(sides[1])
+    assert len({train.fingerprint, valid.fingerprint, sources[0].fingerprint}) == 3
+
+
+def test_a_document_stays_on_its_side_whatever_is_added(sources, tmp_path):
+    more = write_texts(tmp_path / "more.jsonl", texts_of(sources[0]) + ["another"] * 50)
+    before = set(texts_of(HeldOut(sources[0], 0.1, "valid")))
+    after = texts_of(HeldOut(open_source(str(more), window=9), 0.1, "valid"))
+    assert before == set(after) - {"another"}
+    assert after.count("another") in (0, 50), "copies lie on one side"
+
+
+def test_any_place_of_a_side_continues_exactly(sources):
+    side = HeldOut(sources[0], 0.3, "train")
+    windows = list(side.windows(0, 2))
+    for number, (place, _) in enumerate(windows):
+        assert list(side.windows(0, 2, place)) == windows[number:]
+
+
+def test_a_side_without_a_document_is_a_fault(tmp_path):
+    path = write_texts(tmp_path / "one.jsonl", ["one"])
+    sides = [HeldOut(open_source(str(path)), 0.5, part) for part in ("train", "valid")]
+    found = []
+    for side in sides:
+        try:
+            found += documents_of(side)
+        except DataFault as fault:
+            found.append(str(fault))
+    assert [isinstance(one, Document) for one in found].count(True) == 1
+    assert any("leaves no document to" in str(one) for one in found)

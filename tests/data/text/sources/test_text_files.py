@@ -1,0 +1,217 @@
+"""Sources of local files: each document once an epoch, in an order of its own, from any place."""
+
+import json
+import shutil
+
+import pytest
+
+from mlxlab.data.text.sources.holdout import HeldOut
+from mlxlab.data.text.sources.open import open_source
+from mlxlab.errors import ConfigFault, DataFault, InputMissing
+from support.streams import new_batches, take
+from support.text import FORMATS, documents_of, new_texts, texts_of, write_texts
+
+
+@pytest.fixture(params=FORMATS)
+def corpus(request, tmp_path):
+    """A folder of three files and the texts in it."""
+    texts = new_texts()
+    if request.param == "txt":
+        texts = [text.replace("\n", " ") for text in texts]
+    for number in range(3):
+        write_texts(tmp_path / f"part-{number}.{request.param}", texts[number::3])
+    return str(tmp_path), texts
+
+
+def opened(folder, window=20, **settings):
+    return open_source(folder, documents="line", window=window, **settings)
+
+
+@pytest.mark.parametrize("window", [1, 20, 10_000])
+def test_every_document_is_given_once_an_epoch(corpus, window):
+    folder, texts = corpus
+    for epoch in (0, 1):
+        documents = documents_of(opened(folder, window), epoch=epoch)
+        assert sorted(document.text for document in documents) == sorted(texts)
+        assert len({document.id for document in documents}) == len(texts)
+        assert all(0 <= document.id < 2**63 for document in documents)
+
+
+def test_the_order_is_a_function_of_seed_and_epoch(corpus):
+    source = opened(corpus[0])
+    first = texts_of(source, 0, 0)
+    assert texts_of(opened(corpus[0]), 0, 0) == first
+    assert len({tuple(texts_of(source, 0, epoch)) for epoch in range(8)}) > 3
+    assert len({tuple(texts_of(source, seed, 0)) for seed in range(8)}) > 3
+
+
+def test_an_id_is_the_same_in_every_epoch(corpus):
+    source = opened(corpus[0])
+    assert sorted(documents_of(source, 0, 0)) == sorted(documents_of(source, 5, 7))
+
+
+def test_any_place_continues_exactly(corpus):
+    source = opened(corpus[0], 5)
+    windows = list(source.windows(3, 2))
+    assert len(windows) > 5
+    for number, (place, _) in enumerate(windows):
+        saved = json.loads(json.dumps(place))
+        assert list(source.windows(3, 2, saved)) == windows[number:]
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_tokens_of_any_format_resume_exactly(corpus, prefetch):
+    source = opened(corpus[0], 5)
+    settings = {"source": source, "length": 64, "batch_size": 8}
+    whole = take(new_batches(**settings), 100)
+    for place in range(1, 97, 19):
+        batches = new_batches(prefetch=prefetch, **settings)
+        assert take(batches, place) == whole[:place]
+        saved = json.loads(json.dumps(batches.state_dict()))
+        resumed = new_batches(prefetch=prefetch, **settings)
+        resumed.load_state_dict(saved)
+        assert take(resumed, 3) == whole[place : place + 3]
+
+
+def test_the_size_of_the_text_is_known_or_estimated(corpus):
+    folder, texts = corpus
+    size = sum(len(text.encode()) for text in texts)
+    assert 0.5 * size < opened(folder).bytes < 2.5 * size
+
+
+def test_a_moved_folder_is_the_same_data_and_a_changed_byte_is_not(corpus, tmp_path_factory):
+    moved = tmp_path_factory.mktemp("other") / "name"
+    shutil.copytree(corpus[0], moved)
+    known = opened(corpus[0]).fingerprint
+    assert opened(str(moved)).fingerprint == known
+    assert opened(str(moved), window=21).fingerprint != known
+    changed = max(moved.iterdir())
+    data = bytearray(changed.read_bytes())
+    data[-20] ^= 1
+    changed.write_bytes(data)
+    if changed.suffix != ".parquet":  # its footer would be broken
+        assert opened(str(moved)).fingerprint != known
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_start_and_end_of_large_files_are_in_the_fingerprint(tmp_path, place):
+    path = write_texts(tmp_path / "a.txt", [f"line {n}" for n in range(30_000)])
+    known = opened(str(path)).fingerprint
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+    assert opened(str(path)).fingerprint != known
+
+
+@pytest.mark.parametrize("place", [-1, 10**6, "x", [0], [99, 0, 0], [0, -1, 0], {}])
+def test_a_place_that_is_not_there_is_a_fault(corpus, place):
+    with pytest.raises(DataFault, match="saved place"):
+        documents_of(opened(corpus[0]), place=place)
+
+
+def test_the_pieces_of_a_text_file_make_the_file(tmp_path):
+    text = "".join(f"line {n} {'€' * (n % 50)}\n" for n in range(9000)) + "x" * 200_000 + "😀" * 50_000 + " end"
+    (tmp_path / "a.txt").write_text(text)
+    source = open_source(str(tmp_path / "a.txt"), window=100)
+    pieces = sorted(documents_of(source))
+    assert "".join(piece.text for piece in pieces) == text
+    assert 200 < len(pieces) < 520
+    assert all(piece.text.endswith("\n") for piece in pieces[:5])
+
+
+def test_the_pieces_of_much_text_and_of_many_files_are_large(tmp_path):
+    (tmp_path / "a.txt").write_text("0123456789abcde\n" * 2**20)
+    pieces = documents_of(open_source(str(tmp_path / "a.txt")))
+    assert {len(piece.text) for piece in pieces[:200]} == {2**16 + 16, 2**16}
+    for n in range(40):
+        (tmp_path / f"{n}.text.txt").write_text("0123456789abcde\n" * 2**9)
+    assert len(documents_of(open_source(f"{tmp_path}/*.text.txt"))) == 40
+
+
+def test_one_small_text_has_something_to_hold_out(tmp_path):
+    (tmp_path / "a.txt").write_text("".join(f"line {n}\n" for n in range(100_000)))
+    source = open_source(str(tmp_path / "a.txt"))
+    held_out = documents_of(HeldOut(source, 0.02, "valid"))
+    assert 1 < len(held_out) < 20
+
+
+def test_small_text_files_are_a_document_each(tmp_path):
+    for n in range(2000):
+        (tmp_path / f"{n:04}.txt").write_text(f"document {n}\n\nof two paragraphs\n")
+    source = open_source(str(tmp_path), window=10)
+    assert sorted(texts_of(source)) == [f"document {n:d}\n\nof two paragraphs\n" for n in sorted(range(2000), key=str)]
+
+
+def test_blank_lines_separate_paragraphs(tmp_path):
+    text = "\n\none\ntwo\n\nthree\r\n\r\n\n\n   \n  four\n \nfive\n" + "\n" * 100
+    text += "".join(f"{'six' * n}\n   \n" for n in range(1, 200))
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    wanted = sorted(["one\ntwo", "three", "  four", "five"] + ["six" * n for n in range(1, 200)])
+    for window in (1, 100):
+        assert sorted(texts_of(open_source(str(tmp_path), documents="paragraph", window=window))) == wanted
+
+
+@pytest.mark.parametrize("ending", ["txt", "jsonl"])
+@pytest.mark.parametrize("documents", ["file", "line"])
+def test_parts_of_a_file_share_nothing_and_make_the_whole(tmp_path, ending, documents):
+    path = write_texts(tmp_path / f"a.{ending}", [f"text {n} " + "x" * (n % 500) for n in range(1500)])
+    sides = [
+        documents_of(open_source(str(path), documents=documents, window=30, split=split))
+        for split in ("[:33.3%]", "train[33.3%:90%]", "[90%:]")
+    ]
+    whole = documents_of(open_source(str(path), documents=documents, window=30))
+    if documents == "line" or ending == "jsonl":
+        assert sorted(sides[0] + sides[1] + sides[2]) == sorted(whole)
+    joined = ["".join(document.text for document in sorted(side)) for side in [*sides, whole]]
+    assert "".join(joined[:3]) == joined[3]
+    assert len(joined[2]) / len(joined[3]) == pytest.approx(0.1, abs=0.01)
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    for ending in ("txt", "jsonl", "csv", "jsonl.gz"):
+        path = write_texts(tmp_path / f"a.{ending}", ["one", "two"])
+        if ending != "jsonl.gz":
+            path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+        assert sorted(texts_of(open_source(str(path), documents="line"))) == ["one", "two"], ending
+
+
+def test_a_folder_is_read_with_its_subfolders_and_without_hidden_and_other_files(tmp_path):
+    for name in ("b/c/one.txt", "two.TXT", ".hidden.txt", ".cache/three.txt", "readme.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    assert sorted(texts_of(open_source(str(tmp_path)))) == ["b/c/one.txt", "two.TXT"]
+    assert texts_of(open_source(f"{tmp_path}/**/o*.txt")) == ["b/c/one.txt"]
+
+
+def test_what_cannot_be_opened_is_said_at_once_with_the_nearest_name(tmp_path):
+    write_texts(tmp_path / "books.jsonl", ["text"])
+    for source, fault, said in [
+        (tmp_path / "boks.jsonl", InputMissing, "did you mean .*books.jsonl"),
+        (tmp_path / "books.json", InputMissing, "did you mean .*books.jsonl"),
+        (tmp_path / "*.txt", InputMissing, "no file that ends in"),
+        (tmp_path / "none" / "*.txt", InputMissing, "is no folder"),
+        ("boks.jsonl", InputMissing, "no such file or folder"),
+        ("boks", InputMissing, "no such file or folder, and no owner/name of the hub"),
+        ("s3://bucket/a.jsonl", InputMissing, "no such file"),
+        ("a\0b.txt", InputMissing, "NUL"),
+        ("", InputMissing, "give a path"),
+        ("-", InputMissing, "standard input"),
+    ]:
+        with pytest.raises(fault, match=said) as raised:
+            open_source(str(source))
+        assert "\n" not in str(raised.value)
+
+
+def test_settings_without_an_effect_are_refused(tmp_path):
+    path = str(write_texts(tmp_path / "books.jsonl", ["text"]))
+    packed = str(write_texts(tmp_path / "books.jsonl.gz", ["text"]))
+    for settings, said in [
+        ({"config": "small"}, "data.config=small: local files"),
+        ({"revision": "main"}, "data.revision=main: local files"),
+        ({"split": "test"}, "data.split=test: local files"),
+        ({"split": "[50%:20%]"}, "wanted a part"),
+    ]:
+        with pytest.raises(ConfigFault, match=said):
+            open_source(path, **settings)
+    with pytest.raises(ConfigFault, match="only of"):
+        open_source(packed, split="[:90%]")

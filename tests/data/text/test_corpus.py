@@ -1,0 +1,192 @@
+"""data=streaming as a whole: what is trained on, what is validated on, how much there is, what makes it another."""
+
+import json
+
+import numpy as np
+import pytest
+import tokenizers
+from benchmarks.stream import read
+from tokenizers import models
+
+from mlxlab.config.instantiate import build
+from mlxlab.data.example_losses import write
+from mlxlab.data.text import corpus
+from mlxlab.data.tokenizers.tokenizer import Tokenizer
+from mlxlab.errors import ConfigFault, DataFault, InputMissing
+from support.streams import Listed, same
+
+COUNT = 150
+SPECIAL = {"<pad>", "<eos>", "<mask>"}
+
+
+def text(number):
+    return f"Document {number} says {number * number}. " * (1 + number % 5)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    lines = [json.dumps({"text": text(number)}) + "\n" for number in range(COUNT)]
+    (folder / "text.jsonl").write_text("".join(lines))
+    (folder / "other.jsonl").write_text("".join(lines[:30]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def new(folder, tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+
+    def new(seed=0, masked=False, pretrained=None, **changes):
+        node = read("data/streaming") | {"source": str(folder / "text.jsonl"), "seq_len": 16, "batch_size": 4}
+        node |= {"window": 20, "valid_fraction": 0.2, "prefetch": 0}
+        node["tokenizer"] = read("data/tokenizer/bpe") | {"vocab_size": 320}
+        runtime = {"seed": seed, "cache": cache, "masked": masked, "parameters": 1000, "width": 8}
+        return build(node | changes, **runtime, pretrained=pretrained)
+
+    return new
+
+
+def documents(data, batches):
+    """The texts that batches hold, however they were packed: those that end in them."""
+    tokens = np.concatenate([batch.targets[batch.weights > 0] for batch in batches])
+    ends = np.flatnonzero(tokens == data.tokenizer.eos_id)
+    return [data.tokenizer.decode(part) for part in np.split(tokens, ends + 1)[:-1]]
+
+
+def test_what_is_held_out_is_never_trained_on(new):
+    data = new()
+    train, valid = documents(data, data.train), documents(data, data.valid)
+    assert 15 < len(valid) < 45
+    assert len(train) + len(valid) == COUNT
+    whole = {text(number) for number in range(COUNT)}
+    assert len(set(train[1:]) | set(valid[1:])) == COUNT - 2  # the first token of a stream is no target
+    assert set(train[1:]) | set(valid[1:]) <= whole
+
+
+def test_validation_is_the_same_for_every_seed_and_kind_of_reading(new):
+    expected = list(new().valid)
+    for change in ({"seed": 1}, {"streaming": False}, {"max_train_examples": 10}, {"stride": 5}):
+        found = list(new(**change).valid)
+        assert all(same(a, b) for a, b in zip(expected, found, strict=True))
+
+
+@pytest.mark.parametrize("change", [{}, {"max_train_examples": 40}, {"stride": 5, "isolate_documents": True}], ids=str)
+@pytest.mark.parametrize("masked", [False, True])
+def test_in_memory_the_batches_are_those_that_are_streamed(new, masked, change):
+    streamed, kept = new(masked=masked, **change), new(masked=masked, streaming=False, **change)
+    assert streamed.fingerprint == kept.fingerprint
+    for _ in range(2):
+        pairs = list(zip(streamed.train, kept.train, strict=True))
+        assert all(same(a, b) for a, b in pairs)
+        assert len(pairs) == kept.train.count
+        assert streamed.train.state_dict() == kept.train.state_dict()
+
+
+def test_the_length_of_an_epoch_is_exact_in_memory_and_estimated_in_a_stream(new):
+    assert new().train.count == pytest.approx(new(streaming=False).train.count, rel=0.1)
+    assert new(max_train_examples=40).train.count == pytest.approx(len(list(new(max_train_examples=40).train)), rel=0.3)
+    assert "estimated" in new().sources[-1]
+    assert "in memory" in new(streaming=False).sources[-1]
+
+
+def test_a_source_of_its_own_to_validate_on(new, folder):
+    data = new(valid_source=str(folder / "other.jsonl"))
+    assert len(documents(data, data.valid)) == 30
+    assert len(documents(data, data.train)) == COUNT
+    assert not any("very text" in line for line in data.sources)
+    assert any("very text" in line for line in new(valid_source=str(folder / "text.jsonl")).sources)
+    few = new(valid_source=str(folder / "other.jsonl"), max_valid_examples=7)
+    assert len(documents(few, few.valid)) == 7
+
+
+def test_parts_of_a_file_to_train_and_to_validate_on(new):
+    data = new(split="[:80%]", valid_split="[80%:]")
+    train, valid = documents(data, data.train), documents(data, data.valid)
+    assert len(train) + len(valid) == COUNT
+    assert not set(train) & set(valid)
+
+
+def test_a_mixture_trains_on_all_its_sources(new, folder):
+    data = new(mixture={str(folder / "text.jsonl"): 1.0, str(folder / "other.jsonl"): 1.0})
+    some = documents(data, data.train)
+    assert len(set(some[1:])) > 100
+    assert sum(some.count(text(number)) for number in range(30)) > 60
+    assert any("0.5" in line for line in data.sources)
+
+
+def test_each_setting_that_moves_a_token_makes_it_other_data(new):
+    fingerprint = new().fingerprint
+    moving = [{"seed": 1}, {"masked": True}, {"seq_len": 17}, {"stride": 3}, {"window": 21}, {"shuffle_rows": 8}]
+    moving += [{"isolate_documents": True}, {"max_train_examples": 9}, {"valid_fraction": 0.3}]
+    moving += [{"max_valid_examples": 5}]
+    others = [new(**change).fingerprint for change in moving]
+    assert len({fingerprint, *others}) == 1 + len(moving)
+    free = [{"batch_size": 5}, {"eval_batch_size": 3}, {"prefetch": 2}, {"streaming": False}, {"on_error": "skip"}]
+    assert {new(**change).fingerprint for change in free} == {fingerprint}
+    assert new(mask_fraction=0.3).fingerprint == fingerprint  # nothing is hidden
+    assert new(masked=True, mask_fraction=0.3).fingerprint != new(masked=True).fingerprint
+
+
+def test_the_tokenizer_saved_is_the_one_used_again(new, tmp_path):
+    data = new()
+    data.save(tmp_path)
+    again = new(pretrained=tmp_path, tokenizer=read("data/tokenizer/bpe") | {"vocab_size": 300})
+    assert again.tokenizer.fingerprint == data.tokenizer.fingerprint
+    assert again.fingerprint == data.fingerprint
+    assert {path.name for path in tmp_path.iterdir()} >= {"tokenizer.json", "data.json"}
+
+
+def test_chosen_documents_alone_are_trained_on(new, tmp_path):
+    data = new()
+    ids = sorted({int(i) for batch in data.train for i in batch.ids if i >= 0})
+    values = {"id": np.array(ids), "step": np.zeros(len(ids), np.int64), "time": np.zeros(len(ids))}
+    values |= {name: np.arange(len(ids), dtype=np.float32) for name in ("targets", "sum", "mean", "kl", "ce")}
+    write(values, tmp_path / "losses.parquet")
+    wanted = {"mode": "hardest", "percent": 10, "source": str(tmp_path / "losses.parquet")}
+    chosen = new(select=read("data/streaming")["select"] | wanted)
+    assert {int(i) for batch in chosen.train for i in batch.ids if i >= 0} <= set(ids[-len(ids) // 10 :])
+    assert chosen.fingerprint != data.fingerprint
+    assert [b.tokens.tolist() for b in chosen.valid] == [b.tokens.tolist() for b in data.valid]
+
+
+def test_faults_of_the_user_are_one_line(new, tmp_path):
+    with pytest.raises(InputMissing, match="no such file"):
+        new(source="missing.jsonl")
+    with pytest.raises(ConfigFault, match="no mask token"):
+        new(masked=True, pretrained=without_mask(tmp_path))
+    with pytest.raises(DataFault, match="no end token"):
+        new(pretrained=without_mask(tmp_path, "<eos>"))
+    with pytest.raises(DataFault, match=r"data\.valid_fraction=1e-09 leaves no document"):
+        new(valid_fraction=1e-9)
+
+
+def without_mask(folder, name="<mask>"):
+    """The folder of a tokenizer that lacks a special token."""
+    pieces = ["a", *sorted(SPECIAL - {name})]
+    inner = models.BPE({piece: token for token, piece in enumerate(pieces)}, [], unk_token="a")
+    Tokenizer(tokenizers.Tokenizer(inner)).save(folder)
+    return folder
+
+
+class Hub:
+    """Stands where the hub's data sets are opened: has the splits named, of `Listed` documents."""
+
+    def __init__(self, *splits):
+        self.splits, self.asked = splits, []
+
+    def __call__(self, source, *, split, **options):
+        self.asked.append((source, split))
+        if (split or "train") not in self.splits:
+            raise ConfigFault(f"{source}: no split {split}")
+        return Listed([f"{split} {number}" for number in range(40)])
+
+
+@pytest.mark.parametrize(("splits", "wanted"), [(("train", "validation"), 40), (("train",), None)])
+def test_a_hub_set_is_validated_on_its_own_split_where_it_has_one(monkeypatch, splits, wanted):
+    hub = Hub(*splits)
+    monkeypatch.setattr(corpus, "open_source", hub)
+    opening = corpus.Opening(None, None, "text", "file", "strict", 100)
+    found = corpus.open_corpus({"someone/stories": 1.0}, None, None, None, 0.3, opening)
+    assert hub.asked == [("someone/stories", None), ("someone/stories", "validation")]
+    train, valid = (sum(len(some) for _, some in part.windows(0, 0)) for part in (found.train, found.valid))
+    assert (train, valid) == (40, 40) if wanted else train + valid == 40 and train > valid > 0

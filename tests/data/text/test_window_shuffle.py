@@ -1,0 +1,61 @@
+"""The exact window shuffle: a function of (seed, epoch), complete in every epoch, with any place within reach."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mlxlab.data.text.window_shuffle import permute, shuffled_windows
+from support.streams import Listed, texts
+
+TEXTS = texts(50)
+
+
+def read(source, seed=0, epoch=0, **more):
+    return [document.text for window in shuffled_windows(source, seed, epoch, **more) for document in window.documents]
+
+
+def test_every_epoch_has_every_document_once_in_another_order():
+    epochs = [read(Listed(TEXTS), epoch=epoch) for epoch in range(3)]
+    assert all(sorted(epoch) == sorted(TEXTS) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert epochs[1] == read(Listed(TEXTS), epoch=1)
+    assert epochs[1] != read(Listed(TEXTS), seed=1, epoch=1)
+
+
+def test_documents_change_places_within_their_window_alone():
+    window = Listed(TEXTS, size=10).groups[0]
+    orders = [permute(window, 0, epoch) for epoch in range(4)]
+    assert all(sorted(order) == sorted(window) for order in orders)
+    assert len({tuple(order) for order in orders}) == 4
+
+
+def test_any_window_is_reached_without_reading_what_comes_before():
+    whole = list(shuffled_windows(Listed(TEXTS), 0, 2))
+    for number, window in enumerate(whole):
+        source = Listed(TEXTS)
+        place = json.loads(json.dumps(window.place))
+        assert list(shuffled_windows(source, 0, 2, place, window.before)) == whole[number:]
+        assert source.read[0] == (2, number)
+
+
+def test_documents_before_a_window_are_counted():
+    windows = list(shuffled_windows(Listed(TEXTS), 0, 0))
+    assert [window.before for window in windows] == np.cumsum([0, *(len(w.documents) for w in windows[:-1])]).tolist()
+
+
+@pytest.mark.parametrize("limit", [1, 4, 10, 49, 50, 60])
+def test_a_limit_takes_the_same_documents_every_epoch_and_reads_no_others(limit):
+    source = Listed(TEXTS)
+    first, second = (read(source, epoch=epoch, limit=limit) for epoch in (0, 5))
+    assert len(first) == min(limit, 50)
+    assert sorted(first) == sorted(second)
+    assert limit < 4 or first != second
+    assert len(source.read) <= 2 * (limit // 4 + 2)
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_limit_is_kept_from_any_window_on(number):
+    whole = list(shuffled_windows(Listed(TEXTS), 0, 1, limit=13))
+    place, before = whole[number].place, whole[number].before
+    assert list(shuffled_windows(Listed(TEXTS), 0, 1, place, before, limit=13)) == whole[number:]

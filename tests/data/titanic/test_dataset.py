@@ -1,0 +1,198 @@
+"""The whole data set: what training, evaluation and inference get from it."""
+
+import ast
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import mlxlab.data
+from mlxlab.data.titanic.dataset import Augment, read_passengers, restore
+from mlxlab.errors import DataFault, InputMissing
+from support.titanic import new_titanic, real_rows
+
+ROWS = real_rows()
+ROOT = Path(mlxlab.data.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return new_titanic(tmp_path_factory.mktemp("cache"))
+
+
+def test_the_task_and_the_counts(data):
+    assert (data.task.kind, data.task.num_classes, data.task.labels) == ("classification", 2, ("died", "survived"))
+    assert data.class_counts == [439, 274]
+    assert (data.train.count, len(data.valid), len(data.test)) == (67, 3, 7)
+
+
+def test_an_epoch_shows_each_training_row_in_three_drawn_sentences(data):
+    batches = list(data.train)
+    ids = np.concatenate([batch.ids for batch in batches])
+    counts = np.unique(ids, return_counts=True)
+    assert set(counts[0].tolist()) == {row.id for row in data.train_rows}
+    assert set(counts[1].tolist()) == {3}
+    assert sum(len(batch.ids) for batch in batches) == 2139
+    told = {pair for batch in batches for pair in zip(batch.ids.tolist(), map(decode(data), batch.tokens), strict=True)}
+    assert 1.5 * 713 < len(told) < 2139  # drawn independently: some copies are alike
+
+
+def test_labels_are_those_of_the_rows(data):
+    truth = {row.id: row.survived for row in ROWS}
+    for batch in [*data.train, *data.valid, *data.test]:
+        assert batch.targets.tolist() == [truth[i] for i in batch.ids]
+        assert (batch.weights == 1).all()
+
+
+def decode(data):
+    return lambda tokens: data.tokenizer.decode(tokens)
+
+
+def test_a_training_sentence_is_a_function_of_row_seed_epoch_and_copy(tmp_path):
+    def sentences(epoch, **changes):
+        data = new_titanic(tmp_path, prefetch=0, **changes)
+        data.train.load_state_dict(data.train.state_dict() | {"epoch": epoch})
+        pairs = (zip(batch.ids.tolist(), map(decode(data), batch.tokens), strict=True) for batch in data.train)
+        return sorted(pair for batch in pairs for pair in batch)
+
+    first = sentences(5)
+    assert first == sentences(5)
+    assert first == sentences(5, batch_size=11)  # neither batches nor workers matter
+    assert first != sentences(6)
+
+
+def test_validation_sentences_are_the_same_in_every_epoch_and_run(tmp_path):
+    one, other = new_titanic(tmp_path), new_titanic(tmp_path, augment=Augment(copies=1), eval_batch_size=5)
+    list(one.train)
+    told = [one.tokenizer.decode(row) for batch in one.valid for row in batch.tokens]
+    assert told == one.texts(one.valid_rows) == other.texts(other.valid_rows)
+    assert told == [other.tokenizer.decode(row) for batch in other.valid for row in batch.tokens]
+
+
+def test_all_templates_are_used(data):
+    chosen = data.encoder.choose(np.arange(1, 892))
+    assert (np.bincount(chosen, minlength=4) > 180).all()
+
+
+def test_batches_have_the_agreed_shapes(data):
+    for batch in [next(iter(data.train)), *data.valid, data.encode_rows(ROWS[:3])]:
+        rows, length = batch.tokens.shape
+        assert length % 8 == 0 or length in data.train.source.edges
+        assert batch.tokens.dtype == batch.mask.dtype == batch.targets.dtype == np.int32
+        assert batch.weights.dtype == np.float32
+        assert batch.ids.dtype == np.int64
+        assert batch.mask.shape == (rows, length)
+        assert batch.targets.shape == batch.weights.shape == batch.ids.shape == (rows,)
+        np.testing.assert_array_equal(batch.tokens == data.tokenizer.pad_id, batch.mask == 0)
+        assert (batch.tokens[:, 0] == data.tokenizer.bos_id).all()
+        ends = batch.tokens[np.arange(rows), batch.mask.sum(1) - 1]
+        assert (ends == data.tokenizer.eos_id).all()
+
+
+def test_sentences_are_cut_at_max_length(tmp_path):
+    data = new_titanic(tmp_path, max_length=12)
+    assert {batch.tokens.shape[1] for batch in data.train} == {12}
+
+
+def test_every_training_row_is_reached_across_five_folds(tmp_path):
+    held = [{row.id for row in new_titanic(tmp_path, folds=5, fold=fold).valid_rows} for fold in range(5)]
+    assert set.union(*held) == set(range(1, 892))
+    assert sum(map(len, held)) == 891
+
+
+def test_unlabelled_rows_have_no_weight_and_a_label_in_range(data):
+    batch = data.encode_rows([row._replace(survived=None) for row in ROWS[:5]])
+    assert batch.targets.tolist() == [0] * 5
+    assert batch.weights.tolist() == [0] * 5
+
+
+def test_a_label_out_of_range_is_stopped_on_the_host(data):
+    with pytest.raises(DataFault, match="label -1 of example 1"):
+        data.encode_rows([ROWS[0]._replace(survived=-1)])
+
+
+@pytest.mark.parametrize("templates", [["basic", "story"], ["full"], ["group", "narrative"]])
+def test_inference_restores_the_encoding_without_the_training_rows(tmp_path, templates):
+    data = new_titanic(tmp_path, templates=templates, seed=7)
+    data.save(tmp_path)
+    restored = restore(tmp_path)
+    assert restored.task == data.task
+    for mine, theirs in zip(data.encode_rows(ROWS), restored.encode_rows(ROWS), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert json.loads((tmp_path / "data.json").read_text())["fingerprint"] == data.fingerprint
+
+
+def test_validation_batches_equal_what_inference_encodes(data):
+    inference = data.evaluation(data.valid_rows)
+    for mine, theirs in zip(data.valid, inference, strict=True):
+        for left, right in zip(mine, theirs, strict=True):
+            np.testing.assert_array_equal(left, right)
+
+
+def test_a_damaged_folder_is_refused(tmp_path):
+    data = new_titanic(tmp_path)
+    data.save(tmp_path)
+    text = (tmp_path / "data.json").read_text()
+    state = json.loads(text)
+    needed = [key for key in state if key not in ("source", "fingerprint", "labels")]
+    bad = ["", "[]", "null", "{}", text[:-20], *(json.dumps(state | {key: None}) for key in needed)]
+    for content in bad:
+        (tmp_path / "data.json").write_text(content)
+        with pytest.raises(DataFault) as caught:
+            restore(tmp_path)
+        assert len(str(caught.value).splitlines()) == 1
+    with pytest.raises(InputMissing):
+        restore(tmp_path / "nowhere")
+    (tmp_path / "data.json").write_text(text)
+    new_titanic(tmp_path, seed=1).tokenizer.save(tmp_path)
+    with pytest.raises(DataFault, match="is not the one"):
+        restore(tmp_path)
+
+
+def test_the_baselines_are_those_that_are_published(tmp_path):
+    folds = [new_titanic(tmp_path, folds=5, fold=fold).baselines() for fold in range(5)]
+    mean = {name: np.mean([fold[name] for fold in folds]) for name in folds[0]}
+    assert mean["majority"] == pytest.approx(0.6162, abs=0.0005)
+    assert mean["female_rule"] == pytest.approx(0.7868, abs=0.0005)
+    assert mean["tfidf_logistic_regression"] == pytest.approx(0.823, abs=0.006)
+    other = new_titanic(tmp_path, templates=["full"]).baselines()
+    assert set(other) == {*mean, "tfidf_same_sentences"}
+
+
+def test_rows_without_labels_are_read_and_judged(tmp_path, data):
+    path = tmp_path / "test.csv"
+    path.write_text(
+        "PassengerId,Pclass,Name,Sex,Age,SibSp,Parch,Ticket,Fare,Cabin,Embarked\n"
+        '892,3,"Kelly, Mr. James",male,34.5,0,0,330911,7.8292,,Q\n'
+    )
+    rows = read_passengers(path, labelled=False)
+    assert data.texts(rows) == data.texts([ROWS[891]])
+
+
+def test_the_configuration_names_every_parameter_once():
+    config = yaml.safe_load((ROOT.parents[2] / "conf/data/titanic.yaml").read_text())
+    tree = ast.parse((ROOT / "titanic" / "dataset.py").read_text())
+    (node,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Titanic")
+    init = next(item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__")
+    assert {argument.arg for argument in init.args.args} - {"self"} == set(config) - {"_target_", "defaults"} | {
+        "batching"
+    }
+    assert {argument.arg for argument in init.args.kwonlyargs} == {"seed", "cache", "pretrained"}
+    assert not init.args.defaults
+
+
+def test_the_configured_data_set_is_that_of_the_tests(tmp_path, data):
+    config = yaml.safe_load((ROOT.parents[2] / "conf/data/titanic.yaml").read_text())
+    del config["_target_"], config["defaults"], config["augment"], config["tokenizer"], config["select"]
+    assert new_titanic(tmp_path, **config).fingerprint == data.fingerprint
+
+
+def test_the_room_imports_neither_mlx_nor_pandas_nor_sklearn_when_loaded():
+    heavy = {"mlx", "pandas", "sklearn", "scipy", "hydra", "omegaconf", "mlflow"}
+    for path in ROOT.rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            names = [alias.name for alias in getattr(node, "names", [])]
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else names
+            assert not heavy & {name.split(".")[0] for name in names}, path

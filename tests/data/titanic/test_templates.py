@@ -1,0 +1,196 @@
+"""What a row says: every value in words, what is missing said to be missing, nothing learned from other rows' sides."""
+
+from pathlib import Path
+
+import pytest
+
+from mlxlab.data.titanic.group_stats import fit_statistics, load_statistics
+from mlxlab.data.titanic.templates import TEMPLATES, say
+from support.titanic import csv_text, new_titanic, real_rows
+
+ROWS = real_rows()
+TRAIN = ROWS[:891]
+STATISTICS = fit_statistics(TRAIN, labels=True)
+NOBODY = fit_statistics([], labels=False)
+MAN = ROWS[0]
+
+
+def tell(row, template, statistics=NOBODY):
+    return say(row, TEMPLATES[template], statistics)
+
+
+def test_each_template_in_full():
+    assert {name: tell(MAN, name) for name in TEMPLATES} == {
+        "basic": "A male passenger, young adult, in the economical third class, with one sibling or spouse, paid a "
+        "modest fare of 7.25 pounds and embarked at Southampton.",
+        "narrative": "Mr Braund, a young adult man, boarded at Southampton as a passenger of the economical third "
+        "class. He paid a modest fare of 7.25 pounds and travelled with one sibling or spouse.",
+        "descriptive": "Sex: male. Age: 22 years. Class: economical third. Port: Southampton. Family aboard: with one "
+        "sibling or spouse. Fare: a modest fare of 7.25 pounds.",
+        "story": "It was at Southampton that a young adult man came aboard with a ticket of the economical third "
+        "class, bought for a modest fare of 7.25 pounds, to sail with one sibling or spouse.",
+        "brief": "man third class, Mr, family small, ticket alone, fare least.",
+        "full": "man third class, Mr, family small, ticket alone, fare least, young adult, cabin unknown, port "
+        "Southampton.",
+        "group": "man third class, Mr, family small, ticket alone, fare least, party untold.",
+    }
+
+
+@pytest.mark.parametrize(
+    ("age", "word"),
+    [
+        (0.42, "an infant"),
+        (1, "a young"),
+        (12.9, "a young"),
+        (13, "a teenage"),
+        (19, "a teenage"),
+        (20, "a young adult"),
+        (29, "a young adult"),
+        (30, "a middle-aged"),
+        (49, "a middle-aged"),
+        (50, "a mature"),
+        (64, "a mature"),
+        (65, "an elderly"),
+        (80, "an elderly"),
+    ],
+)
+def test_ages_have_words(age, word):
+    told = tell(MAN._replace(age=age), "story")
+    assert f"that {word} {'boy' if age < 13 else 'man'} came" in told
+
+
+@pytest.mark.parametrize(
+    ("fare", "said"),
+    [
+        (0.0, "a modest fare of 0.00"),
+        (9.99, "a modest fare of 9.99"),
+        (10, "a moderate fare of 10.00"),
+        (30, "a substantial fare of 30.00"),
+        (99.999, "a substantial fare of 100.00"),
+        (100, "a premium fare of 100.00"),
+        (512.3292, "a premium fare of 512.33"),
+    ],
+)
+def test_fares_have_bands_and_two_decimals(fare, said):
+    assert f"{said} pounds" in tell(MAN._replace(fare=fare), "basic")
+
+
+@pytest.mark.parametrize(
+    ("sibsp", "parch", "said"),
+    [
+        (0, 0, "travelled alone."),
+        (1, 0, "travelled with one sibling or spouse."),
+        (3, 0, "travelled with three siblings or spouses."),
+        (0, 1, "travelled with one parent or child."),
+        (2, 2, "travelled with two siblings or spouses and two parents or children."),
+        (50, 11, "travelled with 50 siblings or spouses and 11 parents or children."),
+    ],
+)
+def test_families_are_counted(sibsp, parch, said):
+    assert tell(MAN._replace(sibsp=sibsp, parch=parch), "narrative").endswith(said)
+
+
+def test_what_is_missing_is_said_in_every_template_that_would_tell_it():
+    row = MAN._replace(age=None, fare=None, cabin=None, embarked=None, name="Somebody")
+    assert tell(row, "basic") == (
+        "A male passenger, of unknown age, in the economical third class, with one sibling or spouse, paid an unknown "
+        "fare and embarked at an unknown port."
+    )
+    assert tell(row, "narrative").startswith("The passenger, a man of unknown age, boarded at an unknown port")
+    assert "Age: unknown." in tell(row, "descriptive")
+    assert "that a man of unknown age came aboard" in tell(row, "story")
+    assert tell(row, "full") == (
+        "man third class, no title, family small, ticket alone, fare unknown, of unknown age, cabin unknown, port an "
+        "unknown port."
+    )
+
+
+def test_no_number_has_more_than_two_decimals():
+    import re
+
+    row = MAN._replace(age=0.4199999999999999, fare=7.229166666666667)
+    for template in TEMPLATES:
+        assert not re.search(r"\d\.\d{3}", tell(row, template))
+    assert "Age: 0.4 years" in tell(row, "descriptive")
+
+
+@pytest.mark.parametrize(
+    "name", ["", ", .", "Smith", "Smith, John", ", Mr. X", "a" * 1000, "$age ${name} {0} %s", "\u2603, Mr. \u2603"]
+)
+def test_any_name_makes_a_sentence(name):
+    for template in TEMPLATES:
+        assert tell(MAN._replace(name=name), template)
+
+
+def test_titles_and_surnames_are_read_from_the_usual_pattern():
+    assert (MAN.title, MAN.surname) == ("Mr", "Braund")
+    countess = next(row for row in ROWS if "Countess" in row.name)
+    assert (countess.title, countess.surname) == ("the Countess", "Rothes")
+    assert all(row.title and row.surname for row in ROWS)
+    for name in ("Smith", "Smith, John", "Smith, . John", "Mr. John"):
+        row = MAN._replace(name=name)
+        assert (row.title, row.surname) == (None, None)
+
+
+def test_every_real_row_is_told_by_every_template_and_differs_where_it_should():
+    for template in TEMPLATES:
+        told = {say(row, TEMPLATES[template], STATISTICS) for row in ROWS}
+        assert len(told) > (80 if template in ("brief", "group") else 300)
+
+
+def test_statistics_never_count_the_row_itself():
+    row = next(row for row in TRAIN if sum(other.ticket == row.ticket for other in TRAIN) == 3)
+    without = fit_statistics([other for other in TRAIN if other.id != row.id], labels=True)
+    assert STATISTICS.companions(row) == without.companions(row) == 2
+    assert all(STATISTICS.fate(one) == fit_without(one).fate(one) for one in TRAIN[::40])
+
+
+def fit_without(row):
+    return fit_statistics([other for other in TRAIN if other.id != row.id], labels=True)
+
+
+def test_a_rows_own_label_never_reaches_its_sentence():
+    for place in range(0, 891, 30):
+        row = TRAIN[place]
+        flipped = fit_statistics([*TRAIN[:place], row._replace(survived=1 - row.survived), *TRAIN[place + 1 :]], True)
+        assert [tell(row, name, STATISTICS) for name in TEMPLATES] == [tell(row, name, flipped) for name in TEMPLATES]
+
+
+def test_training_labels_are_told_by_no_template_but_group():
+    blind = fit_statistics(TRAIN, labels=False)
+    assert blind.fates == {}
+    for row in ROWS[::7]:
+        for name in set(TEMPLATES) - {"group"}:
+            assert tell(row, name, STATISTICS) == tell(row, name, blind)
+
+
+def test_group_tells_how_the_other_women_and_children_of_the_party_fared():
+    def fate(*labels):
+        party = [MAN._replace(id=i, sex="female", survived=label, ticket="T 1") for i, label in enumerate(labels, 2)]
+        return fit_statistics(party, labels=True).fate(MAN._replace(id=1, ticket="T 1"))
+
+    assert [fate(), fate(1, 1), fate(0), fate(1, 0)] == ["untold", "saved", "lost", "divided"]
+    men = [MAN._replace(id=5, survived=1, ticket="T 1")]
+    assert fit_statistics(men, labels=True).fate(MAN._replace(id=1, ticket="T 1")) == "untold"
+
+
+def test_statistics_survive_being_saved():
+    import json
+
+    again = load_statistics(json.loads(json.dumps(STATISTICS.state_dict())))
+    assert all(tell(row, "group", again) == tell(row, "group", STATISTICS) for row in ROWS)
+
+
+def test_a_changed_validation_row_moves_no_training_sentence(tmp_path: Path):
+    train, valid = tmp_path / "train.csv", tmp_path / "valid.csv"
+    train.write_text(csv_text(ROWS[:600]))
+    valid.write_text(csv_text(ROWS[600:891]))
+    changes = {"source": str(train), "valid_source": str(valid), "templates": list(TEMPLATES)}
+    before = new_titanic(tmp_path, **changes)
+    moved = {"age": 99.0, "fare": 9999.0, "ticket": ROWS[0].ticket}
+    changed = [row._replace(survived=1 - row.survived, **moved) for row in ROWS[600:891]]
+    valid.write_text(csv_text(changed))
+    after = new_titanic(tmp_path, **changes)
+    assert before.encoder.all_texts(before.train_rows) == after.encoder.all_texts(after.train_rows)
+    assert before.tokenizer.fingerprint == after.tokenizer.fingerprint
+    assert before.encoder.statistics.state_dict() == after.encoder.statistics.state_dict()

@@ -1,0 +1,243 @@
+"""Tokenizers: exact round trips, the same one each time, and those of pretrained models."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+
+from mlxlab.data.text.encoder import TextEncoder
+from mlxlab.data.text.encoder import restore as restore_text
+from mlxlab.data.tokenizers.character import Characters
+from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE, Tokenizer, load_tokenizer
+from mlxlab.errors import DataFault, InputMissing, Refused
+from support.titanic import new_titanic, real_rows
+
+TEXTS = [row.name for row in real_rows()[:300]]
+TOKENIZER = ByteLevelBPE(vocab_size=600, min_frequency=2).train(TEXTS)
+STRANGE = [
+    "",
+    " ",
+    "  two  spaces ",
+    "tab\tand\nbreak\r\n",
+    "Zo\u00eb \u2603 \U0001f6a2",
+    "\x00\x7f",
+    "$age",
+    "e\u0301",
+]
+STRANGE += ["<pad>", "<bos>a<eos>", "a <mask> b", "\u202eright to left"]
+
+
+@pytest.mark.parametrize("text", [*TEXTS[:20], *STRANGE])
+def test_decoding_gives_the_text_back(text):
+    assert TOKENIZER.decode(TOKENIZER.encode(text)) == text
+    assert TOKENIZER.decode(TOKENIZER.encode(text, special=False)) == text
+
+
+def test_special_tokens_come_first_and_frame_a_text():
+    assert (TOKENIZER.pad_id, TOKENIZER.bos_id, TOKENIZER.eos_id, TOKENIZER.mask_id) == (0, 1, 2, 3)
+    ids = TOKENIZER.encode("Braund")
+    assert (ids[0], ids[-1]) == (1, 2)
+    assert not {0, 1, 2, 3} & set(ids[1:-1])
+
+
+@pytest.mark.parametrize("text", ["<pad>", "<mask> <eos>", "x<bos>"])
+def test_a_special_token_written_in_a_text_stays_text(text):
+    assert not {0, 1, 2, 3} & set(TOKENIZER.encode(text, special=False))
+
+
+def test_every_id_is_in_the_vocabulary():
+    assert TOKENIZER.vocab_size == 600
+    assert max(max(TOKENIZER.encode(text)) for text in [*TEXTS, *STRANGE]) < 600
+    tiny = ByteLevelBPE(vocab_size=260, min_frequency=2).train(TEXTS)
+    assert tiny.vocab_size == 260
+    assert tiny.decode(tiny.encode("Zo\u00eb")) == "Zo\u00eb"
+
+
+def test_a_frequency_never_reached_leaves_only_bytes():
+    assert ByteLevelBPE(vocab_size=600, min_frequency=10**6).train(TEXTS).vocab_size == 260
+
+
+def test_a_long_text_is_cut_and_keeps_its_end():
+    whole, cut = (TOKENIZER.encode_batch(["a b c d e f g h"], length)[0].tolist() for length in (100, 6))
+    assert len(cut) == 6
+    assert cut[:5] == whole[:5]
+    assert cut[-1] == TOKENIZER.eos_id
+
+
+def test_training_is_deterministic_across_processes():
+    code = (
+        "from support.titanic import real_rows; from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE\n"
+        "print(ByteLevelBPE(600, 2).train([row.name for row in real_rows()[:300]]).fingerprint)"
+    )
+    for seed in ("1", "2"):
+        environment = {"PYTHONPATH": "tests", "PYTHONHASHSEED": seed, "PATH": ""}
+        answer = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        )
+        assert answer.stdout.strip() == TOKENIZER.fingerprint
+
+
+def test_the_fingerprint_is_of_the_content(tmp_path):
+    TOKENIZER.save(tmp_path)
+    again = load_tokenizer(tmp_path)
+    assert again.fingerprint == TOKENIZER.fingerprint
+    assert [again.encode(text) for text in STRANGE] == [TOKENIZER.encode(text) for text in STRANGE]
+    assert ByteLevelBPE(599, 2).train(TEXTS).fingerprint != TOKENIZER.fingerprint
+
+
+def test_a_missing_or_damaged_file_is_named(tmp_path):
+    with pytest.raises(InputMissing, match=r"tokenizer\.json"):
+        load_tokenizer(tmp_path)
+    for content in (
+        b"",
+        b"{}",
+        b"[1]",
+        b"\xff\xfe",
+        b'{"version": "9"}',
+        json.dumps({"model": {"type": "No"}}).encode(),
+    ):
+        (tmp_path / "tokenizer.json").write_bytes(content)
+        with pytest.raises(DataFault) as caught:
+            load_tokenizer(tmp_path)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def wordpiece():
+    """A tokenizer as BERT's is: another order of special ids, truncation and padding switched on in the file."""
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "male",
+        "female",
+        "third",
+        "class",
+        "passenger",
+        "a",
+        ",",
+        ".",
+    ]
+    inner = tokenizers.Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    inner.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    inner.add_special_tokens(words[:5])
+    inner.enable_truncation(4)
+    inner.enable_padding(length=20)
+    return inner
+
+
+def test_a_pretrained_models_own_tokenizer_is_used(tmp_path):
+    wordpiece().save(str(tmp_path / "tokenizer.json"))
+    data = new_titanic(tmp_path, templates=["basic"], pretrained=tmp_path)
+    assert data.tokenizer.vocab_size == 13
+    assert (data.tokenizer.pad_id, data.tokenizer.bos_id, data.tokenizer.eos_id, data.tokenizer.mask_id) == (0, 2, 3, 4)
+    ids = data.tokenizer.encode("male passenger, third class male female.")
+    assert ids == [2, 5, 9, 11, 7, 8, 5, 6, 12, 3]  # neither cut nor padded
+    batch = next(iter(data.valid))
+    assert (batch.tokens[:, 0] == 2).all()
+
+
+def test_a_vocabulary_with_gaps_counts_its_greatest_id():
+    inner = tokenizers.Tokenizer(models.WordLevel({"a": 0, "b": 7}, unk_token="a"))
+    tokenizer = Tokenizer(inner)
+    assert tokenizer.vocab_size == 8
+    assert tokenizer.pad_id == 0
+    assert tokenizer.bos_id is None
+
+
+def new_characters(unknown="bytes", **changes):
+    return Characters(**{"unknown": unknown, "train_examples": 10_000, "path": None, "retrain": False} | changes)
+
+
+CORPUS = {"key": "corpus", "parameters": 1_000_000, "width": 128, "planned_bytes": None}
+
+
+@pytest.mark.parametrize("text", [*TEXTS[:20], *STRANGE])
+def test_characters_give_any_text_back(text, tmp_path):
+    tokenizer = new_characters().fit(TEXTS, cache=tmp_path, **CORPUS).tokenizer
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert not {0, 1, 2, 3} & set(tokenizer.encode(text, special=False))
+
+
+def test_characters_have_a_token_each_in_the_order_of_code_points(tmp_path):
+    tokenizer = new_characters("refuse").fit(["cab", "bad"], cache=tmp_path, **CORPUS).tokenizer
+    assert tokenizer.vocab_size == 4 + 4
+    assert tokenizer.encode("abcd") == [1, 4, 5, 6, 7, 2]
+    assert new_characters().fit(["cab", "bad"], cache=tmp_path, **CORPUS).tokenizer.vocab_size == 4 + 4 + 256
+
+
+def test_an_unknown_character_is_refused_and_never_dropped(tmp_path):
+    tokenizer = new_characters("refuse").fit(["abc"], cache=tmp_path, **CORPUS).tokenizer
+    tokenizer.save(tmp_path)
+    for refusing in (tokenizer, load_tokenizer(tmp_path)):
+        for call in (refusing.encode, lambda text: refusing.encode_documents(["ab", text])):  # noqa: B023
+            with pytest.raises(DataFault, match=r"U\+00E9"):
+                call("ab\u00e9")
+
+
+def test_the_characters_of_a_corpus_are_kept(tmp_path):
+    first = new_characters().fit(TEXTS, cache=tmp_path, **CORPUS)
+    again = new_characters().fit(iter(()), cache=tmp_path, **CORPUS)
+    assert again.tokenizer.fingerprint == first.tokenizer.fingerprint
+    assert "reused" in again.lines[0]
+    with pytest.raises(DataFault, match="no text"):
+        new_characters(retrain=True).fit(iter(()), cache=tmp_path, **CORPUS)
+
+
+def test_whole_documents_are_encoded_without_special_tokens():
+    documents = TOKENIZER.encode_documents([*TEXTS[:5], ""])
+    assert [ids.tolist() for ids in documents] == [TOKENIZER.encode(text, special=False) for text in [*TEXTS[:5], ""]]
+    assert all(ids.dtype.name == "int32" for ids in documents)
+
+
+@pytest.mark.parametrize("text", [*TEXTS[:20], *STRANGE])
+def test_the_bytes_of_tokens_sum_to_the_bytes_of_the_text(text, tmp_path):
+    refusing = new_characters("refuse").fit([*TEXTS, *STRANGE], cache=tmp_path, **CORPUS).tokenizer
+    for tokenizer in (TOKENIZER, refusing, new_characters().fit(TEXTS, cache=tmp_path, **CORPUS).tokenizer):
+        assert len(tokenizer.token_bytes) == tokenizer.vocab_size
+        assert sum(tokenizer.token_bytes[token] for token in tokenizer.encode(text)) == len(text.encode())
+        assert tokenizer.token_bytes[:4] == (0, 0, 0, 0)
+
+
+def test_characters_that_are_not_known_do_not_keep_the_others_from_having_bytes(tmp_path):
+    tokenizer = new_characters("refuse").fit(["\u00e9a"], cache=tmp_path, **CORPUS).tokenizer
+    assert tokenizer.token_bytes == (0, 0, 0, 0, 1, 2)
+
+
+def test_where_tokens_lose_bytes_none_are_told():
+    assert Tokenizer(wordpiece()).token_bytes == ()
+    pieces = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", "p"]
+    inner = tokenizers.Tokenizer(
+        models.BPE({piece: i for i, piece in enumerate(pieces)}, [], unk_token="<unk>", byte_fallback=True)
+    )
+    inner.normalizer = normalizers.Replace(" ", "\u2581")
+    inner.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
+    assert sum(Tokenizer(inner).token_bytes) == 256 + 1 + 1 + len("<unk>")  # as newer SentencePiece models do
+    inner.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    assert Tokenizer(inner).token_bytes == ()  # a space too many at the front of each text
+
+
+def test_what_a_language_model_needs_comes_back(tmp_path):
+    TextEncoder(TOKENIZER, masked=True, seq_len=64).save(tmp_path, source="a file")
+    again = restore_text(tmp_path)
+    assert again.state_dict() == TextEncoder(TOKENIZER, masked=True, seq_len=64).state_dict()
+    assert again.task == TextEncoder(TOKENIZER, masked=True, seq_len=64).task
+    assert again.task.token_bytes == TOKENIZER.token_bytes
+
+
+def test_another_tokenizer_beside_a_language_model_is_refused(tmp_path):
+    TextEncoder(TOKENIZER, masked=False, seq_len=64).save(tmp_path)
+    ByteLevelBPE(500, 2).train(TEXTS).save(tmp_path)
+    with pytest.raises(Refused, match="not the one that the model was trained with"):
+        restore_text(tmp_path)
+    (tmp_path / "data.json").write_text("{}")
+    with pytest.raises(DataFault, match="damaged"):
+        restore_text(tmp_path)
+    (tmp_path / "data.json").unlink()
+    with pytest.raises(InputMissing):
+        restore_text(tmp_path)

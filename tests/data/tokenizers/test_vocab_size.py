@@ -1,0 +1,207 @@
+"""The size of a vocabulary: nested trainings, exact counts, the three limits, and what is kept."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mlxlab.callbacks.vocab_size_plot import VocabularyCurve
+from mlxlab.data.tokenizers.bpe import BytePairs, count
+from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE
+from mlxlab.data.tokenizers.vocab_size import (
+    Counts,
+    cut,
+    parents,
+    size_by_data,
+    size_by_elbow,
+    size_by_length,
+    size_by_model,
+)
+from mlxlab.errors import ConfigFault, DataFault, InputMissing, Refused
+from support.models import Recorder, new_run
+from support.titanic import real_rows
+
+TEXTS = [f"{row.name} embarked at {row.embarked}, ticket {row.ticket}" for row in real_rows()]
+LARGE = ByteLevelBPE(1500, 2).train(TEXTS)
+FILE = json.loads(LARGE.inner.to_str())
+CORPUS = {"key": "corpus", "parameters": 1_000_000, "width": 128, "planned_bytes": None}
+
+
+def new_pairs(**changes):
+    settings = {
+        "vocab_size": "auto",
+        "strategy": "limits",
+        "min_vocab_size": 512,
+        "max_vocab_size": 1500,
+        "min_frequency": 2,
+        "train_examples": 10_000,
+        "path": None,
+        "retrain": False,
+    }
+    return BytePairs(**(settings | changes))
+
+
+@pytest.mark.parametrize("size", [260, 261, 512, 1000, 1500])
+def test_a_large_training_cut_is_the_small_training(size, tmp_path):
+    direct = ByteLevelBPE(size, 2).train(TEXTS)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(cut(FILE, size)))
+    fitted = new_pairs(path=str(tmp_path)).fit([], cache=tmp_path, **CORPUS)
+    assert fitted.tokenizer.fingerprint == direct.fingerprint
+
+
+def test_undoing_merges_gives_the_counts_of_every_smaller_vocabulary():
+    counts = Counts(np.array(count(LARGE, TEXTS)["counts"]), parents(FILE), 1).shrink()
+    assert {512, 576, 1024, 1500} <= counts.keys()
+    for size in (512, 1024):
+        small = ByteLevelBPE(size, 2).train(TEXTS)
+        np.testing.assert_array_equal(counts[size], count(small, TEXTS)["counts"])
+
+
+def test_a_token_merged_with_itself_counts_twice():
+    counts, tree = np.zeros(513, np.int64), np.full((513, 2), 4)
+    counts[512], tree[512] = 10, (300, 300)
+    assert Counts(counts, tree, 1).shrink()[512][300] == 20
+
+
+def test_the_text_supports_what_is_seen_a_hundred_times():
+    counts = np.zeros(1024, np.int64)
+    counts[260:700], counts[700:] = 50, 1
+    tree = np.full((1024, 2), 4)
+    tree[:260] = -1
+    seen = Counts(counts, tree, 1000)
+    # Up to 5 in 100 of the learned tokens may be rarer: 440 frequent ones allow 460 learned ones, so 704 tokens.
+    assert size_by_data(seen, 2000) == 704
+    assert size_by_data(seen, 100_000) == 1024
+    assert size_by_data(seen, 1999) == 512
+    assert size_by_data(seen, None) is None
+
+
+def test_the_model_supports_more_the_larger_and_narrower_it_is():
+    published = {(5_000_000, 256): 1_900, (85_000_000, 768): 6_800, (1_000_000_000, 2048): 20_000}
+    for (parameters, width), size in published.items():
+        assert size_by_model(parameters, width) == pytest.approx(size, rel=0.04)
+
+
+def test_the_elbow_is_where_doubling_gains_less_than_five_percent():
+    assert size_by_elbow({512: 2.0, 1024: 2.12, 2048: 2.22, 4096: 2.3}) == 1024
+    assert size_by_elbow({512: 2.0, 1024: 2.5}) is None
+
+
+def test_the_least_limit_decides_and_all_three_are_told(tmp_path):
+    limited = new_pairs().fit(TEXTS, cache=tmp_path, **CORPUS | {"planned_bytes": 400_000})
+    curve = limited.curve
+    least = min(limit for limit in curve.limits.values() if limit is not None)
+    assert limited.tokenizer.vocab_size == curve.chosen == max(512, least // 64 * 64)
+    assert all(str(limit) in limited.lines[-1] for limit in curve.limits.values() if limit is not None)
+    assert f"{curve.chosen} {curve.bytes_per_token[curve.sizes.index(curve.chosen)]:.2f}" in limited.lines[-2]
+
+
+def test_the_bounds_hold_unless_the_text_is_too_small(tmp_path):
+    rich = CORPUS | {"planned_bytes": 10**9}
+    poor = CORPUS | {"planned_bytes": 90_000}
+    sizes = [
+        new_pairs(min_vocab_size=1050).fit(TEXTS, cache=tmp_path, **corpus).tokenizer.vocab_size
+        for corpus in (rich, poor, CORPUS)
+    ]
+    assert sizes == [1050, 512, 1050]
+    assert new_pairs(max_vocab_size=600).fit(TEXTS, cache=tmp_path, **rich).tokenizer.vocab_size == 600
+    with pytest.raises(ConfigFault, match="min_vocab_size=2000 is more"):
+        new_pairs(min_vocab_size=2000)
+
+
+def test_a_whole_number_wins(tmp_path):
+    fitted = new_pairs(vocab_size=777).fit(TEXTS, cache=tmp_path, **CORPUS)
+    assert fitted.tokenizer.vocab_size == 777
+    assert fitted.curve is None
+
+
+@pytest.mark.parametrize(
+    ("texts", "size"), [(["a" * 99], 8_000), (["a" * 100], 16_000), (["a" * 499], 16_000), (["a" * 500], 32_000)]
+)
+def test_the_older_rule_goes_by_length(texts, size):
+    assert size_by_length(texts) == size
+    many = "".join(map(chr, range(0x4E00, 0x4E00 + 1001)))
+    assert size_by_length([many]) == 48_000
+
+
+def test_the_older_rule_chooses_within_the_bounds_and_the_text(tmp_path):
+    fitted = new_pairs(strategy="length").fit(TEXTS, cache=tmp_path, **CORPUS)
+    assert fitted.tokenizer.vocab_size == fitted.curve.chosen == 1500
+    assert "length" in fitted.lines[-1]
+    few = new_pairs(strategy="length", max_vocab_size=50_000).fit(TEXTS[:20], cache=tmp_path, **CORPUS | {"key": "few"})
+    assert few.tokenizer.vocab_size < 1500  # no more merges are in so little text
+
+
+def test_the_same_corpus_and_settings_reuse_what_is_kept(tmp_path):
+    first = new_pairs().fit(TEXTS, cache=tmp_path, **CORPUS)
+    again = new_pairs().fit(unreadable(), cache=tmp_path, **CORPUS)
+    assert again.tokenizer.fingerprint == first.tokenizer.fingerprint
+    assert "trained" in first.lines[0]
+    assert "reused" in again.lines[0]
+    for other in ({"min_frequency": 3}, {"train_examples": 500}, {"max_vocab_size": 1000}):
+        with pytest.raises(AssertionError, match="read"):
+            new_pairs(**other).fit(unreadable(), cache=tmp_path, **CORPUS)
+    for call in (CORPUS | {"key": "another"}, CORPUS):
+        with pytest.raises(AssertionError, match="read"):
+            new_pairs(retrain=call is CORPUS).fit(unreadable(), cache=tmp_path, **call)
+
+
+def unreadable():
+    raise AssertionError("the corpus was read")
+    yield
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda text: text[: len(text) // 2], lambda text: text.replace('"bytes": ', '"bytes": 1')]
+)
+def test_a_damaged_kept_tokenizer_is_trained_anew(damage, tmp_path, caplog):
+    first = new_pairs().fit(TEXTS, cache=tmp_path, **CORPUS)
+    (kept,) = (tmp_path / "tokenizers").iterdir()
+    kept.write_text(damage(kept.read_text()))
+    again = new_pairs().fit(TEXTS, cache=tmp_path, **CORPUS)
+    assert "is damaged" in caplog.text
+    assert again.tokenizer.fingerprint == first.tokenizer.fingerprint
+    assert "reused" in new_pairs().fit([], cache=tmp_path, **CORPUS).lines[0]
+
+
+def test_more_texts_than_the_sample_measure_the_curve_and_no_others_are_read(tmp_path):
+    texts = iter(TEXTS)
+    fitted = new_pairs(train_examples=500).fit(texts, cache=tmp_path, **CORPUS)
+    assert len(list(texts)) == len(TEXTS) - 550
+    inside = new_pairs(train_examples=500).fit(TEXTS[:500], cache=tmp_path, **CORPUS | {"key": "inside"})
+    assert fitted.curve.bytes_per_token[-1] < inside.curve.bytes_per_token[-1]
+
+
+def test_without_text_there_is_no_tokenizer(tmp_path):
+    for texts in ([], [" \n", ""]):
+        with pytest.raises(DataFault, match="no text"):
+            new_pairs().fit(texts, cache=tmp_path, **CORPUS)
+
+
+def test_a_path_is_taken_as_it_is_and_must_be_that_of_the_weights(tmp_path):
+    for name, size in (("ours", 300), ("other", 301)):
+        (tmp_path / name).mkdir()
+        ByteLevelBPE(size, 2).train(TEXTS).save(tmp_path / name)
+    ours, other = tmp_path / "ours", tmp_path / "other"
+    for path in (str(ours), str(ours / "tokenizer.json")):
+        fitted = new_pairs(path=path).fit(unreadable(), cache=tmp_path, **CORPUS, pretrained=ours)
+        assert fitted.tokenizer.vocab_size == 300
+    assert new_pairs().fit(unreadable(), cache=tmp_path, **CORPUS, pretrained=other).tokenizer.vocab_size == 301
+    with pytest.raises(Refused, match="another tokenizer"):
+        new_pairs(path=str(ours)).fit([], cache=tmp_path, **CORPUS, pretrained=other)
+    with pytest.raises(InputMissing, match=r"tokenizer\.json"):
+        new_pairs(path=str(tmp_path)).fit([], cache=tmp_path, **CORPUS)
+
+
+def test_the_curve_of_a_run_is_drawn_once_and_handed_to_the_tracker(tmp_path):
+    (tmp_path / "restore").mkdir()
+    run = new_run(tracker=Recorder())
+    callback = VocabularyCurve(folder=tmp_path)
+    callback.on_start(run)
+    assert not run.tracker.artifacts  # a size that was given has no curve
+    curve = new_pairs().fit(TEXTS, cache=tmp_path, **CORPUS).curve
+    curve.save(tmp_path / "restore")
+    for _ in range(2):
+        callback.on_start(run)
+    assert run.tracker.artifacts == [tmp_path / "plots" / "vocabulary.png"]
+    assert (tmp_path / "plots" / "vocabulary.png").read_bytes().startswith(b"\x89PNG")

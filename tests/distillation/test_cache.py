@@ -1,0 +1,205 @@
+"""Laws of the teacher cache: what it keeps is what the teachers said, whoever reads it, whatever happened to it."""
+
+import logging
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+from distillation.test_loss import SETTINGS
+from mlxlab.data.batch import Batch
+from mlxlab.distillation import cache_shards
+from mlxlab.distillation.cache import TeacherCache, row_key
+from mlxlab.distillation.divergence import Answer, between
+from mlxlab.distillation.loss import Distill
+from mlxlab.distillation.teachers import Teachers
+from mlxlab.distillation.trainer import Prepared
+from mlxlab.models.ensemble import Ensemble, Member
+from mlxlab.training.device_batch import to_device
+from support.models import TASK, Fixed, Stream, new_model, new_run, new_trainer, weights_of
+
+V = 13
+
+
+def new_cache(folder, top_k=4, dtype="float32", num_classes=V) -> TeacherCache:
+    return TeacherCache(top_k, dtype, folder=folder, num_classes=num_classes)
+
+
+def text(rows=3, length=7, seed=0) -> Batch:
+    """A batch of a language model; the rows end with padding."""
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(1, V, (rows, length)).astype(np.int32)
+    mask = (np.arange(length) < length - np.arange(rows)[:, None]).astype(np.int32)
+    return Batch(tokens * mask, mask, tokens, mask.astype(np.float32), np.arange(rows))
+
+
+def said(batch: Batch, seed=1) -> mx.array:
+    """Logits that are a function of the token alone."""
+    table = np.random.default_rng(seed).normal(size=(V, V)).astype(np.float32) * 2
+    return mx.array(table[batch.tokens])
+
+
+def never():
+    raise AssertionError("the teachers were asked again")
+
+
+def test_the_likeliest_and_the_mass_of_all_others_are_kept(tmp_path):
+    batch = text()
+    extra = new_cache(tmp_path).extra(batch, lambda: said(batch))
+    log_p = log_softmax(np.array(said(batch)), axis=-1)
+    real = batch.mask > 0
+    for values, classes, full in zip(extra["teacher"][real], extra["teacher_classes"][real], log_p[real], strict=True):
+        assert set(classes) == set(np.argsort(full)[-4:])
+        np.testing.assert_allclose(values[:-1], full[classes], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(np.exp(values).sum(), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_what_was_said_once_is_read_by_others_bit_for_bit_and_nobody_is_asked_again(tmp_path, dtype):
+    batch = text()
+    first = new_cache(tmp_path, dtype=dtype)
+    fresh = first.extra(batch, lambda: said(batch))
+    waiting = first.extra(batch, never)
+    first.flush()
+    read = new_cache(tmp_path, dtype=dtype).extra(batch, never)
+    for name in fresh:
+        assert fresh[name].tobytes() == waiting[name].tobytes() == read[name].tobytes()
+
+
+def test_a_row_is_known_by_its_content_whatever_the_padding_the_batch_and_the_id(tmp_path):
+    batch, cache = text(), new_cache(tmp_path)
+    before = cache.extra(batch, lambda: said(batch))
+    wide = [np.pad(part, ((0, 0), (0, 5))) for part in batch[:4]]
+    moved = Batch(*(part[::-1] for part in wide), np.array([7, 8, 9]))
+    after = cache.extra(moved, never)
+    np.testing.assert_array_equal(after["teacher"][::-1, :7][batch.mask > 0], before["teacher"][batch.mask > 0])
+    assert row_key(batch.tokens[0], batch.mask[0]) != row_key(batch.tokens[0], batch.mask[0] * 2)
+    assert row_key(batch.tokens[1], batch.mask[1]) == row_key(batch.tokens[1], batch.mask[1] > 0)
+
+
+def test_with_all_classes_kept_the_loss_is_that_of_teachers_who_are_asked_bit_for_bit(tmp_path):
+    teacher = new_model(seed=1)
+
+    def trained(cache):
+        loss = Distill(**SETTINGS, taught_by=Teachers(Ensemble([Member(teacher)]), cache=cache))
+        run = new_run(new_model(seed=0))
+        run.train = Prepared(run.train, lambda batch: loss.prepare(batch, None), lambda: None)
+        new_trainer(loss=loss).fit(run, Fixed(), TASK)
+        return weights_of(run.model)
+
+    online = trained(None)
+    for _ in range(2):  # written, then read
+        cache = new_cache(tmp_path, top_k=2, num_classes=2)
+        cached = trained(cache)
+        cache.flush()
+        for name, leaf in online.items():
+            np.testing.assert_array_equal(cached[name], leaf)
+    assert cache.asked == 0
+    assert cache.found == 66
+
+
+def test_the_distance_by_the_top_k_is_zero_only_for_the_same_and_never_more_than_in_full(tmp_path):
+    batch = text()
+    kept = new_cache(tmp_path).extra(batch, lambda: said(batch))
+    answer = Answer(mx.array(kept["teacher"]), mx.array(kept["teacher_classes"]))
+    real = batch.mask > 0
+    for T in (1.0, 3.0):
+        np.testing.assert_allclose(np.array(between(answer, said(batch), T, "forward"))[real], 0, atol=2e-6)
+    student = said(batch, seed=2)
+    full = np.array(between(Answer(said(batch)), student, 1.0, "forward"))[real]
+    part = np.array(between(answer, student, 1.0, "forward"))[real]
+    assert (part > 0).all()
+    assert (part <= full + 1e-6).all()
+
+
+def test_what_is_lost_is_measured_against_the_full_distribution(tmp_path):
+    batch = text()
+    cache = new_cache(tmp_path, dtype="float16")
+    extra = cache.extra(batch, lambda: said(batch))
+    p = log_softmax(np.array(said(batch), np.float64), axis=-1)
+    believed = np.full_like(p, -np.inf)
+    believed[:] = (extra["teacher"][..., -1:].astype(np.float64)) - np.log(V - 4)
+    real = batch.mask > 0
+    np.put_along_axis(believed, extra["teacher_classes"], extra["teacher"][..., :-1].astype(np.float64), axis=-1)
+    lost = (np.exp(p) * (p - believed)).sum(axis=-1)
+    cache = new_cache(tmp_path / "again", dtype="float16")
+    rows = Batch(*(part[:1] for part in batch[:5]))  # without padding: all of it is kept
+    assert real[0].all()
+    cache.extra(rows, lambda: said(rows))
+    assert cache.shards.sums["nats"] / cache.shards.sums["targets"] == pytest.approx(lost[0].mean(), rel=1e-3)
+    cache.flush()
+    assert "nats per target" in new_cache(tmp_path / "again", dtype="float16").describe()
+    assert new_cache(tmp_path / "again", dtype="float16").shards.sums == cache.shards.sums
+
+
+@pytest.mark.parametrize("place", ["head", "record", "cut"])
+def test_a_corrupt_shard_is_made_anew_with_one_warning(tmp_path, caplog, place):
+    batch = text()
+    cache = new_cache(tmp_path)
+    wanted = cache.extra(batch, lambda: said(batch))
+    cache.flush()
+    [shard] = tmp_path.glob("shard-*.bin")
+    content = bytearray(shard.read_bytes())
+    if place == "cut":
+        content = content[:-9]
+    else:
+        content[20 if place == "head" else -9] ^= 1
+    shard.write_bytes(content)
+    with caplog.at_level(logging.WARNING):
+        again = new_cache(tmp_path)
+        found = again.extra(batch, lambda: said(batch))
+    again.flush()
+    assert len(caplog.records) == 1
+    assert "corrupt" in caplog.text
+    assert not shard.exists()
+    for name in wanted:
+        assert found[name].tobytes() == wanted[name].tobytes()
+    last = new_cache(tmp_path)
+    last.extra(batch, lambda: said(batch))  # rows of the shard that were sound come back when they are next asked for
+    last.flush()
+    new_cache(tmp_path).extra(batch, never)
+
+
+def test_shards_are_written_in_the_background_and_read_as_if_they_were_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache_shards, "SIZE", 400)
+    cache = new_cache(tmp_path)
+    batches = [text(seed=seed) for seed in range(20)]
+    for batch in batches:
+        cache.extra(batch, lambda batch=batch: said(batch))
+    cache.flush()
+    assert len(list(tmp_path.glob("shard-*.bin"))) > 5
+    assert not list(tmp_path.glob(".tmp-*"))
+    other = new_cache(tmp_path)
+    for batch in batches:
+        other.extra(batch, never)
+
+
+def test_what_the_batches_were_made_with_is_on_disk_before_the_place_behind_them_is_saved(tmp_path):
+    cache = new_cache(tmp_path, top_k=2, num_classes=2)
+    run = new_run()
+    run.train = Prepared(run.train, lambda batch: cache.extra(batch, lambda: mx.zeros((4, 2))), cache.flush)
+    next(iter(run.train))
+    run.train.state_dict()
+    assert not list(tmp_path.glob("shard-*")), "a step is not a save"
+    run.state_dict()
+    assert len(list(tmp_path.glob("shard-*"))) == 1
+
+
+def test_a_folder_that_cannot_be_written_costs_a_warning_and_not_the_run(tmp_path, caplog):
+    cache, batch = new_cache(tmp_path / "c"), text()
+    (tmp_path / "c").rmdir()
+    (tmp_path / "c").write_text("a file where the folder was")
+    with caplog.at_level(logging.WARNING):
+        cache.extra(batch, lambda: said(batch))
+        cache.flush()
+    assert "could not be written" in caplog.text
+    cache.extra(batch, never)
+
+
+def test_teachers_answer_from_the_batch_where_the_cache_has_put_it(tmp_path):
+    teacher, batch = new_model(seed=1), Stream().batch(np.arange(8))
+    teachers = Teachers(Ensemble([Member(teacher)]), cache=new_cache(tmp_path, top_k=2, num_classes=2))
+    kept = batch._replace(extra=teachers.extra(batch, None))
+    online = Teachers(teachers.ensemble).answer(to_device(batch), None).values
+    np.testing.assert_array_equal(teachers.answer(to_device(kept), None).values, online)

@@ -1,0 +1,315 @@
+"""Laws of distillation: the loss, its measures, ensembles, ramps, sums, matched layers."""
+
+from functools import partial
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+from omegaconf import OmegaConf
+from scipy.special import log_softmax as oracle
+
+from mlxlab.config.paths import shipped_conf
+from mlxlab.distillation.divergence import Answer, between
+from mlxlab.distillation.loss import Distill
+from mlxlab.distillation.teachers import Teachers
+from mlxlab.distillation.trainer import Distillation
+from mlxlab.errors import ConfigFault, Fault
+from mlxlab.models.bert import Bert
+from mlxlab.models.ensemble import Ensemble, Member, confidence, on_top
+from mlxlab.models.heads import head_for
+from mlxlab.models.model import Model
+from mlxlab.models.transformer import Transformer
+from mlxlab.training.device_batch import to_device
+from mlxlab.training.losses.coefficient_schedule import Ramp
+from mlxlab.training.losses.loss import CrossEntropy, Focal
+from mlxlab.training.losses.weighted_sum import Sum
+from mlxlab.training.steps.optimized import Optimized
+from mlxlab.training.steps.step import Plain, weighted_sum
+from support.models import TASK, Fixed, Stream, new_model, new_run, new_trainer, weights_of
+
+SETTINGS = {
+    "alpha": 0.5,
+    "temperature": 3.0,
+    "t2_scale": True,
+    "measure": "forward",
+    "label_smoothing": 0.0,
+    "match": [],
+    "router": None,
+}
+
+
+def distill(*teachers: nn.Module, beneath=(), cache=None, **changes) -> Distill:
+    taught_by = Teachers(Ensemble([Member(one) for one in teachers]), Ensemble([Member(one) for one in beneath]), cache)
+    return Distill(**(SETTINGS | changes), taught_by=taught_by)
+
+
+def a_batch():
+    return to_device(Stream().batch(np.arange(8)))
+
+
+def gradients(loss, model, batch):
+    compute = nn.value_and_grad(model, lambda: weighted_sum(loss, model, batch)[0])
+    total, tree = compute()
+    return total.item(), np.concatenate([np.array(g).ravel() for _, g in tree_flatten(tree)])
+
+
+PLAIN = partial(Plain, clip=1.0)
+
+
+def trained(loss, step=PLAIN):
+    run = new_run(new_model(seed=0))
+    new_trainer(loss=loss, step=step).fit(run, Fixed(), TASK)
+    return weights_of(run.model)
+
+
+def test_alpha_1_and_no_teacher_are_cross_entropy_bit_for_bit():
+    plain = trained(CrossEntropy(0.0))
+    for loss in (distill(new_model(seed=1), alpha=1.0), distill()):
+        for name, leaf in trained(loss).items():
+            np.testing.assert_array_equal(leaf, plain[name])
+
+
+def test_the_loss_is_that_of_the_formula():
+    student, teacher, batch = new_model(dropout=0.0), new_model(seed=1, dropout=0.0), a_batch()
+    z, t = (np.array(model(batch.tokens, batch.mask), np.float64) for model in (student, teacher))
+    y, T = np.array(batch.targets), 3.0
+    p, q = oracle(t / T, axis=-1), oracle(z / T, axis=-1)
+    kl = (np.exp(p) * (p - q)).sum(axis=-1)
+    ce = -oracle(z, axis=-1)[np.arange(len(y)), y]
+    found = distill(teacher, alpha=0.3)(student, batch)
+    np.testing.assert_allclose(found.values, 0.3 * ce + 0.7 * T**2 * kl, rtol=2e-5)
+    np.testing.assert_allclose(found.parts["kl"], kl, rtol=1e-3, atol=1e-7)
+    np.testing.assert_allclose(found.parts["ce"], ce, rtol=1e-5)
+
+
+@pytest.mark.parametrize("measure", ["forward", "reverse", "jensen_shannon", "mse"])
+def test_a_student_that_equals_its_teacher_has_no_distance_and_no_gradient(measure):
+    model, batch = new_model(dropout=0.0), a_batch()
+    loss = distill(new_model(dropout=0.0), alpha=0.0, measure=measure)
+    np.testing.assert_allclose(loss(model, batch).parts["kl"], 0, atol=3e-8 if measure == "jensen_shannon" else 0)
+    assert np.abs(gradients(loss, model, batch)[1]).max() < 1e-6
+
+
+def test_measures_are_what_their_names_say():
+    rng = np.random.default_rng(0)
+    t, z = rng.normal(size=(2, 5, 7)).astype(np.float32) * 3
+    p, q = oracle(t / 2, axis=-1), oracle(z / 2, axis=-1)
+    m = np.log((np.exp(p) + np.exp(q)) / 2)
+
+    def kl(a, b):
+        return (np.exp(a) * (a - b)).sum(axis=-1)
+
+    wanted = {"forward": kl(p, q), "reverse": kl(q, p), "jensen_shannon": (kl(p, m) + kl(q, m)) / 2}
+    wanted["mse"] = ((z - t) ** 2).mean(axis=-1)
+    for measure, values in wanted.items():
+        np.testing.assert_allclose(
+            between(Answer(mx.array(t)), mx.array(z), 2.0, measure), values, rtol=1e-4, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("classes", [5, 300])
+def test_with_few_classes_or_many_the_divergence_and_its_gradient_are_right(classes):
+    rng = np.random.default_rng(0)
+    z, t = rng.normal(size=(2, 3, classes)).astype(np.float32) * 4
+    slope = mx.grad(lambda z: between(Answer(mx.array(t)), z, 2.0, "forward").sum())(mx.array(z))
+    q, p = (np.exp(oracle(x / 2, axis=-1)) for x in (z, t))
+    np.testing.assert_allclose(slope, (q - p) / 2, rtol=1e-3, atol=1e-6)
+    kl = (p * (oracle(t / 2, axis=-1) - oracle(z / 2, axis=-1))).sum(axis=-1)
+    np.testing.assert_allclose(between(Answer(mx.array(t)), mx.array(z), 2.0, "forward"), kl, rtol=1e-4)
+    assert not np.any(np.array(between(Answer(mx.array(t)), mx.array(t), 2.0, "forward")))
+
+
+def test_t_squared_keeps_the_scale_of_the_gradient():
+    student, teacher, batch = new_model(dropout=0.0), new_model(seed=1, dropout=0.0), a_batch()
+    sizes = {}
+    for scaled in (True, False):
+        for T in (1.0, 2.0, 4.0):
+            loss = distill(teacher, alpha=0.0, temperature=T, t2_scale=scaled)
+            sizes[scaled, T] = np.linalg.norm(gradients(loss, student, batch)[1])
+    assert sizes[True, 4.0] / sizes[True, 1.0] == pytest.approx(1, abs=0.3)
+    assert sizes[False, 4.0] / sizes[False, 1.0] == pytest.approx(1 / 16, rel=0.3)
+
+
+def test_teachers_do_not_change_have_no_dropout_and_are_no_weights_of_the_student():
+    teacher = new_model(seed=1, dropout=0.9)
+    loss, batch = distill(teacher), a_batch()
+    before = loss.teachers.hash()
+    assert np.array_equal(*(np.array(loss.teachers.answer(batch, None).values) for _ in range(2)))
+    run = new_run()
+    names = weights_of(run.model).keys()
+    fitted(loss, run)
+    assert loss.teachers.hash() == before
+    assert weights_of(run.model).keys() == names
+    teacher.out.weight = teacher.out.weight + 1e-7
+    assert loss.teachers.hash() != before
+
+
+def distillation(loss) -> Distillation:
+    plain = {name: value for name, value in vars(new_trainer()).items() if name != "group"}
+    keys = {"teachers": [], "members": [], "teacher_weights": None, "combine": "logits", "teacher_dtype": "float32"}
+    keys |= {"vocabulary": "same", "teacher_cache": None, "rounds": 1, "round_init": "fresh", "role": "teacher"}
+    return Distillation(**(plain | keys | {"label_smoothing": 0.0, "loss": loss}), taught_by=loss.teachers)
+
+
+def fitted(loss, run):
+    return distillation(loss).fit(run, Fixed(), TASK)
+
+
+def test_distilling_with_the_optimized_step_equals_the_plain_step():
+    teacher = new_model(seed=1)
+    plain = trained(distill(teacher))
+    settings = OmegaConf.to_container(OmegaConf.load(shipped_conf() / "trainer" / "step" / "optimized.yaml"))
+    chosen = {key: value for key, value in settings.items() if key[0] != "_"} | {"compile": "never"}
+    step = partial(Optimized, **chosen)
+    for name, leaf in trained(distill(teacher), step=step).items():
+        np.testing.assert_allclose(leaf, plain[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("combine", ["logits", "probabilities"])
+def test_n_equal_members_equal_one(combine):
+    batch, one = a_batch(), new_model(seed=1)
+    alone = Ensemble([one])(batch.tokens, batch.mask)
+    for n in (2, 3, 5):
+        several = Ensemble([one] * n, combine=combine)(batch.tokens, batch.mask)
+        if combine == "logits":
+            np.testing.assert_array_equal(several, alone)
+        np.testing.assert_allclose(mx.softmax(several, axis=-1), mx.softmax(alone, axis=-1), rtol=1e-6)
+
+
+def test_members_are_averaged_by_weight_as_logits_or_as_probabilities():
+    batch, models = a_batch(), [new_model(seed=n, dropout=0.0) for n in (1, 2)]
+    z = [np.array(model(batch.tokens, batch.mask)) for model in models]
+    p = [np.exp(oracle(one, axis=-1)) for one in z]
+    mean = Ensemble(models, [1.0, 3.0])(batch.tokens, batch.mask)
+    np.testing.assert_allclose(mean, (z[0] + 3 * z[1]) / 4, rtol=1e-5, atol=1e-7)
+    mean = mx.exp(Ensemble(models, [1.0, 3.0], "probabilities")(batch.tokens, batch.mask))
+    np.testing.assert_allclose(mean, (p[0] + 3 * p[1]) / 4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+def test_a_student_on_top_of_n_members_counts_as_one_of_n_plus_1(n):
+    rng = np.random.default_rng(n)
+    answers = rng.normal(size=(n + 1, 4, 3)).astype(np.float32)
+    found = on_top(mx.array(answers[-1]), mx.array(answers[:-1].mean(axis=0)), n)
+    np.testing.assert_allclose(found, answers.mean(axis=0), rtol=1e-5, atol=1e-6)
+
+
+def test_a_residual_student_is_judged_together_with_those_beneath():
+    student, below, batch = new_model(dropout=0.0), [new_model(seed=n, dropout=0.0) for n in (1, 2)], a_batch()
+    z = sum(np.array(m(batch.tokens, batch.mask), np.float64) for m in (student, *below)) / 3
+    y = np.array(batch.targets)
+    values = distill(beneath=below)(student, batch).values
+    np.testing.assert_allclose(values, -oracle(z, axis=-1)[np.arange(len(y)), y], rtol=1e-5)
+
+
+def test_a_member_is_asked_in_the_words_of_the_student():
+    model, batch = new_model(classes=3, dropout=0.0), a_batch()
+    z = np.array(model(batch.tokens, batch.mask))
+    member = Member(model, np.array([2, 0]))
+    np.testing.assert_array_equal(member(batch.tokens, batch.mask), z[:, [2, 0]])
+
+
+def test_the_router_weighs_each_teacher_by_its_confidence_in_the_true_class():
+    batch, models = a_batch(), [new_model(seed=n, dropout=0.0) for n in (1, 2)]
+    z = [np.array(model(batch.tokens, batch.mask), np.float64) for model in models]
+    y = np.array(batch.targets)
+    c = [np.exp(oracle(one, axis=-1))[np.arange(8), y][:, None] + 1e-6 for one in z]
+    loss = distill(*models, router=confidence)
+    wanted = (c[0] * z[0] + c[1] * z[1]) / (c[0] + c[1])
+    np.testing.assert_allclose(loss.teachers.answer(batch, loss.router).values, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_a_ramp_is_a_line_that_the_loss_follows():
+    ramp = Ramp(1.0, 0.2, 0.5)
+    assert [ramp(p) for p in (0.0, 0.25, 0.5, 1.0)] == pytest.approx([1.0, 0.6, 0.2, 0.2])
+    with pytest.raises(ConfigFault, match="length"):
+        ramp(None)
+    student, teacher, batch = new_model(dropout=0.0), new_model(seed=1, dropout=0.0), Stream().batch(np.arange(8))
+    loss = distill(teacher, alpha=ramp, temperature=Ramp(4.0, 2.0, 1.0))
+    given = batch._replace(extra=loss.prepare(batch, 0.25))
+    wanted = distill(teacher, alpha=0.6, temperature=3.5)(student, to_device(batch)).values
+    np.testing.assert_allclose(loss(student, to_device(given)).values, wanted, rtol=1e-5)
+
+
+def test_a_sum_of_losses_asks_the_model_once_and_weighs_each():
+    student, teacher, batch = new_model(dropout=0.0), new_model(seed=1, dropout=0.0), Stream().batch(np.arange(8))
+    calls = []
+
+    class Counted(nn.Module):
+        def __call__(self, tokens, mask):
+            calls.append(1)
+            return student(tokens, mask)
+
+    parts = [distill(teacher, alpha=Ramp(0.0, 1.0, 1.0)), Focal(None, 2.0, 0.0)]
+    loss = Sum(parts, [2.0, Ramp(0.0, 4.0, 1.0)])
+    given = to_device(batch._replace(extra=loss.prepare(batch, 0.5)))
+    found = loss(Counted(), given)
+    assert len(calls) == 1
+    device = to_device(batch)
+    wanted = 2 * distill(teacher, alpha=0.5)(student, device).values + 2 * parts[1](student, device)
+    np.testing.assert_allclose(found.values, wanted, rtol=1e-5)
+    assert {"ce", "kl", "loss_0", "loss_1"} == found.parts.keys()
+    with pytest.raises(ConfigFault, match="1 for 2"):
+        Sum(parts, [1.0])
+
+
+def small(family=Bert, width=8, layers=2, seed=0) -> Model:
+    mx.random.seed(seed)
+    trunk = family(vocab_size=20, width=width, num_layers=layers, num_heads=2, feed_forward=8, dropout=0.0)
+    kind = "language_modelling" if family is Transformer else "classification"
+    return Model(trunk, head_for(trunk, kind=kind, num_classes=2))
+
+
+PAIRS = [
+    {"student": "trunk.layers.0", "teacher": "trunk.layers.1", "weight": 0.5},
+    {"student": "trunk.layers.0.attention", "teacher": "trunk.layers.1.attention"},
+]
+
+
+@pytest.mark.parametrize("family", [Bert, Transformer])
+def test_matched_layers_come_closer_and_their_projections_learn_but_are_not_restored(family):
+    student, teacher = small(family, layers=1), small(family, width=12, seed=1)
+    loss = distill(teacher, alpha=0.0, match=PAIRS)
+    batch = Stream().batch(np.arange(8))
+    if family is Transformer:
+        batch = batch._replace(targets=batch.tokens, weights=np.ones(batch.tokens.shape, np.float32))
+    batch = to_device(batch)
+    own = set(weights_of(student))
+    loss.attach(student, seed=0)
+    added = set(weights_of(student)) - own
+    assert all(name.startswith("feature_matching.layers.") for name in added)
+    assert student.feature_matching.layers[0].weight.shape == (12, 8)
+    first = loss(student, batch)
+    assert first.parts["match"].shape == batch.targets.shape
+    run = new_run(student)
+    trainer = new_trainer(loss=loss)
+    trainer.prepare(run)
+    step = Plain(1.0, model=student, loss=loss, optimizer=run.optimizer)
+    before = weights_of(student)
+    for _ in range(30):
+        step(batch)
+    assert loss(student, batch).parts["match"].sum() < 0.8 * first.parts["match"].sum()
+    assert not np.array_equal(weights_of(student)["feature_matching.layers.0.weight"], before["feature_matching.layers.0.weight"])
+
+
+def test_matching_a_layer_with_itself_costs_nothing_in_attention():
+    student, teacher = small(), small()
+    loss = distill(teacher, match=[{"student": "trunk.layers.1.attention", "teacher": "trunk.layers.1.attention"}])
+    loss.attach(student, seed=0)
+    np.testing.assert_allclose(loss(student, a_batch()).parts["match"], 0, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("match", "said"),
+    [
+        ([{"student": "trunk.layers.0"}], "match.0: teacher"),
+        ([{"student": "a", "teacher": "b", "weigth": 2}], "match.0: weigth"),
+        ([{"student": "a", "teacher": "b", "weight": -1}], "match.0: weight=-1"),
+        ([{"student": "trunk.layer.0", "teacher": "trunk.layers.0"}], "did you mean trunk.layers.0"),
+    ],
+)
+def test_a_pair_that_makes_no_sense_is_one_line(match, said):
+    with pytest.raises(Fault, match=said):
+        distill(small(), match=match).attach(small(), seed=0)

@@ -1,0 +1,176 @@
+"""Distillation in real processes: teachers by path, what is refused, rounds that are killed and resumed, ensembles."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlxlab.cli.train import main
+from mlxlab.data.titanic.sources import resolve
+from mlxlab.inference.predict import predict
+from mlxlab.inference.restore import restore
+from mlxlab.training.device_batch import to_device
+from support.processes import ROOT, but, run, start, wait_for
+
+SHORT = but(
+    "trainer.max_steps=9", "trainer.eval_every=9", "callbacks.checkpointing.every=3", "data.templates=[brief]", "seed=1"
+)
+STUDENT = [*SHORT, "trainer=distill"]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("teacher")
+    finished = run(*SHORT, f"hydra.run.dir={folder}")
+    assert finished.returncode == 0, finished.stderr
+    return folder
+
+
+def states(out: str) -> list[str]:
+    return [line for line in out.splitlines() if line.startswith("final_state=")]
+
+
+def test_a_student_of_another_family_learns_from_a_run_and_keeps_what_it_said(teacher, tmp_path, capsys):
+    words = [*STUDENT, "model=cnn_hybrid", "model.kernels=[2]", "model.filters=4", f"trainer.teachers=[{teacher}]"]
+    words += ["trainer.teacher_cache={top_k: 1, dtype: float16}", "trainer.loss.alpha=0.25"]
+    said = []
+    for name, log_every in (("a", 10), ("b", 3)):
+        assert main([*words, f"hydra.run.dir={tmp_path}/{name}", f"trainer.log_every={log_every}"]) == 0
+        said.append(capsys.readouterr())
+    assert f"teacher: {teacher}" in said[0].err
+    assert "teachers unchanged" in said[0].err
+    assert ", 0 asked" in said[1].err
+    assert states(said[0].out) == states(said[1].out)
+    curve = json.loads((tmp_path / "b" / "checkpoints" / "step-00000009" / "state.json").read_text())["curve"]
+    assert {"train/ce", "train/kl"} <= dict(curve)[3].keys()
+    beside = json.loads((tmp_path / "b" / "metrics.json").read_text())["beside"]
+    final = json.loads((teacher / "metrics.json").read_text())["final"]
+    assert beside["teacher"]["accuracy"] == final["valid/accuracy"]
+    assert "of the teacher's parameters" in (tmp_path / "b" / "summary.md").read_text()
+    tokenizers = [(folder / "restore" / "tokenizer.json").read_bytes() for folder in (tmp_path / "a", teacher)]
+    assert tokenizers[0] == tokenizers[1]
+
+
+@pytest.mark.parametrize(
+    ("teachers", "more", "code", "said"),
+    [
+        ("nowhere", [], 66, "nowhere"),
+        ("models:/titanic/1", [], 69, "no store there"),
+        ("{}", ["trainer.teacher_weights=[1, 2]"], 2, "2 for 1 teachers"),
+        ("{}", ["trainer.teacher_cache={top: 3}"], 2, "top;"),
+        ("{}", ["trainer.loss.match=[{student: trunk, teacher: trunk.layer}]"], 2, "there is no layer trunk.layer"),
+        ("{}", ["trainer.vocabulary=subset", "data.tokenizer.vocab_size=300"], 77, "another tokenizer"),
+    ],
+)
+def test_what_cannot_teach_is_one_line(teacher, tmp_path, capsys, monkeypatch, teachers, more, code, said):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/none.db")
+    given = main([*STUDENT, f"trainer.teachers=[{teachers.format(teacher)}]", *more, f"hydra.run.dir={tmp_path}"])
+    error = capsys.readouterr().err
+    assert given == code, error
+    assert said in error.splitlines()[-1]
+    assert "Traceback" not in error
+
+
+def test_a_teacher_that_may_know_the_validation_rows_is_told(teacher, tmp_path, capsys):
+    for share, told in ((0.2, False), (0.3, True)):
+        words = [*STUDENT, f"trainer.teachers=[{teacher}]", f"data.valid_fraction={share}"]
+        assert main([*words, f"hydra.run.dir={tmp_path}/{share}"]) == 0
+        assert ("validated on other data" in capsys.readouterr().err) == told
+
+
+@pytest.mark.parametrize("role", ["teacher", pytest.param("residual", marks=pytest.mark.fault_injection)])
+def test_three_rounds_killed_in_the_second_and_resumed_are_bitwise_those_that_were_not(teacher, tmp_path, capsys, role):
+    words = [*STUDENT, f"trainer.teachers=[{teacher}]", "trainer.rounds=3", f"trainer.role={role}"]
+    again = [*words, f"hydra.run.dir={tmp_path}/killed", "resume=auto"]
+    process = start(*again)
+    wait_for(tmp_path / "killed" / "rounds" / "2" / "checkpoints" / "step-00000003", process)
+    process.kill()
+    process.communicate()
+    assert len(json.loads((tmp_path / "killed" / "rounds.json").read_text())["done"]) == 1
+    assert main(again) == 0
+    resumed = capsys.readouterr()
+    assert "resumed from step-" in resumed.err
+    assert main([*words, f"hydra.run.dir={tmp_path}/whole"]) == 0
+    whole = states(capsys.readouterr().out)
+    assert len(set(whole)) == 3
+    assert states(resumed.out) == whole[1:], "the first round is not repeated, the second not skipped"
+    done = [json.loads((tmp_path / name / "rounds.json").read_text())["done"] for name in ("whole", "killed")]
+    assert done[0] == done[1]
+    assert {"teacher", "student", "ensemble", "member 1", "member 2", "member 3"} == done[0][2].keys()
+    check_ensemble(tmp_path / "whole", done[0][2])
+
+
+SHRUNK = ["model.num_layers=1", "model.width=32", "model.num_heads=2", "model.feed_forward=32", "trainer.max_steps=2"]
+
+
+def test_the_experiment_of_a_language_model_teaches_one_with_the_teachers_tokens(tmp_path, capsys):
+    text = tmp_path / "text.jsonl"
+    lines = [{"text": f"Line {n} says that {n * n} is a square. " * 4} for n in range(200)]
+    text.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ["experiment=stories_distilled", f"data.source={text}", "data.valid_fraction=0.2", "tracking=none", *SHRUNK]
+    words += ["trainer.eval_batches=1"]
+    assert main([*words, "data.tokenizer.vocab_size=300", f"hydra.run.dir={tmp_path}/teacher"]) == 0
+    taught = [*words, f"trainer.teachers=[{tmp_path}/teacher]", "data.tokenizer.vocab_size=280"]
+    cache = "trainer.teacher_cache={top_k: 20}"
+    assert main([*taught, cache, "seed=3", f"hydra.run.dir={tmp_path}/student"]) == 0
+    said = capsys.readouterr().err
+    assert "top 20 of 300" in said
+    assert "validated on other data" not in said, "the seed orders the text, and holds out none of it"
+    assert main([*taught, "trainer.vocabulary=subset", f"hydra.run.dir={tmp_path}/other"]) == 0, (
+        "280 of 300 are the same"
+    )
+    assert main([*taught, "model=bert", f"hydra.run.dir={tmp_path}/masked"]) == 77
+    assert "learned another task" in capsys.readouterr().err
+
+
+def test_the_experiment_of_the_titanic_runs_without_a_teacher_too(tmp_path):
+    words = ["experiment=titanic_distilled", "data.source=synthetic", "trainer.max_steps=2", "tracking=none"]
+    assert main([*words, f"hydra.run.dir={tmp_path}"]) == 0
+
+
+def test_the_router_of_the_readme_weighs_teachers(teacher, tmp_path):
+    readme = (ROOT / "README.md").read_text()
+    for kind, name in (("python", "mine.py"), ("yaml", "my_conf/trainer/loss/loudest.yaml")):
+        [block] = re.findall(rf"```{kind}\n# {re.escape(name)}\n(.*?)```", readme, re.S)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(block)
+    words = [*STUDENT, f"trainer.teachers=[{teacher}, {teacher}]", f"hydra.run.dir={tmp_path}/run"]
+    words += [f"--config-dir={tmp_path}/my_conf", "trainer/loss=loudest"]
+    done = run(*words, PYTHONPATH=str(tmp_path), MLXLAB_PARTS="mine.loudest")
+    assert done.returncode == 0, done.stderr
+    [config] = (tmp_path / "run").glob("restore/config.yaml")
+    assert "mine.loudest" in config.read_text()
+
+
+@pytest.mark.fault_injection
+def test_a_cross_validation_with_a_teacher_per_fold_shows_teacher_and_student_alone(tmp_path, capsys):
+    from mlxlab.cli.crossvalidate import main as crossvalidate
+
+    words = ["data.source=synthetic", "trainer.max_steps=2", "folds=2", "seeds=1", f"folder={tmp_path}"]
+    teacher = "teacher=experiment=titanic data.source=synthetic trainer.max_steps=4"
+    assert crossvalidate(["experiment=titanic_distilled", *words, teacher]) == 0
+    out = capsys.readouterr().out
+    assert "| teacher" in out
+    assert "| student alone" in out
+    share = re.search(r"parameters \((\d+) %\)", " ".join(out.split()))
+    assert share is not None
+    assert int(share[1]) <= 40, "of the teacher's"
+    assert "distilled against student alone" in out
+
+
+def check_ensemble(folder: Path, measured: dict) -> None:
+    """The saved ensemble predicts by the mean of its members' logits."""
+    together = restore(folder)
+    rows = resolve("synthetic", folder).train[:20]
+    alone = [
+        restore(folder / "rounds" / str(n), folder / "rounds" / str(n) / "checkpoints" / "last") for n in (1, 2, 3)
+    ]
+    batch = together.encoder.encode_rows(rows)
+    arrays = to_device(batch)[:2]
+    mean = np.mean([np.array(one.model(*arrays)) for one in alone], axis=0)
+    np.testing.assert_allclose(np.array(together.model(*arrays)), mean, rtol=1e-4, atol=1e-6)
+    p = predict(together, rows)
+    np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
+    assert measured["ensemble"]["parameters"] == 3 * measured["student"]["parameters"]

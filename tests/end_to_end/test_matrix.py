@@ -1,0 +1,137 @@
+"""The main job in real processes: every family, tracked and not, alone and in a sweep."""
+
+import json
+import re
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.processes import ROOT, but, environment, run
+
+SHORT = but("trainer.max_steps=4", "trainer.eval_every=2", "callbacks.checkpointing.every=2", "trainer.log_every=1")
+UNTRACKED = SHORT
+TRACKED = [setting for setting in SHORT if not setting.startswith("tracking")]
+
+
+def store(folder: Path) -> list[str]:
+    return [f"tracking.uri=sqlite:///{folder}/store.db", "tracking.wait=60"]
+
+
+def rows(folder: Path, query: str) -> list[tuple]:
+    with sqlite3.connect(f"file:{folder}/store.db?mode=ro", uri=True) as connection:
+        return connection.execute(query).fetchall()
+
+
+@pytest.mark.parametrize("model", ["bert", "cnn_hybrid", "transformer"])
+def test_every_family_runs_untracked(tmp_path, model):
+    finished = run(*UNTRACKED, f"model={model}", f"hydra.run.dir={tmp_path}")
+    assert finished.returncode == 0, finished.stderr
+    assert "| majority" in finished.stdout
+    assert "final_state=" in finished.stdout
+    figures = json.loads((tmp_path / "metrics.json").read_text())
+    assert 0 <= figures["metrics"]["valid/accuracy"] <= 1
+    for name in ("plots/learning_curve.png", "plots/confusion.png", "summary.md", "restore/tokenizer.json"):
+        assert (tmp_path / name).stat().st_size > 0
+    assert not (tmp_path / "journal.jsonl").exists()
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep")
+    grid = ["-m", "model=bert,cnn_hybrid,transformer", "seed=0,1", f"hydra.sweep.dir={folder}/jobs"]
+    finished = run(*grid, *TRACKED, *store(folder))
+    assert finished.returncode == 0, finished.stderr
+    return folder
+
+
+def test_a_sweep_is_a_parent_run_with_a_child_per_job(sweep):
+    tags = rows(sweep, "select run_uuid, value from tags where key = 'mlflow.parentRunId'")
+    assert len(tags) == 6
+    assert len({parent for _, parent in tags}) == 1
+    states = rows(sweep, "select status from runs")
+    assert states == [("FINISHED",)] * 7
+    assert len(list((sweep / "jobs").glob("*/metrics.json"))) == 6
+
+
+def test_a_run_is_in_the_store_with_all_that_was_promised(sweep):
+    (uid,) = rows(
+        sweep, "select run_uuid from params where key = 'model._target_' and value like '%cnn_hybrid' limit 1"
+    )[0]
+    params = dict(rows(sweep, f"select key, value from params where run_uuid = '{uid}'"))
+    tags = dict(rows(sweep, f"select key, value from tags where run_uuid = '{uid}'"))
+    metrics = rows(sweep, f"select key, step from metrics where run_uuid = '{uid}'")
+    assert params["trainer.max_steps"] == "4"
+    assert "model=cnn_hybrid" in tags["overrides"]
+    assert {"version.mlx", "hardware.cpu", "device", "blas", "git.dirty"} <= set(tags)
+    assert {("train/loss", step) for step in (1, 2, 3, 4)} <= set(metrics)
+    assert {("valid/accuracy", 2), ("valid/accuracy", 4)} <= set(metrics)
+    assert len(metrics) == len(set(metrics))
+    (digest,) = rows(sweep, "select distinct digest from datasets")[0]
+    assert digest
+    (place,) = rows(sweep, f"select artifact_uri from runs where run_uuid = '{uid}'")[0]
+    files = {
+        str(path.relative_to(place.removeprefix("file://"))) for path in Path(place.removeprefix("file://")).rglob("*")
+    }
+    assert {"plots/learning_curve.png", "plots/confusion.png", "summary.md", "config/restore/config.yaml"} <= {
+        re.sub(r"^config/(?!restore)", "config/restore/", name) for name in files
+    }
+
+
+SERVE = """
+import sys, mlflow, pandas as pd
+model = mlflow.pyfunc.load_model(sys.argv[1])
+rows = pd.DataFrame({
+    "PassengerId": [1, 2], "Pclass": [3, 1], "Sex": ["male", "female"], "Age": [22.0, float("nan")],
+    "Name": ["Braund, Mr. Owen Harris", "Cumings, Mrs. John Bradley (Florence Briggs Thayer)"],
+    "SibSp": [1, 1], "Parch": [0, 0], "Ticket": ["A/5 21171", "PC 17599"], "Fare": [7.25, 71.2833],
+    "Cabin": [None, "C85"], "Embarked": ["S", "C"],
+})
+print(model.predict(rows).to_json())
+"""
+
+
+def test_the_best_checkpoint_is_a_model_that_pyfunc_loads(sweep):
+    ((location,),) = rows(sweep, "select artifact_location from logged_models limit 1")
+    command = [sys.executable, "-c", SERVE, location]
+    quiet = environment(MLFLOW_DISABLE_TELEMETRY="true")
+    done = subprocess.run(command, cwd=sweep, env=quiet, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    table = json.loads(done.stdout.splitlines()[-1])
+    assert list(table) == ["label", "probability_died", "probability_survived"]
+    for row in "01":
+        assert table["label"][row] in ("died", "survived")
+        assert table["probability_died"][row] + table["probability_survived"][row] == pytest.approx(1, abs=1e-5)
+
+
+def test_a_resumed_run_goes_on_in_its_folder_and_in_its_run_of_the_store(tmp_path):
+    whole = [*TRACKED, *store(tmp_path), f"hydra.run.dir={tmp_path}/run"]
+    assert run(*whole).returncode == 0
+    longer = [setting for setting in TRACKED if "max_steps" not in setting]
+    finished = run(*longer, "trainer.max_steps=6", *store(tmp_path), f"resume={tmp_path}/run/checkpoints/step-00000002")
+    assert finished.returncode == 0, finished.stderr
+    assert f"run folder: {tmp_path}/run" in finished.stdout
+    assert len(rows(tmp_path, "select * from runs")) == 1
+    steps = [step for (step,) in rows(tmp_path, "select step from metrics where key = 'train/loss' order by step")]
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_warning_of_the_data_reaches_the_user_in_every_job_of_a_sweep(tmp_path):
+    table = tmp_path / "rows.csv"
+    row = '{i},{y},3,"Surname{i}, Mr. Name",male,30,0,0,T{i},7.5,,S'
+    head = "PassengerId,Survived,Pclass,Name,Sex,Age,SibSp,Parch,Ticket,Fare,Cabin,Embarked"
+    table.write_text("\n".join([head, *(row.format(i=i, y=i % 2) for i in range(1, 41)), ""]))
+    cache = ROOT / ".cache"
+    before = set(cache.iterdir()) if cache.is_dir() else set()
+    settings = [*UNTRACKED, f"data.source={table}", f"hydra.run.dir={tmp_path}/run"]
+    assert run(*settings).returncode == 0
+    made = [path for path in set(cache.iterdir()) - before if path.is_file()]
+    for path in made:
+        path.write_bytes(b"spoiled")
+    again = run(*settings, "-m", "seed=0,0", f"hydra.sweep.dir={tmp_path}/sweep")
+    for path in made:
+        path.unlink(missing_ok=True)
+    assert made
+    assert "corrupt" in again.stderr

@@ -1,0 +1,72 @@
+"""trainer=optimized in real processes: every family, every callback, killed in the middle of a run of parts."""
+
+import json
+
+import pytest
+
+from support.processes import but, final_state, run, start, wait_for
+
+LEAN = ["trainer=optimized", "trainer.step.compile=never"]
+SHORT = but("trainer.max_steps=8", "trainer.eval_every=4", "trainer.log_every=1", "callbacks.checkpointing.every=2")
+SHORT += ["callbacks.memory.every=1", "callbacks.early_stopping.patience=5", *LEAN]
+
+
+@pytest.mark.parametrize("model", ["bert", "cnn_hybrid", "transformer"])
+def test_every_family_and_every_callback_work_with_the_optimized_step(tmp_path, model):
+    words = ["trainer.step.accumulate=3", "trainer.step.checkpoint_layers=true", "trainer.ema=0.9", f"model={model}"]
+    more = [
+        "callbacks.csv.file=metrics.csv",
+        "callbacks.example_losses.every=1",
+        f"tracking={'mlflow' if model == 'bert' else 'none'}",
+    ]
+    settings = [word for word in SHORT if not word.startswith("tracking=")]
+    store = [f"tracking.uri=sqlite:///{tmp_path}/store.db"]
+    finished = run(*settings, *words, *more, *(store if model == "bert" else []), f"hydra.run.dir={tmp_path}/run")
+    assert finished.returncode == 0, finished.stderr
+    assert "Traceback" not in finished.stderr
+    figures = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert figures["steps"] == 8
+    for name in ("plots/learning_curve.png", "plots/confusion.png", "plots/memory.png", "summary.md", "metrics.csv"):
+        assert (tmp_path / "run" / name).stat().st_size > 0
+    head = (tmp_path / "run" / "metrics.csv").read_text().splitlines()[0]
+    assert all(name in head for name in ("data/padding", "memory/slope", "train/grad_norm"))
+
+
+KILLED = [*but("trainer.max_steps=40"), *LEAN, "trainer.step.accumulate=2"]
+KILLED += ["trainer.ema=0.95", "trainer/optimizer=muon"]
+
+
+def test_a_run_of_parts_with_an_average_killed_with_9_ends_in_the_same_state(tmp_path):
+    reference = final_state(run(*KILLED, f"hydra.run.dir={tmp_path}/whole"))
+    again = [*KILLED, f"hydra.run.dir={tmp_path}/cut", "resume=auto"]
+    process = start(*again)
+    wait_for(tmp_path / "cut" / "checkpoints" / "step-00000015", process)
+    process.kill()
+    process.communicate()
+    resumed = run(*again)
+    assert "resumed from step-" in resumed.stderr
+    assert final_state(resumed) == reference
+
+
+@pytest.mark.fault_injection
+def test_a_run_whose_batch_follows_the_memory_is_resumed_with_its_size(tmp_path):
+    words = ["trainer.max_steps=12", *but("trainer.max_steps=12")[:-1], *LEAN, f"hydra.run.dir={tmp_path}"]
+    words.append("trainer.dynamic_batch={min: 4, max: 32, interval: 4, cooldown: 4, budget: 1000}")
+    first = run(*words)
+    assert first.returncode == 0, first.stderr
+    second = run(*words[1:], "resume=auto", "trainer.max_steps=16")
+    assert second.returncode == 0, second.stderr
+    newest = max((tmp_path / "checkpoints").glob("step-*"))
+    state = json.loads((newest / "state.json").read_text())
+    assert state["sizes"] == [[0, 8], [4, 16], [8, 32]]
+    assert state["examples"] == 4 * 8 + 4 * 16 + 8 * 32
+
+
+@pytest.mark.fault_injection
+def test_an_optimizer_that_changes_on_resume_is_one_line(tmp_path):
+    words = [*but("trainer.max_steps=4")[:-1], *LEAN, f"hydra.run.dir={tmp_path}"]
+    run(*words, "trainer.max_steps=4")
+    finished = run(*words, "resume=auto", "trainer/optimizer=muon", "trainer.max_steps=8")
+    assert finished.returncode == 2
+    assert "trainer.optimizer" in finished.stderr
+    assert "Traceback" not in finished.stderr

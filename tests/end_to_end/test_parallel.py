@@ -1,0 +1,102 @@
+"""One run in several processes, over a real ring: the losses and weights of one process, and no hang."""
+
+import json
+import signal
+
+import mlx.core as mx
+import numpy as np
+import psutil
+import pytest
+
+from mlxlab.data.batch import Batch
+from mlxlab.distributed.process_group import pieces
+from support.processes import but, run, start, wait_for
+
+SETTINGS = but("trainer.max_steps=12", "trainer.eval_every=6", "model.dropout=0", "data.augment.copies=1")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("alone"), "train")
+
+
+def trained(folder, script, *words):
+    done = run(*words, *SETTINGS, f"hydra.run.dir={folder}", script=script)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("final_state=") == 1
+    weights = mx.load(str(folder / "checkpoints" / "step-00000012" / "model.safetensors"))
+    return json.loads((folder / "metrics.json").read_text()), weights
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.fault_injection)])
+def test_several_processes_give_the_losses_and_weights_of_one(tmp_path, alone, count):
+    metrics, weights = trained(tmp_path, "launch", f"n={count}")
+    assert metrics["final"]["valid/loss"] == pytest.approx(alone[0]["final"]["valid/loss"], abs=1e-5)
+    for name, leaf in alone[1].items():
+        np.testing.assert_allclose(np.array(weights[name]), np.array(leaf), atol=1e-4, err_msg=name)
+
+
+def test_a_process_that_dies_ends_the_others_with_75_and_a_checkpoint_to_go_on_from(tmp_path):
+    forever = but("trainer.max_steps=100000", "callbacks.checkpointing.every=20", "trainer.eval_every=100000")
+    process = start("n=2", *forever, f"hydra.run.dir={tmp_path}", script="launch")
+    wait_for(tmp_path / "checkpoints" / "step-00000020", process)
+    parts = [
+        one for one in psutil.Process(process.pid).children(recursive=True) if "train.py" in " ".join(one.cmdline())
+    ]
+    follower = next(one for one in parts if one.environ().get("MLX_RANK") == "1")
+    follower.send_signal(signal.SIGKILL)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode != 0
+    said = out + err
+    assert "process 0 of 2: another process is gone" in said
+    assert "is saved, go on with resume=auto" in said
+    last = max(path.name for path in (tmp_path / "checkpoints").iterdir())
+    again = run(*but(f"trainer.max_steps={int(last[5:13]) + 5}"), f"hydra.run.dir={tmp_path}", "resume=auto")
+    assert again.returncode == 0, again.stderr
+    assert f"resumed from {last}" in again.stderr
+
+
+def test_processes_that_were_not_told_to_share_are_refused():
+    done = run("n=2", "trainer.parallel=none", *SETTINGS, script="launch")
+    assert "trainer.parallel=none: this is one of 2 processes; wanted data" in done.stdout + done.stderr
+    assert done.returncode != 0
+
+
+@pytest.mark.parametrize("words", [["n=zwei"], ["n=2", "backend=rong"], ["n=2", "-m", "seed=1,2"]])
+def test_a_launch_that_cannot_be_gets_one_line(words):
+    done = run(*words, script="launch")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+
+
+def test_fsdp_says_that_it_is_not_built():
+    done = run("trainer.parallel=fsdp", *SETTINGS)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "sum_scatter" in done.stderr
+
+
+def test_leaves_are_sent_in_few_pieces_and_none_is_lost():
+    leaves = [(str(i), mx.zeros((size,))) for i, size in enumerate([5, 1 << 23, 7, 1 << 24, 3])]
+    groups = pieces(leaves)
+    assert [name for group in groups for name, _ in group] == [name for name, _ in leaves]
+    assert [len(group) for group in groups] == [1, 1, 1, 1, 1] or len(groups) < len(leaves)
+
+
+def test_shares_make_up_the_batch_and_a_process_without_a_row_has_no_target():
+    from mlxlab.distributed.process_group import Together
+
+    batch = Batch(
+        np.arange(6).reshape(3, 2).astype(np.int32),
+        np.ones((3, 2), np.int32),
+        np.arange(3, dtype=np.int32),
+        np.ones(3, np.float32),
+        np.arange(3),
+        {"teacher": np.arange(3)[:, None]},
+    )
+    shares = []
+    for rank in range(4):
+        process = Together.__new__(Together)  # without a ring: share needs only who it is
+        process.rank, process.size = rank, 4
+        shares.append(process.share(batch))
+    assert [share.ids.tolist() for share in shares] == [[0], [1], [2], [0]]
+    assert [float(share.weights.sum()) for share in shares] == [1, 1, 1, 0]
+    assert shares[1].extra["teacher"].tolist() == [[1]]

@@ -1,0 +1,76 @@
+"""A pretrained model through the whole program: fine-tuned, resumed, restored, without its folder."""
+
+import json
+import shutil
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten
+
+from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE
+from mlxlab.inference.restore import restore
+from mlxlab.models.bert import Bert
+from support.processes import but, run
+
+CONFIG = {
+    "model_type": "bert",
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 128,
+    "vocab_size": 300,
+}
+NAMES = {
+    "embedding.": "embeddings.word_embeddings.",
+    "type_embedding.": "embeddings.token_type_embeddings.",
+    "position_embedding.": "embeddings.position_embeddings.",
+    "norm.": "embeddings.LayerNorm.",
+    "pooler.": "pooler.dense.",
+}
+INNER = {
+    "attention.query": "attention.self.query",
+    "attention.key": "attention.self.key",
+    "attention.value": "attention.self.value",
+    "attention.out": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "feed_forward.up": "intermediate.dense",
+    "feed_forward.down": "output.dense",
+    "feed_forward_norm": "output.LayerNorm",
+}
+
+
+def theirs(path: str) -> str:
+    if path.startswith("layers."):
+        _, number, rest = path.split(".", 2)
+        inner, _, kind = rest.rpartition(".")
+        return f"encoder.layer.{number}.{INNER[inner]}.{kind}"
+    ours = next(name for name in NAMES if path.startswith(name))
+    return path.replace(ours, NAMES[ours], 1)
+
+
+def write(folder):
+    folder.mkdir()
+    mx.random.seed(0)
+    sizes = {"width": 16, "num_layers": 1, "num_heads": 2, "feed_forward": 24, "max_length": 128, "vocab_size": 300}
+    weights = {theirs(path): leaf for path, leaf in tree_flatten(Bert(**sizes).parameters())}
+    mx.save_safetensors(str(folder / "model.safetensors"), weights)
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    ByteLevelBPE(300, 1).train(["a passenger of the third class", "a lady of the first class"]).save(folder)
+    return weights
+
+
+def test_a_pretrained_model_is_tuned_resumed_and_restored_without_its_folder(tmp_path):
+    weights = write(tmp_path / "theirs")
+    settings = [word for word in but("trainer.max_steps=4", "trainer.eval_every=2") if not word.startswith("model")]
+    settings += [f"hydra.run.dir={tmp_path}/run", "resume=auto", "trainer.learning_rate=1e-9"]
+    first = run(*settings, f"model.pretrained={tmp_path}/theirs")
+    assert first.returncode == 0, first.stderr
+    shutil.rmtree(tmp_path / "theirs")
+    longer = [word.replace("max_steps=4", "max_steps=6") for word in settings]
+    again = run(*longer)
+    assert again.returncode == 0, again.stderr
+    assert "resumed from step-00000004" in again.stderr
+    model = restore(tmp_path / "run").model
+    table = np.array(model.trunk.embedding.weight)
+    np.testing.assert_allclose(table, np.array(weights["embeddings.word_embeddings.weight"]), atol=1e-6)

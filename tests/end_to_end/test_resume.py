@@ -1,0 +1,133 @@
+"""Killed and stopped runs, in real processes: what goes on is the same run."""
+
+import json
+import signal
+import socket
+
+import pytest
+import yaml
+
+from support.processes import TINY, but, final_state, run, start, wait_for
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reference")
+    finished = run(*TINY, f"hydra.run.dir={folder}")
+    assert finished.returncode == 0, finished.stderr
+    return final_state(finished)
+
+
+def test_two_runs_end_in_the_same_state(tmp_path, reference):
+    assert final_state(run(*but("data.prefetch=2"), f"hydra.run.dir={tmp_path}")) == reference
+
+
+def test_another_seed_ends_in_another_state(tmp_path, reference):
+    assert final_state(run(*TINY, f"hydra.run.dir={tmp_path}", "seed=1")) != reference
+
+
+@pytest.mark.parametrize("step", [5, 25, 45])
+def test_a_run_killed_with_9_and_started_again_ends_in_the_same_state(tmp_path, reference, step):
+    again = [*TINY, f"hydra.run.dir={tmp_path}", "resume=auto"]
+    process = start(*again)
+    wait_for(tmp_path / "checkpoints" / f"step-{step:08d}", process)
+    process.kill()
+    process.communicate()
+    resumed = run(*again)
+    assert "resumed from step-" in resumed.stderr
+    assert final_state(resumed) == reference
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
+def test_a_signal_ends_the_run_with_its_code_and_a_checkpoint_that_goes_on_exactly(tmp_path, reference, name, code):
+    again = [*TINY, f"hydra.run.dir={tmp_path}", "resume=auto"]
+    process = start(*again)
+    wait_for(tmp_path / "checkpoints" / "step-00000010", process)
+    process.send_signal(getattr(signal, name))
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code, err
+    assert err.count("Traceback") == 0
+    assert final_state(run(*again)) == reference
+
+
+def test_usr1_saves_and_goes_on(tmp_path, reference):
+    settings = but("callbacks.checkpointing.every=1000", "callbacks.checkpointing.keep=9")
+    process = start(*settings, f"hydra.run.dir={tmp_path}")
+    wait_for(tmp_path / "checkpoints" / "step-00000020", process)
+    process.send_signal(signal.SIGUSR1)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert reference in out
+    steps = {int(path.name[5:13]) for path in (tmp_path / "checkpoints").iterdir()}
+    assert steps - {20, 40, 60}, steps
+
+
+def test_a_second_process_on_the_same_folder_ends_with_73_and_names_the_first(tmp_path, reference):
+    again = [*TINY, f"hydra.run.dir={tmp_path}", "resume=auto"]
+    first = start(*but("trainer.max_steps=4000"), f"hydra.run.dir={tmp_path}", "resume=auto")
+    wait_for(tmp_path / "checkpoints" / "step-00000005", first)
+    second = run(*again)
+    first.kill()
+    first.communicate()
+    assert second.returncode == 73
+    assert second.stderr.strip().endswith(f"in use by process {first.pid} on {socket.gethostname()}")
+    assert run(*but("trainer.max_steps=5"), f"hydra.run.dir={tmp_path}/other").returncode == 0
+
+
+def test_a_resume_starts_from_the_saved_config_and_records_what_was_typed_on_top(tmp_path):
+    short = but("trainer.max_steps=10", "trainer.learning_rate=0.002")
+    assert run(*short, f"hydra.run.dir={tmp_path}").returncode == 0
+    longer = run(f"hydra.run.dir={tmp_path}", "resume=auto", "trainer.max_steps=15", "tracking=none")
+    assert longer.returncode == 0, longer.stderr
+    assert "trainer.max_steps: 10 -> 15" in longer.stderr
+    changes = json.loads((tmp_path / "resume_changes.json").read_text())
+    assert changes == [{"step": 10, "changes": {"trainer.max_steps": {"old": 10, "new": 15}}}]
+    config = yaml.safe_load((tmp_path / "restore" / "config.yaml").read_text())
+    assert (config["trainer"]["learning_rate"], config["model"]["width"]) == (0.002, 32)
+
+
+@pytest.mark.parametrize(("override", "code"), [("seed=3", 2), ("model.width=64", 2), ("data.fold=1 data.folds=5", 2)])
+def test_a_frozen_or_structural_key_is_refused_by_name_on_resume(tmp_path_factory, override, code):
+    folder = finished_run(tmp_path_factory)
+    refused = run(*override.split(), f"hydra.run.dir={folder}", "resume=auto", "tracking=none")
+    assert refused.returncode == code, refused.stderr
+    assert override.split("=")[0] in refused.stderr.splitlines()[0]
+
+
+def finished_run(factory):
+    """One finished run, shared: whoever is refused must leave it as it is."""
+    if "folder" not in SHARED:
+        SHARED["folder"] = factory.mktemp("finished")
+        assert run(*but("trainer.max_steps=5"), f"hydra.run.dir={SHARED['folder']}").returncode == 0
+    return SHARED["folder"]
+
+
+SHARED: dict = {}
+
+
+def test_data_that_changed_since_the_save_is_refused_unless_allowed(tmp_path):
+    table = tmp_path / "rows.csv"
+    table.write_text(some_rows())
+    settings = [*but("trainer.max_steps=5"), f"hydra.run.dir={tmp_path}/run", f"data.source={table}", "resume=auto"]
+    first = run(*settings)
+    assert first.returncode == 0, first.stderr
+    table.write_text(some_rows().replace("Miss. Name5", "Miss. Other5"))
+    refused = run(*settings)
+    assert refused.returncode == 77
+    assert "data changed since the save" in refused.stderr
+    longer = [setting.replace("max_steps=5", "max_steps=8") for setting in settings]
+    allowed = run(*longer, "resume_policy.allow_data_change=true")
+    assert allowed.returncode == 0, allowed.stderr
+
+
+def some_rows() -> str:
+    head = "PassengerId,Survived,Pclass,Name,Sex,Age,SibSp,Parch,Ticket,Fare,Cabin,Embarked"
+    row = '{i},{y},{c},"Surname{i}, {t}. Name{i}",{s},{a},0,0,T{i},{i}.5,,S'
+    return "\n".join(
+        [head]
+        + [
+            row.format(i=i, y=i % 2, c=i % 3 + 1, t=["Mr", "Miss"][i % 2], s=["male", "female"][i % 2], a=20 + i)
+            for i in range(1, 41)
+        ]
+        + [""]
+    )

@@ -1,0 +1,54 @@
+"""Signals, beyond what `test_run_resume` shows: SLURM, and what is left behind."""
+
+import os
+import signal
+import stat
+
+import pytest
+
+from mlxlab.experiment.signals import CAUGHT, Listener
+from support.processes import TINY, but, final_state, run, start, wait_for
+
+
+def test_handlers_and_mask_are_put_back():
+    before = [signal.getsignal(number) for number in CAUGHT], signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    listener = Listener(requeue=False)
+    listener.start()
+    assert set(CAUGHT) <= signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    listener.stop()
+    after = [signal.getsignal(number) for number in CAUGHT], signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert after == before
+
+
+@pytest.mark.parametrize(("name", "requeued"), [("SIGTERM", True), ("SIGINT", False)])
+def test_slurm_jobs_are_requeued_by_what_stopped_them(tmp_path, name, requeued):
+    stub = tmp_path / "bin" / "scontrol"  # stands for the cluster, which cannot be had here
+    stub.parent.mkdir()
+    stub.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
+    stub.chmod(stub.stat().st_mode | stat.S_IXUSR)
+    path = f"{stub.parent}:{os.environ['PATH']}"
+    settings = [*TINY, f"hydra.run.dir={tmp_path}/run", "signals.requeue=true"]
+    process = start(*settings, PATH=path, SLURM_JOB_ID="4711")
+    wait_for(tmp_path / "run" / "checkpoints" / "step-00000005", process)
+    process.send_signal(getattr(signal, name))
+    process.communicate(timeout=60)
+    asked = (tmp_path / "asked").read_text() if (tmp_path / "asked").exists() else ""
+    assert asked == ("requeue 4711\n" if requeued else "")
+
+
+def test_a_signal_stops_one_job_of_a_sweep_and_the_others_go_on(tmp_path):
+    settings = but("trainer.max_steps=30", "callbacks.progress.bar=off")
+    process = start("-m", "seed=0,1,2", *settings, f"hydra.sweep.dir={tmp_path}")
+    wait_for(tmp_path / "1" / "checkpoints" / "step-00000005", process)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 143, err
+    assert out.count("final_state=") == 3
+    assert "job 1 (seed=1" in err
+    assert "1 of 3 jobs failed: 1" in err
+    assert "Traceback" not in err
+    ends = [max(path.name for path in (tmp_path / str(job) / "checkpoints").iterdir()) for job in range(3)]
+    assert (ends[0], ends[2]) == ("step-00000030", "step-00000030")
+    assert ends[1].endswith("-emergency")
+    again = run(*settings, "seed=1", f"hydra.run.dir={tmp_path}/1", "resume=auto")
+    assert final_state(again) == final_state(run(*settings, "seed=1", f"hydra.run.dir={tmp_path}/whole"))

@@ -1,0 +1,79 @@
+"""Language models on streamed text, in real processes: they learn, are killed, and go on to the same end."""
+
+import json
+
+import pytest
+
+from support.processes import TINY, final_state, run, start, wait_for
+
+SMALL = [
+    *(setting for setting in TINY if not setting.startswith(("trainer.", "callbacks.", "data.prefetch"))),
+    "data=streaming",
+    "data.tokenizer.vocab_size=300",
+    "data.seq_len=32",
+    "data.window=10",
+    "data.valid_fraction=0.2",
+    "trainer.epochs=null",
+    "trainer.max_steps=16",
+    "trainer.learning_rate=0.01",
+    "trainer.eval_every=8",
+    "trainer.log_every=4",
+    "trainer.schedule.warmup=2",
+    "callbacks.checkpointing.every=4",
+]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    path = tmp_path_factory.mktemp("corpus") / "text.jsonl"
+    lines = (json.dumps({"text": f"Line {n} tells of {n * n} sheep and {n % 7} dogs. " * 4}) for n in range(60))
+    path.write_text("\n".join(lines) + "\n")
+    return f"data.source={path}"
+
+
+def losses(finished):
+    return [
+        float(line.split("valid/loss ")[1].split()[0]) for line in finished.stderr.splitlines() if "valid/l" in line
+    ]
+
+
+@pytest.mark.parametrize("model", ["bert", "cnn_hybrid"])
+def test_masked_models_learn_from_streams(tmp_path, corpus, model):
+    settings = [*SMALL, f"model={model}", corpus, f"hydra.run.dir={tmp_path}"]
+    settings += ["model.filters=8", "model.kernels=[2,3]"] if model == "cnn_hybrid" else []
+    finished = run(*settings)
+    assert finished.returncode == 0, finished.stderr
+    assert final_state(finished)
+    first, second = losses(finished)
+    assert second < first < 5.8
+    assert "bits_per_byte" in finished.stdout
+    assert "held out to validate" in finished.stderr
+
+
+def test_a_killed_run_goes_on_to_the_same_state_with_a_thread_and_from_memory(tmp_path, corpus):
+    settings = [*SMALL, "model=transformer", corpus]
+    whole = run(*settings, "data.prefetch=0", f"hydra.run.dir={tmp_path / 'whole'}")
+    assert whole.returncode == 0, whole.stderr
+    assert losses(whole)[1] < losses(whole)[0] < 5.8
+    again = [*settings, f"hydra.run.dir={tmp_path / 'killed'}", "resume=auto"]
+    process = start(*again)
+    wait_for(tmp_path / "killed" / "checkpoints" / "step-00000008", process)
+    process.kill()
+    process.communicate()
+    resumed = run(*again, "data.streaming=false")
+    assert "resumed from step-" in resumed.stderr, resumed.stderr
+    assert final_state(resumed) == final_state(whole)
+
+
+@pytest.mark.fault_injection
+@pytest.mark.parametrize("model", ["bert", "cnn_hybrid", "transformer"])
+@pytest.mark.parametrize("step", [4, 8, 12])
+def test_every_model_killed_on_a_stream_goes_on_to_the_same_state(tmp_path, corpus, model, step):
+    settings = [*SMALL, f"model={model}", corpus, "data.isolate_documents=true"]
+    whole = run(*settings, f"hydra.run.dir={tmp_path / 'whole'}")
+    again = [*settings, f"hydra.run.dir={tmp_path / 'killed'}", "resume=auto"]
+    process = start(*again)
+    wait_for(tmp_path / "killed" / "checkpoints" / f"step-{step:08d}", process)
+    process.kill()
+    process.communicate()
+    assert final_state(run(*again)) == final_state(whole)

@@ -1,0 +1,48 @@
+"""`verify`: a run is what its checkpoints say, or the first that is not is named."""
+
+import json
+
+import mlx.core as mx
+import pytest
+
+from mlxlab.checkpoint.manifest import MANIFEST, write_manifest
+from support.processes import but, run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("run")
+    settings = but("trainer.max_steps=12", "callbacks.checkpointing.every=4", "trainer.eval_every=6")
+    finished = run(*settings, f"hydra.run.dir={path}")
+    assert finished.returncode == 0, finished.stderr
+    return path
+
+
+def test_a_sound_run_is_verified(folder):
+    done = run(str(folder), "from=start", script="verify")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "verified"
+    assert "step-00000012: bitwise what training from step 8 gives" in done.stdout
+
+
+def test_weights_that_training_does_not_give_are_named_though_their_checksum_holds(folder):
+    path = folder / "checkpoints" / "step-00000012"
+    weights = mx.load(str(path / "model.safetensors"))
+    before = (path / "model.safetensors").read_bytes(), (path / MANIFEST).read_bytes()
+    name = "trunk.layers.0.attention.key.weight"
+    weights[name] = weights[name] * 1.0000001 + 1e-9
+    mx.save_safetensors(str(path / "model.safetensors"), weights, {"format": "mlx"})
+    facts = {k: v for k, v in json.loads(before[1]).items() if k not in ("files", "checksum", "format")}
+    (path / MANIFEST).unlink()
+    write_manifest(path, facts)
+    done = run(str(folder), script="verify")
+    (path / "model.safetensors").write_bytes(before[0])
+    (path / MANIFEST).write_bytes(before[1])
+    assert done.returncode == 76
+    assert f"step-00000012: model {name}" in done.stderr
+
+
+def test_wrong_words_get_one_line(folder, tmp_path):
+    assert run("from=stat", str(folder), script="verify").returncode == 2
+    missing = run(str(tmp_path), script="verify")
+    assert (missing.returncode, missing.stderr.count("\n")) == (66, 1)

@@ -1,0 +1,348 @@
+"""Damaged checkpoints: each is seen before anything of it is used, set aside, and the one before is taken."""
+
+import json
+import pickle
+import random
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import xxhash
+
+from mlxlab.checkpoint.manifest import MANIFEST, Damage
+from mlxlab.checkpoint.resume import resolve_resume
+from mlxlab.checkpoint.store import Store, load_checkpoint
+from mlxlab.errors import NoCheckpoint
+from support.fault_injection.harness import MODELS, SEED, Nursery, committed, counts, reference, rng_for, settings
+from support.processes import run
+
+FILES = ("model.safetensors", "optimizer.safetensors", "state.json", MANIFEST)
+
+
+@pytest.fixture(scope="module")
+def runs(shared_nursery: Nursery, tmp_path_factory) -> list[Path]:
+    """Run folders with two checkpoints each, of every model."""
+    folder = tmp_path_factory.mktemp("committed")
+    for model in MODELS:
+        argv = settings(model, "trainer.max_steps=4", "trainer.eval_every=4", f"hydra.run.dir={folder}/{model}")
+        assert shared_nursery.run(argv).returncode == 0, shared_nursery.folder
+        assert [path.name for path in committed(folder / model)] == ["step-00000002", "step-00000004"]
+    return [folder / model for model in MODELS]
+
+
+@pytest.fixture
+def fresh(runs, tmp_path):
+    """A function: a copy of a run folder, its newest checkpoint, and that it falls back."""
+
+    def make(number: int = 0) -> tuple[Path, Path]:
+        copy = tmp_path / "copy"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(runs[number % len(runs)], copy)
+        return copy, copy / "checkpoints" / "step-00000004"
+
+    return make
+
+
+def falls_back(folder: Path) -> str:
+    """The reason why the newest was not taken."""
+    found = resolve_resume("auto", folder)
+    assert found is not None
+    assert found.step == 2
+    assert len(found.skipped) == 1
+    assert found.skipped[0].startswith("step-00000004: ")
+    assert "\n" not in found.skipped[0]
+    assert list((folder / "checkpoints").glob("rejected-step-00000004-*")), "set aside, not deleted"
+    return found.skipped[0]
+
+
+def place_of(rng: random.Random, data: bytes) -> int:
+    """A place in a file: half of the time in its first 4,096 bytes, where the headers are."""
+    return rng.randrange(min(4096, len(data)) if rng.random() < 0.5 else len(data))
+
+
+@pytest.mark.parametrize("flips", [120, pytest.param(2000, marks=pytest.mark.fault_injection)])
+def test_every_flipped_bit_is_seen_before_use(fresh, tell, flips):
+    rng, seen = rng_for("flips"), Counter()
+    for number in range(flips):
+        if number % 100 == 0 or number < 3:
+            folder, newest = fresh(number // 100 if number % 100 == 0 else number)
+        path = newest / FILES[number % len(FILES)]
+        whole = path.read_bytes()
+        at = place_of(rng, whole)
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :])
+        falls_back(folder)
+        aside = next((folder / "checkpoints").glob("rejected-*"))
+        aside.rename(newest)
+        path.write_bytes(whole)
+        seen[path.name] += 1
+    assert resolve_resume("auto", folder).step == 4, "the mended one is taken again"
+    tell(f"{flips} flipped bits ({counts(seen)}): {flips} seen before use, {flips} fell back (seed {SEED})")
+
+
+@pytest.mark.parametrize("cuts", [20, pytest.param(200, marks=pytest.mark.fault_injection)])
+def test_every_cut_or_lengthened_file_is_seen_before_use(fresh, tell, cuts):
+    rng, seen = rng_for("cuts"), Counter()
+    for number in range(cuts):
+        folder, newest = fresh(number)
+        path = newest / FILES[number % len(FILES)]
+        whole = path.read_bytes()
+        longer = number % 10 == 9
+        path.write_bytes(whole + bytes(rng.randint(1, 9)) if longer else whole[: place_of(rng, whole)])
+        falls_back(folder)
+        seen["lengthened" if longer else "cut"] += 1
+    tell(f"{cuts} lengths changed ({counts(seen)}): {cuts} seen before use, {cuts} fell back (seed {SEED})")
+
+
+def missing(newest: Path, name: str) -> None:
+    (newest / name).unlink()
+
+
+def of_another_step(newest: Path, name: str) -> None:
+    shutil.copy(newest.with_name("step-00000002") / name, newest / name)
+
+
+def foreign(newest: Path, name: str) -> None:
+    (newest / name).write_bytes(b"PK\x03\x04 something else altogether")
+
+
+def empty(newest: Path, name: str) -> None:
+    (newest / name).write_bytes(b"")
+
+
+def link_to_itself_elsewhere(newest: Path, name: str) -> None:
+    (newest / name).rename(newest.parent.parent / name)
+    (newest / name).symlink_to(newest.parent.parent / name)
+
+
+def dangling_link(newest: Path, name: str) -> None:
+    missing(newest, name)
+    (newest / name).symlink_to(newest / "nowhere")
+
+
+def folder_instead(newest: Path, name: str) -> None:
+    missing(newest, name)
+    (newest / name).mkdir()
+
+
+def fifo_instead(newest: Path, name: str) -> None:
+    import os
+
+    missing(newest, name)
+    os.mkfifo(newest / name)
+
+
+HARM = (missing, of_another_step, foreign, empty, link_to_itself_elsewhere, dangling_link, folder_instead, fifo_instead)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("harm", HARM, ids=lambda harm: harm.__name__)
+def test_missing_swapped_and_foreign_files_are_seen_before_use(fresh, harm, name):
+    folder, newest = fresh()
+    harm(newest, name)
+    falls_back(folder)
+
+
+def test_a_whole_folder_of_another_step_is_not_taken_for_this_one(fresh):
+    folder, newest = fresh()
+    shutil.rmtree(newest)
+    shutil.copytree(newest.with_name("step-00000002"), newest)
+    falls_back(folder)
+
+
+def test_a_checkpoint_that_is_a_link_is_not_followed(fresh):
+    folder, newest = fresh()
+    newest.rename(folder / "elsewhere")
+    newest.symlink_to(folder / "elsewhere")
+    assert resolve_resume("auto", folder).step in (2, 4)
+    assert (folder / "elsewhere" / MANIFEST).exists()
+
+
+def test_files_that_the_manifest_does_not_name_are_never_read(fresh):
+    folder, newest = fresh()
+    (newest / "extra.pkl").write_bytes(pickle.dumps(Bomb()))
+    (newest / "sitecustomize.py").write_text("raise SystemExit(99)")
+    assert resolve_resume("auto", folder).step == 4
+    assert not Bomb.went_off
+
+
+class Bomb:
+    """Goes off when it is unpickled."""
+
+    went_off = False
+
+    def __reduce__(self):
+        return (setattr, (Bomb, "went_off", True))
+
+
+def signed(manifest: dict) -> str:
+    """A manifest whose own checksum is right: what somebody writes who means harm."""
+    manifest = {key: value for key, value in manifest.items() if key != "checksum"}
+    own = xxhash.xxh3_128_hexdigest(json.dumps(manifest, sort_keys=True).encode())
+    return json.dumps(manifest | {"checksum": own})
+
+
+def entry(data: bytes) -> dict:
+    return {"size": len(data), "xxh3_128": xxhash.xxh3_128_hexdigest(data)}
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/hostname", "a/../../x", "..", ".", "", "\0", "x" * 300, "model\n"])
+def test_hostile_names_in_a_signed_manifest_are_refused(fresh, name):
+    folder, newest = fresh()
+    (newest.parent / "x").write_bytes(b"x")
+    manifest = json.loads((newest / MANIFEST).read_text())
+    manifest["files"][name] = entry(b"x")
+    (newest / MANIFEST).write_text(signed(manifest))
+    falls_back(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"files": None},
+        {"files": []},
+        {"files": {}},
+        {"files": {"model.safetensors": None}},
+        {"files": {"model.safetensors": {"size": 1}}},
+        {"format": None},
+        {"format": "1"},
+        {"format": 2},
+        {"step": None},
+        {"step": "four"},
+        {"step": 5},
+        {"step": 2},
+        {"step": True},
+        {"files": {"model.safetensors": {"size": 1, "xxh3_128": "0"}}},
+    ],
+    ids=str,
+)
+def test_malformed_signed_manifests_are_refused(fresh, change):
+    folder, newest = fresh()
+    (newest / MANIFEST).write_text(signed(json.loads((newest / MANIFEST).read_text()) | change))
+    falls_back(folder)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "null", "[]", "3", "{", '{"checksum": 1}', "NaN", "[" * 100000, "\ufeff{}", "\xff"]
+)
+def test_a_manifest_that_is_no_manifest_is_refused(fresh, text):
+    folder, newest = fresh()
+    (newest / MANIFEST).write_bytes(text.encode("latin-1", "ignore"))
+    falls_back(folder)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pickle.dumps(Bomb()),
+        b"",
+        b"\xff" * 8,
+        (2**62).to_bytes(8, "little") + b"{}",
+        (2).to_bytes(8, "little") + b"{}",
+        (4).to_bytes(8, "little") + b"null",
+        (100000).to_bytes(8, "little") + b"[" * 100000,
+    ],
+    ids=["pickle", "empty", "all_ones", "huge_header", "no_tensors", "null", "deep"],
+)
+def test_what_is_no_safetensors_file_is_refused_though_signed(fresh, data):
+    folder, newest = fresh()
+    (newest / "model.safetensors").write_bytes(data)
+    manifest = json.loads((newest / MANIFEST).read_text())
+    manifest["files"]["model.safetensors"] = entry(data)
+    (newest / MANIFEST).write_text(signed(manifest))
+    if data[8:] == b"{}" and len(data) == 10 and data[0] == 2:
+        assert load_checkpoint(newest).weights == {}  # sound, but empty: the model refuses it
+        return
+    falls_back(folder)
+    assert not Bomb.went_off
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "{", "[" * 100000, '{"step": NaN'])
+def test_a_state_that_is_no_state_is_refused_though_signed(fresh, text):
+    folder, newest = fresh()
+    (newest / "state.json").write_text(text)
+    manifest = json.loads((newest / MANIFEST).read_text())
+    manifest["files"]["state.json"] = entry(text.encode())
+    (newest / MANIFEST).write_text(signed(manifest))
+    falls_back(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["step-4", "step-0000000x", "step-00000009.tmp", "STEP-00000009", "step--0000009", "best", "last", ".tmp-9"]
+)
+def test_foreign_things_beside_the_checkpoints_are_left_alone(fresh, name):
+    folder, newest = fresh()
+    (newest.with_name(name)).mkdir()
+    (newest.with_name(name + "-file")).write_text("x")
+    assert resolve_resume("auto", folder).step == 4
+    assert newest.with_name(name).is_dir()
+
+
+def test_a_file_named_like_a_checkpoint_is_none(fresh):
+    folder, newest = fresh()
+    newest.with_name("step-00000009").write_text("x")
+    assert resolve_resume("auto", folder).step == 4
+
+
+def test_where_all_are_damaged_none_is_used_and_each_is_named(fresh):
+    folder, _ = fresh()
+    for path in committed(folder):
+        (path / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(NoCheckpoint, match=r"step-00000004: .*step-00000002: ") as caught:
+        resolve_resume("auto", folder)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(NoCheckpoint):  # and not a fresh start the second time
+        resolve_resume("auto", folder)
+
+
+def test_a_chain_of_damaged_ones_leads_to_the_last_good_one(tmp_path):
+    store = Store(tmp_path, keep=9)
+    for step in range(1, 7):
+        store.save(step, {"w": mx.full((64,), step)}, {}, {"step": step})
+    for step in (3, 5, 6):
+        path = tmp_path / f"step-{step:08d}" / "model.safetensors"
+        path.write_bytes(path.read_bytes()[:-1])
+    assert [store.load().step, len(store.load().skipped)] == [4, 0]
+    np.testing.assert_array_equal(np.array(store.load().weights["w"]), np.full(64, 4))
+    assert len(list(tmp_path.glob("rejected-*"))) == 2
+
+
+def test_one_checkpoint_named_by_its_path_is_verified_too(fresh):
+    _, newest = fresh()
+    (newest / "state.json").write_text("{}")
+    with pytest.raises(Damage, match=r"state\.json"):
+        load_checkpoint(newest)
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(12, marks=pytest.mark.fault_injection)])
+def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(shared_nursery, tmp_path, tell, count):
+    """The whole way through `train`: one line that names it, the same end, no traceback."""
+    rng = rng_for("damaged runs")
+    for number in range(count):
+        argv = settings(list(MODELS)[number % 3], "trainer.max_steps=8")
+        whole = reference(shared_nursery, argv, tmp_path / f"{number}-reference")
+        here = [*argv, f"hydra.run.dir={tmp_path}/{number}"]
+        shared_nursery.run(here, kill={"save": 4, "call": 2})
+        path = committed(tmp_path / str(number))[-1] / FILES[number % len(FILES)]
+        data = bytearray(path.read_bytes())
+        data[place_of(rng, data)] ^= 1 << rng.randrange(8)
+        path.write_bytes(data)
+        resumed = shared_nursery.run(here)
+        assert resumed.err.count(f"skipped {path.parent.name}: ") == 1, resumed.err
+        assert "Traceback" not in resumed.err
+        assert resumed.final_state() == whole.final_state
+    tell(f"{count} runs with a damaged newest checkpoint: all went on from the one before, bitwise equal (seed {SEED})")
+
+
+def test_a_run_with_no_good_checkpoint_ends_with_76_and_no_traceback(tmp_path):
+    argv = settings("bert", "trainer.max_steps=4", f"hydra.run.dir={tmp_path}/run")
+    assert run(*argv).returncode == 0
+    for path in committed(tmp_path / "run"):
+        (path / "state.json").unlink()
+    for _ in range(2):
+        done = run(*argv)
+        assert done.returncode == 76
+        assert "Traceback" not in done.stderr
+        assert done.stderr.count("no usable checkpoint") == 1

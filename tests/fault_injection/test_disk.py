@@ -1,0 +1,294 @@
+"""The disk refuses: the one before stays intact, training goes on with one line of warning, the next save succeeds."""
+
+import contextlib
+import errno
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlxlab.checkpoint.store import Store, load_checkpoint
+from support.fault_injection import saver
+from support.fault_injection.harness import assert_tidy, committed, counts, reference, settings, tracked
+from support.processes import environment
+
+STRACE = shutil.which("strace")
+SYSCALLS = "fsync,rename,write,writev,mkdir,unlinkat,unlink,rmdir,openat"
+ERRORS = {
+    "fsync": ("EIO", "ENOSPC", "EDQUOT"),
+    "rename": ("EXDEV", "ENOSPC", "EROFS"),
+    "write": ("ENOSPC", "EIO", "EDQUOT"),
+    "writev": ("ENOSPC", "EIO"),
+    "openat": ("EMFILE", "ENOSPC", "EACCES"),
+    "mkdir": ("ENOSPC", "EROFS"),
+}
+NOT_SAVED = re.compile(r"^checkpoint of step \d+ not saved: .*; training goes on$", re.MULTILINE)
+
+
+def traced() -> bool:
+    """Can strace inject faults here?"""
+    if STRACE is None:
+        return False
+    command = [STRACE, "-f", "-o", os.devnull, "-e", "inject=rmdir:error=EIO:when=1", "true"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+needs_strace = pytest.mark.skipif(not traced(), reason="strace is not installed, or may not trace here")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+
+
+def save_under_strace(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """`saver.py` as the only program traced; its log is beside the folder."""
+    folder.mkdir(parents=True)
+    command = [str(STRACE), "-f", "-o", f"{folder}.log", *options, sys.executable, saver.__file__, str(folder)]
+    env = environment(PYTHONDONTWRITEBYTECODE="1")
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=120)
+
+
+def calls_of_the_third_save(log: Path) -> list[tuple[str, int]]:
+    """(name, how manyeth of its name in its thread) of every call between the fifth mark and the sixth."""
+    seen: Counter[tuple[str, str]] = Counter()
+    found, marks = [], 0
+    for line in log.read_text().splitlines():
+        match = re.match(r"(\d+) +(\w+)\(", line)
+        if not match:
+            continue
+        seen[match.groups()] += 1
+        marks += saver.MARK in line
+        if marks == 5 and saver.MARK not in line:
+            found.append((match[2], seen[match.groups()]))
+    return found
+
+
+def check_recovery(folder: Path, steps: tuple[int, ...]) -> int:
+    """What is committed is whole, and is one of these steps; leftovers go at the next start."""
+    store = Store(folder, keep=1)
+    store.clean()
+    found = store.load()
+    assert found.step in steps
+    assert not found.skipped
+    np.testing.assert_array_equal(np.array(found.weights["w7"]), np.arange(500) * found.step + 7)
+    np.testing.assert_array_equal(np.array(found.optimizer["m"]), np.full(300, float(found.step)))
+    for path in store.steps():
+        load_checkpoint(path)
+    assert all(path.name.startswith("step-") for path in folder.iterdir())
+    return found.step
+
+
+@pytest.fixture(scope="module")
+def calls(tmp_path_factory) -> list[tuple[str, int]]:
+    folder = tmp_path_factory.mktemp("calls") / "run"
+    done = save_under_strace(folder, "-e", f"trace={SYSCALLS}")
+    assert done.stdout.split() == ["1", "saved", "2", "saved", "3", "saved", "4", "saved"], done.stderr
+    found = calls_of_the_third_save(Path(f"{folder}.log"))
+    assert {"fsync", "rename", "write", "mkdir"} <= {name for name, _ in found}
+    return found
+
+
+@needs_strace
+@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.fault_injection)])
+def test_kill_at_each_call_of_a_save(calls, tmp_path, tell, every):
+    chosen, recovered, missed = calls[::every], Counter(), 0
+    for number, (name, when) in enumerate(chosen):
+        folder = tmp_path / str(number)
+        done = save_under_strace(folder, "-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={when}")
+        if "4 saved" in done.stdout:
+            missed += 1  # the interpreter made one call less this time
+            continue
+        recovered[f"from step {check_recovery(folder, (2, 3, 4))}"] += 1
+    assert recovered.total() >= 0.8 * len(chosen)
+    kinds = counts(Counter(name for name, _ in chosen))
+    tell(f"kill at {recovered.total()} system calls of one save ({kinds}): all recovered ({counts(recovered)})")
+
+
+@needs_strace
+@pytest.mark.parametrize("every", [12, pytest.param(1, marks=pytest.mark.fault_injection)])
+def test_an_error_of_any_call_of_a_save_leaves_the_one_before_and_the_next_succeeds(calls, tmp_path, tell, every):
+    cases = [(name, when, error) for name, when in calls for error in ERRORS.get(name, ())][::every]
+    outcome: Counter[str] = Counter()
+    for number, (name, when, error) in enumerate(cases):
+        folder = tmp_path / str(number)
+        done = save_under_strace(folder, "-e", f"trace={name}", "-e", f"inject={name}:error={error}:when={when}")
+        assert done.returncode == 0, (name, when, error, done.stderr)
+        lines = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+        lost = [step for step, said in lines.items() if said != "saved"]
+        outcome["save refused" if lost else "save stood"] += 1
+        for step in lost:
+            assert re.match(r"(OSError|PermissionError|RuntimeError|CannotCreate): ", lines[step]), lines
+        assert len(lost) <= 1
+        check_recovery(folder, (4,) if "4" not in lost else (3,))
+    kinds = counts(Counter(f"{name} {error}" for name, _, error in cases))
+    tell(f"{len(cases)} errors of calls in one save ({kinds}): {counts(outcome)}; all others intact, the next one good")
+
+
+@needs_strace
+def test_everything_is_flushed_before_it_gets_its_name(tmp_path):
+    """fsync of each file after its last write, of the folder before and of its parent after the rename."""
+    folder = tmp_path / "run"
+    save_under_strace(folder, "-y", "-e", "trace=fsync,rename,write,writev,pwrite64")
+    events = re.findall(r"^\d+ +(\w+)\((?:\d+<([^>]*)>)?(.*)$", Path(f"{folder}.log").read_text(), re.MULTILINE)
+    renames = [i for i, (name, _, rest) in enumerate(events) if name == "rename" and "/step-00000003" in rest]
+    at = renames[0]
+    temporary = re.search(r'"([^"]*\.tmp-00000003[^"]*)"', events[at][2])[1]
+    for file in ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"):
+        mine = [(i, name) for i, (name, path, _) in enumerate(events) if path == f"{temporary}/{file}"]
+        assert mine[-1][1] == "fsync", f"{file} is written after it was flushed"
+        assert mine[-1][0] < at
+    last_file = max(i for i, (_, path, _) in enumerate(events) if path.startswith(f"{temporary}/"))
+    assert any(name == "fsync" and path == temporary for name, path, _ in events[last_file + 1 : at])
+    assert next((name, path) for name, path, _ in events[at + 1 :] if name == "fsync") == ("fsync", str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("fsync", errno.ENOSPC),
+        *(
+            pytest.param(*case, marks=pytest.mark.fault_injection)
+            for case in [
+                ("fsync", errno.EIO),
+                ("rename", errno.EXDEV),
+                ("rename", errno.EROFS),
+                ("mkdir", errno.ENOSPC),
+                ("open", errno.EMFILE),
+            ]
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else errno.errorcode[value],
+)
+def test_a_run_goes_on_while_saves_fail_and_says_so_once(shared_nursery, tmp_path, name, number):
+    argv = settings("bert", "trainer.max_steps=20", *tracked(tmp_path / "project"))
+    whole = reference(shared_nursery, argv, tmp_path / "reference")
+    fail = {"name": name, "errno": number, "first": 3, "last": 6}
+    done = shared_nursery.run([*argv, f"hydra.run.dir={tmp_path}/run"], syncer=False, fail=fail)
+    assert done.final_state() == whole.final_state
+    assert NOT_SAVED.findall(done.err) == [
+        f"checkpoint of step 6 not saved: {os.strerror(number)}; training goes on"
+    ], done.err
+    assert "Traceback" not in done.err
+    assert_tidy(tmp_path / "run")
+
+
+def test_a_last_save_that_fails_is_74_and_the_run_goes_on_from_the_one_before(shared_nursery, tmp_path):
+    argv = settings("bert", "trainer.max_steps=12")
+    whole = reference(shared_nursery, argv, tmp_path / "reference")
+    here = [*argv, f"hydra.run.dir={tmp_path}/run"]
+    done = shared_nursery.run(here, fail={"name": "fsync", "errno": errno.ENOSPC, "first": 4, "last": 99})
+    assert done.returncode == 74, done.err
+    assert "Traceback" not in done.err
+    assert [path.name for path in committed(tmp_path / "run")] == ["step-00000004", "step-00000006"]
+    resumed = shared_nursery.run(here)
+    assert "resumed from step-00000006" in resumed.err
+    assert resumed.final_state() == whole.final_state
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A file system of its own in memory."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def remount(folder: Path, how: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Takes all the room that is left."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    return ballast
+
+
+@needs_root
+@pytest.mark.parametrize(
+    "full_at_the_end",
+    [pytest.param(False, id="room_again"), pytest.param(True, id="full_to_the_end", marks=pytest.mark.fault_injection)],
+)
+def test_a_disk_that_fills_up_costs_saves_and_nothing_else(shared_nursery, tmp_path, full_at_the_end):
+    argv = settings("bert", "trainer.max_steps=40", *tracked(tmp_path / "project"))
+    whole = reference(shared_nursery, argv, tmp_path / "reference")
+    with small_disk(tmp_path / "disk", "30m") as disk:
+        here = [*argv, f"hydra.run.dir={disk}/run"]
+        attempt = shared_nursery.start(here, syncer=False, slow=0.2)
+        assert attempt.wait_for("evaluation")
+        ballast = fill(disk)
+        assert attempt.wait_for("evaluation", 3)
+        if not full_at_the_end:
+            ballast.unlink()
+        attempt.finish()
+        assert len(NOT_SAVED.findall(attempt.err)) <= 1
+        assert "Traceback" not in attempt.err, attempt.err
+        assert attempt.returncode == (74 if full_at_the_end else 0), attempt.err
+        ballast.unlink(missing_ok=True)
+        last = shared_nursery.run(here, syncer=False) if full_at_the_end else attempt
+        assert last.final_state() == whole.final_state
+        assert_tidy(disk / "run")
+
+
+@needs_root
+def test_a_disk_too_small_from_the_start_is_said_before_training(shared_nursery, tmp_path):
+    with small_disk(tmp_path / "disk", "300k") as disk:
+        done = shared_nursery.run(settings("bert", "trainer.max_steps=8", f"hydra.run.dir={disk}/run"))
+    assert done.returncode == 74, done.err
+    assert "are free" in done.err.split("step 8/8")[0]
+    assert "Traceback" not in done.err
+
+
+@needs_root
+def test_a_disk_that_becomes_read_only_during_training_and_writable_again(shared_nursery, tmp_path):
+    argv = settings("bert")
+    whole = reference(shared_nursery, argv, tmp_path / "reference")
+    (tmp_path / "run").mkdir()
+    # Only the checkpoints: the lock and the journal are open for writing, which keeps their disk writable.
+    with small_disk(tmp_path / "run" / "checkpoints", "30m") as disk:
+        attempt = shared_nursery.start([*argv, f"hydra.run.dir={tmp_path}/run"], slow=0.3)
+        assert attempt.wait_for("evaluation")
+        attempt.wait(0.2)  # a save that goes on beside
+        remount(disk, "ro")
+        assert attempt.wait_for("evaluation", 3)
+        remount(disk, "rw")
+        attempt.finish()
+        assert attempt.final_state() == whole.final_state
+        assert len(NOT_SAVED.findall(attempt.err)) == 1, attempt.err
+        assert "Traceback" not in attempt.err
+
+
+@needs_root
+def test_a_folder_on_a_read_only_disk_is_73_at_the_start(shared_nursery, tmp_path):
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        remount(disk, "ro")
+        done = shared_nursery.run(settings("bert", f"hydra.run.dir={disk}/run"))
+    assert done.returncode == 73, done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_limit_on_the_size_of_files_costs_the_save_and_leaves_nothing(tmp_path):
+    """RLIMIT_FSIZE: MLX raises, Python's SIGXFSZ is ignored."""
+    script = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, resource.RLIM_INFINITY));"
+        "import saver; from pathlib import Path; saver.main(Path(sys.argv[1]))"
+    )
+    env = environment(PYTHONPATH=str(Path(saver.__file__).parent), PYTHONDONTWRITEBYTECODE="1")
+    (tmp_path / "run").mkdir()
+    command = [sys.executable, "-c", script, str(tmp_path / "run")]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("saved") == 0
+    assert len(done.stdout.splitlines()) == 4
+    assert list((tmp_path / "run").iterdir()) == []
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY

@@ -1,0 +1,197 @@
+"""kill -9 at random instants of whole runs: every start goes on, every end is the end of the undisturbed run.
+
+Half of the kills fall at an instant drawn from the duration of a run; the others at an instant of a phase that is too
+short for chance: a save, a retention, an evaluation, a line of the journal, the report.
+"""
+
+import random
+import signal
+import sqlite3
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
+from pathlib import Path
+
+import pytest
+
+from support.fault_injection.harness import (
+    MODELS,
+    SEED,
+    STEPS,
+    Nursery,
+    Reference,
+    assert_same_metrics,
+    assert_tidy,
+    committed,
+    counts,
+    final_state,
+    nursery,
+    read_metrics,
+    reference,
+    rng_for,
+    settings,
+    tracked,
+    train,
+)
+from support.processes import run
+
+SHORT_PHASES = {"save": 20, "retention": 15, "evaluation": 3, "tracking": 40, "report": 1}  # how often in a run
+
+
+class Tally:
+    """What a chain of kills saw."""
+
+    def __init__(self) -> None:
+        self.kills: Counter[str] = Counter()
+        self.unresumable: list[str] = []
+        self.completions = 0
+
+
+def chain(made: Nursery, argv: list[str], folder: Path, whole: Reference, kills: int, rng: random.Random) -> Tally:
+    """Kills and starts again until so many kills have fallen; the last run may end, and one that ends is compared."""
+    tally, number = Tally(), 0
+    while True:
+        here = folder / str(number)
+        last = tally.kills.total() >= kills
+        before = committed(here)
+        attempt = made.start([*argv, f"hydra.run.dir={here}"], syncer=False)
+        if not last:
+            strike(attempt, whole, rng)
+        attempt.finish()
+        if before and "resumed from step-" not in attempt.err and attempt.phase not in ("start", "data"):
+            tally.unresumable.append(f"{attempt.phase}: started anew beside {before}")
+        if attempt.returncode == -signal.SIGKILL:
+            tally.kills[attempt.phase] += 1
+            continue
+        if attempt.returncode != 0:
+            tally.unresumable.append(f"exit code {attempt.returncode}: {attempt.err[-2000:]}")
+            return tally
+        assert attempt.final_state() == whole.final_state, here
+        assert_same_metrics(read_metrics(here / "journal.jsonl"), whole.metrics)
+        assert_tidy(here)
+        tally.completions += 1
+        number += 1
+        if last:
+            return tally
+
+
+def strike(attempt, whole: Reference, rng: random.Random) -> None:
+    """One kill -9 at a random instant, unless the run ends before."""
+    if rng.random() < 0.5:
+        attempt.wait(rng.uniform(0.0, 1.2 * whole.seconds))
+    else:
+        phase = rng.choice(list(SHORT_PHASES))
+        if attempt.wait_for(phase, rng.randint(1, max(1, SHORT_PHASES[phase] // 2))):
+            attempt.wait(rng.uniform(0.0, 0.02))
+    attempt.send(signal.SIGKILL)
+
+
+@pytest.mark.parametrize("kills", [5, pytest.param(300, marks=pytest.mark.fault_injection)])
+def test_kill_9_at_any_instant_loses_nothing(tmp_path, tell, kills):
+    variants = [(model, prefetch) for model in MODELS for prefetch in (0, 2)]
+    lanes = 2 if kills > 20 else 1
+    share = [[v for i, v in enumerate(variants) if i % lanes == lane] for lane in range(lanes)]
+
+    def work(lane: int) -> list[Tally]:
+        chosen = share[lane] if kills > 20 else [("transformer", 2)]
+        with nursery(tmp_path / f"nursery-{lane}") as made:
+            return [lane_chain(made, lane, v, -(-kills // (lanes * len(chosen)))) for v in chosen]
+
+    def lane_chain(made: Nursery, lane: int, variant: tuple[str, int], count: int) -> Tally:
+        model, prefetch = variant
+        place = tmp_path / f"{model}-{prefetch}"
+        argv = settings(model, f"data.prefetch={prefetch}", *tracked(tmp_path / f"project-{lane}"))
+        whole = reference(made, argv, place / "reference")
+        assert sorted(step for name, step in whole.metrics if name == "train/loss") == list(range(1, STEPS + 1))
+        return chain(made, argv, place, whole, count, rng_for("kills", model, prefetch))
+
+    with ThreadPoolExecutor(lanes) as pool:
+        tallies = [tally for found in pool.map(work, range(lanes)) for tally in found]
+    where = sum((tally.kills for tally in tallies), Counter())
+    lost = [reason for tally in tallies for reason in tally.unresumable]
+    done = sum(tally.completions for tally in tallies)
+    tell(
+        f"{where.total()} kills ({counts(where)}): {len(lost)} unresumable, {done} completions of {done} bitwise equal,"
+        f" journal steps 1..{STEPS} exact (seed {SEED})"
+    )
+    assert not lost, lost
+    for lane in range(lanes):
+        assert_store_is_complete(tmp_path / f"project-{lane}", sorted(tmp_path.glob("*/*/journal.jsonl")), tell)
+
+
+def assert_store_is_complete(project: Path, journals: list[Path], tell) -> None:
+    """`runs.py sync` afterwards: every (metric, step) stands in MLflow's store exactly once."""
+    mine = [journal.parent for journal in journals if f"{project}/mlflow.db" in journal.read_text()]
+    done = run("sync", *map(str, mine), f"uri=sqlite:///{project}/mlflow.db", script="runs")
+    assert done.returncode == 0, done.stderr
+    with sqlite3.connect(project / "mlflow.db") as store:
+        rows = store.execute("SELECT run_uuid, key, step, COUNT(*) FROM metrics GROUP BY 1, 2, 3").fetchall()
+    per_run = Counter(run_id for run_id, key, _, _ in rows if key == "train/loss")
+    assert all(count == 1 for *_, count in rows)
+    # A run killed before its first checkpoint starts anew: what it had logged stays, as a run of its own.
+    anew = [path for folder in mine for path in folder.glob("journal-*.jsonl")]
+    assert Counter(per_run.values())[STEPS] == len(mine), per_run
+    assert len(per_run) <= len(mine) + len(anew), per_run
+    tell(f"{len(mine)} runs brought to MLflow: {len(rows)} (metric, step), each once; {len(anew)} had begun anew")
+
+
+@pytest.mark.parametrize(
+    ("model", "kills"),
+    [("cnn_hybrid", 2), *(pytest.param(model, 10, marks=pytest.mark.fault_injection) for model in MODELS)],
+)
+def test_kill_9_of_the_very_process_that_a_user_starts(tmp_path, tell, model, kills):
+    """From the first instant of the interpreter on, also while the syncer is carrying."""
+    rng = rng_for("processes", model)
+    argv = settings(model, *tracked(tmp_path / "project"))
+    first = train(*argv, f"hydra.run.dir={tmp_path}/reference")
+    out, err = first.communicate(timeout=120)
+    assert first.returncode == 0, err
+    wanted = read_metrics(tmp_path / "reference" / "journal.jsonl")
+    fell, done = 0, 0
+    for phase in cycle((0.3, 2.0, 4.0, 6.0)):
+        process = train(*argv, f"hydra.run.dir={tmp_path}/{done}")
+        if fell < kills:
+            pause(process, rng.uniform(0, phase))
+            process.kill()
+        got, err = process.communicate(timeout=120)
+        if process.returncode == -signal.SIGKILL:
+            fell += 1
+            continue
+        assert process.returncode == 0, err
+        assert final_state(got) == final_state(out)
+        assert_same_metrics(read_metrics(tmp_path / str(done) / "journal.jsonl"), wanted)
+        done += 1
+        if fell >= kills:
+            break
+    tell(f"{model}: {fell} kills of processes from their start on, {done} completions of {done} equal (seed {SEED})")
+
+
+def pause(process, seconds: float) -> None:
+    import subprocess
+
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return
+
+
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.fault_injection)])
+def test_kill_9_at_each_call_to_the_disk_in_a_save_of_a_run(shared_nursery, tmp_path, tell, every):
+    """The sixth save: a new best is among those before, the seventh and fourth are to go."""
+    argv = settings("bert", "trainer.max_steps=14", "callbacks.checkpointing.keep=1")
+    whole = reference(shared_nursery, argv, tmp_path / "reference")
+    call, kills = 1, 0
+    while True:
+        here = [*argv, f"hydra.run.dir={tmp_path}/{call}"]
+        attempt = shared_nursery.run(here, kill={"save": 6, "call": call})
+        if attempt.returncode == 0:
+            break  # the save has no such call
+        assert attempt.returncode == -signal.SIGKILL, attempt.err
+        kills += 1
+        resumed = shared_nursery.run(here)
+        assert "resumed from step-000000" in resumed.err
+        assert resumed.final_state() == whole.final_state, call
+        assert_tidy(tmp_path / str(call), keep=1)
+        call += every
+    assert kills >= 3
+    tell(f"kill at {kills} calls to the disk of one save (every {every} of them): all resumed, bitwise equal")

@@ -1,0 +1,61 @@
+"""Numbers that are not finite: wherever they come from, they reach no checkpoint."""
+
+import json
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlxlab.checkpoint.store import load_checkpoint
+from support.fault_injection.harness import Attempt, committed, read_metrics, settings, tracked
+
+ALL = ["data", "loss", "gradient", "optimizer"]
+EVERYWHERE = [pytest.param(what, marks=[] if what == "gradient" else [pytest.mark.fault_injection]) for what in ALL]
+
+
+def poisoned(shared_nursery, tmp_path, what: str, last: int) -> Attempt:
+    argv = settings(
+        "bert",
+        "trainer.max_steps=20",
+        "trainer.max_skips=3",
+        "callbacks.checkpointing.keep=99",
+        *tracked(tmp_path / "project"),
+    )
+    poison = {"what": what, "first": 7, "last": last}
+    done = shared_nursery.run([*argv, f"hydra.run.dir={tmp_path}/run"], syncer=False, poison=poison)
+    assert "Traceback" not in done.err, done.err
+    assert_checkpoints_are_finite(tmp_path / "run")
+    return done
+
+
+def assert_checkpoints_are_finite(folder) -> None:
+    paths = committed(folder)
+    assert paths
+    for path in paths:
+        found = load_checkpoint(path)
+        for name, array in (*found.weights.items(), *found.optimizer.items()):
+            if mx.issubdtype(array.dtype, mx.floating):
+                assert np.isfinite(np.array(array)).all(), f"{name} in {path.name}"
+
+
+@pytest.mark.parametrize("what", EVERYWHERE)
+def test_one_poisoned_update_costs_one_update(shared_nursery, tmp_path, what):
+    done = poisoned(shared_nursery, tmp_path, what, last=7)
+    assert done.returncode == 0, done.err
+    assert committed(tmp_path / "run")[-1].name == "step-00000020"
+    metrics = read_metrics(tmp_path / "run" / "journal.jsonl")
+    logged = {step for name, step in metrics if name == "train/loss"}
+    if what == "optimizer":  # the next three are skipped, then the weights are those of step 6
+        assert "step 10: not finite; weights of step 6, later data" in done.err
+        assert logged >= {*range(1, 21)} - {10}
+    else:
+        assert logged == {*range(1, 21)}
+        assert metrics["train/skipped", 20] == 1
+
+
+@pytest.mark.parametrize("what", EVERYWHERE)
+def test_poison_that_does_not_end_is_78_after_going_back_in_vain(shared_nursery, tmp_path, what):
+    done = poisoned(shared_nursery, tmp_path, what, last=9999)
+    assert done.returncode == 78, done.err
+    records = [json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()]
+    assert [record["end"] for record in records if "end" in record] == ["FAILED"]

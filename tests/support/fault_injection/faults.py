@@ -1,0 +1,204 @@
+"""What is done to a run from inside its process, before it starts: the product has no hooks for this.
+
+A plan is a dict: `syncer` false starts none; `kill` {save, call} ends the process at a call to the disk in a save;
+`fail` {name, errno, first, last} makes calls of one name fail in some saves; `jump` shifts the clock at every look;
+`poison` {what, first, last} makes numbers non-finite in some steps; `slow` seconds before each batch of an evaluation;
+`stop` a step in which SIGTERM comes.
+The file `phase` says what the process is doing: a byte for each of PHASES, how deep it is in it (a save may go on
+beside the training), and a byte for each, how often it has entered it.
+"""
+
+import functools
+import mmap
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+PHASES = ("start", "data", "training", "report", "end", "evaluation", "tracking", "save", "retention")  # the last wins
+CALLS = ("fsync", "rename", "replace", "open", "write", "mkdir", "unlink", "rmdir")
+
+
+def install(plan: dict[str, Any], phase: Path) -> None:
+    """Wraps parts of mlxlab in this process."""
+    with phase.open("r+b") as file:
+        mark_phases(mmap.mmap(file.fileno(), 2 * len(PHASES)))
+    if not plan.get("syncer", True):
+        from mlxlab.tracking.mlflow import spool
+
+        spool.start_syncer = lambda _address: False
+    for name, act in (("kill", kill_in_a_save), ("fail", fail_in_saves), ("jump", jump_clock), ("poison", poison)):
+        if name in plan:
+            act(plan[name])
+    if "stop" in plan:
+        stop_in_step(plan["stop"])
+    if "slow" in plan:
+        slow_evaluation(plan["slow"])
+
+
+def mark_phases(marks: mmap.mmap) -> None:
+    from mlxlab.checkpoint.store import Store
+    from mlxlab.experiment import run
+    from mlxlab.experiment.signals import Listener
+    from mlxlab.tracking.journal import Journal
+    from mlxlab.training import trainer
+
+    def during(owner: Any, name: str, phase: str) -> None:
+        original, place = getattr(owner, name), PHASES.index(phase)
+
+        @functools.wraps(original)
+        def marked(*args: Any, **kwargs: Any) -> Any:
+            marks[place] += 1
+            marks[len(PHASES) + place] = min(255, marks[len(PHASES) + place] + 1)
+            try:
+                return original(*args, **kwargs)
+            finally:
+                marks[place] -= 1
+
+        setattr(owner, name, marked)
+
+    during(run._Experiment, "run", "data")
+    during(trainer.Trainer, "fit", "training")
+    during(trainer, "evaluate", "evaluation")
+    during(Store, "save", "save")
+    during(Store, "retain", "retention")
+    during(Journal, "log", "tracking")
+    during(Journal, "rewind", "tracking")
+    during(run._Experiment, "_report", "report")
+    during(Listener, "stop", "end")
+
+
+class Saves:
+    """Counts the saves of this process, and the calls to the disk in each."""
+
+    def __init__(self, on_call: Callable[[str, int, int], None]) -> None:
+        from mlxlab.checkpoint.store import Store
+
+        self.number, self.calls, self.thread = 0, 0, 0
+        original = Store.save
+
+        def save(*args: Any, **kwargs: Any) -> Any:
+            self.number, self.calls, self.thread = self.number + 1, 0, threading.get_ident()
+            try:
+                return original(*args, **kwargs)
+            finally:
+                self.thread = 0
+
+        Store.save = save  # type: ignore[method-assign]
+        for name in CALLS:
+            self._watch(name, on_call)
+
+    def _watch(self, name: str, on_call: Callable[[str, int, int], None]) -> None:
+        original = getattr(os, name)
+
+        @functools.wraps(original)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            if self.thread == threading.get_ident():
+                self.calls += 1
+                on_call(name, self.number, self.calls)
+            return original(*args, **kwargs)
+
+        setattr(os, name, watched)
+
+
+def kill_in_a_save(plan: dict[str, int]) -> None:
+    def on_call(_name: str, save: int, call: int) -> None:
+        if (save, call) == (plan["save"], plan["call"]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Saves(on_call)
+
+
+def fail_in_saves(plan: dict[str, Any]) -> None:
+    def on_call(name: str, save: int, _call: int) -> None:
+        if name == plan["name"] and plan["first"] <= save <= plan["last"]:
+            raise OSError(plan["errno"], os.strerror(plan["errno"]))
+
+    Saves(on_call)
+
+
+def jump_clock(seed: int) -> None:
+    """Every look at the clock of the day is up to a day off, forwards or backwards."""
+    rng = random.Random(seed)
+    now, now_ns = time.time, time.time_ns
+    time.time = lambda: now() + rng.uniform(-86400, 86400)
+    time.time_ns = lambda: now_ns() + rng.randrange(-86400 * 10**9, 86400 * 10**9)
+
+
+def poison(plan: dict[str, Any]) -> None:
+    """Non-finite numbers in the updates `first` to `last` of this process."""
+    import mlx.core as mx
+    from mlx.utils import tree_map
+
+    from mlxlab.training import trainer
+    from mlxlab.training.steps import step as steps
+
+    what, count = plan["what"], [0]
+
+    def due() -> bool:
+        return bool(plan["first"] <= count[0] <= plan["last"])
+
+    to_device = trainer.to_device
+
+    def data(batch: Any) -> Any:
+        count[0] += 1
+        put = to_device(batch)
+        return put._replace(weights=put.weights * mx.array(float("nan"))) if due() and what == "data" else put
+
+    trainer.to_device = data
+    sum_, norm, update = steps.weighted_sum, steps.global_norm, steps.update_if
+
+    def loss(*args: Any) -> Any:
+        total, *rest = sum_(*args)
+        return (total * float("inf") if due() and what == "loss" else total), *rest
+
+    def gradient(tree: Any) -> Any:
+        return norm(tree_map(lambda g: g * float("nan"), tree) if due() and what == "gradient" else tree)
+
+    def optimizer(condition: Any, model: Any, optimizer: Any, gradients: Any) -> None:
+        update(condition, model, optimizer, gradients)
+        if due() and what == "optimizer":
+            model.update(tree_map(lambda w: w * float("nan"), model.trainable_parameters()))
+
+    steps.weighted_sum, steps.global_norm, steps.update_if = loss, gradient, optimizer
+
+
+def slow_evaluation(seconds: float) -> None:
+    from mlxlab.training import evaluate
+
+    forward = evaluate._forward
+
+    def slow(*args: Any) -> Any:
+        time.sleep(seconds)
+        return forward(*args)
+
+    evaluate._forward = slow
+
+
+def stop_in_step(step: int) -> None:
+    """SIGTERM in the midst of this update and of no other; 0 is before the first."""
+    from mlxlab.training.state import Run
+    from mlxlab.training.trainer import Trainer
+
+    def stop(run: Run) -> None:
+        if run.step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+            while not run.signal:
+                time.sleep(0.001)
+
+    def before(self: Any, run: Run) -> Any:
+        stop(run)
+        return prepare(self, run)
+
+    def during(self: Run, *args: Any) -> None:
+        advance(self, *args)
+        stop(self)
+
+    if step == 0:
+        prepare, Trainer.prepare = Trainer.prepare, before  # type: ignore[method-assign]
+    else:
+        advance, Run.advance = Run.advance, during  # type: ignore[method-assign]

@@ -1,0 +1,243 @@
+"""Runs under fault injection: their settings, the nursery that starts them, and what must hold when they end."""
+
+import contextlib
+import json
+import math
+import mmap
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from support.fault_injection import faults
+from support.processes import ROOT, environment
+
+SEED = int(os.environ.get("MLXLAB_TORTURE_SEED", "7"))
+STEPS = 40
+SETTINGS = (
+    f"trainer.max_steps={STEPS}",
+    "trainer.eval_every=10",
+    "trainer.log_every=1",
+    "callbacks.checkpointing.every=2",
+    "model.num_layers=1",
+    "model.width=16",
+    "model.num_heads=2",
+    "model.feed_forward=16",
+    "data.batch_size=8",
+    "data.prefetch=0",
+    "data.templates=[basic]",
+    "data.augment.copies=1",
+)
+MODELS = {
+    "bert": ("model=bert",),
+    "cnn_hybrid": ("model=cnn_hybrid", "model.filters=4"),
+    "transformer": ("model=transformer",),
+}
+TIMED = ("speed/", "memory/", "data/wait")  # metrics that measure the machine, not the run
+
+
+def settings(model: str, *overrides: str) -> list[str]:
+    """The command line of a tiny run of this model; later overrides win."""
+    chosen: dict[str, str] = {}
+    for setting in (*MODELS[model], *SETTINGS, "tracking=none", "resume=auto", *overrides):
+        key, value = setting.split("=", 1)
+        chosen[key] = value
+    return [*(f"{key}={value}" for key, value in chosen.items()), "~callbacks.learning_curve"]
+
+
+def tracked(project: Path) -> list[str]:
+    """MLflow in a store of the test's own; the run does not wait for it."""
+    store = [f"tracking.uri=sqlite:///{project}/mlflow.db", f"tracking.artifacts={project}/artifacts"]
+    return ["tracking=mlflow", *store, "tracking.wait=0", "tracking.log_models=false"]
+
+
+class Attempt:
+    """One process of a run, made by the nursery."""
+
+    def __init__(self, pid: int, folder: Path, phase: mmap.mmap) -> None:
+        self.pid, self.folder, self._phase = pid, folder, phase
+        self.returncode: int | None = None
+        self.began = time.monotonic()
+        self.seconds = 0.0
+        self._ended = threading.Event()
+
+    @property
+    def out(self) -> str:
+        return (self.folder / "out").read_text(errors="replace")
+
+    @property
+    def err(self) -> str:
+        return (self.folder / "err").read_text(errors="replace")
+
+    @property
+    def phase(self) -> str:
+        """What it does now, or did when it died."""
+        marks = self._phase[: len(faults.PHASES)]
+        return next((faults.PHASES[i] for i in reversed(range(len(marks))) if marks[i]), "start")
+
+    def send(self, number: int) -> bool:
+        """Sends a signal; False when it has ended by itself before."""
+        if self._ended.is_set():
+            return False
+        os.kill(self.pid, number)
+        return True
+
+    def wait(self, seconds: float) -> bool:
+        """Waits at most so long; True when it has ended."""
+        return self._ended.wait(seconds)
+
+    def wait_for(self, phase: str, times: int = 1) -> bool:
+        """Waits until it is in this phase for the n-th time; False when it ends before."""
+        place = len(faults.PHASES) + faults.PHASES.index(phase)
+        while not self._ended.wait(0.0003):
+            if self._phase[place] >= times:
+                return True
+        return False
+
+    def finish(self, seconds: float = 120.0) -> "Attempt":
+        if not self.wait(seconds):
+            os.kill(self.pid, signal.SIGKILL)
+            raise AssertionError(f"hangs in {self.phase}: {self.err[-2000:]}")
+        return self
+
+    def end(self, returncode: int) -> None:
+        self.returncode, self.seconds = returncode, time.monotonic() - self.began
+        self._ended.set()
+
+    def final_state(self) -> str:
+        assert self.returncode == 0, f"exit code {self.returncode}: {self.err[-3000:]}"
+        return final_state(self.out)
+
+
+class Nursery:
+    """Starts runs fast, one at a time: see nursery.py."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        phase = folder / "phase"
+        phase.write_bytes(bytes(2 * len(faults.PHASES)))
+        with phase.open("r+b") as file:
+            self._phase = mmap.mmap(file.fileno(), 2 * len(faults.PHASES))
+        command = [sys.executable, str(Path(__file__).with_name("nursery.py"))]
+        self._process = subprocess.Popen(command, env=environment(), stdin=-1, stdout=-1, text=True, bufsize=1)
+        self._last: Attempt | None = None
+        assert self._line() == "ready"
+
+    def start(self, argv: list[str], **plan: Any) -> Attempt:
+        assert self._process.stdin is not None
+        if self._last is not None and self._last.send(signal.SIGKILL):  # of a test that failed
+            self._last.wait(20)
+        self._phase[:] = bytes(len(self._phase))
+        out, err = self.folder / "out", self.folder / "err"
+        out.write_bytes(b"")
+        err.write_bytes(b"")
+        order = {"argv": argv, "environment": {}, "out": str(out), "err": str(err), "plan": plan}
+        print(json.dumps(order | {"phase": str(self.folder / "phase")}), file=self._process.stdin, flush=True)
+        attempt = Attempt(int(self._line()), self.folder, self._phase)
+        self._last = attempt
+        threading.Thread(target=lambda: attempt.end(int(self._line())), daemon=True).start()
+        return attempt
+
+    def run(self, argv: list[str], **plan: Any) -> Attempt:
+        return self.start(argv, **plan).finish()
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(20)
+        self._process.stdout.close()
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+
+@contextlib.contextmanager
+def nursery(folder: Path) -> Iterator[Nursery]:
+    made = Nursery(folder)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@dataclass(frozen=True)
+class Reference:
+    """How a run ends that nobody disturbs: its state, its journal, its duration."""
+
+    final_state: str
+    metrics: dict[tuple[str, int], float]
+    seconds: float
+
+
+def reference(nursery: Nursery, argv: list[str], folder: Path) -> Reference:
+    done = nursery.run([*argv, f"hydra.run.dir={folder}"], syncer=False)
+    state = done.final_state()
+    journal = folder / "journal.jsonl"
+    return Reference(state, read_metrics(journal) if journal.exists() else {}, done.seconds)
+
+
+def final_state(out: str) -> str:
+    lines = [line for line in out.splitlines() if line.startswith("final_state=")]
+    assert len(lines) == 1, out[-2000:]
+    return lines[0]
+
+
+def read_metrics(journal: Path) -> dict[tuple[str, int], float]:
+    """(metric, step) -> value of a journal; every pair must stand in it once."""
+    found: dict[tuple[str, int], float] = {}
+    for line in journal.read_text().splitlines():
+        record = json.loads(line)
+        for name, value in record.get("m", {}).items():
+            assert (name, record["s"]) not in found, f"{name} of step {record['s']} stands twice in {journal}"
+            found[name, record["s"]] = value
+    return found
+
+
+def assert_same_metrics(got: dict[tuple[str, int], float], wanted: dict[tuple[str, int], float]) -> None:
+    """The same (metric, step) pairs, and the same values of all that does not measure the machine."""
+    assert {pair for pair in got if not timed(pair)} == {pair for pair in wanted if not timed(pair)}
+    for pair, value in wanted.items():
+        same = timed(pair) or got[pair] == value or (math.isnan(got[pair]) and math.isnan(value))
+        assert same, f"{pair}: {got[pair]} instead of {value}"
+
+
+def timed(pair: tuple[str, int]) -> bool:
+    return pair[0].startswith(TIMED)
+
+
+def assert_tidy(folder: Path, keep: int = 2) -> None:
+    """Nothing of a killed save is left, and no more checkpoints than are to be kept (the best besides)."""
+    names = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert not [name for name in names if not name.startswith("step-")], names
+    assert len(names) <= keep + 1, names
+
+
+def committed(folder: Path) -> list[Path]:
+    checkpoints = folder / "checkpoints"
+    return sorted(checkpoints.glob("step-*")) if checkpoints.is_dir() else []
+
+
+def rng_for(*words: object) -> random.Random:
+    """A generator of its own for each test, all from one seed."""
+    return random.Random(":".join(map(str, (SEED, *words))))
+
+
+def counts(found: Counter[str]) -> str:
+    return ", ".join(f"{number} {name}" for name, number in found.most_common())
+
+
+def train(*argv: str) -> subprocess.Popen[str]:
+    """A run as a user starts it."""
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *argv]
+    return subprocess.Popen(command, env=environment(), stdout=-1, stderr=-1, text=True)

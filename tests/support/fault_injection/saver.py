@@ -1,0 +1,42 @@
+"""Saves steps 1 to 4 in a folder (keep 1), and prints what became of each save; a mark before and after each.
+
+A mark is an attempt to open MARK, to be found in the log of strace. Nothing is done at the end of the interpreter.
+"""
+
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "src"))
+MARK = "/the-mark-of-a-save"
+
+
+def main(folder: Path) -> None:
+    import mlx.core as mx
+
+    from mlxlab.checkpoint.store import Store
+
+    store = Store(folder, keep=1)
+    for step in (1, 2, 3, 4):
+        weights = {f"w{number}": mx.arange(500) * step + number for number in range(40)}
+        mx.eval(weights)
+        optimizer = {"m": mx.full((300,), float(step))}
+        said = "saved"
+        mark()
+        try:
+            store.save(step, weights, optimizer, {"step": step}, best_step=1)
+        except Exception as error:
+            said = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        mark()
+        print(step, said, flush=True)
+    os._exit(0)
+
+
+def mark() -> None:
+    with suppress(OSError):
+        os.open(MARK, os.O_RDONLY)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,103 @@
+"""A program: reads a data set from a hub on loopback in several ways and prints what came, as JSON.
+
+A process of its own, since `datasets` takes the hub's address and folder when it is imported.
+"""
+
+import io
+import json
+import os
+import sys
+import time
+import types
+
+import pyarrow
+from pyarrow import parquet
+
+from support.hub_server import HubServer
+from support.streams import new_batches, take
+from support.text import documents_of, new_texts
+
+NAME = "roneneldan/TinyStories"
+TEXTS = new_texts(900)
+OUTAGES = ["503", "cut", "", *["503"] * 8, "cut", "", "cut", *["503"] * 7]
+WRONG = [
+    ("roneneldan/TinyStory", {}),
+    (NAME, {"split": "valid"}),
+    (NAME, {"config": "large"}),
+    (NAME, {"text_column": "txt"}),
+    (NAME, {"revision": "v2"}),
+]
+
+
+def parquet_bytes(texts):
+    file = io.BytesIO()
+    parquet.write_table(pyarrow.table({"id": range(len(texts)), "text": texts}), file, row_group_size=100)
+    return file.getvalue()
+
+
+def new_hub():
+    files = {f"data/train-{n:05}-of-00003.parquet": parquet_bytes(TEXTS[n * 250 : n * 250 + 250]) for n in range(3)}
+    return HubServer(NAME, {**files, "data/validation-00000-of-00001.parquet": parquet_bytes(TEXTS[750:])})
+
+
+def shorten_waits():
+    import datasets
+    import huggingface_hub.utils._http as http
+
+    from mlxlab.data.text.sources import huggingface
+
+    http.time = types.SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None})
+    datasets.config.STREAMING_READ_RETRY_INTERVAL = 0
+    datasets.config.STREAMING_READ_SERVER_UNAVAILABLE_RETRY_INTERVAL = 0
+    huggingface.WAIT = 0.01
+
+
+def tokens_of(source, **settings):
+    return new_batches(source=source, length=64, batch_size=16, **settings)
+
+
+def goes_on(source, place, tokens):
+    """Whether batches from a saved place on are those of a run that went through."""
+    batches = tokens_of(source, prefetch=place % 3)
+    taken = take(batches, place) if place else []
+    saved = json.loads(json.dumps(batches.state_dict()))
+    resumed = tokens_of(source, prefetch=place % 2)
+    resumed.load_state_dict(saved)
+    return taken == tokens[:place] and take(resumed, 3) == tokens[place : place + 3]
+
+
+def message(open_source, name, settings):
+    try:
+        open_source(name, **settings)
+    except Exception as fault:
+        return [fault.exit_code, str(fault)]
+
+
+def main():
+    hub = new_hub()
+    os.environ.update(HF_ENDPOINT=hub.url, HF_HOME=sys.argv[1], HF_HUB_DISABLE_TELEMETRY="1")
+    shorten_waits()
+    from mlxlab.data.text.sources.open import open_source
+
+    source = open_source(NAME, window=40)
+    windows = list(source.windows(1, 0))
+    tell = {"first": windows, "second": list(source.windows(1, 1)), "exact": []}
+    for number, (place, _) in enumerate(windows):
+        tell["exact"].append(list(source.windows(1, 0, json.loads(json.dumps(place)))) == windows[number:])
+    began = time.monotonic()
+    next(source.windows(1, 0, windows[-1][0]))
+    tell["seconds"] = time.monotonic() - began
+    hub.faults = list(OUTAGES)
+    tell["in spite of outages"] = list(source.windows(1, 0)) == windows
+    tell["outages left"] = hub.faults
+    tokens = take(tokens_of(source), 100)  # more than an epoch
+    hub.faults = list(OUTAGES)
+    tell["same tokens in spite of outages"] = take(tokens_of(source, prefetch=2), 100) == tokens
+    tell["exact tokens"] = [goes_on(source, place, tokens) for place in range(0, 97, 6)]
+    tell["validation"] = documents_of(open_source(NAME, split="validation"))
+    tell["wrong"] = [message(open_source, name, settings) for name, settings in WRONG]
+    print(json.dumps(tell))
+
+
+if __name__ == "__main__":
+    main()

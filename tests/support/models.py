@@ -1,0 +1,150 @@
+"""Small real parts for tests: a model, a stream of batches, a trainer."""
+
+from functools import partial
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from mlxlab.data.batch import Batch, Task
+from mlxlab.tracking.tracker import NoTracker
+from mlxlab.training.losses.loss import CrossEntropy
+from mlxlab.training.optim.optimizers import adamw
+from mlxlab.training.optim.schedules import cosine
+from mlxlab.training.state import Objective, Run
+from mlxlab.training.steps.step import Plain
+from mlxlab.training.trainer import Trainer
+
+TASK = Task("classification", 2, ("no", "yes"))
+
+
+class Bag(nn.Module):
+    """Mean of embeddings, dropout, one hidden layer: (B, T) tokens -> (B, C) logits."""
+
+    def __init__(self, vocab_size: int = 20, width: int = 8, classes: int = 2, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, width)
+        self.dropout = nn.Dropout(dropout)
+        self.hidden = nn.Linear(width, width)
+        self.out = nn.Linear(width, classes)
+
+    def __call__(self, tokens: mx.array, mask: mx.array) -> mx.array:
+        real = (mask > 0)[..., None].astype(mx.float32)
+        x = (self.embedding(tokens) * real).sum(axis=1) / mx.maximum(real.sum(axis=1), 1)
+        return self.out(nn.relu(self.hidden(self.dropout(x))))
+
+
+class Stream:
+    """Batches of a fixed random data set; the order is a function of (seed, epoch)."""
+
+    def __init__(self, rows: int = 22, batch_size: int = 4, seed: int = 0, shuffled: bool = True) -> None:
+        rng = np.random.default_rng(seed)
+        self.tokens = rng.integers(0, 20, (rows, 6)).astype(np.int32)
+        self.targets = (self.tokens.sum(axis=1) % 2).astype(np.int32)
+        self.batch_size, self.seed, self.shuffled = batch_size, seed, shuffled
+        self.epoch = self.index = 0
+        self.waited, self.batch_tokens = 0.0, None
+
+    @property
+    def at_start(self) -> bool:
+        return self.index == 0
+
+    @property
+    def count(self) -> int:
+        return -(-len(self.targets) // self.batch_size)
+
+    def __iter__(self):
+        order = np.arange(len(self.targets))
+        if self.shuffled:
+            order = np.random.default_rng((self.seed, self.epoch)).permutation(order)
+        epoch = self.epoch
+        while self.epoch == epoch:
+            rows = order[self.index * self.batch_size : (self.index + 1) * self.batch_size]
+            self.index += 1
+            if self.index == self.count:
+                self.epoch, self.index = epoch + 1, 0
+            yield self.batch(rows)
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        tokens = self.tokens[rows]
+        ones = np.ones(len(rows), np.float32)
+        return Batch(tokens, np.ones_like(tokens), self.targets[rows], ones, rows.astype(np.int64))
+
+    def state_dict(self) -> dict:
+        return {"epoch": self.epoch, "index": self.index}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.epoch, self.index = state["epoch"], state["index"]
+
+
+class Fixed:
+    """The same batches every time: a validation set."""
+
+    def __init__(self, batch_size: int = 4, rows: int = 18, seed: int = 9) -> None:
+        self.args = (rows, batch_size, seed, False)
+
+    def __iter__(self):
+        return iter(Stream(*self.args))
+
+
+def new_model(seed: int = 0, **kwargs: object) -> Bag:
+    mx.random.seed(seed)
+    model = Bag(**kwargs)
+    mx.eval(model.parameters())
+    return model
+
+
+def new_trainer(**changes: object) -> Trainer:
+    defaults = {
+        "learning_rate": 1e-2,
+        "epochs": 3,
+        "max_steps": None,
+        "max_tokens": None,
+        "eval_every": None,
+        "eval_batches": None,
+        "log_every": 4,
+        "label_smoothing": 0.0,
+        "max_skips": 3,
+        "max_rollbacks": 2,
+        "parallel": "none",
+        "deadline": 60.0,
+        "ema": None,
+        "dynamic_batch": None,
+        "loss": CrossEntropy(0.0),
+        "step": partial(Plain, clip=1.0),
+        "optimizer": partial(adamw, weight_decay=0.01, betas=[0.9, 0.999], eps=1e-8),
+        "schedule": partial(cosine, warmup=0.1, final=0.0),
+    }
+    return Trainer(**(defaults | changes))  # type: ignore[arg-type]
+
+
+def new_run(model: nn.Module | None = None, train: Stream | None = None, **changes: object) -> Run:
+    defaults = {
+        "model": model or new_model(),
+        "train": train or Stream(),
+        "objective": Objective("valid/loss"),
+        "tracker": NoTracker(),
+        "max_skips": 3,
+    }
+    return Run(**(defaults | changes))  # type: ignore[arg-type]
+
+
+def weights_of(model: nn.Module) -> dict[str, np.ndarray]:
+    from mlx.utils import tree_flatten
+
+    return {name: np.array(leaf) for name, leaf in tree_flatten(model.parameters())}
+
+
+class Recorder(NoTracker):
+    """A tracker that remembers: for tests of what is logged when."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[int, dict[str, float]]] = []
+        self.artifacts: list[Path] = []
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        self.lines.append((step, dict(metrics)))
+
+    def artifact(self, path: Path, to: str = "") -> None:
+        self.artifacts.append(path)

@@ -1,0 +1,57 @@
+"""Runs of `scripts/train.py` in processes of their own, small enough for tests."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = [
+    "tracking=none",
+    "trainer.max_steps=60",
+    "trainer.eval_every=20",
+    "callbacks.checkpointing.every=5",
+    "model.num_layers=1",
+    "model.width=32",
+    "model.num_heads=2",
+    "model.feed_forward=32",
+    "data.batch_size=8",
+    "data.prefetch=0",
+]
+
+
+def but(*overrides: str) -> list[str]:
+    """TINY with some keys set otherwise."""
+    changed = {override.split("=")[0] for override in overrides}
+    return [setting for setting in TINY if setting.split("=")[0] not in changed] + list(overrides)
+
+
+def environment(**more: str) -> dict[str, str]:
+    return os.environ | {"OPENBLAS_NUM_THREADS": "1"} | more
+
+
+def start(*overrides: str, script: str = "train", **more: str) -> subprocess.Popen:
+    command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *overrides]
+    return subprocess.Popen(command, env=environment(**more), stdout=-1, stderr=-1, text=True)
+
+
+def run(*overrides: str, script: str = "train", **more: str) -> subprocess.CompletedProcess:
+    process = start(*overrides, script=script, **more)
+    out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def final_state(finished: subprocess.CompletedProcess) -> str:
+    lines = [line for line in finished.stdout.splitlines() if line.startswith("final_state=")]
+    assert len(lines) == 1, finished.stderr
+    return lines[0]
+
+
+def wait_for(path: Path, process: subprocess.Popen, seconds: float = 60.0) -> None:
+    """Waits until a path is there; fails if the process ends before."""
+    until = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < until, f"no {path}"
+        time.sleep(0.002)

@@ -1,0 +1,83 @@
+"""A source in memory and a tokenizer for tests of streams."""
+
+import itertools
+
+import numpy as np
+
+from mlxlab.data.loaders.prefetch import Prefetch
+from mlxlab.data.rng import mix, shuffle
+from mlxlab.data.text.document import Document
+from mlxlab.data.text.masking import new_masker
+from mlxlab.data.text.packed_batches import Framing, PackedBatches
+from mlxlab.data.text.token_stream import TokenStream
+
+VOCABULARY, PAD, END, MASK = 259, 256, 257, 258
+
+
+class Bytes:
+    """A token per byte."""
+
+    vocab_size, pad_id, eos_id, mask_id, fingerprint = VOCABULARY, PAD, END, MASK, "bytes"
+
+    def __init__(self):
+        self.seen = []
+
+    def encode_documents(self, texts):
+        self.seen += texts
+        return [np.frombuffer(text.encode(), np.uint8).astype(np.int32) for text in texts]
+
+
+class Listed:
+    """Documents in windows of `size`, the windows permuted in every epoch. `read` lists the windows handed out."""
+
+    name, fingerprint, bytes, skipped = "listed", "listed", None, 0
+
+    def __init__(self, texts, size=4):
+        documents = [Document(7 * number + 1, text) for number, text in enumerate(texts)]
+        self.groups = [documents[start : start + size] for start in range(0, len(documents), size)]
+        self.read = []
+
+    def windows(self, seed, epoch, place=None):
+        order = shuffle(len(self.groups), seed)(epoch)
+        for number in range(0 if place is None else place["n"], len(order)):
+            self.read.append((epoch, number))
+            yield {"n": number}, list(self.groups[order[number]])
+
+
+def texts(count=23, longest=40):
+    """Documents of 1 to `longest` letters, each of its own."""
+    lengths = (mix(5, np.arange(count)) % np.uint64(longest)).astype(int) + 1
+    return ["".join(chr(97 + (n * 5 + i * (n + 3)) % 26) for i in range(length)) for n, length in enumerate(lengths)]
+
+
+def framing(length=8, stride=None, isolate=False, masked=False, seed=3):
+    masker = new_masker(VOCABULARY, MASK, [PAD, END], 0.15, seed) if masked else None
+    return Framing(length, stride or length, isolate, VOCABULARY, PAD, masker)
+
+
+def new_batches(
+    source=None, batch_size=3, prefetch=0, seed=3, limit=None, tokenizer=None, pool=0, **frame
+) -> PackedBatches | Prefetch:
+    stream = TokenStream(source or Listed(texts()), tokenizer or Bytes(), END, seed, limit)
+    batches = PackedBatches(stream, framing(**frame), batch_size, "listed", None, pool, seed)
+    return Prefetch(batches, prefetch) if prefetch else batches
+
+
+def take(batches, count):
+    """The next `count` batches, over the ends of epochs, as nested lists."""
+    endless = itertools.chain.from_iterable(batches for _ in itertools.count())
+    taken = []
+    for batch in endless:
+        taken.append(listed(batch))
+        if len(taken) == count:
+            endless.close() if hasattr(endless, "close") else None
+            return taken
+    return taken
+
+
+def listed(batch):
+    return [array.tolist() for array in batch[:5]]
+
+
+def same(one, other):
+    return all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(one[:5], other[:5], strict=True))

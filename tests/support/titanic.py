@@ -1,0 +1,56 @@
+"""Parts for the tests of the Titanic: the real rows, sound CSV files of them, the data set of the configuration."""
+
+import csv
+import io
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from mlxlab.data.loaders.bucketing import Fixed
+from mlxlab.data.subset import Select
+from mlxlab.data.titanic.csv_schema import COLUMNS
+from mlxlab.data.titanic.dataset import Augment, Titanic
+from mlxlab.data.titanic.passenger import Passenger
+from mlxlab.data.titanic.sources import resolve
+from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE
+
+NOWHERE = Path("/nonexistent")  # a cache that is never there and cannot be written
+
+
+@cache
+def real_rows() -> tuple[Passenger, ...]:
+    found = resolve(None, NOWHERE)
+    return (*found.train, *found.test)
+
+
+def csv_text(rows: Any) -> str:
+    """Rows as Kaggle writes them."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows([["" if value is None else value for value in row] for row in rows])
+    return out.getvalue()
+
+
+def new_titanic(cache: Path, **changes: Any) -> Titanic:
+    """The data set of conf/data/titanic.yaml."""
+    arguments = {
+        "source": None,
+        "valid_source": None,
+        "templates": ["basic", "narrative", "descriptive", "story"],
+        "augment": Augment(copies=3),
+        "max_length": 128,
+        "batch_size": 32,
+        "batching": Fixed(buckets=7),
+        "eval_batch_size": 64,
+        "valid_fraction": 0.2,
+        "folds": None,
+        "fold": 0,
+        "tokenizer": ByteLevelBPE(vocab_size=1024, min_frequency=2),
+        "select": Select(mode=None, percent=25, by="mean", source=None),
+        "prefetch": 2,
+        "overfit_batches": None,
+        "seed": 0,
+        "cache": cache,
+    }
+    return Titanic(**(arguments | changes))

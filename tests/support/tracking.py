@@ -1,0 +1,107 @@
+"""Parts for the tests of tracking: a project with a store of its own, and trainers in processes of their own."""
+
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlxlab.tracking.journal import Journal
+from mlxlab.tracking.mlflow import spool
+
+# Logs `count` steps, then ends, or is still there when the signal comes.
+TRAINER = """
+import sys, time
+from pathlib import Path
+from mlxlab.tracking.journal import Journal
+folder, project, count, ending = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+journal = Journal(None, None, "mlxlab", True, 30.0, folder=folder, project=project)
+journal.start({"model": {"width": 8}}, {})
+for step in range(1, count + 1):
+    journal.log(step, {"train/loss": 1 / step, "lr": 0.1})
+print("logged", flush=True)
+if ending == "hang":
+    time.sleep(60)
+journal.end(ending)
+"""
+
+
+@cache
+def schema_cache() -> tempfile.TemporaryDirectory[str]:
+    """MLflow's migrations take a second: once for all tests, not once a store."""
+    return tempfile.TemporaryDirectory()
+
+
+@pytest.fixture(name="project")
+def project_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    with new_project(tmp_path, monkeypatch) as project:
+        yield project
+
+
+@contextlib.contextmanager
+def new_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A project folder; its syncers are gone when the test is over."""
+    monkeypatch.setenv("XDG_CACHE_HOME", schema_cache().name)
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_ARTIFACT_ROOT", "MLXLAB_PARENT"):
+        monkeypatch.delenv(name, raising=False)
+    yield tmp_path
+    for folder in tmp_path.glob("**/.spool-*"):
+        kill_syncer(folder)
+
+
+def kill_syncer(folder: Path) -> bool:
+    """kill -9; returns whether there was one."""
+    if not spool.syncer_lives(folder):
+        return False
+    until(lambda: (folder / "lock").read_text())
+    pid = int((folder / "lock").read_text())
+    os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):  # not every syncer is our child
+        os.waitpid(pid, 0)
+    until(lambda: not spool.syncer_lives(folder))
+    return True
+
+
+def new_journal(project: Path, name: str = "a", **keys: Any) -> Journal:
+    keys = {"uri": None, "artifacts": None, "experiment": "mlxlab", "log_models": True, "wait": 30.0} | keys
+    return Journal(**keys, folder=project / "outputs" / name, project=project)
+
+
+def start_trainer(project: Path, name: str, count: int, ending: str = "FINISHED") -> subprocess.Popen[str]:
+    words = [sys.executable, "-c", TRAINER, str(project / "outputs" / name), str(project), str(count), ending]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def ask(project: Path, query: str) -> list[tuple[Any, ...]]:
+    """Rows of the project's store; [] while there is none."""
+    path = project / "mlruns" / "mlflow.db"
+    if not path.exists():
+        return []
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=20)) as database:
+        return database.execute(query).fetchall()
+
+
+def until(holds: Callable[[], Any], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def runs_py(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """`scripts/runs.py` in a process of its own, on the project's store."""
+    script = Path(__file__).parents[2] / "scripts" / "runs.py"
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{project}/mlruns/mlflow.db"}
+    return subprocess.run(
+        [sys.executable, str(script), *words], capture_output=True, text=True, env=environment, timeout=120
+    )

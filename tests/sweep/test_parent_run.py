@@ -1,0 +1,90 @@
+"""A multirun is a parent run with a child per job, whatever becomes of the jobs."""
+
+import subprocess
+import sys
+
+from support.tracking import ask, project_fixture, until  # noqa: F401
+
+CONFIG = """
+defaults: [_self_]
+x: 1
+name: null
+tracking:
+  _target_: mlxlab.tracking.journal.Journal
+  uri: sqlite:///{project}/mlruns/mlflow.db
+  artifacts: null
+  experiment: mlxlab
+  log_models: false
+  wait: 30.0
+hydra:
+  callbacks: {{parent_run: {{_target_: mlxlab.sweep.parent_run.ParentRun}}}}
+  sweep: {{dir: "{project}/multirun/${{now:%Y}}", subdir: "job${{hydra.job.num}}"}}
+  job: {{chdir: false}}
+"""
+
+APP = """
+import sys
+from pathlib import Path
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from mlxlab.config.instantiate import build
+
+@hydra.main(version_base="1.3", config_path=sys.argv.pop(), config_name="app")
+def main(cfg):
+    tracker = build(cfg.tracking, folder=Path(HydraConfig.get().runtime.output_dir), project=Path(sys.path[0] or "."))
+    tracker.start({"x": cfg.x}, {})
+    tracker.log(1, {"loss": 1.0})
+    if cfg.x == 3:
+        tracker.end("FAILED")
+        raise ValueError("three")
+    tracker.end("FINISHED")
+    return 1.0
+
+main()
+"""
+
+CHILDREN = """
+select r.name, r.status, p.name from runs r join tags t on t.run_uuid = r.run_uuid and t.key = 'mlflow.parentRunId'
+join runs p on p.run_uuid = t.value order by r.name
+"""
+
+
+def sweep(project, *words):
+    (project / "app.yaml").write_text(CONFIG.format(project=project))
+    (project / "app.py").write_text(APP)
+    command = [sys.executable, str(project / "app.py"), *words, str(project)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=project, timeout=120)
+
+
+def parents(project):
+    return ask(project, "select status from runs where run_uuid not in (select run_uuid from tags where key = 'sweep')")
+
+
+def test_the_jobs_of_a_multirun_are_children_of_one_run(project):
+    done = sweep(project, "-m", "x=1,2")
+    assert done.returncode == 0, done.stderr
+    until(lambda: parents(project) == [("FINISHED",)])
+    [(name,)] = ask(
+        project, "select name from runs where run_uuid in (select value from tags where key = 'mlflow.parentRunId')"
+    )
+    assert ask(project, CHILDREN) == [("job0", "FINISHED", name), ("job1", "FINISHED", name)]
+    assert ask(project, "select value from tags where key = 'overrides'") == [("x=1,2",)]
+
+
+def test_a_failed_job_fails_the_parent(project):
+    done = sweep(project, "-m", "x=1,3")
+    assert done.returncode != 0
+    until(lambda: parents(project) == [("FAILED",)])
+    assert [row[1] for row in ask(project, CHILDREN)] == ["FINISHED", "FAILED"]
+
+
+def test_a_single_run_has_no_parent(project):
+    done = sweep(project, f"hydra.run.dir={project}/outputs/a")
+    assert done.returncode == 0, done.stderr
+    assert ask(project, "select count(*), count(t.key) from runs r left join tags t on t.key = 'sweep'") == [(1, 0)]
+
+
+def test_a_sweep_without_tracking_makes_no_store(project):
+    done = sweep(project, "-m", "x=1,2", "~tracking", "+tracking._target_=mlxlab.tracking.tracker.NoTracker")
+    assert done.returncode == 0, done.stderr
+    assert not (project / "mlruns").exists()

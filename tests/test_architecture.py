@@ -1,0 +1,137 @@
+"""The architecture: packages import only packages on lower layers, modules stay small, and the linters agree."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "mlxlab"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+LAYERS = [  # a package imports only packages on later lines of this list
+    ["cli", "sweep"],
+    ["analysis"],
+    ["experiment"],
+    ["distillation"],
+    ["callbacks", "inference"],
+    ["training"],
+    ["models", "distributed"],
+    ["config", "data", "ops", "checkpoint", "tracking"],
+    ["backend"],
+    ["errors", "constraints", "files"],
+]
+LEVEL = {package: len(LAYERS) - number for number, layer in enumerate(LAYERS) for package in layer}
+ONLY_IN = {  # third-party package -> the packages or modules that may import it
+    "hydra": ("config.hydra", "cli", "sweep"),
+    "mlflow": ("tracking.mlflow", "tracking.runs", "inference.pyfunc_model"),
+}
+NEVER_IN = {"mlx": ("config", "data", "tracking", "sweep")}
+VAGUE_NAMES = ("utils", "util", "helpers", "base", "common", "misc", "manager", "factory")
+
+
+def module_name(file: Path) -> str:
+    return ".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported_names(file: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            names |= {f"{node.module}.{name.name}" for name in node.names}
+    return names
+
+
+def is_within(module: str, packages: tuple[str, ...]) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
+
+
+def test_every_package_has_a_layer():
+    top_level = {file.relative_to(PACKAGE).parts[0].removesuffix(".py") for file in FILES}
+    assert top_level - {"__init__", "__main__"} <= set(LEVEL)
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_name)
+def test_packages_import_only_lower_layers(file):
+    module = module_name(file)
+    package = module.split(".")[0]
+    for name in imported_names(file):
+        library, _, rest = name.partition(".")
+        target = rest.split(".")[0]
+        if library == "mlxlab" and target in LEVEL and package in LEVEL and target != package:
+            assert LEVEL[target] < LEVEL[package], f"{module} imports {name}"
+        if library in ONLY_IN:
+            assert is_within(module, ONLY_IN[library]), f"{module} imports {name}"
+        if library in NEVER_IN:
+            assert not is_within(module, NEVER_IN[library]), f"{module} imports {name}"
+
+
+@pytest.mark.xfail(strict=True, reason="models.pretrained.load imports the architectures it fills")
+def test_no_two_modules_import_each_other_in_a_circle():
+    """Imports inside functions and under TYPE_CHECKING count too."""
+    modules = {f"mlxlab.{module_name(file)}": file for file in FILES if file.name != "__init__.py"}
+    imports = {}
+    for module, file in modules.items():
+        names = imported_names(file)
+        imports[module] = {name if name in modules else name.rpartition(".")[0] for name in names} & set(modules)
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join([*path[path.index(module) :], module])
+        if module not in done:
+            for target in sorted(imports[module]):
+                visit(target, (*path, module))
+            done.add(module)
+
+    for module in modules:
+        visit(module, ())
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_name)
+def test_a_module_is_one_idea(file):
+    assert len(file.read_text().splitlines()) <= 250
+    assert file.stem not in VAGUE_NAMES
+    if file.name != "__init__.py":
+        assert ast.get_docstring(ast.parse(file.read_text())), "a module has a heading"
+
+
+def test_no_folder_holds_more_than_16_modules():
+    for folder in {file.parent for file in FILES}:
+        assert len([file for file in folder.glob("*.py") if file.name != "__init__.py"]) <= 16, folder
+
+
+def test_every_file_is_ascii():
+    for file in [*FILES, *(ROOT / "conf").rglob("*.yaml"), *(ROOT / "scripts").glob("*.py")]:
+        assert file.read_text().isascii(), file
+
+
+@pytest.mark.parametrize("args", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]], ids=" ".join)
+def test_the_linters_agree(args):
+    done = subprocess.run([sys.executable, "-m", *args], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_scripts_hold_no_logic():
+    for file in (ROOT / "scripts").glob("*.py"):
+        tree = ast.parse(file.read_text())
+        assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef | ast.For) for node in ast.walk(tree)), file
+        assert len(file.read_text().splitlines()) <= 25, file
+
+
+def test_scripts_run_as_the_readme_writes_them():
+    for file in (ROOT / "scripts").glob("*.py"):
+        assert os.access(file, os.X_OK), file
+        assert file.read_text().startswith("#!/usr/bin/env python3\n"), file
+
+
+def test_continuous_integration_runs_the_readme_command():
+    readme = (ROOT / "README.md").read_text()
+    lines = [line for line in (ROOT / ".ci" / "run").read_text().splitlines() if "pip install" in line]
+    assert lines
+    assert all(line in readme for line in lines)

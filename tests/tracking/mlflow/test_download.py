@@ -1,0 +1,64 @@
+"""A model of the store by its name: version, alias, model id or run; fetched once, and one line if it is not there."""
+
+import json
+
+import pytest
+
+from mlxlab.errors import DataFault, InputMissing, ServiceMissing
+from mlxlab.tracking.mlflow.download import fetch
+from support.tracking import ask, new_journal, project_fixture  # noqa: F401
+from tracking.mlflow.test_log_model import SERVED
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture
+def logged(project, monkeypatch):
+    """A store with one logged model, registered as `mine`; its run id and model id."""
+    code = project / "served.py"
+    code.write_text(SERVED)
+    journal = new_journal(project)
+    journal.start({}, {})
+    journal.code = code
+    checkpoint = journal.folder / "checkpoints" / "step-00000007"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "state.json").write_text(json.dumps({"scale": 2}))
+    (checkpoint / "model.safetensors").write_bytes(b"weights")
+    (journal.folder / "restore").mkdir()
+    (journal.folder / "restore" / "word.txt").write_text("twice:")
+    (journal.folder / "restore" / "config.yaml").write_text("model: {}\n")
+    journal.model(checkpoint, step=7, files={"run": journal.folder / "restore"})
+    journal.end("FINISHED")
+    [(model_id, run_id)] = ask(project, "select model_id, source_run_id from logged_models")
+    from mlflow import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/mlruns/mlflow.db")
+    client = MlflowClient()
+    client.create_registered_model("mine")
+    client.create_model_version("mine", f"models:/{model_id}", run_id)
+    client.set_registered_model_alias("mine", "champion", 1)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    return run_id, model_id
+
+
+def test_every_name_of_a_model_leads_to_its_checkpoint(project, logged):
+    run_id, model_id = logged
+    names = ("models:/mine/1", "models:/mine@champion", f"models:/{model_id}", f"runs:/{run_id}/best")
+    found = {fetch(name, None, project, project / ".cache") for name in names}
+    [checkpoint] = found
+    assert (checkpoint / "model.safetensors").read_bytes() == b"weights"
+    assert (checkpoint.parent / "restore" / "config.yaml").is_file()
+    assert len(list((project / ".cache" / "models").iterdir())) == 1
+    (checkpoint.parent / "restore" / "config.yaml").unlink()
+    with pytest.raises(DataFault, match="is not a model that a run of mlxlab logged"):
+        fetch("models:/mine/1", None, project, project / ".cache")
+    for name in ("models:/yours/1", "models:/mine/2", "models:/mine@nobody", "runs:/none/best"):
+        with pytest.raises(InputMissing, match=name) as missing:
+            fetch(name, None, project, project / ".cache")
+        assert "\n" not in str(missing.value)
+
+
+def test_a_store_that_is_not_there_is_not_made(project):
+    with pytest.raises(ServiceMissing, match="no store there"):
+        fetch("models:/mine/1", None, project, project / ".cache")
+    assert not (project / "mlruns").exists()

@@ -1,0 +1,209 @@
+"""A store that is refused, silent, failing, locked, corrupt, deleted or old costs a run one line and no data."""
+
+import socket
+import sqlite3
+import threading
+import time
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from mlxlab.tracking.mlflow import spool
+from support.tracking import ask, kill_syncer, new_journal, project_fixture, runs_py, until  # noqa: F401
+
+
+def run_to_the_end(project, **keys):
+    """A run of 100 steps; returns its journal and the seconds that start and end took."""
+    journal = new_journal(project, **keys)
+    began = time.monotonic()
+    journal.start({"a": 1}, {})
+    started = time.monotonic() - began
+    for step in range(1, 101):
+        journal.log(step, {"loss": 1.0 / step})
+    began = time.monotonic()
+    journal.end("FINISHED")
+    return journal, started, time.monotonic() - began
+
+
+def assert_complete(project):
+    assert ask(project, "select status from runs") == [("FINISHED",)]
+    assert ask(project, "select step, value from metrics order by step") == [(i, 1.0 / i) for i in range(1, 101)]
+
+
+def assert_told_once(text, journal):
+    assert text.count("\n") == 1
+    assert "nothing is lost" in text
+    assert f"runs.py sync {journal.folder}" in text
+
+
+@pytest.fixture(name="silent")
+def silent_server():
+    """Accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture(name="failing")
+def failing_server():
+    """Answers 500 to everything; counts."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            server.asked += 1
+            self.send_error(500)
+
+        do_POST = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.asked = 0
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_refused_port_costs_less_than_a_second_at_the_start_and_loses_nothing(project, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    journal, started, ended = run_to_the_end(project, uri=f"http://me:secret@127.0.0.1:{port}")
+    assert started < 1.0
+    assert ended < 20.0
+    said = capsys.readouterr().err
+    assert_told_once(said, journal)
+    assert "secret" not in said
+    done = runs_py(project, "sync", str(journal.folder))
+    assert (done.returncode, done.stderr.count("\n")) == (69, 1)
+    for _ in range(2):
+        done = runs_py(project, "sync", str(journal.folder), f"uri=sqlite:///{project}/mlruns/mlflow.db")
+        assert done.returncode == 0, done.stderr
+        assert f"{journal.folder}: complete" in done.stdout
+        assert_complete(project)
+
+
+def test_a_server_that_never_answers_costs_less_than_a_second_at_the_start(project, silent, capsys):
+    journal, started, ended = run_to_the_end(project, uri=silent, wait=1.0)
+    assert started < 1.0
+    assert ended < 2.0
+    assert_told_once(capsys.readouterr().err, journal)
+
+
+def test_a_failing_server_is_asked_ever_more_seldom(project, failing, capsys):
+    journal, started, _ = run_to_the_end(project, uri=f"http://127.0.0.1:{failing.server_port}")
+    assert started < 1.0
+    said = capsys.readouterr().err
+    assert_told_once(said, journal)
+    assert "500" in said
+    asked = failing.asked
+    time.sleep(3)
+    assert failing.asked - asked <= 6
+
+
+def test_a_locked_database_is_waited_for(project, capsys):
+    run_to_the_end(project, name="first", experiment="other")
+    with closing(sqlite3.connect(project / "mlruns" / "mlflow.db")) as database:
+        database.execute("begin exclusive")
+        journal = new_journal(project, wait=0.5)
+        journal.start({}, {})
+        slowest = 0.0
+        for step in range(1, 101):
+            began = time.monotonic()
+            journal.log(step, {"x": 1.0})
+            slowest = max(slowest, time.monotonic() - began)
+        journal.end("FINISHED")
+        assert_told_once(capsys.readouterr().err, journal)
+        database.rollback()
+    assert slowest < 0.1
+    until(lambda: ask(project, "select count(*), count(distinct step) from metrics where key = 'x'") == [(100, 100)])
+    until(lambda: ask(project, "select status from runs") == [("FINISHED",)] * 2)
+
+
+@pytest.mark.parametrize("content", [b"this is no database" * 100, b"SQLite format 3\0" + bytes(4000)])
+def test_a_corrupt_database_is_left_alone_and_the_run_completed_elsewhere(project, capsys, content):
+    path = project / "mlruns" / "mlflow.db"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    journal, _, _ = run_to_the_end(project)
+    assert_told_once(capsys.readouterr().err, journal)
+    assert path.read_bytes() == content
+    path.rename(path.with_name("corrupt.db"))
+    done = runs_py(project, "sync")
+    assert done.returncode == 0, done.stderr
+    assert_complete(project)
+
+
+def test_a_database_deleted_under_a_run_is_made_again_with_everything(project):
+    journal = new_journal(project)
+    journal.start({"a": 1}, {})
+    for step in range(1, 51):
+        journal.log(step, {"loss": 1.0 / step})
+    until(lambda: len(ask(project, "select 1 from metrics")) == 50)
+    for path in (project / "mlruns").glob("mlflow.db*"):
+        path.unlink()
+    for step in range(51, 101):
+        journal.log(step, {"loss": 1.0 / step})
+    journal.end("FINISHED")
+    assert_complete(project)
+    assert ask(project, "select key, value from params") == [("a", "1")]
+
+
+def test_a_finished_run_that_is_missing_in_the_store_comes_back(project):
+    journal, _, _ = run_to_the_end(project)
+    kill_syncer(journal.address.spool)
+    for path in (project / "mlruns").glob("mlflow.db*"):
+        path.unlink()
+    done = runs_py(project, "sync", str(journal.folder))
+    assert done.returncode == 0, done.stderr
+    assert_complete(project)
+
+
+def test_a_place_that_cannot_be_written_is_told_in_one_line(project, capsys):
+    journal, started, ended = run_to_the_end(project, uri="sqlite:////proc/no/mlflow.db")
+    assert started + ended < 1.0
+    assert_told_once(capsys.readouterr().err, journal)
+
+
+def test_another_mlflow_s_database_is_not_upgraded_behind_the_user_s_back(project, capsys):
+    run_to_the_end(project, name="before")
+    path = project / "mlruns" / "mlflow.db"
+    kill_syncer(project / "mlruns" / ".spool-mlflow.db")
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("update alembic_version set version_num = '0123456789ab'")
+        database.commit()
+        database.execute("pragma wal_checkpoint(truncate)")
+    content = path.read_bytes()
+    journal, _, _ = run_to_the_end(project, name="after")
+    said = capsys.readouterr().err
+    assert_told_once(said, journal)
+    assert "schema 0123456789ab" in said
+    assert "db upgrade" in said
+    assert path.read_bytes() == content
+
+
+def test_a_run_folder_that_is_gone_does_not_hold_up_the_others(project):
+    gone = new_journal(project, "gone")
+    (project / "mlruns").mkdir()
+    spool.register(gone.address.spool, gone.uid, gone.folder)
+    run_to_the_end(project)
+    assert_complete(project)
+    until(lambda: not spool.registered(gone.address.spool))
+
+
+def test_an_experiment_that_was_deleted_in_mlflow_is_named(project, capsys):
+    first = new_journal(project, "a")
+    first.start({}, {})
+    first.end("FINISHED")
+    with closing(sqlite3.connect(project / "mlruns" / "mlflow.db", timeout=20)) as database, database:
+        database.execute("update experiments set lifecycle_stage = 'deleted' where name = 'mlxlab'")
+    kill_syncer(first.address.spool)
+    second = new_journal(project, "b", wait=5.0)
+    second.start({}, {})
+    second.end("FINISHED")
+    done = runs_py(project, "sync", str(second.folder))
+    said = capsys.readouterr().err + done.stdout + done.stderr
+    assert "experiment mlxlab was deleted in MLflow: restore it there" in said

@@ -1,0 +1,99 @@
+"""The best checkpoint in the store is a model: `mlflow.pyfunc.load_model` loads it in another process and predicts."""
+
+import json
+import os
+import subprocess
+import sys
+
+from support.tracking import ask, new_journal, project_fixture  # noqa: F401
+
+SERVED = """
+import json
+from pathlib import Path
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+class Served(PythonModel):
+    def load_context(self, context):
+        self.scale = json.loads((Path(context.artifacts["checkpoint"]) / "state.json").read_text())["scale"]
+        self.word = (Path(context.artifacts["run"]) / "word.txt").read_text()
+
+    def predict(self, context, model_input, params=None):
+        import mlxlab
+        import pandas as pd
+        return pd.DataFrame({"answer": [f"{self.word} {x * self.scale:g}" for x in model_input["x"]]})
+
+set_model(Served())
+"""
+
+LOAD = """
+import os, sys
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+import mlflow, pandas as pd
+for uri in sys.argv[1:]:
+    model = mlflow.pyfunc.load_model(uri)
+    print(model.predict(pd.DataFrame({"x": [1.0, 2.5]}))["answer"].tolist(), model.metadata.signature is not None)
+"""
+
+
+def write_checkpoint(journal):
+    checkpoint = journal.folder / "checkpoints" / "step-00000007"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "state.json").write_text(json.dumps({"scale": 2}))
+    (journal.folder / "restore").mkdir()
+    (journal.folder / "restore" / "word.txt").write_text("twice:")
+    return checkpoint
+
+
+def load(project, *uris):
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{project}/mlruns/mlflow.db"}
+    words = [sys.executable, "-c", LOAD, *uris]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=project, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_the_checkpoint_is_a_model_that_loads_and_predicts_elsewhere(project, monkeypatch, capsys):
+    code = project / "served.py"
+    code.write_text(SERVED)
+    journal = new_journal(project)
+    journal.start({}, {})
+    signature = {
+        "inputs": json.dumps([{"type": "double", "name": "x", "required": True}]),
+        "outputs": json.dumps([{"type": "string", "name": "answer", "required": True}]),
+    }
+    journal.code = code
+    checkpoint = write_checkpoint(journal)
+    files = {"run": journal.folder / "restore"}
+    journal.model(checkpoint, step=7, files=files, signature=signature, example=[{"x": 1.0}])
+    journal.end("FINISHED")
+    assert capsys.readouterr().err == ""
+    assert ask(project, "select value from tags where key = 'mlxlab.missing'") == []
+    [(model_id, name, run_id)] = ask(project, "select model_id, name, source_run_id from logged_models")
+    assert name == "best"
+    answers = load(project, f"models:/{model_id}", f"runs:/{run_id}/best")
+    assert answers == ["['twice: 2', 'twice: 5'] True"] * 2
+    requirements = next((project / "mlruns" / "artifacts").rglob("requirements.txt")).read_text()
+    assert "mlx==" in requirements
+    assert "numpy==" in requirements
+
+
+def test_a_model_that_cannot_be_made_does_not_keep_the_run_from_its_end(project):
+    journal = new_journal(project)
+    journal.start({}, {})
+    journal.code = project / "served.py"
+    journal.code.write_text("raise RuntimeError('no such layer')")
+    journal.model(write_checkpoint(journal), step=7, files={"run": journal.folder / "restore"})
+    journal.model(journal.folder / "checkpoints" / "step-00000009", step=9)
+    journal.end("FINISHED")
+    assert ask(project, "select status from runs") == [("FINISHED",)]
+    [(missing,)] = ask(project, "select value from tags where key = 'mlxlab.missing'")
+    assert "no such layer" in missing
+    assert "step-00000009" in missing
+
+
+def test_no_model_is_logged_unless_asked_for(project):
+    journal = new_journal(project, log_models=False)
+    journal.start({}, {})
+    journal.model(write_checkpoint(journal))
+    assert '"model":' not in (journal.folder / "journal.jsonl").read_text()

@@ -1,0 +1,191 @@
+"""Journals reach a real store through a real second process: everything, exactly once, with the right end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mlxlab.tracking.mlflow import spool, syncer
+from support.tracking import ask, kill_syncer, new_journal, project_fixture, start_trainer, until  # noqa: F401
+
+METRICS = "select key, step, value from metrics order by key, step"
+
+
+def spool_of(project):
+    return project / "mlruns" / ".spool-mlflow.db"
+
+
+def test_a_finished_run_is_in_the_store_when_end_returns(project, capsys):
+    journal = new_journal(project)
+    journal.start({"model": {"width": 8, "kernels": [2, 3]}, "none": None}, {"note": "x"}, name="first")
+    for step in range(1, 2001):  # more rows than a batch takes
+        journal.log(step, {"train/loss": 1 / step})
+    journal.log(2000, {"valid/nan": float("nan"), "valid/inf": float("inf")})
+    journal.dataset("titanic", "0123abcd", "the wheel of scikit-learn")
+    (journal.folder / "plots").mkdir()
+    (journal.folder / "plots" / "curve.txt").write_text("a curve")
+    (journal.folder / "summary.md").write_text("a summary")
+    journal.artifact(journal.folder / "plots", "plots")
+    journal.artifact(journal.folder / "summary.md")
+    journal.artifact(journal.folder / "never.png")
+    journal.end("FINISHED")
+    assert capsys.readouterr().err == ""
+    assert ask(project, "select name, status, end_time >= start_time from runs") == [("first", "FINISHED", 1)]
+    assert ask(project, "select count(*), count(distinct step), sum(step) from metrics where key = 'train/loss'") == [
+        (2000, 2000, 2001000)
+    ]
+    assert ask(project, "select is_nan from latest_metrics where key = 'valid/nan'") == [(1,)]
+    assert ask(project, "select value from latest_metrics where key = 'valid/inf'")[0][0] > 1e308
+    params = dict(ask(project, "select key, value from params"))
+    assert params == {"model.width": "8", "model.kernels.0": "2", "model.kernels.1": "3", "none": "None"}
+    tags = dict(ask(project, "select key, value from tags"))
+    assert (tags["note"], tags["mlxlab.uid"], tags["pid"]) == ("x", journal.uid, str(os.getpid()))
+    assert {"mlflow.user", "mlflow.source.name", "version.python", "hardware.cores", "git.dirty"} <= tags.keys()
+    assert "never.png" in tags["mlxlab.missing"]
+    assert ask(project, "select name, digest from datasets") == [("titanic", "0123abcd")]
+    copied = {path.name: path.read_text() for path in (project / "mlruns" / "artifacts").rglob("*") if path.is_file()}
+    assert copied == {"curve.txt": "a curve", "summary.md": "a summary"}
+
+
+def test_a_killed_trainer_loses_nothing_and_is_marked_killed(project):
+    trainer = start_trainer(project, "a", 3000, "hang")
+    assert trainer.stdout.readline() == "logged\n"
+    trainer.kill()
+    trainer.communicate()
+    until(lambda: ask(project, "select status from runs") == [("KILLED",)])
+    assert ask(project, "select key, count(*), count(distinct step) from metrics group by key order by key") == [
+        ("lr", 3000, 3000),
+        ("train/loss", 3000, 3000),
+    ]
+    until(lambda: not spool.registered(spool_of(project)))
+
+
+def test_six_processes_may_start_on_a_fresh_store_at_once(project, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(project / "cache"))  # not even the schema is there
+    trainers = [start_trainer(project, f"run{i}", 50) for i in range(6)]
+    outcomes = [(*trainer.communicate(timeout=90), trainer.returncode) for trainer in trainers]
+    assert outcomes == [("logged\n", "", 0)] * 6
+    assert ask(project, "select status, count(*) from runs group by status") == [("FINISHED", 6)]
+    assert ask(project, "select count(*) from metrics") == [(6 * 50 * 2,)]
+    assert ask(project, "select count(*) from experiments") == [(2,)]
+
+
+def test_every_line_arrives_exactly_once_however_often_the_syncer_is_killed(project):
+    journal = new_journal(project)
+    journal.start({"a": 1}, {})
+    for step in range(1, 5001):
+        journal.log(step, {"x": step / 7})
+    kills = 0
+    for _ in range(4):
+        until(lambda: spool.syncer_lives(spool_of(project)))
+        seen = len(ask(project, "select 1 from metrics"))
+        until(lambda seen=seen: len(ask(project, "select 1 from metrics")) > seen or seen == 5000)
+        kills += kill_syncer(spool_of(project))
+        spool.start_syncer(journal.address)
+    journal.end("FINISHED")
+    assert kills >= 2
+    assert ask(project, METRICS) == [("x", step, step / 7) for step in range(1, 5001)]
+    assert ask(project, "select count(*), max(status) from runs") == [(1, "FINISHED")]
+
+
+def test_a_resumed_run_goes_on_in_its_mlflow_run_with_every_step_once(project):
+    first = new_journal(project)
+    first.start({"lr": 0.1, "width": 8}, {})
+    for step in range(1, 11):
+        first.log(step, {"loss": 100.0 - step, "late" if step > 8 else "early": 1.0})
+    until(lambda: len(ask(project, "select 1 from metrics")) == 20)
+    first._lines.close()  # what kill -9 leaves
+    until(lambda: ask(project, "select status from runs") == [("KILLED",)])
+    again = new_journal(project)
+    again.start({"lr": 0.2, "width": 8, "new": 1}, {}, resumed=True)
+    again.rewind(6)
+    for step in range(7, 13):
+        again.log(step, {"loss": 100.0 - step})
+    again.end("FINISHED")
+    assert ask(project, "select run_uuid is not null, status from runs") == [(1, "FINISHED")]
+    assert ask(project, METRICS) == [("early", step, 1.0) for step in range(1, 7)] + [
+        ("loss", step, 100.0 - step) for step in range(1, 13)
+    ]
+    assert ask(project, "select key, step, value from latest_metrics order by key") == [
+        ("early", 6, 1.0),
+        ("loss", 12, 88.0),
+    ]
+    assert dict(ask(project, "select key, value from params")) == {"lr": "0.1", "width": "8", "new": "1"}
+    assert ask(project, "select value from tags where key = 'resumed.lr'") == [("0.1 -> 0.2",)]
+
+
+def test_a_job_of_a_sweep_is_the_child_of_its_run(project, monkeypatch):
+    parent = new_journal(project, "sweep")
+    parent.start({}, {}, name="sweep")
+    monkeypatch.setenv("MLXLAB_PARENT", parent.uid)
+    child = new_journal(project, "job")
+    child.start({}, {}, name="job")
+    child.end("FINISHED")
+    parent.end("FINISHED")
+    runs = dict(ask(project, "select name, run_uuid from runs"))
+    query = "select run_uuid, value from tags where key = 'mlflow.parentRunId'"
+    assert ask(project, query) == [(runs["job"], runs["sweep"])]
+
+
+def test_a_second_run_in_the_same_folder_leaves_the_first_whole(project):
+    trainer = start_trainer(project, "a", 100, "hang")
+    assert trainer.stdout.readline() == "logged\n"
+    trainer.kill()
+    trainer.communicate()
+    second = new_journal(project)
+    second.start({}, {})
+    second.log(1, {"lr": 0.2})
+    second.end("FINISHED")
+    until(lambda: ask(project, "select status from runs order by start_time") == [("KILLED",), ("FINISHED",)])
+    query = "select count(*) from metrics where key = 'lr' group by run_uuid order by 1"
+    assert ask(project, query) == [(1,), (100,)]
+
+
+def test_a_journal_that_registers_while_the_syncer_is_leaving_is_still_carried(project, monkeypatch):
+    journal = new_journal(project)
+    rounds = []
+
+    def serve(syncer):
+        rounds.append(spool.registered(journal.address.spool))
+        if len(rounds) == 1:  # after the last look, before the lock is given back
+            spool.register(journal.address.spool, journal.uid, journal.folder)
+            assert not spool.start_syncer(journal.address)
+            return set()
+        return set(rounds[-1])
+
+    journal.address.spool.mkdir(parents=True)
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(syncer, "serve", serve)
+    monkeypatch.setattr(os, "nice", lambda _: 0)
+    monkeypatch.setenv("MLXLAB_STORE", journal.address.dump())
+    syncer.main()
+    assert rounds == [{}, {journal.uid: journal.folder}]
+
+
+def test_no_signal_and_no_blocked_mask_of_the_trainer_reaches_the_syncer(project):
+    program = (
+        "import os, signal, sys, time; from pathlib import Path; from mlxlab.tracking.journal import Journal\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})\n"
+        f"here = Path({str(project)!r}); j = Journal(None, None, 'e', True, 30.0, folder=here / 'a', project=here)\n"
+        "j.start({}, {}); j.end('FINISHED'); print('done', flush=True); time.sleep(30)\n"
+    )
+    words = [sys.executable, "-c", program]
+    trainer = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert trainer.stdout.readline() == "done\n"
+    os.killpg(trainer.pid, signal.SIGKILL)
+    trainer.communicate()
+    time.sleep(0.3)
+    assert spool.syncer_lives(spool_of(project))
+    os.kill(spool.status(spool_of(project))["pid"], signal.SIGTERM)
+    until(lambda: not spool.syncer_lives(spool_of(project)), 5.0)
+
+
+@pytest.mark.parametrize("status", ["FAILED", "KILLED"])
+def test_the_status_is_the_one_the_run_ended_with(project, status):
+    journal = new_journal(project)
+    journal.start({}, {})
+    journal.end(status)
+    until(lambda: ask(project, "select status from runs") == [(status,)])

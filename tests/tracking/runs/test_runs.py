@@ -1,0 +1,187 @@
+"""`scripts/runs.py`: quick answers from the store, one line for a wrong word, and an end for what was left over."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlxlab.tracking.mlflow import spool
+from support.tracking import (
+    ask,
+    kill_syncer,
+    new_journal,
+    new_project,
+    project_fixture,  # noqa: F401
+    runs_py,
+    start_trainer,
+    until,
+)
+
+SCRIPT = str(Path(__file__).parents[3] / "scripts" / "runs.py")
+
+
+@pytest.fixture(name="stored")
+def stored_runs(project):
+    """Three runs that differ in `lr` and in their results."""
+    for i, loss in enumerate((0.5, float("nan"), 0.25)):
+        journal = new_journal(project, f"run{i}")
+        journal.start({"lr": 0.1 * i, "width": 8}, {})
+        journal.log(1, {"valid/loss": 1.0, "valid/accuracy": 0.5})
+        journal.log(2, {"valid/loss": loss, "valid/accuracy": 0.8})
+        journal.end("FINISHED" if i else "FAILED")
+    until(lambda: len(ask(project, "select 1 from runs where status in ('FINISHED', 'FAILED')")) == 3)
+    return project
+
+
+def names(listing):
+    return [line.split()[1] for line in listing.splitlines()[1:]]
+
+
+def test_list_show_and_compare_say_what_is_in_the_store(stored):
+    assert names(runs_py(stored, "list").stdout) == ["run2", "run1", "run0"]
+    assert names(runs_py(stored, "list", "limit=1").stdout) == ["run2"]
+    assert names(runs_py(stored, "list", "status=failed").stdout) == ["run0"]
+    by_loss = runs_py(stored, "list", "sort=valid/loss", "experiment=mlxlab", "metrics=valid/loss").stdout
+    assert names(by_loss) == ["run2", "run0", "run1"]  # the lowest first, NaN last
+    assert [line.split()[-1] for line in by_loss.splitlines()] == ["valid/loss", "0.25", "0.5", "nan"]
+
+    [(run_id, uid)] = ask(
+        stored,
+        "select run_uuid, value from runs join tags using (run_uuid) where key = 'mlxlab.uid' and name = 'run2'",
+    )
+    for word in (run_id, run_id[:8], uid[:10], "run2", str(stored / "outputs" / "run2")):
+        shown = runs_py(stored, "show", word).stdout
+        assert run_id in shown
+        assert "valid/loss        0.25      0.25        1     2          2" in shown
+
+    compared = runs_py(stored, "compare", "run0", "run2").stdout
+    rows = {line.split()[0]: line.split()[1:] for line in compared.splitlines()[1:]}
+    assert rows["lr"] == ["0.0", "0.2"]
+    assert rows["valid/loss"] == ["0.5", "0.25"]
+    assert "width" not in rows
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["lst"], "did you mean list?"),
+        (["list", "lmit=3"], "did you mean limit?"),
+        (["list", "limit=0"], "limit=0: want a whole number"),
+        (["list", "limit=-3"], "limit=-3: want a whole number"),
+        (["list", "status=finishd"], "did you mean FINISHED?"),
+        (["list", "sort=valid/los"], "did you mean valid/loss?"),
+        (["list", "sort='; drop table runs; --"], "not in the store"),
+        (["list", "experiment=mlxlb"], "did you mean mlxlab?"),
+        (["show"], "got 0 runs, want 1"),
+        (["show", "rum2"], "did you mean run2?"),
+        (["compare", "run1"], "got 1 runs, want 2 or more"),
+        (["sync", "--all"], "--all"),
+    ],
+)
+def test_a_wrong_word_is_one_line_with_the_nearest_right_one_and_exit_2(stored_once, words, said):
+    done = runs_py(stored_once, *words)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+@pytest.fixture(name="stored_once", scope="module")
+def stored_for_the_module(tmp_path_factory):
+    """One store for all wrong words."""
+    with pytest.MonkeyPatch.context() as patch, new_project(tmp_path_factory.mktemp("runs"), patch) as project:
+        for i in range(3):
+            journal = new_journal(project, f"run{i}")
+            journal.start({}, {})
+            journal.log(1, {"valid/loss": 1.0})
+            journal.end("FINISHED")
+        yield project
+
+
+def test_a_store_that_is_not_there_or_is_none_is_one_line(project):
+    done = runs_py(project, "list")
+    assert (done.returncode, done.stderr.count("\n")) == (69, 1)
+    (project / "mlruns").mkdir()
+    (project / "mlruns" / "mlflow.db").write_text("no database at all" * 50)
+    done = runs_py(project, "list")
+    assert (done.returncode, done.stderr.count("\n")) == (69, 1)
+    done = runs_py(project, "sync", str(project))
+    assert (done.returncode, done.stderr.count("\n")) == (66, 1)
+
+
+def test_help_and_list_import_nothing_heavy(stored):
+    for words in (["--help"], ["list"], ["compare", "run0", "run1"]):
+        program = (
+            f"import os, runpy, sys; sys.argv = [{SCRIPT!r}, *{words!r}]\n"
+            f"os.environ['MLFLOW_TRACKING_URI'] = 'sqlite:///{stored}/mlruns/mlflow.db'\n"
+            f"try: runpy.run_path({SCRIPT!r}, run_name='__main__')\n"
+            "except SystemExit as end: assert not end.code, end.code\n"
+            "heavy = {'mlflow', 'sqlalchemy', 'pandas', 'numpy', 'mlx', 'hydra', 'omegaconf', 'yaml'}\n"
+            "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_sync_finishes_what_was_left_over_and_says_so(project, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(spool, "start_syncer", lambda address: False)
+        journal = new_journal(project, wait=0.0)
+        journal.start({}, {})
+        for step in range(1, 101):
+            journal.log(step, {"loss": 1.0})
+        journal.end("FINISHED")
+    done = runs_py(project, "sync")
+    assert done.returncode == 0, done.stderr
+    assert f"{journal.folder}: complete" in done.stdout
+    assert "102 lines" in done.stdout
+    assert ask(project, "select count(*) from metrics") == [(100,)]
+    assert "nothing is waiting" in runs_py(project, "sync").stdout
+
+
+def test_sync_takes_over_from_a_living_syncer_and_gives_the_rest_back(project):
+    trainer = start_trainer(project, "a", 500, "hang")
+    assert trainer.stdout.readline() == "logged\n"
+    folder = project / "mlruns" / ".spool-mlflow.db"
+    until(lambda: ask(project, "select count(*) from metrics") == [(1000,)])
+    done = runs_py(project, "sync")
+    assert done.returncode == 0, done.stderr
+    assert "its run is not over" in done.stdout
+    trainer.kill()
+    trainer.communicate()
+    until(lambda: ask(project, "select status from runs") == [("KILLED",)])
+    assert ask(project, "select count(*) from metrics") == [(1000,)]
+    until(lambda: not spool.registered(folder))
+    kill_syncer(folder)
+
+
+def test_carrying_every_line_again_changes_nothing(project):
+    journal = new_journal(project)
+    journal.start({"lr": 0.1}, {"note": "x"})
+    for step in range(1, 2001):
+        journal.log(step, {"loss": 1 / step, "nan": float("nan"), "inf": float("inf")})
+    journal.dataset("titanic", "0123", "wheel")
+    (journal.folder / "plot.txt").write_text("a plot")
+    journal.artifact(journal.folder / "plot.txt", "plots")
+    journal.code = project / "served.py"
+    journal.code.write_text(
+        "from mlflow.models import set_model\nfrom mlflow.pyfunc import PythonModel\n"
+        "class Served(PythonModel):\n    def predict(self, context, model_input):\n        return model_input\n"
+        "set_model(Served())"
+    )
+    journal.model(journal.folder / "plot.txt", step=1)
+    journal.end("FINISHED")
+    kill_syncer(journal.address.spool)
+    tables = ["runs", "params", "tags", "metrics", "latest_metrics", "datasets", "inputs", "input_tags"]
+    models = "select model_id, status_message, experiment_id, name, artifact_location, source_run_id from logged_models"
+    queries = [f"select * from {table} order by 1, 2, 3" for table in tables] + [models]
+    before = [ask(project, query) for query in queries]
+    (journal.folder / "journal.sync.json").unlink()
+    done = runs_py(project, "sync", str(journal.folder))
+    assert done.returncode == 0, done.stderr
+    assert "2005 lines" in done.stdout
+    after = [ask(project, query) for query in queries]
+    for query, old, new in zip(queries, before, after, strict=True):
+        assert old, query
+        assert old == new, query

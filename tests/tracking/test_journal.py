@@ -1,0 +1,195 @@
+"""The journal: what is logged stays logged, costs next to nothing, and needs no tracker library."""
+
+import json
+import math
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlxlab.errors import CannotCreate, ConfigFault
+from mlxlab.tracking import jsonl
+from mlxlab.tracking.journal import Journal
+from mlxlab.tracking.mlflow import address, naming, spool
+from mlxlab.tracking.tracker import NoTracker, Tracker
+from support.tracking import new_journal
+
+pytestmark = pytest.mark.usefixtures("no_syncer")
+
+
+@pytest.fixture
+def no_syncer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "start_syncer", lambda address: False)
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_ARTIFACT_ROOT", "MLXLAB_PARENT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def records(journal: Journal) -> list[dict]:
+    return [json.loads(line) for line in (journal.folder / "journal.jsonl").read_text().splitlines()]
+
+
+def steps(journal: Journal) -> list[int]:
+    return [record["s"] for record in records(journal) if "s" in record]
+
+
+def test_a_training_process_imports_no_tracker_library(tmp_path):
+    program = (
+        "import sys; from pathlib import Path; from mlxlab.tracking.journal import Journal\n"
+        "from mlxlab.tracking.mlflow import spool; spool.start_syncer = lambda address: False\n"
+        f"here = Path({str(tmp_path)!r}); j = Journal(None, None, 'e', True, 0.0, folder=here / 'a', project=here)\n"
+        "j.start({}, {}); j.log(1, {'a': 1.0}); j.end('FINISHED')\n"
+        "heavy = {'mlflow', 'sqlalchemy', 'alembic', 'pandas', 'numpy', 'mlx', 'sqlite3'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_no_tracker_and_the_journal_are_trackers(tmp_path):
+    trackers: list[Tracker] = [NoTracker(), new_journal(tmp_path)]
+    assert all(callable(tracker.log) for tracker in trackers)
+
+
+def test_nothing_is_made_before_the_start(tmp_path):
+    new_journal(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nan_and_infinity_survive(tmp_path):
+    journal = new_journal(tmp_path)
+    journal.start({}, {})
+    journal.log(1, {"nan": math.nan, "inf": math.inf, "low": -math.inf})
+    values = records(journal)[-1]["m"]
+    assert math.isnan(values["nan"])
+    assert (values["inf"], values["low"]) == (math.inf, -math.inf)
+
+
+def test_a_torn_last_line_is_cut_before_anything_is_appended(tmp_path, capsys):
+    journal = new_journal(tmp_path)
+    journal.start({}, {})
+    journal.log(1, {"a": 1.0})
+    journal._lines.close()
+    with (journal.folder / "journal.jsonl").open("ab") as file:
+        file.write(b'{"t":1,"s":2,"m":{"a"')
+    again = new_journal(tmp_path)
+    again.start({}, {}, resumed=True)
+    again.log(3, {"a": 1.0})
+    assert steps(again) == [1, 3]
+    assert "cut 21 bytes" in capsys.readouterr().err
+
+
+def test_lines_that_the_disk_refuses_follow_whole_and_in_order(tmp_path, capsys):
+    journal = new_journal(tmp_path)
+    journal.start({}, {})
+    journal.log(1, {"a": 1.0})
+    size = (journal.folder / "journal.jsonl").stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, hard))  # half a line fits
+        for step in (2, 3, 4):
+            journal.log(step, {"a": 1.0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    journal.log(5, {"a": 1.0})
+    assert steps(journal) == [1, 2, 3, 4, 5]
+    assert capsys.readouterr().err.count("wait in memory") == 1
+
+
+def test_a_second_writer_is_refused(tmp_path):
+    first, second = new_journal(tmp_path), new_journal(tmp_path)
+    first.start({}, {})
+    for resumed in (True, False):
+        with pytest.raises(CannotCreate, match="another process"):
+            second.start({}, {}, resumed=resumed)
+    assert records(first)[0]["start"]["uid"] == first.uid
+
+
+def test_a_resumed_run_keeps_its_uid_and_a_new_one_puts_the_old_journal_aside(tmp_path):
+    first = new_journal(tmp_path)
+    first.start({}, {})
+    first._lines.close()
+    resumed = new_journal(tmp_path)
+    resumed.start({}, {}, resumed=True)
+    resumed._lines.close()
+    fresh = new_journal(tmp_path)
+    fresh.start({}, {})
+    assert resumed.uid == first.uid != fresh.uid
+    assert len(records(fresh)) == 1
+    assert (fresh.folder / f"journal-{first.uid}.jsonl").read_text().count('"start"') == 2
+
+
+def test_rewind_forgets_later_steps_and_moves_no_other_line(tmp_path):
+    journal = new_journal(tmp_path)
+    journal.start({}, {})
+    for step in range(1, 11):
+        journal.log(step, {"a": float(step)})
+    journal.tag({"kept": "yes"})
+    path = journal.folder / "journal.jsonl"
+    before = {record.get("s", "tag"): end for record, end in jsonl.read(path) if "start" not in record}
+    journal.rewind(6)
+    journal.rewind(4)
+    journal.log(5, {"a": 5.5})
+    after = {record.get("s", "tag"): end for record, end in jsonl.read(path) if "s" in record or "tags" in record}
+    assert steps(journal) == [1, 2, 3, 4, 5]
+    assert all(after[step] == before[step] for step in (1, 2, 3, 4, "tag"))
+    assert [record["rewind"] for record in records(journal) if "rewind" in record] == [6, 4]
+
+
+def test_the_writer_looks_alive_during_and_after_a_rewind_and_dead_after_the_end(tmp_path):
+    journal = new_journal(tmp_path, wait=0.0)
+    journal.start({}, {})
+    journal.log(1, {"a": 1.0})
+    path = journal.folder / "journal.jsonl"
+    assert jsonl.has_writer(path)
+    journal.rewind(0)
+    assert jsonl.has_writer(path)
+    journal.end("FINISHED")
+    assert not jsonl.has_writer(path)
+
+
+def test_keys_are_what_mlflow_takes():
+    assert naming.clean("a[0].b") == "a.0.b"
+    assert naming.clean("f1@5=x#+") == "f1_5_x__"
+    assert naming.clean("../../etc//passwd/") == "_/_/etc/passwd"
+    assert len(naming.clean("x" * 1000)) == 250
+    assert naming.clean("x" * 1000) != naming.clean("x" * 999)
+
+
+def test_params_are_flat_text_within_the_limits():
+    flat = naming.flatten({"a": {"b": [1, {"c": None}], "d": {}}, "e": "x" * 9000, "k=": 1, "k@": 2})
+    assert flat["a.b.0"] == "1"
+    assert flat["a.b.1.c"] == "None"
+    assert flat["a.d"] == "{}"
+    assert len(flat["e"]) == 6000
+    assert sorted(value for key, value in flat.items() if key.startswith("k_")) == ["1", "2"]
+
+
+def test_addresses_are_absolute_and_show_no_password(tmp_path, monkeypatch):
+    default = address.resolve(None, None, tmp_path)
+    assert default.database == tmp_path / "mlruns" / "mlflow.db"
+    assert default.artifacts == str(tmp_path / "mlruns" / "artifacts")
+    assert address.resolve("sqlite:///x/y.db", None, tmp_path).database == tmp_path / "x" / "y.db"
+    assert address.resolve("sqlite:////x/y.db", None, tmp_path).database == Path("/x/y.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@host/mlflow")
+    server = address.resolve(None, None, tmp_path)
+    assert server.uri == "https://me:secret@host/mlflow"
+    assert server.shown == "https://host/mlflow"
+    assert server.spool.parent == tmp_path / "mlruns"
+    assert address.load(server.dump()) == server
+
+
+@pytest.mark.parametrize("uri", ["./mlruns", "file:///x", "sqlite://", "sqlite:///:memory:", "mlruns"])
+def test_an_address_without_a_store_is_one_line(tmp_path, uri):
+    with pytest.raises(ConfigFault, match="sqlite:///") as fault:
+        new_journal(tmp_path, uri=uri)
+    assert "\n" not in str(fault.value)
+
+
+def test_the_sweep_is_named_by_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLXLAB_PARENT", "f" * 32)
+    journal = new_journal(tmp_path)
+    journal.start({}, {})
+    start = records(journal)[0]["start"]
+    assert (start["parent"], start["tags"]["sweep"]) == ("f" * 32, "f" * 32)

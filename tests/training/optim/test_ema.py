@@ -1,0 +1,116 @@
+"""The average of the weights: what it is, that it is what is evaluated and kept, that a resume changes nothing."""
+
+from functools import partial
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlxlab.callbacks.checkpointing import Checkpointing, hash_of, parts
+from mlxlab.checkpoint.store import Store
+from mlxlab.errors import ConfigFault
+from mlxlab.training.evaluate import evaluate
+from mlxlab.training.steps.optimized import Optimized
+from support.models import TASK, Fixed, Recorder, new_model, new_run, new_trainer, weights_of
+
+STEP = {"clip": 1.0, "accumulate": 1, "checkpoint_layers": False, "dtype": "float32", "force_dtype": False}
+
+
+class Weights:
+    """The weights after every step."""
+
+    def __init__(self, stop: int = 0) -> None:
+        self.seen, self.stop = [], stop
+
+    def on_start(self, run) -> None:
+        self.seen.append(weights_of(run.model))
+
+    def on_step(self, run) -> None:
+        self.seen.append(weights_of(run.model))
+        if run.step == self.stop:
+            run.stop = "test"
+
+    def on_end(self, run) -> None: ...
+
+
+def averages(run) -> dict[str, np.ndarray]:
+    return {name: np.array(leaf) for name, leaf in parts(run)[0].items()}
+
+
+def test_the_average_moves_by_its_decay_and_faster_at_first():
+    watch = Weights()
+    run = new_trainer(ema=0.5, epochs=2).fit(new_run(), Fixed(), TASK, [watch])
+    wanted = watch.seen[0]
+    for n, weights in enumerate(watch.seen[1:]):
+        d = min(0.5, (1 + n) / (10 + n))
+        wanted = {name: d * leaf + (1 - d) * weights[name] for name, leaf in wanted.items()}
+    for name, leaf in averages(run).items():
+        np.testing.assert_allclose(leaf, wanted[name], atol=1e-6)
+
+
+def test_training_is_the_same_with_an_average_and_without():
+    plain, averaging = (new_trainer(ema=ema).fit(new_run(), Fixed(), TASK, seed=3) for ema in (None, 0.9))
+    for name, leaf in weights_of(plain.model).items():
+        np.testing.assert_array_equal(weights_of(averaging.model)[name], leaf)
+
+
+def test_the_average_is_what_is_evaluated_and_what_the_model_file_holds(tmp_path):
+    run = new_run(new_model(dropout=0.3), tracker=Recorder())
+    saving = Checkpointing(None, 3, False, folder=tmp_path)
+    new_trainer(ema=0.9, epochs=4).fit(run, Fixed(), TASK, [saving], seed=3)
+    checkpoint = Store(tmp_path / "checkpoints").load()
+    kept = new_model(dropout=0.3)
+    kept.load_weights(list(checkpoint.weights.items()))
+    found = evaluate(kept, Fixed(), TASK).metrics["loss"]
+    assert found == pytest.approx(run.history[-1][1], abs=1e-7)
+    assert evaluate(run.model, Fixed(), TASK).metrics["loss"] != pytest.approx(found, abs=1e-6)
+    for name, leaf in weights_of(run.model).items():
+        np.testing.assert_array_equal(np.array(checkpoint.optimizer[f"trained.{name}"]), leaf)
+
+
+def fit(folder, stop: int = 0, resume: bool = False, **changes):
+    changes = {"ema": 0.9, "step": partial(Optimized, **STEP, compile="never", streams="one")} | changes
+    saved = Store(folder / "checkpoints").load() if resume else None
+    saving = Checkpointing(3, 2, True, folder=folder)
+    return new_trainer(**changes).fit(new_run(), Fixed(), TASK, [Weights(stop), saving], saved, seed=4)
+
+
+@pytest.mark.parametrize("stop", [1, 6, 11])
+def test_a_run_with_an_average_resumes_bit_for_bit(tmp_path, stop):
+    whole = fit(tmp_path / "whole")
+    fit(tmp_path / "cut", stop)
+    resumed = fit(tmp_path / "cut", resume=True)
+    assert hash_of(resumed) == hash_of(whole)
+    for name, leaf in weights_of(whole.model).items():
+        np.testing.assert_array_equal(weights_of(resumed.model)[name], leaf)
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path):
+    for name in ("whole", "cut"):
+        (tmp_path / name).mkdir()
+
+
+def test_a_skipped_update_leaves_the_average_alone():
+    nan = lambda model, batch: mx.full(batch.targets.shape, float("nan")) * model.out.weight.sum()  # noqa: E731
+    run = new_run(max_skips=100)
+    before = weights_of(run.model)
+    new_trainer(ema=0.5, loss=nan, max_skips=100, epochs=1).fit(run, Fixed(), TASK)
+    for name, leaf in averages(run).items():
+        np.testing.assert_array_equal(leaf, before[name])
+
+
+@pytest.mark.parametrize("change", [{"ema": None}, {"ema": 0.9}])
+def test_an_average_cannot_begin_or_end_on_resume(tmp_path, change):
+    fit(tmp_path / "cut", 4, ema=None if change["ema"] else 0.9)
+    with pytest.raises(ConfigFault, match=r"trainer\.ema") as found:
+        fit(tmp_path / "cut", resume=True, **change)
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.fault_injection  # builds kernels: half a minute
+def test_a_compiled_step_sees_the_average(tmp_path):
+    step = partial(Optimized, **STEP, compile="always", streams="one")
+    eager, compiled = (fit(tmp_path / name, **more) for name, more in (("whole", {}), ("cut", {"step": step})))
+    for name, leaf in averages(eager).items():
+        np.testing.assert_allclose(averages(compiled)[name], leaf, atol=1e-6)

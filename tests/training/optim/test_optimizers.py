@@ -1,0 +1,120 @@
+"""Laws of every optimizer: what is decayed, that it learns, that a resume changes nothing; and of each its own."""
+
+from functools import partial
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten, tree_map
+from omegaconf import OmegaConf
+
+from mlxlab.callbacks.checkpointing import hash_of
+from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.config.instantiate import build
+from mlxlab.config.paths import conf_dir
+from mlxlab.training.optim.muon import orthogonalise
+from mlxlab.training.optim.optimizers import flat
+from support.models import TASK, Fixed, Stream, new_model, new_run, new_trainer, weights_of
+
+NAMES = ["adamw", "adafactor", "lion", "sgd", "muon"]
+RATES = {"sgd": 0.3, "lion": 1e-2, "muon": 5e-2}
+
+
+def optimizer_of(name: str, **changes: object) -> Any:
+    """That of conf/trainer/optimizer/<name>.yaml: (rate=) -> optimizer."""
+    return build({**OmegaConf.load(conf_dir() / f"trainer/optimizer/{name}.yaml"), **changes})
+
+
+def settled(name: str, **changes: object) -> Any:
+    return optimizer_of(name, **changes)(rate=lambda step: mx.array(0.1))
+
+
+def test_every_shipped_optimizer_is_tested():
+    assert sorted(NAMES) == sorted(file.stem for file in (conf_dir() / "trainer/optimizer").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_norms_biases_and_embeddings_are_never_decayed(name):
+    model = nn.Sequential(nn.Embedding(5, 4), nn.LayerNorm(4), nn.Linear(4, 4), nn.Conv1d(4, 4, 3))
+    weights = {
+        "trunk": {"embedding": model.layers[0].parameters(), "norm": model.layers[1].parameters()},
+        "layers": [model.layers[2].parameters(), model.layers[3].parameters()],
+    }
+    optimizer = settled(name, weight_decay=0.5)
+    optimizer.init(weights)
+    after = optimizer.apply_gradients(tree_map(mx.zeros_like, weights), weights)
+    moved = {path for path, leaf in tree_flatten(after) if not mx.array_equal(leaf, dict(tree_flatten(weights))[path])}
+    assert moved == {"layers.0.weight", "layers.1.weight"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_optimizer_learns(name):
+    trainer = new_trainer(optimizer=optimizer_of(name), learning_rate=RATES.get(name, 1e-2), epochs=40)
+    run = trainer.fit(new_run(new_model(dropout=0.0), Stream(rows=8)), Fixed(), TASK, seed=1)
+    losses = [metrics["train/loss"] for _, metrics in run.curve if "train/loss" in metrics]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_resumed_ends_in_the_same_bits(name):
+    def fit(steps: int, resume: Checkpoint | None = None) -> Any:
+        trainer = new_trainer(optimizer=optimizer_of(name), schedule=partial(_falling), max_steps=steps, epochs=None)
+        return trainer.fit(new_run(), Fixed(), TASK, resume=resume, seed=2)
+
+    whole, half = fit(8), fit(4)
+    weights, moments = (dict(tree_flatten(tree)) for tree in (half.model.parameters(), half.optimizer.state))
+    resumed = fit(8, Checkpoint(None, 4, weights, moments, half.state_dict()))
+    assert hash_of(resumed) == hash_of(whole)
+    assert all(np.array_equal(a, b) for a, b in zip(*map(_leaves, (resumed, whole)), strict=True))
+
+
+def _falling(*, peak: float, steps: int | None) -> Any:
+    """A schedule that does not know the length of the run."""
+    return lambda step: peak / (1.0 + step)
+
+
+def _leaves(run: Any) -> list[np.ndarray]:
+    return [*weights_of(run.model).values(), *(np.array(leaf) for leaf in flat(run.optimizer.state).values())]
+
+
+def test_orthogonal_matrices_keep_their_singular_vectors_and_lose_their_values():
+    rng = np.random.default_rng(0)
+    for shape in ((6, 6), (4, 9), (12, 5)):
+        matrix = rng.normal(size=shape).astype(np.float32)
+        u, _, v = np.linalg.svd(matrix, full_matrices=False)
+        found = np.array(orthogonalise(mx.array(matrix), 5))
+        values = np.diag(u.T @ found @ v.T)
+        assert 0.5 < values.min() <= values.max() < 1.3
+        np.testing.assert_allclose(u @ np.diag(values) @ v, found, atol=1e-4)
+
+
+def test_muon_moves_matrices_as_far_as_adamw_would():
+    weights = {"a": mx.zeros((64, 256)), "b": mx.zeros((256, 64)), "c": mx.zeros((32, 4, 8))}
+    gradients = {name: mx.random.normal(leaf.shape, key=mx.random.key(1)) for name, leaf in weights.items()}
+    optimizer = settled("muon", weight_decay=0.0)
+    optimizer.init(weights)
+    for leaf in optimizer.apply_gradients(gradients, weights).values():
+        size = mx.sqrt(mx.square(leaf).mean()).item()  # AdamW's updates are 0.2 to 0.4 of the rate (Liu et al. 2025)
+        assert 0.1 * 0.14 < size < 0.1 * 0.3
+
+
+def test_muon_leaves_embeddings_and_the_output_layer_to_adamw():
+    weights = {"trunk": {"embedding": {"weight": mx.ones((4, 4))}, "w": mx.ones((4, 4))}}
+    weights["head"] = {"out": {"weight": mx.ones((2, 4))}}
+    optimizer = settled("muon")
+    optimizer.init(weights)
+    moments = [sorted(path.rpartition(".")[0] for path in flat(o.state) if path.endswith(".m")) for o in
+               optimizer.optimizers]  # fmt: skip
+    assert moments == [["trunk.w"], ["head.out.weight"], ["trunk.embedding.weight"]]
+
+
+def test_adafactor_keeps_rows_and_columns_of_a_matrix_only():
+    weights = {"w": mx.ones((200, 300))}
+    kept = {}
+    for name in ("adamw", "adafactor"):
+        optimizer = settled(name)
+        optimizer.init(weights)
+        kept[name] = sum(leaf.size for leaf in flat(optimizer.state).values() if leaf.size > 1)
+    assert kept == {"adamw": 2 * 200 * 300, "adafactor": 200 + 300}

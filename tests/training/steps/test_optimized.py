@@ -1,0 +1,265 @@
+"""Laws of the optimized step: whatever it saves, the update is that of the plain step."""
+
+from functools import partial
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from mlxlab.callbacks.memory_monitor import Memory
+from mlxlab.data.batch import Batch
+from mlxlab.data.loaders.bucketing import Fixed as Rows
+from mlxlab.data.loaders.bucketing import new_loader
+from mlxlab.data.loaders.collate import pad
+from mlxlab.models.bert import Bert
+from mlxlab.models.cnn_hybrid import CnnHybrid
+from mlxlab.models.heads import head_for
+from mlxlab.models.model import Model
+from mlxlab.models.transformer import Transformer
+from mlxlab.training.device_batch import DeviceBatch, to_device
+from mlxlab.training.losses.loss import CrossEntropy, cross_entropy
+from mlxlab.training.optim.ema import Averaging
+from mlxlab.training.optim.optimizers import adamw, flat
+from mlxlab.training.steps import optimized
+from mlxlab.training.steps import staged_eval as settling
+from mlxlab.training.steps.microbatch import split
+from mlxlab.training.steps.optimized import Optimized
+from mlxlab.training.steps.step import Plain
+from support.models import TASK, Fixed, Recorder, Stream, new_model, new_run, new_trainer, weights_of
+
+SETTINGS = {"clip": 1.0, "accumulate": 1, "checkpoint_layers": False, "dtype": "float32", "force_dtype": False}
+SETTINGS |= {"compile": "never", "streams": "one"}  # tests/test_training_compiled.py has the compiled step
+SHAPE = {"vocab_size": 20, "width": 16, "num_layers": 2, "num_heads": 2, "feed_forward": 24, "dropout": 0.2}
+
+
+def small(family: str, dropout: float = 0.2) -> Model:
+    mx.random.seed(0)
+    shape = SHAPE | {"dropout": dropout}
+    trunk = Transformer(**shape) if family == "transformer" else Bert(**shape)
+    if family == "cnn_hybrid":
+        trunk = CnnHybrid(trunk, [2, 3], 4, [1, 2], branch_dropout=dropout)
+    model = Model(trunk, head_for(trunk, kind="classification", num_classes=2, dropout=dropout))
+    mx.eval(model.parameters())
+    model.train()
+    return model
+
+
+def uneven(rows: int = 7) -> DeviceBatch:
+    """Rows of uneven length and weight, one without any."""
+    batch = Stream().batch(np.arange(rows))
+    mask = (np.arange(6) < np.arange(1, rows + 1)[:, None] % 6 + 1).astype(np.int32)
+    weights = np.linspace(0, 3, rows).astype(np.float32)
+    return to_device(batch._replace(mask=mask, weights=weights, extra={"teacher": np.ones((rows, 2), np.float32)}))
+
+
+def updated(model: nn.Module, step: Any = Optimized, steps: int = 2, rate: float = 0.1, **settings: Any) -> tuple:
+    """The metrics of the last of some updates, and the weights after it."""
+    optimizer = optim.SGD(rate, momentum=0.9)
+    optimizer.init(model.trainable_parameters())
+    settings = SETTINGS | settings if step is Optimized else {"clip": 1.0}
+    take = step(**settings, model=model, loss=CrossEntropy(0.1), optimizer=optimizer)
+    for number in range(steps):
+        mx.random.seed(number)
+        metrics = take(uneven())
+    return metrics, weights_of(model)
+
+
+@pytest.mark.parametrize("family", ["bert", "cnn_hybrid", "transformer"])
+@pytest.mark.parametrize("again", [False, True])
+def test_the_update_is_bitwise_that_of_the_plain_step_also_with_layers_computed_again_under_dropout(family, again):
+    plain, weights = updated(small(family), Plain)
+    metrics, found = updated(small(family), checkpoint_layers=again)
+    for name, leaf in weights.items():
+        np.testing.assert_array_equal(found[name], leaf, err_msg=name)
+    for name in ("loss", "weight", "norm", "skipped"):
+        assert metrics[name].item() == plain[name].item()
+
+
+@pytest.mark.parametrize("parts", [2, 3, 7, 50])
+def test_any_number_of_parts_gives_the_update_of_the_whole_batch(parts):
+    whole, weights = updated(small("bert", dropout=0.0))
+    metrics, found = updated(small("bert", dropout=0.0), accumulate=parts)
+    for name, leaf in weights.items():
+        np.testing.assert_allclose(found[name], leaf, atol=1e-6, err_msg=name)
+    for name in ("loss", "weight", "norm"):
+        assert metrics[name].item() == pytest.approx(whole[name].item(), rel=1e-5)
+    for name, sums in whole["rows"].items():
+        np.testing.assert_allclose(np.array(metrics["rows"][name]), np.array(sums), atol=1e-6)
+
+
+def test_parts_are_consecutive_rows_of_every_field():
+    batch = uneven(10)
+    parts = split(batch, 3)
+    assert [len(part.ids) for part in parts] == [3, 3, 3, 1]
+    for whole, *cut in zip(flat_batch(batch), *map(flat_batch, parts), strict=True):
+        np.testing.assert_array_equal(np.concatenate(cut), whole)
+
+
+def flat_batch(batch: DeviceBatch) -> list[np.ndarray]:
+    return [np.array(leaf) for _, leaf in tree_flatten([*batch[:5], batch.extra])]
+
+
+def test_the_loss_that_is_logged_does_not_depend_on_the_number_of_parts():
+    logged = []
+    for parts in (1, 3):
+        step = partial(Optimized, **SETTINGS | {"accumulate": parts})
+        run = new_trainer(step=step).fit(new_run(new_model(dropout=0.0), tracker=Recorder()), Fixed(), TASK)
+        logged.append([line["train/loss"] for _, line in run.tracker.lines if "train/loss" in line])
+    assert len(logged[0]) > 3
+    np.testing.assert_allclose(logged[0], logged[1], rtol=1e-4)
+
+
+class Wide(nn.Module):
+    """Memory by rows: one wide hidden layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.up, self.down = nn.Embedding(20, 8), nn.Linear(8, 4096), nn.Linear(4096, 2)
+
+    def __call__(self, tokens: mx.array, mask: mx.array) -> mx.array:
+        return self.down(mx.tanh(self.up(self.embedding(tokens).mean(axis=1))))
+
+
+def test_parts_are_in_memory_one_at_a_time():
+    def peak(parts: int) -> int:
+        model = Wide()
+        rows = 4096
+        batch = Batch(np.zeros((rows, 4), np.int32), np.ones((rows, 4), np.int32), np.zeros(rows, np.int32),
+                      np.ones(rows, np.float32), np.arange(rows))  # fmt: skip
+        optimizer = optim.SGD(0.1)
+        optimizer.init(model.trainable_parameters())
+        step = Optimized(**SETTINGS | {"accumulate": parts}, model=model, loss=CrossEntropy(0.0), optimizer=optimizer)
+        on_device = to_device(batch)
+        mx.eval(model.parameters(), on_device)
+        mx.clear_cache()
+        mx.reset_peak_memory()
+        before = mx.get_active_memory()
+        step(on_device)
+        return mx.get_peak_memory() - before
+
+    assert peak(16) < peak(1) / 8
+
+
+def test_a_part_that_is_not_finite_leaves_everything_as_it_was():
+    model = small("bert")
+    before = weights_of(model)
+    bad = lambda model, batch: cross_entropy(model(batch.tokens, batch.mask), batch.targets) / (batch.ids - 1)  # noqa: E731
+    optimizer = optim.AdamW(0.1)
+    optimizer.init(model.trainable_parameters())
+    state = {name: np.array(leaf) for name, leaf in flat(optimizer.state).items()}
+    step = Optimized(**SETTINGS | {"accumulate": 3}, model=model, loss=bad, optimizer=optimizer)
+    assert step(uneven())["skipped"].item() == 1
+    for name, leaf in weights_of(model).items():
+        np.testing.assert_array_equal(leaf, before[name])
+    for name, leaf in flat(optimizer.state).items():
+        np.testing.assert_array_equal(np.array(leaf), state[name])
+
+
+BF16 = {"dtype": "bfloat16", "force_dtype": True}
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_bfloat16_at_rate_zero_leaves_the_weights_exactly_as_they_were(again):
+    model = small("cnn_hybrid")
+    before = weights_of(model)
+    metrics, after = updated(model, rate=0.0, checkpoint_layers=again, **BF16)
+    assert {leaf.dtype for _, leaf in tree_flatten(model.parameters())} == {mx.float32}
+    for name, leaf in after.items():
+        np.testing.assert_array_equal(leaf, before[name])
+    assert metrics["loss"].dtype == metrics["norm"].dtype == mx.float32
+
+
+def test_bfloat16_moves_the_weights_nearly_as_float32_does_and_smaller_steps_than_it_can_tell_apart():
+    wide, weights = updated(small("transformer", 0.0))
+    narrow, found = updated(small("transformer", 0.0), **BF16)
+    assert narrow["loss"].item() == pytest.approx(wide["loss"].item(), rel=2e-2)
+    moved = {name: np.abs(found[name] - leaf).max() for name, leaf in weights.items()}
+    assert 0 < max(moved.values()) < 5e-3
+    before = weights_of(small("transformer", 0.0))
+    _, slow = updated(small("transformer", 0.0), rate=1e-6, **BF16)
+    assert any((slow[name] != leaf).any() for name, leaf in before.items())
+
+
+@pytest.mark.parametrize("family", ["bert", "cnn_hybrid", "transformer"])
+def test_bfloat16_reaches_every_layer_and_the_loss_is_float32(family):
+    seen = {}
+
+    def spy(model: nn.Module, batch: DeviceBatch) -> mx.array:
+        seen["weights"] = {leaf.dtype for _, leaf in tree_flatten(model.parameters())}
+        logits = model(batch.tokens, batch.mask)
+        seen["logits"], values = logits.dtype, cross_entropy(logits, batch.targets)
+        seen["values"] = values.dtype
+        return values
+
+    model = small(family)
+    optimizer = optim.SGD(0.1)
+    optimizer.init(model.trainable_parameters())
+    Optimized(**SETTINGS | BF16, model=model, loss=spy, optimizer=optimizer)(uneven())
+    assert seen == {"weights": {mx.bfloat16}, "logits": mx.bfloat16, "values": mx.float32}
+
+
+def test_bfloat16_on_a_linux_cpu_says_in_one_line_that_it_computes_in_float32(monkeypatch, capsys):
+    monkeypatch.setattr(optimized.sys, "platform", "linux")
+    _, found = updated(small("bert"), dtype="bfloat16")
+    said = capsys.readouterr().err
+    if mx.default_device() == mx.Device(mx.cpu):
+        assert said.count("\n") == 1
+        assert "force_dtype" in said
+        _, weights = updated(small("bert"))
+        assert all((found[name] == leaf).all() for name, leaf in weights.items())
+
+
+@pytest.mark.parametrize(("settings", "tolerance"), [({}, 0.0), ({"accumulate": 3}, 1e-4)])
+def test_two_hundred_updates_have_the_losses_of_the_plain_step(settings, tolerance):
+    logged = []
+    for step in (partial(Plain, clip=1.0), partial(Optimized, **SETTINGS | settings)):
+        run = new_run(new_model(dropout=0.3 if not settings else 0.0), tracker=Recorder())
+        new_trainer(step=step, epochs=None, max_steps=200, log_every=1, eval_every=100).fit(run, Fixed(), TASK, seed=5)
+        logged.append([line["train/loss"] for _, line in run.tracker.lines if "train/loss" in line])
+    assert len(logged[0]) == 200
+    np.testing.assert_allclose(logged[1], logged[0], rtol=0, atol=tolerance)
+
+
+@pytest.mark.fault_injection  # builds kernels: half a minute
+def test_a_thousand_compiled_updates_over_random_lengths_have_at_most_eight_traces_and_flat_memory(tmp_path):
+    lengths, tokens = np.random.default_rng(0).integers(1, 60, 500), np.random.default_rng(1).integers(1, 20, (500, 60))
+
+    def collate(epoch: int, rows: np.ndarray, length: int | None) -> Batch:
+        sequences = [tokens[row, : lengths[row]].astype(np.int32) for row in rows]
+        padded, mask = pad(sequences, 0, 60, length)
+        return Batch(padded, mask, (rows % 2).astype(np.int32), np.ones(len(rows), np.float32), rows)
+
+    steps: list[Optimized] = []
+    step = lambda **given: steps.append(Optimized(**SETTINGS | {"compile": "always"}, **given)) or steps[0]  # noqa: E731
+    run = new_run(train=new_loader(lambda _: lengths, Rows(7), 16, 0, collate), tracker=Recorder())
+    memory = Memory(10, folder=tmp_path)
+    trainer = new_trainer(step=step, epochs=None, max_steps=1000, eval_every=500, log_every=100)
+    trainer.fit(run, Fixed(), TASK, [memory])
+    assert run.step == 1000
+    assert 2 < len(steps[0].whole.traces) <= 8
+    assert abs(run.metrics["memory/slope"]) < 1000  # bytes an update: 0.1 MB in 100
+
+
+def test_an_update_evaluated_a_few_weights_at_a_time_is_the_same_update(monkeypatch):
+    _, weights = updated(small("bert"), accumulate=2)
+    monkeypatch.setattr(settling, "AT_ONCE", 300)
+    evaluated = []
+    real = mx.eval
+    monkeypatch.setattr(settling.mx, "eval", lambda *trees: evaluated.append(trees) or real(*trees))
+    _, found = updated(small("bert"), accumulate=2)
+    assert len(evaluated) > 20
+    for name, leaf in weights.items():
+        np.testing.assert_array_equal(found[name], leaf)
+
+
+def test_every_part_of_an_optimizers_state_is_settled_with_its_weight():
+    model = small("cnn_hybrid")
+    weights = flat(model.trainable_parameters())
+    optimizer = Averaging(adamw(0.1, [0.9, 0.99], 1e-8, rate=lambda step: mx.array(0.1)), 0.9)
+    optimizer.init(model.trainable_parameters())
+    owners = settling._owners(flat(optimizer.state), weights)
+    assert {name: len(leaves) for name, leaves in owners.items()} == dict.fromkeys(weights, 3)  # m, v and the average

@@ -1,0 +1,274 @@
+"""The batch that follows the memory, by a probe with a script; and an update whose memory did not suffice."""
+
+import json
+from functools import partial
+from itertools import pairwise
+
+import mlx.core as mx
+import mlx.optimizers as optim
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from mlxlab.callbacks.checkpointing import hash_of
+from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.data.loaders.bucketing import Fixed as Rows
+from mlxlab.data.loaders.bucketing import new_loader
+from mlxlab.data.loaders.prefetch import Prefetch
+from mlxlab.errors import ConfigFault
+from mlxlab.training.adaptive_batch import DynamicBatch, dynamic_batch_of
+from mlxlab.training.device_batch import to_device
+from mlxlab.training.losses.loss import CrossEntropy
+from mlxlab.training.optim.schedules import linear
+from mlxlab.training.steps import microbatch
+from mlxlab.training.steps.optimized import Optimized
+from support.models import TASK, Fixed, Recorder, Stream, new_model, new_run, new_trainer, weights_of
+
+STEP = {"clip": 1.0, "accumulate": 1, "checkpoint_layers": False, "dtype": "float32", "force_dtype": False}
+STEP |= {"compile": "never", "streams": "one"}
+SETTINGS = {"min": 2, "max": 32, "interval": 2, "cooldown": 4, "budget": 1.0}
+
+
+def data(rows: int = 300, size: int = 8, prefetch: int = 2) -> Prefetch:
+    source = Stream(rows)
+    return Prefetch(
+        new_loader(lambda _: np.full(rows, 6), Rows(None), size, 3, lambda epoch, places, _: source.batch(places)),
+        prefetch,
+    )
+
+
+class Script:
+    """What the memory is said to be: shares of the budget, one a look, the last for ever."""
+
+    def __init__(self, *shares: float) -> None:
+        self.shares = list(shares)
+
+    def __call__(self) -> float:
+        return 1e9 * (self.shares.pop(0) if len(self.shares) > 1 else self.shares[0])
+
+
+def trainer_of(probe: Script, steps: int = 24, **changes):
+    trainer = new_trainer(step=partial(Optimized, **STEP), dynamic_batch=SETTINGS, epochs=None, max_steps=steps,
+                          log_every=1, schedule=partial(linear, warmup=0, final=0.0), **changes)  # fmt: skip
+    trainer.dynamic_batch.probe = probe
+    return trainer
+
+
+class Sizes:
+    """The rows of every batch that came."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def on_start(self, run) -> None: ...
+
+    def on_step(self, run) -> None:
+        self.seen.append(len(run.batch.ids))
+
+    def on_end(self, run) -> None: ...
+
+
+def test_the_sizes_follow_the_script_with_a_cooldown_and_the_loader_yields_them():
+    sizes, run = Sizes(), new_run(train=data(), tracker=Recorder())
+    # One look before the first update, then one every second update.
+    trainer_of(Script(0.3, 0.3, 0.3, 0.3, 0.6, 0.9, 0.97, 0.3, 0.3, 0.3)).fit(run, Fixed(), TASK, [sizes])
+    assert run.sizes == [(0, 8), (4, 16), (10, 8), (12, 2), (16, 4), (20, 8), (24, 16)][: len(run.sizes)]
+    assert len(run.sizes) == 6
+    at = dict(run.sizes)
+    size = 0
+    for step, rows in enumerate(sizes.seen):
+        size = at.get(step, size)
+        assert rows == size, step
+    logged = {step: line["data/batch_size"] for step, line in run.tracker.lines if "data/batch_size" in line}
+    assert logged[4] == 16.0
+
+
+@pytest.mark.parametrize(
+    ("share", "size"), [(0.97, 4), (0.95, 4), (0.9, 8), (0.85, 8), (0.84, 16), (0.51, 16), (0.5, 32), (0.0, 32)]
+)
+def test_the_rule(share, size):
+    rule = DynamicBatch(min=2, max=64)
+    assert rule.next_size(16, share, age=200) == size
+    assert rule.next_size(16, share, age=199) == min(size, 16)  # only growing has to wait
+
+
+def test_sizes_stay_powers_of_two_within_the_bounds():
+    rule = DynamicBatch(min=3, max=50)
+    assert (rule.min, rule.max) == (4, 32)
+    assert rule.next_size(4, 1.0, 0) == 4
+    assert rule.next_size(32, 0.0, 1000) == 32
+
+
+class Rates(Sizes):
+    """The rate of every update, as the optimizer used it."""
+
+    def on_step(self, run) -> None:
+        self.seen.append(run.optimizer.optimizer.learning_rate.item())
+
+
+def test_the_rate_is_by_examples_and_does_not_jump_where_the_size_does():
+    run, used = new_run(train=data(), tracker=Recorder()), Rates()
+    trainer_of(Script(0.3, 0.3, 0.3, 0.3, 0.6, 0.97, 0.6)).fit(run, Fixed(), TASK, [used])
+    rates = [line["train/learning_rate"] for _, line in run.tracker.lines if "train/learning_rate" in line]
+    assert used.seen == rates
+    sizes, size, seen = dict(run.sizes), 8, 0
+    assert len(sizes) > 2
+    for step, rate in enumerate(rates):
+        size = sizes.get(step, size)
+        assert rate == pytest.approx(1e-2 * max(1 - seen / 8 / 23, 0), abs=1e-8)
+        seen += size
+    assert max(abs(a - b) for a, b in pairwise(rates)) <= 1e-2 * 16 / 8 / 23 + 1e-8
+
+
+def test_the_rate_that_is_logged_is_the_rate_that_is_used():
+    runs = []
+    for dynamic in (None, SETTINGS | {"max": 8}):
+        run = new_run(train=data(), tracker=Recorder())
+        trainer = new_trainer(step=partial(Optimized, **STEP), dynamic_batch=dynamic, epochs=None, max_steps=12)
+        runs.append(trainer.fit(run, Fixed(), TASK))
+    still, moving = (weights_of(run.model) for run in runs)
+    for name, leaf in still.items():  # a size that never changes changes nothing
+        np.testing.assert_allclose(moving[name], leaf, atol=1e-6)
+
+
+@pytest.mark.parametrize("stop", [1, 4, 7, 13])
+def test_a_run_resumed_goes_on_with_the_size_it_had(stop):
+    shares = (0.3, 0.3, 0.3, 0.3, 0.6, 0.9, 0.97, 0.3, 0.3, 0.3)
+
+    class StopAt(Sizes):
+        def on_step(self, run) -> None:
+            if run.step == stop:
+                run.stop = "test"
+
+    whole = trainer_of(Script(*shares)).fit(new_run(train=data()), Fixed(), TASK)
+    half = trainer_of(Script(*shares)).fit(new_run(train=data()), Fixed(), TASK, [StopAt()])
+    weights, state = dict(tree_flatten(half.model.parameters())), dict(tree_flatten(half.optimizer.state))
+    saved = Checkpoint(None, stop, weights, state, json.loads(json.dumps(half.state_dict())))
+    looked = Script(0.3, *shares[1 + stop // 2 :])  # the look at the start, then those that are left
+    resumed = trainer_of(looked).fit(new_run(train=data()), Fixed(), TASK, resume=saved)
+    assert resumed.sizes == whole.sizes
+    assert hash_of(resumed) == hash_of(whole)
+
+
+class Short:
+    """A loss for which memory suffices only for so many rows."""
+
+    def __init__(self, rows: int, message: str = "[malloc] Unable to allocate 123 bytes.") -> None:
+        self.rows, self.message, self.tried = rows, message, []
+
+    def __call__(self, model, batch) -> mx.array:
+        self.tried.append(len(batch.ids))
+        if len(batch.ids) > self.rows:
+            raise RuntimeError(self.message)
+        return CrossEntropy(0.0)(model, batch)
+
+
+def step_with(loss, careful: bool = True, dropout: float = 0.0, **changes) -> tuple[Optimized, optim.Optimizer]:
+    model = new_model(dropout=dropout)
+    optimizer = optim.AdamW(1e-2)
+    optimizer.init(model.trainable_parameters())
+    step = Optimized(**STEP | changes, model=model, loss=loss, optimizer=optimizer)
+    step.parts.careful = careful
+    return step, optimizer
+
+
+def test_a_failed_allocation_repeats_the_same_update_in_halves(capsys):
+    batch = to_device(Stream().batch(np.arange(20)))
+    loss = Short(6)
+    short, optimizer = step_with(loss)
+    whole, _ = step_with(CrossEntropy(0.0))
+    for _ in range(2):
+        found, wanted = short(batch), whole(batch)
+        for name in ("loss", "weight", "norm"):
+            assert found[name].item() == pytest.approx(wanted[name].item(), rel=1e-5)
+    assert loss.tried == [20, 10, 5, 5, 5, 5, 5, 5, 5, 5]  # the second update knows
+    assert optimizer.step.item() == 2
+    for name, leaf in weights_of(short.model).items():
+        np.testing.assert_allclose(leaf, weights_of(whole.model)[name], atol=1e-6)
+    assert "5 rows at a time" in capsys.readouterr().err
+
+
+def test_what_failed_leaves_no_trace_also_under_dropout():
+    batch = to_device(Stream().batch(np.arange(20)))
+    short, _ = step_with(Short(12), dropout=0.3)
+    halves, _ = step_with(CrossEntropy(0.0), dropout=0.3, accumulate=2)
+    failing = short.gradient
+    tried = []
+
+    def drawing(part):
+        """Draws random numbers before it fails, as a forward pass does."""
+        tried.append(mx.random.uniform())
+        return failing(part)
+
+    short.gradient = drawing
+    usual = halves.gradient
+    halves.gradient = lambda part: (mx.random.uniform(), usual(part))[1]
+    for step in (short, halves):
+        mx.random.seed(8)
+        step(batch)
+    for name, leaf in weights_of(short.model).items():
+        np.testing.assert_array_equal(leaf, weights_of(halves.model)[name])
+
+
+def test_another_error_and_a_single_row_too_many_are_not_swallowed():
+    batch = to_device(Stream().batch(np.arange(4)))
+    for loss in (Short(2, "shapes do not fit"), Short(0)):
+        step, _ = step_with(loss)
+        with pytest.raises(RuntimeError):
+            step(batch)
+    step, _ = step_with(Short(2), careful=False)
+    with pytest.raises(RuntimeError, match="malloc"):
+        step(batch)
+
+
+def test_auto_takes_the_largest_part_that_fits(monkeypatch, capsys):
+    batch = to_device(Stream(64).batch(np.arange(64)))
+    asked = []
+    monkeypatch.setattr(microbatch, "memory_budget", lambda: 1000.0)
+    monkeypatch.setattr(
+        microbatch, "_peak", lambda batch, part, rows: asked.append(rows) or mx.get_active_memory() + 60 * rows
+    )
+    monkeypatch.setattr(microbatch.mx, "get_active_memory", lambda: 0)
+    model = new_model(dropout=0.0)
+    optimizer = optim.SGD(0.1)
+    seen = Short(10**6)
+    step = Optimized(**STEP | {"accumulate": "auto"}, model=model, loss=seen, optimizer=optimizer)
+    step(batch)
+    assert asked == [1, 2, 4, 8]  # 16 would need 960 of the 800 that may be used
+    assert seen.tried == [8] * 8
+    assert "8 of 64 rows" in capsys.readouterr().err
+    longer = batch._replace(tokens=mx.zeros((64, 12), mx.int32), mask=mx.ones((64, 12), mx.int32))
+    seen.tried.clear()
+    step(longer)
+    assert seen.tried == [4] * 16
+
+
+def test_auto_measures_what_a_part_needs():
+    batch = to_device(Stream(256).batch(np.arange(256)))
+    step, _ = step_with(CrossEntropy(0.0))
+    mx.random.seed(5)
+    before = mx.random.state[0].tolist()
+    assert microbatch.largest(batch, step._part, 1e12) == 256
+    assert microbatch.largest(batch, step._part, mx.get_active_memory() + 1.0) == 1
+    assert mx.random.state[0].tolist() == before
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"mim": 3}, "unknown; one of min, max"),
+        ({"min": 2.5}, "whole number"),
+        ({"min": 9, "max": 15}, "no power of two"),
+        ({"low": 0.9}, "low < high"),
+        ({"min": 0}, "1 <= min"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_in_one_line(given, said):
+    with pytest.raises(ConfigFault, match=said) as found:
+        dynamic_batch_of(given)
+    assert "\n" not in str(found.value)
+
+
+def test_data_of_one_size_is_refused():
+    with pytest.raises(ConfigFault, match="cannot change their size"):
+        trainer_of(Script(0.5)).fit(new_run(), Fixed(), TASK)
