@@ -39,7 +39,7 @@ from typing import Any
 
 from mlxlab.cli.app import run_program
 from mlxlab.config.suggest import suggestion
-from mlxlab.errors import ConfigFault, WriteFailed
+from mlxlab.errors import ConfigError, WriteError
 
 SUITES = {  # module and function of benchmarks
     "saving": ("saving", "saving"),
@@ -72,7 +72,7 @@ def _measure(words: list[str]) -> None:
     options = parse(words)
     suite = options.pop("suite", None)
     if suite not in SUITES:
-        raise ConfigFault(f"suite={suite}: unknown{suggestion(str(suite), list(SUITES))}; one of {', '.join(SUITES)}")
+        raise ConfigError(f"suite={suite}: unknown{suggestion(str(suite), list(SUITES))}; one of {', '.join(SUITES)}")
     from mlxlab import backend
 
     backend.prepare()
@@ -92,7 +92,7 @@ def _save(path: Path, text: str, facts: dict[str, Any]) -> None:
         Path(f"{path}.md").write_text(text + "\n")
         Path(f"{path}.json").write_text(json.dumps({**facts, "tables": figures(text)}, indent=1, default=str) + "\n")
     except OSError as error:
-        raise WriteFailed(f"save={path}: {error.strerror or error}") from None
+        raise WriteError(f"save={path}: {error.strerror or error}") from None
 
 
 def parse(words: list[str]) -> dict[str, Any]:
@@ -100,12 +100,12 @@ def parse(words: list[str]) -> dict[str, Any]:
     for word in words:
         key, _, value = word.partition("=")
         if key not in KEYS:
-            raise ConfigFault(f"{word}: unknown key{suggestion(key, list(KEYS))}")
+            raise ConfigError(f"{word}: unknown key{suggestion(key, list(KEYS))}")
         for one in value.split(",") if key in LISTS else []:
             if one not in LISTS[key]:
-                raise ConfigFault(f"{word}: unknown {key}{suggestion(one, list(LISTS[key]))}")
+                raise ConfigError(f"{word}: unknown {key}{suggestion(one, list(LISTS[key]))}")
         if key == "rounds" and not (value.isdecimal() and int(value)):
-            raise ConfigFault(f"{word}: wanted a whole number >= 1")
+            raise ConfigError(f"{word}: expected a whole number >= 1")
         options[key] = int(value) if key == "rounds" else _share(word, value) if key == "dropout" else value
     return options
 
@@ -116,5 +116,5 @@ def _share(word: str, value: str) -> float:
     except ValueError:
         share = -1.0
     if not 0 <= share < 1:
-        raise ConfigFault(f"{word}: wanted a number from 0 to below 1")
+        raise ConfigError(f"{word}: expected a number from 0 to below 1")
     return share

@@ -16,17 +16,17 @@ import numpy as np
 
 from benchmarks.alternate import table
 from benchmarks.subject import _read
-from mlxlab.config.instantiate import build
+from mlxlab.config.instantiate import instantiate
 from mlxlab.data.batch import Batch
 from mlxlab.distillation.cache import TeacherCache
-from mlxlab.distillation.loss import Distill
+from mlxlab.distillation.loss import DistillationLoss
 from mlxlab.distillation.teachers import Teachers
-from mlxlab.models.ensemble import Ensemble, Member
-from mlxlab.models.heads import head_for
+from mlxlab.models.ensemble import Ensemble, FrozenModel
+from mlxlab.models.heads import build_head
 from mlxlab.models.model import Model
 from mlxlab.models.transformer import Transformer
 from mlxlab.training.device_batch import to_device
-from mlxlab.training.losses.loss import CrossEntropy, Loss
+from mlxlab.training.losses.loss import CrossEntropyLoss, Loss
 from mlxlab.training.optim.optimizers import adamw
 
 STUDENT = {"width": 128, "num_layers": 6, "num_heads": 4, "feed_forward": 512}
@@ -41,12 +41,12 @@ def distilling(rounds: int = 9) -> str:
 
 def _of_vocabulary(V: int, rounds: int, fused: bool) -> str:
     teacher, batch = _model(TEACHER, V, 1), _batch(V)
-    ensemble = Ensemble([Member(teacher)])
+    ensemble = Ensemble([FrozenModel(teacher)])
     ask: Any = mx.compile(ensemble) if fused else ensemble
     with tempfile.TemporaryDirectory() as folder:
         cache = TeacherCache(100, "float16", folder=Path(folder), num_classes=V)
         works = {
-            "student's step": _step(CrossEntropy(0.0), batch, V, fused),
+            "student's step": _step(CrossEntropyLoss(0.0), batch, V, fused),
             "teacher forward": lambda: mx.eval(ask(*to_device(batch)[:2])),
             "step, teacher asked": _step(_loss(Teachers(ensemble)), batch, V, fused),
             "step, warm cache": _step(_loss(Teachers(ensemble, cache=cache)), batch, V, fused),
@@ -85,19 +85,19 @@ def _step(loss: Loss, batch: Batch, V: int, fused: bool) -> Callable[[], Any]:
     optimizer = adamw(0.01, [0.9, 0.999], 1e-8, rate=lambda step: mx.array(1e-4))
     optimizer.init(model.trainable_parameters())
     node = _read("trainer/step/optimized") | {"compile": "always" if fused else "never"}
-    update = build(node, model=model, loss=loss, optimizer=optimizer)()
+    update = instantiate(node, model=model, loss=loss, optimizer=optimizer)()
     prepare: Any = getattr(loss, "prepare", lambda *_: {})
     return lambda: update(to_device(batch._replace(extra=prepare(batch, None))))
 
 
-def _loss(taught_by: Teachers) -> Distill:
-    return Distill(0.5, 3.0, True, "forward", 0.0, [], None, taught_by=taught_by)
+def _loss(taught_by: Teachers) -> DistillationLoss:
+    return DistillationLoss(0.5, 3.0, True, "forward", 0.0, [], None, taught_by=taught_by)
 
 
 def _model(shape: dict[str, Any], V: int, seed: int) -> nn.Module:
     mx.random.seed(seed)
     trunk = Transformer(vocab_size=V, **shape)
-    model = Model(trunk, head_for(trunk, kind="language_modelling"))
+    model = Model(trunk, build_head(trunk, kind="language_modelling"))
     mx.eval(model.parameters())
     return model
 

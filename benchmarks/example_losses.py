@@ -7,7 +7,7 @@ from statistics import median
 
 from benchmarks.alternate import table
 from benchmarks.subject import Subject
-from mlxlab.callbacks.example_loss_logger import ExampleLosses
+from mlxlab.callbacks.example_loss_logger import ExampleLossLogger
 
 
 def example_losses(size: str = "nano", rounds: int = 60) -> str:
@@ -17,7 +17,7 @@ def example_losses(size: str = "nano", rounds: int = 60) -> str:
     cpu: dict[bool, list[float]] = {False: [], True: []}
     inside = []
     with tempfile.TemporaryDirectory() as folder:
-        callback = ExampleLosses(1, 1024, 1_000_000, folder=Path(folder))
+        callback = ExampleLossLogger(1, 1024, 1_000_000, folder=Path(folder))
         callback.on_start(subject.run)
         subject.step()
         for number in range(2 * rounds):

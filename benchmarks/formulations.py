@@ -11,10 +11,10 @@ import mlx.core as mx
 
 from benchmarks.alternate import alternate, table
 from benchmarks.subject import _read
-from mlxlab.ops.activations import gated, gelu
-from mlxlab.ops.attention import attend
+from mlxlab.ops.activations import gelu, glu
+from mlxlab.ops.attention import scaled_dot_product_attention
 from mlxlab.ops.cross_entropy import cross_entropy
-from mlxlab.ops.dropout import keep
+from mlxlab.ops.dropout import apply_dropout
 from mlxlab.ops.kl_divergence import divergence
 
 ROWS, LENGTH, VOCABULARY = 8, 256, 5000
@@ -47,11 +47,11 @@ def _works(shape: dict[str, Any]) -> dict[str, tuple[Callable[..., mx.array], li
     return {
         "cross-entropy": (lambda logits: cross_entropy(logits, targets), [draw((T, VOCABULARY))]),
         "divergence of a teacher": (partial(divergence, told), [draw((T, VOCABULARY))]),
-        "attention, causal": (lambda q, k, v: attend(q, k, v, "causal", scale=scale), queries),
-        "attention, all places": (lambda q, k, v: attend(q, k, v, mask, scale=scale), queries),
-        "SwiGLU": (partial(gated, "silu"), [draw((T, inner)), draw((T, inner))]),
+        "attention, causal": (lambda q, k, v: scaled_dot_product_attention(q, k, v, "causal", scale=scale), queries),
+        "attention, all places": (lambda q, k, v: scaled_dot_product_attention(q, k, v, mask, scale=scale), queries),
+        "SwiGLU": (partial(glu, "silu"), [draw((T, inner)), draw((T, inner))]),
         "GELU": (gelu, [draw((T, inner))]),
-        "dropout": (lambda x: keep(x, 0.1), [draw((T, width))]),
+        "dropout": (lambda x: apply_dropout(x, 0.1), [draw((T, width))]),
     }
 
 

@@ -8,11 +8,11 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from benchmarks.alternate import Trial, alternate, table
-from mlxlab.config.instantiate import build
+from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import conf_dir
-from mlxlab.inference.generate import Request, generate
-from mlxlab.inference.sampling import Sampling
-from mlxlab.models.heads import head_for
+from mlxlab.inference.generate import GenerationConfig, generate
+from mlxlab.inference.sampling import SamplingParams
+from mlxlab.models.heads import build_head
 from mlxlab.models.model import Model
 
 VOCABULARY, PROMPT, TOKENS = 16_000, 32, 64
@@ -50,8 +50,8 @@ def _model(size: str) -> Model:
     mx.random.seed(0)
     files = [conf_dir() / "model" / name for name in ("transformer.yaml", f"size/{size}.yaml")]
     node: Any = OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.load, files)))
-    trunk = build(node, vocab_size=VOCABULARY)
-    model = Model(trunk, head_for(trunk, kind="language_modelling"))
+    trunk = instantiate(node, vocab_size=VOCABULARY)
+    model = Model(trunk, build_head(trunk, kind="language_modelling"))
     model.eval()
     mx.eval(model.parameters())
     return model
@@ -68,7 +68,7 @@ class _NoText:
 
 
 def _cached(model: Model, prompts: list[list[int]]) -> None:
-    for _ in generate(model, _NoText(), prompts, Sampling(0.0), Request(max_tokens=TOKENS)):
+    for _ in generate(model, _NoText(), prompts, SamplingParams(0.0), GenerationConfig(max_tokens=TOKENS)):
         pass
 
 

@@ -13,16 +13,16 @@ import numpy as np
 from benchmarks.alternate import table
 from benchmarks.stream import VOCABULARY, new_stream
 from mlxlab.data.batch import Batch
-from mlxlab.data.loaders.collate import check_range
-from mlxlab.data.text.packed_batches import PackedBatches
-from mlxlab.data.text.token_stream import Place, TokenStream
-from mlxlab.errors import ConfigFault
+from mlxlab.data.loaders.collate import check_ids
+from mlxlab.data.text.packed_batches import PackedBatchIterator
+from mlxlab.data.text.token_stream import Cursor, TokenStream
+from mlxlab.errors import ConfigError
 
 
 def loader(source: str | None = None, rounds: int = 5) -> str:
     """An epoch of `source` a round, every variant in turn; the first round, with empty caches, is told apart."""
     if source is None:
-        raise ConfigFault("suite=loader: wanted source=<file, folder or glob of text, or a data set of the hub>")
+        raise ConfigError("suite=loader: expected source=<file, folder or glob of text, or a data set of the hub>")
     with tempfile.TemporaryDirectory() as folder:
         streams = {
             "inline": new_stream(source, Path(folder), prefetch=0),
@@ -55,7 +55,7 @@ def _tokens_of(batches: Any, encoder: Any = None) -> Callable[[], int]:
     stream: TokenStream = batches.chunks
     if encoder is not None:
         stream = TokenStream(stream.source, encoder, stream.end_id, stream.seed)
-    return lambda: sum(len(chunk.tokens) for chunk in stream(0, Place()))
+    return lambda: sum(len(chunk.tokens) for chunk in stream(0, Cursor()))
 
 
 def _timed(work: Callable[[], int]) -> tuple[float, float]:
@@ -75,7 +75,7 @@ def _places(batches: Any) -> str:
         seconds.append(time.perf_counter() - start)
         sizes.append(len(json.dumps(state)))
         start = time.perf_counter()
-        check_range(batch, VOCABULARY, VOCABULARY)
+        check_ids(batch, VOCABULARY, VOCABULARY)
         checks.append(time.perf_counter() - start)
     return (
         f"First batch after going to one of {len(seconds)} places: {median(seconds):.3f} s, {max(seconds):.3f} at most;"
@@ -83,6 +83,6 @@ def _places(batches: Any) -> str:
     )
 
 
-def _some_states(batches: PackedBatches) -> Iterable[dict[str, Any]]:
+def _some_states(batches: PackedBatchIterator) -> Iterable[dict[str, Any]]:
     states = [batches.state_dict() for _ in batches]
     return states[:: max(1, len(states) // 20)]

@@ -7,13 +7,13 @@ import mlx.core as mx
 from omegaconf import OmegaConf
 
 from benchmarks.alternate import table
-from mlxlab.config.instantiate import build
+from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import conf_dir
-from mlxlab.models.heads import head_for
+from mlxlab.models.heads import build_head
 from mlxlab.models.model import Model
 from mlxlab.training.device_batch import DeviceBatch
-from mlxlab.training.losses.loss import CrossEntropy
-from mlxlab.training.optim.optimizers import flat
+from mlxlab.training.losses.loss import CrossEntropyLoss
+from mlxlab.training.optim.optimizers import flatten_arrays
 
 ROWS, LENGTH, VOCABULARY, PARTS = 8, 256, 4096, 8
 
@@ -52,15 +52,15 @@ def measure(family: str, size: str, rounds: int = 1) -> tuple[int, dict[str, int
         f"accumulate={PARTS} checkpoint_layers": (ROWS, {"accumulate": PARTS, "checkpoint_layers": True}),
     }
     model = _model(family, size)
-    weights = sum(leaf.nbytes for leaf in flat(model.parameters()).values())
+    weights = sum(leaf.nbytes for leaf in flatten_arrays(model.parameters()).values())
     return 4 * weights, {name: _peak(model, rows, rounds, keys) for name, (rows, keys) in variants.items()}
 
 
 def _peak(model: Model, rows: int, rounds: int, keys: dict[str, Any]) -> int:
-    optimizer = build(_read("trainer/optimizer/adamw"))(rate=lambda step: mx.array(1e-5))
+    optimizer = instantiate(_read("trainer/optimizer/adamw"))(rate=lambda step: mx.array(1e-5))
     optimizer.init(model.trainable_parameters())
     node = _read("trainer/step/optimized") | {"compile": "never"} | keys
-    step = build(node)(model=model, loss=CrossEntropy(0.0), optimizer=optimizer)
+    step = instantiate(node)(model=model, loss=CrossEntropyLoss(0.0), optimizer=optimizer)
     batch = _batch(rows)
     gc.collect()  # the step before holds its optimizer in a cycle
     for _ in range(1 + rounds):  # the first may compile; both count
@@ -73,8 +73,10 @@ def _peak(model: Model, rows: int, rounds: int, keys: dict[str, Any]) -> int:
 
 def _model(family: str, size: str) -> Model:
     mx.random.seed(0)
-    trunk = build(_read(f"model/{family}") | _read(f"model/size/{size}") | {"dropout": 0.1}, vocab_size=VOCABULARY)
-    model = Model(trunk, head_for(trunk, kind="language_modelling"))
+    trunk = instantiate(
+        _read(f"model/{family}") | _read(f"model/size/{size}") | {"dropout": 0.1}, vocab_size=VOCABULARY
+    )
+    model = Model(trunk, build_head(trunk, kind="language_modelling"))
     mx.eval(model.parameters())
     model.train()
     return model

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.alternate import alternate, table
 from benchmarks.subject import Subject
-from mlxlab.callbacks.checkpointing import Checkpointing
+from mlxlab.callbacks.checkpointing import Checkpointer
 
 
 def saving(size: str = "small", rounds: int = 5, steps: int = 4) -> str:
@@ -13,13 +13,13 @@ def saving(size: str = "small", rounds: int = 5, steps: int = 4) -> str:
     subject = Subject(size, rows=8, length=48)
     with tempfile.TemporaryDirectory() as folder:
         savers = {
-            name: Checkpointing(1, 1, name == "in the background", folder=Path(folder) / name[:3])
+            name: Checkpointer(1, 1, name == "in the background", folder=Path(folder) / name[:3])
             for name in ("blocking", "in the background")
         }
         for saver in savers.values():
             saver.store.folder.mkdir(parents=True)
 
-        def trial(saver: Checkpointing | None) -> None:
+        def trial(saver: Checkpointer | None) -> None:
             for i in range(steps):
                 subject.step()
                 if saver is not None and i == 0:

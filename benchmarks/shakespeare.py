@@ -14,16 +14,16 @@ import numpy as np
 from benchmarks.alternate import table
 from benchmarks.torch_decoder import torch_decoder, torch_module
 from mlxlab.config.hydra.compose import Composer
-from mlxlab.config.instantiate import build
+from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import conf_dir
 from mlxlab.data.batch import Batch
-from mlxlab.errors import ConfigFault
-from mlxlab.experiment.build import new_data, new_model
+from mlxlab.errors import ConfigError
+from mlxlab.experiment.build import build_data, build_model
 from mlxlab.models.model import count_parameters
 from mlxlab.tracking.tracker import NoTracker
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.evaluate import evaluate
-from mlxlab.training.state import Objective, Run
+from mlxlab.training.state import MonitoredMetric, Run
 
 OURS = ("simple", "optimized")
 
@@ -31,12 +31,12 @@ OURS = ("simple", "optimized")
 def shakespeare(source: str | None = None, against: str = "torch", rounds: int = 2000) -> str:
     """`rounds` updates of each; every batch is given to one after the other, so that noise falls on all alike."""
     if source is None or against != "torch":
-        raise ConfigFault("suite=shakespeare: wanted source=<tinyshakespeare.txt> against=torch")
+        raise ConfigError("suite=shakespeare: expected source=<tinyshakespeare.txt> against=torch")
     torch_module()
     with tempfile.TemporaryDirectory() as folder:
         cfg = _composed(source, rounds, "simple")
-        data = new_data(cfg, Path(folder), None, Path(folder))
-        models = {f"mlxlab, trainer={name}": new_model(cfg, data) for name in OURS}
+        data = build_data(cfg, Path(folder), None, Path(folder))
+        models = {f"mlxlab, trainer={name}": build_model(cfg, data) for name in OURS}
         theirs = torch_decoder(next(iter(models.values())))
         steps: dict[str, Callable[[Batch], Any]] = {
             title: _ours(_composed(source, rounds, name), model, data)
@@ -58,8 +58,8 @@ def _composed(source: str, rounds: int, trainer: str) -> Any:
 
 def _ours(cfg: Any, model: Any, data: Any) -> Callable[[Batch], Any]:
     """One update, as the trainer makes it, with nothing logged."""
-    run = Run(model, data.train, Objective("valid/loss"), NoTracker(), max_skips=20)
-    trainer = build(cfg.trainer, class_counts=[])
+    run = Run(model, data.train, MonitoredMetric("valid/loss"), NoTracker(), max_skips=20)
+    trainer = instantiate(cfg.trainer, class_counts=[])
     trainer.prepare(run)
     step = trainer.step(model=model, loss=trainer.loss, optimizer=run.optimizer)
     model.train()
@@ -79,7 +79,7 @@ def _theirs(model: Any, cfg: Any, rounds: int) -> Callable[[Batch], Any]:
     settings = cfg.trainer.optimizer
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, betas=tuple(settings.betas), eps=settings.eps)
-    rate = build(cfg.trainer.schedule)(peak=cfg.trainer.learning_rate, steps=rounds)
+    rate = instantiate(cfg.trainer.schedule)(peak=cfg.trainer.learning_rate, steps=rounds)
     rates = iter(np.array(rate(mx.arange(rounds))).tolist())
 
     def update(batch: Batch) -> None:

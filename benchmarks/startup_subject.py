@@ -9,13 +9,13 @@ from typing import Any
 def main(words: list[str]) -> int:
     """Runs the command line; prints a line of JSON at its end: the clock at the first update, seconds of the rest."""
     from mlxlab.training.state import Run
-    from mlxlab.training.steps.step import Plain
+    from mlxlab.training.steps.step import PlainStep
 
     inside: list[tuple[float, float]] = []  # start and end of every update
     first: list[float] = []
-    update, advance = Plain.__call__, Run.advance
+    update, advance = PlainStep.__call__, Run.advance
 
-    def timed(self: Plain, batch: Any) -> dict[str, Any]:
+    def timed(self: PlainStep, batch: Any) -> dict[str, Any]:
         start = time.perf_counter()
         out = update(self, batch)
         inside.append((start, time.perf_counter()))
@@ -26,7 +26,7 @@ def main(words: list[str]) -> int:
         if not first:
             first.append(time.time())
 
-    Plain.__call__, Run.advance = timed, noted  # type: ignore[method-assign]
+    PlainStep.__call__, Run.advance = timed, noted  # type: ignore[method-assign]
     from mlxlab.cli.train import main as train
 
     code = train(words)

@@ -91,13 +91,15 @@ def new_model(family: str, size: str, dropout: float) -> Any:
     import mlx.core as mx
 
     from benchmarks.subject import _read
-    from mlxlab.config.instantiate import build
-    from mlxlab.models.heads import head_for
+    from mlxlab.config.instantiate import instantiate
+    from mlxlab.models.heads import build_head
     from mlxlab.models.model import Model
 
     mx.random.seed(0)
-    trunk = build(_read(f"model/{family}") | _read(f"model/size/{size}") | {"dropout": dropout}, vocab_size=VOCABULARY)
-    model = Model(trunk, head_for(trunk, kind="language_modelling"))
+    trunk = instantiate(
+        _read(f"model/{family}") | _read(f"model/size/{size}") | {"dropout": dropout}, vocab_size=VOCABULARY
+    )
+    model = Model(trunk, build_head(trunk, kind="language_modelling"))
     mx.eval(model.parameters())
     return model
 
@@ -109,16 +111,16 @@ def mlxlab_step(name: str, model: Any) -> tuple[Callable[[], Any], Callable[[], 
 
     from mlxlab.data.batch import Batch
     from mlxlab.training.device_batch import to_device
-    from mlxlab.training.losses.loss import CrossEntropy
+    from mlxlab.training.losses.loss import CrossEntropyLoss
     from mlxlab.training.optim.optimizers import adamw
-    from mlxlab.training.steps.optimized import Optimized
-    from mlxlab.training.steps.step import Plain
+    from mlxlab.training.steps.optimized import OptimizedStep
+    from mlxlab.training.steps.step import PlainStep
 
     inputs, targets = tokens()
     batch = Batch(inputs, np.ones_like(inputs, bool), targets, np.ones(inputs.shape, np.float32), np.arange(ROWS))
     optimizer = adamw(0.01, [0.9, 0.999], 1e-8, rate=lambda step: mx.array(RATE))
     optimizer.init(model.trainable_parameters())
-    kind: Any = Plain
+    kind: Any = PlainStep
     if name == "optimized":
         rest: Any = {
             "checkpoint_layers": False,
@@ -127,12 +129,12 @@ def mlxlab_step(name: str, model: Any) -> tuple[Callable[[], Any], Callable[[], 
             "compile": "always",
             "streams": "auto",
         }
-        kind = partial(Optimized, accumulate=1, **rest)
-    update = kind(clip=1.0, model=model, loss=CrossEntropy(0.0), optimizer=optimizer)
+        kind = partial(OptimizedStep, accumulate=1, **rest)
+    update = kind(clip=1.0, model=model, loss=CrossEntropyLoss(0.0), optimizer=optimizer)
     model.eval()
 
     def loss() -> float:
-        value: Any = CrossEntropy(0.0)(model, to_device(batch)).mean().item()
+        value: Any = CrossEntropyLoss(0.0)(model, to_device(batch)).mean().item()
         model.train()
         return float(value)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.alternate import table
 from benchmarks.step_subjects import LENGTH, ROWS, VOCABULARY
-from mlxlab.errors import ConfigFault
+from mlxlab.errors import ConfigError
 
 BURST = 4.0  # seconds of steps at a time: the first of them finds caches that others have filled
 NEEDS = {
@@ -82,7 +82,7 @@ def _others(against: str) -> list[str]:
     for name in filter(None, against.split(",")):
         module, command = NEEDS[name]
         if find_spec(module) is None:
-            raise ConfigFault(f"against={name}: {module} is not installed; get it by: {command}")
+            raise ConfigError(f"against={name}: {module} is not installed; get it by: {command}")
         found += ["PyTorch", "PyTorch compiled"] if name == "torch" else ["mlx-lm"]
     return found
 

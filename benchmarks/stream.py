@@ -5,21 +5,21 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from mlxlab.config.instantiate import build
+from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import conf_dir
-from mlxlab.data.text.dataset import Streaming
+from mlxlab.data.text.dataset import StreamingTextDataset
 
 VOCABULARY = 8192
 
 
 def new_stream(
     source: str, cache: Path, masked: bool = False, pretrained: Path | None = None, **changes: Any
-) -> Streaming:
+) -> StreamingTextDataset:
     """The data set of a source, as for a model of size nano, with the tokenizer of a folder or a new one."""
     node = read("data/streaming") | {"source": source} | changes
     node["tokenizer"] = read("data/tokenizer/bpe") | {"vocab_size": VOCABULARY}
     runtime = {"seed": 0, "cache": cache, "masked": masked, "parameters": 1_574_528, "width": 128}
-    data: Streaming = build(node, **runtime, pretrained=pretrained)
+    data: StreamingTextDataset = instantiate(node, **runtime, pretrained=pretrained)
     return data
 
 

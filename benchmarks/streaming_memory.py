@@ -11,7 +11,7 @@ import psutil
 
 from benchmarks.alternate import table
 from benchmarks.stream import new_stream
-from mlxlab.errors import ConfigFault
+from mlxlab.errors import ConfigError
 
 BYTES = 80_000_000  # the source is repeated to so much text
 UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
@@ -20,7 +20,7 @@ UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
 def streaming_memory(source: str | None = None, rounds: int = 1) -> str:
     """Resident memory after N and 10 N documents, streamed and in memory, each in `rounds` new processes."""
     if source is None or not Path(source).is_file():
-        raise ConfigFault("suite=streaming_memory: wanted source=<a .txt or .jsonl file>")
+        raise ConfigError("suite=streaming_memory: expected source=<a .txt or .jsonl file>")
     with tempfile.TemporaryDirectory() as folder:
         large = Path(folder, f"large{Path(source).suffix}")
         text = Path(source).read_bytes()

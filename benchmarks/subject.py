@@ -7,14 +7,14 @@ import mlx.core as mx
 import numpy as np
 from omegaconf import OmegaConf
 
-from mlxlab.config.instantiate import build
+from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import conf_dir
 from mlxlab.data.batch import Batch
-from mlxlab.models.heads import head_for
+from mlxlab.models.heads import build_head
 from mlxlab.models.model import Model
 from mlxlab.tracking.tracker import NoTracker, Tracker
 from mlxlab.training.device_batch import to_device
-from mlxlab.training.state import Objective, Run
+from mlxlab.training.state import MonitoredMetric, Run
 
 
 class Subject:
@@ -24,8 +24,8 @@ class Subject:
         self, size: str, rows: int, length: int, tracker: Tracker | None = None, vocab_size: int = 1024
     ) -> None:
         mx.random.seed(0)
-        trunk = build(_read("model/bert") | _read(f"model/size/{size}"), vocab_size=vocab_size)
-        model = Model(trunk, head_for(trunk, kind="classification", num_classes=2, dropout=0.1))
+        trunk = instantiate(_read("model/bert") | _read(f"model/size/{size}"), vocab_size=vocab_size)
+        model = Model(trunk, build_head(trunk, kind="classification", num_classes=2, dropout=0.1))
         mx.eval(model.parameters())
         rng = np.random.default_rng(0)
         ones = np.ones(rows, np.float32)
@@ -33,8 +33,8 @@ class Subject:
         self.batch = Batch(
             tokens, np.ones_like(tokens), rng.integers(0, 2, rows).astype(np.int32), ones, np.arange(rows)
         )
-        self.run = Run(model, _One(), Objective("valid/loss"), tracker or NoTracker(), max_skips=10)
-        trainer = build(_trainer())
+        self.run = Run(model, _One(), MonitoredMetric("valid/loss"), tracker or NoTracker(), max_skips=10)
+        trainer = instantiate(_trainer())
         self.rate = trainer.prepare(self.run)
         self.update = trainer.step(model=model, loss=trainer.loss, optimizer=self.run.optimizer)
         model.train()

@@ -6,13 +6,13 @@ PyTorch is needed for such measurements alone and is no dependency.
 from importlib.util import find_spec
 from typing import Any
 
-from mlxlab.errors import ServiceMissing
+from mlxlab.errors import ServiceUnavailableError
 
 
 def torch_module() -> Any:
-    """The module torch; raises ServiceMissing with the way to get it."""
+    """The module torch; raises ServiceUnavailableError with the way to get it."""
     if find_spec("torch") is None:
-        raise ServiceMissing(
+        raise ServiceUnavailableError(
             "against=torch: PyTorch is not installed; get it by: pip install torch (on Linux the CPU build)"
         )
     import torch

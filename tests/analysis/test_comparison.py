@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from mlxlab.analysis.comparison import Series, compare, headline, paired
+from mlxlab.analysis.comparison import MethodResults, compare, paired_t_test, summary_sentence
 from mlxlab.analysis.comparison_report import markdown, write_comparison
 from support.models import Recorder
 
@@ -14,7 +14,7 @@ ALONE = [0.80, 0.82, 0.79, 0.81, 0.78]
 
 
 def series(name, values, **more):
-    return Series(name, {f"seed {seed}": value for seed, value in enumerate(values)}, **more)
+    return MethodResults(name, {f"seed {seed}": value for seed, value in enumerate(values)}, **more)
 
 
 def against_alone(values, metric="valid/accuracy", alone=ALONE, **more):
@@ -25,7 +25,7 @@ def test_the_interval_is_that_of_the_textbook():
     # Student (1908), sleep gained by ten patients with each of two drugs: t = 4.0621, p = 0.002833 on 9 degrees.
     first = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
     second = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
-    gain = paired([b - a for a, b in zip(first, second, strict=True)])
+    gain = paired_t_test([b - a for a, b in zip(first, second, strict=True)])
     assert gain.mean == pytest.approx(1.58)
     assert (gain.low, gain.high) == pytest.approx((0.7001142, 2.4598858), abs=1e-6)
     assert gain.p == pytest.approx(0.00283289, abs=1e-7)
@@ -34,7 +34,7 @@ def test_the_interval_is_that_of_the_textbook():
 
 def test_folds_widen_the_interval_by_the_rows_they_share():
     differences = [0.01, 0.03, 0.02, 0.025, 0.015]
-    plain, corrected = paired(differences), paired(differences, share=1 / 4)
+    plain, corrected = paired_t_test(differences), paired_t_test(differences, share=1 / 4)
     assert corrected.mean == plain.mean
     assert (corrected.high - corrected.mean) / (plain.high - plain.mean) == pytest.approx(
         math.sqrt((1 / 5 + 1 / 4) * 5)
@@ -47,7 +47,7 @@ def test_a_gain_is_a_gain_and_chance_is_none():
     assert (gain.verdict, gain.pairs) == ("significant gain", 5)
     chance = against_alone([0.82, 0.80, 0.81, 0.79, 0.80])
     assert chance.gains["distilled"].verdict == "no significant gain"
-    assert "no significant gain" in headline(chance, "distilled")
+    assert "no significant gain" in summary_sentence(chance, "distilled")
     assert against_alone([value - 0.02 - 0.001 * i for i, value in enumerate(ALONE)]).gains["distilled"].verdict == (
         "significant loss"
     )
@@ -55,7 +55,7 @@ def test_a_gain_is_a_gain_and_chance_is_none():
 
 def test_gains_of_nothing_are_found_as_often_as_the_level_says():
     rng = np.random.default_rng(0)
-    claims = [paired(rng.normal(size=5).tolist()).verdict != "no significant gain" for _ in range(2000)]
+    claims = [paired_t_test(rng.normal(size=5).tolist()).verdict != "no significant gain" for _ in range(2000)]
     assert 0.035 < np.mean(claims) < 0.065
 
 
@@ -64,12 +64,12 @@ def test_less_is_better_where_a_loss_is_compared():
         lower = against_alone([value - 0.02 - 0.001 * i for i, value in enumerate(ALONE)], metric)
         assert lower.gains["distilled"].verdict == "significant gain"
         assert lower.gains["distilled"].mean > 0
-        assert "lower" in headline(lower, "distilled")
+        assert "lower" in summary_sentence(lower, "distilled")
 
 
 def test_pairs_are_runs_of_the_same_name():
-    shuffled = Series("b", {"seed 1": 2.0, "seed 0": 1.0, "seed 7": 9.0})
-    gain = compare("valid/f1", [Series("a", {"seed 0": 0.5, "seed 1": 1.5}), shuffled], "a").gains["b"]
+    shuffled = MethodResults("b", {"seed 1": 2.0, "seed 0": 1.0, "seed 7": 9.0})
+    gain = compare("valid/f1", [MethodResults("a", {"seed 0": 0.5, "seed 1": 1.5}), shuffled], "a").gains["b"]
     assert (gain.pairs, gain.mean) == (2, 0.5)
 
 
@@ -78,8 +78,8 @@ def test_of_one_run_nothing_is_said(values, said):
     comparison = against_alone(values)
     gain = comparison.gains["distilled"]
     assert (gain.low, gain.high, gain.p) == (-math.inf, math.inf, 1.0)
-    assert said in headline(comparison, "distilled")
-    assert "significant" not in headline(comparison, "distilled")
+    assert said in summary_sentence(comparison, "distilled")
+    assert "significant" not in summary_sentence(comparison, "distilled")
     assert said in markdown(comparison)
     assert "nan" not in markdown(comparison).replace("distilled", "")
 

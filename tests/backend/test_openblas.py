@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mlxlab.backend import openblas
-from mlxlab.errors import ConfigFault
+from mlxlab.errors import ConfigError
 
 PROCESS = """
 import sys, warnings
@@ -140,7 +140,7 @@ def test_a_wrong_word_is_refused_by_name(name, value, monkeypatch):
     monkeypatch.setenv(name, value)
     if name == "MLXLAB_MEMORY":
         monkeypatch.setenv("MLXLAB_DEVICE", "cpu")
-    with pytest.raises(ConfigFault, match=f"{name}={value}"):
+    with pytest.raises(ConfigError, match=f"{name}={value}"):
         backend.prepare()
 
 

@@ -32,4 +32,4 @@ def test_memory_is_measured_in_processes_of_their_own(corpus, monkeypatch):
 @pytest.mark.parametrize("suite", ["loader", "streaming_memory"])
 def test_without_text_there_is_one_line(capsys, suite):
     assert main([f"suite={suite}"]) == 2
-    assert capsys.readouterr().err.startswith(f"suite={suite}: wanted source=")
+    assert capsys.readouterr().err.startswith(f"suite={suite}: expected source=")

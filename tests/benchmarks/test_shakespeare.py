@@ -6,7 +6,7 @@ import pytest
 from benchmarks.__main__ import main
 
 from benchmarks import torch_decoder
-from mlxlab.models.heads import head_for
+from mlxlab.models.heads import build_head
 from mlxlab.models.model import Model
 from mlxlab.models.transformer import transformer
 
@@ -21,7 +21,7 @@ def test_the_decoder_in_pytorch_gives_our_logits(style):
     sizes = {"width": 32, "num_layers": 2, "num_heads": 2, "num_kv_heads": None, "feed_forward": 48, "max_length": 16}
     rest = {"rope_base": 10000.0, "tie_embeddings": True, "dropout": 0.0, "pretrained": None, "vocab_size": 50}
     trunk = transformer(**sizes, **style, **rest)
-    model = Model(trunk, head_for(trunk, kind="language_modelling"))
+    model = Model(trunk, build_head(trunk, kind="language_modelling"))
     tokens = np.random.default_rng(0).integers(0, 50, (3, 16))
     ours = np.array(model(mx.array(tokens), mx.ones(tokens.shape, mx.bool_)))
     theirs = torch_decoder.torch_decoder(model)(torch.from_numpy(tokens)).detach().numpy()

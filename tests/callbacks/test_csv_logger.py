@@ -9,11 +9,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mlxlab.callbacks.checkpointing import Checkpointing
-from mlxlab.callbacks.csv_logger import CsvLog, Table
-from mlxlab.callbacks.memory_monitor import Memory
-from mlxlab.checkpoint.store import Store
-from mlxlab.errors import CannotCreate
+from mlxlab.callbacks.checkpointing import Checkpointer
+from mlxlab.callbacks.csv_logger import CSVLogger, GrowingCsv
+from mlxlab.callbacks.memory_monitor import MemoryMonitor
+from mlxlab.checkpoint.store import CheckpointStore
+from mlxlab.errors import CannotCreateError
 from support.models import TASK, Fixed, Recorder, Stream, new_model, new_run, new_trainer
 
 
@@ -36,10 +36,10 @@ def fit(folder, *, stop_at=None, resume=False, file="metrics.csv"):
     folder.mkdir(exist_ok=True)
     run = new_run(new_model(dropout=0.3), Stream(rows=22), tracker=Recorder())
     tracker = run.tracker
-    checkpoint = Store(folder / "checkpoints").load() if resume else None
-    saving = Checkpointing(every=3, keep=2, background=False, folder=folder)
+    checkpoint = CheckpointStore(folder / "checkpoints").load() if resume else None
+    saving = Checkpointer(every=3, keep=2, background=False, folder=folder)
     stop = [StopAt(stop_at)] if stop_at else []
-    callbacks = [CsvLog(file, folder=folder), Memory(5, folder=folder), *stop, saving]
+    callbacks = [CSVLogger(file, folder=folder), MemoryMonitor(5, folder=folder), *stop, saving]
     new_trainer().fit(run, Fixed(), TASK, callbacks, checkpoint, seed=4)
     return tracker
 
@@ -101,7 +101,7 @@ def test_a_new_run_in_the_same_folder_starts_the_file_anew(tmp_path):
 
 
 def test_a_new_metric_gets_a_column_and_no_row_is_lost(tmp_path):
-    table = Table(tmp_path / "a.csv")
+    table = GrowingCsv(tmp_path / "a.csv")
     for step in range(1, 50):
         table.put(step, 0, {f"metric {step // 10}": step / 3, "nan": math.nan, 'odd, "name"': -math.inf})
         table.put(step, 0, {"second": 1.0})
@@ -121,7 +121,7 @@ def test_a_new_metric_gets_a_column_and_no_row_is_lost(tmp_path):
     frame = pd.read_csv(table.path)
     assert frame["nan"].isna().all()
     assert (frame['odd, "name"'] == -math.inf).all()
-    again = Table(table.path)
+    again = GrowingCsv(table.path)
     again.rewind(40)
     again.put(40, 0, {"more": 4.0})
     rows = rows_of(table.path)
@@ -130,7 +130,7 @@ def test_a_new_metric_gets_a_column_and_no_row_is_lost(tmp_path):
 
 
 def test_a_shorter_value_of_the_same_step_leaves_nothing_of_the_longer_one(tmp_path):
-    table = Table(tmp_path / "a.csv")
+    table = GrowingCsv(tmp_path / "a.csv")
     table.put(1, 0, {"x": 1 / 3})
     table.put(1, 0, {"x": 2.0})
     assert table.path.read_text().endswith(",0,2.0\n")
@@ -138,7 +138,7 @@ def test_a_shorter_value_of_the_same_step_leaves_nothing_of_the_longer_one(tmp_p
 
 
 def test_rows_that_the_disk_refuses_wait_and_are_written_later(tmp_path, monkeypatch, capsys):
-    table = Table(tmp_path / "folder" / "a.csv")
+    table = GrowingCsv(tmp_path / "folder" / "a.csv")
     table.put(1, 0, {"x": 1.0})
     table.put(2, 0, {"x": 2.0, "y": 1.0})
     (tmp_path / "folder").mkdir()
@@ -152,9 +152,9 @@ def test_a_file_may_lie_in_a_folder_of_its_own_and_what_cannot_be_made_is_said(t
     assert rows_of(tmp_path / "a" / "tables" / "metrics.csv")
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "tables").write_text("no folder")
-    with pytest.raises(CannotCreate, match="tables"):
+    with pytest.raises(CannotCreateError, match="tables"):
         fit(tmp_path / "b", file="tables/metrics.csv")
-    monkeypatch.setattr(Table, "_write_anew", lambda _: full())
+    monkeypatch.setattr(GrowingCsv, "_write_anew", lambda _: full())
     fit(tmp_path / "c")
     assert "rows could not be written" in capsys.readouterr().err
 

@@ -11,11 +11,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from mlxlab.callbacks.checkpointing import Checkpointing, hash_of
-from mlxlab.callbacks.example_loss_logger import ExampleLosses
-from mlxlab.checkpoint.store import Store
+from mlxlab.callbacks.checkpointing import Checkpointer, run_state_digest
+from mlxlab.callbacks.example_loss_logger import ExampleLossLogger
+from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.data import example_losses
-from mlxlab.training.losses.loss import CrossEntropy, Parts
+from mlxlab.training.losses.loss import CrossEntropyLoss, LossTerms
 from support import processes
 from support.models import TASK, Fixed, Recorder, Stream, new_model, new_run, new_trainer
 from support.processes import but
@@ -39,9 +39,9 @@ class StopAt:
 def fit(folder, *callbacks, resume=False, every=1, part=1000, queue=1024, **changes):
     run = new_run(new_model(dropout=0.3), Stream(rows=22), tracker=Recorder())
     folder.mkdir(exist_ok=True)
-    checkpoint = Store(folder / "checkpoints").load() if resume else None
-    losses = ExampleLosses(every, queue, part, folder=folder)
-    saving = Checkpointing(every=4, keep=2, background=False, folder=folder)
+    checkpoint = CheckpointStore(folder / "checkpoints").load() if resume else None
+    losses = ExampleLossLogger(every, queue, part, folder=folder)
+    saving = Checkpointer(every=4, keep=2, background=False, folder=folder)
     new_trainer(**changes).fit(run, Fixed(), TASK, [losses, *callbacks, saving], checkpoint, seed=4)
     return run
 
@@ -55,8 +55,8 @@ def all_rows(folder):
 
 
 def with_parts(model, batch):
-    values = CrossEntropy(0.0)(model, batch)
-    return Parts(0.5 * values, {"ce": values, "kl": 0 * values + 2, "hidden": 0 * values + 3})
+    values = CrossEntropyLoss(0.0)(model, batch)
+    return LossTerms(0.5 * values, {"ce": values, "kl": 0 * values + 2, "hidden": 0 * values + 3})
 
 
 def test_each_example_of_each_step_has_a_row_with_its_loss(tmp_path):
@@ -76,7 +76,7 @@ def test_each_example_of_each_step_has_a_row_with_its_loss(tmp_path):
 
 def test_of_texts_the_mean_is_per_target_and_rows_without_a_target_are_left_out(tmp_path):
     run = new_run()
-    losses = ExampleLosses(1, 8, 1000, folder=tmp_path)
+    losses = ExampleLossLogger(1, 8, 1000, folder=tmp_path)
     losses.on_start(run)
     run.step, run.batch = 3, Stream().batch(np.arange(3))
     run.rows = {
@@ -113,19 +113,19 @@ def test_a_resumed_run_has_the_rows_of_the_uninterrupted_one(tmp_path, step):
 
 
 def test_training_is_the_same_with_and_without(tmp_path):
-    assert hash_of(fit(tmp_path / "a")) == hash_of(fit(tmp_path / "b", every=None))
+    assert run_state_digest(fit(tmp_path / "a")) == run_state_digest(fit(tmp_path / "b", every=None))
     assert not (tmp_path / "b" / "example_losses").exists()
 
 
 def test_a_killed_process_leaves_a_spill_that_is_read_and_becomes_a_part(tmp_path):
     run = new_run()
-    losses = ExampleLosses(1, 64, 1000, folder=tmp_path)
+    losses = ExampleLossLogger(1, 64, 1000, folder=tmp_path)
     losses.on_start(run)
     step_by_hand(run, losses, 3)
     spill = tmp_path / "example_losses" / "rows.spill"
     wait_until(lambda: spill.exists() and len(example_losses.read(tmp_path)["id"]) == 12)
     resumed = new_run(step=2)  # the checkpoint is of step 2
-    ExampleLosses(None, 64, 1000, folder=tmp_path).on_start(resumed)
+    ExampleLossLogger(None, 64, 1000, folder=tmp_path).on_start(resumed)
     assert example_losses.read(tmp_path)["step"].tolist() == [1] * 4 + [2] * 4
     losses.on_end(run)
 
@@ -135,7 +135,7 @@ def test_a_slow_disk_never_holds_training_up_and_what_is_dropped_is_counted_and_
     write = os.write
     monkeypatch.setattr(os, "write", lambda *args: go.wait(30) and write(*args))
     run = new_run(tracker=Recorder())
-    losses = ExampleLosses(1, 2, 1000, folder=tmp_path)
+    losses = ExampleLossLogger(1, 2, 1000, folder=tmp_path)
     losses.on_start(run)
     began = time.monotonic()
     step_by_hand(run, losses, 10)
@@ -160,7 +160,7 @@ def test_a_full_disk_costs_rows_and_one_line_but_never_the_run_nor_a_row_written
 
     monkeypatch.setattr(os, "write", full)
     run = new_run(tracker=Recorder())
-    losses = ExampleLosses(1, 64, 1000, folder=tmp_path)
+    losses = ExampleLossLogger(1, 64, 1000, folder=tmp_path)
     losses.on_start(run)
     step_by_hand(run, losses, 6)
     losses.on_end(run)

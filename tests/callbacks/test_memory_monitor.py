@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlxlab.callbacks.memory_monitor import Memory, points, slope_of
+from mlxlab.callbacks.memory_monitor import MemoryMonitor, points, slope_of
 from support.models import TASK, Fixed, Recorder, new_run, new_trainer
 
 
@@ -25,7 +25,7 @@ class Keeps:
 
 def fit(folder, leak: int):
     run = new_run(tracker=Recorder())
-    new_trainer(epochs=5).fit(run, Fixed(), TASK, [Keeps(leak), Memory(2, folder=folder)], seed=1)
+    new_trainer(epochs=5).fit(run, Fixed(), TASK, [Keeps(leak), MemoryMonitor(2, folder=folder)], seed=1)
     return run
 
 

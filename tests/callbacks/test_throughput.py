@@ -8,12 +8,12 @@ import pytest
 import yaml
 
 from mlxlab.backend import peak_flops
-from mlxlab.callbacks.throughput import Speed
+from mlxlab.callbacks.throughput import ThroughputMonitor
 from mlxlab.data.batch import Batch
 from mlxlab.models.bert import Bert
 from mlxlab.models.cnn_hybrid import CnnHybrid
-from mlxlab.models.flops import attention_width, forward_flops, multiplied_weights, training_flops
-from mlxlab.models.heads import head_for
+from mlxlab.models.flops import attention_width, forward_flops, matmul_parameters, training_flops
+from mlxlab.models.heads import build_head
 from mlxlab.models.model import Model
 from mlxlab.models.transformer import Transformer
 from support.models import Recorder, new_run
@@ -24,20 +24,20 @@ PLAIN = 4 * 32 * 32 + 2 * 32 * 48
 
 
 def lm(trunk):
-    return Model(trunk, head_for(trunk, kind="language_modelling"))
+    return Model(trunk, build_head(trunk, kind="language_modelling"))
 
 
 def test_weights_are_counted_where_they_multiply():
-    assert multiplied_weights(lm(Transformer(**SHAPE))) == 2 * BLOCK + 100 * 32
-    assert multiplied_weights(lm(Transformer(**SHAPE, tie_embeddings=False))) == 2 * BLOCK + 100 * 32
-    assert multiplied_weights(lm(Transformer(**SHAPE, rope_base=None))) == 2 * BLOCK + 100 * 32
-    assert multiplied_weights(lm(Bert(**SHAPE))) == 2 * PLAIN + 32 * 32 + 100 * 32, "and the head's transform"
+    assert matmul_parameters(lm(Transformer(**SHAPE))) == 2 * BLOCK + 100 * 32
+    assert matmul_parameters(lm(Transformer(**SHAPE, tie_embeddings=False))) == 2 * BLOCK + 100 * 32
+    assert matmul_parameters(lm(Transformer(**SHAPE, rope_base=None))) == 2 * BLOCK + 100 * 32
+    assert matmul_parameters(lm(Bert(**SHAPE))) == 2 * PLAIN + 32 * 32 + 100 * 32, "and the head's transform"
 
 
 def test_a_hybrid_counts_its_encoder_and_its_convolutions():
     hybrid = lm(CnnHybrid(Bert(**SHAPE), [2, 3], 8, [1], fusion="concatenation", highway=False))
     assert attention_width(hybrid) == 2 * 32
-    assert multiplied_weights(hybrid) > 2 * PLAIN + 5 * 32 * 8 + 3 * 32 * 8 + 40 * 32 + 100 * 32
+    assert matmul_parameters(hybrid) > 2 * PLAIN + 5 * 32 * 8 + 3 * 32 * 8 + 40 * 32 + 100 * 32
 
 
 def test_the_formula_is_that_of_palm():
@@ -54,7 +54,7 @@ def batch(rows=2, length=16):
 def logged(folder, model, peak_after, rate=1000.0):
     run = new_run(model, tracker=Recorder())
     run.step, run.batch = 7, batch()
-    speed = Speed(peak_after, cache=folder)
+    speed = ThroughputMonitor(peak_after, cache=folder)
     speed.on_start(run)
     run.log({"speed/tokens_per_second": rate})
     run.clock = (5.0, 7, 100)
@@ -97,7 +97,7 @@ def test_the_peak_is_that_of_this_machine_and_setting(tmp_path, monkeypatch):
 
 def test_a_classifier_has_no_flops_per_token(tmp_path):
     trunk = Transformer(**SHAPE)
-    model = Model(trunk, head_for(trunk, kind="classification", num_classes=2))
+    model = Model(trunk, build_head(trunk, kind="classification", num_classes=2))
     assert logged(tmp_path, model, peak_after=0)[1] == []
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from mlxlab.checkpoint.resume import resolve_resume
-from mlxlab.checkpoint.store import Store
-from mlxlab.errors import InputMissing, NoCheckpoint
+from mlxlab.checkpoint.store import CheckpointStore
+from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
 
 
 def save(store, step, **kwargs):
@@ -17,7 +17,7 @@ def save(store, step, **kwargs):
 
 
 def test_what_is_saved_comes_back(tmp_path):
-    store = Store(tmp_path)
+    store = CheckpointStore(tmp_path)
     save(store, 3)
     found = store.load()
     assert (found.step, found.state) == (3, {"step": 3, "text": "a"})
@@ -25,14 +25,14 @@ def test_what_is_saved_comes_back(tmp_path):
 
 
 def test_the_newest_by_step_wins_not_the_newest_by_clock(tmp_path):
-    store = Store(tmp_path, keep=9)
+    store = CheckpointStore(tmp_path, keep=9)
     for step in (10, 100, 9):
         save(store, step)
     assert store.load().step == 100
 
 
 def test_retention_keeps_the_newest_and_the_best(tmp_path):
-    store = Store(tmp_path, keep=2)
+    store = CheckpointStore(tmp_path, keep=2)
     for step in range(1, 8):
         save(store, step, best_step=3 if step >= 3 else 0)
     assert [path.name for path in store.steps()] == ["step-00000007", "step-00000006", "step-00000003"]
@@ -40,7 +40,7 @@ def test_retention_keeps_the_newest_and_the_best(tmp_path):
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
 def test_a_flipped_bit_anywhere_is_seen_and_the_one_before_is_taken(tmp_path, name):
-    store = Store(tmp_path)
+    store = CheckpointStore(tmp_path)
     rng = np.random.default_rng(0)
     size = (save(store, 1) / name).stat().st_size
     for place in rng.integers(0, size, 10):
@@ -55,7 +55,7 @@ def test_a_flipped_bit_anywhere_is_seen_and_the_one_before_is_taken(tmp_path, na
 
 @pytest.mark.parametrize("name", ["model.safetensors", "state.json", "manifest.json"])
 def test_a_cut_or_missing_file_is_seen(tmp_path, name):
-    store = Store(tmp_path)
+    store = CheckpointStore(tmp_path)
     save(store, 1)
     path = save(store, 2) / name
     path.write_bytes(path.read_bytes()[:-3])
@@ -65,23 +65,23 @@ def test_a_cut_or_missing_file_is_seen(tmp_path, name):
 
 
 def test_damaged_ones_are_set_aside_and_none_left_is_an_error_of_its_own(tmp_path):
-    store = Store(tmp_path)
+    store = CheckpointStore(tmp_path)
     (save(store, 1) / "model.safetensors").write_bytes(b"x")
-    with pytest.raises(NoCheckpoint, match=r"step-00000001: model\.safetensors has 1 bytes"):
+    with pytest.raises(CheckpointUnavailableError, match=r"step-00000001: model\.safetensors has 1 bytes"):
         store.load()
     assert list(tmp_path.glob("rejected-*"))
 
 
 def test_a_newer_format_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("mlxlab.checkpoint.manifest.FORMAT", 99)
-    save(Store(tmp_path), 1)
+    save(CheckpointStore(tmp_path), 1)
     monkeypatch.undo()
-    with pytest.raises(NoCheckpoint, match="format 99 is newer"):
-        Store(tmp_path).load()
+    with pytest.raises(CheckpointUnavailableError, match="format 99 is newer"):
+        CheckpointStore(tmp_path).load()
 
 
 def test_an_emergency_checkpoint_counts_while_it_is_the_newest(tmp_path):
-    store = Store(tmp_path)
+    store = CheckpointStore(tmp_path)
     save(store, 4)
     save(store, 6, emergency=True)
     assert store.load().step == 6
@@ -90,7 +90,7 @@ def test_an_emergency_checkpoint_counts_while_it_is_the_newest(tmp_path):
 
 
 def test_a_save_that_fails_leaves_everything_as_it_was(tmp_path, monkeypatch):
-    store = Store(tmp_path)
+    store = CheckpointStore(tmp_path)
     save(store, 1)
     monkeypatch.setattr("mlxlab.checkpoint.store.write_manifest", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
     with pytest.raises(OSError, match="full"):
@@ -99,7 +99,7 @@ def test_a_save_that_fails_leaves_everything_as_it_was(tmp_path, monkeypatch):
 
 
 def test_leftovers_of_a_killed_save_are_no_checkpoint_and_are_removed(tmp_path):
-    store = Store(tmp_path)
+    store = CheckpointStore(tmp_path)
     save(store, 1).rename(tmp_path / ".tmp-00000001-1-ab")
     assert store.steps() == []
     store.clean()
@@ -108,21 +108,21 @@ def test_leftovers_of_a_killed_save_are_no_checkpoint_and_are_removed(tmp_path):
 
 def test_resume_auto_is_a_fresh_start_only_where_nothing_was(tmp_path):
     assert resolve_resume("auto", tmp_path) is None
-    path = save(Store(tmp_path / "checkpoints"), 5)
+    path = save(CheckpointStore(tmp_path / "checkpoints"), 5)
     assert resolve_resume("auto", tmp_path).step == 5
     manifest = json.loads((path / "manifest.json").read_text())
     (path / "manifest.json").write_text(json.dumps(manifest | {"step": 6}))
     for _ in range(2):  # the second start must not take an empty folder for a fresh one
-        with pytest.raises(NoCheckpoint):
+        with pytest.raises(CheckpointUnavailableError):
             resolve_resume("auto", tmp_path)
 
 
 def test_a_path_may_be_a_run_its_checkpoints_a_kind_or_one_of_them(tmp_path):
-    store = Store(tmp_path / "checkpoints", keep=9)
+    store = CheckpointStore(tmp_path / "checkpoints", keep=9)
     save(store, 1, best_step=1)
     path = save(store, 2, best_step=1)
     for given in (tmp_path, tmp_path / "checkpoints", tmp_path / "checkpoints" / "last", path):
         assert resolve_resume(str(given), tmp_path / "other").step == 2
     assert resolve_resume(str(tmp_path / "checkpoints" / "best"), tmp_path / "other").step == 1
-    with pytest.raises(InputMissing):
+    with pytest.raises(InputNotFoundError):
         resolve_resume(str(tmp_path / "nowhere"), tmp_path)

@@ -5,14 +5,14 @@ import json
 import pytest
 
 from mlxlab.cli.compare import main
-from mlxlab.experiment.manifest import Manifest
+from mlxlab.experiment.manifest import RunManifest
 from support.processes import but, run
 
 
 def new_run(folder, seed, accuracy, fold=None, folds=None, best=0.9, steps=100, status="DONE"):
     folder.mkdir(parents=True)
     outcome = {"objective": "valid/loss", "best": best, "parameters": 1000, "speed": 50.0, "steps": steps}
-    with Manifest(folder) as card:
+    with RunManifest(folder) as card:
         card.begin(seed=seed, fold=fold, folds=folds, outcome=outcome | {"final": {"valid/accuracy": accuracy}})
     facts = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(facts | {"status": status}))
@@ -87,7 +87,7 @@ def test_of_one_seed_nothing_is_said(methods, capsys):
         (["alone={0}/alone", "better={0}/better,{0}/better"], 65, "twice"),
         (["alone={0}/alone", "better={0}/half"], 65, "DONE"),
         (["alone={0}/alone", "better={0}/folds"], 0, ""),
-        (["alone={0}/folds", "better={0}/folds2"], 65, "wanted the same"),
+        (["alone={0}/folds", "better={0}/folds2"], 65, "expected the same"),
     ],
 )
 def test_what_cannot_be_compared_is_said_in_one_line(methods, capsys, words, code, said):

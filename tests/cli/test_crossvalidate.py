@@ -71,7 +71,7 @@ def test_a_stopped_command_leaves_no_process_behind(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("word", "wanted"),
+    ("word", "expected"),
     [
         ("folds=1", "folds=1: want a whole number from 2 to 400"),
         ("seeds=many", "seeds=many: want a whole number from 1 to 100"),
@@ -80,13 +80,13 @@ def test_a_stopped_command_leaves_no_process_behind(tmp_path):
         ("+data.fold=1", "+data.fold=1: crossvalidate sets data.fold itself"),
         ("model=brt", "did you mean bert?"),
         ("trainer.epoch=3", "did you mean trainer.epochs?"),
-        ("callbacks.early_stopping.patience=2", "callbacks.early_stopping.patience=2, wanted null"),
+        ("callbacks.early_stopping.patience=2", "callbacks.early_stopping.patience=2, expected null"),
     ],
 )
-def test_wrong_input_is_one_line_and_exit_code_2(word, wanted, tmp_path, capsys):
+def test_wrong_input_is_one_line_and_exit_code_2(word, expected, tmp_path, capsys):
     assert main([word, f"folder={tmp_path}"]) == 2
     [line] = capsys.readouterr().err.strip().splitlines()
-    assert wanted in line
+    assert expected in line
     assert not list(tmp_path.iterdir())
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from mlxlab.cli.example_losses import main
 from mlxlab.data import example_losses
-from mlxlab.data.subset import Select
+from mlxlab.data.subset import ExampleSelection
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_merge_takes_the_latest_and_data_select_the_file(losses, capsys):
     assert "5 examples" in capsys.readouterr().out
     rows = example_losses.read(out)
     np.testing.assert_allclose(rows["mean"], [0.5, 0.4, 0.3, 0.4, 0.5], rtol=1e-6)
-    assert Select("easiest", 20, "mean", str(out)).chosen(0).tolist() == [3]
+    assert ExampleSelection("easiest", 20, "mean", str(out)).chosen(0).tolist() == [3]
 
 
 @pytest.mark.parametrize(

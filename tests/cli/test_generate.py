@@ -10,11 +10,11 @@ import pytest
 
 from end_to_end.test_streaming import SMALL
 from mlxlab.cli.generate import main, read_prompts
-from mlxlab.errors import DataFault, InputMissing
-from mlxlab.inference.generate import Request
-from mlxlab.inference.restore import restore
-from mlxlab.inference.sampling import Sampling
-from mlxlab.inference.text_generator import of_restored, writer_of
+from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.inference.generate import GenerationConfig
+from mlxlab.inference.restore import restore_model
+from mlxlab.inference.sampling import SamplingParams
+from mlxlab.inference.text_generator import load_generator, of_restored
 from support.processes import environment, run
 
 SHORT = [word for word in SMALL if not word.startswith(("tracking", "trainer.max_steps", "trainer.eval"))]
@@ -50,8 +50,8 @@ def test_a_text_is_continued_and_the_seed_makes_it(home, capsys):
 
 def test_what_is_streamed_is_the_text_of_the_tokens(home, capsys):
     streamed = generate(home, "prompt=Line", "max_tokens=60", "temperature=0", capsys=capsys)
-    writer = writer_of(home / "transformer")
-    assert streamed == "Line" + writer.texts(["Line"], Sampling(0.0), Request(max_tokens=60))[0] + "\n"
+    writer = load_generator(home / "transformer")
+    assert streamed == "Line" + writer.texts(["Line"], SamplingParams(0.0), GenerationConfig(max_tokens=60))[0] + "\n"
     assert writer.context == 32, "that of the blocks it was trained on"
     assert writer.start == (writer.tokenizer.eos_id,), "a document begins behind the end of another"
     assert writer.tokens("", at_start=False) == [writer.tokenizer.eos_id]
@@ -59,7 +59,7 @@ def test_what_is_streamed_is_the_text_of_the_tokens(home, capsys):
 
 
 def test_a_document_that_was_alone_begins_with_itself(home):
-    restored = restore(home / "transformer")
+    restored = restore_model(home / "transformer")
     data = restored.config["data"] | {"isolate_documents": True}
     alone = of_restored(replace(restored, config=restored.config | {"data": data}))
     assert alone.start == ()
@@ -88,9 +88,9 @@ def test_prompts_that_are_none_are_named_by_line(tmp_path):
         ("d.txt", b"\n \n", "no prompt"),
     ):
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(DataFault, match=words):
+        with pytest.raises(DataError, match=words):
             read_prompts(tmp_path / name)
-    with pytest.raises(InputMissing):
+    with pytest.raises(InputNotFoundError):
         read_prompts(tmp_path / "none")
 
 
@@ -104,11 +104,11 @@ def test_a_prompt_beyond_the_context_is_cut_with_a_line(home, capsys):
     [
         (["prompt=x"], 2, "run=...: missing"),
         (["run=HOME/transformer", "max_token=3"], 2, "did you mean max_tokens?"),
-        (["run=HOME/transformer", "top_p=0"], 2, "top_p=0: wanted a number > 0 and <= 1"),
-        (["run=HOME/transformer", "temperature=warm"], 2, "wanted a number >= 0, got warm (text)"),
-        (["run=HOME/transformer", "max_tokens=2.5"], 2, "max_tokens=2.5: wanted a whole number"),
+        (["run=HOME/transformer", "top_p=0"], 2, "top_p=0: expected a number > 0 and <= 1"),
+        (["run=HOME/transformer", "temperature=warm"], 2, "expected a number >= 0, got warm (text)"),
+        (["run=HOME/transformer", "max_tokens=2.5"], 2, "max_tokens=2.5: expected a whole number"),
         (["run=HOME/transformer", "seed=1", "seed=2"], 2, "twice"),
-        (["run=HOME/transformer", "prompt"], 2, "wanted prompt=..."),
+        (["run=HOME/transformer", "prompt"], 2, "expected prompt=..."),
         (["run=HOME/transformer", "preset=factal"], 2, "did you mean factual?"),
         (["run=HOME/transformer", "prompt=a", "prompts=b"], 2, "one of the two"),
         (["run=HOME/transformer", "checkpoint=HOME/nowhere"], 66, "nowhere"),
@@ -133,7 +133,7 @@ def test_the_program_ends_with_that_code_too(home):
 def test_help_shows_the_defaults_that_the_code_has(capsys):
     assert main(["--help"]) == 0
     printed = capsys.readouterr().out
-    for part in (Sampling(), Request()):
+    for part in (SamplingParams(), GenerationConfig()):
         for name, value in vars(part).items():
             shown = "null" if value is None else str(value).lower()
             assert f"\n{name}={shown} " in printed, name
@@ -161,8 +161,8 @@ def test_the_best_checkpoint_in_the_store_writes_and_fills_texts(home):
     done = subprocess.run(command, cwd=home, env=quiet, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     written, stopped, count, filled = json.loads(done.stdout.splitlines()[-1])
-    writer = writer_of(home / "transformer")
-    assert written == writer.texts(["Line 7 tells", "Line"], Sampling(0.0), Request(max_tokens=5))
+    writer = load_generator(home / "transformer")
+    assert written == writer.texts(["Line 7 tells", "Line"], SamplingParams(0.0), GenerationConfig(max_tokens=5))
     assert stopped == [text.partition("e")[0] for text in written]
     assert count == 2
     assert filled[0].startswith("Line 7 ")

@@ -8,7 +8,7 @@ from mlx.utils import tree_flatten
 
 from mlxlab.cli.info import count, footprint, main, table
 from mlxlab.data.batch import Batch
-from mlxlab.models.heads import head_for
+from mlxlab.models.heads import build_head
 from mlxlab.models.model import Model, count_parameters
 from mlxlab.models.transformer import Transformer
 from mlxlab.training.optim.optimizers import adamw
@@ -27,7 +27,7 @@ def test_counts_are_those_of_the_literature():
 
 def test_memory_is_that_of_the_arrays_that_training_makes():
     trunk = Transformer(vocab_size=100, width=32, num_layers=2, num_heads=4, feed_forward=48)
-    model = Model(trunk, head_for(trunk, kind="language_modelling"))
+    model = Model(trunk, build_head(trunk, kind="language_modelling"))
     optimizer = adamw(rate=lambda step: mx.array(1e-3), weight_decay=0.0, betas=[0.9, 0.999], eps=1e-8)
     optimizer.init(model.trainable_parameters())
     batch = Batch(*(np.zeros((6, 16), kind) for kind in (np.int32, np.int32, np.int32, np.float32)), np.zeros(6, int))

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from mlxlab.cli.lr_find import parse
-from mlxlab.errors import ConfigFault
-from mlxlab.training.lr_finder import rising, search, smoothed, suggestion
-from mlxlab.training.steps.step import Plain
+from mlxlab.errors import ConfigError
+from mlxlab.training.lr_finder import exponential_lr, find_learning_rate, smoothed, suggest_learning_rate
+from mlxlab.training.steps.step import PlainStep
 from support.models import TASK, Recorder, Stream, new_model, new_run, new_trainer
 from support.processes import but, run
 
 
 def test_the_rate_rises_by_the_same_factor_each_update_from_start_to_end():
-    rates = [rising(1e-6, 1e-1, 51)(step).item() for step in range(51)]
+    rates = [exponential_lr(1e-6, 1e-1, 51)(step).item() for step in range(51)]
     assert rates[0] == pytest.approx(1e-6, rel=1e-4)
     assert rates[-1] == pytest.approx(1e-1, rel=1e-4)
     np.testing.assert_allclose(np.diff(np.log(rates)), np.log(1e5) / 50, rtol=1e-3)
@@ -23,9 +23,9 @@ def test_the_rate_rises_by_the_same_factor_each_update_from_start_to_end():
 def test_the_suggestion_is_where_the_loss_falls_most_steeply():
     rates = np.geomspace(1e-6, 1, 400)
     losses = 2 - 1 / (1 + (1e-3 / rates) ** 2) + np.where(rates > 0.03, 100 * (rates - 0.03), 0)
-    assert 7e-4 < suggestion(rates, losses) < 4e-3  # the smoothing looks back
-    assert suggestion(rates, np.linspace(1, 2, 400)) is None
-    assert suggestion(rates[:3], losses[:3]) is None
+    assert 7e-4 < suggest_learning_rate(rates, losses) < 4e-3  # the smoothing looks back
+    assert suggest_learning_rate(rates, np.linspace(1, 2, 400)) is None
+    assert suggest_learning_rate(rates[:3], losses[:3]) is None
 
 
 def test_smoothing_has_no_bias_at_the_start():
@@ -34,12 +34,12 @@ def test_smoothing_has_no_bias_at_the_start():
 
 def test_the_search_uses_the_trainers_parts_and_ends_where_it_is_hopeless():
     tracked = new_run(new_model(dropout=0.0), Stream(rows=22), tracker=Recorder())
-    found = search(tracked, new_trainer(step=partial(Plain, clip=None)), TASK, 1e-4, 1e6, 200, seed=0)
+    found = find_learning_rate(tracked, new_trainer(step=partial(PlainStep, clip=None)), TASK, 1e-4, 1e6, 200, seed=0)
     assert 20 < len(found.rates) < 200
     assert found.rates == sorted(found.rates)
     assert tracked.tracker.lines == []
     assert tracked.history == []
-    again = search(new_run(new_model(dropout=0.0)), new_trainer(), TASK, 1e-4, 1e-1, 30, seed=0)
+    again = find_learning_rate(new_run(new_model(dropout=0.0)), new_trainer(), TASK, 1e-4, 1e-1, 30, seed=0)
     assert len(again.rates) == 30
 
 
@@ -57,13 +57,13 @@ def test_the_program_writes_its_plot_and_nothing_else(tmp_path):
     ("word", "said"),
     [
         ("start=0", "0 < start < end"),
-        ("end=x", "wanted a number"),
+        ("end=x", "expected a number"),
         ("updates=3", "from 10"),
         ("end=inf", "start < end"),
     ],
 )
 def test_numbers_that_cannot_be_are_refused(word, said):
-    with pytest.raises(ConfigFault, match=said):
+    with pytest.raises(ConfigError, match=said):
         parse([word])
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlxlab.errors import DataFault, Stopped
+from mlxlab.errors import DataError, RunInterrupted
 from mlxlab.sweep.parent_run import ParentRun
 from support.configs import line, mine  # noqa: F401
 
@@ -78,7 +78,7 @@ def test_flags_may_stand_anywhere(line):  # noqa: F811
 def test_every_job_of_a_sweep_is_checked_before_the_first(line):  # noqa: F811
     said = line.refuses("-m", "seed=1,2,-3", "model=bert,brt", "tracking=none", lines=2)
     assert "model=brt: model has no option brt" in said
-    assert "seed=-3: wanted a whole number >= 0, got -3" in said
+    assert "seed=-3: expected a whole number >= 0, got -3" in said
 
 
 def test_a_sweep_that_makes_no_jobs_is_refused(line):  # noqa: F811
@@ -105,13 +105,13 @@ def test_a_failed_job_is_told_the_others_run_and_the_exit_code_is_its(line):  # 
     def run(config, folder):
         seen.append(config.seed)
         if config.seed == 1:
-            raise DataFault("rows.csv:3:5: a number was wanted")
+            raise DataError("rows.csv:3:5: a number was expected")
         return 0.5
 
     runs_with(line, run)
     assert line("-m", "seed=0,1,2", "tracking=none") == 65
     assert seen == [0, 1, 2]
-    assert "job 1 (seed=1, tracking=none): rows.csv:3:5: a number was wanted" in line.err
+    assert "job 1 (seed=1, tracking=none): rows.csv:3:5: a number was expected" in line.err
     assert "1 of 3 jobs failed: 1" in line.lines[-1]
     assert "Traceback" not in line.err
 
@@ -119,8 +119,8 @@ def test_a_failed_job_is_told_the_others_run_and_the_exit_code_is_its(line):  # 
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        (DataFault("rows.csv:3:5: a number was wanted"), 65, "rows.csv:3:5: a number was wanted\n"),
-        (Stopped("stopped at step 3", signal.SIGTERM), 143, "stopped at step 3\n"),
+        (DataError("rows.csv:3:5: a number was expected"), 65, "rows.csv:3:5: a number was expected\n"),
+        (RunInterrupted("stopped at step 3", signal.SIGTERM), 143, "stopped at step 3\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
@@ -148,7 +148,7 @@ def test_a_signal_ends_one_job_and_leaves_the_rest_of_the_sweep_alone(line):  # 
     def run(config, folder):
         seen.append(config.seed)
         if config.seed == 0:
-            raise Stopped("stopped", signal.SIGINT)
+            raise RunInterrupted("stopped", signal.SIGINT)
 
     runs_with(line, run)
     assert line("-m", "seed=0,1", "tracking=none") == 130

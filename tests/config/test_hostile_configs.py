@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mlxlab.config.allowlist import _shipped, allowed, refusal
-from mlxlab.config.instantiate import build
+from mlxlab.config.allowlist import _shipped, allowed_targets, why_disallowed
+from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import shipped_conf
-from mlxlab.errors import Refused
+from mlxlab.errors import NotAllowedError
 from support.configs import line, mine  # noqa: F401
 
 BLOCKED_BY_HYDRA = """os.system posix.system logging.os.system subprocess.run builtins.eval timeit.timeit pickle.load
@@ -25,7 +25,7 @@ FURTHER = """os.remove os.chdir shutil.rmtree os.getenv builtins.exec builtins.g
     subprocess.Popen asyncio.create_subprocess_shell runpy.run_path pty.spawn ctypes.CDLL socket.create_connection
     http.server.test webbrowser.open yaml.unsafe_load dill.load shelve.open marshal.loads multiprocessing.Process
     threading.Thread logging.config.dictConfig mlx.core.load mlx.core.export_function mlxlab.experiment.run.os.system
-    mlxlab.config.instantiate.build mlxlab.config.paths.project_root mlxlab.config.schema.root.experiment
+    mlxlab.config.instantiate.instantiate mlxlab.config.paths.project_root mlxlab.config.schema.root.experiment
     mlxlab.training.trainer.Trainer.fit mlxlab.training.trainer.partial mlxlab.training.steps.step.mx.save"""
 HOSTILE = [*BLOCKED_BY_HYDRA.split(), *RAN_WITH_HYDRA.split(), *FURTHER.split()]
 ODD = [
@@ -46,18 +46,18 @@ ODD += [None, ["os.system"], "mlxlab.training.trainer.trainer", "MLXLAB.training
 @pytest.mark.parametrize("target", HOSTILE + ODD)
 def test_a_target_that_is_no_part_is_never_built_nor_imported(target):
     before = set(sys.modules)
-    assert refusal(target)
-    with pytest.raises(Refused, match="refused"):
-        build({"_target_": target})
-    with pytest.raises(Refused, match="refused"):
-        build({"inner": [{"_target_": target, "_partial_": True}]})
+    assert why_disallowed(target)
+    with pytest.raises(NotAllowedError, match="refused"):
+        instantiate({"_target_": target})
+    with pytest.raises(NotAllowedError, match="refused"):
+        instantiate({"inner": [{"_target_": target, "_partial_": True}]})
     new = {name for name in set(sys.modules) - before if not name.startswith("mlxlab")}
     assert not new, f"{target} was imported"
 
 
 def test_every_part_of_conf_is_defined_where_its_target_says():
-    assert len(allowed()) > 15
-    assert {target: why for target in allowed() if (why := refusal(target))} == {}
+    assert len(allowed_targets()) > 15
+    assert {target: why for target in allowed_targets() if (why := why_disallowed(target))} == {}
 
 
 # Where a target can stand. `{}` is the target.
@@ -129,8 +129,8 @@ def test_positional_arguments_are_refused(line):  # noqa: F811
 
 
 def test_a_part_is_partial_where_conf_says_so_and_nowhere_else(line):  # noqa: F811
-    assert "wanted true" in line.refuses("trainer.optimizer._partial_=false")
-    assert "wanted false" in line.refuses("+trainer.loss._partial_=true")
+    assert "expected true" in line.refuses("trainer.optimizer._partial_=false")
+    assert "expected false" in line.refuses("+trainer.loss._partial_=true")
 
 
 @pytest.mark.parametrize(
@@ -203,8 +203,8 @@ def test_a_part_that_is_replaced_at_import_is_not_built(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("MLXLAB_PARTS", "shifty.part,shifty2.part")
     for target in ("shifty.part", "shifty2.part"):
-        with pytest.raises(Refused):
-            build({"_target_": target})
+        with pytest.raises(NotAllowedError):
+            instantiate({"_target_": target})
 
 
 def test_only_targets_of_mlxlab_are_taken_from_conf(tmp_path):

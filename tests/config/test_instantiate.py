@@ -7,8 +7,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from mlxlab.config.check import check
-from mlxlab.config.instantiate import build
-from mlxlab.errors import ConfigFault, Refused
+from mlxlab.config.instantiate import instantiate
+from mlxlab.errors import ConfigError, NotAllowedError
 
 SOURCE = """
     from functools import wraps
@@ -59,26 +59,26 @@ class Weights(dict):
 
 
 def test_inner_nodes_are_built_and_lists_and_dicts_are_plain(outer):
-    built = build(outer, model=None)
+    built = instantiate(outer, model=None)
     assert (built.rate, built.names, built.options, built.inner.size) == (1, ["a"], {"x": 1}, 3)
     assert (type(built.names), type(built.options)) == (list, dict)
 
 
 def test_a_run_time_object_arrives_as_itself_also_in_inner_nodes(outer):
     model, counts = Weights(a=[1]), [1, 2]
-    built = build(outer, model=model, counts=counts, unheard_of=1)
+    built = instantiate(outer, model=model, counts=counts, unheard_of=1)
     assert built.model is model
     assert built.inner.model is model
     assert built.inner.counts is counts
 
 
 def test_a_value_of_the_config_wins_over_one_of_the_same_name(parts):
-    built = build({"_target_": f"{parts}.Inner", "size": 1}, size=9, model=None)
+    built = instantiate({"_target_": f"{parts}.Inner", "size": 1}, size=9, model=None)
     assert built.size == 1
 
 
 def test_partial_is_a_partial_that_takes_the_rest_later(parts):
-    made = build({"_target_": f"{parts}.made", "_partial_": True, "size": 1})
+    made = instantiate({"_target_": f"{parts}.made", "_partial_": True, "size": 1})
     assert type(made) is functools.partial
     assert made(width=2) == (1, 2)
     assert made.func.__name__ == "made"
@@ -86,24 +86,28 @@ def test_partial_is_a_partial_that_takes_the_rest_later(parts):
 
 def test_a_node_without_a_target_is_a_dict_of_what_is_in_it(parts):
     bare = {"_target_": f"{parts}.bare"}
-    assert build(OmegaConf.create({"a": bare, "b": [bare, 1], "c": None})) == {"a": "bare", "b": ["bare", 1], "c": None}
+    assert instantiate(OmegaConf.create({"a": bare, "b": [bare, 1], "c": None})) == {
+        "a": "bare",
+        "b": ["bare", 1],
+        "c": None,
+    }
 
 
 def test_what_cannot_be_resolved_is_a_fault_not_a_traceback(parts):
-    with pytest.raises(ConfigFault, match=r"size: \$\{nowhere\}: there is no such key"):
-        build(OmegaConf.create({"_target_": f"{parts}.Inner", "size": "${nowhere}"}))
+    with pytest.raises(ConfigError, match=r"size: \$\{nowhere\}: there is no such key"):
+        instantiate(OmegaConf.create({"_target_": f"{parts}.Inner", "size": "${nowhere}"}))
 
 
 def test_an_unregistered_part_of_the_same_module_is_refused(parts):
-    with pytest.raises(Refused, match="not a part that may be built; did you mean"):
-        build({"_target_": f"{parts}.decorated"})
+    with pytest.raises(NotAllowedError, match="not a part that may be built; did you mean"):
+        instantiate({"_target_": f"{parts}.decorated"})
 
 
 def test_check_takes_a_plain_config_as_a_resumed_run_has_it():
-    with pytest.raises(ConfigFault) as caught:
+    with pytest.raises(ConfigError) as caught:
         check(OmegaConf.create({"seed": -1}))
     lines = str(caught.value).splitlines()
-    assert "seed=-1: wanted a whole number >= 0, got -1" in lines
-    assert "model: missing; wanted a part (a mapping with a _target_)" in lines
-    with pytest.raises(Refused):
+    assert "seed=-1: expected a whole number >= 0, got -1" in lines
+    assert "model: missing; expected a part (a mapping with a _target_)" in lines
+    with pytest.raises(NotAllowedError):
         check(OmegaConf.create({"seed": -1, "model": {"_target_": "os.system"}}))

@@ -16,32 +16,32 @@ BY_OVERRIDE = {
     "unknown subgroup": ("model/sise=nano", "there is no group model/sise; did you mean model/size?"),
     "unknown option": ("model=brt", "model has no option brt; did you mean bert?"),
     "dot for slash": ("model.size=nano", "unknown key"),
-    "missing": ("model.width=???", "missing; wanted a whole number >= 1"),
-    "word for a number": ("trainer.epochs=abc", "wanted a whole number >= 1 or null, got abc (text)"),
-    "fraction for an integer": ("trainer.epochs=1.5", "wanted a whole number"),
+    "missing": ("model.width=???", "missing; expected a whole number >= 1"),
+    "word for a number": ("trainer.epochs=abc", "expected a whole number >= 1 or null, got abc (text)"),
+    "fraction for an integer": ("trainer.epochs=1.5", "expected a whole number"),
     "true for an integer": ("trainer.log_every=true", "got true"),
     "true for a float": ("trainer.learning_rate=true", "got true"),
-    "exponent for an integer": ("trainer.epochs=1e3", "wanted a whole number"),
-    "number for a word": ("name=2024", "wanted text or null, got 2024"),
-    "word for a flag": ("model.pre_norm=maybe", "wanted true or false"),
-    "number for a flag": ("model.pre_norm=1", "wanted true or false"),
-    "null": ("trainer.log_every=null", "wanted a whole number >= 1, got null"),
-    "null part": ("trainer.loss=null", "wanted a part"),
-    "batch size 0": ("data.batch_size=0", "wanted a whole number >= 1"),
-    "batch size -1": ("data.batch_size=-1", "wanted a whole number >= 1"),
-    "batch size 1e21": ("data.batch_size=1e21", "wanted a whole number >= 1"),
-    "batch size 10^21": ("data.batch_size=1000000000000000000000", "wanted a whole number >= 1"),
-    "rate nan": ("trainer.learning_rate=nan", "wanted a number > 0"),
-    "rate inf": ("trainer.learning_rate=inf", "wanted a number > 0"),
-    "rate -1": ("trainer.learning_rate=-1", "wanted a number > 0"),
+    "exponent for an integer": ("trainer.epochs=1e3", "expected a whole number"),
+    "number for a word": ("name=2024", "expected text or null, got 2024"),
+    "word for a flag": ("model.pre_norm=maybe", "expected true or false"),
+    "number for a flag": ("model.pre_norm=1", "expected true or false"),
+    "null": ("trainer.log_every=null", "expected a whole number >= 1, got null"),
+    "null part": ("trainer.loss=null", "expected a part"),
+    "batch size 0": ("data.batch_size=0", "expected a whole number >= 1"),
+    "batch size -1": ("data.batch_size=-1", "expected a whole number >= 1"),
+    "batch size 1e21": ("data.batch_size=1e21", "expected a whole number >= 1"),
+    "batch size 10^21": ("data.batch_size=1000000000000000000000", "expected a whole number >= 1"),
+    "rate nan": ("trainer.learning_rate=nan", "expected a number > 0"),
+    "rate inf": ("trainer.learning_rate=inf", "expected a number > 0"),
+    "rate -1": ("trainer.learning_rate=-1", "expected a number > 0"),
     "rate as text": ("trainer.learning_rate='1e-3'", "got 1e-3 (text)"),
-    "seed negative": ("seed=-1", "wanted a whole number >= 0"),
+    "seed negative": ("seed=-1", "expected a whole number >= 0"),
     "seed above 2^64": ("seed=18446744073709551616", "the limit is 1.84467e+19"),
     "heads": ("model.num_heads=5", "5 heads do not divide a width of 128"),
     "vocabulary": ("model.vocab_size=99", "not a key: the program gives it"),
     "added vocabulary": ("+model.vocab_size=99", "not a key: the program gives it"),
-    "keep 0": ("callbacks.checkpointing.keep=0", "wanted a whole number >= 1"),
-    "save every 0": ("callbacks.checkpointing.every=0", "wanted a whole number >= 1"),
+    "keep 0": ("callbacks.checkpointing.keep=0", "expected a whole number >= 1"),
+    "save every 0": ("callbacks.checkpointing.every=0", "expected a whole number >= 1"),
     "empty list": ("data.templates=[]", "at least 1"),
     "choice": ("model.positions=rop", "did you mean rope?"),
     "choice in a list": ("data.templates=[basic,narative]", "did you mean narrative?"),
@@ -52,26 +52,26 @@ BY_OVERRIDE = {
     "no such variable": ("name=${oc.env:NOPE}", "the environment variable NOPE is not set"),
     "no such resolver": ("name=${nope:1}", "nope"),
     "broken interpolation": ("name='${'", "name="),
-    "a group that is null": ("model=null", "wanted the name of an option; there is bert"),
+    "a group that is null": ("model=null", "expected the name of an option; there is bert"),
     "an empty option": ("model=", "there is bert, cnn_hybrid, transformer"),
-    "no run folder": ("hydra.run.dir=???", "wanted the path of a folder"),
-    "an empty run folder": ("hydra.run.dir=''", "wanted the path of a folder"),
-    "dash as a run folder": ("hydra.run.dir=-", "wanted the path of a folder"),
+    "no run folder": ("hydra.run.dir=???", "expected the path of a folder"),
+    "an empty run folder": ("hydra.run.dir=''", "expected the path of a folder"),
+    "dash as a run folder": ("hydra.run.dir=-", "expected the path of a folder"),
     "package": ("--package=trainer", "only together with --cfg"),
     "~model": ("~model", "choose one with model="),
-    "~seed": ("~seed", "missing; wanted a whole number"),
+    "~seed": ("~seed", "missing; expected a whole number"),
     "~nothing": ("~nothing", "nothing"),
-    "folder as a file": ("data.source=.", "wanted a file"),
-    "device as a file": ("data.source=/dev/zero", "wanted a file"),
-    "dash as a file": ("data.source='-'", "wanted a file"),
-    "not key=value": ("trainer.epochs", "wanted key=value"),
+    "folder as a file": ("data.source=.", "expected a file"),
+    "device as a file": ("data.source=/dev/zero", "expected a file"),
+    "dash as a file": ("data.source='-'", "expected a file"),
+    "not key=value": ("trainer.epochs", "expected key=value"),
     "spaces": ("trainer.epochs = 1", "spaces beside the equals sign"),
     "open bracket": ("name=[", "cannot be read"),
     "several values without -m": ("seed=1,2", "put -m in front"),
     "deep": ("name=" + "[" * 3000 + "]" * 3000, "nested more than 30 deep"),
     "control character": ("name=a\x1b[31mb", "a control character"),
     "fold": ("data.fold=1", "set data.folds too"),
-    "part where text is wanted": ("name={_target_:mlxlab.models.bert.bert}", "wanted text or null"),
+    "part where text is expected": ("name={_target_:mlxlab.models.bert.bert}", "expected text or null"),
     "whole where parts": ("tags=[1]", "Cannot merge DictConfig with ListConfig"),
     "unknown flag": ("--confg=job", "--confg=job"),
     "config dir": ("--config-dir=nowhere", "not a folder of config files"),
@@ -81,9 +81,9 @@ BY_OVERRIDE = {
 
 @pytest.mark.parametrize("name", BY_OVERRIDE)
 def test_a_malformed_override_gets_one_line_and_exit_2(line, name):  # noqa: F811
-    override, wanted = BY_OVERRIDE[name]
+    override, expected = BY_OVERRIDE[name]
     said = line.refuses(override)
-    assert wanted in said
+    assert expected in said
     assert said.startswith(override[:60].replace("\x1b", " ")) or override.startswith("--")
 
 
@@ -94,11 +94,11 @@ BY_FILE = {
     "unknown key": ("trainer:\n  lrr: 1\n", ":3: trainer.lrr: ", "did you mean trainer.learning_rate?"),
     "unknown option": ("defaults:\n  - override /model: brt\n", ":3: ", "did you mean bert?"),
     "wrong type": ("trainer:\n  epochs: abc\n", ":3: trainer.epochs: ", "got abc (text)"),
-    "fraction": ("trainer:\n  epochs: 1.5\n", ":3: trainer.epochs: ", "wanted a whole number"),
+    "fraction": ("trainer:\n  epochs: 1.5\n", ":3: trainer.epochs: ", "expected a whole number"),
     "true": ("trainer:\n  epochs: true\n", ":3: trainer.epochs: ", "got true"),
-    "exponent": ("trainer:\n  epochs: 1e3\n", ":3: trainer.epochs: ", "wanted a whole number"),
+    "exponent": ("trainer:\n  epochs: 1e3\n", ":3: trainer.epochs: ", "expected a whole number"),
     "null": ("seed: null\n", ":2: seed: ", "got null"),
-    "batch size": ("data:\n  batch_size: 0\n", ":3: data.batch_size: ", "wanted a whole number >= 1"),
+    "batch size": ("data:\n  batch_size: 0\n", ":3: data.batch_size: ", "expected a whole number >= 1"),
     "nan": ("trainer:\n  learning_rate: .nan\n", ":3: trainer.learning_rate: ", "got nan"),
     "text": ("trainer:\n  learning_rate: '1e-3'\n", ":3: trainer.learning_rate: ", "got 1e-3 (text)"),
     "warm-up": ("trainer:\n  max_steps: 5\n  schedule:\n    warmup: 6\n", ":5: ", "longer than the run of 5"),
@@ -120,7 +120,7 @@ BY_FILE = {
     "equals": ("name: =\n", ":2: ", "=: YAML keeps it for itself"),
     "norway as a key": ("tags:\n  on: 1\n", ":3: ", "on: YAML reads it as true or false"),
     "empty": ("", ":", "empty; write {}"),
-    "list at the top": ("- 1\n- 2\n", ":", "wanted keys with values at the top"),
+    "list at the top": ("- 1\n- 2\n", ":", "expected keys with values at the top"),
     "two documents": ("seed: 1\n---\nseed: 2\n", ":", "a second document"),
     "a list for a mapping": ("tags:\n  - a\n", "mine.yaml: ", "Cannot merge DictConfig with ListConfig"),
     "alias inside itself": ("tags: &a\n  x: *a\n", ":3: ", "inside what it names"),
@@ -129,9 +129,9 @@ BY_FILE = {
 
 @pytest.mark.parametrize("name", BY_FILE)
 def test_a_malformed_file_gets_one_line_with_its_place_and_exit_2(line, mine, name):  # noqa: F811
-    content, place, wanted = BY_FILE[name]
+    content, place, expected = BY_FILE[name]
     said = line.refuses(*mine(content if isinstance(content, bytes) else HEAD + content))
-    assert wanted in said
+    assert expected in said
     assert place in said
     assert "mine.yaml" in said or "experiment/mine" in said
 
@@ -140,7 +140,7 @@ def test_a_mandatory_value_that_no_file_fills_is_told_with_its_place(line, mine)
     mine("# @package model\nwidth: ???\nnum_layers: 1\nnum_heads: 1\nfeed_forward: 8\n", name="model/size/mine.yaml")
     flags = mine("{}", name="experiment/mine.yaml")[:2]
     said = line.refuses(*flags, "model/size=mine")
-    assert "mine.yaml:2: model.width: missing; wanted a whole number >= 1" in said
+    assert "mine.yaml:2: model.width: missing; expected a whole number >= 1" in said
 
 
 def test_a_bomb_of_aliases_is_refused_by_its_size_written_out(line, mine):  # noqa: F811
@@ -178,7 +178,7 @@ def test_warm_up_may_be_a_fraction_but_not_longer_than_the_run(line):  # noqa: F
 
 
 def test_folds_count_from_zero(line):  # noqa: F811
-    assert "wanted a fold below 5" in line.refuses("data.folds=5", "data.fold=5")
+    assert "expected a fold below 5" in line.refuses("data.folds=5", "data.fold=5")
     assert line("data.folds=5", "data.fold=4") == 0
 
 

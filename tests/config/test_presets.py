@@ -6,7 +6,7 @@ import pytest
 
 from mlxlab.config.help_index import groups
 from mlxlab.config.hydra.compose import Composer
-from mlxlab.config.hydra.yaml_limits import read
+from mlxlab.config.hydra.yaml_limits import read_yaml
 from mlxlab.config.paths import shipped_conf
 from support.configs import line  # noqa: F401
 
@@ -50,7 +50,7 @@ def test_every_file_passes_the_guard_that_users_files_pass():
     for file in shipped_conf().rglob("*"):
         if file.is_file():
             assert file.suffix == ".yaml"
-            read(file)
+            read_yaml(file)
 
 
 def test_the_command_line_wins_over_debug_over_experiment_over_files():

@@ -3,8 +3,8 @@
 import pytest
 
 from mlxlab.config.paths import conf_dir
-from mlxlab.config.resume_overrides import kind, merge
-from mlxlab.errors import ConfigFault
+from mlxlab.config.resume_overrides import key_class, merge_for_resume
+from mlxlab.errors import ConfigError
 
 SAVED = {
     "model": {"_target_": "a", "width": 128, "num_layers": 4, "dropout": 0.3},
@@ -26,7 +26,7 @@ SAME = {"model": "bert", "trainer/loss": "cross_entropy", "experiment": "quick"}
 
 
 def changed(composed, typed, now=SAME, then=SAME):
-    return merge(SAVED, composed, typed, (then, now), conf_dir())
+    return merge_for_resume(SAVED, composed, typed, (then, now), conf_dir())
 
 
 def test_what_was_not_typed_stays_as_it_was_saved():
@@ -60,7 +60,7 @@ def test_an_experiment_brings_the_keys_it_sets_and_no_others():
         "data": DEFAULTS["data"] | {"batch_size": 16},
         "model": DEFAULTS["model"] | {"num_layers": 4},  # the size that the experiment chooses is the saved one
     }
-    with pytest.raises(ConfigFault, match=r"model\.num_layers"):
+    with pytest.raises(ConfigError, match=r"model\.num_layers"):
         changed(composed | {"model": DEFAULTS["model"] | {"num_layers": 8}}, ["model.num_layers=8"], now)
     merged, _ = changed(composed, ["experiment=quick"], now, SAME | {"experiment": "standard"})
     assert (merged["trainer"]["epochs"], merged["data"]["batch_size"], merged["seed"]) == (1, 16, 4)
@@ -74,12 +74,12 @@ def test_a_frozen_key_is_refused_by_name(key):
         composed["data"] = DEFAULTS["data"] | {"fold": int(value)}
     else:
         composed[name] = value
-    with pytest.raises(ConfigFault, match=f"^{name}={value}: was .* may not change"):
+    with pytest.raises(ConfigError, match=f"^{name}={value}: was .* may not change"):
         changed(composed, [key])
 
 
 def test_every_key_has_a_class():
-    assert [kind(key) for key in ("trainer.epochs", "model.dropout", "model.width", "data.source", "seed")] == [
+    assert [key_class(key) for key in ("trainer.epochs", "model.dropout", "model.width", "data.source", "seed")] == [
         "free",
         "free",
         "structural",

@@ -7,11 +7,11 @@ from omegaconf import OmegaConf
 
 from mlxlab.config.hydra.compose import Composer, without_hydra
 from mlxlab.config.paths import shipped_conf
-from mlxlab.config.upgrade import completed
+from mlxlab.config.upgrade import fill_missing_keys
 
 KEYS = [
     (["data=titanic"], "data.overfit_batches", None),
-    (["data=titanic"], "data.batching", {"_target_": "mlxlab.data.loaders.bucketing.Fixed", "buckets": 7}),
+    (["data=titanic"], "data.batching", {"_target_": "mlxlab.data.loaders.bucketing.FixedBatchSize", "buckets": 7}),
     (["data=titanic"], "data.select.by", "mean"),
     (["data=streaming", "data.seq_len=64"], "data.shuffle_rows", 0),
     (["trainer=distill"], "trainer.teachers", []),
@@ -35,14 +35,14 @@ def test_a_key_that_is_missing_gets_the_shipped_value(words, path, value):
         node = node[name]
     assert node.pop(key) == value
     assert aged != whole
-    assert completed(aged) == whole
+    assert fill_missing_keys(aged) == whole
 
 
 def test_what_stands_there_stays_and_what_nobody_knows_is_left_alone():
     whole = composed(["trainer.learning_rate=7.0", "data.max_length=9"])
-    assert completed(whole) == whole
+    assert fill_missing_keys(whole) == whole
     odd = {"_target_": "nowhere.Such", "x": [{"_target_": "mlxlab.data.titanic.dataset.Augment"}]}
-    assert completed(odd) == {
+    assert fill_missing_keys(odd) == {
         "_target_": "nowhere.Such",
         "x": [{"_target_": "mlxlab.data.titanic.dataset.Augment", "copies": 3}],
     }

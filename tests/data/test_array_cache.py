@@ -106,7 +106,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
 
 def test_two_processes_at_once_both_succeed(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from titanic_parts import new_titanic\n"
+        "import sys; from pathlib import Path; from support.titanic import new_titanic\n"
         "data = new_titanic(Path(sys.argv[1])); print(data.fingerprint, sum(b.tokens.sum() for b in data.valid))"
     )
     environment = os.environ | {"PYTHONPATH": "tests"}

@@ -11,7 +11,7 @@ import pytest
 
 from mlxlab.data.strict_csv import split_row
 from mlxlab.data.titanic.csv_schema import read_passengers
-from mlxlab.errors import DataFault, InputMissing
+from mlxlab.errors import DataError, InputNotFoundError
 from support.titanic import csv_text, real_rows
 
 ROWS = real_rows()[:100]
@@ -48,8 +48,8 @@ MALFORMED = {
     "2 header only": (HEADER + "\n", "2:1", "no row"),
     "3 a missing column": (without_column("Age"), "1:1", "Age"),
     "4 a doubled column": (SOUND.replace("Parch", "SibSp", 1), "1:48", "SibSp is there twice"),
-    "5 one field too many": (with_line(52, LINES[51] + ",x"), None, "13 fields, wanted 12"),
-    "6 a row of 3 fields": (with_line(52, "51,0,3"), "52:6", "3 fields, wanted 12"),
+    "5 one field too many": (with_line(52, LINES[51] + ",x"), None, "13 fields, expected 12"),
+    "6 a row of 3 fields": (with_line(52, "51,0,3"), "52:6", "3 fields, expected 12"),
     "7 a quote never closed": (with_line(52, '51,0,3,"Panula, Master'), "52:8", "never closed"),
     "8 invalid UTF-8": (with_value("name", "@").encode().replace(b"@", b"a\xff\xfe"), "52:9", "0xff"),
     "9 UTF-16": (SOUND.encode("utf-16"), "1:1", "UTF-16"),
@@ -64,7 +64,7 @@ MALFORMED = {
     "18 a name of 64 MB": (big_name, "52:8", "characters"),
     "18 a name of 64 MB in quotes": (lambda: big_name().replace("aaa", '"aa', 1), "52:8", "characters"),
     "19 a PNG image": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "1:1", "PNG"),
-    "20 the end cut off": (SOUND[:-20], None, "fields, wanted 12"),
+    "20 the end cut off": (SOUND[:-20], None, "fields, expected 12"),
     "21 an HTML page": ("<!DOCTYPE html>\n<html><title>404</title></html>", "1:1", "HTML"),
     "22 rows twice": (SOUND + "\n".join(LINES[1:11]) + "\n", "102:1", "there already, in line 2"),
     "23 one label only": (csv_text(row._replace(survived=1) for row in ROWS), "2:13", "Survived is 1 in all 100 rows"),
@@ -92,7 +92,7 @@ def test_a_malformed_file_is_refused_with_its_place_in_one_line(tmp_path, case):
     content, place, word = MALFORMED[case]
     path = write(tmp_path, content)
     start = time.perf_counter()
-    with pytest.raises(DataFault) as caught:
+    with pytest.raises(DataError) as caught:
         read_passengers(path, labelled=True)
     assert time.perf_counter() - start < 2
     message = str(caught.value)
@@ -124,7 +124,7 @@ def test_columns_may_come_in_any_order_and_with_others_between(tmp_path):
 def test_a_huge_file_is_read_within_bounded_memory(tmp_path):
     path = write(tmp_path, lambda: big_name() * 3)
     tracemalloc.start()
-    with pytest.raises(DataFault):
+    with pytest.raises(DataError):
         read_passengers(path, labelled=True)
     assert tracemalloc.get_traced_memory()[1] < 100 * 2**20  # of 192 MB
     tracemalloc.stop()
@@ -132,7 +132,7 @@ def test_a_huge_file_is_read_within_bounded_memory(tmp_path):
 
 def test_a_file_of_too_many_rows_is_refused(tmp_path):
     rows = "\n".join(f'{i},{i % 2},3,"A, Mr. B",male,,0,0,1,7.25,,S' for i in range(1, 600_000))
-    with pytest.raises(DataFault, match="longer than"):
+    with pytest.raises(DataError, match="longer than"):
         read_passengers(write(tmp_path, HEADER + "\n" + rows), labelled=True)
 
 
@@ -153,14 +153,14 @@ def test_a_file_of_too_many_rows_is_refused(tmp_path):
 )
 def test_no_value_out_of_bounds_is_read(tmp_path, column, values):
     for value in values:
-        with pytest.raises(DataFault, match=r"train\.csv:52:\d+: \w+ is "):
+        with pytest.raises(DataError, match=r"train\.csv:52:\d+: \w+ is "):
             read_passengers(write(tmp_path, with_value(column, value)), labelled=True)
 
 
 def test_labels_may_be_absent_where_none_are_wanted(tmp_path):
     path = write(tmp_path, without_column("Survived"))
     assert read_passengers(path, labelled=False) == [row._replace(survived=None) for row in ROWS]
-    with pytest.raises(DataFault, match="Survived is missing"):
+    with pytest.raises(DataError, match="Survived is missing"):
         read_passengers(path, labelled=True)
 
 
@@ -171,7 +171,7 @@ def test_lines_are_cut_as_the_csv_module_cuts_them():
 
 def test_quotes_out_of_place_are_refused():
     for line in ['a"b,c', '"a"b,c', '"a" ,b', 'a,"b', '"""']:
-        with pytest.raises(DataFault, match="quote"):
+        with pytest.raises(DataError, match="quote"):
             split_row(line, 1, "x")
 
 
@@ -184,7 +184,7 @@ def test_what_is_no_file_is_missing_and_never_waited_for(tmp_path, monkeypatch):
     server.bind("socket")
     names = [tmp_path, tmp_path / "none.csv", "/dev/zero", "/dev/null", "-", "", "a\0b", "x" * 5000]
     for name in [*names, *(tmp_path / end for end in ("pipe", "loop", "pipe link", "socket", "none.csv/x"))]:
-        with pytest.raises(InputMissing) as caught:
+        with pytest.raises(InputNotFoundError) as caught:
             read_passengers(name, labelled=True)
         assert caught.value.exit_code == 66
         assert len(str(caught.value).splitlines()) == 1
@@ -193,5 +193,5 @@ def test_what_is_no_file_is_missing_and_never_waited_for(tmp_path, monkeypatch):
 
 def test_the_nearest_name_is_offered_for_a_missing_file(tmp_path):
     write(tmp_path, SOUND)
-    with pytest.raises(InputMissing, match=r"did you mean .*train\.csv"):
+    with pytest.raises(InputNotFoundError, match=r"did you mean .*train\.csv"):
         read_passengers(tmp_path / "trian.csv", labelled=True)

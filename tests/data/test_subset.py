@@ -8,9 +8,9 @@ import pytest
 from mlxlab.config.hydra.compose import Composer, without_hydra
 from mlxlab.config.paths import shipped_conf
 from mlxlab.data import example_losses
-from mlxlab.data.subset import Select
-from mlxlab.errors import ConfigFault, DataFault, InputMissing
-from mlxlab.experiment.rounds import Rounds
+from mlxlab.data.subset import ExampleSelection
+from mlxlab.errors import ConfigError, DataError, InputNotFoundError
+from mlxlab.experiment.rounds import DistillationRounds
 from support.titanic import new_titanic
 
 
@@ -31,7 +31,7 @@ def rows(ids, sums, targets=None, step=1, kl=None, **more):
 
 
 def select(mode, percent=25, by="mean", source=None):
-    return Select(mode, percent, by, str(source) if source else None)
+    return ExampleSelection(mode, percent, by, str(source) if source else None)
 
 
 @pytest.fixture
@@ -90,18 +90,18 @@ def test_a_choice_without_anything_to_choose_from_is_refused(tmp_path, source):
     nothing = tmp_path / "nothing"
     nothing.mkdir()
     (tmp_path / "text.parquet").write_text("id,loss\n")
-    for path, fault in [(empty, DataFault), (nothing, InputMissing), (tmp_path / "no", InputMissing)]:
+    for path, fault in [(empty, DataError), (nothing, InputNotFoundError), (tmp_path / "no", InputNotFoundError)]:
         with pytest.raises(fault, match=str(path)):
             select("hardest", source=path).chosen(0)
-    with pytest.raises(DataFault, match=r"text\.parquet: cannot be read"):
+    with pytest.raises(DataError, match=r"text\.parquet: cannot be read"):
         select("hardest", source=tmp_path / "text.parquet").chosen(0)
-    with pytest.raises(DataFault, match="kl"):
+    with pytest.raises(DataError, match="kl"):
         select("hardest", by="kl", source=source).chosen(0)
-    with pytest.raises(DataFault, match="other data"):
+    with pytest.raises(DataError, match="other data"):
         select("hardest", source=source).chosen(0, np.array([77]))
-    with pytest.raises(ConfigFault, match="source"):
+    with pytest.raises(ConfigError, match="source"):
         select("easiest")
-    with pytest.raises(ConfigFault, match="source"):
+    with pytest.raises(ConfigError, match="source"):
         select("random").chosen(0)
 
 
@@ -158,7 +158,7 @@ def test_the_titanic_trains_on_the_chosen_passengers_alone_in_every_copy(tmp_pat
 def test_in_rounds_the_losses_of_the_round_before_select(tmp_path):
     words = ["trainer=distill", "trainer.rounds=3", "data.select={mode: easiest, source: previous}"]
     composer = Composer(shipped_conf(), words)
-    rounds = Rounds(without_hydra(composer.checked(composer.open())), tmp_path, None, None)
+    rounds = DistillationRounds(without_hydra(composer.checked(composer.open())), tmp_path, None, None)
     chosen = [rounds._config(number).data.select for number in (1, 2, 3)]
     assert [(one.mode, one.source) for one in chosen] == [
         (None, None),

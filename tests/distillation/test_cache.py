@@ -11,11 +11,11 @@ from distillation.test_loss import SETTINGS
 from mlxlab.data.batch import Batch
 from mlxlab.distillation import cache_shards
 from mlxlab.distillation.cache import TeacherCache, row_key
-from mlxlab.distillation.divergence import Answer, between
-from mlxlab.distillation.loss import Distill
+from mlxlab.distillation.divergence import SoftTargets, soft_target_divergence
+from mlxlab.distillation.loss import DistillationLoss
 from mlxlab.distillation.teachers import Teachers
 from mlxlab.distillation.trainer import Prepared
-from mlxlab.models.ensemble import Ensemble, Member
+from mlxlab.models.ensemble import Ensemble, FrozenModel
 from mlxlab.training.device_batch import to_device
 from support.models import TASK, Fixed, Stream, new_model, new_run, new_trainer, weights_of
 
@@ -82,7 +82,7 @@ def test_with_all_classes_kept_the_loss_is_that_of_teachers_who_are_asked_bit_fo
     teacher = new_model(seed=1)
 
     def trained(cache):
-        loss = Distill(**SETTINGS, taught_by=Teachers(Ensemble([Member(teacher)]), cache=cache))
+        loss = DistillationLoss(**SETTINGS, taught_by=Teachers(Ensemble([FrozenModel(teacher)]), cache=cache))
         run = new_run(new_model(seed=0))
         run.train = Prepared(run.train, lambda batch: loss.prepare(batch, None), lambda: None)
         new_trainer(loss=loss).fit(run, Fixed(), TASK)
@@ -102,13 +102,15 @@ def test_with_all_classes_kept_the_loss_is_that_of_teachers_who_are_asked_bit_fo
 def test_the_distance_by_the_top_k_is_zero_only_for_the_same_and_never_more_than_in_full(tmp_path):
     batch = text()
     kept = new_cache(tmp_path).extra(batch, lambda: said(batch))
-    answer = Answer(mx.array(kept["teacher"]), mx.array(kept["teacher_classes"]))
+    answer = SoftTargets(mx.array(kept["teacher"]), mx.array(kept["teacher_classes"]))
     real = batch.mask > 0
     for T in (1.0, 3.0):
-        np.testing.assert_allclose(np.array(between(answer, said(batch), T, "forward"))[real], 0, atol=2e-6)
+        np.testing.assert_allclose(
+            np.array(soft_target_divergence(answer, said(batch), T, "forward"))[real], 0, atol=2e-6
+        )
     student = said(batch, seed=2)
-    full = np.array(between(Answer(said(batch)), student, 1.0, "forward"))[real]
-    part = np.array(between(answer, student, 1.0, "forward"))[real]
+    full = np.array(soft_target_divergence(SoftTargets(said(batch)), student, 1.0, "forward"))[real]
+    part = np.array(soft_target_divergence(answer, student, 1.0, "forward"))[real]
     assert (part > 0).all()
     assert (part <= full + 1e-6).all()
 
@@ -137,7 +139,7 @@ def test_what_is_lost_is_measured_against_the_full_distribution(tmp_path):
 def test_a_corrupt_shard_is_made_anew_with_one_warning(tmp_path, caplog, place):
     batch = text()
     cache = new_cache(tmp_path)
-    wanted = cache.extra(batch, lambda: said(batch))
+    expected = cache.extra(batch, lambda: said(batch))
     cache.flush()
     [shard] = tmp_path.glob("shard-*.bin")
     content = bytearray(shard.read_bytes())
@@ -153,8 +155,8 @@ def test_a_corrupt_shard_is_made_anew_with_one_warning(tmp_path, caplog, place):
     assert len(caplog.records) == 1
     assert "corrupt" in caplog.text
     assert not shard.exists()
-    for name in wanted:
-        assert found[name].tobytes() == wanted[name].tobytes()
+    for name in expected:
+        assert found[name].tobytes() == expected[name].tobytes()
     last = new_cache(tmp_path)
     last.extra(batch, lambda: said(batch))  # rows of the shard that were sound come back when they are next asked for
     last.flush()
@@ -199,7 +201,7 @@ def test_a_folder_that_cannot_be_written_costs_a_warning_and_not_the_run(tmp_pat
 
 def test_teachers_answer_from_the_batch_where_the_cache_has_put_it(tmp_path):
     teacher, batch = new_model(seed=1), Stream().batch(np.arange(8))
-    teachers = Teachers(Ensemble([Member(teacher)]), cache=new_cache(tmp_path, top_k=2, num_classes=2))
+    teachers = Teachers(Ensemble([FrozenModel(teacher)]), cache=new_cache(tmp_path, top_k=2, num_classes=2))
     kept = batch._replace(extra=teachers.extra(batch, None))
     online = Teachers(teachers.ensemble).answer(to_device(batch), None).values
     np.testing.assert_array_equal(teachers.answer(to_device(kept), None).values, online)

@@ -11,22 +11,22 @@ from omegaconf import OmegaConf
 from scipy.special import log_softmax as oracle
 
 from mlxlab.config.paths import shipped_conf
-from mlxlab.distillation.divergence import Answer, between
-from mlxlab.distillation.loss import Distill
+from mlxlab.distillation.divergence import SoftTargets, soft_target_divergence
+from mlxlab.distillation.loss import DistillationLoss
 from mlxlab.distillation.teachers import Teachers
 from mlxlab.distillation.trainer import Distillation
-from mlxlab.errors import ConfigFault, Fault
+from mlxlab.errors import ConfigError, UserError
 from mlxlab.models.bert import Bert
-from mlxlab.models.ensemble import Ensemble, Member, confidence, on_top
-from mlxlab.models.heads import head_for
+from mlxlab.models.ensemble import Ensemble, FrozenModel, add_residual_base, true_class_confidence
+from mlxlab.models.heads import build_head
 from mlxlab.models.model import Model
 from mlxlab.models.transformer import Transformer
 from mlxlab.training.device_batch import to_device
-from mlxlab.training.losses.coefficient_schedule import Ramp
-from mlxlab.training.losses.loss import CrossEntropy, Focal
-from mlxlab.training.losses.weighted_sum import Sum
-from mlxlab.training.steps.optimized import Optimized
-from mlxlab.training.steps.step import Plain, weighted_sum
+from mlxlab.training.losses.coefficient_schedule import LinearCoefficient
+from mlxlab.training.losses.loss import CrossEntropyLoss, FocalLoss
+from mlxlab.training.losses.weighted_sum import WeightedSumLoss
+from mlxlab.training.steps.optimized import OptimizedStep
+from mlxlab.training.steps.step import PlainStep, weighted_sum
 from support.models import TASK, Fixed, Stream, new_model, new_run, new_trainer, weights_of
 
 SETTINGS = {
@@ -40,9 +40,11 @@ SETTINGS = {
 }
 
 
-def distill(*teachers: nn.Module, beneath=(), cache=None, **changes) -> Distill:
-    taught_by = Teachers(Ensemble([Member(one) for one in teachers]), Ensemble([Member(one) for one in beneath]), cache)
-    return Distill(**(SETTINGS | changes), taught_by=taught_by)
+def distill(*teachers: nn.Module, beneath=(), cache=None, **changes) -> DistillationLoss:
+    taught_by = Teachers(
+        Ensemble([FrozenModel(one) for one in teachers]), Ensemble([FrozenModel(one) for one in beneath]), cache
+    )
+    return DistillationLoss(**(SETTINGS | changes), taught_by=taught_by)
 
 
 def a_batch():
@@ -55,7 +57,7 @@ def gradients(loss, model, batch):
     return total.item(), np.concatenate([np.array(g).ravel() for _, g in tree_flatten(tree)])
 
 
-PLAIN = partial(Plain, clip=1.0)
+PLAIN = partial(PlainStep, clip=1.0)
 
 
 def trained(loss, step=PLAIN):
@@ -65,7 +67,7 @@ def trained(loss, step=PLAIN):
 
 
 def test_alpha_1_and_no_teacher_are_cross_entropy_bit_for_bit():
-    plain = trained(CrossEntropy(0.0))
+    plain = trained(CrossEntropyLoss(0.0))
     for loss in (distill(new_model(seed=1), alpha=1.0), distill()):
         for name, leaf in trained(loss).items():
             np.testing.assert_array_equal(leaf, plain[name])
@@ -101,11 +103,11 @@ def test_measures_are_what_their_names_say():
     def kl(a, b):
         return (np.exp(a) * (a - b)).sum(axis=-1)
 
-    wanted = {"forward": kl(p, q), "reverse": kl(q, p), "jensen_shannon": (kl(p, m) + kl(q, m)) / 2}
-    wanted["mse"] = ((z - t) ** 2).mean(axis=-1)
-    for measure, values in wanted.items():
+    expected = {"forward": kl(p, q), "reverse": kl(q, p), "jensen_shannon": (kl(p, m) + kl(q, m)) / 2}
+    expected["mse"] = ((z - t) ** 2).mean(axis=-1)
+    for measure, values in expected.items():
         np.testing.assert_allclose(
-            between(Answer(mx.array(t)), mx.array(z), 2.0, measure), values, rtol=1e-4, atol=1e-6
+            soft_target_divergence(SoftTargets(mx.array(t)), mx.array(z), 2.0, measure), values, rtol=1e-4, atol=1e-6
         )
 
 
@@ -113,12 +115,14 @@ def test_measures_are_what_their_names_say():
 def test_with_few_classes_or_many_the_divergence_and_its_gradient_are_right(classes):
     rng = np.random.default_rng(0)
     z, t = rng.normal(size=(2, 3, classes)).astype(np.float32) * 4
-    slope = mx.grad(lambda z: between(Answer(mx.array(t)), z, 2.0, "forward").sum())(mx.array(z))
+    slope = mx.grad(lambda z: soft_target_divergence(SoftTargets(mx.array(t)), z, 2.0, "forward").sum())(mx.array(z))
     q, p = (np.exp(oracle(x / 2, axis=-1)) for x in (z, t))
     np.testing.assert_allclose(slope, (q - p) / 2, rtol=1e-3, atol=1e-6)
     kl = (p * (oracle(t / 2, axis=-1) - oracle(z / 2, axis=-1))).sum(axis=-1)
-    np.testing.assert_allclose(between(Answer(mx.array(t)), mx.array(z), 2.0, "forward"), kl, rtol=1e-4)
-    assert not np.any(np.array(between(Answer(mx.array(t)), mx.array(t), 2.0, "forward")))
+    np.testing.assert_allclose(
+        soft_target_divergence(SoftTargets(mx.array(t)), mx.array(z), 2.0, "forward"), kl, rtol=1e-4
+    )
+    assert not np.any(np.array(soft_target_divergence(SoftTargets(mx.array(t)), mx.array(t), 2.0, "forward")))
 
 
 def test_t_squared_keeps_the_scale_of_the_gradient():
@@ -162,7 +166,7 @@ def test_distilling_with_the_optimized_step_equals_the_plain_step():
     plain = trained(distill(teacher))
     settings = OmegaConf.to_container(OmegaConf.load(shipped_conf() / "trainer" / "step" / "optimized.yaml"))
     chosen = {key: value for key, value in settings.items() if key[0] != "_"} | {"compile": "never"}
-    step = partial(Optimized, **chosen)
+    step = partial(OptimizedStep, **chosen)
     for name, leaf in trained(distill(teacher), step=step).items():
         np.testing.assert_allclose(leaf, plain[name], rtol=1e-5, atol=1e-6)
 
@@ -192,7 +196,7 @@ def test_members_are_averaged_by_weight_as_logits_or_as_probabilities():
 def test_a_student_on_top_of_n_members_counts_as_one_of_n_plus_1(n):
     rng = np.random.default_rng(n)
     answers = rng.normal(size=(n + 1, 4, 3)).astype(np.float32)
-    found = on_top(mx.array(answers[-1]), mx.array(answers[:-1].mean(axis=0)), n)
+    found = add_residual_base(mx.array(answers[-1]), mx.array(answers[:-1].mean(axis=0)), n)
     np.testing.assert_allclose(found, answers.mean(axis=0), rtol=1e-5, atol=1e-6)
 
 
@@ -207,7 +211,7 @@ def test_a_residual_student_is_judged_together_with_those_beneath():
 def test_a_member_is_asked_in_the_words_of_the_student():
     model, batch = new_model(classes=3, dropout=0.0), a_batch()
     z = np.array(model(batch.tokens, batch.mask))
-    member = Member(model, np.array([2, 0]))
+    member = FrozenModel(model, np.array([2, 0]))
     np.testing.assert_array_equal(member(batch.tokens, batch.mask), z[:, [2, 0]])
 
 
@@ -216,21 +220,21 @@ def test_the_router_weighs_each_teacher_by_its_confidence_in_the_true_class():
     z = [np.array(model(batch.tokens, batch.mask), np.float64) for model in models]
     y = np.array(batch.targets)
     c = [np.exp(oracle(one, axis=-1))[np.arange(8), y][:, None] + 1e-6 for one in z]
-    loss = distill(*models, router=confidence)
-    wanted = (c[0] * z[0] + c[1] * z[1]) / (c[0] + c[1])
-    np.testing.assert_allclose(loss.teachers.answer(batch, loss.router).values, wanted, rtol=1e-4, atol=1e-6)
+    loss = distill(*models, router=true_class_confidence)
+    expected = (c[0] * z[0] + c[1] * z[1]) / (c[0] + c[1])
+    np.testing.assert_allclose(loss.teachers.answer(batch, loss.router).values, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_ramp_is_a_line_that_the_loss_follows():
-    ramp = Ramp(1.0, 0.2, 0.5)
+    ramp = LinearCoefficient(1.0, 0.2, 0.5)
     assert [ramp(p) for p in (0.0, 0.25, 0.5, 1.0)] == pytest.approx([1.0, 0.6, 0.2, 0.2])
-    with pytest.raises(ConfigFault, match="length"):
+    with pytest.raises(ConfigError, match="length"):
         ramp(None)
     student, teacher, batch = new_model(dropout=0.0), new_model(seed=1, dropout=0.0), Stream().batch(np.arange(8))
-    loss = distill(teacher, alpha=ramp, temperature=Ramp(4.0, 2.0, 1.0))
+    loss = distill(teacher, alpha=ramp, temperature=LinearCoefficient(4.0, 2.0, 1.0))
     given = batch._replace(extra=loss.prepare(batch, 0.25))
-    wanted = distill(teacher, alpha=0.6, temperature=3.5)(student, to_device(batch)).values
-    np.testing.assert_allclose(loss(student, to_device(given)).values, wanted, rtol=1e-5)
+    expected = distill(teacher, alpha=0.6, temperature=3.5)(student, to_device(batch)).values
+    np.testing.assert_allclose(loss(student, to_device(given)).values, expected, rtol=1e-5)
 
 
 def test_a_sum_of_losses_asks_the_model_once_and_weighs_each():
@@ -242,24 +246,24 @@ def test_a_sum_of_losses_asks_the_model_once_and_weighs_each():
             calls.append(1)
             return student(tokens, mask)
 
-    parts = [distill(teacher, alpha=Ramp(0.0, 1.0, 1.0)), Focal(None, 2.0, 0.0)]
-    loss = Sum(parts, [2.0, Ramp(0.0, 4.0, 1.0)])
+    parts = [distill(teacher, alpha=LinearCoefficient(0.0, 1.0, 1.0)), FocalLoss(None, 2.0, 0.0)]
+    loss = WeightedSumLoss(parts, [2.0, LinearCoefficient(0.0, 4.0, 1.0)])
     given = to_device(batch._replace(extra=loss.prepare(batch, 0.5)))
     found = loss(Counted(), given)
     assert len(calls) == 1
     device = to_device(batch)
-    wanted = 2 * distill(teacher, alpha=0.5)(student, device).values + 2 * parts[1](student, device)
-    np.testing.assert_allclose(found.values, wanted, rtol=1e-5)
+    expected = 2 * distill(teacher, alpha=0.5)(student, device).values + 2 * parts[1](student, device)
+    np.testing.assert_allclose(found.values, expected, rtol=1e-5)
     assert {"ce", "kl", "loss_0", "loss_1"} == found.parts.keys()
-    with pytest.raises(ConfigFault, match="1 for 2"):
-        Sum(parts, [1.0])
+    with pytest.raises(ConfigError, match="1 for 2"):
+        WeightedSumLoss(parts, [1.0])
 
 
 def small(family=Bert, width=8, layers=2, seed=0) -> Model:
     mx.random.seed(seed)
     trunk = family(vocab_size=20, width=width, num_layers=layers, num_heads=2, feed_forward=8, dropout=0.0)
     kind = "language_modelling" if family is Transformer else "classification"
-    return Model(trunk, head_for(trunk, kind=kind, num_classes=2))
+    return Model(trunk, build_head(trunk, kind=kind, num_classes=2))
 
 
 PAIRS = [
@@ -286,12 +290,14 @@ def test_matched_layers_come_closer_and_their_projections_learn_but_are_not_rest
     run = new_run(student)
     trainer = new_trainer(loss=loss)
     trainer.prepare(run)
-    step = Plain(1.0, model=student, loss=loss, optimizer=run.optimizer)
+    step = PlainStep(1.0, model=student, loss=loss, optimizer=run.optimizer)
     before = weights_of(student)
     for _ in range(30):
         step(batch)
     assert loss(student, batch).parts["match"].sum() < 0.8 * first.parts["match"].sum()
-    assert not np.array_equal(weights_of(student)["feature_matching.layers.0.weight"], before["feature_matching.layers.0.weight"])
+    assert not np.array_equal(
+        weights_of(student)["feature_matching.layers.0.weight"], before["feature_matching.layers.0.weight"]
+    )
 
 
 def test_matching_a_layer_with_itself_costs_nothing_in_attention():
@@ -311,5 +317,5 @@ def test_matching_a_layer_with_itself_costs_nothing_in_attention():
     ],
 )
 def test_a_pair_that_makes_no_sense_is_one_line(match, said):
-    with pytest.raises(Fault, match=said):
+    with pytest.raises(UserError, match=said):
         distill(small(), match=match).attach(small(), seed=0)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from mlxlab.cli.train import main
-from mlxlab.data.titanic.sources import resolve
+from mlxlab.data.titanic.sources import load_passengers
 from mlxlab.inference.predict import predict
-from mlxlab.inference.restore import restore
+from mlxlab.inference.restore import restore_model
 from mlxlab.training.device_batch import to_device
 from support.processes import ROOT, but, run, start, wait_for
 
@@ -162,10 +162,11 @@ def test_a_cross_validation_with_a_teacher_per_fold_shows_teacher_and_student_al
 
 def check_ensemble(folder: Path, measured: dict) -> None:
     """The saved ensemble predicts by the mean of its members' logits."""
-    together = restore(folder)
-    rows = resolve("synthetic", folder).train[:20]
+    together = restore_model(folder)
+    rows = load_passengers("synthetic", folder).train[:20]
     alone = [
-        restore(folder / "rounds" / str(n), folder / "rounds" / str(n) / "checkpoints" / "last") for n in (1, 2, 3)
+        restore_model(folder / "rounds" / str(n), folder / "rounds" / str(n) / "checkpoints" / "last")
+        for n in (1, 2, 3)
     ]
     batch = together.encoder.encode_rows(rows)
     arrays = to_device(batch)[:2]

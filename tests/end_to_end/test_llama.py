@@ -8,8 +8,8 @@ from mlx.utils import tree_map
 
 from end_to_end.test_streaming import SMALL
 from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE
-from mlxlab.inference.text_generator import writer_of
-from mlxlab.models.heads import head_for
+from mlxlab.inference.text_generator import load_generator
+from mlxlab.models.heads import build_head
 from mlxlab.models.model import Model
 from mlxlab.models.transformer import Transformer
 from models.test_llama import SHAPE, facts_of, write
@@ -19,7 +19,7 @@ from support.processes import run
 def test_a_gguf_file_is_tuned_resumed_without_it_and_generates(tmp_path):
     tokenizer = ByteLevelBPE(300, 1).train(["Line 3 tells of 9 sheep and 3 dogs"] * 3)
     trunk = Transformer(**SHAPE, vocab_size=tokenizer.vocab_size, rope_base=5e5)
-    model = Model(trunk, head_for(trunk, kind="language_modelling"))
+    model = Model(trunk, build_head(trunk, kind="language_modelling"))
     model.update(tree_map(lambda w: w + 0.2 * mx.random.normal(w.shape), model.parameters()))
     file = write(tmp_path / "small.gguf", model, facts_of(tokenizer))
     lines = [json.dumps({"text": f"Line {n} tells of {n * n} sheep. " * 4}) for n in range(40)]
@@ -35,7 +35,7 @@ def test_a_gguf_file_is_tuned_resumed_without_it_and_generates(tmp_path):
     again = run(*settings, "trainer.max_steps=6")
     assert again.returncode == 0, again.stderr
     assert "resumed from step-00000003" in again.stderr
-    writer = writer_of(tmp_path / "run")
+    writer = load_generator(tmp_path / "run")
     weights = np.array(model.trunk.embedding.weight)
     np.testing.assert_allclose(np.array(writer.model.trunk.embedding.weight), weights, atol=1e-6)
     assert writer.tokenizer.encode("sheep", special=False) == tokenizer.encode("sheep", special=False)

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from mlxlab.data.batch import Batch
-from mlxlab.distributed.process_group import pieces
+from mlxlab.distributed.process_group import bucket_leaves
 from support.processes import but, run, start, wait_for
 
 SETTINGS = but("trainer.max_steps=12", "trainer.eval_every=6", "model.dropout=0", "data.augment.copies=1")
@@ -58,7 +58,7 @@ def test_a_process_that_dies_ends_the_others_with_75_and_a_checkpoint_to_go_on_f
 
 def test_processes_that_were_not_told_to_share_are_refused():
     done = run("n=2", "trainer.parallel=none", *SETTINGS, script="launch")
-    assert "trainer.parallel=none: this is one of 2 processes; wanted data" in done.stdout + done.stderr
+    assert "trainer.parallel=none: this is one of 2 processes; expected data" in done.stdout + done.stderr
     assert done.returncode != 0
 
 
@@ -76,13 +76,13 @@ def test_fsdp_says_that_it_is_not_built():
 
 def test_leaves_are_sent_in_few_pieces_and_none_is_lost():
     leaves = [(str(i), mx.zeros((size,))) for i, size in enumerate([5, 1 << 23, 7, 1 << 24, 3])]
-    groups = pieces(leaves)
+    groups = bucket_leaves(leaves)
     assert [name for group in groups for name, _ in group] == [name for name, _ in leaves]
     assert [len(group) for group in groups] == [1, 1, 1, 1, 1] or len(groups) < len(leaves)
 
 
 def test_shares_make_up_the_batch_and_a_process_without_a_row_has_no_target():
-    from mlxlab.distributed.process_group import Together
+    from mlxlab.distributed.process_group import DataParallel
 
     batch = Batch(
         np.arange(6).reshape(3, 2).astype(np.int32),
@@ -94,7 +94,7 @@ def test_shares_make_up_the_batch_and_a_process_without_a_row_has_no_target():
     )
     shares = []
     for rank in range(4):
-        process = Together.__new__(Together)  # without a ring: share needs only who it is
+        process = DataParallel.__new__(DataParallel)  # without a ring: share needs only who it is
         process.rank, process.size = rank, 4
         shares.append(process.share(batch))
     assert [share.ids.tolist() for share in shares] == [[0], [1], [2], [0]]

@@ -8,7 +8,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE
-from mlxlab.inference.restore import restore
+from mlxlab.inference.restore import restore_model
 from mlxlab.models.bert import Bert
 from support.processes import but, run
 
@@ -71,6 +71,6 @@ def test_a_pretrained_model_is_tuned_resumed_and_restored_without_its_folder(tmp
     again = run(*longer)
     assert again.returncode == 0, again.stderr
     assert "resumed from step-00000004" in again.stderr
-    model = restore(tmp_path / "run").model
+    model = restore_model(tmp_path / "run").model
     table = np.array(model.trunk.embedding.weight)
     np.testing.assert_allclose(table, np.array(weights["embeddings.word_embeddings.weight"]), atol=1e-6)

@@ -6,13 +6,13 @@ import stat
 
 import pytest
 
-from mlxlab.experiment.signals import CAUGHT, Listener
+from mlxlab.experiment.signals import CAUGHT, SignalHandler
 from support.processes import TINY, but, final_state, run, start, wait_for
 
 
 def test_handlers_and_mask_are_put_back():
     before = [signal.getsignal(number) for number in CAUGHT], signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    listener = Listener(requeue=False)
+    listener = SignalHandler(requeue=False)
     listener.start()
     assert set(CAUGHT) <= signal.pthread_sigmask(signal.SIG_BLOCK, ())
     listener.stop()

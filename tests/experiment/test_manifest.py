@@ -10,15 +10,15 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from mlxlab.errors import DataFault, Diverged, InputMissing, Stopped
-from mlxlab.experiment.manifest import STATUSES, Manifest, condition, parents_of, read
+from mlxlab.errors import DataError, DivergenceError, InputNotFoundError, RunInterrupted
+from mlxlab.experiment.manifest import STATUSES, RunManifest, effective_status, lineage, read_manifest
 from support.processes import but, final_state, run, start, wait_for
 
 
 def status_of(folder):
     """By the file for shell scripts; there is always exactly one, and it agrees with the manifest."""
     found = [status for status in STATUSES if (folder / f"STATUS.{status}").exists()]
-    assert found == [read(folder)["status"]]
+    assert found == [read_manifest(folder)["status"]]
     return found[0]
 
 
@@ -26,27 +26,27 @@ def status_of(folder):
     ("error", "status", "code"),
     [
         (None, "DONE", 0),
-        (Stopped("stopped at step 3", 15), "PREEMPTED", 143),
+        (RunInterrupted("stopped at step 3", 15), "PREEMPTED", 143),
         (KeyboardInterrupt(), "PREEMPTED", 130),
-        (Diverged("not finite"), "FAILED", 78),
+        (DivergenceError("not finite"), "FAILED", 78),
         (ZeroDivisionError("a bug of ours"), "FAILED", 1),
     ],
 )
 def test_the_status_is_how_the_run_ended(tmp_path, error, status, code):
-    with suppress(*([type(error)] if error else [])), Manifest(tmp_path) as manifest:
-        assert status_of(tmp_path) == condition(tmp_path) == "RUNNING"
+    with suppress(*([type(error)] if error else [])), RunManifest(tmp_path) as manifest:
+        assert status_of(tmp_path) == effective_status(tmp_path) == "RUNNING"
         manifest.begin()
         if error:
             raise error
-    facts = read(tmp_path)
-    assert status_of(tmp_path) == condition(tmp_path) == status
+    facts = read_manifest(tmp_path)
+    assert status_of(tmp_path) == effective_status(tmp_path) == status
     assert facts["outcome"]["exit_code"] == facts["attempts"][-1]["exit_code"] == code
     assert facts["attempts"][-1].get("error", "") == (str(error) or type(error).__name__ if error else "")
     assert 0 <= facts["outcome"]["wall_seconds"] < 60
 
 
 def test_numbers_stay_numbers_and_a_commit_of_digits_stays_text(tmp_path):
-    with Manifest(tmp_path, lambda: {"git": {"commit": "1234567", "dirty": "false"}}) as manifest:
+    with RunManifest(tmp_path, lambda: {"git": {"commit": "1234567", "dirty": "false"}}) as manifest:
         outcome = {"best": 7.5e-06, "steps": 12, "date": "2024-01-02", "nan": float("nan")}
         manifest.begin(teachers={"a": "007"}, outcome=outcome)
     facts = json.loads((tmp_path / "manifest.json").read_text(), parse_constant=pytest.fail)
@@ -56,42 +56,42 @@ def test_numbers_stay_numbers_and_a_commit_of_digits_stays_text(tmp_path):
 
 
 def test_the_next_attempt_keeps_id_and_facts_and_adds_its_time(tmp_path):
-    with Manifest(tmp_path) as manifest:
+    with RunManifest(tmp_path) as manifest:
         manifest.begin(rounds_done=2)
-    before = read(tmp_path)
-    with Manifest(tmp_path) as manifest:
+    before = read_manifest(tmp_path)
+    with RunManifest(tmp_path) as manifest:
         manifest.begin(parents=[{"kind": "teacher", "of": "x"}])
-    after = read(tmp_path)
+    after = read_manifest(tmp_path)
     assert (after["id"], after["start"], after["rounds_done"]) == (before["id"], before["start"], 2)
     assert len(after["attempts"]) == 2
     assert after["outcome"]["wall_seconds"] == pytest.approx(sum(a["end"] - a["start"] for a in after["attempts"]))
 
 
 def test_an_attempt_refused_before_it_began_leaves_the_status_of_the_one_before(tmp_path):
-    with Manifest(tmp_path) as manifest:
+    with RunManifest(tmp_path) as manifest:
         manifest.begin(outcome={"best": 0.25})
-    with pytest.raises(InputMissing), Manifest(tmp_path):
-        raise InputMissing("no such file")
-    facts = read(tmp_path)
+    with pytest.raises(InputNotFoundError), RunManifest(tmp_path):
+        raise InputNotFoundError("no such file")
+    facts = read_manifest(tmp_path)
     assert status_of(tmp_path) == "DONE"
     assert facts["outcome"]["best"] == 0.25
     assert [attempt["status"] for attempt in facts["attempts"]] == ["DONE", "FAILED"]
-    with suppress(Stopped), Manifest(tmp_path) as manifest:
+    with suppress(RunInterrupted), RunManifest(tmp_path) as manifest:
         manifest.begin()
-        raise Stopped("stopped", 15)
+        raise RunInterrupted("stopped", 15)
     assert status_of(tmp_path) == "PREEMPTED"
-    with Manifest(tmp_path):
+    with RunManifest(tmp_path):
         pass
     assert status_of(tmp_path) == "DONE"
-    with pytest.raises(InputMissing), Manifest(tmp_path / "new"):
-        raise InputMissing("no such file")
+    with pytest.raises(InputNotFoundError), RunManifest(tmp_path / "new"):
+        raise InputNotFoundError("no such file")
     assert status_of(tmp_path / "new") == "FAILED"
 
 
 def test_no_moment_is_without_a_whole_manifest(tmp_path):
     code = """
 import sys, pathlib
-from mlxlab.experiment.manifest import Manifest
+from mlxlab.experiment.manifest import RunManifest
 while True:
     with Manifest(pathlib.Path(sys.argv[1])) as manifest:
         manifest.begin(outcome={str(i): i for i in range(300)})
@@ -101,35 +101,35 @@ while True:
         wait_for(tmp_path / "manifest.json", writer)
         until = time.monotonic() + 1
         while time.monotonic() < until:
-            assert read(tmp_path)["status"] in STATUSES
+            assert read_manifest(tmp_path)["status"] in STATUSES
     finally:
         writer.kill()
         writer.wait()
-    read(tmp_path)
+    read_manifest(tmp_path)
 
 
 def test_a_process_that_took_the_number_of_a_dead_one_does_not_make_it_live(tmp_path):
-    with Manifest(tmp_path) as manifest:
+    with RunManifest(tmp_path) as manifest:
         manifest.begin()
-        facts = read(tmp_path)
+        facts = read_manifest(tmp_path)
         facts["attempts"][-1]["process_start"] -= 3600
         (tmp_path / "manifest.json").write_text(json.dumps(facts))
-        assert condition(tmp_path) == "DEAD"
+        assert effective_status(tmp_path) == "DEAD"
         facts["attempts"][-1]["host"] = "elsewhere"
         (tmp_path / "manifest.json").write_text(json.dumps(facts))
-        assert condition(tmp_path) == "RUNNING"  # nobody here can tell
+        assert effective_status(tmp_path) == "RUNNING"  # nobody here can tell
 
 
 def test_a_folder_without_a_manifest_or_with_something_else_is_a_fault_of_the_user(tmp_path):
-    with pytest.raises(InputMissing):
-        read(tmp_path)
+    with pytest.raises(InputNotFoundError):
+        read_manifest(tmp_path)
     for text in ("", "[]", "{}", '{"status": "TRAINING"}'):
         (tmp_path / "manifest.json").write_text(text)
-        with pytest.raises(DataFault):
-            read(tmp_path)
-    with Manifest(tmp_path) as manifest:  # and no hindrance
+        with pytest.raises(DataError):
+            read_manifest(tmp_path)
+    with RunManifest(tmp_path) as manifest:  # and no hindrance
         manifest.begin()
-    assert read(tmp_path)["status"] == "DONE"
+    assert read_manifest(tmp_path)["status"] == "DONE"
 
 
 def test_parents_are_what_the_config_goes_back_to():
@@ -138,7 +138,7 @@ def test_parents_are_what_the_config_goes_back_to():
         "trainer": {"teachers": ["runs/a", "runs/b"]},
         "data": {"select": {"source": "runs/c"}},
     }
-    assert [(p["kind"], p["of"]) for p in parents_of(config, sweep="0a")] == [
+    assert [(p["kind"], p["of"]) for p in lineage(config, sweep="0a")] == [
         ("pretrained", "bert"),
         ("teacher", "runs/a"),
         ("teacher", "runs/b"),
@@ -152,7 +152,7 @@ def test_it_costs_less_than_a_millisecond_to_start(tmp_path):
     for i in range(15):
         (tmp_path / str(i)).mkdir()
         began = time.perf_counter()
-        manifest = Manifest(tmp_path / str(i)).__enter__()
+        manifest = RunManifest(tmp_path / str(i)).__enter__()
         times.append(time.perf_counter() - began)
         manifest.__exit__(None, None, None)
     assert min(times) < 1e-3  # the machine may be busy
@@ -160,7 +160,7 @@ def test_it_costs_less_than_a_millisecond_to_start(tmp_path):
 
 def test_runs_that_end_fail_stop_or_are_killed_say_so(tmp_path):
     done = run(*but("trainer.max_steps=5"), f"hydra.run.dir={tmp_path}/done")
-    facts = read(tmp_path / "done")
+    facts = read_manifest(tmp_path / "done")
     assert status_of(tmp_path / "done") == "DONE"
     assert f"final_state={facts['outcome']['final_state']}" == final_state(done)
     assert facts["outcome"]["steps"] == 5
@@ -170,7 +170,7 @@ def test_runs_that_end_fail_stop_or_are_killed_say_so(tmp_path):
     assert len(facts["config_hash"]) == 64
 
     failed = run(*but("data.source=nowhere.csv"), f"hydra.run.dir={tmp_path}/failed")
-    assert failed.returncode == read(tmp_path / "failed")["outcome"]["exit_code"] == 66
+    assert failed.returncode == read_manifest(tmp_path / "failed")["outcome"]["exit_code"] == 66
     assert status_of(tmp_path / "failed") == "FAILED"
 
     settings = [*but("trainer.max_steps=100000", "callbacks.checkpointing.every=2"), "resume=auto"]
@@ -178,18 +178,22 @@ def test_runs_that_end_fail_stop_or_are_killed_say_so(tmp_path):
         process = start(*settings, f"hydra.run.dir={tmp_path}/stopped")
         wait_for(tmp_path / "stopped" / "STATUS.RUNNING", process)
         wait_until_begun(tmp_path / "stopped", process)
-        assert condition(tmp_path / "stopped") == "RUNNING"
+        assert effective_status(tmp_path / "stopped") == "RUNNING"
         process.send_signal(number)
         process.communicate()
         assert status_of(tmp_path / "stopped") == status
-    assert condition(tmp_path / "stopped") == "DEAD"
-    assert not psutil.pid_exists(read(tmp_path / "stopped")["attempts"][-1]["pid"])
-    assert len(read(tmp_path / "stopped")["attempts"]) == 2
+    assert effective_status(tmp_path / "stopped") == "DEAD"
+    assert not psutil.pid_exists(read_manifest(tmp_path / "stopped")["attempts"][-1]["pid"])
+    assert len(read_manifest(tmp_path / "stopped")["attempts"]) == 2
 
 
 def wait_until_begun(folder, process):
     until = time.monotonic() + 60
-    while (facts := read(folder))["attempts"][-1]["pid"] != process.pid or "outcome" in facts or "data" not in facts:
+    while (
+        (facts := read_manifest(folder))["attempts"][-1]["pid"] != process.pid
+        or "outcome" in facts
+        or "data" not in facts
+    ):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < until
         time.sleep(0.02)

@@ -7,9 +7,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from mlxlab.cli.train import main
-from mlxlab.experiment.rounds import Rounds, has_rounds
-from mlxlab.inference.ensemble import run_of
-from mlxlab.inference.restore import restore
+from mlxlab.experiment.rounds import DistillationRounds, is_multi_round
+from mlxlab.inference.ensemble import find_run_dir
+from mlxlab.inference.restore import restore_model
 from support.models import weights_of
 
 WORDS = [
@@ -35,7 +35,7 @@ def trained(folder, *words):
 
 
 def last_weights(folder):
-    return weights_of(restore(folder, folder / "checkpoints" / "last").model)
+    return weights_of(restore_model(folder, folder / "checkpoints" / "last").model)
 
 
 def apart(a, b) -> float:
@@ -71,7 +71,7 @@ def test_students_of_elsewhere_are_an_ensemble_at_once_and_an_ensemble_can_teach
     folder = trained(tmp_path / "both", "trainer.rounds=0", f"trainer.members=[{one},{two}]")
     measured = json.loads((folder / "rounds.json").read_text())["done"][0]
     assert measured.keys() == {"member 1", "member 2", "ensemble"}
-    assert len(restore(folder).model.members) == 2
+    assert len(restore_model(folder).model.members) == 2
     student = trained(tmp_path / "student", f"trainer.teachers=[{folder}]")
     manifest = json.loads((student / "manifest.json").read_text())
     assert len(manifest["teachers"][str(folder)]) == 64
@@ -79,16 +79,16 @@ def test_students_of_elsewhere_are_an_ensemble_at_once_and_an_ensemble_can_teach
 
 def test_rounds_are_kept_by_number_and_not_by_letter(tmp_path):
     cfg = OmegaConf.create({"resume": None, "trainer": {"rounds": 12, "members": ["x"]}, "objective": "valid/loss"})
-    rounds = Rounds(cfg, tmp_path, lambda *_: 0.0, lambda **_: None)
+    rounds = DistillationRounds(cfg, tmp_path, lambda *_: 0.0, lambda **_: None)
     names = [name.split("/")[-3] for name in rounds._members(11)[1:]]
     assert names == [str(number) for number in range(1, 12)]
-    assert has_rounds(cfg)
-    assert not has_rounds(OmegaConf.create({"trainer": {"rounds": 1, "members": []}}))
+    assert is_multi_round(cfg)
+    assert not is_multi_round(OmegaConf.create({"trainer": {"rounds": 1, "members": []}}))
 
 
 @pytest.mark.parametrize("place", ["", "checkpoints", "checkpoints/last"])
 def test_a_run_is_found_from_any_path_inside_it(tmp_path, place):
     (tmp_path / "restore").mkdir()
     (tmp_path / "restore" / "config.yaml").write_text("")
-    assert run_of(tmp_path / place) == tmp_path
-    assert run_of(tmp_path.parent / "nowhere") is None
+    assert find_run_dir(tmp_path / place) == tmp_path
+    assert find_run_dir(tmp_path.parent / "nowhere") is None

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import xxhash
 
-from mlxlab.checkpoint.manifest import MANIFEST, Damage
+from mlxlab.checkpoint.manifest import MANIFEST, CorruptCheckpointError
 from mlxlab.checkpoint.resume import resolve_resume
-from mlxlab.checkpoint.store import Store, load_checkpoint
-from mlxlab.errors import NoCheckpoint
+from mlxlab.checkpoint.store import CheckpointStore, load_checkpoint
+from mlxlab.errors import CheckpointUnavailableError
 from support.fault_injection.harness import MODELS, SEED, Nursery, committed, counts, reference, rng_for, settings
 from support.processes import run
 
@@ -290,15 +290,15 @@ def test_where_all_are_damaged_none_is_used_and_each_is_named(fresh):
     folder, _ = fresh()
     for path in committed(folder):
         (path / "model.safetensors").write_bytes(b"x")
-    with pytest.raises(NoCheckpoint, match=r"step-00000004: .*step-00000002: ") as caught:
+    with pytest.raises(CheckpointUnavailableError, match=r"step-00000004: .*step-00000002: ") as caught:
         resolve_resume("auto", folder)
     assert "\n" not in str(caught.value)
-    with pytest.raises(NoCheckpoint):  # and not a fresh start the second time
+    with pytest.raises(CheckpointUnavailableError):  # and not a fresh start the second time
         resolve_resume("auto", folder)
 
 
 def test_a_chain_of_damaged_ones_leads_to_the_last_good_one(tmp_path):
-    store = Store(tmp_path, keep=9)
+    store = CheckpointStore(tmp_path, keep=9)
     for step in range(1, 7):
         store.save(step, {"w": mx.full((64,), step)}, {}, {"step": step})
     for step in (3, 5, 6):
@@ -312,7 +312,7 @@ def test_a_chain_of_damaged_ones_leads_to_the_last_good_one(tmp_path):
 def test_one_checkpoint_named_by_its_path_is_verified_too(fresh):
     _, newest = fresh()
     (newest / "state.json").write_text("{}")
-    with pytest.raises(Damage, match=r"state\.json"):
+    with pytest.raises(CorruptCheckpointError, match=r"state\.json"):
         load_checkpoint(newest)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlxlab.checkpoint.store import Store, load_checkpoint
+from mlxlab.checkpoint.store import CheckpointStore, load_checkpoint
 from support.fault_injection import saver
 from support.fault_injection.harness import assert_tidy, committed, counts, reference, settings, tracked
 from support.processes import environment
@@ -70,7 +70,7 @@ def calls_of_the_third_save(log: Path) -> list[tuple[str, int]]:
 
 def check_recovery(folder: Path, steps: tuple[int, ...]) -> int:
     """What is committed is whole, and is one of these steps; leftovers go at the next start."""
-    store = Store(folder, keep=1)
+    store = CheckpointStore(folder, keep=1)
     store.clean()
     found = store.load()
     assert found.step in steps
@@ -122,7 +122,7 @@ def test_an_error_of_any_call_of_a_save_leaves_the_one_before_and_the_next_succe
         lost = [step for step, said in lines.items() if said != "saved"]
         outcome["save refused" if lost else "save stood"] += 1
         for step in lost:
-            assert re.match(r"(OSError|PermissionError|RuntimeError|CannotCreate): ", lines[step]), lines
+            assert re.match(r"(OSError|PermissionError|RuntimeError|CannotCreateError): ", lines[step]), lines
         assert len(lost) <= 1
         check_recovery(folder, (4,) if "4" not in lost else (3,))
     kinds = counts(Counter(f"{name} {error}" for name, _, error in cases))

@@ -146,7 +146,7 @@ def test_kill_9_of_the_very_process_that_a_user_starts(tmp_path, tell, model, ki
     first = train(*argv, f"hydra.run.dir={tmp_path}/reference")
     out, err = first.communicate(timeout=120)
     assert first.returncode == 0, err
-    wanted = read_metrics(tmp_path / "reference" / "journal.jsonl")
+    expected = read_metrics(tmp_path / "reference" / "journal.jsonl")
     fell, done = 0, 0
     for phase in cycle((0.3, 2.0, 4.0, 6.0)):
         process = train(*argv, f"hydra.run.dir={tmp_path}/{done}")
@@ -159,7 +159,7 @@ def test_kill_9_of_the_very_process_that_a_user_starts(tmp_path, tell, model, ki
             continue
         assert process.returncode == 0, err
         assert final_state(got) == final_state(out)
-        assert_same_metrics(read_metrics(tmp_path / str(done) / "journal.jsonl"), wanted)
+        assert_same_metrics(read_metrics(tmp_path / str(done) / "journal.jsonl"), expected)
         done += 1
         if fell >= kills:
             break

@@ -6,13 +6,13 @@ import pytest
 from mlx.utils import tree_map
 
 from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE
-from mlxlab.errors import ConfigFault
-from mlxlab.inference.detokenizer import TextStream
-from mlxlab.inference.generate import Request, generate, slide
-from mlxlab.inference.sampling import Sampling
+from mlxlab.errors import ConfigError
+from mlxlab.inference.detokenizer import StreamingDetokenizer
+from mlxlab.inference.generate import GenerationConfig, generate, window_start
+from mlxlab.inference.sampling import SamplingParams
 from mlxlab.models.bert import Bert
-from mlxlab.models.heads import head_for
-from mlxlab.models.kv_cache import Cache
+from mlxlab.models.heads import build_head
+from mlxlab.models.kv_cache import KVCache
 from mlxlab.models.model import Model
 from mlxlab.models.transformer import Transformer
 
@@ -22,7 +22,7 @@ KINDS = {
     "grouped": {"num_kv_heads": 1, "tie_embeddings": False},
     "learned": {"rope_base": None, "norm": "layer", "mlp": "gelu", "max_length": 24},
 }
-GREEDY = Sampling(temperature=0.0)
+GREEDY = SamplingParams(temperature=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def tokenizer():
 
 
 def new_model(trunk, kind="language_modelling"):
-    model = Model(trunk, head_for(trunk, kind=kind, num_classes=2)).eval()
+    model = Model(trunk, build_head(trunk, kind=kind, num_classes=2)).eval()
     mx.random.seed(1)
     model.update(tree_map(lambda w: w + 0.3 * mx.random.normal(w.shape), model.parameters()))
     mx.eval(model.parameters())
@@ -54,7 +54,7 @@ def prompts(*lengths):
     return [rng.integers(4, VOCABULARY, length).tolist() for length in lengths]
 
 
-def tokens_of(model, tokenizer, rows, sampling=GREEDY, **wanted):
+def tokens_of(model, tokenizer, rows, sampling=GREEDY, **expected):
     """The new tokens of each row, read from where they are drawn."""
     taken = {}
 
@@ -65,7 +65,7 @@ def tokens_of(model, tokenizer, rows, sampling=GREEDY, **wanted):
         def decode(ids):
             return "".join(chr(0x4E00 + i) for i in ids)  # a character a token
 
-    for piece in generate(model, Spy(), rows, sampling, Request(**({"max_tokens": 12} | wanted))):
+    for piece in generate(model, Spy(), rows, sampling, GenerationConfig(**({"max_tokens": 12} | expected))):
         taken.setdefault(piece.row, []).extend(ord(c) - 0x4E00 for c in piece.text)
     return [taken[i] for i in range(len(rows))]
 
@@ -74,7 +74,7 @@ def argmax_loop(model, prompt, count, context):
     """Without a cache: the whole window again for each token."""
     tokens, start = list(prompt), max(0, len(prompt) - context)
     for _ in range(count):
-        start = slide(start, len(tokens), context)
+        start = window_start(start, len(tokens), context)
         window = mx.array([tokens[start:]])
         tokens.append(int(model(window, mx.ones(window.shape, dtype=mx.int32))[0, -1].argmax()))
     return tokens[len(prompt) :]
@@ -89,7 +89,7 @@ def test_states_with_a_cache_are_those_without(model):
     """In any cut, and padded on the left: the logits agree, not only their maximum."""
     rows = prompts(9, 5)
     whole = [np.array(model(mx.array([row]), mx.ones((1, len(row)), dtype=mx.int32)))[0] for row in rows]
-    cache = Cache(2, [0, 4])
+    cache = KVCache(2, [0, 4])
     padded = mx.array([rows[0], [0] * 4 + rows[1]])
     parts = [model.trunk.extend(padded[:, a:b], cache) for a, b in ((0, 6), (6, 7), (7, 9))]
     found = np.array(model.head(mx.concatenate(parts, axis=1), model.trunk.embedding))
@@ -97,7 +97,7 @@ def test_states_with_a_cache_are_those_without(model):
     np.testing.assert_allclose(found[1, 4:], whole[1], atol=2e-5 * np.abs(whole[1]).max())
 
 
-@pytest.mark.parametrize("sampling", [GREEDY, Sampling(1.5, 0)], ids=["greedy", "drawn"])
+@pytest.mark.parametrize("sampling", [GREEDY, SamplingParams(1.5, 0)], ids=["greedy", "drawn"])
 def test_a_batch_gives_what_one_by_one_gives(model, tokenizer, sampling):
     rows = prompts(3, 11, 1, 7)
     rows.append(rows[3])
@@ -118,13 +118,13 @@ def test_the_window_is_never_longer_than_the_context_nor_empty():
     for context in (2, 3, 8):
         start = 0
         for length in range(1, 60):
-            start = slide(start, length, context)
+            start = window_start(start, length, context)
             assert 1 <= length - start <= context
-        assert context + 1 - slide(0, context + 1, context) == context // 2
+        assert context + 1 - window_start(0, context + 1, context) == context // 2
 
 
 def test_each_row_counts_its_places_from_its_own_first_token():
-    cache = Cache(1, [0, 4])
+    cache = KVCache(1, [0, 4])
     cache.length = 9
     assert cache.offset.tolist() == [9, 5]
     assert cache.places(2, 99).tolist() == [[9, 10], [5, 6]]
@@ -135,14 +135,14 @@ def test_each_row_counts_its_places_from_its_own_first_token():
 def test_a_context_beyond_learned_positions_is_refused(tokenizer):
     shape = {"vocab_size": VOCABULARY, "width": 32, "num_layers": 1, "num_heads": 4, "feed_forward": 48}
     learned = new_model(Transformer(**shape, rope_base=None, max_length=24))
-    with pytest.raises(ConfigFault, match="positions for 24"):
+    with pytest.raises(ConfigError, match="positions for 24"):
         tokens_of(learned, tokenizer, prompts(3), context=25)
     with pytest.raises(ValueError, match="24"):
-        learned.trunk.extend(mx.zeros((1, 25), dtype=mx.int32), Cache(1, [0]))
+        learned.trunk.extend(mx.zeros((1, 25), dtype=mx.int32), KVCache(1, [0]))
 
 
 def test_the_same_seed_gives_the_same_text_and_another_another(rope, tokenizer):
-    drawn = [tokens_of(rope, tokenizer, prompts(4), Sampling(1.5, 0), seed=seed) for seed in (1, 1, 2)]
+    drawn = [tokens_of(rope, tokenizer, prompts(4), SamplingParams(1.5, 0), seed=seed) for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
@@ -159,14 +159,14 @@ def test_rows_end_by_themselves(rope, tokenizer):
             return "".join(chr(0x4E00 + i) for i in ids)
 
     stop = "".join(chr(0x4E00 + i) for i in free[1][4:6])
-    pieces = list(generate(rope, Ending(), rows, GREEDY, Request(max_tokens=12, stop=[stop])))
+    pieces = list(generate(rope, Ending(), rows, GREEDY, GenerationConfig(max_tokens=12, stop=[stop])))
     texts = ["".join(piece.text for piece in pieces if piece.row == row) for row in range(3)]
     ends = {piece.row: piece.end for piece in pieces if piece.end}
     for row in range(3):
         tokens = free[row][: free[row].index(Ending.eos_id)] if Ending.eos_id in free[row] else free[row]
-        wanted = "".join(chr(0x4E00 + i) for i in tokens)
-        assert texts[row] == wanted.partition(stop)[0]
-        assert ends[row] == ("stop" if stop in wanted else "end token" if Ending.eos_id in free[row] else "length")
+        expected = "".join(chr(0x4E00 + i) for i in tokens)
+        assert texts[row] == expected.partition(stop)[0]
+        assert ends[row] == ("stop" if stop in expected else "end token" if Ending.eos_id in free[row] else "length")
     assert {ends[0], ends[1]} == {"end token", "stop"}
 
 
@@ -174,8 +174,8 @@ def test_who_cannot_generate_says_so(tokenizer):
     shape = {"vocab_size": VOCABULARY, "width": 32, "num_layers": 1, "num_heads": 4, "feed_forward": 48}
     masked, classifier = new_model(Bert(**shape)), new_model(Transformer(**shape), "classification")
     for wrong, word in ((masked, "masked"), (classifier, "classifier")):
-        with pytest.raises(ConfigFault, match=word):
-            next(generate(wrong, tokenizer, prompts(3), GREEDY, Request()))
+        with pytest.raises(ConfigError, match=word):
+            next(generate(wrong, tokenizer, prompts(3), GREEDY, GenerationConfig()))
 
 
 TEXTS = [
@@ -188,7 +188,7 @@ TEXTS = [
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_text_comes_in_whole_characters_and_sums_to_itself(tokenizer, text):
-    stream = TextStream(tokenizer)
+    stream = StreamingDetokenizer(tokenizer)
     pieces = [stream.push(token) for token in tokenizer.encode(text, special=False)] + [stream.finish()]
     assert "".join(pieces) == text
     assert "\ufffd" not in "".join(pieces) or "\ufffd" in text
@@ -199,7 +199,7 @@ def test_bytes_that_are_no_character_come_as_the_decoder_gives_them(tokenizer):
         value: tokenizer.inner.token_to_id(piece) for piece, value in (("\u00e2", 0xE2), ("\u013a", 0x98), ("a", 97))
     }
     ids = [byte[0xE2], byte[97], byte[0xE2], byte[0x98]]
-    stream = TextStream(tokenizer)
+    stream = StreamingDetokenizer(tokenizer)
     assert "".join([*map(stream.push, ids), stream.finish()]) == tokenizer.decode(ids)
 
 
@@ -207,7 +207,7 @@ def test_a_stop_string_is_found_across_tokens_and_never_shown(tokenizer):
     text = "the cat sat on the mat. END of it"
     ids = tokenizer.encode(text, special=False)
     for stop in ("END", " on the", "t. E", "the", "sat on the mat"):
-        stream = TextStream(tokenizer, ["never", stop])
+        stream = StreamingDetokenizer(tokenizer, ["never", stop])
         shown = ""
         for token in ids:
             shown += stream.push(token)
@@ -219,7 +219,7 @@ def test_a_stop_string_is_found_across_tokens_and_never_shown(tokenizer):
 
 
 def test_what_only_began_a_stop_string_is_shown_in_the_end(tokenizer):
-    stream = TextStream(tokenizer, ["mats", "END"])
+    stream = StreamingDetokenizer(tokenizer, ["mats", "END"])
     shown = "".join(map(stream.push, tokenizer.encode("the mat EN", special=False)))
     assert shown + stream.finish() == "the mat EN"
     assert shown == "the mat "

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mlxlab.errors import DataFault
-from mlxlab.inference.sampling import PRESETS, Sampling
+from mlxlab.errors import DataError
+from mlxlab.inference.sampling import PRESETS, SamplingParams
 
 SHARES = np.array([0.05, 0.4, 0.1, 0.2, 0.25])  # by falling share: tokens 1, 4, 3, 2, 0
 LOGITS = np.log(SHARES).astype(np.float32)
@@ -14,7 +14,7 @@ ALL = {"temperature": 1.0, "top_k": 0}
 
 def distribution(logits=LOGITS, seen=NOTHING, **options):
     found = np.zeros(len(logits))
-    tokens, shares = Sampling(**(ALL | options)).candidates(logits, seen)
+    tokens, shares = SamplingParams(**(ALL | options)).candidates(logits, seen)
     found[tokens] = shares
     return found
 
@@ -47,9 +47,9 @@ def test_min_p_is_a_share_of_the_greatest():
 
 def test_repetition_penalty_divides_positive_logits_and_multiplies_negative_ones():
     logits = np.array([2.0, -1.0, 0.5, 0.0], np.float32)
-    wanted = np.exp([1.0, -2.0, 0.5, 0.0])
+    expected = np.exp([1.0, -2.0, 0.5, 0.0])
     np.testing.assert_allclose(
-        distribution(logits, seen=np.array([0, 1]), repetition_penalty=2.0), wanted / wanted.sum(), rtol=1e-6
+        distribution(logits, seen=np.array([0, 1]), repetition_penalty=2.0), expected / expected.sum(), rtol=1e-6
     )
 
 
@@ -64,23 +64,23 @@ def test_these_are_greedy_whatever_the_chance(options):
     rng = np.random.default_rng(0)
     for logits in rng.normal(size=(20, 50)).astype(np.float32):
         logits[rng.integers(50)] = logits.max()  # also where two are equal: the lower id
-        sampling = Sampling(**(ALL | options))
+        sampling = SamplingParams(**(ALL | options))
         if options == {"temperature": 1e-9}:
             logits[logits.argmax()] += 1e-3
         assert {sampling.draw(logits, NOTHING, chance) for chance in (0.0, 0.5, 1 - 1e-16)} == {int(logits.argmax())}
 
 
 def test_chances_fall_on_tokens_in_proportion():
-    sampling = Sampling(**(ALL | {"top_k": 4, "min_p": 0.1}))
+    sampling = SamplingParams(**(ALL | {"top_k": 4, "min_p": 0.1}))
     drawn = [sampling.draw(LOGITS, NOTHING, chance) for chance in (np.arange(10_000) + 0.5) / 10_000]
     np.testing.assert_allclose(np.bincount(drawn, minlength=5) / 10_000, [0, *(SHARES[1:] / 0.95)], atol=1e-4)
 
 
 def test_spoilt_logits_are_told():
-    assert Sampling().draw(np.array([np.nan, 1.0, -np.inf]), NOTHING, 0.9) == 1
+    assert SamplingParams().draw(np.array([np.nan, 1.0, -np.inf]), NOTHING, 0.9) == 1
     for spoilt in (np.nan, -np.inf, np.inf):
-        with pytest.raises(DataFault, match="finite"):
-            Sampling().draw(np.full(5, spoilt), NOTHING, 0.5)
+        with pytest.raises(DataError, match="finite"):
+            SamplingParams().draw(np.full(5, spoilt), NOTHING, 0.5)
 
 
 def test_presets_are_those_of_the_guide():

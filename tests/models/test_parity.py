@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_map
 
-from mlxlab.models.heads import head_for
+from mlxlab.models.heads import build_head
 from mlxlab.models.model import Model
 from mlxlab.models.pretrained.load import load_bert
 from mlxlab.models.transformer import Transformer
@@ -26,23 +26,25 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def wanted():
+def expected():
     return dict(np.load(FIXTURE).items())
 
 
-def test_a_padded_batch_agrees_everywhere(model, wanted):
-    ids, types, mask = (mx.array(wanted[k].astype(np.int32)) for k in ("input_ids", "token_type_ids", "attention_mask"))
+def test_a_padded_batch_agrees_everywhere(model, expected):
+    ids, types, mask = (
+        mx.array(expected[k].astype(np.int32)) for k in ("input_ids", "token_type_ids", "attention_mask")
+    )
     hidden = model(ids, mask, types)
-    np.testing.assert_allclose(np.array(hidden), wanted["last_hidden"], rtol=0, atol=2e-5)
-    np.testing.assert_allclose(np.array(model.pool(hidden, mask)), wanted["pooler"], rtol=0, atol=2e-5)
+    np.testing.assert_allclose(np.array(hidden), expected["last_hidden"], rtol=0, atol=2e-5)
+    np.testing.assert_allclose(np.array(model.pool(hidden, mask)), expected["pooler"], rtol=0, atol=2e-5)
 
 
-def test_each_row_alone_and_without_padding_agrees(model, wanted):
-    for row, mask in enumerate(wanted["attention_mask"]):
+def test_each_row_alone_and_without_padding_agrees(model, expected):
+    for row, mask in enumerate(expected["attention_mask"]):
         length = int(mask.sum())
-        ids = mx.array(wanted["input_ids"][row : row + 1, :length].astype(np.int32))
+        ids = mx.array(expected["input_ids"][row : row + 1, :length].astype(np.int32))
         hidden = np.array(model(ids, mx.ones_like(ids)))
-        np.testing.assert_allclose(hidden[0], wanted["last_hidden"][row, :length], rtol=0, atol=2e-5)
+        np.testing.assert_allclose(hidden[0], expected["last_hidden"][row, :length], rtol=0, atol=2e-5)
 
 
 def llama(weights, tokens, heads, kv_heads, layers, base=10000.0, eps=1e-5):
@@ -88,10 +90,10 @@ def test_the_decoder_is_llama(tied, kv_heads):
     mx.random.seed(0)
     shape = {"vocab_size": 40, "width": 32, "num_layers": 2, "num_heads": 4, "feed_forward": 48}
     trunk = Transformer(**shape, num_kv_heads=kv_heads, tie_embeddings=tied)
-    model = Model(trunk, head_for(trunk, kind="language_modelling")).eval()
+    model = Model(trunk, build_head(trunk, kind="language_modelling")).eval()
     model.update(tree_map(lambda w: w + 0.2 * mx.random.normal(w.shape), model.parameters()))
     tokens = np.random.default_rng(0).integers(0, 40, 17)
     weights = {path: np.array(leaf).astype(np.float64) for path, leaf in tree_flatten(model.parameters())}
     found = model(mx.array(tokens[None].astype(np.int32)), mx.ones((1, 17), dtype=mx.int32))[0]
-    wanted = llama(weights, tokens, heads=4, kv_heads=kv_heads, layers=2)
-    np.testing.assert_allclose(np.array(found), wanted, atol=1e-4 * np.abs(wanted).max())
+    expected = llama(weights, tokens, heads=4, kv_heads=kv_heads, layers=2)
+    np.testing.assert_allclose(np.array(found), expected, atol=1e-4 * np.abs(expected).max())

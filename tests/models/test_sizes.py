@@ -10,7 +10,7 @@ from mlx.utils import tree_flatten
 
 from mlxlab.models.bert import Bert
 from mlxlab.models.cnn_hybrid import CnnHybrid
-from mlxlab.models.heads import head_for
+from mlxlab.models.heads import build_head
 from mlxlab.models.model import Model, count_parameters
 from mlxlab.models.transformer import Transformer
 
@@ -34,11 +34,11 @@ def shape(size):
 
 def decoder(size, tied, vocab_size=16_000, **switches):
     trunk = Transformer(**shape(size), vocab_size=vocab_size, tie_embeddings=tied, **switches)
-    return Model(trunk, head_for(trunk, kind="language_modelling"))
+    return Model(trunk, build_head(trunk, kind="language_modelling"))
 
 
 def classifier(trunk, classes=2):
-    return Model(trunk, head_for(trunk, kind="classification", num_classes=classes))
+    return Model(trunk, build_head(trunk, kind="classification", num_classes=classes))
 
 
 @pytest.mark.parametrize("size", EXACT)
@@ -75,6 +75,6 @@ def test_the_count_follows_the_formulae():
     assert count_parameters(grouped) == layers * (attention + 3 * width * hidden + 2 * width) + width + 100 * width
     masked = Bert(vocab_size=100, width=width, num_layers=layers, num_heads=heads, feed_forward=hidden, max_length=32)
     pooled = count_parameters(masked)
-    head = head_for(masked, kind="language_modelling")
+    head = build_head(masked, kind="language_modelling")
     assert pooled - count_parameters(masked) == width**2 + width, "the pooler goes"
     assert count_parameters(head) == width**2 + width + 2 * width + 100

@@ -73,8 +73,8 @@ class Handler(BaseHTTPRequestHandler):
         elif match := re.fullmatch(f"/api/datasets/{name}/tree/[^/]+/?(.*)", path):
             self.json(self.tree(match[1]))
         elif re.fullmatch(f"/api/datasets/{name}/paths-info/[^/]+", path):
-            wanted = json.loads(body)["paths"] if body.startswith("{") else parse_qs(body)["paths"]
-            self.json([self.entry(file) for file in self.server.files if file in wanted])
+            expected = json.loads(body)["paths"] if body.startswith("{") else parse_qs(body)["paths"]
+            self.json([self.entry(file) for file in self.server.files if file in expected])
         elif path.startswith(f"/api/datasets/{self.server.repository}/revision/"):
             self.fail(404, "RevisionNotFound")
         else:

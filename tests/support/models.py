@@ -9,11 +9,11 @@ import numpy as np
 
 from mlxlab.data.batch import Batch, Task
 from mlxlab.tracking.tracker import NoTracker
-from mlxlab.training.losses.loss import CrossEntropy
+from mlxlab.training.losses.loss import CrossEntropyLoss
 from mlxlab.training.optim.optimizers import adamw
 from mlxlab.training.optim.schedules import cosine
-from mlxlab.training.state import Objective, Run
-from mlxlab.training.steps.step import Plain
+from mlxlab.training.state import MonitoredMetric, Run
+from mlxlab.training.steps.step import PlainStep
 from mlxlab.training.trainer import Trainer
 
 TASK = Task("classification", 2, ("no", "yes"))
@@ -111,8 +111,8 @@ def new_trainer(**changes: object) -> Trainer:
         "deadline": 60.0,
         "ema": None,
         "dynamic_batch": None,
-        "loss": CrossEntropy(0.0),
-        "step": partial(Plain, clip=1.0),
+        "loss": CrossEntropyLoss(0.0),
+        "step": partial(PlainStep, clip=1.0),
         "optimizer": partial(adamw, weight_decay=0.01, betas=[0.9, 0.999], eps=1e-8),
         "schedule": partial(cosine, warmup=0.1, final=0.0),
     }
@@ -123,7 +123,7 @@ def new_run(model: nn.Module | None = None, train: Stream | None = None, **chang
     defaults = {
         "model": model or new_model(),
         "train": train or Stream(),
-        "objective": Objective("valid/loss"),
+        "objective": MonitoredMetric("valid/loss"),
         "tracker": NoTracker(),
         "max_skips": 3,
     }

@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 
 from mlxlab.data.loaders.prefetch import Prefetch
-from mlxlab.data.rng import mix, shuffle
+from mlxlab.data.rng import counter_hash, epoch_permutation
 from mlxlab.data.text.document import Document
 from mlxlab.data.text.masking import new_masker
-from mlxlab.data.text.packed_batches import Framing, PackedBatches
+from mlxlab.data.text.packed_batches import PackedBatchIterator, RowBuilder
 from mlxlab.data.text.token_stream import TokenStream
 
 VOCABULARY, PAD, END, MASK = 259, 256, 257, 258
@@ -38,7 +38,7 @@ class Listed:
         self.read = []
 
     def windows(self, seed, epoch, place=None):
-        order = shuffle(len(self.groups), seed)(epoch)
+        order = epoch_permutation(len(self.groups), seed)(epoch)
         for number in range(0 if place is None else place["n"], len(order)):
             self.read.append((epoch, number))
             yield {"n": number}, list(self.groups[order[number]])
@@ -46,20 +46,20 @@ class Listed:
 
 def texts(count=23, longest=40):
     """Documents of 1 to `longest` letters, each of its own."""
-    lengths = (mix(5, np.arange(count)) % np.uint64(longest)).astype(int) + 1
+    lengths = (counter_hash(5, np.arange(count)) % np.uint64(longest)).astype(int) + 1
     return ["".join(chr(97 + (n * 5 + i * (n + 3)) % 26) for i in range(length)) for n, length in enumerate(lengths)]
 
 
 def framing(length=8, stride=None, isolate=False, masked=False, seed=3):
     masker = new_masker(VOCABULARY, MASK, [PAD, END], 0.15, seed) if masked else None
-    return Framing(length, stride or length, isolate, VOCABULARY, PAD, masker)
+    return RowBuilder(length, stride or length, isolate, VOCABULARY, PAD, masker)
 
 
 def new_batches(
     source=None, batch_size=3, prefetch=0, seed=3, limit=None, tokenizer=None, pool=0, **frame
-) -> PackedBatches | Prefetch:
+) -> PackedBatchIterator | Prefetch:
     stream = TokenStream(source or Listed(texts()), tokenizer or Bytes(), END, seed, limit)
-    batches = PackedBatches(stream, framing(**frame), batch_size, "listed", None, pool, seed)
+    batches = PackedBatchIterator(stream, framing(**frame), batch_size, "listed", None, pool, seed)
     return Prefetch(batches, prefetch) if prefetch else batches
 
 

@@ -6,12 +6,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mlxlab.data.loaders.bucketing import Fixed
-from mlxlab.data.subset import Select
+from mlxlab.data.loaders.bucketing import FixedBatchSize
+from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.titanic.csv_schema import COLUMNS
-from mlxlab.data.titanic.dataset import Augment, Titanic
+from mlxlab.data.titanic.dataset import Augment, TitanicDataset
 from mlxlab.data.titanic.passenger import Passenger
-from mlxlab.data.titanic.sources import resolve
+from mlxlab.data.titanic.sources import load_passengers
 from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE
 
 NOWHERE = Path("/nonexistent")  # a cache that is never there and cannot be written
@@ -19,7 +19,7 @@ NOWHERE = Path("/nonexistent")  # a cache that is never there and cannot be writ
 
 @cache
 def real_rows() -> tuple[Passenger, ...]:
-    found = resolve(None, NOWHERE)
+    found = load_passengers(None, NOWHERE)
     return (*found.train, *found.test)
 
 
@@ -32,7 +32,7 @@ def csv_text(rows: Any) -> str:
     return out.getvalue()
 
 
-def new_titanic(cache: Path, **changes: Any) -> Titanic:
+def new_titanic(cache: Path, **changes: Any) -> TitanicDataset:
     """The data set of conf/data/titanic.yaml."""
     arguments = {
         "source": None,
@@ -41,16 +41,16 @@ def new_titanic(cache: Path, **changes: Any) -> Titanic:
         "augment": Augment(copies=3),
         "max_length": 128,
         "batch_size": 32,
-        "batching": Fixed(buckets=7),
+        "batching": FixedBatchSize(buckets=7),
         "eval_batch_size": 64,
         "valid_fraction": 0.2,
         "folds": None,
         "fold": 0,
         "tokenizer": ByteLevelBPE(vocab_size=1024, min_frequency=2),
-        "select": Select(mode=None, percent=25, by="mean", source=None),
+        "select": ExampleSelection(mode=None, percent=25, by="mean", source=None),
         "prefetch": 2,
         "overfit_batches": None,
         "seed": 0,
         "cache": cache,
     }
-    return Titanic(**(arguments | changes))
+    return TitanicDataset(**(arguments | changes))

@@ -27,7 +27,7 @@ import sys
 from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from mlxlab.config.instantiate import build
+from mlxlab.config.instantiate import instantiate
 
 @hydra.main(version_base="1.3", config_path=sys.argv.pop(), config_name="app")
 def main(cfg):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlxlab.errors import CannotCreate, ConfigFault
+from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.tracking import jsonl
 from mlxlab.tracking.journal import Journal
 from mlxlab.tracking.mlflow import address, naming, spool
@@ -101,7 +101,7 @@ def test_a_second_writer_is_refused(tmp_path):
     first, second = new_journal(tmp_path), new_journal(tmp_path)
     first.start({}, {})
     for resumed in (True, False):
-        with pytest.raises(CannotCreate, match="another process"):
+        with pytest.raises(CannotCreateError, match="another process"):
             second.start({}, {}, resumed=resumed)
     assert records(first)[0]["start"]["uid"] == first.uid
 
@@ -182,7 +182,7 @@ def test_addresses_are_absolute_and_show_no_password(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("uri", ["./mlruns", "file:///x", "sqlite://", "sqlite:///:memory:", "mlruns"])
 def test_an_address_without_a_store_is_one_line(tmp_path, uri):
-    with pytest.raises(ConfigFault, match="sqlite:///") as fault:
+    with pytest.raises(ConfigError, match="sqlite:///") as fault:
         new_journal(tmp_path, uri=uri)
     assert "\n" not in str(fault.value)
 

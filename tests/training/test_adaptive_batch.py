@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from mlxlab.callbacks.checkpointing import hash_of
+from mlxlab.callbacks.checkpointing import run_state_digest
 from mlxlab.checkpoint.store import Checkpoint
-from mlxlab.data.loaders.bucketing import Fixed as Rows
-from mlxlab.data.loaders.bucketing import new_loader
+from mlxlab.data.loaders.bucketing import FixedBatchSize as Rows
+from mlxlab.data.loaders.bucketing import make_loader
 from mlxlab.data.loaders.prefetch import Prefetch
-from mlxlab.errors import ConfigFault
-from mlxlab.training.adaptive_batch import DynamicBatch, dynamic_batch_of
+from mlxlab.errors import ConfigError
+from mlxlab.training.adaptive_batch import AdaptiveBatchSize, parse_adaptive_batch
 from mlxlab.training.device_batch import to_device
-from mlxlab.training.losses.loss import CrossEntropy
+from mlxlab.training.losses.loss import CrossEntropyLoss
 from mlxlab.training.optim.schedules import linear
 from mlxlab.training.steps import microbatch
-from mlxlab.training.steps.optimized import Optimized
+from mlxlab.training.steps.optimized import OptimizedStep
 from support.models import TASK, Fixed, Recorder, Stream, new_model, new_run, new_trainer, weights_of
 
 STEP = {"clip": 1.0, "accumulate": 1, "checkpoint_layers": False, "dtype": "float32", "force_dtype": False}
@@ -32,7 +32,7 @@ SETTINGS = {"min": 2, "max": 32, "interval": 2, "cooldown": 4, "budget": 1.0}
 def data(rows: int = 300, size: int = 8, prefetch: int = 2) -> Prefetch:
     source = Stream(rows)
     return Prefetch(
-        new_loader(lambda _: np.full(rows, 6), Rows(None), size, 3, lambda epoch, places, _: source.batch(places)),
+        make_loader(lambda _: np.full(rows, 6), Rows(None), size, 3, lambda epoch, places, _: source.batch(places)),
         prefetch,
     )
 
@@ -48,7 +48,7 @@ class Script:
 
 
 def trainer_of(probe: Script, steps: int = 24, **changes):
-    trainer = new_trainer(step=partial(Optimized, **STEP), dynamic_batch=SETTINGS, epochs=None, max_steps=steps,
+    trainer = new_trainer(step=partial(OptimizedStep, **STEP), dynamic_batch=SETTINGS, epochs=None, max_steps=steps,
                           log_every=1, schedule=partial(linear, warmup=0, final=0.0), **changes)  # fmt: skip
     trainer.dynamic_batch.probe = probe
     return trainer
@@ -87,13 +87,13 @@ def test_the_sizes_follow_the_script_with_a_cooldown_and_the_loader_yields_them(
     ("share", "size"), [(0.97, 4), (0.95, 4), (0.9, 8), (0.85, 8), (0.84, 16), (0.51, 16), (0.5, 32), (0.0, 32)]
 )
 def test_the_rule(share, size):
-    rule = DynamicBatch(min=2, max=64)
+    rule = AdaptiveBatchSize(min=2, max=64)
     assert rule.next_size(16, share, age=200) == size
     assert rule.next_size(16, share, age=199) == min(size, 16)  # only growing has to wait
 
 
 def test_sizes_stay_powers_of_two_within_the_bounds():
-    rule = DynamicBatch(min=3, max=50)
+    rule = AdaptiveBatchSize(min=3, max=50)
     assert (rule.min, rule.max) == (4, 32)
     assert rule.next_size(4, 1.0, 0) == 4
     assert rule.next_size(32, 0.0, 1000) == 32
@@ -124,7 +124,7 @@ def test_the_rate_that_is_logged_is_the_rate_that_is_used():
     runs = []
     for dynamic in (None, SETTINGS | {"max": 8}):
         run = new_run(train=data(), tracker=Recorder())
-        trainer = new_trainer(step=partial(Optimized, **STEP), dynamic_batch=dynamic, epochs=None, max_steps=12)
+        trainer = new_trainer(step=partial(OptimizedStep, **STEP), dynamic_batch=dynamic, epochs=None, max_steps=12)
         runs.append(trainer.fit(run, Fixed(), TASK))
     still, moving = (weights_of(run.model) for run in runs)
     for name, leaf in still.items():  # a size that never changes changes nothing
@@ -147,7 +147,7 @@ def test_a_run_resumed_goes_on_with_the_size_it_had(stop):
     looked = Script(0.3, *shares[1 + stop // 2 :])  # the look at the start, then those that are left
     resumed = trainer_of(looked).fit(new_run(train=data()), Fixed(), TASK, resume=saved)
     assert resumed.sizes == whole.sizes
-    assert hash_of(resumed) == hash_of(whole)
+    assert run_state_digest(resumed) == run_state_digest(whole)
 
 
 class Short:
@@ -160,14 +160,14 @@ class Short:
         self.tried.append(len(batch.ids))
         if len(batch.ids) > self.rows:
             raise RuntimeError(self.message)
-        return CrossEntropy(0.0)(model, batch)
+        return CrossEntropyLoss(0.0)(model, batch)
 
 
-def step_with(loss, careful: bool = True, dropout: float = 0.0, **changes) -> tuple[Optimized, optim.Optimizer]:
+def step_with(loss, careful: bool = True, dropout: float = 0.0, **changes) -> tuple[OptimizedStep, optim.Optimizer]:
     model = new_model(dropout=dropout)
     optimizer = optim.AdamW(1e-2)
     optimizer.init(model.trainable_parameters())
-    step = Optimized(**STEP | changes, model=model, loss=loss, optimizer=optimizer)
+    step = OptimizedStep(**STEP | changes, model=model, loss=loss, optimizer=optimizer)
     step.parts.careful = careful
     return step, optimizer
 
@@ -176,11 +176,11 @@ def test_a_failed_allocation_repeats_the_same_update_in_halves(capsys):
     batch = to_device(Stream().batch(np.arange(20)))
     loss = Short(6)
     short, optimizer = step_with(loss)
-    whole, _ = step_with(CrossEntropy(0.0))
+    whole, _ = step_with(CrossEntropyLoss(0.0))
     for _ in range(2):
-        found, wanted = short(batch), whole(batch)
+        found, expected = short(batch), whole(batch)
         for name in ("loss", "weight", "norm"):
-            assert found[name].item() == pytest.approx(wanted[name].item(), rel=1e-5)
+            assert found[name].item() == pytest.approx(expected[name].item(), rel=1e-5)
     assert loss.tried == [20, 10, 5, 5, 5, 5, 5, 5, 5, 5]  # the second update knows
     assert optimizer.step.item() == 2
     for name, leaf in weights_of(short.model).items():
@@ -191,7 +191,7 @@ def test_a_failed_allocation_repeats_the_same_update_in_halves(capsys):
 def test_what_failed_leaves_no_trace_also_under_dropout():
     batch = to_device(Stream().batch(np.arange(20)))
     short, _ = step_with(Short(12), dropout=0.3)
-    halves, _ = step_with(CrossEntropy(0.0), dropout=0.3, accumulate=2)
+    halves, _ = step_with(CrossEntropyLoss(0.0), dropout=0.3, accumulate=2)
     failing = short.gradient
     tried = []
 
@@ -232,7 +232,7 @@ def test_auto_takes_the_largest_part_that_fits(monkeypatch, capsys):
     model = new_model(dropout=0.0)
     optimizer = optim.SGD(0.1)
     seen = Short(10**6)
-    step = Optimized(**STEP | {"accumulate": "auto"}, model=model, loss=seen, optimizer=optimizer)
+    step = OptimizedStep(**STEP | {"accumulate": "auto"}, model=model, loss=seen, optimizer=optimizer)
     step(batch)
     assert asked == [1, 2, 4, 8]  # 16 would need 960 of the 800 that may be used
     assert seen.tried == [8] * 8
@@ -245,11 +245,11 @@ def test_auto_takes_the_largest_part_that_fits(monkeypatch, capsys):
 
 def test_auto_measures_what_a_part_needs():
     batch = to_device(Stream(256).batch(np.arange(256)))
-    step, _ = step_with(CrossEntropy(0.0))
+    step, _ = step_with(CrossEntropyLoss(0.0))
     mx.random.seed(5)
     before = mx.random.state[0].tolist()
-    assert microbatch.largest(batch, step._part, 1e12) == 256
-    assert microbatch.largest(batch, step._part, mx.get_active_memory() + 1.0) == 1
+    assert microbatch.find_max_rows(batch, step._part, 1e12) == 256
+    assert microbatch.find_max_rows(batch, step._part, mx.get_active_memory() + 1.0) == 1
     assert mx.random.state[0].tolist() == before
 
 
@@ -264,11 +264,11 @@ def test_auto_measures_what_a_part_needs():
     ],
 )
 def test_settings_that_cannot_be_are_refused_in_one_line(given, said):
-    with pytest.raises(ConfigFault, match=said) as found:
-        dynamic_batch_of(given)
+    with pytest.raises(ConfigError, match=said) as found:
+        parse_adaptive_batch(given)
     assert "\n" not in str(found.value)
 
 
 def test_data_of_one_size_is_refused():
-    with pytest.raises(ConfigFault, match="cannot change their size"):
+    with pytest.raises(ConfigError, match="cannot change their size"):
         trainer_of(Script(0.5)).fit(new_run(), Fixed(), TASK)

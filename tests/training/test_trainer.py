@@ -6,14 +6,14 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlxlab.callbacks.checkpointing import Checkpointing, hash_of
+from mlxlab.callbacks.checkpointing import Checkpointer, run_state_digest
 from mlxlab.callbacks.early_stopping import EarlyStopping
-from mlxlab.callbacks.learning_curve import LearningCurve
-from mlxlab.callbacks.memory_monitor import Memory
-from mlxlab.checkpoint.store import Store
-from mlxlab.errors import Diverged, WriteFailed
-from mlxlab.training.losses.loss import CrossEntropy
-from mlxlab.training.state import Objective
+from mlxlab.callbacks.learning_curve import LearningCurvePlot
+from mlxlab.callbacks.memory_monitor import MemoryMonitor
+from mlxlab.checkpoint.store import CheckpointStore
+from mlxlab.errors import DivergenceError, WriteError
+from mlxlab.training.losses.loss import CrossEntropyLoss
+from mlxlab.training.state import MonitoredMetric
 from support.models import TASK, Fixed, Recorder, Stream, new_model, new_run, new_trainer, weights_of
 
 
@@ -34,16 +34,16 @@ class StopAt:
 
 def fit(folder, *, stop_at=None, resume=False, callbacks=(), run=None, **changes):
     run = run or new_run(new_model(dropout=0.3), Stream(rows=22), tracker=Recorder())
-    checkpoint = Store(folder / "checkpoints").load() if resume else None
+    checkpoint = CheckpointStore(folder / "checkpoints").load() if resume else None
     stop = [StopAt(stop_at)] if stop_at else []
-    saving = Checkpointing(every=changes.pop("every", 3), keep=2, background=True, folder=folder)
+    saving = Checkpointer(every=changes.pop("every", 3), keep=2, background=True, folder=folder)
     return new_trainer(**changes).fit(run, Fixed(), TASK, [saving, *stop, *callbacks], checkpoint, seed=4)
 
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
     run = fit(tmp_path_factory.mktemp("reference"))
-    return hash_of(run), weights_of(run.model), run
+    return run_state_digest(run), weights_of(run.model), run
 
 
 @pytest.mark.parametrize("step", range(1, 18))
@@ -51,7 +51,7 @@ def test_a_run_stopped_anywhere_and_resumed_ends_in_the_same_state(tmp_path, ref
     fit(tmp_path, stop_at=step)
     run = fit(tmp_path, resume=True)
     state, weights, uninterrupted = reference
-    assert hash_of(run) == state
+    assert run_state_digest(run) == state
     for name, leaf in weights_of(run.model).items():
         np.testing.assert_array_equal(leaf, weights[name])
     assert run.history == uninterrupted.history
@@ -74,13 +74,13 @@ def test_every_metric_and_step_is_logged_once_over_a_resume(tmp_path, reference)
 def test_a_chain_of_resumes_ends_in_the_same_state(tmp_path, reference):
     for step in (2, 5, 6, 11, 16):
         fit(tmp_path, stop_at=step, resume=step > 2)
-    assert hash_of(fit(tmp_path, resume=True)) == reference[0]
+    assert run_state_digest(fit(tmp_path, resume=True)) == reference[0]
 
 
 def test_a_finished_run_resumed_does_nothing(tmp_path, reference):
     fit(tmp_path)
     run = fit(tmp_path, resume=True)
-    assert hash_of(run) == reference[0]
+    assert run_state_digest(run) == reference[0]
     assert run.tracker.lines == []
 
 
@@ -90,16 +90,16 @@ def test_the_order_of_callbacks_does_not_matter(tmp_path):
         folder = tmp_path / str(turn)
         folder.mkdir()
         callbacks = [
-            Memory(5, folder=folder),
+            MemoryMonitor(5, folder=folder),
             EarlyStopping(2, 0.5),
-            LearningCurve(folder=folder),
-            Checkpointing(2, 2, True, folder=folder),
+            LearningCurvePlot(folder=folder),
+            Checkpointer(2, 2, True, folder=folder),
         ]
         run = new_run(new_model(), tracker=Recorder())
         new_trainer(epochs=9, eval_every=2).fit(run, Fixed(), TASK, callbacks[::turn], seed=1)
         names = sorted((step, name) for step, line in run.tracker.lines for name in line)
         files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
-        seen.append((run.stop, run.step, hash_of(run), names, files))
+        seen.append((run.stop, run.step, run_state_digest(run), names, files))
     assert seen[0] == seen[1]
     assert seen[0][0].startswith("early")
 
@@ -134,19 +134,19 @@ def test_patience_null_never_stops_and_nan_is_never_best():
     run = new_run(history=[(step, 1.0) for step in range(100)])
     EarlyStopping(None, 0.0).on_step(run)
     assert not run.stop
-    assert not Objective("valid/loss").better(float("nan"), None)
+    assert not MonitoredMetric("valid/loss").better(float("nan"), None)
 
 
 def test_losses_are_minimised_and_accuracies_maximised():
-    assert Objective("valid/loss").better(0.1, 0.2)
-    assert Objective("valid/accuracy").better(0.2, 0.1)
+    assert MonitoredMetric("valid/loss").better(0.1, 0.2)
+    assert MonitoredMetric("valid/accuracy").better(0.2, 0.1)
 
 
 def test_the_best_checkpoint_stays_when_newer_ones_push_the_rest_out(tmp_path):
     run = fit(tmp_path, every=1, eval_every=2, epochs=4)
-    steps = {int(path.name[5:13]) for path in Store(tmp_path / "checkpoints").steps()}
+    steps = {int(path.name[5:13]) for path in CheckpointStore(tmp_path / "checkpoints").steps()}
     assert steps == {run.best_step, run.step, run.step - 1}
-    assert Store(tmp_path / "checkpoints").load("best").step == run.best_step
+    assert CheckpointStore(tmp_path / "checkpoints").load("best").step == run.best_step
 
 
 def test_training_learns(reference):
@@ -163,7 +163,7 @@ def test_a_run_that_diverges_goes_back_to_its_last_good_checkpoint_and_past_the_
             return batch._replace(weights=batch.weights * (np.nan if bad else 1))
 
     def nan_sum(model, batch):
-        return CrossEntropy(0.0)(model, batch) + mx.where(mx.isnan(batch.weights.sum()), float("nan"), 0.0)
+        return CrossEntropyLoss(0.0)(model, batch) + mx.where(mx.isnan(batch.weights.sum()), float("nan"), 0.0)
 
     run = new_run(new_model(), Poisoned(rows=22), tracker=Recorder())
     fit(tmp_path, run=run, every=2, loss=nan_sum)
@@ -171,7 +171,7 @@ def test_a_run_that_diverges_goes_back_to_its_last_good_checkpoint_and_past_the_
     assert all(np.isfinite(leaf).all() for leaf in weights_of(run.model).values())
     run = new_run(new_model(), Poisoned(rows=22), tracker=Recorder())
     (tmp_path / "none").mkdir()
-    with pytest.raises(Diverged):
+    with pytest.raises(DivergenceError):
         fit(tmp_path / "none", run=run, every=2, loss=nan_sum, max_rollbacks=0)
 
 
@@ -182,9 +182,9 @@ def test_a_checkpoint_with_numbers_that_are_not_finite_is_never_committed(tmp_pa
                 run.model.out.bias = run.model.out.bias * float("nan")
 
     run = new_run(new_model(), Stream(rows=22), tracker=Recorder())
-    with pytest.raises(WriteFailed):
+    with pytest.raises(WriteError):
         fit(tmp_path, run=run, every=1, callbacks=[Spoil(17)], max_rollbacks=0, max_skips=5)
-    assert Store(tmp_path / "checkpoints").load().step == 17
+    assert CheckpointStore(tmp_path / "checkpoints").load().step == 17
     assert "not finite" in capsys.readouterr().err
 
 

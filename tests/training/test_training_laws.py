@@ -9,14 +9,14 @@ import pytest
 from mlx.utils import tree_flatten
 from sklearn import metrics as oracle
 
-from mlxlab.errors import ConfigFault, Diverged
+from mlxlab.errors import ConfigError, DivergenceError
 from mlxlab.training.device_batch import DeviceBatch, to_device
 from mlxlab.training.evaluate import evaluate
-from mlxlab.training.losses.loss import CrossEntropy, Focal, WeightedCrossEntropy, cross_entropy
+from mlxlab.training.losses.loss import CrossEntropyLoss, FocalLoss, WeightedCrossEntropyLoss, cross_entropy
 from mlxlab.training.metrics import classification_metrics, confusion_matrix
-from mlxlab.training.optim.optimizers import adamw, flat, is_decayed
+from mlxlab.training.optim.optimizers import adamw, flatten_arrays, has_weight_decay
 from mlxlab.training.optim.schedules import constant, cosine, linear, wsd
-from mlxlab.training.steps.step import Plain, global_norm, weighted_sum
+from mlxlab.training.steps.step import PlainStep, global_norm, weighted_sum
 from support.models import TASK, Fixed, Stream, new_model, new_run, new_trainer, weights_of
 
 
@@ -27,8 +27,8 @@ def a_batch(rows: int = 5) -> DeviceBatch:
 def test_smoothing_is_one_minus_e_of_the_target_and_e_of_the_mean():
     logits, targets = mx.random.normal((7, 3), key=mx.random.key(1)), mx.array([0, 1, 2, 0, 1, 2, 0])
     log_p = np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
-    wanted = -0.9 * log_p[np.arange(7), np.array(targets)] - 0.1 * log_p.mean(axis=-1)
-    np.testing.assert_allclose(np.array(cross_entropy(logits, targets, 0.1)), wanted, rtol=1e-5)
+    expected = -0.9 * log_p[np.arange(7), np.array(targets)] - 0.1 * log_p.mean(axis=-1)
+    np.testing.assert_allclose(np.array(cross_entropy(logits, targets, 0.1)), expected, rtol=1e-5)
 
 
 def test_loss_of_extreme_logits_is_finite():
@@ -37,7 +37,7 @@ def test_loss_of_extreme_logits_is_finite():
 
 def test_focal_without_focus_is_cross_entropy():
     model, batch = new_model(dropout=0.0), a_batch()
-    focal, plain = Focal(None, 0.0, 0.0)(model, batch), CrossEntropy(0.0)(model, batch)
+    focal, plain = FocalLoss(None, 0.0, 0.0)(model, batch), CrossEntropyLoss(0.0)(model, batch)
     np.testing.assert_allclose(np.array(focal), np.array(plain), rtol=1e-5)
 
 
@@ -45,20 +45,22 @@ def test_focal_weighs_class_one_by_alpha():
     model, batch = new_model(dropout=0.0), a_batch()
     p = np.array(mx.softmax(model(batch.tokens, batch.mask), axis=-1))[np.arange(5), np.array(batch.targets)]
     a = np.where(np.array(batch.targets) == 1, 0.25, 0.75)
-    np.testing.assert_allclose(np.array(Focal(0.25, 2.0, 0.0)(model, batch)), -a * (1 - p) ** 2 * np.log(p), rtol=1e-4)
+    np.testing.assert_allclose(
+        np.array(FocalLoss(0.25, 2.0, 0.0)(model, batch)), -a * (1 - p) ** 2 * np.log(p), rtol=1e-4
+    )
 
 
 def test_balanced_weights_are_n_over_classes_times_count():
-    loss = WeightedCrossEntropy("balanced", 0.0, class_counts=[549, 342])
+    loss = WeightedCrossEntropyLoss("balanced", 0.0, class_counts=[549, 342])
     np.testing.assert_allclose(np.array(loss.class_weights), [0.8115, 1.3026], atol=1e-4)
 
 
 def test_a_target_without_weight_counts_for_nothing_even_if_its_loss_is_nan():
     model, batch = new_model(dropout=0.0), a_batch()
     less = batch._replace(weights=mx.array([1.0, 1.0, 0.0, 0.0, 0.0]))
-    spoiled = lambda m, b: mx.where(b.weights == 0, float("nan"), CrossEntropy(0.0)(m, b))  # noqa: E731
+    spoiled = lambda m, b: mx.where(b.weights == 0, float("nan"), CrossEntropyLoss(0.0)(m, b))  # noqa: E731
     total, weight, _ = weighted_sum(spoiled, model, less)
-    short, *_ = weighted_sum(CrossEntropy(0.0), model, a_batch(2))
+    short, *_ = weighted_sum(CrossEntropyLoss(0.0), model, a_batch(2))
     assert (weight.item(), total.item()) == (2.0, pytest.approx(short.item(), rel=1e-6))
 
 
@@ -75,7 +77,7 @@ def test_a_warmup_below_one_is_a_share_of_the_run():
 
 
 def test_a_warmup_longer_than_the_run_is_refused():
-    with pytest.raises(ConfigFault, match="warmup"):
+    with pytest.raises(ConfigError, match="warmup"):
         cosine(200, 0.0, peak=1.0, steps=100)
 
 
@@ -85,7 +87,7 @@ def test_the_first_update_runs_at_the_first_rate_of_the_schedule():
     run = new_run(model)
     trainer = new_trainer(max_steps=1000, epochs=None, schedule=partial(constant, 1000), optimizer=plain_sgd)
     rate = trainer.prepare(run)
-    Plain(1.0, model=model, loss=CrossEntropy(0.0), optimizer=run.optimizer)(a_batch())
+    PlainStep(1.0, model=model, loss=CrossEntropyLoss(0.0), optimizer=run.optimizer)(a_batch())
     moved = max(np.abs(weights_of(model)[name] - before[name]).max() for name in before)
     assert 0 < moved <= rate(mx.array(0)).item() == pytest.approx(1e-2 / 1000)
 
@@ -108,7 +110,7 @@ def test_clipping_bounds_the_norm_and_keeps_the_direction():
             return parameters
 
     def norm_and_flat(clip):
-        logged = Plain(clip, model=model, loss=CrossEntropy(0.0), optimizer=Spy())(a_batch())["norm"].item()
+        logged = PlainStep(clip, model=model, loss=CrossEntropyLoss(0.0), optimizer=Spy())(a_batch())["norm"].item()
         return logged, np.concatenate([np.array(g).ravel() for _, g in tree_flatten(seen["gradients"])])
 
     logged, free = norm_and_flat(None)
@@ -120,9 +122,9 @@ def test_clipping_bounds_the_norm_and_keeps_the_direction():
 
 
 def test_decay_spares_norms_biases_and_embeddings():
-    assert is_decayed("trunk.layers.0.attention.query.weight", mx.zeros((2, 2)))
-    assert not is_decayed("trunk.embedding.weight", mx.zeros((2, 2)))
-    assert not is_decayed("trunk.norm.weight", mx.zeros((2,)))
+    assert has_weight_decay("trunk.layers.0.attention.query.weight", mx.zeros((2, 2)))
+    assert not has_weight_decay("trunk.embedding.weight", mx.zeros((2, 2)))
+    assert not has_weight_decay("trunk.norm.weight", mx.zeros((2,)))
 
 
 def test_adamw_corrects_its_bias():
@@ -146,7 +148,7 @@ def test_a_number_that_is_not_finite_never_reaches_weights_or_optimizer(place):
     trainer.prepare(run)
 
     def loss(m, b):
-        values = CrossEntropy(0.0)(m, b)
+        values = CrossEntropyLoss(0.0)(m, b)
         if not poisoned:
             return values
         if place == "loss":
@@ -154,26 +156,26 @@ def test_a_number_that_is_not_finite_never_reaches_weights_or_optimizer(place):
         return values + mx.sqrt(m.out.weight.sum() * 0) * 1.0  # finite, with an infinite gradient
 
     poisoned = False
-    step = Plain(1.0, model=model, loss=loss, optimizer=run.optimizer)
+    step = PlainStep(1.0, model=model, loss=loss, optimizer=run.optimizer)
     assert step(a_batch())["skipped"].item() == 0
-    weights, state = weights_of(model), {k: np.array(v) for k, v in flat(run.optimizer.state).items()}
+    weights, state = weights_of(model), {k: np.array(v) for k, v in flatten_arrays(run.optimizer.state).items()}
     poisoned = True
     assert step(a_batch())["skipped"].item() == 1
     for name, leaf in weights_of(model).items():
         np.testing.assert_array_equal(leaf, weights[name])
-    for name, leaf in flat(run.optimizer.state).items():
+    for name, leaf in flatten_arrays(run.optimizer.state).items():
         np.testing.assert_array_equal(np.array(leaf), state[name])
 
 
 def test_max_skips_in_a_row_end_the_run_with_78():
     def nan(m, b):
-        return CrossEntropy(0.0)(m, b) * float("nan")
+        return CrossEntropyLoss(0.0)(m, b) * float("nan")
 
     run = new_run()
-    with pytest.raises(Diverged, match="3 updates in a row"):
+    with pytest.raises(DivergenceError, match="3 updates in a row"):
         new_trainer(loss=nan).fit(run, Fixed(), TASK)
     assert run.step == 3
-    assert Diverged.exit_code == 78
+    assert DivergenceError.exit_code == 78
 
 
 def test_evaluation_is_the_same_for_every_batch_size_and_has_no_dropout():
@@ -214,5 +216,5 @@ def test_the_norm_is_that_of_all_gradients_together():
 
 
 def test_class_weights_that_do_not_fit_the_task_are_the_users_fault_in_one_line():
-    with pytest.raises(ConfigFault, match="3 weights for 2 classes"):
-        WeightedCrossEntropy([1.0, 2.0, 3.0], 0.0, class_counts=[1, 1])
+    with pytest.raises(ConfigError, match="3 weights for 2 classes"):
+        WeightedCrossEntropyLoss([1.0, 2.0, 3.0], 0.0, class_counts=[1, 1])

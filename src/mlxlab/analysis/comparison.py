@@ -13,7 +13,7 @@ MINIMISED = ("loss", "perplexity", "bits_per_byte")
 
 
 @dataclass(frozen=True)
-class Series:
+class MethodResults:
     """What one method reached, by the name of the run."""
 
     name: str
@@ -33,7 +33,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Gain:
+class PairedDifference:
     """The mean of (method - reference) over pairs, turned so that more is better, and its confidence interval."""
 
     pairs: int
@@ -64,9 +64,9 @@ class Comparison:
     """
 
     metric: str
-    series: Sequence[Series]
+    series: Sequence[MethodResults]
     against: str
-    gains: dict[str, Gain] = field(default_factory=dict)
+    gains: dict[str, PairedDifference] = field(default_factory=dict)
     share: float = 0.0
     level: float = 0.95
 
@@ -74,12 +74,12 @@ class Comparison:
     def minimised(self) -> bool:
         return self.metric.endswith(MINIMISED)
 
-    def named(self, name: str) -> Series:
+    def named(self, name: str) -> MethodResults:
         return next(series for series in self.series if series.name == name)
 
 
 def compare(
-    metric: str, series: Sequence[Series], against: str, *, folds: int | None = None, level: float = 0.95
+    metric: str, series: Sequence[MethodResults], against: str, *, folds: int | None = None, level: float = 0.95
 ) -> Comparison:
     """Every method against one of them.
 
@@ -92,7 +92,7 @@ def compare(
     """
     names = [one.name for one in series]
     if against not in names or len(set(names)) < len(names):
-        raise ValueError(f"against={against}: wanted one of {', '.join(names)}, each once")
+        raise ValueError(f"against={against}: expected one of {', '.join(names)}, each once")
     share = 1 / (folds - 1) if folds else 0.0
     empty = Comparison(metric, tuple(series), against, {}, share, level)
     reference = empty.named(against).values
@@ -101,11 +101,11 @@ def compare(
     for one in series:
         if one.name != against:
             shared = [run for run in one.values if run in reference]
-            gains[one.name] = paired([sign * (one.values[run] - reference[run]) for run in shared], share, level)
+            gains[one.name] = paired_t_test([sign * (one.values[run] - reference[run]) for run in shared], share, level)
     return Comparison(metric, tuple(series), against, gains, share, level)
 
 
-def paired(differences: Sequence[float], share: float = 0.0, level: float = 0.95) -> Gain:
+def paired_t_test(differences: Sequence[float], share: float = 0.0, level: float = 0.95) -> PairedDifference:
     """Student's t of paired differences.
 
     With `share`, test rows over training rows, the variance is that of Nadeau & Bengio (2003), "Inference for the
@@ -116,11 +116,11 @@ def paired(differences: Sequence[float], share: float = 0.0, level: float = 0.95
     n = len(differences)
     mean = sum(differences) / n if n else math.nan
     if n < 2 or not math.isfinite(mean):
-        return Gain(n, mean, -math.inf, math.inf, 1.0)
+        return PairedDifference(n, mean, -math.inf, math.inf, 1.0)
     error = _deviation(differences) * math.sqrt(1 / n + share)
     reach = float(t.ppf((1 + level) / 2, n - 1)) * error
     p = float(2 * t.sf(abs(mean) / error, n - 1)) if error else float(mean == 0)
-    return Gain(n, mean, mean - reach, mean + reach, p)
+    return PairedDifference(n, mean, mean - reach, mean + reach, p)
 
 
 def method_of(comparison: Comparison) -> str:
@@ -130,7 +130,7 @@ def method_of(comparison: Comparison) -> str:
     return "paired t over seeds"
 
 
-def headline(comparison: Comparison, name: str) -> str:
+def summary_sentence(comparison: Comparison, name: str) -> str:
     """One method against the reference, as a sentence."""
     gain, metric = comparison.gains[name], comparison.metric
     told = f"{name} against {comparison.against}, {metric}: "

@@ -7,7 +7,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-from mlxlab.analysis.comparison import Comparison, Gain, Series, headline, method_of
+from mlxlab.analysis.comparison import Comparison, MethodResults, PairedDifference, method_of, summary_sentence
 from mlxlab.tracking.tracker import Tracker
 
 
@@ -38,7 +38,7 @@ def markdown(comparison: Comparison, *, share_of: str = "", command: str = "") -
     heads = ["method", "runs", comparison.metric, "s.e.", f"gain on {comparison.against}", "interval", "p", "verdict"]
     ratios = [[f"{what} / {share_of}"] * bool(share_of) for what in (comparison.metric, "parameters")]
     heads += [*ratios[0], "parameters", *ratios[1], "per second", "steps"]
-    lines = [f"- {headline(comparison, name)}" for name in comparison.gains]
+    lines = [f"- {summary_sentence(comparison, name)}" for name in comparison.gains]
     lines += ["", f"| {' | '.join(heads)} |", "|---|" + "--:|" * (len(heads) - 1)]
     lines += [f"| {' | '.join(_cells(one, comparison, whole))} |" for one in comparison.series]
     lines += ["", *wrap(_judgement(comparison), 120)]
@@ -81,7 +81,7 @@ def draw(comparison: Comparison, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _cells(one: Series, comparison: Comparison, whole: Series | None) -> list[str]:
+def _cells(one: MethodResults, comparison: Comparison, whole: MethodResults | None) -> list[str]:
     cells = [one.name, str(len(one.values)), _number(one.mean), _number(one.error)]
     gain = comparison.gains.get(one.name)
     cells += _gain_cells(gain) if gain is not None else ["", "", "", "the reference"]
@@ -92,7 +92,7 @@ def _cells(one: Series, comparison: Comparison, whole: Series | None) -> list[st
     return [*cells, f"{one.speed:,.0f}" if one.speed else "", f"{one.steps:,}" if one.steps is not None else ""]
 
 
-def _gain_cells(gain: Gain) -> list[str]:
+def _gain_cells(gain: PairedDifference) -> list[str]:
     if gain.pairs < 2:
         return [f"{gain.mean:+.4g}" if gain.pairs else "", "", "", gain.verdict]
     return [f"{gain.mean:+.4g}", f"{gain.low:+.4g} to {gain.high:+.4g}", f"{gain.p:.2g}", gain.verdict]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import mlxlab
-from mlxlab.errors import Fault
+from mlxlab.errors import UserError
 
 _TRAIN = "import sys; from mlxlab.cli.train import main; sys.exit(main())"
 _SOURCE = str(Path(mlxlab.__file__).parents[1])
@@ -19,7 +19,7 @@ _ACCURACY = "valid/accuracy"
 
 
 @dataclass(frozen=True)
-class Fit:
+class FoldRun:
     """The training of one fold of one seed."""
 
     seed: int
@@ -52,12 +52,12 @@ class Result:
     baselines: dict[str, float]
 
 
-def plan(folder: Path, folds: int, seeds: int) -> list[Fit]:
+def plan(folder: Path, folds: int, seeds: int) -> list[FoldRun]:
     """All fits, seed after seed."""
-    return [Fit(s, f, folder / f"seed-{s}-fold-{f}") for s in range(seeds) for f in range(folds)]
+    return [FoldRun(s, f, folder / f"seed-{s}-fold-{f}") for s in range(seeds) for f in range(folds)]
 
 
-def read(fit: Fit) -> Result | None:
+def read(fit: FoldRun) -> Result | None:
     """The result of a fit; None while there is none."""
     try:
         figures: dict[str, Any] = json.loads((fit.folder / "metrics.json").read_text())
@@ -67,13 +67,15 @@ def read(fit: Fit) -> Result | None:
         return None
 
 
-def run_all(fits: Sequence[Fit], command: Callable[[Fit], list[str]], jobs: int) -> Generator[tuple[Fit, float]]:
+def run_all(
+    fits: Sequence[FoldRun], command: Callable[[FoldRun], list[str]], jobs: int
+) -> Generator[tuple[FoldRun, float]]:
     """Runs the fits, `jobs` at a time; gives each when it has ended, with its seconds. No process outlives this.
 
     Raises:
-        Fault: a fit failed, with its exit code and last line; those beside it are stopped.
+        UserError: a fit failed, with its exit code and last line; those beside it are stopped.
     """
-    waiting, running = list(fits), list[tuple[Fit, subprocess.Popen, float]]()
+    waiting, running = list(fits), list[tuple[FoldRun, subprocess.Popen, float]]()
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
@@ -93,7 +95,7 @@ def run_all(fits: Sequence[Fit], command: Callable[[Fit], list[str]], jobs: int)
             process.wait()
 
 
-def _start(fit: Fit, command: list[str]) -> subprocess.Popen:
+def _start(fit: FoldRun, command: list[str]) -> subprocess.Popen:
     fit.folder.mkdir(parents=True, exist_ok=True)
     path = os.pathsep.join(filter(None, [_SOURCE, os.environ.get("PYTHONPATH")]))
     # One thread each: several processes with a pool of threads each are slower than one after the other.
@@ -102,9 +104,9 @@ def _start(fit: Fit, command: list[str]) -> subprocess.Popen:
         return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
 
 
-def _failure(fit: Fit, code: int) -> Fault:
+def _failure(fit: FoldRun, code: int) -> UserError:
     lines = fit.log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-    fault = Fault(f"{fit.name}: exit {code}: {lines[-1][:300]} (all of it: {fit.log})")
+    fault = UserError(f"{fit.name}: exit {code}: {lines[-1][:300]} (all of it: {fit.log})")
     fault.exit_code = code if code > 0 else 128 - code
     return fault
 

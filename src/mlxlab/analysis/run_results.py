@@ -6,26 +6,28 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mlxlab.analysis.comparison import Series
-from mlxlab.errors import DataFault, InputMissing
+from mlxlab.analysis.comparison import MethodResults
+from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.experiment import manifest
 
 
-def find(path: Path) -> list[Path]:
+def find_runs(path: Path) -> list[Path]:
     """A run folder itself, or all runs right below a folder, as a sweep or a cross-validation leaves them.
 
     Raises:
-        InputMissing: there is no run.
+        InputNotFoundError: there is no run.
     """
     if (path / manifest.FILE).is_file():
         return [path]
     found = sorted(file.parent for file in path.glob(f"*/{manifest.FILE}"))
     if not found:
-        raise InputMissing(f"{path}: no run in it; wanted a run folder, or a folder of run folders")
+        raise InputNotFoundError(f"{path}: no run in it; expected a run folder, or a folder of run folders")
     return found
 
 
-def series_of(name: str, folders: Sequence[Path], metric: str, best: bool = False) -> tuple[Series, set[int]]:
+def method_results(
+    name: str, folders: Sequence[Path], metric: str, best: bool = False
+) -> tuple[MethodResults, set[int]]:
     """A method's results by seed and fold, and the numbers of folds of its cross-validations.
 
     Args:
@@ -33,31 +35,31 @@ def series_of(name: str, folders: Sequence[Path], metric: str, best: bool = Fals
         best: of the best evaluation instead, where `metric` is the objective: chosen by the rows that judge.
 
     Raises:
-        InputMissing, DataFault: a folder has no manifest, a run is not DONE, lacks the metric or is there twice.
+        InputNotFoundError, DataError: a folder has no manifest, a run is not DONE, lacks the metric or is there twice.
     """
     values: dict[str, float] = {}
     sizes, steps, folds = set(), set(), set()
     for folder in folders:
-        facts = manifest.read(folder)
+        facts = manifest.read_manifest(folder)
         if facts["status"] != "DONE":
-            raise DataFault(f"{folder}: {manifest.condition(folder)}; wanted a run that is DONE")
+            raise DataError(f"{folder}: {manifest.effective_status(folder)}; expected a run that is DONE")
         run = _name_of(facts)
         if run in values:
-            raise DataFault(f"{name}: {run} is there twice, the second time in {folder}")
+            raise DataError(f"{name}: {run} is there twice, the second time in {folder}")
         outcome = facts["outcome"]
         values[run] = _value(outcome, metric, best, folder)
         sizes.add(outcome.get("parameters"))
         steps.add(outcome.get("steps"))
         folds |= {facts["folds"]} if facts.get("folds") else set()
-    return Series(name, values, _single(sizes), speed_of(folders), _single(steps)), folds
+    return MethodResults(name, values, _single(sizes), speed_of(folders), _single(steps)), folds
 
 
 def speed_of(folders: Sequence[Path]) -> float | None:
     """The median of the runs' last tokens a second; None where no manifest has it."""
     speeds = []
     for folder in folders:
-        with suppress(InputMissing, DataFault):
-            speeds.append(manifest.read(folder).get("outcome", {}).get("speed"))
+        with suppress(InputNotFoundError, DataError):
+            speeds.append(manifest.read_manifest(folder).get("outcome", {}).get("speed"))
     known = [speed for speed in speeds if speed]
     return statistics.median(known) if known else None
 
@@ -73,7 +75,7 @@ def _value(outcome: dict[str, Any], metric: str, best: bool, folder: Path) -> fl
     found = outcome.get("best") if best and outcome.get("objective") == metric else None if best else final.get(metric)
     if not isinstance(found, int | float):
         known = outcome.get("objective", "none") if best else ", ".join(sorted(final)) or "none"
-        raise DataFault(f"{folder}: no {'best ' * best}{metric} in its manifest; it has {known}")
+        raise DataError(f"{folder}: no {'best ' * best}{metric} in its manifest; it has {known}")
     return float(found)
 
 

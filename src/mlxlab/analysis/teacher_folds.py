@@ -8,17 +8,17 @@ from textwrap import wrap
 
 import numpy as np
 
-from mlxlab.analysis.crossvalidation import Fit, Result, read
-from mlxlab.errors import InputMissing
+from mlxlab.analysis.crossvalidation import FoldRun, Result, read
+from mlxlab.errors import InputNotFoundError
 
 
-def teachers_of(fit: Fit, fits: Sequence[Fit], teachers: Sequence[Fit]) -> str:
+def teacher_override(fit: FoldRun, fits: Sequence[FoldRun], teachers: Sequence[FoldRun]) -> str:
     """The override by which a student learns from the teacher of its own fold, with that one's last weights."""
     folder = teachers[list(fits).index(fit)].folder
     return f"trainer.teachers=['{folder}/checkpoints/last']"
 
 
-def beside(results: Sequence[Result], others: Mapping[str, Sequence[Fit]]) -> list[Result]:
+def add_baselines(results: Sequence[Result], others: Mapping[str, Sequence[FoldRun]]) -> list[Result]:
     """The results with the accuracies of others on the same folds, by name, among the baselines."""
     found = {name: {(fit.seed, fit.fold): read(fit) for fit in fits} for name, fits in others.items()}
     joined = []
@@ -29,7 +29,7 @@ def beside(results: Sequence[Result], others: Mapping[str, Sequence[Fit]]) -> li
     return joined
 
 
-def kept(students: Sequence[Fit], teachers: Sequence[Fit], alone: Sequence[Fit]) -> list[str]:
+def kept(students: Sequence[FoldRun], teachers: Sequence[FoldRun], alone: Sequence[FoldRun]) -> list[str]:
     """How much of the teachers' accuracy the students keep, with how many parameters, and whether teaching helped."""
     mine, theirs, own = (_accuracies(fits) for fits in (students, teachers, alone))
     sizes = [count_parameters(fits[0]) for fits in (students, teachers)]
@@ -45,15 +45,15 @@ def kept(students: Sequence[Fit], teachers: Sequence[Fit], alone: Sequence[Fit])
     return wrap(text, 120)
 
 
-def _accuracies(fits: Sequence[Fit]) -> np.ndarray:
+def _accuracies(fits: Sequence[FoldRun]) -> np.ndarray:
     return np.array([result.final for fit in fits if (result := read(fit)) is not None])
 
 
-def count_parameters(fit: Fit) -> int:
+def count_parameters(fit: FoldRun) -> int:
     """By the head of its last weights: nothing of the model is loaded."""
     files = sorted((fit.folder / "checkpoints").glob("step-*/model.safetensors"))
     if not files:
-        raise InputMissing(f"{fit.folder}: has no checkpoint")
+        raise InputNotFoundError(f"{fit.folder}: has no checkpoint")
     with files[-1].open("rb") as file:
         head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     return sum(math.prod(leaf["shape"]) for name, leaf in head.items() if name != "__metadata__")

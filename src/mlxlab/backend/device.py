@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 
 from mlxlab.backend.openblas import use_openblas
-from mlxlab.errors import ConfigFault
+from mlxlab.errors import ConfigError
 
 CACHE_BYTES = 2 << 30  # at most; MLX keeps 32 MB of CPU buffers by default: every step would map its logits anew
 _state = {"blas": "as installed"}
@@ -20,7 +20,7 @@ def prepare(device: str | None = None) -> str:
     """Makes MLX fast on this machine, once per process; returns the BLAS in use. Best before `mlx.core` is imported.
 
     Raises:
-        ConfigFault: there is no such device.
+        ConfigError: there is no such device.
     """
     if _state["blas"] == "as installed" and sys.platform == "linux" and os.environ.get("MLXLAB_BLAS", "1") != "0":
         _state["blas"] = _redirected()
@@ -82,9 +82,9 @@ def _choose(device: str | None) -> None:
         return
     kinds = {"cpu": mx.cpu, "gpu": mx.gpu}
     if device not in kinds:
-        raise ConfigFault(f"MLXLAB_DEVICE={device}: wanted cpu or gpu")
+        raise ConfigError(f"MLXLAB_DEVICE={device}: expected cpu or gpu")
     if not mx.is_available(kinds[device]):
-        raise ConfigFault(f"MLXLAB_DEVICE={device}: this machine, or this build of MLX, has none")
+        raise ConfigError(f"MLXLAB_DEVICE={device}: this machine, or this build of MLX, has none")
     mx.set_default_device(mx.Device(kinds[device]))
 
 
@@ -98,7 +98,7 @@ def _memory_limit() -> int:
     except ValueError:
         limit = 0.0
     if not 0 < limit < 1e6:
-        raise ConfigFault(f"MLXLAB_MEMORY={given}: wanted a number of GB above 0")
+        raise ConfigError(f"MLXLAB_MEMORY={given}: expected a number of GB above 0")
     return int(limit * 1e9)
 
 

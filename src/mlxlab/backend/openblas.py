@@ -60,13 +60,13 @@ def find_openblas() -> ctypes.CDLL:
     raise OSError("the package scipy-openblas32 is not installed")
 
 
-def blas_threads(wanted: int | None = None) -> int:
-    """How many threads a product of OpenBLAS may use, 1 where there is none; sets it to `wanted` if that is given."""
+def blas_threads(expected: int | None = None) -> int:
+    """How many threads a product of OpenBLAS may use, 1 where there is none; sets it to `expected` if that is given."""
     try:
         openblas = find_openblas()
         count = int(openblas.scipy_openblas_get_num_threads())
-        if wanted is not None:
-            openblas.scipy_openblas_set_num_threads(wanted)
+        if expected is not None:
+            openblas.scipy_openblas_set_num_threads(expected)
     except (OSError, AttributeError):
         return 1
     return count

@@ -12,16 +12,16 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
-from mlxlab.checkpoint.digest import final_state
-from mlxlab.checkpoint.store import Checkpoint, Store, step_of
+from mlxlab.checkpoint.digest import state_digest
+from mlxlab.checkpoint.store import Checkpoint, CheckpointStore, step_of
 from mlxlab.constraints import Size
-from mlxlab.errors import CannotCreate, WriteFailed
-from mlxlab.training.optim.ema import to_files
-from mlxlab.training.optim.optimizers import flat
+from mlxlab.errors import CannotCreateError, WriteError
+from mlxlab.training.optim.ema import swap_for_save
+from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import Run
 
 
-class Checkpointing:
+class Checkpointer:
     """Commits checkpoints under `<run folder>/checkpoints`, each a folder that is complete or absent.
 
     Args:
@@ -32,7 +32,7 @@ class Checkpointing:
 
     def __init__(self, every: Size | None, keep: Size, background: bool, *, folder: Path) -> None:
         self.every, self.background = every, background
-        self.store = Store(folder / "checkpoints", keep)
+        self.store = CheckpointStore(folder / "checkpoints", keep)
         self._writer: threading.Thread | None = None
         self._warned = False
 
@@ -43,8 +43,8 @@ class Checkpointing:
 
     def on_step(self, run: Run) -> None:
         due = run.step % self.every == 0 if self.every else run.evaluation is not None
-        wanted, run.save = run.save, False  # before the save: who asks during it asks for the next one
-        if due or run.improved or wanted:
+        expected, run.save = run.save, False  # before the save: who asks during it asks for the next one
+        if due or run.improved or expected:
             self._save(run)
 
     def on_end(self, run: Run) -> None:
@@ -54,7 +54,7 @@ class Checkpointing:
             self._save(run)
             self.finish()
         if not self._has(run.step):
-            raise WriteFailed(f"{self.store.folder}: the last checkpoint, of step {run.step}, could not be saved")
+            raise WriteError(f"{self.store.folder}: the last checkpoint, of step {run.step}, could not be saved")
         with suppress(OSError):
             self.store.retain(run.best_step)  # a run killed between its last save and this has yet to
 
@@ -63,7 +63,7 @@ class Checkpointing:
 
     def _say_what_it_needs(self, run: Run) -> None:
         """Before training, not when the disk is full."""
-        weights, optimizer, _ = parts(run)
+        weights, optimizer, _ = checkpoint_payload(run)
         size = sum(array.nbytes for array in (*weights.values(), *optimizer.values()))
         need = (self.store.keep + 2) * size  # the newest, the best, and the one being written
         free = shutil.disk_usage(self.store.folder.parent).free
@@ -75,7 +75,7 @@ class Checkpointing:
             )
 
     def _save(self, run: Run) -> None:
-        weights, optimizer, state = parts(run)
+        weights, optimizer, state = checkpoint_payload(run)
         mx.eval(weights, optimizer)  # before the first update the optimizer's are lazy: no other thread can make them
         # Arrays never change in place, so holding them is a snapshot; the rest is copied.
         work = partial(self._write, run.step, weights, optimizer, deepcopy(state), run.best_step, run.signal != 0)
@@ -93,7 +93,7 @@ class Checkpointing:
                 raise RuntimeError("weights or optimizer hold numbers that are not finite")
             self.store.save(step, weights, optimizer, state, best_step=best_step, emergency=emergency)
             self._warned = False
-        except (OSError, RuntimeError, CannotCreate) as error:
+        except (OSError, RuntimeError, CannotCreateError) as error:
             if not self._warned:
                 reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
                 print(f"checkpoint of step {step} not saved: {reason}; training goes on", file=sys.stderr)
@@ -109,12 +109,12 @@ class Checkpointing:
         """Saves what was before the step that could not be finished; says so, in words to end a sentence with."""
         self.finish()
         if not self._has(run.step):
-            weights, optimizer, state = parts(run)
+            weights, optimizer, state = checkpoint_payload(run)
             try:
                 self.store.save(
                     run.step, weights, optimizer, state | {"data": run.place}, best_step=run.best_step, emergency=True
                 )
-            except (OSError, RuntimeError, CannotCreate) as error:
+            except (OSError, RuntimeError, CannotCreateError) as error:
                 return f"; step {run.step} could not be saved ({error})"
         return f"; step {run.step} is saved, go on with resume=auto"
 
@@ -123,10 +123,10 @@ class Checkpointing:
         return self.store.load()
 
 
-def parts(run: Run) -> tuple[dict, dict, dict]:
+def checkpoint_payload(run: Run) -> tuple[dict, dict, dict]:
     """What a checkpoint holds: weights by path, optimizer state by path, and the rest as JSON."""
     assert run.optimizer is not None
-    weights, optimizer = to_files(dict(tree_flatten(run.model.parameters())), flat(run.optimizer.state))
+    weights, optimizer = swap_for_save(dict(tree_flatten(run.model.parameters())), flatten_arrays(run.optimizer.state))
     return weights, optimizer, run.state_dict() | {"facts": run.facts}
 
 
@@ -136,7 +136,7 @@ def all_finite(*groups: dict[str, mx.array]) -> bool:
     return all(np.isfinite(np.array(array)).all() for array in floats)
 
 
-def hash_of(run: Run) -> str:
+def run_state_digest(run: Run) -> str:
     """The `final_state` that every run prints at its end."""
-    weights, optimizer, state = parts(run)
-    return final_state(weights, optimizer, {"step": state["step"], "data": state["data"]})
+    weights, optimizer, state = checkpoint_payload(run)
+    return state_digest(weights, optimizer, {"step": state["step"], "data": state["data"]})

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from mlxlab.constraints import FilePath
-from mlxlab.errors import CannotCreate
+from mlxlab.errors import CannotCreateError
 from mlxlab.training.state import Run
 
 FIXED = ("step", "time", "epoch")
 Row = dict[str, str]
 
 
-class CsvLog:
+class CSVLogger:
     """Columns: step, time (seconds since 1970), epoch, then every metric in the order in which they first came.
 
     A metric that is new gets a column of its own. A resumed run goes on in the same file, without the rows after its
@@ -28,7 +28,7 @@ class CsvLog:
     """
 
     def __init__(self, file: FilePath | None, *, folder: Path) -> None:
-        self.table = Table(folder / file) if file is not None else None
+        self.table = GrowingCsv(folder / file) if file is not None else None
 
     def on_start(self, run: Run) -> None:
         if self.table is None:
@@ -37,7 +37,7 @@ class CsvLog:
             self.table.path.parent.mkdir(parents=True, exist_ok=True)
             self.table.rewind(run.step)
         except OSError as error:
-            raise CannotCreate(f"callbacks.csv.file: {self.table.path}: {error.strerror or error}") from None
+            raise CannotCreateError(f"callbacks.csv.file: {self.table.path}: {error.strerror or error}") from None
         table, log = self.table, lambda step, metrics: table.put(step, run.train.epoch, metrics)
         run.tracker = _Overheard(run.tracker, log)
 
@@ -66,7 +66,7 @@ class _Overheard:
         self._heard(step, metrics)
 
 
-class Table:
+class GrowingCsv:
     """A CSV file whose last row may still grow. What the disk refuses waits in memory for the next row."""
 
     def __init__(self, path: Path) -> None:

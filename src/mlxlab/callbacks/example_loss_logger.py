@@ -24,7 +24,7 @@ TICK = 0.2  # seconds between looks whether the run has ended
 SECONDS = 60.0  # at most, to write what waits when a run ends
 
 
-class ExampleLosses:
+class ExampleLossLogger:
     """Logs id, loss (sum, and mean per target), KL, CE, number of targets, step and time of each training example.
 
     They go to `<run folder>/example_losses` as Parquet; `scripts/examples.py` reads them, `data.select` chooses by
@@ -83,7 +83,7 @@ class _Writer:
         self.folder = folder
         self.seen = self.dropped = 0  # rows
         self.failed = ""  # why the disk took nothing, the first time
-        self._spill = _Spill(folder, part)
+        self._spill = _AppendOnlyRows(folder, part)
         self._items: queue.Queue[_Item] = queue.Queue(depth)
         self.closed = threading.Event()
         self._lock = threading.Lock()
@@ -139,7 +139,7 @@ class _Writer:
         return True
 
 
-class _Spill:
+class _AppendOnlyRows:
     """The file that takes the rows of a part, one `write` a batch."""
 
     def __init__(self, folder: Path, part: int) -> None:

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from mlxlab.callbacks.plotting import hang, new_figure
+from mlxlab.callbacks.plotting import new_figure, save_figure
 from mlxlab.training.state import Run
 
 
-class LearningCurve:
+class LearningCurvePlot:
     """`plots/learning_curve.png`: losses, the objective and the learning rate by step.
 
     Of a classification also `plots/confusion.png`: the best evaluation's counts.
@@ -24,9 +24,9 @@ class LearningCurve:
 
     def on_end(self, run: Run) -> None:
         if run.curve:
-            hang(run, draw_curve(run), self.folder / "learning_curve.png")
+            save_figure(run, draw_curve(run), self.folder / "learning_curve.png")
         if run.best_confusion:
-            hang(run, draw_confusion(run), self.folder / "confusion.png")
+            save_figure(run, draw_confusion(run), self.folder / "confusion.png")
 
 
 def draw_curve(run: Run) -> Any:

@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 import psutil
 
-from mlxlab.callbacks.plotting import hang, new_figure
+from mlxlab.callbacks.plotting import new_figure, save_figure
 from mlxlab.constraints import Size
 from mlxlab.training.state import Run
 
@@ -18,7 +18,7 @@ ENOUGH = 8  # of them, before there is one; the first are of a run that is still
 LEAK = 1e6  # bytes an update: worth a word
 
 
-class Memory:
+class MemoryMonitor:
     """Logs MLX's active, peak and cached memory and the resident size of the process, in bytes.
 
     `memory/slope` is by how many bytes an update the active memory grew over the last 100 measurements, by least
@@ -47,7 +47,7 @@ class Memory:
         if slope is not None and slope >= LEAK:
             print(f"active memory grew by {slope / 1e6:.1f} MB an update: something is kept", file=sys.stderr)
         if points(run, "active"):
-            hang(run, draw_memory(run), self.folder / "memory.png")
+            save_figure(run, draw_memory(run), self.folder / "memory.png")
 
     def _measured(self, run: Run) -> bool:
         """Also before a resume, where the step was saved before the evaluation that was due."""

@@ -19,7 +19,7 @@ def new_figure(width: float, height: float) -> Any:
     return figure
 
 
-def hang(run: Run, figure: Any, path: Path) -> None:
+def save_figure(run: Run, figure: Any, path: Path) -> None:
     """Writes the figure, complete or not at all, and hands it to the tracker."""
     figure.tight_layout()
     picture = io.BytesIO()

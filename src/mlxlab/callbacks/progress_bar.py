@@ -8,7 +8,7 @@ from tqdm import tqdm
 from mlxlab.training.state import Run
 
 
-class Progress:
+class ProgressBar:
     """Writes to standard error: results on standard output stay clean.
 
     Args:

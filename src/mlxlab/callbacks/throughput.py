@@ -12,7 +12,7 @@ from mlxlab.models.model import Model
 from mlxlab.training.state import Run
 
 
-class Speed:
+class ThroughputMonitor:
     """Logs `speed/model_flops_per_second` of a language model, and which share of the machine's peak that is.
 
     The peak is that of matrix products, measured for two seconds at a log point, outside the clock of the run, and

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mlxlab.callbacks.plotting import hang, new_figure
+from mlxlab.callbacks.plotting import new_figure, save_figure
 from mlxlab.training.state import Run
 
 
-class VocabularyCurve:
+class VocabSizePlot:
     """`plots/vocabulary.png`: bytes per token by vocabulary, with the limits and the choice; where one was made."""
 
     def __init__(self, *, folder: Path) -> None:
@@ -17,7 +17,7 @@ class VocabularyCurve:
     def on_start(self, run: Run) -> None:
         if not self.curve.is_file() or self.plot.is_file():
             return
-        hang(run, draw_vocabulary(json.loads(self.curve.read_text(encoding="utf-8"))), self.plot)
+        save_figure(run, draw_vocabulary(json.loads(self.curve.read_text(encoding="utf-8"))), self.plot)
 
     def on_step(self, run: Run) -> None: ...
 

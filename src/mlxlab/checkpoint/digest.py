@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 
 
-def final_state(weights: dict[str, mx.array], optimizer: dict[str, mx.array], place: dict[str, Any]) -> str:
+def state_digest(weights: dict[str, mx.array], optimizer: dict[str, mx.array], place: dict[str, Any]) -> str:
     """SHA-256 over name, dtype, shape and bytes of every array, sorted, and over the place in the run."""
     digest = hashlib.sha256(json.dumps(place, sort_keys=True).encode())
     for group in (weights, optimizer):

@@ -17,7 +17,7 @@ FORMAT = 1
 PLAIN_NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)  # of a file in this very folder
 
 
-class Damage(Exception):
+class CorruptCheckpointError(Exception):
     """Why a checkpoint cannot be used."""
 
 
@@ -34,15 +34,15 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
 
 
 def read_verified(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The manifest and the bytes of every file it names, verified; raises Damage."""
+    """The manifest and the bytes of every file it names, verified; raises CorruptCheckpointError."""
     manifest = read_manifest(folder)
     files = {}
-    for name, wanted in manifest["files"].items():
+    for name, expected in manifest["files"].items():
         files[name] = _read(folder, name)
-        if len(files[name]) != wanted["size"]:
-            raise Damage(f"{name} has {len(files[name])} bytes instead of {wanted['size']}")
-        if checksum(files[name]) != wanted["xxh3_128"]:
-            raise Damage(f"{name} has another checksum than when it was saved")
+        if len(files[name]) != expected["size"]:
+            raise CorruptCheckpointError(f"{name} has {len(files[name])} bytes instead of {expected['size']}")
+        if checksum(files[name]) != expected["xxh3_128"]:
+            raise CorruptCheckpointError(f"{name} has another checksum than when it was saved")
     return manifest, files
 
 
@@ -51,13 +51,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(_read(folder, MANIFEST))
         claimed = manifest.pop("checksum")
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        raise Damage(f"{MANIFEST} is not readable") from None
+        raise CorruptCheckpointError(f"{MANIFEST} is not readable") from None
     if claimed != _own_checksum(manifest):
-        raise Damage(f"{MANIFEST} has another checksum than when it was saved")
+        raise CorruptCheckpointError(f"{MANIFEST} has another checksum than when it was saved")
     if not _has_its_form(manifest):
-        raise Damage(f"{MANIFEST} is not one that a save wrote")
+        raise CorruptCheckpointError(f"{MANIFEST} is not one that a save wrote")
     if manifest["format"] > FORMAT:
-        raise Damage(f"format {manifest['format']} is newer than {FORMAT}, the newest this version reads")
+        raise CorruptCheckpointError(
+            f"format {manifest['format']} is newer than {FORMAT}, the newest this version reads"
+        )
     return manifest
 
 
@@ -68,7 +70,7 @@ def _has_its_form(manifest: dict[str, Any]) -> bool:
         all(type(manifest.get(name)) is int for name in ("format", "step"))
         and isinstance(files, dict)
         and all(PLAIN_NAME.fullmatch(name) for name in files)
-        and all(isinstance(wanted, dict) and {"size", "xxh3_128"} <= wanted.keys() for wanted in files.values())
+        and all(isinstance(expected, dict) and {"size", "xxh3_128"} <= expected.keys() for expected in files.values())
     )
 
 
@@ -83,8 +85,8 @@ def _own_checksum(manifest: dict[str, Any]) -> str:
 def _read(folder: Path, name: str) -> bytes:
     path = folder / name
     if path.is_symlink() or not path.is_file():
-        raise Damage(f"{name} is missing or not a plain file")
+        raise CorruptCheckpointError(f"{name} is missing or not a plain file")
     try:
         return path.read_bytes()
     except OSError as error:
-        raise Damage(f"{name} cannot be read ({error.strerror})") from None
+        raise CorruptCheckpointError(f"{name} cannot be read ({error.strerror})") from None

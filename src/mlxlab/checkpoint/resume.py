@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from mlxlab.checkpoint.manifest import Damage
-from mlxlab.checkpoint.store import Checkpoint, Store, load_checkpoint
-from mlxlab.errors import InputMissing, NoCheckpoint, Refused
+from mlxlab.checkpoint.manifest import CorruptCheckpointError
+from mlxlab.checkpoint.store import Checkpoint, CheckpointStore, load_checkpoint
+from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError, NotAllowedError
 
 KINDS = ("last", "best", "emergency")
 
@@ -21,16 +21,16 @@ class ResumePolicy:
         self.allow_data_change = allow_data_change
 
     def admit(self, state: dict[str, Any], data: str, tokenizer: str) -> dict[str, Any]:
-        """The state of a checkpoint, fit for today's data; raises Refused if that is not allowed."""
+        """The state of a checkpoint, fit for today's data; raises NotAllowedError if that is not allowed."""
         facts = state["facts"]
         if facts["tokenizer"] != tokenizer:
-            raise Refused(
+            raise NotAllowedError(
                 f"the tokenizer is another one ({tokenizer[:12]}) than at the save ({facts['tokenizer'][:12]})"
             )
         if facts["data"] == data:
             return state
         if not self.allow_data_change:
-            raise Refused(
+            raise NotAllowedError(
                 f"the data changed since the save ({facts['data'][:12]} then, {data[:12]} now);"
                 " resume_policy.allow_data_change=true goes on all the same"
             )
@@ -45,12 +45,12 @@ def resolve_resume(resume: str | None, folder: Path) -> Checkpoint | None:
             and emergency want one there; a path is a run folder, its `checkpoints`, `.../best`, or one checkpoint.
 
     Raises:
-        NoCheckpoint: checkpoints are wanted and none is usable.
-        InputMissing: the path does not exist.
+        CheckpointUnavailableError: checkpoints are expected and none is usable.
+        InputNotFoundError: the path does not exist.
     """
     if resume is None:
         return None
-    own = Store(folder / "checkpoints")
+    own = CheckpointStore(folder / "checkpoints")
     if resume == "auto":
         return own.load() if own.steps() or any(own.folder.glob("rejected-*")) else None
     if resume in KINDS:
@@ -63,13 +63,13 @@ def load_path(path: Path) -> Checkpoint:
     which = path.name if path.name in KINDS else "last"
     path = path.parent if path.name in KINDS else path
     if not path.is_dir():
-        raise InputMissing(f"{path}: no such folder to resume from")
+        raise InputNotFoundError(f"{path}: no such folder to resume from")
     if (path / "checkpoints").is_dir():
-        return Store(path / "checkpoints").load(which)
-    store = Store(path)
+        return CheckpointStore(path / "checkpoints").load(which)
+    store = CheckpointStore(path)
     if store.steps():
         return store.load(which)
     try:
         return load_checkpoint(path)
-    except Damage as damage:
-        raise NoCheckpoint(f"{path}: {damage}") from None
+    except CorruptCheckpointError as damage:
+        raise CheckpointUnavailableError(f"{path}: {damage}") from None

@@ -21,8 +21,8 @@ from typing import Any
 import mlx.core as mx
 
 from mlxlab.checkpoint.fsync import flush_folder, remove, write_file
-from mlxlab.checkpoint.manifest import MANIFEST, Damage, read_verified, write_manifest
-from mlxlab.errors import CannotCreate, NoCheckpoint
+from mlxlab.checkpoint.manifest import MANIFEST, CorruptCheckpointError, read_verified, write_manifest
+from mlxlab.errors import CannotCreateError, CheckpointUnavailableError
 
 NAME = re.compile(r"step-(\d{8,})(-emergency)?$")
 
@@ -39,7 +39,7 @@ class Checkpoint:
     skipped: tuple[str, ...] = ()
 
 
-class Store:
+class CheckpointStore:
     """The checkpoints of one run: `<folder>/step-00000123/`.
 
     `keep` is how many of the newest regular ones stay; the best one stays as well.
@@ -64,7 +64,7 @@ class Store:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise CannotCreate(f"{self.folder}: cannot create the checkpoint folder ({error.strerror})") from None
+            raise CannotCreateError(f"{self.folder}: cannot create the checkpoint folder ({error.strerror})") from None
         self.clean()  # what a save left behind that could not even tidy up
         temporary = self.folder / f".tmp-{step:08d}-{os.getpid()}-{secrets.token_hex(4)}"
         temporary.mkdir(mode=0o700)
@@ -91,18 +91,18 @@ class Store:
         """The newest good checkpoint of a kind: last, best or emergency. Damaged ones are set aside, not deleted.
 
         Raises:
-            NoCheckpoint: there is none, or none is good; the message says what is wrong with each.
+            CheckpointUnavailableError: there is none, or none is good; the message says what is wrong with each.
         """
         skipped: list[str] = []
         for path in self._candidates(which):
             try:
                 return load_checkpoint(path, tuple(skipped))
-            except Damage as damage:
+            except CorruptCheckpointError as damage:
                 skipped.append(f"{path.name}: {damage}")
                 with suppress(OSError):  # a folder that is only to be read
                     path.rename(path.with_name(f"rejected-{path.name}-{secrets.token_hex(2)}"))
         found = "; ".join(skipped) or "there is none"
-        raise NoCheckpoint(f"{self.folder}: no usable checkpoint ({found})")
+        raise CheckpointUnavailableError(f"{self.folder}: no usable checkpoint ({found})")
 
     def clean(self) -> list[Path]:
         """Removes what a killed save or removal left behind; for the one process that writes here."""
@@ -148,17 +148,17 @@ class Store:
 
 
 def load_checkpoint(path: Path, skipped: tuple[str, ...] = ()) -> Checkpoint:
-    """One checkpoint folder, verified; raises Damage with the reason."""
+    """One checkpoint folder, verified; raises CorruptCheckpointError with the reason."""
     manifest, files = read_verified(path)
     if step_of(path) not in (-1, manifest["step"]):
-        raise Damage(f"holds the checkpoint of step {manifest['step']}")
+        raise CorruptCheckpointError(f"holds the checkpoint of step {manifest['step']}")
     try:
         weights, optimizer = (_arrays(files[f"{name}.safetensors"]) for name in ("model", "optimizer"))
         state = json.loads(files["state.json"])
     except (KeyError, ValueError, RuntimeError, RecursionError) as error:
-        raise Damage(f"unreadable ({str(error).splitlines()[0]})") from None
+        raise CorruptCheckpointError(f"unreadable ({str(error).splitlines()[0]})") from None
     if not isinstance(state, dict):
-        raise Damage("state.json holds no state")
+        raise CorruptCheckpointError("state.json holds no state")
     return Checkpoint(path, manifest["step"], weights, optimizer, state, skipped)
 
 

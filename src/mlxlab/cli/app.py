@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 
-from mlxlab.errors import Fault
+from mlxlab.errors import UserError
 
 
 def run_program(heading: str | None, argv: Sequence[str] | None, act: Callable[[list[str]], None]) -> int:
@@ -14,7 +14,7 @@ def run_program(heading: str | None, argv: Sequence[str] | None, act: Callable[[
         return 0
     try:
         act(words)
-    except Fault as fault:
+    except UserError as fault:
         print(fault, file=sys.stderr)
         return fault.exit_code
     return 0

@@ -8,44 +8,44 @@ from typing import Any
 
 import yaml
 
-from mlxlab.config.findings import told
+from mlxlab.config.findings import format_issues
 from mlxlab.config.schema.signature import Key, signature
-from mlxlab.config.schema.types import AnyOf, Kind, Listing, Number, Text, describe, shown
-from mlxlab.config.schema.validate import Examination
+from mlxlab.config.schema.types import Kind, ListOf, Number, Text, Union, describe, shown
+from mlxlab.config.schema.validate import Validator
 from mlxlab.config.suggest import suggestion
-from mlxlab.errors import ConfigFault
+from mlxlab.errors import ConfigError
 
 _WIDTH, _COLUMN = 110, 30
 
 
-def read_words(words: Sequence[str], targets: Sequence[str], plain: Sequence[str]) -> dict[str, Any]:
+def parse_args(words: Sequence[str], targets: Sequence[str], plain: Sequence[str]) -> dict[str, Any]:
     """The values typed for the keys of `targets` (dataclasses by their full names) and for the `plain` ones, as text.
 
     Raises:
-        ConfigFault: an unknown key with the nearest one, a key typed twice, or a value that its key may not have.
+        ConfigError: an unknown key with the nearest one, a key typed twice, or a value that its key may not have.
     """
     known = _keys(targets)
     found: dict[str, Any] = {}
     for word in words:
         name, equals, text = word.lstrip("-").partition("=")
         if name not in known and name not in plain:
-            raise ConfigFault(f"{word}: unknown key{suggestion(name, [*known, *plain])}")
+            raise ConfigError(f"{word}: unknown key{suggestion(name, [*known, *plain])}")
         if not equals:
-            raise ConfigFault(f"{word}: wanted {name}=...")
+            raise ConfigError(f"{word}: expected {name}=...")
         if name in found:
-            raise ConfigFault(f"{word}: {name} stands here twice")
+            raise ConfigError(f"{word}: {name} stands here twice")
         found[name] = _value(known[name].kind, text) if name in known else text
     faults = [
         finding
         for target in targets
-        for finding in Examination().node({k: v for k, v in found.items() if k in _keys([target])}, target, "")
+        for finding in Validator().node({k: v for k, v in found.items() if k in _keys([target])}, target, "")
     ]
     if faults:
-        raise ConfigFault(told(faults, lambda path: f"{path}={shown(found[path])}" if path in found else path))
+        raise ConfigError(format_issues(faults, lambda path: f"{path}={shown(found[path])}" if path in found else path))
     return found
 
 
-def explain(targets: Sequence[str]) -> str:
+def describe_args(targets: Sequence[str]) -> str:
     """A paragraph per key: its default, what it may be, what it does."""
     lines = []
     for target in targets:
@@ -73,10 +73,10 @@ def _defaults(part: Any) -> dict[str, Any]:
 
 def _value(kind: Kind, text: str) -> Any:
     """Text as what its key wants, or as it is if it is nothing of the kind: the check will say so."""
-    kinds = kind.options if isinstance(kind, AnyOf) else (kind,)
+    kinds = kind.options if isinstance(kind, Union) else (kind,)
     if any(isinstance(one, Text) for one in kinds):
         return text
-    if any(isinstance(one, Listing) for one in kinds):
+    if any(isinstance(one, ListOf) for one in kinds):
         read = _yaml(text) if text.startswith("[") else None
         return read if isinstance(read, list) else [text]
     if any(isinstance(one, Number) for one in kinds):

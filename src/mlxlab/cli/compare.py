@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from mlxlab.cli.app import run_program
 from mlxlab.config.paths import project_root
 from mlxlab.config.suggest import suggestion
-from mlxlab.errors import ConfigFault, DataFault, WriteFailed
+from mlxlab.errors import ConfigError, DataError, WriteError
 
 if TYPE_CHECKING:
     from mlxlab.tracking.tracker import Tracker
@@ -52,23 +52,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _act(words: list[str]) -> None:
     from mlxlab.analysis.comparison import compare, metrics_of
     from mlxlab.analysis.comparison_report import write_comparison
-    from mlxlab.analysis.run_results import find, series_of
+    from mlxlab.analysis.run_results import find_runs, method_results
 
     asked = parse(words)
     series, folds = [], set()
     for name, paths in asked.methods.items():
-        one, seen = series_of(name, [run for path in paths for run in find(path)], asked.metric, asked.best)
+        one, seen = method_results(name, [run for path in paths for run in find_runs(path)], asked.metric, asked.best)
         series.append(one)
         folds |= seen
     if len(folds) > 1:
-        raise DataFault(f"runs of cross-validations with {', '.join(map(str, sorted(folds)))} folds: wanted the same")
+        raise DataError(f"runs of cross-validations with {', '.join(map(str, sorted(folds)))} folds: expected the same")
     comparison = compare(asked.metric, series, asked.against, folds=next(iter(folds), None))
     command = " ".join(["scripts/compare.py", *words])
     try:
         with _recorded(asked, metrics_of(comparison)) as tracker:
             print(write_comparison(comparison, asked.out, share_of=asked.share_of, command=command, tracker=tracker))
     except OSError as error:
-        raise WriteFailed(f"{asked.out}: {error.strerror or error}") from None
+        raise WriteError(f"{asked.out}: {error.strerror or error}") from None
 
 
 @contextmanager
@@ -96,24 +96,24 @@ def parse(words: Sequence[str]) -> Options:
     """The methods with their folders, and the options.
 
     Raises:
-        ConfigFault: a word without `=`, a value that its option may not have, fewer than two methods.
+        ConfigError: a word without `=`, a value that its option may not have, fewer than two methods.
     """
     own = {"against": "", "metric": "valid/accuracy", "share_of": "", "judged": "last", "out": ".", "experiment": ""}
     methods: dict[str, list[Path]] = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or not value:
-            raise ConfigFault(f"{word}: wanted NAME=FOLDER, or one of {', '.join(f'{name}=' for name in own)}")
+            raise ConfigError(f"{word}: expected NAME=FOLDER, or one of {', '.join(f'{name}=' for name in own)}")
         if key in own:
             own[key] = value
         else:
             methods.setdefault(key, []).extend(Path(part).expanduser() for part in value.split(","))
     if len(methods) < 2:
-        raise ConfigFault(f"{len(methods)} methods: wanted two or more, each as NAME=FOLDER")
+        raise ConfigError(f"{len(methods)} methods: expected two or more, each as NAME=FOLDER")
     for key in ("against", "share_of"):
         if own[key] not in methods and (own[key] or key == "against"):
-            raise ConfigFault(f"{key}={own[key]}{suggestion(own[key], list(methods))}; one of {', '.join(methods)}")
+            raise ConfigError(f"{key}={own[key]}{suggestion(own[key], list(methods))}; one of {', '.join(methods)}")
     if own["judged"] not in ("last", "best"):
-        raise ConfigFault(f"judged={own['judged']}: wanted last or best")
+        raise ConfigError(f"judged={own['judged']}: expected last or best")
     best, out = own["judged"] == "best", Path(own["out"]).expanduser()
     return Options(methods, own["against"], own["metric"], own["share_of"], best, out, own["experiment"])

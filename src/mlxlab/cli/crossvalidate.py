@@ -29,12 +29,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlxlab.config.paths import conf_dir, project_root, said
+from mlxlab.config.paths import conf_dir, display_path, project_root
 from mlxlab.config.suggest import suggestion
-from mlxlab.errors import CannotCreate, ConfigFault, Fault, Stopped, WriteFailed
+from mlxlab.errors import CannotCreateError, ConfigError, RunInterrupted, UserError, WriteError
 
 if TYPE_CHECKING:
-    from mlxlab.analysis.crossvalidation import Fit
+    from mlxlab.analysis.crossvalidation import FoldRun
 
 DEFAULTS = {"folds": 5, "seeds": 3, "jobs": 2}
 LIMITS = {"folds": (2, 400), "seeds": (1, 100), "jobs": (1, 64)}
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Fault as fault:
+    except UserError as fault:
         print(fault, file=sys.stderr)
         return fault.exit_code
     finally:
@@ -67,7 +67,7 @@ def parse(words: Sequence[str]) -> tuple[dict[str, int], Path, list[str]]:
     """folds, seeds and jobs; the folder; the words of train.
 
     Raises:
-        ConfigFault: a number out of its bounds, a flag, a key that this command sets itself.
+        ConfigError: a number out of its bounds, a flag, a key that this command sets itself.
     """
     numbers, parent, rest = dict(DEFAULTS), project_root() / "outputs" / "crossvalidate", []
     for word in words:
@@ -75,14 +75,14 @@ def parse(words: Sequence[str]) -> tuple[dict[str, int], Path, list[str]]:
         if key in numbers:
             low, high = LIMITS[key]
             if not value.isdecimal() or not low <= int(value[:9]) <= high:
-                raise ConfigFault(f"{word}: want a whole number from {low} to {high}")
+                raise ConfigError(f"{word}: want a whole number from {low} to {high}")
             numbers[key] = int(value)
         elif key == "folder" and value:
             parent = Path(value).expanduser().absolute()
         elif word.startswith("-"):
-            raise ConfigFault(f"{word}: no flag of crossvalidate{suggestion(word, ['--help'])}")
+            raise ConfigError(f"{word}: no flag of crossvalidate{suggestion(word, ['--help'])}")
         elif key.lstrip("+~") in OURS:
-            raise ConfigFault(f"{word}: crossvalidate sets {key.lstrip('+~')} itself; it takes folds, seeds and folder")
+            raise ConfigError(f"{word}: crossvalidate sets {key.lstrip('+~')} itself; it takes folds, seeds and folder")
         else:
             rest.append(word)
     if not any(word.startswith("tracking=") for word in rest):
@@ -93,7 +93,7 @@ def parse(words: Sequence[str]) -> tuple[dict[str, int], Path, list[str]]:
 def _crossvalidate(numbers: dict[str, int], parent: Path, words: list[str], teacher: list[str]) -> int:
     from mlxlab.analysis.crossvalidation import plan, read
     from mlxlab.analysis.fold_table import write
-    from mlxlab.analysis.teacher_folds import beside, kept, teachers_of
+    from mlxlab.analysis.teacher_folds import add_baselines, kept, teacher_override
 
     folds, seeds = numbers["folds"], numbers["seeds"]
     configs = [_checked([*given, f"data.folds={folds}"]) for given in (words, teacher) if given]
@@ -106,13 +106,13 @@ def _crossvalidate(numbers: dict[str, int], parent: Path, words: list[str], teac
         teacher = [*teacher, *(word for word in words if word.startswith("tracking="))]
         _fit(first, numbers, lambda fit: fit.command(folds, teacher), "teacher: ")
         _fit(alone, numbers, lambda fit: fit.command(folds, words), "alone: ")
-        _fit(fits, numbers, lambda fit: fit.command(folds, [*words, teachers_of(fit, fits, first)]))
+        _fit(fits, numbers, lambda fit: fit.command(folds, [*words, teacher_override(fit, fits, first)]))
         lines = kept(fits, first, alone)
     else:
         _fit(fits, numbers, lambda fit: fit.command(folds, words))
     results = [result for fit in fits if (result := read(fit)) is not None]
     if teacher:
-        results = beside(results, {"teacher": first, "student alone": alone})
+        results = add_baselines(results, {"teacher": first, "student alone": alone})
     own = [f"teacher={shlex.quote(' '.join(teacher))}"] if teacher else []
     command = " ".join(["scripts/crossvalidate.py", *words, *own, f"folds={folds}", f"seeds={seeds}"])
     print(write(results, command, folder, lines), flush=True)
@@ -122,9 +122,9 @@ def _crossvalidate(numbers: dict[str, int], parent: Path, words: list[str], teac
     return 0
 
 
-def _compared(methods: dict[str, list["Fit"]], folds: int, folder: Path, command: str) -> str:
+def _compared(methods: dict[str, list["FoldRun"]], folds: int, folder: Path, command: str) -> str:
     """Writes comparison.md, .json and .png: is the student better for its teacher?"""
-    from mlxlab.analysis.comparison import Series, compare
+    from mlxlab.analysis.comparison import MethodResults, compare
     from mlxlab.analysis.comparison_report import write_comparison
     from mlxlab.analysis.crossvalidation import read
     from mlxlab.analysis.run_results import speed_of
@@ -135,24 +135,26 @@ def _compared(methods: dict[str, list["Fit"]], folds: int, folder: Path, command
         found = {fit.name: result for fit in fits if (result := read(fit)) is not None}
         steps = {result.steps for result in found.values()}
         values, speed = {run: result.final for run, result in found.items()}, speed_of([fit.folder for fit in fits])
-        series.append(Series(name, values, count_parameters(fits[0]), speed, min(steps) if len(steps) == 1 else None))
+        series.append(
+            MethodResults(name, values, count_parameters(fits[0]), speed, min(steps) if len(steps) == 1 else None)
+        )
     comparison = compare("valid/accuracy", series, "student alone", folds=folds)
     return write_comparison(comparison, folder, share_of="teacher", command=command)
 
 
 def _fit(
-    fits: Sequence["Fit"], numbers: dict[str, int], command: Callable[["Fit"], list[str]], title: str = ""
+    fits: Sequence["FoldRun"], numbers: dict[str, int], command: Callable[["FoldRun"], list[str]], title: str = ""
 ) -> None:
     """Trains those that have no result yet, and says how each went."""
     from mlxlab.analysis.crossvalidation import read, run_all
 
     missing = [fit for fit in fits if read(fit) is None]
     done = len(fits) - len(missing)
-    _say(f"{title}{said(fits[0].folder.parent)}: {len(fits)} fits, {done} of them there already")
+    _say(f"{title}{display_path(fits[0].folder.parent)}: {len(fits)} fits, {done} of them there already")
     with closing(run_all(missing, command, numbers["jobs"])) as ended:
         for count, (fit, seconds) in enumerate(ended, done + 1):
             if (result := read(fit)) is None:
-                raise WriteFailed(f"{fit.folder}: no accuracy in its metrics.json; wanted that of a classification")
+                raise WriteError(f"{fit.folder}: no accuracy in its metrics.json; expected that of a classification")
             _say(f"{count}/{len(fits)} {title}{fit.name}: {result.final:.4f} at step {result.steps}, {seconds:.0f} s")
 
 
@@ -166,8 +168,8 @@ def _checked(words: list[str]) -> Any:
     config: Any = OmegaConf.to_container(without_hydra(composer.checked(composer.open())), resolve=False)
     for name, node in config["callbacks"].items():
         if node and node.get("patience") is not None:
-            wanted = "wanted null: the fold that judges must not choose the number of steps"
-            raise ConfigFault(f"callbacks.{name}.patience={node['patience']}, {wanted}")
+            expected = "expected null: the fold that judges must not choose the number of steps"
+            raise ConfigError(f"callbacks.{name}.patience={node['patience']}, {expected}")
     return config
 
 
@@ -184,11 +186,11 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CannotCreate(f"{folder}: {error.strerror or error}; the folder cannot be made") from None
+        raise CannotCreateError(f"{folder}: {error.strerror or error}; the folder cannot be made") from None
 
 
 def _stop(number: int, _: Any) -> None:
-    raise Stopped("stopped; the same command goes on", number)
+    raise RunInterrupted("stopped; the same command goes on", number)
 
 
 def _say(line: str) -> None:

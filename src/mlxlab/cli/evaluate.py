@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from mlxlab.cli.app import run_program
 from mlxlab.config.suggest import suggestion
-from mlxlab.errors import ConfigFault
+from mlxlab.errors import ConfigError
 
 if TYPE_CHECKING:
     from mlxlab.config.schema.types import Kind
-    from mlxlab.inference.eval_data import Judged
-    from mlxlab.inference.restore import Restored
+    from mlxlab.inference.eval_data import EvalData
+    from mlxlab.inference.restore import RestoredModel
 
 PLAIN = ("run", "checkpoint", "batches")
 TOKENIZER = "tokenizer.path"
@@ -43,16 +43,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _evaluate(words: list[str]) -> None:
     given, data = parse(words)
     if not given.get("run"):
-        raise ConfigFault("run=...: missing; wanted the folder of a run")
+        raise ConfigError("run=...: missing; expected the folder of a run")
     folder = Path(given["run"]).expanduser()
     from mlxlab import backend
 
     backend.prepare()
     from mlxlab.experiment.report import table
-    from mlxlab.inference.restore import restore
+    from mlxlab.inference.restore import restore_model
     from mlxlab.training.evaluate import evaluate
 
-    restored = restore(folder, _checkpoint(folder, given.get("checkpoint", "best")))
+    restored = restore_model(folder, _checkpoint(folder, given.get("checkpoint", "best")))
     judged = _judged(restored, data, folder)
     print(f"{judged.line}; step {restored.checkpoint.step} of {folder}", file=sys.stderr)
     found = evaluate(restored.model, judged.batches, restored.encoder.task, limit=_number(given.get("batches")))
@@ -64,7 +64,7 @@ def parse(words: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
     """The plain words, and the keys of `data`, with what was typed for each.
 
     Raises:
-        ConfigFault: an unknown key, one without a value, one twice.
+        ConfigError: an unknown key, one without a value, one twice.
     """
     given: dict[str, str] = {}
     data: dict[str, str] = {}
@@ -72,11 +72,11 @@ def parse(words: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
         name, equals, text = word.partition("=")
         into, key = (data, name.removeprefix("data.")) if name.startswith("data.") else (given, name)
         if into is given and name not in PLAIN:
-            raise ConfigFault(f"{word}: unknown key{suggestion(name, [*PLAIN, 'data.source'])}")
+            raise ConfigError(f"{word}: unknown key{suggestion(name, [*PLAIN, 'data.source'])}")
         if not equals or not text:
-            raise ConfigFault(f"{word}: wanted {name}=...")
+            raise ConfigError(f"{word}: expected {name}=...")
         if key in into:
-            raise ConfigFault(f"{word}: {name} stands here twice")
+            raise ConfigError(f"{word}: {name} stands here twice")
         into[key] = text
     return given, data
 
@@ -87,31 +87,31 @@ def _checkpoint(folder: Path, which: str) -> Path:
 
 def _number(text: str | None) -> int | None:
     if text is not None and not (text.isdecimal() and int(text)):
-        raise ConfigFault(f"batches={text}: wanted a whole number >= 1")
+        raise ConfigError(f"batches={text}: expected a whole number >= 1")
     return None if text is None else int(text)
 
 
-def _judged(restored: "Restored", typed: dict[str, str], folder: Path) -> "Judged":
-    from mlxlab.inference.eval_data import Judged, row_batches, text_batches
+def _judged(restored: "RestoredModel", typed: dict[str, str], folder: Path) -> "EvalData":
+    from mlxlab.inference.eval_data import EvalData, row_batches, text_batches
 
     data, node = _node(restored, typed)
     if "source" not in data:
         from mlxlab.config.paths import project_root
-        from mlxlab.experiment.build import new_data
+        from mlxlab.experiment.build import build_data
 
-        found = new_data(restored.config | {"data": node}, project_root(), restored.facts, folder)
-        return Judged(found.valid, "what the run validated on")
+        found = build_data(restored.config | {"data": node}, project_root(), restored.facts, folder)
+        return EvalData(found.valid, "what the run validated on")
     if restored.encoder.task.kind == "classification":
         return row_batches(restored.encoder, node)  # type: ignore[arg-type]
     defaults = {"split": None, "config": None, "revision": None, "max_valid_examples": None}
     return text_batches(restored.encoder, node | defaults | data)  # type: ignore[arg-type]
 
 
-def _node(restored: "Restored", typed: dict[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _node(restored: "RestoredModel", typed: dict[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What was typed for the run's data, as values, and the run's data with them: every key checked."""
-    from mlxlab.config.findings import told
+    from mlxlab.config.findings import format_issues
     from mlxlab.config.schema.signature import signature
-    from mlxlab.config.schema.validate import Examination
+    from mlxlab.config.schema.validate import Validator
 
     if (path := typed.pop(TOKENIZER, None)) is not None:
         _same_tokenizer(restored, path)
@@ -119,28 +119,28 @@ def _node(restored: "Restored", typed: dict[str, str]) -> tuple[dict[str, Any], 
     known = signature(node["_target_"])
     keys = known.keys if known else {}
     data = {name: _value(keys[name].kind, text) if name in keys else text for name, text in typed.items()}
-    faults = list(Examination().node(node | data, node["_target_"], "data"))
+    faults = list(Validator().node(node | data, node["_target_"], "data"))
     if faults:
-        raise ConfigFault(told(faults))
+        raise ConfigError(format_issues(faults))
     return data, node | data
 
 
 def _value(kind: "Kind", text: str) -> Any:
     import yaml
 
-    from mlxlab.config.schema.types import AnyOf, Text
+    from mlxlab.config.schema.types import Text, Union
 
     if text == "null":
         return None
-    if any(isinstance(one, Text) for one in (kind.options if isinstance(kind, AnyOf) else (kind,))):
+    if any(isinstance(one, Text) for one in (kind.options if isinstance(kind, Union) else (kind,))):
         return text
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
-        return text  # the check says what is wanted
+        return text  # the check says what is expected
 
 
-def _same_tokenizer(restored: "Restored", path: str) -> None:
-    from mlxlab.data.tokenizers.fit import given
+def _same_tokenizer(restored: "RestoredModel", path: str) -> None:
+    from mlxlab.data.tokenizers.fit import existing_tokenizer
 
-    given(path, restored.facts)
+    existing_tokenizer(path, restored.facts)

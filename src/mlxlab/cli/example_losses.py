@@ -22,7 +22,7 @@ import numpy as np
 from mlxlab.cli.app import run_program
 from mlxlab.config.suggest import suggestion
 from mlxlab.data import example_losses
-from mlxlab.errors import ConfigFault, DataFault, WriteFailed
+from mlxlab.errors import ConfigError, DataError, WriteError
 
 OPTIONS = {"top": {"mode": "hardest", "by": "mean", "count": "20"}, "merge": {"out": ""}}
 CHOICES = {"mode": ("hardest", "easiest"), "by": ("mean", "sum", "kl", "ce")}
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _act(words: list[str]) -> None:
     verb, *rest = words
     if verb not in OPTIONS:
-        raise ConfigFault(f"{verb}: unknown{suggestion(verb, list(OPTIONS))}; one of {', '.join(OPTIONS)}")
+        raise ConfigError(f"{verb}: unknown{suggestion(verb, list(OPTIONS))}; one of {', '.join(OPTIONS)}")
     sources, options = parse(rest, OPTIONS[verb])
     rows = example_losses.merge(sources)
     if verb == "top":
@@ -47,7 +47,7 @@ def _act(words: list[str]) -> None:
     try:
         example_losses.write(rows, out)
     except OSError as error:
-        raise WriteFailed(f"{out}: {error.strerror or error}") from None
+        raise WriteError(f"{out}: {error.strerror or error}") from None
     print(f"{out}: {len(rows['id'])} examples")
 
 
@@ -55,7 +55,7 @@ def parse(words: Sequence[str], options: dict[str, str]) -> tuple[list[Path], di
     """The sources, and every option with its value.
 
     Raises:
-        ConfigFault: an unknown option, a value that it may not have, or no source.
+        ConfigError: an unknown option, a value that it may not have, or no source.
     """
     found, sources = dict(options), []
     for word in words:
@@ -64,16 +64,18 @@ def parse(words: Sequence[str], options: dict[str, str]) -> tuple[list[Path], di
             sources.append(Path(word).expanduser())
             continue
         if key not in options:
-            raise ConfigFault(f"{word}: unknown key{suggestion(key, list(options))}; one of {', '.join(options)}")
+            raise ConfigError(f"{word}: unknown key{suggestion(key, list(options))}; one of {', '.join(options)}")
         if key in CHOICES and value not in CHOICES[key]:
-            raise ConfigFault(f"{word}: wanted one of {', '.join(CHOICES[key])}{suggestion(value, list(CHOICES[key]))}")
+            raise ConfigError(
+                f"{word}: expected one of {', '.join(CHOICES[key])}{suggestion(value, list(CHOICES[key]))}"
+            )
         if key == "count" and not (value.isdecimal() and 1 <= int(value[:9]) < 10**8):
-            raise ConfigFault(f"{word}: wanted a whole number >= 1")
+            raise ConfigError(f"{word}: expected a whole number >= 1")
         found[key] = value
     if not sources:
-        raise ConfigFault("no source: wanted a run folder or a Parquet file of losses by example")
+        raise ConfigError("no source: expected a run folder or a Parquet file of losses by example")
     if found.get("out") == "":
-        raise ConfigFault("merge needs out=FILE.parquet")
+        raise ConfigError("merge needs out=FILE.parquet")
     return sources, found
 
 
@@ -81,7 +83,7 @@ def top(rows: example_losses.Columns, mode: str, by: str, count: int) -> str:
     """A table of the hardest or the easiest; ties go to the lesser id."""
     usable = np.isfinite(rows[by]) if by in rows else np.zeros(0, bool)
     if not usable.any():
-        raise DataFault(f"none of the {len(rows['id'])} examples has a finite {by}")
+        raise DataError(f"none of the {len(rows['id'])} examples has a finite {by}")
     places = np.flatnonzero(usable)
     costs = rows[by][places].astype(np.float64)
     order = places[np.lexsort((rows["id"][places], -costs if mode == "hardest" else costs))][:count]

@@ -22,16 +22,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlxlab.cli.app import run_program
-from mlxlab.cli.args import explain, read_words
+from mlxlab.cli.args import describe_args, parse_args
 from mlxlab.config.suggest import suggestion
-from mlxlab.errors import ConfigFault, DataFault, InputMissing
+from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 
 if TYPE_CHECKING:
-    from mlxlab.inference.generate import Request
-    from mlxlab.inference.sampling import Sampling
-    from mlxlab.inference.text_generator import Writer
+    from mlxlab.inference.generate import GenerationConfig
+    from mlxlab.inference.sampling import SamplingParams
+    from mlxlab.inference.text_generator import TextGenerator
 
-SAMPLING, REQUEST = "mlxlab.inference.sampling.Sampling", "mlxlab.inference.generate.Request"
+SAMPLING, REQUEST = "mlxlab.inference.sampling.SamplingParams", "mlxlab.inference.generate.GenerationConfig"
 PLAIN = ("run", "checkpoint", "prompt", "prompts", "preset")
 
 
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     heading = __doc__
     if not words or {"-h", "--help", "help"} & set(words):
-        heading = f"{__doc__}\nKeys: default, what it may be, what it means\n\n{explain([REQUEST, SAMPLING])}"
+        heading = f"{__doc__}\nKeys: default, what it may be, what it means\n\n{describe_args([REQUEST, SAMPLING])}"
     try:
         return run_program(heading, words, _generate)
     except BrokenPipeError:  # `| head`
@@ -52,15 +52,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _generate(words: list[str]) -> None:
-    given = read_words(words, [REQUEST, SAMPLING], PLAIN)
+    given = parse_args(words, [REQUEST, SAMPLING], PLAIN)
     given |= {"stop": [_lines(text) for text in given["stop"]]} if "stop" in given else {}
     for name in ("run", "checkpoint", "prompts"):
         if given.get(name) == "":
-            raise ConfigFault(f"{name}=: wanted a path")
+            raise ConfigError(f"{name}=: expected a path")
     if "run" not in given:
-        raise ConfigFault("run=...: missing; wanted the folder of a run")
+        raise ConfigError("run=...: missing; expected the folder of a run")
     if "prompt" in given and "prompts" in given:
-        raise ConfigFault("prompt= and prompts=: wanted one of the two")
+        raise ConfigError("prompt= and prompts=: expected one of the two")
     preset = _preset(given.get("preset"))
     prompts = read_prompts(Path(given["prompts"])) if "prompts" in given else None
     from mlxlab import backend
@@ -70,12 +70,12 @@ def _generate(words: list[str]) -> None:
     backend.prepare()
     from dataclasses import fields, replace
 
-    from mlxlab.inference.generate import Request
-    from mlxlab.inference.text_generator import writer_of
+    from mlxlab.inference.generate import GenerationConfig
+    from mlxlab.inference.text_generator import load_generator
 
     checkpoint = Path(given["checkpoint"]) if "checkpoint" in given else None
-    writer = writer_of(Path(given["run"]).expanduser(), checkpoint)
-    request = writer.limited(Request(**_of(given, [one.name for one in fields(Request)])))
+    writer = load_generator(Path(given["run"]).expanduser(), checkpoint)
+    request = writer.limited(GenerationConfig(**_of(given, [one.name for one in fields(GenerationConfig)])))
     sampling = replace(preset, **_of(given, [one.name for one in fields(preset)]))
     if prompts is None:
         _stream(writer, _lines(given.get("prompt", "")), sampling, request)
@@ -92,24 +92,24 @@ def _of(given: dict[str, Any], names: list[str]) -> dict[str, Any]:
     return {name: given[name] for name in names if name in given}
 
 
-def _preset(name: str | None) -> "Sampling":
-    from mlxlab.inference.sampling import PRESETS, Sampling
+def _preset(name: str | None) -> "SamplingParams":
+    from mlxlab.inference.sampling import PRESETS, SamplingParams
 
     if name is not None and name not in PRESETS:
-        raise ConfigFault(f"preset={name}: unknown{suggestion(name, PRESETS)}")
-    return PRESETS[name] if name is not None else Sampling()
+        raise ConfigError(f"preset={name}: unknown{suggestion(name, PRESETS)}")
+    return PRESETS[name] if name is not None else SamplingParams()
 
 
 def read_prompts(path: Path) -> list[str]:
     """A prompt a line, or of `.jsonl` the `prompt` of each object.
 
     Raises:
-        InputMissing: it is not there. DataFault: a line is not what it should be, or there is none.
+        InputNotFoundError: it is not there. DataError: a line is not what it should be, or there is none.
     """
     try:
         data = path.expanduser().read_bytes()
     except OSError as error:
-        raise InputMissing(f"{path}: {error.strerror}") from None
+        raise InputNotFoundError(f"{path}: {error.strerror}") from None
     found = []
     for number, line in enumerate(data.splitlines(), 1):
         try:
@@ -118,15 +118,15 @@ def read_prompts(path: Path) -> list[str]:
                 found.append(json.loads(text)["prompt"] if path.suffix == ".jsonl" else text)
                 found[-1].encode()
         except UnicodeError:
-            raise DataFault(f"{path}:{number}:1: is not UTF-8") from None
+            raise DataError(f"{path}:{number}:1: is not UTF-8") from None
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise DataFault(f'{path}:{number}:1: wanted {{"prompt": "..."}}') from None
+            raise DataError(f'{path}:{number}:1: expected {{"prompt": "..."}}') from None
     if not found:
-        raise DataFault(f"{path}:1:1: has no prompt")
+        raise DataError(f"{path}:1:1: has no prompt")
     return found
 
 
-def _stream(writer: "Writer", prompt: str, sampling: "Sampling", request: "Request") -> None:
+def _stream(writer: "TextGenerator", prompt: str, sampling: "SamplingParams", request: "GenerationConfig") -> None:
     _warn_cut(writer, [prompt], request)
     print(prompt, end="", flush=True)
     start = time.perf_counter()
@@ -136,7 +136,7 @@ def _stream(writer: "Writer", prompt: str, sampling: "Sampling", request: "Reque
     _say(piece.tokens, time.perf_counter() - start, f"; the end: {piece.end}")
 
 
-def _all(writer: "Writer", prompts: list[str], sampling: "Sampling", request: "Request") -> None:
+def _all(writer: "TextGenerator", prompts: list[str], sampling: "SamplingParams", request: "GenerationConfig") -> None:
     """A JSON line for each prompt, as soon as those before it are written."""
     _warn_cut(writer, prompts, request)
     start = time.perf_counter()
@@ -152,12 +152,12 @@ def _all(writer: "Writer", prompts: list[str], sampling: "Sampling", request: "R
     _say(sum(tokens), time.perf_counter() - start)
 
 
-def _warn_cut(writer: "Writer", prompts: list[str], request: "Request") -> None:
+def _warn_cut(writer: "TextGenerator", prompts: list[str], request: "GenerationConfig") -> None:
     for number, tokens in _too_long(writer, prompts, request):
         print(f"prompt {number}: of its {tokens} tokens the last {request.context} are seen (context)", file=sys.stderr)
 
 
-def _too_long(writer: "Writer", prompts: list[str], request: "Request") -> Iterator[tuple[int, int]]:
+def _too_long(writer: "TextGenerator", prompts: list[str], request: "GenerationConfig") -> Iterator[tuple[int, int]]:
     for number, prompt in enumerate(prompts, 1):
         tokens = len(writer.tokens(prompt, request.at_start))
         if request.context is not None and tokens > request.context:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mlxlab.config.findings import one_line
 from mlxlab.config.resume_path import run_folder
 from mlxlab.distributed.launch_env import is_launched, rank
-from mlxlab.errors import CannotCreate, ConfigFault, Fault
+from mlxlab.errors import CannotCreateError, ConfigError, UserError
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _OUR_BUG = 70
 
 
-class Task:
+class JobRunner:
     """One job, called by Hydra with its config; returns the metric named by `objective`. Remembers what failed."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ def run(hydra: "Hydra", config: "DictConfig") -> int:
     callbacks.on_run_start(config=config, config_name="train")
     context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
     try:
-        job = run_job(Task(), config, job_dir_key="hydra.run.dir", job_subdir_key=None, hydra_context=context)
+        job = run_job(JobRunner(), config, job_dir_key="hydra.run.dir", job_subdir_key=None, hydra_context=context)
     except OSError as error:
         raise _cannot_create(error) from error
     callbacks.on_run_end(config=config, config_name="train", job_return=job)
@@ -81,10 +81,10 @@ def sweep(hydra: "Hydra", config: "DictConfig") -> int:
     from hydra.types import HydraContext, RunMode
 
     if is_launched():
-        raise ConfigFault("-m: a sweep among processes that were started together; start its jobs one by one")
+        raise ConfigError("-m: a sweep among processes that were started together; start its jobs one by one")
     config.hydra.mode = RunMode.MULTIRUN
     config.hydra.overrides.hydra.append("hydra.mode=MULTIRUN")  # each job is composed anew, and must know
-    callbacks, task = Callbacks(config), Task()
+    callbacks, task = Callbacks(config), JobRunner()
     callbacks.on_multirun_start(config=config, config_name="train")
     context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
     sweeper = Plugins.instance().instantiate_sweeper(hydra_context=context, task_function=task, config=config)
@@ -102,20 +102,20 @@ def sweep(hydra: "Hydra", config: "DictConfig") -> int:
 
 def report(error: BaseException) -> int:
     """Prints a fault as one line, our own bug as a traceback; the exit code."""
-    if isinstance(error, Fault):
+    if isinstance(error, UserError):
         print(error, file=sys.stderr)
         return error.exit_code
     traceback.print_exception(error)
     return _OUR_BUG
 
 
-def _of_sweep(error: Exception, task: Task) -> Exception:
+def _of_sweep(error: Exception, task: JobRunner) -> Exception:
     if isinstance(error, OSError):
         return _cannot_create(error)
     if not task.started and isinstance(error, AssertionError | ValueError):
-        return ConfigFault(f"hydra.sweeper: {one_line(str(error)) or 'its settings make no sense to it'}")
+        return ConfigError(f"hydra.sweeper: {one_line(str(error)) or 'its settings make no sense to it'}")
     return error
 
 
-def _cannot_create(error: OSError) -> Fault:
-    return CannotCreate(f"{error.filename}: {error.strerror or error}; the run folder cannot be made")
+def _cannot_create(error: OSError) -> UserError:
+    return CannotCreateError(f"{error.filename}: {error.strerror or error}; the run folder cannot be made")

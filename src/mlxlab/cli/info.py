@@ -18,7 +18,7 @@ import yaml
 from mlxlab.cli.app import run_program
 from mlxlab.config.paths import conf_dir
 from mlxlab.config.suggest import suggestion
-from mlxlab.errors import ConfigFault
+from mlxlab.errors import ConfigError
 
 FAMILIES = ("bert", "cnn_hybrid", "transformer")
 SIZES = ("nano", "tiny", "small", "medium", "large", "xlarge")
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _show(words: list[str]) -> None:
     what, *rest = words
     if what not in KEYS:
-        raise ConfigFault(f"{what}: unknown{suggestion(what, list(KEYS))}")
+        raise ConfigError(f"{what}: unknown{suggestion(what, list(KEYS))}")
     show = table if what == "presets" else memory
     print(show(**_numbers(rest, KEYS[what])))
 
@@ -80,13 +80,13 @@ def footprint(parameters: int, vocab_size: int, batch_size: int, seq_len: int) -
 
 def count(family: str, size: str, kind: Any, vocab_size: int, classes: int) -> int:
     """Parameters of one model, from arrays that are never made."""
-    from mlxlab.config.instantiate import build
-    from mlxlab.models.heads import head_for
+    from mlxlab.config.instantiate import instantiate
+    from mlxlab.models.heads import build_head
     from mlxlab.models.model import Model, count_parameters
 
     node = _read(f"model/{family}") | _read(f"model/size/{size}")
-    trunk = build(node, vocab_size=vocab_size)
-    return count_parameters(Model(trunk, head_for(trunk, kind=kind, num_classes=classes)))
+    trunk = instantiate(node, vocab_size=vocab_size)
+    return count_parameters(Model(trunk, build_head(trunk, kind=kind, num_classes=classes)))
 
 
 def _read(option: str) -> dict[str, Any]:
@@ -98,8 +98,8 @@ def _numbers(words: list[str], keys: dict[str, int]) -> dict[str, int]:
     for word in words:
         key, _, value = word.partition("=")
         if key not in keys:
-            raise ConfigFault(f"{word}: unknown key{suggestion(key, list(keys))}")
+            raise ConfigError(f"{word}: unknown key{suggestion(key, list(keys))}")
         if not value.isdecimal() or int(value) < 1:
-            raise ConfigFault(f"{word}: wanted a whole number >= 1")
+            raise ConfigError(f"{word}: expected a whole number >= 1")
         numbers[key] = int(value)
     return numbers

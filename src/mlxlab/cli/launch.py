@@ -19,7 +19,7 @@ from pathlib import Path
 
 from mlxlab.cli.app import run_program
 from mlxlab.config.suggest import suggestion
-from mlxlab.errors import ConfigFault, ServiceMissing
+from mlxlab.errors import ConfigError, ServiceUnavailableError
 
 BACKENDS = ("ring", "mpi", "nccl", "jaccl")
 
@@ -40,7 +40,7 @@ def _launch(words: list[str]) -> int:
         return subprocess.call([sys.executable, *train, *rest])
     program = Path(sys.executable).with_name("mlx.launch")
     if not program.exists():
-        raise ServiceMissing(f"{program}: not there; it comes with the package mlx")
+        raise ServiceUnavailableError(f"{program}: not there; it comes with the package mlx")
     where = ["--hosts", hosts] if hosts else []
     return _run([str(program), "-n", str(n), *where, "--backend", backend, "--python", sys.executable, *train, *rest])
 
@@ -71,10 +71,10 @@ def _settings(words: list[str]) -> tuple[int, str, str, list[str]]:
     if not known["n"] and known["hosts"]:
         known["n"] = "1"
     if not known["n"].isdigit() or not 1 <= int(known["n"]) <= 1024:
-        raise ConfigFault(f"n={known['n']}: how many processes? wanted a number from 1 to 1024")
+        raise ConfigError(f"n={known['n']}: how many processes? expected a number from 1 to 1024")
     if known["backend"] not in BACKENDS:
-        wanted = ", ".join(BACKENDS)
-        raise ConfigFault(f"backend={known['backend']}: wanted {wanted}{suggestion(known['backend'], BACKENDS)}")
+        expected = ", ".join(BACKENDS)
+        raise ConfigError(f"backend={known['backend']}: expected {expected}{suggestion(known['backend'], BACKENDS)}")
     if any(word in ("-m", "--multirun") for word in rest):
-        raise ConfigFault("-m: a sweep is started by train, its jobs one after the other; launch runs a single one")
+        raise ConfigError("-m: a sweep is started by train, its jobs one after the other; launch runs a single one")
     return int(known["n"]), known["hosts"], known["backend"], rest

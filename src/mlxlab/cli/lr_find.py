@@ -21,7 +21,7 @@ from typing import Any
 
 from mlxlab.cli.app import run_program
 from mlxlab.config.paths import conf_dir, project_root
-from mlxlab.errors import CannotCreate, ConfigFault
+from mlxlab.errors import CannotCreateError, ConfigError
 
 DEFAULTS: dict[str, float] = {"start": 1e-7, "end": 1.0, "updates": 100}
 POINTS = 20  # lines of the table
@@ -37,7 +37,7 @@ def parse(words: Sequence[str]) -> tuple[dict[str, float], Path, list[str]]:
     """start, end and updates; the file of the plot; the words of train.
 
     Raises:
-        ConfigFault: a number that cannot be.
+        ConfigError: a number that cannot be.
     """
     numbers, out, rest = dict(DEFAULTS), Path("lr_find.png"), []
     for word in words:
@@ -46,29 +46,29 @@ def parse(words: Sequence[str]) -> tuple[dict[str, float], Path, list[str]]:
             try:
                 numbers[key] = float(value)
             except ValueError:
-                raise ConfigFault(f"{word}: wanted a number") from None
+                raise ConfigError(f"{word}: expected a number") from None
         elif key == "out" and value:
             out = Path(value).expanduser()
         else:
             rest.append(word)
     start, end, updates = numbers["start"], numbers["end"], numbers["updates"]
     if not 0 < start < end < float("inf"):
-        raise ConfigFault(f"start={start:g} end={end:g}: wanted 0 < start < end")
+        raise ConfigError(f"start={start:g} end={end:g}: expected 0 < start < end")
     if updates != int(updates) or not 10 <= updates <= 1e6:
-        raise ConfigFault(f"updates={updates:g}: wanted a whole number from 10 to 1,000,000")
+        raise ConfigError(f"updates={updates:g}: expected a whole number from 10 to 1,000,000")
     return numbers, out, rest
 
 
 def _act(words: list[str]) -> None:
     numbers, out, rest = parse(words)
     if not out.absolute().parent.is_dir():
-        raise CannotCreate(f"out={out}: there is no folder {out.absolute().parent}")
+        raise CannotCreateError(f"out={out}: there is no folder {out.absolute().parent}")
     cfg = _composed(rest)
     with tempfile.TemporaryDirectory() as folder:
         found = _search(cfg, numbers, Path(folder))
-    from mlxlab.training.lr_finder import draw, smoothed, suggestion
+    from mlxlab.training.lr_finder import draw, smoothed, suggest_learning_rate
 
-    best = suggestion(found.rates, found.losses)
+    best = suggest_learning_rate(found.rates, found.losses)
     print("| learning rate | smoothed loss |\n|--:|--:|")
     rows = list(zip(found.rates, smoothed(found.losses), strict=True))
     for rate, loss in rows[:: max(len(rows) // POINTS, 1)]:
@@ -90,16 +90,16 @@ def _search(cfg: Any, numbers: dict[str, float], folder: Path) -> Any:
 
     backend.prepare()
     from mlxlab.distillation.load_teachers import first_weights, tokenizer_folder, trainer_for
-    from mlxlab.experiment.build import draw_seed, new_data, new_model
+    from mlxlab.experiment.build import build_data, build_model, model_seed
     from mlxlab.tracking.tracker import NoTracker
-    from mlxlab.training.lr_finder import search
-    from mlxlab.training.state import Objective, Run
+    from mlxlab.training.lr_finder import find_learning_rate
+    from mlxlab.training.state import MonitoredMetric, Run
 
     project = project_root()
-    data = new_data(cfg, project, tokenizer_folder(cfg, project / ".cache"), folder)
+    data = build_data(cfg, project, tokenizer_folder(cfg, project / ".cache"), folder)
     trainer, _, _ = trainer_for(cfg, data, project / ".cache")
-    model = new_model(cfg, data)
+    model = build_model(cfg, data)
     first_weights(cfg, model)
-    run = Run(model, data.train, Objective(cfg.objective), NoTracker(), max_skips=5, labels=data.task.labels)
+    run = Run(model, data.train, MonitoredMetric(cfg.objective), NoTracker(), max_skips=5, labels=data.task.labels)
     start, end, updates = numbers["start"], numbers["end"], int(numbers["updates"])
-    return search(run, trainer, data.task, start, end, updates, draw_seed(cfg))
+    return find_learning_rate(run, trainer, data.task, start, end, updates, model_seed(cfg))

@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING
 
 from mlxlab.config.paths import project_root
 from mlxlab.config.suggest import suggestion
-from mlxlab.errors import ConfigFault, Fault
+from mlxlab.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
     from mlxlab.tracking.mlflow.address import Address
-    from mlxlab.tracking.runs.mlflow_reader import Server
-    from mlxlab.tracking.runs.sqlite_reader import Database, RunRow
+    from mlxlab.tracking.runs.mlflow_reader import MlflowRunReader
+    from mlxlab.tracking.runs.sqlite_reader import RunRow, SqliteRunReader
 
 VERBS = {
     "list": {"limit", "sort", "status", "experiment", "metrics", "uri"},
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         verb, keys, names = parse(words)
         {"list": _list, "show": _show, "compare": _compare, "sync": _sync}[verb](keys, names)
         sys.stdout.flush()
-    except Fault as fault:
+    except UserError as fault:
         print(fault, file=sys.stderr)
         return fault.exit_code
     except BrokenPipeError:  # `| head`
@@ -61,11 +61,11 @@ def parse(words: list[str]) -> tuple[str, dict[str, str], list[str]]:
     """The verb, its `key=value` words, and the rest.
 
     Raises:
-        ConfigFault: a word that does not belong there, with the nearest that does.
+        ConfigError: a word that does not belong there, with the nearest that does.
     """
     verb, *rest = words
     if verb not in VERBS:
-        raise ConfigFault(f"{verb}: want list, show, compare or sync{suggestion(verb, VERBS)}")
+        raise ConfigError(f"{verb}: want list, show, compare or sync{suggestion(verb, VERBS)}")
     keys: dict[str, str] = {}
     names: list[str] = []
     for word in rest:
@@ -73,12 +73,12 @@ def parse(words: list[str]) -> tuple[str, dict[str, str], list[str]]:
         if not equals and not word.startswith("-"):
             names.append(word)
         elif key not in VERBS[verb] or not value:
-            raise ConfigFault(f"{word}: no key of {verb}{suggestion(key, VERBS[verb])}")
+            raise ConfigError(f"{word}: no key of {verb}{suggestion(key, VERBS[verb])}")
         else:
             keys[key] = value
     fewest, most = {"list": (0, 0), "show": (1, 1), "compare": (2, 20), "sync": (0, 1000)}[verb]
     if not fewest <= len(names) <= most:
-        raise ConfigFault(f"{verb}: got {len(names)} runs, want {fewest}{'' if most == fewest else ' or more'}")
+        raise ConfigError(f"{verb}: got {len(names)} runs, want {fewest}{'' if most == fewest else ' or more'}")
     return verb, keys, names
 
 
@@ -88,19 +88,19 @@ def _list(keys: dict[str, str], _: list[str]) -> None:
 
     limit = keys.get("limit", "20")
     if not limit.isdecimal() or not 1 <= int(limit) <= 100_000:
-        raise ConfigFault(f"limit={limit}: want a whole number from 1 to 100000")
+        raise ConfigError(f"limit={limit}: want a whole number from 1 to 100000")
     status = keys.get("status", "").upper() or None
     if status is not None and status not in STATUSES:
-        raise ConfigFault(f"status={status}: unknown{suggestion(status, STATUSES)}")
+        raise ConfigError(f"status={status}: unknown{suggestion(status, STATUSES)}")
     address = _address(keys)
     store = _open(address)
     for key, what in (("sort", "metrics"), ("experiment", "experiments")):
         if key in keys and keys[key] not in (known := store.names(what)):
-            raise ConfigFault(f"{key}={keys[key]}: not in the store{suggestion(keys[key], known)}")
+            raise ConfigError(f"{key}={keys[key]}: not in the store{suggestion(keys[key], known)}")
     runs = store.newest(limit=int(limit), experiment=keys.get("experiment"), status=status, sort=keys.get("sort"))
     columns = keys["metrics"].split(",") if "metrics" in keys else None
     print(tables.listing(runs, columns) if runs else "no runs")
-    if line := flush.pending(address):
+    if line := flush.pending_summary(address):
         print(line, file=sys.stderr)
 
 
@@ -124,7 +124,7 @@ def _compare(keys: dict[str, str], names: list[str]) -> None:
 
 
 def _sync(keys: dict[str, str], names: list[str]) -> None:
-    from mlxlab.tracking.mlflow.flush import address_of, drain
+    from mlxlab.tracking.mlflow.flush import address_of, flush
 
     stores: dict[str, tuple[Address, list[Path]]] = {}
     for folder in (Path(name).absolute() for name in names):
@@ -134,18 +134,18 @@ def _sync(keys: dict[str, str], names: list[str]) -> None:
         address = _address(keys)
         stores[address.uri] = (address, [])
     for address, folders in stores.values():
-        for line in drain(address, folders):
+        for line in flush(address, folders):
             print(line, flush=True)
 
 
-def _one(store: "Database | Server", word: str) -> "RunRow":
+def _one(store: "SqliteRunReader | MlflowRunReader", word: str) -> "RunRow":
     found = store.matching(word)
     if not found:
-        raise ConfigFault(f"{word}: no such run{suggestion(word, store.names('runs'))}")
+        raise ConfigError(f"{word}: no such run{suggestion(word, store.names('runs'))}")
     exact = [run for run in found if run.run_id == word]
     if len(found) > 1 and not exact:
         ids = ", ".join(f"{run.run_id[:8]} ({run.name})" for run in found[:5])
-        raise ConfigFault(f"{word}: {len(found)} runs begin so or are named so: {ids}")
+        raise ConfigError(f"{word}: {len(found)} runs begin so or are named so: {ids}")
     return (exact or found)[0]
 
 
@@ -155,11 +155,11 @@ def _address(keys: dict[str, str]) -> "Address":
     return resolve(keys.get("uri"), None, project_root())
 
 
-def _open(address: "Address") -> "Database | Server":
+def _open(address: "Address") -> "SqliteRunReader | MlflowRunReader":
     if address.database:
-        from mlxlab.tracking.runs.sqlite_reader import Database
+        from mlxlab.tracking.runs.sqlite_reader import SqliteRunReader
 
-        return Database(address.database)
-    from mlxlab.tracking.runs.mlflow_reader import Server
+        return SqliteRunReader(address.database)
+    from mlxlab.tracking.runs.mlflow_reader import MlflowRunReader
 
-    return Server(address)
+    return MlflowRunReader(address)

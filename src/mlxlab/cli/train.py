@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mlxlab.cli import hydra_jobs
 from mlxlab.config.findings import one_line
 from mlxlab.config.paths import conf_dir
-from mlxlab.errors import ConfigFault, Fault, Refused
+from mlxlab.errors import ConfigError, NotAllowedError, UserError
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -71,19 +71,19 @@ def _flags(argv: list[str]) -> "Namespace":
     parser = get_args_parser()
 
     def refuse(message: str) -> None:
-        raise ConfigFault(f"{one_line(message)}; see --help")
+        raise ConfigError(f"{one_line(message)}; see --help")
 
     parser.error = refuse  # type: ignore[method-assign,assignment]
     flags = parser.parse_intermixed_args(argv)
     if flags.experimental_rerun is not None:
-        raise Refused(
+        raise NotAllowedError(
             "--experimental-rerun: refused: it runs code from a pickle; resume=<run folder> goes on with a run"
         )
     for name in ("resolve", "package"):
         if getattr(flags, name) and not flags.cfg:
-            raise ConfigFault(f"--{name}: only together with --cfg")
+            raise ConfigError(f"--{name}: only together with --cfg")
     if flags.cfg and (flags.multirun or flags.run):
-        raise ConfigFault("--cfg: shows the config instead of running it; leave out --run and --multirun")
+        raise ConfigError("--cfg: shows the config instead of running it; leave out --run and --multirun")
     return flags
 
 
@@ -105,7 +105,7 @@ def _folder(text: str | Path | None, flag: str) -> Path | None:
         return None
     folder = Path(text).expanduser().resolve()
     if not folder.is_dir():
-        raise ConfigFault(f"{flag} {one_line(str(text), 120)}: not a folder of config files")
+        raise ConfigError(f"{flag} {one_line(str(text), 120)}: not a folder of config files")
     return folder
 
 
@@ -116,8 +116,8 @@ def _show(hydra: "Hydra", composer: "Composer", flags: "Namespace") -> int:
             composer.guard(hydra)
         hydra.show_cfg(composer.name, composer.overrides, flags.cfg, flags.package, flags.resolve)
     except SystemExit:  # no such package: Hydra has said so
-        return ConfigFault.exit_code
-    except Fault:
+        return ConfigError.exit_code
+    except UserError:
         raise
     except Exception:
         composer.checked(hydra)  # says what is wrong, in our words

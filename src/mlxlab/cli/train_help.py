@@ -3,7 +3,7 @@
 import sys
 from textwrap import wrap
 
-from mlxlab.config.help_index import Line, chosen, groups, lines
+from mlxlab.config.help_index import KeyHelp, chosen, groups, lines
 from mlxlab.config.paths import conf_dir
 
 _WIDTH, _COLUMN = 120, 46
@@ -54,8 +54,8 @@ def _group(group: str, found: dict[str, str], default: str | None) -> list[str]:
     return shown
 
 
-def _line(line: Line) -> list[str]:
+def _line(line: KeyHelp) -> list[str]:
     head = f"  {line.key}={line.default}"
-    words = wrap(f"{line.wanted}; {line.words}" if line.words else line.wanted, _WIDTH - _COLUMN)
+    words = wrap(f"{line.expected}; {line.words}" if line.words else line.expected, _WIDTH - _COLUMN)
     first = [head.ljust(_COLUMN) + words[0]] if len(head) < _COLUMN else [head, " " * _COLUMN + words[0]]
     return first + [" " * _COLUMN + more for more in words[1:]]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mlxlab.cli.app import run_program
 from mlxlab.config.suggest import suggestion
-from mlxlab.errors import ConfigFault
+from mlxlab.errors import ConfigError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,11 +25,11 @@ def _verify(words: list[str]) -> None:
     folders = [word for word in words if "=" not in word]
     for word in words:
         if "=" in word and word != "from=start":
-            raise ConfigFault(f"{word}: unknown{suggestion(word, ['from=start'])}")
+            raise ConfigError(f"{word}: unknown{suggestion(word, ['from=start'])}")
     if len(folders) != 1:
-        raise ConfigFault(f"wanted one run folder, got {len(folders)}")
-    from mlxlab.experiment.verify import verify
+        raise ConfigError(f"expected one run folder, got {len(folders)}")
+    from mlxlab.experiment.verify import verify_run
 
-    for line in verify(Path(folders[0]), from_start="from=start" in words):
+    for line in verify_run(Path(folders[0]), from_start="from=start" in words):
         print(line, flush=True)
     print("verified")

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import yaml
 
-from mlxlab.config.findings import Finding, one_line
-from mlxlab.config.hydra.yaml_limits import read
+from mlxlab.config.findings import ConfigIssue, one_line
+from mlxlab.config.hydra.yaml_limits import read_yaml
 from mlxlab.config.paths import shipped_conf
 from mlxlab.config.schema.signature import signature
 from mlxlab.config.suggest import nearest
-from mlxlab.errors import ConfigFault
+from mlxlab.errors import ConfigError
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
@@ -29,17 +29,17 @@ HYDRA_PARTS = frozenset(
 )
 
 
-def allowed() -> dict[str, bool | None]:
+def allowed_targets() -> dict[str, bool | None]:
     """target -> whether conf/ builds it partially (`_partial_: true`); None where that is free (a user's own part)."""
     own = [name.strip() for name in os.environ.get("MLXLAB_PARTS", "").split(",") if name.strip()]
     return {**_shipped(shipped_conf()), **dict.fromkeys(own)}
 
 
-def refusal(target: object) -> str | None:
+def why_disallowed(target: object) -> str | None:
     """Why `target` may not be built, or None. Imports nothing."""
     if not isinstance(target, str) or not _DOTTED.fullmatch(target):
         return f"refused: {one_line(str(target), 80)} is not the dotted name of a part"
-    names = allowed()
+    names = allowed_targets()
     if target not in names:
         near = nearest(target, names)
         return f"refused: {target} is not a part that may be built" + (f"; did you mean {near}?" if near else "")
@@ -48,20 +48,20 @@ def refusal(target: object) -> str | None:
     return None
 
 
-def hostile(tree: object, path: str = "") -> list[Finding]:
+def find_disallowed(tree: object, path: str = "") -> list[ConfigIssue]:
     """Every `_target_` below `tree` that may not be built, and every `_args_`; wherever they stand."""
-    found: list[Finding] = []
+    found: list[ConfigIssue] = []
     if isinstance(tree, dict):
-        if "_target_" in tree and (why := refusal(tree["_target_"])):
-            found.append(Finding(f"{path}._target_".lstrip("."), why))
+        if "_target_" in tree and (why := why_disallowed(tree["_target_"])):
+            found.append(ConfigIssue(f"{path}._target_".lstrip("."), why))
         found += [
-            Finding(f"{path}.{key}".lstrip("."), f"refused: {key} is not used here; name the arguments")
+            ConfigIssue(f"{path}.{key}".lstrip("."), f"refused: {key} is not used here; name the arguments")
             for key in ("_args_", "_recursive_", "_convert_", "_mode_")
             if key in tree
         ]
     pairs = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for key, value in pairs:
-        found += hostile(value, f"{path}.{key}".lstrip("."))
+        found += find_disallowed(value, f"{path}.{key}".lstrip("."))
     return found
 
 
@@ -70,8 +70,8 @@ def _shipped(conf: Path) -> dict[str, bool | None]:
     targets: dict[str, bool | None] = {}
     for file in sorted(conf.rglob("*.yaml")):
         try:
-            _collect(yaml.load(read(file).text, Loader=_LOADER), targets)
-        except ConfigFault:
+            _collect(yaml.load(read_yaml(file).text, Loader=_LOADER), targets)
+        except ConfigError:
             continue  # a broken file gives no parts; whoever chooses it is told
     return targets
 

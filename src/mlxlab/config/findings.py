@@ -7,19 +7,19 @@ _MOST = 10
 
 
 @dataclass(frozen=True)
-class Finding:
-    """A fault at the dotted key `path`; `message` says what was wanted and what was got."""
+class ConfigIssue:
+    """A fault at the dotted key `path`; `message` says what was expected and what was got."""
 
     path: str
     message: str
 
 
-Label = Callable[
+LocateKey = Callable[
     [str], str
 ]  # where a key got its value: `trainer.epochs=x`, `conf/trainer/simple.yaml:3: trainer.epochs`
 
 
-def told(findings: Iterable[Finding], label: Label = str) -> str:
+def format_issues(findings: Iterable[ConfigIssue], label: LocateKey = str) -> str:
     """At most ten lines, each finding once, then how many more there are."""
     lines = list(dict.fromkeys(f"{label(finding.path)}: {finding.message}" for finding in findings))
     more = [f"and {len(lines) - _MOST} more"] if len(lines) > _MOST else []

@@ -8,22 +8,22 @@ from typing import Any
 
 import yaml
 
-from mlxlab.config.hydra.yaml_limits import read
+from mlxlab.config.hydra.yaml_limits import read_yaml
 from mlxlab.config.schema.root import TARGET
 from mlxlab.config.schema.signature import signature
-from mlxlab.config.schema.types import Kind, Mapping, Part, describe, shown
-from mlxlab.errors import ConfigFault
+from mlxlab.config.schema.types import Component, Kind, Mapping, describe, shown
+from mlxlab.errors import ConfigError
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
-class Line:
+class KeyHelp:
     """One key: its default, what it may be, what it means."""
 
     key: str
     default: str
-    wanted: str
+    expected: str
     words: str
 
 
@@ -52,7 +52,7 @@ def chosen(conf: Path, words: list[str] | None = None) -> dict[str, str | None]:
     return options
 
 
-def lines(conf: Path, options: dict[str, str | None]) -> list[Line]:
+def lines(conf: Path, options: dict[str, str | None]) -> list[KeyHelp]:
     """Every key of these options, with its default."""
     tree: dict[str, Any] = {}
     for group, option in options.items():
@@ -82,21 +82,21 @@ def _defaults(values: dict[str, Any], group: str) -> dict[str, str | None]:
     return found
 
 
-def _node(tree: dict[str, Any], target: str, path: str) -> Iterator[Line]:
+def _node(tree: dict[str, Any], target: str, path: str) -> Iterator[KeyHelp]:
     known = signature(target)
     for name, key in known.keys.items() if known else ():
         if name in tree:
             yield from _key(tree[name], key.kind, key.doc, f"{path}.{name}".lstrip("."))
 
 
-def _key(value: Any, kind: Kind, words: str, path: str) -> Iterator[Line]:
+def _key(value: Any, kind: Kind, words: str, path: str) -> Iterator[KeyHelp]:
     if isinstance(value, dict) and "_target_" in value:
         yield from _node(value, value["_target_"], path)
-    elif isinstance(value, dict) and isinstance(kind, Mapping) and isinstance(kind.value, Part):
+    elif isinstance(value, dict) and isinstance(kind, Mapping) and isinstance(kind.value, Component):
         for name, item in value.items():
             yield from _key(item, kind.value, "", f"{path}.{name}")
-    elif not isinstance(kind, Part):
-        yield Line(path, shown(value).replace("'", ""), describe(kind), words.rstrip("."))
+    elif not isinstance(kind, Component):
+        yield KeyHelp(path, shown(value).replace("'", ""), describe(kind), words.rstrip("."))
 
 
 def _place(group: str, order: list[str]) -> tuple[int, int]:
@@ -113,16 +113,16 @@ def _size(words: str) -> int:
 
 def _load(file: Path) -> dict[str, Any]:
     try:
-        values = yaml.load(read(file).text, Loader=_LOADER)
-    except (ConfigFault, OSError):
+        values = yaml.load(read_yaml(file).text, Loader=_LOADER)
+    except (ConfigError, OSError):
         return {}  # help is for someone whose files are broken too
     return values if isinstance(values, dict) else {}
 
 
 def _header(file: Path) -> list[str]:
     try:
-        return [line.lstrip("#").strip() for line in read(file).text.splitlines()[:6] if line.startswith("#")]
-    except ConfigFault as fault:
+        return [line.lstrip("#").strip() for line in read_yaml(file).text.splitlines()[:6] if line.startswith("#")]
+    except ConfigError as fault:
         return [str(fault)]
 
 

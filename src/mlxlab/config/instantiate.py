@@ -10,26 +10,26 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig
 
-from mlxlab.config.allowlist import refusal
+from mlxlab.config.allowlist import why_disallowed
 from mlxlab.config.hydra.resolve import plain
 from mlxlab.config.schema.signature import signature
-from mlxlab.errors import ConfigFault, Refused
+from mlxlab.errors import ConfigError, NotAllowedError
 
 
-def build(node: DictConfig | ListConfig | dict[str, Any], **runtime: Any) -> Any:
+def instantiate(node: DictConfig | ListConfig | dict[str, Any], **runtime: Any) -> Any:
     """Calls the `_target_` of a node with its arguments, inner nodes first.
 
     Of the `runtime` values each target gets those that its signature names, also the targets of inner nodes. A node
     with `_partial_: true` becomes a `functools.partial`; one without `_target_` a dict or list of what is in it.
 
     Raises:
-        Refused: a target that is not a part.
-        ConfigFault: an interpolation that cannot be resolved.
+        NotAllowedError: a target that is not a part.
+        ConfigError: an interpolation that cannot be resolved.
     """
     if isinstance(node, DictConfig | ListConfig):
         tree, faults = plain(node)
         if faults:
-            raise ConfigFault("\n".join(f"{fault.path}: {fault.message}" for fault in faults))
+            raise ConfigError("\n".join(f"{fault.path}: {fault.message}" for fault in faults))
         return _built(tree, runtime)
     return _built(node, runtime)
 
@@ -52,11 +52,11 @@ def _built(value: Any, runtime: dict[str, Any]) -> Any:
 
 def _import(target: str) -> Any:
     """The object that `target` names, if it is on the list and really is defined there under that name."""
-    why = refusal(target)
+    why = why_disallowed(target)
     if why:
-        raise Refused(f"_target_: {why}")
+        raise NotAllowedError(f"_target_: {why}")
     module, _, name = target.rpartition(".")
     part = getattr(importlib.import_module(module), name)
     if (getattr(part, "__module__", None), getattr(part, "__qualname__", None)) != (module, name):
-        raise Refused(f"_target_: refused: {target} is another object under that name")
+        raise NotAllowedError(f"_target_: refused: {target} is another object under that name")
     return part

@@ -60,7 +60,7 @@ def _package_folders(root: str) -> tuple[Path, ...]:
     return tuple(Path(folder) for folder in spec.submodule_search_locations)
 
 
-def said(path: Path | str) -> str:
+def display_path(path: Path | str) -> str:
     """A path as a user would write it: relative to the current folder where it lies inside."""
     path = Path(path)
     try:

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from mlxlab.config.upgrade import completed
-from mlxlab.errors import ConfigFault
+from mlxlab.config.upgrade import fill_missing_keys
+from mlxlab.errors import ConfigError
 
 FREE_PARTS = (
     *("model.dropout", "model.branch_dropout"),
@@ -23,7 +23,7 @@ OVERLAYS = ("experiment", "debug")  # these choose keys of every group
 IGNORED = ("resume", "resume_policy", "name")
 
 
-def merge(
+def merge_for_resume(
     saved: dict[str, Any],
     composed: dict[str, Any],
     typed: list[str],
@@ -40,12 +40,12 @@ def merge(
         conf: the folder of config files, for what an option sets.
 
     Raises:
-        ConfigFault: a frozen or structural key would change; names each.
+        ConfigError: a frozen or structural key would change; names each.
     """
-    saved = completed(saved, composed)  # by an earlier version
-    old = flat({key: value for key, value in composed.items() if key not in saved} | saved)
+    saved = fill_missing_keys(saved, composed)  # by an earlier version
+    old = flatten({key: value for key, value in composed.items() if key not in saved} | saved)
     new = dict(old)
-    now = flat(composed)
+    now = flatten(composed)
     for path in _typed_paths(typed, *chosen, conf):
         inside = [key for key in {*now, *old} if key == path or key.startswith(f"{path}.")]
         for key in inside:
@@ -63,7 +63,7 @@ def merge(
     return _unflat(new) | {key: composed[key] for key in IGNORED if key in composed}, changes
 
 
-def record(folder: Path, step: int, changes: dict[str, tuple[Any, Any]]) -> tuple[Path, int]:
+def record_changes(folder: Path, step: int, changes: dict[str, tuple[Any, Any]]) -> tuple[Path, int]:
     """Adds them to `resume_changes.json`: the file, and how many resumes with changes it now holds."""
     file = folder / "resume_changes.json"
     before = json.loads(file.read_text()) if file.is_file() else []
@@ -72,7 +72,7 @@ def record(folder: Path, step: int, changes: dict[str, tuple[Any, Any]]) -> tupl
     return file, len(before) + 1
 
 
-def kind(key: str) -> str:
+def key_class(key: str) -> str:
     """free, structural or frozen."""
     if key in FREE_PARTS:
         return "free"
@@ -86,12 +86,12 @@ def _refuse(changes: dict[str, tuple[Any, Any]]) -> None:
         "structural": "would change the shape of the model, which a resume cannot do yet; start afresh",
     }
     lines = [
-        f"{key}={new}: was {old} when the checkpoint was saved; {words[kind(key)]}"
+        f"{key}={new}: was {old} when the checkpoint was saved; {words[key_class(key)]}"
         for key, (old, new) in changes.items()
-        if kind(key) != "free"
+        if key_class(key) != "free"
     ]
     if lines:
-        raise ConfigFault("\n".join(lines[:10]))
+        raise ConfigError("\n".join(lines[:10]))
 
 
 def _typed_paths(typed: list[str], then: dict[str, str], now: dict[str, str], conf: Path) -> list[str]:
@@ -114,7 +114,7 @@ def _paths_of(group: str, option: str, conf: Path) -> list[str]:
         return [group.replace("/", ".")]
     content = yaml.safe_load(text) or {}
     prefix = group.split("/")[0] + "." if group not in OVERLAYS else ""
-    keys = [prefix + key for key in flat({k: v for k, v in content.items() if k != "defaults"})]
+    keys = [prefix + key for key in flatten({k: v for k, v in content.items() if k != "defaults"})]
     for line in content.get("defaults", []):
         if isinstance(line, dict):
             (other, chosen), *_ = line.items()
@@ -122,12 +122,12 @@ def _paths_of(group: str, option: str, conf: Path) -> list[str]:
     return keys
 
 
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Leaves by dotted path; lists and empty dicts are leaves."""
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict) and value:
-            leaves |= flat(value, f"{prefix}{key}.")
+            leaves |= flatten(value, f"{prefix}{key}.")
         else:
             leaves[f"{prefix}{key}"] = value
     return leaves

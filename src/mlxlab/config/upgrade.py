@@ -12,7 +12,7 @@ from mlxlab.config.schema.signature import signature
 Tree = dict[str, Any]
 
 
-def completed(saved: Any, composed: Any = None) -> Any:
+def fill_missing_keys(saved: Any, composed: Any = None) -> Any:
     """The same tree; a node of a target lacks no key that a node of that target has in `composed` or in conf/.
 
     A run of last month can so be judged, resumed and taught from by today's program.

@@ -18,7 +18,7 @@ class Batch(NamedTuple):
     extra: dict[str, np.ndarray] = {}  # whatever else a loss needs, by name: (B, ...)
 
 
-class Batches(Protocol):
+class BatchIterator(Protocol):
     """An endless stream of batches, an epoch at a time, whose place can be saved and restored."""
 
     def __iter__(self) -> Iterator[Batch]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlxlab.errors import DataFault, InputMissing
+from mlxlab.errors import DataError, InputNotFoundError
 
 FOLDER, SPILL = "example_losses", "rows.spill"
 WHOLE = {"id": "<i8", "step": "<i8", "time": "<f8"}  # all other columns are float32
@@ -34,18 +34,20 @@ def read(source: Path) -> Columns:
     """The rows of a Parquet file, a folder of parts or a run folder; of each id the one of the latest step, by id.
 
     Raises:
-        InputMissing: there is no such file, or no part in the folder.
-        DataFault: a file is no Parquet, or has no id, step, time or loss.
+        InputNotFoundError: there is no such file, or no part in the folder.
+        DataError: a file is no Parquet, or has no id, step, time or loss.
     """
     folder = source / FOLDER if (source / FOLDER).is_dir() else source
     if folder.is_dir():
         tables = [_read_part(path) for path, _, _ in parts(folder)] + list(_read_spill(folder / SPILL))
         if not tables:
-            raise InputMissing(f"{source}: no losses by example in it; callbacks.example_losses.every=1 writes them")
+            raise InputNotFoundError(
+                f"{source}: no losses by example in it; callbacks.example_losses.every=1 writes them"
+            )
     elif source.is_file():
         tables = [_read_part(source)]
     else:
-        raise InputMissing(f"{source}: not there; wanted a run folder or a Parquet file of losses by example")
+        raise InputNotFoundError(f"{source}: not there; expected a run folder or a Parquet file of losses by example")
     return latest(join(tables), "step", "time")
 
 
@@ -120,11 +122,11 @@ def _read_part(path: Path) -> Columns:
         rows = {name: table[name].to_numpy() for name in table.column_names}
         missing = [name for name in ("id", "step", "time", "sum", "mean") if name not in rows]
         if missing:
-            raise DataFault(f"{path}: no column {', '.join(missing)}; it has {', '.join(rows)[:200]}")
+            raise DataError(f"{path}: no column {', '.join(missing)}; it has {', '.join(rows)[:200]}")
         return {name: column.astype(WHOLE.get(name, "<f4")) for name, column in rows.items()}
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).splitlines()[0][:200]
-        raise DataFault(f"{path}: cannot be read as losses by example: {reason}") from None
+        raise DataError(f"{path}: cannot be read as losses by example: {reason}") from None
 
 
 def _read_spill(path: Path) -> Iterator[Columns]:

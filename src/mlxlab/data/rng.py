@@ -13,7 +13,7 @@ STEP = np.uint64(0x9E3779B97F4A7C15)
 Order = Callable[[int], np.ndarray]  # epoch -> a permutation of range(count), int64
 
 
-def mix(seed: int, *numbers: int | np.ndarray) -> np.ndarray:
+def counter_hash(seed: int, *numbers: int | np.ndarray) -> np.ndarray:
     """64 well-mixed bits (uint64) for each (seed, *numbers); the numbers broadcast."""
     state = _finalize(np.array([seed % 2**64], np.uint64))
     for number in numbers:
@@ -21,11 +21,11 @@ def mix(seed: int, *numbers: int | np.ndarray) -> np.ndarray:
     return state
 
 
-def shuffle(count: int, seed: int) -> Order:
+def epoch_permutation(count: int, seed: int) -> Order:
     """A new permutation of `count` examples each epoch."""
 
     def order(epoch: int) -> np.ndarray:
-        return np.argsort(mix(seed, 0x5EED, epoch, np.arange(count)), kind="stable")
+        return np.argsort(counter_hash(seed, 0x5EED, epoch, np.arange(count)), kind="stable")
 
     return order
 

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
-from mlxlab.errors import DataFault, InputMissing
+from mlxlab.errors import DataError, InputNotFoundError
 
 MAX_BYTES = 16 * 2**20
 MAX_FIELD = 1000  # characters
@@ -43,33 +43,33 @@ def read_regular(path: str | os.PathLike, limit: int = MAX_BYTES) -> bytes:
     Never waits: pipes, devices and folders are refused before they are opened.
 
     Raises:
-        InputMissing: there is no such file, or it is something else, or may not be read.
+        InputNotFoundError: there is no such file, or it is something else, or may not be read.
     """
     name = os.fspath(path)
     if name in ("", "-"):
-        raise InputMissing(f"{name!r} is not a file: standard input cannot be read as a data set, give a path")
+        raise InputNotFoundError(f"{name!r} is not a file: standard input cannot be read as a data set, give a path")
     try:
         kind = os.stat(name).st_mode
         if not stat.S_ISREG(kind):
-            raise InputMissing(f"{name} is {kind_of(kind)}, wanted a regular file")
+            raise InputNotFoundError(f"{name} is {describe_file_type(kind)}, expected a regular file")
         with open(name, "rb") as file:
             return file.read(limit + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputMissing(f"{name!r}: {reason}{nearest_file(Path(name))}") from None
+        raise InputNotFoundError(f"{name!r}: {reason}{nearest_file(Path(name))}") from None
 
 
 def read_csv(path: str | os.PathLike) -> Iterator[list[Field]]:
     """Yields the rows of a CSV file, the header first, each with the places of its fields.
 
     Raises:
-        InputMissing: see `read_regular`.
-        DataFault: with file:line:column and what was wanted.
+        InputNotFoundError: see `read_regular`.
+        DataError: with file:line:column and what was expected.
     """
     data = read_regular(path)
     lines = _lines(_decode(data[:MAX_BYTES], os.fspath(path)))
     if not lines:
-        raise DataFault(f"{path}:1:1: the file is empty, wanted a header and rows")
+        raise DataError(f"{path}:1:1: the file is empty, expected a header and rows")
     if len(data) > MAX_BYTES:
         _refuse_huge(lines, path)
     width = 0
@@ -77,8 +77,8 @@ def read_csv(path: str | os.PathLike) -> Iterator[list[Field]]:
         row = split_row(line, number, path)
         if width and len(row) != width:
             last = row[min(len(row), width + 1) - 1]
-            raise DataFault(
-                f"{path}:{number}:{last.column}: a row of {len(row)} fields, wanted {width} as in the header"
+            raise DataError(
+                f"{path}:{number}:{last.column}: a row of {len(row)} fields, expected {width} as in the header"
             )
         width = len(row)
         yield row
@@ -92,9 +92,11 @@ def split_row(line: str, number: int, path: str | os.PathLike) -> list[Field]:
         assert match is not None  # the second alternative matches the empty string
         text, end = match.group(), match.end()
         if end - place > MAX_FIELD:
-            raise DataFault(f"{path}:{number}:{place + 1}: a field of {end - place} characters, wanted <= {MAX_FIELD}")
+            raise DataError(
+                f"{path}:{number}:{place + 1}: a field of {end - place} characters, expected <= {MAX_FIELD}"
+            )
         if end < len(line) and line[end] != ",":
-            raise DataFault(f"{path}:{number}:{end + 1}: {_quote_fault(line, place, end)}")
+            raise DataError(f"{path}:{number}:{end + 1}: {_quote_fault(line, place, end)}")
         fields.append(Field(text[1:-1].replace('""', '"') if text[:1] == '"' else text, number, place + 1))
         if end == len(line):
             return fields
@@ -106,25 +108,25 @@ def _refuse_huge(lines: list[str], path: str | os.PathLike) -> None:
     number, longest = max(enumerate(lines, 1), key=lambda item: len(item[1]))
     if len(longest) > MAX_BYTES // 100:
         split_row(longest, number, path)
-    raise DataFault(f"{path}:{len(lines)}:1: the file is longer than {MAX_BYTES} bytes")
+    raise DataError(f"{path}:{len(lines)}:1: the file is longer than {MAX_BYTES} bytes")
 
 
 def _decode(data: bytes, name: str) -> str:
     for signature, what in SIGNATURES.items():
         if data.startswith(signature):
-            raise DataFault(f"{name}:1:1: this is {what}; wanted a CSV file in UTF-8")
+            raise DataError(f"{name}:1:1: this is {what}; expected a CSV file in UTF-8")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         if error.reason == "unexpected end of data" and len(data) == MAX_BYTES:
             return _decode(data[: error.start], name)
         place = _place(data[: error.start].decode("utf-8", "replace"))
-        raise DataFault(f"{name}:{place}: byte 0x{data[error.start]:02x} is not UTF-8") from None
+        raise DataError(f"{name}:{place}: byte 0x{data[error.start]:02x} is not UTF-8") from None
     if match := CONTROL.search(text):
         place = _place(text[: match.start()])
-        raise DataFault(f"{name}:{place}: a control character (0x{ord(match.group()):02x}), wanted text")
+        raise DataError(f"{name}:{place}: a control character (0x{ord(match.group()):02x}), expected text")
     if text.lstrip()[:1] == "<":
-        raise DataFault(f"{name}:1:1: this is an HTML or XML page, wanted a CSV file")
+        raise DataError(f"{name}:1:1: this is an HTML or XML page, expected a CSV file")
     return text
 
 
@@ -143,7 +145,7 @@ def _place(before: str) -> str:
 
 def _quote_fault(line: str, place: int, end: int) -> str:
     if line[place] == '"' and end > place:
-        return f"{line[end]!r} after a closing quote, wanted ',' (a quote inside a field is doubled)"
+        return f"{line[end]!r} after a closing quote, expected ',' (a quote inside a field is doubled)"
     if line[end] == '"' and end == place:
         if len(line) - end > MAX_FIELD:
             return f"a field of more than {MAX_FIELD} characters"
@@ -151,7 +153,7 @@ def _quote_fault(line: str, place: int, end: int) -> str:
     return "a quote inside a field that does not start with one"
 
 
-def kind_of(mode: int) -> str:
+def describe_file_type(mode: int) -> str:
     kinds = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
     return next((name for test, name in kinds.items() if test(mode)), "a device")
 

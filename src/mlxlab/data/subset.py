@@ -9,13 +9,13 @@ import numpy as np
 
 from mlxlab.constraints import Gt, Le
 from mlxlab.data import example_losses
-from mlxlab.data.rng import mix
-from mlxlab.errors import ConfigFault, DataFault
+from mlxlab.data.rng import counter_hash
+from mlxlab.errors import ConfigError, DataError
 
 SELECT = 0x5E1EC7  # keeps these draws apart from others of the same seed
 
 
-class Select:
+class ExampleSelection:
     """Keeps `ceil(n * percent / 100)` of n examples, at least one; ties go to the lesser id.
 
     Args:
@@ -34,7 +34,7 @@ class Select:
         source: str | None,
     ) -> None:
         if mode in ("hardest", "easiest") and source is None:
-            raise ConfigFault(f"data.select.mode={mode} needs data.select.source: a run folder with losses by example")
+            raise ConfigError(f"data.select.mode={mode} needs data.select.source: a run folder with losses by example")
         self.mode, self.percent, self.by = mode, percent, by
         self.source = Path(source).expanduser() if source is not None else None
 
@@ -46,15 +46,15 @@ class Select:
             known: ids that the data has, where it knows them; those without a loss in the source are not chosen.
 
         Raises:
-            InputMissing, DataFault: the source is not there, is malformed, or has no loss of any of the ids.
-            ConfigFault: nothing says which ids there are.
+            InputNotFoundError, DataError: the source is not there, is malformed, or has no loss of any of the ids.
+            ConfigError: nothing says which ids there are.
         """
         if self.mode is None:
             return None
         ids, costs = self._costs(known)
         count = max(1, ceil(len(ids) * Fraction(str(self.percent)) / 100))  # floats would round 33 up to 34
         if self.mode == "random":
-            costs = mix(seed, SELECT, ids)
+            costs = counter_hash(seed, SELECT, ids)
         elif self.mode == "hardest":
             costs = -costs
         return np.sort(ids[np.lexsort((ids, costs))[:count]])
@@ -68,15 +68,15 @@ class Select:
         """Ids, and what each of them cost (zeros where no source says)."""
         if self.source is None:
             if known is None or not len(known):
-                raise ConfigFault("data.select.mode=random needs data.select.source here: the ids are not known before")
+                raise ConfigError("data.select.mode=random needs data.select.source here: the ids are not known before")
             return known, np.zeros(len(known))
         rows = example_losses.read(self.source)
         costs = rows.get(self.by, np.full(len(rows["id"]), np.nan))
         usable = np.isfinite(costs)
         if not usable.any():
-            raise DataFault(f"{self.source}: none of its {len(costs)} rows has a finite {self.by} to select by")
+            raise DataError(f"{self.source}: none of its {len(costs)} rows has a finite {self.by} to select by")
         if known is not None:
             usable &= np.isin(rows["id"], known)
         if not usable.any():
-            raise DataFault(f"{self.source}: none of its ids is a training example here; is it of other data?")
+            raise DataError(f"{self.source}: none of its ids is a training example here; is it of other data?")
         return rows["id"][usable], costs[usable].astype(np.float64)

@@ -13,7 +13,7 @@ import xxhash
 
 from mlxlab.constraints import Size
 from mlxlab.data.batch import Batch
-from mlxlab.distillation.cache_shards import Shards
+from mlxlab.distillation.cache_shards import SoftTargetStore
 from mlxlab.distillation.divergence import TINY
 from mlxlab.ops.kl_divergence import log_softmax
 
@@ -30,7 +30,7 @@ class TeacherCache:
         num_classes: of the task.
 
     Raises:
-        CannotCreate: the folder cannot be made.
+        CannotCreateError: the folder cannot be made.
     """
 
     def __init__(self, top_k: Size, dtype: Literal["float16", "float32"], *, folder: Path, num_classes: int) -> None:
@@ -38,7 +38,7 @@ class TeacherCache:
         self.top_k = top_k if top_k < num_classes else 0  # 0: all of them
         self.width = self.top_k + 1 if self.top_k else num_classes
         self.classes_dtype = np.dtype(np.uint16 if num_classes <= 1 << 16 else np.int32)
-        self.shards = Shards(folder)
+        self.shards = SoftTargetStore(folder)
         self.found = self.asked = 0  # rows
 
     def extra(self, batch: Batch, ask: Callable[[], mx.array]) -> dict[str, np.ndarray]:

@@ -11,26 +11,26 @@ from typing import Any, NamedTuple
 
 import xxhash
 
-from mlxlab.errors import CannotCreate
+from mlxlab.errors import CannotCreateError
 
 SIZE = 16 << 20  # bytes after which a shard is written
 FORMAT = 1
 log = logging.getLogger(__name__)
 
 
-class Shards:
+class SoftTargetStore:
     """The records of one folder. Several processes may add to it: each writes shards of its own.
 
     `sums` counts what was noted along with the records, by name, also in earlier runs.
 
     Raises:
-        CannotCreate: the folder cannot be made.
+        CannotCreateError: the folder cannot be made.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.sums: dict[str, float] = {}
-        self._places: dict[str, _Place] = {}
+        self._places: dict[str, _RecordLocation] = {}
         self._lock = threading.Lock()  # of the places: the writing thread adds to them
         self._waiting: dict[str, bytes] = {}  # not on disk yet
         self._gathered: dict[str, bytes] = {}  # the shard to come
@@ -41,7 +41,7 @@ class Shards:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise CannotCreate(f"{folder}: the teacher cache cannot be made ({error.strerror})") from None
+            raise CannotCreateError(f"{folder}: the teacher cache cannot be made ({error.strerror})") from None
         for path in sorted(folder.glob("shard-*.bin")):
             self._open(path)
 
@@ -129,7 +129,9 @@ class Shards:
 
     def _place(self, path: Path, start: int, rows: list[Any]) -> None:
         with self._lock:
-            self._places |= {key: _Place(path, start + offset, size, check) for key, offset, size, check in rows}
+            self._places |= {
+                key: _RecordLocation(path, start + offset, size, check) for key, offset, size, check in rows
+            }
 
     def _drop(self, path: Path, why: str) -> None:
         """A shard with a fault goes as a whole: one warning, and its rows are asked again when they come."""
@@ -139,7 +141,7 @@ class Shards:
             self._places = {key: place for key, place in self._places.items() if place.shard != path}
 
 
-class _Place(NamedTuple):
+class _RecordLocation(NamedTuple):
     shard: Path
     offset: int
     size: int

@@ -10,7 +10,7 @@ from mlxlab.ops.kl_divergence import divergence, log_softmax
 TINY = 1e-7  # the least probability of what is not among the top k: float32 sums know no less
 
 
-class Answer(NamedTuple):
+class SoftTargets(NamedTuple):
     """What the teachers say: logits of every class, or log-probabilities of the likeliest and of all others together.
 
     In the second case `values` is (..., k + 1), the others last, and `classes` (..., k) says which the likeliest are.
@@ -20,8 +20,8 @@ class Answer(NamedTuple):
     classes: mx.array | None = None
 
 
-def between(
-    answer: Answer, logits: mx.array, temperature: mx.array | float, measure: str, total: mx.array | None = None
+def soft_target_divergence(
+    answer: SoftTargets, logits: mx.array, temperature: mx.array | float, measure: str, total: mx.array | None = None
 ) -> mx.array:
     """The divergence named `measure` of a student's `logits` (..., C) from the answer: (...), before any T^2.
 
@@ -35,13 +35,13 @@ def between(
     if answer.classes is not None:
         others = logits.shape[-1] - answer.classes.shape[-1]
         teacher = _soften_others(teacher, temperature, others)
-        student = _soften_others(pick(logits, answer.classes, total), temperature, others)
+        student = _soften_others(top_k_log_probs(logits, answer.classes, total), temperature, others)
     if measure == "forward" and isinstance(temperature, float):
         return divergence(teacher, student, temperature)
-    return MEASURES[measure](teacher / temperature, student / temperature)
+    return DIVERGENCES[measure](teacher / temperature, student / temperature)
 
 
-def pick(logits: mx.array, classes: mx.array, total: mx.array | None = None) -> mx.array:
+def top_k_log_probs(logits: mx.array, classes: mx.array, total: mx.array | None = None) -> mx.array:
     """Log-probabilities of `classes` (..., k), and last that of all others together: (..., k + 1)."""
     total = mx.logsumexp(logits, axis=-1) if total is None else total
     chosen = mx.take_along_axis(logits, classes, axis=-1) - total[..., None]
@@ -66,7 +66,7 @@ def _jensen_shannon(teacher: mx.array, student: mx.array) -> mx.array:
     return (mx.exp(log_p) * (log_p - log_m) + mx.exp(log_q) * (log_q - log_m)).sum(axis=-1) / 2
 
 
-MEASURES: dict[str, Callable[[mx.array, mx.array], mx.array]] = {  # of softened logits: (teacher, student) -> (...)
+DIVERGENCES: dict[str, Callable[[mx.array, mx.array], mx.array]] = {  # of softened logits: (teacher, student) -> (...)
     "forward": divergence,
     "reverse": _reverse,
     "jensen_shannon": _jensen_shannon,

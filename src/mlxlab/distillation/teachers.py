@@ -9,8 +9,8 @@ import numpy as np
 
 from mlxlab.data.batch import Batch
 from mlxlab.distillation.cache import CLASSES, VALUES, TeacherCache
-from mlxlab.distillation.divergence import Answer
-from mlxlab.models.ensemble import Ensemble, Router, on_top
+from mlxlab.distillation.divergence import SoftTargets
+from mlxlab.models.ensemble import Ensemble, Router, add_residual_base
 from mlxlab.training.device_batch import DeviceBatch, to_device
 
 
@@ -44,18 +44,18 @@ class Teachers:
             return {}
         return self.cache.extra(batch, lambda: self._logits(to_device(batch), router))
 
-    def answer(self, batch: DeviceBatch, router: Router | None) -> Answer:
+    def answer(self, batch: DeviceBatch, router: Router | None) -> SoftTargets:
         """What the teachers say about a batch: kept in it, or asked for now."""
         if VALUES in batch.extra:
-            return Answer(batch.extra[VALUES].astype(mx.float32), batch.extra.get(CLASSES))
-        return Answer(mx.stop_gradient(self._logits(batch, router)))
+            return SoftTargets(batch.extra[VALUES].astype(mx.float32), batch.extra.get(CLASSES))
+        return SoftTargets(mx.stop_gradient(self._logits(batch, router)))
 
     def with_those_beneath(self, logits: mx.array, batch: DeviceBatch) -> mx.array:
         """The student's logits as the ensemble would give them once it has joined."""
         if not self.beneath:
             return logits
         mean = mx.stop_gradient(self.beneath(batch.tokens, batch.mask))
-        return on_top(logits.astype(mx.float32), mean, len(self.beneath))
+        return add_residual_base(logits.astype(mx.float32), mean, len(self.beneath))
 
     def hash(self) -> str:
         """Of every weight of every model here."""

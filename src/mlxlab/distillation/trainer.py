@@ -11,12 +11,12 @@ import numpy as np
 
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.constraints import Count, KeysOf, Positive
-from mlxlab.data.batch import Batch, Batches, Task
+from mlxlab.data.batch import Batch, BatchIterator, Task
 from mlxlab.distillation.teachers import Teachers
-from mlxlab.distributed.process_group import Group
+from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.models.model import count_parameters
 from mlxlab.training.evaluate import evaluate
-from mlxlab.training.optim.ema import averaged
+from mlxlab.training.optim.ema import use_ema_weights
 from mlxlab.training.state import Run
 from mlxlab.training.trainer import Callback, Trainer
 
@@ -66,7 +66,7 @@ class Distillation:
         callbacks: Sequence[Callback] = (),
         resume: Checkpoint | None = None,
         seed: int = 0,
-        group: Group | None = None,
+        group: ProcessGroup | None = None,
     ) -> Run:
         """As `Trainer.fit`; the teachers are the same before and after."""
         before = self.taught_by.hash()
@@ -80,7 +80,7 @@ class Distillation:
         if self.taught_by and run.stop == "done":
             asked = {"student": run.model, "teacher": self.taught_by.ensemble}
             batches = list(islice(valid, self.trainer.eval_batches))
-            with averaged(run.model, run.optimizer):
+            with use_ema_weights(run.model, run.optimizer):
                 found = {name: measured(model, batches, task, run) for name, model in asked.items()}
             run.beside = found if all(found.values()) else {}
         self._say(before)
@@ -120,7 +120,7 @@ class Prepared:
     """
 
     def __init__(
-        self, source: Batches, prepare: Callable[[Batch], dict[str, np.ndarray]], keep: Callable[[], None]
+        self, source: BatchIterator, prepare: Callable[[Batch], dict[str, np.ndarray]], keep: Callable[[], None]
     ) -> None:
         self.source, self.prepare, self.keep = source, prepare, keep
 

@@ -16,14 +16,14 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from mlxlab.data.batch import Batch
-from mlxlab.errors import ConfigFault, PeerLost
+from mlxlab.errors import ConfigError, WorkerLostError
 
 Rows = dict[str, mx.array]
-CHUNK = 1 << 23  # numbers sent in one piece: 32 MB of float32
+BUCKET_SIZE = 1 << 23  # numbers sent in one piece: 32 MB of float32
 TICK = 0.25  # seconds between two looks at the clock
 
 
-class Group(Protocol):
+class ProcessGroup(Protocol):
     """The processes that make one update together."""
 
     rank: int
@@ -51,7 +51,7 @@ class Group(Protocol):
         ...
 
 
-class Alone:
+class SingleProcess:
     """One process: everything is its own."""
 
     rank, size = 0, 1
@@ -71,7 +71,7 @@ class Alone:
     def rescue_by(self, save: Callable[[], str]) -> None: ...
 
 
-class Together:
+class DataParallel:
     """Processes over MLX's collectives: a ring of TCP, MPI, NCCL or JACCL, as `mlx.launch` started them.
 
     Args:
@@ -80,7 +80,7 @@ class Together:
 
     def __init__(self, group: mx.distributed.Group, deadline: float) -> None:
         self.group, self.rank, self.size = group, group.rank(), group.size()
-        self.watch = Watch(deadline, f"process {self.rank} of {self.size}")
+        self.watch = Watchdog(deadline, f"process {self.rank} of {self.size}")
         self.rows = 0  # of the global batch
 
     def share(self, batch: Batch) -> Batch:
@@ -102,7 +102,7 @@ class Together:
     def _sum(self, tree: Any) -> Any:
         leaves: list[tuple[str, Any]] = tree_flatten(tree)  # type: ignore[assignment]
         summed: list[tuple[str, mx.array]] = []
-        for piece in pieces(leaves):
+        for piece in bucket_leaves(leaves):
             flat = mx.concatenate([leaf.astype(mx.float32).reshape(-1) for _, leaf in piece])
             flat = self._together(mx.distributed.all_sum, flat)
             places = np.cumsum([leaf.size for _, leaf in piece])[:-1].tolist()
@@ -145,20 +145,20 @@ def _rows(batch: Batch, rows: slice) -> Batch:
     return Batch(tokens, mask, targets, weights, ids, {name: array[rows] for name, array in batch.extra.items()})
 
 
-def pieces(leaves: list[tuple[str, mx.array]]) -> list[list[tuple[str, mx.array]]]:
+def bucket_leaves(leaves: list[tuple[str, mx.array]]) -> list[list[tuple[str, mx.array]]]:
     """Leaves in groups of at most CHUNK numbers (or one greater leaf): few messages, little memory."""
     groups: list[list[tuple[str, mx.array]]] = []
     room = 0
     for path, leaf in leaves:
         if leaf.size > room:
             groups.append([])
-            room = CHUNK
+            room = BUCKET_SIZE
         groups[-1].append((path, leaf))
         room -= leaf.size
     return groups
 
 
-class Watch:
+class Watchdog:
     """Looks, from a thread of its own, whether the others answer in time: a collective waits for ever.
 
     What the ring notices itself (a process that died) is an exception at once; a process that hangs is noticed here.
@@ -172,12 +172,12 @@ class Watch:
         threading.Thread(target=self._look, name="watch", daemon=True).start()
 
     def evaluate(self, array: mx.array) -> None:
-        """Raises PeerLost if another process is gone."""
+        """Raises WorkerLostError if another process is gone."""
         self._since = time.monotonic()
         try:
             mx.eval(array)
         except RuntimeError as error:
-            raise PeerLost(f"{self.name}: another process is gone ({error}){self.rescue()}") from None
+            raise WorkerLostError(f"{self.name}: another process is gone ({error}){self.rescue()}") from None
         finally:
             self._since = None
 
@@ -188,20 +188,20 @@ class Watch:
             if since is not None and time.monotonic() - since > self.deadline:
                 said = f"{self.name}: no answer from the others within {self.deadline:g} s{self.rescue()}"
                 print(said, file=sys.__stderr__, flush=True)
-                os._exit(PeerLost.exit_code)
+                os._exit(WorkerLostError.exit_code)
 
 
-def join(parallel: Literal["none", "data", "fsdp"], deadline: float) -> "Alone | Together":
+def init_process_group(parallel: Literal["none", "data", "fsdp"], deadline: float) -> "SingleProcess | DataParallel":
     """The group of this process.
 
     Raises:
-        ConfigFault: the processes were started together and `parallel` does not say so, or the backend cannot do it.
+        ConfigError: the processes were started together and `parallel` does not say so, or the backend cannot do it.
     """
     group = mx.distributed.init()
     if parallel == "none":
         if group.size() > 1:
-            raise ConfigFault(f"trainer.parallel=none: this is one of {group.size()} processes; wanted data")
-        return Alone()
+            raise ConfigError(f"trainer.parallel=none: this is one of {group.size()} processes; expected data")
+        return SingleProcess()
     if parallel == "fsdp":
-        raise ConfigFault("trainer.parallel=fsdp: not built: no backend with sum_scatter was there to try it; use data")
-    return Together(group, deadline) if group.size() > 1 else Alone()
+        raise ConfigError("trainer.parallel=fsdp: not built: no backend with sum_scatter was there to try it; use data")
+    return DataParallel(group, deadline) if group.size() > 1 else SingleProcess()

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
 
-from mlxlab.errors import DataFault, InputMissing, Stopped
+from mlxlab.errors import DataError, InputNotFoundError, RunInterrupted
 
 if TYPE_CHECKING:
     from mlxlab.training.state import Run
@@ -34,7 +34,7 @@ STATUSES: tuple[Status, ...] = ("RUNNING", "DONE", "FAILED", "PREEMPTED")
 Facts = dict[str, Any]
 
 
-class Manifest:
+class RunManifest:
     """Keeps the card of the run in a folder while `with` lasts: PREEMPTED by a signal, FAILED by any other error.
 
     An attempt that fails before `begin`, say because its flags were refused, leaves the status of the one before.
@@ -51,7 +51,7 @@ class Manifest:
         self._thread: threading.Thread | None = None
         self._warned = False
 
-    def __enter__(self) -> "Manifest":
+    def __enter__(self) -> "RunManifest":
         old = _old(self.folder)
         now = time.time()
         process = psutil.Process()
@@ -69,7 +69,7 @@ class Manifest:
         if error is None:
             self.end("DONE")
             return
-        said, stopped = str(error) or type(error).__name__, isinstance(error, KeyboardInterrupt | Stopped)
+        said, stopped = str(error) or type(error).__name__, isinstance(error, KeyboardInterrupt | RunInterrupted)
         self.end("PREEMPTED" if stopped else "FAILED", said, getattr(error, "exit_code", 130 if stopped else 1))
 
     def begin(self, **facts: Any) -> None:
@@ -121,28 +121,28 @@ class Manifest:
             self._warned = True
 
 
-def read(folder: Path) -> Facts:
+def read_manifest(folder: Path) -> Facts:
     """The manifest of a run folder.
 
     Raises:
-        InputMissing: there is none.
-        DataFault: it is not one.
+        InputNotFoundError: there is none.
+        DataError: it is not one.
     """
     path = folder / FILE
     try:
         facts = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
-        raise InputMissing(f"{path}: not there; wanted the folder of a run") from None
+        raise InputNotFoundError(f"{path}: not there; expected the folder of a run") from None
     except (OSError, ValueError) as error:
-        raise DataFault(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+        raise DataError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
     if not isinstance(facts, dict) or facts.get("status") not in STATUSES:
-        raise DataFault(f"{path}: no manifest of a run: it has no status among {', '.join(STATUSES)}")
+        raise DataError(f"{path}: no manifest of a run: it has no status among {', '.join(STATUSES)}")
     return facts
 
 
-def condition(folder: Path) -> str:
+def effective_status(folder: Path) -> str:
     """The status in a run folder; DEAD for one that is RUNNING on this machine without its process."""
-    facts = read(folder)
+    facts = read_manifest(folder)
     last = (facts.get("attempts") or [{}])[-1]
     if facts["status"] != "RUNNING" or last.get("host") != platform.node():
         return facts["status"]
@@ -153,7 +153,7 @@ def condition(folder: Path) -> str:
     return "RUNNING" if lives else "DEAD"
 
 
-def parents_of(config: Facts, resumed: Path | None = None, sweep: str = "") -> list[Facts]:
+def lineage(config: Facts, resumed: Path | None = None, sweep: str = "") -> list[Facts]:
     """What a run goes back to, by its resolved config: a checkpoint elsewhere, weights, teachers, losses, a sweep."""
     trainer, data = config["trainer"], config["data"]
     found = [("checkpoint", resumed), ("pretrained", config["model"].get("pretrained"))]
@@ -163,12 +163,12 @@ def parents_of(config: Facts, resumed: Path | None = None, sweep: str = "") -> l
     return [{"kind": kind, "of": str(name)} for kind, name in found if name and name != "previous"]
 
 
-def split_of(config: Facts) -> Facts:
+def pairing_key(config: Facts) -> Facts:
     """What a run shares with those that it may be compared with pair by pair: seed and fold."""
     return {"seed": config["seed"], **{key: config["data"].get(key) for key in ("fold", "folds")}}
 
 
-def outcome_of(run: "Run", final_state: str) -> Facts:
+def run_outcome(run: "Run", final_state: str) -> Facts:
     """What a run came to, for its manifest: the best value, the last metrics, size and speed."""
     from mlxlab.models.model import count_parameters
 
@@ -182,8 +182,8 @@ def outcome_of(run: "Run", final_state: str) -> Facts:
 def _old(folder: Path) -> Facts:
     """The card of an earlier attempt in this folder; a broken one is as good as none."""
     try:
-        return read(folder)
-    except (InputMissing, DataFault):
+        return read_manifest(folder)
+    except (InputNotFoundError, DataError):
         return {}
 
 

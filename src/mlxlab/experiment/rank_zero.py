@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
-    from mlxlab.distributed.process_group import Group
+    from mlxlab.distributed.process_group import ProcessGroup
     from mlxlab.training.state import Run
     from mlxlab.training.trainer import Callback
 
 
 @dataclass(frozen=True)
-class Company:
+class RankContext:
     """The processes of a run, and the folder that the first of them keeps."""
 
-    group: "Group"
+    group: "ProcessGroup"
     folder: Path
 
     def admit(self, run: "Run", callbacks: Sequence["Callback"]) -> list["Callback"]:
         """The callbacks that this process has: beyond the first only those that decide something."""
         if self.group.rank == 0:
             return list(callbacks)
-        from mlxlab.checkpoint.store import Store
+        from mlxlab.checkpoint.store import CheckpointStore
 
-        run.reload = Store(self.folder / "checkpoints").load
+        run.reload = CheckpointStore(self.folder / "checkpoints").load
         return [callback for callback in callbacks if getattr(callback, "decides", False)]
 
     def agreed(self, state: str) -> str:
@@ -40,35 +40,35 @@ class Company:
 
 
 @contextmanager
-def joined(cfg: DictConfig, folder: Path) -> Iterator[tuple[DictConfig, Company]]:
+def distributed_context(cfg: DictConfig, folder: Path) -> Iterator[tuple[DictConfig, RankContext]]:
     """The processes that were started together, and the config for this one.
 
     Raises:
-        ConfigFault: they were started together and `trainer.parallel` does not say so, or their backend cannot do it.
+        ConfigError: they were started together and `trainer.parallel` does not say so, or their backend cannot do it.
     """
-    from mlxlab.distributed.process_group import Together, join
+    from mlxlab.distributed.process_group import DataParallel, init_process_group
 
-    group = join(cfg.trainer.parallel, cfg.trainer.deadline)
-    if not isinstance(group, Together):
-        yield cfg, Company(group, folder)
+    group = init_process_group(cfg.trainer.parallel, cfg.trainer.deadline)
+    if not isinstance(group, DataParallel):
+        yield cfg, RankContext(group, folder)
         return
     first = Path(group.text(str(folder)))
     if group.rank == 0:
-        yield cfg, Company(group, first)
+        yield cfg, RankContext(group, first)
         return
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        yield _following(cfg, first), Company(group, first)
+        yield _worker_config(cfg, first), RankContext(group, first)
 
 
-def _following(cfg: DictConfig, first: Path) -> DictConfig:
+def _worker_config(cfg: DictConfig, first: Path) -> DictConfig:
     """The config of a process that keeps nothing: it resumes from where the first one does."""
-    from mlxlab.checkpoint.store import Store
+    from mlxlab.checkpoint.store import CheckpointStore
 
     changed: Any = OmegaConf.to_container(cfg, resolve=True)
     changed["tracking"] = {"_target_": "mlxlab.tracking.tracker.NoTracker"}
     checkpoints = first / "checkpoints"
     if cfg.resume == "auto":
-        changed["resume"] = str(first) if Store(checkpoints).steps() else None
+        changed["resume"] = str(first) if CheckpointStore(checkpoints).steps() else None
     elif cfg.resume in ("last", "best", "emergency"):
         changed["resume"] = str(checkpoints / cfg.resume)
     return OmegaConf.create(changed)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mlxlab.config.hydra.overrides import choices, typed_overrides
-from mlxlab.config.instantiate import build
+from mlxlab.config.hydra.overrides import cli_overrides, group_choices
+from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import conf_dir, project_root
-from mlxlab.config.resume_overrides import merge
-from mlxlab.errors import Stopped
-from mlxlab.experiment.build import new_data
+from mlxlab.config.resume_overrides import merge_for_resume
+from mlxlab.errors import RunInterrupted
+from mlxlab.experiment.build import build_data
 from mlxlab.tracking.journal import PARENT
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ FILE = "rounds.json"
 Metrics = dict[str, float]
 
 
-def has_rounds(cfg: Any) -> bool:
+def is_multi_round(cfg: Any) -> bool:
     """Is the run made of others?"""
     return cfg.trainer.get("rounds", 1) != 1 or bool(cfg.trainer.get("members"))
 
 
-class Rounds:
+class DistillationRounds:
     """The rounds of one run folder.
 
     Args:
@@ -48,19 +48,21 @@ class Rounds:
         if self.resumed:
             self.state = json.loads((folder / FILE).read_text())
             composed: Any = OmegaConf.to_container(cfg, resolve=True)
-            chosen = (self.state["choices"], choices())
-            cfg = OmegaConf.create(merge(self.state["config"], composed, typed_overrides(), chosen, conf_dir())[0])
+            chosen = (self.state["choices"], group_choices())
+            cfg = OmegaConf.create(
+                merge_for_resume(self.state["config"], composed, cli_overrides(), chosen, conf_dir())[0]
+            )
         self.cfg = cfg
-        self.state |= {"config": OmegaConf.to_container(cfg, resolve=True), "choices": choices()}
+        self.state |= {"config": OmegaConf.to_container(cfg, resolve=True), "choices": group_choices()}
 
     def run(self) -> float:
         """Trains what is missing; returns the ensemble's value of the objective.
 
         Raises:
-            Stopped: a signal ended a round; `resume=auto` goes on with that very round.
+            RunInterrupted: a signal ended a round; `resume=auto` goes on with that very round.
         """
-        tracker: Tracker = build(self.cfg.tracking, folder=self.folder, project=self.project)
-        tags = {"kind": "rounds", "overrides": " ".join(typed_overrides())}
+        tracker: Tracker = instantiate(self.cfg.tracking, folder=self.folder, project=self.project)
+        tags = {"kind": "rounds", "overrides": " ".join(cli_overrides())}
         name = self.cfg.name or f"{self.folder.name} rounds"
         tracker.start(self.state["config"], tags, resumed=self.resumed, name=name)
         before, status = os.environ.get(PARENT), "FAILED"
@@ -70,7 +72,7 @@ class Rounds:
             value = self._train(tracker)
             status = "FINISHED"
             return value
-        except (KeyboardInterrupt, Stopped):
+        except (KeyboardInterrupt, RunInterrupted):
             status = "KILLED"
             raise
         finally:
@@ -83,7 +85,7 @@ class Rounds:
         from mlxlab.inference.ensemble import save_ensemble
 
         self._write()
-        self.note(overrides=typed_overrides(), rounds_done=len(self.state["done"]))
+        self.note(overrides=cli_overrides(), rounds_done=len(self.state["done"]))
         rounds = self.cfg.trainer.rounds
         for number in range(len(self.state["done"]) + 1, rounds + 1):
             print(f"round {number} of {rounds}", flush=True)
@@ -128,17 +130,17 @@ class Rounds:
     def _measure(self, number: int) -> dict[str, Metrics]:
         """Teacher, student, every member and the ensemble on the validation rows."""
         from mlxlab.distillation.load_teachers import teachers_for, tokenizer_folder
-        from mlxlab.inference.ensemble import restore_path
-        from mlxlab.inference.restore import restore
+        from mlxlab.inference.ensemble import restore_from
+        from mlxlab.inference.restore import restore_model
         from mlxlab.models.ensemble import Ensemble
         from mlxlab.models.model import count_parameters
         from mlxlab.training.evaluate import evaluate
 
         cfg = self._config(max(number, 1))
         names = self._members(number)
-        models = [restore_path(Path(name), restore).model for name in names]
+        models = [restore_from(Path(name), restore_model).model for name in names]
         cfg.trainer.members, cfg.trainer.teacher_cache = names[:1], None
-        data = new_data(cfg, self.project, tokenizer_folder(cfg, self.project / ".cache"), self.folder)
+        data = build_data(cfg, self.project, tokenizer_folder(cfg, self.project / ".cache"), self.folder)
         cfg.trainer.members = []
         taught_by, _ = teachers_for(cfg, data, self.folder)
         asked: dict[str, Any] = {f"member {place}": model for place, model in enumerate(models, 1)}

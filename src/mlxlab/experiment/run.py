@@ -13,22 +13,22 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlxlab import backend
 from mlxlab.config.check import check
-from mlxlab.config.hydra.overrides import choices, typed_overrides
-from mlxlab.config.instantiate import build
+from mlxlab.config.hydra.overrides import cli_overrides, group_choices
+from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import conf_dir, project_root
-from mlxlab.config.resume_overrides import merge, record
-from mlxlab.errors import Stopped
-from mlxlab.experiment.build import draw_seed, new_data, new_model, versions, write_facts
+from mlxlab.config.resume_overrides import merge_for_resume, record_changes
+from mlxlab.errors import RunInterrupted
+from mlxlab.experiment.build import build_data, build_model, model_seed, package_versions, save_inference_config
 from mlxlab.experiment.lock import RunLock
-from mlxlab.experiment.manifest import Manifest, outcome_of, parents_of, split_of
-from mlxlab.experiment.rank_zero import Company, joined
-from mlxlab.experiment.rounds import Rounds, has_rounds
+from mlxlab.experiment.manifest import RunManifest, lineage, pairing_key, run_outcome
+from mlxlab.experiment.rank_zero import RankContext, distributed_context
+from mlxlab.experiment.rounds import DistillationRounds, is_multi_round
 from mlxlab.tracking import provenance
 from mlxlab.tracking.journal import PARENT
 
 if TYPE_CHECKING:
     from mlxlab.checkpoint.store import Checkpoint
-    from mlxlab.experiment.signals import Listener
+    from mlxlab.experiment.signals import SignalHandler
     from mlxlab.tracking.tracker import Tracker
     from mlxlab.training.state import Run
 
@@ -37,37 +37,39 @@ def run(cfg: DictConfig, folder: Path) -> float:
     """Runs one experiment in its folder and returns the best value of `cfg.objective`.
 
     Raises:
-        Fault: whatever the user can mend, with its exit code; Stopped when a signal ended the run.
+        UserError: whatever the user can mend, with its exit code; Stopped when a signal ended the run.
     """
-    lock, listener = RunLock(folder), build(cfg.signals)
+    lock, listener = RunLock(folder), instantiate(cfg.signals)
     lock.acquire()
     listener.start()
     try:
-        with Manifest(folder, _commit) as manifest:
+        with RunManifest(folder, _commit) as manifest:
             backend.prepare()
-            if has_rounds(cfg):
+            if is_multi_round(cfg):
                 whole: Any = OmegaConf.to_container(cfg, resolve=True)
-                note = partial(manifest.begin, versions=versions(), parents=parents_of(whole), **split_of(whole))
-                return Rounds(cfg, folder, partial(_round, listener=listener), note).run()
-            with joined(cfg, folder) as (cfg, company):
+                note = partial(
+                    manifest.begin, versions=package_versions(), parents=lineage(whole), **pairing_key(whole)
+                )
+                return DistillationRounds(cfg, folder, partial(_round, listener=listener), note).run()
+            with distributed_context(cfg, folder) as (cfg, company):
                 return _Experiment(cfg, folder, listener, manifest, company).run()
     finally:
         listener.stop()
         lock.release()
 
 
-def _round(cfg: DictConfig, folder: Path, *, listener: "Listener") -> float:
-    with Manifest(folder, _commit) as manifest:
-        from mlxlab.distributed.process_group import Alone
+def _round(cfg: DictConfig, folder: Path, *, listener: "SignalHandler") -> float:
+    with RunManifest(folder, _commit) as manifest:
+        from mlxlab.distributed.process_group import SingleProcess
 
-        return _Experiment(cfg, folder, listener, manifest, Company(Alone(), folder)).run()
+        return _Experiment(cfg, folder, listener, manifest, RankContext(SingleProcess(), folder)).run()
 
 
 class _Experiment:
     """The parts of one run, in the order in which they need each other."""
 
     def __init__(
-        self, cfg: DictConfig, folder: Path, listener: "Listener", manifest: Manifest, company: Company
+        self, cfg: DictConfig, folder: Path, listener: "SignalHandler", manifest: RunManifest, company: RankContext
     ) -> None:
         self.cfg, self.folder, self.listener, self.manifest, self.company = cfg, folder, listener, manifest, company
         self.project = project_root()
@@ -82,23 +84,23 @@ class _Experiment:
             self._go_on_from(checkpoint)
         restore = self.folder / "restore"
         tokenizer = restore if checkpoint is not None else tokenizer_folder(self.cfg, self.project / ".cache")
-        self.data = new_data(self.cfg, self.project, tokenizer, self.folder)
+        self.data = build_data(self.cfg, self.project, tokenizer, self.folder)
         if checkpoint is not None:
             checkpoint = self._admitted(checkpoint)
         trainer, taught_by, teachers = trainer_for(self.cfg, self.data, self.project / ".cache")
         for line in (*self.data.sources, *teachers):
-            say(line)
-        model = new_model(self.cfg, self.data, shape=restore if checkpoint is not None else None)
+            print_status(line)
+        model = build_model(self.cfg, self.data, shape=restore if checkpoint is not None else None)
         if checkpoint is None:
             first_weights(self.cfg, model)
-        tracker: Tracker = build(self.cfg.tracking, folder=self.folder, project=self.project)
+        tracker: Tracker = instantiate(self.cfg.tracking, folder=self.folder, project=self.project)
         run = self._new_run(model, tracker)
         run.facts["teachers"] = taught_by.names
-        write_facts(self.resolved, self.data, self.folder / "restore")
+        save_inference_config(self.resolved, self.data, self.folder / "restore")
         tracker.start(self.resolved, self._tags(model), resumed=checkpoint is not None, name=self._name())
         run.facts["uid"] = tracker.uid
         for line in tracker.describe():
-            say(line)
+            print_status(line)
         self._hand_over(tracker)
         self._record_changes(tracker, checkpoint)
         self.manifest.begin(**self._card(run, checkpoint))
@@ -107,7 +109,7 @@ class _Experiment:
             self._fit(trainer, run, checkpoint)
             status = "KILLED" if run.signal else "FINISHED"
             return self._finish(run)
-        except (KeyboardInterrupt, Stopped):
+        except (KeyboardInterrupt, RunInterrupted):
             status = "KILLED"
             raise
         finally:
@@ -117,13 +119,13 @@ class _Experiment:
         """The config of the checkpoint, and on top of it what was typed now."""
         facts = checkpoint.state["facts"]
         composed: Any = OmegaConf.to_container(self.cfg, resolve=True)
-        chosen = (facts["choices"], choices())
-        merged, self.changes = merge(facts["config"], composed, typed_overrides(), chosen, conf_dir())
+        chosen = (facts["choices"], group_choices())
+        merged, self.changes = merge_for_resume(facts["config"], composed, cli_overrides(), chosen, conf_dir())
         self.cfg = OmegaConf.create(merged)
         check(self.cfg)
 
     def _admitted(self, checkpoint: "Checkpoint") -> "Checkpoint":
-        policy = build(self.cfg.resume_policy)
+        policy = instantiate(self.cfg.resume_policy)
         state = policy.admit(checkpoint.state, self.data.fingerprint, self.data.tokenizer.fingerprint)
         return replace(checkpoint, state=state)
 
@@ -131,22 +133,22 @@ class _Experiment:
         """`resume_changes.json` and tags: what the run was resumed with, old and new."""
         if checkpoint is None or not self.changes:
             return
-        file, number = record(self.folder, checkpoint.step, self.changes)
+        file, number = record_changes(self.folder, checkpoint.step, self.changes)
         said = {key: f"{old} -> {new}" for key, (old, new) in self.changes.items()}
         for key, change in said.items():
-            say(f"changed since the checkpoint: {key}: {change}")
+            print_status(f"changed since the checkpoint: {key}: {change}")
         tracker.tag({f"resume.{number}.{key}": change for key, change in said.items()})
         tracker.artifact(file, "config")
 
     def _new_run(self, model: Any, tracker: "Tracker") -> "Run":
-        from mlxlab.training.state import Objective, Run
+        from mlxlab.training.state import MonitoredMetric, Run
 
         self.resolved: Any = OmegaConf.to_container(self.cfg, resolve=True)
         facts = {
             "config": self.resolved,
             "config_hash": hashlib.sha256(json.dumps(self.resolved, sort_keys=True).encode()).hexdigest(),
-            "choices": choices(),
-            "versions": versions(),
+            "choices": group_choices(),
+            "versions": package_versions(),
             "data": self.data.fingerprint,
             "held_out": self.data.held_out,
             "tokenizer": self.data.tokenizer.fingerprint,
@@ -154,7 +156,7 @@ class _Experiment:
         return Run(
             model=model,
             train=self.data.train,
-            objective=Objective(self.cfg.objective),
+            objective=MonitoredMetric(self.cfg.objective),
             tracker=tracker,
             max_skips=self.cfg.trainer.max_skips,
             facts=facts,
@@ -163,49 +165,51 @@ class _Experiment:
 
     def _fit(self, trainer: Any, run: "Run", checkpoint: "Checkpoint | None") -> None:
         given = {"folder": self.folder, "cache": self.project / ".cache"}
-        callbacks = [build(node, **given) for node in self.cfg.callbacks.values() if node is not None]
+        callbacks = [instantiate(node, **given) for node in self.cfg.callbacks.values() if node is not None]
         if checkpoint is not None:
-            say(f"resumed from {checkpoint.path.name}")
+            print_status(f"resumed from {checkpoint.path.name}")
             for line in checkpoint.skipped:
-                say(f"skipped {line}", error=True)
+                print_status(f"skipped {line}", error=True)
             run.tracker.rewind(checkpoint.step)
         self.listener.watch(run)
         group, callbacks = self.company.group, self.company.admit(run, callbacks)
-        trainer.fit(run, self.data.valid, self.data.task, callbacks, checkpoint, draw_seed(self.cfg), group)
+        trainer.fit(run, self.data.valid, self.data.task, callbacks, checkpoint, model_seed(self.cfg), group)
 
     def _finish(self, run: "Run") -> float:
-        from mlxlab.callbacks.checkpointing import hash_of
+        from mlxlab.callbacks.checkpointing import run_state_digest
 
-        state = self.company.agreed(hash_of(run))
-        self.manifest.update(outcome=outcome_of(run, state))
+        state = self.company.agreed(run_state_digest(run))
+        self.manifest.update(outcome=run_outcome(run, state))
         if self.listener.stopping:
             print(f"final_state={state}")
             if requeued := self.listener.put_back():
-                say(requeued)
-            raise Stopped(f"stopped at step {run.step} and saved; go on with resume=auto", self.listener.stopping)
+                print_status(requeued)
+            raise RunInterrupted(
+                f"stopped at step {run.step} and saved; go on with resume=auto", self.listener.stopping
+            )
         self._report(run)
         print(f"final_state={state}", flush=True)
         return run.best if run.best is not None else float("nan")
 
     def _report(self, run: "Run") -> None:
         from mlxlab.experiment.report import write_report
-        from mlxlab.inference.signature import served_signature
+        from mlxlab.inference.signature import model_signature
 
         print(write_report(run, self.data.baselines(), self.folder))
-        for path, to in (("summary.md", ""), ("metrics.json", "")):
-            run.tracker.artifact(self.folder / path, to)
+        for name in ("summary.md", "metrics.json"):
+            run.tracker.artifact(self.folder / name, "")
         best = self.folder / "checkpoints" / f"step-{run.best_step:08d}"
         if best.is_dir():
             run.tracker.model(
                 best,
                 step=run.best_step,
                 files={"run": self.folder / "restore"},
-                signature=served_signature(self.data.task),
+                signature=model_signature(self.data.task),
             )
         print(f"run folder: {self.folder}")
 
     def _name(self) -> str:
-        chosen = choices()
+        chosen = group_choices()
         parts = [chosen[group] for group in ("model", "model/size", "data", "trainer") if group in chosen]
         return self.cfg.name or "-".join(parts) or self.folder.name
 
@@ -216,20 +220,17 @@ class _Experiment:
         return {
             "id": run.tracker.uid or None,
             "name": self._name(),
-            "parents": parents_of(self.resolved, resumed, os.environ.get(PARENT, "")),
-            "overrides": typed_overrides(),
-            **split_of(self.resolved),
+            "parents": lineage(self.resolved, resumed, os.environ.get(PARENT, "")),
+            "overrides": cli_overrides(),
+            **pairing_key(self.resolved),
             **{key: run.facts.get(key) for key in ("config_hash", "versions", "data", "tokenizer", "teachers")},
         }
 
     def _tags(self, model: Any) -> dict[str, str]:
         from mlxlab.models.model import count_parameters
 
-        tags = {
-            "overrides": " ".join(typed_overrides()),
-            "parameters": str(count_parameters(model)),
-            "objective": self.cfg.objective,
-        }
+        overrides, parameters = " ".join(cli_overrides()), str(count_parameters(model))
+        tags = {"overrides": overrides, "parameters": parameters, "objective": self.cfg.objective}
         return tags | {str(key): str(value) for key, value in self.cfg.tags.items()} | backend.describe()
 
     def _hand_over(self, tracker: "Tracker") -> None:
@@ -242,6 +243,6 @@ def _commit() -> dict[str, Any]:
     return {"git": {"commit": found.get("mlflow.source.git.commit"), "dirty": found["git.dirty"]}}
 
 
-def say(line: str, *, error: bool = False) -> None:
+def print_status(line: str, *, error: bool = False) -> None:
     """A line for the user; results go to standard output, everything else beside it."""
     print(line, file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
 """Signals: noticed at once by a thread that waits for nothing else, obeyed at the next step.
 
 A Python handler does not run while MLX evaluates (minutes late was measured), so the signals are blocked in every
-thread and one thread takes them with `sigwait`. Threads inherit the mask: `Listener.start` precedes MLX's import.
+thread and one thread takes them with `sigwait`. Threads inherit the mask: `SignalHandler.start` precedes MLX's import.
 """
 
 import os
@@ -18,7 +18,7 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 CAUGHT = (*STOPPING, signal.SIGUSR1)
 
 
-class Listener:
+class SignalHandler:
     """Takes SIGTERM, SIGINT and SIGHUP as a wish to stop, SIGUSR1 as a wish to save; a second SIGINT ends at once.
 
     Args:

@@ -6,57 +6,57 @@ from typing import TYPE_CHECKING, Any
 
 from mlxlab import backend
 from mlxlab.config.paths import project_root
-from mlxlab.config.upgrade import completed
-from mlxlab.errors import InputMissing, NoCheckpoint
+from mlxlab.config.upgrade import fill_missing_keys
+from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
 
 if TYPE_CHECKING:
     from mlxlab.checkpoint.store import Checkpoint
     from mlxlab.training.state import Run
 
 
-def verify(folder: Path, from_start: bool = False) -> Iterator[str]:
+def verify_run(folder: Path, from_start: bool = False) -> Iterator[str]:
     """Verifies a run folder and says line by line what holds.
 
     Every checkpoint's checksums are computed again. Then each is reached by training from the one before it (the first
     from nothing, with `from_start` or where it is the only one) and compared: weights and optimizer, bit for bit.
 
     Raises:
-        NoCheckpoint: a checkpoint is damaged, or differs from its replay; names the first.
-        InputMissing: the folder holds no run with checkpoints.
+        CheckpointUnavailableError: a checkpoint is damaged, or differs from its replay; names the first.
+        InputNotFoundError: the folder holds no run with checkpoints.
     """
     backend.prepare()
-    from mlxlab.checkpoint.manifest import Damage
-    from mlxlab.checkpoint.store import Store, load_checkpoint
+    from mlxlab.checkpoint.manifest import CorruptCheckpointError
+    from mlxlab.checkpoint.store import CheckpointStore, load_checkpoint
 
-    paths = Store(folder / "checkpoints").steps()[::-1]
+    paths = CheckpointStore(folder / "checkpoints").steps()[::-1]
     if not paths:
-        raise InputMissing(f"{folder}: no run folder with checkpoints")
+        raise InputNotFoundError(f"{folder}: no run folder with checkpoints")
     found: list[Checkpoint] = []
     for path in paths:
         try:
             found.append(load_checkpoint(path))
-        except Damage as damage:
-            raise NoCheckpoint(f"{path}: {damage}") from None
+        except CorruptCheckpointError as damage:
+            raise CheckpointUnavailableError(f"{path}: {damage}") from None
         yield f"{path.name}: checksums hold"
     starts: list[Checkpoint | None] = [*found[:-1]]
     ends = found[1:]
     if from_start or not starts:
         starts, ends = [None, *starts], found
     for start, end in zip(starts, ends, strict=True):
-        different = _differs(folder, start, end)
+        different = _first_difference(folder, start, end)
         since = f"step {start.step}" if start else "the start"
         if different:
-            raise NoCheckpoint(f"{end.path.name}: {different} is not what training from {since} gives")
+            raise CheckpointUnavailableError(f"{end.path.name}: {different} is not what training from {since} gives")
         yield f"{end.path.name}: bitwise what training from {since} gives"
 
 
-def _differs(folder: Path, start: "Checkpoint | None", end: "Checkpoint") -> str:
+def _first_difference(folder: Path, start: "Checkpoint | None", end: "Checkpoint") -> str:
     """The first array that differs between `end` and the replay from `start`; "" if none does."""
     import numpy as np
 
-    from mlxlab.callbacks.checkpointing import parts
+    from mlxlab.callbacks.checkpointing import checkpoint_payload
 
-    weights, optimizer, _ = parts(_replayed(folder, start, end))
+    weights, optimizer, _ = checkpoint_payload(_retrain_between(folder, start, end))
     for title, ours, theirs in (("model", weights, end.weights), ("optimizer", optimizer, end.optimizer)):
         for name in sorted({*ours, *theirs}):
             if name not in ours or name not in theirs:
@@ -67,27 +67,27 @@ def _differs(folder: Path, start: "Checkpoint | None", end: "Checkpoint") -> str
     return ""
 
 
-def _replayed(folder: Path, start: "Checkpoint | None", end: "Checkpoint") -> "Run":
+def _retrain_between(folder: Path, start: "Checkpoint | None", end: "Checkpoint") -> "Run":
     """The run at the step of `end`, trained with its config from the state of `start`."""
     from mlxlab.distillation.load_teachers import first_weights, trainer_for
-    from mlxlab.experiment.build import draw_seed, new_data, new_model
+    from mlxlab.experiment.build import build_data, build_model, model_seed
     from mlxlab.tracking.tracker import NoTracker
-    from mlxlab.training.state import Objective, Run
+    from mlxlab.training.state import MonitoredMetric, Run
 
-    cfg: dict[str, Any] = completed(end.state["facts"]["config"])
-    data = new_data(cfg, project_root(), folder / "restore", folder)
+    cfg: dict[str, Any] = fill_missing_keys(end.state["facts"]["config"])
+    data = build_data(cfg, project_root(), folder / "restore", folder)
     trainer, *_ = trainer_for(cfg, data, project_root() / ".cache")
-    model = new_model(cfg, data, shape=(folder / "restore") if start else None)
+    model = build_model(cfg, data, shape=(folder / "restore") if start else None)
     if start is None:
         first_weights(cfg, model)
     run = Run(
         model=model,
         train=data.train,
-        objective=Objective(cfg["objective"]),
+        objective=MonitoredMetric(cfg["objective"]),
         tracker=NoTracker(),
         max_skips=cfg["trainer"]["max_skips"],
     )
-    trainer.fit(run, data.valid, data.task, [_StopAt(end.step)], start, seed=draw_seed(cfg))
+    trainer.fit(run, data.valid, data.task, [_StopAt(end.step)], start, seed=model_seed(cfg))
     return run
 
 

@@ -10,7 +10,7 @@ class Decoder(Protocol):
     def decode(self, ids: Sequence[int]) -> str: ...
 
 
-class TextStream:
+class StreamingDetokenizer:
     """The text of one row.
 
     A token may be a part of a character, and with some tokenizers its text depends on the one before it: so tokens are

@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlxlab.errors import DataFault, InputMissing
+from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.models.ensemble import Ensemble
 
 if TYPE_CHECKING:
-    from mlxlab.inference.restore import Restored
+    from mlxlab.inference.restore import RestoredModel
 
 FILE = "ensemble.json"
 
@@ -24,11 +24,11 @@ def save_ensemble(folder: Path, members: Sequence[Path], combine: str = "logits"
     temporary.replace(folder / FILE)
 
 
-def restore_ensemble(folder: Path, restore: Callable[[Path, Path | None], "Restored"]) -> "Restored":
+def restore_ensemble(folder: Path, restore: Callable[[Path, Path | None], "RestoredModel"]) -> "RestoredModel":
     """The ensemble of a folder as one model; the rest is that of the first member.
 
     Raises:
-        DataFault: ensemble.json is damaged, or the members do not belong together.
+        DataError: ensemble.json is damaged, or the members do not belong together.
     """
     path = folder / FILE
     try:
@@ -37,24 +37,24 @@ def restore_ensemble(folder: Path, restore: Callable[[Path, Path | None], "Resto
         if not members or combine not in ("logits", "probabilities"):
             raise ValueError("no members")
     except (ValueError, KeyError, TypeError) as error:
-        raise DataFault(f"{path}:1:1: is damaged ({type(error).__name__}: {str(error)[:100]})") from None
-    parts = [restore_path(member, restore) for member in members]
+        raise DataError(f"{path}:1:1: is damaged ({type(error).__name__}: {str(error)[:100]})") from None
+    parts = [restore_from(member, restore) for member in members]
     first = parts[0]
     for member, part in zip(members, parts, strict=True):
         if _language(part) != _language(first):
-            raise DataFault(f"{path}:1:1: {member} reads or answers otherwise than {members[0]}")
+            raise DataError(f"{path}:1:1: {member} reads or answers otherwise than {members[0]}")
     return replace(first, model=Ensemble([part.model for part in parts], combine=combine))  # type: ignore[arg-type]
 
 
-def restore_path(path: Path, restore: Callable[[Path, Path | None], "Restored"]) -> "Restored":
+def restore_from(path: Path, restore: Callable[[Path, Path | None], "RestoredModel"]) -> "RestoredModel":
     """What a run folder (its best checkpoint), a checkpoint or the folder of an ensemble holds."""
-    run = run_of(path)
+    run = find_run_dir(path)
     if run is None:
-        raise InputMissing(f"{path}: no run folder, checkpoint or ensemble")
+        raise InputNotFoundError(f"{path}: no run folder, checkpoint or ensemble")
     return restore(run, None if path.absolute() == run else path)
 
 
-def run_of(path: Path) -> Path | None:
+def find_run_dir(path: Path) -> Path | None:
     """The run folder, or folder of an ensemble, that a path is or lies in; None if there is none."""
     path = path.expanduser().absolute()
     for folder in (path, path.parent, path.parent.parent):
@@ -63,13 +63,13 @@ def run_of(path: Path) -> Path | None:
     return None
 
 
-def facts_of(run: Path) -> Path:
+def config_dir_of(run: Path) -> Path:
     """The `restore` folder of a run, or of the first member of an ensemble."""
     if not (run / FILE).is_file():
         return run / "restore"
-    first = run_of(run / str(json.loads((run / FILE).read_text())["members"][0]))
-    return facts_of(first or run / "missing")
+    first = find_run_dir(run / str(json.loads((run / FILE).read_text())["members"][0]))
+    return config_dir_of(first or run / "missing")
 
 
-def _language(part: "Restored") -> tuple[Any, ...]:
+def _language(part: "RestoredModel") -> tuple[Any, ...]:
     return part.encoder.tokenizer.fingerprint, part.encoder.task

@@ -6,15 +6,15 @@ import mlx.core as mx
 
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.tokenizers.tokenizer import KNOWN
-from mlxlab.errors import DataFault
-from mlxlab.inference.restore import Restored
+from mlxlab.errors import DataError
+from mlxlab.inference.restore import RestoredModel
 
 
-def fill(restored: Restored, text: str) -> str:
+def fill_mask(restored: RestoredModel, text: str) -> str:
     """The text with the most probable token in place of each `<mask>` (or `[MASK]`), all of them guessed at once.
 
     Raises:
-        DataFault: no gap, or more tokens than the model has positions.
+        DataError: no gap, or more tokens than the model has positions.
     """
     encoder = restored.encoder
     assert isinstance(encoder, TextEncoder)
@@ -22,9 +22,9 @@ def fill(restored: Restored, text: str) -> str:
     gaps = [place for place, token in enumerate(tokens) if token == encoder.tokenizer.mask_id]
     longest = getattr(restored.model.trunk, "encoder", restored.model.trunk).max_length
     if not gaps:
-        raise DataFault("a masked language model fills gaps: the text has no <mask>")
+        raise DataError("a masked language model fills gaps: the text has no <mask>")
     if len(tokens) > longest:
-        raise DataFault(f"{len(tokens)} tokens in a text, the model has positions for {longest}")
+        raise DataError(f"{len(tokens)} tokens in a text, the model has positions for {longest}")
     ids = mx.array([tokens])
     best: Any = restored.model(ids, mx.ones(ids.shape, dtype=mx.int32))[0].argmax(axis=-1).tolist()
     return encoder.tokenizer.decode([best[place] if place in gaps else token for place, token in enumerate(tokens)])

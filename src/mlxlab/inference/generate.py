@@ -9,15 +9,15 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxlab.constraints import Ge, Le, Seed, Size
-from mlxlab.errors import ConfigFault
-from mlxlab.inference.detokenizer import Decoder, TextStream
-from mlxlab.inference.sampling import Sampling
+from mlxlab.errors import ConfigError
+from mlxlab.inference.detokenizer import Decoder, StreamingDetokenizer
+from mlxlab.inference.sampling import SamplingParams
 from mlxlab.models.heads import Classifier
-from mlxlab.models.kv_cache import Cache
+from mlxlab.models.kv_cache import KVCache
 from mlxlab.models.model import Model
 
 
-class Reader(Decoder, Protocol):
+class TokenizerLike(Decoder, Protocol):
     """What is needed of a tokenizer."""
 
     @property
@@ -28,8 +28,8 @@ End = Literal["", "end token", "stop", "length"]
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is wanted besides the prompts.
+class GenerationConfig:
+    """What is expected besides the prompts.
 
     Args:
         max_tokens: new tokens at most.
@@ -49,7 +49,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Piece:
+class TextChunk:
     """Further text of one row. `end` says why it is its last, `tokens` how many were drawn for it by now."""
 
     row: int
@@ -60,54 +60,54 @@ class Piece:
 
 def generate(
     model: Model,
-    tokenizer: Reader,
+    tokenizer: TokenizerLike,
     prompts: Sequence[Sequence[int]],
-    sampling: Sampling,
-    request: Request,
-) -> Iterator[Piece]:
+    sampling: SamplingParams,
+    request: GenerationConfig,
+) -> Iterator[TextChunk]:
     """Continues each prompt (ids of tokens, at least one), `batch_size` of them at a time, in pieces as they come.
 
     A row's draws depend on the seed, its number and its place alone. When the window of `context` tokens is full, the
     older half is forgotten.
 
     Raises:
-        ConfigFault: the model cannot generate, or has no positions for such a context.
+        ConfigError: the model cannot generate, or has no positions for such a context.
     """
     check_generates(model)
     context = context_of(model, request.context)
     for first in range(0, len(prompts), request.batch_size):
         rows = [
-            _Row(first + i, list(prompt), TextStream(tokenizer, request.stop))
+            _Row(first + i, list(prompt), StreamingDetokenizer(tokenizer, request.stop))
             for i, prompt in enumerate(prompts[first : first + request.batch_size])
         ]
         yield from _continue(model, tokenizer, rows, sampling, request, context)
 
 
 def check_generates(model: nn.Module) -> None:
-    """ConfigFault unless it is one causal language model."""
+    """ConfigError unless it is one causal language model."""
     if not isinstance(model, Model):
-        raise ConfigFault("an ensemble cannot generate; give the run of one of its members")
+        raise ConfigError("an ensemble cannot generate; give the run of one of its members")
     if isinstance(model.head, Classifier):
-        raise ConfigFault("the model is a classifier and cannot generate; scripts/predict.py gives its classes")
+        raise ConfigError("the model is a classifier and cannot generate; scripts/predict.py gives its classes")
     if not model.trunk.causal:
-        raise ConfigFault(
+        raise ConfigError(
             "the model is a masked one, which sees both sides of a gap, and cannot generate; train model=transformer"
         )
 
 
-def context_of(model: Model, wanted: int | None) -> int:
+def context_of(model: Model, expected: int | None) -> int:
     """Tokens that the model sees at most.
 
     Raises:
-        ConfigFault: it has learned fewer positions.
+        ConfigError: it has learned fewer positions.
     """
     longest = model.trunk.max_length
-    if wanted is not None and wanted > longest and "position_embedding" in model.trunk:
-        raise ConfigFault(f"context={wanted}: the model has positions for {longest}")
-    return wanted or longest
+    if expected is not None and expected > longest and "position_embedding" in model.trunk:
+        raise ConfigError(f"context={expected}: the model has positions for {longest}")
+    return expected or longest
 
 
-def slide(start: int, length: int, context: int) -> int:
+def window_start(start: int, length: int, context: int) -> int:
     """Where the window of a text of `length` tokens begins: as before, or if that is too long half a window back."""
     return start if length - start <= context else length - context // 2
 
@@ -118,17 +118,17 @@ class _Row:
 
     number: int
     tokens: list[int]
-    text: TextStream
+    text: StreamingDetokenizer
     start: int = 0
     made: int = 0
     end: End = ""
 
-    def draw(self, logits: np.ndarray, sampling: Sampling, seed: int) -> int:
+    def draw(self, logits: np.ndarray, sampling: SamplingParams, seed: int) -> int:
         chance = np.random.default_rng((seed, self.number, self.made)).random() if sampling.temperature else 0.0
         seen = np.unique(self.tokens) if sampling.repetition_penalty != 1 else np.zeros(0, np.int64)
         return sampling.draw(logits, seen, chance)
 
-    def take(self, token: int, end_token: int | None, most: int) -> Piece | None:
+    def take(self, token: int, end_token: int | None, most: int) -> TextChunk | None:
         """The token is the next one; returns what there is to say."""
         self.made += 1
         self.tokens.append(token)
@@ -142,13 +142,18 @@ class _Row:
         if self.end:
             text += self.text.finish()
             self.end = "stop" if self.text.ended else self.end
-        return Piece(self.number, text, self.end, self.made) if text or self.end else None
+        return TextChunk(self.number, text, self.end, self.made) if text or self.end else None
 
 
 def _continue(
-    model: Model, tokenizer: Reader, rows: list[_Row], sampling: Sampling, request: Request, context: int
-) -> Iterator[Piece]:
-    window = _Window(model, rows, context)
+    model: Model,
+    tokenizer: TokenizerLike,
+    rows: list[_Row],
+    sampling: SamplingParams,
+    request: GenerationConfig,
+    context: int,
+) -> Iterator[TextChunk]:
+    window = _ContextWindow(model, rows, context)
     while window.rows:
         logits = window.logits()
         for row, scores in zip(window.rows, logits, strict=True):
@@ -158,18 +163,18 @@ def _continue(
         window.drop_ended()
 
 
-class _Window:
+class _ContextWindow:
     """The rows that go on, and the model's memory of what it sees of each."""
 
     def __init__(self, model: Model, rows: list[_Row], context: int) -> None:
         self.model, self.rows, self.context = model, rows, context
-        self.cache: Cache | None = None
+        self.cache: KVCache | None = None
         for row in rows:
             row.start = max(0, len(row.tokens) - context)
 
     def logits(self) -> np.ndarray:
         """(B, V) float32: of the next token of each row."""
-        starts = [slide(row.start, len(row.tokens), self.context) for row in self.rows]
+        starts = [window_start(row.start, len(row.tokens), self.context) for row in self.rows]
         if self.cache is None or starts != [row.start for row in self.rows]:
             tokens = self._from_the_start(starts)
         else:
@@ -191,5 +196,5 @@ class _Window:
             row.start = start
         seen = [row.tokens[row.start :] for row in self.rows]
         longest = max(map(len, seen))
-        self.cache = Cache(len(self.model.trunk.layers), [longest - len(tokens) for tokens in seen])
+        self.cache = KVCache(len(self.model.trunk.layers), [longest - len(tokens) for tokens in seen])
         return mx.array([[0] * (longest - len(tokens)) + tokens for tokens in seen])

@@ -5,21 +5,21 @@ from collections.abc import Sequence
 import mlx.core as mx
 import numpy as np
 
-from mlxlab.data.titanic.encoder import RowEncoder
+from mlxlab.data.titanic.encoder import PassengerEncoder
 from mlxlab.data.titanic.passenger import Passenger
-from mlxlab.errors import Refused
-from mlxlab.inference.restore import Restored
+from mlxlab.errors import NotAllowedError
+from mlxlab.inference.restore import RestoredModel
 from mlxlab.training.device_batch import to_device
 
 
-def predict(restored: Restored, rows: Sequence[Passenger], batch_size: int = 64) -> np.ndarray:
+def predict(restored: RestoredModel, rows: Sequence[Passenger], batch_size: int = 64) -> np.ndarray:
     """(N, C) probabilities of the classes, row by row; does not depend on `batch_size`.
 
     Raises:
-        Refused: the model is a language model.
+        NotAllowedError: the model is a language model.
     """
-    if not isinstance(restored.encoder, RowEncoder):
-        raise Refused(
+    if not isinstance(restored.encoder, PassengerEncoder):
+        raise NotAllowedError(
             "the run is of a language model, which classifies nothing; scripts/generate.py writes text with it"
         )
     parts = []

@@ -14,13 +14,13 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
 
-class Served(PythonModel):
+class PyfuncModel(PythonModel):
     def load_context(self, context: Any) -> None:
         from mlxlab import backend
-        from mlxlab.inference.restore import restore
+        from mlxlab.inference.restore import restore_model
 
         backend.prepare()
-        self.restored = restore(Path(context.artifacts["run"]), Path(context.artifacts["checkpoint"]))
+        self.restored = restore_model(Path(context.artifacts["run"]), Path(context.artifacts["checkpoint"]))
 
     # No hint for model_input: MLflow would take it for a schema, and warn that it is none.
     def predict(self, context: Any, model_input, params: dict[str, Any] | None = None) -> Any:  # type: ignore[no-untyped-def]
@@ -32,9 +32,9 @@ class Served(PythonModel):
             return self._classes(table)
         texts = [str(text) for text in table["text" if "text" in table else table.columns[0]]]
         if task.masked:
-            from mlxlab.inference.fill_mask import fill
+            from mlxlab.inference.fill_mask import fill_mask
 
-            return pd.DataFrame({"filled": [fill(self.restored, text) for text in texts]})
+            return pd.DataFrame({"filled": [fill_mask(self.restored, text) for text in texts]})
         return pd.DataFrame({"continuation": self._continuations(texts, dict(params or {}))})
 
     def _classes(self, table: Any) -> Any:
@@ -53,14 +53,18 @@ class Served(PythonModel):
         return pd.DataFrame({"label": [labels[i] for i in probabilities.argmax(axis=1)], **columns})
 
     def _continuations(self, texts: list[str], params: dict[str, Any]) -> list[str]:
-        from mlxlab.inference.generate import Request
-        from mlxlab.inference.sampling import Sampling
+        from mlxlab.inference.generate import GenerationConfig
+        from mlxlab.inference.sampling import SamplingParams
         from mlxlab.inference.text_generator import of_restored
 
         params["stop"] = [str(text) for text in params.get("stop", [])]
-        sampling = Sampling(**{one.name: params[one.name] for one in fields(Sampling) if one.name in params})
-        request = Request(**{one.name: params[one.name] for one in fields(Request) if one.name in params})
+        sampling = SamplingParams(
+            **{one.name: params[one.name] for one in fields(SamplingParams) if one.name in params}
+        )
+        request = GenerationConfig(
+            **{one.name: params[one.name] for one in fields(GenerationConfig) if one.name in params}
+        )
         return of_restored(self.restored).texts(texts, sampling, request)
 
 
-set_model(Served())
+set_model(PyfuncModel())

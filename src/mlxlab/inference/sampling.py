@@ -6,11 +6,11 @@ from typing import Annotated
 import numpy as np
 
 from mlxlab.constraints import Count, Ge, Gt, Le, Lt, Positive
-from mlxlab.errors import DataFault
+from mlxlab.errors import DataError
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingParams:
     """How the next token is drawn. What narrows the choice acts in the order in which it stands here, penalty first.
 
     Args:
@@ -42,7 +42,7 @@ class Sampling:
             seen: ids of the tokens that the text has so far.
 
         Raises:
-            DataFault: no logit is a finite number.
+            DataError: no logit is a finite number.
         """
         x = self._penalised(logits, seen)
         if self.temperature == 0:
@@ -60,7 +60,7 @@ class Sampling:
     def _penalised(self, logits: np.ndarray, seen: np.ndarray) -> np.ndarray:
         x = np.where(np.isnan(logits), -np.inf, logits).astype(np.float64)
         if not np.isfinite(x.max()):
-            raise DataFault("the model's logits are not finite numbers: its weights are spoilt")
+            raise DataError("the model's logits are not finite numbers: its weights are spoilt")
         if self.repetition_penalty != 1 and len(seen):
             old = x[seen]
             x[seen] = np.where(old > 0, old / self.repetition_penalty, old * self.repetition_penalty)
@@ -76,9 +76,9 @@ class Sampling:
         return tokens[np.argsort(-x[tokens], kind="stable")][:count]
 
 
-PRESETS = {  # by what is wanted: temperature, top_k, top_p
-    "factual": Sampling(0.3, 30, 0.8),
-    "balanced": Sampling(0.8, 50, 0.9),
-    "creative": Sampling(1.2, 60, 0.95),
-    "widest": Sampling(1.5, 0, 1.0),
+PRESETS = {  # by what is expected: temperature, top_k, top_p
+    "factual": SamplingParams(0.3, 30, 0.8),
+    "balanced": SamplingParams(0.8, 50, 0.9),
+    "creative": SamplingParams(1.2, 60, 0.95),
+    "widest": SamplingParams(1.5, 0, 1.0),
 }

@@ -24,7 +24,7 @@ FILLED = {"text": "filled"}  # ... a masked one
 KINDS = {int: "long", float: "double", bool: "boolean"}
 
 
-def served_signature(task: Task) -> dict[str, str]:
+def model_signature(task: Task) -> dict[str, str]:
     """Kaggle's columns in, a label and a probability per class out; of a language model a text in and a text out."""
     if task.kind == "classification":
         columns = {"label": "string"} | {f"probability_{label}": "float" for label in task.labels}
@@ -43,10 +43,14 @@ def _signature(inputs: dict[str, str], outputs: dict[str, str]) -> dict[str, str
 
 def _options() -> list[dict[str, Any]]:
     """The options of generating, with their defaults; those without a number for a default are left out."""
-    from mlxlab.inference.generate import Request
-    from mlxlab.inference.sampling import Sampling
+    from mlxlab.inference.generate import GenerationConfig
+    from mlxlab.inference.sampling import SamplingParams
 
-    found = [(one.name, one.default) for one in [*fields(Request), *fields(Sampling)] if one.default is not MISSING]
+    found = [
+        (one.name, one.default)
+        for one in [*fields(GenerationConfig), *fields(SamplingParams)]
+        if one.default is not MISSING
+    ]
     plain = [(name, default) for name, default in found if type(default) in KINDS]
     options = [{"name": name, "default": value, "shape": None, "type": KINDS[type(value)]} for name, value in plain]
     return [*options, {"name": "stop", "default": [], "shape": [-1], "type": "string"}]

@@ -6,15 +6,15 @@ from pathlib import Path
 
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
-from mlxlab.errors import ConfigFault
-from mlxlab.inference.generate import Piece, Request, check_generates, context_of, generate
-from mlxlab.inference.restore import Restored, restore
-from mlxlab.inference.sampling import Sampling
+from mlxlab.errors import ConfigError
+from mlxlab.inference.generate import GenerationConfig, TextChunk, check_generates, context_of, generate
+from mlxlab.inference.restore import RestoredModel, restore_model
+from mlxlab.inference.sampling import SamplingParams
 from mlxlab.models.model import Model
 
 
 @dataclass(frozen=True)
-class Writer:
+class TextGenerator:
     """Continues texts.
 
     Args:
@@ -27,16 +27,16 @@ class Writer:
     start: tuple[int, ...]
     context: int
 
-    def write(self, prompts: Sequence[str], sampling: Sampling, request: Request) -> Iterator[Piece]:
+    def write(self, prompts: Sequence[str], sampling: SamplingParams, request: GenerationConfig) -> Iterator[TextChunk]:
         """Pieces of the continuations as they come; see `generate`.
 
         Raises:
-            ConfigFault: as `generate`; DataFault: a prompt has a character that the tokenizer does not know.
+            ConfigError: as `generate`; DataError: a prompt has a character that the tokenizer does not know.
         """
         rows = [self.tokens(prompt, request.at_start) for prompt in prompts]
         yield from generate(self.model, self.tokenizer, rows, sampling, self.limited(request))
 
-    def texts(self, prompts: Sequence[str], sampling: Sampling, request: Request) -> list[str]:
+    def texts(self, prompts: Sequence[str], sampling: SamplingParams, request: GenerationConfig) -> list[str]:
         """The continuations, whole."""
         texts = [""] * len(prompts)
         for piece in self.write(prompts, sampling, request):
@@ -49,26 +49,26 @@ class Writer:
         end = [] if self.tokenizer.eos_id is None else [self.tokenizer.eos_id]
         found = [*(self.start if at_start else ()), *tokens] or end
         if not found:
-            raise ConfigFault("an empty prompt: the tokenizer has no token for the end of a document to begin with")
+            raise ConfigError("an empty prompt: the tokenizer has no token for the end of a document to begin with")
         return found
 
-    def limited(self, request: Request) -> Request:
+    def limited(self, request: GenerationConfig) -> GenerationConfig:
         """The request with a context: what was asked for, else what the model was trained on."""
         return replace(request, context=context_of(self.model, request.context or self.context))
 
 
-def writer_of(run: Path, checkpoint: Path | None = None) -> Writer:
+def load_generator(run: Path, checkpoint: Path | None = None) -> TextGenerator:
     """The writer of a run folder (its best checkpoint, if none is given), of a GGUF file, or of a Llama-type folder.
 
     Raises:
-        ConfigFault: the model is no causal language model. InputMissing: there is no such run.
+        ConfigError: the model is no causal language model. InputNotFoundError: there is no such run.
     """
     if run.suffix == ".gguf" or ((run / "config.json").is_file() and not (run / "config.yaml").is_file()):
         return _of_others(run)
-    return of_restored(restore(run, checkpoint))
+    return of_restored(restore_model(run, checkpoint))
 
 
-def of_restored(restored: Restored) -> Writer:
+def of_restored(restored: RestoredModel) -> TextGenerator:
     """The writer of a restored run."""
     check_generates(restored.model)
     encoder = restored.encoder
@@ -78,18 +78,18 @@ def of_restored(restored: Restored) -> Writer:
     end = encoder.tokenizer.eos_id
     longest = restored.model.trunk.max_length
     context = longest if config["model"]["pretrained"] else min(encoder.seq_len, longest)
-    return Writer(restored.model, encoder.tokenizer, () if alone or end is None else (end,), context)
+    return TextGenerator(restored.model, encoder.tokenizer, () if alone or end is None else (end,), context)
 
 
-def _of_others(path: Path) -> Writer:
-    from mlxlab.models.heads import head_for
+def _of_others(path: Path) -> TextGenerator:
+    from mlxlab.models.heads import build_head
     from mlxlab.models.pretrained.load import gguf_tokenizer, load_llama
 
     tokenizer = Tokenizer(gguf_tokenizer(path)) if path.suffix == ".gguf" else load_tokenizer(path)
     trunk = load_llama(str(path), {"vocab_size": tokenizer.vocab_size})
-    model = Model(trunk, head_for(trunk, kind="language_modelling"))
+    model = Model(trunk, build_head(trunk, kind="language_modelling"))
     model.eval()
-    return Writer(model, tokenizer, _put_in_front(tokenizer), trunk.max_length)
+    return TextGenerator(model, tokenizer, _put_in_front(tokenizer), trunk.max_length)
 
 
 def _put_in_front(tokenizer: Tokenizer) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxlab.constraints import Positive, Share, Size
-from mlxlab.models.layers import Attention, attention_mask, check_length, count_places, draw_weights, feed_forward
+from mlxlab.models.layers import Attention, attention_mask, check_length, feed_forward, init_weights, position_ids
 from mlxlab.ops.dropout import Dropout
 
 
@@ -95,14 +95,14 @@ class Bert(nn.Module):
         if pre_norm:
             self.last_norm = nn.LayerNorm(width, eps=eps)
         self.pooler = nn.Linear(width, width)
-        draw_weights(self)
+        init_weights(self)
 
     def __call__(self, tokens: mx.array, mask: mx.array, types: mx.array | None = None) -> mx.array:
         """`types` are BERT's token types (B, T): 0 everywhere if not given."""
         x = self.embedding(tokens) + (self.type_embedding.weight[0] if types is None else self.type_embedding(types))
         if "position_embedding" in self:
             check_length(tokens, self.max_length)
-            x = x + self.position_embedding(count_places(mask))
+            x = x + self.position_embedding(position_ids(mask))
         x = self.dropout(self.norm(x))  # (B, T, D)
         allowed = attention_mask(mask, causal=False, dtype=x.dtype)
         for layer in self.layers:

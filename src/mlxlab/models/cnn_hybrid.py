@@ -8,7 +8,7 @@ import mlx.nn as nn
 from mlxlab.constraints import MinLen, Positive, Share, Size
 from mlxlab.models.bert import Bert, bert
 from mlxlab.models.convolution import AttentionFusion, Branch, ConcatFusion, DilatedBranch, Highway
-from mlxlab.ops.attention import NEVER
+from mlxlab.ops.attention import MASK_VALUE
 
 JOINED = 512  # width of the joined state
 
@@ -122,7 +122,7 @@ class CnnHybrid(nn.Module):
     def pool(self, x: mx.array, mask: mx.array) -> mx.array:
         states, features = mx.split(x, [self.width], axis=-1)
         # Masked after fusion and highway, whose biases make padding non-zero again.
-        greatest = mx.where((mask > 0)[..., None], features, NEVER).max(axis=1)  # (B, F)
+        greatest = mx.where((mask > 0)[..., None], features, MASK_VALUE).max(axis=1)  # (B, F)
         both = mx.concatenate([self.encoder.pool(states, mask), greatest], axis=-1)
         return nn.relu(self.joined_norm(self.joined(both)))  # the head begins with dropout
 

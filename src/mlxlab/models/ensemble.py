@@ -13,7 +13,7 @@ Weight = float | mx.array
 Router = Callable[..., list[mx.array]]  # (answers=, targets=) -> a weight per member: (..., 1), targets being (...)
 
 
-class Member(nn.Module):
+class FrozenModel(nn.Module):
     """A frozen model, asked in the words of another.
 
     Args:
@@ -97,12 +97,12 @@ def weighted_mean(values: Sequence[mx.array], weights: Sequence[Weight]) -> mx.a
     return mean
 
 
-def on_top(student: mx.array, members: mx.array, count: int) -> mx.array:
+def add_residual_base(student: mx.array, members: mx.array, count: int) -> mx.array:
     """(n * mean + student) / (n + 1): what an ensemble says once the student has joined its `count` members."""
     return weighted_mean([members, student], [float(count), 1.0])
 
 
-def confidence(*, answers: list[mx.array], targets: mx.array) -> list[mx.array]:
+def true_class_confidence(*, answers: list[mx.array], targets: mx.array) -> list[mx.array]:
     """A router: each teacher counts by the probability that it gives the true class (Zhang et al. 2022)."""
     weights = []
     for logits in answers:

@@ -18,7 +18,7 @@ def training_flops(model: Model, length: int) -> float:
     that a causal mask leaves out counts, as there. 2 of the 6 and 4 of the 12 are the forward pass. What a step saves
     (a masked model's head at its targets only) or repeats (recomputed layers) does not count.
     """
-    return 6.0 * multiplied_weights(model) + 12.0 * attention_width(model) * length
+    return 6.0 * matmul_parameters(model) + 12.0 * attention_width(model) * length
 
 
 def forward_flops(model: Model, length: int) -> float:
@@ -26,7 +26,7 @@ def forward_flops(model: Model, length: int) -> float:
     return training_flops(model, length) / 3
 
 
-def multiplied_weights(model: Model) -> int:
+def matmul_parameters(model: Model) -> int:
     """The N of the formula."""
     looked_up = ["position_embedding.weight", "type_embedding.weight"]
     if isinstance(model.head, CausalHead) and "out" in model.head:

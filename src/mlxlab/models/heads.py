@@ -7,7 +7,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from mlxlab.models.layers import draw_weights
+from mlxlab.models.layers import init_weights
 from mlxlab.ops.activations import gelu
 from mlxlab.ops.dropout import Dropout
 
@@ -21,7 +21,7 @@ class Classifier(nn.Module):
         if hidden:
             self.hidden = nn.Linear(width, hidden)
         self.out = nn.Linear(hidden or width, num_classes)
-        draw_weights(self)
+        init_weights(self)
 
     def __call__(self, x: mx.array) -> mx.array:
         x = self.dropout(x)
@@ -37,7 +37,7 @@ class CausalHead(nn.Module):
         super().__init__()
         if not tied:
             self.out = nn.Linear(width, vocab_size, bias=False)
-            draw_weights(self)
+            init_weights(self)
 
     def __call__(self, x: mx.array, embedding: nn.Embedding) -> mx.array:
         return self.out(x) if "out" in self else embedding.as_linear(x)
@@ -51,13 +51,13 @@ class MaskedHead(nn.Module):
         self.transform = nn.Linear(width_in, width)
         self.norm = nn.LayerNorm(width, eps=eps)
         self.bias = mx.zeros((vocab_size,))
-        draw_weights(self)
+        init_weights(self)
 
     def __call__(self, x: mx.array, embedding: nn.Embedding) -> mx.array:
         return embedding.as_linear(self.norm(gelu(self.transform(x)))) + self.bias
 
 
-def head_for(
+def build_head(
     trunk: Any,
     *,
     kind: Literal["classification", "language_modelling"],
@@ -79,16 +79,16 @@ def head_for(
         trunk.drop_pool()
         head = MaskedHead(trunk.width_out, trunk.width, vocab_size)
     if given is not None:
-        _give(head, given)
+        _load_head_weights(head, given)
     return head
 
 
-def _give(head: nn.Module, given: dict[str, mx.array]) -> None:
+def _load_head_weights(head: nn.Module, given: dict[str, mx.array]) -> None:
     """Loads what the folder had. A tied head wants nothing; what the folder lacks starts at random, with a warning."""
     leaves: list[tuple[str, Any]] = tree_flatten(head.parameters())  # type: ignore[assignment]
-    wanted = {path: leaf.shape for path, leaf in leaves}
-    fitting = [(path, given[path]) for path, shape in wanted.items() if path in given and given[path].shape == shape]
-    if len(fitting) < len(wanted):
-        lacking = ", ".join(sorted(wanted.keys() - dict(fitting).keys()))
+    expected = {path: leaf.shape for path, leaf in leaves}
+    fitting = [(path, given[path]) for path, shape in expected.items() if path in given and given[path].shape == shape]
+    if len(fitting) < len(expected):
+        lacking = ", ".join(sorted(expected.keys() - dict(fitting).keys()))
         warnings.warn(f"the pretrained model brings no {lacking} for the head: random at the start", stacklevel=3)
     head.load_weights(fitting, strict=False)

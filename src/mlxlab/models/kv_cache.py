@@ -2,10 +2,10 @@
 
 import mlx.core as mx
 
-from mlxlab.ops.attention import NEVER
+from mlxlab.ops.attention import MASK_VALUE
 
 
-class Cache:
+class KVCache:
     """Keys and values of every layer. Rows end together: shorter ones are padded on the left.
 
     Args:
@@ -16,7 +16,7 @@ class Cache:
     def __init__(self, num_layers: int, padding: list[int]) -> None:
         self.length = 0  # places so far, padding included
         self.padding = padding
-        self.layers = [Past(self) for _ in range(num_layers)]
+        self.layers = [LayerCache(self) for _ in range(num_layers)]
 
     def places(self, count: int, longest: int) -> mx.array:
         """The place in its row of each of the next `count` tokens, from 0: (B, count). Padding is at 0 too.
@@ -40,7 +40,7 @@ class Cache:
         keys = mx.arange(self.length + count)
         queries = keys[self.length :, None]
         allowed = (keys <= queries) & (keys >= mx.array(self.padding)[:, None, None])  # (B, count, all)
-        return mx.where(allowed, 0.0, NEVER).astype(dtype)[:, None]  # (B, 1, count, all)
+        return mx.where(allowed, 0.0, MASK_VALUE).astype(dtype)[:, None]  # (B, 1, count, all)
 
     def keep(self, rows: list[int]) -> None:
         """Forgets all rows but these."""
@@ -49,10 +49,10 @@ class Cache:
             layer.keep(mx.array(rows))
 
 
-class Past:
+class LayerCache:
     """Keys and values of one layer: (B, H, places, D / H)."""
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: KVCache) -> None:
         self.cache = cache
         self.keys: mx.array | None = None
         self.values: mx.array | None = None

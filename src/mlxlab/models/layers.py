@@ -8,17 +8,17 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
-from mlxlab.ops.activations import gated, gelu, silu
-from mlxlab.ops.attention import NEVER, attend
+from mlxlab.ops.activations import gelu, glu, silu
+from mlxlab.ops.attention import MASK_VALUE, scaled_dot_product_attention
 
 if TYPE_CHECKING:
-    from mlxlab.models.kv_cache import Past
+    from mlxlab.models.kv_cache import LayerCache
 
 ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {"relu": nn.relu, "gelu": gelu, "silu": silu}
 
 
 class Attention(nn.Module):
-    """Multi-head attention, with fewer key-value heads if wanted (Ainslie et al. 2023), and rotary positions.
+    """Multi-head attention, with fewer key-value heads if expected (Ainslie et al. 2023), and rotary positions.
 
     `rope_base` of None means that positions come from elsewhere. Raises ValueError where the heads do not divide.
     """
@@ -37,18 +37,20 @@ class Attention(nn.Module):
         self.drops = dropout
         self.rope_base = rope_base
 
-    def __call__(self, x: mx.array, mask: mx.array | str, past: "Past | None" = None) -> mx.array:
+    def __call__(self, x: mx.array, mask: mx.array | str, past: "LayerCache | None" = None) -> mx.array:
         """(B, T, D) -> (B, T, D); `mask` is that of `attention_mask`, or with `past` that of its cache."""
         B, T, D = x.shape
         q, k, v = (
             layer(x).reshape(B, T, -1, self.head).transpose(0, 2, 1, 3) for layer in (self.query, self.key, self.value)
-        )  # (B, H, T, D / H), with fewer heads for k and v if so wanted
+        )  # (B, H, T, D / H), with fewer heads for k and v if so expected
         if self.rope_base is not None:
             offset = 0 if past is None else past.cache.offset
-            q, k = rotate(q, self.rope_base, offset), rotate(k, self.rope_base, offset)
+            q, k = apply_rope(q, self.rope_base, offset), apply_rope(k, self.rope_base, offset)
         if past is not None:
             k, v = past.extend(k, v)
-        x = attend(q, k, v, mask, scale=1 / math.sqrt(self.head), dropout=self.drops if self.training else 0.0)
+        x = scaled_dot_product_attention(
+            q, k, v, mask, scale=1 / math.sqrt(self.head), dropout=self.drops if self.training else 0.0
+        )
         return self.out(x.transpose(0, 2, 1, 3).reshape(B, T, D))
 
 
@@ -62,7 +64,7 @@ def check_heads(width: int, num_heads: int, num_kv_heads: int, *, rotary: bool) 
         raise ValueError(f"rotary positions turn pairs: heads of {width // num_heads} numbers have one too many")
 
 
-def rotate(x: mx.array, base: float, offset: int | mx.array = 0) -> mx.array:
+def apply_rope(x: mx.array, base: float, offset: int | mx.array = 0) -> mx.array:
     """Rotary positions (Su et al. 2021) on (B, H, T, D / H): norms stay, q.k depends on the distance only.
 
     The first place is number `offset`, which may be (B,) numbers.
@@ -78,15 +80,15 @@ def attention_mask(mask: mx.array, *, causal: bool, dtype: mx.Dtype) -> mx.array
     is needed, and fused kernels may skip half of the work.
     """
     if mask.dtype == mx.bool_:
-        return "causal" if causal else mx.where(mask, 0.0, NEVER).astype(dtype)[:, None, None]  # (B, 1, 1, T)
+        return "causal" if causal else mx.where(mask, 0.0, MASK_VALUE).astype(dtype)[:, None, None]  # (B, 1, 1, T)
     query, key = mask[:, :, None], mask[:, None, :]
     allowed = (key > 0) & ((query == key) | (query == 0))  # (B, T, T)
     if causal:
         allowed = allowed & _not_after(mask.shape[1])
-    return mx.where(allowed, 0.0, NEVER).astype(dtype)[:, None]  # (B, 1, T, T)
+    return mx.where(allowed, 0.0, MASK_VALUE).astype(dtype)[:, None]  # (B, 1, T, T)
 
 
-def count_places(mask: mx.array) -> mx.array:
+def position_ids(mask: mx.array) -> mx.array:
     """The place of each token within its document, from 0: (B, T), or (T,) for a boolean mask."""
     places = mx.arange(mask.shape[1])
     if mask.dtype == mx.bool_:
@@ -125,7 +127,7 @@ class GatedFeedForward(nn.Module):
         self.activation = activation
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.down(gated(self.activation, self.gate(x), self.up(x)))
+        return self.down(glu(self.activation, self.gate(x), self.up(x)))
 
 
 def feed_forward(kind: str, width: int, hidden: int, *, bias: bool) -> nn.Module:
@@ -136,7 +138,7 @@ def feed_forward(kind: str, width: int, hidden: int, *, bias: bool) -> nn.Module
     return FeedForward(width, hidden, kind, bias=bias)
 
 
-def draw_weights(model: nn.Module, *, std: float = 0.02, scaled: tuple[str, ...] = (), depth: int = 1) -> None:
+def init_weights(model: nn.Module, *, std: float = 0.02, scaled: tuple[str, ...] = (), depth: int = 1) -> None:
     """Matrices and embeddings from N(0, std), biases zero, norms as they are (GPT-2, BERT).
 
     `scaled` names the layers that write into the residual stream: theirs is std / sqrt(2 depth).

@@ -6,8 +6,8 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxlab.constraints import Positive, Share, Size
-from mlxlab.models.kv_cache import Cache, Past
-from mlxlab.models.layers import Attention, attention_mask, check_length, count_places, draw_weights, feed_forward
+from mlxlab.models.kv_cache import KVCache, LayerCache
+from mlxlab.models.layers import Attention, attention_mask, check_length, feed_forward, init_weights, position_ids
 from mlxlab.ops.dropout import Dropout
 
 
@@ -101,20 +101,20 @@ class Transformer(nn.Module):
             DecoderBlock(width, *heads, feed_forward, norm, mlp, dropout, rope_base, eps) for _ in range(num_layers)
         ]
         self.norm = new_norm(norm, width, eps)
-        draw_weights(self, scaled=("attention.out", "feed_forward.down"), depth=num_layers)
+        init_weights(self, scaled=("attention.out", "feed_forward.down"), depth=num_layers)
 
     def __call__(self, tokens: mx.array, mask: mx.array) -> mx.array:
         x = self.embedding(tokens)
         if "position_embedding" in self:
             check_length(tokens, self.max_length)
-            x = x + self.position_embedding(count_places(mask))
+            x = x + self.position_embedding(position_ids(mask))
         x = self.dropout(x)  # (B, T, D)
         allowed = attention_mask(mask, causal=True, dtype=x.dtype)
         for layer in self.layers:
             x = layer(x, allowed)
         return self.norm(x)
 
-    def extend(self, tokens: mx.array, cache: Cache) -> mx.array:
+    def extend(self, tokens: mx.array, cache: KVCache) -> mx.array:
         """The states of further tokens (B, T), each seeing what the cache holds of its row; it then holds them too."""
         x = self.embedding(tokens)
         if "position_embedding" in self:
@@ -152,7 +152,7 @@ class DecoderBlock(nn.Module):
         self.feed_forward = feed_forward(mlp, width, hidden, bias=False)
         self.dropout = Dropout(dropout)
 
-    def __call__(self, x: mx.array, mask: mx.array | str, past: Past | None = None) -> mx.array:
+    def __call__(self, x: mx.array, mask: mx.array | str, past: LayerCache | None = None) -> mx.array:
         x = x + self.dropout(self.attention(self.attention_norm(x), mask, past))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 

@@ -6,7 +6,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.ops.exp import cut, exp_of_negative, rewritten
+from mlxlab.ops.exp import exp_of_negative, fusion_barrier, use_custom_ops
 
 # erf(x) = 1 - (a1 t + ... + a5 t^5) e^(-x^2), t = 1 / (1 + 0.3275911 x) (Abramowitz and Stegun 7.1.26): error 1.5e-7.
 ERF = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
@@ -23,7 +23,7 @@ def silu(x: mx.array) -> mx.array:
     return _first(_silu(x)) if _rewrites(x) else nn.silu(x)
 
 
-def gated(kind: str, gate: mx.array, up: mx.array) -> mx.array:
+def glu(kind: str, gate: mx.array, up: mx.array) -> mx.array:
     """`up` times the activated gate: silu or gelu (Shazeer 2020)."""
     if kind == "silu" and _rewrites(gate):
         return _first(_gated_by_silu(gate, up))
@@ -31,7 +31,7 @@ def gated(kind: str, gate: mx.array, up: mx.array) -> mx.array:
 
 
 def _rewrites(x: mx.array) -> bool:
-    return rewritten() and x.dtype == mx.float32
+    return use_custom_ops() and x.dtype == mx.float32
 
 
 def _first(outputs: Any) -> mx.array:
@@ -44,14 +44,14 @@ def _first(outputs: Any) -> mx.array:
 def _gelu(x: mx.array) -> tuple[mx.array, mx.array]:
     """The value and the slope."""
     size = mx.abs(x)
-    bell = exp_of_negative(cut(x * x * -0.5))
-    t = cut(1 / (1 + size * (0.3275911 / math.sqrt(2))))
+    bell = exp_of_negative(fusion_barrier(x * x * -0.5))
+    t = fusion_barrier(1 / (1 + size * (0.3275911 / math.sqrt(2))))
     tail = t * ERF[4] + ERF[3]
-    tail = cut(tail * t + ERF[2])
+    tail = fusion_barrier(tail * t + ERF[2])
     tail = tail * t + ERF[1]
-    tail = cut((tail * t + ERF[0]) * t * bell * 0.5)  # the share above |x|
+    tail = fusion_barrier((tail * t + ERF[0]) * t * bell * 0.5)  # the share above |x|
     value = (x + size) * 0.5 - size * tail
-    below = 0.5 + cut(x / (size + TINY)) * (0.5 - tail)
+    below = 0.5 + fusion_barrier(x / (size + TINY)) * (0.5 - tail)
     return value, below + x * bell * (1 / math.sqrt(2 * math.pi))
 
 
@@ -91,5 +91,5 @@ def _value_and_share(x: mx.array) -> tuple[mx.array, mx.array]:
     """x sigmoid(x), sigmoid(x)"""
     size = mx.abs(x)
     power = exp_of_negative(-size)
-    tail = cut(power / (1 + power))  # the sigmoid of -|x|
-    return cut((x + size) * 0.5 - size * tail), cut(0.5 + x / (size + TINY) * (0.5 - tail))
+    tail = fusion_barrier(power / (1 + power))  # the sigmoid of -|x|
+    return fusion_barrier((x + size) * 0.5 - size * tail), fusion_barrier(0.5 + x / (size + TINY) * (0.5 - tail))

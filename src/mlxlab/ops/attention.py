@@ -2,21 +2,21 @@
 
 import mlx.core as mx
 
-from mlxlab.ops.dropout import Kept, keep
-from mlxlab.ops.exp import cut, exp_of_negative, rewritten, row_max, row_sum, spread
+from mlxlab.ops.dropout import DropoutMask, apply_dropout
+from mlxlab.ops.exp import broadcast_view, exp_of_negative, fusion_barrier, row_max, row_sum, use_custom_ops
 
-NEVER = -1e9  # added to what shall not count; infinity would make NaN of a row of nothing but padding
+MASK_VALUE = -1e9  # added to what shall not count; infinity would make NaN of a row of nothing but padding
 BLOCK = 64  # queries at a time where no place sees what comes after it
 
 
-def attend(
+def scaled_dot_product_attention(
     q: mx.array, k: mx.array, v: mx.array, mask: mx.array | str, *, scale: float, dropout: float = 0.0
 ) -> mx.array:
     """(B, H, T, d), (B, K, S, d), (B, K, S, d) -> (B, H, T, d), every H / K heads sharing keys and values.
 
     `mask` is "causal", or numbers to add to the scores, (1 or B, 1 or H, 1 or T, S). `dropout` acts on the weights.
     """
-    if not (rewritten() and q.dtype == mx.float32 and q.shape[2] > 1):
+    if not (use_custom_ops() and q.dtype == mx.float32 and q.shape[2] > 1):
         return _plain(q, k, v, mask, scale, dropout)
     if q.shape[1] != k.shape[1]:
         k, v = (mx.repeat(x, q.shape[1] // k.shape[1], axis=1) for x in (k, v))
@@ -33,7 +33,7 @@ def _plain(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | str, scale: f
     if isinstance(mask, str):
         mask = _triangle(q.shape[2], k.shape[2], q.dtype)
     weights = mx.softmax((q * scale) @ k.swapaxes(-1, -2) + mask, axis=-1, precise=True)  # (B, H, T, S)
-    return keep(weights, dropout) @ v
+    return apply_dropout(weights, dropout) @ v
 
 
 def _causal(q: mx.array, k: mx.array, v: mx.array, dropout: float) -> mx.array:
@@ -51,18 +51,18 @@ def _causal(q: mx.array, k: mx.array, v: mx.array, dropout: float) -> mx.array:
 def _triangle(queries: int, keys: int, dtype: mx.Dtype) -> mx.array:
     """(T, S) to add: the last query sees all keys, each before it one less."""
     places = mx.arange(keys)
-    return mx.where(places[keys - queries :, None] >= places, 0.0, NEVER).astype(dtype)
+    return mx.where(places[keys - queries :, None] >= places, 0.0, MASK_VALUE).astype(dtype)
 
 
 def _weigh(q: mx.array, k: mx.array, v: mx.array, mask: mx.array, dropout: float) -> mx.array:
     """(B, H, T, d) scaled queries -> (B, H, T, d)"""
-    chosen = Kept.draw((*q.shape[:3], k.shape[2]), dropout) if dropout else None
+    chosen = DropoutMask.draw((*q.shape[:3], k.shape[2]), dropout) if dropout else None
 
     @mx.custom_function
     def forward(q: mx.array, k: mx.array, v: mx.array) -> tuple[mx.array, mx.array, mx.array]:
         scores = q @ k.swapaxes(-1, -2)  # (B, H, T, S)
-        scores = cut(scores + spread(mask, scores.shape))
-        powers = exp_of_negative(scores - spread(row_max(scores), scores.shape))
+        scores = fusion_barrier(scores + broadcast_view(mask, scores.shape))
+        powers = exp_of_negative(scores - broadcast_view(row_max(scores), scores.shape))
         sums = row_sum(powers)
         return (chosen.apply(powers) if chosen else powers) @ v / sums, powers, sums
 
@@ -78,7 +78,7 @@ def _weigh(q: mx.array, k: mx.array, v: mx.array, mask: mx.array, dropout: float
         used = powers
         if chosen:
             back, used = chosen.apply(back), chosen.apply(powers)
-        scores = powers * cut(back - spread(level, back.shape))
+        scores = powers * fusion_barrier(back - broadcast_view(level, back.shape))
         return scores @ k, scores.swapaxes(-1, -2) @ q, used.swapaxes(-1, -2) @ slope
 
     out: mx.array = forward(q, k, v)[0]  # type: ignore[index]

@@ -3,7 +3,7 @@
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.ops.exp import exp_of_negative, rewritten, row_max, row_sum, spread
+from mlxlab.ops.exp import broadcast_view, exp_of_negative, row_max, row_sum, use_custom_ops
 
 FEW = 64  # classes: below that there is nothing to gain
 
@@ -11,7 +11,7 @@ FEW = 64  # classes: below that there is nothing to gain
 def cross_entropy(logits: mx.array, targets: mx.array, label_smoothing: float = 0.0) -> mx.array:
     """(..., C), (...) -> (...), in float32: (1 - e) times that of the target plus e times the mean over all classes."""
     logits = logits.astype(mx.float32)
-    if logits.shape[-1] < FEW or not rewritten():
+    if logits.shape[-1] < FEW or not use_custom_ops():
         return nn.losses.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="none")
     values: mx.array = _with_gradient(label_smoothing)(logits, targets)[0]  # type: ignore[index]
     return values
@@ -23,7 +23,7 @@ def _with_gradient(smoothing: float) -> mx.custom_function:
     @mx.custom_function
     def loss(logits: mx.array, targets: mx.array) -> tuple[mx.array, mx.array, mx.array]:
         most = row_max(logits)
-        powers = exp_of_negative(logits - spread(most, logits.shape))  # (..., C)
+        powers = exp_of_negative(logits - broadcast_view(most, logits.shape))  # (..., C)
         sums = row_sum(powers)
         given = mx.take_along_axis(logits, targets[..., None], axis=-1)
         values = mx.log(sums) + most - (1 - smoothing) * given
@@ -37,9 +37,9 @@ def _with_gradient(smoothing: float) -> mx.custom_function:
     ) -> tuple[mx.array, mx.array]:
         (logits, targets), (_, powers, sums) = primals, outputs
         slope = cotangents[0][..., None]
-        out = powers * spread(slope / sums, powers.shape)
+        out = powers * broadcast_view(slope / sums, powers.shape)
         if smoothing:
-            out = out - spread(slope * (smoothing / logits.shape[-1]), out.shape)
+            out = out - broadcast_view(slope * (smoothing / logits.shape[-1]), out.shape)
         index = targets[..., None]
         given = mx.take_along_axis(out, index, axis=-1) - slope * (1 - smoothing)
         return mx.put_along_axis(out, index, given, axis=-1), mx.zeros_like(targets)

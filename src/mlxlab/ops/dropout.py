@@ -6,7 +6,7 @@ from math import prod
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.ops.exp import rewritten
+from mlxlab.ops.exp import use_custom_ops
 
 WORD = 2**16  # the share kept is a multiple of 1 / WORD
 
@@ -19,25 +19,25 @@ class Dropout(nn.Module):
         self.p = p
 
     def __call__(self, x: mx.array) -> mx.array:
-        return keep(x, self.p) if self.training and self.p else x
+        return apply_dropout(x, self.p) if self.training and self.p else x
 
 
-def keep(x: mx.array, dropped: float) -> mx.array:
+def apply_dropout(x: mx.array, dropped: float) -> mx.array:
     """`x` with a share of it zeroed, the rest divided by the share kept."""
-    if rewritten():
-        return Kept.draw(x.shape, dropped).apply(x)
+    if use_custom_ops():
+        return DropoutMask.draw(x.shape, dropped).apply(x)
     return mx.where(mx.random.bernoulli(1 - dropped, x.shape), x * (1 / (1 - dropped)), 0)
 
 
 @dataclass(frozen=True)
-class Kept:
+class DropoutMask:
     """What is kept, so that it can be applied to a value and to its gradient."""
 
     chosen: mx.array  # bool
     scale: float
 
     @classmethod
-    def draw(cls, shape: tuple[int, ...], dropped: float) -> "Kept":
+    def draw(cls, shape: tuple[int, ...], dropped: float) -> "DropoutMask":
         bound = max(1, round((1 - dropped) * WORD))
         numbers = _random_words(-(-prod(shape) // 2)).view(mx.uint16)[: prod(shape)].reshape(shape)
         return cls(numbers <= mx.array(bound - 1, mx.uint16), WORD / bound)

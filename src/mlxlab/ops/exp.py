@@ -23,7 +23,7 @@ SERIES = (
 SCALED = tuple(c * (-1 / 16) ** power for power, c in enumerate(SERIES, start=1))  # ... and of e^(-x/16)
 
 
-def rewritten() -> bool:
+def use_custom_ops() -> bool:
     """Whether the formulations in + - * / are the faster ones: on Linux without a GPU. MLXLAB_FAST=0 says no."""
     on_linux_cpu = sys.platform == "linux" and mx.default_device() == mx.Device(mx.cpu)
     return on_linux_cpu and os.environ.get("MLXLAB_FAST", "1") != "0"
@@ -35,17 +35,17 @@ def exp_of_negative(x: mx.array, scale: float = 1.0) -> mx.array:
     -inf gives 0 and NaN stays NaN. The scale costs nothing: it is in the coefficients.
     """
     c = [coefficient * scale**power for power, coefficient in enumerate(SCALED, start=1)]
-    x = cut(x)
+    x = fusion_barrier(x)
     p = x * c[5] + c[4]
     p = p * x + c[3]
-    p = cut(p * x + c[2])  # two kernels of at most 11 operations
+    p = fusion_barrier(p * x + c[2])  # two kernels of at most 11 operations
     p = p * x + c[1]
     p = p * x + c[0]
     p = p * x + 1
-    return cut(1 / mx.square(mx.square(mx.square(mx.square(p)))))
+    return fusion_barrier(1 / mx.square(mx.square(mx.square(mx.square(p)))))
 
 
-def spread(column: mx.array, shape: tuple[int, ...] | list[int]) -> mx.array:
+def broadcast_view(column: mx.array, shape: tuple[int, ...] | list[int]) -> mx.array:
     """`column` as an array of that shape, repeated where it has 1: a view, and no part of any fused kernel.
 
     A broadcast would be fused with what follows, whose kernel is then strided and three times as slow.
@@ -58,7 +58,7 @@ def spread(column: mx.array, shape: tuple[int, ...] | list[int]) -> mx.array:
     return mx.as_strided(column, tuple(shape), tuple(reversed(strides)))
 
 
-def cut(x: mx.array) -> mx.array:
+def fusion_barrier(x: mx.array) -> mx.array:
     """The same array, but nothing is fused across: kernels of more than 11 operations are not vectorised."""
     return mx.squeeze(mx.expand_dims(x, 0), 0)
 

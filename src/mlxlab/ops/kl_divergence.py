@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxlab.ops.cross_entropy import FEW
-from mlxlab.ops.exp import exp_of_negative, rewritten, row_max, row_sum, spread
+from mlxlab.ops.exp import broadcast_view, exp_of_negative, row_max, row_sum, use_custom_ops
 
 
 def log_softmax(x: mx.array) -> mx.array:
@@ -19,7 +19,7 @@ def log_softmax(x: mx.array) -> mx.array:
 def divergence(t: mx.array, z: mx.array, temperature: float = 1.0) -> mx.array:
     """KL(softmax t/T || softmax z/T): (..., C), (..., C) -> (...), in float32. Gradients reach `z` alone."""
     t, z = mx.stop_gradient(t.astype(mx.float32)), z.astype(mx.float32)
-    if z.shape[-1] < FEW or not rewritten():
+    if z.shape[-1] < FEW or not use_custom_ops():
         log_p = log_softmax(t / temperature)
         return (mx.exp(log_p) * (log_p - log_softmax(z / temperature))).sum(axis=-1)
     parts: Any = _with_gradient(1 / temperature)(t, z)
@@ -43,7 +43,7 @@ def _with_gradient(scale: float) -> mx.custom_function:
     ) -> tuple[mx.array, mx.array]:
         _, powers_t, sums_t, powers_z, sums_z = outputs
         slope, shape = cotangents[0][..., None] * scale, powers_z.shape
-        out = powers_z * spread(slope / sums_z, shape) - powers_t * spread(slope / sums_t, shape)
+        out = powers_z * broadcast_view(slope / sums_z, shape) - powers_t * broadcast_view(slope / sums_t, shape)
         return mx.zeros_like(primals[0]), out
 
     return apart
@@ -51,5 +51,5 @@ def _with_gradient(scale: float) -> mx.custom_function:
 
 def _soften(x: mx.array, scale: float) -> tuple[mx.array, mx.array, mx.array]:
     most = row_max(x)
-    powers = exp_of_negative(x - spread(most, x.shape), scale)
+    powers = exp_of_negative(x - broadcast_view(most, x.shape), scale)
     return most, powers, row_sum(powers)

@@ -24,11 +24,11 @@ class ParentRun(Callback):
         self._tracker: Tracker | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        from mlxlab.config.instantiate import build
+        from mlxlab.config.instantiate import instantiate
         from mlxlab.config.paths import project_root
 
         folder = sweep_folder(config)
-        tracker: Tracker = build(config.tracking, folder=folder, project=project_root())
+        tracker: Tracker = instantiate(config.tracking, folder=folder, project=project_root())
         task = list(config.hydra.overrides.task)
         tracker.start({"overrides": task}, {"overrides": " ".join(task), "kind": "sweep"}, name=_name(config, folder))
         if not tracker.uid:  # tracking=none

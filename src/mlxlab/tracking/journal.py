@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxlab.constraints import NonNegative
-from mlxlab.errors import CannotCreate
+from mlxlab.errors import CannotCreateError
 from mlxlab.tracking import jsonl, provenance
 from mlxlab.tracking.mlflow import naming, spool, wait
 from mlxlab.tracking.mlflow.address import resolve
@@ -44,7 +44,7 @@ class Journal:
         wait: seconds to wait at the end for the store; what is missing then follows by itself.
 
     Raises:
-        ConfigFault: an address that MLflow has no store for.
+        ConfigError: an address that MLflow has no store for.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Journal:
         self.folder, self.project = folder.absolute(), project
         self.uid = jsonl.read_uid(self.folder / FILE) or uuid.uuid4().hex
         self.code = PACKAGE / "inference" / "pyfunc_model.py"  # of the logged model
-        self._lines: jsonl.Lines | None = None
+        self._lines: jsonl.JsonlAppender | None = None
         self._keys: dict[str, str] = {}
         self._warned = False
         self._looked = 0.0
@@ -80,15 +80,15 @@ class Journal:
             name: shown in MLflow; None takes the folder's name.
 
         Raises:
-            CannotCreate: the journal cannot be written, or another process is writing it.
+            CannotCreateError: the journal cannot be written, or another process is writing it.
         """
         if not resumed:
             self._put_aside()
-        self._lines = jsonl.Lines(self.folder / FILE)
+        self._lines = jsonl.JsonlAppender(self.folder / FILE)
         if self._lines.torn:
             _say(f"tracking: cut {self._lines.torn} bytes of a line that was being written when the run died")
         parent = os.environ.get(PARENT) or None
-        kept = {naming.clean(key): naming.cut(value, naming.MAX_TAG) for key, value in tags.items()}
+        kept = {naming.clean(key): naming.truncate(value, naming.MAX_TAG) for key, value in tags.items()}
         self._write(
             start={
                 "uid": self.uid,
@@ -116,7 +116,7 @@ class Journal:
             self._look_after_syncer()
 
     def tag(self, tags: dict[str, str]) -> None:
-        self._write(tags={naming.clean(key): naming.cut(value, naming.MAX_TAG) for key, value in tags.items()})
+        self._write(tags={naming.clean(key): naming.truncate(value, naming.MAX_TAG) for key, value in tags.items()})
 
     def dataset(self, name: str, fingerprint: str, source: str, context: str = "training") -> None:
         """The data a run used; `context` says for what."""
@@ -177,7 +177,7 @@ class Journal:
         if self._lines.waiting:
             _say(f"tracking: the last {len(self._lines.waiting)} bytes of {self._lines.path} could not be written")
         seconds = self.wait if status == "FINISHED" else min(self.wait, 3.0)
-        missing = wait.await_store(self.address, self._lines.path, self.folder / STATE, self.uid, seconds)
+        missing = wait.wait_for_upload(self.address, self._lines.path, self.folder / STATE, self.uid, seconds)
         self._lines.close()
         self._lines = None
         if missing and self.address.spool:
@@ -209,7 +209,7 @@ class Journal:
         if not old:
             return
         if jsonl.has_writer(self.folder / FILE):
-            raise CannotCreate(f"another process is writing {self.folder / FILE}")
+            raise CannotCreateError(f"another process is writing {self.folder / FILE}")
         for file in (FILE, STATE):
             path = self.folder / file
             if path.exists():

@@ -12,18 +12,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mlxlab.errors import CannotCreate
+from mlxlab.errors import CannotCreateError
 
 MAX_WAITING = 64 * 2**20  # bytes kept in memory while the disk refuses them
 
 _encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
 
 
-class Lines:
+class JsonlAppender:
     """Appends to `path`. A torn last line is cut first; `torn` says how many bytes it had.
 
     Raises:
-        CannotCreate: the file cannot be opened, or another process is writing it.
+        CannotCreateError: the file cannot be opened, or another process is writing it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,7 +34,7 @@ class Lines:
             self._file = _open(path)
             self.torn = _cut_torn(self._file)
         except OSError as error:
-            raise CannotCreate(f"cannot write {path}: {error.strerror}") from None
+            raise CannotCreateError(f"cannot write {path}: {error.strerror}") from None
 
     def write(self, record: dict[str, Any]) -> str | None:
         """Appends one line; returns the reason if it has to wait in memory, else None."""
@@ -118,7 +118,7 @@ def _open(path: Path) -> int:
         except BlockingIOError:
             time.sleep(0.01)
     os.close(file)
-    raise CannotCreate(f"another process is writing {path}")
+    raise CannotCreateError(f"another process is writing {path}")
 
 
 def _cut_torn(file: int) -> int:

@@ -20,9 +20,9 @@ def gather(project: Path) -> dict[str, str]:
 
 def requirements() -> list[str]:
     """What a server of the model has to install: the versions we run with."""
-    wanted = [line for line in metadata.requires("mlxlab") or [] if "extra ==" not in line]
+    expected = [line for line in metadata.requires("mlxlab") or [] if "extra ==" not in line]
     found = []
-    for line in [*wanted, "mlx-cpu"]:
+    for line in [*expected, "mlx-cpu"]:
         name = re.split(r"[^\w.-]", line, maxsplit=1)[0]
         try:
             found.append(f"{name}=={metadata.version(name)}")

@@ -42,7 +42,7 @@ class Tracker(Protocol):
 
 
 class NoTracker:
-    """Records nothing. Stands wherever a tracker is wanted and none is."""
+    """Records nothing. Stands wherever a tracker is expected and none is."""
 
     uid = ""
 

@@ -7,12 +7,12 @@ import mlx.core as mx
 import mlx.optimizers as optim
 
 from mlxlab.backend import memory_budget
-from mlxlab.distributed.process_group import Alone, Group
-from mlxlab.errors import ConfigFault
-from mlxlab.training.optim.ema import Averaging
-from mlxlab.training.optim.schedules import Rate
+from mlxlab.distributed.process_group import ProcessGroup, SingleProcess
+from mlxlab.errors import ConfigError
+from mlxlab.training.optim.ema import EMAOptimizer
+from mlxlab.training.optim.schedules import LRSchedule
 from mlxlab.training.state import Run
-from mlxlab.training.steps.optimized import Optimized
+from mlxlab.training.steps.optimized import OptimizedStep
 
 
 def peak_since_last() -> float:
@@ -22,7 +22,7 @@ def peak_since_last() -> float:
     return float(peak)
 
 
-class DynamicBatch:
+class AdaptiveBatchSize:
     """Every `interval` updates memory over `critical` quarters the batch, over `high` halves, under `low` doubles it.
 
     Sizes are powers of two (a compiled step knows few shapes). The learning rate is by examples seen, in units of the
@@ -55,23 +55,25 @@ class DynamicBatch:
         probe: Callable[[], float] = peak_since_last,
     ) -> None:
         if not 1 <= min <= max or interval < 1 or cooldown < 0 or (budget is not None and budget <= 0):
-            raise ConfigFault("trainer.dynamic_batch: wanted 1 <= min <= max, interval >= 1, cooldown >= 0, budget > 0")
+            raise ConfigError(
+                "trainer.dynamic_batch: expected 1 <= min <= max, interval >= 1, cooldown >= 0, budget > 0"
+            )
         self.min, self.max = 1 << (min - 1).bit_length(), _power(max)
         if self.min > self.max:
-            raise ConfigFault(f"trainer.dynamic_batch: no power of two lies between min={min} and max={max}")
+            raise ConfigError(f"trainer.dynamic_batch: no power of two lies between min={min} and max={max}")
         if not 0 <= low < high <= critical:
-            raise ConfigFault(f"trainer.dynamic_batch: wanted low < high <= critical, got {low}, {high}, {critical}")
+            raise ConfigError(f"trainer.dynamic_batch: expected low < high <= critical, got {low}, {high}, {critical}")
         self.low, self.high, self.critical = low, high, critical
         self.interval, self.cooldown = interval, cooldown
-        self.group: Group = Alone()
+        self.group: ProcessGroup = SingleProcess()
         self.budget, self.probe = budget * 1e9 if budget is not None else None, probe
 
-    def attach(self, run: Run, step: Any, group: Group) -> "DynamicBatch":
+    def attach(self, run: Run, step: Any, group: ProcessGroup) -> "AdaptiveBatchSize":
         """Before training starts; from then on it works as a callback, the first of them."""
         if not hasattr(run.train, "resize") or getattr(run.train, "batch_size", None) is None:
-            raise ConfigFault("trainer.dynamic_batch: the batches of this data set cannot change their size")
+            raise ConfigError("trainer.dynamic_batch: the batches of this data set cannot change their size")
         self.group = group
-        if isinstance(step, Optimized):
+        if isinstance(step, OptimizedStep):
             step.parts.careful = True
         return self
 
@@ -101,8 +103,8 @@ class DynamicBatch:
         return self.group.highest([int(1e6 * share)])[0] / 1e6
 
     def _set_clock(self, run: Run) -> None:
-        clocked = run.optimizer.optimizer if isinstance(run.optimizer, Averaging) else run.optimizer
-        if isinstance(clocked, Clocked):
+        clocked = run.optimizer.optimizer if isinstance(run.optimizer, EMAOptimizer) else run.optimizer
+        if isinstance(clocked, SampleScheduledOptimizer):
             clocked.set(run.examples / run.sizes[0][1])
 
     def on_end(self, run: Run) -> None: ...
@@ -135,18 +137,18 @@ KEYS: dict[str, type] = {
 }
 
 
-def dynamic_batch_of(given: dict[str, float]) -> DynamicBatch:
+def parse_adaptive_batch(given: dict[str, float]) -> AdaptiveBatchSize:
     """That of `trainer.dynamic_batch={min: 8, max: 64}`.
 
     Raises:
-        ConfigFault: a key that there is not, or a value that it cannot have.
+        ConfigError: a key that there is not, or a value that it cannot have.
     """
     for key, value in given.items():
         if key not in KEYS:
-            raise ConfigFault(f"trainer.dynamic_batch.{key}: unknown; one of {', '.join(KEYS)}")
+            raise ConfigError(f"trainer.dynamic_batch.{key}: unknown; one of {', '.join(KEYS)}")
         if KEYS[key] is int and value != int(value):
-            raise ConfigFault(f"trainer.dynamic_batch.{key}={value}: wanted a whole number")
-    return DynamicBatch(**{key: KEYS[key](value) for key, value in given.items()})
+            raise ConfigError(f"trainer.dynamic_batch.{key}={value}: expected a whole number")
+    return AdaptiveBatchSize(**{key: KEYS[key](value) for key, value in given.items()})
 
 
 def _resize(run: Run) -> None:
@@ -159,10 +161,10 @@ def _power(size: int) -> int:
     return 1 << (size.bit_length() - 1)
 
 
-class Clocked(optim.Optimizer):
+class SampleScheduledOptimizer(optim.Optimizer):
     """An optimizer whose rate is by a clock that is set, and not by its own count of updates."""
 
-    def __init__(self, new: Callable[..., optim.Optimizer], *, rate: Rate) -> None:
+    def __init__(self, new: Callable[..., optim.Optimizer], *, rate: LRSchedule) -> None:
         super().__init__()
         self._clock = {"updates": mx.array(0.0)}
         self.optimizer = new(rate=lambda _: rate(self._clock["updates"]))

@@ -11,25 +11,25 @@ import mlx.core as mx
 import numpy as np
 
 from mlxlab.data.batch import Task
-from mlxlab.errors import Diverged
-from mlxlab.training.optim.schedules import Rate
+from mlxlab.errors import DivergenceError
+from mlxlab.training.optim.schedules import LRSchedule
 from mlxlab.training.state import Run
 
 MEMORY = 0.9  # of the smoothed loss, a mean over some ten updates
-HOPELESS = 4.0  # times the least smoothed loss: no need to go on
+DIVERGENCE_FACTOR = 4.0  # times the least smoothed loss: no need to go on
 
 
-def rising(start: float, end: float, updates: int) -> Rate:
+def exponential_lr(start: float, end: float, updates: int) -> LRSchedule:
     """start * (end / start) ** (step / (updates - 1))."""
     growth = math.log(end / start) / max(updates - 1, 1)
     return lambda step: start * mx.exp(growth * mx.array(step).astype(mx.float32))
 
 
 @dataclass
-class Range:
+class LRRangeTest:
     """Rates and losses of a range test, as a callback that fills them."""
 
-    rate: Rate
+    rate: LRSchedule
     updates: int
     rates: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
@@ -40,25 +40,27 @@ class Range:
         self.rates.append(float(self.rate(mx.array(run.step - 1))))
         self.losses.append(float(run.rows["loss"].sum() / run.rows["weight"].sum()))
         smooth = smoothed(self.losses)
-        if run.step >= self.updates or not smooth[-1] <= HOPELESS * np.nanmin(smooth):
+        if run.step >= self.updates or not smooth[-1] <= DIVERGENCE_FACTOR * np.nanmin(smooth):
             run.stop = run.stop or "range"
 
     def on_end(self, run: Run) -> None: ...
 
 
-def search(run: Run, trainer: Any, task: Task, start: float, end: float, updates: int, seed: int) -> Range:
+def find_learning_rate(
+    run: Run, trainer: Any, task: Task, start: float, end: float, updates: int, seed: int
+) -> LRRangeTest:
     """Trains with a rising rate; evaluates, saves and logs nothing.
 
     Args:
         trainer: a `Trainer`, or one that wraps it as `trainer.trainer`.
     """
     inner = getattr(trainer, "trainer", trainer)
-    found = Range(rising(start, end, updates), updates)
+    found = LRRangeTest(exponential_lr(start, end, updates), updates)
     inner.schedule = lambda *, peak, steps: found.rate
     inner.epochs, inner.max_tokens, inner.max_steps = None, None, updates + 1
     inner.eval_every, inner.log_every = updates + 2, updates + 2
     inner.max_rollbacks = 0
-    with suppress(Diverged):  # the end of a range that is wide enough
+    with suppress(DivergenceError):  # the end of a range that is wide enough
         trainer.fit(run, [], task, [found], seed=seed)
     return found
 
@@ -72,7 +74,7 @@ def smoothed(losses: Sequence[float]) -> np.ndarray:
     return np.array(means)
 
 
-def suggestion(rates: Sequence[float], losses: Sequence[float]) -> float | None:
+def suggest_learning_rate(rates: Sequence[float], losses: Sequence[float]) -> float | None:
     """The rate at which the smoothed loss falls most steeply, per factor of the rate; None if it never falls."""
     smooth = smoothed(losses)
     finite = np.isfinite(smooth)
@@ -84,7 +86,7 @@ def suggestion(rates: Sequence[float], losses: Sequence[float]) -> float | None:
     return float(np.exp(x[steepest])) if slope[steepest] < 0 else None
 
 
-def draw(found: Range, best: float | None, path: Path) -> None:
+def draw(found: LRRangeTest, best: float | None, path: Path) -> None:
     """Loss over rate, as PNG."""
     from matplotlib.figure import Figure
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Window:
+class RunningTotals:
     """Sums over the updates since the last log line; those that were skipped count for `tokens` and `places` only."""
 
     loss: float = 0.0

@@ -13,19 +13,19 @@ import mlx.optimizers as optim
 import numpy as np
 
 from mlxlab.checkpoint.store import Checkpoint
-from mlxlab.data.batch import Batch, Batches
-from mlxlab.errors import Diverged, NoCheckpoint
+from mlxlab.data.batch import Batch, BatchIterator
+from mlxlab.errors import CheckpointUnavailableError, DivergenceError
 from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.evaluate import Evaluation
-from mlxlab.training.optim.ema import from_files
-from mlxlab.training.optim.optimizers import fill
-from mlxlab.training.running_totals import Window
+from mlxlab.training.optim.ema import swap_for_load
+from mlxlab.training.optim.optimizers import assign_leaves
+from mlxlab.training.running_totals import RunningTotals
 
 CURVE_POINTS = 1000  # a longer learning curve is thinned to half
 
 
 @dataclass(frozen=True)
-class Objective:
+class MonitoredMetric:
     """The metric that decides which checkpoint is best. Losses are minimised, everything else is maximised."""
 
     name: str
@@ -50,8 +50,8 @@ class Run:
     """
 
     model: nn.Module
-    train: Batches
-    objective: Objective
+    train: BatchIterator
+    objective: MonitoredMetric
     tracker: Tracker
     max_skips: int
     optimizer: optim.Optimizer | None = None
@@ -69,7 +69,7 @@ class Run:
     best_step: int = 0
     history: list[tuple[int, float]] = field(default_factory=list)
     curve: list[tuple[int, dict[str, float]]] = field(default_factory=list)
-    window: Window = field(default_factory=Window)
+    window: RunningTotals = field(default_factory=RunningTotals)
     evaluation: Evaluation | None = None  # of this very step, else None
     metrics: dict[str, float] = field(default_factory=dict)
     best_metrics: dict[str, float] = field(default_factory=dict)
@@ -89,7 +89,7 @@ class Run:
     clock: tuple[float, int, int] = (0.0, 0, 0)  # time, step and tokens at the last log line
 
     def advance(self, batch: Batch, metrics: dict[str, Any]) -> None:
-        """Counts one update; raises Diverged after `max_skips` skipped ones in a row.
+        """Counts one update; raises DivergenceError after `max_skips` skipped ones in a row.
 
         At once, not at the next log line: where a run rolls back must not depend on when it logs or saves.
         """
@@ -111,7 +111,7 @@ class Run:
         self.skipped += int(skipped)
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
         if self.skipped_in_a_row >= self.max_skips:
-            raise Diverged(
+            raise DivergenceError(
                 f"loss or gradients were not finite in {self.skipped_in_a_row} updates in a row, up to step {self.step}"
                 "; none of them reached the weights: lower trainer.learning_rate, or raise trainer.max_skips"
             )
@@ -131,7 +131,7 @@ class Run:
 
     def log_training(self, rate: float) -> None:
         """Logs the means since the last log line."""
-        w, self.window = self.window, Window()
+        w, self.window = self.window, RunningTotals()
         now, (since, step, tokens) = time.monotonic(), self.clock
         self.clock = (now, self.step, self.tokens)
         seconds = max(now - (since or self.started), 1e-9)
@@ -191,19 +191,19 @@ class Run:
             return False
         try:
             checkpoint = self.reload()
-        except NoCheckpoint:
+        except CheckpointUnavailableError:
             return False
         self.put(checkpoint.weights, checkpoint.optimizer)
-        self.window, self.skipped_in_a_row, self.rollbacks = Window(), 0, self.rollbacks + 1
+        self.window, self.skipped_in_a_row, self.rollbacks = RunningTotals(), 0, self.rollbacks + 1
         print(f"step {self.step}: not finite; weights of step {checkpoint.step}, later data", file=sys.stderr)
         return True
 
     def put(self, weights: dict[str, mx.array], optimizer: dict[str, mx.array]) -> None:
         """Leaf by leaf, so that what was compiled with the old state sees the new one."""
-        weights, optimizer = from_files(weights, optimizer)
+        weights, optimizer = swap_for_load(weights, optimizer)
         self.model.load_weights(list(weights.items()))
         if self.optimizer is not None:
-            fill(self.optimizer.state, optimizer)
+            assign_leaves(self.optimizer.state, optimizer)
 
     _SAVED = (
         "step",
@@ -239,7 +239,7 @@ class Run:
         self.history = [(int(step), value) for step, value in state["history"]]
         self.curve = [(int(step), metrics) for step, metrics in state["curve"]]
         self.sizes = [(int(step), int(size)) for step, size in state.get("sizes", [])]
-        self.window = Window(**state["window"])
+        self.window = RunningTotals(**state["window"])
         self.train.load_state_dict(state["data"])
 
     def restore(self, weights: dict[str, mx.array], optimizer: dict[str, mx.array], state: dict[str, Any]) -> None:

@@ -10,14 +10,14 @@ import mlx.optimizers as optim
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.constraints import Count, Positive, Share, Size
 from mlxlab.data.batch import Batch, Task
-from mlxlab.distributed.process_group import Alone, Group
-from mlxlab.errors import Diverged
-from mlxlab.training.adaptive_batch import Clocked, dynamic_batch_of
+from mlxlab.distributed.process_group import ProcessGroup, SingleProcess
+from mlxlab.errors import DivergenceError
+from mlxlab.training.adaptive_batch import SampleScheduledOptimizer, parse_adaptive_batch
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.evaluate import Evaluation, evaluate
 from mlxlab.training.losses.loss import Loss
-from mlxlab.training.optim.ema import Averaging, averaged
-from mlxlab.training.optim.schedules import Rate, Schedule
+from mlxlab.training.optim.ema import EMAOptimizer, use_ema_weights
+from mlxlab.training.optim.schedules import LRSchedule, Schedule
 from mlxlab.training.state import Run
 from mlxlab.training.steps.step import Step
 
@@ -90,7 +90,7 @@ class Trainer:
         self.max_skips, self.max_rollbacks = max_skips, max_rollbacks
         self.parallel, self.deadline = parallel, deadline
         self.ema = ema
-        self.dynamic_batch = dynamic_batch_of(dynamic_batch) if dynamic_batch is not None else None
+        self.dynamic_batch = parse_adaptive_batch(dynamic_batch) if dynamic_batch is not None else None
         self.loss, self.step, self.optimizer, self.schedule = loss, step, optimizer, schedule
 
     def fit(
@@ -101,13 +101,13 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         resume: Checkpoint | None = None,
         seed: int = 0,
-        group: Group | None = None,
+        group: ProcessGroup | None = None,
     ) -> Run:
         """Trains `run.model` until the run's end. A checkpoint goes on exactly where it was taken."""
         rate = self.prepare(run)
         if resume is not None:
             run.restore(resume.weights, resume.optimizer, resume.state)
-        group = self.group = group or Alone()
+        group = self.group = group or SingleProcess()
         step = self.step(model=run.model, loss=self.loss, optimizer=run.optimizer, group=group)
         interrupted = lambda: group.highest([run.signal])[0] != 0  # noqa: E731
         look = partial(_evaluated, run, valid, task, limit=self.eval_batches, interrupted=interrupted)
@@ -134,20 +134,22 @@ class Trainer:
                     self._finish_step(run, look, callbacks)
                     if run.stop:
                         break
-            except Diverged:
+            except DivergenceError:
                 if not group.in_turn(lambda: run.roll_back(self.max_rollbacks)):
                     raise
         for callback in callbacks:
             callback.on_end(run)
         return run
 
-    def prepare(self, run: Run) -> Rate:
+    def prepare(self, run: Run) -> LRSchedule:
         """Gives the run its length and its optimizer, initialised for every weight."""
         run.total_steps = self._planned_steps(run)
         rate = self.schedule(peak=self.learning_rate, steps=run.total_steps)
-        run.optimizer = Clocked(self.optimizer, rate=rate) if self.dynamic_batch else self.optimizer(rate=rate)
+        run.optimizer = (
+            SampleScheduledOptimizer(self.optimizer, rate=rate) if self.dynamic_batch else self.optimizer(rate=rate)
+        )
         if self.ema is not None:
-            run.optimizer = Averaging(run.optimizer, self.ema)
+            run.optimizer = EMAOptimizer(run.optimizer, self.ema)
         run.optimizer.init(run.model.trainable_parameters())
         return rate
 
@@ -162,7 +164,7 @@ class Trainer:
         return min(lengths, default=None)
 
     def _catch_up(
-        self, run: Run, rate: Rate, look: Callable[[], Evaluation | None], callbacks: Sequence[Callback]
+        self, run: Run, rate: LRSchedule, look: Callable[[], Evaluation | None], callbacks: Sequence[Callback]
     ) -> None:
         """What was due at the step of the checkpoint, and a signal kept from being done."""
         if run.stop == "done" and run.window.steps:
@@ -199,7 +201,7 @@ class Trainer:
 
 
 def _evaluated(run: Run, *args: Any, **kwargs: Any) -> Evaluation | None:
-    with averaged(run.model, run.optimizer):
+    with use_ema_weights(run.model, run.optimizer):
         return evaluate(run.model, *args, **kwargs)
 
 

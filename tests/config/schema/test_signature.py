@@ -5,8 +5,8 @@ import textwrap
 import pytest
 
 from mlxlab.config.schema import signature, types
-from mlxlab.config.schema.types import AnyOf, Choice, Flag, Listing, Mapping, Null, Number, Part, Text
-from mlxlab.config.schema.validate import Examination
+from mlxlab.config.schema.types import Bool, Component, ListOf, Literal, Mapping, NoneType, Number, Text, Union
+from mlxlab.config.schema.validate import Validator
 from mlxlab.config.suggest import nearest
 
 SOURCE = '''
@@ -83,23 +83,23 @@ def test_every_type_hint_becomes_what_a_config_may_hold(parts):
         "a": Number(True),
         "b": Number(False),
         "c": Text(),
-        "d": Flag(),
+        "d": Bool(),
         "e": Text(),
         "f": size,
-        "g": AnyOf((Number(False, (("Ge", 0), ("Lt", 1))), Null())),
-        "h": Choice(("up", "down")),
+        "g": Union((Number(False, (("Ge", 0), ("Lt", 1))), NoneType())),
+        "h": Literal(("up", "down")),
         "i": Number(False, (("Ge", 0), ("Lt", 100))),
-        "j": Listing(Choice(("up", "down"))),
-        "k": Listing(size, 1, 3),
-        "l": Mapping(AnyOf((Number(True), Text()))),
-        "m": Part("Module"),
-        "n": Part("Callable"),
-        "o": AnyOf((Number(True), Null())),
-        "p": AnyOf((Listing(Number(True)), Null())),
+        "j": ListOf(Literal(("up", "down"))),
+        "k": ListOf(size, 1, 3),
+        "l": Mapping(Union((Number(True), Text()))),
+        "m": Component("Module"),
+        "n": Component("Callable"),
+        "o": Union((Number(True), NoneType())),
+        "p": Union((ListOf(Number(True)), NoneType())),
         "q": Number(True, (("Ge", 0), ("Lt", 2**64))),
         "r": Text(file=True),
-        "s": AnyOf((Choice(("auto",)), Number(True))),
-        "t": Mapping(Part("Module")),
+        "s": Union((Literal(("auto",)), Number(True))),
+        "t": Mapping(Component("Module")),
         "u": Number(True),
     }
     assert [name for name, key in keys.items() if not key.required] == ["u"]
@@ -139,13 +139,13 @@ GOOD = [
     (Number(True), 3),
     (Number(False), 3),
     (Number(False), 0.5),
-    (AnyOf((Number(True), Null())), None),
-    (AnyOf((Choice(("auto",)), Number(True))), "auto"),
-    (AnyOf((Choice(("auto",)), Number(True))), 3),
-    (Choice((1, 2)), 1),
-    (Listing(Number(True), 1, 2), [1, 2]),
+    (Union((Number(True), NoneType())), None),
+    (Union((Literal(("auto",)), Number(True))), "auto"),
+    (Union((Literal(("auto",)), Number(True))), 3),
+    (Literal((1, 2)), 1),
+    (ListOf(Number(True), 1, 2), [1, 2]),
     (Mapping(Text()), {"a": "b"}),
-    (Flag(), False),
+    (Bool(), False),
     (Text(file=True), "not/there.csv"),
 ]
 BAD = [
@@ -156,44 +156,44 @@ BAD = [
     (Number(False), float("inf")),
     (Number(False, (("Gt", 0),)), 0),
     (Number(False, (("Lt", 1),)), 1),
-    (Choice((1, 2)), True),
-    (Choice((1, 2)), 1.0),
-    (Listing(Number(True), 1), []),
-    (Listing(Number(True), 0, 2), [1, 2, 3]),
-    (Listing(Number(True)), 3),
-    (Listing(Text()), "abc"),
+    (Literal((1, 2)), True),
+    (Literal((1, 2)), 1.0),
+    (ListOf(Number(True), 1), []),
+    (ListOf(Number(True), 0, 2), [1, 2, 3]),
+    (ListOf(Number(True)), 3),
+    (ListOf(Text()), "abc"),
     (Mapping(Text()), {"a": 1}),
     (Mapping(Text()), ["a"]),
-    (Flag(), 1),
-    (Flag(), "true"),
-    (Null(), 0),
+    (Bool(), 1),
+    (Bool(), "true"),
+    (NoneType(), 0),
     (Text(), None),
     (Text(), "a\0b"),
     (Text(file=True), "/"),
     (Text(file=True), "-"),
     (Text(file=True), ""),
-    (Part("Loss"), "cross_entropy"),
-    (Part("Loss"), {"a": 1}),
+    (Component("Loss"), "cross_entropy"),
+    (Component("Loss"), {"a": 1}),
 ]
 
 
 @pytest.mark.parametrize(("kind", "value"), GOOD)
 def test_a_value_of_its_kind_is_sound(kind, value):
-    assert list(Examination().value(kind, value, "key")) == []
+    assert list(Validator().value(kind, value, "key")) == []
 
 
 @pytest.mark.parametrize(("kind", "value"), BAD)
 def test_a_value_of_another_kind_is_one_finding_that_says_what_was_wanted(kind, value):
-    [finding] = Examination().value(kind, value, "key")
+    [finding] = Validator().value(kind, value, "key")
     assert finding.path.startswith("key")
-    assert "wanted" in finding.message or "choose one with" in finding.message
+    assert "expected" in finding.message or "choose one with" in finding.message
 
 
 def test_kinds_are_described_in_words():
     assert types.describe(Number(True, (("Ge", 1), ("Le", 10**12)))) == "a whole number >= 1"
-    assert types.describe(AnyOf((Number(False, (("Ge", 0), ("Lt", 1))), Null()))) == "a number >= 0 and < 1 or null"
-    assert types.describe(Listing(Choice(("a", "b")), 1)) == "a list with at least 1 item: one of a, b"
-    assert types.describe(Listing(Number(False), 2, 2)) == "a list of exactly 2: a number"
+    assert types.describe(Union((Number(False, (("Ge", 0), ("Lt", 1))), NoneType()))) == "a number >= 0 and < 1 or null"
+    assert types.describe(ListOf(Literal(("a", "b")), 1)) == "a list with at least 1 item: one of a, b"
+    assert types.describe(ListOf(Number(False), 2, 2)) == "a list of exactly 2: a number"
 
 
 @pytest.mark.parametrize(

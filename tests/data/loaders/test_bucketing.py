@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from mlxlab.data.batch import Batch
-from mlxlab.data.loaders.bucket_boundaries import best_edges
-from mlxlab.data.loaders.bucketing import BucketLoader, Fixed, TokenBudget, new_loader
+from mlxlab.data.loaders.bucket_boundaries import optimal_boundaries
+from mlxlab.data.loaders.bucketing import BucketLoader, FixedBatchSize, TokenBudget, make_loader
 from mlxlab.data.loaders.collate import pad
-from mlxlab.data.loaders.loader import Loader
+from mlxlab.data.loaders.loader import DataLoader
 from mlxlab.data.loaders.prefetch import Prefetch
-from mlxlab.errors import ConfigFault, DataFault
+from mlxlab.errors import ConfigError, DataError
 from support.titanic import new_titanic
 
 COUNT = 203
@@ -31,11 +31,11 @@ def collate(epoch: int, places: np.ndarray, length: int | None) -> Batch:
     return Batch(tokens, mask, np.zeros(len(places), np.int32), ones, places, {"mean": ones * 3})
 
 
-def loader(batching=None, size: int = 16, seed: int = 3) -> BucketLoader | Loader:
-    return new_loader(lengths, batching or Fixed(5), size, seed, collate, "print", np.arange(5, 90))
+def loader(batching=None, size: int = 16, seed: int = 3) -> BucketLoader | DataLoader:
+    return make_loader(lengths, batching or FixedBatchSize(5), size, seed, collate, "print", np.arange(5, 90))
 
 
-BOTH = [Fixed(5), TokenBudget(None, 5), TokenBudget(800, 3), Fixed(None)]
+BOTH = [FixedBatchSize(5), TokenBudget(None, 5), TokenBudget(800, 3), FixedBatchSize(None)]
 
 
 def ids_of(batches) -> list[int]:
@@ -70,11 +70,11 @@ def test_a_place_reached_is_the_place_left(batching):
         assert seen + rest == whole[0] if stop < len(whole[0]) else rest == whole[1]
 
 
-RESIZABLE = [Fixed(5), TokenBudget(None, 5), Fixed(None)]
+RESIZABLE = [FixedBatchSize(5), TokenBudget(None, 5), FixedBatchSize(None)]
 
 
 def test_a_budget_in_tokens_has_no_other_size():
-    with pytest.raises(ConfigFault, match=r"data\.batching\.tokens"):
+    with pytest.raises(ConfigError, match=r"data\.batching\.tokens"):
         loader(TokenBudget(800, 3)).resize(4)
 
 
@@ -118,13 +118,13 @@ def test_a_new_size_at_the_end_of_an_epoch_ends_that_epoch():
 
 
 def test_a_place_in_other_data_is_refused():
-    other = new_loader(lengths, Fixed(5), 16, 3, collate, "another")
-    with pytest.raises(DataFault, match="other data"):
+    other = make_loader(lengths, FixedBatchSize(5), 16, 3, collate, "another")
+    with pytest.raises(DataError, match="other data"):
         other.load_state_dict(loader().state_dict())
 
 
 def test_a_thousand_batches_of_random_lengths_have_at_most_eight_shapes():
-    shapes, data = set(), loader(Fixed(7))
+    shapes, data = set(), loader(FixedBatchSize(7))
     for _ in range(1000 // data.count + 1):
         shapes |= {batch.tokens.shape for batch in data}
     assert len(shapes) <= 8
@@ -156,14 +156,14 @@ def test_edges_are_the_best_there_are():
         values = np.unique(sample)
         places = lambda edges: sum(min(e for e in edges if e >= x) for x in sample)  # noqa: B023, E731
         least = min(places(some) for some in combinations(values, count) if some[-1] == values[-1])
-        assert places(best_edges(sample, count).tolist()) == least
+        assert places(optimal_boundaries(sample, count).tolist()) == least
 
 
 def test_few_lengths_need_few_edges_and_long_ones_are_covered():
-    assert best_edges(np.array([3, 3, 9]), 7).tolist() == [3, 9]
+    assert optimal_boundaries(np.array([3, 3, 9]), 7).tolist() == [3, 9]
     long = np.random.default_rng(1).integers(1, 100_000, 5000)
-    assert best_edges(long, 6)[-1] >= long.max()
-    assert len(best_edges(long, 6)) == 6
+    assert optimal_boundaries(long, 6)[-1] >= long.max()
+    assert len(optimal_boundaries(long, 6)) == 6
 
 
 def test_the_titanic_has_at_most_five_percent_padding(tmp_path):

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from mlxlab.data.batch import Batch
-from mlxlab.data.loaders.collate import check_range, cut, join, pad, padded_length
-from mlxlab.data.loaders.loader import Loader, Once
+from mlxlab.data.loaders.collate import check_ids, concat_ragged, pad, padded_length, split_ragged
+from mlxlab.data.loaders.loader import DataLoader, EvalLoader
 from mlxlab.data.loaders.prefetch import Prefetch
-from mlxlab.data.rng import mix, shuffle
-from mlxlab.errors import DataFault
+from mlxlab.data.rng import counter_hash, epoch_permutation
+from mlxlab.errors import DataError
 
 COUNT, SIZE = 45, 8
 
@@ -24,7 +24,7 @@ def collate(epoch, places):
 
 
 def new_loader(seed=0, size=SIZE, collate=collate):
-    return Loader(COUNT, size, shuffle(COUNT, seed), collate, "rows")
+    return DataLoader(COUNT, size, epoch_permutation(COUNT, seed), collate, "rows")
 
 
 def new_prefetch(**changes):
@@ -53,13 +53,13 @@ def test_the_short_last_batch_is_kept():
 
 
 def test_order_is_a_function_of_seed_and_epoch():
-    np.testing.assert_array_equal(shuffle(COUNT, 3)(7), shuffle(COUNT, 3)(7))
-    assert not np.array_equal(shuffle(COUNT, 3)(7), shuffle(COUNT, 4)(7))
-    assert shuffle(5, 0)(0).tolist() == [3, 4, 2, 1, 0]  # the same in every version and on every machine
+    np.testing.assert_array_equal(epoch_permutation(COUNT, 3)(7), epoch_permutation(COUNT, 3)(7))
+    assert not np.array_equal(epoch_permutation(COUNT, 3)(7), epoch_permutation(COUNT, 4)(7))
+    assert epoch_permutation(5, 0)(0).tolist() == [3, 4, 2, 1, 0]  # the same in every version and on every machine
 
 
 def test_draws_are_spread_evenly():
-    draws = mix(5, 1, np.arange(40_000)) % np.uint64(4)
+    draws = counter_hash(5, 1, np.arange(40_000)) % np.uint64(4)
     assert abs(np.bincount(draws.astype(int)) - 10_000).max() < 300
 
 
@@ -103,7 +103,7 @@ def test_a_place_fits_another_batch_size():
 @pytest.mark.parametrize("change", [{"count": 44}, {"data": "other"}, {"example": 45}, {"example": -1}, {"epoch": -1}])
 def test_a_place_in_other_data_is_refused(change):
     loader = new_loader()
-    with pytest.raises(DataFault, match="the saved place is"):
+    with pytest.raises(DataError, match="the saved place is"):
         loader.load_state_dict(loader.state_dict() | change)
 
 
@@ -163,12 +163,12 @@ def test_a_new_loop_takes_over_from_one_left_open():
 def test_an_exception_travels_to_the_loop_and_the_thread_ends():
     def broken(epoch, places):
         if 7 in places:
-            raise DataFault("token id 9 of example 7")
+            raise DataError("token id 9 of example 7")
         return collate(epoch, places)
 
     ahead, plain = new_prefetch(collate=broken), new_loader(collate=broken)
     for loader in (ahead, plain):
-        with pytest.raises(DataFault, match="example 7"):
+        with pytest.raises(DataError, match="example 7"):
             list(loader)
     assert ahead.state_dict() == plain.state_dict()
     assert not prefetching()
@@ -189,11 +189,11 @@ def test_time_spent_waiting_is_measured():
 
 
 def test_evaluation_gives_the_same_batches_each_time():
-    once = Once(COUNT, SIZE, collate)
+    once = EvalLoader(COUNT, SIZE, collate)
     assert ids(once) == ids(once)
     assert len(once) == len(ids(once)) == 6
     np.testing.assert_array_equal(np.concatenate([batch.ids for batch in once]), np.arange(COUNT))
-    assert list(Once(0, SIZE, collate)) == []
+    assert list(EvalLoader(0, SIZE, collate)) == []
 
 
 def test_lengths_are_rounded_up_to_eight_and_bounded():
@@ -210,7 +210,7 @@ def test_padding_is_right_of_the_tokens_and_masked():
 
 def test_joined_sequences_are_cut_into_the_same():
     for sequences in ([[1, 2], [], [3]], [[1]], [[], []]):
-        parts = cut(*join([np.array(one, np.int32) for one in sequences]))
+        parts = split_ragged(*concat_ragged([np.array(one, np.int32) for one in sequences]))
         assert [part.tolist() for part in parts] == sequences
 
 
@@ -218,16 +218,16 @@ def test_joined_sequences_are_cut_into_the_same():
 def test_no_token_id_out_of_range_reaches_the_device(token):
     batch = collate(0, np.arange(3))
     batch.tokens[1, 1] = token
-    with pytest.raises(DataFault, match=f"token id {token} of example 1, wanted 0..9"):
-        check_range(batch, 10, 2)
+    with pytest.raises(DataError, match=f"token id {token} of example 1, expected 0..9"):
+        check_ids(batch, 10, 2)
 
 
 @pytest.mark.parametrize("label", [-1, 2, 7])
 def test_no_label_out_of_range_reaches_the_loss(label):
     batch = collate(0, np.arange(3))
     batch.targets[2] = label
-    with pytest.raises(DataFault, match=f"label {label} of example 2, wanted 0..1"):
-        check_range(batch, 10, 2)
+    with pytest.raises(DataError, match=f"label {label} of example 2, expected 0..1"):
+        check_ids(batch, 10, 2)
 
 
 def prefetching():

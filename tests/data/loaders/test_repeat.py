@@ -6,13 +6,13 @@ import pytest
 
 from data.loaders.test_loader import ids, new_loader
 from mlxlab.data.loaders.prefetch import Prefetch
-from mlxlab.data.loaders.repeat import repeated
-from mlxlab.errors import DataFault
+from mlxlab.data.loaders.repeat import repeat_batches
+from mlxlab.errors import DataError
 
 
 @pytest.fixture(params=[new_loader, lambda **changes: Prefetch(new_loader(**changes), 2)])
 def new(request):
-    return lambda number, **changes: repeated(request.param(**changes), number)
+    return lambda number, **changes: repeat_batches(request.param(**changes), number)
 
 
 def test_every_epoch_is_the_first_batches_of_the_data(new):
@@ -46,5 +46,5 @@ def test_from_a_saved_place_the_same_batches_follow(new, seen):
 def test_a_place_in_other_data_is_refused(new):
     state = new(2).state_dict()
     state["first"]["data"] = "other rows"
-    with pytest.raises(DataFault, match="other data"):
+    with pytest.raises(DataError, match="other data"):
         new(2).load_state_dict(state)

@@ -8,11 +8,11 @@ import tokenizers
 from benchmarks.stream import read
 from tokenizers import models
 
-from mlxlab.config.instantiate import build
+from mlxlab.config.instantiate import instantiate
 from mlxlab.data.example_losses import write
 from mlxlab.data.text import corpus
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
-from mlxlab.errors import ConfigFault, DataFault, InputMissing
+from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from support.streams import Listed, same
 
 COUNT = 150
@@ -41,7 +41,7 @@ def new(folder, tmp_path_factory):
         node |= {"window": 20, "valid_fraction": 0.2, "prefetch": 0}
         node["tokenizer"] = read("data/tokenizer/bpe") | {"vocab_size": 320}
         runtime = {"seed": seed, "cache": cache, "masked": masked, "parameters": 1000, "width": 8}
-        return build(node | changes, **runtime, pretrained=pretrained)
+        return instantiate(node | changes, **runtime, pretrained=pretrained)
 
     return new
 
@@ -142,21 +142,21 @@ def test_chosen_documents_alone_are_trained_on(new, tmp_path):
     values = {"id": np.array(ids), "step": np.zeros(len(ids), np.int64), "time": np.zeros(len(ids))}
     values |= {name: np.arange(len(ids), dtype=np.float32) for name in ("targets", "sum", "mean", "kl", "ce")}
     write(values, tmp_path / "losses.parquet")
-    wanted = {"mode": "hardest", "percent": 10, "source": str(tmp_path / "losses.parquet")}
-    chosen = new(select=read("data/streaming")["select"] | wanted)
+    expected = {"mode": "hardest", "percent": 10, "source": str(tmp_path / "losses.parquet")}
+    chosen = new(select=read("data/streaming")["select"] | expected)
     assert {int(i) for batch in chosen.train for i in batch.ids if i >= 0} <= set(ids[-len(ids) // 10 :])
     assert chosen.fingerprint != data.fingerprint
     assert [b.tokens.tolist() for b in chosen.valid] == [b.tokens.tolist() for b in data.valid]
 
 
 def test_faults_of_the_user_are_one_line(new, tmp_path):
-    with pytest.raises(InputMissing, match="no such file"):
+    with pytest.raises(InputNotFoundError, match="no such file"):
         new(source="missing.jsonl")
-    with pytest.raises(ConfigFault, match="no mask token"):
+    with pytest.raises(ConfigError, match="no mask token"):
         new(masked=True, pretrained=without_mask(tmp_path))
-    with pytest.raises(DataFault, match="no end token"):
+    with pytest.raises(DataError, match="no end token"):
         new(pretrained=without_mask(tmp_path, "<eos>"))
-    with pytest.raises(DataFault, match=r"data\.valid_fraction=1e-09 leaves no document"):
+    with pytest.raises(DataError, match=r"data\.valid_fraction=1e-09 leaves no document"):
         new(valid_fraction=1e-9)
 
 
@@ -177,16 +177,16 @@ class Hub:
     def __call__(self, source, *, split, **options):
         self.asked.append((source, split))
         if (split or "train") not in self.splits:
-            raise ConfigFault(f"{source}: no split {split}")
+            raise ConfigError(f"{source}: no split {split}")
         return Listed([f"{split} {number}" for number in range(40)])
 
 
-@pytest.mark.parametrize(("splits", "wanted"), [(("train", "validation"), 40), (("train",), None)])
-def test_a_hub_set_is_validated_on_its_own_split_where_it_has_one(monkeypatch, splits, wanted):
+@pytest.mark.parametrize(("splits", "expected"), [(("train", "validation"), 40), (("train",), None)])
+def test_a_hub_set_is_validated_on_its_own_split_where_it_has_one(monkeypatch, splits, expected):
     hub = Hub(*splits)
     monkeypatch.setattr(corpus, "open_source", hub)
-    opening = corpus.Opening(None, None, "text", "file", "strict", 100)
+    opening = corpus.SourceOptions(None, None, "text", "file", "strict", 100)
     found = corpus.open_corpus({"someone/stories": 1.0}, None, None, None, 0.3, opening)
     assert hub.asked == [("someone/stories", None), ("someone/stories", "validation")]
     train, valid = (sum(len(some) for _, some in part.windows(0, 0)) for part in (found.train, found.valid))
-    assert (train, valid) == (40, 40) if wanted else train + valid == 40 and train > valid > 0
+    assert (train, valid) == (40, 40) if expected else train + valid == 40 and train > valid > 0

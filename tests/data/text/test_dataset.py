@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from mlxlab.data.text.token_stream import Place
-from mlxlab.errors import DataFault
+from mlxlab.data.text.token_stream import Cursor
+from mlxlab.errors import DataError
 from support.streams import Bytes, Listed, listed, new_batches, take, texts
 
 FRAMES = {
@@ -86,7 +86,7 @@ def test_epochs_and_seeds_differ_and_repeat():
 )
 def test_a_place_in_other_data_is_refused(change):
     batches = new_batches()
-    with pytest.raises(DataFault, match="the saved place is"):
+    with pytest.raises(DataError, match="the saved place is"):
         batches.load_state_dict(batches.state_dict() | change)
 
 
@@ -98,9 +98,9 @@ def test_time_spent_making_batches_is_measured():
 
 
 def test_the_tokens_of_a_chunk_are_bounded_by_documents_and_by_characters():
-    many = list(new_batches(source=Listed(["ab"] * 600, size=600)).chunks(0, Place()))
+    many = list(new_batches(source=Listed(["ab"] * 600, size=600)).chunks(0, Cursor()))
     assert [len(chunk.ids) for chunk in many] == [256, 256, 88]
-    long = list(new_batches(source=Listed(["a" * 700_000] * 3, size=3)).chunks(0, Place()))
+    long = list(new_batches(source=Listed(["a" * 700_000] * 3, size=3)).chunks(0, Cursor()))
     assert [len(chunk.ids) for chunk in long] == [2, 1]
     assert np.concatenate([chunk.documents for chunk in many]).tolist() == list(range(600))
 

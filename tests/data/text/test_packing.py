@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 
 from mlxlab.data.text.masking import new_masker
-from mlxlab.data.text.packed_batches import PackedBatches, PackedEvaluation
+from mlxlab.data.text.packed_batches import PackedBatchIterator, PackedEvalBatches
 from mlxlab.data.text.packing import count_rows
-from mlxlab.data.text.token_stream import Place, TokenStream
-from mlxlab.errors import ConfigFault, DataFault
+from mlxlab.data.text.token_stream import Cursor, TokenStream
+from mlxlab.errors import ConfigError, DataError
 from support.streams import END, MASK, PAD, VOCABULARY, Bytes, Listed, framing, new_batches, same, texts
 
 
 def stream_of(batches, epoch=0):
     """All tokens of an epoch, and the id of the document that each belongs to."""
-    chunks = list(batches.chunks(epoch, Place()))
+    chunks = list(batches.chunks(epoch, Cursor()))
     return np.concatenate([c.tokens for c in chunks]), np.concatenate([np.repeat(c.ids, c.lengths) for c in chunks])
 
 
@@ -107,15 +107,15 @@ def test_isolated_documents_are_numbered_from_one_in_each_row(masked):
 
 
 def test_evaluation_gives_the_same_batches_each_time_and_keeps_the_short_last_one():
-    chunks = list(TokenStream(Listed(texts()), Bytes(), END, 3)(0, Place()))
-    valid = PackedEvaluation(chunks, framing(), 10)
+    chunks = list(TokenStream(Listed(texts()), Bytes(), END, 3)(0, Cursor()))
+    valid = PackedEvalBatches(chunks, framing(), 10)
     first, second = list(valid), list(valid)
     assert len(first) == len(second)
     assert all(same(a, b) for a, b in zip(first, second, strict=True))
     assert {len(batch.ids) for batch in first} == {10, 7}
     tokens = np.concatenate([chunk.tokens for chunk in chunks])
     np.testing.assert_array_equal(np.concatenate([b.targets[b.weights > 0] for b in first]), tokens[1:])
-    assert not list(PackedEvaluation([], framing(), 10))
+    assert not list(PackedEvalBatches([], framing(), 10))
 
 
 def test_hidden_tokens_are_15_percent_of_the_ordinary_ones_80_10_10():
@@ -164,14 +164,14 @@ def test_masked_targets_are_the_hidden_tokens():
 
 
 def test_a_tokenizer_without_a_mask_token_cannot_hide():
-    with pytest.raises(ConfigFault, match="no mask token"):
+    with pytest.raises(ConfigError, match="no mask token"):
         new_masker(VOCABULARY, None, [PAD], 0.15, 0)
 
 
 def test_an_epoch_without_text_ends_the_run():
     stream = TokenStream(Listed([]), Bytes(), END, 0)
-    with pytest.raises(DataFault, match="no text to train on"):
-        list(PackedBatches(stream, framing(), 3, "", None))
+    with pytest.raises(DataError, match="no text to train on"):
+        list(PackedBatchIterator(stream, framing(), 3, "", None))
 
 
 def test_one_long_document_makes_many_rows_and_many_short_ones_make_one():

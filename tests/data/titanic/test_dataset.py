@@ -10,7 +10,7 @@ import yaml
 
 import mlxlab.data
 from mlxlab.data.titanic.dataset import Augment, read_passengers, restore
-from mlxlab.errors import DataFault, InputMissing
+from mlxlab.errors import DataError, InputNotFoundError
 from support.titanic import new_titanic, real_rows
 
 ROWS = real_rows()
@@ -109,7 +109,7 @@ def test_unlabelled_rows_have_no_weight_and_a_label_in_range(data):
 
 
 def test_a_label_out_of_range_is_stopped_on_the_host(data):
-    with pytest.raises(DataFault, match="label -1 of example 1"):
+    with pytest.raises(DataError, match="label -1 of example 1"):
         data.encode_rows([ROWS[0]._replace(survived=-1)])
 
 
@@ -140,14 +140,14 @@ def test_a_damaged_folder_is_refused(tmp_path):
     bad = ["", "[]", "null", "{}", text[:-20], *(json.dumps(state | {key: None}) for key in needed)]
     for content in bad:
         (tmp_path / "data.json").write_text(content)
-        with pytest.raises(DataFault) as caught:
+        with pytest.raises(DataError) as caught:
             restore(tmp_path)
         assert len(str(caught.value).splitlines()) == 1
-    with pytest.raises(InputMissing):
+    with pytest.raises(InputNotFoundError):
         restore(tmp_path / "nowhere")
     (tmp_path / "data.json").write_text(text)
     new_titanic(tmp_path, seed=1).tokenizer.save(tmp_path)
-    with pytest.raises(DataFault, match="is not the one"):
+    with pytest.raises(DataError, match="is not the one"):
         restore(tmp_path)
 
 
@@ -174,7 +174,7 @@ def test_rows_without_labels_are_read_and_judged(tmp_path, data):
 def test_the_configuration_names_every_parameter_once():
     config = yaml.safe_load((ROOT.parents[2] / "conf/data/titanic.yaml").read_text())
     tree = ast.parse((ROOT / "titanic" / "dataset.py").read_text())
-    (node,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Titanic")
+    (node,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "TitanicDataset")
     init = next(item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__")
     assert {argument.arg for argument in init.args.args} - {"self"} == set(config) - {"_target_", "defaults"} | {
         "batching"

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from mlxlab.data.titanic import sources
-from mlxlab.data.titanic.sources import download, parse_arff, resolve
-from mlxlab.data.titanic.split import divide, fold_numbers, hold_out
-from mlxlab.errors import ConfigFault, DataFault, InputMissing, ServiceMissing
+from mlxlab.data.titanic.sources import download, load_passengers, parse_arff
+from mlxlab.data.titanic.split import fold_numbers, hold_out, split_rows
+from mlxlab.errors import ConfigError, DataError, InputNotFoundError, ServiceUnavailableError
 from support.titanic import NOWHERE, csv_text, new_titanic, real_rows
 
 ROWS = real_rows()
@@ -58,7 +58,7 @@ def server():
 
 
 def test_the_wheel_carries_the_real_rows_in_the_usual_split():
-    found = resolve(None, NOWHERE)
+    found = load_passengers(None, NOWHERE)
     assert [row.id for row in found.train] == list(range(1, 892))
     assert [row.id for row in found.test] == list(range(892, 1310))
     assert (sum(row.survived for row in found.train), sum(row.survived for row in found.test)) == (342, 158)
@@ -87,7 +87,7 @@ def test_the_order_list_is_the_published_one():
 def test_a_named_file_comes_first_and_its_checksum_is_said(tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text(csv_text(ROWS[:100]))
-    found = resolve(str(path), NOWHERE)
+    found = load_passengers(str(path), NOWHERE)
     assert found.train == list(ROWS[:100])
     assert found.test == []
     assert found.lines[0].startswith(f"titanic: 100 rows from {path}, sha256 {found.digest[:12]} (not a checksum")
@@ -96,23 +96,23 @@ def test_a_named_file_comes_first_and_its_checksum_is_said(tmp_path):
 def test_test_rows_in_a_named_file_are_pointed_out(tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text(csv_text(ROWS[880:900]))
-    assert "9 rows of" in resolve(str(path), NOWHERE).lines[1]
+    assert "9 rows of" in load_passengers(str(path), NOWHERE).lines[1]
 
 
 def test_a_missing_named_file_never_falls_through_to_other_rows(tmp_path):
-    with pytest.raises(InputMissing):
-        resolve(str(tmp_path / "none.csv"), NOWHERE)
+    with pytest.raises(InputNotFoundError):
+        load_passengers(str(tmp_path / "none.csv"), NOWHERE)
 
 
 def test_a_server_is_asked_last_and_its_rows_are_kept(tmp_path, server, no_wheel, monkeypatch):
     monkeypatch.setattr(sources, "URL", server.url)
     server.answer = ARFF
-    first = resolve(None, tmp_path)
+    first = load_passengers(None, tmp_path)
     assert (first.train, first.test) == (list(ROWS[:891]), list(ROWS[891:]))
     assert len(first.lines) == 3
     assert "1309 real rows from http://127.0.0.1" in first.lines[2]
     server.answer = b""
-    second = resolve(None, tmp_path)
+    second = load_passengers(None, tmp_path)
     assert second.lines == ["titanic: 1309 real rows from the cache, sha256 as expected"]
     assert second.train == first.train
 
@@ -121,8 +121,8 @@ def test_rows_of_another_checksum_are_not_used(tmp_path, server, no_wheel, monke
     monkeypatch.setattr(sources, "URL", server.url)
     server.answer = ARFF.replace(b"Braund", b"Bround")
     (tmp_path / "titanic.arff").write_bytes(ARFF[:-1])
-    with pytest.raises(ServiceMissing, match="no Titanic rows") as caught:
-        resolve(None, tmp_path)
+    with pytest.raises(ServiceUnavailableError, match="no Titanic rows") as caught:
+        load_passengers(None, tmp_path)
     said = str(caught.value)
     assert len(said.splitlines()) == 1
     assert all(word in said for word in ("corrupt", "without its test data", "another sha256", "data.source=<path>"))
@@ -133,8 +133,8 @@ def test_rows_of_another_checksum_are_not_used(tmp_path, server, no_wheel, monke
 
 def test_without_any_source_the_fault_says_what_was_tried_and_never_invents(no_wheel, monkeypatch):
     monkeypatch.setattr(sources, "URL", "http://127.0.0.1:9/")
-    with pytest.raises(ServiceMissing) as caught:
-        resolve(None, NOWHERE)
+    with pytest.raises(ServiceUnavailableError) as caught:
+        load_passengers(None, NOWHERE)
     assert caught.value.exit_code == 69
     assert download("http://127.0.0.1:9/", 1)[0] is None
     assert download("nonsense", 1)[0] is None
@@ -142,10 +142,10 @@ def test_without_any_source_the_fault_says_what_was_tried_and_never_invents(no_w
 
 def test_an_unreadable_cache_is_passed_over(tmp_path, caplog):
     (tmp_path / "titanic.arff").mkdir()
-    assert "wheel" in resolve(None, tmp_path).lines[1]
+    assert "wheel" in load_passengers(None, tmp_path).lines[1]
     (tmp_path / "titanic.arff").rmdir()
     (tmp_path / "titanic.arff").write_bytes(b"torn")
-    found = resolve(None, tmp_path)
+    found = load_passengers(None, tmp_path)
     assert found.lines[0] == "titanic: the file in the cache is corrupt, not used"
     assert len(caplog.records) == 1
 
@@ -196,7 +196,7 @@ def test_the_split_depends_on_ids_not_on_the_order_of_rows():
 
 @pytest.mark.parametrize("folds", [None, 5])
 def test_no_passenger_is_on_both_sides_and_none_is_of_the_test_set(folds):
-    split = divide(list(ROWS[:891]), None, 0.2, folds, 0, 0)
+    split = split_rows(list(ROWS[:891]), None, 0.2, folds, 0, 0)
     train, valid = ({row.id for row in part} for part in split[:2])
     assert not train & valid
     assert train | valid == set(range(1, 892))
@@ -205,25 +205,25 @@ def test_no_passenger_is_on_both_sides_and_none_is_of_the_test_set(folds):
 def test_validation_rows_may_come_from_a_file_but_not_be_training_rows(tmp_path):
     path = tmp_path / "valid.csv"
     path.write_text(csv_text(ROWS[800:891]))
-    split = divide(list(ROWS[:800]), str(path), 0.2, None, 0, 0)
+    split = split_rows(list(ROWS[:800]), str(path), 0.2, None, 0, 0)
     assert (split.train, split.valid) == (list(ROWS[:800]), list(ROWS[800:891]))
-    with pytest.raises(DataFault, match="1:1: 10 PassengerIds are training rows too, the least is 801"):
-        divide(list(ROWS[:810]), str(path), 0.2, None, 0, 0)
+    with pytest.raises(DataError, match="1:1: 10 PassengerIds are training rows too, the least is 801"):
+        split_rows(list(ROWS[:810]), str(path), 0.2, None, 0, 0)
 
 
 @pytest.mark.parametrize(
     ("folds", "fold", "valid_source"), [(None, 1, None), (5, 5, None), (2, 7, None), (5, 0, "valid.csv")]
 )
 def test_a_split_key_without_effect_is_refused(folds, fold, valid_source):
-    with pytest.raises(ConfigFault, match=r"data\.fold"):
-        divide(list(ROWS[:891]), valid_source, 0.2, folds, fold, 0)
+    with pytest.raises(ConfigError, match=r"data\.fold"):
+        split_rows(list(ROWS[:891]), valid_source, 0.2, folds, fold, 0)
 
 
 def test_a_class_too_small_to_be_split_is_refused():
-    with pytest.raises(DataFault, match="label 1 has 1 rows"):
-        divide([row for row in ROWS[:10] if row.survived == 0 or row.id == 2], None, 0.2, None, 0, 0)
-    with pytest.raises(DataFault, match="wanted at least 7"):
-        divide(list(ROWS[:12]), None, 0.2, 7, 0, 0)
+    with pytest.raises(DataError, match="label 1 has 1 rows"):
+        split_rows([row for row in ROWS[:10] if row.survived == 0 or row.id == 2], None, 0.2, None, 0, 0)
+    with pytest.raises(DataError, match="expected at least 7"):
+        split_rows(list(ROWS[:12]), None, 0.2, 7, 0, 0)
 
 
 def test_logging_is_not_set_up_by_the_room():

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mlxlab.data.titanic.group_stats import fit_statistics, load_statistics
-from mlxlab.data.titanic.templates import TEMPLATES, say
+from mlxlab.data.titanic.templates import TEMPLATES, render_sentence
 from support.titanic import csv_text, new_titanic, real_rows
 
 ROWS = real_rows()
@@ -16,7 +16,7 @@ MAN = ROWS[0]
 
 
 def tell(row, template, statistics=NOBODY):
-    return say(row, TEMPLATES[template], statistics)
+    return render_sentence(row, TEMPLATES[template], statistics)
 
 
 def test_each_template_in_full():
@@ -134,7 +134,7 @@ def test_titles_and_surnames_are_read_from_the_usual_pattern():
 
 def test_every_real_row_is_told_by_every_template_and_differs_where_it_should():
     for template in TEMPLATES:
-        told = {say(row, TEMPLATES[template], STATISTICS) for row in ROWS}
+        told = {render_sentence(row, TEMPLATES[template], STATISTICS) for row in ROWS}
         assert len(told) > (80 if template in ("brief", "group") else 300)
 
 

@@ -10,9 +10,9 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.text.encoder import restore as restore_text
-from mlxlab.data.tokenizers.character import Characters
+from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE, Tokenizer, load_tokenizer
-from mlxlab.errors import DataFault, InputMissing, Refused
+from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
 from support.titanic import new_titanic, real_rows
 
 TEXTS = [row.name for row in real_rows()[:300]]
@@ -89,7 +89,7 @@ def test_the_fingerprint_is_of_the_content(tmp_path):
 
 
 def test_a_missing_or_damaged_file_is_named(tmp_path):
-    with pytest.raises(InputMissing, match=r"tokenizer\.json"):
+    with pytest.raises(InputNotFoundError, match=r"tokenizer\.json"):
         load_tokenizer(tmp_path)
     for content in (
         b"",
@@ -100,7 +100,7 @@ def test_a_missing_or_damaged_file_is_named(tmp_path):
         json.dumps({"model": {"type": "No"}}).encode(),
     ):
         (tmp_path / "tokenizer.json").write_bytes(content)
-        with pytest.raises(DataFault) as caught:
+        with pytest.raises(DataError) as caught:
             load_tokenizer(tmp_path)
         assert len(str(caught.value).splitlines()) == 1
 
@@ -151,7 +151,9 @@ def test_a_vocabulary_with_gaps_counts_its_greatest_id():
 
 
 def new_characters(unknown="bytes", **changes):
-    return Characters(**{"unknown": unknown, "train_examples": 10_000, "path": None, "retrain": False} | changes)
+    return CharTokenizerTrainer(
+        **{"unknown": unknown, "train_examples": 10_000, "path": None, "retrain": False} | changes
+    )
 
 
 CORPUS = {"key": "corpus", "parameters": 1_000_000, "width": 128, "planned_bytes": None}
@@ -176,7 +178,7 @@ def test_an_unknown_character_is_refused_and_never_dropped(tmp_path):
     tokenizer.save(tmp_path)
     for refusing in (tokenizer, load_tokenizer(tmp_path)):
         for call in (refusing.encode, lambda text: refusing.encode_documents(["ab", text])):  # noqa: B023
-            with pytest.raises(DataFault, match=r"U\+00E9"):
+            with pytest.raises(DataError, match=r"U\+00E9"):
                 call("ab\u00e9")
 
 
@@ -185,7 +187,7 @@ def test_the_characters_of_a_corpus_are_kept(tmp_path):
     again = new_characters().fit(iter(()), cache=tmp_path, **CORPUS)
     assert again.tokenizer.fingerprint == first.tokenizer.fingerprint
     assert "reused" in again.lines[0]
-    with pytest.raises(DataFault, match="no text"):
+    with pytest.raises(DataError, match="no text"):
         new_characters(retrain=True).fit(iter(()), cache=tmp_path, **CORPUS)
 
 
@@ -233,11 +235,11 @@ def test_what_a_language_model_needs_comes_back(tmp_path):
 def test_another_tokenizer_beside_a_language_model_is_refused(tmp_path):
     TextEncoder(TOKENIZER, masked=False, seq_len=64).save(tmp_path)
     ByteLevelBPE(500, 2).train(TEXTS).save(tmp_path)
-    with pytest.raises(Refused, match="not the one that the model was trained with"):
+    with pytest.raises(NotAllowedError, match="not the one that the model was trained with"):
         restore_text(tmp_path)
     (tmp_path / "data.json").write_text("{}")
-    with pytest.raises(DataFault, match="damaged"):
+    with pytest.raises(DataError, match="damaged"):
         restore_text(tmp_path)
     (tmp_path / "data.json").unlink()
-    with pytest.raises(InputMissing):
+    with pytest.raises(InputNotFoundError):
         restore_text(tmp_path)

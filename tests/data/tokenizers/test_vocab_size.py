@@ -5,19 +5,19 @@ import json
 import numpy as np
 import pytest
 
-from mlxlab.callbacks.vocab_size_plot import VocabularyCurve
-from mlxlab.data.tokenizers.bpe import BytePairs, count
+from mlxlab.callbacks.vocab_size_plot import VocabSizePlot
+from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer, count
 from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE
 from mlxlab.data.tokenizers.vocab_size import (
-    Counts,
-    cut,
-    parents,
+    TokenCounts,
+    merge_parents,
     size_by_data,
     size_by_elbow,
     size_by_length,
     size_by_model,
+    truncate_bpe,
 )
-from mlxlab.errors import ConfigFault, DataFault, InputMissing, Refused
+from mlxlab.errors import ConfigError, DataError, InputNotFoundError, NotAllowedError
 from support.models import Recorder, new_run
 from support.titanic import real_rows
 
@@ -38,19 +38,19 @@ def new_pairs(**changes):
         "path": None,
         "retrain": False,
     }
-    return BytePairs(**(settings | changes))
+    return BPETokenizerTrainer(**(settings | changes))
 
 
 @pytest.mark.parametrize("size", [260, 261, 512, 1000, 1500])
 def test_a_large_training_cut_is_the_small_training(size, tmp_path):
     direct = ByteLevelBPE(size, 2).train(TEXTS)
-    (tmp_path / "tokenizer.json").write_text(json.dumps(cut(FILE, size)))
+    (tmp_path / "tokenizer.json").write_text(json.dumps(truncate_bpe(FILE, size)))
     fitted = new_pairs(path=str(tmp_path)).fit([], cache=tmp_path, **CORPUS)
     assert fitted.tokenizer.fingerprint == direct.fingerprint
 
 
 def test_undoing_merges_gives_the_counts_of_every_smaller_vocabulary():
-    counts = Counts(np.array(count(LARGE, TEXTS)["counts"]), parents(FILE), 1).shrink()
+    counts = TokenCounts(np.array(count(LARGE, TEXTS)["counts"]), merge_parents(FILE), 1).shrink()
     assert {512, 576, 1024, 1500} <= counts.keys()
     for size in (512, 1024):
         small = ByteLevelBPE(size, 2).train(TEXTS)
@@ -60,7 +60,7 @@ def test_undoing_merges_gives_the_counts_of_every_smaller_vocabulary():
 def test_a_token_merged_with_itself_counts_twice():
     counts, tree = np.zeros(513, np.int64), np.full((513, 2), 4)
     counts[512], tree[512] = 10, (300, 300)
-    assert Counts(counts, tree, 1).shrink()[512][300] == 20
+    assert TokenCounts(counts, tree, 1).shrink()[512][300] == 20
 
 
 def test_the_text_supports_what_is_seen_a_hundred_times():
@@ -68,7 +68,7 @@ def test_the_text_supports_what_is_seen_a_hundred_times():
     counts[260:700], counts[700:] = 50, 1
     tree = np.full((1024, 2), 4)
     tree[:260] = -1
-    seen = Counts(counts, tree, 1000)
+    seen = TokenCounts(counts, tree, 1000)
     # Up to 5 in 100 of the learned tokens may be rarer: 440 frequent ones allow 460 learned ones, so 704 tokens.
     assert size_by_data(seen, 2000) == 704
     assert size_by_data(seen, 100_000) == 1024
@@ -105,7 +105,7 @@ def test_the_bounds_hold_unless_the_text_is_too_small(tmp_path):
     ]
     assert sizes == [1050, 512, 1050]
     assert new_pairs(max_vocab_size=600).fit(TEXTS, cache=tmp_path, **rich).tokenizer.vocab_size == 600
-    with pytest.raises(ConfigFault, match="min_vocab_size=2000 is more"):
+    with pytest.raises(ConfigError, match="min_vocab_size=2000 is more"):
         new_pairs(min_vocab_size=2000)
 
 
@@ -174,7 +174,7 @@ def test_more_texts_than_the_sample_measure_the_curve_and_no_others_are_read(tmp
 
 def test_without_text_there_is_no_tokenizer(tmp_path):
     for texts in ([], [" \n", ""]):
-        with pytest.raises(DataFault, match="no text"):
+        with pytest.raises(DataError, match="no text"):
             new_pairs().fit(texts, cache=tmp_path, **CORPUS)
 
 
@@ -187,16 +187,16 @@ def test_a_path_is_taken_as_it_is_and_must_be_that_of_the_weights(tmp_path):
         fitted = new_pairs(path=path).fit(unreadable(), cache=tmp_path, **CORPUS, pretrained=ours)
         assert fitted.tokenizer.vocab_size == 300
     assert new_pairs().fit(unreadable(), cache=tmp_path, **CORPUS, pretrained=other).tokenizer.vocab_size == 301
-    with pytest.raises(Refused, match="another tokenizer"):
+    with pytest.raises(NotAllowedError, match="another tokenizer"):
         new_pairs(path=str(ours)).fit([], cache=tmp_path, **CORPUS, pretrained=other)
-    with pytest.raises(InputMissing, match=r"tokenizer\.json"):
+    with pytest.raises(InputNotFoundError, match=r"tokenizer\.json"):
         new_pairs(path=str(tmp_path)).fit([], cache=tmp_path, **CORPUS)
 
 
 def test_the_curve_of_a_run_is_drawn_once_and_handed_to_the_tracker(tmp_path):
     (tmp_path / "restore").mkdir()
     run = new_run(tracker=Recorder())
-    callback = VocabularyCurve(folder=tmp_path)
+    callback = VocabSizePlot(folder=tmp_path)
     callback.on_start(run)
     assert not run.tracker.artifacts  # a size that was given has no curve
     curve = new_pairs().fit(TEXTS, cache=tmp_path, **CORPUS).curve

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_map
 
-from mlxlab.errors import ConfigFault, DataFault, InputMissing, Refused, ServiceMissing
+from mlxlab.errors import ConfigError, DataError, InputNotFoundError, NotAllowedError, ServiceUnavailableError
 from mlxlab.models.bert import Bert, bert
 from mlxlab.models.cnn_hybrid import cnn_hybrid
-from mlxlab.models.heads import head_for
+from mlxlab.models.heads import build_head
 from mlxlab.models.model import Model
-from mlxlab.models.pretrained.load import keep_shape, load_bert, load_llama, resolve
+from mlxlab.models.pretrained.load import load_bert, load_llama, resolve, save_config
 from mlxlab.models.transformer import Transformer, transformer
 
 SHAPE = {"width": 32, "num_layers": 2, "num_heads": 4, "feed_forward": 48, "vocab_size": 50}
@@ -159,7 +159,7 @@ def test_llama_weights_load_with_their_head(tmp_path, decoder):
     folder = write(tmp_path, llama_arrays(decoder) | {"lm_head.weight": head}, LLAMA_CONFIG)
     loaded = load_llama(folder, SHAPE).eval()
     same(loaded, decoder)
-    model = Model(loaded, head_for(loaded, kind="language_modelling"))
+    model = Model(loaded, build_head(loaded, kind="language_modelling"))
     np.testing.assert_array_equal(np.array(model.head.out.weight), np.array(head))
     assert all("_head" not in path for path, _ in tree_flatten(model.parameters()))
 
@@ -168,12 +168,12 @@ def test_a_tied_llama_has_its_embedding_for_a_head(tmp_path, decoder):
     config = LLAMA_CONFIG | {"tie_word_embeddings": True, "rope_theta": None} | {"rope_parameters": {"rope_theta": 5e5}}
     loaded = load_llama(write(tmp_path, llama_arrays(decoder), config), SHAPE).eval()
     same(loaded, decoder)
-    model = Model(loaded, head_for(loaded, kind="language_modelling"))
+    model = Model(loaded, build_head(loaded, kind="language_modelling"))
     assert tree_flatten(model.head.parameters()) == []
 
 
 def test_an_untied_llama_without_its_head_fails(tmp_path, decoder):
-    with pytest.raises(DataFault, match=r"lm_head\.weight is missing"):
+    with pytest.raises(DataError, match=r"lm_head\.weight is missing"):
         load_llama(write(tmp_path, llama_arrays(decoder), LLAMA_CONFIG), SHAPE)
 
 
@@ -187,10 +187,10 @@ def test_shards_are_read_by_their_index(tmp_path, encoder):
     mx.save_safetensors(str(tmp_path / "consolidated.safetensors"), {"of.another.layout": mx.ones((2,))})
     same(load_bert(str(tmp_path), SHAPE).eval(), encoder)
     (tmp_path / "b.safetensors").unlink()
-    with pytest.raises(InputMissing, match=r"not there: b\.safetensors"):
+    with pytest.raises(InputNotFoundError, match=r"not there: b\.safetensors"):
         load_bert(str(tmp_path), SHAPE)
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": "../b.safetensors"}}))
-    with pytest.raises(Refused, match="outside its folder"):
+    with pytest.raises(NotAllowedError, match="outside its folder"):
         load_bert(str(tmp_path), SHAPE)
 
 
@@ -205,7 +205,7 @@ def test_the_masked_head_of_bert_loads(tmp_path, encoder):
         "cls.seq_relationship.weight": mx.ones((2, 32)),
     }
     trunk = load_bert(write(tmp_path, bert_arrays(encoder, "bert.") | own, BERT_CONFIG), SHAPE)
-    head = head_for(trunk, kind="language_modelling")
+    head = build_head(trunk, kind="language_modelling")
     leaves = [head.transform.weight, head.transform.bias, head.norm.weight, head.norm.bias, head.bias]
     for ours, theirs in zip(leaves, own.values(), strict=False):
         np.testing.assert_array_equal(np.array(ours), np.array(theirs))
@@ -214,7 +214,7 @@ def test_the_masked_head_of_bert_loads(tmp_path, encoder):
 def test_a_head_that_is_not_there_is_said_to_be_random(tmp_path, encoder):
     trunk = load_bert(write(tmp_path, bert_arrays(encoder), BERT_CONFIG), SHAPE)
     with pytest.warns(UserWarning, match=r"no bias, norm\.bias, .* random at the start"):
-        head_for(trunk, kind="language_modelling")
+        build_head(trunk, kind="language_modelling")
     assert "_head" not in trunk
 
 
@@ -222,20 +222,20 @@ def test_a_classifier_takes_the_trunk_alone(tmp_path, encoder):
     trunk = load_bert(write(tmp_path, bert_arrays(encoder), BERT_CONFIG), SHAPE)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        head_for(trunk, kind="classification", num_classes=2)
+        build_head(trunk, kind="classification", num_classes=2)
     assert "_head" not in trunk
 
 
 @pytest.mark.parametrize("lost", ["pooler.dense.weight", "encoder.layer.1.output.LayerNorm.bias"])
 def test_a_missing_weight_fails_by_name(tmp_path, encoder, lost):
     arrays = {name: array for name, array in bert_arrays(encoder).items() if name != lost}
-    with pytest.raises(DataFault, match=r"(pooler\.weight|layers\.1\.feed_forward_norm\.bias) is missing$"):
+    with pytest.raises(DataError, match=r"(pooler\.weight|layers\.1\.feed_forward_norm\.bias) is missing$"):
         load_bert(write(tmp_path, arrays, BERT_CONFIG), SHAPE)
 
 
 def test_a_weight_of_another_shape_fails_by_name(tmp_path, encoder):
     arrays = bert_arrays(encoder) | {"pooler.dense.bias": mx.zeros((31,))}
-    with pytest.raises(DataFault, match=r"pooler\.bias has shape \(31,\), wanted \(32,\)"):
+    with pytest.raises(DataError, match=r"pooler\.bias has shape \(31,\), expected \(32,\)"):
         load_bert(write(tmp_path, arrays, BERT_CONFIG), SHAPE)
 
 
@@ -244,7 +244,7 @@ def test_weights_beside_the_layers_are_reported_and_within_them_refused(tmp_path
     with pytest.warns(UserWarning, match=r"no such weights: classifier\.weight"):
         same(load_bert(write(tmp_path, more, BERT_CONFIG), SHAPE).eval(), encoder)
     other = bert_arrays(encoder) | {"encoder.layer.0.attention.self.distance.weight": mx.ones((2, 32))}
-    with pytest.raises(DataFault, match=r"layers\.0\.attention.*is not one of ours"):
+    with pytest.raises(DataError, match=r"layers\.0\.attention.*is not one of ours"):
         load_bert(write(tmp_path, other, BERT_CONFIG), SHAPE)
 
 
@@ -258,7 +258,7 @@ def test_weights_beside_the_layers_are_reported_and_within_them_refused(tmp_path
     ],
 )
 def test_another_architecture_than_bert_is_refused(tmp_path, encoder, change, fault):
-    with pytest.raises(ConfigFault, match=fault):
+    with pytest.raises(ConfigError, match=fault):
         load_bert(write(tmp_path, bert_arrays(encoder), BERT_CONFIG | change), SHAPE)
 
 
@@ -274,13 +274,13 @@ def test_another_architecture_than_bert_is_refused(tmp_path, encoder, change, fa
     ],
 )
 def test_another_architecture_than_llama_is_refused(tmp_path, decoder, change, fault):
-    with pytest.raises(ConfigFault, match=fault):
+    with pytest.raises(ConfigError, match=fault):
         load_llama(write(tmp_path, llama_arrays(decoder), LLAMA_CONFIG | change), SHAPE)
 
 
 @pytest.mark.parametrize("switch", [{"rope_base": 1e4}, {"pre_norm": True}, {"mlp": "swiglu"}])
 def test_a_switch_that_would_have_no_effect_is_refused(tmp_path, encoder, switch):
-    with pytest.raises(ConfigFault, match=r"BERT has model\.positions=learned"):
+    with pytest.raises(ConfigError, match=r"BERT has model\.positions=learned"):
         load_bert(write(tmp_path, bert_arrays(encoder), BERT_CONFIG), SHAPE | switch)
 
 
@@ -290,24 +290,24 @@ def test_damaged_and_foreign_files_are_one_line(tmp_path, encoder):
     whole = weights.read_bytes()
     for damaged in (whole[:-100], whole[:20], b"", b"\x80\x04" + whole):
         weights.write_bytes(damaged)
-        with pytest.raises(DataFault):
+        with pytest.raises(DataError):
             load_bert(folder, SHAPE)
     weights.unlink()
-    with pytest.raises(InputMissing, match="no safetensors file"):
+    with pytest.raises(InputNotFoundError, match="no safetensors file"):
         load_bert(folder, SHAPE)
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
-    with pytest.raises(Refused, match=r"pytorch_model\.bin"):
+    with pytest.raises(NotAllowedError, match=r"pytorch_model\.bin"):
         load_bert(folder, SHAPE)
 
 
 @pytest.mark.parametrize(
     ("text", "fault", "words"),
     [
-        (None, InputMissing, "no config.json"),
-        ("{", DataFault, "not readable as JSON"),
-        ("[]", DataFault, "wanted an object"),
-        ("{}", DataFault, "has no hidden_size"),
-        ('{"auto_map": {"AutoModel": "x.py"}}', Refused, "run code of its own"),
+        (None, InputNotFoundError, "no config.json"),
+        ("{", DataError, "not readable as JSON"),
+        ("[]", DataError, "expected an object"),
+        ("{}", DataError, "has no hidden_size"),
+        ('{"auto_map": {"AutoModel": "x.py"}}', NotAllowedError, "run code of its own"),
     ],
 )
 def test_a_faulty_config_is_one_line(tmp_path, text, fault, words):
@@ -319,10 +319,10 @@ def test_a_faulty_config_is_one_line(tmp_path, text, fault, words):
 
 def test_a_name_is_a_folder_or_a_hub_id(tmp_path, monkeypatch):
     for name in (str(tmp_path / "nowhere"), "nowhere", "./a", "a/b/c"):
-        with pytest.raises(InputMissing, match="no such folder"):
+        with pytest.raises(InputNotFoundError, match="no such folder"):
             resolve(name)
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
-    with pytest.raises(ServiceMissing, match=r"install mlxlab\[hub\]"):
+    with pytest.raises(ServiceUnavailableError, match=r"install mlxlab\[hub\]"):
         resolve("owner/name")
 
 
@@ -333,7 +333,7 @@ def test_the_hub_that_does_not_answer_is_one_line(monkeypatch):
         raise ConnectionError("long story")
 
     monkeypatch.setattr(hub, "snapshot_download", refuse)
-    with pytest.raises(ServiceMissing, match=r"owner/name: the hub did not give it \(ConnectionError\)$"):
+    with pytest.raises(ServiceUnavailableError, match=r"owner/name: the hub did not give it \(ConnectionError\)$"):
         resolve("owner/name")
 
 
@@ -345,14 +345,14 @@ def test_the_shape_alone_outlives_the_folder(tmp_path, encoder, decoder):
     of_bert = {"positions": "learned", "rope_base": 1e4, "mlp": "gelu", "pre_norm": False}
     of_hybrid = {"kernels": [2], "filters": 4, "dilations": [], "fusion": "concat", "highway": False}
     of_llama = {"num_kv_heads": None, "norm": "rms", "mlp": "swiglu", "positions": "rope", "rope_base": 1e4}
-    keep_shape(write(tmp_path / "bert", bert_arrays(encoder), BERT_CONFIG), kept)
+    save_config(write(tmp_path / "bert", bert_arrays(encoder), BERT_CONFIG), kept)
     asked = {"pretrained": str(kept), "vocab_size": 50, "weights": False}
     found = bert(**keys, **of_bert, **asked)
     assert shapes(found) == shapes(encoder)
     hybrid = cnn_hybrid(**keys, **of_bert, **of_hybrid, branch_dropout=0.5, **asked)
     assert shapes(hybrid.encoder) == shapes(encoder)
     config = LLAMA_CONFIG | {"tie_word_embeddings": True}
-    keep_shape(write(tmp_path / "llama", llama_arrays(decoder), config), kept)
+    save_config(write(tmp_path / "llama", llama_arrays(decoder), config), kept)
     assert shapes(transformer(**keys, **of_llama, tie_embeddings=True, **asked)) == shapes(decoder)
 
 

@@ -41,9 +41,9 @@ def install(plan: dict[str, Any], phase: Path) -> None:
 
 
 def mark_phases(marks: mmap.mmap) -> None:
-    from mlxlab.checkpoint.store import Store
+    from mlxlab.checkpoint.store import CheckpointStore
     from mlxlab.experiment import run
-    from mlxlab.experiment.signals import Listener
+    from mlxlab.experiment.signals import SignalHandler
     from mlxlab.tracking.journal import Journal
     from mlxlab.training import trainer
 
@@ -64,22 +64,22 @@ def mark_phases(marks: mmap.mmap) -> None:
     during(run._Experiment, "run", "data")
     during(trainer.Trainer, "fit", "training")
     during(trainer, "evaluate", "evaluation")
-    during(Store, "save", "save")
-    during(Store, "retain", "retention")
+    during(CheckpointStore, "save", "save")
+    during(CheckpointStore, "retain", "retention")
     during(Journal, "log", "tracking")
     during(Journal, "rewind", "tracking")
     during(run._Experiment, "_report", "report")
-    during(Listener, "stop", "end")
+    during(SignalHandler, "stop", "end")
 
 
 class Saves:
     """Counts the saves of this process, and the calls to the disk in each."""
 
     def __init__(self, on_call: Callable[[str, int, int], None]) -> None:
-        from mlxlab.checkpoint.store import Store
+        from mlxlab.checkpoint.store import CheckpointStore
 
         self.number, self.calls, self.thread = 0, 0, 0
-        original = Store.save
+        original = CheckpointStore.save
 
         def save(*args: Any, **kwargs: Any) -> Any:
             self.number, self.calls, self.thread = self.number + 1, 0, threading.get_ident()
@@ -88,7 +88,7 @@ class Saves:
             finally:
                 self.thread = 0
 
-        Store.save = save  # type: ignore[method-assign]
+        CheckpointStore.save = save  # type: ignore[method-assign]
         for name in CALLS:
             self._watch(name, on_call)
 
@@ -150,7 +150,7 @@ def poison(plan: dict[str, Any]) -> None:
         return put._replace(weights=put.weights * mx.array(float("nan"))) if due() and what == "data" else put
 
     trainer.to_device = data
-    sum_, norm, update = steps.weighted_sum, steps.global_norm, steps.update_if
+    sum_, norm, update = steps.weighted_sum, steps.global_norm, steps.apply_if_finite
 
     def loss(*args: Any) -> Any:
         total, *rest = sum_(*args)
@@ -164,7 +164,7 @@ def poison(plan: dict[str, Any]) -> None:
         if due() and what == "optimizer":
             model.update(tree_map(lambda w: w * float("nan"), model.trainable_parameters()))
 
-    steps.weighted_sum, steps.global_norm, steps.update_if = loss, gradient, optimizer
+    steps.weighted_sum, steps.global_norm, steps.apply_if_finite = loss, gradient, optimizer
 
 
 def slow_evaluation(seconds: float) -> None:

@@ -204,10 +204,10 @@ def read_metrics(journal: Path) -> dict[tuple[str, int], float]:
     return found
 
 
-def assert_same_metrics(got: dict[tuple[str, int], float], wanted: dict[tuple[str, int], float]) -> None:
+def assert_same_metrics(got: dict[tuple[str, int], float], expected: dict[tuple[str, int], float]) -> None:
     """The same (metric, step) pairs, and the same values of all that does not measure the machine."""
-    assert {pair for pair in got if not timed(pair)} == {pair for pair in wanted if not timed(pair)}
-    for pair, value in wanted.items():
+    assert {pair for pair in got if not timed(pair)} == {pair for pair in expected if not timed(pair)}
+    for pair, value in expected.items():
         same = timed(pair) or got[pair] == value or (math.isnan(got[pair]) and math.isnan(value))
         assert same, f"{pair}: {got[pair]} instead of {value}"
 

@@ -15,9 +15,9 @@ MARK = "/the-mark-of-a-save"
 def main(folder: Path) -> None:
     import mlx.core as mx
 
-    from mlxlab.checkpoint.store import Store
+    from mlxlab.checkpoint.store import CheckpointStore
 
-    store = Store(folder, keep=1)
+    store = CheckpointStore(folder, keep=1)
     for step in (1, 2, 3, 4):
         weights = {f"w{number}": mx.arange(500) * step + number for number in range(40)}
         mx.eval(weights)

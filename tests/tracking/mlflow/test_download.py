@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from mlxlab.errors import DataFault, InputMissing, ServiceMissing
-from mlxlab.tracking.mlflow.download import fetch
+from mlxlab.errors import DataError, InputNotFoundError, ServiceUnavailableError
+from mlxlab.tracking.mlflow.download import download_model
 from support.tracking import ask, new_journal, project_fixture  # noqa: F401
 from tracking.mlflow.test_log_model import SERVED
 
@@ -44,21 +44,21 @@ def logged(project, monkeypatch):
 def test_every_name_of_a_model_leads_to_its_checkpoint(project, logged):
     run_id, model_id = logged
     names = ("models:/mine/1", "models:/mine@champion", f"models:/{model_id}", f"runs:/{run_id}/best")
-    found = {fetch(name, None, project, project / ".cache") for name in names}
+    found = {download_model(name, None, project, project / ".cache") for name in names}
     [checkpoint] = found
     assert (checkpoint / "model.safetensors").read_bytes() == b"weights"
     assert (checkpoint.parent / "restore" / "config.yaml").is_file()
     assert len(list((project / ".cache" / "models").iterdir())) == 1
     (checkpoint.parent / "restore" / "config.yaml").unlink()
-    with pytest.raises(DataFault, match="is not a model that a run of mlxlab logged"):
-        fetch("models:/mine/1", None, project, project / ".cache")
+    with pytest.raises(DataError, match="is not a model that a run of mlxlab logged"):
+        download_model("models:/mine/1", None, project, project / ".cache")
     for name in ("models:/yours/1", "models:/mine/2", "models:/mine@nobody", "runs:/none/best"):
-        with pytest.raises(InputMissing, match=name) as missing:
-            fetch(name, None, project, project / ".cache")
+        with pytest.raises(InputNotFoundError, match=name) as missing:
+            download_model(name, None, project, project / ".cache")
         assert "\n" not in str(missing.value)
 
 
 def test_a_store_that_is_not_there_is_not_made(project):
-    with pytest.raises(ServiceMissing, match="no store there"):
-        fetch("models:/mine/1", None, project, project / ".cache")
+    with pytest.raises(ServiceUnavailableError, match="no store there"):
+        download_model("models:/mine/1", None, project, project / ".cache")
     assert not (project / "mlruns").exists()

@@ -6,11 +6,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlxlab.callbacks.checkpointing import Checkpointing, hash_of, parts
-from mlxlab.checkpoint.store import Store
-from mlxlab.errors import ConfigFault
+from mlxlab.callbacks.checkpointing import Checkpointer, checkpoint_payload, run_state_digest
+from mlxlab.checkpoint.store import CheckpointStore
+from mlxlab.errors import ConfigError
 from mlxlab.training.evaluate import evaluate
-from mlxlab.training.steps.optimized import Optimized
+from mlxlab.training.steps.optimized import OptimizedStep
 from support.models import TASK, Fixed, Recorder, new_model, new_run, new_trainer, weights_of
 
 STEP = {"clip": 1.0, "accumulate": 1, "checkpoint_layers": False, "dtype": "float32", "force_dtype": False}
@@ -34,18 +34,18 @@ class Weights:
 
 
 def averages(run) -> dict[str, np.ndarray]:
-    return {name: np.array(leaf) for name, leaf in parts(run)[0].items()}
+    return {name: np.array(leaf) for name, leaf in checkpoint_payload(run)[0].items()}
 
 
 def test_the_average_moves_by_its_decay_and_faster_at_first():
     watch = Weights()
     run = new_trainer(ema=0.5, epochs=2).fit(new_run(), Fixed(), TASK, [watch])
-    wanted = watch.seen[0]
+    expected = watch.seen[0]
     for n, weights in enumerate(watch.seen[1:]):
         d = min(0.5, (1 + n) / (10 + n))
-        wanted = {name: d * leaf + (1 - d) * weights[name] for name, leaf in wanted.items()}
+        expected = {name: d * leaf + (1 - d) * weights[name] for name, leaf in expected.items()}
     for name, leaf in averages(run).items():
-        np.testing.assert_allclose(leaf, wanted[name], atol=1e-6)
+        np.testing.assert_allclose(leaf, expected[name], atol=1e-6)
 
 
 def test_training_is_the_same_with_an_average_and_without():
@@ -56,9 +56,9 @@ def test_training_is_the_same_with_an_average_and_without():
 
 def test_the_average_is_what_is_evaluated_and_what_the_model_file_holds(tmp_path):
     run = new_run(new_model(dropout=0.3), tracker=Recorder())
-    saving = Checkpointing(None, 3, False, folder=tmp_path)
+    saving = Checkpointer(None, 3, False, folder=tmp_path)
     new_trainer(ema=0.9, epochs=4).fit(run, Fixed(), TASK, [saving], seed=3)
-    checkpoint = Store(tmp_path / "checkpoints").load()
+    checkpoint = CheckpointStore(tmp_path / "checkpoints").load()
     kept = new_model(dropout=0.3)
     kept.load_weights(list(checkpoint.weights.items()))
     found = evaluate(kept, Fixed(), TASK).metrics["loss"]
@@ -69,9 +69,9 @@ def test_the_average_is_what_is_evaluated_and_what_the_model_file_holds(tmp_path
 
 
 def fit(folder, stop: int = 0, resume: bool = False, **changes):
-    changes = {"ema": 0.9, "step": partial(Optimized, **STEP, compile="never", streams="one")} | changes
-    saved = Store(folder / "checkpoints").load() if resume else None
-    saving = Checkpointing(3, 2, True, folder=folder)
+    changes = {"ema": 0.9, "step": partial(OptimizedStep, **STEP, compile="never", streams="one")} | changes
+    saved = CheckpointStore(folder / "checkpoints").load() if resume else None
+    saving = Checkpointer(3, 2, True, folder=folder)
     return new_trainer(**changes).fit(new_run(), Fixed(), TASK, [Weights(stop), saving], saved, seed=4)
 
 
@@ -80,7 +80,7 @@ def test_a_run_with_an_average_resumes_bit_for_bit(tmp_path, stop):
     whole = fit(tmp_path / "whole")
     fit(tmp_path / "cut", stop)
     resumed = fit(tmp_path / "cut", resume=True)
-    assert hash_of(resumed) == hash_of(whole)
+    assert run_state_digest(resumed) == run_state_digest(whole)
     for name, leaf in weights_of(whole.model).items():
         np.testing.assert_array_equal(weights_of(resumed.model)[name], leaf)
 
@@ -103,14 +103,14 @@ def test_a_skipped_update_leaves_the_average_alone():
 @pytest.mark.parametrize("change", [{"ema": None}, {"ema": 0.9}])
 def test_an_average_cannot_begin_or_end_on_resume(tmp_path, change):
     fit(tmp_path / "cut", 4, ema=None if change["ema"] else 0.9)
-    with pytest.raises(ConfigFault, match=r"trainer\.ema") as found:
+    with pytest.raises(ConfigError, match=r"trainer\.ema") as found:
         fit(tmp_path / "cut", resume=True, **change)
     assert "\n" not in str(found.value)
 
 
 @pytest.mark.fault_injection  # builds kernels: half a minute
 def test_a_compiled_step_sees_the_average(tmp_path):
-    step = partial(Optimized, **STEP, compile="always", streams="one")
+    step = partial(OptimizedStep, **STEP, compile="always", streams="one")
     eager, compiled = (fit(tmp_path / name, **more) for name, more in (("whole", {}), ("cut", {"step": step})))
     for name, leaf in averages(eager).items():
         np.testing.assert_allclose(averages(compiled)[name], leaf, atol=1e-6)

@@ -10,12 +10,12 @@ import pytest
 from mlx.utils import tree_flatten, tree_map
 from omegaconf import OmegaConf
 
-from mlxlab.callbacks.checkpointing import hash_of
+from mlxlab.callbacks.checkpointing import run_state_digest
 from mlxlab.checkpoint.store import Checkpoint
-from mlxlab.config.instantiate import build
+from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import conf_dir
-from mlxlab.training.optim.muon import orthogonalise
-from mlxlab.training.optim.optimizers import flat
+from mlxlab.training.optim.muon import newton_schulz
+from mlxlab.training.optim.optimizers import flatten_arrays
 from support.models import TASK, Fixed, Stream, new_model, new_run, new_trainer, weights_of
 
 NAMES = ["adamw", "adafactor", "lion", "sgd", "muon"]
@@ -24,7 +24,7 @@ RATES = {"sgd": 0.3, "lion": 1e-2, "muon": 5e-2}
 
 def optimizer_of(name: str, **changes: object) -> Any:
     """That of conf/trainer/optimizer/<name>.yaml: (rate=) -> optimizer."""
-    return build({**OmegaConf.load(conf_dir() / f"trainer/optimizer/{name}.yaml"), **changes})
+    return instantiate({**OmegaConf.load(conf_dir() / f"trainer/optimizer/{name}.yaml"), **changes})
 
 
 def settled(name: str, **changes: object) -> Any:
@@ -66,7 +66,7 @@ def test_a_run_resumed_ends_in_the_same_bits(name):
     whole, half = fit(8), fit(4)
     weights, moments = (dict(tree_flatten(tree)) for tree in (half.model.parameters(), half.optimizer.state))
     resumed = fit(8, Checkpoint(None, 4, weights, moments, half.state_dict()))
-    assert hash_of(resumed) == hash_of(whole)
+    assert run_state_digest(resumed) == run_state_digest(whole)
     assert all(np.array_equal(a, b) for a, b in zip(*map(_leaves, (resumed, whole)), strict=True))
 
 
@@ -76,7 +76,7 @@ def _falling(*, peak: float, steps: int | None) -> Any:
 
 
 def _leaves(run: Any) -> list[np.ndarray]:
-    return [*weights_of(run.model).values(), *(np.array(leaf) for leaf in flat(run.optimizer.state).values())]
+    return [*weights_of(run.model).values(), *(np.array(leaf) for leaf in flatten_arrays(run.optimizer.state).values())]
 
 
 def test_orthogonal_matrices_keep_their_singular_vectors_and_lose_their_values():
@@ -84,7 +84,7 @@ def test_orthogonal_matrices_keep_their_singular_vectors_and_lose_their_values()
     for shape in ((6, 6), (4, 9), (12, 5)):
         matrix = rng.normal(size=shape).astype(np.float32)
         u, _, v = np.linalg.svd(matrix, full_matrices=False)
-        found = np.array(orthogonalise(mx.array(matrix), 5))
+        found = np.array(newton_schulz(mx.array(matrix), 5))
         values = np.diag(u.T @ found @ v.T)
         assert 0.5 < values.min() <= values.max() < 1.3
         np.testing.assert_allclose(u @ np.diag(values) @ v, found, atol=1e-4)
@@ -105,7 +105,7 @@ def test_muon_leaves_embeddings_and_the_output_layer_to_adamw():
     weights["head"] = {"out": {"weight": mx.ones((2, 4))}}
     optimizer = settled("muon")
     optimizer.init(weights)
-    moments = [sorted(path.rpartition(".")[0] for path in flat(o.state) if path.endswith(".m")) for o in
+    moments = [sorted(path.rpartition(".")[0] for path in flatten_arrays(o.state) if path.endswith(".m")) for o in
                optimizer.optimizers]  # fmt: skip
     assert moments == [["trunk.w"], ["head.out.weight"], ["trunk.embedding.weight"]]
 
@@ -116,5 +116,5 @@ def test_adafactor_keeps_rows_and_columns_of_a_matrix_only():
     for name in ("adamw", "adafactor"):
         optimizer = settled(name)
         optimizer.init(weights)
-        kept[name] = sum(leaf.size for leaf in flat(optimizer.state).values() if leaf.size > 1)
+        kept[name] = sum(leaf.size for leaf in flatten_arrays(optimizer.state).values() if leaf.size > 1)
     assert kept == {"adamw": 2 * 200 * 300, "adafactor": 200 + 300}

@@ -8,18 +8,18 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlxlab.errors import ConfigFault
+from mlxlab.errors import ConfigError
 from mlxlab.training.device_batch import to_device
-from mlxlab.training.losses.loss import CrossEntropy
-from mlxlab.training.optim.optimizers import adamw, fill, flat
+from mlxlab.training.losses.loss import CrossEntropyLoss
+from mlxlab.training.optim.optimizers import adamw, assign_leaves, flatten_arrays
 from mlxlab.training.steps import compile
-from mlxlab.training.steps.compile import MOST_TRACES, Compiled, Patience, private_kernels
-from mlxlab.training.steps.optimized import Optimized
-from mlxlab.training.steps.step import Plain
+from mlxlab.training.steps.compile import MOST_TRACES, CompileBudget, CompiledFunction, private_kernels
+from mlxlab.training.steps.optimized import OptimizedStep
+from mlxlab.training.steps.step import PlainStep
 from support.models import Stream, new_model, weights_of
 
 SETTINGS = {"clip": 1.0, "checkpoint_layers": False, "dtype": "float32", "force_dtype": False, "streams": "one"}
-COMPILED = partial(Optimized, **SETTINGS, accumulate=1, compile="always")
+COMPILED = partial(OptimizedStep, **SETTINGS, accumulate=1, compile="always")
 
 
 def stepper(step, loss=None, model=None):
@@ -28,7 +28,7 @@ def stepper(step, loss=None, model=None):
     optimizer = adamw(0.01, [0.9, 0.999], 1e-8, rate=lambda step: mx.array(1e-2))
     optimizer.init(model.trainable_parameters())
     model.train()
-    return step(model=model, loss=loss or CrossEntropy(0.0), optimizer=optimizer), model, optimizer
+    return step(model=model, loss=loss or CrossEntropyLoss(0.0), optimizer=optimizer), model, optimizer
 
 
 def walk(step, sizes):
@@ -42,7 +42,7 @@ def walk(step, sizes):
 
 def test_a_compiled_step_is_the_plain_step_to_the_last_bit():
     """With dropout, weight decay and clipping, and batches of two sizes."""
-    (plain, a, _), (fast, b, _) = stepper(partial(Plain, clip=1.0)), stepper(COMPILED)
+    (plain, a, _), (fast, b, _) = stepper(partial(PlainStep, clip=1.0)), stepper(COMPILED)
     sizes = [8, 5, 8, 8, 5, 8]
     assert walk(plain, sizes) == walk(fast, sizes)
     for name, leaf in weights_of(a).items():
@@ -54,23 +54,23 @@ def test_a_compiled_step_goes_on_from_what_is_put_into_model_and_optimizer():
     step, model, optimizer = stepper(COMPILED)
     walk(step, [8, 8])
     weights = {name: mx.array(leaf) for name, leaf in weights_of(model).items()}
-    state = {name: mx.array(leaf) for name, leaf in flat(optimizer.state).items()}
-    wanted = walk(step, [8, 8])
+    state = {name: mx.array(leaf) for name, leaf in flatten_arrays(optimizer.state).items()}
+    expected = walk(step, [8, 8])
     model.load_weights(list(weights.items()))
-    fill(optimizer.state, state)
-    assert walk(step, [8, 8]) == wanted
+    assign_leaves(optimizer.state, state)
+    assert walk(step, [8, 8]) == expected
 
 
 def test_a_loss_that_looks_at_its_numbers_is_not_compiled_and_loses_nothing(capsys):
     def looking(model, batch):
         assert len(np.array(batch.ids))
-        return CrossEntropy(0.0)(model, batch)
+        return CrossEntropyLoss(0.0)(model, batch)
 
     step, model, _ = stepper(COMPILED, looking)
-    plain, wanted, _ = stepper(partial(Plain, clip=1.0))
+    plain, expected, _ = stepper(partial(PlainStep, clip=1.0))
     assert walk(step, [8, 8]) == walk(plain, [8, 8])
     assert capsys.readouterr().err.count("not compiled") == 1
-    for name, leaf in weights_of(wanted).items():
+    for name, leaf in weights_of(expected).items():
         np.testing.assert_array_equal(leaf, weights_of(model)[name])
 
 
@@ -81,7 +81,7 @@ def test_more_shapes_than_a_few_run_uncompiled_and_one_warning_names_the_first()
         state["sum"] = state["sum"] + x.sum()
         return state["sum"]
 
-    adding = Compiled(add, [state], Patience("always"))
+    adding = CompiledFunction(add, [state], CompileBudget("always"))
     with pytest.warns(UserWarning, match=r"trainer.step.compile.*\(9,\)") as seen:
         out = [adding(mx.ones(size)).item() for size in [*range(1, 13), 2, 11]]
     assert out == np.cumsum([*range(1, 13), 2, 11]).tolist()
@@ -90,9 +90,9 @@ def test_more_shapes_than_a_few_run_uncompiled_and_one_warning_names_the_first()
 
 def test_nothing_is_compiled_until_the_run_has_taken_as_long_as_compiling_would(monkeypatch):
     monkeypatch.setattr(compile, "on_linux_cpu", lambda: True)
-    monkeypatch.setattr(compile, "can_fuse", lambda: True)
-    patience = Patience("auto")
-    double = Compiled(lambda x: x * 2, [], patience)
+    monkeypatch.setattr(compile, "has_kernel_compiler", lambda: True)
+    patience = CompileBudget("auto")
+    double = CompiledFunction(lambda x: x * 2, [], patience)
     assert (double(mx.array(2.0)).item(), double.traces) == (4.0, set())
     patience.spend(compile.COST)
     assert (double(mx.array(2.0)).item(), len(double.traces)) == (4.0, 1)
@@ -101,8 +101,8 @@ def test_nothing_is_compiled_until_the_run_has_taken_as_long_as_compiling_would(
 @pytest.mark.parametrize(("variable", "value"), [("PATH", "/nowhere"), ("MLX_DISABLE_COMPILE", "1")])
 def test_without_a_compiler_auto_never_compiles(monkeypatch, variable, value):
     monkeypatch.setenv(variable, value)
-    assert Patience("auto").seconds == float("inf") or mx.default_device() != mx.Device(mx.cpu)
-    assert Patience("always").seconds == 0
+    assert CompileBudget("auto").seconds == float("inf") or mx.default_device() != mx.Device(mx.cpu)
+    assert CompileBudget("always").seconds == 0
 
 
 def test_kernels_are_built_where_nobody_else_can_write(tmp_path, monkeypatch):
@@ -117,16 +117,18 @@ def test_kernels_are_built_where_nobody_else_can_write(tmp_path, monkeypatch):
 
 
 def halves(**changes):
-    return partial(Optimized, **SETTINGS | {"accumulate": 1, "compile": "always", "streams": "two"} | changes)
+    return partial(OptimizedStep, **SETTINGS | {"accumulate": 1, "compile": "always", "streams": "two"} | changes)
 
 
 def test_two_streams_are_the_plain_step_to_rounding():
     """200 updates, batches of two sizes and of a single row; in parts too."""
     sizes = [8, 5, 8, 1] * 50
     model = partial(new_model, dropout=0.0)
-    wanted = walk(stepper(partial(Plain, clip=1.0), model=model())[0], sizes)
+    expected = walk(stepper(partial(PlainStep, clip=1.0), model=model())[0], sizes)
     for parts in (1, 2):
-        np.testing.assert_allclose(walk(stepper(halves(accumulate=parts), model=model())[0], sizes), wanted, atol=1e-4)
+        np.testing.assert_allclose(
+            walk(stepper(halves(accumulate=parts), model=model())[0], sizes), expected, atol=1e-4
+        )
 
 
 @pytest.mark.skipif(not compile.on_linux_cpu(), reason="for CPUs where MLX uses one core")
@@ -144,5 +146,5 @@ def test_halves_at_once_and_one_after_the_other_agree_to_the_last_bit():
 def test_a_model_with_dropout_has_no_halves():
     step, _, _ = stepper(halves(streams="auto"))
     assert step.two is None
-    with pytest.raises(ConfigFault, match="dropout"):
+    with pytest.raises(ConfigError, match="dropout"):
         stepper(halves())

@@ -10,25 +10,25 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from mlxlab.callbacks.memory_monitor import Memory
+from mlxlab.callbacks.memory_monitor import MemoryMonitor
 from mlxlab.data.batch import Batch
-from mlxlab.data.loaders.bucketing import Fixed as Rows
-from mlxlab.data.loaders.bucketing import new_loader
+from mlxlab.data.loaders.bucketing import FixedBatchSize as Rows
+from mlxlab.data.loaders.bucketing import make_loader
 from mlxlab.data.loaders.collate import pad
 from mlxlab.models.bert import Bert
 from mlxlab.models.cnn_hybrid import CnnHybrid
-from mlxlab.models.heads import head_for
+from mlxlab.models.heads import build_head
 from mlxlab.models.model import Model
 from mlxlab.models.transformer import Transformer
 from mlxlab.training.device_batch import DeviceBatch, to_device
-from mlxlab.training.losses.loss import CrossEntropy, cross_entropy
-from mlxlab.training.optim.ema import Averaging
-from mlxlab.training.optim.optimizers import adamw, flat
+from mlxlab.training.losses.loss import CrossEntropyLoss, cross_entropy
+from mlxlab.training.optim.ema import EMAOptimizer
+from mlxlab.training.optim.optimizers import adamw, flatten_arrays
 from mlxlab.training.steps import optimized
 from mlxlab.training.steps import staged_eval as settling
 from mlxlab.training.steps.microbatch import split
-from mlxlab.training.steps.optimized import Optimized
-from mlxlab.training.steps.step import Plain
+from mlxlab.training.steps.optimized import OptimizedStep
+from mlxlab.training.steps.step import PlainStep
 from support.models import TASK, Fixed, Recorder, Stream, new_model, new_run, new_trainer, weights_of
 
 SETTINGS = {"clip": 1.0, "accumulate": 1, "checkpoint_layers": False, "dtype": "float32", "force_dtype": False}
@@ -42,7 +42,7 @@ def small(family: str, dropout: float = 0.2) -> Model:
     trunk = Transformer(**shape) if family == "transformer" else Bert(**shape)
     if family == "cnn_hybrid":
         trunk = CnnHybrid(trunk, [2, 3], 4, [1, 2], branch_dropout=dropout)
-    model = Model(trunk, head_for(trunk, kind="classification", num_classes=2, dropout=dropout))
+    model = Model(trunk, build_head(trunk, kind="classification", num_classes=2, dropout=dropout))
     mx.eval(model.parameters())
     model.train()
     return model
@@ -56,12 +56,12 @@ def uneven(rows: int = 7) -> DeviceBatch:
     return to_device(batch._replace(mask=mask, weights=weights, extra={"teacher": np.ones((rows, 2), np.float32)}))
 
 
-def updated(model: nn.Module, step: Any = Optimized, steps: int = 2, rate: float = 0.1, **settings: Any) -> tuple:
+def updated(model: nn.Module, step: Any = OptimizedStep, steps: int = 2, rate: float = 0.1, **settings: Any) -> tuple:
     """The metrics of the last of some updates, and the weights after it."""
     optimizer = optim.SGD(rate, momentum=0.9)
     optimizer.init(model.trainable_parameters())
-    settings = SETTINGS | settings if step is Optimized else {"clip": 1.0}
-    take = step(**settings, model=model, loss=CrossEntropy(0.1), optimizer=optimizer)
+    settings = SETTINGS | settings if step is OptimizedStep else {"clip": 1.0}
+    take = step(**settings, model=model, loss=CrossEntropyLoss(0.1), optimizer=optimizer)
     for number in range(steps):
         mx.random.seed(number)
         metrics = take(uneven())
@@ -71,7 +71,7 @@ def updated(model: nn.Module, step: Any = Optimized, steps: int = 2, rate: float
 @pytest.mark.parametrize("family", ["bert", "cnn_hybrid", "transformer"])
 @pytest.mark.parametrize("again", [False, True])
 def test_the_update_is_bitwise_that_of_the_plain_step_also_with_layers_computed_again_under_dropout(family, again):
-    plain, weights = updated(small(family), Plain)
+    plain, weights = updated(small(family), PlainStep)
     metrics, found = updated(small(family), checkpoint_layers=again)
     for name, leaf in weights.items():
         np.testing.assert_array_equal(found[name], leaf, err_msg=name)
@@ -106,7 +106,7 @@ def flat_batch(batch: DeviceBatch) -> list[np.ndarray]:
 def test_the_loss_that_is_logged_does_not_depend_on_the_number_of_parts():
     logged = []
     for parts in (1, 3):
-        step = partial(Optimized, **SETTINGS | {"accumulate": parts})
+        step = partial(OptimizedStep, **SETTINGS | {"accumulate": parts})
         run = new_trainer(step=step).fit(new_run(new_model(dropout=0.0), tracker=Recorder()), Fixed(), TASK)
         logged.append([line["train/loss"] for _, line in run.tracker.lines if "train/loss" in line])
     assert len(logged[0]) > 3
@@ -132,7 +132,9 @@ def test_parts_are_in_memory_one_at_a_time():
                       np.ones(rows, np.float32), np.arange(rows))  # fmt: skip
         optimizer = optim.SGD(0.1)
         optimizer.init(model.trainable_parameters())
-        step = Optimized(**SETTINGS | {"accumulate": parts}, model=model, loss=CrossEntropy(0.0), optimizer=optimizer)
+        step = OptimizedStep(
+            **SETTINGS | {"accumulate": parts}, model=model, loss=CrossEntropyLoss(0.0), optimizer=optimizer
+        )
         on_device = to_device(batch)
         mx.eval(model.parameters(), on_device)
         mx.clear_cache()
@@ -150,12 +152,12 @@ def test_a_part_that_is_not_finite_leaves_everything_as_it_was():
     bad = lambda model, batch: cross_entropy(model(batch.tokens, batch.mask), batch.targets) / (batch.ids - 1)  # noqa: E731
     optimizer = optim.AdamW(0.1)
     optimizer.init(model.trainable_parameters())
-    state = {name: np.array(leaf) for name, leaf in flat(optimizer.state).items()}
-    step = Optimized(**SETTINGS | {"accumulate": 3}, model=model, loss=bad, optimizer=optimizer)
+    state = {name: np.array(leaf) for name, leaf in flatten_arrays(optimizer.state).items()}
+    step = OptimizedStep(**SETTINGS | {"accumulate": 3}, model=model, loss=bad, optimizer=optimizer)
     assert step(uneven())["skipped"].item() == 1
     for name, leaf in weights_of(model).items():
         np.testing.assert_array_equal(leaf, before[name])
-    for name, leaf in flat(optimizer.state).items():
+    for name, leaf in flatten_arrays(optimizer.state).items():
         np.testing.assert_array_equal(np.array(leaf), state[name])
 
 
@@ -198,7 +200,7 @@ def test_bfloat16_reaches_every_layer_and_the_loss_is_float32(family):
     model = small(family)
     optimizer = optim.SGD(0.1)
     optimizer.init(model.trainable_parameters())
-    Optimized(**SETTINGS | BF16, model=model, loss=spy, optimizer=optimizer)(uneven())
+    OptimizedStep(**SETTINGS | BF16, model=model, loss=spy, optimizer=optimizer)(uneven())
     assert seen == {"weights": {mx.bfloat16}, "logits": mx.bfloat16, "values": mx.float32}
 
 
@@ -216,7 +218,7 @@ def test_bfloat16_on_a_linux_cpu_says_in_one_line_that_it_computes_in_float32(mo
 @pytest.mark.parametrize(("settings", "tolerance"), [({}, 0.0), ({"accumulate": 3}, 1e-4)])
 def test_two_hundred_updates_have_the_losses_of_the_plain_step(settings, tolerance):
     logged = []
-    for step in (partial(Plain, clip=1.0), partial(Optimized, **SETTINGS | settings)):
+    for step in (partial(PlainStep, clip=1.0), partial(OptimizedStep, **SETTINGS | settings)):
         run = new_run(new_model(dropout=0.3 if not settings else 0.0), tracker=Recorder())
         new_trainer(step=step, epochs=None, max_steps=200, log_every=1, eval_every=100).fit(run, Fixed(), TASK, seed=5)
         logged.append([line["train/loss"] for _, line in run.tracker.lines if "train/loss" in line])
@@ -233,10 +235,10 @@ def test_a_thousand_compiled_updates_over_random_lengths_have_at_most_eight_trac
         padded, mask = pad(sequences, 0, 60, length)
         return Batch(padded, mask, (rows % 2).astype(np.int32), np.ones(len(rows), np.float32), rows)
 
-    steps: list[Optimized] = []
-    step = lambda **given: steps.append(Optimized(**SETTINGS | {"compile": "always"}, **given)) or steps[0]  # noqa: E731
-    run = new_run(train=new_loader(lambda _: lengths, Rows(7), 16, 0, collate), tracker=Recorder())
-    memory = Memory(10, folder=tmp_path)
+    steps: list[OptimizedStep] = []
+    step = lambda **given: steps.append(OptimizedStep(**SETTINGS | {"compile": "always"}, **given)) or steps[0]  # noqa: E731
+    run = new_run(train=make_loader(lambda _: lengths, Rows(7), 16, 0, collate), tracker=Recorder())
+    memory = MemoryMonitor(10, folder=tmp_path)
     trainer = new_trainer(step=step, epochs=None, max_steps=1000, eval_every=500, log_every=100)
     trainer.fit(run, Fixed(), TASK, [memory])
     assert run.step == 1000
@@ -258,8 +260,8 @@ def test_an_update_evaluated_a_few_weights_at_a_time_is_the_same_update(monkeypa
 
 def test_every_part_of_an_optimizers_state_is_settled_with_its_weight():
     model = small("cnn_hybrid")
-    weights = flat(model.trainable_parameters())
-    optimizer = Averaging(adamw(0.1, [0.9, 0.99], 1e-8, rate=lambda step: mx.array(0.1)), 0.9)
+    weights = flatten_arrays(model.trainable_parameters())
+    optimizer = EMAOptimizer(adamw(0.1, [0.9, 0.99], 1e-8, rate=lambda step: mx.array(0.1)), 0.9)
     optimizer.init(model.trainable_parameters())
-    owners = settling._owners(flat(optimizer.state), weights)
+    owners = settling._owners(flatten_arrays(optimizer.state), weights)
     assert {name: len(leaves) for name, leaves in owners.items()} == dict.fromkeys(weights, 3)  # m, v and the average

@@ -15,15 +15,15 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from mlxlab.config.check import findings, refuse
-from mlxlab.config.findings import Finding, Label, one_line, told
+from mlxlab.config.check import config_issues, refuse_disallowed
+from mlxlab.config.findings import ConfigIssue, LocateKey, format_issues, one_line
 from mlxlab.config.hydra import composition_errors
-from mlxlab.config.hydra.config_source import install
-from mlxlab.config.hydra.node_policy import refused
-from mlxlab.config.hydra.overrides import Typed, parse
+from mlxlab.config.hydra.config_source import install_config_source
+from mlxlab.config.hydra.node_policy import disallowed_hydra_keys
+from mlxlab.config.hydra.overrides import ParsedOverride, parse
 from mlxlab.config.hydra.resolve import register_resolvers
-from mlxlab.config.hydra.value_origins import Origins
-from mlxlab.errors import ConfigFault, Refused
+from mlxlab.config.hydra.value_origins import ValueOrigins
+from mlxlab.errors import ConfigError, NotAllowedError
 
 _BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
 
@@ -48,7 +48,7 @@ class Composer:
 
     def open(self) -> Hydra:
         """A Hydra that reads these folders through the guard."""
-        install()
+        install_config_source()
         path = create_config_search_path(f"file://{self.conf}")
         if self.extra is not None:
             path.prepend("command-line", f"file://{self.extra}", SearchPathQuery(provider="schema"))
@@ -61,19 +61,19 @@ class Composer:
         """The config with its `hydra:` node, sound in every key; of a sweep every job has been checked as well.
 
         Raises:
-            ConfigFault: at most ten lines.
-            Refused: something that may not be built or set.
+            ConfigError: at most ten lines.
+            NotAllowedError: something that may not be built or set.
         """
         typed, findings = parse(self.overrides, self.multirun)
         master = None if findings or not self.multirun else self._composed(hydra, self.overrides, RunMode.MULTIRUN)
-        found: list[Finding] = findings
+        found: list[ConfigIssue] = findings
         config: DictConfig | None = None
         for texts in self._jobs(typed, master):
             config = self._sound(hydra, texts, found)
         if config is None and not found:
-            raise ConfigFault("the sweep is empty: one of its ranges has no values")
+            raise ConfigError("the sweep is empty: one of its ranges has no values")
         if found:
-            raise ConfigFault(told(found))
+            raise ConfigError(format_issues(found))
         if self.multirun and (master is None or config is None or _is_forced(config, texts)):
             # Sound, but only if forced: a key of an open mapping, `tags.for=thesis`. Hydra composes each job anew.
             self.overrides = composition_errors.forced(hydra, typed)[0]
@@ -87,7 +87,7 @@ class Composer:
         """Refuses what would act or show something before a config is checked."""
         guard_hydra_node(hydra.compose_config(self.name, list(self.overrides), RunMode.RUN))
 
-    def _jobs(self, typed: list[Typed], master: DictConfig | None) -> list[list[str]]:
+    def _jobs(self, typed: list[ParsedOverride], master: DictConfig | None) -> list[list[str]]:
         """The overrides of every job: of the one run, or of each point of the grid."""
         if not self.multirun:
             return [[one.text for one in typed]]
@@ -101,38 +101,40 @@ class Composer:
         try:
             [jobs] = BasicSweeper.split_arguments([one.parsed for one in grid if one.text not in fixed], None)
         except HydraException as error:
-            raise ConfigFault(f"-m: {one_line(str(error))}; give values, choice(...) or range(...)") from error
+            raise ConfigError(f"-m: {one_line(str(error))}; give values, choice(...) or range(...)") from error
         return [fixed + job for job in jobs]
 
     def _composed(self, hydra: Hydra, texts: list[str], mode: RunMode) -> DictConfig | None:
         try:
             return hydra.compose_config(self.name, list(texts), mode)
-        except (KeyboardInterrupt, Refused):
+        except (KeyboardInterrupt, NotAllowedError):
             raise
         except Exception:
             return None
 
-    def _sound(self, hydra: Hydra, texts: list[str], found: list[Finding]) -> DictConfig | None:
+    def _sound(self, hydra: Hydra, texts: list[str], found: list[ConfigIssue]) -> DictConfig | None:
         """One job's config; what is wrong with it is added to `found`, under the place it comes from."""
         composed = list(texts)
         config = self._composed(hydra, texts, RunMode.RUN)
         if config is None:
             config, composed = self._forced(hydra, parse(texts, multirun=True)[0], found)
         if config is not None:
-            label = Origins(hydra.config_loader, self.name, texts, composed).label
+            label = ValueOrigins(hydra.config_loader, self.name, texts, composed).label
             guard_hydra_node(config, label)
             found += _folders(config, label)
-            found += [Finding(label(fault.path), fault.message) for fault in job_findings(config, label)]
+            found += [ConfigIssue(label(fault.path), fault.message) for fault in job_findings(config, label)]
         return config
 
-    def _forced(self, hydra: Hydra, typed: list[Typed], found: list[Finding]) -> tuple[DictConfig | None, list[str]]:
+    def _forced(
+        self, hydra: Hydra, typed: list[ParsedOverride], found: list[ConfigIssue]
+    ) -> tuple[DictConfig | None, list[str]]:
         """Composes what can be composed, setting aside one override after another."""
         texts, faults = composition_errors.forced(hydra, typed)
         found += faults
         while True:
             try:
                 return hydra.compose_config(self.name, list(texts), RunMode.RUN), texts
-            except Refused:
+            except NotAllowedError:
                 raise
             except Exception as error:
                 one = composition_errors.culprit([one for one in typed if _forced_text(one, texts)], error)
@@ -142,40 +144,40 @@ class Composer:
                 texts.remove(_forced_text(one, texts) or "")
 
 
-def _folders(config: DictConfig, label: Label) -> list[Finding]:
+def _folders(config: DictConfig, label: LocateKey) -> list[ConfigIssue]:
     """Run folders without a name: Hydra would take the current folder, or one called None."""
     paths = ("hydra.run.dir", "hydra.sweep.dir")
     unnamed = [path for path in paths if OmegaConf.select(config, path) in (None, "", "-", ".")]
-    return [Finding(label(path), "wanted the path of a folder") for path in unnamed]
+    return [ConfigIssue(label(path), "expected the path of a folder") for path in unnamed]
 
 
 def _is_forced(config: DictConfig, texts: list[str]) -> bool:
     return list(config.hydra.overrides.task) != [text for text in texts if not text.lstrip("+~").startswith("hydra")]
 
 
-def _forced_text(one: Typed, texts: list[str]) -> str | None:
+def _forced_text(one: ParsedOverride, texts: list[str]) -> str | None:
     return next((text for text in texts if text.lstrip("+") == one.text.lstrip("+")), None)
 
 
-def job_findings(config: DictConfig, label: Label) -> list[Finding]:
+def job_findings(config: DictConfig, label: LocateKey) -> list[ConfigIssue]:
     """What is wrong with a job, `hydra:` being at hand for `${hydra:...}`."""
     job = _prepared(config)
     before = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(job)
     try:
         task = without_hydra(job)
-        refuse(task, label)
-        return findings(task)
+        refuse_disallowed(task, label)
+        return config_issues(task)
     finally:
         HydraConfig.instance().cfg = before
 
 
-def guard_hydra_node(config: DictConfig, label: Label = str) -> None:
+def guard_hydra_node(config: DictConfig, label: LocateKey = str) -> None:
     """Refuses a `hydra:` node that would act by itself."""
     node: Any = OmegaConf.to_container(config.hydra, resolve=False)
-    found = refused(node)
+    found = disallowed_hydra_keys(node)
     if found:
-        raise Refused(told(found, label))
+        raise NotAllowedError(format_issues(found, label))
 
 
 def _prepared(config: DictConfig) -> DictConfig:

@@ -12,21 +12,21 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException
 
-from mlxlab.config.findings import Finding, one_line
-from mlxlab.config.hydra.overrides import Typed
-from mlxlab.config.hydra.yaml_limits import read
-from mlxlab.config.paths import said as where
+from mlxlab.config.findings import ConfigIssue, one_line
+from mlxlab.config.hydra.overrides import ParsedOverride
+from mlxlab.config.hydra.yaml_limits import read_yaml
+from mlxlab.config.paths import display_path as where
 from mlxlab.config.suggest import suggestion
-from mlxlab.errors import ConfigFault
+from mlxlab.errors import ConfigError
 
 
-def forced(hydra: Hydra, typed: list[Typed]) -> tuple[list[str], list[Finding]]:
+def forced(hydra: Hydra, typed: list[ParsedOverride]) -> tuple[list[str], list[ConfigIssue]]:
     """(overrides that can be composed whatever the keys, findings about groups and options)."""
     texts, findings = [], []
     for one in typed:
         found = _option_fault(hydra, one.parsed)
         if found:
-            findings.append(Finding(one_line(one.text, 120), found))
+            findings.append(ConfigIssue(one_line(one.text, 120), found))
         elif _is_group(hydra, one.parsed) or one.parsed.is_delete() or one.parsed.is_hydra_override():
             texts.append(one.text)
         else:
@@ -34,16 +34,16 @@ def forced(hydra: Hydra, typed: list[Typed]) -> tuple[list[str], list[Finding]]:
     return texts, findings
 
 
-def finding(hydra: Hydra, error: BaseException, one: Typed | None) -> Finding:
+def finding(hydra: Hydra, error: BaseException, one: ParsedOverride | None) -> ConfigIssue:
     """What an exception says, under the override that it speaks of."""
-    if isinstance(error, ConfigFault):  # from the guard: it names file and line
+    if isinstance(error, ConfigError):  # from the guard: it names file and line
         place, _, message = str(error).partition(": ")
-        return Finding(place, message)
-    message = said(hydra, error)
+        return ConfigIssue(place, message)
+    message = describe_error(hydra, error)
     if one is None and (blamed := re.match(r"In '([^']+)': (.*)", message)):
         file = next((f for f in _candidates(hydra, blamed[1]) if f.is_file()), None)
-        return Finding(_choosing(hydra, error) or (where(file) if file else blamed[1]), blamed[2])
-    return Finding(one_line(one.text, 120) if one else "config", message)
+        return ConfigIssue(_choosing(hydra, error) or (where(file) if file else blamed[1]), blamed[2])
+    return ConfigIssue(one_line(one.text, 120) if one else "config", message)
 
 
 def _candidates(hydra: Hydra, config: str) -> list[Path]:
@@ -58,7 +58,7 @@ def _choosing(hydra: Hydra, error: BaseException) -> str | None:
         for file in sorted(Path(source.path).rglob("*.yaml")) if source.scheme() == "file" else ():
             for key, line in _entries(file):
                 if key.split("@")[0].endswith((f" /{group}", f".{group}", f".{group.split('/')[-1]}")):
-                    text = read(file).text.splitlines()[line - 1]
+                    text = read_yaml(file).text.splitlines()[line - 1]
                     if re.search(rf":\s*{re.escape(option)}\s*(#.*)?$", text):
                         return f"{where(file)}:{line}"
     return None
@@ -66,12 +66,14 @@ def _choosing(hydra: Hydra, error: BaseException) -> str | None:
 
 def _entries(file: Path) -> list[tuple[str, int]]:
     try:
-        return [item for item in read(file).lines.items() if item[0].startswith("defaults.") and item[0].count(".") > 1]
-    except ConfigFault:
+        return [
+            item for item in read_yaml(file).lines.items() if item[0].startswith("defaults.") and item[0].count(".") > 1
+        ]
+    except ConfigError:
         return []
 
 
-def said(hydra: Hydra, error: BaseException) -> str:
+def describe_error(hydra: Hydra, error: BaseException) -> str:
     """An exception of Hydra or OmegaConf in one line, without the advice that follows it."""
     cause = error.__cause__ if isinstance(error, ConfigCompositionException) and error.__cause__ else None
     first, _, rest = str(error).strip().partition("\n")
@@ -85,7 +87,7 @@ def said(hydra: Hydra, error: BaseException) -> str:
     return first or type(error).__name__
 
 
-def culprit(typed: list[Typed], error: BaseException) -> Typed | None:
+def culprit(typed: list[ParsedOverride], error: BaseException) -> ParsedOverride | None:
     """The override that an exception speaks of, if it names one."""
     message = f"{error} {error.__cause__ or ''}"
     named = [one for one in typed if one.text in message or f"'{one.parsed.key_or_group}'" in message]
@@ -107,7 +109,7 @@ def _option_fault(hydra: Hydra, override: Override) -> str | None:
     value = override.value()
     for option in value if isinstance(value, list) else [value]:
         if not isinstance(option, str):
-            return f"wanted the name of an option{_options(hydra, key)}"
+            return f"expected the name of an option{_options(hydra, key)}"
         if not _repository(hydra).config_exists(f"{key}/{option}"):
             return f"{key} has no option {option}" + _near_option(hydra, key, option)
     return None

@@ -15,11 +15,11 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from omegaconf import OmegaConf
 
-from mlxlab.config.hydra.yaml_limits import read
-from mlxlab.errors import Refused
+from mlxlab.config.hydra.yaml_limits import read_yaml
+from mlxlab.errors import NotAllowedError
 
 
-class GuardedFiles(ConfigSource):
+class ValidatedFileSource(ConfigSource):
     """Hydra's files, each looked at before it is parsed; what is parsed is what was looked at."""
 
     def __init__(self, provider: str, path: str) -> None:
@@ -34,7 +34,7 @@ class GuardedFiles(ConfigSource):
         path = Path(os.path.realpath(os.path.join(self.path, self._normalize_file_name(config_path))))
         if not path.exists():
             raise ConfigLoadError(f"Config not found : {path}")
-        text = read(path).text
+        text = read_yaml(path).text
         return ConfigResult(
             provider=self.provider,
             path=f"file://{self.path}",
@@ -58,12 +58,14 @@ class GuardedFiles(ConfigSource):
 def _package(provider: str, path: str) -> ConfigSource:
     """`pkg://` imports the package it names: only Hydra and its installed plugins may ask for that."""
     if provider.startswith("hydra.searchpath"):
-        raise Refused(f"hydra.searchpath: refused: {path} is code, not a folder of config files; use --config-dir")
+        raise NotAllowedError(
+            f"hydra.searchpath: refused: {path} is code, not a folder of config files; use --config-dir"
+        )
     return ImportlibResourcesConfigSource(provider, path)
 
 
-def install() -> None:
+def install_config_source() -> None:
     """From now on Hydra reads files through the guard. Call before a search path is made."""
     Plugins.instance()  # registers Hydra's own sources first
     types: dict[str, Any] = SourcesRegistry.instance().types
-    types.update(file=GuardedFiles, pkg=_package)
+    types.update(file=ValidatedFileSource, pkg=_package)

@@ -3,8 +3,8 @@
 import re
 from typing import Any
 
-from mlxlab.config.allowlist import HYDRA_PARTS, hostile
-from mlxlab.config.findings import Finding
+from mlxlab.config.allowlist import HYDRA_PARTS, find_disallowed
+from mlxlab.config.findings import ConfigIssue
 
 # Where Hydra instantiates something itself.
 _BUILT = ("callbacks", "launcher", "sweeper")
@@ -13,9 +13,9 @@ _LOG_FILE = "${hydra.runtime.output_dir}/${hydra.job.name}.log"
 _MAY_SET = re.compile(r"(OMP|OPENBLAS|MKL|VECLIB|RAYON|TOKENIZERS)_[A-Z_]+|MLXLAB_(JOB|TRIAL|PARENT)_[A-Z_]+")
 
 
-def refused(hydra: dict[str, Any]) -> list[Finding]:
+def disallowed_hydra_keys(hydra: dict[str, Any]) -> list[ConfigIssue]:
     """Everything in the unresolved `hydra:` node that would run code, write elsewhere or change the environment."""
-    found: list[Finding] = []
+    found: list[ConfigIssue] = []
     for name in _BUILT:
         found += _foreign(hydra.get(name), f"hydra.{name}")
     for name in ("job_logging", "hydra_logging"):
@@ -23,38 +23,38 @@ def refused(hydra: dict[str, Any]) -> list[Finding]:
     job = hydra.get("job") or {}
     names = [*(job.get("env_set") or {}), *(job.get("env_copy") or [])]
     found += [
-        Finding(f"hydra.job.env_set.{name}", "refused: a config may not set this environment variable")
+        ConfigIssue(f"hydra.job.env_set.{name}", "refused: a config may not set this environment variable")
         for name in names
         if not _MAY_SET.fullmatch(str(name))
     ]
     for place in hydra.get("searchpath") or []:
         if not isinstance(place, str) or ("://" in place and not place.startswith("file://")):
-            found.append(Finding("hydra.searchpath", f"refused: {place} is code, not a folder of config files"))
+            found.append(ConfigIssue("hydra.searchpath", f"refused: {place} is code, not a folder of config files"))
     rest = {key: value for key, value in hydra.items() if key not in _BUILT}
-    return found + [fault for fault in hostile(rest, "hydra") if fault.path.rpartition(".")[2] == "_target_"]
+    return found + [fault for fault in find_disallowed(rest, "hydra") if fault.path.rpartition(".")[2] == "_target_"]
 
 
-def _foreign(node: object, path: str) -> list[Finding]:
+def _foreign(node: object, path: str) -> list[ConfigIssue]:
     """As everywhere, but Hydra's own launcher and sweeper are parts too, and may be told not to recurse."""
     if isinstance(node, dict) and node.get("_target_") in HYDRA_PARTS:
         node = {key: value for key, value in node.items() if key not in ("_target_", "_recursive_", "_convert_")}
-    return hostile(node, path)
+    return find_disallowed(node, path)
 
 
-def _logging(node: object, path: str) -> list[Finding]:
+def _logging(node: object, path: str) -> list[ConfigIssue]:
     """A logging config may name any callable: only handlers that write to the terminal or Hydra's own file pass."""
-    found: list[Finding] = []
+    found: list[ConfigIssue] = []
     if not isinstance(node, dict):
         return found
     if "()" in node or ".()" in node:
-        found.append(Finding(path, "refused: a logging config may not call anything"))
+        found.append(ConfigIssue(path, "refused: a logging config may not call anything"))
     if "class" in node and node["class"] not in _HANDLERS:
-        found.append(Finding(f"{path}.class", f"refused: {node['class']} is not a handler that may be used"))
+        found.append(ConfigIssue(f"{path}.class", f"refused: {node['class']} is not a handler that may be used"))
     if "filename" in node and node["filename"] != _LOG_FILE:
-        found.append(Finding(f"{path}.filename", "refused: the log file stands in the run folder"))
+        found.append(ConfigIssue(f"{path}.filename", "refused: the log file stands in the run folder"))
     for key, value in node.items():
         if isinstance(value, str) and value.startswith(("ext://", "cfg://")) and value[6:] not in _STREAMS:
-            found.append(Finding(f"{path}.{key}", f"refused: {value}"))
+            found.append(ConfigIssue(f"{path}.{key}", f"refused: {value}"))
         found += _logging(value, f"{path}.{key}")
     return found
 

@@ -11,8 +11,8 @@ from omegaconf.errors import (
     UnsupportedInterpolationType,
 )
 
-from mlxlab.config.findings import Finding, one_line
-from mlxlab.config.hydra.env_resolver import environment
+from mlxlab.config.findings import ConfigIssue, one_line
+from mlxlab.config.hydra.env_resolver import read_environment
 from mlxlab.config.paths import project_root
 from mlxlab.config.suggest import suggestion
 
@@ -25,15 +25,15 @@ class Unresolved:
 
 def register_resolvers() -> None:
     """What conf/ may write as `${name:...}` besides what OmegaConf and Hydra bring."""
-    OmegaConf.register_new_resolver("oc.env", environment, replace=True)
+    OmegaConf.register_new_resolver("oc.env", read_environment, replace=True)
     OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(3), use_cache=True, replace=True)
     OmegaConf.register_new_resolver("if_set", lambda value, then, other: other if value is None else then, replace=True)
     OmegaConf.register_new_resolver("project", lambda: str(project_root()), replace=True)
 
 
-def plain(config: DictConfig | ListConfig) -> tuple[Any, list[Finding]]:
+def plain(config: DictConfig | ListConfig) -> tuple[Any, list[ConfigIssue]]:
     """(values, findings). A missing value stays `???`, an unresolved one becomes `Unresolved`."""
-    findings: list[Finding] = []
+    findings: list[ConfigIssue] = []
     names = [path for path, _ in _leaves(OmegaConf.to_container(config, resolve=False))]
     return _plain(config, "", names, findings), findings
 
@@ -49,13 +49,13 @@ def raw_at(config: Container, path: str) -> object:
     return tree
 
 
-def _plain(node: DictConfig | ListConfig, path: str, names: list[str], findings: list[Finding]) -> Any:
+def _plain(node: DictConfig | ListConfig, path: str, names: list[str], findings: list[ConfigIssue]) -> Any:
     keys: list[Any] = list(range(len(node))) if isinstance(node, ListConfig) else list(node.keys())
     values = {key: _value(node, key, f"{path}.{key}".lstrip("."), names, findings) for key in keys}
     return list(values.values()) if isinstance(node, ListConfig) else values
 
 
-def _value(parent: DictConfig | ListConfig, key: Any, path: str, names: list[str], findings: list[Finding]) -> Any:
+def _value(parent: DictConfig | ListConfig, key: Any, path: str, names: list[str], findings: list[ConfigIssue]) -> Any:
     if OmegaConf.is_missing(parent, key) and not OmegaConf.is_interpolation(parent, key):
         return MISSING
     try:
@@ -63,7 +63,7 @@ def _value(parent: DictConfig | ListConfig, key: Any, path: str, names: list[str
         if OmegaConf.is_interpolation(parent, key) and isinstance(value, DictConfig | ListConfig):
             return OmegaConf.to_container(value, resolve=True)
     except (OmegaConfBaseException, RecursionError) as error:
-        findings.append(Finding(path, _said(error, names)))
+        findings.append(ConfigIssue(path, _said(error, names)))
         return Unresolved()
     if isinstance(value, DictConfig | ListConfig):
         return _plain(value, path, names, findings)

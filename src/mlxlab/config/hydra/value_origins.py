@@ -8,12 +8,12 @@ from hydra.types import RunMode
 
 from mlxlab.config.findings import one_line
 from mlxlab.config.hydra.overrides import parse
-from mlxlab.config.hydra.yaml_limits import read
-from mlxlab.config.paths import said
-from mlxlab.errors import ConfigFault
+from mlxlab.config.hydra.yaml_limits import read_yaml
+from mlxlab.config.paths import display_path
+from mlxlab.errors import ConfigError
 
 
-class Origins:
+class ValueOrigins:
     """The places of one job's values. Nothing is read before somebody asks, which is only when there is a fault.
 
     Args:
@@ -46,9 +46,9 @@ class Origins:
             above = ".".join(names[:depth])
             for package, file in reversed(self._files):
                 inside = above.removeprefix(f"{package}." if package else "")
-                if (package and inside == above) or inside not in read(file).lines:
+                if (package and inside == above) or inside not in read_yaml(file).lines:
                     continue
-                return f"{said(file)}:{read(file).lines[inside]}: {path}"
+                return f"{display_path(file)}:{read_yaml(file).lines[inside]}: {path}"
         return None
 
     @cached_property
@@ -70,8 +70,8 @@ class Origins:
             file = Path(source.path) / f"{config_path}.yaml"
             if source.scheme() == "file" and file.is_file():
                 try:
-                    read(file.resolve())
-                except ConfigFault:
+                    read_yaml(file.resolve())
+                except ConfigError:
                     return None
                 return file.resolve()
         return None

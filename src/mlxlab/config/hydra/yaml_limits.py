@@ -11,8 +11,8 @@ from pathlib import Path
 import yaml
 
 from mlxlab.config.findings import one_line
-from mlxlab.config.paths import said
-from mlxlab.errors import ConfigFault
+from mlxlab.config.paths import display_path
+from mlxlab.errors import ConfigError
 
 MOST_BYTES = 1 << 20
 MOST_DEPTH = 30
@@ -29,7 +29,7 @@ _TRAPS = (
 
 
 @dataclass
-class Source:
+class YamlFile:
     """A sound file: its text, and the line at which each dotted key stands."""
 
     text: str
@@ -50,31 +50,33 @@ class _Open:
 
 
 @cache
-def read(path: Path) -> Source:
-    """The file, or a ConfigFault that names file and line."""
-    return _Reading(path, _text(path)).source()
+def read_yaml(path: Path) -> YamlFile:
+    """The file, or a ConfigError that names file and line."""
+    return _YamlScanner(path, _text(path)).source()
 
 
 def _text(path: Path) -> str:
     if not path.is_file():
-        raise ConfigFault(f"{said(path)}: not a regular file")
+        raise ConfigError(f"{display_path(path)}: not a regular file")
     if path.stat().st_size > MOST_BYTES:
-        raise ConfigFault(f"{said(path)}: {path.stat().st_size:,} bytes; a config file may have {MOST_BYTES:,}")
+        raise ConfigError(f"{display_path(path)}: {path.stat().st_size:,} bytes; a config file may have {MOST_BYTES:,}")
     data = path.read_bytes()
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ConfigFault(f"{said(path)}: UTF-16; save it as UTF-8")
+        raise ConfigError(f"{display_path(path)}: UTF-16; save it as UTF-8")
     if data.startswith(b"\xef\xbb\xbf"):
-        raise ConfigFault(f"{said(path)}: begins with a byte order mark; save it as UTF-8 without one")
+        raise ConfigError(f"{display_path(path)}: begins with a byte order mark; save it as UTF-8 without one")
     if b"\0" in data:
-        raise ConfigFault(f"{said(path)}:{data[: data.index(0)].count(10) + 1}: a NUL byte; this is not a text file")
+        raise ConfigError(
+            f"{display_path(path)}:{data[: data.index(0)].count(10) + 1}: a NUL byte; this is not a text file"
+        )
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise ConfigFault(f"{said(path)}:{line}: not UTF-8 (byte 0x{data[error.start]:02x})") from None
+        raise ConfigError(f"{display_path(path)}:{line}: not UTF-8 (byte 0x{data[error.start]:02x})") from None
 
 
-class _Reading:
+class _YamlScanner:
     """One pass over a file."""
 
     def __init__(self, path: Path, text: str) -> None:
@@ -84,7 +86,7 @@ class _Reading:
         self.sizes: dict[str, int] = {}  # anchor -> nodes it stands for
         self.line = 1
 
-    def source(self) -> Source:
+    def source(self) -> YamlFile:
         documents = content = 0
         try:
             for event in yaml.parse(self.text, Loader=_PARSER):
@@ -102,11 +104,11 @@ class _Reading:
         except (yaml.YAMLError, RecursionError) as error:
             self._fault(f"broken YAML: {one_line(str(error))}")
         if not content:
-            self._fault("empty; write {} if nothing is wanted")
-        return Source(self.text, self.lines)
+            self._fault("empty; write {} if nothing is expected")
+        return YamlFile(self.text, self.lines)
 
     def _fault(self, message: str, line: int | None = None) -> None:
-        raise ConfigFault(f"{said(self.path)}:{line or self.line}: {message}")
+        raise ConfigError(f"{display_path(self.path)}:{line or self.line}: {message}")
 
     def _broken(self, error: yaml.MarkedYAMLError) -> None:
         mark = error.problem_mark or error.context_mark
@@ -118,7 +120,7 @@ class _Reading:
 
     def _node(self, event: yaml.NodeEvent) -> None:
         if not self.stack and not isinstance(event, yaml.MappingStartEvent):
-            self._fault("wanted keys with values at the top, got a list or a single value")
+            self._fault("expected keys with values at the top, got a list or a single value")
         tag = getattr(event, "tag", None)
         if tag is not None and not isinstance(event, yaml.AliasEvent):
             self._fault(f"a tag ({one_line(tag, 60)}); a config holds plain values only")

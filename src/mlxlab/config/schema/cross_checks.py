@@ -3,23 +3,23 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mlxlab.config.findings import Finding
+from mlxlab.config.findings import ConfigIssue
 
 
-def broken(tree: dict[str, Any]) -> Iterator[Finding]:
+def broken(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
     """The rules that do not hold. A rule whose keys are not there, or not numbers, has nothing to say."""
     for path, other, rule in _RULES:
         values = _at(tree, path), _at(tree, other)
         if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
             message = rule(*values)
             if message:
-                yield Finding(path, message)
+                yield ConfigIssue(path, message)
     yield from _endless(tree)
     if _at(tree, "data.folds") is None and _at(tree, "data.fold"):
-        yield Finding("data.fold", f"fold {_at(tree, 'data.fold')} of none; set data.folds too")
+        yield ConfigIssue("data.fold", f"fold {_at(tree, 'data.fold')} of none; set data.folds too")
 
 
-def _endless(tree: dict[str, Any]) -> Iterator[Finding]:
+def _endless(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
     """A run must end; a schedule that goes down must know where."""
     trainer = tree.get("trainer")
     lengths = ("epochs", "max_steps", "max_tokens")
@@ -27,10 +27,12 @@ def _endless(tree: dict[str, Any]) -> Iterator[Finding]:
         return
     epochs, steps, tokens = (trainer[key] for key in lengths)
     if epochs is None and steps is None and tokens is None:
-        yield Finding("trainer.epochs", "so are max_steps and max_tokens: the run has no end; set one of them")
+        yield ConfigIssue("trainer.epochs", "so are max_steps and max_tokens: the run has no end; set one of them")
     schedule = str(_at(tree, "trainer.schedule._target_")).rsplit(".", 1)[-1]
     if epochs is None and steps is None and tokens is not None and schedule in ("cosine", "linear"):
-        yield Finding("trainer.schedule", f"{schedule} needs the length of the run; set trainer.max_steps or use wsd")
+        yield ConfigIssue(
+            "trainer.schedule", f"{schedule} needs the length of the run; set trainer.max_steps or use wsd"
+        )
 
 
 def _has_positions(longest: Any, positions: Any) -> str | None:
@@ -56,11 +58,11 @@ def _fits_run(warmup: Any, steps: Any) -> str | None:
 
 
 def _within(fold: Any, folds: Any) -> str | None:
-    return f"wanted a fold below {folds} (they count from 0), got {fold}" if fold >= folds else None
+    return f"expected a fold below {folds} (they count from 0), got {fold}" if fold >= folds else None
 
 
 def _enough(folds: Any, _: Any) -> str | None:
-    return None if folds >= 2 else f"wanted at least 2 folds, got {folds}"
+    return None if folds >= 2 else f"expected at least 2 folds, got {folds}"
 
 
 Rule = Callable[[Any, Any], str | None]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from mlxlab.config.schema.source import Definition, definition, look_up
-from mlxlab.config.schema.types import AnyOf, Choice, Flag, Kind, Listing, Mapping, Null, Number, Part, Text
+from mlxlab.config.schema.types import Bool, Component, Kind, ListOf, Literal, Mapping, NoneType, Number, Text, Union
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _kind(hint: ast.AST | None, module: str) -> Kind:
     """What a type hint allows in a config."""
     match hint:
         case ast.Constant(value=None):
-            return Null()
+            return NoneType()
         case ast.Constant(value=str() as text):  # a forward reference
             return _kind(ast.parse(text, mode="eval").body, module)
         case ast.BinOp(op=ast.BitOr(), left=left, right=right):
@@ -106,10 +106,10 @@ def _kind(hint: ast.AST | None, module: str) -> Kind:
         case ast.Name(id=name):
             return _named(name, module)
         case ast.Attribute(attr=name):
-            return _named(name, module) if name in _PLAIN else Part(name)
+            return _named(name, module) if name in _PLAIN else Component(name)
         case ast.Subscript(value=base, slice=inside):
             return _subscript(ast.unparse(base).rpartition(".")[2], inside, module)
-    return Part("a part")
+    return Component("a part")
 
 
 _PLAIN: dict[str, Kind] = {
@@ -117,8 +117,8 @@ _PLAIN: dict[str, Kind] = {
     "float": Number(whole=False),
     "str": Text(),
     "Path": Text(),
-    "bool": Flag(),
-    "None": Null(),
+    "bool": Bool(),
+    "None": NoneType(),
 }
 
 
@@ -127,7 +127,7 @@ def _named(name: str, module: str) -> Kind:
         return _PLAIN[name]
     found = look_up(name, module)
     if found is None or isinstance(found.node, Definition | ast.Import | ast.ImportFrom):
-        return Part(name)
+        return Component(name)
     return _kind(found.node, found.module)
 
 
@@ -135,25 +135,25 @@ def _subscript(base: str, inside: ast.expr, module: str) -> Kind:
     items = inside.elts if isinstance(inside, ast.Tuple) else [inside]
     match base:
         case "Literal":
-            return Choice(tuple(ast.literal_eval(item) for item in items))
+            return Literal(tuple(ast.literal_eval(item) for item in items))
         case "Annotated":
             return _bounded(_kind(items[0], module), items[1:])
         case "list" | "Sequence" | "Iterable" | "tuple" | "set" | "frozenset":
-            return Listing(_kind(items[0], module))
+            return ListOf(_kind(items[0], module))
         case "dict" | "Mapping":
             return Mapping(_kind(items[1], module))
         case "Optional":
-            return _any_of([_kind(items[0], module), Null()])
+            return _any_of([_kind(items[0], module), NoneType()])
         case "Union":
             return _any_of([_kind(item, module) for item in items])
-    return Part(base)
+    return Component(base)
 
 
 def _any_of(kinds: list[Kind]) -> Kind:
     flat: list[Kind] = []
     for kind in kinds:
-        flat += kind.options if isinstance(kind, AnyOf) else [kind]
-    return AnyOf(tuple(flat))
+        flat += kind.options if isinstance(kind, Union) else [kind]
+    return Union(tuple(flat))
 
 
 def _bounded(kind: Kind, bounds: list[ast.expr]) -> Kind:
@@ -165,10 +165,10 @@ def _bounded(kind: Kind, bounds: list[ast.expr]) -> Kind:
         match kind, name:
             case Number(), "Gt" | "Ge" | "Lt" | "Le":
                 kind = Number(kind.whole, (*kind.bounds, (name, limit)))
-            case Listing(), "MinLen":
-                kind = Listing(kind.item, int(limit), kind.most)
-            case Listing(), "MaxLen":
-                kind = Listing(kind.item, kind.least, int(limit))
+            case ListOf(), "MinLen":
+                kind = ListOf(kind.item, int(limit), kind.most)
+            case ListOf(), "MaxLen":
+                kind = ListOf(kind.item, kind.least, int(limit))
             case Text(), "IsFile":
                 kind = Text(file=True)
     return kind

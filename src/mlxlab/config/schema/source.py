@@ -10,7 +10,7 @@ Definition = ast.ClassDef | ast.FunctionDef
 
 
 @dataclass(frozen=True)
-class Found:
+class LocatedDefinition:
     """What a name stands for: an expression or definition, and the module in which it stands."""
 
     node: ast.AST
@@ -44,11 +44,11 @@ def definition(target: str) -> Definition | None:
     return found if isinstance(found, ast.ClassDef | ast.FunctionDef) else None
 
 
-def look_up(name: str, module: str, depth: int = 8) -> Found | None:
+def look_up(name: str, module: str, depth: int = 8) -> LocatedDefinition | None:
     """Follows a name through assignments and `from x import y` to what it stands for; None if it leads out of reach."""
     statement = _names(module).get(name)
     if not isinstance(statement, ast.ImportFrom):
-        return Found(statement, module) if statement is not None else None
+        return LocatedDefinition(statement, module) if statement is not None else None
     origin = _absolute(statement, module)
     if depth == 0 or origin.split(".")[0] not in ("mlxlab", module.split(".")[0]):
         return None  # another package: its names are not ours to follow

@@ -19,22 +19,22 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Flag:
+class Bool:
     pass
 
 
 @dataclass(frozen=True)
-class Null:
+class NoneType:
     pass
 
 
 @dataclass(frozen=True)
-class Choice:
+class Literal:
     options: tuple[object, ...]
 
 
 @dataclass(frozen=True)
-class Listing:
+class ListOf:
     item: "Kind"
     least: int = 0  # items it must have
     most: int | None = None
@@ -46,18 +46,18 @@ class Mapping:
 
 
 @dataclass(frozen=True)
-class Part:
+class Component:
     """A node with a `_target_`: something that `build` makes."""
 
     name: str
 
 
 @dataclass(frozen=True)
-class AnyOf:
+class Union:
     options: "tuple[Kind, ...]" = field(default=())
 
 
-Kind = Number | Text | Flag | Null | Choice | Listing | Mapping | Part | AnyOf
+Kind = Number | Text | Bool | NoneType | Literal | ListOf | Mapping | Component | Union
 
 _SIGNS = {"Gt": ">", "Ge": ">=", "Lt": "<", "Le": "<="}
 
@@ -69,23 +69,23 @@ def describe(kind: Kind) -> str:
             return ("a whole number" if kind.whole else "a number") + _bounds(kind.bounds)
         case Text():
             return "a file" if kind.file else "text"
-        case Flag():
+        case Bool():
             return "true or false"
-        case Null():
+        case NoneType():
             return "null"
-        case Choice():
+        case Literal():
             return ("one of " if len(kind.options) > 1 else "") + ", ".join(map(shown, kind.options))
-        case Listing():
+        case ListOf():
             return f"a list{_length(kind)}: {describe(kind.item)}"
         case Mapping():
             return f"a mapping of names to {describe(kind.value)}"
-        case Part():
+        case Component():
             return "a part (a mapping with a _target_)"
-        case AnyOf():
+        case Union():
             return " or ".join(map(describe, kind.options))
 
 
-def _length(kind: Listing) -> str:
+def _length(kind: ListOf) -> str:
     if kind.least == kind.most:
         return f" of exactly {kind.least}"
     least = f" with at least {kind.least} item{'s' if kind.least > 1 else ''}" if kind.least else ""

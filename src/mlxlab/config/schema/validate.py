@@ -5,21 +5,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mlxlab.config.allowlist import allowed
-from mlxlab.config.findings import Finding
+from mlxlab.config.allowlist import allowed_targets
+from mlxlab.config.findings import ConfigIssue
 from mlxlab.config.hydra.resolve import MISSING, Unresolved
 from mlxlab.config.schema.signature import signature
 from mlxlab.config.schema.types import (
-    AnyOf,
-    Choice,
-    Flag,
+    Bool,
+    Component,
     Kind,
-    Listing,
+    ListOf,
+    Literal,
     Mapping,
-    Null,
+    NoneType,
     Number,
-    Part,
     Text,
+    Union,
     describe,
     shown,
 )
@@ -33,62 +33,62 @@ _HOLDS = {
 }
 
 
-class Examination:
+class Validator:
     """Findings of one config. `got(path, value)` says how a value is shown."""
 
     def __init__(self, got: Any = lambda path, value: shown(value)) -> None:
         self._got = got
 
-    def node(self, tree: dict[str, Any], target: str, path: str) -> Iterator[Finding]:
+    def node(self, tree: dict[str, Any], target: str, path: str) -> Iterator[ConfigIssue]:
         """A mapping of arguments against the signature of `target`."""
         known = signature(target)
         if known is None:
             return
         keys = {key: value for key, value in tree.items() if key not in ("_target_", "_partial_")}
-        partial = allowed().get(target)
+        partial = allowed_targets().get(target)
         if "_target_" in tree and partial is not None and bool(tree.get("_partial_", False)) != partial:
-            yield Finding(_join(path, "_partial_"), f"wanted {shown(partial)} for {target}")
+            yield ConfigIssue(_join(path, "_partial_"), f"expected {shown(partial)} for {target}")
         for key in keys:
             if key not in known.keys:
-                yield Finding(_join(path, key), self._unknown(key, known.keys, known.runtime, path))
-        for key, wanted in known.keys.items():
+                yield ConfigIssue(_join(path, key), self._unknown(key, known.keys, known.runtime, path))
+        for key, expected in known.keys.items():
             if key in keys:
-                yield from self.value(wanted.kind, keys[key], _join(path, key))
-            elif wanted.required:
-                yield Finding(_join(path, key), f"missing; wanted {describe(wanted.kind)}")
+                yield from self.value(expected.kind, keys[key], _join(path, key))
+            elif expected.required:
+                yield ConfigIssue(_join(path, key), f"missing; expected {describe(expected.kind)}")
 
-    def value(self, kind: Kind, value: Any, path: str) -> Iterator[Finding]:
+    def value(self, kind: Kind, value: Any, path: str) -> Iterator[ConfigIssue]:
         """One value; nothing is yielded if it is what `kind` allows."""
         if isinstance(value, Unresolved):
             return
         if isinstance(value, str) and value == MISSING:
-            yield Finding(path, f"missing; wanted {describe(kind)}")
+            yield ConfigIssue(path, f"missing; expected {describe(kind)}")
             return
         match kind, value:
-            case AnyOf(), _:
+            case Union(), _:
                 yield from self._any_of(kind, value, path)
-            case Part(), dict() if "_target_" in value:
+            case Component(), dict() if "_target_" in value:
                 yield from self.node(value, str(value["_target_"]), path)
             case Mapping(), dict():
                 for key, item in value.items():
                     yield from self.value(kind.value, item, _join(path, str(key)))
-            case Listing(), list() if kind.least <= len(value) <= (kind.most or math.inf):
+            case ListOf(), list() if kind.least <= len(value) <= (kind.most or math.inf):
                 for index, item in enumerate(value):
                     yield from self.value(kind.item, item, _join(path, str(index)))
             case _ if not _fits(kind, value):
-                yield Finding(path, self._wanted(kind, value, path))
+                yield ConfigIssue(path, self._expected(kind, value, path))
 
-    def _any_of(self, kind: AnyOf, value: Any, path: str) -> Iterator[Finding]:
+    def _any_of(self, kind: Union, value: Any, path: str) -> Iterator[ConfigIssue]:
         tries = [list(self.value(option, value, path)) for option in kind.options]
         if all(tries):
             inside = [found for found in tries if any(finding.path != path for finding in found)]
-            yield from inside[0] if inside else [Finding(path, self._wanted(kind, value, path))]
+            yield from inside[0] if inside else [ConfigIssue(path, self._expected(kind, value, path))]
 
-    def _wanted(self, kind: Kind, value: Any, path: str) -> str:
-        if isinstance(kind, Part) and isinstance(value, dict):
+    def _expected(self, kind: Kind, value: Any, path: str) -> str:
+        if isinstance(kind, Component) and isinstance(value, dict):
             return f"no part is chosen here; choose one with {path.replace('.', '/')}=..., or give its _target_"
-        message = f"wanted {describe(kind)}, got {self._got(path, value)}" + _type_of(kind, value)
-        options = [str(o) for choice in _parts_of(kind) if isinstance(choice, Choice) for o in choice.options]
+        message = f"expected {describe(kind)}, got {self._got(path, value)}" + _type_of(kind, value)
+        options = [str(o) for choice in _parts_of(kind) if isinstance(choice, Literal) for o in choice.options]
         near = suggestion(value, options) if isinstance(value, str) and options else ""
         limit = _hidden_limit(kind, value)
         return message + limit + (near if "did you mean" in near else "")
@@ -108,11 +108,11 @@ def _fits(kind: Kind, value: Any) -> bool:
             return math.isfinite(value) and all(_HOLDS[name](value, limit) for name, limit in kind.bounds)
         case Text():
             return isinstance(value, str) and "\0" not in value and (not kind.file or _may_be_read(value))
-        case Flag():
+        case Bool():
             return isinstance(value, bool)
-        case Null():
+        case NoneType():
             return value is None
-        case Choice():
+        case Literal():
             return any(type(value) is type(option) and value == option for option in kind.options)
     return False
 
@@ -129,13 +129,13 @@ def _may_be_read(text: str) -> bool:
 
 
 def _parts_of(kind: Kind) -> tuple[Kind, ...]:
-    return kind.options if isinstance(kind, AnyOf) else (kind,)
+    return kind.options if isinstance(kind, Union) else (kind,)
 
 
 def _type_of(kind: Kind, value: Any) -> str:
     """What the value is, where its look does not say it."""
     numbers = [part for part in _parts_of(kind) if isinstance(part, Number)]
-    if isinstance(value, str) and (numbers or any(isinstance(part, Flag) for part in _parts_of(kind))):
+    if isinstance(value, str) and (numbers or any(isinstance(part, Bool) for part in _parts_of(kind))):
         return " (text)"
     if isinstance(value, float) and numbers and all(number.whole for number in numbers):
         return " (a number with a fraction or an exponent)"

@@ -5,7 +5,7 @@ import numpy as np
 CANDIDATES = 512  # edges that are tried, at most: longer data is looked at through a coarser ruler
 
 
-def best_edges(lengths: np.ndarray, count: int) -> np.ndarray:
+def optimal_boundaries(lengths: np.ndarray, count: int) -> np.ndarray:
     """The at most `count` lengths, rising, that pad these lengths least when each is rounded up to one of them."""
     values, counts = np.unique(np.maximum(lengths, 1), return_counts=True)
     if len(values) > CANDIDATES:

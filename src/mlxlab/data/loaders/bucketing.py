@@ -11,11 +11,11 @@ import numpy as np
 
 from mlxlab.constraints import Size
 from mlxlab.data.batch import Batch
-from mlxlab.data.loaders.bucket_boundaries import best_edges
-from mlxlab.data.loaders.collate import fill_rows
-from mlxlab.data.loaders.loader import Loader, check_place
-from mlxlab.data.rng import Order, mix, shuffle
-from mlxlab.errors import ConfigFault
+from mlxlab.data.loaders.bucket_boundaries import optimal_boundaries
+from mlxlab.data.loaders.collate import pad_rows
+from mlxlab.data.loaders.loader import DataLoader, check_cursor
+from mlxlab.data.rng import Order, counter_hash, epoch_permutation
+from mlxlab.errors import ConfigError
 
 BATCHES = 0xBA7C  # keeps the draw of the order of batches apart from others of the same seed
 
@@ -37,7 +37,7 @@ class Batching(Protocol):
         ...
 
 
-class Fixed:
+class FixedBatchSize:
     """As many examples in each batch.
 
     Args:
@@ -73,7 +73,7 @@ class TokenBudget:
         return np.maximum((self.tokens or size * edges[-1]) // edges, 1)
 
 
-def new_loader(
+def make_loader(
     lengths: Callable[[int], np.ndarray],
     batching: Batching,
     batch_size: int,
@@ -81,21 +81,23 @@ def new_loader(
     collate: Collate,
     fingerprint: str = "",
     longest: np.ndarray | None = None,
-) -> "Loader | BucketLoader":
+) -> "DataLoader | BucketLoader":
     """Shuffled batches of examples of `lengths(epoch)` tokens.
 
     Args:
         longest: lengths to choose the edges by, all there may be; those of epoch 0 if not given.
     """
     first = lengths(0)
-    order = shuffle(len(first), seed)
+    order = epoch_permutation(len(first), seed)
     if batching.buckets is None:
-        return Loader(len(first), batch_size, order, lambda epoch, places: collate(epoch, places, None), fingerprint)
-    edges = best_edges(first if longest is None else longest, batching.buckets)
+        return DataLoader(
+            len(first), batch_size, order, lambda epoch, places: collate(epoch, places, None), fingerprint
+        )
+    edges = optimal_boundaries(first if longest is None else longest, batching.buckets)
     return BucketLoader(lengths, edges, batching, batch_size, order, seed, collate, fingerprint)
 
 
-class Piece(NamedTuple):
+class BucketBatch(NamedTuple):
     """The examples of one batch, the length they are padded to, and the rows that a full batch of that length has."""
 
     examples: np.ndarray
@@ -128,7 +130,7 @@ class BucketLoader:
         self.waited = 0.0
         self.batch_tokens: int | None = None
         self.examples = len(order(0))
-        self._plan: Iterator[Piece] | None = None
+        self._plan: Iterator[BucketBatch] | None = None
 
     def __iter__(self) -> Iterator[Batch]:
         epoch = self.epoch
@@ -138,7 +140,7 @@ class BucketLoader:
             piece = next(self._plan)
             batch = self.collate(epoch, piece.examples, piece.length)
             self._move(len(piece.examples))
-            yield fill_rows(batch, piece.rows) if self.batching.fills else batch
+            yield pad_rows(batch, piece.rows) if self.batching.fills else batch
 
     @property
     def example(self) -> int:
@@ -156,7 +158,7 @@ class BucketLoader:
     def resize(self, batch_size: int) -> None:
         """From the next batch on; the examples of this epoch that are left are divided anew."""
         if not self.batching.resizable:
-            raise ConfigFault("data.batching.tokens: a number of tokens leaves no room for another size; use null")
+            raise ConfigError("data.batching.tokens: a number of tokens leaves no room for another size; use null")
         self.batch_size, self._plan = batch_size, None
 
     def state_dict(self) -> dict[str, Any]:
@@ -167,9 +169,9 @@ class BucketLoader:
         """Goes to a saved place.
 
         Raises:
-            DataFault: the place was saved with other data.
+            DataError: the place was saved with other data.
         """
-        check_place(state, self.examples, self.fingerprint)
+        check_cursor(state, self.examples, self.fingerprint)
         self.epoch, self._plan = state["epoch"], None
         self.spent = [(int(size), int(used)) for size, used in state.get("spent", [])]
 
@@ -179,7 +181,7 @@ class BucketLoader:
         if self.example >= self.examples:
             self.epoch, self.spent, self._plan = self.epoch + 1, [], None
 
-    def _rest(self) -> list[Piece]:
+    def _rest(self) -> list[BucketBatch]:
         """The batches of this epoch that are still to come."""
         order = self.order(self.epoch)
         for size, used in self.spent[:-1]:
@@ -193,14 +195,14 @@ class BucketLoader:
             return pieces[int(np.searchsorted(ends, used, side="right")) :]
         return self._cut(_without(order, pieces, used), self.epoch, self.batch_size)
 
-    def _cut(self, order: np.ndarray, epoch: int, size: int) -> list[Piece]:
+    def _cut(self, order: np.ndarray, epoch: int, size: int) -> list[BucketBatch]:
         rows = self.batching.rows(size, self.edges)
-        pieces = cut_by_length(order, self.lengths(epoch), self.edges, rows)
-        drawn = mix(self.seed, BATCHES, epoch, np.arange(len(pieces)))
+        pieces = split_by_length(order, self.lengths(epoch), self.edges, rows)
+        drawn = counter_hash(self.seed, BATCHES, epoch, np.arange(len(pieces)))
         return [pieces[place] for place in np.argsort(drawn, kind="stable")]
 
 
-def cut_by_length(order: np.ndarray, lengths: np.ndarray, edges: np.ndarray, rows: np.ndarray) -> list[Piece]:
+def split_by_length(order: np.ndarray, lengths: np.ndarray, edges: np.ndarray, rows: np.ndarray) -> list[BucketBatch]:
     """The examples of `order` in batches, from the longest to the shortest, within an edge in the order given.
 
     A batch at the border of two edges is filled up with shorter examples, so only the very last one is short.
@@ -212,12 +214,12 @@ def cut_by_length(order: np.ndarray, lengths: np.ndarray, edges: np.ndarray, row
     while start < len(order):
         edge = bucket[start]
         end = start + int(rows[edge])
-        pieces.append(Piece(order[start:end], int(edges[edge]), int(rows[edge])))
+        pieces.append(BucketBatch(order[start:end], int(edges[edge]), int(rows[edge])))
         start = end
     return pieces
 
 
-def _without(order: np.ndarray, pieces: list[Piece], used: int) -> np.ndarray:
+def _without(order: np.ndarray, pieces: list[BucketBatch], used: int) -> np.ndarray:
     """What is left of an order once the first `used` examples of its batches were handed out; the order is kept."""
     taken = np.concatenate([piece.examples for piece in pieces])[:used]
     return order[~np.isin(order, taken)]

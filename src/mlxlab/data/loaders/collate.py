@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mlxlab.data.batch import Batch
-from mlxlab.errors import DataFault
+from mlxlab.errors import DataError
 
 MULTIPLE = 8  # lengths are rounded up to it: few shapes, few compiled traces
 
@@ -32,7 +32,7 @@ def pad(
     return tokens, mask
 
 
-def fill_rows(batch: Batch, rows: int) -> Batch:
+def pad_rows(batch: Batch, rows: int) -> Batch:
     """The batch with as many `rows`, so that it is no new shape; those added have id -1, one token, and no weight."""
     lacking = rows - len(batch.ids)
     if lacking <= 0:
@@ -43,26 +43,26 @@ def fill_rows(batch: Batch, rows: int) -> Batch:
     return Batch(tokens, mask, targets, weights, ids, {name: grow(field) for name, field in batch.extra.items()})
 
 
-def check_range(batch: Batch, vocab_size: int, num_classes: int) -> Batch:
+def check_ids(batch: Batch, vocab_size: int, num_classes: int) -> Batch:
     """The batch itself, if all its ids and labels can be looked up.
 
     Raises:
-        DataFault: a token id is not in 0..vocab_size-1, or a target not in 0..num_classes-1.
+        DataError: a token id is not in 0..vocab_size-1, or a target not in 0..num_classes-1.
     """
     for name, values, end in (("token id", batch.tokens, vocab_size), ("label", batch.targets, num_classes)):
         if values.size and (values.min() < 0 or values.max() >= end):
             place = tuple(int(i[0]) for i in np.nonzero((values < 0) | (values >= end)))
             example = int(batch.ids[place[0]])
-            raise DataFault(f"{name} {int(values[place])} of example {example}, wanted 0..{end - 1}")
+            raise DataError(f"{name} {int(values[place])} of example {example}, expected 0..{end - 1}")
     return batch
 
 
-def join(sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def concat_ragged(sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """All sequences one after the other, and the length of each: what `cut` takes apart."""
     empty = np.zeros(0, np.int32)
     return np.concatenate([empty, *sequences]), np.array([len(one) for one in sequences], np.int64)
 
 
-def cut(joined: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
+def split_ragged(joined: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
     """The sequences that `join` put together."""
     return np.split(joined, np.cumsum(lengths)[:-1])

@@ -8,12 +8,12 @@ import numpy as np
 
 from mlxlab.data.batch import Batch
 from mlxlab.data.rng import Order
-from mlxlab.errors import DataFault
+from mlxlab.errors import DataError
 
 Collate = Callable[[int, np.ndarray], Batch]  # (epoch, indices of examples) -> their batch
 
 
-class Loader:
+class DataLoader:
     """Endless batches, an epoch at a time, in an order that is a function of the epoch. The short last batch is kept.
 
     The place is kept in examples, so a saved one also fits another batch size.
@@ -54,9 +54,9 @@ class Loader:
         """Goes to a saved place.
 
         Raises:
-            DataFault: the place was saved with other data.
+            DataError: the place was saved with other data.
         """
-        check_place(state, self.examples, self.fingerprint)
+        check_cursor(state, self.examples, self.fingerprint)
         self.epoch, self.example = state["epoch"], state["example"]
 
     def _move(self, example: int) -> None:
@@ -66,7 +66,7 @@ class Loader:
             self.epoch, self.example = self.epoch + 1, 0
 
 
-class Once:
+class EvalLoader:
     """The same batches in the same order each time it is iterated: for evaluation."""
 
     def __init__(self, count: int, batch_size: int, collate: Collate) -> None:
@@ -80,10 +80,10 @@ class Once:
         return -(-self.count // self.batch_size)
 
 
-def check_place(state: dict[str, Any], examples: int, fingerprint: str) -> None:
-    """DataFault if a saved place is in other data, or in no place of these."""
+def check_cursor(state: dict[str, Any], examples: int, fingerprint: str) -> None:
+    """DataError if a saved place is in other data, or in no place of these."""
     if (state["count"], state["data"]) != (examples, fingerprint):
         there, here = f"{state['count']} examples ({state['data']})", f"{examples} ({fingerprint})"
-        raise DataFault(f"the saved place is in other data: {there}, here {here}")
+        raise DataError(f"the saved place is in other data: {there}, here {here}")
     if state["epoch"] < 0 or not 0 <= state["example"] < examples:
-        raise DataFault(f"the saved place is example {state['example']} of epoch {state['epoch']}, which is not there")
+        raise DataError(f"the saved place is example {state['example']} of epoch {state['epoch']}, which is not there")

@@ -1,4 +1,4 @@
-"""Batches made ready by one background thread, so that the device does not wait for the host."""
+"""BatchIterator made ready by one background thread, so that the device does not wait for the host."""
 
 import queue
 import threading
@@ -6,15 +6,15 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from mlxlab.data.batch import Batch, Batches
+from mlxlab.data.batch import Batch, BatchIterator
 
-TICK = 0.1  # seconds after which a waiting thread looks whether it is still wanted
+TICK = 0.1  # seconds after which a waiting thread looks whether it is still expected
 
 
 class Prefetch:
     """Keeps up to `depth` batches ready. Its state is that of the batch last handed out, not of the last one made."""
 
-    def __init__(self, source: Batches, depth: int) -> None:
+    def __init__(self, source: BatchIterator, depth: int) -> None:
         self.source, self.depth = source, depth
         self.waited = 0.0
         self._place = _place_of(source)
@@ -96,7 +96,7 @@ class _Place(NamedTuple):
     at_start: bool
 
 
-def _place_of(source: Batches) -> _Place:
+def _place_of(source: BatchIterator) -> _Place:
     return _Place(source.state_dict(), source.epoch, source.at_start)
 
 
@@ -106,7 +106,7 @@ Item = tuple[Batch | None, _Place, BaseException | None]
 class _Worker:
     """One thread that fills a bounded queue with (batch, place after it, error); a batch of None ends the epoch."""
 
-    def __init__(self, source: Batches, depth: int) -> None:
+    def __init__(self, source: BatchIterator, depth: int) -> None:
         self.items: queue.Queue[Item] = queue.Queue(depth)
         self.unwanted = threading.Event()
         self.thread = threading.Thread(target=self._fill, args=(source,), name="prefetch", daemon=True)
@@ -125,7 +125,7 @@ class _Worker:
         self.unwanted.set()
         self.thread.join()
 
-    def _fill(self, source: Batches) -> None:
+    def _fill(self, source: BatchIterator) -> None:
         place = _place_of(source)
         try:
             for batch in source:

@@ -4,15 +4,15 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from mlxlab.data.batch import Batch, Batches
+from mlxlab.data.batch import Batch, BatchIterator
 
 
-def repeated(batches: Batches, number: int | None) -> Batches:
+def repeat_batches(batches: BatchIterator, number: int | None) -> BatchIterator:
     """Only the first batches, or all of them for None."""
-    return batches if number is None else Repeated(batches, number)
+    return batches if number is None else RepeatBatches(batches, number)
 
 
-class Repeated:
+class RepeatBatches:
     """An epoch is the first `number` batches of the epoch in which `batches` stands; every epoch is the same.
 
     The batches are drawn once and kept: what is drawn anew each epoch (hidden tokens, order) stays as it was.
@@ -21,7 +21,7 @@ class Repeated:
         number: batches of an epoch; fewer where the data set has fewer.
     """
 
-    def __init__(self, batches: Batches, number: int) -> None:
+    def __init__(self, batches: BatchIterator, number: int) -> None:
         self.batches, self.number = batches, number
         self.first = batches.state_dict()
         self.epoch = self.place = 0

@@ -4,17 +4,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal, NamedTuple
 
-from mlxlab.data.text.document import Source
-from mlxlab.data.text.sources.holdout import HeldOut
+from mlxlab.data.text.document import DocumentSource
+from mlxlab.data.text.sources.holdout import HoldoutSplit
 from mlxlab.data.text.sources.mixture import Mixture
 from mlxlab.data.text.sources.open import is_local, open_source
-from mlxlab.errors import ConfigFault
+from mlxlab.errors import ConfigError
 
 VALIDATION = "validation"
 
 
 @dataclass(frozen=True)
-class Opening:
+class SourceOptions:
     """How sources are opened: see `open_source`."""
 
     config: str | None
@@ -24,15 +24,15 @@ class Opening:
     on_error: Literal["strict", "skip"]
     window: int
 
-    def open(self, source: str, split: str | None) -> Source:
+    def open(self, source: str, split: str | None) -> DocumentSource:
         return open_source(source, split=split, **asdict(self))
 
 
 class Corpus(NamedTuple):
     """Two sources, and what the user should know of them."""
 
-    train: Source
-    valid: Source
+    train: DocumentSource
+    valid: DocumentSource
     lines: list[str]
 
 
@@ -42,7 +42,7 @@ def open_corpus(
     valid_source: str | None,
     valid_split: str | None,
     fraction: float,
-    opening: Opening,
+    opening: SourceOptions,
 ) -> Corpus:
     """Training and validation text.
 
@@ -53,14 +53,14 @@ def open_corpus(
             has one, or else a `fraction` of the documents, held out.
     """
     opened = [opening.open(source, split) for source in sources]
-    train: Source = opened[0] if len(opened) == 1 else Mixture(opened, list(sources.values()), opening.window)
+    train: DocumentSource = opened[0] if len(opened) == 1 else Mixture(opened, list(sources.values()), opening.window)
     lines = [f"{train.name}: {_size(train)}"]
     if valid_source is not None or valid_split is not None:
         valid = opening.open(valid_source or next(iter(sources)), valid_split)
     elif (found := _own_split(list(sources), opening)) is not None:
         valid = found
     else:
-        sides = HeldOut(train, fraction, "train"), HeldOut(train, fraction, "valid")
+        sides = HoldoutSplit(train, fraction, "train"), HoldoutSplit(train, fraction, "valid")
         return Corpus(*sides, [*lines, f"{train.name}: {fraction:.2%} of the documents are held out to validate"])
     lines.append(f"{valid.name}: {_size(valid)}, to validate")
     if valid.fingerprint == train.fingerprint:
@@ -68,14 +68,14 @@ def open_corpus(
     return Corpus(train, valid, lines)
 
 
-def _own_split(sources: list[str], opening: Opening) -> Source | None:
+def _own_split(sources: list[str], opening: SourceOptions) -> DocumentSource | None:
     if len(sources) > 1 or is_local(sources[0]):
         return None
     try:
         return opening.open(sources[0], VALIDATION)
-    except ConfigFault:  # it has no such split
+    except ConfigError:  # it has no such split
         return None
 
 
-def _size(source: Source) -> str:
+def _size(source: DocumentSource) -> str:
     return "text of unknown size" if source.bytes is None else f"{source.bytes / 1e6:.1f} MB of text"

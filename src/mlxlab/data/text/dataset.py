@@ -9,27 +9,27 @@ import numpy as np
 
 from mlxlab.constraints import Ge, Gt, Le, Lt, Positive, Seed, Size
 from mlxlab.data.array_cache import content_key
-from mlxlab.data.batch import Batches
+from mlxlab.data.batch import BatchIterator
 from mlxlab.data.loaders.prefetch import Prefetch
-from mlxlab.data.loaders.repeat import repeated
-from mlxlab.data.subset import Select
-from mlxlab.data.text.corpus import Opening, open_corpus
-from mlxlab.data.text.document import Source
+from mlxlab.data.loaders.repeat import repeat_batches
+from mlxlab.data.subset import ExampleSelection
+from mlxlab.data.text.corpus import SourceOptions, open_corpus
+from mlxlab.data.text.document import DocumentSource
 from mlxlab.data.text.encoder import TextEncoder
-from mlxlab.data.text.in_memory import KeptTokens
+from mlxlab.data.text.in_memory import InMemoryTokens
 from mlxlab.data.text.masking import new_masker
-from mlxlab.data.text.packed_batches import Framing, PackedBatches, PackedEvaluation
-from mlxlab.data.text.token_stream import Chunk, Place, TokenStream
-from mlxlab.data.tokenizers.bpe import BytePairs
-from mlxlab.data.tokenizers.character import Characters
+from mlxlab.data.text.packed_batches import PackedBatchIterator, PackedEvalBatches, RowBuilder
+from mlxlab.data.text.token_stream import Cursor, TokenChunk, TokenStream
+from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
+from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.data.tokenizers.word_cache import WordCache
-from mlxlab.errors import DataFault
+from mlxlab.errors import DataError
 
 FORMAT = 1  # of the order and the packing: another number is another fingerprint
 
 
-class Streaming:
+class StreamingTextDataset:
     """Text for language models: the next token for decoders, hidden tokens for encoders.
 
     Args:
@@ -68,8 +68,8 @@ class Streaming:
         parameters, width: of the model, without its vocabulary.
 
     Raises:
-        InputMissing, DataFault, ServiceMissing: a source is not there, is malformed, or the hub cannot be reached.
-        ConfigFault: settings do not go together.
+        InputNotFoundError, DataError, ServiceUnavailableError: a source is missing or malformed, or the hub is unreachable.
+        ConfigError: settings do not go together.
     """
 
     def __init__(
@@ -89,14 +89,14 @@ class Streaming:
         on_error: Literal["strict", "skip"],
         window: Annotated[int, Ge(1), Le(10_000_000)],
         streaming: bool,
-        tokenizer: BytePairs | Characters,
+        tokenizer: BPETokenizerTrainer | CharTokenizerTrainer,
         seq_len: Annotated[int, Ge(2), Le(1_048_576)],
         stride: Size | None,
         shuffle_rows: Annotated[int, Ge(0), Le(1_000_000)],
         isolate_documents: bool,
         mask_fraction: Annotated[float, Ge(0.01), Le(0.9)],
         overfit_batches: Size | None,
-        select: Select,
+        select: ExampleSelection,
         batch_size: Size,
         eval_batch_size: Size,
         prefetch: Annotated[int, Ge(0), Le(1024)],
@@ -108,7 +108,7 @@ class Streaming:
         width: int,
         pretrained: Path | None = None,
     ) -> None:
-        opening = Opening(config, revision, text_column, documents, on_error, window)
+        opening = SourceOptions(config, revision, text_column, documents, on_error, window)
         corpus = open_corpus(mixture or {source: 1.0}, split, valid_source, valid_split, valid_fraction, opening)
         fitted = tokenizer.fit(
             first_texts(corpus.train),
@@ -122,15 +122,15 @@ class Streaming:
         self.tokenizer, self.curve = fitted.tokenizer, fitted.curve
         self.encoder = TextEncoder(self.tokenizer, masked, seq_len)
         self.task = self.encoder.task
-        self.frame = partial(new_framing, self.tokenizer, seq_len, isolate_documents, mask_fraction, masked)
+        self.frame = partial(make_row_builder, self.tokenizer, seq_len, isolate_documents, mask_fraction, masked)
         self.eval_batch_size = eval_batch_size
 
         words, end_id, chosen = WordCache(self.tokenizer), end_of(self.tokenizer), select.chosen(seed)
         stream = TokenStream(corpus.train, words, end_id, seed, max_train_examples, chosen)
-        self._valid = list(TokenStream(corpus.valid, words, end_id, 0, max_valid_examples)(0, Place()))
-        self.valid = PackedEvaluation(self._valid, self.frame(stride=None, seed=0), eval_batch_size)
+        self._valid = list(TokenStream(corpus.valid, words, end_id, 0, max_valid_examples)(0, Cursor()))
+        self.valid = PackedEvalBatches(self._valid, self.frame(stride=None, seed=0), eval_batch_size)
 
-        chunks = stream if streaming else KeptTokens(stream)
+        chunks = stream if streaming else InMemoryTokens(stream)
         tokens, how = plan_epoch(chunks, self._valid)
         framing = self.frame(stride=stride, seed=seed)
         count = None if tokens is None else max(1, -(-framing.count_rows(tokens) // batch_size))
@@ -143,10 +143,12 @@ class Streaming:
             order=[seed, shuffle_rows, max_train_examples, None if chosen is None else chosen.tolist()],
             packing=[seq_len, stride, isolate_documents, masked, mask_fraction if masked else None],
         )
-        self.train: Batches = PackedBatches(chunks, framing, batch_size, self.fingerprint, count, shuffle_rows, seed)
+        self.train: BatchIterator = PackedBatchIterator(
+            chunks, framing, batch_size, self.fingerprint, count, shuffle_rows, seed
+        )
         if prefetch:
             self.train = Prefetch(self.train, prefetch)
-        self.train = repeated(self.train, overfit_batches)
+        self.train = repeat_batches(self.train, overfit_batches)
         self.sources = [
             *corpus.lines,
             *fitted.lines,
@@ -169,7 +171,7 @@ class Streaming:
             self.curve.save(folder)
 
 
-def new_framing(
+def make_row_builder(
     tokenizer: Tokenizer,
     seq_len: int,
     isolate: bool,
@@ -178,29 +180,29 @@ def new_framing(
     *,
     stride: int | None,
     seed: int,
-) -> Framing:
+) -> RowBuilder:
     masker = None
     if masked:
         special = [tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id]
         masker = new_masker(tokenizer.vocab_size, tokenizer.mask_id, special, mask_fraction, seed)
-    return Framing(seq_len, stride or seq_len, isolate, tokenizer.vocab_size, tokenizer.pad_id, masker)
+    return RowBuilder(seq_len, stride or seq_len, isolate, tokenizer.vocab_size, tokenizer.pad_id, masker)
 
 
 def end_of(tokenizer: Tokenizer) -> int:
-    """The id that stands after every document; raises DataFault if the tokenizer has none."""
+    """The id that stands after every document; raises DataError if the tokenizer has none."""
     if tokenizer.eos_id is None:
-        raise DataFault("the tokenizer has no end token (<eos>, [SEP], </s>, <|endoftext|>), which parts documents")
+        raise DataError("the tokenizer has no end token (<eos>, [SEP], </s>, <|endoftext|>), which parts documents")
     return tokenizer.eos_id
 
 
-def first_texts(source: Source) -> Iterator[str]:
+def first_texts(source: DocumentSource) -> Iterator[str]:
     """The same documents for every seed."""
     return (document.text for _, documents in source.windows(0, 0) for document in documents)
 
 
-def plan_epoch(chunks: TokenStream | KeptTokens, sample: list[Chunk]) -> tuple[int | None, str]:
+def plan_epoch(chunks: TokenStream | InMemoryTokens, sample: list[TokenChunk]) -> tuple[int | None, str]:
     """Tokens of an epoch, and how they are known. A sample tells how long documents and tokens are."""
-    if isinstance(chunks, KeptTokens):
+    if isinstance(chunks, InMemoryTokens):
         return chunks.total, f"{chunks.total} tokens, in memory"
     documents, tokens, size = np.sum([(len(chunk.ids), len(chunk.tokens), chunk.bytes) for chunk in sample], axis=0)
     limits = [chunks.limit, None if chunks.chosen is None else len(chunks.chosen)]

@@ -16,7 +16,7 @@ class Document(NamedTuple):
     text: str
 
 
-class Source(Protocol):
+class DocumentSource(Protocol):
     """Documents in windows, each small enough to be held in memory and shuffled there.
 
     `bytes` is the size of all its text, where known or estimated, else None; `skipped` counts the malformed records
@@ -36,6 +36,6 @@ class Source(Protocol):
         Going to a place replays nothing. Windows without a document are left out.
 
         Raises:
-            DataFault: malformed text, data that changed meanwhile, a place that is not there, no document at all.
+            DataError: malformed text, data that changed meanwhile, a place that is not there, no document at all.
         """
         ...

@@ -6,7 +6,7 @@ from typing import Any
 
 from mlxlab.data.batch import Task
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
-from mlxlab.errors import DataFault, InputMissing, Refused
+from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
 
 FORMAT = "mlxlab.text/1"
 
@@ -42,20 +42,22 @@ def restore(folder: Path) -> TextEncoder:
     """The encoder that `save` wrote.
 
     Raises:
-        InputMissing: a file is not there.
-        DataFault: one is damaged or of another format.
-        Refused: the tokenizer is another one than at the save.
+        InputNotFoundError: a file is not there.
+        DataError: one is damaged or of another format.
+        NotAllowedError: the tokenizer is another one than at the save.
     """
     path = folder / "data.json"
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
         if state["format"] != FORMAT:
-            raise DataFault(f"{path}:1:1: {state['format']}; wanted {FORMAT}")
+            raise DataError(f"{path}:1:1: {state['format']}; expected {FORMAT}")
         tokenizer = load_tokenizer(folder)
         if tokenizer.fingerprint != state["tokenizer"]:
-            raise Refused(f"{path}:1:1: tokenizer.json beside it is not the one that the model was trained with")
+            raise NotAllowedError(
+                f"{path}:1:1: tokenizer.json beside it is not the one that the model was trained with"
+            )
         return TextEncoder(tokenizer, bool(state["masked"]), int(state["seq_len"]))
     except OSError as error:
-        raise InputMissing(f"{path}: {error.strerror}") from None
+        raise InputNotFoundError(f"{path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataFault(f"{path}:1:1: is damaged ({type(error).__name__}: {str(error)[:100]})") from None
+        raise DataError(f"{path}:1:1: is damaged ({type(error).__name__}: {str(error)[:100]})") from None

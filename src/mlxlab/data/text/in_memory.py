@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mlxlab.data.text.token_stream import Chunk, Place, TokenStream
+from mlxlab.data.text.token_stream import Cursor, TokenChunk, TokenStream
 
 
-class KeptTokens:
+class InMemoryTokens:
     """Reads and tokenises everything at once. Afterwards only the order of an epoch is asked of the source.
 
     `total` is the number of tokens of an epoch.
@@ -15,7 +15,7 @@ class KeptTokens:
 
     def __init__(self, stream: TokenStream) -> None:
         self.stream = stream
-        chunks = list(stream(0, Place()))
+        chunks = list(stream(0, Cursor()))
         none = [np.zeros(0, np.int64)]
         ids, lengths = (np.concatenate([*none, *(getattr(c, n) for c in chunks)]) for n in ("ids", "lengths"))
         self.total = int(lengths.sum())
@@ -27,7 +27,7 @@ class KeptTokens:
     def skipped(self) -> int:
         return self.stream.skipped
 
-    def __call__(self, epoch: int, place: Place) -> Iterator[Chunk]:
+    def __call__(self, epoch: int, place: Cursor) -> Iterator[TokenChunk]:
         for window, first in self.stream.windows(epoch, place):
             ids = np.array([document.id for document in window.documents[first:]], np.int64)
             if len(ids):
@@ -35,4 +35,4 @@ class KeptTokens:
                 parts = zip(self.starts[found], self.starts[found] + self.lengths[found], strict=True)
                 tokens = np.concatenate([self.tokens[begin:end] for begin, end in parts])
                 numbers = np.arange(first, first + len(ids))
-                yield Chunk(window.place, window.before, numbers, ids, self.lengths[found], tokens, 0)
+                yield TokenChunk(window.place, window.before, numbers, ids, self.lengths[found], tokens, 0)

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlxlab.data.rng import mix
-from mlxlab.errors import ConfigFault
+from mlxlab.data.rng import counter_hash
+from mlxlab.errors import ConfigError
 
 HIDDEN = 0x3A5C  # keeps these draws apart from others of the same seed
 BY_MASK, BY_ANY = 0.8, 0.9  # 80 % become the mask token, 10 % some token, 10 % stay
@@ -53,10 +53,10 @@ def new_masker(vocab_size: int, mask_id: int | None, special: list[int | None], 
     """A masker that leaves the special tokens alone.
 
     Raises:
-        ConfigFault: there is no mask token.
+        ConfigError: there is no mask token.
     """
     if mask_id is None:
-        raise ConfigFault("the tokenizer has no mask token, and this model learns by guessing hidden tokens")
+        raise ConfigError("the tokenizer has no mask token, and this model learns by guessing hidden tokens")
     ordinary = np.ones(vocab_size, bool)
     ordinary[[mask_id, *(token for token in special if token is not None)]] = False
     return Masker(mask_id, np.flatnonzero(ordinary).astype(np.int32), ordinary, fraction, seed)
@@ -64,4 +64,4 @@ def new_masker(vocab_size: int, mask_id: int | None, special: list[int | None], 
 
 def uniform(seed: int, *numbers: int | np.ndarray) -> np.ndarray:
     """Draws from [0, 1), float64, a function of the numbers."""
-    return (mix(seed, *numbers) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return (counter_hash(seed, *numbers) >> np.uint64(11)).astype(np.float64) * 2.0**-53

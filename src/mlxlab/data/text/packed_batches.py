@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 
 from mlxlab.data.batch import Batch
-from mlxlab.data.loaders.collate import check_range
+from mlxlab.data.loaders.collate import check_ids
 from mlxlab.data.text.masking import Masker
-from mlxlab.data.text.packing import Packer, Rows, count_rows
-from mlxlab.data.text.row_shuffle import RowPool, fill, start_of
-from mlxlab.data.text.token_stream import Chunk, Chunks, Place
-from mlxlab.errors import DataFault
+from mlxlab.data.text.packing import PackedRows, Packer, count_rows
+from mlxlab.data.text.row_shuffle import RowShuffleBuffer, epoch_start, fill_packer
+from mlxlab.data.text.token_stream import ChunkIterator, Cursor, TokenChunk
+from mlxlab.errors import DataError
 
 
 @dataclass(frozen=True)
-class Framing:
+class RowBuilder:
     """How rows of tokens become batches.
 
     Args:
@@ -46,7 +46,7 @@ class Framing:
     def ahead(self) -> int:
         return 0 if self.masker else 1
 
-    def batch(self, rows: Rows, numbers: np.ndarray, epoch: int) -> Batch:
+    def batch(self, rows: PackedRows, numbers: np.ndarray, epoch: int) -> Batch:
         """The checked batch of R rows, of which `numbers` (R,) says the place in the epoch."""
         tokens, targets = rows.tokens[:, : self.length], rows.tokens[:, -self.length :]
         real = np.arange(self.length) < (rows.sizes - self.ahead)[:, None]
@@ -59,10 +59,10 @@ class Framing:
             tokens, weights = self.masker.hide(tokens, real, epoch, numbers)
         targets = np.where(real, targets, 0).astype(np.int32)
         batch = Batch(np.ascontiguousarray(tokens), mask, targets, weights.astype(np.float32), rows.ids)
-        return check_range(batch, self.vocab_size, self.vocab_size)
+        return check_ids(batch, self.vocab_size, self.vocab_size)
 
 
-class PackedBatches:
+class PackedBatchIterator:
     """Endless batches, an epoch at a time, each of the same shape: what is missing in the last has weight 0.
 
     The place is kept in documents and tokens, so a saved one also fits another batch size or number of processes.
@@ -76,8 +76,8 @@ class PackedBatches:
 
     def __init__(
         self,
-        chunks: Chunks,
-        framing: Framing,
+        chunks: ChunkIterator,
+        framing: RowBuilder,
         batch_size: int,
         fingerprint: str,
         count: int | None,
@@ -87,7 +87,7 @@ class PackedBatches:
         self.chunks, self.framing, self.batch_size = chunks, framing, batch_size
         self.fingerprint, self.count, self.pool, self.seed = fingerprint, count, pool, seed
         self.waited = 0.0
-        self._state = start_of(0)
+        self._state = epoch_start(0)
 
     @property
     def epoch(self) -> int:
@@ -121,27 +121,27 @@ class PackedBatches:
     def _rest(self, state: dict[str, Any]) -> Iterator[tuple[Batch, dict[str, Any]]]:
         """The rest of an epoch: each batch with the place after it."""
         epoch = state["epoch"]
-        place = Place(state["window"], state["before"], state["document"])
+        place = Cursor(state["window"], state["before"], state["document"])
         with closing(self.chunks(epoch, place)) as chunks:  # type: ignore[type-var]
-            pool = RowPool(self.framing.packer(state["offset"]), chunks, self.pool, self.seed, state)
+            pool = RowShuffleBuffer(self.framing.packer(state["offset"]), chunks, self.pool, self.seed, state)
             more = True
             while more:
                 taken = pool.take(self.batch_size)
                 if taken is None:
-                    raise DataFault(f"epoch {epoch}: no text to train on after row {state['row']}")
+                    raise DataError(f"epoch {epoch}: no text to train on after row {state['row']}")
                 rows, more = taken[0], pool.more
                 numbers = np.pad(taken[1], (0, self.batch_size - len(taken[1])))
-                after = pool.place if more else start_of(epoch + 1)
+                after = pool.place if more else epoch_start(epoch + 1)
                 yield self.framing.batch(self._full(rows), numbers, epoch), after
 
-    def _full(self, rows: Rows) -> Rows:
+    def _full(self, rows: PackedRows) -> PackedRows:
         """As many rows as a batch has: empty ones are added."""
         lacking = self.batch_size - len(rows.sizes)
         if not lacking:
             return rows
         empty = (self.framing.pad_id, 0, 0, -1)
         added = (np.full((lacking, *old.shape[1:]), value, old.dtype) for old, value in zip(rows, empty, strict=True))
-        return Rows(*(np.concatenate(pair) for pair in zip(rows, added, strict=True)))
+        return PackedRows(*(np.concatenate(pair) for pair in zip(rows, added, strict=True)))
 
     def state_dict(self) -> dict[str, Any]:
         return self._state | {"data": self.fingerprint}
@@ -150,26 +150,26 @@ class PackedBatches:
         """Goes to a saved place.
 
         Raises:
-            DataFault: the place was saved with other data, or is none.
+            DataError: the place was saved with other data, or is none.
         """
         if state["data"] != self.fingerprint:
-            raise DataFault(f"the saved place is in other data: {state['data']}, here {self.fingerprint}")
+            raise DataError(f"the saved place is in other data: {state['data']}, here {self.fingerprint}")
         numbers = [state[name] for name in ("epoch", "row", "drawn", "before", "document", "offset")]
         if not all(isinstance(number, int) and number >= 0 for number in numbers):
-            raise DataFault(f"the saved place is {numbers}: not whole numbers >= 0")
-        self._state = {name: state[name] for name in start_of(0)}
+            raise DataError(f"the saved place is {numbers}: not whole numbers >= 0")
+        self._state = {name: state[name] for name in epoch_start(0)}
 
 
-class PackedEvaluation:
+class PackedEvalBatches:
     """The same batches each time it is iterated. The last may have fewer rows."""
 
-    def __init__(self, chunks: list[Chunk], framing: Framing, batch_size: int) -> None:
+    def __init__(self, chunks: list[TokenChunk], framing: RowBuilder, batch_size: int) -> None:
         self.chunks, self.framing, self.batch_size = chunks, framing, batch_size
 
     def __iter__(self) -> Iterator[Batch]:
         packer, row, chunks = self.framing.packer(), 0, iter(self.chunks)
         while True:
-            fill(packer, chunks, self.batch_size)
+            fill_packer(packer, chunks, self.batch_size)
             rows = packer.take(self.batch_size)
             if not len(rows.sizes):
                 return

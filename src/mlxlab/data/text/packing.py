@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlxlab.data.text.token_stream import Chunk, Place
+from mlxlab.data.text.token_stream import Cursor, TokenChunk
 
 
-class Rows(NamedTuple):
+class PackedRows(NamedTuple):
     """R rows of W tokens; only the last row of an epoch may be short, and is padded on the right."""
 
     tokens: np.ndarray  # (R, W) int32
@@ -40,10 +40,10 @@ class Packer:
         self.tokens = np.zeros(0, np.int32)
         self.ends = np.zeros(0, np.int64)  # of each document, counted from the first token that is still here
         self.lengths, self.ids = np.zeros(0, np.int64), np.zeros(0, np.int64)
-        self.places: list[Place] = []
+        self.places: list[Cursor] = []
         self._gap = offset  # tokens still to be dropped
 
-    def add(self, chunk: Chunk) -> None:
+    def add(self, chunk: TokenChunk) -> None:
         dropped = min(self._gap, len(chunk.tokens))
         start = len(self.tokens) - self._gap
         self._gap -= dropped
@@ -51,14 +51,14 @@ class Packer:
         self.ends = np.concatenate([self.ends, start + np.cumsum(chunk.lengths)])
         self.lengths = np.concatenate([self.lengths, chunk.lengths])
         self.ids = np.concatenate([self.ids, chunk.ids])
-        self.places += [Place(chunk.window, chunk.before, int(number)) for number in chunk.documents]
+        self.places += [Cursor(chunk.window, chunk.before, int(number)) for number in chunk.documents]
         self._forget()
 
     def wants(self, rows: int) -> bool:
         """Is more needed for so many rows, and to know whether others follow?"""
         return len(self.tokens) < rows * self.stride + self.enough
 
-    def take(self, most: int) -> Rows:
+    def take(self, most: int) -> PackedRows:
         """The next rows, at most so many; fewer only at the end of the epoch."""
         count = min(most, max(0, (len(self.tokens) - self.width) // self.stride + 1))
         left = len(self.tokens) - count * self.stride
@@ -72,10 +72,10 @@ class Packer:
         ids = self.ids[np.searchsorted(self.ends, starts, side="right")]
         documents = np.searchsorted(self.ends, at if self.numbered else at[:, :0], side="right")
         self._drop(len(starts) * self.stride)
-        return Rows(tokens, sizes, documents, ids)
+        return PackedRows(tokens, sizes, documents, ids)
 
     @property
-    def place(self) -> tuple[Place, int]:
+    def place(self) -> tuple[Cursor, int]:
         """The document of the first token that is still here, and how many of its tokens are gone."""
         return self.places[0], int(self.lengths[0] - self.ends[0])
 

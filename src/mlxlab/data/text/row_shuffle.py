@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from mlxlab.data.rng import mix
-from mlxlab.data.text.packing import Packer, Rows
-from mlxlab.data.text.token_stream import Chunk
+from mlxlab.data.rng import counter_hash
+from mlxlab.data.text.packing import PackedRows, Packer
+from mlxlab.data.text.token_stream import TokenChunk
 
 POOL = 0x9001  # keeps these draws apart from others of the same seed
 
 
-class RowPool:
+class RowShuffleBuffer:
     """The rest of an epoch's rows.
 
     Args:
@@ -26,25 +26,27 @@ class RowPool:
         start: the place of a pool: see `start_of`.
     """
 
-    def __init__(self, packer: Packer, chunks: Iterator[Chunk], size: int, seed: int, start: dict[str, Any]) -> None:
+    def __init__(
+        self, packer: Packer, chunks: Iterator[TokenChunk], size: int, seed: int, start: dict[str, Any]
+    ) -> None:
         self.packer, self.chunks, self.size, self.seed = packer, chunks, size, seed
         self.start, self.drawn = start, start["drawn"]
-        self.rows: Rows | None = None
+        self.rows: PackedRows | None = None
         self.order = np.zeros(0, np.int64)
 
-    def take(self, count: int) -> tuple[Rows, np.ndarray] | None:
+    def take(self, count: int) -> tuple[PackedRows, np.ndarray] | None:
         """The next rows and the number (R,) of each in the epoch; fewer than `count` at its end, None after it."""
-        parts: list[tuple[Rows, np.ndarray]] = []
+        parts: list[tuple[PackedRows, np.ndarray]] = []
         while count and (self._left or self._refill(count)):
             chosen = self.order[self.drawn : self.drawn + count]
             assert self.rows is not None
-            parts.append((Rows(*(array[chosen] for array in self.rows)), self.start["row"] + chosen))
+            parts.append((PackedRows(*(array[chosen] for array in self.rows)), self.start["row"] + chosen))
             self.drawn += len(chosen)
             count -= len(chosen)
         if not parts:
             return None
         found, numbers = zip(*parts, strict=True)
-        return Rows(*map(np.concatenate, zip(*found, strict=True))), np.concatenate(numbers)
+        return PackedRows(*map(np.concatenate, zip(*found, strict=True))), np.concatenate(numbers)
 
     @property
     def more(self) -> bool:
@@ -65,10 +67,10 @@ class RowPool:
             if not self.more:
                 return False
             self.start, self.drawn = self._next(), 0
-        fill(self.packer, self.chunks, self.size or count)
+        fill_packer(self.packer, self.chunks, self.size or count)
         self.rows = self.packer.take(self.size or count)
         found = len(self.rows.sizes)
-        draws = mix(self.seed, POOL, self.start["epoch"], self.start["row"], np.arange(found))
+        draws = counter_hash(self.seed, POOL, self.start["epoch"], self.start["row"], np.arange(found))
         self.order = np.argsort(draws, kind="stable") if self.size else np.arange(found)
         return self._left > 0
 
@@ -79,12 +81,12 @@ class RowPool:
         return {"epoch": self.start["epoch"], "row": row, "drawn": 0, **place._asdict(), "offset": offset}
 
 
-def start_of(epoch: int) -> dict[str, Any]:
+def epoch_start(epoch: int) -> dict[str, Any]:
     """The place of an epoch's first row."""
     return {"epoch": epoch, "row": 0, "drawn": 0, "window": None, "before": 0, "document": 0, "offset": 0}
 
 
-def fill(packer: Packer, chunks: Iterator[Chunk], rows: int) -> None:
+def fill_packer(packer: Packer, chunks: Iterator[TokenChunk], rows: int) -> None:
     """Adds what is needed for so many rows, or all there is."""
     while packer.wants(rows) and (chunk := next(chunks, None)) is not None:
         packer.add(chunk)

@@ -6,14 +6,14 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from mlxlab.data.text.document import Document, Source
+from mlxlab.data.text.document import Document, DocumentSource
 from mlxlab.data.text.window_shuffle import Window, shuffled_windows
 
 DOCUMENTS = 256  # tokenised at once: enough for the tokenizer's threads
 CHARACTERS = 1 << 20  # or fewer of them, if they are long
 
 
-class Chunk(NamedTuple):
+class TokenChunk(NamedTuple):
     """D documents of one window as tokens, each followed by the end token."""
 
     window: Any  # the place of the window
@@ -25,7 +25,7 @@ class Chunk(NamedTuple):
     bytes: int  # of the text
 
 
-class Place(NamedTuple):
+class Cursor(NamedTuple):
     """The document of an epoch to begin with."""
 
     window: Any = None  # None is the first
@@ -39,13 +39,13 @@ class Encoder(Protocol):
     def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]: ...
 
 
-class Chunks(Protocol):
+class ChunkIterator(Protocol):
     """Something that tells the tokens of an epoch from any place on."""
 
     @property
     def skipped(self) -> int: ...
 
-    def __call__(self, epoch: int, place: Place) -> Iterator[Chunk]: ...
+    def __call__(self, epoch: int, place: Cursor) -> Iterator[TokenChunk]: ...
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class TokenStream:
         chosen: ids of the documents to be read, ascending; None for all.
     """
 
-    source: Source
+    source: DocumentSource
     encoder: Encoder
     end_id: int
     seed: int
@@ -69,26 +69,26 @@ class TokenStream:
     def skipped(self) -> int:
         return self.source.skipped
 
-    def windows(self, epoch: int, place: Place) -> Iterator[tuple[Window, int]]:
+    def windows(self, epoch: int, place: Cursor) -> Iterator[tuple[Window, int]]:
         """The windows of an epoch, each with the number of the first document in it to be read."""
         for window in shuffled_windows(
             self.source, self.seed, epoch, place.window, place.before, limit=self.limit, chosen=self.chosen
         ):
             yield window, place.document if window.place == place.window else 0
 
-    def __call__(self, epoch: int, place: Place) -> Iterator[Chunk]:
+    def __call__(self, epoch: int, place: Cursor) -> Iterator[TokenChunk]:
         for window, first in self.windows(epoch, place):
             yield from tokenize(window, self.encoder, self.end_id, first)
 
 
-def tokenize(window: Window, encoder: Encoder, end_id: int, first: int = 0) -> Iterator[Chunk]:
+def tokenize(window: Window, encoder: Encoder, end_id: int, first: int = 0) -> Iterator[TokenChunk]:
     """The chunks of a window from document number `first` on."""
     for begin, end in _parts(window.documents, first):
         some = window.documents[begin:end]
         texts = [document.text for document in some]
         encoded = encoder.encode_documents(texts)
         ending = np.array([end_id], np.int32)
-        yield Chunk(
+        yield TokenChunk(
             window.place,
             window.before,
             np.arange(begin, end),

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlxlab.data.rng import mix
-from mlxlab.data.text.document import Document, Source
+from mlxlab.data.rng import counter_hash
+from mlxlab.data.text.document import Document, DocumentSource
 
 DOCUMENTS = 0xD0C5  # keeps these draws apart from others of the same seed
 
@@ -25,7 +25,7 @@ class Window(NamedTuple):
 
 
 def shuffled_windows(
-    source: Source,
+    source: DocumentSource,
     seed: int,
     epoch: int,
     place: Any = None,
@@ -54,7 +54,7 @@ def shuffled_windows(
 def permute(documents: list[Document], seed: int, epoch: int) -> list[Document]:
     """The documents ordered by a draw for each id."""
     ids = np.array([document.id for document in documents], np.int64)
-    order = np.argsort(mix(seed, DOCUMENTS, epoch, ids), kind="stable")
+    order = np.argsort(counter_hash(seed, DOCUMENTS, epoch, ids), kind="stable")
     return [documents[i] for i in order]
 
 

@@ -4,21 +4,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mlxlab.data.titanic.encoder import RowEncoder
+from mlxlab.data.titanic.encoder import PassengerEncoder
 from mlxlab.data.titanic.passenger import Passenger
 from mlxlab.data.titanic.templates import TEMPLATES
 
 PLAIN = {name: TEMPLATES[name] for name in ("basic", "narrative", "descriptive", "story")}
 
 
-def accuracies(encoder: RowEncoder, train: Sequence[Passenger], valid: Sequence[Passenger]) -> dict[str, float]:
+def accuracies(encoder: PassengerEncoder, train: Sequence[Passenger], valid: Sequence[Passenger]) -> dict[str, float]:
     """Accuracies on `valid` of what was fitted on `train`.
 
     majority: everyone fares as most did. female_rule: women survive. tfidf_logistic_regression: words and pairs of
     words of the four plain sentences, the yardstick for all templates. tfidf_same_sentences: the same of `encoder`'s
     own sentences, where they are others: what a model gains beyond it, it gains by more than counting words.
     """
-    truth, plain = _labels(valid), RowEncoder(PLAIN, encoder.statistics, encoder.tokenizer, 8, encoder.seed)
+    truth, plain = _labels(valid), PassengerEncoder(PLAIN, encoder.statistics, encoder.tokenizer, 8, encoder.seed)
     guesses = {
         "majority": np.full(len(valid), 2 * _labels(train).sum() > len(train)),
         "female_rule": np.array([row.sex == "female" for row in valid]),
@@ -29,7 +29,7 @@ def accuracies(encoder: RowEncoder, train: Sequence[Passenger], valid: Sequence[
     return {name: float(np.mean(guess == truth)) for name, guess in guesses.items()}
 
 
-def _bag_of_words(encoder: RowEncoder, train: Sequence[Passenger], valid: Sequence[Passenger]) -> np.ndarray:
+def _bag_of_words(encoder: PassengerEncoder, train: Sequence[Passenger], valid: Sequence[Passenger]) -> np.ndarray:
     """Labels guessed by a logistic regression on TF-IDF: fitted on, and averaged over, every sentence of a row."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression

@@ -8,7 +8,7 @@ from typing import Any
 
 from mlxlab.data.strict_csv import Field, read_csv
 from mlxlab.data.titanic.passenger import Passenger
-from mlxlab.errors import DataFault
+from mlxlab.errors import DataError
 
 COLUMNS = (
     "PassengerId",
@@ -35,8 +35,8 @@ def read_passengers(path: str | os.PathLike, labelled: bool) -> list[Passenger]:
         labelled: whether each row must have a label, and both labels must occur; else Survived may be absent or empty.
 
     Raises:
-        InputMissing: there is no such regular file.
-        DataFault: with file:line:column, what was found and what was wanted.
+        InputNotFoundError: there is no such regular file.
+        DataError: with file:line:column, what was found and what was expected.
     """
     rows = read_csv(path)
     header = next(rows)
@@ -47,11 +47,11 @@ def read_passengers(path: str | os.PathLike, labelled: bool) -> list[Passenger]:
         try:
             passenger = _passenger(row, places, labelled)
         except _Bad as bad:
-            raise DataFault(f"{path}:{bad.field.line}:{bad.field.column}: {bad}") from None
+            raise DataError(f"{path}:{bad.field.line}:{bad.field.column}: {bad}") from None
         field = row[places["PassengerId"]]
         if passenger.id in seen:
             earlier = f"PassengerId {passenger.id} is there already, in line {seen[passenger.id]}"
-            raise DataFault(f"{path}:{field.line}:{field.column}: {earlier}")
+            raise DataError(f"{path}:{field.line}:{field.column}: {earlier}")
         seen[passenger.id] = field.line
         passengers.append(passenger)
     _check_rows(passengers, path, header, places, labelled)
@@ -59,9 +59,9 @@ def read_passengers(path: str | os.PathLike, labelled: bool) -> list[Passenger]:
 
 
 class _Bad(Exception):
-    def __init__(self, field: Field, column: str, wanted: str) -> None:
+    def __init__(self, field: Field, column: str, expected: str) -> None:
         got = repr(field.text if len(field.text) <= 40 else field.text[:37] + "...") if field.text else "nothing"
-        super().__init__(f"{column} is {got}, wanted {wanted}")
+        super().__init__(f"{column} is {got}, expected {expected}")
         self.field = field
 
 
@@ -71,26 +71,26 @@ def _columns(header: list[Field], path: str | os.PathLike, labelled: bool) -> di
         for separator, called in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
             if separator in names[0]:
                 column = names[0].index(separator) + 1
-                raise DataFault(f"{path}:1:{column}: fields are separated by {called}, wanted commas")
+                raise DataError(f"{path}:1:{column}: fields are separated by {called}, expected commas")
     for place, name in enumerate(names):
         if name in COLUMNS and name in names[:place]:
-            raise DataFault(f"{path}:1:{header[place].column}: column {name} is there twice")
+            raise DataError(f"{path}:1:{header[place].column}: column {name} is there twice")
     for name in COLUMNS:
         if name not in names and (labelled or name != "Survived"):
             near = get_close_matches(name, [other for other in names if other not in COLUMNS], n=1, cutoff=0.5)
             hint = f" (is {near[0][:40]!r} meant?)" if near else ""
-            raise DataFault(f"{path}:1:1: column {name} is missing{hint}; wanted {','.join(COLUMNS)}")
+            raise DataError(f"{path}:1:1: column {name} is missing{hint}; expected {','.join(COLUMNS)}")
     return {name: names.index(name) for name in COLUMNS if name in names}
 
 
 def _passenger(row: list[Field], places: dict[str, int], labelled: bool) -> Passenger:
-    def value(column: str, parse: Callable[[str], Any], wanted: str, empty: bool = False) -> Any:
+    def value(column: str, parse: Callable[[str], Any], expected: str, empty: bool = False) -> Any:
         field = row[places[column]]
         text = field.text.strip()
         try:
             return None if empty and not text else parse(text)
         except ValueError:
-            raise _Bad(field, column, wanted) from None
+            raise _Bad(field, column, expected) from None
 
     survived = value("Survived", _one_of("0", "1"), "0 or 1", not labelled) if "Survived" in places else None
     return Passenger(
@@ -113,11 +113,11 @@ def _check_rows(
     rows: list[Passenger], path: str | os.PathLike, header: list[Field], places: dict[str, int], labelled: bool
 ) -> None:
     if not rows:
-        raise DataFault(f"{path}:2:1: there is no row after the header")
+        raise DataError(f"{path}:2:1: there is no row after the header")
     labels = {row.survived for row in rows}
     if labelled and len(labels) == 1:
         column = header[places["Survived"]].column
-        raise DataFault(f"{path}:2:{column}: Survived is {labels.pop()} in all {len(rows)} rows, wanted both 0 and 1")
+        raise DataError(f"{path}:2:{column}: Survived is {labels.pop()} in all {len(rows)} rows, expected both 0 and 1")
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:

@@ -8,20 +8,20 @@ import numpy as np
 
 from mlxlab.constraints import Count, FilePath, Ge, Gt, Le, Lt, MinLen, Seed, Size
 from mlxlab.data.array_cache import cached, content_key
-from mlxlab.data.batch import Batch, Batches
-from mlxlab.data.loaders.bucketing import Batching, new_loader
-from mlxlab.data.loaders.collate import cut
-from mlxlab.data.loaders.loader import Once
+from mlxlab.data.batch import Batch, BatchIterator
+from mlxlab.data.loaders.bucketing import Batching, make_loader
+from mlxlab.data.loaders.collate import split_ragged
+from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.loaders.prefetch import Prefetch
-from mlxlab.data.loaders.repeat import repeated
-from mlxlab.data.subset import Select
+from mlxlab.data.loaders.repeat import repeat_batches
+from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.titanic import baselines
 from mlxlab.data.titanic.csv_schema import read_passengers as read_passengers
-from mlxlab.data.titanic.encoder import fit_row_encoder
+from mlxlab.data.titanic.encoder import fit_passenger_encoder
 from mlxlab.data.titanic.encoder import restore as restore
 from mlxlab.data.titanic.passenger import Passenger
-from mlxlab.data.titanic.sources import resolve
-from mlxlab.data.titanic.split import divide
+from mlxlab.data.titanic.sources import load_passengers
+from mlxlab.data.titanic.split import split_rows
 from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE
 
 
@@ -36,7 +36,7 @@ class Augment:
         self.copies = copies
 
 
-class Titanic:
+class TitanicDataset:
     """Sentences of passengers, labelled `died` or `survived`.
 
     Everything fitted (statistics, tokenizer) is fitted on the training rows alone. Of the real rows, 892..1309 are
@@ -66,9 +66,9 @@ class Titanic:
         pretrained: folder of a pretrained model whose tokenizer.json is to be used.
 
     Raises:
-        InputMissing, DataFault: a source is not there, or is malformed.
-        ServiceMissing: no source has the real rows.
-        ConfigFault: `fold` and `folds` do not go together.
+        InputNotFoundError, DataError: a source is not there, or is malformed.
+        ServiceUnavailableError: no source has the real rows.
+        ConfigError: `fold` and `folds` do not go together.
     """
 
     def __init__(
@@ -88,18 +88,18 @@ class Titanic:
         fold: Count,
         tokenizer: ByteLevelBPE,
         overfit_batches: Size | None,
-        select: Select,
+        select: ExampleSelection,
         prefetch: Annotated[int, Ge(0), Le(1024)],
         *,
         seed: Seed,
         cache: Path,
         pretrained: Path | None = None,
     ) -> None:
-        found = resolve(source, cache)
-        split = divide(found.train, valid_source, valid_fraction, folds, fold, seed)
+        found = load_passengers(source, cache)
+        split = split_rows(found.train, valid_source, valid_fraction, folds, fold, seed)
         self.name, self.test_rows = found.name, found.test
         self.train_rows, self.valid_rows = split.train, split.valid
-        self.encoder = fit_row_encoder(split.train, templates, tokenizer, max_length, seed, pretrained)
+        self.encoder = fit_passenger_encoder(split.train, templates, tokenizer, max_length, seed, pretrained)
         self.task, self.tokenizer = self.encoder.task, self.encoder.tokenizer
         parts = (found.digest, split.digest, split.train, split.valid, augment.copies)
         key = self.encoder.key(*parts)
@@ -110,32 +110,34 @@ class Titanic:
         self.fingerprint = self.encoder.key(*parts, ids[self.shown].tolist()) if chosen else key
 
         arrays, said = cached(cache, self.name, key, lambda: self.encoder.arrays(split.train, split.valid))
-        self._train_tokens = cut(arrays["train"], arrays["train_lengths"])  # row after row, a template after the other
-        self._valid_tokens = cut(arrays["valid"], arrays["valid_lengths"])
+        self._train_tokens = split_ragged(
+            arrays["train"], arrays["train_lengths"]
+        )  # row after row, a template after the other
+        self._valid_tokens = split_ragged(arrays["valid"], arrays["valid_lengths"])
         longest = max(map(len, self._train_tokens))
         size = f"{len(arrays['train'])} tokens of {self.tokenizer.vocab_size}, {longest} in the longest sentence"
         lines = [split.line, *([f"{len(self.shown)} of them selected"] if chosen else []), f"token cache {said}", size]
         self.sources = [*found.lines, *(f"{self.name}: {line}" for line in lines)]
 
         self.copies, self._lengths = augment.copies, np.array([len(tokens) for tokens in self._train_tokens])
-        self.train: Batches = new_loader(
+        self.train: BatchIterator = make_loader(
             self._train_lengths, batching, batch_size, seed, self._train_batch, self.fingerprint, self._lengths
         )
         if prefetch:
             self.train = Prefetch(self.train, prefetch)
-        self.train = repeated(self.train, overfit_batches)
+        self.train = repeat_batches(self.train, overfit_batches)
         self.eval_batch_size = eval_batch_size
-        self.valid = Once(len(split.valid), eval_batch_size, self._valid_batch)
+        self.valid = EvalLoader(len(split.valid), eval_batch_size, self._valid_batch)
 
     @property
-    def test(self) -> Once:
+    def test(self) -> EvalLoader:
         """The 418 rows to report on (none for other sources); encoded when asked for, never cached."""
         return self.evaluation(self.test_rows)
 
-    def evaluation(self, rows: Sequence[Passenger]) -> Once:
-        """Batches of any rows, in their order."""
+    def evaluation(self, rows: Sequence[Passenger]) -> EvalLoader:
+        """BatchIterator of any rows, in their order."""
         collate = lambda _, places: self.encode_rows([rows[i] for i in places])  # noqa: E731
-        return Once(len(rows), self.eval_batch_size, collate)
+        return EvalLoader(len(rows), self.eval_batch_size, collate)
 
     @property
     def class_counts(self) -> list[int]:

@@ -6,7 +6,7 @@ from typing import Any
 from mlxlab.data.titanic.passenger import Passenger
 
 
-class Statistics:
+class GroupStatistics:
     """Counts over the training rows. A row never counts itself, so training and other rows are treated alike."""
 
     def __init__(self, tickets: dict[str, list[int]], fates: dict[str, dict[int, int]]) -> None:
@@ -33,9 +33,9 @@ class Statistics:
         return {"tickets": self.tickets, "fates": fates}
 
 
-def fit_statistics(rows: Iterable[Passenger], labels: bool) -> Statistics:
+def fit_statistics(rows: Iterable[Passenger], labels: bool) -> GroupStatistics:
     """Statistics of training rows; the fates of parties only with `labels`."""
-    statistics = Statistics({}, {})
+    statistics = GroupStatistics({}, {})
     for row in rows:
         statistics.tickets.setdefault(row.ticket, []).append(row.id)
         if labels and row.survived is not None and (row.sex == "female" or is_child(row)):
@@ -44,10 +44,10 @@ def fit_statistics(rows: Iterable[Passenger], labels: bool) -> Statistics:
     return statistics
 
 
-def load_statistics(state: dict[str, Any]) -> Statistics:
+def load_statistics(state: dict[str, Any]) -> GroupStatistics:
     """Statistics from their `state_dict`."""
     fates = {party: {int(number): int(survived) for number, survived in one} for party, one in state["fates"].items()}
-    return Statistics(state["tickets"], fates)
+    return GroupStatistics(state["tickets"], fates)
 
 
 def is_child(row: Passenger) -> bool:

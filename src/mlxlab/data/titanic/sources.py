@@ -19,8 +19,8 @@ from mlxlab.data.array_cache import write_whole
 from mlxlab.data.strict_csv import read_regular
 from mlxlab.data.titanic.csv_schema import read_passengers
 from mlxlab.data.titanic.passenger import Passenger
-from mlxlab.data.titanic.synthetic import invent_passengers
-from mlxlab.errors import ServiceMissing
+from mlxlab.data.titanic.synthetic import synthetic_passengers
+from mlxlab.errors import ServiceUnavailableError
 
 WHEEL_FILE = "datasets/tests/data/openml/id_40945/data-v1-dl-16826755.arff.gz"
 URL = "https://www.openml.org/data/v1/download/16826755/Titanic.arff"
@@ -44,15 +44,15 @@ class Source(NamedTuple):
     lines: list[str]
 
 
-def resolve(source: str | None, cache: Path) -> Source:
+def load_passengers(source: str | None, cache: Path) -> Source:
     """Passengers by the first step of the ladder that has them.
 
     Raises:
-        InputMissing, DataFault: `source` is not a sound CSV file.
-        ServiceMissing: nothing has them.
+        InputNotFoundError, DataError: `source` is not a sound CSV file.
+        ServiceUnavailableError: nothing has them.
     """
     if source == "synthetic":
-        rows = invent_passengers(891)
+        rows = synthetic_passengers(891)
         line = f"titanic: SYNTHETIC rows, {len(rows)} invented passengers, not the real Titanic (source=synthetic)"
         return Source(rows, [], "titanic-synthetic", hashlib.sha256(repr(rows).encode()).hexdigest(), [line])
     if source is not None:
@@ -86,7 +86,7 @@ def _real(cache: Path) -> Source:
             rows = parse_arff(data.decode())
             train = [row for row in rows if row.id < FIRST_TEST_ID]
             return Source(train, rows[len(train) :], "titanic", ARFF_SHA256, lines)
-    raise ServiceMissing("no Titanic rows: " + "; ".join(lines) + "; name a CSV file with data.source=<path>")
+    raise ServiceUnavailableError("no Titanic rows: " + "; ".join(lines) + "; name a CSV file with data.source=<path>")
 
 
 def parse_arff(text: str) -> list[Passenger]:

@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlxlab.data.rng import mix
+from mlxlab.data.rng import counter_hash
 from mlxlab.data.titanic.passenger import Passenger
 from mlxlab.data.titanic.sources import read_source
-from mlxlab.errors import ConfigFault, DataFault
+from mlxlab.errors import ConfigError, DataError
 
 SPLIT = 0x5B117  # keeps these draws apart from others of the same seed
 
@@ -21,22 +21,22 @@ class Split(NamedTuple):
     digest: str  # of the file that the validation rows are from, else empty
 
 
-def divide(
+def split_rows(
     rows: list[Passenger], valid_source: str | None, fraction: float, folds: int | None, fold: int, seed: int
 ) -> Split:
     """Validates on the rows of a file, else on fold `fold` of `folds`, else on a `fraction` of each class.
 
     Raises:
-        ConfigFault: there is no such fold, or a key that would have no effect.
-        InputMissing, DataFault: `valid_source` is not sound or shares rows, or a class is too small to be parted.
+        ConfigError: there is no such fold, or a key that would have no effect.
+        InputNotFoundError, DataError: `valid_source` is not sound or shares rows, or a class is too small to be parted.
     """
     if fold and folds is None:
-        raise ConfigFault(f"data.fold={fold} has no effect without data.folds")
+        raise ConfigError(f"data.fold={fold} has no effect without data.folds")
     if folds is not None and fold >= folds:
-        raise ConfigFault(f"data.fold={fold} with data.folds={folds}, wanted 0..{folds - 1}")
+        raise ConfigError(f"data.fold={fold} with data.folds={folds}, expected 0..{folds - 1}")
     if valid_source is not None:
         if folds is not None:
-            raise ConfigFault(f"data.folds={folds} has no effect with data.valid_source")
+            raise ConfigError(f"data.folds={folds} has no effect with data.valid_source")
         return _from_file(rows, valid_source)
     ids = np.array([row.id for row in rows])
     labels = np.array([row.survived for row in rows])
@@ -51,7 +51,7 @@ def _from_file(rows: list[Passenger], path: str) -> Split:
     valid, digest, _ = read_source(path)
     shared = {row.id for row in rows} & {row.id for row in valid}
     if shared:
-        raise DataFault(f"{path}:1:1: {len(shared)} PassengerIds are training rows too, the least is {min(shared)}")
+        raise DataError(f"{path}:1:1: {len(shared)} PassengerIds are training rows too, the least is {min(shared)}")
     return Split(rows, valid, f"{len(rows)} rows to train on, {len(valid)} to validate on ({path})", digest)
 
 
@@ -72,11 +72,11 @@ def fold_numbers(ids: np.ndarray, labels: np.ndarray, folds: int, seed: int) -> 
 
 
 def _shuffled_classes(ids: np.ndarray, labels: np.ndarray, seed: int, at_least: int) -> list[np.ndarray]:
-    keys = mix(seed, SPLIT, ids)
+    keys = counter_hash(seed, SPLIT, ids)
     classes = []
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
         if len(rows) < at_least:
-            raise DataFault(f"label {label} has {len(rows)} rows, wanted at least {at_least} to split them")
+            raise DataError(f"label {label} has {len(rows)} rows, expected at least {at_least} to split them")
         classes.append(rows[np.lexsort((ids[rows], keys[rows]))])
     return classes

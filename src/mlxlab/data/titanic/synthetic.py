@@ -7,7 +7,7 @@ from mlxlab.data.titanic.passenger import Passenger
 SURNAMES = ("Ashdown", "Birch", "Calloway", "Dunmore", "Elling", "Fenwick", "Garrow", "Hale", "Inchbald", "Jessop")
 
 
-def invent_passengers(count: int) -> list[Passenger]:
+def synthetic_passengers(count: int) -> list[Passenger]:
     """The same `count` passengers each time; women and the upper classes survive more often."""
     rng = np.random.default_rng(1912)
     return [_invent(number, rng) for number in range(1, count + 1)]

@@ -8,7 +8,7 @@ uses training labels, so it is off unless named.
 
 from string import Template
 
-from mlxlab.data.titanic.group_stats import Statistics, is_child
+from mlxlab.data.titanic.group_stats import GroupStatistics, is_child
 from mlxlab.data.titanic.passenger import Passenger
 
 VERSION = 1  # of the words below: part of every fingerprint
@@ -37,12 +37,12 @@ COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", 
 TITLES = {"Mr": "Mr", "Mrs": "Mrs", "Miss": "Miss", "Master": "Master", "Mlle": "Miss", "Ms": "Miss", "Mme": "Mrs"}
 
 
-def say(passenger: Passenger, template: str, statistics: Statistics) -> str:
+def render_sentence(passenger: Passenger, template: str, statistics: GroupStatistics) -> str:
     """The sentence of `passenger` by a template's text, `statistics` being those of the training rows."""
-    return Template(template).substitute(_told(passenger) | _inferred(passenger, statistics))
+    return Template(template).substitute(_row_words(passenger) | _derived_words(passenger, statistics))
 
 
-def _told(row: Passenger) -> dict[str, str]:
+def _row_words(row: Passenger) -> dict[str, str]:
     """Words for what the row itself says."""
     age = "of unknown age" if row.age is None else _band(row.age, AGES, "elderly")
     noun = _role(row)
@@ -64,7 +64,7 @@ def _told(row: Passenger) -> dict[str, str]:
     }
 
 
-def _inferred(row: Passenger, statistics: Statistics) -> dict[str, str]:
+def _derived_words(row: Passenger, statistics: GroupStatistics) -> dict[str, str]:
     """Words for what follows from name, cabin and ticket, and from the training rows."""
     return {
         "role": _role(row),

@@ -12,15 +12,22 @@ import tokenizers
 
 from mlxlab.constraints import Ge, Le, Size
 from mlxlab.data.array_cache import content_key
-from mlxlab.data.tokenizers.fit import Fitted, given, kept, sample
+from mlxlab.data.tokenizers.fit import FittedTokenizer, cached_json, existing_tokenizer, sample_texts
 from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE, Tokenizer
-from mlxlab.data.tokenizers.vocab_size import Counts, Curve, choose, cut, parents, size_by_length
-from mlxlab.errors import ConfigFault, DataFault
+from mlxlab.data.tokenizers.vocab_size import (
+    TokenCounts,
+    VocabSizeCurve,
+    choose,
+    merge_parents,
+    size_by_length,
+    truncate_bpe,
+)
+from mlxlab.errors import ConfigError, DataError
 
 CHUNK = 1000  # texts that are encoded at a time
 
 
-class BytePairs:
+class BPETokenizerTrainer:
     """Byte-level BPE trained on the first documents: any text is encoded, and decoded to itself.
 
     Args:
@@ -47,7 +54,7 @@ class BytePairs:
         retrain: bool,
     ) -> None:
         if min_vocab_size > max_vocab_size:
-            raise ConfigFault(
+            raise ConfigError(
                 f"data.tokenizer.min_vocab_size={min_vocab_size} is more than max_vocab_size={max_vocab_size}"
             )
         self.vocab_size, self.strategy = vocab_size, strategy
@@ -64,7 +71,7 @@ class BytePairs:
         width: int,
         planned_bytes: int | None,
         pretrained: Path | None = None,
-    ) -> Fitted:
+    ) -> FittedTokenizer:
         """The tokenizer for a corpus; `texts` is read only where none is given and none is kept.
 
         Args:
@@ -77,10 +84,10 @@ class BytePairs:
             pretrained: folder with the tokenizer.json that weights were trained with.
 
         Raises:
-            DataFault: there is no text, or a tokenizer is damaged.
-            InputMissing: there is nothing at `path`. Refused: `path` is another tokenizer than the weights'.
+            DataError: there is no text, or a tokenizer is damaged.
+            InputNotFoundError: there is nothing at `path`. Refused: `path` is another tokenizer than the weights'.
         """
-        if found := given(self.path, pretrained):
+        if found := existing_tokenizer(self.path, pretrained):
             return found
         size = self.most if self.vocab_size == "auto" else self.vocab_size
         settings = {"size": size, "auto": self.vocab_size == "auto", "min_frequency": self.min_frequency}
@@ -88,16 +95,16 @@ class BytePairs:
             corpus=key, examples=self.train_examples, tokenizers=version("tokenizers"), format=1, **settings
         )
         path = cache / "tokenizers" / f"bpe-{name}.json"
-        content, said = kept(path, self.retrain, lambda: self._train(iter(texts), size))
+        content, said = cached_json(path, self.retrain, lambda: self._train(iter(texts), size))
         curve = self._curve(content, parameters, width, planned_bytes) if self.vocab_size == "auto" else None
         file = content["tokenizer"]
-        tokenizer = _tokenizer(cut(file, curve.chosen) if curve else file, path)
+        tokenizer = _tokenizer(truncate_bpe(file, curve.chosen) if curve else file, path)
         lines = [f"tokenizer {said}: byte-level BPE, {tokenizer.vocab_size} tokens, {tokenizer.fingerprint[:12]}"]
-        return Fitted(tokenizer, lines + (curve.lines() if curve else []), curve)
+        return FittedTokenizer(tokenizer, lines + (curve.lines() if curve else []), curve)
 
     def _train(self, texts: Iterator[str], size: int) -> dict[str, Any]:
         """What is kept: the largest tokenizer, and what a choice of size must know of the texts."""
-        seen = sample(texts, self.train_examples)
+        seen = sample_texts(texts, self.train_examples)
         trained = ByteLevelBPE(size, self.min_frequency).train(seen)
         content: dict[str, Any] = {"tokenizer": json.loads(trained.inner.to_str())}
         if self.vocab_size == "auto":
@@ -105,10 +112,10 @@ class BytePairs:
             content |= {"seen": count(trained, seen), "held": count(trained, held), "by_length": size_by_length(seen)}
         return content
 
-    def _curve(self, content: dict[str, Any], parameters: int, width: int, planned_bytes: int | None) -> Curve:
-        tree = parents(content["tokenizer"])
+    def _curve(self, content: dict[str, Any], parameters: int, width: int, planned_bytes: int | None) -> VocabSizeCurve:
+        tree = merge_parents(content["tokenizer"])
         seen, held = (
-            Counts(np.array(part["counts"]), tree, part["bytes"]) for part in (content["seen"], content["held"])
+            TokenCounts(np.array(part["counts"]), tree, part["bytes"]) for part in (content["seen"], content["held"])
         )
         if self.strategy == "limits":
             sizes = {"least": self.least, "most": self.most}
@@ -116,7 +123,7 @@ class BytePairs:
         chosen = min(max(content["by_length"], self.least), self.most, len(seen.counts))
         per_token = {size: held.sample_bytes / max(counts.sum(), 1) for size, counts in held.shrink().items()}
         sizes_drawn = [2**k for k in range(9, 20) if 2**k in per_token]
-        return Curve(
+        return VocabSizeCurve(
             sizes_drawn,
             [round(per_token[size], 4) for size in sizes_drawn],
             chosen,
@@ -137,4 +144,4 @@ def _tokenizer(file: dict[str, Any], path: Path) -> Tokenizer:
     try:
         return Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(file)))
     except Exception as error:  # the library raises nothing narrower
-        raise DataFault(f"{path}:1:1: is not a tokenizer: {str(error).splitlines()[0][:200]}") from None
+        raise DataError(f"{path}:1:1: is not a tokenizer: {str(error).splitlines()[0][:200]}") from None

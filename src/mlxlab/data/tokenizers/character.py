@@ -9,11 +9,11 @@ from tokenizers import decoders, models, processors
 
 from mlxlab.constraints import Size
 from mlxlab.data.array_cache import content_key
-from mlxlab.data.tokenizers.fit import Fitted, given, kept, sample
+from mlxlab.data.tokenizers.fit import FittedTokenizer, cached_json, existing_tokenizer, sample_texts
 from mlxlab.data.tokenizers.tokenizer import BOS, EOS, MASK, PAD, Tokenizer
 
 
-class Characters:
+class CharTokenizerTrainer:
     """The characters of the corpus, in the order of their code points, behind the four special tokens.
 
     Args:
@@ -39,20 +39,20 @@ class Characters:
         width: int,
         planned_bytes: int | None,
         pretrained: Path | None = None,
-    ) -> Fitted:
-        """As `BytePairs.fit`; the size follows from the corpus alone."""
-        if found := given(self.path, pretrained):
+    ) -> FittedTokenizer:
+        """As `BPETokenizerTrainer.fit`; the size follows from the corpus alone."""
+        if found := existing_tokenizer(self.path, pretrained):
             return found
         name = content_key(corpus=key, characters=self.unknown, examples=self.train_examples, format=1)
-        content, said = kept(
+        content, said = cached_json(
             cache / "tokenizers" / f"characters-{name}.json",
             self.retrain,
-            lambda: {"characters": "".join(sorted(set().union(*sample(texts, self.train_examples))))},
+            lambda: {"characters": "".join(sorted(set().union(*sample_texts(texts, self.train_examples))))},
         )
         tokenizer = self.tokenizer(content["characters"])
         more = "special ones and bytes" if self.unknown == "bytes" else "special ones"
         line = f"{len(content['characters'])} characters, {tokenizer.vocab_size} tokens with {more}"
-        return Fitted(tokenizer, [f"tokenizer {said}: {line}"])
+        return FittedTokenizer(tokenizer, [f"tokenizer {said}: {line}"])
 
     def tokenizer(self, characters: Iterable[str]) -> Tokenizer:
         """A tokenizer of these characters."""

@@ -10,53 +10,55 @@ from typing import Any, NamedTuple
 
 from mlxlab.data.array_cache import write_whole
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
-from mlxlab.data.tokenizers.vocab_size import Curve
-from mlxlab.errors import DataFault, InputMissing, Refused
+from mlxlab.data.tokenizers.vocab_size import VocabSizeCurve
+from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
 
 SAMPLE_BYTES = 64_000_000  # characters of a sample at most: documents may be books
 log = logging.getLogger(__name__)
 
 
-class Fitted(NamedTuple):
+class FittedTokenizer(NamedTuple):
     """A tokenizer, what the user should know of it, and where its size was chosen, how."""
 
     tokenizer: Tokenizer
     lines: list[str]
-    curve: Curve | None = None
+    curve: VocabSizeCurve | None = None
 
 
-def given(path: str | None, pretrained: Path | None) -> Fitted | None:
+def existing_tokenizer(path: str | None, pretrained: Path | None) -> FittedTokenizer | None:
     """The tokenizer that the config names, or that the weights were trained with; None if there is neither.
 
     Raises:
-        InputMissing, DataFault: there is no tokenizer at the path.
-        Refused: both are given and they differ.
+        InputNotFoundError, DataError: there is no tokenizer at the path.
+        NotAllowedError: both are given and they differ.
     """
     if path is None and pretrained is None:
         return None
     named = _at(Path(path)) if path is not None else None
     trained = load_tokenizer(pretrained) if pretrained is not None else None
     if named is not None and trained is not None and named.fingerprint != trained.fingerprint:
-        raise Refused(
+        raise NotAllowedError(
             f"data.tokenizer.path={path}: another tokenizer ({named.fingerprint[:12]}) than that of the weights"
             f" ({trained.fingerprint[:12]} in {pretrained})"
         )
     found = named or trained
     assert found is not None
-    return Fitted(found, [f"tokenizer of {path or pretrained}: {found.vocab_size} tokens, {found.fingerprint[:12]}"])
+    return FittedTokenizer(
+        found, [f"tokenizer of {path or pretrained}: {found.vocab_size} tokens, {found.fingerprint[:12]}"]
+    )
 
 
 def _at(path: Path) -> Tokenizer:
     if path.is_file() and path.name != "tokenizer.json":
-        raise InputMissing(f"data.tokenizer.path={path}: wanted a tokenizer.json or a folder with one")
+        raise InputNotFoundError(f"data.tokenizer.path={path}: expected a tokenizer.json or a folder with one")
     return load_tokenizer(path.parent if path.name == "tokenizer.json" else path)
 
 
-def sample(texts: Iterable[str], count: int) -> list[str]:
+def sample_texts(texts: Iterable[str], count: int) -> list[str]:
     """The first `count` texts that are not blank, of 64 million characters at most in all.
 
     Raises:
-        DataFault: there is none.
+        DataError: there is none.
     """
     found, size = [], 0
     for text in islice((text for text in texts if text.strip()), count):
@@ -65,11 +67,11 @@ def sample(texts: Iterable[str], count: int) -> list[str]:
         if size >= SAMPLE_BYTES:
             break
     if not found:
-        raise DataFault("the corpus has no text to make a tokenizer of")
+        raise DataError("the corpus has no text to make a tokenizer of")
     return found
 
 
-def kept(path: Path, retrain: bool, train: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], str]:
+def cached_json(path: Path, retrain: bool, train: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], str]:
     """The JSON at `path`, verified, or made and kept there; and what happened, in a word.
 
     A damaged file is made anew with a warning; a folder that cannot be written costs a warning, never the run.

@@ -6,7 +6,7 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
-from mlxlab.errors import ConfigFault, DataFault
+from mlxlab.errors import ConfigError, DataError
 
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = range(1, 7)  # kinds of tokens
 SPACE = "\u2581"
@@ -20,15 +20,15 @@ def tokenizer_from(facts: dict[str, Any], path: Path) -> tokenizers.Tokenizer:
     """Of the facts of `read_gguf`; `path` is named in faults.
 
     Raises:
-        DataFault: there is none in the file.
-        ConfigFault: it is of a kind that is not known here.
+        DataError: there is none in the file.
+        ConfigError: it is of a kind that is not known here.
     """
     known = {"gpt2": _byte_level, "llama": _sentence_piece}
     kind = facts.get("tokenizer.ggml.model")
     if kind is None or not facts.get("tokenizer.ggml.tokens"):
-        raise DataFault(f"{path}: has no tokenizer")
+        raise DataError(f"{path}: has no tokenizer")
     if kind not in known:
-        raise ConfigFault(f"model.pretrained={path}: a tokenizer of kind {kind}; known here: {', '.join(known)}")
+        raise ConfigError(f"model.pretrained={path}: a tokenizer of kind {kind}; known here: {', '.join(known)}")
     inner = known[kind](facts, path)
     pieces = facts["tokenizer.ggml.tokens"]
     kinds = facts.get("tokenizer.ggml.token_type") or [NORMAL] * len(pieces)
@@ -39,8 +39,8 @@ def tokenizer_from(facts: dict[str, Any], path: Path) -> tokenizers.Tokenizer:
     return inner
 
 
-def _of(pieces: list[str], kinds: list[int], *wanted: int) -> list[str]:
-    return [piece for piece, kind in zip(pieces, kinds, strict=True) if kind in wanted]
+def _of(pieces: list[str], kinds: list[int], *expected: int) -> list[str]:
+    return [piece for piece, kind in zip(pieces, kinds, strict=True) if kind in expected]
 
 
 def _byte_level(facts: dict[str, Any], path: Path) -> tokenizers.Tokenizer:
@@ -54,7 +54,7 @@ def _byte_level(facts: dict[str, Any], path: Path) -> tokenizers.Tokenizer:
     }
     cut = facts.get("tokenizer.ggml.pre", "gpt-2")
     if cut not in cuts:
-        raise ConfigFault(f"model.pretrained={path}: a tokenizer that cuts words like {cut}; known: {', '.join(cuts)}")
+        raise ConfigError(f"model.pretrained={path}: a tokenizer that cuts words like {cut}; known: {', '.join(cuts)}")
     vocabulary = {piece: token for token, piece in enumerate(facts["tokenizer.ggml.tokens"])}
     merges = [tuple(pair.split(" ", 1)) for pair in facts.get("tokenizer.ggml.merges", ())]
     inner = tokenizers.Tokenizer(models.BPE(vocabulary, merges, ignore_merges=cut == "llama-bpe"))
@@ -67,7 +67,7 @@ def _sentence_piece(facts: dict[str, Any], path: Path) -> tokenizers.Tokenizer:
     """Pieces with scores: a pair is joined earlier the higher the score of what it makes."""
     pieces, scores = facts["tokenizer.ggml.tokens"], facts.get("tokenizer.ggml.scores")
     if not scores:
-        raise DataFault(f"{path}: the tokenizer's scores are missing")
+        raise DataError(f"{path}: the tokenizer's scores are missing")
     vocabulary = {piece: token for token, piece in enumerate(pieces)}
     pairs = [
         (-scores[token], vocabulary[piece[:i]], vocabulary[piece[i:]], (piece[:i], piece[i:]))

@@ -13,7 +13,7 @@ from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from mlxlab.constraints import Ge, Le, Size
 from mlxlab.data.tokenizers.byte_lengths import token_bytes
-from mlxlab.errors import DataFault, InputMissing
+from mlxlab.errors import DataError, InputNotFoundError
 
 PAD, BOS, EOS, MASK = "<pad>", "<bos>", "<eos>", "<mask>"  # ids 0..3; bytes need no <unk>
 KNOWN = {  # what other families call them
@@ -49,7 +49,7 @@ class Tokenizer:
         """Token ids; with `special` between the start and end tokens.
 
         Raises:
-            DataFault: a character that the tokenizer does not know, and cannot spell in bytes.
+            DataError: a character that the tokenizer does not know, and cannot spell in bytes.
         """
         self._check([text])
         return self.inner.encode(text, add_special_tokens=special).ids
@@ -61,7 +61,7 @@ class Tokenizer:
         return [ids if len(ids) <= max_length else np.append(ids[: max_length - 1], ids[-1]) for ids in encoded]
 
     def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """int32 ids of each whole text, without special tokens. Raises DataFault as `encode` does."""
+        """int32 ids of each whole text, without special tokens. Raises DataError as `encode` does."""
         self._check(texts)
         encoded = self.inner.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(one.ids, np.int32) for one in encoded]
@@ -84,7 +84,7 @@ class Tokenizer:
         for text in texts:
             if unknown := set(text) - self.alphabet:
                 first = min(unknown, key=text.index)
-                raise DataFault(
+                raise DataError(
                     f"the character {first!r} (U+{ord(first):04X}) is none of the {len(self.alphabet)} that the"
                     " tokenizer knows; data.tokenizer.unknown=bytes spells such ones in bytes"
                 )
@@ -133,17 +133,17 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer.json of a folder: ours, or that of a pretrained model.
 
     Raises:
-        InputMissing: there is none.
-        DataFault: it is not one.
+        InputNotFoundError: there is none.
+        DataError: it is not one.
     """
     path = folder / "tokenizer.json"
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise InputMissing(f"{path}: {error.strerror}; wanted the tokenizer beside the model") from None
+        raise InputNotFoundError(f"{path}: {error.strerror}; expected the tokenizer beside the model") from None
     except UnicodeDecodeError:
-        raise DataFault(f"{path}:1:1: is not UTF-8") from None
+        raise DataError(f"{path}:1:1: is not UTF-8") from None
     try:
         return Tokenizer(tokenizers.Tokenizer.from_str(text))
     except Exception as error:  # the library raises nothing narrower
-        raise DataFault(f"{path}:1:1: is not a tokenizer: {str(error).splitlines()[0][:200]}") from None
+        raise DataError(f"{path}:1:1: is not a tokenizer: {str(error).splitlines()[0][:200]}") from None

@@ -19,7 +19,7 @@ ELBOW = 0.05  # doubling the vocabulary gains less than that in bytes per token
 
 
 @dataclass(frozen=True)
-class Curve:
+class VocabSizeCurve:
     """What was measured, and what was chosen for which reason. JSON, in the run folder as vocabulary.json."""
 
     sizes: list[int]
@@ -38,7 +38,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Counts:
+class TokenCounts:
     """How often each token of a trained vocabulary occurs in the sample, and which two tokens each was merged from.
 
     Args:
@@ -66,7 +66,7 @@ class Counts:
         return found
 
 
-def cut(file: dict[str, Any], size: int) -> dict[str, Any]:
+def truncate_bpe(file: dict[str, Any], size: int) -> dict[str, Any]:
     """The tokenizer.json of a byte-level BPE cut to `size` tokens: what training to that size would have given."""
     model = file["model"]
     vocabulary = {piece: token for piece, token in model["vocab"].items() if token < size}
@@ -80,7 +80,7 @@ def cut(file: dict[str, Any], size: int) -> dict[str, Any]:
     return file | {"model": model | {"vocab": vocabulary, "merges": merges}}
 
 
-def parents(file: dict[str, Any]) -> np.ndarray:
+def merge_parents(file: dict[str, Any]) -> np.ndarray:
     """(V, 2) the tokens that each was merged from, by its first merge; -1 for those that are not merged."""
     vocabulary = file["model"]["vocab"]
     found = np.full((max(vocabulary.values()) + 1, 2), -1)
@@ -104,8 +104,15 @@ def size_by_length(texts: list[str]) -> int:
 
 
 def choose(
-    seen: Counts, held: Counts, *, planned_bytes: int | None, parameters: int, width: int, least: int, most: int
-) -> Curve:
+    seen: TokenCounts,
+    held: TokenCounts,
+    *,
+    planned_bytes: int | None,
+    parameters: int,
+    width: int,
+    least: int,
+    most: int,
+) -> VocabSizeCurve:
     """The least of three limits, down to a multiple of 64, within `least` and `most`.
 
     A text too small for `least` tokens gets as many as it supports, 512 at the least.
@@ -116,7 +123,7 @@ def choose(
         planned_bytes: bytes of text to be trained on; None if that is unknown, which sets no limit.
         parameters: of the model without its vocabulary.
         width: of the model.
-        least: the smallest vocabulary wanted.
+        least: the smallest vocabulary expected.
         most: the largest.
     """
     per_token = {size: held.sample_bytes / max(counts.sum(), 1) for size, counts in held.shrink().items()}
@@ -132,17 +139,19 @@ def choose(
     chosen = min(max(smallest, supported, FLOOR), most, whole)
     powers = [2**k for k in range(9, 20) if 2**k in per_token]
     sizes = sorted({*powers, max(per_token), *({chosen} & per_token.keys())})
-    return Curve(sizes, [round(per_token[size], 4) for size in sizes], chosen, _reason(limits, chosen, least), limits)
+    return VocabSizeCurve(
+        sizes, [round(per_token[size], 4) for size in sizes], chosen, _reason(limits, chosen, least), limits
+    )
 
 
-def size_by_data(seen: Counts, planned_bytes: int | None) -> int | None:
+def size_by_data(seen: TokenCounts, planned_bytes: int | None) -> int | None:
     """Gowda and May 2020: the largest of whose learned tokens 95 in 100 occur 100 times in the planned text."""
     if planned_bytes is None:
         return None
-    wanted = OCCURRENCES * seen.sample_bytes / planned_bytes  # occurrences in the sample
+    expected = OCCURRENCES * seen.sample_bytes / planned_bytes  # occurrences in the sample
     for size, counts in sorted(seen.shrink().items(), reverse=True):
         learned = np.sort(counts[BYTES:])
-        if len(learned) and learned[len(learned) * (100 - PERCENTILE) // 100] >= wanted:
+        if len(learned) and learned[len(learned) * (100 - PERCENTILE) // 100] >= expected:
             return size
     return FLOOR
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxlab.errors import ConfigFault, DataFault, InputMissing
+from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 
 GROUP = 32  # numbers that share a scale, in every kind of block that MLX reads
 MAGIC = b"GGUF"
@@ -29,19 +29,19 @@ def read_gguf(path: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
     """Arrays by name and the facts beside them; the arrays are promises.
 
     Raises:
-        InputMissing: it cannot be read. DataFault: it is no such file.
+        InputNotFoundError: it cannot be read. DataError: it is no such file.
     """
     try:
         with path.open("rb") as file:
             head = file.read(4)
     except OSError as error:
-        raise InputMissing(f"{path}: {error.strerror}") from None
+        raise InputNotFoundError(f"{path}: {error.strerror}") from None
     if head != MAGIC:
-        raise DataFault(f"{path}: not a GGUF file (it begins with {head!r})")
+        raise DataError(f"{path}: not a GGUF file (it begins with {head!r})")
     try:
         read: Any = mx.load(str(path), format="gguf", return_metadata=True)
     except (RuntimeError, ValueError) as error:
-        raise DataFault(f"{path}: not a sound GGUF file ({str(error).splitlines()[0][:200]})") from None
+        raise DataError(f"{path}: not a sound GGUF file ({str(error).splitlines()[0][:200]})") from None
     arrays, facts = read
     return arrays, {key: _plain(value) for key, value in facts.items()}
 
@@ -50,23 +50,23 @@ def config_of(path: Path) -> dict[str, Any]:
     """What a config.json would say.
 
     Raises:
-        ConfigFault: an architecture, or rotary positions, that are not known here. DataFault: the shape is not told.
+        ConfigError: an architecture, or rotary positions, that are not known here. DataError: the shape is not told.
     """
     arrays, facts = read_gguf(path)
     kind = facts.get("general.architecture")
     if kind != "llama":
-        raise ConfigFault(f"model.pretrained={path}: is of type {kind}; only llama is known of GGUF files")
+        raise ConfigError(f"model.pretrained={path}: is of type {kind}; only llama is known of GGUF files")
     if facts.get("llama.rope.scaling.type", "none") != "none" or "rope_freqs.weight" in arrays:
-        raise ConfigFault(f"model.pretrained={path}: scaled rotary positions are not known here")
+        raise ConfigError(f"model.pretrained={path}: scaled rotary positions are not known here")
     found = {name: facts[f"llama.{key}"] for name, key in SHAPE.items() if f"llama.{key}" in facts}
     if lacking := [SHAPE[name] for name in SHAPE if name not in found and name not in OPTIONAL]:
-        raise DataFault(f"{path}: does not say llama.{lacking[0]}")
+        raise DataError(f"{path}: does not say llama.{lacking[0]}")
     for name, value in found.items():
         whole = name not in ("rms_norm_eps", "rope_theta")
         if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not value > 0:
-            raise DataFault(f"{path}: llama.{SHAPE[name]} is {str(value)[:40]}, wanted a number above 0")
+            raise DataError(f"{path}: llama.{SHAPE[name]} is {str(value)[:40]}, expected a number above 0")
     if found["hidden_size"] % found["num_attention_heads"]:
-        raise DataFault(f"{path}: {found['num_attention_heads']} heads do not divide {found['hidden_size']} numbers")
+        raise DataError(f"{path}: {found['num_attention_heads']} heads do not divide {found['hidden_size']} numbers")
     return found | {
         "model_type": "llama",
         "hidden_act": "silu",

@@ -8,10 +8,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from mlxlab.errors import ConfigFault, DataFault, InputMissing, Refused, ServiceMissing
+from mlxlab.errors import ConfigError, DataError, InputNotFoundError, NotAllowedError, ServiceUnavailableError
 from mlxlab.models.bert import Bert
 from mlxlab.models.pretrained.gguf import config_of, read_gguf
-from mlxlab.models.pretrained.weights import BERT_NAMES, GGUF_NAMES, LLAMA_NAMES, fill
+from mlxlab.models.pretrained.weights import BERT_NAMES, GGUF_NAMES, LLAMA_NAMES, load_weights
 from mlxlab.models.transformer import Transformer
 
 
@@ -19,25 +19,29 @@ def resolve(name: str) -> Path:
     """The folder (or GGUF file) of a pretrained model: a local one, else a snapshot from the hub.
 
     Raises:
-        InputMissing: it is not there.
-        ServiceMissing: the hub, or the package that asks it, cannot be had.
+        InputNotFoundError: it is not there.
+        ServiceUnavailableError: the hub, or the package that asks it, cannot be had.
     """
     folder = Path(name).expanduser()
     if folder.is_dir() or folder.suffix == ".gguf":
         return folder
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
-        raise InputMissing(f"model.pretrained={name}: no such folder, and no hub id (owner/name)")
+        raise InputNotFoundError(f"model.pretrained={name}: no such folder, and no hub id (owner/name)")
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
-        raise ServiceMissing(f"model.pretrained={name}: no such folder; for hub ids install mlxlab[hub]") from None
+        raise ServiceUnavailableError(
+            f"model.pretrained={name}: no such folder; for hub ids install mlxlab[hub]"
+        ) from None
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt"]))
     except Exception as error:  # the hub's client raises what its transports raise
-        raise ServiceMissing(f"model.pretrained={name}: the hub did not give it ({type(error).__name__})") from None
+        raise ServiceUnavailableError(
+            f"model.pretrained={name}: the hub did not give it ({type(error).__name__})"
+        ) from None
 
 
-def keep_shape(name: str, folder: Path) -> None:
+def save_config(name: str, folder: Path) -> None:
     """Writes what says the model's shape: `folder` can then stand for it, with `weights=False`."""
     found = resolve(name)
     if found.suffix == ".gguf":
@@ -46,7 +50,7 @@ def keep_shape(name: str, folder: Path) -> None:
         shutil.copyfile(found / "config.json", folder / "config.json")
 
 
-def unpack(name: str, cache: Path) -> Path:
+def tokenizer_dir(name: str, cache: Path) -> Path:
     """The folder with the tokenizer.json of a pretrained model; that of a GGUF file is made below `cache`."""
     found = resolve(name)
     if found.suffix != ".gguf":
@@ -75,15 +79,15 @@ def load_bert(name: str, shape: dict[str, Any], *, weights: bool = True) -> Bert
     Without `weights` they are random: a run that goes on has its own.
 
     Raises:
-        InputMissing: no folder, config.json or weights.
-        ConfigFault: the folder's architecture, or a switch of ours, is not that of BERT.
-        DataFault: weights do not fit.
+        InputNotFoundError: no folder, config.json or weights.
+        ConfigError: the folder's architecture, or a switch of ours, is not that of BERT.
+        DataError: weights do not fit.
     """
     folder = resolve(name)
     config = read_config(folder)
     _of_type(config, {"bert"}, "bert")
     if shape.get("rope_base") is not None or shape.get("pre_norm") or shape.get("mlp") in ("geglu", "swiglu"):
-        raise ConfigFault(
+        raise ConfigError(
             f"model.pretrained={name}: BERT has model.positions=learned, model.pre_norm=false, a plain mlp"
         )
     config.same("position_embedding_type", "absolute")
@@ -99,7 +103,7 @@ def load_bert(name: str, shape: dict[str, Any], *, weights: bool = True) -> Bert
         "vocab_size": _vocabulary(config, shape),
     }
     model = Bert(**(shape | taken | {"rope_base": None, "pre_norm": False}))
-    return fill(model, folder, BERT_NAMES) if weights else model
+    return load_weights(model, folder, BERT_NAMES) if weights else model
 
 
 def load_llama(name: str, shape: dict[str, Any], *, weights: bool = True) -> Transformer:
@@ -108,7 +112,7 @@ def load_llama(name: str, shape: dict[str, Any], *, weights: bool = True) -> Tra
     config = read_config(folder)
     _of_type(config, {"llama", "mistral"}, "transformer")
     if shape.get("norm", "rms") != "rms" or shape.get("mlp", "swiglu") != "swiglu" or shape.get("rope_base", 1) is None:
-        raise ConfigFault(f"model.pretrained={name}: Llama has model.norm=rms, model.mlp=swiglu, model.positions=rope")
+        raise ConfigError(f"model.pretrained={name}: Llama has model.norm=rms, model.mlp=swiglu, model.positions=rope")
     for key in ("attention_bias", "mlp_bias", "sliding_window"):
         config.same(key, None)
     config.one_of("hidden_act", ["silu"])
@@ -132,9 +136,9 @@ def load_llama(name: str, shape: dict[str, Any], *, weights: bool = True) -> Tra
     model = Transformer(**(shape | taken))
     if not weights:
         return model
-    fill(model, folder, GGUF_NAMES if folder.suffix == ".gguf" else LLAMA_NAMES)
+    load_weights(model, folder, GGUF_NAMES if folder.suffix == ".gguf" else LLAMA_NAMES)
     if not tied and "out.weight" not in model._head:
-        raise DataFault(f"{folder}: weights do not fit: lm_head.weight is missing, and the head is not tied")
+        raise DataError(f"{folder}: weights do not fit: lm_head.weight is missing, and the head is not tied")
     return model
 
 
@@ -144,12 +148,12 @@ class Config(dict[str, Any]):
     folder: Path
 
     def __missing__(self, key: str) -> Any:
-        raise DataFault(f"{config_name(self.folder)}: has no {key}")
+        raise DataError(f"{config_name(self.folder)}: has no {key}")
 
-    def same(self, key: str, wanted: Any) -> None:
-        """ConfigFault unless `key` is absent, empty or `wanted`."""
-        if self.get(key) not in (None, False, wanted):
-            raise self.other(key, str(wanted))
+    def same(self, key: str, expected: Any) -> None:
+        """ConfigError unless `key` is absent, empty or `expected`."""
+        if self.get(key) not in (None, False, expected):
+            raise self.other(key, str(expected))
 
     def one_of(self, key: str, known: list[str]) -> str:
         """The value of `key`, by default the first that is known."""
@@ -158,8 +162,8 @@ class Config(dict[str, Any]):
             raise self.other(key, " or ".join(known))
         return value
 
-    def other(self, key: str, wanted: str) -> ConfigFault:
-        return ConfigFault(f"model.pretrained={self.folder}: {key} is {self[key]}, only {wanted} is known here")
+    def other(self, key: str, expected: str) -> ConfigError:
+        return ConfigError(f"model.pretrained={self.folder}: {key} is {self[key]}, only {expected} is known here")
 
 
 def read_config(folder: Path) -> Config:
@@ -169,13 +173,13 @@ def read_config(folder: Path) -> Config:
     try:
         read = json.loads((folder / "config.json").read_text())
     except OSError:
-        raise InputMissing(f"{folder}: no config.json") from None
+        raise InputNotFoundError(f"{folder}: no config.json") from None
     except ValueError:
-        raise DataFault(f"{folder / 'config.json'}: not readable as JSON") from None
+        raise DataError(f"{folder / 'config.json'}: not readable as JSON") from None
     if not isinstance(read, dict):
-        raise DataFault(f"{folder / 'config.json'}: wanted an object")
+        raise DataError(f"{folder / 'config.json'}: expected an object")
     if "auto_map" in read:
-        raise Refused(f"{folder / 'config.json'}: asks to run code of its own (auto_map)")
+        raise NotAllowedError(f"{folder / 'config.json'}: asks to run code of its own (auto_map)")
     return _config(read, folder)
 
 
@@ -192,7 +196,7 @@ def config_name(folder: Path) -> Path:
 
 def _of_type(config: Config, types: set[str], model: str) -> None:
     if config.get("model_type", min(types)) not in types:
-        raise ConfigFault(
+        raise ConfigError(
             f"model.pretrained={config.folder}: is of type {config['model_type']}; "
             f"model={model} loads {' and '.join(sorted(types))}"
         )
@@ -203,12 +207,12 @@ def _rope_base(config: Config) -> float:
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":
-        raise ConfigFault(f"model.pretrained={config.folder}: rotary positions of type {kind} are not known here")
+        raise ConfigError(f"model.pretrained={config.folder}: rotary positions of type {kind} are not known here")
     return float(rope.get("rope_theta", config.get("rope_theta", 10000.0)))
 
 
 def _vocabulary(config: Config, shape: dict[str, Any]) -> int:
     known, used = config["vocab_size"], shape["vocab_size"]
     if used > known:
-        raise ConfigFault(f"model.pretrained={config.folder}: knows {known} tokens, the tokenizer has {used}")
+        raise ConfigError(f"model.pretrained={config.folder}: knows {known} tokens, the tokenizer has {used}")
     return known

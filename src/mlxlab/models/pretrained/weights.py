@@ -1,4 +1,4 @@
-"""Weights of a Hugging Face folder under our names: safetensors only, everything wanted or a fault."""
+"""Weights of a Hugging Face folder under our names: safetensors only, everything expected or a fault."""
 
 import json
 import re
@@ -11,7 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from mlxlab.errors import DataFault, InputMissing, Refused
+from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
 from mlxlab.models.pretrained.gguf import weights_of
 
 Names = list[tuple[str, str | Callable[[re.Match[str]], str]]]  # theirs as a pattern, ours
@@ -60,32 +60,32 @@ GGUF_NAMES: Names = [
     (r"\.ffn_(gate|up|down)\.", r".feed_forward.\1."),
 ]
 # Buffers and copies, and what BERT was trained with besides; not worth a word.
-LEFT_OUT = re.compile(r"position_ids$|rotary_emb\.inv_freq$|^cls\.predictions\.decoder\.|^cls\.seq_relationship\.")
+IGNORED_KEYS = re.compile(r"position_ids$|rotary_emb\.inv_freq$|^cls\.predictions\.decoder\.|^cls\.seq_relationship\.")
 
 
-def fill(model: nn.Module, folder: Path, names: Names) -> Any:
+def load_weights(model: nn.Module, folder: Path, names: Names) -> Any:
     """Gives every parameter of `model` its weight, in float32. Those of a head are kept in `model._head`.
 
     Raises:
-        DataFault: weights are missing or of another shape, or the layers have more than ours: another architecture.
+        DataError: weights are missing or of another shape, or the layers have more than ours: another architecture.
     """
-    found = {_rename(name, names): array for name, array in _read(folder) if not LEFT_OUT.search(name)}
+    found = {_rename(name, names): array for name, array in _read(folder) if not IGNORED_KEYS.search(name)}
     head = {name.removeprefix("head."): found.pop(name) for name in list(found) if name.startswith("head.")}
     leaves: list[tuple[str, Any]] = tree_flatten(model.parameters())  # type: ignore[assignment]
-    wanted = {path: leaf.shape for path, leaf in leaves}
-    unexpected = [path for path in found if path not in wanted]
-    faults = [f"{path} is missing" for path in wanted if path not in found]
+    expected = {path: leaf.shape for path, leaf in leaves}
+    unexpected = [path for path in found if path not in expected]
+    faults = [f"{path} is missing" for path in expected if path not in found]
     faults += [f"{path} is not one of ours" for path in unexpected if path.startswith("layers.")]
     faults += [
-        f"{path} has shape {found[path].shape}, wanted {shape}"
-        for path, shape in wanted.items()
+        f"{path} has shape {found[path].shape}, expected {shape}"
+        for path, shape in expected.items()
         if path in found and found[path].shape != shape
     ]
     if faults:
-        raise DataFault(f"{folder}: weights do not fit: {_some(faults)}")
+        raise DataError(f"{folder}: weights do not fit: {_some(faults)}")
     if unexpected:
         warnings.warn(f"{folder}: left out, for the model has no such weights: {_some(unexpected)}", stacklevel=4)
-    model.load_weights([(path, found[path].astype(mx.float32)) for path in wanted])
+    model.load_weights([(path, found[path].astype(mx.float32)) for path in expected])
     model._head = {name: array.astype(mx.float32) for name, array in head.items()}
     _evaluate(folder, [model.parameters(), model._head])
     return model
@@ -109,7 +109,7 @@ def _read(folder: Path) -> list[tuple[str, mx.array]]:
         try:
             arrays: Any = mx.load(str(path), format="safetensors")
         except RuntimeError as error:
-            raise DataFault(f"{path}: not a sound safetensors file ({_first_line(error)})") from None
+            raise DataError(f"{path}: not a sound safetensors file ({_first_line(error)})") from None
         found += arrays.items()
     return found
 
@@ -121,20 +121,20 @@ def _files(folder: Path) -> list[Path]:
         try:
             names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataFault(f"{index}: not a readable index ({type(error).__name__})") from None
+            raise DataError(f"{index}: not a readable index ({type(error).__name__})") from None
         if any(not isinstance(name, str) or Path(name).name != name for name in names):
-            raise Refused(f"{index}: names files outside its folder")
+            raise NotAllowedError(f"{index}: names files outside its folder")
         if missing := [name for name in names if not (folder / name).is_file()]:
-            raise InputMissing(f"{folder}: named by its index, but not there: {_some(missing)}")
+            raise InputNotFoundError(f"{folder}: named by its index, but not there: {_some(missing)}")
         return [folder / name for name in names]
     usual = folder / "model.safetensors"
     found = [usual] if usual.is_file() else sorted(folder.glob("*.safetensors"))
     if not found and (pickled := sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])):
-        raise Refused(
+        raise NotAllowedError(
             f"{folder}: has {pickled[0].name}, but no safetensors; pickled weights can run code, and are not read"
         )
     if not found:
-        raise InputMissing(f"{folder}: no safetensors file")
+        raise InputNotFoundError(f"{folder}: no safetensors file")
     return found
 
 
@@ -143,7 +143,7 @@ def _evaluate(folder: Path, arrays: Any) -> None:
     try:
         mx.eval(arrays)
     except RuntimeError as error:
-        raise DataFault(f"{folder}: weights cannot be read ({_first_line(error)})") from None
+        raise DataError(f"{folder}: weights cannot be read ({_first_line(error)})") from None
 
 
 def _first_line(error: Exception) -> str:

@@ -7,7 +7,7 @@ import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mlxlab.errors import ConfigFault
+from mlxlab.errors import ConfigError
 
 _sqlite = re.compile(r"^sqlite(\+\w+)?://(?P<path>/[^?]*)?")
 _login = re.compile(r"(?<=://)[^/@\s]+@")
@@ -54,7 +54,7 @@ def resolve(uri: str | None, artifacts: str | None, project: Path) -> Address:
         project: relative paths are relative to this folder.
 
     Raises:
-        ConfigFault: an address that MLflow 3 has no store for.
+        ConfigError: an address that MLflow 3 has no store for.
     """
     project = project.absolute()
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project / 'mlruns' / 'mlflow.db'}"
@@ -77,13 +77,13 @@ def _absolute(uri: str, project: Path) -> str:
     if not uri.startswith("sqlite"):
         if "://" in uri or uri.startswith("databricks"):
             if uri.startswith("file:"):
-                raise ConfigFault(f"tracking.uri={uri}: MLflow 3 writes no file stores; use sqlite:///<file>")
+                raise ConfigError(f"tracking.uri={uri}: MLflow 3 writes no file stores; use sqlite:///<file>")
             return uri
-        raise ConfigFault(f"tracking.uri={uri}: want sqlite:///<file>, http(s)://<server> or another MLflow address")
+        raise ConfigError(f"tracking.uri={uri}: want sqlite:///<file>, http(s)://<server> or another MLflow address")
     match = _sqlite.match(uri)
     path = ((match and match["path"]) or "/")[1:]
     if not match or path in ("", ":memory:"):
-        raise ConfigFault(f"tracking.uri={uri}: want sqlite:///<file>, the syncer is another process")
+        raise ConfigError(f"tracking.uri={uri}: want sqlite:///<file>, the syncer is another process")
     return f"sqlite:///{project / path}{uri[match.end() :]}"
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxlab.tracking.mlflow.address import Address
-from mlxlab.tracking.mlflow.errors import JournalFault, StoreReplaced
+from mlxlab.tracking.mlflow.errors import JournalRejectedError, StoreReplacedError
 from mlxlab.tracking.mlflow.naming import MAX_KEY, clean
 
 UID = "mlxlab.uid"  # tag: ties an MLflow run to its journal
@@ -26,11 +26,11 @@ def prepare(address: Address) -> None:
     os.environ["MLFLOW_TRACKING_URI"] = address.uri  # artifacts of a server are found through it
 
 
-class Store:
+class MlflowStore:
     """An open store. Opening builds a fresh SQLite database if there is none.
 
     Raises:
-        StoreFault: it cannot be reached, read or written, or has another MLflow's schema.
+        StoreUnavailableError: it cannot be reached, read or written, or has another MLflow's schema.
     """
 
     def __init__(self, address: Address) -> None:
@@ -40,15 +40,15 @@ class Store:
 
         self.address = address
         if address.database:
-            sqlite.ensure(address)
+            sqlite.ensure_database(address)
         self._file = _identity(address.database)
         self.client = _client(address)
         self._experiments: dict[str, str] = {}
 
     def check(self) -> None:
-        """Raises StoreReplaced if the database is not the file that was opened."""
+        """Raises StoreReplacedError if the database is not the file that was opened."""
         if _identity(self.address.database) != self._file:
-            raise StoreReplaced(f"{self.address.database} was removed or replaced")
+            raise StoreReplacedError(f"{self.address.database} was removed or replaced")
 
     def experiment(self, name: str) -> str:
         """The id of the experiment, made if need be."""
@@ -76,7 +76,7 @@ class Store:
             return False
         from mlxlab.tracking.mlflow import sqlite
 
-        sqlite.forget_above(engine, run_id, step)
+        sqlite.delete_metrics_after(engine, run_id, step)
         return True
 
     def last_steps(self, run_id: str) -> dict[str, int]:
@@ -96,7 +96,9 @@ class Store:
                 if found is None:
                     raise
         if found.lifecycle_stage == "deleted":
-            raise JournalFault(f"experiment {name} was deleted in MLflow: restore it there, or take another name")
+            raise JournalRejectedError(
+                f"experiment {name} was deleted in MLflow: restore it there, or take another name"
+            )
         return found.experiment_id
 
     def _location(self, name: str) -> str | None:

@@ -8,20 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mlxlab.errors import DataFault, InputMissing, ServiceMissing
+from mlxlab.errors import DataError, InputNotFoundError, ServiceUnavailableError
 from mlxlab.tracking.mlflow.address import Address, resolve
 from mlxlab.tracking.mlflow.client import SETTINGS
-from mlxlab.tracking.mlflow.errors import line_of
+from mlxlab.tracking.mlflow.errors import one_line
 
 SCHEMES = ("models:/", "runs:/")
 
 
-def is_stored(name: str) -> bool:
+def is_mlflow_uri(name: str) -> bool:
     """Does the name mean a model of the store?"""
     return name.startswith(SCHEMES)
 
 
-def fetch(name: str, uri: str | None, project: Path, cache: Path) -> Path:
+def download_model(name: str, uri: str | None, project: Path, cache: Path) -> Path:
     """The checkpoint of a logged or registered model, with the `restore` folder of its run beside it.
 
     What was fetched once is kept, by the model's own id: an alias that has moved means another model.
@@ -31,17 +31,17 @@ def fetch(name: str, uri: str | None, project: Path, cache: Path) -> Path:
         uri: the store; null as in `tracking.uri`.
 
     Raises:
-        ServiceMissing: there is no store, or it cannot be reached. InputMissing: it has no such model.
-        DataFault: the model is none of ours.
+        ServiceUnavailableError: there is no store, or it cannot be reached. InputNotFoundError: it has no such model.
+        DataError: the model is none of ours.
     """
     address = resolve(uri, None, project)
     if address.database is not None and not address.database.is_file():
-        raise ServiceMissing(f"{name}: {address.shown}: no store there; a run with tracking=mlflow makes it")
-    with _meant(address):
+        raise ServiceUnavailableError(f"{name}: {address.shown}: no store there; a run with tracking=mlflow makes it")
+    with _tracking_env(address):
         folder = _kept(name, address, cache / "models")
     found = sorted(path.parent for path in folder.glob("artifacts/*/model.safetensors"))
     if not found or not (folder / "artifacts" / "restore" / "config.yaml").is_file():
-        raise DataFault(f"{name}: is not a model that a run of mlxlab logged")
+        raise DataError(f"{name}: is not a model that a run of mlxlab logged")
     return found[0]
 
 
@@ -57,15 +57,15 @@ def _kept(name: str, address: Address, cache: Path) -> Path:
             _download(name, folder)
     except MlflowException as error:
         gone = error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
-        fault = InputMissing if gone else ServiceMissing
-        raise fault(f"{name}: {address.shown}: {line_of(error)}") from None
+        fault = InputNotFoundError if gone else ServiceUnavailableError
+        raise fault(f"{name}: {address.shown}: {one_line(error)}") from None
     except OSError as error:
-        raise ServiceMissing(f"{name}: {address.shown}: {line_of(error)}") from None
+        raise ServiceUnavailableError(f"{name}: {address.shown}: {one_line(error)}") from None
     return folder
 
 
 @contextmanager
-def _meant(address: Address) -> Iterator[None]:
+def _tracking_env(address: Address) -> Iterator[None]:
     """Inside, MLflow's functions that take no address use this one."""
     meant = SETTINGS | {"MLFLOW_TRACKING_URI": address.uri}
     before = {name: os.environ.get(name) for name in meant}

@@ -5,23 +5,23 @@ import sqlite3
 from mlxlab.tracking.mlflow.address import redact
 
 
-class StoreFault(Exception):
+class StoreUnavailableError(Exception):
     """The store does not serve us now. One line; trying again later is right."""
 
 
-class StoreReplaced(StoreFault):
+class StoreReplacedError(StoreUnavailableError):
     """The database file was removed or exchanged: writes would go to a file without a name. Open the store anew."""
 
 
-class JournalFault(Exception):
+class JournalRejectedError(Exception):
     """The store refuses this one journal. One line; other journals are not concerned."""
 
 
-class RunGone(Exception):
+class RunNotFoundError(Exception):
     """The store does not know the run (any more): it has to be carried again from its first line."""
 
 
-def line_of(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """An error in one line, without passwords. The system's own word for it where it has one."""
     cause: BaseException | None = error
     while cause is not None:
@@ -34,15 +34,15 @@ def line_of(error: BaseException) -> str:
     return redact(" ".join(text.split()))[:300]
 
 
-def sort_out(error: Exception) -> Exception:
+def classify_error(error: Exception) -> Exception:
     """What an error of the client means to us."""
-    if isinstance(error, StoreFault | JournalFault | RunGone):
+    if isinstance(error, StoreUnavailableError | JournalRejectedError | RunNotFoundError):
         return error
     code = getattr(error, "error_code", "")
     if code == "RESOURCE_DOES_NOT_EXIST":
-        return RunGone(line_of(error))
+        return RunNotFoundError(one_line(error))
     if code in ("INVALID_PARAMETER_VALUE", "INVALID_STATE"):
-        return JournalFault(line_of(error))
+        return JournalRejectedError(one_line(error))
     if isinstance(error, ArithmeticError | AttributeError | LookupError | TypeError) or type(error) is ValueError:
-        return JournalFault(f"{type(error).__name__}: {line_of(error)}")  # a line that none of us wrote
-    return StoreFault(line_of(error))
+        return JournalRejectedError(f"{type(error).__name__}: {one_line(error)}")  # a line that none of us wrote
+    return StoreUnavailableError(one_line(error))

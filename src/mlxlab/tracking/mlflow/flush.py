@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from mlxlab.errors import InputMissing, ServiceMissing
+from mlxlab.errors import InputNotFoundError, ServiceUnavailableError
 from mlxlab.tracking import journal, jsonl
 from mlxlab.tracking.mlflow import spool
 from mlxlab.tracking.mlflow.address import Address, resolve
-from mlxlab.tracking.mlflow.errors import StoreFault
-from mlxlab.tracking.mlflow.syncer import Round, Syncer
+from mlxlab.tracking.mlflow.errors import StoreUnavailableError
+from mlxlab.tracking.mlflow.syncer import PollResult, Syncer
 
 PATIENCE = 30.0  # seconds for the syncer in the background to hand over
 
@@ -20,33 +20,33 @@ def address_of(folder: Path, project: Path) -> Address:
     """The store that the run in `folder` was started with.
 
     Raises:
-        InputMissing: no run was tracked there.
+        InputNotFoundError: no run was tracked there.
     """
     path = folder / journal.FILE
     try:
         start = next(jsonl.read(path, limit=1), ({}, 0))[0]["start"]
     except (OSError, KeyError):
-        raise InputMissing(f"{folder} has no {journal.FILE}: no run was tracked there") from None
+        raise InputNotFoundError(f"{folder} has no {journal.FILE}: no run was tracked there") from None
     address = resolve(start["store"], start["artifacts"], project)
     spool_then = Path(start["spool"])
     return replace(address, spool=spool_then) if start["spool"] and spool_then.is_dir() else address
 
 
-def drain(address: Address, folders: list[Path]) -> Iterator[str]:
+def flush(address: Address, folders: list[Path]) -> Iterator[str]:
     """Carries everything that is there now; says line by line what was done.
 
     Args:
         folders: run folders to look at besides those that wait in the spool.
 
     Raises:
-        ServiceMissing: the store does not serve, or another process does not let go of it.
+        ServiceUnavailableError: the store does not serve, or another process does not let go of it.
     """
     if address.spool is None:
-        raise ServiceMissing(f"{address.shown}: neither its folder nor the project's mlruns can be written")
+        raise ServiceUnavailableError(f"{address.shown}: neither its folder nor the project's mlruns can be written")
     try:
         address.spool.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ServiceMissing(f"{address.shown}: {error.strerror}: {error.filename}") from None
+        raise ServiceUnavailableError(f"{address.shown}: {error.strerror}: {error.filename}") from None
     for folder in folders:
         _register(address.spool, folder)
     if not spool.registered(address.spool):
@@ -54,13 +54,13 @@ def drain(address: Address, folders: list[Path]) -> Iterator[str]:
         return
     with spool.handover(address.spool), spool.sole_writer(address.spool, PATIENCE) as mine:
         if not mine:
-            raise ServiceMissing(f"another process writes {address.shown} and does not let go of it")
+            raise ServiceUnavailableError(f"another process writes {address.shown} and does not let go of it")
         yield from _carry(Syncer(address))
     if spool.registered(address.spool):
         spool.start_syncer(address)  # for the runs that go on
 
 
-def pending(address: Address) -> str | None:
+def pending_summary(address: Address) -> str | None:
     """One line on what waits for the store; None if nothing does."""
     if address.spool is None or not address.spool.is_dir():
         return None
@@ -77,13 +77,13 @@ def pending(address: Address) -> str | None:
 def _register(where: Path, folder: Path) -> None:
     found = [path for path in folder.glob("journal*.jsonl") if (jsonl.read_uid(path))]
     if not found:
-        raise InputMissing(f"{folder} has no {journal.FILE}: no run was tracked there")
+        raise InputNotFoundError(f"{folder} has no {journal.FILE}: no run was tracked there")
     for path in found:
         spool.register(where, jsonl.read_uid(path) or "", folder)
 
 
 def _carry(syncer: Syncer) -> Iterator[str]:
-    began, count, last = time.monotonic(), 0, Round()
+    began, count, last = time.monotonic(), 0, PollResult()
     try:
         while True:
             last = syncer.round()
@@ -92,8 +92,8 @@ def _carry(syncer: Syncer) -> Iterator[str]:
             yield from last.notes
             if not (last.lines or last.complete or last.notes):
                 break
-    except StoreFault as fault:
-        raise ServiceMissing(f"{syncer.address.shown}: {fault}; nothing is lost") from None
+    except StoreUnavailableError as fault:
+        raise ServiceUnavailableError(f"{syncer.address.shown}: {fault}; nothing is lost") from None
     finally:
         with contextlib.suppress(OSError):
             syncer.report(None)

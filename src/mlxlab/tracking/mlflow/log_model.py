@@ -5,10 +5,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from mlxlab.tracking.mlflow.errors import line_of
+from mlxlab.tracking.mlflow.errors import one_line
 
 
-def log(client: Any, run: dict[str, Any], folder: Path, model: dict[str, Any], known: dict[str, str]) -> str | None:
+def log_model(
+    client: Any, run: dict[str, Any], folder: Path, model: dict[str, Any], known: dict[str, str]
+) -> str | None:
     """Logs the model of a journal line; returns why it was left out, or None.
 
     Args:
@@ -29,10 +31,10 @@ def log(client: Any, run: dict[str, Any], folder: Path, model: dict[str, Any], k
                 _save(path, model, files, run["run_id"], known[key])
         except Exception as error:
             client.finalize_logged_model(known[key], "FAILED")
-            return line_of(error)
+            return one_line(error)
         client.log_model_artifacts(known[key], str(path))
     client.finalize_logged_model(known[key], "READY")
-    _tie(client, run["run_id"], known[key], model["step"] or 0)
+    _link_model(client, run["run_id"], known[key], model["step"] or 0)
     return None
 
 
@@ -72,7 +74,7 @@ def _save(path: Path, model: dict[str, Any], files: dict[str, Path], run_id: str
     )
 
 
-def _tie(client: Any, run_id: str, model_id: str, step: int) -> None:
+def _link_model(client: Any, run_id: str, model_id: str, step: int) -> None:
     from mlflow.entities import LoggedModelOutput
 
     outputs = client.get_run(run_id).outputs

@@ -30,11 +30,11 @@ def flatten(params: Mapping[str, Any]) -> dict[str, str]:
         key = clean(path)
         if key in flat:  # two names became one
             key = f"{key[: MAX_KEY - 9]}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
-        flat[key] = cut(value, MAX_PARAM)
+        flat[key] = truncate(value, MAX_PARAM)
     return flat
 
 
-def cut(value: Any, limit: int) -> str:
+def truncate(value: Any, limit: int) -> str:
     """`value` as text of at most `limit` characters, ending in `...` if any are missing."""
     text = str(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -3,7 +3,7 @@
 <uid>.run     path of a run folder that is not (known to be) complete in the store
 lock          held (`flock`) by the syncer while it lives
 status.json   what the syncer last found: the store's fault, or none
-handover      wanted: a syncer in the foreground asks the one in the background to go
+handover      expected: a syncer in the foreground asks the one in the background to go
 sync.log      what the syncers said
 """
 

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mlxlab.tracking.mlflow.address import Address
-from mlxlab.tracking.mlflow.errors import StoreFault
+from mlxlab.tracking.mlflow.errors import StoreUnavailableError
 
 _SET = (
     "insert into experiments(experiment_id, name, artifact_location, lifecycle_stage, creation_time, last_update_time)"
@@ -24,11 +24,11 @@ _SET = (
 _connected = False
 
 
-def ensure(address: Address) -> None:
+def ensure_database(address: Address) -> None:
     """Makes the database if it is not there; checks its schema if it is.
 
     Raises:
-        StoreFault: not readable, no MLflow store, or of another version.
+        StoreUnavailableError: not readable, no MLflow store, or of another version.
     """
     import mlflow
 
@@ -38,10 +38,10 @@ def ensure(address: Address) -> None:
     schema = _schema(address, mlflow.__version__)
     if not path.exists() or path.stat().st_size == 0:
         _build(path, schema, address)
-    wanted, found = _version_in(schema), version(path)
-    if found != wanted:
-        raise StoreFault(
-            f"{path} has schema {found}, MLflow {mlflow.__version__} writes {wanted} and would change the file: "
+    expected, found = _version_in(schema), version(path)
+    if found != expected:
+        raise StoreUnavailableError(
+            f"{path} has schema {found}, MLflow {mlflow.__version__} writes {expected} and would change the file: "
             f"back it up, then `mlflow db upgrade {address.shown}`"
         )
 
@@ -50,19 +50,19 @@ def version(path: Path) -> str:
     """The schema's version.
 
     Raises:
-        StoreFault: the file cannot be read, or is no MLflow store.
+        StoreUnavailableError: the file cannot be read, or is no MLflow store.
     """
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=10)) as database:
             rows = database.execute("select version_num from alembic_version").fetchall()
     except sqlite3.Error as error:
-        raise StoreFault(f"{path}: {error}") from None
+        raise StoreUnavailableError(f"{path}: {error}") from None
     if len(rows) != 1:
-        raise StoreFault(f"{path} is no MLflow store: it names no schema")
+        raise StoreUnavailableError(f"{path} is no MLflow store: it names no schema")
     return rows[0][0]
 
 
-def forget_above(engine: Any, run_id: str, step: int) -> None:
+def delete_metrics_after(engine: Any, run_id: str, step: int) -> None:
     """Deletes a run's metric rows above `step`, and sets the latest values anew."""
     from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlMetric
     from sqlalchemy import delete, insert, select

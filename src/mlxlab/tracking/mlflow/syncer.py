@@ -15,9 +15,9 @@ from pathlib import Path
 from mlxlab.tracking.jsonl import has_writer
 from mlxlab.tracking.mlflow import address, spool
 from mlxlab.tracking.mlflow.address import Address
-from mlxlab.tracking.mlflow.client import Store
-from mlxlab.tracking.mlflow.errors import JournalFault, StoreFault, StoreReplaced, line_of
-from mlxlab.tracking.mlflow.uploader import Carry, locate
+from mlxlab.tracking.mlflow.client import MlflowStore
+from mlxlab.tracking.mlflow.errors import JournalRejectedError, StoreReplacedError, StoreUnavailableError, one_line
+from mlxlab.tracking.mlflow.uploader import JournalUploader, locate
 
 POLL = 0.25  # seconds between looks at the journals
 IDLE = 15.0  # seconds without work before the syncer ends: the next job of a sweep finds it warm
@@ -27,7 +27,7 @@ NICENESS = 15
 
 
 @dataclass
-class Round:
+class PollResult:
     """What one look at all journals brought."""
 
     lines: int = 0
@@ -43,24 +43,24 @@ class Syncer:
     def __init__(self, where: Address) -> None:
         assert where.spool is not None
         self.address, self.spool = where, where.spool
-        self._store: Store | None = None
-        self._carries: dict[str, Carry] = {}
+        self._store: MlflowStore | None = None
+        self._carries: dict[str, JournalUploader] = {}
         self._refused: dict[str, tuple[float, str]] = {}  # uid -> when it may be tried again, why it was refused
 
-    def round(self) -> Round:
+    def round(self) -> PollResult:
         """One look at every journal.
 
         Raises:
-            StoreFault: the store does not serve; it is opened anew in the next round.
+            StoreUnavailableError: the store does not serve; it is opened anew in the next round.
         """
-        result = Round()
+        result = PollResult()
         try:
             for uid, folder in spool.registered(self.spool).items():
                 self._carry(uid, folder, result)
-        except StoreReplaced as fault:
+        except StoreReplacedError as fault:
             self._close()
             result.notes.append(f"{fault}; opening it anew")
-        except StoreFault:
+        except StoreUnavailableError:
             self._close()
             raise
         return result
@@ -74,7 +74,7 @@ class Syncer:
         state = {"t": int(time.time() * 1000), "pid": os.getpid(), "fault": fault}
         spool.replace(self.spool / "status.json", json.dumps(state))
 
-    def _carry(self, uid: str, folder: Path, result: Round) -> None:
+    def _carry(self, uid: str, folder: Path, result: PollResult) -> None:
         if not locate(folder, uid)[0].exists():
             spool.unregister(self.spool, uid)
             self._carries.pop(uid, None)
@@ -87,11 +87,11 @@ class Syncer:
         try:
             carry = self._carries.get(uid)
             if carry is None:
-                carry = self._carries[uid] = Carry(self._open(), folder, uid)
+                carry = self._carries[uid] = JournalUploader(self._open(), folder, uid)
             self._open().check()
             before, noted = carry.carried, len(carry.notes)
             complete = carry.advance()
-        except JournalFault as fault:
+        except JournalRejectedError as fault:
             self._refused[uid] = time.monotonic() + MAX_PAUSE, str(fault)
             result.refused[folder] = str(fault)
             if str(fault) != reason:
@@ -105,12 +105,12 @@ class Syncer:
         else:
             result.running.append(folder)
 
-    def _open(self) -> Store:
+    def _open(self) -> MlflowStore:
         if self._store is None:
             try:
-                self._store = Store(self.address)
+                self._store = MlflowStore(self.address)
             except Exception as error:  # whatever it is: no store, no work
-                raise StoreFault(line_of(error)) from error
+                raise StoreUnavailableError(one_line(error)) from error
         return self._store
 
     def _close(self) -> None:
@@ -134,8 +134,8 @@ def serve(syncer: Syncer) -> set[str]:
                 _say(f"{syncer.address.shown} serves again")
             for note in result.notes:
                 _say(note)
-        except StoreFault as error:
-            result = Round()
+        except StoreUnavailableError as error:
+            result = PollResult()
             if str(error) != fault:
                 _say(f"{syncer.address.shown}: {error}; tried again until it serves")
             fault, pause = str(error), min(MAX_PAUSE, max(1.0, pause * 2))
@@ -182,5 +182,5 @@ if __name__ == "__main__":
     try:
         main()
     except Exception as error:
-        _say(f"syncer ends: {type(error).__name__}: {line_of(error)}")
+        _say(f"syncer ends: {type(error).__name__}: {one_line(error)}")
         sys.exit(1)

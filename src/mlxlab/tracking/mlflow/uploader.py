@@ -12,9 +12,9 @@ from typing import Any
 from mlxlab.tracking import jsonl
 from mlxlab.tracking.journal import FILE, STATE
 from mlxlab.tracking.mlflow import log_model, spool
-from mlxlab.tracking.mlflow.client import UID, Store
-from mlxlab.tracking.mlflow.errors import JournalFault, RunGone, sort_out
-from mlxlab.tracking.mlflow.naming import MAX_TAG, cut
+from mlxlab.tracking.mlflow.client import UID, MlflowStore
+from mlxlab.tracking.mlflow.errors import JournalRejectedError, RunNotFoundError, classify_error
+from mlxlab.tracking.mlflow.naming import MAX_TAG, truncate
 
 MAX_METRICS = 900  # rows a call; MLflow's servers take 1,000
 MAX_PARAMS = 100
@@ -28,10 +28,10 @@ def locate(folder: Path, uid: str) -> tuple[Path, Path]:
     return folder / FILE, folder / STATE
 
 
-class Carry:
+class JournalUploader:
     """The journal of run `uid` in `folder`."""
 
-    def __init__(self, store: Store, folder: Path, uid: str) -> None:
+    def __init__(self, store: MlflowStore, folder: Path, uid: str) -> None:
         self.store, self.folder, self.uid = store, folder, uid
         self.journal, self._state_path = locate(folder, uid)
         self.state = spool.read_json(self._state_path)
@@ -44,16 +44,16 @@ class Carry:
         """Brings what is there into the store; returns whether the journal is complete (its writer is gone, too).
 
         Raises:
-            StoreFault, JournalFault: lines up to the last acknowledged one are in the store.
+            StoreUnavailableError, JournalRejectedError: lines up to the last acknowledged one are in the store.
         """
         try:
             return self._advance()
         except Exception as error:
-            fault = sort_out(error)
-            if isinstance(fault, RunGone):
+            fault = classify_error(error)
+            if isinstance(fault, RunNotFoundError):
                 self._begin_again()
                 return False
-            if isinstance(fault, JournalFault):
+            if isinstance(fault, JournalRejectedError):
                 self._acknowledge(fault=str(fault))
             raise fault from error
 
@@ -139,7 +139,9 @@ class Carry:
             run = self.store.client.create_run(experiment, start_time=t, tags=tags, run_name=start["name"])
             self._acknowledge(run_id=run.info.run_id, experiment_id=experiment)
         elif run.info.lifecycle_stage == "deleted":
-            raise JournalFault(f"run {run.info.run_id} was deleted in MLflow; restore it there, then runs.py sync")
+            raise JournalRejectedError(
+                f"run {run.info.run_id} was deleted in MLflow; restore it there, then runs.py sync"
+            )
         self._acknowledge(run_id=run.info.run_id, experiment_id=experiment, status="RUNNING")
         self.store.client.update_run(run.info.run_id, status="RUNNING")
         self._params(start["params"], run.data.params, tags)
@@ -151,7 +153,7 @@ class Carry:
 
         for key in params.keys() & known.keys():
             if params[key] != known[key]:
-                tags[f"resumed.{key}"[:250]] = cut(f"{known[key]} -> {params[key]}", MAX_TAG)
+                tags[f"resumed.{key}"[:250]] = truncate(f"{known[key]} -> {params[key]}", MAX_TAG)
         new = [Param(key, value) for key, value in params.items() if key not in known]
         for i in range(0, len(new), MAX_PARAMS):
             self.store.client.log_batch(self._run(), params=new[i : i + MAX_PARAMS])
@@ -180,7 +182,7 @@ class Carry:
 
     def _model(self, model: dict[str, Any]) -> None:
         known = self.state.setdefault("models", {})
-        reason = log_model.log(self.store.client, self.state, self.folder, model, known)
+        reason = log_model.log_model(self.store.client, self.state, self.folder, model, known)
         if reason:
             self._miss(f"model {model['name']}: {reason}")
 
@@ -198,11 +200,11 @@ class Carry:
 
     def _miss(self, line: str) -> None:
         self.notes.append(line)
-        self._tag({"mlxlab.missing": cut("; ".join(self.notes), MAX_TAG)})
+        self._tag({"mlxlab.missing": truncate("; ".join(self.notes), MAX_TAG)})
 
     def _run(self) -> str:
         if not self.state.get("run_id"):
-            raise JournalFault(f"{self.journal} does not begin with a start line")
+            raise JournalRejectedError(f"{self.journal} does not begin with a start line")
         return self.state["run_id"]
 
     def _known(self) -> bool:
@@ -213,8 +215,8 @@ class Carry:
         try:
             self.store.client.get_run(run_id)
         except Exception as error:
-            fault = sort_out(error)
-            if isinstance(fault, RunGone):
+            fault = classify_error(error)
+            if isinstance(fault, RunNotFoundError):
                 return False
             raise fault from error
         return True

@@ -7,7 +7,7 @@ from mlxlab.tracking.mlflow import spool
 from mlxlab.tracking.mlflow.address import Address
 
 
-def await_store(address: Address, journal: Path, state: Path, uid: str, seconds: float) -> str:
+def wait_for_upload(address: Address, journal: Path, state: Path, uid: str, seconds: float) -> str:
     """Waits up to `seconds`, less if the store is known not to serve.
 
     Returns:

@@ -3,27 +3,27 @@
 from collections.abc import Iterable
 from typing import Any
 
-from mlxlab.errors import ServiceMissing
+from mlxlab.errors import ServiceUnavailableError
 from mlxlab.tracking.mlflow.address import Address
-from mlxlab.tracking.mlflow.client import UID, Store
-from mlxlab.tracking.mlflow.errors import StoreFault, line_of
+from mlxlab.tracking.mlflow.client import UID, MlflowStore
+from mlxlab.tracking.mlflow.errors import StoreUnavailableError, one_line
 from mlxlab.tracking.runs.sqlite_reader import RunRow, is_cost
 
 MANY = 1000  # runs looked at
 
 
-class Server:
+class MlflowRunReader:
     """A store behind MLflow's client. The methods are those of `query.Database`.
 
     Raises:
-        ServiceMissing: it does not answer.
+        ServiceUnavailableError: it does not answer.
     """
 
     def __init__(self, address: Address) -> None:
         try:
-            self._client = Store(address).client
-        except (StoreFault, Exception) as error:
-            raise ServiceMissing(f"{address.shown}: {line_of(error)}") from None
+            self._client = MlflowStore(address).client
+        except (StoreUnavailableError, Exception) as error:
+            raise ServiceUnavailableError(f"{address.shown}: {one_line(error)}") from None
 
     def newest(self, *, limit: int, experiment: str | None, status: str | None, sort: str | None) -> list[RunRow]:
         words = [f"attributes.status = '{status}'"] if status else []

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from mlxlab.errors import ServiceMissing
+from mlxlab.errors import ServiceUnavailableError
 from mlxlab.tracking.mlflow.naming import clean
 
 _RUNS = """
@@ -39,17 +39,17 @@ class RunRow:
     tags: dict[str, str] = field(default_factory=dict)
 
 
-class Database:
+class SqliteRunReader:
     """An SQLite store, opened for reading.
 
     Raises:
-        ServiceMissing: there is no such file, or it is no MLflow store.
+        ServiceUnavailableError: there is no such file, or it is no MLflow store.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.is_file():
-            raise ServiceMissing(f"{path}: no store there yet; a run with tracking=mlflow makes it")
+            raise ServiceUnavailableError(f"{path}: no store there yet; a run with tracking=mlflow makes it")
 
     def newest(self, *, limit: int, experiment: str | None, status: str | None, sort: str | None) -> list[RunRow]:
         """The newest runs first, or by the metric `sort`: losses ascending, everything else descending."""
@@ -124,7 +124,7 @@ class Database:
             with closing(sqlite3.connect(address, uri=True, timeout=5)) as database:
                 return database.execute(query, tuple(values)).fetchall()
         except sqlite3.Error as error:
-            raise ServiceMissing(f"{self.path} cannot be read as an MLflow store: {error}") from None
+            raise ServiceUnavailableError(f"{self.path} cannot be read as an MLflow store: {error}") from None
 
 
 def is_cost(metric: str) -> bool:

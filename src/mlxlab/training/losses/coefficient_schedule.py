@@ -4,10 +4,10 @@ import numpy as np
 
 from mlxlab.constraints import Fraction, NonNegative
 from mlxlab.data.batch import Batch
-from mlxlab.errors import ConfigFault
+from mlxlab.errors import ConfigError
 
 
-class Ramp:
+class LinearCoefficient:
     """A straight line from `start` to `end`, which is reached after `share` of the run and kept.
 
     Args:
@@ -20,9 +20,9 @@ class Ramp:
         self.start, self.end, self.share = start, end, share
 
     def __call__(self, progress: float | None) -> float:
-        """The value at a part of the run, 0 to 1; ConfigFault where the run has no known length."""
+        """The value at a part of the run, 0 to 1; ConfigError where the run has no known length."""
         if progress is None:
-            raise ConfigFault("a ramp of trainer.loss needs the length of the run; set trainer.max_steps")
+            raise ConfigError("a ramp of trainer.loss needs the length of the run; set trainer.max_steps")
         way = min(progress / self.share, 1.0) if self.share else 1.0
         return self.start + (self.end - self.start) * way
 

@@ -10,12 +10,12 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxlab.constraints import Ge, Lt, NonNegative, Positive
-from mlxlab.errors import ConfigFault
+from mlxlab.errors import ConfigError
 from mlxlab.ops.cross_entropy import cross_entropy as cross_entropy
 from mlxlab.training.device_batch import DeviceBatch
 
 
-class Parts(NamedTuple):
+class LossTerms(NamedTuple):
     """A loss and what it is made of, by name: all shaped like `batch.targets`."""
 
     values: mx.array
@@ -23,10 +23,10 @@ class Parts(NamedTuple):
 
 
 class Loss(Protocol):
-    def __call__(self, model: nn.Module, batch: DeviceBatch) -> "mx.array | Parts": ...
+    def __call__(self, model: nn.Module, batch: DeviceBatch) -> "mx.array | LossTerms": ...
 
 
-class CrossEntropy:
+class CrossEntropyLoss:
     """Cross-entropy of the target, mixed with the mean over all classes by `label_smoothing` (Szegedy et al. 2016).
 
     Args:
@@ -40,7 +40,7 @@ class CrossEntropy:
         return cross_entropy(model(batch.tokens, batch.mask), batch.targets, self.label_smoothing)
 
 
-class WeightedCrossEntropy:
+class WeightedCrossEntropyLoss:
     """Cross-entropy times the weight of the target's class.
 
     Args:
@@ -55,9 +55,9 @@ class WeightedCrossEntropy:
         *,
         class_counts: list[int],
     ) -> None:
-        weights = balanced(class_counts) if class_weights == "balanced" else list(class_weights)
+        weights = balanced_class_weights(class_counts) if class_weights == "balanced" else list(class_weights)
         if len(weights) != len(class_counts):
-            raise ConfigFault(f"trainer.loss.class_weights: {len(weights)} weights for {len(class_counts)} classes")
+            raise ConfigError(f"trainer.loss.class_weights: {len(weights)} weights for {len(class_counts)} classes")
         self.class_weights = mx.array(weights, dtype=mx.float32)
         self.label_smoothing = label_smoothing
 
@@ -66,7 +66,7 @@ class WeightedCrossEntropy:
         return values * self.class_weights[batch.targets]
 
 
-class Focal:
+class FocalLoss:
     """-a (1 - p)^gamma log p, p being the probability of the target (Lin et al. 2017).
 
     Args:
@@ -88,7 +88,7 @@ class Focal:
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> mx.array:
         logits = model(batch.tokens, batch.mask).astype(mx.float32)
         if self.alpha is not None and logits.shape[-1] != 2:
-            raise ConfigFault(f"trainer.loss.alpha weighs two classes, the task has {logits.shape[-1]}; use null")
+            raise ConfigError(f"trainer.loss.alpha weighs two classes, the task has {logits.shape[-1]}; use null")
         log_p = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
         target = mx.take_along_axis(log_p, batch.targets[..., None], axis=-1).squeeze(-1)
         values = -mx.power(1 - mx.exp(target), self.gamma) * target
@@ -97,6 +97,6 @@ class Focal:
         return (1 - self.label_smoothing) * values - self.label_smoothing * log_p.mean(axis=-1)
 
 
-def balanced(counts: list[int]) -> list[float]:
+def balanced_class_weights(counts: list[int]) -> list[float]:
     """n / (C n_c): the weights that make every class count the same."""
     return [sum(counts) / (len(counts) * max(count, 1)) for count in counts]

@@ -14,13 +14,13 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 from mlx.utils import tree_map
 
-from mlxlab.training.optim.optimizers import fill, flat
+from mlxlab.training.optim.optimizers import assign_leaves, flatten_arrays
 
 AVERAGE, TRAINED = "average.", "trained."  # in memory; in a checkpoint
 Leaves = dict[str, mx.array]
 
 
-class Averaging(optim.Optimizer):
+class EMAOptimizer(optim.Optimizer):
     """Any optimizer, and after each of its updates average <- d average + (1 - d) weights.
 
     d is min(decay, (1 + n) / (10 + n)) after n updates: a short run is not an average of where it started.
@@ -40,8 +40,8 @@ class Averaging(optim.Optimizer):
         after = self.optimizer.apply_gradients(gradients, parameters)
         n = self._count["updates"].astype(mx.float32)
         d = mx.minimum(self.decay, (1 + n) / (10 + n))
-        before, new = flat(self._average), flat(after)
-        fill(self._average, {path: d * leaf + (1 - d) * new[path] for path, leaf in before.items()})
+        before, new = flatten_arrays(self._average), flatten_arrays(after)
+        assign_leaves(self._average, {path: d * leaf + (1 - d) * new[path] for path, leaf in before.items()})
         self._count["updates"] = self._count["updates"] + 1
         return after
 
@@ -55,9 +55,9 @@ class Averaging(optim.Optimizer):
 
 
 @contextmanager
-def averaged(model: nn.Module, optimizer: optim.Optimizer | None) -> Iterator[None]:
+def use_ema_weights(model: nn.Module, optimizer: optim.Optimizer | None) -> Iterator[None]:
     """Inside, the model has the averaged weights, where there are such."""
-    average = optimizer.state.get("average") if isinstance(optimizer, Averaging) else None
+    average = optimizer.state.get("average") if isinstance(optimizer, EMAOptimizer) else None
     if average is None:
         yield
         return
@@ -69,12 +69,12 @@ def averaged(model: nn.Module, optimizer: optim.Optimizer | None) -> Iterator[No
         model.update(before)
 
 
-def to_files(weights: Leaves, optimizer: Leaves) -> tuple[Leaves, Leaves]:
+def swap_for_save(weights: Leaves, optimizer: Leaves) -> tuple[Leaves, Leaves]:
     """The weights as they are saved, the average if there is one, and the rest."""
     return _exchanged(weights, optimizer, AVERAGE, TRAINED)
 
 
-def from_files(weights: Leaves, optimizer: Leaves) -> tuple[Leaves, Leaves]:
+def swap_for_load(weights: Leaves, optimizer: Leaves) -> tuple[Leaves, Leaves]:
     """What `to_files` made, turned back."""
     return _exchanged(weights, optimizer, TRAINED, AVERAGE)
 

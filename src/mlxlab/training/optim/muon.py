@@ -6,8 +6,8 @@ import mlx.core as mx
 import mlx.optimizers as optim
 
 from mlxlab.constraints import NonNegative, Positive, Share, Size
-from mlxlab.training.optim.optimizers import Betas, in_two_groups, is_decayed
-from mlxlab.training.optim.schedules import Rate
+from mlxlab.training.optim.optimizers import Betas, has_weight_decay, split_by_decay
+from mlxlab.training.optim.schedules import LRSchedule
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration: steepest at 0, so five rounds do
 
@@ -22,7 +22,7 @@ def muon(
     eps: Positive,
     adamw_rate: Positive,
     *,
-    rate: Rate,
+    rate: LRSchedule,
 ) -> optim.Optimizer:
     """Muon for the matrices inside the network; AdamW for embeddings, the output layer, norms and biases.
 
@@ -37,7 +37,7 @@ def muon(
         eps: of AdamW.
         adamw_rate: rate of AdamW, as a multiple of the rate of the matrices.
     """
-    rest = in_two_groups(
+    rest = split_by_decay(
         lambda decay: optim.AdamW(
             lambda step: adamw_rate * rate(step),
             betas=list(betas),
@@ -48,19 +48,19 @@ def muon(
         weight_decay,
     )
     matrices = Muon(rate, weight_decay, momentum, nesterov, iterations, scale)
-    return optim.MultiOptimizer([matrices, *rest.optimizers], [is_hidden, is_decayed])
+    return optim.MultiOptimizer([matrices, *rest.optimizers], [is_hidden, has_weight_decay])
 
 
 def is_hidden(path: str, weight: mx.array) -> bool:
     """A matrix or convolution that is neither an embedding nor the output layer."""
-    return is_decayed(path, weight) and not path.startswith("head.out")
+    return has_weight_decay(path, weight) and not path.startswith("head.out")
 
 
 class Muon(optim.Optimizer):
     """W <- (1 - rate decay) W - rate scale orthogonal(momentum); convolutions as (out, all the rest) matrices."""
 
     def __init__(
-        self, rate: Rate, weight_decay: float, momentum: float, nesterov: bool, iterations: int, scale: str
+        self, rate: LRSchedule, weight_decay: float, momentum: float, nesterov: bool, iterations: int, scale: str
     ) -> None:
         super().__init__()
         self._maybe_schedule("learning_rate", rate)
@@ -77,11 +77,11 @@ class Muon(optim.Optimizer):
         matrix = update.reshape(len(update), -1)
         rows, columns = matrix.shape
         by = 0.2 * max(rows, columns) ** 0.5 if self.scale == "adamw" else max(1.0, rows / columns) ** 0.5
-        orthogonal = by * orthogonalise(matrix, self.iterations).reshape(update.shape)
+        orthogonal = by * newton_schulz(matrix, self.iterations).reshape(update.shape)
         return (1 - self.learning_rate * self.weight_decay) * parameter - self.learning_rate * orthogonal
 
 
-def orthogonalise(matrix: mx.array, iterations: int) -> mx.array:
+def newton_schulz(matrix: mx.array, iterations: int) -> mx.array:
     """(M, N) -> (M, N) with the same singular vectors and values near 1: 0.7 to 1.2 after five rounds."""
     a, b, c = COEFFICIENTS
     tall = matrix.shape[0] > matrix.shape[1]

@@ -9,13 +9,13 @@ from collections.abc import Callable
 import mlx.core as mx
 
 from mlxlab.constraints import Fraction, NonNegative
-from mlxlab.errors import ConfigFault
+from mlxlab.errors import ConfigError
 
-Rate = Callable[[mx.array], mx.array]
-Schedule = Callable[..., Rate]  # (peak=, steps=) -> rate
+LRSchedule = Callable[[mx.array], mx.array]
+Schedule = Callable[..., LRSchedule]  # (peak=, steps=) -> rate
 
 
-def constant(warmup: NonNegative, *, peak: float, steps: int | None) -> Rate:
+def constant(warmup: NonNegative, *, peak: float, steps: int | None) -> LRSchedule:
     """Warm-up, then the peak.
 
     Args:
@@ -24,7 +24,7 @@ def constant(warmup: NonNegative, *, peak: float, steps: int | None) -> Rate:
     return _after_warmup(peak, steps, warmup, lambda progress: mx.ones_like(progress))
 
 
-def linear(warmup: NonNegative, final: Fraction, *, peak: float, steps: int | None) -> Rate:
+def linear(warmup: NonNegative, final: Fraction, *, peak: float, steps: int | None) -> LRSchedule:
     """Warm-up, then a straight line down.
 
     Args:
@@ -35,7 +35,7 @@ def linear(warmup: NonNegative, final: Fraction, *, peak: float, steps: int | No
     return _after_warmup(peak, steps, warmup, lambda progress: 1 - (1 - final) * progress)
 
 
-def cosine(warmup: NonNegative, final: Fraction, *, peak: float, steps: int | None) -> Rate:
+def cosine(warmup: NonNegative, final: Fraction, *, peak: float, steps: int | None) -> LRSchedule:
     """Warm-up, then half a cosine down (Loshchilov and Hutter 2017).
 
     Args:
@@ -48,7 +48,7 @@ def cosine(warmup: NonNegative, final: Fraction, *, peak: float, steps: int | No
     )
 
 
-def wsd(warmup: NonNegative, decay: Fraction, final: Fraction, *, peak: float, steps: int | None) -> Rate:
+def wsd(warmup: NonNegative, decay: Fraction, final: Fraction, *, peak: float, steps: int | None) -> LRSchedule:
     """Warm-up, stable, decay (Hu et al. 2024): the peak until the last `decay` of the run, then a straight line down.
 
     Where the length of the run is not known the peak is kept to the end.
@@ -66,12 +66,12 @@ def wsd(warmup: NonNegative, decay: Fraction, final: Fraction, *, peak: float, s
     return _after_warmup(peak, steps, warmup, shape)
 
 
-def _after_warmup(peak: float, steps: int | None, warmup: float, shape: Callable[[mx.array], mx.array]) -> Rate:
+def _after_warmup(peak: float, steps: int | None, warmup: float, shape: Callable[[mx.array], mx.array]) -> LRSchedule:
     if 0 < warmup < 1 and steps is None:
-        raise ConfigFault(f"trainer.schedule.warmup={warmup}: a share of a run of unknown length; give updates instead")
+        raise ConfigError(f"trainer.schedule.warmup={warmup}: a share of a run of unknown length; give updates instead")
     rise = int(warmup * (steps or 0)) if warmup < 1 else int(warmup)
     if steps is not None and rise > steps:
-        raise ConfigFault(f"trainer.schedule.warmup={rise}: longer than the run of {steps} updates")
+        raise ConfigError(f"trainer.schedule.warmup={rise}: longer than the run of {steps} updates")
     last = max((steps or 0) - 1 - rise, 1)  # the last update, counted from the end of warm-up
 
     def rate(step: mx.array) -> mx.array:
@@ -84,4 +84,4 @@ def _after_warmup(peak: float, steps: int | None, warmup: float, shape: Callable
 
 def _need_length(name: str, steps: int | None) -> None:
     if steps is None:
-        raise ConfigFault(f"trainer/schedule={name}: needs the length of the run; set trainer.max_steps or use wsd")
+        raise ConfigError(f"trainer/schedule={name}: needs the length of the run; set trainer.max_steps or use wsd")

@@ -9,9 +9,9 @@ import mlx.nn as nn
 
 
 @contextmanager
-def recomputed(model: nn.Module, wanted: bool) -> Iterator[None]:
-    """Inside, if `wanted`, the layers of every list called `layers` are checkpointed. Set their weights before."""
-    lists = [module for module in model.modules() if isinstance(module.get("layers"), list)] if wanted else []
+def activation_checkpointing(model: nn.Module, expected: bool) -> Iterator[None]:
+    """Inside, if `expected`, the layers of every list called `layers` are checkpointed. Set their weights before."""
+    lists = [module for module in model.modules() if isinstance(module.get("layers"), list)] if expected else []
     before = [module["layers"] for module in lists]
     for module, layers in zip(lists, before, strict=True):
         module["layers"] = [_again(layer) for layer in layers]

@@ -24,12 +24,12 @@ MOST_TRACES = 8  # a trace is kept for ever, and looked for one by one
 COST = 15.0  # seconds that a first trace takes on Linux CPU
 
 
-class Patience:
+class CompileBudget:
     """How long a run goes on uncompiled: for nothing, for as long as compiling takes, or to its end."""
 
     def __init__(self, mode: Mode) -> None:
         self.seconds = 0.0
-        if mode == "never" or (mode == "auto" and not can_fuse()):
+        if mode == "never" or (mode == "auto" and not has_kernel_compiler()):
             self.seconds = math.inf
         elif mode == "auto" and on_linux_cpu():
             self.seconds = COST
@@ -38,7 +38,7 @@ class Patience:
         self.seconds -= seconds
 
 
-class Compiled:
+class CompiledFunction:
     """`function`, compiled with the state that it reads and changes.
 
     Args:
@@ -47,7 +47,7 @@ class Compiled:
         patience: while there is some left, nothing is compiled.
     """
 
-    def __init__(self, function: Callable[..., Any], state: list[Any], patience: Patience) -> None:
+    def __init__(self, function: Callable[..., Any], state: list[Any], patience: CompileBudget) -> None:
         self.function, self.state, self.patience = function, state, patience
         self.compiled = mx.compile(function, inputs=state, outputs=state)
         self.traces: set[Any] = set()
@@ -98,7 +98,7 @@ def on_linux_cpu() -> bool:
     return sys.platform == "linux" and mx.default_device() == mx.Device(mx.cpu)
 
 
-def can_fuse() -> bool:
+def has_kernel_compiler() -> bool:
     """Whether compiling makes anything faster here: on a CPU it takes a C++ compiler."""
     if os.environ.get("MLX_DISABLE_COMPILE"):
         return False

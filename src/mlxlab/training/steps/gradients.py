@@ -10,42 +10,44 @@ from mlx.utils import tree_map
 
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.losses.loss import Loss
-from mlxlab.training.steps.activation_checkpointing import recomputed
+from mlxlab.training.steps.activation_checkpointing import activation_checkpointing
 from mlxlab.training.steps.step import Rows, weighted_sum
 
 Sums = tuple[mx.array, mx.array, Rows]  # the loss over all targets, its weight, sums by row
 Gradient = Callable[[DeviceBatch], tuple[Sums, dict]]
 
 
-def gradient_of(model: nn.Module, loss: Loss, *, dtype: mx.Dtype, checkpoint_layers: bool) -> Gradient:
+def make_gradient_fn(model: nn.Module, loss: Loss, *, dtype: mx.Dtype, checkpoint_layers: bool) -> Gradient:
     """batch -> (sums, float32 gradients of the trainable weights). The model keeps its float32 weights.
 
     Args:
         dtype: of the weights and activations while the loss is computed; the loss itself is float32.
         checkpoint_layers: keep only what enters each layer, and compute the rest again on the way back.
     """
-    compute = gradient_at(model, loss, dtype=dtype, checkpoint_layers=checkpoint_layers)
+    compute = make_functional_gradient_fn(model, loss, dtype=dtype, checkpoint_layers=checkpoint_layers)
 
     def gradient(batch: DeviceBatch) -> tuple[Sums, dict]:
-        with lent(model):
+        with restore_weights_after(model):
             return compute(model.trainable_parameters(), batch)
 
     return gradient
 
 
-def gradient_at(model: nn.Module, loss: Loss, *, dtype: mx.Dtype, checkpoint_layers: bool) -> Callable[..., Any]:
+def make_functional_gradient_fn(
+    model: nn.Module, loss: Loss, *, dtype: mx.Dtype, checkpoint_layers: bool
+) -> Callable[..., Any]:
     """(weights, batch) -> (sums, gradients). Leaves the weights in the model: `lent` takes them out again."""
 
     def total(weights: dict, batch: DeviceBatch) -> Sums:
         model.update(_cast(weights, dtype))
-        with recomputed(model, checkpoint_layers):
+        with activation_checkpointing(model, checkpoint_layers):
             return weighted_sum(loss, model, batch)
 
     return mx.value_and_grad(total)
 
 
 @contextmanager
-def lent(model: nn.Module) -> Iterator[None]:
+def restore_weights_after(model: nn.Module) -> Iterator[None]:
     """The weights are put back afterwards: left alone, the model would keep copies, and bfloat16 ones at that."""
     before = model.parameters()
     try:

@@ -19,7 +19,7 @@ Total = dict[str, Any]  # sums of the loss, the weight and the gradients
 FULL = 0.8  # share of the budget that `auto` fills
 
 
-class Parting:
+class MicroBatcher:
     """How many rows a part has, and the sums over all parts.
 
     `careful` is set by who wants a failed allocation to be survived: a part that did not fit is tried again in halves.
@@ -42,9 +42,9 @@ class Parting:
         """Rows of each part of this batch but the last. A short batch makes smaller parts."""
         count, length = batch.tokens.shape
         if self.parts == "auto" and self.most is None:
-            self.most = largest(batch, part, FULL * memory_budget()) * length
-        wanted = count if self.parts == "auto" else -(-count // self.parts)
-        return wanted if self.most is None else min(wanted, max(self.most // length, 1))
+            self.most = find_max_rows(batch, part, FULL * memory_budget()) * length
+        expected = count if self.parts == "auto" else -(-count // self.parts)
+        return expected if self.most is None else min(expected, max(self.most // length, 1))
 
     def summed(
         self,
@@ -94,7 +94,7 @@ def _rows(batch: DeviceBatch, start: int, end: int) -> DeviceBatch:
     return tree_map(lambda array: array[start:end], batch)
 
 
-def largest(batch: DeviceBatch, part: Callable[[DeviceBatch], Any], budget: float) -> int:
+def find_max_rows(batch: DeviceBatch, part: Callable[[DeviceBatch], Any], budget: float) -> int:
     """Rows, 1, 2, 4, ..., that a part may have for its peak to stay within the budget of bytes; says what it found.
 
     Goes up from one row and stops before what would not fit: memory that is exceeded may end the process.

@@ -10,20 +10,20 @@ import mlx.optimizers as optim
 from mlx.utils import tree_map
 
 from mlxlab.constraints import Positive, Size
-from mlxlab.distributed.process_group import Alone, Group
+from mlxlab.distributed.process_group import ProcessGroup, SingleProcess
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.losses.loss import Loss
-from mlxlab.training.steps.compile import Compiled, Mode, Patience
-from mlxlab.training.steps.gradients import gradient_at, gradient_of
-from mlxlab.training.steps.microbatch import Parting
-from mlxlab.training.steps.staged_eval import settle
-from mlxlab.training.steps.step import global_norm, update_if
-from mlxlab.training.steps.two_stream import Streams, TwoStreams, two_streams
+from mlxlab.training.steps.compile import CompileBudget, CompiledFunction, Mode
+from mlxlab.training.steps.gradients import make_functional_gradient_fn, make_gradient_fn
+from mlxlab.training.steps.microbatch import MicroBatcher
+from mlxlab.training.steps.staged_eval import eval_in_chunks
+from mlxlab.training.steps.step import apply_if_finite, global_norm
+from mlxlab.training.steps.two_stream import Streams, TwoStreamGradients, two_streams
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16}
 
 
-class Optimized:
+class OptimizedStep:
     """Forward, backward, clip, update, in as little memory and time as there is.
 
     Losses and gradients of the parts are summed, and divided once by the weight of all of them: cutting a batch changes
@@ -54,26 +54,26 @@ class Optimized:
         model: nn.Module,
         loss: Loss,
         optimizer: optim.Optimizer,
-        group: Group | None = None,
+        group: ProcessGroup | None = None,
     ) -> None:
-        self.group = group or Alone()
+        self.group = group or SingleProcess()
         self.clip = clip
         # In one graph with the update, MLX would compute all layers again at once.
-        self.parts = Parting(accumulate, apart=checkpoint_layers)
+        self.parts = MicroBatcher(accumulate, apart=checkpoint_layers)
         self.model, self.optimizer = model, optimizer
         chosen = DTYPES[_usable(dtype, force_dtype)]
-        self.gradient = gradient_of(model, loss, dtype=chosen, checkpoint_layers=checkpoint_layers)
+        self.gradient = make_gradient_fn(model, loss, dtype=chosen, checkpoint_layers=checkpoint_layers)
         state = [model.state, optimizer.state, mx.random.state]
-        self.patience = Patience(compile)
+        self.patience = CompileBudget(compile)
         self.whole, self.part, self.further_part, self.finish = self.compiled = [
-            Compiled(function, state, self.patience)
+            CompiledFunction(function, state, self.patience)
             for function in (self._whole, self._part, self._further_part, self._finish)
         ]
-        self.two: TwoStreams | None = None
+        self.two: TwoStreamGradients | None = None
         plain = chosen == mx.float32 and not checkpoint_layers and self.group.size == 1
         if two_streams(streams, model, self.patience, plain=plain):
-            compute = gradient_at(model, loss, dtype=chosen, checkpoint_layers=checkpoint_layers)
-            self.two = TwoStreams(model, compute, self.patience)
+            compute = make_functional_gradient_fn(model, loss, dtype=chosen, checkpoint_layers=checkpoint_layers)
+            self.two = TwoStreamGradients(model, compute, self.patience)
             self.part, self.further_part = self._halves, self._further_halves  # type: ignore[assignment]
 
     def __call__(self, batch: DeviceBatch) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class Optimized:
             total, seen = self.group.sum(*self.parts.summed(batch, self.part, self.further_part, rows))
             metrics = self.finish(total) | {"rows": seen}
             del total  # the gradients need not outlive the weights that they move
-            settle(self.model, self.optimizer)
+            eval_in_chunks(self.model, self.optimizer)
         mx.eval(metrics, self.model.parameters(), self.optimizer.state)
         self.patience.spend(time.monotonic() - start)
         traces = [one.traces for one in self.compiled] + ([self.two.traces] if self.two else [])
@@ -121,7 +121,7 @@ class Optimized:
         if self.clip is not None:
             scale = scale * mx.minimum(self.clip / (norm + 1e-12), 1.0)
         finite = mx.isfinite(total["loss"]) & mx.isfinite(norm)
-        update_if(finite, self.model, self.optimizer, tree_map(lambda g: g * scale, total["gradients"]))
+        apply_if_finite(finite, self.model, self.optimizer, tree_map(lambda g: g * scale, total["gradients"]))
         skipped = 1 - finite.astype(mx.int32)
         return {"loss": total["loss"], "weight": total["weight"], "norm": norm, "skipped": skipped}
 

@@ -6,19 +6,19 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 
-from mlxlab.training.optim.optimizers import flat
+from mlxlab.training.optim.optimizers import flatten_arrays
 
 AT_ONCE = 1 << 22  # numbers, of weights that are evaluated together: few small ones, or one large one
 
 
-def settle(model: nn.Module, optimizer: optim.Optimizer) -> None:
+def eval_in_chunks(model: nn.Module, optimizer: optim.Optimizer) -> None:
     """Evaluates the weights and the optimizer's state.
 
     All at once MLX would hold the old and new state of many weights, and what lies between them.
     """
-    weights = flat(model.trainable_parameters())
+    weights = flatten_arrays(model.trainable_parameters())
     if sum(leaf.size for leaf in weights.values()) > AT_ONCE:
-        owners = _owners(flat(optimizer.state), weights)
+        owners = _owners(flatten_arrays(optimizer.state), weights)
         for names in _groups(weights):
             mx.eval([weights[name] for name in names], [leaf for name in names for leaf in owners.get(name, [])])
     mx.eval(model.parameters(), optimizer.state)

@@ -8,10 +8,10 @@ import mlx.optimizers as optim
 from mlx.utils import tree_map
 
 from mlxlab.constraints import Positive
-from mlxlab.distributed.process_group import Alone, Group
+from mlxlab.distributed.process_group import ProcessGroup, SingleProcess
 from mlxlab.training.device_batch import DeviceBatch
-from mlxlab.training.losses.loss import Loss, Parts
-from mlxlab.training.optim.optimizers import fill, flat
+from mlxlab.training.losses.loss import Loss, LossTerms
+from mlxlab.training.optim.optimizers import assign_leaves, flatten_arrays
 
 
 class Step(Protocol):
@@ -20,7 +20,7 @@ class Step(Protocol):
     def __call__(self, batch: DeviceBatch) -> dict[str, Any]: ...
 
 
-class Plain:
+class PlainStep:
     """Forward, backward, clip, update. A non-finite loss or gradient leaves weights and optimizer as they were.
 
     Args:
@@ -34,10 +34,10 @@ class Plain:
         model: nn.Module,
         loss: Loss,
         optimizer: optim.Optimizer,
-        group: Group | None = None,
+        group: ProcessGroup | None = None,
     ) -> None:
         self.clip = clip
-        self.group = group or Alone()
+        self.group = group or SingleProcess()
         self.model = model
         self.optimizer = optimizer
         self.gradient = nn.value_and_grad(model, lambda batch: weighted_sum(loss, model, batch))
@@ -50,7 +50,7 @@ class Plain:
         if self.clip is not None:
             scale = scale * mx.minimum(self.clip / (norm + 1e-12), 1.0)
         finite = mx.isfinite(total) & mx.isfinite(norm)
-        update_if(finite, self.model, self.optimizer, tree_map(lambda g: g * scale, gradients))
+        apply_if_finite(finite, self.model, self.optimizer, tree_map(lambda g: g * scale, gradients))
         mx.eval(total, weight, rows, norm, finite, self.model.parameters(), self.optimizer.state)
         return {"loss": total, "weight": weight, "rows": rows, "norm": norm, "skipped": 1 - finite.astype(mx.int32)}
 
@@ -61,8 +61,8 @@ Rows = dict[str, mx.array]  # by name (B,): the sum over the targets of each row
 def weighted_sum(loss: Loss, model: nn.Module, batch: DeviceBatch) -> tuple[mx.array, mx.array, Rows]:
     """The sum of the loss over all targets, the weight to divide it by, and sums by row: loss, weight, each part."""
     values = loss(model, batch)
-    parts = values.parts if isinstance(values, Parts) else {}
-    values = values.values if isinstance(values, Parts) else values
+    parts = values.parts if isinstance(values, LossTerms) else {}
+    values = values.values if isinstance(values, LossTerms) else values
     rows = {name: _row_sums(part, batch.weights) for name, part in {"loss": values, **parts}.items()}
     weights = batch.weights.reshape(len(batch.weights), -1).sum(axis=1)
     return rows["loss"].sum(), batch.weights.sum(), rows | {"weight": weights}
@@ -74,15 +74,19 @@ def _row_sums(values: mx.array, weights: mx.array) -> mx.array:
 
 
 def global_norm(tree: dict) -> mx.array:
-    return mx.sqrt(sum((mx.square(leaf.astype(mx.float32)).sum() for leaf in flat(tree).values()), mx.array(0.0)))
+    return mx.sqrt(
+        sum((mx.square(leaf.astype(mx.float32)).sum() for leaf in flatten_arrays(tree).values()), mx.array(0.0))
+    )
 
 
-def update_if(condition: mx.array, model: nn.Module, optimizer: optim.Optimizer, gradients: dict) -> None:
+def apply_if_finite(condition: mx.array, model: nn.Module, optimizer: optim.Optimizer, gradients: dict) -> None:
     """One optimizer update where `condition` holds, else nothing: decided on the device, without waiting for it."""
     before = model.trainable_parameters()
-    state = flat(optimizer.state)
+    state = flatten_arrays(optimizer.state)
     model.update(optimizer.apply_gradients(gradients, before))
     after = model.trainable_parameters()
     model.update(tree_map(lambda new, old: mx.where(condition, new, old), after, before))
-    kept = {name: mx.where(condition, leaf, state.get(name, leaf)) for name, leaf in flat(optimizer.state).items()}
-    fill(optimizer.state, kept)
+    kept = {
+        name: mx.where(condition, leaf, state.get(name, leaf)) for name, leaf in flatten_arrays(optimizer.state).items()
+    }
+    assign_leaves(optimizer.state, kept)

@@ -18,31 +18,31 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_map
 
 from mlxlab import backend
-from mlxlab.errors import ConfigFault
+from mlxlab.errors import ConfigError
 from mlxlab.training.device_batch import DeviceBatch
-from mlxlab.training.steps.compile import MOST_TRACES, Patience, on_linux_cpu, private_kernels
-from mlxlab.training.steps.gradients import lent
+from mlxlab.training.steps.compile import MOST_TRACES, CompileBudget, on_linux_cpu, private_kernels
+from mlxlab.training.steps.gradients import restore_weights_after
 
 Sums = tuple[dict[str, Any], dict[str, mx.array]]
 Streams = Literal["auto", "one", "two"]
 
 
-def two_streams(wanted: Streams, model: nn.Module, patience: Patience, *, plain: bool) -> bool:
+def two_streams(expected: Streams, model: nn.Module, patience: CompileBudget, *, plain: bool) -> bool:
     """Whether a batch is computed in two halves.
 
     Args:
-        wanted: auto says yes where that is faster (Linux without a GPU, two cores) and changes no draws.
+        expected: auto says yes where that is faster (Linux without a GPU, two cores) and changes no draws.
         plain: float32, all activations kept, one process.
 
     Raises:
-        ConfigFault: two are wanted of a model with dropout.
+        ConfigError: two are expected of a model with dropout.
     """
-    if wanted == "two" and has_dropout(model):
-        raise ConfigFault(
+    if expected == "two" and has_dropout(model):
+        raise ConfigError(
             "trainer.step.streams=two: the model has dropout, whose draws the halves do not share; use auto"
         )
-    if wanted != "auto":
-        return wanted == "two"
+    if expected != "auto":
+        return expected == "two"
     compiles = patience.seconds < math.inf
     return compiles and plain and on_linux_cpu() and backend.blas_threads() > 1 and not has_dropout(model)
 
@@ -58,15 +58,15 @@ def _draws(module: nn.Module) -> bool:
     return bool(getattr(module, "p", 0) or getattr(module, "drops", 0))
 
 
-class TwoStreams:
-    """The sums of a batch as `Optimized.part` has them, from those of its halves.
+class TwoStreamGradients:
+    """The sums of a batch as `OptimizedStep.part` has them, from those of its halves.
 
     Args:
         compute: (weights, batch) -> (sums, gradients); may leave the weights in the model.
         patience: while there is some left, nothing is compiled.
     """
 
-    def __init__(self, model: nn.Module, compute: Callable[..., Any], patience: Patience) -> None:
+    def __init__(self, model: nn.Module, compute: Callable[..., Any], patience: CompileBudget) -> None:
         self.model, self.compute, self.patience = model, compute, patience
         self.here, self.there = mx.compile(compute), mx.compile(compute)
         self.traces: set[Any] = set()
@@ -79,7 +79,7 @@ class TwoStreams:
         mx.eval(first, second)
         leaves: list[tuple[str, Any]] = tree_flatten(batch)  # type: ignore[assignment]
         shapes = tuple((leaf.shape, leaf.dtype) for _, leaf in leaves)
-        with backend.one_blas_thread(), lent(self.model):
+        with backend.one_blas_thread(), restore_weights_after(self.model):
             if shapes in self.traces:
                 return _joined(*self._at_once(first, second))
             if self.patience.seconds <= 0 and len(self.traces) < MOST_TRACES:
@@ -103,7 +103,7 @@ class TwoStreams:
         weights = self._weights()
         try:
             with private_kernels():
-                with lent(self.model):
+                with restore_weights_after(self.model):
                     ours = _evaluated(self.here, weights, first)
                 self.other.start(self.there, weights, second)
                 theirs = self.other.wait()()
@@ -118,12 +118,12 @@ class TwoStreams:
 
 
 @cache
-def _other() -> "_Other":
+def _other() -> "_StreamWorker":
     """One for the whole process."""
-    return _Other()
+    return _StreamWorker()
 
 
-class _Other:
+class _StreamWorker:
     """A thread with a stream of its own, which never ends: MLX aborts the process when a thread with a stream does."""
 
     def __init__(self) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from mlxlab.data.text.document import Document
-from mlxlab.data.text.sources.error_budget import Tolerance
-from mlxlab.data.text.sources.huggingface import HubSet
+from mlxlab.data.text.sources.error_budget import ErrorBudget
+from mlxlab.data.text.sources.huggingface import HuggingFaceSource
 from mlxlab.data.text.sources.open import open_source
-from mlxlab.errors import InputMissing, ServiceMissing
+from mlxlab.errors import InputNotFoundError, ServiceUnavailableError
 from support.hub_reading import NAME, TEXTS
 
 pytest.importorskip("datasets", reason="the extra hub is not installed")
@@ -60,7 +60,7 @@ def test_a_stream_of_tokens_survives_outages_resumes_threads_and_other_numbers_o
 
 def test_a_wrong_name_is_said_in_one_line_with_what_there_is(told):
     assert [code for code, _ in told["wrong"]] == [66, 2, 2, 65, 66]
-    for (_, line), wanted in zip(
+    for (_, line), expected in zip(
         told["wrong"],
         [
             "no such data set on the hub",
@@ -71,7 +71,7 @@ def test_a_wrong_name_is_said_in_one_line_with_what_there_is(told):
         ],
         strict=True,
     ):
-        assert wanted in line
+        assert expected in line
         assert "\n" not in line
 
 
@@ -80,14 +80,14 @@ def test_without_network_one_line_says_how_to_give_a_local_source(tmp_path):
     here = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code, NAME], env=here, capture_output=True, text=True, check=False)
     last = done.stderr.splitlines()[-1]
-    assert "ServiceMissing" in last
+    assert "ServiceUnavailableError" in last
     assert "the hub cannot be reached" in last
     assert "name local files with data.source=" in last
 
 
 def test_without_its_package_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ServiceMissing, match=r"mlxlab\[hub\].*name local files with data\.source="):
+    with pytest.raises(ServiceUnavailableError, match=r"mlxlab\[hub\].*name local files with data\.source="):
         open_source(NAME)
 
 
@@ -95,7 +95,7 @@ def test_the_folder_of_a_local_path_makes_it_no_name_of_the_hub(tmp_path, monkey
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "books").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputMissing, match="did you mean texts/books"):
+    with pytest.raises(InputNotFoundError, match="did you mean texts/books"):
         open_source("texts/boks")
 
 
@@ -119,10 +119,10 @@ class Stream:
 def test_an_outage_that_lasts_ends_the_run_in_one_line(monkeypatch):
     monkeypatch.setattr("mlxlab.data.text.sources.huggingface.WAIT", 0.01)
     monkeypatch.setattr("mlxlab.data.text.sources.huggingface.PATIENCE", 0.05)
-    source = HubSet(Stream(), "name", "", "text", Tolerance("skip"), 1)
+    source = HuggingFaceSource(Stream(), "name", "", "text", ErrorBudget("skip"), 1)
     windows = source.windows(0, 0)
     assert next(windows)[1] == [Document(1, "a")]
-    with pytest.raises(ServiceMissing, match="the hub stopped answering: ConnectionError: cut off"):
+    with pytest.raises(ServiceUnavailableError, match="the hub stopped answering: ConnectionError: cut off"):
         next(windows)
 
 

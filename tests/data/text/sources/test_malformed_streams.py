@@ -10,7 +10,7 @@ import pytest
 
 from mlxlab.data.text.document import Document
 from mlxlab.data.text.sources.open import open_source
-from mlxlab.errors import DataFault, InputMissing
+from mlxlab.errors import DataError, InputNotFoundError
 from support.text import documents_of, new_texts, pack, texts_of, write_texts
 
 GOOD = [f"text {n}" for n in range(400)]
@@ -22,9 +22,9 @@ BAD_LINES = {
     "a list": (b'["text"]', "is not an object"),
     "a number": (b"17", "17 is not an object"),
     "no such key": (b'{"txt": "x"}', "no column 'text', there is txt; did you mean data.text_column=txt"),
-    "a number for the text": (b'{"text": 3}', "holds 3, wanted text"),
-    "null for the text": (b'{"text": null}', "holds null, wanted text"),
-    "a list for the text": (b'{"text": ["' + b"x" * 200 + b'"]}', r"x\.\.\., wanted text"),
+    "a number for the text": (b'{"text": 3}', "holds 3, expected text"),
+    "null for the text": (b'{"text": null}', "holds null, expected text"),
+    "a list for the text": (b'{"text": ["' + b"x" * 200 + b'"]}', r"x\.\.\., expected text"),
     "invalid UTF-8": (b'{"text": "a\xffb"}', "byte 0xff is not UTF-8"),
     "a lone surrogate": (rb'{"text": "a\ud800b"}', r"lone surrogate \(\\ud800\)"),
     "a raw NUL byte": (b'{"text": "a\0b"}', "not JSON"),
@@ -44,7 +44,7 @@ def with_bad_line(folder, bad, ending="jsonl"):
 def test_a_malformed_line_is_named_or_counted(tmp_path, fault, ending):
     bad, said = BAD_LINES[fault]
     folder = with_bad_line(tmp_path, bad, ending)
-    with pytest.raises(DataFault, match=rf"shard\.{ending}:{PLACE + 1}: .*{said}") as raised:
+    with pytest.raises(DataError, match=rf"shard\.{ending}:{PLACE + 1}: .*{said}") as raised:
         documents_of(open_source(folder, window=3))
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) < 600
@@ -63,7 +63,7 @@ def test_more_than_one_percent_of_malformed_records_end_the_run(tmp_path):
         if kept:
             assert len(texts_of(source)) == len(GOOD)
         else:
-            with pytest.raises(DataFault, match=r"5 of 405 records .* more than 1 %; the first: .*a.jsonl:40"):
+            with pytest.raises(DataError, match=r"5 of 405 records .* more than 1 %; the first: .*a.jsonl:40"):
                 texts_of(source)
 
 
@@ -81,19 +81,19 @@ def test_white_space_alone_is_no_document_and_no_fault(tmp_path):
         assert sorted(texts_of(source)) == ["one", "two"]
         assert source.skipped == 0
         write_texts(path, [" ", ""])
-        with pytest.raises(DataFault, match="there is no text in it"):
+        with pytest.raises(DataError, match="there is no text in it"):
             texts_of(open_source(str(path), documents="line"))
 
 
 @pytest.mark.parametrize("ending", ["txt", "jsonl", "jsonl.gz", "jsonl.zst", "csv", "parquet"])
 def test_an_empty_file_and_an_empty_folder_are_said_at_once(tmp_path, ending):
-    with pytest.raises(InputMissing, match="no file that ends in"):
+    with pytest.raises(InputNotFoundError, match="no file that ends in"):
         open_source(str(tmp_path))
     (tmp_path / f"b.{ending}").touch()
-    with pytest.raises(DataFault, match="empty"):
+    with pytest.raises(DataError, match="empty"):
         open_source(str(tmp_path))
     write_texts(tmp_path / f"a.{ending}", GOOD)
-    with pytest.raises(DataFault, match=rf"b.{ending}:1: the file is empty"):
+    with pytest.raises(DataError, match=rf"b.{ending}:1: the file is empty"):
         open_source(str(tmp_path))
     source = open_source(str(tmp_path), documents="line", on_error="skip")
     assert sorted(texts_of(source)) == sorted(GOOD)
@@ -105,7 +105,7 @@ def test_a_file_that_was_cut_short_is_named(tmp_path, ending):
     texts = new_texts(3000)
     path = write_texts(tmp_path / f"b.{ending}", texts)
     path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(DataFault, match=rf"b.{ending}"):
+    with pytest.raises(DataError, match=rf"b.{ending}"):
         texts_of(open_source(str(path)))
     write_texts(tmp_path / f"a.{ending}", GOOD)
     got = texts_of(open_source(str(tmp_path), on_error="skip"))
@@ -124,12 +124,12 @@ def test_a_file_that_was_cut_short_is_named(tmp_path, ending):
 ])  # fmt: skip
 def test_a_file_that_is_something_else_is_named(tmp_path, name, data, said):
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(DataFault, match=said):
+    with pytest.raises(DataError, match=said):
         texts_of(open_source(str(tmp_path / name)))
 
 
 CSV_FAULTS = {
-    "a field too many": (b"1,x,y\n", "a row of 3 fields, wanted 2"),
+    "a field too many": (b"1,x,y\n", "a row of 3 fields, expected 2"),
     "a field too few": (b"1\n", "a row of 1 fields"),
     "text after a quote": (b'1,"x"y\n', "expected after"),
     "invalid UTF-8": (b"1,a\xffb\n", "byte 0xff is not UTF-8"),
@@ -141,7 +141,7 @@ def test_a_malformed_row_is_named_or_counted(tmp_path, fault):
     bad, said = CSV_FAULTS[fault]
     rows = [b'%d,"two\nlines %d"\n' % (n, n) for n in range(200)]
     (tmp_path / "a.csv").write_bytes(b"".join([b"number,text\n", *rows[:20], bad, *rows[20:]]))
-    with pytest.raises(DataFault, match=rf"a\.csv:42: .*{said}"):
+    with pytest.raises(DataError, match=rf"a\.csv:42: .*{said}"):
         texts_of(open_source(str(tmp_path)))
     source = open_source(str(tmp_path), on_error="skip")
     assert sorted(texts_of(source)) == sorted(f"two\nlines {n}" for n in range(200))
@@ -152,7 +152,7 @@ def test_a_malformed_row_is_named_or_counted(tmp_path, fault):
 def test_a_line_that_is_too_long_is_named_or_counted(tmp_path, ending):
     long = json.dumps({"text": os.urandom(2**23).hex()}).encode()  # packs badly, so it is no bomb
     folder = with_bad_line(tmp_path, long, ending)
-    with pytest.raises(DataFault, match=rf"shard\.{ending}:{PLACE + 1}: a (line|record) of "):
+    with pytest.raises(DataError, match=rf"shard\.{ending}:{PLACE + 1}: a (line|record) of "):
         texts_of(open_source(folder))
     source = open_source(folder, on_error="skip", window=100)
     assert sorted(texts_of(source)) == sorted(GOOD)
@@ -161,21 +161,21 @@ def test_a_line_that_is_too_long_is_named_or_counted(tmp_path, ending):
 
 def test_a_quote_that_is_never_closed_is_named_where_it_opens(tmp_path):
     (tmp_path / "a.csv").write_bytes(b'number,text\n1,one\n2,"two\n' + b"3,three\n" * 2**22)
-    with pytest.raises(DataFault, match=r"a\.csv:3: a row of more than \d+ bytes \(a quote that is never closed"):
+    with pytest.raises(DataError, match=r"a\.csv:3: a row of more than \d+ bytes \(a quote that is never closed"):
         texts_of(open_source(str(tmp_path)))
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_a_wrong_column_is_said_before_anything_is_read(tmp_path, ending):
     path = write_texts(tmp_path / f"a.{ending}", GOOD, column="txt")
-    with pytest.raises(DataFault, match=r"there is number, txt; did you mean data\.text_column=txt"):
+    with pytest.raises(DataError, match=r"there is number, txt; did you mean data\.text_column=txt"):
         open_source(str(path), on_error="skip")
     assert sorted(texts_of(open_source(str(path), text_column="txt"))) == sorted(GOOD)
 
 
 def test_a_parquet_column_of_numbers_is_no_text(tmp_path):
     write_texts(tmp_path / "a.parquet", GOOD)
-    with pytest.raises(DataFault, match="column 'number' holds int64, wanted text"):
+    with pytest.raises(DataError, match="column 'number' holds int64, expected text"):
         open_source(str(tmp_path), text_column="number")
 
 
@@ -195,7 +195,7 @@ def test_a_shard_that_changes_during_the_run_is_named_before_anything_of_it_is_g
         path.unlink()
         if change == "replaced by a pipe":
             os.mkfifo(path)
-    with pytest.raises(DataFault, match=rf"a\.{ending}: changed during the run"):
+    with pytest.raises(DataError, match=rf"a\.{ending}: changed during the run"):
         next(windows)
 
 
@@ -208,7 +208,7 @@ def test_what_the_system_refuses_to_read_is_one_line(tmp_path):
     os.close(free)
     resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
     try:
-        with pytest.raises(InputMissing, match=r"a\.jsonl: cannot be read: Too many open files"):
+        with pytest.raises(InputNotFoundError, match=r"a\.jsonl: cannot be read: Too many open files"):
             next(windows)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
@@ -227,9 +227,9 @@ def test_only_regular_files_are_read(tmp_path):
         ("zero.txt", "is a device"),
         ("dangling.txt", "No such file"),
     ]:
-        with pytest.raises(InputMissing, match=said):
+        with pytest.raises(InputNotFoundError, match=said):
             open_source(str(tmp_path / name))
-    with pytest.raises(InputMissing):
+    with pytest.raises(InputNotFoundError):
         open_source(str(tmp_path))  # one of them, not a hang
 
 
@@ -244,7 +244,7 @@ def test_a_loop_of_folders_is_walked_once(tmp_path):
 MEMORY = """
 import resource, sys
 from mlxlab.data.text.sources.open import open_source
-from mlxlab.errors import DataFault
+from mlxlab.errors import DataError
 source = lambda name, mode: open_source(f"{sys.argv[1]}/{name}", documents="line", on_error=mode)
 [len(list(source("small" + name[4:], "strict").windows(0, 0))) for name in sys.argv[2:]]  # imports, warm caches
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -252,7 +252,7 @@ for name in sys.argv[2:]:
     try:
         list(source(name, "strict").windows(0, 0))
         raise SystemExit(f"{name}: no fault")
-    except DataFault as fault:
+    except DataError as fault:
         print(fault)
     print(sum(len(documents) for _, documents in source(name, "skip").windows(0, 0)))
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)

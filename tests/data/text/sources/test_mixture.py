@@ -5,10 +5,10 @@ import json
 import pytest
 
 from mlxlab.data.text.document import Document
-from mlxlab.data.text.sources.holdout import HeldOut
+from mlxlab.data.text.sources.holdout import HoldoutSplit
 from mlxlab.data.text.sources.mixture import Mixture
 from mlxlab.data.text.sources.open import open_source
-from mlxlab.errors import DataFault
+from mlxlab.errors import DataError
 from support.text import documents_of, texts_of, write_texts
 
 
@@ -74,7 +74,7 @@ def test_any_place_of_a_mixture_continues_exactly(sources):
 
 @pytest.mark.parametrize("place", [0, [], [[0, None, 0, 0]], [[0, None, 10**6, 0]] * 3, [[-1, None, 0, 0]] * 3])
 def test_a_place_that_is_not_in_the_mixture_is_a_fault(sources, place):
-    with pytest.raises(DataFault, match="saved place"):
+    with pytest.raises(DataError, match="saved place"):
         documents_of(Mixture(sources, WEIGHTS), place=place)
 
 
@@ -86,7 +86,7 @@ def test_weights_and_parts_are_in_the_fingerprint(sources):
 
 
 def test_the_sides_share_no_text_and_make_the_whole(sources):
-    train, valid = HeldOut(sources[0], 0.1, "train"), HeldOut(sources[0], 0.1, "valid")
+    train, valid = HoldoutSplit(sources[0], 0.1, "train"), HoldoutSplit(sources[0], 0.1, "valid")
     sides = documents_of(train), documents_of(valid)
     assert sorted(sides[0] + sides[1]) == sorted(documents_of(sources[0]))
     assert 50 < len(sides[1]) < 130
@@ -96,14 +96,14 @@ def test_the_sides_share_no_text_and_make_the_whole(sources):
 
 def test_a_document_stays_on_its_side_whatever_is_added(sources, tmp_path):
     more = write_texts(tmp_path / "more.jsonl", texts_of(sources[0]) + ["another"] * 50)
-    before = set(texts_of(HeldOut(sources[0], 0.1, "valid")))
-    after = texts_of(HeldOut(open_source(str(more), window=9), 0.1, "valid"))
+    before = set(texts_of(HoldoutSplit(sources[0], 0.1, "valid")))
+    after = texts_of(HoldoutSplit(open_source(str(more), window=9), 0.1, "valid"))
     assert before == set(after) - {"another"}
     assert after.count("another") in (0, 50), "copies lie on one side"
 
 
 def test_any_place_of_a_side_continues_exactly(sources):
-    side = HeldOut(sources[0], 0.3, "train")
+    side = HoldoutSplit(sources[0], 0.3, "train")
     windows = list(side.windows(0, 2))
     for number, (place, _) in enumerate(windows):
         assert list(side.windows(0, 2, place)) == windows[number:]
@@ -111,12 +111,12 @@ def test_any_place_of_a_side_continues_exactly(sources):
 
 def test_a_side_without_a_document_is_a_fault(tmp_path):
     path = write_texts(tmp_path / "one.jsonl", ["one"])
-    sides = [HeldOut(open_source(str(path)), 0.5, part) for part in ("train", "valid")]
+    sides = [HoldoutSplit(open_source(str(path)), 0.5, part) for part in ("train", "valid")]
     found = []
     for side in sides:
         try:
             found += documents_of(side)
-        except DataFault as fault:
+        except DataError as fault:
             found.append(str(fault))
     assert [isinstance(one, Document) for one in found].count(True) == 1
     assert any("leaves no document to" in str(one) for one in found)

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from mlxlab.data.text.sources.holdout import HeldOut
+from mlxlab.data.text.sources.holdout import HoldoutSplit
 from mlxlab.data.text.sources.open import open_source
-from mlxlab.errors import ConfigFault, DataFault, InputMissing
+from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from support.streams import new_batches, take
 from support.text import FORMATS, documents_of, new_texts, texts_of, write_texts
 
@@ -105,7 +105,7 @@ def test_start_and_end_of_large_files_are_in_the_fingerprint(tmp_path, place):
 
 @pytest.mark.parametrize("place", [-1, 10**6, "x", [0], [99, 0, 0], [0, -1, 0], {}])
 def test_a_place_that_is_not_there_is_a_fault(corpus, place):
-    with pytest.raises(DataFault, match="saved place"):
+    with pytest.raises(DataError, match="saved place"):
         documents_of(opened(corpus[0]), place=place)
 
 
@@ -131,7 +131,7 @@ def test_the_pieces_of_much_text_and_of_many_files_are_large(tmp_path):
 def test_one_small_text_has_something_to_hold_out(tmp_path):
     (tmp_path / "a.txt").write_text("".join(f"line {n}\n" for n in range(100_000)))
     source = open_source(str(tmp_path / "a.txt"))
-    held_out = documents_of(HeldOut(source, 0.02, "valid"))
+    held_out = documents_of(HoldoutSplit(source, 0.02, "valid"))
     assert 1 < len(held_out) < 20
 
 
@@ -146,9 +146,9 @@ def test_blank_lines_separate_paragraphs(tmp_path):
     text = "\n\none\ntwo\n\nthree\r\n\r\n\n\n   \n  four\n \nfive\n" + "\n" * 100
     text += "".join(f"{'six' * n}\n   \n" for n in range(1, 200))
     (tmp_path / "a.txt").write_bytes(text.encode())
-    wanted = sorted(["one\ntwo", "three", "  four", "five"] + ["six" * n for n in range(1, 200)])
+    expected = sorted(["one\ntwo", "three", "  four", "five"] + ["six" * n for n in range(1, 200)])
     for window in (1, 100):
-        assert sorted(texts_of(open_source(str(tmp_path), documents="paragraph", window=window))) == wanted
+        assert sorted(texts_of(open_source(str(tmp_path), documents="paragraph", window=window))) == expected
 
 
 @pytest.mark.parametrize("ending", ["txt", "jsonl"])
@@ -186,16 +186,16 @@ def test_a_folder_is_read_with_its_subfolders_and_without_hidden_and_other_files
 def test_what_cannot_be_opened_is_said_at_once_with_the_nearest_name(tmp_path):
     write_texts(tmp_path / "books.jsonl", ["text"])
     for source, fault, said in [
-        (tmp_path / "boks.jsonl", InputMissing, "did you mean .*books.jsonl"),
-        (tmp_path / "books.json", InputMissing, "did you mean .*books.jsonl"),
-        (tmp_path / "*.txt", InputMissing, "no file that ends in"),
-        (tmp_path / "none" / "*.txt", InputMissing, "is no folder"),
-        ("boks.jsonl", InputMissing, "no such file or folder"),
-        ("boks", InputMissing, "no such file or folder, and no owner/name of the hub"),
-        ("s3://bucket/a.jsonl", InputMissing, "no such file"),
-        ("a\0b.txt", InputMissing, "NUL"),
-        ("", InputMissing, "give a path"),
-        ("-", InputMissing, "standard input"),
+        (tmp_path / "boks.jsonl", InputNotFoundError, "did you mean .*books.jsonl"),
+        (tmp_path / "books.json", InputNotFoundError, "did you mean .*books.jsonl"),
+        (tmp_path / "*.txt", InputNotFoundError, "no file that ends in"),
+        (tmp_path / "none" / "*.txt", InputNotFoundError, "is no folder"),
+        ("boks.jsonl", InputNotFoundError, "no such file or folder"),
+        ("boks", InputNotFoundError, "no such file or folder, and no owner/name of the hub"),
+        ("s3://bucket/a.jsonl", InputNotFoundError, "no such file"),
+        ("a\0b.txt", InputNotFoundError, "NUL"),
+        ("", InputNotFoundError, "give a path"),
+        ("-", InputNotFoundError, "standard input"),
     ]:
         with pytest.raises(fault, match=said) as raised:
             open_source(str(source))
@@ -209,9 +209,9 @@ def test_settings_without_an_effect_are_refused(tmp_path):
         ({"config": "small"}, "data.config=small: local files"),
         ({"revision": "main"}, "data.revision=main: local files"),
         ({"split": "test"}, "data.split=test: local files"),
-        ({"split": "[50%:20%]"}, "wanted a part"),
+        ({"split": "[50%:20%]"}, "expected a part"),
     ]:
-        with pytest.raises(ConfigFault, match=said):
+        with pytest.raises(ConfigError, match=said):
             open_source(path, **settings)
-    with pytest.raises(ConfigFault, match="only of"):
+    with pytest.raises(ConfigError, match="only of"):
         open_source(packed, split="[:90%]")

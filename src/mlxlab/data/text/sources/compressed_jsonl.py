@@ -10,10 +10,10 @@ from functools import partial
 from typing import Any, BinaryIO
 
 from mlxlab.data.text.document import Document
-from mlxlab.data.text.sources.error_budget import Tolerance
-from mlxlab.data.text.sources.file_set import Shards
+from mlxlab.data.text.sources.error_budget import ErrorBudget
+from mlxlab.data.text.sources.file_set import FileSet
 from mlxlab.data.text.sources.record_boundaries import MAX_RECORD
-from mlxlab.data.text.sources.record_parsers import BOM, Read
+from mlxlab.data.text.sources.record_parsers import BOM, RecordParser
 from mlxlab.data.text.sources.sequential import Mark
 
 CODECS = {".gz": "gzip", ".zst": "zstd"}
@@ -22,10 +22,10 @@ FREE, RATIO = 2**26, 250  # more than `FREE` bytes out of `RATIO` times fewer ar
 LINES = 40  # bits of an id that count lines
 
 
-class PackedFiles:
+class CompressedJsonl:
     """Units of which each is a packed file."""
 
-    def __init__(self, shards: Shards, read: Read, tolerance: Tolerance, settings: str) -> None:
+    def __init__(self, shards: FileSet, read: RecordParser, tolerance: ErrorBudget, settings: str) -> None:
         self.shards, self.to_text, self.tolerance = shards, read, tolerance
         self.name, self.fingerprint = shards.name, f"{shards.fingerprint()}:{settings}"
         self.bytes = self._estimate()
@@ -50,7 +50,7 @@ class PackedFiles:
         """Size and text of a line; `data` is only its size if it is too long, "" stands for what was passed over."""
         try:
             if isinstance(data, int):
-                raise ValueError(f"a line of {data} bytes, wanted <= {MAX_RECORD}")
+                raise ValueError(f"a line of {data} bytes, expected <= {MAX_RECORD}")
             return len(data), self.to_text(data.removeprefix(BOM) if line == 1 else data)
         except ValueError as error:
             self.tolerance.fault((unit, line), partial("{}:{}: {}".format, self.shards.path(unit), line, error))
@@ -60,7 +60,7 @@ class PackedFiles:
         """The unpacked bytes from `offset` on. What cannot be unpacked ends them, and is a fault."""
         out = 0
         try:
-            with unpacked(file, self.shards.names[unit]) as stream:
+            with decompress(file, self.shards.names[unit]) as stream:
                 while block := stream.read(BLOCK):
                     out, packed = out + len(block), os.lseek(file.fileno(), 0, os.SEEK_CUR)
                     if out > FREE and out > RATIO * packed:
@@ -75,14 +75,14 @@ class PackedFiles:
         first = int(self.shards.sizes.argmax())
         with self.shards.open(first) as file:
             try:
-                with unpacked(file, self.shards.names[first]) as stream:
+                with decompress(file, self.shards.names[first]) as stream:
                     got = len(stream.read(4 * BLOCK))
             except OSError:
                 return None
             return int(self.shards.sizes.sum() * got / max(os.lseek(file.fileno(), 0, os.SEEK_CUR), 1))
 
 
-def unpacked(file: BinaryIO, name: str) -> Any:
+def decompress(file: BinaryIO, name: str) -> Any:
     """A stream that raises OSError where the file is corrupt or cut short; `file` stays open."""
     import pyarrow
 

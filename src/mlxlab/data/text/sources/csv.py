@@ -10,12 +10,12 @@ from functools import partial
 from typing import BinaryIO
 
 from mlxlab.data.text.document import Document
-from mlxlab.data.text.sources.error_budget import Tolerance
-from mlxlab.data.text.sources.file_set import Shards
+from mlxlab.data.text.sources.error_budget import ErrorBudget
+from mlxlab.data.text.sources.file_set import FileSet
 from mlxlab.data.text.sources.record_boundaries import MAX_RECORD
 from mlxlab.data.text.sources.record_parsers import BOM, missing_column
 from mlxlab.data.text.sources.sequential import Mark
-from mlxlab.errors import DataFault
+from mlxlab.errors import DataError
 
 LINES = 40  # bits of an id that count lines
 BROKEN = re.compile("[\udc80-\udcff]")  # how a byte that is not UTF-8 is carried through the parser
@@ -25,10 +25,10 @@ class CsvFiles:
     """Units of which each is a CSV file with a header.
 
     Raises:
-        DataFault: the first file has no such column.
+        DataError: the first file has no such column.
     """
 
-    def __init__(self, shards: Shards, column: str, tolerance: Tolerance) -> None:
+    def __init__(self, shards: FileSet, column: str, tolerance: ErrorBudget) -> None:
         self.shards, self.column, self.tolerance = shards, column, tolerance
         self.name, self.fingerprint = shards.name, f"{shards.fingerprint()}:csv:{column}"
         self.bytes: int | None = int(shards.sizes.sum())
@@ -69,18 +69,18 @@ class CsvFiles:
         try:
             header = next(csv.reader(lines, strict=True))
         except (csv.Error, ValueError, StopIteration) as error:
-            raise DataFault(f"{self.shards.path(unit)}:1: no header: {error}") from None
+            raise DataError(f"{self.shards.path(unit)}:1: no header: {error}") from None
         if header.count(self.column) == 1:
             return header
         twice = f"column {self.column!r} twice in the header"
         said = twice if self.column in header else missing_column(self.column, header)
-        raise DataFault(f"{self.shards.path(unit)}:1: {said}")
+        raise DataError(f"{self.shards.path(unit)}:1: {said}")
 
     def _text(self, row: list[str], header: list[str]) -> str:
         if not row:
             return ""
         if len(row) != len(header):
-            raise ValueError(f"a row of {len(row)} fields, wanted {len(header)} as in the header")
+            raise ValueError(f"a row of {len(row)} fields, expected {len(header)} as in the header")
         text = row[header.index(self.column)]
         if found := BROKEN.search(text):
             raise ValueError(f"byte 0x{ord(found.group()) - 0xDC00:02x} is not UTF-8")

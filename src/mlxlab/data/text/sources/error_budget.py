@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Hashable
 from typing import Literal
 
-from mlxlab.errors import DataFault
+from mlxlab.errors import DataError
 
 OnError = Literal["strict", "skip"]
 SHARE = 0.01  # of the records that may be skipped
@@ -14,7 +14,7 @@ NAMED = 5  # skipped records that are named in the log
 log = logging.getLogger(__name__)
 
 
-class Tolerance:
+class ErrorBudget:
     """Counts sound and skipped records of a source; thread-safe for one reader and one writer."""
 
     def __init__(self, on_error: OnError) -> None:
@@ -32,10 +32,10 @@ class Tolerance:
             describe: says place and fault; it is only called where that is told.
 
         Raises:
-            DataFault: `on_error` is strict.
+            DataError: `on_error` is strict.
         """
         if self.on_error == "strict":
-            raise DataFault(f"{describe()} (data.on_error=skip passes over such)")
+            raise DataError(f"{describe()} (data.on_error=skip passes over such)")
         self.malformed += 1
         if key in self._known:
             return
@@ -52,10 +52,10 @@ class Tolerance:
         """Called after each window.
 
         Raises:
-            DataFault: more than 1 % of the records were skipped.
+            DataError: more than 1 % of the records were skipped.
         """
         count = self.sound + self.malformed
         if self.malformed > SHARE * count and (at_end or count >= ENOUGH):
-            raise DataFault(
+            raise DataError(
                 f"{self.malformed} of {count} records are malformed, more than 1 %; the first: {self.first}"
             )

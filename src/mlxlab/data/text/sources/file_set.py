@@ -11,15 +11,15 @@ from typing import BinaryIO
 import numpy as np
 import xxhash
 
-from mlxlab.data.strict_csv import kind_of, nearest_file
-from mlxlab.errors import DataFault, Fault, InputMissing
+from mlxlab.data.strict_csv import describe_file_type, nearest_file
+from mlxlab.errors import DataError, InputNotFoundError, UserError
 
 SAMPLE = 2**16  # bytes of head and of tail that are hashed
 SAMPLED = 1000  # files whose content is sampled, if there are more: evenly spread ones
 WILD = "*?["
 
 
-class Shards:
+class FileSet:
     """Files in the order of their names relative to `root`.
 
     Names and sizes of all, and head and tail of at most 1,000 of them make the fingerprint: moving the folder does not
@@ -53,8 +53,8 @@ class Shards:
         """Opens a shard; once it was used, makes sure that it is what it was when the run began.
 
         Raises:
-            DataFault: it was deleted, replaced or written to.
-            InputMissing: it may not or cannot be read.
+            DataError: it was deleted, replaced or written to.
+            InputNotFoundError: it may not or cannot be read.
         """
         try:
             handle = os.open(self._at(index), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -75,7 +75,7 @@ class Shards:
         """Makes sure that a shard is what it was when the run began.
 
         Raises:
-            DataFault: it was deleted, replaced or written to.
+            DataError: it was deleted, replaced or written to.
         """
         try:
             self._compare(index, os.stat(self._at(index)))
@@ -95,50 +95,52 @@ class Shards:
                 digest.update(file.read(SAMPLE))
         return digest.hexdigest()
 
-    def _fault(self, index: int, error: OSError) -> Fault:
+    def _fault(self, index: int, error: OSError) -> UserError:
         if isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno == errno.ELOOP:
-            return DataFault(f"{self.path(index)}: changed during the run: {error.strerror}")
-        return InputMissing(f"{self.path(index)}: cannot be read: {error.strerror}")
+            return DataError(f"{self.path(index)}: changed during the run: {error.strerror}")
+        return InputNotFoundError(f"{self.path(index)}: cannot be read: {error.strerror}")
 
     def _at(self, index: int) -> str:
         return os.path.join(self.root, self.names[index])
 
     def _compare(self, index: int, state: os.stat_result) -> None:
         if not stat.S_ISREG(state.st_mode):
-            raise DataFault(f"{self.path(index)}: changed during the run: now it is {kind_of(state.st_mode)}")
+            raise DataError(
+                f"{self.path(index)}: changed during the run: now it is {describe_file_type(state.st_mode)}"
+            )
         if state.st_size != self.sizes[index]:
             sizes = f"{self.sizes[index]} bytes at the start, {state.st_size} now"
-            raise DataFault(f"{self.path(index)}: changed during the run: {sizes}")
+            raise DataError(f"{self.path(index)}: changed during the run: {sizes}")
         if state.st_mtime_ns != self._changed[index]:
-            raise DataFault(f"{self.path(index)}: changed during the run: it was written to")
+            raise DataError(f"{self.path(index)}: changed during the run: it was written to")
 
 
-def find_shards(source: str, endings: tuple[str, ...]) -> Shards:
+def find_files(source: str, endings: tuple[str, ...]) -> FileSet:
     """The files that a path, folder (with its subfolders) or glob names; hidden ones and other endings are left out.
 
     Links to folders are not followed below the folder named.
 
     Raises:
-        InputMissing: nothing is there, or something that is no regular file.
-        DataFault: files of several formats.
+        InputNotFoundError: nothing is there, or something that is no regular file.
+        DataError: files of several formats.
     """
     path = Path(os.path.expanduser(source))
     if os.path.lexists(path) and not path.is_dir():  # also a link that leads nowhere or in circles: it was meant
-        return Shards(path.parent, [path.name])
+        return FileSet(path.parent, [path.name])
     if path.is_dir():
         root, names = path, _walk(path)
     elif any(sign in source for sign in WILD):
         root, names = _glob(path)
     else:
-        raise InputMissing(f"{source}: no such file or folder{nearest_file(path)}")
-    wanted = sorted(name for name in names if ending_of(name, endings))
-    if not wanted:
+        raise InputNotFoundError(f"{source}: no such file or folder{nearest_file(path)}")
+    expected = sorted(name for name in names if ending_of(name, endings))
+    if not expected:
         other = f" (of {len(names)} files there)" if names else ""
-        raise InputMissing(f"{source}: no file that ends in {', '.join(endings)}{other}")
-    found = sorted({ending_of(name, endings) for name in wanted})
+        raise InputNotFoundError(f"{source}: no file that ends in {', '.join(endings)}{other}")
+    found = sorted({ending_of(name, endings) for name in expected})
     if len(found) > 1:
-        raise DataFault(f"{source}: files of several formats ({', '.join(found)}): name one kind, such as *{found[0]}")
-    return Shards(root, wanted)
+        raise DataError(f"{source}: files of several formats ({', '.join(found)}): name one kind, such as *{found[0]}")
+    return FileSet(root, expected)
 
 
 def ending_of(name: str, endings: tuple[str, ...]) -> str:
@@ -159,7 +161,7 @@ def _glob(path: Path) -> tuple[Path, list[str]]:
     fixed = next(n for n, part in enumerate(path.parts) if any(sign in part for sign in WILD))
     root = Path(*path.parts[:fixed])
     if not root.is_dir():
-        raise InputMissing(f"{path}: {root} is no folder{nearest_file(root)}")
+        raise InputNotFoundError(f"{path}: {root} is no folder{nearest_file(root)}")
     found = root.glob(str(Path(*path.parts[fixed:])))
     names = [str(entry.relative_to(root)) for entry in found if not entry.name.startswith(".") and not entry.is_dir()]
     return root, names
@@ -169,11 +171,11 @@ def _regular(path: str) -> os.stat_result:
     try:
         state = os.stat(path)
     except OSError as error:
-        raise InputMissing(f"{path}: {error.strerror}") from None
+        raise InputNotFoundError(f"{path}: {error.strerror}") from None
     if not stat.S_ISREG(state.st_mode):
-        raise InputMissing(f"{path} is {kind_of(state.st_mode)}, wanted a regular file")
+        raise InputNotFoundError(f"{path} is {describe_file_type(state.st_mode)}, expected a regular file")
     return state
 
 
 def _refuse(error: OSError) -> None:
-    raise InputMissing(f"{error.filename}: {error.strerror}")
+    raise InputNotFoundError(f"{error.filename}: {error.strerror}")

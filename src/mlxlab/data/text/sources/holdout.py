@@ -10,15 +10,15 @@ from typing import Literal
 import numpy as np
 import xxhash
 
-from mlxlab.data.text.document import Document, Place, Source
-from mlxlab.errors import DataFault
+from mlxlab.data.text.document import Document, DocumentSource, Place
+from mlxlab.errors import DataError
 
 Part = Literal["train", "valid"]
 USES = {"train": "train on", "valid": "validate on"}
 PARTS = 2**32
 
 
-class HeldOut:
+class HoldoutSplit:
     """One side of a source.
 
     Args:
@@ -26,7 +26,7 @@ class HeldOut:
         part: `valid` gives those, `train` the others.
     """
 
-    def __init__(self, source: Source, share: float, part: Part) -> None:
+    def __init__(self, source: DocumentSource, share: float, part: Part) -> None:
         self.source, self.share, self.part = source, share, part
         self.name, self.fingerprint = source.name, f"{source.fingerprint}|{part} {share:g}"
         size = share if part == "valid" else 1 - share
@@ -46,7 +46,7 @@ class HeldOut:
                 yield here, mine
         if empty:
             share = f"data.valid_fraction={self.share:g}"
-            raise DataFault(f"{self.name}: {share} leaves no document to {USES[self.part]}; or name data.valid_source")
+            raise DataError(f"{self.name}: {share} leaves no document to {USES[self.part]}; or name data.valid_source")
 
     def _is_mine(self, documents: list[Document]) -> np.ndarray:
         digests = [xxhash.xxh3_64_intdigest(document.text.encode()) for document in documents]

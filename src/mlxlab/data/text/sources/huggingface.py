@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from mlxlab.data.rng import mix
+from mlxlab.data.rng import counter_hash
 from mlxlab.data.text.document import Document, Place
-from mlxlab.data.text.sources.error_budget import OnError, Tolerance
+from mlxlab.data.text.sources.error_budget import ErrorBudget, OnError
 from mlxlab.data.text.sources.record_boundaries import MAX_RECORD
 from mlxlab.data.text.sources.record_parsers import checked_text, missing_column, refuse_surrogates
 from mlxlab.data.text.sources.sequential import CHARACTERS
-from mlxlab.errors import ConfigFault, DataFault, InputMissing, ServiceMissing
+from mlxlab.errors import ConfigError, DataError, InputNotFoundError, ServiceUnavailableError
 
 ROWS = 40  # bits of an id that count rows of a shard
 CLIENTS = {"httpx", "httpx2", "httpcore", "requests", "aiohttp", "urllib3"}  # whose errors are their own
@@ -33,7 +33,7 @@ LOCAL = "name local files with data.source=<file, folder or glob of .txt, .jsonl
 log = logging.getLogger(__name__)
 
 
-class HubSet:
+class HuggingFaceSource:
     """A split of a data set, at one commit.
 
     Args:
@@ -44,7 +44,7 @@ class HubSet:
     """
 
     def __init__(
-        self, stream: Any, name: str, fingerprint: str, column: str, tolerance: Tolerance, window: int
+        self, stream: Any, name: str, fingerprint: str, column: str, tolerance: ErrorBudget, window: int
     ) -> None:
         self.stream, self.name, self.column, self.tolerance, self.window = stream, name, column, tolerance, window
         self.fingerprint = f"{fingerprint}:{column},{window}"
@@ -58,7 +58,7 @@ class HubSet:
     def windows(self, seed: int, epoch: int, place: Place = None) -> Iterator[tuple[Place, list[Document]]]:
         """See `Source`. A place is [shard in the epoch's order, rows of it before]."""
         count = self.stream.num_shards
-        order = np.argsort(mix(seed, 0x40B, epoch, np.arange(count)), kind="stable")
+        order = np.argsort(counter_hash(seed, 0x40B, epoch, np.arange(count)), kind="stable")
         first, row = _check(place, count)
         empty = place is None
         for position in range(first, count):
@@ -71,7 +71,7 @@ class HubSet:
             row = 0
         self.tolerance.judge(at_end=True)
         if empty:
-            raise DataFault(f"{self.name}: there is no text in it, only empty records")
+            raise DataError(f"{self.name}: there is no text in it, only empty records")
 
     def _shard(self, position: int, shard: int, row: int) -> Iterator[tuple[Place, list[Document]]]:
         """The windows of a shard. A window ends with its shard.
@@ -87,7 +87,7 @@ class HubSet:
                     here, good = after, time.monotonic()
                 return
             except ValueError as error:
-                raise DataFault(f"{self.name}: shard {shard}: {_first_line(error)}") from None
+                raise DataError(f"{self.name}: shard {shard}: {_first_line(error)}") from None
             except Exception as error:
                 if not _is_of_network(error):
                     raise
@@ -113,7 +113,7 @@ class HubSet:
 
     def _wait(self, error: Exception, good: float) -> None:
         if time.monotonic() - good + WAIT > PATIENCE:
-            raise ServiceMissing(f"{self.name}: the hub stopped answering: {_first_line(error)}") from None
+            raise ServiceUnavailableError(f"{self.name}: the hub stopped answering: {_first_line(error)}") from None
         log.warning("%s: the hub does not answer (%s); tried again in %g s", self.name, _first_line(error), WAIT)
         time.sleep(WAIT)
 
@@ -123,7 +123,7 @@ class HubSet:
                 raise ValueError(missing_column(self.column, list(example)))
             text = checked_text(example[self.column], self.column)
             if len(text) > MAX_RECORD:
-                raise ValueError(f"a text of {len(text)} characters, wanted <= {MAX_RECORD}")
+                raise ValueError(f"a text of {len(text)} characters, expected <= {MAX_RECORD}")
             refuse_surrogates(text)
             return text
         except ValueError as error:
@@ -131,28 +131,30 @@ class HubSet:
             return ""
 
 
-def open_hub(
+def open_huggingface(
     name: str, config: str | None, split: str, revision: str | None, column: str, on_error: OnError, window: int
-) -> HubSet:
+) -> HuggingFaceSource:
     """A data set of the hub, at the commit that `revision` (a branch, tag or commit; None is `main`) is now.
 
     Raises:
-        ServiceMissing: no `datasets` package, no network, or a set one has to ask for.
-        InputMissing: there is no such set or revision.
-        ConfigFault: it has no such config or split.
-        DataFault: it has no such column.
+        ServiceUnavailableError: no `datasets` package, no network, or a set one has to ask for.
+        InputNotFoundError: there is no such set or revision.
+        ConfigError: it has no such config or split.
+        DataError: it has no such column.
     """
     if importlib.util.find_spec("datasets") is None:
-        raise ServiceMissing(f"{name}: the hub needs the package datasets (pip install 'mlxlab[hub]'), or {LOCAL}")
+        raise ServiceUnavailableError(
+            f"{name}: the hub needs the package datasets (pip install 'mlxlab[hub]'), or {LOCAL}"
+        )
     commit = _commit(name, revision)
     stream = _load(name, config, split, commit)
     label = "/".join(part for part in (name, config, split) if part) + f"@{commit[:8]}"
     columns = stream.column_names
     if columns is not None and column not in columns:
-        raise DataFault(f"{label}: {missing_column(column, columns)}")
+        raise DataError(f"{label}: {missing_column(column, columns)}")
     if columns is not None:
         stream = stream.select_columns([column])
-    return HubSet(stream, label, f"{name}@{commit}:{config}:{split}", column, Tolerance(on_error), window)
+    return HuggingFaceSource(stream, label, f"{name}@{commit}:{config}:{split}", column, ErrorBudget(on_error), window)
 
 
 def _commit(name: str, revision: str | None) -> str:
@@ -162,13 +164,15 @@ def _commit(name: str, revision: str | None) -> str:
     try:
         return HfApi().dataset_info(name, revision=revision, timeout=SECONDS).sha or ""
     except GatedRepoError:
-        raise ServiceMissing(f"{name}: its owner has to let you in (log in by `hf auth login`), or {LOCAL}") from None
+        raise ServiceUnavailableError(
+            f"{name}: its owner has to let you in (log in by `hf auth login`), or {LOCAL}"
+        ) from None
     except RevisionNotFoundError:
-        raise InputMissing(f"{name}: there is no revision {revision!r} on the hub") from None
+        raise InputNotFoundError(f"{name}: there is no revision {revision!r} on the hub") from None
     except RepositoryNotFoundError:
-        raise InputMissing(f"{name}: no such file or folder, and no such data set on the hub") from None
+        raise InputNotFoundError(f"{name}: no such file or folder, and no such data set on the hub") from None
     except Exception as error:
-        raise ServiceMissing(f"{name}: the hub cannot be reached ({_first_line(error)}); {LOCAL}") from None
+        raise ServiceUnavailableError(f"{name}: the hub cannot be reached ({_first_line(error)}); {LOCAL}") from None
 
 
 def _load(name: str, config: str | None, split: str, commit: str) -> Any:
@@ -179,14 +183,14 @@ def _load(name: str, config: str | None, split: str, commit: str) -> Any:
         splits = datasets.load_dataset(name, config, revision=commit, streaming=True)
     except ValueError as error:
         if "config" in str(error).lower():
-            raise ConfigFault(f"data.config={config}: {name}: {_first_line(error)}") from None
-        raise DataFault(f"{name}: {_first_line(error)}") from None
+            raise ConfigError(f"data.config={config}: {name}: {_first_line(error)}") from None
+        raise DataError(f"{name}: {_first_line(error)}") from None
     except (OSError, RuntimeError) as error:
-        raise ServiceMissing(f"{name}: the hub cannot be read ({_first_line(error)}); {LOCAL}") from None
+        raise ServiceUnavailableError(f"{name}: the hub cannot be read ({_first_line(error)}); {LOCAL}") from None
     if split not in splits:
         close = get_close_matches(split, splits, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise ConfigFault(f"data.split={split}: {name} has {', '.join(splits)}{hint}")
+        raise ConfigError(f"data.split={split}: {name} has {', '.join(splits)}{hint}")
     return splits[split]
 
 
@@ -196,7 +200,7 @@ def _check(place: Place, count: int) -> tuple[int, int]:
     match place:
         case [int(position), int(row)] if 0 <= position < count and row >= 0:
             return position, row
-    raise DataFault(f"the saved place {place!r} is not one of the {count} shards there are")
+    raise DataError(f"the saved place {place!r} is not one of the {count} shards there are")
 
 
 def _is_of_network(error: Exception) -> bool:

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from mlxlab.data.rng import mix
-from mlxlab.data.text.document import Document, Place, Source
-from mlxlab.errors import DataFault
+from mlxlab.data.rng import counter_hash
+from mlxlab.data.text.document import Document, DocumentSource, Place
+from mlxlab.errors import DataError
 
 ABOUT = 1024
 PASSES = 2**20  # of a source in an epoch, at most
@@ -27,9 +27,11 @@ class Mixture:
         window: documents of a window, about, at 1,024 characters each.
     """
 
-    def __init__(self, sources: Sequence[Source], weights: Sequence[float], window: int = 4000) -> None:
+    def __init__(self, sources: Sequence[DocumentSource], weights: Sequence[float], window: int = 4000) -> None:
         if len(sources) != len(weights) or not sources or min(weights) <= 0:
-            raise ValueError(f"{len(sources)} sources with the weights {list(weights)}, wanted a positive one for each")
+            raise ValueError(
+                f"{len(sources)} sources with the weights {list(weights)}, expected a positive one for each"
+            )
         self.sources = sources
         self.shares = np.array(weights, float) / sum(weights)
         self.sizes = [max(round(share * window * ABOUT), 1) for share in self.shares]
@@ -58,7 +60,7 @@ class Mixture:
 class _Reader:
     """Reads one source over and over, each time in another order. After its last document `passed` counts one more."""
 
-    def __init__(self, source: Source, number: int, seed: int, epoch: int) -> None:
+    def __init__(self, source: DocumentSource, number: int, seed: int, epoch: int) -> None:
         self.source, self.number, self.seed, self.epoch = source, number, seed, epoch
         self.passed, self.taken, self.due = 0, 0, 0
 
@@ -72,7 +74,7 @@ class _Reader:
             self.passed, window, self.taken, self.due = place
         self._begin(window)
         if self.taken >= len(self.documents):
-            raise DataFault(f"the saved place is document {self.taken} of a window that has {len(self.documents)}")
+            raise DataError(f"the saved place is document {self.taken} of a window that has {len(self.documents)}")
 
     def take(self, size: int) -> list[Document]:
         """Documents of `size` characters and those still due; what is taken too much is owed."""
@@ -85,7 +87,7 @@ class _Reader:
             if self.taken == len(self.documents):
                 self._next()
             taken.append(document)
-        ids = mix(self.number, np.array([document.id for document in taken], np.int64)) >> np.uint64(1)
+        ids = counter_hash(self.number, np.array([document.id for document in taken], np.int64)) >> np.uint64(1)
         return [Document(int(number), document.text) for number, document in zip(ids, taken, strict=False)]
 
     def _begin(self, window: Place) -> None:
@@ -105,7 +107,7 @@ class _Reader:
 def _check(place: Place, count: int) -> list[Any]:
     if isinstance(place, list) and len(place) == count and all(map(_is_place, place)):
         return place
-    raise DataFault(f"the saved place {place!r} is not one of a mixture of {count} sources")
+    raise DataError(f"the saved place {place!r} is not one of a mixture of {count} sources")
 
 
 def _is_place(one: Any) -> bool:

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Literal
 
 from mlxlab.data.strict_csv import SIGNATURES, nearest_file
-from mlxlab.data.text.document import Source
-from mlxlab.data.text.sources.compressed_jsonl import PackedFiles
+from mlxlab.data.text.document import DocumentSource
+from mlxlab.data.text.sources.compressed_jsonl import CompressedJsonl
 from mlxlab.data.text.sources.csv import CsvFiles
-from mlxlab.data.text.sources.error_budget import OnError, Tolerance
-from mlxlab.data.text.sources.file_set import WILD, Shards, ending_of, find_shards
-from mlxlab.data.text.sources.huggingface import open_hub
+from mlxlab.data.text.sources.error_budget import ErrorBudget, OnError
+from mlxlab.data.text.sources.file_set import WILD, FileSet, ending_of, find_files
+from mlxlab.data.text.sources.huggingface import open_huggingface
 from mlxlab.data.text.sources.parquet import ParquetFiles
-from mlxlab.data.text.sources.record_boundaries import LINES, PARAGRAPHS, Cut, Pieces
-from mlxlab.data.text.sources.record_parsers import Read, json_text, line_text, paragraph_text, plain_text
-from mlxlab.data.text.sources.sequential import Sequential
+from mlxlab.data.text.sources.record_boundaries import LINES, PARAGRAPHS, FixedSizePieces, RecordSplitter
+from mlxlab.data.text.sources.record_parsers import RecordParser, json_text, line_text, paragraph_text, plain_text
+from mlxlab.data.text.sources.sequential import SequentialSource
 from mlxlab.data.text.sources.text_files import TextFiles
-from mlxlab.errors import ConfigFault, DataFault, InputMissing
+from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 
 ENDINGS = (".jsonl.gz", ".jsonl.zst", ".jsonl", ".txt", ".parquet", ".csv")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -39,7 +39,7 @@ def open_source(
     documents: Documents = "file",
     on_error: OnError = "strict",
     window: int = 4000,
-) -> Source:
+) -> DocumentSource:
     """The documents that `source` names; what can be seen without reading everything is checked at once.
 
     Args:
@@ -56,52 +56,52 @@ def open_source(
         window: documents that are held in memory and shuffled together, about.
 
     Raises:
-        InputMissing: there is no such file or folder.
-        DataFault: it holds something else than its name says.
-        ServiceMissing: the hub, or a package that reads the format, is not to be had.
+        InputNotFoundError: there is no such file or folder.
+        DataError: it holds something else than its name says.
+        ServiceUnavailableError: the hub, or a package that reads the format, is not to be had.
     """
     if not is_local(source):
-        return open_hub(source, config, split or "train", revision, text_column, on_error, window)
+        return open_huggingface(source, config, split or "train", revision, text_column, on_error, window)
     for name, value in {"config": config, "revision": revision}.items():
         if value is not None:
-            raise ConfigFault(f"data.{name}={value}: local files ({source}) have none; it is for data sets of the hub")
+            raise ConfigError(f"data.{name}={value}: local files ({source}) have none; it is for data sets of the hub")
     return _open_files(source, text_column, documents, on_error, window, _part(split, source))
 
 
 def _open_files(
     source: str, column: str, documents: Documents, on_error: OnError, window: int, part: tuple[float, float]
-) -> Source:
-    shards, tolerance = find_shards(source, ENDINGS), Tolerance(on_error)
+) -> DocumentSource:
+    shards, tolerance = find_files(source, ENDINGS), ErrorBudget(on_error)
     _refuse_empty(shards, tolerance)
     ending = ending_of(shards.names[0], ENDINGS)
     if ending not in (".txt", ".jsonl") and part != (0, 1):
-        raise ConfigFault(f"data.split: a part of {source} cannot be taken, only of .txt and .jsonl files")
+        raise ConfigError(f"data.split: a part of {source} cannot be taken, only of .txt and .jsonl files")
     match ending:
         case ".parquet":
-            return Sequential(ParquetFiles(shards, column, tolerance), window)
+            return SequentialSource(ParquetFiles(shards, column, tolerance), window)
         case ".jsonl.gz" | ".jsonl.zst":
-            return Sequential(PackedFiles(shards, json_text(column), tolerance, f"json:{column}"), window)
+            return SequentialSource(CompressedJsonl(shards, json_text(column), tolerance, f"json:{column}"), window)
     _refuse_signatures(shards)
     match ending:
         case ".csv":
-            return Sequential(CsvFiles(shards, column, tolerance), window)
+            return SequentialSource(CsvFiles(shards, column, tolerance), window)
         case ".jsonl":
             read, settings = json_text(column), f"json:{column}"
             return TextFiles(shards, LINES, read, tolerance, settings, window * ABOUT, part)
         case ".txt":
             cut, read, settings = _text(documents, shards)
             return TextFiles(shards, cut, read, tolerance, settings, window * ABOUT, part)
-    raise InputMissing(f"{shards.name}: wanted a file that ends in {', '.join(ENDINGS)}")
+    raise InputNotFoundError(f"{shards.name}: expected a file that ends in {', '.join(ENDINGS)}")
 
 
-def _text(documents: Documents, shards: Shards) -> tuple[Cut, Read, str]:
+def _text(documents: Documents, shards: FileSet) -> tuple[RecordSplitter, RecordParser, str]:
     if documents == "paragraph":
         return PARAGRAPHS, paragraph_text, "text:paragraph"
     if documents == "line":
         return LINES, line_text, "text:line"
     small = int(shards.sizes.sum()) // PIECES if len(shards) < FEW else PIECE
     piece = min(max(1 << small.bit_length(), SMALLEST), PIECE)
-    return Pieces(piece), plain_text, f"text:file,{piece}"
+    return FixedSizePieces(piece), plain_text, f"text:file,{piece}"
 
 
 def _part(split: str | None, source: str) -> tuple[float, float]:
@@ -113,39 +113,39 @@ def _part(split: str | None, source: str) -> tuple[float, float]:
         high = float(match[2] or 100) / 100
         if 0 <= low < high <= 1:
             return low, high
-    raise ConfigFault(f"data.split={split}: local files ({source}) have no splits; wanted a part such as [:90%]")
+    raise ConfigError(f"data.split={split}: local files ({source}) have no splits; expected a part such as [:90%]")
 
 
 def is_local(source: str) -> bool:
     """Whether `source` names files, rather than a data set of the hub.
 
     Raises:
-        InputMissing: it can be neither.
+        InputNotFoundError: it can be neither.
     """
     if source in ("", "-"):
-        raise InputMissing(f"{source!r} is not a file: standard input cannot be read as a data set, give a path")
+        raise InputNotFoundError(f"{source!r} is not a file: standard input cannot be read as a data set, give a path")
     if "\0" in source:
-        raise InputMissing(f"{source!r}: no path can hold a NUL character")
+        raise InputNotFoundError(f"{source!r}: no path can hold a NUL character")
     path = Path(os.path.expanduser(source))
     if os.path.lexists(path) or any(sign in source for sign in WILD) or ending_of(source, ENDINGS):
         return True
     if HUB_ID.fullmatch(source) and not path.parent.is_dir():
         return False
-    raise InputMissing(f"{source}: no such file or folder{nearest_file(path)}, and no owner/name of the hub")
+    raise InputNotFoundError(f"{source}: no such file or folder{nearest_file(path)}, and no owner/name of the hub")
 
 
-def _refuse_empty(shards: Shards, tolerance: Tolerance) -> None:
+def _refuse_empty(shards: FileSet, tolerance: ErrorBudget) -> None:
     if not shards.sizes.any():
-        raise DataFault(f"{shards.name}: empty (0 bytes)")
+        raise DataError(f"{shards.name}: empty (0 bytes)")
     for index in (shards.sizes == 0).nonzero()[0]:
         tolerance.fault((int(index), "empty"), partial("{}:1: the file is empty (0 bytes)".format, shards.path(index)))
 
 
-def _refuse_signatures(shards: Shards) -> None:
+def _refuse_signatures(shards: FileSet) -> None:
     """Looks at the first file that is not empty."""
     index = int((shards.sizes > 0).argmax())
     with shards.open(index) as file:
         head = file.read(4)
     for signature, what in SIGNATURES.items():
         if head.startswith(signature):
-            raise DataFault(f"{shards.path(index)}:1: this is {what}; wanted text in UTF-8")
+            raise DataError(f"{shards.path(index)}:1: this is {what}; expected text in UTF-8")

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlxlab.data.text.document import Document
-from mlxlab.data.text.sources.error_budget import Tolerance
-from mlxlab.data.text.sources.file_set import Shards
+from mlxlab.data.text.sources.error_budget import ErrorBudget
+from mlxlab.data.text.sources.file_set import FileSet
 from mlxlab.data.text.sources.record_boundaries import MAX_RECORD
 from mlxlab.data.text.sources.record_parsers import checked_text, missing_column
 from mlxlab.data.text.sources.sequential import Mark
-from mlxlab.errors import DataFault
+from mlxlab.errors import DataError
 
 ROWS, BYTES = 128, 2**22  # made into text at a time: so many rows, fewer if they are long
 
@@ -33,17 +33,17 @@ class ParquetFiles:
     """Units of which each is a group of rows. All footers are read at the start.
 
     Raises:
-        DataFault: a file is not parquet, or has no such column of text.
+        DataError: a file is not parquet, or has no such column of text.
     """
 
-    def __init__(self, shards: Shards, column: str, tolerance: Tolerance) -> None:
+    def __init__(self, shards: FileSet, column: str, tolerance: ErrorBudget) -> None:
         self.shards, self.column, self.tolerance = shards, column, tolerance
         self.name, self.fingerprint = shards.name, f"{shards.fingerprint()}:parquet:{column}"
         self.groups: list[Group] = []
         self._rows = 0
         self.bytes: int | None = sum(self._add(int(shard)) for shard in np.flatnonzero(shards.sizes))
         if not self._rows:
-            raise DataFault(f"{self.name}: there is no row in it")
+            raise DataError(f"{self.name}: there is no row in it")
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -72,7 +72,7 @@ class ParquetFiles:
         try:
             text = checked_text(column[place].as_py(), self.column)
             if len(text) > MAX_RECORD:
-                raise ValueError(f"a text of {len(text)} characters, wanted <= {MAX_RECORD}")
+                raise ValueError(f"a text of {len(text)} characters, expected <= {MAX_RECORD}")
             return text
         except UnicodeDecodeError as error:
             said = f"byte 0x{error.object[error.start]:02x} is not UTF-8"
@@ -104,10 +104,10 @@ class ParquetFiles:
                 return 0
             schema, meta = footer.schema_arrow, footer.metadata
         if self.column not in schema.names:
-            raise DataFault(f"{path}:1: {missing_column(self.column, schema.names)}")
+            raise DataError(f"{path}:1: {missing_column(self.column, schema.names)}")
         kind = schema.field(self.column).type
         if not _is_text(kind):
-            raise DataFault(f"{path}:1: column {self.column!r} holds {kind}, wanted text")
+            raise DataError(f"{path}:1: column {self.column!r} holds {kind}, expected text")
         place = next(n for n in range(meta.num_columns) if meta.schema.column(n).path == self.column)
         groups = [meta.row_group(number) for number in range(meta.num_row_groups)]
         for number, group in enumerate(groups):

@@ -21,7 +21,7 @@ class Record(NamedTuple):
     data: bytes | None
 
 
-class Cut(Protocol):
+class RecordSplitter(Protocol):
     def __call__(self, file: BinaryIO, begin: int, end: int, size: int, low: int, high: int) -> Iterator[Record]:
         """The records that begin in bytes `begin` up to `end` of a file of `size` bytes.
 
@@ -31,7 +31,7 @@ class Cut(Protocol):
         ...
 
 
-class Separated:
+class DelimitedRecords:
     """Records that begin after each match of a pattern.
 
     Args:
@@ -66,11 +66,11 @@ class Separated:
             head, left = head + block, left - len(block)
 
 
-LINES = Separated(rb"\n")
-PARAGRAPHS = Separated(rb"\n(?=[ \t\r]{0,16}\n)", ahead=17)
+LINES = DelimitedRecords(rb"\n")
+PARAGRAPHS = DelimitedRecords(rb"\n(?=[ \t\r]{0,16}\n)", ahead=17)
 
 
-class Pieces:
+class FixedSizePieces:
     """A whole file, cut about every `piece` bytes at the end of a line, else of a word, else of a character."""
 
     def __init__(self, piece: int = 2**16) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
-Read = Callable[[bytes], str]
+RecordParser = Callable[[bytes], str]
 BOM = b"\xef\xbb\xbf"
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 BLANK = re.compile(rb"\A(?:[ \t\r]*\n)+")
@@ -31,7 +31,7 @@ def line_text(record: bytes) -> str:
     return plain_text(record.rstrip(b"\r\n"))
 
 
-def json_text(column: str) -> Read:
+def json_text(column: str) -> RecordParser:
     """Reads the text out of a line that holds one JSON object."""
 
     def read(record: bytes) -> str:
@@ -46,7 +46,7 @@ def json_text(column: str) -> Read:
         except (RecursionError, ValueError) as error:
             raise ValueError(f"not JSON that can be read: {type(error).__name__}") from None
         if not isinstance(row, dict):
-            raise ValueError(f"{_shown(row)} is not an object, wanted {{{json.dumps(column)}: ...}}")
+            raise ValueError(f"{_shown(row)} is not an object, expected {{{json.dumps(column)}: ...}}")
         if column not in row:
             raise ValueError(missing_column(column, list(row)))
         text = checked_text(row[column], column)
@@ -60,7 +60,7 @@ def json_text(column: str) -> Read:
 def checked_text(value: Any, column: str) -> str:
     """`value`, if it is text."""
     if not isinstance(value, str):
-        raise ValueError(f"column {column!r} holds {_shown(value)}, wanted text")
+        raise ValueError(f"column {column!r} holds {_shown(value)}, expected text")
     return value
 
 

@@ -9,24 +9,24 @@ from typing import Protocol
 
 import numpy as np
 
-from mlxlab.data.rng import mix
+from mlxlab.data.rng import counter_hash
 from mlxlab.data.text.document import Document, Place
-from mlxlab.data.text.sources.error_budget import Tolerance
-from mlxlab.data.text.sources.file_set import Shards
-from mlxlab.errors import DataFault
+from mlxlab.data.text.sources.error_budget import ErrorBudget
+from mlxlab.data.text.sources.file_set import FileSet
+from mlxlab.errors import DataError
 
 Mark = tuple[int, int]  # a place within a unit: what the numbers mean is the format's affair; (0, 0) is its start
 CHARACTERS = 4096  # of an average document, above which a window holds fewer documents
 
 
-class Units(Protocol):
+class SequentialUnits(Protocol):
     """What is read forwards."""
 
     name: str
     fingerprint: str
     bytes: int | None
-    shards: Shards
-    tolerance: Tolerance
+    shards: FileSet
+    tolerance: ErrorBudget
 
     def __len__(self) -> int: ...
 
@@ -39,7 +39,7 @@ class Units(Protocol):
         ...
 
 
-class Sequential:
+class SequentialSource:
     """A source of units.
 
     Args:
@@ -47,7 +47,7 @@ class Sequential:
         window: documents of a window at most; fewer if they are long.
     """
 
-    def __init__(self, units: Units, window: int) -> None:
+    def __init__(self, units: SequentialUnits, window: int) -> None:
         self.units, self.window = units, window
         self.name, self.bytes = units.name, units.bytes
         self.fingerprint = f"{units.fingerprint},{window}"
@@ -58,7 +58,7 @@ class Sequential:
 
     def windows(self, seed: int, epoch: int, place: Place = None) -> Iterator[tuple[Place, list[Document]]]:
         """See `Source`. A place is [unit in the epoch's order, mark]."""
-        order = np.argsort(mix(seed, 0x5E9E, epoch, np.arange(len(self.units))), kind="stable")
+        order = np.argsort(counter_hash(seed, 0x5E9E, epoch, np.arange(len(self.units))), kind="stable")
         first, mark = _check(place, len(order))
         here: Place = [first, *mark]
         documents: list[Document] = []
@@ -75,7 +75,7 @@ class Sequential:
         if documents:
             yield here, self._full(documents)
         elif empty:
-            raise DataFault(f"{self.name}: there is no text in it, only empty records")
+            raise DataError(f"{self.name}: there is no text in it, only empty records")
         self.units.tolerance.judge(at_end=True)
 
     def _full(self, documents: list[Document]) -> list[Document]:
@@ -90,4 +90,4 @@ def _check(place: Place, count: int) -> tuple[int, Mark]:
     match place:
         case [int(unit), int(first), int(second)] if 0 <= unit < count and first >= 0 and second >= 0:
             return unit, (first, second)
-    raise DataFault(f"the saved place {place!r} is not one of the {count} parts there are")
+    raise DataError(f"the saved place {place!r} is not one of the {count} parts there are")

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from mlxlab.data.rng import mix
+from mlxlab.data.rng import counter_hash
 from mlxlab.data.text.document import Document, Place
-from mlxlab.data.text.sources.error_budget import Tolerance
-from mlxlab.data.text.sources.file_set import Shards
-from mlxlab.data.text.sources.record_boundaries import MAX_RECORD, Cut
-from mlxlab.data.text.sources.record_parsers import BOM, Read
-from mlxlab.errors import DataFault
+from mlxlab.data.text.sources.error_budget import ErrorBudget
+from mlxlab.data.text.sources.file_set import FileSet
+from mlxlab.data.text.sources.record_boundaries import MAX_RECORD, RecordSplitter
+from mlxlab.data.text.sources.record_parsers import BOM, RecordParser
+from mlxlab.errors import DataError
 
 TOGETHER = 4
 SAMPLE = 2**18  # bytes that tell how much of a file is text
@@ -38,10 +38,10 @@ class TextFiles:
 
     def __init__(
         self,
-        shards: Shards,
-        cut: Cut,
-        read: Read,
-        tolerance: Tolerance,
+        shards: FileSet,
+        cut: RecordSplitter,
+        read: RecordParser,
+        tolerance: ErrorBudget,
         settings: str,
         window_bytes: int = 2**22,
         part: tuple[float, float] = (0, 1),
@@ -61,8 +61,8 @@ class TextFiles:
     def windows(self, seed: int, epoch: int, place: Place = None) -> Iterator[tuple[Place, list[Document]]]:
         """See `Source`. A place is the number of the window in its epoch's order."""
         count = -(-(self.high - self.low) // self.stretch)
-        order = np.argsort(mix(seed, 0x51E7, epoch, np.arange(count)), kind="stable")
-        given = first_window(place, -(-count // TOGETHER))
+        order = np.argsort(counter_hash(seed, 0x51E7, epoch, np.arange(count)), kind="stable")
+        given = parse_window_index(place, -(-count // TOGETHER))
         empty = given == 0
         for window in range(given, -(-count // TOGETHER)):
             stretches = np.sort(order[window * TOGETHER : (window + 1) * TOGETHER])
@@ -74,7 +74,7 @@ class TextFiles:
                 yield window, documents
         self.tolerance.judge(at_end=True)
         if empty:
-            raise DataFault(f"{self.name}: there is no text in it, only empty records")
+            raise DataError(f"{self.name}: there is no text in it, only empty records")
 
     def _stretch(self, number: int) -> Iterator[Document]:
         """The documents that begin in a stretch of the files laid end to end."""
@@ -121,14 +121,14 @@ class TextFiles:
         return f"{self.shards.line(shard, start)}: {said}"
 
 
-def first_window(place: Any, count: int) -> int:
+def parse_window_index(place: Any, count: int) -> int:
     """The window at which a saved place begins.
 
     Raises:
-        DataFault: there is no such window.
+        DataError: there is no such window.
     """
     if place is None:
         return 0
     if not isinstance(place, int) or not 0 <= place < count:
-        raise DataFault(f"the saved place is window {place!r} of an epoch that has {count}")
+        raise DataError(f"the saved place is window {place!r} of an epoch that has {count}")
     return place
