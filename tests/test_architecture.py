@@ -22,7 +22,8 @@ LAYERS = [  # a package imports only packages on later lines of this list
     ["models", "distributed"],
     ["config", "data", "ops", "checkpoint", "tracking"],
     ["backend"],
-    ["errors", "constraints", "files"],
+    ["files"],
+    ["errors", "constraints"],
 ]
 LEVEL = {package: len(LAYERS) - number for number, layer in enumerate(LAYERS) for package in layer}
 ONLY_IN = {  # third-party package -> the packages or modules that may import it

@@ -1,49 +1,24 @@
-"""Types with bounds, for the signatures that are the schema of the configuration. May be imported by anyone.
+"""Types with bounds, for the signatures that are the schema of the configuration.
 
-`config` reads these names from the *source* of a signature, so nothing heavy is imported to check a value. A bound is a
-number that the value must be greater than (`Gt`), at least (`Ge`), less than (`Lt`) or at most (`Le`), or a number of
+`config` reads these names from the *source* of a signature, so nothing heavy is imported to check a value. The bounds
+are those of `annotated_types`: greater than (`Gt`), at least (`Ge`), less than (`Lt`), at most (`Le`), and a number of
 items (`MinLen`, `MaxLen`).
 """
 
 from dataclasses import dataclass
 from typing import Annotated
 
-
-@dataclass(frozen=True)
-class Gt:
-    bound: float
-
-
-@dataclass(frozen=True)
-class Ge:
-    bound: float
-
-
-@dataclass(frozen=True)
-class Lt:
-    bound: float
-
-
-@dataclass(frozen=True)
-class Le:
-    bound: float
-
-
-@dataclass(frozen=True)
-class MinLen:
-    """A list with at least so many items: `Annotated[list[int], MinLen(1)]`."""
-
-    bound: int
-
-
-@dataclass(frozen=True)
-class MaxLen:
-    bound: int
+from annotated_types import Ge as Ge
+from annotated_types import Gt as Gt
+from annotated_types import Le as Le
+from annotated_types import Lt as Lt
+from annotated_types import MaxLen as MaxLen
+from annotated_types import MinLen as MinLen
 
 
 @dataclass(frozen=True)
 class IsFile:
-    """Text that names a file: no folder, device, pipe or `-`. That it is missing is found where it is read."""
+    """Text that names a file, not a folder, device, pipe or `-`. Whether it exists is found where it is read."""
 
 
 @dataclass(frozen=True)

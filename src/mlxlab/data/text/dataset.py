@@ -68,7 +68,7 @@ class StreamingTextDataset:
         parameters, width: of the model, without its vocabulary.
 
     Raises:
-        InputNotFoundError, DataError, ServiceUnavailableError: a source is missing or malformed, or the hub is unreachable.
+        InputNotFoundError, DataError, ServiceUnavailableError: a source is missing or malformed, the hub unreachable.
         ConfigError: settings do not go together.
     """
 

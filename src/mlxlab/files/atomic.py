@@ -1,0 +1,81 @@
+"""Writes a file whole or not at all: a temporary file in the same folder, then one rename."""
+
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeAlias
+
+Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, Json] | None"
+
+_PREFIX = ".tmp-"
+
+
+def write_atomic(path: Path, data: bytes | str, *, durable: bool = False) -> None:
+    """Replaces `path` by `data` (text as UTF-8); a reader sees the old file or the new one, never a part.
+
+    Args:
+        durable: survives a power failure: file and folder are flushed to the disk before this returns. Files that can
+            be made again do not need it.
+
+    Raises:
+        OSError: the file cannot be written; the old one is untouched and nothing is left behind.
+    """
+    temporary = path.with_name(f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}-{path.name[:100]}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data.encode("utf-8") if isinstance(data, str) else data)
+            if durable:
+                file.flush()
+                fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    if durable:
+        fsync_folder(path.parent)
+
+
+def write_json(path: Path, value: Json, *, indent: int | None = 1, durable: bool = False) -> None:
+    """`write_atomic` of a JSON document. NaN and infinities are refused: no strict reader accepts them."""
+    write_atomic(path, json.dumps(value, indent=indent, allow_nan=False) + "\n", durable=durable)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes temporary files of processes that were killed while they wrote; those of living ones stay."""
+    for path in folder.glob(f"{_PREFIX}*"):
+        process = path.name.removeprefix(_PREFIX).split("-")[0]
+        if process.isdecimal() and not Path(f"/proc/{process}").exists() and not _is_alive(int(process)):
+            with suppress(OSError):
+                path.unlink()
+
+
+def fsync(descriptor: int) -> None:
+    """Flushes a file to the disk; on a Mac the drive's own cache too."""
+    if hasattr(fcntl, "F_FULLFSYNC"):
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(descriptor)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Flushes the entries of a folder (created, renamed and removed names) to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True

@@ -1,0 +1,122 @@
+"""Reads files that anyone may have written: a run folder can come from a stranger, or from a disk that lost bits.
+
+Nothing is believed before it is checked: kind of file, size, encoding, depth, types and ranges. Every fault is one
+`DataError` that names the file.
+"""
+
+import json
+import math
+import os
+import stat
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar, cast
+
+from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.files.shape import ShapeError, validate
+
+MAX_BYTES = 16 * 2**20
+MAX_DEPTH = 32
+MAX_INTEGER = 2**63 - 1
+
+T = TypeVar("T")
+
+
+def read_bytes(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes:
+    """The contents of a regular file. Symbolic links, folders, pipes, sockets and devices are refused, unopened or
+    without blocking.
+
+    Raises:
+        InputNotFoundError: there is no such file.
+        DataError: it is no regular file, is larger than `max_bytes`, or cannot be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise InputNotFoundError(f"{path}: not found") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise DataError(f"{path}: cannot be opened as a regular file ({_reason(error)})") from None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise DataError(f"{path}: expected a regular file")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({_reason(error)})") from None
+    finally:
+        os.close(descriptor)
+    if len(data) > max_bytes:
+        raise DataError(f"{path}: larger than {max_bytes} bytes")
+    return data
+
+
+def read_text(path: Path, *, max_bytes: int = MAX_BYTES) -> str:
+    """`read_bytes` as UTF-8."""
+    try:
+        return read_bytes(path, max_bytes=max_bytes).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 (byte {error.start})") from None
+
+
+def read_json(path: Path, shape: type[T], *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> T:
+    """A JSON file as `shape`: a `TypedDict`, or any type that `mlxlab.files.shape.validate` knows.
+
+    Raises:
+        InputNotFoundError: there is no such file.
+        DataError: it is malformed, too large, too deep, or not of that shape.
+    """
+    return parse_json(read_text(path, max_bytes=max_bytes), shape, str(path), max_depth=max_depth)
+
+
+def parse_json(text: str, shape: type[T], name: str, *, max_depth: int = MAX_DEPTH) -> T:
+    """A JSON document as `shape`. Numbers are finite and fit 64 bits, text holds no lone surrogates, no key twice.
+
+    Raises:
+        DataError: the document, called `name` in the message, is anything else.
+    """
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{name}: not valid JSON ({str(error)[:100]})") from None
+    try:
+        _check(value, max_depth)
+        return cast(T, validate(value, shape))
+    except ShapeError as error:
+        raise DataError(f"{name}: {error}") from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return result
+
+
+def _check(value: Any, levels: int) -> None:
+    """Depth, and what a number or a text may be wherever it stands."""
+    match value:
+        case dict() | list() if levels == 0:
+            raise ShapeError("", "nested too deep")
+        case dict():
+            for key, item in value.items():
+                _check(key, levels)
+                _check(item, levels - 1)
+        case list():
+            for item in value:
+                _check(item, levels - 1)
+        case int() if abs(value) > MAX_INTEGER:
+            raise ShapeError("", "expected integers of at most 64 bits")
+        case float() if not math.isfinite(value):
+            raise ShapeError("", "expected finite numbers")
+        case str():
+            try:
+                value.encode("utf-8")
+            except UnicodeEncodeError:
+                raise ShapeError("", "text with a lone surrogate") from None
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

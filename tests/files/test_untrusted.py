@@ -1,0 +1,96 @@
+"""The one reader of files: every kind of damage is one DataError, nothing hangs, nothing is believed."""
+
+import json
+import os
+import time
+from typing import Annotated, Literal, NotRequired, TypedDict
+
+import pytest
+
+from mlxlab.constraints import Ge
+from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.files.untrusted import parse_json, read_bytes, read_json
+
+
+class Entry(TypedDict):
+    step: Annotated[int, Ge(0)]
+    value: float | None
+    note: NotRequired[str]
+
+
+class Document(TypedDict):
+    format: Literal["test/1"]
+    entries: list[Entry]
+    pairs: list[tuple[int, float]]
+    table: dict[str, int]
+
+
+GOOD = {"format": "test/1", "entries": [{"step": 3, "value": None}], "pairs": [[1, 0.5]], "table": {"a.b": 2}}
+
+
+def test_a_document_of_the_right_shape_is_read(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(GOOD))
+    read = read_json(tmp_path / "a.json", Document)
+    assert read == GOOD | {"pairs": [(1, 0.5)]}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "test/2"}, "format: expected one of 'test/1', got 'test/2'"),
+        ({"entries": {}}, "entries: expected list, got {}"),
+        ({"entries": [{"step": -1, "value": 1.0}]}, r"entries\[0\]\.step: expected Ge\(ge=0\), got -1"),
+        ({"entries": [{"step": True, "value": 1.0}]}, r"entries\[0\]\.step: expected int, got True"),
+        ({"entries": [{"step": 1}]}, r"entries\[0\]: 'value' is missing"),
+        ({"entries": [{"step": 1, "value": 1, "other": 1}]}, r"entries\[0\]: unknown key 'other'"),
+        ({"pairs": [[1, 2, 3]]}, r"pairs\[0\]: expected 2 items, got 3"),
+        ({"table": {"a": "b"}}, "table.a: expected int, got 'b'"),
+        ({"table": {"a": 2**70}}, "64 bits"),
+    ],
+)
+def test_another_shape_is_one_line_with_the_path_to_it(change, message):
+    with pytest.raises(DataError, match=message) as caught:
+        parse_json(json.dumps(GOOD | change), Document, "a.json")
+    assert str(caught.value).startswith("a.json: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "null", "[]", '{"format": NaN}', "[1e999]", '{"a": 1, "a": 2}', '["\\ud800"]', "\ufeff{}", "1" * 10_000],
+)
+def test_what_is_no_document_is_refused(text):
+    with pytest.raises(DataError, match=r"^a\.json: "):
+        parse_json(text, Document, "a.json")
+
+
+@pytest.mark.parametrize("depth", [33, 900, 100_000])
+def test_nesting_is_limited(depth):
+    with pytest.raises(DataError, match=r"^a\.json: (nested too deep|not valid JSON)"):
+        parse_json("[" * depth + "]" * depth, list[str], "a.json")
+
+
+def test_brackets_in_text_are_no_nesting():
+    assert parse_json(json.dumps(["[" * 100]), list[str], "a.json") == ["[" * 100]
+
+
+def test_only_regular_files_are_opened_and_nothing_blocks(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to(__file__)
+    (tmp_path / "folder").mkdir()
+    began = time.monotonic()
+    for name in ("fifo", "link", "folder"):
+        with pytest.raises(DataError, match="regular file"):
+            read_bytes(tmp_path / name)
+    with pytest.raises(DataError, match="regular file"):
+        read_bytes(tmp_path / "\0")
+    assert time.monotonic() - began < 5
+    with pytest.raises(InputNotFoundError, match="not found"):
+        read_bytes(tmp_path / "missing")
+
+
+def test_size_is_limited(tmp_path):
+    (tmp_path / "a").write_bytes(bytes(101))
+    assert read_bytes(tmp_path / "a", max_bytes=101) == bytes(101)
+    with pytest.raises(DataError, match="larger than 100 bytes"):
+        read_bytes(tmp_path / "a", max_bytes=100)
