@@ -93,7 +93,7 @@ def test_no_moment_is_without_a_whole_manifest(tmp_path):
 import sys, pathlib
 from mlxlab.experiment.manifest import RunManifest
 while True:
-    with Manifest(pathlib.Path(sys.argv[1])) as manifest:
+    with RunManifest(pathlib.Path(sys.argv[1])) as manifest:
         manifest.begin(outcome={str(i): i for i in range(300)})
 """
     writer = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])

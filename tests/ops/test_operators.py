@@ -23,7 +23,7 @@ def choose(monkeypatch):
 
     def chosen(rewritten):
         for module in MODULES:
-            monkeypatch.setattr(module, "rewritten", lambda: rewritten)
+            monkeypatch.setattr(module, "use_custom_ops", lambda: rewritten)
 
     return chosen
 
