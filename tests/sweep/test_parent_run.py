@@ -31,7 +31,8 @@ from mlxlab.config.instantiate import instantiate
 
 @hydra.main(version_base="1.3", config_path=sys.argv.pop(), config_name="app")
 def main(cfg):
-    tracker = instantiate(cfg.tracking, folder=Path(HydraConfig.get().runtime.output_dir), project=Path(sys.path[0] or "."))
+    folder, project = Path(HydraConfig.get().runtime.output_dir), Path(sys.path[0] or ".")
+    tracker = instantiate(cfg.tracking, folder=folder, project=project)
     tracker.start({"x": cfg.x}, {})
     tracker.log(1, {"loss": 1.0})
     if cfg.x == 3:
