@@ -130,10 +130,10 @@ def test_the_experiment_of_the_titanic_runs_without_a_teacher_too(tmp_path):
     assert main([*words, f"hydra.run.dir={tmp_path}"]) == 0
 
 
-def test_the_router_of_the_readme_weighs_teachers(teacher, tmp_path):
-    readme = (ROOT / "README.md").read_text()
+def test_the_router_of_the_documentation_weighs_teachers(teacher, tmp_path):
+    text = (ROOT / "docs" / "extending.md").read_text()
     for kind, name in (("python", "mine.py"), ("yaml", "my_conf/trainer/loss/loudest.yaml")):
-        [block] = re.findall(rf"```{kind}\n# {re.escape(name)}\n(.*?)```", readme, re.S)
+        [block] = re.findall(rf"```{kind}\n# {re.escape(name)}\n(.*?)```", text, re.S)
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(block)
     words = [*STUDENT, f"trainer.teachers=[{teacher}, {teacher}]", f"hydra.run.dir={tmp_path}/run"]
