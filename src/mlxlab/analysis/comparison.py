@@ -9,8 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-MINIMISED = ("loss", "perplexity", "bits_per_byte")
-
+from mlxlab.metric_names import lower_is_better
 
 @dataclass(frozen=True)
 class MethodResults:
@@ -72,7 +71,7 @@ class Comparison:
 
     @property
     def minimised(self) -> bool:
-        return self.metric.endswith(MINIMISED)
+        return lower_is_better(self.metric)
 
     def named(self, name: str) -> MethodResults:
         return next(series for series in self.series if series.name == name)

@@ -15,6 +15,7 @@ import numpy as np
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.data.batch import Batch, BatchIterator
 from mlxlab.errors import CheckpointUnavailableError, DivergenceError
+from mlxlab.metric_names import lower_is_better
 from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.evaluate import Evaluation
 from mlxlab.training.optim.ema import swap_for_load
@@ -32,7 +33,7 @@ class MonitoredMetric:
 
     @property
     def minimised(self) -> bool:
-        return self.name.endswith(("loss", "perplexity", "bits_per_byte"))
+        return lower_is_better(self.name)
 
     def better(self, new: float, old: float | None, by: float = 0.0) -> bool:
         """Is `new` better than `old` by more than `by`? NaN never is."""

@@ -28,7 +28,7 @@ def stored_runs(project):
         journal = new_journal(project, f"run{i}")
         journal.start({"lr": 0.1 * i, "width": 8}, {})
         journal.log(1, {"valid/loss": 1.0, "valid/accuracy": 0.5})
-        journal.log(2, {"valid/loss": loss, "valid/accuracy": 0.8})
+        journal.log(2, {"valid/loss": loss, "valid/accuracy": 0.8, "valid/bits_per_byte": 3.0 - i})
         journal.end("FINISHED" if i else "FAILED")
     until(lambda: len(ask(project, "select 1 from runs where status in ('FINISHED', 'FAILED')")) == 3)
     return project
@@ -60,6 +60,10 @@ def test_list_show_and_compare_say_what_is_in_the_store(stored):
     assert rows["lr"] == ["0.0", "0.2"]
     assert rows["valid/loss"] == ["0.5", "0.25"]
     assert "width" not in rows
+
+
+def test_sorting_by_bits_per_byte_lists_the_lowest_first(stored):
+    assert names(runs_py(stored, "list", "sort=valid/bits_per_byte").stdout) == ["run2", "run1", "run0"]
 
 
 @pytest.mark.parametrize(

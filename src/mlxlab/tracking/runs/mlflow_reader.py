@@ -4,10 +4,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from mlxlab.errors import ServiceUnavailableError
+from mlxlab.metric_names import lower_is_better
 from mlxlab.tracking.mlflow.address import Address
 from mlxlab.tracking.mlflow.client import UID, MlflowStore
 from mlxlab.tracking.mlflow.errors import StoreUnavailableError, one_line
-from mlxlab.tracking.runs.sqlite_reader import RunRow, is_cost
+from mlxlab.tracking.runs.sqlite_reader import RunRow
 
 MANY = 1000  # runs looked at
 
@@ -27,7 +28,7 @@ class MlflowRunReader:
 
     def newest(self, *, limit: int, experiment: str | None, status: str | None, sort: str | None) -> list[RunRow]:
         words = [f"attributes.status = '{status}'"] if status else []
-        order = [f"metrics.`{sort}` {'ASC' if is_cost(sort) else 'DESC'}"] if sort else ["attributes.start_time DESC"]
+        order = [f"metrics.`{sort}` {'ASC' if lower_is_better(sort) else 'DESC'}"] if sort else ["attributes.start_time DESC"]
         names = [experiment] if experiment else None
         return self._search(" and ".join(words), order, limit, names)
 

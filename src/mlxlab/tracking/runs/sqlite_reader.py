@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from mlxlab.errors import ServiceUnavailableError
+from mlxlab.metric_names import lower_is_better
 from mlxlab.tracking.mlflow.naming import clean
 
 _RUNS = """
@@ -61,7 +62,7 @@ class SqliteRunReader:
         join, order = "", "r.start_time desc"
         if sort is not None:
             join = f"join latest_metrics m on m.run_uuid = r.run_uuid and m.key = {_quoted(sort)}"
-            order = f"m.is_nan, m.value {'asc' if is_cost(sort) else 'desc'}, r.start_time desc"
+            order = f"m.is_nan, m.value {'asc' if lower_is_better(sort) else 'desc'}, r.start_time desc"
         tail = f"{join} where {' and '.join(where)} group by r.run_uuid order by {order} limit ?"
         rows = self._rows(tail, (*values, limit))
         self._add("metrics", rows)
@@ -125,11 +126,6 @@ class SqliteRunReader:
                 return database.execute(query, tuple(values)).fetchall()
         except sqlite3.Error as error:
             raise ServiceUnavailableError(f"{self.path} cannot be read as an MLflow store: {error}") from None
-
-
-def is_cost(metric: str) -> bool:
-    """Whether less is better."""
-    return any(word in metric.lower() for word in ("loss", "error", "perplexity", "seconds", "skipped"))
 
 
 def _number(value: object) -> float:
