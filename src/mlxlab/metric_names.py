@@ -6,7 +6,7 @@
 | `train/<term>` | the same for each term of the loss | every `log_every` steps |
 | `train/grad_norm` | mean over steps, before clipping | every `log_every` steps |
 | `train/learning_rate` | of the last step | every `log_every` steps |
-| `train/nonfinite_steps` | steps since the start of the run that changed nothing: loss or gradient not finite | every `log_every` |
+| `train/nonfinite_steps` | steps so far without effect: loss or gradient not finite | every `log_every` steps |
 | `throughput/steps_per_sec`, `throughput/tokens_per_sec` | since the last log line | every `log_every` steps |
 | `throughput/data_wait_seconds` | waited for batches since the start of the process | every `log_every` steps |
 | `data/padding_fraction` | of the token slots since the last log line | every `log_every` steps |

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from mlxlab.metric_names import lower_is_better
 
+
 @dataclass(frozen=True)
 class MethodResults:
     """What one method reached, by the name of the run."""

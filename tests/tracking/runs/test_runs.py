@@ -53,7 +53,7 @@ def test_list_show_and_compare_say_what_is_in_the_store(stored):
     for word in (run_id, run_id[:8], uid[:10], "run2", str(stored / "outputs" / "run2")):
         shown = runs_py(stored, "show", word).stdout
         assert run_id in shown
-        assert "valid/loss        0.25      0.25        1     2          2" in shown
+        assert "valid/loss             0.25      0.25        1     2          2" in shown
 
     compared = runs_py(stored, "compare", "run0", "run2").stdout
     rows = {line.split()[0]: line.split()[1:] for line in compared.splitlines()[1:]}

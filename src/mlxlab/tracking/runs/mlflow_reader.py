@@ -28,7 +28,11 @@ class MlflowRunReader:
 
     def newest(self, *, limit: int, experiment: str | None, status: str | None, sort: str | None) -> list[RunRow]:
         words = [f"attributes.status = '{status}'"] if status else []
-        order = [f"metrics.`{sort}` {'ASC' if lower_is_better(sort) else 'DESC'}"] if sort else ["attributes.start_time DESC"]
+        order = (
+            [f"metrics.`{sort}` {'ASC' if lower_is_better(sort) else 'DESC'}"]
+            if sort
+            else ["attributes.start_time DESC"]
+        )
         names = [experiment] if experiment else None
         return self._search(" and ".join(words), order, limit, names)
 
