@@ -1,10 +1,13 @@
 """What a resume may change: the checkpoint's config is the base, only what was typed counts."""
 
+import json
+
 import pytest
 
+from mlxlab.config.key_path import format_key, split_key
 from mlxlab.config.paths import conf_dir
-from mlxlab.config.resume_overrides import key_class, merge_for_resume
-from mlxlab.errors import ConfigError
+from mlxlab.config.resume_overrides import key_class, merge_for_resume, record_changes
+from mlxlab.errors import ConfigError, DataError
 
 SAVED = {
     "model": {"_target_": "a", "width": 128, "num_layers": 4, "dropout": 0.3},
@@ -74,12 +77,15 @@ def test_a_frozen_key_is_refused_by_name(key):
         composed["data"] = DEFAULTS["data"] | {"fold": int(value)}
     else:
         composed[name] = value
-    with pytest.raises(ConfigError, match=f"^{name}={value}: was .* may not change"):
+    with pytest.raises(ConfigError, match=f"^{name}={value}: was .* cannot change"):
         changed(composed, [key])
 
 
 def test_every_key_has_a_class():
-    assert [key_class(key) for key in ("trainer.epochs", "model.dropout", "model.width", "data.source", "seed")] == [
+    assert [
+        key_class(tuple(key.split(".")))
+        for key in ("trainer.epochs", "model.dropout", "model.width", "data.source", "seed")
+    ] == [
         "free",
         "free",
         "structural",
@@ -88,10 +94,34 @@ def test_every_key_has_a_class():
     ]
 
 
-def test_a_checkpoint_of_an_older_version_gets_the_defaults_of_keys_it_did_not_have():
-    newer = DEFAULTS | {"data": DEFAULTS["data"] | {"select": None}, "company": 1}
-    merged, changes = changed(newer, ["resume=auto"])
+@pytest.mark.parametrize("key", ["/x/a.txt", "a.b.c", "it's", "[0]", ""])
+def test_mapping_keys_with_dots_and_quotes_survive_a_resume(key):
+    saved = SAVED | {"data": SAVED["data"] | {"mixture": {key: 3, "other": 1}}}
+    merged, changes = merge_for_resume(saved, saved, ["trainer.epochs=3"], (SAME, SAME), conf_dir())
+    assert merged == saved
     assert changes == {}
-    assert merged == SAVED | {"resume": "auto", "data": SAVED["data"] | {"select": None}, "company": 1}
-    other = newer | {"data": newer["data"] | {"_target_": "other"}}
-    assert "select" not in changed(other, ["resume=auto"])[0]["data"]
+
+
+def test_a_changed_mapping_is_refused_with_its_key_quoted():
+    saved = SAVED | {"data": SAVED["data"] | {"mixture": {"/x/a.txt": 3}}}
+    composed = SAVED | {"data": SAVED["data"] | {"mixture": {"/x/a.txt": 4}}}
+    with pytest.raises(ConfigError, match=r"^data\.mixture\['/x/a\.txt'\]=4: was 3"):
+        merge_for_resume(saved, composed, ["data.mixture={/x/a.txt: 4}"], (SAME, SAME), conf_dir())
+
+
+@pytest.mark.parametrize("keys", [("a",), ("a", "b.c"), ("a.b", "c"), ("", "x"), ("it's", "\\", "[0]", "d")])
+def test_a_formatted_key_is_split_into_the_same_keys(keys):
+    assert split_key(format_key(keys)) == keys
+
+
+def test_changes_are_recorded_one_resume_after_another(tmp_path):
+    record_changes(tmp_path, 3, {"trainer.epochs": (1, 2)})
+    file, count = record_changes(tmp_path, 5, {"trainer.epochs": (2, 4)})
+    assert count == 2
+    assert [record["step"] for record in json.loads(file.read_text())] == [3, 5]
+
+
+def test_a_damaged_record_of_changes_is_refused(tmp_path):
+    (tmp_path / "resume_changes.json").write_text('{"step": 1}')
+    with pytest.raises(DataError, match=r"resume_changes\.json"):
+        record_changes(tmp_path, 5, {"trainer.epochs": (2, 4)})

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlxlab.config.findings import one_line
-from mlxlab.config.resume_path import run_folder
+from mlxlab.config.resume_overrides import find_resumed_run
 from mlxlab.distributed.launch_env import is_launched, rank
 from mlxlab.errors import CannotCreateError, ConfigError, UserError
 
@@ -54,7 +54,7 @@ def run(hydra: "Hydra", config: "DictConfig") -> int:
     from hydra.types import HydraContext, RunMode
 
     config.hydra.mode = RunMode.RUN
-    own = run_folder(config.get("resume"))
+    own = find_resumed_run(config.get("resume"))
     if own and not any(word.startswith("hydra.run.dir=") for word in config.hydra.overrides.hydra):
         config.hydra.run.dir = str(own)
     if rank() > 0:  # process 0 keeps the run folder; what Hydra writes for this one is thrown away

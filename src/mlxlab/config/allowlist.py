@@ -12,6 +12,7 @@ import yaml
 
 from mlxlab.config.findings import ConfigIssue, one_line
 from mlxlab.config.hydra.yaml_limits import read_yaml
+from mlxlab.config.key_path import join_key
 from mlxlab.config.paths import shipped_conf
 from mlxlab.config.schema.signature import signature
 from mlxlab.config.suggest import nearest
@@ -53,15 +54,15 @@ def find_disallowed(tree: object, path: str = "") -> list[ConfigIssue]:
     found: list[ConfigIssue] = []
     if isinstance(tree, dict):
         if "_target_" in tree and (why := why_disallowed(tree["_target_"])):
-            found.append(ConfigIssue(f"{path}._target_".lstrip("."), why))
+            found.append(ConfigIssue(join_key(path, "_target_"), why))
         found += [
-            ConfigIssue(f"{path}.{key}".lstrip("."), f"refused: {key} is not used here; name the arguments")
+            ConfigIssue(join_key(path, key), f"refused: {key} is not used here; name the arguments")
             for key in ("_args_", "_recursive_", "_convert_", "_mode_")
             if key in tree
         ]
     pairs = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for key, value in pairs:
-        found += find_disallowed(value, f"{path}.{key}".lstrip("."))
+        found += find_disallowed(value, join_key(path, key))
     return found
 
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from mlxlab import backend
 from mlxlab.config.paths import project_root
-from mlxlab.config.upgrade import fill_missing_keys
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def _retrain_between(folder: Path, start: "Checkpoint | None", end: "Checkpoint"
     from mlxlab.tracking.tracker import NoTracker
     from mlxlab.training.state import MonitoredMetric, Run
 
-    cfg: dict[str, Any] = fill_missing_keys(end.state["facts"]["config"])
+    cfg: dict[str, Any] = end.state["facts"]["config"]
     data = build_data(cfg, project_root(), folder / "restore", folder)
     trainer, *_ = trainer_for(cfg, data, project_root() / ".cache")
     model = build_model(cfg, data, shape=(folder / "restore") if start else None)

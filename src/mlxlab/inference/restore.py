@@ -10,7 +10,6 @@ import yaml
 from mlxlab.checkpoint.resume import load_path
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
-from mlxlab.config.upgrade import fill_missing_keys
 from mlxlab.data.text import encoder as text_encoder
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.titanic import encoder as titanic_encoder
@@ -53,7 +52,7 @@ def restore_model(folder: Path, checkpoint: Path | None = None) -> RestoredModel
     facts = folder / "restore" if (folder / "restore").is_dir() else folder
     if not (facts / "config.yaml").is_file():
         raise InputNotFoundError(f"{folder}: no run folder (restore/config.yaml is not there)")
-    config = fill_missing_keys(yaml.safe_load((facts / "config.yaml").read_text()))
+    config = yaml.safe_load((facts / "config.yaml").read_text())
     encoder = restore_encoder(facts)
     # Weights of others were only where training began; of their folder the run keeps the shape.
     node = config["model"] | ({"pretrained": str(facts)} if config["model"]["pretrained"] else {})

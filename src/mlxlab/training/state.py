@@ -234,12 +234,11 @@ class Run:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """A state of an earlier version lacks what that version did not count: it stays as it is in a new run."""
         for name in self._SAVED:
-            setattr(self, name, state.get(name, getattr(self, name)))
+            setattr(self, name, state[name])
         self.history = [(int(step), value) for step, value in state["history"]]
         self.curve = [(int(step), metrics) for step, metrics in state["curve"]]
-        self.sizes = [(int(step), int(size)) for step, size in state.get("sizes", [])]
+        self.sizes = [(int(step), int(size)) for step, size in state["sizes"]]
         self.window = RunningTotals(**state["window"])
         self.train.load_state_dict(state["data"])
 

@@ -13,6 +13,7 @@ from omegaconf.errors import (
 
 from mlxlab.config.findings import ConfigIssue, one_line
 from mlxlab.config.hydra.env_resolver import read_environment
+from mlxlab.config.key_path import join_key, split_key
 from mlxlab.config.paths import project_root
 from mlxlab.config.suggest import suggestion
 
@@ -41,7 +42,7 @@ def plain(config: DictConfig | ListConfig) -> tuple[Any, list[ConfigIssue]]:
 def raw_at(config: Container, path: str) -> object:
     """The value at `path` as it was written, so that what an interpolation stands for is never shown."""
     tree: Any = OmegaConf.to_container(config, resolve=False)
-    for name in path.split("."):
+    for name in split_key(path):
         try:
             tree = tree[int(name)] if isinstance(tree, list) else tree[name]
         except (KeyError, IndexError, ValueError, TypeError):
@@ -51,7 +52,7 @@ def raw_at(config: Container, path: str) -> object:
 
 def _plain(node: DictConfig | ListConfig, path: str, names: list[str], findings: list[ConfigIssue]) -> Any:
     keys: list[Any] = list(range(len(node))) if isinstance(node, ListConfig) else list(node.keys())
-    values = {key: _value(node, key, f"{path}.{key}".lstrip("."), names, findings) for key in keys}
+    values = {key: _value(node, key, join_key(path, key), names, findings) for key in keys}
     return list(values.values()) if isinstance(node, ListConfig) else values
 
 
@@ -93,5 +94,5 @@ def _near(name: str, names: list[str]) -> str:
 
 def _leaves(tree: Any, path: str = "") -> list[tuple[str, Any]]:
     if isinstance(tree, dict):
-        return [leaf for key, value in tree.items() for leaf in _leaves(value, f"{path}.{key}".lstrip("."))]
+        return [leaf for key, value in tree.items() for leaf in _leaves(value, join_key(path, key))]
     return [(path, tree)]

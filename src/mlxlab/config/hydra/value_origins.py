@@ -9,6 +9,7 @@ from hydra.types import RunMode
 from mlxlab.config.findings import one_line
 from mlxlab.config.hydra.overrides import parse
 from mlxlab.config.hydra.yaml_limits import read_yaml
+from mlxlab.config.key_path import format_key, split_key
 from mlxlab.config.paths import display_path
 from mlxlab.errors import ConfigError
 
@@ -29,10 +30,10 @@ class ValueOrigins:
         return self._typed(path) or self._written(path) or path
 
     def _typed(self, path: str) -> str | None:
-        names = path.split(".")
+        names = split_key(path)
         found = None
         for typed in parse(self._overrides, multirun=True)[0]:
-            key = typed.key.split(".")
+            key = tuple(typed.key.split("."))
             if names[: len(key)] == key and not self._is_group(typed.parsed.key_or_group, typed.parsed.is_delete()):
                 found = one_line(typed.text, 120)
         return found
@@ -41,9 +42,9 @@ class ValueOrigins:
         return not deleted and self._loader.repository.group_exists(key)  # type: ignore[attr-defined]
 
     def _written(self, path: str) -> str | None:
-        names = path.split(".")
+        names = split_key(path)
         for depth in range(len(names), 0, -1):
-            above = ".".join(names[:depth])
+            above = format_key(names[:depth])
             for package, file in reversed(self._files):
                 inside = above.removeprefix(f"{package}." if package else "")
                 if (package and inside == above) or inside not in read_yaml(file).lines:

@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from mlxlab.config.findings import one_line
+from mlxlab.config.key_path import join_key
 from mlxlab.config.paths import display_path
 from mlxlab.errors import ConfigError
 
@@ -153,7 +154,7 @@ class _YamlScanner:
             self._fault(f"the key {one_line(name, 60)} stands here twice")
         parent.keys.add(name)
         parent.key = name
-        self.lines.setdefault(_join(parent.path, name), self.line)
+        self.lines.setdefault(join_key(parent.path, name), self.line)
         self._grow(1)
 
     def _place(self) -> str:
@@ -162,9 +163,9 @@ class _YamlScanner:
         parent = self.stack[-1]
         if parent.is_map:
             name, parent.key = str(parent.key), None
-            return _join(parent.path, name)
+            return join_key(parent.path, name)
         parent.items += 1
-        path = _join(parent.path, str(parent.items - 1))
+        path = join_key(parent.path, str(parent.items - 1))
         self.lines.setdefault(path, self.line)
         return path
 
@@ -192,7 +193,3 @@ class _YamlScanner:
         if closed.anchor:
             self.sizes[closed.anchor] = closed.size
         self._grow(closed.size)
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name

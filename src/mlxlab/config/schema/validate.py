@@ -8,6 +8,7 @@ from typing import Any
 from mlxlab.config.allowlist import allowed_targets
 from mlxlab.config.findings import ConfigIssue
 from mlxlab.config.hydra.resolve import MISSING, Unresolved
+from mlxlab.config.key_path import join_key
 from mlxlab.config.schema.signature import signature
 from mlxlab.config.schema.types import (
     Bool,
@@ -47,15 +48,15 @@ class Validator:
         keys = {key: value for key, value in tree.items() if key not in ("_target_", "_partial_")}
         partial = allowed_targets().get(target)
         if "_target_" in tree and partial is not None and bool(tree.get("_partial_", False)) != partial:
-            yield ConfigIssue(_join(path, "_partial_"), f"expected {shown(partial)} for {target}")
+            yield ConfigIssue(join_key(path, "_partial_"), f"expected {shown(partial)} for {target}")
         for key in keys:
             if key not in known.keys:
-                yield ConfigIssue(_join(path, key), self._unknown(key, known.keys, known.runtime, path))
+                yield ConfigIssue(join_key(path, key), self._unknown(key, known.keys, known.runtime, path))
         for key, expected in known.keys.items():
             if key in keys:
-                yield from self.value(expected.kind, keys[key], _join(path, key))
+                yield from self.value(expected.kind, keys[key], join_key(path, key))
             elif expected.required:
-                yield ConfigIssue(_join(path, key), f"missing; expected {describe(expected.kind)}")
+                yield ConfigIssue(join_key(path, key), f"missing; expected {describe(expected.kind)}")
 
     def value(self, kind: Kind, value: Any, path: str) -> Iterator[ConfigIssue]:
         """One value; nothing is yielded if it is what `kind` allows."""
@@ -71,10 +72,10 @@ class Validator:
                 yield from self.node(value, str(value["_target_"]), path)
             case Mapping(), dict():
                 for key, item in value.items():
-                    yield from self.value(kind.value, item, _join(path, str(key)))
+                    yield from self.value(kind.value, item, join_key(path, key))
             case ListOf(), list() if kind.least <= len(value) <= (kind.most or math.inf):
                 for index, item in enumerate(value):
-                    yield from self.value(kind.item, item, _join(path, str(index)))
+                    yield from self.value(kind.item, item, join_key(path, str(index)))
             case _ if not _fits(kind, value):
                 yield ConfigIssue(path, self._expected(kind, value, path))
 
@@ -150,7 +151,3 @@ def _hidden_limit(kind: Kind, value: Any) -> str:
     bounds = [bound for part in _parts_of(kind) if isinstance(part, Number) for bound in part.bounds]
     broken = [limit for name, limit in bounds if abs(limit) >= 1e12 and not _HOLDS[name](value, limit)]
     return f"; the limit is {broken[0]:.6g}" if broken else ""
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
