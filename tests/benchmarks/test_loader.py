@@ -16,13 +16,13 @@ def corpus(tmp_path):
     return str(path)
 
 
-def test_the_loader_is_measured_in_tokens_a_second(corpus):
+def test_the_loader_suite_reports_tokens_per_second(corpus):
     said = loader(corpus, rounds=1)
     assert all(way in said for way in ("inline", "background thread, masked", "in memory", "words looked up"))
     assert "First batch after going to one of" in said
 
 
-def test_memory_is_measured_in_processes_of_their_own(corpus, monkeypatch):
+def test_streaming_memory_is_measured_in_separate_processes(corpus, monkeypatch):
     monkeypatch.setattr(streaming_memory, "BYTES", 1000)
     said = streaming_memory.streaming_memory(corpus)
     assert said.count("MB |") == 12
@@ -30,6 +30,6 @@ def test_memory_is_measured_in_processes_of_their_own(corpus, monkeypatch):
 
 
 @pytest.mark.parametrize("suite", ["loader", "streaming_memory"])
-def test_without_text_there_is_one_line(capsys, suite):
+def test_a_missing_source_is_one_line(capsys, suite):
     assert main([f"suite={suite}"]) == 2
     assert capsys.readouterr().err.startswith(f"suite={suite}: expected source=")

@@ -16,18 +16,18 @@ def measured(request):
         return memory.measure(request.param, "nano", 0)
 
 
-def test_parts_need_at_most_a_quarter_more_than_one_of_them_and_the_gradients(measured):
+def test_accumulation_needs_at_most_a_quarter_more_than_one_micro_batch_and_the_gradients(measured):
     held, peaks = measured
     assert peaks["accumulate=8"] <= 1.25 * (peaks["1/8 of the batch"] + held / 4)
     assert peaks["accumulate=8"] - held < (peaks["whole batch"] - held) / 2
 
 
-def test_layers_computed_again_need_at_least_forty_percent_fewer_activations(measured):
+def test_activation_checkpointing_saves_at_least_forty_percent_of_the_activations(measured):
     held, peaks = measured
     assert peaks["checkpoint_layers"] - held <= 0.6 * (peaks["whole batch"] - held)
 
 
-def test_the_table_has_every_variant_and_is_kept_as_markdown_and_json(monkeypatch, tmp_path, capsys):
+def test_the_table_has_every_variant_and_is_saved_as_markdown_and_json(monkeypatch, tmp_path, capsys):
     peaks = dict.fromkeys(
         ["whole batch", "1/8 of the batch", "accumulate=8", "checkpoint_layers", "accumulate=8 checkpoint_layers"], 2e6
     )

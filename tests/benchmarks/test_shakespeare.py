@@ -15,7 +15,7 @@ LLAMA = {"norm": "rms", "mlp": "swiglu", "positions": "rope"}
 
 
 @pytest.mark.parametrize("style", [GPT, LLAMA], ids=["gpt", "llama"])
-def test_the_decoder_in_pytorch_gives_our_logits(style):
+def test_the_pytorch_decoder_gives_the_same_logits(style):
     torch = pytest.importorskip("torch", reason="a benchmark's own requirement: pip install torch")
     mx.random.seed(0)
     sizes = {"width": 32, "num_layers": 2, "num_heads": 2, "num_kv_heads": None, "feed_forward": 48, "max_length": 16}
@@ -28,7 +28,7 @@ def test_the_decoder_in_pytorch_gives_our_logits(style):
     np.testing.assert_allclose(theirs, ours, atol=1e-5)
 
 
-def test_without_pytorch_one_line_says_how_to_get_it(monkeypatch, capsys):
+def test_missing_pytorch_is_one_line_with_the_install_command(monkeypatch, capsys):
     monkeypatch.setattr(torch_decoder, "find_spec", lambda name: None)
     assert main(["suite=shakespeare", "against=torch", "source=text.txt"]) == 69
     out, err = capsys.readouterr()

@@ -27,7 +27,7 @@ def first_and_last(folder):
 
 @pytest.mark.parametrize("model", ["bert", "cnn_hybrid", "transformer"])
 @pytest.mark.parametrize("data", [TITANIC, TEXT], ids=["titanic", "text"])
-def test_a_batch_is_learned_by_heart(tmp_path, text, model, data):
+def test_one_batch_is_memorised(tmp_path, text, model, data):
     more = ["model.filters=8", "model.kernels=[2,3]"] if model == "cnn_hybrid" else []
     words = [*SMALL, f"model={model}", *more, *data, *([text] if data is TEXT else []), "debug=one_batch"]
     assert main([*words, "trainer.learning_rate=1e-2", f"hydra.run.dir={tmp_path / 'run'}"]) == 0
@@ -36,7 +36,7 @@ def test_a_batch_is_learned_by_heart(tmp_path, text, model, data):
 
 
 @pytest.mark.parametrize("data", [TITANIC, TEXT], ids=["titanic", "text"])
-def test_a_few_batches_are_shown_again_every_epoch(tmp_path, text, data):
+def test_overfit_batches_repeats_the_same_batches_every_epoch(tmp_path, text, data):
     words = [*SMALL, *data, *([text] if data is TEXT else []), "debug=overfit", "trainer.epochs=4"]
     assert main([*words, f"hydra.run.dir={tmp_path / 'run'}"]) == 0
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()][-1:] == ["step-00000020"]

@@ -32,7 +32,7 @@ def states(out: str) -> list[str]:
     return [line for line in out.splitlines() if line.startswith("final_state=")]
 
 
-def test_a_student_of_another_family_learns_from_a_run_and_keeps_what_it_said(teacher, tmp_path, capsys):
+def test_a_student_of_another_family_learns_from_a_run_and_caches_its_soft_targets(teacher, tmp_path, capsys):
     words = [*STUDENT, "model=cnn_hybrid", "model.kernels=[2]", "model.filters=4", f"trainer.teachers=[{teacher}]"]
     words += ["trainer.teacher_cache={top_k: 1, dtype: float16}", "trainer.loss.alpha=0.25"]
     said = []
@@ -64,7 +64,7 @@ def test_a_student_of_another_family_learns_from_a_run_and_keeps_what_it_said(te
         ("{}", ["trainer.vocabulary=subset", "data.tokenizer.vocab_size=300"], 77, "another tokenizer"),
     ],
 )
-def test_what_cannot_teach_is_one_line(teacher, tmp_path, capsys, monkeypatch, teachers, more, code, said):
+def test_an_impossible_teacher_is_one_line(teacher, tmp_path, capsys, monkeypatch, teachers, more, code, said):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/none.db")
     given = main([*STUDENT, f"trainer.teachers=[{teachers.format(teacher)}]", *more, f"hydra.run.dir={tmp_path}"])
     error = capsys.readouterr().err
@@ -73,7 +73,7 @@ def test_what_cannot_teach_is_one_line(teacher, tmp_path, capsys, monkeypatch, t
     assert "Traceback" not in error
 
 
-def test_a_teacher_that_may_know_the_validation_rows_is_told(teacher, tmp_path, capsys):
+def test_a_teacher_that_may_have_seen_the_validation_rows_is_reported(teacher, tmp_path, capsys):
     for share, told in ((0.2, False), (0.3, True)):
         words = [*STUDENT, f"trainer.teachers=[{teacher}]", f"data.valid_fraction={share}"]
         assert main([*words, f"hydra.run.dir={tmp_path}/{share}"]) == 0
@@ -81,7 +81,7 @@ def test_a_teacher_that_may_know_the_validation_rows_is_told(teacher, tmp_path, 
 
 
 @pytest.mark.parametrize("role", ["teacher", pytest.param("residual", marks=pytest.mark.fault_injection)])
-def test_three_rounds_killed_in_the_second_and_resumed_are_bitwise_those_that_were_not(teacher, tmp_path, capsys, role):
+def test_three_rounds_killed_in_the_second_and_resumed_equal_uninterrupted_ones(teacher, tmp_path, capsys, role):
     words = [*STUDENT, f"trainer.teachers=[{teacher}]", "trainer.rounds=3", f"trainer.role={role}"]
     again = [*words, f"hydra.run.dir={tmp_path}/killed", "resume=auto"]
     process = start(*again)
@@ -105,7 +105,7 @@ def test_three_rounds_killed_in_the_second_and_resumed_are_bitwise_those_that_we
 SHRUNK = ["model.num_layers=1", "model.width=32", "model.num_heads=2", "model.feed_forward=32", "trainer.max_steps=2"]
 
 
-def test_the_experiment_of_a_language_model_teaches_one_with_the_teachers_tokens(tmp_path, capsys):
+def test_stories_distilled_trains_a_student_with_the_teachers_tokenizer(tmp_path, capsys):
     text = tmp_path / "text.jsonl"
     lines = [{"text": f"Line {n} says that {n * n} is a square. " * 4} for n in range(200)]
     text.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -125,7 +125,7 @@ def test_the_experiment_of_a_language_model_teaches_one_with_the_teachers_tokens
     assert "learned another task" in capsys.readouterr().err
 
 
-def test_the_experiment_of_the_titanic_runs_without_a_teacher_too(tmp_path):
+def test_titanic_distilled_runs_without_a_teacher(tmp_path):
     words = ["experiment=titanic_distilled", "data.source=synthetic", "trainer.max_steps=2", "tracking=none"]
     assert main([*words, f"hydra.run.dir={tmp_path}"]) == 0
 
@@ -145,7 +145,7 @@ def test_the_router_of_the_documentation_weighs_teachers(teacher, tmp_path):
 
 
 @pytest.mark.fault_injection
-def test_a_cross_validation_with_a_teacher_per_fold_shows_teacher_and_student_alone(tmp_path, capsys):
+def test_cross_validation_with_a_teacher_per_fold_reports_teacher_and_student_alone(tmp_path, capsys):
     from mlxlab.cli.crossvalidate import main as crossvalidate
 
     words = ["data.source=synthetic", "trainer.max_steps=2", "folds=2", "seeds=1", f"folder={tmp_path}"]

@@ -16,7 +16,7 @@ from models.test_llama import SHAPE, facts_of, write
 from support.processes import run
 
 
-def test_a_gguf_file_is_tuned_resumed_without_it_and_generates(tmp_path):
+def test_a_gguf_model_is_fine_tuned_resumed_without_the_file_and_generates(tmp_path):
     tokenizer = ByteLevelBPE(300, 1).train(["Line 3 tells of 9 sheep and 3 dogs"] * 3)
     trunk = Transformer(**SHAPE, vocab_size=tokenizer.vocab_size, rope_base=5e5)
     model = Model(trunk, build_head(trunk, kind="language_modelling"))

@@ -26,7 +26,7 @@ def rows(folder: Path, query: str) -> list[tuple]:
 
 
 @pytest.mark.parametrize("model", ["bert", "cnn_hybrid", "transformer"])
-def test_every_family_runs_untracked(tmp_path, model):
+def test_every_family_writes_the_promised_files_without_tracking(tmp_path, model):
     finished = run(*UNTRACKED, f"model={model}", f"hydra.run.dir={tmp_path}")
     assert finished.returncode == 0, finished.stderr
     assert "| majority" in finished.stdout
@@ -47,7 +47,7 @@ def sweep(tmp_path_factory):
     return folder
 
 
-def test_a_sweep_is_a_parent_run_with_a_child_per_job(sweep):
+def test_a_sweep_is_a_parent_run_with_one_child_per_job(sweep):
     tags = rows(sweep, "select run_uuid, value from tags where key = 'mlflow.parentRunId'")
     assert len(tags) == 6
     assert len({parent for _, parent in tags}) == 1
@@ -56,7 +56,7 @@ def test_a_sweep_is_a_parent_run_with_a_child_per_job(sweep):
     assert len(list((sweep / "jobs").glob("*/metrics.json"))) == 6
 
 
-def test_a_run_is_in_the_store_with_all_that_was_promised(sweep):
+def test_a_tracked_run_has_its_parameters_metrics_and_artifacts_in_the_store(sweep):
     (uid,) = rows(
         sweep, "select run_uuid from params where key = 'model._target_' and value like '%cnn_hybrid' limit 1"
     )[0]
@@ -93,7 +93,7 @@ print(model.predict(rows).to_json())
 """
 
 
-def test_the_best_checkpoint_is_a_model_that_pyfunc_loads(sweep):
+def test_pyfunc_loads_the_best_checkpoint(sweep):
     ((location,),) = rows(sweep, "select artifact_location from logged_models limit 1")
     command = [sys.executable, "-c", SERVE, location]
     quiet = environment(MLFLOW_DISABLE_TELEMETRY="true")
@@ -106,7 +106,7 @@ def test_the_best_checkpoint_is_a_model_that_pyfunc_loads(sweep):
         assert table["probability_died"][row] + table["probability_survived"][row] == pytest.approx(1, abs=1e-5)
 
 
-def test_a_resumed_run_goes_on_in_its_folder_and_in_its_run_of_the_store(tmp_path):
+def test_a_resumed_run_continues_in_its_folder_and_its_mlflow_run(tmp_path):
     whole = [*TRACKED, *store(tmp_path), f"hydra.run.dir={tmp_path}/run"]
     assert run(*whole).returncode == 0
     longer = [setting for setting in TRACKED if "max_steps" not in setting]
@@ -118,7 +118,7 @@ def test_a_resumed_run_goes_on_in_its_folder_and_in_its_run_of_the_store(tmp_pat
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_warning_of_the_data_reaches_the_user_in_every_job_of_a_sweep(tmp_path):
+def test_every_job_of_a_sweep_prints_the_warnings_of_its_data(tmp_path):
     table = tmp_path / "rows.csv"
     row = '{i},{y},3,"Surname{i}, Mr. Name",male,30,0,0,T{i},7.5,,S'
     head = "PassengerId,Survived,Pclass,Name,Sex,Age,SibSp,Parch,Ticket,Fare,Cabin,Embarked"

@@ -36,7 +36,7 @@ KILLED = [*but("trainer.max_steps=40"), *LEAN, "trainer.step.accumulate=2"]
 KILLED += ["trainer.ema=0.95", "trainer/optimizer=muon"]
 
 
-def test_a_run_of_parts_with_an_average_killed_with_9_ends_in_the_same_state(tmp_path):
+def test_accumulation_with_ema_killed_and_resumed_ends_in_the_same_state(tmp_path):
     reference = final_state(run(*KILLED, f"hydra.run.dir={tmp_path}/whole"))
     again = [*KILLED, f"hydra.run.dir={tmp_path}/cut", "resume=auto"]
     process = start(*again)
@@ -49,7 +49,7 @@ def test_a_run_of_parts_with_an_average_killed_with_9_ends_in_the_same_state(tmp
 
 
 @pytest.mark.fault_injection
-def test_a_run_whose_batch_follows_the_memory_is_resumed_with_its_size(tmp_path):
+def test_a_run_with_adaptive_batch_size_resumes_with_its_current_size(tmp_path):
     words = ["trainer.max_steps=12", *but("trainer.max_steps=12")[:-1], *LEAN, f"hydra.run.dir={tmp_path}"]
     words.append("trainer.dynamic_batch={min: 4, max: 32, interval: 4, cooldown: 4, budget: 1000}")
     first = run(*words)
@@ -63,7 +63,7 @@ def test_a_run_whose_batch_follows_the_memory_is_resumed_with_its_size(tmp_path)
 
 
 @pytest.mark.fault_injection
-def test_an_optimizer_that_changes_on_resume_is_one_line(tmp_path):
+def test_changing_the_optimizer_on_resume_is_one_line(tmp_path):
     words = [*but("trainer.max_steps=4")[:-1], *LEAN, f"hydra.run.dir={tmp_path}"]
     run(*words, "trainer.max_steps=4")
     finished = run(*words, "resume=auto", "trainer/optimizer=muon", "trainer.max_steps=8")

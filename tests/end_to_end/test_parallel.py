@@ -29,14 +29,14 @@ def trained(folder, script, *words):
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.fault_injection)])
-def test_several_processes_give_the_losses_and_weights_of_one(tmp_path, alone, count):
+def test_data_parallel_gives_the_losses_and_weights_of_one_process(tmp_path, alone, count):
     metrics, weights = trained(tmp_path, "launch", f"n={count}")
     assert metrics["final"]["valid/loss"] == pytest.approx(alone[0]["final"]["valid/loss"], abs=1e-5)
     for name, leaf in alone[1].items():
         np.testing.assert_allclose(np.array(weights[name]), np.array(leaf), atol=1e-4, err_msg=name)
 
 
-def test_a_process_that_dies_ends_the_others_with_75_and_a_checkpoint_to_go_on_from(tmp_path):
+def test_when_a_process_dies_the_others_save_and_exit_with_75(tmp_path):
     forever = but("trainer.max_steps=100000", "callbacks.checkpointing.every=20", "trainer.eval_every=100000")
     process = start("n=2", *forever, f"hydra.run.dir={tmp_path}", script="launch")
     wait_for(tmp_path / "checkpoints" / "step-00000020", process)
@@ -56,32 +56,32 @@ def test_a_process_that_dies_ends_the_others_with_75_and_a_checkpoint_to_go_on_f
     assert f"resumed from {last}" in again.stderr
 
 
-def test_processes_that_were_not_told_to_share_are_refused():
+def test_launched_processes_without_trainer_parallel_are_refused():
     done = run("n=2", "trainer.parallel=none", *SETTINGS, script="launch")
     assert "trainer.parallel=none: this is one of 2 processes; expected data" in done.stdout + done.stderr
     assert done.returncode != 0
 
 
 @pytest.mark.parametrize("words", [["n=zwei"], ["n=2", "backend=rong"], ["n=2", "-m", "seed=1,2"]])
-def test_a_launch_that_cannot_be_gets_one_line(words):
+def test_an_impossible_launch_is_one_line(words):
     done = run(*words, script="launch")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
 
 
-def test_fsdp_says_that_it_is_not_built():
+def test_fsdp_is_reported_as_not_implemented():
     done = run("trainer.parallel=fsdp", *SETTINGS)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "sum_scatter" in done.stderr
 
 
-def test_leaves_are_sent_in_few_pieces_and_none_is_lost():
+def test_leaves_are_reduced_in_few_buckets_and_none_is_lost():
     leaves = [(str(i), mx.zeros((size,))) for i, size in enumerate([5, 1 << 23, 7, 1 << 24, 3])]
     groups = bucket_leaves(leaves)
     assert [name for group in groups for name, _ in group] == [name for name, _ in leaves]
     assert [len(group) for group in groups] == [1, 1, 1, 1, 1] or len(groups) < len(leaves)
 
 
-def test_shares_make_up_the_batch_and_a_process_without_a_row_has_no_target():
+def test_shards_make_up_the_batch_and_a_process_without_rows_has_no_targets():
     from mlxlab.distributed.process_group import DataParallel
 
     batch = Batch(

@@ -60,7 +60,7 @@ def write(folder):
     return weights
 
 
-def test_a_pretrained_model_is_tuned_resumed_and_restored_without_its_folder(tmp_path):
+def test_a_pretrained_model_is_fine_tuned_resumed_and_restored_without_its_folder(tmp_path):
     weights = write(tmp_path / "theirs")
     settings = [word for word in but("trainer.max_steps=4", "trainer.eval_every=2") if not word.startswith("model")]
     settings += [f"hydra.run.dir={tmp_path}/run", "resume=auto", "trainer.learning_rate=1e-9"]

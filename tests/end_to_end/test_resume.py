@@ -22,12 +22,12 @@ def test_two_runs_end_in_the_same_state(tmp_path, reference):
     assert final_state(run(*but("data.prefetch=2"), f"hydra.run.dir={tmp_path}")) == reference
 
 
-def test_another_seed_ends_in_another_state(tmp_path, reference):
+def test_another_seed_ends_in_a_different_state(tmp_path, reference):
     assert final_state(run(*TINY, f"hydra.run.dir={tmp_path}", "seed=1")) != reference
 
 
 @pytest.mark.parametrize("step", [5, 25, 45])
-def test_a_run_killed_with_9_and_started_again_ends_in_the_same_state(tmp_path, reference, step):
+def test_a_killed_and_resumed_run_ends_in_the_same_state(tmp_path, reference, step):
     again = [*TINY, f"hydra.run.dir={tmp_path}", "resume=auto"]
     process = start(*again)
     wait_for(tmp_path / "checkpoints" / f"step-{step:08d}", process)
@@ -39,7 +39,7 @@ def test_a_run_killed_with_9_and_started_again_ends_in_the_same_state(tmp_path, 
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
-def test_a_signal_ends_the_run_with_its_code_and_a_checkpoint_that_goes_on_exactly(tmp_path, reference, name, code):
+def test_a_signal_ends_the_run_with_its_code_and_an_exact_checkpoint(tmp_path, reference, name, code):
     again = [*TINY, f"hydra.run.dir={tmp_path}", "resume=auto"]
     process = start(*again)
     wait_for(tmp_path / "checkpoints" / "step-00000010", process)
@@ -50,7 +50,7 @@ def test_a_signal_ends_the_run_with_its_code_and_a_checkpoint_that_goes_on_exact
     assert final_state(run(*again)) == reference
 
 
-def test_usr1_saves_and_goes_on(tmp_path, reference):
+def test_sigusr1_saves_and_continues(tmp_path, reference):
     settings = but("callbacks.checkpointing.every=1000", "callbacks.checkpointing.keep=9")
     process = start(*settings, f"hydra.run.dir={tmp_path}")
     wait_for(tmp_path / "checkpoints" / "step-00000020", process)
@@ -62,7 +62,7 @@ def test_usr1_saves_and_goes_on(tmp_path, reference):
     assert steps - {20, 40, 60}, steps
 
 
-def test_a_second_process_on_the_same_folder_ends_with_73_and_names_the_first(tmp_path, reference):
+def test_a_second_process_in_the_same_folder_exits_with_73_and_names_the_first(tmp_path, reference):
     again = [*TINY, f"hydra.run.dir={tmp_path}", "resume=auto"]
     first = start(*but("trainer.max_steps=4000"), f"hydra.run.dir={tmp_path}", "resume=auto")
     wait_for(tmp_path / "checkpoints" / "step-00000005", first)
@@ -74,7 +74,7 @@ def test_a_second_process_on_the_same_folder_ends_with_73_and_names_the_first(tm
     assert run(*but("trainer.max_steps=5"), f"hydra.run.dir={tmp_path}/other").returncode == 0
 
 
-def test_a_resume_starts_from_the_saved_config_and_records_what_was_typed_on_top(tmp_path):
+def test_a_resume_uses_the_saved_config_and_records_the_overrides(tmp_path):
     short = but("trainer.max_steps=10", "trainer.learning_rate=0.002")
     assert run(*short, f"hydra.run.dir={tmp_path}").returncode == 0
     longer = run(f"hydra.run.dir={tmp_path}", "resume=auto", "trainer.max_steps=15", "tracking=none")
@@ -105,7 +105,7 @@ def finished_run(factory):
 SHARED: dict = {}
 
 
-def test_data_that_changed_since_the_save_is_refused_unless_allowed(tmp_path):
+def test_data_that_changed_since_the_checkpoint_is_refused_unless_allowed(tmp_path):
     table = tmp_path / "rows.csv"
     table.write_text(some_rows())
     settings = [*but("trainer.max_steps=5"), f"hydra.run.dir={tmp_path}/run", f"data.source={table}", "resume=auto"]

@@ -11,7 +11,7 @@ from support.titanic import real_rows
 WORDS = ["experiment=shakespeare_char", "tracking=none"]
 
 
-def test_the_small_shakespeare_trains_by_characters_and_validates_on_the_end(tmp_path):
+def test_shakespeare_char_trains_on_characters_and_validates_on_the_end_of_the_text(tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("\n".join(f"{row.name}: ticket {row.ticket}" for row in real_rows() if row.name.isascii()))
     shorter = ["trainer.max_steps=4", "trainer.eval_every=2", "trainer.schedule.warmup=1", "data.prefetch=0"]
@@ -23,7 +23,7 @@ def test_the_small_shakespeare_trains_by_characters_and_validates_on_the_end(tmp
     assert len(pieces) == 4 + len(set(text.read_text()))
 
 
-def test_without_the_text_one_line_says_what_is_missing(tmp_path):
+def test_shakespeare_char_without_its_text_is_one_line(tmp_path):
     done = run(*WORDS, "data.source=no-such.txt", f"hydra.run.dir={tmp_path / 'run'}")
     assert done.returncode == 66
     assert "no-such.txt" in done.stderr
@@ -32,7 +32,7 @@ def test_without_the_text_one_line_says_what_is_missing(tmp_path):
 
 @pytest.mark.fault_injection
 @pytest.mark.skipif(not os.environ.get("MLXLAB_SHAKESPEARE"), reason="MLXLAB_SHAKESPEARE names no tinyshakespeare.txt")
-def test_the_small_shakespeare_reaches_the_published_loss(tmp_path):
+def test_shakespeare_char_reaches_the_published_loss(tmp_path):
     done = run(*WORDS, f"data.source={os.environ['MLXLAB_SHAKESPEARE']}", f"hydra.run.dir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["final"]["valid/loss"] <= 1.88

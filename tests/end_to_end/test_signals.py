@@ -10,7 +10,7 @@ from mlxlab.experiment.signals import CAUGHT, SignalHandler
 from support.processes import TINY, but, final_state, run, start, wait_for
 
 
-def test_handlers_and_mask_are_put_back():
+def test_signal_handlers_and_mask_are_restored():
     before = [signal.getsignal(number) for number in CAUGHT], signal.pthread_sigmask(signal.SIG_BLOCK, ())
     listener = SignalHandler(requeue=False)
     listener.start()
@@ -21,7 +21,7 @@ def test_handlers_and_mask_are_put_back():
 
 
 @pytest.mark.parametrize(("name", "requeued"), [("SIGTERM", True), ("SIGINT", False)])
-def test_slurm_jobs_are_requeued_by_what_stopped_them(tmp_path, name, requeued):
+def test_slurm_jobs_are_requeued_depending_on_the_signal(tmp_path, name, requeued):
     stub = tmp_path / "bin" / "scontrol"  # stands for the cluster, which cannot be had here
     stub.parent.mkdir()
     stub.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
@@ -36,7 +36,7 @@ def test_slurm_jobs_are_requeued_by_what_stopped_them(tmp_path, name, requeued):
     assert asked == ("requeue 4711\n" if requeued else "")
 
 
-def test_a_signal_stops_one_job_of_a_sweep_and_the_others_go_on(tmp_path):
+def test_a_signal_stops_one_job_of_a_sweep_and_the_others_run(tmp_path):
     settings = but("trainer.max_steps=30", "callbacks.progress.bar=off")
     process = start("-m", "seed=0,1,2", *settings, f"hydra.sweep.dir={tmp_path}")
     wait_for(tmp_path / "1" / "checkpoints" / "step-00000005", process)

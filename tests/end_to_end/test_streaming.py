@@ -38,7 +38,7 @@ def losses(finished):
 
 
 @pytest.mark.parametrize("model", ["bert", "cnn_hybrid"])
-def test_masked_models_learn_from_streams(tmp_path, corpus, model):
+def test_masked_language_models_learn_from_streamed_text(tmp_path, corpus, model):
     settings = [*SMALL, f"model={model}", corpus, f"hydra.run.dir={tmp_path}"]
     settings += ["model.filters=8", "model.kernels=[2,3]"] if model == "cnn_hybrid" else []
     finished = run(*settings)
@@ -50,7 +50,7 @@ def test_masked_models_learn_from_streams(tmp_path, corpus, model):
     assert "held out to validate" in finished.stderr
 
 
-def test_a_killed_run_goes_on_to_the_same_state_with_a_thread_and_from_memory(tmp_path, corpus):
+def test_a_killed_streaming_run_resumes_to_the_same_state_with_prefetch_and_from_memory(tmp_path, corpus):
     settings = [*SMALL, "model=transformer", corpus]
     whole = run(*settings, "data.prefetch=0", f"hydra.run.dir={tmp_path / 'whole'}")
     assert whole.returncode == 0, whole.stderr
@@ -68,7 +68,7 @@ def test_a_killed_run_goes_on_to_the_same_state_with_a_thread_and_from_memory(tm
 @pytest.mark.fault_injection
 @pytest.mark.parametrize("model", ["bert", "cnn_hybrid", "transformer"])
 @pytest.mark.parametrize("step", [4, 8, 12])
-def test_every_model_killed_on_a_stream_goes_on_to_the_same_state(tmp_path, corpus, model, step):
+def test_every_model_killed_while_streaming_resumes_to_the_same_state(tmp_path, corpus, model, step):
     settings = [*SMALL, f"model={model}", corpus, "data.isolate_documents=true"]
     whole = run(*settings, f"hydra.run.dir={tmp_path / 'whole'}")
     again = [*settings, f"hydra.run.dir={tmp_path / 'killed'}", "resume=auto"]

@@ -18,14 +18,14 @@ def folder(tmp_path_factory):
     return path
 
 
-def test_a_sound_run_is_verified(folder):
+def test_verify_accepts_an_intact_run(folder):
     done = run(str(folder), "from=start", script="verify")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "verified"
     assert "step-00000012: bitwise what training from step 8 gives" in done.stdout
 
 
-def test_weights_that_training_does_not_give_are_named_though_their_checksum_holds(folder):
+def test_verify_names_weights_that_retraining_does_not_reproduce(folder):
     path = folder / "checkpoints" / "step-00000012"
     weights = mx.load(str(path / "model.safetensors"))
     before = (path / "model.safetensors").read_bytes(), (path / MANIFEST).read_bytes()
@@ -42,7 +42,7 @@ def test_weights_that_training_does_not_give_are_named_though_their_checksum_hol
     assert f"step-00000012: model {name}" in done.stderr
 
 
-def test_wrong_words_get_one_line(folder, tmp_path):
+def test_wrong_arguments_are_one_line(folder, tmp_path):
     assert run("from=stat", str(folder), script="verify").returncode == 2
     missing = run(str(tmp_path), script="verify")
     assert (missing.returncode, missing.stderr.count("\n")) == (66, 1)

@@ -64,7 +64,7 @@ def place_of(rng: random.Random, data: bytes) -> int:
 
 
 @pytest.mark.parametrize("flips", [120, pytest.param(2000, marks=pytest.mark.fault_injection)])
-def test_every_flipped_bit_is_seen_before_use(fresh, tell, flips):
+def test_every_flipped_bit_is_detected_before_use(fresh, tell, flips):
     rng, seen = rng_for("flips"), Counter()
     for number in range(flips):
         if number % 100 == 0 or number < 3:
@@ -83,7 +83,7 @@ def test_every_flipped_bit_is_seen_before_use(fresh, tell, flips):
 
 
 @pytest.mark.parametrize("cuts", [20, pytest.param(200, marks=pytest.mark.fault_injection)])
-def test_every_cut_or_lengthened_file_is_seen_before_use(fresh, tell, cuts):
+def test_every_truncated_or_extended_file_is_detected_before_use(fresh, tell, cuts):
     rng, seen = rng_for("cuts"), Counter()
     for number in range(cuts):
         folder, newest = fresh(number)
@@ -139,13 +139,13 @@ HARM = (missing, of_another_step, foreign, empty, link_to_itself_elsewhere, dang
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("harm", HARM, ids=lambda harm: harm.__name__)
-def test_missing_swapped_and_foreign_files_are_seen_before_use(fresh, harm, name):
+def test_missing_swapped_and_foreign_files_are_detected_before_use(fresh, harm, name):
     folder, newest = fresh()
     harm(newest, name)
     falls_back(folder)
 
 
-def test_a_whole_folder_of_another_step_is_not_taken_for_this_one(fresh):
+def test_a_checkpoint_copied_to_another_step_is_refused(fresh):
     folder, newest = fresh()
     shutil.rmtree(newest)
     shutil.copytree(newest.with_name("step-00000002"), newest)
@@ -227,7 +227,7 @@ def test_malformed_signed_manifests_are_refused(fresh, change):
 @pytest.mark.parametrize(
     "text", ["", "null", "[]", "3", "{", '{"checksum": 1}', "NaN", "[" * 100000, "\ufeff{}", "\xff"]
 )
-def test_a_manifest_that_is_no_manifest_is_refused(fresh, text):
+def test_an_invalid_manifest_is_refused(fresh, text):
     folder, newest = fresh()
     (newest / MANIFEST).write_bytes(text.encode("latin-1", "ignore"))
     falls_back(folder)
@@ -246,7 +246,7 @@ def test_a_manifest_that_is_no_manifest_is_refused(fresh, text):
     ],
     ids=["pickle", "empty", "all_ones", "huge_header", "no_tensors", "null", "deep"],
 )
-def test_what_is_no_safetensors_file_is_refused_though_signed(fresh, data):
+def test_an_invalid_safetensors_file_is_refused_even_with_a_valid_checksum(fresh, data):
     folder, newest = fresh()
     (newest / "model.safetensors").write_bytes(data)
     manifest = json.loads((newest / MANIFEST).read_text())
@@ -260,7 +260,7 @@ def test_what_is_no_safetensors_file_is_refused_though_signed(fresh, data):
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", "{", "[" * 100000, '{"step": NaN'])
-def test_a_state_that_is_no_state_is_refused_though_signed(fresh, text):
+def test_an_invalid_state_is_refused_even_with_a_valid_checksum(fresh, text):
     folder, newest = fresh()
     (newest / "state.json").write_text(text)
     manifest = json.loads((newest / MANIFEST).read_text())
@@ -272,7 +272,7 @@ def test_a_state_that_is_no_state_is_refused_though_signed(fresh, text):
 @pytest.mark.parametrize(
     "name", ["step-4", "step-0000000x", "step-00000009.tmp", "STEP-00000009", "step--0000009", "best", "last", ".tmp-9"]
 )
-def test_foreign_things_beside_the_checkpoints_are_left_alone(fresh, name):
+def test_foreign_files_in_the_checkpoint_folder_are_left_alone(fresh, name):
     folder, newest = fresh()
     (newest.with_name(name)).mkdir()
     (newest.with_name(name + "-file")).write_text("x")
@@ -280,13 +280,13 @@ def test_foreign_things_beside_the_checkpoints_are_left_alone(fresh, name):
     assert newest.with_name(name).is_dir()
 
 
-def test_a_file_named_like_a_checkpoint_is_none(fresh):
+def test_a_file_named_like_a_checkpoint_is_ignored(fresh):
     folder, newest = fresh()
     newest.with_name("step-00000009").write_text("x")
     assert resolve_resume("auto", folder).step == 4
 
 
-def test_where_all_are_damaged_none_is_used_and_each_is_named(fresh):
+def test_if_all_checkpoints_are_damaged_none_is_used_and_each_is_named(fresh):
     folder, _ = fresh()
     for path in committed(folder):
         (path / "model.safetensors").write_bytes(b"x")
@@ -297,7 +297,7 @@ def test_where_all_are_damaged_none_is_used_and_each_is_named(fresh):
         resolve_resume("auto", folder)
 
 
-def test_a_chain_of_damaged_ones_leads_to_the_last_good_one(tmp_path):
+def test_several_damaged_checkpoints_fall_back_to_the_newest_good_one(tmp_path):
     store = CheckpointStore(tmp_path, keep=9)
     for step in range(1, 7):
         store.save(step, {"w": mx.full((64,), step)}, {}, {"step": step})
@@ -309,7 +309,7 @@ def test_a_chain_of_damaged_ones_leads_to_the_last_good_one(tmp_path):
     assert len(list(tmp_path.glob("rejected-*"))) == 2
 
 
-def test_one_checkpoint_named_by_its_path_is_verified_too(fresh):
+def test_a_checkpoint_named_by_its_path_is_verified(fresh):
     _, newest = fresh()
     (newest / "state.json").write_text("{}")
     with pytest.raises(CorruptCheckpointError, match=r"state\.json"):
@@ -317,7 +317,7 @@ def test_one_checkpoint_named_by_its_path_is_verified_too(fresh):
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(12, marks=pytest.mark.fault_injection)])
-def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(shared_nursery, tmp_path, tell, count):
+def test_a_run_with_a_damaged_checkpoint_resumes_from_the_previous_one(shared_nursery, tmp_path, tell, count):
     """The whole way through `train`: one line that names it, the same end, no traceback."""
     rng = rng_for("damaged runs")
     for number in range(count):
@@ -336,7 +336,7 @@ def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(shared_nurs
     tell(f"{count} runs with a damaged newest checkpoint: all went on from the one before, bitwise equal (seed {SEED})")
 
 
-def test_a_run_with_no_good_checkpoint_ends_with_76_and_no_traceback(tmp_path):
+def test_a_run_without_a_good_checkpoint_exits_with_76(tmp_path):
     argv = settings("bert", "trainer.max_steps=4", f"hydra.run.dir={tmp_path}/run")
     assert run(*argv).returncode == 0
     for path in committed(tmp_path / "run"):

@@ -111,7 +111,7 @@ def test_kill_at_each_call_of_a_save(calls, tmp_path, tell, every):
 
 @needs_strace
 @pytest.mark.parametrize("every", [12, pytest.param(1, marks=pytest.mark.fault_injection)])
-def test_an_error_of_any_call_of_a_save_leaves_the_one_before_and_the_next_succeeds(calls, tmp_path, tell, every):
+def test_a_failing_system_call_in_a_save_leaves_the_previous_checkpoint_and_the_next_save_succeeds(calls, tmp_path, tell, every):
     cases = [(name, when, error) for name, when in calls for error in ERRORS.get(name, ())][::every]
     outcome: Counter[str] = Counter()
     for number, (name, when, error) in enumerate(cases):
@@ -130,7 +130,7 @@ def test_an_error_of_any_call_of_a_save_leaves_the_one_before_and_the_next_succe
 
 
 @needs_strace
-def test_everything_is_flushed_before_it_gets_its_name(tmp_path):
+def test_every_file_is_flushed_before_the_checkpoint_is_renamed(tmp_path):
     """fsync of each file after its last write, of the folder before and of its parent after the rename."""
     folder = tmp_path / "run"
     save_under_strace(folder, "-y", "-e", "trace=fsync,rename,write,writev,pwrite64")
@@ -164,7 +164,7 @@ def test_everything_is_flushed_before_it_gets_its_name(tmp_path):
     ],
     ids=lambda value: value if isinstance(value, str) else errno.errorcode[value],
 )
-def test_a_run_goes_on_while_saves_fail_and_says_so_once(shared_nursery, tmp_path, name, number):
+def test_a_run_continues_while_saves_fail_and_reports_it_once(shared_nursery, tmp_path, name, number):
     argv = settings("bert", "trainer.max_steps=20", *tracked(tmp_path / "project"))
     whole = reference(shared_nursery, argv, tmp_path / "reference")
     fail = {"name": name, "errno": number, "first": 3, "last": 6}
@@ -177,7 +177,7 @@ def test_a_run_goes_on_while_saves_fail_and_says_so_once(shared_nursery, tmp_pat
     assert_tidy(tmp_path / "run")
 
 
-def test_a_last_save_that_fails_is_74_and_the_run_goes_on_from_the_one_before(shared_nursery, tmp_path):
+def test_a_failing_last_save_exits_with_74_and_the_previous_checkpoint_resumes(shared_nursery, tmp_path):
     argv = settings("bert", "trainer.max_steps=12")
     whole = reference(shared_nursery, argv, tmp_path / "reference")
     here = [*argv, f"hydra.run.dir={tmp_path}/run"]
@@ -219,7 +219,7 @@ def fill(folder: Path) -> Path:
     "full_at_the_end",
     [pytest.param(False, id="room_again"), pytest.param(True, id="full_to_the_end", marks=pytest.mark.fault_injection)],
 )
-def test_a_disk_that_fills_up_costs_saves_and_nothing_else(shared_nursery, tmp_path, full_at_the_end):
+def test_a_full_disk_costs_saves_and_nothing_else(shared_nursery, tmp_path, full_at_the_end):
     argv = settings("bert", "trainer.max_steps=40", *tracked(tmp_path / "project"))
     whole = reference(shared_nursery, argv, tmp_path / "reference")
     with small_disk(tmp_path / "disk", "30m") as disk:
@@ -241,7 +241,7 @@ def test_a_disk_that_fills_up_costs_saves_and_nothing_else(shared_nursery, tmp_p
 
 
 @needs_root
-def test_a_disk_too_small_from_the_start_is_said_before_training(shared_nursery, tmp_path):
+def test_a_disk_that_is_too_small_is_reported_before_training(shared_nursery, tmp_path):
     with small_disk(tmp_path / "disk", "300k") as disk:
         done = shared_nursery.run(settings("bert", "trainer.max_steps=8", f"hydra.run.dir={disk}/run"))
     assert done.returncode == 74, done.err
@@ -269,7 +269,7 @@ def test_a_disk_that_becomes_read_only_during_training_and_writable_again(shared
 
 
 @needs_root
-def test_a_folder_on_a_read_only_disk_is_73_at_the_start(shared_nursery, tmp_path):
+def test_a_read_only_run_folder_exits_with_73_at_the_start(shared_nursery, tmp_path):
     with small_disk(tmp_path / "disk", "1m") as disk:
         remount(disk, "ro")
         done = shared_nursery.run(settings("bert", f"hydra.run.dir={disk}/run"))
@@ -277,7 +277,7 @@ def test_a_folder_on_a_read_only_disk_is_73_at_the_start(shared_nursery, tmp_pat
     assert "Traceback" not in done.err
 
 
-def test_a_limit_on_the_size_of_files_costs_the_save_and_leaves_nothing(tmp_path):
+def test_a_file_size_limit_costs_the_save_and_leaves_nothing_behind(tmp_path):
     """RLIMIT_FSIZE: MLX raises, Python's SIGXFSZ is ignored."""
     script = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, resource.RLIM_INFINITY));"

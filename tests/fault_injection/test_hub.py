@@ -23,7 +23,7 @@ SETTINGS = [
 ]
 
 
-def test_runs_on_a_failing_hub_that_are_killed_end_in_the_same_state(tmp_path):
+def test_killed_runs_on_a_failing_hub_end_in_the_same_state(tmp_path):
     hub = new_hub()
     reach = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_TELEMETRY": "1"}
     whole = run(*SETTINGS, f"hydra.run.dir={tmp_path / 'whole'}", **reach)

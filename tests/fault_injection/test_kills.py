@@ -139,7 +139,7 @@ def assert_store_is_complete(project: Path, journals: list[Path], tell) -> None:
     ("model", "kills"),
     [("cnn_hybrid", 2), *(pytest.param(model, 10, marks=pytest.mark.fault_injection) for model in MODELS)],
 )
-def test_kill_9_of_the_very_process_that_a_user_starts(tmp_path, tell, model, kills):
+def test_kill_9_of_the_process_that_a_user_starts(tmp_path, tell, model, kills):
     """From the first instant of the interpreter on, also while the syncer is carrying."""
     rng = rng_for("processes", model)
     argv = settings(model, *tracked(tmp_path / "project"))
@@ -176,7 +176,7 @@ def pause(process, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.fault_injection)])
-def test_kill_9_at_each_call_to_the_disk_in_a_save_of_a_run(shared_nursery, tmp_path, tell, every):
+def test_kill_9_at_each_disk_call_of_a_save(shared_nursery, tmp_path, tell, every):
     """The sixth save: a new best is among those before, the seventh and fourth are to go."""
     argv = settings("bert", "trainer.max_steps=14", "callbacks.checkpointing.keep=1")
     whole = reference(shared_nursery, argv, tmp_path / "reference")

@@ -39,7 +39,7 @@ def assert_checkpoints_are_finite(folder) -> None:
 
 
 @pytest.mark.parametrize("what", EVERYWHERE)
-def test_one_poisoned_update_costs_one_update(shared_nursery, tmp_path, what):
+def test_one_nonfinite_step_costs_one_step(shared_nursery, tmp_path, what):
     done = poisoned(shared_nursery, tmp_path, what, last=7)
     assert done.returncode == 0, done.err
     assert committed(tmp_path / "run")[-1].name == "step-00000020"
@@ -54,7 +54,7 @@ def test_one_poisoned_update_costs_one_update(shared_nursery, tmp_path, what):
 
 
 @pytest.mark.parametrize("what", EVERYWHERE)
-def test_poison_that_does_not_end_is_78_after_going_back_in_vain(shared_nursery, tmp_path, what):
+def test_persistent_nonfinite_steps_exit_with_78_after_the_rollbacks(shared_nursery, tmp_path, what):
     done = poisoned(shared_nursery, tmp_path, what, last=9999)
     assert done.returncode == 78, done.err
     records = [json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()]

@@ -61,7 +61,7 @@ def stop_and_go_on(made: Nursery, argv: list[str], folder, steps: list[int], who
         for step in range(2 * EPOCH + 1)
     ],
 )
-def test_every_position_of_an_epoch_is_one_to_go_on_from(shared_nursery, tmp_path, two_epochs, step):
+def test_resume_works_from_every_position_in_an_epoch(shared_nursery, tmp_path, two_epochs, step):
     stop_and_go_on(shared_nursery, two_epochs[0], tmp_path / "run", [step], two_epochs[1])
 
 

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.fault_injection
 COUNT = 100_000
 
 
-def test_a_hundred_thousand_shards_are_read_once_each(tmp_path):
+def test_a_hundred_thousand_files_are_read_once_each(tmp_path):
     for number in range(COUNT):
         folder = tmp_path / f"{number // 1000:03}"
         if number % 1000 == 0:

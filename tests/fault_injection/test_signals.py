@@ -84,7 +84,7 @@ def resumed(made: Nursery, argv: list[str], folder: Path, whole: Reference) -> N
 
 
 @pytest.mark.parametrize("count", [4, pytest.param(60, marks=pytest.mark.fault_injection)])
-def test_a_signal_at_any_instant_stops_in_order_and_loses_nothing(shared_nursery, tmp_path, tell, count):
+def test_a_signal_at_any_instant_stops_cleanly_and_loses_nothing(shared_nursery, tmp_path, tell, count):
     made, rng = shared_nursery, rng_for("signals")
     where, codes, notice = Counter(), Counter(), [0.0]
     wholes = {}
@@ -126,7 +126,7 @@ def at_its_end(attempt: Attempt) -> bool:
 
 
 @pytest.mark.parametrize("count", [1, pytest.param(12, marks=pytest.mark.fault_injection)])
-def test_a_signal_to_the_very_process_that_a_user_starts(shared_nursery, tmp_path, tell, count):
+def test_a_signal_to_the_process_that_a_user_starts(shared_nursery, tmp_path, tell, count):
     """From the first instant of the interpreter on: the imports are most of a short run."""
     rng, codes = rng_for("signals to processes"), Counter()
     argv = settings("bert", *tracked(tmp_path / "project"))
@@ -152,7 +152,7 @@ def test_a_signal_to_the_very_process_that_a_user_starts(shared_nursery, tmp_pat
     tell(f"{count} signals to processes from their start on (exit codes {counts(codes)}): all resumed (seed {SEED})")
 
 
-def test_a_signal_inside_a_long_evaluation_is_noticed_within_a_second(shared_nursery, tmp_path, tell):
+def test_a_signal_during_a_long_evaluation_is_handled_within_a_second(shared_nursery, tmp_path, tell):
     """A batch takes 0.3 s and an evaluation 20: it is left at the next batch, and made after the resume."""
     argv = settings("bert", "data.eval_batch_size=2", *tracked(tmp_path / "project"))
     whole = reference(shared_nursery, argv, tmp_path / "reference")
@@ -173,7 +173,7 @@ def test_a_signal_inside_a_long_evaluation_is_noticed_within_a_second(shared_nur
 
 
 @pytest.mark.fault_injection
-def test_the_second_interrupt_ends_at_once_and_loses_nothing(shared_nursery, tmp_path):
+def test_a_second_interrupt_ends_immediately_and_loses_nothing(shared_nursery, tmp_path):
     argv = settings("bert", *tracked(tmp_path / "project"))
     whole = reference(shared_nursery, argv, tmp_path / "reference")
     here = [*argv, f"hydra.run.dir={tmp_path}/run"]
