@@ -111,7 +111,9 @@ def test_kill_at_each_call_of_a_save(calls, tmp_path, tell, every):
 
 @needs_strace
 @pytest.mark.parametrize("every", [12, pytest.param(1, marks=pytest.mark.fault_injection)])
-def test_a_failing_system_call_in_a_save_leaves_the_previous_checkpoint_and_the_next_save_succeeds(calls, tmp_path, tell, every):
+def test_a_failing_system_call_in_a_save_leaves_the_previous_checkpoint_and_the_next_save_succeeds(
+    calls, tmp_path, tell, every
+):
     cases = [(name, when, error) for name, when in calls for error in ERRORS.get(name, ())][::every]
     outcome: Counter[str] = Counter()
     for number, (name, when, error) in enumerate(cases):
