@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def runs_with(line, function):  # noqa: F811
-    sys.modules["mlxlab.experiment.run"].run = function
+    sys.modules["mlxlab.experiment.run"].run_experiment = function
 
 
 def test_a_run_gets_its_own_folder_by_day_time_and_id(line):  # noqa: F811

@@ -15,7 +15,7 @@ class Line:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture, project: Path) -> None:
         self.capfd, self.project, self.runs = capfd, project, []
         experiment = types.ModuleType("mlxlab.experiment.run")
-        experiment.run = self._run
+        experiment.run_experiment = self._run
         monkeypatch.setitem(sys.modules, "mlxlab.experiment.run", experiment)
         monkeypatch.setattr("mlxlab.config.hydra.resolve.project_root", lambda: project)
         monkeypatch.delenv("MLXLAB_CONF", raising=False)

@@ -36,9 +36,9 @@ class JobRunner:
         self.started += 1
         try:
             check(config)  # of a sweep: a job that was proposed only now
-            from mlxlab.experiment.run import run
+            from mlxlab.experiment.run import run_experiment
 
-            return run(config, Path(hydra.runtime.output_dir))
+            return run_experiment(config, Path(hydra.runtime.output_dir))
         except Exception as error:
             if hydra.mode.name == "MULTIRUN":  # the others go on, also where a signal stopped this one
                 number = str(hydra.job.num)

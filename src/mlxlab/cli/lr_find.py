@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxlab.cli.app import run_program
-from mlxlab.config.paths import conf_dir, project_root
+from mlxlab.config.paths import conf_dir
 from mlxlab.errors import CannotCreateError, ConfigError
 
 DEFAULTS: dict[str, float] = {"start": 1e-7, "end": 1.0, "updates": 100}
@@ -89,17 +89,14 @@ def _search(cfg: Any, numbers: dict[str, float], folder: Path) -> Any:
     from mlxlab import backend
 
     backend.prepare()
-    from mlxlab.distillation.load_teachers import first_weights, tokenizer_folder, trainer_for
-    from mlxlab.experiment.build import build_data, build_model, model_seed
-    from mlxlab.tracking.tracker import NoTracker
-    from mlxlab.training.lr_finder import find_learning_rate
-    from mlxlab.training.state import MonitoredMetric, Run
+    from omegaconf import OmegaConf
 
-    project = project_root()
-    data = build_data(cfg, project, tokenizer_folder(cfg, project / ".cache"), folder)
-    trainer, _, _ = trainer_for(cfg, data, project / ".cache")
-    model = build_model(cfg, data)
-    first_weights(cfg, model)
-    run = Run(model, data.train, MonitoredMetric(cfg.objective), NoTracker(), max_skips=5, labels=data.task.labels)
+    from mlxlab.experiment.build import build_session, model_seed
+    from mlxlab.training.lr_finder import find_learning_rate
+
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    session = build_session(config, folder)
+    session.state.max_skips = 5
     start, end, updates = numbers["start"], numbers["end"], int(numbers["updates"])
-    return find_learning_rate(run, trainer, data.task, start, end, updates, model_seed(cfg))
+    seed = model_seed(config)
+    return find_learning_rate(session.state, session.trainer, session.data.task, start, end, updates, seed)

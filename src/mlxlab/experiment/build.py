@@ -1,28 +1,104 @@
-"""Data set and model of a config, each told what it must know of the other."""
+"""Builds the parts of a training session from its config: data set, model, trainer and state."""
 
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from mlxlab.config.instantiate import instantiate
+from mlxlab.config.paths import project_root
 from mlxlab.config.schema.root import BY_TASK
 from mlxlab.errors import ConfigError
+from mlxlab.tracking.tracker import NoTracker, Tracker
+
+if TYPE_CHECKING:
+    from mlxlab.checkpoint.store import Checkpoint
+    from mlxlab.distillation.teachers import Teachers
+    from mlxlab.distributed.process_group import ProcessGroup
+    from mlxlab.models.model import Model
+    from mlxlab.training.state import Run
+    from mlxlab.training.trainer import Callback
+
+Config = dict[str, Any]  # a composed and checked config
 
 
-def build_data(cfg: Any, project: Path, tokenizer: Path | None, folder: Path) -> Any:
-    """The data set of a config, told what it must know of the model.
+@dataclass(frozen=True)
+class Session:
+    """Everything that `trainer.fit` needs, built from one config. `messages` describe data and teachers to the user."""
+
+    cfg: Config
+    data: Any
+    model: "Model"
+    trainer: Any
+    teachers: "Teachers"
+    state: "Run"
+    messages: tuple[str, ...]
+
+    def fit(
+        self,
+        callbacks: list["Callback"],
+        checkpoint: "Checkpoint | None" = None,
+        group: "ProcessGroup | None" = None,
+    ) -> "Run":
+        """Trains to the end of the run, from `checkpoint` if there is one."""
+        state, data = self.state, self.data
+        self.trainer.fit(state, data.valid, data.task, callbacks, checkpoint, model_seed(self.cfg), group)
+        return state
+
+
+def build_session(
+    cfg: Config,
+    run_dir: Path,
+    *,
+    inference_dir: Path | None = None,
+    initialize: bool = True,
+    tracker: Tracker | None = None,
+) -> Session:
+    """Builds what a config describes.
 
     Args:
-        tokenizer: folder of a tokenizer to be used; None has one trained.
+        run_dir: where the data set may write its plots.
+        inference_dir: tokenizer and shapes of the run that is resumed; None fits or loads those that the config names.
+        initialize: draw or load the initial weights; False where those of a checkpoint follow.
+        tracker: None records nothing.
 
     Raises:
-        ConfigError: the objective is not among what this task is evaluated by.
+        UserError: data, teachers or pretrained weights are missing, damaged or do not fit together.
+    """
+    from mlxlab.distillation.load_teachers import first_weights, tokenizer_folder, trainer_for
+    from mlxlab.training.state import MonitoredMetric, Run
+
+    cache = project_root() / ".cache"
+    data = build_data(cfg, project_root(), inference_dir or tokenizer_folder(cfg, cache), run_dir)
+    trainer, teachers, lines = trainer_for(cfg, data, cache)
+    model = build_model(cfg, data, shape=None if initialize else inference_dir)
+    if initialize:
+        first_weights(cfg, model)
+    state = Run(
+        model=model,
+        train=data.train,
+        objective=MonitoredMetric(cfg["objective"]),
+        tracker=tracker or NoTracker(),
+        max_skips=cfg["trainer"]["max_skips"],
+        labels=data.task.labels,
+    )
+    return Session(cfg, data, model, trainer, teachers, state, (*data.sources, *lines))
+
+
+def build_data(cfg: Config, project: Path, tokenizer: Path | None, folder: Path) -> Any:
+    """Builds the data set of a config for the model of that config.
+
+    Args:
+        tokenizer: folder of the tokenizer to use; None trains one.
+
+    Raises:
+        ConfigError: the objective is not a metric of this task.
     """
     from mlxlab.models.model import count_parameters
 
-    # With hardly any vocabulary, and nothing of it is ever allocated.
+    # The backbone without its vocabulary; its weights are never allocated.
     trunk = instantiate(dict(cfg["model"]) | {"pretrained": None}, vocab_size=8, weights=False)
     data = instantiate(
         cfg["data"],
@@ -40,10 +116,10 @@ def build_data(cfg: Any, project: Path, tokenizer: Path | None, folder: Path) ->
     return data
 
 
-def build_model(cfg: Any, data: Any, shape: Path | None = None) -> Any:
-    """The model of a config for a data set, with the weights that the seed draws or that it was pretrained with.
+def build_model(cfg: Config, data: Any, shape: Path | None = None) -> "Model":
+    """Builds the model of a config for a data set, with random or pretrained weights.
 
-    With `shape`, the `restore` folder of a run, only the shape of the pretrained model is read: weights follow.
+    With `shape`, the inference folder of a run, only the shape of the pretrained model is read: weights follow.
     """
     import mlx.core as mx
 
@@ -62,22 +138,22 @@ def build_model(cfg: Any, data: Any, shape: Path | None = None) -> Any:
     return model
 
 
-def save_inference_config(config: Any, data: Any, restore: Path) -> None:
-    """What inference needs beside a checkpoint: the resolved config, and what the data set fitted."""
-    restore.mkdir(parents=True, exist_ok=True)
-    (restore / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    if config["model"]["pretrained"] and not (restore / "config.json").exists():
+def save_inference_config(config: Config, data: Any, inference_dir: Path) -> None:
+    """Writes what inference needs besides a checkpoint: the resolved config, the tokenizer and the fitted encoder."""
+    inference_dir.mkdir(parents=True, exist_ok=True)
+    (inference_dir / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    if config["model"]["pretrained"] and not (inference_dir / "config.json").exists():
         from mlxlab.models.pretrained.load import save_config
 
-        save_config(config["model"]["pretrained"], restore)
-    data.save(restore)
+        save_config(config["model"]["pretrained"], inference_dir)
+    data.save(inference_dir)
 
 
-def model_seed(cfg: Any) -> int:
-    """The seed of weights and dropout: `seed`, and another one for each student that follows earlier ones."""
+def model_seed(cfg: Config) -> int:
+    """Seed of weights and dropout: `seed`, mixed with the number of earlier students of a multi-round run."""
     return int(cfg["seed"] + len(cfg["trainer"].get("members", [])) * 0x9E3779B97F4A7C15) % 2**64
 
 
 def package_versions() -> dict[str, str]:
-    """Of what a bitwise resume depends on."""
+    """Versions of the packages on which a bitwise resume depends."""
     return {name: version(name) for name in ("mlxlab", "mlx", "numpy", "tokenizers")}

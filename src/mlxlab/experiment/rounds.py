@@ -140,7 +140,8 @@ class DistillationRounds:
         names = self._members(number)
         models = [restore_from(Path(name), restore_model).model for name in names]
         cfg.trainer.members, cfg.trainer.teacher_cache = names[:1], None
-        data = build_data(cfg, self.project, tokenizer_folder(cfg, self.project / ".cache"), self.folder)
+        config: Any = OmegaConf.to_container(cfg, resolve=True)
+        data = build_data(config, self.project, tokenizer_folder(cfg, self.project / ".cache"), self.folder)
         cfg.trainer.members = []
         taught_by, _ = teachers_for(cfg, data, self.folder)
         asked: dict[str, Any] = {f"member {place}": model for place, model in enumerate(models, 1)}

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlxlab import backend
-from mlxlab.config.paths import project_root
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
 
 if TYPE_CHECKING:
@@ -68,26 +67,11 @@ def _first_difference(folder: Path, start: "Checkpoint | None", end: "Checkpoint
 
 def _retrain_between(folder: Path, start: "Checkpoint | None", end: "Checkpoint") -> "Run":
     """The run at the step of `end`, trained with its config from the state of `start`."""
-    from mlxlab.distillation.load_teachers import first_weights, trainer_for
-    from mlxlab.experiment.build import build_data, build_model, model_seed
-    from mlxlab.tracking.tracker import NoTracker
-    from mlxlab.training.state import MonitoredMetric, Run
+    from mlxlab.experiment.build import build_session
 
-    cfg: dict[str, Any] = end.state["facts"]["config"]
-    data = build_data(cfg, project_root(), folder / "restore", folder)
-    trainer, *_ = trainer_for(cfg, data, project_root() / ".cache")
-    model = build_model(cfg, data, shape=(folder / "restore") if start else None)
-    if start is None:
-        first_weights(cfg, model)
-    run = Run(
-        model=model,
-        train=data.train,
-        objective=MonitoredMetric(cfg["objective"]),
-        tracker=NoTracker(),
-        max_skips=cfg["trainer"]["max_skips"],
-    )
-    trainer.fit(run, data.valid, data.task, [_StopAt(end.step)], start, seed=model_seed(cfg))
-    return run
+    cfg = end.state["facts"]["config"]
+    session = build_session(cfg, folder, inference_dir=folder / "restore", initialize=start is None)
+    return session.fit([_StopAt(end.step)], start)
 
 
 class _StopAt:

@@ -61,14 +61,14 @@ def mark_phases(marks: mmap.mmap) -> None:
 
         setattr(owner, name, marked)
 
-    during(run._Experiment, "run", "data")
+    during(run, "train", "data")
     during(trainer.Trainer, "fit", "training")
     during(trainer, "evaluate", "evaluation")
     during(CheckpointStore, "save", "save")
     during(CheckpointStore, "retain", "retention")
     during(Journal, "log", "tracking")
     during(Journal, "rewind", "tracking")
-    during(run._Experiment, "_report", "report")
+    during(run, "report_run", "report")
     during(SignalHandler, "stop", "end")
 
 
