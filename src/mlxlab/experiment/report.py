@@ -1,12 +1,15 @@
 """The table at the end of a run: the best evaluation beside what no learning reaches."""
 
 import json
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mlxlab.training.state import Run
+if TYPE_CHECKING:
+    from mlxlab.training.state import Run
 
 
-def write_report(run: Run, baselines: dict[str, float], folder: Path) -> str:
+def write_report(run: "Run", baselines: dict[str, float], folder: Path) -> str:
     """Writes `summary.md` and `metrics.json`; returns the table as text.
 
     `metrics` are those of the best evaluation, `final` those of the last: nothing was chosen by them.
@@ -38,7 +41,7 @@ def write_report(run: Run, baselines: dict[str, float], folder: Path) -> str:
     return text
 
 
-def _final(run: Run) -> dict[str, float]:
+def _final(run: "Run") -> dict[str, float]:
     """Metrics of the last evaluation, also where it was made before a resume."""
     found = ({k: v for k, v in metrics.items() if k.startswith("valid/")} for _, metrics in reversed(run.curve))
     return next(filter(None, found), {})
@@ -66,3 +69,9 @@ def table(title: str, rows: list[tuple[str, float]]) -> list[str]:
     room = max(6, *map(len, values))
     head = [f"| {title:<{width}} | {'value':>{room}} |", f"|{'-' * (width + 2)}|{'-' * (room + 1)}:|"]
     return head + [f"| {name:<{width}} | {value:>{room}} |" for (name, _), value in zip(rows, values, strict=True)]
+
+
+def print_status(*lines: str) -> None:
+    """Lines for the user on standard error; results go to standard output."""
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)

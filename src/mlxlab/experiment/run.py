@@ -1,39 +1,38 @@
 """Runs one experiment: builds its parts, trains, reports. The only place that knows every part."""
 
-import hashlib
-import json
-import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from mlxlab import backend
-from mlxlab.config.check import check
-from mlxlab.config.hydra.overrides import cli_overrides, group_choices
 from mlxlab.config.instantiate import instantiate
-from mlxlab.config.paths import conf_dir, project_root
-from mlxlab.config.resume_overrides import merge_for_resume, record_changes
+from mlxlab.config.paths import project_root
 from mlxlab.errors import RunInterrupted
 from mlxlab.experiment.build import Session, build_session, package_versions, save_inference_config
 from mlxlab.experiment.lock import RunLock
 from mlxlab.experiment.manifest import RunManifest, lineage, pairing_key, run_outcome
+from mlxlab.experiment.metadata import (
+    git_commit,
+    log_inputs,
+    manifest_fields,
+    run_metadata,
+    run_name,
+    run_tags,
+)
 from mlxlab.experiment.rank_zero import RankContext, distributed_context
+from mlxlab.experiment.report import print_status
+from mlxlab.experiment.resume_config import check_compatible, log_config_changes, resolved, resume_config
 from mlxlab.experiment.rounds import DistillationRounds, is_multi_round
-from mlxlab.tracking import provenance
-from mlxlab.tracking.journal import PARENT
 
 if TYPE_CHECKING:
     from mlxlab.checkpoint.store import Checkpoint
     from mlxlab.experiment.signals import SignalHandler
     from mlxlab.tracking.tracker import Tracker
-
-Changes = dict[str, tuple[Any, Any]]  # key -> (old, new)
 
 
 @dataclass(frozen=True)
@@ -56,10 +55,10 @@ def run_experiment(cfg: DictConfig, run_dir: Path) -> float:
     lock.acquire()
     signals.start()
     try:
-        with RunManifest(run_dir, _git_commit) as manifest:
+        with RunManifest(run_dir, git_commit) as manifest:
             backend.prepare()
             if is_multi_round(cfg):
-                config = _resolved(cfg)
+                config = resolved(cfg)
                 note = partial(
                     manifest.begin, versions=package_versions(), parents=lineage(config), **pairing_key(config)
                 )
@@ -74,7 +73,7 @@ def run_experiment(cfg: DictConfig, run_dir: Path) -> float:
 def _run_round(cfg: DictConfig, run_dir: Path, *, signals: "SignalHandler") -> float:
     from mlxlab.distributed.process_group import SingleProcess
 
-    with RunManifest(run_dir, _git_commit) as manifest:
+    with RunManifest(run_dir, git_commit) as manifest:
         return train(cfg, RunContext(run_dir, manifest, signals, RankContext(SingleProcess(), run_dir)))
 
 
@@ -88,7 +87,7 @@ def train(cfg: DictConfig, context: RunContext) -> float:
     resumed = checkpoint is not None
     tracker: Tracker = instantiate(cfg.tracking, folder=run_dir, project=project_root())
     session = build_session(
-        _resolved(cfg),
+        resolved(cfg),
         run_dir,
         inference_dir=inference_dir if resumed else None,
         initialize=not resumed,
@@ -97,97 +96,15 @@ def train(cfg: DictConfig, context: RunContext) -> float:
     checkpoint = check_compatible(cfg, checkpoint, session.data)
     print_status(*session.messages)
     save_inference_config(session.cfg, session.data, inference_dir)
-    tracker.start(session.cfg, run_tags(session), resumed=resumed, name=run_name(cfg, run_dir))
+    tracker.start(session.cfg, run_tags(session), resumed=resumed, name=run_name(session.cfg, run_dir))
     session.state.facts |= run_metadata(session, tracker)
     print_status(*tracker.describe())
     log_inputs(session, tracker, inference_dir)
     log_config_changes(changes, checkpoint, run_dir, tracker)
-    context.manifest.begin(**manifest_fields(session, checkpoint, context))
+    context.manifest.begin(**manifest_fields(session, checkpoint, run_dir))
     with _ended(tracker, session):
         fit(session, checkpoint, context)
         return finish(session, context)
-
-
-def resume_config(cfg: DictConfig, checkpoint: "Checkpoint | None") -> tuple[DictConfig, Changes]:
-    """The config of the checkpoint with the overrides of the present command line, and the keys they change."""
-    if checkpoint is None:
-        return cfg, {}
-    metadata = checkpoint.state["facts"]
-    choices = (metadata["choices"], group_choices())
-    merged, changes = merge_for_resume(metadata["config"], _resolved(cfg), cli_overrides(), choices, conf_dir())
-    resumed = OmegaConf.create(merged)
-    check(resumed)
-    return resumed, changes
-
-
-def check_compatible(cfg: DictConfig, checkpoint: "Checkpoint | None", data: Any) -> "Checkpoint | None":
-    """The checkpoint for the present data; raises NotAllowedError where data or tokenizer changed since the save."""
-    if checkpoint is None:
-        return None
-    policy = instantiate(cfg.resume_policy)
-    return replace(checkpoint, state=policy.admit(checkpoint.state, data.fingerprint, data.tokenizer.fingerprint))
-
-
-def log_config_changes(changes: Changes, checkpoint: "Checkpoint | None", run_dir: Path, tracker: "Tracker") -> None:
-    """Records what a resume changes: in `resume_changes.json`, as tags, and on the terminal."""
-    if checkpoint is None or not changes:
-        return
-    file, number = record_changes(run_dir, checkpoint.step, changes)
-    lines = {key: f"{old} -> {new}" for key, (old, new) in changes.items()}
-    print_status(*(f"changed since the checkpoint: {key}: {line}" for key, line in lines.items()))
-    tracker.tag({f"resume.{number}.{key}": line for key, line in lines.items()})
-    tracker.artifact(file, "config")
-
-
-def run_metadata(session: Session, tracker: "Tracker") -> dict[str, Any]:
-    """What a checkpoint must carry to be resumed, verified and compared later."""
-    return {
-        "config": session.cfg,
-        "config_hash": hashlib.sha256(json.dumps(session.cfg, sort_keys=True).encode()).hexdigest(),
-        "choices": group_choices(),
-        "versions": package_versions(),
-        "data": session.data.fingerprint,
-        "held_out": session.data.held_out,
-        "tokenizer": session.data.tokenizer.fingerprint,
-        "teachers": session.teachers.names,
-        "uid": tracker.uid,
-    }
-
-
-def run_tags(session: Session) -> dict[str, str]:
-    from mlxlab.models.model import count_parameters
-
-    cfg, parameters = session.cfg, str(count_parameters(session.model))
-    tags = {"overrides": " ".join(cli_overrides()), "parameters": parameters, "objective": cfg["objective"]}
-    return tags | {str(key): str(value) for key, value in cfg["tags"].items()} | backend.describe()
-
-
-def run_name(cfg: DictConfig, run_dir: Path) -> str:
-    choices = group_choices()
-    parts = [choices[group] for group in ("model", "model/size", "data", "trainer") if group in choices]
-    return cfg.name or "-".join(parts) or run_dir.name
-
-
-def log_inputs(session: Session, tracker: "Tracker", inference_dir: Path) -> None:
-    """Records the data set and the inference config with the tracker."""
-    data = session.data
-    tracker.dataset(session.cfg["data"]["_target_"].rsplit(".", 1)[-1], data.fingerprint, data.sources[-1])
-    tracker.artifact(inference_dir, "config")
-
-
-def manifest_fields(session: Session, checkpoint: "Checkpoint | None", context: RunContext) -> dict[str, Any]:
-    """What the manifest records of a run before it trains."""
-    run_dir, metadata = context.run_dir.absolute(), session.state.facts
-    is_own = checkpoint is None or checkpoint.path.absolute().is_relative_to(run_dir)
-    source = None if checkpoint is None or is_own else checkpoint.path
-    return {
-        "id": metadata["uid"] or None,
-        "name": run_name(OmegaConf.create(session.cfg), context.run_dir),
-        "parents": lineage(session.cfg, source, os.environ.get(PARENT, "")),
-        "overrides": cli_overrides(),
-        **pairing_key(session.cfg),
-        **{key: metadata[key] for key in ("config_hash", "versions", "data", "tokenizer", "teachers")},
-    }
 
 
 def fit(session: Session, checkpoint: "Checkpoint | None", context: RunContext) -> None:
@@ -249,19 +166,3 @@ def _ended(tracker: "Tracker", session: Session) -> Iterator[None]:
         raise
     finally:
         tracker.end(status)
-
-
-def _resolved(cfg: DictConfig) -> dict[str, Any]:
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
-    return config
-
-
-def _git_commit() -> dict[str, Any]:
-    tags = provenance.git(project_root())
-    return {"git": {"commit": tags.get("mlflow.source.git.commit"), "dirty": tags["git.dirty"]}}
-
-
-def print_status(*lines: str) -> None:
-    """Lines for the user on standard error; results go to standard output."""
-    for line in lines:
-        print(line, file=sys.stderr, flush=True)

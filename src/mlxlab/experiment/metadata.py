@@ -1,0 +1,75 @@
+"""What a run records about itself: in its checkpoints, in its manifest and with the tracker."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlxlab import backend
+from mlxlab.config.hydra.overrides import cli_overrides, group_choices
+from mlxlab.config.paths import project_root
+from mlxlab.experiment.build import Config, Session, package_versions
+from mlxlab.experiment.manifest import lineage, pairing_key
+from mlxlab.tracking import provenance
+from mlxlab.tracking.journal import PARENT
+
+if TYPE_CHECKING:
+    from mlxlab.checkpoint.store import Checkpoint
+    from mlxlab.tracking.tracker import Tracker
+
+
+def run_metadata(session: Session, tracker: "Tracker") -> dict[str, Any]:
+    """What a checkpoint must carry to be resumed, verified and compared later."""
+    return {
+        "config": session.cfg,
+        "config_hash": hashlib.sha256(json.dumps(session.cfg, sort_keys=True).encode()).hexdigest(),
+        "choices": group_choices(),
+        "versions": package_versions(),
+        "data": session.data.fingerprint,
+        "held_out": session.data.held_out,
+        "tokenizer": session.data.tokenizer.fingerprint,
+        "teachers": session.teachers.names,
+        "uid": tracker.uid,
+    }
+
+
+def run_tags(session: Session) -> dict[str, str]:
+    from mlxlab.models.model import count_parameters
+
+    cfg, parameters = session.cfg, str(count_parameters(session.model))
+    tags = {"overrides": " ".join(cli_overrides()), "parameters": parameters, "objective": cfg["objective"]}
+    return tags | {str(key): str(value) for key, value in cfg["tags"].items()} | backend.describe()
+
+
+def run_name(cfg: Config, run_dir: Path) -> str:
+    choices = group_choices()
+    parts = [choices[group] for group in ("model", "model/size", "data", "trainer") if group in choices]
+    return cfg["name"] or "-".join(parts) or run_dir.name
+
+
+def log_inputs(session: Session, tracker: "Tracker", inference_dir: Path) -> None:
+    """Records the data set and the inference config with the tracker."""
+    data = session.data
+    tracker.dataset(session.cfg["data"]["_target_"].rsplit(".", 1)[-1], data.fingerprint, data.sources[-1])
+    tracker.artifact(inference_dir, "config")
+
+
+def manifest_fields(session: Session, checkpoint: "Checkpoint | None", run_dir: Path) -> dict[str, Any]:
+    """What the manifest records of a run before it trains."""
+    metadata = session.state.facts
+    is_own = checkpoint is None or checkpoint.path.absolute().is_relative_to(run_dir.absolute())
+    source = None if checkpoint is None or is_own else checkpoint.path
+    return {
+        "id": metadata["uid"] or None,
+        "name": run_name(session.cfg, run_dir),
+        "parents": lineage(session.cfg, source, os.environ.get(PARENT, "")),
+        "overrides": cli_overrides(),
+        **pairing_key(session.cfg),
+        **{key: metadata[key] for key in ("config_hash", "versions", "data", "tokenizer", "teachers")},
+    }
+
+
+def git_commit() -> dict[str, Any]:
+    tags = provenance.git(project_root())
+    return {"git": {"commit": tags.get("mlflow.source.git.commit"), "dirty": tags["git.dirty"]}}

@@ -1,0 +1,56 @@
+"""The config of a resumed run: that of the checkpoint, changed by what was typed on the present command line."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from mlxlab.config.check import check
+from mlxlab.config.hydra.overrides import cli_overrides, group_choices
+from mlxlab.config.instantiate import instantiate
+from mlxlab.config.paths import conf_dir
+from mlxlab.config.resume_overrides import merge_for_resume, record_changes
+from mlxlab.experiment.report import print_status
+
+if TYPE_CHECKING:
+    from mlxlab.checkpoint.store import Checkpoint
+    from mlxlab.tracking.tracker import Tracker
+
+Changes = dict[str, tuple[Any, Any]]  # key -> (old, new)
+
+
+def resume_config(cfg: DictConfig, checkpoint: "Checkpoint | None") -> tuple[DictConfig, Changes]:
+    """The config of the checkpoint with the overrides of the present command line, and the keys they change."""
+    if checkpoint is None:
+        return cfg, {}
+    metadata = checkpoint.state["facts"]
+    choices = (metadata["choices"], group_choices())
+    merged, changes = merge_for_resume(metadata["config"], resolved(cfg), cli_overrides(), choices, conf_dir())
+    resumed = OmegaConf.create(merged)
+    check(resumed)
+    return resumed, changes
+
+
+def check_compatible(cfg: DictConfig, checkpoint: "Checkpoint | None", data: Any) -> "Checkpoint | None":
+    """The checkpoint for the present data; raises NotAllowedError where data or tokenizer changed since the save."""
+    if checkpoint is None:
+        return None
+    policy = instantiate(cfg.resume_policy)
+    return replace(checkpoint, state=policy.admit(checkpoint.state, data.fingerprint, data.tokenizer.fingerprint))
+
+
+def log_config_changes(changes: Changes, checkpoint: "Checkpoint | None", run_dir: Path, tracker: "Tracker") -> None:
+    """Records what a resume changes: in `resume_changes.json`, as tags, and on the terminal."""
+    if checkpoint is None or not changes:
+        return
+    file, number = record_changes(run_dir, checkpoint.step, changes)
+    lines = {key: f"{old} -> {new}" for key, (old, new) in changes.items()}
+    print_status(*(f"changed since the checkpoint: {key}: {line}" for key, line in lines.items()))
+    tracker.tag({f"resume.{number}.{key}": line for key, line in lines.items()})
+    tracker.artifact(file, "config")
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    return config
