@@ -45,9 +45,9 @@ def big_name():
 # fault -> (the file's content, the line:column that must be named, a word that must be said)
 MALFORMED = {
     "1 an empty file": ("", "1:1", "empty"),
-    "2 header only": (HEADER + "\n", "2:1", "no row"),
+    "2 header only": (HEADER + "\n", "2:1", "no rows"),
     "3 a missing column": (without_column("Age"), "1:1", "Age"),
-    "4 a doubled column": (SOUND.replace("Parch", "SibSp", 1), "1:48", "SibSp is there twice"),
+    "4 a doubled column": (SOUND.replace("Parch", "SibSp", 1), "1:48", "SibSp occurs twice"),
     "5 one field too many": (with_line(52, LINES[51] + ",x"), None, "13 fields, expected 12"),
     "6 a row of 3 fields": (with_line(52, "51,0,3"), "52:6", "3 fields, expected 12"),
     "7 a quote never closed": (with_line(52, '51,0,3,"Panula, Master'), "52:8", "never closed"),
@@ -66,7 +66,7 @@ MALFORMED = {
     "19 a PNG image": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "1:1", "PNG"),
     "20 the end cut off": (SOUND[:-20], None, "fields, expected 12"),
     "21 an HTML page": ("<!DOCTYPE html>\n<html><title>404</title></html>", "1:1", "HTML"),
-    "22 rows twice": (SOUND + "\n".join(LINES[1:11]) + "\n", "102:1", "there already, in line 2"),
+    "22 rows twice": (SOUND + "\n".join(LINES[1:11]) + "\n", "102:1", "first used in line 2"),
     "23 one label only": (csv_text(row._replace(survived=1) for row in ROWS), "2:13", "Survived is 1 in all 100 rows"),
     "25 gzip": (gzip.compress(SOUND.encode()), "1:1", "gzip"),
 }

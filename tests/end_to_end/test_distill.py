@@ -163,7 +163,7 @@ def test_cross_validation_with_a_teacher_per_fold_reports_teacher_and_student_al
 def check_ensemble(folder: Path, measured: dict) -> None:
     """The saved ensemble predicts by the mean of its members' logits."""
     together = restore_model(folder)
-    rows = load_passengers("synthetic", folder).train[:20]
+    rows = load_passengers("synthetic").train[:20]
     alone = [
         restore_model(folder / "rounds" / str(n), folder / "rounds" / str(n) / "checkpoints" / "last")
         for n in (1, 2, 3)

@@ -38,6 +38,16 @@ def test_every_family_writes_the_promised_files_without_tracking(tmp_path, model
     assert not (tmp_path / "journal.jsonl").exists()
 
 
+def test_training_imports_no_package_that_only_other_commands_need(tmp_path):
+    command = [sys.executable, "-X", "importtime", ROOT / "scripts" / "train.py", *UNTRACKED]
+    finished = subprocess.run(
+        [*command, f"hydra.run.dir={tmp_path}"], env=environment(), capture_output=True, text=True, check=True
+    )
+    imported = {line.split("|")[-1].strip().split(".")[0] for line in finished.stderr.splitlines()}
+    assert {"mlxlab", "numpy", "mlx", "matplotlib"} <= imported
+    assert not {"pandas", "pyarrow", "scipy", "sklearn", "mlflow", "sqlalchemy", "datasets", "transformers"} & imported
+
+
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")

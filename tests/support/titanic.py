@@ -14,13 +14,11 @@ from mlxlab.data.titanic.passenger import Passenger
 from mlxlab.data.titanic.sources import load_passengers
 from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE
 
-NOWHERE = Path("/nonexistent")  # a cache that is never there and cannot be written
-
 
 @cache
 def real_rows() -> tuple[Passenger, ...]:
-    found = load_passengers(None, NOWHERE)
-    return (*found.train, *found.test)
+    source = load_passengers(None)
+    return (*source.train, *source.test)
 
 
 def csv_text(rows: Any) -> str:

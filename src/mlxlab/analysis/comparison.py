@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from mlxlab.analysis import student_t
 from mlxlab.metric_names import lower_is_better
 
 
@@ -111,15 +112,13 @@ def paired_t_test(differences: Sequence[float], share: float = 0.0, level: float
     With `share`, test rows over training rows, the variance is that of Nadeau & Bengio (2003), "Inference for the
     generalization error": folds share training rows, and the plain test would find gains where there are none.
     """
-    from scipy.stats import t
-
     n = len(differences)
     mean = sum(differences) / n if n else math.nan
     if n < 2 or not math.isfinite(mean):
         return PairedDifference(n, mean, -math.inf, math.inf, 1.0)
     error = _deviation(differences) * math.sqrt(1 / n + share)
-    reach = float(t.ppf((1 + level) / 2, n - 1)) * error
-    p = float(2 * t.sf(abs(mean) / error, n - 1)) if error else float(mean == 0)
+    reach = student_t.quantile((1 + level) / 2, n - 1) * error
+    p = 2 * student_t.tail_probability(abs(mean) / error, n - 1) if error else float(mean == 0)
     return PairedDifference(n, mean, mean - reach, mean + reach, p)
 
 

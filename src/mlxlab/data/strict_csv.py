@@ -59,14 +59,12 @@ def read_regular(path: str | os.PathLike, limit: int = MAX_BYTES) -> bytes:
         raise InputNotFoundError(f"{name!r}: {reason}{nearest_file(Path(name))}") from None
 
 
-def read_csv(path: str | os.PathLike) -> Iterator[list[Field]]:
-    """Yields the rows of a CSV file, the header first, each with the places of its fields.
+def parse_csv(data: bytes, path: str | os.PathLike) -> Iterator[list[Field]]:
+    """Yields the rows of the CSV file `path` that holds `data`, the header first, with the positions of its fields.
 
     Raises:
-        InputNotFoundError: see `read_regular`.
         DataError: with file:line:column and what was expected.
     """
-    data = read_regular(path)
     lines = _lines(_decode(data[:MAX_BYTES], os.fspath(path)))
     if not lines:
         raise DataError(f"{path}:1:1: the file is empty, expected a header and rows")

@@ -28,8 +28,6 @@ OTHERS = (
     "mlxlab.inference.signature",
     "mlxlab.tracking.journal",
     "mlxlab.tracking.tracker",
-    "sklearn.feature_extraction.text",
-    "sklearn.linear_model",
 )
 
 

@@ -24,7 +24,7 @@ def test_a_finished_run_is_in_the_store_when_end_returns(project, capsys):
     for step in range(1, 2001):  # more rows than a batch takes
         journal.log(step, {"train/loss": 1 / step})
     journal.log(2000, {"valid/nan": float("nan"), "valid/inf": float("inf")})
-    journal.dataset("titanic", "0123abcd", "the wheel of scikit-learn")
+    journal.dataset("titanic", "0123abcd", "titanic.csv")
     (journal.folder / "plots").mkdir()
     (journal.folder / "plots" / "curve.txt").write_text("a curve")
     (journal.folder / "summary.md").write_text("a summary")

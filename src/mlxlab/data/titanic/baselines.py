@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mlxlab.data.titanic.bag_of_words import BagOfWords
 from mlxlab.data.titanic.encoder import PassengerEncoder
 from mlxlab.data.titanic.passenger import Passenger
 from mlxlab.data.titanic.templates import TEMPLATES
@@ -31,15 +32,9 @@ def accuracies(encoder: PassengerEncoder, train: Sequence[Passenger], valid: Seq
 
 def _bag_of_words(encoder: PassengerEncoder, train: Sequence[Passenger], valid: Sequence[Passenger]) -> np.ndarray:
     """Labels guessed by a logistic regression on TF-IDF: fitted on, and averaged over, every sentence of a row."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2))
-    features = vectorizer.fit_transform(encoder.all_texts(train))
-    model = LogisticRegression(max_iter=1000)
-    model.fit(features, np.repeat(_labels(train), len(encoder.templates)))
-    chances = model.predict_proba(vectorizer.transform(encoder.all_texts(valid)))[:, 1]
-    return chances.reshape(len(valid), -1).mean(1) > 0.5
+    model = BagOfWords(encoder.all_texts(train), np.repeat(_labels(train), len(encoder.templates)))
+    probabilities = model.probabilities(encoder.all_texts(valid))  # sentence after sentence of a row
+    return probabilities.reshape(len(valid), -1).mean(1) > 0.5
 
 
 def _labels(rows: Sequence[Passenger]) -> np.ndarray:

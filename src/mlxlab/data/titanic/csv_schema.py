@@ -1,4 +1,4 @@
-"""Passengers from a CSV file with Kaggle's columns, each value checked; nothing is guessed, a fault names its place."""
+"""Parses passengers from CSV with Kaggle's columns. Every value is checked; errors name file, line and column."""
 
 import os
 import re
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
-from mlxlab.data.strict_csv import Field, read_csv
+from mlxlab.data.strict_csv import Field, parse_csv, read_regular
 from mlxlab.data.titanic.passenger import Passenger
 from mlxlab.errors import DataError
 
@@ -28,71 +28,78 @@ NUMBER = re.compile(r"\d{1,9}(\.\d{0,17})?|\.\d{1,17}")  # no sign, no exponent,
 
 
 def read_passengers(path: str | os.PathLike, labelled: bool) -> list[Passenger]:
-    """All rows of a CSV file; columns in any order, unknown ones are ignored.
-
-    Args:
-        path: the file.
-        labelled: whether each row must have a label, and both labels must occur; else Survived may be absent or empty.
+    """All rows of a CSV file; see `parse_passengers`.
 
     Raises:
         InputNotFoundError: there is no such regular file.
-        DataError: with file:line:column, what was found and what was expected.
     """
-    rows = read_csv(path)
+    return parse_passengers(read_regular(path), path, labelled)
+
+
+def parse_passengers(data: bytes, path: str | os.PathLike, labelled: bool) -> list[Passenger]:
+    """All rows of the CSV file `path` that holds `data`; columns in any order, unknown ones are ignored.
+
+    Args:
+        labelled: every row must have a label, and both labels must occur; else Survived may be absent or empty.
+
+    Raises:
+        DataError: with file:line:column, the value and what was expected.
+    """
+    rows = parse_csv(data, path)
     header = next(rows)
-    places = _columns(header, path, labelled)
+    indices = _column_indices(header, path, labelled)
     passengers: list[Passenger] = []
-    seen: dict[int, int] = {}
+    line_of_id: dict[int, int] = {}
     for row in rows:
         try:
-            passenger = _passenger(row, places, labelled)
-        except _Bad as bad:
-            raise DataError(f"{path}:{bad.field.line}:{bad.field.column}: {bad}") from None
-        field = row[places["PassengerId"]]
-        if passenger.id in seen:
-            earlier = f"PassengerId {passenger.id} is there already, in line {seen[passenger.id]}"
-            raise DataError(f"{path}:{field.line}:{field.column}: {earlier}")
-        seen[passenger.id] = field.line
+            passenger = _parse_passenger(row, indices, labelled)
+        except _InvalidValue as error:
+            raise DataError(f"{path}:{error.field.line}:{error.field.column}: {error}") from None
+        field = row[indices["PassengerId"]]
+        if passenger.id in line_of_id:
+            duplicate = f"duplicate PassengerId {passenger.id}, first used in line {line_of_id[passenger.id]}"
+            raise DataError(f"{path}:{field.line}:{field.column}: {duplicate}")
+        line_of_id[passenger.id] = field.line
         passengers.append(passenger)
-    _check_rows(passengers, path, header, places, labelled)
+    _check_labels(passengers, path, header, indices, labelled)
     return passengers
 
 
-class _Bad(Exception):
+class _InvalidValue(Exception):
     def __init__(self, field: Field, column: str, expected: str) -> None:
         got = repr(field.text if len(field.text) <= 40 else field.text[:37] + "...") if field.text else "nothing"
         super().__init__(f"{column} is {got}, expected {expected}")
         self.field = field
 
 
-def _columns(header: list[Field], path: str | os.PathLike, labelled: bool) -> dict[str, int]:
+def _column_indices(header: list[Field], path: str | os.PathLike, labelled: bool) -> dict[str, int]:
     names = [field.text.strip() for field in header]
     if len(names) == 1:
-        for separator, called in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+        for separator, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
             if separator in names[0]:
                 column = names[0].index(separator) + 1
-                raise DataError(f"{path}:1:{column}: fields are separated by {called}, expected commas")
-    for place, name in enumerate(names):
-        if name in COLUMNS and name in names[:place]:
-            raise DataError(f"{path}:1:{header[place].column}: column {name} is there twice")
+                raise DataError(f"{path}:1:{column}: fields are separated by {name}, expected commas")
+    for index, name in enumerate(names):
+        if name in COLUMNS and name in names[:index]:
+            raise DataError(f"{path}:1:{header[index].column}: column {name} occurs twice")
     for name in COLUMNS:
         if name not in names and (labelled or name != "Survived"):
             near = get_close_matches(name, [other for other in names if other not in COLUMNS], n=1, cutoff=0.5)
-            hint = f" (is {near[0][:40]!r} meant?)" if near else ""
+            hint = f" (did you mean {near[0][:40]!r}?)" if near else ""
             raise DataError(f"{path}:1:1: column {name} is missing{hint}; expected {','.join(COLUMNS)}")
     return {name: names.index(name) for name in COLUMNS if name in names}
 
 
-def _passenger(row: list[Field], places: dict[str, int], labelled: bool) -> Passenger:
+def _parse_passenger(row: list[Field], indices: dict[str, int], labelled: bool) -> Passenger:
     def value(column: str, parse: Callable[[str], Any], expected: str, empty: bool = False) -> Any:
-        field = row[places[column]]
+        field = row[indices[column]]
         text = field.text.strip()
         try:
             return None if empty and not text else parse(text)
         except ValueError:
-            raise _Bad(field, column, expected) from None
+            raise _InvalidValue(field, column, expected) from None
 
-    survived = value("Survived", _one_of("0", "1"), "0 or 1", not labelled) if "Survived" in places else None
+    survived = value("Survived", _one_of("0", "1"), "0 or 1", not labelled) if "Survived" in indices else None
     return Passenger(
         id=value("PassengerId", _whole(1, 2**53), "a whole number above 0"),
         survived=None if survived is None else int(survived),
@@ -109,14 +116,14 @@ def _passenger(row: list[Field], places: dict[str, int], labelled: bool) -> Pass
     )
 
 
-def _check_rows(
-    rows: list[Passenger], path: str | os.PathLike, header: list[Field], places: dict[str, int], labelled: bool
+def _check_labels(
+    rows: list[Passenger], path: str | os.PathLike, header: list[Field], indices: dict[str, int], labelled: bool
 ) -> None:
     if not rows:
-        raise DataError(f"{path}:2:1: there is no row after the header")
+        raise DataError(f"{path}:2:1: no rows after the header")
     labels = {row.survived for row in rows}
     if labelled and len(labels) == 1:
-        column = header[places["Survived"]].column
+        column = header[indices["Survived"]].column
         raise DataError(f"{path}:2:{column}: Survived is {labels.pop()} in all {len(rows)} rows, expected both 0 and 1")
 
 

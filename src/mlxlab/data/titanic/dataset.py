@@ -43,8 +43,7 @@ class TitanicDataset:
     `test`: there to report on; nothing here trains on them or chooses by them.
 
     Args:
-        source: a CSV file with Kaggle's columns; null takes the real rows from the cache, the scikit-learn wheel or
-            OpenML, whichever has them first; `synthetic` invents some.
+        source: a CSV file with Kaggle's columns; null takes the real rows, `synthetic` generates some.
         valid_source: a CSV file to validate on; null holds out some of the rows.
         templates: sentences to draw from; `brief` and `full` also say who shares a ticket, `group` how the women and
             children of the same party fared (by training labels).
@@ -62,12 +61,11 @@ class TitanicDataset:
             those of all.
         prefetch: batches made ready in the background; 0 makes each when it is asked for.
         seed: of split, templates and order.
-        cache: folder for what was downloaded or encoded.
+        cache: folder for tokenized sentences.
         pretrained: folder of a pretrained model whose tokenizer.json is to be used.
 
     Raises:
         InputNotFoundError, DataError: a source is not there, or is malformed.
-        ServiceUnavailableError: no source has the real rows.
         ConfigError: `fold` and `folds` do not go together.
     """
 
@@ -95,17 +93,17 @@ class TitanicDataset:
         cache: Path,
         pretrained: Path | None = None,
     ) -> None:
-        found = load_passengers(source, cache)
+        found = load_passengers(source)
         split = split_rows(found.train, valid_source, valid_fraction, folds, fold, seed)
         self.name, self.test_rows = found.name, found.test
         self.train_rows, self.valid_rows = split.train, split.valid
         self.encoder = fit_passenger_encoder(split.train, templates, tokenizer, max_length, seed, pretrained)
         self.task, self.tokenizer = self.encoder.task, self.encoder.tokenizer
-        parts = (found.digest, split.digest, split.train, split.valid, augment.copies)
+        parts = (found.sha256, split.digest, split.train, split.valid, augment.copies)
         key = self.encoder.key(*parts)
         ids = self._ids = np.array([row.id for row in split.train])
         self.shown = select.keeps(seed, ids)  # places in train_rows
-        self.held_out = content_key(source=found.digest, valid=[row.id for row in split.valid])
+        self.held_out = content_key(source=found.sha256, valid=[row.id for row in split.valid])
         chosen = len(self.shown) < len(ids)
         self.fingerprint = self.encoder.key(*parts, ids[self.shown].tolist()) if chosen else key
 
@@ -117,7 +115,7 @@ class TitanicDataset:
         longest = max(map(len, self._train_tokens))
         size = f"{len(arrays['train'])} tokens of {self.tokenizer.vocab_size}, {longest} in the longest sentence"
         lines = [split.line, *([f"{len(self.shown)} of them selected"] if chosen else []), f"token cache {said}", size]
-        self.sources = [*found.lines, *(f"{self.name}: {line}" for line in lines)]
+        self.sources = [*found.description, *(f"{self.name}: {line}" for line in lines)]
 
         self.copies, self._lengths = augment.copies, np.array([len(tokens) for tokens in self._train_tokens])
         self.train: BatchIterator = make_loader(

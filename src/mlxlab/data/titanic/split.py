@@ -6,7 +6,7 @@ import numpy as np
 
 from mlxlab.data.rng import counter_hash
 from mlxlab.data.titanic.passenger import Passenger
-from mlxlab.data.titanic.sources import read_source
+from mlxlab.data.titanic.sources import read_csv_source
 from mlxlab.errors import ConfigError, DataError
 
 SPLIT = 0x5B117  # keeps these draws apart from others of the same seed
@@ -48,11 +48,12 @@ def split_rows(
 
 
 def _from_file(rows: list[Passenger], path: str) -> Split:
-    valid, digest, _ = read_source(path)
+    source = read_csv_source(path)
+    valid = source.train
     shared = {row.id for row in rows} & {row.id for row in valid}
     if shared:
         raise DataError(f"{path}:1:1: {len(shared)} PassengerIds are training rows too, the least is {min(shared)}")
-    return Split(rows, valid, f"{len(rows)} rows to train on, {len(valid)} to validate on ({path})", digest)
+    return Split(rows, valid, f"{len(rows)} rows to train on, {len(valid)} to validate on ({path})", source.sha256)
 
 
 def hold_out(ids: np.ndarray, labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
