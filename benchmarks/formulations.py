@@ -56,7 +56,7 @@ def _works(shape: dict[str, Any]) -> dict[str, tuple[Callable[..., mx.array], li
 
 
 def _compiled(function: Callable[..., mx.array], inputs: list[mx.array], fast: str) -> Callable[[], Any]:
-    """Traced while MLXLAB_FAST says which formulation is meant."""
+    """Traced while MLXLAB_CUSTOM_OPS says which formulation is meant."""
     weigh = lambda *x: (function(*x) * 0.5).sum()  # noqa: E731
     compiled = mx.compile(mx.grad(weigh, argnums=list(range(len(inputs)))))
 
@@ -65,6 +65,6 @@ def _compiled(function: Callable[..., mx.array], inputs: list[mx.array], fast: s
         mx.eval(found)
         return found
 
-    with patch.dict(os.environ, MLXLAB_FAST=fast):
+    with patch.dict(os.environ, MLXLAB_CUSTOM_OPS=fast):
         work()
     return work

@@ -22,7 +22,7 @@ SUBJECTS = (*OURS, "mlx-lm", "PyTorch", "PyTorch compiled")
 
 def main(name: str, family: str, size: str, dropout: str) -> None:
     if name in ("plain MLX", "mlx-lm"):
-        os.environ["MLXLAB_FAST"] = "0"  # MLX's own formulations
+        os.environ["MLXLAB_CUSTOM_OPS"] = "0"  # MLX's own formulations
     else:
         from mlxlab import backend
 

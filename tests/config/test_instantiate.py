@@ -1,13 +1,16 @@
 """`build` calls targets as they are written; run-time objects arrive untouched."""
 
 import functools
+import re
 import textwrap
 
 import pytest
 from omegaconf import OmegaConf
 
 from mlxlab.config.check import check
+from mlxlab.config.hydra.compose import Composer, without_hydra
 from mlxlab.config.instantiate import instantiate
+from mlxlab.config.paths import shipped_conf
 from mlxlab.errors import ConfigError, NotAllowedError
 
 SOURCE = """
@@ -43,7 +46,9 @@ def parts(tmp_path, monkeypatch):
     name = f"built_{tmp_path.name.replace('-', '_')}"
     (tmp_path / f"{name}.py").write_text(textwrap.dedent(SOURCE))
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("MLXLAB_PARTS", ",".join(f"{name}.{part}" for part in ("Inner", "Outer", "made", "bare")))
+    monkeypatch.setenv(
+        "MLXLAB_ALLOWED_TARGETS", ",".join(f"{name}.{part}" for part in ("Inner", "Outer", "made", "bare"))
+    )
     return name
 
 
@@ -93,13 +98,39 @@ def test_a_node_without_a_target_is_a_dict_of_what_is_in_it(parts):
     }
 
 
+def test_an_object_of_another_kind_is_refused_in_one_line(parts):
+    with pytest.raises(ConfigError, match=r"bare: expected a int, got a str"):
+        instantiate({"_target_": f"{parts}.bare"}, int)
+    assert instantiate({"_target_": f"{parts}.bare"}, str) == "bare"
+
+
+@pytest.mark.parametrize(
+    ("key", "target"),
+    [
+        ("trainer.optimizer", "mlxlab.training.optim.schedules.cosine"),
+        ("trainer.loss", "mlxlab.callbacks.progress_bar.ProgressBar"),
+        ("trainer.step", "mlxlab.training.losses.loss.CrossEntropyLoss"),
+        ("callbacks.csv", "mlxlab.training.trainer.Trainer"),
+        ("model", "mlxlab.data.titanic.dataset.TitanicDataset"),
+        ("data.tokenizer", "mlxlab.data.tokenizers.bpe.BPETokenizerTrainer"),
+        ("tracking", "mlxlab.experiment.signals.SignalHandler"),
+    ],
+)
+def test_a_component_of_another_kind_is_refused_before_it_is_built(key, target):
+    composer = Composer(shipped_conf())
+    config = without_hydra(composer.checked(composer.open()))
+    OmegaConf.update(config, key, {"_target_": target}, merge=False)
+    with pytest.raises(ConfigError, match=rf"^{re.escape(key)}\._target_={target}: expected a \w+, got {target}$"):
+        check(config)
+
+
 def test_what_cannot_be_resolved_is_a_fault_not_a_traceback(parts):
     with pytest.raises(ConfigError, match=r"size: \$\{nowhere\}: there is no such key"):
         instantiate(OmegaConf.create({"_target_": f"{parts}.Inner", "size": "${nowhere}"}))
 
 
 def test_an_unregistered_part_of_the_same_module_is_refused(parts):
-    with pytest.raises(NotAllowedError, match="not a part that may be built; did you mean"):
+    with pytest.raises(NotAllowedError, match="not an allowed target; did you mean"):
         instantiate({"_target_": f"{parts}.decorated"})
 
 
@@ -108,6 +139,6 @@ def test_check_takes_a_plain_config_as_a_resumed_run_has_it():
         check(OmegaConf.create({"seed": -1}))
     lines = str(caught.value).splitlines()
     assert "seed=-1: expected a whole number >= 0, got -1" in lines
-    assert "model: missing; expected a part (a mapping with a _target_)" in lines
+    assert "model: missing; expected a component (a mapping with a _target_)" in lines
     with pytest.raises(NotAllowedError):
         check(OmegaConf.create({"seed": -1, "model": {"_target_": "os.system"}}))

@@ -26,7 +26,7 @@ BY_OVERRIDE = {
     "word for a flag": ("model.pre_norm=maybe", "expected true or false"),
     "number for a flag": ("model.pre_norm=1", "expected true or false"),
     "null": ("trainer.log_every=null", "expected a whole number >= 1, got null"),
-    "null part": ("trainer.loss=null", "expected a part"),
+    "null part": ("trainer.loss=null", "expected a component"),
     "batch size 0": ("data.batch_size=0", "expected a whole number >= 1"),
     "batch size -1": ("data.batch_size=-1", "expected a whole number >= 1"),
     "batch size 1e21": ("data.batch_size=1e21", "expected a whole number >= 1"),

@@ -138,7 +138,7 @@ def test_the_router_of_the_documentation_weighs_teachers(teacher, tmp_path):
         (tmp_path / name).write_text(block)
     words = [*STUDENT, f"trainer.teachers=[{teacher}, {teacher}]", f"hydra.run.dir={tmp_path}/run"]
     words += [f"--config-dir={tmp_path}/my_conf", "trainer/loss=loudest"]
-    done = run(*words, PYTHONPATH=str(tmp_path), MLXLAB_PARTS="mine.loudest")
+    done = run(*words, PYTHONPATH=str(tmp_path), MLXLAB_ALLOWED_TARGETS="mine.loudest")
     assert done.returncode == 0, done.stderr
     [config] = (tmp_path / "run").glob("restore/config.yaml")
     assert "mine.loudest" in config.read_text()

@@ -174,6 +174,6 @@ def test_draws_are_a_function_of_the_seed(choose):
 
 def test_formulations_are_chosen_by_device_and_can_be_refused(monkeypatch):
     assert exp.use_custom_ops() == (exp.sys.platform == "linux" and mx.default_device() == mx.Device(mx.cpu))
-    monkeypatch.setenv("MLXLAB_FAST", "0")
+    monkeypatch.setenv("MLXLAB_CUSTOM_OPS", "0")
     assert not exp.use_custom_ops()
     np.testing.assert_array_equal(np.array(activations.gelu(normal(9))), np.array(nn.gelu(normal(9))))

@@ -52,7 +52,7 @@ def project_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 def new_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A project folder; its syncers are gone when the test is over."""
     monkeypatch.setenv("XDG_CACHE_HOME", schema_cache().name)
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_ARTIFACT_ROOT", "MLXLAB_PARENT"):
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_ARTIFACT_ROOT", "MLXLAB_PARENT_RUN"):
         monkeypatch.delenv(name, raising=False)
     yield tmp_path
     for folder in tmp_path.glob("**/.spool-*"):

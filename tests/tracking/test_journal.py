@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("no_syncer")
 @pytest.fixture
 def no_syncer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool, "start_syncer", lambda address: False)
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_ARTIFACT_ROOT", "MLXLAB_PARENT"):
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_ARTIFACT_ROOT", "MLXLAB_PARENT_RUN"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -188,7 +188,7 @@ def test_an_address_without_a_store_is_one_line(tmp_path, uri):
 
 
 def test_the_sweep_is_named_by_the_environment(tmp_path, monkeypatch):
-    monkeypatch.setenv("MLXLAB_PARENT", "f" * 32)
+    monkeypatch.setenv("MLXLAB_PARENT_RUN", "f" * 32)
     journal = new_journal(tmp_path)
     journal.start({}, {})
     start = records(journal)[0]["start"]

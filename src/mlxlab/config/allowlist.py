@@ -1,10 +1,12 @@
-"""The parts that may be built: every `_target_` in a shipped file of conf/, and what `MLXLAB_PARTS` names.
+"""The targets that may be built: every `_target_` in a shipped file of conf/, and those in `MLXLAB_ALLOWED_TARGETS`.
 
-A `_target_` is a call of any code that can be imported, so there is a list of what is allowed, not of what is not.
+A `_target_` calls whatever can be imported, so this is a list of what is allowed, not of what is forbidden.
 """
 
 import os
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -14,73 +16,125 @@ from mlxlab.config.findings import ConfigIssue, one_line
 from mlxlab.config.hydra.yaml_limits import read_yaml
 from mlxlab.config.key_path import join_key
 from mlxlab.config.paths import shipped_conf
+from mlxlab.config.schema.root import TARGET
 from mlxlab.config.schema.signature import signature
+from mlxlab.config.schema.types import component_names
 from mlxlab.config.suggest import nearest
 from mlxlab.errors import ConfigError
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+VARIABLE = "MLXLAB_ALLOWED_TARGETS"
 
-# The parts of Hydra that stand in its own node; nothing else of it may be built.
-HYDRA_PARTS = frozenset(
+# The targets in Hydra's own node; nothing else of Hydra may be built.
+HYDRA_TARGETS = frozenset(
     {
         "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
         "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
     }
 )
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
-def allowed_targets() -> dict[str, bool | None]:
-    """target -> whether conf/ builds it partially (`_partial_: true`); None where that is free (a user's own part)."""
-    own = [name.strip() for name in os.environ.get("MLXLAB_PARTS", "").split(",") if name.strip()]
-    return {**_shipped(shipped_conf()), **dict.fromkeys(own)}
+
+@dataclass(frozen=True)
+class AllowedTarget:
+    """How conf/ uses a target. Of a user's own target nothing is known.
+
+    Args:
+        partial: whether it stands with `_partial_: true`; None if unknown.
+        roles: the kinds of component that it serves as (`Loss`, `optimizer`); empty if unknown.
+    """
+
+    partial: bool | None = None
+    roles: frozenset[str] = frozenset()
+
+
+def allowed_targets() -> dict[str, AllowedTarget]:
+    """Dotted name -> how it is used."""
+    own = [name.strip() for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
+    return {**_shipped(shipped_conf()), **dict.fromkeys(own, AllowedTarget())}
 
 
 def why_disallowed(target: object) -> str | None:
     """Why `target` may not be built, or None. Imports nothing."""
     if not isinstance(target, str) or not _DOTTED.fullmatch(target):
-        return f"refused: {one_line(str(target), 80)} is not the dotted name of a part"
+        return f"refused: {one_line(str(target), 80)} is not the dotted name of a class or function"
     names = allowed_targets()
     if target not in names:
         near = nearest(target, names)
-        return f"refused: {target} is not a part that may be built" + (f"; did you mean {near}?" if near else "")
+        return f"refused: {target} is not an allowed target" + (f"; did you mean {near}?" if near else "")
     if signature(target) is None:
         return f"refused: {target} is not a class or function defined at the top of its module"
     return None
 
 
 def find_disallowed(tree: object, path: str = "") -> list[ConfigIssue]:
-    """Every `_target_` below `tree` that may not be built, and every `_args_`; wherever they stand."""
-    found: list[ConfigIssue] = []
+    """Every `_target_` below `tree` that may not be built, and every `_args_`, wherever they are."""
+    issues: list[ConfigIssue] = []
     if isinstance(tree, dict):
         if "_target_" in tree and (why := why_disallowed(tree["_target_"])):
-            found.append(ConfigIssue(join_key(path, "_target_"), why))
-        found += [
-            ConfigIssue(join_key(path, key), f"refused: {key} is not used here; name the arguments")
+            issues.append(ConfigIssue(join_key(path, "_target_"), why))
+        issues += [
+            ConfigIssue(join_key(path, key), f"refused: {key} is not supported; name the arguments")
             for key in ("_args_", "_recursive_", "_convert_", "_mode_")
             if key in tree
         ]
     pairs = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for key, value in pairs:
-        found += find_disallowed(value, join_key(path, key))
-    return found
+        issues += find_disallowed(value, join_key(path, key))
+    return issues
 
 
 @cache
-def _shipped(conf: Path) -> dict[str, bool | None]:
-    targets: dict[str, bool | None] = {}
-    for file in sorted(conf.rglob("*.yaml")):
-        try:
-            _collect(yaml.load(read_yaml(file).text, Loader=_LOADER), targets)
-        except ConfigError:
-            continue  # a broken file gives no parts; whoever chooses it is told
+def _shipped(conf: Path) -> dict[str, AllowedTarget]:
+    files = {file.relative_to(conf).with_suffix("").as_posix(): _load(file) for file in sorted(conf.rglob("*.yaml"))}
+    targets: dict[str, AllowedTarget] = {}
+    for option, tree in files.items():
+        group = option.rpartition("/")[0]
+        parent, _, key = group.rpartition("/")
+        roles = frozenset(role for owner in _group_targets(files, parent) for role in _roles(owner, key))
+        # The keys of a file without a target belong to the target of another option of its group, if there is one.
+        owners = [] if "_target_" in tree else _group_targets(files, group)
+        for node in [{**tree, "_target_": owner} for owner in owners] or [tree]:
+            for target, partial, found in _uses(node, roles):
+                if target.startswith("mlxlab.") and target != TARGET and target not in owners:
+                    known = targets.get(target, AllowedTarget(partial))
+                    targets[target] = AllowedTarget(known.partial, known.roles | found)
     return targets
 
 
-def _collect(tree: object, targets: dict[str, bool | None]) -> None:
-    if isinstance(tree, dict):
-        target = tree.get("_target_")
-        if isinstance(target, str) and target.startswith("mlxlab."):
-            targets[target] = tree.get("_partial_") is True
-    for value in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
-        _collect(value, targets)
+def _group_targets(files: dict[str, dict[str, object]], group: str) -> list[str]:
+    if not group:
+        return [TARGET]
+    return [
+        str(tree["_target_"])
+        for option, tree in files.items()
+        if Path(option).parent == Path(group) and "_target_" in tree
+    ]
+
+
+def _uses(tree: object, roles: frozenset[str]) -> Iterator[tuple[str, bool, frozenset[str]]]:
+    """(target, is partial, roles) of every node below a value that serves as `roles`."""
+    if isinstance(tree, list):
+        for item in tree:
+            yield from _uses(item, roles)
+    elif isinstance(tree, dict):
+        target = str(tree["_target_"]) if "_target_" in tree else None
+        if target is not None:
+            yield target, tree.get("_partial_") is True, roles
+        for key, value in tree.items():
+            yield from _uses(value, _roles(target, str(key)) if target is not None else roles)
+
+
+def _roles(owner: str | None, key: str) -> frozenset[str]:
+    parameters = signature(owner) if owner else None
+    known = parameters.keys.get(key) if parameters else None
+    return component_names(known.kind) if known else frozenset()
+
+
+def _load(file: Path) -> dict[str, object]:
+    try:
+        tree = yaml.load(read_yaml(file).text, Loader=_LOADER)
+    except ConfigError:
+        return {}  # a broken file allows nothing; choosing it reports the error
+    return tree if isinstance(tree, dict) else {}

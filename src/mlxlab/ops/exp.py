@@ -24,9 +24,9 @@ SCALED = tuple(c * (-1 / 16) ** power for power, c in enumerate(SERIES, start=1)
 
 
 def use_custom_ops() -> bool:
-    """Whether the formulations in + - * / are the faster ones: on Linux without a GPU. MLXLAB_FAST=0 says no."""
+    """Whether the formulations in + - * / are the faster ones: on Linux without a GPU. MLXLAB_CUSTOM_OPS=0 says no."""
     on_linux_cpu = sys.platform == "linux" and mx.default_device() == mx.Device(mx.cpu)
-    return on_linux_cpu and os.environ.get("MLXLAB_FAST", "1") != "0"
+    return on_linux_cpu and os.environ.get("MLXLAB_CUSTOM_OPS", "1") != "0"
 
 
 def exp_of_negative(x: mx.array, scale: float = 1.0) -> mx.array:

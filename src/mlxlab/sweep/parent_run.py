@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from mlxlab.tracking.tracker import Status, Tracker
 
-_PARENT = "MLXLAB_PARENT"  # as in tracking.journal
+_PARENT = "MLXLAB_PARENT_RUN"  # as in tracking.journal
 
 
 class ParentRun(Callback):

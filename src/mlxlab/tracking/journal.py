@@ -27,7 +27,7 @@ from mlxlab.tracking.tracker import Status
 
 FILE = "journal.jsonl"
 STATE = "journal.sync.json"  # the syncer's: how far this journal is in the store
-PARENT = "MLXLAB_PARENT"  # environment: uid of the sweep that this process is a job of
+PARENT = "MLXLAB_PARENT_RUN"  # environment: uid of the sweep that this process is a job of
 PACKAGE = Path(__file__).resolve().parents[1]
 _WORDS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}  # as JSON spells them
 LOOK_AFTER = 60.0  # seconds between looks whether the syncer lives

@@ -120,7 +120,7 @@ def test_a_resumed_run_goes_on_in_its_mlflow_run_with_every_step_once(project):
 def test_a_job_of_a_sweep_is_the_child_of_its_run(project, monkeypatch):
     parent = new_journal(project, "sweep")
     parent.start({}, {}, name="sweep")
-    monkeypatch.setenv("MLXLAB_PARENT", parent.uid)
+    monkeypatch.setenv("MLXLAB_PARENT_RUN", parent.uid)
     child = new_journal(project, "job")
     child.start({}, {}, name="job")
     child.end("FINISHED")

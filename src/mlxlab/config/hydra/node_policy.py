@@ -3,14 +3,14 @@
 import re
 from typing import Any
 
-from mlxlab.config.allowlist import HYDRA_PARTS, find_disallowed
+from mlxlab.config.allowlist import HYDRA_TARGETS, find_disallowed
 from mlxlab.config.findings import ConfigIssue
 
 # Where Hydra instantiates something itself.
 _BUILT = ("callbacks", "launcher", "sweeper")
 _HANDLERS = {"logging.StreamHandler", "logging.FileHandler"}
 _LOG_FILE = "${hydra.runtime.output_dir}/${hydra.job.name}.log"
-_MAY_SET = re.compile(r"(OMP|OPENBLAS|MKL|VECLIB|RAYON|TOKENIZERS)_[A-Z_]+|MLXLAB_(JOB|TRIAL|PARENT)_[A-Z_]+")
+_MAY_SET = re.compile(r"(OMP|OPENBLAS|MKL|VECLIB|RAYON|TOKENIZERS)_[A-Z_]+|MLXLAB_(JOB|TRIAL)_[A-Z_]+")
 
 
 def disallowed_hydra_keys(hydra: dict[str, Any]) -> list[ConfigIssue]:
@@ -36,7 +36,7 @@ def disallowed_hydra_keys(hydra: dict[str, Any]) -> list[ConfigIssue]:
 
 def _foreign(node: object, path: str) -> list[ConfigIssue]:
     """As everywhere, but Hydra's own launcher and sweeper are parts too, and may be told not to recurse."""
-    if isinstance(node, dict) and node.get("_target_") in HYDRA_PARTS:
+    if isinstance(node, dict) and node.get("_target_") in HYDRA_TARGETS:
         node = {key: value for key, value in node.items() if key not in ("_target_", "_recursive_", "_convert_")}
     return find_disallowed(node, path)
 

@@ -9,7 +9,19 @@ from dataclasses import dataclass
 from functools import cache
 
 from mlxlab.config.schema.source import Definition, definition, look_up
-from mlxlab.config.schema.types import Bool, Component, Kind, ListOf, Literal, Mapping, NoneType, Number, Text, Union
+from mlxlab.config.schema.types import (
+    Bool,
+    Component,
+    Kind,
+    ListOf,
+    Literal,
+    Mapping,
+    NoneType,
+    Number,
+    Text,
+    Union,
+    name_components,
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +67,11 @@ def _of_arguments(function: ast.FunctionDef, module: str, doc: str, skip: int) -
         optional = set()
     docs = _documented(doc)
     keys = {
-        argument.arg: Key(_kind(argument.annotation, module), argument.arg not in optional, docs.get(argument.arg, ""))
+        argument.arg: Key(
+            name_components(_kind(argument.annotation, module), argument.arg),
+            argument.arg not in optional,
+            docs.get(argument.arg, ""),
+        )
         for argument in arguments
     }
     passed_on = _passed_on(function.args.kwarg)
@@ -90,7 +106,8 @@ def _of_fields(found: ast.ClassDef, module: str, doc: str) -> Signature:
         elif given:
             runtime.add(name)
         elif "ClassVar" not in hint and "init=False" not in (ast.unparse(field.value) if field.value else ""):
-            keys[name] = Key(_kind(field.annotation, module), field.value is None, docs.get(name, ""))
+            kind = name_components(_kind(field.annotation, module), name)
+            keys[name] = Key(kind, field.value is None, docs.get(name, ""))
     return Signature(keys, frozenset(runtime), _first(doc))
 
 
@@ -109,7 +126,7 @@ def _kind(hint: ast.AST | None, module: str) -> Kind:
             return _named(name, module) if name in _PLAIN else Component(name)
         case ast.Subscript(value=base, slice=inside):
             return _subscript(ast.unparse(base).rpartition(".")[2], inside, module)
-    return Component("a part")
+    return Component("")
 
 
 _PLAIN: dict[str, Kind] = {

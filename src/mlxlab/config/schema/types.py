@@ -1,6 +1,6 @@
 """What a value of the configuration may be, as its type hint says it. Printed by `--help` and in every fault."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Mapping:
 
 @dataclass(frozen=True)
 class Component:
-    """A node with a `_target_`: something that `build` makes."""
+    """A node with a `_target_`. `name` is its kind: the annotated type, or the parameter where that says nothing."""
 
     name: str
 
@@ -58,6 +58,33 @@ class Union:
 
 
 Kind = Number | Text | Bool | NoneType | Literal | ListOf | Mapping | Component | Union
+
+
+def component_names(kind: Kind) -> frozenset[str]:
+    """The kinds of component that stand anywhere in `kind`."""
+    match kind:
+        case Component(name=name):
+            return frozenset({name})
+        case Union(options=options):
+            return frozenset().union(*map(component_names, options))
+        case ListOf(item=inner) | Mapping(value=inner):
+            return component_names(inner)
+    return frozenset()
+
+
+def name_components(kind: Kind, parameter: str) -> Kind:
+    """`kind`, with components of an uninformative type (`Any`, `Callable`) called after their parameter."""
+    match kind:
+        case Component(name="Any" | "object" | "Callable" | ""):
+            return Component(parameter)
+        case Union(options=options):
+            return Union(tuple(name_components(option, parameter) for option in options))
+        case ListOf(item=item):
+            return replace(kind, item=name_components(item, parameter))
+        case Mapping(value=value):
+            return Mapping(name_components(value, parameter))
+    return kind
+
 
 _SIGNS = {"Gt": ">", "Ge": ">=", "Lt": "<", "Le": "<="}
 
@@ -80,7 +107,7 @@ def describe(kind: Kind) -> str:
         case Mapping():
             return f"a mapping of names to {describe(kind.value)}"
         case Component():
-            return "a part (a mapping with a _target_)"
+            return "a component (a mapping with a _target_)"
         case Union():
             return " or ".join(map(describe, kind.options))
 

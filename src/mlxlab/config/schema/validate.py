@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mlxlab.config.allowlist import allowed_targets
+from mlxlab.config.allowlist import AllowedTarget, allowed_targets
 from mlxlab.config.findings import ConfigIssue
 from mlxlab.config.hydra.resolve import MISSING, Unresolved
 from mlxlab.config.key_path import join_key
@@ -46,7 +46,7 @@ class Validator:
         if known is None:
             return
         keys = {key: value for key, value in tree.items() if key not in ("_target_", "_partial_")}
-        partial = allowed_targets().get(target)
+        partial = allowed_targets().get(target, AllowedTarget()).partial
         if "_target_" in tree and partial is not None and bool(tree.get("_partial_", False)) != partial:
             yield ConfigIssue(join_key(path, "_partial_"), f"expected {shown(partial)} for {target}")
         for key in keys:
@@ -69,7 +69,11 @@ class Validator:
             case Union(), _:
                 yield from self._any_of(kind, value, path)
             case Component(), dict() if "_target_" in value:
-                yield from self.node(value, str(value["_target_"]), path)
+                target = str(value["_target_"])
+                if _serves_as(target, kind.name):
+                    yield from self.node(value, target, path)
+                else:
+                    yield ConfigIssue(join_key(path, "_target_"), f"expected a {kind.name}, got {target}")
             case Mapping(), dict():
                 for key, item in value.items():
                     yield from self.value(kind.value, item, join_key(path, key))
@@ -87,7 +91,7 @@ class Validator:
 
     def _expected(self, kind: Kind, value: Any, path: str) -> str:
         if isinstance(kind, Component) and isinstance(value, dict):
-            return f"no part is chosen here; choose one with {path.replace('.', '/')}=..., or give its _target_"
+            return f"expected a component; choose one with {path.replace('.', '/')}=..., or give its _target_"
         message = f"expected {describe(kind)}, got {self._got(path, value)}" + _type_of(kind, value)
         options = [str(o) for choice in _parts_of(kind) if isinstance(choice, Literal) for o in choice.options]
         near = suggestion(value, options) if isinstance(value, str) and options else ""
@@ -99,6 +103,12 @@ class Validator:
             return "not a key: the program gives it when it builds the part"
         near = suggestion(str(key), keys, f"{path}." if path else "")
         return "unknown key" + near
+
+
+def _serves_as(target: str, kind: str) -> bool:
+    """False if conf/ uses `target` only as other kinds of component. A user's own target is checked when built."""
+    roles, name = allowed_targets().get(target, AllowedTarget()).roles, target.rpartition(".")[2]
+    return name == kind or not roles or (kind in roles and name not in roles)
 
 
 def _fits(kind: Kind, value: Any) -> bool:
