@@ -4,26 +4,46 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from mlxlab import __version__
 from support.processes import ROOT, but, environment
 
 TINY = but("trainer.max_steps=2", "trainer.eval_every=2")
 
 
+PIP = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
+
+
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory):
-    """A new environment with the wheel. Its dependencies are borrowed from ours: installing them tests only pip."""
+def sdist(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sdist")
+    call([sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", folder], ROOT)
+    (path,) = folder.glob("*.tar.gz")
+    return path
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist):
+    """The wheel that is built from the sdist, as an installer would."""
+    call([*PIP, "wheel", "--no-deps", "--no-build-isolation", "-w", sdist.parent, sdist], sdist.parent)
+    (path,) = sdist.parent.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """A new environment with the wheel. It shares the dependencies of this one: installing them would test only pip."""
     folder = tmp_path_factory.mktemp("wheel")
-    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
-    call([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(ROOT)], folder)
     venv.create(folder / "env", with_pip=False, symlinks=True)
     site = next((folder / "env").glob("lib/python*/site-packages"))
-    call([*pip, "install", "--no-deps", "--target", str(site), *map(str, folder.glob("*.whl"))], folder)
-    (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    call([*PIP, "install", "--no-deps", "--target", site, wheel], folder)
+    (site / "shared.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return folder
 
 
@@ -34,9 +54,30 @@ def call(command, folder, **more):
     return done.stdout
 
 
-def mlxlab(folder, *words):
-    python = folder / "env" / "bin" / "python"
-    return call([python, "-c", "import sys; from mlxlab.cli.main import main; sys.exit(main())", *words], folder)
+def mlxlab(folder, *args):
+    return call([folder / "env" / "bin" / "python", "-m", "mlxlab", *args], folder)
+
+
+def test_the_sdist_holds_what_is_needed_to_build_test_and_read(sdist):
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/log.md", ".ci/run"} <= names
+    for folder in ("src", "conf", "scripts", "tests", "benchmarks"):
+        files = {str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".yaml")}
+        assert files <= names
+    assert not [name for name in names if {".cache", "__pycache__", "outputs", "mlruns"} & set(name.split("/"))]
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names} == {"mlxlab", f"mlxlab-{__version__}.dist-info"}
+    assert f"mlxlab-{__version__}.dist-info/licenses/LICENSE" in names
+    assert "mlxlab/data/titanic/titanic.csv" in names
+    assert not [name for name in names if "benchmark" in name or "test" in name]
+
+
+def test_the_version_is_that_of_the_package(installed):
+    assert mlxlab(installed, "--version") == f"mlxlab {__version__}\n"
 
 
 def test_the_wheel_trains_outside_the_checkout(installed):
@@ -47,7 +88,7 @@ def test_the_wheel_trains_outside_the_checkout(installed):
     assert f"run folder: {run}" in out
 
 
-def test_the_wheel_is_what_was_run(installed):
+def test_the_installed_package_is_imported_not_the_checkout(installed):
     python = installed / "env" / "bin" / "python"
     where = call([python, "-c", "import mlxlab; print(mlxlab.__file__)"], installed)
     assert Path(where.strip()).is_relative_to(installed)
@@ -55,18 +96,18 @@ def test_the_wheel_is_what_was_run(installed):
 
 
 def test_the_wheel_has_the_same_conf_and_help(installed):
-    ours = subprocess.run(
+    help_of_checkout = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "train.py"), "--help"],
         capture_output=True,
         text=True,
         check=True,
         env=os.environ,
     ).stdout
-    theirs = mlxlab(installed, "train", "--help")
-    assert theirs.replace("mlxlab train", "scripts/train.py") == ours
-    packed = installed / "env" / "lib"
+    help_of_wheel = mlxlab(installed, "train", "--help")
+    assert help_of_wheel.replace("mlxlab train", "scripts/train.py") == help_of_checkout
+    library = installed / "env" / "lib"
     names = {path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml")}
-    conf = next(packed.glob("python*/site-packages/mlxlab/conf"))
+    conf = next(library.glob("python*/site-packages/mlxlab/conf"))
     assert {path.relative_to(conf) for path in conf.rglob("*.yaml")} == names
 
 

@@ -1,3 +1,3 @@
-"""mlxlab: experiments composed from Hydra config groups, trained with Apple MLX, tracked in one MLflow store."""
+"""Train, distil and compare models with Apple MLX: Hydra configs, exact resume, MLflow tracking."""
 
 __version__ = "0.1.0"
