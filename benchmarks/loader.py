@@ -14,8 +14,9 @@ from benchmarks.alternate import table
 from benchmarks.stream import VOCABULARY, new_stream
 from mlxlab.data.batch import Batch
 from mlxlab.data.loaders.collate import check_ids
+from mlxlab.data.text.cursor import DocumentCursor
 from mlxlab.data.text.packed_batches import PackedBatchIterator
-from mlxlab.data.text.token_stream import Cursor, TokenStream
+from mlxlab.data.text.token_stream import TokenStream
 from mlxlab.errors import ConfigError
 
 
@@ -39,7 +40,7 @@ def loader(source: str | None = None, rounds: int = 5) -> str:
         for name, (first, *others) in measured.items():
             wall, busy = (median(one[n] for one in others) / 1e6 for n in (0, 1))
             rows.append((name, f"{wall:.2f} M", f"{busy:.2f} M", f"{first[0] / 1e6:.2f} M"))
-        size = f"{plain.train.batch_tokens} tokens a batch, vocabulary {VOCABULARY}"
+        size = f"{plain.train.tokens_per_batch} tokens a batch, vocabulary {VOCABULARY}"
         return f"{table(f'{source}: {size}, medians of {rounds} epochs', rows)}\n\n{_places(plain.train)}"
 
 
@@ -55,7 +56,7 @@ def _tokens_of(batches: Any, encoder: Any = None) -> Callable[[], int]:
     stream: TokenStream = batches.chunks
     if encoder is not None:
         stream = TokenStream(stream.source, encoder, stream.end_id, stream.seed)
-    return lambda: sum(len(chunk.tokens) for chunk in stream(0, Cursor()))
+    return lambda: sum(len(chunk.tokens) for chunk in stream(0, DocumentCursor()))
 
 
 def _timed(work: Callable[[], int]) -> tuple[float, float]:

@@ -55,7 +55,7 @@ def measure(source: str, folder: str, streaming: bool, window: int) -> list[int]
     kept = Path(folder)
     data = new_stream(source, kept, pretrained=kept, streaming=streaming, window=window)
     tokens, early = 0, 0
-    whole = (data.train.count or 0) * (data.train.batch_tokens or 0)
+    whole = (data.train.batches_per_epoch or 0) * (data.train.tokens_per_batch or 0)
     for batch in data.train:
         tokens += batch.tokens.size
         if not early and tokens > whole / 10:

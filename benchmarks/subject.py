@@ -45,12 +45,15 @@ class Subject:
 
 
 class _One:
-    """Stands where the run asks for its place in the data."""
+    """The data of a run that trains on one batch only."""
 
     def __iter__(self) -> Iterator[Batch]:
         return iter(())
 
-    epoch, at_start, count, batch_tokens, waited = 0, False, 1, None, 0.0
+    epoch, at_epoch_start, batch_size, batches_per_epoch = 0, False, 1, 1
+    tokens_per_batch, wait_seconds, skipped_records = None, 0.0, 0
+
+    def resize(self, batch_size: int) -> None: ...
 
     def state_dict(self) -> dict[str, Any]:
         return {}

@@ -8,6 +8,7 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxlab.data.batch import Batch, Task
+from mlxlab.errors import ConfigError
 from mlxlab.tracking.tracker import NoTracker
 from mlxlab.training.losses.loss import CrossEntropyLoss
 from mlxlab.training.optim.optimizers import adamw
@@ -44,14 +45,14 @@ class Stream:
         self.targets = (self.tokens.sum(axis=1) % 2).astype(np.int32)
         self.batch_size, self.seed, self.shuffled = batch_size, seed, shuffled
         self.epoch = self.index = 0
-        self.waited, self.batch_tokens = 0.0, None
+        self.wait_seconds, self.tokens_per_batch, self.skipped_records = 0.0, None, 0
 
     @property
-    def at_start(self) -> bool:
+    def at_epoch_start(self) -> bool:
         return self.index == 0
 
     @property
-    def count(self) -> int:
+    def batches_per_epoch(self) -> int:
         return -(-len(self.targets) // self.batch_size)
 
     def __iter__(self):
@@ -62,7 +63,7 @@ class Stream:
         while self.epoch == epoch:
             rows = order[self.index * self.batch_size : (self.index + 1) * self.batch_size]
             self.index += 1
-            if self.index == self.count:
+            if self.index == self.batches_per_epoch:
                 self.epoch, self.index = epoch + 1, 0
             yield self.batch(rows)
 
@@ -70,6 +71,9 @@ class Stream:
         tokens = self.tokens[rows]
         ones = np.ones(len(rows), np.float32)
         return Batch(tokens, np.ones_like(tokens), self.targets[rows], ones, rows.astype(np.int64))
+
+    def resize(self, batch_size: int) -> None:
+        raise ConfigError("the batches of this data set cannot change their size")
 
     def state_dict(self) -> dict:
         return {"epoch": self.epoch, "index": self.index}

@@ -30,16 +30,16 @@ class Bytes:
 class Listed:
     """Documents in windows of `size`, the windows permuted in every epoch. `read` lists the windows handed out."""
 
-    name, fingerprint, bytes, skipped = "listed", "listed", None, 0
+    name, fingerprint, bytes, skipped_records = "listed", "listed", None, 0
 
     def __init__(self, texts, size=4):
         documents = [Document(7 * number + 1, text) for number, text in enumerate(texts)]
         self.groups = [documents[start : start + size] for start in range(0, len(documents), size)]
         self.read = []
 
-    def windows(self, seed, epoch, place=None):
+    def windows(self, seed, epoch, position=None):
         order = epoch_permutation(len(self.groups), seed)(epoch)
-        for number in range(0 if place is None else place["n"], len(order)):
+        for number in range(0 if position is None else position["n"], len(order)):
             self.read.append((epoch, number))
             yield {"n": number}, list(self.groups[order[number]])
 
@@ -50,16 +50,16 @@ def texts(count=23, longest=40):
     return ["".join(chr(97 + (n * 5 + i * (n + 3)) % 26) for i in range(length)) for n, length in enumerate(lengths)]
 
 
-def framing(length=8, stride=None, isolate=False, masked=False, seed=3):
+def framing(length=8, stride=None, mask_across_documents=False, masked=False, seed=3):
     masker = new_masker(VOCABULARY, MASK, [PAD, END], 0.15, seed) if masked else None
-    return RowBuilder(length, stride or length, isolate, VOCABULARY, PAD, masker)
+    return RowBuilder(length, stride or length, mask_across_documents, VOCABULARY, PAD, masker)
 
 
 def new_batches(
-    source=None, batch_size=3, prefetch=0, seed=3, limit=None, tokenizer=None, pool=0, **frame
+    source=None, batch_size=3, prefetch=0, seed=3, limit=None, tokenizer=None, row_shuffle_buffer=0, **frame
 ) -> PackedBatchIterator | Prefetch:
     stream = TokenStream(source or Listed(texts()), tokenizer or Bytes(), END, seed, limit)
-    batches = PackedBatchIterator(stream, framing(**frame), batch_size, "listed", None, pool, seed)
+    batches = PackedBatchIterator(stream, framing(**frame), batch_size, "listed", None, row_shuffle_buffer, seed)
     return Prefetch(batches, prefetch) if prefetch else batches
 
 

@@ -1,8 +1,8 @@
-"""What data sets hand to training: a batch, a stream of batches that can be resumed, and the task they pose."""
+"""The interface between data sets and training: batches, iterators over them that can be resumed, and the task."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -12,17 +12,26 @@ class Batch(NamedTuple):
 
     tokens: np.ndarray  # (B, T) int32
     mask: np.ndarray  # (B, T) int32: 0 is padding, k > 0 the document's number in its row; bool: one document a row
-    targets: np.ndarray  # (B,) a class per example, or (B, T) a token per place; int32
+    targets: np.ndarray  # (B,) a class per example, or (B, T) a token per position; int32
     weights: np.ndarray  # like targets, float32; 0 is not a target
     ids: np.ndarray  # (B,) int64: which example this is, the same number in every epoch
-    extra: dict[str, np.ndarray] = {}  # whatever else a loss needs, by name: (B, ...)
+    extra: dict[str, np.ndarray] = {}  # auxiliary arrays that a loss needs, by name: (B, ...)
 
 
 class BatchIterator(Protocol):
-    """An endless stream of batches, an epoch at a time, whose place can be saved and restored."""
+    """An endless stream of training batches, one epoch per iteration, whose position can be saved and restored.
+
+    The order is a function of (seed, epoch). The position is that of the batch last yielded: with threads too, a batch
+    that was prepared but not yet yielded does not count as used. Wrappers (prefetching, repetition) implement all of
+    this too, so that no caller has to know what it was given.
+    """
 
     def __iter__(self) -> Iterator[Batch]:
-        """The rest of the present epoch from the present place; at its end the place is the start of the next epoch."""
+        """Yields the rest of the current epoch; afterwards the position is the start of the next epoch.
+
+        Raises:
+            DataError: the data is malformed, has changed since the run began, or an epoch of it has no batch.
+        """
         ...
 
     @property
@@ -31,31 +40,53 @@ class BatchIterator(Protocol):
         ...
 
     @property
-    def at_start(self) -> bool:
-        """Is the next batch the first of its epoch?"""
+    def at_epoch_start(self) -> bool:
+        """Is the next batch the first one of its epoch?"""
         ...
 
     @property
-    def count(self) -> int | None:
-        """Batches per epoch; an estimate where a stream can only guess, None where it cannot."""
+    def batch_size(self) -> int:
+        """Rows of a full batch, summed over all processes."""
         ...
 
     @property
-    def batch_tokens(self) -> int | None:
-        """Tokens of a full batch where all are alike, else None."""
+    def batches_per_epoch(self) -> int | None:
+        """Batches per epoch: an estimate where a stream cannot count them, None where it cannot estimate either."""
         ...
 
     @property
-    def waited(self) -> float:
-        """Seconds that training has waited for batches, in all."""
+    def tokens_per_batch(self) -> int | None:
+        """Tokens of a full batch, or None where batches differ in length."""
         ...
 
-    def state_dict(self) -> dict[str, Any]:
-        """The place after the batch last handed out, as JSON."""
+    @property
+    def wait_seconds(self) -> float:
+        """Seconds the consumer has waited for batches since this object was made."""
         ...
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes to a saved place, without replaying what came before it."""
+    @property
+    def skipped_records(self) -> int:
+        """Malformed records that were skipped so far, each counted once; 0 where none may be."""
+        ...
+
+    def resize(self, batch_size: int) -> None:
+        """Changes the batch size from the next batch on; no example of the epoch is lost or repeated by it.
+
+        Raises:
+            ConfigError: the size of these batches is fixed by the configuration.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, object]:
+        """The position after the batch last yielded, as JSON."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Moves to a saved position without replaying what precedes it. Fits any batch size.
+
+        Raises:
+            DataError: the state is malformed, or was saved with other data.
+        """
         ...
 
 
@@ -66,5 +97,5 @@ class Task:
     kind: Literal["classification", "language_modelling"]
     num_classes: int  # for language modelling the size of the vocabulary
     labels: tuple[str, ...] = ()  # names of the classes
-    masked: bool = False  # language modelling: guess hidden tokens (True) or the next one (False)
+    masked: bool = False  # language modelling: predict hidden tokens (True) or the next one (False)
     token_bytes: tuple[int, ...] = ()  # bytes of UTF-8 by token id, for bits per byte

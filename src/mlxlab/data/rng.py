@@ -1,16 +1,35 @@
-"""Chance without state: every draw is a pure function of a seed and the numbers that name what is drawn.
+"""Counter-based random numbers: every draw is a pure function of a seed and the numbers that identify the draw.
 
-So a row's template, its place in an epoch and its side of the split can be found at any time, in any process, without
-replaying what came before, and do not depend on the version of NumPy's generators.
+So a row's template, its position in an epoch and its side of the split are computed at any time, in any process,
+without replaying earlier draws, and do not depend on the version of NumPy's generators.
 """
 
 from collections.abc import Callable
+from enum import IntEnum
 
 import numpy as np
 
 STEP = np.uint64(0x9E3779B97F4A7C15)
 
 Order = Callable[[int], np.ndarray]  # epoch -> a permutation of range(count), int64
+
+
+class Stream(IntEnum):
+    """Random streams: draws for different purposes are independent though they share the seed of the run."""
+
+    EXAMPLE_ORDER = 0x5EED
+    BATCH_ORDER = 0xBA7C
+    SELECTION = 0x5E1EC7
+    SPLIT = 0x5B117
+    TEMPLATE = 0x7E3A
+    FILE_ORDER = 0x51E7  # of chunks of uncompressed files
+    UNIT_ORDER = 0x5E9E  # of files and row groups that are read sequentially
+    SHARD_ORDER = 0x40B  # of shards of a Hugging Face data set
+    WINDOW_SHUFFLE = 0xD0C5  # of documents within a window
+    ROW_SHUFFLE = 0x9001
+    MASKED = 0x3A5C
+    MASK_KIND = 0x3A5D  # replaced by the mask token, by another token, or unchanged
+    MASK_REPLACEMENT = 0x3A5E
 
 
 def counter_hash(seed: int, *numbers: int | np.ndarray) -> np.ndarray:
@@ -21,17 +40,23 @@ def counter_hash(seed: int, *numbers: int | np.ndarray) -> np.ndarray:
     return state
 
 
+def permutation(count: int, seed: int, *numbers: int) -> np.ndarray:
+    """(count,) int64: a permutation of range(count) that is a function of (seed, *numbers)."""
+    return np.argsort(counter_hash(seed, *numbers, np.arange(count)), kind="stable")
+
+
+def uniform(seed: int, *numbers: int | np.ndarray) -> np.ndarray:
+    """Draws from [0, 1), float64, for each (seed, *numbers)."""
+    return (counter_hash(seed, *numbers) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
 def epoch_permutation(count: int, seed: int) -> Order:
-    """A new permutation of `count` examples each epoch."""
-
-    def order(epoch: int) -> np.ndarray:
-        return np.argsort(counter_hash(seed, 0x5EED, epoch, np.arange(count)), kind="stable")
-
-    return order
+    """Another permutation of `count` examples in every epoch."""
+    return lambda epoch: permutation(count, seed, Stream.EXAMPLE_ORDER, epoch)
 
 
 def _finalize(z: np.ndarray) -> np.ndarray:
-    """SplitMix64's finalizer (Steele 2014): a bijection of 64 bits; array arithmetic is modulo 2^64."""
+    """SplitMix64's finalizer (Steele et al. 2014): a bijection of 64 bits; array arithmetic is modulo 2^64."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))

@@ -9,10 +9,8 @@ import numpy as np
 
 from mlxlab.constraints import Gt, Le
 from mlxlab.data import example_losses
-from mlxlab.data.rng import counter_hash
+from mlxlab.data.rng import Stream, counter_hash
 from mlxlab.errors import ConfigError, DataError
-
-SELECT = 0x5E1EC7  # keeps these draws apart from others of the same seed
 
 
 class ExampleSelection:
@@ -54,7 +52,7 @@ class ExampleSelection:
         ids, costs = self._costs(known)
         count = max(1, ceil(len(ids) * Fraction(str(self.percent)) / 100))  # floats would round 33 up to 34
         if self.mode == "random":
-            costs = counter_hash(seed, SELECT, ids)
+            costs = counter_hash(seed, Stream.SELECTION, ids)
         elif self.mode == "hardest":
             costs = -costs
         return np.sort(ids[np.lexsort((ids, costs))[:count]])

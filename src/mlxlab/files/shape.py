@@ -18,15 +18,15 @@ class ShapeError(ValueError):
 def validate(value: Any, shape: Any, path: str = "") -> Any:
     """`value`, if it is of `shape`; a list becomes a tuple where the shape says so.
 
-    Shapes are `Any`, `None`, `bool`, `int`, `float` (an int will do), `str`, `Literal`, unions, `list[T]`,
-    `tuple[T, ...]`, `tuple[A, B]`, `dict[str, T]`, `TypedDict` (unknown keys are refused), and `Annotated` with the
-    bounds of `annotated_types`.
+    Shapes are `Any` and `object` (anything), `None`, `bool`, `int`, `float` (an int will do), `str`, `Literal`,
+    unions, `list[T]`, `tuple[T, ...]`, `tuple[A, B]`, `dict[str, T]`, `TypedDict` (unknown keys are refused), and
+    `Annotated` with the bounds of `annotated_types`.
 
     Raises:
         ShapeError: with the path to the first value that is of another shape.
     """
     origin, args = get_origin(shape), get_args(shape)
-    if shape is Any:
+    if shape is Any or shape is object:
         return value
     if origin is Annotated:
         result = validate(value, args[0], path)

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 from mlxlab.data.batch import Batch
 from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.text.corpus import SourceOptions
+from mlxlab.data.text.cursor import DocumentCursor
 from mlxlab.data.text.dataset import end_of, make_row_builder
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.text.packed_batches import PackedEvalBatches
-from mlxlab.data.text.token_stream import Cursor, TokenStream
+from mlxlab.data.text.token_stream import TokenStream
 from mlxlab.data.titanic.csv_schema import read_passengers
 from mlxlab.data.titanic.encoder import PassengerEncoder
 from mlxlab.data.tokenizers.word_cache import WordCache
@@ -38,7 +39,7 @@ def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
     framing = make_row_builder(encoder.tokenizer, *settings, stride=None, seed=0)
     words, end_id = WordCache(encoder.tokenizer), end_of(encoder.tokenizer)
     stream = TokenStream(source, words, end_id, 0, node["max_valid_examples"])
-    chunks: Any = stream(0, Cursor())
+    chunks: Any = stream(0, DocumentCursor())
     return EvalData(PackedEvalBatches(chunks, framing, node["eval_batch_size"]), f"text of {source.name}")
 
 

@@ -70,17 +70,15 @@ class AdaptiveBatchSize:
 
     def attach(self, run: Run, step: Any, group: ProcessGroup) -> "AdaptiveBatchSize":
         """Before training starts; from then on it works as a callback, the first of them."""
-        if not hasattr(run.train, "resize") or getattr(run.train, "batch_size", None) is None:
-            raise ConfigError("trainer.dynamic_batch: the batches of this data set cannot change their size")
+        run.train.resize(run.train.batch_size)  # refused here, before the first step, if the size is fixed
         self.group = group
         if isinstance(step, OptimizedStep):
             step.parts.careful = True
         return self
 
     def on_start(self, run: Run) -> None:
-        data: Any = run.train
         if not run.sizes:
-            run.sizes.append((run.step, self._within(_power(data.batch_size))))
+            run.sizes.append((run.step, self._within(_power(run.train.batch_size))))
         _resize(run)
         self._set_clock(run)
         self.probe()
@@ -152,8 +150,7 @@ def parse_adaptive_batch(given: dict[str, float]) -> AdaptiveBatchSize:
 
 
 def _resize(run: Run) -> None:
-    data: Any = run.train
-    data.resize(run.sizes[-1][1])
+    run.train.resize(run.sizes[-1][1])
 
 
 def _power(size: int) -> int:

@@ -137,13 +137,12 @@ class Run:
         self.clock = (now, self.step, self.tokens)
         seconds = max(now - (since or self.started), 1e-9)
         parts = {f"train/{name}": value / max(w.weight, 1e-9) for name, value in sorted(w.parts.items())}
-        passed_over = getattr(self.train, "skipped", None)
         self.log(
             parts
-            | ({} if passed_over is None else {"data/skipped": float(passed_over)})
             | ({} if self.recompiles is None else {"speed/recompiles": float(self.recompiles)})
             | {
-                "data/wait_seconds": self.train.waited,
+                "data/wait_seconds": self.train.wait_seconds,
+                "data/skipped": float(self.train.skipped_records),
                 "data/padding": 1 - w.tokens / max(w.places, 1),
                 "train/loss": w.loss / max(w.weight, 1e-9) if w.steps else float("nan"),
                 "train/grad_norm": w.norm / w.steps if w.steps else float("nan"),

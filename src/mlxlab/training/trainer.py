@@ -157,10 +157,10 @@ class Trainer:
         """Updates until the first of the limits; None where no limit can be told in updates."""
         data = run.train
         lengths = [self.max_steps] if self.max_steps is not None else []
-        if self.epochs is not None and data.count is not None:
-            lengths.append(self.epochs * data.count)
-        if self.max_tokens is not None and data.batch_tokens is not None:
-            lengths.append(-(-self.max_tokens // data.batch_tokens))
+        if self.epochs is not None and data.batches_per_epoch is not None:
+            lengths.append(self.epochs * data.batches_per_epoch)
+        if self.max_tokens is not None and data.tokens_per_batch is not None:
+            lengths.append(-(-self.max_tokens // data.tokens_per_batch))
         return min(lengths, default=None)
 
     def _catch_up(
@@ -180,7 +180,7 @@ class Trainer:
             callback.on_step(run)
 
     def _evaluation_due(self, run: Run) -> bool:
-        at_cadence = run.step % self.eval_every == 0 if self.eval_every else run.train.at_start
+        at_cadence = run.step % self.eval_every == 0 if self.eval_every else run.train.at_epoch_start
         return (run.step > 0 and at_cadence) or run.stop == "done"
 
     def _listen(self, run: Run) -> None:

@@ -62,8 +62,8 @@ def test_a_place_reached_is_the_place_left(batching):
         other = loader(batching)
         other.load_state_dict(json.loads(json.dumps(data.state_dict())))
         assert (
-            (other.epoch, other.at_start)
-            == (data.epoch, data.at_start)
+            (other.epoch, other.at_epoch_start)
+            == (data.epoch, data.at_epoch_start)
             == (stop // len(whole[0]), stop in (0, len(whole[0])))
         )
         rest = [list(batch.ids) for batch in other]
@@ -111,7 +111,7 @@ def test_a_new_size_at_the_end_of_an_epoch_ends_that_epoch():
     seen = []
     for batch in data:
         seen.append(len(batch.ids))
-        if data.at_start:
+        if data.at_epoch_start:
             data.resize(7)
     assert sorted(seen) == [1, 101, 101]
     assert len(next(iter(data)).ids) == 7
@@ -125,7 +125,7 @@ def test_a_place_in_other_data_is_refused():
 
 def test_a_thousand_batches_of_random_lengths_have_at_most_eight_shapes():
     shapes, data = set(), loader(FixedBatchSize(7))
-    for _ in range(1000 // data.count + 1):
+    for _ in range(1000 // data.batches_per_epoch + 1):
         shapes |= {batch.tokens.shape for batch in data}
     assert len(shapes) <= 8
     assert len({rows for rows, _ in shapes}) == 2  # only the last batch of an epoch is short

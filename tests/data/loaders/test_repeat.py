@@ -18,12 +18,12 @@ def new(request):
 def test_every_epoch_is_the_first_batches_of_the_data(new):
     expected, batches = ids(new_loader())[:3], new(3)
     assert [ids(batches) for _ in range(3)] == [expected] * 3
-    assert (batches.epoch, batches.at_start, batches.count) == (3, True, 3)
+    assert (batches.epoch, batches.at_epoch_start, batches.batches_per_epoch) == (3, True, 3)
 
 
 def test_there_are_no_more_of_them_than_the_data_has(new):
     batches = new(100)
-    assert len(ids(batches)) == batches.count == 6
+    assert len(ids(batches)) == batches.batches_per_epoch == 6
     assert ids(batches) == ids(new_loader())
 
 
@@ -38,13 +38,13 @@ def test_from_a_saved_place_the_same_batches_follow(new, seen):
     for _, _ in zip(range(seen), stream(batches), strict=False):
         next(whole)
     resumed.load_state_dict(json.loads(json.dumps(batches.state_dict())))
-    assert (resumed.epoch, resumed.place) == (seen // 3, seen % 3)
+    assert (resumed.epoch, resumed.index) == (seen // 3, seen % 3)
     rest = stream(resumed)
     assert [next(rest) for _ in range(5)] == [next(whole) for _ in range(5)]
 
 
 def test_a_place_in_other_data_is_refused(new):
     state = new(2).state_dict()
-    state["first"]["data"] = "other rows"
+    state["first"]["fingerprint"] = "other rows"
     with pytest.raises(DataError, match="other data"):
         new(2).load_state_dict(state)

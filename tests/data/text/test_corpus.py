@@ -78,13 +78,15 @@ def test_in_memory_the_batches_are_those_that_are_streamed(new, masked, change):
     for _ in range(2):
         pairs = list(zip(streamed.train, kept.train, strict=True))
         assert all(same(a, b) for a, b in pairs)
-        assert len(pairs) == kept.train.count
+        assert len(pairs) == kept.train.batches_per_epoch
         assert streamed.train.state_dict() == kept.train.state_dict()
 
 
 def test_the_length_of_an_epoch_is_exact_in_memory_and_estimated_in_a_stream(new):
-    assert new().train.count == pytest.approx(new(streaming=False).train.count, rel=0.1)
-    assert new(max_train_examples=40).train.count == pytest.approx(len(list(new(max_train_examples=40).train)), rel=0.3)
+    assert new().train.batches_per_epoch == pytest.approx(new(streaming=False).train.batches_per_epoch, rel=0.1)
+    assert new(max_train_examples=40).train.batches_per_epoch == pytest.approx(
+        len(list(new(max_train_examples=40).train)), rel=0.3
+    )
     assert "estimated" in new().sources[-1]
     assert "in memory" in new(streaming=False).sources[-1]
 

@@ -3,17 +3,18 @@
 import numpy as np
 import pytest
 
+from mlxlab.data.text.cursor import DocumentCursor
 from mlxlab.data.text.masking import new_masker
 from mlxlab.data.text.packed_batches import PackedBatchIterator, PackedEvalBatches
 from mlxlab.data.text.packing import count_rows
-from mlxlab.data.text.token_stream import Cursor, TokenStream
+from mlxlab.data.text.token_stream import TokenStream
 from mlxlab.errors import ConfigError, DataError
 from support.streams import END, MASK, PAD, VOCABULARY, Bytes, Listed, framing, new_batches, same, texts
 
 
 def stream_of(batches, epoch=0):
     """All tokens of an epoch, and the id of the document that each belongs to."""
-    chunks = list(batches.chunks(epoch, Cursor()))
+    chunks = list(batches.chunks(epoch, DocumentCursor()))
     return np.concatenate([c.tokens for c in chunks]), np.concatenate([np.repeat(c.ids, c.lengths) for c in chunks])
 
 
@@ -95,7 +96,7 @@ def test_without_isolation_a_row_is_one_document_and_its_mask_is_boolean():
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_isolated_documents_are_numbered_from_one_in_each_row(masked):
-    batches = new_batches(isolate=True, masked=masked, batch_size=100)
+    batches = new_batches(mask_across_documents=True, masked=masked, batch_size=100)
     (batch,) = list(batches)
     _, ids = stream_of(batches)
     assert batch.mask.dtype == np.int32
@@ -107,7 +108,7 @@ def test_isolated_documents_are_numbered_from_one_in_each_row(masked):
 
 
 def test_evaluation_gives_the_same_batches_each_time_and_keeps_the_short_last_one():
-    chunks = list(TokenStream(Listed(texts()), Bytes(), END, 3)(0, Cursor()))
+    chunks = list(TokenStream(Listed(texts()), Bytes(), END, 3)(0, DocumentCursor()))
     valid = PackedEvalBatches(chunks, framing(), 10)
     first, second = list(valid), list(valid)
     assert len(first) == len(second)
@@ -122,7 +123,7 @@ def test_hidden_tokens_are_15_percent_of_the_ordinary_ones_80_10_10():
     tokens = np.random.default_rng(0).integers(0, 256, (400, 128)).astype(np.int32)
     tokens[:, ::16] = END
     masker = new_masker(VOCABULARY, MASK, [PAD, END], 0.15, 0)
-    given, hidden = masker.hide(tokens, np.ones_like(tokens, bool), 0, np.arange(400))
+    given, hidden = masker.mask_tokens(tokens, np.ones_like(tokens, bool), 0, np.arange(400))
     assert not hidden[tokens == END].any()
     assert hidden.sum() / (tokens != END).sum() == pytest.approx(0.15, abs=0.005)
     np.testing.assert_array_equal(given[~hidden], tokens[~hidden])
@@ -140,7 +141,7 @@ def test_what_is_hidden_is_a_function_of_seed_epoch_and_place():
 
     def hide(seed=0, epoch=0, rows=(0, 1, 2, 3), of=slice(None)):
         masker = new_masker(VOCABULARY, MASK, [PAD, END], 0.15, seed)
-        return masker.hide(tokens[of], real[of], epoch, np.array(rows))[1]
+        return masker.mask_tokens(tokens[of], real[of], epoch, np.array(rows))[1]
 
     np.testing.assert_array_equal(hide(rows=(2, 3), of=slice(2, 4)), hide()[2:4])
     for change in ({"seed": 1}, {"epoch": 1}, {"rows": (4, 5, 6, 7)}):
@@ -150,7 +151,7 @@ def test_what_is_hidden_is_a_function_of_seed_epoch_and_place():
 def test_a_row_with_something_to_guess_has_a_target():
     tokens = np.full((200, 3), 65, np.int32)
     tokens[:50] = END
-    _, hidden = new_masker(VOCABULARY, MASK, [PAD, END], 0.15, 0).hide(tokens, tokens > 0, 0, np.arange(200))
+    _, hidden = new_masker(VOCABULARY, MASK, [PAD, END], 0.15, 0).mask_tokens(tokens, tokens > 0, 0, np.arange(200))
     assert hidden[50:].any(axis=1).all()
     assert not hidden[:50].any()
 

@@ -34,14 +34,16 @@ def test_any_window_is_reached_without_reading_what_comes_before():
     whole = list(shuffled_windows(Listed(TEXTS), 0, 2))
     for number, window in enumerate(whole):
         source = Listed(TEXTS)
-        place = json.loads(json.dumps(window.place))
-        assert list(shuffled_windows(source, 0, 2, place, window.before)) == whole[number:]
+        place = json.loads(json.dumps(window.position))
+        assert list(shuffled_windows(source, 0, 2, place, window.documents_before)) == whole[number:]
         assert source.read[0] == (2, number)
 
 
 def test_documents_before_a_window_are_counted():
     windows = list(shuffled_windows(Listed(TEXTS), 0, 0))
-    assert [window.before for window in windows] == np.cumsum([0, *(len(w.documents) for w in windows[:-1])]).tolist()
+    assert [window.documents_before for window in windows] == np.cumsum(
+        [0, *(len(w.documents) for w in windows[:-1])]
+    ).tolist()
 
 
 @pytest.mark.parametrize("limit", [1, 4, 10, 49, 50, 60])
@@ -57,5 +59,5 @@ def test_a_limit_takes_the_same_documents_every_epoch_and_reads_no_others(limit)
 @pytest.mark.parametrize("number", range(4))
 def test_a_limit_is_kept_from_any_window_on(number):
     whole = list(shuffled_windows(Listed(TEXTS), 0, 1, limit=13))
-    place, before = whole[number].place, whole[number].before
+    place, before = whole[number].position, whole[number].documents_before
     assert list(shuffled_windows(Listed(TEXTS), 0, 1, place, before, limit=13)) == whole[number:]

@@ -25,7 +25,7 @@ def data(tmp_path_factory):
 def test_the_task_and_the_counts(data):
     assert (data.task.kind, data.task.num_classes, data.task.labels) == ("classification", 2, ("died", "survived"))
     assert data.class_counts == [439, 274]
-    assert (data.train.count, len(data.valid), len(data.test)) == (67, 3, 7)
+    assert (data.train.batches_per_epoch, len(data.valid), len(data.test)) == (67, 3, 7)
 
 
 def test_an_epoch_shows_each_training_row_in_three_drawn_sentences(data):
@@ -79,7 +79,7 @@ def test_all_templates_are_used(data):
 def test_batches_have_the_agreed_shapes(data):
     for batch in [next(iter(data.train)), *data.valid, data.encode_rows(ROWS[:3])]:
         rows, length = batch.tokens.shape
-        assert length % 8 == 0 or length in data.train.source.edges
+        assert length % 8 == 0 or length in data.train.source.boundaries
         assert batch.tokens.dtype == batch.mask.dtype == batch.targets.dtype == np.int32
         assert batch.weights.dtype == np.float32
         assert batch.ids.dtype == np.int64

@@ -1,71 +1,99 @@
-"""The first batches of a data set, again and again, by which one sees whether a model learns at all."""
+"""The first batches of a data set, repeated: overfitting them shows whether a model learns at all."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Any
+from typing import TypedDict
 
+from mlxlab.constraints import Count
 from mlxlab.data.batch import Batch, BatchIterator
+from mlxlab.errors import DataError
+from mlxlab.files.shape import ShapeError, validate
+
+
+class RepeatState(TypedDict):
+    """The position of the repeated batches in the data set, and the position within them."""
+
+    first: dict[str, object]
+    epoch: Count
+    index: Count
 
 
 def repeat_batches(batches: BatchIterator, number: int | None) -> BatchIterator:
-    """Only the first batches, or all of them for None."""
+    """Only the first `number` batches, or all of them for None."""
     return batches if number is None else RepeatBatches(batches, number)
 
 
 class RepeatBatches:
-    """An epoch is the first `number` batches of the epoch in which `batches` stands; every epoch is the same.
+    """Every epoch is the first `number` batches that follow the position of `source`, or all if there are fewer.
 
-    The batches are drawn once and kept: what is drawn anew each epoch (hidden tokens, order) stays as it was.
-
-    Args:
-        number: batches of an epoch; fewer where the data set has fewer.
+    The batches are made once and kept in memory, so that what varies by epoch (hidden tokens, order) does not.
+    Implements `BatchIterator`.
     """
 
-    def __init__(self, batches: BatchIterator, number: int) -> None:
-        self.batches, self.number = batches, number
-        self.first = batches.state_dict()
-        self.epoch = self.place = 0
-        self.kept: list[Batch] = []
+    def __init__(self, source: BatchIterator, number: int) -> None:
+        self.source, self.number = source, number
+        self.first = source.state_dict()
+        self.epoch = self.index = 0
+        self.cached: list[Batch] = []
 
     def __iter__(self) -> Iterator[Batch]:
-        """The rest of the present epoch."""
-        kept = self._drawn()
-        for batch in kept[self.place :]:
-            self.place += 1
-            if self.place == len(kept):
-                self.epoch, self.place = self.epoch + 1, 0
+        epoch = self.epoch
+        while self.epoch == epoch:
+            batches = self._batches()
+            batch = batches[min(self.index, len(batches) - 1)]  # a larger batch size may have left fewer
+            self.index += 1
+            if self.index >= len(batches):
+                self.epoch, self.index = epoch + 1, 0
             yield batch
 
-    def _drawn(self) -> list[Batch]:
-        if not self.kept:
-            self.kept = list(islice(self.batches, self.number))
-        return self.kept
+    @property
+    def at_epoch_start(self) -> bool:
+        return self.index == 0
 
     @property
-    def at_start(self) -> bool:
-        return self.place == 0
+    def batch_size(self) -> int:
+        return self.source.batch_size
 
     @property
-    def count(self) -> int | None:
-        whole = self.batches.count
-        return self.number if whole is None else min(whole, self.number)
+    def batches_per_epoch(self) -> int | None:
+        available = self.source.batches_per_epoch
+        return self.number if available is None else min(available, self.number)
 
     @property
-    def batch_tokens(self) -> int | None:
-        return self.batches.batch_tokens
+    def tokens_per_batch(self) -> int | None:
+        return self.source.tokens_per_batch
 
     @property
-    def waited(self) -> float:
-        return self.batches.waited
+    def wait_seconds(self) -> float:
+        return self.source.wait_seconds
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"first": self.first, "epoch": self.epoch, "place": self.place}
+    @property
+    def skipped_records(self) -> int:
+        return self.source.skipped_records
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes to a saved place; of a place of the data set itself, begins with the batches that follow it."""
+    def resize(self, batch_size: int) -> None:
+        """The first batches are made again, with the new size."""
+        self.source.load_state_dict(self.first)
+        self.source.resize(batch_size)
+        self.cached = []
+
+    def state_dict(self) -> dict[str, object]:
+        return {"first": self.first, "epoch": self.epoch, "index": self.index}
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Also takes a position of the data set itself: then the batches that follow it are repeated."""
         if "first" not in state:
-            state = {"first": state, "epoch": self.epoch, "place": 0}
-        if state["first"] != self.first:
-            self.kept = []
-        self.first, self.epoch, self.place = state["first"], state["epoch"], state["place"]
-        self.batches.load_state_dict(self.first)
+            state = {"first": dict(state), "epoch": self.epoch, "index": 0}
+        try:
+            saved: RepeatState = validate(dict(state), RepeatState)
+        except ShapeError as error:
+            raise DataError(f"the saved position is malformed: {error}") from None
+        self.source.load_state_dict(saved["first"])
+        if saved["first"] != self.first:
+            self.cached = []
+        self.first, self.epoch, self.index = saved["first"], saved["epoch"], saved["index"]
+
+    def _batches(self) -> list[Batch]:
+        if not self.cached:
+            self.cached = list(islice(self.source, self.number))
+        return self.cached

@@ -10,16 +10,17 @@ import numpy as np
 from mlxlab.constraints import Ge, Gt, Le, Lt, Positive, Seed, Size
 from mlxlab.data.array_cache import content_key
 from mlxlab.data.batch import BatchIterator
-from mlxlab.data.loaders.prefetch import Prefetch
+from mlxlab.data.loaders.prefetch import prefetch as prefetched
 from mlxlab.data.loaders.repeat import repeat_batches
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.text.corpus import SourceOptions, open_corpus
+from mlxlab.data.text.cursor import DocumentCursor
 from mlxlab.data.text.document import DocumentSource
-from mlxlab.data.text.encoder import TextEncoder
+from mlxlab.data.text.encoder import TextEncoder, restore
 from mlxlab.data.text.in_memory import InMemoryTokens
 from mlxlab.data.text.masking import new_masker
 from mlxlab.data.text.packed_batches import PackedBatchIterator, PackedEvalBatches, RowBuilder
-from mlxlab.data.text.token_stream import Cursor, TokenChunk, TokenStream
+from mlxlab.data.text.token_stream import TokenChunk, TokenStream
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
@@ -127,7 +128,7 @@ class StreamingTextDataset:
 
         words, end_id, chosen = WordCache(self.tokenizer), end_of(self.tokenizer), select.chosen(seed)
         stream = TokenStream(corpus.train, words, end_id, seed, max_train_examples, chosen)
-        self._valid = list(TokenStream(corpus.valid, words, end_id, 0, max_valid_examples)(0, Cursor()))
+        self._valid = list(TokenStream(corpus.valid, words, end_id, 0, max_valid_examples)(0, DocumentCursor()))
         self.valid = PackedEvalBatches(self._valid, self.frame(stride=None, seed=0), eval_batch_size)
 
         chunks = stream if streaming else InMemoryTokens(stream)
@@ -143,12 +144,8 @@ class StreamingTextDataset:
             order=[seed, shuffle_rows, max_train_examples, None if chosen is None else chosen.tolist()],
             packing=[seq_len, stride, isolate_documents, masked, mask_fraction if masked else None],
         )
-        self.train: BatchIterator = PackedBatchIterator(
-            chunks, framing, batch_size, self.fingerprint, count, shuffle_rows, seed
-        )
-        if prefetch:
-            self.train = Prefetch(self.train, prefetch)
-        self.train = repeat_batches(self.train, overfit_batches)
+        batches = PackedBatchIterator(chunks, framing, batch_size, self.fingerprint, count, shuffle_rows, seed)
+        self.train: BatchIterator = repeat_batches(prefetched(batches, prefetch), overfit_batches)
         self.sources = [
             *corpus.lines,
             *fitted.lines,
@@ -169,6 +166,10 @@ class StreamingTextDataset:
         self.encoder.save(folder, fingerprint=self.fingerprint)
         if self.curve is not None:
             self.curve.save(folder)
+
+    @staticmethod
+    def restore_encoder(folder: Path) -> TextEncoder:
+        return restore(folder)
 
 
 def make_row_builder(
@@ -203,7 +204,7 @@ def first_texts(source: DocumentSource) -> Iterator[str]:
 def plan_epoch(chunks: TokenStream | InMemoryTokens, sample: list[TokenChunk]) -> tuple[int | None, str]:
     """Tokens of an epoch, and how they are known. A sample tells how long documents and tokens are."""
     if isinstance(chunks, InMemoryTokens):
-        return chunks.total, f"{chunks.total} tokens, in memory"
+        return chunks.num_tokens, f"{chunks.num_tokens} tokens, in memory"
     documents, tokens, size = np.sum([(len(chunk.ids), len(chunk.tokens), chunk.bytes) for chunk in sample], axis=0)
     limits = [chunks.limit, None if chunks.chosen is None else len(chunks.chosen)]
     found = [limit * tokens / documents for limit in limits if limit is not None]

@@ -1,15 +1,16 @@
-"""What a language model is trained on: documents, and the sources that give them a window at a time."""
+"""Documents, and the sources that yield them in windows."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-Place = Any  # JSON: where a window is, for the source that gave it
+Position = object  # JSON that a source understands: where a window begins
 
 
 class Document(NamedTuple):
     """A text and its number.
 
-    `id` is unique within its source (hub sets and mixtures: but for chance in 2^63) and the same in every epoch.
+    `id` is the same in every epoch and unique within its source (in Hugging Face data sets and mixtures up to
+    collisions of 63-bit hashes).
     """
 
     id: int
@@ -19,23 +20,32 @@ class Document(NamedTuple):
 class DocumentSource(Protocol):
     """Documents in windows, each small enough to be held in memory and shuffled there.
 
-    `bytes` is the size of all its text, where known or estimated, else None; `skipped` counts the malformed records
-    that were passed over so far. Documents that are empty or only white space are not given, and are no fault.
+    `fingerprint` covers names, sizes and samples of the content, and all settings on which the windows depend.
+    Documents that are empty or only white space are left out, and are not counted as malformed.
     """
 
-    name: str
-    fingerprint: str  # of names, sizes and samples of the content, and of all settings on which the windows depend
-    bytes: int | None
+    @property
+    def name(self) -> str: ...
 
     @property
-    def skipped(self) -> int: ...
+    def fingerprint(self) -> str: ...
 
-    def windows(self, seed: int, epoch: int, place: Place = None) -> Iterator[tuple[Place, list[Document]]]:
-        """The windows of an epoch in that epoch's order, from `place` on: (place of this window, its documents).
+    @property
+    def bytes(self) -> int | None:
+        """Size of all the text in UTF-8, exact or estimated; None if unknown."""
+        ...
 
-        Going to a place replays nothing. Windows without a document are left out.
+    @property
+    def skipped_records(self) -> int:
+        """Malformed records that were skipped so far."""
+        ...
+
+    def windows(self, seed: int, epoch: int, position: Position = None) -> Iterator[tuple[Position, list[Document]]]:
+        """The windows of an epoch, in that epoch's order, from `position` on (None is the first window).
+
+        Yields each window's own position and its documents, at least one. Seeking does not replay earlier windows.
 
         Raises:
-            DataError: malformed text, data that changed meanwhile, a place that is not there, no document at all.
+            DataError: malformed text, data that changed during the run, an invalid position, or no document at all.
         """
         ...

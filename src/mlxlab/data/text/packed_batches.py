@@ -1,179 +1,167 @@
-"""Batches of packed rows: what language models are trained and evaluated on."""
+"""Batches of packed rows, for training and evaluating language models."""
 
-import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from mlxlab.data.batch import Batch
 from mlxlab.data.loaders.collate import check_ids
+from mlxlab.data.loaders.wait_timer import WaitTimer
+from mlxlab.data.text.cursor import TextCursor
 from mlxlab.data.text.masking import Masker
 from mlxlab.data.text.packing import PackedRows, Packer, count_rows
-from mlxlab.data.text.row_shuffle import RowShuffleBuffer, epoch_start, fill_packer
-from mlxlab.data.text.token_stream import ChunkIterator, Cursor, TokenChunk
+from mlxlab.data.text.row_shuffle import RowShuffleBuffer, fill_packer
+from mlxlab.data.text.token_stream import ChunkSource, TokenChunk
 from mlxlab.errors import DataError
 
 
 @dataclass(frozen=True)
 class RowBuilder:
-    """How rows of tokens become batches.
+    """Makes batches of packed rows.
 
     Args:
-        length: places of a row.
+        length: positions of a row.
         stride: tokens from the start of a row to the start of the next.
-        isolate: number the documents of a row, so that attention stays within each.
+        mask_across_documents: number the documents of a row, so that attention stays within each.
         vocab_size, pad_id: of the tokenizer.
-        masker: hides tokens, which are then the targets; None has each place guess the next token.
+        masker: hides tokens, which are then the targets; None makes each position predict the next token.
     """
 
     length: int
     stride: int
-    isolate: bool
+    mask_across_documents: bool
     vocab_size: int
     pad_id: int
     masker: Masker | None = None
 
     def packer(self, offset: int = 0) -> Packer:
-        return Packer(self.length, self.stride, self.ahead, self.pad_id, self.isolate, offset)
+        return Packer(self.length, self.stride, self.target_shift, self.pad_id, self.mask_across_documents, offset)
 
     def count_rows(self, tokens: int) -> int:
-        return count_rows(tokens, self.length, self.stride, self.ahead)
+        return count_rows(tokens, self.length, self.stride, self.target_shift)
 
     @property
-    def ahead(self) -> int:
+    def target_shift(self) -> int:
         return 0 if self.masker else 1
 
     def batch(self, rows: PackedRows, numbers: np.ndarray, epoch: int) -> Batch:
-        """The checked batch of R rows, of which `numbers` (R,) says the place in the epoch."""
+        """The checked batch of R rows, whose numbers in the epoch are `numbers` (R,)."""
         tokens, targets = rows.tokens[:, : self.length], rows.tokens[:, -self.length :]
-        real = np.arange(self.length) < (rows.sizes - self.ahead)[:, None]
+        real = np.arange(self.length) < (rows.sizes - self.target_shift)[:, None]
         mask = real
-        if self.isolate:
+        if self.mask_across_documents:
             documents = rows.documents[:, : self.length]
             mask = np.where(real, documents - documents[:, :1] + 1, 0).astype(np.int32)
         weights = real
         if self.masker:
-            tokens, weights = self.masker.hide(tokens, real, epoch, numbers)
+            tokens, weights = self.masker.mask_tokens(tokens, real, epoch, numbers)
         targets = np.where(real, targets, 0).astype(np.int32)
         batch = Batch(np.ascontiguousarray(tokens), mask, targets, weights.astype(np.float32), rows.ids)
         return check_ids(batch, self.vocab_size, self.vocab_size)
 
 
 class PackedBatchIterator:
-    """Endless batches, an epoch at a time, each of the same shape: what is missing in the last has weight 0.
+    """Endless batches, an epoch at a time, all of one shape: the last of an epoch is completed with rows of weight 0.
 
-    The place is kept in documents and tokens, so a saved one also fits another batch size or number of processes.
+    The position is counted in documents and tokens, so it fits any batch size. Implements `BatchIterator`.
 
     Args:
-        chunks: the tokens of an epoch from any place on.
-        batch_size: rows of a batch of all processes together.
-        count: batches of an epoch, where known or estimated.
-        pool: rows that are permuted together, by `seed`; 0 leaves them in the order of the text.
+        chunks: the tokens of an epoch from any document on.
+        batch_size: rows of a batch, of all processes together.
+        batches_per_epoch: where known or estimated.
+        row_shuffle_buffer: rows that are permuted together, by `seed`; 0 leaves them in the order of the text.
     """
 
     def __init__(
         self,
-        chunks: ChunkIterator,
-        framing: RowBuilder,
+        chunks: ChunkSource,
+        builder: RowBuilder,
         batch_size: int,
         fingerprint: str,
-        count: int | None,
-        pool: int = 0,
+        batches_per_epoch: int | None,
+        row_shuffle_buffer: int = 0,
         seed: int = 0,
     ) -> None:
-        self.chunks, self.framing, self.batch_size = chunks, framing, batch_size
-        self.fingerprint, self.count, self.pool, self.seed = fingerprint, count, pool, seed
-        self.waited = 0.0
-        self._state = epoch_start(0)
+        self.chunks, self.builder, self.batch_size = chunks, builder, batch_size
+        self.fingerprint, self.batches_per_epoch = fingerprint, batches_per_epoch
+        self.row_shuffle_buffer, self.seed = row_shuffle_buffer, seed
+        self.timer = WaitTimer()
+        self._cursor = TextCursor()
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.timer.timed(self._rest_of_epoch())
 
     @property
     def epoch(self) -> int:
-        return int(self._state["epoch"])
+        return self._cursor.epoch
 
     @property
-    def at_start(self) -> bool:
-        return self._state["row"] == self._state["drawn"] == 0
+    def at_epoch_start(self) -> bool:
+        return self._cursor.row == self._cursor.rows_drawn == 0
 
     @property
-    def batch_tokens(self) -> int | None:
-        return self.batch_size * self.framing.length
+    def tokens_per_batch(self) -> int:
+        return self.batch_size * self.builder.length
 
     @property
-    def skipped(self) -> int:
-        """Malformed records that were passed over so far."""
-        return self.chunks.skipped
+    def wait_seconds(self) -> float:
+        return self.timer.seconds
+
+    @property
+    def skipped_records(self) -> int:
+        return self.chunks.skipped_records
 
     def resize(self, batch_size: int) -> None:
-        """From the next batch on."""
         self.batch_size = batch_size
 
-    def __iter__(self) -> Iterator[Batch]:
-        began = time.perf_counter()
-        for batch, state in self._rest(self._state):
-            self._state = state
-            self.waited += time.perf_counter() - began
-            yield batch
-            began = time.perf_counter()
+    def state_dict(self) -> dict[str, object]:
+        return self._cursor.to_json(self.fingerprint)
 
-    def _rest(self, state: dict[str, Any]) -> Iterator[tuple[Batch, dict[str, Any]]]:
-        """The rest of an epoch: each batch with the place after it."""
-        epoch = state["epoch"]
-        place = Cursor(state["window"], state["before"], state["document"])
-        with closing(self.chunks(epoch, place)) as chunks:  # type: ignore[type-var]
-            pool = RowShuffleBuffer(self.framing.packer(state["offset"]), chunks, self.pool, self.seed, state)
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        self._cursor = TextCursor.from_json(state, self.fingerprint)
+
+    def _rest_of_epoch(self) -> Generator[Batch, None, None]:
+        cursor = self._cursor
+        with closing(self.chunks(cursor.epoch, cursor.start)) as chunks:
+            packer = self.builder.packer(cursor.offset)
+            buffer = RowShuffleBuffer(packer, chunks, self.row_shuffle_buffer, self.seed, cursor)
             more = True
             while more:
-                taken = pool.take(self.batch_size)
+                taken = buffer.take(self.batch_size)
                 if taken is None:
-                    raise DataError(f"epoch {epoch}: no text to train on after row {state['row']}")
-                rows, more = taken[0], pool.more
+                    raise DataError(f"epoch {cursor.epoch}: no text to train on after row {cursor.row}")
+                rows, more = taken[0], buffer.more
                 numbers = np.pad(taken[1], (0, self.batch_size - len(taken[1])))
-                after = pool.place if more else epoch_start(epoch + 1)
-                yield self.framing.batch(self._full(rows), numbers, epoch), after
+                batch = self.builder.batch(self._complete(rows), numbers, cursor.epoch)
+                self._cursor = buffer.cursor if more else TextCursor(cursor.epoch + 1)
+                yield batch
 
-    def _full(self, rows: PackedRows) -> PackedRows:
-        """As many rows as a batch has: empty ones are added."""
-        lacking = self.batch_size - len(rows.sizes)
-        if not lacking:
+    def _complete(self, rows: PackedRows) -> PackedRows:
+        """Adds empty rows up to the batch size."""
+        missing = self.batch_size - len(rows.sizes)
+        if not missing:
             return rows
-        empty = (self.framing.pad_id, 0, 0, -1)
-        added = (np.full((lacking, *old.shape[1:]), value, old.dtype) for old, value in zip(rows, empty, strict=True))
+        empty = (self.builder.pad_id, 0, 0, -1)
+        added = (np.full((missing, *old.shape[1:]), value, old.dtype) for old, value in zip(rows, empty, strict=True))
         return PackedRows(*(np.concatenate(pair) for pair in zip(rows, added, strict=True)))
-
-    def state_dict(self) -> dict[str, Any]:
-        return self._state | {"data": self.fingerprint}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes to a saved place.
-
-        Raises:
-            DataError: the place was saved with other data, or is none.
-        """
-        if state["data"] != self.fingerprint:
-            raise DataError(f"the saved place is in other data: {state['data']}, here {self.fingerprint}")
-        numbers = [state[name] for name in ("epoch", "row", "drawn", "before", "document", "offset")]
-        if not all(isinstance(number, int) and number >= 0 for number in numbers):
-            raise DataError(f"the saved place is {numbers}: not whole numbers >= 0")
-        self._state = {name: state[name] for name in epoch_start(0)}
 
 
 class PackedEvalBatches:
     """The same batches each time it is iterated. The last may have fewer rows."""
 
-    def __init__(self, chunks: list[TokenChunk], framing: RowBuilder, batch_size: int) -> None:
-        self.chunks, self.framing, self.batch_size = chunks, framing, batch_size
+    def __init__(self, chunks: Sequence[TokenChunk], builder: RowBuilder, batch_size: int) -> None:
+        self.chunks, self.builder, self.batch_size = chunks, builder, batch_size
 
     def __iter__(self) -> Iterator[Batch]:
-        packer, row, chunks = self.framing.packer(), 0, iter(self.chunks)
+        packer, row, chunks = self.builder.packer(), 0, iter(self.chunks)
         while True:
             fill_packer(packer, chunks, self.batch_size)
             rows = packer.take(self.batch_size)
             if not len(rows.sizes):
                 return
-            yield self.framing.batch(rows, np.arange(row, row + len(rows.sizes)), epoch=0)
+            yield self.builder.batch(rows, np.arange(row, row + len(rows.sizes)), epoch=0)
             row += len(rows.sizes)
-            if len(packer.tokens) < packer.enough:
+            if not packer.more:
                 return

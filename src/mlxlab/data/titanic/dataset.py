@@ -12,12 +12,12 @@ from mlxlab.data.batch import Batch, BatchIterator
 from mlxlab.data.loaders.bucketing import Batching, make_loader
 from mlxlab.data.loaders.collate import split_ragged
 from mlxlab.data.loaders.loader import EvalLoader
-from mlxlab.data.loaders.prefetch import Prefetch
+from mlxlab.data.loaders.prefetch import prefetch as prefetched
 from mlxlab.data.loaders.repeat import repeat_batches
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.titanic import baselines
 from mlxlab.data.titanic.csv_schema import read_passengers as read_passengers
-from mlxlab.data.titanic.encoder import fit_passenger_encoder
+from mlxlab.data.titanic.encoder import PassengerEncoder, fit_passenger_encoder
 from mlxlab.data.titanic.encoder import restore as restore
 from mlxlab.data.titanic.passenger import Passenger
 from mlxlab.data.titanic.sources import load_passengers
@@ -118,12 +118,10 @@ class TitanicDataset:
         self.sources = [*found.description, *(f"{self.name}: {line}" for line in lines)]
 
         self.copies, self._lengths = augment.copies, np.array([len(tokens) for tokens in self._train_tokens])
-        self.train: BatchIterator = make_loader(
+        batches = make_loader(
             self._train_lengths, batching, batch_size, seed, self._train_batch, self.fingerprint, self._lengths
         )
-        if prefetch:
-            self.train = Prefetch(self.train, prefetch)
-        self.train = repeat_batches(self.train, overfit_batches)
+        self.train: BatchIterator = repeat_batches(prefetched(batches, prefetch), overfit_batches)
         self.eval_batch_size = eval_batch_size
         self.valid = EvalLoader(len(split.valid), eval_batch_size, self._valid_batch)
 
@@ -157,6 +155,10 @@ class TitanicDataset:
     def save(self, folder: Path) -> None:
         """Writes what inference needs: tokenizer.json and data.json; `restore` reads them."""
         self.encoder.save(folder, source=self.name, fingerprint=self.fingerprint)
+
+    @staticmethod
+    def restore_encoder(folder: Path) -> PassengerEncoder:
+        return restore(folder)
 
     def _train_batch(self, epoch: int, places: np.ndarray, length: int | None) -> Batch:
         rows, tokens = self._drawn(epoch, places)

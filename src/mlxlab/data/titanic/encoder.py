@@ -11,7 +11,7 @@ import numpy as np
 from mlxlab.data.array_cache import Arrays, content_key
 from mlxlab.data.batch import Batch, Task
 from mlxlab.data.loaders.collate import check_ids, concat_ragged, pad
-from mlxlab.data.rng import counter_hash
+from mlxlab.data.rng import Stream, counter_hash
 from mlxlab.data.titanic.group_stats import GroupStatistics, fit_statistics, load_statistics
 from mlxlab.data.titanic.passenger import Passenger
 from mlxlab.data.titanic.templates import TEMPLATES, USES_LABELS, VERSION, render_sentence
@@ -20,7 +20,6 @@ from mlxlab.errors import DataError, InputNotFoundError
 
 LABELS = ("died", "survived")
 FORMAT = "mlxlab.titanic/1"
-TEMPLATE = 0x7E3A  # keeps the draws of templates apart from others of the same seed
 
 
 class PassengerEncoder:
@@ -35,7 +34,9 @@ class PassengerEncoder:
 
     def choose(self, ids: np.ndarray, epoch: int = 0, copy: int | np.ndarray = 0) -> np.ndarray:
         """The number of each row's template: a function of (id, seed, epoch, copy). Copy 0 is that for evaluation."""
-        return (counter_hash(self.seed, TEMPLATE, epoch, copy, ids) % np.uint64(len(self.templates))).astype(np.int64)
+        return (counter_hash(self.seed, Stream.TEMPLATE, epoch, copy, ids) % np.uint64(len(self.templates))).astype(
+            np.int64
+        )
 
     def texts(self, rows: Sequence[Passenger]) -> list[str]:
         """The sentence by which each row is judged."""

@@ -4,12 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlxlab.data.rng import counter_hash
+from mlxlab.data.rng import Stream, counter_hash
 from mlxlab.data.titanic.passenger import Passenger
 from mlxlab.data.titanic.sources import read_csv_source
 from mlxlab.errors import ConfigError, DataError
-
-SPLIT = 0x5B117  # keeps these draws apart from others of the same seed
 
 
 class Split(NamedTuple):
@@ -73,7 +71,7 @@ def fold_numbers(ids: np.ndarray, labels: np.ndarray, folds: int, seed: int) -> 
 
 
 def _shuffled_classes(ids: np.ndarray, labels: np.ndarray, seed: int, at_least: int) -> list[np.ndarray]:
-    keys = counter_hash(seed, SPLIT, ids)
+    keys = counter_hash(seed, Stream.SPLIT, ids)
     classes = []
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)

@@ -50,9 +50,9 @@ def test_a_malformed_line_is_named_or_counted(tmp_path, fault, ending):
     assert len(str(raised.value)) < 600
     source = open_source(folder, on_error="skip", window=100)
     assert sorted(texts_of(source)) == sorted(GOOD)
-    assert source.skipped == 1
+    assert source.skipped_records == 1
     assert sorted(texts_of(source, epoch=1)) == sorted(GOOD)
-    assert source.skipped == 1, "counted once, not once an epoch"
+    assert source.skipped_records == 1, "counted once, not once an epoch"
 
 
 def test_more_than_one_percent_of_malformed_records_end_the_run(tmp_path):
@@ -79,7 +79,7 @@ def test_white_space_alone_is_no_document_and_no_fault(tmp_path):
         path = write_texts(tmp_path / f"a.{ending}", ["", " ", "one", "\t\u00a0", "two", ""])
         source = open_source(str(path), documents="line")
         assert sorted(texts_of(source)) == ["one", "two"]
-        assert source.skipped == 0
+        assert source.skipped_records == 0
         write_texts(path, [" ", ""])
         with pytest.raises(DataError, match="there is no text in it"):
             texts_of(open_source(str(path), documents="line"))
@@ -97,7 +97,7 @@ def test_an_empty_file_and_an_empty_folder_are_said_at_once(tmp_path, ending):
         open_source(str(tmp_path))
     source = open_source(str(tmp_path), documents="line", on_error="skip")
     assert sorted(texts_of(source)) == sorted(GOOD)
-    assert source.skipped == 1
+    assert source.skipped_records == 1
 
 
 @pytest.mark.parametrize("ending", ["jsonl.gz", "jsonl.zst", "parquet", "csv", "jsonl"])
@@ -145,7 +145,7 @@ def test_a_malformed_row_is_named_or_counted(tmp_path, fault):
         texts_of(open_source(str(tmp_path)))
     source = open_source(str(tmp_path), on_error="skip")
     assert sorted(texts_of(source)) == sorted(f"two\nlines {n}" for n in range(200))
-    assert source.skipped == 1
+    assert source.skipped_records == 1
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "jsonl.zst"])
@@ -156,7 +156,7 @@ def test_a_line_that_is_too_long_is_named_or_counted(tmp_path, ending):
         texts_of(open_source(folder))
     source = open_source(folder, on_error="skip", window=100)
     assert sorted(texts_of(source)) == sorted(GOOD)
-    assert source.skipped == 1
+    assert source.skipped_records == 1
 
 
 def test_a_quote_that_is_never_closed_is_named_where_it_opens(tmp_path):

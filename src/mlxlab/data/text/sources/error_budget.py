@@ -19,7 +19,7 @@ class ErrorBudget:
 
     def __init__(self, on_error: OnError) -> None:
         self.on_error = on_error
-        self.skipped = 0  # malformed records, each counted once however often it is met
+        self.skipped_records = 0  # malformed records, each counted once however often it is met
         self.sound, self.malformed = 0, 0  # records, as often as they were met
         self.first = ""
         self._known: set[Hashable] = set()
@@ -41,11 +41,11 @@ class ErrorBudget:
             return
         if len(self._known) < KNOWN:
             self._known.add(key)
-        self.skipped += 1
-        if self.skipped <= NAMED:
+        self.skipped_records += 1
+        if self.skipped_records <= NAMED:
             line = describe()
             self.first = self.first or line
-            more = "; further ones are only counted" if self.skipped == NAMED else ""
+            more = "; further ones are only counted" if self.skipped_records == NAMED else ""
             log.warning("skipped %s%s", line, more)
 
     def judge(self, at_end: bool = False) -> None:

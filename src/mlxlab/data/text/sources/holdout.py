@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import xxhash
 
-from mlxlab.data.text.document import Document, DocumentSource, Place
+from mlxlab.data.text.document import Document, DocumentSource, Position
 from mlxlab.errors import DataError
 
 Part = Literal["train", "valid"]
@@ -33,13 +33,13 @@ class HoldoutSplit:
         self.bytes = None if source.bytes is None else round(source.bytes * size)
 
     @property
-    def skipped(self) -> int:
-        return self.source.skipped
+    def skipped_records(self) -> int:
+        return self.source.skipped_records
 
-    def windows(self, seed: int, epoch: int, place: Place = None) -> Iterator[tuple[Place, list[Document]]]:
+    def windows(self, seed: int, epoch: int, position: Position = None) -> Iterator[tuple[Position, list[Document]]]:
         """See `Source`. A place is one of the source."""
-        empty = place is None
-        for here, documents in self.source.windows(seed, epoch, place):
+        empty = position is None
+        for here, documents in self.source.windows(seed, epoch, position):
             mine = [documents[index] for index in np.flatnonzero(self._is_mine(documents))]
             if mine:
                 empty = False

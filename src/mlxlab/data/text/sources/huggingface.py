@@ -14,10 +14,8 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
-import numpy as np
-
-from mlxlab.data.rng import counter_hash
-from mlxlab.data.text.document import Document, Place
+from mlxlab.data.rng import Stream, permutation
+from mlxlab.data.text.document import Document, Position
 from mlxlab.data.text.sources.error_budget import ErrorBudget, OnError
 from mlxlab.data.text.sources.record_boundaries import MAX_RECORD
 from mlxlab.data.text.sources.record_parsers import checked_text, missing_column, refuse_surrogates
@@ -30,6 +28,7 @@ SECONDS = 10  # to wait for the hub's first answer
 WAIT, PATIENCE = 10.0, 900.0  # seconds between trials of ours, and for how long; the libraries' own come before
 LOCAL = "name local files with data.source=<file, folder or glob of .txt, .jsonl, .parquet or .csv>"
 
+ShardPosition = tuple[int, int]  # index of a shard in the epoch's order, rows of it before
 log = logging.getLogger(__name__)
 
 
@@ -52,17 +51,17 @@ class HuggingFaceSource:
         self.bytes = getattr(sizes.get(str(stream.split)), "num_bytes", None) or None
 
     @property
-    def skipped(self) -> int:
-        return self.tolerance.skipped
+    def skipped_records(self) -> int:
+        return self.tolerance.skipped_records
 
-    def windows(self, seed: int, epoch: int, place: Place = None) -> Iterator[tuple[Place, list[Document]]]:
+    def windows(self, seed: int, epoch: int, position: Position = None) -> Iterator[tuple[Position, list[Document]]]:
         """See `Source`. A place is [shard in the epoch's order, rows of it before]."""
         count = self.stream.num_shards
-        order = np.argsort(counter_hash(seed, 0x40B, epoch, np.arange(count)), kind="stable")
-        first, row = _check(place, count)
-        empty = place is None
-        for position in range(first, count):
-            for here, documents in self._shard(position, int(order[position]), row):
+        order = permutation(count, seed, Stream.SHARD_ORDER, epoch)
+        first, row = _check(position, count)
+        empty = position is None
+        for index in range(first, count):
+            for here, documents in self._shard(index, int(order[index]), row):
                 self.tolerance.sound += len(documents)
                 self.tolerance.judge()
                 if documents:
@@ -73,12 +72,12 @@ class HuggingFaceSource:
         if empty:
             raise DataError(f"{self.name}: there is no text in it, only empty records")
 
-    def _shard(self, position: int, shard: int, row: int) -> Iterator[tuple[Place, list[Document]]]:
+    def _shard(self, index: int, shard: int, row: int) -> Iterator[tuple[ShardPosition, list[Document]]]:
         """The windows of a shard. A window ends with its shard.
 
         Where the hub stops answering, the window is begun again until it answers or `PATIENCE` is used up.
         """
-        here: Place = [position, row]
+        here = (index, row)
         good = time.monotonic()
         while True:
             try:
@@ -93,9 +92,9 @@ class HuggingFaceSource:
                     raise
                 self._wait(error, good)
 
-    def _read(self, here: Place, shard: int) -> Iterator[tuple[Place, list[Document], Place]]:
+    def _read(self, here: ShardPosition, shard: int) -> Iterator[tuple[ShardPosition, list[Document], ShardPosition]]:
         """The windows of a shard from a place on, each with the place after it."""
-        position, row = here
+        index, row = here
         stream = self.stream.shard(self.stream.num_shards, shard)
         documents: list[Document] = []
         size = 0
@@ -106,7 +105,7 @@ class HuggingFaceSource:
                 documents.append(Document(shard << ROWS | row, text))
                 size += len(text)
             if len(documents) >= self.window or size >= self.window * CHARACTERS:
-                after = [position, row]
+                after = (index, row)
                 yield here, documents, after
                 here, documents, size = after, [], 0
         yield here, documents, here
@@ -194,7 +193,7 @@ def _load(name: str, config: str | None, split: str, commit: str) -> Any:
     return splits[split]
 
 
-def _check(place: Place, count: int) -> tuple[int, int]:
+def _check(place: Position, count: int) -> tuple[int, int]:
     if place is None:
         return 0, 0
     match place:

@@ -6,16 +6,21 @@ and a source whose weight is small for its size makes epochs long: end such runs
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 
+from mlxlab.constraints import Count, Ge, Lt
 from mlxlab.data.rng import counter_hash
-from mlxlab.data.text.document import Document, DocumentSource, Place
+from mlxlab.data.text.document import Document, DocumentSource, Position
 from mlxlab.errors import DataError
+from mlxlab.files.shape import ShapeError, validate
 
 ABOUT = 1024
 PASSES = 2**20  # of a source in an epoch, at most
+
+# (passes before this one, position of the window, documents used of it, characters still due)
+ReaderPosition = tuple[Annotated[int, Ge(0), Lt(PASSES)], object, Count, int]
 
 
 class Mixture:
@@ -43,17 +48,17 @@ class Mixture:
         self.bytes = round(max(known)) if len(known) == len(sizes) else None
 
     @property
-    def skipped(self) -> int:
-        return sum(source.skipped for source in self.sources)
+    def skipped_records(self) -> int:
+        return sum(source.skipped_records for source in self.sources)
 
-    def windows(self, seed: int, epoch: int, place: Place = None) -> Iterator[tuple[Place, list[Document]]]:
+    def windows(self, seed: int, epoch: int, position: Position = None) -> Iterator[tuple[Position, list[Document]]]:
         """See `Source`. A place is [pass, place of its window, documents of it before, characters due] a source."""
-        places = [None] * len(self.sources) if place is None else _check(place, len(self.sources))
+        positions = [None] * len(self.sources) if position is None else _check(position, len(self.sources))
         readers = [_Reader(source, number, seed, epoch) for number, source in enumerate(self.sources)]
-        for reader, begin in zip(readers, places, strict=True):
-            reader.go_to(begin)
+        for reader, begin in zip(readers, positions, strict=True):
+            reader.seek(begin)
         while any(reader.passed == 0 for reader in readers):
-            here = [reader.place() for reader in readers]
+            here = [reader.position() for reader in readers]
             yield here, [one for reader, size in zip(readers, self.sizes, strict=True) for one in reader.take(size)]
 
 
@@ -64,14 +69,14 @@ class _Reader:
         self.source, self.number, self.seed, self.epoch = source, number, seed, epoch
         self.passed, self.taken, self.due = 0, 0, 0
 
-    def place(self) -> Place:
+    def position(self) -> list[Position]:
         return [self.passed, self.window, self.taken, self.due]
 
-    def go_to(self, place: Place) -> None:
-        """Begins at a place, None for the start."""
+    def seek(self, position: ReaderPosition | None) -> None:
+        """Begins at a position, None for the start."""
         window = None
-        if place is not None:
-            self.passed, window, self.taken, self.due = place
+        if position is not None:
+            self.passed, window, self.taken, self.due = position
         self._begin(window)
         if self.taken >= len(self.documents):
             raise DataError(f"the saved place is document {self.taken} of a window that has {len(self.documents)}")
@@ -90,7 +95,7 @@ class _Reader:
         ids = counter_hash(self.number, np.array([document.id for document in taken], np.int64)) >> np.uint64(1)
         return [Document(int(number), document.text) for number, document in zip(ids, taken, strict=False)]
 
-    def _begin(self, window: Place) -> None:
+    def _begin(self, window: Position) -> None:
         self.windows = self.source.windows(self.seed, self.epoch * PASSES + self.passed, window)
         self.window, self.documents = next(self.windows)
 
@@ -104,14 +109,11 @@ class _Reader:
             self.window, self.documents = following
 
 
-def _check(place: Place, count: int) -> list[Any]:
-    if isinstance(place, list) and len(place) == count and all(map(_is_place, place)):
-        return place
-    raise DataError(f"the saved place {place!r} is not one of a mixture of {count} sources")
-
-
-def _is_place(one: Any) -> bool:
-    match one:
-        case [int(passed), _, int(taken), int()]:
-            return passed >= 0 and taken >= 0
-    return False
+def _check(position: Position, count: int) -> list[ReaderPosition]:
+    try:
+        positions: list[ReaderPosition] = validate(position, list[ReaderPosition])
+    except ShapeError as error:
+        raise DataError(f"the saved position is malformed: {error}") from None
+    if len(positions) != count:
+        raise DataError(f"the saved position is of a mixture of {len(positions)} sources, expected {count}")
+    return positions

@@ -7,10 +7,8 @@ place is (unit in that order, mark within it), and each format knows how to go t
 from collections.abc import Iterator
 from typing import Protocol
 
-import numpy as np
-
-from mlxlab.data.rng import counter_hash
-from mlxlab.data.text.document import Document, Place
+from mlxlab.data.rng import Stream, permutation
+from mlxlab.data.text.document import Document, Position
 from mlxlab.data.text.sources.error_budget import ErrorBudget
 from mlxlab.data.text.sources.file_set import FileSet
 from mlxlab.errors import DataError
@@ -53,24 +51,24 @@ class SequentialSource:
         self.fingerprint = f"{units.fingerprint},{window}"
 
     @property
-    def skipped(self) -> int:
-        return self.units.tolerance.skipped
+    def skipped_records(self) -> int:
+        return self.units.tolerance.skipped_records
 
-    def windows(self, seed: int, epoch: int, place: Place = None) -> Iterator[tuple[Place, list[Document]]]:
+    def windows(self, seed: int, epoch: int, position: Position = None) -> Iterator[tuple[Position, list[Document]]]:
         """See `Source`. A place is [unit in the epoch's order, mark]."""
-        order = np.argsort(counter_hash(seed, 0x5E9E, epoch, np.arange(len(self.units))), kind="stable")
-        first, mark = _check(place, len(order))
-        here: Place = [first, *mark]
+        order = permutation(len(self.units), seed, Stream.UNIT_ORDER, epoch)
+        first, mark = _check(position, len(order))
+        here: Position = [first, *mark]
         documents: list[Document] = []
-        size, empty = 0, place is None
-        for position in range(first, len(order)):
-            for after, document in self.units.read(int(order[position]), mark):
+        size, empty = 0, position is None
+        for index in range(first, len(order)):
+            for after, document in self.units.read(int(order[index]), mark):
                 documents.append(document)
                 size += len(document.text)
                 if len(documents) >= self.window or size >= self.window * CHARACTERS:
-                    self.units.shards.check(self.units.shard(int(order[position])))
+                    self.units.shards.check(self.units.shard(int(order[index])))
                     yield here, self._full(documents)
-                    here, documents, size, empty = [position, *after], [], 0, False
+                    here, documents, size, empty = [index, *after], [], 0, False
             mark = (0, 0)
         if documents:
             yield here, self._full(documents)
@@ -84,7 +82,7 @@ class SequentialSource:
         return documents
 
 
-def _check(place: Place, count: int) -> tuple[int, Mark]:
+def _check(place: Position, count: int) -> tuple[int, Mark]:
     if place is None:
         return 0, (0, 0)
     match place:

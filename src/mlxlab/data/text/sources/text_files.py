@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mlxlab.data.rng import counter_hash
-from mlxlab.data.text.document import Document, Place
+from mlxlab.data.rng import Stream, permutation
+from mlxlab.data.text.document import Document, Position
 from mlxlab.data.text.sources.error_budget import ErrorBudget
 from mlxlab.data.text.sources.file_set import FileSet
 from mlxlab.data.text.sources.record_boundaries import MAX_RECORD, RecordSplitter
@@ -55,14 +55,14 @@ class TextFiles:
         self.fingerprint = f"{shards.fingerprint()}:{settings},{self.stretch}" + ("" if part == (0, 1) else f",{part}")
 
     @property
-    def skipped(self) -> int:
-        return self.tolerance.skipped
+    def skipped_records(self) -> int:
+        return self.tolerance.skipped_records
 
-    def windows(self, seed: int, epoch: int, place: Place = None) -> Iterator[tuple[Place, list[Document]]]:
+    def windows(self, seed: int, epoch: int, position: Position = None) -> Iterator[tuple[Position, list[Document]]]:
         """See `Source`. A place is the number of the window in its epoch's order."""
         count = -(-(self.high - self.low) // self.stretch)
-        order = np.argsort(counter_hash(seed, 0x51E7, epoch, np.arange(count)), kind="stable")
-        given = parse_window_index(place, -(-count // TOGETHER))
+        order = permutation(count, seed, Stream.FILE_ORDER, epoch)
+        given = parse_window_index(position, -(-count // TOGETHER))
         empty = given == 0
         for window in range(given, -(-count // TOGETHER)):
             stretches = np.sort(order[window * TOGETHER : (window + 1) * TOGETHER])

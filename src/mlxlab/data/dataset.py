@@ -1,0 +1,78 @@
+"""The interface that a data set implements: what training, evaluation and inference need of it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from mlxlab.data.batch import Batch, BatchIterator, Task
+from mlxlab.data.tokenizers.tokenizer import Tokenizer
+
+
+class Encoder(Protocol):
+    """Turns raw inputs into tokens, as a data set did for training; what inference restores."""
+
+    @property
+    def task(self) -> Task: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+
+class DataModule(Protocol):
+    """A data set with its splits, tokenizer and task. The class is the `_target_` of a `data` node.
+
+    Its constructor gets the keys of that node, and by name whichever of these it declares keyword-only: `seed`,
+    `cache` (a folder for what may be deleted at any time), `pretrained` (a folder whose tokenizer is to be used, or
+    None), `masked` (the model predicts hidden tokens), `parameters` and `width` of the model.
+    """
+
+    @property
+    def task(self) -> Task: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def train(self) -> BatchIterator: ...
+
+    @property
+    def valid(self) -> Iterable[Batch]:
+        """Yields the same batches each time it is iterated."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with whatever changes a training batch; a run resumes only with an equal one."""
+        ...
+
+    @property
+    def held_out(self) -> str:
+        """Identifies the validation examples, whatever their order: equal for runs that may be compared on them."""
+        ...
+
+    @property
+    def sources(self) -> Sequence[str]:
+        """Lines for the log: where the data came from, and how much there is. The last one summarises."""
+        ...
+
+    @property
+    def class_counts(self) -> Sequence[int]:
+        """Training examples of each class, for class weights; empty where there are no classes."""
+        ...
+
+    def baselines(self) -> Mapping[str, float]:
+        """Accuracies on the validation split of methods without a neural network; empty where there are none."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Writes what `restore_encoder` reads: at least tokenizer.json (`Tokenizer.save`)."""
+        ...
+
+    @staticmethod
+    def restore_encoder(folder: Path) -> Encoder:
+        """The encoder of the data set that was saved in `folder`. May read nothing outside of it.
+
+        Raises:
+            InputNotFoundError, DataError: a file is missing or damaged.
+        """
+        ...
