@@ -57,7 +57,7 @@ def tokens_of(source, **settings):
 
 
 def goes_on(source, place, tokens):
-    """Whether batches from a saved place on are those of a run that went through."""
+    """Whether batches from a saved position on are those of a run that went through."""
     batches = tokens_of(source, prefetch=place % 3)
     taken = take(batches, place) if place else []
     saved = json.loads(json.dumps(batches.state_dict()))

@@ -74,7 +74,7 @@ def test_any_place_of_a_mixture_continues_exactly(sources):
 
 @pytest.mark.parametrize("place", [0, [], [[0, None, 0, 0]], [[0, None, 10**6, 0]] * 3, [[-1, None, 0, 0]] * 3])
 def test_a_place_that_is_not_in_the_mixture_is_a_fault(sources, place):
-    with pytest.raises(DataError, match="saved place"):
+    with pytest.raises(DataError, match="saved position"):
         documents_of(Mixture(sources, WEIGHTS), place=place)
 
 

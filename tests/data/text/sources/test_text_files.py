@@ -105,7 +105,7 @@ def test_start_and_end_of_large_files_are_in_the_fingerprint(tmp_path, place):
 
 @pytest.mark.parametrize("place", [-1, 10**6, "x", [0], [99, 0, 0], [0, -1, 0], {}])
 def test_a_place_that_is_not_there_is_a_fault(corpus, place):
-    with pytest.raises(DataError, match="saved place"):
+    with pytest.raises(DataError, match="saved position"):
         documents_of(opened(corpus[0]), place=place)
 
 

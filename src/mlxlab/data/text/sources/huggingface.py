@@ -193,13 +193,13 @@ def _load(name: str, config: str | None, split: str, commit: str) -> Any:
     return splits[split]
 
 
-def _check(place: Position, count: int) -> tuple[int, int]:
-    if place is None:
-        return 0, 0
-    match place:
-        case [int(position), int(row)] if 0 <= position < count and row >= 0:
-            return position, row
-    raise DataError(f"the saved place {place!r} is not one of the {count} shards there are")
+def _check(position: Position, count: int) -> ShardPosition:
+    match position:
+        case None:
+            return 0, 0
+        case [int(index), int(row)] if 0 <= index < count and row >= 0:
+            return index, row
+    raise DataError(f"the saved position is malformed: expected a shard in 0..{count - 1} and a row, got {position!r}")
 
 
 def _is_of_network(error: Exception) -> bool:

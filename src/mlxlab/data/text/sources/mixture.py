@@ -79,7 +79,9 @@ class _Reader:
             self.passed, window, self.taken, self.due = position
         self._begin(window)
         if self.taken >= len(self.documents):
-            raise DataError(f"the saved place is document {self.taken} of a window that has {len(self.documents)}")
+            raise DataError(
+                f"the saved position is malformed: document {self.taken} of a window of {len(self.documents)}"
+            )
 
     def take(self, size: int) -> list[Document]:
         """Documents of `size` characters and those still due; what is taken too much is owed."""
@@ -115,5 +117,5 @@ def _check(position: Position, count: int) -> list[ReaderPosition]:
     except ShapeError as error:
         raise DataError(f"the saved position is malformed: {error}") from None
     if len(positions) != count:
-        raise DataError(f"the saved position is of a mixture of {len(positions)} sources, expected {count}")
+        raise DataError(f"the saved position is malformed: expected one of {count} sources, got {len(positions)}")
     return positions

@@ -82,10 +82,10 @@ class SequentialSource:
         return documents
 
 
-def _check(place: Position, count: int) -> tuple[int, Mark]:
-    if place is None:
-        return 0, (0, 0)
-    match place:
-        case [int(unit), int(first), int(second)] if 0 <= unit < count and first >= 0 and second >= 0:
-            return unit, (first, second)
-    raise DataError(f"the saved place {place!r} is not one of the {count} parts there are")
+def _check(position: Position, count: int) -> tuple[int, Mark]:
+    match position:
+        case None:
+            return 0, (0, 0)
+        case [int(index), int(first), int(second)] if 0 <= index < count and first >= 0 and second >= 0:
+            return index, (first, second)
+    raise DataError(f"the saved position is malformed: expected a unit in 0..{count - 1}, got {position!r}")

@@ -6,7 +6,6 @@ stretches from anywhere. So the first window comes at once, every place is reach
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -121,14 +120,14 @@ class TextFiles:
         return f"{self.shards.line(shard, start)}: {said}"
 
 
-def parse_window_index(place: Any, count: int) -> int:
-    """The window at which a saved place begins.
+def parse_window_index(position: Position, count: int) -> int:
+    """The window that a saved position names, 0 for None.
 
     Raises:
         DataError: there is no such window.
     """
-    if place is None:
+    if position is None:
         return 0
-    if not isinstance(place, int) or not 0 <= place < count:
-        raise DataError(f"the saved place is window {place!r} of an epoch that has {count}")
-    return place
+    if type(position) is not int or not 0 <= position < count:
+        raise DataError(f"the saved position is malformed: expected a window in 0..{count - 1}, got {position!r}")
+    return position
