@@ -18,6 +18,7 @@ import pytest
 
 from mlxlab.tracking.journal import Journal
 from mlxlab.tracking.mlflow import spool
+from mlxlab.tracking.mlflow.flush import flush
 
 # Logs `count` steps, then ends, or is still there when the signal comes.
 TRAINER = """
@@ -75,6 +76,11 @@ def kill_syncer(folder: Path) -> bool:
 def new_journal(project: Path, name: str = "a", **keys: Any) -> Journal:
     keys = {"uri": None, "artifacts": None, "experiment": "mlxlab", "log_models": True, "wait": 30.0} | keys
     return Journal(**keys, folder=project / "outputs" / name, project=project)
+
+
+def upload_here(journal: Journal) -> list[str]:
+    """What `runs.py sync` prints, in this process: parts of it can be replaced."""
+    return list(flush(journal.address, [journal.folder]))
 
 
 def start_trainer(project: Path, name: str, count: int, ending: str = "FINISHED") -> subprocess.Popen[str]:

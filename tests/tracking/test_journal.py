@@ -1,7 +1,6 @@
 """The journal: what is logged stays logged, costs next to nothing, and needs no tracker library."""
 
 import json
-import math
 import resource
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.tracking import jsonl
 from mlxlab.tracking.journal import Journal
 from mlxlab.tracking.mlflow import address, naming, spool
+from mlxlab.tracking.records import read_records
 from mlxlab.tracking.tracker import NoTracker, Tracker
 from support.tracking import new_journal
 
@@ -32,6 +32,13 @@ def records(journal: Journal) -> list[dict]:
 
 def steps(journal: Journal) -> list[int]:
     return [record["s"] for record in records(journal) if "s" in record]
+
+
+def offsets(journal: Path) -> dict[int | str, int]:
+    """Step, or `tag`, -> end of the line."""
+    return {
+        record.get("s", "tag"): end for record, end in read_records(journal) if record and {"s", "tags"} & record.keys()
+    }
 
 
 def test_a_training_process_imports_no_tracker_library(tmp_path):
@@ -60,10 +67,8 @@ def test_nothing_is_made_before_the_start(tmp_path):
 def test_nan_and_infinity_survive(tmp_path):
     journal = new_journal(tmp_path)
     journal.start({}, {})
-    journal.log(1, {"nan": math.nan, "inf": math.inf, "low": -math.inf})
-    values = records(journal)[-1]["m"]
-    assert math.isnan(values["nan"])
-    assert (values["inf"], values["low"]) == (math.inf, -math.inf)
+    journal.log(1, {"nan": float("nan"), "inf": float("inf"), "low": float("-inf")})
+    assert records(journal)[-1]["m"] == {"nan": "NaN", "inf": "Infinity", "low": "-Infinity"}
 
 
 def test_a_torn_last_line_is_cut_before_anything_is_appended(tmp_path, capsys):
@@ -127,14 +132,14 @@ def test_rewind_forgets_later_steps_and_moves_no_other_line(tmp_path):
         journal.log(step, {"a": float(step)})
     journal.tag({"kept": "yes"})
     path = journal.folder / "journal.jsonl"
-    before = {record.get("s", "tag"): end for record, end in jsonl.read(path) if "start" not in record}
+    before = offsets(path)
     journal.rewind(6)
     journal.rewind(4)
     journal.log(5, {"a": 5.5})
-    after = {record.get("s", "tag"): end for record, end in jsonl.read(path) if "s" in record or "tags" in record}
+    after = offsets(path)
     assert steps(journal) == [1, 2, 3, 4, 5]
     assert all(after[step] == before[step] for step in (1, 2, 3, 4, "tag"))
-    assert [record["rewind"] for record in records(journal) if "rewind" in record] == [6, 4]
+    assert [record["truncate_after"] for record in records(journal) if "truncate_after" in record] == [6, 4]
 
 
 def test_the_writer_looks_alive_during_and_after_a_rewind_and_dead_after_the_end(tmp_path):

@@ -12,7 +12,9 @@ sort        metric to order by: losses from the lowest, all others from the high
 status      only these: RUNNING, FINISHED, FAILED, KILLED
 experiment  only runs of this experiment
 metrics     columns, separated by commas
-uri         another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db of the project
+uri         another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db of the project; `sync` uploads a run that was
+            recorded for another store only where this names the store to upload it to
+artifacts   for a new experiment: another folder or URI than MLFLOW_ARTIFACT_ROOT or `artifacts` by the database
 """
 
 import os
@@ -34,7 +36,7 @@ VERBS = {
     "list": {"limit", "sort", "status", "experiment", "metrics", "uri"},
     "show": {"uri"},
     "compare": {"uri"},
-    "sync": {"uri"},
+    "sync": {"uri", "artifacts"},
 }
 STATUSES = ("RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")
 
@@ -124,18 +126,14 @@ def _compare(keys: dict[str, str], names: list[str]) -> None:
 
 
 def _sync(keys: dict[str, str], names: list[str]) -> None:
-    from mlxlab.tracking.mlflow.flush import address_of, flush
+    from mlxlab.tracking.mlflow.flush import check_store, flush
 
-    stores: dict[str, tuple[Address, list[Path]]] = {}
-    for folder in (Path(name).absolute() for name in names):
-        address = _address(keys) if "uri" in keys else address_of(folder, project_root())
-        stores.setdefault(address.uri, (address, []))[1].append(folder)
-    if not names:
-        address = _address(keys)
-        stores[address.uri] = (address, [])
-    for address, folders in stores.values():
-        for line in flush(address, folders):
-            print(line, flush=True)
+    address, folders = _address(keys), [Path(name).absolute() for name in names]
+    if "uri" not in keys:
+        for folder in folders:
+            check_store(folder, address)
+    for line in flush(address, folders):
+        print(line, flush=True)
 
 
 def _one(store: "SqliteRunReader | MlflowRunReader", word: str) -> "RunRow":
@@ -152,7 +150,7 @@ def _one(store: "SqliteRunReader | MlflowRunReader", word: str) -> "RunRow":
 def _address(keys: dict[str, str]) -> "Address":
     from mlxlab.tracking.mlflow.address import resolve
 
-    return resolve(keys.get("uri"), None, project_root())
+    return resolve(keys.get("uri"), keys.get("artifacts"), project_root())
 
 
 def _open(address: "Address") -> "SqliteRunReader | MlflowRunReader":

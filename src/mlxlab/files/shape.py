@@ -1,5 +1,6 @@
 """Checks decoded JSON against a Python type, so that what was read is what the rest of the code believes it is."""
 
+import functools
 import types
 import typing
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, is_typeddict
@@ -74,7 +75,7 @@ def _validate_tuple(items: list[Any], shapes: tuple[Any, ...], path: str) -> tup
 
 
 def _validate_fields(value: Any, shape: Any, path: str) -> dict[str, Any]:
-    fields, given = typing.get_type_hints(shape, include_extras=True), _expect(value, dict, path)
+    fields, given = _hints(shape), _expect(value, dict, path)
     missing = sorted(shape.__required_keys__ - given.keys())
     if missing:
         raise ShapeError(path, f"{missing[0]!r} is missing")
@@ -82,6 +83,11 @@ def _validate_fields(value: Any, shape: Any, path: str) -> dict[str, Any]:
     if unknown:
         raise ShapeError(path, f"unknown key {unknown[0][:40]!r}")
     return {key: validate(item, _inner(fields[key]), _join(path, key)) for key, item in given.items()}
+
+
+@functools.cache
+def _hints(shape: Any) -> dict[str, Any]:
+    return typing.get_type_hints(shape, include_extras=True)
 
 
 def _inner(shape: Any) -> Any:
@@ -108,6 +114,8 @@ def _check_bound(value: Any, bound: Any, path: str) -> None:
             good = len(value) >= limit
         case at.MaxLen(limit):
             good = len(value) <= limit
+        case at.Predicate(holds):
+            good = holds(value)
         case _:
             good = True
     if not good:

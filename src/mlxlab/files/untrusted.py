@@ -8,8 +8,10 @@ import json
 import math
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, BinaryIO, NoReturn, TypeVar, cast
 
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.shape import ShapeError, validate
@@ -21,13 +23,14 @@ MAX_INTEGER = 2**63 - 1
 T = TypeVar("T")
 
 
-def read_bytes(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes:
-    """The contents of a regular file. Symbolic links, folders, pipes, sockets and devices are refused, unopened or
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """Opens a regular file for reading. Symbolic links, folders, pipes, sockets and devices are refused, unopened or
     without blocking.
 
     Raises:
         InputNotFoundError: there is no such file.
-        DataError: it is no regular file, is larger than `max_bytes`, or cannot be read.
+        DataError: it is no regular file, or cannot be read.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -39,11 +42,17 @@ def read_bytes(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise DataError(f"{path}: expected a regular file")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            data = file.read(max_bytes + 1)
+            yield file
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({_reason(error)})") from None
     finally:
         os.close(descriptor)
+
+
+def read_bytes(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes:
+    """The contents of a regular file; raises as `open_regular`, and DataError if it is larger than `max_bytes`."""
+    with open_regular(path) as file:
+        data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise DataError(f"{path}: larger than {max_bytes} bytes")
     return data

@@ -1,14 +1,4 @@
-"""A run's journal: `journal.jsonl` in the run folder, carried to the store by another process.
-
-One JSON object per line:
-
-    {"t": ms, "start": {uid, name, experiment, params, tags, parent, store, artifacts, spool, resumed}}
-    {"t": ms, "s": step, "m": {name: value}}
-    {"t": ms, "tags": {...}}    {"t": ms, "dataset": {...}}    {"t": ms, "artifact": {path, to}}
-    {"t": ms, "model": {...}}   {"t": ms, "rewind": step}      {"t": ms, "end": status}
-
-Paths inside the run folder are relative to it. Neither MLflow nor a database is imported here.
-"""
+"""Records a run in `journal.jsonl` of its folder; another process uploads it. The format is that of `records`."""
 
 import os
 import sys
@@ -23,13 +13,11 @@ from mlxlab.errors import CannotCreateError
 from mlxlab.tracking import jsonl, provenance
 from mlxlab.tracking.mlflow import naming, spool, wait
 from mlxlab.tracking.mlflow.address import resolve
+from mlxlab.tracking.records import FILE, STATE, is_uid, read_start, read_uid, utf8
 from mlxlab.tracking.tracker import Status
 
-FILE = "journal.jsonl"
-STATE = "journal.sync.json"  # the syncer's: how far this journal is in the store
 PARENT = "MLXLAB_PARENT_RUN"  # environment: uid of the sweep that this process is a job of
-PACKAGE = Path(__file__).resolve().parents[1]
-_WORDS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}  # as JSON spells them
+_NOT_FINITE = {"nan": '"NaN"', "inf": '"Infinity"', "-inf": '"-Infinity"'}
 LOOK_AFTER = 60.0  # seconds between looks whether the syncer lives
 
 
@@ -61,8 +49,7 @@ class Journal:
         self.address = resolve(uri, artifacts, project)
         self.experiment, self.log_models, self.wait = experiment, log_models, wait
         self.folder, self.project = folder.absolute(), project
-        self.uid = jsonl.read_uid(self.folder / FILE) or uuid.uuid4().hex
-        self.code = PACKAGE / "inference" / "pyfunc_model.py"  # of the logged model
+        self.uid = read_uid(self.folder / FILE) or uuid.uuid4().hex
         self._lines: jsonl.JsonlAppender | None = None
         self._keys: dict[str, str] = {}
         self._warned = False
@@ -81,25 +68,27 @@ class Journal:
 
         Raises:
             CannotCreateError: the journal cannot be written, or another process is writing it.
+            DataError: the journal to resume is damaged.
         """
         if not resumed:
             self._put_aside()
+        elif (self.folder / FILE).exists():
+            read_start(self.folder / FILE)  # raises if the file is not a journal
         self._lines = jsonl.JsonlAppender(self.folder / FILE)
         if self._lines.torn:
             _say(f"tracking: cut {self._lines.torn} bytes of a line that was being written when the run died")
-        parent = os.environ.get(PARENT) or None
-        kept = {naming.clean(key): naming.truncate(value, naming.MAX_TAG) for key, value in tags.items()}
+        parent = os.environ.get(PARENT, "")
+        tags = provenance.gather(self.project) | ({"sweep": parent} if is_uid(parent) else {}) | tags
         self._write(
             start={
                 "uid": self.uid,
-                "name": name or self.folder.name,
+                "name": name or utf8(self.folder.name),
                 "experiment": self.experiment,
                 "params": naming.flatten(params),
-                "tags": provenance.gather(self.project) | ({"sweep": parent} if parent else {}) | kept,
-                "parent": parent,
-                "store": self.address.shown,
+                "tags": {naming.clean(key): naming.truncate(value, naming.MAX_TAG) for key, value in tags.items()},
+                "parent": parent if is_uid(parent) else None,
+                "store": utf8(self.address.shown),
                 "artifacts": self.address.artifacts,
-                "spool": str(self.address.spool or ""),
                 "resumed": resumed,
             }
         )
@@ -123,8 +112,11 @@ class Journal:
         self._write(dataset={"name": name, "digest": fingerprint, "source": source, "context": context})
 
     def artifact(self, path: Path, to: str = "") -> None:
-        """A file or folder to be copied into the folder `to` of the run's artifacts. It must stay until it is."""
-        self._write(artifact={"path": self._relative(path), "to": naming.clean(to) if to else ""})
+        """A file or folder in the run folder, to be copied into the folder `to` of the run's artifacts."""
+        try:
+            self._write(artifact={"path": self._relative(path), "to": naming.clean(to) if to else ""})
+        except ValueError as error:
+            _say(f"tracking: {error}; it is not recorded")
 
     def model(
         self,
@@ -148,15 +140,11 @@ class Journal:
         """
         if not self.log_models:
             return
-        conf = PACKAGE.parents[1] / "conf"  # a checkout keeps it beside src/, a wheel inside the package
         inputs = {"checkpoint": checkpoint} | (files or {})
         model = {
             "name": naming.clean(name).replace("/", "_").replace(":", "_").replace(".", "_"),
             "step": step,
             "files": {key: self._relative(path) for key, path in inputs.items()},
-            "code": str(self.code),
-            "packages": [str(PACKAGE), *([str(conf)] if conf.is_dir() else [])],
-            "requirements": provenance.requirements(),
             "signature": signature,
             "example": example,
         }
@@ -165,7 +153,7 @@ class Journal:
     def rewind(self, step: int) -> None:
         """Forgets what was logged above `step`, here and in the store: a resumed run logs it again."""
         assert self._lines is not None
-        note = {"t": time.time_ns() // 1_000_000, "rewind": int(step)}
+        note = {"t": time.time_ns() // 1_000_000, "truncate_after": int(step)}
         self._lines.blank(lambda record: record.get("s", step) > step, note)
 
     def end(self, status: Status) -> None:
@@ -200,16 +188,20 @@ class Journal:
         return self._keys[key]
 
     def _relative(self, path: Path) -> str:
-        path = path.absolute()
-        return str(path.relative_to(self.folder) if path.is_relative_to(self.folder) else path)
+        path = Path(os.path.abspath(path))
+        if not path.is_relative_to(self.folder):
+            raise ValueError(f"{path}: outside the run folder")
+        relative = str(path.relative_to(self.folder))
+        relative.encode()  # raises if the name is not UTF-8
+        return relative
 
     def _put_aside(self) -> None:
         """Another run's journal makes room. It stays in the folder: the syncer may not be through with it."""
-        old = jsonl.read_uid(self.folder / FILE)
-        if not old:
+        if not (self.folder / FILE).exists():
             return
         if jsonl.has_writer(self.folder / FILE):
             raise CannotCreateError(f"another process is writing {self.folder / FILE}")
+        old = read_uid(self.folder / FILE) or uuid.uuid4().hex
         for file in (FILE, STATE):
             path = self.folder / file
             if path.exists():
@@ -238,7 +230,7 @@ class Journal:
 
 def _number(value: float) -> str:
     text = repr(float(value))
-    return _WORDS.get(text, text)
+    return _NOT_FINITE.get(text, text)
 
 
 def _say(line: str) -> None:

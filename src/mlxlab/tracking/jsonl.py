@@ -7,12 +7,14 @@ locked (`flock`) while it is open, so that a reader can tell a living writer fro
 import fcntl
 import json
 import os
+import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mlxlab.errors import CannotCreateError
+from mlxlab.files.untrusted import open_regular
 
 MAX_WAITING = 64 * 2**20  # bytes kept in memory while the disk refuses them
 
@@ -81,26 +83,9 @@ class JsonlAppender:
         self._file = file
 
 
-def read(path: Path, offset: int = 0, limit: int = 4 * 2**20) -> Iterator[tuple[dict[str, Any], int]]:
-    """Complete lines from byte `offset` on, about `limit` bytes of them, each with the offset after it.
-
-    A line that is not a JSON object comes as `{}`.
-    """
-    with path.open("rb") as file:
-        file.seek(offset)
-        for line in file:
-            if not line.endswith(b"\n"):
-                return  # still being written, or torn
-            offset += len(line)
-            limit -= len(line)
-            yield _parse(line), offset
-            if limit <= 0:
-                return
-
-
 def has_writer(path: Path) -> bool:
     """Whether a living process holds `path` open for appending."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
@@ -109,7 +94,10 @@ def has_writer(path: Path) -> bool:
 
 
 def _open(path: Path) -> int:
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise CannotCreateError(f"{path}: expected a regular file")
     # A reader that asks `has_writer` holds the lock for an instant.
     for _ in range(50):
         try:
@@ -137,19 +125,10 @@ def _cut_torn(file: int) -> int:
 def _parse(line: bytes) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
 
 
 def _empty(line: bytes) -> bytes:
     return b"{}".ljust(len(line) - 1) + b"\n"
-
-
-def read_uid(path: Path) -> str | None:
-    """The run whose journal this is; None if there is none."""
-    try:
-        first = next(read(path, limit=1), ({}, 0))[0]
-    except OSError:
-        return None
-    return first.get("start", {}).get("uid")

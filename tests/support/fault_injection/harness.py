@@ -200,7 +200,7 @@ def read_metrics(journal: Path) -> dict[tuple[str, int], float]:
         record = json.loads(line)
         for name, value in record.get("m", {}).items():
             assert (name, record["s"]) not in found, f"{name} of step {record['s']} stands twice in {journal}"
-            found[name, record["s"]] = value
+            found[name, record["s"]] = float(value)
     return found
 
 

@@ -6,20 +6,17 @@ import pytest
 
 from mlxlab.errors import DataError, InputNotFoundError, ServiceUnavailableError
 from mlxlab.tracking.mlflow.download import download_model
-from support.tracking import ask, new_journal, project_fixture  # noqa: F401
-from tracking.mlflow.test_log_model import SERVED
+from support.tracking import ask, new_journal, project_fixture, upload_here  # noqa: F401
+from tracking.mlflow.test_log_model import code_of_the_installed_package  # noqa: F401
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
 @pytest.fixture
-def logged(project, monkeypatch):
+def logged(project, code, monkeypatch):
     """A store with one logged model, registered as `mine`; its run id and model id."""
-    code = project / "served.py"
-    code.write_text(SERVED)
-    journal = new_journal(project)
+    journal = new_journal(project, wait=0.0)
     journal.start({}, {})
-    journal.code = code
     checkpoint = journal.folder / "checkpoints" / "step-00000007"
     checkpoint.mkdir(parents=True)
     (checkpoint / "state.json").write_text(json.dumps({"scale": 2}))
@@ -29,6 +26,7 @@ def logged(project, monkeypatch):
     (journal.folder / "restore" / "config.yaml").write_text("model: {}\n")
     journal.model(checkpoint, step=7, files={"run": journal.folder / "restore"})
     journal.end("FINISHED")
+    upload_here(journal)
     [(model_id, run_id)] = ask(project, "select model_id, source_run_id from logged_models")
     from mlflow import MlflowClient
 

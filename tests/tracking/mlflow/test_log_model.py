@@ -5,7 +5,12 @@ import os
 import subprocess
 import sys
 
-from support.tracking import ask, new_journal, project_fixture  # noqa: F401
+import pytest
+
+from mlxlab.tracking.mlflow import log_model, spool
+from support.tracking import ask, new_journal, project_fixture, upload_here  # noqa: F401
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.*type hints:UserWarning")
 
 SERVED = """
 import json
@@ -36,6 +41,16 @@ for uri in sys.argv[1:]:
 """
 
 
+@pytest.fixture(name="code")
+def code_of_the_installed_package(project, monkeypatch):
+    """A small model instead of `inference/pyfunc_model.py`; journals are uploaded by `upload_here` only."""
+    code = project / "served.py"
+    code.write_text(SERVED)
+    monkeypatch.setattr(log_model, "CODE", code)
+    monkeypatch.setattr(spool, "start_syncer", lambda address: False)
+    return code
+
+
 def write_checkpoint(journal):
     checkpoint = journal.folder / "checkpoints" / "step-00000007"
     checkpoint.mkdir(parents=True)
@@ -53,22 +68,21 @@ def load(project, *uris):
     return done.stdout.splitlines()
 
 
-def test_the_checkpoint_is_a_model_that_loads_and_predicts_elsewhere(project, monkeypatch, capsys):
-    code = project / "served.py"
-    code.write_text(SERVED)
-    journal = new_journal(project)
+def test_the_checkpoint_is_a_model_that_loads_and_predicts_elsewhere(project, code):
+    journal = new_journal(project, wait=0.0)
     journal.start({}, {})
     signature = {
         "inputs": json.dumps([{"type": "double", "name": "x", "required": True}]),
         "outputs": json.dumps([{"type": "string", "name": "answer", "required": True}]),
     }
-    journal.code = code
     checkpoint = write_checkpoint(journal)
     files = {"run": journal.folder / "restore"}
     journal.model(checkpoint, step=7, files=files, signature=signature, example=[{"x": 1.0}])
     journal.end("FINISHED")
-    assert capsys.readouterr().err == ""
+    upload_here(journal)
     assert ask(project, "select value from tags where key = 'mlxlab.missing'") == []
+    (journal.folder / "journal.sync.json").unlink()
+    upload_here(journal)  # every record a second time
     [(model_id, name, run_id)] = ask(project, "select model_id, name, source_run_id from logged_models")
     assert name == "best"
     answers = load(project, f"models:/{model_id}", f"runs:/{run_id}/best")
@@ -78,14 +92,14 @@ def test_the_checkpoint_is_a_model_that_loads_and_predicts_elsewhere(project, mo
     assert "numpy==" in requirements
 
 
-def test_a_model_that_cannot_be_made_does_not_keep_the_run_from_its_end(project):
-    journal = new_journal(project)
+def test_a_model_that_cannot_be_made_does_not_keep_the_run_from_its_end(project, code):
+    journal = new_journal(project, wait=0.0)
     journal.start({}, {})
-    journal.code = project / "served.py"
-    journal.code.write_text("raise RuntimeError('no such layer')")
+    code.write_text("raise RuntimeError('no such layer')")
     journal.model(write_checkpoint(journal), step=7, files={"run": journal.folder / "restore"})
     journal.model(journal.folder / "checkpoints" / "step-00000009", step=9)
     journal.end("FINISHED")
+    upload_here(journal)
     assert ask(project, "select status from runs") == [("FINISHED",)]
     [(missing,)] = ask(project, "select value from tags where key = 'mlxlab.missing'")
     assert "no such layer" in missing

@@ -179,7 +179,7 @@ def test_no_signal_and_no_blocked_mask_of_the_trainer_reaches_the_syncer(project
     trainer.communicate()
     time.sleep(0.3)
     assert spool.syncer_lives(spool_of(project))
-    os.kill(spool.status(spool_of(project))["pid"], signal.SIGTERM)
+    os.kill(spool.read_status(spool_of(project))["pid"], signal.SIGTERM)
     until(lambda: not spool.syncer_lives(spool_of(project)), 5.0)
 
 

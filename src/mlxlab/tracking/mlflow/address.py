@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mlxlab.errors import ConfigError
+from mlxlab.tracking.records import utf8
 
 _sqlite = re.compile(r"^sqlite(\+\w+)?://(?P<path>/[^?]*)?")
 _login = re.compile(r"(?<=://)[^/@\s]+@")
@@ -57,6 +58,8 @@ def resolve(uri: str | None, artifacts: str | None, project: Path) -> Address:
         ConfigError: an address that MLflow 3 has no store for.
     """
     project = project.absolute()
+    if utf8(project) != str(project):
+        raise ConfigError(f"tracking: {utf8(project)}: MLflow takes no folder whose name is not UTF-8")
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project / 'mlruns' / 'mlflow.db'}"
     artifacts = artifacts or os.environ.get("MLFLOW_ARTIFACT_ROOT") or None
     uri = _absolute(uri, project)

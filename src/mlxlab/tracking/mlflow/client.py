@@ -69,7 +69,7 @@ class MlflowStore:
         if engine is not None:
             engine.dispose()
 
-    def forget_above(self, run_id: str, step: int) -> bool:
+    def delete_metrics_after(self, run_id: str, step: int) -> bool:
         """Deletes the metric rows above `step`. False where the store cannot: a server has no call for that."""
         engine = getattr(self.client._tracking_client.store, "engine", None)
         if engine is None:

@@ -1,111 +1,126 @@
-"""Finishes in the foreground what is still on its way to a store: `runs.py sync`."""
+"""Uploads in the foreground what waits for a store: `runs.py sync`."""
 
 import contextlib
+import shlex
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
-from mlxlab.errors import InputNotFoundError, ServiceUnavailableError
-from mlxlab.tracking import journal, jsonl
+from mlxlab.errors import InputNotFoundError, NotAllowedError, ServiceUnavailableError
 from mlxlab.tracking.mlflow import spool
-from mlxlab.tracking.mlflow.address import Address, resolve
+from mlxlab.tracking.mlflow.address import Address
 from mlxlab.tracking.mlflow.errors import StoreUnavailableError
 from mlxlab.tracking.mlflow.syncer import PollResult, Syncer
+from mlxlab.tracking.mlflow.uploader import locate
+from mlxlab.tracking.records import FILE, read_start, read_state, read_uid, utf8
 
-PATIENCE = 30.0  # seconds for the syncer in the background to hand over
+HANDOVER_SECONDS = 30.0  # that the syncer in the background may take to end
 
 
-def address_of(folder: Path, project: Path) -> Address:
-    """The store that the run in `folder` was started with.
+def check_store(folder: Path, address: Address) -> None:
+    """Checks that the run in `folder` was recorded for this store.
+
+    A run folder may come from a stranger: the store it names is not used unless the user names it too.
 
     Raises:
         InputNotFoundError: no run was tracked there.
+        DataError: its journal is damaged.
+        NotAllowedError: it was recorded for another store.
     """
-    path = folder / journal.FILE
     try:
-        start = next(jsonl.read(path, limit=1), ({}, 0))[0]["start"]
-    except (OSError, KeyError):
-        raise InputNotFoundError(f"{folder} has no {journal.FILE}: no run was tracked there") from None
-    address = resolve(start["store"], start["artifacts"], project)
-    spool_then = Path(start["spool"])
-    return replace(address, spool=spool_then) if start["spool"] and spool_then.is_dir() else address
+        start = read_start(folder / FILE)
+    except InputNotFoundError:
+        start = None
+    if start is None:
+        raise InputNotFoundError(f"{folder}: has no {FILE}: no run was tracked there")
+    recorded = {"uri": start["store"], "artifacts": start["artifacts"] or ""}
+    expected = {"uri": address.shown, "artifacts": address.artifacts or ""}
+    if recorded != expected:
+        words = " ".join(f"{key}={shlex.quote(value)}" for key, value in recorded.items() if value)
+        raise NotAllowedError(
+            f"{folder}: recorded for {words}, got {address.shown}: name the store to upload it to: uri=..., and "
+            "artifacts=... if it has a folder of its own"
+        )
 
 
 def flush(address: Address, folders: list[Path]) -> Iterator[str]:
-    """Carries everything that is there now; says line by line what was done.
+    """Uploads everything there is now; yields a line for each thing done.
 
     Args:
-        folders: run folders to look at besides those that wait in the spool.
+        folders: run folders to look at, too, besides those in the queue.
 
     Raises:
-        ServiceUnavailableError: the store does not serve, or another process does not let go of it.
+        InputNotFoundError: no run was tracked in one of the folders.
+        ServiceUnavailableError: the store cannot be used, or another process is writing it for too long.
     """
-    if address.spool is None:
+    queue = address.spool
+    if queue is None:
         raise ServiceUnavailableError(f"{address.shown}: neither its folder nor the project's mlruns can be written")
     try:
-        address.spool.mkdir(parents=True, exist_ok=True)
+        queue.mkdir(parents=True, exist_ok=True)
+        for folder in folders:
+            _register(queue, folder)
     except OSError as error:
         raise ServiceUnavailableError(f"{address.shown}: {error.strerror}: {error.filename}") from None
-    for folder in folders:
-        _register(address.spool, folder)
-    if not spool.registered(address.spool):
+    if not spool.registered(queue):
         yield f"{address.shown}: nothing is waiting"
         return
-    with spool.handover(address.spool), spool.sole_writer(address.spool, PATIENCE) as mine:
-        if not mine:
-            raise ServiceUnavailableError(f"another process writes {address.shown} and does not let go of it")
-        yield from _carry(Syncer(address))
-    if spool.registered(address.spool):
-        spool.start_syncer(address)  # for the runs that go on
+    try:
+        with spool.handover(queue), spool.sole_writer(queue, HANDOVER_SECONDS) as is_writer:
+            if not is_writer:
+                raise ServiceUnavailableError(f"{address.shown}: another process has been writing it for too long")
+            yield from _upload(Syncer(address))
+    finally:
+        if spool.registered(queue):
+            spool.start_syncer(address)  # for runs that are not over, and a store that is unavailable
 
 
 def pending_summary(address: Address) -> str | None:
-    """One line on what waits for the store; None if nothing does."""
+    """One line on the runs that are not complete in the store; None if all are."""
     if address.spool is None or not address.spool.is_dir():
         return None
-    waiting = spool.registered(address.spool)
-    behind = sum(_behind(folder, uid) for uid, folder in waiting.items())
-    if not behind:
+    count = sum(_is_behind(folder, uid) for uid, folder in spool.registered(address.spool).items())
+    if not count:
         return None
-    fault = spool.status(address.spool).get("fault")
-    return (
-        f"{behind} of the runs have lines that are not in the store yet{f' ({fault})' if fault else ''}: runs.py sync"
-    )
+    status = spool.read_status(address.spool)
+    fault = f" ({status['fault']})" if status and status["fault"] else ""
+    return f"{count} runs are not complete in the store yet{fault}: runs.py sync"
 
 
-def _register(where: Path, folder: Path) -> None:
-    found = [path for path in folder.glob("journal*.jsonl") if (jsonl.read_uid(path))]
-    if not found:
-        raise InputNotFoundError(f"{folder} has no {journal.FILE}: no run was tracked there")
-    for path in found:
-        spool.register(where, jsonl.read_uid(path) or "", folder)
+def _register(queue: Path, folder: Path) -> None:
+    uids = [uid for path in folder.glob("journal*.jsonl") if (uid := read_uid(path))]
+    if not uids:
+        raise InputNotFoundError(f"{folder}: has no {FILE}: no run was tracked there")
+    for uid in uids:
+        spool.register(queue, uid, folder)
 
 
-def _carry(syncer: Syncer) -> Iterator[str]:
-    began, count, last = time.monotonic(), 0, PollResult()
+def _upload(syncer: Syncer) -> Iterator[str]:
+    start, count, fault = time.monotonic(), 0, None
     try:
         while True:
-            last = syncer.round()
-            count += last.lines
-            yield from (f"{folder}: complete" for folder in last.complete)
+            last: PollResult = syncer.poll()
+            count += last.records
+            yield from (f"{utf8(folder)}: complete" for folder in last.complete)
             yield from last.notes
-            if not (last.lines or last.complete or last.notes):
+            if not (last.records or last.complete or last.notes):
                 break
-    except StoreUnavailableError as fault:
-        raise ServiceUnavailableError(f"{syncer.address.shown}: {fault}; nothing is lost") from None
+    except StoreUnavailableError as error:
+        fault = str(error)
+        raise ServiceUnavailableError(f"{syncer.address.shown}: {error}; nothing is lost") from None
     finally:
         with contextlib.suppress(OSError):
-            syncer.report(None)
-    yield from (f"{folder}: up to date, its run is not over" for folder in last.running)
-    yield from (f"{folder}: refused: {reason}" for folder, reason in last.refused.items())
-    yield f"{syncer.address.shown}: {count} lines in {time.monotonic() - began:.1f} s"
+            spool.write_status(syncer.spool, fault)
+    yield from (f"{utf8(folder)}: up to date, its run is not over" for folder in last.running)
+    yield from (f"{utf8(folder)}: rejected: {reason}" for folder, reason in last.rejected.items())
+    yield f"{syncer.address.shown}: {count} lines in {time.monotonic() - start:.1f} s"
 
 
-def _behind(folder: Path, uid: str) -> bool:
-    state = spool.read_json(folder / journal.STATE)
+def _is_behind(folder: Path, uid: str) -> bool:
+    journal, state_path = locate(folder, uid)
     try:
-        size = (folder / journal.FILE).stat().st_size
+        size = journal.stat().st_size
     except OSError:
         return False
-    return state.get("uid") != uid or state.get("offset", 0) < size
+    state = read_state(state_path, uid)
+    return state is None or state["offset"] < size

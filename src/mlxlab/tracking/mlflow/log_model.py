@@ -1,80 +1,83 @@
-"""A checkpoint as a model in the store, which `mlflow.pyfunc.load_model` loads. The model is code, not a pickle."""
+"""Logs a checkpoint as a model that `mlflow.pyfunc.load_model` loads.
+
+The model's code, packages and requirements are those of the installed mlxlab, never anything a journal names: MLflow
+runs that code.
+"""
 
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from mlxlab.tracking import provenance
+from mlxlab.tracking.mlflow.artifacts import copy_artifact
 from mlxlab.tracking.mlflow.errors import one_line
+from mlxlab.tracking.records import Model
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+PACKAGE = Path(__file__).resolve().parents[2]
+CODE = PACKAGE / "inference" / "pyfunc_model.py"
+_KEY = "mlxlab.key"  # tag: `<name>@<step>`, so that no model is made twice
 
 
-def log_model(
-    client: Any, run: dict[str, Any], folder: Path, model: dict[str, Any], known: dict[str, str]
-) -> str | None:
-    """Logs the model of a journal line; returns why it was left out, or None.
-
-    Args:
-        run: its `run_id` and `experiment_id`.
-        known: model name -> id of those already begun, kept by the caller: none is made twice.
-    """
-    files = {name: folder / path for name, path in model["files"].items()}
-    lost = next((path for path in [*files.values(), Path(model["code"])] if not path.exists()), None)
-    if lost:
-        return f"{lost} is not there"
-    key = f"{model['name']}@{model['step']}"
-    if key not in known:
-        known[key] = _find(client, run, key) or _begin(client, run, model, key)
+def log_model(client: "MlflowClient", experiment_id: str, run_id: str, folder: Path, model: Model) -> str | None:
+    """Logs the model of a journal; returns why it was left out, or None."""
     with tempfile.TemporaryDirectory() as temporary:
+        files: dict[str, Path] = {}
+        for name, artifact in model["files"].items():
+            copy = Path(temporary) / "files" / str(len(files))
+            copy.mkdir(parents=True)
+            if reason := copy_artifact(folder, artifact, copy):
+                return reason
+            [files[name]] = copy.iterdir()
+        model_id = _find_or_create(client, experiment_id, run_id, model)
         path = Path(temporary) / "model"
         try:
             with warnings.catch_warnings(action="ignore"):  # advice for authors of models
-                _save(path, model, files, run["run_id"], known[key])
-        except Exception as error:
-            client.finalize_logged_model(known[key], "FAILED")
+                _save(path, model, files, run_id, model_id)
+        except Exception as error:  # MLflow runs the model's code here: anything may be wrong with a checkpoint
+            client.finalize_logged_model(model_id, "FAILED")
             return one_line(error)
-        client.log_model_artifacts(known[key], str(path))
-    client.finalize_logged_model(known[key], "READY")
-    _link_model(client, run["run_id"], known[key], model["step"] or 0)
+        client.log_model_artifacts(model_id, str(path))
+    client.finalize_logged_model(model_id, "READY")
+    _link_model(client, run_id, model_id, model["step"] or 0)
     return None
 
 
-def _begin(client: Any, run: dict[str, Any], model: dict[str, Any], key: str) -> str:
-    begun = client.create_logged_model(
-        run["experiment_id"],
-        name=model["name"],
-        source_run_id=run["run_id"],
-        tags={"mlxlab.key": key},
-        model_type="checkpoint",
+def _find_or_create(client: "MlflowClient", experiment_id: str, run_id: str, model: Model) -> str:
+    key = f"{model['name']}@{model['step']}"
+    for logged in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
+        if logged.tags.get(_KEY) == key:
+            return str(logged.model_id)
+    created = client.create_logged_model(
+        experiment_id, name=model["name"], source_run_id=run_id, tags={_KEY: key}, model_type="checkpoint"
     )
-    return begun.model_id
+    return str(created.model_id)
 
 
-def _find(client: Any, run: dict[str, Any], key: str) -> str | None:
-    for found in client.search_logged_models([run["experiment_id"]], f"source_run_id = '{run['run_id']}'"):
-        if found.tags.get("mlxlab.key") == key:
-            return found.model_id
-    return None
-
-
-def _save(path: Path, model: dict[str, Any], files: dict[str, Path], run_id: str, model_id: str) -> None:
+def _save(path: Path, model: Model, files: dict[str, Path], run_id: str, model_id: str) -> None:
     import mlflow.pyfunc
     import pandas as pd
-    from mlflow.models import Model, ModelSignature
+    from mlflow.models import Model as MlflowModel
+    from mlflow.models import ModelSignature
 
+    conf = PACKAGE.parents[1] / "conf"  # a checkout has it beside src/, a wheel inside the package
     signature, example = model["signature"], model["example"]
     mlflow.pyfunc.save_model(
         path,
-        python_model=model["code"],
+        python_model=str(CODE),
         artifacts={name: str(file) for name, file in files.items()},
-        code_paths=model["packages"],
-        pip_requirements=model["requirements"],
+        code_paths=[str(PACKAGE), *([str(conf)] if conf.is_dir() else [])],
+        pip_requirements=provenance.requirements(),
         signature=ModelSignature.from_dict(signature) if signature else None,
         input_example=pd.DataFrame(example) if example else None,
-        mlflow_model=Model(artifact_path=model["name"], run_id=run_id, model_uuid=model_id, model_id=model_id),
+        mlflow_model=MlflowModel(artifact_path=model["name"], run_id=run_id, model_uuid=model_id, model_id=model_id),
     )
 
 
-def _link_model(client: Any, run_id: str, model_id: str, step: int) -> None:
+def _link_model(client: "MlflowClient", run_id: str, model_id: str, step: int) -> None:
     from mlflow.entities import LoggedModelOutput
 
     outputs = client.get_run(run_id).outputs

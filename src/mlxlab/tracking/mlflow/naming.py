@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mlxlab.tracking.records import utf8
+
 MAX_KEY = 250
 MAX_PARAM = 6000  # characters of a value
 MAX_TAG = 8000
@@ -36,7 +38,7 @@ def flatten(params: Mapping[str, Any]) -> dict[str, str]:
 
 def truncate(value: Any, limit: int) -> str:
     """`value` as text of at most `limit` characters, ending in `...` if any are missing."""
-    text = str(value)
+    text = utf8(str(value))
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 

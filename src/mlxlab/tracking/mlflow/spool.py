@@ -1,14 +1,13 @@
-"""The folder in which journals wait for a store's only writer, the syncer.
+"""The queue of a store: the folder that holds what its only writer, the syncer, still has to upload.
 
 <uid>.run     path of a run folder that is not (known to be) complete in the store
-lock          held (`flock`) by the syncer while it lives
-status.json   what the syncer last found: the store's fault, or none
-handover      expected: a syncer in the foreground asks the one in the background to go
-sync.log      what the syncers said
+lock          held (`flock`) by the syncer while it lives; its process id
+status.json   the error of the syncer's last attempt, or none
+handover      held by a syncer in the foreground that asks the one in the background to end
+sync.log      output of the syncers
 """
 
 import fcntl
-import json
 import os
 import signal
 import sys
@@ -16,26 +15,41 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
+from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.files.atomic import write_atomic, write_json
+from mlxlab.files.untrusted import read_bytes, read_json
 from mlxlab.tracking.mlflow.address import Address
+from mlxlab.tracking.records import Time, is_uid
+
+MAX_PATH = 2**16  # bytes
+
+
+class SyncerStatus(TypedDict):
+    t: Time
+    pid: int
+    fault: str | None  # why the store cannot be used
 
 
 def register(spool: Path, uid: str, folder: Path) -> None:
-    """Tells the syncer, now or later, that this run has lines to carry."""
+    """Queues a run for upload, now or when a syncer runs next."""
     spool.mkdir(parents=True, exist_ok=True)
-    replace(spool / f"{uid}.run", str(folder.absolute()))
+    write_atomic(spool / f"{uid}.run", os.fsencode(folder.absolute()))
 
 
 def registered(spool: Path) -> dict[str, Path]:
     """uid -> run folder, oldest first."""
-    found: list[tuple[float, str, Path]] = []
-    for entry in _scan(spool):
+    runs: list[tuple[float, str, Path]] = []
+    for entry in spool.glob("*.run"):
+        if not is_uid(entry.stem):
+            continue
         try:
-            found.append((entry.stat().st_mtime, entry.stem, Path(entry.read_text())))
-        except OSError:
-            continue  # taken away meanwhile
-    return {uid: folder for _, uid, folder in sorted(found)}
+            path = os.fsdecode(read_bytes(entry, max_bytes=MAX_PATH))
+            runs.append((entry.stat().st_mtime, entry.stem, Path(path)))
+        except (InputNotFoundError, DataError, OSError):
+            continue  # removed meanwhile, or not one of ours
+    return {uid: folder for _, uid, folder in sorted(runs)}
 
 
 def unregister(spool: Path, uid: str) -> None:
@@ -80,15 +94,15 @@ def handover(spool: Path) -> Iterator[None]:
         yield
 
 
-def handover_wanted(spool: Path) -> bool:
+def handover_requested(spool: Path) -> bool:
     with _lock(spool / "handover") as held:
         return not held
 
 
 @contextmanager
-def sole_writer(spool: Path, patience: float = 0.0) -> Iterator[bool]:
-    """Yields whether this process is now the only writer of the store; waits up to `patience` seconds for it."""
-    until = time.monotonic() + patience
+def sole_writer(spool: Path, wait_seconds: float = 0.0) -> Iterator[bool]:
+    """Yields whether this process is now the only writer of the store, after up to `wait_seconds`."""
+    until = time.monotonic() + wait_seconds
     while True:
         with _lock(spool / "lock") as held:
             if held or time.monotonic() >= until:
@@ -99,29 +113,16 @@ def sole_writer(spool: Path, patience: float = 0.0) -> Iterator[bool]:
         time.sleep(0.05)
 
 
-def status(spool: Path) -> dict[str, Any]:
-    """What the syncer last wrote: `t` (ms), `pid`, `fault` (a line, or null)."""
-    return read_json(spool / "status.json")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in the file; `{}` if there is none."""
+def read_status(spool: Path) -> SyncerStatus | None:
+    """What the syncer last reported."""
     try:
-        record = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
+        return read_json(spool / "status.json", SyncerStatus)
+    except (InputNotFoundError, DataError):
+        return None
 
 
-def replace(path: Path, text: str) -> None:
-    """Writes the file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
-
-
-def _scan(spool: Path) -> list[Path]:
-    return [entry for entry in spool.glob("*.run") if not entry.name.startswith(".")]
+def write_status(spool: Path, fault: str | None) -> None:
+    write_json(spool / "status.json", {"t": int(time.time() * 1000), "pid": os.getpid(), "fault": fault})
 
 
 @contextmanager

@@ -1,106 +1,109 @@
 """The syncer: the only process that writes a store. `python -m mlxlab.tracking.mlflow.syncer`, started by a journal.
 
-It tails the journals that wait in the spool, and ends when there has been nothing to do for a while. While the store
-does not serve it tries again, ever more seldom; once no run lives and the store is still down, the rest is left to
-the next run or to `runs.py sync`.
+It follows the journals in the queue, and ends after a while without work. While the store is unavailable it retries,
+ever more seldom; once no run lives and the store is still unavailable, the rest is left to the next run or to
+`runs.py sync`.
 """
 
-import json
 import os
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlxlab.errors import UserError
 from mlxlab.tracking.jsonl import has_writer
 from mlxlab.tracking.mlflow import address, spool
 from mlxlab.tracking.mlflow.address import Address
 from mlxlab.tracking.mlflow.client import MlflowStore
 from mlxlab.tracking.mlflow.errors import JournalRejectedError, StoreReplacedError, StoreUnavailableError, one_line
 from mlxlab.tracking.mlflow.uploader import JournalUploader, locate
+from mlxlab.tracking.records import utf8
 
-POLL = 0.25  # seconds between looks at the journals
-IDLE = 15.0  # seconds without work before the syncer ends: the next job of a sweep finds it warm
-MAX_PAUSE = 30.0  # seconds between tries while the store is down
-GIVE_UP = 60.0  # seconds of a fault after the last run has ended
+POLL_SECONDS = 0.25
+IDLE_SECONDS = 15.0  # without work before the syncer ends: the next job of a sweep finds it warm
+MAX_PAUSE = 30.0  # seconds between attempts while the store is unavailable
+GIVE_UP_SECONDS = 60.0  # without progress after the last run has ended
 NICENESS = 15
 
 
 @dataclass
 class PollResult:
-    """What one look at all journals brought."""
+    """What one look at all journals did."""
 
-    lines: int = 0
+    records: int = 0  # uploaded
     complete: list[Path] = field(default_factory=list)
     running: list[Path] = field(default_factory=list)
-    refused: dict[Path, str] = field(default_factory=dict)  # run folder -> reason
+    rejected: dict[Path, str] = field(default_factory=dict)  # run folder -> reason
     notes: list[str] = field(default_factory=list)
 
 
 class Syncer:
-    """Carries the journals of one spool. The caller holds the spool's lock."""
+    """Uploads the journals of one queue. The caller holds the queue's lock."""
 
-    def __init__(self, where: Address) -> None:
-        assert where.spool is not None
-        self.address, self.spool = where, where.spool
+    def __init__(self, store_address: Address) -> None:
+        assert store_address.spool is not None
+        self.address, self.spool = store_address, store_address.spool
         self._store: MlflowStore | None = None
-        self._carries: dict[str, JournalUploader] = {}
-        self._refused: dict[str, tuple[float, str]] = {}  # uid -> when it may be tried again, why it was refused
+        self._uploaders: dict[str, JournalUploader] = {}
+        self._rejected: dict[str, tuple[float, str]] = {}  # uid -> time of the next attempt, reason
+        self._suspect = ""  # uid of the journal that last made the store unavailable
 
-    def round(self) -> PollResult:
-        """One look at every journal.
+    def poll(self) -> PollResult:
+        """Looks at every journal once.
 
         Raises:
-            StoreUnavailableError: the store does not serve; it is opened anew in the next round.
+            StoreUnavailableError: the next call opens the store again, and tries the journal that failed last.
         """
         result = PollResult()
+        runs = spool.registered(self.spool)
         try:
-            for uid, folder in spool.registered(self.spool).items():
-                self._carry(uid, folder, result)
-        except StoreReplacedError as fault:
+            for uid in sorted(runs, key=self._suspect.__eq__):
+                self._poll_journal(uid, runs[uid], result)
+        except StoreReplacedError as error:
             self._close()
-            result.notes.append(f"{fault}; opening it anew")
+            result.notes.append(f"{error}; opening it again")
         except StoreUnavailableError:
+            self._suspect = uid
             self._close()
             raise
         return result
 
-    def anyone_alive(self) -> bool:
-        """Whether the process of any waiting run lives. Asks no store."""
-        found = (locate(folder, uid)[0] for uid, folder in spool.registered(self.spool).items())
-        return any(path.exists() and has_writer(path) for path in found)
+    def is_any_run_alive(self) -> bool:
+        """Whether the process of any queued run lives. Does not ask the store."""
+        return any(_has_writer(folder, uid) for uid, folder in spool.registered(self.spool).items())
 
-    def report(self, fault: str | None) -> None:
-        state = {"t": int(time.time() * 1000), "pid": os.getpid(), "fault": fault}
-        spool.replace(self.spool / "status.json", json.dumps(state))
-
-    def _carry(self, uid: str, folder: Path, result: PollResult) -> None:
+    def _poll_journal(self, uid: str, folder: Path, result: PollResult) -> None:
         if not locate(folder, uid)[0].exists():
             spool.unregister(self.spool, uid)
-            self._carries.pop(uid, None)
-            result.notes.append(f"{folder}: its journal is gone")
+            self._uploaders.pop(uid, None)
+            result.notes.append(f"{utf8(folder)}: its journal is gone")
             return
-        again, reason = self._refused.get(uid, (0.0, ""))
-        if time.monotonic() < again:
-            result.refused[folder] = reason
+        retry_at, reason = self._rejected.get(uid, (0.0, ""))
+        if time.monotonic() < retry_at:
+            result.rejected[folder] = reason
             return
         try:
-            carry = self._carries.get(uid)
-            if carry is None:
-                carry = self._carries[uid] = JournalUploader(self._open(), folder, uid)
-            self._open().check()
-            before, noted = carry.carried, len(carry.notes)
-            complete = carry.advance()
-        except JournalRejectedError as fault:
-            self._refused[uid] = time.monotonic() + MAX_PAUSE, str(fault)
-            result.refused[folder] = str(fault)
-            if str(fault) != reason:
-                result.notes.append(f"{folder}: {fault}")
-            return
-        result.lines += carry.carried - before
-        result.notes += [f"{folder}: {note}" for note in carry.notes[noted:]]
-        if complete and carry.retire(self.spool):
-            del self._carries[uid]
+            self._upload(uid, folder, result)
+        except JournalRejectedError as error:
+            self._rejected[uid] = time.monotonic() + MAX_PAUSE, str(error)
+            result.rejected[folder] = str(error)
+            if str(error) != reason:
+                result.notes.append(f"{utf8(folder)}: {error}")
+
+    def _upload(self, uid: str, folder: Path, result: PollResult) -> None:
+        uploader = self._uploaders.get(uid)
+        if uploader is None:
+            uploader = self._uploaders[uid] = JournalUploader(self._open(), folder, uid)
+        self._open().check()
+        before, num_notes = uploader.records, len(uploader.notes)
+        try:
+            complete = uploader.upload_pending()
+        finally:
+            result.records += uploader.records - before
+            result.notes += [f"{utf8(folder)}: {note}" for note in uploader.notes[num_notes:]]
+        if complete and uploader.release(self.spool):
+            del self._uploaders[uid]
             result.complete.append(folder)
         else:
             result.running.append(folder)
@@ -109,7 +112,7 @@ class Syncer:
         if self._store is None:
             try:
                 self._store = MlflowStore(self.address)
-            except Exception as error:  # whatever it is: no store, no work
+            except Exception as error:  # MLflow, a database or HTTP: whatever it is, there is no store
                 raise StoreUnavailableError(one_line(error)) from error
         return self._store
 
@@ -117,41 +120,43 @@ class Syncer:
         if self._store is not None:
             self._store.close()
         self._store = None
-        self._carries.clear()
+        self._uploaders.clear()
 
 
 def serve(syncer: Syncer) -> set[str]:
-    """Works until there is nothing to do; returns the journals left behind."""
-    syncer.report(None)
-    worked = time.monotonic()
-    pause: float = POLL
+    """Works until there is nothing to do; returns the journals that are still in the queue."""
+    spool.write_status(syncer.spool, None)
+    last_work = time.monotonic()
+    pause: float = POLL_SECONDS
     fault: str | None = None
-    while time.monotonic() - worked < (GIVE_UP if fault or spool.registered(syncer.spool) else IDLE):
+    while time.monotonic() - last_work < (
+        GIVE_UP_SECONDS if fault or spool.registered(syncer.spool) else IDLE_SECONDS
+    ):
         try:
-            result = syncer.round()
-            said, fault, pause = fault, None, POLL
-            if said:
-                _say(f"{syncer.address.shown} serves again")
+            result = syncer.poll()
+            last_fault, fault, pause = fault, None, POLL_SECONDS
+            if last_fault:
+                _print(f"{syncer.address.shown} is available again")
             for note in result.notes:
-                _say(note)
+                _print(note)
         except StoreUnavailableError as error:
             result = PollResult()
             if str(error) != fault:
-                _say(f"{syncer.address.shown}: {error}; tried again until it serves")
+                _print(f"{syncer.address.shown}: {error}; retrying")
             fault, pause = str(error), min(MAX_PAUSE, max(1.0, pause * 2))
-        if result.lines or result.complete or syncer.anyone_alive():
-            worked = time.monotonic()
+        if result.records or result.complete or syncer.is_any_run_alive():
+            last_work = time.monotonic()
         if not _wait(syncer, pause, fault):
             break
     return set(spool.registered(syncer.spool))
 
 
 def _wait(syncer: Syncer, seconds: float, fault: str | None) -> bool:
-    """Sleeps, keeping the status fresh; False if another syncer wants to take over."""
+    """Sleeps, keeping the status fresh; False if another syncer asks to take over."""
     until = time.monotonic() + seconds
     while True:
-        syncer.report(fault)
-        if spool.handover_wanted(syncer.spool):
+        spool.write_status(syncer.spool, fault)
+        if spool.handover_requested(syncer.spool):
             return False
         left = until - time.monotonic()
         if left <= 0:
@@ -159,22 +164,30 @@ def _wait(syncer: Syncer, seconds: float, fault: str | None) -> bool:
         time.sleep(min(left, 0.5))
 
 
-def _say(line: str) -> None:
+def _has_writer(folder: Path, uid: str) -> bool:
+    try:
+        return has_writer(locate(folder, uid)[0])
+    except UserError:  # gone meanwhile, or no regular file
+        return False
+
+
+def _print(line: str) -> None:
     print(time.strftime("%Y-%m-%d %H:%M:%S"), os.getpid(), address.redact(line), flush=True)
 
 
 def main() -> None:
-    where = address.load(os.environ.pop("MLXLAB_STORE"))
-    assert where.spool is not None
+    store_address = address.load(os.environ.pop("MLXLAB_STORE"))
+    assert store_address.spool is not None
     os.nice(NICENESS)
-    os.chdir(where.spool)
+    os.chdir(store_address.spool)
     while True:
-        with spool.sole_writer(where.spool) as mine:
-            if not mine:
+        with spool.sole_writer(store_address.spool) as is_writer:
+            if not is_writer:
                 return
-            left = serve(Syncer(where))
+            left = serve(Syncer(store_address))
         # A journal that registered while we were leaving saw our lock, and started nobody.
-        if spool.handover_wanted(where.spool) or not spool.registered(where.spool).keys() - left:
+        queue = spool.registered(store_address.spool)
+        if spool.handover_requested(store_address.spool) or not queue.keys() - left:
             return
 
 
@@ -182,5 +195,5 @@ if __name__ == "__main__":
     try:
         main()
     except Exception as error:
-        _say(f"syncer ends: {type(error).__name__}: {one_line(error)}")
+        _print(f"syncer ends: {type(error).__name__}: {one_line(error)}")
         sys.exit(1)

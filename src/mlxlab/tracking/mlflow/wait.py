@@ -1,28 +1,29 @@
-"""Waits, at the end of a run, until its journal has arrived in the store."""
+"""Waits, at the end of a run, until its journal has been uploaded."""
 
 import time
 from pathlib import Path
 
 from mlxlab.tracking.mlflow import spool
 from mlxlab.tracking.mlflow.address import Address
+from mlxlab.tracking.records import read_state
 
 
-def wait_for_upload(address: Address, journal: Path, state: Path, uid: str, seconds: float) -> str:
-    """Waits up to `seconds`, less if the store is known not to serve.
+def wait_for_upload(address: Address, journal: Path, state_path: Path, uid: str, seconds: float) -> str:
+    """Waits up to `seconds`, less if the store is known to be unavailable.
 
     Returns:
-        What is still missing, in words; "" if nothing is.
+        What is missing, in words; "" if everything is in the store.
     """
     if address.spool is None:
         return f"{address.shown} was not written"
-    size, asked, until = journal.stat().st_size, int(time.time() * 1000), time.monotonic() + seconds
+    size, start, until = journal.stat().st_size, int(time.time() * 1000), time.monotonic() + seconds
     while True:
-        known, status = spool.read_json(state), spool.status(address.spool)
-        if known.get("uid") == uid and known.get("offset", 0) >= size:
+        state, status = read_state(state_path, uid), spool.read_status(address.spool)
+        if state and state["offset"] >= size:
             return ""
-        fault = known.get("fault") or status.get("fault")
-        if fault and status.get("t", 0) >= asked:
+        fault = (state and state["fault"]) or (status and status["fault"])
+        if fault and status and status["t"] >= start:
             return f"{address.shown}: {fault}"
         if time.monotonic() >= until:
-            return f"{address.shown} has not everything yet ({fault or 'it is being written'})"
+            return f"{address.shown} is not complete yet ({fault or 'the upload is running'})"
         time.sleep(0.02)

@@ -1,0 +1,197 @@
+"""A run folder may come from a stranger: uploading it runs none of its code, reads and writes nothing outside it, and
+holds up no other run."""
+
+import json
+import os
+
+import pytest
+
+from mlxlab.errors import UserError
+from mlxlab.tracking.mlflow import spool
+from mlxlab.tracking.mlflow.artifacts import copy_artifact
+from support.tracking import ask, new_journal, project_fixture, runs_py, until  # noqa: F401
+
+T = 1_700_000_000_000
+
+
+@pytest.fixture(name="no_syncer")
+def no_syncer_in_the_background(monkeypatch):
+    monkeypatch.setattr(spool, "start_syncer", lambda address: False)
+
+
+def finished_run(project, name="a"):
+    journal = new_journal(project, name, wait=0.0)
+    journal.start({}, {})
+    journal.log(1, {"x": 1.0})
+    journal.end("FINISHED")
+    return journal.folder
+
+
+def append(folder, *records):
+    with (folder / "journal.jsonl").open("ab") as file:
+        for record in records:
+            line = record if isinstance(record, bytes) else json.dumps(record).encode()
+            file.write(line + b"\n")
+
+
+def change_start(folder, **changes):
+    path = folder / "journal.jsonl"
+    first, *rest = path.read_text().splitlines()
+    record = json.loads(first)
+    record["start"] |= changes
+    path.write_text("\n".join([json.dumps(record), *rest, ""]))
+
+
+def uploaded(project):
+    return [path for path in (project / "mlruns" / "artifacts").rglob("*") if path.is_file()]
+
+
+@pytest.mark.usefixtures("no_syncer")
+def test_code_that_a_journal_names_is_not_run(project):
+    folder = finished_run(project)
+    (folder / "evil.py").write_text(f"open({str(project / 'was_here')!r}, 'w')")
+    model = {"name": "m", "step": 1, "files": {}, "signature": None, "example": None}
+    code = {"code": str(folder / "evil.py"), "packages": [], "requirements": []}
+    append(folder, {"t": T, "model": model | code}, {"t": T, "model": model})
+    runs_py(project, "sync", str(folder))
+    assert not (project / "was_here").exists()
+
+
+@pytest.mark.usefixtures("no_syncer")
+def test_nothing_outside_the_run_folder_is_uploaded(project):
+    folder = finished_run(project)
+    (project / "secret").mkdir()
+    (project / "secret" / "key").write_text("secret")
+    (folder / "link").symlink_to(project / "secret" / "key")
+    (folder / "links").mkdir()
+    (folder / "links" / "up").symlink_to(project / "secret")
+    os.mkfifo(folder / "links" / "pipe")
+    os.mkfifo(folder / "pipe")
+    paths = (str(project / "secret"), "../../secret", "../../secret/key", "link", "links", "links/up", "pipe", ".", "")
+    append(folder, *({"t": T, "artifact": {"path": path, "to": f"{n}"}} for n, path in enumerate(paths)))
+    (folder / "good.txt").write_text("good")
+    (folder / "inside.txt").symlink_to("good.txt")
+    append(folder, {"t": T, "artifact": {"path": "inside.txt", "to": "good"}}, {"t": T, "end": "FINISHED"})
+    done = runs_py(project, "sync", str(folder))
+    assert (done.returncode, f"{folder}: complete" in done.stdout) == (0, True), done.stderr
+    assert [path.name for path in uploaded(project)] == ["good.txt"]
+    [(missing,)] = ask(project, "select value from tags where key = 'mlxlab.missing'")
+    assert missing.count("leads out of the run folder") == 8
+    assert missing.count("expected a regular file") == 1
+
+
+@pytest.mark.parametrize("name", ["../secret", "link", "checkpoints"])
+def test_a_checkpoint_with_a_link_out_of_the_run_folder_is_not_copied(tmp_path, name):
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    (tmp_path / "secret").write_text("secret")
+    (folder / "link").symlink_to(tmp_path / "secret")
+    (folder / "checkpoints" / "weights").symlink_to(tmp_path / "secret")
+    (tmp_path / "copy").mkdir()
+    assert "leads out of the run folder" in copy_artifact(folder, name, tmp_path / "copy")
+    assert not [path for path in (tmp_path / "copy").rglob("*") if path.is_file()]
+
+
+@pytest.mark.usefixtures("no_syncer")
+@pytest.mark.parametrize("uid", ["../../../escaped", "/tmp/mlxlab-escaped", "A" * 32, ""])
+def test_a_uid_is_not_a_path(project, uid):
+    folder = finished_run(project)
+    change_start(folder, uid=uid)
+    done = runs_py(project, "sync", str(folder))
+    assert (done.returncode, done.stderr.count("\n")) == (65, 1)
+    assert not list(project.rglob("*escaped*"))
+
+
+@pytest.mark.usefixtures("no_syncer")
+def test_the_store_that_a_journal_names_is_used_only_if_the_user_names_it(project):
+    folder = finished_run(project)
+    change_start(folder, store=f"sqlite:///{project}/other/x.db")
+    done = runs_py(project, "sync", str(folder))
+    assert (done.returncode, done.stderr.count("\n")) == (77, 1)
+    assert f"recorded for uri=sqlite:///{project}/other/x.db" in done.stderr
+    assert not (project / "other").exists()
+    assert runs_py(project, "sync", str(folder), f"uri=sqlite:///{project}/mlruns/mlflow.db").returncode == 0
+    assert ask(project, "select status from runs") == [("FINISHED",)]
+
+
+BAD_LINES = {
+    "step": {"t": T, "s": 2**70, "m": {"x": 1.0}},
+    "negative step": {"t": T, "s": -1, "m": {"x": 1.0}},
+    "time": b'{"t": 1e30, "s": 2, "m": {"x": 1.0}}',
+    "large time": {"t": 10**30, "s": 2, "m": {"x": 1.0}},
+    "value": {"t": T, "s": 2, "m": {"x": [1.0]}},
+    "tag": {"t": T, "tags": {"a": {"b": 1}}},
+    "surrogate": {"t": T, "tags": {"a": "\ud800"}},
+    "depth": b'{"t": 1, "tags": ' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"}",
+    "text": b"\xff\xfe",
+    "zeros": bytes(100),
+    "kind": {"t": T, "surprise": 1},
+    "rewind": {"t": T, "rewind": 0},
+    "no start": {},
+}
+
+
+@pytest.mark.usefixtures("no_syncer")
+def test_a_malformed_run_is_set_aside_in_one_line_and_the_others_end(project):
+    folders = {name: finished_run(project, name) for name in BAD_LINES}
+    for name, line in BAD_LINES.items():
+        append(folders[name], line)
+    (folders["no start"] / "journal.jsonl").write_text('{"t": 1, "s": 1, "m": {"x": 1.0}}\n')
+    last = finished_run(project, "zzz")
+    done = runs_py(project, "sync")
+    assert done.returncode == 0, done.stderr
+    assert f"{last}: complete" in done.stdout
+    assert ask(project, "select status from runs where name = 'zzz'") == [("FINISHED",)]
+    for folder in folders.values():
+        assert done.stdout.count(f"{folder}: rejected: ") == 1, (folder, done.stdout)
+
+
+@pytest.mark.usefixtures("no_syncer")
+def test_a_journal_that_is_no_regular_file_is_neither_read_nor_appended_to(project):
+    folder = finished_run(project)
+    (folder / "journal.jsonl").rename(project / "elsewhere.jsonl")
+    before = (project / "elsewhere.jsonl").read_bytes()
+    (folder / "journal.jsonl").symlink_to(project / "elsewhere.jsonl")
+    assert runs_py(project, "sync", str(folder)).returncode == 65
+    with pytest.raises(UserError):
+        new_journal(project).start({}, {})
+    (folder / "journal.jsonl").unlink()
+    os.mkfifo(folder / "journal.jsonl")
+    assert runs_py(project, "sync", str(folder)).returncode == 65
+    with pytest.raises(UserError):
+        new_journal(project).start({}, {})
+    assert (project / "elsewhere.jsonl").read_bytes() == before
+
+
+def test_state_that_a_stranger_wrote_leads_to_no_other_run(project):
+    folder = finished_run(project)
+    until(lambda: ask(project, "select status from runs") == [("FINISHED",)])
+    state = json.loads((folder / "journal.sync.json").read_text())
+    until(lambda: not spool.registered(project / "mlruns" / ".spool-mlflow.db"))
+    stranger = new_journal(project, "stranger", wait=0.0)
+    stranger.address.spool.joinpath("handover").touch()
+    stranger.start({}, {"mine": "no"})
+    stranger.end("FINISHED")
+    until(lambda: not spool.registered(project / "mlruns" / ".spool-mlflow.db"))
+    for bad in (state | {"uid": stranger.uid, "offset": 0}, {"offset": "x"}, [], {"uid": stranger.uid, "offset": 1e9}):
+        (stranger.folder / "journal.sync.json").write_text(json.dumps(bad))
+        done = runs_py(project, "sync", str(stranger.folder))
+        assert f"{stranger.folder}: complete" in done.stdout, done.stderr
+    query = "select name from runs join tags using (run_uuid) where tags.key = 'mine'"
+    assert ask(project, query) == [("stranger",)]
+    assert ask(project, "select count(*) from runs") == [(2,)]
+
+
+def test_a_run_folder_whose_name_is_not_utf8_is_uploaded(project, capsys):
+    folder = project / "outputs" / os.fsdecode(b"run-\xff")
+    journal = new_journal(project, folder.name, wait=30.0)
+    journal.start({"name": folder.name}, {"overrides": str(folder)})
+    journal.log(1, {"x": 1.0})
+    (folder / "plot.txt").write_text("a plot")
+    journal.artifact(folder / "plot.txt")
+    journal.end("FINISHED")
+    assert capsys.readouterr().err == ""
+    assert ask(project, "select name, status from runs") == [("run-\\udcff", "FINISHED")]
+    assert [path.name for path in uploaded(project)] == ["plot.txt"]
+    done = runs_py(project, "sync", str(folder))
+    assert (done.returncode, done.stderr) == (0, "")
