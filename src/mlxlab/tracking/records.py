@@ -121,14 +121,7 @@ class EndRecord(TypedDict):
 
 
 Record: TypeAlias = (
-    StartRecord
-    | MetricsRecord
-    | TagsRecord
-    | DatasetRecord
-    | ArtifactRecord
-    | ModelRecord
-    | TruncateRecord
-    | EndRecord
+    StartRecord | MetricsRecord | TagsRecord | DatasetRecord | ArtifactRecord | ModelRecord | TruncateRecord | EndRecord
 )
 _SHAPES: dict[str, Any] = {
     "m": MetricsRecord,

@@ -10,7 +10,9 @@ import pytest
 from mlxlab.tracking.mlflow import log_model, spool
 from support.tracking import ask, new_journal, project_fixture, upload_here  # noqa: F401
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.*type hints:UserWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.*type hints:UserWarning"
+)
 
 SERVED = """
 import json

@@ -129,9 +129,7 @@ def serve(syncer: Syncer) -> set[str]:
     last_work = time.monotonic()
     pause: float = POLL_SECONDS
     fault: str | None = None
-    while time.monotonic() - last_work < (
-        GIVE_UP_SECONDS if fault or spool.registered(syncer.spool) else IDLE_SECONDS
-    ):
+    while time.monotonic() - last_work < (GIVE_UP_SECONDS if fault or spool.registered(syncer.spool) else IDLE_SECONDS):
         try:
             result = syncer.poll()
             last_fault, fault, pause = fault, None, POLL_SECONDS
