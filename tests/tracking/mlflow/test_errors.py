@@ -77,7 +77,7 @@ def test_a_refused_port_costs_less_than_a_second_at_the_start_and_loses_nothing(
     said = capsys.readouterr().err
     assert_told_once(said, journal)
     assert "secret" not in said
-    done = runs_py(project, "sync", str(journal.folder))
+    done = runs_py(project, "sync", str(journal.folder), f"uri=http://127.0.0.1:{port}")
     assert (done.returncode, done.stderr.count("\n")) == (69, 1)
     for _ in range(2):
         done = runs_py(project, "sync", str(journal.folder), f"uri=sqlite:///{project}/mlruns/mlflow.db")

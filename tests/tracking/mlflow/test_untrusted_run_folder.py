@@ -169,11 +169,17 @@ def test_state_that_a_stranger_wrote_leads_to_no_other_run(project):
     state = json.loads((folder / "journal.sync.json").read_text())
     until(lambda: not spool.registered(project / "mlruns" / ".spool-mlflow.db"))
     stranger = new_journal(project, "stranger", wait=0.0)
-    stranger.address.spool.joinpath("handover").touch()
-    stranger.start({}, {"mine": "no"})
+    stranger.start({}, {})
+    stranger.tag({"mine": "no"})
     stranger.end("FINISHED")
     until(lambda: not spool.registered(project / "mlruns" / ".spool-mlflow.db"))
-    for bad in (state | {"uid": stranger.uid, "offset": 0}, {"offset": "x"}, [], {"uid": stranger.uid, "offset": 1e9}):
+    start = len((stranger.folder / "journal.jsonl").read_bytes().splitlines(keepends=True)[0])
+    for bad in (
+        state | {"uid": stranger.uid, "offset": start},
+        {"offset": "x"},
+        [],
+        {"uid": stranger.uid, "offset": 1e9},
+    ):
         (stranger.folder / "journal.sync.json").write_text(json.dumps(bad))
         done = runs_py(project, "sync", str(stranger.folder))
         assert f"{stranger.folder}: complete" in done.stdout, done.stderr
