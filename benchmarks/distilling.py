@@ -29,8 +29,8 @@ from mlxlab.training.device_batch import to_device
 from mlxlab.training.losses.loss import CrossEntropyLoss, Loss
 from mlxlab.training.optim.optimizers import adamw
 
-STUDENT = {"width": 128, "num_layers": 6, "num_heads": 4, "feed_forward": 512}
-TEACHER = {"width": 256, "num_layers": 8, "num_heads": 8, "feed_forward": 1024}
+STUDENT = {"hidden_size": 128, "num_layers": 6, "num_heads": 4, "intermediate_size": 512}
+TEACHER = {"hidden_size": 256, "num_layers": 8, "num_heads": 8, "intermediate_size": 1024}
 ROWS, LENGTH = 4, 128
 
 
@@ -96,8 +96,8 @@ def _loss(taught_by: Teachers) -> DistillationLoss:
 
 def _model(shape: dict[str, Any], V: int, seed: int) -> nn.Module:
     mx.random.seed(seed)
-    trunk = Transformer(vocab_size=V, **shape)
-    model = Model(trunk, build_head(trunk, kind="language_modelling"))
+    backbone = Transformer(vocab_size=V, **shape)
+    model = Model(backbone, build_head(backbone, kind="language_modelling"))
     mx.eval(model.parameters())
     return model
 

@@ -37,7 +37,7 @@ def formulations(size: str = "nano", rounds: int = 15) -> str:
 def _works(shape: dict[str, Any]) -> dict[str, tuple[Callable[..., mx.array], list[mx.array]]]:
     """name -> function of arrays, and the arrays by which it is differentiated."""
     mx.random.seed(0)
-    T, width, inner, heads = ROWS * LENGTH, shape["width"], shape["feed_forward"], shape["num_heads"]
+    T, width, inner, heads = ROWS * LENGTH, shape["hidden_size"], shape["intermediate_size"], shape["num_heads"]
     draw = mx.random.normal
     targets, told = mx.random.randint(0, VOCABULARY, (T,)), draw((T, VOCABULARY))
     head = (ROWS, heads, LENGTH, width // heads)

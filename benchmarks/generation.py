@@ -8,11 +8,10 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from benchmarks.alternate import Trial, alternate, table
-from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import conf_dir
 from mlxlab.inference.generate import GenerationConfig, generate
 from mlxlab.inference.sampling import SamplingParams
-from mlxlab.models.heads import build_head
+from mlxlab.models.build import build_model
 from mlxlab.models.model import Model
 
 VOCABULARY, PROMPT, TOKENS = 16_000, 32, 64
@@ -50,8 +49,7 @@ def _model(size: str) -> Model:
     mx.random.seed(0)
     files = [conf_dir() / "model" / name for name in ("transformer.yaml", f"size/{size}.yaml")]
     node: Any = OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.load, files)))
-    trunk = instantiate(node, vocab_size=VOCABULARY)
-    model = Model(trunk, build_head(trunk, kind="language_modelling"))
+    model = build_model(node, kind="language_modelling", vocab_size=VOCABULARY)
     model.eval()
     mx.eval(model.parameters())
     return model
@@ -75,7 +73,7 @@ def _cached(model: Model, prompts: list[list[int]]) -> None:
 def _again(model: Model, prompts: list[list[int]]) -> None:
     tokens = mx.array(prompts)
     for _ in range(TOKENS):
-        states = model.trunk(tokens, mx.ones(tokens.shape, dtype=mx.bool_))[:, -1:]
-        best = model.head(states, model.trunk.embedding).argmax(axis=-1)  # (B, 1)
+        states = model.backbone(tokens, mx.ones(tokens.shape, dtype=mx.bool_))[:, -1:]
+        best = model.head(states, model.backbone.embedding).argmax(axis=-1)  # (B, 1)
         tokens = mx.concatenate([tokens, best.astype(tokens.dtype)], axis=1)
         mx.eval(tokens)

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from benchmarks.alternate import table
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import conf_dir
-from mlxlab.models.heads import build_head
+from mlxlab.models.build import build_model
 from mlxlab.models.model import Model
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.losses.loss import CrossEntropyLoss
@@ -73,10 +73,8 @@ def _peak(model: Model, rows: int, rounds: int, keys: dict[str, Any]) -> int:
 
 def _model(family: str, size: str) -> Model:
     mx.random.seed(0)
-    trunk = instantiate(
-        _read(f"model/{family}") | _read(f"model/size/{size}") | {"dropout": 0.1}, vocab_size=VOCABULARY
-    )
-    model = Model(trunk, build_head(trunk, kind="language_modelling"))
+    node = _read(f"model/{family}") | _read(f"model/size/{size}") | {"dropout": 0.1}
+    model = build_model(node, kind="language_modelling", vocab_size=VOCABULARY)
     mx.eval(model.parameters())
     model.train()
     return model

@@ -91,15 +91,11 @@ def new_model(family: str, size: str, dropout: float) -> Any:
     import mlx.core as mx
 
     from benchmarks.subject import _read
-    from mlxlab.config.instantiate import instantiate
-    from mlxlab.models.heads import build_head
-    from mlxlab.models.model import Model
+    from mlxlab.models.build import build_model
 
     mx.random.seed(0)
-    trunk = instantiate(
-        _read(f"model/{family}") | _read(f"model/size/{size}") | {"dropout": dropout}, vocab_size=VOCABULARY
-    )
-    model = Model(trunk, build_head(trunk, kind="language_modelling"))
+    node = _read(f"model/{family}") | _read(f"model/size/{size}") | {"dropout": dropout}
+    model = build_model(node, kind="language_modelling", vocab_size=VOCABULARY)
     mx.eval(model.parameters())
     return model
 
@@ -188,9 +184,9 @@ def mlx_lm_steps(size: str, turns: Callable[[], Iterator[None]]) -> None:
     model = Model(
         ModelArgs(
             model_type="llama",
-            hidden_size=shape["width"],
+            hidden_size=shape["hidden_size"],
             num_hidden_layers=shape["num_layers"],
-            intermediate_size=shape["feed_forward"],
+            intermediate_size=shape["intermediate_size"],
             num_attention_heads=shape["num_heads"],
             rms_norm_eps=1e-5,
             vocab_size=VOCABULARY,

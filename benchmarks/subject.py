@@ -10,8 +10,7 @@ from omegaconf import OmegaConf
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import conf_dir
 from mlxlab.data.batch import Batch
-from mlxlab.models.heads import build_head
-from mlxlab.models.model import Model
+from mlxlab.models.build import build_model
 from mlxlab.tracking.tracker import NoTracker, Tracker
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.state import MonitoredMetric, Run
@@ -24,8 +23,8 @@ class Subject:
         self, size: str, rows: int, length: int, tracker: Tracker | None = None, vocab_size: int = 1024
     ) -> None:
         mx.random.seed(0)
-        trunk = instantiate(_read("model/bert") | _read(f"model/size/{size}"), vocab_size=vocab_size)
-        model = Model(trunk, build_head(trunk, kind="classification", num_classes=2, dropout=0.1))
+        node = _read("model/bert") | _read(f"model/size/{size}")
+        model = build_model(node, kind="classification", num_classes=2, vocab_size=vocab_size)
         mx.eval(model.parameters())
         rng = np.random.default_rng(0)
         ones = np.ones(rows, np.float32)

@@ -28,10 +28,10 @@ def torch_decoder(ours: Any) -> Any:
     torch = torch_module()
     from mlx.utils import tree_flatten
 
-    leaves: Any = tree_flatten(ours.trunk.parameters())
+    leaves: Any = tree_flatten(ours.backbone.parameters())
     weights = {path: torch.from_numpy(_numpy(leaf)) for path, leaf in leaves}
-    first = ours.trunk.layers[0].attention
-    model = _decoder_class()(weights, len(ours.trunk.layers), first.head, first.rope_base)
+    first = ours.backbone.layers[0].attention
+    model = _decoder_class()(weights, len(ours.backbone.layers), first.head_dim, first.rope_theta)
     model.load_state_dict({path.replace(".", "_"): leaf for path, leaf in weights.items()})
     return model
 
@@ -48,15 +48,15 @@ def _decoder_class() -> Any:
     functional = torch.nn.functional
 
     class Decoder(torch.nn.Module):
-        def __init__(self, weights: dict[str, Any], layers: int, head: int, rope_base: float | None) -> None:
+        def __init__(self, weights: dict[str, Any], layers: int, head: int, rope_theta: float | None) -> None:
             super().__init__()
             for path, leaf in weights.items():
                 self.register_parameter(path.replace(".", "_"), torch.nn.Parameter(leaf.clone()))
-            self.layers, self.head, self.rope_base = layers, head, rope_base
+            self.layers, self.head, self.rope_theta = layers, head, rope_theta
 
         def forward(self, tokens: Any) -> Any:
             x = functional.embedding(tokens, self.embedding_weight)  # (B, T, D)
-            if self.rope_base is None:
+            if self.rope_theta is None:
                 x = x + self.position_embedding_weight[: tokens.shape[1]]
             for layer in range(self.layers):
                 x = x + self.attend(self.norm_of(x, f"layers_{layer}_attention_norm"), f"layers_{layer}_attention")
@@ -68,7 +68,7 @@ def _decoder_class() -> Any:
 
         def norm_of(self, x: Any, name: str) -> Any:
             weight = getattr(self, f"{name}_weight")
-            norm = functional.layer_norm if self.rope_base is None else functional.rms_norm
+            norm = functional.layer_norm if self.rope_theta is None else functional.rms_norm
             return norm(x, (x.shape[-1],), weight, eps=1e-5)
 
         def attend(self, x: Any, name: str) -> Any:
@@ -77,14 +77,14 @@ def _decoder_class() -> Any:
                 self.linear(x, f"{name}_{part}").view(B, T, -1, self.head).transpose(1, 2)
                 for part in ("query", "key", "value")
             )  # (B, H, T, D / H)
-            if self.rope_base is not None:
+            if self.rope_theta is not None:
                 q, k = self.turn(q), self.turn(k)
             x = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
             return self.linear(x.transpose(1, 2).reshape(B, T, D), f"{name}_out")
 
         def turn(self, x: Any) -> Any:
             half = self.head // 2
-            rates = self.rope_base ** (-torch.arange(half) / half)
+            rates = self.rope_theta ** (-torch.arange(half) / half)
             angles = torch.arange(x.shape[2])[:, None] * rates  # (T, D / 2H)
             a, b = x[..., :half], x[..., half:]
             return torch.cat([a * angles.cos() - b * angles.sin(), b * angles.cos() + a * angles.sin()], -1)

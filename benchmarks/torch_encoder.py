@@ -16,8 +16,8 @@ def torch_encoder(ours: Any) -> Any:
 
     leaves: Any = tree_flatten(ours.parameters())
     weights = {path.replace(".", "_"): torch.from_numpy(np.array(leaf)) for path, leaf in leaves}
-    trunk = ours.trunk
-    model = _encoder_class()(weights, len(trunk.layers), trunk.layers[0].attention.head, trunk.dropout.p)
+    backbone = ours.backbone
+    model = _encoder_class()(weights, len(backbone.layers), backbone.layers[0].attention.head_dim, backbone.dropout.p)
     model.load_state_dict(weights)
     return model
 
@@ -35,12 +35,12 @@ def _encoder_class() -> Any:
             self.layers, self.head, self.dropout = layers, head, dropout
 
         def forward(self, tokens: Any) -> Any:
-            table = self.trunk_embedding_weight
-            x = functional.embedding(tokens, table) + self.trunk_type_embedding_weight[0]
-            x = x + self.trunk_position_embedding_weight[: tokens.shape[1]]
-            x = self.drop(self.norm(x, "trunk_norm"))  # (B, T, D)
+            table = self.backbone_embedding_weight
+            x = functional.embedding(tokens, table) + self.backbone_type_embedding_weight[0]
+            x = x + self.backbone_position_embedding_weight[: tokens.shape[1]]
+            x = self.drop(self.norm(x, "backbone_norm"))  # (B, T, D)
             for layer in range(self.layers):
-                name = f"trunk_layers_{layer}"
+                name = f"backbone_layers_{layer}"
                 x = self.norm(x + self.drop(self.attend(x, f"{name}_attention")), f"{name}_attention_norm")
                 hidden = functional.gelu(self.linear(x, f"{name}_feed_forward_up"))
                 hidden = self.drop(self.linear(hidden, f"{name}_feed_forward_down"))

@@ -8,20 +8,27 @@ from benchmarks.__main__ import main
 from benchmarks import torch_decoder
 from mlxlab.models.heads import build_head
 from mlxlab.models.model import Model
-from mlxlab.models.transformer import transformer
+from mlxlab.models.transformer import Transformer
 
-GPT = {"norm": "layer", "mlp": "gelu", "positions": "learned"}
-LLAMA = {"norm": "rms", "mlp": "swiglu", "positions": "rope"}
+GPT = {"norm_type": "layer", "mlp_type": "gelu", "position_embedding": "learned"}
+LLAMA = {"norm_type": "rms", "mlp_type": "swiglu", "position_embedding": "rope"}
 
 
 @pytest.mark.parametrize("style", [GPT, LLAMA], ids=["gpt", "llama"])
 def test_the_pytorch_decoder_gives_the_same_logits(style):
     torch = pytest.importorskip("torch", reason="a benchmark's own requirement: pip install torch")
     mx.random.seed(0)
-    sizes = {"width": 32, "num_layers": 2, "num_heads": 2, "num_kv_heads": None, "feed_forward": 48, "max_length": 16}
-    rest = {"rope_base": 10000.0, "tie_embeddings": True, "dropout": 0.0, "pretrained": None, "vocab_size": 50}
-    trunk = transformer(**sizes, **style, **rest)
-    model = Model(trunk, build_head(trunk, kind="language_modelling"))
+    sizes = {
+        "hidden_size": 32,
+        "num_layers": 2,
+        "num_heads": 2,
+        "num_kv_heads": None,
+        "intermediate_size": 48,
+        "max_position_embeddings": 16,
+    }
+    rest = {"rope_theta": 10000.0, "tie_embeddings": True, "dropout": 0.0, "pretrained": None, "vocab_size": 50}
+    backbone = Transformer(**sizes, **style, **rest)
+    model = Model(backbone, build_head(backbone, kind="language_modelling"))
     tokens = np.random.default_rng(0).integers(0, 50, (3, 16))
     ours = np.array(model(mx.array(tokens), mx.ones(tokens.shape, mx.bool_)))
     theirs = torch_decoder.torch_decoder(model)(torch.from_numpy(tokens)).detach().numpy()

@@ -16,7 +16,13 @@ from mlxlab.analysis.fold_table import MODEL, markdown, summarise
 from mlxlab.cli.crossvalidate import main
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = ["model.num_layers=1", "model.width=8", "model.num_heads=1", "model.feed_forward=8", "data.templates=[brief]"]
+TINY = [
+    "model.num_layers=1",
+    "model.hidden_size=8",
+    "model.num_heads=1",
+    "model.intermediate_size=8",
+    "data.templates=[brief]",
+]
 WORDS = [*TINY, "data.source=synthetic", "folds=2", "seeds=1"]
 
 

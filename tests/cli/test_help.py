@@ -85,8 +85,8 @@ def test_every_key_has_a_line_of_its_own_with_words():
 
 
 def test_help_shows_the_keys_of_another_choice():
-    assert "model.kernels=" not in show_help([])
-    assert "model.kernels=" in show_help(["model=cnn_hybrid"])
+    assert "model.kernel_sizes=" not in show_help([])
+    assert "model.kernel_sizes=" in show_help(["model=cnn_hybrid"])
     assert "trainer.schedule.decay=" in show_help(["trainer/schedule=wsd"])
 
 

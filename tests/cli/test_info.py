@@ -26,8 +26,8 @@ def test_counts_are_those_of_the_literature():
 
 
 def test_memory_is_that_of_the_arrays_that_training_makes():
-    trunk = Transformer(vocab_size=100, width=32, num_layers=2, num_heads=4, feed_forward=48)
-    model = Model(trunk, build_head(trunk, kind="language_modelling"))
+    backbone = Transformer(vocab_size=100, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=48)
+    model = Model(backbone, build_head(backbone, kind="language_modelling"))
     optimizer = adamw(rate=lambda step: mx.array(1e-3), weight_decay=0.0, betas=[0.9, 0.999], eps=1e-8)
     optimizer.init(model.trainable_parameters())
     batch = Batch(*(np.zeros((6, 16), kind) for kind in (np.int32, np.int32, np.int32, np.float32)), np.zeros(6, int))

@@ -208,5 +208,5 @@ def test_a_part_that_is_replaced_at_import_is_not_built(monkeypatch, tmp_path):
 
 
 def test_only_targets_of_mlxlab_are_taken_from_conf(tmp_path):
-    (tmp_path / "x.yaml").write_text("a: {_target_: os.makedirs}\nb: [{_target_: mlxlab.models.bert.bert}]\n")
-    assert set(_shipped(tmp_path)) == {"mlxlab.models.bert.bert"}
+    (tmp_path / "x.yaml").write_text("a: {_target_: os.makedirs}\nb: [{_target_: mlxlab.models.bert.Bert}]\n")
+    assert set(_shipped(tmp_path)) == {"mlxlab.models.bert.Bert"}

@@ -16,7 +16,7 @@ BY_OVERRIDE = {
     "unknown subgroup": ("model/sise=nano", "there is no group model/sise; did you mean model/size?"),
     "unknown option": ("model=brt", "model has no option brt; did you mean bert?"),
     "dot for slash": ("model.size=nano", "unknown key"),
-    "missing": ("model.width=???", "missing; expected a whole number >= 1"),
+    "missing": ("model.hidden_size=???", "missing; expected a whole number >= 1"),
     "word for a number": ("trainer.epochs=abc", "expected a whole number >= 1 or null, got abc (text)"),
     "fraction for an integer": ("trainer.epochs=1.5", "expected a whole number"),
     "true for an integer": ("trainer.log_every=true", "got true"),
@@ -37,13 +37,13 @@ BY_OVERRIDE = {
     "rate as text": ("trainer.learning_rate='1e-3'", "got 1e-3 (text)"),
     "seed negative": ("seed=-1", "expected a whole number >= 0"),
     "seed above 2^64": ("seed=18446744073709551616", "the limit is 1.84467e+19"),
-    "heads": ("model.num_heads=5", "5 heads do not divide a width of 128"),
+    "heads": ("model.num_heads=5", "5 heads do not divide a hidden size of 128"),
     "vocabulary": ("model.vocab_size=99", "not a key: the program gives it"),
     "added vocabulary": ("+model.vocab_size=99", "not a key: the program gives it"),
     "keep 0": ("callbacks.checkpointing.keep=0", "expected a whole number >= 1"),
     "save every 0": ("callbacks.checkpointing.every=0", "expected a whole number >= 1"),
     "empty list": ("data.templates=[]", "at least 1"),
-    "choice": ("model.positions=rop", "did you mean rope?"),
+    "choice": ("model.position_embedding=rop", "did you mean rope?"),
     "choice in a list": ("data.templates=[basic,narative]", "did you mean narrative?"),
     "objective": ("objective=valid/los", "did you mean valid/loss?"),
     "dangling": ("trainer.epochs=${missing.key}", "${missing.key}: there is no such key"),
@@ -71,7 +71,7 @@ BY_OVERRIDE = {
     "deep": ("name=" + "[" * 3000 + "]" * 3000, "nested more than 30 deep"),
     "control character": ("name=a\x1b[31mb", "a control character"),
     "fold": ("data.fold=1", "set data.folds too"),
-    "part where text is expected": ("name={_target_:mlxlab.models.bert.bert}", "expected text or null"),
+    "part where text is expected": ("name={_target_:mlxlab.models.bert.Bert}", "expected text or null"),
     "whole where parts": ("tags=[1]", "Cannot merge DictConfig with ListConfig"),
     "unknown flag": ("--confg=job", "--confg=job"),
     "config dir": ("--config-dir=nowhere", "not a folder of config files"),
@@ -137,10 +137,13 @@ def test_a_malformed_file_gets_one_line_with_its_place_and_exit_2(line, mine, na
 
 
 def test_a_mandatory_value_that_no_file_fills_is_told_with_its_place(line, mine):  # noqa: F811
-    mine("# @package model\nwidth: ???\nnum_layers: 1\nnum_heads: 1\nfeed_forward: 8\n", name="model/size/mine.yaml")
+    mine(
+        "# @package model\nhidden_size: ???\nnum_layers: 1\nnum_heads: 1\nintermediate_size: 8\n",
+        name="model/size/mine.yaml",
+    )
     flags = mine("{}", name="experiment/mine.yaml")[:2]
     said = line.refuses(*flags, "model/size=mine")
-    assert "mine.yaml:2: model.width: missing; expected a whole number >= 1" in said
+    assert "mine.yaml:2: model.hidden_size: missing; expected a whole number >= 1" in said
 
 
 def test_a_bomb_of_aliases_is_refused_by_its_size_written_out(line, mine):  # noqa: F811
@@ -220,7 +223,7 @@ def test_a_number_from_the_environment_is_a_number(line, monkeypatch):  # noqa: 
     [
         (["trainer.epochs=null"], "the run has no end"),
         (["trainer.epochs=null", "trainer.max_tokens=100"], "needs the length of the run"),
-        (["model.max_length=16"], "positions for 16"),
+        (["model.max_position_embeddings=16"], "positions for 16"),
         (["trainer.optimizer.betas=[0.9]"], "a list of exactly 2"),
         (["trainer.optimizer.betas=[0.9,0.99,0.999]"], "a list of exactly 2"),
     ],

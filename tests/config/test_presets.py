@@ -54,8 +54,8 @@ def test_every_file_passes_the_guard_that_users_files_pass():
 
 
 def test_the_command_line_wins_over_debug_over_experiment_over_files():
-    assert composed("experiment=standard").model.width == 256
-    assert composed("experiment=standard", "model/size=nano").model.width == 128
+    assert composed("experiment=standard").model.hidden_size == 256
+    assert composed("experiment=standard", "model/size=nano").model.hidden_size == 128
     assert composed("experiment=standard", "debug=overfit").trainer.learning_rate == 1e-3
     assert composed("debug=overfit", "trainer.learning_rate=2e-3").trainer.learning_rate == 2e-3
     assert "NoTracker" in composed("experiment=standard", "debug=overfit").tracking._target_

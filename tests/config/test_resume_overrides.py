@@ -10,7 +10,7 @@ from mlxlab.config.resume_overrides import key_class, merge_for_resume, record_c
 from mlxlab.errors import ConfigError, DataError
 
 SAVED = {
-    "model": {"_target_": "a", "width": 128, "num_layers": 4, "dropout": 0.3},
+    "model": {"_target_": "a", "hidden_size": 128, "num_layers": 4, "dropout": 0.3},
     "data": {"_target_": "d", "batch_size": 8, "fold": 1},
     "trainer": {"learning_rate": 1e-3, "epochs": 3, "loss": {"_target_": "ce"}},
     "seed": 4,
@@ -18,7 +18,7 @@ SAVED = {
     "resume": None,
 }
 DEFAULTS = {
-    "model": {"_target_": "a", "width": 128, "num_layers": 6, "dropout": 0.1},
+    "model": {"_target_": "a", "hidden_size": 128, "num_layers": 6, "dropout": 0.1},
     "data": {"_target_": "d", "batch_size": 32, "fold": 0},
     "trainer": {"learning_rate": 3e-4, "epochs": 5, "loss": {"_target_": "ce"}},
     "seed": 0,
@@ -84,7 +84,7 @@ def test_a_frozen_key_is_refused_by_name(key):
 def test_every_key_has_a_class():
     assert [
         key_class(tuple(key.split(".")))
-        for key in ("trainer.epochs", "model.dropout", "model.width", "data.source", "seed")
+        for key in ("trainer.epochs", "model.dropout", "model.hidden_size", "data.source", "seed")
     ] == [
         "free",
         "free",

@@ -261,14 +261,16 @@ def test_a_sum_of_losses_asks_the_model_once_and_weighs_each():
 
 def small(family=Bert, width=8, layers=2, seed=0) -> Model:
     mx.random.seed(seed)
-    trunk = family(vocab_size=20, width=width, num_layers=layers, num_heads=2, feed_forward=8, dropout=0.0)
+    backbone = family(
+        vocab_size=20, hidden_size=width, num_layers=layers, num_heads=2, intermediate_size=8, dropout=0.0
+    )
     kind = "language_modelling" if family is Transformer else "classification"
-    return Model(trunk, build_head(trunk, kind=kind, num_classes=2))
+    return Model(backbone, build_head(backbone, kind=kind, num_classes=2))
 
 
 PAIRS = [
-    {"student": "trunk.layers.0", "teacher": "trunk.layers.1", "weight": 0.5},
-    {"student": "trunk.layers.0.attention", "teacher": "trunk.layers.1.attention"},
+    {"student": "backbone.layers.0", "teacher": "backbone.layers.1", "weight": 0.5},
+    {"student": "backbone.layers.0.attention", "teacher": "backbone.layers.1.attention"},
 ]
 
 
@@ -302,7 +304,9 @@ def test_matched_layers_come_closer_and_their_projections_learn_but_are_not_rest
 
 def test_matching_a_layer_with_itself_costs_nothing_in_attention():
     student, teacher = small(), small()
-    loss = distill(teacher, match=[{"student": "trunk.layers.1.attention", "teacher": "trunk.layers.1.attention"}])
+    loss = distill(
+        teacher, match=[{"student": "backbone.layers.1.attention", "teacher": "backbone.layers.1.attention"}]
+    )
     loss.attach(student, seed=0)
     np.testing.assert_allclose(loss(student, a_batch()).parts["match"], 0, atol=1e-7)
 
@@ -310,10 +314,10 @@ def test_matching_a_layer_with_itself_costs_nothing_in_attention():
 @pytest.mark.parametrize(
     ("match", "said"),
     [
-        ([{"student": "trunk.layers.0"}], "match.0: teacher"),
+        ([{"student": "backbone.layers.0"}], "match.0: teacher"),
         ([{"student": "a", "teacher": "b", "weigth": 2}], "match.0: weigth"),
         ([{"student": "a", "teacher": "b", "weight": -1}], "match.0: weight=-1"),
-        ([{"student": "trunk.layer.0", "teacher": "trunk.layers.0"}], "did you mean trunk.layers.0"),
+        ([{"student": "backbone.layer.0", "teacher": "backbone.layers.0"}], "did you mean backbone.layers.0"),
     ],
 )
 def test_a_pair_that_makes_no_sense_is_one_line(match, said):

@@ -7,7 +7,9 @@ import pytest
 from mlxlab.cli.train import main
 from support.processes import but
 
-SMALL = [word for word in but("model.width=64", "data.batch_size=4") if not word.startswith(("trainer.", "callbacks."))]
+SMALL = [
+    word for word in but("model.hidden_size=64", "data.batch_size=4") if not word.startswith(("trainer.", "callbacks."))
+]
 TITANIC = ["data.source=synthetic"]
 TEXT = ["data=streaming", "data.tokenizer.vocab_size=300", "data.seq_len=16", "data.window=10"]
 
@@ -28,7 +30,7 @@ def first_and_last(folder):
 @pytest.mark.parametrize("model", ["bert", "cnn_hybrid", "transformer"])
 @pytest.mark.parametrize("data", [TITANIC, TEXT], ids=["titanic", "text"])
 def test_one_batch_is_memorised(tmp_path, text, model, data):
-    more = ["model.filters=8", "model.kernels=[2,3]"] if model == "cnn_hybrid" else []
+    more = ["model.num_filters=8", "model.kernel_sizes=[2,3]"] if model == "cnn_hybrid" else []
     words = [*SMALL, f"model={model}", *more, *data, *([text] if data is TEXT else []), "debug=one_batch"]
     assert main([*words, "trainer.learning_rate=1e-2", f"hydra.run.dir={tmp_path / 'run'}"]) == 0
     first, last = first_and_last(tmp_path / "run")

@@ -33,7 +33,8 @@ def states(out: str) -> list[str]:
 
 
 def test_a_student_of_another_family_learns_from_a_run_and_caches_its_soft_targets(teacher, tmp_path, capsys):
-    words = [*STUDENT, "model=cnn_hybrid", "model.kernels=[2]", "model.filters=4", f"trainer.teachers=[{teacher}]"]
+    words = [*STUDENT, "model=cnn_hybrid", "model.kernel_sizes=[2]", "model.num_filters=4"]
+    words += [f"trainer.teachers=[{teacher}]"]
     words += ["trainer.teacher_cache={top_k: 1, dtype: float16}", "trainer.loss.alpha=0.25"]
     said = []
     for name, log_every in (("a", 10), ("b", 3)):
@@ -60,7 +61,12 @@ def test_a_student_of_another_family_learns_from_a_run_and_caches_its_soft_targe
         ("models:/titanic/1", [], 69, "no store there"),
         ("{}", ["trainer.teacher_weights=[1, 2]"], 2, "2 for 1 teachers"),
         ("{}", ["trainer.teacher_cache={top: 3}"], 2, "top;"),
-        ("{}", ["trainer.loss.match=[{student: trunk, teacher: trunk.layer}]"], 2, "there is no layer trunk.layer"),
+        (
+            "{}",
+            ["trainer.loss.match=[{student: backbone, teacher: backbone.layer}]"],
+            2,
+            "there is no layer backbone.layer",
+        ),
         ("{}", ["trainer.vocabulary=subset", "data.tokenizer.vocab_size=300"], 77, "another tokenizer"),
     ],
 )
@@ -102,7 +108,13 @@ def test_three_rounds_killed_in_the_second_and_resumed_equal_uninterrupted_ones(
     check_ensemble(tmp_path / "whole", done[0][2])
 
 
-SHRUNK = ["model.num_layers=1", "model.width=32", "model.num_heads=2", "model.feed_forward=32", "trainer.max_steps=2"]
+SHRUNK = [
+    "model.num_layers=1",
+    "model.hidden_size=32",
+    "model.num_heads=2",
+    "model.intermediate_size=32",
+    "trainer.max_steps=2",
+]
 
 
 def test_stories_distilled_trains_a_student_with_the_teachers_tokenizer(tmp_path, capsys):

@@ -18,8 +18,8 @@ from support.processes import run
 
 def test_a_gguf_model_is_fine_tuned_resumed_without_the_file_and_generates(tmp_path):
     tokenizer = ByteLevelBPE(300, 1).train(["Line 3 tells of 9 sheep and 3 dogs"] * 3)
-    trunk = Transformer(**SHAPE, vocab_size=tokenizer.vocab_size, rope_base=5e5)
-    model = Model(trunk, build_head(trunk, kind="language_modelling"))
+    backbone = Transformer(**SHAPE, vocab_size=tokenizer.vocab_size, rope_theta=5e5)
+    model = Model(backbone, build_head(backbone, kind="language_modelling"))
     model.update(tree_map(lambda w: w + 0.2 * mx.random.normal(w.shape), model.parameters()))
     file = write(tmp_path / "small.gguf", model, facts_of(tokenizer))
     lines = [json.dumps({"text": f"Line {n} tells of {n * n} sheep. " * 4}) for n in range(40)]
@@ -36,8 +36,8 @@ def test_a_gguf_model_is_fine_tuned_resumed_without_the_file_and_generates(tmp_p
     assert again.returncode == 0, again.stderr
     assert "resumed from step-00000003" in again.stderr
     writer = load_generator(tmp_path / "run")
-    weights = np.array(model.trunk.embedding.weight)
-    np.testing.assert_allclose(np.array(writer.model.trunk.embedding.weight), weights, atol=1e-6)
+    weights = np.array(model.backbone.embedding.weight)
+    np.testing.assert_allclose(np.array(writer.model.backbone.embedding.weight), weights, atol=1e-6)
     assert writer.tokenizer.encode("sheep", special=False) == tokenizer.encode("sheep", special=False)
     assert writer.context == 40, "the positions of the pretrained model"
     continued = run(f"run={tmp_path}/run", "prompt=Line 3 tells", "max_tokens=4", script="generate")

@@ -52,7 +52,14 @@ def theirs(path: str) -> str:
 def write(folder):
     folder.mkdir()
     mx.random.seed(0)
-    sizes = {"width": 16, "num_layers": 1, "num_heads": 2, "feed_forward": 24, "max_length": 128, "vocab_size": 300}
+    sizes = {
+        "hidden_size": 16,
+        "num_layers": 1,
+        "num_heads": 2,
+        "intermediate_size": 24,
+        "max_position_embeddings": 128,
+        "vocab_size": 300,
+    }
     weights = {theirs(path): leaf for path, leaf in tree_flatten(Bert(**sizes).parameters())}
     mx.save_safetensors(str(folder / "model.safetensors"), weights)
     (folder / "config.json").write_text(json.dumps(CONFIG))
@@ -72,5 +79,5 @@ def test_a_pretrained_model_is_fine_tuned_resumed_and_restored_without_its_folde
     assert again.returncode == 0, again.stderr
     assert "resumed from step-00000004" in again.stderr
     model = restore_model(tmp_path / "run").model
-    table = np.array(model.trunk.embedding.weight)
+    table = np.array(model.backbone.embedding.weight)
     np.testing.assert_allclose(table, np.array(weights["embeddings.word_embeddings.weight"]), atol=1e-6)

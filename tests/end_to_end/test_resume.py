@@ -83,10 +83,12 @@ def test_a_resume_uses_the_saved_config_and_records_the_overrides(tmp_path):
     changes = json.loads((tmp_path / "resume_changes.json").read_text())
     assert changes == [{"step": 10, "changes": {"trainer.max_steps": {"old": 10, "new": 15}}}]
     config = yaml.safe_load((tmp_path / "restore" / "config.yaml").read_text())
-    assert (config["trainer"]["learning_rate"], config["model"]["width"]) == (0.002, 32)
+    assert (config["trainer"]["learning_rate"], config["model"]["hidden_size"]) == (0.002, 32)
 
 
-@pytest.mark.parametrize(("override", "code"), [("seed=3", 2), ("model.width=64", 2), ("data.fold=1 data.folds=5", 2)])
+@pytest.mark.parametrize(
+    ("override", "code"), [("seed=3", 2), ("model.hidden_size=64", 2), ("data.fold=1 data.folds=5", 2)]
+)
 def test_a_frozen_or_structural_key_is_refused_by_name_on_resume(tmp_path_factory, override, code):
     folder = finished_run(tmp_path_factory)
     refused = run(*override.split(), f"hydra.run.dir={folder}", "resume=auto", "tracking=none")

@@ -40,7 +40,7 @@ def losses(finished):
 @pytest.mark.parametrize("model", ["bert", "cnn_hybrid"])
 def test_masked_language_models_learn_from_streamed_text(tmp_path, corpus, model):
     settings = [*SMALL, f"model={model}", corpus, f"hydra.run.dir={tmp_path}"]
-    settings += ["model.filters=8", "model.kernels=[2,3]"] if model == "cnn_hybrid" else []
+    settings += ["model.num_filters=8", "model.kernel_sizes=[2,3]"] if model == "cnn_hybrid" else []
     finished = run(*settings)
     assert finished.returncode == 0, finished.stderr
     assert final_state(finished)

@@ -29,7 +29,7 @@ def test_verify_names_weights_that_retraining_does_not_reproduce(folder):
     path = folder / "checkpoints" / "step-00000012"
     weights = mx.load(str(path / "model.safetensors"))
     before = (path / "model.safetensors").read_bytes(), (path / MANIFEST).read_bytes()
-    name = "trunk.layers.0.attention.key.weight"
+    name = "backbone.layers.0.attention.key.weight"
     weights[name] = weights[name] * 1.0000001 + 1e-9
     mx.save_safetensors(str(path / "model.safetensors"), weights, {"format": "mlx"})
     facts = {k: v for k, v in json.loads(before[1]).items() if k not in ("files", "checksum", "format")}

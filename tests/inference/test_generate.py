@@ -20,7 +20,12 @@ VOCABULARY = 300
 KINDS = {
     "rope": {},
     "grouped": {"num_kv_heads": 1, "tie_embeddings": False},
-    "learned": {"rope_base": None, "norm": "layer", "mlp": "gelu", "max_length": 24},
+    "learned": {
+        "position_embedding": "learned",
+        "norm_type": "layer",
+        "mlp_type": "gelu",
+        "max_position_embeddings": 24,
+    },
 }
 GREEDY = SamplingParams(temperature=0.0)
 
@@ -30,8 +35,8 @@ def tokenizer():
     return ByteLevelBPE(VOCABULARY, 1).train(["the cat sat on the mat, the dog sat on the log"] * 3)
 
 
-def new_model(trunk, kind="language_modelling"):
-    model = Model(trunk, build_head(trunk, kind=kind, num_classes=2)).eval()
+def new_model(backbone, kind="language_modelling"):
+    model = Model(backbone, build_head(backbone, kind=kind, num_classes=2)).eval()
     mx.random.seed(1)
     model.update(tree_map(lambda w: w + 0.3 * mx.random.normal(w.shape), model.parameters()))
     mx.eval(model.parameters())
@@ -40,13 +45,15 @@ def new_model(trunk, kind="language_modelling"):
 
 @pytest.fixture(scope="module", params=KINDS)
 def model(request):
-    shape = {"vocab_size": VOCABULARY, "width": 32, "num_layers": 2, "num_heads": 4, "feed_forward": 48}
-    return new_model(Transformer(**(shape | {"max_length": 64} | KINDS[request.param])))
+    shape = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48}
+    return new_model(Transformer(**(shape | {"max_position_embeddings": 64} | KINDS[request.param])))
 
 
 @pytest.fixture(scope="module")
 def rope():
-    return new_model(Transformer(vocab_size=VOCABULARY, width=32, num_layers=2, num_heads=4, feed_forward=48))
+    return new_model(
+        Transformer(vocab_size=VOCABULARY, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=48)
+    )
 
 
 def prompts(*lengths):
@@ -91,8 +98,8 @@ def test_states_with_a_cache_are_those_without(model):
     whole = [np.array(model(mx.array([row]), mx.ones((1, len(row)), dtype=mx.int32)))[0] for row in rows]
     cache = KVCache(2, [0, 4])
     padded = mx.array([rows[0], [0] * 4 + rows[1]])
-    parts = [model.trunk.extend(padded[:, a:b], cache) for a, b in ((0, 6), (6, 7), (7, 9))]
-    found = np.array(model.head(mx.concatenate(parts, axis=1), model.trunk.embedding))
+    parts = [model.backbone.extend(padded[:, a:b], cache) for a, b in ((0, 6), (6, 7), (7, 9))]
+    found = np.array(model.head(mx.concatenate(parts, axis=1), model.backbone.embedding))
     np.testing.assert_allclose(found[0], whole[0], atol=2e-5 * np.abs(whole[0]).max())
     np.testing.assert_allclose(found[1, 4:], whole[1], atol=2e-5 * np.abs(whole[1]).max())
 
@@ -123,22 +130,22 @@ def test_the_window_is_never_longer_than_the_context_nor_empty():
         assert context + 1 - window_start(0, context + 1, context) == context // 2
 
 
-def test_each_row_counts_its_places_from_its_own_first_token():
+def test_each_row_counts_its_positions_from_its_own_first_token():
     cache = KVCache(1, [0, 4])
     cache.length = 9
     assert cache.offset.tolist() == [9, 5]
-    assert cache.places(2, 99).tolist() == [[9, 10], [5, 6]]
+    assert cache.position_ids(2, 99).tolist() == [[9, 10], [5, 6]]
     cache.keep([1])
     assert cache.offset == 5
 
 
 def test_a_context_beyond_learned_positions_is_refused(tokenizer):
-    shape = {"vocab_size": VOCABULARY, "width": 32, "num_layers": 1, "num_heads": 4, "feed_forward": 48}
-    learned = new_model(Transformer(**shape, rope_base=None, max_length=24))
+    shape = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_layers": 1, "num_heads": 4, "intermediate_size": 48}
+    learned = new_model(Transformer(**shape, position_embedding="learned", max_position_embeddings=24))
     with pytest.raises(ConfigError, match="positions for 24"):
         tokens_of(learned, tokenizer, prompts(3), context=25)
     with pytest.raises(ValueError, match="24"):
-        learned.trunk.extend(mx.zeros((1, 25), dtype=mx.int32), KVCache(1, [0]))
+        learned.backbone.extend(mx.zeros((1, 25), dtype=mx.int32), KVCache(1, [0]))
 
 
 def test_the_same_seed_gives_the_same_text_and_another_another(rope, tokenizer):
@@ -171,7 +178,7 @@ def test_rows_end_by_themselves(rope, tokenizer):
 
 
 def test_who_cannot_generate_says_so(tokenizer):
-    shape = {"vocab_size": VOCABULARY, "width": 32, "num_layers": 1, "num_heads": 4, "feed_forward": 48}
+    shape = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_layers": 1, "num_heads": 4, "intermediate_size": 48}
     masked, classifier = new_model(Bert(**shape)), new_model(Transformer(**shape), "classification")
     for wrong, word in ((masked, "masked"), (classifier, "classifier")):
         with pytest.raises(ConfigError, match=word):

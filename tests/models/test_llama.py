@@ -15,10 +15,11 @@ from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.inference.generate import GenerationConfig
 from mlxlab.inference.sampling import SamplingParams
 from mlxlab.inference.text_generator import load_generator
+from mlxlab.models.build import build_model, build_pretrained_model
 from mlxlab.models.heads import build_head
 from mlxlab.models.model import Model
 from mlxlab.models.pretrained.gguf import read_gguf
-from mlxlab.models.pretrained.load import load_llama, save_config, tokenizer_dir
+from mlxlab.models.pretrained.load import save_config, tokenizer_dir
 from mlxlab.models.transformer import Transformer
 
 FIXTURE = Path(__file__).parents[1] / "data" / "llama_parity_fixture.npz"  # see tests/data/README.md
@@ -55,7 +56,7 @@ def test_it_knows_the_capital_of_france(smol):
 
 
 SPECIAL = {PAD, BOS, EOS, MASK}
-SHAPE = {"width": 64, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "feed_forward": 96}
+SHAPE = {"hidden_size": 64, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "intermediate_size": 96}
 NAMES = {
     "attention.query": "attn_q",
     "attention.key": "attn_k",
@@ -66,8 +67,8 @@ NAMES = {
     "feed_forward.gate": "ffn_gate",
     "feed_forward.up": "ffn_up",
     "feed_forward.down": "ffn_down",
-    "trunk.embedding": "token_embd",
-    "trunk.norm": "output_norm",
+    "backbone.embedding": "token_embd",
+    "backbone.norm": "output_norm",
     "head.out": "output",
 }
 
@@ -79,8 +80,8 @@ def tokenizer():
 
 @pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
 def model(request, tokenizer):
-    trunk = Transformer(**SHAPE, vocab_size=tokenizer.vocab_size, tie_embeddings=request.param, rope_base=5e5)
-    model = Model(trunk, build_head(trunk, kind="language_modelling"))
+    backbone = Transformer(**SHAPE, vocab_size=tokenizer.vocab_size, tie_embeddings=request.param, rope_theta=5e5)
+    model = Model(backbone, build_head(backbone, kind="language_modelling"))
     mx.random.seed(2)
     model.update(tree_map(lambda w: w + 0.2 * mx.random.normal(w.shape), model.parameters()))
     return model.eval()
@@ -130,9 +131,8 @@ def write(path, model, facts):
 
 def test_a_file_written_from_a_model_gives_that_model_back(tmp_path, model, tokenizer):
     path = write(tmp_path / "small.gguf", model, facts_of(tokenizer))
-    trunk = load_llama(str(path), {"vocab_size": tokenizer.vocab_size})
-    assert trunk.max_length == 40
-    loaded = Model(trunk, build_head(trunk, kind="language_modelling")).eval()
+    loaded = build_pretrained_model(path, tokenizer.vocab_size)
+    assert loaded.backbone.max_position_embeddings == 40
     ids = mx.array([[5, 7, 11, 13, 200]])
     mask = mx.ones(ids.shape, dtype=mx.int32)
     assert mx.array_equal(loaded(ids, mask), model(ids, mask))
@@ -151,9 +151,11 @@ def test_its_shape_and_tokenizer_stand_for_it_without_the_file(tmp_path, model, 
     kept.mkdir()
     save_config(str(path), kept)
     path.unlink()
-    shape = {"vocab_size": tokenizer.vocab_size}
-    shapes = [leaf.shape for _, leaf in tree_flatten(load_llama(str(kept), shape, weights=False).parameters())]
-    assert shapes == [leaf.shape for _, leaf in tree_flatten(model.trunk.parameters())]
+    node = {"_target_": "mlxlab.models.transformer.Transformer", "pretrained": str(kept)}
+    sizes = {"kind": "language_modelling", "vocab_size": tokenizer.vocab_size}
+    rebuilt = build_model(node, **sizes, load_pretrained=False)
+    shapes = [leaf.shape for _, leaf in tree_flatten(rebuilt.parameters())]
+    assert shapes == [leaf.shape for _, leaf in tree_flatten(model.parameters())]
 
 
 @pytest.mark.parametrize(

@@ -15,33 +15,35 @@ from mlxlab.models.model import Model
 from mlxlab.models.transformer import Transformer
 from mlxlab.ops.dropout import Dropout
 
-SMALL = dict(vocab_size=50, width=32, num_layers=2, num_heads=4, feed_forward=48)  # noqa: C408
+SMALL = dict(vocab_size=50, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=48)  # noqa: C408
 
 
 def bert(**changes):
-    return Bert(**(SMALL | {"max_length": 64} | changes))
+    return Bert(**(SMALL | {"max_position_embeddings": 64} | changes))
 
 
 def hybrid(**changes):
-    return CnnHybrid(bert(), [2, 3, 4, 5], 16, [1, 2, 4], **changes)
+    return CnnHybrid(**(SMALL | {"max_position_embeddings": 64, "num_filters": 16} | changes))
 
 
-TRUNKS = {
+BACKBONES = {
     "bert": bert,
-    "bert-rope-geglu-pre": lambda: bert(rope_base=1e4, mlp="geglu", pre_norm=True),
+    "bert-rope-geglu-pre": lambda: bert(position_embedding="rope", mlp_type="geglu", pre_norm=True),
     "hybrid": hybrid,
     "hybrid-concat": lambda: hybrid(fusion="concat", highway=False),
     "transformer": lambda: Transformer(**SMALL),
     "transformer-grouped-untied": lambda: Transformer(**SMALL, num_kv_heads=2, tie_embeddings=False),
-    "transformer-old": lambda: Transformer(**SMALL, norm="layer", mlp="gelu", rope_base=None, max_length=64),
+    "transformer-old": lambda: Transformer(
+        **SMALL, norm_type="layer", mlp_type="gelu", position_embedding="learned", max_position_embeddings=64
+    ),
 }
 KINDS = ["classification", "language_modelling"]
 
 
 def new(name, kind="classification", dropout=0.0):
     mx.random.seed(0)
-    trunk = TRUNKS[name]()
-    model = Model(trunk, build_head(trunk, kind=kind, num_classes=3, dropout=dropout))
+    backbone = BACKBONES[name]()
+    model = Model(backbone, build_head(backbone, kind=kind, num_classes=3, dropout=dropout))
     # Larger weights than at the start: a law that holds for tiny numbers only would pass unseen.
     model.update(nn.utils.tree_map(lambda w: w * 3 if w.ndim > 1 else w, model.parameters()))
     mx.eval(model.parameters())
@@ -54,7 +56,7 @@ def tokens_and_mask(rows=3, length=9, seed=0):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", TRUNKS)
+@pytest.mark.parametrize("name", BACKBONES)
 @pytest.mark.parametrize("amount", [1, 7, 40])
 def test_padding_changes_nothing(name, kind, amount):
     model = new(name, kind)
@@ -68,7 +70,7 @@ def test_padding_changes_nothing(name, kind, amount):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", TRUNKS)
+@pytest.mark.parametrize("name", BACKBONES)
 def test_every_parameter_receives_a_gradient(name, kind):
     model = new(name, kind)
     tokens, mask = tokens_and_mask(rows=4, length=16)
@@ -89,16 +91,16 @@ def test_each_kernel_and_each_dilation_owns_parameters():
         assert f"branches.{i}.conv.weight" in paths
     for i in range(3):
         assert f"dilated.convs.{i}.weight" in paths
-    assert not any("dilated" in p for p, _ in tree_flatten(CnnHybrid(bert(), [3], 16, []).parameters()))
+    assert not any("dilated" in p for p, _ in tree_flatten(hybrid(kernel_sizes=[3], dilations=[]).parameters()))
 
 
 @pytest.mark.parametrize("kernel", [2, 3, 4, 5])
 def test_a_branch_gives_a_state_per_place_for_even_kernels_too(kernel):
-    model = CnnHybrid(bert(), [kernel], 16, [])
+    model = hybrid(kernel_sizes=[kernel], dilations=[])
     assert model(*tokens_and_mask()).shape == (3, 9, 32 + 16)
 
 
-@pytest.mark.parametrize("name", [name for name in TRUNKS if "transformer" in name])
+@pytest.mark.parametrize("name", [name for name in BACKBONES if "transformer" in name])
 def test_a_decoder_does_not_look_ahead(name):
     model = new(name, "language_modelling")
     tokens, mask = tokens_and_mask()
@@ -108,7 +110,7 @@ def test_a_decoder_does_not_look_ahead(name):
     assert np.abs(a[:, 5:] - b[:, 5:]).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", TRUNKS)
+@pytest.mark.parametrize("name", BACKBONES)
 def test_documents_of_one_row_do_not_see_each_other(name):
     """Each is as if it were alone: attention, convolutions, their fusion, and the places counted from its start."""
     model = new(name, "language_modelling")
@@ -123,7 +125,7 @@ def test_documents_of_one_row_do_not_see_each_other(name):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", TRUNKS)
+@pytest.mark.parametrize("name", BACKBONES)
 def test_padding_on_the_left_changes_nothing_either(name, kind):
     model = new(name, kind)
     tokens, mask = tokens_and_mask()
@@ -135,7 +137,7 @@ def test_padding_on_the_left_changes_nothing_either(name, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", TRUNKS)
+@pytest.mark.parametrize("name", BACKBONES)
 def test_a_mask_of_booleans_says_the_same(name, kind):
     """One document a row, padded on the right, while training (dropout in place, of no effect) and not."""
     model = new(name, kind)
@@ -145,8 +147,8 @@ def test_a_mask_of_booleans_says_the_same(name, kind):
         for layer in model.modules():
             if isinstance(layer, Dropout):
                 layer.p = 1e-9
-            if hasattr(layer, "drops"):
-                layer.drops = 1e-9
+            if isinstance(layer, Attention):
+                layer.dropout = 1e-9
         model.train(training)
         a, b = (np.array(model(tokens, given)) for given in (numbers, numbers > 0))
         if kind == "language_modelling":
@@ -185,7 +187,7 @@ def test_the_fusion_averages_real_places_only():
 
 def test_padding_never_wins_the_maximum():
     """Even where every real feature is below what biases make of padding."""
-    model = new("hybrid").trunk
+    model = new("hybrid").backbone
     _, mask = tokens_and_mask()
     x = mx.concatenate([mx.zeros((3, 9, 32)), mx.full((3, 9, 16), -50.0)], axis=-1)
     more = mx.concatenate([x, mx.zeros((3, 4, 48))], axis=1)
@@ -200,7 +202,7 @@ def test_a_decoder_classifies_by_the_last_real_token():
     np.testing.assert_allclose(np.array(model(tokens, short)), np.array(model(tokens[:, :5], mask[:, :5])), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", TRUNKS)
+@pytest.mark.parametrize("name", BACKBONES)
 def test_a_row_of_padding_gives_numbers(name):
     tokens, mask = tokens_and_mask()
     assert np.isfinite(np.array(new(name)(tokens, mx.zeros_like(mask)))).all()
@@ -216,7 +218,7 @@ def test_dropout_acts_while_training_only():
 
 
 def test_dropout_acts_on_the_weights_of_attention_too():
-    layer = Attention(32, 4, 4, bias=True, dropout=0.5, rope_base=None)
+    layer = Attention(32, 4, 4, bias=True, dropout=0.5, rope_theta=None)
     x, allowed = mx.random.normal((1, 5, 32)), attention_mask(mx.ones((1, 5)), causal=False, dtype=mx.float32)
     assert np.abs(np.array(layer(x, allowed) - layer(x, allowed))).max() > 0
     layer.eval()
@@ -247,9 +249,9 @@ def test_rotation_keeps_norms_and_sees_distances_only():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"num_heads": 5}, "5 heads do not divide a width of 32"),
+        ({"num_heads": 5}, "5 heads do not divide a hidden size of 32"),
         ({"num_kv_heads": 3}, "3 key-value heads do not divide 4 heads"),
-        ({"num_heads": 32}, "heads of 1 numbers"),
+        ({"num_heads": 32}, "even head dimension, got 1"),
     ],
 )
 def test_heads_that_do_not_divide_are_refused(changes, words):
@@ -257,11 +259,11 @@ def test_heads_that_do_not_divide_are_refused(changes, words):
         Transformer(**(SMALL | changes))
 
 
-@pytest.mark.parametrize("name", TRUNKS)
+@pytest.mark.parametrize("name", BACKBONES)
 def test_the_start_is_small_and_known(name):
     """Matrices of attention and feed-forward from N(0, 0.02), those into the residual stream of a decoder smaller."""
     mx.random.seed(0)
-    leaves = dict(tree_flatten(TRUNKS[name]().parameters()))
+    leaves = dict(tree_flatten(BACKBONES[name]().parameters()))
     prefix = "encoder." if "hybrid" in name else ""
     decoder = "transformer" in name
     for part, std in (("attention.query", 0.02), ("feed_forward.down", 0.02 / 2 if decoder else 0.02)):

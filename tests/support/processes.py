@@ -13,9 +13,9 @@ TINY = [
     "trainer.eval_every=20",
     "callbacks.checkpointing.every=5",
     "model.num_layers=1",
-    "model.width=32",
+    "model.hidden_size=32",
     "model.num_heads=2",
-    "model.feed_forward=32",
+    "model.intermediate_size=32",
     "data.batch_size=8",
     "data.prefetch=0",
 ]

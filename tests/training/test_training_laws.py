@@ -122,9 +122,9 @@ def test_clipping_bounds_the_norm_and_keeps_the_direction():
 
 
 def test_decay_spares_norms_biases_and_embeddings():
-    assert has_weight_decay("trunk.layers.0.attention.query.weight", mx.zeros((2, 2)))
-    assert not has_weight_decay("trunk.embedding.weight", mx.zeros((2, 2)))
-    assert not has_weight_decay("trunk.norm.weight", mx.zeros((2,)))
+    assert has_weight_decay("backbone.layers.0.attention.query.weight", mx.zeros((2, 2)))
+    assert not has_weight_decay("backbone.embedding.weight", mx.zeros((2, 2)))
+    assert not has_weight_decay("backbone.norm.weight", mx.zeros((2,)))
 
 
 def test_adamw_corrects_its_bias():

@@ -80,13 +80,11 @@ def footprint(parameters: int, vocab_size: int, batch_size: int, seq_len: int) -
 
 def count(family: str, size: str, kind: Any, vocab_size: int, classes: int) -> int:
     """Parameters of one model, from arrays that are never made."""
-    from mlxlab.config.instantiate import instantiate
-    from mlxlab.models.heads import build_head
-    from mlxlab.models.model import Model, count_parameters
+    from mlxlab.models.build import build_model
+    from mlxlab.models.model import count_parameters
 
     node = _read(f"model/{family}") | _read(f"model/size/{size}")
-    trunk = instantiate(node, vocab_size=vocab_size)
-    return count_parameters(Model(trunk, build_head(trunk, kind=kind, num_classes=classes)))
+    return count_parameters(build_model(node, kind=kind, num_classes=classes, vocab_size=vocab_size))
 
 
 def _read(option: str) -> dict[str, Any]:

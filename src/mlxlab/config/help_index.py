@@ -108,7 +108,7 @@ def _place(group: str, order: list[str]) -> tuple[int, int]:
 def _size(words: str) -> int:
     """The first number in a description: sizes go from small to large, other options keep the order of their names."""
     number = re.search(r"\d+", words)
-    return int(number[0]) if number and words.startswith("Width") else 0
+    return int(number[0]) if number and words.startswith("Hidden size") else 0
 
 
 def _load(file: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Layers of the student that are to look like layers of a teacher: states through a learned projection, attention maps.
 
-Named as in a checkpoint: `trunk.layers.1` is what that block gives, `trunk.layers.1.attention` where it looks.
+Named as in a checkpoint: `backbone.layers.1` is what that block gives, `backbone.layers.1.attention` where it looks.
 """
 
 import difflib
@@ -93,10 +93,10 @@ def attention_map(call: LayerCall) -> mx.array:
     """Where each place looks, the mean of all heads: (B, T, T), each row a distribution."""
     layer, (x, mask, *_) = call.layer, call.arguments
     B, T, _ = x.shape
-    q, k = (part(x).reshape(B, T, -1, layer.head).transpose(0, 2, 1, 3) for part in (layer.query, layer.key))
-    if layer.rope_base is not None:
-        q, k = apply_rope(q, layer.rope_base), apply_rope(k, layer.rope_base)
-    scores = (q / math.sqrt(layer.head)) @ mx.repeat(k, q.shape[1] // k.shape[1], axis=1).swapaxes(-1, -2)
+    q, k = (part(x).reshape(B, T, -1, layer.head_dim).transpose(0, 2, 1, 3) for part in (layer.query, layer.key))
+    if layer.rope_theta is not None:
+        q, k = apply_rope(q, layer.rope_theta), apply_rope(k, layer.rope_theta)
+    scores = (q / math.sqrt(layer.head_dim)) @ mx.repeat(k, q.shape[1] // k.shape[1], axis=1).swapaxes(-1, -2)
     if isinstance(mask, str):
         places = mx.arange(T)
         mask = mx.where(places[:, None] >= places, 0.0, MASK_VALUE)

@@ -16,8 +16,8 @@ from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.distillation.cache import TeacherCache
 from mlxlab.distillation.teachers import Teachers
 from mlxlab.errors import ConfigError, InputNotFoundError, NotAllowedError
-from mlxlab.inference.ensemble import config_dir_of, find_run_dir, restore_from
-from mlxlab.inference.restore import restore_model
+from mlxlab.inference.ensemble import config_dir_of, find_run_dir
+from mlxlab.inference.restore import restore_from
 from mlxlab.models.ensemble import Ensemble, FrozenModel
 from mlxlab.tracking.mlflow.download import download_model, is_mlflow_uri
 
@@ -56,7 +56,7 @@ def first_weights(cfg: Any, model: nn.Module) -> None:
     """Where `round_init=previous` says so, the weights of the student before."""
     trainer = cfg["trainer"]
     if trainer.get("members") and trainer["round_init"] == "previous":
-        model.update(restore_from(Path(trainer["members"][-1]), restore_model).model.parameters())
+        model.update(restore_from(Path(trainer["members"][-1])).model.parameters())
 
 
 def teachers_for(cfg: Any, data: Any, cache: Path) -> tuple[Teachers, list[str]]:
@@ -99,7 +99,7 @@ def load_teacher(name: str, cfg: Any, data: Any, cache: Path) -> LoadedTeacher:
     path = _path(name, cfg, cache)
     if find_run_dir(path) is None:
         return _pretrained(name, data, cache)
-    restored = restore_from(path, restore_model)
+    restored = restore_from(path)
     facts = restored.checkpoint.state.get("facts", {})
     return LoadedTeacher(
         name, restored.model, restored.encoder.task, restored.encoder.tokenizer, facts.get("held_out", "")
@@ -115,19 +115,16 @@ def _path(name: str, cfg: Any, cache: Path) -> Path:
 
 def _pretrained(name: str, data: Any, cache: Path) -> LoadedTeacher:
     """A language model of others."""
-    from mlxlab.models.heads import build_head
-    from mlxlab.models.model import Model
-    from mlxlab.models.pretrained.load import load_bert, load_llama, read_config, resolve
+    from mlxlab.models.build import build_pretrained_model
+    from mlxlab.models.pretrained.load import resolve
 
     tokenizer = load_tokenizer(_pretrained_folder(name, cache))
     if data.task.kind != "language_modelling":
         raise NotAllowedError(
             f"trainer.teachers: {name} is a language model, the task is to tell {data.task.num_classes} classes"
         )
-    load = load_bert if read_config(resolve(name))["model_type"] == "bert" else load_llama
-    trunk: Any = load(name, {"vocab_size": tokenizer.vocab_size})
-    model = Model(trunk, build_head(trunk, kind=data.task.kind))
-    task = Task(data.task.kind, tokenizer.vocab_size, masked=not trunk.causal)
+    model = build_pretrained_model(resolve(name), tokenizer.vocab_size)
+    task = Task(data.task.kind, tokenizer.vocab_size, masked=not model.backbone.causal)
     return LoadedTeacher(name, model, task, tokenizer, "")
 
 
@@ -183,10 +180,12 @@ def _table(theirs: Sequence[str], mine: Sequence[str], cfg: Any, title: str, wha
 
 def _check_positions(found: LoadedTeacher, cfg: Any, title: str) -> None:
     """MLX has no bounds checks."""
+    from mlxlab.models.model import Model
+
     longest = cfg["data"].get("seq_len") or cfg["data"].get("max_length") or 0
-    trunk = getattr(found.model, "trunk", None)
-    if trunk is not None and "position_embedding" in trunk and longest > trunk.max_length:
-        raise ConfigError(f"{title}: has positions for {trunk.max_length} tokens, the data has up to {longest}")
+    limit = found.model.backbone.position_limit if isinstance(found.model, Model) else None
+    if limit is not None and longest > limit:
+        raise ConfigError(f"{title}: has positions for {limit} tokens, the data has up to {longest}")
 
 
 def _described(found: LoadedTeacher, data: Any) -> list[str]:

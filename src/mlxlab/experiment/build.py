@@ -96,18 +96,17 @@ def build_data(cfg: Config, project: Path, tokenizer: Path | None, folder: Path)
     Raises:
         ConfigError: the objective is not a metric of this task.
     """
-    from mlxlab.models.model import count_parameters
+    from mlxlab.models.build import count_backbone_parameters, outline_backbone
 
-    # The backbone without its vocabulary; its weights are never allocated.
-    trunk = instantiate(dict(cfg["model"]) | {"pretrained": None}, vocab_size=8, weights=False)
+    backbone = outline_backbone(cfg["model"])
     data = instantiate(
         cfg["data"],
         seed=cfg["seed"],
         cache=project / ".cache",
         pretrained=tokenizer,
-        masked=not trunk.causal,
-        width=trunk.width,
-        parameters=count_parameters(trunk) - 8 * trunk.width,
+        masked=not backbone.causal,
+        width=backbone.hidden_size,
+        parameters=count_backbone_parameters(backbone),
         folder=folder,
     )
     if cfg["objective"] not in BY_TASK[data.task.kind]:
@@ -123,17 +122,15 @@ def build_model(cfg: Config, data: Any, shape: Path | None = None) -> "Model":
     """
     import mlx.core as mx
 
-    from mlxlab.models.heads import build_head
-    from mlxlab.models.model import Model
+    from mlxlab.models import build
 
     mx.random.seed(model_seed(cfg))
     task = data.task
     node = dict(cfg["model"])
-    if shape is not None and node["pretrained"]:
+    if shape is not None and node.get("pretrained"):
         node["pretrained"] = str(shape)
-    trunk = instantiate(node, vocab_size=data.tokenizer.vocab_size, weights=shape is None)
-    head = build_head(trunk, kind=task.kind, num_classes=task.num_classes, dropout=cfg["model"]["dropout"])
-    model = Model(trunk, head)
+    sizes = {"num_classes": task.num_classes, "vocab_size": data.tokenizer.vocab_size}
+    model = build.build_model(node, kind=task.kind, **sizes, load_pretrained=shape is None)
     mx.eval(model.parameters())
     return model
 
@@ -142,7 +139,7 @@ def save_inference_config(config: Config, data: Any, inference_dir: Path) -> Non
     """Writes what inference needs besides a checkpoint: the resolved config, the tokenizer and the fitted encoder."""
     inference_dir.mkdir(parents=True, exist_ok=True)
     (inference_dir / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    if config["model"]["pretrained"] and not (inference_dir / "config.json").exists():
+    if config["model"].get("pretrained") and not (inference_dir / "config.json").exists():
         from mlxlab.models.pretrained.load import save_config
 
         save_config(config["model"]["pretrained"], inference_dir)

@@ -130,15 +130,14 @@ class DistillationRounds:
     def _measure(self, number: int) -> dict[str, Metrics]:
         """Teacher, student, every member and the ensemble on the validation rows."""
         from mlxlab.distillation.load_teachers import teachers_for, tokenizer_folder
-        from mlxlab.inference.ensemble import restore_from
-        from mlxlab.inference.restore import restore_model
+        from mlxlab.inference.restore import restore_from
         from mlxlab.models.ensemble import Ensemble
         from mlxlab.models.model import count_parameters
         from mlxlab.training.evaluate import evaluate
 
         cfg = self._config(max(number, 1))
         names = self._members(number)
-        models = [restore_from(Path(name), restore_model).model for name in names]
+        models = [restore_from(Path(name)).model for name in names]
         cfg.trainer.members, cfg.trainer.teacher_cache = names[:1], None
         config: Any = OmegaConf.to_container(cfg, resolve=True)
         data = build_data(config, self.project, tokenizer_folder(cfg, self.project / ".cache"), self.folder)

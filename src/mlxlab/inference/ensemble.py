@@ -1,57 +1,42 @@
-"""Ensembles on disk: `ensemble.json` names the run folders of the members, beside itself or anywhere."""
+"""Ensembles on disk: `ensemble.json` names the run folders of the members."""
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Literal, TypedDict
 
-from mlxlab.errors import DataError, InputNotFoundError
-from mlxlab.models.ensemble import Ensemble
-
-if TYPE_CHECKING:
-    from mlxlab.inference.restore import RestoredModel
+from mlxlab.errors import DataError
+from mlxlab.files.atomic import write_json
+from mlxlab.files.untrusted import read_json
 
 FILE = "ensemble.json"
 
+Combine = Literal["logits", "probabilities"]
 
-def save_ensemble(folder: Path, members: Sequence[Path], combine: str = "logits") -> None:
-    """Writes what `restore` of the folder needs; members inside it are named relative to it."""
+
+class EnsembleFile(TypedDict):
+    """The contents of `ensemble.json`."""
+
+    format: Literal[1]
+    members: list[str]  # run folders or checkpoints, relative to the file's folder or absolute
+    combine: Combine
+
+
+def save_ensemble(folder: Path, members: Sequence[Path], combine: Combine = "logits") -> None:
+    """Writes `ensemble.json`; members inside the folder are named relative to it."""
     names = [str(m.relative_to(folder) if m.is_relative_to(folder) else m.absolute()) for m in members]
-    text = json.dumps({"format": 1, "members": names, "combine": combine}, indent=1)
-    temporary = folder / f".{FILE}"
-    temporary.write_text(text + "\n")
-    temporary.replace(folder / FILE)
+    write_json(folder / FILE, {"format": 1, "members": names, "combine": combine})
 
 
-def restore_ensemble(folder: Path, restore: Callable[[Path, Path | None], "RestoredModel"]) -> "RestoredModel":
-    """The ensemble of a folder as one model; the rest is that of the first member.
+def read_ensemble(folder: Path) -> tuple[list[Path], Combine]:
+    """The members of the ensemble in a folder, and what is averaged.
 
     Raises:
-        DataError: ensemble.json is damaged, or the members do not belong together.
+        InputNotFoundError: the folder has no `ensemble.json`. DataError: it is damaged.
     """
-    path = folder / FILE
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        members, combine = [folder / str(name) for name in saved["members"]], saved["combine"]
-        if not members or combine not in ("logits", "probabilities"):
-            raise ValueError("no members")
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}:1:1: is damaged ({type(error).__name__}: {str(error)[:100]})") from None
-    parts = [restore_from(member, restore) for member in members]
-    first = parts[0]
-    for member, part in zip(members, parts, strict=True):
-        if _language(part) != _language(first):
-            raise DataError(f"{path}:1:1: {member} reads or answers otherwise than {members[0]}")
-    return replace(first, model=Ensemble([part.model for part in parts], combine=combine))  # type: ignore[arg-type]
-
-
-def restore_from(path: Path, restore: Callable[[Path, Path | None], "RestoredModel"]) -> "RestoredModel":
-    """What a run folder (its best checkpoint), a checkpoint or the folder of an ensemble holds."""
-    run = find_run_dir(path)
-    if run is None:
-        raise InputNotFoundError(f"{path}: no run folder, checkpoint or ensemble")
-    return restore(run, None if path.absolute() == run else path)
+    saved = read_json(folder / FILE, EnsembleFile)
+    if not saved["members"]:
+        raise DataError(f"{folder / FILE}: expected at least one member")
+    return [folder / name for name in saved["members"]], saved["combine"]
 
 
 def find_run_dir(path: Path) -> Path | None:
@@ -67,9 +52,5 @@ def config_dir_of(run: Path) -> Path:
     """The `restore` folder of a run, or of the first member of an ensemble."""
     if not (run / FILE).is_file():
         return run / "restore"
-    first = find_run_dir(run / str(json.loads((run / FILE).read_text())["members"][0]))
+    first = find_run_dir(read_ensemble(run)[0][0])
     return config_dir_of(first or run / "missing")
-
-
-def _language(part: "RestoredModel") -> tuple[Any, ...]:
-    return part.encoder.tokenizer.fingerprint, part.encoder.task

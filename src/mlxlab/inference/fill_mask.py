@@ -20,7 +20,7 @@ def fill_mask(restored: RestoredModel, text: str) -> str:
     assert isinstance(encoder, TextEncoder)
     tokens = _tokens(encoder, text)
     gaps = [place for place, token in enumerate(tokens) if token == encoder.tokenizer.mask_id]
-    longest = getattr(restored.model.trunk, "encoder", restored.model.trunk).max_length
+    longest = restored.model.backbone.max_position_embeddings
     if not gaps:
         raise DataError("a masked language model fills gaps: the text has no <mask>")
     if len(tokens) > longest:

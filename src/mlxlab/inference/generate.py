@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, Protocol, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -12,7 +12,8 @@ from mlxlab.constraints import Ge, Le, Seed, Size
 from mlxlab.errors import ConfigError
 from mlxlab.inference.detokenizer import Decoder, StreamingDetokenizer
 from mlxlab.inference.sampling import SamplingParams
-from mlxlab.models.heads import Classifier
+from mlxlab.models.backbone import CausalBackbone
+from mlxlab.models.heads import CausalHead, Classifier
 from mlxlab.models.kv_cache import KVCache
 from mlxlab.models.model import Model
 
@@ -89,7 +90,7 @@ def check_generates(model: nn.Module) -> None:
         raise ConfigError("an ensemble cannot generate; give the run of one of its members")
     if isinstance(model.head, Classifier):
         raise ConfigError("the model is a classifier and cannot generate; scripts/predict.py gives its classes")
-    if not model.trunk.causal:
+    if not model.backbone.causal:
         raise ConfigError(
             "the model is a masked one, which sees both sides of a gap, and cannot generate; train model=transformer"
         )
@@ -101,10 +102,10 @@ def context_of(model: Model, expected: int | None) -> int:
     Raises:
         ConfigError: it has learned fewer positions.
     """
-    longest = model.trunk.max_length
-    if expected is not None and expected > longest and "position_embedding" in model.trunk:
-        raise ConfigError(f"context={expected}: the model has positions for {longest}")
-    return expected or longest
+    limit = model.backbone.position_limit
+    if expected is not None and limit is not None and expected > limit:
+        raise ConfigError(f"context={expected}: the model has positions for {limit}")
+    return expected or model.backbone.max_position_embeddings
 
 
 def window_start(start: int, length: int, context: int) -> int:
@@ -168,6 +169,8 @@ class _ContextWindow:
 
     def __init__(self, model: Model, rows: list[_Row], context: int) -> None:
         self.model, self.rows, self.context = model, rows, context
+        # As `check_generates` made sure:
+        self.backbone, self.head = cast(CausalBackbone, model.backbone), cast(CausalHead, model.head)
         self.cache: KVCache | None = None
         for row in rows:
             row.start = max(0, len(row.tokens) - context)
@@ -180,8 +183,8 @@ class _ContextWindow:
         else:
             tokens = mx.array([row.tokens[-1:] for row in self.rows])
         assert self.cache is not None
-        states = self.model.trunk.extend(tokens, self.cache)[:, -1:]
-        return np.array(self.model.head(states, self.model.trunk.embedding)[:, 0].astype(mx.float32))
+        states = self.backbone.extend(tokens, self.cache)[:, -1:]
+        return np.array(self.head(states, self.backbone.embedding)[:, 0].astype(mx.float32))
 
     def drop_ended(self) -> None:
         going = [i for i, row in enumerate(self.rows) if not row.end]
@@ -196,5 +199,5 @@ class _ContextWindow:
             row.start = start
         seen = [row.tokens[row.start :] for row in self.rows]
         longest = max(map(len, seen))
-        self.cache = KVCache(len(self.model.trunk.layers), [longest - len(tokens) for tokens in seen])
+        self.cache = KVCache(self.backbone.num_layers, [longest - len(tokens) for tokens in seen])
         return mx.array([[0] * (longest - len(tokens)) + tokens for tokens in seen])

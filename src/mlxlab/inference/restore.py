@@ -1,7 +1,7 @@
 """A trained model back from its files: a checkpoint, and what the run wrote into `restore/` beside it."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +9,15 @@ import yaml
 
 from mlxlab.checkpoint.resume import load_path
 from mlxlab.checkpoint.store import Checkpoint
-from mlxlab.config.instantiate import instantiate
+from mlxlab.data.batch import Task
 from mlxlab.data.text import encoder as text_encoder
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.titanic import encoder as titanic_encoder
 from mlxlab.data.titanic.encoder import PassengerEncoder
 from mlxlab.errors import DataError, InputNotFoundError
-from mlxlab.inference.ensemble import FILE as ENSEMBLE
-from mlxlab.inference.ensemble import restore_ensemble
-from mlxlab.models.heads import build_head
+from mlxlab.inference.ensemble import FILE, find_run_dir, read_ensemble
+from mlxlab.models.build import build_model
+from mlxlab.models.ensemble import Ensemble
 from mlxlab.models.model import PROJECTIONS, Model
 
 
@@ -47,24 +47,53 @@ def restore_model(folder: Path, checkpoint: Path | None = None) -> RestoredModel
         CheckpointUnavailableError: no checkpoint is usable.
         DataError: a file is damaged.
     """
-    if (folder / ENSEMBLE).is_file():
-        return restore_ensemble(folder, restore_model)
+    if (folder / FILE).is_file():
+        return _restore_ensemble(folder)
     facts = folder / "restore" if (folder / "restore").is_dir() else folder
     if not (facts / "config.yaml").is_file():
         raise InputNotFoundError(f"{folder}: no run folder (restore/config.yaml is not there)")
     config = yaml.safe_load((facts / "config.yaml").read_text())
     encoder = restore_encoder(facts)
     # Weights of others were only where training began; of their folder the run keeps the shape.
-    node = config["model"] | ({"pretrained": str(facts)} if config["model"]["pretrained"] else {})
-    trunk = instantiate(node, vocab_size=encoder.tokenizer.vocab_size, weights=False)
+    node = config["model"] | ({"pretrained": str(facts)} if config["model"].get("pretrained") else {})
     task = encoder.task
-    model = Model(
-        trunk, build_head(trunk, kind=task.kind, num_classes=task.num_classes, dropout=config["model"]["dropout"])
-    )
+    sizes = {"num_classes": task.num_classes, "vocab_size": encoder.tokenizer.vocab_size}
+    model = build_model(node, kind=task.kind, **sizes, load_pretrained=False)
     found = load_path(checkpoint or folder / "checkpoints" / "best")
     model.load_weights([(name, leaf) for name, leaf in found.weights.items() if not name.startswith(f"{PROJECTIONS}.")])
     model.eval()
     return RestoredModel(model, encoder, config, found, facts)
+
+
+def restore_from(path: Path) -> RestoredModel:
+    """Restores the best model of a run folder, a checkpoint of it, or an ensemble.
+
+    Raises:
+        InputNotFoundError: the path is none of these; others as `restore_model`.
+    """
+    run = find_run_dir(path)
+    if run is None:
+        raise InputNotFoundError(f"{path}: no run folder, checkpoint or ensemble")
+    return restore_model(run, None if path.absolute() == run else path)
+
+
+def _restore_ensemble(folder: Path) -> RestoredModel:
+    """The ensemble of a folder as one model, with the encoder of its first member.
+
+    Raises:
+        DataError: `ensemble.json` is damaged, or the members differ in tokenizer or task.
+    """
+    members, combine = read_ensemble(folder)
+    restored = [restore_from(member) for member in members]
+    first = restored[0]
+    for member, other in zip(members, restored, strict=True):
+        if _language(other) != _language(first):
+            raise DataError(f"{folder / FILE}: {member} has another tokenizer or task than {members[0]}")
+    return replace(first, model=Ensemble([part.model for part in restored], combine=combine))  # type: ignore[arg-type]
+
+
+def _language(restored: RestoredModel) -> tuple[str, Task]:
+    return restored.encoder.tokenizer.fingerprint, restored.encoder.task
 
 
 def restore_encoder(facts: Path) -> PassengerEncoder | TextEncoder:

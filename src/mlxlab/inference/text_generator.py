@@ -76,20 +76,19 @@ def of_restored(restored: RestoredModel) -> TextGenerator:
     config = restored.config
     alone = config["data"].get("isolate_documents", False)  # then no document has seen the end of another
     end = encoder.tokenizer.eos_id
-    longest = restored.model.trunk.max_length
-    context = longest if config["model"]["pretrained"] else min(encoder.seq_len, longest)
+    longest = restored.model.backbone.max_position_embeddings
+    context = longest if config["model"].get("pretrained") else min(encoder.seq_len, longest)
     return TextGenerator(restored.model, encoder.tokenizer, () if alone or end is None else (end,), context)
 
 
 def _of_others(path: Path) -> TextGenerator:
-    from mlxlab.models.heads import build_head
-    from mlxlab.models.pretrained.load import gguf_tokenizer, load_llama
+    from mlxlab.models.build import build_pretrained_model
+    from mlxlab.models.pretrained.load import gguf_tokenizer
 
     tokenizer = Tokenizer(gguf_tokenizer(path)) if path.suffix == ".gguf" else load_tokenizer(path)
-    trunk = load_llama(str(path), {"vocab_size": tokenizer.vocab_size})
-    model = Model(trunk, build_head(trunk, kind="language_modelling"))
-    model.eval()
-    return TextGenerator(model, tokenizer, _put_in_front(tokenizer), trunk.max_length)
+    model = build_pretrained_model(path, tokenizer.vocab_size)
+    check_generates(model)
+    return TextGenerator(model, tokenizer, _put_in_front(tokenizer), model.backbone.max_position_embeddings)
 
 
 def _put_in_front(tokenizer: Tokenizer) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
-"""BERT (Devlin et al. 2018): a bidirectional encoder, laid out so that the published weights load."""
+"""BERT (Devlin et al. 2018): a bidirectional encoder whose parameters match the published weights."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -10,132 +10,109 @@ from mlxlab.models.layers import Attention, attention_mask, check_length, feed_f
 from mlxlab.ops.dropout import Dropout
 
 
-def bert(
-    width: Size,
-    num_layers: Size,
-    num_heads: Size,
-    feed_forward: Size,
-    max_length: Size,
-    dropout: Share,
-    positions: Literal["learned", "rope"],
-    rope_base: Positive,
-    mlp: Literal["gelu", "relu", "silu", "geglu", "swiglu"],
-    pre_norm: bool,
-    pretrained: str | None,
-    *,
-    vocab_size: int,
-    weights: bool = True,
-) -> "Bert":
-    """A BERT encoder: the classic one by default (post-norm, learned positions, erf-GELU).
+class Bert(nn.Module):
+    """An encoder: tokens (B, T) -> states (B, T, D), each position attending to its whole document.
+
+    The defaults are those of the published model: post-norm, learned positions, GELU by the error function.
 
     Args:
-        width: numbers per place.
+        hidden_size: dimensions of a state.
         num_layers: blocks of attention and feed-forward.
-        num_heads: attention heads; must divide width.
-        feed_forward: width of the hidden layer of each block.
-        max_length: longest sequence, in tokens, for learned positions.
-        dropout: share of activations dropped while training.
-        positions: learned, or rope for rotary ones.
-        rope_base: base of the rotary frequencies.
-        mlp: an activation, or a gated feed-forward (geglu, swiglu).
-        pre_norm: norm before each part instead of after it.
-        pretrained: folder or hub id of Hugging Face weights; their shape replaces the sizes above.
+        num_heads: attention heads; must divide hidden_size.
+        intermediate_size: hidden dimensions of each feed-forward layer.
+        max_position_embeddings: longest sequence, in tokens, for learned positions.
+        dropout: fraction of activations dropped in training.
+        position_embedding: learned, or rope for rotary positions.
+        rope_theta: base of the rotary frequencies.
+        mlp_type: an activation, or a gated feed-forward layer (geglu, swiglu).
+        pre_norm: normalize before each sublayer instead of after it.
+        pretrained: folder or hub id of Hugging Face weights to start from; their shape replaces the sizes above.
+        norm_eps: added to the variance in every norm.
     """
-    shape: dict[str, Any] = {
-        "width": width,
-        "num_layers": num_layers,
-        "num_heads": num_heads,
-        "feed_forward": feed_forward,
-        "max_length": max_length,
-        "dropout": dropout,
-        "rope_base": rope_base if positions == "rope" else None,
-        "mlp": mlp,
-        "pre_norm": pre_norm,
-        "vocab_size": vocab_size,
-    }
-    if pretrained is None:
-        return Bert(**shape)
-    from mlxlab.models.pretrained.load import load_bert
-
-    return load_bert(pretrained, shape, weights=weights)
-
-
-class Bert(nn.Module):
-    """(B, T) tokens -> (B, T, D), each place seeing all of its document."""
 
     causal = False
+    classifier_hidden_size = 0
 
     def __init__(
         self,
+        hidden_size: Size,
+        num_layers: Size,
+        num_heads: Size,
+        intermediate_size: Size,
+        max_position_embeddings: Size = 512,
+        dropout: Share = 0.1,
+        position_embedding: Literal["learned", "rope"] = "learned",
+        rope_theta: Positive = 10000.0,
+        mlp_type: Literal["gelu", "relu", "silu", "geglu", "swiglu"] = "gelu",
+        pre_norm: bool = False,
+        pretrained: str | None = None,
+        norm_eps: Positive = 1e-12,
         *,
         vocab_size: int,
-        width: int,
-        num_layers: int,
-        num_heads: int,
-        feed_forward: int,
-        max_length: int = 512,
-        dropout: float = 0.1,
-        rope_base: float | None = None,
-        mlp: str = "gelu",
-        pre_norm: bool = False,
-        eps: float = 1e-12,
     ) -> None:
         super().__init__()
-        self.width = self.width_out = self.pooled_width = width
-        self.max_length = max_length
-        self.embedding = nn.Embedding(vocab_size, width)
-        self.type_embedding = nn.Embedding(2, width)
-        if rope_base is None:
-            self.position_embedding = nn.Embedding(max_length, width)
-        self.norm = nn.LayerNorm(width, eps=eps)
+        self.hidden_size = self.output_size = self.pooled_size = hidden_size
+        self.max_position_embeddings = max_position_embeddings
+        self.position_limit = max_position_embeddings if position_embedding == "learned" else None
+        self.pretrained = pretrained  # a record: `mlxlab.models.build` reads the shape and loads the weights
+        self.embedding = nn.Embedding(vocab_size, hidden_size)
+        self.type_embedding = nn.Embedding(2, hidden_size)
+        if self.position_limit is not None:
+            self.position_embedding = nn.Embedding(self.position_limit, hidden_size)
+        self.norm = nn.LayerNorm(hidden_size, eps=norm_eps)
         self.dropout = Dropout(dropout)
+        theta = rope_theta if self.position_limit is None else None
         self.layers = [
-            BertBlock(width, num_heads, feed_forward, mlp, dropout, rope_base, pre_norm, eps) for _ in range(num_layers)
+            BertBlock(hidden_size, num_heads, intermediate_size, mlp_type, dropout, theta, pre_norm, norm_eps)
+            for _ in range(num_layers)
         ]
         if pre_norm:
-            self.last_norm = nn.LayerNorm(width, eps=eps)
-        self.pooler = nn.Linear(width, width)
+            self.last_norm = nn.LayerNorm(hidden_size, eps=norm_eps)
+        self.pooler = nn.Linear(hidden_size, hidden_size)
         init_weights(self)
 
-    def __call__(self, tokens: mx.array, mask: mx.array, types: mx.array | None = None) -> mx.array:
-        """`types` are BERT's token types (B, T): 0 everywhere if not given."""
-        x = self.embedding(tokens) + (self.type_embedding.weight[0] if types is None else self.type_embedding(types))
-        if "position_embedding" in self:
-            check_length(tokens, self.max_length)
+    def __call__(self, tokens: mx.array, mask: mx.array, token_types: mx.array | None = None) -> mx.array:
+        """`token_types` are BERT's segment numbers (B, T), 0 or 1; None is 0 everywhere."""
+        types = self.type_embedding.weight[0] if token_types is None else self.type_embedding(token_types)
+        x = self.embedding(tokens) + types
+        if self.position_limit is not None:
+            check_length(tokens, self.position_limit)
             x = x + self.position_embedding(position_ids(mask))
         x = self.dropout(self.norm(x))  # (B, T, D)
-        allowed = attention_mask(mask, causal=False, dtype=x.dtype)
+        bias = attention_mask(mask, causal=False, dtype=x.dtype)
         for layer in self.layers:
-            x = layer(x, allowed)
+            x = layer(x, bias)
         return self.last_norm(x) if "last_norm" in self else x
 
     def pool(self, x: mx.array, mask: mx.array) -> mx.array:
-        """The state of the first real place of each row, through a dense layer and tanh: (B, D)."""
+        """The state of each row's first real token through a dense layer and tanh: (B, T, D) -> (B, D)."""
         first = mx.argmax(mask > 0, axis=1)  # (B,)
         return mx.tanh(self.pooler(mx.take_along_axis(x, first[:, None, None], axis=1)[:, 0]))
 
-    def drop_pool(self) -> None:
-        """Leaves out what only pooling needs: a language model would never train it."""
+    def remove_pooler(self) -> None:
+        """Deletes the parameters that only `pool` uses."""
         self.pop("pooler")
 
 
 class BertBlock(nn.Module):
+    """Attention and feed-forward with residual connections: (B, T, D) -> (B, T, D)."""
+
     def __init__(
         self,
-        width: int,
+        hidden_size: int,
         num_heads: int,
-        hidden: int,
-        mlp: str,
+        intermediate_size: int,
+        mlp_type: str,
         dropout: float,
-        rope_base: float | None,
+        rope_theta: float | None,
         pre_norm: bool,
         eps: float,
     ) -> None:
         super().__init__()
-        self.attention = Attention(width, num_heads, num_heads, bias=True, dropout=dropout, rope_base=rope_base)
-        self.attention_norm = nn.LayerNorm(width, eps=eps)
-        self.feed_forward = feed_forward(mlp, width, hidden, bias=True)
-        self.feed_forward_norm = nn.LayerNorm(width, eps=eps)
+        self.attention = Attention(hidden_size, num_heads, num_heads, bias=True, dropout=dropout, rope_theta=rope_theta)
+        self.attention_norm = nn.LayerNorm(hidden_size, eps=eps)
+        self.feed_forward = feed_forward(mlp_type, hidden_size, intermediate_size, bias=True)
+        self.feed_forward_norm = nn.LayerNorm(hidden_size, eps=eps)
         self.dropout = Dropout(dropout)
         self.pre_norm = pre_norm
 

@@ -1,112 +1,104 @@
-"""An encoder whose states also pass through parallel convolutions (Kim 2014), fused and joined with its pooled one."""
+"""A BERT encoder with parallel convolutions over its states (Kim 2014), fused and joined to its pooled state."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from mlxlab.constraints import MinLen, Positive, Share, Size
-from mlxlab.models.bert import Bert, bert
+from mlxlab.models.bert import Bert
 from mlxlab.models.convolution import AttentionFusion, Branch, ConcatFusion, DilatedBranch, Highway
 from mlxlab.ops.attention import MASK_VALUE
 
-JOINED = 512  # width of the joined state
-
-
-def cnn_hybrid(
-    width: Size,
-    num_layers: Size,
-    num_heads: Size,
-    feed_forward: Size,
-    max_length: Size,
-    dropout: Share,
-    positions: Literal["learned", "rope"],
-    rope_base: Positive,
-    mlp: Literal["gelu", "relu", "silu", "geglu", "swiglu"],
-    pre_norm: bool,
-    kernels: Annotated[list[Size], MinLen(1)],
-    filters: Size,
-    dilations: list[Size],
-    branch_dropout: Share,
-    fusion: Literal["attention", "concat"],
-    highway: bool,
-    pretrained: str | None,
-    *,
-    vocab_size: int,
-    weights: bool = True,
-) -> "CnnHybrid":
-    """A BERT encoder with convolutions over its states.
-
-    Args:
-        width: numbers per place.
-        num_layers: blocks of attention and feed-forward.
-        num_heads: attention heads; must divide width.
-        feed_forward: width of the hidden layer of each block.
-        max_length: longest sequence, in tokens, for learned positions.
-        dropout: share of the encoder's activations dropped while training.
-        positions: learned, or rope for rotary ones.
-        rope_base: base of the rotary frequencies.
-        mlp: an activation, or a gated feed-forward (geglu, swiglu).
-        pre_norm: norm before each part instead of after it.
-        kernels: widths of the convolutions, one branch each.
-        filters: channels of every branch.
-        dilations: dilations of the branch of kernel 3; an empty list leaves that branch out.
-        branch_dropout: share of the branches' activations dropped while training.
-        fusion: attention weighs the branches against each other; concat joins them.
-        highway: two highway layers after the fusion.
-        pretrained: folder or hub id of BERT weights for the encoder; their shape replaces the sizes above.
-    """
-    encoder = bert(
-        width,
-        num_layers,
-        num_heads,
-        feed_forward,
-        max_length,
-        dropout,
-        positions,
-        rope_base,
-        mlp,
-        pre_norm,
-        pretrained,
-        vocab_size=vocab_size,
-        weights=weights,
-    )
-    return CnnHybrid(encoder, kernels, filters, dilations, branch_dropout, fusion, highway)
+POOLED_SIZE = 512
+FUSIONS = ("attention", "concat")
 
 
 class CnnHybrid(nn.Module):
-    """(B, T) tokens -> (B, T, D + F): encoder states and fused convolutions. `pool` -> (B, 512)."""
+    """An encoder: tokens (B, T) -> BERT states and fused convolution features (B, T, D + F). `pool` -> (B, 512).
+
+    Args:
+        hidden_size: dimensions of the encoder's states.
+        num_layers: blocks of attention and feed-forward.
+        num_heads: attention heads; must divide hidden_size.
+        intermediate_size: hidden dimensions of each feed-forward layer.
+        max_position_embeddings: longest sequence, in tokens, for learned positions.
+        dropout: fraction of the encoder's activations dropped in training.
+        position_embedding: learned, or rope for rotary positions.
+        rope_theta: base of the rotary frequencies.
+        mlp_type: an activation, or a gated feed-forward layer (geglu, swiglu).
+        pre_norm: normalize before each sublayer instead of after it.
+        kernel_sizes: widths of the convolutions, one branch each.
+        num_filters: F, output channels of every branch.
+        dilations: dilations of an extra branch of kernel size 3; an empty list leaves that branch out.
+        branch_dropout: fraction of the branches' activations dropped in training.
+        fusion: attention weighs the branches against each other; concat joins them by a linear layer.
+        highway: two highway layers after the fusion.
+        pretrained: folder or hub id of BERT weights for the encoder; their shape replaces the sizes above.
+        norm_eps: added to the variance in the encoder's norms.
+    """
 
     causal = False
-    pooled_width = JOINED
-    head_hidden = 256
+    pooled_size = POOLED_SIZE
+    classifier_hidden_size = 256
 
     def __init__(
         self,
-        encoder: Bert,
-        kernels: list[int],
-        filters: int,
-        dilations: list[int],
-        branch_dropout: float = 0.5,
-        fusion: str = "attention",
+        hidden_size: Size,
+        num_layers: Size,
+        num_heads: Size,
+        intermediate_size: Size,
+        max_position_embeddings: Size = 512,
+        dropout: Share = 0.1,
+        position_embedding: Literal["learned", "rope"] = "learned",
+        rope_theta: Positive = 10000.0,
+        mlp_type: Literal["gelu", "relu", "silu", "geglu", "swiglu"] = "gelu",
+        pre_norm: bool = False,
+        kernel_sizes: Annotated[Sequence[Size], MinLen(1)] = (2, 3, 4, 5),
+        num_filters: Size = 128,
+        dilations: Sequence[Size] = (1, 2, 4),
+        branch_dropout: Share = 0.5,
+        fusion: Literal["attention", "concat"] = "attention",
         highway: bool = True,
+        pretrained: str | None = None,
+        norm_eps: Positive = 1e-12,
+        *,
+        vocab_size: int,
     ) -> None:
         super().__init__()
-        encoder.pop("_head", None)  # of another width than a head of ours
-        self.encoder = encoder
-        self.width, self.width_out = encoder.width, encoder.width + filters
-        # A list, not tuples: MLX does not look for parameters inside tuples.
-        self.branches = [Branch(self.width, filters, kernel, branch_dropout) for kernel in kernels]
+        if fusion not in FUSIONS:
+            raise ValueError(f"fusion={fusion}: expected one of {', '.join(FUSIONS)}")
+        self.encoder = Bert(
+            hidden_size,
+            num_layers,
+            num_heads,
+            intermediate_size,
+            max_position_embeddings,
+            dropout,
+            position_embedding,
+            rope_theta,
+            mlp_type,
+            pre_norm,
+            pretrained,
+            norm_eps,
+            vocab_size=vocab_size,
+        )
+        self.hidden_size, self.output_size = hidden_size, hidden_size + num_filters
+        self.max_position_embeddings, self.position_limit = max_position_embeddings, self.encoder.position_limit
+        # Lists, not tuples: MLX does not look for parameters inside tuples.
+        self.branches = [Branch(hidden_size, num_filters, size, branch_dropout) for size in kernel_sizes]
         if dilations:
-            self.dilated = DilatedBranch(self.width, filters, list(dilations), branch_dropout)
-        count = len(kernels) + bool(dilations)
-        self.fusion = AttentionFusion(filters) if fusion == "attention" else ConcatFusion(count, filters)
-        self.highway = [Highway(filters) for _ in range(2 if highway else 0)]
-        self.joined = nn.Linear(self.width_out, JOINED)
-        self.joined_norm = nn.LayerNorm(JOINED)
+            self.dilated = DilatedBranch(hidden_size, num_filters, list(dilations), branch_dropout)
+        count = len(kernel_sizes) + bool(dilations)
+        self.fusion = AttentionFusion(num_filters) if fusion == "attention" else ConcatFusion(count, num_filters)
+        self.highway = [Highway(num_filters) for _ in range(2 if highway else 0)]
+        self.joined = nn.Linear(self.output_size, POOLED_SIZE)
+        self.joined_norm = nn.LayerNorm(POOLED_SIZE)
 
     @property
     def embedding(self) -> nn.Embedding:
+        """The encoder's token embedding."""
         return self.encoder.embedding
 
     def __call__(self, tokens: mx.array, mask: mx.array) -> mx.array:
@@ -120,14 +112,15 @@ class CnnHybrid(nn.Module):
         return mx.concatenate([states, x], axis=-1)
 
     def pool(self, x: mx.array, mask: mx.array) -> mx.array:
-        states, features = mx.split(x, [self.width], axis=-1)
+        """BERT's pooled state joined with the features' maximum over real tokens: (B, T, D + F) -> (B, 512)."""
+        states, features = mx.split(x, [self.hidden_size], axis=-1)
         # Masked after fusion and highway, whose biases make padding non-zero again.
-        greatest = mx.where((mask > 0)[..., None], features, MASK_VALUE).max(axis=1)  # (B, F)
-        both = mx.concatenate([self.encoder.pool(states, mask), greatest], axis=-1)
-        return nn.relu(self.joined_norm(self.joined(both)))  # the head begins with dropout
+        maxima = mx.where((mask > 0)[..., None], features, MASK_VALUE).max(axis=1)  # (B, F)
+        both = mx.concatenate([self.encoder.pool(states, mask), maxima], axis=-1)
+        return nn.relu(self.joined_norm(self.joined(both)))  # the classifier begins with dropout
 
-    def drop_pool(self) -> None:
-        """Leaves out what only pooling needs: a language model would never train it."""
-        self.encoder.drop_pool()
+    def remove_pooler(self) -> None:
+        """Deletes the parameters that only `pool` uses."""
+        self.encoder.remove_pooler()
         self.pop("joined")
         self.pop("joined_norm")

@@ -1,4 +1,4 @@
-"""Convolutions over states that stay within a document, and what fuses them (the parts of `cnn_hybrid`)."""
+"""Convolutions that stay within a document, and layers that fuse their outputs (used by `cnn_hybrid`)."""
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -8,22 +8,22 @@ from mlxlab.ops.dropout import Dropout
 
 
 def convolve(conv: nn.Conv1d, x: mx.array, mask: mx.array, dilation: int = 1) -> mx.array:
-    """(B, T, D) -> (B, T, F): windows around every place, which see zeros for padding and other documents.
+    """ "Same" convolution (B, T, D) -> (B, T, F) that reads padding and other documents as zeros.
 
-    As many windows as places, for even kernels too: (k - 1) // 2 places before and k // 2 after. Tap by tap, since each
-    has another edge to respect; that costs what `conv(x)` does.
+    Even kernels keep the length too: (k - 1) // 2 positions before and k // 2 after. Computed tap by tap, since each
+    tap crosses document boundaries elsewhere; that costs as much as `conv(x)`.
     """
-    kernel = conv.weight.shape[1]  # (F, kernel, D)
+    kernel_size = conv.weight.shape[1]  # weight (F, k, D)
     y = conv.bias
-    for tap in range(kernel):
-        offset = (tap - (kernel - 1) // 2) * dilation
-        seen = (_shift(mask, offset) == mask) & (mask > 0)  # (B, T)
-        y = y + (_shift(x, offset) * seen[..., None].astype(x.dtype)) @ conv.weight[:, tap].T
+    for tap in range(kernel_size):
+        offset = (tap - (kernel_size - 1) // 2) * dilation
+        same_document = (_shift(mask, offset) == mask) & (mask > 0)  # (B, T)
+        y = y + (_shift(x, offset) * same_document[..., None].astype(x.dtype)) @ conv.weight[:, tap].T
     return y
 
 
 def _shift(x: mx.array, offset: int) -> mx.array:
-    """Place t holds what stood at t + offset; zeros from beyond the ends."""
+    """Position t gets the value of position t + offset; zeros beyond the ends."""
     length = x.shape[1]
     offset = max(-length, min(length, offset))
     padded = mx.pad(x, [(0, 0), (max(-offset, 0), max(offset, 0))] + [(0, 0)] * (x.ndim - 2))
@@ -31,9 +31,9 @@ def _shift(x: mx.array, offset: int) -> mx.array:
 
 
 def document_means(x: mx.array, mask: mx.array) -> mx.array:
-    """(B, N, T, F) -> the mean over the real places of each place's document, (B, N, T, F).
+    """The mean over each position's document, without padding: (B, N, T, F) -> (B, N, T, F).
 
-    With a boolean mask there is one document a row: (B, N, 1, F).
+    With a boolean mask there is one document per row: (B, N, 1, F).
     """
     if mask.dtype == mx.bool_:
         weights = mask[:, None].astype(x.dtype)  # (B, 1, T)
@@ -44,11 +44,11 @@ def document_means(x: mx.array, mask: mx.array) -> mx.array:
 
 
 class Branch(nn.Module):
-    """Windows of `kernel` places (Kim 2014)."""
+    """Convolution with ReLU (Kim 2014): (B, T, D) -> (B, T, F)."""
 
-    def __init__(self, width: int, filters: int, kernel: int, dropout: float) -> None:
+    def __init__(self, input_size: int, num_filters: int, kernel_size: int, dropout: float) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(width, filters, kernel)
+        self.conv = nn.Conv1d(input_size, num_filters, kernel_size)
         self.dropout = Dropout(dropout)
 
     def __call__(self, x: mx.array, mask: mx.array) -> mx.array:
@@ -56,57 +56,57 @@ class Branch(nn.Module):
 
 
 class DilatedBranch(nn.Module):
-    """Kernel 3 at several dilations, averaged."""
+    """The mean of convolutions of kernel size 3 at several dilations: (B, T, D) -> (B, T, F)."""
 
-    def __init__(self, width: int, filters: int, dilations: list[int], dropout: float) -> None:
+    def __init__(self, input_size: int, num_filters: int, dilations: list[int], dropout: float) -> None:
         super().__init__()
         self.dilations = dilations
-        self.convs = [nn.Conv1d(width, filters, 3) for _ in dilations]
+        self.convs = [nn.Conv1d(input_size, num_filters, 3) for _ in dilations]
         self.dropout = Dropout(dropout)
-        self.norm = nn.LayerNorm(filters)
+        self.norm = nn.LayerNorm(num_filters)
 
     def __call__(self, x: mx.array, mask: mx.array) -> mx.array:
-        parts = [gelu(convolve(conv, x, mask, d)) for conv, d in zip(self.convs, self.dilations, strict=True)]
-        return self.norm(self.dropout(mx.stack(parts).mean(axis=0)))
+        outputs = [gelu(convolve(conv, x, mask, d)) for conv, d in zip(self.convs, self.dilations, strict=True)]
+        return self.norm(self.dropout(mx.stack(outputs).mean(axis=0)))
 
 
 class AttentionFusion(nn.Module):
-    """Weighs each branch by a score of its mean over the real places."""
+    """Weighted sum of N branches, each scored by its mean over the document: N x (B, T, F) -> (B, T, F)."""
 
-    def __init__(self, filters: int) -> None:
+    def __init__(self, num_filters: int) -> None:
         super().__init__()
-        self.score_hidden = nn.Linear(filters, max(1, filters // 2))
-        self.score = nn.Linear(max(1, filters // 2), 1)
-        self.out = nn.Linear(filters, filters)
-        self.norm = nn.LayerNorm(filters)
+        self.score_hidden = nn.Linear(num_filters, max(1, num_filters // 2))
+        self.score = nn.Linear(max(1, num_filters // 2), 1)
+        self.out = nn.Linear(num_filters, num_filters)
+        self.norm = nn.LayerNorm(num_filters)
 
     def __call__(self, branches: list[mx.array], mask: mx.array) -> mx.array:
         x = mx.stack(branches, axis=1)  # (B, N, T, F)
-        # The mean of a linear layer is the linear layer of the mean, and has half the numbers.
+        # The mean of a linear layer is the linear layer of the mean: averaging its output is half the work.
         means = document_means(self.score_hidden(x), mask)
         weights = mx.softmax(self.score(mx.tanh(means)), axis=1)  # (B, N, T or 1, 1)
         return self.norm(self.out((x * weights).sum(axis=1)))
 
 
 class ConcatFusion(nn.Module):
-    """A linear layer over all branches."""
+    """A linear layer over N concatenated branches: N x (B, T, F) -> (B, T, F)."""
 
-    def __init__(self, count: int, filters: int) -> None:
+    def __init__(self, count: int, num_filters: int) -> None:
         super().__init__()
-        self.out = nn.Linear(count * filters, filters)
-        self.norm = nn.LayerNorm(filters)
+        self.out = nn.Linear(count * num_filters, num_filters)
+        self.norm = nn.LayerNorm(num_filters)
 
     def __call__(self, branches: list[mx.array], mask: mx.array) -> mx.array:
         return self.norm(self.out(mx.concatenate(branches, axis=-1)))
 
 
 class Highway(nn.Module):
-    """g relu(Wx) + (1 - g) x (Srivastava et al. 2015)."""
+    """Highway layer (Srivastava et al. 2015): g relu(Wx) + (1 - g) x, with g = sigmoid(Vx)."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
-        self.gate = nn.Linear(width, width)
-        self.transform = nn.Linear(width, width)
+        self.gate = nn.Linear(size, size)
+        self.transform = nn.Linear(size, size)
 
     def __call__(self, x: mx.array) -> mx.array:
         gate = mx.sigmoid(self.gate(x))

@@ -1,26 +1,27 @@
-"""What stands on a trunk: a classifier, or a language model."""
+"""Heads: a classifier, or a causal or masked language model."""
 
 import warnings
-from typing import Any, Literal
+from typing import Literal, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from mlxlab.models.backbone import Backbone, CausalBackbone
 from mlxlab.models.layers import init_weights
 from mlxlab.ops.activations import gelu
 from mlxlab.ops.dropout import Dropout
 
 
 class Classifier(nn.Module):
-    """(B, D) pooled states -> (B, C) logits, through a hidden layer if `hidden` is not 0."""
+    """Pooled states (B, P) -> logits (B, C), through a hidden layer unless `hidden_size` is 0."""
 
-    def __init__(self, width: int, num_classes: int, dropout: float, hidden: int = 0) -> None:
+    def __init__(self, input_size: int, num_classes: int, dropout: float, hidden_size: int = 0) -> None:
         super().__init__()
         self.dropout = Dropout(dropout)
-        if hidden:
-            self.hidden = nn.Linear(width, hidden)
-        self.out = nn.Linear(hidden or width, num_classes)
+        if hidden_size:
+            self.hidden = nn.Linear(input_size, hidden_size)
+        self.out = nn.Linear(hidden_size or input_size, num_classes)
         init_weights(self)
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -31,12 +32,12 @@ class Classifier(nn.Module):
 
 
 class CausalHead(nn.Module):
-    """(B, T, D) -> (B, T, V): the embedding again, or a matrix of its own."""
+    """States (B, T, D) -> logits (B, T, V) by the transposed embedding, or by a matrix of its own."""
 
-    def __init__(self, width: int, vocab_size: int, *, tied: bool) -> None:
+    def __init__(self, hidden_size: int, vocab_size: int, *, tied: bool) -> None:
         super().__init__()
         if not tied:
-            self.out = nn.Linear(width, vocab_size, bias=False)
+            self.out = nn.Linear(hidden_size, vocab_size, bias=False)
             init_weights(self)
 
     def __call__(self, x: mx.array, embedding: nn.Embedding) -> mx.array:
@@ -44,12 +45,12 @@ class CausalHead(nn.Module):
 
 
 class MaskedHead(nn.Module):
-    """(B, T, D) -> (B, T, V): BERT's transform, then the embedding with a bias."""
+    """States (B, T, O) -> logits (B, T, V): BERT's transform, then the transposed embedding and a bias."""
 
-    def __init__(self, width_in: int, width: int, vocab_size: int, eps: float = 1e-12) -> None:
+    def __init__(self, input_size: int, hidden_size: int, vocab_size: int, eps: float = 1e-12) -> None:
         super().__init__()
-        self.transform = nn.Linear(width_in, width)
-        self.norm = nn.LayerNorm(width, eps=eps)
+        self.transform = nn.Linear(input_size, hidden_size)
+        self.norm = nn.LayerNorm(hidden_size, eps=eps)
         self.bias = mx.zeros((vocab_size,))
         init_weights(self)
 
@@ -57,38 +58,34 @@ class MaskedHead(nn.Module):
         return embedding.as_linear(self.norm(gelu(self.transform(x)))) + self.bias
 
 
+Head = Classifier | CausalHead | MaskedHead
+
+
 def build_head(
-    trunk: Any,
+    backbone: Backbone,
     *,
     kind: Literal["classification", "language_modelling"],
     num_classes: int = 0,
     dropout: float = 0.0,
-) -> nn.Module:
-    """The head of a task, with the weights that came with a pretrained trunk.
-
-    For a language model the trunk gives up the parts that only pooling needs.
-    """
-    given = trunk.pop("_head", None)
+) -> Head:
+    """The head of a task. For a language model the backbone loses the parameters that only pooling uses."""
     if kind == "classification":
-        return Classifier(trunk.pooled_width, num_classes, dropout, getattr(trunk, "head_hidden", 0))
-    head: nn.Module
-    vocab_size = trunk.embedding.weight.shape[0]
-    if trunk.causal:
-        head = CausalHead(trunk.width, vocab_size, tied=trunk.tie_embeddings)
-    else:
-        trunk.drop_pool()
-        head = MaskedHead(trunk.width_out, trunk.width, vocab_size)
-    if given is not None:
-        _load_head_weights(head, given)
-    return head
+        return Classifier(backbone.pooled_size, num_classes, dropout, backbone.classifier_hidden_size)
+    backbone.remove_pooler()
+    vocab_size = backbone.embedding.weight.shape[0]
+    if backbone.causal:
+        tied = cast(CausalBackbone, backbone).tie_embeddings
+        return CausalHead(backbone.hidden_size, vocab_size, tied=tied)
+    return MaskedHead(backbone.output_size, backbone.hidden_size, vocab_size)
 
 
-def _load_head_weights(head: nn.Module, given: dict[str, mx.array]) -> None:
-    """Loads what the folder had. A tied head wants nothing; what the folder lacks starts at random, with a warning."""
-    leaves: list[tuple[str, Any]] = tree_flatten(head.parameters())  # type: ignore[assignment]
-    expected = {path: leaf.shape for path, leaf in leaves}
-    fitting = [(path, given[path]) for path, shape in expected.items() if path in given and given[path].shape == shape]
-    if len(fitting) < len(expected):
-        lacking = ", ".join(sorted(expected.keys() - dict(fitting).keys()))
-        warnings.warn(f"the pretrained model brings no {lacking} for the head: random at the start", stacklevel=3)
-    head.load_weights(fitting, strict=False)
+def load_head_weights(head: Head, weights: dict[str, mx.array]) -> None:
+    """Loads what a pretrained model has of the head; the rest stays random, with a warning that names it."""
+    leaves: list[tuple[str, mx.array]] = tree_flatten(head.parameters())  # type: ignore[assignment]
+    shapes = {path: leaf.shape for path, leaf in leaves}
+    matching = [(path, weights[path]) for path, shape in shapes.items() if path in weights]
+    matching = [(path, weight) for path, weight in matching if weight.shape == shapes[path]]
+    if len(matching) < len(shapes):
+        missing = ", ".join(sorted(shapes.keys() - dict(matching).keys()))
+        warnings.warn(f"the pretrained model has no {missing} for the head: initialized at random", stacklevel=2)
+    head.load_weights(matching, strict=False)

@@ -1,6 +1,6 @@
-"""A decoder: the Llama architecture (Touvron et al. 2023) with the defaults, older ones by its switches."""
+"""A decoder: the Llama architecture (Touvron et al. 2023) by default, older ones by its options."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -11,151 +11,135 @@ from mlxlab.models.layers import Attention, attention_mask, check_length, feed_f
 from mlxlab.ops.dropout import Dropout
 
 
-def transformer(
-    width: Size,
-    num_layers: Size,
-    num_heads: Size,
-    num_kv_heads: Size | None,
-    feed_forward: Size,
-    max_length: Size,
-    norm: Literal["rms", "layer"],
-    mlp: Literal["swiglu", "geglu", "gelu", "relu", "silu"],
-    positions: Literal["rope", "learned"],
-    rope_base: Positive,
-    tie_embeddings: bool,
-    dropout: Share,
-    pretrained: str | None,
-    *,
-    vocab_size: int,
-    weights: bool = True,
-) -> "Transformer":
-    """A pre-norm decoder without biases.
+class Transformer(nn.Module):
+    """A pre-norm decoder without biases: tokens (B, T) -> states (B, T, D).
+
+    Each position attends to itself and what precedes it in its document.
 
     Args:
-        width: numbers per place.
+        hidden_size: dimensions of a state.
         num_layers: blocks of attention and feed-forward.
-        num_heads: attention heads; must divide width.
-        num_kv_heads: key-value heads, fewer for grouped queries; null is num_heads.
-        feed_forward: width of the hidden layer of each block.
-        max_length: longest sequence, in tokens, for learned positions.
-        norm: rms, or layer for LayerNorm.
-        mlp: a gated feed-forward (swiglu, geglu) or a plain one with that activation.
-        positions: rope for rotary ones, or learned.
-        rope_base: base of the rotary frequencies.
-        tie_embeddings: whether the language-model head is the embedding.
-        dropout: share of activations dropped while training.
-        pretrained: folder or hub id of Llama-type weights; their shape replaces the sizes above.
+        num_heads: attention heads; must divide hidden_size.
+        intermediate_size: hidden dimensions of each feed-forward layer.
+        num_kv_heads: key-value heads, fewer for grouped-query attention; null is num_heads.
+        max_position_embeddings: longest sequence, in tokens, for learned positions.
+        norm_type: rms for RMSNorm, or layer for LayerNorm.
+        mlp_type: a gated feed-forward layer (swiglu, geglu), or a plain one with that activation.
+        position_embedding: rope for rotary positions, or learned.
+        rope_theta: base of the rotary frequencies.
+        tie_embeddings: whether the language-modelling head shares the token embedding.
+        dropout: fraction of activations dropped in training.
+        pretrained: folder, GGUF file or hub id of Llama-type weights to start from; their shape replaces the sizes
+            above.
+        norm_eps: added to the variance in every norm.
     """
-    shape: dict[str, Any] = {
-        "width": width,
-        "num_layers": num_layers,
-        "num_heads": num_heads,
-        "num_kv_heads": num_kv_heads,
-        "feed_forward": feed_forward,
-        "max_length": max_length,
-        "norm": norm,
-        "mlp": mlp,
-        "rope_base": rope_base if positions == "rope" else None,
-        "tie_embeddings": tie_embeddings,
-        "dropout": dropout,
-        "vocab_size": vocab_size,
-    }
-    if pretrained is None:
-        return Transformer(**shape)
-    from mlxlab.models.pretrained.load import load_llama
-
-    return load_llama(pretrained, shape, weights=weights)
-
-
-class Transformer(nn.Module):
-    """(B, T) tokens -> (B, T, D), each place seeing itself and what came before in its document."""
 
     causal = True
+    classifier_hidden_size = 0
 
     def __init__(
         self,
+        hidden_size: Size,
+        num_layers: Size,
+        num_heads: Size,
+        intermediate_size: Size,
+        num_kv_heads: Size | None = None,
+        max_position_embeddings: Size = 2048,
+        norm_type: Literal["rms", "layer"] = "rms",
+        mlp_type: Literal["swiglu", "geglu", "gelu", "relu", "silu"] = "swiglu",
+        position_embedding: Literal["rope", "learned"] = "rope",
+        rope_theta: Positive = 10000.0,
+        tie_embeddings: bool = True,
+        dropout: Share = 0.0,
+        pretrained: str | None = None,
+        norm_eps: Positive = 1e-5,
         *,
         vocab_size: int,
-        width: int,
-        num_layers: int,
-        num_heads: int,
-        feed_forward: int,
-        num_kv_heads: int | None = None,
-        max_length: int = 2048,
-        norm: str = "rms",
-        mlp: str = "swiglu",
-        rope_base: float | None = 10000.0,
-        tie_embeddings: bool = True,
-        dropout: float = 0.0,
-        eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        self.width = self.width_out = self.pooled_width = width
-        self.max_length, self.tie_embeddings = max_length, tie_embeddings
-        self.embedding = nn.Embedding(vocab_size, width)
-        if rope_base is None:
-            self.position_embedding = nn.Embedding(max_length, width)
+        self.hidden_size = self.output_size = self.pooled_size = hidden_size
+        self.num_layers, self.tie_embeddings = num_layers, tie_embeddings
+        self.max_position_embeddings = max_position_embeddings
+        self.position_limit = max_position_embeddings if position_embedding == "learned" else None
+        self.pretrained = pretrained  # a record: `mlxlab.models.build` reads the shape and loads the weights
+        self.embedding = nn.Embedding(vocab_size, hidden_size)
+        if self.position_limit is not None:
+            self.position_embedding = nn.Embedding(self.position_limit, hidden_size)
         self.dropout = Dropout(dropout)
         heads = (num_heads, num_kv_heads or num_heads)
+        theta = rope_theta if self.position_limit is None else None
         self.layers = [
-            DecoderBlock(width, *heads, feed_forward, norm, mlp, dropout, rope_base, eps) for _ in range(num_layers)
+            DecoderBlock(hidden_size, *heads, intermediate_size, norm_type, mlp_type, dropout, theta, norm_eps)
+            for _ in range(num_layers)
         ]
-        self.norm = new_norm(norm, width, eps)
+        self.norm = new_norm(norm_type, hidden_size, norm_eps)
         init_weights(self, scaled=("attention.out", "feed_forward.down"), depth=num_layers)
 
     def __call__(self, tokens: mx.array, mask: mx.array) -> mx.array:
         x = self.embedding(tokens)
-        if "position_embedding" in self:
-            check_length(tokens, self.max_length)
+        if self.position_limit is not None:
+            check_length(tokens, self.position_limit)
             x = x + self.position_embedding(position_ids(mask))
         x = self.dropout(x)  # (B, T, D)
-        allowed = attention_mask(mask, causal=True, dtype=x.dtype)
+        bias = attention_mask(mask, causal=True, dtype=x.dtype)
         for layer in self.layers:
-            x = layer(x, allowed)
+            x = layer(x, bias)
         return self.norm(x)
 
     def extend(self, tokens: mx.array, cache: KVCache) -> mx.array:
-        """The states of further tokens (B, T), each seeing what the cache holds of its row; it then holds them too."""
+        """The next tokens of every row (B, T) -> their states (B, T, D); their keys and values enter the cache.
+
+        Raises:
+            ValueError: a row exceeds the learned positions.
+        """
         x = self.embedding(tokens)
-        if "position_embedding" in self:
-            x = x + self.position_embedding(cache.places(tokens.shape[1], self.max_length))
-        allowed = cache.mask(tokens.shape[1], x.dtype)
-        for layer, past in zip(self.layers, cache.layers, strict=True):
-            x = layer(x, allowed, past)
+        if self.position_limit is not None:
+            x = x + self.position_embedding(cache.position_ids(tokens.shape[1], self.position_limit))
+        bias = cache.mask(tokens.shape[1], x.dtype)
+        for layer, layer_cache in zip(self.layers, cache.layers, strict=True):
+            x = layer(x, bias, layer_cache)
         cache.length += tokens.shape[1]
-        return self.norm(x)  # (B, T, D)
+        return self.norm(x)
 
     def pool(self, x: mx.array, mask: mx.array) -> mx.array:
-        """The state of the last real token of each row: (B, D)."""
-        places = mx.arange(x.shape[1])
-        last = mx.where(mask > 0, places, 0).max(axis=1)  # (B,)
+        """The state of the last real token of each row: (B, T, D) -> (B, D)."""
+        positions = mx.arange(x.shape[1])
+        last = mx.where(mask > 0, positions, 0).max(axis=1)  # (B,)
         return mx.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
+
+    def remove_pooler(self) -> None:
+        """Does nothing: `pool` has no parameters."""
 
 
 class DecoderBlock(nn.Module):
+    """Pre-norm attention and feed-forward with residual connections: (B, T, D) -> (B, T, D)."""
+
     def __init__(
         self,
-        width: int,
+        hidden_size: int,
         num_heads: int,
         num_kv_heads: int,
-        hidden: int,
-        norm: str,
-        mlp: str,
+        intermediate_size: int,
+        norm_type: str,
+        mlp_type: str,
         dropout: float,
-        rope_base: float | None,
+        rope_theta: float | None,
         eps: float,
     ) -> None:
         super().__init__()
-        self.attention_norm = new_norm(norm, width, eps)
-        self.attention = Attention(width, num_heads, num_kv_heads, bias=False, dropout=dropout, rope_base=rope_base)
-        self.feed_forward_norm = new_norm(norm, width, eps)
-        self.feed_forward = feed_forward(mlp, width, hidden, bias=False)
+        self.attention_norm = new_norm(norm_type, hidden_size, eps)
+        self.attention = Attention(
+            hidden_size, num_heads, num_kv_heads, bias=False, dropout=dropout, rope_theta=rope_theta
+        )
+        self.feed_forward_norm = new_norm(norm_type, hidden_size, eps)
+        self.feed_forward = feed_forward(mlp_type, hidden_size, intermediate_size, bias=False)
         self.dropout = Dropout(dropout)
 
-    def __call__(self, x: mx.array, mask: mx.array | str, past: LayerCache | None = None) -> mx.array:
-        x = x + self.dropout(self.attention(self.attention_norm(x), mask, past))
+    def __call__(self, x: mx.array, mask: mx.array | str, layer_cache: LayerCache | None = None) -> mx.array:
+        x = x + self.dropout(self.attention(self.attention_norm(x), mask, layer_cache))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
 
-def new_norm(kind: str, width: int, eps: float) -> nn.Module:
-    return nn.RMSNorm(width, eps=eps) if kind == "rms" else nn.LayerNorm(width, eps=eps, bias=False)
+def new_norm(norm_type: str, size: int, eps: float) -> nn.Module:
+    """RMSNorm, or LayerNorm without bias."""
+    return nn.RMSNorm(size, eps=eps) if norm_type == "rms" else nn.LayerNorm(size, eps=eps, bias=False)

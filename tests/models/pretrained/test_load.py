@@ -1,4 +1,4 @@
-"""Weights of others: Hugging Face names, shapes and faults, with small folders written here."""
+"""Pretrained weights: names of Hugging Face, shapes and faults, with small folders written here."""
 
 import json
 import re
@@ -11,14 +11,19 @@ import pytest
 from mlx.utils import tree_flatten, tree_map
 
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, NotAllowedError, ServiceUnavailableError
-from mlxlab.models.bert import Bert, bert
-from mlxlab.models.cnn_hybrid import cnn_hybrid
-from mlxlab.models.heads import build_head
-from mlxlab.models.model import Model
-from mlxlab.models.pretrained.load import load_bert, load_llama, resolve, save_config
-from mlxlab.models.transformer import Transformer, transformer
+from mlxlab.models.bert import Bert
+from mlxlab.models.build import build_model
+from mlxlab.models.pretrained.load import resolve, save_config
+from mlxlab.models.pretrained.shape import read_shape
+from mlxlab.models.pretrained.weights import load_weights
+from mlxlab.models.transformer import Transformer
 
-SHAPE = {"width": 32, "num_layers": 2, "num_heads": 4, "feed_forward": 48, "vocab_size": 50}
+TARGETS = {
+    "bert": "mlxlab.models.bert.Bert",
+    "cnn_hybrid": "mlxlab.models.cnn_hybrid.CnnHybrid",
+    "transformer": "mlxlab.models.transformer.Transformer",
+}
+SHAPE = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48, "vocab_size": 50}
 BERT_CONFIG = {
     "model_type": "bert",
     "hidden_size": 32,
@@ -113,6 +118,23 @@ def write(folder, arrays, config, name="model.safetensors"):
     return str(folder)
 
 
+def load_bert(folder, vocab_size=50, **options):
+    """The encoder in the folder's shape with its weights."""
+    encoder = Bert(**(options | read_shape(resolve(folder), {"_target_": TARGETS["bert"]} | options, vocab_size)))
+    load_weights(encoder, resolve(folder))
+    return encoder.eval()
+
+
+def load_llama(folder, **options):
+    """The language model in the folder's shape with its weights."""
+    return load_model("transformer", folder, **options)
+
+
+def load_model(family, folder, kind="language_modelling", load_pretrained=True, **options):
+    node = {"_target_": TARGETS[family], "pretrained": str(folder), "dropout": 0.0} | options
+    return build_model(node, kind=kind, num_classes=2, vocab_size=50, load_pretrained=load_pretrained).eval()
+
+
 def tokens_and_mask():
     tokens = np.random.default_rng(0).integers(0, 50, (3, 9)).astype(np.int32)
     return mx.array(tokens), mx.ones((3, 9), dtype=mx.int32)
@@ -120,12 +142,12 @@ def tokens_and_mask():
 
 @pytest.fixture
 def encoder():
-    return randomised(Bert(**SHAPE, max_length=64))
+    return randomised(Bert(**SHAPE, max_position_embeddings=64))
 
 
 @pytest.fixture
 def decoder():
-    return randomised(Transformer(**SHAPE, num_kv_heads=2, rope_base=5e5, tie_embeddings=False))
+    return randomised(Transformer(**SHAPE, num_kv_heads=2, rope_theta=5e5, tie_embeddings=False))
 
 
 def same(a, b):
@@ -136,7 +158,7 @@ def same(a, b):
 @pytest.mark.parametrize("gamma", [False, True])
 def test_bert_weights_load_by_both_sets_of_names(tmp_path, encoder, prefix, gamma):
     folder = write(tmp_path, bert_arrays(encoder, prefix, gamma), BERT_CONFIG)
-    loaded = load_bert(folder, SHAPE | {"vocab_size": 40, "dropout": 0.1, "width": 8}).eval()
+    loaded = load_bert(folder, vocab_size=40, dropout=0.1, hidden_size=8)
     same(loaded, encoder)
     np.testing.assert_array_equal(np.array(loaded.pooler.weight), np.array(encoder.pooler.weight))
 
@@ -145,36 +167,33 @@ def test_the_file_of_the_usual_name_is_the_one(tmp_path, encoder):
     folder = write(tmp_path, bert_arrays(encoder), BERT_CONFIG)
     mx.save_safetensors(str(tmp_path / "a_copy.safetensors"), {"pooler.dense.bias": mx.zeros((32,))})
     mx.save_safetensors(str(tmp_path / "z_copy.safetensors"), {"pooler.dense.bias": mx.zeros((32,))})
-    np.testing.assert_array_equal(np.array(load_bert(folder, SHAPE).pooler.bias), np.array(encoder.pooler.bias))
+    np.testing.assert_array_equal(np.array(load_bert(folder).pooler.bias), np.array(encoder.pooler.bias))
 
 
 def test_weights_of_half_precision_become_float32(tmp_path, encoder):
     arrays = {name: array.astype(mx.bfloat16) for name, array in bert_arrays(encoder).items()}
-    loaded = load_bert(write(tmp_path, arrays, BERT_CONFIG), SHAPE)
+    loaded = load_bert(write(tmp_path, arrays, BERT_CONFIG))
     assert {leaf.dtype for _, leaf in tree_flatten(loaded.parameters())} == {mx.float32}
 
 
 def test_llama_weights_load_with_their_head(tmp_path, decoder):
     head = mx.random.normal((50, 32))
     folder = write(tmp_path, llama_arrays(decoder) | {"lm_head.weight": head}, LLAMA_CONFIG)
-    loaded = load_llama(folder, SHAPE).eval()
-    same(loaded, decoder)
-    model = Model(loaded, build_head(loaded, kind="language_modelling"))
+    model = load_llama(folder)
+    same(model.backbone, decoder)
     np.testing.assert_array_equal(np.array(model.head.out.weight), np.array(head))
-    assert all("_head" not in path for path, _ in tree_flatten(model.parameters()))
 
 
 def test_a_tied_llama_has_its_embedding_for_a_head(tmp_path, decoder):
     config = LLAMA_CONFIG | {"tie_word_embeddings": True, "rope_theta": None} | {"rope_parameters": {"rope_theta": 5e5}}
-    loaded = load_llama(write(tmp_path, llama_arrays(decoder), config), SHAPE).eval()
-    same(loaded, decoder)
-    model = Model(loaded, build_head(loaded, kind="language_modelling"))
+    model = load_llama(write(tmp_path, llama_arrays(decoder), config))
+    same(model.backbone, decoder)
     assert tree_flatten(model.head.parameters()) == []
 
 
 def test_an_untied_llama_without_its_head_fails(tmp_path, decoder):
     with pytest.raises(DataError, match=r"lm_head\.weight is missing"):
-        load_llama(write(tmp_path, llama_arrays(decoder), LLAMA_CONFIG), SHAPE)
+        load_llama(write(tmp_path, llama_arrays(decoder), LLAMA_CONFIG))
 
 
 def test_shards_are_read_by_their_index(tmp_path, encoder):
@@ -185,13 +204,13 @@ def test_shards_are_read_by_their_index(tmp_path, encoder):
     index = {"weight_map": {key: name for name, part in parts.items() for key in part}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     mx.save_safetensors(str(tmp_path / "consolidated.safetensors"), {"of.another.layout": mx.ones((2,))})
-    same(load_bert(str(tmp_path), SHAPE).eval(), encoder)
+    same(load_bert(str(tmp_path)), encoder)
     (tmp_path / "b.safetensors").unlink()
-    with pytest.raises(InputNotFoundError, match=r"not there: b\.safetensors"):
-        load_bert(str(tmp_path), SHAPE)
+    with pytest.raises(InputNotFoundError, match=r"not found: b\.safetensors"):
+        load_bert(str(tmp_path))
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": "../b.safetensors"}}))
     with pytest.raises(NotAllowedError, match="outside its folder"):
-        load_bert(str(tmp_path), SHAPE)
+        load_bert(str(tmp_path))
 
 
 def test_the_masked_head_of_bert_loads(tmp_path, encoder):
@@ -204,48 +223,48 @@ def test_the_masked_head_of_bert_loads(tmp_path, encoder):
         "cls.predictions.decoder.weight": encoder.embedding.weight,
         "cls.seq_relationship.weight": mx.ones((2, 32)),
     }
-    trunk = load_bert(write(tmp_path, bert_arrays(encoder, "bert.") | own, BERT_CONFIG), SHAPE)
-    head = build_head(trunk, kind="language_modelling")
+    head = load_model("bert", write(tmp_path, bert_arrays(encoder, "bert.") | own, BERT_CONFIG)).head
     leaves = [head.transform.weight, head.transform.bias, head.norm.weight, head.norm.bias, head.bias]
     for ours, theirs in zip(leaves, own.values(), strict=False):
         np.testing.assert_array_equal(np.array(ours), np.array(theirs))
 
 
-def test_a_head_that_is_not_there_is_said_to_be_random(tmp_path, encoder):
-    trunk = load_bert(write(tmp_path, bert_arrays(encoder), BERT_CONFIG), SHAPE)
-    with pytest.warns(UserWarning, match=r"no bias, norm\.bias, .* random at the start"):
-        build_head(trunk, kind="language_modelling")
-    assert "_head" not in trunk
+@pytest.mark.parametrize("family", ["bert", "cnn_hybrid"])
+def test_a_missing_head_starts_at_random_with_a_warning(tmp_path, encoder, family):
+    folder = write(tmp_path, bert_arrays(encoder), BERT_CONFIG)
+    with pytest.warns(UserWarning, match=r"no bias, norm\.bias, .* initialized at random"):
+        load_model(family, folder)
 
 
-def test_a_classifier_takes_the_trunk_alone(tmp_path, encoder):
-    trunk = load_bert(write(tmp_path, bert_arrays(encoder), BERT_CONFIG), SHAPE)
+@pytest.mark.parametrize("family", ["bert", "cnn_hybrid"])
+def test_a_classifier_needs_no_pretrained_head(tmp_path, encoder, family):
+    folder = write(tmp_path, bert_arrays(encoder), BERT_CONFIG)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        build_head(trunk, kind="classification", num_classes=2)
-    assert "_head" not in trunk
+        model = load_model(family, folder, kind="classification")
+    same(model.backbone.encoder if family == "cnn_hybrid" else model.backbone, encoder)
 
 
 @pytest.mark.parametrize("lost", ["pooler.dense.weight", "encoder.layer.1.output.LayerNorm.bias"])
 def test_a_missing_weight_fails_by_name(tmp_path, encoder, lost):
     arrays = {name: array for name, array in bert_arrays(encoder).items() if name != lost}
     with pytest.raises(DataError, match=r"(pooler\.weight|layers\.1\.feed_forward_norm\.bias) is missing$"):
-        load_bert(write(tmp_path, arrays, BERT_CONFIG), SHAPE)
+        load_bert(write(tmp_path, arrays, BERT_CONFIG))
 
 
 def test_a_weight_of_another_shape_fails_by_name(tmp_path, encoder):
     arrays = bert_arrays(encoder) | {"pooler.dense.bias": mx.zeros((31,))}
     with pytest.raises(DataError, match=r"pooler\.bias has shape \(31,\), expected \(32,\)"):
-        load_bert(write(tmp_path, arrays, BERT_CONFIG), SHAPE)
+        load_bert(write(tmp_path, arrays, BERT_CONFIG))
 
 
-def test_weights_beside_the_layers_are_reported_and_within_them_refused(tmp_path, encoder):
+def test_unknown_weights_are_reported_outside_the_layers_and_refused_within(tmp_path, encoder):
     more = bert_arrays(encoder) | {"classifier.weight": mx.ones((2, 32))}
     with pytest.warns(UserWarning, match=r"no such weights: classifier\.weight"):
-        same(load_bert(write(tmp_path, more, BERT_CONFIG), SHAPE).eval(), encoder)
+        same(load_bert(write(tmp_path, more, BERT_CONFIG)), encoder)
     other = bert_arrays(encoder) | {"encoder.layer.0.attention.self.distance.weight": mx.ones((2, 32))}
-    with pytest.raises(DataError, match=r"layers\.0\.attention.*is not one of ours"):
-        load_bert(write(tmp_path, other, BERT_CONFIG), SHAPE)
+    with pytest.raises(DataError, match=r"layers\.0\.attention.*is not a weight of this architecture"):
+        load_bert(write(tmp_path, other, BERT_CONFIG))
 
 
 @pytest.mark.parametrize(
@@ -254,12 +273,12 @@ def test_weights_beside_the_layers_are_reported_and_within_them_refused(tmp_path
         ({"hidden_act": "gelu_new"}, "hidden_act is gelu_new, only gelu or relu or silu"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type is relative_key"),
         ({"model_type": "roberta"}, "of type roberta; model=bert loads bert"),
-        ({"vocab_size": 49}, "knows 49 tokens, the tokenizer has 50"),
+        ({"vocab_size": 49}, "has 49 tokens, fewer than the tokenizer's 50"),
     ],
 )
 def test_another_architecture_than_bert_is_refused(tmp_path, encoder, change, fault):
     with pytest.raises(ConfigError, match=fault):
-        load_bert(write(tmp_path, bert_arrays(encoder), BERT_CONFIG | change), SHAPE)
+        load_bert(write(tmp_path, bert_arrays(encoder), BERT_CONFIG | change))
 
 
 @pytest.mark.parametrize(
@@ -275,13 +294,19 @@ def test_another_architecture_than_bert_is_refused(tmp_path, encoder, change, fa
 )
 def test_another_architecture_than_llama_is_refused(tmp_path, decoder, change, fault):
     with pytest.raises(ConfigError, match=fault):
-        load_llama(write(tmp_path, llama_arrays(decoder), LLAMA_CONFIG | change), SHAPE)
+        load_llama(write(tmp_path, llama_arrays(decoder), LLAMA_CONFIG | change))
 
 
-@pytest.mark.parametrize("switch", [{"rope_base": 1e4}, {"pre_norm": True}, {"mlp": "swiglu"}])
-def test_a_switch_that_would_have_no_effect_is_refused(tmp_path, encoder, switch):
-    with pytest.raises(ConfigError, match=r"BERT has model\.positions=learned"):
-        load_bert(write(tmp_path, bert_arrays(encoder), BERT_CONFIG), SHAPE | switch)
+@pytest.mark.parametrize("option", [{"position_embedding": "rope"}, {"pre_norm": True}, {"mlp_type": "swiglu"}])
+def test_an_option_that_contradicts_the_pretrained_model_is_refused(tmp_path, encoder, option):
+    with pytest.raises(ConfigError, match=r"BERT has model\.position_embedding=learned"):
+        load_bert(write(tmp_path, bert_arrays(encoder), BERT_CONFIG), **option)
+
+
+@pytest.mark.parametrize("option", [{"position_embedding": "learned"}, {"norm_type": "layer"}, {"mlp_type": "gelu"}])
+def test_an_option_that_contradicts_a_pretrained_decoder_is_refused(tmp_path, decoder, option):
+    with pytest.raises(ConfigError, match=r"Llama has model\.norm_type=rms"):
+        load_llama(write(tmp_path, llama_arrays(decoder), LLAMA_CONFIG), **option)
 
 
 def test_damaged_and_foreign_files_are_one_line(tmp_path, encoder):
@@ -291,13 +316,13 @@ def test_damaged_and_foreign_files_are_one_line(tmp_path, encoder):
     for damaged in (whole[:-100], whole[:20], b"", b"\x80\x04" + whole):
         weights.write_bytes(damaged)
         with pytest.raises(DataError):
-            load_bert(folder, SHAPE)
+            load_bert(folder)
     weights.unlink()
     with pytest.raises(InputNotFoundError, match="no safetensors file"):
-        load_bert(folder, SHAPE)
+        load_bert(folder)
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
     with pytest.raises(NotAllowedError, match=r"pytorch_model\.bin"):
-        load_bert(folder, SHAPE)
+        load_bert(folder)
 
 
 @pytest.mark.parametrize(
@@ -314,7 +339,7 @@ def test_a_faulty_config_is_one_line(tmp_path, text, fault, words):
     if text is not None:
         (tmp_path / "config.json").write_text(text)
     with pytest.raises(fault, match=words):
-        load_bert(str(tmp_path), SHAPE)
+        load_bert(str(tmp_path))
 
 
 def test_a_name_is_a_folder_or_a_hub_id(tmp_path, monkeypatch):
@@ -326,34 +351,29 @@ def test_a_name_is_a_folder_or_a_hub_id(tmp_path, monkeypatch):
         resolve("owner/name")
 
 
-def test_the_hub_that_does_not_answer_is_one_line(monkeypatch):
+def test_a_failed_download_is_one_line(monkeypatch):
     hub = pytest.importorskip("huggingface_hub")
 
     def refuse(*_, **__):
         raise ConnectionError("long story")
 
     monkeypatch.setattr(hub, "snapshot_download", refuse)
-    with pytest.raises(ServiceUnavailableError, match=r"owner/name: the hub did not give it \(ConnectionError\)$"):
+    with pytest.raises(ServiceUnavailableError, match=r"owner/name: download from the hub failed \(ConnectionError\)$"):
         resolve("owner/name")
 
 
-def test_the_shape_alone_outlives_the_folder(tmp_path, encoder, decoder):
-    """A run that goes on has weights of its own: it wants no more than the shape."""
-    kept = tmp_path / "kept"
-    kept.mkdir()
-    keys = {"width": 8, "num_layers": 1, "num_heads": 2, "feed_forward": 8, "max_length": 16, "dropout": 0.0}
-    of_bert = {"positions": "learned", "rope_base": 1e4, "mlp": "gelu", "pre_norm": False}
-    of_hybrid = {"kernels": [2], "filters": 4, "dilations": [], "fusion": "concat", "highway": False}
-    of_llama = {"num_kv_heads": None, "norm": "rms", "mlp": "swiglu", "positions": "rope", "rope_base": 1e4}
-    save_config(write(tmp_path / "bert", bert_arrays(encoder), BERT_CONFIG), kept)
-    asked = {"pretrained": str(kept), "vocab_size": 50, "weights": False}
-    found = bert(**keys, **of_bert, **asked)
-    assert shapes(found) == shapes(encoder)
-    hybrid = cnn_hybrid(**keys, **of_bert, **of_hybrid, branch_dropout=0.5, **asked)
-    assert shapes(hybrid.encoder) == shapes(encoder)
-    config = LLAMA_CONFIG | {"tie_word_embeddings": True}
-    save_config(write(tmp_path / "llama", llama_arrays(decoder), config), kept)
-    assert shapes(transformer(**keys, **of_llama, tie_embeddings=True, **asked)) == shapes(decoder)
+@pytest.mark.parametrize("family", ["bert", "cnn_hybrid", "transformer"])
+def test_the_saved_config_gives_the_shape_without_the_weights(tmp_path, encoder, decoder, family):
+    """A resumed run has weights of its own and needs only the shape."""
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    llama = (llama_arrays(decoder), LLAMA_CONFIG | {"tie_word_embeddings": True})
+    arrays, config = llama if family == "transformer" else (bert_arrays(encoder), BERT_CONFIG)
+    save_config(write(tmp_path / "original", arrays, config), saved)
+    sizes = {"hidden_size": 8, "num_layers": 1, "num_heads": 2, "intermediate_size": 8}
+    model = load_model(family, saved, "classification", load_pretrained=False, **sizes)
+    backbone = model.backbone.encoder if family == "cnn_hybrid" else model.backbone
+    assert shapes(backbone) == shapes(decoder if family == "transformer" else encoder)
 
 
 def shapes(model: nn.Module):

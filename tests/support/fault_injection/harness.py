@@ -28,9 +28,9 @@ SETTINGS = (
     "trainer.log_every=1",
     "callbacks.checkpointing.every=2",
     "model.num_layers=1",
-    "model.width=16",
+    "model.hidden_size=16",
     "model.num_heads=2",
-    "model.feed_forward=16",
+    "model.intermediate_size=16",
     "data.batch_size=8",
     "data.prefetch=0",
     "data.templates=[basic]",
@@ -38,7 +38,7 @@ SETTINGS = (
 )
 MODELS = {
     "bert": ("model=bert",),
-    "cnn_hybrid": ("model=cnn_hybrid", "model.filters=4"),
+    "cnn_hybrid": ("model=cnn_hybrid", "model.num_filters=4"),
     "transformer": ("model=transformer",),
 }
 TIMED = ("speed/", "memory/", "data/wait")  # metrics that measure the machine, not the run

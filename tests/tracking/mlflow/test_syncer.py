@@ -20,7 +20,7 @@ def spool_of(project):
 
 def test_a_finished_run_is_in_the_store_when_end_returns(project, capsys):
     journal = new_journal(project)
-    journal.start({"model": {"width": 8, "kernels": [2, 3]}, "none": None}, {"note": "x"}, name="first")
+    journal.start({"model": {"hidden_size": 8, "kernel_sizes": [2, 3]}, "none": None}, {"note": "x"}, name="first")
     for step in range(1, 2001):  # more rows than a batch takes
         journal.log(step, {"train/loss": 1 / step})
     journal.log(2000, {"valid/nan": float("nan"), "valid/inf": float("inf")})
@@ -40,7 +40,12 @@ def test_a_finished_run_is_in_the_store_when_end_returns(project, capsys):
     assert ask(project, "select is_nan from latest_metrics where key = 'valid/nan'") == [(1,)]
     assert ask(project, "select value from latest_metrics where key = 'valid/inf'")[0][0] > 1e308
     params = dict(ask(project, "select key, value from params"))
-    assert params == {"model.width": "8", "model.kernels.0": "2", "model.kernels.1": "3", "none": "None"}
+    assert params == {
+        "model.hidden_size": "8",
+        "model.kernel_sizes.0": "2",
+        "model.kernel_sizes.1": "3",
+        "none": "None",
+    }
     tags = dict(ask(project, "select key, value from tags"))
     assert (tags["note"], tags["mlxlab.uid"], tags["pid"]) == ("x", journal.uid, str(os.getpid()))
     assert {"mlflow.user", "mlflow.source.name", "version.python", "hardware.cores", "git.dirty"} <= tags.keys()

@@ -39,7 +39,7 @@ def test_every_shipped_optimizer_is_tested():
 def test_norms_biases_and_embeddings_are_never_decayed(name):
     model = nn.Sequential(nn.Embedding(5, 4), nn.LayerNorm(4), nn.Linear(4, 4), nn.Conv1d(4, 4, 3))
     weights = {
-        "trunk": {"embedding": model.layers[0].parameters(), "norm": model.layers[1].parameters()},
+        "backbone": {"embedding": model.layers[0].parameters(), "norm": model.layers[1].parameters()},
         "layers": [model.layers[2].parameters(), model.layers[3].parameters()],
     }
     optimizer = settled(name, weight_decay=0.5)
@@ -101,13 +101,13 @@ def test_muon_moves_matrices_as_far_as_adamw_would():
 
 
 def test_muon_leaves_embeddings_and_the_output_layer_to_adamw():
-    weights = {"trunk": {"embedding": {"weight": mx.ones((4, 4))}, "w": mx.ones((4, 4))}}
+    weights = {"backbone": {"embedding": {"weight": mx.ones((4, 4))}, "w": mx.ones((4, 4))}}
     weights["head"] = {"out": {"weight": mx.ones((2, 4))}}
     optimizer = settled("muon")
     optimizer.init(weights)
     moments = [sorted(path.rpartition(".")[0] for path in flatten_arrays(o.state) if path.endswith(".m")) for o in
                optimizer.optimizers]  # fmt: skip
-    assert moments == [["trunk.w"], ["head.out.weight"], ["trunk.embedding.weight"]]
+    assert moments == [["backbone.w"], ["head.out.weight"], ["backbone.embedding.weight"]]
 
 
 def test_adafactor_keeps_rows_and_columns_of_a_matrix_only():

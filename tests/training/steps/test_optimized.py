@@ -33,16 +33,20 @@ from support.models import TASK, Fixed, Recorder, Stream, new_model, new_run, ne
 
 SETTINGS = {"clip": 1.0, "accumulate": 1, "checkpoint_layers": False, "dtype": "float32", "force_dtype": False}
 SETTINGS |= {"compile": "never", "streams": "one"}  # tests/test_training_compiled.py has the compiled step
-SHAPE = {"vocab_size": 20, "width": 16, "num_layers": 2, "num_heads": 2, "feed_forward": 24, "dropout": 0.2}
+SHAPE = {"vocab_size": 20, "hidden_size": 16, "num_layers": 2, "num_heads": 2, "intermediate_size": 24, "dropout": 0.2}
 
 
 def small(family: str, dropout: float = 0.2) -> Model:
     mx.random.seed(0)
     shape = SHAPE | {"dropout": dropout}
-    trunk = Transformer(**shape) if family == "transformer" else Bert(**shape)
-    if family == "cnn_hybrid":
-        trunk = CnnHybrid(trunk, [2, 3], 4, [1, 2], branch_dropout=dropout)
-    model = Model(trunk, build_head(trunk, kind="classification", num_classes=2, dropout=dropout))
+    branches = {"kernel_sizes": [2, 3], "num_filters": 4, "dilations": [1, 2], "branch_dropout": dropout}
+    families = {
+        "bert": lambda: Bert(**shape),
+        "cnn_hybrid": lambda: CnnHybrid(**shape, **branches),
+        "transformer": lambda: Transformer(**shape),
+    }
+    backbone = families[family]()
+    model = Model(backbone, build_head(backbone, kind="classification", num_classes=2, dropout=dropout))
     mx.eval(model.parameters())
     model.train()
     return model

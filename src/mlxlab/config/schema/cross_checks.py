@@ -37,14 +37,17 @@ def _endless(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
 
 def _has_positions(longest: Any, positions: Any) -> str | None:
     return (
-        f"sentences of up to {longest} tokens, but the model has positions for {positions} (model.max_length)"
+        f"sentences of up to {longest} tokens, but the model has positions for {positions} "
+        "(model.max_position_embeddings)"
         if longest > positions
         else None
     )
 
 
-def _divides(heads: Any, width: Any) -> str | None:
-    return None if heads < 1 or width % heads == 0 else f"{heads} heads do not divide a width of {width}"
+def _divides(heads: Any, hidden_size: Any) -> str | None:
+    return (
+        None if heads < 1 or hidden_size % heads == 0 else f"{heads} heads do not divide a hidden size of {hidden_size}"
+    )
 
 
 def _divides_heads(groups: Any, heads: Any) -> str | None:
@@ -68,11 +71,11 @@ def _enough(folds: Any, _: Any) -> str | None:
 Rule = Callable[[Any, Any], str | None]
 
 _RULES: tuple[tuple[str, str, Rule], ...] = (
-    ("model.num_heads", "model.width", _divides),
+    ("model.num_heads", "model.hidden_size", _divides),
     ("model.num_kv_heads", "model.num_heads", _divides_heads),
     ("trainer.schedule.warmup", "trainer.max_steps", _fits_run),
     ("data.fold", "data.folds", _within),
-    ("data.max_length", "model.max_length", _has_positions),
+    ("data.max_length", "model.max_position_embeddings", _has_positions),
     ("data.folds", "data.folds", _enough),
 )
 

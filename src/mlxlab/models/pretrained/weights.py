@@ -1,20 +1,23 @@
-"""Weights of a Hugging Face folder under our names: safetensors only, everything expected or a fault."""
+"""Loads weights of Hugging Face folders (safetensors only) and GGUF files into our backbones, by a table of names."""
 
 import json
 import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
+from mlxlab.models.backbone import Backbone
+from mlxlab.models.cnn_hybrid import CnnHybrid
 from mlxlab.models.pretrained.gguf import weights_of
+from mlxlab.models.transformer import Transformer
 
-Names = list[tuple[str, str | Callable[[re.Match[str]], str]]]  # theirs as a pattern, ours
+Names = list[tuple[str, str | Callable[[re.Match[str]], str]]]  # a pattern of published names, our name
 
 BERT_NAMES: Names = [
     (r"^bert\.", ""),
@@ -59,63 +62,71 @@ GGUF_NAMES: Names = [
     (r"\.attn_output\.", ".attention.out."),
     (r"\.ffn_(gate|up|down)\.", r".feed_forward.\1."),
 ]
-# Buffers and copies, and what BERT was trained with besides; not worth a word.
+# Buffers, copies, and heads of pretraining tasks: ignored without a warning.
 IGNORED_KEYS = re.compile(r"position_ids$|rotary_emb\.inv_freq$|^cls\.predictions\.decoder\.|^cls\.seq_relationship\.")
 
 
-def load_weights(model: nn.Module, folder: Path, names: Names) -> Any:
-    """Gives every parameter of `model` its weight, in float32. Those of a head are kept in `model._head`.
+def load_weights(backbone: Backbone, path: Path) -> dict[str, mx.array]:
+    """Loads every parameter of `backbone` from the model at `path`, in float32; of a CnnHybrid, those of its encoder.
+
+    Returns:
+        The weights of the pretrained model's language-modelling head by their path in ours; empty for a CnnHybrid,
+        whose head is of another shape.
 
     Raises:
-        DataError: weights are missing or of another shape, or the layers have more than ours: another architecture.
+        DataError: weights are missing, misshapen or unreadable, or a layer has more of them than ours.
     """
-    found = {_rename(name, names): array for name, array in _read(folder) if not IGNORED_KEYS.search(name)}
-    head = {name.removeprefix("head."): found.pop(name) for name in list(found) if name.startswith("head.")}
-    leaves: list[tuple[str, Any]] = tree_flatten(model.parameters())  # type: ignore[assignment]
-    expected = {path: leaf.shape for path, leaf in leaves}
-    unexpected = [path for path in found if path not in expected]
-    faults = [f"{path} is missing" for path in expected if path not in found]
-    faults += [f"{path} is not one of ours" for path in unexpected if path.startswith("layers.")]
+    module = cast(nn.Module, backbone.encoder if isinstance(backbone, CnnHybrid) else backbone)
+    names = GGUF_NAMES if path.suffix == ".gguf" else LLAMA_NAMES if backbone.causal else BERT_NAMES
+    arrays = {_rename(name, names): array for name, array in _read(path) if not IGNORED_KEYS.search(name)}
+    head = {name.removeprefix("head."): arrays.pop(name) for name in list(arrays) if name.startswith("head.")}
+    leaves: list[tuple[str, mx.array]] = tree_flatten(module.parameters())  # type: ignore[assignment]
+    shapes = {name: leaf.shape for name, leaf in leaves}
+    unexpected = [name for name in arrays if name not in shapes]
+    faults = [f"{name} is missing" for name in shapes if name not in arrays]
+    faults += [f"{name} is not a weight of this architecture" for name in unexpected if name.startswith("layers.")]
     faults += [
-        f"{path} has shape {found[path].shape}, expected {shape}"
-        for path, shape in expected.items()
-        if path in found and found[path].shape != shape
+        f"{name} has shape {arrays[name].shape}, expected {shape}"
+        for name, shape in shapes.items()
+        if name in arrays and arrays[name].shape != shape
     ]
+    if isinstance(module, Transformer) and not module.tie_embeddings and "out.weight" not in head:
+        faults.append("lm_head.weight is missing, and the head is not tied")
     if faults:
-        raise DataError(f"{folder}: weights do not fit: {_some(faults)}")
+        raise DataError(f"{path}: weights do not fit: {_some(faults)}")
     if unexpected:
-        warnings.warn(f"{folder}: left out, for the model has no such weights: {_some(unexpected)}", stacklevel=4)
-    model.load_weights([(path, found[path].astype(mx.float32)) for path in expected])
-    model._head = {name: array.astype(mx.float32) for name, array in head.items()}
-    _evaluate(folder, [model.parameters(), model._head])
-    return model
+        warnings.warn(f"{path}: ignored, the model has no such weights: {_some(unexpected)}", stacklevel=3)
+    module.load_weights([(name, arrays[name].astype(mx.float32)) for name in shapes])
+    head = {name: array.astype(mx.float32) for name, array in head.items()}
+    _evaluate(path, [module.parameters(), head])
+    return {} if isinstance(backbone, CnnHybrid) else head
 
 
-def _some(words: list[str]) -> str:
-    return "; ".join(words[:4]) + (f"; and {len(words) - 4} more" if len(words) > 4 else "")
+def _some(items: list[str]) -> str:
+    return "; ".join(items[:4]) + (f"; and {len(items) - 4} more" if len(items) > 4 else "")
 
 
 def _rename(name: str, names: Names) -> str:
-    for pattern, ours in names:
-        name = re.sub(pattern, ours, name)
+    for pattern, replacement in names:
+        name = re.sub(pattern, replacement, name)
     return name
 
 
 def _read(folder: Path) -> list[tuple[str, mx.array]]:
     if folder.suffix == ".gguf":
         return weights_of(folder)
-    found: list[tuple[str, mx.array]] = []
+    arrays: list[tuple[str, mx.array]] = []
     for path in _files(folder):
         try:
-            arrays: Any = mx.load(str(path), format="safetensors")
+            loaded = cast(dict[str, mx.array], mx.load(str(path), format="safetensors"))
         except RuntimeError as error:
-            raise DataError(f"{path}: not a sound safetensors file ({_first_line(error)})") from None
-        found += arrays.items()
-    return found
+            raise DataError(f"{path}: not a valid safetensors file ({_first_line(error)})") from None
+        arrays += loaded.items()
+    return arrays
 
 
 def _files(folder: Path) -> list[Path]:
-    """The files named by the index where there is one, else the one of the usual name, else all."""
+    """The files that the index names; without an index model.safetensors, else all safetensors files."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
@@ -125,21 +136,21 @@ def _files(folder: Path) -> list[Path]:
         if any(not isinstance(name, str) or Path(name).name != name for name in names):
             raise NotAllowedError(f"{index}: names files outside its folder")
         if missing := [name for name in names if not (folder / name).is_file()]:
-            raise InputNotFoundError(f"{folder}: named by its index, but not there: {_some(missing)}")
+            raise InputNotFoundError(f"{folder}: files of its index not found: {_some(missing)}")
         return [folder / name for name in names]
-    usual = folder / "model.safetensors"
-    found = [usual] if usual.is_file() else sorted(folder.glob("*.safetensors"))
-    if not found and (pickled := sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])):
+    default = folder / "model.safetensors"
+    files = [default] if default.is_file() else sorted(folder.glob("*.safetensors"))
+    if not files and (pickled := sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])):
         raise NotAllowedError(
-            f"{folder}: has {pickled[0].name}, but no safetensors; pickled weights can run code, and are not read"
+            f"{folder}: has {pickled[0].name}, but no safetensors; pickled weights can run code and are not read"
         )
-    if not found:
+    if not files:
         raise InputNotFoundError(f"{folder}: no safetensors file")
-    return found
+    return files
 
 
 def _evaluate(folder: Path, arrays: Any) -> None:
-    """At once: the arrays are promises, and the files may change under them."""
+    """Evaluates now: the arrays are read lazily, and the files may change."""
     try:
         mx.eval(arrays)
     except RuntimeError as error:

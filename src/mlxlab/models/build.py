@@ -1,0 +1,70 @@
+"""Builds models from a `model` node of the configuration, with its pretrained shape and weights if it names any."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import mlx.nn as nn
+
+from mlxlab.config.instantiate import instantiate
+from mlxlab.models.backbone import Backbone
+from mlxlab.models.heads import build_head, load_head_weights
+from mlxlab.models.model import Model, count_parameters
+from mlxlab.models.pretrained.load import resolve
+from mlxlab.models.pretrained.shape import read_shape, target_of
+from mlxlab.models.pretrained.weights import load_weights
+
+Node = Mapping[str, Any]
+
+
+def build_model(
+    node: Node,
+    *,
+    kind: Literal["classification", "language_modelling"],
+    vocab_size: int,
+    num_classes: int = 0,
+    load_pretrained: bool = True,
+) -> Model:
+    """The model of a `model` node for a task.
+
+    Args:
+        node: with `pretrained`, sizes are those of the pretrained model.
+        vocab_size: tokens of the tokenizer.
+        num_classes: classes of a classifier.
+        load_pretrained: whether to load pretrained weights too; a resumed or restored run has its own.
+
+    Raises:
+        InputNotFoundError, ServiceUnavailableError, DataError, ConfigError: see `mlxlab.models.pretrained`.
+    """
+    name = node.get("pretrained")
+    path = resolve(name) if name else None
+    shape = {} if path is None else read_shape(path, node, vocab_size)
+    backbone: Backbone = instantiate({**node, **shape}, vocab_size=vocab_size)
+    # Weights before the head: they are checked against all of the backbone, pooler included.
+    head_weights = {} if path is None or not load_pretrained else load_weights(backbone, path)
+    head = build_head(backbone, kind=kind, num_classes=num_classes, dropout=node.get("dropout", 0.0))
+    if path is not None and load_pretrained and kind == "language_modelling":
+        load_head_weights(head, head_weights)
+    return Model(backbone, head)
+
+
+def build_pretrained_model(path: Path, vocab_size: int) -> Model:
+    """The language model at `path` (a folder or GGUF file) as it was published, in evaluation mode."""
+    node = {"_target_": target_of(path), "dropout": 0.0, "pretrained": str(path)}
+    model = build_model(node, kind="language_modelling", vocab_size=vocab_size)
+    model.eval()
+    return model
+
+
+def outline_backbone(node: Node) -> Backbone:
+    """A backbone without vocabulary or memory (its arrays are never evaluated), to choose a vocabulary by.
+
+    The sizes are those of the node, not of `pretrained`, which brings its own vocabulary.
+    """
+    backbone: Backbone = instantiate({**node}, vocab_size=1)
+    return backbone
+
+
+def count_backbone_parameters(backbone: Backbone) -> int:
+    """Parameters without the token embedding."""
+    return count_parameters(cast(nn.Module, backbone)) - backbone.embedding.weight.size
