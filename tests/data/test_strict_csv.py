@@ -1,4 +1,4 @@
-"""26 malformed CSV files: each is read rightly or refused with its place, quickly; none is read silently wrong."""
+"""26 malformed CSV files: each is read correctly or refused with its position; none is misread silently."""
 
 import csv
 import gzip
@@ -9,7 +9,7 @@ import tracemalloc
 
 import pytest
 
-from mlxlab.data.strict_csv import split_row
+from mlxlab.data.strict_csv import parse_csv
 from mlxlab.data.titanic.csv_schema import read_passengers
 from mlxlab.errors import DataError, InputNotFoundError
 from support.titanic import csv_text, real_rows
@@ -42,7 +42,7 @@ def big_name():
     return head + "a" * 2**26 + tail
 
 
-# fault -> (the file's content, the line:column that must be named, a word that must be said)
+# fault -> (the file's content, the line:column of the message, a word in it)
 MALFORMED = {
     "1 an empty file": ("", "1:1", "empty"),
     "2 header only": (HEADER + "\n", "2:1", "no rows"),
@@ -50,7 +50,8 @@ MALFORMED = {
     "4 a doubled column": (SOUND.replace("Parch", "SibSp", 1), "1:48", "SibSp occurs twice"),
     "5 one field too many": (with_line(52, LINES[51] + ",x"), None, "13 fields, expected 12"),
     "6 a row of 3 fields": (with_line(52, "51,0,3"), "52:6", "3 fields, expected 12"),
-    "7 a quote never closed": (with_line(52, '51,0,3,"Panula, Master'), "52:8", "never closed"),
+    "7 a quote never closed": (with_line(52, '51,0,3,"Panula, Master'), "52:8", "closing quote missing"),
+    "7 the last quote never closed": (SOUND[: SOUND.rindex('",')], "101:9", "never closed"),
     "8 invalid UTF-8": (with_value("name", "@").encode().replace(b"@", b"a\xff\xfe"), "52:9", "0xff"),
     "9 UTF-16": (SOUND.encode("utf-16"), "1:1", "UTF-16"),
     "11 a NUL": (with_value("name", "a\0b"), "52:9", "0x00"),
@@ -88,7 +89,7 @@ def write(tmp_path, content):
 
 
 @pytest.mark.parametrize("case", MALFORMED)
-def test_a_malformed_file_is_refused_with_its_place_in_one_line(tmp_path, case):
+def test_a_malformed_file_is_refused_in_one_line_with_its_position(tmp_path, case):
     content, place, word = MALFORMED[case]
     path = write(tmp_path, content)
     start = time.perf_counter()
@@ -107,13 +108,13 @@ def test_a_malformed_file_is_refused_with_its_place_in_one_line(tmp_path, case):
 
 
 @pytest.mark.parametrize("case", HARMLESS)
-def test_a_harmless_oddity_is_read_rightly(tmp_path, case):
+def test_an_unusual_but_valid_file_is_read(tmp_path, case):
     content, name = HARMLESS[case]
     rows = read_passengers(write(tmp_path, content), labelled=True)
     assert rows == [row._replace(name=name) if name and row.id == ROW else row for row in ROWS]
 
 
-def test_columns_may_come_in_any_order_and_with_others_between(tmp_path):
+def test_columns_may_be_in_any_order_and_mixed_with_unknown_ones(tmp_path):
     table = [[*fields[::-1], "more"] for fields in csv.reader(LINES)]
     path = tmp_path / "train.csv"
     with path.open("w") as file:
@@ -151,31 +152,59 @@ def test_a_file_of_too_many_rows_is_refused(tmp_path):
         "embarked": ["X", "s", "Southampton"],
     }.items(),
 )
-def test_no_value_out_of_bounds_is_read(tmp_path, column, values):
+def test_a_value_out_of_bounds_is_refused(tmp_path, column, values):
     for value in values:
         with pytest.raises(DataError, match=r"train\.csv:52:\d+: \w+ is "):
             read_passengers(write(tmp_path, with_value(column, value)), labelled=True)
 
 
-def test_labels_may_be_absent_where_none_are_wanted(tmp_path):
+def test_labels_may_be_absent_where_none_are_needed(tmp_path):
     path = write(tmp_path, without_column("Survived"))
     assert read_passengers(path, labelled=False) == [row._replace(survived=None) for row in ROWS]
     with pytest.raises(DataError, match="Survived is missing"):
         read_passengers(path, labelled=True)
 
 
-def test_lines_are_cut_as_the_csv_module_cuts_them():
-    for line in [*LINES, "", ",", '""', '"a""b",,"c, d"', "a b,c", '"",""']:
-        assert [field.text for field in split_row(line, 1, "x")] == (next(csv.reader([line]), []) or [""])
+def parse_text(text):
+    return [[field.text for field in row] for row in parse_csv(text.encode(), "x")]
 
 
-def test_quotes_out_of_place_are_refused():
-    for line in ['a"b,c', '"a"b,c', '"a" ,b', 'a,"b', '"""']:
-        with pytest.raises(DataError, match="quote"):
-            split_row(line, 1, "x")
+def test_rows_are_parsed_as_by_the_csv_module():
+    for line in [*LINES, ",", '""', '"a""b",,"c, d"', "a b,c", '"",""']:
+        assert parse_text(line) == [next(csv.reader([line]))]
 
 
-def test_what_is_no_file_is_missing_and_never_waited_for(tmp_path, monkeypatch):
+def test_a_quoted_field_may_span_lines():
+    text = 'a,b\n"one\n\ntwo",2\n3,"\n"\n"x ""y""\n,z",4\n'
+    assert parse_text(text) == list(csv.reader(text.splitlines(keepends=True), strict=True))
+    assert parse_text(text.replace("\n", "\r\n")) == parse_text(text)
+
+
+def test_positions_count_the_lines_inside_quoted_fields():
+    rows = list(parse_csv(b'a,b\n"one\ntwo",2\n3,4\n', "x"))
+    assert [(field.line, field.column) for row in rows for field in row] == [
+        (1, 1),
+        (1, 3),
+        (2, 1),
+        (3, 6),
+        (4, 1),
+        (4, 3),
+    ]
+
+
+def test_a_quoted_name_with_a_line_break_is_read(tmp_path):
+    name = "Panula, Master. Juha\nNiilo"
+    rows = read_passengers(write(tmp_path, with_value("name", name)), labelled=True)
+    assert rows == [row._replace(name=name) if row.id == ROW else row for row in ROWS]
+
+
+@pytest.mark.parametrize("line", ['a"b,c', '"a"b,c', '"a" ,b', 'a,"b', '"""'])
+def test_misplaced_quotes_are_refused(line):
+    with pytest.raises(DataError, match="quote"):
+        parse_text(line)
+
+
+def test_anything_but_a_regular_file_is_refused_without_blocking(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # names of sockets must be short
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")

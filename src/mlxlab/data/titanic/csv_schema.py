@@ -6,7 +6,8 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
-from mlxlab.data.strict_csv import Field, parse_csv, read_regular
+from mlxlab.data.input_files import read_input_file
+from mlxlab.data.strict_csv import Field, parse_csv
 from mlxlab.data.titanic.passenger import Passenger
 from mlxlab.errors import DataError
 
@@ -33,7 +34,7 @@ def read_passengers(path: str | os.PathLike, labelled: bool) -> list[Passenger]:
     Raises:
         InputNotFoundError: there is no such regular file.
     """
-    return parse_passengers(read_regular(path), path, labelled)
+    return parse_passengers(read_input_file(path), path, labelled)
 
 
 def parse_passengers(data: bytes, path: str | os.PathLike, labelled: bool) -> list[Passenger]:

@@ -9,7 +9,7 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
-from mlxlab.data.strict_csv import read_regular
+from mlxlab.data.input_files import read_input_file
 from mlxlab.data.titanic.csv_schema import parse_passengers
 from mlxlab.data.titanic.passenger import Passenger
 from mlxlab.data.titanic.synthetic import synthetic_passengers
@@ -50,7 +50,7 @@ def load_passengers(source: str | None) -> PassengerSource:
 
 def read_csv_source(path: str) -> PassengerSource:
     """Labelled passengers of a user's CSV file."""
-    data = read_regular(path)
+    data = read_input_file(path)
     rows = parse_passengers(data, path, labelled=True)
     sha256 = hashlib.sha256(data).hexdigest()
     known = KAGGLE_SHA256.get(sha256) or KAGGLE_SHA256.get(hashlib.sha256(data.replace(b"\r\n", b"\n")).hexdigest())
@@ -62,7 +62,7 @@ def read_csv_source(path: str) -> PassengerSource:
 
 
 def _real_passengers() -> PassengerSource:
-    data = read_regular(FILE)
+    data = read_input_file(FILE)
     if hashlib.sha256(data).hexdigest() != SHA256:
         raise DataError(f"{FILE}: the SHA-256 differs from that of the released file; reinstall mlxlab")
     rows = parse_passengers(data, FILE, labelled=True)

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 import xxhash
 
-from mlxlab.data.strict_csv import describe_file_type, nearest_file
+from mlxlab.data.input_files import describe_file_type, suggest_file
 from mlxlab.errors import DataError, InputNotFoundError, UserError
 
 SAMPLE = 2**16  # bytes of head and of tail that are hashed
@@ -132,7 +132,7 @@ def find_files(source: str, endings: tuple[str, ...]) -> FileSet:
     elif any(sign in source for sign in WILD):
         root, names = _glob(path)
     else:
-        raise InputNotFoundError(f"{source}: no such file or folder{nearest_file(path)}")
+        raise InputNotFoundError(f"{source}: no such file or folder{suggest_file(path)}")
     expected = sorted(name for name in names if ending_of(name, endings))
     if not expected:
         other = f" (of {len(names)} files there)" if names else ""
@@ -161,7 +161,7 @@ def _glob(path: Path) -> tuple[Path, list[str]]:
     fixed = next(n for n, part in enumerate(path.parts) if any(sign in part for sign in WILD))
     root = Path(*path.parts[:fixed])
     if not root.is_dir():
-        raise InputNotFoundError(f"{path}: {root} is no folder{nearest_file(root)}")
+        raise InputNotFoundError(f"{path}: {root} is no folder{suggest_file(root)}")
     found = root.glob(str(Path(*path.parts[fixed:])))
     names = [str(entry.relative_to(root)) for entry in found if not entry.name.startswith(".") and not entry.is_dir()]
     return root, names

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from mlxlab.data.strict_csv import SIGNATURES, nearest_file
+from mlxlab.data.input_files import SIGNATURES, suggest_file
 from mlxlab.data.text.document import DocumentSource
 from mlxlab.data.text.sources.compressed_jsonl import CompressedJsonl
 from mlxlab.data.text.sources.csv import CsvFiles
@@ -131,7 +131,7 @@ def is_local(source: str) -> bool:
         return True
     if HUB_ID.fullmatch(source) and not path.parent.is_dir():
         return False
-    raise InputNotFoundError(f"{source}: no such file or folder{nearest_file(path)}, and no owner/name of the hub")
+    raise InputNotFoundError(f"{source}: no such file or folder{suggest_file(path)}, and no owner/name of the hub")
 
 
 def _refuse_empty(shards: FileSet, tolerance: ErrorBudget) -> None:

@@ -1,0 +1,57 @@
+"""Opens input files that a user names: regular files only, with the nearest existing name where one is not found."""
+
+import os
+import stat
+from difflib import get_close_matches
+from pathlib import Path
+
+from mlxlab.errors import InputNotFoundError
+
+MAX_BYTES = 16 * 2**20
+SIGNATURES = {
+    b"\x89PNG": "a PNG image",
+    b"\x1f\x8b": "gzip data: unpack it first",
+    b"PK\x03\x04": "a zip archive: unpack it first",
+    b"\x28\xb5\x2f\xfd": "zstd data: unpack it first",
+    b"%PDF": "a PDF document",
+    b"PAR1": "a parquet file",
+    b"\xff\xfe": "UTF-16 text: save it as UTF-8",
+    b"\xfe\xff": "UTF-16 text: save it as UTF-8",
+}
+
+
+def read_input_file(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> bytes:
+    """The first `max_bytes` + 1 bytes of a regular file, so that a longer file can be recognised.
+
+    Never blocks: pipes, devices and folders are refused before they are opened.
+
+    Raises:
+        InputNotFoundError: the file does not exist, is no regular file, or may not be read.
+    """
+    name = os.fspath(path)
+    if name in ("", "-"):
+        raise InputNotFoundError(f"{name!r}: standard input cannot be read as a data set, expected a path")
+    try:
+        mode = os.stat(name).st_mode
+        if not stat.S_ISREG(mode):
+            raise InputNotFoundError(f"{name} is {describe_file_type(mode)}, expected a regular file")
+        with open(name, "rb") as file:
+            return file.read(max_bytes + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InputNotFoundError(f"{name!r}: {reason}{suggest_file(Path(name))}") from None
+
+
+def describe_file_type(mode: int) -> str:
+    """What `st_mode` says that is not a regular file, with its article."""
+    kinds = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
+    return next((name for is_kind, name in kinds.items() if is_kind(mode)), "a device")
+
+
+def suggest_file(path: Path) -> str:
+    """` (did you mean ...?)` with the file of the same folder whose name is closest, or nothing."""
+    try:
+        matches = get_close_matches(path.name, [entry.name for entry in os.scandir(path.parent)], n=1)
+    except (OSError, ValueError):
+        return ""
+    return f" (did you mean {path.parent / matches[0]}?)" if matches and matches[0] != path.name else ""
