@@ -92,6 +92,8 @@ def _number(text: str | None) -> int | None:
 
 
 def _judged(restored: "RestoredModel", typed: dict[str, str], folder: Path) -> "EvalData":
+    from mlxlab.data.text.encoder import TextEncoder
+    from mlxlab.data.titanic.encoder import PassengerEncoder
     from mlxlab.inference.eval_data import EvalData, row_batches, text_batches
 
     data, node = _node(restored, typed)
@@ -101,10 +103,12 @@ def _judged(restored: "RestoredModel", typed: dict[str, str], folder: Path) -> "
 
         found = build_data(restored.config | {"data": node}, project_root(), restored.facts, folder)
         return EvalData(found.valid, "what the run validated on")
-    if restored.encoder.task.kind == "classification":
-        return row_batches(restored.encoder, node)  # type: ignore[arg-type]
+    if isinstance(restored.encoder, PassengerEncoder):
+        return row_batches(restored.encoder, node)
+    if not isinstance(restored.encoder, TextEncoder):
+        raise ConfigError(f"data.source={data['source']}: {node['_target_']} is evaluated on its validation data only")
     defaults = {"split": None, "config": None, "revision": None, "max_valid_examples": None}
-    return text_batches(restored.encoder, node | defaults | data)  # type: ignore[arg-type]
+    return text_batches(restored.encoder, node | defaults | data)
 
 
 def _node(restored: "RestoredModel", typed: dict[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:

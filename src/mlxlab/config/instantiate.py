@@ -57,15 +57,19 @@ def _build(value: Any, runtime: dict[str, object]) -> Any:
     if "_target_" not in value:
         return arguments
     target = value["_target_"]
-    call = _import(target)
+    call = import_target(target)
     parameters = signature(target)
     accepted = {*parameters.keys, *parameters.runtime} if parameters else set()
     arguments |= {name: item for name, item in runtime.items() if name in accepted and name not in arguments}
     return functools.partial(call, **arguments) if value.get("_partial_") else call(**arguments)
 
 
-def _import(target: str) -> Any:
-    """The object that `target` names, if it is allowed and was defined there under that name."""
+def import_target(target: str) -> Any:
+    """The object that `target` names, if it is allowed and was defined there under that name.
+
+    Raises:
+        NotAllowedError: it is not.
+    """
     why = why_disallowed(target)
     if why:
         raise NotAllowedError(f"_target_: {why}")

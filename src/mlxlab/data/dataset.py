@@ -1,11 +1,12 @@
 """The interface that a data set implements: what training, evaluation and inference need of it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast, runtime_checkable
 
 from mlxlab.data.batch import Batch, BatchIterator, Task
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
+from mlxlab.errors import ConfigError
 
 
 class Encoder(Protocol):
@@ -16,6 +17,14 @@ class Encoder(Protocol):
 
     @property
     def tokenizer(self) -> Tokenizer: ...
+
+
+@runtime_checkable
+class RestoresEncoder(Protocol):
+    """A data set class, by what inference needs of it."""
+
+    @staticmethod
+    def restore_encoder(folder: Path) -> Encoder: ...
 
 
 class DataModule(Protocol):
@@ -60,7 +69,7 @@ class DataModule(Protocol):
         """Training examples of each class, for class weights; empty where there are no classes."""
         ...
 
-    def baselines(self) -> Mapping[str, float]:
+    def baselines(self) -> dict[str, float]:
         """Accuracies on the validation split of methods without a neural network; empty where there are none."""
         ...
 
@@ -76,3 +85,25 @@ class DataModule(Protocol):
             InputNotFoundError, DataError: a file is missing or damaged.
         """
         ...
+
+
+def check_data_module(data: object) -> DataModule:
+    """`data`, if it has all members of `DataModule`, and its `train` all of `BatchIterator`.
+
+    Raises:
+        ConfigError: naming the members that are missing.
+    """
+    _refuse_missing(data, DataModule)
+    module = cast(DataModule, data)
+    _refuse_missing(module.train, BatchIterator)
+    return module
+
+
+def _refuse_missing(part: object, protocol: type) -> None:
+    missing = [name for name in vars(protocol) if name[0] != "_" and not hasattr(part, name)]
+    if missing:
+        kind = type(part)
+        raise ConfigError(
+            f"{kind.__module__}.{kind.__qualname__}: expected the members of {protocol.__module__}."
+            f"{protocol.__name__}, got none called {', '.join(missing)}"
+        )

@@ -15,6 +15,7 @@ from mlxlab.tracking.tracker import NoTracker, Tracker
 
 if TYPE_CHECKING:
     from mlxlab.checkpoint.store import Checkpoint
+    from mlxlab.data.dataset import DataModule
     from mlxlab.distillation.teachers import Teachers
     from mlxlab.distributed.process_group import ProcessGroup
     from mlxlab.models.model import Model
@@ -29,7 +30,7 @@ class Session:
     """Everything that `trainer.fit` needs, built from one config. `messages` describe data and teachers to the user."""
 
     cfg: Config
-    data: Any
+    data: "DataModule"
     model: "Model"
     trainer: Any
     teachers: "Teachers"
@@ -87,19 +88,20 @@ def build_session(
     return Session(cfg, data, model, trainer, teachers, state, (*data.sources, *lines))
 
 
-def build_data(cfg: Config, project: Path, tokenizer: Path | None, folder: Path) -> Any:
+def build_data(cfg: Config, project: Path, tokenizer: Path | None, folder: Path) -> "DataModule":
     """Builds the data set of a config for the model of that config.
 
     Args:
         tokenizer: folder of the tokenizer to use; None trains one.
 
     Raises:
-        ConfigError: the objective is not a metric of this task.
+        ConfigError: the objective is not a metric of this task, or the data set lacks a member of `DataModule`.
     """
+    from mlxlab.data.dataset import check_data_module
     from mlxlab.models.build import count_backbone_parameters, outline_backbone
 
     backbone = outline_backbone(cfg["model"])
-    data = instantiate(
+    dataset = instantiate(
         cfg["data"],
         seed=cfg["seed"],
         cache=project / ".cache",
@@ -109,13 +111,14 @@ def build_data(cfg: Config, project: Path, tokenizer: Path | None, folder: Path)
         parameters=count_backbone_parameters(backbone),
         folder=folder,
     )
+    data = check_data_module(dataset)
     if cfg["objective"] not in BY_TASK[data.task.kind]:
         expected = ", ".join(BY_TASK[data.task.kind])
         raise ConfigError(f"objective={cfg['objective']}: not measured on this data; expected one of {expected}")
     return data
 
 
-def build_model(cfg: Config, data: Any, shape: Path | None = None) -> "Model":
+def build_model(cfg: Config, data: "DataModule", shape: Path | None = None) -> "Model":
     """Builds the model of a config for a data set, with random or pretrained weights.
 
     With `shape`, the inference folder of a run, only the shape of the pretrained model is read: weights follow.

@@ -16,11 +16,11 @@ def predict(restored: RestoredModel, rows: Sequence[Passenger], batch_size: int 
     """(N, C) probabilities of the classes, row by row; does not depend on `batch_size`.
 
     Raises:
-        NotAllowedError: the model is a language model.
+        NotAllowedError: the model does not classify passengers.
     """
     if not isinstance(restored.encoder, PassengerEncoder):
         raise NotAllowedError(
-            "the run is of a language model, which classifies nothing; scripts/generate.py writes text with it"
+            f"expected a classifier of passengers, got a model for {restored.encoder.task.kind} of other data"
         )
     parts = []
     for start in range(0, len(rows), batch_size):

@@ -1,6 +1,5 @@
 """A trained model back from its files: a checkpoint, and what the run wrote into `restore/` beside it."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,9 @@ import yaml
 
 from mlxlab.checkpoint.resume import load_path
 from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.config.instantiate import import_target
 from mlxlab.data.batch import Task
-from mlxlab.data.text import encoder as text_encoder
-from mlxlab.data.text.encoder import TextEncoder
-from mlxlab.data.titanic import encoder as titanic_encoder
-from mlxlab.data.titanic.encoder import PassengerEncoder
+from mlxlab.data.dataset import Encoder, RestoresEncoder
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.inference.ensemble import FILE, find_run_dir, read_ensemble
 from mlxlab.models.build import build_model
@@ -25,11 +22,11 @@ from mlxlab.models.model import PROJECTIONS, Model
 class RestoredModel:
     """A model in evaluation mode, the encoder of its inputs, and the config it was trained with.
 
-    The encoder is a `TextEncoder` (language model) or a `PassengerEncoder` (classifier); both have `task`, `tokenizer`.
+    The encoder is a `TextEncoder` (language model), a `PassengerEncoder` (Titanic) or that of another data set class.
     """
 
     model: Model
-    encoder: PassengerEncoder | TextEncoder
+    encoder: Encoder
     config: dict[str, Any]
     checkpoint: Checkpoint
     facts: Path  # the `restore` folder: config.yaml, tokenizer.json, data.json
@@ -53,7 +50,7 @@ def restore_model(folder: Path, checkpoint: Path | None = None) -> RestoredModel
     if not (facts / "config.yaml").is_file():
         raise InputNotFoundError(f"{folder}: no run folder (restore/config.yaml is not there)")
     config = yaml.safe_load((facts / "config.yaml").read_text())
-    encoder = restore_encoder(facts)
+    encoder = restore_encoder(config, facts)
     # Weights of others were only where training began; of their folder the run keeps the shape.
     node = config["model"] | ({"pretrained": str(facts)} if config["model"].get("pretrained") else {})
     task = encoder.task
@@ -96,13 +93,15 @@ def _language(restored: RestoredModel) -> tuple[str, Task]:
     return restored.encoder.tokenizer.fingerprint, restored.encoder.task
 
 
-def restore_encoder(facts: Path) -> PassengerEncoder | TextEncoder:
-    """What turns inputs into batches, by the format that data.json names."""
-    path = facts / "data.json"
-    try:
-        kind = str(json.loads(path.read_text(encoding="utf-8"))["format"])
-    except OSError as error:
-        raise InputNotFoundError(f"{path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}:1:1: is damaged ({type(error).__name__}: {str(error)[:100]})") from None
-    return text_encoder.restore(facts) if kind == text_encoder.FORMAT else titanic_encoder.restore(facts)
+def restore_encoder(config: dict[str, Any], inference_dir: Path) -> Encoder:
+    """The encoder that the data set of a run saved, restored by the class of that data set.
+
+    Raises:
+        NotAllowedError: the config names a class that is not on the list of allowed targets; it is not imported.
+        InputNotFoundError, DataError: a file is missing or damaged.
+    """
+    target = config["data"]["_target_"]
+    dataset = import_target(target)
+    if not isinstance(dataset, RestoresEncoder):
+        raise DataError(f"{inference_dir / 'config.yaml'}: data._target_={target}: expected a data set class")
+    return dataset.restore_encoder(inference_dir)

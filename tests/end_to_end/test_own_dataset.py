@@ -1,0 +1,90 @@
+"""A data set class of a user, as docs/extending.md writes it: it trains, is evaluated and restored."""
+
+import re
+
+import pytest
+import yaml
+
+from support.processes import ROOT, but, final_state, run
+
+DOCUMENT = (ROOT / "docs" / "extending.md").read_text()
+CODE, NODE = (
+    re.search(rf"```{kind}\n(# {name}\n.*?)```", DOCUMENT, re.DOTALL)[1]
+    for kind, name in (("python", r"reviews\.py"), ("yaml", r"my_conf/data/reviews\.yaml"))
+)
+SETTINGS = [
+    *(setting for setting in but("trainer.max_steps=20", "trainer.eval_every=10") if "prefetch" not in setting),
+    "data=reviews",
+    "trainer.learning_rate=0.003",
+]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A folder with the class, its config and its data, and the environment that allows it."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "my_conf" / "data").mkdir(parents=True)
+    (folder / "my_conf" / "data" / "reviews.yaml").write_text(NODE)
+    (folder / "reviews.py").write_text(CODE)
+    words = {"positive": "a great and lovely film", "negative": "a dull and tedious film"}
+    lines = [f"{label}\t{words[label]}, number {n}" for n in range(30) for label in words]
+    (folder / "reviews.tsv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def environment(project):
+    return {"PYTHONPATH": str(project), "MLXLAB_ALLOWED_TARGETS": "reviews.Reviews"}
+
+
+def train(project, folder, *settings, **changes):
+    words = ["--config-dir", str(project / "my_conf"), *SETTINGS, f"data.source={project / 'reviews.tsv'}"]
+    return run(*words, f"hydra.run.dir={folder}", *settings, **(environment(project) | changes))
+
+
+@pytest.fixture(scope="module")
+def trained(project, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "reviews"
+    finished = train(project, folder)
+    assert finished.returncode == 0, finished.stderr
+    assert final_state(finished)
+    return folder
+
+
+def test_a_data_set_of_a_user_is_evaluated_as_it_was_in_training(project, trained):
+    evaluated = run(f"run={trained}", script="evaluate", **environment(project))
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "accuracy" in evaluated.stdout
+    assert "what the run validated on" in evaluated.stderr
+
+
+def test_other_data_for_a_data_set_of_a_user_is_refused_in_one_line(project, trained):
+    refused = run(f"run={trained}", f"data.source={project / 'reviews.tsv'}", script="evaluate", **environment(project))
+    assert refused.returncode == 2, refused.stderr
+    assert "reviews.Reviews is evaluated on its validation data only" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_run_folder_does_not_import_a_class_that_is_not_allowed(project, trained):
+    (project / "hostile.py").write_text("raise SystemExit('imported')\nclass Data:\n    pass\n")
+    config = trained / "restore" / "config.yaml"
+    original = config.read_text()
+    node = yaml.safe_load(original)
+    node["data"]["_target_"] = "hostile.Data"
+    config.write_text(yaml.safe_dump(node))
+    try:
+        refused = run(f"run={trained}", script="evaluate", **environment(project))
+    finally:
+        config.write_text(original)
+    assert refused.returncode == 77, refused.stderr
+    assert "hostile.Data" in refused.stderr
+    assert "imported" not in refused.stderr
+
+
+def test_a_data_set_that_lacks_a_member_is_refused_by_its_name(project, tmp_path):
+    code = "\n".join(line for line in CODE.splitlines() if "self.class_counts = " not in line)
+    (tmp_path / "reviews.py").write_text(code)
+    refused = train(project, tmp_path / "run", PYTHONPATH=str(tmp_path))
+    assert refused.returncode == 2, refused.stderr
+    assert "reviews.Reviews: expected the members of mlxlab.data.dataset.DataModule" in refused.stderr
+    assert "class_counts" in refused.stderr
+    assert "Traceback" not in refused.stderr
