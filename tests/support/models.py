@@ -147,8 +147,8 @@ class Recorder(NoTracker):
         self.lines: list[tuple[int, dict[str, float]]] = []
         self.artifacts: list[Path] = []
 
-    def log(self, step: int, metrics: dict[str, float]) -> None:
+    def log_metrics(self, step: int, metrics: dict[str, float]) -> None:
         self.lines.append((step, dict(metrics)))
 
-    def artifact(self, path: Path, to: str = "") -> None:
+    def log_artifact(self, path: Path, to: str = "") -> None:
         self.artifacts.append(path)

@@ -29,7 +29,7 @@ folder, project, count, ending = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.a
 journal = Journal(None, None, "mlxlab", True, 30.0, folder=folder, project=project)
 journal.start({"model": {"width": 8}}, {})
 for step in range(1, count + 1):
-    journal.log(step, {"train/loss": 1 / step, "lr": 0.1})
+    journal.log_metrics(step, {"train/loss": 1 / step, "lr": 0.1})
 print("logged", flush=True)
 if ending == "hang":
     time.sleep(60)

@@ -34,7 +34,7 @@ def main(cfg):
     folder, project = Path(HydraConfig.get().runtime.output_dir), Path(sys.path[0] or ".")
     tracker = instantiate(cfg.tracking, folder=folder, project=project)
     tracker.start({"x": cfg.x}, {})
-    tracker.log(1, {"loss": 1.0})
+    tracker.log_metrics(1, {"loss": 1.0})
     if cfg.x == 3:
         tracker.end("FAILED")
         raise ValueError("three")

@@ -13,7 +13,7 @@ from mlxlab.tracking import jsonl
 from mlxlab.tracking.journal import Journal
 from mlxlab.tracking.mlflow import address, naming, spool
 from mlxlab.tracking.records import read_records
-from mlxlab.tracking.tracker import NoTracker, Tracker
+from mlxlab.tracking.tracker import CompositeTracker, NoTracker, Tracker
 from support.tracking import new_journal
 
 pytestmark = pytest.mark.usefixtures("no_syncer")
@@ -46,7 +46,7 @@ def test_a_training_process_imports_no_tracker_library(tmp_path):
         "import sys; from pathlib import Path; from mlxlab.tracking.journal import Journal\n"
         "from mlxlab.tracking.mlflow import spool; spool.start_syncer = lambda address: False\n"
         f"here = Path({str(tmp_path)!r}); j = Journal(None, None, 'e', True, 0.0, folder=here / 'a', project=here)\n"
-        "j.start({}, {}); j.log(1, {'a': 1.0}); j.end('FINISHED')\n"
+        "j.start({}, {}); j.log_metrics(1, {'a': 1.0}); j.end('FINISHED')\n"
         "heavy = {'mlflow', 'sqlalchemy', 'alembic', 'pandas', 'numpy', 'mlx', 'sqlite3'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
@@ -54,9 +54,25 @@ def test_a_training_process_imports_no_tracker_library(tmp_path):
     assert done.stdout.strip() == "[]"
 
 
-def test_no_tracker_and_the_journal_are_trackers(tmp_path):
-    trackers: list[Tracker] = [NoTracker(), new_journal(tmp_path)]
-    assert all(callable(tracker.log) for tracker in trackers)
+def test_a_composite_tracker_records_to_all_and_has_the_first_uid(tmp_path):
+    first, second = new_journal(tmp_path, "first", wait=0.0), new_journal(tmp_path, "second", wait=0.0)
+    composite: Tracker = CompositeTracker([NoTracker(), first, second])
+    assert composite.uid == first.uid
+    composite.start({"a": 1}, {"b": "c"}, name="run")
+    for step in (1, 2):
+        composite.log_metrics(step, {"x": 1.0})
+    composite.truncate_after(1)
+    composite.set_tags({"d": "e"})
+    composite.log_dataset("titanic", "0123", "titanic.csv")
+    composite.log_artifact(first.folder / "journal.jsonl")
+    composite.log_model(second.folder, name="best", step=1)
+    composite.end("FINISHED")
+    kinds = ["start", "s", "truncate_after", "tags", "dataset", "end"]
+    for journal in (first, second):
+        assert [kind for record in records(journal) for kind in kinds if kind in record] == kinds
+    assert [next(iter(record.keys() - {"t"})) for record in records(first) if "artifact" in record] == ["artifact"]
+    assert [record["model"]["step"] for record in records(second) if "model" in record] == [1]
+    assert composite.describe() == [*NoTracker().describe(), *first.describe(), *second.describe()]
 
 
 def test_nothing_is_made_before_the_start(tmp_path):
@@ -67,20 +83,20 @@ def test_nothing_is_made_before_the_start(tmp_path):
 def test_nan_and_infinity_survive(tmp_path):
     journal = new_journal(tmp_path)
     journal.start({}, {})
-    journal.log(1, {"nan": float("nan"), "inf": float("inf"), "low": float("-inf")})
+    journal.log_metrics(1, {"nan": float("nan"), "inf": float("inf"), "low": float("-inf")})
     assert records(journal)[-1]["m"] == {"nan": "NaN", "inf": "Infinity", "low": "-Infinity"}
 
 
 def test_a_torn_last_line_is_cut_before_anything_is_appended(tmp_path, capsys):
     journal = new_journal(tmp_path)
     journal.start({}, {})
-    journal.log(1, {"a": 1.0})
+    journal.log_metrics(1, {"a": 1.0})
     journal._lines.close()
     with (journal.folder / "journal.jsonl").open("ab") as file:
         file.write(b'{"t":1,"s":2,"m":{"a"')
     again = new_journal(tmp_path)
     again.start({}, {}, resumed=True)
-    again.log(3, {"a": 1.0})
+    again.log_metrics(3, {"a": 1.0})
     assert steps(again) == [1, 3]
     assert "cut 21 bytes" in capsys.readouterr().err
 
@@ -88,16 +104,16 @@ def test_a_torn_last_line_is_cut_before_anything_is_appended(tmp_path, capsys):
 def test_lines_that_the_disk_refuses_follow_whole_and_in_order(tmp_path, capsys):
     journal = new_journal(tmp_path)
     journal.start({}, {})
-    journal.log(1, {"a": 1.0})
+    journal.log_metrics(1, {"a": 1.0})
     size = (journal.folder / "journal.jsonl").stat().st_size
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, hard))  # half a line fits
         for step in (2, 3, 4):
-            journal.log(step, {"a": 1.0})
+            journal.log_metrics(step, {"a": 1.0})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    journal.log(5, {"a": 1.0})
+    journal.log_metrics(5, {"a": 1.0})
     assert steps(journal) == [1, 2, 3, 4, 5]
     assert capsys.readouterr().err.count("wait in memory") == 1
 
@@ -129,13 +145,13 @@ def test_rewind_forgets_later_steps_and_moves_no_other_line(tmp_path):
     journal = new_journal(tmp_path)
     journal.start({}, {})
     for step in range(1, 11):
-        journal.log(step, {"a": float(step)})
-    journal.tag({"kept": "yes"})
+        journal.log_metrics(step, {"a": float(step)})
+    journal.set_tags({"kept": "yes"})
     path = journal.folder / "journal.jsonl"
     before = offsets(path)
-    journal.rewind(6)
-    journal.rewind(4)
-    journal.log(5, {"a": 5.5})
+    journal.truncate_after(6)
+    journal.truncate_after(4)
+    journal.log_metrics(5, {"a": 5.5})
     after = offsets(path)
     assert steps(journal) == [1, 2, 3, 4, 5]
     assert all(after[step] == before[step] for step in (1, 2, 3, 4, "tag"))
@@ -145,10 +161,10 @@ def test_rewind_forgets_later_steps_and_moves_no_other_line(tmp_path):
 def test_the_writer_looks_alive_during_and_after_a_rewind_and_dead_after_the_end(tmp_path):
     journal = new_journal(tmp_path, wait=0.0)
     journal.start({}, {})
-    journal.log(1, {"a": 1.0})
+    journal.log_metrics(1, {"a": 1.0})
     path = journal.folder / "journal.jsonl"
     assert jsonl.has_writer(path)
-    journal.rewind(0)
+    journal.truncate_after(0)
     assert jsonl.has_writer(path)
     journal.end("FINISHED")
     assert not jsonl.has_writer(path)

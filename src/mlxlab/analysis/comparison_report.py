@@ -28,7 +28,7 @@ def write_comparison(
     draw(comparison, folder / "comparison.png")
     for kind in ("md", "json", "png"):
         if tracker is not None:
-            tracker.artifact(folder / f"comparison.{kind}", "comparison")
+            tracker.log_artifact(folder / f"comparison.{kind}", "comparison")
     return text
 
 

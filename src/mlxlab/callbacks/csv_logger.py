@@ -49,11 +49,11 @@ class CSVLogger:
         if self.table.unsaved:
             print(f"{self.table.path}: the last {self.table.unsaved} rows could not be written", file=sys.stderr)
         if self.table.path.is_file():
-            run.tracker.artifact(self.table.path)
+            run.tracker.log_artifact(self.table.path)
 
 
 class _Overheard:
-    """A tracker whose `log` somebody else hears too."""
+    """A tracker whose `log_metrics` somebody else hears too."""
 
     def __init__(self, tracker: Any, heard: Callable[[int, dict[str, float]], None]) -> None:
         self._tracker, self._heard = tracker, heard
@@ -61,8 +61,8 @@ class _Overheard:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tracker, name)
 
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        self._tracker.log(step, metrics)
+    def log_metrics(self, step: int, metrics: dict[str, float]) -> None:
+        self._tracker.log_metrics(step, metrics)
         self._heard(step, metrics)
 
 

@@ -32,4 +32,4 @@ def save_figure(run: Run, figure: Any, path: Path) -> None:
             path.unlink()
         print(f"{path}: not drawn: {error.strerror or error}", file=sys.stderr)
     else:
-        run.tracker.artifact(path, "plots")
+        run.tracker.log_artifact(path, "plots")

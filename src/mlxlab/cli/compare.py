@@ -86,7 +86,7 @@ def _recorded(asked: Options, metrics: dict[str, float]) -> "Iterator[Tracker]":
     settings = {"methods": methods, "against": asked.against, "metric": asked.metric}
     tracker.start(settings, {"kind": "comparison"}, name=" vs ".join(asked.methods))
     try:
-        tracker.log(0, metrics)
+        tracker.log_metrics(0, metrics)
         yield tracker
     finally:
         tracker.end("FINISHED")

@@ -51,8 +51,8 @@ def run_name(cfg: Config, run_dir: Path) -> str:
 def log_inputs(session: Session, tracker: "Tracker", inference_dir: Path) -> None:
     """Records the data set and the inference config with the tracker."""
     data = session.data
-    tracker.dataset(session.cfg["data"]["_target_"].rsplit(".", 1)[-1], data.fingerprint, data.sources[-1])
-    tracker.artifact(inference_dir, "config")
+    tracker.log_dataset(session.cfg["data"]["_target_"].rsplit(".", 1)[-1], data.fingerprint, data.sources[-1])
+    tracker.log_artifact(inference_dir, "config")
 
 
 def manifest_fields(session: Session, checkpoint: "Checkpoint | None", run_dir: Path) -> dict[str, Any]:

@@ -47,8 +47,8 @@ def log_config_changes(changes: Changes, checkpoint: "Checkpoint | None", run_di
     file, number = record_changes(run_dir, checkpoint.step, changes)
     lines = {key: f"{old} -> {new}" for key, (old, new) in changes.items()}
     print_status(*(f"changed since the checkpoint: {key}: {line}" for key, line in lines.items()))
-    tracker.tag({f"resume.{number}.{key}": line for key, line in lines.items()})
-    tracker.artifact(file, "config")
+    tracker.set_tags({f"resume.{number}.{key}": line for key, line in lines.items()})
+    tracker.log_artifact(file, "config")
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:

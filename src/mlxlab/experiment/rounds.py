@@ -92,7 +92,7 @@ class DistillationRounds:
             self.run_one(self._config(number), self._place(number))
             save_ensemble(self.folder, [Path(name) for name in self._members(number)], self.cfg.trainer.combine)
             measured = self._measure(number)
-            tracker.log(number, {f"{who}/{name}": v for who, ms in measured.items() for name, v in ms.items()})
+            tracker.log_metrics(number, {f"{who}/{name}": v for who, ms in measured.items() for name, v in ms.items()})
             self.state["done"].append(measured)
             self._write()
             self.note(rounds_done=number, outcome=measured["ensemble"])
@@ -102,7 +102,7 @@ class DistillationRounds:
             self._write()
         table = self._table()
         (self.folder / "rounds.md").write_text(f"# {self.folder.name}\n\n{table}\n")
-        tracker.artifact(self.folder / "rounds.md")
+        tracker.log_artifact(self.folder / "rounds.md")
         print(f"{table}\nrun folder: {self.folder}")
         return float(self.state["done"][-1]["ensemble"].get(self._objective(), float("nan")))
 

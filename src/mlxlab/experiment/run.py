@@ -113,7 +113,7 @@ def fit(session: Session, checkpoint: "Checkpoint | None", context: RunContext) 
     callbacks = [instantiate(node, **paths) for node in session.cfg["callbacks"].values() if node is not None]
     if checkpoint is not None:
         print_status(f"resumed from {checkpoint.path.name}", *(f"skipped {line}" for line in checkpoint.skipped))
-        session.state.tracker.rewind(checkpoint.step)
+        session.state.tracker.truncate_after(checkpoint.step)
     context.signals.watch(session.state)
     session.fit(context.ranks.admit(session.state, callbacks), checkpoint, context.ranks.group)
 
@@ -146,11 +146,11 @@ def report_run(session: Session, run_dir: Path) -> None:
     state, data = session.state, session.data
     print(write_report(state, data.baselines(), run_dir))
     for name in ("summary.md", "metrics.json"):
-        state.tracker.artifact(run_dir / name, "")
+        state.tracker.log_artifact(run_dir / name, "")
     best = run_dir / "checkpoints" / f"step-{state.best_step:08d}"
     if best.is_dir():
         files = {"run": run_dir / "restore"}
-        state.tracker.model(best, step=state.best_step, files=files, signature=model_signature(data.task))
+        state.tracker.log_model(best, step=state.best_step, files=files, signature=model_signature(data.task))
     print(f"run folder: {run_dir}")
 
 

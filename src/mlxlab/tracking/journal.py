@@ -4,6 +4,7 @@ import os
 import sys
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ class Journal:
         self._looked = 0.0
 
     def start(
-        self, params: dict[str, Any], tags: dict[str, str], *, resumed: bool = False, name: str | None = None
+        self, params: Mapping[str, Any], tags: dict[str, str], *, resumed: bool = False, name: str | None = None
     ) -> None:
         """Opens the journal and starts the store's syncer if none lives.
 
@@ -94,7 +95,7 @@ class Journal:
         )
         self._register()
 
-    def log(self, step: int, metrics: dict[str, float]) -> None:
+    def log_metrics(self, step: int, metrics: dict[str, float]) -> None:
         """Values at an optimizer step. NaN and infinities are kept."""
         assert self._lines is not None, "Journal.start comes first"
         pairs = [(self._keys.get(key) or self._key(key)) + _number(value) for key, value in metrics.items()]
@@ -104,53 +105,48 @@ class Journal:
         if time.monotonic() - self._looked > LOOK_AFTER:
             self._look_after_syncer()
 
-    def tag(self, tags: dict[str, str]) -> None:
+    def set_tags(self, tags: dict[str, str]) -> None:
         self._write(tags={naming.clean(key): naming.truncate(value, naming.MAX_TAG) for key, value in tags.items()})
 
-    def dataset(self, name: str, fingerprint: str, source: str, context: str = "training") -> None:
+    def log_dataset(self, name: str, digest: str, source: str, context: str = "training") -> None:
         """The data a run used; `context` says for what."""
-        self._write(dataset={"name": name, "digest": fingerprint, "source": source, "context": context})
+        self._write(dataset={"name": name, "digest": digest, "source": source, "context": context})
 
-    def artifact(self, path: Path, to: str = "") -> None:
+    def log_artifact(self, path: Path, to: str = "") -> None:
         """A file or folder in the run folder, to be copied into the folder `to` of the run's artifacts."""
         try:
             self._write(artifact={"path": self._relative(path), "to": naming.clean(to) if to else ""})
         except ValueError as error:
             _say(f"tracking: {error}; it is not recorded")
 
-    def model(
+    def log_model(
         self,
         checkpoint: Path,
         *,
         name: str = "best",
         step: int | None = None,
         files: dict[str, Path] | None = None,
-        signature: dict[str, Any] | None = None,
+        signature: dict[str, str] | None = None,
         example: list[dict[str, Any]] | None = None,
     ) -> None:
-        """A checkpoint as a model for `mlflow.pyfunc.load_model`; the code in it is `inference/pyfunc_model.py`.
-
-        Args:
-            checkpoint: folder; it is the artifact `checkpoint` of the model.
-            name: of the model, in MLflow.
-            step: the optimizer step it was saved at.
-            files: further artifacts by name.
-            signature: MLflow's, as a dict: `{"inputs": "<json>", "outputs": "<json>"}`; None for none.
-            example: rows (name -> value) that the model takes.
-        """
+        """The code of the model is `inference/pyfunc_model.py` of the package that uploads it."""
         if not self.log_models:
             return
-        inputs = {"checkpoint": checkpoint} | (files or {})
+        try:
+            paths = {key: self._relative(path) for key, path in {"checkpoint": checkpoint, **(files or {})}.items()}
+        except ValueError as error:
+            _say(f"tracking: model {name}: {error}; it is not recorded")
+            return
         model = {
             "name": naming.clean(name).replace("/", "_").replace(":", "_").replace(".", "_"),
             "step": step,
-            "files": {key: self._relative(path) for key, path in inputs.items()},
+            "files": paths,
             "signature": signature,
             "example": example,
         }
         self._write(model=model)
 
-    def rewind(self, step: int) -> None:
+    def truncate_after(self, step: int) -> None:
         """Forgets what was logged above `step`, here and in the store: a resumed run logs it again."""
         assert self._lines is not None
         note = {"t": time.time_ns() // 1_000_000, "truncate_after": int(step)}

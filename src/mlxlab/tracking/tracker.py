@@ -1,5 +1,6 @@
-"""What a run tells about itself, and `NoTracker`, which listens to nothing."""
+"""The interface of a tracker, and the trackers that record nothing or to several others."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -7,71 +8,164 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 class Tracker(Protocol):
-    """Records one run. No method raises because a store is slow, broken or absent."""
+    """Records one run.
 
-    uid: str  # 32 hex digits, the same after a resume; "" if nothing is recorded
+    `start` comes first and `end` last; the caller calls all methods from one thread. After `start` no method raises
+    because a store is slow, broken or unreachable, and none waits for one but `end`. Files and folders that are passed
+    must stay until the run has been uploaded.
+    """
+
+    @property
+    def uid(self) -> str:
+        """The run's id: 32 hex digits, the same after a resume; "" if nothing is recorded."""
 
     def start(
-        self, params: dict[str, Any], tags: dict[str, str], *, resumed: bool = False, name: str | None = None
-    ) -> None: ...
+        self, params: Mapping[str, Any], tags: dict[str, str], *, resumed: bool = False, name: str | None = None
+    ) -> None:
+        """Opens the run.
 
-    def log(self, step: int, metrics: dict[str, float]) -> None: ...
+        Args:
+            params: nested config; recorded flat, as `a.b.0`.
+            tags: added to those on user, commit, versions and machine.
+            resumed: continues the run that was recorded in this run folder.
+            name: display name; None takes the folder's name.
 
-    def tag(self, tags: dict[str, str]) -> None: ...
+        Raises:
+            CannotCreateError: the run cannot be recorded in its folder, or another process is recording it.
+            DataError: what was recorded of the run to resume is damaged.
+        """
 
-    def dataset(self, name: str, fingerprint: str, source: str, context: str = "training") -> None: ...
+    def log_metrics(self, step: int, metrics: dict[str, float]) -> None:
+        """Records values at an optimizer step, NaN and infinities included."""
 
-    def artifact(self, path: Path, to: str = "") -> None: ...
+    def set_tags(self, tags: dict[str, str]) -> None:
+        """Adds tags, or replaces their values."""
 
-    def model(
+    def log_dataset(self, name: str, digest: str, source: str, context: str = "training") -> None:
+        """Records the data that the run uses; `context` says what for."""
+
+    def log_artifact(self, path: Path, to: str = "") -> None:
+        """Records a file or folder of the run folder, below `to` of the run's artifacts."""
+
+    def log_model(
         self,
         checkpoint: Path,
         *,
         name: str = "best",
         step: int | None = None,
         files: dict[str, Path] | None = None,
-        signature: dict[str, Any] | None = None,
+        signature: dict[str, str] | None = None,
         example: list[dict[str, Any]] | None = None,
-    ) -> None: ...
+    ) -> None:
+        """Records a checkpoint as a model that `mlflow.pyfunc.load_model` loads.
 
-    def rewind(self, step: int) -> None: ...
+        Args:
+            checkpoint: folder; the artifact `checkpoint` of the model.
+            name: of the model.
+            step: optimizer step at which it was saved.
+            files: further artifacts of the model by name.
+            signature: MLflow's, as a dict: `{"inputs": "<json>", "outputs": "<json>"}`.
+            example: rows (column -> value) that the model accepts.
+        """
 
-    def end(self, status: Status) -> None: ...
+    def truncate_after(self, step: int) -> None:
+        """Takes back metrics of later steps: a resumed run records them again."""
 
-    def describe(self) -> list[str]: ...
+    def end(self, status: Status) -> None:
+        """Closes the run; may wait for the store."""
+
+    def describe(self) -> list[str]:
+        """Lines for the user: where the run is recorded."""
 
 
 class NoTracker:
-    """Records nothing. Stands wherever a tracker is expected and none is."""
+    """Records nothing."""
 
     uid = ""
 
     def start(
-        self, params: dict[str, Any], tags: dict[str, str], *, resumed: bool = False, name: str | None = None
+        self, params: Mapping[str, Any], tags: dict[str, str], *, resumed: bool = False, name: str | None = None
     ) -> None: ...
 
-    def log(self, step: int, metrics: dict[str, float]) -> None: ...
+    def log_metrics(self, step: int, metrics: dict[str, float]) -> None: ...
 
-    def tag(self, tags: dict[str, str]) -> None: ...
+    def set_tags(self, tags: dict[str, str]) -> None: ...
 
-    def dataset(self, name: str, fingerprint: str, source: str, context: str = "training") -> None: ...
+    def log_dataset(self, name: str, digest: str, source: str, context: str = "training") -> None: ...
 
-    def artifact(self, path: Path, to: str = "") -> None: ...
+    def log_artifact(self, path: Path, to: str = "") -> None: ...
 
-    def model(
+    def log_model(
         self,
         checkpoint: Path,
         *,
         name: str = "best",
         step: int | None = None,
         files: dict[str, Path] | None = None,
-        signature: dict[str, Any] | None = None,
+        signature: dict[str, str] | None = None,
         example: list[dict[str, Any]] | None = None,
     ) -> None: ...
 
-    def rewind(self, step: int) -> None: ...
+    def truncate_after(self, step: int) -> None: ...
 
     def end(self, status: Status) -> None: ...
 
     def describe(self) -> list[str]:
         return ["tracking: none"]
+
+
+class CompositeTracker:
+    """Records to several trackers, in their order. Its uid is the first that is not empty."""
+
+    def __init__(self, trackers: Sequence[Tracker]) -> None:
+        self.trackers = tuple(trackers)
+
+    @property
+    def uid(self) -> str:
+        return next((tracker.uid for tracker in self.trackers if tracker.uid), "")
+
+    def start(
+        self, params: Mapping[str, Any], tags: dict[str, str], *, resumed: bool = False, name: str | None = None
+    ) -> None:
+        for tracker in self.trackers:
+            tracker.start(params, tags, resumed=resumed, name=name)
+
+    def log_metrics(self, step: int, metrics: dict[str, float]) -> None:
+        for tracker in self.trackers:
+            tracker.log_metrics(step, metrics)
+
+    def set_tags(self, tags: dict[str, str]) -> None:
+        for tracker in self.trackers:
+            tracker.set_tags(tags)
+
+    def log_dataset(self, name: str, digest: str, source: str, context: str = "training") -> None:
+        for tracker in self.trackers:
+            tracker.log_dataset(name, digest, source, context)
+
+    def log_artifact(self, path: Path, to: str = "") -> None:
+        for tracker in self.trackers:
+            tracker.log_artifact(path, to)
+
+    def log_model(
+        self,
+        checkpoint: Path,
+        *,
+        name: str = "best",
+        step: int | None = None,
+        files: dict[str, Path] | None = None,
+        signature: dict[str, str] | None = None,
+        example: list[dict[str, Any]] | None = None,
+    ) -> None:
+        for tracker in self.trackers:
+            tracker.log_model(checkpoint, name=name, step=step, files=files, signature=signature, example=example)
+
+    def truncate_after(self, step: int) -> None:
+        for tracker in self.trackers:
+            tracker.truncate_after(step)
+
+    def end(self, status: Status) -> None:
+        for tracker in self.trackers:
+            tracker.end(status)
+
+    def describe(self) -> list[str]:
+        return [line for tracker in self.trackers for line in tracker.describe()]

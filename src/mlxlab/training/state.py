@@ -120,7 +120,7 @@ class Run:
     def log(self, metrics: dict[str, float]) -> None:
         """Hands metrics of the present step to the tracker and to the learning curve."""
         self.metrics.update(metrics)
-        self.tracker.log(self.step, metrics)
+        self.tracker.log_metrics(self.step, metrics)
         if self.curve and self.curve[-1][0] == self.step:
             self.curve[-1][1].update(metrics)
         else:

@@ -66,8 +66,8 @@ def mark_phases(marks: mmap.mmap) -> None:
     during(trainer, "evaluate", "evaluation")
     during(CheckpointStore, "save", "save")
     during(CheckpointStore, "retain", "retention")
-    during(Journal, "log", "tracking")
-    during(Journal, "rewind", "tracking")
+    during(Journal, "log_metrics", "tracking")
+    during(Journal, "truncate_after", "tracking")
     during(run, "report_run", "report")
     during(SignalHandler, "stop", "end")
 

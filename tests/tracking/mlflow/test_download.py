@@ -24,7 +24,7 @@ def logged(project, code, monkeypatch):
     (journal.folder / "restore").mkdir()
     (journal.folder / "restore" / "word.txt").write_text("twice:")
     (journal.folder / "restore" / "config.yaml").write_text("model: {}\n")
-    journal.model(checkpoint, step=7, files={"run": journal.folder / "restore"})
+    journal.log_model(checkpoint, step=7, files={"run": journal.folder / "restore"})
     journal.end("FINISHED")
     upload_here(journal)
     [(model_id, run_id)] = ask(project, "select model_id, source_run_id from logged_models")

@@ -20,7 +20,7 @@ def run_to_the_end(project, **keys):
     journal.start({"a": 1}, {})
     started = time.monotonic() - began
     for step in range(1, 101):
-        journal.log(step, {"loss": 1.0 / step})
+        journal.log_metrics(step, {"loss": 1.0 / step})
     began = time.monotonic()
     journal.end("FINISHED")
     return journal, started, time.monotonic() - began
@@ -113,7 +113,7 @@ def test_a_locked_database_is_waited_for(project, capsys):
         slowest = 0.0
         for step in range(1, 101):
             began = time.monotonic()
-            journal.log(step, {"x": 1.0})
+            journal.log_metrics(step, {"x": 1.0})
             slowest = max(slowest, time.monotonic() - began)
         journal.end("FINISHED")
         assert_told_once(capsys.readouterr().err, journal)
@@ -141,12 +141,12 @@ def test_a_database_deleted_under_a_run_is_made_again_with_everything(project):
     journal = new_journal(project)
     journal.start({"a": 1}, {})
     for step in range(1, 51):
-        journal.log(step, {"loss": 1.0 / step})
+        journal.log_metrics(step, {"loss": 1.0 / step})
     until(lambda: len(ask(project, "select 1 from metrics")) == 50)
     for path in (project / "mlruns").glob("mlflow.db*"):
         path.unlink()
     for step in range(51, 101):
-        journal.log(step, {"loss": 1.0 / step})
+        journal.log_metrics(step, {"loss": 1.0 / step})
     journal.end("FINISHED")
     assert_complete(project)
     assert ask(project, "select key, value from params") == [("a", "1")]

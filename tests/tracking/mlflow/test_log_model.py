@@ -79,7 +79,7 @@ def test_the_checkpoint_is_a_model_that_loads_and_predicts_elsewhere(project, co
     }
     checkpoint = write_checkpoint(journal)
     files = {"run": journal.folder / "restore"}
-    journal.model(checkpoint, step=7, files=files, signature=signature, example=[{"x": 1.0}])
+    journal.log_model(checkpoint, step=7, files=files, signature=signature, example=[{"x": 1.0}])
     journal.end("FINISHED")
     upload_here(journal)
     assert ask(project, "select value from tags where key = 'mlxlab.missing'") == []
@@ -98,8 +98,8 @@ def test_a_model_that_cannot_be_made_does_not_keep_the_run_from_its_end(project,
     journal = new_journal(project, wait=0.0)
     journal.start({}, {})
     code.write_text("raise RuntimeError('no such layer')")
-    journal.model(write_checkpoint(journal), step=7, files={"run": journal.folder / "restore"})
-    journal.model(journal.folder / "checkpoints" / "step-00000009", step=9)
+    journal.log_model(write_checkpoint(journal), step=7, files={"run": journal.folder / "restore"})
+    journal.log_model(journal.folder / "checkpoints" / "step-00000009", step=9)
     journal.end("FINISHED")
     upload_here(journal)
     assert ask(project, "select status from runs") == [("FINISHED",)]
@@ -111,5 +111,5 @@ def test_a_model_that_cannot_be_made_does_not_keep_the_run_from_its_end(project,
 def test_no_model_is_logged_unless_asked_for(project):
     journal = new_journal(project, log_models=False)
     journal.start({}, {})
-    journal.model(write_checkpoint(journal))
+    journal.log_model(write_checkpoint(journal))
     assert '"model":' not in (journal.folder / "journal.jsonl").read_text()

@@ -22,15 +22,15 @@ def test_a_finished_run_is_in_the_store_when_end_returns(project, capsys):
     journal = new_journal(project)
     journal.start({"model": {"hidden_size": 8, "kernel_sizes": [2, 3]}, "none": None}, {"note": "x"}, name="first")
     for step in range(1, 2001):  # more rows than a batch takes
-        journal.log(step, {"train/loss": 1 / step})
-    journal.log(2000, {"valid/nan": float("nan"), "valid/inf": float("inf")})
-    journal.dataset("titanic", "0123abcd", "titanic.csv")
+        journal.log_metrics(step, {"train/loss": 1 / step})
+    journal.log_metrics(2000, {"valid/nan": float("nan"), "valid/inf": float("inf")})
+    journal.log_dataset("titanic", "0123abcd", "titanic.csv")
     (journal.folder / "plots").mkdir()
     (journal.folder / "plots" / "curve.txt").write_text("a curve")
     (journal.folder / "summary.md").write_text("a summary")
-    journal.artifact(journal.folder / "plots", "plots")
-    journal.artifact(journal.folder / "summary.md")
-    journal.artifact(journal.folder / "never.png")
+    journal.log_artifact(journal.folder / "plots", "plots")
+    journal.log_artifact(journal.folder / "summary.md")
+    journal.log_artifact(journal.folder / "never.png")
     journal.end("FINISHED")
     assert capsys.readouterr().err == ""
     assert ask(project, "select name, status, end_time >= start_time from runs") == [("first", "FINISHED", 1)]
@@ -82,7 +82,7 @@ def test_every_line_arrives_exactly_once_however_often_the_syncer_is_killed(proj
     journal = new_journal(project)
     journal.start({"a": 1}, {})
     for step in range(1, 5001):
-        journal.log(step, {"x": step / 7})
+        journal.log_metrics(step, {"x": step / 7})
     kills = 0
     for _ in range(4):
         until(lambda: spool.syncer_lives(spool_of(project)))
@@ -100,15 +100,15 @@ def test_a_resumed_run_goes_on_in_its_mlflow_run_with_every_step_once(project):
     first = new_journal(project)
     first.start({"lr": 0.1, "width": 8}, {})
     for step in range(1, 11):
-        first.log(step, {"loss": 100.0 - step, "late" if step > 8 else "early": 1.0})
+        first.log_metrics(step, {"loss": 100.0 - step, "late" if step > 8 else "early": 1.0})
     until(lambda: len(ask(project, "select 1 from metrics")) == 20)
     first._lines.close()  # what kill -9 leaves
     until(lambda: ask(project, "select status from runs") == [("KILLED",)])
     again = new_journal(project)
     again.start({"lr": 0.2, "width": 8, "new": 1}, {}, resumed=True)
-    again.rewind(6)
+    again.truncate_after(6)
     for step in range(7, 13):
-        again.log(step, {"loss": 100.0 - step})
+        again.log_metrics(step, {"loss": 100.0 - step})
     again.end("FINISHED")
     assert ask(project, "select run_uuid is not null, status from runs") == [(1, "FINISHED")]
     assert ask(project, METRICS) == [("early", step, 1.0) for step in range(1, 7)] + [
@@ -142,7 +142,7 @@ def test_a_second_run_in_the_same_folder_leaves_the_first_whole(project):
     trainer.communicate()
     second = new_journal(project)
     second.start({}, {})
-    second.log(1, {"lr": 0.2})
+    second.log_metrics(1, {"lr": 0.2})
     second.end("FINISHED")
     until(lambda: ask(project, "select status from runs order by start_time") == [("KILLED",), ("FINISHED",)])
     query = "select count(*) from metrics where key = 'lr' group by run_uuid order by 1"

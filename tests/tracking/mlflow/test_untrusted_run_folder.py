@@ -22,7 +22,7 @@ def no_syncer_in_the_background(monkeypatch):
 def finished_run(project, name="a"):
     journal = new_journal(project, name, wait=0.0)
     journal.start({}, {})
-    journal.log(1, {"x": 1.0})
+    journal.log_metrics(1, {"x": 1.0})
     journal.end("FINISHED")
     return journal.folder
 
@@ -170,7 +170,7 @@ def test_state_that_a_stranger_wrote_leads_to_no_other_run(project):
     until(lambda: not spool.registered(project / "mlruns" / ".spool-mlflow.db"))
     stranger = new_journal(project, "stranger", wait=0.0)
     stranger.start({}, {})
-    stranger.tag({"mine": "no"})
+    stranger.set_tags({"mine": "no"})
     stranger.end("FINISHED")
     until(lambda: not spool.registered(project / "mlruns" / ".spool-mlflow.db"))
     start = len((stranger.folder / "journal.jsonl").read_bytes().splitlines(keepends=True)[0])
@@ -192,9 +192,9 @@ def test_a_run_folder_whose_name_is_not_utf8_is_uploaded(project, capsys):
     folder = project / "outputs" / os.fsdecode(b"run-\xff")
     journal = new_journal(project, folder.name, wait=30.0)
     journal.start({"name": folder.name}, {"overrides": str(folder)})
-    journal.log(1, {"x": 1.0})
+    journal.log_metrics(1, {"x": 1.0})
     (folder / "plot.txt").write_text("a plot")
-    journal.artifact(folder / "plot.txt")
+    journal.log_artifact(folder / "plot.txt")
     journal.end("FINISHED")
     assert capsys.readouterr().err == ""
     assert ask(project, "select name, status from runs") == [("run-\\udcff", "FINISHED")]

@@ -27,8 +27,8 @@ def stored_runs(project):
     for i, loss in enumerate((0.5, float("nan"), 0.25)):
         journal = new_journal(project, f"run{i}")
         journal.start({"lr": 0.1 * i, "width": 8}, {})
-        journal.log(1, {"valid/loss": 1.0, "valid/accuracy": 0.5})
-        journal.log(2, {"valid/loss": loss, "valid/accuracy": 0.8, "valid/bits_per_byte": 3.0 - i})
+        journal.log_metrics(1, {"valid/loss": 1.0, "valid/accuracy": 0.5})
+        journal.log_metrics(2, {"valid/loss": loss, "valid/accuracy": 0.8, "valid/bits_per_byte": 3.0 - i})
         journal.end("FINISHED" if i else "FAILED")
     until(lambda: len(ask(project, "select 1 from runs where status in ('FINISHED', 'FAILED')")) == 3)
     return project
@@ -98,7 +98,7 @@ def stored_for_the_module(tmp_path_factory):
         for i in range(3):
             journal = new_journal(project, f"run{i}")
             journal.start({}, {})
-            journal.log(1, {"valid/loss": 1.0})
+            journal.log_metrics(1, {"valid/loss": 1.0})
             journal.end("FINISHED")
         yield project
 
@@ -134,7 +134,7 @@ def test_sync_finishes_what_was_left_over_and_says_so(project, monkeypatch):
         journal = new_journal(project, wait=0.0)
         journal.start({}, {})
         for step in range(1, 101):
-            journal.log(step, {"loss": 1.0})
+            journal.log_metrics(step, {"loss": 1.0})
         journal.end("FINISHED")
     done = runs_py(project, "sync")
     assert done.returncode == 0, done.stderr
@@ -164,10 +164,10 @@ def test_carrying_every_line_again_changes_nothing(project):
     journal = new_journal(project)
     journal.start({"lr": 0.1}, {"note": "x"})
     for step in range(1, 2001):
-        journal.log(step, {"loss": 1 / step, "nan": float("nan"), "inf": float("inf")})
-    journal.dataset("titanic", "0123", "wheel")
+        journal.log_metrics(step, {"loss": 1 / step, "nan": float("nan"), "inf": float("inf")})
+    journal.log_dataset("titanic", "0123", "wheel")
     (journal.folder / "plot.txt").write_text("a plot")
-    journal.artifact(journal.folder / "plot.txt", "plots")
+    journal.log_artifact(journal.folder / "plot.txt", "plots")
     journal.end("FINISHED")
     kill_syncer(journal.address.spool)
     tables = ["runs", "params", "tags", "metrics", "latest_metrics", "datasets", "inputs", "input_tags"]
