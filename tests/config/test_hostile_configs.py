@@ -71,7 +71,7 @@ PLACES = {
     "in tags": ["+tags.x={{_target_: {}}}"],
     "partial": ["+evil={{_target_: {}, _partial_: true}}"],
     "behind an interpolation": ["+evil={{_target_: '${{name}}'}}", "name={}"],
-    "behind an environment variable": ["+evil={{_target_: '${{oc.env:EVIL}}'}}"],
+    "behind an environment variable": ["+evil={{_target_: '${{oc.env:MLXLAB_EVIL}}'}}"],
     "made by a resolver": ["+evil='${{oc.create:{{_target_: {}}}}}'"],
     "a callback of Hydra": ["+hydra.callbacks.x._target_={}"],
     "a callback of Hydra, replaced": ["hydra.callbacks.parent_run._target_={}"],
@@ -87,7 +87,7 @@ PLACES = {
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_hostile_target_is_refused_in_every_place(line, monkeypatch, place):  # noqa: F811
-    monkeypatch.setenv("EVIL", "os.system")
+    monkeypatch.setenv("MLXLAB_EVIL", "os.system")
     for flags, target in (([], "os.system"), (["-m"], "mlxlab.experiment.run.os.system")):
         line(*flags, *(text.format(target) for text in PLACES[place]))
         # A place that Hydra's own schema closes is a fault of the config before it is a danger.
@@ -125,7 +125,7 @@ def test_a_hostile_file_is_refused_with_its_place(line, mine):  # noqa: F811
 
 def test_positional_arguments_are_refused(line):  # noqa: F811
     assert "_args_ is not supported" in line.refuses("++model._args_=[1]", code=77)
-    assert "_recursive_ is not used here" in line.refuses("++model._recursive_=false", code=77)
+    assert "_recursive_ is not supported" in line.refuses("++model._recursive_=false", code=77)
 
 
 def test_a_part_is_partial_where_conf_says_so_and_nowhere_else(line):  # noqa: F811

@@ -99,7 +99,7 @@ def test_a_node_without_a_target_is_a_dict_of_what_is_in_it(parts):
 
 
 def test_an_object_of_another_kind_is_refused_in_one_line(parts):
-    with pytest.raises(ConfigError, match=r"bare: expected a int, got a str"):
+    with pytest.raises(ConfigError, match=r"bare: expected an instance of int, got str"):
         instantiate({"_target_": f"{parts}.bare"}, int)
     assert instantiate({"_target_": f"{parts}.bare"}, str) == "bare"
 
@@ -120,7 +120,7 @@ def test_a_component_of_another_kind_is_refused_before_it_is_built(key, target):
     composer = Composer(shipped_conf())
     config = without_hydra(composer.checked(composer.open()))
     OmegaConf.update(config, key, {"_target_": target}, merge=False)
-    with pytest.raises(ConfigError, match=rf"^{re.escape(key)}\._target_={target}: expected a \w+, got {target}$"):
+    with pytest.raises(ConfigError, match=rf"^{re.escape(key)}\._target_={target}: expected a component of kind \w+, got {target}$"):
         check(config)
 
 

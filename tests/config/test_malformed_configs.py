@@ -49,7 +49,7 @@ BY_OVERRIDE = {
     "dangling": ("trainer.epochs=${missing.key}", "${missing.key}: there is no such key"),
     "dangling, nearly": ("trainer.epochs=${trainer.epoch}", "did you mean trainer.epochs?"),
     "circle of one": ("name=${name}", "an interpolation in a circle"),
-    "no such variable": ("name=${oc.env:NOPE}", "the environment variable NOPE is not set"),
+    "no such variable": ("name=${oc.env:MLXLAB_NOPE}", "the environment variable MLXLAB_NOPE is not set"),
     "no such resolver": ("name=${nope:1}", "nope"),
     "broken interpolation": ("name='${'", "name="),
     "a group that is null": ("model=null", "expected the name of an option; there is bert"),
@@ -88,9 +88,9 @@ def test_a_malformed_override_gets_one_line_and_exit_2(line, name):  # noqa: F81
 
 
 BY_FILE = {
-    "tabs": ("trainer:\n\tepochs: 1\n", ":3: ", "a tab; indent by spaces"),
+    "tabs": ("trainer:\n\tepochs: 1\n", ":3: ", "a tab; indent with spaces"),
     "broken": ("trainer: [1, 2\n", ":", "broken YAML"),
-    "a key twice": ("seed: 1\nname: a\nseed: 2\n", ":4: ", "the key seed stands here twice"),
+    "a key twice": ("seed: 1\nname: a\nseed: 2\n", ":4: ", "the key seed is defined twice"),
     "unknown key": ("trainer:\n  lrr: 1\n", ":3: trainer.lrr: ", "did you mean trainer.learning_rate?"),
     "unknown option": ("defaults:\n  - override /model: brt\n", ":3: ", "did you mean bert?"),
     "wrong type": ("trainer:\n  epochs: abc\n", ":3: trainer.epochs: ", "got abc (text)"),
@@ -106,7 +106,10 @@ BY_FILE = {
     "in a list": ("data:\n  templates:\n    - basic\n    - bsic\n", ":5: data.templates.1: ", "did you mean basic?"),
     "dangling": ("name: ${missing.key}\n", ":2: name: ", "there is no such key"),
     "circle": ("name: ${name}\n", ":2: name: ", "an interpolation in a circle"),
-    "no such variable": ("name: ${oc.env:NOPE}\n", ":2: name: ", "NOPE is not set"),
+    "no such variable": ("name: ${oc.env:MLXLAB_NOPE}\n", ":2: name: ", "MLXLAB_NOPE is not set"),
+    "a boolean key": ("tags:\n  true: 1\n", ":3: ", "the key true is not text; quote it"),
+    "a number as a key": ("tags:\n  1.5: 1\n", ":3: ", "the key 1.5 is not text; quote it"),
+    "a null key": ("~: 1\n", ":2: ", "the key ~ is not text; quote it"),
     "deep": ("a: " + "[" * 3000 + "]" * 3000, ":2: ", "nested more than 30 deep"),
     "deep in blocks": ("\n".join(" " * i + "a:" for i in range(300)), ":", "nested more than 30 deep"),
     "UTF-16": ("seed: 1\n".encode("utf-16"), "mine.yaml: ", "UTF-16; save it as UTF-8"),
@@ -117,13 +120,13 @@ BY_FILE = {
     "norway": ("name: no\n", ":2: ", "no: YAML reads it as true or false"),
     "octal": ("seed: 0777\n", ":2: ", "0777: YAML reads it as an octal number"),
     "base 60": ("name: 12:30\n", ":2: ", "12:30: YAML reads it as a number in base 60"),
-    "equals": ("name: =\n", ":2: ", "=: YAML keeps it for itself"),
+    "equals": ("name: =\n", ":2: ", "=: it is reserved in YAML"),
     "norway as a key": ("tags:\n  on: 1\n", ":3: ", "on: YAML reads it as true or false"),
     "empty": ("", ":", "empty; write {}"),
-    "list at the top": ("- 1\n- 2\n", ":", "expected keys with values at the top"),
+    "list at the top": ("- 1\n- 2\n", ":", "expected a mapping of keys to values"),
     "two documents": ("seed: 1\n---\nseed: 2\n", ":", "a second document"),
     "a list for a mapping": ("tags:\n  - a\n", "mine.yaml: ", "Cannot merge DictConfig with ListConfig"),
-    "alias inside itself": ("tags: &a\n  x: *a\n", ":3: ", "inside what it names"),
+    "alias inside itself": ("tags: &a\n  x: *a\n", ":3: ", "is used inside its own anchor"),
 }
 
 
@@ -195,10 +198,10 @@ def test_all_faults_are_told_at_once_and_at_most_ten(line):  # noqa: F811
 
 def test_a_secret_in_the_environment_is_never_shown(line, mine, monkeypatch):  # noqa: F811
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2secret")
-    monkeypatch.setenv("PLAIN", "hunter2secret")
-    monkeypatch.setenv("DATABASE", "postgres://me:hunter2secret@host/db")
-    hidden = ["name=${oc.env:AWS_SECRET_ACCESS_KEY}", "seed=${oc.env:PLAIN}", "name=${oc.env:DATABASE}"]
-    for override in [*hidden, "seed=${oc.decode:${oc.env:PLAIN}}", "model._target_=${oc.env:PLAIN}"]:
+    monkeypatch.setenv("MLXLAB_PLAIN", "hunter2secret")
+    monkeypatch.setenv("MLXLAB_DATABASE", "postgres://me:hunter2secret@host/db")
+    hidden = ["name=${oc.env:AWS_SECRET_ACCESS_KEY}", "seed=${oc.env:MLXLAB_PLAIN}", "name=${oc.env:MLXLAB_DATABASE}"]
+    for override in [*hidden, "seed=${oc.decode:${oc.env:MLXLAB_PLAIN}}", "model._target_=${oc.env:MLXLAB_PLAIN}"]:
         line(override)
         assert line.code in (2, 77)
         assert "hunter2secret" not in line.out + line.err
@@ -212,10 +215,10 @@ def test_a_secret_in_the_environment_is_never_shown(line, mine, monkeypatch):  #
 
 
 def test_a_number_from_the_environment_is_a_number(line, monkeypatch):  # noqa: F811
-    monkeypatch.setenv("STEPS", "7")
-    assert line('trainer.max_steps="${oc.decode:${oc.env:STEPS}}"') == 0
+    monkeypatch.setenv("MLXLAB_STEPS", "7")
+    assert line('trainer.max_steps="${oc.decode:${oc.env:MLXLAB_STEPS}}"') == 0
     assert line.runs[0][0].trainer.max_steps == 7
-    assert "got ${oc.env:STEPS} (text)" in line.refuses("trainer.max_steps=${oc.env:STEPS}", lines=None)
+    assert "got ${oc.env:MLXLAB_STEPS} (text)" in line.refuses("trainer.max_steps=${oc.env:MLXLAB_STEPS}", lines=None)
 
 
 @pytest.mark.parametrize(

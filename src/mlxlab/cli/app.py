@@ -3,7 +3,16 @@
 import sys
 from collections.abc import Callable, Sequence
 
-from mlxlab.errors import UserError
+from mlxlab.config.findings import one_line
+from mlxlab.errors import NotAllowedError, UserError
+from mlxlab.redact import CREDENTIALS, has_credentials, redact
+
+
+def refuse_credentials(words: Sequence[str]) -> None:
+    """Refuses URLs with a password or token among the words typed: configs and commands are printed and stored."""
+    for word in words:
+        if has_credentials(word):
+            raise NotAllowedError(f"{one_line(redact(word), 120)}: {CREDENTIALS}")
 
 
 def run_program(heading: str | None, argv: Sequence[str] | None, act: Callable[[list[str]], None]) -> int:
@@ -13,8 +22,9 @@ def run_program(heading: str | None, argv: Sequence[str] | None, act: Callable[[
         print((heading or "").strip())
         return 0
     try:
+        refuse_credentials(words)
         act(words)
     except UserError as fault:
-        print(fault, file=sys.stderr)
+        print(redact(str(fault)), file=sys.stderr)
         return fault.exit_code
     return 0

@@ -12,6 +12,7 @@ from mlxlab.config.findings import one_line
 from mlxlab.config.resume_overrides import find_resumed_run
 from mlxlab.distributed.launch_env import is_launched, rank
 from mlxlab.errors import CannotCreateError, ConfigError, UserError
+from mlxlab.redact import redact
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -103,7 +104,7 @@ def sweep(hydra: "Hydra", config: "DictConfig") -> int:
 def report(error: BaseException) -> int:
     """Prints a fault as one line, our own bug as a traceback; the exit code."""
     if isinstance(error, UserError):
-        print(error, file=sys.stderr)
+        print(redact(str(error)), file=sys.stderr)
         return error.exit_code
     traceback.print_exception(error)
     return _OUR_BUG

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlxlab.cli import hydra_jobs
+from mlxlab.cli.app import refuse_credentials
 from mlxlab.config.findings import one_line
 from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError, NotAllowedError, UserError
@@ -42,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _act(argv: list[str]) -> int:
+    refuse_credentials(argv)
     flags = _flags(argv)
     composer = _composer(flags)
     hydra = composer.open()

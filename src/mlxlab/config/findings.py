@@ -1,32 +1,33 @@
-"""Findings: what is wrong in a configuration, gathered and told one line each."""
+"""Config issues: what is wrong in a configuration, collected and reported one line each."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-_MOST = 10
+from mlxlab.redact import redact
+
+_MAX_LINES = 10
 
 
 @dataclass(frozen=True)
 class ConfigIssue:
-    """A fault at the dotted key `path`; `message` says what was expected and what was got."""
+    """An error at the dotted key `path`; `message` says what was expected and what it is."""
 
     path: str
     message: str
 
 
-LocateKey = Callable[
-    [str], str
-]  # where a key got its value: `trainer.epochs=x`, `conf/trainer/simple.yaml:3: trainer.epochs`
+# Where a key got its value: `trainer.epochs=x`, or `conf/trainer/simple.yaml:3: trainer.epochs`.
+LocateKey = Callable[[str], str]
 
 
-def format_issues(findings: Iterable[ConfigIssue], label: LocateKey = str) -> str:
-    """At most ten lines, each finding once, then how many more there are."""
-    lines = list(dict.fromkeys(f"{label(finding.path)}: {finding.message}" for finding in findings))
-    more = [f"and {len(lines) - _MOST} more"] if len(lines) > _MOST else []
-    return "\n".join(one_line(line) for line in lines[:_MOST] + more)
+def format_issues(issues: Iterable[ConfigIssue], label: LocateKey = str) -> str:
+    """At most ten lines, each issue once, then how many more there are. Credentials in URLs are removed."""
+    lines = list(dict.fromkeys(redact(f"{label(issue.path)}: {issue.message}") for issue in issues))
+    more = [f"and {len(lines) - _MAX_LINES} more"] if len(lines) > _MAX_LINES else []
+    return "\n".join(one_line(line) for line in lines[:_MAX_LINES] + more)
 
 
-def one_line(text: str, most: int = 400) -> str:
-    """Text without line breaks and control characters, cut to what a terminal can show."""
+def one_line(text: str, max_length: int = 400) -> str:
+    """Text without line breaks and control characters, truncated to `max_length`."""
     flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return flat if len(flat) <= most else flat[: most - 3] + "..."
+    return flat if len(flat) <= max_length else flat[: max_length - 3] + "..."

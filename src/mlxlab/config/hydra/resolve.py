@@ -1,5 +1,7 @@
-"""From Hydra's config to plain Python values, every interpolation resolved now and every fault of it gathered."""
+"""Converts a Hydra config to plain Python values; every interpolation is resolved and every error collected."""
 
+import os
+import re
 import secrets
 from typing import Any
 
@@ -12,24 +14,45 @@ from omegaconf.errors import (
 )
 
 from mlxlab.config.findings import ConfigIssue, one_line
-from mlxlab.config.hydra.env_resolver import read_environment
 from mlxlab.config.key_path import join_key, split_key
 from mlxlab.config.paths import project_root
 from mlxlab.config.suggest import suggestion
+from mlxlab.errors import ConfigError
+from mlxlab.redact import has_credentials
 
 MISSING = "???"
 
+# A config is printed, stored and tracked, so only variables that never hold a secret can be read in one.
+_READABLE = re.compile(r"MLXLAB_\w+|HOME|USER|TMPDIR|HOSTNAME|SCRATCH|SLURM_(JOB|ARRAY)_\w+")
+
 
 class Unresolved:
-    """Stands where an interpolation could not be resolved; its fault has been told already."""
+    """Replaces an interpolation that could not be resolved; its error is already reported."""
 
 
 def register_resolvers() -> None:
-    """What conf/ may write as `${name:...}` besides what OmegaConf and Hydra bring."""
+    """Registers `${name:...}` for conf/, in addition to those of OmegaConf and Hydra."""
     OmegaConf.register_new_resolver("oc.env", read_environment, replace=True)
     OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(3), use_cache=True, replace=True)
     OmegaConf.register_new_resolver("if_set", lambda value, then, other: other if value is None else then, replace=True)
     OmegaConf.register_new_resolver("project", lambda: str(project_root()), replace=True)
+
+
+def read_environment(name: str, *default: object) -> object:
+    """The resolver behind `${oc.env:NAME}` and `${oc.env:NAME,default}`."""
+    if not _READABLE.fullmatch(name):
+        raise ConfigError(
+            f"the environment variable {name} cannot be read in a config, which is printed and tracked; "
+            f"name it MLXLAB_{name}"
+        )
+    value = os.environ.get(name)
+    if value is None:
+        if not default:
+            raise ConfigError(f"the environment variable {name} is not set")
+        return None if default[0] is None else str(default[0])
+    if has_credentials(value):
+        raise ConfigError(f"the environment variable {name} holds a URL with credentials; a config is tracked")
+    return value
 
 
 def plain(config: DictConfig | ListConfig) -> tuple[Any, list[ConfigIssue]]:
@@ -40,7 +63,7 @@ def plain(config: DictConfig | ListConfig) -> tuple[Any, list[ConfigIssue]]:
 
 
 def raw_at(config: Container, path: str) -> object:
-    """The value at `path` as it was written, so that what an interpolation stands for is never shown."""
+    """The value at `path` as written, so that the value of an interpolation is never shown."""
     tree: Any = OmegaConf.to_container(config, resolve=False)
     for name in split_key(path):
         try:
@@ -64,14 +87,14 @@ def _value(parent: DictConfig | ListConfig, key: Any, path: str, names: list[str
         if OmegaConf.is_interpolation(parent, key) and isinstance(value, DictConfig | ListConfig):
             return OmegaConf.to_container(value, resolve=True)
     except (OmegaConfBaseException, RecursionError) as error:
-        findings.append(ConfigIssue(path, _said(error, names)))
+        findings.append(ConfigIssue(path, _explain(error, names)))
         return Unresolved()
     if isinstance(value, DictConfig | ListConfig):
         return _plain(value, path, names, findings)
     return value
 
 
-def _said(error: Exception, names: list[str]) -> str:
+def _explain(error: Exception, names: list[str]) -> str:
     first = one_line(str(error).partition("\n    full_key")[0])
     if "Recursive interpolation" in first or isinstance(error, RecursionError):
         return "an interpolation in a circle"

@@ -1,6 +1,6 @@
-"""A YAML file, looked at before Hydra sees it: small, shallow, plain, and read the way it was meant.
+"""Checks a YAML file before it is parsed: size, depth, plain values, and no scalar that YAML 1.1 misreads.
 
-One pass over the parser's events, so nothing is built: an alias bomb costs as little as a poem.
+One pass over the parser's events, so nothing is built: alias bombs are rejected without being expanded.
 """
 
 import re
@@ -15,52 +15,58 @@ from mlxlab.config.key_path import join_key
 from mlxlab.config.paths import display_path
 from mlxlab.errors import ConfigError
 
-MOST_BYTES = 1 << 20
-MOST_DEPTH = 30
-MOST_NODES = 20_000  # with every alias written out
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 30
+MAX_NODES = 20_000  # aliases counted in full
 
+_RESOLVER = yaml.SafeLoader("")
 _PARSER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-# What YAML 1.1 reads in another way than people do. `true`, `1e-3` and `1_000` are read as meant.
+# Scalars that YAML 1.1 reads differently than most people expect. `true`, `1e-3` and `1_000` are as expected.
 _TRAPS = (
     (re.compile(r"(?i)^(yes|no|on|off)$"), "YAML reads it as true or false; write true, false, or quote it"),
-    (re.compile(r"^[-+]?0[0-7_]+$"), "YAML reads it as an octal number; drop the zero in front, or quote it"),
+    (re.compile(r"^[-+]?0[0-7_]+$"), "YAML reads it as an octal number; drop the leading zero, or quote it"),
     (re.compile(r"^[-+]?\d[\d_]*(:[0-5]?\d)+(\.\d*)?$"), "YAML reads it as a number in base 60; quote it"),
-    (re.compile(r"^[=]$"), "YAML keeps it for itself; quote it"),
+    (re.compile(r"^[=]$"), "it is reserved in YAML; quote it"),
 )
 
 
 @dataclass
 class YamlFile:
-    """A sound file: its text, and the line at which each dotted key stands."""
+    """A checked file: its text, and the line of each dotted key."""
 
     text: str
     lines: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
-class _Open:
+class _Collection:
     """A mapping or list that is being read."""
 
     path: str
     is_map: bool
     anchor: str | None
     size: int = 1
-    key: str | None = None  # the key whose value comes next
+    key: str | None = None  # whose value comes next
     keys: set[str] = field(default_factory=set)
     items: int = 0
 
 
 @cache
 def read_yaml(path: Path) -> YamlFile:
-    """The file, or a ConfigError that names file and line."""
-    return _YamlScanner(path, _text(path)).source()
+    """A file of a config folder; ConfigError names file and line."""
+    return scan_yaml(path, _text(path))
+
+
+def scan_yaml(path: Path, text: str) -> YamlFile:
+    """The text of `path`, if it keeps the limits; ConfigError names file and line."""
+    return _YamlScanner(path, text).scan()
 
 
 def _text(path: Path) -> str:
     if not path.is_file():
         raise ConfigError(f"{display_path(path)}: not a regular file")
-    if path.stat().st_size > MOST_BYTES:
-        raise ConfigError(f"{display_path(path)}: {path.stat().st_size:,} bytes; a config file may have {MOST_BYTES:,}")
+    if path.stat().st_size > MAX_BYTES:
+        raise ConfigError(f"{display_path(path)}: {path.stat().st_size:,} bytes; a config file may have {MAX_BYTES:,}")
     data = path.read_bytes()
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ConfigError(f"{display_path(path)}: UTF-16; save it as UTF-8")
@@ -83,18 +89,18 @@ class _YamlScanner:
     def __init__(self, path: Path, text: str) -> None:
         self.path, self.text = path, text
         self.lines: dict[str, int] = {}
-        self.stack: list[_Open] = []
-        self.sizes: dict[str, int] = {}  # anchor -> nodes it stands for
+        self.stack: list[_Collection] = []
+        self.sizes: dict[str, int] = {}  # anchor -> number of nodes
         self.line = 1
 
-    def source(self) -> YamlFile:
+    def scan(self) -> YamlFile:
         documents = content = 0
         try:
             for event in yaml.parse(self.text, Loader=_PARSER):
                 self.line = event.start_mark.line + 1
                 documents += isinstance(event, yaml.DocumentStartEvent)
                 if documents > 1:
-                    self._fault("a second document; a config file holds one")
+                    self._fault("a second document; expected one")
                 if isinstance(event, yaml.NodeEvent):
                     content += 1
                     self._node(event)
@@ -105,7 +111,7 @@ class _YamlScanner:
         except (yaml.YAMLError, RecursionError) as error:
             self._fault(f"broken YAML: {one_line(str(error))}")
         if not content:
-            self._fault("empty; write {} if nothing is expected")
+            self._fault("empty; write {} for no keys")
         return YamlFile(self.text, self.lines)
 
     def _fault(self, message: str, line: int | None = None) -> None:
@@ -115,27 +121,27 @@ class _YamlScanner:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else self.line
         if "\t" in (self.text.splitlines() or [""])[min(line, len(self.text.splitlines())) - 1].split("#")[0]:
-            self._fault("a tab; indent by spaces", line)
-        said = ", ".join(part for part in (error.context, error.problem) if part)
-        self._fault(f"broken YAML: {one_line(said)}", line)
+            self._fault("a tab; indent with spaces", line)
+        message = ", ".join(filter(None, (error.context, error.problem)))
+        self._fault(f"broken YAML: {one_line(message)}", line)
 
     def _node(self, event: yaml.NodeEvent) -> None:
         if not self.stack and not isinstance(event, yaml.MappingStartEvent):
-            self._fault("expected keys with values at the top, got a list or a single value")
+            self._fault("expected a mapping of keys to values, got a list or a scalar")
         tag = getattr(event, "tag", None)
         if tag is not None and not isinstance(event, yaml.AliasEvent):
-            self._fault(f"a tag ({one_line(tag, 60)}); a config holds plain values only")
+            self._fault(f"a tag ({one_line(tag, 60)}); a config holds only plain values")
         if self._is_key():
             self._key(event)
             return
-        path = self._place()
+        path = self._next_path()
         if isinstance(event, yaml.CollectionStartEvent):
-            if len(self.stack) >= MOST_DEPTH:
-                self._fault(f"nested more than {MOST_DEPTH} deep")
-            self.stack.append(_Open(path, isinstance(event, yaml.MappingStartEvent), event.anchor))
+            if len(self.stack) >= MAX_DEPTH:
+                self._fault(f"nested more than {MAX_DEPTH} deep")
+            self.stack.append(_Collection(path, isinstance(event, yaml.MappingStartEvent), event.anchor))
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor not in self.sizes:
-                self._fault(f"*{event.anchor} stands inside what it names, or before it")
+                self._fault(f"*{event.anchor} is used inside its own anchor, or before it")
             self._grow(self.sizes[event.anchor])
         else:
             self._scalar(event, path)
@@ -146,18 +152,20 @@ class _YamlScanner:
     def _key(self, event: yaml.NodeEvent) -> None:
         parent = self.stack[-1]
         if not isinstance(event, yaml.ScalarEvent):
-            self._fault("a key that is not a name")
+            self._fault("a key that is not a scalar")
         name = event.value
         if event.implicit[0]:
             self._trap(name)
+            if _RESOLVER.resolve(yaml.ScalarNode, name, (True, False)) != "tag:yaml.org,2002:str":
+                self._fault(f"the key {one_line(name, 60)} is not text; quote it")
         if name in parent.keys:
-            self._fault(f"the key {one_line(name, 60)} stands here twice")
+            self._fault(f"the key {one_line(name, 60)} is defined twice")
         parent.keys.add(name)
         parent.key = name
         self.lines.setdefault(join_key(parent.path, name), self.line)
         self._grow(1)
 
-    def _place(self) -> str:
+    def _next_path(self) -> str:
         if not self.stack:
             return ""
         parent = self.stack[-1]
@@ -185,8 +193,8 @@ class _YamlScanner:
         if not self.stack:
             return
         self.stack[-1].size += nodes
-        if self.stack[-1].size > MOST_NODES:
-            self._fault(f"more than {MOST_NODES:,} values (aliases written out)")
+        if self.stack[-1].size > MAX_NODES:
+            self._fault(f"more than {MAX_NODES:,} values (aliases counted in full)")
 
     def _close(self) -> None:
         closed = self.stack.pop()

@@ -1,0 +1,60 @@
+"""Credentials in URLs never reach a terminal or a file."""
+
+import pytest
+
+from mlxlab.redact import has_credentials, redact
+
+SECRET = [
+    "http://user:hunter2@host/path",
+    "https://hunter2@host",
+    "http://user:hun/ter2@host/x",
+    "http://user:hunter2?x#y@host/x",
+    "http://user:p@hunter2@host",
+    "mysql+pymysql://user:hunter2@host:3306/db",
+    "https://host/file?token=hunter2",
+    "https://host/file?raw=true&password=hunter2",
+    "https://host/file#access_token=hunter2",
+    "see http://a/b,http://u:hunter2@c/d",
+    "https://host/?X-Amz-Signature=hunter2&download=true",
+    "http://[::1]:80/?sig=hunter2",
+    "data.source='https://user:hunter2@host/a.jsonl' and more",
+]
+HARMLESS = [
+    "sqlite:////tmp/mlflow.db",
+    "https://huggingface.co/datasets/x@main/file.jsonl",
+    "http://localhost:5000",
+    "http://[::1]:5000/x",
+    "https://host/file.jsonl?download=true",
+    "hf://owner/name",
+    "a@b.c: no URL",
+]
+
+
+@pytest.mark.parametrize("text", SECRET)
+def test_credentials_are_recognised_and_removed(text):
+    assert has_credentials(text)
+    assert "hunter2" not in redact(text)
+    assert "ter2@" not in redact(text)
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_an_address_without_credentials_is_accepted(text):
+    assert not has_credentials(text)
+
+
+@pytest.mark.parametrize("text", [text for text in HARMLESS if "?" not in text])
+def test_an_address_without_credentials_stays_as_it_is(text):
+    assert redact(text) == text
+
+
+def test_what_is_around_a_url_stays_as_it_is():
+    assert redact("before http://u:p@host:1/x?a=b&c=d after") == "before http://***@host:1/x?a=***&c=*** after"
+
+
+def test_a_redacted_text_is_not_changed_again():
+    assert all(redact(redact(text)) == redact(text) for text in SECRET)
+
+
+def test_long_texts_are_redacted_in_linear_time():
+    assert redact("a" * 1_000_000 + "://") != ""
+    assert redact("http://" * 100_000)
