@@ -120,7 +120,9 @@ def test_a_component_of_another_kind_is_refused_before_it_is_built(key, target):
     composer = Composer(shipped_conf())
     config = without_hydra(composer.checked(composer.open()))
     OmegaConf.update(config, key, {"_target_": target}, merge=False)
-    with pytest.raises(ConfigError, match=rf"^{re.escape(key)}\._target_={target}: expected a component of kind \w+, got {target}$"):
+    with pytest.raises(
+        ConfigError, match=rf"^{re.escape(key)}\._target_={target}: expected a component of kind \w+, got {target}$"
+    ):
         check(config)
 
 

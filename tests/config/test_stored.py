@@ -65,7 +65,11 @@ def test_a_hostile_file_is_refused_quickly(tmp_path, text):
         ("data", None, "data: expected a component"),
         ("model.wings", 2, "model.wings: unknown key"),
         ("trainer.loss.label_smoothing", "${oc.env:HOME}", "label_smoothing: expected a number"),
-        ("trainer.optimizer._target_", "mlxlab.training.optim.schedules.cosine", "expected a component of kind optimizer"),
+        (
+            "trainer.optimizer._target_",
+            "mlxlab.training.optim.schedules.cosine",
+            "expected a component of kind optimizer",
+        ),
         ("model.num_heads", 7, "model.num_heads: "),
     ],
 )

@@ -44,7 +44,9 @@ def instantiate(node: Node, kind: type[Any] = object, /, **runtime: object) -> A
     built = _build(tree, runtime)
     if not isinstance(built, kind):
         target = tree.get("_target_") if isinstance(tree, dict) else None
-        raise ConfigError(f"{target or 'a config node'}: expected an instance of {kind.__name__}, got {type(built).__name__}")
+        raise ConfigError(
+            f"{target or 'a config node'}: expected an instance of {kind.__name__}, got {type(built).__name__}"
+        )
     return built
 
 

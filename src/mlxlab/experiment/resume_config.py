@@ -11,6 +11,7 @@ from mlxlab.config.hydra.overrides import cli_overrides, group_choices
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import conf_dir
 from mlxlab.config.resume_overrides import merge_for_resume, record_changes
+from mlxlab.config.stored import check_stored_config
 from mlxlab.experiment.report import print_status
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ def resume_config(cfg: DictConfig, checkpoint: "Checkpoint | None") -> tuple[Dic
         return cfg, {}
     metadata = checkpoint.state["facts"]
     choices = (metadata["choices"], group_choices())
-    merged, changes = merge_for_resume(metadata["config"], resolved(cfg), cli_overrides(), choices, conf_dir())
+    saved = check_stored_config(metadata["config"], str(checkpoint.path))
+    merged, changes = merge_for_resume(saved, resolved(cfg), cli_overrides(), choices, conf_dir())
     resumed = OmegaConf.create(merged)
     check(resumed)
     return resumed, changes

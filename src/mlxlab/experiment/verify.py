@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlxlab import backend
+from mlxlab.config.stored import check_stored_config
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _retrain_between(folder: Path, start: "Checkpoint | None", end: "Checkpoint"
     """The run at the step of `end`, trained with its config from the state of `start`."""
     from mlxlab.experiment.build import build_session
 
-    cfg = end.state["facts"]["config"]
+    cfg = check_stored_config(end.state["facts"]["config"], str(end.path))
     session = build_session(cfg, folder, inference_dir=folder / "restore", initialize=start is None)
     return session.fit([_StopAt(end.step)], start)
 

@@ -4,11 +4,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mlxlab.checkpoint.resume import load_path
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import import_target
+from mlxlab.config.stored import read_stored_config
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import Encoder, RestoresEncoder
 from mlxlab.errors import DataError, InputNotFoundError
@@ -49,7 +48,7 @@ def restore_model(folder: Path, checkpoint: Path | None = None) -> RestoredModel
     facts = folder / "restore" if (folder / "restore").is_dir() else folder
     if not (facts / "config.yaml").is_file():
         raise InputNotFoundError(f"{folder}: no run folder (restore/config.yaml is not there)")
-    config = yaml.safe_load((facts / "config.yaml").read_text())
+    config = read_stored_config(facts / "config.yaml")
     encoder = restore_encoder(config, facts)
     # Weights of others were only where training began; of their folder the run keeps the shape.
     node = config["model"] | ({"pretrained": str(facts)} if config["model"].get("pretrained") else {})

@@ -73,7 +73,9 @@ class Validator:
                 if _serves_as(target, kind.name):
                     yield from self.node(value, target, path)
                 else:
-                    yield ConfigIssue(join_key(path, "_target_"), f"expected a component of kind {kind.name}, got {target}")
+                    yield ConfigIssue(
+                        join_key(path, "_target_"), f"expected a component of kind {kind.name}, got {target}"
+                    )
             case Mapping(), dict():
                 for key, item in value.items():
                     yield from self.value(kind.value, item, join_key(path, key))
