@@ -86,12 +86,11 @@ def _step(loss: Loss, batch: Batch, V: int, fused: bool) -> Callable[[], Any]:
     optimizer.init(model.trainable_parameters())
     node = _read("trainer/step/optimized") | {"compile": "always" if fused else "never"}
     update = instantiate(node, model=model, loss=loss, optimizer=optimizer)()
-    prepare: Any = getattr(loss, "prepare", lambda *_: {})
-    return lambda: update(to_device(batch._replace(extra=prepare(batch, None))))
+    return lambda: update(to_device(batch._replace(extra=loss.annotate(batch, None))))
 
 
-def _loss(taught_by: Teachers) -> DistillationLoss:
-    return DistillationLoss(0.5, 3.0, True, "forward", 0.0, [], None, taught_by=taught_by)
+def _loss(teachers: Teachers) -> DistillationLoss:
+    return DistillationLoss(0.5, 3.0, True, "forward", 0.0, [], None, loaded_teachers=teachers)
 
 
 def _model(shape: dict[str, Any], V: int, seed: int) -> nn.Module:

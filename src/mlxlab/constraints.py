@@ -21,13 +21,6 @@ class IsFile:
     """Text that names a file, not a folder, device, pipe or `-`. Whether it exists is found where it is read."""
 
 
-@dataclass(frozen=True)
-class KeysOf:
-    """`**rest: Annotated[Any, KeysOf("pkg.module.Name")]`: takes the keys of Name too, and passes them on to it."""
-
-    target: str
-
-
 Count = Annotated[int, Ge(0), Le(10**12)]  # 0, 1, 2, ...
 Size = Annotated[int, Ge(1), Le(10**12)]  # 1, 2, 3, ...
 Fraction = Annotated[float, Ge(0), Le(1)]  # [0, 1]

@@ -15,7 +15,7 @@ from mlxlab.callbacks.checkpointing import Checkpointer, run_state_digest
 from mlxlab.callbacks.example_loss_logger import ExampleLossLogger
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.data import example_losses
-from mlxlab.training.losses.loss import CrossEntropyLoss, LossTerms
+from mlxlab.training.losses.loss import CrossEntropyLoss, Loss, LossTerms
 from support import processes
 from support.models import TASK, Fixed, Recorder, Stream, new_model, new_run, new_trainer
 from support.processes import but
@@ -54,17 +54,18 @@ def all_rows(folder):
     return {name: column[order] for name, column in rows.items() if name != "time"}
 
 
-def with_parts(model, batch):
-    values = CrossEntropyLoss(0.0)(model, batch)
-    return LossTerms(0.5 * values, {"ce": values, "kl": 0 * values + 2, "hidden": 0 * values + 3})
+class LossWithTerms(Loss):
+    def __call__(self, model, batch):
+        values = CrossEntropyLoss(0.0)(model, batch).total
+        return LossTerms(0.5 * values, {"cross_entropy": values, "kl": 0 * values + 2, "hidden": 0 * values + 3})
 
 
 def test_each_example_of_each_step_has_a_row_with_its_loss(tmp_path):
-    run = fit(tmp_path, epochs=1, loss=with_parts)
+    run = fit(tmp_path, epochs=1, loss=LossWithTerms())
     rows = example_losses.read(tmp_path)
     assert rows["id"].tolist() == list(range(22))
     assert set(rows["step"].tolist()) == set(range(1, 7))
-    np.testing.assert_array_equal(rows["mean"], rows["ce"] / 2)
+    np.testing.assert_array_equal(rows["mean"], rows["cross_entropy"] / 2)
     assert (rows["kl"] == 2).all()
     assert (rows["hidden"] == 3).all()
     assert (rows["targets"] == 1).all()
@@ -95,7 +96,7 @@ def test_of_texts_the_mean_is_per_target_and_rows_without_a_target_are_left_out(
         [2, 0.5],
         [3, np.float32(0.1)],
     ]
-    assert np.isnan(rows["ce"]).all()
+    assert np.isnan(rows["cross_entropy"]).all()
 
 
 @pytest.mark.parametrize("step", [3, 4, 7, 12])

@@ -12,7 +12,9 @@ from mlxlab.data.subset import ExampleSelection
 def losses(tmp_path):
     ids = np.arange(1, 6)
     table = {"id": ids, "step": ids, "time": ids * 1.0, "targets": np.ones(5, np.float32)}
-    table |= {name: (ids / 10).astype(np.float32) for name in ("sum", "mean", "kl")} | {"ce": np.full(5, np.nan, "f4")}
+    table |= {name: (ids / 10).astype(np.float32) for name in ("sum", "mean", "kl")} | {
+        "cross_entropy": np.full(5, np.nan, "f4")
+    }
     example_losses.write(table, tmp_path / "a.parquet")
     table["mean"] = table["mean"][::-1].copy()
     later = {name: column[:2] for name, column in table.items()} | {"time": np.array([99.0, 99.0])}
@@ -48,8 +50,8 @@ def test_merge_takes_the_latest_and_data_select_the_file(losses, capsys):
         (["topp", "x"], 2, "top"),
         (["top"], 2, "no source"),
         (["top", "nowhere"], 66, "nowhere"),
-        (["top", "{a}", "by=loss"], 2, "mean, sum, kl, ce"),
-        (["top", "{a}", "by=ce"], 65, "finite ce"),
+        (["top", "{a}", "by=loss"], 2, "mean, sum, kl, cross_entropy"),
+        (["top", "{a}", "by=cross_entropy"], 65, "finite cross_entropy"),
         (["top", "{a}", "conut=3"], 2, "count"),
         (["top", "{a}", "count=0"], 2, ">= 1"),
         (["merge", "{a}"], 2, "out="),

@@ -25,7 +25,7 @@ def rows(ids, sums, targets=None, step=1, kl=None, **more):
         "sum": sums,
         "mean": sums / targets,
         "kl": none if kl is None else np.array(kl),
-        "ce": none,
+        "cross_entropy": none,
     }
     return table | more
 
@@ -156,7 +156,7 @@ def test_the_titanic_trains_on_the_chosen_passengers_alone_in_every_copy(tmp_pat
 
 
 def test_in_rounds_the_losses_of_the_round_before_select(tmp_path):
-    words = ["trainer=distill", "trainer.rounds=3", "data.select={mode: easiest, source: previous}"]
+    words = ["trainer=distill", "trainer.distillation.rounds=3", "data.select={mode: easiest, source: previous}"]
     composer = Composer(shipped_conf(), words)
     rounds = DistillationRounds(without_hydra(composer.checked(composer.open())), tmp_path, None, None)
     chosen = [rounds._config(number).data.select for number in (1, 2, 3)]

@@ -8,13 +8,13 @@ import pytest
 from scipy.special import log_softmax
 
 from distillation.test_loss import SETTINGS
+from mlxlab.callbacks.checkpointing import Checkpointer
 from mlxlab.data.batch import Batch
 from mlxlab.distillation import cache_shards
 from mlxlab.distillation.cache import TeacherCache, row_key
 from mlxlab.distillation.divergence import SoftTargets, soft_target_divergence
 from mlxlab.distillation.loss import DistillationLoss
 from mlxlab.distillation.teachers import Teachers
-from mlxlab.distillation.trainer import Prepared
 from mlxlab.models.ensemble import Ensemble, FrozenModel
 from mlxlab.training.device_batch import to_device
 from support.models import TASK, Fixed, Stream, new_model, new_run, new_trainer, weights_of
@@ -46,7 +46,7 @@ def never():
 
 def test_the_likeliest_and_the_mass_of_all_others_are_kept(tmp_path):
     batch = text()
-    extra = new_cache(tmp_path).extra(batch, lambda: said(batch))
+    extra = new_cache(tmp_path).soft_targets(batch, lambda: said(batch))
     log_p = log_softmax(np.array(said(batch)), axis=-1)
     real = batch.mask > 0
     for values, classes, full in zip(extra["teacher"][real], extra["teacher_classes"][real], log_p[real], strict=True):
@@ -59,20 +59,20 @@ def test_the_likeliest_and_the_mass_of_all_others_are_kept(tmp_path):
 def test_what_was_said_once_is_read_by_others_bit_for_bit_and_nobody_is_asked_again(tmp_path, dtype):
     batch = text()
     first = new_cache(tmp_path, dtype=dtype)
-    fresh = first.extra(batch, lambda: said(batch))
-    waiting = first.extra(batch, never)
+    fresh = first.soft_targets(batch, lambda: said(batch))
+    waiting = first.soft_targets(batch, never)
     first.flush()
-    read = new_cache(tmp_path, dtype=dtype).extra(batch, never)
+    read = new_cache(tmp_path, dtype=dtype).soft_targets(batch, never)
     for name in fresh:
         assert fresh[name].tobytes() == waiting[name].tobytes() == read[name].tobytes()
 
 
 def test_a_row_is_known_by_its_content_whatever_the_padding_the_batch_and_the_id(tmp_path):
     batch, cache = text(), new_cache(tmp_path)
-    before = cache.extra(batch, lambda: said(batch))
+    before = cache.soft_targets(batch, lambda: said(batch))
     wide = [np.pad(part, ((0, 0), (0, 5))) for part in batch[:4]]
     moved = Batch(*(part[::-1] for part in wide), np.array([7, 8, 9]))
-    after = cache.extra(moved, never)
+    after = cache.soft_targets(moved, never)
     np.testing.assert_array_equal(after["teacher"][::-1, :7][batch.mask > 0], before["teacher"][batch.mask > 0])
     assert row_key(batch.tokens[0], batch.mask[0]) != row_key(batch.tokens[0], batch.mask[0] * 2)
     assert row_key(batch.tokens[1], batch.mask[1]) == row_key(batch.tokens[1], batch.mask[1] > 0)
@@ -82,9 +82,8 @@ def test_with_all_classes_kept_the_loss_is_that_of_teachers_who_are_asked_bit_fo
     teacher = new_model(seed=1)
 
     def trained(cache):
-        loss = DistillationLoss(**SETTINGS, taught_by=Teachers(Ensemble([FrozenModel(teacher)]), cache=cache))
+        loss = DistillationLoss(**SETTINGS, loaded_teachers=Teachers(Ensemble([FrozenModel(teacher)]), cache=cache))
         run = new_run(new_model(seed=0))
-        run.train = Prepared(run.train, lambda batch: loss.prepare(batch, None), lambda: None)
         new_trainer(loss=loss).fit(run, Fixed(), TASK)
         return weights_of(run.model)
 
@@ -101,7 +100,7 @@ def test_with_all_classes_kept_the_loss_is_that_of_teachers_who_are_asked_bit_fo
 
 def test_the_distance_by_the_top_k_is_zero_only_for_the_same_and_never_more_than_in_full(tmp_path):
     batch = text()
-    kept = new_cache(tmp_path).extra(batch, lambda: said(batch))
+    kept = new_cache(tmp_path).soft_targets(batch, lambda: said(batch))
     answer = SoftTargets(mx.array(kept["teacher"]), mx.array(kept["teacher_classes"]))
     real = batch.mask > 0
     for T in (1.0, 3.0):
@@ -118,7 +117,7 @@ def test_the_distance_by_the_top_k_is_zero_only_for_the_same_and_never_more_than
 def test_what_is_lost_is_measured_against_the_full_distribution(tmp_path):
     batch = text()
     cache = new_cache(tmp_path, dtype="float16")
-    extra = cache.extra(batch, lambda: said(batch))
+    extra = cache.soft_targets(batch, lambda: said(batch))
     p = log_softmax(np.array(said(batch), np.float64), axis=-1)
     believed = np.full_like(p, -np.inf)
     believed[:] = (extra["teacher"][..., -1:].astype(np.float64)) - np.log(V - 4)
@@ -128,7 +127,7 @@ def test_what_is_lost_is_measured_against_the_full_distribution(tmp_path):
     cache = new_cache(tmp_path / "again", dtype="float16")
     rows = Batch(*(part[:1] for part in batch[:5]))  # without padding: all of it is kept
     assert real[0].all()
-    cache.extra(rows, lambda: said(rows))
+    cache.soft_targets(rows, lambda: said(rows))
     assert cache.shards.sums["nats"] / cache.shards.sums["targets"] == pytest.approx(lost[0].mean(), rel=1e-3)
     cache.flush()
     assert "nats per target" in new_cache(tmp_path / "again", dtype="float16").describe()
@@ -139,7 +138,7 @@ def test_what_is_lost_is_measured_against_the_full_distribution(tmp_path):
 def test_a_corrupt_shard_is_made_anew_with_one_warning(tmp_path, caplog, place):
     batch = text()
     cache = new_cache(tmp_path)
-    expected = cache.extra(batch, lambda: said(batch))
+    expected = cache.soft_targets(batch, lambda: said(batch))
     cache.flush()
     [shard] = tmp_path.glob("shard-*.bin")
     content = bytearray(shard.read_bytes())
@@ -150,7 +149,7 @@ def test_a_corrupt_shard_is_made_anew_with_one_warning(tmp_path, caplog, place):
     shard.write_bytes(content)
     with caplog.at_level(logging.WARNING):
         again = new_cache(tmp_path)
-        found = again.extra(batch, lambda: said(batch))
+        found = again.soft_targets(batch, lambda: said(batch))
     again.flush()
     assert len(caplog.records) == 1
     assert "corrupt" in caplog.text
@@ -158,9 +157,11 @@ def test_a_corrupt_shard_is_made_anew_with_one_warning(tmp_path, caplog, place):
     for name in expected:
         assert found[name].tobytes() == expected[name].tobytes()
     last = new_cache(tmp_path)
-    last.extra(batch, lambda: said(batch))  # rows of the shard that were sound come back when they are next asked for
+    last.soft_targets(
+        batch, lambda: said(batch)
+    )  # rows of the shard that were sound come back when they are next asked for
     last.flush()
-    new_cache(tmp_path).extra(batch, never)
+    new_cache(tmp_path).soft_targets(batch, never)
 
 
 def test_shards_are_written_in_the_background_and_read_as_if_they_were_one(tmp_path, monkeypatch):
@@ -168,24 +169,43 @@ def test_shards_are_written_in_the_background_and_read_as_if_they_were_one(tmp_p
     cache = new_cache(tmp_path)
     batches = [text(seed=seed) for seed in range(20)]
     for batch in batches:
-        cache.extra(batch, lambda batch=batch: said(batch))
+        cache.soft_targets(batch, lambda batch=batch: said(batch))
     cache.flush()
     assert len(list(tmp_path.glob("shard-*.bin"))) > 5
     assert not list(tmp_path.glob(".tmp-*"))
     other = new_cache(tmp_path)
     for batch in batches:
-        other.extra(batch, never)
+        other.soft_targets(batch, never)
 
 
-def test_what_the_batches_were_made_with_is_on_disk_before_the_place_behind_them_is_saved(tmp_path):
-    cache = new_cache(tmp_path, top_k=2, num_classes=2)
-    run = new_run()
-    run.train = Prepared(run.train, lambda batch: cache.extra(batch, lambda: mx.zeros((4, 2))), cache.flush)
-    next(iter(run.train))
-    run.train.state_dict()
-    assert not list(tmp_path.glob("shard-*")), "a step is not a save"
-    run.state_dict()
-    assert len(list(tmp_path.glob("shard-*"))) == 1
+def caching_loss(folder):
+    cache = new_cache(folder, top_k=2, num_classes=2)
+    loaded = Teachers(Ensemble([FrozenModel(new_model(seed=1))]), cache=cache)
+    return DistillationLoss(**SETTINGS, loaded_teachers=loaded), cache
+
+
+def test_soft_targets_are_on_disk_before_a_checkpoint_is_saved(tmp_path):
+    loss, _ = caching_loss(tmp_path / "cache")
+    shards: list[int] = []
+
+    class CountShards:
+        def on_start(self, run): ...
+
+        def on_step(self, run):
+            shards.append(len(list((tmp_path / "cache").glob("shard-*"))))
+
+        def on_end(self, run): ...
+
+    callbacks = [CountShards(), Checkpointer(2, 2, background=False, folder=tmp_path), CountShards()]
+    new_trainer(loss=loss, epochs=1).fit(new_run(), Fixed(), TASK, callbacks)
+    assert shards[:4] == [0, 0, 0, 1], "a step alone writes nothing"
+
+
+def test_soft_targets_are_on_disk_at_the_end_of_a_run_without_checkpoints(tmp_path):
+    for misses in (22, 0):
+        loss, cache = caching_loss(tmp_path)
+        new_trainer(loss=loss, epochs=1).fit(new_run(), Fixed(), TASK)
+        assert cache.asked == misses
 
 
 def test_a_folder_that_cannot_be_written_costs_a_warning_and_not_the_run(tmp_path, caplog):
@@ -193,15 +213,15 @@ def test_a_folder_that_cannot_be_written_costs_a_warning_and_not_the_run(tmp_pat
     (tmp_path / "c").rmdir()
     (tmp_path / "c").write_text("a file where the folder was")
     with caplog.at_level(logging.WARNING):
-        cache.extra(batch, lambda: said(batch))
+        cache.soft_targets(batch, lambda: said(batch))
         cache.flush()
     assert "could not be written" in caplog.text
-    cache.extra(batch, never)
+    cache.soft_targets(batch, never)
 
 
 def test_teachers_answer_from_the_batch_where_the_cache_has_put_it(tmp_path):
     teacher, batch = new_model(seed=1), Stream().batch(np.arange(8))
     teachers = Teachers(Ensemble([FrozenModel(teacher)]), cache=new_cache(tmp_path, top_k=2, num_classes=2))
-    kept = batch._replace(extra=teachers.extra(batch, None))
-    online = Teachers(teachers.ensemble).answer(to_device(batch), None).values
-    np.testing.assert_array_equal(teachers.answer(to_device(kept), None).values, online)
+    kept = batch._replace(extra=teachers.cached(batch, None))
+    online = Teachers(teachers.ensemble).soft_targets(to_device(batch), None).values
+    np.testing.assert_array_equal(teachers.soft_targets(to_device(kept), None).values, online)

@@ -13,8 +13,8 @@ from scipy.special import log_softmax as oracle
 from mlxlab.config.paths import shipped_conf
 from mlxlab.distillation.divergence import SoftTargets, soft_target_divergence
 from mlxlab.distillation.loss import DistillationLoss
+from mlxlab.distillation.report import DistillationReport
 from mlxlab.distillation.teachers import Teachers
-from mlxlab.distillation.trainer import Distillation
 from mlxlab.errors import ConfigError, UserError
 from mlxlab.models.bert import Bert
 from mlxlab.models.ensemble import Ensemble, FrozenModel, add_residual_base, true_class_confidence
@@ -32,19 +32,19 @@ from support.models import TASK, Fixed, Stream, new_model, new_run, new_trainer,
 SETTINGS = {
     "alpha": 0.5,
     "temperature": 3.0,
-    "t2_scale": True,
-    "measure": "forward",
+    "scale_by_t2": True,
+    "divergence": "forward",
     "label_smoothing": 0.0,
-    "match": [],
+    "feature_matching": [],
     "router": None,
 }
 
 
-def distill(*teachers: nn.Module, beneath=(), cache=None, **changes) -> DistillationLoss:
-    taught_by = Teachers(
-        Ensemble([FrozenModel(one) for one in teachers]), Ensemble([FrozenModel(one) for one in beneath]), cache
+def distill(*teachers: nn.Module, residual_base=(), cache=None, **changes) -> DistillationLoss:
+    loaded = Teachers(
+        Ensemble([FrozenModel(m) for m in teachers]), Ensemble([FrozenModel(m) for m in residual_base]), cache
     )
-    return DistillationLoss(**(SETTINGS | changes), taught_by=taught_by)
+    return DistillationLoss(**(SETTINGS | changes), loaded_teachers=loaded)
 
 
 def a_batch():
@@ -81,16 +81,16 @@ def test_the_loss_is_that_of_the_formula():
     kl = (np.exp(p) * (p - q)).sum(axis=-1)
     ce = -oracle(z, axis=-1)[np.arange(len(y)), y]
     found = distill(teacher, alpha=0.3)(student, batch)
-    np.testing.assert_allclose(found.values, 0.3 * ce + 0.7 * T**2 * kl, rtol=2e-5)
-    np.testing.assert_allclose(found.parts["kl"], kl, rtol=1e-3, atol=1e-7)
-    np.testing.assert_allclose(found.parts["ce"], ce, rtol=1e-5)
+    np.testing.assert_allclose(found.total, 0.3 * ce + 0.7 * T**2 * kl, rtol=2e-5)
+    np.testing.assert_allclose(found.terms["kl"], kl, rtol=1e-3, atol=1e-7)
+    np.testing.assert_allclose(found.terms["cross_entropy"], ce, rtol=1e-5)
 
 
 @pytest.mark.parametrize("measure", ["forward", "reverse", "jensen_shannon", "mse"])
 def test_a_student_that_equals_its_teacher_has_no_distance_and_no_gradient(measure):
     model, batch = new_model(dropout=0.0), a_batch()
-    loss = distill(new_model(dropout=0.0), alpha=0.0, measure=measure)
-    np.testing.assert_allclose(loss(model, batch).parts["kl"], 0, atol=3e-8 if measure == "jensen_shannon" else 0)
+    loss = distill(new_model(dropout=0.0), alpha=0.0, divergence=measure)
+    np.testing.assert_allclose(loss(model, batch).terms["kl"], 0, atol=3e-8 if measure == "jensen_shannon" else 0)
     assert np.abs(gradients(loss, model, batch)[1]).max() < 1e-6
 
 
@@ -130,7 +130,7 @@ def test_t_squared_keeps_the_scale_of_the_gradient():
     sizes = {}
     for scaled in (True, False):
         for T in (1.0, 2.0, 4.0):
-            loss = distill(teacher, alpha=0.0, temperature=T, t2_scale=scaled)
+            loss = distill(teacher, alpha=0.0, temperature=T, scale_by_t2=scaled)
             sizes[scaled, T] = np.linalg.norm(gradients(loss, student, batch)[1])
     assert sizes[True, 4.0] / sizes[True, 1.0] == pytest.approx(1, abs=0.3)
     assert sizes[False, 4.0] / sizes[False, 1.0] == pytest.approx(1 / 16, rel=0.3)
@@ -139,26 +139,17 @@ def test_t_squared_keeps_the_scale_of_the_gradient():
 def test_teachers_do_not_change_have_no_dropout_and_are_no_weights_of_the_student():
     teacher = new_model(seed=1, dropout=0.9)
     loss, batch = distill(teacher), a_batch()
-    before = loss.teachers.hash()
-    assert np.array_equal(*(np.array(loss.teachers.answer(batch, None).values) for _ in range(2)))
+    before = loss.teachers.digest()
+    assert np.array_equal(*(np.array(loss.teachers.soft_targets(batch, None).values) for _ in range(2)))
     run = new_run()
     names = weights_of(run.model).keys()
-    fitted(loss, run)
-    assert loss.teachers.hash() == before
+    report = DistillationReport(loss.teachers, Fixed(), TASK, None)
+    new_trainer(loss=loss).fit(run, Fixed(), TASK, [report])
+    assert run.beside.keys() == {"student", "teacher"}
+    assert loss.teachers.digest() == before
     assert weights_of(run.model).keys() == names
     teacher.out.weight = teacher.out.weight + 1e-7
-    assert loss.teachers.hash() != before
-
-
-def distillation(loss) -> Distillation:
-    plain = {name: value for name, value in vars(new_trainer()).items() if name != "group"}
-    keys = {"teachers": [], "members": [], "teacher_weights": None, "combine": "logits", "teacher_dtype": "float32"}
-    keys |= {"vocabulary": "same", "teacher_cache": None, "rounds": 1, "round_init": "fresh", "role": "teacher"}
-    return Distillation(**(plain | keys | {"label_smoothing": 0.0, "loss": loss}), taught_by=loss.teachers)
-
-
-def fitted(loss, run):
-    return distillation(loss).fit(run, Fixed(), TASK)
+    assert loss.teachers.digest() != before
 
 
 def test_distilling_with_the_optimized_step_equals_the_plain_step():
@@ -176,7 +167,7 @@ def test_n_equal_members_equal_one(combine):
     batch, one = a_batch(), new_model(seed=1)
     alone = Ensemble([one])(batch.tokens, batch.mask)
     for n in (2, 3, 5):
-        several = Ensemble([one] * n, combine=combine)(batch.tokens, batch.mask)
+        several = Ensemble([one] * n, mean=combine)(batch.tokens, batch.mask)
         if combine == "logits":
             np.testing.assert_array_equal(several, alone)
         np.testing.assert_allclose(mx.softmax(several, axis=-1), mx.softmax(alone, axis=-1), rtol=1e-6)
@@ -204,7 +195,7 @@ def test_a_residual_student_is_judged_together_with_those_beneath():
     student, below, batch = new_model(dropout=0.0), [new_model(seed=n, dropout=0.0) for n in (1, 2)], a_batch()
     z = sum(np.array(m(batch.tokens, batch.mask), np.float64) for m in (student, *below)) / 3
     y = np.array(batch.targets)
-    values = distill(beneath=below)(student, batch).values
+    values = distill(residual_base=below)(student, batch).total
     np.testing.assert_allclose(values, -oracle(z, axis=-1)[np.arange(len(y)), y], rtol=1e-5)
 
 
@@ -222,7 +213,7 @@ def test_the_router_weighs_each_teacher_by_its_confidence_in_the_true_class():
     c = [np.exp(oracle(one, axis=-1))[np.arange(8), y][:, None] + 1e-6 for one in z]
     loss = distill(*models, router=true_class_confidence)
     expected = (c[0] * z[0] + c[1] * z[1]) / (c[0] + c[1])
-    np.testing.assert_allclose(loss.teachers.answer(batch, loss.router).values, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(loss.teachers.soft_targets(batch, loss.router).values, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_ramp_is_a_line_that_the_loss_follows():
@@ -232,9 +223,9 @@ def test_a_ramp_is_a_line_that_the_loss_follows():
         ramp(None)
     student, teacher, batch = new_model(dropout=0.0), new_model(seed=1, dropout=0.0), Stream().batch(np.arange(8))
     loss = distill(teacher, alpha=ramp, temperature=LinearCoefficient(4.0, 2.0, 1.0))
-    given = batch._replace(extra=loss.prepare(batch, 0.25))
-    expected = distill(teacher, alpha=0.6, temperature=3.5)(student, to_device(batch)).values
-    np.testing.assert_allclose(loss(student, to_device(given)).values, expected, rtol=1e-5)
+    given = batch._replace(extra=loss.annotate(batch, 0.25))
+    expected = distill(teacher, alpha=0.6, temperature=3.5)(student, to_device(batch)).total
+    np.testing.assert_allclose(loss(student, to_device(given)).total, expected, rtol=1e-5)
 
 
 def test_a_sum_of_losses_asks_the_model_once_and_weighs_each():
@@ -246,17 +237,18 @@ def test_a_sum_of_losses_asks_the_model_once_and_weighs_each():
             calls.append(1)
             return student(tokens, mask)
 
-    parts = [distill(teacher, alpha=LinearCoefficient(0.0, 1.0, 1.0)), FocalLoss(None, 2.0, 0.0)]
-    loss = WeightedSumLoss(parts, [2.0, LinearCoefficient(0.0, 4.0, 1.0)])
-    given = to_device(batch._replace(extra=loss.prepare(batch, 0.5)))
+    focal = FocalLoss(None, 2.0, 0.0)
+    losses = {"distillation": distill(teacher, alpha=LinearCoefficient(0.0, 1.0, 1.0)), "focal": focal}
+    loss = WeightedSumLoss(losses, {"distillation": 2.0, "focal": LinearCoefficient(0.0, 4.0, 1.0)})
+    given = to_device(batch._replace(extra=loss.annotate(batch, 0.5)))
     found = loss(Counted(), given)
     assert len(calls) == 1
     device = to_device(batch)
-    expected = 2 * distill(teacher, alpha=0.5)(student, device).values + 2 * parts[1](student, device)
-    np.testing.assert_allclose(found.values, expected, rtol=1e-5)
-    assert {"ce", "kl", "loss_0", "loss_1"} == found.parts.keys()
-    with pytest.raises(ConfigError, match="1 for 2"):
-        WeightedSumLoss(parts, [1.0])
+    expected = 2 * distill(teacher, alpha=0.5)(student, device).total + 2 * focal(student, device).total
+    np.testing.assert_allclose(found.total, expected, rtol=1e-5)
+    assert {"cross_entropy", "kl", "loss_distillation", "loss_focal"} == found.terms.keys()
+    with pytest.raises(ConfigError, match="expected distillation, focal, got focal"):
+        WeightedSumLoss(losses, {"focal": 1.0})
 
 
 def small(family=Bert, width=8, layers=2, seed=0) -> Model:
@@ -277,18 +269,18 @@ PAIRS = [
 @pytest.mark.parametrize("family", [Bert, Transformer])
 def test_matched_layers_come_closer_and_their_projections_learn_but_are_not_restored(family):
     student, teacher = small(family, layers=1), small(family, width=12, seed=1)
-    loss = distill(teacher, alpha=0.0, match=PAIRS)
+    loss = distill(teacher, alpha=0.0, feature_matching=PAIRS)
     batch = Stream().batch(np.arange(8))
     if family is Transformer:
         batch = batch._replace(targets=batch.tokens, weights=np.ones(batch.tokens.shape, np.float32))
     batch = to_device(batch)
     own = set(weights_of(student))
-    loss.attach(student, seed=0)
+    loss.setup(student, seed=0)
     added = set(weights_of(student)) - own
     assert all(name.startswith("feature_matching.layers.") for name in added)
     assert student.feature_matching.layers[0].weight.shape == (12, 8)
     first = loss(student, batch)
-    assert first.parts["match"].shape == batch.targets.shape
+    assert first.terms["feature_matching"].shape == batch.targets.shape
     run = new_run(student)
     trainer = new_trainer(loss=loss)
     trainer.prepare(run)
@@ -296,7 +288,7 @@ def test_matched_layers_come_closer_and_their_projections_learn_but_are_not_rest
     before = weights_of(student)
     for _ in range(30):
         step(batch)
-    assert loss(student, batch).parts["match"].sum() < 0.8 * first.parts["match"].sum()
+    assert loss(student, batch).terms["feature_matching"].sum() < 0.8 * first.terms["feature_matching"].sum()
     assert not np.array_equal(
         weights_of(student)["feature_matching.layers.0.weight"], before["feature_matching.layers.0.weight"]
     )
@@ -305,21 +297,21 @@ def test_matched_layers_come_closer_and_their_projections_learn_but_are_not_rest
 def test_matching_a_layer_with_itself_costs_nothing_in_attention():
     student, teacher = small(), small()
     loss = distill(
-        teacher, match=[{"student": "backbone.layers.1.attention", "teacher": "backbone.layers.1.attention"}]
+        teacher, feature_matching=[{"student": "backbone.layers.1.attention", "teacher": "backbone.layers.1.attention"}]
     )
-    loss.attach(student, seed=0)
-    np.testing.assert_allclose(loss(student, a_batch()).parts["match"], 0, atol=1e-7)
+    loss.setup(student, seed=0)
+    np.testing.assert_allclose(loss(student, a_batch()).terms["feature_matching"], 0, atol=1e-7)
 
 
 @pytest.mark.parametrize(
     ("match", "said"),
     [
-        ([{"student": "backbone.layers.0"}], "match.0: teacher"),
-        ([{"student": "a", "teacher": "b", "weigth": 2}], "match.0: weigth"),
-        ([{"student": "a", "teacher": "b", "weight": -1}], "match.0: weight=-1"),
+        ([{"student": "backbone.layers.0"}], "feature_matching.0: teacher"),
+        ([{"student": "a", "teacher": "b", "weigth": 2}], "feature_matching.0: weigth"),
+        ([{"student": "a", "teacher": "b", "weight": -1}], "feature_matching.0: weight=-1"),
         ([{"student": "backbone.layer.0", "teacher": "backbone.layers.0"}], "did you mean backbone.layers.0"),
     ],
 )
 def test_a_pair_that_makes_no_sense_is_one_line(match, said):
     with pytest.raises(UserError, match=said):
-        distill(small(), match=match).attach(small(), seed=0)
+        distill(small(), feature_matching=match).setup(small(), seed=0)

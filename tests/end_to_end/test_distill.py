@@ -33,9 +33,8 @@ def states(out: str) -> list[str]:
 
 
 def test_a_student_of_another_family_learns_from_a_run_and_caches_its_soft_targets(teacher, tmp_path, capsys):
-    words = [*STUDENT, "model=cnn_hybrid", "model.kernel_sizes=[2]", "model.num_filters=4"]
-    words += [f"trainer.teachers=[{teacher}]"]
-    words += ["trainer.teacher_cache={top_k: 1, dtype: float16}", "trainer.loss.alpha=0.25"]
+    words = [*STUDENT, "model=cnn_hybrid", "model.kernel_sizes=[2]", "model.num_filters=4", f"trainer.teachers=[{teacher}]"]
+    words += ["trainer.distillation.teacher_cache={top_k: 1, dtype: float16}", "trainer.loss.alpha=0.25"]
     said = []
     for name, log_every in (("a", 10), ("b", 3)):
         assert main([*words, f"hydra.run.dir={tmp_path}/{name}", f"trainer.log_every={log_every}"]) == 0
@@ -45,7 +44,7 @@ def test_a_student_of_another_family_learns_from_a_run_and_caches_its_soft_targe
     assert ", 0 asked" in said[1].err
     assert states(said[0].out) == states(said[1].out)
     curve = json.loads((tmp_path / "b" / "checkpoints" / "step-00000009" / "state.json").read_text())["curve"]
-    assert {"train/ce", "train/kl"} <= dict(curve)[3].keys()
+    assert {"train/cross_entropy", "train/kl"} <= dict(curve)[3].keys()
     beside = json.loads((tmp_path / "b" / "metrics.json").read_text())["beside"]
     final = json.loads((teacher / "metrics.json").read_text())["final"]
     assert beside["teacher"]["accuracy"] == final["valid/accuracy"]
@@ -59,15 +58,20 @@ def test_a_student_of_another_family_learns_from_a_run_and_caches_its_soft_targe
     [
         ("nowhere", [], 66, "nowhere"),
         ("models:/titanic/1", [], 69, "no store there"),
-        ("{}", ["trainer.teacher_weights=[1, 2]"], 2, "2 for 1 teachers"),
-        ("{}", ["trainer.teacher_cache={top: 3}"], 2, "top;"),
+        ("{}", ["trainer.distillation.teacher_weights=[1, 2]"], 2, "expected 1 weights, one per teacher, got 2"),
+        ("{}", ["trainer.distillation.teacher_cache={top: 3}"], 2, "got top"),
         (
             "{}",
-            ["trainer.loss.match=[{student: backbone, teacher: backbone.layer}]"],
+            ["trainer.loss.feature_matching=[{student: backbone, teacher: backbone.layer}]"],
             2,
             "there is no layer backbone.layer",
         ),
-        ("{}", ["trainer.vocabulary=subset", "data.tokenizer.vocab_size=300"], 77, "another tokenizer"),
+        (
+            "{}",
+            ["trainer.distillation.vocab_mapping=subset", "data.tokenizer.vocab_size=300"],
+            77,
+            "expected the student's tokenizer",
+        ),
     ],
 )
 def test_an_impossible_teacher_is_one_line(teacher, tmp_path, capsys, monkeypatch, teachers, more, code, said):
@@ -83,12 +87,17 @@ def test_a_teacher_that_may_have_seen_the_validation_rows_is_reported(teacher, t
     for share, told in ((0.2, False), (0.3, True)):
         words = [*STUDENT, f"trainer.teachers=[{teacher}]", f"data.valid_fraction={share}"]
         assert main([*words, f"hydra.run.dir={tmp_path}/{share}"]) == 0
-        assert ("validated on other data" in capsys.readouterr().err) == told
+        assert ("was validated on other data" in capsys.readouterr().err) == told
 
 
 @pytest.mark.parametrize("role", ["teacher", pytest.param("residual", marks=pytest.mark.fault_injection)])
 def test_three_rounds_killed_in_the_second_and_resumed_equal_uninterrupted_ones(teacher, tmp_path, capsys, role):
-    words = [*STUDENT, f"trainer.teachers=[{teacher}]", "trainer.rounds=3", f"trainer.role={role}"]
+    words = [
+        *STUDENT,
+        f"trainer.teachers=[{teacher}]",
+        "trainer.distillation.rounds=3",
+        f"trainer.distillation.previous_students={role}",
+    ]
     again = [*words, f"hydra.run.dir={tmp_path}/killed", "resume=auto"]
     process = start(*again)
     wait_for(tmp_path / "killed" / "rounds" / "2" / "checkpoints" / "step-00000003", process)
@@ -125,16 +134,16 @@ def test_stories_distilled_trains_a_student_with_the_teachers_tokenizer(tmp_path
     words += ["trainer.eval_batches=1"]
     assert main([*words, "data.tokenizer.vocab_size=300", f"hydra.run.dir={tmp_path}/teacher"]) == 0
     taught = [*words, f"trainer.teachers=[{tmp_path}/teacher]", "data.tokenizer.vocab_size=280"]
-    cache = "trainer.teacher_cache={top_k: 20}"
+    cache = "trainer.distillation.teacher_cache={top_k: 20}"
     assert main([*taught, cache, "seed=3", f"hydra.run.dir={tmp_path}/student"]) == 0
     said = capsys.readouterr().err
     assert "top 20 of 300" in said
     assert "validated on other data" not in said, "the seed orders the text, and holds out none of it"
-    assert main([*taught, "trainer.vocabulary=subset", f"hydra.run.dir={tmp_path}/other"]) == 0, (
+    assert main([*taught, "trainer.distillation.vocab_mapping=subset", f"hydra.run.dir={tmp_path}/other"]) == 0, (
         "280 of 300 are the same"
     )
     assert main([*taught, "model=bert", f"hydra.run.dir={tmp_path}/masked"]) == 77
-    assert "learned another task" in capsys.readouterr().err
+    assert "expected masked language modelling, got causal language modelling" in capsys.readouterr().err
 
 
 def test_titanic_distilled_runs_without_a_teacher(tmp_path):

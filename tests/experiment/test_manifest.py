@@ -6,10 +6,12 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import asdict
 
 import psutil
 import pytest
 
+from mlxlab.distillation.options import NO_DISTILLATION
 from mlxlab.errors import DataError, DivergenceError, InputNotFoundError, RunInterrupted
 from mlxlab.experiment.manifest import STATUSES, RunManifest, effective_status, lineage, read_manifest
 from support.processes import but, final_state, run, start, wait_for
@@ -133,9 +135,10 @@ def test_a_folder_without_a_manifest_or_with_something_else_is_a_fault_of_the_us
 
 
 def test_parents_are_what_the_config_goes_back_to():
+    options = asdict(NO_DISTILLATION) | {"teachers": ["runs/a", "runs/b"]}
     config = {
         "model": {"pretrained": "bert"},
-        "trainer": {"teachers": ["runs/a", "runs/b"]},
+        "trainer": {"distillation": options | {"_target_": "mlxlab.distillation.options.DistillationOptions"}},
         "data": {"select": {"source": "runs/c"}},
     }
     assert [(p["kind"], p["of"]) for p in lineage(config, sweep="0a")] == [

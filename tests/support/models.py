@@ -1,5 +1,6 @@
 """Small real parts for tests: a model, a stream of batches, a trainer."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import numpy as np
 from mlxlab.data.batch import Batch, Task
 from mlxlab.errors import ConfigError
 from mlxlab.tracking.tracker import NoTracker
-from mlxlab.training.losses.loss import CrossEntropyLoss
+from mlxlab.training.device_batch import DeviceBatch
+from mlxlab.training.losses.loss import CrossEntropyLoss, Loss, LossTerms
 from mlxlab.training.optim.optimizers import adamw
 from mlxlab.training.optim.schedules import cosine
 from mlxlab.training.state import MonitoredMetric, Run
@@ -97,6 +99,16 @@ def new_model(seed: int = 0, **kwargs: object) -> Bag:
     model = Bag(**kwargs)
     mx.eval(model.parameters())
     return model
+
+
+class FunctionLoss(Loss):
+    """A loss made from a function of (model, batch) that returns one value per target."""
+
+    def __init__(self, function: Callable[[nn.Module, DeviceBatch], mx.array]) -> None:
+        self.function = function
+
+    def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
+        return LossTerms(self.function(model, batch), {})
 
 
 def new_trainer(**changes: object) -> Trainer:

@@ -14,7 +14,7 @@ from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.errors import DivergenceError, WriteError
 from mlxlab.training.losses.loss import CrossEntropyLoss
 from mlxlab.training.state import MonitoredMetric
-from support.models import TASK, Fixed, Recorder, Stream, new_model, new_run, new_trainer, weights_of
+from support.models import TASK, Fixed, FunctionLoss, Recorder, Stream, new_model, new_run, new_trainer, weights_of
 
 
 class StopAt:
@@ -163,16 +163,16 @@ def test_a_run_that_diverges_goes_back_to_its_last_good_checkpoint_and_past_the_
             return batch._replace(weights=batch.weights * (np.nan if bad else 1))
 
     def nan_sum(model, batch):
-        return CrossEntropyLoss(0.0)(model, batch) + mx.where(mx.isnan(batch.weights.sum()), float("nan"), 0.0)
+        return CrossEntropyLoss(0.0)(model, batch).total + mx.where(mx.isnan(batch.weights.sum()), float("nan"), 0.0)
 
     run = new_run(new_model(), Poisoned(rows=22), tracker=Recorder())
-    fit(tmp_path, run=run, every=2, loss=nan_sum)
+    fit(tmp_path, run=run, every=2, loss=FunctionLoss(nan_sum))
     assert (run.rollbacks, run.skipped, run.step, run.stop) == (1, 3, 18, "done")
     assert all(np.isfinite(leaf).all() for leaf in weights_of(run.model).values())
     run = new_run(new_model(), Poisoned(rows=22), tracker=Recorder())
     (tmp_path / "none").mkdir()
     with pytest.raises(DivergenceError):
-        fit(tmp_path / "none", run=run, every=2, loss=nan_sum, max_rollbacks=0)
+        fit(tmp_path / "none", run=run, every=2, loss=FunctionLoss(nan_sum), max_rollbacks=0)
 
 
 def test_a_checkpoint_with_numbers_that_are_not_finite_is_never_committed(tmp_path, capsys):

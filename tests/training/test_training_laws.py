@@ -17,7 +17,7 @@ from mlxlab.training.metrics import classification_metrics, confusion_matrix
 from mlxlab.training.optim.optimizers import adamw, flatten_arrays, has_weight_decay
 from mlxlab.training.optim.schedules import constant, cosine, linear, wsd
 from mlxlab.training.steps.step import PlainStep, global_norm, weighted_sum
-from support.models import TASK, Fixed, Stream, new_model, new_run, new_trainer, weights_of
+from support.models import TASK, Fixed, FunctionLoss, Stream, new_model, new_run, new_trainer, weights_of
 
 
 def a_batch(rows: int = 5) -> DeviceBatch:
@@ -37,7 +37,7 @@ def test_loss_of_extreme_logits_is_finite():
 
 def test_focal_without_focus_is_cross_entropy():
     model, batch = new_model(dropout=0.0), a_batch()
-    focal, plain = FocalLoss(None, 0.0, 0.0)(model, batch), CrossEntropyLoss(0.0)(model, batch)
+    focal, plain = FocalLoss(None, 0.0, 0.0)(model, batch).total, CrossEntropyLoss(0.0)(model, batch).total
     np.testing.assert_allclose(np.array(focal), np.array(plain), rtol=1e-5)
 
 
@@ -46,7 +46,7 @@ def test_focal_weighs_class_one_by_alpha():
     p = np.array(mx.softmax(model(batch.tokens, batch.mask), axis=-1))[np.arange(5), np.array(batch.targets)]
     a = np.where(np.array(batch.targets) == 1, 0.25, 0.75)
     np.testing.assert_allclose(
-        np.array(FocalLoss(0.25, 2.0, 0.0)(model, batch)), -a * (1 - p) ** 2 * np.log(p), rtol=1e-4
+        np.array(FocalLoss(0.25, 2.0, 0.0)(model, batch).total), -a * (1 - p) ** 2 * np.log(p), rtol=1e-4
     )
 
 
@@ -58,7 +58,7 @@ def test_balanced_weights_are_n_over_classes_times_count():
 def test_a_target_without_weight_counts_for_nothing_even_if_its_loss_is_nan():
     model, batch = new_model(dropout=0.0), a_batch()
     less = batch._replace(weights=mx.array([1.0, 1.0, 0.0, 0.0, 0.0]))
-    spoiled = lambda m, b: mx.where(b.weights == 0, float("nan"), CrossEntropyLoss(0.0)(m, b))  # noqa: E731
+    spoiled = FunctionLoss(lambda m, b: mx.where(b.weights == 0, float("nan"), CrossEntropyLoss(0.0)(m, b).total))
     total, weight, _ = weighted_sum(spoiled, model, less)
     short, *_ = weighted_sum(CrossEntropyLoss(0.0), model, a_batch(2))
     assert (weight.item(), total.item()) == (2.0, pytest.approx(short.item(), rel=1e-6))
@@ -148,7 +148,7 @@ def test_a_number_that_is_not_finite_never_reaches_weights_or_optimizer(place):
     trainer.prepare(run)
 
     def loss(m, b):
-        values = CrossEntropyLoss(0.0)(m, b)
+        values = CrossEntropyLoss(0.0)(m, b).total
         if not poisoned:
             return values
         if place == "loss":
@@ -156,7 +156,7 @@ def test_a_number_that_is_not_finite_never_reaches_weights_or_optimizer(place):
         return values + mx.sqrt(m.out.weight.sum() * 0) * 1.0  # finite, with an infinite gradient
 
     poisoned = False
-    step = PlainStep(1.0, model=model, loss=loss, optimizer=run.optimizer)
+    step = PlainStep(1.0, model=model, loss=FunctionLoss(loss), optimizer=run.optimizer)
     assert step(a_batch())["skipped"].item() == 0
     weights, state = weights_of(model), {k: np.array(v) for k, v in flatten_arrays(run.optimizer.state).items()}
     poisoned = True
@@ -169,11 +169,11 @@ def test_a_number_that_is_not_finite_never_reaches_weights_or_optimizer(place):
 
 def test_max_skips_in_a_row_end_the_run_with_78():
     def nan(m, b):
-        return CrossEntropyLoss(0.0)(m, b) * float("nan")
+        return CrossEntropyLoss(0.0)(m, b).total * float("nan")
 
     run = new_run()
     with pytest.raises(DivergenceError, match="3 updates in a row"):
-        new_trainer(loss=nan).fit(run, Fixed(), TASK)
+        new_trainer(loss=FunctionLoss(nan)).fit(run, Fixed(), TASK)
     assert run.step == 3
     assert DivergenceError.exit_code == 78
 
@@ -215,6 +215,6 @@ def test_the_norm_is_that_of_all_gradients_together():
     assert global_norm({"a": mx.array([3.0]), "b": [mx.array([[4.0]])]}).item() == pytest.approx(5.0)
 
 
-def test_class_weights_that_do_not_fit_the_task_are_the_users_fault_in_one_line():
-    with pytest.raises(ConfigError, match="3 weights for 2 classes"):
+def test_class_weights_of_the_wrong_length_are_refused():
+    with pytest.raises(ConfigError, match="expected 2 weights, one per class, got 3"):
         WeightedCrossEntropyLoss([1.0, 2.0, 3.0], 0.0, class_counts=[1, 1])

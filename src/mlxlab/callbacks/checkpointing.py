@@ -75,6 +75,7 @@ class Checkpointer:
             )
 
     def _save(self, run: Run) -> None:
+        run.before_save()
         weights, optimizer, state = checkpoint_payload(run)
         mx.eval(weights, optimizer)  # before the first update the optimizer's are lazy: no other thread can make them
         # Arrays never change in place, so holding them is a snapshot; the rest is copied.
@@ -109,6 +110,7 @@ class Checkpointer:
         """Saves what was before the step that could not be finished; says so, in words to end a sentence with."""
         self.finish()
         if not self._has(run.step):
+            run.before_save()
             weights, optimizer, state = checkpoint_payload(run)
             try:
                 self.store.save(

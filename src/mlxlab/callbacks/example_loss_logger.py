@@ -201,7 +201,7 @@ def table_of(item: _Item) -> np.ndarray:
     others = [name for name in values if name not in example_losses.VALUES]
     rows = np.zeros(int(real.sum()), example_losses.record([*example_losses.VALUES, *others]))
     rows["id"], rows["step"], rows["time"] = item.ids[real], item.step, item.time
-    rows["kl"] = rows["ce"] = np.nan  # unless the loss says
+    rows["kl"] = rows["cross_entropy"] = np.nan  # unless the loss says
     rows["targets"], rows["sum"] = targets[real], total[real]
     rows["mean"] = rows["sum"] / rows["targets"]
     for name, part in values.items():

@@ -3,11 +3,11 @@
     examples.py top SOURCE ... [mode=hardest] [by=mean] [count=20]
     examples.py merge SOURCE ... out=losses.parquet
 
-top    the hardest or easiest examples: id, loss (mean, sum), kl, ce, targets, step
+top    the hardest or easiest examples: id, loss (mean, sum), kl, cross_entropy, targets, step
 merge  one Parquet file of them all: data.select.source takes it, like any other source
 
 SOURCE is a run folder or a Parquet file. Of each id the latest row counts: within a run the one of the latest step,
-among several sources the one of the latest time. by is mean or sum of the loss over an example's targets, kl or ce.
+among several sources the one of the latest time. by is mean or sum of the loss over an example's targets, kl or cross_entropy.
 
 Examples
     examples.py top outputs/2026-01-02/first by=kl
@@ -25,8 +25,8 @@ from mlxlab.data import example_losses
 from mlxlab.errors import ConfigError, DataError, WriteError
 
 OPTIONS = {"top": {"mode": "hardest", "by": "mean", "count": "20"}, "merge": {"out": ""}}
-CHOICES = {"mode": ("hardest", "easiest"), "by": ("mean", "sum", "kl", "ce")}
-SHOWN = ("id", "mean", "sum", "kl", "ce", "targets", "step")
+CHOICES = {"mode": ("hardest", "easiest"), "by": ("mean", "sum", "kl", "cross_entropy")}
+SHOWN = ("id", "mean", "sum", "kl", "cross_entropy", "targets", "step")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,7 +4,7 @@ The spill takes every row the moment it is known: a line of JSON that names the 
 so a killed process loses nothing that was written. A part is what a spill becomes. Readers understand both.
 
 Columns: id, step, time (seconds since 1970), targets (their weight), sum and mean of the loss over the targets, then
-kl, ce and whatever other parts the loss has, each per target; NaN where there is none.
+kl, cross_entropy and whatever other parts the loss has, each per target; NaN where there is none.
 """
 
 import json
@@ -19,7 +19,7 @@ from mlxlab.errors import DataError, InputNotFoundError
 
 FOLDER, SPILL = "example_losses", "rows.spill"
 WHOLE = {"id": "<i8", "step": "<i8", "time": "<f8"}  # all other columns are float32
-VALUES = ("targets", "sum", "mean", "kl", "ce")  # always there
+VALUES = ("targets", "sum", "mean", "kl", "cross_entropy")  # always there
 _PART = re.compile(r"part-(\d+)-(\d+)\.parquet")
 
 Columns = dict[str, np.ndarray]  # all of the same length, (N,)

@@ -3,7 +3,7 @@
 A row is known by its content, so the same text is asked once, in whatever batch, epoch or run it comes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,7 @@ from mlxlab.constraints import Size
 from mlxlab.data.batch import Batch
 from mlxlab.distillation.cache_shards import SoftTargetStore
 from mlxlab.distillation.divergence import TINY
+from mlxlab.errors import ConfigError
 from mlxlab.ops.kl_divergence import log_softmax
 
 VALUES, CLASSES = "teacher", "teacher_classes"  # names in `Batch.extra`
@@ -41,7 +42,7 @@ class TeacherCache:
         self.shards = SoftTargetStore(folder)
         self.found = self.asked = 0  # rows
 
-    def extra(self, batch: Batch, ask: Callable[[], mx.array]) -> dict[str, np.ndarray]:
+    def soft_targets(self, batch: Batch, ask: Callable[[], mx.array]) -> dict[str, np.ndarray]:
         """The answers for a batch as arrays that go along with it; `ask` gives logits if a row is not known yet.
 
         Whoever goes on after a kill gets the very same answers: what was kept first is what is used.
@@ -108,6 +109,22 @@ class TeacherCache:
                 likeliest = np.frombuffer(record, self.classes_dtype, count * self.top_k, count * size)
                 classes[at] = likeliest.reshape(count, self.top_k)
         return {VALUES: values} | ({CLASSES: classes} if self.top_k else {})
+
+
+def parse_cache_options(options: Mapping[str, int | str]) -> tuple[int, Literal["float16", "float32"]]:
+    """top_k and dtype of `trainer.distillation.teacher_cache`.
+
+    Raises:
+        ConfigError: an unknown option, or a value out of range.
+    """
+    top_k, dtype = options.get("top_k", 100), options.get("dtype", "float16")
+    unknown = ", ".join(sorted(options.keys() - {"top_k", "dtype"}))
+    if unknown or type(top_k) is not int or top_k < 1 or dtype not in ("float16", "float32"):
+        raise ConfigError(
+            "trainer.distillation.teacher_cache: expected {top_k: a number >= 1, dtype: float16 or float32}, got"
+            f" {unknown or f'top_k={top_k}, dtype={dtype}'}"
+        )
+    return top_k, "float16" if dtype == "float16" else "float32"
 
 
 def row_key(tokens: np.ndarray, mask: np.ndarray) -> str:

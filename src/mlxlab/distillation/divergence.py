@@ -21,7 +21,7 @@ class SoftTargets(NamedTuple):
 
 
 def soft_target_divergence(
-    answer: SoftTargets, logits: mx.array, temperature: mx.array | float, measure: str, total: mx.array | None = None
+    targets: SoftTargets, logits: mx.array, temperature: mx.array | float, kind: str, total: mx.array | None = None
 ) -> mx.array:
     """The divergence named `measure` of a student's `logits` (..., C) from the answer: (...), before any T^2.
 
@@ -29,16 +29,16 @@ def soft_target_divergence(
         temperature: a number, or an array that broadcasts over the logits.
         total: log-sum-exp of the logits (...), if it is known already.
     """
-    if measure == "mse":
-        return mx.square(logits - answer.values).mean(axis=-1)
-    teacher, student = answer.values, logits
-    if answer.classes is not None:
-        others = logits.shape[-1] - answer.classes.shape[-1]
+    if kind == "mse":
+        return mx.square(logits - targets.values).mean(axis=-1)
+    teacher, student = targets.values, logits
+    if targets.classes is not None:
+        others = logits.shape[-1] - targets.classes.shape[-1]
         teacher = _soften_others(teacher, temperature, others)
-        student = _soften_others(top_k_log_probs(logits, answer.classes, total), temperature, others)
-    if measure == "forward" and isinstance(temperature, float):
+        student = _soften_others(top_k_log_probs(logits, targets.classes, total), temperature, others)
+    if kind == "forward" and isinstance(temperature, float):
         return divergence(teacher, student, temperature)
-    return DIVERGENCES[measure](teacher / temperature, student / temperature)
+    return DIVERGENCES[kind](teacher / temperature, student / temperature)
 
 
 def top_k_log_probs(logits: mx.array, classes: mx.array, total: mx.array | None = None) -> mx.array:

@@ -41,7 +41,7 @@ class Projections(nn.Module):
 
 
 def read_pairs(match: Sequence[dict[str, Any]]) -> list[LayerPair]:
-    """The nodes of `trainer.loss.match`; ConfigError names what one lacks or has too much."""
+    """The nodes of `trainer.loss.feature_matching`; ConfigError names what one lacks or has too much."""
     pairs = []
     for place, node in enumerate(match):
         odd = [*({"student", "teacher"} - node.keys()), *(node.keys() - set(LayerPair._fields))]
@@ -49,7 +49,7 @@ def read_pairs(match: Sequence[dict[str, Any]]) -> list[LayerPair]:
         if odd or not isinstance(weight, int | float) or not 0 < weight < math.inf:
             what = ", ".join(sorted(odd)) or f"weight={weight}"
             raise ConfigError(
-                f"trainer.loss.match.{place}: {what}; expected {{student: layer, teacher: layer, weight: number > 0}}"
+                f"trainer.loss.feature_matching.{place}: {what}; expected {{student: layer, teacher: layer, weight: number > 0}}"
             )
         pairs.append(LayerPair(str(node["student"]), str(node["teacher"]), float(weight)))
     return pairs
@@ -142,7 +142,7 @@ def _find(model: nn.Module, name: str) -> tuple[Any, Any]:
     if name not in layers:
         near = difflib.get_close_matches(name, layers, 1, cutoff=0)
         raise ConfigError(
-            f"trainer.loss.match: there is no layer {name}" + (f"; did you mean {near[0]}?" if near else "")
+            f"trainer.loss.feature_matching: there is no layer {name}" + (f"; did you mean {near[0]}?" if near else "")
         )
     *path, last = name.split(".")
     holder: Any = model

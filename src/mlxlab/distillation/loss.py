@@ -1,4 +1,4 @@
-"""Distillation: a student learns from targets, and from what its teachers say about them."""
+"""The distillation loss: a student learns from the targets and from the soft targets of its teachers."""
 
 from typing import Literal
 
@@ -14,88 +14,112 @@ from mlxlab.distillation.teachers import Teachers
 from mlxlab.errors import ConfigError
 from mlxlab.models.ensemble import Router
 from mlxlab.training.device_batch import DeviceBatch
+from mlxlab.training.losses.cached_forward import unwrap
 from mlxlab.training.losses.coefficient_schedule import LinearCoefficient
 from mlxlab.training.losses.loss import LossTerms, cross_entropy
 
+Coefficient = float | LinearCoefficient
+
 
 class DistillationLoss:
-    """alpha * CE + (1 - alpha) * T^2 * KL(teacher || student), per target (Hinton et al. 2015).
+    """alpha * CE + (1 - alpha) * T^2 * KL(teacher || student) per target (Hinton et al. 2015).
+
+    Without teachers it is the cross-entropy, bit for bit. Logs `train/cross_entropy`, `train/kl` (whatever the
+    divergence) and `train/feature_matching`.
 
     Args:
-        alpha: share of the cross-entropy; 1 is cross-entropy alone. A number, or a ramp over the run.
-        temperature: T, by which the logits of both are divided before they are compared. A number, or a ramp.
-        t2_scale: times T^2, so that the gradient keeps its size at any temperature.
-        measure: forward is KL(teacher || student), reverse KL(student || teacher), jensen_shannon the mean of their
-            distances to the middle; mse is of logits, without temperature.
-        label_smoothing: of the cross-entropy.
-        match: layers that are to look like layers of the first teacher: `[{student: name, teacher: name, weight: 1}]`.
-        router: weighs the teachers example by example; null weighs them by trainer.teacher_weights.
+        alpha: weight of the cross-entropy; 1 is cross-entropy alone. A number, or a LinearCoefficient.
+        temperature: T, which divides the logits of teacher and student. A number, or a LinearCoefficient.
+        scale_by_t2: multiply the divergence by T^2, so that its gradient has the same size at any temperature.
+        divergence: forward is KL(teacher || student), reverse KL(student || teacher), jensen_shannon the mean KL of
+            both to their mixture; mse compares logits and ignores the temperature.
+        label_smoothing: part of the target spread over all classes, in the cross-entropy.
+        feature_matching: layers to match with layers of the first teacher:
+            `[{student: name, teacher: name, weight: 1}]`.
+        router: weights the teachers example by example; null uses `teacher_weights`.
+
+    Raises:
+        ConfigError: a cache of soft targets lacks what feature matching or mse needs.
     """
 
     def __init__(
         self,
         alpha: Fraction | LinearCoefficient,
         temperature: Positive | LinearCoefficient,
-        t2_scale: bool,
-        measure: Literal["forward", "reverse", "jensen_shannon", "mse"],
+        scale_by_t2: bool,
+        divergence: Literal["forward", "reverse", "jensen_shannon", "mse"],
         label_smoothing: Share,
-        match: list[dict[str, str | float]],
+        feature_matching: list[dict[str, str | float]],
         router: Router | None,
         *,
-        taught_by: Teachers,
+        loaded_teachers: Teachers,
     ) -> None:
-        self.settings: dict[str, float | LinearCoefficient] = {"alpha": alpha, "temperature": temperature}
-        self.t2_scale, self.measure, self.label_smoothing = t2_scale, measure, label_smoothing
-        self.router, self.teachers = router, taught_by
-        self.pairs = read_pairs(match) if taught_by else []
-        self.targets_alone = not taught_by or (alpha == 1 and not self.pairs)
-        lossy = taught_by.cache is not None and taught_by.cache.top_k > 0
-        if (self.pairs and taught_by.cache is not None) or (measure == "mse" and lossy):
-            key = "match" if self.pairs else "measure=mse"
-            raise ConfigError(f"trainer.loss.{key}: not kept by trainer.teacher_cache; leave out one of the two")
+        self.teachers, self.router = loaded_teachers, router
+        self.alpha: Coefficient = alpha
+        self.temperature: Coefficient = temperature
+        self.scale_by_t2, self.divergence, self.label_smoothing = scale_by_t2, divergence, label_smoothing
+        self.pairs = read_pairs(feature_matching) if loaded_teachers else []
+        self._queries_teachers = bool(loaded_teachers) and (alpha != 1 or bool(self.pairs))
+        cache = loaded_teachers.cache
+        if cache is not None and self.pairs:
+            raise ConfigError("trainer.loss.feature_matching: expected no teacher_cache, which stores no layer outputs")
+        if cache is not None and cache.top_k and divergence == "mse":
+            raise ConfigError("trainer.loss.divergence=mse: expected no teacher_cache, which stores no logits")
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
-        with capture_calls(model, [pair.student for pair in self.pairs]) as mine:
-            logits = self.teachers.with_those_beneath(model(batch.tokens, batch.mask), batch)
+        if self.pairs:
+            model = unwrap(model)
+        with capture_calls(model, [pair.student for pair in self.pairs]) as student_calls:
+            logits = self.teachers.add_residual_base(model(batch.tokens, batch.mask), batch)
         ce = cross_entropy(logits, batch.targets, self.label_smoothing)
-        if self.targets_alone:
-            return LossTerms(ce, {"ce": ce})
-        with capture_calls(self.teachers.first, [pair.teacher for pair in self.pairs]) as theirs:
-            answer = self.teachers.answer(batch, self.router)
-        alpha, temperature = (self._setting(name, batch) for name in ("alpha", "temperature"))
+        if not self._queries_teachers:
+            return LossTerms(ce, {"cross_entropy": ce})
+        with capture_calls(self.teachers.first, [pair.teacher for pair in self.pairs]) as teacher_calls:
+            soft_targets = self.teachers.soft_targets(batch, self.router)
+        alpha = _value(self.alpha, "alpha", batch)
+        temperature = _value(self.temperature, "temperature", batch)
         logits = logits.astype(mx.float32)
-        softened = temperature if isinstance(temperature, float) else temperature[..., None]
-        kl = soft_target_divergence(answer, logits, softened, self.measure, self._total(ce, logits, batch))
-        scale = temperature * temperature if self.t2_scale and self.measure != "mse" else 1.0
-        values = alpha * ce + (1 - alpha) * scale * kl
+        kl = soft_target_divergence(
+            soft_targets,
+            logits,
+            temperature if isinstance(temperature, float) else temperature[..., None],
+            self.divergence,
+            self._log_sum_exp(ce, logits, batch),
+        )
+        scale = temperature * temperature if self.scale_by_t2 and self.divergence != "mse" else 1.0
+        total = alpha * ce + (1 - alpha) * scale * kl
         if not self.pairs:
-            return LossTerms(values, {"ce": ce, "kl": kl})
-        apart = feature_matching_loss(model, self.pairs, mine, theirs, batch)
-        return LossTerms(values + apart, {"ce": ce, "kl": kl, "match": apart})
+            return LossTerms(total, {"cross_entropy": ce, "kl": kl})
+        matching = feature_matching_loss(model, self.pairs, student_calls, teacher_calls, batch)
+        return LossTerms(total + matching, {"cross_entropy": ce, "kl": kl, "feature_matching": matching})
 
-    def attach(self, model: nn.Module, seed: int) -> None:
-        """Before training: the student gets the projections that `match` needs."""
+    def setup(self, model: nn.Module, seed: int) -> None:
+        """Adds the projections that feature matching needs to the student."""
         if self.pairs:
             add_projections(model, self.teachers.first, self.pairs, seed)
 
-    def prepare(self, batch: Batch, progress: float | None) -> dict[str, np.ndarray]:
-        """What goes along with a batch: the point of each ramp, and what the teachers said about it before."""
-        ramps = {
-            name: ramp.rows(batch, progress)
-            for name, ramp in self.settings.items()
-            if isinstance(ramp, LinearCoefficient)
+    def annotate(self, batch: Batch, progress: float | None) -> dict[str, np.ndarray]:
+        """The present value of each LinearCoefficient, and the cached soft targets."""
+        coefficients = {"alpha": self.alpha, "temperature": self.temperature}
+        arrays = {
+            name: coefficient.per_row(batch, progress)
+            for name, coefficient in coefficients.items()
+            if isinstance(coefficient, LinearCoefficient)
         }
-        return ramps if self.targets_alone else ramps | self.teachers.extra(batch, self.router)
+        return arrays | self.teachers.cached(batch, self.router) if self._queries_teachers else arrays
 
-    def _total(self, ce: mx.array, logits: mx.array, batch: DeviceBatch) -> mx.array | None:
-        """Log-sum-exp of the logits, which the cross-entropy has computed already."""
+    def flush(self) -> None:
+        self.teachers.flush()
+
+    def _log_sum_exp(self, ce: mx.array, logits: mx.array, batch: DeviceBatch) -> mx.array | None:
+        """Log-sum-exp of the logits, recovered from the cross-entropy; None where label smoothing hides it."""
         if self.label_smoothing:
             return None
         return ce + mx.take_along_axis(logits, batch.targets[..., None], axis=-1).squeeze(-1)
 
-    def _setting(self, name: str, batch: DeviceBatch) -> float | mx.array:
-        """A number, or the point of a ramp as an array that broadcasts over the targets."""
-        value = self.settings[name]
-        if isinstance(value, LinearCoefficient):
-            return batch.extra[name].reshape(-1, *[1] * (batch.targets.ndim - 1))
-        return float(value)
+
+def _value(coefficient: Coefficient, name: str, batch: DeviceBatch) -> float | mx.array:
+    """A number, or the present value of a schedule as an array that broadcasts over the targets."""
+    if isinstance(coefficient, LinearCoefficient):
+        return batch.extra[name].reshape(-1, *[1] * (batch.targets.ndim - 1))
+    return float(coefficient)

@@ -1,4 +1,4 @@
-"""What a student learns from beside the targets: frozen models, asked with every batch or remembered."""
+"""The teachers of a run: frozen models that are queried for every batch, or whose soft targets are cached."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -16,52 +16,57 @@ from mlxlab.training.device_batch import DeviceBatch, to_device
 
 @dataclass
 class Teachers:
-    """The teachers of a run.
+    """The teachers of a run; false without any.
 
     Args:
-        ensemble: those who teach; empty for none.
-        beneath: earlier students: this one learns what is still missing on top of them. Empty for none.
-        cache: what the ensemble said before; None asks it every time.
-        names: the hash of each by its name, for the record.
+        ensemble: the models that give soft targets; may be empty.
+        residual_base: earlier students whose mean the student completes; may be empty.
+        cache: soft targets of the ensemble by content of the row; None queries the ensemble for every batch.
+        digests: the digest of each model's weights by its name, for the manifest.
     """
 
     ensemble: Ensemble = field(default_factory=lambda: Ensemble([]))
-    beneath: Ensemble = field(default_factory=lambda: Ensemble([]))
+    residual_base: Ensemble = field(default_factory=lambda: Ensemble([]))
     cache: TeacherCache | None = None
-    names: dict[str, str] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.ensemble)
 
     @property
     def first(self) -> nn.Module:
-        """The model whose layers a student may match; without teachers there are none."""
+        """The model whose layers a student may match; an empty ensemble without teachers."""
         return self.ensemble.members[0].model if self.ensemble else self.ensemble
 
-    def extra(self, batch: Batch, router: Router | None) -> dict[str, np.ndarray]:
-        """What the cache has to say about a batch, asking the ensemble for what it lacks; nothing without one."""
+    def cached(self, batch: Batch, router: Router | None) -> dict[str, np.ndarray]:
+        """Soft targets of a batch from the cache, which queries the ensemble on a miss; empty without a cache."""
         if self.cache is None:
             return {}
-        return self.cache.extra(batch, lambda: self._logits(to_device(batch), router))
+        return self.cache.soft_targets(batch, lambda: self._logits(to_device(batch), router))
 
-    def answer(self, batch: DeviceBatch, router: Router | None) -> SoftTargets:
-        """What the teachers say about a batch: kept in it, or asked for now."""
+    def soft_targets(self, batch: DeviceBatch, router: Router | None) -> SoftTargets:
+        """Soft targets from the annotations of a batch, else from the ensemble."""
         if VALUES in batch.extra:
             return SoftTargets(batch.extra[VALUES].astype(mx.float32), batch.extra.get(CLASSES))
         return SoftTargets(mx.stop_gradient(self._logits(batch, router)))
 
-    def with_those_beneath(self, logits: mx.array, batch: DeviceBatch) -> mx.array:
-        """The student's logits as the ensemble would give them once it has joined."""
-        if not self.beneath:
+    def add_residual_base(self, logits: mx.array, batch: DeviceBatch) -> mx.array:
+        """The logits (..., C) of the residual base with the student as one more member."""
+        if not self.residual_base:
             return logits
-        mean = mx.stop_gradient(self.beneath(batch.tokens, batch.mask))
-        return add_residual_base(logits.astype(mx.float32), mean, len(self.beneath))
+        base = mx.stop_gradient(self.residual_base(batch.tokens, batch.mask))
+        return add_residual_base(logits.astype(mx.float32), base, len(self.residual_base))
 
-    def hash(self) -> str:
-        """Of every weight of every model here."""
-        return hashlib.sha256((self.ensemble.hash() + self.beneath.hash()).encode()).hexdigest()
+    def flush(self) -> None:
+        """Waits until every cached soft target is on disk."""
+        if self.cache is not None:
+            self.cache.flush()
+
+    def digest(self) -> str:
+        """SHA-256 of every weight of every model."""
+        return hashlib.sha256((self.ensemble.digest() + self.residual_base.digest()).encode()).hexdigest()
 
     def _logits(self, batch: DeviceBatch, router: Router | None) -> mx.array:
-        answers = self.ensemble.answers(batch.tokens, batch.mask)
-        weights = router(answers=answers, targets=batch.targets) if router is not None else None
-        return self.ensemble.mix(answers, weights)
+        logits = self.ensemble.member_logits(batch.tokens, batch.mask)
+        weights = router(logits=logits, targets=batch.targets) if router is not None else None
+        return self.ensemble.combine(logits, weights)

@@ -10,6 +10,7 @@ import yaml
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
 from mlxlab.config.schema.root import BY_TASK
+from mlxlab.distillation.options import read_options
 from mlxlab.errors import ConfigError
 from mlxlab.tracking.tracker import NoTracker, Tracker
 
@@ -151,7 +152,7 @@ def save_inference_config(config: Config, data: Any, inference_dir: Path) -> Non
 
 def model_seed(cfg: Config) -> int:
     """Seed of weights and dropout: `seed`, mixed with the number of earlier students of a multi-round run."""
-    return int(cfg["seed"] + len(cfg["trainer"].get("members", [])) * 0x9E3779B97F4A7C15) % 2**64
+    return int(cfg["seed"] + len(read_options(cfg).members) * 0x9E3779B97F4A7C15) % 2**64
 
 
 def package_versions() -> dict[str, str]:

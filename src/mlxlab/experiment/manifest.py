@@ -155,10 +155,12 @@ def effective_status(folder: Path) -> str:
 
 def lineage(config: Facts, resumed: Path | None = None, sweep: str = "") -> list[Facts]:
     """What a run goes back to, by its resolved config: a checkpoint elsewhere, weights, teachers, losses, a sweep."""
-    trainer, data = config["trainer"], config["data"]
+    from mlxlab.distillation.options import read_options
+
+    distillation, data = read_options(config), config["data"]
     found = [("checkpoint", resumed), ("pretrained", config["model"].get("pretrained"))]
-    found += [("teacher", name) for name in trainer.get("teachers") or []]
-    found += [("member", name) for name in trainer.get("members") or []]
+    found += [("teacher", name) for name in distillation.teachers]
+    found += [("member", name) for name in distillation.members]
     found += [("selection", (data.get("select") or {}).get("source")), ("sweep", sweep)]
     return [{"kind": kind, "of": str(name)} for kind, name in found if name and name != "previous"]
 

@@ -29,7 +29,7 @@ def run_metadata(session: Session, tracker: "Tracker") -> dict[str, Any]:
         "data": session.data.fingerprint,
         "held_out": session.data.held_out,
         "tokenizer": session.data.tokenizer.fingerprint,
-        "teachers": session.teachers.names,
+        "teachers": session.teachers.digests,
         "uid": tracker.uid,
     }
 

@@ -1,6 +1,7 @@
 """Rounds: students trained one after the other, each a run of its own; together they are an ensemble.
 
-A round is an ordinary run with the earlier students as `trainer.members`. `rounds.json` counts those that are done.
+A round is an ordinary run with the earlier students as `trainer.distillation.members`. `rounds.json` lists the metrics of
+the completed rounds.
 """
 
 import json
@@ -15,6 +16,7 @@ from mlxlab.config.hydra.overrides import cli_overrides, group_choices
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import conf_dir, project_root
 from mlxlab.config.resume_overrides import merge_for_resume
+from mlxlab.distillation.options import read_options
 from mlxlab.errors import RunInterrupted
 from mlxlab.experiment.build import build_data
 from mlxlab.tracking.journal import PARENT
@@ -27,8 +29,8 @@ Metrics = dict[str, float]
 
 
 def is_multi_round(cfg: Any) -> bool:
-    """Is the run made of others?"""
-    return cfg.trainer.get("rounds", 1) != 1 or bool(cfg.trainer.get("members"))
+    """Does the run consist of other runs?"""
+    return read_options(cfg).is_multi_round
 
 
 class DistillationRounds:
@@ -52,7 +54,7 @@ class DistillationRounds:
             cfg = OmegaConf.create(
                 merge_for_resume(self.state["config"], composed, cli_overrides(), chosen, conf_dir())[0]
             )
-        self.cfg = cfg
+        self.cfg, self.options = cfg, read_options(cfg)
         self.state |= {"config": OmegaConf.to_container(cfg, resolve=True), "choices": group_choices()}
 
     def run(self) -> float:
@@ -86,18 +88,18 @@ class DistillationRounds:
 
         self._write()
         self.note(overrides=cli_overrides(), rounds_done=len(self.state["done"]))
-        rounds = self.cfg.trainer.rounds
+        rounds = self.options.rounds
         for number in range(len(self.state["done"]) + 1, rounds + 1):
             print(f"round {number} of {rounds}", flush=True)
             self.run_one(self._config(number), self._place(number))
-            save_ensemble(self.folder, [Path(name) for name in self._members(number)], self.cfg.trainer.combine)
+            save_ensemble(self.folder, [Path(name) for name in self._members(number)], self.options.ensemble_mean)
             measured = self._measure(number)
             tracker.log_metrics(number, {f"{who}/{name}": v for who, ms in measured.items() for name, v in ms.items()})
             self.state["done"].append(measured)
             self._write()
             self.note(rounds_done=number, outcome=measured["ensemble"])
         if not rounds:
-            save_ensemble(self.folder, [Path(name) for name in self._members(0)], self.cfg.trainer.combine)
+            save_ensemble(self.folder, [Path(name) for name in self._members(0)], self.options.ensemble_mean)
             self.state["done"] = [self._measure(0)]
             self._write()
         table = self._table()
@@ -110,7 +112,8 @@ class DistillationRounds:
         """That of the run which is round `number`: all students before it are members."""
         mine = OmegaConf.create(self.state["config"])
         assert isinstance(mine, DictConfig)
-        mine.trainer.rounds, mine.trainer.members = 1, self._members(number - 1)
+        distillation = mine.trainer.distillation
+        distillation.rounds, distillation.members = 1, self._members(number - 1)
         select = mine.data.get("select")
         if select is not None and select.source == "previous":
             select.source = str(self._place(number - 1)) if number > 1 else None
@@ -122,7 +125,7 @@ class DistillationRounds:
     def _members(self, number: int) -> list[str]:
         """The students given at the start, and those of the rounds up to `number`, with their last weights."""
         own = [str(self._place(round) / "checkpoints" / "last") for round in range(1, number + 1)]
-        return [*self.state["config"]["trainer"]["members"], *own]
+        return [*self.options.members, *own]
 
     def _place(self, number: int) -> Path:
         return self.folder.absolute() / "rounds" / str(number)
@@ -138,15 +141,16 @@ class DistillationRounds:
         cfg = self._config(max(number, 1))
         names = self._members(number)
         models = [restore_from(Path(name)).model for name in names]
-        cfg.trainer.members, cfg.trainer.teacher_cache = names[:1], None
+        distillation = cfg.trainer.distillation
+        distillation.members, distillation.teacher_cache = names[:1], None
         config: Any = OmegaConf.to_container(cfg, resolve=True)
         data = build_data(config, self.project, tokenizer_folder(cfg, self.project / ".cache"), self.folder)
-        cfg.trainer.members = []
-        taught_by, _ = teachers_for(cfg, data, self.folder)
+        distillation.members = []
+        teachers, _ = teachers_for(cfg, data, self.folder)
         asked: dict[str, Any] = {f"member {place}": model for place, model in enumerate(models, 1)}
-        asked |= {"ensemble": Ensemble(models, combine=self.cfg.trainer.combine)}
+        asked |= {"ensemble": Ensemble(models, mean=self.options.ensemble_mean)}
         asked |= {"student": models[-1]} if number else {}
-        asked |= {"teacher": taught_by.ensemble} if taught_by else {}
+        asked |= {"teacher": teachers.ensemble} if teachers else {}
         measured = {}
         for who, model in asked.items():
             found = evaluate(model, data.valid, data.task, limit=self.cfg.trainer.eval_batches)
@@ -161,7 +165,7 @@ class DistillationRounds:
         """A line per round: the objective of each who was asked."""
         name, asked = self._objective(), ("teacher", "student", "ensemble")
         lines = [f"| {name} after round | teacher | student | ensemble | members |", "|--:|--:|--:|--:|:--|"]
-        for number, measured in enumerate(self.state["done"], 1 if self.cfg.trainer.rounds else 0):
+        for number, measured in enumerate(self.state["done"], 1 if self.options.rounds else 0):
             cells = [f"{measured[who][name]:.4f}" if who in measured else "-" for who in asked]
             members = [f"{ms[name]:.4f}" for who, ms in measured.items() if who.startswith("member ")]
             lines.append(f"| {number} | {' | '.join(cells)} | {', '.join(members)} |")

@@ -109,8 +109,12 @@ def train(cfg: DictConfig, context: RunContext) -> float:
 
 def fit(session: Session, checkpoint: "Checkpoint | None", context: RunContext) -> None:
     """Trains with the callbacks of the config; signals reach the loop from here on."""
+    from mlxlab.distillation.report import distillation_callbacks
+
     paths = {"folder": context.run_dir, "cache": project_root() / ".cache"}
     callbacks = [instantiate(node, **paths) for node in session.cfg["callbacks"].values() if node is not None]
+    data, max_batches = session.data, session.trainer.eval_batches
+    callbacks += distillation_callbacks(session.teachers, data.valid, data.task, max_batches)
     if checkpoint is not None:
         print_status(f"resumed from {checkpoint.path.name}", *(f"skipped {line}" for line in checkpoint.skipped))
         session.state.tracker.truncate_after(checkpoint.step)

@@ -85,7 +85,7 @@ def _restore_ensemble(folder: Path) -> RestoredModel:
     for member, other in zip(members, restored, strict=True):
         if _language(other) != _language(first):
             raise DataError(f"{folder / FILE}: {member} has another tokenizer or task than {members[0]}")
-    return replace(first, model=Ensemble([part.model for part in restored], combine=combine))  # type: ignore[arg-type]
+    return replace(first, model=Ensemble([part.model for part in restored], mean=combine))  # type: ignore[arg-type]
 
 
 def _language(restored: RestoredModel) -> tuple[str, Task]:

@@ -1,4 +1,4 @@
-"""Models that answer as one: mean of logits, mean of probabilities, or weighted by a router, example by example."""
+"""Ensembles: mean of logits, mean of probabilities, or weights per example from a router."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -10,15 +10,16 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 Weight = float | mx.array
-Router = Callable[..., list[mx.array]]  # (answers=, targets=) -> a weight per member: (..., 1), targets being (...)
+Router = Callable[..., list[mx.array]]  # (logits=, targets=) -> a weight per member: (..., 1), targets being (...)
+EnsembleMean = Literal["logits", "probabilities"]
 
 
 class FrozenModel(nn.Module):
-    """A frozen model, asked in the words of another.
+    """A frozen model, optionally with the classes or tokens of another.
 
     Args:
-        table: (V,) this model's number for each class or token that is asked for; None where the numbers are the same.
-        tokens: whether `table` also translates the input: the classes of a language model are its tokens.
+        table: (V,) the model's own index of each class or token of the caller; None where the indices are equal.
+        tokens: `table` also translates the input: the classes of a language model are its tokens.
     """
 
     def __init__(self, model: nn.Module, table: np.ndarray | None = None, *, tokens: bool = False) -> None:
@@ -37,23 +38,23 @@ class FrozenModel(nn.Module):
 
 
 class Ensemble(nn.Module):
-    """Frozen members, their answers combined: a model like any other to evaluate and to predict with.
+    """Frozen members whose outputs are averaged: a model like any other to evaluate and to predict with.
 
     Args:
-        weights: one per member; None weighs all alike.
-        combine: the mean is that of logits, or of probabilities (returned as their logarithm).
+        weights: one per member; None weights all members equally.
+        mean: average the logits, or the probabilities (returned as logarithms).
     """
 
     def __init__(
         self,
         members: Sequence[nn.Module],
         weights: Sequence[float] | None = None,
-        combine: Literal["logits", "probabilities"] = "logits",
+        mean: EnsembleMean = "logits",
     ) -> None:
         super().__init__()
         self.members = list(members)
         self._weights = list(weights) if weights is not None else [1.0] * len(self.members)
-        self.combine = combine
+        self._mean = mean
         self.freeze()
         self.eval()
 
@@ -64,23 +65,24 @@ class Ensemble(nn.Module):
         return bool(self.members)
 
     def __call__(self, tokens: mx.array, mask: mx.array) -> mx.array:
-        """(B, T) -> float32 logits as the members give them: (B, C) or (B, T, V)."""
-        return self.mix(self.answers(tokens, mask))
+        """(B, T) -> float32 logits shaped like those of the members: (B, C) or (B, T, V)."""
+        return self.combine(self.member_logits(tokens, mask))
 
-    def answers(self, tokens: mx.array, mask: mx.array) -> list[mx.array]:
-        """The logits of each member."""
+    def member_logits(self, tokens: mx.array, mask: mx.array) -> list[mx.array]:
+        """The float32 logits of each member."""
         return [member(tokens, mask).astype(mx.float32) for member in self.members]
 
-    def mix(self, answers: list[mx.array], weights: Sequence[Weight] | None = None) -> mx.array:
-        """The combined logits; `weights` may be arrays that broadcast over the classes."""
+    def combine(self, logits: list[mx.array], weights: Sequence[Weight] | None = None) -> mx.array:
+        """The weighted mean of the members' logits; `weights` may be arrays that broadcast over the classes."""
         weights = self._weights if weights is None else weights
-        if self.combine == "logits" or len(answers) == 1:
-            return weighted_mean(answers, weights)
-        return mx.log(mx.maximum(weighted_mean([mx.softmax(a, axis=-1) for a in answers], weights), 1e-30))
+        if self._mean == "logits" or len(logits) == 1:
+            return weighted_mean(logits, weights)
+        probabilities = weighted_mean([mx.softmax(z, axis=-1) for z in logits], weights)
+        return mx.log(mx.maximum(probabilities, 1e-30))
 
-    def hash(self) -> str:
-        """SHA-256 of every weight: the same before and after, or somebody trained the teachers."""
-        digest = hashlib.sha256(repr((self._weights, self.combine)).encode())
+    def digest(self) -> str:
+        """SHA-256 of every weight and of how the members are averaged."""
+        digest = hashlib.sha256(repr((self._weights, self._mean)).encode())
         leaves: list[tuple[str, mx.array]] = tree_flatten(self.parameters())  # type: ignore[assignment]
         for name, leaf in sorted(leaves, key=lambda item: item[0]):
             digest.update(f"{name} {leaf.dtype} {leaf.shape}".encode())
@@ -89,7 +91,7 @@ class Ensemble(nn.Module):
 
 
 def weighted_mean(values: Sequence[mx.array], weights: Sequence[Weight]) -> mx.array:
-    """Taken in one by one, so that the mean of equal values is that very value, bit for bit."""
+    """A running mean: the mean of equal values is that value, bit for bit."""
     mean, total = values[0], weights[0]
     for value, weight in zip(values[1:], weights[1:], strict=True):
         total = total + weight
@@ -97,15 +99,15 @@ def weighted_mean(values: Sequence[mx.array], weights: Sequence[Weight]) -> mx.a
     return mean
 
 
-def add_residual_base(student: mx.array, members: mx.array, count: int) -> mx.array:
-    """(n * mean + student) / (n + 1): what an ensemble says once the student has joined its `count` members."""
-    return weighted_mean([members, student], [float(count), 1.0])
+def add_residual_base(student: mx.array, base: mx.array, count: int) -> mx.array:
+    """(n * base + student) / (n + 1): the mean of an ensemble of `count` members once the student has joined it."""
+    return weighted_mean([base, student], [float(count), 1.0])
 
 
-def true_class_confidence(*, answers: list[mx.array], targets: mx.array) -> list[mx.array]:
-    """A router: each teacher counts by the probability that it gives the true class (Zhang et al. 2022)."""
+def true_class_confidence(*, logits: list[mx.array], targets: mx.array) -> list[mx.array]:
+    """A router: weights each teacher by its probability of the true class (Zhang et al. 2022)."""
     weights = []
-    for logits in answers:
-        log_p = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+    for z in logits:
+        log_p = z - mx.logsumexp(z, axis=-1, keepdims=True)
         weights.append(mx.exp(mx.take_along_axis(log_p, targets[..., None], axis=-1)) + 1e-6)  # (..., 1)
     return weights

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -14,6 +13,7 @@ from mlxlab.data.batch import Task
 from mlxlab.errors import DivergenceError
 from mlxlab.training.optim.schedules import LRSchedule
 from mlxlab.training.state import Run
+from mlxlab.training.trainer import Trainer
 
 MEMORY = 0.9  # of the smoothed loss, a mean over some ten updates
 DIVERGENCE_FACTOR = 4.0  # times the least smoothed loss: no need to go on
@@ -47,19 +47,14 @@ class LRRangeTest:
 
 
 def find_learning_rate(
-    run: Run, trainer: Any, task: Task, start: float, end: float, updates: int, seed: int
+    run: Run, trainer: Trainer, task: Task, start: float, end: float, updates: int, seed: int
 ) -> LRRangeTest:
-    """Trains with a rising rate; evaluates, saves and logs nothing.
-
-    Args:
-        trainer: a `Trainer`, or one that wraps it as `trainer.trainer`.
-    """
-    inner = getattr(trainer, "trainer", trainer)
+    """Trains with a rising rate; evaluates, saves and logs nothing."""
     found = LRRangeTest(exponential_lr(start, end, updates), updates)
-    inner.schedule = lambda *, peak, steps: found.rate
-    inner.epochs, inner.max_tokens, inner.max_steps = None, None, updates + 1
-    inner.eval_every, inner.log_every = updates + 2, updates + 2
-    inner.max_rollbacks = 0
+    trainer.schedule = lambda *, peak, steps: found.rate
+    trainer.epochs, trainer.max_tokens, trainer.max_steps = None, None, updates + 1
+    trainer.eval_every, trainer.log_every = updates + 2, updates + 2
+    trainer.max_rollbacks = 0
     with suppress(DivergenceError):  # the end of a range that is wide enough
         trainer.fit(run, [], task, [found], seed=seed)
     return found

@@ -84,6 +84,7 @@ class Run:
     place: dict[str, Any] = field(default_factory=dict)  # in the data, of the next step
     rescue: Callable[[], str] = lambda: ""  # saves what was before the present step; says so
     reload: Callable[[], Checkpoint] | None = None  # the newest good checkpoint, where checkpoints are kept
+    before_save: Callable[[], None] = lambda: None  # makes durable what the state depends on
     save: bool = False  # somebody asks for a checkpoint of the present step
     started: float = field(default_factory=time.monotonic)
     recompiles: float | None = None  # shapes that the step was compiled for, beyond the first
@@ -221,8 +222,6 @@ class Run:
 
     def state_dict(self) -> dict[str, Any]:
         """All but the weights and the optimizer, as JSON can hold it."""
-        if hasattr(self.train, "keep"):
-            self.train.keep()  # what the batches so far were made with, before the place behind them is saved
         state = {name: getattr(self, name) for name in self._SAVED}
         return state | {
             "history": self.history,

@@ -11,7 +11,7 @@ from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.constraints import Count, Positive, Share, Size
 from mlxlab.data.batch import Batch, Task
 from mlxlab.distributed.process_group import ProcessGroup, SingleProcess
-from mlxlab.errors import DivergenceError
+from mlxlab.errors import ConfigError, DivergenceError
 from mlxlab.training.adaptive_batch import SampleScheduledOptimizer, parse_adaptive_batch
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.evaluate import Evaluation, evaluate
@@ -57,6 +57,8 @@ class Trainer:
         step: how one batch becomes one update.
         optimizer: how gradients move the weights.
         schedule: how the learning rate moves.
+        teachers: models to learn from, with trainer=distill; `distillation.teachers` refers to them.
+        distillation: options of trainer=distill. The experiment loads the teachers and trains in rounds, not the loop.
     """
 
     def __init__(
@@ -79,7 +81,11 @@ class Trainer:
         step: Callable[..., Step],
         optimizer: Callable[..., optim.Optimizer],
         schedule: Schedule,
+        teachers: list[str] | None = None,
+        distillation: object | None = None,
     ) -> None:
+        if teachers and distillation is None:
+            raise ConfigError("trainer.teachers: expected trainer=distill")
         if epochs is None and max_steps is None and max_tokens is None:
             raise ValueError(
                 "trainer.epochs, trainer.max_steps and trainer.max_tokens are all null: the run has no end"
@@ -104,6 +110,8 @@ class Trainer:
         group: ProcessGroup | None = None,
     ) -> Run:
         """Trains `run.model` until the run's end. A checkpoint goes on exactly where it was taken."""
+        self.loss.setup(run.model, seed)
+        run.before_save = self.loss.flush
         rate = self.prepare(run)
         if resume is not None:
             run.restore(resume.weights, resume.optimizer, resume.state)
@@ -126,6 +134,7 @@ class Trainer:
         while not run.stop:
             try:
                 for batch in run.train:
+                    batch = batch._replace(extra=batch.extra | self.loss.annotate(batch, _progress(run)))
                     mx.random.seed(step_seed(seed, run.step, group.rank))
                     run.advance(batch, step(to_device(group.share(batch))))
                     self._set_stop(run)
@@ -137,6 +146,7 @@ class Trainer:
             except DivergenceError:
                 if not group.in_turn(lambda: run.roll_back(self.max_rollbacks)):
                     raise
+        self.loss.flush()
         for callback in callbacks:
             callback.on_end(run)
         return run
@@ -203,6 +213,11 @@ class Trainer:
 def _evaluated(run: Run, *args: Any, **kwargs: Any) -> Evaluation | None:
     with use_ema_weights(run.model, run.optimizer):
         return evaluate(run.model, *args, **kwargs)
+
+
+def _progress(run: Run) -> float | None:
+    """Part of the run that is done, in [0, 1); None where the length of the run is unknown."""
+    return run.step / run.total_steps if run.total_steps else None
 
 
 def step_seed(seed: int, step: int, rank: int = 0) -> int:

@@ -142,7 +142,9 @@ def test_chosen_documents_alone_are_trained_on(new, tmp_path):
     data = new()
     ids = sorted({int(i) for batch in data.train for i in batch.ids if i >= 0})
     values = {"id": np.array(ids), "step": np.zeros(len(ids), np.int64), "time": np.zeros(len(ids))}
-    values |= {name: np.arange(len(ids), dtype=np.float32) for name in ("targets", "sum", "mean", "kl", "ce")}
+    values |= {
+        name: np.arange(len(ids), dtype=np.float32) for name in ("targets", "sum", "mean", "kl", "cross_entropy")
+    }
     write(values, tmp_path / "losses.parquet")
     expected = {"mode": "hardest", "percent": 10, "source": str(tmp_path / "losses.parquet")}
     chosen = new(select=read("data/streaming")["select"] | expected)

@@ -29,7 +29,7 @@ from mlxlab.training.steps import staged_eval as settling
 from mlxlab.training.steps.microbatch import split
 from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep
-from support.models import TASK, Fixed, Recorder, Stream, new_model, new_run, new_trainer, weights_of
+from support.models import TASK, Fixed, FunctionLoss, Recorder, Stream, new_model, new_run, new_trainer, weights_of
 
 SETTINGS = {"clip": 1.0, "accumulate": 1, "checkpoint_layers": False, "dtype": "float32", "force_dtype": False}
 SETTINGS |= {"compile": "never", "streams": "one"}  # tests/test_training_compiled.py has the compiled step
@@ -153,7 +153,9 @@ def test_parts_are_in_memory_one_at_a_time():
 def test_a_part_that_is_not_finite_leaves_everything_as_it_was():
     model = small("bert")
     before = weights_of(model)
-    bad = lambda model, batch: cross_entropy(model(batch.tokens, batch.mask), batch.targets) / (batch.ids - 1)  # noqa: E731
+    bad = FunctionLoss(
+        lambda model, batch: cross_entropy(model(batch.tokens, batch.mask), batch.targets) / (batch.ids - 1)
+    )
     optimizer = optim.AdamW(0.1)
     optimizer.init(model.trainable_parameters())
     state = {name: np.array(leaf) for name, leaf in flatten_arrays(optimizer.state).items()}
@@ -204,7 +206,7 @@ def test_bfloat16_reaches_every_layer_and_the_loss_is_float32(family):
     model = small(family)
     optimizer = optim.SGD(0.1)
     optimizer.init(model.trainable_parameters())
-    OptimizedStep(**SETTINGS | BF16, model=model, loss=spy, optimizer=optimizer)(uneven())
+    OptimizedStep(**SETTINGS | BF16, model=model, loss=FunctionLoss(spy), optimizer=optimizer)(uneven())
     assert seen == {"weights": {mx.bfloat16}, "logits": mx.bfloat16, "values": mx.float32}
 
 

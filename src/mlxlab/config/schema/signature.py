@@ -40,9 +40,6 @@ class Signature:
     doc: str = ""  # the first line of the docstring
 
 
-_NOTHING = Signature({}, frozenset())
-
-
 @cache
 def signature(target: str) -> Signature | None:
     """The signature of `pkg.module.Name`; None unless it is a class or function defined at the top of that module."""
@@ -74,18 +71,8 @@ def _of_arguments(function: ast.FunctionDef, module: str, doc: str, skip: int) -
         )
         for argument in arguments
     }
-    passed_on = _passed_on(function.args.kwarg)
-    runtime = frozenset(argument.arg for argument in function.args.kwonlyargs) | passed_on.runtime
-    return Signature(keys | passed_on.keys, runtime, _first(doc))
-
-
-def _passed_on(rest: ast.arg | None) -> Signature:
-    """`**rest: Annotated[Any, KeysOf("pkg.module.Name")]` takes the keys of Name too, and passes them on to it."""
-    for node in ast.walk(rest.annotation) if rest is not None and rest.annotation is not None else ():
-        match node:
-            case ast.Call(func=ast.Name(id="KeysOf"), args=[ast.Constant(value=str() as target)]):
-                return signature(target) or _NOTHING
-    return _NOTHING
+    runtime = frozenset(argument.arg for argument in function.args.kwonlyargs)
+    return Signature(keys, runtime, _first(doc))
 
 
 def _has_fields(found: ast.ClassDef) -> bool:

@@ -1,4 +1,4 @@
-"""A setting of a loss that changes over the run."""
+"""Loss coefficients that change over a run."""
 
 import numpy as np
 
@@ -8,24 +8,28 @@ from mlxlab.errors import ConfigError
 
 
 class LinearCoefficient:
-    """A straight line from `start` to `end`, which is reached after `share` of the run and kept.
+    """Changes linearly from `start` to `end` over the first `fraction` of the run, then stays at `end`.
 
     Args:
-        start: value at the first update.
-        end: value from `share` of the run on.
-        share: part of all updates that the way takes.
+        start: value at the first step.
+        end: value once `fraction` of the run is done.
+        fraction: part of the steps over which the value changes.
     """
 
-    def __init__(self, start: NonNegative, end: NonNegative, share: Fraction) -> None:
-        self.start, self.end, self.share = start, end, share
+    def __init__(self, start: NonNegative, end: NonNegative, fraction: Fraction) -> None:
+        self.start, self.end, self.fraction = start, end, fraction
 
     def __call__(self, progress: float | None) -> float:
-        """The value at a part of the run, 0 to 1; ConfigError where the run has no known length."""
-        if progress is None:
-            raise ConfigError("a ramp of trainer.loss needs the length of the run; set trainer.max_steps")
-        way = min(progress / self.share, 1.0) if self.share else 1.0
-        return self.start + (self.end - self.start) * way
+        """The value at `progress`, the part of the run that is done.
 
-    def rows(self, batch: Batch, progress: float | None) -> np.ndarray:
-        """The value for each row of a batch: (B,). An array, so that a compiled step sees it change."""
+        Raises:
+            ConfigError: `progress` is None: the length of the run is unknown.
+        """
+        if progress is None:
+            raise ConfigError("trainer.loss: LinearCoefficient needs the length of the run; set trainer.max_steps")
+        position = min(progress / self.fraction, 1.0) if self.fraction else 1.0
+        return self.start + (self.end - self.start) * position
+
+    def per_row(self, batch: Batch, progress: float | None) -> np.ndarray:
+        """The value repeated for each row, (B,) float32: an array is an input of a compiled step, a number is not."""
         return np.full(len(batch.ids), self(progress), np.float32)

@@ -1,51 +1,84 @@
-"""Losses: a function of (model, batch) that returns one float32 value per target, shaped like `batch.targets`.
+"""The `Loss` protocol and the plain losses.
 
-Nothing is averaged here. The step sums the values by `batch.weights` and divides once, so that accumulation, short
-batches and several processes are exact.
+A loss returns one float32 value per target and averages nothing. The step sums the values by `batch.weights` and
+divides once, so that gradient accumulation, short batches and several processes are exact.
 """
 
 from typing import Annotated, Literal, NamedTuple, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
 from mlxlab.constraints import Ge, Lt, NonNegative, Positive
+from mlxlab.data.batch import Batch
 from mlxlab.errors import ConfigError
 from mlxlab.ops.cross_entropy import cross_entropy as cross_entropy
 from mlxlab.training.device_batch import DeviceBatch
 
 
 class LossTerms(NamedTuple):
-    """A loss and what it is made of, by name: all shaped like `batch.targets`."""
+    """The value to minimise and its terms by name, all float32 and shaped like `batch.targets`.
 
-    values: mx.array
-    parts: dict[str, mx.array]
+    The mean of each term is logged as `train/<name>`.
+    """
+
+    total: mx.array
+    terms: dict[str, mx.array]
 
 
 class Loss(Protocol):
-    def __call__(self, model: nn.Module, batch: DeviceBatch) -> "mx.array | LossTerms": ...
+    """What a run minimises. The trainer calls all four methods of every loss.
+
+    A loss without state inherits from `Loss` and defines `__call__` only; the three hooks then do nothing. A loss that
+    needs the hooks defines all four methods and does not inherit.
+    """
+
+    def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
+        """The loss of every target. Runs inside the gradient and may be compiled: a pure function of its arguments."""
+        ...
+
+    def setup(self, model: nn.Module, seed: int) -> None:
+        """Called once before the optimizer is made, also on resume; may add trainable modules to the model."""
+
+    def annotate(self, batch: Batch, progress: float | None) -> dict[str, np.ndarray]:
+        """Arrays (B, ...) that `__call__` will find in `batch.extra`, computed on the host.
+
+        Args:
+            progress: part of the run that is done, in [0, 1); None where the length of the run is unknown.
+        """
+        return {}
+
+    def flush(self) -> None:
+        """Makes durable what `annotate` has returned so far, so that a resumed run gets the same arrays.
+
+        Called before every checkpoint and at the end of the run.
+        """
 
 
-class CrossEntropyLoss:
-    """Cross-entropy of the target, mixed with the mean over all classes by `label_smoothing` (Szegedy et al. 2016).
+class CrossEntropyLoss(Loss):
+    """Cross-entropy with label smoothing (Szegedy et al. 2016).
 
     Args:
-        label_smoothing: share of the target spread over all classes; training only, evaluation never sees it.
+        label_smoothing: part of the target spread over all classes; in training only, never in evaluation.
     """
 
     def __init__(self, label_smoothing: Annotated[float, Ge(0), Lt(1)]) -> None:
         self.label_smoothing = label_smoothing
 
-    def __call__(self, model: nn.Module, batch: DeviceBatch) -> mx.array:
-        return cross_entropy(model(batch.tokens, batch.mask), batch.targets, self.label_smoothing)
+    def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
+        return LossTerms(cross_entropy(model(batch.tokens, batch.mask), batch.targets, self.label_smoothing), {})
 
 
-class WeightedCrossEntropyLoss:
-    """Cross-entropy times the weight of the target's class.
+class WeightedCrossEntropyLoss(Loss):
+    """Cross-entropy multiplied by the weight of the target's class.
 
     Args:
-        class_weights: one weight per class; `balanced` is n / (C n_c) of the training rows.
+        class_weights: one weight per class; `balanced` is n / (C n_c), counted in the training rows.
         label_smoothing: as in cross_entropy.
+
+    Raises:
+        ConfigError: the number of weights is not the number of classes.
     """
 
     def __init__(
@@ -57,22 +90,24 @@ class WeightedCrossEntropyLoss:
     ) -> None:
         weights = balanced_class_weights(class_counts) if class_weights == "balanced" else list(class_weights)
         if len(weights) != len(class_counts):
-            raise ConfigError(f"trainer.loss.class_weights: {len(weights)} weights for {len(class_counts)} classes")
+            raise ConfigError(
+                f"trainer.loss.class_weights: expected {len(class_counts)} weights, one per class, got {len(weights)}"
+            )
         self.class_weights = mx.array(weights, dtype=mx.float32)
         self.label_smoothing = label_smoothing
 
-    def __call__(self, model: nn.Module, batch: DeviceBatch) -> mx.array:
+    def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
         values = cross_entropy(model(batch.tokens, batch.mask), batch.targets, self.label_smoothing)
-        return values * self.class_weights[batch.targets]
+        return LossTerms(values * self.class_weights[batch.targets], {})
 
 
-class FocalLoss:
-    """-a (1 - p)^gamma log p, p being the probability of the target (Lin et al. 2017).
+class FocalLoss(Loss):
+    """-a (1 - p)^gamma log p, where p is the probability of the target (Lin et al. 2017).
 
     Args:
-        alpha: weight of class 1, 1 - alpha that of class 0 (two classes only); null weighs all alike.
-        gamma: how much the well-classified examples are turned down; 0 is cross-entropy.
-        label_smoothing: share of the mean over all classes mixed in, as in cross_entropy.
+        alpha: weight of class 1, 1 - alpha that of class 0 (two classes only); null weighs all classes equally.
+        gamma: focusing parameter: the higher, the less well-classified examples count; 0 is cross-entropy.
+        label_smoothing: weight of the mean over all classes, as in cross_entropy.
     """
 
     def __init__(
@@ -85,18 +120,18 @@ class FocalLoss:
         self.gamma = gamma
         self.label_smoothing = label_smoothing
 
-    def __call__(self, model: nn.Module, batch: DeviceBatch) -> mx.array:
+    def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
         logits = model(batch.tokens, batch.mask).astype(mx.float32)
         if self.alpha is not None and logits.shape[-1] != 2:
-            raise ConfigError(f"trainer.loss.alpha weighs two classes, the task has {logits.shape[-1]}; use null")
+            raise ConfigError(f"trainer.loss.alpha: expected null for {logits.shape[-1]} classes, got {self.alpha}")
         log_p = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
         target = mx.take_along_axis(log_p, batch.targets[..., None], axis=-1).squeeze(-1)
         values = -mx.power(1 - mx.exp(target), self.gamma) * target
         if self.alpha is not None:
             values = values * mx.where(batch.targets == 1, self.alpha, 1 - self.alpha)
-        return (1 - self.label_smoothing) * values - self.label_smoothing * log_p.mean(axis=-1)
+        return LossTerms((1 - self.label_smoothing) * values - self.label_smoothing * log_p.mean(axis=-1), {})
 
 
 def balanced_class_weights(counts: list[int]) -> list[float]:
-    """n / (C n_c): the weights that make every class count the same."""
+    """n / (C n_c) per class: every class then has the same total weight."""
     return [sum(counts) / (len(counts) * max(count, 1)) for count in counts]

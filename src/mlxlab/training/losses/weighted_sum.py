@@ -1,6 +1,4 @@
-"""A loss that is the sum of others."""
-
-from typing import Any
+"""A weighted sum of losses."""
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -10,70 +8,67 @@ from mlxlab.constraints import NonNegative
 from mlxlab.data.batch import Batch
 from mlxlab.errors import ConfigError
 from mlxlab.training.device_batch import DeviceBatch
+from mlxlab.training.losses.cached_forward import CachedForward
 from mlxlab.training.losses.coefficient_schedule import LinearCoefficient
 from mlxlab.training.losses.loss import Loss, LossTerms
 
+_WEIGHT = "weight"
+
 
 class WeightedSumLoss:
-    """Several losses of the same forward pass, each times its weight.
+    """Sum of several losses of one forward pass. Each loss is logged as `train/loss_<name>`.
 
     Args:
-        losses: what is added up.
-        weights: one per loss: numbers, or ramps over the run.
+        losses: the losses by name.
+        weights: the weight of each loss, under the same name: a number or a LinearCoefficient.
+
+    Raises:
+        ConfigError: `losses` and `weights` have different names.
     """
 
-    def __init__(self, losses: list[Loss], weights: list[NonNegative | LinearCoefficient]) -> None:
-        if len(losses) != len(weights):
-            raise ConfigError(f"trainer.loss.weights: {len(weights)} for {len(losses)} losses")
+    def __init__(self, losses: dict[str, Loss], weights: dict[str, NonNegative | LinearCoefficient]) -> None:
+        if losses.keys() != weights.keys():
+            raise ConfigError(f"trainer.loss.weights: expected {', '.join(losses)}, got {', '.join(weights) or 'none'}")
         self.losses, self.weights = losses, weights
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
-        shared: Any = _CachedForward(model)
-        total, parts = mx.zeros(batch.targets.shape), dict[str, mx.array]()
-        for place, (loss, weight) in enumerate(zip(self.losses, self.weights, strict=True)):
-            own = batch._replace(extra=_inside(batch.extra, place))
-            # Layers can be watched only in a forward pass of their own.
-            values = loss(model if getattr(loss, "pairs", None) else shared, own)
-            named = values.parts if isinstance(values, LossTerms) else {}
-            values = values.values if isinstance(values, LossTerms) else values
-            scale: Any = batch.extra[f"weight.{place}"] if isinstance(weight, LinearCoefficient) else weight
-            scale = scale.reshape(-1, *[1] * (values.ndim - 1)) if isinstance(weight, LinearCoefficient) else scale
-            total = total + scale * values
-            parts |= {name: part for name, part in named.items() if name not in parts}
-            parts[f"loss_{place}"] = values
-        return LossTerms(total, parts)
+        shared = CachedForward(model)
+        total, terms = mx.zeros(batch.targets.shape), dict[str, mx.array]()
+        for name, loss in self.losses.items():
+            value, inner_terms = loss(shared, batch._replace(extra=_select(batch.extra, name)))
+            total = total + self._weight(name, batch) * value
+            terms = inner_terms | terms | {f"loss_{name}": value}
+        return LossTerms(total, terms)
 
-    def attach(self, model: nn.Module, seed: int) -> None:
-        for loss in self.losses:
-            if hasattr(loss, "attach"):
-                loss.attach(model, seed)
+    def setup(self, model: nn.Module, seed: int) -> None:
+        for loss in self.losses.values():
+            loss.setup(model, seed)
 
-    def prepare(self, batch: Batch, progress: float | None) -> dict[str, np.ndarray]:
-        """What each loss wants beside the batch, under its place in the list."""
-        extra = {
-            f"weight.{place}": weight.rows(batch, progress)
-            for place, weight in enumerate(self.weights)
+    def annotate(self, batch: Batch, progress: float | None) -> dict[str, np.ndarray]:
+        """The arrays of each loss under `<name>.`, and the present weights of those that change."""
+        arrays = {
+            f"{name}.{key}": values
+            for name, loss in self.losses.items()
+            for key, values in loss.annotate(batch, progress).items()
+        }
+        weights = {
+            f"{_WEIGHT}.{name}": weight.per_row(batch, progress)
+            for name, weight in self.weights.items()
             if isinstance(weight, LinearCoefficient)
         }
-        for place, loss in enumerate(self.losses):
-            own = loss.prepare(batch, progress) if hasattr(loss, "prepare") else {}
-            extra |= {f"{place}.{name}": values for name, values in own.items()}
-        return extra
+        return arrays | weights
+
+    def flush(self) -> None:
+        for loss in self.losses.values():
+            loss.flush()
+
+    def _weight(self, name: str, batch: DeviceBatch) -> float | mx.array:
+        weight = self.weights[name]
+        if not isinstance(weight, LinearCoefficient):
+            return weight
+        return batch.extra[f"{_WEIGHT}.{name}"].reshape(-1, *[1] * (batch.targets.ndim - 1))
 
 
-def _inside(extra: dict[str, mx.array], place: int) -> dict[str, mx.array]:
-    start = f"{place}."
-    return {name.removeprefix(start): values for name, values in extra.items() if name.startswith(start)}
-
-
-class _CachedForward:
-    """A model that is asked once for each batch."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self._said: tuple[mx.array, mx.array] | None = None
-
-    def __call__(self, tokens: mx.array, mask: mx.array) -> mx.array:
-        if self._said is None or self._said[0] is not tokens:
-            self._said = (tokens, self._model(tokens, mask))
-        return self._said[1]
+def _select(arrays: dict[str, mx.array], name: str) -> dict[str, mx.array]:
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): values for key, values in arrays.items() if key.startswith(prefix)}

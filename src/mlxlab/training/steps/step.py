@@ -10,7 +10,7 @@ from mlx.utils import tree_map
 from mlxlab.constraints import Positive
 from mlxlab.distributed.process_group import ProcessGroup, SingleProcess
 from mlxlab.training.device_batch import DeviceBatch
-from mlxlab.training.losses.loss import Loss, LossTerms
+from mlxlab.training.losses.loss import Loss
 from mlxlab.training.optim.optimizers import assign_leaves, flatten_arrays
 
 
@@ -60,10 +60,8 @@ Rows = dict[str, mx.array]  # by name (B,): the sum over the targets of each row
 
 def weighted_sum(loss: Loss, model: nn.Module, batch: DeviceBatch) -> tuple[mx.array, mx.array, Rows]:
     """The sum of the loss over all targets, the weight to divide it by, and sums by row: loss, weight, each part."""
-    values = loss(model, batch)
-    parts = values.parts if isinstance(values, LossTerms) else {}
-    values = values.values if isinstance(values, LossTerms) else values
-    rows = {name: _row_sums(part, batch.weights) for name, part in {"loss": values, **parts}.items()}
+    total, terms = loss(model, batch)
+    rows = {name: _row_sums(values, batch.weights) for name, values in {"loss": total, **terms}.items()}
     weights = batch.weights.reshape(len(batch.weights), -1).sum(axis=1)
     return rows["loss"].sum(), batch.weights.sum(), rows | {"weight": weights}
 

@@ -1,0 +1,62 @@
+"""The options of `trainer=distill`. Imports nothing heavy: the experiment reads them before MLX is loaded."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from mlxlab.config.instantiate import instantiate
+from mlxlab.constraints import Count, Positive
+
+
+@dataclass(frozen=True)
+class DistillationOptions:
+    """Teachers of a run, and rounds of students.
+
+    Args:
+        teachers: run folders, checkpoints, ensembles, registered models (`models:/<name>/1`), and folders or hub ids of
+            pretrained models; without any, the student learns from the targets alone. Set by `trainer.teachers`.
+        teacher_weights: one per teacher; null weights all equally.
+        ensemble_mean: average the teachers' logits or their probabilities.
+        teacher_dtype: dtype in which the teachers compute.
+        vocab_mapping: same requires teachers with the classes or tokens of the student; subset maps them by name where
+            a teacher knows all of them and more.
+        teacher_cache: `{top_k: 100, dtype: float16}` stores soft targets on disk; null queries the teachers each time.
+        rounds: students trained one after the other; each joins the ensemble. 0 only joins `members`.
+        round_init: fresh draws new weights for each student, previous starts from those of the student before.
+        previous_students: what earlier students are to the next: teacher, residual (it learns what they lack), or
+            independent.
+        members: earlier students, as run folders; each round adds its own.
+    """
+
+    teachers: list[str]
+    teacher_weights: list[Positive] | None
+    ensemble_mean: Literal["logits", "probabilities"]
+    teacher_dtype: Literal["float32", "bfloat16", "float16"]
+    vocab_mapping: Literal["same", "subset"]
+    teacher_cache: dict[str, int | str] | None
+    rounds: Count
+    round_init: Literal["fresh", "previous"]
+    previous_students: Literal["teacher", "residual", "independent"]
+    members: list[str]
+
+    @property
+    def is_multi_round(self) -> bool:
+        """Does the run consist of other runs?"""
+        return self.rounds != 1 or bool(self.members)
+
+    @property
+    def models(self) -> list[str]:
+        """The teachers, then the earlier students."""
+        return [*self.teachers, *self.members]
+
+    def with_members(self, members: list[str]) -> "DistillationOptions":
+        return replace(self, members=members)
+
+
+NO_DISTILLATION = DistillationOptions([], None, "logits", "float32", "same", None, 1, "fresh", "teacher", [])
+
+
+def read_options(cfg: Mapping[str, Any]) -> DistillationOptions:
+    """The options in a config; `NO_DISTILLATION` for a trainer without them."""
+    node = cfg["trainer"].get("distillation")
+    return NO_DISTILLATION if node is None else instantiate(node, DistillationOptions)

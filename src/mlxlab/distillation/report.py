@@ -1,0 +1,73 @@
+"""A callback that compares the student with its teachers at the end of a run."""
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+import mlx.nn as nn
+
+from mlxlab.data.batch import Batch, Task
+from mlxlab.distillation.teachers import Teachers
+from mlxlab.models.model import count_parameters
+from mlxlab.training.evaluate import evaluate
+from mlxlab.training.optim.ema import use_ema_weights
+from mlxlab.training.state import Run
+
+
+class DistillationReport:
+    """Checks that training left the teachers unchanged, and evaluates student and teachers on the same batches.
+
+    The metrics go to `run.beside`, and from there into the report of the run. Runs in all processes, so that none waits
+    for another.
+
+    Args:
+        max_batches: validation batches to evaluate; None takes all.
+    """
+
+    decides = True
+
+    def __init__(self, teachers: Teachers, valid: Iterable[Batch], task: Task, max_batches: int | None) -> None:
+        self.teachers, self.valid, self.task, self.max_batches = teachers, valid, task, max_batches
+        self._digest = ""
+
+    def on_start(self, run: Run) -> None:
+        self._digest = self.teachers.digest()
+
+    def on_step(self, run: Run) -> None: ...
+
+    def on_end(self, run: Run) -> None:
+        assert self.teachers.digest() == self._digest, "training changed the teachers"
+        print(f"teachers unchanged: {self._digest[:16]}", file=sys.stderr)
+        if self.teachers.cache is not None:
+            print(self.teachers.cache.describe(), file=sys.stderr)
+        if self.teachers and run.stop == "done":
+            run.beside = self._compare(run)
+
+    def _compare(self, run: Run) -> dict[str, dict[str, float]]:
+        """Metrics of student and teacher; empty if a signal interrupted the evaluation."""
+        models = {"student": run.model, "teacher": self.teachers.ensemble}
+        batches = list(islice(self.valid, self.max_batches))
+        with use_ema_weights(run.model, run.optimizer):
+            metrics = {name: measure(model, batches, self.task, run) for name, model in models.items()}
+        return metrics if all(metrics.values()) else {}
+
+
+def distillation_callbacks(
+    teachers: Teachers, valid: Iterable[Batch], task: Task, max_batches: int | None
+) -> list[DistillationReport]:
+    """The callbacks of a run with these teachers; none without any."""
+    if not teachers and not teachers.residual_base:
+        return []
+    return [DistillationReport(teachers, valid, task, max_batches)]
+
+
+def measure(model: nn.Module, batches: Sequence[Batch], task: Task, run: Run) -> dict[str, float]:
+    """Metrics, parameters and milliseconds per batch of a model; empty if a signal interrupted the evaluation."""
+    evaluate(model, batches, task, limit=1)  # compiles
+    start = time.perf_counter()
+    evaluation = evaluate(model, batches, task, interrupted=lambda: run.signal != 0)
+    if evaluation is None:
+        return {}
+    milliseconds = 1000 * (time.perf_counter() - start) / max(len(batches), 1)
+    return {**evaluation.metrics, "parameters": float(count_parameters(model)), "ms per batch": milliseconds}
