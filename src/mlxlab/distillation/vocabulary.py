@@ -64,8 +64,8 @@ def _index_table(teacher: Sequence[str], student: Sequence[str], subset: bool, t
     """(V,) int32: the teacher's index of each class or token of the student."""
     if not subset:
         raise NotAllowedError(
-            f"{title}: expected the student's {len(student)} {kind}, got {len(teacher)} others; a teacher that knows all"
-            " of the student's is mapped by name with trainer.distillation.vocab_mapping=subset"
+            f"{title}: expected the student's {len(student)} {kind}, got {len(teacher)} others; a teacher that knows"
+            " all of the student's is mapped by name with trainer.distillation.vocab_mapping=subset"
         )
     indices = {name: index for index, name in enumerate(teacher)}
     unknown = [name for name in student if name not in indices]

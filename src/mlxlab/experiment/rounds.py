@@ -1,7 +1,7 @@
 """Rounds: students trained one after the other, each a run of its own; together they are an ensemble.
 
-A round is an ordinary run with the earlier students as `trainer.distillation.members`. `rounds.json` lists the metrics of
-the completed rounds.
+A round is an ordinary run with the earlier students as `trainer.distillation.members`. `rounds.json` lists the
+metrics of the completed rounds.
 """
 
 import json
