@@ -7,7 +7,8 @@ top    the hardest or easiest examples: id, loss (mean, sum), kl, cross_entropy,
 merge  one Parquet file of them all: data.select.source takes it, like any other source
 
 SOURCE is a run folder or a Parquet file. Of each id the latest row counts: within a run the one of the latest step,
-among several sources the one of the latest time. by is mean or sum of the loss over an example's targets, kl or cross_entropy.
+among several sources the one of the latest time. by is mean or sum of the loss over an example's targets, kl or
+cross_entropy.
 
 Examples
     examples.py top outputs/2026-01-02/first by=kl

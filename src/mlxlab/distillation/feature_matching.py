@@ -49,7 +49,8 @@ def read_pairs(match: Sequence[dict[str, Any]]) -> list[LayerPair]:
         if odd or not isinstance(weight, int | float) or not 0 < weight < math.inf:
             what = ", ".join(sorted(odd)) or f"weight={weight}"
             raise ConfigError(
-                f"trainer.loss.feature_matching.{place}: {what}; expected {{student: layer, teacher: layer, weight: number > 0}}"
+                f"trainer.loss.feature_matching.{place}: {what}; expected"
+                " {student: layer, teacher: layer, weight: number > 0}"
             )
         pairs.append(LayerPair(str(node["student"]), str(node["teacher"]), float(weight)))
     return pairs

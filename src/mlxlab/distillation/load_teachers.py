@@ -140,7 +140,7 @@ def _pretrained_folder(name: str, cache: Path) -> Path:
         return tokenizer_dir(name, cache)
     except InputNotFoundError:
         raise InputNotFoundError(
-            f"trainer.teachers: {name}: expected a run folder, a checkpoint, the folder of a pretrained model or a hub id"
+            f"trainer.teachers: {name}: expected a run folder, checkpoint, folder of a pretrained model, or hub id"
         ) from None
 
 

@@ -48,9 +48,8 @@ def align_vocabulary(
     same_tokens = teacher.tokenizer.fingerprint == tokenizer.fingerprint
     if task.kind == "classification":
         if not same_tokens:
-            raise NotAllowedError(
-                f"{title}: expected the student's tokenizer ({_describe(tokenizer)}), got {_describe(teacher.tokenizer)}"
-            )
+            expected, got = _describe(tokenizer), _describe(teacher.tokenizer)
+            raise NotAllowedError(f"{title}: expected the student's tokenizer ({expected}), got {got}")
         if teacher.task.labels == task.labels:
             return FrozenModel(teacher.model)
         return FrozenModel(teacher.model, _index_table(teacher.task.labels, task.labels, subset, title, "classes"))
