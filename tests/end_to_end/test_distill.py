@@ -33,8 +33,15 @@ def states(out: str) -> list[str]:
 
 
 def test_a_student_of_another_family_learns_from_a_run_and_caches_its_soft_targets(teacher, tmp_path, capsys):
-    words = [*STUDENT, "model=cnn_hybrid", "model.kernel_sizes=[2]", "model.num_filters=4", f"trainer.teachers=[{teacher}]"]
-    words += ["trainer.distillation.teacher_cache={top_k: 1, dtype: float16}", "trainer.loss.alpha=0.25"]
+    words = [
+        *STUDENT,
+        "model=cnn_hybrid",
+        "model.kernel_sizes=[2]",
+        "model.num_filters=4",
+        f"trainer.teachers=[{teacher}]",
+    ]
+    words += ["trainer.distillation.teacher_cache={top_k: 1, dtype: float16}", f"trainer.teachers=[{teacher}]"]
+    words += ["trainer.loss.alpha=0.25"]
     said = []
     for name, log_every in (("a", 10), ("b", 3)):
         assert main([*words, f"hydra.run.dir={tmp_path}/{name}", f"trainer.log_every={log_every}"]) == 0
