@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -11,7 +11,8 @@ import mlx.nn as nn
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
 from mlxlab.data.batch import Task
-from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from mlxlab.data.dataset import DataModule
+from mlxlab.data.tokenizers.tokenizer import load_tokenizer
 from mlxlab.distillation.cache import TeacherCache, parse_cache_options
 from mlxlab.distillation.options import DistillationOptions, read_options
 from mlxlab.distillation.teachers import Teachers
@@ -27,16 +28,6 @@ from mlxlab.training.trainer import Trainer
 Config = Mapping[str, Any]  # a composed and checked config
 
 
-class StudentData(Protocol):
-    """What the teachers must know of the data set of the student."""
-
-    task: Task
-    tokenizer: Tokenizer
-    fingerprint: str
-    held_out: str  # fingerprint of the validation data
-    class_counts: list[int]
-
-
 def tokenizer_folder(cfg: Config, cache: Path) -> Path | None:
     """The folder of the tokenizer that a student inherits: from its pretrained weights, else from its first teacher."""
     if cfg["model"]["pretrained"] is not None:
@@ -50,7 +41,7 @@ def tokenizer_folder(cfg: Config, cache: Path) -> Path | None:
     return config_dir_of(run) if run is not None else _pretrained_folder(options.models[0], cache)
 
 
-def trainer_for(cfg: Config, data: StudentData, cache: Path) -> tuple[Trainer, Teachers, list[str]]:
+def trainer_for(cfg: Config, data: DataModule, cache: Path) -> tuple[Trainer, Teachers, list[str]]:
     """The trainer of a config, its teachers, and messages about them for the user."""
     teachers, messages = teachers_for(cfg, data, cache)
     trainer = instantiate(cfg["trainer"], Trainer, class_counts=data.class_counts, loaded_teachers=teachers)
@@ -64,7 +55,7 @@ def first_weights(cfg: Config, model: nn.Module) -> None:
         model.update(restore_from(Path(options.members[-1])).model.parameters())
 
 
-def teachers_for(cfg: Config, data: StudentData, cache: Path) -> tuple[Teachers, list[str]]:
+def teachers_for(cfg: Config, data: DataModule, cache: Path) -> tuple[Teachers, list[str]]:
     """The teachers of a config, and messages about them for the user.
 
     Args:
@@ -101,7 +92,7 @@ def teachers_for(cfg: Config, data: StudentData, cache: Path) -> tuple[Teachers,
     return Teachers(ensemble, residual_base, soft_target_cache, digests), messages
 
 
-def load_teacher(name: str, cfg: Config, data: StudentData, cache: Path) -> LoadedTeacher:
+def load_teacher(name: str, cfg: Config, data: DataModule, cache: Path) -> LoadedTeacher:
     """Loads one teacher by its name."""
     path = _local_path(name, cfg, cache)
     if find_run_dir(path) is None:
@@ -119,7 +110,7 @@ def _local_path(name: str, cfg: Config, cache: Path) -> Path:
     return download_model(name, cfg["tracking"].get("uri"), project_root(), cache)
 
 
-def _load_pretrained(name: str, data: StudentData, cache: Path) -> LoadedTeacher:
+def _load_pretrained(name: str, data: DataModule, cache: Path) -> LoadedTeacher:
     """Loads a third-party language model."""
     from mlxlab.models.build import build_pretrained_model
     from mlxlab.models.pretrained.load import resolve
@@ -144,7 +135,7 @@ def _pretrained_folder(name: str, cache: Path) -> Path:
         ) from None
 
 
-def _align(teacher: LoadedTeacher, cfg: Config, data: StudentData, options: DistillationOptions) -> nn.Module:
+def _align(teacher: LoadedTeacher, cfg: Config, data: DataModule, options: DistillationOptions) -> nn.Module:
     longest = cfg["data"].get("seq_len") or cfg["data"].get("max_length") or 0
     subset = options.vocab_mapping == "subset"
     return align_vocabulary(teacher, data.task, data.tokenizer, longest, subset=subset)
@@ -155,7 +146,7 @@ def _max_tokens(model: nn.Module) -> int | None:
     return model.backbone.position_limit if isinstance(model, Model) else None
 
 
-def _describe(teacher: LoadedTeacher, data: StudentData) -> list[str]:
+def _describe(teacher: LoadedTeacher, data: DataModule) -> list[str]:
     messages = [f"teacher: {teacher.name}, {count_parameters(teacher.model):,} parameters"]
     if teacher.held_out and teacher.held_out != data.held_out:
         messages.append(
@@ -165,7 +156,7 @@ def _describe(teacher: LoadedTeacher, data: StudentData) -> list[str]:
 
 
 def _open_cache(
-    options: DistillationOptions, cfg: Config, data: StudentData, ensemble: Ensemble, folder: Path
+    options: DistillationOptions, cfg: Config, data: DataModule, ensemble: Ensemble, folder: Path
 ) -> TeacherCache | None:
     """The soft-target cache of these teachers on these data; None if the options ask for none."""
     if options.teacher_cache is None:
