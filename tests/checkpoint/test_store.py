@@ -6,7 +6,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlxlab.checkpoint.resume import resolve_resume
+from mlxlab.checkpoint.arrays import check_arrays
+from mlxlab.checkpoint.manifest import CorruptCheckpointError
+from mlxlab.checkpoint.resume import load_named, resolve_resume
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
 
@@ -72,12 +74,13 @@ def test_damaged_ones_are_set_aside_and_none_left_is_an_error_of_its_own(tmp_pat
     assert list(tmp_path.glob("rejected-*"))
 
 
-def test_a_newer_format_is_refused(tmp_path, monkeypatch):
+def test_another_format_is_refused_in_one_line_and_nothing_is_set_aside(tmp_path, monkeypatch):
     monkeypatch.setattr("mlxlab.checkpoint.manifest.FORMAT", 99)
     save(CheckpointStore(tmp_path), 1)
     monkeypatch.undo()
-    with pytest.raises(CheckpointUnavailableError, match="format 99 is newer"):
+    with pytest.raises(CheckpointUnavailableError, match=r"^\S+: checkpoint of format 99, expected format 2$"):
         CheckpointStore(tmp_path).load()
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
 def test_an_emergency_checkpoint_counts_while_it_is_the_newest(tmp_path):
@@ -92,7 +95,7 @@ def test_an_emergency_checkpoint_counts_while_it_is_the_newest(tmp_path):
 def test_a_save_that_fails_leaves_everything_as_it_was(tmp_path, monkeypatch):
     store = CheckpointStore(tmp_path)
     save(store, 1)
-    monkeypatch.setattr("mlxlab.checkpoint.store.write_manifest", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+    monkeypatch.setattr("mlxlab.checkpoint.store.write_manifest", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "full")))
     with pytest.raises(OSError, match="full"):
         save(store, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
@@ -126,3 +129,72 @@ def test_a_path_may_be_a_run_its_checkpoints_a_kind_or_one_of_them(tmp_path):
     assert resolve_resume(str(tmp_path / "checkpoints" / "best"), tmp_path / "other").step == 1
     with pytest.raises(InputNotFoundError):
         resolve_resume(str(tmp_path / "nowhere"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "step"), [("last", 3), ("best", 1), ("step-2", 2), ("step-00000002", 2), ("emergency", 3)]
+)
+def test_one_function_resolves_every_name_of_a_checkpoint(tmp_path, name, step):
+    store = CheckpointStore(tmp_path / "checkpoints", keep=9)
+    save(store, 1, best_step=1)
+    save(store, 2, best_step=1)
+    save(store, 3, best_step=1, emergency=True)
+    assert load_named(name, tmp_path).step == step
+    assert load_named(str(tmp_path / name), tmp_path / "other").step == step
+    assert load_named(str(tmp_path / "checkpoints" / name), tmp_path / "other").step == step
+
+
+def test_best_is_the_last_while_nothing_was_evaluated(tmp_path):
+    save(CheckpointStore(tmp_path / "checkpoints"), 3, best_step=0, emergency=True)
+    assert load_named("best", tmp_path).step == 3
+
+
+def test_a_step_that_was_not_saved_is_unavailable(tmp_path):
+    save(CheckpointStore(tmp_path / "checkpoints"), 3)
+    with pytest.raises(CheckpointUnavailableError, match="no step-4"):
+        load_named("step-4", tmp_path)
+
+
+def test_newer_checkpoints_are_set_aside_before_another_branch_is_trained(tmp_path):
+    store = CheckpointStore(tmp_path, keep=9)
+    for step in (1, 2, 3):
+        save(store, step)
+    assert [path.name for path in store.supersede(1)] == ["step-00000003", "step-00000002"]
+    assert store.load().step == 1
+    assert len(list(tmp_path.glob("superseded-step-*"))) == 2
+
+
+def test_checkpoints_of_an_earlier_run_are_set_aside_as_a_whole(tmp_path):
+    for number in (1, 2):
+        store = CheckpointStore(tmp_path / "checkpoints")
+        assert store.set_all_aside() is None
+        save(store, number)
+        assert store.set_all_aside() == tmp_path / f"checkpoints-{number}"
+    assert store.steps() == []
+
+
+def arrays(**changes):
+    given = {"a.weight": mx.ones((2, 3)), "b.bias": mx.zeros((4,))} | changes
+    return {name: array for name, array in given.items() if array is not None}
+
+
+@pytest.mark.parametrize(
+    ("saved", "message"),
+    [
+        ({"a.weight": None}, "model array a.weight is missing"),
+        ({"c": mx.ones(1)}, "model array c is unknown"),
+        ({"a.weight": mx.ones((3, 2))}, "model array a.weight: expected shape (2, 3), got (3, 2)"),
+        (
+            {"a.weight": mx.ones((2, 3), mx.int32)},
+            "model array a.weight: expected mlx.core.float32, got mlx.core.int32",
+        ),
+        ({"b.bias": mx.zeros((4,), mx.bool_)}, "model array b.bias: expected mlx.core.float32, got mlx.core.bool"),
+        ({"b.bias": mx.array([0, 0, float("nan"), 0])}, "model array b.bias: holds NaN or infinity"),
+    ],
+    ids=["missing", "extra", "shape", "integer", "bool", "nan"],
+)
+def test_arrays_that_do_not_fit_are_named(saved, message):
+    check_arrays(arrays(), arrays(), "model")
+    with pytest.raises(CorruptCheckpointError) as caught:
+        check_arrays(arrays(**saved), arrays(), "model")
+    assert str(caught.value) == message

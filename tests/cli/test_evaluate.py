@@ -5,7 +5,6 @@ import re
 import shutil
 
 import pytest
-import yaml
 
 from mlxlab.cli.evaluate import main
 from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE
@@ -47,17 +46,6 @@ def test_without_a_source_it_is_what_the_run_reported(place, name, capsys):
         assert re.search(rf"\| {metric} +\| +{value:.4f} \|", summary), metric
 
 
-def test_a_run_of_an_earlier_version_is_judged_too(place, tmp_path, capsys):
-    expected = figures(capsys, f"run={place / 'titanic'}")
-    shutil.copytree(place / "titanic", tmp_path / "aged")
-    path = tmp_path / "aged" / "restore" / "config.yaml"
-    config = yaml.safe_load(path.read_text())
-    for group, key in (("data", "overfit_batches"), ("data", "select"), ("model", "dropout")):
-        del config[group][key]
-    path.write_text(yaml.safe_dump(config))
-    assert figures(capsys, f"run={tmp_path / 'aged'}") == expected
-
-
 def test_a_source_is_judged_whole_with_the_tokenizer_of_the_run(place, capsys):
     found = figures(capsys, f"run={place / 'language'}", f"data.source={place / 'other.txt'}")
     assert found["perplexity"] == pytest.approx(math.exp(found["loss"]), rel=1e-3)
@@ -74,11 +62,11 @@ def test_bits_per_byte_are_the_loss_in_bits_over_the_bytes_read(place, capsys):
     from mlxlab.data.tokenizers.tokenizer import load_tokenizer
 
     (place / "one.txt").write_text("embarked at\n")
-    tokens = load_tokenizer(place / "language" / "restore").encode("embarked at", special=False)
+    tokens = load_tokenizer(place / "language" / "inference").encode("embarked at", special=False)
     found = figures(capsys, f"run={place / 'language'}", f"data.source={place / 'one.txt'}")
     # Each token but the first is a target, and so is the end, which has no bytes.
     total = found["loss"] * len(tokens)
-    first = len(load_tokenizer(place / "language" / "restore").decode(tokens[:1]))
+    first = len(load_tokenizer(place / "language" / "inference").decode(tokens[:1]))
     assert found["bits_per_byte"] == pytest.approx(total / math.log(2) / (len("embarked at") - first), rel=1e-3)
 
 
@@ -122,7 +110,7 @@ def test_faults_are_one_line_and_a_documented_code(place, capsys):
 def test_neither_evaluation_nor_resume_go_on_with_another_tokenizer(place, capsys):
     folder = place / "swapped"
     shutil.copytree(place / "language", folder, symlinks=True)
-    ByteLevelBPE(300, 3).train(TEXTS[:100]).save(folder / "restore")
+    ByteLevelBPE(300, 3).train(TEXTS[:100]).save(folder / "inference")
     assert main([f"run={folder}"]) == 77
     assert "tokenizer" in capsys.readouterr().err
     resumed = run(f"hydra.run.dir={folder}", "resume=auto", "trainer.max_steps=8", "tracking=none")

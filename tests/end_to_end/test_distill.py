@@ -52,11 +52,11 @@ def test_a_student_of_another_family_learns_from_a_run_and_caches_its_soft_targe
     assert states(said[0].out) == states(said[1].out)
     curve = json.loads((tmp_path / "b" / "checkpoints" / "step-00000009" / "state.json").read_text())["curve"]
     assert {"train/cross_entropy", "train/kl"} <= dict(curve)[3].keys()
-    beside = json.loads((tmp_path / "b" / "metrics.json").read_text())["beside"]
+    beside = json.loads((tmp_path / "b" / "metrics.json").read_text())["reference"]
     final = json.loads((teacher / "metrics.json").read_text())["final"]
     assert beside["teacher"]["accuracy"] == final["valid/accuracy"]
     assert "of the teacher's parameters" in (tmp_path / "b" / "summary.md").read_text()
-    tokenizers = [(folder / "restore" / "tokenizer.json").read_bytes() for folder in (tmp_path / "a", teacher)]
+    tokenizers = [(folder / "inference" / "tokenizer.json").read_bytes() for folder in (tmp_path / "a", teacher)]
     assert tokenizers[0] == tokenizers[1]
 
 
@@ -168,7 +168,7 @@ def test_the_router_of_the_documentation_weighs_teachers(teacher, tmp_path):
     words += [f"--config-dir={tmp_path}/my_conf", "trainer/loss=loudest"]
     done = run(*words, PYTHONPATH=str(tmp_path), MLXLAB_ALLOWED_TARGETS="mine.loudest")
     assert done.returncode == 0, done.stderr
-    [config] = (tmp_path / "run").glob("restore/config.yaml")
+    [config] = (tmp_path / "run").glob("inference/config.yaml")
     assert "mine.loudest" in config.read_text()
 
 

@@ -33,7 +33,7 @@ def test_every_family_writes_the_promised_files_without_tracking(tmp_path, model
     assert "final_state=" in finished.stdout
     figures = json.loads((tmp_path / "metrics.json").read_text())
     assert 0 <= figures["metrics"]["valid/accuracy"] <= 1
-    for name in ("plots/learning_curve.png", "plots/confusion.png", "summary.md", "restore/tokenizer.json"):
+    for name in ("plots/learning_curve.png", "plots/confusion.png", "summary.md", "inference/tokenizer.json"):
         assert (tmp_path / name).stat().st_size > 0
     assert not (tmp_path / "journal.jsonl").exists()
 
@@ -85,8 +85,8 @@ def test_a_tracked_run_has_its_parameters_metrics_and_artifacts_in_the_store(swe
     files = {
         str(path.relative_to(place.removeprefix("file://"))) for path in Path(place.removeprefix("file://")).rglob("*")
     }
-    assert {"plots/learning_curve.png", "plots/confusion.png", "summary.md", "config/restore/config.yaml"} <= {
-        re.sub(r"^config/(?!restore)", "config/restore/", name) for name in files
+    assert {"plots/learning_curve.png", "plots/confusion.png", "summary.md", "config/inference/config.yaml"} <= {
+        re.sub(r"^config/(?!inference)", "config/inference/", name) for name in files
     }
 
 

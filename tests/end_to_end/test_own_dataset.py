@@ -66,7 +66,7 @@ def test_other_data_for_a_data_set_of_a_user_is_refused_in_one_line(project, tra
 
 def test_a_run_folder_does_not_import_a_class_that_is_not_allowed(project, trained):
     (project / "hostile.py").write_text("raise SystemExit('imported')\nclass Data:\n    pass\n")
-    config = trained / "restore" / "config.yaml"
+    config = trained / "inference" / "config.yaml"
     original = config.read_text()
     node = yaml.safe_load(original)
     node["data"]["_target_"] = "hostile.Data"

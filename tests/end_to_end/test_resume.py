@@ -82,7 +82,7 @@ def test_a_resume_uses_the_saved_config_and_records_the_overrides(tmp_path):
     assert "trainer.max_steps: 10 -> 15" in longer.stderr
     changes = json.loads((tmp_path / "resume_changes.json").read_text())
     assert changes == [{"step": 10, "changes": {"trainer.max_steps": {"old": 10, "new": 15}}}]
-    config = yaml.safe_load((tmp_path / "restore" / "config.yaml").read_text())
+    config = yaml.safe_load((tmp_path / "inference" / "config.yaml").read_text())
     assert (config["trainer"]["learning_rate"], config["model"]["hidden_size"]) == (0.002, 32)
 
 

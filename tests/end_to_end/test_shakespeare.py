@@ -19,7 +19,7 @@ def test_shakespeare_char_trains_on_characters_and_validates_on_the_end_of_the_t
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "run" / "metrics.json").read_text())["metrics"]
     assert figures.keys() == {"valid/loss", "valid/perplexity", "valid/bits_per_byte"}
-    pieces = json.loads((tmp_path / "run" / "restore" / "tokenizer.json").read_text())["model"]["vocab"]
+    pieces = json.loads((tmp_path / "run" / "inference" / "tokenizer.json").read_text())["model"]["vocab"]
     assert len(pieces) == 4 + len(set(text.read_text()))
 
 

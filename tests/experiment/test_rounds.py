@@ -61,7 +61,7 @@ def test_the_role_says_what_earlier_students_are_and_every_round_is_a_run_that_s
             tmp_path / role, "trainer.distillation.rounds=2", f"trainer.distillation.previous_students={role}"
         )
         ends[role] = last_weights(folder / "rounds" / "2")
-        config = OmegaConf.load(folder / "rounds" / "2" / "restore" / "config.yaml")
+        config = OmegaConf.load(folder / "rounds" / "2" / "inference" / "config.yaml")
         assert config.trainer.distillation.members == [f"{folder}/rounds/1/checkpoints/last"]
         assert (folder / "rounds" / "2" / "STATUS.DONE").exists()
         assert json.loads((folder / "manifest.json").read_text())["rounds_done"] == 2
@@ -104,7 +104,7 @@ def test_a_run_of_several_rounds_or_with_members_consists_of_other_runs(changes,
 
 @pytest.mark.parametrize("place", ["", "checkpoints", "checkpoints/last"])
 def test_a_run_is_found_from_any_path_inside_it(tmp_path, place):
-    (tmp_path / "restore").mkdir()
-    (tmp_path / "restore" / "config.yaml").write_text("")
+    (tmp_path / "inference").mkdir()
+    (tmp_path / "inference" / "config.yaml").write_text("")
     assert find_run_dir(tmp_path / place) == tmp_path
     assert find_run_dir(tmp_path.parent / "nowhere") is None

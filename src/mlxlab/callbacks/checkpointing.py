@@ -129,7 +129,7 @@ def checkpoint_payload(run: Run) -> tuple[dict, dict, dict]:
     """What a checkpoint holds: weights by path, optimizer state by path, and the rest as JSON."""
     assert run.optimizer is not None
     weights, optimizer = swap_for_save(dict(tree_flatten(run.model.parameters())), flatten_arrays(run.optimizer.state))
-    return weights, optimizer, run.state_dict() | {"facts": run.facts}
+    return weights, optimizer, run.state_dict() | {"metadata": run.facts}
 
 
 def all_finite(*groups: dict[str, mx.array]) -> bool:

@@ -12,7 +12,7 @@ class VocabSizePlot:
     """`plots/vocabulary.png`: bytes per token by vocabulary, with the limits and the choice; where one was made."""
 
     def __init__(self, *, folder: Path) -> None:
-        self.curve, self.plot = folder / "restore" / "vocabulary.json", folder / "plots" / "vocabulary.png"
+        self.curve, self.plot = folder / "inference" / "vocabulary.json", folder / "plots" / "vocabulary.png"
 
     def on_start(self, run: Run) -> None:
         if not self.curve.is_file() or self.plot.is_file():

@@ -1,4 +1,4 @@
-"""The hash that two runs share exactly when they ended in the same state."""
+"""The hash that two runs share if and only if they ended in the same state."""
 
 import hashlib
 import json
@@ -8,9 +8,9 @@ import mlx.core as mx
 import numpy as np
 
 
-def state_digest(weights: dict[str, mx.array], optimizer: dict[str, mx.array], place: dict[str, Any]) -> str:
-    """SHA-256 over name, dtype, shape and bytes of every array, sorted, and over the place in the run."""
-    digest = hashlib.sha256(json.dumps(place, sort_keys=True).encode())
+def state_digest(weights: dict[str, mx.array], optimizer: dict[str, mx.array], progress: dict[str, Any]) -> str:
+    """SHA-256 over name, dtype, shape and bytes of every array, in sorted order, and over step and data position."""
+    digest = hashlib.sha256(json.dumps(progress, sort_keys=True).encode())
     for group in (weights, optimizer):
         for name in sorted(group):
             array = group[name]

@@ -1,92 +1,111 @@
 """The manifest of a checkpoint: size and checksum (XXH3, 128 bits) of every file, and a checksum of itself.
 
-A flipped bit in safetensors loads silently, in the header too: only a checksum sees it.
+A flipped bit in safetensors loads without an error, even in the header: only a checksum detects it. Checksums protect
+from damage, not from forgery: whatever a manifest says is checked like any other input.
 """
 
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import xxhash
 
-from mlxlab.checkpoint.fsync import flush_file, write_file
+from mlxlab.constraints import Ge
+from mlxlab.errors import CheckpointUnavailableError, DataError, InputNotFoundError
+from mlxlab.files.atomic import fsync
+from mlxlab.files.untrusted import parse_json, read_bytes
 
 MANIFEST = "manifest.json"
-FORMAT = 1
-PLAIN_NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)  # of a file in this very folder
+FORMAT = 2
+FILE_NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)  # of a file directly in the checkpoint folder
 
 
 class CorruptCheckpointError(Exception):
-    """Why a checkpoint cannot be used."""
+    """A checkpoint cannot be used; the message says why, without the path of the checkpoint."""
 
 
-def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
-    """Flushes every file of the folder, then writes what they must be."""
-    files = {}
+class FileEntry(TypedDict):
+    """What a file must be."""
+
+    size: Annotated[int, Ge(0)]
+    xxh3_128: str
+
+
+class CheckpointManifest(TypedDict):
+    """`best_step` is the step of the best evaluation so far, 0 if there is none."""
+
+    format: int
+    step: Annotated[int, Ge(0)]
+    emergency: bool
+    best_step: Annotated[int, Ge(0)]
+    files: dict[str, FileEntry]
+
+
+def write_manifest(folder: Path, *, step: int, emergency: bool, best_step: int) -> None:
+    """Flushes every file of the folder to the disk, then writes the manifest and flushes it too."""
+    files: dict[str, FileEntry] = {}
     for path in sorted(folder.iterdir()):
-        flush_file(path)
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            fsync(file.fileno())
+            data = file.read()
         files[path.name] = {"size": len(data), "xxh3_128": checksum(data)}
-    manifest = {"format": FORMAT, **facts, "files": files}
-    manifest["checksum"] = _own_checksum(manifest)
-    write_file(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+    fields = {"format": FORMAT, "step": step, "emergency": emergency, "best_step": best_step, "files": files}
+    with (folder / MANIFEST).open("xb") as file:
+        file.write(json.dumps(fields | {"checksum": _own_checksum(fields)}, indent=1).encode())
+        file.flush()
+        fsync(file.fileno())
 
 
-def read_verified(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The manifest and the bytes of every file it names, verified; raises CorruptCheckpointError."""
+def read_verified(folder: Path) -> tuple[CheckpointManifest, dict[str, bytes]]:
+    """The manifest, and the bytes of every file it names, verified.
+
+    Raises:
+        CorruptCheckpointError: a file is missing, is no regular file, or is not what was saved.
+        CheckpointUnavailableError: the checkpoint was written in another format.
+    """
     manifest = read_manifest(folder)
     files = {}
     for name, expected in manifest["files"].items():
-        files[name] = _read(folder, name)
+        files[name] = _read(folder, name, expected["size"])
         if len(files[name]) != expected["size"]:
-            raise CorruptCheckpointError(f"{name} has {len(files[name])} bytes instead of {expected['size']}")
+            raise CorruptCheckpointError(f"{name} has {len(files[name])} bytes, expected {expected['size']}")
         if checksum(files[name]) != expected["xxh3_128"]:
             raise CorruptCheckpointError(f"{name} has another checksum than when it was saved")
     return manifest, files
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> CheckpointManifest:
+    """The manifest, verified against its own checksum; raises as `read_verified` does."""
+    text = _read(folder, MANIFEST, 2**20).decode("utf-8", errors="replace")
     try:
-        manifest = json.loads(_read(folder, MANIFEST))
-        claimed = manifest.pop("checksum")
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        raise CorruptCheckpointError(f"{MANIFEST} is not readable") from None
-    if claimed != _own_checksum(manifest):
+        fields = parse_json(text, dict[str, Any], MANIFEST)
+    except DataError as error:
+        raise CorruptCheckpointError(str(error)) from None
+    if fields.pop("checksum", None) != _own_checksum(fields):
         raise CorruptCheckpointError(f"{MANIFEST} has another checksum than when it was saved")
-    if not _has_its_form(manifest):
-        raise CorruptCheckpointError(f"{MANIFEST} is not one that a save wrote")
-    if manifest["format"] > FORMAT:
-        raise CorruptCheckpointError(
-            f"format {manifest['format']} is newer than {FORMAT}, the newest this version reads"
-        )
+    if fields.get("format") != FORMAT and type(fields.get("format")) is int:
+        raise CheckpointUnavailableError(f"{folder}: checkpoint of format {fields['format']}, expected format {FORMAT}")
+    try:
+        manifest = parse_json(json.dumps(fields), CheckpointManifest, MANIFEST)
+    except DataError as error:
+        raise CorruptCheckpointError(str(error)) from None
+    for name in manifest["files"]:
+        if not FILE_NAME.fullmatch(name):
+            raise CorruptCheckpointError(f"{MANIFEST}: expected the name of a file in the folder, got {name[:60]!r}")
     return manifest
-
-
-def _has_its_form(manifest: dict[str, Any]) -> bool:
-    """Checksums are no secret: anybody can write a manifest whose own is right."""
-    files = manifest.get("files")
-    return (
-        all(type(manifest.get(name)) is int for name in ("format", "step"))
-        and isinstance(files, dict)
-        and all(PLAIN_NAME.fullmatch(name) for name in files)
-        and all(isinstance(expected, dict) and {"size", "xxh3_128"} <= expected.keys() for expected in files.values())
-    )
 
 
 def checksum(data: bytes) -> str:
     return xxhash.xxh3_128_hexdigest(data)
 
 
-def _own_checksum(manifest: dict[str, Any]) -> str:
-    return checksum(json.dumps(manifest, sort_keys=True).encode())
+def _own_checksum(fields: dict[str, Any]) -> str:
+    return checksum(json.dumps(fields, sort_keys=True).encode())
 
 
-def _read(folder: Path, name: str) -> bytes:
-    path = folder / name
-    if path.is_symlink() or not path.is_file():
-        raise CorruptCheckpointError(f"{name} is missing or not a plain file")
+def _read(folder: Path, name: str, max_bytes: int) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise CorruptCheckpointError(f"{name} cannot be read ({error.strerror})") from None
+        return read_bytes(folder / name, max_bytes=max_bytes)
+    except (InputNotFoundError, DataError) as error:
+        raise CorruptCheckpointError(str(error).removeprefix(f"{folder}/")) from None

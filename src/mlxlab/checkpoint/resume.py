@@ -1,75 +1,95 @@
-"""Where a run starts from: nothing, or a checkpoint named by `resume`."""
+"""Resolves the name of a checkpoint, the same way for every command, and checks that its data is the present data."""
 
 from pathlib import Path
 from typing import Any
 
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
-from mlxlab.checkpoint.store import Checkpoint, CheckpointStore, load_checkpoint
+from mlxlab.checkpoint.store import FOLDER, STEP, Checkpoint, CheckpointStore, load_checkpoint
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError, NotAllowedError
 
-KINDS = ("last", "best", "emergency")
+KEYWORDS = ("last", "best", "emergency")
 
 
 class ResumePolicy:
-    """What may have changed between a checkpoint and the run that goes on from it.
+    """What may have changed between a checkpoint and the run that resumes from it.
 
     Args:
-        allow_data_change: go on although the data, or what was made of it, is not what it was.
+        allow_data_change: resume although the data, or its preprocessing, has changed.
     """
 
     def __init__(self, allow_data_change: bool) -> None:
         self.allow_data_change = allow_data_change
 
     def admit(self, state: dict[str, Any], data: str, tokenizer: str) -> dict[str, Any]:
-        """The state of a checkpoint, fit for today's data; raises NotAllowedError if that is not allowed."""
-        facts = state["facts"]
-        if facts["tokenizer"] != tokenizer:
+        """The state of a checkpoint for the present data, given by its fingerprints.
+
+        Raises:
+            NotAllowedError: data or tokenizer differ from those at the save.
+        """
+        saved = state["metadata"]
+        if saved["tokenizer"] != tokenizer:
             raise NotAllowedError(
-                f"the tokenizer is another one ({tokenizer[:12]}) than at the save ({facts['tokenizer'][:12]})"
+                f"the tokenizer changed since the save ({saved['tokenizer'][:12]} then, {tokenizer[:12]} now)"
             )
-        if facts["data"] == data:
+        if saved["data"] == data:
             return state
         if not self.allow_data_change:
             raise NotAllowedError(
-                f"the data changed since the save ({facts['data'][:12]} then, {data[:12]} now);"
-                " resume_policy.allow_data_change=true goes on all the same"
+                f"the data changed since the save ({saved['data'][:12]} then, {data[:12]} now);"
+                " resume_policy.allow_data_change=true resumes all the same"
             )
         return state | {"data": state["data"] | {"data": data}}
 
 
-def resolve_resume(resume: str | None, folder: Path) -> Checkpoint | None:
-    """The checkpoint that `resume` means for a run in `folder`; None is a fresh start.
+def resolve_resume(resume: str | None, run_dir: Path) -> Checkpoint | None:
+    """The checkpoint that `resume` names for a run in `run_dir`; None starts a new run.
 
     Args:
-        resume: null starts afresh; auto goes on where the run folder has checkpoints, else starts afresh; last, best
-            and emergency want one there; a path is a run folder, its `checkpoints`, `.../best`, or one checkpoint.
+        resume: null starts a new run; auto resumes from the last checkpoint of the run folder, or starts a new run if
+            it has none; anything else is the name of a checkpoint, as in `load_named`.
 
     Raises:
-        CheckpointUnavailableError: checkpoints are expected and none is usable.
+        CheckpointUnavailableError: there should be a checkpoint, and none is usable.
         InputNotFoundError: the path does not exist.
     """
     if resume is None:
         return None
-    own = CheckpointStore(folder / "checkpoints")
     if resume == "auto":
+        own = CheckpointStore(run_dir / FOLDER)
         return own.load() if own.steps() or any(own.folder.glob("rejected-*")) else None
-    if resume in KINDS:
-        return own.load(resume)
-    return load_path(Path(resume))
+    return load_named(resume, run_dir)
 
 
-def load_path(path: Path) -> Checkpoint:
-    """The checkpoint at a path: a run folder, its `checkpoints`, `.../last`, `.../best`, or a checkpoint itself."""
-    which = path.name if path.name in KINDS else "last"
-    path = path.parent if path.name in KINDS else path
+def load_named(name: str, run_dir: Path) -> Checkpoint:
+    """A checkpoint by its name.
+
+    Args:
+        name: last, best, emergency (saved after a signal) or step-N of `run_dir`; or the path of a run folder (its
+            last), of a checkpoint, or of either with one of these words appended: `outputs/x/best`.
+
+    Raises:
+        CheckpointUnavailableError: no checkpoint of that name is usable.
+        InputNotFoundError: the path does not exist.
+    """
+    if is_keyword(name):
+        return CheckpointStore(run_dir / FOLDER).load(name)
+    path = Path(name).expanduser()
+    which = path.name if is_keyword(path.name) and not path.exists() else ""
+    path = path.parent if which else path
     if not path.is_dir():
-        raise InputNotFoundError(f"{path}: no such folder to resume from")
-    if (path / "checkpoints").is_dir():
-        return CheckpointStore(path / "checkpoints").load(which)
-    store = CheckpointStore(path)
-    if store.steps():
-        return store.load(which)
+        raise InputNotFoundError(f"{path}: not found; expected a run folder, a checkpoint, or one of {_expected()}")
+    store = CheckpointStore(path / FOLDER if (path / FOLDER).is_dir() else path)
+    if which or store.steps() or store.folder != path:
+        return store.load(which or "last")
     try:
         return load_checkpoint(path)
-    except CorruptCheckpointError as damage:
-        raise CheckpointUnavailableError(f"{path}: {damage}") from None
+    except CorruptCheckpointError as error:
+        raise CheckpointUnavailableError(f"{path}: {error}") from None
+
+
+def is_keyword(name: str) -> bool:
+    return name in KEYWORDS or STEP.fullmatch(name) is not None
+
+
+def _expected() -> str:
+    return ", ".join((*KEYWORDS, "step-N"))

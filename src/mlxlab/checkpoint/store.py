@@ -1,8 +1,8 @@
 """Checkpoints: one folder per step, complete or absent.
 
-A folder is written under a temporary name, its files and then itself flushed to the disk, and renamed once; the
-manifest with the size and checksum of every file is the last thing in it. Nothing is read before it has been verified.
-Order is by the step in the name, never by the clock. Only safetensors and JSON are read.
+A folder is written under a temporary name, its files and then itself are flushed to the disk, and it is renamed once;
+the manifest with size and checksum of every file is written last. Nothing is used before it is verified. The order is
+that of the steps in the names, never of the clock. Only safetensors and JSON are read.
 """
 
 import io
@@ -20,16 +20,19 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxlab.checkpoint.fsync import flush_folder, remove, write_file
-from mlxlab.checkpoint.manifest import MANIFEST, CorruptCheckpointError, read_verified, write_manifest
-from mlxlab.errors import CannotCreateError, CheckpointUnavailableError
+from mlxlab.checkpoint.manifest import CorruptCheckpointError, read_manifest, read_verified, write_manifest
+from mlxlab.errors import CannotCreateError, CheckpointUnavailableError, DataError
+from mlxlab.files.atomic import fsync_folder
+from mlxlab.files.untrusted import parse_json
 
-NAME = re.compile(r"step-(\d{8,})(-emergency)?$")
+FOLDER = "checkpoints"  # of a run folder
+NAME = re.compile(r"step-(\d{8,18})(-emergency)?")
+STEP = re.compile(r"step-(\d{1,18})")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint, in memory. `skipped` names the newer ones that were damaged, and why."""
+    """A verified checkpoint, in memory. `skipped` names the newer ones that are damaged, and why."""
 
     path: Path
     step: int
@@ -38,11 +41,17 @@ class Checkpoint:
     state: dict[str, Any]
     skipped: tuple[str, ...] = ()
 
+    @property
+    def run_dir(self) -> Path:
+        """The run folder in which it lies, if it lies in one."""
+        return self.path.absolute().parent.parent
+
 
 class CheckpointStore:
     """The checkpoints of one run: `<folder>/step-00000123/`.
 
-    `keep` is how many of the newest regular ones stay; the best one stays as well.
+    Args:
+        keep: number of the newest regular checkpoints that are kept; the best one is kept in addition.
     """
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
@@ -59,20 +68,20 @@ class CheckpointStore:
         best_step: int = 0,
         emergency: bool = False,
     ) -> Path:
-        """Commits a checkpoint, then removes what need not be kept. After an OSError all is as it was."""
+        """Commits a checkpoint, then removes those that are no longer kept. After an OSError nothing has changed."""
         final = self.folder / f"step-{step:08d}{'-emergency' if emergency else ''}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CannotCreateError(f"{self.folder}: cannot create the checkpoint folder ({error.strerror})") from None
-        self.clean()  # what a save left behind that could not even tidy up
+        self.clean()  # leftovers of a save that could not even remove them
         temporary = self.folder / f".tmp-{step:08d}-{os.getpid()}-{secrets.token_hex(4)}"
         temporary.mkdir(mode=0o700)
         try:
             for name, arrays in (("model", weights), ("optimizer", optimizer)):
                 mx.save_safetensors(str(temporary / f"{name}.safetensors"), arrays, {"format": "mlx"})
-            write_file(temporary / "state.json", json.dumps(state).encode())
-            write_manifest(temporary, {"step": step, "emergency": emergency, "best_step": best_step})
+            (temporary / "state.json").write_text(json.dumps(state), encoding="utf-8")
+            write_manifest(temporary, step=step, emergency=emergency, best_step=best_step)
             self._commit(temporary, final)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -84,67 +93,89 @@ class CheckpointStore:
         """The committed checkpoints, newest first; at the same step a regular one before an emergency one."""
         if not self.folder.is_dir():
             return []
-        found = [(m, path) for path in self.folder.iterdir() if path.is_dir() and (m := NAME.match(path.name))]
-        return [path for m, path in sorted(found, key=lambda f: (int(f[0][1]), not f[0][2]), reverse=True)]
+        names = ((NAME.fullmatch(path.name), path) for path in self.folder.iterdir() if path.is_dir())
+        matches = [(match, path) for match, path in names if match]
+        return [path for _, path in sorted(matches, key=lambda m: (int(m[0][1]), not m[0][2]), reverse=True)]
 
     def load(self, which: str = "last") -> Checkpoint:
-        """The newest good checkpoint of a kind: last, best or emergency. Damaged ones are set aside, not deleted.
+        """The newest good checkpoint among those named: last, best, emergency or step-N.
+
+        Until an evaluation has chosen a best one, `best` is the last. Damaged ones are set aside, not deleted.
 
         Raises:
-            CheckpointUnavailableError: there is none, or none is good; the message says what is wrong with each.
+            CheckpointUnavailableError: there is none, or none is good; the message says what is wrong with each. Or it
+                was written in another format.
         """
         skipped: list[str] = []
         for path in self._candidates(which):
             try:
                 return load_checkpoint(path, tuple(skipped))
-            except CorruptCheckpointError as damage:
-                skipped.append(f"{path.name}: {damage}")
-                with suppress(OSError):  # a folder that is only to be read
-                    path.rename(path.with_name(f"rejected-{path.name}-{secrets.token_hex(2)}"))
-        found = "; ".join(skipped) or "there is none"
-        raise CheckpointUnavailableError(f"{self.folder}: no usable checkpoint ({found})")
+            except CorruptCheckpointError as error:
+                skipped.append(f"{path.name}: {error}")
+                self.reject(path)
+        reasons = "; ".join(skipped) or (f"no {which}" if self.steps() else "there is none")
+        raise CheckpointUnavailableError(f"{self.folder}: no usable checkpoint ({reasons})")
+
+    def reject(self, path: Path) -> None:
+        """Sets a damaged checkpoint aside."""
+        with suppress(OSError):  # a folder that may only be read
+            path.rename(path.with_name(f"rejected-{path.name}-{secrets.token_hex(2)}"))
+
+    def supersede(self, step: int) -> list[Path]:
+        """Sets all checkpoints newer than `step` aside, before another branch is trained from it; returns them."""
+        newer = [path for path in self.steps() if step_of(path) > step]
+        for path in newer:
+            path.rename(path.with_name(f"superseded-{path.name}-{secrets.token_hex(2)}"))
+        return newer
+
+    def set_all_aside(self) -> Path | None:
+        """Renames the folder, before a new run uses its name; returns where the checkpoints are now, None if none."""
+        if not self.steps():
+            return None
+        numbers = (self.folder.with_name(f"{self.folder.name}-{number}") for number in range(1, 10**6))
+        aside = next(path for path in numbers if not path.exists())
+        self.folder.rename(aside)
+        return aside
 
     def clean(self) -> list[Path]:
-        """Removes what a killed save or removal left behind; for the one process that writes here."""
-        left = [*self.folder.glob(".tmp-*"), *self.folder.glob(".del-*")] if self.folder.is_dir() else []
-        for path in left:
+        """Removes leftovers of a killed save or removal; only for the one process that writes here."""
+        leftovers = [*self.folder.glob(".tmp-*"), *self.folder.glob(".del-*")] if self.folder.is_dir() else []
+        for path in leftovers:
             shutil.rmtree(path, ignore_errors=True)
-        return left
+        return leftovers
+
+    def retain(self, best_step: int) -> None:
+        """Keeps the newest and the best; a regular checkpoint makes older emergency ones superfluous."""
+        steps = self.steps()
+        regular = [path for path in steps if not path.name.endswith("-emergency")]
+        newest = step_of(regular[0]) if regular else -1
+        kept = set(regular[: self.keep]) | {path for path in regular if step_of(path) == best_step}
+        kept |= {path for path in steps if path not in regular and step_of(path) > newest}
+        for path in steps:
+            if path not in kept:
+                _remove(path)
 
     def _candidates(self, which: str) -> list[Path]:
         steps = self.steps()
         if which == "emergency":
             return [path for path in steps if path.name.endswith("-emergency")]
-        if which == "best":
-            best = self._best_step(steps)
-            return [path for path in steps if step_of(path) == best]
-        return steps
+        if match := STEP.fullmatch(which):
+            return [path for path in steps if step_of(path) == int(match[1])]
+        best_step = self._best_step(steps) if which == "best" else 0
+        return [path for path in steps if step_of(path) == best_step] if best_step else steps
 
-    def _best_step(self, steps: list[Path]) -> int | None:
+    def _best_step(self, steps: list[Path]) -> int:
         for path in steps:
-            try:
-                return int(json.loads((path / MANIFEST).read_text())["best_step"])
-            except (OSError, ValueError, KeyError, TypeError):
-                continue
-        return None
+            with suppress(CorruptCheckpointError):
+                return read_manifest(path)["best_step"]
+        return 0
 
     def _commit(self, temporary: Path, final: Path) -> None:
-        flush_folder(temporary)
+        fsync_folder(temporary)
         if final.exists():
-            remove(final)
+            _remove(final)
         temporary.rename(final)
-        flush_folder(self.folder)
-
-    def retain(self, best_step: int) -> None:
-        """Keeps the newest, and the best; a regular checkpoint makes older emergency ones superfluous."""
-        steps = self.steps()
-        regular = [path for path in steps if not path.name.endswith("-emergency")]
-        newest = step_of(regular[0]) if regular else -1
-        stay = set(regular[: self.keep]) | {path for path in regular if step_of(path) == best_step}
-        stay |= {path for path in steps if path not in regular and step_of(path) > newest}
-        for path in steps:
-            if path not in stay:
-                remove(path)
+        fsync_folder(self.folder)
 
 
 def load_checkpoint(path: Path, skipped: tuple[str, ...] = ()) -> Checkpoint:
@@ -154,17 +185,24 @@ def load_checkpoint(path: Path, skipped: tuple[str, ...] = ()) -> Checkpoint:
         raise CorruptCheckpointError(f"holds the checkpoint of step {manifest['step']}")
     try:
         weights, optimizer = (_arrays(files[f"{name}.safetensors"]) for name in ("model", "optimizer"))
-        state = json.loads(files["state.json"])
-    except (KeyError, ValueError, RuntimeError, RecursionError) as error:
+        text = files["state.json"].decode("utf-8")
+        state = parse_json(text, dict[str, Any], "state.json", allow_nan=True)  # metrics may be NaN
+    except (KeyError, ValueError, RuntimeError, DataError) as error:
         raise CorruptCheckpointError(f"unreadable ({str(error).splitlines()[0]})") from None
-    if not isinstance(state, dict):
-        raise CorruptCheckpointError("state.json holds no state")
     return Checkpoint(path, manifest["step"], weights, optimizer, state, skipped)
 
 
 def step_of(path: Path) -> int:
-    match = NAME.match(path.name)
+    """The step in the name of a checkpoint folder; -1 for any other name."""
+    match = NAME.fullmatch(path.name)
     return int(match[1]) if match else -1
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder so that no reader sees a part of it: renamed first."""
+    doomed = folder.with_name(f".del-{folder.name}-{secrets.token_hex(4)}")
+    folder.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _arrays(data: bytes) -> dict[str, mx.array]:
@@ -172,7 +210,7 @@ def _arrays(data: bytes) -> dict[str, mx.array]:
     before = sys.getrefcount(source)
     arrays: Any = mx.load(source, format="safetensors")
     mx.eval(arrays)  # lazy otherwise
-    # MLX's reading threads let go of the source a moment later, and abort a process that is ending just then.
+    # MLX's reading threads release the source a moment later, and abort a process that is ending just then.
     deadline = time.monotonic() + 5
     while sys.getrefcount(source) > before and time.monotonic() < deadline:
         time.sleep(0.0002)

@@ -4,7 +4,7 @@
     evaluate.py run=RUN_FOLDER data.source=FILE [data.KEY=VALUE ...]
 
 run          a run folder
-checkpoint   best, last, or a checkpoint folder
+checkpoint   best, last, emergency, step-N, or the path of a checkpoint
 batches      batches at most; without it all
 data.source  for a language model text, as data=streaming takes it: the whole of it; for a classifier a CSV with labels
 data.KEY     any other key of the run's data: split, text_column, documents, seq_len, max_valid_examples, ...
@@ -52,7 +52,7 @@ def _evaluate(words: list[str]) -> None:
     from mlxlab.inference.restore import restore_model
     from mlxlab.training.evaluate import evaluate
 
-    restored = restore_model(folder, _checkpoint(folder, given.get("checkpoint", "best")))
+    restored = restore_model(folder, Path(given.get("checkpoint", "best")))
     judged = _judged(restored, data, folder)
     print(f"{judged.line}; step {restored.checkpoint.step} of {folder}", file=sys.stderr)
     found = evaluate(restored.model, judged.batches, restored.encoder.task, limit=_number(given.get("batches")))
@@ -79,10 +79,6 @@ def parse(words: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
             raise ConfigError(f"{word}: {name} stands here twice")
         into[key] = text
     return given, data
-
-
-def _checkpoint(folder: Path, which: str) -> Path:
-    return folder / "checkpoints" / which if which in ("best", "last") else Path(which).expanduser()
 
 
 def _number(text: str | None) -> int | None:

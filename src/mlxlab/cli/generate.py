@@ -4,7 +4,7 @@
     generate.py run=RUN_FOLDER prompts=FILE [key=value ...] > results.jsonl
 
 run          a run folder; or a GGUF file, or a folder of Llama-type weights, as it is
-checkpoint   a checkpoint folder, instead of the best one of the run
+checkpoint   best (default), last, emergency, step-N, or the path of a checkpoint
 prompt       the text to go on from; \\n is a line break, in stop too; without it the model begins a document
 prompts      a file with a prompt a line, or .jsonl with objects that have a `prompt`: one JSON line for each, in order
 preset       values for the options of drawing to begin with: factual, balanced, creative, widest

@@ -35,7 +35,7 @@ def write_report(run: "Run", baselines: dict[str, float], folder: Path) -> str:
         "metrics": run.best_metrics,
         "final": _final(run),
         "baselines": baselines,
-        "beside": run.beside,
+        "reference": run.beside,
     }
     (folder / "metrics.json").write_text(json.dumps(figures, indent=1))
     return text

@@ -25,7 +25,7 @@ def resume_config(cfg: DictConfig, checkpoint: "Checkpoint | None") -> tuple[Dic
     """The config of the checkpoint with the overrides of the present command line, and the keys they change."""
     if checkpoint is None:
         return cfg, {}
-    metadata = checkpoint.state["facts"]
+    metadata = checkpoint.state["metadata"]
     choices = (metadata["choices"], group_choices())
     saved = check_stored_config(metadata["config"], str(checkpoint.path))
     merged, changes = merge_for_resume(saved, resolved(cfg), cli_overrides(), choices, conf_dir())

@@ -81,7 +81,7 @@ def train(cfg: DictConfig, context: RunContext) -> float:
     """Builds, fits and reports one run; returns the best value of the objective, NaN without an evaluation."""
     from mlxlab.checkpoint.resume import resolve_resume
 
-    run_dir, inference_dir = context.run_dir, context.run_dir / "restore"
+    run_dir, inference_dir = context.run_dir, context.run_dir / "inference"
     checkpoint = resolve_resume(cfg.resume, run_dir)
     cfg, changes = resume_config(cfg, checkpoint)
     resumed = checkpoint is not None
@@ -153,7 +153,7 @@ def report_run(session: Session, run_dir: Path) -> None:
         state.tracker.log_artifact(run_dir / name, "")
     best = run_dir / "checkpoints" / f"step-{state.best_step:08d}"
     if best.is_dir():
-        files = {"run": run_dir / "restore"}
+        files = {"run": run_dir / "inference"}
         state.tracker.log_model(best, step=state.best_step, files=files, signature=model_signature(data.task))
     print(f"run folder: {run_dir}")
 

@@ -71,7 +71,7 @@ def _retrain_between(folder: Path, start: "Checkpoint | None", end: "Checkpoint"
     from mlxlab.experiment.build import build_session
 
     cfg = check_stored_config(end.state["facts"]["config"], str(end.path))
-    session = build_session(cfg, folder, inference_dir=folder / "restore", initialize=start is None)
+    session = build_session(cfg, folder, inference_dir=folder / "inference", initialize=start is None)
     return session.fit([_StopAt(end.step)], start)
 
 

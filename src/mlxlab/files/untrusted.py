@@ -39,7 +39,8 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise DataError(f"{path}: cannot be opened as a regular file ({_reason(error)})") from None
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise DataError(f"{path}: expected a regular file")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             yield file
@@ -52,7 +53,8 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
 def read_bytes(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes:
     """The contents of a regular file; raises as `open_regular`, and DataError if it is larger than `max_bytes`."""
     with open_regular(path) as file:
-        data = file.read(max_bytes + 1)
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(min(max_bytes, size) + 1)  # no more memory than the file can fill
     if len(data) > max_bytes:
         raise DataError(f"{path}: larger than {max_bytes} bytes")
     return data
@@ -76,18 +78,22 @@ def read_json(path: Path, shape: type[T], *, max_bytes: int = MAX_BYTES, max_dep
     return parse_json(read_text(path, max_bytes=max_bytes), shape, str(path), max_depth=max_depth)
 
 
-def parse_json(text: str, shape: type[T], name: str, *, max_depth: int = MAX_DEPTH) -> T:
+def parse_json(text: str, shape: type[T], name: str, *, max_depth: int = MAX_DEPTH, allow_nan: bool = False) -> T:
     """A JSON document as `shape`. Numbers are finite and fit 64 bits, text holds no lone surrogates, no key twice.
+
+    Args:
+        allow_nan: accept NaN and infinities, as Python's `json` writes them.
 
     Raises:
         DataError: the document, called `name` in the message, is anything else.
     """
     try:
-        value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+        constant = float if allow_nan else _refuse_constant
+        value = json.loads(text, parse_constant=constant, object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{name}: not valid JSON ({str(error)[:100]})") from None
     try:
-        _check(value, max_depth)
+        _check(value, max_depth, allow_nan)
         return cast(T, validate(value, shape))
     except ShapeError as error:
         raise DataError(f"{name}: {error}") from None
@@ -104,21 +110,21 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _check(value: Any, levels: int) -> None:
+def _check(value: Any, levels: int, allow_nan: bool) -> None:
     """Depth, and what a number or a text may be wherever it stands."""
     match value:
         case dict() | list() if levels == 0:
             raise ShapeError("", "nested too deep")
         case dict():
             for key, item in value.items():
-                _check(key, levels)
-                _check(item, levels - 1)
+                _check(key, levels, allow_nan)
+                _check(item, levels - 1, allow_nan)
         case list():
             for item in value:
-                _check(item, levels - 1)
+                _check(item, levels - 1, allow_nan)
         case int() if abs(value) > MAX_INTEGER:
             raise ShapeError("", "expected integers of at most 64 bits")
-        case float() if not math.isfinite(value):
+        case float() if not (allow_nan or math.isfinite(value)):
             raise ShapeError("", "expected finite numbers")
         case str():
             try:

@@ -43,14 +43,14 @@ def find_run_dir(path: Path) -> Path | None:
     """The run folder, or folder of an ensemble, that a path is or lies in; None if there is none."""
     path = path.expanduser().absolute()
     for folder in (path, path.parent, path.parent.parent):
-        if (folder / "restore" / "config.yaml").is_file() or (folder / FILE).is_file():
+        if (folder / "inference" / "config.yaml").is_file() or (folder / FILE).is_file():
             return folder
     return None
 
 
 def config_dir_of(run: Path) -> Path:
-    """The `restore` folder of a run, or of the first member of an ensemble."""
+    """The `inference` folder of a run, or of the first member of an ensemble."""
     if not (run / FILE).is_file():
-        return run / "restore"
+        return run / "inference"
     first = find_run_dir(read_ensemble(run)[0][0])
     return config_dir_of(first or run / "missing")

@@ -45,7 +45,7 @@ def restore_model(folder: Path, checkpoint: Path | None = None) -> RestoredModel
     """
     if (folder / FILE).is_file():
         return _restore_ensemble(folder)
-    facts = folder / "restore" if (folder / "restore").is_dir() else folder
+    facts = folder / "inference" if (folder / "inference").is_dir() else folder
     if not (facts / "config.yaml").is_file():
         raise InputNotFoundError(f"{folder}: no run folder (restore/config.yaml is not there)")
     config = read_stored_config(facts / "config.yaml")

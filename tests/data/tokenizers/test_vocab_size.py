@@ -194,13 +194,13 @@ def test_a_path_is_taken_as_it_is_and_must_be_that_of_the_weights(tmp_path):
 
 
 def test_the_curve_of_a_run_is_drawn_once_and_handed_to_the_tracker(tmp_path):
-    (tmp_path / "restore").mkdir()
+    (tmp_path / "inference").mkdir()
     run = new_run(tracker=Recorder())
     callback = VocabSizePlot(folder=tmp_path)
     callback.on_start(run)
     assert not run.tracker.artifacts  # a size that was given has no curve
     curve = new_pairs().fit(TEXTS, cache=tmp_path, **CORPUS).curve
-    curve.save(tmp_path / "restore")
+    curve.save(tmp_path / "inference")
     for _ in range(2):
         callback.on_start(run)
     assert run.tracker.artifacts == [tmp_path / "plots" / "vocabulary.png"]

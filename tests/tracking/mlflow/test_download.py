@@ -21,10 +21,10 @@ def logged(project, code, monkeypatch):
     checkpoint.mkdir(parents=True)
     (checkpoint / "state.json").write_text(json.dumps({"scale": 2}))
     (checkpoint / "model.safetensors").write_bytes(b"weights")
-    (journal.folder / "restore").mkdir()
-    (journal.folder / "restore" / "word.txt").write_text("twice:")
-    (journal.folder / "restore" / "config.yaml").write_text("model: {}\n")
-    journal.log_model(checkpoint, step=7, files={"run": journal.folder / "restore"})
+    (journal.folder / "inference").mkdir()
+    (journal.folder / "inference" / "word.txt").write_text("twice:")
+    (journal.folder / "inference" / "config.yaml").write_text("model: {}\n")
+    journal.log_model(checkpoint, step=7, files={"run": journal.folder / "inference"})
     journal.end("FINISHED")
     upload_here(journal)
     [(model_id, run_id)] = ask(project, "select model_id, source_run_id from logged_models")
@@ -45,9 +45,9 @@ def test_every_name_of_a_model_leads_to_its_checkpoint(project, logged):
     found = {download_model(name, None, project, project / ".cache") for name in names}
     [checkpoint] = found
     assert (checkpoint / "model.safetensors").read_bytes() == b"weights"
-    assert (checkpoint.parent / "restore" / "config.yaml").is_file()
+    assert (checkpoint.parent / "inference" / "config.yaml").is_file()
     assert len(list((project / ".cache" / "models").iterdir())) == 1
-    (checkpoint.parent / "restore" / "config.yaml").unlink()
+    (checkpoint.parent / "inference" / "config.yaml").unlink()
     with pytest.raises(DataError, match="is not a model that a run of mlxlab logged"):
         download_model("models:/mine/1", None, project, project / ".cache")
     for name in ("models:/yours/1", "models:/mine/2", "models:/mine@nobody", "runs:/none/best"):

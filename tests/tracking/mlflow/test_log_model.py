@@ -57,8 +57,8 @@ def write_checkpoint(journal):
     checkpoint = journal.folder / "checkpoints" / "step-00000007"
     checkpoint.mkdir(parents=True)
     (checkpoint / "state.json").write_text(json.dumps({"scale": 2}))
-    (journal.folder / "restore").mkdir()
-    (journal.folder / "restore" / "word.txt").write_text("twice:")
+    (journal.folder / "inference").mkdir()
+    (journal.folder / "inference" / "word.txt").write_text("twice:")
     return checkpoint
 
 
@@ -78,7 +78,7 @@ def test_the_checkpoint_is_a_model_that_loads_and_predicts_elsewhere(project, co
         "outputs": json.dumps([{"type": "string", "name": "answer", "required": True}]),
     }
     checkpoint = write_checkpoint(journal)
-    files = {"run": journal.folder / "restore"}
+    files = {"run": journal.folder / "inference"}
     journal.log_model(checkpoint, step=7, files=files, signature=signature, example=[{"x": 1.0}])
     journal.end("FINISHED")
     upload_here(journal)
@@ -98,7 +98,7 @@ def test_a_model_that_cannot_be_made_does_not_keep_the_run_from_its_end(project,
     journal = new_journal(project, wait=0.0)
     journal.start({}, {})
     code.write_text("raise RuntimeError('no such layer')")
-    journal.log_model(write_checkpoint(journal), step=7, files={"run": journal.folder / "restore"})
+    journal.log_model(write_checkpoint(journal), step=7, files={"run": journal.folder / "inference"})
     journal.log_model(journal.folder / "checkpoints" / "step-00000009", step=9)
     journal.end("FINISHED")
     upload_here(journal)

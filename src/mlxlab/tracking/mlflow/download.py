@@ -22,7 +22,7 @@ def is_mlflow_uri(name: str) -> bool:
 
 
 def download_model(name: str, uri: str | None, project: Path, cache: Path) -> Path:
-    """The checkpoint of a logged or registered model, with the `restore` folder of its run beside it.
+    """The checkpoint of a logged or registered model, with the `inference` folder of its run beside it.
 
     What was fetched once is kept, by the model's own id: an alias that has moved means another model.
 
@@ -40,7 +40,7 @@ def download_model(name: str, uri: str | None, project: Path, cache: Path) -> Pa
     with _tracking_env(address):
         folder = _kept(name, address, cache / "models")
     found = sorted(path.parent for path in folder.glob("artifacts/*/model.safetensors"))
-    if not found or not (folder / "artifacts" / "restore" / "config.yaml").is_file():
+    if not found or not (folder / "artifacts" / "inference" / "config.yaml").is_file():
         raise DataError(f"{name}: is not a model that a run of mlxlab logged")
     return found[0]
 
