@@ -95,7 +95,9 @@ def test_an_emergency_checkpoint_counts_while_it_is_the_newest(tmp_path):
 def test_a_save_that_fails_leaves_everything_as_it_was(tmp_path, monkeypatch):
     store = CheckpointStore(tmp_path)
     save(store, 1)
-    monkeypatch.setattr("mlxlab.checkpoint.store.write_manifest", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "full")))
+    monkeypatch.setattr(
+        "mlxlab.checkpoint.store.write_manifest", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "full"))
+    )
     with pytest.raises(OSError, match="full"):
         save(store, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
