@@ -70,7 +70,7 @@ def _retrain_between(folder: Path, start: "Checkpoint | None", end: "Checkpoint"
     """The run at the step of `end`, trained with its config from the state of `start`."""
     from mlxlab.experiment.build import build_session
 
-    cfg = check_stored_config(end.state["facts"]["config"], str(end.path))
+    cfg = check_stored_config(end.state["metadata"]["config"], str(end.path))
     session = build_session(cfg, folder, inference_dir=folder / "inference", initialize=start is None)
     return session.fit([_StopAt(end.step)], start)
 

@@ -1,16 +1,20 @@
-"""A trained model back from its files: a checkpoint, and what the run wrote into `restore/` beside it."""
+"""Restores a trained model from a checkpoint and the `inference/` folder of its run."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mlxlab.checkpoint.resume import load_path
+from mlx.utils import tree_flatten
+
+from mlxlab.checkpoint.arrays import check_arrays
+from mlxlab.checkpoint.manifest import CorruptCheckpointError
+from mlxlab.checkpoint.resume import load_named
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import import_target
 from mlxlab.config.stored import read_stored_config
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import Encoder, RestoresEncoder
-from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.errors import CheckpointUnavailableError, DataError, InputNotFoundError
 from mlxlab.inference.ensemble import FILE, find_run_dir, read_ensemble
 from mlxlab.models.build import build_model
 from mlxlab.models.ensemble import Ensemble
@@ -28,15 +32,15 @@ class RestoredModel:
     encoder: Encoder
     config: dict[str, Any]
     checkpoint: Checkpoint
-    facts: Path  # the `restore` folder: config.yaml, tokenizer.json, data.json
+    facts: Path  # the `inference` folder: config.yaml, tokenizer.json, data.json
 
 
 def restore_model(folder: Path, checkpoint: Path | None = None) -> RestoredModel:
     """Restores the best model of a run.
 
     Args:
-        folder: the run folder, or its `restore` alone; or that of an ensemble.
-        checkpoint: None takes the best one of the run folder.
+        folder: the run folder, or its `inference` folder alone; or that of an ensemble.
+        checkpoint: its name, as in `load_named`; None takes the best one of the run folder.
 
     Raises:
         InputNotFoundError: the folder holds no run.
@@ -47,7 +51,9 @@ def restore_model(folder: Path, checkpoint: Path | None = None) -> RestoredModel
         return _restore_ensemble(folder)
     facts = folder / "inference" if (folder / "inference").is_dir() else folder
     if not (facts / "config.yaml").is_file():
-        raise InputNotFoundError(f"{folder}: no run folder (restore/config.yaml is not there)")
+        if (folder / "restore").is_dir():
+            raise CheckpointUnavailableError(f"{folder}: run folder of format 1, expected format 2")
+        raise InputNotFoundError(f"{folder}: expected a run folder; inference/config.yaml not found")
     config = read_stored_config(facts / "config.yaml")
     encoder = restore_encoder(config, facts)
     # Weights of others were only where training began; of their folder the run keeps the shape.
@@ -55,10 +61,15 @@ def restore_model(folder: Path, checkpoint: Path | None = None) -> RestoredModel
     task = encoder.task
     sizes = {"num_classes": task.num_classes, "vocab_size": encoder.tokenizer.vocab_size}
     model = build_model(node, kind=task.kind, **sizes, load_pretrained=False)
-    found = load_path(checkpoint or folder / "checkpoints" / "best")
-    model.load_weights([(name, leaf) for name, leaf in found.weights.items() if not name.startswith(f"{PROJECTIONS}.")])
+    loaded = load_named(str(checkpoint or "best"), folder)
+    weights = {name: leaf for name, leaf in loaded.weights.items() if not name.startswith(f"{PROJECTIONS}.")}
+    try:
+        check_arrays(weights, dict(tree_flatten(model.parameters())), "model")
+    except CorruptCheckpointError as error:
+        raise CheckpointUnavailableError(f"{loaded.path}: {error}") from None
+    model.load_weights(list(weights.items()))
     model.eval()
-    return RestoredModel(model, encoder, config, found, facts)
+    return RestoredModel(model, encoder, config, loaded, facts)
 
 
 def restore_from(path: Path) -> RestoredModel:
