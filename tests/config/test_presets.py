@@ -40,7 +40,7 @@ def test_every_option_says_in_its_first_comment_what_it_is():
 
 def test_the_promised_choices_are_there():
     assert {"bert", "cnn_hybrid", "transformer"} <= OPTIONS["model"].keys()
-    assert list(OPTIONS["model/size"]) == SIZES
+    assert list(OPTIONS["model/size"]) == ["none", *SIZES]
     assert {"quick", "standard", "production", "titanic"} <= OPTIONS["experiment"].keys()
     assert {"one_batch", "overfit"} <= OPTIONS["debug"].keys()
     assert {"mlflow", "none"} <= OPTIONS["tracking"].keys()

@@ -30,7 +30,7 @@ Config = Mapping[str, Any]  # a composed and checked config
 
 def tokenizer_folder(cfg: Config, cache: Path) -> Path | None:
     """The folder of the tokenizer that a student inherits: from its pretrained weights, else from its first teacher."""
-    if cfg["model"]["pretrained"] is not None:
+    if cfg["model"].get("pretrained") is not None:
         from mlxlab.models.pretrained.load import tokenizer_dir
 
         return tokenizer_dir(cfg["model"]["pretrained"], cache)

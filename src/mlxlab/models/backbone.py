@@ -1,10 +1,11 @@
 """The interface of a backbone: the part of a model that turns tokens into hidden states, below the head."""
 
-from typing import Protocol
+from typing import Protocol, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlxlab.errors import ConfigError
 from mlxlab.models.kv_cache import KVCache
 
 
@@ -15,8 +16,7 @@ class Backbone(Protocol):
     k > 0 the number of the document within its row, or booleans, which promise one document per row with padding on
     the right only. Neither padding nor another document may change the states of a document.
 
-    A classifier needs `pool`; a masked language model needs `remove_pooler` and `embedding`; a causal one
-    (`causal` is True) needs the members of `CausalBackbone` too.
+    A causal language model (`causal` is True) needs the members of `CausalBackbone` too.
 
     Attributes:
         causal: whether a position attends only to itself and earlier ones.
@@ -71,3 +71,18 @@ class CausalBackbone(Backbone, Protocol):
         Appends their keys and values to the cache.
         """
         ...
+
+
+def check_backbone(backbone: object, target: str) -> Backbone:
+    """The same object, after a check of what a user's own class must have.
+
+    Raises:
+        ConfigError: it is not an `nn.Module`, or lacks members of the protocol; names them.
+    """
+    if not isinstance(backbone, nn.Module):
+        raise ConfigError(f"{target}: expected a backbone, an mlx.nn.Module; got a {type(backbone).__name__}")
+    # Not `isinstance` with the protocol: submodules are items of an MLX module, invisible to it in newer Pythons.
+    members = [*Backbone.__annotations__, "embedding", "pool", "remove_pooler"]
+    if missing := [name for name in members if not hasattr(backbone, name)]:
+        raise ConfigError(f"{target}: not a backbone, it has no {', '.join(missing)} (see mlxlab.models.backbone)")
+    return cast(Backbone, backbone)

@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 import mlx.nn as nn
 
 from mlxlab.config.instantiate import instantiate
-from mlxlab.models.backbone import Backbone
+from mlxlab.models.backbone import Backbone, check_backbone
 from mlxlab.models.heads import build_head, load_head_weights
 from mlxlab.models.model import Model, count_parameters
 from mlxlab.models.pretrained.load import resolve
@@ -39,7 +39,7 @@ def build_model(
     name = node.get("pretrained")
     path = resolve(name) if name else None
     shape = {} if path is None else read_shape(path, node, vocab_size)
-    backbone: Backbone = instantiate({**node, **shape}, vocab_size=vocab_size)
+    backbone = check_backbone(instantiate({**node, **shape}, vocab_size=vocab_size), node["_target_"])
     # Weights before the head: they are checked against all of the backbone, pooler included.
     head_weights = {} if path is None or not load_pretrained else load_weights(backbone, path)
     head = build_head(backbone, kind=kind, num_classes=num_classes, dropout=node.get("dropout", 0.0))
@@ -61,8 +61,7 @@ def outline_backbone(node: Node) -> Backbone:
 
     The sizes are those of the node, not of `pretrained`, which brings its own vocabulary.
     """
-    backbone: Backbone = instantiate({**node}, vocab_size=1)
-    return backbone
+    return check_backbone(instantiate({**node}, vocab_size=1), node["_target_"])
 
 
 def count_backbone_parameters(backbone: Backbone) -> int:

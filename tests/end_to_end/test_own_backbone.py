@@ -1,0 +1,107 @@
+"""A user's own backbone: a class with the protocol's members, an option file, and `model/size=none`."""
+
+import json
+import shutil
+
+import pytest
+
+from mlxlab.data.titanic.sources import FILE
+from support.processes import TINY, run
+
+CODE = '''
+"""A bag of words: the mean of the embeddings of a document."""
+
+import mlx.core as mx
+import mlx.nn as nn
+
+
+class BagOfWords(nn.Module):
+    """Tokens (B, T) -> states (B, T, D)."""
+
+    causal = False
+    classifier_hidden_size = 0
+    position_limit = None
+
+    def __init__(self, dimensions: int, context: int = 128, *, vocab_size: int) -> None:
+        super().__init__()
+        self.hidden_size = self.output_size = self.pooled_size = dimensions
+        self.max_position_embeddings = context
+        self.embedding = nn.Embedding(vocab_size, dimensions)
+        self.mix = nn.Linear(dimensions, dimensions)
+
+    def __call__(self, tokens: mx.array, mask: mx.array) -> mx.array:
+        x = self.embedding(tokens)
+        documents = mask.astype(mx.int32)
+        same = (documents[:, :, None] == documents[:, None, :]) & (documents > 0)[:, None]
+        weights = same / mx.maximum(same.sum(axis=-1, keepdims=True), 1)
+        return x + self.mix(weights @ x)
+
+    def pool(self, x: mx.array, mask: mx.array) -> mx.array:
+        real = (mask > 0)[..., None]
+        return (x * real).sum(axis=1) / mx.maximum(real.sum(axis=1), 1)
+
+    def remove_pooler(self) -> None:
+        """Pooling has no parameters."""
+
+
+class Unfinished(nn.Module):
+    def __init__(self, *, vocab_size: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, 8)
+'''
+ALLOWED = "my_models.BagOfWords,my_models.Unfinished"
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Runs a script with the user's module and config folder."""
+    (tmp_path / "my_models.py").write_text(CODE)
+    folder = tmp_path / "my_conf" / "model"
+    folder.mkdir(parents=True)
+    (folder / "bag.yaml").write_text("# A bag of words\n_target_: my_models.BagOfWords\ndimensions: 16\n")
+    (folder / "unfinished.yaml").write_text("# Lacks nearly everything\n_target_: my_models.Unfinished\n")
+
+    def call(*words, script="train"):
+        settings = [word for word in TINY if not word.startswith(("model.", "trainer."))]
+        if script == "train":
+            words = ("--config-dir", str(tmp_path / "my_conf"), *settings, "trainer.max_steps=4", *words)
+        return run(*words, script=script, PYTHONPATH=str(tmp_path), MLXLAB_ALLOWED_TARGETS=ALLOWED)
+
+    return call
+
+
+@pytest.mark.parametrize("size", ["model/size=none", "~model/size"])
+def test_an_own_backbone_is_trained_and_evaluated_as_a_classifier(own, tmp_path, size):
+    done = own("model=bag", size, "data.source=synthetic", f"hydra.run.dir={tmp_path}/run")
+    assert done.returncode == 0, done.stderr
+    shutil.copyfile(FILE, tmp_path / "rows.csv")
+    judged = own(f"run={tmp_path}/run", f"data.source={tmp_path}/rows.csv", script="evaluate")
+    assert judged.returncode == 0, judged.stderr
+    assert "accuracy" in judged.stdout + judged.stderr
+
+
+def test_an_own_backbone_is_trained_as_a_masked_language_model(own, tmp_path):
+    text = tmp_path / "text.jsonl"
+    text.write_text("\n".join(json.dumps({"text": f"{n} fish {n + 1} fish red fish blue fish"}) for n in range(300)))
+    words = [
+        "data=streaming",
+        f"data.source={text}",
+        "data.tokenizer.vocab_size=270",
+        "data.seq_len=16",
+        "data.valid_fraction=0.1",
+    ]
+    done = own("model=bag", "model/size=none", *words, f"hydra.run.dir={tmp_path}/run")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_backbone_that_lacks_members_is_refused_by_their_names(own, tmp_path):
+    done = own("model=unfinished", "model/size=none", "data.source=synthetic", f"hydra.run.dir={tmp_path}/run")
+    assert done.returncode == 2
+    assert "my_models.Unfinished: not a backbone, it has no causal, hidden_size" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_size_preset_does_not_fit_an_own_backbone(own):
+    done = own("model=bag", "data.source=synthetic")
+    assert done.returncode == 2
+    assert "num_heads" in done.stderr
