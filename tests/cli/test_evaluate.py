@@ -83,6 +83,11 @@ def test_a_classifier_is_judged_on_a_table(place, capsys):
     assert found.keys() == {"loss", "accuracy", "precision", "recall", "f1", "roc_auc"}
 
 
+def test_a_classifier_is_evaluated_on_the_test_rows_of_the_titanic(place, capsys):
+    assert main([f"run={place / 'titanic'}", "data.source=test"]) == 0
+    assert "418 rows of test; step" in capsys.readouterr().err
+
+
 def test_faults_are_one_line_and_a_documented_code(place, capsys):
     ByteLevelBPE(301, 2).train(TEXTS).save(place)
     language, titanic = f"run={place / 'language'}", f"run={place / 'titanic'}"

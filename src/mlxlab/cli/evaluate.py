@@ -6,7 +6,8 @@
 run          a run folder
 checkpoint   best, last, emergency, step-N, or the path of a checkpoint
 batches      batches at most; without it all
-data.source  for a language model text, as data=streaming takes it: the whole of it; for a classifier a CSV with labels
+data.source  for a language model text, as data=streaming takes it: the whole of it; for a classifier a CSV with labels,
+             or `test`: the 418 test rows of the Titanic
 data.KEY     any other key of the run's data: split, text_column, documents, seq_len, max_valid_examples, ...
 
 Text is read with the tokenizer of the run. Prints loss, perplexity and bits per byte, or a classifier's metrics.

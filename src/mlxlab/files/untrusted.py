@@ -18,7 +18,7 @@ from mlxlab.files.shape import ShapeError, validate
 
 MAX_BYTES = 16 * 2**20
 MAX_DEPTH = 32
-MAX_INTEGER = 2**63 - 1
+MAX_INTEGER = 2**64 - 1  # seeds are unsigned
 
 T = TypeVar("T")
 

@@ -11,8 +11,8 @@ from mlxlab.data.text.dataset import end_of, make_row_builder
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.text.packed_batches import PackedEvalBatches
 from mlxlab.data.text.token_stream import TokenStream
-from mlxlab.data.titanic.csv_schema import read_passengers
 from mlxlab.data.titanic.encoder import PassengerEncoder
+from mlxlab.data.titanic.sources import load_evaluation_rows
 from mlxlab.data.tokenizers.word_cache import WordCache
 
 OPENING = ("config", "revision", "text_column", "documents", "on_error", "window")
@@ -44,7 +44,7 @@ def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
 
 
 def row_batches(encoder: PassengerEncoder, node: dict[str, Any]) -> EvalData:
-    """The labelled rows of the CSV file `node["source"]`."""
-    rows = read_passengers(node["source"], labelled=True)
+    """The labelled rows of the CSV file `node["source"]`, or with "test" the 418 real test rows."""
+    rows = load_evaluation_rows(node["source"])
     batches = EvalLoader(len(rows), node["eval_batch_size"], lambda _, at: encoder.encode_rows([rows[i] for i in at]))
     return EvalData(batches, f"{len(rows)} rows of {node['source']}")

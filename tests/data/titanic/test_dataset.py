@@ -1,4 +1,4 @@
-"""The whole data set: what training, evaluation and inference get from it."""
+"""The data set as training, evaluation and inference use it."""
 
 import ast
 import json
@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 import mlxlab.data
-from mlxlab.data.titanic.dataset import Augment, read_passengers, restore
+from mlxlab.data.titanic.csv_schema import read_passengers
+from mlxlab.data.titanic.dataset import Augment, TitanicDataset
 from mlxlab.errors import DataError, InputNotFoundError
 from support.titanic import new_titanic, real_rows
 
@@ -25,7 +26,7 @@ def data(tmp_path_factory):
 def test_the_task_and_the_counts(data):
     assert (data.task.kind, data.task.num_classes, data.task.labels) == ("classification", 2, ("died", "survived"))
     assert data.class_counts == [439, 274]
-    assert (data.train.batches_per_epoch, len(data.valid), len(data.test)) == (67, 3, 7)
+    assert (data.train.batches_per_epoch, len(data.valid)) == (67, 3)
 
 
 def test_an_epoch_shows_each_training_row_in_three_drawn_sentences(data):
@@ -35,13 +36,15 @@ def test_an_epoch_shows_each_training_row_in_three_drawn_sentences(data):
     assert set(counts[0].tolist()) == {row.id for row in data.train_rows}
     assert set(counts[1].tolist()) == {3}
     assert sum(len(batch.ids) for batch in batches) == 2139
-    told = {pair for batch in batches for pair in zip(batch.ids.tolist(), map(decode(data), batch.tokens), strict=True)}
-    assert 1.5 * 713 < len(told) < 2139  # drawn independently: some copies are alike
+    sentences = {
+        pair for batch in batches for pair in zip(batch.ids.tolist(), map(decode(data), batch.tokens), strict=True)
+    }
+    assert 1.5 * 713 < len(sentences) < 2139  # drawn independently: some copies are alike
 
 
 def test_labels_are_those_of_the_rows(data):
     truth = {row.id: row.survived for row in ROWS}
-    for batch in [*data.train, *data.valid, *data.test]:
+    for batch in [*data.train, *data.valid]:
         assert batch.targets.tolist() == [truth[i] for i in batch.ids]
         assert (batch.weights == 1).all()
 
@@ -64,11 +67,11 @@ def test_a_training_sentence_is_a_function_of_row_seed_epoch_and_copy(tmp_path):
 
 
 def test_validation_sentences_are_the_same_in_every_epoch_and_run(tmp_path):
-    one, other = new_titanic(tmp_path), new_titanic(tmp_path, augment=Augment(copies=1), eval_batch_size=5)
-    list(one.train)
-    told = [one.tokenizer.decode(row) for batch in one.valid for row in batch.tokens]
-    assert told == one.texts(one.valid_rows) == other.texts(other.valid_rows)
-    assert told == [other.tokenizer.decode(row) for batch in other.valid for row in batch.tokens]
+    data, other = new_titanic(tmp_path), new_titanic(tmp_path, augment=Augment(copies=1), eval_batch_size=5)
+    list(data.train)
+    sentences = [data.tokenizer.decode(row) for batch in data.valid for row in batch.tokens]
+    assert sentences == data.encoder.texts(data.valid_rows) == other.encoder.texts(other.valid_rows)
+    assert sentences == [other.tokenizer.decode(row) for batch in other.valid for row in batch.tokens]
 
 
 def test_all_templates_are_used(data):
@@ -77,7 +80,7 @@ def test_all_templates_are_used(data):
 
 
 def test_batches_have_the_agreed_shapes(data):
-    for batch in [next(iter(data.train)), *data.valid, data.encode_rows(ROWS[:3])]:
+    for batch in [next(iter(data.train)), *data.valid, data.encoder.encode_rows(ROWS[:3])]:
         rows, length = batch.tokens.shape
         assert length % 8 == 0 or length in data.train.source.boundaries
         assert batch.tokens.dtype == batch.mask.dtype == batch.targets.dtype == np.int32
@@ -103,31 +106,32 @@ def test_every_training_row_is_reached_across_five_folds(tmp_path):
 
 
 def test_unlabelled_rows_have_no_weight_and_a_label_in_range(data):
-    batch = data.encode_rows([row._replace(survived=None) for row in ROWS[:5]])
+    batch = data.encoder.encode_rows([row._replace(survived=None) for row in ROWS[:5]])
     assert batch.targets.tolist() == [0] * 5
     assert batch.weights.tolist() == [0] * 5
 
 
 def test_a_label_out_of_range_is_stopped_on_the_host(data):
     with pytest.raises(DataError, match="label -1 of example 1"):
-        data.encode_rows([ROWS[0]._replace(survived=-1)])
+        data.encoder.encode_rows([ROWS[0]._replace(survived=-1)])
 
 
 @pytest.mark.parametrize("templates", [["basic", "story"], ["full"], ["group", "narrative"]])
 def test_inference_restores_the_encoding_without_the_training_rows(tmp_path, templates):
     data = new_titanic(tmp_path, templates=templates, seed=7)
     data.save(tmp_path)
-    restored = restore(tmp_path)
+    restored = TitanicDataset.restore_encoder(tmp_path)
     assert restored.task == data.task
-    for mine, theirs in zip(data.encode_rows(ROWS), restored.encode_rows(ROWS), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
+    for left, right in zip(data.encoder.encode_rows(ROWS), restored.encode_rows(ROWS), strict=True):
+        np.testing.assert_array_equal(left, right)
     assert json.loads((tmp_path / "data.json").read_text())["fingerprint"] == data.fingerprint
 
 
 def test_validation_batches_equal_what_inference_encodes(data):
-    inference = data.evaluation(data.valid_rows)
-    for mine, theirs in zip(data.valid, inference, strict=True):
-        for left, right in zip(mine, theirs, strict=True):
+    starts = range(0, len(data.valid_rows), 64)
+    for batch, start in zip(data.valid, starts, strict=True):
+        encoded = data.encoder.encode_rows(data.valid_rows[start : start + 64])
+        for left, right in zip(batch, encoded, strict=True):
             np.testing.assert_array_equal(left, right)
 
 
@@ -136,19 +140,19 @@ def test_a_damaged_folder_is_refused(tmp_path):
     data.save(tmp_path)
     text = (tmp_path / "data.json").read_text()
     state = json.loads(text)
-    needed = [key for key in state if key not in ("source", "fingerprint", "labels")]
-    bad = ["", "[]", "null", "{}", text[:-20], *(json.dumps(state | {key: None}) for key in needed)]
+    bad = ["", "[]", "null", "{}", text[:-20], *(json.dumps(state | {key: None}) for key in state)]
+    bad += [json.dumps(state | {"templates": {"basic": "$secret"}}), json.dumps(state | {"more": 1})]
     for content in bad:
         (tmp_path / "data.json").write_text(content)
         with pytest.raises(DataError) as caught:
-            restore(tmp_path)
+            TitanicDataset.restore_encoder(tmp_path)
         assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(InputNotFoundError):
-        restore(tmp_path / "nowhere")
+        TitanicDataset.restore_encoder(tmp_path / "nowhere")
     (tmp_path / "data.json").write_text(text)
     new_titanic(tmp_path, seed=1).tokenizer.save(tmp_path)
     with pytest.raises(DataError, match="is not the one"):
-        restore(tmp_path)
+        TitanicDataset.restore_encoder(tmp_path)
 
 
 def test_the_baselines_are_those_that_are_published(tmp_path):
@@ -161,14 +165,14 @@ def test_the_baselines_are_those_that_are_published(tmp_path):
     assert set(other) == {*mean, "tfidf_same_sentences"}
 
 
-def test_rows_without_labels_are_read_and_judged(tmp_path, data):
+def test_rows_without_labels_are_encoded(tmp_path, data):
     path = tmp_path / "test.csv"
     path.write_text(
         "PassengerId,Pclass,Name,Sex,Age,SibSp,Parch,Ticket,Fare,Cabin,Embarked\n"
         '892,3,"Kelly, Mr. James",male,34.5,0,0,330911,7.8292,,Q\n'
     )
     rows = read_passengers(path, labelled=False)
-    assert data.texts(rows) == data.texts([ROWS[891]])
+    assert data.encoder.texts(rows) == data.encoder.texts([ROWS[891]])
 
 
 def test_the_configuration_names_every_parameter_once():
@@ -189,7 +193,7 @@ def test_the_configured_data_set_is_that_of_the_tests(tmp_path, data):
     assert new_titanic(tmp_path, **config).fingerprint == data.fingerprint
 
 
-def test_the_room_imports_neither_mlx_nor_pandas_nor_sklearn_when_loaded():
+def test_data_modules_import_no_heavy_package_when_loaded():
     heavy = {"mlx", "pandas", "sklearn", "scipy", "hydra", "omegaconf", "mlflow"}
     for path in ROOT.rglob("*.py"):
         for node in ast.parse(path.read_text()).body:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mlxlab.data.titanic import sources
-from mlxlab.data.titanic.sources import load_passengers
+from mlxlab.data.titanic.sources import load_evaluation_rows, load_passengers
 from mlxlab.data.titanic.split import fold_numbers, hold_out, split_rows
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from support.titanic import csv_text, new_titanic, real_rows
@@ -91,6 +91,12 @@ def test_a_missing_named_file_is_never_replaced_by_other_rows(tmp_path):
         load_passengers(str(tmp_path / "none.csv"))
 
 
+def test_the_test_rows_can_be_evaluated_on_but_not_trained_on():
+    assert load_evaluation_rows("test") == list(ROWS[891:])
+    with pytest.raises(InputNotFoundError):
+        load_passengers("test")
+
+
 def test_synthetic_rows_are_labelled_as_such_everywhere(tmp_path):
     data = new_titanic(tmp_path, source="synthetic")
     assert data.name == "titanic-synthetic"
@@ -145,7 +151,7 @@ def test_validation_rows_may_come_from_a_file_but_not_be_training_rows(tmp_path)
     path.write_text(csv_text(ROWS[800:891]))
     split = split_rows(list(ROWS[:800]), str(path), 0.2, None, 0, 0)
     assert (split.train, split.valid) == (list(ROWS[:800]), list(ROWS[800:891]))
-    with pytest.raises(DataError, match="1:1: 10 PassengerIds are training rows too, the least is 801"):
+    with pytest.raises(DataError, match="1:1: 10 PassengerIds are training rows too, the smallest is 801"):
         split_rows(list(ROWS[:810]), str(path), 0.2, None, 0, 0)
 
 

@@ -1,4 +1,4 @@
-"""What a row says: every value in words, what is missing said to be missing, nothing learned from other rows' sides."""
+"""Sentences of passengers: every value in words, missing values stated, no information from validation rows."""
 
 from pathlib import Path
 
@@ -90,7 +90,7 @@ def test_families_are_counted(sibsp, parch, said):
     assert tell(MAN._replace(sibsp=sibsp, parch=parch), "narrative").endswith(said)
 
 
-def test_what_is_missing_is_said_in_every_template_that_would_tell_it():
+def test_missing_values_are_stated_in_every_template_that_uses_them():
     row = MAN._replace(age=None, fare=None, cabin=None, embarked=None, name="Somebody")
     assert tell(row, "basic") == (
         "A male passenger, of unknown age, in the economical third class, with one sibling or spouse, paid an unknown "
@@ -132,7 +132,7 @@ def test_titles_and_surnames_are_read_from_the_usual_pattern():
         assert (row.title, row.surname) == (None, None)
 
 
-def test_every_real_row_is_told_by_every_template_and_differs_where_it_should():
+def test_every_real_row_is_rendered_by_every_template():
     for template in TEMPLATES:
         told = {render_sentence(row, TEMPLATES[template], STATISTICS) for row in ROWS}
         assert len(told) > (80 if template in ("brief", "group") else 300)
@@ -142,7 +142,7 @@ def test_statistics_never_count_the_row_itself():
     row = next(row for row in TRAIN if sum(other.ticket == row.ticket for other in TRAIN) == 3)
     without = fit_statistics([other for other in TRAIN if other.id != row.id], labels=True)
     assert STATISTICS.companions(row) == without.companions(row) == 2
-    assert all(STATISTICS.fate(one) == fit_without(one).fate(one) for one in TRAIN[::40])
+    assert all(STATISTICS.party_outcome(row) == fit_without(row).party_outcome(row) for row in TRAIN[::40])
 
 
 def fit_without(row):
@@ -156,7 +156,7 @@ def test_a_rows_own_label_never_reaches_its_sentence():
         assert [tell(row, name, STATISTICS) for name in TEMPLATES] == [tell(row, name, flipped) for name in TEMPLATES]
 
 
-def test_training_labels_are_told_by_no_template_but_group():
+def test_only_the_group_template_uses_training_labels():
     blind = fit_statistics(TRAIN, labels=False)
     assert blind.fates == {}
     for row in ROWS[::7]:
@@ -164,14 +164,14 @@ def test_training_labels_are_told_by_no_template_but_group():
             assert tell(row, name, STATISTICS) == tell(row, name, blind)
 
 
-def test_group_tells_how_the_other_women_and_children_of_the_party_fared():
+def test_group_states_the_outcome_of_the_other_women_and_children_of_the_party():
     def fate(*labels):
         party = [MAN._replace(id=i, sex="female", survived=label, ticket="T 1") for i, label in enumerate(labels, 2)]
-        return fit_statistics(party, labels=True).fate(MAN._replace(id=1, ticket="T 1"))
+        return fit_statistics(party, labels=True).party_outcome(MAN._replace(id=1, ticket="T 1"))
 
     assert [fate(), fate(1, 1), fate(0), fate(1, 0)] == ["untold", "saved", "lost", "divided"]
     men = [MAN._replace(id=5, survived=1, ticket="T 1")]
-    assert fit_statistics(men, labels=True).fate(MAN._replace(id=1, ticket="T 1")) == "untold"
+    assert fit_statistics(men, labels=True).party_outcome(MAN._replace(id=1, ticket="T 1")) == "untold"
 
 
 def test_statistics_survive_being_saved():

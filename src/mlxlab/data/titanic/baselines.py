@@ -1,4 +1,4 @@
-"""What needs no neural network: the accuracies that a model has to beat, on the same validation rows."""
+"""Baselines without a neural network: the accuracies that a model has to beat, on the same validation rows."""
 
 from collections.abc import Sequence
 
@@ -13,25 +13,25 @@ PLAIN = {name: TEMPLATES[name] for name in ("basic", "narrative", "descriptive",
 
 
 def accuracies(encoder: PassengerEncoder, train: Sequence[Passenger], valid: Sequence[Passenger]) -> dict[str, float]:
-    """Accuracies on `valid` of what was fitted on `train`.
+    """Accuracies on `valid` of baselines that are fitted on `train`.
 
-    majority: everyone fares as most did. female_rule: women survive. tfidf_logistic_regression: words and pairs of
-    words of the four plain sentences, the yardstick for all templates. tfidf_same_sentences: the same of `encoder`'s
-    own sentences, where they are others: what a model gains beyond it, it gains by more than counting words.
+    majority: the most frequent class. female_rule: women survive. tfidf_logistic_regression: words and pairs of words
+    of the four plain sentences, the same for all templates. tfidf_same_sentences: the same model on `encoder`'s own
+    sentences, where these differ: a gain over it is more than counting words.
     """
-    truth, plain = _labels(valid), PassengerEncoder(PLAIN, encoder.statistics, encoder.tokenizer, 8, encoder.seed)
-    guesses = {
+    labels, plain = _labels(valid), PassengerEncoder(PLAIN, encoder.statistics, encoder.tokenizer, 8, encoder.seed)
+    predictions = {
         "majority": np.full(len(valid), 2 * _labels(train).sum() > len(train)),
         "female_rule": np.array([row.sex == "female" for row in valid]),
         "tfidf_logistic_regression": _bag_of_words(plain, train, valid),
     }
     if encoder.templates != PLAIN:
-        guesses["tfidf_same_sentences"] = _bag_of_words(encoder, train, valid)
-    return {name: float(np.mean(guess == truth)) for name, guess in guesses.items()}
+        predictions["tfidf_same_sentences"] = _bag_of_words(encoder, train, valid)
+    return {name: float(np.mean(predicted == labels)) for name, predicted in predictions.items()}
 
 
 def _bag_of_words(encoder: PassengerEncoder, train: Sequence[Passenger], valid: Sequence[Passenger]) -> np.ndarray:
-    """Labels guessed by a logistic regression on TF-IDF: fitted on, and averaged over, every sentence of a row."""
+    """Predicted labels: fitted on every sentence of a row, with the probabilities averaged over them."""
     model = BagOfWords(encoder.all_texts(train), np.repeat(_labels(train), len(encoder.templates)))
     probabilities = model.probabilities(encoder.all_texts(valid))  # sentence after sentence of a row
     return probabilities.reshape(len(valid), -1).mean(1) > 0.5

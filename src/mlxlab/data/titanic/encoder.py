@@ -1,29 +1,31 @@
-"""Passengers as sentences, tokens and batches: all that inference needs, fitted on the training rows alone."""
+"""Encodes passengers as sentences, tokens and batches. Fitted on the training rows; inference restores it."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, TypedDict
 
 import numpy as np
 
+from mlxlab.constraints import Ge, Le, MinLen, Seed
 from mlxlab.data.array_cache import Arrays, content_key
 from mlxlab.data.batch import Batch, Task
 from mlxlab.data.loaders.collate import check_ids, concat_ragged, pad
 from mlxlab.data.rng import Stream, counter_hash
-from mlxlab.data.titanic.group_stats import GroupStatistics, fit_statistics, load_statistics
+from mlxlab.data.titanic.group_stats import GroupStatistics, StatisticsState, fit_statistics, load_statistics
 from mlxlab.data.titanic.passenger import Passenger
 from mlxlab.data.titanic.templates import TEMPLATES, USES_LABELS, VERSION, render_sentence
 from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE, Tokenizer, load_tokenizer
-from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.errors import DataError
+from mlxlab.files.atomic import write_json
+from mlxlab.files.untrusted import read_json
 
 LABELS = ("died", "survived")
 FORMAT = "mlxlab.titanic/1"
 
 
 class PassengerEncoder:
-    """Writes each row by one of `templates` (name -> text), chosen by the row's id and the seed, and encodes it."""
+    """Renders each row by one of `templates` (name -> text), chosen by the row's id and the seed, and tokenizes it."""
 
     def __init__(
         self, templates: dict[str, str], statistics: GroupStatistics, tokenizer: Tokenizer, max_length: int, seed: int
@@ -33,19 +35,19 @@ class PassengerEncoder:
         self.task = Task("classification", len(LABELS), LABELS)
 
     def choose(self, ids: np.ndarray, epoch: int = 0, copy: int | np.ndarray = 0) -> np.ndarray:
-        """The number of each row's template: a function of (id, seed, epoch, copy). Copy 0 is that for evaluation."""
+        """(N,) index of each row's template: a function of (id, seed, epoch, copy). Copy 0 is that for evaluation."""
         return (counter_hash(self.seed, Stream.TEMPLATE, epoch, copy, ids) % np.uint64(len(self.templates))).astype(
             np.int64
         )
 
     def texts(self, rows: Sequence[Passenger]) -> list[str]:
-        """The sentence by which each row is judged."""
+        """The sentence of each row for evaluation."""
         chosen = self.choose(np.array([row.id for row in rows], np.int64))
         names = list(self.templates)
         return [self.text(row, names[template]) for row, template in zip(rows, chosen, strict=True)]
 
     def all_texts(self, rows: Sequence[Passenger]) -> list[str]:
-        """Every sentence of every row: row after row, a template after the other."""
+        """Every sentence of every row: row by row, one per template."""
         return [self.text(row, name) for row in rows for name in self.templates]
 
     def text(self, row: Passenger, template: str) -> str:
@@ -56,7 +58,7 @@ class PassengerEncoder:
         return self.collate(rows, self.tokenizer.encode_batch(self.texts(rows), self.max_length))
 
     def collate(self, rows: Sequence[Passenger], sequences: Sequence[np.ndarray], length: int | None = None) -> Batch:
-        """A checked batch of rows that are tokens already, padded to `length` or to the longest."""
+        """A batch of tokenized rows, padded to `length` or to the longest; ids and labels are range-checked."""
         tokens, mask = pad(sequences, self.tokenizer.pad_id, self.max_length, length)
         targets = np.array([row.survived or 0 for row in rows], np.int32)
         weights = np.array([row.survived is not None for row in rows], np.float32)
@@ -74,12 +76,12 @@ class PassengerEncoder:
             "valid_lengths": valid_lengths,
         }
 
-    def key(self, *parts: Any) -> str:
-        """The name of what was made from `parts` (rows, digests, numbers) with this encoder: changes with any of it."""
+    def key(self, *parts: object) -> str:
+        """A digest of `parts` (rows, digests, numbers) and of this encoder."""
         digest = hashlib.sha256(repr(parts).encode()).hexdigest()
         return content_key(parts=digest, **self.state_dict())
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> "EncoderState":
         return {
             "format": FORMAT,
             "words": VERSION,
@@ -91,11 +93,28 @@ class PassengerEncoder:
             "statistics": self.statistics.state_dict(),
         }
 
-    def save(self, folder: Path, **more: Any) -> None:
+    def save(self, folder: Path, *, source: str, fingerprint: str) -> None:
         """Writes tokenizer.json and data.json."""
         self.tokenizer.save(folder)
-        text = json.dumps(self.state_dict() | more, indent=1)
-        (folder / "data.json").write_text(text + "\n", encoding="utf-8")
+        write_json(folder / "data.json", {**self.state_dict(), "source": source, "fingerprint": fingerprint})
+
+
+class EncoderState(TypedDict):
+    """What data.json holds of the encoder."""
+
+    format: str
+    words: int
+    labels: list[str]
+    templates: Annotated[dict[str, str], MinLen(1)]
+    max_length: Annotated[int, Ge(8), Le(8192)]
+    seed: Seed
+    tokenizer: str
+    statistics: StatisticsState
+
+
+class _SavedState(EncoderState):
+    source: str
+    fingerprint: str
 
 
 def fit_passenger_encoder(
@@ -118,22 +137,17 @@ def restore(folder: Path) -> PassengerEncoder:
     """The encoder that `save` wrote.
 
     Raises:
-        InputNotFoundError: a file is not there.
-        DataError: one is damaged or of another format, or the two do not belong together.
+        InputNotFoundError: a file is missing.
+        DataError: a file is malformed or of another format, or the two do not belong together.
     """
     path = folder / "data.json"
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-        if (state["format"], state["words"]) != (FORMAT, VERSION):
-            raise DataError(f"{path}:1:1: {state['format']}, words {state['words']}; expected {FORMAT}, {VERSION}")
-        tokenizer = load_tokenizer(folder)
-        if tokenizer.fingerprint != state["tokenizer"]:
-            raise DataError(f"{path}:1:1: tokenizer.json beside it is not the one it was saved with")
-        statistics = load_statistics(state["statistics"])
-        return PassengerEncoder(
-            dict(state["templates"]), statistics, tokenizer, int(state["max_length"]), int(state["seed"])
-        )
-    except OSError as error:
-        raise InputNotFoundError(f"{path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}:1:1: is damaged ({type(error).__name__}: {str(error)[:100]})") from None
+    state = read_json(path, _SavedState)
+    if (state["format"], state["words"], state["labels"]) != (FORMAT, VERSION, list(LABELS)):
+        raise DataError(f"{path}: expected format {FORMAT} with words of version {VERSION}, got {state['format']!r}")
+    if not state["templates"].items() <= TEMPLATES.items():
+        raise DataError(f"{path}: expected templates of this version: {', '.join(TEMPLATES)}")
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.fingerprint != state["tokenizer"]:
+        raise DataError(f"{path}: tokenizer.json is not the one it was saved with")
+    statistics = load_statistics(state["statistics"])
+    return PassengerEncoder(state["templates"], statistics, tokenizer, state["max_length"], state["seed"])

@@ -1,9 +1,17 @@
-"""What is learned from the training rows alone, before any training: who shares a ticket, a party."""
+"""Group statistics of the training rows: who shares a ticket, and how the members of a party fared."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, TypedDict
 
+from mlxlab.constraints import Ge, Le
 from mlxlab.data.titanic.passenger import Passenger
+
+
+class StatisticsState(TypedDict):
+    """`GroupStatistics` as JSON."""
+
+    tickets: dict[str, list[int]]
+    fates: dict[str, list[tuple[int, Annotated[int, Ge(0), Le(1)]]]]
 
 
 class GroupStatistics:
@@ -17,7 +25,7 @@ class GroupStatistics:
         """Others on the same ticket."""
         return sum(number != row.id for number in self.tickets.get(row.ticket, ()))
 
-    def fate(self, row: Passenger) -> str:
+    def party_outcome(self, row: Passenger) -> str:
         """How the other women and children of the party fared."""
         known: dict[int, int] = {}
         for party in _parties(row):
@@ -28,13 +36,12 @@ class GroupStatistics:
         saved = sum(known.values())
         return "saved" if saved == len(known) else "divided" if saved else "lost"
 
-    def state_dict(self) -> dict[str, Any]:
-        fates = {party: [[number, survived] for number, survived in one.items()] for party, one in self.fates.items()}
-        return {"tickets": self.tickets, "fates": fates}
+    def state_dict(self) -> StatisticsState:
+        return {"tickets": self.tickets, "fates": {party: list(fates.items()) for party, fates in self.fates.items()}}
 
 
 def fit_statistics(rows: Iterable[Passenger], labels: bool) -> GroupStatistics:
-    """Statistics of training rows; the fates of parties only with `labels`."""
+    """Statistics of training rows; the outcomes of parties only with `labels`."""
     statistics = GroupStatistics({}, {})
     for row in rows:
         statistics.tickets.setdefault(row.ticket, []).append(row.id)
@@ -44,10 +51,9 @@ def fit_statistics(rows: Iterable[Passenger], labels: bool) -> GroupStatistics:
     return statistics
 
 
-def load_statistics(state: dict[str, Any]) -> GroupStatistics:
+def load_statistics(state: StatisticsState) -> GroupStatistics:
     """Statistics from their `state_dict`."""
-    fates = {party: {int(number): int(survived) for number, survived in one} for party, one in state["fates"].items()}
-    return GroupStatistics(state["tickets"], fates)
+    return GroupStatistics(state["tickets"], {party: dict(fates) for party, fates in state["fates"].items()})
 
 
 def is_child(row: Passenger) -> bool:
@@ -56,6 +62,6 @@ def is_child(row: Passenger) -> bool:
 
 
 def _parties(row: Passenger) -> tuple[str, ...]:
-    """Names of the parties a row belongs to: those of its ticket, and those of its family."""
+    """Names of the parties that a row belongs to: that of its ticket and that of its family."""
     family = f"{row.surname}/{row.pclass}/{row.ticket[:-1]}/{row.embarked}"
     return (f"ticket {row.ticket}", f"family {family}") if row.surname else (f"ticket {row.ticket}",)

@@ -1,10 +1,10 @@
-"""A passenger of the Titanic: one row, as it was recorded, with None where nothing was."""
+"""A passenger of the Titanic: one row as recorded, None where a value is missing."""
 
 from typing import NamedTuple
 
 
 class Passenger(NamedTuple):
-    """A row of Kaggle's columns; `survived` is None for rows whose label is not known."""
+    """A row in Kaggle's columns; `survived` is None for rows without a label."""
 
     id: int
     survived: int | None
@@ -21,13 +21,13 @@ class Passenger(NamedTuple):
 
     @property
     def title(self) -> str | None:
-        """What stands between ", " and ". ": "Mr", "Mrs", "the Countess"; None for a name of another pattern."""
+        """The text between ", " and ". ": "Mr", "Mrs", "the Countess"; None for a name of another pattern."""
         _, comma, rest = self.name.partition(", ")
         title, dot, _ = rest.partition(". ") if ". " in rest else rest.partition(".")
         return title.strip() if comma and dot and title.strip() else None
 
     @property
     def surname(self) -> str | None:
-        """What stands before ", "; None for a name of another pattern."""
+        """The text before ", "; None for a name of another pattern."""
         surname = self.name.partition(", ")[0].strip(" '\"")
         return surname if self.title and surname else None

@@ -48,6 +48,15 @@ def load_passengers(source: str | None) -> PassengerSource:
     return _real_passengers() if source is None else read_csv_source(source)
 
 
+def load_evaluation_rows(source: str) -> list[Passenger]:
+    """Labelled rows to evaluate on: those of a CSV file; "test" takes the 418 real test rows.
+
+    Raises:
+        InputNotFoundError, DataError: `source` is not a valid CSV file.
+    """
+    return _real_passengers().test if source == "test" else read_csv_source(source).train
+
+
 def read_csv_source(path: str) -> PassengerSource:
     """Labelled passengers of a user's CSV file."""
     data = read_input_file(path)

@@ -1,4 +1,4 @@
-"""Which rows are trained on and which validate: stratified, disjoint, a pure function of the seed and the row's id."""
+"""Splits rows into training and validation: stratified, disjoint, a pure function of the seed and the rows' ids."""
 
 from typing import NamedTuple
 
@@ -11,12 +11,12 @@ from mlxlab.errors import ConfigError, DataError
 
 
 class Split(NamedTuple):
-    """Rows to train on, rows to validate on, and how they were parted."""
+    """Training and validation rows, and how they were split."""
 
     train: list[Passenger]
     valid: list[Passenger]
-    line: str
-    digest: str  # of the file that the validation rows are from, else empty
+    description: str
+    digest: str  # SHA-256 of the validation file, empty without one
 
 
 def split_rows(
@@ -25,8 +25,8 @@ def split_rows(
     """Validates on the rows of a file, else on fold `fold` of `folds`, else on a `fraction` of each class.
 
     Raises:
-        ConfigError: there is no such fold, or a key that would have no effect.
-        InputNotFoundError, DataError: `valid_source` is not sound or shares rows, or a class is too small to be parted.
+        ConfigError: `fold` is out of range, or a key would have no effect.
+        InputNotFoundError, DataError: `valid_source` is malformed or shares rows, or a class is too small to be split.
     """
     if fold and folds is None:
         raise ConfigError(f"data.fold={fold} has no effect without data.folds")
@@ -38,11 +38,13 @@ def split_rows(
         return _from_file(rows, valid_source)
     ids = np.array([row.id for row in rows])
     labels = np.array([row.survived for row in rows])
-    held = hold_out(ids, labels, fraction, seed) if folds is None else fold_numbers(ids, labels, folds, seed) == fold
-    how = f"a stratified {fraction:g}" if folds is None else f"fold {fold} of {folds}"
-    train = [row for row, is_held in zip(rows, held, strict=True) if not is_held]
-    valid = [row for row, is_held in zip(rows, held, strict=True) if is_held]
-    return Split(train, valid, f"{len(train)} rows to train on, {len(valid)} to validate on ({how}, seed {seed})", "")
+    is_valid = (
+        hold_out(ids, labels, fraction, seed) if folds is None else fold_numbers(ids, labels, folds, seed) == fold
+    )
+    method = f"a stratified {fraction:g}" if folds is None else f"fold {fold} of {folds}"
+    train = [row for row, valid in zip(rows, is_valid, strict=True) if not valid]
+    valid = [row for row, valid in zip(rows, is_valid, strict=True) if valid]
+    return Split(train, valid, f"{len(train)} training rows, {len(valid)} validation rows ({method}, seed {seed})", "")
 
 
 def _from_file(rows: list[Passenger], path: str) -> Split:
@@ -50,32 +52,32 @@ def _from_file(rows: list[Passenger], path: str) -> Split:
     valid = source.train
     shared = {row.id for row in rows} & {row.id for row in valid}
     if shared:
-        raise DataError(f"{path}:1:1: {len(shared)} PassengerIds are training rows too, the least is {min(shared)}")
-    return Split(rows, valid, f"{len(rows)} rows to train on, {len(valid)} to validate on ({path})", source.sha256)
+        raise DataError(f"{path}:1:1: {len(shared)} PassengerIds are training rows too, the smallest is {min(shared)}")
+    return Split(rows, valid, f"{len(rows)} training rows, {len(valid)} validation rows ({path})", source.sha256)
 
 
 def hold_out(ids: np.ndarray, labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """True for the rows that validate: `fraction` of each class, rounded, at least one and not all."""
-    held = np.zeros(len(ids), bool)
+    """(N,) True for validation rows: `fraction` of each class, rounded, at least one and not all."""
+    is_valid = np.zeros(len(ids), bool)
     for rows in _shuffled_classes(ids, labels, seed, 2):
-        held[rows[: min(max(1, round(len(rows) * fraction)), len(rows) - 1)]] = True
-    return held
+        is_valid[rows[: min(max(1, round(len(rows) * fraction)), len(rows) - 1)]] = True
+    return is_valid
 
 
 def fold_numbers(ids: np.ndarray, labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
     """The fold 0..folds-1 of each row; classes are spread evenly, fold sizes differ by at most one."""
     numbers = np.empty(len(ids), np.int64)
-    dealt = np.concatenate(_shuffled_classes(ids, labels, seed, folds))
-    numbers[dealt] = np.arange(len(ids)) % folds  # class after class, without starting anew
+    shuffled = np.concatenate(_shuffled_classes(ids, labels, seed, folds))
+    numbers[shuffled] = np.arange(len(ids)) % folds  # round robin over all classes in turn
     return numbers
 
 
-def _shuffled_classes(ids: np.ndarray, labels: np.ndarray, seed: int, at_least: int) -> list[np.ndarray]:
+def _shuffled_classes(ids: np.ndarray, labels: np.ndarray, seed: int, min_rows: int) -> list[np.ndarray]:
     keys = counter_hash(seed, Stream.SPLIT, ids)
     classes = []
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        if len(rows) < at_least:
-            raise DataError(f"label {label} has {len(rows)} rows, expected at least {at_least} to split them")
+        if len(rows) < min_rows:
+            raise DataError(f"label {label} has {len(rows)} rows, expected at least {min_rows} to split them")
         classes.append(rows[np.lexsort((ids[rows], keys[rows]))])
     return classes

@@ -1,4 +1,4 @@
-"""Invented passengers, for trying things out: only ever used when asked for by name."""
+"""Synthetic passengers for experiments; used only with `data.source=synthetic`."""
 
 import numpy as np
 
@@ -8,18 +8,18 @@ SURNAMES = ("Ashdown", "Birch", "Calloway", "Dunmore", "Elling", "Fenwick", "Gar
 
 
 def synthetic_passengers(count: int) -> list[Passenger]:
-    """The same `count` passengers each time; women and the upper classes survive more often."""
+    """The same `count` passengers on every call; women and the upper classes survive more often."""
     rng = np.random.default_rng(1912)
-    return [_invent(number, rng) for number in range(1, count + 1)]
+    return [_generate(number, rng) for number in range(1, count + 1)]
 
 
-def _invent(number: int, rng: np.random.Generator) -> Passenger:
+def _generate(number: int, rng: np.random.Generator) -> Passenger:
     female, pclass = bool(rng.random() < 0.35), int(rng.choice([1, 2, 3], p=[0.25, 0.2, 0.55]))
-    chance = 1 / (1 + np.exp(-(2.6 * female - 0.9 * pclass + 0.4)))
+    probability = 1 / (1 + np.exp(-(2.6 * female - 0.9 * pclass + 0.4)))
     surname = SURNAMES[int(rng.integers(len(SURNAMES)))]
     return Passenger(
         id=number,
-        survived=int(rng.random() < chance),
+        survived=int(rng.random() < probability),
         pclass=pclass,
         name=f"{surname}, {'Mrs' if female else 'Mr'}. Number {number}",
         sex="female" if female else "male",

@@ -1,9 +1,9 @@
-"""A passenger as a sentence. What is missing is said to be missing; nothing is filled in.
+"""Renders a passenger as a sentence. Missing values are stated as missing, never imputed.
 
-`basic`, `narrative`, `descriptive` and `story` tell the row itself. `brief` and `full` use few and regular words, and
-also tell what follows from name and ticket: how large the household is, how many of the training rows share the ticket.
-`group` is `brief` and how the other women and children of the same party fared, as far as they are training rows: it
-uses training labels, so it is off unless named.
+`basic`, `narrative`, `descriptive` and `story` express the row itself. `brief` and `full` use few regular words, and
+add what follows from name and ticket: the size of the household, how many training rows share the ticket. `group` is
+`brief` with the outcome of the other women and children of the same party among the training rows: it uses training
+labels, and is therefore not a default.
 """
 
 from string import Template
@@ -39,11 +39,11 @@ TITLES = {"Mr": "Mr", "Mrs": "Mrs", "Miss": "Miss", "Master": "Master", "Mlle": 
 
 def render_sentence(passenger: Passenger, template: str, statistics: GroupStatistics) -> str:
     """The sentence of `passenger` by a template's text, `statistics` being those of the training rows."""
-    return Template(template).substitute(_row_words(passenger) | _derived_words(passenger, statistics))
+    return Template(template).substitute(_row_fields(passenger) | _derived_fields(passenger, statistics))
 
 
-def _row_words(row: Passenger) -> dict[str, str]:
-    """Words for what the row itself says."""
+def _row_fields(row: Passenger) -> dict[str, str]:
+    """Words for the columns of the row."""
     age = "of unknown age" if row.age is None else _band(row.age, AGES, "elderly")
     noun = _role(row)
     person = f"{noun} {age}" if row.age is None else f"{ADJECTIVES.get(age, age)} {noun}"
@@ -64,8 +64,8 @@ def _row_words(row: Passenger) -> dict[str, str]:
     }
 
 
-def _derived_words(row: Passenger, statistics: GroupStatistics) -> dict[str, str]:
-    """Words for what follows from name, cabin and ticket, and from the training rows."""
+def _derived_fields(row: Passenger, statistics: GroupStatistics) -> dict[str, str]:
+    """Words derived from name, cabin and ticket, and from the training rows."""
     return {
         "role": _role(row),
         "class": RANKS[row.pclass].split()[1],
@@ -74,7 +74,7 @@ def _derived_words(row: Passenger, statistics: GroupStatistics) -> dict[str, str
         "party": _size(1 + statistics.companions(row)),
         "cost": "unknown" if row.fare is None else _band(row.fare, COSTS, "highest"),
         "deck": "unknown" if row.cabin is None else f"on deck {row.cabin[0].upper()}",
-        "fate": statistics.fate(row),
+        "fate": statistics.party_outcome(row),
     }
 
 
