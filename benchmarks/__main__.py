@@ -33,6 +33,7 @@ let nothing else run.
 
 import importlib
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -118,3 +119,7 @@ def _share(word: str, value: str) -> float:
     if not 0 <= share < 1:
         raise ConfigError(f"{word}: expected a number from 0 to below 1")
     return share
+
+
+if __name__ == "__main__":
+    sys.exit(main())

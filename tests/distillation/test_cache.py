@@ -1,20 +1,25 @@
 """Laws of the teacher cache: what it keeps is what the teachers said, whoever reads it, whatever happened to it."""
 
 import logging
+import resource
+import sqlite3
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 import pytest
+import xxhash
 from scipy.special import log_softmax
 
 from distillation.test_loss import SETTINGS
 from mlxlab.callbacks.checkpointing import Checkpointer
 from mlxlab.data.batch import Batch
-from mlxlab.distillation import cache_shards
+from mlxlab.distillation import soft_target_store
 from mlxlab.distillation.cache import TeacherCache, row_key
 from mlxlab.distillation.divergence import SoftTargets, soft_target_divergence
 from mlxlab.distillation.loss import DistillationLoss
 from mlxlab.distillation.teachers import Teachers
+from mlxlab.errors import CannotCreateError
 from mlxlab.models.ensemble import Ensemble, FrozenModel
 from mlxlab.training.device_batch import to_device
 from support.models import TASK, Fixed, Stream, new_model, new_run, new_trainer, weights_of
@@ -34,7 +39,7 @@ def text(rows=3, length=7, seed=0) -> Batch:
     return Batch(tokens * mask, mask, tokens, mask.astype(np.float32), np.arange(rows))
 
 
-def said(batch: Batch, seed=1) -> mx.array:
+def logits_of(batch: Batch, seed=1) -> mx.array:
     """Logits that are a function of the token alone."""
     table = np.random.default_rng(seed).normal(size=(V, V)).astype(np.float32) * 2
     return mx.array(table[batch.tokens])
@@ -46,8 +51,8 @@ def never():
 
 def test_the_likeliest_and_the_mass_of_all_others_are_kept(tmp_path):
     batch = text()
-    extra = new_cache(tmp_path).soft_targets(batch, lambda: said(batch))
-    log_p = log_softmax(np.array(said(batch)), axis=-1)
+    extra = new_cache(tmp_path).soft_targets(batch, lambda: logits_of(batch))
+    log_p = log_softmax(np.array(logits_of(batch)), axis=-1)
     real = batch.mask > 0
     for values, classes, full in zip(extra["teacher"][real], extra["teacher_classes"][real], log_p[real], strict=True):
         assert set(classes) == set(np.argsort(full)[-4:])
@@ -59,7 +64,7 @@ def test_the_likeliest_and_the_mass_of_all_others_are_kept(tmp_path):
 def test_what_was_said_once_is_read_by_others_bit_for_bit_and_nobody_is_asked_again(tmp_path, dtype):
     batch = text()
     first = new_cache(tmp_path, dtype=dtype)
-    fresh = first.soft_targets(batch, lambda: said(batch))
+    fresh = first.soft_targets(batch, lambda: logits_of(batch))
     waiting = first.soft_targets(batch, never)
     first.flush()
     read = new_cache(tmp_path, dtype=dtype).soft_targets(batch, never)
@@ -69,7 +74,7 @@ def test_what_was_said_once_is_read_by_others_bit_for_bit_and_nobody_is_asked_ag
 
 def test_a_row_is_known_by_its_content_whatever_the_padding_the_batch_and_the_id(tmp_path):
     batch, cache = text(), new_cache(tmp_path)
-    before = cache.soft_targets(batch, lambda: said(batch))
+    before = cache.soft_targets(batch, lambda: logits_of(batch))
     wide = [np.pad(part, ((0, 0), (0, 5))) for part in batch[:4]]
     moved = Batch(*(part[::-1] for part in wide), np.array([7, 8, 9]))
     after = cache.soft_targets(moved, never)
@@ -94,21 +99,21 @@ def test_with_all_classes_kept_the_loss_is_that_of_teachers_who_are_asked_bit_fo
         cache.flush()
         for name, leaf in online.items():
             np.testing.assert_array_equal(cached[name], leaf)
-    assert cache.asked == 0
-    assert cache.found == 66
+    assert cache.misses == 0
+    assert cache.hits == 66
 
 
 def test_the_distance_by_the_top_k_is_zero_only_for_the_same_and_never_more_than_in_full(tmp_path):
     batch = text()
-    kept = new_cache(tmp_path).soft_targets(batch, lambda: said(batch))
+    kept = new_cache(tmp_path).soft_targets(batch, lambda: logits_of(batch))
     answer = SoftTargets(mx.array(kept["teacher"]), mx.array(kept["teacher_classes"]))
     real = batch.mask > 0
     for T in (1.0, 3.0):
         np.testing.assert_allclose(
-            np.array(soft_target_divergence(answer, said(batch), T, "forward"))[real], 0, atol=2e-6
+            np.array(soft_target_divergence(answer, logits_of(batch), T, "forward"))[real], 0, atol=2e-6
         )
-    student = said(batch, seed=2)
-    full = np.array(soft_target_divergence(SoftTargets(said(batch)), student, 1.0, "forward"))[real]
+    student = logits_of(batch, seed=2)
+    full = np.array(soft_target_divergence(SoftTargets(logits_of(batch)), student, 1.0, "forward"))[real]
     part = np.array(soft_target_divergence(answer, student, 1.0, "forward"))[real]
     assert (part > 0).all()
     assert (part <= full + 1e-6).all()
@@ -117,8 +122,8 @@ def test_the_distance_by_the_top_k_is_zero_only_for_the_same_and_never_more_than
 def test_what_is_lost_is_measured_against_the_full_distribution(tmp_path):
     batch = text()
     cache = new_cache(tmp_path, dtype="float16")
-    extra = cache.soft_targets(batch, lambda: said(batch))
-    p = log_softmax(np.array(said(batch), np.float64), axis=-1)
+    extra = cache.soft_targets(batch, lambda: logits_of(batch))
+    p = log_softmax(np.array(logits_of(batch), np.float64), axis=-1)
     believed = np.full_like(p, -np.inf)
     believed[:] = (extra["teacher"][..., -1:].astype(np.float64)) - np.log(V - 4)
     real = batch.mask > 0
@@ -127,55 +132,99 @@ def test_what_is_lost_is_measured_against_the_full_distribution(tmp_path):
     cache = new_cache(tmp_path / "again", dtype="float16")
     rows = Batch(*(part[:1] for part in batch[:5]))  # without padding: all of it is kept
     assert real[0].all()
-    cache.soft_targets(rows, lambda: said(rows))
-    assert cache.shards.sums["nats"] / cache.shards.sums["targets"] == pytest.approx(lost[0].mean(), rel=1e-3)
+    cache.soft_targets(rows, lambda: logits_of(rows))
+    assert cache.store.counters["nats"] / cache.store.counters["targets"] == pytest.approx(lost[0].mean(), rel=1e-3)
     cache.flush()
     assert "nats per target" in new_cache(tmp_path / "again", dtype="float16").describe()
-    assert new_cache(tmp_path / "again", dtype="float16").shards.sums == cache.shards.sums
+    assert new_cache(tmp_path / "again", dtype="float16").store.counters == cache.store.counters
 
 
-@pytest.mark.parametrize("place", ["head", "record", "cut"])
-def test_a_corrupt_shard_is_made_anew_with_one_warning(tmp_path, caplog, place):
-    batch = text()
-    cache = new_cache(tmp_path)
-    expected = cache.soft_targets(batch, lambda: said(batch))
+def store_file(folder) -> Path:
+    return folder / soft_target_store.FILE
+
+
+def filled_cache(folder, batch) -> dict[str, np.ndarray]:
+    """Stores the soft targets of a batch, and returns them."""
+    cache = new_cache(folder)
+    soft_targets = cache.soft_targets(batch, lambda: logits_of(batch))
     cache.flush()
-    [shard] = tmp_path.glob("shard-*.bin")
-    content = bytearray(shard.read_bytes())
-    if place == "cut":
-        content = content[:-9]
-    else:
-        content[20 if place == "head" else -9] ^= 1
-    shard.write_bytes(content)
+    return soft_targets
+
+
+def assert_computed_again(folder, batch, expected, caplog, warning) -> None:
+    """A new cache warns once, computes what it cannot use, and then holds it."""
     with caplog.at_level(logging.WARNING):
-        again = new_cache(tmp_path)
-        found = again.soft_targets(batch, lambda: said(batch))
-    again.flush()
-    assert len(caplog.records) == 1
-    assert "corrupt" in caplog.text
-    assert not shard.exists()
+        cache = new_cache(folder)
+        actual = cache.soft_targets(batch, lambda: logits_of(batch))
+    assert [warning in record.message for record in caplog.records] == [True]
     for name in expected:
-        assert found[name].tobytes() == expected[name].tobytes()
-    last = new_cache(tmp_path)
-    last.soft_targets(
-        batch, lambda: said(batch)
-    )  # rows of the shard that were sound come back when they are next asked for
-    last.flush()
-    new_cache(tmp_path).soft_targets(batch, never)
+        assert actual[name].tobytes() == expected[name].tobytes()
+    cache.flush()
+    new_cache(folder).soft_targets(batch, never)
 
 
-def test_shards_are_written_in_the_background_and_read_as_if_they_were_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache_shards, "SIZE", 400)
+@pytest.mark.parametrize("damage", ["truncated", "not a database", "page", "another schema", "a view"])
+def test_a_corrupt_file_is_created_again_with_one_warning(tmp_path, caplog, damage):
+    batch = text()
+    expected = filled_cache(tmp_path, batch)
+    content = store_file(tmp_path).read_bytes()
+    if damage == "truncated":
+        store_file(tmp_path).write_bytes(content[: len(content) // 2])
+    elif damage == "not a database":
+        store_file(tmp_path).write_bytes(b"x" * len(content))
+    elif damage == "page":
+        store_file(tmp_path).write_bytes(content[:4096] + b"\xff" * 4096 + content[8192:])
+    else:
+        statement = "CREATE TABLE more (x)" if damage == "another schema" else "CREATE VIEW more AS SELECT 1"
+        with sqlite3.connect(store_file(tmp_path)) as database:
+            database.execute(statement)
+    assert_computed_again(tmp_path, batch, expected, caplog, "is created again")
+
+
+@pytest.mark.parametrize("damage", ["checksum", "length", "fewer targets", "class out of range", "NaN", "type"])
+def test_a_record_that_cannot_be_right_is_computed_again(tmp_path, caplog, damage):
+    batch = text(rows=1)
+    expected = filled_cache(tmp_path, batch)
+    count = int(batch.mask.sum())
+    values, classes = np.zeros((count, 5), np.float32), np.zeros((count, 4), np.uint16)
+    if damage == "length":
+        record: bytes | str = values.tobytes()[:-3] + classes.tobytes()
+    elif damage == "fewer targets":
+        record = values[1:].tobytes() + classes[1:].tobytes()
+    elif damage == "class out of range":
+        record = values.tobytes() + (classes + V).tobytes()
+    elif damage == "type":
+        record = "text"  # of the right checksum
+    else:
+        record = (values + np.nan).tobytes() + classes.tobytes()
+    content = record.encode() if isinstance(record, str) else record
+    checksum = xxhash.xxh3_64_digest(b"another" if damage == "checksum" else content)
+    with sqlite3.connect(store_file(tmp_path)) as database:
+        database.execute("UPDATE records SET record = ?, checksum = ?", (record, checksum))
+    assert_computed_again(tmp_path, batch, expected, caplog, "is corrupt")
+
+
+def test_records_are_written_in_transactions_of_limited_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(soft_target_store, "BUFFER_BYTES", 400)
     cache = new_cache(tmp_path)
     batches = [text(seed=seed) for seed in range(20)]
     for batch in batches:
-        cache.soft_targets(batch, lambda batch=batch: said(batch))
+        cache.soft_targets(batch, lambda batch=batch: logits_of(batch))
+    with sqlite3.connect(store_file(tmp_path)) as database:
+        assert database.execute("SELECT count(*) FROM records").fetchone()[0] > 50
     cache.flush()
-    assert len(list(tmp_path.glob("shard-*.bin"))) > 5
-    assert not list(tmp_path.glob(".tmp-*"))
     other = new_cache(tmp_path)
     for batch in batches:
         other.soft_targets(batch, never)
+
+
+def test_two_processes_may_fill_one_cache(tmp_path):
+    first, second = new_cache(tmp_path), new_cache(tmp_path)
+    for seed, cache in enumerate((first, second, first, second)):
+        cache.soft_targets(text(seed=seed), lambda seed=seed: logits_of(text(seed=seed)))
+        cache.flush()
+    for seed in range(4):
+        new_cache(tmp_path).soft_targets(text(seed=seed), never)
 
 
 def caching_loss(folder):
@@ -186,37 +235,48 @@ def caching_loss(folder):
 
 def test_soft_targets_are_on_disk_before_a_checkpoint_is_saved(tmp_path):
     loss, _ = caching_loss(tmp_path / "cache")
-    shards: list[int] = []
+    counts: list[int] = []
 
-    class CountShards:
+    class CountRecords:
         def on_start(self, run): ...
 
         def on_step(self, run):
-            shards.append(len(list((tmp_path / "cache").glob("shard-*"))))
+            with sqlite3.connect(store_file(tmp_path / "cache")) as database:
+                counts.append(database.execute("SELECT count(*) FROM records").fetchone()[0])
 
         def on_end(self, run): ...
 
-    callbacks = [CountShards(), Checkpointer(2, 2, background=False, folder=tmp_path), CountShards()]
+    callbacks = [CountRecords(), Checkpointer(2, 2, background=False, folder=tmp_path), CountRecords()]
     new_trainer(loss=loss, epochs=1).fit(new_run(), Fixed(), TASK, callbacks)
-    assert shards[:4] == [0, 0, 0, 1], "a step alone writes nothing"
+    assert counts[:4] == [0, 0, 0, 8], "a step alone writes nothing"
 
 
 def test_soft_targets_are_on_disk_at_the_end_of_a_run_without_checkpoints(tmp_path):
     for misses in (22, 0):
         loss, cache = caching_loss(tmp_path)
         new_trainer(loss=loss, epochs=1).fit(new_run(), Fixed(), TASK)
-        assert cache.asked == misses
+        assert cache.misses == misses
 
 
-def test_a_folder_that_cannot_be_written_costs_a_warning_and_not_the_run(tmp_path, caplog):
-    cache, batch = new_cache(tmp_path / "c"), text()
-    (tmp_path / "c").rmdir()
-    (tmp_path / "c").write_text("a file where the folder was")
-    with caplog.at_level(logging.WARNING):
-        cache.soft_targets(batch, lambda: said(batch))
-        cache.flush()
-    assert "could not be written" in caplog.text
-    cache.soft_targets(batch, never)
+def test_a_full_disk_costs_one_warning_and_not_the_run(tmp_path, caplog):
+    cache, batch = new_cache(tmp_path), text()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with caplog.at_level(logging.WARNING):
+            expected = cache.soft_targets(batch, lambda: logits_of(batch))
+            cache.flush()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert ["cannot be written" in record.message for record in caplog.records] == [True]
+    again = cache.soft_targets(batch, lambda: logits_of(batch))
+    assert again["teacher"].tobytes() == expected["teacher"].tobytes()
+
+
+def test_a_folder_that_cannot_be_created_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CannotCreateError, match="teacher cache"):
+        new_cache(tmp_path / "file" / "cache")
 
 
 def test_teachers_answer_from_the_batch_where_the_cache_has_put_it(tmp_path):

@@ -48,7 +48,7 @@ def test_a_student_of_another_family_learns_from_a_run_and_caches_its_soft_targe
         said.append(capsys.readouterr())
     assert f"teacher: {teacher}" in said[0].err
     assert "teachers unchanged" in said[0].err
-    assert ", 0 asked" in said[1].err
+    assert ", 0 computed" in said[1].err
     assert states(said[0].out) == states(said[1].out)
     curve = json.loads((tmp_path / "b" / "checkpoints" / "step-00000009" / "state.json").read_text())["curve"]
     assert {"train/cross_entropy", "train/kl"} <= dict(curve)[3].keys()

@@ -1,9 +1,9 @@
-"""What the teachers said, kept on disk: the log-probabilities of the likeliest k classes, and of all others together.
+"""The soft-target cache: log-probabilities of the k most likely classes, and of all other classes together.
 
-A row is known by its content, so the same text is asked once, in whatever batch, epoch or run it comes.
+Rows are keyed by content, so the teachers are queried once for a text, in whatever batch, epoch or run it occurs.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -13,8 +13,8 @@ import xxhash
 
 from mlxlab.constraints import Size
 from mlxlab.data.batch import Batch
-from mlxlab.distillation.cache_shards import SoftTargetStore
-from mlxlab.distillation.divergence import TINY
+from mlxlab.distillation.divergence import MIN_PROBABILITY
+from mlxlab.distillation.soft_target_store import SoftTargetStore
 from mlxlab.errors import ConfigError
 from mlxlab.ops.kl_divergence import log_softmax
 
@@ -22,93 +22,101 @@ VALUES, CLASSES = "teacher", "teacher_classes"  # names in `Batch.extra`
 
 
 class TeacherCache:
-    """Answers of the teachers by the content of the row.
+    """Soft targets of the teachers by the content of a row.
 
     Args:
-        top_k: classes kept per target; with all of them the logits themselves are kept.
-        dtype: in which they are kept.
-        folder: one for these teachers, data and settings alone.
+        top_k: classes stored per target; with all of them, the logits are stored.
+        dtype: of the stored values.
+        folder: one for these teachers, data and options only.
         num_classes: of the task.
 
     Raises:
-        CannotCreateError: the folder cannot be made.
+        CannotCreateError: the folder cannot be created.
     """
 
     def __init__(self, top_k: Size, dtype: Literal["float16", "float32"], *, folder: Path, num_classes: int) -> None:
         self.num_classes, self.dtype = num_classes, np.dtype(dtype)
-        self.top_k = top_k if top_k < num_classes else 0  # 0: all of them
+        self.top_k = top_k if top_k < num_classes else 0  # 0: all classes
         self.width = self.top_k + 1 if self.top_k else num_classes
         self.classes_dtype = np.dtype(np.uint16 if num_classes <= 1 << 16 else np.int32)
-        self.shards = SoftTargetStore(folder)
-        self.found = self.asked = 0  # rows
+        self.store = SoftTargetStore(folder)
+        self.hits = self.misses = 0  # rows
 
-    def soft_targets(self, batch: Batch, ask: Callable[[], mx.array]) -> dict[str, np.ndarray]:
-        """The answers for a batch as arrays that go along with it; `ask` gives logits if a row is not known yet.
+    def soft_targets(self, batch: Batch, compute: Callable[[], mx.array]) -> dict[str, np.ndarray]:
+        """Soft targets of a batch, as arrays for `Batch.extra`.
 
-        Whoever goes on after a kill gets the very same answers: what was kept first is what is used.
+        What was stored first is what is used: a resumed run trains on the same values, bit for bit.
+
+        Args:
+            compute: returns the logits (B, ..., C); called if a row is not stored.
         """
+        shape = batch.targets.shape
+        lengths = list(map(_length, batch.mask))
+        counts = lengths if len(shape) > 1 else [1] * len(lengths)  # targets per row; padding is not stored
         keys = list(map(row_key, batch.tokens, batch.mask))
-        records = [self.shards.get(key) for key in keys]
-        missing = [row for row, record in enumerate(records) if record is None]
-        self.found, self.asked = self.found + len(keys) - len(missing), self.asked + len(missing)
+        values = np.zeros((*shape, self.width), self.dtype)
+        classes = np.zeros((*shape, self.top_k), np.int32)
+        missing = [row for row, key in enumerate(keys) if not self._load(key, values, classes, row, counts[row])]
+        self.hits, self.misses = self.hits + len(keys) - len(missing), self.misses + len(missing)
         if missing:
-            lengths = list(map(_length, batch.mask)) if batch.targets.ndim > 1 else None
-            for row, record in self._asked(ask(), missing, lengths):
-                records[row] = record
-                self.shards.put(keys[row], record)
-        return self._joined([record or b"" for record in records], batch.targets.shape)
+            new_values, new_classes = self._compress(compute())
+            for row in missing:
+                at = _index(row, counts[row], shape)
+                values[at], classes[at] = new_values[at], new_classes[at]
+                self.store.put(keys[row], new_values[at].tobytes() + new_classes[at].tobytes())
+        return {VALUES: values} | ({CLASSES: classes} if self.top_k else {})
 
     def flush(self) -> None:
-        """Waits until all that was asked is on disk."""
-        self.shards.flush()
+        """Waits until every soft target is on disk."""
+        self.store.flush()
 
     def describe(self) -> str:
-        """What keeping k classes costs, measured against the full distribution."""
-        sums, kept = self.shards.sums, f"top {self.top_k} of {self.num_classes}" if self.top_k else "all classes"
-        targets, others, nats = (sums.get(name, 0.0) for name in ("targets", "others", "nats"))
+        """The number of hits, and what storing k classes loses against the full distribution."""
+        counters = self.store.counters
+        stored = f"top {self.top_k} of {self.num_classes}" if self.top_k else "all classes"
+        targets, others, nats = (counters.get(name, 0.0) for name in ("targets", "others", "nats"))
         return (
-            f"teacher cache: {kept} in {self.dtype}; {self.found} rows found, {self.asked} asked;"
-            f" {100 * others / max(targets, 1):.2g} % of the mass is in the others,"
+            f"teacher cache: {stored} in {self.dtype}; {self.hits} rows found, {self.misses} computed;"
+            f" {100 * others / max(targets, 1):.2g} % of the probability is in the other classes,"
             f" {nats / max(targets, 1):.2g} nats per target are lost"
         )
 
-    def _asked(self, logits: mx.array, rows: list[int], lengths: list[int] | None) -> Iterator[tuple[int, bytes]]:
-        values, classes = self._kept(logits)
-        for row in rows:
-            cut = slice(lengths[row]) if lengths else slice(None)  # padding is not kept
-            yield row, values[row, cut].tobytes() + (classes[row, cut].tobytes() if self.top_k else b"")
+    def _load(self, key: bytes, values: np.ndarray, classes: np.ndarray, row: int, count: int) -> bool:
+        """Copies the record of a row into the arrays; False if none is stored, or one that cannot be right."""
+        record = self.store.get(key)
+        if record is None:
+            return False
+        split = count * self.width * self.dtype.itemsize
+        if len(record) != split + count * self.top_k * self.classes_dtype.itemsize:
+            self.store.discard(key, f"{len(record)} bytes for {count} targets")
+            return False
+        stored = np.frombuffer(record[:split], self.dtype).reshape(count, self.width)
+        stored_classes = np.frombuffer(record[split:], self.classes_dtype).reshape(count, self.top_k)
+        if np.isnan(stored).any() or not ((stored_classes >= 0) & (stored_classes < self.num_classes)).all():
+            self.store.discard(key, "values out of range")  # MLX has no bounds checks
+            return False
+        at = _index(row, count, values.shape[:-1])
+        values[at], classes[at] = stored, stored_classes
+        return True
 
-    def _kept(self, logits: mx.array) -> tuple[np.ndarray, np.ndarray]:
-        """Logits (..., C) as they are kept: values (..., k + 1) and classes (..., k). Notes what that loses."""
+    def _compress(self, logits: mx.array) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (..., C) as stored: values (..., k + 1) and classes (..., k). Counts what that loses."""
         if not self.top_k:
-            return np.array(logits).astype(self.dtype), np.zeros(0)
+            values = np.array(logits).astype(self.dtype)
+            return values, np.zeros((*values.shape[:-1], 0), self.classes_dtype)
         log_p = log_softmax(logits)
         classes = mx.argpartition(-log_p, kth=self.top_k - 1, axis=-1)[..., : self.top_k]
-        chosen = mx.take_along_axis(log_p, classes, axis=-1)
-        others = mx.maximum(1 - mx.exp(chosen).sum(axis=-1, keepdims=True), TINY)
-        values = np.array(mx.concatenate([chosen, mx.log(others)], axis=-1))
-        kept = values.astype(self.dtype)
-        # KL of the full distribution to what a reader of the cache can know: the others all alike.
-        believed = kept.astype(np.float32)
-        believed[..., -1] -= np.log(self.num_classes - self.top_k)
-        entropy = (mx.exp(log_p) * log_p).sum()
-        lost = float(entropy) - float((np.exp(values) * believed).sum())
-        self.shards.note(targets=values[..., 0].size, others=float(others.sum()), nats=lost)
-        return kept, np.array(classes).astype(self.classes_dtype)
-
-    def _joined(self, records: list[bytes], shape: tuple[int, ...]) -> dict[str, np.ndarray]:
-        """Records of rows as arrays (*shape, ...), zeros where a row has padding."""
-        values = np.zeros((*shape, self.width), self.dtype)
-        classes = np.zeros((*shape, self.top_k), np.int32)
-        size = self.width * self.dtype.itemsize
-        for row, record in enumerate(records):
-            count = len(record) // (size + self.top_k * self.classes_dtype.itemsize)
-            at = (row, slice(count)) if len(shape) > 1 else (slice(row, row + 1),)
-            values[at] = np.frombuffer(record, self.dtype, count * self.width).reshape(count, self.width)
-            if self.top_k:
-                likeliest = np.frombuffer(record, self.classes_dtype, count * self.top_k, count * size)
-                classes[at] = likeliest.reshape(count, self.top_k)
-        return {VALUES: values} | ({CLASSES: classes} if self.top_k else {})
+        likeliest = mx.take_along_axis(log_p, classes, axis=-1)
+        others = mx.maximum(1 - mx.exp(likeliest).sum(axis=-1, keepdims=True), MIN_PROBABILITY)
+        values = np.array(mx.concatenate([likeliest, mx.log(others)], axis=-1))
+        stored = values.astype(self.dtype)
+        # KL of the full distribution to what a reader of the cache can know: all other classes equally likely.
+        known = stored.astype(np.float32)
+        known[..., -1] -= np.log(self.num_classes - self.top_k)
+        entropy = float((mx.exp(log_p) * log_p).sum())
+        nats = entropy - float((np.exp(values) * known).sum())
+        self.store.add_counters(targets=values[..., 0].size, others=float(others.sum()), nats=nats)
+        return stored, np.array(classes).astype(self.classes_dtype)
 
 
 def parse_cache_options(options: Mapping[str, int | str]) -> tuple[int, Literal["float16", "float32"]]:
@@ -127,14 +135,18 @@ def parse_cache_options(options: Mapping[str, int | str]) -> tuple[int, Literal[
     return top_k, "float16" if dtype == "float16" else "float32"
 
 
-def row_key(tokens: np.ndarray, mask: np.ndarray) -> str:
-    """A row by its content: the tokens and documents, without the padding behind them."""
+def row_key(tokens: np.ndarray, mask: np.ndarray) -> bytes:
+    """128-bit hash of the tokens and document numbers of a row, without its padding."""
     length = _length(mask)
-    content = tokens[:length].astype(np.int32).tobytes() + mask[:length].astype(np.int32).tobytes()
-    return xxhash.xxh3_128_hexdigest(content)
+    return xxhash.xxh3_128_digest(tokens[:length].astype(np.int32).tobytes() + mask[:length].astype(np.int32).tobytes())
+
+
+def _index(row: int, count: int, shape: tuple[int, ...]) -> tuple[slice, ...] | tuple[int, slice]:
+    """The targets of a row: its first `count` tokens, or the row itself where it has one target, as (count, ...)."""
+    return (row, slice(count)) if len(shape) > 1 else (slice(row, row + 1),)
 
 
 def _length(mask: np.ndarray) -> int:
-    """Places up to the last real one."""
+    """Tokens up to the last one that is not padding."""
     real = np.flatnonzero(mask)
     return int(real[-1]) + 1 if len(real) else 0

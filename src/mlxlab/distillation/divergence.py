@@ -1,4 +1,4 @@
-"""How far the student is from its teachers, per target, in float32."""
+"""Divergences between the soft targets of the teachers and the logits of the student, per target, in float32."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,13 +7,13 @@ import mlx.core as mx
 
 from mlxlab.ops.kl_divergence import divergence, log_softmax
 
-TINY = 1e-7  # the least probability of what is not among the top k: float32 sums know no less
+MIN_PROBABILITY = 1e-7  # of all classes outside the top k: the resolution of a float32 sum
 
 
 class SoftTargets(NamedTuple):
-    """What the teachers say: logits of every class, or log-probabilities of the likeliest and of all others together.
+    """Logits (..., C) of the teachers; or, with `classes`, log-probabilities (..., k + 1).
 
-    In the second case `values` is (..., k + 1), the others last, and `classes` (..., k) says which the likeliest are.
+    With `classes` (..., k), the last value is the log-probability of all other classes together.
     """
 
     values: mx.array
@@ -21,13 +21,18 @@ class SoftTargets(NamedTuple):
 
 
 def soft_target_divergence(
-    targets: SoftTargets, logits: mx.array, temperature: mx.array | float, kind: str, total: mx.array | None = None
+    targets: SoftTargets,
+    logits: mx.array,
+    temperature: mx.array | float,
+    kind: str,
+    log_sum_exp: mx.array | None = None,
 ) -> mx.array:
-    """The divergence named `measure` of a student's `logits` (..., C) from the answer: (...), before any T^2.
+    """Divergence (...) between soft targets and the student's logits (..., C), not multiplied by T^2.
 
     Args:
         temperature: a number, or an array that broadcasts over the logits.
-        total: log-sum-exp of the logits (...), if it is known already.
+        kind: a key of `DIVERGENCES`, or mse (of logits, without temperature).
+        log_sum_exp: of the logits (...), if it is already known.
     """
     if kind == "mse":
         return mx.square(logits - targets.values).mean(axis=-1)
@@ -35,22 +40,22 @@ def soft_target_divergence(
     if targets.classes is not None:
         others = logits.shape[-1] - targets.classes.shape[-1]
         teacher = _soften_others(teacher, temperature, others)
-        student = _soften_others(top_k_log_probs(logits, targets.classes, total), temperature, others)
+        student = _soften_others(top_k_log_probs(logits, targets.classes, log_sum_exp), temperature, others)
     if kind == "forward" and isinstance(temperature, float):
         return divergence(teacher, student, temperature)
     return DIVERGENCES[kind](teacher / temperature, student / temperature)
 
 
-def top_k_log_probs(logits: mx.array, classes: mx.array, total: mx.array | None = None) -> mx.array:
-    """Log-probabilities of `classes` (..., k), and last that of all others together: (..., k + 1)."""
-    total = mx.logsumexp(logits, axis=-1) if total is None else total
-    chosen = mx.take_along_axis(logits, classes, axis=-1) - total[..., None]
-    rest = 1 - mx.exp(chosen).sum(axis=-1, keepdims=True)
-    return mx.concatenate([chosen, mx.log(mx.maximum(rest, TINY))], axis=-1)
+def top_k_log_probs(logits: mx.array, classes: mx.array, log_sum_exp: mx.array | None = None) -> mx.array:
+    """Log-probabilities of `classes` (..., k), then that of all other classes together: (..., k + 1)."""
+    log_sum_exp = mx.logsumexp(logits, axis=-1) if log_sum_exp is None else log_sum_exp
+    log_p = mx.take_along_axis(logits, classes, axis=-1) - log_sum_exp[..., None]
+    others = 1 - mx.exp(log_p).sum(axis=-1, keepdims=True)
+    return mx.concatenate([log_p, mx.log(mx.maximum(others, MIN_PROBABILITY))], axis=-1)
 
 
 def _soften_others(values: mx.array, temperature: mx.array | float, others: int) -> mx.array:
-    """At a temperature T the others weigh as that many equal classes would: log m + (T - 1) log n, divided by T."""
+    """Treats the probability m of the n other classes as spread evenly: log m + (T - 1) log n, before division by T."""
     extra = (temperature - 1) * mx.log(mx.array(float(others)))
     return mx.concatenate([values[..., :-1], values[..., -1:] + extra], axis=-1)
 
