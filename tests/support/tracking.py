@@ -19,14 +19,15 @@ import pytest
 from mlxlab.tracking.journal import Journal
 from mlxlab.tracking.mlflow import spool
 from mlxlab.tracking.mlflow.flush import flush
+from mlxlab.tracking.mlflow.tracker import mlflow_tracker
 
 # Logs `count` steps, then ends, or is still there when the signal comes.
 TRAINER = """
 import sys, time
 from pathlib import Path
-from mlxlab.tracking.journal import Journal
+from mlxlab.tracking.mlflow.tracker import mlflow_tracker
 folder, project, count, ending = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-journal = Journal(None, None, "mlxlab", True, 30.0, folder=folder, project=project)
+journal = mlflow_tracker(None, None, "mlxlab", True, 30.0, folder=folder, project=project)
 journal.start({"model": {"width": 8}}, {})
 for step in range(1, count + 1):
     journal.log_metrics(step, {"train/loss": 1 / step, "lr": 0.1})
@@ -75,12 +76,12 @@ def kill_syncer(folder: Path) -> bool:
 
 def new_journal(project: Path, name: str = "a", **keys: Any) -> Journal:
     keys = {"uri": None, "artifacts": None, "experiment": "mlxlab", "log_models": True, "wait": 30.0} | keys
-    return Journal(**keys, folder=project / "outputs" / name, project=project)
+    return mlflow_tracker(**keys, folder=project / "outputs" / name, project=project)
 
 
 def upload_here(journal: Journal) -> list[str]:
     """What `runs.py sync` prints, in this process: parts of it can be replaced."""
-    return list(flush(journal.address, [journal.folder]))
+    return list(flush(journal.uploader.address, [journal.folder]))
 
 
 def start_trainer(project: Path, name: str, count: int, ending: str = "FINISHED") -> subprocess.Popen[str]:

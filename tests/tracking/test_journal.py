@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlxlab.errors import CannotCreateError, ConfigError
+from mlxlab.errors import CannotCreateError, ConfigError, WriteError
 from mlxlab.tracking import jsonl
 from mlxlab.tracking.journal import Journal
 from mlxlab.tracking.mlflow import address, naming, spool
@@ -43,9 +43,9 @@ def offsets(journal: Path) -> dict[int | str, int]:
 
 def test_a_training_process_imports_no_tracker_library(tmp_path):
     program = (
-        "import sys; from pathlib import Path; from mlxlab.tracking.journal import Journal\n"
+        "import sys; from pathlib import Path; from mlxlab.tracking.mlflow.tracker import mlflow_tracker\n"
         "from mlxlab.tracking.mlflow import spool; spool.start_syncer = lambda address: False\n"
-        f"here = Path({str(tmp_path)!r}); j = Journal(None, None, 'e', True, 0.0, folder=here / 'a', project=here)\n"
+        f"here = Path({str(tmp_path)!r}); j = mlflow_tracker(None, None, 'e', True, 0.0, folder=here / 'a', project=here)\n"
         "j.start({}, {}); j.log_metrics(1, {'a': 1.0}); j.end('FINISHED')\n"
         "heavy = {'mlflow', 'sqlalchemy', 'alembic', 'pandas', 'numpy', 'mlx', 'sqlite3'}\n"
         "print(sorted(heavy & set(sys.modules)))"
@@ -98,7 +98,7 @@ def test_a_torn_last_line_is_cut_before_anything_is_appended(tmp_path, capsys):
     again.start({}, {}, resumed=True)
     again.log_metrics(3, {"a": 1.0})
     assert steps(again) == [1, 3]
-    assert "cut 21 bytes" in capsys.readouterr().err
+    assert "removed 21 bytes" in capsys.readouterr().err
 
 
 def test_lines_that_the_disk_refuses_follow_whole_and_in_order(tmp_path, capsys):
@@ -158,6 +158,32 @@ def test_rewind_forgets_later_steps_and_moves_no_other_line(tmp_path):
     assert [record["truncate_after"] for record in records(journal) if "truncate_after" in record] == [6, 4]
 
 
+def test_minus_one_takes_back_step_0_too(tmp_path):
+    journal = new_journal(tmp_path)
+    journal.start({}, {})
+    for step in (0, 1):
+        journal.log_metrics(step, {"a": 1.0})
+    journal.truncate_after(-1)
+    journal.log_metrics(0, {"a": 2.0})
+    assert [record["m"]["a"] for record in records(journal) if "m" in record] == [2.0]
+
+
+def test_a_rewind_that_the_disk_refuses_is_one_line_and_changes_nothing(tmp_path):
+    journal = new_journal(tmp_path)
+    journal.start({}, {})
+    journal.log_metrics(1, {"a": 1.0})
+    before = (journal.folder / "journal.jsonl").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+        with pytest.raises(WriteError, match="cannot be written"):
+            journal.truncate_after(0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (journal.folder / "journal.jsonl").read_bytes() == before
+    assert [path.name for path in journal.folder.iterdir()] == ["journal.jsonl"]
+
+
 def test_the_writer_looks_alive_during_and_after_a_rewind_and_dead_after_the_end(tmp_path):
     journal = new_journal(tmp_path, wait=0.0)
     journal.start({}, {})
@@ -178,13 +204,17 @@ def test_keys_are_what_mlflow_takes():
     assert naming.clean("x" * 1000) != naming.clean("x" * 999)
 
 
-def test_params_are_flat_text_within_the_limits():
-    flat = naming.flatten({"a": {"b": [1, {"c": None}], "d": {}}, "e": "x" * 9000, "k=": 1, "k@": 2})
-    assert flat["a.b.0"] == "1"
-    assert flat["a.b.1.c"] == "None"
-    assert flat["a.d"] == "{}"
-    assert len(flat["e"]) == 6000
-    assert sorted(value for key, value in flat.items() if key.startswith("k_")) == ["1", "2"]
+def test_params_are_flat_text(tmp_path):
+    journal = new_journal(tmp_path)
+    journal.start({"a": {"b": [1, {"c": None}], "d": {}}, "e": float("inf")}, {})
+    expected = {"a.b.0": "1", "a.b.1.c": "None", "a.d": "{}", "e": "inf"}
+    assert records(journal)[0]["start"]["params"] == expected
+
+
+def test_params_keep_within_the_limits_of_mlflow_and_apart():
+    params = naming.clean_params({"e": "x" * 9000, "k=": "1", "k@": "2"})
+    assert len(params["e"]) == 6000
+    assert sorted(value for key, value in params.items() if key.startswith("k_")) == ["1", "2"]
 
 
 def test_addresses_are_absolute_and_show_no_password(tmp_path, monkeypatch):

@@ -74,14 +74,14 @@ def _act(words: list[str]) -> None:
 @contextmanager
 def _recorded(asked: Options, metrics: dict[str, float]) -> "Iterator[Tracker]":
     """A run of the store for the comparison, if that was asked for."""
-    from mlxlab.tracking.journal import Journal
+    from mlxlab.tracking.mlflow.tracker import mlflow_tracker
     from mlxlab.tracking.tracker import NoTracker
 
     if not asked.experiment:
         yield NoTracker()
         return
     asked.out.mkdir(parents=True, exist_ok=True)
-    tracker = Journal(None, None, asked.experiment, False, 30.0, folder=asked.out, project=project_root())
+    tracker = mlflow_tracker(None, None, asked.experiment, False, 30.0, folder=asked.out, project=project_root())
     methods = {name: ",".join(map(str, paths)) for name, paths in asked.methods.items()}
     settings = {"methods": methods, "against": asked.against, "metric": asked.metric}
     tracker.start(settings, {"kind": "comparison"}, name=" vs ".join(asked.methods))

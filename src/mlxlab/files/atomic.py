@@ -24,7 +24,7 @@ def write_atomic(path: Path, data: bytes | str, *, durable: bool = False) -> Non
     Raises:
         OSError: the file cannot be written; the old one is untouched and nothing is left behind.
     """
-    temporary = path.with_name(f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}-{path.name[:100]}")
+    temporary = temporary_name(path)
     try:
         with temporary.open("xb") as file:
             file.write(data.encode("utf-8") if isinstance(data, str) else data)
@@ -38,6 +38,11 @@ def write_atomic(path: Path, data: bytes | str, *, durable: bool = False) -> Non
         raise
     if durable:
         fsync_folder(path.parent)
+
+
+def temporary_name(path: Path) -> Path:
+    """A new name beside `path`, which `remove_leftovers` knows."""
+    return path.with_name(f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}-{path.name[:100]}")
 
 
 def write_json(path: Path, value: Json, *, indent: int | None = 1, durable: bool = False) -> None:

@@ -10,9 +10,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from mlxlab.tracking.journal import PARENT
 from mlxlab.tracking.tracker import Status, Tracker
-
-_PARENT = "MLXLAB_PARENT_RUN"  # as in tracking.journal
 
 
 class ParentRun(Callback):
@@ -34,12 +33,12 @@ class ParentRun(Callback):
         if not tracker.uid:  # tracking=none
             return
         self._tracker, self.uid = tracker, tracker.uid
-        os.environ[_PARENT] = self.uid
+        os.environ[PARENT] = self.uid
         atexit.register(self._end, "FAILED")  # Hydra calls no on_multirun_end after a failure or Ctrl-C
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         if self.uid:
-            os.environ[_PARENT] = self.uid
+            os.environ[PARENT] = self.uid
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         self.failed += job_return.status == JobStatus.FAILED
@@ -54,7 +53,7 @@ class ParentRun(Callback):
         if self._tracker is None:
             return
         tracker, self._tracker = self._tracker, None
-        os.environ.pop(_PARENT, None)
+        os.environ.pop(PARENT, None)
         tracker.end(status)
 
 

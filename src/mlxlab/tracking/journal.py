@@ -1,83 +1,82 @@
 """Records a run in `journal.jsonl` of its folder; another process uploads it. The format is that of `records`."""
 
+import json
 import os
 import sys
 import time
 import uuid
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from mlxlab.constraints import NonNegative
-from mlxlab.errors import CannotCreateError
+from mlxlab.errors import CannotCreateError, WriteError
 from mlxlab.tracking import jsonl, provenance
-from mlxlab.tracking.mlflow import naming, spool, wait
-from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.records import FILE, STATE, is_uid, read_start, read_uid, utf8
 from mlxlab.tracking.tracker import Status
 
 PARENT = "MLXLAB_PARENT_RUN"  # environment: uid of the sweep that this process is a job of
 _NOT_FINITE = {"nan": '"NaN"', "inf": '"Infinity"', "-inf": '"-Infinity"'}
-LOOK_AFTER = 60.0  # seconds between looks whether the syncer lives
+CHECK_SECONDS = 60.0  # between checks that the uploading process lives
+
+
+class Uploader(Protocol):
+    """Brings journals into a store, in another process. Only `wait` may take long."""
+
+    @property
+    def store(self) -> str:
+        """Address of the store, without a password."""
+
+    @property
+    def artifacts(self) -> str | None:
+        """Folder or URI of the artifacts; None where the store decides."""
+
+    def enqueue(self, uid: str, folder: Path) -> None:
+        """Queues the journal in the run folder, and starts the process. Raises OSError if there is no queue."""
+
+    def ensure_running(self) -> None:
+        """Starts the process again if it has ended."""
+
+    def wait(self, journal: Path, state: Path, uid: str, seconds: float) -> str:
+        """Waits up to `seconds` for the upload; returns what is missing, in words, or ""."""
+
+    def sync_command(self, folder: Path) -> str:
+        """The command with which a user completes the upload."""
 
 
 class Journal:
-    """Records a run in its folder; a process per store brings it to MLflow.
+    """A tracker that writes to the run folder.
 
     Args:
-        uri: the store as MLflow writes it; null takes MLFLOW_TRACKING_URI, else mlruns/mlflow.db in the project.
-        artifacts: folder or URI of the artifacts; null takes MLFLOW_ARTIFACT_ROOT, else `artifacts` by the database.
-        experiment: name of the MLflow experiment; made if it is not there.
-        log_models: whether the best checkpoint is logged as a model that `mlflow.pyfunc.load_model` loads.
-        wait: seconds to wait at the end for the store; what is missing then follows by itself.
-
-    Raises:
-        ConfigError: an address that MLflow has no store for.
+        uploader: brings the journal into a store.
+        experiment: name of the experiment in the store.
+        log_models: whether models are recorded.
+        wait: seconds to wait for the store at the end; what is missing then follows by itself.
+        folder: the run folder.
+        project: folder whose git commit is recorded.
     """
 
     def __init__(
-        self,
-        uri: str | None,
-        artifacts: str | None,
-        experiment: str,
-        log_models: bool,
-        wait: NonNegative,
-        *,
-        folder: Path,
-        project: Path,
+        self, uploader: Uploader, experiment: str, log_models: bool, wait: float, *, folder: Path, project: Path
     ) -> None:
-        self.address = resolve(uri, artifacts, project)
-        self.experiment, self.log_models, self.wait = experiment, log_models, wait
+        self.uploader, self.experiment, self.log_models, self.wait = uploader, experiment, log_models, wait
         self.folder, self.project = folder.absolute(), project
         self.uid = read_uid(self.folder / FILE) or uuid.uuid4().hex
         self._lines: jsonl.JsonlAppender | None = None
         self._keys: dict[str, str] = {}
         self._warned = False
-        self._looked = 0.0
+        self._queued = False
+        self._last_check = 0.0
 
     def start(
         self, params: Mapping[str, Any], tags: dict[str, str], *, resumed: bool = False, name: str | None = None
     ) -> None:
-        """Opens the journal and starts the store's syncer if none lives.
-
-        Args:
-            params: nested; flattened to `a.b.0`.
-            tags: added to those of `provenance`.
-            resumed: go on with the run whose journal is in the folder. Otherwise that journal is put aside.
-            name: shown in MLflow; None takes the folder's name.
-
-        Raises:
-            CannotCreateError: the journal cannot be written, or another process is writing it.
-            DataError: the journal to resume is damaged.
-        """
         if not resumed:
-            self._put_aside()
+            self._set_aside()
         elif (self.folder / FILE).exists():
             read_start(self.folder / FILE)  # raises if the file is not a journal
         self._lines = jsonl.JsonlAppender(self.folder / FILE)
         if self._lines.torn:
-            _say(f"tracking: cut {self._lines.torn} bytes of a line that was being written when the run died")
+            _print(f"tracking: removed {self._lines.torn} bytes of a line that was being written when the run died")
         parent = os.environ.get(PARENT, "")
         tags = provenance.gather(self.project) | ({"sweep": parent} if is_uid(parent) else {}) | tags
         self._write(
@@ -85,39 +84,36 @@ class Journal:
                 "uid": self.uid,
                 "name": name or utf8(self.folder.name),
                 "experiment": self.experiment,
-                "params": naming.flatten(params),
-                "tags": {naming.clean(key): naming.truncate(value, naming.MAX_TAG) for key, value in tags.items()},
+                "params": {utf8(key): utf8(str(value)) for key, value in _leaves("", params)},
+                "tags": _texts(tags),
                 "parent": parent if is_uid(parent) else None,
-                "store": utf8(self.address.shown),
-                "artifacts": self.address.artifacts,
+                "store": self.uploader.store,
+                "artifacts": self.uploader.artifacts,
                 "resumed": resumed,
             }
         )
-        self._register()
+        self._enqueue()
 
     def log_metrics(self, step: int, metrics: dict[str, float]) -> None:
-        """Values at an optimizer step. NaN and infinities are kept."""
         assert self._lines is not None, "Journal.start comes first"
         pairs = [(self._keys.get(key) or self._key(key)) + _number(value) for key, value in metrics.items()]
         # By hand: a general encoder takes longer than everything else here.
         line = f'{{"t":{time.time_ns() // 1_000_000},"s":{int(step)},"m":{{{",".join(pairs)}}}}}\n'
-        self._heed(self._lines.append(line.encode()))
-        if time.monotonic() - self._looked > LOOK_AFTER:
-            self._look_after_syncer()
+        self._report(self._lines.append(line.encode()))
+        if time.monotonic() - self._last_check > CHECK_SECONDS:
+            self._ensure_upload()
 
     def set_tags(self, tags: dict[str, str]) -> None:
-        self._write(tags={naming.clean(key): naming.truncate(value, naming.MAX_TAG) for key, value in tags.items()})
+        self._write(tags=_texts(tags))
 
     def log_dataset(self, name: str, digest: str, source: str, context: str = "training") -> None:
-        """The data a run used; `context` says for what."""
-        self._write(dataset={"name": name, "digest": digest, "source": source, "context": context})
+        self._write(dataset=_texts({"name": name, "digest": digest, "source": source, "context": context}))
 
     def log_artifact(self, path: Path, to: str = "") -> None:
-        """A file or folder in the run folder, to be copied into the folder `to` of the run's artifacts."""
         try:
-            self._write(artifact={"path": self._relative(path), "to": naming.clean(to) if to else ""})
+            self._write(artifact={"path": self._relative(path), "to": to})
         except ValueError as error:
-            _say(f"tracking: {error}; it is not recorded")
+            _print(f"tracking: {error}; it is not recorded")
 
     def log_model(
         self,
@@ -129,58 +125,55 @@ class Journal:
         signature: dict[str, str] | None = None,
         example: list[dict[str, Any]] | None = None,
     ) -> None:
-        """The code of the model is `inference/pyfunc_model.py` of the package that uploads it."""
         if not self.log_models:
             return
         try:
             paths = {key: self._relative(path) for key, path in {"checkpoint": checkpoint, **(files or {})}.items()}
         except ValueError as error:
-            _say(f"tracking: model {name}: {error}; it is not recorded")
+            _print(f"tracking: model {name}: {error}; it is not recorded")
             return
-        model = {
-            "name": naming.clean(name).replace("/", "_").replace(":", "_").replace(".", "_"),
-            "step": step,
-            "files": paths,
-            "signature": signature,
-            "example": example,
-        }
+        model = {"name": name, "step": step, "files": paths, "signature": signature, "example": example}
         self._write(model=model)
 
     def truncate_after(self, step: int) -> None:
-        """Forgets what was logged above `step`, here and in the store: a resumed run logs it again."""
-        assert self._lines is not None
+        assert self._lines is not None, "Journal.start comes first"
         note = {"t": time.time_ns() // 1_000_000, "truncate_after": int(step)}
-        self._lines.blank(lambda record: record.get("s", step) > step, note)
+        try:
+            self._lines.blank(lambda record: record.get("s", step) > step, note)
+        except OSError as error:
+            raise WriteError(f"{self._lines.path}: cannot be written ({error.strerror or error})") from None
 
     def end(self, status: Status) -> None:
-        """Closes the run and waits up to `wait` seconds for the store; says in one line what is missing then."""
+        """Waits up to `wait` seconds for the store, 3 after a failure; prints in one line what is missing then."""
         if self._lines is None:
             return
         self._write(end=status)
-        self._look_after_syncer()
+        self._ensure_upload()
         if self._lines.waiting:
-            _say(f"tracking: the last {len(self._lines.waiting)} bytes of {self._lines.path} could not be written")
+            _print(f"tracking: the last {len(self._lines.waiting)} bytes of {self._lines.path} could not be written")
         seconds = self.wait if status == "FINISHED" else min(self.wait, 3.0)
-        missing = wait.wait_for_upload(self.address, self._lines.path, self.folder / STATE, self.uid, seconds)
+        missing = ""
+        if self._queued:
+            missing = self.uploader.wait(self._lines.path, self.folder / STATE, self.uid, seconds)
         self._lines.close()
         self._lines = None
-        if missing and self.address.spool:
-            _say(f"tracking: {missing}; nothing is lost, complete it with: runs.py sync {self.folder}")
+        if missing:
+            _print(f"tracking: {missing}; {self._remedy()}")
 
     def describe(self) -> list[str]:
-        return [f"tracking: {self.address.shown}, experiment {self.experiment}, run {self.uid[:12]}"]
+        return [f"tracking: {self.uploader.store}, experiment {self.experiment}, run {self.uid[:12]}"]
 
     def _write(self, **record: Any) -> None:
         assert self._lines is not None, "Journal.start comes first"
-        self._heed(self._lines.write({"t": time.time_ns() // 1_000_000, **record}))
+        self._report(self._lines.write({"t": time.time_ns() // 1_000_000, **record}))
 
-    def _heed(self, reason: str | None) -> None:
-        if reason and self._lines and not self._warned:
-            _say(f"tracking: {self._lines.path} cannot be written ({reason}); its lines wait in memory")
-        self._warned = bool(reason)
+    def _report(self, error: str | None) -> None:
+        if error and self._lines and not self._warned:
+            _print(f"tracking: {self._lines.path} cannot be written ({error}); its lines wait in memory")
+        self._warned = bool(error)
 
     def _key(self, key: str) -> str:
-        self._keys[key] = f'"{naming.clean(key)}":'  # has no character that JSON escapes
+        self._keys[key] = f"{json.dumps(utf8(key))}:"
         return self._keys[key]
 
     def _relative(self, path: Path) -> str:
@@ -191,8 +184,8 @@ class Journal:
         relative.encode()  # raises if the name is not UTF-8
         return relative
 
-    def _put_aside(self) -> None:
-        """Another run's journal makes room. It stays in the folder: the syncer may not be through with it."""
+    def _set_aside(self) -> None:
+        """Renames the journal of an earlier run. It stays in the folder: its upload may not be complete."""
         if not (self.folder / FILE).exists():
             return
         if jsonl.has_writer(self.folder / FILE):
@@ -204,24 +197,38 @@ class Journal:
                 path.rename(path.with_name(file.replace("journal", f"journal-{old}", 1)))
         self.uid = uuid.uuid4().hex
 
-    def _register(self) -> None:
-        where = self.address.spool
+    def _enqueue(self) -> None:
+        self._last_check = time.monotonic()
         try:
-            if where is None:
-                raise OSError("no folder for it can be written")
-            spool.register(where, self.uid, self.folder)
-            spool.start_syncer(self.address)
+            self.uploader.enqueue(self.uid, self.folder)
+            self._queued = True
         except OSError as error:
-            self.address = replace(self.address, spool=None)
-            _say(f"tracking: no syncer ({error}); nothing is lost, complete it with: runs.py sync {self.folder}")
-        self._looked = time.monotonic()
+            _print(f"tracking: the run is not uploaded ({error}); {self._remedy()}")
 
-    def _look_after_syncer(self) -> None:
-        self._looked = time.monotonic()
-        try:
-            spool.start_syncer(self.address)
-        except OSError:
-            return  # said at the start
+    def _ensure_upload(self) -> None:
+        self._last_check = time.monotonic()
+        if self._queued:
+            self.uploader.ensure_running()
+
+    def _remedy(self) -> str:
+        return f"nothing is lost, complete it with: {self.uploader.sync_command(self.folder)}"
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The leaves of nested dicts and lists as `a.b.0` -> value; an empty one is a leaf."""
+    items: Any = ()
+    if isinstance(value, Mapping):
+        items = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)
+    for key, item in items:
+        yield from _leaves(f"{path}.{key}" if path else str(key), item)
+    if not items and path:
+        yield path, value
+
+
+def _texts(fields: Mapping[str, Any]) -> dict[str, str]:
+    return {utf8(key): utf8(str(value)) for key, value in fields.items()}
 
 
 def _number(value: float) -> str:
@@ -229,5 +236,5 @@ def _number(value: float) -> str:
     return _NOT_FINITE.get(text, text)
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     print(line, file=sys.stderr, flush=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxlab.errors import CannotCreateError
+from mlxlab.files.atomic import fsync, remove_leftovers, temporary_name
 from mlxlab.files.untrusted import open_regular
 
 MAX_WAITING = 64 * 2**20  # bytes kept in memory while the disk refuses them
@@ -33,6 +34,7 @@ class JsonlAppender:
         self.waiting = b""  # refused by the disk so far; goes out before anything newer
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(path.parent)
             self._file = _open(path)
             self.torn = _cut_torn(self._file)
         except OSError as error:
@@ -71,14 +73,18 @@ class JsonlAppender:
         os.close(self._file)
 
     def _replace(self, data: bytes) -> None:
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        temporary.unlink(missing_ok=True)
-        # Locked before it takes the name: at no instant does the writer look dead.
+        # Not `write_atomic`: locked before it takes the name, so that at no instant does the writer look dead.
+        temporary = temporary_name(self.path)
         file = _open(temporary)
-        with open(file, "wb", closefd=False) as out:
-            out.write(data)
-        os.fsync(file)
-        os.replace(temporary, self.path)
+        try:
+            with open(file, "wb", closefd=False) as out:
+                out.write(data)
+            fsync(file)
+            os.replace(temporary, self.path)
+        except BaseException:
+            os.close(file)
+            temporary.unlink(missing_ok=True)
+            raise
         os.close(self._file)
         self._file = file
 

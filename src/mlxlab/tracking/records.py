@@ -108,10 +108,10 @@ class ModelRecord(TypedDict):
 
 @final
 class TruncateRecord(TypedDict):
-    """Metrics of later steps are taken back."""
+    """Metrics of later steps are taken back; -1 takes back all."""
 
     t: Time
-    truncate_after: Step
+    truncate_after: Annotated[int, Ge(-1), Le(2**53)]
 
 
 @final

@@ -69,7 +69,11 @@ class Tracker(Protocol):
         """
 
     def truncate_after(self, step: int) -> None:
-        """Takes back metrics of later steps: a resumed run records them again."""
+        """Takes back metrics of later steps: a resumed run records them again. -1 takes back all.
+
+        Raises:
+            WriteError: what was recorded cannot be changed.
+        """
 
     def end(self, status: Status) -> None:
         """Closes the run; may wait for the store."""

@@ -154,7 +154,7 @@ def test_a_database_deleted_under_a_run_is_made_again_with_everything(project):
 
 def test_a_finished_run_that_is_missing_in_the_store_comes_back(project):
     journal, _, _ = run_to_the_end(project)
-    kill_syncer(journal.address.spool)
+    kill_syncer(journal.uploader.address.spool)
     for path in (project / "mlruns").glob("mlflow.db*"):
         path.unlink()
     done = runs_py(project, "sync", str(journal.folder))
@@ -188,10 +188,10 @@ def test_another_mlflow_s_database_is_not_upgraded_behind_the_user_s_back(projec
 def test_a_run_folder_that_is_gone_does_not_hold_up_the_others(project):
     gone = new_journal(project, "gone")
     (project / "mlruns").mkdir()
-    spool.register(gone.address.spool, gone.uid, gone.folder)
+    spool.register(gone.uploader.address.spool, gone.uid, gone.folder)
     run_to_the_end(project)
     assert_complete(project)
-    until(lambda: not spool.registered(gone.address.spool))
+    until(lambda: not spool.registered(gone.uploader.address.spool))
 
 
 def test_an_experiment_that_was_deleted_in_mlflow_is_named(project, capsys):
@@ -200,7 +200,7 @@ def test_an_experiment_that_was_deleted_in_mlflow_is_named(project, capsys):
     first.end("FINISHED")
     with closing(sqlite3.connect(project / "mlruns" / "mlflow.db", timeout=20)) as database, database:
         database.execute("update experiments set lifecycle_stage = 'deleted' where name = 'mlxlab'")
-    kill_syncer(first.address.spool)
+    kill_syncer(first.uploader.address.spool)
     second = new_journal(project, "b", wait=5.0)
     second.start({}, {})
     second.end("FINISHED")

@@ -89,7 +89,7 @@ def test_every_line_arrives_exactly_once_however_often_the_syncer_is_killed(proj
         seen = len(ask(project, "select 1 from metrics"))
         until(lambda seen=seen: len(ask(project, "select 1 from metrics")) > seen or seen == 5000)
         kills += kill_syncer(spool_of(project))
-        spool.start_syncer(journal.address)
+        spool.start_syncer(journal.uploader.address)
     journal.end("FINISHED")
     assert kills >= 2
     assert ask(project, METRICS) == [("x", step, step / 7) for step in range(1, 5001)]
@@ -120,6 +120,23 @@ def test_a_resumed_run_goes_on_in_its_mlflow_run_with_every_step_once(project):
     ]
     assert dict(ask(project, "select key, value from params")) == {"lr": "0.1", "width": "8", "new": "1"}
     assert ask(project, "select value from tags where key = 'resumed.lr'") == [("0.1 -> 0.2",)]
+
+
+def test_a_run_that_starts_again_at_step_0_has_no_point_of_the_abandoned_attempt(project):
+    first = new_journal(project)
+    first.start({}, {})
+    for step in range(11):
+        first.log_metrics(step, {"loss": 100.0 - step, "abandoned": 1.0})
+    until(lambda: len(ask(project, "select 1 from metrics")) == 22)
+    first._lines.close()  # what kill -9 leaves
+    again = new_journal(project)
+    again.start({}, {}, resumed=True)
+    again.truncate_after(-1)
+    for step in range(6):
+        again.log_metrics(step, {"loss": 50.0 - step})
+    again.end("FINISHED")
+    assert ask(project, METRICS) == [("loss", step, 50.0 - step) for step in range(6)]
+    assert ask(project, "select key, step, value from latest_metrics") == [("loss", 5, 45.0)]
 
 
 def test_a_job_of_a_sweep_is_the_child_of_its_run(project, monkeypatch):
@@ -154,27 +171,27 @@ def test_a_journal_that_registers_while_the_syncer_is_leaving_is_still_carried(p
     rounds = []
 
     def serve(syncer):
-        rounds.append(spool.registered(journal.address.spool))
+        rounds.append(spool.registered(journal.uploader.address.spool))
         if len(rounds) == 1:  # after the last look, before the lock is given back
-            spool.register(journal.address.spool, journal.uid, journal.folder)
-            assert not spool.start_syncer(journal.address)
+            spool.register(journal.uploader.address.spool, journal.uid, journal.folder)
+            assert not spool.start_syncer(journal.uploader.address)
             return set()
         return set(rounds[-1])
 
-    journal.address.spool.mkdir(parents=True)
+    journal.uploader.address.spool.mkdir(parents=True)
     monkeypatch.chdir(project)
     monkeypatch.setattr(syncer, "serve", serve)
     monkeypatch.setattr(os, "nice", lambda _: 0)
-    monkeypatch.setenv("MLXLAB_STORE", journal.address.dump())
+    monkeypatch.setenv("MLXLAB_STORE", journal.uploader.address.dump())
     syncer.main()
     assert rounds == [{}, {journal.uid: journal.folder}]
 
 
 def test_no_signal_and_no_blocked_mask_of_the_trainer_reaches_the_syncer(project):
     program = (
-        "import os, signal, sys, time; from pathlib import Path; from mlxlab.tracking.journal import Journal\n"
+        "import os, signal, sys, time; from pathlib import Path; from mlxlab.tracking.mlflow.tracker import mlflow_tracker\n"
         "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})\n"
-        f"here = Path({str(project)!r}); j = Journal(None, None, 'e', True, 30.0, folder=here / 'a', project=here)\n"
+        f"here = Path({str(project)!r}); j = mlflow_tracker(None, None, 'e', True, 30.0, folder=here / 'a', project=here)\n"
         "j.start({}, {}); j.end('FINISHED'); print('done', flush=True); time.sleep(30)\n"
     )
     words = [sys.executable, "-c", program]

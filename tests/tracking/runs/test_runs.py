@@ -169,7 +169,7 @@ def test_carrying_every_line_again_changes_nothing(project):
     (journal.folder / "plot.txt").write_text("a plot")
     journal.log_artifact(journal.folder / "plot.txt", "plots")
     journal.end("FINISHED")
-    kill_syncer(journal.address.spool)
+    kill_syncer(journal.uploader.address.spool)
     tables = ["runs", "params", "tags", "metrics", "latest_metrics", "datasets", "inputs", "input_tags"]
     queries = [f"select * from {table} order by 1, 2, 3" for table in tables]
     before = [ask(project, query) for query in queries]

@@ -36,6 +36,11 @@ class Address:
         """The address without a password."""
         return redact(self.uri)
 
+    @property
+    def shown_artifacts(self) -> str | None:
+        """`artifacts` without a password."""
+        return self.artifacts and redact(self.artifacts)
+
     def dump(self) -> str:
         return json.dumps(asdict(self), default=str)
 

@@ -34,7 +34,7 @@ def check_store(folder: Path, address: Address) -> None:
     if start is None:
         raise InputNotFoundError(f"{folder}: has no {FILE}: no run was tracked there")
     recorded = {"uri": start["store"], "artifacts": start["artifacts"] or ""}
-    expected = {"uri": address.shown, "artifacts": address.artifacts or ""}
+    expected = {"uri": address.shown, "artifacts": address.shown_artifacts or ""}
     if recorded != expected:
         words = " ".join(f"{key}={shlex.quote(value)}" for key, value in recorded.items() if value)
         raise NotAllowedError(

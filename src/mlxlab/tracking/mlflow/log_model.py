@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mlxlab.tracking import provenance
 from mlxlab.tracking.mlflow.artifacts import copy_artifact
 from mlxlab.tracking.mlflow.errors import one_line
+from mlxlab.tracking.mlflow.naming import clean_model_name
 from mlxlab.tracking.records import Model
 
 if TYPE_CHECKING:
@@ -52,7 +53,11 @@ def _find_or_create(client: "MlflowClient", experiment_id: str, run_id: str, mod
         if logged.tags.get(_KEY) == key:
             return str(logged.model_id)
     created = client.create_logged_model(
-        experiment_id, name=model["name"], source_run_id=run_id, tags={_KEY: key}, model_type="checkpoint"
+        experiment_id,
+        name=clean_model_name(model["name"]),
+        source_run_id=run_id,
+        tags={_KEY: key},
+        model_type="checkpoint",
     )
     return str(created.model_id)
 
@@ -73,7 +78,9 @@ def _save(path: Path, model: Model, files: dict[str, Path], run_id: str, model_i
         pip_requirements=provenance.requirements(),
         signature=ModelSignature.from_dict(signature) if signature else None,
         input_example=pd.DataFrame(example) if example else None,
-        mlflow_model=MlflowModel(artifact_path=model["name"], run_id=run_id, model_uuid=model_id, model_id=model_id),
+        mlflow_model=MlflowModel(
+            artifact_path=clean_model_name(model["name"]), run_id=run_id, model_uuid=model_id, model_id=model_id
+        ),
     )
 
 

@@ -8,7 +8,7 @@ from mlxlab.tracking.mlflow.artifacts import copy_artifact
 from mlxlab.tracking.mlflow.client import UID, MlflowStore
 from mlxlab.tracking.mlflow.errors import JournalRejectedError
 from mlxlab.tracking.mlflow.log_model import log_model
-from mlxlab.tracking.mlflow.naming import MAX_KEY, MAX_TAG, truncate
+from mlxlab.tracking.mlflow.naming import MAX_KEY, clean, clean_params, clean_tags
 from mlxlab.tracking.records import (
     Artifact,
     ArtifactRecord,
@@ -69,7 +69,7 @@ class RecordLogger:
         if start["uid"] != uid:
             raise JournalRejectedError(f"expected the journal of run {uid}, got that of {start['uid']}")
         experiment = self.store.experiment(start["experiment"])
-        tags = start["tags"] | {UID: uid, "mlxlab.folder": utf8(self.folder)}
+        tags = clean_tags(start["tags"]) | {UID: uid, "mlxlab.folder": utf8(self.folder)}
         if start["parent"] and (parent := self.store.find(start["parent"], experiment)):
             tags["mlflow.parentRunId"] = parent.info.run_id
         run = self.store.find(uid, experiment)
@@ -80,7 +80,7 @@ class RecordLogger:
         self.state["run_id"], self.state["experiment_id"] = run.info.run_id, experiment
         self.state["status"] = "RUNNING"
         self.client.update_run(self.run_id, status="RUNNING")
-        self._params(start["params"], run.data.params, tags)
+        self._params(clean_params(start["params"]), run.data.params, tags)
         self._tags(tags)
 
     def end(self, status: Status, t: int | None) -> None:
@@ -93,7 +93,7 @@ class RecordLogger:
 
         for key in params.keys() & known.keys():
             if params[key] != known[key]:
-                tags[f"resumed.{key}"[:MAX_KEY]] = truncate(f"{known[key]} -> {params[key]}", MAX_TAG)
+                tags[f"resumed.{key}"[:MAX_KEY]] = f"{known[key]} -> {params[key]}"
         new = [Param(key, value) for key, value in params.items() if key not in known]
         for i in range(0, len(new), MAX_ITEMS):
             self.client.log_batch(self.run_id, params=new[i : i + MAX_ITEMS])
@@ -101,7 +101,7 @@ class RecordLogger:
     def _tags(self, tags: dict[str, str]) -> None:
         from mlflow.entities import RunTag
 
-        items = [RunTag(key, value) for key, value in tags.items()]
+        items = [RunTag(key, value) for key, value in clean_tags(tags).items()]
         for i in range(0, len(items), MAX_ITEMS):
             self.client.log_batch(self.run_id, tags=items[i : i + MAX_ITEMS])
 
@@ -120,7 +120,7 @@ class RecordLogger:
                 return self._note(f"artifact {reason}")
             [copy] = Path(temporary).iterdir()
             send = self.client.log_artifacts if copy.is_dir() else self.client.log_artifact
-            return send(self.run_id, str(copy), artifact["to"] or None)
+            return send(self.run_id, str(copy), clean(artifact["to"]) if artifact["to"] else None)
 
     def _model(self, model: Model) -> None:
         assert self.state["experiment_id"] is not None, "a run was started"
@@ -137,4 +137,4 @@ class RecordLogger:
 
     def _note(self, line: str) -> None:
         self.notes.append(line)
-        self._tags({"mlxlab.missing": truncate("; ".join(self.notes), MAX_TAG)})
+        self._tags({"mlxlab.missing": "; ".join(self.notes)})

@@ -1,55 +1,50 @@
-"""Names and values as MLflow takes them: allowed characters, lengths, flat parameters."""
+"""Names and values that MLflow accepts: allowed characters and lengths."""
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
-
-from mlxlab.tracking.records import utf8
+from collections.abc import Mapping
+from functools import lru_cache
 
 MAX_KEY = 250
 MAX_PARAM = 6000  # characters of a value
 MAX_TAG = 8000
 
 _index = re.compile(r"\[([^\]]*)\]")
-_foreign = re.compile(r"[^A-Za-z0-9_\-. :/]")
+_invalid = re.compile(r"[^A-Za-z0-9_\-. :/]")
 
 
+@lru_cache(maxsize=10_000)
 def clean(key: str) -> str:
-    """`key` with what MLflow refuses replaced: `a[0]` -> `a.0`, `f1@5` -> `f1_5`, `../x` -> `_/x`."""
-    text = _foreign.sub("_", _index.sub(r".\1", str(key)))
-    parts = ["_" if part in (".", "..") else part for part in text.split("/") if part]
-    text = "/".join(parts) or "_"
+    """`key` with what MLflow rejects replaced: `a[0]` -> `a.0`, `f1@5` -> `f1_5`, `../x` -> `_/x`."""
+    text = _invalid.sub("_", _index.sub(r".\1", key))
+    names = ["_" if name in (".", "..") else name for name in text.split("/") if name]
+    text = "/".join(names) or "_"
     if len(text) <= MAX_KEY:
         return text
-    return text[: MAX_KEY - 9] + "-" + hashlib.sha256(str(key).encode()).hexdigest()[:8]
+    return text[: MAX_KEY - 9] + "-" + hashlib.sha256(key.encode()).hexdigest()[:8]
 
 
-def flatten(params: Mapping[str, Any]) -> dict[str, str]:
-    """Nested dicts and lists as one flat dict `a.b.0` -> text, cut to MLflow's limits."""
-    flat: dict[str, str] = {}
-    for path, value in _leaves("", params):
-        key = clean(path)
-        if key in flat:  # two names became one
-            key = f"{key[: MAX_KEY - 9]}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
-        flat[key] = truncate(value, MAX_PARAM)
-    return flat
+def clean_model_name(name: str) -> str:
+    """`clean`, without the characters that a model's URI needs."""
+    return re.sub(r"[/:.]", "_", clean(name))
 
 
-def truncate(value: Any, limit: int) -> str:
-    """`value` as text of at most `limit` characters, ending in `...` if any are missing."""
-    text = utf8(str(value))
+def clean_params(params: Mapping[str, str]) -> dict[str, str]:
+    """Parameters within MLflow's limits; names that differ stay different."""
+    result: dict[str, str] = {}
+    for name, value in params.items():
+        key = clean(name)
+        if key in result:
+            key = f"{key[: MAX_KEY - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        result[key] = truncate(value, MAX_PARAM)
+    return result
+
+
+def clean_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags within MLflow's limits."""
+    return {clean(key): truncate(value, MAX_TAG) for key, value in tags.items()}
+
+
+def truncate(text: str, limit: int) -> str:
+    """At most `limit` characters, ending in `...` if any are missing."""
     return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
-def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    inner: Any = ()
-    if isinstance(value, Mapping):
-        inner = value.items()
-    elif isinstance(value, list | tuple):
-        inner = enumerate(value)
-    if inner:
-        for key, child in inner:
-            yield from _leaves(f"{path}.{key}" if path else str(key), child)
-    elif path:
-        yield path, value

@@ -16,6 +16,7 @@ from mlxlab.tracking.mlflow import spool
 from mlxlab.tracking.mlflow.client import UID, MlflowStore
 from mlxlab.tracking.mlflow.errors import JournalRejectedError, RunNotFoundError, classify_error
 from mlxlab.tracking.mlflow.log_record import RecordLogger
+from mlxlab.tracking.mlflow.naming import clean
 from mlxlab.tracking.records import FILE, STATE, MetricsRecord, Record, SyncState, read_records, read_state
 
 if TYPE_CHECKING:
@@ -120,7 +121,8 @@ class JournalUploader:
         from mlflow.entities import Metric
 
         seen, t, step = self.state["seen"], record["t"], record["s"]
-        return [Metric(key, float(value), t, step) for key, value in record["m"].items() if step > seen.get(key, -1)]
+        values = {clean(key): float(value) for key, value in record["m"].items()}
+        return [Metric(key, value, t, step) for key, value in values.items() if step > seen.get(key, -1)]
 
     def _read_state(self) -> SyncState | None:
         """The saved state, if it is one of this store and the store still has the run: a database may be restored from
