@@ -45,7 +45,8 @@ def test_a_training_process_imports_no_tracker_library(tmp_path):
     program = (
         "import sys; from pathlib import Path; from mlxlab.tracking.mlflow.tracker import mlflow_tracker\n"
         "from mlxlab.tracking.mlflow import spool; spool.start_syncer = lambda address: False\n"
-        f"here = Path({str(tmp_path)!r}); j = mlflow_tracker(None, None, 'e', True, 0.0, folder=here / 'a', project=here)\n"
+        f"here = Path({str(tmp_path)!r}); make = mlflow_tracker\n"
+        "j = make(None, None, 'e', True, 0.0, folder=here / 'a', project=here)\n"
         "j.start({}, {}); j.log_metrics(1, {'a': 1.0}); j.end('FINISHED')\n"
         "heavy = {'mlflow', 'sqlalchemy', 'alembic', 'pandas', 'numpy', 'mlx', 'sqlite3'}\n"
         "print(sorted(heavy & set(sys.modules)))"

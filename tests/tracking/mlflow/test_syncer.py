@@ -189,9 +189,11 @@ def test_a_journal_that_registers_while_the_syncer_is_leaving_is_still_carried(p
 
 def test_no_signal_and_no_blocked_mask_of_the_trainer_reaches_the_syncer(project):
     program = (
-        "import os, signal, sys, time; from pathlib import Path; from mlxlab.tracking.mlflow.tracker import mlflow_tracker\n"
+        "import os, signal, sys, time; from pathlib import Path\n"
+        "from mlxlab.tracking.mlflow.tracker import mlflow_tracker\n"
         "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})\n"
-        f"here = Path({str(project)!r}); j = mlflow_tracker(None, None, 'e', True, 30.0, folder=here / 'a', project=here)\n"
+        f"here = Path({str(project)!r}); make = mlflow_tracker\n"
+        "j = make(None, None, 'e', True, 30.0, folder=here / 'a', project=here)\n"
         "j.start({}, {}); j.end('FINISHED'); print('done', flush=True); time.sleep(30)\n"
     )
     words = [sys.executable, "-c", program]
