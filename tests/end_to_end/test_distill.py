@@ -64,6 +64,7 @@ def test_a_student_of_another_family_learns_from_a_run_and_caches_its_soft_targe
     ("teachers", "more", "code", "said"),
     [
         ("nowhere", [], 66, "nowhere"),
+        ("", ["trainer.distillation.rounds=0"], 2, "trainer.distillation.members, which is empty"),
         ("models:/titanic/1", [], 69, "no store there"),
         ("{}", ["trainer.distillation.teacher_weights=[1, 2]"], 2, "expected 1 weights, one per teacher, got 2"),
         ("{}", ["trainer.distillation.teacher_cache={top: 3}"], 2, "got top"),
@@ -88,6 +89,13 @@ def test_an_impossible_teacher_is_one_line(teacher, tmp_path, capsys, monkeypatc
     assert given == code, error
     assert said in error.splitlines()[-1]
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("loss", ["distill", "distill_routed", "distill_sum"])
+def test_a_distillation_loss_is_refused_without_trainer_distill(tmp_path, capsys, loss):
+    assert main([*SHORT, f"trainer/loss={loss}", f"hydra.run.dir={tmp_path}/run"]) == 2
+    assert "distillation needs the teachers of trainer=distill" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_teacher_that_may_have_seen_the_validation_rows_is_reported(teacher, tmp_path, capsys):

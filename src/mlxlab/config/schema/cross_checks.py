@@ -5,6 +5,8 @@ from typing import Any
 
 from mlxlab.config.findings import ConfigIssue
 
+_DISTILLATION_LOSS = "mlxlab.distillation.loss.DistillationLoss"
+
 
 def broken(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
     """The rules that do not hold. A rule whose keys are not there, or not numbers, has nothing to say."""
@@ -15,6 +17,7 @@ def broken(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
             if message:
                 yield ConfigIssue(path, message)
     yield from _endless(tree)
+    yield from _distillation(tree)
     if _at(tree, "data.folds") is None and _at(tree, "data.fold"):
         yield ConfigIssue("data.fold", f"fold {_at(tree, 'data.fold')} of none; set data.folds too")
 
@@ -32,6 +35,17 @@ def _endless(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
     if epochs is None and steps is None and tokens is not None and schedule in ("cosine", "linear"):
         yield ConfigIssue(
             "trainer.schedule", f"{schedule} needs the length of the run; set trainer.max_steps or use wsd"
+        )
+
+
+def _distillation(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
+    """The loss needs the teachers that only `trainer=distill` has; a run without rounds needs students."""
+    options = _at(tree, "trainer.distillation")
+    if options is None and _DISTILLATION_LOSS in str(_at(tree, "trainer.loss")):
+        yield ConfigIssue("trainer.loss", "distillation needs the teachers of trainer=distill")
+    if isinstance(options, dict) and options.get("rounds") == 0 and not options.get("members"):
+        yield ConfigIssue(
+            "trainer.distillation.rounds", "0 rounds make an ensemble of trainer.distillation.members, which is empty"
         )
 
 

@@ -126,7 +126,10 @@ class FocalLoss(Loss):
             raise ConfigError(f"trainer.loss.alpha: expected null for {logits.shape[-1]} classes, got {self.alpha}")
         log_p = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
         target = mx.take_along_axis(log_p, batch.targets[..., None], axis=-1).squeeze(-1)
-        values = -mx.power(1 - mx.exp(target), self.gamma) * target
+        values = -target
+        if self.gamma:
+            # At p = 1 the slope of (1 - p)^gamma is infinite for gamma < 1, and inf * 0 is NaN.
+            values = values * mx.power(mx.maximum(1 - mx.exp(target), 1e-30), self.gamma)
         if self.alpha is not None:
             values = values * mx.where(batch.targets == 1, self.alpha, 1 - self.alpha)
         return LossTerms((1 - self.label_smoothing) * values - self.label_smoothing * log_p.mean(axis=-1), {})

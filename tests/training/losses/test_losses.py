@@ -1,0 +1,144 @@
+"""Laws of the losses: focal loss, weighted sums, the no-op hooks of a plain loss."""
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+
+from mlxlab.errors import ConfigError
+from mlxlab.training.device_batch import DeviceBatch, to_device
+from mlxlab.training.losses.coefficient_schedule import LinearCoefficient
+from mlxlab.training.losses.loss import CrossEntropyLoss, FocalLoss, Loss, LossTerms, WeightedCrossEntropyLoss
+from mlxlab.training.losses.weighted_sum import WeightedSumLoss
+from support.models import FunctionLoss, Stream, new_model, weights_of
+
+
+class GivenLogits(nn.Module):
+    """A model whose logits are its only weights."""
+
+    def __init__(self, logits: list[list[float]]) -> None:
+        super().__init__()
+        self.logits = mx.array(logits)
+
+    def __call__(self, tokens: mx.array, mask: mx.array) -> mx.array:
+        return self.logits
+
+
+def batch_of_targets(*targets: int) -> DeviceBatch:
+    tokens = mx.zeros((len(targets), 1), mx.int32)
+    return DeviceBatch(tokens, tokens + 1, mx.array(targets), mx.ones(len(targets)), mx.arange(len(targets)))
+
+
+def gradient(loss: Loss, logits: list[list[float]], *targets: int) -> np.ndarray:
+    model = GivenLogits(logits)
+    batch = batch_of_targets(*targets)
+    return np.array(nn.value_and_grad(model, lambda: loss(model, batch).total.sum())()[1]["logits"])
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_the_focal_loss_of_a_certain_prediction_is_zero_with_zero_gradient(gamma):
+    loss, certain = FocalLoss(None, gamma, 0.0), [[200.0, -200.0], [0.0, 60.0]]
+    np.testing.assert_array_equal(loss(GivenLogits(certain), batch_of_targets(0, 1)).total, 0)
+    np.testing.assert_allclose(gradient(loss, certain, 0, 1), 0, atol=1e-20)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_the_gradient_of_the_focal_loss_is_the_slope_of_the_loss(gamma):
+    loss, logits, step = FocalLoss(None, gamma, 0.1), [[0.3, -0.9, 0.2], [2.0, 0.1, -1.0]], 1e-2
+    slopes = np.zeros((2, 3))
+    for row, column in np.ndindex(2, 3):
+        sides = []
+        for sign in (1, -1):
+            moved = np.array(logits)
+            moved[row, column] += sign * step
+            sides.append(float(loss(GivenLogits(moved.tolist()), batch_of_targets(0, 1)).total.sum()))
+        slopes[row, column] = (sides[0] - sides[1]) / (2 * step)
+    np.testing.assert_allclose(gradient(loss, logits, 0, 1), slopes, rtol=2e-3, atol=2e-4)
+
+
+def test_focal_alpha_is_refused_for_more_than_two_classes():
+    with pytest.raises(ConfigError, match=r"expected null for 3 classes, got 0\.4"):
+        FocalLoss(0.4, 2.0, 0.0)(GivenLogits([[0.0, 0.0, 0.0]]), batch_of_targets(1))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [CrossEntropyLoss(0.0), FocalLoss(None, 2.0, 0.0), WeightedCrossEntropyLoss("balanced", 0.0, class_counts=[1, 2])],
+)
+def test_the_hooks_of_a_plain_loss_do_nothing(loss):
+    model = new_model()
+    before = weights_of(model)
+    loss.setup(model, 0)
+    loss.flush()
+    assert loss.annotate(Stream().batch(np.arange(4)), 0.5) == {}
+    for name, weight in weights_of(model).items():
+        np.testing.assert_array_equal(weight, before[name])
+
+
+class RecordingLoss:
+    """A loss that records which hooks were called."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
+        return LossTerms(batch.extra["offset"] * mx.ones(batch.targets.shape), {"offset": batch.extra["offset"]})
+
+    def setup(self, model: nn.Module, seed: int) -> None:
+        self.calls.append(f"setup {seed}")
+
+    def annotate(self, batch, progress):
+        self.calls.append(f"annotate {progress}")
+        return {"offset": np.full(len(batch.ids), progress, np.float32)}
+
+    def flush(self) -> None:
+        self.calls.append("flush")
+
+
+def test_a_weighted_sum_calls_every_hook_of_its_losses():
+    inner, batch = RecordingLoss(), Stream().batch(np.arange(4))
+    loss = WeightedSumLoss({"inner": inner, "plain": CrossEntropyLoss(0.0)}, {"inner": 1.0, "plain": 0.0})
+    loss.setup(new_model(), 7)
+    arrays = loss.annotate(batch, 0.25)
+    loss.flush()
+    assert inner.calls == ["setup 7", "annotate 0.25", "flush"]
+    assert arrays.keys() == {"inner.offset"}
+
+
+def test_each_loss_of_a_weighted_sum_reads_its_own_annotations():
+    batch = Stream().batch(np.arange(4))
+    weights = {"a": LinearCoefficient(0.0, 4.0, 1.0), "b": 2.0}
+    loss = WeightedSumLoss({"a": RecordingLoss(), "b": RecordingLoss()}, weights)
+    total, terms = loss(new_model(), to_device(batch._replace(extra=loss.annotate(batch, 0.5))))
+    np.testing.assert_array_equal(total, np.full(4, 2.0 * 0.5 + 2.0 * 0.5))
+    assert terms.keys() == {"offset", "loss_a", "loss_b"}
+
+
+def test_the_losses_of_a_weighted_sum_share_one_forward_pass():
+    calls = []
+
+    class Counted(nn.Module):
+        def __call__(self, tokens, mask):
+            calls.append(1)
+            return mx.zeros((len(tokens), 2))
+
+    losses = {name: CrossEntropyLoss(0.0) for name in "abc"}
+    WeightedSumLoss(losses, dict.fromkeys(losses, 1.0))(Counted(), to_device(Stream().batch(np.arange(4))))
+    assert len(calls) == 1
+
+
+def test_weights_and_losses_of_a_weighted_sum_have_the_same_names():
+    losses = {"a": FunctionLoss(lambda model, batch: batch.weights), "b": CrossEntropyLoss(0.0)}
+    with pytest.raises(ConfigError, match="expected a, b, got a"):
+        WeightedSumLoss(losses, {"a": 1.0})
+
+
+def test_a_linear_coefficient_reaches_its_end_after_its_fraction_of_the_run():
+    coefficient = LinearCoefficient(1.0, 0.2, 0.5)
+    assert [coefficient(p) for p in (0.0, 0.25, 0.5, 1.0)] == pytest.approx([1.0, 0.6, 0.2, 0.2])
+    assert LinearCoefficient(1.0, 0.2, 0.0)(0.0) == pytest.approx(0.2)
+
+
+def test_a_linear_coefficient_needs_the_length_of_the_run():
+    with pytest.raises(ConfigError, match=r"set trainer\.max_steps"):
+        LinearCoefficient(1.0, 0.2, 0.5)(None)
