@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mlxlab.markdown import markdown_table
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -50,5 +52,4 @@ def figures(text: str) -> list[dict[str, Any]]:
 def table(title: str, rows: list[tuple[str, ...]]) -> str:
     """Markdown; the first row is the head."""
     head, *body = rows
-    lines = [f"| {' | '.join(head)} |", f"|---|{'--:|' * (len(head) - 1)}", *(f"| {' | '.join(r)} |" for r in body)]
-    return "\n".join([f"**{title}**", "", *lines])
+    return f"**{title}**\n\n{markdown_table(head, body)}"

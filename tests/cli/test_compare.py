@@ -9,9 +9,9 @@ from mlxlab.experiment.manifest import RunManifest
 from support.processes import but, run
 
 
-def new_run(folder, seed, accuracy, fold=None, folds=None, best=0.9, steps=100, status="DONE"):
+def new_run(folder, seed, accuracy, fold=None, folds=None, best=0.9, steps=100, status="DONE", parameters=1000):
     folder.mkdir(parents=True)
-    outcome = {"objective": "valid/loss", "best": best, "parameters": 1000, "speed": 50.0, "steps": steps}
+    outcome = {"objective": "valid/loss", "best": best, "parameters": parameters, "speed": 50.0, "steps": steps}
     with RunManifest(folder) as card:
         card.begin(seed=seed, fold=fold, folds=folds, outcome=outcome | {"final": {"valid/accuracy": accuracy}})
     facts = json.loads((folder / "manifest.json").read_text())
@@ -112,19 +112,13 @@ def test_a_real_run_is_compared_by_what_it_left_behind(tmp_path, capsys):
 
 
 def test_a_cross_validation_with_teachers_says_whether_the_student_gained(tmp_path):
-    import numpy as np
-    from safetensors.numpy import save_file
-
-    from mlxlab.analysis.crossvalidation import plan
+    from mlxlab.analysis.crossvalidation import plan_folds
     from mlxlab.cli.crossvalidate import _compared
 
-    methods = {name: plan(tmp_path / name, 3, 2) for name in ("student alone", "distilled", "teacher")}
+    methods = {name: plan_folds(tmp_path / name, 3, 2) for name in ("student alone", "distilled", "teacher")}
     for (name, fits), gain in zip(methods.items(), (0, 0.02, 0.1), strict=True):
         for place, fit in enumerate(fits):
-            new_run(fit.folder, fit.seed, 0.5)
-            (fit.folder / "checkpoints" / "step-00000003").mkdir(parents=True)
-            weights = {"w": np.zeros((25 if name == "teacher" else 10, 10), np.float32)}
-            save_file(weights, fit.folder / "checkpoints" / "step-00000003" / "model.safetensors")
+            new_run(fit.folder, fit.seed, 0.5, parameters=250 if name == "teacher" else 100)
             accuracy = {"valid/accuracy": 0.7 + 0.01 * place + gain * (1 + 0.1 * (place % 2))}
             figures = {"final": accuracy, "metrics": accuracy, "steps": 3, "baselines": {}}
             (fit.folder / "metrics.json").write_text(json.dumps(figures))

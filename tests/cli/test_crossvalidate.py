@@ -11,8 +11,8 @@ import numpy as np
 import psutil
 import pytest
 
-from mlxlab.analysis.crossvalidation import Result
-from mlxlab.analysis.fold_table import MODEL, markdown, summarise
+from mlxlab.analysis.crossvalidation import FoldResult
+from mlxlab.analysis.fold_table import MODEL, markdown, summarise, teacher_note
 from mlxlab.cli.crossvalidate import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -99,7 +99,8 @@ def test_wrong_input_is_one_line_and_exit_code_2(word, expected, tmp_path, capsy
 def test_the_standard_error_is_over_all_fits_and_the_gain_is_taken_fold_by_fold():
     finals, others = [0.8, 0.7, 0.9, 0.8], [0.7, 0.6, 0.8, 0.7]
     results = [
-        Result(place // 2, place % 2, 10, finals[place], 0.95, {"rule": others[place]}) for place in range(len(finals))
+        FoldResult(place // 2, place % 2, 10, finals[place], 0.95, {"rule": others[place]})
+        for place in range(len(finals))
     ]
     rule, model = summarise(results)
     assert (rule.name, model.name) == ("rule", MODEL)
@@ -108,4 +109,11 @@ def test_the_standard_error_is_over_all_fits_and_the_gain_is_taken_fold_by_fold(
     assert model.by_seed == pytest.approx([0.75, 0.85])
     assert rule.gain == pytest.approx(0.1)
     assert rule.gain_error == pytest.approx(0, abs=1e-12), "the folds' hardness is common to both"
-    assert "would read 0.9500" in markdown(results, "")
+    assert "would have 0.9500" in markdown(results, "")
+
+
+def test_one_fold_is_never_called_a_gain():
+    result = FoldResult(0, 0, 10, 0.9, 0.9, {"teacher": 1.0, "student alone": 0.5})
+    note = teacher_note([result], 20, 100)
+    assert note == "The student reaches 90.0% of the teacher's accuracy with 20 of its 100 parameters (20%)."
+    assert "gain" not in markdown([result], "", note)

@@ -8,6 +8,7 @@ from textwrap import wrap
 from typing import Any
 
 from mlxlab.analysis.comparison import Comparison, MethodResults, PairedDifference, method_of, summary_sentence
+from mlxlab.markdown import markdown_table
 from mlxlab.tracking.tracker import Tracker
 
 
@@ -39,8 +40,7 @@ def markdown(comparison: Comparison, *, share_of: str = "", command: str = "") -
     ratios = [[f"{what} / {share_of}"] * bool(share_of) for what in (comparison.metric, "parameters")]
     heads += [*ratios[0], "parameters", *ratios[1], "per second", "steps"]
     lines = [f"- {summary_sentence(comparison, name)}" for name in comparison.gains]
-    lines += ["", f"| {' | '.join(heads)} |", "|---|" + "--:|" * (len(heads) - 1)]
-    lines += [f"| {' | '.join(_cells(one, comparison, whole))} |" for one in comparison.series]
+    lines += ["", markdown_table(heads, [_cells(series, comparison, whole) for series in comparison.series])]
     lines += ["", *wrap(_judgement(comparison), 120)]
     return "\n".join([*lines, *(["", f"    {command}"] if command else [])])
 

@@ -1,6 +1,5 @@
-"""Folds times seeds: a fit for each, in a process and a folder of its own, two or more at a time."""
+"""Cross-validation: trains every fold of every seed, each in a process and a folder of its own, several at a time."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,10 +7,13 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import mlxlab
-from mlxlab.errors import UserError
+from mlxlab.constraints import Ge
+from mlxlab.errors import DataError, InputNotFoundError, UserError
+from mlxlab.files.shape import ShapeError, validate
+from mlxlab.files.untrusted import read_json
 
 _TRAIN = "import sys; from mlxlab.cli.train import main; sys.exit(main())"
 _SOURCE = str(Path(mlxlab.__file__).parents[1])
@@ -34,15 +36,24 @@ class FoldRun:
     def log(self) -> Path:
         return self.folder.with_suffix(".log")
 
-    def command(self, folds: int, words: Sequence[str]) -> list[str]:
-        """The program that trains it: `train` with the user's words, the fold, and where it was stopped, if it was."""
-        own = [f"data.folds={folds}", f"data.fold={self.fold}", f"seed={self.seed}", "resume=auto"]
-        return [sys.executable, "-c", _TRAIN, *words, *own, f"hydra.run.dir={_quoted(self.folder)}"]
+    def command(self, folds: int, args: Sequence[str]) -> list[str]:
+        """The command that trains it, or resumes it where it was stopped: `train` with `args` and the fold."""
+        fold = [f"data.folds={folds}", f"data.fold={self.fold}", f"seed={self.seed}", "resume=auto"]
+        return [sys.executable, "-c", _TRAIN, *args, *fold, f"hydra.run.dir={_quoted(self.folder)}"]
+
+
+class _Metrics(TypedDict):
+    """The part of metrics.json that is read; its other keys are ignored."""
+
+    final: dict[str, float]
+    metrics: dict[str, float]
+    steps: Annotated[int, Ge(0)]
+    baselines: dict[str, float]
 
 
 @dataclass(frozen=True)
-class Result:
-    """What a fit reached on its fold: at its last step, and at the step that was best there."""
+class FoldResult:
+    """Accuracies of a fold: of the last step, of the step that was best on this fold, and of the baselines."""
 
     seed: int
     fold: int
@@ -52,63 +63,70 @@ class Result:
     baselines: dict[str, float]
 
 
-def plan(folder: Path, folds: int, seeds: int) -> list[FoldRun]:
-    """All fits, seed after seed."""
-    return [FoldRun(s, f, folder / f"seed-{s}-fold-{f}") for s in range(seeds) for f in range(folds)]
+def plan_folds(folder: Path, folds: int, seeds: int) -> list[FoldRun]:
+    """The runs of all folds, seed by seed."""
+    return [FoldRun(seed, fold, folder / f"seed-{seed}-fold-{fold}") for seed in range(seeds) for fold in range(folds)]
 
 
-def read(fit: FoldRun) -> Result | None:
-    """The result of a fit; None while there is none."""
+def read_result(run: FoldRun) -> FoldResult | None:
+    """The result of a fold; None if it has none yet, or its file is malformed."""
     try:
-        figures: dict[str, Any] = json.loads((fit.folder / "metrics.json").read_text())
-        final, best = figures["final"][_ACCURACY], figures["metrics"][_ACCURACY]
-        return Result(fit.seed, fit.fold, figures["steps"], final, best, figures["baselines"])
-    except (OSError, ValueError, KeyError):  # not there, half written, or of another time
+        saved = read_json(run.folder / "metrics.json", dict[str, Any])
+        metrics: _Metrics = validate({key: saved[key] for key in _Metrics.__annotations__ if key in saved}, _Metrics)
+        final, best = metrics["final"][_ACCURACY], metrics["metrics"][_ACCURACY]
+    except (InputNotFoundError, DataError, ShapeError, KeyError):
         return None
+    return FoldResult(run.seed, run.fold, metrics["steps"], final, best, metrics["baselines"])
+
+
+def teacher_override(run: FoldRun, runs: Sequence[FoldRun], teachers: Sequence[FoldRun]) -> str:
+    """The override by which a student learns from the final weights of the teacher of its own fold."""
+    folder = teachers[list(runs).index(run)].folder
+    return f"trainer.teachers=['{folder}/checkpoints/last']"
 
 
 def run_all(
-    fits: Sequence[FoldRun], command: Callable[[FoldRun], list[str]], jobs: int
+    runs: Sequence[FoldRun], command: Callable[[FoldRun], list[str]], jobs: int
 ) -> Generator[tuple[FoldRun, float]]:
-    """Runs the fits, `jobs` at a time; gives each when it has ended, with its seconds. No process outlives this.
+    """Trains folds, `jobs` at a time; yields each with its seconds when it ends. No process outlives this generator.
 
     Raises:
-        UserError: a fit failed, with its exit code and last line; those beside it are stopped.
+        UserError: a run failed, with its exit code and last line; the other ones are stopped.
     """
-    waiting, running = list(fits), list[tuple[FoldRun, subprocess.Popen, float]]()
+    waiting, active = list(runs), list[tuple[FoldRun, subprocess.Popen[bytes], float]]()
     try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                fit = waiting.pop(0)
-                running.append((fit, _start(fit, command(fit)), time.monotonic()))
+        while waiting or active:
+            while waiting and len(active) < jobs:
+                run = waiting.pop(0)
+                active.append((run, _start(run, command(run)), time.monotonic()))
             time.sleep(0.1)
-            for one in [one for one in running if one[1].poll() is not None]:
-                fit, process, began = one
-                running.remove(one)
+            for ended in [job for job in active if job[1].poll() is not None]:
+                run, process, start = ended
+                active.remove(ended)
                 if process.returncode:
-                    raise _failure(fit, process.returncode)
-                yield fit, time.monotonic() - began
+                    raise _failure(run, process.returncode)
+                yield run, time.monotonic() - start
     finally:
-        for _, process, _ in running:
-            process.terminate()  # it saves, and the next call goes on from there
-        for _, process, _ in running:
+        for _, process, _ in active:
+            process.terminate()  # it saves, and the next call resumes it
+        for _, process, _ in active:
             process.wait()
 
 
-def _start(fit: FoldRun, command: list[str]) -> subprocess.Popen:
-    fit.folder.mkdir(parents=True, exist_ok=True)
+def _start(run: FoldRun, command: list[str]) -> subprocess.Popen[bytes]:
+    run.folder.mkdir(parents=True, exist_ok=True)
     path = os.pathsep.join(filter(None, [_SOURCE, os.environ.get("PYTHONPATH")]))
     # One thread each: several processes with a pool of threads each are slower than one after the other.
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": path}
-    with fit.log.open("w") as log:
+    with run.log.open("w") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
 
 
-def _failure(fit: FoldRun, code: int) -> UserError:
-    lines = fit.log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-    fault = UserError(f"{fit.name}: exit {code}: {lines[-1][:300]} (all of it: {fit.log})")
-    fault.exit_code = code if code > 0 else 128 - code
-    return fault
+def _failure(run: FoldRun, code: int) -> UserError:
+    lines = run.log.read_text(errors="replace").strip().splitlines() or ["no output"]
+    error = UserError(f"{run.name}: exit {code}: {lines[-1][:300]} (full log: {run.log})")
+    error.exit_code = code if code > 0 else 128 - code
+    return error
 
 
 def _quoted(path: Path) -> str:

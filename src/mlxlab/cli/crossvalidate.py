@@ -91,31 +91,30 @@ def parse(words: Sequence[str]) -> tuple[dict[str, int], Path, list[str]]:
 
 
 def _crossvalidate(numbers: dict[str, int], parent: Path, words: list[str], teacher: list[str]) -> int:
-    from mlxlab.analysis.crossvalidation import plan, read
-    from mlxlab.analysis.fold_table import write
-    from mlxlab.analysis.teacher_folds import add_baselines, kept, teacher_override
+    from mlxlab.analysis.crossvalidation import plan_folds, read_result, teacher_override
+    from mlxlab.analysis.fold_table import add_baselines, teacher_note, write_report
 
     folds, seeds = numbers["folds"], numbers["seeds"]
     configs = [_checked([*given, f"data.folds={folds}"]) for given in (words, teacher) if given]
     folder = parent / _name(configs, words)
-    fits = plan(folder, folds, seeds)
+    fits = plan_folds(folder, folds, seeds)
     _make(folder)
-    lines: list[str] = []
+    notes = ""
     if teacher:
-        first, alone = plan(folder / "teacher", folds, seeds), plan(folder / "alone", folds, seeds)
+        first, alone = plan_folds(folder / "teacher", folds, seeds), plan_folds(folder / "alone", folds, seeds)
         teacher = [*teacher, *(word for word in words if word.startswith("tracking="))]
         _fit(first, numbers, lambda fit: fit.command(folds, teacher), "teacher: ")
         _fit(alone, numbers, lambda fit: fit.command(folds, words), "alone: ")
         _fit(fits, numbers, lambda fit: fit.command(folds, [*words, teacher_override(fit, fits, first)]))
-        lines = kept(fits, first, alone)
     else:
         _fit(fits, numbers, lambda fit: fit.command(folds, words))
-    results = [result for fit in fits if (result := read(fit)) is not None]
+    results = [result for fit in fits if (result := read_result(fit)) is not None]
     if teacher:
         results = add_baselines(results, {"teacher": first, "student alone": alone})
+        notes = teacher_note(results, _count_parameters(fits[0]), _count_parameters(first[0]))
     own = [f"teacher={shlex.quote(' '.join(teacher))}"] if teacher else []
     command = " ".join(["scripts/crossvalidate.py", *words, *own, f"folds={folds}", f"seeds={seeds}"])
-    print(write(results, command, folder, lines), flush=True)
+    print(write_report(results, command, folder, notes), flush=True)
     if teacher:
         methods = {"student alone": alone, "distilled": fits, "teacher": first}
         print(f"\n{_compared(methods, folds, folder, command)}", flush=True)
@@ -126,34 +125,39 @@ def _compared(methods: dict[str, list["FoldRun"]], folds: int, folder: Path, com
     """Writes comparison.md, .json and .png: is the student better for its teacher?"""
     from mlxlab.analysis.comparison import MethodResults, compare
     from mlxlab.analysis.comparison_report import write_comparison
-    from mlxlab.analysis.crossvalidation import read
+    from mlxlab.analysis.crossvalidation import read_result
     from mlxlab.analysis.run_results import speed_of
-    from mlxlab.analysis.teacher_folds import count_parameters
 
     series = []
     for name, fits in methods.items():
-        found = {fit.name: result for fit in fits if (result := read(fit)) is not None}
+        found = {fit.name: result for fit in fits if (result := read_result(fit)) is not None}
         steps = {result.steps for result in found.values()}
         values, speed = {run: result.final for run, result in found.items()}, speed_of([fit.folder for fit in fits])
         series.append(
-            MethodResults(name, values, count_parameters(fits[0]), speed, min(steps) if len(steps) == 1 else None)
+            MethodResults(name, values, _count_parameters(fits[0]), speed, min(steps) if len(steps) == 1 else None)
         )
     comparison = compare("valid/accuracy", series, "student alone", folds=folds)
     return write_comparison(comparison, folder, share_of="teacher", command=command)
+
+
+def _count_parameters(run: "FoldRun") -> int:
+    from mlxlab.experiment.manifest import read_manifest
+
+    return int(read_manifest(run.folder)["outcome"]["parameters"])
 
 
 def _fit(
     fits: Sequence["FoldRun"], numbers: dict[str, int], command: Callable[["FoldRun"], list[str]], title: str = ""
 ) -> None:
     """Trains those that have no result yet, and says how each went."""
-    from mlxlab.analysis.crossvalidation import read, run_all
+    from mlxlab.analysis.crossvalidation import read_result, run_all
 
-    missing = [fit for fit in fits if read(fit) is None]
+    missing = [fit for fit in fits if read_result(fit) is None]
     done = len(fits) - len(missing)
     _say(f"{title}{display_path(fits[0].folder.parent)}: {len(fits)} fits, {done} of them there already")
     with closing(run_all(missing, command, numbers["jobs"])) as ended:
         for count, (fit, seconds) in enumerate(ended, done + 1):
-            if (result := read(fit)) is None:
+            if (result := read_result(fit)) is None:
                 raise WriteError(f"{fit.folder}: no accuracy in its metrics.json; expected that of a classification")
             _say(f"{count}/{len(fits)} {title}{fit.name}: {result.final:.4f} at step {result.steps}, {seconds:.0f} s")
 

@@ -19,6 +19,7 @@ from mlxlab.cli.app import run_program
 from mlxlab.config.paths import conf_dir
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError
+from mlxlab.markdown import markdown_table
 
 FAMILIES = ("bert", "cnn_hybrid", "transformer")
 SIZES = ("nano", "tiny", "small", "medium", "large", "xlarge")
@@ -44,26 +45,25 @@ def _show(words: list[str]) -> None:
 def table(vocab_size: int, classes: int) -> str:
     """The counts as a Markdown table."""
     kinds = ("classification", "language_modelling")
-    lines = [
-        f"| size | {' | '.join(f'{family} {word}' for family in FAMILIES for word in ('classifier', 'LM'))} |",
-        f"|---|{'--:|' * 2 * len(FAMILIES)}",
+    head = ["size", *(f"{family} {head}" for family in FAMILIES for head in ("classifier", "LM"))]
+    rows = [
+        [size, *(f"{count(family, size, kind, vocab_size, classes):,}" for family in FAMILIES for kind in kinds)]
+        for size in SIZES
     ]
-    for size in SIZES:
-        counts = [count(family, size, kind, vocab_size, classes) for family in FAMILIES for kind in kinds]
-        lines.append(f"| {size} | {' | '.join(f'{number:,}' for number in counts)} |")
-    return "\n".join(lines)
+    return markdown_table(head, rows)
 
 
 def memory(vocab_size: int, batch_size: int, seq_len: int) -> str:
     """Megabytes of what a training step of the decoder holds, as a Markdown table."""
     names = ("weights", "gradients", "AdamW", "batch", "logits")
-    lines = [f"| size | {' | '.join(names)} | sum |", f"|---|{'--:|' * (len(names) + 1)}"]
+    rows = []
     for size in SIZES:
         n = count("transformer", size, "language_modelling", vocab_size, 2)
         sizes = footprint(n, vocab_size, batch_size, seq_len)
-        figures = [*(sizes[name] for name in names), sum(sizes.values())]
-        lines.append(f"| {size} | {' | '.join(f'{figure / 1e6:,.1f}' for figure in figures)} |")
-    return "\n".join(lines)
+        rows.append(
+            [size, *(f"{bytes_ / 1e6:,.1f}" for bytes_ in (*(sizes[name] for name in names), sum(sizes.values())))]
+        )
+    return markdown_table(["size", *names, "sum"], rows)
 
 
 def footprint(parameters: int, vocab_size: int, batch_size: int, seq_len: int) -> dict[str, int]:

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlxlab.markdown import markdown_table
+
 if TYPE_CHECKING:
     from mlxlab.training.state import Run
 
@@ -64,11 +66,7 @@ def side_by_side(measured: dict[str, dict[str, float]]) -> list[str]:
 
 def table(title: str, rows: list[tuple[str, float]]) -> list[str]:
     """Lines of Markdown."""
-    width = max(len(title), *(len(name) for name, _ in rows))
-    values = [f"{value:.4f}" for _, value in rows]
-    room = max(6, *map(len, values))
-    head = [f"| {title:<{width}} | {'value':>{room}} |", f"|{'-' * (width + 2)}|{'-' * (room + 1)}:|"]
-    return head + [f"| {name:<{width}} | {value:>{room}} |" for (name, _), value in zip(rows, values, strict=True)]
+    return markdown_table([title, "value"], [(name, f"{value:.4f}") for name, value in rows]).splitlines()
 
 
 def print_status(*lines: str) -> None:
