@@ -16,11 +16,20 @@ def new_stream(
     source: str, cache: Path, masked: bool = False, pretrained: Path | None = None, **changes: Any
 ) -> StreamingTextDataset:
     """The data set of a source, as for a model of size nano, with the tokenizer of a folder or a new one."""
-    node = read("data/streaming") | {"source": source} | changes
-    node["tokenizer"] = read("data/tokenizer/bpe") | {"vocab_size": VOCABULARY}
+    node = read("data/streaming") | {"tokenizer": read("data/tokenizer/bpe") | {"vocab_size": VOCABULARY}}
+    node = override(node, {"source": source} | changes)
     runtime = {"seed": 0, "cache": cache, "masked": masked, "parameters": 1_574_528, "width": 128}
     data: StreamingTextDataset = instantiate(node, **runtime, pretrained=pretrained)
     return data
+
+
+def override(node: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`node` with the values of some dotted keys changed, as on the command line."""
+    result = dict(node)
+    for key, value in changes.items():
+        name, _, rest = key.partition(".")
+        result[name] = override(result[name], {rest: value}) if rest else value
+    return result
 
 
 def read(option: str) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def measure(source: str, folder: str, streaming: bool, window: int) -> list[int]
     process = psutil.Process()
     imports = process.memory_info().rss
     kept = Path(folder)
-    data = new_stream(source, kept, pretrained=kept, streaming=streaming, window=window)
+    data = new_stream(source, kept, pretrained=kept, streaming=streaming, **{"shuffle.window": window})
     tokens, early = 0, 0
     whole = (data.train.batches_per_epoch or 0) * (data.train.tokens_per_batch or 0)
     for batch in data.train:

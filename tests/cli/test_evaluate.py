@@ -21,8 +21,18 @@ def place(tmp_path_factory):
     (path / "text.txt").write_text("\n".join(TEXTS[:800]) + "\n")
     (path / "other.txt").write_text("\n".join(TEXTS[800:]) + "\n")
     settings = but("trainer.max_steps=6", "trainer.eval_every=3")
-    text = ["data=streaming", "model=transformer", f"data.source={path / 'text.txt'}", "data.documents=line"]
-    text += ["data.seq_len=32", "data.tokenizer.vocab_size=300", "data.valid_fraction=0.1", "data.select.mode=null"]
+    text = [
+        "data=streaming",
+        "model=transformer",
+        f"data.source={path / 'text.txt'}",
+        "data.reading.document_unit=line",
+    ]
+    text += [
+        "data.seq_len=32",
+        "data.tokenizer.vocab_size=300",
+        "data.validation.fraction=0.1",
+        "data.select.mode=null",
+    ]
     for name, words in (("language", text), ("titanic", [])):
         done = run(*settings, *words, f"hydra.run.dir={path / name}", MLXLAB_PROJECT=str(path))
         assert done.returncode == 0, done.stderr

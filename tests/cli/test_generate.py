@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+from benchmarks.stream import override
 
 from end_to_end.test_streaming import SMALL
 from mlxlab.cli.generate import main, read_prompts
@@ -60,7 +61,7 @@ def test_what_is_streamed_is_the_text_of_the_tokens(home, capsys):
 
 def test_a_document_that_was_alone_begins_with_itself(home):
     restored = restore_model(home / "transformer")
-    data = restored.config["data"] | {"isolate_documents": True}
+    data = override(restored.config["data"], {"packing.mask_across_documents": True})
     alone = of_restored(replace(restored, config=restored.config | {"data": data}))
     assert alone.start == ()
     assert alone.tokens("Line", at_start=True) == alone.tokenizer.encode("Line", special=False)

@@ -130,7 +130,7 @@ def test_keys_differ_where_any_part_does():
     [
         {"seed": 1},
         {"templates": ["basic", "story"]},
-        {"max_length": 64},
+        {"seq_len": 64},
         {"valid_fraction": 0.3},
         {"folds": 5},
         {"tokenizer": ByteLevelBPE(vocab_size=1000, min_frequency=2)},

@@ -30,8 +30,8 @@ def rows(ids, sums, targets=None, step=1, kl=None, **more):
     return table | more
 
 
-def select(mode, percent=25, by="mean", source=None):
-    return ExampleSelection(mode, percent, by, str(source) if source else None)
+def select(mode, percent=25, score="mean", source=None):
+    return ExampleSelection(mode, percent, score, str(source) if source else None)
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_a_choice_without_anything_to_choose_from_is_refused(tmp_path, source):
     with pytest.raises(DataError, match=r"text\.parquet: cannot be read"):
         select("hardest", source=tmp_path / "text.parquet").chosen(0)
     with pytest.raises(DataError, match="kl"):
-        select("hardest", by="kl", source=source).chosen(0)
+        select("hardest", score="kl", source=source).chosen(0)
     with pytest.raises(DataError, match="other data"):
         select("hardest", source=source).chosen(0, np.array([77]))
     with pytest.raises(ConfigError, match="source"):

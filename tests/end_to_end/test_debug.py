@@ -11,7 +11,7 @@ SMALL = [
     word for word in but("model.hidden_size=64", "data.batch_size=4") if not word.startswith(("trainer.", "callbacks."))
 ]
 TITANIC = ["data.source=synthetic"]
-TEXT = ["data=streaming", "data.tokenizer.vocab_size=300", "data.seq_len=16", "data.window=10"]
+TEXT = ["data=streaming", "data.tokenizer.vocab_size=300", "data.seq_len=16", "data.shuffle.window=10"]
 
 
 @pytest.fixture

@@ -145,7 +145,13 @@ def test_stories_distilled_trains_a_student_with_the_teachers_tokenizer(tmp_path
     text = tmp_path / "text.jsonl"
     lines = [{"text": f"Line {n} says that {n * n} is a square. " * 4} for n in range(200)]
     text.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    words = ["experiment=stories_distilled", f"data.source={text}", "data.valid_fraction=0.2", "tracking=none", *SHRUNK]
+    words = [
+        "experiment=stories_distilled",
+        f"data.source={text}",
+        "data.validation.fraction=0.2",
+        "tracking=none",
+        *SHRUNK,
+    ]
     words += ["trainer.eval_batches=1"]
     assert main([*words, "data.tokenizer.vocab_size=300", f"hydra.run.dir={tmp_path}/teacher"]) == 0
     taught = [*words, f"trainer.teachers=[{tmp_path}/teacher]", "data.tokenizer.vocab_size=280"]

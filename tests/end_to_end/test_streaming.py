@@ -11,8 +11,8 @@ SMALL = [
     "data=streaming",
     "data.tokenizer.vocab_size=300",
     "data.seq_len=32",
-    "data.window=10",
-    "data.valid_fraction=0.2",
+    "data.shuffle.window=10",
+    "data.validation.fraction=0.2",
     "trainer.epochs=null",
     "trainer.max_steps=16",
     "trainer.learning_rate=0.01",
@@ -69,7 +69,7 @@ def test_a_killed_streaming_run_resumes_to_the_same_state_with_prefetch_and_from
 @pytest.mark.parametrize("model", ["bert", "cnn_hybrid", "transformer"])
 @pytest.mark.parametrize("step", [4, 8, 12])
 def test_every_model_killed_while_streaming_resumes_to_the_same_state(tmp_path, corpus, model, step):
-    settings = [*SMALL, f"model={model}", corpus, "data.isolate_documents=true"]
+    settings = [*SMALL, f"model={model}", corpus, "data.packing.mask_across_documents=true"]
     whole = run(*settings, f"hydra.run.dir={tmp_path / 'whole'}")
     again = [*settings, f"hydra.run.dir={tmp_path / 'killed'}", "resume=auto"]
     process = start(*again)

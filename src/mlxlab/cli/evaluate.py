@@ -8,7 +8,7 @@ checkpoint   best, last, emergency, step-N, or the path of a checkpoint
 batches      batches at most; without it all
 data.source  for a language model text, as data=streaming takes it: the whole of it; for a classifier a CSV with labels,
              or `test`: the 418 test rows of the Titanic
-data.KEY     any other key of the run's data: split, text_column, documents, seq_len, max_valid_examples, ...
+data.KEY     any other key of the run's data: text_column, seq_len, reading.split, validation.max_examples, ...
 
 Text is read with the tokenizer of the run. Prints loss, perplexity and bits per byte, or a classifier's metrics.
 """
@@ -16,6 +16,7 @@ Text is read with the tokenizer of the run. Prints loss, perplexity and bits per
 import signal
 import sys
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 PLAIN = ("run", "checkpoint", "batches")
 TOKENIZER = "tokenizer.path"
+NOT_OF_OTHER_SOURCES = ("reading.split", "reading.config", "reading.revision", "validation.max_examples")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,8 +95,8 @@ def _judged(restored: "RestoredModel", typed: dict[str, str], folder: Path) -> "
     from mlxlab.data.titanic.encoder import PassengerEncoder
     from mlxlab.inference.eval_data import EvalData, row_batches, text_batches
 
-    data, node = _node(restored, typed)
-    if "source" not in data:
+    node = _node(restored, typed)
+    if "source" not in typed:
         from mlxlab.config.paths import project_root
         from mlxlab.experiment.build import build_data
 
@@ -103,27 +105,39 @@ def _judged(restored: "RestoredModel", typed: dict[str, str], folder: Path) -> "
     if isinstance(restored.encoder, PassengerEncoder):
         return row_batches(restored.encoder, node)
     if not isinstance(restored.encoder, TextEncoder):
-        raise ConfigError(f"data.source={data['source']}: {node['_target_']} is evaluated on its validation data only")
-    defaults = {"split": None, "config": None, "revision": None, "max_valid_examples": None}
-    return text_batches(restored.encoder, node | defaults | data)
+        raise ConfigError(f"data.source={node['source']}: {node['_target_']} is evaluated on its validation data only")
+    for key in NOT_OF_OTHER_SOURCES:
+        if key not in typed:
+            _set(node, key, None)
+    return text_batches(restored.encoder, node)
 
 
-def _node(restored: "RestoredModel", typed: dict[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What was typed for the run's data, as values, and the run's data with them: every key checked."""
+def _node(restored: "RestoredModel", typed: dict[str, str]) -> dict[str, Any]:
+    """The data node of the run with what was typed for it, every key checked."""
     from mlxlab.config.findings import format_issues
-    from mlxlab.config.schema.signature import signature
     from mlxlab.config.schema.validate import Validator
 
     if (path := typed.pop(TOKENIZER, None)) is not None:
         _same_tokenizer(restored, path)
-    node = restored.config["data"]
-    known = signature(node["_target_"])
-    keys = known.keys if known else {}
-    data = {name: _value(keys[name].kind, text) if name in keys else text for name, text in typed.items()}
-    faults = list(Validator().node(node | data, node["_target_"], "data"))
+    node = deepcopy(restored.config["data"])
+    for name, text in typed.items():
+        _set(node, name, text)
+    faults = list(Validator().node(node, node["_target_"], "data"))
     if faults:
         raise ConfigError(format_issues(faults))
-    return data, node | data
+    return node
+
+
+def _set(node: dict[str, Any], key: str, text: str | None) -> None:
+    """Sets a dotted key to what was typed, as the type that the signature of its node has."""
+    from mlxlab.config.schema.signature import signature
+
+    first, _, rest = key.partition(".")
+    if rest and isinstance(node.get(first), dict):
+        _set(node[first], rest, text)
+        return
+    known = signature(node["_target_"]) if "_target_" in node else None
+    node[key] = _value(known.keys[key].kind, text) if known and key in known.keys and text is not None else text
 
 
 def _value(kind: "Kind", text: str) -> Any:

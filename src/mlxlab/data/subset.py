@@ -1,4 +1,4 @@
-"""Which examples are trained on: the hardest, the easiest or some, by what they cost in an earlier run."""
+"""Selects training examples by their loss in an earlier run."""
 
 from fractions import Fraction
 from math import ceil
@@ -14,26 +14,27 @@ from mlxlab.errors import ConfigError, DataError
 
 
 class ExampleSelection:
-    """Keeps `ceil(n * percent / 100)` of n examples, at least one; ties go to the lesser id.
+    """Keeps `ceil(n * percent / 100)` of n examples, at least one; of equal scores the smaller id.
 
     Args:
         mode: hardest, easiest or random; null keeps all.
         percent: of the examples whose loss is known.
-        by: mean or sum of the loss over an example's targets, or mean KL to the teacher. By sum, long ones are hardest.
-        source: a run folder with losses by example, or a Parquet file of them; random needs none. `previous` is the
-            round before, in a run of rounds; the first round then trains on everything.
+        score: mean or sum of the loss over an example's targets, or mean KL to the teacher. By sum, long examples are
+            the hardest.
+        source: a run folder with per-example losses, or a Parquet file of them; random needs none. `previous` is the
+            previous round, in a run of several rounds; the first round then trains on everything.
     """
 
     def __init__(
         self,
         mode: Literal["hardest", "easiest", "random"] | None,
         percent: Annotated[float, Gt(0), Le(100)],
-        by: Literal["mean", "sum", "kl"],
+        score: Literal["mean", "sum", "kl"],
         source: str | None,
     ) -> None:
         if mode in ("hardest", "easiest") and source is None:
             raise ConfigError(f"data.select.mode={mode} needs data.select.source: a run folder with losses by example")
-        self.mode, self.percent, self.by = mode, percent, by
+        self.mode, self.percent, self.score = mode, percent, score
         self.source = Path(source).expanduser() if source is not None else None
 
     def chosen(self, seed: int, known: np.ndarray | None = None) -> np.ndarray | None:
@@ -69,10 +70,10 @@ class ExampleSelection:
                 raise ConfigError("data.select.mode=random needs data.select.source here: the ids are not known before")
             return known, np.zeros(len(known))
         rows = example_losses.read(self.source)
-        costs = rows.get(self.by, np.full(len(rows["id"]), np.nan))
+        costs = rows.get(self.score, np.full(len(rows["id"]), np.nan))
         usable = np.isfinite(costs)
         if not usable.any():
-            raise DataError(f"{self.source}: none of its {len(costs)} rows has a finite {self.by} to select by")
+            raise DataError(f"{self.source}: none of its {len(costs)} rows has a finite {self.score} to select by")
         if known is not None:
             usable &= np.isin(rows["id"], known)
         if not usable.any():

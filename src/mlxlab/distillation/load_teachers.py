@@ -136,7 +136,7 @@ def _pretrained_folder(name: str, cache: Path) -> Path:
 
 
 def _align(teacher: LoadedTeacher, cfg: Config, data: DataModule, options: DistillationOptions) -> nn.Module:
-    longest = cfg["data"].get("seq_len") or cfg["data"].get("max_length") or 0
+    longest = cfg["data"].get("seq_len", 0)
     subset = options.vocab_mapping == "subset"
     return align_vocabulary(teacher, data.task, data.tokenizer, longest, subset=subset)
 

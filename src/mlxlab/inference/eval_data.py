@@ -3,19 +3,18 @@
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from mlxlab.config.instantiate import instantiate
 from mlxlab.data.batch import Batch
 from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.text.corpus import SourceOptions
 from mlxlab.data.text.cursor import DocumentCursor
-from mlxlab.data.text.dataset import end_of, make_row_builder
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.text.packed_batches import PackedEvalBatches
+from mlxlab.data.text.row_builder import Packing
 from mlxlab.data.text.token_stream import TokenStream
 from mlxlab.data.titanic.encoder import PassengerEncoder
 from mlxlab.data.titanic.sources import load_evaluation_rows
 from mlxlab.data.tokenizers.word_cache import WordCache
-
-OPENING = ("config", "revision", "text_column", "documents", "on_error", "window")
 
 
 class EvalData(NamedTuple):
@@ -26,21 +25,30 @@ class EvalData(NamedTuple):
 
 
 def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
-    """All documents of `node["source"]`, or `max_valid_examples` of them, as rows that share no target.
+    """All documents of `node["source"]`, or as many as are typed, as rows that share no target.
 
     Args:
-        node: keys of the run's data, and those typed instead.
+        node: the data node of the run, with the keys that were typed.
 
     Raises:
         InputNotFoundError, DataError, ServiceUnavailableError: as where a run opens its source.
     """
-    source = SourceOptions(**{name: node[name] for name in OPENING}).open(node["source"], node["split"])
-    settings = (node["seq_len"], node["isolate_documents"], node["mask_fraction"], encoder.masked)
-    framing = make_row_builder(encoder.tokenizer, *settings, stride=None, seed=0)
-    words, end_id = WordCache(encoder.tokenizer), end_of(encoder.tokenizer)
-    stream = TokenStream(source, words, end_id, 0, node["max_valid_examples"])
-    chunks: Any = stream(0, DocumentCursor())
-    return EvalData(PackedEvalBatches(chunks, framing, node["eval_batch_size"]), f"text of {source.name}")
+    reading = node["reading"]
+    options = SourceOptions(
+        config=reading["config"],
+        revision=reading["revision"],
+        document_unit=reading["document_unit"],
+        text_column=node["text_column"],
+        on_error=node["on_error"],
+        window=node["shuffle"]["window"],
+    )
+    source = options.open(node["source"], reading["split"])
+    packing = instantiate(node["packing"], Packing)
+    builder = packing.eval_row_builder(encoder.tokenizer, node["seq_len"], encoder.masked)
+    tokenizer = encoder.tokenizer
+    stream = TokenStream(source, WordCache(tokenizer), tokenizer.end_id, 0, node["validation"]["max_examples"])
+    chunks = stream(0, DocumentCursor())
+    return EvalData(PackedEvalBatches(chunks, builder, node["eval_batch_size"]), f"text of {source.name}")
 
 
 def row_batches(encoder: PassengerEncoder, node: dict[str, Any]) -> EvalData:

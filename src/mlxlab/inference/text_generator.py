@@ -74,7 +74,7 @@ def of_restored(restored: RestoredModel) -> TextGenerator:
     encoder = restored.encoder
     assert isinstance(encoder, TextEncoder)
     config = restored.config
-    alone = config["data"].get("isolate_documents", False)  # then no document has seen the end of another
+    alone = config["data"]["packing"]["mask_across_documents"]  # then no document has seen the end of another
     end = encoder.tokenizer.eos_id
     longest = restored.model.backbone.max_position_embeddings
     context = longest if config["model"].get("pretrained") else min(encoder.seq_len, longest)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import tokenizers
-from benchmarks.stream import read
+from benchmarks.stream import override, read
 from tokenizers import models
 
 from mlxlab.config.instantiate import instantiate
@@ -38,10 +38,10 @@ def new(folder, tmp_path_factory):
 
     def new(seed=0, masked=False, pretrained=None, **changes):
         node = read("data/streaming") | {"source": str(folder / "text.jsonl"), "seq_len": 16, "batch_size": 4}
-        node |= {"window": 20, "valid_fraction": 0.2, "prefetch": 0}
+        node = override(node, {"shuffle.window": 20, "validation.fraction": 0.2, "prefetch": 0})
         node["tokenizer"] = read("data/tokenizer/bpe") | {"vocab_size": 320}
         runtime = {"seed": seed, "cache": cache, "masked": masked, "parameters": 1000, "width": 8}
-        return instantiate(node | changes, **runtime, pretrained=pretrained)
+        return instantiate(override(node, changes), **runtime, pretrained=pretrained)
 
     return new
 
@@ -65,12 +65,14 @@ def test_what_is_held_out_is_never_trained_on(new):
 
 def test_validation_is_the_same_for_every_seed_and_kind_of_reading(new):
     expected = list(new().valid)
-    for change in ({"seed": 1}, {"streaming": False}, {"max_train_examples": 10}, {"stride": 5}):
+    for change in ({"seed": 1}, {"streaming": False}, {"max_train_examples": 10}, {"packing.stride": 5}):
         found = list(new(**change).valid)
         assert all(same(a, b) for a, b in zip(expected, found, strict=True))
 
 
-@pytest.mark.parametrize("change", [{}, {"max_train_examples": 40}, {"stride": 5, "isolate_documents": True}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{}, {"max_train_examples": 40}, {"packing.stride": 5, "packing.mask_across_documents": True}], ids=str
+)
 @pytest.mark.parametrize("masked", [False, True])
 def test_in_memory_the_batches_are_those_that_are_streamed(new, masked, change):
     streamed, kept = new(masked=masked, **change), new(masked=masked, streaming=False, **change)
@@ -92,17 +94,17 @@ def test_the_length_of_an_epoch_is_exact_in_memory_and_estimated_in_a_stream(new
 
 
 def test_a_source_of_its_own_to_validate_on(new, folder):
-    data = new(valid_source=str(folder / "other.jsonl"))
+    data = new(**{"validation.source": str(folder / "other.jsonl")})
     assert len(documents(data, data.valid)) == 30
     assert len(documents(data, data.train)) == COUNT
-    assert not any("very text" in line for line in data.sources)
-    assert any("very text" in line for line in new(valid_source=str(folder / "text.jsonl")).sources)
-    few = new(valid_source=str(folder / "other.jsonl"), max_valid_examples=7)
+    assert not any("warning" in line for line in data.sources)
+    assert any("warning" in line for line in new(**{"validation.source": str(folder / "text.jsonl")}).sources)
+    few = new(**{"validation.source": str(folder / "other.jsonl"), "validation.max_examples": 7})
     assert len(documents(few, few.valid)) == 7
 
 
 def test_parts_of_a_file_to_train_and_to_validate_on(new):
-    data = new(split="[:80%]", valid_split="[80%:]")
+    data = new(**{"reading.split": "[:80%]", "validation.split": "[80%:]"})
     train, valid = documents(data, data.train), documents(data, data.valid)
     assert len(train) + len(valid) == COUNT
     assert not set(train) & set(valid)
@@ -118,15 +120,17 @@ def test_a_mixture_trains_on_all_its_sources(new, folder):
 
 def test_each_setting_that_moves_a_token_makes_it_other_data(new):
     fingerprint = new().fingerprint
-    moving = [{"seed": 1}, {"masked": True}, {"seq_len": 17}, {"stride": 3}, {"window": 21}, {"shuffle_rows": 8}]
-    moving += [{"isolate_documents": True}, {"max_train_examples": 9}, {"valid_fraction": 0.3}]
-    moving += [{"max_valid_examples": 5}]
+    moving = [{"seed": 1}, {"masked": True}, {"seq_len": 17}, {"max_train_examples": 9}]
+    moving += [{"packing.stride": 3}, {"packing.mask_across_documents": True}]
+    moving += [{"shuffle.window": 21}, {"shuffle.row_buffer": 8}]
+    moving += [{"validation.fraction": 0.3}, {"validation.max_examples": 5}]
     others = [new(**change).fingerprint for change in moving]
     assert len({fingerprint, *others}) == 1 + len(moving)
     free = [{"batch_size": 5}, {"eval_batch_size": 3}, {"prefetch": 2}, {"streaming": False}, {"on_error": "skip"}]
     assert {new(**change).fingerprint for change in free} == {fingerprint}
-    assert new(mask_fraction=0.3).fingerprint == fingerprint  # nothing is hidden
-    assert new(masked=True, mask_fraction=0.3).fingerprint != new(masked=True).fingerprint
+    often = {"packing.mlm_probability": 0.3}
+    assert new(**often).fingerprint == fingerprint  # nothing is hidden
+    assert new(masked=True, **often).fingerprint != new(masked=True).fingerprint
 
 
 def test_the_tokenizer_saved_is_the_one_used_again(new, tmp_path):
@@ -160,8 +164,8 @@ def test_faults_of_the_user_are_one_line(new, tmp_path):
         new(masked=True, pretrained=without_mask(tmp_path))
     with pytest.raises(DataError, match="no end token"):
         new(pretrained=without_mask(tmp_path, "<eos>"))
-    with pytest.raises(DataError, match=r"data\.valid_fraction=1e-09 leaves no document"):
-        new(valid_fraction=1e-9)
+    with pytest.raises(DataError, match=r"data\.validation\.fraction=1e-09 leaves no document"):
+        new(**{"validation.fraction": 1e-9})
 
 
 def without_mask(folder, name="<mask>"):
@@ -189,8 +193,9 @@ class Hub:
 def test_a_hub_set_is_validated_on_its_own_split_where_it_has_one(monkeypatch, splits, expected):
     hub = Hub(*splits)
     monkeypatch.setattr(corpus, "open_source", hub)
-    opening = corpus.SourceOptions(None, None, "text", "file", "strict", 100)
-    found = corpus.open_corpus({"someone/stories": 1.0}, None, None, None, 0.3, opening)
+    options = corpus.SourceOptions(None, None, "file", "text", "strict", 100)
+    validation = corpus.Validation(None, None, 0.3, 1000)
+    found = corpus.open_corpus({"someone/stories": 1.0}, None, validation, options)
     assert hub.asked == [("someone/stories", None), ("someone/stories", "validation")]
     train, valid = (sum(len(some) for _, some in part.windows(0, 0)) for part in (found.train, found.valid))
     assert (train, valid) == (40, 40) if expected else train + valid == 40 and train > valid > 0

@@ -94,8 +94,8 @@ def test_batches_have_the_agreed_shapes(data):
         assert (ends == data.tokenizer.eos_id).all()
 
 
-def test_sentences_are_cut_at_max_length(tmp_path):
-    data = new_titanic(tmp_path, max_length=12)
+def test_sentences_are_cut_at_seq_len(tmp_path):
+    data = new_titanic(tmp_path, seq_len=12)
     assert {batch.tokens.shape[1] for batch in data.train} == {12}
 
 

@@ -150,9 +150,9 @@ def test_a_vocabulary_with_gaps_counts_its_greatest_id():
     assert tokenizer.bos_id is None
 
 
-def new_characters(unknown="bytes", **changes):
+def new_characters(on_unknown="bytes", **changes):
     return CharTokenizerTrainer(
-        **{"unknown": unknown, "train_examples": 10_000, "path": None, "retrain": False} | changes
+        **{"on_unknown": on_unknown, "train_examples": 10_000, "path": None, "force_retrain": False} | changes
     )
 
 
@@ -167,14 +167,14 @@ def test_characters_give_any_text_back(text, tmp_path):
 
 
 def test_characters_have_a_token_each_in_the_order_of_code_points(tmp_path):
-    tokenizer = new_characters("refuse").fit(["cab", "bad"], cache=tmp_path, **CORPUS).tokenizer
+    tokenizer = new_characters("error").fit(["cab", "bad"], cache=tmp_path, **CORPUS).tokenizer
     assert tokenizer.vocab_size == 4 + 4
     assert tokenizer.encode("abcd") == [1, 4, 5, 6, 7, 2]
     assert new_characters().fit(["cab", "bad"], cache=tmp_path, **CORPUS).tokenizer.vocab_size == 4 + 4 + 256
 
 
 def test_an_unknown_character_is_refused_and_never_dropped(tmp_path):
-    tokenizer = new_characters("refuse").fit(["abc"], cache=tmp_path, **CORPUS).tokenizer
+    tokenizer = new_characters("error").fit(["abc"], cache=tmp_path, **CORPUS).tokenizer
     tokenizer.save(tmp_path)
     for refusing in (tokenizer, load_tokenizer(tmp_path)):
         for call in (refusing.encode, lambda text: refusing.encode_documents(["ab", text])):  # noqa: B023
@@ -188,7 +188,7 @@ def test_the_characters_of_a_corpus_are_kept(tmp_path):
     assert again.tokenizer.fingerprint == first.tokenizer.fingerprint
     assert "reused" in again.lines[0]
     with pytest.raises(DataError, match="no text"):
-        new_characters(retrain=True).fit(iter(()), cache=tmp_path, **CORPUS)
+        new_characters(force_retrain=True).fit(iter(()), cache=tmp_path, **CORPUS)
 
 
 def test_whole_documents_are_encoded_without_special_tokens():
@@ -199,7 +199,7 @@ def test_whole_documents_are_encoded_without_special_tokens():
 
 @pytest.mark.parametrize("text", [*TEXTS[:20], *STRANGE])
 def test_the_bytes_of_tokens_sum_to_the_bytes_of_the_text(text, tmp_path):
-    refusing = new_characters("refuse").fit([*TEXTS, *STRANGE], cache=tmp_path, **CORPUS).tokenizer
+    refusing = new_characters("error").fit([*TEXTS, *STRANGE], cache=tmp_path, **CORPUS).tokenizer
     for tokenizer in (TOKENIZER, refusing, new_characters().fit(TEXTS, cache=tmp_path, **CORPUS).tokenizer):
         assert len(tokenizer.token_bytes) == tokenizer.vocab_size
         assert sum(tokenizer.token_bytes[token] for token in tokenizer.encode(text)) == len(text.encode())
@@ -207,7 +207,7 @@ def test_the_bytes_of_tokens_sum_to_the_bytes_of_the_text(text, tmp_path):
 
 
 def test_characters_that_are_not_known_do_not_keep_the_others_from_having_bytes(tmp_path):
-    tokenizer = new_characters("refuse").fit(["\u00e9a"], cache=tmp_path, **CORPUS).tokenizer
+    tokenizer = new_characters("error").fit(["\u00e9a"], cache=tmp_path, **CORPUS).tokenizer
     assert tokenizer.token_bytes == (0, 0, 0, 0, 1, 2)
 
 

@@ -30,13 +30,13 @@ CORPUS = {"key": "corpus", "parameters": 1_000_000, "width": 128, "planned_bytes
 def new_pairs(**changes):
     settings = {
         "vocab_size": "auto",
-        "strategy": "limits",
+        "vocab_size_strategy": "auto_limits",
         "min_vocab_size": 512,
         "max_vocab_size": 1500,
         "min_frequency": 2,
         "train_examples": 10_000,
         "path": None,
-        "retrain": False,
+        "force_retrain": False,
     }
     return BPETokenizerTrainer(**(settings | changes))
 
@@ -125,10 +125,12 @@ def test_the_older_rule_goes_by_length(texts, size):
 
 
 def test_the_older_rule_chooses_within_the_bounds_and_the_text(tmp_path):
-    fitted = new_pairs(strategy="length").fit(TEXTS, cache=tmp_path, **CORPUS)
+    fitted = new_pairs(vocab_size_strategy="length").fit(TEXTS, cache=tmp_path, **CORPUS)
     assert fitted.tokenizer.vocab_size == fitted.curve.chosen == 1500
     assert "length" in fitted.lines[-1]
-    few = new_pairs(strategy="length", max_vocab_size=50_000).fit(TEXTS[:20], cache=tmp_path, **CORPUS | {"key": "few"})
+    few = new_pairs(vocab_size_strategy="length", max_vocab_size=50_000).fit(
+        TEXTS[:20], cache=tmp_path, **CORPUS | {"key": "few"}
+    )
     assert few.tokenizer.vocab_size < 1500  # no more merges are in so little text
 
 
@@ -143,7 +145,7 @@ def test_the_same_corpus_and_settings_reuse_what_is_kept(tmp_path):
             new_pairs(**other).fit(unreadable(), cache=tmp_path, **CORPUS)
     for call in (CORPUS | {"key": "another"}, CORPUS):
         with pytest.raises(AssertionError, match="read"):
-            new_pairs(retrain=call is CORPUS).fit(unreadable(), cache=tmp_path, **call)
+            new_pairs(force_retrain=call is CORPUS).fit(unreadable(), cache=tmp_path, **call)
 
 
 def unreadable():

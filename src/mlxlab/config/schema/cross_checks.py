@@ -89,7 +89,7 @@ _RULES: tuple[tuple[str, str, Rule], ...] = (
     ("model.num_kv_heads", "model.num_heads", _divides_heads),
     ("trainer.schedule.warmup", "trainer.max_steps", _fits_run),
     ("data.fold", "data.folds", _within),
-    ("data.max_length", "model.max_position_embeddings", _has_positions),
+    ("data.seq_len", "model.max_position_embeddings", _has_positions),
     ("data.folds", "data.folds", _enough),
 )
 

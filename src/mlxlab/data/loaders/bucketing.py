@@ -25,12 +25,12 @@ Collate = Callable[[int, np.ndarray, int | None], Batch]  # (epoch, examples, le
 class Batching(Protocol):
     """How many examples make a batch.
 
-    `buckets` is the number of lengths that are padded to, None for any length; `fills` says whether a short batch is
-    filled up with empty rows; `resizable` whether `size` has an effect on `rows`.
+    `num_buckets` is the number of lengths that are padded to, None for any length; `fills` says whether a short batch
+    is filled up with empty rows; `resizable` whether `size` has an effect on `rows`.
     """
 
     @property
-    def buckets(self) -> int | None: ...
+    def num_buckets(self) -> int | None: ...
 
     @property
     def fills(self) -> bool: ...
@@ -47,15 +47,15 @@ class FixedBatchSize:
     """The same number of examples in every batch.
 
     Args:
-        buckets: lengths to pad to; fewer of them are fewer compiled shapes, more of them less padding. null takes the
-            examples in their shuffled order and pads to the longest of a batch, rounded up to a multiple of 8.
+        num_buckets: lengths to pad to; fewer of them are fewer compiled shapes, more of them less padding. null takes
+            the examples in their shuffled order and pads to the longest of a batch, rounded up to a multiple of 8.
     """
 
     fills = False  # only the last and shortest bucket has a short batch, in every epoch the same shape
     resizable = True
 
-    def __init__(self, buckets: Size | None) -> None:
-        self.buckets = buckets
+    def __init__(self, num_buckets: Size | None) -> None:
+        self.num_buckets = num_buckets
 
     def rows(self, size: int, boundaries: np.ndarray) -> np.ndarray:
         return np.full(len(boundaries), size)
@@ -66,13 +66,13 @@ class TokenBudget:
 
     Args:
         tokens: of a batch, padding included; null is the batch size times the longest length.
-        buckets: lengths to pad to.
+        num_buckets: lengths to pad to.
     """
 
     fills = True
 
-    def __init__(self, tokens: Size | None, buckets: Size) -> None:
-        self.tokens, self.buckets = tokens, buckets
+    def __init__(self, tokens: Size | None, num_buckets: Size) -> None:
+        self.tokens, self.num_buckets = tokens, num_buckets
         self.resizable = tokens is None
 
     def rows(self, size: int, boundaries: np.ndarray) -> np.ndarray:
@@ -95,11 +95,11 @@ def make_loader(
     """
     first = lengths(0)
     order = epoch_permutation(len(first), seed)
-    if batching.buckets is None:
+    if batching.num_buckets is None:
         return DataLoader(
             len(first), batch_size, order, lambda epoch, indices: collate(epoch, indices, None), fingerprint
         )
-    boundaries = optimal_boundaries(first if all_lengths is None else all_lengths, batching.buckets)
+    boundaries = optimal_boundaries(first if all_lengths is None else all_lengths, batching.num_buckets)
     return BucketLoader(lengths, boundaries, batching, batch_size, order, seed, collate, fingerprint)
 
 

@@ -1,16 +1,59 @@
 """The text of a run: what is trained on and what is validated on, without a document in common."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, Literal, NamedTuple
 
+from mlxlab.constraints import Gt, Lt, Size
 from mlxlab.data.text.document import DocumentSource
+from mlxlab.data.text.sources.error_budget import OnError
 from mlxlab.data.text.sources.holdout import HoldoutSplit
 from mlxlab.data.text.sources.mixture import Mixture
-from mlxlab.data.text.sources.open import is_local, open_source
+from mlxlab.data.text.sources.open import DocumentUnit, is_local, open_source
 from mlxlab.errors import ConfigError
 
 VALIDATION = "validation"
+
+
+class Reading:
+    """How sources are read.
+
+    Args:
+        config: configuration name of a Hugging Face data set.
+        split: of the source to train on: a split of a Hugging Face data set; of local .txt and .jsonl a part such as
+            [:90%].
+        revision: branch, tag or commit of a Hugging Face data set.
+        document_unit: what a document of a .txt file is.
+    """
+
+    def __init__(
+        self,
+        config: str | None,
+        split: str | None,
+        revision: str | None,
+        document_unit: Literal["file", "paragraph", "line"],
+    ) -> None:
+        self.config, self.split, self.revision, self.document_unit = config, split, revision, document_unit
+
+
+class Validation:
+    """What is validated on.
+
+    Args:
+        source: text to validate on; null takes `split` of the training source, or holds out some of its documents.
+        split: of `source`, or of the training source where that is null.
+        fraction: fraction of the documents that is held out where neither is given.
+        max_examples: maximum number of documents; they are kept in memory as tokens.
+    """
+
+    def __init__(
+        self,
+        source: str | None,
+        split: str | None,
+        fraction: Annotated[float, Gt(0), Lt(1)],
+        max_examples: Size,
+    ) -> None:
+        self.source, self.split, self.fraction, self.max_examples = source, split, fraction, max_examples
 
 
 @dataclass(frozen=True)
@@ -19,17 +62,26 @@ class SourceOptions:
 
     config: str | None
     revision: str | None
+    document_unit: DocumentUnit
     text_column: str
-    documents: Literal["file", "paragraph", "line"]
-    on_error: Literal["strict", "skip"]
+    on_error: OnError
     window: int
 
     def open(self, source: str, split: str | None) -> DocumentSource:
-        return open_source(source, split=split, **asdict(self))
+        return open_source(
+            source,
+            split=split,
+            config=self.config,
+            revision=self.revision,
+            document_unit=self.document_unit,
+            text_column=self.text_column,
+            on_error=self.on_error,
+            window=self.window,
+        )
 
 
 class Corpus(NamedTuple):
-    """Two sources, and what the user should know of them."""
+    """Training and validation text, and lines for the log."""
 
     train: DocumentSource
     valid: DocumentSource
@@ -37,42 +89,41 @@ class Corpus(NamedTuple):
 
 
 def open_corpus(
-    sources: Mapping[str, float],
-    split: str | None,
-    valid_source: str | None,
-    valid_split: str | None,
-    fraction: float,
-    opening: SourceOptions,
+    sources: Mapping[str, float], split: str | None, validation: Validation, options: SourceOptions
 ) -> Corpus:
-    """Training and validation text.
+    """Opens training and validation text.
 
     Args:
         sources: the names of one or more, with their weights.
         split: of the sources, to train on.
-        valid_source, valid_split: what to validate on; without either, the split `validation` of a hub data set that
-            has one, or else a `fraction` of the documents, held out.
+        validation: where it names nothing, the split `validation` of a Hugging Face data set that has one is taken, or
+            else documents of the training source are held out.
+
+    Raises:
+        InputNotFoundError, DataError, ConfigError, ServiceUnavailableError: as `open_source`.
     """
-    opened = [opening.open(source, split) for source in sources]
-    train: DocumentSource = opened[0] if len(opened) == 1 else Mixture(opened, list(sources.values()), opening.window)
+    opened = [options.open(source, split) for source in sources]
+    train = opened[0] if len(opened) == 1 else Mixture(opened, list(sources.values()), options.window)
     lines = [f"{train.name}: {_size(train)}"]
-    if valid_source is not None or valid_split is not None:
-        valid = opening.open(valid_source or next(iter(sources)), valid_split)
-    elif (found := _own_split(list(sources), opening)) is not None:
-        valid = found
+    if validation.source is not None or validation.split is not None:
+        valid = options.open(validation.source or next(iter(sources)), validation.split)
+    elif (own_split := _own_split(list(sources), options)) is not None:
+        valid = own_split
     else:
-        sides = HoldoutSplit(train, fraction, "train"), HoldoutSplit(train, fraction, "valid")
-        return Corpus(*sides, [*lines, f"{train.name}: {fraction:.2%} of the documents are held out to validate"])
-    lines.append(f"{valid.name}: {_size(valid)}, to validate")
+        fraction = validation.fraction
+        lines.append(f"{train.name}: {fraction:.2%} of the documents are held out for validation")
+        return Corpus(HoldoutSplit(train, fraction, "train"), HoldoutSplit(train, fraction, "valid"), lines)
+    lines.append(f"{valid.name}: {_size(valid)}, for validation")
     if valid.fingerprint == train.fingerprint:
-        lines.append(f"{valid.name}: this is the very text that is trained on; validation tells nothing new")
+        lines.append(f"{valid.name}: warning: validation uses the training text")
     return Corpus(train, valid, lines)
 
 
-def _own_split(sources: list[str], opening: SourceOptions) -> DocumentSource | None:
+def _own_split(sources: list[str], options: SourceOptions) -> DocumentSource | None:
     if len(sources) > 1 or is_local(sources[0]):
         return None
     try:
-        return opening.open(sources[0], VALIDATION)
+        return options.open(sources[0], VALIDATION)
     except ConfigError:  # it has no such split
         return None
 

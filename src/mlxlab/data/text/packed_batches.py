@@ -1,65 +1,18 @@
 """Batches of packed rows, for training and evaluating language models."""
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 
 import numpy as np
 
 from mlxlab.data.batch import Batch
-from mlxlab.data.loaders.collate import check_ids
 from mlxlab.data.loaders.wait_timer import WaitTimer
 from mlxlab.data.text.cursor import TextCursor
-from mlxlab.data.text.masking import Masker
-from mlxlab.data.text.packing import PackedRows, Packer, count_rows
+from mlxlab.data.text.packing import PackedRows
+from mlxlab.data.text.row_builder import RowBuilder
 from mlxlab.data.text.row_shuffle import RowShuffleBuffer, fill_packer
 from mlxlab.data.text.token_stream import ChunkSource, TokenChunk
 from mlxlab.errors import DataError
-
-
-@dataclass(frozen=True)
-class RowBuilder:
-    """Makes batches of packed rows.
-
-    Args:
-        length: positions of a row.
-        stride: tokens from the start of a row to the start of the next.
-        mask_across_documents: number the documents of a row, so that attention stays within each.
-        vocab_size, pad_id: of the tokenizer.
-        masker: hides tokens, which are then the targets; None makes each position predict the next token.
-    """
-
-    length: int
-    stride: int
-    mask_across_documents: bool
-    vocab_size: int
-    pad_id: int
-    masker: Masker | None = None
-
-    def packer(self, offset: int = 0) -> Packer:
-        return Packer(self.length, self.stride, self.target_shift, self.pad_id, self.mask_across_documents, offset)
-
-    def count_rows(self, tokens: int) -> int:
-        return count_rows(tokens, self.length, self.stride, self.target_shift)
-
-    @property
-    def target_shift(self) -> int:
-        return 0 if self.masker else 1
-
-    def batch(self, rows: PackedRows, numbers: np.ndarray, epoch: int) -> Batch:
-        """The checked batch of R rows, whose numbers in the epoch are `numbers` (R,)."""
-        tokens, targets = rows.tokens[:, : self.length], rows.tokens[:, -self.length :]
-        real = np.arange(self.length) < (rows.sizes - self.target_shift)[:, None]
-        mask = real
-        if self.mask_across_documents:
-            documents = rows.documents[:, : self.length]
-            mask = np.where(real, documents - documents[:, :1] + 1, 0).astype(np.int32)
-        weights = real
-        if self.masker:
-            tokens, weights = self.masker.mask_tokens(tokens, real, epoch, numbers)
-        targets = np.where(real, targets, 0).astype(np.int32)
-        batch = Batch(np.ascontiguousarray(tokens), mask, targets, weights.astype(np.float32), rows.ids)
-        return check_ids(batch, self.vocab_size, self.vocab_size)
 
 
 class PackedBatchIterator:
@@ -149,9 +102,9 @@ class PackedBatchIterator:
 
 
 class PackedEvalBatches:
-    """The same batches each time it is iterated. The last may have fewer rows."""
+    """Batches of the tokens of `chunks`, the same each time if that is a list. The last may have fewer rows."""
 
-    def __init__(self, chunks: Sequence[TokenChunk], builder: RowBuilder, batch_size: int) -> None:
+    def __init__(self, chunks: Iterable[TokenChunk], builder: RowBuilder, batch_size: int) -> None:
         self.chunks, self.builder, self.batch_size = chunks, builder, batch_size
 
     def __iter__(self) -> Iterator[Batch]:

@@ -45,7 +45,7 @@ class TitanicDataset:
         templates: sentences to draw from; `brief` and `full` also say who shares a ticket, `group` how the women and
             children of the same party fared (by training labels).
         augment: how often a training row is shown.
-        max_length: maximum tokens per sentence; longer ones are truncated.
+        seq_len: maximum tokens per sentence; longer ones are truncated.
         batch_size: sentences per training batch.
         batching: how sentences are grouped into batches.
         eval_batch_size: sentences per evaluation batch; changes no result.
@@ -74,7 +74,7 @@ class TitanicDataset:
             list[Literal["basic", "narrative", "descriptive", "story", "brief", "full", "group"]], MinLen(1)
         ],
         augment: Augment,
-        max_length: Annotated[int, Ge(8), Le(8192)],
+        seq_len: Annotated[int, Ge(8), Le(8192)],
         batch_size: Size,
         batching: Batching,
         eval_batch_size: Size,
@@ -93,7 +93,7 @@ class TitanicDataset:
         source_rows = load_passengers(source)
         split = split_rows(source_rows.train, valid_source, valid_fraction, folds, fold, seed)
         self.name, self.train_rows, self.valid_rows = source_rows.name, split.train, split.valid
-        self.encoder = fit_passenger_encoder(split.train, templates, tokenizer, max_length, seed, pretrained)
+        self.encoder = fit_passenger_encoder(split.train, templates, tokenizer, seq_len, seed, pretrained)
         self.task, self.tokenizer = self.encoder.task, self.encoder.tokenizer
         self.held_out = content_key(source=source_rows.sha256, valid=[row.id for row in split.valid])
 

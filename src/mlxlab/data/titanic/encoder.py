@@ -28,10 +28,10 @@ class PassengerEncoder:
     """Renders each row by one of `templates` (name -> text), chosen by the row's id and the seed, and tokenizes it."""
 
     def __init__(
-        self, templates: dict[str, str], statistics: GroupStatistics, tokenizer: Tokenizer, max_length: int, seed: int
+        self, templates: dict[str, str], statistics: GroupStatistics, tokenizer: Tokenizer, seq_len: int, seed: int
     ) -> None:
         self.templates, self.statistics, self.tokenizer = templates, statistics, tokenizer
-        self.max_length, self.seed = max_length, seed
+        self.seq_len, self.seed = seq_len, seed
         self.task = Task("classification", len(LABELS), LABELS)
 
     def choose(self, ids: np.ndarray, epoch: int = 0, copy: int | np.ndarray = 0) -> np.ndarray:
@@ -55,11 +55,11 @@ class PassengerEncoder:
 
     def encode_rows(self, rows: Sequence[Passenger]) -> Batch:
         """One batch of rows; a row without a label has weight 0."""
-        return self.collate(rows, self.tokenizer.encode_batch(self.texts(rows), self.max_length))
+        return self.collate(rows, self.tokenizer.encode_batch(self.texts(rows), self.seq_len))
 
     def collate(self, rows: Sequence[Passenger], sequences: Sequence[np.ndarray], length: int | None = None) -> Batch:
         """A batch of tokenized rows, padded to `length` or to the longest; ids and labels are range-checked."""
-        tokens, mask = pad(sequences, self.tokenizer.pad_id, self.max_length, length)
+        tokens, mask = pad(sequences, self.tokenizer.pad_id, self.seq_len, length)
         targets = np.array([row.survived or 0 for row in rows], np.int32)
         weights = np.array([row.survived is not None for row in rows], np.float32)
         batch = Batch(tokens, mask, targets, weights, np.array([row.id for row in rows], np.int64))
@@ -67,8 +67,8 @@ class PassengerEncoder:
 
     def arrays(self, train: Sequence[Passenger], valid: Sequence[Passenger]) -> Arrays:
         """Tokens for the cache: all sentences of the training rows, one of each validation row."""
-        train_tokens, train_lengths = concat_ragged(self.tokenizer.encode_batch(self.all_texts(train), self.max_length))
-        valid_tokens, valid_lengths = concat_ragged(self.tokenizer.encode_batch(self.texts(valid), self.max_length))
+        train_tokens, train_lengths = concat_ragged(self.tokenizer.encode_batch(self.all_texts(train), self.seq_len))
+        valid_tokens, valid_lengths = concat_ragged(self.tokenizer.encode_batch(self.texts(valid), self.seq_len))
         return {
             "train": train_tokens,
             "train_lengths": train_lengths,
@@ -87,7 +87,7 @@ class PassengerEncoder:
             "words": VERSION,
             "labels": list(LABELS),
             "templates": self.templates,
-            "max_length": self.max_length,
+            "seq_len": self.seq_len,
             "seed": self.seed,
             "tokenizer": self.tokenizer.fingerprint,
             "statistics": self.statistics.state_dict(),
@@ -106,7 +106,7 @@ class EncoderState(TypedDict):
     words: int
     labels: list[str]
     templates: Annotated[dict[str, str], MinLen(1)]
-    max_length: Annotated[int, Ge(8), Le(8192)]
+    seq_len: Annotated[int, Ge(8), Le(8192)]
     seed: Seed
     tokenizer: str
     statistics: StatisticsState
@@ -121,7 +121,7 @@ def fit_passenger_encoder(
     rows: Sequence[Passenger],
     templates: Sequence[str],
     tokenizer: ByteLevelBPE,
-    max_length: int,
+    seq_len: int,
     seed: int,
     pretrained: Path | None,
 ) -> PassengerEncoder:
@@ -130,7 +130,7 @@ def fit_passenger_encoder(
     statistics = fit_statistics(rows, labels=bool(set(texts) & set(USES_LABELS)))
     sentences = (render_sentence(row, text, statistics) for row in rows for text in texts.values())
     trained = load_tokenizer(pretrained) if pretrained else tokenizer.train(sentences)
-    return PassengerEncoder(texts, statistics, trained, max_length, seed)
+    return PassengerEncoder(texts, statistics, trained, seq_len, seed)
 
 
 def restore(folder: Path) -> PassengerEncoder:
@@ -150,4 +150,4 @@ def restore(folder: Path) -> PassengerEncoder:
     if tokenizer.fingerprint != state["tokenizer"]:
         raise DataError(f"{path}: tokenizer.json is not the one it was saved with")
     statistics = load_statistics(state["statistics"])
-    return PassengerEncoder(state["templates"], statistics, tokenizer, state["max_length"], state["seed"])
+    return PassengerEncoder(state["templates"], statistics, tokenizer, state["seq_len"], state["seed"])

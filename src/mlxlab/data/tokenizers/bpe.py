@@ -31,35 +31,36 @@ class BPETokenizerTrainer:
     """Byte-level BPE trained on the first documents: any text is encoded, and decoded to itself.
 
     Args:
-        vocab_size: tokens, of which 4 are special and 256 bytes; auto chooses by `strategy`.
-        strategy: limits takes the least of what the text supports (Gowda and May 2020), what the model supports (Tao
-            et al. 2024) and where doubling gains less than 5 %; length goes by the mean length of a document.
-        min_vocab_size: least that auto chooses, unless there is too little text for it.
-        max_vocab_size: most that auto chooses.
-        min_frequency: a pair must be seen that often to be merged.
-        train_examples: documents that it is trained on, of 64 million characters at most in all.
+        vocab_size: tokens, of which 4 are special and 256 bytes; auto chooses by `vocab_size_strategy`.
+        vocab_size_strategy: auto_limits takes the minimum of what the text supports (Gowda and May 2020), what the
+            model supports (Tao et al. 2024) and where doubling gains less than 5 %; length goes by the mean length of
+            a document.
+        min_vocab_size: minimum that auto chooses, unless there is too little text for it.
+        max_vocab_size: maximum that auto chooses.
+        min_frequency: number of occurrences from which on a pair is merged.
+        train_examples: number of documents to train on, of at most 64 million characters in total.
         path: a tokenizer.json, or a folder with one, to use instead.
-        retrain: train anew although one is kept for this corpus and these settings.
+        force_retrain: train again although one is cached for this corpus and these settings.
     """
 
     def __init__(
         self,
         vocab_size: Literal["auto"] | Annotated[int, Ge(260), Le(1_000_000)],
-        strategy: Literal["limits", "length"],
+        vocab_size_strategy: Literal["auto_limits", "length"],
         min_vocab_size: Annotated[int, Ge(512), Le(1_000_000)],
         max_vocab_size: Annotated[int, Ge(512), Le(1_000_000)],
         min_frequency: Size,
         train_examples: Size,
         path: str | None,
-        retrain: bool,
+        force_retrain: bool,
     ) -> None:
         if min_vocab_size > max_vocab_size:
             raise ConfigError(
                 f"data.tokenizer.min_vocab_size={min_vocab_size} is more than max_vocab_size={max_vocab_size}"
             )
-        self.vocab_size, self.strategy = vocab_size, strategy
+        self.vocab_size, self.strategy = vocab_size, vocab_size_strategy
         self.least, self.most, self.min_frequency = min_vocab_size, max_vocab_size, min_frequency
-        self.train_examples, self.path, self.retrain = train_examples, path, retrain
+        self.train_examples, self.path, self.force_retrain = train_examples, path, force_retrain
 
     def fit(
         self,
@@ -95,7 +96,7 @@ class BPETokenizerTrainer:
             corpus=key, examples=self.train_examples, tokenizers=version("tokenizers"), format=1, **settings
         )
         path = cache / "tokenizers" / f"bpe-{name}.json"
-        content, said = cached_json(path, self.retrain, lambda: self._train(iter(texts), size))
+        content, said = cached_json(path, self.force_retrain, lambda: self._train(iter(texts), size))
         curve = self._curve(content, parameters, width, planned_bytes) if self.vocab_size == "auto" else None
         file = content["tokenizer"]
         tokenizer = _tokenizer(truncate_bpe(file, curve.chosen) if curve else file, path)
@@ -117,7 +118,7 @@ class BPETokenizerTrainer:
         seen, held = (
             TokenCounts(np.array(part["counts"]), tree, part["bytes"]) for part in (content["seen"], content["held"])
         )
-        if self.strategy == "limits":
+        if self.strategy == "auto_limits":
             sizes = {"least": self.least, "most": self.most}
             return choose(seen, held, planned_bytes=planned_bytes, parameters=parameters, width=width, **sizes)
         chosen = min(max(content["by_length"], self.least), self.most, len(seen.counts))
@@ -127,7 +128,7 @@ class BPETokenizerTrainer:
             sizes_drawn,
             [round(per_token[size], 4) for size in sizes_drawn],
             chosen,
-            "by the mean length of a document (data.tokenizer.strategy=length)",
+            "by the mean length of a document (data.tokenizer.vocab_size_strategy=length)",
         )
 
 

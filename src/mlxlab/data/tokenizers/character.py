@@ -17,17 +17,22 @@ class CharTokenizerTrainer:
     """The characters of the corpus, in the order of their code points, behind the four special tokens.
 
     Args:
-        unknown: of a character that the sample lacks: `bytes` spells it in bytes, which adds 256 tokens; `refuse` is
-            exit 65.
+        on_unknown: for a character that is not in the sample: `bytes` encodes it as bytes, which adds 256 tokens;
+            `error` ends the run (exit 65).
         train_examples: documents that are looked at.
         path: a tokenizer.json, or a folder with one, to use instead.
-        retrain: make it anew although one is kept for this corpus.
+        force_retrain: make it again although one is cached for this corpus.
     """
 
     def __init__(
-        self, unknown: Literal["bytes", "refuse"], train_examples: Size, path: str | None, retrain: bool
+        self, on_unknown: Literal["bytes", "error"], train_examples: Size, path: str | None, force_retrain: bool
     ) -> None:
-        self.unknown, self.train_examples, self.path, self.retrain = unknown, train_examples, path, retrain
+        self.on_unknown, self.train_examples, self.path, self.force_retrain = (
+            on_unknown,
+            train_examples,
+            path,
+            force_retrain,
+        )
 
     def fit(
         self,
@@ -43,23 +48,23 @@ class CharTokenizerTrainer:
         """As `BPETokenizerTrainer.fit`; the size follows from the corpus alone."""
         if found := existing_tokenizer(self.path, pretrained):
             return found
-        name = content_key(corpus=key, characters=self.unknown, examples=self.train_examples, format=1)
+        name = content_key(corpus=key, on_unknown=self.on_unknown, examples=self.train_examples, format=1)
         content, said = cached_json(
             cache / "tokenizers" / f"characters-{name}.json",
-            self.retrain,
+            self.force_retrain,
             lambda: {"characters": "".join(sorted(set().union(*sample_texts(texts, self.train_examples))))},
         )
         tokenizer = self.tokenizer(content["characters"])
-        more = "special ones and bytes" if self.unknown == "bytes" else "special ones"
+        more = "special ones and bytes" if self.on_unknown == "bytes" else "special ones"
         line = f"{len(content['characters'])} characters, {tokenizer.vocab_size} tokens with {more}"
         return FittedTokenizer(tokenizer, [f"tokenizer {said}: {line}"])
 
     def tokenizer(self, characters: Iterable[str]) -> Tokenizer:
         """A tokenizer of these characters."""
         pieces = [PAD, BOS, EOS, MASK, *sorted(characters)]
-        pieces += [f"<0x{byte:02X}>" for byte in range(256)] if self.unknown == "bytes" else []
+        pieces += [f"<0x{byte:02X}>" for byte in range(256)] if self.on_unknown == "bytes" else []
         vocabulary = {piece: token for token, piece in enumerate(pieces)}
-        inner = tokenizers.Tokenizer(models.BPE(vocabulary, [], byte_fallback=self.unknown == "bytes"))
+        inner = tokenizers.Tokenizer(models.BPE(vocabulary, [], byte_fallback=self.on_unknown == "bytes"))
         inner.add_special_tokens([PAD, BOS, EOS, MASK])
         inner.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
         inner.post_processor = processors.TemplateProcessing(

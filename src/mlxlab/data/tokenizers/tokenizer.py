@@ -45,6 +45,17 @@ class Tokenizer:
         """Bytes of UTF-8 by token id, see `token_bytes`; empty where tokens do not sum to texts."""
         return token_bytes(self.inner, self.alphabet)
 
+    @property
+    def end_id(self) -> int:
+        """The id of the token after every document.
+
+        Raises:
+            DataError: there is none.
+        """
+        if self.eos_id is None:
+            raise DataError("the tokenizer has no end token (<eos>, [SEP], </s>, <|endoftext|>) to separate documents")
+        return self.eos_id
+
     def encode(self, text: str, special: bool = True) -> list[int]:
         """Token ids; with `special` between the start and end tokens.
 
@@ -86,7 +97,7 @@ class Tokenizer:
                 first = min(unknown, key=text.index)
                 raise DataError(
                     f"the character {first!r} (U+{ord(first):04X}) is none of the {len(self.alphabet)} that the"
-                    " tokenizer knows; data.tokenizer.unknown=bytes spells such ones in bytes"
+                    " tokenizer knows; data.tokenizer.on_unknown=bytes encodes them as bytes"
                 )
 
     def _json(self) -> str:

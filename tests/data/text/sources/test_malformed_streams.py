@@ -71,18 +71,18 @@ def test_more_than_one_percent_of_malformed_records_end_the_run(tmp_path):
 def test_control_characters_are_text_like_any_other(tmp_path, text):
     for ending in ("jsonl", "csv", "parquet", "txt"):
         path = write_texts(tmp_path / f"a.{ending}", [text])
-        assert texts_of(open_source(str(path), documents="line")) == [text], ending
+        assert texts_of(open_source(str(path), document_unit="line")) == [text], ending
 
 
 def test_white_space_alone_is_no_document_and_no_fault(tmp_path):
     for ending in ("jsonl", "jsonl.gz", "csv", "parquet", "txt"):
         path = write_texts(tmp_path / f"a.{ending}", ["", " ", "one", "\t\u00a0", "two", ""])
-        source = open_source(str(path), documents="line")
+        source = open_source(str(path), document_unit="line")
         assert sorted(texts_of(source)) == ["one", "two"]
         assert source.skipped_records == 0
         write_texts(path, [" ", ""])
         with pytest.raises(DataError, match="there is no text in it"):
-            texts_of(open_source(str(path), documents="line"))
+            texts_of(open_source(str(path), document_unit="line"))
 
 
 @pytest.mark.parametrize("ending", ["txt", "jsonl", "jsonl.gz", "jsonl.zst", "csv", "parquet"])
@@ -95,7 +95,7 @@ def test_an_empty_file_and_an_empty_folder_are_said_at_once(tmp_path, ending):
     write_texts(tmp_path / f"a.{ending}", GOOD)
     with pytest.raises(DataError, match=rf"b.{ending}:1: the file is empty"):
         open_source(str(tmp_path))
-    source = open_source(str(tmp_path), documents="line", on_error="skip")
+    source = open_source(str(tmp_path), document_unit="line", on_error="skip")
     assert sorted(texts_of(source)) == sorted(GOOD)
     assert source.skipped_records == 1
 
@@ -183,7 +183,7 @@ def test_a_parquet_column_of_numbers_is_no_text(tmp_path):
 @pytest.mark.parametrize("change", ["grown", "rewritten", "deleted", "replaced by a pipe"])
 def test_a_shard_that_changes_during_the_run_is_named_before_anything_of_it_is_given(tmp_path, ending, change):
     path = write_texts(tmp_path / f"a.{ending}", GOOD)
-    windows = open_source(str(path), documents="line", window=2).windows(0, 0)
+    windows = open_source(str(path), document_unit="line", window=2).windows(0, 0)
     assert isinstance(next(windows)[1][0], Document)
     data = path.read_bytes()
     if change == "grown":
@@ -245,7 +245,7 @@ MEMORY = """
 import resource, sys
 from mlxlab.data.text.sources.open import open_source
 from mlxlab.errors import DataError
-source = lambda name, mode: open_source(f"{sys.argv[1]}/{name}", documents="line", on_error=mode)
+source = lambda name, mode: open_source(f"{sys.argv[1]}/{name}", document_unit="line", on_error=mode)
 [len(list(source("small" + name[4:], "strict").windows(0, 0))) for name in sys.argv[2:]]  # imports, warm caches
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for name in sys.argv[2:]:

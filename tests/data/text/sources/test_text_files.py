@@ -24,7 +24,7 @@ def corpus(request, tmp_path):
 
 
 def opened(folder, window=20, **settings):
-    return open_source(folder, documents="line", window=window, **settings)
+    return open_source(folder, document_unit="line", window=window, **settings)
 
 
 @pytest.mark.parametrize("window", [1, 20, 10_000])
@@ -148,7 +148,7 @@ def test_blank_lines_separate_paragraphs(tmp_path):
     (tmp_path / "a.txt").write_bytes(text.encode())
     expected = sorted(["one\ntwo", "three", "  four", "five"] + ["six" * n for n in range(1, 200)])
     for window in (1, 100):
-        assert sorted(texts_of(open_source(str(tmp_path), documents="paragraph", window=window))) == expected
+        assert sorted(texts_of(open_source(str(tmp_path), document_unit="paragraph", window=window))) == expected
 
 
 @pytest.mark.parametrize("ending", ["txt", "jsonl"])
@@ -156,10 +156,10 @@ def test_blank_lines_separate_paragraphs(tmp_path):
 def test_parts_of_a_file_share_nothing_and_make_the_whole(tmp_path, ending, documents):
     path = write_texts(tmp_path / f"a.{ending}", [f"text {n} " + "x" * (n % 500) for n in range(1500)])
     sides = [
-        documents_of(open_source(str(path), documents=documents, window=30, split=split))
+        documents_of(open_source(str(path), document_unit=documents, window=30, split=split))
         for split in ("[:33.3%]", "train[33.3%:90%]", "[90%:]")
     ]
-    whole = documents_of(open_source(str(path), documents=documents, window=30))
+    whole = documents_of(open_source(str(path), document_unit=documents, window=30))
     if documents == "line" or ending == "jsonl":
         assert sorted(sides[0] + sides[1] + sides[2]) == sorted(whole)
     joined = ["".join(document.text for document in sorted(side)) for side in [*sides, whole]]
@@ -172,7 +172,7 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
         path = write_texts(tmp_path / f"a.{ending}", ["one", "two"])
         if ending != "jsonl.gz":
             path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-        assert sorted(texts_of(open_source(str(path), documents="line"))) == ["one", "two"], ending
+        assert sorted(texts_of(open_source(str(path), document_unit="line"))) == ["one", "two"], ending
 
 
 def test_a_folder_is_read_with_its_subfolders_and_without_hidden_and_other_files(tmp_path):
@@ -206,9 +206,9 @@ def test_settings_without_an_effect_are_refused(tmp_path):
     path = str(write_texts(tmp_path / "books.jsonl", ["text"]))
     packed = str(write_texts(tmp_path / "books.jsonl.gz", ["text"]))
     for settings, said in [
-        ({"config": "small"}, "data.config=small: local files"),
-        ({"revision": "main"}, "data.revision=main: local files"),
-        ({"split": "test"}, "data.split=test: local files"),
+        ({"config": "small"}, "data.reading.config=small: only for Hugging Face"),
+        ({"revision": "main"}, "data.reading.revision=main: only for Hugging Face"),
+        ({"split": "test"}, "data.reading.split=test: expected a part"),
         ({"split": "[50%:20%]"}, "expected a part"),
     ]:
         with pytest.raises(ConfigError, match=said):

@@ -45,8 +45,8 @@ class HoldoutSplit:
                 empty = False
                 yield here, mine
         if empty:
-            share = f"data.valid_fraction={self.share:g}"
-            raise DataError(f"{self.name}: {share} leaves no document to {USES[self.part]}; or name data.valid_source")
+            share = f"data.validation.fraction={self.share:g}"
+            raise DataError(f"{self.name}: {share} leaves no document to {USES[self.part]}")
 
     def _is_mine(self, documents: list[Document]) -> np.ndarray:
         digests = [xxhash.xxh3_64_intdigest(document.text.encode()) for document in documents]

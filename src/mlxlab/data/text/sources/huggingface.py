@@ -182,14 +182,14 @@ def _load(name: str, config: str | None, split: str, commit: str) -> Any:
         splits = datasets.load_dataset(name, config, revision=commit, streaming=True)
     except ValueError as error:
         if "config" in str(error).lower():
-            raise ConfigError(f"data.config={config}: {name}: {_first_line(error)}") from None
+            raise ConfigError(f"data.reading.config={config}: {name}: {_first_line(error)}") from None
         raise DataError(f"{name}: {_first_line(error)}") from None
     except (OSError, RuntimeError) as error:
         raise ServiceUnavailableError(f"{name}: the hub cannot be read ({_first_line(error)}); {LOCAL}") from None
     if split not in splits:
         close = get_close_matches(split, splits, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise ConfigError(f"data.split={split}: {name} has {', '.join(splits)}{hint}")
+        raise ConfigError(f"data.reading.split={split}: {name} has {', '.join(splits)}{hint}")
     return splits[split]
 
 

@@ -22,7 +22,7 @@ from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 
 ENDINGS = (".jsonl.gz", ".jsonl.zst", ".jsonl", ".txt", ".parquet", ".csv")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-Documents = Literal["file", "paragraph", "line"]
+DocumentUnit = Literal["file", "paragraph", "line"]
 PIECE, SMALLEST = 2**16, 2**12  # bytes of a piece of a text file
 PIECES, FEW = 512, 32  # at most so many pieces of fewer small files than this
 PART = re.compile(r"(?:train)?\[(?:(\d+(?:\.\d+)?)%)?:(?:(\d+(?:\.\d+)?)%)?\]")
@@ -36,7 +36,7 @@ def open_source(
     split: str | None = None,
     revision: str | None = None,
     text_column: str = "text",
-    documents: Documents = "file",
+    document_unit: DocumentUnit = "file",
     on_error: OnError = "strict",
     window: int = 4000,
 ) -> DocumentSource:
@@ -49,7 +49,7 @@ def open_source(
             "[:90%]" or "[90%:]": such parts share no document.
         revision: branch, tag or commit of a hub data set.
         text_column: column, or key of each JSON object, that holds the text.
-        documents: what a document of a .txt file is: the whole file (given in pieces of 64 KiB), a paragraph
+        document_unit: what a document of a .txt file is: the whole file (given in pieces of 64 KiB), a paragraph
             (blank lines between), or a line. Fewer than 32 small files are given in smaller pieces, of at least
             4 KiB, so that there is something to shuffle and to hold out.
         on_error: whether a malformed record ends the run, or is counted and passed over.
@@ -64,18 +64,18 @@ def open_source(
         return open_huggingface(source, config, split or "train", revision, text_column, on_error, window)
     for name, value in {"config": config, "revision": revision}.items():
         if value is not None:
-            raise ConfigError(f"data.{name}={value}: local files ({source}) have none; it is for data sets of the hub")
-    return _open_files(source, text_column, documents, on_error, window, _part(split, source))
+            raise ConfigError(f"data.reading.{name}={value}: only for Hugging Face data sets, not {source}")
+    return _open_files(source, text_column, document_unit, on_error, window, _part(split, source))
 
 
 def _open_files(
-    source: str, column: str, documents: Documents, on_error: OnError, window: int, part: tuple[float, float]
+    source: str, column: str, document_unit: DocumentUnit, on_error: OnError, window: int, part: tuple[float, float]
 ) -> DocumentSource:
     shards, tolerance = find_files(source, ENDINGS), ErrorBudget(on_error)
     _refuse_empty(shards, tolerance)
     ending = ending_of(shards.names[0], ENDINGS)
     if ending not in (".txt", ".jsonl") and part != (0, 1):
-        raise ConfigError(f"data.split: a part of {source} cannot be taken, only of .txt and .jsonl files")
+        raise ConfigError(f"data.reading.split: a part of {source} cannot be taken, only of .txt and .jsonl files")
     match ending:
         case ".parquet":
             return SequentialSource(ParquetFiles(shards, column, tolerance), window)
@@ -89,15 +89,15 @@ def _open_files(
             read, settings = json_text(column), f"json:{column}"
             return TextFiles(shards, LINES, read, tolerance, settings, window * ABOUT, part)
         case ".txt":
-            cut, read, settings = _text(documents, shards)
+            cut, read, settings = _text(document_unit, shards)
             return TextFiles(shards, cut, read, tolerance, settings, window * ABOUT, part)
     raise InputNotFoundError(f"{shards.name}: expected a file that ends in {', '.join(ENDINGS)}")
 
 
-def _text(documents: Documents, shards: FileSet) -> tuple[RecordSplitter, RecordParser, str]:
-    if documents == "paragraph":
+def _text(document_unit: DocumentUnit, shards: FileSet) -> tuple[RecordSplitter, RecordParser, str]:
+    if document_unit == "paragraph":
         return PARAGRAPHS, paragraph_text, "text:paragraph"
-    if documents == "line":
+    if document_unit == "line":
         return LINES, line_text, "text:line"
     small = int(shards.sizes.sum()) // PIECES if len(shards) < FEW else PIECE
     piece = min(max(1 << small.bit_length(), SMALLEST), PIECE)
@@ -113,7 +113,7 @@ def _part(split: str | None, source: str) -> tuple[float, float]:
         high = float(match[2] or 100) / 100
         if 0 <= low < high <= 1:
             return low, high
-    raise ConfigError(f"data.split={split}: local files ({source}) have no splits; expected a part such as [:90%]")
+    raise ConfigError(f"data.reading.split={split}: expected a part of {source} such as [:90%]")
 
 
 def is_local(source: str) -> bool:
