@@ -65,7 +65,7 @@ def test_by_mean_the_same_ids_are_chosen_when_each_text_is_doubled_but_by_sum_lo
     example_losses.write(rows(range(200), sums * doubled, targets * doubled), tmp_path / "b.parquet")
     a, b = (select("hardest", 25, source=tmp_path / f"{name}.parquet") for name in "ab")
     np.testing.assert_array_equal(a.chosen(0), b.chosen(0))
-    b.by = "sum"
+    b.score = "sum"
     assert not np.array_equal(a.chosen(0), b.chosen(0))
 
 

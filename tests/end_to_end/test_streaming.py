@@ -47,7 +47,7 @@ def test_masked_language_models_learn_from_streamed_text(tmp_path, corpus, model
     first, second = losses(finished)
     assert second < first < 5.8
     assert "bits_per_byte" in finished.stdout
-    assert "held out to validate" in finished.stderr
+    assert "held out for validation" in finished.stderr
 
 
 def test_a_killed_streaming_run_resumes_to_the_same_state_with_prefetch_and_from_memory(tmp_path, corpus):
