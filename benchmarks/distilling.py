@@ -82,7 +82,7 @@ def _measure(works: dict[str, Callable[[], Any]], rounds: int) -> tuple[dict[str
 def _step(loss: Loss, batch: Batch, V: int, fused: bool) -> Callable[[], Any]:
     """One update of a student of its own, all that its loss wants from the host included."""
     model = _model(STUDENT, V, 0)
-    optimizer = adamw(0.01, [0.9, 0.999], 1e-8, rate=lambda step: mx.array(1e-4))
+    optimizer = adamw(0.01, [0.9, 0.999], 1e-8, learning_rate=1e-4)
     optimizer.init(model.trainable_parameters())
     node = _read("trainer/step/optimized") | {"compile": "always" if fused else "never"}
     update = instantiate(node, model=model, loss=loss, optimizer=optimizer)()

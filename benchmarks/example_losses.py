@@ -18,21 +18,21 @@ def example_losses(size: str = "nano", rounds: int = 60) -> str:
     inside = []
     with tempfile.TemporaryDirectory() as folder:
         callback = ExampleLossLogger(1, 1024, 1_000_000, folder=Path(folder))
-        callback.on_start(subject.run)
+        callback.on_start(subject.context, subject.state)
         subject.step()
         for number in range(2 * rounds):
             logged = number % 2 == 1
             busy, start = time.process_time(), time.perf_counter()
-            subject.step()
+            result = subject.step()
             if logged:
                 before = time.perf_counter()
-                callback.on_step(subject.run)
+                callback.on_step(subject.context, subject.state, result)
                 inside.append(time.perf_counter() - before)
             steps[logged].append(time.perf_counter() - start)
             # What the thread does for a step falls into the next one's time on the clock, but not into its CPU.
             time.sleep(0.005)
             cpu[logged].append(time.process_time() - busy)
-        callback.on_end(subject.run)
+        callback.on_end(subject.context, subject.state)
         written = sum(file.stat().st_size for file in Path(folder).rglob("*.parquet"))
     alone, busy = median(steps[False]), median(cpu[False])
     rows: list[tuple[str, ...]] = [("losses by example", "ms", "against none", "CPU ms", "against none")]

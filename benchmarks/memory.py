@@ -57,7 +57,7 @@ def measure(family: str, size: str, rounds: int = 1) -> tuple[int, dict[str, int
 
 
 def _peak(model: Model, rows: int, rounds: int, keys: dict[str, Any]) -> int:
-    optimizer = instantiate(_read("trainer/optimizer/adamw"))(rate=lambda step: mx.array(1e-5))
+    optimizer = instantiate(_read("trainer/optimizer/adamw"))(learning_rate=1e-5)
     optimizer.init(model.trainable_parameters())
     node = _read("trainer/step/optimized") | {"compile": "never"} | keys
     step = instantiate(node)(model=model, loss=CrossEntropyLoss(0.0), optimizer=optimizer)

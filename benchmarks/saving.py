@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.alternate import alternate, table
 from benchmarks.subject import Subject
-from mlxlab.callbacks.checkpointing import Checkpointer
+from mlxlab.training.checkpointer import Checkpointer
 
 
 def saving(size: str = "small", rounds: int = 5, steps: int = 4) -> str:
@@ -21,9 +21,9 @@ def saving(size: str = "small", rounds: int = 5, steps: int = 4) -> str:
 
         def trial(saver: Checkpointer | None) -> None:
             for i in range(steps):
-                subject.step()
+                result = subject.step()
                 if saver is not None and i == 0:
-                    saver.on_step(subject.run)
+                    saver.on_step(subject.context, subject.state, result)
             if saver is not None:
                 saver.finish()
 

@@ -20,10 +20,9 @@ from mlxlab.data.batch import Batch
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.build import build_data, build_model
 from mlxlab.models.model import count_parameters
-from mlxlab.tracking.tracker import NoTracker
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.evaluate import evaluate
-from mlxlab.training.state import MonitoredMetric, Run
+from mlxlab.training.state import step_result
 
 OURS = ("simple", "optimized")
 
@@ -58,14 +57,15 @@ def _composed(source: str, rounds: int, trainer: str) -> Any:
 
 def _ours(cfg: Any, model: Any, data: Any) -> Callable[[Batch], Any]:
     """One update, as the trainer makes it, with nothing logged."""
-    run = Run(model, data.train, MonitoredMetric("valid/loss"), NoTracker(), max_skips=20)
     trainer = instantiate(cfg.trainer, class_counts=[])
-    trainer.prepare(run)
-    step = trainer.step(model=model, loss=trainer.loss, optimizer=run.optimizer)
+    state = trainer.init_state(model, data.train)
+    schedule = trainer.lr_schedule(state)
+    step = trainer.step(model=model, loss=trainer.loss, optimizer=state.optimizer)
     model.train()
 
     def update(batch: Batch) -> None:
-        mx.eval(step(to_device(batch)))
+        state.optimizer.learning_rate = schedule(mx.array(state.progress.schedule_step))
+        state.record(step_result(batch, step(to_device(batch))))
 
     return update
 

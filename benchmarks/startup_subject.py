@@ -8,25 +8,25 @@ from typing import Any
 
 def main(words: list[str]) -> int:
     """Runs the command line; prints a line of JSON at its end: the clock at the first update, seconds of the rest."""
-    from mlxlab.training.state import Run
+    from mlxlab.training.state import TrainState
     from mlxlab.training.steps.step import PlainStep
 
     inside: list[tuple[float, float]] = []  # start and end of every update
     first: list[float] = []
-    update, advance = PlainStep.__call__, Run.advance
+    update, record = PlainStep.__call__, TrainState.record
 
-    def timed(self: PlainStep, batch: Any) -> dict[str, Any]:
+    def timed(self: PlainStep, batch: Any) -> Any:
         start = time.perf_counter()
         out = update(self, batch)
         inside.append((start, time.perf_counter()))
         return out
 
-    def noted(self: Run, batch: Any, metrics: dict[str, Any]) -> None:
-        advance(self, batch, metrics)
+    def noted(self: TrainState, result: Any) -> None:
+        record(self, result)
         if not first:
             first.append(time.time())
 
-    PlainStep.__call__, Run.advance = timed, noted  # type: ignore[method-assign]
+    PlainStep.__call__, TrainState.record = timed, noted  # type: ignore[method-assign]
     from mlxlab.cli.train import main as train
 
     code = train(words)

@@ -102,7 +102,6 @@ def new_model(family: str, size: str, dropout: float) -> Any:
 
 def mlxlab_step(name: str, model: Any) -> tuple[Callable[[], Any], Callable[[], float]]:
     """One update of trainer=simple or trainer=optimized, and the loss before the first."""
-    import mlx.core as mx
     import numpy as np
 
     from mlxlab.data.batch import Batch
@@ -114,7 +113,7 @@ def mlxlab_step(name: str, model: Any) -> tuple[Callable[[], Any], Callable[[], 
 
     inputs, targets = tokens()
     batch = Batch(inputs, np.ones_like(inputs, bool), targets, np.ones(inputs.shape, np.float32), np.arange(ROWS))
-    optimizer = adamw(0.01, [0.9, 0.999], 1e-8, rate=lambda step: mx.array(RATE))
+    optimizer = adamw(0.01, [0.9, 0.999], 1e-8, learning_rate=RATE)
     optimizer.init(model.trainable_parameters())
     kind: Any = PlainStep
     if name == "optimized":
@@ -124,6 +123,7 @@ def mlxlab_step(name: str, model: Any) -> tuple[Callable[[], Any], Callable[[], 
             "force_dtype": False,
             "compile": "always",
             "streams": "auto",
+            "retry_on_oom": False,
         }
         kind = partial(OptimizedStep, accumulate=1, **rest)
     update = kind(clip=1.0, model=model, loss=CrossEntropyLoss(0.0), optimizer=optimizer)

@@ -12,8 +12,9 @@ from mlxlab.config.paths import conf_dir
 from mlxlab.data.batch import Batch
 from mlxlab.models.build import build_model
 from mlxlab.tracking.tracker import NoTracker, Tracker
+from mlxlab.training.context import FitContext
 from mlxlab.training.device_batch import to_device
-from mlxlab.training.state import MonitoredMetric, Run
+from mlxlab.training.state import MonitoredMetric, StepResult, step_result
 
 
 class Subject:
@@ -32,15 +33,17 @@ class Subject:
         self.batch = Batch(
             tokens, np.ones_like(tokens), rng.integers(0, 2, rows).astype(np.int32), ones, np.arange(rows)
         )
-        self.run = Run(model, _One(), MonitoredMetric("valid/loss"), tracker or NoTracker(), max_skips=10)
+        self.context = FitContext(MonitoredMetric("valid/loss"), tracker or NoTracker())
         trainer = instantiate(_trainer())
-        self.rate = trainer.prepare(self.run)
-        self.update = trainer.step(model=model, loss=trainer.loss, optimizer=self.run.optimizer)
+        self.state = trainer.init_state(model, _One())
+        self.take_step = trainer.step(model=model, loss=trainer.loss, optimizer=self.state.optimizer)
         model.train()
 
-    def step(self) -> None:
-        """One update, counted; nothing is logged or saved."""
-        self.run.advance(self.batch, self.update(to_device(self.batch)))
+    def step(self) -> StepResult:
+        """One optimizer step, counted; nothing is logged or saved."""
+        result = step_result(self.batch, self.take_step(to_device(self.batch)))
+        self.state.record(result)
+        return result
 
 
 class _One:

@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.alternate import alternate, table
@@ -9,6 +10,7 @@ from benchmarks.subject import Subject
 from mlxlab.tracking.journal import Journal
 from mlxlab.tracking.mlflow.tracker import mlflow_tracker
 from mlxlab.tracking.tracker import NoTracker, Tracker
+from mlxlab.training.metric_logger import MetricLogger
 
 
 def tracking(size: str = "nano", rounds: int = 9, steps: int = 20) -> str:
@@ -20,10 +22,9 @@ def tracking(size: str = "nano", rounds: int = 9, steps: int = 20) -> str:
         trackers: dict[str, Tracker] = {"tracking=none": NoTracker(), "tracking=mlflow": journal}
 
         def trial(name: str) -> None:
-            subject.run.tracker = trackers[name]
+            logger = MetricLogger(replace(subject.context, tracker=trackers[name]), subject.state)
             for _ in range(steps):
-                subject.step()
-                subject.run.log_training(1e-5)
+                logger.log_totals(subject.step())
 
         trials = alternate({name: (lambda n=name: trial(n)) for name in trackers}, rounds)  # type: ignore[misc]
         journal.end("FINISHED")

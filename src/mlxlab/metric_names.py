@@ -10,7 +10,7 @@
 | `throughput/steps_per_sec`, `throughput/tokens_per_sec` | since the last log line | every `log_every` steps |
 | `throughput/data_wait_seconds` | waited for batches since the start of the process | every `log_every` steps |
 | `data/padding_fraction` | of the token slots since the last log line | every `log_every` steps |
-| `data/skipped_records` | unreadable records since the start, of data that counts them | every `log_every` steps |
+| `data/skipped_records` | unreadable records since the start | every `log_every` steps |
 | `compile/retraces` | traces of the compiled step beyond the first | every `log_every` steps |
 | `valid/<metric>` | of an evaluation | every `eval_every` steps or epoch |
 """

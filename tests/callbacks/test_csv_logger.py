@@ -9,39 +9,23 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mlxlab.callbacks.checkpointing import Checkpointer
 from mlxlab.callbacks.csv_logger import CSVLogger, GrowingCsv
 from mlxlab.callbacks.memory_monitor import MemoryMonitor
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.errors import CannotCreateError
-from support.models import TASK, Fixed, Recorder, Stream, new_model, new_run, new_trainer
+from mlxlab.training.checkpointer import Checkpointer
+from support.models import Recorder, StopAt, Stream, fit, new_model, new_run, new_trainer
 
 
-class StopAt:
-    """Ends the run after a step, as a signal would."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def on_start(self, run): ...
-
-    def on_step(self, run):
-        if run.step == self.step:
-            run.signal, run.stop = 15, "signal 15"
-
-    def on_end(self, run): ...
-
-
-def fit(folder, *, stop_at=None, resume=False, file="metrics.csv"):
+def train(folder, *, stop_at=None, resume=False, path="metrics.csv", allow_outside=False):
     folder.mkdir(exist_ok=True)
     run = new_run(new_model(dropout=0.3), Stream(rows=22), tracker=Recorder())
-    tracker = run.tracker
     checkpoint = CheckpointStore(folder / "checkpoints").load() if resume else None
-    saving = Checkpointer(every=3, keep=2, background=False, folder=folder)
+    saving = Checkpointer(every_steps=3, keep=2, background=False, folder=folder)
     stop = [StopAt(stop_at)] if stop_at else []
-    callbacks = [CSVLogger(file, folder=folder), MemoryMonitor(5, folder=folder), *stop, saving]
-    new_trainer().fit(run, Fixed(), TASK, callbacks, checkpoint, seed=4)
-    return tracker
+    callbacks = [MemoryMonitor(5, folder=folder), *stop, CSVLogger(path, allow_outside, folder=folder)]
+    fit(new_trainer(), run, callbacks, saving, checkpoint, seed=4)
+    return run.context.tracker
 
 
 def rows_of(path):
@@ -57,7 +41,7 @@ def logged(tracker):
 
 
 def test_the_file_holds_every_metric_of_every_step_to_the_last_digit(tmp_path):
-    tracker = fit(tmp_path)
+    tracker = train(tmp_path)
     rows = rows_of(tmp_path / "metrics.csv")
     assert list(rows[0])[:3] == ["step", "time", "epoch"]
     expected = logged(tracker)
@@ -70,7 +54,7 @@ def test_the_file_holds_every_metric_of_every_step_to_the_last_digit(tmp_path):
 
 
 def test_pandas_reads_numbers_and_gaps(tmp_path):
-    tracker = fit(tmp_path)
+    tracker = train(tmp_path)
     frame = pd.read_csv(tmp_path / "metrics.csv")
     assert all(kind.kind in "if" for kind in frame.dtypes)
     assert frame["valid/loss"].count() == 3
@@ -80,13 +64,13 @@ def test_pandas_reads_numbers_and_gaps(tmp_path):
 
 @pytest.mark.parametrize("step", [2, 4, 7, 12, 14])
 def test_a_stopped_and_resumed_run_has_the_rows_of_the_uninterrupted_one(tmp_path, step):
-    fit(tmp_path / "whole")
-    fit(tmp_path / "stopped", stop_at=step)
+    train(tmp_path / "whole")
+    train(tmp_path / "stopped", stop_at=step)
     after = f"{step + 1},0,0,9.9\n"  # as a kill after a later step would leave it, and a torn line
     with (tmp_path / "stopped" / "metrics.csv").open("a") if step > 3 else Path(os.devnull).open("w") as file:
         columns = len(rows_of(tmp_path / "stopped" / "metrics.csv")[0]) if step > 3 else 4
         file.write(after.strip() + "," * (columns - 4) + "\n" + after[:5])
-    fit(tmp_path / "stopped", resume=True)
+    train(tmp_path / "stopped", resume=True)
     same = ("train/loss", "train/grad_norm", "train/learning_rate", "valid/loss", "valid/accuracy", "step", "epoch")
     whole, resumed = (rows_of(tmp_path / name / "metrics.csv") for name in ("whole", "stopped"))
     assert [{name: row[name] for name in same} for row in resumed] == [{n: row[n] for n in same} for row in whole]
@@ -94,8 +78,8 @@ def test_a_stopped_and_resumed_run_has_the_rows_of_the_uninterrupted_one(tmp_pat
 
 
 def test_a_new_run_in_the_same_folder_starts_the_file_anew(tmp_path):
-    fit(tmp_path)
-    fit(tmp_path)
+    train(tmp_path)
+    train(tmp_path)
     steps = [int(row["step"]) for row in rows_of(tmp_path / "metrics.csv")]
     assert steps == sorted(set(steps))
 
@@ -137,26 +121,26 @@ def test_a_shorter_value_of_the_same_step_leaves_nothing_of_the_longer_one(tmp_p
     assert len(rows_of(table.path)) == 1
 
 
-def test_rows_that_the_disk_refuses_wait_and_are_written_later(tmp_path, monkeypatch, capsys):
+def test_rows_that_the_disk_refuses_wait_and_are_written_later(tmp_path, monkeypatch, caplog):
     table = GrowingCsv(tmp_path / "folder" / "a.csv")
     table.put(1, 0, {"x": 1.0})
     table.put(2, 0, {"x": 2.0, "y": 1.0})
     (tmp_path / "folder").mkdir()
     table.put(3, 0, {"x": 3.0})
     assert [row["x"] for row in rows_of(table.path)] == ["1.0", "2.0", "3.0"]
-    assert capsys.readouterr().err.count("wait in memory") == 1
+    assert caplog.text.count("wait in memory") == 1
 
 
-def test_a_file_may_lie_in_a_folder_of_its_own_and_what_cannot_be_made_is_said(tmp_path, monkeypatch, capsys):
-    fit(tmp_path / "a", file="tables/metrics.csv")
+def test_a_file_may_lie_in_a_folder_of_its_own_and_what_cannot_be_made_is_said(tmp_path, monkeypatch, caplog):
+    train(tmp_path / "a", path="tables/metrics.csv")
     assert rows_of(tmp_path / "a" / "tables" / "metrics.csv")
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "tables").write_text("no folder")
     with pytest.raises(CannotCreateError, match="tables"):
-        fit(tmp_path / "b", file="tables/metrics.csv")
-    monkeypatch.setattr(GrowingCsv, "_write_anew", lambda _: full())
-    fit(tmp_path / "c")
-    assert "rows could not be written" in capsys.readouterr().err
+        train(tmp_path / "b", path="tables/metrics.csv")
+    monkeypatch.setattr(GrowingCsv, "_rewrite", lambda _: full())
+    train(tmp_path / "c")
+    assert "rows could not be written" in caplog.text
 
 
 def full():
@@ -164,5 +148,5 @@ def full():
 
 
 def test_without_a_file_nothing_is_written(tmp_path):
-    fit(tmp_path, file=None)
+    train(tmp_path, path=None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "plots"]  # none of it is a table

@@ -11,39 +11,24 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from mlxlab.callbacks.checkpointing import Checkpointer, run_state_digest
 from mlxlab.callbacks.example_loss_logger import ExampleLossLogger
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.data import example_losses
+from mlxlab.training.checkpointer import Checkpointer, final_state_digest
 from mlxlab.training.losses.loss import CrossEntropyLoss, Loss, LossTerms
+from mlxlab.training.state import no_step
 from support import processes
-from support.models import TASK, Fixed, Recorder, Stream, new_model, new_run, new_trainer
+from support.models import Recorder, StopAt, Stream, fit, new_model, new_run, new_trainer
 from support.processes import but
 
 
-class StopAt:
-    """Ends the run after a step, as a signal would."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def on_start(self, run): ...
-
-    def on_step(self, run):
-        if run.step == self.step:
-            run.signal, run.stop = 15, "signal 15"
-
-    def on_end(self, run): ...
-
-
-def fit(folder, *callbacks, resume=False, every=1, part=1000, queue=1024, **changes):
+def train(folder, *callbacks, resume=False, every_steps=1, rows_per_file=1000, **changes):
     run = new_run(new_model(dropout=0.3), Stream(rows=22), tracker=Recorder())
     folder.mkdir(exist_ok=True)
     checkpoint = CheckpointStore(folder / "checkpoints").load() if resume else None
-    losses = ExampleLossLogger(every, queue, part, folder=folder)
-    saving = Checkpointer(every=4, keep=2, background=False, folder=folder)
-    new_trainer(**changes).fit(run, Fixed(), TASK, [losses, *callbacks, saving], checkpoint, seed=4)
-    return run
+    losses = ExampleLossLogger(every_steps, 1024, rows_per_file, folder=folder)
+    saving = Checkpointer(every_steps=4, keep=2, background=False, folder=folder)
+    return fit(new_trainer(**changes), run, [losses, *callbacks], saving, checkpoint, seed=4)
 
 
 def all_rows(folder):
@@ -61,7 +46,7 @@ class LossWithTerms(Loss):
 
 
 def test_each_example_of_each_step_has_a_row_with_its_loss(tmp_path):
-    run = fit(tmp_path, epochs=1, loss=LossWithTerms())
+    run = train(tmp_path, epochs=1, loss=LossWithTerms())
     rows = example_losses.read(tmp_path)
     assert rows["id"].tolist() == list(range(22))
     assert set(rows["step"].tolist()) == set(range(1, 7))
@@ -71,22 +56,23 @@ def test_each_example_of_each_step_has_a_row_with_its_loss(tmp_path):
     assert (rows["targets"] == 1).all()
     assert abs(rows["time"] - time.time()).max() < 60
     sums = [rows["sum"][rows["step"] == step].sum() for step in range(1, 7)]
-    logged = [line["train/loss"] for _, line in run.tracker.lines if "train/loss" in line]
+    logged = [line["train/loss"] for _, line in run.context.tracker.lines if "train/loss" in line]
     np.testing.assert_allclose(sum(sums[:4]) / 16, logged[0], rtol=1e-6)
 
 
 def test_of_texts_the_mean_is_per_target_and_rows_without_a_target_are_left_out(tmp_path):
     run = new_run()
     losses = ExampleLossLogger(1, 8, 1000, folder=tmp_path)
-    losses.on_start(run)
-    run.step, run.batch = 3, Stream().batch(np.arange(3))
-    run.rows = {
+    losses.on_start(run.context, run.state)
+    run.state.progress.step = 3
+    per_example = {
         "loss": mx.array([6.0, 0.0, 5.0]),
         "weight": mx.array([3.0, 0.0, 10.0]),
         "kl": mx.array([9.0, 0.0, 1.0]),
     }
-    losses.on_step(run)
-    losses.on_end(run)
+    result = no_step()._replace(batch=Stream().batch(np.arange(3)), per_example=per_example)
+    losses.on_step(run.context, run.state, result)
+    losses.on_end(run.context, run.state)
     rows = example_losses.read(tmp_path)
     assert [rows[name].tolist() for name in ("id", "step", "targets", "sum", "mean", "kl")] == [
         [0, 2],
@@ -101,55 +87,58 @@ def test_of_texts_the_mean_is_per_target_and_rows_without_a_target_are_left_out(
 
 @pytest.mark.parametrize("step", [3, 4, 7, 12])
 def test_a_resumed_run_has_the_rows_of_the_uninterrupted_one(tmp_path, step):
-    fit(tmp_path / "whole", part=30)
+    train(tmp_path / "whole", rows_per_file=30)
     killed = tmp_path / "killed"
-    fit(killed, StopAt(step), part=30)
+    train(killed, StopAt(step), rows_per_file=30)
     later = example_losses.read(killed) | {}
     later["step"] = later["step"] + step  # rows of after the checkpoint, as a kill would leave them
     example_losses.write_part(later, killed / "example_losses")
-    fit(killed, resume=True, part=30)
+    train(killed, resume=True, rows_per_file=30)
     expected, got = all_rows(tmp_path / "whole"), all_rows(killed)
     for name, column in expected.items():
         np.testing.assert_array_equal(got[name], column)
 
 
 def test_training_is_the_same_with_and_without(tmp_path):
-    assert run_state_digest(fit(tmp_path / "a")) == run_state_digest(fit(tmp_path / "b", every=None))
+    assert final_state_digest(train(tmp_path / "a").state) == final_state_digest(
+        train(tmp_path / "b", every_steps=None).state
+    )
     assert not (tmp_path / "b" / "example_losses").exists()
 
 
 def test_a_killed_process_leaves_a_spill_that_is_read_and_becomes_a_part(tmp_path):
     run = new_run()
     losses = ExampleLossLogger(1, 64, 1000, folder=tmp_path)
-    losses.on_start(run)
+    losses.on_start(run.context, run.state)
     step_by_hand(run, losses, 3)
     spill = tmp_path / "example_losses" / "rows.spill"
     wait_until(lambda: spill.exists() and len(example_losses.read(tmp_path)["id"]) == 12)
-    resumed = new_run(step=2)  # the checkpoint is of step 2
-    ExampleLossLogger(None, 64, 1000, folder=tmp_path).on_start(resumed)
+    resumed = new_run()
+    resumed.state.progress.step = 2  # of the checkpoint
+    ExampleLossLogger(None, 64, 1000, folder=tmp_path).on_start(resumed.context, resumed.state)
     assert example_losses.read(tmp_path)["step"].tolist() == [1] * 4 + [2] * 4
-    losses.on_end(run)
+    losses.on_end(run.context, run.state)
 
 
-def test_a_slow_disk_never_holds_training_up_and_what_is_dropped_is_counted_and_said(tmp_path, monkeypatch, capsys):
+def test_a_slow_disk_never_holds_training_up_and_what_is_dropped_is_counted_and_said(tmp_path, monkeypatch, caplog):
     go = threading.Event()
     write = os.write
     monkeypatch.setattr(os, "write", lambda *args: go.wait(30) and write(*args))
     run = new_run(tracker=Recorder())
     losses = ExampleLossLogger(1, 2, 1000, folder=tmp_path)
-    losses.on_start(run)
+    losses.on_start(run.context, run.state)
     began = time.monotonic()
     step_by_hand(run, losses, 10)
     assert time.monotonic() - began < 5
     go.set()
-    losses.on_end(run)
+    losses.on_end(run.context, run.state)
     kept = len(example_losses.read(tmp_path)["id"])
     assert kept in (8, 12)  # two batches in the queue, and one in the hands of the thread
-    assert run.tracker.lines[-1][1] == {"example_losses/dropped": 40 - kept}
-    assert f"{40 - kept} of 40 rows dropped" in capsys.readouterr().err
+    assert run.context.tracker.lines[-1][1] == {"example_losses/dropped_rows": 40 - kept}
+    assert f"{40 - kept} of 40 rows dropped" in caplog.text
 
 
-def test_a_full_disk_costs_rows_and_one_line_but_never_the_run_nor_a_row_written_before(tmp_path, monkeypatch, capsys):
+def test_a_full_disk_costs_rows_and_one_line_but_never_the_run_nor_a_row_written_before(tmp_path, monkeypatch, caplog):
     write, calls = os.write, []
 
     def full(file, data):
@@ -162,23 +151,24 @@ def test_a_full_disk_costs_rows_and_one_line_but_never_the_run_nor_a_row_written
     monkeypatch.setattr(os, "write", full)
     run = new_run(tracker=Recorder())
     losses = ExampleLossLogger(1, 64, 1000, folder=tmp_path)
-    losses.on_start(run)
+    losses.on_start(run.context, run.state)
     step_by_hand(run, losses, 6)
-    losses.on_end(run)
+    losses.on_end(run.context, run.state)
     rows = example_losses.read(tmp_path)
     assert sorted(set(rows["step"].tolist())) == [1, 2, 5, 6]
     assert (rows["mean"] == rows["step"]).all()
-    err = capsys.readouterr().err
+    err = caplog.text
     assert err.count("No space left") == 2  # when it happens, and at the end
     assert "8 of 24 rows dropped" in err
 
 
 def step_by_hand(run, losses, steps):
     for _ in range(steps):
-        run.step += 1
-        run.batch = Stream(rows=44).batch(np.arange(4) + 4 * (run.step - 1))
-        run.rows = {"loss": mx.full((4,), float(run.step)), "weight": mx.ones((4,))}
-        losses.on_step(run)
+        run.state.progress.step += 1
+        step = run.state.progress.step
+        batch = Stream(rows=44).batch(np.arange(4) + 4 * (step - 1))
+        per_example = {"loss": mx.full((4,), float(step)), "weight": mx.ones((4,))}
+        losses.on_step(run.context, run.state, no_step()._replace(batch=batch, per_example=per_example))
 
 
 def wait_until(condition):
@@ -190,8 +180,13 @@ def wait_until(condition):
 
 @pytest.mark.fault_injection
 def test_a_run_killed_with_9_and_resumed_has_every_row_of_both_files_once(tmp_path):
-    files = ["callbacks.example_losses.every=1", "callbacks.csv.file=metrics.csv", "trainer.log_every=3", "resume=auto"]
-    words = [*but("trainer.max_steps=60", "callbacks.checkpointing.every=5"), *files]
+    files = [
+        "callbacks.example_losses.every_steps=1",
+        "callbacks.csv.path=metrics.csv",
+        "trainer.log_every=3",
+        "resume=auto",
+    ]
+    words = [*but("trainer.max_steps=60", "checkpointing.every_steps=5"), *files, "resume=auto"]
     assert processes.run(*words, f"hydra.run.dir={tmp_path}/whole").returncode == 0
     for step in (10, 35, 50):
         process = processes.start(*words, f"hydra.run.dir={tmp_path}/killed")

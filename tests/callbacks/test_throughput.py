@@ -9,6 +9,7 @@ import yaml
 
 from mlxlab.backend import peak_flops
 from mlxlab.callbacks.throughput import ThroughputMonitor
+from mlxlab.config.paths import conf_dir
 from mlxlab.data.batch import Batch
 from mlxlab.models.bert import Bert
 from mlxlab.models.cnn_hybrid import CnnHybrid
@@ -16,6 +17,7 @@ from mlxlab.models.flops import attention_width, matmul_parameters, training_flo
 from mlxlab.models.heads import build_head
 from mlxlab.models.model import Model
 from mlxlab.models.transformer import Transformer
+from mlxlab.training.state import no_step
 from support.models import Recorder, new_run
 
 SHAPE = {"vocab_size": 100, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48}
@@ -53,36 +55,38 @@ def batch(rows=2, length=16):
     return Batch(tokens, tokens, tokens, tokens.astype(np.float32), np.arange(rows))
 
 
-def logged(folder, model, peak_after, rate=1000.0):
+def logged(folder, model, measure_peak_after, rate=1000.0):
+    """Everything that the callback logs at a log point, and the seconds that the timer counts meanwhile."""
     run = new_run(model, tracker=Recorder())
-    run.step, run.batch = 7, batch()
-    speed = ThroughputMonitor(peak_after, cache=folder)
-    speed.on_start(run)
-    run.log({"speed/tokens_per_second": rate})
-    run.clock = (5.0, 7, 100)
-    speed.on_step(run)
-    speed.on_step(run)
-    return run, [metrics for _, metrics in run.tracker.lines[1:]]
+    run.state.progress.step = 7
+    result = no_step()._replace(batch=batch())
+    monitor = ThroughputMonitor(measure_peak_after, cache=folder)
+    monitor.on_start(run.context, run.state)
+    run.context.log(run.state, {"throughput/tokens_per_sec": rate})
+    run.context.timer.restart()
+    monitor.on_step(run.context, run.state, result)
+    seconds = run.context.timer.read()
+    monitor.on_step(run.context, run.state, result)
+    return seconds, [metrics for _, metrics in run.context.tracker.lines[1:]]
 
 
 def test_flops_are_logged_once_where_tokens_per_second_are(tmp_path):
     model = lm(Transformer(**SHAPE))
-    _, lines = logged(tmp_path, model, peak_after=None)
-    assert lines == [{"speed/model_flops_per_second": 1000 * training_flops(model, 16)}]
+    _, lines = logged(tmp_path, model, measure_peak_after=None)
+    assert lines == [{"throughput/model_flops_per_sec": 1000 * training_flops(model, 16)}]
 
 
 def test_the_peak_is_measured_late_kept_and_outside_the_clock(tmp_path, monkeypatch):
-    monkeypatch.setattr(peak_flops.measure_peak, "__defaults__", (0.05,))
+    monkeypatch.setattr(peak_flops.measure_peak, "__defaults__", (0.5,))
     model = lm(Transformer(**SHAPE))
-    assert "speed/share_of_peak" not in logged(tmp_path, model, peak_after=60)[1][0]
+    assert "throughput/mfu" not in logged(tmp_path, model, measure_peak_after=60)[1][0]
     assert list(tmp_path.iterdir()) == [], "a short run pays nothing"
-    run, lines = logged(tmp_path, model, peak_after=0)
+    seconds, lines = logged(tmp_path, model, measure_peak_after=0)
     (found,) = json.loads((tmp_path / "peak.json").read_text()).values()
-    assert lines[0]["speed/share_of_peak"] == pytest.approx(1000 * training_flops(model, 16) / found)
-    assert 5.05 <= run.clock[0] < 10
-    again, lines = logged(tmp_path, model, peak_after=None)
-    assert again.clock[0] == 5.0
-    assert lines[0]["speed/share_of_peak"] == pytest.approx(1000 * training_flops(model, 16) / found)
+    assert lines[0]["throughput/mfu"] == pytest.approx(1000 * training_flops(model, 16) / found)
+    assert seconds < 0.4, "the half second of the measurement does not count"
+    _, lines = logged(tmp_path, model, measure_peak_after=None)
+    assert lines[0]["throughput/mfu"] == pytest.approx(1000 * training_flops(model, 16) / found)
 
 
 def test_the_peak_is_that_of_this_machine_and_setting(tmp_path, monkeypatch):
@@ -100,12 +104,9 @@ def test_the_peak_is_that_of_this_machine_and_setting(tmp_path, monkeypatch):
 def test_a_classifier_has_no_flops_per_token(tmp_path):
     backbone = Transformer(**SHAPE)
     model = Model(backbone, build_head(backbone, kind="classification", num_classes=2))
-    assert logged(tmp_path, model, peak_after=0)[1] == []
+    assert logged(tmp_path, model, measure_peak_after=0)[1] == []
 
 
-def test_the_shipped_callbacks_have_it_before_the_checkpoints():
-    from mlxlab.config.paths import conf_dir
-
+def test_the_csv_logger_is_the_last_of_the_shipped_callbacks():
     names = list(yaml.safe_load((conf_dir() / "callbacks" / "default.yaml").read_text()))
-    assert "speed" in names
-    assert names[-1] == "checkpointing"
+    assert names[-1] == "csv"

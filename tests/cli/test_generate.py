@@ -172,4 +172,4 @@ def test_the_best_checkpoint_in_the_store_writes_and_fills_texts(home):
 
 
 def test_a_run_says_how_many_operations_it_made(home):
-    assert "speed/model_flops_per_second" in (home / "transformer" / "journal.jsonl").read_text()
+    assert "throughput/model_flops_per_sec" in (home / "transformer" / "journal.jsonl").read_text()

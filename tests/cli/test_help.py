@@ -71,7 +71,7 @@ def test_help_lists_keys_with_default_type_and_meaning():
     text = show_help([])
     assert "  trainer.learning_rate=3e-4                  a number > 0; the peak of the schedule\n" in text
     assert "  seed=0                                      a whole number >= 0; of everything random" in text
-    assert "callbacks.checkpointing.keep=" in text
+    assert "checkpointing.keep=" in text
     assert "* bert" in text
 
 

@@ -28,7 +28,7 @@ def test_counts_are_those_of_the_literature():
 def test_memory_is_that_of_the_arrays_that_training_makes():
     backbone = Transformer(vocab_size=100, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=48)
     model = Model(backbone, build_head(backbone, kind="language_modelling"))
-    optimizer = adamw(rate=lambda step: mx.array(1e-3), weight_decay=0.0, betas=[0.9, 0.999], eps=1e-8)
+    optimizer = adamw(learning_rate=1e-3, weight_decay=0.0, betas=[0.9, 0.999], eps=1e-8)
     optimizer.init(model.trainable_parameters())
     batch = Batch(*(np.zeros((6, 16), kind) for kind in (np.int32, np.int32, np.int32, np.float32)), np.zeros(6, int))
     found = footprint(count_parameters(model), 100, batch_size=6, seq_len=16)

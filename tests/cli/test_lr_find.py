@@ -9,7 +9,7 @@ from mlxlab.cli.lr_find import parse
 from mlxlab.errors import ConfigError
 from mlxlab.training.lr_finder import exponential_lr, find_learning_rate, smoothed, suggest_learning_rate
 from mlxlab.training.steps.step import PlainStep
-from support.models import TASK, Recorder, Stream, new_model, new_run, new_trainer
+from support.models import TASK, Stream, new_model, new_trainer
 from support.processes import but, run
 
 
@@ -33,13 +33,13 @@ def test_smoothing_has_no_bias_at_the_start():
 
 
 def test_the_search_uses_the_trainers_parts_and_ends_where_it_is_hopeless():
-    tracked = new_run(new_model(dropout=0.0), Stream(rows=22), tracker=Recorder())
-    found = find_learning_rate(tracked, new_trainer(step=partial(PlainStep, clip=None)), TASK, 1e-4, 1e6, 200, seed=0)
+    wide = {"start": 1e-4, "end": 1e6, "steps": 200, "seed": 0}
+    trainer = new_trainer(step=partial(PlainStep, clip=None))
+    found = find_learning_rate(trainer, new_model(dropout=0.0), Stream(rows=22), TASK, **wide)
     assert 20 < len(found.rates) < 200
     assert found.rates == sorted(found.rates)
-    assert tracked.tracker.lines == []
-    assert tracked.history == []
-    again = find_learning_rate(new_run(new_model(dropout=0.0)), new_trainer(), TASK, 1e-4, 1e-1, 30, seed=0)
+    narrow = {"start": 1e-4, "end": 1e-1, "steps": 30, "seed": 0}
+    again = find_learning_rate(new_trainer(), new_model(dropout=0.0), Stream(), TASK, **narrow)
     assert len(again.rates) == 30
 
 

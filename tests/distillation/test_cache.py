@@ -12,7 +12,6 @@ import xxhash
 from scipy.special import log_softmax
 
 from distillation.test_loss import SETTINGS
-from mlxlab.callbacks.checkpointing import Checkpointer
 from mlxlab.data.batch import Batch
 from mlxlab.distillation import soft_target_store
 from mlxlab.distillation.cache import TeacherCache, row_key
@@ -21,8 +20,9 @@ from mlxlab.distillation.loss import DistillationLoss
 from mlxlab.distillation.teachers import Teachers
 from mlxlab.errors import CannotCreateError
 from mlxlab.models.ensemble import Ensemble, FrozenModel
+from mlxlab.training.checkpointer import Checkpointer
 from mlxlab.training.device_batch import to_device
-from support.models import TASK, Fixed, Stream, new_model, new_run, new_trainer, weights_of
+from support.models import Hook, Stream, fit, new_model, new_run, new_trainer, weights_of
 
 V = 13
 
@@ -89,7 +89,7 @@ def test_with_all_classes_kept_the_loss_is_that_of_teachers_who_are_asked_bit_fo
     def trained(cache):
         loss = DistillationLoss(**SETTINGS, loaded_teachers=Teachers(Ensemble([FrozenModel(teacher)]), cache=cache))
         run = new_run(new_model(seed=0))
-        new_trainer(loss=loss).fit(run, Fixed(), TASK)
+        fit(new_trainer(loss=loss), run)
         return weights_of(run.model)
 
     online = trained(None)
@@ -237,24 +237,20 @@ def test_soft_targets_are_on_disk_before_a_checkpoint_is_saved(tmp_path):
     loss, _ = caching_loss(tmp_path / "cache")
     counts: list[int] = []
 
-    class CountRecords:
-        def on_start(self, run): ...
-
-        def on_step(self, run):
+    class CountRecords(Hook):
+        def on_step(self, context, state, result):
             with sqlite3.connect(store_file(tmp_path / "cache")) as database:
                 counts.append(database.execute("SELECT count(*) FROM records").fetchone()[0])
 
-        def on_end(self, run): ...
-
-    callbacks = [CountRecords(), Checkpointer(2, 2, background=False, folder=tmp_path), CountRecords()]
-    new_trainer(loss=loss, epochs=1).fit(new_run(), Fixed(), TASK, callbacks)
-    assert counts[:4] == [0, 0, 0, 8], "a step alone writes nothing"
+    checkpointer = Checkpointer(2, 2, background=False, folder=tmp_path)
+    fit(new_trainer(loss=loss, epochs=1), callbacks=[CountRecords()], checkpointer=checkpointer)
+    assert counts[:3] == [0, 0, 8], "a step alone writes nothing, the save after step 2 does"
 
 
 def test_soft_targets_are_on_disk_at_the_end_of_a_run_without_checkpoints(tmp_path):
     for misses in (22, 0):
         loss, cache = caching_loss(tmp_path)
-        new_trainer(loss=loss, epochs=1).fit(new_run(), Fixed(), TASK)
+        fit(new_trainer(loss=loss, epochs=1))
         assert cache.misses == misses
 
 

@@ -27,7 +27,7 @@ from mlxlab.training.losses.loss import CrossEntropyLoss, FocalLoss
 from mlxlab.training.losses.weighted_sum import WeightedSumLoss
 from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep, weighted_sum
-from support.models import TASK, Fixed, Stream, new_model, new_run, new_trainer, weights_of
+from support.models import TASK, Fixed, Stream, fit, new_model, new_run, new_trainer, weights_of
 
 SETTINGS = {
     "alpha": 0.5,
@@ -62,7 +62,7 @@ PLAIN = partial(PlainStep, clip=1.0)
 
 def trained(loss, step=PLAIN):
     run = new_run(new_model(seed=0))
-    new_trainer(loss=loss, step=step).fit(run, Fixed(), TASK)
+    fit(new_trainer(loss=loss, step=step), run)
     return weights_of(run.model)
 
 
@@ -144,8 +144,8 @@ def test_teachers_do_not_change_have_no_dropout_and_are_no_weights_of_the_studen
     run = new_run()
     names = weights_of(run.model).keys()
     report = DistillationReport(loss.teachers, Fixed(), TASK, None)
-    new_trainer(loss=loss).fit(run, Fixed(), TASK, [report])
-    assert run.beside.keys() == {"student", "teacher"}
+    fit(new_trainer(loss=loss), run, [report])
+    assert run.state.history.reference.keys() == {"student", "teacher"}
     assert loss.teachers.digest() == before
     assert weights_of(run.model).keys() == names
     teacher.out.weight = teacher.out.weight + 1e-7
@@ -281,10 +281,8 @@ def test_matched_layers_come_closer_and_their_projections_learn_but_are_not_rest
     assert student.feature_matching.layers[0].weight.shape == (12, 8)
     first = loss(student, batch)
     assert first.terms["feature_matching"].shape == batch.targets.shape
-    run = new_run(student)
-    trainer = new_trainer(loss=loss)
-    trainer.prepare(run)
-    step = PlainStep(1.0, model=student, loss=loss, optimizer=run.optimizer)
+    optimizer = new_run(student).state.optimizer
+    step = PlainStep(1.0, model=student, loss=loss, optimizer=optimizer)
     before = weights_of(student)
     for _ in range(30):
         step(batch)

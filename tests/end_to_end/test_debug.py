@@ -23,7 +23,11 @@ def text(tmp_path):
 
 def first_and_last(folder):
     [state] = sorted(folder.glob("checkpoints/step-*/state.json"))[-1:]
-    losses = [metrics["train/loss"] for _, metrics in json.loads(state.read_text())["curve"] if "train/loss" in metrics]
+    losses = [
+        metrics["train/loss"]
+        for _, metrics in json.loads(state.read_text())["history"]["curve"]
+        if "train/loss" in metrics
+    ]
     return losses[0], losses[-1]
 
 

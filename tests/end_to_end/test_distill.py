@@ -15,7 +15,7 @@ from mlxlab.training.device_batch import to_device
 from support.processes import ROOT, but, run, start, wait_for
 
 SHORT = but(
-    "trainer.max_steps=9", "trainer.eval_every=9", "callbacks.checkpointing.every=3", "data.templates=[brief]", "seed=1"
+    "trainer.max_steps=9", "trainer.eval_every=9", "checkpointing.every_steps=3", "data.templates=[brief]", "seed=1"
 )
 STUDENT = [*SHORT, "trainer=distill"]
 
@@ -50,7 +50,9 @@ def test_a_student_of_another_family_learns_from_a_run_and_caches_its_soft_targe
     assert "teachers unchanged" in said[0].err
     assert ", 0 computed" in said[1].err
     assert states(said[0].out) == states(said[1].out)
-    curve = json.loads((tmp_path / "b" / "checkpoints" / "step-00000009" / "state.json").read_text())["curve"]
+    curve = json.loads((tmp_path / "b" / "checkpoints" / "step-00000009" / "state.json").read_text())["history"][
+        "curve"
+    ]
     assert {"train/cross_entropy", "train/kl"} <= dict(curve)[3].keys()
     beside = json.loads((tmp_path / "b" / "metrics.json").read_text())["reference"]
     final = json.loads((teacher / "metrics.json").read_text())["final"]

@@ -11,7 +11,7 @@ import pytest
 
 from support.processes import ROOT, but, environment, run
 
-SHORT = but("trainer.max_steps=4", "trainer.eval_every=2", "callbacks.checkpointing.every=2", "trainer.log_every=1")
+SHORT = but("trainer.max_steps=4", "trainer.eval_every=2", "checkpointing.every_steps=2", "trainer.log_every=1")
 UNTRACKED = SHORT
 TRACKED = [setting for setting in SHORT if not setting.startswith("tracking")]
 

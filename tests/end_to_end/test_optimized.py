@@ -7,16 +7,16 @@ import pytest
 from support.processes import but, final_state, run, start, wait_for
 
 LEAN = ["trainer=optimized", "trainer.step.compile=never"]
-SHORT = but("trainer.max_steps=8", "trainer.eval_every=4", "trainer.log_every=1", "callbacks.checkpointing.every=2")
-SHORT += ["callbacks.memory.every=1", "callbacks.early_stopping.patience=5", *LEAN]
+SHORT = but("trainer.max_steps=8", "trainer.eval_every=4", "trainer.log_every=1", "checkpointing.every_steps=2")
+SHORT += ["callbacks.memory_monitor.every_steps=1", "callbacks.early_stopping.patience=5", *LEAN]
 
 
 @pytest.mark.parametrize("model", ["bert", "cnn_hybrid", "transformer"])
 def test_every_family_and_every_callback_work_with_the_optimized_step(tmp_path, model):
     words = ["trainer.step.accumulate=3", "trainer.step.checkpoint_layers=true", "trainer.ema=0.9", f"model={model}"]
     more = [
-        "callbacks.csv.file=metrics.csv",
-        "callbacks.example_losses.every=1",
+        "callbacks.csv.path=metrics.csv",
+        "callbacks.example_losses.every_steps=1",
         f"tracking={'mlflow' if model == 'bert' else 'none'}",
     ]
     settings = [word for word in SHORT if not word.startswith("tracking=")]
@@ -29,7 +29,7 @@ def test_every_family_and_every_callback_work_with_the_optimized_step(tmp_path, 
     for name in ("plots/learning_curve.png", "plots/confusion.png", "plots/memory.png", "summary.md", "metrics.csv"):
         assert (tmp_path / "run" / name).stat().st_size > 0
     head = (tmp_path / "run" / "metrics.csv").read_text().splitlines()[0]
-    assert all(name in head for name in ("data/padding", "memory/slope", "train/grad_norm"))
+    assert all(name in head for name in ("data/padding_fraction", "memory/growth_per_step", "train/grad_norm"))
 
 
 KILLED = [*but("trainer.max_steps=40"), *LEAN, "trainer.step.accumulate=2"]
@@ -51,15 +51,15 @@ def test_accumulation_with_ema_killed_and_resumed_ends_in_the_same_state(tmp_pat
 @pytest.mark.fault_injection
 def test_a_run_with_adaptive_batch_size_resumes_with_its_current_size(tmp_path):
     words = ["trainer.max_steps=12", *but("trainer.max_steps=12")[:-1], *LEAN, f"hydra.run.dir={tmp_path}"]
-    words.append("trainer.dynamic_batch={min: 4, max: 32, interval: 4, cooldown: 4, budget: 1000}")
+    words += [f"callbacks.dynamic_batch.{setting}" for setting in ("max=32", "interval=4", "cooldown=4", "budget=1000")]
     first = run(*words)
     assert first.returncode == 0, first.stderr
     second = run(*words[1:], "resume=auto", "trainer.max_steps=16")
     assert second.returncode == 0, second.stderr
     newest = max((tmp_path / "checkpoints").glob("step-*"))
     state = json.loads((newest / "state.json").read_text())
-    assert state["sizes"] == [[0, 8], [4, 16], [8, 32]]
-    assert state["examples"] == 4 * 8 + 4 * 16 + 8 * 32
+    assert state["progress"]["batch_sizes"] == [[0, 8], [4, 16], [8, 32]]
+    assert state["progress"]["samples"] == 4 * 8 + 4 * 16 + 8 * 32
 
 
 @pytest.mark.fault_injection

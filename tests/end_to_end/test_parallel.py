@@ -37,7 +37,7 @@ def test_data_parallel_gives_the_losses_and_weights_of_one_process(tmp_path, alo
 
 
 def test_when_a_process_dies_the_others_save_and_exit_with_75(tmp_path):
-    forever = but("trainer.max_steps=100000", "callbacks.checkpointing.every=20", "trainer.eval_every=100000")
+    forever = but("trainer.max_steps=100000", "checkpointing.every_steps=20", "trainer.eval_every=100000")
     process = start("n=2", *forever, f"hydra.run.dir={tmp_path}", script="launch")
     wait_for(tmp_path / "checkpoints" / "step-00000020", process)
     parts = [

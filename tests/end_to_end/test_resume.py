@@ -51,7 +51,7 @@ def test_a_signal_ends_the_run_with_its_code_and_an_exact_checkpoint(tmp_path, r
 
 
 def test_sigusr1_saves_and_continues(tmp_path, reference):
-    settings = but("callbacks.checkpointing.every=1000", "callbacks.checkpointing.keep=9")
+    settings = but("checkpointing.every_steps=1000", "checkpointing.keep=9")
     process = start(*settings, f"hydra.run.dir={tmp_path}")
     wait_for(tmp_path / "checkpoints" / "step-00000020", process)
     process.send_signal(signal.SIGUSR1)

@@ -19,7 +19,7 @@ SMALL = [
     "trainer.eval_every=8",
     "trainer.log_every=4",
     "trainer.schedule.warmup=2",
-    "callbacks.checkpointing.every=4",
+    "checkpointing.every_steps=4",
 ]
 
 

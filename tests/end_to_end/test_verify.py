@@ -12,7 +12,7 @@ from support.processes import but, run
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("run")
-    settings = but("trainer.max_steps=12", "callbacks.checkpointing.every=4", "trainer.eval_every=6")
+    settings = but("trainer.max_steps=12", "checkpointing.every_steps=4", "trainer.eval_every=6")
     finished = run(*settings, f"hydra.run.dir={path}")
     assert finished.returncode == 0, finished.stderr
     return path

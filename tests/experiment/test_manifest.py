@@ -176,7 +176,7 @@ def test_runs_that_end_fail_stop_or_are_killed_say_so(tmp_path):
     assert failed.returncode == read_manifest(tmp_path / "failed")["outcome"]["exit_code"] == 66
     assert status_of(tmp_path / "failed") == "FAILED"
 
-    settings = [*but("trainer.max_steps=100000", "callbacks.checkpointing.every=2"), "resume=auto"]
+    settings = [*but("trainer.max_steps=100000", "checkpointing.every_steps=2"), "resume=auto"]
     for number, status in [(signal.SIGTERM, "PREEMPTED"), (signal.SIGKILL, "RUNNING")]:
         process = start(*settings, f"hydra.run.dir={tmp_path}/stopped")
         wait_for(tmp_path / "stopped" / "STATUS.RUNNING", process)

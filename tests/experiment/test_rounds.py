@@ -27,7 +27,7 @@ WORDS = [
     "model.intermediate_size=16",
     "model.dropout=0",
     "trainer.max_steps=2",
-    "callbacks.progress.bar=never",
+    "callbacks.progress_bar.bar=never",
 ]
 
 

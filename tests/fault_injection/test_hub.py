@@ -19,7 +19,7 @@ SETTINGS = [
     "trainer.max_steps=40",
     "trainer.eval_every=20",
     "trainer.schedule.warmup=0",
-    "callbacks.checkpointing.every=2",
+    "checkpointing.every_steps=2",
 ]
 
 

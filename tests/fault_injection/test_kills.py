@@ -178,7 +178,7 @@ def pause(process, seconds: float) -> None:
 @pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.fault_injection)])
 def test_kill_9_at_each_disk_call_of_a_save(shared_nursery, tmp_path, tell, every):
     """The sixth save: a new best is among those before, the seventh and fourth are to go."""
-    argv = settings("bert", "trainer.max_steps=14", "callbacks.checkpointing.keep=1")
+    argv = settings("bert", "trainer.max_steps=14", "checkpointing.keep=1")
     whole = reference(shared_nursery, argv, tmp_path / "reference")
     call, kills = 1, 0
     while True:

@@ -18,7 +18,7 @@ def poisoned(shared_nursery, tmp_path, what: str, last: int) -> Attempt:
         "bert",
         "trainer.max_steps=20",
         "trainer.max_skips=3",
-        "callbacks.checkpointing.keep=99",
+        "checkpointing.keep=99",
         *tracked(tmp_path / "project"),
     )
     poison = {"what": what, "first": 7, "last": last}
@@ -46,11 +46,11 @@ def test_one_nonfinite_step_costs_one_step(shared_nursery, tmp_path, what):
     metrics = read_metrics(tmp_path / "run" / "journal.jsonl")
     logged = {step for name, step in metrics if name == "train/loss"}
     if what == "optimizer":  # the next three are skipped, then the weights are those of step 6
-        assert "step 10: not finite; weights of step 6, later data" in done.err
+        assert "step 10: not finite; continuing with the weights of step 6 and later data" in done.err
         assert logged >= {*range(1, 21)} - {10}
     else:
         assert logged == {*range(1, 21)}
-        assert metrics["train/skipped", 20] == 1
+        assert metrics["train/nonfinite_steps", 20] == 1
 
 
 @pytest.mark.parametrize("what", EVERYWHERE)

@@ -34,7 +34,7 @@ def two_epochs(request, shared_nursery: Nursery, tmp_path_factory) -> tuple[list
         "trainer.epochs=2",
         "trainer.eval_every=5",
         "trainer.log_every=7",
-        "callbacks.checkpointing.every=4",
+        "checkpointing.every_steps=4",
     )
     whole = reference(shared_nursery, argv, folder / "run")
     assert max(step for _, step in whole.metrics) == 2 * EPOCH

@@ -1,6 +1,6 @@
 """Small real parts for tests: a model, a stream of batches, a trainer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -8,15 +8,20 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.data.batch import Batch, Task
 from mlxlab.errors import ConfigError
-from mlxlab.tracking.tracker import NoTracker
+from mlxlab.tracking.tracker import NoTracker, Tracker
+from mlxlab.training import loop
+from mlxlab.training.callback import Callback
+from mlxlab.training.checkpointer import CheckpointerProtocol
+from mlxlab.training.context import Control, FitContext
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.losses.loss import CrossEntropyLoss, Loss, LossTerms
 from mlxlab.training.optim.optimizers import adamw
 from mlxlab.training.optim.schedules import cosine
-from mlxlab.training.state import MonitoredMetric, Run
-from mlxlab.training.steps.step import PlainStep
+from mlxlab.training.state import MonitoredMetric, TrainState
+from mlxlab.training.steps.step import PlainStep, StepOutput
 from mlxlab.training.trainer import Trainer
 
 TASK = Task("classification", 2, ("no", "yes"))
@@ -126,7 +131,6 @@ def new_trainer(**changes: object) -> Trainer:
         "parallel": "none",
         "deadline": 60.0,
         "ema": None,
-        "dynamic_batch": None,
         "loss": CrossEntropyLoss(0.0),
         "step": partial(PlainStep, clip=1.0),
         "optimizer": partial(adamw, weight_decay=0.01, betas=[0.9, 0.999], eps=1e-8),
@@ -135,15 +139,70 @@ def new_trainer(**changes: object) -> Trainer:
     return Trainer(**(defaults | changes))  # type: ignore[arg-type]
 
 
-def new_run(model: nn.Module | None = None, train: Stream | None = None, **changes: object) -> Run:
-    defaults = {
-        "model": model or new_model(),
-        "train": train or Stream(),
-        "objective": MonitoredMetric("valid/loss"),
-        "tracker": NoTracker(),
-        "max_skips": 3,
-    }
-    return Run(**(defaults | changes))  # type: ignore[arg-type]
+class Run:
+    """A model, its data, and what a fit makes of them."""
+
+    def __init__(self, model: nn.Module, data: Stream, context: FitContext) -> None:
+        self.model, self.data, self.context = model, data, context
+        self.state: TrainState = new_trainer().init_state(model, data)
+
+    @property
+    def control(self) -> Control:
+        return self.context.control
+
+
+def new_run(
+    model: nn.Module | None = None, data: Stream | None = None, tracker: Tracker | None = None, **context: object
+) -> Run:
+    return Run(
+        model or new_model(),
+        data or Stream(),
+        FitContext(MonitoredMetric("valid/loss"), tracker or NoTracker(), **context),  # type: ignore[arg-type]
+    )
+
+
+def fit(
+    trainer: Trainer,
+    run: Run | None = None,
+    callbacks: Sequence[Callback] = (),
+    checkpointer: CheckpointerProtocol | None = None,
+    checkpoint: Checkpoint | None = None,
+    seed: int = 0,
+) -> Run:
+    """Trains a new state to its end, or the one of a checkpoint."""
+    run = run or new_run()
+    run.state = trainer.init_state(run.model, run.data, seed)
+    loop.fit(trainer, run.context, run.state, Fixed(), TASK, callbacks, checkpointer, checkpoint, seed)
+    return run
+
+
+class Hook:
+    """A callback that does nothing; tests define the moments that they need."""
+
+    runs_on_all_ranks = True
+
+    def on_start(self, context, state) -> None: ...
+
+    def on_step(self, context, state, result) -> None: ...
+
+    def on_end(self, context, state) -> None: ...
+
+
+class StopAt(Hook):
+    """Ends the run after a step, as SIGTERM would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step(self, context, state, result) -> None:
+        if state.progress.step == self.step:
+            context.control.stop_signal, context.control.stop_reason = 15, "signal 15"
+
+
+def numbers(output: StepOutput) -> dict[str, float]:
+    """The scalars of a step by name; `finite` is 1 or 0."""
+    names = ("loss", "weight", "grad_norm", "finite", *output.term_names)
+    return dict(zip(names, np.array(output.scalars).tolist(), strict=True))
 
 
 def weights_of(model: nn.Module) -> dict[str, np.ndarray]:

@@ -7,8 +7,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
+from omegaconf import OmegaConf
 from sklearn import metrics as oracle
 
+from mlxlab.config.instantiate import instantiate
+from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError, DivergenceError
 from mlxlab.training.device_batch import DeviceBatch, to_device
 from mlxlab.training.evaluate import evaluate
@@ -17,7 +20,19 @@ from mlxlab.training.metrics import classification_metrics, confusion_matrix
 from mlxlab.training.optim.optimizers import adamw, flatten_arrays, has_weight_decay
 from mlxlab.training.optim.schedules import constant, cosine, linear, wsd
 from mlxlab.training.steps.step import PlainStep, global_norm, weighted_sum
-from support.models import TASK, Fixed, FunctionLoss, Stream, new_model, new_run, new_trainer, weights_of
+from support.models import (
+    TASK,
+    Fixed,
+    FunctionLoss,
+    Hook,
+    Stream,
+    fit,
+    new_model,
+    new_run,
+    new_trainer,
+    numbers,
+    weights_of,
+)
 
 
 def a_batch(rows: int = 5) -> DeviceBatch:
@@ -84,18 +99,47 @@ def test_a_warmup_longer_than_the_run_is_refused():
 def test_the_first_update_runs_at_the_first_rate_of_the_schedule():
     model = new_model()
     before = weights_of(model)
-    run = new_run(model)
-    trainer = new_trainer(max_steps=1000, epochs=None, schedule=partial(constant, 1000), optimizer=plain_sgd)
-    rate = trainer.prepare(run)
-    PlainStep(1.0, model=model, loss=CrossEntropyLoss(0.0), optimizer=run.optimizer)(a_batch())
+    trainer = new_trainer(max_steps=1, epochs=None, schedule=fixed_warmup, optimizer=plain_sgd)
+    run = fit(trainer, new_run(model))
     moved = max(np.abs(weights_of(model)[name] - before[name]).max() for name in before)
-    assert 0 < moved <= rate(mx.array(0)).item() == pytest.approx(1e-2 / 1000)
+    assert 0 < moved <= run.state.optimizer.learning_rate.item() == pytest.approx(1e-2 / 1000)
 
 
-def plain_sgd(*, rate):
+def fixed_warmup(*, peak, steps):
+    return constant(1000, peak=peak, steps=None)
+
+
+def plain_sgd(*, learning_rate):
     import mlx.optimizers as optim
 
-    return optim.SGD(rate)
+    return optim.SGD(learning_rate)
+
+
+@pytest.mark.parametrize("name", ["adamw", "adafactor", "lion", "sgd", "muon"])
+def test_every_step_uses_the_learning_rate_of_the_schedule(name):
+    rates = []
+
+    class Rates(Hook):
+        def on_step(self, context, state, result):
+            rates.append([o.learning_rate.item() for o in state.optimizer.optimizers])
+
+    trainer = new_trainer(optimizer=shipped_optimizer(name), log_every=1)
+    run = fit(trainer, callbacks=[Rates()])
+    schedule = trainer.lr_schedule(run.state)
+    expected = [schedule(mx.array(step)).item() for step in range(run.state.progress.step)]
+    assert rates == [[rate] * len(rates[0]) for rate in expected]
+    logged = [metrics["train/learning_rate"] for _, metrics in run.state.history.curve]
+    assert logged == expected
+
+
+def test_muon_scales_the_learning_rate_of_its_adamw_part():
+    run = fit(new_trainer(optimizer=shipped_optimizer("muon", adamw_rate=0.5)))
+    matrices, *others = [o.learning_rate.item() for o in run.state.optimizer.optimizers]
+    assert others == [0.5 * matrices] * 2
+
+
+def shipped_optimizer(name, **changes):
+    return instantiate({**OmegaConf.load(conf_dir() / f"trainer/optimizer/{name}.yaml"), **changes})
 
 
 def test_clipping_bounds_the_norm_and_keeps_the_direction():
@@ -110,7 +154,9 @@ def test_clipping_bounds_the_norm_and_keeps_the_direction():
             return parameters
 
     def norm_and_flat(clip):
-        logged = PlainStep(clip, model=model, loss=CrossEntropyLoss(0.0), optimizer=Spy())(a_batch())["norm"].item()
+        logged = numbers(PlainStep(clip, model=model, loss=CrossEntropyLoss(0.0), optimizer=Spy())(a_batch()))[
+            "grad_norm"
+        ]
         return logged, np.concatenate([np.array(g).ravel() for _, g in tree_flatten(seen["gradients"])])
 
     logged, free = norm_and_flat(None)
@@ -129,8 +175,7 @@ def test_decay_spares_norms_biases_and_embeddings():
 
 def test_adamw_corrects_its_bias():
     model = new_model()
-    rate = partial(constant, 0)(peak=0.1, steps=10)
-    optimizer = adamw(0.0, [0.9, 0.999], 1e-8, rate=rate)
+    optimizer = adamw(0.0, [0.9, 0.999], 1e-8, learning_rate=0.1)
     before = weights_of(model)
     gradients = {name: mx.ones(w.shape) for name, w in weights_of(model).items()}
     from mlx.utils import tree_unflatten
@@ -142,10 +187,8 @@ def test_adamw_corrects_its_bias():
 
 @pytest.mark.parametrize("place", ["loss", "gradient"])
 def test_a_number_that_is_not_finite_never_reaches_weights_or_optimizer(place):
-    model, run = new_model(), None
-    run = new_run(model)
-    trainer = new_trainer()
-    trainer.prepare(run)
+    model = new_model()
+    optimizer = new_run(model).state.optimizer
 
     def loss(m, b):
         values = CrossEntropyLoss(0.0)(m, b).total
@@ -156,14 +199,14 @@ def test_a_number_that_is_not_finite_never_reaches_weights_or_optimizer(place):
         return values + mx.sqrt(m.out.weight.sum() * 0) * 1.0  # finite, with an infinite gradient
 
     poisoned = False
-    step = PlainStep(1.0, model=model, loss=FunctionLoss(loss), optimizer=run.optimizer)
-    assert step(a_batch())["skipped"].item() == 0
-    weights, state = weights_of(model), {k: np.array(v) for k, v in flatten_arrays(run.optimizer.state).items()}
+    step = PlainStep(1.0, model=model, loss=FunctionLoss(loss), optimizer=optimizer)
+    assert numbers(step(a_batch()))["finite"] == 1
+    weights, state = weights_of(model), {k: np.array(v) for k, v in flatten_arrays(optimizer.state).items()}
     poisoned = True
-    assert step(a_batch())["skipped"].item() == 1
+    assert numbers(step(a_batch()))["finite"] == 0
     for name, leaf in weights_of(model).items():
         np.testing.assert_array_equal(leaf, weights[name])
-    for name, leaf in flatten_arrays(run.optimizer.state).items():
+    for name, leaf in flatten_arrays(optimizer.state).items():
         np.testing.assert_array_equal(np.array(leaf), state[name])
 
 
@@ -172,9 +215,9 @@ def test_max_skips_in_a_row_end_the_run_with_78():
         return CrossEntropyLoss(0.0)(m, b).total * float("nan")
 
     run = new_run()
-    with pytest.raises(DivergenceError, match="3 updates in a row"):
-        new_trainer(loss=FunctionLoss(nan)).fit(run, Fixed(), TASK)
-    assert run.step == 3
+    with pytest.raises(DivergenceError, match="3 consecutive steps"):
+        fit(new_trainer(loss=FunctionLoss(nan)), run)
+    assert run.state.progress.step == 3
     assert DivergenceError.exit_code == 78
 
 

@@ -1,10 +1,10 @@
-"""Writes what every example cost: one array a batch leaves the device, a thread of its own brings it to the disk."""
+"""Logs the loss of every training example: one array per batch leaves the device, a thread writes it to the disk."""
 
 import errno
 import json
+import logging
 import os
 import queue
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,53 +17,59 @@ import numpy as np
 
 from mlxlab.constraints import Size
 from mlxlab.data import example_losses
-from mlxlab.training.state import Run
+from mlxlab.training.context import FitContext
+from mlxlab.training.state import StepResult, TrainState
 
-FIXED = ("loss", "weight")  # of `run.rows`; the others are parts of the loss
-TICK = 0.2  # seconds between looks whether the run has ended
-SECONDS = 60.0  # at most, to write what waits when a run ends
+logger = logging.getLogger(__name__)
+
+FIXED = ("loss", "weight")  # of `StepResult.per_example`; the others are terms of the loss
+TICK = 0.2  # seconds between two checks whether the run has ended
+MAX_SECONDS = 60.0  # to write what is queued when a run ends
 
 
 class ExampleLossLogger:
     """Logs id, loss (sum, and mean per target), KL, CE, number of targets, step and time of each training example.
 
-    They go to `<run folder>/example_losses` as Parquet; `scripts/examples.py` reads them, `data.select` chooses by
-    them. Training never waits: what does not fit into the queue is dropped, counted, and said at the end.
+    They go to `<run folder>/example_losses` as Parquet; `scripts/examples.py` reads them, `data.select` selects by
+    them. Training never waits: batches that do not fit into the queue are dropped, and reported at the end.
 
     Args:
-        every: updates between batches that are logged, 1 logs every example; null logs none.
-        queue: batches that may wait for the disk.
-        part: rows of one Parquet file.
+        every_steps: steps between batches that are logged, 1 logs every example; null logs none.
+        queue_size: batches that may wait for the disk.
+        rows_per_file: rows of one Parquet file.
     """
 
-    def __init__(self, every: Size | None, queue: Size, part: Size, *, folder: Path) -> None:
-        self.every, self.depth, self.part = every, queue, part
+    runs_on_all_ranks = False
+
+    def __init__(self, every_steps: Size | None, queue_size: Size, rows_per_file: Size, *, folder: Path) -> None:
+        self.every_steps, self.queue_size, self.rows_per_file = every_steps, queue_size, rows_per_file
         self.folder = folder / example_losses.FOLDER
         self._writer: _Writer | None = None
 
-    def on_start(self, run: Run) -> None:
+    def on_start(self, context: FitContext, state: TrainState) -> None:
         if self.folder.is_dir():
-            example_losses.settle(self.folder, run.step)
-        if self.every is not None:
-            self._writer = _Writer(self.folder, self.depth, self.part)
+            example_losses.settle(self.folder, state.progress.step)
+        if self.every_steps is not None:
+            self._writer = _Writer(self.folder, self.queue_size, self.rows_per_file)
 
-    def on_step(self, run: Run) -> None:
-        if self._writer is None or run.batch is None or run.step % (self.every or 1):
+    def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
+        step = state.progress.step
+        if self._writer is None or not result.trained or step % (self.every_steps or 1):
             return
-        names = (*FIXED, *sorted(run.rows.keys() - set(FIXED)))
-        values = mx.stack([run.rows[name].astype(mx.float32) for name in names])  # (K, B)
-        mx.async_eval(values)  # the thread waits for it: nobody else does
-        self._writer.put(_Item(run.step, time.time(), run.batch.ids, names, values))
+        names = (*FIXED, *sorted(result.per_example.keys() - set(FIXED)))
+        values = mx.stack([result.per_example[name].astype(mx.float32) for name in names])  # (K, B)
+        mx.async_eval(values)  # the writer thread waits for it, training does not
+        self._writer.put(_Item(step, time.time(), result.batch.ids, names, values))
 
-    def on_end(self, run: Run) -> None:
+    def on_end(self, context: FitContext, state: TrainState) -> None:
         if self._writer is None:
             return
         writer, self._writer = self._writer, None
         writer.close()
         if writer.dropped:
-            run.log({"example_losses/dropped": float(writer.dropped)})
-            reason = writer.failed or "the disk was slower than training; raise callbacks.example_losses.queue"
-            print(f"{self.folder}: {writer.dropped} of {writer.seen} rows dropped: {reason}", file=sys.stderr)
+            context.log(state, {"example_losses/dropped_rows": float(writer.dropped)})
+            reason = writer.failed or "the disk was slower than training; raise callbacks.example_losses.queue_size"
+            logger.warning(f"{self.folder}: {writer.dropped} of {writer.seen} rows dropped: {reason}")
 
 
 class _Item(NamedTuple):
@@ -77,14 +83,14 @@ class _Item(NamedTuple):
 
 
 class _Writer:
-    """A thread that appends to the spill and makes a part of it whenever it is long enough."""
+    """A thread that appends rows to one file and converts it to Parquet whenever it has enough rows."""
 
-    def __init__(self, folder: Path, depth: int, part: int) -> None:
+    def __init__(self, folder: Path, queue_size: int, rows_per_file: int) -> None:
         self.folder = folder
         self.seen = self.dropped = 0  # rows
-        self.failed = ""  # why the disk took nothing, the first time
-        self._spill = _AppendOnlyRows(folder, part)
-        self._items: queue.Queue[_Item] = queue.Queue(depth)
+        self.failed = ""  # the first error of the disk
+        self._file = _AppendOnlyRows(folder, rows_per_file)
+        self._items: queue.Queue[_Item] = queue.Queue(queue_size)
         self.closed = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, name="example losses", daemon=True)
@@ -99,13 +105,13 @@ class _Writer:
             self._drop(len(item.ids))
 
     def close(self) -> None:
-        """Waits for the thread; what it cannot write in a minute is dropped."""
+        """Waits for the thread; rows that it cannot write within a minute are dropped."""
         self.closed.set()
-        self._thread.join(SECONDS)
-        waiting = sum(len(item.ids) for item in list(self._items.queue))
-        if waiting:
-            self.failed = self.failed or f"the disk took nothing for {SECONDS:.0f} seconds"
-            self._drop(waiting)
+        self._thread.join(MAX_SECONDS)
+        queued = sum(len(item.ids) for item in list(self._items.queue))
+        if queued:
+            self.failed = self.failed or f"the disk accepted nothing for {MAX_SECONDS:.0f} seconds"
+            self._drop(queued)
 
     def _drop(self, rows: int) -> None:
         with self._lock:
@@ -113,45 +119,45 @@ class _Writer:
 
     def _work(self) -> None:
         while (item := self._next()) is not None:
-            if not self._done(lambda item=item: self._spill.append(table_of(item))):  # type: ignore[misc]
+            if not self._try(lambda item=item: self._file.append(table_of(item))):  # type: ignore[misc]
                 self._drop(len(item.ids))
-            if self._spill.full:
-                self._done(self._spill.finish)
-        self._done(self._spill.finish)  # where that fails the spill stays, and is read like a part
+            if self._file.full:
+                self._try(self._file.finish)
+        self._try(self._file.finish)  # on failure the row file remains, and is read like a Parquet file
 
     def _next(self) -> "_Item | None":
-        """The next batch; None once there will be no more."""
+        """The next batch; None at the end."""
         while True:
-            last = self.closed.is_set()  # asked before the look, so that nothing comes between
+            last = self.closed.is_set()  # read before the queue, so that no batch is missed in between
             with suppress(queue.Empty):
                 return self._items.get(block=not last, timeout=TICK)
             if last:
                 return None
 
-    def _done(self, work: Callable[[], None]) -> bool:
+    def _try(self, work: Callable[[], None]) -> bool:
         try:
             work()
         except OSError as error:
             if not self.failed:
                 self.failed = f"{self.folder}: {error.strerror or error}"
-                print(f"losses by example not written: {self.failed}; training goes on", file=sys.stderr)
+                logger.warning(f"losses by example not written: {self.failed}; training continues")
             return False
         return True
 
 
 class _AppendOnlyRows:
-    """The file that takes the rows of a part, one `write` a batch."""
+    """The file that collects rows for the next Parquet file, one `write` per batch."""
 
-    def __init__(self, folder: Path, part: int) -> None:
-        self.folder, self.path, self.part = folder, folder / example_losses.SPILL, part
+    def __init__(self, folder: Path, rows_per_file: int) -> None:
+        self.folder, self.path, self.rows_per_file = folder, folder / example_losses.SPILL, rows_per_file
         self.file: int | None = None
         self.size = self.rows = 0
-        self.due = part
+        self.finish_at = rows_per_file  # rows
         self.names: tuple[str, ...] = ()
 
     @property
     def full(self) -> bool:
-        return self.rows >= self.due
+        return self.rows >= self.finish_at
 
     def append(self, rows: np.ndarray) -> None:
         names = (rows.dtype.names or ())[len(example_losses.WHOLE) :]
@@ -163,13 +169,13 @@ class _AppendOnlyRows:
         self.rows += len(rows)
 
     def finish(self) -> None:
-        """Makes a part of it."""
+        """Converts the rows to a Parquet file."""
         if self.file is None:
             return
-        self.due = self.rows + self.part  # if it fails the next try is not at once
+        self.finish_at = self.rows + self.rows_per_file  # after a failure, do not try again at the next batch
         example_losses.settle(self.folder)
         os.close(self.file)
-        self.file, self.rows, self.due = None, 0, self.part
+        self.file, self.rows, self.finish_at = None, 0, self.rows_per_file
 
     def _open(self, names: tuple[str, ...]) -> None:
         self.folder.mkdir(exist_ok=True)
@@ -178,14 +184,14 @@ class _AppendOnlyRows:
         self._write(json.dumps(names).encode() + b"\n")
 
     def _write(self, data: bytes) -> None:
-        """All of it or nothing: a torn record would shift those behind it."""
+        """All of it or nothing: a partial record would misalign all later ones."""
         assert self.file is not None
         try:
             if os.write(self.file, data) < len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError:
             os.ftruncate(self.file, self.size)
-            if not self.size:  # not even its first line
+            if not self.size:  # not even the heading was written
                 os.close(self.file)
                 self.file = None
             raise
@@ -193,7 +199,7 @@ class _AppendOnlyRows:
 
 
 def table_of(item: _Item) -> np.ndarray:
-    """The rows of a batch, as records; rows without a target are no examples."""
+    """The rows of a batch as records; rows without a target are not examples."""
     values = dict(zip(item.names, np.array(item.values), strict=True))
     targets = values.pop("weight")
     total = values.pop("loss")
@@ -201,7 +207,7 @@ def table_of(item: _Item) -> np.ndarray:
     others = [name for name in values if name not in example_losses.VALUES]
     rows = np.zeros(int(real.sum()), example_losses.record([*example_losses.VALUES, *others]))
     rows["id"], rows["step"], rows["time"] = item.ids[real], item.step, item.time
-    rows["kl"] = rows["cross_entropy"] = np.nan  # unless the loss says
+    rows["kl"] = rows["cross_entropy"] = np.nan  # unless the loss has these terms
     rows["targets"], rows["sum"] = targets[real], total[real]
     rows["mean"] = rows["sum"] / rows["targets"]
     for name, part in values.items():

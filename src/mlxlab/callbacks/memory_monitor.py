@@ -1,6 +1,6 @@
-"""Measures memory while a run goes on, says when it keeps growing, and draws it."""
+"""Measures memory during training, warns when it keeps growing, and plots it."""
 
-import sys
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,76 +10,82 @@ import psutil
 
 from mlxlab.callbacks.plotting import new_figure, save_figure
 from mlxlab.constraints import Size
-from mlxlab.training.state import Run
+from mlxlab.training.context import FitContext
+from mlxlab.training.state import History, StepResult, TrainState
 
-NAMES = ("active", "peak", "cache", "resident")
-WINDOW = 100  # measurements that the slope is taken over
-ENOUGH = 8  # of them, before there is one; the first are of a run that is still settling
-LEAK = 1e6  # bytes an update: worth a word
+logger = logging.getLogger(__name__)
+
+NAMES = ("active", "peak", "cache", "rss")
+WINDOW = 100  # measurements that the slope is fitted to
+MIN_MEASUREMENTS = 8  # before a slope is fitted; the first ones are of the start-up
+LEAK = 1e6  # bytes per step that are reported
 
 
 class MemoryMonitor:
-    """Logs MLX's active, peak and cached memory and the resident size of the process, in bytes.
+    """Logs memory in bytes, and plots it to `plots/memory.png`.
 
-    `memory/slope` is by how many bytes an update the active memory grew over the last 100 measurements, by least
-    squares; 1 MB or more is said at the end. `plots/memory.png` shows all of them. Where the batch follows the memory,
-    the peak is that since its last look.
+    `memory/active`, `memory/peak`, `memory/cache` are MLX's, `memory/rss` is the resident set size of the process.
+    `memory/growth_per_step` is the slope of the active memory over the last 100 measurements (least squares); at the
+    end 1 MB per step or more is reported. With an adaptive batch size the peak is that since its last measurement.
 
     Args:
-        every: updates between measurements.
+        every_steps: steps between measurements.
     """
 
-    def __init__(self, every: Size, *, folder: Path) -> None:
-        self.every, self.folder = every, folder / "plots"
+    runs_on_all_ranks = False
+
+    def __init__(self, every_steps: Size, *, folder: Path) -> None:
+        self.every_steps, self.folder = every_steps, folder / "plots"
         self.process = psutil.Process()
 
-    def on_start(self, run: Run) -> None:
+    def on_start(self, context: FitContext, state: TrainState) -> None:
         mx.reset_peak_memory()
 
-    def on_step(self, run: Run) -> None:
-        if (run.stop == "done" or run.step % self.every == 0) and not self._measured(run):
-            found = self.measure()
-            slope = slope_of([*points(run, "active"), (run.step, found["memory/active"])])
-            run.log(found | ({} if slope is None else {"memory/slope": slope}))
+    def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
+        step = state.progress.step
+        due = context.control.stop_reason == "done" or step % self.every_steps == 0
+        # A run that was stopped between this step and its evaluation measured it before the resume.
+        if not due or "memory/active" in state.history.at(step):
+            return
+        measured = self.measure()
+        slope = growth_per_step([*points(state.history, "active"), (step, measured["memory/active"])])
+        context.log(state, measured | ({} if slope is None else {"memory/growth_per_step": slope}))
 
-    def on_end(self, run: Run) -> None:
-        slope = slope_of(points(run, "active"))
+    def on_end(self, context: FitContext, state: TrainState) -> None:
+        measured = points(state.history, "active")
+        slope = growth_per_step(measured)
         if slope is not None and slope >= LEAK:
-            print(f"active memory grew by {slope / 1e6:.1f} MB an update: something is kept", file=sys.stderr)
-        if points(run, "active"):
-            save_figure(run, draw_memory(run), self.folder / "memory.png")
-
-    def _measured(self, run: Run) -> bool:
-        """Also before a resume, where the step was saved before the evaluation that was due."""
-        return bool(run.curve) and run.curve[-1][0] == run.step and "memory/active" in run.curve[-1][1]
+            logger.warning(f"active memory grew by {slope / 1e6:.1f} MB per step: something is never freed")
+        if measured:
+            save_figure(context.tracker, plot_memory(state.history), self.folder / "memory.png")
 
     def measure(self) -> dict[str, float]:
         return {
             "memory/active": float(mx.get_active_memory()),
             "memory/peak": float(mx.get_peak_memory()),
             "memory/cache": float(mx.get_cache_memory()),
-            "memory/resident": float(self.process.memory_info().rss),
+            "memory/rss": float(self.process.memory_info().rss),
         }
 
 
-def points(run: Run, name: str) -> list[tuple[int, float]]:
-    """(step, bytes) of every measurement that the run remembers."""
-    return [(step, metrics[f"memory/{name}"]) for step, metrics in run.curve if f"memory/{name}" in metrics]
+def points(history: History, name: str) -> list[tuple[int, float]]:
+    """(step, bytes) of every measurement in the history."""
+    return [(step, metrics[f"memory/{name}"]) for step, metrics in history.curve if f"memory/{name}" in metrics]
 
 
-def slope_of(measured: list[tuple[int, float]]) -> float | None:
-    """Bytes an update over the last measurements; None while there are too few."""
-    if len(measured) < ENOUGH:
+def growth_per_step(measured: list[tuple[int, float]]) -> float | None:
+    """Bytes per step over the last measurements; None while there are too few."""
+    if len(measured) < MIN_MEASUREMENTS:
         return None
     steps, sizes = np.array(measured[-WINDOW:], np.float64).T
     return float(np.polyfit(steps - steps.mean(), sizes, 1)[0])
 
 
-def draw_memory(run: Run) -> Any:
+def plot_memory(history: History) -> Any:
     figure = new_figure(5.6, 3.4)
     axis = figure.subplots()
     for name in NAMES:
-        steps, sizes = np.array(points(run, name)).T
+        steps, sizes = np.array(points(history, name)).T
         axis.plot(steps, sizes / 1e6, marker="." if len(steps) < 50 else None, label=name)
     axis.set(xlabel="step", ylabel="MB", title="memory", ylim=(0, None))
     axis.legend(fontsize=8)

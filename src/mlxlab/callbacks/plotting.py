@@ -1,16 +1,18 @@
-"""Pictures of a run: PNG files in its folder and in the store. A disk that is full costs the picture, not the run."""
+"""Figures of a run: PNG files in its folder and in the store. A full disk costs the figure, not the run."""
 
 import io
-import sys
-from contextlib import suppress
+import logging
 from pathlib import Path
 from typing import Any
 
-from mlxlab.training.state import Run
+from mlxlab.files.atomic import write_atomic
+from mlxlab.tracking.tracker import Tracker
+
+logger = logging.getLogger(__name__)
 
 
 def new_figure(width: float, height: float) -> Any:
-    """A figure of that many inches, without pyplot: no window system, no global state."""
+    """A figure of that size in inches, without pyplot: no window system, no global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -19,17 +21,15 @@ def new_figure(width: float, height: float) -> Any:
     return figure
 
 
-def save_figure(run: Run, figure: Any, path: Path) -> None:
-    """Writes the figure, complete or not at all, and hands it to the tracker."""
+def save_figure(tracker: Tracker, figure: Any, path: Path) -> None:
+    """Writes the figure, complete or not at all, and logs it as an artifact."""
     figure.tight_layout()
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=120)
+    png = io.BytesIO()
+    figure.savefig(png, dpi=120)
     try:
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(picture.getvalue())
+        write_atomic(path, png.getvalue())
     except OSError as error:
-        with suppress(OSError):
-            path.unlink()
-        print(f"{path}: not drawn: {error.strerror or error}", file=sys.stderr)
+        logger.warning(f"{path}: not written: {error.strerror or error}")
     else:
-        run.tracker.log_artifact(path, "plots")
+        tracker.log_artifact(path, "plots")

@@ -1,42 +1,75 @@
-"""Shows where a run is: a bar on a terminal, plain lines in a log."""
+"""Reports progress: a bar on a terminal, lines in a log."""
 
+import logging
 import sys
+import time
 from typing import Literal
 
 from tqdm import tqdm
 
-from mlxlab.training.state import Run
+from mlxlab.metric_names import LOSS, TOKENS_PER_SEC, VALID_LOSS
+from mlxlab.training.context import FitContext
+from mlxlab.training.state import StepResult, TrainState
+
+logger = logging.getLogger(__name__)
+
+LINE_SECONDS = 30.0  # between lines in a log; evaluations get one of their own
 
 
 class ProgressBar:
-    """Writes to standard error: results on standard output stay clean.
+    """Writes to standard error, so that standard output holds results only.
 
     Args:
-        bar: auto draws a bar on a terminal and writes lines elsewhere; always and never choose; off says nothing.
+        bar: auto draws a bar on a terminal and writes lines elsewhere; always and never choose; off writes nothing.
     """
+
+    runs_on_all_ranks = False
 
     def __init__(self, bar: Literal["auto", "always", "never", "off"]) -> None:
         self.mode = bar
         self.draws = bar == "always" or (bar == "auto" and sys.stderr.isatty())
         self._bar: tqdm | None = None
 
-    def on_start(self, run: Run) -> None:
+    def on_start(self, context: FitContext, state: TrainState) -> None:
+        step = state.progress.step
         if self.draws:
-            self._bar = tqdm(total=run.total_steps, initial=run.step, unit="step", dynamic_ncols=True, leave=True)
+            self._bar = tqdm(total=state.total_steps, initial=step, unit="step", dynamic_ncols=True, leave=True)
+        self._start = self._last_line = time.monotonic()
+        self._first_step = step
 
-    def on_step(self, run: Run) -> None:
+    def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         if self._bar is not None:
-            self._bar.update(run.step - self._bar.n)
-            self._bar.set_postfix_str(summary(run), refresh=False)
-        elif self.mode != "off" and run.evaluation is not None:
-            print(f"step {run.step}{f'/{run.total_steps}' if run.total_steps else ''}  {summary(run)}", file=sys.stderr)
+            self._bar.update(state.progress.step - self._bar.n)
+            self._bar.set_postfix_str(summary(context, state), refresh=False)
+        elif self.mode != "off":
+            now = time.monotonic()
+            if result.evaluation is not None or now - self._last_line >= LINE_SECONDS:
+                self._last_line = now
+                logger.info(self._line(context, state, now - self._start))
 
-    def on_end(self, run: Run) -> None:
+    def on_end(self, context: FitContext, state: TrainState) -> None:
         if self._bar is not None:
             self._bar.close()
 
+    def _line(self, context: FitContext, state: TrainState, seconds: float) -> str:
+        step, total = state.progress.step, state.total_steps
+        line = f"step {step}{f'/{total}' if total else ''}  {summary(context, state)}"
+        rate = state.history.latest().get(TOKENS_PER_SEC)
+        if rate is not None:
+            line += f"  {rate:,.0f} tokens/s"
+        if total and self._first_step < step < total:
+            line += f"  ETA {duration((total - step) * seconds / (step - self._first_step))}"
+        return line
 
-def summary(run: Run) -> str:
-    """The latest figures in a few words."""
-    shown = ["train/loss", "valid/loss", run.objective.name]
-    return "  ".join(f"{name} {run.metrics[name]:.4f}" for name in dict.fromkeys(shown) if name in run.metrics)
+
+def summary(context: FitContext, state: TrainState) -> str:
+    """The latest training loss, validation loss and monitored metric."""
+    latest = state.history.latest()
+    shown = dict.fromkeys([LOSS, VALID_LOSS, context.monitor.name])
+    return "  ".join(f"{name} {latest[name]:.4f}" for name in shown if name in latest)
+
+
+def duration(seconds: float) -> str:
+    """h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

@@ -1,65 +1,71 @@
-"""How much of this machine the training of a language model uses."""
+"""Compares the training throughput of a language model with the peak of the machine."""
 
-import sys
+import logging
 import time
 from pathlib import Path
 
 from mlxlab.backend.peak_flops import known_peak, measure_peak
 from mlxlab.constraints import NonNegative
+from mlxlab.metric_names import TOKENS_PER_SEC
 from mlxlab.models.flops import training_flops
 from mlxlab.models.heads import Classifier
 from mlxlab.models.model import Model
-from mlxlab.training.state import Run
+from mlxlab.training.context import FitContext
+from mlxlab.training.state import StepResult, TrainState
+
+logger = logging.getLogger(__name__)
+
+MODEL_FLOPS = "throughput/model_flops_per_sec"
+MFU = "throughput/mfu"
 
 
 class ThroughputMonitor:
-    """Logs `speed/model_flops_per_second` of a language model, and which share of the machine's peak that is.
+    """Logs `throughput/model_flops_per_sec` of a language model and its fraction of the peak, `throughput/mfu`.
 
-    The peak is that of matrix products, measured for two seconds at a log point, outside the clock of the run, and
-    kept in .cache: so once for each machine, device and setting, and never in a run that is over before.
+    The peak is that of matrix products, measured for two seconds at a log point while the timer of the run is paused,
+    and cached: once for each machine, device and setting, and never in a run that ends before.
 
     Args:
-        peak_after: seconds of training before the peak is measured; null never measures, and the share is only logged
-            where the peak is known.
+        measure_peak_after: seconds of training before the peak is measured; null never measures, and the fraction is
+            logged only if the peak is known.
     """
 
-    def __init__(self, peak_after: NonNegative | None, *, cache: Path) -> None:
-        self.peak_after, self.cache = peak_after, cache
+    runs_on_all_ranks = False
+
+    def __init__(self, measure_peak_after: NonNegative | None, *, cache: Path) -> None:
+        self.measure_peak_after, self.cache = measure_peak_after, cache
         self.peak: float | None = None
-        self.began = 0.0
+        self.start = 0.0
 
-    def on_start(self, run: Run) -> None:
-        self.began = time.monotonic()
-        if self._counts(run):
-            self.peak = known_peak(self.cache, _dtype(run))
+    def on_start(self, context: FitContext, state: TrainState) -> None:
+        self.start = time.monotonic()
+        if _language_model(state) is not None:
+            self.peak = known_peak(self.cache, _dtype(context))
 
-    def on_step(self, run: Run) -> None:
-        if not self._counts(run) or run.batch is None or not run.curve or run.curve[-1][0] != run.step:
+    def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
+        model, logged = _language_model(state), state.history.at(state.progress.step)
+        if model is None or not result.trained or TOKENS_PER_SEC not in logged or MODEL_FLOPS in logged:
             return
-        logged = run.curve[-1][1]
-        if "speed/tokens_per_second" not in logged or "speed/model_flops_per_second" in logged:
-            return
-        rate = logged["speed/tokens_per_second"] * training_flops(run.model, run.batch.tokens.shape[1])  # type: ignore[arg-type]
-        if self.peak is None and self.peak_after is not None and time.monotonic() - self.began >= self.peak_after:
-            self._measure(run)
-        run.log(
-            {"speed/model_flops_per_second": rate} | ({"speed/share_of_peak": rate / self.peak} if self.peak else {})
-        )
+        rate = logged[TOKENS_PER_SEC] * training_flops(model, result.batch.tokens.shape[1])
+        if self._measurement_due():
+            with context.timer.paused():
+                self.peak = measure_peak(self.cache, _dtype(context))
+            logger.info(f"peak of this machine, measured once: {self.peak / 1e9:.1f} GFLOP/s")
+        context.log(state, {MODEL_FLOPS: rate} | ({MFU: rate / self.peak} if self.peak else {}))
 
-    def on_end(self, run: Run) -> None: ...
+    def on_end(self, context: FitContext, state: TrainState) -> None: ...
 
-    def _measure(self, run: Run) -> None:
-        start = time.monotonic()
-        self.peak = measure_peak(self.cache, _dtype(run))
-        print(f"peak of this machine, measured once: {self.peak / 1e9:.1f} GFLOP/s", file=sys.stderr)
-        since, step, tokens = run.clock
-        run.clock = (since + time.monotonic() - start, step, tokens)
-
-    def _counts(self, run: Run) -> bool:
-        return isinstance(run.model, Model) and not isinstance(run.model.head, Classifier)
+    def _measurement_due(self) -> bool:
+        after = self.measure_peak_after
+        return self.peak is None and after is not None and time.monotonic() - self.start >= after
 
 
-def _dtype(run: Run) -> str:
+def _language_model(state: TrainState) -> Model | None:
+    model = state.model
+    return model if isinstance(model, Model) and not isinstance(model.head, Classifier) else None
+
+
+def _dtype(context: FitContext) -> str:
     """In which the step computes."""
-    step = run.facts.get("config", {}).get("trainer", {}).get("step", {})
+    step = context.metadata.get("config", {}).get("trainer", {}).get("step", {})
     return step.get("dtype") or "float32"

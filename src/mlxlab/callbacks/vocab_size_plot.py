@@ -1,31 +1,34 @@
-"""Draws how the size of the vocabulary was chosen."""
+"""Plots how the size of the vocabulary was chosen."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from mlxlab.callbacks.plotting import new_figure, save_figure
-from mlxlab.training.state import Run
+from mlxlab.training.context import FitContext
+from mlxlab.training.state import StepResult, TrainState
 
 
 class VocabSizePlot:
-    """`plots/vocabulary.png`: bytes per token by vocabulary, with the limits and the choice; where one was made."""
+    """`plots/vocabulary.png`: bytes per token by vocabulary size, the limits, and the size that was chosen."""
+
+    runs_on_all_ranks = False
 
     def __init__(self, *, folder: Path) -> None:
         self.curve, self.plot = folder / "inference" / "vocabulary.json", folder / "plots" / "vocabulary.png"
 
-    def on_start(self, run: Run) -> None:
+    def on_start(self, context: FitContext, state: TrainState) -> None:
         if not self.curve.is_file() or self.plot.is_file():
             return
-        save_figure(run, draw_vocabulary(json.loads(self.curve.read_text(encoding="utf-8"))), self.plot)
+        save_figure(context.tracker, plot_vocabulary(json.loads(self.curve.read_text(encoding="utf-8"))), self.plot)
 
-    def on_step(self, run: Run) -> None: ...
+    def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None: ...
 
-    def on_end(self, run: Run) -> None: ...
+    def on_end(self, context: FitContext, state: TrainState) -> None: ...
 
 
-def draw_vocabulary(curve: dict[str, Any]) -> Any:
-    """Draws the content of a vocabulary.json."""
+def plot_vocabulary(curve: dict[str, Any]) -> Any:
+    """Plots the content of a vocabulary.json."""
     figure = new_figure(5.4, 3.6)
     axis = figure.subplots()
     axis.plot(curve["sizes"], curve["bytes_per_token"], marker=".")

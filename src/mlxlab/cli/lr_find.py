@@ -66,14 +66,14 @@ def _act(words: list[str]) -> None:
     cfg = _composed(rest)
     with tempfile.TemporaryDirectory() as folder:
         found = _search(cfg, numbers, Path(folder))
-    from mlxlab.training.lr_finder import draw, smoothed, suggest_learning_rate
+    from mlxlab.training.lr_finder import plot_range_test, smoothed, suggest_learning_rate
 
     best = suggest_learning_rate(found.rates, found.losses)
     print("| learning rate | smoothed loss |\n|--:|--:|")
     rows = list(zip(found.rates, smoothed(found.losses), strict=True))
     for rate, loss in rows[:: max(len(rows) // POINTS, 1)]:
         print(f"| {rate:.2e} | {loss:.4f} |")
-    draw(found, best, out)
+    plot_range_test(found, best, out)
     print(f"\n{len(rows)} updates, up to {found.rates[-1]:.2g}; plot: {out}")
     print(f"trainer.learning_rate={best:.2g}" if best is not None else "the loss never fell: no suggestion")
 
@@ -96,7 +96,8 @@ def _search(cfg: Any, numbers: dict[str, float], folder: Path) -> Any:
 
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     session = build_session(config, folder)
-    session.state.max_skips = 5
-    start, end, updates = numbers["start"], numbers["end"], int(numbers["updates"])
-    seed = model_seed(config)
-    return find_learning_rate(session.state, session.trainer, session.data.task, start, end, updates, seed)
+    data, steps = session.data, int(numbers["updates"])
+    start, end, seed = numbers["start"], numbers["end"], model_seed(config)
+    return find_learning_rate(
+        session.trainer, session.model, data.train, data.task, start=start, end=end, steps=steps, seed=seed
+    )

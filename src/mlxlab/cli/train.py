@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlxlab.cli import hydra_jobs
-from mlxlab.cli.app import refuse_credentials
+from mlxlab.cli.app import configure_logging, refuse_credentials
 from mlxlab.config.findings import one_line
 from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError, NotAllowedError, UserError
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command line (without the program's name); prints a fault in one line each; returns the exit code."""
+    configure_logging()
     argv = sys.argv[1:] if argv is None else argv
     try:
         if {"-h", "--help"} & set(argv):

@@ -42,7 +42,7 @@ def read(source: Path) -> Columns:
         tables = [_read_part(path) for path, _, _ in parts(folder)] + list(_read_spill(folder / SPILL))
         if not tables:
             raise InputNotFoundError(
-                f"{source}: no losses by example in it; callbacks.example_losses.every=1 writes them"
+                f"{source}: no losses by example in it; callbacks.example_losses.every_steps=1 writes them"
             )
     elif source.is_file():
         tables = [_read_part(source)]

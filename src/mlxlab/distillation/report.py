@@ -10,46 +10,46 @@ import mlx.nn as nn
 from mlxlab.data.batch import Batch, Task
 from mlxlab.distillation.teachers import Teachers
 from mlxlab.models.model import count_parameters
+from mlxlab.training.context import FitContext
 from mlxlab.training.evaluate import evaluate
-from mlxlab.training.optim.ema import use_ema_weights
-from mlxlab.training.state import Run
+from mlxlab.training.state import StepResult, TrainState
 
 
 class DistillationReport:
     """Checks that training left the teachers unchanged, and evaluates student and teachers on the same batches.
 
-    The metrics go to `run.beside`, and from there into the report of the run. Runs in all processes, so that none waits
-    for another.
+    The metrics go to `history.reference`, and from there into the report of the run. Runs in all processes, so that
+    none waits for another.
 
     Args:
         max_batches: validation batches to evaluate; None takes all.
     """
 
-    decides = True
+    runs_on_all_ranks = True
 
     def __init__(self, teachers: Teachers, valid: Iterable[Batch], task: Task, max_batches: int | None) -> None:
         self.teachers, self.valid, self.task, self.max_batches = teachers, valid, task, max_batches
         self._digest = ""
 
-    def on_start(self, run: Run) -> None:
+    def on_start(self, context: FitContext, state: TrainState) -> None:
         self._digest = self.teachers.digest()
 
-    def on_step(self, run: Run) -> None: ...
+    def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None: ...
 
-    def on_end(self, run: Run) -> None:
+    def on_end(self, context: FitContext, state: TrainState) -> None:
         assert self.teachers.digest() == self._digest, "training changed the teachers"
         print(f"teachers unchanged: {self._digest[:16]}", file=sys.stderr)
         if self.teachers.cache is not None:
             print(self.teachers.cache.describe(), file=sys.stderr)
-        if self.teachers and run.stop == "done":
-            run.beside = self._compare(run)
+        if self.teachers and context.control.stop_reason == "done":
+            state.history.reference = self._compare(context, state)
 
-    def _compare(self, run: Run) -> dict[str, dict[str, float]]:
+    def _compare(self, context: FitContext, state: TrainState) -> dict[str, dict[str, float]]:
         """Metrics of student and teacher; empty if a signal interrupted the evaluation."""
-        models = {"student": run.model, "teacher": self.teachers.ensemble}
+        models = {"student": state.model, "teacher": self.teachers.ensemble}
         batches = list(islice(self.valid, self.max_batches))
-        with use_ema_weights(run.model, run.optimizer):
-            metrics = {name: measure(model, batches, self.task, run) for name, model in models.items()}
+        with state.eval_weights():
+            metrics = {name: measure(model, batches, self.task, context) for name, model in models.items()}
         return metrics if all(metrics.values()) else {}
 
 
@@ -62,11 +62,11 @@ def distillation_callbacks(
     return [DistillationReport(teachers, valid, task, max_batches)]
 
 
-def measure(model: nn.Module, batches: Sequence[Batch], task: Task, run: Run) -> dict[str, float]:
+def measure(model: nn.Module, batches: Sequence[Batch], task: Task, context: FitContext) -> dict[str, float]:
     """Metrics, parameters and milliseconds per batch of a model; empty if a signal interrupted the evaluation."""
     evaluate(model, batches, task, limit=1)  # compiles
     start = time.perf_counter()
-    evaluation = evaluate(model, batches, task, interrupted=lambda: run.signal != 0)
+    evaluation = evaluate(model, batches, task, should_stop=lambda: context.control.stop_signal != 0)
     if evaluation is None:
         return {}
     milliseconds = 1000 * (time.perf_counter() - start) / max(len(batches), 1)

@@ -29,24 +29,24 @@ class ProcessGroup(Protocol):
     rank: int
     size: int
 
-    def share(self, batch: Batch) -> Batch:
+    def shard(self, batch: Batch) -> Batch:
         """The rows of a global batch that are this process's."""
         ...
 
-    def sum(self, tree: Any, rows: Rows) -> tuple[Any, Rows]:
+    def all_reduce_sum(self, tree: Any, rows: Rows) -> tuple[Any, Rows]:
         """The sum of a tree of float32 arrays over all processes, evaluated; and numbers by row of the share last taken
         (R,) as numbers by row of the global batch (B,)."""
         ...
 
-    def highest(self, numbers: Sequence[int]) -> list[int]:
+    def all_reduce_max(self, numbers: Sequence[int]) -> list[int]:
         """The greatest of each number over all processes; nobody goes on before all have asked."""
         ...
 
-    def in_turn(self, act: Callable[[], Any]) -> Any:
+    def rank_zero_first(self, act: Callable[[], Any]) -> Any:
         """Process 0 acts before the others do."""
         ...
 
-    def rescue_by(self, save: Callable[[], str]) -> None:
+    def on_worker_lost(self, save: Callable[[], str]) -> None:
         """What to do, and say, when another process is gone."""
         ...
 
@@ -56,19 +56,19 @@ class SingleProcess:
 
     rank, size = 0, 1
 
-    def share(self, batch: Batch) -> Batch:
+    def shard(self, batch: Batch) -> Batch:
         return batch
 
-    def sum(self, tree: Any, rows: Rows) -> tuple[Any, Rows]:
+    def all_reduce_sum(self, tree: Any, rows: Rows) -> tuple[Any, Rows]:
         return tree, rows
 
-    def highest(self, numbers: Sequence[int]) -> list[int]:
+    def all_reduce_max(self, numbers: Sequence[int]) -> list[int]:
         return list(numbers)
 
-    def in_turn(self, act: Callable[[], Any]) -> Any:
+    def rank_zero_first(self, act: Callable[[], Any]) -> Any:
         return act()
 
-    def rescue_by(self, save: Callable[[], str]) -> None: ...
+    def on_worker_lost(self, save: Callable[[], str]) -> None: ...
 
 
 class DataParallel:
@@ -83,7 +83,7 @@ class DataParallel:
         self.watch = Watchdog(deadline, f"process {self.rank} of {self.size}")
         self.rows = 0  # of the global batch
 
-    def share(self, batch: Batch) -> Batch:
+    def shard(self, batch: Batch) -> Batch:
         """Rows rank, rank + size, ...; where there is none, a row without a target."""
         self.rows = len(batch.ids)
         if self.rank < self.rows:
@@ -91,7 +91,7 @@ class DataParallel:
         first = _rows(batch, slice(1))
         return first._replace(weights=np.zeros_like(first.weights))
 
-    def sum(self, tree: Any, rows: Rows) -> tuple[Any, Rows]:
+    def all_reduce_sum(self, tree: Any, rows: Rows) -> tuple[Any, Rows]:
         summed = self._sum({"tree": tree, "rows": {name: self._spread(values) for name, values in rows.items()}})
         return summed["tree"], summed["rows"]
 
@@ -110,15 +110,15 @@ class DataParallel:
             summed += [(path, part.reshape(leaf.shape)) for (path, leaf), part in zip(piece, parts, strict=True)]
         return tree_unflatten(summed)
 
-    def highest(self, numbers: Sequence[int]) -> list[int]:
+    def all_reduce_max(self, numbers: Sequence[int]) -> list[int]:
         return self._together(mx.distributed.all_max, mx.array(list(numbers), dtype=mx.int32)).tolist()  # type: ignore[return-value]
 
-    def in_turn(self, act: Callable[[], Any]) -> Any:
+    def rank_zero_first(self, act: Callable[[], Any]) -> Any:
         if self.rank == 0:
             found = act()
-            self.highest([0])
+            self.all_reduce_max([0])
             return found
-        self.highest([0])
+        self.all_reduce_max([0])
         return act()
 
     def _together(self, collective: Callable[..., mx.array], array: mx.array) -> mx.array:
@@ -127,16 +127,16 @@ class DataParallel:
         self.watch.evaluate(found)
         return found
 
-    def text(self, text: str) -> str:
+    def broadcast_text(self, text: str) -> str:
         """The text of process 0, in UTF-8 of at most 4,096 bytes."""
         data = np.zeros(4096, np.int32)
         if self.rank == 0:
             encoded = np.frombuffer(text.encode(), np.uint8)
             data[: len(encoded)] = encoded
-        found = np.array(self.highest(data.tolist()), np.uint8)
+        found = np.array(self.all_reduce_max(data.tolist()), np.uint8)
         return found[found > 0].tobytes().decode()
 
-    def rescue_by(self, save: Callable[[], str]) -> None:
+    def on_worker_lost(self, save: Callable[[], str]) -> None:
         self.watch.rescue = save
 
 

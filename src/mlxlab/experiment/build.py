@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from mlxlab.distillation.teachers import Teachers
     from mlxlab.distributed.process_group import ProcessGroup
     from mlxlab.models.model import Model
-    from mlxlab.training.state import Run
-    from mlxlab.training.trainer import Callback
+    from mlxlab.training.callback import Callback
+    from mlxlab.training.checkpointer import CheckpointerProtocol
+    from mlxlab.training.context import FitContext
+    from mlxlab.training.state import TrainState
+    from mlxlab.training.trainer import Trainer
 
 Config = dict[str, Any]  # a composed and checked config
 
@@ -33,21 +36,24 @@ class Session:
     cfg: Config
     data: "DataModule"
     model: "Model"
-    trainer: Any
+    trainer: "Trainer"
     teachers: "Teachers"
-    state: "Run"
+    context: "FitContext"
     messages: tuple[str, ...]
 
     def fit(
         self,
         callbacks: list["Callback"],
+        checkpointer: "CheckpointerProtocol | None" = None,
         checkpoint: "Checkpoint | None" = None,
-        group: "ProcessGroup | None" = None,
-    ) -> "Run":
+    ) -> "TrainState":
         """Trains to the end of the run, from `checkpoint` if there is one."""
-        state, data = self.state, self.data
-        self.trainer.fit(state, data.valid, data.task, callbacks, checkpoint, model_seed(self.cfg), group)
-        return state
+        from mlxlab.training.loop import fit
+
+        data, seed = self.data, model_seed(self.cfg)
+        state = self.trainer.init_state(self.model, data.train, seed)
+        args = (self.context, state, data.valid, data.task, callbacks, checkpointer, checkpoint, seed)
+        return fit(self.trainer, *args)
 
 
 def build_session(
@@ -57,6 +63,7 @@ def build_session(
     inference_dir: Path | None = None,
     initialize: bool = True,
     tracker: Tracker | None = None,
+    group: "ProcessGroup | None" = None,
 ) -> Session:
     """Builds what a config describes.
 
@@ -65,12 +72,15 @@ def build_session(
         inference_dir: tokenizer and shapes of the run that is resumed; None fits or loads those that the config names.
         initialize: draw or load the initial weights; False where those of a checkpoint follow.
         tracker: None records nothing.
+        group: the processes that train together; None is this process alone.
 
     Raises:
         UserError: data, teachers or pretrained weights are missing, damaged or do not fit together.
     """
     from mlxlab.distillation.load_teachers import first_weights, tokenizer_folder, trainer_for
-    from mlxlab.training.state import MonitoredMetric, Run
+    from mlxlab.distributed.process_group import SingleProcess
+    from mlxlab.training.context import FitContext
+    from mlxlab.training.state import MonitoredMetric
 
     cache = project_root() / ".cache"
     data = build_data(cfg, project_root(), inference_dir or tokenizer_folder(cfg, cache), run_dir)
@@ -78,15 +88,13 @@ def build_session(
     model = build_model(cfg, data, shape=None if initialize else inference_dir)
     if initialize:
         first_weights(cfg, model)
-    state = Run(
-        model=model,
-        train=data.train,
-        objective=MonitoredMetric(cfg["objective"]),
-        tracker=tracker or NoTracker(),
-        max_skips=cfg["trainer"]["max_skips"],
+    context = FitContext(
+        MonitoredMetric(cfg["objective"]),
+        tracker or NoTracker(),
+        group=group or SingleProcess(),
         labels=data.task.labels,
     )
-    return Session(cfg, data, model, trainer, teachers, state, (*data.sources, *lines))
+    return Session(cfg, data, model, trainer, teachers, context, (*data.sources, *lines))
 
 
 def build_data(cfg: Config, project: Path, tokenizer: Path | None, folder: Path) -> "DataModule":

@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import psutil
 
 from mlxlab.errors import DataError, InputNotFoundError, RunInterrupted
+from mlxlab.metric_names import TOKENS_PER_SEC, VALID
 
 if TYPE_CHECKING:
-    from mlxlab.training.state import Run
+    from mlxlab.training.state import MonitoredMetric, TrainState
 
 FILE = "manifest.json"
 Status = Literal["RUNNING", "DONE", "FAILED", "PREEMPTED"]
@@ -170,15 +171,23 @@ def pairing_key(config: Facts) -> Facts:
     return {"seed": config["seed"], **{key: config["data"].get(key) for key in ("fold", "folds")}}
 
 
-def run_outcome(run: "Run", final_state: str) -> Facts:
-    """What a run came to, for its manifest: the best value, the last metrics, size and speed."""
+def run_outcome(state: "TrainState", monitor: "MonitoredMetric", final_state: str) -> Facts:
+    """The results of a run, for its manifest: the best value, the last metrics, size and speed."""
     from mlxlab.models.model import count_parameters
 
-    valid = next((m for _, m in reversed(run.curve) if any(name.startswith("valid/") for name in m)), {})
-    final = {name: value for name, value in valid.items() if name.startswith("valid/")}
-    best = {"objective": run.objective.name, "best": run.best, "best_step": run.best_step}
-    size = {"parameters": count_parameters(run.model), "speed": run.metrics.get("speed/tokens_per_second")}
-    return best | size | {"steps": run.step, "tokens": run.tokens, "final": final, "final_state": final_state}
+    history = state.history
+    valid = next((m for _, m in reversed(history.curve) if any(name.startswith(VALID) for name in m)), {})
+    return {
+        "objective": monitor.name,
+        "best": history.best,
+        "best_step": history.best_step,
+        "parameters": count_parameters(state.model),
+        "speed": history.latest().get(TOKENS_PER_SEC),
+        "steps": state.progress.step,
+        "tokens": state.progress.tokens,
+        "final": {name: value for name, value in valid.items() if name.startswith(VALID)},
+        "final_state": final_state,
+    }
 
 
 def _old(folder: Path) -> Facts:

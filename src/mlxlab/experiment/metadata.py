@@ -57,7 +57,7 @@ def log_inputs(session: Session, tracker: "Tracker", inference_dir: Path) -> Non
 
 def manifest_fields(session: Session, checkpoint: "Checkpoint | None", run_dir: Path) -> dict[str, Any]:
     """What the manifest records of a run before it trains."""
-    metadata = session.state.facts
+    metadata = session.context.metadata
     is_own = checkpoint is None or checkpoint.path.absolute().is_relative_to(run_dir.absolute())
     source = None if checkpoint is None or is_own else checkpoint.path
     return {

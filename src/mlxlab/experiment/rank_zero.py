@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
     from mlxlab.distributed.process_group import ProcessGroup
-    from mlxlab.training.state import Run
-    from mlxlab.training.trainer import Callback
+    from mlxlab.training.callback import Callback
+    from mlxlab.training.checkpointer import CheckpointerProtocol
 
 
 @dataclass(frozen=True)
@@ -22,19 +22,20 @@ class RankContext:
     group: "ProcessGroup"
     folder: Path
 
-    def admit(self, run: "Run", callbacks: Sequence["Callback"]) -> list["Callback"]:
-        """The callbacks that this process has: beyond the first only those that decide something."""
-        if self.group.rank == 0:
-            return list(callbacks)
-        from mlxlab.checkpoint.store import CheckpointStore
+    def select_callbacks(self, callbacks: Sequence["Callback"]) -> list["Callback"]:
+        """The callbacks of this rank: all on rank 0, elsewhere those that change training."""
+        return [callback for callback in callbacks if self.group.rank == 0 or callback.runs_on_all_ranks]
 
-        run.reload = CheckpointStore(self.folder / "checkpoints").load
-        return [callback for callback in callbacks if getattr(callback, "decides", False)]
+    def select_checkpointer(self, checkpointer: "CheckpointerProtocol") -> "CheckpointerProtocol":
+        """The checkpointer on rank 0; elsewhere one that only loads what rank 0 saved."""
+        from mlxlab.training.checkpointer import NoCheckpointer
+
+        return checkpointer if self.group.rank == 0 else NoCheckpointer(self.folder)
 
     def agreed(self, state: str) -> str:
         """The hash of the final state, which is to be the same in all processes."""
         part = int(state[:7], 16)
-        highest, lowest = self.group.highest([part, -part])
+        highest, lowest = self.group.all_reduce_max([part, -part])
         assert highest == -lowest, "the processes of this run ended in different states"
         return state
 
@@ -52,7 +53,7 @@ def distributed_context(cfg: DictConfig, folder: Path) -> Iterator[tuple[DictCon
     if not isinstance(group, DataParallel):
         yield cfg, RankContext(group, folder)
         return
-    first = Path(group.text(str(folder)))
+    first = Path(group.broadcast_text(str(folder)))
     if group.rank == 0:
         yield cfg, RankContext(group, first)
         return

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from mlxlab.markdown import markdown_table
 
 if TYPE_CHECKING:
-    from mlxlab.training.state import Run
+    from mlxlab.training.state import History, TrainState
 
 
-def write_report(run: "Run", baselines: dict[str, float], folder: Path) -> str:
+def write_report(state: "TrainState", baselines: dict[str, float], folder: Path) -> str:
     """Writes `summary.md` and `metrics.json`; returns the table as text.
 
     `metrics` are those of the best evaluation, `final` those of the last: nothing was chosen by them.
@@ -19,33 +19,35 @@ def write_report(run: "Run", baselines: dict[str, float], folder: Path) -> str:
     Args:
         baselines: accuracy by name, on the same validation rows.
     """
-    rows = [(name.removeprefix("valid/"), value) for name, value in run.best_metrics.items()]
-    lines = [f"best of {len(run.history)} evaluations, step {run.best_step} of {run.step}:", *table("model", rows)]
+    history, progress = state.history, state.progress
+    rows = [(name.removeprefix("valid/"), value) for name, value in history.best_metrics.items()]
+    heading = f"best of {len(history.evaluations)} evaluations, step {history.best_step} of {progress.step}:"
+    lines = [heading, *table("model", rows)]
     if baselines:
-        mine = run.best_metrics.get("valid/accuracy", float("nan"))
+        mine = history.best_metrics.get("valid/accuracy", float("nan"))
         ladder = sorted([*baselines.items(), ("this model", mine)], key=lambda row: row[1])
         lines += ["", *table("accuracy of", ladder)]
-    if run.beside:
-        lines += ["", *side_by_side(run.beside)]
-    if run.skipped:
-        lines += ["", f"{run.skipped} updates were skipped: loss or gradient not finite"]
+    if history.reference:
+        lines += ["", *side_by_side(history.reference)]
+    if progress.nonfinite_steps:
+        lines += ["", f"{progress.nonfinite_steps} steps were skipped: loss or gradient not finite"]
     text = "\n".join(lines)
     (folder / "summary.md").write_text(f"# {folder.name}\n\n{text}\n")
     figures = {
-        "best_step": run.best_step,
-        "steps": run.step,
-        "metrics": run.best_metrics,
-        "final": _final(run),
+        "best_step": history.best_step,
+        "steps": progress.step,
+        "metrics": history.best_metrics,
+        "final": _final(history),
         "baselines": baselines,
-        "reference": run.beside,
+        "reference": history.reference,
     }
     (folder / "metrics.json").write_text(json.dumps(figures, indent=1))
     return text
 
 
-def _final(run: "Run") -> dict[str, float]:
+def _final(history: "History") -> dict[str, float]:
     """Metrics of the last evaluation, also where it was made before a resume."""
-    found = ({k: v for k, v in metrics.items() if k.startswith("valid/")} for _, metrics in reversed(run.curve))
+    found = ({k: v for k, v in metrics.items() if k.startswith("valid/")} for _, metrics in reversed(history.curve))
     return next(filter(None, found), {})
 
 

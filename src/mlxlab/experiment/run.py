@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mlxlab.checkpoint.store import Checkpoint
     from mlxlab.experiment.signals import SignalHandler
     from mlxlab.tracking.tracker import Tracker
+    from mlxlab.training.state import TrainState
 
 
 @dataclass(frozen=True)
@@ -92,22 +93,22 @@ def train(cfg: DictConfig, context: RunContext) -> float:
         inference_dir=inference_dir if resumed else None,
         initialize=not resumed,
         tracker=tracker,
+        group=context.ranks.group,
     )
     checkpoint = check_compatible(cfg, checkpoint, session.data)
     print_status(*session.messages)
     save_inference_config(session.cfg, session.data, inference_dir)
     tracker.start(session.cfg, run_tags(session), resumed=resumed, name=run_name(session.cfg, run_dir))
-    session.state.facts |= run_metadata(session, tracker)
+    session.context.metadata.update(run_metadata(session, tracker))
     print_status(*tracker.describe())
     log_inputs(session, tracker, inference_dir)
     log_config_changes(changes, checkpoint, run_dir, tracker)
     context.manifest.begin(**manifest_fields(session, checkpoint, run_dir))
     with _ended(tracker, session):
-        fit(session, checkpoint, context)
-        return finish(session, context)
+        return finish(session, fit(session, checkpoint, context), context)
 
 
-def fit(session: Session, checkpoint: "Checkpoint | None", context: RunContext) -> None:
+def fit(session: Session, checkpoint: "Checkpoint | None", context: RunContext) -> "TrainState":
     """Trains with the callbacks of the config; signals reach the loop from here on."""
     from mlxlab.distillation.report import distillation_callbacks
 
@@ -117,44 +118,46 @@ def fit(session: Session, checkpoint: "Checkpoint | None", context: RunContext) 
     callbacks += distillation_callbacks(session.teachers, data.valid, data.task, max_batches)
     if checkpoint is not None:
         print_status(f"resumed from {checkpoint.path.name}", *(f"skipped {line}" for line in checkpoint.skipped))
-        session.state.tracker.truncate_after(checkpoint.step)
-    context.signals.watch(session.state)
-    session.fit(context.ranks.admit(session.state, callbacks), checkpoint, context.ranks.group)
+        session.context.tracker.truncate_after(checkpoint.step)
+    context.signals.watch(session.context.control)
+    checkpointer = context.ranks.select_checkpointer(instantiate(session.cfg["checkpointing"], **paths))
+    return session.fit(context.ranks.select_callbacks(callbacks), checkpointer, checkpoint)
 
 
-def finish(session: Session, context: RunContext) -> float:
+def finish(session: Session, state: "TrainState", context: RunContext) -> float:
     """Reports a run that reached its end.
 
     Raises:
         RunInterrupted: a signal ended it; the last state is saved.
     """
-    from mlxlab.callbacks.checkpointing import run_state_digest
+    from mlxlab.training.checkpointer import final_state_digest
 
-    state, signals = session.state, context.signals
-    digest = context.ranks.agreed(run_state_digest(state))
-    context.manifest.update(outcome=run_outcome(state, digest))
+    signals = context.signals
+    digest = context.ranks.agreed(final_state_digest(state))
+    context.manifest.update(outcome=run_outcome(state, session.context.monitor, digest))
     if signals.stopping:
         print(f"final_state={digest}")
         if message := signals.put_back():
             print_status(message)
-        raise RunInterrupted(f"stopped at step {state.step} and saved; resume with resume=auto", signals.stopping)
-    report_run(session, context.run_dir)
+        step = state.progress.step
+        raise RunInterrupted(f"stopped at step {step} and saved; resume with resume=auto", signals.stopping)
+    report_run(session, state, context.run_dir)
     print(f"final_state={digest}", flush=True)
-    return state.best if state.best is not None else float("nan")
+    return state.history.best if state.history.best is not None else float("nan")
 
 
-def report_run(session: Session, run_dir: Path) -> None:
+def report_run(session: Session, state: "TrainState", run_dir: Path) -> None:
     from mlxlab.experiment.report import write_report
     from mlxlab.inference.signature import model_signature
 
-    state, data = session.state, session.data
+    data, tracker, best_step = session.data, session.context.tracker, state.history.best_step
     print(write_report(state, data.baselines(), run_dir))
     for name in ("summary.md", "metrics.json"):
-        state.tracker.log_artifact(run_dir / name, "")
-    best = run_dir / "checkpoints" / f"step-{state.best_step:08d}"
+        tracker.log_artifact(run_dir / name, "")
+    best = run_dir / "checkpoints" / f"step-{best_step:08d}"
     if best.is_dir():
         files = {"run": run_dir / "inference"}
-        state.tracker.log_model(best, step=state.best_step, files=files, signature=model_signature(data.task))
+        tracker.log_model(best, step=best_step, files=files, signature=model_signature(data.task))
     print(f"run folder: {run_dir}")
 
 
@@ -164,7 +167,7 @@ def _ended(tracker: "Tracker", session: Session) -> Iterator[None]:
     status: Any = "FAILED"
     try:
         yield
-        status = "KILLED" if session.state.signal else "FINISHED"
+        status = "KILLED" if session.context.control.stop_signal else "FINISHED"
     except (KeyboardInterrupt, RunInterrupted):
         status = "KILLED"
         raise

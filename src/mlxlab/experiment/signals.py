@@ -12,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mlxlab.training.state import Run
+    from mlxlab.training.context import Control
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 CAUGHT = (*STOPPING, signal.SIGUSR1)
@@ -28,7 +28,7 @@ class SignalHandler:
     def __init__(self, requeue: bool) -> None:
         self.requeue = requeue
         self.received: list[int] = []
-        self.run: Run | None = None
+        self.control: Control | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
 
@@ -67,9 +67,9 @@ class SignalHandler:
         """The signal that asked to stop, 0 if none did."""
         return next((number for number in self.received if number in STOPPING), 0)
 
-    def watch(self, run: "Run") -> None:
-        """From now on signals reach this run; also one that came before."""
-        self.run = run
+    def watch(self, control: "Control") -> None:
+        """Passes signals on to the training loop from now on, including one that has already arrived."""
+        self.control = control
         self._tell()
 
     def _wait(self) -> None:
@@ -93,10 +93,10 @@ class SignalHandler:
         self._tell()
 
     def _tell(self) -> None:
-        run = self.run
-        if run is None:
+        control = self.control
+        if control is None:
             return
-        run.save = run.save or signal.SIGUSR1 in self.received
+        control.save_requested = control.save_requested or signal.SIGUSR1 in self.received
         self.received = [number for number in self.received if number != signal.SIGUSR1]
-        if self.stopping and not run.stop:
-            run.signal = self.stopping
+        if self.stopping and not control.stop_reason:
+            control.stop_signal = self.stopping

@@ -10,7 +10,8 @@ from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
 
 if TYPE_CHECKING:
     from mlxlab.checkpoint.store import Checkpoint
-    from mlxlab.training.state import Run
+    from mlxlab.training.context import FitContext
+    from mlxlab.training.state import StepResult, TrainState
 
 
 def verify_run(folder: Path, from_start: bool = False) -> Iterator[str]:
@@ -53,9 +54,9 @@ def _first_difference(folder: Path, start: "Checkpoint | None", end: "Checkpoint
     """The first array that differs between `end` and the replay from `start`; "" if none does."""
     import numpy as np
 
-    from mlxlab.callbacks.checkpointing import checkpoint_payload
+    from mlxlab.training.checkpointer import saved_arrays
 
-    weights, optimizer, _ = checkpoint_payload(_retrain_between(folder, start, end))
+    weights, optimizer = saved_arrays(_retrain_between(folder, start, end))
     for title, ours, theirs in (("model", weights, end.weights), ("optimizer", optimizer, end.optimizer)):
         for name in sorted({*ours, *theirs}):
             if name not in ours or name not in theirs:
@@ -66,23 +67,27 @@ def _first_difference(folder: Path, start: "Checkpoint | None", end: "Checkpoint
     return ""
 
 
-def _retrain_between(folder: Path, start: "Checkpoint | None", end: "Checkpoint") -> "Run":
-    """The run at the step of `end`, trained with its config from the state of `start`."""
+def _retrain_between(folder: Path, start: "Checkpoint | None", end: "Checkpoint") -> "TrainState":
+    """The state at the step of `end`, trained with its config from the state of `start`."""
     from mlxlab.experiment.build import build_session
 
     cfg = check_stored_config(end.state["metadata"]["config"], str(end.path))
     session = build_session(cfg, folder, inference_dir=folder / "inference", initialize=start is None)
-    return session.fit([_StopAt(end.step)], start)
+    return session.fit([_StopAt(end.step)], checkpoint=start)
 
 
 class _StopAt:
+    """A callback that ends training after a step."""
+
+    runs_on_all_ranks = True
+
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_start(self, run: "Run") -> None: ...
+    def on_start(self, context: "FitContext", state: "TrainState") -> None: ...
 
-    def on_step(self, run: "Run") -> None:
-        if run.step >= self.step:
-            run.stop = "replayed"
+    def on_step(self, context: "FitContext", state: "TrainState", result: "StepResult") -> None:
+        if state.progress.step >= self.step:
+            context.control.stop_reason = "verified"
 
-    def on_end(self, run: "Run") -> None: ...
+    def on_end(self, context: "FitContext", state: "TrainState") -> None: ...

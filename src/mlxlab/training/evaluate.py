@@ -18,7 +18,7 @@ from mlxlab.training.metrics import classification_metrics, confusion_matrix
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics by name, and for a classification what each example was given: ids (N,), probabilities (N, C)."""
+    """Metrics by name; of a classification also ids (N,), targets (N,) and probabilities (N, C) of all examples."""
 
     metrics: dict[str, float]
     ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -27,7 +27,7 @@ class Evaluation:
 
     @property
     def confusion(self) -> np.ndarray:
-        """(C, C) counts: rows are the true classes. Empty where nothing was classified."""
+        """(C, C) counts: rows are the true classes. Empty unless it is a classification."""
         if not len(self.targets):
             return np.zeros((0, 0), np.int64)
         return confusion_matrix(self.probabilities.argmax(axis=1), self.targets, self.probabilities.shape[1])
@@ -39,36 +39,36 @@ def evaluate(
     task: Task,
     *,
     limit: int | None = None,
-    interrupted: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation | None:
-    """Evaluates on at most `limit` batches; None if `interrupted` said so between two of them."""
+    """Evaluates on at most `limit` batches; None if `should_stop` was true before one of them."""
     classify = task.kind == "classification"
-    total = weight = read = 0.0
+    total = weight = num_bytes = 0.0
     token_bytes = np.array(task.token_bytes, np.float64)
-    seen: list[tuple[np.ndarray, ...]] = []
+    outputs: list[tuple[np.ndarray, ...]] = []
     with evaluation_mode(model):
         for batch in islice(batches, limit):
-            if interrupted():
+            if should_stop():
                 return None
             logits, values = _forward(model, to_device(batch))
             total += float((np.array(values, np.float64) * batch.weights).sum())
             weight += float(batch.weights.sum())
             if len(token_bytes):
-                read += float((token_bytes[batch.targets] * batch.weights).sum())
+                num_bytes += float((token_bytes[batch.targets] * batch.weights).sum())
             if classify:
                 real = batch.weights > 0
-                seen.append((batch.ids[real], batch.targets[real], np.array(mx.softmax(logits, axis=-1))[real]))
+                outputs.append((batch.ids[real], batch.targets[real], np.array(mx.softmax(logits, axis=-1))[real]))
     loss = total / max(weight, 1e-9)
     if not classify:
         metrics = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
-        return Evaluation(metrics | ({"bits_per_byte": total / math.log(2) / read} if read else {}))
-    ids, targets, probabilities = (np.concatenate(parts) for parts in zip(*seen, strict=True))
+        return Evaluation(metrics | ({"bits_per_byte": total / math.log(2) / num_bytes} if num_bytes else {}))
+    ids, targets, probabilities = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
     return Evaluation({"loss": loss, **classification_metrics(probabilities, targets)}, ids, targets, probabilities)
 
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Dropout off inside; the mode from before is put back."""
+    """Switches dropout off; restores the previous mode afterwards."""
     before = model.training
     model.eval()
     try:

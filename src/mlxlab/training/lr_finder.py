@@ -1,94 +1,120 @@
-"""The learning-rate range test (Smith 2017): the rate rises from update to update, the loss tells which is too high."""
+"""LR range test (Smith 2017): the learning rate rises with every step; the loss shows where it becomes too high."""
 
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 
-from mlxlab.data.batch import Task
+from mlxlab.data.batch import BatchIterator, Task
 from mlxlab.errors import DivergenceError
+from mlxlab.metric_names import VALID_LOSS
+from mlxlab.training.context import FitContext
+from mlxlab.training.loop import fit
 from mlxlab.training.optim.schedules import LRSchedule
-from mlxlab.training.state import Run
+from mlxlab.training.state import MonitoredMetric, StepResult, TrainState
 from mlxlab.training.trainer import Trainer
 
-MEMORY = 0.9  # of the smoothed loss, a mean over some ten updates
-DIVERGENCE_FACTOR = 4.0  # times the least smoothed loss: no need to go on
+SMOOTHING = 0.9  # decay of the smoothed loss: a mean over about ten steps
+DIVERGENCE_FACTOR = 4.0  # times the minimum of the smoothed loss: the test ends
+MAX_NONFINITE_STEPS = 5
 
 
-def exponential_lr(start: float, end: float, updates: int) -> LRSchedule:
-    """start * (end / start) ** (step / (updates - 1))."""
-    growth = math.log(end / start) / max(updates - 1, 1)
+def exponential_lr(start: float, end: float, steps: int) -> LRSchedule:
+    """start * (end / start) ** (step / (steps - 1))."""
+    growth = math.log(end / start) / max(steps - 1, 1)
     return lambda step: start * mx.exp(growth * mx.array(step).astype(mx.float32))
 
 
 @dataclass
 class LRRangeTest:
-    """Rates and losses of a range test, as a callback that fills them."""
+    """A callback that records learning rates and losses, and stops when the loss explodes."""
 
-    rate: LRSchedule
-    updates: int
+    steps: int
     rates: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    runs_on_all_ranks = True
 
-    def on_start(self, run: Run) -> None: ...
+    def on_start(self, context: FitContext, state: TrainState) -> None: ...
 
-    def on_step(self, run: Run) -> None:
-        self.rates.append(float(self.rate(mx.array(run.step - 1))))
-        self.losses.append(float(run.rows["loss"].sum() / run.rows["weight"].sum()))
+    def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
+        self.rates.append(float(state.optimizer.learning_rate))
+        self.losses.append(result.loss / result.weight if result.weight else math.nan)
         smooth = smoothed(self.losses)
-        if run.step >= self.updates or not smooth[-1] <= DIVERGENCE_FACTOR * np.nanmin(smooth):
-            run.stop = run.stop or "range"
+        if state.progress.step >= self.steps or not smooth[-1] <= DIVERGENCE_FACTOR * np.nanmin(smooth):
+            context.control.stop_reason = context.control.stop_reason or "range test"
 
-    def on_end(self, run: Run) -> None: ...
+    def on_end(self, context: FitContext, state: TrainState) -> None: ...
 
 
 def find_learning_rate(
-    run: Run, trainer: Trainer, task: Task, start: float, end: float, updates: int, seed: int
+    trainer: Trainer,
+    model: nn.Module,
+    data: BatchIterator,
+    task: Task,
+    *,
+    start: float,
+    end: float,
+    steps: int,
+    seed: int,
 ) -> LRRangeTest:
-    """Trains with a rising rate; evaluates, saves and logs nothing."""
-    found = LRRangeTest(exponential_lr(start, end, updates), updates)
-    trainer.schedule = lambda *, peak, steps: found.rate
-    trainer.epochs, trainer.max_tokens, trainer.max_steps = None, None, updates + 1
-    trainer.eval_every, trainer.log_every = updates + 2, updates + 2
-    trainer.max_rollbacks = 0
-    with suppress(DivergenceError):  # the end of a range that is wide enough
-        trainer.fit(run, [], task, [found], seed=seed)
-    return found
+    """Trains with a learning rate that rises from `start` to `end`; evaluates, saves and logs nothing."""
+    trainer = _range_test_trainer(trainer, start, end, steps)
+    context = FitContext(MonitoredMetric(VALID_LOSS))
+    test = LRRangeTest(steps)
+    with suppress(DivergenceError):  # expected at the upper end of a wide range
+        fit(trainer, context, trainer.init_state(model, data, seed), [], task, [test], seed=seed)
+    return test
+
+
+def _range_test_trainer(trainer: Trainer, start: float, end: float, steps: int) -> Trainer:
+    rate = exponential_lr(start, end, steps)
+    return replace(
+        trainer,
+        schedule=lambda *, peak, steps: rate,
+        epochs=None,
+        max_tokens=None,
+        max_steps=steps + 1,
+        eval_every=steps + 2,
+        log_every=steps + 2,
+        max_rollbacks=0,
+        max_skips=MAX_NONFINITE_STEPS,
+    )
 
 
 def smoothed(losses: Sequence[float]) -> np.ndarray:
-    """A running mean without the bias of its beginning."""
+    """Exponential moving average with bias correction."""
     means, mean = [], 0.0
     for count, loss in enumerate(losses, 1):
-        mean = MEMORY * mean + (1 - MEMORY) * loss
-        means.append(mean / (1 - MEMORY**count))
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+        means.append(mean / (1 - SMOOTHING**count))
     return np.array(means)
 
 
 def suggest_learning_rate(rates: Sequence[float], losses: Sequence[float]) -> float | None:
-    """The rate at which the smoothed loss falls most steeply, per factor of the rate; None if it never falls."""
+    """The rate at which the smoothed loss falls most steeply over log(rate); None if it never falls."""
     smooth = smoothed(losses)
     finite = np.isfinite(smooth)
     if finite.sum() < 10:
         return None
     x, y = np.log(np.array(rates)[finite]), smooth[finite]
-    slope = np.gradient(y, x)[: max(int(y.argmin()), 1)]  # what comes after the least loss is noise
+    slope = np.gradient(y, x)[: max(int(y.argmin()), 1)]  # after the minimum there is only noise
     steepest = int(slope.argmin())
     return float(np.exp(x[steepest])) if slope[steepest] < 0 else None
 
 
-def draw(found: LRRangeTest, best: float | None, path: Path) -> None:
-    """Loss over rate, as PNG."""
+def plot_range_test(test: LRRangeTest, best: float | None, path: Path) -> None:
+    """Writes loss over learning rate as PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.6, 3.6))
     axis = figure.subplots()
-    axis.plot(found.rates, found.losses, linewidth=0.6, color="silver", label="loss")
-    axis.plot(found.rates, smoothed(found.losses), label="smoothed")
+    axis.plot(test.rates, test.losses, linewidth=0.6, color="silver", label="loss")
+    axis.plot(test.rates, smoothed(test.losses), label="smoothed")
     if best is not None:
         axis.axvline(best, color="gray", linestyle=":", label=f"steepest: {best:.2g}")
     axis.set(xscale="log", xlabel="learning rate", ylabel="training loss")

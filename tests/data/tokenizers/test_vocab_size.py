@@ -199,11 +199,11 @@ def test_the_curve_of_a_run_is_drawn_once_and_handed_to_the_tracker(tmp_path):
     (tmp_path / "inference").mkdir()
     run = new_run(tracker=Recorder())
     callback = VocabSizePlot(folder=tmp_path)
-    callback.on_start(run)
-    assert not run.tracker.artifacts  # a size that was given has no curve
+    callback.on_start(run.context, run.state)
+    assert not run.context.tracker.artifacts  # a size that was given has no curve
     curve = new_pairs().fit(TEXTS, cache=tmp_path, **CORPUS).curve
     curve.save(tmp_path / "inference")
     for _ in range(2):
-        callback.on_start(run)
-    assert run.tracker.artifacts == [tmp_path / "plots" / "vocabulary.png"]
+        callback.on_start(run.context, run.state)
+    assert run.context.tracker.artifacts == [tmp_path / "plots" / "vocabulary.png"]
     assert (tmp_path / "plots" / "vocabulary.png").read_bytes().startswith(b"\x89PNG")

@@ -45,7 +45,7 @@ def mark_phases(marks: mmap.mmap) -> None:
     from mlxlab.experiment import run
     from mlxlab.experiment.signals import SignalHandler
     from mlxlab.tracking.journal import Journal
-    from mlxlab.training import trainer
+    from mlxlab.training import loop
 
     def during(owner: Any, name: str, phase: str) -> None:
         original, place = getattr(owner, name), PHASES.index(phase)
@@ -62,8 +62,8 @@ def mark_phases(marks: mmap.mmap) -> None:
         setattr(owner, name, marked)
 
     during(run, "train", "data")
-    during(trainer.Trainer, "fit", "training")
-    during(trainer, "evaluate", "evaluation")
+    during(loop, "fit", "training")
+    during(loop, "evaluate", "evaluation")
     during(CheckpointStore, "save", "save")
     during(CheckpointStore, "retain", "retention")
     during(Journal, "log_metrics", "tracking")
@@ -134,7 +134,7 @@ def poison(plan: dict[str, Any]) -> None:
     import mlx.core as mx
     from mlx.utils import tree_map
 
-    from mlxlab.training import trainer
+    from mlxlab.training import loop as training_loop
     from mlxlab.training.steps import step as steps
 
     what, count = plan["what"], [0]
@@ -142,14 +142,14 @@ def poison(plan: dict[str, Any]) -> None:
     def due() -> bool:
         return bool(plan["first"] <= count[0] <= plan["last"])
 
-    to_device = trainer.to_device
+    to_device = training_loop.to_device
 
     def data(batch: Any) -> Any:
         count[0] += 1
         put = to_device(batch)
         return put._replace(weights=put.weights * mx.array(float("nan"))) if due() and what == "data" else put
 
-    trainer.to_device = data
+    training_loop.to_device = data
     sum_, norm, update = steps.weighted_sum, steps.global_norm, steps.apply_if_finite
 
     def loss(*args: Any) -> Any:
@@ -181,24 +181,25 @@ def slow_evaluation(seconds: float) -> None:
 
 def stop_in_step(step: int) -> None:
     """SIGTERM in the midst of this update and of no other; 0 is before the first."""
-    from mlxlab.training.state import Run
-    from mlxlab.training.trainer import Trainer
+    from mlxlab.training.loop import TrainingLoop
+    from mlxlab.training.state import TrainState
 
-    def stop(run: Run) -> None:
-        if run.step == step:
+    loops: list[TrainingLoop] = []
+    start, record = TrainingLoop._start, TrainState.record
+
+    def stop() -> None:
+        if loops[0].state.progress.step == step:
             os.kill(os.getpid(), signal.SIGTERM)
-            while not run.signal:
+            while not loops[0].control.stop_signal:
                 time.sleep(0.001)
 
-    def before(self: Any, run: Run) -> Any:
-        stop(run)
-        return prepare(self, run)
+    def before(self: TrainingLoop, resumed: bool) -> None:
+        loops.append(self)
+        stop()
+        start(self, resumed)
 
-    def during(self: Run, *args: Any) -> None:
-        advance(self, *args)
-        stop(self)
+    def during(self: TrainState, result: Any) -> None:
+        record(self, result)
+        stop()
 
-    if step == 0:
-        prepare, Trainer.prepare = Trainer.prepare, before  # type: ignore[method-assign]
-    else:
-        advance, Run.advance = Run.advance, during  # type: ignore[method-assign]
+    TrainingLoop._start, TrainState.record = before, during  # type: ignore[method-assign]

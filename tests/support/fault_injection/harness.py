@@ -26,7 +26,7 @@ SETTINGS = (
     f"trainer.max_steps={STEPS}",
     "trainer.eval_every=10",
     "trainer.log_every=1",
-    "callbacks.checkpointing.every=2",
+    "checkpointing.every_steps=2",
     "model.num_layers=1",
     "model.hidden_size=16",
     "model.num_heads=2",
@@ -41,7 +41,7 @@ MODELS = {
     "cnn_hybrid": ("model=cnn_hybrid", "model.num_filters=4"),
     "transformer": ("model=transformer",),
 }
-TIMED = ("speed/", "memory/", "data/wait")  # metrics that measure the machine, not the run
+TIMED = ("throughput/", "memory/")  # metrics that measure the machine, not the run
 
 
 def settings(model: str, *overrides: str) -> list[str]:

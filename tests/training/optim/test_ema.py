@@ -6,40 +6,45 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlxlab.callbacks.checkpointing import Checkpointer, checkpoint_payload, run_state_digest
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.errors import ConfigError
+from mlxlab.training.checkpointer import Checkpointer, final_state_digest, saved_arrays
 from mlxlab.training.evaluate import evaluate
 from mlxlab.training.steps.optimized import OptimizedStep
-from support.models import TASK, Fixed, FunctionLoss, Recorder, new_model, new_run, new_trainer, weights_of
+from support.models import TASK, Fixed, FunctionLoss, Hook, fit, new_model, new_run, new_trainer, weights_of
 
-STEP = {"clip": 1.0, "accumulate": 1, "checkpoint_layers": False, "dtype": "float32", "force_dtype": False}
+STEP = {
+    "clip": 1.0,
+    "accumulate": 1,
+    "checkpoint_layers": False,
+    "dtype": "float32",
+    "force_dtype": False,
+    "retry_on_oom": False,
+}
 
 
-class Weights:
+class Weights(Hook):
     """The weights after every step."""
 
     def __init__(self, stop: int = 0) -> None:
         self.seen, self.stop = [], stop
 
-    def on_start(self, run) -> None:
-        self.seen.append(weights_of(run.model))
+    def on_start(self, context, state) -> None:
+        self.seen.append(weights_of(state.model))
 
-    def on_step(self, run) -> None:
-        self.seen.append(weights_of(run.model))
-        if run.step == self.stop:
-            run.stop = "test"
-
-    def on_end(self, run) -> None: ...
+    def on_step(self, context, state, result) -> None:
+        self.seen.append(weights_of(state.model))
+        if state.progress.step == self.stop:
+            context.control.stop_reason = "test"
 
 
 def averages(run) -> dict[str, np.ndarray]:
-    return {name: np.array(leaf) for name, leaf in checkpoint_payload(run)[0].items()}
+    return {name: np.array(leaf) for name, leaf in saved_arrays(run.state)[0].items()}
 
 
 def test_the_average_moves_by_its_decay_and_faster_at_first():
     watch = Weights()
-    run = new_trainer(ema=0.5, epochs=2).fit(new_run(), Fixed(), TASK, [watch])
+    run = fit(new_trainer(ema=0.5, epochs=2), callbacks=[watch])
     expected = watch.seen[0]
     for n, weights in enumerate(watch.seen[1:]):
         d = min(0.5, (1 + n) / (10 + n))
@@ -49,38 +54,37 @@ def test_the_average_moves_by_its_decay_and_faster_at_first():
 
 
 def test_training_is_the_same_with_an_average_and_without():
-    plain, averaging = (new_trainer(ema=ema).fit(new_run(), Fixed(), TASK, seed=3) for ema in (None, 0.9))
+    plain, averaging = (fit(new_trainer(ema=ema), seed=3) for ema in (None, 0.9))
     for name, leaf in weights_of(plain.model).items():
         np.testing.assert_array_equal(weights_of(averaging.model)[name], leaf)
 
 
 def test_the_average_is_what_is_evaluated_and_what_the_model_file_holds(tmp_path):
-    run = new_run(new_model(dropout=0.3), tracker=Recorder())
     saving = Checkpointer(None, 3, False, folder=tmp_path)
-    new_trainer(ema=0.9, epochs=4).fit(run, Fixed(), TASK, [saving], seed=3)
+    run = fit(new_trainer(ema=0.9, epochs=4), new_run(new_model(dropout=0.3)), checkpointer=saving, seed=3)
     checkpoint = CheckpointStore(tmp_path / "checkpoints").load()
     kept = new_model(dropout=0.3)
     kept.load_weights(list(checkpoint.weights.items()))
     found = evaluate(kept, Fixed(), TASK).metrics["loss"]
-    assert found == pytest.approx(run.history[-1][1], abs=1e-7)
+    assert found == pytest.approx(run.state.history.evaluations[-1][1], abs=1e-7)
     assert evaluate(run.model, Fixed(), TASK).metrics["loss"] != pytest.approx(found, abs=1e-6)
     for name, leaf in weights_of(run.model).items():
         np.testing.assert_array_equal(np.array(checkpoint.optimizer[f"trained.{name}"]), leaf)
 
 
-def fit(folder, stop: int = 0, resume: bool = False, **changes):
+def train(folder, stop: int = 0, resume: bool = False, **changes):
     changes = {"ema": 0.9, "step": partial(OptimizedStep, **STEP, compile="never", streams="one")} | changes
     saved = CheckpointStore(folder / "checkpoints").load() if resume else None
     saving = Checkpointer(3, 2, True, folder=folder)
-    return new_trainer(**changes).fit(new_run(), Fixed(), TASK, [Weights(stop), saving], saved, seed=4)
+    return fit(new_trainer(**changes), callbacks=[Weights(stop)], checkpointer=saving, checkpoint=saved, seed=4)
 
 
 @pytest.mark.parametrize("stop", [1, 6, 11])
 def test_a_run_with_an_average_resumes_bit_for_bit(tmp_path, stop):
-    whole = fit(tmp_path / "whole")
-    fit(tmp_path / "cut", stop)
-    resumed = fit(tmp_path / "cut", resume=True)
-    assert run_state_digest(resumed) == run_state_digest(whole)
+    whole = train(tmp_path / "whole")
+    train(tmp_path / "cut", stop)
+    resumed = train(tmp_path / "cut", resume=True)
+    assert final_state_digest(resumed.state) == final_state_digest(whole.state)
     for name, leaf in weights_of(whole.model).items():
         np.testing.assert_array_equal(weights_of(resumed.model)[name], leaf)
 
@@ -93,24 +97,24 @@ def folders(tmp_path):
 
 def test_a_skipped_update_leaves_the_average_alone():
     nan = FunctionLoss(lambda model, batch: mx.full(batch.targets.shape, float("nan")) * model.out.weight.sum())
-    run = new_run(max_skips=100)
+    run = new_run()
     before = weights_of(run.model)
-    new_trainer(ema=0.5, loss=nan, max_skips=100, epochs=1).fit(run, Fixed(), TASK)
+    fit(new_trainer(ema=0.5, loss=nan, max_skips=100, epochs=1), run)
     for name, leaf in averages(run).items():
         np.testing.assert_array_equal(leaf, before[name])
 
 
 @pytest.mark.parametrize("change", [{"ema": None}, {"ema": 0.9}])
 def test_an_average_cannot_begin_or_end_on_resume(tmp_path, change):
-    fit(tmp_path / "cut", 4, ema=None if change["ema"] else 0.9)
+    train(tmp_path / "cut", 4, ema=None if change["ema"] else 0.9)
     with pytest.raises(ConfigError, match=r"trainer\.ema") as found:
-        fit(tmp_path / "cut", resume=True, **change)
+        train(tmp_path / "cut", resume=True, **change)
     assert "\n" not in str(found.value)
 
 
 @pytest.mark.fault_injection  # builds kernels: half a minute
 def test_a_compiled_step_sees_the_average(tmp_path):
     step = partial(OptimizedStep, **STEP, compile="always", streams="one")
-    eager, compiled = (fit(tmp_path / name, **more) for name, more in (("whole", {}), ("cut", {"step": step})))
+    eager, compiled = (train(tmp_path / name, **more) for name, more in (("whole", {}), ("cut", {"step": step})))
     for name, leaf in averages(eager).items():
         np.testing.assert_allclose(averages(compiled)[name], leaf, atol=1e-6)

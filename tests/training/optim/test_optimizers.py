@@ -10,25 +10,25 @@ import pytest
 from mlx.utils import tree_flatten, tree_map
 from omegaconf import OmegaConf
 
-from mlxlab.callbacks.checkpointing import run_state_digest
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import conf_dir
+from mlxlab.training.checkpointer import final_state_digest
 from mlxlab.training.optim.muon import newton_schulz
 from mlxlab.training.optim.optimizers import flatten_arrays
-from support.models import TASK, Fixed, Stream, new_model, new_run, new_trainer, weights_of
+from support.models import Stream, fit, new_model, new_run, new_trainer, weights_of
 
 NAMES = ["adamw", "adafactor", "lion", "sgd", "muon"]
 RATES = {"sgd": 0.3, "lion": 1e-2, "muon": 5e-2}
 
 
 def optimizer_of(name: str, **changes: object) -> Any:
-    """That of conf/trainer/optimizer/<name>.yaml: (rate=) -> optimizer."""
+    """That of conf/trainer/optimizer/<name>.yaml: (learning_rate=) -> optimizer."""
     return instantiate({**OmegaConf.load(conf_dir() / f"trainer/optimizer/{name}.yaml"), **changes})
 
 
 def settled(name: str, **changes: object) -> Any:
-    return optimizer_of(name, **changes)(rate=lambda step: mx.array(0.1))
+    return optimizer_of(name, **changes)(learning_rate=0.1)
 
 
 def test_every_shipped_optimizer_is_tested():
@@ -52,21 +52,21 @@ def test_norms_biases_and_embeddings_are_never_decayed(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_optimizer_learns(name):
     trainer = new_trainer(optimizer=optimizer_of(name), learning_rate=RATES.get(name, 1e-2), epochs=40)
-    run = trainer.fit(new_run(new_model(dropout=0.0), Stream(rows=8)), Fixed(), TASK, seed=1)
-    losses = [metrics["train/loss"] for _, metrics in run.curve if "train/loss" in metrics]
+    run = fit(trainer, new_run(new_model(dropout=0.0), Stream(rows=8)), seed=1)
+    losses = [metrics["train/loss"] for _, metrics in run.state.history.curve if "train/loss" in metrics]
     assert losses[-1] < 0.6 * losses[0]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_run_resumed_ends_in_the_same_bits(name):
-    def fit(steps: int, resume: Checkpoint | None = None) -> Any:
+    def train(steps: int, checkpoint: Checkpoint | None = None) -> Any:
         trainer = new_trainer(optimizer=optimizer_of(name), schedule=partial(_falling), max_steps=steps, epochs=None)
-        return trainer.fit(new_run(), Fixed(), TASK, resume=resume, seed=2)
+        return fit(trainer, checkpoint=checkpoint, seed=2).state
 
-    whole, half = fit(8), fit(4)
+    whole, half = train(8), train(4)
     weights, moments = (dict(tree_flatten(tree)) for tree in (half.model.parameters(), half.optimizer.state))
-    resumed = fit(8, Checkpoint(None, 4, weights, moments, half.state_dict()))
-    assert run_state_digest(resumed) == run_state_digest(whole)
+    resumed = train(8, Checkpoint(None, 4, weights, moments, half.state_dict()))
+    assert final_state_digest(resumed) == final_state_digest(whole)
     assert all(np.array_equal(a, b) for a, b in zip(*map(_leaves, (resumed, whole)), strict=True))
 
 
@@ -75,8 +75,11 @@ def _falling(*, peak: float, steps: int | None) -> Any:
     return lambda step: peak / (1.0 + step)
 
 
-def _leaves(run: Any) -> list[np.ndarray]:
-    return [*weights_of(run.model).values(), *(np.array(leaf) for leaf in flatten_arrays(run.optimizer.state).values())]
+def _leaves(state: Any) -> list[np.ndarray]:
+    return [
+        *weights_of(state.model).values(),
+        *(np.array(leaf) for leaf in flatten_arrays(state.optimizer.state).values()),
+    ]
 
 
 def test_orthogonal_matrices_keep_their_singular_vectors_and_lose_their_values():

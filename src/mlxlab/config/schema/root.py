@@ -27,6 +27,7 @@ def experiment(
     data: Any,
     trainer: Any,
     callbacks: dict[str, Any],
+    checkpointing: Any,
     tracking: Any,
     seed: Seed,
     name: str | None,
@@ -42,7 +43,8 @@ def experiment(
         model: the network; its size is chosen by `model/size`.
         data: the data set, and with it the task.
         trainer: how it learns.
-        callbacks: what happens beside the training, by name; `~callbacks.progress` leaves one out.
+        callbacks: what happens beside the training, by name; `~callbacks.progress_bar` leaves one out.
+        checkpointing: when the state is saved, and how many checkpoints are kept.
         tracking: where it is recorded.
         seed: of everything random; the same seed gives the same run.
         name: what the run is called in the store; null makes one from model, data and trainer.

@@ -46,6 +46,14 @@ class EMAOptimizer(optim.Optimizer):
         return after
 
     @property
+    def learning_rate(self) -> mx.array:
+        return self.optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate: float | mx.array) -> None:
+        self.optimizer.learning_rate = learning_rate
+
+    @property
     def state(self) -> dict:
         return {"optimizer": self.optimizer.state, "average": self._average, "count": self._count}
 
@@ -55,7 +63,7 @@ class EMAOptimizer(optim.Optimizer):
 
 
 @contextmanager
-def use_ema_weights(model: nn.Module, optimizer: optim.Optimizer | None) -> Iterator[None]:
+def use_ema_weights(model: nn.Module, optimizer: optim.Optimizer) -> Iterator[None]:
     """Inside, the model has the averaged weights, where there are such."""
     average = optimizer.state.get("average") if isinstance(optimizer, EMAOptimizer) else None
     if average is None:

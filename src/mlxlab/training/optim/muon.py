@@ -7,7 +7,6 @@ import mlx.optimizers as optim
 
 from mlxlab.constraints import NonNegative, Positive, Share, Size
 from mlxlab.training.optim.optimizers import Betas, has_weight_decay, split_by_decay
-from mlxlab.training.optim.schedules import LRSchedule
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration: steepest at 0, so five rounds do
 
@@ -22,7 +21,7 @@ def muon(
     eps: Positive,
     adamw_rate: Positive,
     *,
-    rate: LRSchedule,
+    learning_rate: float,
 ) -> optim.Optimizer:
     """Muon for the matrices inside the network; AdamW for embeddings, the output layer, norms and biases.
 
@@ -37,9 +36,10 @@ def muon(
         eps: of AdamW.
         adamw_rate: rate of AdamW, as a multiple of the rate of the matrices.
     """
+    matrices = Muon(learning_rate, weight_decay, momentum, nesterov, iterations, scale)
     rest = split_by_decay(
         lambda decay: optim.AdamW(
-            lambda step: adamw_rate * rate(step),
+            lambda _: adamw_rate * matrices.learning_rate,  # which the trainer has set for this step
             betas=list(betas),
             eps=eps,
             weight_decay=decay,
@@ -47,7 +47,6 @@ def muon(
         ),
         weight_decay,
     )
-    matrices = Muon(rate, weight_decay, momentum, nesterov, iterations, scale)
     return optim.MultiOptimizer([matrices, *rest.optimizers], [is_hidden, has_weight_decay])
 
 
@@ -60,10 +59,10 @@ class Muon(optim.Optimizer):
     """W <- (1 - rate decay) W - rate scale orthogonal(momentum); convolutions as (out, all the rest) matrices."""
 
     def __init__(
-        self, rate: LRSchedule, weight_decay: float, momentum: float, nesterov: bool, iterations: int, scale: str
+        self, learning_rate: float, weight_decay: float, momentum: float, nesterov: bool, iterations: int, scale: str
     ) -> None:
         super().__init__()
-        self._maybe_schedule("learning_rate", rate)
+        self._maybe_schedule("learning_rate", learning_rate)
         self.weight_decay, self.momentum, self.nesterov = weight_decay, momentum, nesterov
         self.iterations, self.scale = iterations, scale
 

@@ -1,4 +1,4 @@
-"""Optimizers: functions of the rate. Norms, biases and embeddings are never decayed."""
+"""Optimizers; the loop sets their `learning_rate` before every step. Norms, biases and embeddings are not decayed."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -9,12 +9,11 @@ from mlx.utils import tree_flatten
 
 from mlxlab.constraints import Ge, Lt, MaxLen, MinLen, NonNegative, Positive, Share
 from mlxlab.errors import ConfigError
-from mlxlab.training.optim.schedules import LRSchedule
 
 Betas = Annotated[list[Annotated[float, Ge(0), Lt(1)]], MinLen(2), MaxLen(2)]
 
 
-def adamw(weight_decay: NonNegative, betas: Betas, eps: Positive, *, rate: LRSchedule) -> optim.Optimizer:
+def adamw(weight_decay: NonNegative, betas: Betas, eps: Positive, *, learning_rate: float) -> optim.Optimizer:
     """AdamW with bias correction (Loshchilov and Hutter 2019).
 
     Args:
@@ -23,13 +22,18 @@ def adamw(weight_decay: NonNegative, betas: Betas, eps: Positive, *, rate: LRSch
         eps: added to the root of the second moment.
     """
     return split_by_decay(
-        lambda decay: optim.AdamW(rate, betas=list(betas), eps=eps, weight_decay=decay, bias_correction=True),
+        lambda decay: optim.AdamW(learning_rate, betas=list(betas), eps=eps, weight_decay=decay, bias_correction=True),
         weight_decay,
     )
 
 
 def adafactor(
-    weight_decay: NonNegative, clip_update: Positive, beta: Share | None, scale_by_weights: bool, *, rate: LRSchedule
+    weight_decay: NonNegative,
+    clip_update: Positive,
+    beta: Share | None,
+    scale_by_weights: bool,
+    *,
+    learning_rate: float,
 ) -> optim.Optimizer:
     """Adafactor (Shazeer and Stern 2018): of a matrix's second moments only the means of rows and columns are kept.
 
@@ -42,7 +46,7 @@ def adafactor(
     """
     return split_by_decay(
         lambda decay: optim.Adafactor(
-            rate,
+            learning_rate,
             clip_threshold=clip_update,
             beta_1=beta,
             weight_decay=decay,
@@ -53,17 +57,17 @@ def adafactor(
     )
 
 
-def lion(weight_decay: NonNegative, betas: Betas, *, rate: LRSchedule) -> optim.Optimizer:
+def lion(weight_decay: NonNegative, betas: Betas, *, learning_rate: float) -> optim.Optimizer:
     """Lion (Chen et al. 2023): the sign of a momentum. Wants a third to a tenth of AdamW's rate, and more decay.
 
     Args:
         weight_decay: decay of matrices and convolutions, times the rate.
         betas: how much of the momentum enters the update, and its own decay rate.
     """
-    return split_by_decay(lambda decay: optim.Lion(rate, betas=list(betas), weight_decay=decay), weight_decay)
+    return split_by_decay(lambda decay: optim.Lion(learning_rate, betas=list(betas), weight_decay=decay), weight_decay)
 
 
-def sgd(weight_decay: NonNegative, momentum: Share, nesterov: bool, *, rate: LRSchedule) -> optim.Optimizer:
+def sgd(weight_decay: NonNegative, momentum: Share, nesterov: bool, *, learning_rate: float) -> optim.Optimizer:
     """Stochastic gradient descent with momentum. Wants a hundred times AdamW's rate.
 
     Args:
@@ -74,7 +78,7 @@ def sgd(weight_decay: NonNegative, momentum: Share, nesterov: bool, *, rate: LRS
     if nesterov and not momentum:
         raise ConfigError("trainer.optimizer.nesterov=true needs a momentum above 0")
     return split_by_decay(
-        lambda decay: optim.SGD(rate, momentum=momentum, weight_decay=decay, nesterov=nesterov), weight_decay
+        lambda decay: optim.SGD(learning_rate, momentum=momentum, weight_decay=decay, nesterov=nesterov), weight_decay
     )
 
 

@@ -11,9 +11,9 @@ from mlx.utils import tree_map
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.losses.loss import Loss
 from mlxlab.training.steps.activation_checkpointing import activation_checkpointing
-from mlxlab.training.steps.step import Rows, weighted_sum
+from mlxlab.training.steps.step import PerExample, weighted_sum
 
-Sums = tuple[mx.array, mx.array, Rows]  # the loss over all targets, its weight, sums by row
+Sums = tuple[mx.array, mx.array, PerExample]  # the loss over all targets, its weight, sums by row
 Gradient = Callable[[DeviceBatch], tuple[Sums, dict]]
 
 

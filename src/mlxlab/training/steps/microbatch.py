@@ -13,7 +13,7 @@ from mlx.utils import tree_map
 
 from mlxlab.backend import memory_budget
 from mlxlab.training.device_batch import DeviceBatch
-from mlxlab.training.steps.step import Rows
+from mlxlab.training.steps.step import PerExample
 
 Total = dict[str, Any]  # sums of the loss, the weight and the gradients
 FULL = 0.8  # share of the budget that `auto` fills
@@ -22,48 +22,45 @@ FULL = 0.8  # share of the budget that `auto` fills
 class MicroBatcher:
     """How many rows a part has, and the sums over all parts.
 
-    `careful` is set by who wants a failed allocation to be survived: a part that did not fit is tried again in halves.
-
     Args:
-        parts: how many there are to be; auto finds out on the first batch.
-        apart: whether the gradient is to be finished before the update begins, also that of a single part.
+        parts: number of micro-batches; auto measures on the first batch how large they may be.
+        separate_update: finish the gradient before the update starts, even that of a single micro-batch.
+        retry_on_oom: after a failed allocation, try again with micro-batches of half the size. Implies separate_update.
     """
 
-    def __init__(self, parts: int | Literal["auto"], *, apart: bool = False) -> None:
-        self.parts, self.careful = parts, False
-        self._apart = apart
-        self.most: int | None = None  # places (rows times length) that a part may have
-
-    @property
-    def apart(self) -> bool:
-        return self._apart or self.careful
+    def __init__(
+        self, parts: int | Literal["auto"], *, separate_update: bool = False, retry_on_oom: bool = False
+    ) -> None:
+        self.parts, self.retry_on_oom = parts, retry_on_oom
+        self.separate_update = separate_update or retry_on_oom
+        self.max_tokens: int | None = None  # rows times length of a micro-batch
 
     def rows(self, batch: DeviceBatch, part: Callable[[DeviceBatch], Any]) -> int:
-        """Rows of each part of this batch but the last. A short batch makes smaller parts."""
+        """PerExample of each part of this batch but the last. A short batch makes smaller parts."""
         count, length = batch.tokens.shape
-        if self.parts == "auto" and self.most is None:
-            self.most = find_max_rows(batch, part, FULL * memory_budget()) * length
+        if self.parts == "auto" and self.max_tokens is None:
+            self.max_tokens = find_max_rows(batch, part, FULL * memory_budget()) * length
         expected = count if self.parts == "auto" else -(-count // self.parts)
-        return expected if self.most is None else min(expected, max(self.most // length, 1))
+        return expected if self.max_tokens is None else min(expected, max(self.max_tokens // length, 1))
 
-    def summed(
+    def accumulate(
         self,
         batch: DeviceBatch,
-        first: Callable[[DeviceBatch], tuple[Total, Rows]],
-        further: Callable[[Total, DeviceBatch], tuple[Total, Rows]],
+        first: Callable[[DeviceBatch], tuple[Total, PerExample]],
+        further: Callable[[Total, DeviceBatch], tuple[Total, PerExample]],
         rows: int,
-    ) -> tuple[Total, Rows]:
+    ) -> tuple[Total, PerExample]:
         """The sums over all targets, and over those of each row."""
         random: Any = mx.random.state
-        high, low = random[0].tolist() if self.careful else (0, 0)
+        high, low = random[0].tolist() if self.retry_on_oom else (0, 0)
         while True:
             try:
                 return _summed(split(batch, rows), first, further)
             except (RuntimeError, MemoryError) as error:
-                if not self.careful or rows == 1 or not is_allocation(error):
+                if not self.retry_on_oom or rows == 1 or not is_allocation(error):
                     raise
                 rows = -(-rows // 2)
-            self.most = rows * batch.tokens.shape[1]
+            self.max_tokens = rows * batch.tokens.shape[1]
             mx.clear_cache()
             mx.random.seed((high << 32) | low)
             print(f"not enough memory: the batch again, {rows} rows at a time", file=sys.stderr)
@@ -71,9 +68,9 @@ class MicroBatcher:
 
 def _summed(
     parts: list[DeviceBatch],
-    first: Callable[[DeviceBatch], tuple[Total, Rows]],
-    further: Callable[[Total, DeviceBatch], tuple[Total, Rows]],
-) -> tuple[Total, Rows]:
+    first: Callable[[DeviceBatch], tuple[Total, PerExample]],
+    further: Callable[[Total, DeviceBatch], tuple[Total, PerExample]],
+) -> tuple[Total, PerExample]:
     total, rows = first(parts[0])
     mx.eval(total, rows)
     seen = [rows]

@@ -17,7 +17,7 @@ from mlxlab.training.steps.compile import CompileBudget, CompiledFunction, Mode
 from mlxlab.training.steps.gradients import make_functional_gradient_fn, make_gradient_fn
 from mlxlab.training.steps.microbatch import MicroBatcher
 from mlxlab.training.steps.staged_eval import eval_in_chunks
-from mlxlab.training.steps.step import apply_if_finite, global_norm
+from mlxlab.training.steps.step import PerExample, StepOutput, clipped_update, stack_scalars
 from mlxlab.training.steps.two_stream import Streams, TwoStreamGradients, two_streams
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16}
@@ -38,6 +38,7 @@ class OptimizedStep:
         force_dtype: bfloat16 also where products in it are slower than in float32 (Linux without a GPU).
         streams: auto computes two halves of a batch at once where that is faster and the model has no dropout (Linux
             without a GPU, two cores); their sums round otherwise than those of the whole.
+        retry_on_oom: after a failed allocation, repeat the step with micro-batches of half the size.
         compile: auto where and once it pays, always at once, never not at all. The numbers are the same on a CPU.
     """
 
@@ -50,6 +51,7 @@ class OptimizedStep:
         force_dtype: bool,
         compile: Mode,
         streams: Streams,
+        retry_on_oom: bool,
         *,
         model: nn.Module,
         loss: Loss,
@@ -59,7 +61,7 @@ class OptimizedStep:
         self.group = group or SingleProcess()
         self.clip = clip
         # In one graph with the update, MLX would compute all layers again at once.
-        self.parts = MicroBatcher(accumulate, apart=checkpoint_layers)
+        self.parts = MicroBatcher(accumulate, separate_update=checkpoint_layers, retry_on_oom=retry_on_oom)
         self.model, self.optimizer = model, optimizer
         chosen = DTYPES[_usable(dtype, force_dtype)]
         self.gradient = make_gradient_fn(model, loss, dtype=chosen, checkpoint_layers=checkpoint_layers)
@@ -76,25 +78,28 @@ class OptimizedStep:
             self.two = TwoStreamGradients(model, compute, self.patience)
             self.part, self.further_part = self._halves, self._further_halves  # type: ignore[assignment]
 
-    def __call__(self, batch: DeviceBatch) -> dict[str, Any]:
+    def __call__(self, batch: DeviceBatch) -> StepOutput:
         start = time.monotonic()
         rows = self.parts.rows(batch, self._part)
-        if rows >= len(batch.ids) and self.group.size == 1 and not self.parts.apart and self.two is None:
-            metrics = self.whole(batch)
+        if rows >= len(batch.ids) and self.group.size == 1 and not self.parts.separate_update and self.two is None:
+            scalars, per_example = self.whole(batch)
         else:
-            total, seen = self.group.sum(*self.parts.summed(batch, self.part, self.further_part, rows))
-            metrics = self.finish(total) | {"rows": seen}
-            del total  # the gradients need not outlive the weights that they move
+            total, per_example = self.group.all_reduce_sum(
+                *self.parts.accumulate(batch, self.part, self.further_part, rows)
+            )
+            norm, finite = self.finish(total)
+            scalars = stack_scalars(total["loss"], total["weight"], norm, finite, per_example)
+            del total  # frees the gradients before the weights are evaluated
             eval_in_chunks(self.model, self.optimizer)
-        mx.eval(metrics, self.model.parameters(), self.optimizer.state)
+        mx.eval(scalars, per_example, self.model.parameters(), self.optimizer.state)
         self.patience.spend(time.monotonic() - start)
         traces = [one.traces for one in self.compiled] + ([self.two.traces] if self.two else [])
-        return metrics | {"recompiles": sum(max(len(one) - 1, 0) for one in traces)}
+        return StepOutput(scalars, per_example, sum(max(len(one) - 1, 0) for one in traces))
 
-    def _whole(self, batch: DeviceBatch) -> dict[str, Any]:
-        """The update of a batch that is not cut."""
-        total, rows = self._part(batch)
-        return self._finish(total) | {"rows": rows}
+    def _whole(self, batch: DeviceBatch) -> tuple[mx.array, PerExample]:
+        """The step on a batch that is not split."""
+        total, per_example = self._part(batch)
+        return stack_scalars(total["loss"], total["weight"], *self._finish(total), per_example), per_example
 
     def _part(self, batch: DeviceBatch) -> tuple[dict[str, Any], dict[str, mx.array]]:
         """Sums over the targets of one part (loss, weight, gradients), and over those of each row."""
@@ -114,16 +119,9 @@ class OptimizedStep:
         new, rows = self._halves(batch)
         return tree_map(lambda a, b: a + b, total, new), rows
 
-    def _finish(self, total: dict[str, Any]) -> dict[str, Any]:
-        """One update by the sums of all parts."""
-        scale = 1 / mx.maximum(total["weight"], 1e-9)
-        norm = scale * global_norm(total["gradients"])
-        if self.clip is not None:
-            scale = scale * mx.minimum(self.clip / (norm + 1e-12), 1.0)
-        finite = mx.isfinite(total["loss"]) & mx.isfinite(norm)
-        apply_if_finite(finite, self.model, self.optimizer, tree_map(lambda g: g * scale, total["gradients"]))
-        skipped = 1 - finite.astype(mx.int32)
-        return {"loss": total["loss"], "weight": total["weight"], "norm": norm, "skipped": skipped}
+    def _finish(self, total: dict[str, Any]) -> tuple[mx.array, mx.array]:
+        """The update by the sums of all micro-batches: (norm, finite)."""
+        return clipped_update(self.model, self.optimizer, total["loss"], total["weight"], total["gradients"], self.clip)
 
 
 def _usable(dtype: str, forced: bool) -> str:

@@ -1,6 +1,6 @@
-"""Steps: one batch becomes one optimizer update."""
+"""Steps: one batch becomes one optimizer step."""
 
-from typing import Any, Protocol
+from typing import NamedTuple, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -13,18 +13,41 @@ from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.losses.loss import Loss
 from mlxlab.training.optim.optimizers import assign_leaves, flatten_arrays
 
+Tree = dict  # of arrays
+PerExample = dict[str, mx.array]  # by name (B,): sums over the targets of each row
+
+
+class StepOutput(NamedTuple):
+    """The numbers of a step, still on the device but evaluated.
+
+    Attributes:
+        scalars: (4 + K,) float32: loss and weight (sums over targets), norm of the gradient before clipping, 1 if loss
+            and gradient were finite (else nothing was changed), and the sums of the K terms of the loss.
+        per_example: "loss", "weight" and each term.
+        retraces: traces of a compiled step beyond the first; None if it is not compiled.
+    """
+
+    scalars: mx.array
+    per_example: PerExample
+    retraces: int | None = None
+
+    @property
+    def term_names(self) -> list[str]:
+        return term_names(self.per_example)
+
 
 class Step(Protocol):
-    """Returns `loss` (sum over targets), `weight`, `norm` (before clipping), `skipped` (0 or 1), and `rows`."""
+    """Takes one optimizer step on a batch. Loss and gradients are summed over all targets and all ranks, and divided
+    once by their weight. A step whose loss or gradient is not finite leaves weights and optimizer unchanged."""
 
-    def __call__(self, batch: DeviceBatch) -> dict[str, Any]: ...
+    def __call__(self, batch: DeviceBatch) -> StepOutput: ...
 
 
 class PlainStep:
-    """Forward, backward, clip, update. A non-finite loss or gradient leaves weights and optimizer as they were.
+    """Forward, backward, clip, update.
 
     Args:
-        clip: greatest global norm of the gradient; null does not clip. The norm is logged before clipping.
+        clip: maximum global norm of the gradient; null does not clip. The norm is logged before clipping.
     """
 
     def __init__(
@@ -42,24 +65,42 @@ class PlainStep:
         self.optimizer = optimizer
         self.gradient = nn.value_and_grad(model, lambda batch: weighted_sum(loss, model, batch))
 
-    def __call__(self, batch: DeviceBatch) -> dict[str, Any]:
-        (total, weight, rows), gradients = self.gradient(batch)
-        (total, weight, gradients), rows = self.group.sum((total, weight, gradients), rows)
-        scale = 1 / mx.maximum(weight, 1e-9)
-        norm = scale * global_norm(gradients)
-        if self.clip is not None:
-            scale = scale * mx.minimum(self.clip / (norm + 1e-12), 1.0)
-        finite = mx.isfinite(total) & mx.isfinite(norm)
-        apply_if_finite(finite, self.model, self.optimizer, tree_map(lambda g: g * scale, gradients))
-        mx.eval(total, weight, rows, norm, finite, self.model.parameters(), self.optimizer.state)
-        return {"loss": total, "weight": weight, "rows": rows, "norm": norm, "skipped": 1 - finite.astype(mx.int32)}
+    def __call__(self, batch: DeviceBatch) -> StepOutput:
+        (loss, weight, per_example), gradients = self.gradient(batch)
+        (loss, weight, gradients), per_example = self.group.all_reduce_sum((loss, weight, gradients), per_example)
+        norm, finite = clipped_update(self.model, self.optimizer, loss, weight, gradients, self.clip)
+        scalars = stack_scalars(loss, weight, norm, finite, per_example)
+        mx.eval(scalars, per_example, self.model.parameters(), self.optimizer.state)
+        return StepOutput(scalars, per_example)
 
 
-Rows = dict[str, mx.array]  # by name (B,): the sum over the targets of each row
+def clipped_update(
+    model: nn.Module, optimizer: optim.Optimizer, loss: mx.array, weight: mx.array, gradients: Tree, clip: float | None
+) -> tuple[mx.array, mx.array]:
+    """Applies summed gradients, divided by `weight` and clipped, if they and the loss are finite; (norm, finite)."""
+    scale = 1 / mx.maximum(weight, 1e-9)
+    norm = scale * global_norm(gradients)
+    if clip is not None:
+        scale = scale * mx.minimum(clip / (norm + 1e-12), 1.0)
+    finite = mx.isfinite(loss) & mx.isfinite(norm)
+    apply_if_finite(finite, model, optimizer, tree_map(lambda g: g * scale, gradients))
+    return norm, finite
 
 
-def weighted_sum(loss: Loss, model: nn.Module, batch: DeviceBatch) -> tuple[mx.array, mx.array, Rows]:
-    """The sum of the loss over all targets, the weight to divide it by, and sums by row: loss, weight, each part."""
+def term_names(per_example: PerExample) -> list[str]:
+    return sorted(per_example.keys() - {"loss", "weight"})
+
+
+def stack_scalars(
+    loss: mx.array, weight: mx.array, norm: mx.array, finite: mx.array, per_example: PerExample
+) -> mx.array:
+    """`StepOutput.scalars`: one array, so that the host waits for the device once per step."""
+    terms = [per_example[name].sum() for name in term_names(per_example)]
+    return mx.stack([value.astype(mx.float32) for value in (loss, weight, norm, finite, *terms)])
+
+
+def weighted_sum(loss: Loss, model: nn.Module, batch: DeviceBatch) -> tuple[mx.array, mx.array, PerExample]:
+    """The sum of the loss over all targets, the weight to divide it by, and the sums for each row."""
     total, terms = loss(model, batch)
     rows = {name: _row_sums(values, batch.weights) for name, values in {"loss": total, **terms}.items()}
     weights = batch.weights.reshape(len(batch.weights), -1).sum(axis=1)
@@ -71,20 +112,20 @@ def _row_sums(values: mx.array, weights: mx.array) -> mx.array:
     return mx.where(weights > 0, values * weights, 0).reshape(len(values), -1).sum(axis=1)
 
 
-def global_norm(tree: dict) -> mx.array:
+def global_norm(tree: Tree) -> mx.array:
     return mx.sqrt(
         sum((mx.square(leaf.astype(mx.float32)).sum() for leaf in flatten_arrays(tree).values()), mx.array(0.0))
     )
 
 
-def apply_if_finite(condition: mx.array, model: nn.Module, optimizer: optim.Optimizer, gradients: dict) -> None:
-    """One optimizer update where `condition` holds, else nothing: decided on the device, without waiting for it."""
+def apply_if_finite(condition: mx.array, model: nn.Module, optimizer: optim.Optimizer, gradients: Tree) -> None:
+    """Updates weights and optimizer if `condition` holds: decided on the device, without waiting for it."""
     before = model.trainable_parameters()
     state = flatten_arrays(optimizer.state)
     model.update(optimizer.apply_gradients(gradients, before))
     after = model.trainable_parameters()
     model.update(tree_map(lambda new, old: mx.where(condition, new, old), after, before))
-    kept = {
-        name: mx.where(condition, leaf, state.get(name, leaf)) for name, leaf in flatten_arrays(optimizer.state).items()
-    }
-    assign_leaves(optimizer.state, kept)
+    new_state = flatten_arrays(optimizer.state)
+    assign_leaves(
+        optimizer.state, {name: mx.where(condition, leaf, state.get(name, leaf)) for name, leaf in new_state.items()}
+    )

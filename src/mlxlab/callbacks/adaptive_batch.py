@@ -1,0 +1,114 @@
+"""Adaptive batch size: halved when memory runs short, doubled when there is plenty."""
+
+from collections.abc import Callable
+
+import mlx.core as mx
+
+from mlxlab.backend import memory_budget
+from mlxlab.constraints import Count, Fraction, Positive, Size
+from mlxlab.errors import ConfigError
+from mlxlab.training.context import FitContext
+from mlxlab.training.state import StepResult, TrainState
+
+KEY = "callbacks.dynamic_batch"
+
+
+def peak_since_last() -> float:
+    """Bytes: peak memory of MLX since the previous call."""
+    peak = mx.get_peak_memory()
+    mx.reset_peak_memory()
+    return float(peak)
+
+
+class AdaptiveBatchSize:
+    """Quarters the batch if peak memory exceeds `critical`, halves it above `high`, doubles it below `low`.
+
+    Sizes are powers of two, so that a compiled step meets few shapes. The learning rate then follows the samples seen,
+    in units of the first batch, and does not jump where the size does. Combine it with
+    `trainer.step.retry_on_oom=true` to survive a failed allocation too.
+
+    Args:
+        min: smallest batch, rounded up to a power of two.
+        max: largest batch, rounded down to a power of two; null switches the callback off.
+        low: fraction of the memory budget below which the batch is doubled.
+        high: fraction above which it is halved.
+        critical: fraction above which it is quartered.
+        interval: steps between two measurements.
+        cooldown: steps after a change during which the batch is not enlarged.
+        budget: memory budget in GB; null takes what the device can work with, or the memory limit.
+        probe: bytes needed since the previous call.
+    """
+
+    runs_on_all_ranks = True
+
+    def __init__(
+        self,
+        min: Size,
+        max: Size | None,
+        low: Fraction,
+        high: Fraction,
+        critical: Fraction,
+        interval: Size,
+        cooldown: Count,
+        budget: Positive | None,
+        *,
+        probe: Callable[[], float] = peak_since_last,
+    ) -> None:
+        self.enabled = max is not None
+        self.min, self.max = 1 << (min - 1).bit_length(), _power_of_two(max or min)
+        if self.enabled and self.min > self.max:
+            raise ConfigError(f"{KEY}: no power of two between min={min} and max={max}")
+        if not low < high <= critical:
+            raise ConfigError(f"{KEY}: expected low < high <= critical, got {low}, {high}, {critical}")
+        self.low, self.high, self.critical = low, high, critical
+        self.interval, self.cooldown = interval, cooldown
+        self.budget, self.probe = budget * 1e9 if budget is not None else None, probe
+
+    def on_start(self, context: FitContext, state: TrainState) -> None:
+        if not self.enabled:
+            return
+        sizes, data = state.progress.batch_sizes, state.data
+        data.resize(data.batch_size)  # refused here, before the first step, if the size is fixed
+        if not sizes:
+            sizes.append((state.progress.step, self._within(_power_of_two(data.batch_size))))
+        data.resize(sizes[-1][1])
+        self.probe()
+
+    def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
+        step, sizes = state.progress.step, state.progress.batch_sizes
+        if not self.enabled or step % self.interval or context.control.stop_reason:
+            return
+        fraction = self._budget_fraction(context)
+        since, size = sizes[-1]
+        new = self.next_size(size, fraction, step - since)
+        context.log(state, {"data/batch_size": float(new), "memory/budget_fraction": fraction})
+        if new != size:
+            sizes.append((step, new))
+            state.data.resize(new)
+
+    def on_end(self, context: FitContext, state: TrainState) -> None: ...
+
+    def next_size(self, size: int, fraction: float, age: int) -> int:
+        """The size that follows `size`, which is `age` steps old and needed `fraction` of the budget."""
+        if fraction >= self.critical:
+            new = size // 4
+        elif fraction >= self.high:
+            new = size // 2
+        elif fraction <= self.low and age >= self.cooldown:
+            new = size * 2
+        else:
+            new = size
+        return self._within(new)
+
+    def _budget_fraction(self, context: FitContext) -> float:
+        """The used fraction of the memory budget, the maximum over all ranks."""
+        fraction = self.probe() / (self.budget or memory_budget())
+        return context.group.all_reduce_max([int(1e6 * fraction)])[0] / 1e6
+
+    def _within(self, size: int) -> int:
+        return max(self.min, min(self.max, size))
+
+
+def _power_of_two(size: int) -> int:
+    """The largest power of two up to `size`."""
+    return 1 << (size.bit_length() - 1)

@@ -1,0 +1,197 @@
+"""Saves the training state: at a cadence, at every new best, on request, and at the end."""
+
+import logging
+import shutil
+import threading
+from contextlib import suppress
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten
+
+from mlxlab.checkpoint.digest import state_digest
+from mlxlab.checkpoint.store import Checkpoint, CheckpointStore, step_of
+from mlxlab.constraints import Size
+from mlxlab.errors import CannotCreateError, CheckpointUnavailableError, WriteError
+from mlxlab.training.context import FitContext
+from mlxlab.training.optim.ema import swap_for_save
+from mlxlab.training.optim.optimizers import flatten_arrays
+from mlxlab.training.state import StepResult, TrainState
+
+logger = logging.getLogger(__name__)
+Arrays = dict[str, mx.array]
+
+
+class CheckpointerProtocol(Protocol):
+    """What the loop calls, always after all callbacks. See `Callback` for the three moments."""
+
+    def on_start(self, context: FitContext, state: TrainState) -> None: ...
+
+    def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None: ...
+
+    def on_end(self, context: FitContext, state: TrainState) -> None: ...
+
+    def save_interrupted(self, context: FitContext, state: TrainState) -> str:
+        """Saves the state before a step that could not be finished; returns the end of a message that says so."""
+        ...
+
+    def load_last(self) -> Checkpoint:
+        """The newest good checkpoint; raises CheckpointUnavailableError if there is none."""
+        ...
+
+
+class NoCheckpointer:
+    """Saves nothing. With a folder it can load what rank 0 saves there."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+
+    def on_start(self, context: FitContext, state: TrainState) -> None: ...
+
+    def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None: ...
+
+    def on_end(self, context: FitContext, state: TrainState) -> None: ...
+
+    def save_interrupted(self, context: FitContext, state: TrainState) -> str:
+        return ""
+
+    def load_last(self) -> Checkpoint:
+        if self.folder is None:
+            raise CheckpointUnavailableError("this run saves no checkpoints")
+        return CheckpointStore(self.folder / "checkpoints").load()
+
+
+class Checkpointer:
+    """Commits checkpoints under `<run folder>/checkpoints`, each a folder that is complete or absent.
+
+    Args:
+        every_steps: steps between saves; null saves at every evaluation. The best and the last are always saved.
+        keep: how many of the newest are kept, in addition to the best.
+        background: write while training continues; one save at a time, the next one waits.
+    """
+
+    def __init__(self, every_steps: Size | None, keep: Size, background: bool, *, folder: Path) -> None:
+        self.every_steps, self.background = every_steps, background
+        self.store = CheckpointStore(folder / "checkpoints", keep)
+        self._writer: threading.Thread | None = None
+        self._warned = False
+
+    def on_start(self, context: FitContext, state: TrainState) -> None:
+        self.store.clean()
+        self._warn_if_disk_is_short(state)
+
+    def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
+        step, control = state.progress.step, context.control
+        due = step % self.every_steps == 0 if self.every_steps else result.evaluation is not None
+        is_best = result.evaluation is not None and state.history.best_step == step
+        # Cleared before the save: a request that arrives during it asks for another one.
+        requested, control.save_requested = control.save_requested, False
+        if due or is_best or requested:
+            self._save(context, state)
+
+    def on_end(self, context: FitContext, state: TrainState) -> None:
+        """Always saves the last state; as an emergency checkpoint if a signal ended the run early."""
+        step = state.progress.step
+        self.finish()
+        if not self._has(step):
+            self._save(context, state)
+            self.finish()
+        if not self._has(step):
+            raise WriteError(f"{self.store.folder}: the last checkpoint, of step {step}, could not be saved")
+        with suppress(OSError):
+            self.store.retain(state.history.best_step)  # not done yet if a run was killed after its last save
+
+    def finish(self) -> None:
+        """Waits for the save in the background."""
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
+
+    def save_interrupted(self, context: FitContext, state: TrainState) -> str:
+        """Saves the state before a step that could not be finished; returns the end of a message that says so."""
+        self.finish()
+        step = state.progress.step
+        if not self._has(step):
+            weights, optimizer, rest = checkpoint_payload(context, state)
+            rest |= {"data": state.data_state}  # the iterator is already one batch ahead
+            best_step = state.history.best_step
+            try:
+                self.store.save(step, weights, optimizer, rest, best_step=best_step, emergency=True)
+            except (OSError, RuntimeError, CannotCreateError) as error:
+                return f"; step {step} could not be saved ({error})"
+        return f"; step {step} is saved, continue with resume=auto"
+
+    def load_last(self) -> Checkpoint:
+        """The newest good checkpoint; raises CheckpointUnavailableError if there is none."""
+        self.finish()
+        return self.store.load()
+
+    def _has(self, step: int) -> bool:
+        return step in map(step_of, self.store.steps())
+
+    def _warn_if_disk_is_short(self, state: TrainState) -> None:
+        """Before training, not when the disk is full."""
+        weights, optimizer = saved_arrays(state)
+        size = sum(array.nbytes for array in (*weights.values(), *optimizer.values()))
+        need = (self.store.keep + 2) * size  # the newest, the best, and the one being written
+        free = shutil.disk_usage(self.store.folder.parent).free
+        if need > free:
+            logger.warning(
+                f"{self.store.folder}: checkpoints need up to {need / 1e6:.0f} MB, {free / 1e6:.0f} MB are free:"
+                " lower checkpointing.keep, or free some space"
+            )
+
+    def _save(self, context: FitContext, state: TrainState) -> None:
+        weights, optimizer, rest = checkpoint_payload(context, state)
+        mx.eval(weights, optimizer)  # before the first step the optimizer's are lazy: no other thread can compute them
+        # Arrays never change in place, so holding them is a snapshot; the rest is copied.
+        emergency, best_step = context.control.stop_signal != 0, state.history.best_step
+        write = partial(self._write, state.progress.step, weights, optimizer, deepcopy(rest), best_step, emergency)
+        self.finish()
+        if not self.background:
+            write()
+            return
+        self._writer = threading.Thread(target=write, name="checkpoint")
+        self._writer.start()
+
+    def _write(
+        self, step: int, weights: Arrays, optimizer: Arrays, state: dict[str, Any], best_step: int, emergency: bool
+    ) -> None:
+        """A failed save does not end the run: the previous one is intact, and the next one may succeed."""
+        try:
+            if not all_finite(weights, optimizer):
+                raise RuntimeError("weights or optimizer state are not finite")
+            self.store.save(step, weights, optimizer, state, best_step=best_step, emergency=emergency)
+            self._warned = False
+        except (OSError, RuntimeError, CannotCreateError) as error:
+            if not self._warned:
+                reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+                logger.warning(f"checkpoint of step {step} not saved: {reason}; training continues")
+            self._warned = True
+
+
+def saved_arrays(state: TrainState) -> tuple[Arrays, Arrays]:
+    """Weights and optimizer state by path, as a checkpoint holds them."""
+    return swap_for_save(dict(tree_flatten(state.model.parameters())), flatten_arrays(state.optimizer.state))
+
+
+def checkpoint_payload(context: FitContext, state: TrainState) -> tuple[Arrays, Arrays, dict[str, Any]]:
+    """What a checkpoint holds: weights by path, optimizer state by path, and the rest as JSON."""
+    state.before_save()
+    return *saved_arrays(state), state.state_dict() | {"metadata": context.metadata}
+
+
+def all_finite(*groups: Arrays) -> bool:
+    """In NumPy: the thread that saves must not compute on the device. Trained weights are float32."""
+    floats = [array for group in groups for array in group.values() if array.dtype in (mx.float32, mx.float16)]
+    return all(np.isfinite(np.array(array)).all() for array in floats)
+
+
+def final_state_digest(state: TrainState) -> str:
+    """The `final_state` that every run prints at its end: a hash of weights, optimizer, step and data position."""
+    weights, optimizer = saved_arrays(state)
+    return state_digest(weights, optimizer, {"step": state.progress.step, "data": state.data.state_dict()})
