@@ -38,7 +38,7 @@ class ResumePolicy:
                 f"the data changed since the save ({saved['data'][:12]} then, {data[:12]} now);"
                 " resume_policy.allow_data_change=true resumes all the same"
             )
-        return state | {"data": state["data"] | {"data": data}}
+        return state | {"data": state["data"] | {"fingerprint": data}}
 
 
 def resolve_resume(resume: str | None, run_dir: Path) -> Checkpoint | None:
