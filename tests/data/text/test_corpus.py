@@ -168,6 +168,18 @@ def test_faults_of_the_user_are_one_line(new, tmp_path):
         new(**{"validation.fraction": 1e-9})
 
 
+def test_a_row_longer_than_all_the_text_is_refused(new):
+    with pytest.raises(DataError, match=r"data\.seq_len=100000: expected at most \d+, the number of tokens"):
+        new(seq_len=100_000)
+
+
+def test_a_batch_larger_than_an_epoch_has_no_rows_but_those_of_the_text(new):
+    data = new(batch_size=100_000)
+    (batch,) = data.train
+    assert len(batch.ids) < 2000
+    assert (batch.ids >= 0).all()
+
+
 def without_mask(folder, name="<mask>"):
     """The folder of a tokenizer that lacks a special token."""
     pieces = ["a", *sorted(SPECIAL - {name})]

@@ -19,10 +19,11 @@ from mlxlab.data.text.encoder import TextEncoder, restore
 from mlxlab.data.text.in_memory import InMemoryTokens
 from mlxlab.data.text.packed_batches import PackedBatchIterator, PackedEvalBatches
 from mlxlab.data.text.row_builder import Packing
-from mlxlab.data.text.token_stream import TokenChunk, TokenStream
+from mlxlab.data.text.token_stream import ChunkSource, TokenChunk, TokenStream
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.data.tokenizers.word_cache import WordCache
+from mlxlab.errors import DataError
 
 FORMAT = 2  # of the order and the packing: another number is another fingerprint
 
@@ -129,6 +130,8 @@ class StreamingTextDataset:
         chunks = stream if streaming else InMemoryTokens(stream)
         builder = packing.row_builder(self.tokenizer, seq_len, masked, seed)
         num_tokens, size = estimate_tokens(chunks, valid_chunks)
+        if num_tokens is not None and num_tokens < 2 * seq_len:
+            check_seq_len(chunks, seq_len)
         count = None if num_tokens is None else max(1, -(-builder.count_rows(num_tokens) // batch_size))
         self.held_out = content_key(valid=corpus.valid.fingerprint)
         self.fingerprint = content_key(
@@ -167,6 +170,16 @@ class StreamingTextDataset:
 def first_texts(source: DocumentSource) -> Iterator[str]:
     """The same documents for every seed."""
     return (document.text for _, documents in source.windows(0, 0) for document in documents)
+
+
+def check_seq_len(chunks: ChunkSource, seq_len: int) -> None:
+    """Raises DataError if an epoch has fewer tokens than one row."""
+    total = 0
+    for chunk in chunks(0, DocumentCursor()):
+        total += len(chunk.tokens)
+        if total >= seq_len:
+            return
+    raise DataError(f"data.seq_len={seq_len}: expected at most {total}, the number of tokens of the training text")
 
 
 def estimate_tokens(chunks: TokenStream | InMemoryTokens, sample: list[TokenChunk]) -> tuple[int | None, str]:

@@ -16,7 +16,7 @@ from mlxlab.errors import DataError
 
 
 class PackedBatchIterator:
-    """Endless batches, an epoch at a time, all of one shape: the last of an epoch is completed with rows of weight 0.
+    """Endless batches, an epoch at a time, all of one shape: the last of several is completed with rows of weight 0.
 
     The position is counted in documents and tokens, so it fits any batch size. Implements `BatchIterator`.
 
@@ -86,14 +86,16 @@ class PackedBatchIterator:
                 if taken is None:
                     raise DataError(f"epoch {cursor.epoch}: no text to train on after row {cursor.row}")
                 rows, more = taken[0], buffer.more
-                numbers = np.pad(taken[1], (0, self.batch_size - len(taken[1])))
-                batch = self.builder.batch(self._complete(rows), numbers, cursor.epoch)
+                # An epoch that fits into one batch needs no rows to complete it: all its batches have one shape anyway.
+                size = self.batch_size if more or self._cursor.row + self._cursor.rows_drawn else len(rows.sizes)
+                numbers = np.pad(taken[1], (0, size - len(taken[1])))
+                batch = self.builder.batch(self._complete(rows, size), numbers, cursor.epoch)
                 self._cursor = buffer.cursor if more else TextCursor(cursor.epoch + 1)
                 yield batch
 
-    def _complete(self, rows: PackedRows) -> PackedRows:
-        """Adds empty rows up to the batch size."""
-        missing = self.batch_size - len(rows.sizes)
+    def _complete(self, rows: PackedRows, size: int) -> PackedRows:
+        """Adds empty rows up to `size`."""
+        missing = size - len(rows.sizes)
         if not missing:
             return rows
         empty = (self.builder.pad_id, 0, 0, -1)

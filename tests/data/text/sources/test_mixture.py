@@ -2,13 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from mlxlab.data.text.document import Document
 from mlxlab.data.text.sources.holdout import HoldoutSplit
 from mlxlab.data.text.sources.mixture import Mixture
 from mlxlab.data.text.sources.open import open_source
-from mlxlab.errors import DataError
+from mlxlab.errors import ConfigError, DataError
 from support.text import documents_of, texts_of, write_texts
 
 
@@ -120,3 +121,14 @@ def test_a_side_without_a_document_is_a_fault(tmp_path):
             found.append(str(fault))
     assert [isinstance(one, Document) for one in found].count(True) == 1
     assert any("leaves no document to" in str(one) for one in found)
+
+
+def test_weights_of_any_size_are_relative(sources):
+    small, large = Mixture(sources, [3.0, 2.0, 1.0]), Mixture(sources, [1.5e308, 1e308, 0.5e308])
+    np.testing.assert_allclose(small.shares, large.shares, rtol=1e-12)
+    assert small.bytes == large.bytes
+
+
+def test_weights_that_would_make_an_epoch_endless_are_refused(sources):
+    with pytest.raises(ConfigError, match=r"data\.mixture: expected weights within a factor of 1e\+06"):
+        Mixture(sources, [1e300, 1.0, 1e-300])

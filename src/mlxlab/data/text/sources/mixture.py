@@ -13,10 +13,11 @@ import numpy as np
 from mlxlab.constraints import Count, Ge, Lt
 from mlxlab.data.rng import counter_hash
 from mlxlab.data.text.document import Document, DocumentSource, Position
-from mlxlab.errors import DataError
+from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.shape import ShapeError, validate
 
 ABOUT = 1024
+MAX_RATIO = 1e6  # between weights: an epoch lasts until the source of the smallest weight was read once
 PASSES = 2**20  # of a source in an epoch, at most
 
 # (passes before this one, position of the window, documents used of it, characters still due)
@@ -34,11 +35,15 @@ class Mixture:
 
     def __init__(self, sources: Sequence[DocumentSource], weights: Sequence[float], window: int = 4000) -> None:
         if len(sources) != len(weights) or not sources or min(weights) <= 0:
-            raise ValueError(
-                f"{len(sources)} sources with the weights {list(weights)}, expected a positive one for each"
+            raise ValueError(f"expected a positive weight for each of {len(sources)} sources, got {list(weights)}")
+        if not max(weights) / MAX_RATIO <= min(weights):
+            raise ConfigError(
+                f"data.mixture: expected weights within a factor of {MAX_RATIO:g} of each other,"
+                f" got {min(weights):g} and {max(weights):g}"
             )
         self.sources = sources
-        self.shares = np.array(weights, float) / sum(weights)
+        relative = np.array(weights, float) / max(weights)  # the sum of large weights could overflow
+        self.shares = relative / relative.sum() if max(weights) > MAX_RATIO else np.array(weights, float) / sum(weights)
         self.sizes = [max(round(share * window * ABOUT), 1) for share in self.shares]
         self.name = " + ".join(f"{share:.3g} {source.name}" for share, source in zip(self.shares, sources, strict=True))
         parts = [f"{weight!r} {source.fingerprint}" for weight, source in zip(weights, sources, strict=True)]
