@@ -27,10 +27,10 @@ from mlxlab.training.state import step_result
 OURS = ("simple", "optimized")
 
 
-def shakespeare(source: str | None = None, against: str = "torch", rounds: int = 2000) -> str:
+def shakespeare(source: str | None = None, compare_with: str = "torch", rounds: int = 2000) -> str:
     """`rounds` updates of each; every batch is given to one after the other, so that noise falls on all alike."""
-    if source is None or against != "torch":
-        raise ConfigError("suite=shakespeare: expected source=<tinyshakespeare.txt> against=torch")
+    if source is None or compare_with != "torch":
+        raise ConfigError("suite=shakespeare: expected source=<tinyshakespeare.txt> compare_with=torch")
     torch_module()
     with tempfile.TemporaryDirectory() as folder:
         cfg = _composed(source, rounds, "simple")

@@ -39,7 +39,7 @@ class Measured:
 def steps(
     size: str = "nano",
     model: str = "transformer,bert",
-    against: str = "",
+    compare_with: str = "",
     rounds: int = 5,
     dropout: float | None = None,
     save: str | None = None,
@@ -49,11 +49,11 @@ def steps(
     Args:
         size: names of model/size, with commas between.
         model: transformer, bert or both.
-        against: torch, mlx_lm or both; neither is a dependency.
+        compare_with: torch, mlx_lm or both; neither is a dependency.
         rounds: bursts of steps of each subject, in turn.
         dropout: for all models; what model/*.yaml ship with, if not given.
     """
-    subjects = ["simple", "optimized", "plain MLX", *_others(against)]
+    subjects = ["simple", "optimized", "plain MLX", *_others(compare_with)]
     shipped = {"transformer": 0.0, "bert": 0.1}
     results: list[dict[str, Any]] = []
     rows: list[tuple[str, ...]] = []
@@ -77,12 +77,12 @@ def steps(
     return text
 
 
-def _others(against: str) -> list[str]:
+def _others(compare_with: str) -> list[str]:
     found = []
-    for name in filter(None, against.split(",")):
+    for name in filter(None, compare_with.split(",")):
         module, command = NEEDS[name]
         if find_spec(module) is None:
-            raise ConfigError(f"against={name}: {module} is not installed; get it by: {command}")
+            raise ConfigError(f"compare_with={name}: {module} is not installed; get it by: {command}")
         found += ["PyTorch", "PyTorch compiled"] if name == "torch" else ["mlx-lm"]
     return found
 

@@ -13,7 +13,7 @@ def torch_module() -> Any:
     """The module torch; raises ServiceUnavailableError with the way to get it."""
     if find_spec("torch") is None:
         raise ServiceUnavailableError(
-            "against=torch: PyTorch is not installed; get it by: pip install torch (on Linux the CPU build)"
+            "compare_with=torch: PyTorch is not installed; get it by: pip install torch (on Linux the CPU build)"
         )
     import torch
 

@@ -37,7 +37,7 @@ def test_the_pytorch_decoder_gives_the_same_logits(style):
 
 def test_missing_pytorch_is_one_line_with_the_install_command(monkeypatch, capsys):
     monkeypatch.setattr(torch_decoder, "find_spec", lambda name: None)
-    assert main(["suite=shakespeare", "against=torch", "source=text.txt"]) == 69
+    assert main(["suite=shakespeare", "compare_with=torch", "source=text.txt"]) == 69
     out, err = capsys.readouterr()
     assert not out
     assert "pip install torch" in err

@@ -27,14 +27,14 @@ def methods(tmp_path):
     return tmp_path
 
 
-def compared(folder, *words, against="alone", code=0, capsys=None):
-    assert main([*words, f"against={against}", f"out={folder}/out"]) == code
+def compared(folder, *words, baseline="alone", code=0, capsys=None):
+    assert main([*words, f"baseline={baseline}", f"out={folder}/out"]) == code
     return capsys.readouterr()
 
 
 def test_a_gain_is_shown_and_none_is_said_to_be_none(methods, capsys):
     words = [f"{name}={methods}/{name}" for name in ("alone", "better", "same")]
-    out = compared(methods, *words, "share_of=alone", capsys=capsys).out
+    out = compared(methods, *words, "relative_to=alone", capsys=capsys).out
     assert "- better against alone, valid/accuracy: +0.0515" in out
     assert out.count("significant gain") == 4  # twice each: one, and none
     assert out.count("no significant gain") == 2
@@ -48,7 +48,7 @@ def test_folds_are_paired_by_seed_and_fold_and_judged_with_their_correction(tmp_
         for fold in range(3):
             new_run(tmp_path / "a" / f"{seed}-{fold}", seed, 0.7 + 0.1 * fold, fold, 3)
             new_run(tmp_path / "b" / f"{fold}-{seed}", seed, 0.71 + 0.1 * fold, fold, 3)
-    out = compared(tmp_path, f"a={tmp_path}/a", f"b={tmp_path}/b", against="a", capsys=capsys).out
+    out = compared(tmp_path, f"a={tmp_path}/a", f"b={tmp_path}/b", baseline="a", capsys=capsys).out
     assert "+0.01 higher" in out
     assert "6 pairs" in out
     assert "Nadeau & Bengio" in out
@@ -81,9 +81,9 @@ def test_of_one_seed_nothing_is_said(methods, capsys):
     [
         (["alone={0}/alone", "better={0}/nowhere"], 66, "nowhere"),
         (["alone={0}/alone"], 2, "two or more"),
-        (["alone={0}/alone", "better={0}/better", "share_of=beter"], 2, "better"),
+        (["alone={0}/alone", "better={0}/better", "relative_to=beter"], 2, "better"),
         (["alone={0}/alone", "better={0}/better", "metric=valid/f1"], 65, "it has valid/accuracy"),
-        (["alone={0}/alone", "better={0}/better", "judged=best"], 65, "best valid/accuracy"),
+        (["alone={0}/alone", "better={0}/better", "evaluation=best"], 65, "best valid/accuracy"),
         (["alone={0}/alone", "better={0}/better,{0}/better"], 65, "twice"),
         (["alone={0}/alone", "better={0}/half"], 65, "DONE"),
         (["alone={0}/alone", "better={0}/folds"], 0, ""),
@@ -104,7 +104,7 @@ def test_a_real_run_is_compared_by_what_it_left_behind(tmp_path, capsys):
     done = run(*but("trainer.max_steps=3"), "data.folds=3", f"hydra.run.dir={tmp_path}/real/0")
     assert done.returncode == 0, done.stderr
     new_run(tmp_path / "made", 0, 0.5, 0, 3)
-    out = compared(tmp_path, f"real={tmp_path}/real", f"made={tmp_path}/made", against="made", capsys=capsys).out
+    out = compared(tmp_path, f"real={tmp_path}/real", f"made={tmp_path}/made", baseline="made", capsys=capsys).out
     assert "one pair" in out
     cells = [cell.strip() for line in out.splitlines() if line.startswith("| real") for cell in line.split("|")]
     assert cells[-2] == "3"

@@ -46,7 +46,7 @@ def test_a_table_of_every_fold_and_a_second_call_that_repeats_nothing(tmp_path, 
     fits[0].write_text("{")  # a fit that was killed while it wrote
     assert main(words) == 0
     again = capsys.readouterr()
-    assert "2 fits, 1 of them there already" in again.err
+    assert "2 runs, 1 of them finished already" in again.err
     assert again.out == first.out, "a repeated fit gives what it gave"
     assert fits[1].stat().st_mtime_ns == times[1]
 
@@ -71,7 +71,7 @@ def test_a_stopped_command_leaves_no_process_behind(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert said.strip().splitlines()[-1] == "stopped; the same command goes on"
+    assert said.strip().splitlines()[-1] == "stopped; the same command continues"
     assert len(children) == 2
     assert not any(child.is_running() for child in children)
 
@@ -79,11 +79,12 @@ def test_a_stopped_command_leaves_no_process_behind(tmp_path):
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
-        ("folds=1", "folds=1: want a whole number from 2 to 400"),
-        ("seeds=many", "seeds=many: want a whole number from 1 to 100"),
-        ("--fast", "--fast: no flag of crossvalidate"),
+        ("folds=1", "folds=1: expected a whole number >= 2 and <= 400"),
+        ("seeds=many", "seeds=many: expected a whole number >= 1 and <= 100"),
+        ("--fast", "--fast: unknown flag"),
         ("seed=3", "seed=3: crossvalidate sets seed itself"),
         ("+data.fold=1", "+data.fold=1: crossvalidate sets data.fold itself"),
+        ("teacher='", "teacher=': No closing quotation"),
         ("model=brt", "did you mean bert?"),
         ("trainer.epoch=3", "did you mean trainer.epochs?"),
         ("callbacks.early_stopping.patience=2", "callbacks.early_stopping.patience=2, expected null"),

@@ -56,12 +56,29 @@ def test_without_a_source_it_is_what_the_run_reported(place, name, capsys):
         assert re.search(rf"\| {metric} +\| +{value:.4f} \|", summary), metric
 
 
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("titanic", "data.max_length=8000"),
+        ("titanic", "data.batch_size=4"),
+        ("titanic", "data.seq_len=8000"),
+        ("language", "data.batch_size=4"),
+        ("language", "data.prefetch=1"),
+    ],
+)
+def test_a_key_of_the_data_without_effect_is_refused(place, name, word, capsys):
+    assert main([f"run={place / name}", word]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(word.partition("=")[0])
+    assert "has no effect" in err or "unknown key" in err
+
+
 def test_a_source_is_judged_whole_with_the_tokenizer_of_the_run(place, capsys):
     found = figures(capsys, f"run={place / 'language'}", f"data.source={place / 'other.txt'}")
     assert found["perplexity"] == pytest.approx(math.exp(found["loss"]), rel=1e-3)
     again = figures(capsys, f"run={place / 'language'}", f"data.source={place / 'other.txt'}", "data.eval_batch_size=3")
     assert again == pytest.approx(found, abs=2e-4)
-    fewer = figures(capsys, f"run={place / 'language'}", f"data.source={place / 'other.txt'}", "batches=1")
+    fewer = figures(capsys, f"run={place / 'language'}", f"data.source={place / 'other.txt'}", "max_batches=1")
     assert fewer != found
     last = figures(capsys, f"run={place / 'language'}", f"data.source={place / 'other.txt'}", "checkpoint=last")
     assert last.keys() == found.keys() == {"loss", "perplexity", "bits_per_byte"}
@@ -107,7 +124,7 @@ def test_faults_are_one_line_and_a_documented_code(place, capsys):
         ([f"run={place}"], 66),
         ([language, "checkpoint=nowhere"], 66),
         ([language, "checkpnt=best"], 2),
-        ([language, "batches=0"], 2),
+        ([language, "max_batches=0"], 2),
         ([language, "data.sorce=x.txt"], 2),
         ([language, "data.seq_len=many"], 2),
         ([language, "data.source=missing.txt"], 66),

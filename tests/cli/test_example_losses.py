@@ -48,7 +48,7 @@ def test_merge_takes_the_latest_and_data_select_the_file(losses, capsys):
     ("words", "code", "said"),
     [
         (["topp", "x"], 2, "top"),
-        (["top"], 2, "no source"),
+        (["top"], 2, "expected 1 or more words"),
         (["top", "nowhere"], 66, "nowhere"),
         (["top", "{a}", "by=loss"], 2, "mean, sum, kl, cross_entropy"),
         (["top", "{a}", "by=cross_entropy"], 65, "finite cross_entropy"),

@@ -55,8 +55,8 @@ def test_what_is_streamed_is_the_text_of_the_tokens(home, capsys):
     assert streamed == "Line" + writer.texts(["Line"], SamplingParams(0.0), GenerationConfig(max_tokens=60))[0] + "\n"
     assert writer.context == 32, "that of the blocks it was trained on"
     assert writer.start == (writer.tokenizer.eos_id,), "a document begins behind the end of another"
-    assert writer.tokens("", at_start=False) == [writer.tokenizer.eos_id]
-    assert writer.tokens("Line", at_start=False) == writer.tokenizer.encode("Line", special=False)
+    assert writer.tokens("", new_document=False) == [writer.tokenizer.eos_id]
+    assert writer.tokens("Line", new_document=False) == writer.tokenizer.encode("Line", special=False)
 
 
 def test_a_document_that_was_alone_begins_with_itself(home):
@@ -64,7 +64,7 @@ def test_a_document_that_was_alone_begins_with_itself(home):
     data = override(restored.config["data"], {"packing.mask_across_documents": True})
     alone = of_restored(replace(restored, config=restored.config | {"data": data}))
     assert alone.start == ()
-    assert alone.tokens("Line", at_start=True) == alone.tokenizer.encode("Line", special=False)
+    assert alone.tokens("Line", new_document=True) == alone.tokenizer.encode("Line", special=False)
 
 
 def test_a_file_of_prompts_gives_a_line_each_in_order(home, tmp_path, capsys):
@@ -96,8 +96,10 @@ def test_prompts_that_are_none_are_named_by_line(tmp_path):
 
 
 def test_a_prompt_beyond_the_context_is_cut_with_a_line(home, capsys):
-    assert main([f"run={home}/transformer", "prompt=Line 7 tells of many sheep", "context=4", "max_tokens=2"]) == 0
-    assert "the last 4 are seen" in capsys.readouterr().err
+    assert (
+        main([f"run={home}/transformer", "prompt=Line 7 tells of many sheep", "context_length=4", "max_tokens=2"]) == 0
+    )
+    assert "truncated to its last 4" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
+import pytest
 from mlx.utils import tree_flatten
 
 from mlxlab.cli.info import count, footprint, main, table
@@ -53,3 +54,19 @@ def test_a_wrong_word_gets_the_nearest_one(capsys):
     assert "presets" in capsys.readouterr().err
     assert main(["presets", "vocab=3"]) == 2
     assert "vocab_size" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["presets", f"vocab_size={10**23}"],
+        ["memory", "batch_size=10^200"],
+        ["memory", f"batch_size={10**200}"],
+        ["memory", "seq_len=\u00b2"],
+        ["presets", "classes=0"],
+        ["sizes"],
+    ],
+)
+def test_an_impossible_number_is_refused_in_one_line(words, capsys):
+    assert main(words) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

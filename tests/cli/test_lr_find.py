@@ -45,21 +45,25 @@ def test_the_search_uses_the_trainers_parts_and_ends_where_it_is_hopeless():
 
 def test_the_program_writes_its_plot_and_nothing_else(tmp_path):
     words = [word for word in but("model.num_layers=1") if not word.startswith(("trainer.max", "trainer.eval"))]
-    finished = run(*words, f"out={tmp_path}/range.png", "updates=12", "data.augment.copies=1", script="lr_find")
+    finished = run(*words, f"out={tmp_path}/range.png", "steps=12", "data.augment.copies=1", script="lr_find")
     assert finished.returncode == 0, finished.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["range.png"]
     assert (tmp_path / "range.png").read_bytes()[:4] == b"\x89PNG"
-    assert "12 updates" in finished.stdout
+    assert "12 steps" in finished.stdout
     assert "Traceback" not in finished.stderr
 
 
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("start=0", "0 < start < end"),
+        ("start=0", "expected a number > 0"),
+        ("start=2", "expected start < end"),
+        ("steps=nan", "expected a whole number"),
+        ("steps=inf", "expected a whole number"),
+        ("out=x.xyz", "ends in .png"),
         ("end=x", "expected a number"),
-        ("updates=3", "from 10"),
-        ("end=inf", "start < end"),
+        ("steps=3", "expected a whole number >= 10"),
+        ("end=inf", "expected a number > 0"),
     ],
 )
 def test_numbers_that_cannot_be_are_refused(word, said):
@@ -68,5 +72,5 @@ def test_numbers_that_cannot_be_are_refused(word, said):
 
 
 def test_words_of_train_are_left_to_train():
-    numbers, out, rest = parse(["model=bert", "updates=50", "out=a.png", "trainer.epochs=3"])
-    assert (numbers["updates"], str(out), rest) == (50, "a.png", ["model=bert", "trainer.epochs=3"])
+    options, rest = parse(["model=bert", "steps=50", "out=a.png", "trainer.epochs=3"])
+    assert (options.steps, str(options.out), rest) == (50, "a.png", ["model=bert", "trainer.epochs=3"])

@@ -56,7 +56,7 @@ def test_a_file_where_the_folder_should_be_is_exit_73(line):  # noqa: F811
 def test_a_sweep_is_the_grid_of_its_values_a_folder_each(line):  # noqa: F811
     assert line("-m", "model=bert,cnn_hybrid", "trainer.learning_rate=1e-4,3e-4", "tracking=none") == 0
     got = [(config.model._target_.split(".")[-1], config.trainer.learning_rate) for config, _ in line.runs]
-    assert got == [("bert", 1e-4), ("bert", 3e-4), ("cnn_hybrid", 1e-4), ("cnn_hybrid", 3e-4)]
+    assert got == [("Bert", 1e-4), ("Bert", 3e-4), ("CnnHybrid", 1e-4), ("CnnHybrid", 3e-4)]
     [sweep] = (line.project / "multirun").glob("*/*")
     assert [folder for _, folder in line.runs] == [sweep / str(number) for number in range(4)]
 

@@ -30,7 +30,7 @@ def trained(folder, script, *words):
 
 @pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.fault_injection)])
 def test_data_parallel_gives_the_losses_and_weights_of_one_process(tmp_path, alone, count):
-    metrics, weights = trained(tmp_path, "launch", f"n={count}")
+    metrics, weights = trained(tmp_path, "launch", f"nproc={count}")
     assert metrics["final"]["valid/loss"] == pytest.approx(alone[0]["final"]["valid/loss"], abs=1e-5)
     for name, leaf in alone[1].items():
         np.testing.assert_allclose(np.array(weights[name]), np.array(leaf), atol=1e-4, err_msg=name)
@@ -38,7 +38,7 @@ def test_data_parallel_gives_the_losses_and_weights_of_one_process(tmp_path, alo
 
 def test_when_a_process_dies_the_others_save_and_exit_with_75(tmp_path):
     forever = but("trainer.max_steps=100000", "checkpointing.every_steps=20", "trainer.eval_every=100000")
-    process = start("n=2", *forever, f"hydra.run.dir={tmp_path}", script="launch")
+    process = start("nproc=2", *forever, f"hydra.run.dir={tmp_path}", script="launch")
     wait_for(tmp_path / "checkpoints" / "step-00000020", process)
     parts = [
         one for one in psutil.Process(process.pid).children(recursive=True) if "train.py" in " ".join(one.cmdline())
@@ -57,12 +57,12 @@ def test_when_a_process_dies_the_others_save_and_exit_with_75(tmp_path):
 
 
 def test_launched_processes_without_trainer_parallel_are_refused():
-    done = run("n=2", "trainer.parallel=none", *SETTINGS, script="launch")
+    done = run("nproc=2", "trainer.parallel=none", *SETTINGS, script="launch")
     assert "trainer.parallel=none: this is one of 2 processes; expected data" in done.stdout + done.stderr
     assert done.returncode != 0
 
 
-@pytest.mark.parametrize("words", [["n=zwei"], ["n=2", "backend=rong"], ["n=2", "-m", "seed=1,2"]])
+@pytest.mark.parametrize("words", [["nproc=zwei"], ["nproc=2", "backend=rong"], ["nproc=2", "-m", "seed=1,2"]])
 def test_an_impossible_launch_is_one_line(words):
     done = run(*words, script="launch")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)

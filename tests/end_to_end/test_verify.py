@@ -19,7 +19,7 @@ def folder(tmp_path_factory):
 
 
 def test_verify_accepts_an_intact_run(folder):
-    done = run(str(folder), "from=start", script="verify")
+    done = run(str(folder), "from_scratch=true", script="verify")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "verified"
     assert "step-00000012: bitwise what training from step 8 gives" in done.stdout

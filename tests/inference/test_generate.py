@@ -118,7 +118,7 @@ def test_a_batch_gives_what_one_by_one_gives(model, tokenizer, sampling):
 def test_a_full_window_forgets_its_older_half_in_each_row_by_itself(model, tokenizer, context):
     rows = prompts(2, 9, 20)
     alone = [argmax_loop(model, row, 30, context) for row in rows]
-    assert tokens_of(model, tokenizer, rows, max_tokens=30, context=context) == alone
+    assert tokens_of(model, tokenizer, rows, max_tokens=30, context_length=context) == alone
 
 
 def test_the_window_is_never_longer_than_the_context_nor_empty():
@@ -143,7 +143,7 @@ def test_a_context_beyond_learned_positions_is_refused(tokenizer):
     shape = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_layers": 1, "num_heads": 4, "intermediate_size": 48}
     learned = new_model(Transformer(**shape, position_embedding="learned", max_position_embeddings=24))
     with pytest.raises(ConfigError, match="positions for 24"):
-        tokens_of(learned, tokenizer, prompts(3), context=25)
+        tokens_of(learned, tokenizer, prompts(3), context_length=25)
     with pytest.raises(ValueError, match="24"):
         learned.backbone.extend(mx.zeros((1, 25), dtype=mx.int32), KVCache(1, [0]))
 

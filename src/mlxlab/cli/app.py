@@ -1,12 +1,81 @@
-"""What the small programs share: help on request, faults as lines, an exit code."""
+"""Runs a command: help on request, logging, errors in one line, and the exit code."""
 
 import logging
+import os
+import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
+from mlxlab.cli.args import describe_args
 from mlxlab.config.findings import one_line
 from mlxlab.errors import NotAllowedError, UserError
+from mlxlab.program import command
 from mlxlab.redact import CREDENTIALS, has_credentials, redact
+
+_INTERNAL_ERROR = 70
+
+
+class StderrHandler(logging.Handler):
+    """Plain messages on the current `sys.stderr`; results are printed to stdout."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(redact(self.format(record)), file=sys.stderr, flush=True)
+
+
+def configure_logging() -> None:
+    """Sends the messages of `mlxlab` loggers, from level INFO, to stderr."""
+    logger = logging.getLogger("mlxlab")
+    logger.setLevel(logging.INFO)
+    if not any(isinstance(handler, StderrHandler) for handler in logger.handlers):
+        logger.addHandler(StderrHandler())
+
+
+def run_command(
+    doc: str | Callable[[list[str]], str] | None,
+    argv: Sequence[str] | None,
+    act: Callable[[list[str]], int | None],
+    *,
+    options: Sequence[str] = (),
+    needs_words: bool = True,
+) -> int:
+    """Calls `act` with the words of the command line, or prints its help; returns the exit code.
+
+    Args:
+        doc: the help text, or a function that makes it of the words; in a text
+            `mlxlab VERB` becomes what the user typed.
+        options: dotted names of the dataclasses of options that the help lists.
+        needs_words: a command line without words asks for help.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if (needs_words and not words) or {"-h", "--help", "help"} & set(words):
+            print(doc(words) if callable(doc) else _help(doc or "", options))
+            return 0
+        configure_logging()
+        refuse_credentials(words)
+        code = act(words) or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `mlxlab runs list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0
+    except Exception as error:
+        return report(error)
+
+
+def report(error: BaseException) -> int:
+    """Prints a user's error as one line, an internal error as a traceback; returns the exit code."""
+    if isinstance(error, UserError):
+        print(redact(str(error)), file=sys.stderr)
+        return error.exit_code
+    traceback.print_exception(error)
+    return _INTERNAL_ERROR
 
 
 def refuse_credentials(words: Sequence[str]) -> None:
@@ -16,32 +85,10 @@ def refuse_credentials(words: Sequence[str]) -> None:
             raise NotAllowedError(f"{one_line(redact(word), 120)}: {CREDENTIALS}")
 
 
-def run_program(heading: str | None, argv: Sequence[str] | None, act: Callable[[list[str]], None]) -> int:
-    """Calls `act` with the words of the command line, or prints the heading; returns the exit code."""
-    configure_logging()
-    words = list(sys.argv[1:] if argv is None else argv)
-    if not words or {"-h", "--help", "help"} & set(words):
-        print((heading or "").strip())
-        return 0
-    try:
-        refuse_credentials(words)
-        act(words)
-    except UserError as fault:
-        print(redact(str(fault)), file=sys.stderr)
-        return fault.exit_code
-    return 0
-
-
-def configure_logging() -> None:
-    """Sends what the package logs to standard error, one plain line each; results go to standard output by `print`."""
-    logger = logging.getLogger("mlxlab")
-    logger.setLevel(logging.INFO)
-    if not any(isinstance(handler, StderrHandler) for handler in logger.handlers):
-        logger.addHandler(StderrHandler())
-
-
-class StderrHandler(logging.Handler):
-    """Writes to `sys.stderr` as it is at the moment of the message: worker processes redirect it."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        print(record.getMessage(), file=sys.stderr, flush=True)
+def _help(doc: str, options: Sequence[str]) -> str:
+    lines = []
+    for line in doc.strip().splitlines():
+        head, called, verb = line.partition("mlxlab ")
+        name, space, rest = verb.partition(" ")
+        lines.append(f"{head}{command(name)}{space}{rest}" if called and line.startswith(" ") else line)
+    return "\n".join([*lines, *(["", "Options", "", describe_args(options)] if options else [])])

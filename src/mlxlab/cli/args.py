@@ -1,85 +1,141 @@
-"""`key=value` words of a command line against signatures: read, checked, and explained by the same source."""
+"""Command-line arguments: `key=value` words, parsed into a dataclass of options by its signature and docstring."""
 
 import importlib
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
+from pathlib import Path
 from textwrap import wrap
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import yaml
 
 from mlxlab.config.findings import format_issues
 from mlxlab.config.schema.signature import Key, signature
-from mlxlab.config.schema.types import Kind, ListOf, Number, Text, Union, describe, shown
+from mlxlab.config.schema.types import Kind, ListOf, NoneType, Number, Text, Union, describe, shown
 from mlxlab.config.schema.validate import Validator
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError
 
+T = TypeVar("T")
 _WIDTH, _COLUMN = 110, 30
 
 
-def parse_args(words: Sequence[str], targets: Sequence[str], plain: Sequence[str]) -> dict[str, Any]:
-    """The values typed for the keys of `targets` (dataclasses by their full names) and for the `plain` ones, as text.
+class Arguments(NamedTuple, Generic[T]):
+    """A parsed command line: the options, the words without `=`, and the words for another parser."""
+
+    options: T
+    names: list[str]
+    rest: list[str]
+
+
+def parse_args(
+    words: Sequence[str], kind: type[T], *, names: tuple[int, int] = (0, 0), forward: str | None = None
+) -> Arguments[T]:
+    """The options of a dataclass from the words of a command line.
+
+    Args:
+        names: the minimum and maximum number of words without `=`.
+        forward: words whose key starts with this and is no option are returned in `rest`; None forwards none, and ""
+            all, words without `=` too.
 
     Raises:
-        ConfigError: an unknown key with the nearest one, a key typed twice, or a value that its key may not have.
+        ConfigError: an unknown key with the nearest one, a key given twice, or an invalid value.
     """
-    known = _keys(targets)
-    found: dict[str, Any] = {}
+    values, positional, rest = parse_values(words, [_name(kind)], forward)
+    low, high = names
+    if not low <= len(positional) <= high:
+        expected = f"{low}" if low == high else f"{low} or more" if high >= 1000 else f"{low} to {high}"
+        extra = f": {positional[high]}" if len(positional) > high else ""
+        raise ConfigError(f"expected {expected} word{'s' * (high != 1)} without `=`, got {len(positional)}{extra}")
+    types = {field.name: field.type for field in fields(kind)}  # type: ignore[arg-type]
+    for name, value in values.items():
+        if types[name] in (Path, Path | None) and isinstance(value, str):
+            values[name] = _path(name, value)
+    return Arguments(kind(**values), positional, rest)
+
+
+def parse_values(
+    words: Sequence[str], targets: Sequence[str], forward: str | None = None
+) -> tuple[dict[str, Any], list[str], list[str]]:
+    """(values of the options that were typed, words without `=`, forwarded words) for dataclasses by dotted name."""
+    known = {name: key for target in targets for name, key in _keys(target).items()}
+    values: dict[str, Any] = {}
+    names, rest = [], []
     for word in words:
         name, equals, text = word.lstrip("-").partition("=")
-        if name not in known and name not in plain:
-            raise ConfigError(f"{word}: unknown key{suggestion(name, [*known, *plain])}")
-        if not equals:
+        if name in known and equals:
+            if name in values:
+                raise ConfigError(f"{word}: {name} is given twice")
+            values[name] = parse_value(known[name].kind, text)
+        elif forward == "" or (forward and name.startswith(forward) and equals):
+            rest.append(word)
+        elif equals or word.startswith("-"):
+            raise ConfigError(f"{word}: unknown key{suggestion(name, known)}")
+        elif name in known:
             raise ConfigError(f"{word}: expected {name}=...")
-        if name in found:
-            raise ConfigError(f"{word}: {name} stands here twice")
-        found[name] = _value(known[name].kind, text) if name in known else text
-    faults = [
-        finding
+        else:
+            names.append(word)
+    issues = [
+        issue
         for target in targets
-        for finding in Validator().node({k: v for k, v in found.items() if k in _keys([target])}, target, "")
+        for issue in Validator().node({k: v for k, v in values.items() if k in _keys(target)}, target, "")
     ]
-    if faults:
-        raise ConfigError(format_issues(faults, lambda path: f"{path}={shown(found[path])}" if path in found else path))
-    return found
+    if issues:
+        labels = {name: f"{name}={shown(value)}" for name, value in values.items()}
+        raise ConfigError(format_issues(issues, lambda path: labels.get(path, f"{path}=...")))
+    return values, names, rest
 
 
 def describe_args(targets: Sequence[str]) -> str:
-    """A paragraph per key: its default, what it may be, what it does."""
+    """A paragraph per option: its default, its type, its meaning."""
     lines = []
     for target in targets:
-        module, _, name = target.rpartition(".")
-        defaults = _defaults(getattr(importlib.import_module(module), name))
-        for key, known in _keys([target]).items():
-            head = f"{key}={shown(defaults[key])}"
-            words = wrap(f"{describe(known.kind)}; {known.doc}", _WIDTH - _COLUMN)
-            lines += [head.ljust(_COLUMN) + words[0], *(" " * _COLUMN + more for more in words[1:])]
+        defaults = _defaults(target)
+        for name, key in _keys(target).items():
+            head = f"{name}=..." if key.required else f"{name}={shown(defaults[name])}"
+            words = wrap(f"{describe(key.kind)}; {key.doc}", _WIDTH - _COLUMN)
+            lines += [head.ljust(_COLUMN - 1) + " " + words[0], *(" " * _COLUMN + more for more in words[1:])]
     return "\n".join(lines)
 
 
-def _keys(targets: Sequence[str]) -> dict[str, Key]:
-    found: dict[str, Key] = {}
-    for target in targets:
-        known = signature(target)
-        found |= known.keys if known else {}
-    return found
+def _name(kind: type[Any]) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _defaults(part: Any) -> dict[str, Any]:
-    made: Any = {one.name: one.default_factory for one in fields(part)}
-    return {one.name: one.default if one.default is not MISSING else made[one.name]() for one in fields(part)}
+def _keys(target: str) -> dict[str, Key]:
+    known = signature(target)
+    return known.keys if known else {}
 
 
-def _value(kind: Kind, text: str) -> Any:
-    """Text as what its key wants, or as it is if it is nothing of the kind: the check will say so."""
+def _defaults(target: str) -> dict[str, Any]:
+    module, _, name = target.rpartition(".")
+    options = fields(getattr(importlib.import_module(module), name))
+    return {
+        field.name: field.default_factory() if field.default_factory is not MISSING else field.default
+        for field in options
+    }
+
+
+def _path(name: str, text: str) -> Path:
+    if not text or "\0" in text:
+        raise ConfigError(f"{name}={shown(text)}: expected a path")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # `~nobody`
+        return Path(text)
+
+
+def parse_value(kind: Kind, text: str) -> Any:
+    """Text as a value of its kind, or as it is: the validator reports what was expected."""
     kinds = kind.options if isinstance(kind, Union) else (kind,)
-    if any(isinstance(one, Text) for one in kinds):
+    if text == "null" and any(isinstance(option, NoneType) for option in kinds):
+        return None
+    if any(isinstance(option, Text) for option in kinds):
         return text
-    if any(isinstance(one, ListOf) for one in kinds):
-        read = _yaml(text) if text.startswith("[") else None
-        return read if isinstance(read, list) else [text]
-    if any(isinstance(one, Number) for one in kinds):
+    if any(isinstance(option, ListOf) for option in kinds):
+        items = _yaml(text) if text.startswith("[") else None
+        return items if isinstance(items, list) else [text]
+    if any(isinstance(option, Number) for option in kinds):
         for number in (int, float):
             try:
                 return number(text)
@@ -91,5 +147,5 @@ def _value(kind: Kind, text: str) -> Any:
 def _yaml(text: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return text

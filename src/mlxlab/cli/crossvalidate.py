@@ -1,128 +1,142 @@
-"""`crossvalidate`: folds x seeds fits of one experiment, and a table of the model beside every baseline.
+"""Cross-validates an experiment: folds x seeds runs, and a table of the model and every baseline.
 
-    crossvalidate.py [folds=5] [seeds=3] [jobs=2] [folder=outputs/crossvalidate] [teacher="WORD ..."]
-                     [group=option ...] [key=value ...]
+    mlxlab crossvalidate [folds=5] [seeds=3] [jobs=2] [teacher="WORD ..."] [group=option ...] [key=value ...]
 
-folds   parts into which the training rows are divided, stratified; each validates once
-seeds   seeds 0, 1, ...: each shuffles the folds anew and draws new weights
-jobs    fits at a time, each in a process of its own with one thread
-folder  where a folder of this experiment is made, named by its settings: fits that are there are not repeated
-teacher words of train for a teacher that each fold trains first; the model learns from it, and once more without it
-
-All other words are those of train. Nothing is tracked unless tracking=... says so. The model is judged at its last
-step: the best step would be chosen by the very fold that judges. Changed code does not rename the folder: delete it.
+All other words are those of train. Nothing is tracked unless tracking=... is given. The model is evaluated at its last
+step: the best step would be chosen by the very fold that evaluates. Changed code does not rename the folder: delete it.
 
 Examples
-    crossvalidate.py experiment=titanic
-    crossvalidate.py experiment=titanic model=transformer seeds=1
-    crossvalidate.py experiment=titanic_distilled teacher=experiment=titanic
+    mlxlab crossvalidate experiment=titanic
+    mlxlab crossvalidate experiment=titanic model=transformer seeds=1
+    mlxlab crossvalidate experiment=titanic_distilled teacher=experiment=titanic
 """
 
 import hashlib
 import json
-import os
+import logging
 import shlex
 import signal
-import sys
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from mlxlab.cli.app import run_command
+from mlxlab.cli.args import parse_args
 from mlxlab.config.paths import conf_dir, display_path, project_root
 from mlxlab.config.suggest import suggestion
-from mlxlab.errors import CannotCreateError, ConfigError, RunInterrupted, UserError, WriteError
+from mlxlab.constraints import Ge, Le
+from mlxlab.errors import CannotCreateError, ConfigError, RunInterrupted, WriteError
+from mlxlab.program import command as program
 
 if TYPE_CHECKING:
     from mlxlab.analysis.crossvalidation import FoldRun
 
-DEFAULTS = {"folds": 5, "seeds": 3, "jobs": 2}
-LIMITS = {"folds": (2, 400), "seeds": (1, 100), "jobs": (1, 64)}
-OURS = ("data.folds", "data.fold", "seed", "resume", "hydra.run.dir", "hydra.sweep.dir", "hydra.mode")
+OWN_KEYS = ("data.folds", "data.fold", "seed", "resume", "hydra.run.dir", "hydra.sweep.dir", "hydra.mode")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CrossvalidateOptions:
+    """Options of `crossvalidate`.
+
+    Args:
+        folds: stratified parts of the training rows; each is validated on once.
+        seeds: seeds 0, 1, ...; each shuffles the folds and draws the weights differently.
+        jobs: runs at a time, each in a process of its own with one thread.
+        folder: parent of the folder of this experiment, which is named by its settings: finished runs are not repeated.
+        teacher: words of train for a teacher that each fold trains first; the student is trained with and without it.
+    """
+
+    folds: Annotated[int, Ge(2), Le(400)] = 5
+    seeds: Annotated[int, Ge(1), Le(100)] = 3
+    jobs: Annotated[int, Ge(1), Le(64)] = 2
+    folder: Path = Path("outputs/crossvalidate")
+    teacher: str | None = None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if {"-h", "--help", "help"} & set(words):
-        print((__doc__ or "").strip())
-        return 0
+    target = f"{__name__}.CrossvalidateOptions"
+    return run_command(__doc__, argv, _act, options=[target], needs_words=False)
+
+
+def _act(words: list[str]) -> None:
+    options, rest = parse(words)
+    with _stoppable():
+        _crossvalidate(options, rest, split_words(options.teacher))
+
+
+def split_words(text: str | None) -> list[str]:
+    """The words of a quoted command line, as a shell splits them."""
+    try:
+        return shlex.split(text or "")
+    except ValueError as error:
+        raise ConfigError(f"teacher={text}: {error}") from None
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGINT and SIGTERM end the command after its running fits were stopped."""
     before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        teacher = [shlex.split(word.partition("=")[2]) for word in words if word.startswith("teacher=")]
-        numbers, parent, words = parse([word for word in words if not word.startswith("teacher=")])
-        return _crossvalidate(numbers, parent, words, [word for given in teacher for word in given])
-    except BrokenPipeError:  # `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except UserError as fault:
-        print(fault, file=sys.stderr)
-        return fault.exit_code
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def parse(words: Sequence[str]) -> tuple[dict[str, int], Path, list[str]]:
-    """folds, seeds and jobs; the folder; the words of train.
+def parse(words: Sequence[str]) -> tuple[CrossvalidateOptions, list[str]]:
+    """The options, and the words of `train`.
 
     Raises:
-        ConfigError: a number out of its bounds, a flag, a key that this command sets itself.
+        ConfigError: an invalid option, a flag, or a key that this command sets itself.
     """
-    numbers, parent, rest = dict(DEFAULTS), project_root() / "outputs" / "crossvalidate", []
-    for word in words:
-        key, _, value = word.partition("=")
-        if key in numbers:
-            low, high = LIMITS[key]
-            if not value.isdecimal() or not low <= int(value[:9]) <= high:
-                raise ConfigError(f"{word}: want a whole number from {low} to {high}")
-            numbers[key] = int(value)
-        elif key == "folder" and value:
-            parent = Path(value).expanduser().absolute()
-        elif word.startswith("-"):
-            raise ConfigError(f"{word}: no flag of crossvalidate{suggestion(word, ['--help'])}")
-        elif key.lstrip("+~") in OURS:
-            raise ConfigError(f"{word}: crossvalidate sets {key.lstrip('+~')} itself; it takes folds, seeds and folder")
-        else:
-            rest.append(word)
-    if not any(word.startswith("tracking=") for word in rest):
-        rest.append("tracking=none")
-    return numbers, parent, rest
+    options, _, rest = parse_args(words, CrossvalidateOptions, forward="")
+    for word in rest:
+        key = word.partition("=")[0].lstrip("+~")
+        if word.startswith("-"):
+            raise ConfigError(f"{word}: unknown flag{suggestion(word, ['--help'])}")
+        if key in OWN_KEYS:
+            raise ConfigError(f"{word}: crossvalidate sets {key} itself; its options are folds, seeds and folder")
+    tracked = any(word.startswith("tracking=") for word in rest)
+    return options, rest if tracked else [*rest, "tracking=none"]
 
 
-def _crossvalidate(numbers: dict[str, int], parent: Path, words: list[str], teacher: list[str]) -> int:
+def _crossvalidate(options: CrossvalidateOptions, words: list[str], teacher: list[str]) -> None:
     from mlxlab.analysis.crossvalidation import plan_folds, read_result, teacher_override
     from mlxlab.analysis.fold_table import add_baselines, teacher_note, write_report
 
-    folds, seeds = numbers["folds"], numbers["seeds"]
-    configs = [_checked([*given, f"data.folds={folds}"]) for given in (words, teacher) if given]
-    folder = parent / _name(configs, words)
+    folds, seeds = options.folds, options.seeds
+    configs = [_checked([*typed, f"data.folds={folds}"]) for typed in (words, teacher) if typed]
+    folder = project_root() / options.folder / _name(configs, words)
     fits = plan_folds(folder, folds, seeds)
     _make(folder)
     notes = ""
     if teacher:
         first, alone = plan_folds(folder / "teacher", folds, seeds), plan_folds(folder / "alone", folds, seeds)
         teacher = [*teacher, *(word for word in words if word.startswith("tracking="))]
-        _fit(first, numbers, lambda fit: fit.command(folds, teacher), "teacher: ")
-        _fit(alone, numbers, lambda fit: fit.command(folds, words), "alone: ")
-        _fit(fits, numbers, lambda fit: fit.command(folds, [*words, teacher_override(fit, fits, first)]))
+        _fit(first, options.jobs, lambda fit: fit.command(folds, teacher), "teacher: ")
+        _fit(alone, options.jobs, lambda fit: fit.command(folds, words), "alone: ")
+        _fit(fits, options.jobs, lambda fit: fit.command(folds, [*words, teacher_override(fit, fits, first)]))
     else:
-        _fit(fits, numbers, lambda fit: fit.command(folds, words))
+        _fit(fits, options.jobs, lambda fit: fit.command(folds, words))
     results = [result for fit in fits if (result := read_result(fit)) is not None]
     if teacher:
         results = add_baselines(results, {"teacher": first, "student alone": alone})
         notes = teacher_note(results, _count_parameters(fits[0]), _count_parameters(first[0]))
     own = [f"teacher={shlex.quote(' '.join(teacher))}"] if teacher else []
-    command = " ".join(["scripts/crossvalidate.py", *words, *own, f"folds={folds}", f"seeds={seeds}"])
+    command = " ".join([program("crossvalidate"), *words, *own, f"folds={folds}", f"seeds={seeds}"])
     print(write_report(results, command, folder, notes), flush=True)
     if teacher:
         methods = {"student alone": alone, "distilled": fits, "teacher": first}
         print(f"\n{_compared(methods, folds, folder, command)}", flush=True)
-    return 0
 
 
 def _compared(methods: dict[str, list["FoldRun"]], folds: int, folder: Path, command: str) -> str:
-    """Writes comparison.md, .json and .png: is the student better for its teacher?"""
+    """Writes comparison.md, .json and .png of the student with and without its teacher."""
     from mlxlab.analysis.comparison import MethodResults, compare
     from mlxlab.analysis.comparison_report import write_comparison
     from mlxlab.analysis.crossvalidation import read_result
@@ -147,23 +161,24 @@ def _count_parameters(run: "FoldRun") -> int:
 
 
 def _fit(
-    fits: Sequence["FoldRun"], numbers: dict[str, int], command: Callable[["FoldRun"], list[str]], title: str = ""
+    fits: Sequence["FoldRun"], jobs: int, command: Callable[["FoldRun"], list[str]], title: str = ""
 ) -> None:
-    """Trains those that have no result yet, and says how each went."""
+    """Trains those that have no result yet, and logs the result of each."""
     from mlxlab.analysis.crossvalidation import read_result, run_all
 
     missing = [fit for fit in fits if read_result(fit) is None]
     done = len(fits) - len(missing)
-    _say(f"{title}{display_path(fits[0].folder.parent)}: {len(fits)} fits, {done} of them there already")
-    with closing(run_all(missing, command, numbers["jobs"])) as ended:
+    log.info(f"{title}{display_path(fits[0].folder.parent)}: {len(fits)} runs, {done} of them finished already")
+    with closing(run_all(missing, command, jobs)) as ended:
         for count, (fit, seconds) in enumerate(ended, done + 1):
             if (result := read_result(fit)) is None:
                 raise WriteError(f"{fit.folder}: no accuracy in its metrics.json; expected that of a classification")
-            _say(f"{count}/{len(fits)} {title}{fit.name}: {result.final:.4f} at step {result.steps}, {seconds:.0f} s")
+            score = f"{result.final:.4f} at step {result.steps}, {seconds:.0f} s"
+            log.info(f"{count}/{len(fits)} {title}{fit.name}: {score}")
 
 
 def _checked(words: list[str]) -> Any:
-    """The config of every fit but for seed and fold, sound in every key."""
+    """The checked config of every run, except for seed and fold."""
     from omegaconf import OmegaConf
 
     from mlxlab.config.hydra.compose import Composer, without_hydra
@@ -172,13 +187,13 @@ def _checked(words: list[str]) -> Any:
     config: Any = OmegaConf.to_container(without_hydra(composer.checked(composer.open())), resolve=False)
     for name, node in config["callbacks"].items():
         if node and node.get("patience") is not None:
-            expected = "expected null: the fold that judges must not choose the number of steps"
+            expected = "expected null: the validation fold must not choose the number of steps"
             raise ConfigError(f"callbacks.{name}.patience={node['patience']}, {expected}")
     return config
 
 
 def _name(configs: list[Any], words: list[str]) -> str:
-    """Says the experiment and holds a digest of all settings: other settings, another folder."""
+    """The experiment and a digest of all settings: other settings, another folder."""
     label = next((word.partition("=")[2] for word in words if word.startswith("experiment=")), "train")
     digest = hashlib.sha256(
         json.dumps(configs if len(configs) > 1 else configs[0], sort_keys=True).encode()
@@ -190,12 +205,8 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CannotCreateError(f"{folder}: {error.strerror or error}; the folder cannot be made") from None
+        raise CannotCreateError(f"{folder}: {error.strerror or error}; the folder cannot be created") from None
 
 
 def _stop(number: int, _: Any) -> None:
-    raise RunInterrupted("stopped; the same command goes on", number)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    raise RunInterrupted("stopped; the same command continues", number)

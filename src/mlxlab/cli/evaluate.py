@@ -1,53 +1,67 @@
-"""Evaluates a trained model, on what its run validated on or on data of your own.
+"""Evaluates a trained model, on the validation data of its run or on other data.
 
-    evaluate.py run=RUN_FOLDER [checkpoint=best] [batches=N]
-    evaluate.py run=RUN_FOLDER data.source=FILE [data.KEY=VALUE ...]
+    mlxlab evaluate run=RUN_FOLDER [checkpoint=best] [max_batches=N]
+    mlxlab evaluate run=RUN_FOLDER data.source=FILE [data.KEY=VALUE ...]
 
-run          a run folder
-checkpoint   best, last, emergency, step-N, or the path of a checkpoint
-batches      batches at most; without it all
-data.source  for a language model text, as data=streaming takes it: the whole of it; for a classifier a CSV with labels,
+data.source  for a language model text, as data=streaming takes it: all of it; for a classifier a CSV file with labels,
              or `test`: the 418 test rows of the Titanic
-data.KEY     any other key of the run's data: text_column, seq_len, reading.split, validation.max_examples, ...
+data.KEY     another key of the run's data: text_column, seq_len, reading.split, validation.max_examples, eval_batch_size
 
 Text is read with the tokenizer of the run. Prints loss, perplexity and bits per byte, or a classifier's metrics.
 """
 
-import signal
-import sys
+import logging
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlxlab.cli.app import run_program
+from mlxlab.cli.app import run_command
+from mlxlab.cli.args import parse_args, parse_value
+from mlxlab.config.findings import format_issues
+from mlxlab.config.schema.signature import signature
+from mlxlab.config.schema.validate import Validator
 from mlxlab.config.suggest import suggestion
+from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mlxlab.config.schema.types import Kind
     from mlxlab.inference.eval_data import EvalData
     from mlxlab.inference.restore import RestoredModel
 
-PLAIN = ("run", "checkpoint", "batches")
 TOKENIZER = "tokenizer.path"
+# The keys of the data that an evaluation reads; all others are those that the model was trained with.
+ROW_KEYS = frozenset({"source", "eval_batch_size"})
+SPLIT_KEYS = ROW_KEYS | {"fold", "folds", "valid_fraction"}
+TEXT_KEYS = ROW_KEYS | {"text_column", "on_error", "seq_len", "reading", "packing", "shuffle", "validation"}
 NOT_OF_OTHER_SOURCES = ("reading.split", "reading.config", "reading.revision", "validation.max_examples")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Options of `evaluate`.
+
+    Args:
+        run: a run folder.
+        checkpoint: best, last, emergency, step-N, or the path of a checkpoint.
+        max_batches: batches at most; null takes all.
+    """
+
+    run: Path
+    checkpoint: str = "best"
+    max_batches: Size | None = None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
-    try:
-        return run_program(__doc__, argv, _evaluate)
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
+    return run_command(__doc__, argv, _evaluate, options=[f"{__name__}.EvaluateOptions"])
 
 
 def _evaluate(words: list[str]) -> None:
-    given, data = parse(words)
-    if not given.get("run"):
-        raise ConfigError("run=...: missing; expected the folder of a run")
-    folder = Path(given["run"]).expanduser()
+    options, typed = parse(words)
     from mlxlab import backend
 
     backend.prepare()
@@ -55,53 +69,48 @@ def _evaluate(words: list[str]) -> None:
     from mlxlab.inference.restore import restore_model
     from mlxlab.training.evaluate import evaluate
 
-    restored = restore_model(folder, Path(given.get("checkpoint", "best")))
-    judged = _judged(restored, data, folder)
-    print(f"{judged.line}; step {restored.checkpoint.step} of {folder}", file=sys.stderr)
-    found = evaluate(restored.model, judged.batches, restored.encoder.task, limit=_number(given.get("batches")))
-    assert found is not None
-    print("\n".join(table("metric", list(found.metrics.items()))))
+    restored = restore_model(options.run, Path(options.checkpoint))
+    data = _eval_data(restored, typed, options.run)
+    log.info(f"{data.line}; step {restored.checkpoint.step} of {options.run}")
+    result = evaluate(restored.model, data.batches, restored.encoder.task, limit=options.max_batches)
+    assert result is not None
+    print("\n".join(table("metric", list(result.metrics.items()))))
 
 
-def parse(words: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """The plain words, and the keys of `data`, with what was typed for each.
+def parse(words: Sequence[str]) -> tuple[EvaluateOptions, dict[str, str]]:
+    """The options, and the keys of `data` with what was typed for each.
 
     Raises:
-        ConfigError: an unknown key, one without a value, one twice.
+        ConfigError: an unknown key, one without a value, or one given twice.
     """
-    given: dict[str, str] = {}
-    data: dict[str, str] = {}
-    for word in words:
-        name, equals, text = word.partition("=")
-        into, key = (data, name.removeprefix("data.")) if name.startswith("data.") else (given, name)
-        if into is given and name not in PLAIN:
-            raise ConfigError(f"{word}: unknown key{suggestion(name, [*PLAIN, 'data.source'])}")
-        if not equals or not text:
-            raise ConfigError(f"{word}: expected {name}=...")
-        if key in into:
-            raise ConfigError(f"{word}: {name} stands here twice")
-        into[key] = text
-    return given, data
+    options, _, rest = parse_args(words, EvaluateOptions, forward="data.")
+    typed: dict[str, str] = {}
+    for word in rest:
+        name, _, text = word.removeprefix("data.").partition("=")
+        if not text:
+            raise ConfigError(f"{word}: expected data.{name}=...")
+        if name in typed:
+            raise ConfigError(f"{word}: data.{name} is given twice")
+        typed[name] = text
+    return options, typed
 
 
-def _number(text: str | None) -> int | None:
-    if text is not None and not (text.isdecimal() and int(text)):
-        raise ConfigError(f"batches={text}: expected a whole number >= 1")
-    return None if text is None else int(text)
-
-
-def _judged(restored: "RestoredModel", typed: dict[str, str], folder: Path) -> "EvalData":
+def _eval_data(restored: "RestoredModel", typed: dict[str, str], folder: Path) -> "EvalData":
     from mlxlab.data.text.encoder import TextEncoder
     from mlxlab.data.titanic.encoder import PassengerEncoder
     from mlxlab.inference.eval_data import EvalData, row_batches, text_batches
 
-    node = _node(restored, typed)
+    node = _data_node(restored, typed)
+    if isinstance(restored.encoder, TextEncoder):
+        _refuse_ineffective(typed, TEXT_KEYS)
+    elif isinstance(restored.encoder, PassengerEncoder):
+        _refuse_ineffective(typed, ROW_KEYS if "source" in typed else SPLIT_KEYS)
     if "source" not in typed:
         from mlxlab.config.paths import project_root
         from mlxlab.experiment.build import build_data
 
-        found = build_data(restored.config | {"data": node}, project_root(), restored.facts, folder)
-        return EvalData(found.valid, "what the run validated on")
+        run_data = build_data(restored.config | {"data": node}, project_root(), restored.facts, folder)
+        return EvalData(run_data.valid, "the validation data of the run")
     if isinstance(restored.encoder, PassengerEncoder):
         return row_batches(restored.encoder, node)
     if not isinstance(restored.encoder, TextEncoder):
@@ -112,50 +121,33 @@ def _judged(restored: "RestoredModel", typed: dict[str, str], folder: Path) -> "
     return text_batches(restored.encoder, node)
 
 
-def _node(restored: "RestoredModel", typed: dict[str, str]) -> dict[str, Any]:
-    """The data node of the run with what was typed for it, every key checked."""
-    from mlxlab.config.findings import format_issues
-    from mlxlab.config.schema.validate import Validator
+def _refuse_ineffective(typed: dict[str, str], effective: frozenset[str]) -> None:
+    for name, text in typed.items():
+        if name.partition(".")[0] not in effective:
+            near = suggestion(name, effective, "data.")
+            raise ConfigError(f"data.{name}={text}: has no effect here; the value of the run is used{near}")
 
+
+def _data_node(restored: "RestoredModel", typed: dict[str, str]) -> dict[str, Any]:
+    """The data node of the run with the values typed for it; every key is checked."""
     if (path := typed.pop(TOKENIZER, None)) is not None:
-        _same_tokenizer(restored, path)
+        from mlxlab.data.tokenizers.fit import existing_tokenizer
+
+        existing_tokenizer(path, restored.facts)  # refuses another one than that of the run
     node = deepcopy(restored.config["data"])
     for name, text in typed.items():
         _set(node, name, text)
-    faults = list(Validator().node(node, node["_target_"], "data"))
-    if faults:
-        raise ConfigError(format_issues(faults))
+    issues = list(Validator().node(node, node["_target_"], "data"))
+    if issues:
+        raise ConfigError(format_issues(issues))
     return node
 
 
 def _set(node: dict[str, Any], key: str, text: str | None) -> None:
-    """Sets a dotted key to what was typed, as the type that the signature of its node has."""
-    from mlxlab.config.schema.signature import signature
-
+    """Sets a dotted key, as the type that the signature of its node has."""
     first, _, rest = key.partition(".")
     if rest and isinstance(node.get(first), dict):
         _set(node[first], rest, text)
         return
     known = signature(node["_target_"]) if "_target_" in node else None
-    node[key] = _value(known.keys[key].kind, text) if known and key in known.keys and text is not None else text
-
-
-def _value(kind: "Kind", text: str) -> Any:
-    import yaml
-
-    from mlxlab.config.schema.types import Text, Union
-
-    if text == "null":
-        return None
-    if any(isinstance(one, Text) for one in (kind.options if isinstance(kind, Union) else (kind,))):
-        return text
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text  # the check says what is expected
-
-
-def _same_tokenizer(restored: "RestoredModel", path: str) -> None:
-    from mlxlab.data.tokenizers.fit import existing_tokenizer
-
-    existing_tokenizer(path, restored.facts)
+    node[key] = parse_value(known.keys[key].kind, text) if known and key in known.keys and text is not None else text

@@ -1,97 +1,99 @@
-"""`examples`: losses by example, as callbacks.example_losses wrote them: joined into one file, or shown.
+"""Shows or merges the per-example losses that callbacks.example_losses recorded.
 
-    examples.py top SOURCE ... [mode=hardest] [by=mean] [count=20]
-    examples.py merge SOURCE ... out=losses.parquet
+    mlxlab example_losses top SOURCE ... [mode=hardest] [by=mean] [count=20]
+    mlxlab example_losses merge SOURCE ... out=losses.parquet
 
 top    the hardest or easiest examples: id, loss (mean, sum), kl, cross_entropy, targets, step
-merge  one Parquet file of them all: data.select.source takes it, like any other source
+merge  one Parquet file of all sources, which data.select.source accepts
 
-SOURCE is a run folder or a Parquet file. Of each id the latest row counts: within a run the one of the latest step,
-among several sources the one of the latest time. by is mean or sum of the loss over an example's targets, kl or
-cross_entropy.
+SOURCE is a run folder or a Parquet file. Of each id the latest row counts: within a run that of the latest step, among
+several sources that of the latest time.
 
 Examples
-    examples.py top outputs/2026-01-02/first by=kl
-    train.py data.select='{mode: hardest, percent: 25, source: outputs/2026-01-02/first}'
+    mlxlab example_losses top outputs/2026-01-02/first by=kl
+    mlxlab train data.select='{mode: hardest, percent: 25, source: outputs/2026-01-02/first}'
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from mlxlab.cli.app import run_program
+from mlxlab.cli.app import run_command
+from mlxlab.cli.args import parse_args
 from mlxlab.config.suggest import suggestion
+from mlxlab.constraints import Size
 from mlxlab.data import example_losses
 from mlxlab.errors import ConfigError, DataError, WriteError
 
-OPTIONS = {"top": {"mode": "hardest", "by": "mean", "count": "20"}, "merge": {"out": ""}}
-CHOICES = {"mode": ("hardest", "easiest"), "by": ("mean", "sum", "kl", "cross_entropy")}
-SHOWN = ("id", "mean", "sum", "kl", "cross_entropy", "targets", "step")
+COLUMNS = ("id", "mean", "sum", "kl", "cross_entropy", "targets", "step")
+VERBS = ("top", "merge")
+SOURCES = (1, 1000)  # minimum and maximum number
+
+
+@dataclass(frozen=True)
+class TopOptions:
+    """Options of `example_losses top`.
+
+    Args:
+        mode: the highest losses first, or the lowest.
+        by: mean or sum of the loss over the targets of an example, or one of its terms.
+        count: rows of the table.
+    """
+
+    mode: Literal["hardest", "easiest"] = "hardest"
+    by: Literal["mean", "sum", "kl", "cross_entropy"] = "mean"
+    count: Size = 20
+
+
+@dataclass(frozen=True)
+class MergeOptions:
+    """Options of `example_losses merge`.
+
+    Args:
+        out: the Parquet file to write.
+    """
+
+    out: Path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
-    return run_program(__doc__, argv, _act)
+    targets = [f"{__name__}.TopOptions", f"{__name__}.MergeOptions"]
+    return run_command(__doc__, argv, _act, options=targets)
 
 
 def _act(words: list[str]) -> None:
     verb, *rest = words
-    if verb not in OPTIONS:
-        raise ConfigError(f"{verb}: unknown{suggestion(verb, list(OPTIONS))}; one of {', '.join(OPTIONS)}")
-    sources, options = parse(rest, OPTIONS[verb])
-    rows = example_losses.merge(sources)
     if verb == "top":
-        print(top(rows, options["mode"], options["by"], int(options["count"])))
-        return
-    out = Path(options["out"]).expanduser()
-    try:
-        example_losses.write(rows, out)
-    except OSError as error:
-        raise WriteError(f"{out}: {error.strerror or error}") from None
-    print(f"{out}: {len(rows['id'])} examples")
-
-
-def parse(words: Sequence[str], options: dict[str, str]) -> tuple[list[Path], dict[str, str]]:
-    """The sources, and every option with its value.
-
-    Raises:
-        ConfigError: an unknown option, a value that it may not have, or no source.
-    """
-    found, sources = dict(options), []
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or Path(word).exists():
-            sources.append(Path(word).expanduser())
-            continue
-        if key not in options:
-            raise ConfigError(f"{word}: unknown key{suggestion(key, list(options))}; one of {', '.join(options)}")
-        if key in CHOICES and value not in CHOICES[key]:
-            raise ConfigError(
-                f"{word}: expected one of {', '.join(CHOICES[key])}{suggestion(value, list(CHOICES[key]))}"
-            )
-        if key == "count" and not (value.isdecimal() and 1 <= int(value[:9]) < 10**8):
-            raise ConfigError(f"{word}: expected a whole number >= 1")
-        found[key] = value
-    if not sources:
-        raise ConfigError("no source: expected a run folder or a Parquet file of losses by example")
-    if found.get("out") == "":
-        raise ConfigError("merge needs out=FILE.parquet")
-    return sources, found
+        options, sources, _ = parse_args(rest, TopOptions, names=SOURCES)
+        print(top(example_losses.merge([Path(name) for name in sources]), options.mode, options.by, options.count))
+    elif verb == "merge":
+        target, sources, _ = parse_args(rest, MergeOptions, names=SOURCES)
+        rows = example_losses.merge([Path(name) for name in sources])
+        try:
+            example_losses.write(rows, target.out)
+        except OSError as error:
+            raise WriteError(f"{target.out}: {error.strerror or error}") from None
+        print(f"{target.out}: {len(rows['id'])} examples")
+    else:
+        raise ConfigError(f"{verb}: expected top or merge{suggestion(verb, VERBS)}")
 
 
 def top(rows: example_losses.Columns, mode: str, by: str, count: int) -> str:
-    """A table of the hardest or the easiest; ties go to the lesser id."""
+    """A table of the hardest or the easiest; ties in the order of their ids."""
     usable = np.isfinite(rows[by]) if by in rows else np.zeros(0, bool)
     if not usable.any():
         raise DataError(f"none of the {len(rows['id'])} examples has a finite {by}")
-    places = np.flatnonzero(usable)
-    costs = rows[by][places].astype(np.float64)
-    order = places[np.lexsort((rows["id"][places], -costs if mode == "hardest" else costs))][:count]
-    lines = [[f"{name:>10}" for name in SHOWN]]
-    lines += [[_cell(rows[name][place]) for name in SHOWN] for place in order]
-    words = f"{len(order)} {mode} of {len(places)} examples, by {by}"
-    return "\n".join([words, *(" ".join(line) for line in lines)])
+    indices = np.flatnonzero(usable)
+    losses = rows[by][indices].astype(np.float64)
+    order = indices[np.lexsort((rows["id"][indices], -losses if mode == "hardest" else losses))][:count]
+    lines = [[f"{name:>10}" for name in COLUMNS]]
+    lines += [[_cell(rows[name][index]) for name in COLUMNS] for index in order]
+    heading = f"{len(order)} {mode} of {len(indices)} examples, by {by}"
+    return "\n".join([heading, *(" ".join(line) for line in lines)])
 
 
 def _cell(value: np.generic) -> str:

@@ -4,21 +4,18 @@ import atexit
 import shutil
 import sys
 import tempfile
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlxlab.cli.app import report
 from mlxlab.config.findings import one_line
 from mlxlab.config.resume_overrides import find_resumed_run
 from mlxlab.distributed.launch_env import is_launched, rank
 from mlxlab.errors import CannotCreateError, ConfigError, UserError
-from mlxlab.redact import redact
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
     from omegaconf import DictConfig
-
-_OUR_BUG = 70
 
 
 class JobRunner:
@@ -99,15 +96,6 @@ def sweep(hydra: "Hydra", config: "DictConfig") -> int:
     finally:
         callbacks.on_multirun_end(config=config, config_name="train")
     return 0
-
-
-def report(error: BaseException) -> int:
-    """Prints a fault as one line, our own bug as a traceback; the exit code."""
-    if isinstance(error, UserError):
-        print(redact(str(error)), file=sys.stderr)
-        return error.exit_code
-    traceback.print_exception(error)
-    return _OUR_BUG
 
 
 def _of_sweep(error: Exception, task: JobRunner) -> Exception:

@@ -1,45 +1,77 @@
-"""Says how large models are, without allocating them.
+"""Prints the sizes of models, without allocating them.
 
-    info.py presets [vocab_size=16000] [classes=2]
-    info.py memory [vocab_size=16000] [batch_size=32] [seq_len=256]
+    mlxlab info presets [vocab_size=16000] [classes=2]
+    mlxlab info memory [vocab_size=16000] [batch_size=32] [seq_len=256]
 
-presets  the exact number of parameters of every family at every size: as a classifier, and as a language model (masked
-         for the encoders, causal with a tied head for the decoder)
-memory   what training the decoder holds in float32, in MB of 10^6 bytes: n weights take 4 n bytes, their gradients as
-         much, AdamW 8 n, a batch of B rows of L tokens 16 B L + 8 B. Logits, B L V numbers, are the largest of the
-         activations at small sizes; the others follow from the model and the step (python -m benchmarks measures)
+presets  exact parameter counts of every family at every size: as a classifier, and as a language model (masked for
+         the encoders, causal with a tied head for the decoder)
+memory   what training the decoder holds in float32, in MB of 10^6 bytes: n weights take 4 n bytes, their gradients
+         4 n, AdamW 8 n, a batch of B rows of L tokens 16 B L + 8 B. The logits, B L V numbers, are the largest of
+         the activations at small sizes; the others depend on model and step (python -m benchmarks measures them)
 """
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import yaml
 
-from mlxlab.cli.app import run_program
+from mlxlab.cli.app import run_command
+from mlxlab.cli.args import parse_args
 from mlxlab.config.paths import conf_dir
 from mlxlab.config.suggest import suggestion
+from mlxlab.constraints import Ge, Le
 from mlxlab.errors import ConfigError
 from mlxlab.markdown import markdown_table
 
 FAMILIES = ("bert", "cnn_hybrid", "transformer")
 SIZES = ("nano", "tiny", "small", "medium", "large", "xlarge")
-KEYS = {
-    "presets": {"vocab_size": 16_000, "classes": 2},
-    "memory": {"vocab_size": 16_000, "batch_size": 32, "seq_len": 256},
-}
+SUBJECTS = ("presets", "memory")
+
+
+@dataclass(frozen=True)
+class PresetOptions:
+    """Options of `info presets`.
+
+    Args:
+        vocab_size: tokens of the vocabulary.
+        classes: classes of the classifier.
+    """
+
+    vocab_size: Annotated[int, Ge(1), Le(100_000_000)] = 16_000
+    classes: Annotated[int, Ge(1), Le(1_000_000)] = 2
+
+
+@dataclass(frozen=True)
+class MemoryOptions:
+    """Options of `info memory`.
+
+    Args:
+        vocab_size: tokens of the vocabulary.
+        batch_size: rows of a batch.
+        seq_len: tokens of a row.
+    """
+
+    vocab_size: Annotated[int, Ge(1), Le(100_000_000)] = 16_000
+    batch_size: Annotated[int, Ge(1), Le(1_000_000)] = 32
+    seq_len: Annotated[int, Ge(1), Le(100_000_000)] = 256
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
-    return run_program(__doc__, argv, _show)
+    return run_command(__doc__, argv, _show)
 
 
 def _show(words: list[str]) -> None:
-    what, *rest = words
-    if what not in KEYS:
-        raise ConfigError(f"{what}: unknown{suggestion(what, list(KEYS))}")
-    show = table if what == "presets" else memory
-    print(show(**_numbers(rest, KEYS[what])))
+    subject, *rest = words
+    if subject == "presets":
+        presets = parse_args(rest, PresetOptions).options
+        print(table(presets.vocab_size, presets.classes))
+    elif subject == "memory":
+        sizes = parse_args(rest, MemoryOptions).options
+        print(memory(sizes.vocab_size, sizes.batch_size, sizes.seq_len))
+    else:
+        raise ConfigError(f"{subject}: expected presets or memory{suggestion(subject, SUBJECTS)}")
 
 
 def table(vocab_size: int, classes: int) -> str:
@@ -67,19 +99,19 @@ def memory(vocab_size: int, batch_size: int, seq_len: int) -> str:
 
 
 def footprint(parameters: int, vocab_size: int, batch_size: int, seq_len: int) -> dict[str, int]:
-    """Bytes in float32 and int32: tokens, mask, targets and weights of each place, and an id of 8 bytes of each row."""
-    places = batch_size * seq_len
+    """Bytes in float32 and int32: tokens, mask, targets and weights of each token, and an 8-byte id of each row."""
+    tokens = batch_size * seq_len
     return {
         "weights": 4 * parameters,
         "gradients": 4 * parameters,
         "AdamW": 8 * parameters,
-        "batch": 16 * places + 8 * batch_size,
-        "logits": 4 * places * vocab_size,
+        "batch": 16 * tokens + 8 * batch_size,
+        "logits": 4 * tokens * vocab_size,
     }
 
 
 def count(family: str, size: str, kind: Any, vocab_size: int, classes: int) -> int:
-    """Parameters of one model, from arrays that are never made."""
+    """Parameters of one model; its arrays are never allocated."""
     from mlxlab.models.build import build_model
     from mlxlab.models.model import count_parameters
 
@@ -89,15 +121,3 @@ def count(family: str, size: str, kind: Any, vocab_size: int, classes: int) -> i
 
 def _read(option: str) -> dict[str, Any]:
     return yaml.safe_load((conf_dir() / f"{option}.yaml").read_text(encoding="utf-8"))
-
-
-def _numbers(words: list[str], keys: dict[str, int]) -> dict[str, int]:
-    numbers = dict(keys)
-    for word in words:
-        key, _, value = word.partition("=")
-        if key not in keys:
-            raise ConfigError(f"{word}: unknown key{suggestion(key, list(keys))}")
-        if not value.isdecimal() or int(value) < 1:
-            raise ConfigError(f"{word}: expected a whole number >= 1")
-        numbers[key] = int(value)
-    return numbers

@@ -1,4 +1,4 @@
-"""`mlxlab VERB ...`: the programs of scripts/, installed. One verb, one module of this package with a `main(argv)`."""
+"""`mlxlab VERB ...`: one module of this package per verb, each with a `main(argv)`."""
 
 import importlib
 import sys
@@ -6,10 +6,11 @@ from pathlib import Path
 
 from mlxlab import __version__
 from mlxlab.config.suggest import suggestion
+from mlxlab.errors import ConfigError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a verb; returns its exit code. An unknown verb is 2, with the nearest one."""
+    """Runs a verb and returns its exit code; that of an unknown verb is 2."""
     verb, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if verb in ("-h", "--help", "help"):
         print(_help())
@@ -19,22 +20,22 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if verb not in verbs():
         print(f"{verb}: unknown verb{suggestion(verb, verbs())}", file=sys.stderr)
-        return 2
-    return int(importlib.import_module(f"mlxlab.cli.{verb}").main(rest) or 0)
+        return ConfigError.exit_code
+    return int(importlib.import_module(f"mlxlab.cli.{verb}").main(rest))
 
 
 def verbs() -> list[str]:
-    """The modules of this package that are programs: they define `main`."""
+    """The modules of this package that define `main`."""
     files = [file for file in Path(__file__).parent.glob("*.py") if file.stem != "main"]
     return sorted(file.stem for file in files if "\ndef main(" in file.read_text(encoding="utf-8"))
 
 
 def _help() -> str:
-    lines = [f"    {verb:<12} {_heading(verb)}" for verb in verbs()]
-    return "\n".join(["mlxlab VERB ...", "", *lines, "", "`mlxlab VERB --help` says more."])
+    lines = [f"    {verb:<15} {_heading(verb)}" for verb in verbs()]
+    return "\n".join(["mlxlab VERB ...", "", *lines, "", "`mlxlab VERB --help` lists the options of a verb."])
 
 
 def _heading(verb: str) -> str:
     """The first line of a verb's docstring, read without importing it."""
     source = Path(__file__).with_name(f"{verb}.py").read_text(encoding="utf-8")
-    return source.lstrip().splitlines()[0].strip('"').removeprefix(f"`{verb}`: ")
+    return source.lstrip().splitlines()[0].strip('"')

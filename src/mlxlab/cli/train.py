@@ -1,13 +1,9 @@
-"""`train`: composes, checks, and runs one experiment or a sweep of them. Returns an exit code."""
+"""Trains one experiment, or a sweep of them: composes the config, checks it, and runs it."""
 
-import os
-import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlxlab.cli import hydra_jobs
-from mlxlab.cli.app import configure_logging, refuse_credentials
+from mlxlab.cli.app import run_command
 from mlxlab.config.findings import one_line
 from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError, NotAllowedError, UserError
@@ -21,30 +17,17 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command line (without the program's name); prints a fault in one line each; returns the exit code."""
-    configure_logging()
-    argv = sys.argv[1:] if argv is None else argv
-    try:
-        if {"-h", "--help"} & set(argv):
-            from mlxlab.cli.train_help import show_help
+    """Runs a command line (without the program's name); returns the exit code."""
+    return run_command(_help, argv, _act, needs_words=False)
 
-            print(show_help([word for word in argv if not word.startswith("-")]))
-            return 0
-        return _act(argv)
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 0
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
-    except BrokenPipeError:  # `mlxlab train --help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception as error:
-        return hydra_jobs.report(error)
+
+def _help(words: list[str]) -> str:
+    from mlxlab.cli.train_help import show_help
+
+    return show_help([word for word in words if not word.startswith("-") and word != "help"])
 
 
 def _act(argv: list[str]) -> int:
-    refuse_credentials(argv)
     flags = _flags(argv)
     composer = _composer(flags)
     hydra = composer.open()
@@ -64,6 +47,8 @@ def _act(argv: list[str]) -> int:
         hydra.hydra_help(config_name=composer.name, args_parser=get_args_parser(), args=flags)
         return 0
     config = composer.checked(hydra)
+    from mlxlab.cli import hydra_jobs
+
     return hydra_jobs.sweep(hydra, config) if composer.multirun else hydra_jobs.run(hydra, config)
 
 
@@ -80,7 +65,7 @@ def _flags(argv: list[str]) -> "Namespace":
     flags = parser.parse_intermixed_args(argv)
     if flags.experimental_rerun is not None:
         raise NotAllowedError(
-            "--experimental-rerun: refused: it runs code from a pickle; resume=<run folder> goes on with a run"
+            "--experimental-rerun: refused: it runs code from a pickle; resume=<run folder> resumes a run"
         )
     for name in ("resolve", "package"):
         if getattr(flags, name) and not flags.cfg:
@@ -118,11 +103,11 @@ def _show(hydra: "Hydra", composer: "Composer", flags: "Namespace") -> int:
         if flags.cfg != "job":
             composer.guard(hydra)
         hydra.show_cfg(composer.name, composer.overrides, flags.cfg, flags.package, flags.resolve)
-    except SystemExit:  # no such package: Hydra has said so
+    except SystemExit:  # no such package: Hydra has printed it
         return ConfigError.exit_code
     except UserError:
         raise
     except Exception:
-        composer.checked(hydra)  # says what is wrong, in our words
+        composer.checked(hydra)  # reports the error in our own words
         raise
     return 0

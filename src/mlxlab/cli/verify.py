@@ -1,35 +1,39 @@
-"""Proves that a run's checkpoints are whole, and that each is what training from the one before gives, bit for bit.
+"""Verifies that each checkpoint of a run is bitwise what training from the previous one gives.
 
-    verify.py RUN_FOLDER [from=start]
-
-from=start  trains the first checkpoint again too, from nothing; otherwise only where it is the only one
+    mlxlab verify RUN_FOLDER [from_scratch=true]
 
 Prints `verified`, or what differs first (exit 76). Takes as long as the training between the checkpoints took. Holds
-on the device and with the versions that the run was made with.
+for the device and the versions that the run was made with.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from mlxlab.cli.app import run_program
-from mlxlab.config.suggest import suggestion
-from mlxlab.errors import ConfigError
+from mlxlab.cli.app import run_command
+from mlxlab.cli.args import parse_args
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """Options of `verify`.
+
+    Args:
+        from_scratch: also trains up to the first checkpoint, which is otherwise done only if it is the only one.
+    """
+
+    from_scratch: bool = False
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
-    return run_program(__doc__, argv, _verify)
+    return run_command(__doc__, argv, _verify, options=[f"{__name__}.VerifyOptions"])
 
 
 def _verify(words: list[str]) -> None:
-    folders = [word for word in words if "=" not in word]
-    for word in words:
-        if "=" in word and word != "from=start":
-            raise ConfigError(f"{word}: unknown{suggestion(word, ['from=start'])}")
-    if len(folders) != 1:
-        raise ConfigError(f"expected one run folder, got {len(folders)}")
+    options, folders, _ = parse_args(words, VerifyOptions, names=(1, 1))
     from mlxlab.experiment.verify import verify_run
 
-    for line in verify_run(Path(folders[0]), from_start="from=start" in words):
+    for line in verify_run(Path(folders[0]), from_start=options.from_scratch):
         print(line, flush=True)
     print("verified")

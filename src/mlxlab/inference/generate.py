@@ -36,16 +36,16 @@ class GenerationConfig:
         max_tokens: new tokens at most.
         stop: texts at which it ends; they are not part of the result.
         seed: the same seed gives the same text.
-        at_start: the prompt begins a document; false takes it for the middle of one.
-        context: tokens that the model sees at most; null is what it was trained on.
+        new_document: the prompt begins a document; false takes it for the middle of one.
+        context_length: tokens that the model sees at most; null is what it was trained on.
         batch_size: prompts continued together; the text does not depend on it.
     """
 
     max_tokens: Size = 100
     stop: list[str] = field(default_factory=list)
     seed: Seed = 0
-    at_start: bool = True
-    context: Annotated[int, Ge(2), Le(10**9)] | None = None
+    new_document: bool = True
+    context_length: Annotated[int, Ge(2), Le(10**9)] | None = None
     batch_size: Size = 8
 
 
@@ -75,7 +75,7 @@ def generate(
         ConfigError: the model cannot generate, or has no positions for such a context.
     """
     check_generates(model)
-    context = context_of(model, request.context)
+    context = context_of(model, request.context_length)
     for first in range(0, len(prompts), request.batch_size):
         rows = [
             _Row(first + i, list(prompt), StreamingDetokenizer(tokenizer, request.stop))
@@ -104,7 +104,7 @@ def context_of(model: Model, expected: int | None) -> int:
     """
     limit = model.backbone.position_limit
     if expected is not None and limit is not None and expected > limit:
-        raise ConfigError(f"context={expected}: the model has positions for {limit}")
+        raise ConfigError(f"context_length={expected}: the model has positions for {limit}")
     return expected or model.backbone.max_position_embeddings
 
 

@@ -33,7 +33,7 @@ class TextGenerator:
         Raises:
             ConfigError: as `generate`; DataError: a prompt has a character that the tokenizer does not know.
         """
-        rows = [self.tokens(prompt, request.at_start) for prompt in prompts]
+        rows = [self.tokens(prompt, request.new_document) for prompt in prompts]
         yield from generate(self.model, self.tokenizer, rows, sampling, self.limited(request))
 
     def texts(self, prompts: Sequence[str], sampling: SamplingParams, request: GenerationConfig) -> list[str]:
@@ -43,18 +43,18 @@ class TextGenerator:
             texts[piece.row] += piece.text
         return texts
 
-    def tokens(self, prompt: str, at_start: bool) -> list[int]:
+    def tokens(self, prompt: str, new_document: bool) -> list[int]:
         """Of a prompt that begins a document, or is from the middle of one. Never empty: something must come before."""
         tokens = self.tokenizer.encode(prompt, special=False)
         end = [] if self.tokenizer.eos_id is None else [self.tokenizer.eos_id]
-        found = [*(self.start if at_start else ()), *tokens] or end
+        found = [*(self.start if new_document else ()), *tokens] or end
         if not found:
             raise ConfigError("an empty prompt: the tokenizer has no token for the end of a document to begin with")
         return found
 
     def limited(self, request: GenerationConfig) -> GenerationConfig:
         """The request with a context: what was asked for, else what the model was trained on."""
-        return replace(request, context=context_of(self.model, request.context or self.context))
+        return replace(request, context_length=context_of(self.model, request.context_length or self.context))
 
 
 def load_generator(run: Path, checkpoint: Path | None = None) -> TextGenerator:

@@ -16,18 +16,13 @@ from omegaconf.errors import (
 from mlxlab.config.findings import ConfigIssue, one_line
 from mlxlab.config.key_path import join_key, split_key
 from mlxlab.config.paths import project_root
+from mlxlab.config.schema.types import MISSING, Unresolved
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError
 from mlxlab.redact import has_credentials
 
-MISSING = "???"
-
 # A config is printed, stored and tracked, so only variables that never hold a secret can be read in one.
 _READABLE = re.compile(r"MLXLAB_\w+|HOME|USER|TMPDIR|HOSTNAME|SCRATCH|SLURM_(JOB|ARRAY)_\w+")
-
-
-class Unresolved:
-    """Replaces an interpolation that could not be resolved; its error is already reported."""
 
 
 def register_resolvers() -> None:

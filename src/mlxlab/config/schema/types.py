@@ -2,6 +2,12 @@
 
 from dataclasses import dataclass, field, replace
 
+MISSING = "???"  # OmegaConf's mark of a mandatory value
+
+
+class Unresolved:
+    """Replaces an interpolation that could not be resolved; its error is already reported."""
+
 
 @dataclass(frozen=True)
 class Number:

@@ -7,10 +7,10 @@ from typing import Any
 
 from mlxlab.config.allowlist import AllowedTarget, allowed_targets
 from mlxlab.config.findings import ConfigIssue
-from mlxlab.config.hydra.resolve import MISSING, Unresolved
 from mlxlab.config.key_path import join_key
 from mlxlab.config.schema.signature import signature
 from mlxlab.config.schema.types import (
+    MISSING,
     Bool,
     Component,
     Kind,
@@ -21,6 +21,7 @@ from mlxlab.config.schema.types import (
     Number,
     Text,
     Union,
+    Unresolved,
     describe,
     shown,
 )

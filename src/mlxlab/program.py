@@ -1,0 +1,13 @@
+"""How the running program was called, so that messages name commands as the user types them."""
+
+import sys
+from pathlib import Path
+
+
+def command(verb: str) -> str:
+    """`mlxlab runs sync`, or `scripts/runs.py sync` when a program of scripts/ is running."""
+    called = Path(sys.argv[0])
+    if called.suffix == ".py" and called.parent.name == "scripts":
+        name, _, words = verb.partition(" ")
+        return f"{called.with_name(name)}.py {words}".rstrip()
+    return f"mlxlab {verb}"
