@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as benchmarks
-
 from mlxlab.cli import launch, main
 from mlxlab.cli.args import describe_args, parse_args
 from mlxlab.errors import ConfigError

@@ -60,7 +60,7 @@ def test_a_comparison_is_recorded_as_a_run_of_its_own(methods, capsys, monkeypat
     compared(methods, *words, "experiment=studies", capsys=capsys)
     lines = [json.loads(line) for line in (methods / "out" / "journal.jsonl").read_text().splitlines()]
     assert lines[0]["start"]["experiment"] == "studies"
-    assert lines[0]["start"]["params"]["against"] == "alone"
+    assert lines[0]["start"]["params"]["baseline"] == "alone"
     metrics = next(line["m"] for line in lines if "m" in line)
     assert metrics["better/gain"] == pytest.approx(0.0515)
     assert [line["artifact"]["path"] for line in lines if "artifact" in line] == [

@@ -90,9 +90,7 @@ def _tracked(options: CompareOptions, methods: Methods, metrics: dict[str, float
         yield NoTracker()
         return
     options.out.mkdir(parents=True, exist_ok=True)
-    tracker = mlflow_tracker(
-        None, None, options.experiment, False, 30.0, folder=options.out, project=project_root()
-    )
+    tracker = mlflow_tracker(None, None, options.experiment, False, 30.0, folder=options.out, project=project_root())
     folders = {name: ",".join(map(str, paths)) for name, paths in methods.items()}
     settings = {"methods": folders, "baseline": options.baseline, "metric": options.metric}
     tracker.start(settings, {"kind": "comparison"}, name=" vs ".join(methods))

@@ -160,9 +160,7 @@ def _count_parameters(run: "FoldRun") -> int:
     return int(read_manifest(run.folder)["outcome"]["parameters"])
 
 
-def _fit(
-    fits: Sequence["FoldRun"], jobs: int, command: Callable[["FoldRun"], list[str]], title: str = ""
-) -> None:
+def _fit(fits: Sequence["FoldRun"], jobs: int, command: Callable[["FoldRun"], list[str]], title: str = "") -> None:
     """Trains those that have no result yet, and logs the result of each."""
     from mlxlab.analysis.crossvalidation import read_result, run_all
 
