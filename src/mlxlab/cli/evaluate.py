@@ -5,7 +5,7 @@
 
 data.source  for a language model text, as data=streaming takes it: all of it; for a classifier a CSV file with labels,
              or `test`: the 418 test rows of the Titanic
-data.KEY     another key of the run's data: text_column, seq_len, reading.split, validation.max_examples, eval_batch_size
+data.KEY     another key of the run's data: text_column, seq_len, reading.split, validation.max_examples
 
 Text is read with the tokenizer of the run. Prints loss, perplexity and bits per byte, or a classifier's metrics.
 """

@@ -106,6 +106,14 @@ def _search(cfg: Any, options: LrFindOptions, folder: Path) -> "LRRangeTest":
 
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     session = build_session(config, folder)
-    rates = {"start": options.start, "end": options.end, "steps": options.steps}
-    data, seed = session.data, model_seed(config)
-    return find_learning_rate(session.trainer, session.model, data.train, data.task, **rates, seed=seed)
+    data, start, end, steps = session.data, options.start, options.end, options.steps
+    return find_learning_rate(
+        session.trainer,
+        session.model,
+        data.train,
+        data.task,
+        start=start,
+        end=end,
+        steps=steps,
+        seed=model_seed(config),
+    )
