@@ -1,4 +1,4 @@
-"""Laws of the teacher cache: what it keeps is what the teachers said, whoever reads it, whatever happened to it."""
+"""Laws of the soft-target cache: exact round trips, keys by content, corrupt files and records."""
 
 import logging
 import resource
@@ -46,10 +46,10 @@ def logits_of(batch: Batch, seed=1) -> mx.array:
 
 
 def never():
-    raise AssertionError("the teachers were asked again")
+    raise AssertionError("the teachers were queried again")
 
 
-def test_the_likeliest_and_the_mass_of_all_others_are_kept(tmp_path):
+def test_the_top_k_and_the_probability_of_all_other_classes_are_stored(tmp_path):
     batch = text()
     extra = new_cache(tmp_path).soft_targets(batch, lambda: logits_of(batch))
     log_p = log_softmax(np.array(logits_of(batch)), axis=-1)
@@ -61,7 +61,7 @@ def test_the_likeliest_and_the_mass_of_all_others_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_what_was_said_once_is_read_by_others_bit_for_bit_and_nobody_is_asked_again(tmp_path, dtype):
+def test_soft_targets_are_read_back_bit_for_bit_without_querying_the_teachers(tmp_path, dtype):
     batch = text()
     first = new_cache(tmp_path, dtype=dtype)
     fresh = first.soft_targets(batch, lambda: logits_of(batch))
@@ -72,7 +72,7 @@ def test_what_was_said_once_is_read_by_others_bit_for_bit_and_nobody_is_asked_ag
         assert fresh[name].tobytes() == waiting[name].tobytes() == read[name].tobytes()
 
 
-def test_a_row_is_known_by_its_content_whatever_the_padding_the_batch_and_the_id(tmp_path):
+def test_the_key_of_a_row_depends_on_its_content_only(tmp_path):
     batch, cache = text(), new_cache(tmp_path)
     before = cache.soft_targets(batch, lambda: logits_of(batch))
     wide = [np.pad(part, ((0, 0), (0, 5))) for part in batch[:4]]
@@ -83,19 +83,19 @@ def test_a_row_is_known_by_its_content_whatever_the_padding_the_batch_and_the_id
     assert row_key(batch.tokens[1], batch.mask[1]) == row_key(batch.tokens[1], batch.mask[1] > 0)
 
 
-def test_with_all_classes_kept_the_loss_is_that_of_teachers_who_are_asked_bit_for_bit(tmp_path):
+def test_training_with_all_classes_cached_equals_training_without_a_cache_bit_for_bit(tmp_path):
     teacher = new_model(seed=1)
 
-    def trained(cache):
+    def train(cache):
         loss = DistillationLoss(**SETTINGS, loaded_teachers=Teachers(Ensemble([FrozenModel(teacher)]), cache=cache))
         run = new_run(new_model(seed=0))
         fit(new_trainer(loss=loss), run)
         return weights_of(run.model)
 
-    online = trained(None)
+    online = train(None)
     for _ in range(2):  # written, then read
         cache = new_cache(tmp_path, top_k=2, num_classes=2)
-        cached = trained(cache)
+        cached = train(cache)
         cache.flush()
         for name, leaf in online.items():
             np.testing.assert_array_equal(cached[name], leaf)
@@ -103,23 +103,23 @@ def test_with_all_classes_kept_the_loss_is_that_of_teachers_who_are_asked_bit_fo
     assert cache.hits == 66
 
 
-def test_the_distance_by_the_top_k_is_zero_only_for_the_same_and_never_more_than_in_full(tmp_path):
+def test_the_top_k_divergence_is_a_divergence_and_at_most_the_full_one(tmp_path):
     batch = text()
-    kept = new_cache(tmp_path).soft_targets(batch, lambda: logits_of(batch))
-    answer = SoftTargets(mx.array(kept["teacher"]), mx.array(kept["teacher_classes"]))
+    cached = new_cache(tmp_path).soft_targets(batch, lambda: logits_of(batch))
+    top_k = SoftTargets(mx.array(cached["teacher"]), mx.array(cached["teacher_classes"]))
     real = batch.mask > 0
     for T in (1.0, 3.0):
         np.testing.assert_allclose(
-            np.array(soft_target_divergence(answer, logits_of(batch), T, "forward"))[real], 0, atol=2e-6
+            np.array(soft_target_divergence(top_k, logits_of(batch), T, "forward"))[real], 0, atol=2e-6
         )
     student = logits_of(batch, seed=2)
     full = np.array(soft_target_divergence(SoftTargets(logits_of(batch)), student, 1.0, "forward"))[real]
-    part = np.array(soft_target_divergence(answer, student, 1.0, "forward"))[real]
+    part = np.array(soft_target_divergence(top_k, student, 1.0, "forward"))[real]
     assert (part > 0).all()
     assert (part <= full + 1e-6).all()
 
 
-def test_what_is_lost_is_measured_against_the_full_distribution(tmp_path):
+def test_the_reported_loss_of_the_top_k_is_its_divergence_from_the_full_distribution(tmp_path):
     batch = text()
     cache = new_cache(tmp_path, dtype="float16")
     extra = cache.soft_targets(batch, lambda: logits_of(batch))
@@ -130,7 +130,7 @@ def test_what_is_lost_is_measured_against_the_full_distribution(tmp_path):
     np.put_along_axis(believed, extra["teacher_classes"], extra["teacher"][..., :-1].astype(np.float64), axis=-1)
     lost = (np.exp(p) * (p - believed)).sum(axis=-1)
     cache = new_cache(tmp_path / "again", dtype="float16")
-    rows = Batch(*(part[:1] for part in batch[:5]))  # without padding: all of it is kept
+    rows = Batch(*(part[:1] for part in batch[:5]))  # without padding: all of it is stored
     assert real[0].all()
     cache.soft_targets(rows, lambda: logits_of(rows))
     assert cache.store.counters["nats"] / cache.store.counters["targets"] == pytest.approx(lost[0].mean(), rel=1e-3)
@@ -275,9 +275,9 @@ def test_a_folder_that_cannot_be_created_is_refused(tmp_path):
         new_cache(tmp_path / "file" / "cache")
 
 
-def test_teachers_answer_from_the_batch_where_the_cache_has_put_it(tmp_path):
+def test_cached_annotations_give_the_soft_targets_of_the_teachers(tmp_path):
     teacher, batch = new_model(seed=1), Stream().batch(np.arange(8))
     teachers = Teachers(Ensemble([FrozenModel(teacher)]), cache=new_cache(tmp_path, top_k=2, num_classes=2))
-    kept = batch._replace(extra=teachers.cached(batch, None))
+    annotated = batch._replace(extra=teachers.cached(batch, None))
     online = Teachers(teachers.ensemble).soft_targets(to_device(batch), None).values
-    np.testing.assert_array_equal(teachers.soft_targets(to_device(kept), None).values, online)
+    np.testing.assert_array_equal(teachers.soft_targets(to_device(annotated), None).values, online)

@@ -28,7 +28,7 @@ from mlxlab.training.trainer import Trainer
 Config = Mapping[str, Any]  # a composed and checked config
 
 
-def tokenizer_folder(cfg: Config, cache: Path) -> Path | None:
+def inherited_tokenizer(cfg: Config, cache: Path) -> Path | None:
     """The folder of the tokenizer that a student inherits: from its pretrained weights, else from its first teacher."""
     if cfg["model"].get("pretrained") is not None:
         from mlxlab.models.pretrained.load import tokenizer_dir
@@ -41,21 +41,21 @@ def tokenizer_folder(cfg: Config, cache: Path) -> Path | None:
     return config_dir_of(run) if run is not None else _pretrained_folder(options.models[0], cache)
 
 
-def trainer_for(cfg: Config, data: DataModule, cache: Path) -> tuple[Trainer, Teachers, list[str]]:
+def build_trainer(cfg: Config, data: DataModule, cache: Path) -> tuple[Trainer, Teachers, list[str]]:
     """The trainer of a config, its teachers, and messages about them for the user."""
-    teachers, messages = teachers_for(cfg, data, cache)
+    teachers, messages = load_teachers(cfg, data, cache)
     trainer = instantiate(cfg["trainer"], Trainer, class_counts=data.class_counts, loaded_teachers=teachers)
     return trainer, teachers, messages
 
 
-def first_weights(cfg: Config, model: nn.Module) -> None:
+def load_initial_weights(cfg: Config, model: nn.Module) -> None:
     """Loads the weights of the previous student, with `round_init=previous`."""
     options = read_options(cfg)
     if options.members and options.round_init == "previous":
         model.update(restore_from(Path(options.members[-1])).model.parameters())
 
 
-def teachers_for(cfg: Config, data: DataModule, cache: Path) -> tuple[Teachers, list[str]]:
+def load_teachers(cfg: Config, data: DataModule, cache: Path) -> tuple[Teachers, list[str]]:
     """The teachers of a config, and messages about them for the user.
 
     Args:

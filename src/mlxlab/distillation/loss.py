@@ -9,7 +9,8 @@ import numpy as np
 from mlxlab.constraints import Fraction, Positive, Share
 from mlxlab.data.batch import Batch
 from mlxlab.distillation.divergence import soft_target_divergence
-from mlxlab.distillation.feature_matching import add_projections, capture_calls, feature_matching_loss, read_pairs
+from mlxlab.distillation.feature_matching import add_projections, feature_matching_loss, read_pairs
+from mlxlab.distillation.layer_calls import capture_calls
 from mlxlab.distillation.teachers import Teachers
 from mlxlab.errors import ConfigError
 from mlxlab.models.ensemble import Router

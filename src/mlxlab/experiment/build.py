@@ -77,17 +77,17 @@ def build_session(
     Raises:
         UserError: data, teachers or pretrained weights are missing, damaged or do not fit together.
     """
-    from mlxlab.distillation.load_teachers import first_weights, tokenizer_folder, trainer_for
+    from mlxlab.distillation.load_teachers import load_initial_weights, inherited_tokenizer, build_trainer
     from mlxlab.distributed.process_group import SingleProcess
     from mlxlab.training.context import FitContext
     from mlxlab.training.state import MonitoredMetric
 
     cache = project_root() / ".cache"
-    data = build_data(cfg, project_root(), inference_dir or tokenizer_folder(cfg, cache), run_dir)
-    trainer, teachers, lines = trainer_for(cfg, data, cache)
+    data = build_data(cfg, project_root(), inference_dir or inherited_tokenizer(cfg, cache), run_dir)
+    trainer, teachers, lines = build_trainer(cfg, data, cache)
     model = build_model(cfg, data, shape=None if initialize else inference_dir)
     if initialize:
-        first_weights(cfg, model)
+        load_initial_weights(cfg, model)
     context = FitContext(
         MonitoredMetric(cfg["objective"]),
         tracker or NoTracker(),

@@ -132,7 +132,7 @@ class DistillationRounds:
 
     def _measure(self, number: int) -> dict[str, Metrics]:
         """Teacher, student, every member and the ensemble on the validation rows."""
-        from mlxlab.distillation.load_teachers import teachers_for, tokenizer_folder
+        from mlxlab.distillation.load_teachers import inherited_tokenizer, load_teachers
         from mlxlab.inference.restore import restore_from
         from mlxlab.models.ensemble import Ensemble
         from mlxlab.models.model import count_parameters
@@ -144,9 +144,9 @@ class DistillationRounds:
         distillation = cfg.trainer.distillation
         distillation.members, distillation.teacher_cache = names[:1], None
         config: Any = OmegaConf.to_container(cfg, resolve=True)
-        data = build_data(config, self.project, tokenizer_folder(cfg, self.project / ".cache"), self.folder)
+        data = build_data(config, self.project, inherited_tokenizer(cfg, self.project / ".cache"), self.folder)
         distillation.members = []
-        teachers, _ = teachers_for(cfg, data, self.folder)
+        teachers, _ = load_teachers(cfg, data, self.folder)
         asked: dict[str, Any] = {f"member {place}": model for place, model in enumerate(models, 1)}
         asked |= {"ensemble": Ensemble(models, mean=self.options.ensemble_mean)}
         asked |= {"student": models[-1]} if number else {}
