@@ -77,7 +77,7 @@ def build_session(
     Raises:
         UserError: data, teachers or pretrained weights are missing, damaged or do not fit together.
     """
-    from mlxlab.distillation.load_teachers import load_initial_weights, inherited_tokenizer, build_trainer
+    from mlxlab.distillation.load_teachers import build_trainer, inherited_tokenizer, load_initial_weights
     from mlxlab.distributed.process_group import SingleProcess
     from mlxlab.training.context import FitContext
     from mlxlab.training.state import MonitoredMetric
