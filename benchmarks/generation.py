@@ -49,7 +49,7 @@ def _model(size: str) -> Model:
     mx.random.seed(0)
     files = [conf_dir() / "model" / name for name in ("transformer.yaml", f"size/{size}.yaml")]
     node: Any = OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.load, files)))
-    model = build_model(node, kind="language_modelling", vocab_size=VOCABULARY)
+    model = build_model(node, kind="language_modelling", vocab_size=VOCABULARY, seed=0)
     model.eval()
     mx.eval(model.parameters())
     return model

@@ -74,7 +74,7 @@ def _peak(model: Model, rows: int, rounds: int, keys: dict[str, Any]) -> int:
 def _model(family: str, size: str) -> Model:
     mx.random.seed(0)
     node = _read(f"model/{family}") | _read(f"model/size/{size}") | {"dropout": 0.1}
-    model = build_model(node, kind="language_modelling", vocab_size=VOCABULARY)
+    model = build_model(node, kind="language_modelling", vocab_size=VOCABULARY, seed=0)
     mx.eval(model.parameters())
     model.train()
     return model

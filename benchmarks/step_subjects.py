@@ -95,7 +95,7 @@ def new_model(family: str, size: str, dropout: float) -> Any:
 
     mx.random.seed(0)
     node = _read(f"model/{family}") | _read(f"model/size/{size}") | {"dropout": dropout}
-    model = build_model(node, kind="language_modelling", vocab_size=VOCABULARY)
+    model = build_model(node, kind="language_modelling", vocab_size=VOCABULARY, seed=0)
     mx.eval(model.parameters())
     return model
 

@@ -25,7 +25,7 @@ class Subject:
     ) -> None:
         mx.random.seed(0)
         node = _read("model/bert") | _read(f"model/size/{size}")
-        model = build_model(node, kind="classification", num_classes=2, vocab_size=vocab_size)
+        model = build_model(node, kind="classification", num_classes=2, vocab_size=vocab_size, seed=0)
         mx.eval(model.parameters())
         rng = np.random.default_rng(0)
         ones = np.ones(rows, np.float32)

@@ -142,7 +142,9 @@ def build_model(cfg: Config, data: "DataModule", shape: Path | None = None) -> "
     if shape is not None and node.get("pretrained"):
         node["pretrained"] = str(shape)
     sizes = {"num_classes": task.num_classes, "vocab_size": data.tokenizer.vocab_size}
-    model = build.build_model(node, kind=task.kind, **sizes, load_pretrained=shape is None)
+    model = build.build_model(
+        node, kind=task.kind, **sizes, seed=model_seed(cfg) if shape is None else None, load_pretrained=shape is None
+    )
     mx.eval(model.parameters())
     return model
 

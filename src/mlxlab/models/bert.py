@@ -6,7 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxlab.constraints import Positive, Share, Size
-from mlxlab.models.layers import Attention, attention_mask, check_length, feed_forward, init_weights, position_ids
+from mlxlab.models.layers import Attention, attention_mask, check_length, feed_forward, position_ids
 from mlxlab.ops.dropout import Dropout
 
 
@@ -69,7 +69,6 @@ class Bert(nn.Module):
         if pre_norm:
             self.last_norm = nn.LayerNorm(hidden_size, eps=norm_eps)
         self.pooler = nn.Linear(hidden_size, hidden_size)
-        init_weights(self)
 
     def __call__(self, tokens: mx.array, mask: mx.array, token_types: mx.array | None = None) -> mx.array:
         """`token_types` are BERT's segment numbers (B, T), 0 or 1; None is 0 everywhere."""

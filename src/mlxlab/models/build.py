@@ -9,6 +9,7 @@ import mlx.nn as nn
 from mlxlab.config.instantiate import instantiate
 from mlxlab.models.backbone import Backbone, check_backbone
 from mlxlab.models.heads import build_head, load_head_weights
+from mlxlab.models.initialization import initialize
 from mlxlab.models.model import Model, count_parameters
 from mlxlab.models.pretrained.load import resolve
 from mlxlab.models.pretrained.shape import read_shape, target_of
@@ -23,6 +24,7 @@ def build_model(
     kind: Literal["classification", "language_modelling"],
     vocab_size: int,
     num_classes: int = 0,
+    seed: int | None = None,
     load_pretrained: bool = True,
 ) -> Model:
     """The model of a `model` node for a task.
@@ -31,6 +33,7 @@ def build_model(
         node: with `pretrained`, sizes are those of the pretrained model.
         vocab_size: tokens of the tokenizer.
         num_classes: classes of a classifier.
+        seed: the initial weights are a function of it; None leaves them undrawn, for weights that are loaded later.
         load_pretrained: whether to load pretrained weights too; a resumed or restored run has its own.
 
     Raises:
@@ -40,9 +43,13 @@ def build_model(
     path = resolve(name) if name else None
     shape = {} if path is None else read_shape(path, node, vocab_size)
     backbone = check_backbone(instantiate({**node, **shape}, vocab_size=vocab_size), node["_target_"])
+    if seed is not None:
+        initialize(cast(nn.Module, backbone), seed, "backbone")
     # Weights before the head: they are checked against all of the backbone, pooler included.
     head_weights = {} if path is None or not load_pretrained else load_weights(backbone, path)
     head = build_head(backbone, kind=kind, num_classes=num_classes, dropout=node.get("dropout", 0.0))
+    if seed is not None:
+        initialize(head, seed, "head")
     if path is not None and load_pretrained and kind == "language_modelling":
         load_head_weights(head, head_weights)
     return Model(backbone, head)
@@ -51,7 +58,7 @@ def build_model(
 def build_pretrained_model(path: Path, vocab_size: int) -> Model:
     """The language model at `path` (a folder or GGUF file) as it was published, in evaluation mode."""
     node = {"_target_": target_of(path), "dropout": 0.0, "pretrained": str(path)}
-    model = build_model(node, kind="language_modelling", vocab_size=vocab_size)
+    model = build_model(node, kind="language_modelling", vocab_size=vocab_size, seed=0)
     model.eval()
     return model
 

@@ -8,7 +8,6 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from mlxlab.models.backbone import Backbone, CausalBackbone
-from mlxlab.models.layers import init_weights
 from mlxlab.ops.activations import gelu
 from mlxlab.ops.dropout import Dropout
 
@@ -22,7 +21,6 @@ class Classifier(nn.Module):
         if hidden_size:
             self.hidden = nn.Linear(input_size, hidden_size)
         self.out = nn.Linear(hidden_size or input_size, num_classes)
-        init_weights(self)
 
     def __call__(self, x: mx.array) -> mx.array:
         x = self.dropout(x)
@@ -38,7 +36,6 @@ class CausalHead(nn.Module):
         super().__init__()
         if not tied:
             self.out = nn.Linear(hidden_size, vocab_size, bias=False)
-            init_weights(self)
 
     def __call__(self, x: mx.array, embedding: nn.Embedding) -> mx.array:
         return self.out(x) if "out" in self else embedding.as_linear(x)
@@ -52,7 +49,6 @@ class MaskedHead(nn.Module):
         self.transform = nn.Linear(input_size, hidden_size)
         self.norm = nn.LayerNorm(hidden_size, eps=eps)
         self.bias = mx.zeros((vocab_size,))
-        init_weights(self)
 
     def __call__(self, x: mx.array, embedding: nn.Embedding) -> mx.array:
         return embedding.as_linear(self.norm(gelu(self.transform(x)))) + self.bias

@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten, tree_unflatten
 
 from mlxlab.models.kv_cache import LayerCache
 from mlxlab.ops.activations import gelu, glu, silu
@@ -149,22 +148,6 @@ def feed_forward(mlp_type: str, size: int, hidden_size: int, *, bias: bool) -> n
     if mlp_type in gates:
         return GatedFeedForward(size, hidden_size, gates[mlp_type], bias=bias)
     return FeedForward(size, hidden_size, mlp_type, bias=bias)
-
-
-def init_weights(model: nn.Module, *, std: float = 0.02, scaled: tuple[str, ...] = (), depth: int = 1) -> None:
-    """Matrices and embeddings from N(0, std), biases zero, norms as they are (GPT-2, BERT).
-
-    `scaled` names the layers that write into the residual stream: theirs is std / sqrt(2 depth).
-    """
-    new = []
-    leaves: list[tuple[str, mx.array]] = tree_flatten(model.parameters())  # type: ignore[assignment]
-    for path, leaf in leaves:
-        if path.endswith("bias"):
-            new.append((path, mx.zeros_like(leaf)))
-        elif leaf.ndim >= 2:
-            shrunk = path.endswith(tuple(f"{name}.weight" for name in scaled))
-            new.append((path, mx.random.normal(leaf.shape, scale=std / math.sqrt(2 * depth) if shrunk else std)))
-    model.update(tree_unflatten(new))
 
 
 def check_length(tokens: mx.array, limit: int) -> None:

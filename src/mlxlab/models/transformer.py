@@ -7,7 +7,7 @@ import mlx.nn as nn
 
 from mlxlab.constraints import Positive, Share, Size
 from mlxlab.models.kv_cache import KVCache, LayerCache
-from mlxlab.models.layers import Attention, attention_mask, check_length, feed_forward, init_weights, position_ids
+from mlxlab.models.layers import Attention, attention_mask, check_length, feed_forward, position_ids
 from mlxlab.ops.dropout import Dropout
 
 
@@ -73,7 +73,6 @@ class Transformer(nn.Module):
             for _ in range(num_layers)
         ]
         self.norm = new_norm(norm_type, hidden_size, norm_eps)
-        init_weights(self, scaled=("attention.out", "feed_forward.down"), depth=num_layers)
 
     def __call__(self, tokens: mx.array, mask: mx.array) -> mx.array:
         x = self.embedding(tokens)

@@ -1,0 +1,153 @@
+"""Initial weights, drawn on the host: the same bits for the same seed on every platform.
+
+Every number is a function of (seed, parameter path, index): a counter-based hash gives uniform bits, and a normal
+number is the inverse of its distribution function by Wichura's AS 241 (1988), relative error 1e-16. Only integer
+operations and the float64 operations + - * / sqrt are used, which IEEE 754 defines exactly; NumPy's own logarithm is
+not the same on every processor.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten, tree_unflatten
+
+from mlxlab.data.rng import counter_hash
+from mlxlab.models.bert import Bert
+from mlxlab.models.cnn_hybrid import CnnHybrid
+from mlxlab.models.heads import CausalHead, Classifier, MaskedHead
+from mlxlab.models.transformer import Transformer
+
+STD = 0.02
+CHUNK = 1 << 16  # numbers at a time: temporaries stay in the processor's cache
+RESIDUAL_OUTPUTS = ("attention.out.weight", "feed_forward.down.weight")
+
+# AS 241: coefficients from the constant term up, of numerator and denominator, for the center and both parts of a tail.
+CENTER = (
+    (
+        *(3.3871328727963666080, 133.14166789178437745, 1971.5909503065514427, 13731.693765509461125),
+        *(45921.953931549871457, 67265.770927008700853, 33430.575583588128105, 2509.0809287301226727),
+    ),
+    (
+        *(1.0, 42.313330701600911252, 687.18700749205790830, 5394.1960214247511077),
+        *(21213.794301586595867, 39307.895800092710610, 28729.085735721942674, 5226.4952788528545610),
+    ),
+)
+NEAR_TAIL = (
+    (
+        *(1.42343711074968357734, 4.63033784615654529590, 5.76949722146069140550, 3.64784832476320460504),
+        *(1.27045825245236838258, 0.241780725177450611770, 0.0227238449892691845833, 7.74545014278341407640e-4),
+    ),
+    (
+        *(1.0, 2.05319162663775882187, 1.67638483018380384940, 0.689767334985100004550),
+        *(0.148103976427480074590, 0.0151986665636164571966, 5.47593808499534494600e-4, 1.05075007164441684324e-9),
+    ),
+)
+FAR_TAIL = (
+    (
+        *(6.65790464350110377720, 5.46378491116411436990, 1.78482653991729133580, 0.296560571828504891230),
+        *(0.0265321895265761230930, 1.24266094738807843860e-3, 2.71155556874348757815e-5, 2.01033439929228813265e-7),
+    ),
+    (
+        *(1.0, 0.599832206555887937690, 0.136929880922735805310, 0.0148753612908506148525),
+        *(7.86869131145613259100e-4, 1.84631831751005468180e-5, 1.42151175831644588870e-7, 2.04426310338993978564e-15),
+    ),
+)
+
+
+def initialize(module: nn.Module, seed: int, name: str) -> None:
+    """Draws the weights of one of our backbones or heads (GPT-2, BERT): N(0, 0.02), biases 0, norms 1.
+
+    In a decoder the layers that write into the residual stream get 0.02 / sqrt(2 num_layers). Convolutions, fusion and
+    pooling of a CnnHybrid are uniform in +-1 / sqrt(fan-in), as MLX draws them. A user's own backbone keeps the weights
+    that its constructor drew from MLX's generator.
+
+    Args:
+        name: the path of the module in the model, which distinguishes its parameters from those of others.
+    """
+    if not isinstance(module, Bert | CnnHybrid | Transformer | Classifier | CausalHead | MaskedHead):
+        return
+    residual_std = STD / math.sqrt(2 * module.num_layers) if isinstance(module, Transformer) else STD
+    leaves: list[tuple[str, mx.array]] = tree_flatten(module.parameters())  # type: ignore[assignment]
+    new = []
+    for path, leaf in leaves:
+        stream, array = f"{name}.{path}", np.array(0)
+        if isinstance(module, CnnHybrid) and not path.startswith("encoder."):
+            array = _as_mlx_draws(module, path, leaf.shape, seed, stream)
+        elif path.endswith("bias"):
+            array = np.zeros(leaf.shape, np.float32)
+        elif leaf.ndim >= 2:
+            array = normal(seed, stream, leaf.shape, residual_std if path.endswith(RESIDUAL_OUTPUTS) else STD)
+        new.append((path, mx.array(array) if array.ndim else mx.ones(leaf.shape)))
+    module.update(tree_unflatten(new))
+
+
+def _as_mlx_draws(module: nn.Module, path: str, shape: tuple[int, ...], seed: int, stream: str) -> np.ndarray:
+    """U(+-1 / sqrt(fan-in)); 0 for biases of convolutions and norms, 1 for weights of norms."""
+    layer = dict(module.named_modules())[path.rpartition(".")[0]]
+    if isinstance(layer, nn.LayerNorm) or (isinstance(layer, nn.Conv1d) and path.endswith("bias")):
+        return np.full(shape, float(path.endswith("weight")), np.float32)
+    return uniform(seed, stream, shape, 1 / math.sqrt(math.prod(layer.weight.shape[1:])))
+
+
+def normal(seed: int, path: str, shape: tuple[int, ...], std: float) -> np.ndarray:
+    """Float32 numbers from N(0, std^2); float64 until the last rounding."""
+    return _draw(seed, path, shape, lambda u: std * inverse_normal_cdf(u))
+
+
+def uniform(seed: int, path: str, shape: tuple[int, ...], bound: float) -> np.ndarray:
+    """Float32 numbers, uniform in (-bound, bound)."""
+    return _draw(seed, path, shape, lambda u: bound * (2 * u - 1))
+
+
+def _draw(seed: int, path: str, shape: tuple[int, ...], transform: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """`transform` of one uniform number in (0, 1) for each element of `shape`, by rows."""
+    stream = int.from_bytes(hashlib.sha256(path.encode()).digest()[:8], "big")
+    out = np.empty(math.prod(shape), np.float32)
+    for start in range(0, len(out), CHUNK):
+        index = np.arange(start, min(start + CHUNK, len(out)), dtype=np.uint64)
+        bits = counter_hash(seed, np.array([stream], np.uint64), index)
+        out[start : start + CHUNK] = transform(((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52)
+    return out.reshape(shape)
+
+
+def inverse_normal_cdf(u: np.ndarray) -> np.ndarray:
+    """The z below which a standard normal number lies with probability u in (0, 1), float64."""
+    q = u - 0.5
+    r = 0.180625 - q * q
+    z = q * _ratio(CENTER, r)  # where |q| <= 0.425
+    (tails,) = np.nonzero(r < 0)
+    p = np.minimum(u[tails], 1 - u[tails])
+    r = np.sqrt(-_log(p))
+    magnitude = _ratio(NEAR_TAIL, r - 1.6)
+    (far,) = np.nonzero(r > 5)  # beyond 6.6 standard deviations
+    magnitude[far] = _ratio(FAR_TAIL, r[far] - 5)
+    z[tails] = np.where(q[tails] < 0, -magnitude, magnitude)
+    return z
+
+
+def _ratio(coefficients: tuple[tuple[float, ...], tuple[float, ...]], x: np.ndarray) -> np.ndarray:
+    numerator, denominator = (_polynomial(c, x) for c in coefficients)
+    return numerator / denominator
+
+
+def _polynomial(coefficients: tuple[float, ...], x: np.ndarray) -> np.ndarray:
+    """Horner's rule; multiplication and addition are separate calls, so that no processor fuses them."""
+    y = np.full_like(x, coefficients[-1])
+    for c in reversed(coefficients[:-1]):
+        y *= x
+        y += c
+    return y
+
+
+def _log(x: np.ndarray) -> np.ndarray:
+    """The natural logarithm: exponent and mantissa apart, 2 artanh((m - 1) / (m + 1)) by its series."""
+    mantissa, exponent = np.frexp(x)  # [0.5, 1), exact
+    low = mantissa < math.sqrt(0.5)
+    mantissa, exponent = np.where(low, 2 * mantissa, mantissa), exponent - low
+    s = (mantissa - 1) / (mantissa + 1)  # |s| <= 0.172
+    series = _polynomial(tuple(1 / (2 * k + 1) for k in range(11)), s * s)
+    return exponent * 0.6931471805599453 + 2 * s * series

@@ -1,0 +1,104 @@
+"""Every run starts from the same bits on every platform: initial weights, dropout masks and batches of a seed."""
+
+import hashlib
+import itertools
+import json
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+from omegaconf import OmegaConf
+
+from mlxlab.config.hydra.compose import Composer
+from mlxlab.config.paths import shipped_conf
+from mlxlab.experiment.build import build_data
+from mlxlab.models.build import build_model
+from mlxlab.models.initialization import inverse_normal_cdf, normal, uniform
+from mlxlab.ops.dropout import DropoutMask
+
+WEIGHTS = {  # SHA-256 of the initial weights at size=nano, seed 0, 1,024 tokens, 2 classes
+    ("bert", "classification"): "1e6193c7260d4662",
+    ("bert", "language_modelling"): "d6779cee4461fb15",
+    ("cnn_hybrid", "classification"): "6f3bda761e2843a4",
+    ("cnn_hybrid", "language_modelling"): "dc2f04fa478facfa",
+    ("transformer", "classification"): "69ab4f87bf1ace60",
+    ("transformer", "language_modelling"): "ba2ecf6154b0a54d",
+}
+BATCHES = {  # ... of the first 100 batches
+    "titanic": "2d0470fa7960017a",
+    "text, causal": "8a9374502e00ff5e",
+    "text, masked": "6b0ba39fbcea0cd9",
+}
+
+
+def composed(*overrides):
+    composer = Composer(shipped_conf(), list(overrides))
+    config = composer.checked(composer.open())
+    return OmegaConf.to_container(
+        OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), resolve=True
+    )
+
+
+@pytest.mark.parametrize(("family", "kind"), WEIGHTS)
+def test_the_initial_weights_of_a_seed_are_the_published_ones(family, kind):
+    node = composed(f"model={family}", "model/size=nano")["model"]
+    model = build_model(node, kind=kind, num_classes=2, vocab_size=1024, seed=0)
+    digest = hashlib.sha256()
+    for path, leaf in sorted(tree_flatten(model.parameters())):
+        digest.update(path.encode())
+        digest.update(np.array(leaf).astype("<f4").tobytes())
+    assert digest.hexdigest()[:16] == WEIGHTS[family, kind]
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_the_first_hundred_batches_of_a_seed_are_the_published_ones(tmp_path, name):
+    words = ["data=titanic"]
+    if name != "titanic":
+        file = tmp_path / "text.jsonl"
+        lines = [{"text": f"Line {n} says that {n * n} is a square. " * (1 + n % 5)} for n in range(600)]
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        words = ["data=streaming", f"data.source={file}", "data.tokenizer.vocab_size=400", "data.seq_len=32"]
+        words += [
+            "data.batch_size=4",
+            "data.valid_fraction=0.1",
+            f"model={'bert' if 'masked' in name else 'transformer'}",
+        ]
+    data = build_data(composed(*words), tmp_path, None, tmp_path)
+    digest = hashlib.sha256()
+    for batch in itertools.islice(itertools.chain.from_iterable(itertools.repeat(data.train)), 100):
+        for array in (batch.tokens, batch.mask, batch.targets, batch.weights, batch.ids):
+            digest.update(f"{array.dtype.name} {array.shape}".encode())
+            digest.update(array.tobytes())
+    assert digest.hexdigest()[:16] == BATCHES[name]
+
+
+def test_the_dropout_mask_of_a_seed_is_the_published_one():
+    mx.random.seed(0)
+    masks = [np.array(DropoutMask.draw((64, 33), 0.1).kept) for _ in range(2)]
+    assert hashlib.sha256(np.stack(masks).tobytes()).hexdigest()[:16] == "6d4aa1a12117555c"
+
+
+def test_a_parameter_depends_on_the_seed_and_on_its_own_path_only():
+    first = normal(0, "backbone.a.weight", (300, 300), 0.02)
+    np.testing.assert_array_equal(first, normal(0, "backbone.a.weight", (300, 300), 0.02))
+    np.testing.assert_array_equal(first[:100], normal(0, "backbone.a.weight", (100, 300), 0.02))
+    for seed, path in ((1, "backbone.a.weight"), (0, "backbone.b.weight")):
+        other = normal(seed, path, (300, 300), 0.02)
+        assert abs(np.corrcoef(first.ravel(), other.ravel())[0, 1]) < 0.02
+
+
+def test_the_inverse_of_the_normal_distribution_is_that_of_scipy():
+    stats = pytest.importorskip("scipy.stats")
+    u = np.concatenate([np.linspace(1e-6, 1 - 1e-6, 10_001), 10.0 ** -np.linspace(1, 15, 1000)])
+    np.testing.assert_allclose(inverse_normal_cdf(u), stats.norm.ppf(u), rtol=1e-13, atol=1e-15)
+
+
+def test_normal_and_uniform_draws_have_their_moments():
+    z, u = normal(3, "x", (400_000,), 0.02), uniform(3, "x", (400_000,), 0.5)
+    assert abs(z.mean()) < 4 * 0.02 / np.sqrt(z.size)
+    assert z.std() == pytest.approx(0.02, rel=0.01)
+    assert (z**4).mean() / 0.02**4 == pytest.approx(3, rel=0.03)
+    assert abs(u.mean()) < 0.005
+    assert u.std() == pytest.approx(1 / np.sqrt(12), rel=0.01)
+    assert np.abs(u).max() < 0.5
