@@ -61,7 +61,7 @@ def test_the_first_hundred_batches_of_a_seed_are_the_published_ones(tmp_path, na
         words = ["data=streaming", f"data.source={file}", "data.tokenizer.vocab_size=400", "data.seq_len=32"]
         words += [
             "data.batch_size=4",
-            "data.valid_fraction=0.1",
+            "data.validation.fraction=0.1",
             f"model={'bert' if 'masked' in name else 'transformer'}",
         ]
     data = build_data(composed(*words), tmp_path, None, tmp_path)
