@@ -1,4 +1,4 @@
-"""Laws of rounds: who is whose teacher, where a student starts, in which order they are kept, what is measured."""
+"""Laws of rounds: what earlier students are to the next, where a student starts, what is reported."""
 
 import json
 from dataclasses import asdict
@@ -6,12 +6,16 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
+from scipy.special import log_softmax
 
 from mlxlab.cli.train import main
 from mlxlab.distillation.options import NO_DISTILLATION
+from mlxlab.experiment.build import build_session
 from mlxlab.experiment.rounds import DistillationRounds, is_multi_round
 from mlxlab.inference.ensemble import find_run_dir
 from mlxlab.inference.restore import restore_model
+from mlxlab.models.ensemble import Ensemble
+from mlxlab.training.device_batch import to_device
 from support.models import weights_of
 
 WORDS = [
@@ -31,7 +35,7 @@ WORDS = [
 ]
 
 
-def trained(folder, *words):
+def train_run(folder, *words):
     assert main([*WORDS, *words, f"hydra.run.dir={folder}"]) == 0
     return folder
 
@@ -40,45 +44,98 @@ def last_weights(folder):
     return weights_of(restore_model(folder, folder / "checkpoints" / "last").model)
 
 
-def apart(a, b) -> float:
+def logged(folder, step):
+    """The metrics that a run logged at a step."""
+    state = json.loads((folder / "checkpoints" / "step-00000002" / "state.json").read_text())
+    return dict(state["history"]["curve"])[step]
+
+
+def max_abs_difference(a, b) -> float:
     return max(float(np.abs(a[name] - b[name]).max()) for name in a)
 
 
-def test_a_student_starts_afresh_or_where_the_one_before_it_ended(tmp_path):
-    still = ["trainer.distillation.rounds=2", "trainer.learning_rate=1e-9"]
-    fresh = trained(tmp_path / "fresh", *still, "trainer.distillation.previous_students=independent")
-    first, second = (last_weights(fresh / "rounds" / name) for name in "12")
-    assert apart(first, second) > 1e-2
-    again = trained(tmp_path / "previous", *still, "trainer.distillation.round_init=previous")
-    first, second = (last_weights(again / "rounds" / name) for name in "12")
-    assert apart(first, second) < 1e-6
+@pytest.fixture(scope="module", params=["teacher", "residual"])
+def two_rounds(request, tmp_path_factory):
+    """A run of two rounds, and what the first student is to the second."""
+    folder = tmp_path_factory.mktemp(request.param)
+    options = ["trainer.distillation.rounds=2", f"trainer.distillation.previous_students={request.param}"]
+    return train_run(folder, *options, "trainer.log_every=1"), request.param
 
 
-def test_the_role_says_what_earlier_students_are_and_every_round_is_a_run_that_says_so(tmp_path):
-    ends = {}
-    for role in ("teacher", "residual"):
-        folder = trained(
-            tmp_path / role, "trainer.distillation.rounds=2", f"trainer.distillation.previous_students={role}"
-        )
-        ends[role] = last_weights(folder / "rounds" / "2")
-        config = OmegaConf.load(folder / "rounds" / "2" / "inference" / "config.yaml")
-        assert config.trainer.distillation.members == [f"{folder}/rounds/1/checkpoints/last"]
-        assert (folder / "rounds" / "2" / "STATUS.DONE").exists()
-        assert json.loads((folder / "manifest.json").read_text())["rounds_done"] == 2
-        [line] = [line for line in (folder / "rounds.md").read_text().splitlines() if line.startswith("| 2 |")]
-        assert line.count("0.") == 4, "student, ensemble and two members, and no teacher"
-    assert apart(ends["teacher"], ends["residual"]) > 0
+def test_a_student_starts_from_new_weights_or_from_those_of_the_previous_one(tmp_path):
+    options = ["trainer.distillation.rounds=2", "trainer.learning_rate=1e-9"]
+    fresh = train_run(tmp_path / "fresh", *options, "trainer.distillation.previous_students=independent")
+    assert max_abs_difference(*(last_weights(fresh / "rounds" / name) for name in "12")) > 1e-2
+    previous = train_run(tmp_path / "previous", *options, "trainer.distillation.round_init=previous")
+    assert max_abs_difference(*(last_weights(previous / "rounds" / name) for name in "12")) < 1e-6
 
 
-def test_students_of_elsewhere_are_an_ensemble_at_once_and_an_ensemble_can_teach(tmp_path):
-    one, two = (trained(tmp_path / name, f"trainer.learning_rate={rate}") for name, rate in (("a", 1e-3), ("b", 1e-2)))
-    folder = trained(tmp_path / "both", "trainer.distillation.rounds=0", f"trainer.distillation.members=[{one},{two}]")
-    measured = json.loads((folder / "rounds.json").read_text())["done"][0]
-    assert measured.keys() == {"member 1", "member 2", "ensemble"}
-    assert len(restore_model(folder).model.members) == 2
-    student = trained(tmp_path / "student", f"trainer.teachers=[{folder}]")
-    manifest = json.loads((student / "manifest.json").read_text())
-    assert len(manifest["teachers"][str(folder)]) == 64
+def test_the_first_loss_of_round_2_is_that_of_a_student_of_the_first_or_of_its_residual(two_rounds, tmp_path):
+    folder, previous_students = two_rounds
+    config = OmegaConf.to_container(OmegaConf.load(folder / "rounds" / "2" / "inference" / "config.yaml"))
+    session = build_session(config, tmp_path)
+    batch = next(iter(session.data.train))
+    tokens, mask = to_device(batch)[:2]
+    member = restore_model(folder / "rounds" / "1", folder / "rounds" / "1" / "checkpoints" / "last").model
+    student, first = (np.array(model(tokens, mask), np.float64) for model in (session.model, member))
+    T, rows = 3.0, np.arange(len(batch.targets))
+    if previous_students == "residual":
+        values = -log_softmax((student + first) / 2, axis=-1)[rows, batch.targets]
+    else:
+        p, q = log_softmax(first / T, axis=-1), log_softmax(student / T, axis=-1)
+        kl = (np.exp(p) * (p - q)).sum(axis=-1)
+        values = 0.5 * -log_softmax(student, axis=-1)[rows, batch.targets] + 0.5 * T**2 * kl
+    assert logged(folder / "rounds" / "2", step=1)["train/loss"] == pytest.approx(values.mean(), rel=1e-5)
+
+
+def test_every_round_is_a_finished_run_with_the_earlier_students_as_members(two_rounds):
+    folder, _ = two_rounds
+    for number in (1, 2):
+        config = OmegaConf.load(folder / "rounds" / str(number) / "inference" / "config.yaml")
+        expected = [f"{folder}/rounds/{earlier}/checkpoints/last" for earlier in range(1, number)]
+        assert config.trainer.distillation.members == expected
+        assert (folder / "rounds" / str(number) / "STATUS.DONE").exists()
+    assert json.loads((folder / "manifest.json").read_text())["rounds_done"] == 2
+
+
+def test_the_table_of_rounds_shows_student_ensemble_and_members_of_each_round(two_rounds):
+    folder, _ = two_rounds
+    rows = [line.strip("| ").split(" | ") for line in (folder / "rounds.md").read_text().splitlines() if "|" in line]
+    done = json.loads((folder / "rounds.json").read_text())["done"]
+    assert rows[0][1:] == ["teacher", "student", "ensemble", "members"]
+    for number, metrics in enumerate(done, 1):
+        shown = {name: f"{values['loss']:.4f}" for name, values in metrics.items()}
+        members = ", ".join(shown[f"member {member}"] for member in range(1, number + 1))
+        assert rows[number + 1] == [str(number), "-", shown["student"], shown["ensemble"], members]
+
+
+@pytest.fixture(scope="module")
+def joined(tmp_path_factory):
+    """An ensemble of two students of other runs."""
+    folder = tmp_path_factory.mktemp("joined")
+    members = [
+        train_run(folder / name, f"trainer.learning_rate={rate}") for name, rate in (("a", "1e-3"), ("b", "1e-2"))
+    ]
+    paths = ",".join(map(str, members))
+    options = ["trainer.distillation.rounds=0", f"trainer.distillation.members=[{paths}]"]
+    return train_run(folder / "both", *options), members
+
+
+def test_zero_rounds_join_students_of_other_runs_to_an_ensemble(joined):
+    folder, members = joined
+    [metrics] = json.loads((folder / "rounds.json").read_text())["done"]
+    assert metrics.keys() == {"member 1", "member 2", "ensemble"}
+    ensemble = restore_model(folder).model
+    assert len(ensemble.members) == 2
+    for member, path in zip(ensemble.members, members, strict=True):
+        assert max_abs_difference(weights_of(member), weights_of(restore_model(path).model)) == 0
+
+
+def test_an_ensemble_can_be_a_teacher(joined, tmp_path):
+    folder, _ = joined
+    student = train_run(tmp_path / "student", f"trainer.teachers=[{folder}]")
+    digests = json.loads((student / "manifest.json").read_text())["teachers"]
+    assert digests == {str(folder): Ensemble([restore_model(folder).model]).digest()}
 
 
 def config_with(**changes):
@@ -102,9 +159,9 @@ def test_a_run_of_several_rounds_or_with_members_consists_of_other_runs(changes,
     assert not is_multi_round(OmegaConf.create({"trainer": {}}))
 
 
-@pytest.mark.parametrize("place", ["", "checkpoints", "checkpoints/last"])
-def test_a_run_is_found_from_any_path_inside_it(tmp_path, place):
+@pytest.mark.parametrize("path", ["", "checkpoints", "checkpoints/last"])
+def test_a_run_is_found_from_any_path_inside_it(tmp_path, path):
     (tmp_path / "inference").mkdir()
     (tmp_path / "inference" / "config.yaml").write_text("")
-    assert find_run_dir(tmp_path / place) == tmp_path
+    assert find_run_dir(tmp_path / path) == tmp_path
     assert find_run_dir(tmp_path.parent / "nowhere") is None
