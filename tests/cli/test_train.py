@@ -102,7 +102,7 @@ def test_the_return_value_is_the_metric(line, monkeypatch):  # noqa: F811
 def test_a_failed_job_is_told_the_others_run_and_the_exit_code_is_its(line):  # noqa: F811
     seen = []
 
-    def run(config, folder):
+    def run(config, folder, is_last=False):
         seen.append(config.seed)
         if config.seed == 1:
             raise DataError("rows.csv:3:5: a number was expected")
@@ -125,7 +125,7 @@ def test_a_failed_job_is_told_the_others_run_and_the_exit_code_is_its(line):  # 
     ],
 )
 def test_a_fault_is_one_line_and_its_exit_code(line, error, code, said):  # noqa: F811
-    def run(config, folder):
+    def run(config, folder, is_last=False):
         raise error
 
     runs_with(line, run)
@@ -134,7 +134,7 @@ def test_a_fault_is_one_line_and_its_exit_code(line, error, code, said):  # noqa
 
 
 def test_a_bug_is_a_traceback_and_exit_70(line):  # noqa: F811
-    def run(config, folder):
+    def run(config, folder, is_last=False):
         raise ZeroDivisionError("ours")
 
     runs_with(line, run)
@@ -145,7 +145,7 @@ def test_a_bug_is_a_traceback_and_exit_70(line):  # noqa: F811
 def test_a_signal_ends_one_job_and_leaves_the_rest_of_the_sweep_alone(line):  # noqa: F811
     seen = []
 
-    def run(config, folder):
+    def run(config, folder, is_last=False):
         seen.append(config.seed)
         if config.seed == 0:
             raise RunInterrupted("stopped", signal.SIGINT)

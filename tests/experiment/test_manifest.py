@@ -49,12 +49,12 @@ def test_the_status_is_how_the_run_ended(tmp_path, error, status, code):
 
 def test_numbers_stay_numbers_and_a_commit_of_digits_stays_text(tmp_path):
     with RunManifest(tmp_path, lambda: {"git": {"commit": "1234567", "dirty": "false"}}) as manifest:
-        outcome = {"best": 7.5e-06, "steps": 12, "date": "2024-01-02", "nan": float("nan")}
+        outcome = {"best": 7.5e-06, "steps": 12, "final_state": "2024", "speed": float("nan")}
         manifest.begin(teachers={"a": "007"}, outcome=outcome)
     facts = json.loads((tmp_path / "manifest.json").read_text(), parse_constant=pytest.fail)
     assert facts["git"] == {"commit": "1234567", "dirty": "false"}
     assert facts["teachers"] == {"a": "007"}
-    assert {key: facts["outcome"][key] for key in outcome} == outcome | {"nan": None}
+    assert {key: facts["outcome"][key] for key in outcome} == outcome | {"speed": None}
 
 
 def test_the_next_attempt_keeps_id_and_facts_and_adds_its_time(tmp_path):
@@ -96,7 +96,7 @@ import sys, pathlib
 from mlxlab.experiment.manifest import RunManifest
 while True:
     with RunManifest(pathlib.Path(sys.argv[1])) as manifest:
-        manifest.begin(outcome={str(i): i for i in range(300)})
+        manifest.begin(outcome={"final": {str(i): i for i in range(300)}})
 """
     writer = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
     try:
@@ -161,7 +161,7 @@ def test_it_costs_less_than_a_millisecond_to_start(tmp_path):
     assert min(times) < 1e-3  # the machine may be busy
 
 
-def test_runs_that_end_fail_stop_or_are_killed_say_so(tmp_path):
+def test_the_status_tells_runs_that_end_from_those_stopped_or_killed(tmp_path):
     done = run(*but("trainer.max_steps=5"), f"hydra.run.dir={tmp_path}/done")
     facts = read_manifest(tmp_path / "done")
     assert status_of(tmp_path / "done") == "DONE"
@@ -171,10 +171,6 @@ def test_runs_that_end_fail_stop_or_are_killed_say_so(tmp_path):
     assert facts["git"]["dirty"] in ("true", "false", "unknown")
     assert "trainer.max_steps=5" in facts["overrides"]
     assert len(facts["config_hash"]) == 64
-
-    failed = run(*but("data.source=nowhere.csv"), f"hydra.run.dir={tmp_path}/failed")
-    assert failed.returncode == read_manifest(tmp_path / "failed")["outcome"]["exit_code"] == 66
-    assert status_of(tmp_path / "failed") == "FAILED"
 
     settings = [*but("trainer.max_steps=100000", "checkpointing.every_steps=2"), "resume=auto"]
     for number, status in [(signal.SIGTERM, "PREEMPTED"), (signal.SIGKILL, "RUNNING")]:
@@ -200,3 +196,43 @@ def wait_until_begun(folder, process):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < until
         time.sleep(0.02)
+
+
+def test_a_fault_that_is_certain_before_training_leaves_no_run_folder(tmp_path):
+    refused = run(*but("data.source=nowhere.csv"), f"hydra.run.dir={tmp_path}/run")
+    assert (refused.returncode, refused.stderr.count("\n")) == (66, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+ATTEMPT = {"host": "h", "pid": 7, "process_start": 1.0, "start": 1.0, "status": "RUNNING"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("attempts", []),
+        ("attempts", "x"),
+        ("attempts", [ATTEMPT | {"end": "yesterday"}]),
+        ("attempts", [ATTEMPT | {"pid": 2**70}]),
+        ("attempts", [ATTEMPT | {"pid": -1}]),
+        ("outcome", {"speed": "fast"}),
+        ("outcome", []),
+        ("end", {}),
+        ("status", "TRAINING"),
+        ("format", 1),
+        ("id", None),
+    ],
+    ids=str,
+)
+def test_a_damaged_manifest_is_one_line_and_a_new_run_replaces_it(tmp_path, field, value, capsys):
+    with RunManifest(tmp_path) as manifest:
+        manifest.begin(outcome={"best": 0.5})
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    for read in (read_manifest, effective_status):
+        with pytest.raises(DataError, match=rf"^{path}: [^\n]+$"):
+            read(tmp_path)
+    with RunManifest(tmp_path) as manifest:
+        manifest.begin()
+    assert read_manifest(tmp_path)["status"] == "DONE"
+    assert capsys.readouterr().err.count("\n") == 1

@@ -10,6 +10,8 @@ from scipy.special import log_softmax
 
 from mlxlab.cli.train import main
 from mlxlab.distillation.options import NO_DISTILLATION
+from mlxlab.distributed.process_group import SingleProcess
+from mlxlab.experiment.rank_zero import RankContext
 from mlxlab.experiment.build import build_session
 from mlxlab.experiment.rounds import DistillationRounds, is_multi_round
 from mlxlab.inference.ensemble import find_run_dir
@@ -146,7 +148,7 @@ def config_with(**changes):
 
 def test_members_are_in_the_order_of_the_rounds_by_number(tmp_path):
     cfg = config_with(rounds=12, members=["x"])
-    rounds = DistillationRounds(cfg, tmp_path, lambda *_: 0.0, lambda **_: None)
+    rounds = DistillationRounds(cfg, RankContext(SingleProcess(), tmp_path), lambda *_: 0.0, lambda **_: None)
     names = [name.split("/")[-3] for name in rounds._members(11)[1:]]
     assert names == [str(number) for number in range(1, 12)]
 

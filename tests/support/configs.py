@@ -40,7 +40,7 @@ class Line:
         assert len(self.lines) == lines if lines else len(self.lines) <= 11, self.err
         return self.err.strip()
 
-    def _run(self, config, folder: Path) -> float:
+    def _run(self, config, folder: Path, *, is_last: bool = False) -> float:
         self.runs.append((config, folder))
         return 0.5
 

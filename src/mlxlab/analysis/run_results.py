@@ -38,19 +38,20 @@ def method_results(
         InputNotFoundError, DataError: a folder has no manifest, a run is not DONE, lacks the metric or is there twice.
     """
     values: dict[str, float] = {}
-    sizes, steps, folds = set(), set(), set()
+    sizes, steps = set(), set()
+    folds: set[int] = set()
     for folder in folders:
-        facts = manifest.read_manifest(folder)
-        if facts["status"] != "DONE":
+        fields = manifest.read_manifest(folder)
+        if fields["status"] != "DONE":
             raise DataError(f"{folder}: {manifest.effective_status(folder)}; expected a run that is DONE")
-        run = _name_of(facts)
+        run = _name_of(fields)
         if run in values:
             raise DataError(f"{name}: {run} is there twice, the second time in {folder}")
-        outcome = facts["outcome"]
+        outcome = fields.get("outcome", {})
         values[run] = _value(outcome, metric, best, folder)
         sizes.add(outcome.get("parameters"))
         steps.add(outcome.get("steps"))
-        folds |= {facts["folds"]} if facts.get("folds") else set()
+        folds |= {number} if (number := fields.get("folds")) else set()
     return MethodResults(name, values, _single(sizes), speed_of(folders), _single(steps)), folds
 
 
@@ -64,14 +65,13 @@ def speed_of(folders: Sequence[Path]) -> float | None:
     return statistics.median(known) if known else None
 
 
-def _name_of(facts: dict[str, Any]) -> str:
-    fold = f" fold {facts['fold']}" if facts.get("folds") else ""
-    return f"seed {facts.get('seed', '?')}{fold}"
+def _name_of(fields: manifest.Manifest) -> str:
+    fold = f" fold {fields.get('fold')}" if fields.get("folds") else ""
+    return f"seed {fields.get('seed', '?')}{fold}"
 
 
-def _value(outcome: dict[str, Any], metric: str, best: bool, folder: Path) -> float:
-    # The outcome of rounds is that of their ensemble: metrics without the split's name.
-    final = outcome.get("final") or {f"valid/{key}": value for key, value in outcome.items()}
+def _value(outcome: manifest.Outcome, metric: str, best: bool, folder: Path) -> float:
+    final = outcome.get("final", {})
     found = outcome.get("best") if best and outcome.get("objective") == metric else None if best else final.get(metric)
     if not isinstance(found, int | float):
         known = outcome.get("objective", "none") if best else ", ".join(sorted(final)) or "none"

@@ -11,7 +11,7 @@ from mlxlab.cli.app import report
 from mlxlab.config.findings import one_line
 from mlxlab.config.resume_overrides import find_resumed_run
 from mlxlab.distributed.launch_env import is_launched, rank
-from mlxlab.errors import CannotCreateError, ConfigError, UserError
+from mlxlab.errors import CannotCreateError, ConfigError, RunInterrupted, UserError
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class JobRunner:
     """One job, called by Hydra with its config; returns the metric named by `objective`. Remembers what failed."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_last: bool = False) -> None:
+        self.is_last = is_last  # the process ends after this job
         self.started = 0
         self.failures: dict[str, int] = {}  # job number -> exit code
 
@@ -36,7 +37,7 @@ class JobRunner:
             check(config)  # of a sweep: a job that was proposed only now
             from mlxlab.experiment.run import run_experiment
 
-            return run_experiment(config, Path(hydra.runtime.output_dir))
+            return run_experiment(config, Path(hydra.runtime.output_dir), is_last=self.is_last)
         except Exception as error:
             if hydra.mode.name == "MULTIRUN":  # the others go on, also where a signal stopped this one
                 number = str(hydra.job.num)
@@ -45,11 +46,17 @@ class JobRunner:
             raise
 
 
-def run(hydra: "Hydra", config: "DictConfig") -> int:
-    """One run in its own folder, under Hydra: HydraConfig, `.hydra/`, callbacks. Returns the exit code."""
+def run(hydra: "Hydra", config: "DictConfig", owns_process: bool) -> int:
+    """One run in its own folder, under Hydra: HydraConfig, `.hydra/`, callbacks. Returns the exit code.
+
+    Args:
+        owns_process: the process ends after the run.
+    """
     from hydra._internal.callbacks import Callbacks
     from hydra.core.utils import JobStatus, run_job
     from hydra.types import HydraContext, RunMode
+
+    from mlxlab.experiment.manifest import remove_unused
 
     config.hydra.mode = RunMode.RUN
     own = find_resumed_run(config.get("resume"))
@@ -62,11 +69,18 @@ def run(hydra: "Hydra", config: "DictConfig") -> int:
     callbacks.on_run_start(config=config, config_name="train")
     context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
     try:
-        job = run_job(JobRunner(), config, job_dir_key="hydra.run.dir", job_subdir_key=None, hydra_context=context)
+        runner = JobRunner(owns_process)
+        job = run_job(runner, config, job_dir_key="hydra.run.dir", job_subdir_key=None, hydra_context=context)
     except OSError as error:
         raise _cannot_create(error) from error
     callbacks.on_run_end(config=config, config_name="train", job_return=job)
-    return 0 if job.status == JobStatus.COMPLETED else report(job._return_value)
+    if job.status == JobStatus.COMPLETED:
+        return 0
+    failure: Any = job._return_value
+    if isinstance(failure, UserError) and not isinstance(failure, RunInterrupted):
+        hydra_config: Any = job.hydra_cfg
+        remove_unused(Path(hydra_config.hydra.runtime.output_dir))
+    return report(failure)
 
 
 def sweep(hydra: "Hydra", config: "DictConfig") -> int:

@@ -21,7 +21,11 @@ def main(argv: list[str] | None = None) -> int:
     if verb not in verbs():
         print(f"{verb}: unknown verb{suggestion(verb, verbs())}", file=sys.stderr)
         return ConfigError.exit_code
-    return int(importlib.import_module(f"mlxlab.cli.{verb}").main(rest))
+    program = importlib.import_module(f"mlxlab.cli.{verb}")
+    if argv is not None:
+        return int(program.main(rest))
+    sys.argv[1:] = rest  # it owns the process, as a script does
+    return int(program.main())
 
 
 def verbs() -> list[str]:

@@ -1,5 +1,6 @@
 """Trains one experiment, or a sweep of them: composes the config, checks it, and runs it."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command line (without the program's name); returns the exit code."""
-    return run_command(_help, argv, _act, needs_words=False)
+    return run_command(_help, argv, partial(_act, owns_process=argv is None), needs_words=False)
 
 
 def _help(words: list[str]) -> str:
@@ -27,7 +28,7 @@ def _help(words: list[str]) -> str:
     return show_help([word for word in words if not word.startswith("-") and word != "help"])
 
 
-def _act(argv: list[str]) -> int:
+def _act(argv: list[str], *, owns_process: bool) -> int:
     flags = _flags(argv)
     composer = _composer(flags)
     hydra = composer.open()
@@ -49,7 +50,7 @@ def _act(argv: list[str]) -> int:
     config = composer.checked(hydra)
     from mlxlab.cli import hydra_jobs
 
-    return hydra_jobs.sweep(hydra, config) if composer.multirun else hydra_jobs.run(hydra, config)
+    return hydra_jobs.sweep(hydra, config) if composer.multirun else hydra_jobs.run(hydra, config, owns_process)
 
 
 def _flags(argv: list[str]) -> "Namespace":

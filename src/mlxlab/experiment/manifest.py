@@ -1,68 +1,130 @@
-"""The run's card: `manifest.json` says what it is and how it went, `STATUS.<status>` beside it says so to a shell.
-
-    {"id", "name", "status", "start", "end", "attempts": [...], "parents": [...], "git": {"commit", "dirty"},
-     "versions", "config_hash", "overrides", "seed", "fold", "folds", "teachers": {name: hash}, "rounds_done",
-     "outcome": {...}}
+"""The manifest of a run folder, `manifest.json`: what the run is and how it ended. `STATUS.<status>` is for shells.
 
 Times are seconds since 1970. A run killed with -9 stays RUNNING: its last attempt names host, pid and the start of that
-process, by which `condition` tells that it is dead. Neither MLX nor the config is imported here.
+process, by which `effective_status` detects that it is dead. Neither MLX nor the config is imported here.
 """
 
-import json
 import math
-import os
 import platform
+import shutil
 import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, TypedDict
 
 import psutil
 
-from mlxlab.errors import DataError, InputNotFoundError, RunInterrupted
+from mlxlab.constraints import Ge, Le, MinLen
+from mlxlab.errors import DataError, InputNotFoundError, RunInterrupted, UserError
+from mlxlab.files.atomic import write_json
+from mlxlab.files.untrusted import read_json
 from mlxlab.metric_names import TOKENS_PER_SEC, VALID
 
 if TYPE_CHECKING:
     from mlxlab.training.state import MonitoredMetric, TrainState
 
 FILE = "manifest.json"
+FORMAT = 2
 Status = Literal["RUNNING", "DONE", "FAILED", "PREEMPTED"]
 STATUSES: tuple[Status, ...] = ("RUNNING", "DONE", "FAILED", "PREEMPTED")
-Facts = dict[str, Any]
+Fields = dict[str, Any]
+
+
+class Attempt(TypedDict):
+    """One process that worked on the run."""
+
+    host: str
+    pid: Annotated[int, Ge(1), Le(2**31 - 1)]
+    process_start: float
+    start: float
+    status: Status
+    end: NotRequired[float]
+    exit_code: NotRequired[int]
+    error: NotRequired[str]
+
+
+class Parent(TypedDict):
+    """Where the run comes from: `kind` is checkpoint, pretrained, teacher, member, selection or sweep."""
+
+    kind: str
+    of: str
+
+
+class Outcome(TypedDict, total=False):
+    """The results of a run; null is not finite. `final` are the metrics of the last evaluation."""
+
+    objective: str
+    best: float | None
+    best_step: int
+    parameters: float
+    speed: float | None
+    steps: int
+    tokens: int
+    final: dict[str, float | None]
+    final_state: str
+    wall_seconds: float
+    exit_code: int
+
+
+class Manifest(TypedDict):
+    """`manifest.json`. What is not required is known only once training begins."""
+
+    format: Literal[2]
+    id: str
+    name: str
+    status: Status
+    start: float
+    end: float | None
+    attempts: Annotated[list[Attempt], MinLen(1)]
+    parents: list[Parent]
+    rounds_done: int
+    git: NotRequired[dict[str, str | None]]
+    versions: NotRequired[dict[str, str]]
+    config_hash: NotRequired[str]
+    overrides: NotRequired[list[str]]
+    seed: NotRequired[int]
+    fold: NotRequired[int | None]
+    folds: NotRequired[int | None]
+    data: NotRequired[str]
+    tokenizer: NotRequired[str]
+    teachers: NotRequired[dict[str, str]]
+    outcome: NotRequired[Outcome]
 
 
 class RunManifest:
-    """Keeps the card of the run in a folder while `with` lasts: PREEMPTED by a signal, FAILED by any other error.
+    """Maintains the manifest for the duration of a `with` block: PREEMPTED by a signal, FAILED by any other error.
 
-    An attempt that fails before `begin`, say because its flags were refused, leaves the status of the one before.
+    An attempt that fails before `begin`, say because its overrides were refused, leaves the status of the one before.
 
     Args:
-        later: further facts that take their time, asked for in a thread of its own: the commit.
+        slow_fields: returns fields that take time to find, in a thread of its own: the git commit.
     """
 
-    def __init__(self, folder: Path, later: Callable[[], Facts] = dict) -> None:
-        self.folder, self._later = folder, later
+    def __init__(self, folder: Path, slow_fields: Callable[[], Fields] = dict) -> None:
+        self.folder, self._slow_fields = folder, slow_fields
         self._lock = threading.Lock()
-        self._facts: Facts = {}
-        self._before: Status | None = None
+        self._fields: Fields = {}
+        self._earlier_status: Status | None = None
         self._thread: threading.Thread | None = None
         self._warned = False
 
     def __enter__(self) -> "RunManifest":
-        old = _old(self.folder)
+        earlier = self._read_earlier()
         now = time.time()
         process = psutil.Process()
         attempt = {"host": platform.node(), "pid": process.pid, "process_start": process.create_time(), "start": now}
-        known = {"id": uuid.uuid4().hex, "name": self.folder.name, "start": now, "parents": [], "rounds_done": 0}
-        self._before = old.get("status") if old.get("status") in ("DONE", "FAILED", "PREEMPTED") else None
-        attempts = [*old.get("attempts", []), attempt | {"status": "RUNNING"}]
-        self._facts = known | old | {"status": "RUNNING", "end": None, "attempts": attempts}
-        self._write("RUNNING", durable=False)  # the thread's is
-        self._thread = threading.Thread(target=self._add_later, name="manifest", daemon=True)
+        defaults = {"id": uuid.uuid4().hex, "name": self.folder.name, "start": now, "parents": [], "rounds_done": 0}
+        self._earlier_status = earlier["status"] if earlier and earlier["status"] != "RUNNING" else None
+        attempts = [*(earlier["attempts"] if earlier else []), attempt | {"status": "RUNNING"}]
+        current = {"format": FORMAT, "status": "RUNNING", "end": None, "attempts": attempts}
+        self._fields = defaults | dict(earlier or {}) | current
+        self._write("RUNNING", durable=False)  # that of the thread is
+        self._thread = threading.Thread(target=self._add_slow_fields, name="manifest", daemon=True)
         self._thread.start()
         return self
 
@@ -70,48 +132,58 @@ class RunManifest:
         if error is None:
             self.end("DONE")
             return
-        said, stopped = str(error) or type(error).__name__, isinstance(error, KeyboardInterrupt | RunInterrupted)
-        self.end("PREEMPTED" if stopped else "FAILED", said, getattr(error, "exit_code", 130 if stopped else 1))
+        interrupted = isinstance(error, KeyboardInterrupt | RunInterrupted)
+        exit_code = error.exit_code if isinstance(error, UserError) else 130 if interrupted else 1
+        self.end("PREEMPTED" if interrupted else "FAILED", str(error) or type(error).__name__, exit_code)
 
-    def begin(self, **facts: Any) -> None:
-        """Training is about to begin: from now on this attempt decides the status. Takes facts like `update`.
+    def begin(self, **fields: Any) -> None:
+        """Training begins: from now on this attempt decides the status. Takes fields like `update`.
 
-        May be called again: what it came to so far gives way.
+        May be called again: the outcome of the attempt before is removed.
         """
-        self._before = None
+        self._earlier_status = None
         with self._lock:
-            self._facts.pop("outcome", None)  # of the attempt before
-        self.update(**facts)
+            self._fields.pop("outcome", None)
+        self.update(**fields)
 
-    def update(self, **facts: Any) -> None:
-        """Adds facts, or replaces those of the same name; None leaves what is there."""
+    def update(self, **fields: Any) -> None:
+        """Adds or replaces fields; None leaves the present value."""
         with self._lock:
-            self._facts |= {name: fact for name, fact in facts.items() if fact is not None}
+            self._fields |= {name: value for name, value in fields.items() if value is not None}
             self._write("RUNNING")
 
     def end(self, status: Status, error: str = "", exit_code: int = 0) -> None:
-        """The last word of this attempt."""
+        """Ends this attempt."""
         if self._thread is not None:
             self._thread.join(3.0)
         with self._lock:
-            now, attempts = time.time(), self._facts["attempts"]
+            now, attempts = time.time(), self._fields["attempts"]
             attempts[-1] |= {"status": status, "end": now, "exit_code": exit_code}
             attempts[-1] |= {"error": error[:2000]} if error else {}
-            wall = sum(one["end"] - one["start"] for one in attempts if "end" in one)
-            outcome = self._facts.get("outcome", {}) | {"wall_seconds": wall, "exit_code": exit_code}
-            kept = self._before if status != "DONE" else None
-            shown = kept or status
-            self._facts |= {"status": shown, "end": now} | ({} if kept else {"outcome": outcome})
-            self._write(shown)
+            wall = sum(attempt["end"] - attempt["start"] for attempt in attempts if "end" in attempt)
+            outcome = self._fields.get("outcome", {}) | {"wall_seconds": wall, "exit_code": exit_code}
+            earlier = self._earlier_status if status != "DONE" else None
+            self._fields |= {"status": earlier or status, "end": now} | ({} if earlier else {"outcome": outcome})
+            self._write(earlier or status)
 
-    def _add_later(self) -> None:
-        self.update(**self._later())
+    def _read_earlier(self) -> Manifest | None:
+        """The manifest of earlier attempts in this folder; a damaged one is replaced."""
+        try:
+            return read_manifest(self.folder)
+        except InputNotFoundError:
+            return None
+        except DataError as error:
+            print(f"{error}; replaced by a new one", file=sys.stderr)
+            return None
+
+    def _add_slow_fields(self) -> None:
+        self.update(**self._slow_fields())
 
     def _write(self, status: Status, durable: bool = True) -> None:
-        """Both files, each replaced as a whole; at every moment there is a status. A full disk does not end the run."""
+        """Replaces both files; at every instant there is a status. A full disk does not end the run."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            _replace(self.folder / FILE, json.dumps(_finite(self._facts), indent=1, default=str) + "\n", durable)
+            write_json(self.folder / FILE, without_nonfinite(self._fields), durable=durable)
             (self.folder / f"STATUS.{status}").touch()
             for other in STATUSES:
                 if other != status:
@@ -122,40 +194,47 @@ class RunManifest:
             self._warned = True
 
 
-def read_manifest(folder: Path) -> Facts:
+def read_manifest(folder: Path) -> Manifest:
     """The manifest of a run folder.
 
     Raises:
         InputNotFoundError: there is none.
-        DataError: it is not one.
+        DataError: it is damaged, or was written in another format.
     """
     path = folder / FILE
     try:
-        facts = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputNotFoundError(f"{path}: not there; expected the folder of a run") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
-    if not isinstance(facts, dict) or facts.get("status") not in STATUSES:
-        raise DataError(f"{path}: no manifest of a run: it has no status among {', '.join(STATUSES)}")
-    return facts
+        fields = read_json(path, dict[str, Any])
+        if fields.get("format") != FORMAT:
+            raise DataError(f"{path}: run folder of format {fields.get('format', 1)}, expected format {FORMAT}")
+        return read_json(path, Manifest)
+    except InputNotFoundError:
+        raise InputNotFoundError(f"{path}: not found; expected a run folder") from None
+
+
+def remove_unused(folder: Path) -> None:
+    """Removes a run folder whose only run was refused before training; one that holds anything else stays."""
+    names = {".hydra", ".lock", FILE, "inference", *(f"STATUS.{status}" for status in STATUSES)}
+    with suppress(OSError, InputNotFoundError, DataError):
+        begun = "overrides" in read_manifest(folder)  # recorded by `begin`
+        if not begun and {path.name for path in folder.iterdir()} <= names:
+            shutil.rmtree(folder)
 
 
 def effective_status(folder: Path) -> str:
     """The status in a run folder; DEAD for one that is RUNNING on this machine without its process."""
-    facts = read_manifest(folder)
-    last = (facts.get("attempts") or [{}])[-1]
-    if facts["status"] != "RUNNING" or last.get("host") != platform.node():
-        return facts["status"]
+    manifest = read_manifest(folder)
+    last = manifest["attempts"][-1]
+    if manifest["status"] != "RUNNING" or last["host"] != platform.node():
+        return manifest["status"]
     try:
-        lives = abs(psutil.Process(last["pid"]).create_time() - last["process_start"]) < 2.0
+        is_alive = abs(psutil.Process(last["pid"]).create_time() - last["process_start"]) < 2.0
     except psutil.NoSuchProcess:
-        lives = False
-    return "RUNNING" if lives else "DEAD"
+        is_alive = False
+    return "RUNNING" if is_alive else "DEAD"
 
 
-def lineage(config: Facts, resumed: Path | None = None, sweep: str = "") -> list[Facts]:
-    """What a run goes back to, by its resolved config: a checkpoint elsewhere, weights, teachers, losses, a sweep."""
+def lineage(config: Fields, resumed: Path | None = None, sweep: str = "") -> list[Fields]:
+    """The sources of a run, by its resolved config: a checkpoint of another run, weights, teachers, losses, a sweep."""
     from mlxlab.distillation.options import read_options
 
     distillation, data = read_options(config), config["data"]
@@ -166,12 +245,12 @@ def lineage(config: Facts, resumed: Path | None = None, sweep: str = "") -> list
     return [{"kind": kind, "of": str(name)} for kind, name in found if name and name != "previous"]
 
 
-def pairing_key(config: Facts) -> Facts:
+def pairing_key(config: Fields) -> Fields:
     """What a run shares with those that it may be compared with pair by pair: seed and fold."""
     return {"seed": config["seed"], **{key: config["data"].get(key) for key in ("fold", "folds")}}
 
 
-def run_outcome(state: "TrainState", monitor: "MonitoredMetric", final_state: str) -> Facts:
+def run_outcome(state: "TrainState", monitor: "MonitoredMetric", final_state: str) -> Fields:
     """The results of a run, for its manifest: the best value, the last metrics, size and speed."""
     from mlxlab.models.model import count_parameters
 
@@ -190,28 +269,10 @@ def run_outcome(state: "TrainState", monitor: "MonitoredMetric", final_state: st
     }
 
 
-def _old(folder: Path) -> Facts:
-    """The card of an earlier attempt in this folder; a broken one is as good as none."""
-    try:
-        return read_manifest(folder)
-    except (InputNotFoundError, DataError):
-        return {}
-
-
-def _replace(path: Path, text: str, durable: bool) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w") as file:
-        file.write(text)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become null."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+def without_nonfinite(value: Any) -> Any:
+    """A JSON value with null for NaN and infinities, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: without_nonfinite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [without_nonfinite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,7 +1,7 @@
-"""One run in several processes: the first keeps the run folder, the store and the terminal; the others only compute."""
+"""One run in several processes: only rank 0 writes the run folder, tracks and prints; the others compute."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RankContext:
-    """The processes of a run, and the folder that the first of them keeps."""
+    """The processes of a run.
+
+    Attributes:
+        run_dir: the run folder, which rank 0 writes.
+        broadcast: returns the text of rank 0 on every rank; all ranks must call it.
+    """
 
     group: "ProcessGroup"
-    folder: Path
+    run_dir: Path
+    broadcast: Callable[[str], str] = str
 
     def select_callbacks(self, callbacks: Sequence["Callback"]) -> list["Callback"]:
         """The callbacks of this rank: all on rank 0, elsewhere those that change training."""
@@ -30,7 +36,7 @@ class RankContext:
         """The checkpointer on rank 0; elsewhere one that only loads what rank 0 saved."""
         from mlxlab.training.checkpointer import NoCheckpointer
 
-        return checkpointer if self.group.rank == 0 else NoCheckpointer(self.folder)
+        return checkpointer if self.group.rank == 0 else NoCheckpointer(self.run_dir)
 
     def agreed(self, state: str) -> str:
         """The hash of the final state, which is to be the same in all processes."""
@@ -41,35 +47,23 @@ class RankContext:
 
 
 @contextmanager
-def distributed_context(cfg: DictConfig, folder: Path) -> Iterator[tuple[DictConfig, RankContext]]:
-    """The processes that were started together, and the config for this one.
+def distributed_context(cfg: DictConfig, run_dir: Path) -> Iterator[tuple[DictConfig, RankContext]]:
+    """The processes that were started together, and the config for this one; only rank 0 tracks and prints.
 
     Raises:
-        ConfigError: they were started together and `trainer.parallel` does not say so, or their backend cannot do it.
+        ConfigError: several processes were started although `trainer.parallel` is none, or their backend cannot do it.
     """
     from mlxlab.distributed.process_group import DataParallel, init_process_group
 
     group = init_process_group(cfg.trainer.parallel, cfg.trainer.deadline)
     if not isinstance(group, DataParallel):
-        yield cfg, RankContext(group, folder)
+        yield cfg, RankContext(group, run_dir)
         return
-    first = Path(group.broadcast_text(str(folder)))
+    ranks = RankContext(group, Path(group.broadcast_text(str(run_dir.absolute()))), group.broadcast_text)
     if group.rank == 0:
-        yield cfg, RankContext(group, first)
+        yield cfg, ranks
         return
+    silent: Any = OmegaConf.to_container(cfg, resolve=True)
+    silent["tracking"] = {"_target_": "mlxlab.tracking.tracker.NoTracker"}
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        yield _worker_config(cfg, first), RankContext(group, first)
-
-
-def _worker_config(cfg: DictConfig, first: Path) -> DictConfig:
-    """The config of a process that keeps nothing: it resumes from where the first one does."""
-    from mlxlab.checkpoint.store import CheckpointStore
-
-    changed: Any = OmegaConf.to_container(cfg, resolve=True)
-    changed["tracking"] = {"_target_": "mlxlab.tracking.tracker.NoTracker"}
-    checkpoints = first / "checkpoints"
-    if cfg.resume == "auto":
-        changed["resume"] = str(first) if CheckpointStore(checkpoints).steps() else None
-    elif cfg.resume in ("last", "best", "emergency"):
-        changed["resume"] = str(checkpoints / cfg.resume)
-    return OmegaConf.create(changed)
+        yield OmegaConf.create(silent), ranks

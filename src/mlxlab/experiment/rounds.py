@@ -4,14 +4,15 @@ A round is an ordinary run with the earlier students as `trainer.distillation.me
 metrics of the completed rounds.
 """
 
-import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from omegaconf import DictConfig, OmegaConf
 
+from mlxlab.config.check import check
 from mlxlab.config.hydra.overrides import cli_overrides, group_choices
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import conf_dir, project_root
@@ -19,13 +20,26 @@ from mlxlab.config.resume_overrides import merge_for_resume
 from mlxlab.distillation.options import read_options
 from mlxlab.errors import RunInterrupted
 from mlxlab.experiment.build import build_data
+from mlxlab.experiment.manifest import without_nonfinite
+from mlxlab.files.atomic import write_atomic, write_json
+from mlxlab.files.untrusted import read_json
 from mlxlab.tracking.journal import PARENT
 
 if TYPE_CHECKING:
-    from mlxlab.tracking.tracker import Tracker
+    from mlxlab.experiment.rank_zero import RankContext
+    from mlxlab.tracking.tracker import Status, Tracker
 
 FILE = "rounds.json"
 Metrics = dict[str, float]
+
+
+class RoundsFile(TypedDict):
+    """`rounds.json`: the config that a resume continues with, and the metrics by model of each completed round."""
+
+    format: Literal[2]
+    config: dict[str, Any]
+    choices: dict[str, str]
+    done: list[dict[str, dict[str, float | None]]]  # None: not finite
 
 
 def is_multi_round(cfg: Any) -> bool:
@@ -34,104 +48,123 @@ def is_multi_round(cfg: Any) -> bool:
 
 
 class DistillationRounds:
-    """The rounds of one run folder.
+    """The rounds of one run folder. Every rank trains each student; rank 0 evaluates and records.
 
     Args:
-        run_one: trains a student with its own config in its own folder.
-        note: takes facts for the manifest of the run folder.
+        train_round: trains a student with its config, given the number of its round.
+        update_manifest: adds fields to the manifest of the run folder.
+
+    Raises:
+        DataError: rounds.json is damaged.
+        ConfigError: a key was changed that may not change on resume.
     """
 
     def __init__(
-        self, cfg: DictConfig, folder: Path, run_one: Callable[[DictConfig, Path], float], note: Callable[..., None]
+        self,
+        cfg: DictConfig,
+        ranks: "RankContext",
+        train_round: Callable[[DictConfig, int], float],
+        update_manifest: Callable[..., None],
     ) -> None:
-        self.folder, self.run_one, self.note, self.project = folder, run_one, note, project_root()
-        self.state: dict[str, Any] = {"done": []}
-        self.resumed = cfg.resume is not None and (folder / FILE).is_file()
+        self.ranks, self.folder, self.project = ranks, ranks.run_dir, project_root()
+        self.train_round, self.update_manifest = train_round, update_manifest
+        self.resumed = cfg.resume is not None and (self.folder / FILE).is_file()
+        done = []
         if self.resumed:
-            self.state = json.loads((folder / FILE).read_text())
+            saved = read_json(self.folder / FILE, RoundsFile)
             composed: Any = OmegaConf.to_container(cfg, resolve=True)
-            chosen = (self.state["choices"], group_choices())
-            cfg = OmegaConf.create(
-                merge_for_resume(self.state["config"], composed, cli_overrides(), chosen, conf_dir())[0]
-            )
+            choices = (saved["choices"], group_choices())
+            merged, _ = merge_for_resume(saved["config"], composed, cli_overrides(), choices, conf_dir())
+            cfg, done = OmegaConf.create(merged), saved["done"]
+            check(cfg)
+        ranks.broadcast("")  # all have read the file before rank 0 writes it
+        config: Any = OmegaConf.to_container(cfg, resolve=True)
         self.cfg, self.options = cfg, read_options(cfg)
-        self.state |= {"config": OmegaConf.to_container(cfg, resolve=True), "choices": group_choices()}
+        self.state: RoundsFile = {"format": 2, "config": config, "choices": group_choices(), "done": done}
 
     def run(self) -> float:
-        """Trains what is missing; returns the ensemble's value of the objective.
+        """Trains the missing rounds; returns the ensemble's value of the objective.
 
         Raises:
-            RunInterrupted: a signal ended a round; `resume=auto` goes on with that very round.
+            RunInterrupted: a signal ended a round; `resume=auto` resumes that round.
         """
         tracker: Tracker = instantiate(self.cfg.tracking, folder=self.folder, project=self.project)
         tags = {"kind": "rounds", "overrides": " ".join(cli_overrides())}
         name = self.cfg.name or f"{self.folder.name} rounds"
         tracker.start(self.state["config"], tags, resumed=self.resumed, name=name)
-        before, status = os.environ.get(PARENT), "FAILED"
-        if tracker.uid:
-            os.environ[PARENT] = tracker.uid
+        status: Status = "FAILED"
         try:
-            value = self._train(tracker)
+            with _parent_run(tracker.uid):
+                value = self._train(tracker)
             status = "FINISHED"
             return value
         except (KeyboardInterrupt, RunInterrupted):
             status = "KILLED"
             raise
         finally:
-            os.environ.pop(PARENT, None)
-            if before is not None:
-                os.environ[PARENT] = before
-            tracker.end(status)  # type: ignore[arg-type]
+            tracker.end(status)
 
     def _train(self, tracker: "Tracker") -> float:
-        from mlxlab.inference.ensemble import save_ensemble
-
         self._write()
-        self.note(overrides=cli_overrides(), rounds_done=len(self.state["done"]))
+        self.update_manifest(overrides=cli_overrides(), rounds_done=len(self.state["done"]))
         rounds = self.options.rounds
         for number in range(len(self.state["done"]) + 1, rounds + 1):
             print(f"round {number} of {rounds}", flush=True)
-            self.run_one(self._config(number), self._place(number))
-            save_ensemble(self.folder, [Path(name) for name in self._members(number)], self.options.ensemble_mean)
-            measured = self._measure(number)
-            tracker.log_metrics(number, {f"{who}/{name}": v for who, ms in measured.items() for name, v in ms.items()})
-            self.state["done"].append(measured)
-            self._write()
-            self.note(rounds_done=number, outcome=measured["ensemble"])
+            self.train_round(self._config(number), number)
+            if self.ranks.group.rank == 0:
+                self._record(number, tracker)
+            self.ranks.broadcast("")  # the members of the next round are complete
+        if self.ranks.group.rank > 0:
+            return float("nan")
         if not rounds:
-            save_ensemble(self.folder, [Path(name) for name in self._members(0)], self.options.ensemble_mean)
-            self.state["done"] = [self._measure(0)]
-            self._write()
+            self._record(0, tracker)
         table = self._table()
-        (self.folder / "rounds.md").write_text(f"# {self.folder.name}\n\n{table}\n")
+        write_atomic(self.folder / "rounds.md", f"# {self.folder.name}\n\n{table}\n")
         tracker.log_artifact(self.folder / "rounds.md")
         print(f"{table}\nrun folder: {self.folder}")
-        return float(self.state["done"][-1]["ensemble"].get(self._objective(), float("nan")))
+        value = self.state["done"][-1]["ensemble"].get(self._objective())
+        return float("nan") if value is None else value
+
+    def _record(self, number: int, tracker: "Tracker") -> None:
+        """Evaluates the models after a round, and counts it as completed."""
+        from mlxlab.inference.ensemble import save_ensemble
+
+        save_ensemble(self.folder, [Path(name) for name in self._members(number)], self.options.ensemble_mean)
+        evaluated = self._evaluate_models(number)
+        if number:
+            metrics = {f"{model}/{name}": v for model, values in evaluated.items() for name, v in values.items()}
+            tracker.log_metrics(number, metrics)
+        done = self.state["done"] if number else []
+        self.state["done"] = [*done, without_nonfinite(evaluated)]
+        self._write()
+        final = {f"valid/{name}": value for name, value in evaluated["ensemble"].items() if name != "parameters"}
+        outcome = {"final": final, "parameters": evaluated["ensemble"]["parameters"]}
+        self.update_manifest(rounds_done=number, outcome=outcome)
 
     def _config(self, number: int) -> DictConfig:
-        """That of the run which is round `number`: all students before it are members."""
-        mine = OmegaConf.create(self.state["config"])
-        assert isinstance(mine, DictConfig)
-        distillation = mine.trainer.distillation
+        """The config of the run that is round `number`: all earlier students are members."""
+        config = OmegaConf.create(self.state["config"])
+        assert isinstance(config, DictConfig)
+        distillation = config.trainer.distillation
         distillation.rounds, distillation.members = 1, self._members(number - 1)
-        select = mine.data.get("select")
+        select = config.data.get("select")
         if select is not None and select.source == "previous":
-            select.source = str(self._place(number - 1)) if number > 1 else None
-            select.mode = select.mode if number > 1 else None  # the first round has all there is
-        mine.resume = "auto" if self.resumed else None
-        mine.name = f"{self.cfg.name or self.folder.name} round {number}"
-        return mine
+            select.source = str(self._round_dir(number - 1)) if number > 1 else None
+            select.mode = select.mode if number > 1 else None  # the first round takes all examples
+        config.resume = "auto" if self.resumed else None
+        config.name = f"{self.cfg.name or self.folder.name} round {number}"
+        return config
 
     def _members(self, number: int) -> list[str]:
-        """The students given at the start, and those of the rounds up to `number`, with their last weights."""
-        own = [str(self._place(round) / "checkpoints" / "last") for round in range(1, number + 1)]
+        """The students of the config, and those of the rounds up to `number` with their last weights."""
+        own = [str(self._round_dir(earlier) / "checkpoints" / "last") for earlier in range(1, number + 1)]
         return [*self.options.members, *own]
 
-    def _place(self, number: int) -> Path:
+    def _round_dir(self, number: int) -> Path:
         return self.folder.absolute() / "rounds" / str(number)
 
-    def _measure(self, number: int) -> dict[str, Metrics]:
-        """Teacher, student, every member and the ensemble on the validation rows."""
+    def _evaluate_models(self, number: int) -> dict[str, Metrics]:
+        """Metrics of teacher, student, every member and the ensemble on the validation data."""
         from mlxlab.distillation.load_teachers import inherited_tokenizer, load_teachers
         from mlxlab.inference.restore import restore_from
         from mlxlab.models.ensemble import Ensemble
@@ -140,40 +173,56 @@ class DistillationRounds:
 
         cfg = self._config(max(number, 1))
         names = self._members(number)
-        models = [restore_from(Path(name)).model for name in names]
+        members = [restore_from(Path(name)).model for name in names]
         distillation = cfg.trainer.distillation
         distillation.members, distillation.teacher_cache = names[:1], None
         config: Any = OmegaConf.to_container(cfg, resolve=True)
         data = build_data(config, self.project, inherited_tokenizer(cfg, self.project / ".cache"), self.folder)
         distillation.members = []
         teachers, _ = load_teachers(cfg, data, self.folder)
-        asked: dict[str, Any] = {f"member {place}": model for place, model in enumerate(models, 1)}
-        asked |= {"ensemble": Ensemble(models, mean=self.options.ensemble_mean)}
-        asked |= {"student": models[-1]} if number else {}
-        asked |= {"teacher": teachers.ensemble} if teachers else {}
-        measured = {}
-        for who, model in asked.items():
-            found = evaluate(model, data.valid, data.task, limit=self.cfg.trainer.eval_batches)
-            assert found is not None
-            measured[who] = {**found.metrics, "parameters": float(count_parameters(model))}
-        return measured
+        models: dict[str, Any] = {f"member {position}": model for position, model in enumerate(members, 1)}
+        models |= {"ensemble": Ensemble(members, mean=self.options.ensemble_mean)}
+        models |= {"student": members[-1]} if number else {}
+        models |= {"teacher": teachers.ensemble} if teachers else {}
+        results = {}
+        for name, model in models.items():
+            evaluation = evaluate(model, data.valid, data.task, limit=self.cfg.trainer.eval_batches)
+            assert evaluation is not None
+            results[name] = {**evaluation.metrics, "parameters": float(count_parameters(model))}
+        return results
 
     def _objective(self) -> str:
         return str(self.cfg.objective).removeprefix("valid/")
 
     def _table(self) -> str:
-        """A line per round: the objective of each who was asked."""
-        name, asked = self._objective(), ("teacher", "student", "ensemble")
-        lines = [f"| {name} after round | teacher | student | ensemble | members |", "|--:|--:|--:|--:|:--|"]
-        for number, measured in enumerate(self.state["done"], 1 if self.options.rounds else 0):
-            cells = [f"{measured[who][name]:.4f}" if who in measured else "-" for who in asked]
-            members = [f"{ms[name]:.4f}" for who, ms in measured.items() if who.startswith("member ")]
+        """A row per round: the objective of each model."""
+        metric, models = self._objective(), ("teacher", "student", "ensemble")
+        lines = [f"| {metric} after round | teacher | student | ensemble | members |", "|--:|--:|--:|--:|:--|"]
+        for number, results in enumerate(self.state["done"], 1 if self.options.rounds else 0):
+            cells = [_cell(results.get(model, {}).get(metric)) for model in models]
+            members = [_cell(values.get(metric)) for model, values in results.items() if model.startswith("member ")]
             lines.append(f"| {number} | {' | '.join(cells)} | {', '.join(members)} |")
         return "\n".join(lines)
 
     def _write(self) -> None:
-        """Replaced as a whole: a reader finds the old one or the new one."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / f".{FILE}"
-        temporary.write_text(json.dumps(self.state, indent=1) + "\n")
-        temporary.replace(self.folder / FILE)
+        if self.ranks.group.rank == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.folder / FILE, self.state, durable=True)
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+@contextmanager
+def _parent_run(uid: str) -> Iterator[None]:
+    """The runs that start meanwhile are children of this one in the store."""
+    before = os.environ.get(PARENT)
+    if uid:
+        os.environ[PARENT] = uid
+    try:
+        yield
+    finally:
+        os.environ.pop(PARENT, None)
+        if before is not None:
+            os.environ[PARENT] = before

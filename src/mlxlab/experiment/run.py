@@ -1,8 +1,9 @@
 """Runs one experiment: builds its parts, trains, reports. The only place that knows every part."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from omegaconf import DictConfig
 from mlxlab import backend
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
-from mlxlab.errors import RunInterrupted
+from mlxlab.errors import RunInterrupted, WriteError
 from mlxlab.experiment.build import Session, build_session, package_versions, save_inference_config
 from mlxlab.experiment.lock import RunLock
 from mlxlab.experiment.manifest import RunManifest, lineage, pairing_key, run_outcome
@@ -28,12 +29,20 @@ from mlxlab.experiment.rank_zero import RankContext, distributed_context
 from mlxlab.experiment.report import print_status
 from mlxlab.experiment.resume_config import check_compatible, log_config_changes, resolved, resume_config
 from mlxlab.experiment.rounds import DistillationRounds, is_multi_round
+from mlxlab.experiment.signals import SignalHandler
+from mlxlab.experiment.start import find_start, set_aside_older_results
+from mlxlab.files.atomic import remove_leftovers
 
 if TYPE_CHECKING:
     from mlxlab.checkpoint.store import Checkpoint
-    from mlxlab.experiment.signals import SignalHandler
     from mlxlab.tracking.tracker import Tracker
     from mlxlab.training.state import TrainState
+
+
+DISK_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EXDEV),
+    *(errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG, errno.ELOOP),
+)  # of the machine, not of our code
 
 
 @dataclass(frozen=True)
@@ -46,65 +55,80 @@ class RunContext:
     ranks: RankContext
 
 
-def run_experiment(cfg: DictConfig, run_dir: Path) -> float:
+def run_experiment(cfg: DictConfig, run_dir: Path, *, is_last: bool = False) -> float:
     """Runs one experiment in its folder and returns the best value of `cfg.objective`.
+
+    Args:
+        is_last: the process ends after this run: a signal that arrives after its end no longer changes the exit code.
 
     Raises:
         UserError: anything the user can correct, with its exit code; RunInterrupted when a signal ended the run.
     """
-    lock, signals = RunLock(run_dir), instantiate(cfg.signals)
+    lock, signals = RunLock(run_dir), instantiate(cfg.signals, SignalHandler)
     lock.acquire()
+    completed = False
     signals.start()
     try:
+        for folder in (run_dir, run_dir / "inference", run_dir / "plots"):
+            remove_leftovers(folder)
         with RunManifest(run_dir, git_commit) as manifest:
             backend.prepare()
-            if is_multi_round(cfg):
-                config = resolved(cfg)
-                note = partial(
-                    manifest.begin, versions=package_versions(), parents=lineage(config), **pairing_key(config)
-                )
-                return DistillationRounds(cfg, run_dir, partial(_run_round, signals=signals), note).run()
             with distributed_context(cfg, run_dir) as (cfg, ranks):
-                return train(cfg, RunContext(run_dir, manifest, signals, ranks))
+                value = _run(cfg, RunContext(run_dir, manifest, signals, ranks))
+        completed = True
+        return value
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        raise WriteError(f"{error.filename or run_dir}: {error.strerror or error}") from None
     finally:
-        signals.stop()
+        signals.stop(ignore=completed and is_last)
         lock.release()
 
 
-def _run_round(cfg: DictConfig, run_dir: Path, *, signals: "SignalHandler") -> float:
-    from mlxlab.distributed.process_group import SingleProcess
+def _run(cfg: DictConfig, context: RunContext) -> float:
+    if not is_multi_round(cfg):
+        return train(cfg, context)
+    config = resolved(cfg)
+    note = partial(context.manifest.begin, versions=package_versions(), parents=lineage(config), **pairing_key(config))
+    return DistillationRounds(cfg, context.ranks, partial(_run_round, context=context), note).run()
 
+
+def _run_round(cfg: DictConfig, number: int, *, context: RunContext) -> float:
+    """Trains one student in `rounds/<number>` of the run folder."""
+    run_dir, shared = (folder / "rounds" / str(number) for folder in (context.run_dir, context.ranks.run_dir))
     with RunManifest(run_dir, git_commit) as manifest:
-        return train(cfg, RunContext(run_dir, manifest, signals, RankContext(SingleProcess(), run_dir)))
+        return train(cfg, RunContext(run_dir, manifest, context.signals, replace(context.ranks, run_dir=shared)))
 
 
 def train(cfg: DictConfig, context: RunContext) -> float:
     """Builds, fits and reports one run; returns the best value of the objective, NaN without an evaluation."""
-    from mlxlab.checkpoint.resume import resolve_resume
-
     run_dir, inference_dir = context.run_dir, context.run_dir / "inference"
-    checkpoint = resolve_resume(cfg.resume, run_dir)
-    cfg, changes = resume_config(cfg, checkpoint)
-    resumed = checkpoint is not None
+    start = find_start(cfg.resume, context.ranks)
+    cfg, changes = resume_config(cfg, start.checkpoint)
     tracker: Tracker = instantiate(cfg.tracking, folder=run_dir, project=project_root())
     session = build_session(
         resolved(cfg),
         run_dir,
-        inference_dir=inference_dir if resumed else None,
-        initialize=not resumed,
+        inference_dir=start.inference_dir,
+        initialize=start.checkpoint is None,
         tracker=tracker,
         group=context.ranks.group,
     )
-    checkpoint = check_compatible(cfg, checkpoint, session.data)
+    checkpoint = check_compatible(cfg, start.checkpoint, session.data)
     print_status(*session.messages)
     save_inference_config(session.cfg, session.data, inference_dir)
-    tracker.start(session.cfg, run_tags(session), resumed=resumed, name=run_name(session.cfg, run_dir))
+    tags, name = run_tags(session) | start.fork_tags, run_name(session.cfg, run_dir)
+    tracker.start(session.cfg, tags, resumed=start.continues, name=name)
     session.context.metadata.update(run_metadata(session, tracker))
     print_status(*tracker.describe())
     log_inputs(session, tracker, inference_dir)
     log_config_changes(changes, checkpoint, run_dir, tracker)
     context.manifest.begin(**manifest_fields(session, checkpoint, run_dir))
     with _ended(tracker, session):
+        if start.continues:
+            tracker.truncate_after(start.step)
+        print_status(*set_aside_older_results(start, run_dir))
         return finish(session, fit(session, checkpoint, context), context)
 
 
@@ -118,7 +142,6 @@ def fit(session: Session, checkpoint: "Checkpoint | None", context: RunContext) 
     callbacks += distillation_callbacks(session.teachers, data.valid, data.task, max_batches)
     if checkpoint is not None:
         print_status(f"resumed from {checkpoint.path.name}", *(f"skipped {line}" for line in checkpoint.skipped))
-        session.context.tracker.truncate_after(checkpoint.step)
     context.signals.watch(session.context.control)
     checkpointer = context.ranks.select_checkpointer(instantiate(session.cfg["checkpointing"], **paths))
     return session.fit(context.ranks.select_callbacks(callbacks), checkpointer, checkpoint)
@@ -132,15 +155,15 @@ def finish(session: Session, state: "TrainState", context: RunContext) -> float:
     """
     from mlxlab.training.checkpointer import final_state_digest
 
-    signals = context.signals
+    signals, step = context.signals, state.progress.step
+    stop_signal = session.context.control.stop_signal or signals.stopping  # of any rank
     digest = context.ranks.agreed(final_state_digest(state))
     context.manifest.update(outcome=run_outcome(state, session.context.monitor, digest))
-    if signals.stopping:
+    if stop_signal:
         print(f"final_state={digest}")
         if message := signals.put_back():
             print_status(message)
-        step = state.progress.step
-        raise RunInterrupted(f"stopped at step {step} and saved; resume with resume=auto", signals.stopping)
+        raise RunInterrupted(f"stopped at step {step} and saved; resume with resume=auto", stop_signal)
     report_run(session, state, context.run_dir)
     print(f"final_state={digest}", flush=True)
     return state.history.best if state.history.best is not None else float("nan")

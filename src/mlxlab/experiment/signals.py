@@ -39,17 +39,17 @@ class SignalHandler:
         self._thread = threading.Thread(target=self._wait, name="signals", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """Puts handlers and mask back."""
+    def stop(self, ignore: bool = False) -> None:
+        """Restores handlers and mask; with `ignore`, signals no longer end the process."""
         if self._thread is None:
             return
         self._closed = True
         signal.pthread_kill(self._thread.ident or 0, signal.SIGUSR1)
         self._thread.join()
         self._thread = None
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if ignore else handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def put_back(self) -> str:
         """Requeues the SLURM job if that was asked for; returns what happened, "" for nothing."""
