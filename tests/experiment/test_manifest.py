@@ -13,7 +13,8 @@ import pytest
 
 from mlxlab.distillation.options import NO_DISTILLATION
 from mlxlab.errors import DataError, DivergenceError, InputNotFoundError, RunInterrupted
-from mlxlab.experiment.manifest import STATUSES, RunManifest, effective_status, lineage, read_manifest
+from mlxlab.experiment.manifest import RunManifest, lineage
+from mlxlab.experiment.manifest_file import STATUSES, effective_status, read_manifest
 from support.processes import but, final_state, run, start, wait_for
 
 

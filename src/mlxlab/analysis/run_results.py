@@ -8,7 +8,7 @@ from typing import Any
 
 from mlxlab.analysis.comparison import MethodResults
 from mlxlab.errors import DataError, InputNotFoundError
-from mlxlab.experiment import manifest
+from mlxlab.experiment import manifest_file as manifest
 
 
 def find_runs(path: Path) -> list[Path]:

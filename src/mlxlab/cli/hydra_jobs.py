@@ -56,7 +56,7 @@ def run(hydra: "Hydra", config: "DictConfig", owns_process: bool) -> int:
     from hydra.core.utils import JobStatus, run_job
     from hydra.types import HydraContext, RunMode
 
-    from mlxlab.experiment.manifest import remove_unused
+    from mlxlab.experiment.manifest_file import remove_unused
 
     config.hydra.mode = RunMode.RUN
     own = find_resumed_run(config.get("resume"))
