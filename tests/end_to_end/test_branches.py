@@ -6,7 +6,7 @@ import pytest
 
 from support.processes import but, final_state, run
 
-SETTINGS = but("trainer.max_steps=12", "trainer.eval_every=4", "callbacks.checkpointing.every=4")
+SETTINGS = but("trainer.max_steps=12", "trainer.eval_every=4", "checkpointing.every_steps=4")
 
 
 def names(folder):
