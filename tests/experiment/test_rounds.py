@@ -11,8 +11,8 @@ from scipy.special import log_softmax
 from mlxlab.cli.train import main
 from mlxlab.distillation.options import NO_DISTILLATION
 from mlxlab.distributed.process_group import SingleProcess
-from mlxlab.experiment.rank_zero import RankContext
 from mlxlab.experiment.build import build_session
+from mlxlab.experiment.rank_zero import RankContext
 from mlxlab.experiment.rounds import DistillationRounds, is_multi_round
 from mlxlab.inference.ensemble import find_run_dir
 from mlxlab.inference.restore import restore_model
