@@ -86,7 +86,7 @@ def _step(loss: Loss, batch: Batch, V: int, fused: bool) -> Callable[[], Any]:
     optimizer.init(model.trainable_parameters())
     node = _read("trainer/step/optimized") | {"compile": "always" if fused else "never"}
     update = instantiate(node, model=model, loss=loss, optimizer=optimizer)()
-    return lambda: update(to_device(batch._replace(extra=loss.annotate(batch, None))))
+    return lambda: update(to_device(batch._replace(aux=loss.annotate(batch, None))))
 
 
 def _loss(teachers: Teachers) -> DistillationLoss:

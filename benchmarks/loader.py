@@ -49,7 +49,7 @@ def _epoch_of(batches: Any) -> Callable[[], int]:
 
 
 def _tokens(batch: Batch) -> int:
-    return int(np.count_nonzero(batch.mask))
+    return int(np.count_nonzero(batch.segment_ids))
 
 
 def _tokens_of(batches: Any, encoder: Any = None) -> Callable[[], int]:

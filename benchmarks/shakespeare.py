@@ -89,7 +89,7 @@ def _theirs(model: Any, cfg: Any, rounds: int) -> Callable[[Batch], Any]:
         logits = model(torch.from_numpy(batch.tokens))
         targets = torch.from_numpy(batch.targets).long()
         values = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-        weights = torch.from_numpy(batch.weights).flatten()
+        weights = torch.from_numpy(batch.loss_weights).flatten()
         loss = (values * weights).sum() / weights.sum()
         optimizer.zero_grad()
         loss.backward()
@@ -125,8 +125,8 @@ def _torch_loss(model: Any, data: Any) -> float:
             logits = model(torch.from_numpy(batch.tokens)).flatten(0, 1)
             targets = torch.from_numpy(batch.targets).long().flatten()
             values = torch.nn.functional.cross_entropy(logits, targets, reduction="none").double().numpy()
-            total += float((values * batch.weights.flatten()).sum())
-            weight += float(batch.weights.sum())
+            total += float((values * batch.loss_weights.flatten()).sum())
+            weight += float(batch.loss_weights.sum())
     return total / weight
 
 

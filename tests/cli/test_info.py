@@ -37,7 +37,7 @@ def test_memory_is_that_of_the_arrays_that_training_makes():
     moments = [leaf for path, leaf in tree_flatten(optimizer.state) if path.endswith((".m", ".v"))]
     assert found["AdamW"] == sum(leaf.nbytes for leaf in moments)
     assert found["batch"] == sum(array.nbytes for array in batch[:5])
-    assert found["logits"] == model(mx.array(batch.tokens), mx.array(batch.mask)).nbytes
+    assert found["logits"] == model(mx.array(batch.tokens), mx.array(batch.segment_ids)).nbytes
 
 
 def test_the_memory_table_has_a_line_for_each_size(capsys):

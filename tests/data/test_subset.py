@@ -145,11 +145,11 @@ def test_the_titanic_trains_on_the_chosen_passengers_alone_in_every_copy(tmp_pat
     example_losses.write(rows(ids, costs), tmp_path / "a.parquet")
     data = new_titanic(tmp_path, prefetch=0, select=select("hardest", 25, source=tmp_path / "a.parquet"))
     expected = np.array(ids)[np.argsort(-costs)][: -(-len(ids) // 4)]
-    seen = np.concatenate([batch.ids for batch in data.train])
+    seen = np.concatenate([batch.example_ids for batch in data.train])
     assert sorted(seen.tolist()) == sorted([*expected, *expected, *expected])
     assert sum(data.class_counts) == len(expected)
     assert data.fingerprint != whole.fingerprint
-    texts = {batch.ids[i]: batch.targets[i] for batch in data.train for i in range(len(batch.ids))}
+    texts = {batch.example_ids[i]: batch.targets[i] for batch in data.train for i in range(len(batch.example_ids))}
     assert all(texts[row.id] == row.survived for row in whole.train_rows if row.id in texts)
     assert data.tokenizer.fingerprint == whole.tokenizer.fingerprint
     np.testing.assert_array_equal(next(iter(data.valid)).tokens, next(iter(whole.valid)).tokens)

@@ -53,7 +53,7 @@ def test_the_top_k_and_the_probability_of_all_other_classes_are_stored(tmp_path)
     batch = text()
     extra = new_cache(tmp_path).soft_targets(batch, lambda: logits_of(batch))
     log_p = log_softmax(np.array(logits_of(batch)), axis=-1)
-    real = batch.mask > 0
+    real = batch.segment_ids > 0
     for values, classes, full in zip(extra["teacher"][real], extra["teacher_classes"][real], log_p[real], strict=True):
         assert set(classes) == set(np.argsort(full)[-4:])
         np.testing.assert_allclose(values[:-1], full[classes], rtol=1e-5, atol=1e-6)
@@ -78,9 +78,11 @@ def test_the_key_of_a_row_depends_on_its_content_only(tmp_path):
     wide = [np.pad(part, ((0, 0), (0, 5))) for part in batch[:4]]
     moved = Batch(*(part[::-1] for part in wide), np.array([7, 8, 9]))
     after = cache.soft_targets(moved, never)
-    np.testing.assert_array_equal(after["teacher"][::-1, :7][batch.mask > 0], before["teacher"][batch.mask > 0])
-    assert row_key(batch.tokens[0], batch.mask[0]) != row_key(batch.tokens[0], batch.mask[0] * 2)
-    assert row_key(batch.tokens[1], batch.mask[1]) == row_key(batch.tokens[1], batch.mask[1] > 0)
+    np.testing.assert_array_equal(
+        after["teacher"][::-1, :7][batch.segment_ids > 0], before["teacher"][batch.segment_ids > 0]
+    )
+    assert row_key(batch.tokens[0], batch.segment_ids[0]) != row_key(batch.tokens[0], batch.segment_ids[0] * 2)
+    assert row_key(batch.tokens[1], batch.segment_ids[1]) == row_key(batch.tokens[1], batch.segment_ids[1] > 0)
 
 
 def test_training_with_all_classes_cached_equals_training_without_a_cache_bit_for_bit(tmp_path):
@@ -107,7 +109,7 @@ def test_the_top_k_divergence_is_a_divergence_and_at_most_the_full_one(tmp_path)
     batch = text()
     cached = new_cache(tmp_path).soft_targets(batch, lambda: logits_of(batch))
     top_k = SoftTargets(mx.array(cached["teacher"]), mx.array(cached["teacher_classes"]))
-    real = batch.mask > 0
+    real = batch.segment_ids > 0
     for T in (1.0, 3.0):
         np.testing.assert_allclose(
             np.array(soft_target_divergence(top_k, logits_of(batch), T, "forward"))[real], 0, atol=2e-6
@@ -126,7 +128,7 @@ def test_the_reported_loss_of_the_top_k_is_its_divergence_from_the_full_distribu
     p = log_softmax(np.array(logits_of(batch), np.float64), axis=-1)
     believed = np.full_like(p, -np.inf)
     believed[:] = (extra["teacher"][..., -1:].astype(np.float64)) - np.log(V - 4)
-    real = batch.mask > 0
+    real = batch.segment_ids > 0
     np.put_along_axis(believed, extra["teacher_classes"], extra["teacher"][..., :-1].astype(np.float64), axis=-1)
     lost = (np.exp(p) * (p - believed)).sum(axis=-1)
     cache = new_cache(tmp_path / "again", dtype="float16")
@@ -185,7 +187,7 @@ def test_a_corrupt_file_is_created_again_with_one_warning(tmp_path, caplog, dama
 def test_a_record_that_cannot_be_right_is_computed_again(tmp_path, caplog, damage):
     batch = text(rows=1)
     expected = filled_cache(tmp_path, batch)
-    count = int(batch.mask.sum())
+    count = int(batch.segment_ids.sum())
     values, classes = np.zeros((count, 5), np.float32), np.zeros((count, 4), np.uint16)
     if damage == "length":
         record: bytes | str = values.tobytes()[:-3] + classes.tobytes()
@@ -278,6 +280,6 @@ def test_a_folder_that_cannot_be_created_is_refused(tmp_path):
 def test_cached_annotations_give_the_soft_targets_of_the_teachers(tmp_path):
     teacher, batch = new_model(seed=1), Stream().batch(np.arange(8))
     teachers = Teachers(Ensemble([FrozenModel(teacher)]), cache=new_cache(tmp_path, top_k=2, num_classes=2))
-    annotated = batch._replace(extra=teachers.cached(batch, None))
+    annotated = batch._replace(aux=teachers.cached(batch, None))
     online = Teachers(teachers.ensemble).soft_targets(to_device(batch), None).values
     np.testing.assert_array_equal(teachers.soft_targets(to_device(annotated), None).values, online)

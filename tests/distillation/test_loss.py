@@ -76,7 +76,7 @@ def test_distillation_without_teachers_or_with_alpha_1_is_cross_entropy_bit_for_
 
 def test_the_loss_equals_its_formula():
     student, teacher, batch = new_model(dropout=0.0), new_model(seed=1, dropout=0.0), make_batch()
-    z, t = (np.array(model(batch.tokens, batch.mask), np.float64) for model in (student, teacher))
+    z, t = (np.array(model(batch.tokens, batch.segment_ids), np.float64) for model in (student, teacher))
     y, T = np.array(batch.targets), 3.0
     p, q = oracle(t / T, axis=-1), oracle(z / T, axis=-1)
     kl = (np.exp(p) * (p - q)).sum(axis=-1)
@@ -166,9 +166,9 @@ def test_distilling_with_the_optimized_step_equals_the_plain_step():
 @pytest.mark.parametrize("combine", ["logits", "probabilities"])
 def test_an_ensemble_of_equal_members_equals_one_member(combine):
     batch, member = make_batch(), new_model(seed=1)
-    single = Ensemble([member])(batch.tokens, batch.mask)
+    single = Ensemble([member])(batch.tokens, batch.segment_ids)
     for n in (2, 3, 5):
-        several = Ensemble([member] * n, mean=combine)(batch.tokens, batch.mask)
+        several = Ensemble([member] * n, mean=combine)(batch.tokens, batch.segment_ids)
         if combine == "logits":
             np.testing.assert_array_equal(several, single)
         np.testing.assert_allclose(mx.softmax(several, axis=-1), mx.softmax(single, axis=-1), rtol=1e-6)
@@ -176,11 +176,11 @@ def test_an_ensemble_of_equal_members_equals_one_member(combine):
 
 def test_an_ensemble_is_the_weighted_mean_of_logits_or_probabilities():
     batch, models = make_batch(), [new_model(seed=n, dropout=0.0) for n in (1, 2)]
-    z = [np.array(model(batch.tokens, batch.mask)) for model in models]
+    z = [np.array(model(batch.tokens, batch.segment_ids)) for model in models]
     p = [np.exp(oracle(logits, axis=-1)) for logits in z]
-    mean = Ensemble(models, [1.0, 3.0])(batch.tokens, batch.mask)
+    mean = Ensemble(models, [1.0, 3.0])(batch.tokens, batch.segment_ids)
     np.testing.assert_allclose(mean, (z[0] + 3 * z[1]) / 4, rtol=1e-5, atol=1e-7)
-    mean = mx.exp(Ensemble(models, [1.0, 3.0], "probabilities")(batch.tokens, batch.mask))
+    mean = mx.exp(Ensemble(models, [1.0, 3.0], "probabilities")(batch.tokens, batch.segment_ids))
     np.testing.assert_allclose(mean, (p[0] + 3 * p[1]) / 4, rtol=1e-5)
 
 
@@ -194,7 +194,7 @@ def test_a_residual_student_has_the_weight_of_one_of_n_plus_1_members(n):
 
 def test_the_loss_of_a_residual_student_is_that_of_the_ensemble_with_it():
     student, below, batch = new_model(dropout=0.0), [new_model(seed=n, dropout=0.0) for n in (1, 2)], make_batch()
-    z = sum(np.array(m(batch.tokens, batch.mask), np.float64) for m in (student, *below)) / 3
+    z = sum(np.array(m(batch.tokens, batch.segment_ids), np.float64) for m in (student, *below)) / 3
     y = np.array(batch.targets)
     values = distill(residual_base=below)(student, batch).total
     np.testing.assert_allclose(values, -oracle(z, axis=-1)[np.arange(len(y)), y], rtol=1e-5)
@@ -202,14 +202,14 @@ def test_the_loss_of_a_residual_student_is_that_of_the_ensemble_with_it():
 
 def test_a_frozen_model_maps_its_classes_to_those_of_the_student():
     model, batch = new_model(classes=3, dropout=0.0), make_batch()
-    z = np.array(model(batch.tokens, batch.mask))
+    z = np.array(model(batch.tokens, batch.segment_ids))
     member = FrozenModel(model, np.array([2, 0]))
-    np.testing.assert_array_equal(member(batch.tokens, batch.mask), z[:, [2, 0]])
+    np.testing.assert_array_equal(member(batch.tokens, batch.segment_ids), z[:, [2, 0]])
 
 
 def test_the_router_weights_each_teacher_by_its_confidence_in_the_true_class():
     batch, models = make_batch(), [new_model(seed=n, dropout=0.0) for n in (1, 2)]
-    z = [np.array(model(batch.tokens, batch.mask), np.float64) for model in models]
+    z = [np.array(model(batch.tokens, batch.segment_ids), np.float64) for model in models]
     y = np.array(batch.targets)
     c = [np.exp(oracle(logits, axis=-1))[np.arange(8), y][:, None] + 1e-6 for logits in z]
     loss = distill(*models, router=true_class_confidence)
@@ -221,7 +221,7 @@ def test_the_loss_follows_its_coefficient_schedules():
     schedule = LinearCoefficient(1.0, 0.2, 0.5)
     student, teacher, batch = new_model(dropout=0.0), new_model(seed=1, dropout=0.0), Stream().batch(np.arange(8))
     loss = distill(teacher, alpha=schedule, temperature=LinearCoefficient(4.0, 2.0, 1.0))
-    annotated = batch._replace(extra=loss.annotate(batch, 0.25))
+    annotated = batch._replace(aux=loss.annotate(batch, 0.25))
     expected = distill(teacher, alpha=0.6, temperature=3.5)(student, to_device(batch)).total
     np.testing.assert_allclose(loss(student, to_device(annotated)).total, expected, rtol=1e-5)
 
@@ -238,7 +238,7 @@ def test_distillation_in_a_weighted_sum_equals_the_sum_of_the_losses():
     focal = FocalLoss(None, 2.0, 0.0)
     losses = {"distillation": distill(teacher, alpha=LinearCoefficient(0.0, 1.0, 1.0)), "focal": focal}
     loss = WeightedSumLoss(losses, {"distillation": 2.0, "focal": LinearCoefficient(0.0, 4.0, 1.0)})
-    annotated = to_device(batch._replace(extra=loss.annotate(batch, 0.5)))
+    annotated = to_device(batch._replace(aux=loss.annotate(batch, 0.5)))
     actual = loss(Counted(), annotated)
     assert len(calls) == 1
     device = to_device(batch)
@@ -268,7 +268,7 @@ def test_training_brings_matched_layers_closer_and_trains_their_projections(fami
     loss = distill(teacher, alpha=0.0, feature_matching=PAIRS)
     batch = Stream().batch(np.arange(8))
     if family is Transformer:
-        batch = batch._replace(targets=batch.tokens, weights=np.ones(batch.tokens.shape, np.float32))
+        batch = batch._replace(targets=batch.tokens, loss_weights=np.ones(batch.tokens.shape, np.float32))
     batch = to_device(batch)
     own = set(weights_of(student))
     loss.setup(student, seed=0)

@@ -97,6 +97,6 @@ def test_shards_make_up_the_batch_and_a_process_without_rows_has_no_targets():
         process = DataParallel.__new__(DataParallel)  # without a ring: share needs only who it is
         process.rank, process.size = rank, 4
         shares.append(process.share(batch))
-    assert [share.ids.tolist() for share in shares] == [[0], [1], [2], [0]]
-    assert [float(share.weights.sum()) for share in shares] == [1, 1, 1, 0]
-    assert shares[1].extra["teacher"].tolist() == [[1]]
+    assert [share.example_ids.tolist() for share in shares] == [[0], [1], [2], [0]]
+    assert [float(share.loss_weights.sum()) for share in shares] == [1, 1, 1, 0]
+    assert shares[1].aux["teacher"].tolist() == [[1]]

@@ -67,7 +67,7 @@ def test_the_first_hundred_batches_of_a_seed_are_the_published_ones(tmp_path, na
     data = build_data(composed(*words), tmp_path, None, tmp_path)
     digest = hashlib.sha256()
     for batch in itertools.islice(itertools.chain.from_iterable(itertools.repeat(data.train)), 100):
-        for array in (batch.tokens, batch.mask, batch.targets, batch.weights, batch.ids):
+        for array in (batch.tokens, batch.segment_ids, batch.targets, batch.loss_weights, batch.example_ids):
             digest.update(f"{array.dtype.name} {array.shape}".encode())
             digest.update(array.tobytes())
     assert digest.hexdigest()[:16] == BATCHES[name]

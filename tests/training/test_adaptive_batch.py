@@ -61,7 +61,7 @@ class Sizes(Hook):
         self.seen: list[int] = []
 
     def on_step(self, context, state, result) -> None:
-        self.seen.append(len(result.batch.ids))
+        self.seen.append(len(result.batch.example_ids))
 
 
 def test_the_sizes_follow_the_script_with_a_cooldown_and_the_loader_yields_them():
@@ -142,8 +142,8 @@ class Short:
         self.rows, self.message, self.tried = rows, message, []
 
     def __call__(self, model, batch) -> mx.array:
-        self.tried.append(len(batch.ids))
-        if len(batch.ids) > self.rows:
+        self.tried.append(len(batch.example_ids))
+        if len(batch.example_ids) > self.rows:
             raise RuntimeError(self.message)
         return CrossEntropyLoss(0.0)(model, batch)
 
@@ -220,7 +220,7 @@ def test_auto_takes_the_largest_part_that_fits(monkeypatch, capsys):
     assert asked == [1, 2, 4, 8]  # 16 would need 960 of the 800 that may be used
     assert seen.tried == [8] * 8
     assert "8 of 64 rows" in capsys.readouterr().err
-    longer = batch._replace(tokens=mx.zeros((64, 12), mx.int32), mask=mx.ones((64, 12), mx.int32))
+    longer = batch._replace(tokens=mx.zeros((64, 12), mx.int32), segment_ids=mx.ones((64, 12), mx.int32))
     seen.tried.clear()
     step(longer)
     assert seen.tried == [4] * 16

@@ -179,10 +179,12 @@ def test_a_run_that_diverges_goes_back_to_its_last_good_checkpoint_and_past_the_
         def batch(self, rows):
             batch = super().batch(rows)
             bad = self.epoch == 1 and 1 <= self.index <= 3  # three batches in a row
-            return batch._replace(weights=batch.weights * (np.nan if bad else 1))
+            return batch._replace(loss_weights=batch.loss_weights * (np.nan if bad else 1))
 
     def nan_sum(model, batch):
-        return CrossEntropyLoss(0.0)(model, batch).total + mx.where(mx.isnan(batch.weights.sum()), float("nan"), 0.0)
+        return CrossEntropyLoss(0.0)(model, batch).total + mx.where(
+            mx.isnan(batch.loss_weights.sum()), float("nan"), 0.0
+        )
 
     run = new_run(new_model(), Poisoned(rows=22), tracker=Recorder())
     train(tmp_path, run=run, every_steps=2, loss=FunctionLoss(nan_sum))

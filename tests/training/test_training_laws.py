@@ -58,7 +58,7 @@ def test_focal_without_focus_is_cross_entropy():
 
 def test_focal_weighs_class_one_by_alpha():
     model, batch = new_model(dropout=0.0), a_batch()
-    p = np.array(mx.softmax(model(batch.tokens, batch.mask), axis=-1))[np.arange(5), np.array(batch.targets)]
+    p = np.array(mx.softmax(model(batch.tokens, batch.segment_ids), axis=-1))[np.arange(5), np.array(batch.targets)]
     a = np.where(np.array(batch.targets) == 1, 0.25, 0.75)
     np.testing.assert_allclose(
         np.array(FocalLoss(0.25, 2.0, 0.0)(model, batch).total), -a * (1 - p) ** 2 * np.log(p), rtol=1e-4
@@ -72,8 +72,8 @@ def test_balanced_weights_are_n_over_classes_times_count():
 
 def test_a_target_without_weight_counts_for_nothing_even_if_its_loss_is_nan():
     model, batch = new_model(dropout=0.0), a_batch()
-    less = batch._replace(weights=mx.array([1.0, 1.0, 0.0, 0.0, 0.0]))
-    spoiled = FunctionLoss(lambda m, b: mx.where(b.weights == 0, float("nan"), CrossEntropyLoss(0.0)(m, b).total))
+    less = batch._replace(loss_weights=mx.array([1.0, 1.0, 0.0, 0.0, 0.0]))
+    spoiled = FunctionLoss(lambda m, b: mx.where(b.loss_weights == 0, float("nan"), CrossEntropyLoss(0.0)(m, b).total))
     total, weight, _ = weighted_sum(spoiled, model, less)
     short, *_ = weighted_sum(CrossEntropyLoss(0.0), model, a_batch(2))
     assert (weight.item(), total.item()) == (2.0, pytest.approx(short.item(), rel=1e-6))

@@ -59,7 +59,7 @@ class ExampleLossLogger:
         names = (*FIXED, *sorted(result.per_example.keys() - set(FIXED)))
         values = mx.stack([result.per_example[name].astype(mx.float32) for name in names])  # (K, B)
         mx.async_eval(values)  # the writer thread waits for it, training does not
-        self._writer.put(_Item(step, time.time(), result.batch.ids, names, values))
+        self._writer.put(_Item(step, time.time(), result.batch.example_ids, names, values))
 
     def on_end(self, context: FitContext, state: TrainState) -> None:
         if self._writer is None:

@@ -11,11 +11,11 @@ class Batch(NamedTuple):
     """B examples of T tokens, as NumPy arrays. Shorter examples are padded on the right."""
 
     tokens: np.ndarray  # (B, T) int32
-    mask: np.ndarray  # (B, T) int32: 0 is padding, k > 0 the document's number in its row; bool: one document a row
+    segment_ids: np.ndarray  # (B, T) int32: 0 padding, k > 0 the k-th document of the row; bool if each row has one
     targets: np.ndarray  # (B,) a class per example, or (B, T) a token per position; int32
-    weights: np.ndarray  # like targets, float32; 0 is not a target
-    ids: np.ndarray  # (B,) int64: which example this is, the same number in every epoch
-    extra: dict[str, np.ndarray] = {}  # auxiliary arrays that a loss needs, by name: (B, ...)
+    loss_weights: np.ndarray  # like targets, float32; 0 is not a target
+    example_ids: np.ndarray  # (B,) int64: the same number in every epoch
+    aux: dict[str, np.ndarray] = {}  # auxiliary arrays that a loss needs, by name: (B, ...)
 
 
 class BatchIterator(Protocol):

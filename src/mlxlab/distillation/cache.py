@@ -18,7 +18,7 @@ from mlxlab.distillation.soft_target_store import SoftTargetStore
 from mlxlab.errors import ConfigError
 from mlxlab.ops.kl_divergence import log_softmax
 
-VALUES, CLASSES = "teacher", "teacher_classes"  # names in `Batch.extra`
+VALUES, CLASSES = "teacher", "teacher_classes"  # names in `Batch.aux`
 
 
 class TeacherCache:
@@ -43,7 +43,7 @@ class TeacherCache:
         self.hits = self.misses = 0  # rows
 
     def soft_targets(self, batch: Batch, compute: Callable[[], mx.array]) -> dict[str, np.ndarray]:
-        """Soft targets of a batch, as arrays for `Batch.extra`.
+        """Soft targets of a batch, as arrays for `Batch.aux`.
 
         What was stored first is what is used: a resumed run trains on the same values, bit for bit.
 
@@ -51,9 +51,9 @@ class TeacherCache:
             compute: returns the logits (B, ..., C); called if a row is not stored.
         """
         shape = batch.targets.shape
-        lengths = list(map(_length, batch.mask))
+        lengths = list(map(_length, batch.segment_ids))
         counts = lengths if len(shape) > 1 else [1] * len(lengths)  # targets per row; padding is not stored
-        keys = list(map(row_key, batch.tokens, batch.mask))
+        keys = list(map(row_key, batch.tokens, batch.segment_ids))
         values = np.zeros((*shape, self.width), self.dtype)
         classes = np.zeros((*shape, self.top_k), np.int32)
         missing = [row for row, key in enumerate(keys) if not self._load(key, values, classes, row, counts[row])]

@@ -125,6 +125,6 @@ def _projection_size(
 def _per_target(values: mx.array, batch: DeviceBatch) -> mx.array:
     """Values per token (B, T) or row (B,) for targets per token or row: a row has the mean over its real tokens."""
     if values.ndim > batch.targets.ndim:
-        real = (batch.mask > 0).astype(mx.float32)
+        real = (batch.segment_ids > 0).astype(mx.float32)
         return (values * real).sum(axis=1) / mx.maximum(real.sum(axis=1), 1)
     return values if values.ndim == batch.targets.ndim else values[:, None]

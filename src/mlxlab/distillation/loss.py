@@ -71,7 +71,7 @@ class DistillationLoss:
         if self.pairs:
             model = unwrap(model)
         with capture_calls(model, [pair.student for pair in self.pairs]) as student_calls:
-            logits = self.teachers.add_residual_base(model(batch.tokens, batch.mask), batch)
+            logits = self.teachers.add_residual_base(model(batch.tokens, batch.segment_ids), batch)
         ce = cross_entropy(logits, batch.targets, self.label_smoothing)
         if not self._queries_teachers:
             return LossTerms(ce, {"cross_entropy": ce})
@@ -122,5 +122,5 @@ class DistillationLoss:
 def _value(coefficient: Coefficient, name: str, batch: DeviceBatch) -> float | mx.array:
     """A number, or the present value of a schedule as an array that broadcasts over the targets."""
     if isinstance(coefficient, LinearCoefficient):
-        return batch.extra[name].reshape(-1, *[1] * (batch.targets.ndim - 1))
+        return batch.aux[name].reshape(-1, *[1] * (batch.targets.ndim - 1))
     return float(coefficient)

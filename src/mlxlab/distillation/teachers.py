@@ -46,15 +46,15 @@ class Teachers:
 
     def soft_targets(self, batch: DeviceBatch, router: Router | None) -> SoftTargets:
         """Soft targets from the annotations of a batch, else from the ensemble."""
-        if VALUES in batch.extra:
-            return SoftTargets(batch.extra[VALUES].astype(mx.float32), batch.extra.get(CLASSES))
+        if VALUES in batch.aux:
+            return SoftTargets(batch.aux[VALUES].astype(mx.float32), batch.aux.get(CLASSES))
         return SoftTargets(mx.stop_gradient(self._logits(batch, router)))
 
     def add_residual_base(self, logits: mx.array, batch: DeviceBatch) -> mx.array:
         """The logits (..., C) of the residual base with the student as one more member."""
         if not self.residual_base:
             return logits
-        base = mx.stop_gradient(self.residual_base(batch.tokens, batch.mask))
+        base = mx.stop_gradient(self.residual_base(batch.tokens, batch.segment_ids))
         return add_residual_base(logits.astype(mx.float32), base, len(self.residual_base))
 
     def flush(self) -> None:
@@ -67,6 +67,6 @@ class Teachers:
         return hashlib.sha256((self.ensemble.digest() + self.residual_base.digest()).encode()).hexdigest()
 
     def _logits(self, batch: DeviceBatch, router: Router | None) -> mx.array:
-        logits = self.ensemble.member_logits(batch.tokens, batch.mask)
+        logits = self.ensemble.member_logits(batch.tokens, batch.segment_ids)
         weights = router(logits=logits, targets=batch.targets) if router is not None else None
         return self.ensemble.combine(logits, weights)

@@ -85,11 +85,11 @@ class DataParallel:
 
     def shard(self, batch: Batch) -> Batch:
         """Rows rank, rank + size, ...; where there is none, a row without a target."""
-        self.rows = len(batch.ids)
+        self.rows = len(batch.example_ids)
         if self.rank < self.rows:
             return _rows(batch, slice(self.rank, None, self.size))
         first = _rows(batch, slice(1))
-        return first._replace(weights=np.zeros_like(first.weights))
+        return first._replace(loss_weights=np.zeros_like(first.loss_weights))
 
     def all_reduce_sum(self, tree: Any, rows: Rows) -> tuple[Any, Rows]:
         summed = self._sum({"tree": tree, "rows": {name: self._spread(values) for name, values in rows.items()}})
@@ -142,7 +142,7 @@ class DataParallel:
 
 def _rows(batch: Batch, rows: slice) -> Batch:
     tokens, mask, targets, weights, ids = (array[rows] for array in batch[:5])
-    return Batch(tokens, mask, targets, weights, ids, {name: array[rows] for name, array in batch.extra.items()})
+    return Batch(tokens, mask, targets, weights, ids, {name: array[rows] for name, array in batch.aux.items()})
 
 
 def bucket_leaves(leaves: list[tuple[str, mx.array]]) -> list[list[tuple[str, mx.array]]]:

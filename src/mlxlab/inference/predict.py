@@ -25,5 +25,5 @@ def predict(restored: RestoredModel, rows: Sequence[Passenger], batch_size: int 
     parts = []
     for start in range(0, len(rows), batch_size):
         batch = to_device(restored.encoder.encode_rows(rows[start : start + batch_size]))
-        parts.append(np.array(mx.softmax(restored.model(batch.tokens, batch.mask).astype(mx.float32), axis=-1)))
+        parts.append(np.array(mx.softmax(restored.model(batch.tokens, batch.segment_ids).astype(mx.float32), axis=-1)))
     return np.concatenate(parts) if parts else np.zeros((0, restored.encoder.task.num_classes), np.float32)

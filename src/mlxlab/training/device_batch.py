@@ -11,14 +11,14 @@ class DeviceBatch(NamedTuple):
     """A `Batch` on the device, field by field."""
 
     tokens: mx.array  # (B, T) int32
-    mask: mx.array  # (B, T) int32: 0 is padding, k > 0 the document's number in its row; bool: one document a row
+    segment_ids: mx.array  # (B, T) int32: 0 padding, k > 0 the k-th document of the row; bool if each row has one
     targets: mx.array  # (B,) or (B, T) int32
-    weights: mx.array  # like targets, float32
-    ids: mx.array  # (B,) int64
-    extra: dict[str, mx.array] = {}  # (B, ...) by name
+    loss_weights: mx.array  # like targets, float32
+    example_ids: mx.array  # (B,) int64
+    aux: dict[str, mx.array] = {}  # (B, ...) by name
 
 
 def to_device(batch: Batch) -> DeviceBatch:
-    tokens, mask, targets, weights, ids = map(mx.array, batch[:5])
-    extra = {name: mx.array(values) for name, values in batch.extra.items()}
-    return DeviceBatch(tokens, mask, targets, weights, ids, extra)
+    tokens, segment_ids, targets, loss_weights, example_ids = map(mx.array, batch[:5])
+    aux = {name: mx.array(values) for name, values in batch.aux.items()}
+    return DeviceBatch(tokens, segment_ids, targets, loss_weights, example_ids, aux)

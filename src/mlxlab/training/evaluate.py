@@ -51,13 +51,15 @@ def evaluate(
             if should_stop():
                 return None
             logits, values = _forward(model, to_device(batch))
-            total += float((np.array(values, np.float64) * batch.weights).sum())
-            weight += float(batch.weights.sum())
+            total += float((np.array(values, np.float64) * batch.loss_weights).sum())
+            weight += float(batch.loss_weights.sum())
             if len(token_bytes):
-                num_bytes += float((token_bytes[batch.targets] * batch.weights).sum())
+                num_bytes += float((token_bytes[batch.targets] * batch.loss_weights).sum())
             if classify:
-                real = batch.weights > 0
-                outputs.append((batch.ids[real], batch.targets[real], np.array(mx.softmax(logits, axis=-1))[real]))
+                real = batch.loss_weights > 0
+                outputs.append(
+                    (batch.example_ids[real], batch.targets[real], np.array(mx.softmax(logits, axis=-1))[real])
+                )
     loss = total / max(weight, 1e-9)
     if not classify:
         metrics = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
@@ -78,7 +80,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def _forward(model: nn.Module, batch: DeviceBatch) -> tuple[mx.array, mx.array]:
-    logits = model(batch.tokens, batch.mask).astype(mx.float32)
+    logits = model(batch.tokens, batch.segment_ids).astype(mx.float32)
     values = cross_entropy(logits, batch.targets)
     mx.eval(logits, values)
     return logits, values

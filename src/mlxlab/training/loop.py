@@ -77,7 +77,7 @@ class TrainingLoop:
         while not self.control.stop_reason:
             try:
                 for batch in state.data:
-                    batch = batch._replace(extra=batch.extra | trainer.loss.annotate(batch, state.fraction_done))
+                    batch = batch._replace(aux=batch.aux | trainer.loss.annotate(batch, state.fraction_done))
                     state.optimizer.learning_rate = schedule(mx.array(state.progress.schedule_step))
                     mx.random.seed(step_seed(seed, state.progress.step, self.group.rank))
                     result = step_result(batch, step(to_device(self.group.shard(batch))))

@@ -50,7 +50,7 @@ class StepResult(NamedTuple):
     @property
     def trained(self) -> bool:
         """False for the result of a resumed run that only made up for an evaluation that was due."""
-        return len(self.batch.ids) > 0
+        return len(self.batch.example_ids) > 0
 
 
 def step_result(batch: Batch, output: StepOutput) -> StepResult:
@@ -86,8 +86,8 @@ class Progress:
 
     def record(self, result: StepResult) -> None:
         self.step += 1
-        self.samples += int(np.count_nonzero(result.batch.ids >= 0))  # -1 are rows that only fill up
-        self.tokens += int(np.count_nonzero(result.batch.mask))
+        self.samples += int(np.count_nonzero(result.batch.example_ids >= 0))  # -1 are rows that only fill up
+        self.tokens += int(np.count_nonzero(result.batch.segment_ids))
         self.nonfinite_steps += not result.finite
         self.consecutive_nonfinite = 0 if result.finite else self.consecutive_nonfinite + 1
 
@@ -105,8 +105,8 @@ class RunningTotals:
     terms: dict[str, float] = field(default_factory=dict)
 
     def record(self, result: StepResult) -> None:
-        self.tokens += int(np.count_nonzero(result.batch.mask))
-        self.token_slots += result.batch.mask.size
+        self.tokens += int(np.count_nonzero(result.batch.segment_ids))
+        self.token_slots += result.batch.segment_ids.size
         if not result.finite:
             return
         self.loss, self.weight = self.loss + result.loss, self.weight + result.weight

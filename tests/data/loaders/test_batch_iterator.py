@@ -94,7 +94,7 @@ def test_the_seconds_spent_waiting_for_batches_are_measured(new):
     ticks = itertools.count()
     timed.timer = WaitTimer(clock=lambda: next(ticks))
     first = next(iter(batches))
-    assert len(first.ids)
+    assert len(first.example_ids)
     assert batches.wait_seconds >= 1
 
 

@@ -39,7 +39,7 @@ BOTH = [FixedBatchSize(5), TokenBudget(None, 5), TokenBudget(800, 3), FixedBatch
 
 
 def ids_of(batches) -> list[int]:
-    return [int(i) for batch in batches for i in batch.ids if i >= 0]
+    return [int(i) for batch in batches for i in batch.example_ids if i >= 0]
 
 
 @pytest.mark.parametrize("batching", BOTH)
@@ -54,7 +54,7 @@ def test_every_example_comes_once_an_epoch_and_in_another_order_in_the_next(batc
 @pytest.mark.parametrize("batching", BOTH)
 def test_a_place_reached_is_the_place_left(batching):
     data = loader(batching)
-    whole = [[list(batch.ids) for batch in data] for _ in range(2)]
+    whole = [[list(batch.example_ids) for batch in data] for _ in range(2)]
     for stop in (0, 1, 7, len(whole[0]) - 1, len(whole[0])):
         data = loader(batching)
         turn = iter(data)
@@ -66,7 +66,7 @@ def test_a_place_reached_is_the_place_left(batching):
             == (data.epoch, data.at_epoch_start)
             == (stop // len(whole[0]), stop in (0, len(whole[0])))
         )
-        rest = [list(batch.ids) for batch in other]
+        rest = [list(batch.example_ids) for batch in other]
         assert seen + rest == whole[0] if stop < len(whole[0]) else rest == whole[1]
 
 
@@ -101,7 +101,7 @@ def test_prefetching_changes_no_batch_and_a_new_size_comes_with_the_next_one(bat
             data.resize(size)
             seen += [next(turn).ids.tolist() for _ in range(3)]
             seen.append(data.state_dict())
-        return seen + [batch.ids.tolist() for batch in turn] + [next(iter(data)).ids.tolist()]
+        return seen + [batch.example_ids.tolist() for batch in turn] + [next(iter(data)).ids.tolist()]
 
     assert walk(loader(batching)) == walk(Prefetch(loader(batching), 3))
 
@@ -110,7 +110,7 @@ def test_a_new_size_at_the_end_of_an_epoch_ends_that_epoch():
     data = Prefetch(loader(size=101), 2)
     seen = []
     for batch in data:
-        seen.append(len(batch.ids))
+        seen.append(len(batch.example_ids))
         if data.at_epoch_start:
             data.resize(7)
     assert sorted(seen) == [1, 101, 101]
@@ -141,12 +141,12 @@ def test_a_budget_of_tokens_bounds_every_batch_and_makes_one_shape_a_length():
 
 
 def test_rows_that_only_fill_up_have_no_weight_and_no_id():
-    batches = [batch for batch in loader(TokenBudget(800, 2)) if (batch.ids < 0).any()]
+    batches = [batch for batch in loader(TokenBudget(800, 2)) if (batch.example_ids < 0).any()]
     assert len(batches) == 1
-    empty = batches[0].ids < 0
-    assert (batches[0].weights[empty] == 0).all()
-    assert (batches[0].mask[empty].sum(axis=1) == 1).all()  # not 0: attention over nothing would not be finite
-    assert len(batches[0].extra["mean"]) == len(batches[0].ids)
+    empty = batches[0].example_ids < 0
+    assert (batches[0].loss_weights[empty] == 0).all()
+    assert (batches[0].segment_ids[empty].sum(axis=1) == 1).all()  # not 0: attention over nothing would not be finite
+    assert len(batches[0].aux["mean"]) == len(batches[0].example_ids)
 
 
 def test_edges_are_the_best_there_are():
@@ -168,6 +168,6 @@ def test_few_lengths_need_few_edges_and_long_ones_are_covered():
 
 def test_the_titanic_has_at_most_five_percent_padding(tmp_path):
     data = new_titanic(tmp_path)
-    masks = [batch.mask for _ in range(2) for batch in data.train]
+    masks = [batch.segment_ids for _ in range(2) for batch in data.train]
     assert 1 - sum(mask.sum() for mask in masks) / sum(mask.size for mask in masks) < 0.05
     assert len({mask.shape for mask in masks}) <= 8

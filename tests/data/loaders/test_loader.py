@@ -38,7 +38,7 @@ def ids(batches):
 @pytest.mark.parametrize("new", [new_loader, new_prefetch])
 def test_each_epoch_shows_every_example_once_in_another_order(new):
     loader = new()
-    epochs = [np.concatenate([batch.ids for batch in loader]) for _ in range(3)]
+    epochs = [np.concatenate([batch.example_ids for batch in loader]) for _ in range(3)]
     for epoch in epochs:
         np.testing.assert_array_equal(np.sort(epoch), np.arange(COUNT))
     assert not np.array_equal(epochs[0], epochs[1])
@@ -47,7 +47,7 @@ def test_each_epoch_shows_every_example_once_in_another_order(new):
 
 def test_the_short_last_batch_is_kept():
     loader = new_loader()
-    sizes = [len(batch.ids) for batch in loader]
+    sizes = [len(batch.example_ids) for batch in loader]
     assert sizes == [8, 8, 8, 8, 8, 5]
     assert loader.batches_per_epoch == len(sizes)
 
@@ -97,7 +97,9 @@ def test_a_place_fits_another_batch_size():
     seen = [next(stream).ids for _ in range(2)]
     other = new_loader(size=7)
     other.load_state_dict(loader.state_dict())
-    np.testing.assert_array_equal(np.sort(np.concatenate([*seen, *(batch.ids for batch in other)])), np.arange(COUNT))
+    np.testing.assert_array_equal(
+        np.sort(np.concatenate([*seen, *(batch.example_ids for batch in other)])), np.arange(COUNT)
+    )
 
 
 @pytest.mark.parametrize(
@@ -182,7 +184,7 @@ def test_evaluation_gives_the_same_batches_each_time():
     once = EvalLoader(COUNT, SIZE, collate)
     assert ids(once) == ids(once)
     assert len(once) == len(ids(once)) == 6
-    np.testing.assert_array_equal(np.concatenate([batch.ids for batch in once]), np.arange(COUNT))
+    np.testing.assert_array_equal(np.concatenate([batch.example_ids for batch in once]), np.arange(COUNT))
     assert list(EvalLoader(0, SIZE, collate)) == []
 
 

@@ -48,7 +48,7 @@ def new(folder, tmp_path_factory):
 
 def documents(data, batches):
     """The texts that batches hold, however they were packed: those that end in them."""
-    tokens = np.concatenate([batch.targets[batch.weights > 0] for batch in batches])
+    tokens = np.concatenate([batch.targets[batch.loss_weights > 0] for batch in batches])
     ends = np.flatnonzero(tokens == data.tokenizer.eos_id)
     return [data.tokenizer.decode(part) for part in np.split(tokens, ends + 1)[:-1]]
 
@@ -144,7 +144,7 @@ def test_the_tokenizer_saved_is_the_one_used_again(new, tmp_path):
 
 def test_chosen_documents_alone_are_trained_on(new, tmp_path):
     data = new()
-    ids = sorted({int(i) for batch in data.train for i in batch.ids if i >= 0})
+    ids = sorted({int(i) for batch in data.train for i in batch.example_ids if i >= 0})
     values = {"id": np.array(ids), "step": np.zeros(len(ids), np.int64), "time": np.zeros(len(ids))}
     values |= {
         name: np.arange(len(ids), dtype=np.float32) for name in ("targets", "sum", "mean", "kl", "cross_entropy")
@@ -152,7 +152,7 @@ def test_chosen_documents_alone_are_trained_on(new, tmp_path):
     write(values, tmp_path / "losses.parquet")
     expected = {"mode": "hardest", "percent": 10, "source": str(tmp_path / "losses.parquet")}
     chosen = new(select=read("data/streaming")["select"] | expected)
-    assert {int(i) for batch in chosen.train for i in batch.ids if i >= 0} <= set(ids[-len(ids) // 10 :])
+    assert {int(i) for batch in chosen.train for i in batch.example_ids if i >= 0} <= set(ids[-len(ids) // 10 :])
     assert chosen.fingerprint != data.fingerprint
     assert [b.tokens.tolist() for b in chosen.valid] == [b.tokens.tolist() for b in data.valid]
 
@@ -176,8 +176,8 @@ def test_a_row_longer_than_all_the_text_is_refused(new):
 def test_a_batch_larger_than_an_epoch_has_no_rows_but_those_of_the_text(new):
     data = new(batch_size=100_000)
     (batch,) = data.train
-    assert len(batch.ids) < 2000
-    assert (batch.ids >= 0).all()
+    assert len(batch.example_ids) < 2000
+    assert (batch.example_ids >= 0).all()
 
 
 def without_mask(folder, name="<mask>"):

@@ -21,7 +21,9 @@ def stream_of(batches, epoch=0):
 def real_rows(batches):
     """Rows with a target, of the whole epoch: tokens, targets and weights."""
     some = list(batches)
-    tokens, targets, weights = (np.concatenate([getattr(b, n) for b in some]) for n in ("tokens", "targets", "weights"))
+    tokens, targets, weights = (
+        np.concatenate([getattr(batch, name) for batch in some]) for name in ("tokens", "targets", "loss_weights")
+    )
     real = weights.sum(axis=1) > 0
     return tokens[real], targets[real], weights[real]
 
@@ -74,24 +76,24 @@ def test_rows_do_not_depend_on_the_batch_size(masked):
 def test_all_training_batches_have_one_shape_and_what_was_added_has_no_weight():
     some = list(new_batches(batch_size=5))
     assert {batch.tokens.shape for batch in some} == {(5, 8)}
-    added = some[-1].ids == -1
+    added = some[-1].example_ids == -1
     assert added.any()
-    assert not some[-1].mask[added].any()
-    assert not some[-1].weights[added].any()
+    assert not some[-1].segment_ids[added].any()
+    assert not some[-1].loss_weights[added].any()
     assert (some[-1].tokens[added] == PAD).all()
 
 
 def test_the_id_of_a_row_is_that_of_the_document_of_its_first_token():
     batches = new_batches()
     _, ids = stream_of(batches)
-    found = np.concatenate([batch.ids for batch in batches])
+    found = np.concatenate([batch.example_ids for batch in batches])
     np.testing.assert_array_equal(found[found >= 0], ids[:-1:8])
 
 
 def test_without_isolation_a_row_is_one_document_and_its_mask_is_boolean():
     batch = next(iter(new_batches()))
-    assert batch.mask.dtype == bool
-    assert batch.mask.all()
+    assert batch.segment_ids.dtype == bool
+    assert batch.segment_ids.all()
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -99,8 +101,8 @@ def test_isolated_documents_are_numbered_from_one_in_each_row(masked):
     batches = new_batches(mask_across_documents=True, masked=masked, batch_size=100)
     (batch,) = list(batches)
     _, ids = stream_of(batches)
-    assert batch.mask.dtype == np.int32
-    for row, mask in enumerate(batch.mask):
+    assert batch.segment_ids.dtype == np.int32
+    for row, mask in enumerate(batch.segment_ids):
         own = ids[row * 8 : row * 8 + int((mask > 0).sum())]
         expected = np.cumsum(np.append(1, own[1:] != own[:-1])) if len(own) else own
         np.testing.assert_array_equal(mask[mask > 0], expected)
@@ -113,9 +115,9 @@ def test_evaluation_gives_the_same_batches_each_time_and_keeps_the_short_last_on
     first, second = list(valid), list(valid)
     assert len(first) == len(second)
     assert all(same(a, b) for a, b in zip(first, second, strict=True))
-    assert {len(batch.ids) for batch in first} == {10, 7}
+    assert {len(batch.example_ids) for batch in first} == {10, 7}
     tokens = np.concatenate([chunk.tokens for chunk in chunks])
-    np.testing.assert_array_equal(np.concatenate([b.targets[b.weights > 0] for b in first]), tokens[1:])
+    np.testing.assert_array_equal(np.concatenate([b.targets[b.loss_weights > 0] for b in first]), tokens[1:])
     assert not list(PackedEvalBatches([], framing(), 10))
 
 

@@ -31,13 +31,15 @@ def test_the_task_and_the_counts(data):
 
 def test_an_epoch_shows_each_training_row_in_three_drawn_sentences(data):
     batches = list(data.train)
-    ids = np.concatenate([batch.ids for batch in batches])
+    ids = np.concatenate([batch.example_ids for batch in batches])
     counts = np.unique(ids, return_counts=True)
     assert set(counts[0].tolist()) == {row.id for row in data.train_rows}
     assert set(counts[1].tolist()) == {3}
-    assert sum(len(batch.ids) for batch in batches) == 2139
+    assert sum(len(batch.example_ids) for batch in batches) == 2139
     sentences = {
-        pair for batch in batches for pair in zip(batch.ids.tolist(), map(decode(data), batch.tokens), strict=True)
+        pair
+        for batch in batches
+        for pair in zip(batch.example_ids.tolist(), map(decode(data), batch.tokens), strict=True)
     }
     assert 1.5 * 713 < len(sentences) < 2139  # drawn independently: some copies are alike
 
@@ -45,8 +47,8 @@ def test_an_epoch_shows_each_training_row_in_three_drawn_sentences(data):
 def test_labels_are_those_of_the_rows(data):
     truth = {row.id: row.survived for row in ROWS}
     for batch in [*data.train, *data.valid]:
-        assert batch.targets.tolist() == [truth[i] for i in batch.ids]
-        assert (batch.weights == 1).all()
+        assert batch.targets.tolist() == [truth[i] for i in batch.example_ids]
+        assert (batch.loss_weights == 1).all()
 
 
 def decode(data):
@@ -57,7 +59,7 @@ def test_a_training_sentence_is_a_function_of_row_seed_epoch_and_copy(tmp_path):
     def sentences(epoch, **changes):
         data = new_titanic(tmp_path, prefetch=0, **changes)
         data.train.load_state_dict(data.train.state_dict() | {"epoch": epoch})
-        pairs = (zip(batch.ids.tolist(), map(decode(data), batch.tokens), strict=True) for batch in data.train)
+        pairs = (zip(batch.example_ids.tolist(), map(decode(data), batch.tokens), strict=True) for batch in data.train)
         return sorted(pair for batch in pairs for pair in batch)
 
     first = sentences(5)
@@ -83,14 +85,14 @@ def test_batches_have_the_agreed_shapes(data):
     for batch in [next(iter(data.train)), *data.valid, data.encoder.encode_rows(ROWS[:3])]:
         rows, length = batch.tokens.shape
         assert length % 8 == 0 or length in data.train.source.boundaries
-        assert batch.tokens.dtype == batch.mask.dtype == batch.targets.dtype == np.int32
-        assert batch.weights.dtype == np.float32
-        assert batch.ids.dtype == np.int64
-        assert batch.mask.shape == (rows, length)
-        assert batch.targets.shape == batch.weights.shape == batch.ids.shape == (rows,)
-        np.testing.assert_array_equal(batch.tokens == data.tokenizer.pad_id, batch.mask == 0)
+        assert batch.tokens.dtype == batch.segment_ids.dtype == batch.targets.dtype == np.int32
+        assert batch.loss_weights.dtype == np.float32
+        assert batch.example_ids.dtype == np.int64
+        assert batch.segment_ids.shape == (rows, length)
+        assert batch.targets.shape == batch.loss_weights.shape == batch.example_ids.shape == (rows,)
+        np.testing.assert_array_equal(batch.tokens == data.tokenizer.pad_id, batch.segment_ids == 0)
         assert (batch.tokens[:, 0] == data.tokenizer.bos_id).all()
-        ends = batch.tokens[np.arange(rows), batch.mask.sum(1) - 1]
+        ends = batch.tokens[np.arange(rows), batch.segment_ids.sum(1) - 1]
         assert (ends == data.tokenizer.eos_id).all()
 
 
@@ -108,7 +110,7 @@ def test_every_training_row_is_reached_across_five_folds(tmp_path):
 def test_unlabelled_rows_have_no_weight_and_a_label_in_range(data):
     batch = data.encoder.encode_rows([row._replace(survived=None) for row in ROWS[:5]])
     assert batch.targets.tolist() == [0] * 5
-    assert batch.weights.tolist() == [0] * 5
+    assert batch.loss_weights.tolist() == [0] * 5
 
 
 def test_a_label_out_of_range_is_stopped_on_the_host(data):

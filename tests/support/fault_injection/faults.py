@@ -147,7 +147,7 @@ def poison(plan: dict[str, Any]) -> None:
     def data(batch: Any) -> Any:
         count[0] += 1
         put = to_device(batch)
-        return put._replace(weights=put.weights * mx.array(float("nan"))) if due() and what == "data" else put
+        return put._replace(loss_weights=put.loss_weights * mx.array(float("nan"))) if due() and what == "data" else put
 
     training_loop.to_device = data
     sum_, norm, update = steps.weighted_sum, steps.global_norm, steps.apply_if_finite

@@ -82,14 +82,14 @@ class RecordingLoss:
         self.calls: list[str] = []
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
-        return LossTerms(batch.extra["offset"] * mx.ones(batch.targets.shape), {"offset": batch.extra["offset"]})
+        return LossTerms(batch.aux["offset"] * mx.ones(batch.targets.shape), {"offset": batch.aux["offset"]})
 
     def setup(self, model: nn.Module, seed: int) -> None:
         self.calls.append(f"setup {seed}")
 
     def annotate(self, batch, progress):
         self.calls.append(f"annotate {progress}")
-        return {"offset": np.full(len(batch.ids), progress, np.float32)}
+        return {"offset": np.full(len(batch.example_ids), progress, np.float32)}
 
     def flush(self) -> None:
         self.calls.append("flush")
@@ -109,7 +109,7 @@ def test_each_loss_of_a_weighted_sum_reads_its_own_annotations():
     batch = Stream().batch(np.arange(4))
     weights = {"a": LinearCoefficient(0.0, 4.0, 1.0), "b": 2.0}
     loss = WeightedSumLoss({"a": RecordingLoss(), "b": RecordingLoss()}, weights)
-    total, terms = loss(new_model(), to_device(batch._replace(extra=loss.annotate(batch, 0.5))))
+    total, terms = loss(new_model(), to_device(batch._replace(aux=loss.annotate(batch, 0.5))))
     np.testing.assert_array_equal(total, np.full(4, 2.0 * 0.5 + 2.0 * 0.5))
     assert terms.keys() == {"offset", "loss_a", "loss_b"}
 
@@ -128,7 +128,7 @@ def test_the_losses_of_a_weighted_sum_share_one_forward_pass():
 
 
 def test_weights_and_losses_of_a_weighted_sum_have_the_same_names():
-    losses = {"a": FunctionLoss(lambda model, batch: batch.weights), "b": CrossEntropyLoss(0.0)}
+    losses = {"a": FunctionLoss(lambda model, batch: batch.loss_weights), "b": CrossEntropyLoss(0.0)}
     with pytest.raises(ConfigError, match="expected a, b, got a"):
         WeightedSumLoss(losses, {"a": 1.0})
 

@@ -64,7 +64,7 @@ def test_a_compiled_step_goes_on_from_what_is_put_into_model_and_optimizer():
 
 def test_a_loss_that_looks_at_its_numbers_is_not_compiled_and_loses_nothing(capsys):
     def looking(model, batch):
-        assert len(np.array(batch.ids))
+        assert len(np.array(batch.example_ids))
         return CrossEntropyLoss(0.0)(model, batch)
 
     step, model, _ = stepper(COMPILED, looking)

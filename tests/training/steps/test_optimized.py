@@ -57,7 +57,9 @@ def uneven(rows: int = 7) -> DeviceBatch:
     batch = Stream().batch(np.arange(rows))
     mask = (np.arange(6) < np.arange(1, rows + 1)[:, None] % 6 + 1).astype(np.int32)
     weights = np.linspace(0, 3, rows).astype(np.float32)
-    return to_device(batch._replace(mask=mask, weights=weights, extra={"teacher": np.ones((rows, 2), np.float32)}))
+    return to_device(
+        batch._replace(segment_ids=mask, loss_weights=weights, aux={"teacher": np.ones((rows, 2), np.float32)})
+    )
 
 
 def updated(model: nn.Module, step: Any = OptimizedStep, steps: int = 2, rate: float = 0.1, **settings: Any) -> tuple:
@@ -96,13 +98,13 @@ def test_any_number_of_parts_gives_the_update_of_the_whole_batch(parts):
 def test_parts_are_consecutive_rows_of_every_field():
     batch = uneven(10)
     parts = split(batch, 3)
-    assert [len(part.ids) for part in parts] == [3, 3, 3, 1]
+    assert [len(part.example_ids) for part in parts] == [3, 3, 3, 1]
     for whole, *cut in zip(flat_batch(batch), *map(flat_batch, parts), strict=True):
         np.testing.assert_array_equal(np.concatenate(cut), whole)
 
 
 def flat_batch(batch: DeviceBatch) -> list[np.ndarray]:
-    return [np.array(leaf) for _, leaf in tree_flatten([*batch[:5], batch.extra])]
+    return [np.array(leaf) for _, leaf in tree_flatten([*batch[:5], batch.aux])]
 
 
 def test_the_loss_that_is_logged_does_not_depend_on_the_number_of_parts():
@@ -152,7 +154,9 @@ def test_a_part_that_is_not_finite_leaves_everything_as_it_was():
     model = small("bert")
     before = weights_of(model)
     bad = FunctionLoss(
-        lambda model, batch: cross_entropy(model(batch.tokens, batch.mask), batch.targets) / (batch.ids - 1)
+        lambda model, batch: (
+            cross_entropy(model(batch.tokens, batch.segment_ids), batch.targets) / (batch.example_ids - 1)
+        )
     )
     optimizer = optim.AdamW(0.1)
     optimizer.init(model.trainable_parameters())
@@ -196,7 +200,7 @@ def test_bfloat16_reaches_every_layer_and_the_loss_is_float32(family):
 
     def spy(model: nn.Module, batch: DeviceBatch) -> mx.array:
         seen["weights"] = {leaf.dtype for _, leaf in tree_flatten(model.parameters())}
-        logits = model(batch.tokens, batch.mask)
+        logits = model(batch.tokens, batch.segment_ids)
         seen["logits"], values = logits.dtype, cross_entropy(logits, batch.targets)
         seen["values"] = values.dtype
         return values

@@ -34,13 +34,13 @@ def pad(
 
 def pad_rows(batch: Batch, rows: int) -> Batch:
     """Adds rows up to `rows`, to avoid a new shape. They have id -1, one token and weight 0."""
-    missing = rows - len(batch.ids)
+    missing = rows - len(batch.example_ids)
     if missing <= 0:
         return batch
     grow = lambda field: np.concatenate([field, np.repeat(field[:1], missing, axis=0)])  # noqa: E731
     tokens, mask, targets, weights, ids = map(grow, batch[:5])
     mask[-missing:, 0], mask[-missing:, 1:], weights[-missing:], ids[-missing:] = 1, 0, 0, -1
-    return Batch(tokens, mask, targets, weights, ids, {name: grow(field) for name, field in batch.extra.items()})
+    return Batch(tokens, mask, targets, weights, ids, {name: grow(field) for name, field in batch.aux.items()})
 
 
 def check_ids(batch: Batch, vocab_size: int, num_classes: int) -> Batch:
@@ -52,7 +52,7 @@ def check_ids(batch: Batch, vocab_size: int, num_classes: int) -> Batch:
     for name, values, end in (("token id", batch.tokens, vocab_size), ("label", batch.targets, num_classes)):
         if values.size and (values.min() < 0 or values.max() >= end):
             index = tuple(int(i[0]) for i in np.nonzero((values < 0) | (values >= end)))
-            example = int(batch.ids[index[0]])
+            example = int(batch.example_ids[index[0]])
             raise DataError(f"{name} {int(values[index])} of example {example}: expected 0..{end - 1}")
     return batch
 

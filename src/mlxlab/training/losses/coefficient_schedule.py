@@ -32,4 +32,4 @@ class LinearCoefficient:
 
     def per_row(self, batch: Batch, progress: float | None) -> np.ndarray:
         """The value repeated for each row, (B,) float32: an array is an input of a compiled step, a number is not."""
-        return np.full(len(batch.ids), self(progress), np.float32)
+        return np.full(len(batch.example_ids), self(progress), np.float32)

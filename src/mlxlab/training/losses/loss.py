@@ -1,6 +1,6 @@
 """The `Loss` protocol and the plain losses.
 
-A loss returns one float32 value per target and averages nothing. The step sums the values by `batch.weights` and
+A loss returns one float32 value per target and averages nothing. The step sums the values by `batch.loss_weights` and
 divides once, so that gradient accumulation, short batches and several processes are exact.
 """
 
@@ -42,7 +42,7 @@ class Loss(Protocol):
         """Called once before the optimizer is made, also on resume; may add trainable modules to the model."""
 
     def annotate(self, batch: Batch, progress: float | None) -> dict[str, np.ndarray]:
-        """Arrays (B, ...) that `__call__` will find in `batch.extra`, computed on the host.
+        """Arrays (B, ...) that `__call__` will find in `batch.aux`, computed on the host.
 
         Args:
             progress: part of the run that is done, in [0, 1); None where the length of the run is unknown.
@@ -67,7 +67,7 @@ class CrossEntropyLoss(Loss):
         self.label_smoothing = label_smoothing
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
-        return LossTerms(cross_entropy(model(batch.tokens, batch.mask), batch.targets, self.label_smoothing), {})
+        return LossTerms(cross_entropy(model(batch.tokens, batch.segment_ids), batch.targets, self.label_smoothing), {})
 
 
 class WeightedCrossEntropyLoss(Loss):
@@ -97,7 +97,7 @@ class WeightedCrossEntropyLoss(Loss):
         self.label_smoothing = label_smoothing
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
-        values = cross_entropy(model(batch.tokens, batch.mask), batch.targets, self.label_smoothing)
+        values = cross_entropy(model(batch.tokens, batch.segment_ids), batch.targets, self.label_smoothing)
         return LossTerms(values * self.class_weights[batch.targets], {})
 
 
@@ -121,7 +121,7 @@ class FocalLoss(Loss):
         self.label_smoothing = label_smoothing
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
-        logits = model(batch.tokens, batch.mask).astype(mx.float32)
+        logits = model(batch.tokens, batch.segment_ids).astype(mx.float32)
         if self.alpha is not None and logits.shape[-1] != 2:
             raise ConfigError(f"trainer.loss.alpha: expected null for {logits.shape[-1]} classes, got {self.alpha}")
         log_p = logits - mx.logsumexp(logits, axis=-1, keepdims=True)

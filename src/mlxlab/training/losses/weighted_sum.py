@@ -35,7 +35,7 @@ class WeightedSumLoss:
         shared = CachedForward(model)
         total, terms = mx.zeros(batch.targets.shape), dict[str, mx.array]()
         for name, loss in self.losses.items():
-            value, inner_terms = loss(shared, batch._replace(extra=_select(batch.extra, name)))
+            value, inner_terms = loss(shared, batch._replace(aux=_select(batch.aux, name)))
             total = total + self._weight(name, batch) * value
             terms = inner_terms | terms | {f"loss_{name}": value}
         return LossTerms(total, terms)
@@ -66,7 +66,7 @@ class WeightedSumLoss:
         weight = self.weights[name]
         if not isinstance(weight, LinearCoefficient):
             return weight
-        return batch.extra[f"{_WEIGHT}.{name}"].reshape(-1, *[1] * (batch.targets.ndim - 1))
+        return batch.aux[f"{_WEIGHT}.{name}"].reshape(-1, *[1] * (batch.targets.ndim - 1))
 
 
 def _select(arrays: dict[str, mx.array], name: str) -> dict[str, mx.array]:

@@ -84,7 +84,7 @@ def _summed(
 
 def split(batch: DeviceBatch, rows: int) -> list[DeviceBatch]:
     """Batches of so many rows each, the last with what is left."""
-    return [_rows(batch, start, start + rows) for start in range(0, len(batch.ids), rows)]
+    return [_rows(batch, start, start + rows) for start in range(0, len(batch.example_ids), rows)]
 
 
 def _rows(batch: DeviceBatch, start: int, end: int) -> DeviceBatch:
@@ -98,7 +98,7 @@ def find_max_rows(batch: DeviceBatch, part: Callable[[DeviceBatch], Any], budget
     """
     random: Any = mx.random.state
     high, low = random[0].tolist()
-    rows, count = 1, len(batch.ids)
+    rows, count = 1, len(batch.example_ids)
     base, peak = mx.get_active_memory(), _peak(batch, part, 1)
     while rows < count and base + 2 * (peak - base) <= budget:
         rows = min(2 * rows, count)

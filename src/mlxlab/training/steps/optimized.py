@@ -81,7 +81,12 @@ class OptimizedStep:
     def __call__(self, batch: DeviceBatch) -> StepOutput:
         start = time.monotonic()
         rows = self.parts.rows(batch, self._part)
-        if rows >= len(batch.ids) and self.group.size == 1 and not self.parts.separate_update and self.two is None:
+        if (
+            rows >= len(batch.example_ids)
+            and self.group.size == 1
+            and not self.parts.separate_update
+            and self.two is None
+        ):
             scalars, per_example = self.whole(batch)
         else:
             total, per_example = self.group.all_reduce_sum(
@@ -113,7 +118,7 @@ class OptimizedStep:
 
     def _halves(self, batch: DeviceBatch) -> tuple[dict[str, Any], dict[str, mx.array]]:
         """Sums of one part from its halves."""
-        return self._part(batch) if self.two is None or len(batch.ids) < 2 else self.two(batch)
+        return self._part(batch) if self.two is None or len(batch.example_ids) < 2 else self.two(batch)
 
     def _further_halves(self, total: dict[str, Any], batch: DeviceBatch) -> tuple[dict[str, Any], dict[str, mx.array]]:
         new, rows = self._halves(batch)

@@ -102,9 +102,9 @@ def stack_scalars(
 def weighted_sum(loss: Loss, model: nn.Module, batch: DeviceBatch) -> tuple[mx.array, mx.array, PerExample]:
     """The sum of the loss over all targets, the weight to divide it by, and the sums for each row."""
     total, terms = loss(model, batch)
-    rows = {name: _row_sums(values, batch.weights) for name, values in {"loss": total, **terms}.items()}
-    weights = batch.weights.reshape(len(batch.weights), -1).sum(axis=1)
-    return rows["loss"].sum(), batch.weights.sum(), rows | {"weight": weights}
+    rows = {name: _row_sums(values, batch.loss_weights) for name, values in {"loss": total, **terms}.items()}
+    weights = batch.loss_weights.reshape(len(batch.loss_weights), -1).sum(axis=1)
+    return rows["loss"].sum(), batch.loss_weights.sum(), rows | {"weight": weights}
 
 
 def _row_sums(values: mx.array, weights: mx.array) -> mx.array:

@@ -74,7 +74,7 @@ class TwoStreamGradients:
 
     def __call__(self, batch: DeviceBatch) -> Sums:
         """Of at least two rows."""
-        half = len(batch.ids) // 2
+        half = len(batch.example_ids) // 2
         first, second = (tree_map(lambda x, i=i: x[i], batch) for i in (slice(0, half), slice(half, None)))
         mx.eval(first, second)
         leaves: list[tuple[str, Any]] = tree_flatten(batch)  # type: ignore[assignment]
