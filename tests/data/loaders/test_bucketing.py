@@ -58,7 +58,7 @@ def test_a_place_reached_is_the_place_left(batching):
     for stop in (0, 1, 7, len(whole[0]) - 1, len(whole[0])):
         data = loader(batching)
         turn = iter(data)
-        seen = [list(next(turn).ids) for _ in range(stop)]
+        seen = [list(next(turn).example_ids) for _ in range(stop)]
         other = loader(batching)
         other.load_state_dict(json.loads(json.dumps(data.state_dict())))
         assert (
@@ -99,9 +99,9 @@ def test_prefetching_changes_no_batch_and_a_new_size_comes_with_the_next_one(bat
         turn, seen = iter(data), []
         for size in (16, 8, 32):
             data.resize(size)
-            seen += [next(turn).ids.tolist() for _ in range(3)]
+            seen += [next(turn).example_ids.tolist() for _ in range(3)]
             seen.append(data.state_dict())
-        return seen + [batch.example_ids.tolist() for batch in turn] + [next(iter(data)).ids.tolist()]
+        return seen + [batch.example_ids.tolist() for batch in turn] + [next(iter(data)).example_ids.tolist()]
 
     assert walk(loader(batching)) == walk(Prefetch(loader(batching), 3))
 
@@ -114,7 +114,7 @@ def test_a_new_size_at_the_end_of_an_epoch_ends_that_epoch():
         if data.at_epoch_start:
             data.resize(7)
     assert sorted(seen) == [1, 101, 101]
-    assert len(next(iter(data)).ids) == 7
+    assert len(next(iter(data)).example_ids) == 7
 
 
 def test_a_place_in_other_data_is_refused():

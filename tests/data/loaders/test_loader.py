@@ -94,7 +94,7 @@ def test_an_epoch_is_never_empty_after_a_resume_at_its_end(new):
 def test_a_place_fits_another_batch_size():
     loader = new_loader()
     stream = iter(loader)
-    seen = [next(stream).ids for _ in range(2)]
+    seen = [next(stream).example_ids for _ in range(2)]
     other = new_loader(size=7)
     other.load_state_dict(loader.state_dict())
     np.testing.assert_array_equal(
