@@ -48,8 +48,8 @@ def measure(family: str, size: str, rounds: int = 1) -> tuple[int, dict[str, int
         "whole batch": (ROWS, {}),
         f"1/{PARTS} of the batch": (ROWS // PARTS, {}),
         f"accumulate={PARTS}": (ROWS, {"accumulate": PARTS}),
-        "checkpoint_layers": (ROWS, {"checkpoint_layers": True}),
-        f"accumulate={PARTS} checkpoint_layers": (ROWS, {"accumulate": PARTS, "checkpoint_layers": True}),
+        "activation_checkpointing": (ROWS, {"activation_checkpointing": True}),
+        f"accumulate={PARTS} activation_checkpointing": (ROWS, {"accumulate": PARTS, "activation_checkpointing": True}),
     }
     model = _model(family, size)
     weights = sum(leaf.nbytes for leaf in flatten_arrays(model.parameters()).values())

@@ -93,7 +93,7 @@ def _theirs(model: Any, cfg: Any, rounds: int) -> Callable[[Batch], Any]:
         loss = (values * weights).sum() / weights.sum()
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.trainer.step.clip)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.trainer.step.max_grad_norm)
         optimizer.step()
 
     return update

@@ -118,15 +118,15 @@ def mlxlab_step(name: str, model: Any) -> tuple[Callable[[], Any], Callable[[], 
     kind: Any = PlainStep
     if name == "optimized":
         rest: Any = {
-            "checkpoint_layers": False,
+            "activation_checkpointing": False,
             "dtype": "float32",
-            "force_dtype": False,
+            "allow_slow_dtype": False,
             "compile": "always",
-            "streams": "auto",
+            "cpu_streams": "auto",
             "retry_on_oom": False,
         }
         kind = partial(OptimizedStep, accumulate=1, **rest)
-    update = kind(clip=1.0, model=model, loss=CrossEntropyLoss(0.0), optimizer=optimizer)
+    update = kind(max_grad_norm=1.0, model=model, loss=CrossEntropyLoss(0.0), optimizer=optimizer)
     model.eval()
 
     def loss() -> float:

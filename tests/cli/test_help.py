@@ -87,7 +87,7 @@ def test_every_key_has_a_line_of_its_own_with_words():
 def test_help_shows_the_keys_of_another_choice():
     assert "model.kernel_sizes=" not in show_help([])
     assert "model.kernel_sizes=" in show_help(["model=cnn_hybrid"])
-    assert "trainer.schedule.decay=" in show_help(["trainer/schedule=wsd"])
+    assert "trainer.schedule.decay_fraction=" in show_help(["trainer/schedule=wsd"])
 
 
 def test_examples_of_help_are_sound():

@@ -34,7 +34,7 @@ def test_smoothing_has_no_bias_at_the_start():
 
 def test_the_search_uses_the_trainers_parts_and_ends_where_it_is_hopeless():
     wide = {"start": 1e-4, "end": 1e6, "steps": 200, "seed": 0}
-    trainer = new_trainer(step=partial(PlainStep, clip=None))
+    trainer = new_trainer(step=partial(PlainStep, max_grad_norm=None))
     found = find_learning_rate(trainer, new_model(dropout=0.0), Stream(rows=22), TASK, **wide)
     assert 20 < len(found.rates) < 200
     assert found.rates == sorted(found.rates)

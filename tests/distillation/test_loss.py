@@ -58,7 +58,7 @@ def gradients(loss, model, batch):
     return total.item(), np.concatenate([np.array(g).ravel() for _, g in tree_flatten(tree)])
 
 
-PLAIN = partial(PlainStep, clip=1.0)
+PLAIN = partial(PlainStep, max_grad_norm=1.0)
 
 
 def train(loss, step=PLAIN):

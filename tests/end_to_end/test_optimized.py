@@ -13,7 +13,12 @@ SHORT += ["callbacks.memory_monitor.every_steps=1", "callbacks.early_stopping.pa
 
 @pytest.mark.parametrize("model", ["bert", "cnn_hybrid", "transformer"])
 def test_every_family_and_every_callback_work_with_the_optimized_step(tmp_path, model):
-    words = ["trainer.step.accumulate=3", "trainer.step.checkpoint_layers=true", "trainer.ema=0.9", f"model={model}"]
+    words = [
+        "trainer.step.accumulate=3",
+        "trainer.step.activation_checkpointing=true",
+        "trainer.ema_decay=0.9",
+        f"model={model}",
+    ]
     more = [
         "callbacks.csv.path=metrics.csv",
         "callbacks.example_losses.every_steps=1",
@@ -33,7 +38,7 @@ def test_every_family_and_every_callback_work_with_the_optimized_step(tmp_path, 
 
 
 KILLED = [*but("trainer.max_steps=40"), *LEAN, "trainer.step.accumulate=2"]
-KILLED += ["trainer.ema=0.95", "trainer/optimizer=muon"]
+KILLED += ["trainer.ema_decay=0.95", "trainer/optimizer=muon"]
 
 
 def test_accumulation_with_ema_killed_and_resumed_ends_in_the_same_state(tmp_path):

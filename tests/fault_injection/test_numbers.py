@@ -17,7 +17,7 @@ def poisoned(shared_nursery, tmp_path, what: str, last: int) -> Attempt:
     argv = settings(
         "bert",
         "trainer.max_steps=20",
-        "trainer.max_skips=3",
+        "trainer.max_nonfinite_steps=3",
         "checkpointing.keep=99",
         *tracked(tmp_path / "project"),
     )

@@ -126,15 +126,15 @@ def new_trainer(**changes: object) -> Trainer:
         "eval_batches": None,
         "log_every": 4,
         "label_smoothing": 0.0,
-        "max_skips": 3,
+        "max_nonfinite_steps": 3,
         "max_rollbacks": 2,
         "parallel": "none",
-        "deadline": 60.0,
-        "ema": None,
+        "worker_timeout": 60.0,
+        "ema_decay": None,
         "loss": CrossEntropyLoss(0.0),
-        "step": partial(PlainStep, clip=1.0),
+        "step": partial(PlainStep, max_grad_norm=1.0),
         "optimizer": partial(adamw, weight_decay=0.01, betas=[0.9, 0.999], eps=1e-8),
-        "schedule": partial(cosine, warmup=0.1, final=0.0),
+        "schedule": partial(cosine, warmup=0.1, final_lr_ratio=0.0),
     }
     return Trainer(**(defaults | changes))  # type: ignore[arg-type]
 

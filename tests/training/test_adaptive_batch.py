@@ -23,8 +23,14 @@ from mlxlab.training.steps import microbatch
 from mlxlab.training.steps.optimized import OptimizedStep
 from support.models import Hook, StopAt, Stream, fit, new_model, new_run, new_trainer, numbers, weights_of
 
-STEP = {"clip": 1.0, "accumulate": 1, "checkpoint_layers": False, "dtype": "float32", "force_dtype": False}
-STEP |= {"compile": "never", "streams": "one", "retry_on_oom": False}
+STEP = {
+    "max_grad_norm": 1.0,
+    "accumulate": 1,
+    "activation_checkpointing": False,
+    "dtype": "float32",
+    "allow_slow_dtype": False,
+}
+STEP |= {"compile": "never", "cpu_streams": "one", "retry_on_oom": False}
 SETTINGS = {"min": 2, "max": 32, "low": 0.5, "high": 0.85, "critical": 0.95}
 SETTINGS |= {"interval": 2, "cooldown": 4, "budget": 1.0}
 
@@ -49,7 +55,7 @@ class Script:
 
 def train(probe: Script, run=None, callbacks=(), **fit_settings):
     trainer = new_trainer(step=partial(OptimizedStep, **STEP), epochs=None, max_steps=24,
-                          log_every=1, schedule=partial(linear, warmup=0, final=0.0))  # fmt: skip
+                          log_every=1, schedule=partial(linear, warmup=0, final_lr_ratio=0.0))  # fmt: skip
     adaptive = AdaptiveBatchSize(**SETTINGS, probe=probe)
     return fit(trainer, run or new_run(data=data()), [adaptive, *callbacks], **fit_settings)
 

@@ -206,7 +206,7 @@ def test_a_checkpoint_with_numbers_that_are_not_finite_is_never_committed(tmp_pa
 
     run = new_run(new_model(), Stream(rows=22), tracker=Recorder())
     with pytest.raises(WriteError):
-        train(tmp_path, run=run, every_steps=1, callbacks=[Spoil(17)], max_rollbacks=0, max_skips=5)
+        train(tmp_path, run=run, every_steps=1, callbacks=[Spoil(17)], max_rollbacks=0, max_nonfinite_steps=5)
     assert CheckpointStore(tmp_path / "checkpoints").load().step == 16
     assert "not finite" in caplog.text
 

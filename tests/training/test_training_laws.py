@@ -133,7 +133,7 @@ def test_every_step_uses_the_learning_rate_of_the_schedule(name):
 
 
 def test_muon_scales_the_learning_rate_of_its_adamw_part():
-    run = fit(new_trainer(optimizer=shipped_optimizer("muon", adamw_rate=0.5)))
+    run = fit(new_trainer(optimizer=shipped_optimizer("muon", adamw_lr_scale=0.5)))
     matrices, *others = [o.learning_rate.item() for o in run.state.optimizer.optimizers]
     assert others == [0.5 * matrices] * 2
 

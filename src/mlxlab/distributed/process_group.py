@@ -75,12 +75,12 @@ class DataParallel:
     """Processes over MLX's collectives: a ring of TCP, MPI, NCCL or JACCL, as `mlx.launch` started them.
 
     Args:
-        deadline: seconds that a process waits for the others before it gives up.
+        timeout: seconds that a process waits for the others before it gives up.
     """
 
-    def __init__(self, group: mx.distributed.Group, deadline: float) -> None:
+    def __init__(self, group: mx.distributed.Group, timeout: float) -> None:
         self.group, self.rank, self.size = group, group.rank(), group.size()
-        self.watch = Watchdog(deadline, f"process {self.rank} of {self.size}")
+        self.watch = Watchdog(timeout, f"process {self.rank} of {self.size}")
         self.rows = 0  # of the global batch
 
     def shard(self, batch: Batch) -> Batch:
@@ -165,8 +165,8 @@ class Watchdog:
     `rescue` is called before the process ends, with exit code 75.
     """
 
-    def __init__(self, deadline: float, name: str) -> None:
-        self.deadline, self.name = deadline, name
+    def __init__(self, timeout: float, name: str) -> None:
+        self.timeout, self.name = timeout, name
         self.rescue: Callable[[], str] = lambda: ""
         self._since: float | None = None
         threading.Thread(target=self._look, name="watch", daemon=True).start()
@@ -185,13 +185,13 @@ class Watchdog:
         while True:
             time.sleep(TICK)
             since = self._since
-            if since is not None and time.monotonic() - since > self.deadline:
-                said = f"{self.name}: no answer from the others within {self.deadline:g} s{self.rescue()}"
+            if since is not None and time.monotonic() - since > self.timeout:
+                said = f"{self.name}: no answer from the others within {self.timeout:g} s{self.rescue()}"
                 print(said, file=sys.__stderr__, flush=True)
                 os._exit(WorkerLostError.exit_code)
 
 
-def init_process_group(parallel: Literal["none", "data", "fsdp"], deadline: float) -> "SingleProcess | DataParallel":
+def init_process_group(parallel: Literal["none", "data", "fsdp"], timeout: float) -> "SingleProcess | DataParallel":
     """The group of this process.
 
     Raises:
@@ -204,4 +204,4 @@ def init_process_group(parallel: Literal["none", "data", "fsdp"], deadline: floa
         return SingleProcess()
     if parallel == "fsdp":
         raise ConfigError("trainer.parallel=fsdp: not built: no backend with sum_scatter was there to try it; use data")
-    return DataParallel(group, deadline) if group.size() > 1 else SingleProcess()
+    return DataParallel(group, timeout) if group.size() > 1 else SingleProcess()

@@ -55,7 +55,7 @@ def distributed_context(cfg: DictConfig, run_dir: Path) -> Iterator[tuple[DictCo
     """
     from mlxlab.distributed.process_group import DataParallel, init_process_group
 
-    group = init_process_group(cfg.trainer.parallel, cfg.trainer.deadline)
+    group = init_process_group(cfg.trainer.parallel, cfg.trainer.worker_timeout)
     if not isinstance(group, DataParallel):
         yield cfg, RankContext(group, run_dir)
         return

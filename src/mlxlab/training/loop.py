@@ -159,11 +159,11 @@ class TrainingLoop:
 
     def _check_finite(self) -> None:
         progress = self.state.progress
-        if progress.consecutive_nonfinite >= self.trainer.max_skips:
+        if progress.consecutive_nonfinite >= self.trainer.max_nonfinite_steps:
             raise DivergenceError(
                 f"loss or gradients were not finite in {progress.consecutive_nonfinite} consecutive steps, up to step"
                 f" {progress.step}; none of them changed the weights: lower trainer.learning_rate, or raise"
-                " trainer.max_skips"
+                " trainer.max_nonfinite_steps"
             )
 
     def _roll_back(self) -> bool:

@@ -82,7 +82,7 @@ def _range_test_trainer(trainer: Trainer, start: float, end: float, steps: int) 
         eval_every=steps + 2,
         log_every=steps + 2,
         max_rollbacks=0,
-        max_skips=MAX_NONFINITE_STEPS,
+        max_nonfinite_steps=MAX_NONFINITE_STEPS,
     )
 
 

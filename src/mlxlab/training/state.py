@@ -15,7 +15,7 @@ from mlxlab.data.batch import Batch, BatchIterator
 from mlxlab.metric_names import VALID, lower_is_better
 from mlxlab.training.evaluate import Evaluation
 from mlxlab.training.optim.ema import swap_for_load, use_ema_weights
-from mlxlab.training.optim.optimizers import assign_leaves
+from mlxlab.training.optim.optimizers import load_optimizer_state
 from mlxlab.training.steps.step import StepOutput
 
 CURVE_POINTS = 1000  # a longer learning curve is thinned to half
@@ -210,7 +210,7 @@ class TrainState:
         """Replaces leaf by leaf, so that a step compiled with the old arrays sees the new ones."""
         weights, optimizer = swap_for_load(weights, optimizer)
         self.model.load_weights(list(weights.items()))
-        assign_leaves(self.optimizer.state, optimizer)
+        load_optimizer_state(self.optimizer, optimizer)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but weights and optimizer, as JSON."""

@@ -30,11 +30,11 @@ class Trainer:
         eval_batches: validation batches per evaluation; null takes all.
         log_every: steps between log lines.
         label_smoothing: fraction of the target spread over all classes, in the training loss only.
-        max_skips: consecutive steps with a non-finite loss or gradient before the run rolls back.
+        max_nonfinite_steps: consecutive steps with a non-finite loss or gradient before the run rolls back.
         max_rollbacks: times that the run returns to the last good checkpoint, past the data, before it ends (exit 78).
         parallel: data shards every batch among the processes that mlx.launch started; fsdp is not implemented.
-        ema: decay of a moving average of the weights, which is then evaluated and saved as the model; null for none.
-        deadline: seconds that a process waits for the others before it saves and ends (exit 75).
+        ema_decay: decay of a moving average of the weights, which is then evaluated and saved; null for none.
+        worker_timeout: seconds that a process waits for the others before it saves and ends (exit 75).
         loss: what is minimised.
         step: how one batch becomes one optimizer step.
         optimizer: how gradients change the weights.
@@ -51,11 +51,11 @@ class Trainer:
     eval_batches: Size | None
     log_every: Size
     label_smoothing: Share
-    max_skips: Size
+    max_nonfinite_steps: Size
     max_rollbacks: Count
     parallel: Literal["none", "data", "fsdp"]
-    deadline: Positive
-    ema: Share | None
+    worker_timeout: Positive
+    ema_decay: Share | None
     loss: Loss
     step: Callable[..., Step]
     optimizer: Callable[..., optim.Optimizer]
@@ -77,8 +77,8 @@ class Trainer:
         """
         self.loss.setup(model, seed)
         optimizer = self.optimizer(learning_rate=self.learning_rate)
-        if self.ema is not None:
-            optimizer = EMAOptimizer(optimizer, self.ema)
+        if self.ema_decay is not None:
+            optimizer = EMAOptimizer(optimizer, self.ema_decay)
         optimizer.init(model.trainable_parameters())
         return TrainState(model, optimizer, data, self._planned_steps(data), before_save=self.loss.flush)
 

@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import conf_dir
-from mlxlab.training.checkpointer import final_state_digest
+from mlxlab.errors import ConfigError
+from mlxlab.training.checkpointer import final_state_digest, saved_arrays
 from mlxlab.training.optim.muon import newton_schulz
 from mlxlab.training.optim.optimizers import flatten_arrays
 from support.models import Stream, fit, new_model, new_run, new_trainer, weights_of
@@ -121,3 +122,11 @@ def test_adafactor_keeps_rows_and_columns_of_a_matrix_only():
         optimizer.init(weights)
         kept[name] = sum(leaf.size for leaf in flatten_arrays(optimizer.state).values() if leaf.size > 1)
     assert kept == {"adamw": 2 * 200 * 300, "adafactor": 200 + 300}
+
+
+@pytest.mark.parametrize(("saved", "resumed"), [(a, b) for a in NAMES for b in NAMES if a != b])
+def test_the_state_of_another_optimizer_is_refused_in_one_line(saved, resumed):
+    states = [new_trainer(optimizer=optimizer_of(name)).init_state(new_model(), Stream()) for name in (saved, resumed)]
+    with pytest.raises(ConfigError, match="does not fit") as error:
+        states[1].load_weights(*saved_arrays(states[0]))
+    assert "\n" not in str(error.value)

@@ -18,7 +18,13 @@ from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep
 from support.models import Stream, new_model, numbers, weights_of
 
-SETTINGS = {"clip": 1.0, "checkpoint_layers": False, "dtype": "float32", "force_dtype": False, "streams": "one"}
+SETTINGS = {
+    "max_grad_norm": 1.0,
+    "activation_checkpointing": False,
+    "dtype": "float32",
+    "allow_slow_dtype": False,
+    "cpu_streams": "one",
+}
 SETTINGS |= {"retry_on_oom": False}
 COMPILED = partial(OptimizedStep, **SETTINGS, accumulate=1, compile="always")
 
@@ -43,7 +49,7 @@ def walk(step, sizes):
 
 def test_a_compiled_step_is_the_plain_step_to_the_last_bit():
     """With dropout, weight decay and clipping, and batches of two sizes."""
-    (plain, a, _), (fast, b, _) = stepper(partial(PlainStep, clip=1.0)), stepper(COMPILED)
+    (plain, a, _), (fast, b, _) = stepper(partial(PlainStep, max_grad_norm=1.0)), stepper(COMPILED)
     sizes = [8, 5, 8, 8, 5, 8]
     assert walk(plain, sizes) == walk(fast, sizes)
     for name, leaf in weights_of(a).items():
@@ -68,7 +74,7 @@ def test_a_loss_that_looks_at_its_numbers_is_not_compiled_and_loses_nothing(caps
         return CrossEntropyLoss(0.0)(model, batch)
 
     step, model, _ = stepper(COMPILED, looking)
-    plain, expected, _ = stepper(partial(PlainStep, clip=1.0))
+    plain, expected, _ = stepper(partial(PlainStep, max_grad_norm=1.0))
     assert walk(step, [8, 8]) == walk(plain, [8, 8])
     assert capsys.readouterr().err.count("not compiled") == 1
     for name, leaf in weights_of(expected).items():
@@ -118,14 +124,14 @@ def test_kernels_are_built_where_nobody_else_can_write(tmp_path, monkeypatch):
 
 
 def halves(**changes):
-    return partial(OptimizedStep, **SETTINGS | {"accumulate": 1, "compile": "always", "streams": "two"} | changes)
+    return partial(OptimizedStep, **SETTINGS | {"accumulate": 1, "compile": "always", "cpu_streams": "two"} | changes)
 
 
 def test_two_streams_are_the_plain_step_to_rounding():
     """200 updates, batches of two sizes and of a single row; in parts too."""
     sizes = [8, 5, 8, 1] * 50
     model = partial(new_model, dropout=0.0)
-    expected = walk(stepper(partial(PlainStep, clip=1.0), model=model())[0], sizes)
+    expected = walk(stepper(partial(PlainStep, max_grad_norm=1.0), model=model())[0], sizes)
     for parts in (1, 2):
         np.testing.assert_allclose(
             walk(stepper(halves(accumulate=parts), model=model())[0], sizes), expected, atol=1e-4
@@ -145,7 +151,7 @@ def test_halves_at_once_and_one_after_the_other_agree_to_the_last_bit():
 
 
 def test_a_model_with_dropout_has_no_halves():
-    step, _, _ = stepper(halves(streams="auto"))
+    step, _, _ = stepper(halves(cpu_streams="auto"))
     assert step.two is None
     with pytest.raises(ConfigError, match="dropout"):
         stepper(halves())

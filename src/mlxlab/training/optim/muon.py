@@ -15,11 +15,11 @@ def muon(
     weight_decay: NonNegative,
     momentum: Share,
     nesterov: bool,
-    iterations: Size,
+    ns_steps: Size,
     scale: Literal["adamw", "shape"],
     betas: Betas,
     eps: Positive,
-    adamw_rate: Positive,
+    adamw_lr_scale: Positive,
     *,
     learning_rate: float,
 ) -> optim.Optimizer:
@@ -29,17 +29,17 @@ def muon(
         weight_decay: decay of matrices and convolutions, times the rate.
         momentum: decay rate of the momentum.
         nesterov: look ahead along the momentum.
-        iterations: Newton-Schulz rounds that make it orthogonal.
+        ns_steps: Newton-Schulz ns_steps that orthogonalise it.
         scale: adamw makes updates as large as AdamW's, so that its rates serve (Liu et al. 2025); shape is the
             original sqrt(max(1, rows / columns)), which wants rates near 0.02.
         betas: of AdamW, for the rest.
         eps: of AdamW.
-        adamw_rate: rate of AdamW, as a multiple of the rate of the matrices.
+        adamw_lr_scale: rate of AdamW, as a multiple of the rate of the matrices.
     """
-    matrices = Muon(learning_rate, weight_decay, momentum, nesterov, iterations, scale)
+    matrices = Muon(learning_rate, weight_decay, momentum, nesterov, ns_steps, scale)
     rest = split_by_decay(
         lambda decay: optim.AdamW(
-            lambda _: adamw_rate * matrices.learning_rate,  # which the trainer has set for this step
+            lambda _: adamw_lr_scale * matrices.learning_rate,  # which the trainer has set for this step
             betas=list(betas),
             eps=eps,
             weight_decay=decay,
@@ -59,12 +59,12 @@ class Muon(optim.Optimizer):
     """W <- (1 - rate decay) W - rate scale orthogonal(momentum); convolutions as (out, all the rest) matrices."""
 
     def __init__(
-        self, learning_rate: float, weight_decay: float, momentum: float, nesterov: bool, iterations: int, scale: str
+        self, learning_rate: float, weight_decay: float, momentum: float, nesterov: bool, ns_steps: int, scale: str
     ) -> None:
         super().__init__()
         self._maybe_schedule("learning_rate", learning_rate)
         self.weight_decay, self.momentum, self.nesterov = weight_decay, momentum, nesterov
-        self.iterations, self.scale = iterations, scale
+        self.ns_steps, self.scale = ns_steps, scale
 
     def init_single(self, parameter: mx.array, state: dict) -> None:
         state["m"] = mx.zeros_like(parameter)
@@ -76,17 +76,17 @@ class Muon(optim.Optimizer):
         matrix = update.reshape(len(update), -1)
         rows, columns = matrix.shape
         by = 0.2 * max(rows, columns) ** 0.5 if self.scale == "adamw" else max(1.0, rows / columns) ** 0.5
-        orthogonal = by * newton_schulz(matrix, self.iterations).reshape(update.shape)
+        orthogonal = by * newton_schulz(matrix, self.ns_steps).reshape(update.shape)
         return (1 - self.learning_rate * self.weight_decay) * parameter - self.learning_rate * orthogonal
 
 
-def newton_schulz(matrix: mx.array, iterations: int) -> mx.array:
+def newton_schulz(matrix: mx.array, ns_steps: int) -> mx.array:
     """(M, N) -> (M, N) with the same singular vectors and values near 1: 0.7 to 1.2 after five rounds."""
     a, b, c = COEFFICIENTS
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
     x = x / (mx.linalg.norm(x) + 1e-7)
-    for _ in range(iterations):
+    for _ in range(ns_steps):
         square = x @ x.T
         x = a * x + (b * square + c * (square @ square)) @ x
     return x.T if tall else x

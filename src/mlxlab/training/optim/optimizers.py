@@ -17,7 +17,7 @@ def adamw(weight_decay: NonNegative, betas: Betas, eps: Positive, *, learning_ra
     """AdamW with bias correction (Loshchilov and Hutter 2019).
 
     Args:
-        weight_decay: decay of matrices and convolutions, times the rate.
+        weight_decay: decay of matrices and convolutions, multiplied by the learning rate.
         betas: decay rates of the first and second moment.
         eps: added to the root of the second moment.
     """
@@ -29,28 +29,28 @@ def adamw(weight_decay: NonNegative, betas: Betas, eps: Positive, *, learning_ra
 
 def adafactor(
     weight_decay: NonNegative,
-    clip_update: Positive,
+    clip_threshold: Positive,
     beta: Share | None,
-    scale_by_weights: bool,
+    scale_parameter: bool,
     *,
     learning_rate: float,
 ) -> optim.Optimizer:
-    """Adafactor (Shazeer and Stern 2018): of a matrix's second moments only the means of rows and columns are kept.
+    """Adafactor (Shazeer and Stern 2018): stores only row and column means of a matrix's second moments.
 
     Args:
-        weight_decay: decay of matrices and convolutions, times the rate.
-        clip_update: greatest root mean square of an update, before the rate.
-        beta: decay rate of the first moment; null keeps none, which is what saves the memory.
-        scale_by_weights: multiply the rate by the root mean square of the weights, as in the paper (rates near 0.01);
-            false makes the rate mean what it means to AdamW.
+        weight_decay: decay of matrices and convolutions, multiplied by the learning rate.
+        clip_threshold: maximum root mean square of an update, before the learning rate.
+        beta: decay rate of the first moment; null stores none, which saves the memory.
+        scale_parameter: multiply the learning rate by the root mean square of the weights, as in the paper (learning
+            rates near 0.01); false gives the learning rate the same meaning as in AdamW.
     """
     return split_by_decay(
         lambda decay: optim.Adafactor(
             learning_rate,
-            clip_threshold=clip_update,
+            clip_threshold=clip_threshold,
             beta_1=beta,
             weight_decay=decay,
-            scale_parameter=scale_by_weights,
+            scale_parameter=scale_parameter,
             relative_step=False,
         ),
         weight_decay,
@@ -58,32 +58,32 @@ def adafactor(
 
 
 def lion(weight_decay: NonNegative, betas: Betas, *, learning_rate: float) -> optim.Optimizer:
-    """Lion (Chen et al. 2023): the sign of a momentum. Wants a third to a tenth of AdamW's rate, and more decay.
+    """Lion (Chen et al. 2023): the sign of a momentum. Needs a third to a tenth of AdamW's learning rate, more decay.
 
     Args:
-        weight_decay: decay of matrices and convolutions, times the rate.
-        betas: how much of the momentum enters the update, and its own decay rate.
+        weight_decay: decay of matrices and convolutions, multiplied by the learning rate.
+        betas: weight of the momentum in the update, and decay rate of the momentum.
     """
     return split_by_decay(lambda decay: optim.Lion(learning_rate, betas=list(betas), weight_decay=decay), weight_decay)
 
 
 def sgd(weight_decay: NonNegative, momentum: Share, nesterov: bool, *, learning_rate: float) -> optim.Optimizer:
-    """Stochastic gradient descent with momentum. Wants a hundred times AdamW's rate.
+    """Stochastic gradient descent with momentum. Needs about a hundred times AdamW's learning rate.
 
     Args:
         weight_decay: added to the gradient of matrices and convolutions, times the weights.
-        momentum: share of the last update that is kept.
-        nesterov: look ahead along the momentum (Sutskever et al. 2013); needs some.
+        momentum: decay rate of the momentum.
+        nesterov: look ahead along the momentum (Sutskever et al. 2013); needs a momentum above 0.
     """
     if nesterov and not momentum:
-        raise ConfigError("trainer.optimizer.nesterov=true needs a momentum above 0")
+        raise ConfigError("trainer.optimizer.nesterov=true: expected a momentum above 0")
     return split_by_decay(
         lambda decay: optim.SGD(learning_rate, momentum=momentum, weight_decay=decay, nesterov=nesterov), weight_decay
     )
 
 
 def split_by_decay(new: Callable[[float], optim.Optimizer], weight_decay: float) -> optim.MultiOptimizer:
-    """`new(weight_decay)` for the weights that are decayed, `new(0)` for the others."""
+    """`new(weight_decay)` for weights that are decayed, `new(0)` for the others."""
     return optim.MultiOptimizer([new(weight_decay), new(0.0)], [has_weight_decay])
 
 
@@ -91,29 +91,42 @@ def has_weight_decay(path: str, weight: mx.array) -> bool:
     return weight.ndim >= 2 and "embed" not in path
 
 
-def assign_leaves(tree: Any, leaves: dict[str, mx.array], prefix: str = "") -> None:
-    """Puts `leaves`, named as `tree_flatten` names them, into the present tree.
-
-    Leaf by leaf: a rebuilt tree would lack the empty branches of layers without weights, and a compiled step goes on
-    with the old one.
+def load_optimizer_state(optimizer: optim.Optimizer, leaves: dict[str, mx.array]) -> None:
+    """Replaces the state of an initialised optimizer by a saved one, which must fit exactly.
 
     Raises:
-        ConfigError: one that the tree has is not among the leaves.
+        ConfigError: names, shapes or dtypes differ: the state is of another optimizer, or of another model.
+    """
+    state = flatten_arrays(optimizer.state)
+    for name in sorted(state.keys() | leaves.keys()):
+        expected, got = (_describe(arrays.get(name)) for arrays in (state, leaves))
+        if expected != got:
+            raise ConfigError(
+                f"the optimizer state of the checkpoint does not fit: {name}: expected {expected}, got {got};"
+                " trainer.optimizer and trainer.ema_decay must stay the same on resume"
+            )
+    assign_leaves(optimizer.state, leaves)
+
+
+def _describe(array: mx.array | None) -> str:
+    return "nothing" if array is None else f"{array.dtype} {array.shape}".removeprefix("mlx.core.")
+
+
+def assign_leaves(tree: Any, leaves: dict[str, mx.array], prefix: str = "") -> None:
+    """Assigns `leaves`, by their paths as in `tree_flatten`, to the arrays of a nested dict or list.
+
+    In place: a rebuilt tree would lack the empty branches of layers without weights, and a compiled step would keep
+    using the old one.
     """
     for name in list(tree) if isinstance(tree, dict) else range(len(tree)):
         path = f"{prefix}{name}"
         if isinstance(tree[name], dict | list):
             assign_leaves(tree[name], leaves, f"{path}.")
         elif isinstance(tree[name], mx.array):
-            if path not in leaves:
-                raise ConfigError(
-                    f"the checkpoint's optimizer has no {path}: trainer.optimizer, trainer.ema and whether there is a"
-                    " trainer.dynamic_batch may not change on resume"
-                )
             tree[name] = leaves[path]
 
 
 def flatten_arrays(tree: dict | list) -> dict[str, mx.array]:
-    """The arrays of a state tree by path."""
+    """The arrays of a nested dict or list by path."""
     leaves: list[tuple[str, Any]] = tree_flatten(tree)  # type: ignore[assignment]
     return {path: leaf for path, leaf in leaves if isinstance(leaf, mx.array)}

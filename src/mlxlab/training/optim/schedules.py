@@ -1,7 +1,7 @@
-"""Learning-rate schedules: functions of (peak, steps) that return a rate: a function of the update, counted from 0.
+"""Learning-rate schedules: functions of (peak, steps) that return the learning rate as a function of the step.
 
-`warmup` rises linearly, (step + 1) / warmup of the peak; a value below 1 is a fraction of all steps. `final` is the
-share of the peak that is reached at the last update and kept afterwards.
+Steps count from 0. Warm-up is linear, (step + 1) / warmup of the peak. `final_lr_ratio` is the fraction of the peak
+that is reached at the last step and kept afterwards.
 """
 
 from collections.abc import Callable
@@ -12,76 +12,82 @@ from mlxlab.constraints import Fraction, NonNegative
 from mlxlab.errors import ConfigError
 
 LRSchedule = Callable[[mx.array], mx.array]
-Schedule = Callable[..., LRSchedule]  # (peak=, steps=) -> rate
+Schedule = Callable[..., LRSchedule]  # (peak=, steps=) -> LRSchedule
 
 
 def constant(warmup: NonNegative, *, peak: float, steps: int | None) -> LRSchedule:
     """Warm-up, then the peak.
 
     Args:
-        warmup: updates of linear warm-up, or below 1 their share of all updates.
+        warmup: steps of linear warm-up; below 1 a fraction of all steps.
     """
     return _after_warmup(peak, steps, warmup, lambda progress: mx.ones_like(progress))
 
 
-def linear(warmup: NonNegative, final: Fraction, *, peak: float, steps: int | None) -> LRSchedule:
-    """Warm-up, then a straight line down.
+def linear(warmup: NonNegative, final_lr_ratio: Fraction, *, peak: float, steps: int | None) -> LRSchedule:
+    """Warm-up, then linear decay.
 
     Args:
-        warmup: updates of linear warm-up, or below 1 their share of all updates.
-        final: share of the peak at the end.
+        warmup: steps of linear warm-up; below 1 a fraction of all steps.
+        final_lr_ratio: fraction of the peak at the end.
     """
-    _need_length("linear", steps)
-    return _after_warmup(peak, steps, warmup, lambda progress: 1 - (1 - final) * progress)
+    _require_length("linear", steps)
+    return _after_warmup(peak, steps, warmup, lambda progress: 1 - (1 - final_lr_ratio) * progress)
 
 
-def cosine(warmup: NonNegative, final: Fraction, *, peak: float, steps: int | None) -> LRSchedule:
-    """Warm-up, then half a cosine down (Loshchilov and Hutter 2017).
+def cosine(warmup: NonNegative, final_lr_ratio: Fraction, *, peak: float, steps: int | None) -> LRSchedule:
+    """Warm-up, then half a cosine (Loshchilov and Hutter 2017).
 
     Args:
-        warmup: updates of linear warm-up, or below 1 their share of all updates.
-        final: share of the peak at the end.
+        warmup: steps of linear warm-up; below 1 a fraction of all steps.
+        final_lr_ratio: fraction of the peak at the end.
     """
-    _need_length("cosine", steps)
-    return _after_warmup(
-        peak, steps, warmup, lambda progress: final + (1 - final) * 0.5 * (1 + mx.cos(mx.array(mx.pi) * progress))
-    )
+    _require_length("cosine", steps)
+
+    def shape(progress: mx.array) -> mx.array:
+        return final_lr_ratio + (1 - final_lr_ratio) * 0.5 * (1 + mx.cos(mx.array(mx.pi) * progress))
+
+    return _after_warmup(peak, steps, warmup, shape)
 
 
-def wsd(warmup: NonNegative, decay: Fraction, final: Fraction, *, peak: float, steps: int | None) -> LRSchedule:
-    """Warm-up, stable, decay (Hu et al. 2024): the peak until the last `decay` of the run, then a straight line down.
+def wsd(
+    warmup: NonNegative, decay_fraction: Fraction, final_lr_ratio: Fraction, *, peak: float, steps: int | None
+) -> LRSchedule:
+    """Warm-up, stable, decay (Hu et al. 2024): the peak, then linear decay at the end of the run.
 
-    Where the length of the run is not known the peak is kept to the end.
+    If the length of the run is unknown, the learning rate stays at the peak.
 
     Args:
-        warmup: updates of linear warm-up, or below 1 their share of all updates.
-        decay: share of the updates after warm-up that the way down takes.
-        final: share of the peak at the end.
+        warmup: steps of linear warm-up; below 1 a fraction of all steps.
+        decay_fraction: fraction of the steps after warm-up in which the learning rate decays.
+        final_lr_ratio: fraction of the peak at the end.
     """
 
     def shape(progress: mx.array) -> mx.array:
-        down = mx.clip((progress - (1 - decay)) / max(decay, 1e-9), 0, 1)
-        return 1 - (1 - final) * down
+        decay = mx.clip((progress - (1 - decay_fraction)) / max(decay_fraction, 1e-9), 0, 1)
+        return 1 - (1 - final_lr_ratio) * decay
 
     return _after_warmup(peak, steps, warmup, shape)
 
 
 def _after_warmup(peak: float, steps: int | None, warmup: float, shape: Callable[[mx.array], mx.array]) -> LRSchedule:
     if 0 < warmup < 1 and steps is None:
-        raise ConfigError(f"trainer.schedule.warmup={warmup}: a share of a run of unknown length; give updates instead")
+        raise ConfigError(
+            f"trainer.schedule.warmup={warmup}: a fraction of a run of unknown length; expected a number of steps"
+        )
     rise = int(warmup * (steps or 0)) if warmup < 1 else int(warmup)
     if steps is not None and rise > steps:
-        raise ConfigError(f"trainer.schedule.warmup={rise}: longer than the run of {steps} updates")
-    last = max((steps or 0) - 1 - rise, 1)  # the last update, counted from the end of warm-up
+        raise ConfigError(f"trainer.schedule.warmup={rise}: longer than the run of {steps} steps")
+    last = max((steps or 0) - 1 - rise, 1)  # the last step, counted from the end of warm-up
 
-    def rate(step: mx.array) -> mx.array:
+    def schedule(step: mx.array) -> mx.array:
         step = mx.array(step).astype(mx.float32)
         progress = mx.clip((step - rise) / last, 0, 1) if steps is not None else mx.zeros_like(step)
         return peak * mx.where(step < rise, (step + 1) / max(rise, 1), shape(progress))
 
-    return rate
+    return schedule
 
 
-def _need_length(name: str, steps: int | None) -> None:
+def _require_length(name: str, steps: int | None) -> None:
     if steps is None:
         raise ConfigError(f"trainer/schedule={name}: needs the length of the run; set trainer.max_steps or use wsd")

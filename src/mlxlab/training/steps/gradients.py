@@ -17,14 +17,14 @@ Sums = tuple[mx.array, mx.array, PerExample]  # the loss over all targets, its w
 Gradient = Callable[[DeviceBatch], tuple[Sums, dict]]
 
 
-def make_gradient_fn(model: nn.Module, loss: Loss, *, dtype: mx.Dtype, checkpoint_layers: bool) -> Gradient:
+def make_gradient_fn(model: nn.Module, loss: Loss, *, dtype: mx.Dtype, checkpointing: bool) -> Gradient:
     """batch -> (sums, float32 gradients of the trainable weights). The model keeps its float32 weights.
 
     Args:
         dtype: of the weights and activations while the loss is computed; the loss itself is float32.
-        checkpoint_layers: keep only what enters each layer, and compute the rest again on the way back.
+        checkpointing: keep only what enters each layer, and compute the rest again on the way back.
     """
-    compute = make_functional_gradient_fn(model, loss, dtype=dtype, checkpoint_layers=checkpoint_layers)
+    compute = make_functional_gradient_fn(model, loss, dtype=dtype, checkpointing=checkpointing)
 
     def gradient(batch: DeviceBatch) -> tuple[Sums, dict]:
         with restore_weights_after(model):
@@ -34,13 +34,13 @@ def make_gradient_fn(model: nn.Module, loss: Loss, *, dtype: mx.Dtype, checkpoin
 
 
 def make_functional_gradient_fn(
-    model: nn.Module, loss: Loss, *, dtype: mx.Dtype, checkpoint_layers: bool
+    model: nn.Module, loss: Loss, *, dtype: mx.Dtype, checkpointing: bool
 ) -> Callable[..., Any]:
     """(weights, batch) -> (sums, gradients). Leaves the weights in the model: `lent` takes them out again."""
 
     def total(weights: dict, batch: DeviceBatch) -> Sums:
         model.update(_cast(weights, dtype))
-        with activation_checkpointing(model, checkpoint_layers):
+        with activation_checkpointing(model, checkpointing):
             return weighted_sum(loss, model, batch)
 
     return mx.value_and_grad(total)

@@ -1,5 +1,6 @@
-"""The optimized step: compiled, cut into parts, in low precision; the same update as the plain step."""
+"""The optimized step: compiled, in micro-batches, in low precision; the same update as the plain step."""
 
+import logging
 import sys
 import time
 from typing import Any, Literal
@@ -20,37 +21,40 @@ from mlxlab.training.steps.staged_eval import eval_in_chunks
 from mlxlab.training.steps.step import PerExample, StepOutput, clipped_update, stack_scalars
 from mlxlab.training.steps.two_stream import Streams, TwoStreamGradients, two_streams
 
+logger = logging.getLogger(__name__)
+
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16}
 
 
 class OptimizedStep:
-    """Forward, backward, clip, update, in as little memory and time as there is.
+    """Forward, backward, clip, update, with less memory and time than the plain step.
 
-    Losses and gradients of the parts are summed, and divided once by the weight of all of them: cutting a batch changes
-    nothing but the rounding.
+    Losses and gradients of the micro-batches are summed, and divided once by their total weight: the number of
+    micro-batches changes nothing but rounding.
 
     Args:
-        clip: greatest global norm of the gradient; null does not clip. The norm is logged before clipping.
-        accumulate: parts that a batch is cut into, one after the other in memory; their update is that of the batch.
-            auto tries, before the first update, how large the parts may be.
-        checkpoint_layers: keep only what enters each layer and compute the rest again: less memory, a third slower.
+        max_grad_norm: maximum global norm of the gradient; null does not clip. The norm is logged before clipping.
+        accumulate: number of micro-batches, computed one after the other; their step is that of the whole batch. auto
+            measures before the first step how large they may be.
+        activation_checkpointing: store only the input of each layer and recompute the rest: less memory, a third
+            slower.
         dtype: of the forward and backward pass; weights, loss, norms and optimizer stay float32.
-        force_dtype: bfloat16 also where products in it are slower than in float32 (Linux without a GPU).
-        streams: auto computes two halves of a batch at once where that is faster and the model has no dropout (Linux
-            without a GPU, two cores); their sums round otherwise than those of the whole.
+        allow_slow_dtype: use bfloat16 even where its products are slower than in float32 (Linux without a GPU).
+        compile: auto compiles where and once it pays, always at once, never not at all. Results are equal on a CPU.
+        cpu_streams: auto computes both halves of a batch at the same time where that is faster and the model has no
+            dropout (Linux without a GPU, two cores); sums of halves round differently from those of the whole.
         retry_on_oom: after a failed allocation, repeat the step with micro-batches of half the size.
-        compile: auto where and once it pays, always at once, never not at all. The numbers are the same on a CPU.
     """
 
     def __init__(
         self,
-        clip: Positive | None,
+        max_grad_norm: Positive | None,
         accumulate: Size | Literal["auto"],
-        checkpoint_layers: bool,
+        activation_checkpointing: bool,
         dtype: Literal["float32", "bfloat16"],
-        force_dtype: bool,
+        allow_slow_dtype: bool,
         compile: Mode,
-        streams: Streams,
+        cpu_streams: Streams,
         retry_on_oom: bool,
         *,
         model: nn.Module,
@@ -59,12 +63,12 @@ class OptimizedStep:
         group: ProcessGroup | None = None,
     ) -> None:
         self.group = group or SingleProcess()
-        self.clip = clip
+        self.max_grad_norm = max_grad_norm
         # In one graph with the update, MLX would compute all layers again at once.
-        self.parts = MicroBatcher(accumulate, separate_update=checkpoint_layers, retry_on_oom=retry_on_oom)
+        self.parts = MicroBatcher(accumulate, separate_update=activation_checkpointing, retry_on_oom=retry_on_oom)
         self.model, self.optimizer = model, optimizer
-        chosen = DTYPES[_usable(dtype, force_dtype)]
-        self.gradient = make_gradient_fn(model, loss, dtype=chosen, checkpoint_layers=checkpoint_layers)
+        chosen = DTYPES[_usable(dtype, allow_slow_dtype)]
+        self.gradient = make_gradient_fn(model, loss, dtype=chosen, checkpointing=activation_checkpointing)
         state = [model.state, optimizer.state, mx.random.state]
         self.patience = CompileBudget(compile)
         self.whole, self.part, self.further_part, self.finish = self.compiled = [
@@ -72,9 +76,9 @@ class OptimizedStep:
             for function in (self._whole, self._part, self._further_part, self._finish)
         ]
         self.two: TwoStreamGradients | None = None
-        plain = chosen == mx.float32 and not checkpoint_layers and self.group.size == 1
-        if two_streams(streams, model, self.patience, plain=plain):
-            compute = make_functional_gradient_fn(model, loss, dtype=chosen, checkpoint_layers=checkpoint_layers)
+        plain = chosen == mx.float32 and not activation_checkpointing and self.group.size == 1
+        if two_streams(cpu_streams, model, self.patience, plain=plain):
+            compute = make_functional_gradient_fn(model, loss, dtype=chosen, checkpointing=activation_checkpointing)
             self.two = TwoStreamGradients(model, compute, self.patience)
             self.part, self.further_part = self._halves, self._further_halves  # type: ignore[assignment]
 
@@ -126,16 +130,17 @@ class OptimizedStep:
 
     def _finish(self, total: dict[str, Any]) -> tuple[mx.array, mx.array]:
         """The update by the sums of all micro-batches: (norm, finite)."""
-        return clipped_update(self.model, self.optimizer, total["loss"], total["weight"], total["gradients"], self.clip)
+        return clipped_update(
+            self.model, self.optimizer, total["loss"], total["weight"], total["gradients"], self.max_grad_norm
+        )
 
 
 def _usable(dtype: str, forced: bool) -> str:
     """bfloat16 products bypass the BLAS on Linux CPU, and are some 15 times slower than those of float32."""
     if dtype == "float32" or forced or sys.platform != "linux" or mx.default_device() != mx.Device(mx.cpu):
         return dtype
-    print(
+    logger.warning(
         "trainer.step.dtype=bfloat16: slower than float32 on a Linux CPU, where its products bypass the BLAS;"
-        " computing in float32 (trainer.step.force_dtype=true insists)",
-        file=sys.stderr,
+        " computing in float32 (trainer.step.allow_slow_dtype=true overrides this)"
     )
     return "float32"

@@ -47,19 +47,19 @@ class PlainStep:
     """Forward, backward, clip, update.
 
     Args:
-        clip: maximum global norm of the gradient; null does not clip. The norm is logged before clipping.
+        max_grad_norm: maximum global norm of the gradient; null does not clip. The norm is logged before clipping.
     """
 
     def __init__(
         self,
-        clip: Positive | None,
+        max_grad_norm: Positive | None,
         *,
         model: nn.Module,
         loss: Loss,
         optimizer: optim.Optimizer,
         group: ProcessGroup | None = None,
     ) -> None:
-        self.clip = clip
+        self.max_grad_norm = max_grad_norm
         self.group = group or SingleProcess()
         self.model = model
         self.optimizer = optimizer
@@ -68,20 +68,25 @@ class PlainStep:
     def __call__(self, batch: DeviceBatch) -> StepOutput:
         (loss, weight, per_example), gradients = self.gradient(batch)
         (loss, weight, gradients), per_example = self.group.all_reduce_sum((loss, weight, gradients), per_example)
-        norm, finite = clipped_update(self.model, self.optimizer, loss, weight, gradients, self.clip)
+        norm, finite = clipped_update(self.model, self.optimizer, loss, weight, gradients, self.max_grad_norm)
         scalars = stack_scalars(loss, weight, norm, finite, per_example)
         mx.eval(scalars, per_example, self.model.parameters(), self.optimizer.state)
         return StepOutput(scalars, per_example)
 
 
 def clipped_update(
-    model: nn.Module, optimizer: optim.Optimizer, loss: mx.array, weight: mx.array, gradients: Tree, clip: float | None
+    model: nn.Module,
+    optimizer: optim.Optimizer,
+    loss: mx.array,
+    weight: mx.array,
+    gradients: Tree,
+    max_norm: float | None,
 ) -> tuple[mx.array, mx.array]:
     """Applies summed gradients, divided by `weight` and clipped, if they and the loss are finite; (norm, finite)."""
     scale = 1 / mx.maximum(weight, 1e-9)
     norm = scale * global_norm(gradients)
-    if clip is not None:
-        scale = scale * mx.minimum(clip / (norm + 1e-12), 1.0)
+    if max_norm is not None:
+        scale = scale * mx.minimum(max_norm / (norm + 1e-12), 1.0)
     finite = mx.isfinite(loss) & mx.isfinite(norm)
     apply_if_finite(finite, model, optimizer, tree_map(lambda g: g * scale, gradients))
     return norm, finite

@@ -39,7 +39,7 @@ def two_streams(expected: Streams, model: nn.Module, patience: CompileBudget, *,
     """
     if expected == "two" and has_dropout(model):
         raise ConfigError(
-            "trainer.step.streams=two: the model has dropout, whose draws the halves do not share; use auto"
+            "trainer.step.cpu_streams=two: the model has dropout, whose draws the halves do not share; use auto"
         )
     if expected != "auto":
         return expected == "two"
