@@ -1,6 +1,7 @@
 """The table at the end of a run: the best evaluation beside what no learning reaches."""
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,9 +22,12 @@ def write_report(state: "TrainState", baselines: dict[str, float], folder: Path)
     """
     history, progress = state.history, state.progress
     rows = [(name.removeprefix("valid/"), value) for name, value in history.best_metrics.items()]
-    heading = f"best of {len(history.evaluations)} evaluations, step {history.best_step} of {progress.step}:"
-    lines = [heading, *table("model", rows)]
-    if baselines:
+    if rows:
+        heading = f"best of {len(history.evaluations)} evaluations, step {history.best_step} of {progress.step}:"
+        lines = [heading, *table("model", rows)]
+    else:
+        lines = [f"no evaluation was finite: {len(history.evaluations)} evaluations, {progress.step} steps"]
+    if baselines and rows:
         mine = history.best_metrics.get("valid/accuracy", float("nan"))
         ladder = sorted([*baselines.items(), ("this model", mine)], key=lambda row: row[1])
         lines += ["", *table("accuracy of", ladder)]
@@ -37,7 +41,7 @@ def write_report(state: "TrainState", baselines: dict[str, float], folder: Path)
         "best_step": history.best_step,
         "steps": progress.step,
         "metrics": history.best_metrics,
-        "final": _final(history),
+        "final": {name: value if math.isfinite(value) else None for name, value in _final(history).items()},
         "baselines": baselines,
         "reference": history.reference,
     }

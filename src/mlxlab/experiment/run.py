@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from mlxlab import backend
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
-from mlxlab.errors import RunInterrupted, WriteError
+from mlxlab.errors import DivergenceError, RunInterrupted, WriteError
 from mlxlab.experiment.build import Session, build_session, package_versions, save_inference_config
 from mlxlab.experiment.lock import RunLock
 from mlxlab.experiment.manifest import RunManifest, lineage, pairing_key, run_outcome
@@ -152,6 +152,7 @@ def finish(session: Session, state: "TrainState", context: RunContext) -> float:
 
     Raises:
         RunInterrupted: a signal ended it; the last state is saved.
+        DivergenceError: no evaluation was finite.
     """
     from mlxlab.training.checkpointer import final_state_digest
 
@@ -166,7 +167,9 @@ def finish(session: Session, state: "TrainState", context: RunContext) -> float:
         raise RunInterrupted(f"stopped at step {step} and saved; resume with resume=auto", stop_signal)
     report_run(session, state, context.run_dir)
     print(f"final_state={digest}", flush=True)
-    return state.history.best if state.history.best is not None else float("nan")
+    if state.history.best is None:
+        raise DivergenceError("no evaluation was finite: lower trainer.learning_rate or trainer.optimizer.weight_decay")
+    return state.history.best
 
 
 def report_run(session: Session, state: "TrainState", run_dir: Path) -> None:
