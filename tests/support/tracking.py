@@ -94,7 +94,7 @@ def ask(project: Path, query: str) -> list[tuple[Any, ...]]:
     path = project / "mlruns" / "mlflow.db"
     if not path.exists():
         return []
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=20)) as database:
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=20)) as database:
         return database.execute(query).fetchall()
 
 
@@ -108,7 +108,8 @@ def until(holds: Callable[[], Any], seconds: float = 30.0) -> None:
 def runs_py(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """`scripts/runs.py` in a process of its own, on the project's store."""
     script = Path(__file__).parents[2] / "scripts" / "runs.py"
-    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{project}/mlruns/mlflow.db"}
+    folder = str(project).replace("%", "%25").replace("?", "%3F")
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlruns/mlflow.db"}
     return subprocess.run(
         [sys.executable, str(script), *words], capture_output=True, text=True, env=environment, timeout=120
     )

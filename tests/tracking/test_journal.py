@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from mlxlab.errors import CannotCreateError, ConfigError, WriteError
 from mlxlab.tracking import jsonl
@@ -227,9 +228,39 @@ def test_addresses_are_absolute_and_show_no_password(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@host/mlflow")
     server = address.resolve(None, None, tmp_path)
     assert server.uri == "https://me:secret@host/mlflow"
-    assert server.shown == "https://host/mlflow"
+    assert server.shown == "https://***@host/mlflow"
     assert server.spool.parent == tmp_path / "mlruns"
     assert address.load(server.dump()) == server
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://me:hunt/er2@host/mlflow",
+        "https://host/mlflow?token=hunter2",
+        "https://host/mlflow?password=hunter2&x=1",
+        "postgresql://me:hunter2@host/db?sslpassword=hunter2",
+    ],
+)
+def test_no_secret_of_an_address_reaches_the_journal_or_the_terminal(tmp_path, monkeypatch, capsys, uri):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_ARTIFACT_ROOT", "s3://key:hunter2@bucket/x?token=hunter2")
+    journal = new_journal(tmp_path, wait=0.0)
+    journal.start({}, {})
+    journal.end("FINISHED")
+    assert "host" in records(journal)[0]["start"]["store"]
+    for text in (*capsys.readouterr(), *journal.describe(), (journal.folder / "journal.jsonl").read_text()):
+        assert "hunt/er2" not in text
+        assert "hunter2" not in text
+        assert "er2@" not in text
+
+
+@pytest.mark.parametrize("name", ["a?b", "per%20cent", "a#b", "a b"])
+def test_a_project_may_have_any_name(tmp_path, name):
+    default = address.resolve(None, None, tmp_path / name)
+    assert default.database == tmp_path / name / "mlruns" / "mlflow.db"
+    assert make_url(default.uri).database == str(default.database)
+    assert address.resolve(default.shown, None, tmp_path).database == default.database
 
 
 @pytest.mark.parametrize("uri", ["./mlruns", "file:///x", "sqlite://", "sqlite:///:memory:", "mlruns"])

@@ -9,8 +9,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from mlxlab.tracking.mlflow import spool
-from support.tracking import ask, kill_syncer, new_journal, project_fixture, runs_py, until  # noqa: F401
+from mlxlab.errors import ServiceUnavailableError
+from mlxlab.tracking.mlflow import spool, sqlite
+from support.tracking import (
+    ask,
+    kill_syncer,
+    new_journal,
+    project_fixture,  # noqa: F401
+    runs_py,
+    until,
+    upload_here,
+)
 
 
 def run_to_the_end(project, **keys):
@@ -207,3 +216,23 @@ def test_an_experiment_that_was_deleted_in_mlflow_is_named(project, capsys):
     done = runs_py(project, "sync", str(second.folder))
     said = capsys.readouterr().err + done.stdout + done.stderr
     assert "experiment mlxlab was deleted in MLflow: restore it there" in said
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_sync_prints_one_line_for_a_locked_store_which_is_complete_soon_after(project, monkeypatch, capfd):
+    run_to_the_end(project, name="first", experiment="other")
+    kill_syncer(project / "mlruns" / ".spool-mlflow.db")
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.2)
+    with monkeypatch.context() as patch:
+        patch.setattr(spool, "start_syncer", lambda address: False)
+        journal, _, _ = run_to_the_end(project, wait=0.0)
+    capfd.readouterr()
+    with closing(sqlite3.connect(project / "mlruns" / "mlflow.db")) as database:
+        database.execute("begin exclusive")
+        with pytest.raises(ServiceUnavailableError, match="database is locked; nothing is lost") as error:
+            upload_here(journal)
+        assert "\n" not in str(error.value)
+        assert capfd.readouterr() == ("", "")
+        database.rollback()
+    until(lambda: ask(project, "select status from runs") == [("FINISHED",)] * 2)
+    assert ask(project, "select count(*), count(distinct step) from metrics where key = 'loss'") == [(200, 100)]

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from mlxlab.tracking.mlflow import spool, syncer
-from support.tracking import ask, kill_syncer, new_journal, project_fixture, start_trainer, until  # noqa: F401
+from support.tracking import ask, kill_syncer, new_journal, project_fixture, runs_py, start_trainer, until  # noqa: F401
 
 METRICS = "select key, step, value from metrics order by key, step"
 
@@ -205,6 +205,22 @@ def test_no_signal_and_no_blocked_mask_of_the_trainer_reaches_the_syncer(project
     assert spool.syncer_lives(spool_of(project))
     os.kill(spool.read_status(spool_of(project))["pid"], signal.SIGTERM)
     until(lambda: not spool.syncer_lives(spool_of(project)), 5.0)
+
+
+@pytest.mark.parametrize("name", ["a?b=c", "per%20cent"])
+def test_a_run_folder_and_a_project_may_have_any_name(project, name):
+    project = project / name
+    journal = new_journal(project, name)
+    journal.start({}, {})
+    journal.log_metrics(1, {"x": 1.0})
+    (journal.folder / "plot.txt").write_text("a plot")
+    journal.log_artifact(journal.folder / "plot.txt", "plots")
+    journal.end("FINISHED")
+    assert ask(project, "select name, status from runs") == [(name, "FINISHED")]
+    assert [path.name for path in (project / "mlruns" / "artifacts").rglob("*.txt")] == ["plot.txt"]
+    done = runs_py(project, "sync", str(journal.folder))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{journal.folder}: complete" in done.stdout
 
 
 @pytest.mark.parametrize("status", ["FAILED", "KILLED"])

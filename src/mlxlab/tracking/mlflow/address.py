@@ -6,12 +6,13 @@ import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from mlxlab.errors import ConfigError
+from mlxlab.redact import redact
 from mlxlab.tracking.records import utf8
 
 _sqlite = re.compile(r"^sqlite(\+\w+)?://(?P<path>/[^?]*)?")
-_login = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,12 @@ class Address:
     @property
     def shown(self) -> str:
         """The address without a password."""
-        return redact(self.uri)
+        return _sqlite_uri(self.database) if self.database else redact(self.uri)
 
     @property
     def shown_artifacts(self) -> str | None:
         """`artifacts` without a password."""
-        return self.artifacts and redact(self.artifacts)
+        return redact(self.artifacts) if self.artifacts and not self.artifacts.startswith("/") else self.artifacts
 
     def dump(self) -> str:
         return json.dumps(asdict(self), default=str)
@@ -65,7 +66,7 @@ def resolve(uri: str | None, artifacts: str | None, project: Path) -> Address:
     project = project.absolute()
     if utf8(project) != str(project):
         raise ConfigError(f"tracking: {utf8(project)}: MLflow takes no folder whose name is not UTF-8")
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project / 'mlruns' / 'mlflow.db'}"
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_uri(project / "mlruns" / "mlflow.db")
     artifacts = artifacts or os.environ.get("MLFLOW_ARTIFACT_ROOT") or None
     uri = _absolute(uri, project)
     database = _database(uri)
@@ -76,28 +77,30 @@ def resolve(uri: str | None, artifacts: str | None, project: Path) -> Address:
     return Address(uri, artifacts, _spool(uri, project))
 
 
-def redact(text: str) -> str:
-    """`text` without the `user:password@` of any URL in it."""
-    return _login.sub("", text)
+def _sqlite_uri(path: Path) -> str:
+    """The URI of a file; SQLAlchemy decodes it."""
+    return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F")
 
 
 def _absolute(uri: str, project: Path) -> str:
     if not uri.startswith("sqlite"):
         if "://" in uri or uri.startswith("databricks"):
             if uri.startswith("file:"):
-                raise ConfigError(f"tracking.uri={uri}: MLflow 3 writes no file stores; use sqlite:///<file>")
+                raise ConfigError(f"tracking.uri={redact(uri)}: MLflow 3 has no file stores; use sqlite:///<file>")
             return uri
-        raise ConfigError(f"tracking.uri={uri}: want sqlite:///<file>, http(s)://<server> or another MLflow address")
+        raise ConfigError(
+            f"tracking.uri={redact(uri)}: expected sqlite:///<file>, http(s)://<server> or another MLflow address"
+        )
     match = _sqlite.match(uri)
     path = ((match and match["path"]) or "/")[1:]
     if not match or path in ("", ":memory:"):
-        raise ConfigError(f"tracking.uri={uri}: want sqlite:///<file>, the syncer is another process")
-    return f"sqlite:///{project / path}{uri[match.end() :]}"
+        raise ConfigError(f"tracking.uri={redact(uri)}: expected sqlite:///<file>: another process writes it")
+    return _sqlite_uri(project / unquote(path)) + uri[match.end() :]
 
 
 def _database(uri: str) -> Path | None:
     match = _sqlite.match(uri)
-    return Path(match["path"][1:]) if match and match["path"] else None
+    return Path(unquote(match["path"][1:])) if match and match["path"] else None
 
 
 def _spool(uri: str, project: Path) -> Path | None:

@@ -105,7 +105,9 @@ class MlflowStore:
         if self.address.artifacts is None:
             return None
         # Given outright: MLflow's default is relative to the current folder.
-        return f"{self.address.artifacts.rstrip('/')}/{clean(name).replace(':', '_')[:MAX_KEY]}"
+        location = f"{self.address.artifacts.rstrip('/')}/{clean(name).replace(':', '_')[:MAX_KEY]}"
+        # As a URI, if MLflow would read something else into the path.
+        return Path(location).as_uri() if location.startswith("/") and set(location) & set("%?#") else location
 
 
 def _quiet() -> None:
@@ -113,8 +115,9 @@ def _quiet() -> None:
 
     import mlflow  # sets its own levels: only now can they be set for good
 
+    # Every error reaches us as an exception: logged as well, each attempt on a locked store prints a traceback.
     for name in (mlflow.__name__, "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _client(address: Address) -> Any:

@@ -3,8 +3,10 @@
 import sqlite3
 
 from mlxlab.errors import UserError
-from mlxlab.tracking.mlflow.address import redact
+from mlxlab.redact import redact
 from mlxlab.tracking.records import utf8
+
+_LOCK_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 class StoreUnavailableError(Exception):
@@ -13,6 +15,10 @@ class StoreUnavailableError(Exception):
 
 class StoreReplacedError(StoreUnavailableError):
     """The database file was removed or exchanged: writes would go to a file without a name. It must be reopened."""
+
+
+class StoreLockedError(StoreUnavailableError):
+    """Another process holds the database's lock, for a while."""
 
 
 class JournalRejectedError(Exception):
@@ -50,4 +56,13 @@ def classify_error(error: Exception) -> Exception:
     of_a_value = isinstance(error, ArithmeticError | AttributeError | LookupError | TypeError | ValueError)
     if of_a_value and not isinstance(error, OSError):  # requests' InvalidURL is both
         return JournalRejectedError(f"{type(error).__name__}: {one_line(error)}")
-    return StoreUnavailableError(one_line(error))
+    kind = StoreLockedError if _is_lock(error) else StoreUnavailableError
+    return kind(one_line(error))
+
+
+def _is_lock(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF in _LOCK_CODES:
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -21,6 +21,7 @@ from mlxlab.tracking.mlflow.errors import StoreUnavailableError
 _SET = (
     "insert into experiments(experiment_id, name, artifact_location, lifecycle_stage, creation_time, last_update_time)"
 )
+BUSY_SECONDS = 20.0  # that a write waits for a locked database
 _connected = False
 
 
@@ -95,7 +96,7 @@ def _listen() -> None:
     def pragmas(connection: Any, _: Any) -> None:
         if isinstance(connection, sqlite3.Connection):
             # `full`: what is acknowledged in the run folder must not vanish here with the power.
-            for line in ("busy_timeout=20000", "journal_mode=wal", "synchronous=full"):
+            for line in (f"busy_timeout={int(1000 * BUSY_SECONDS)}", "journal_mode=wal", "synchronous=full"):
                 with suppress(sqlite3.OperationalError):  # read-only: the first write will say so
                     connection.execute(f"pragma {line}")
 

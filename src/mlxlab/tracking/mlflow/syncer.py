@@ -12,18 +12,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlxlab.errors import UserError
+from mlxlab.redact import redact
 from mlxlab.tracking.jsonl import has_writer
 from mlxlab.tracking.mlflow import address, spool
 from mlxlab.tracking.mlflow.address import Address
 from mlxlab.tracking.mlflow.client import MlflowStore
-from mlxlab.tracking.mlflow.errors import JournalRejectedError, StoreReplacedError, StoreUnavailableError, one_line
+from mlxlab.tracking.mlflow.errors import (
+    JournalRejectedError,
+    StoreLockedError,
+    StoreReplacedError,
+    StoreUnavailableError,
+    classify_error,
+    one_line,
+)
 from mlxlab.tracking.mlflow.uploader import JournalUploader, locate
 from mlxlab.tracking.records import utf8
 
 POLL_SECONDS = 0.25
 IDLE_SECONDS = 15.0  # without work before the syncer ends: the next job of a sweep finds it warm
 MAX_PAUSE = 30.0  # seconds between attempts while the store is unavailable
+LOCKED_PAUSE = 1.0  # ... while it is locked: each attempt waits for the lock itself
 GIVE_UP_SECONDS = 60.0  # without progress after the last run has ended
+LOCKED_GIVE_UP_SECONDS = 1800.0  # ... while the store is locked
 NICENESS = 15
 
 
@@ -113,6 +123,9 @@ class Syncer:
             try:
                 self._store = MlflowStore(self.address)
             except Exception as error:  # MLflow, a database or HTTP: whatever it is, there is no store
+                reason = classify_error(error)
+                if isinstance(reason, StoreUnavailableError):
+                    raise reason from error
                 raise StoreUnavailableError(one_line(error)) from error
         return self._store
 
@@ -129,10 +142,11 @@ def serve(syncer: Syncer) -> set[str]:
     last_work = time.monotonic()
     pause: float = POLL_SECONDS
     fault: str | None = None
-    while time.monotonic() - last_work < (GIVE_UP_SECONDS if fault or spool.registered(syncer.spool) else IDLE_SECONDS):
+    give_up = GIVE_UP_SECONDS
+    while time.monotonic() - last_work < (give_up if fault or spool.registered(syncer.spool) else IDLE_SECONDS):
         try:
             result = syncer.poll()
-            last_fault, fault, pause = fault, None, POLL_SECONDS
+            last_fault, fault, pause, give_up = fault, None, POLL_SECONDS, GIVE_UP_SECONDS
             if last_fault:
                 _print(f"{syncer.address.shown} is available again")
             for note in result.notes:
@@ -141,7 +155,9 @@ def serve(syncer: Syncer) -> set[str]:
             result = PollResult()
             if str(error) != fault:
                 _print(f"{syncer.address.shown}: {error}; retrying")
-            fault, pause = str(error), min(MAX_PAUSE, max(1.0, pause * 2))
+            locked = isinstance(error, StoreLockedError)
+            give_up, longest = (LOCKED_GIVE_UP_SECONDS, LOCKED_PAUSE) if locked else (GIVE_UP_SECONDS, MAX_PAUSE)
+            fault, pause = str(error), min(longest, max(1.0, pause * 2))
         if result.records or result.complete or syncer.is_any_run_alive():
             last_work = time.monotonic()
         if not _wait(syncer, pause, fault):
@@ -170,7 +186,7 @@ def _has_writer(folder: Path, uid: str) -> bool:
 
 
 def _print(line: str) -> None:
-    print(time.strftime("%Y-%m-%d %H:%M:%S"), os.getpid(), address.redact(line), flush=True)
+    print(time.strftime("%Y-%m-%d %H:%M:%S"), os.getpid(), redact(line), flush=True)
 
 
 def main() -> None:
