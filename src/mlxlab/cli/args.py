@@ -69,7 +69,7 @@ def parse_values(
             values[name] = parse_value(known[name].kind, text)
         elif forward == "" or (forward and name.startswith(forward) and equals):
             rest.append(word)
-        elif equals or word.startswith("-"):
+        elif (equals and not Path(word).exists()) or word.startswith("-"):  # a folder may be named a=b
             raise ConfigError(f"{word}: unknown key{suggestion(name, known)}")
         elif name in known:
             raise ConfigError(f"{word}: expected {name}=...")
