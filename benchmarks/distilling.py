@@ -1,6 +1,6 @@
-"""What teachers cost: a step with a teacher that is asked, or remembered, beside the parts it is made of.
+"""Cost of teachers: a step that queries a teacher, or reads its cached soft targets, compared with its parts.
 
-CPU seconds stand beside the clock: on a machine that does other work too they are what can be trusted.
+CPU seconds are reported next to the clock: they are less sensitive to other work on the machine.
 """
 
 import tempfile
@@ -42,13 +42,13 @@ def distilling(rounds: int = 9) -> str:
 def _of_vocabulary(V: int, rounds: int, fused: bool) -> str:
     teacher, batch = _model(TEACHER, V, 1), _batch(V)
     ensemble = Ensemble([FrozenModel(teacher)])
-    ask: Any = mx.compile(ensemble) if fused else ensemble
+    forward: Any = mx.compile(ensemble) if fused else ensemble
     with tempfile.TemporaryDirectory() as folder:
         cache = TeacherCache(100, "float16", folder=Path(folder), num_classes=V)
         works = {
             "student's step": _step(CrossEntropyLoss(0.0), batch, V, fused),
-            "teacher forward": lambda: mx.eval(ask(*to_device(batch)[:2])),
-            "step, teacher asked": _step(_loss(Teachers(ensemble)), batch, V, fused),
+            "teacher forward": lambda: mx.eval(forward(*to_device(batch)[:2])),
+            "step, teacher queried": _step(_loss(Teachers(ensemble)), batch, V, fused),
             "step, warm cache": _step(_loss(Teachers(ensemble, cache=cache)), batch, V, fused),
         }
         clock, cpu = _measure(works, rounds)
@@ -58,11 +58,11 @@ def _of_vocabulary(V: int, rounds: int, fused: bool) -> str:
         for seconds in (clock, cpu):
             alone = median(seconds["student's step"])
             parts = [a + b for a, b in zip(seconds["student's step"], seconds["teacher forward"], strict=True)]
-            mine = median(seconds[name])
-            row += [f"{1e3 * mine:.0f}", f"{mine / median(parts):.3f}", f"{mine / alone:.3f}"]
+            own = median(seconds[name])
+            row += [f"{1e3 * own:.0f}", f"{own / median(parts):.3f}", f"{own / alone:.3f}"]
         rows.append(tuple(row))
     how = "compiled" if fused else "not compiled"
-    title = f"nano taught by tiny, {ROWS} x {LENGTH} tokens of {V}, top 100, {how}, medians of {rounds} rounds"
+    title = f"nano student of tiny, {ROWS} x {LENGTH} tokens of {V}, top 100, {how}, medians of {rounds} rounds"
     return table(title, rows)
 
 
@@ -80,7 +80,7 @@ def _measure(works: dict[str, Callable[[], Any]], rounds: int) -> tuple[dict[str
 
 
 def _step(loss: Loss, batch: Batch, V: int, fused: bool) -> Callable[[], Any]:
-    """One update of a student of its own, all that its loss wants from the host included."""
+    """One step of a new student, with the annotations of its loss."""
     model = _model(STUDENT, V, 0)
     optimizer = adamw(0.01, [0.9, 0.999], 1e-8, learning_rate=1e-4)
     optimizer.init(model.trainable_parameters())

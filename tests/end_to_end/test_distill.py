@@ -1,4 +1,4 @@
-"""Distillation in real processes: teachers by path, what is refused, rounds that are killed and resumed, ensembles."""
+"""Distillation end to end: teachers by path, refusals, rounds that are killed and resumed, ensembles."""
 
 import json
 import re
@@ -38,32 +38,29 @@ def test_a_student_of_another_family_learns_from_a_run_and_caches_its_soft_targe
         "model=cnn_hybrid",
         "model.kernel_sizes=[2]",
         "model.num_filters=4",
-        f"trainer.teachers=[{teacher}]",
     ]
     words += ["trainer.distillation.teacher_cache={top_k: 1, dtype: float16}", f"trainer.teachers=[{teacher}]"]
     words += ["trainer.loss.alpha=0.25"]
-    said = []
+    outputs = []
     for name, log_every in (("a", 10), ("b", 3)):
         assert main([*words, f"hydra.run.dir={tmp_path}/{name}", f"trainer.log_every={log_every}"]) == 0
-        said.append(capsys.readouterr())
-    assert f"teacher: {teacher}" in said[0].err
-    assert "teachers unchanged" in said[0].err
-    assert ", 0 computed" in said[1].err
-    assert states(said[0].out) == states(said[1].out)
-    curve = json.loads((tmp_path / "b" / "checkpoints" / "step-00000009" / "state.json").read_text())["history"][
-        "curve"
-    ]
-    assert {"train/cross_entropy", "train/kl"} <= dict(curve)[3].keys()
-    beside = json.loads((tmp_path / "b" / "metrics.json").read_text())["reference"]
+        outputs.append(capsys.readouterr())
+    assert f"teacher: {teacher}" in outputs[0].err
+    assert "teachers unchanged" in outputs[0].err
+    assert ", 0 computed" in outputs[1].err
+    assert states(outputs[0].out) == states(outputs[1].out)
+    state = json.loads((tmp_path / "b" / "checkpoints" / "step-00000009" / "state.json").read_text())
+    assert {"train/cross_entropy", "train/kl"} <= dict(state["history"]["curve"])[3].keys()
+    reference = json.loads((tmp_path / "b" / "metrics.json").read_text())["reference"]
     final = json.loads((teacher / "metrics.json").read_text())["final"]
-    assert beside["teacher"]["accuracy"] == final["valid/accuracy"]
+    assert reference["teacher"]["accuracy"] == final["valid/accuracy"]
     assert "of the teacher's parameters" in (tmp_path / "b" / "summary.md").read_text()
     tokenizers = [(folder / "inference" / "tokenizer.json").read_bytes() for folder in (tmp_path / "a", teacher)]
     assert tokenizers[0] == tokenizers[1]
 
 
 @pytest.mark.parametrize(
-    ("teachers", "more", "code", "said"),
+    ("teachers", "overrides", "code", "message"),
     [
         ("nowhere", [], 66, "nowhere"),
         ("", ["trainer.distillation.rounds=0"], 2, "trainer.distillation.members, which is empty"),
@@ -84,13 +81,22 @@ def test_a_student_of_another_family_learns_from_a_run_and_caches_its_soft_targe
         ),
     ],
 )
-def test_an_impossible_teacher_is_one_line(teacher, tmp_path, capsys, monkeypatch, teachers, more, code, said):
+def test_an_impossible_teacher_is_one_line(teacher, tmp_path, capsys, monkeypatch, teachers, overrides, code, message):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/none.db")
-    given = main([*STUDENT, f"trainer.teachers=[{teachers.format(teacher)}]", *more, f"hydra.run.dir={tmp_path}"])
+    words = [*STUDENT, f"trainer.teachers=[{teachers.format(teacher)}]", *overrides, f"hydra.run.dir={tmp_path}"]
+    exit_code = main(words)
     error = capsys.readouterr().err
-    assert given == code, error
-    assert said in error.splitlines()[-1]
+    assert exit_code == code, error
+    assert message in error.splitlines()[-1]
     assert "Traceback" not in error
+
+
+def test_other_teachers_on_resume_are_refused_unless_the_options_name_them_too(teacher, tmp_path, capsys):
+    words = [*STUDENT, f"trainer.teachers=[{teacher}]", f"hydra.run.dir={tmp_path}"]
+    assert main(words) == 0
+    changed = f"trainer.teachers=[{teacher}/checkpoints/last]"
+    assert main([*STUDENT, changed, f"hydra.run.dir={tmp_path}", "resume=auto"]) == 2
+    assert "expected the teachers of trainer.teachers" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("loss", ["distill", "distill_routed", "distill_sum"])
@@ -101,10 +107,10 @@ def test_a_distillation_loss_is_refused_without_trainer_distill(tmp_path, capsys
 
 
 def test_a_teacher_that_may_have_seen_the_validation_rows_is_reported(teacher, tmp_path, capsys):
-    for share, told in ((0.2, False), (0.3, True)):
+    for share, warned in ((0.2, False), (0.3, True)):
         words = [*STUDENT, f"trainer.teachers=[{teacher}]", f"data.valid_fraction={share}"]
         assert main([*words, f"hydra.run.dir={tmp_path}/{share}"]) == 0
-        assert ("was validated on other data" in capsys.readouterr().err) == told
+        assert ("was validated on other data" in capsys.readouterr().err) == warned
 
 
 @pytest.mark.parametrize("role", ["teacher", pytest.param("residual", marks=pytest.mark.fault_injection)])
@@ -131,7 +137,7 @@ def test_three_rounds_killed_in_the_second_and_resumed_equal_uninterrupted_ones(
     done = [json.loads((tmp_path / name / "rounds.json").read_text())["done"] for name in ("whole", "killed")]
     assert done[0] == done[1]
     assert {"teacher", "student", "ensemble", "member 1", "member 2", "member 3"} == done[0][2].keys()
-    check_ensemble(tmp_path / "whole", done[0][2])
+    assert_predicts_by_the_mean(tmp_path / "whole", done[0][2])
 
 
 SHRUNK = [
@@ -156,16 +162,16 @@ def test_stories_distilled_trains_a_student_with_the_teachers_tokenizer(tmp_path
     ]
     words += ["trainer.eval_batches=1"]
     assert main([*words, "data.tokenizer.vocab_size=300", f"hydra.run.dir={tmp_path}/teacher"]) == 0
-    taught = [*words, f"trainer.teachers=[{tmp_path}/teacher]", "data.tokenizer.vocab_size=280"]
+    student = [*words, f"trainer.teachers=[{tmp_path}/teacher]", "data.tokenizer.vocab_size=280"]
     cache = "trainer.distillation.teacher_cache={top_k: 20}"
-    assert main([*taught, cache, "seed=3", f"hydra.run.dir={tmp_path}/student"]) == 0
-    said = capsys.readouterr().err
-    assert "top 20 of 300" in said
-    assert "validated on other data" not in said, "the seed orders the text, and holds out none of it"
-    assert main([*taught, "trainer.distillation.vocab_mapping=subset", f"hydra.run.dir={tmp_path}/other"]) == 0, (
-        "280 of 300 are the same"
+    assert main([*student, cache, "seed=3", f"hydra.run.dir={tmp_path}/student"]) == 0
+    log = capsys.readouterr().err
+    assert "top 20 of 300" in log
+    assert "validated on other data" not in log, "the seed changes the order, not the validation split"
+    assert main([*student, "trainer.distillation.vocab_mapping=subset", f"hydra.run.dir={tmp_path}/other"]) == 0, (
+        "the first 280 of the 300 tokens are equal"
     )
-    assert main([*taught, "model=bert", f"hydra.run.dir={tmp_path}/masked"]) == 77
+    assert main([*student, "model=bert", f"hydra.run.dir={tmp_path}/masked"]) == 77
     assert "expected masked language modelling, got causal language modelling" in capsys.readouterr().err
 
 
@@ -204,18 +210,18 @@ def test_cross_validation_with_a_teacher_per_fold_reports_teacher_and_student_al
     assert "distilled against student alone" in out
 
 
-def check_ensemble(folder: Path, measured: dict) -> None:
+def assert_predicts_by_the_mean(folder: Path, measured: dict) -> None:
     """The saved ensemble predicts by the mean of its members' logits."""
-    together = restore_model(folder)
+    ensemble = restore_model(folder)
     rows = load_passengers("synthetic").train[:20]
-    alone = [
+    members = [
         restore_model(folder / "rounds" / str(n), folder / "rounds" / str(n) / "checkpoints" / "last")
         for n in (1, 2, 3)
     ]
-    batch = together.encoder.encode_rows(rows)
+    batch = ensemble.encoder.encode_rows(rows)
     arrays = to_device(batch)[:2]
-    mean = np.mean([np.array(one.model(*arrays)) for one in alone], axis=0)
-    np.testing.assert_allclose(np.array(together.model(*arrays)), mean, rtol=1e-4, atol=1e-6)
-    p = predict(together, rows)
+    mean = np.mean([np.array(member.model(*arrays)) for member in members], axis=0)
+    np.testing.assert_allclose(np.array(ensemble.model(*arrays)), mean, rtol=1e-4, atol=1e-6)
+    p = predict(ensemble, rows)
     np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
     assert measured["ensemble"]["parameters"] == 3 * measured["student"]["parameters"]

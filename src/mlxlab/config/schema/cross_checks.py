@@ -43,6 +43,10 @@ def _distillation(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
     options = _at(tree, "trainer.distillation")
     if options is None and _DISTILLATION_LOSS in str(_at(tree, "trainer.loss")):
         yield ConfigIssue("trainer.loss", "distillation needs the teachers of trainer=distill")
+    lists = _at(tree, "trainer.teachers"), _at(tree, "trainer.distillation.teachers")
+    if all(isinstance(teachers, list) for teachers in lists) and lists[0] != lists[1]:
+        # The one refers to the other, but in a saved config both are values: a resume could change one of them.
+        yield ConfigIssue("trainer.distillation.teachers", "expected the teachers of trainer.teachers; set both")
     if isinstance(options, dict) and options.get("rounds") == 0 and not options.get("members"):
         yield ConfigIssue(
             "trainer.distillation.rounds", "0 rounds make an ensemble of trainer.distillation.members, which is empty"
