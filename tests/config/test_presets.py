@@ -12,7 +12,11 @@ from support.configs import line  # noqa: F401
 
 OPTIONS = groups(shipped_conf())
 SHAPE = ["model.hidden_size=16", "model.num_layers=1", "model.num_heads=2", "model.intermediate_size=16"]
-HOMES = {"data/tokenizer": ["data=streaming"], "model/size": SHAPE}  # overrides that an option of the group needs
+HOMES = {
+    "data/tokenizer": ["data=streaming"],
+    "model/size": SHAPE,
+    "trainer/loss": ["trainer=distill"],
+}  # overrides that an option of the group needs
 SIZES = ["nano", "tiny", "small", "medium", "large", "xlarge"]
 COMBINATIONS = [
     *itertools.product(OPTIONS["model"], OPTIONS["data"], OPTIONS["trainer"], OPTIONS["tracking"]),
