@@ -53,6 +53,8 @@ def test_a_finished_run_is_in_the_store_when_end_returns(project, capsys):
     assert ask(project, "select name, digest from datasets") == [("titanic", "0123abcd")]
     copied = {path.name: path.read_text() for path in (project / "mlruns" / "artifacts").rglob("*") if path.is_file()}
     assert copied == {"curve.txt": "a curve", "summary.md": "a summary"}
+    kind = ask(project, "select value from experiment_tags where key = 'mlflow.experimentKind'")
+    assert kind == [("custom_model_development",)]
 
 
 def test_a_killed_trainer_loses_nothing_and_is_marked_killed(project):

@@ -9,6 +9,7 @@ from mlxlab.tracking.mlflow.errors import JournalRejectedError, StoreReplacedErr
 from mlxlab.tracking.mlflow.naming import MAX_KEY, clean
 
 UID = "mlxlab.uid"  # tag: ties an MLflow run to its journal
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens the experiment in its view for training
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # DO_NOT_TRACK does not stop it
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the stock 7 x 120 s make an outage last 20 minutes
@@ -90,7 +91,7 @@ class MlflowStore:
         found = self.client.get_experiment_by_name(name)
         if found is None:
             try:
-                return self.client.create_experiment(name, artifact_location=self._location(name))
+                return self.client.create_experiment(name, artifact_location=self._location(name), tags=KIND)
             except MlflowException:  # another process was faster
                 found = self.client.get_experiment_by_name(name)
                 if found is None:
