@@ -227,6 +227,9 @@ def test_a_number_from_the_environment_is_a_number(line, monkeypatch):  # noqa: 
         (["trainer.epochs=null"], "the run has no end"),
         (["trainer.epochs=null", "trainer.max_tokens=100"], "needs the length of the run"),
         (["model.max_position_embeddings=16"], "positions for 16"),
+        (["data=streaming", "model.max_position_embeddings=4"], "positions for 4"),
+        (["model.position_embedding=rope", "model.num_heads=128"], "even head dimension, got 128 / 128 = 1"),
+        (["model=transformer", "model.num_heads=128"], "even head dimension"),
         (["trainer.optimizer.betas=[0.9]"], "a list of exactly 2"),
         (["trainer.optimizer.betas=[0.9,0.99,0.999]"], "a list of exactly 2"),
     ],
@@ -234,3 +237,7 @@ def test_a_number_from_the_environment_is_a_number(line, monkeypatch):  # noqa: 
 )
 def test_what_only_several_keys_together_get_wrong(line, overrides, said):  # noqa: F811
     assert said in line.refuses(*overrides)
+
+
+def test_rows_longer_than_the_configured_context_are_accepted_with_rotary_positions(line):  # noqa: F811
+    assert line("model=transformer", "data=streaming", "data.seq_len=4096") == 0

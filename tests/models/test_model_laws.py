@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
+from mlxlab.errors import ConfigError
 from mlxlab.models.bert import Bert
 from mlxlab.models.cnn_hybrid import CnnHybrid
 from mlxlab.models.convolution import convolve, document_means
@@ -268,7 +269,7 @@ def test_rotation_keeps_norms_and_sees_distances_only():
     ],
 )
 def test_heads_that_do_not_divide_are_refused(changes, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ConfigError, match=words):
         Transformer(**(SMALL | changes))
 
 

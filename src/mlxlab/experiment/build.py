@@ -145,6 +145,9 @@ def build_model(cfg: Config, data: "DataModule", shape: Path | None = None) -> "
     model = build.build_model(
         node, kind=task.kind, **sizes, seed=model_seed(cfg) if shape is None else None, load_pretrained=shape is None
     )
+    limit, seq_len = model.backbone.position_limit, cfg["data"].get("seq_len")
+    if limit is not None and seq_len is not None and seq_len > limit:
+        raise ConfigError(f"data.seq_len={seq_len}: the model has positions for {limit} tokens")
     mx.eval(model.parameters())
     return model
 

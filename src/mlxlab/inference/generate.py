@@ -89,7 +89,7 @@ def check_generates(model: nn.Module) -> None:
     if not isinstance(model, Model):
         raise ConfigError("an ensemble cannot generate; give the run of one of its members")
     if isinstance(model.head, Classifier):
-        raise ConfigError("the model is a classifier and cannot generate; scripts/predict.py gives its classes")
+        raise ConfigError("the model is a classifier, not a language model, and cannot generate")
     if not model.backbone.causal:
         raise ConfigError(
             "the model is a masked one, which sees both sides of a gap, and cannot generate; train model=transformer"

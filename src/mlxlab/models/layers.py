@@ -6,6 +6,7 @@ from collections.abc import Callable
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlxlab.errors import ConfigError
 from mlxlab.models.kv_cache import LayerCache
 from mlxlab.ops.activations import gelu, glu, silu
 from mlxlab.ops.attention import MASK_VALUE, scaled_dot_product_attention
@@ -25,7 +26,7 @@ class Attention(nn.Module):
         rope_theta: base of the rotary frequencies; None where the positions are in the inputs.
 
     Raises:
-        ValueError: the numbers of heads do not divide.
+        ConfigError: the numbers of heads do not divide, or rotary positions get heads of odd size.
     """
 
     def __init__(
@@ -67,13 +68,13 @@ class Attention(nn.Module):
 
 
 def check_heads(hidden_size: int, num_heads: int, num_kv_heads: int, *, rotary: bool) -> None:
-    """ValueError where such heads cannot be built."""
+    """ConfigError where such heads cannot be built."""
     if hidden_size % num_heads:
-        raise ValueError(f"{num_heads} heads do not divide a hidden size of {hidden_size}")
+        raise ConfigError(f"{num_heads} heads do not divide a hidden size of {hidden_size}")
     if num_heads % num_kv_heads:
-        raise ValueError(f"{num_kv_heads} key-value heads do not divide {num_heads} heads")
+        raise ConfigError(f"{num_kv_heads} key-value heads do not divide {num_heads} heads")
     if rotary and hidden_size // num_heads % 2:
-        raise ValueError(f"rotary positions need an even head dimension, got {hidden_size // num_heads}")
+        raise ConfigError(f"rotary positions need an even head dimension, got {hidden_size // num_heads}")
 
 
 def apply_rope(x: mx.array, theta: float, offset: int | mx.array = 0) -> mx.array:

@@ -245,6 +245,15 @@ def test_a_classifier_needs_no_pretrained_head(tmp_path, encoder, family):
     same(model.backbone.encoder if family == "cnn_hybrid" else model.backbone, encoder)
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["pooler.dense.bias", "cls.predictions.bias"])
+def test_a_weight_that_is_not_finite_is_refused_by_name(tmp_path, encoder, name, number):
+    arrays = bert_arrays(encoder) | {"cls.predictions.bias": mx.zeros((50,))}
+    arrays[name] = mx.concatenate([arrays[name][:-1], mx.array([number])])
+    with pytest.raises(DataError, match=r"(pooler|head)\.bias holds NaN or infinity"):
+        load_bert(write(tmp_path, arrays, BERT_CONFIG))
+
+
 @pytest.mark.parametrize("lost", ["pooler.dense.weight", "encoder.layer.1.output.LayerNorm.bias"])
 def test_a_missing_weight_fails_by_name(tmp_path, encoder, lost):
     arrays = {name: array for name, array in bert_arrays(encoder).items() if name != lost}
@@ -329,8 +338,8 @@ def test_damaged_and_foreign_files_are_one_line(tmp_path, encoder):
     ("text", "fault", "words"),
     [
         (None, InputNotFoundError, "no config.json"),
-        ("{", DataError, "not readable as JSON"),
-        ("[]", DataError, "expected an object"),
+        ("{", DataError, "not valid JSON"),
+        ("[]", DataError, "expected dict"),
         ("{}", DataError, "has no hidden_size"),
         ('{"auto_map": {"AutoModel": "x.py"}}', NotAllowedError, "run code of its own"),
     ],

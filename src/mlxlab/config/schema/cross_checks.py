@@ -18,6 +18,7 @@ def broken(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
                 yield ConfigIssue(path, message)
     yield from _endless(tree)
     yield from _distillation(tree)
+    yield from _positions(tree)
     if _at(tree, "data.folds") is None and _at(tree, "data.fold"):
         yield ConfigIssue("data.fold", f"fold {_at(tree, 'data.fold')} of none; set data.folds too")
 
@@ -53,13 +54,23 @@ def _distillation(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
         )
 
 
-def _has_positions(longest: Any, positions: Any) -> str | None:
-    return (
-        f"sentences of up to {longest} tokens, but the model has positions for {positions} "
-        "(model.max_position_embeddings)"
-        if longest > positions
-        else None
-    )
+def _positions(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
+    """Rows fit the learned positions; rotary ones need pairs of dimensions. A pretrained model brings its own shape."""
+    model, seq_len = tree.get("model"), _at(tree, "data.seq_len")
+    if not isinstance(model, dict) or model.get("pretrained") is not None:
+        return
+    limit, kind = model.get("max_position_embeddings"), model.get("position_embedding")
+    if kind == "learned" and isinstance(limit, int) and isinstance(seq_len, int) and seq_len > limit:
+        yield ConfigIssue(
+            "data.seq_len",
+            f"rows of up to {seq_len} tokens, but the model has positions for {limit} (model.max_position_embeddings)",
+        )
+    size, heads = model.get("hidden_size"), model.get("num_heads")
+    if kind != "rope" or not isinstance(size, int) or not isinstance(heads, int) or heads < 1 or size % heads:
+        return
+    if (head_dim := size // heads) % 2:
+        message = f"rotary positions need an even head dimension, got {size} / {heads} = {head_dim}"
+        yield ConfigIssue("model.num_heads", message)
 
 
 def _divides(heads: Any, hidden_size: Any) -> str | None:
@@ -93,7 +104,6 @@ _RULES: tuple[tuple[str, str, Rule], ...] = (
     ("model.num_kv_heads", "model.num_heads", _divides_heads),
     ("trainer.schedule.warmup", "trainer.max_steps", _fits_run),
     ("data.fold", "data.folds", _within),
-    ("data.seq_len", "model.max_position_embeddings", _has_positions),
     ("data.folds", "data.folds", _enough),
 )
 

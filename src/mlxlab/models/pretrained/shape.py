@@ -1,12 +1,12 @@
 """The shape of a pretrained model, from its config.json or GGUF header, as constructor arguments of our backbones."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, NotAllowedError
+from mlxlab.files.untrusted import read_json
 from mlxlab.models.pretrained.gguf import config_of
 
 Node = Mapping[str, Any]  # a `model` node of the configuration
@@ -153,14 +153,10 @@ def read_config(path: Path) -> PretrainedConfig:
     """The folder's config.json, or the same keys from a GGUF file."""
     if path.suffix == ".gguf":
         return _config(config_of(path), path)
-    try:
-        content = json.loads((path / "config.json").read_text())
-    except OSError:
-        raise InputNotFoundError(f"{path}: no config.json") from None
-    except ValueError:
-        raise DataError(f"{path / 'config.json'}: not readable as JSON") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{path / 'config.json'}: expected an object")
+    if not (path / "config.json").exists():
+        raise InputNotFoundError(f"{path}: no config.json")
+    # Resolved: the files of a downloaded snapshot are symbolic links.
+    content = read_json((path / "config.json").resolve(), dict[str, Any])
     if "auto_map" in content:
         raise NotAllowedError(f"{path / 'config.json'}: asks to run code of its own (auto_map)")
     return _config(content, path)

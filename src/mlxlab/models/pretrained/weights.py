@@ -5,7 +5,7 @@ import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -96,9 +96,10 @@ def load_weights(backbone: Backbone, path: Path) -> dict[str, mx.array]:
         raise DataError(f"{path}: weights do not fit: {_some(faults)}")
     if unexpected:
         warnings.warn(f"{path}: ignored, the model has no such weights: {_some(unexpected)}", stacklevel=3)
-    module.load_weights([(name, arrays[name].astype(mx.float32)) for name in shapes])
+    weights = {name: arrays[name].astype(mx.float32) for name in shapes}
     head = {name: array.astype(mx.float32) for name, array in head.items()}
-    _evaluate(path, [module.parameters(), head])
+    _evaluate(path, weights | {f"head.{name}": array for name, array in head.items()})
+    module.load_weights(list(weights.items()))
     return {} if isinstance(backbone, CnnHybrid) else head
 
 
@@ -149,12 +150,15 @@ def _files(folder: Path) -> list[Path]:
     return files
 
 
-def _evaluate(folder: Path, arrays: Any) -> None:
-    """Evaluates now: the arrays are read lazily, and the files may change."""
+def _evaluate(path: Path, arrays: dict[str, mx.array]) -> None:
+    """Evaluates now, since the arrays are read lazily and the files may change; refuses NaN and infinity."""
+    finite = {name: mx.isfinite(array).all() for name, array in arrays.items()}
     try:
-        mx.eval(arrays)
+        mx.eval(arrays, finite)
     except RuntimeError as error:
-        raise DataError(f"{folder}: weights cannot be read ({_first_line(error)})") from None
+        raise DataError(f"{path}: weights cannot be read ({_first_line(error)})") from None
+    if broken := [f"{name} holds NaN or infinity" for name, is_finite in finite.items() if not is_finite.item()]:
+        raise DataError(f"{path}: damaged weights: {_some(broken)}")
 
 
 def _first_line(error: Exception) -> str:
