@@ -1,0 +1,123 @@
+"""Runs programs in forked children of a process that has imported everything, and reports what each of them did.
+
+Orders come as JSON, one a line: module, argv, out (a file for stdout and stderr), writable (folders), canary (a file
+that must not be read). Answers: exit code, seconds, and the violations that an audit hook saw. Nothing of MLX has run here.
+"""
+
+import importlib
+import json
+import os
+import pkgutil
+import resource
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[3]
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
+os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # else pyarrow starts a thread
+
+CPU_SECONDS, SECONDS = 5, 60  # more CPU than this is a hang; the clock is generous because machines are shared
+PACKAGES = ("analysis", "callbacks", "checkpoint", "cli", "data", "distillation", "experiment", "inference", "models")
+OTHERS = (
+    "mlxlab.tracking.mlflow.flush",
+    "mlxlab.tracking.mlflow.uploader",
+    "mlflow",
+    "matplotlib.backends.backend_agg",
+)
+STARTS_CODE = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn")
+
+
+def main() -> None:
+    for name in PACKAGES:
+        package = importlib.import_module(f"mlxlab.{name}")
+        for module in pkgutil.walk_packages(package.__path__, f"mlxlab.{name}."):
+            importlib.import_module(module.name)
+    for name in OTHERS:
+        importlib.import_module(name)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        print(json.dumps(run(json.loads(line))), flush=True)
+
+
+def run(order: dict[str, Any]) -> dict[str, Any]:
+    start, report = time.monotonic(), Path(f"{order['out']}.violations")
+    child = os.fork()
+    if child == 0:
+        live(order, report)
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        if time.monotonic() - start > SECONDS:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return {"code": "hang", "seconds": SECONDS, "violations": []}
+        time.sleep(0.005)
+        continue
+    return {"code": _code(order), "seconds": time.monotonic() - start, "violations": _lines(report)}
+
+
+def live(order: dict[str, Any], report: Path) -> None:
+    """The child: never returns."""
+    output = os.open(order["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for descriptor, target in ((nothing, 0), (output, 1), (output, 2)):
+        os.dup2(descriptor, target)
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 1))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.setsid()
+    os.chdir(order["cwd"])
+    tempfile.tempdir = order["cwd"]
+    watch(order, os.open(report, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644))
+    code: Any = 70
+    try:
+        code = importlib.import_module(order["module"]).main(order["argv"])
+    except SystemExit as error:
+        code = error.code
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os.write(output, f"\nexit code {code or 0}\n".encode())
+        os._exit(0)
+
+
+def watch(order: dict[str, Any], report: int) -> None:
+    """Reports files written outside the writable folders, reads of the canary, and unexpected programs."""
+    writable = [
+        *order["writable"],
+        "/dev",
+        os.path.expanduser("~/.cache/mlxlab"),
+        str(ROOT / ".cache"),
+        tempfile.tempdir,
+    ]
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(args[0], str | bytes):
+            path = os.path.realpath(os.fsdecode(args[0]))
+            writes = isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            if path == order["canary"]:
+                os.write(report, f"read {path}\n".encode())
+            if writes and not any(path == folder or path.startswith(f"{folder}/") for folder in writable):
+                os.write(report, f"wrote {path}\n".encode(errors="replace"))
+        elif event.startswith(STARTS_CODE) and args[0] != "git" and "mlxlab.tracking" not in str(args):
+            os.write(report, f"started {str(args)[:200]}\n".encode(errors="replace"))
+
+    sys.addaudithook(hook)
+
+
+def _code(order: dict[str, Any]) -> Any:
+    last = (_lines(Path(order["out"])) or [""])[-1]
+    return int(last.split()[-1]) if last.startswith("exit code ") and last.split()[-1].isdecimal() else "hang"
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(errors="replace").strip().splitlines() if path.exists() else []
+
+
+if __name__ == "__main__":
+    main()
