@@ -29,7 +29,7 @@ TINY = [
     "data.batch_size=64",
     "data.prefetch=0",
     "trainer.eval_every=2",
-    "callbacks.checkpointing.every=2",
+    "checkpointing.every_steps=2",
     "~callbacks.learning_curve",
 ]
 NEWEST = "checkpoints/step-00000004"

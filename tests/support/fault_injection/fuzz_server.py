@@ -1,7 +1,8 @@
 """Runs programs in forked children of a process that has imported everything, and reports what each of them did.
 
 Orders come as JSON, one a line: module, argv, out (a file for stdout and stderr), writable (folders), canary (a file
-that must not be read). Answers: exit code, seconds, and the violations that an audit hook saw. Nothing of MLX has run here.
+that must not be read). Answers: exit code, seconds, and the violations that an audit hook saw.
+MLX computes nothing in this process, so that forking it is safe.
 """
 
 import importlib
