@@ -241,3 +241,30 @@ def test_what_only_several_keys_together_get_wrong(line, overrides, said):  # no
 
 def test_rows_longer_than_the_configured_context_are_accepted_with_rotary_positions(line):  # noqa: F811
     assert line("model=transformer", "data=streaming", "data.seq_len=4096") == 0
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("epochs=3", "trainer.epochs"),
+        ("lr=1e-3", "trainer.learning_rate"),
+        ("batch_size=4", "data.batch_size"),
+        ("bsz=4", "data.batch_size"),
+        ("max_epochs=4", "trainer.epochs"),
+        ("trainer.batch_size=4", "data.batch_size"),
+        ("num_layers=2", "model.num_layers"),
+        ("model.dim=64", "model.hidden_size"),
+        ("data.lr=1", "trainer.learning_rate"),
+    ],
+)
+def test_an_unknown_key_suggests_the_nearest_key_anywhere(line, override, expected):  # noqa: F811
+    assert line.refuses(override) == f"{override}: unknown key; did you mean {expected}?"
+
+
+def test_an_unknown_option_of_a_group_lists_what_there_is(line):  # noqa: F811
+    assert line.refuses("tracking=wandb").endswith("tracking has no option wandb; there is mlflow, none")
+
+
+@pytest.mark.parametrize("uri", ["gopher://x", "''", "x"])
+def test_a_tracking_address_that_mlflow_has_no_store_for_is_refused_before_training(line, uri):  # noqa: F811
+    assert "tracking.uri" in line.refuses(f"tracking.uri={uri}")

@@ -1,11 +1,39 @@
-"""The name that was probably meant."""
+"""Suggests the name that was probably meant."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+SYNONYMS = {  # names of other libraries -> ours
+    **dict.fromkeys(("lr", "rate", "peak_lr", "base_lr", "max_lr"), "learning_rate"),
+    **dict.fromkeys(("bs", "bsz", "batch", "per_device_train_batch_size", "micro_batch_size"), "batch_size"),
+    **dict.fromkeys(("max_epochs", "num_epochs", "n_epochs", "num_train_epochs"), "epochs"),
+    **dict.fromkeys(("steps", "num_steps", "train_steps", "total_steps", "max_iters", "iters"), "max_steps"),
+    **dict.fromkeys(("layers", "n_layers", "n_layer", "depth", "num_hidden_layers"), "num_layers"),
+    **dict.fromkeys(("heads", "n_heads", "n_head", "num_attention_heads"), "num_heads"),
+    **dict.fromkeys(("hidden", "dim", "d_model", "n_embd", "width", "hidden_dim"), "hidden_size"),
+    **dict.fromkeys(("ffn", "ffn_dim", "d_ff", "feed_forward", "mlp_dim"), "intermediate_size"),
+    **dict.fromkeys(("wd", "decay"), "weight_decay"),
+    **dict.fromkeys(("clip", "grad_clip", "clip_grad_norm", "gradient_clip_val"), "max_grad_norm"),
+    **dict.fromkeys(("grad_accum", "gradient_accumulation_steps", "accumulate_grad_batches"), "accumulate"),
+    **dict.fromkeys(("max_length", "max_len", "seq_length", "block_size", "context_length"), "seq_len"),
+    **dict.fromkeys(("warmup_steps", "warmup_ratio", "num_warmup_steps"), "warmup"),
+    **dict.fromkeys(("vocab", "n_vocab"), "vocab_size"),
+    **dict.fromkeys(("random_seed", "random_state"), "seed"),
+}
+
+
+def nearest_key(typed: str, keys: Iterable[str]) -> str | None:
+    """The dotted key whose last name is `typed`, a synonym of it, or the closest to it; the shortest of several."""
+    by_name: dict[str, list[str]] = {}
+    for key in keys:
+        by_name.setdefault(key.rpartition(".")[2], []).append(key)
+    name = typed if typed in by_name else SYNONYMS.get(typed.lower(), "")
+    name = name if name in by_name else (nearest(typed, by_name) or "")
+    return min(by_name[name], key=lambda key: (key.count("."), not key.startswith("trainer"))) if name else None
+
 
 def nearest(typed: str, valid: Iterable[str]) -> str | None:
-    """The valid name closest to `typed`: a slip of the finger, an abbreviation (`lr`), or None."""
+    """The valid name closest to `typed`: a typing error, an abbreviation (`lr`), or None."""
     names = sorted(set(valid))
     close = get_close_matches(typed, names, n=1, cutoff=0.6)
     if close:
@@ -20,9 +48,9 @@ def nearest(typed: str, valid: Iterable[str]) -> str | None:
 def suggestion(typed: str, valid: Iterable[str], prefix: str = "") -> str:
     """`; did you mean x?`, else the valid names if they are few, else nothing."""
     names = sorted(set(valid))
-    found = nearest(typed, names)
-    if found:
-        return f"; did you mean {prefix}{found}?"
+    near = nearest(typed, names)
+    if near:
+        return f"; did you mean {prefix}{near}?"
     return f"; there is {', '.join(names)}" if 0 < len(names) <= 12 else ""
 
 

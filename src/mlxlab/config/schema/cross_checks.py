@@ -17,10 +17,21 @@ def broken(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
             if message:
                 yield ConfigIssue(path, message)
     yield from _endless(tree)
+    yield from _no_store(_at(tree, "tracking.uri"))
     yield from _distillation(tree)
     yield from _positions(tree)
     if _at(tree, "data.folds") is None and _at(tree, "data.fold"):
         yield ConfigIssue("data.fold", f"fold {_at(tree, 'data.fold')} of none; set data.folds too")
+
+
+def _no_store(uri: Any) -> Iterator[ConfigIssue]:
+    """A tracking address that MLflow has no store for; SQLAlchemy's dialects may name a driver."""
+    if not isinstance(uri, str):
+        return
+    scheme = uri.partition(":")[0].partition("+")[0]
+    if scheme not in _STORES:
+        expected = "sqlite:///<file>, http(s)://<server>, or another address of MLflow"
+        yield ConfigIssue("tracking.uri", f"expected {expected}, got {uri or 'no address'}")
 
 
 def _endless(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
@@ -96,6 +107,8 @@ def _within(fold: Any, folds: Any) -> str | None:
 def _enough(folds: Any, _: Any) -> str | None:
     return None if folds >= 2 else f"expected at least 2 folds, got {folds}"
 
+
+_STORES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks", "uc", "file")
 
 Rule = Callable[[Any, Any], str | None]
 

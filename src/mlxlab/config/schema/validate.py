@@ -1,7 +1,8 @@
 """A value against its type hint, all the way down; every fault is gathered, none ends the search."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from collections.abc import Mapping as MappingType
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from mlxlab.config.schema.types import (
     describe,
     shown,
 )
-from mlxlab.config.suggest import suggestion
+from mlxlab.config.suggest import SYNONYMS, nearest_key, suggestion
 
 _HOLDS = {
     "Gt": lambda value, limit: value > limit,
@@ -40,12 +41,15 @@ class Validator:
 
     def __init__(self, got: Any = lambda path, value: shown(value)) -> None:
         self._got = got
+        self._all_keys: list[str] = []  # of the whole tree, for suggestions
 
     def node(self, tree: dict[str, Any], target: str, path: str) -> Iterator[ConfigIssue]:
         """A mapping of arguments against the signature of `target`."""
         known = signature(target)
         if known is None:
             return
+        if not path:
+            self._all_keys = list(_dotted_keys(tree, known.keys))
         keys = {key: value for key, value in tree.items() if key not in ("_target_", "_partial_")}
         partial = allowed_targets().get(target, AllowedTarget()).partial
         if "_target_" in tree and partial is not None and bool(tree.get("_partial_", False)) != partial:
@@ -103,9 +107,25 @@ class Validator:
 
     def _unknown(self, key: str, keys: dict[str, Any], runtime: frozenset[str], path: str) -> str:
         if key in runtime:
-            return "not a key: the program gives it when it builds the part"
+            return "not a key of the config: the program passes it when it builds the component"
         near = suggestion(str(key), keys, f"{path}." if path else "")
+        if "did you mean" not in near or str(key) in SYNONYMS:
+            anywhere = nearest_key(str(key), self._all_keys)
+            near = f"; did you mean {anywhere}?" if anywhere and anywhere != join_key(path, key) else near
         return "unknown key" + near
+
+
+def _dotted_keys(tree: MappingType[str, Any], known: Iterable[str] | None = None, path: str = "") -> Iterator[str]:
+    """The keys of the components below `tree`, without those that no component has."""
+    for key, value in tree.items():
+        if known is not None and key not in known:
+            continue
+        here = join_key(path, key)
+        if not isinstance(value, dict):
+            yield here
+        elif "_target_" in value:
+            inner = signature(str(value["_target_"]))
+            yield from _dotted_keys(value, inner.keys if inner else (), here)
 
 
 def _serves_as(target: str, kind: str) -> bool:
