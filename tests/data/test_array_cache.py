@@ -10,6 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from mlxlab.data import array_cache
 from mlxlab.data.array_cache import cached, content_key
 from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE
 from support.titanic import csv_text, new_titanic, real_rows
@@ -91,7 +92,7 @@ def test_a_huge_promise_in_a_header_is_refused(tmp_path):
 def test_a_folder_that_cannot_be_written_costs_a_warning_not_the_run(tmp_path, caplog):
     (tmp_path / "file").write_text("")
     build = Builder()
-    assert use(tmp_path / "file", build).endswith("not kept")
+    assert use(tmp_path / "file", build).endswith("not cached")
     assert len(caplog.records) <= 2
 
 
@@ -99,8 +100,8 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("os.fsync", full)
-    assert use(tmp_path, Builder()).endswith("not kept")
+    monkeypatch.setattr("pathlib.Path.replace", full)
+    assert use(tmp_path, Builder()).endswith("not cached")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -174,3 +175,23 @@ def test_no_test_row_enters_the_cache(tmp_path):
         assert len(file["valid_lengths"]) == len(data.valid_rows) == 178
         assert set(file.files) == {"digest", "train", "train_lengths", "valid", "valid_lengths"}
     assert max(row.id for row in [*data.train_rows, *data.valid_rows]) == 891
+
+
+@pytest.mark.parametrize("change", ["dtype", "range", "lengths", "missing"])
+def test_cached_tokens_with_a_right_digest_but_other_contents_are_made_again(tmp_path, change, caplog):
+    expected = [batch.tokens.tolist() for batch in new_titanic(tmp_path).train]
+    (path,) = tmp_path.glob("*.npz")
+    key = path.stem.rpartition("-")[2]
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files if name != "digest"}
+    if change == "dtype":
+        arrays["train"] = arrays["train"].astype(np.int64)
+    elif change == "range":
+        arrays["train"] = arrays["train"] + 100_000
+    elif change == "lengths":
+        arrays["train_lengths"] = np.roll(arrays["train_lengths"], 1)[:-1]
+    else:
+        del arrays["valid"]
+    array_cache._write(path, key, arrays)
+    assert [batch.tokens.tolist() for batch in new_titanic(tmp_path).train] == expected
+    assert "is corrupt" in caplog.text

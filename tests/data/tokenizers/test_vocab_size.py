@@ -1,5 +1,6 @@
 """The size of a vocabulary: nested trainings, exact counts, the three limits, and what is kept."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -161,9 +162,30 @@ def test_a_damaged_kept_tokenizer_is_trained_anew(damage, tmp_path, caplog):
     (kept,) = (tmp_path / "tokenizers").iterdir()
     kept.write_text(damage(kept.read_text()))
     again = new_pairs().fit(TEXTS, cache=tmp_path, **CORPUS)
-    assert "is damaged" in caplog.text
+    assert "the tokenizer is trained again" in caplog.text
     assert again.tokenizer.fingerprint == first.tokenizer.fingerprint
     assert "reused" in new_pairs().fit([], cache=tmp_path, **CORPUS).lines[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seen": {"counts": [1, 2], "bytes": 3}},
+        {"by_length": "many"},
+        {"held": None},
+        {"tokenizer": {"model": {"type": "BPE", "vocab": {}, "merges": []}}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_cached_tokenizer_with_a_right_digest_but_other_contents_is_trained_again(change, tmp_path, caplog):
+    first = new_pairs().fit(TEXTS, cache=tmp_path, **CORPUS)
+    (path,) = (tmp_path / "tokenizers").iterdir()
+    content = json.loads(path.read_text())["content"] | change
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps({"digest": digest, "content": content}))
+    again = new_pairs().fit(TEXTS, cache=tmp_path, **CORPUS)
+    assert "the tokenizer is trained again" in caplog.text
+    assert again.tokenizer.fingerprint == first.tokenizer.fingerprint
 
 
 def test_more_texts_than_the_sample_measure_the_curve_and_no_others_are_read(tmp_path):

@@ -99,7 +99,9 @@ class TitanicDataset:
 
         content = (source_rows.sha256, split.digest, split.train, split.valid, augment.copies)
         key = self.encoder.key(*content)
-        arrays, cache_line = cached(cache, self.name, key, lambda: self.encoder.arrays(split.train, split.valid))
+        arrays, cache_line = cached(
+            cache, self.name, key, lambda: self.encoder.arrays(split.train, split.valid), self._check_arrays
+        )
         tokens = split_ragged(arrays["train"], arrays["train_lengths"])
         ids = np.array([row.id for row in split.train])
         self.shown = select.keeps(seed, ids)  # indices into train_rows
@@ -124,6 +126,18 @@ class TitanicDataset:
             eval_batch_size,
             lambda _, rows: self.encoder.collate([split.valid[i] for i in rows], [valid_tokens[i] for i in rows]),
         )
+
+    def _check_arrays(self, arrays: dict[str, np.ndarray]) -> None:
+        """Raises ValueError unless the arrays of a cache are tokens of these rows."""
+        num_templates = len(self.encoder.templates)
+        for name, count in (("train", len(self.train_rows) * num_templates), ("valid", len(self.valid_rows))):
+            tokens, lengths = arrays[name], arrays[f"{name}_lengths"]
+            if (tokens.dtype, tokens.ndim, lengths.dtype, lengths.shape) != (np.int32, 1, np.int64, (count,)):
+                raise ValueError(f"{name}: other types or shapes")
+            if lengths.min() < 1 or lengths.max() > self.encoder.seq_len or lengths.sum() != len(tokens):
+                raise ValueError(f"{name}: lengths out of range")
+            if tokens.min() < 0 or tokens.max() >= self.tokenizer.vocab_size:
+                raise ValueError(f"{name}: token ids out of range")
 
     @property
     def class_counts(self) -> list[int]:

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 import tokenizers
 
-from mlxlab.constraints import Ge, Le, Size
+from mlxlab.constraints import Count, Ge, Le, Size
 from mlxlab.data.array_cache import content_key
 from mlxlab.data.tokenizers.fit import FittedTokenizer, cached_json, existing_tokenizer, sample_texts
 from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE, Tokenizer
@@ -25,6 +25,22 @@ from mlxlab.data.tokenizers.vocab_size import (
 from mlxlab.errors import ConfigError, DataError
 
 CHUNK = 1000  # texts that are encoded at a time
+
+
+class _Counts(TypedDict):
+    """How often each token occurs in some texts, and the bytes of these texts."""
+
+    counts: list[Count]
+    bytes: Size
+
+
+class _Content(TypedDict):
+    """What is cached: the largest tokenizer, and what the choice of a vocabulary size needs of the texts."""
+
+    tokenizer: dict[str, Any]
+    seen: NotRequired[_Counts]
+    held: NotRequired[_Counts]
+    by_length: NotRequired[Size]
 
 
 class BPETokenizerTrainer:
@@ -96,24 +112,30 @@ class BPETokenizerTrainer:
             corpus=key, examples=self.train_examples, tokenizers=version("tokenizers"), format=1, **settings
         )
         path = cache / "tokenizers" / f"bpe-{name}.json"
-        content, said = cached_json(path, self.force_retrain, lambda: self._train(iter(texts), size))
+        content, said = cached_json(
+            path,
+            self.force_retrain,
+            _Content,
+            lambda: self._train(iter(texts), size),
+            lambda content: _check(content, size, self.vocab_size == "auto", path),
+        )
         curve = self._curve(content, parameters, width, planned_bytes) if self.vocab_size == "auto" else None
         file = content["tokenizer"]
         tokenizer = _tokenizer(truncate_bpe(file, curve.chosen) if curve else file, path)
         lines = [f"tokenizer {said}: byte-level BPE, {tokenizer.vocab_size} tokens, {tokenizer.fingerprint[:12]}"]
         return FittedTokenizer(tokenizer, lines + (curve.lines() if curve else []), curve)
 
-    def _train(self, texts: Iterator[str], size: int) -> dict[str, Any]:
+    def _train(self, texts: Iterator[str], size: int) -> _Content:
         """What is kept: the largest tokenizer, and what a choice of size must know of the texts."""
         seen = sample_texts(texts, self.train_examples)
         trained = ByteLevelBPE(size, self.min_frequency).train(seen)
-        content: dict[str, Any] = {"tokenizer": json.loads(trained.inner.to_str())}
+        content: _Content = {"tokenizer": json.loads(trained.inner.to_str())}
         if self.vocab_size == "auto":
             held = list(islice(texts, max(self.train_examples // 10, 1))) or seen
             content |= {"seen": count(trained, seen), "held": count(trained, held), "by_length": size_by_length(seen)}
         return content
 
-    def _curve(self, content: dict[str, Any], parameters: int, width: int, planned_bytes: int | None) -> VocabSizeCurve:
+    def _curve(self, content: _Content, parameters: int, width: int, planned_bytes: int | None) -> VocabSizeCurve:
         tree = merge_parents(content["tokenizer"])
         seen, held = (
             TokenCounts(np.array(part["counts"]), tree, part["bytes"]) for part in (content["seen"], content["held"])
@@ -132,13 +154,23 @@ class BPETokenizerTrainer:
         )
 
 
-def count(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, Any]:
+def count(tokenizer: Tokenizer, texts: Sequence[str]) -> _Counts:
     """How often each token occurs in texts, and their bytes."""
     counts = np.zeros(tokenizer.vocab_size, np.int64)
     for start in range(0, len(texts), CHUNK):
         for ids in tokenizer.encode_documents(texts[start : start + CHUNK]):
             counts += np.bincount(ids, minlength=len(counts))
     return {"counts": counts.tolist(), "bytes": sum(len(text.encode()) for text in texts)}
+
+
+def _check(content: _Content, size: int, auto: bool, path: Path) -> None:
+    """Raises DataError unless the content is a BPE of at most `size` tokens, with the counts that `auto` needs."""
+    tokenizer = _tokenizer(content["tokenizer"], path)
+    if content["tokenizer"]["model"].get("type") != "BPE" or tokenizer.vocab_size > size or tokenizer.eos_id is None:
+        raise DataError(f"{path}: expected a byte-level BPE of at most {size} tokens")
+    counts = [content[name]["counts"] for name in ("seen", "held") if name in content]
+    if auto and (len(counts) < 2 or "by_length" not in content or {*map(len, counts)} != {tokenizer.vocab_size}):
+        raise DataError(f"{path}: expected a count for each of {tokenizer.vocab_size} tokens")
 
 
 def _tokenizer(file: dict[str, Any], path: Path) -> Tokenizer:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 import tokenizers
 from tokenizers import decoders, models, processors
@@ -11,6 +11,11 @@ from mlxlab.constraints import Size
 from mlxlab.data.array_cache import content_key
 from mlxlab.data.tokenizers.fit import FittedTokenizer, cached_json, existing_tokenizer, sample_texts
 from mlxlab.data.tokenizers.tokenizer import BOS, EOS, MASK, PAD, Tokenizer
+from mlxlab.errors import DataError
+
+
+class _Content(TypedDict):
+    characters: str
 
 
 class CharTokenizerTrainer:
@@ -52,7 +57,9 @@ class CharTokenizerTrainer:
         content, said = cached_json(
             cache / "tokenizers" / f"characters-{name}.json",
             self.force_retrain,
+            _Content,
             lambda: {"characters": "".join(sorted(set().union(*sample_texts(texts, self.train_examples))))},
+            _check,
         )
         tokenizer = self.tokenizer(content["characters"])
         more = "special ones and bytes" if self.on_unknown == "bytes" else "special ones"
@@ -71,3 +78,9 @@ class CharTokenizerTrainer:
             single=f"{BOS} $A {EOS}", special_tokens=[(BOS, vocabulary[BOS]), (EOS, vocabulary[EOS])]
         )
         return Tokenizer(inner)
+
+
+def _check(content: _Content) -> None:
+    """Raises DataError unless the characters are sorted and distinct, as they are written."""
+    if not content["characters"] or list(content["characters"]) != sorted(set(content["characters"])):
+        raise DataError("the cached characters are malformed")

@@ -6,14 +6,19 @@ import logging
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict, TypeVar
 
-from mlxlab.data.array_cache import write_whole
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.data.tokenizers.vocab_size import VocabSizeCurve
 from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
+from mlxlab.files.atomic import write_atomic
+from mlxlab.files.shape import ShapeError, validate
+from mlxlab.files.untrusted import read_json
 
 SAMPLE_BYTES = 64_000_000  # characters of a sample at most: documents may be books
+MAX_CACHE_BYTES = 2**28
+
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -71,38 +76,52 @@ def sample_texts(texts: Iterable[str], count: int) -> list[str]:
     return found
 
 
-def cached_json(path: Path, retrain: bool, train: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], str]:
-    """The JSON at `path`, verified, or made and kept there; and what happened, in a word.
+def cached_json(
+    path: Path, force_retrain: bool, shape: type[T], train: Callable[[], T], check: Callable[[T], None]
+) -> tuple[T, str]:
+    """The cached content at `path`, or trained and cached there; and a word for the log.
 
-    A damaged file is made anew with a warning; a folder that cannot be written costs a warning, never the run.
+    A damaged file is replaced with a warning; a folder that cannot be written costs a warning, never the run.
+
+    Args:
+        shape: a `TypedDict` that the content must have.
+        check: raises DataError unless the content is one that `train` could have given. A file whose digest is right
+            may still come from anyone.
     """
-    said = "trained anew" if retrain else "trained"
-    if not retrain:
+    if not force_retrain:
         try:
-            return _read(path), "reused"
-        except FileNotFoundError:
+            content = _read(path, shape)
+            check(content)
+        except InputNotFoundError:
             pass
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            log.warning("%s is damaged (%s); the tokenizer is trained anew", path, type(error).__name__)
+        except DataError as error:
+            log.warning("%s; the tokenizer is trained again", error)
+        else:
+            return content, "reused"
     content = train()
     try:
-        _write(path, content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps({"digest": _digest(content), "content": content}))
     except OSError as error:
-        log.warning("the tokenizer could not be kept in %s (%s)", path, error)
-    return content, said
+        log.warning("the tokenizer could not be cached in %s (%s)", path, error)
+    return content, "retrained" if force_retrain else "trained"
 
 
-def _read(path: Path) -> dict[str, Any]:
-    file = json.loads(path.read_text(encoding="utf-8"))
+class _CacheFile(TypedDict):
+    digest: str
+    content: object
+
+
+def _read(path: Path, shape: type[T]) -> T:
+    file = read_json(path, _CacheFile, max_bytes=MAX_CACHE_BYTES, max_depth=64)
     if file["digest"] != _digest(file["content"]):
-        raise ValueError("another digest")
-    return file["content"]
+        raise DataError(f"{path}: the digest differs")
+    try:
+        content: T = validate(file["content"], shape)
+    except ShapeError as error:
+        raise DataError(f"{path}: {error}") from None
+    return content
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
-    text = json.dumps({"digest": _digest(content), "content": content})
-    write_whole(path, lambda file: file.write(text.encode()))
-
-
-def _digest(content: Any) -> str:
+def _digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
