@@ -12,7 +12,7 @@ import pytest
 from mlxlab.callbacks.csv_logger import CSVLogger, GrowingCsv
 from mlxlab.callbacks.memory_monitor import MemoryMonitor
 from mlxlab.checkpoint.store import CheckpointStore
-from mlxlab.errors import CannotCreateError
+from mlxlab.errors import CannotCreateError, NotAllowedError
 from mlxlab.training.checkpointer import Checkpointer
 from support.models import Recorder, StopAt, Stream, fit, new_model, new_run, new_trainer
 
@@ -150,3 +150,13 @@ def full():
 def test_without_a_file_nothing_is_written(tmp_path):
     train(tmp_path, path=None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "plots"]  # none of it is a table
+
+
+@pytest.mark.parametrize("path", ["../metrics.csv", "/tmp/elsewhere/metrics.csv", "link/metrics.csv"])
+def test_a_path_outside_the_run_folder_is_refused_unless_allowed(tmp_path, path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path)
+    with pytest.raises(NotAllowedError, match="allow_outside"):
+        CSVLogger(path, allow_outside=False, folder=folder)
+    assert CSVLogger(path, allow_outside=True, folder=folder).table is not None

@@ -1,0 +1,46 @@
+"""Progress in a log: timed lines between evaluations, and a line for each evaluation."""
+
+import pytest
+
+from mlxlab.callbacks import progress_bar
+from mlxlab.callbacks.progress_bar import ProgressBar, duration
+from mlxlab.training.state import no_step
+from support.models import fit, new_run, new_trainer
+
+
+@pytest.fixture
+def lines(caplog):
+    caplog.set_level("INFO")
+    return lambda: [record.getMessage() for record in caplog.records if record.name == progress_bar.__name__]
+
+
+def test_a_line_with_step_loss_speed_and_eta_is_logged_every_half_minute(lines, monkeypatch):
+    seconds = iter(range(0, 1000, 20))  # each step takes 20 seconds
+    monkeypatch.setattr(progress_bar.time, "monotonic", lambda: next(seconds))
+    run = new_run()
+    run.state.total_steps = 100
+    bar = ProgressBar("never")
+    bar.on_start(run.context, run.state)
+    for step in range(1, 5):
+        run.state.progress.step = step
+        run.context.log(run.state, {"train/loss": 0.25, "throughput/tokens_per_sec": 1500.0})
+        bar.on_step(run.context, run.state, no_step())
+    assert lines() == [
+        "step 2/100  train/loss 0.2500  1,500 tokens/s  ETA 0:32:40",
+        "step 4/100  train/loss 0.2500  1,500 tokens/s  ETA 0:32:00",
+    ]
+
+
+def test_every_evaluation_gets_a_line(lines):
+    fit(new_trainer(epochs=2), callbacks=[ProgressBar("never")])
+    assert [line.split()[1] for line in lines()] == ["6/12", "12/12"]
+    assert all("valid/loss" in line for line in lines())
+
+
+def test_off_logs_nothing(lines):
+    fit(new_trainer(epochs=1), callbacks=[ProgressBar("off")])
+    assert lines() == []
+
+
+def test_durations_are_hours_minutes_seconds():
+    assert [duration(seconds) for seconds in (0.4, 61, 3600 * 30 + 5)] == ["0:00:00", "0:01:01", "30:00:05"]
