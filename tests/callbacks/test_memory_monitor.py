@@ -26,13 +26,13 @@ def train(folder, leak: int):
 
 def test_a_leak_is_measured_and_said(tmp_path, caplog):
     run = train(tmp_path, leak=2_000_000)
-    assert run.state.history.latest()["memory/growth_per_step"] == pytest.approx(2e6, rel=0.1)
+    assert run.state.history.latest("memory/growth_per_step") == pytest.approx(2e6, rel=0.1)
     assert "active memory grew by 2.0 MB per step" in caplog.text
 
 
 def test_a_run_that_keeps_nothing_has_no_slope(tmp_path, caplog):
     run = train(tmp_path, leak=0)
-    assert abs(run.state.history.latest()["memory/growth_per_step"]) < 1000  # 0.1 MB in 100 updates
+    assert abs(run.state.history.latest("memory/growth_per_step")) < 1000  # 0.1 MB in 100 updates
     assert "grew" not in caplog.text
 
 

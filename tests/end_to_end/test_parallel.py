@@ -48,8 +48,8 @@ def test_when_a_process_dies_the_others_save_and_exit_with_75(tmp_path):
     out, err = process.communicate(timeout=60)
     assert process.returncode != 0
     said = out + err
-    assert "process 0 of 2: another process is gone" in said
-    assert "is saved, go on with resume=auto" in said
+    assert "process 0 of 2: another process exited" in said
+    assert "is saved, continue with resume=auto" in said
     last = max(path.name for path in (tmp_path / "checkpoints").iterdir())
     again = run(*but(f"trainer.max_steps={int(last[5:13]) + 5}"), f"hydra.run.dir={tmp_path}", "resume=auto")
     assert again.returncode == 0, again.stderr
@@ -58,7 +58,7 @@ def test_when_a_process_dies_the_others_save_and_exit_with_75(tmp_path):
 
 def test_launched_processes_without_trainer_parallel_are_refused():
     done = run("nproc=2", "trainer.parallel=none", *SETTINGS, script="launch")
-    assert "trainer.parallel=none: this is one of 2 processes; expected data" in done.stdout + done.stderr
+    assert "trainer.parallel=none: expected data, this is one of 2 processes" in done.stdout + done.stderr
     assert done.returncode != 0
 
 
@@ -92,11 +92,11 @@ def test_shards_make_up_the_batch_and_a_process_without_rows_has_no_targets():
         np.arange(3),
         {"teacher": np.arange(3)[:, None]},
     )
-    shares = []
+    shards = []
     for rank in range(4):
-        process = DataParallel.__new__(DataParallel)  # without a ring: share needs only who it is
+        process = DataParallel.__new__(DataParallel)  # without a ring: shard needs only the rank
         process.rank, process.size = rank, 4
-        shares.append(process.share(batch))
-    assert [share.example_ids.tolist() for share in shares] == [[0], [1], [2], [0]]
-    assert [float(share.loss_weights.sum()) for share in shares] == [1, 1, 1, 0]
-    assert shares[1].aux["teacher"].tolist() == [[1]]
+        shards.append(process.shard(batch))
+    assert [shard.example_ids.tolist() for shard in shards] == [[0], [1], [2], [0]]
+    assert [float(shard.loss_weights.sum()) for shard in shards] == [1, 1, 1, 0]
+    assert shards[1].aux["teacher"].tolist() == [[1]]

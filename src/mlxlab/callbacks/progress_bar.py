@@ -54,7 +54,7 @@ class ProgressBar:
     def _line(self, context: FitContext, state: TrainState, seconds: float) -> str:
         step, total = state.progress.step, state.total_steps
         line = f"step {step}{f'/{total}' if total else ''}  {summary(context, state)}"
-        rate = state.history.latest().get(TOKENS_PER_SEC)
+        rate = state.history.latest(TOKENS_PER_SEC)
         if rate is not None:
             line += f"  {rate:,.0f} tokens/s"
         if total and self._first_step < step < total:
@@ -64,9 +64,9 @@ class ProgressBar:
 
 def summary(context: FitContext, state: TrainState) -> str:
     """The latest training loss, validation loss and monitored metric."""
-    latest = state.history.latest()
-    shown = dict.fromkeys([LOSS, VALID_LOSS, context.monitor.name])
-    return "  ".join(f"{name} {latest[name]:.4f}" for name in shown if name in latest)
+    names = dict.fromkeys([LOSS, VALID_LOSS, context.monitor.name])
+    values = {name: state.history.latest(name) for name in names}
+    return "  ".join(f"{name} {value:.4f}" for name, value in values.items() if value is not None)
 
 
 def duration(seconds: float) -> str:

@@ -154,7 +154,7 @@ def run_outcome(state: "TrainState", monitor: "MonitoredMetric", final_state: st
         "best": history.best,
         "best_step": history.best_step,
         "parameters": count_parameters(state.model),
-        "speed": history.latest().get(TOKENS_PER_SEC),
+        "speed": history.latest(TOKENS_PER_SEC),
         "steps": state.progress.step,
         "tokens": state.progress.tokens,
         "final": {name: value for name, value in valid.items() if name.startswith(VALID)},

@@ -156,9 +156,9 @@ class History:
         """Metrics logged at the current step so far."""
         return self.curve[-1][1] if self.curve and self.curve[-1][0] == step else {}
 
-    def latest(self) -> dict[str, float]:
-        """The last value of every metric."""
-        return {name: value for _, metrics in self.curve for name, value in metrics.items()}
+    def latest(self, name: str) -> float | None:
+        """The last value of a metric; None if it was never logged."""
+        return next((metrics[name] for _, metrics in reversed(self.curve) if name in metrics), None)
 
     def is_evaluated(self, step: int) -> bool:
         """Whether the current step was evaluated, before or after a resume."""

@@ -256,7 +256,7 @@ def test_a_thousand_compiled_updates_over_random_lengths_have_at_most_eight_trac
     fit(trainer, run, [memory])
     assert run.state.progress.step == 1000
     assert 2 < len(steps[0].whole.traces) <= 8
-    assert abs(run.state.history.latest()["memory/growth_per_step"]) < 1000  # bytes: 0.1 MB in 100 steps
+    assert abs(run.state.history.latest("memory/growth_per_step")) < 1000  # bytes: 0.1 MB in 100 steps
 
 
 def test_an_update_evaluated_a_few_weights_at_a_time_is_the_same_update(monkeypatch):
