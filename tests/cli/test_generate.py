@@ -15,7 +15,7 @@ from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.inference.generate import GenerationConfig
 from mlxlab.inference.restore import restore_model
 from mlxlab.inference.sampling import SamplingParams
-from mlxlab.inference.text_generator import load_generator, of_restored
+from mlxlab.inference.text_generator import load_generator, restored_generator
 from support.processes import environment, run
 
 SHORT = [word for word in SMALL if not word.startswith(("tracking", "trainer.max_steps", "trainer.eval"))]
@@ -62,7 +62,7 @@ def test_what_is_streamed_is_the_text_of_the_tokens(home, capsys):
 def test_a_document_that_was_alone_begins_with_itself(home):
     restored = restore_model(home / "transformer")
     data = override(restored.config["data"], {"packing.mask_across_documents": True})
-    alone = of_restored(replace(restored, config=restored.config | {"data": data}))
+    alone = restored_generator(replace(restored, config=restored.config | {"data": data}))
     assert alone.start == ()
     assert alone.tokens("Line", new_document=True) == alone.tokenizer.encode("Line", special=False)
 

@@ -67,20 +67,20 @@ def test_these_are_greedy_whatever_the_chance(options):
         sampling = SamplingParams(**(ALL | options))
         if options == {"temperature": 1e-9}:
             logits[logits.argmax()] += 1e-3
-        assert {sampling.draw(logits, NOTHING, chance) for chance in (0.0, 0.5, 1 - 1e-16)} == {int(logits.argmax())}
+        assert {sampling.sample(logits, NOTHING, chance) for chance in (0.0, 0.5, 1 - 1e-16)} == {int(logits.argmax())}
 
 
 def test_chances_fall_on_tokens_in_proportion():
     sampling = SamplingParams(**(ALL | {"top_k": 4, "min_p": 0.1}))
-    drawn = [sampling.draw(LOGITS, NOTHING, chance) for chance in (np.arange(10_000) + 0.5) / 10_000]
+    drawn = [sampling.sample(LOGITS, NOTHING, chance) for chance in (np.arange(10_000) + 0.5) / 10_000]
     np.testing.assert_allclose(np.bincount(drawn, minlength=5) / 10_000, [0, *(SHARES[1:] / 0.95)], atol=1e-4)
 
 
-def test_spoilt_logits_are_told():
-    assert SamplingParams().draw(np.array([np.nan, 1.0, -np.inf]), NOTHING, 0.9) == 1
-    for spoilt in (np.nan, -np.inf, np.inf):
+def test_logits_without_a_finite_number_are_refused():
+    assert SamplingParams().sample(np.array([np.nan, 1.0, -np.inf]), NOTHING, 0.9) == 1
+    for value in (np.nan, -np.inf, np.inf):
         with pytest.raises(DataError, match="finite"):
-            SamplingParams().draw(np.full(5, spoilt), NOTHING, 0.5)
+            SamplingParams().sample(np.full(5, value), NOTHING, 0.5)
 
 
 def test_presets_are_those_of_the_guide():

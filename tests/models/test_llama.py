@@ -185,7 +185,7 @@ def test_another_file_or_none_is_one_line(tmp_path):
     with pytest.raises(InputNotFoundError):
         read_gguf(tmp_path / "none.gguf")
     (tmp_path / "torn.gguf").write_bytes(b"GGUF\3\0\0\0\7")
-    with pytest.raises(DataError, match="not a sound GGUF file"):
+    with pytest.raises(DataError, match="not a valid GGUF file"):
         read_gguf(tmp_path / "torn.gguf")
     (tmp_path / "other.gguf").write_bytes(b"PK\3\4 something else")
     with pytest.raises(DataError, match="not a GGUF file"):

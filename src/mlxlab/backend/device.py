@@ -1,4 +1,4 @@
-"""The machine: a fast BLAS on Linux CPU, the device, the limits of memory.
+"""Prepares MLX on this machine: a fast BLAS on Linux CPU, the device, memory limits.
 
 Environment: `MLXLAB_BLAS=0` leaves the BLAS as it was installed; `MLXLAB_DEVICE=cpu|gpu` chooses the device;
 `MLXLAB_MEMORY` is the memory MLX may use, in GB (80 % of what the machine or container has, if not given).

@@ -1,4 +1,4 @@
-"""How fast this machine multiplies matrices at best: measured once, and kept."""
+"""Peak FLOP/s of matrix products on this machine, measured once and cached."""
 
 import json
 import os
@@ -14,13 +14,13 @@ WIDEST = 8192
 
 
 def known_peak(cache: Path, dtype: str) -> float | None:
-    """What was measured before on this machine, device and setting; None if nothing was."""
+    """The cached peak in FLOP/s for this machine, device and dtype; None if it was never measured."""
     found = _read(cache / FILE).get(_key(dtype))
     return float(found) if isinstance(found, int | float) and found > 0 else None
 
 
 def measure_peak(cache: Path, dtype: str, seconds: float = 2.0) -> float:
-    """Floating-point operations a second in products of square matrices, the best of `seconds`; kept in `cache`.
+    """The best FLOP/s of square matrix products within `seconds`; stored in `cache`.
 
     On a CPU low precision is measured as float32, in which its products are made.
     """
@@ -44,7 +44,7 @@ def measure_peak(cache: Path, dtype: str, seconds: float = 2.0) -> float:
 
 
 def _key(dtype: str) -> str:
-    """What the figure depends on."""
+    """Identifies what the figure depends on."""
     import mlx.core as mx
 
     facts = describe()

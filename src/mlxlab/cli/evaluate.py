@@ -109,7 +109,7 @@ def _eval_data(restored: "RestoredModel", typed: dict[str, str], folder: Path) -
         from mlxlab.config.paths import project_root
         from mlxlab.experiment.build import build_data
 
-        run_data = build_data(restored.config | {"data": node}, project_root(), restored.facts, folder)
+        run_data = build_data(restored.config | {"data": node}, project_root(), restored.config_dir, folder)
         return EvalData(run_data.valid, "the validation data of the run")
     if isinstance(restored.encoder, PassengerEncoder):
         return row_batches(restored.encoder, node)
@@ -133,7 +133,7 @@ def _data_node(restored: "RestoredModel", typed: dict[str, str]) -> dict[str, An
     if (path := typed.pop(TOKENIZER, None)) is not None:
         from mlxlab.data.tokenizers.fit import existing_tokenizer
 
-        existing_tokenizer(path, restored.facts)  # refuses another one than that of the run
+        existing_tokenizer(path, restored.config_dir)  # refuses another one than that of the run
     node = deepcopy(restored.config["data"])
     for name, text in typed.items():
         _set(node, name, text)

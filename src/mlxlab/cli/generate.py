@@ -136,7 +136,7 @@ def _stream(writer: "TextGenerator", prompt: str, sampling: "SamplingParams", re
     _warn_truncated(writer, [prompt], request)
     print(prompt, end="", flush=True)
     start = time.perf_counter()
-    for piece in writer.write([prompt], sampling, request):
+    for piece in writer.stream([prompt], sampling, request):
         print(piece.text, end="", flush=True)
     print()
     _report(piece.tokens, time.perf_counter() - start, f"; ended by: {piece.end}")
@@ -148,7 +148,7 @@ def _all(writer: "TextGenerator", prompts: list[str], sampling: "SamplingParams"
     start = time.perf_counter()
     texts, ends, tokens = [""] * len(prompts), [""] * len(prompts), [0] * len(prompts)
     written = 0
-    for piece in writer.write(prompts, sampling, request):
+    for piece in writer.stream(prompts, sampling, request):
         texts[piece.row] += piece.text
         ends[piece.row], tokens[piece.row] = piece.end, piece.tokens
         while written < len(prompts) and ends[written]:

@@ -1,4 +1,4 @@
-"""Tokens become text while they come: whole characters only, and nothing that a stop string may yet take back."""
+"""Incremental detokenizer: yields whole characters only, and withholds text that may begin a stop string."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -13,8 +13,8 @@ class Decoder(Protocol):
 class StreamingDetokenizer:
     """The text of one row.
 
-    A token may be a part of a character, and with some tokenizers its text depends on the one before it: so tokens are
-    decoded behind those of the piece before. `ended` says that a stop string has come; the text ends before it.
+    A token may be part of a character, and with some tokenizers its text depends on the token before it: so tokens are
+    decoded after those of the previous chunk. `ended` is set at a stop string; the text ends before it.
     """
 
     def __init__(self, tokenizer: Decoder, stop: Sequence[str] = ()) -> None:
@@ -25,13 +25,13 @@ class StreamingDetokenizer:
         self._held = ""  # text that may be the beginning of a stop string
 
     def push(self, token: int) -> str:
-        """The text that is certain now; often empty."""
+        """Appends a token; returns the text that is final now, often empty."""
         self._new.append(token)
         text = self._text()
         return "" if not text or text.endswith(UNFINISHED) else self._release(text)
 
     def finish(self) -> str:
-        """What was held back, when no token follows."""
+        """The withheld text, when no token follows."""
         text = self._release(self._text()) + self._held
         self._held = ""
         return text

@@ -1,4 +1,4 @@
-"""What a trained model is judged on when the user names it: other text, or other rows."""
+"""Evaluation data that the user names: other text, or other rows."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""A masked language model fills gaps."""
+"""Predicts masked tokens with a masked language model."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ from mlxlab.inference.restore import RestoredModel
 
 
 def fill_mask(restored: RestoredModel, text: str) -> str:
-    """The text with the most probable token in place of each `<mask>` (or `[MASK]`), all of them guessed at once.
+    """The text with the most probable token for each `<mask>` (or `[MASK]`), all predicted at once.
 
     Raises:
-        DataError: no gap, or more tokens than the model has positions.
+        DataError: no mask, or more tokens than the model has positions.
     """
     encoder = restored.encoder
     assert isinstance(encoder, TextEncoder)
@@ -22,7 +22,7 @@ def fill_mask(restored: RestoredModel, text: str) -> str:
     gaps = [place for place, token in enumerate(tokens) if token == encoder.tokenizer.mask_id]
     longest = restored.model.backbone.max_position_embeddings
     if not gaps:
-        raise DataError("a masked language model fills gaps: the text has no <mask>")
+        raise DataError("expected a text with <mask>, got none")
     if len(tokens) > longest:
         raise DataError(f"{len(tokens)} tokens in a text, the model has positions for {longest}")
     ids = mx.array([tokens])

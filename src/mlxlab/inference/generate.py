@@ -1,4 +1,4 @@
-"""A language model continues texts: token by token, each computed once, many rows together."""
+"""Generates text with a causal language model: batched, with a key-value cache."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from mlxlab.models.model import Model
 
 
 class TokenizerLike(Decoder, Protocol):
-    """What is needed of a tokenizer."""
+    """The members of a tokenizer that generation needs."""
 
     @property
     def eos_id(self) -> int | None: ...
@@ -30,7 +30,7 @@ End = Literal["", "end token", "stop", "length"]
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """What is expected besides the prompts.
+    """Options of generation.
 
     Args:
         max_tokens: new tokens at most.
@@ -51,7 +51,7 @@ class GenerationConfig:
 
 @dataclass(frozen=True)
 class TextChunk:
-    """Further text of one row. `end` says why it is its last, `tokens` how many were drawn for it by now."""
+    """Further text of one row. `end`: why the row ended, or empty; `tokens`: tokens sampled for it so far."""
 
     row: int
     text: str
@@ -66,16 +66,16 @@ def generate(
     sampling: SamplingParams,
     request: GenerationConfig,
 ) -> Iterator[TextChunk]:
-    """Continues each prompt (ids of tokens, at least one), `batch_size` of them at a time, in pieces as they come.
+    """Continues each prompt (at least one token id), `batch_size` of them at a time; yields text as it is generated.
 
-    A row's draws depend on the seed, its number and its place alone. When the window of `context` tokens is full, the
-    older half is forgotten.
+    What is sampled depends on the seed, the row number and the position alone. When the window of `context` tokens is
+    full, its older half is dropped.
 
     Raises:
         ConfigError: the model cannot generate, or has no positions for such a context.
     """
     check_generates(model)
-    context = context_of(model, request.context_length)
+    context = check_context(model, request.context_length)
     for first in range(0, len(prompts), request.batch_size):
         rows = [
             _Row(first + i, list(prompt), StreamingDetokenizer(tokenizer, request.stop))
@@ -85,19 +85,17 @@ def generate(
 
 
 def check_generates(model: nn.Module) -> None:
-    """ConfigError unless it is one causal language model."""
+    """ConfigError unless it is a single causal language model."""
     if not isinstance(model, Model):
         raise ConfigError("an ensemble cannot generate; give the run of one of its members")
     if isinstance(model.head, Classifier):
         raise ConfigError("the model is a classifier, not a language model, and cannot generate")
     if not model.backbone.causal:
-        raise ConfigError(
-            "the model is a masked one, which sees both sides of a gap, and cannot generate; train model=transformer"
-        )
+        raise ConfigError("the model is a masked language model and cannot generate; train model=transformer")
 
 
-def context_of(model: Model, expected: int | None) -> int:
-    """Tokens that the model sees at most.
+def check_context(model: Model, expected: int | None) -> int:
+    """The context length in tokens: `expected`, or what the model is configured for.
 
     Raises:
         ConfigError: it has learned fewer positions.
@@ -109,13 +107,13 @@ def context_of(model: Model, expected: int | None) -> int:
 
 
 def window_start(start: int, length: int, context: int) -> int:
-    """Where the window of a text of `length` tokens begins: as before, or if that is too long half a window back."""
+    """First token of the context window of a text of `length` tokens: `start`, or half a window back if full."""
     return start if length - start <= context else length - context // 2
 
 
 @dataclass
 class _Row:
-    """One text: its tokens, and where the window begins that the model sees."""
+    """One text: its tokens, and the first token of its context window."""
 
     number: int
     tokens: list[int]
@@ -127,10 +125,10 @@ class _Row:
     def draw(self, logits: np.ndarray, sampling: SamplingParams, seed: int) -> int:
         chance = np.random.default_rng((seed, self.number, self.made)).random() if sampling.temperature else 0.0
         seen = np.unique(self.tokens) if sampling.repetition_penalty != 1 else np.zeros(0, np.int64)
-        return sampling.draw(logits, seen, chance)
+        return sampling.sample(logits, seen, chance)
 
     def take(self, token: int, end_token: int | None, most: int) -> TextChunk | None:
-        """The token is the next one; returns what there is to say."""
+        """Appends a token; returns the text that it completes, if any."""
         self.made += 1
         self.tokens.append(token)
         text = "" if token == end_token else self.text.push(token)
@@ -165,7 +163,7 @@ def _continue(
 
 
 class _ContextWindow:
-    """The rows that go on, and the model's memory of what it sees of each."""
+    """The unfinished rows and their key-value cache."""
 
     def __init__(self, model: Model, rows: list[_Row], context: int) -> None:
         self.model, self.rows, self.context = model, rows, context
@@ -176,7 +174,7 @@ class _ContextWindow:
             row.start = max(0, len(row.tokens) - context)
 
     def logits(self) -> np.ndarray:
-        """(B, V) float32: of the next token of each row."""
+        """Logits of the next token of each row, (B, V) float32."""
         starts = [window_start(row.start, len(row.tokens), self.context) for row in self.rows]
         if self.cache is None or starts != [row.start for row in self.rows]:
             tokens = self._from_the_start(starts)
@@ -194,7 +192,7 @@ class _ContextWindow:
                 self.cache.keep(going)
 
     def _from_the_start(self, starts: list[int]) -> mx.array:
-        """The whole windows, padded on the left, for an empty cache."""
+        """The whole windows, padded on the left, (B, T), for a new cache."""
         for row, start in zip(self.rows, starts, strict=True):
             row.start = start
         seen = [row.tokens[row.start :] for row in self.rows]

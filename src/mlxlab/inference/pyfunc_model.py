@@ -55,7 +55,7 @@ class PyfuncModel(PythonModel):
     def _continuations(self, texts: list[str], params: dict[str, Any]) -> list[str]:
         from mlxlab.inference.generate import GenerationConfig
         from mlxlab.inference.sampling import SamplingParams
-        from mlxlab.inference.text_generator import of_restored
+        from mlxlab.inference.text_generator import restored_generator
 
         params["stop"] = [str(text) for text in params.get("stop", [])]
         sampling = SamplingParams(
@@ -64,7 +64,7 @@ class PyfuncModel(PythonModel):
         request = GenerationConfig(
             **{one.name: params[one.name] for one in fields(GenerationConfig) if one.name in params}
         )
-        return of_restored(self.restored).texts(texts, sampling, request)
+        return restored_generator(self.restored).texts(texts, sampling, request)
 
 
 set_model(PyfuncModel())

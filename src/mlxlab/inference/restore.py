@@ -32,7 +32,7 @@ class RestoredModel:
     encoder: Encoder
     config: dict[str, Any]
     checkpoint: Checkpoint
-    facts: Path  # the `inference` folder: config.yaml, tokenizer.json, data.json
+    config_dir: Path  # the `inference` folder: config.yaml, tokenizer.json, data.json
 
 
 def restore_model(folder: Path, checkpoint: Path | None = None) -> RestoredModel:

@@ -1,4 +1,4 @@
-"""How the next token is drawn from its logits."""
+"""Samples the next token from its logits."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,11 +11,11 @@ from mlxlab.errors import DataError
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How the next token is drawn. What narrows the choice acts in the order in which it stands here, penalty first.
+    """Parameters of sampling. The repetition penalty applies first, then the others in the order given here.
 
     Args:
         temperature: divides the logits: below 1 the probable gets likelier; 0 always takes the most probable token.
-        top_k: only the so many most probable tokens; 0 keeps all.
+        top_k: samples from this many most probable tokens; 0 keeps all.
         top_p: only the most probable tokens that together reach this share (Holtzman et al. 2020); 1 keeps all.
         min_p: only tokens at least this share as probable as the most probable one (Nguyen et al. 2024); 0 keeps all.
         repetition_penalty: tokens that the text has already get their logit divided by it where positive, multiplied
@@ -28,8 +28,11 @@ class SamplingParams:
     min_p: Annotated[float, Ge(0), Lt(1)] = 0.0
     repetition_penalty: Positive = 1.0
 
-    def draw(self, logits: np.ndarray, seen: np.ndarray, chance: float) -> int:
-        """The token at `chance`, a number in [0, 1), on the line on which candidates lie side by side."""
+    def sample(self, logits: np.ndarray, seen: np.ndarray, chance: float) -> int:
+        """The token id by inversion of the cumulative distribution at `chance`, a number in [0, 1).
+
+        On the host, in float64: the same chance gives the same token on every device.
+        """
         tokens, shares = self.candidates(logits, seen)
         place = np.searchsorted(np.cumsum(shares), chance * shares.sum(), side="right")
         return int(tokens[min(int(place), len(tokens) - 1)])
@@ -60,7 +63,7 @@ class SamplingParams:
     def _penalised(self, logits: np.ndarray, seen: np.ndarray) -> np.ndarray:
         x = np.where(np.isnan(logits), -np.inf, logits).astype(np.float64)
         if not np.isfinite(x.max()):
-            raise DataError("the model's logits are not finite numbers: its weights are spoilt")
+            raise DataError("the model's logits are not finite numbers: its weights are damaged")
         if self.repetition_penalty != 1 and len(seen):
             old = x[seen]
             x[seen] = np.where(old > 0, old / self.repetition_penalty, old * self.repetition_penalty)

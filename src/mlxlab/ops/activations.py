@@ -1,4 +1,4 @@
-"""GELU and gates of SiLU and GELU. On Linux CPU with gradients of their own, kept from the forward pass."""
+"""GELU, SiLU and gated linear units. On Linux CPU with their own gradients, computed in the forward pass."""
 
 import math
 from typing import Any
@@ -14,7 +14,7 @@ TINY = 1e-30
 
 
 def gelu(x: mx.array) -> mx.array:
-    """x times the share of a normal distribution below x (Hendrycks and Gimpel 2016), not its approximation by tanh."""
+    """x Phi(x) with the normal distribution function (Hendrycks and Gimpel 2016), not its approximation by tanh."""
     return _first(_gelu(x)) if _rewrites(x) else nn.gelu(x)
 
 
@@ -35,7 +35,7 @@ def _rewrites(x: mx.array) -> bool:
 
 
 def _first(outputs: Any) -> mx.array:
-    """The value, without what only the gradient needs."""
+    """The value alone; the other outputs are for the gradient."""
     value: mx.array = outputs[0]
     return value
 
@@ -49,7 +49,7 @@ def _gelu(x: mx.array) -> tuple[mx.array, mx.array]:
     tail = t * ERF[4] + ERF[3]
     tail = fusion_barrier(tail * t + ERF[2])
     tail = tail * t + ERF[1]
-    tail = fusion_barrier((tail * t + ERF[0]) * t * bell * 0.5)  # the share above |x|
+    tail = fusion_barrier((tail * t + ERF[0]) * t * bell * 0.5)  # 1 - Phi(|x|)
     value = (x + size) * 0.5 - size * tail
     below = 0.5 + fusion_barrier(x / (size + TINY)) * (0.5 - tail)
     return value, below + x * bell * (1 / math.sqrt(2 * math.pi))

@@ -1,20 +1,20 @@
-"""Attention by softmax. On Linux CPU with a gradient of its own, normalised after the product with the values."""
+"""Softmax attention. On Linux CPU with its own gradient, normalized after the product with the values."""
 
 import mlx.core as mx
 
 from mlxlab.ops.dropout import DropoutMask, apply_dropout
 from mlxlab.ops.exp import broadcast_view, exp_of_negative, fusion_barrier, row_max, row_sum, use_custom_ops
 
-MASK_VALUE = -1e9  # added to what shall not count; infinity would make NaN of a row of nothing but padding
-BLOCK = 64  # queries at a time where no place sees what comes after it
+MASK_VALUE = -1e9  # added to masked scores; infinity would give NaN for a row of padding only
+BLOCK = 64  # queries at a time under a causal mask
 
 
 def scaled_dot_product_attention(
     q: mx.array, k: mx.array, v: mx.array, mask: mx.array | str, *, scale: float, dropout: float = 0.0
 ) -> mx.array:
-    """(B, H, T, d), (B, K, S, d), (B, K, S, d) -> (B, H, T, d), every H / K heads sharing keys and values.
+    """(B, H, T, d), (B, K, S, d), (B, K, S, d) -> (B, H, T, d), every H / K query heads sharing keys and values.
 
-    `mask` is "causal", or numbers to add to the scores, (1 or B, 1 or H, 1 or T, S). `dropout` acts on the weights.
+    `mask` is "causal", or a bias to add to the scores, (1 or B, 1 or H, 1 or T, S). `dropout` acts on the weights.
     """
     if not (use_custom_ops() and q.dtype == mx.float32 and q.shape[2] > 1):
         return _plain(q, k, v, mask, scale, dropout)
@@ -37,7 +37,7 @@ def _plain(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | str, scale: f
 
 
 def _causal(q: mx.array, k: mx.array, v: mx.array, dropout: float) -> mx.array:
-    """By blocks of queries, each with the keys up to its end: nearly half of the work is never done."""
+    """By blocks of queries, each with the keys up to its end: nearly half of the work is skipped."""
     T, S = q.shape[2], k.shape[2]
     out = []
     for start in range(0, T, BLOCK):
@@ -49,9 +49,9 @@ def _causal(q: mx.array, k: mx.array, v: mx.array, dropout: float) -> mx.array:
 
 
 def _triangle(queries: int, keys: int, dtype: mx.Dtype) -> mx.array:
-    """(T, S) to add: the last query sees all keys, each before it one less."""
-    places = mx.arange(keys)
-    return mx.where(places[keys - queries :, None] >= places, 0.0, MASK_VALUE).astype(dtype)
+    """The causal bias (T, S): the last query attends to all keys, each earlier one to one less."""
+    positions = mx.arange(keys)
+    return mx.where(positions[keys - queries :, None] >= positions, 0.0, MASK_VALUE).astype(dtype)
 
 
 def _weigh(q: mx.array, k: mx.array, v: mx.array, mask: mx.array, dropout: float) -> mx.array:

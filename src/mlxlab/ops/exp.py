@@ -1,8 +1,8 @@
-"""The exponential and sums along rows for Linux CPU, where MLX's own take 11 ns and 0.6 ns a number.
+"""Exponential and row sums for Linux CPU, where MLX's own take 11 ns and 0.6 ns per number.
 
-Its kernels there handle one number at a time, and exponentials are then nearly all of the time that a training step
-spends outside of products. What is written with + - * / alone the C++ compiler turns into vector instructions: 1 ns a
-number where the step is compiled, 4 ns where it is not. Elsewhere (Metal, CUDA, Accelerate) MLX's own are fast.
+Its kernels there process one number at a time, and exponentials take nearly all of the time that a training step spends
+outside matrix products. The C++ compiler vectorizes formulas of + - * / alone: 1 ns per number in a compiled step, 4 ns
+otherwise. On Metal, CUDA and Accelerate MLX's own are fast.
 """
 
 import os
@@ -24,7 +24,7 @@ SCALED = tuple(c * (-1 / 16) ** power for power, c in enumerate(SERIES, start=1)
 
 
 def use_custom_ops() -> bool:
-    """Whether the formulations in + - * / are the faster ones: on Linux without a GPU. MLXLAB_CUSTOM_OPS=0 says no."""
+    """Whether the formulas of + - * / are faster: on Linux without a GPU. MLXLAB_CUSTOM_OPS=0 disables them."""
     on_linux_cpu = sys.platform == "linux" and mx.default_device() == mx.Device(mx.cpu)
     return on_linux_cpu and os.environ.get("MLXLAB_CUSTOM_OPS", "1") != "0"
 
@@ -46,7 +46,7 @@ def exp_of_negative(x: mx.array, scale: float = 1.0) -> mx.array:
 
 
 def broadcast_view(column: mx.array, shape: tuple[int, ...] | list[int]) -> mx.array:
-    """`column` as an array of that shape, repeated where it has 1: a view, and no part of any fused kernel.
+    """`column` broadcast to that shape as a strided view, which is not fused into other kernels.
 
     A broadcast would be fused with what follows, whose kernel is then strided and three times as slow.
     """
@@ -59,7 +59,7 @@ def broadcast_view(column: mx.array, shape: tuple[int, ...] | list[int]) -> mx.a
 
 
 def fusion_barrier(x: mx.array) -> mx.array:
-    """The same array, but nothing is fused across: kernels of more than 11 operations are not vectorised."""
+    """The same array, behind a barrier to kernel fusion: kernels of more than 11 operations are not vectorized."""
     return mx.squeeze(mx.expand_dims(x, 0), 0)
 
 

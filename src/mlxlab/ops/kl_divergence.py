@@ -1,7 +1,7 @@
-"""How far one softmax is from another: KL(softmax t/T || softmax z/T), along the last axis.
+"""Kullback-Leibler divergence of two softmaxes, KL(softmax t/T || softmax z/T), along the last axis.
 
-On Linux CPU with a gradient of its own, which keeps what the forward pass computed: exponentials are nearly all of the
-time there. Equal numbers are 0 apart, bit for bit.
+On Linux CPU with its own gradient, which reuses the exponentials of the forward pass: they are nearly all of the time
+there. Equal logits give exactly 0.
 """
 
 from typing import Any

@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 
-GROUP = 32  # numbers that share a scale, in every kind of block that MLX reads
+GROUP = 32  # numbers that share a scale, in every block type that MLX reads
 MAGIC = b"GGUF"
 SHAPE = {  # as a config.json calls it -> behind the architecture's name in the file
     "hidden_size": "embedding_length",
@@ -26,10 +26,10 @@ OPTIONAL = ("rope_theta", "head_dim", "num_key_value_heads")
 
 
 def read_gguf(path: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
-    """Arrays by name and the facts beside them; the arrays are promises.
+    """Arrays by name, unevaluated, and the metadata.
 
     Raises:
-        InputNotFoundError: it cannot be read. DataError: it is no such file.
+        InputNotFoundError: it cannot be read. DataError: it is not a valid GGUF file.
     """
     try:
         with path.open("rb") as file:
@@ -41,26 +41,26 @@ def read_gguf(path: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
     try:
         read: Any = mx.load(str(path), format="gguf", return_metadata=True)
     except (RuntimeError, ValueError) as error:
-        raise DataError(f"{path}: not a sound GGUF file ({str(error).splitlines()[0][:200]})") from None
+        raise DataError(f"{path}: not a valid GGUF file ({str(error).splitlines()[0][:200]})") from None
     arrays, facts = read
     return arrays, {key: _plain(value) for key, value in facts.items()}
 
 
 def config_of(path: Path) -> dict[str, Any]:
-    """What a config.json would say.
+    """The metadata under the keys of a config.json.
 
     Raises:
-        ConfigError: an architecture, or rotary positions, that are not known here. DataError: the shape is not told.
+        ConfigError: an unsupported architecture or rotary positions. DataError: a size is missing or invalid.
     """
     arrays, facts = read_gguf(path)
     kind = facts.get("general.architecture")
     if kind != "llama":
-        raise ConfigError(f"model.pretrained={path}: is of type {kind}; only llama is known of GGUF files")
+        raise ConfigError(f"model.pretrained={path}: is of type {kind}; of GGUF files only llama is supported")
     if facts.get("llama.rope.scaling.type", "none") != "none" or "rope_freqs.weight" in arrays:
-        raise ConfigError(f"model.pretrained={path}: scaled rotary positions are not known here")
+        raise ConfigError(f"model.pretrained={path}: scaled rotary positions are not supported")
     found = {name: facts[f"llama.{key}"] for name, key in SHAPE.items() if f"llama.{key}" in facts}
     if lacking := [SHAPE[name] for name in SHAPE if name not in found and name not in OPTIONAL]:
-        raise DataError(f"{path}: does not say llama.{lacking[0]}")
+        raise DataError(f"{path}: has no llama.{lacking[0]}")
     for name, value in found.items():
         whole = name not in ("rms_norm_eps", "rope_theta")
         if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not value > 0:
@@ -76,14 +76,14 @@ def config_of(path: Path) -> dict[str, Any]:
 
 
 def weights_of(path: Path) -> list[tuple[str, mx.array]]:
-    """Every weight under its name in the file: multiplied out in float32, queries and keys in the usual order."""
+    """Every weight under its name in the file: dequantized to float32, queries and keys in Hugging Face's order."""
     arrays, facts = read_gguf(path)
     heads = facts["llama.attention.head_count"]
     turned = {"attn_q": heads, "attn_k": facts.get("llama.attention.head_count_kv", heads)}
-    return [(name, _in_order(name, array, turned)) for name, array in _multiplied_out(arrays)]
+    return [(name, _in_order(name, array, turned)) for name, array in _dequantize(arrays)]
 
 
-def _multiplied_out(arrays: dict[str, mx.array]) -> Iterator[tuple[str, mx.array]]:
+def _dequantize(arrays: dict[str, mx.array]) -> Iterator[tuple[str, mx.array]]:
     for name, array in arrays.items():
         stem, _, kind = name.rpartition(".")
         if kind in ("scales", "biases") and f"{stem}.weight" in arrays:
@@ -97,7 +97,7 @@ def _multiplied_out(arrays: dict[str, mx.array]) -> Iterator[tuple[str, mx.array
 
 
 def _in_order(name: str, array: mx.array, turned: dict[str, int]) -> mx.array:
-    """In these files the rows of a head are interleaved, for rotary positions that turn neighbours."""
+    """Undoes the interleaving of a head's rows, which GGUF files have for rotary positions on adjacent pairs."""
     found = re.search(r"\.(attn_[qk])\.weight$", name)
     if not found:
         return array
@@ -105,7 +105,7 @@ def _in_order(name: str, array: mx.array, turned: dict[str, int]) -> mx.array:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers and lists as Python has them; what is a number in single precision is rounded to what was written."""
+    """Python numbers and lists; float32 numbers are rounded to 7 digits, to what was written."""
     if not isinstance(value, mx.array):
         return value
     listed: Any = value.tolist()
