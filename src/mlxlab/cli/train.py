@@ -34,23 +34,35 @@ def _act(argv: list[str], *, owns_process: bool) -> int:
     hydra = composer.open()
     if flags.cfg:
         return _show(hydra, composer, flags)
-    if flags.info or flags.hydra_help:
-        composer.guard(hydra)
-    if flags.info:
-        hydra.show_info(flags.info, config_name=composer.name, overrides=composer.overrides)
-        return 0
-    if flags.shell_completion:
-        hydra.shell_completion(config_name=composer.name, overrides=composer.overrides)
-        return 0
-    if flags.hydra_help:
-        from hydra._internal.utils import get_args_parser
-
-        hydra.hydra_help(config_name=composer.name, args_parser=get_args_parser(), args=flags)
-        return 0
+    if flags.info or flags.hydra_help or flags.shell_completion:
+        return _show_hydra(hydra, composer, flags)
     config = composer.checked(hydra)
     from mlxlab.cli import hydra_jobs
 
     return hydra_jobs.sweep(hydra, config) if composer.multirun else hydra_jobs.run(hydra, config, owns_process)
+
+
+def _show_hydra(hydra: "Hydra", composer: "Composer", flags: "Namespace") -> int:
+    """`--info`, `--hydra-help` and shell completion, as Hydra prints them."""
+    from hydra._internal.utils import get_args_parser
+
+    try:
+        if flags.shell_completion:
+            hydra.shell_completion(config_name=composer.name, overrides=composer.overrides)
+            return 0
+        composer.guard(hydra)
+        if flags.info:
+            hydra.show_info(flags.info, config_name=composer.name, overrides=composer.overrides)
+        else:
+            hydra.hydra_help(config_name=composer.name, args_parser=get_args_parser(), args=flags)
+    except (UserError, BrokenPipeError, SystemExit):
+        raise
+    except Exception as error:
+        if not flags.shell_completion:
+            composer.checked(hydra)  # reports the error in our own words
+        message = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise ConfigError(f"{' '.join(composer.overrides)}: {one_line(message)}") from error
+    return 0
 
 
 def _flags(argv: list[str]) -> "Namespace":

@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from mlxlab.config.check import config_issues, refuse_disallowed
 from mlxlab.config.findings import ConfigIssue, LocateKey, format_issues, one_line
@@ -23,7 +24,7 @@ from mlxlab.config.hydra.node_policy import disallowed_hydra_keys
 from mlxlab.config.hydra.overrides import ParsedOverride, parse
 from mlxlab.config.hydra.resolve import register_resolvers
 from mlxlab.config.hydra.value_origins import ValueOrigins
-from mlxlab.errors import ConfigError, NotAllowedError
+from mlxlab.errors import ConfigError, NotAllowedError, UserError
 
 _BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
 
@@ -146,9 +147,16 @@ class Composer:
 
 def _folders(config: DictConfig, label: LocateKey) -> list[ConfigIssue]:
     """Run folders without a name: Hydra would take the current folder, or one called None."""
-    paths = ("hydra.run.dir", "hydra.sweep.dir")
-    unnamed = [path for path in paths if OmegaConf.select(config, path) in (None, "", "-", ".")]
-    return [ConfigIssue(label(path), "expected the path of a folder") for path in unnamed]
+    issues = []
+    for path in ("hydra.run.dir", "hydra.sweep.dir"):
+        try:
+            unnamed = OmegaConf.select(config, path) in (None, "", "-", ".")
+        except (OmegaConfBaseException, UserError) as error:
+            issues.append(ConfigIssue(label(path), one_line(str(error).partition("\n")[0])))
+            continue
+        if unnamed:
+            issues.append(ConfigIssue(label(path), "expected the path of a folder"))
+    return issues
 
 
 def _is_forced(config: DictConfig, texts: list[str]) -> bool:

@@ -17,6 +17,8 @@ def disallowed_hydra_keys(hydra: dict[str, Any]) -> list[ConfigIssue]:
     """Everything in the unresolved `hydra:` node that would run code, write elsewhere or change the environment."""
     found: list[ConfigIssue] = []
     for name in _BUILT:
+        if not isinstance(hydra.get(name), dict):
+            found.append(ConfigIssue(f"hydra.{name}", "refused: expected a component"))
         found += _foreign(hydra.get(name), f"hydra.{name}")
     for name in ("job_logging", "hydra_logging"):
         found += _logging(hydra.get(name), f"hydra.{name}")
