@@ -41,8 +41,13 @@ class Session:
     context: "FitContext"
     messages: tuple[str, ...]
 
+    def init_state(self) -> "TrainState":
+        """The state before the first step; to be made once, because a loss may add weights to the model."""
+        return self.trainer.init_state(self.model, self.data.train, model_seed(self.cfg))
+
     def fit(
         self,
+        state: "TrainState",
         callbacks: list["Callback"],
         checkpointer: "CheckpointerProtocol | None" = None,
         checkpoint: "Checkpoint | None" = None,
@@ -51,7 +56,6 @@ class Session:
         from mlxlab.training.loop import fit
 
         data, seed = self.data, model_seed(self.cfg)
-        state = self.trainer.init_state(self.model, data.train, seed)
         args = (self.context, state, data.valid, data.task, callbacks, checkpointer, checkpoint, seed)
         return fit(self.trainer, *args)
 

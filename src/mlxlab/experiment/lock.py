@@ -1,8 +1,10 @@
-"""One process per run folder. The lock dies with its process: nothing stale is left."""
+"""Lock of a run folder: one process at a time. It ends with its process, so that no stale lock remains."""
 
+import errno
 import fcntl
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 from mlxlab.errors import CannotCreateError
@@ -11,14 +13,14 @@ NAME = ".lock"
 
 
 class RunLock:
-    """Held from `acquire` to `release`, or to the death of the process."""
+    """Held from `acquire` to `release`, or until the process ends."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / NAME
         self._file: int | None = None
 
     def acquire(self) -> None:
-        """Takes the folder for this process; raises CannotCreateError naming the one that has it."""
+        """Takes the folder for this process; raises CannotCreateError naming the process that holds it."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -26,13 +28,19 @@ class RunLock:
             raise CannotCreateError(f"{self.path.parent}: cannot be written ({error.strerror})") from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            owner = os.pread(self._file, 200, 0).decode(errors="replace").strip() or "another process"
-            os.close(self._file)
-            self._file = None
-            raise CannotCreateError(f"{self.path.parent}: in use by {owner}") from None
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        except OSError as error:
+            self.release()
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise CannotCreateError(f"{self.path}: cannot be locked ({error.strerror})") from None
+            raise CannotCreateError(f"{self.path.parent}: in use by {self._owner()}") from None
+        with suppress(OSError):  # the name of the owner is a courtesy; the lock holds without it
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+    def _owner(self) -> str:
+        with suppress(OSError):
+            return self.path.read_bytes()[:200].decode(errors="replace").strip() or "another process"
+        return "another process"
 
     def release(self) -> None:
         if self._file is not None:

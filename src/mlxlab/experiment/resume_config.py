@@ -12,11 +12,14 @@ from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import conf_dir
 from mlxlab.config.resume_overrides import merge_for_resume, record_changes
 from mlxlab.config.stored import check_stored_config
+from mlxlab.errors import CheckpointUnavailableError, ConfigError
 from mlxlab.experiment.report import print_status
 
 if TYPE_CHECKING:
     from mlxlab.checkpoint.store import Checkpoint
+    from mlxlab.experiment.rank_zero import RankContext
     from mlxlab.tracking.tracker import Tracker
+    from mlxlab.training.state import TrainState
 
 Changes = dict[str, tuple[Any, Any]]  # key -> (old, new)
 
@@ -40,6 +43,40 @@ def check_compatible(cfg: DictConfig, checkpoint: "Checkpoint | None", data: Any
         return None
     policy = instantiate(cfg.resume_policy)
     return replace(checkpoint, state=policy.admit(checkpoint.state, data.fingerprint, data.tokenizer.fingerprint))
+
+
+def check_fits(checkpoint: "Checkpoint | None", state: "TrainState") -> None:
+    """Checks the arrays of a checkpoint against a new state; raises CorruptCheckpointError for the first misfit."""
+    from mlxlab.checkpoint.arrays import check_arrays
+    from mlxlab.training.checkpointer import saved_arrays
+
+    if checkpoint is not None:
+        weights, optimizer = saved_arrays(state)
+        check_arrays(checkpoint.weights, weights, "model")
+        check_arrays(checkpoint.optimizer, optimizer, "optimizer")
+
+
+def refuse_checkpoint(
+    checkpoint: "Checkpoint | None", changes: Changes, requested: DictConfig, reason: str, ranks: "RankContext"
+) -> None:
+    """Sets a checkpoint aside that does not fit its own config, where an older one may replace it.
+
+    Raises:
+        ConfigError: it does not fit because the optimizer was changed.
+        CheckpointUnavailableError: it was requested by its name.
+    """
+    from mlxlab.checkpoint.store import CheckpointStore
+
+    assert checkpoint is not None
+    changed = [key for key in changes if key.startswith(("trainer.optimizer", "trainer.ema"))]
+    if changed:
+        raise ConfigError(f"{', '.join(changed)}: the checkpoint has the state of another optimizer: {reason}")
+    if requested.resume not in ("auto", "last"):
+        raise CheckpointUnavailableError(f"{checkpoint.path}: {reason}")
+    print_status(f"skipped {checkpoint.path.name}: {reason}")
+    if ranks.group.rank == 0:
+        CheckpointStore(checkpoint.path.parent).reject(checkpoint.path)
+    ranks.broadcast("")  # no rank looks for another one before this one is set aside
 
 
 def log_config_changes(changes: Changes, checkpoint: "Checkpoint | None", run_dir: Path, tracker: "Tracker") -> None:

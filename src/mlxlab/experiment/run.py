@@ -27,7 +27,14 @@ from mlxlab.experiment.metadata import (
 )
 from mlxlab.experiment.rank_zero import RankContext, distributed_context
 from mlxlab.experiment.report import print_status
-from mlxlab.experiment.resume_config import check_compatible, log_config_changes, resolved, resume_config
+from mlxlab.experiment.resume_config import (
+    check_compatible,
+    check_fits,
+    log_config_changes,
+    refuse_checkpoint,
+    resolved,
+    resume_config,
+)
 from mlxlab.experiment.rounds import DistillationRounds, is_multi_round
 from mlxlab.experiment.signals import SignalHandler
 from mlxlab.experiment.start import find_start, set_aside_older_results
@@ -101,11 +108,17 @@ def _run_round(cfg: DictConfig, number: int, *, context: RunContext) -> float:
         return train(cfg, RunContext(run_dir, manifest, context.signals, replace(context.ranks, run_dir=shared)))
 
 
-def train(cfg: DictConfig, context: RunContext) -> float:
-    """Builds, fits and reports one run; returns the best value of the objective, NaN without an evaluation."""
+def train(requested: DictConfig, context: RunContext) -> float:
+    """Builds, fits and reports one run; returns the best value of the objective, NaN without an evaluation.
+
+    Args:
+        requested: the config of the command line; a resumed run continues with that of its checkpoint.
+    """
+    from mlxlab.checkpoint.manifest import CorruptCheckpointError
+
     run_dir, inference_dir = context.run_dir, context.run_dir / "inference"
-    start = find_start(cfg.resume, context.ranks)
-    cfg, changes = resume_config(cfg, start.checkpoint)
+    start = find_start(requested.resume, context.ranks)
+    cfg, changes = resume_config(requested, start.checkpoint)
     tracker: Tracker = instantiate(cfg.tracking, folder=run_dir, project=project_root())
     session = build_session(
         resolved(cfg),
@@ -116,6 +129,12 @@ def train(cfg: DictConfig, context: RunContext) -> float:
         group=context.ranks.group,
     )
     checkpoint = check_compatible(cfg, start.checkpoint, session.data)
+    state = session.init_state()
+    try:
+        check_fits(checkpoint, state)
+    except CorruptCheckpointError as error:
+        refuse_checkpoint(start.checkpoint, changes, requested, str(error), context.ranks)
+        return train(requested, context)  # from an older checkpoint
     print_status(*session.messages)
     save_inference_config(session.cfg, session.data, inference_dir)
     tags, name = run_tags(session) | start.fork_tags, run_name(session.cfg, run_dir)
@@ -129,10 +148,10 @@ def train(cfg: DictConfig, context: RunContext) -> float:
         if start.continues:
             tracker.truncate_after(start.step)
         print_status(*set_aside_older_results(start, run_dir))
-        return finish(session, fit(session, checkpoint, context), context)
+        return finish(session, fit(session, state, checkpoint, context), context)
 
 
-def fit(session: Session, checkpoint: "Checkpoint | None", context: RunContext) -> "TrainState":
+def fit(session: Session, state: "TrainState", checkpoint: "Checkpoint | None", context: RunContext) -> "TrainState":
     """Trains with the callbacks of the config; signals reach the loop from here on."""
     from mlxlab.distillation.report import distillation_callbacks
 
@@ -144,7 +163,7 @@ def fit(session: Session, checkpoint: "Checkpoint | None", context: RunContext) 
         print_status(f"resumed from {checkpoint.path.name}", *(f"skipped {line}" for line in checkpoint.skipped))
     context.signals.watch(session.context.control)
     checkpointer = context.ranks.select_checkpointer(instantiate(session.cfg["checkpointing"], **paths))
-    return session.fit(context.ranks.select_callbacks(callbacks), checkpointer, checkpoint)
+    return session.fit(state, context.ranks.select_callbacks(callbacks), checkpointer, checkpoint)
 
 
 def finish(session: Session, state: "TrainState", context: RunContext) -> float:

@@ -73,7 +73,7 @@ def _retrain_between(folder: Path, start: "Checkpoint | None", end: "Checkpoint"
 
     cfg = check_stored_config(end.state["metadata"]["config"], str(end.path))
     session = build_session(cfg, folder, inference_dir=folder / "inference", initialize=start is None)
-    return session.fit([_StopAt(end.step)], checkpoint=start)
+    return session.fit(session.init_state(), [_StopAt(end.step)], checkpoint=start)
 
 
 class _StopAt:
