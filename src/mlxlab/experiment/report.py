@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,6 +54,14 @@ def _final(history: "History") -> dict[str, float]:
     """Metrics of the last evaluation, also where it was made before a resume."""
     found = ({k: v for k, v in metrics.items() if k.startswith("valid/")} for _, metrics in reversed(history.curve))
     return next(filter(None, found), {})
+
+
+def next_commands(run_dir: Path, generates: bool) -> list[str]:
+    """What a user may type next, spelled as the program that runs was."""
+    script = Path(sys.argv[0])
+    prefix, suffix = (f"{script.parent}/", ".py") if script.name == "train.py" else ("mlxlab ", "")
+    verbs = ["evaluate", *(["generate"] if generates else [])]
+    return [f"next: {prefix}{verb}{suffix} {shlex.quote(f'run={run_dir}')}" for verb in verbs]
 
 
 def side_by_side(measured: dict[str, dict[str, float]]) -> list[str]:

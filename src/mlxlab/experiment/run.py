@@ -192,7 +192,7 @@ def finish(session: Session, state: "TrainState", context: RunContext) -> float:
 
 
 def report_run(session: Session, state: "TrainState", run_dir: Path) -> None:
-    from mlxlab.experiment.report import write_report
+    from mlxlab.experiment.report import next_commands, write_report
     from mlxlab.inference.signature import model_signature
 
     data, tracker, best_step = session.data, session.context.tracker, state.history.best_step
@@ -203,7 +203,8 @@ def report_run(session: Session, state: "TrainState", run_dir: Path) -> None:
     if best.is_dir():
         files = {"run": run_dir / "inference"}
         tracker.log_model(best, step=best_step, files=files, signature=model_signature(data.task))
-    print(f"run folder: {run_dir}")
+    generates = data.task.kind == "language_modelling" and not data.task.masked
+    print("\n".join([f"run folder: {run_dir}", *next_commands(run_dir, generates)]))
 
 
 @contextmanager

@@ -1,0 +1,21 @@
+"""What a run prints at its end."""
+
+import sys
+
+import pytest
+
+from mlxlab.experiment.report import next_commands
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("scripts/train.py", ["next: scripts/evaluate.py run=r", "next: scripts/generate.py run=r"]),
+        ("/usr/bin/mlxlab", ["next: mlxlab evaluate run=r", "next: mlxlab generate run=r"]),
+    ],
+)
+def test_the_next_commands_are_spelled_as_the_program_that_was_typed(monkeypatch, tmp_path, program, expected):
+    monkeypatch.setattr(sys, "argv", [program])
+    monkeypatch.chdir(tmp_path)
+    assert next_commands(tmp_path.relative_to(tmp_path) / "r", generates=True) == expected
+    assert next_commands(tmp_path.relative_to(tmp_path) / "r", generates=False) == expected[:1]
