@@ -100,3 +100,24 @@ def test_shards_make_up_the_batch_and_a_process_without_rows_has_no_targets():
     assert [shard.example_ids.tolist() for shard in shards] == [[0], [1], [2], [0]]
     assert [float(shard.loss_weights.sum()) for shard in shards] == [1, 1, 1, 0]
     assert shards[1].aux["teacher"].tolist() == [[1]]
+
+
+def test_a_run_of_several_processes_resumes_from_the_command_line(tmp_path):
+    words = ["nproc=2", f"hydra.run.dir={tmp_path}", "resume=auto"]
+    assert run(*words, *but("trainer.max_steps=6", "checkpointing.every_steps=3"), script="launch").returncode == 0
+    longer = run(*words, *but("trainer.max_steps=9", "checkpointing.every_steps=3"), script="launch")
+    assert longer.returncode == 0, longer.stderr
+    assert "resumed from step-00000006" in longer.stderr
+    assert json.loads((tmp_path / "manifest.json").read_text())["outcome"]["steps"] == 9
+
+
+def test_a_signal_to_any_process_ends_the_run_as_preempted(tmp_path):
+    endless = but("trainer.max_steps=100000", "checkpointing.every_steps=20", "trainer.eval_every=100000")
+    process = start("nproc=2", *endless, f"hydra.run.dir={tmp_path}", script="launch")
+    wait_for(tmp_path / "checkpoints" / "step-00000020", process)
+    children = psutil.Process(process.pid).children(recursive=True)
+    ranks = {child.environ().get("MLX_RANK"): child for child in children if "train.py" in " ".join(child.cmdline())}
+    ranks["1"].send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert (tmp_path / "STATUS.PREEMPTED").exists()
