@@ -49,7 +49,7 @@ def shorten_waits():
     http.time = types.SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None})
     datasets.config.STREAMING_READ_RETRY_INTERVAL = 0
     datasets.config.STREAMING_READ_SERVER_UNAVAILABLE_RETRY_INTERVAL = 0
-    huggingface.WAIT = 0.01
+    huggingface.RETRY_DELAY = 0.01
 
 
 def tokens_of(source, **settings):

@@ -66,7 +66,7 @@ def test_a_wrong_name_is_said_in_one_line_with_what_there_is(told):
             "no such data set on the hub",
             "has train, validation; did you mean validation?",
             "Available: ['default']",
-            "no column 'txt', there is id, text; did you mean data.text_column=text?",
+            "no column 'txt', expected one of id, text; did you mean data.text_column=text?",
             "no revision 'v2'",
         ],
         strict=True,
@@ -117,8 +117,8 @@ class Stream:
 
 
 def test_an_outage_that_lasts_ends_the_run_in_one_line(monkeypatch):
-    monkeypatch.setattr("mlxlab.data.text.sources.huggingface.WAIT", 0.01)
-    monkeypatch.setattr("mlxlab.data.text.sources.huggingface.PATIENCE", 0.05)
+    monkeypatch.setattr("mlxlab.data.text.sources.huggingface.RETRY_DELAY", 0.01)
+    monkeypatch.setattr("mlxlab.data.text.sources.huggingface.RETRY_LIMIT", 0.05)
     source = HuggingFaceSource(Stream(), "name", "", "text", ErrorBudget("skip"), 1)
     windows = source.windows(0, 0)
     assert next(windows)[1] == [Document(1, "a")]

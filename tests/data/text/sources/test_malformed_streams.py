@@ -18,10 +18,10 @@ LINES = [json.dumps({"text": text}).encode() for text in GOOD]
 PLACE = 120  # where the malformed line stands, counted from 0
 
 BAD_LINES = {
-    "half a line of JSON": (b'{"text": "never en', "not JSON.*cut short"),
+    "half a line of JSON": (b'{"text": "never en', "not JSON.*truncated"),
     "a list": (b'["text"]', "is not an object"),
     "a number": (b"17", "17 is not an object"),
-    "no such key": (b'{"txt": "x"}', "no column 'text', there is txt; did you mean data.text_column=txt"),
+    "no such key": (b'{"txt": "x"}', "no column 'text', expected one of txt; did you mean data.text_column=txt"),
     "a number for the text": (b'{"text": 3}', "holds 3, expected text"),
     "null for the text": (b'{"text": null}', "holds null, expected text"),
     "a list for the text": (b'{"text": ["' + b"x" * 200 + b'"]}', r"x\.\.\., expected text"),
@@ -81,7 +81,7 @@ def test_white_space_alone_is_no_document_and_no_fault(tmp_path):
         assert sorted(texts_of(source)) == ["one", "two"]
         assert source.skipped_records == 0
         write_texts(path, [" ", ""])
-        with pytest.raises(DataError, match="there is no text in it"):
+        with pytest.raises(DataError, match="contains no text"):
             texts_of(open_source(str(path), document_unit="line"))
 
 
@@ -168,7 +168,7 @@ def test_a_quote_that_is_never_closed_is_named_where_it_opens(tmp_path):
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_a_wrong_column_is_said_before_anything_is_read(tmp_path, ending):
     path = write_texts(tmp_path / f"a.{ending}", GOOD, column="txt")
-    with pytest.raises(DataError, match=r"there is number, txt; did you mean data\.text_column=txt"):
+    with pytest.raises(DataError, match=r"expected one of number, txt; did you mean data\.text_column=txt"):
         open_source(str(path), on_error="skip")
     assert sorted(texts_of(open_source(str(path), text_column="txt"))) == sorted(GOOD)
 
@@ -274,5 +274,5 @@ def test_a_line_of_200_megabytes_and_a_bomb_need_no_memory(tmp_path):
     assert said[1::2] == ["400", "200", "200", "400"], done.stdout
     assert "huge.jsonl:201: a record of more than 16777216 bytes" in said[0]
     assert "huge.jsonl.gz" in said[2]
-    assert "a compressed bomb" in said[2] + said[4]
+    assert "a decompression bomb" in said[2] + said[4]
     assert float(grown) < 100, done.stdout

@@ -189,12 +189,12 @@ def test_what_cannot_be_opened_is_said_at_once_with_the_nearest_name(tmp_path):
         (tmp_path / "boks.jsonl", InputNotFoundError, "did you mean .*books.jsonl"),
         (tmp_path / "books.json", InputNotFoundError, "did you mean .*books.jsonl"),
         (tmp_path / "*.txt", InputNotFoundError, "no file that ends in"),
-        (tmp_path / "none" / "*.txt", InputNotFoundError, "is no folder"),
+        (tmp_path / "none" / "*.txt", InputNotFoundError, "is not a folder"),
         ("boks.jsonl", InputNotFoundError, "no such file or folder"),
         ("boks", InputNotFoundError, "no such file or folder, and no owner/name of the hub"),
         ("s3://bucket/a.jsonl", InputNotFoundError, "no such file"),
         ("a\0b.txt", InputNotFoundError, "NUL"),
-        ("", InputNotFoundError, "give a path"),
+        ("", InputNotFoundError, "expected a path"),
         ("-", InputNotFoundError, "standard input"),
     ]:
         with pytest.raises(fault, match=said) as raised:
@@ -208,10 +208,10 @@ def test_settings_without_an_effect_are_refused(tmp_path):
     for settings, said in [
         ({"config": "small"}, "data.reading.config=small: only for Hugging Face"),
         ({"revision": "main"}, "data.reading.revision=main: only for Hugging Face"),
-        ({"split": "test"}, "data.reading.split=test: expected a part"),
-        ({"split": "[50%:20%]"}, "expected a part"),
+        ({"split": "test"}, "data.reading.split=test: expected a range"),
+        ({"split": "[50%:20%]"}, "expected a range"),
     ]:
         with pytest.raises(ConfigError, match=said):
             open_source(path, **settings)
-    with pytest.raises(ConfigError, match="only of"):
+    with pytest.raises(ConfigError, match="for a range"):
         open_source(packed, split="[:90%]")

@@ -1,7 +1,7 @@
-"""JSON lines packed by gzip or zstd: unpacked as they are read, never more than a line in memory.
+"""Text in JSON lines compressed with gzip or zstd, decompressed as they are read: one line in memory at a time.
 
-A mark is (bytes unpacked, line). Going there unpacks what lies before without looking at it, some 300 MB of text a
-second for gzip, 600 for zstd; where that is too slow, cut large files into shards, or use parquet.
+A cursor is (decompressed bytes, line). Seeking decompresses everything before it, at about 300 MB/s for gzip and
+600 MB/s for zstd; where that is too slow, split large files, or use Parquet.
 """
 
 import os
@@ -14,84 +14,84 @@ from mlxlab.data.text.sources.error_budget import ErrorBudget
 from mlxlab.data.text.sources.file_set import FileSet
 from mlxlab.data.text.sources.record_boundaries import MAX_RECORD
 from mlxlab.data.text.sources.record_parsers import BOM, RecordParser
-from mlxlab.data.text.sources.sequential import Mark
+from mlxlab.data.text.sources.sequential import UnitCursor
 
 CODECS = {".gz": "gzip", ".zst": "zstd"}
-BLOCK = 2**18  # bytes unpacked at a time
-FREE, RATIO = 2**26, 250  # more than `FREE` bytes out of `RATIO` times fewer are a bomb, not text
-LINES = 40  # bits of an id that count lines
+BLOCK = 2**18  # bytes decompressed at a time
+BOMB_MIN_BYTES, BOMB_MIN_RATIO = 2**26, 250  # above both, a file is a decompression bomb, not text
+LINE_BITS = 40  # bits of a document id that hold the line
 
 
 class CompressedJsonl:
-    """Units of which each is a packed file."""
+    """Sequential units that are compressed files."""
 
-    def __init__(self, shards: FileSet, read: RecordParser, tolerance: ErrorBudget, settings: str) -> None:
-        self.shards, self.to_text, self.tolerance = shards, read, tolerance
-        self.name, self.fingerprint = shards.name, f"{shards.fingerprint()}:{settings}"
+    def __init__(self, files: FileSet, read: RecordParser, error_budget: ErrorBudget, settings: str) -> None:
+        self.files, self.parse, self.error_budget = files, read, error_budget
+        self.name, self.fingerprint = files.name, f"{files.fingerprint()}:{settings}"
         self.bytes = self._estimate()
 
     def __len__(self) -> int:
-        return len(self.shards)
+        return len(self.files)
 
-    def shard(self, unit: int) -> int:
+    def file_index(self, unit: int) -> int:
         return unit
 
-    def read(self, unit: int, mark: Mark) -> Iterator[tuple[Mark, Document]]:
-        offset, line = mark
-        with self.shards.open(unit) as file:
-            for data in lines(self._unpack(unit, file, offset)):
+    def read(self, unit: int, cursor: UnitCursor) -> Iterator[tuple[UnitCursor, Document]]:
+        offset, line = cursor
+        with self.files.open(unit) as file:
+            for data in lines(self._read_from(unit, file, offset)):
                 line += 1
                 size, text = self._text(unit, line, data)
                 offset += size
                 if text and not text.isspace():
-                    yield (offset, line), Document(unit << LINES | line, text)
+                    yield (offset, line), Document(unit << LINE_BITS | line, text)
 
     def _text(self, unit: int, line: int, data: bytes | int) -> tuple[int, str]:
-        """Size and text of a line; `data` is only its size if it is too long, "" stands for what was passed over."""
+        """Size and text of a line, "" for a skipped one; `data` is only the size of a line that is too long."""
         try:
             if isinstance(data, int):
                 raise ValueError(f"a line of {data} bytes, expected <= {MAX_RECORD}")
-            return len(data), self.to_text(data.removeprefix(BOM) if line == 1 else data)
+            return len(data), self.parse(data.removeprefix(BOM) if line == 1 else data)
         except ValueError as error:
-            self.tolerance.fault((unit, line), partial("{}:{}: {}".format, self.shards.path(unit), line, error))
+            self.error_budget.skip((unit, line), partial("{}:{}: {}".format, self.files.path(unit), line, error))
             return data if isinstance(data, int) else len(data), ""
 
-    def _unpack(self, unit: int, file: BinaryIO, offset: int) -> Iterator[bytes]:
-        """The unpacked bytes from `offset` on. What cannot be unpacked ends them, and is a fault."""
-        out = 0
+    def _read_from(self, unit: int, file: BinaryIO, offset: int) -> Iterator[bytes]:
+        """The decompressed bytes from `offset` on, up to the first error, which is reported to the error budget."""
+        decompressed = 0
         try:
-            with decompress(file, self.shards.names[unit]) as stream:
+            with decompress(file, self.files.names[unit]) as stream:
                 while block := stream.read(BLOCK):
-                    out, packed = out + len(block), os.lseek(file.fileno(), 0, os.SEEK_CUR)
-                    if out > FREE and out > RATIO * packed:
-                        raise OSError(f"{out} bytes out of {packed}: a compressed bomb")
-                    yield block[max(offset - out + len(block), 0) :]
+                    decompressed, packed = decompressed + len(block), os.lseek(file.fileno(), 0, os.SEEK_CUR)
+                    if decompressed > BOMB_MIN_BYTES and decompressed > BOMB_MIN_RATIO * packed:
+                        raise OSError(f"{decompressed} bytes out of {packed}: a decompression bomb")
+                    yield block[max(offset - decompressed + len(block), 0) :]
         except OSError as error:
-            said = partial("{}: after {} bytes unpacked: {}".format, self.shards.path(unit), out, error)
-            self.tolerance.fault((unit, "unpacking"), said)
+            describe = partial("{}: after {} bytes decompressed: {}".format, self.files.path(unit), decompressed, error)
+            self.error_budget.skip((unit, "unpacking"), describe)
 
     def _estimate(self) -> int | None:
-        """Bytes of text in all, by how well the start of the first file is packed."""
-        first = int(self.shards.sizes.argmax())
-        with self.shards.open(first) as file:
+        """Total bytes of text, from the compression ratio at the start of the largest file; None if unreadable."""
+        largest = int(self.files.sizes.argmax())
+        with self.files.open(largest) as file:
             try:
-                with decompress(file, self.shards.names[first]) as stream:
-                    got = len(stream.read(4 * BLOCK))
+                with decompress(file, self.files.names[largest]) as stream:
+                    sample_bytes = len(stream.read(4 * BLOCK))
             except OSError:
                 return None
-            return int(self.shards.sizes.sum() * got / max(os.lseek(file.fileno(), 0, os.SEEK_CUR), 1))
+            return int(self.files.sizes.sum() * sample_bytes / max(os.lseek(file.fileno(), 0, os.SEEK_CUR), 1))
 
 
 def decompress(file: BinaryIO, name: str) -> Any:
-    """A stream that raises OSError where the file is corrupt or cut short; `file` stays open."""
+    """A stream that raises OSError where the file is corrupt or truncated; `file` stays open."""
     import pyarrow
 
-    codec = next(word for ending, word in CODECS.items() if name.lower().endswith(ending))
+    codec = next(codec for suffix, codec in CODECS.items() if name.lower().endswith(suffix))
     return pyarrow.CompressedInputStream(os.fdopen(os.dup(file.fileno()), "rb", buffering=0), codec)
 
 
 def lines(blocks: Iterator[bytes]) -> Iterator[bytes | int]:
-    """Lines with their ends; of one that is longer than `MAX_RECORD` only the size."""
+    """Lines with their line ends; for a line longer than `MAX_RECORD` only its size."""
     parts: list[bytes] = []
     size = 0
     for block in blocks:

@@ -1,6 +1,6 @@
 """Text in a column of CSV files, which may be larger than memory; a field may hold line breaks.
 
-A mark is (byte, line) of a row's start.
+A cursor is (byte, line) of a row's start.
 """
 
 import csv
@@ -14,43 +14,43 @@ from mlxlab.data.text.sources.error_budget import ErrorBudget
 from mlxlab.data.text.sources.file_set import FileSet
 from mlxlab.data.text.sources.record_boundaries import MAX_RECORD
 from mlxlab.data.text.sources.record_parsers import BOM, missing_column
-from mlxlab.data.text.sources.sequential import Mark
+from mlxlab.data.text.sources.sequential import UnitCursor
 from mlxlab.errors import DataError
 
-LINES = 40  # bits of an id that count lines
-BROKEN = re.compile("[\udc80-\udcff]")  # how a byte that is not UTF-8 is carried through the parser
+LINE_BITS = 40  # bits of a document id that hold the line
+SURROGATE_ESCAPE = re.compile("[\udc80-\udcff]")  # a byte that is not UTF-8, as the CSV parser sees it
 
 
 class CsvFiles:
-    """Units of which each is a CSV file with a header.
+    """Sequential units that are CSV files with a header.
 
     Raises:
-        DataError: the first file has no such column.
+        DataError: the column is not in the first file.
     """
 
-    def __init__(self, shards: FileSet, column: str, tolerance: ErrorBudget) -> None:
-        self.shards, self.column, self.tolerance = shards, column, tolerance
-        self.name, self.fingerprint = shards.name, f"{shards.fingerprint()}:csv:{column}"
-        self.bytes: int | None = int(shards.sizes.sum())
+    def __init__(self, files: FileSet, column: str, error_budget: ErrorBudget) -> None:
+        self.files, self.column, self.error_budget = files, column, error_budget
+        self.name, self.fingerprint = files.name, f"{files.fingerprint()}:csv:{column}"
+        self.bytes: int | None = int(files.sizes.sum())
         csv.field_size_limit(max(MAX_RECORD, csv.field_size_limit()))
-        first = int((shards.sizes > 0).argmax())
-        with shards.open(first) as file:
+        first = int((files.sizes > 0).argmax())
+        with files.open(first) as file:
             self._header(first, Lines(file))
 
     def __len__(self) -> int:
-        return len(self.shards)
+        return len(self.files)
 
-    def shard(self, unit: int) -> int:
+    def file_index(self, unit: int) -> int:
         return unit
 
-    def read(self, unit: int, mark: Mark) -> Iterator[tuple[Mark, Document]]:
-        if not self.shards.sizes[unit]:
+    def read(self, unit: int, cursor: UnitCursor) -> Iterator[tuple[UnitCursor, Document]]:
+        if not self.files.sizes[unit]:
             return
-        with self.shards.open(unit) as file:
+        with self.files.open(unit) as file:
             lines = Lines(file)
             header = self._header(unit, lines)
-            if mark != (0, 0):
-                lines.go_to(*mark)
+            if cursor != (0, 0):
+                lines.seek(*cursor)
             rows = csv.reader(lines, strict=True)
             while True:
                 line = lines.line + 1
@@ -60,21 +60,23 @@ class CsvFiles:
                 except StopIteration:
                     return
                 except (csv.Error, ValueError) as error:
-                    self.tolerance.fault((unit, line), partial("{}:{}: {}".format, self.shards.path(unit), line, error))
+                    self.error_budget.skip(
+                        (unit, line), partial("{}:{}: {}".format, self.files.path(unit), line, error)
+                    )
                     continue
                 if text and not text.isspace():
-                    yield (lines.offset, lines.line), Document(unit << LINES | line, text)
+                    yield (lines.offset, lines.line), Document(unit << LINE_BITS | line, text)
 
     def _header(self, unit: int, lines: "Lines") -> list[str]:
         try:
             header = next(csv.reader(lines, strict=True))
         except (csv.Error, ValueError, StopIteration) as error:
-            raise DataError(f"{self.shards.path(unit)}:1: no header: {error}") from None
+            raise DataError(f"{self.files.path(unit)}:1: no header: {error}") from None
         if header.count(self.column) == 1:
             return header
-        twice = f"column {self.column!r} twice in the header"
-        said = twice if self.column in header else missing_column(self.column, header)
-        raise DataError(f"{self.shards.path(unit)}:1: {said}")
+        repeated = f"column {self.column!r} twice in the header"
+        message = repeated if self.column in header else missing_column(self.column, header)
+        raise DataError(f"{self.files.path(unit)}:1: {message}")
 
     def _text(self, row: list[str], header: list[str]) -> str:
         if not row:
@@ -82,13 +84,13 @@ class CsvFiles:
         if len(row) != len(header):
             raise ValueError(f"a row of {len(row)} fields, expected {len(header)} as in the header")
         text = row[header.index(self.column)]
-        if found := BROKEN.search(text):
-            raise ValueError(f"byte 0x{ord(found.group()) - 0xDC00:02x} is not UTF-8")
+        if match := SURROGATE_ESCAPE.search(text):
+            raise ValueError(f"byte 0x{ord(match.group()) - 0xDC00:02x} is not UTF-8")
         return text
 
 
 class Lines:
-    """The lines of a file for the CSV reader; knows where it is, and ends a row that never ends.
+    """The lines of a file for the CSV reader, with their offset, and a limit on the size of a row.
 
     Raises:
         ValueError: more than `MAX_RECORD` bytes since `size` was last set to 0.
@@ -98,7 +100,7 @@ class Lines:
         self.file = file
         self.offset, self.line, self.size = 0, 0, 0
 
-    def go_to(self, offset: int, line: int) -> None:
+    def seek(self, offset: int, line: int) -> None:
         self.file.seek(offset)
         self.offset, self.line = offset, line
 

@@ -1,4 +1,4 @@
-"""What becomes of a malformed record: the end of the run, or a count that may not pass 1 %."""
+"""Handles malformed records: ends the run, or skips and counts them up to 1 % of all records."""
 
 import logging
 from collections.abc import Callable, Hashable
@@ -7,55 +7,56 @@ from typing import Literal
 from mlxlab.errors import DataError
 
 OnError = Literal["strict", "skip"]
-SHARE = 0.01  # of the records that may be skipped
-ENOUGH = 1000  # records from which on the share is judged; it is judged at the end of each epoch too
-KNOWN = 100_000  # skipped records that are known again; further ones count each time
-NAMED = 5  # skipped records that are named in the log
+MAX_MALFORMED_FRACTION = 0.01
+MIN_RECORDS = 1000  # before the fraction is checked within an epoch; it is always checked at the end
+MAX_KNOWN_KEYS = 100_000  # skipped records that are remembered; further ones are counted in every epoch
+MAX_LOGGED = 5
 log = logging.getLogger(__name__)
 
 
 class ErrorBudget:
-    """Counts sound and skipped records of a source; thread-safe for one reader and one writer."""
+    """Counts valid and skipped records of a source; thread-safe for one reader and one writer."""
 
     def __init__(self, on_error: OnError) -> None:
         self.on_error = on_error
-        self.skipped_records = 0  # malformed records, each counted once however often it is met
-        self.sound, self.malformed = 0, 0  # records, as often as they were met
-        self.first = ""
-        self._known: set[Hashable] = set()
+        self.skipped_records = 0  # malformed records, each counted once
+        self.valid_records, self.malformed_records = 0, 0  # once per read
+        self.first_error = ""
+        self._known_keys: set[Hashable] = set()
 
-    def fault(self, key: Hashable, describe: Callable[[], str]) -> None:
-        """Notes a malformed record.
+    def skip(self, key: Hashable, describe: Callable[[], str]) -> None:
+        """Records a malformed record.
 
         Args:
-            key: of the record within its source.
-            describe: says place and fault; it is only called where that is told.
+            key: identifies the record within its source.
+            describe: returns its location and the error; called only when that is reported.
 
         Raises:
             DataError: `on_error` is strict.
         """
         if self.on_error == "strict":
-            raise DataError(f"{describe()} (data.on_error=skip passes over such)")
-        self.malformed += 1
-        if key in self._known:
+            raise DataError(f"{describe()} (data.on_error=skip skips malformed records)")
+        self.malformed_records += 1
+        if key in self._known_keys:
             return
-        if len(self._known) < KNOWN:
-            self._known.add(key)
+        if len(self._known_keys) < MAX_KNOWN_KEYS:
+            self._known_keys.add(key)
         self.skipped_records += 1
-        if self.skipped_records <= NAMED:
+        if self.skipped_records <= MAX_LOGGED:
             line = describe()
-            self.first = self.first or line
-            more = "; further ones are only counted" if self.skipped_records == NAMED else ""
+            self.first_error = self.first_error or line
+            more = "; further ones are only counted" if self.skipped_records == MAX_LOGGED else ""
             log.warning("skipped %s%s", line, more)
 
-    def judge(self, at_end: bool = False) -> None:
+    def check(self, at_end: bool = False) -> None:
         """Called after each window.
 
         Raises:
             DataError: more than 1 % of the records were skipped.
         """
-        count = self.sound + self.malformed
-        if self.malformed > SHARE * count and (at_end or count >= ENOUGH):
+        count = self.valid_records + self.malformed_records
+        if self.malformed_records > MAX_MALFORMED_FRACTION * count and (at_end or count >= MIN_RECORDS):
             raise DataError(
-                f"{self.malformed} of {count} records are malformed, more than 1 %; the first: {self.first}"
+                f"{self.malformed_records} of {count} records are malformed, more than 1 %;"
+                f" the first: {self.first_error}"
             )

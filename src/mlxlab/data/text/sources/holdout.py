@@ -1,7 +1,7 @@
-"""The part of a source that is held out for validation: by the text of each document, so it never moves.
+"""Holds out documents of a source for validation, by a hash of their text.
 
-A document is on one side in every epoch, whatever is added to the source, and so are all its copies: no text that is
-trained on is ever validated on.
+A document and all its copies are on the same side in every epoch, whatever is added to the source: training and
+validation share no text.
 """
 
 from collections.abc import Iterator
@@ -13,23 +13,23 @@ import xxhash
 from mlxlab.data.text.document import Document, DocumentSource, Position
 from mlxlab.errors import DataError
 
-Part = Literal["train", "valid"]
-USES = {"train": "train on", "valid": "validate on"}
-PARTS = 2**32
+Side = Literal["train", "valid"]
+SIDE_USES = {"train": "train on", "valid": "validate on"}
+HASH_RANGE = 2**32
 
 
 class HoldoutSplit:
-    """One side of a source.
+    """The training or the validation documents of a source.
 
     Args:
-        share: of the documents that are held out, about; 0 for none.
-        part: `valid` gives those, `train` the others.
+        fraction: approximate fraction of the documents that is held out.
+        side: `valid` for the held-out documents, `train` for the others.
     """
 
-    def __init__(self, source: DocumentSource, share: float, part: Part) -> None:
-        self.source, self.share, self.part = source, share, part
-        self.name, self.fingerprint = source.name, f"{source.fingerprint}|{part} {share:g}"
-        size = share if part == "valid" else 1 - share
+    def __init__(self, source: DocumentSource, fraction: float, side: Side) -> None:
+        self.source, self.fraction, self.side = source, fraction, side
+        self.name, self.fingerprint = source.name, f"{source.fingerprint}|{side} {fraction:g}"
+        size = fraction if side == "valid" else 1 - fraction
         self.bytes = None if source.bytes is None else round(source.bytes * size)
 
     @property
@@ -37,18 +37,18 @@ class HoldoutSplit:
         return self.source.skipped_records
 
     def windows(self, seed: int, epoch: int, position: Position = None) -> Iterator[tuple[Position, list[Document]]]:
-        """See `Source`. A place is one of the source."""
+        """See `DocumentSource`. Positions are those of the source."""
         empty = position is None
-        for here, documents in self.source.windows(seed, epoch, position):
-            mine = [documents[index] for index in np.flatnonzero(self._is_mine(documents))]
-            if mine:
+        for start, documents in self.source.windows(seed, epoch, position):
+            selected = [documents[index] for index in np.flatnonzero(self._on_side(documents))]
+            if selected:
                 empty = False
-                yield here, mine
+                yield start, selected
         if empty:
-            share = f"data.validation.fraction={self.share:g}"
-            raise DataError(f"{self.name}: {share} leaves no document to {USES[self.part]}")
+            fraction = f"data.validation.fraction={self.fraction:g}"
+            raise DataError(f"{self.name}: {fraction} leaves no document to {SIDE_USES[self.side]}")
 
-    def _is_mine(self, documents: list[Document]) -> np.ndarray:
+    def _on_side(self, documents: list[Document]) -> np.ndarray:
         digests = [xxhash.xxh3_64_intdigest(document.text.encode()) for document in documents]
-        held_out = (np.array(digests, np.uint64) >> np.uint64(32)) < round(self.share * PARTS)
-        return held_out == (self.part == "valid")
+        held_out = (np.array(digests, np.uint64) >> np.uint64(32)) < round(self.fraction * HASH_RANGE)
+        return held_out == (self.side == "valid")

@@ -1,9 +1,8 @@
-"""Data sets of the Hugging Face hub, streamed: nothing is downloaded beforehand, no more than a window is held.
+"""Data sets of the Hugging Face hub, streamed a window at a time.
 
-`datasets` is imported only here, and only when a hub data set is opened (2.5 s). Its shards come in an order drawn
-anew each epoch, documents of a shard in theirs; a place is a shard and the number of its rows that come before, which
-are passed over a table at a time. The library's own `shuffle` is not used: it loses and repeats documents at a resume;
-nor is its own state: that of a resumed run differs from that of one that went through.
+`datasets` is imported only when a hub data set is opened (2.5 s). Shards are permuted in every epoch, rows are read in
+order; a position is a shard and a row, and seeking skips a table at a time. Neither `shuffle` nor `state_dict` of the
+library is used: the first loses and repeats documents on resume, the second differs after a resume.
 """
 
 import importlib.util
@@ -19,16 +18,16 @@ from mlxlab.data.text.document import Document, Position
 from mlxlab.data.text.sources.error_budget import ErrorBudget, OnError
 from mlxlab.data.text.sources.record_boundaries import MAX_RECORD
 from mlxlab.data.text.sources.record_parsers import checked_text, missing_column, refuse_surrogates
-from mlxlab.data.text.sources.sequential import CHARACTERS
+from mlxlab.data.text.sources.sequential import MEAN_CHARACTERS
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, ServiceUnavailableError
 
-ROWS = 40  # bits of an id that count rows of a shard
-CLIENTS = {"httpx", "httpx2", "httpcore", "requests", "aiohttp", "urllib3"}  # whose errors are their own
-SECONDS = 10  # to wait for the hub's first answer
-WAIT, PATIENCE = 10.0, 900.0  # seconds between trials of ours, and for how long; the libraries' own come before
+ROW_BITS = 40  # bits of a document id that hold the row in its shard
+HTTP_CLIENTS = {"httpx", "httpx2", "httpcore", "requests", "aiohttp", "urllib3"}  # errors outside OSError
+TIMEOUT = 10  # seconds
+RETRY_DELAY, RETRY_LIMIT = 10.0, 900.0  # seconds, on top of the retries of the libraries
 LOCAL = "name local files with data.source=<file, folder or glob of .txt, .jsonl, .parquet or .csv>"
 
-ShardPosition = tuple[int, int]  # index of a shard in the epoch's order, rows of it before
+ShardPosition = tuple[int, int]  # index of a shard in the epoch's order, rows read of it
 log = logging.getLogger(__name__)
 
 
@@ -37,64 +36,65 @@ class HuggingFaceSource:
 
     Args:
         stream: an IterableDataset.
-        name: what it is called in messages.
-        fingerprint: of the commit and of what was chosen of it.
-        column: holds the text.
+        name: for messages.
+        fingerprint: of commit, config and split.
+        column: of the text.
+        window: maximum number of documents in a window; fewer if they are long.
     """
 
     def __init__(
-        self, stream: Any, name: str, fingerprint: str, column: str, tolerance: ErrorBudget, window: int
+        self, stream: Any, name: str, fingerprint: str, column: str, error_budget: ErrorBudget, window: int
     ) -> None:
-        self.stream, self.name, self.column, self.tolerance, self.window = stream, name, column, tolerance, window
+        self.stream, self.name, self.column, self.error_budget, self.window = stream, name, column, error_budget, window
         self.fingerprint = f"{fingerprint}:{column},{window}"
         sizes = getattr(stream.info, "splits", None) or {}
         self.bytes = getattr(sizes.get(str(stream.split)), "num_bytes", None) or None
 
     @property
     def skipped_records(self) -> int:
-        return self.tolerance.skipped_records
+        return self.error_budget.skipped_records
 
     def windows(self, seed: int, epoch: int, position: Position = None) -> Iterator[tuple[Position, list[Document]]]:
-        """See `Source`. A place is [shard in the epoch's order, rows of it before]."""
+        """See `DocumentSource`. A position is [index of the shard in the epoch's order, rows read of it]."""
         count = self.stream.num_shards
         order = permutation(count, seed, Stream.SHARD_ORDER, epoch)
         first, row = _check(position, count)
         empty = position is None
         for index in range(first, count):
-            for here, documents in self._shard(index, int(order[index]), row):
-                self.tolerance.sound += len(documents)
-                self.tolerance.judge()
+            for start, documents in self._shard(index, int(order[index]), row):
+                self.error_budget.valid_records += len(documents)
+                self.error_budget.check()
                 if documents:
                     empty = False
-                    yield here, documents
+                    yield list(start), documents  # a position is JSON: a resumed run compares it with a saved one
             row = 0
-        self.tolerance.judge(at_end=True)
+        self.error_budget.check(at_end=True)
         if empty:
-            raise DataError(f"{self.name}: there is no text in it, only empty records")
+            raise DataError(f"{self.name}: contains no text, only empty records")
 
     def _shard(self, index: int, shard: int, row: int) -> Iterator[tuple[ShardPosition, list[Document]]]:
-        """The windows of a shard. A window ends with its shard.
+        """The windows of a shard; the last one ends with the shard.
 
-        Where the hub stops answering, the window is begun again until it answers or `PATIENCE` is used up.
+        When the hub stops answering, the current window is retried for `RETRY_LIMIT` seconds.
         """
-        here = (index, row)
-        good = time.monotonic()
+        start = (index, row)
+        last_success = time.monotonic()
         while True:
             try:
-                for place, documents, after in self._read(here, shard):
-                    yield place, documents
-                    here, good = after, time.monotonic()
+                for window_start, documents, end in self._read(start, shard):
+                    yield window_start, documents
+                    start, last_success = end, time.monotonic()
                 return
             except ValueError as error:
                 raise DataError(f"{self.name}: shard {shard}: {_first_line(error)}") from None
             except Exception as error:
-                if not _is_of_network(error):
+                if not _is_network_error(error):
                     raise
-                self._wait(error, good)
+                self._wait(error, last_success)
 
-    def _read(self, here: ShardPosition, shard: int) -> Iterator[tuple[ShardPosition, list[Document], ShardPosition]]:
-        """The windows of a shard from a place on, each with the place after it."""
-        index, row = here
+    def _read(self, start: ShardPosition, shard: int) -> Iterator[tuple[ShardPosition, list[Document], ShardPosition]]:
+        """The windows of a shard from `start` on, each with its start and end."""
+        index, row = start
         stream = self.stream.shard(self.stream.num_shards, shard)
         documents: list[Document] = []
         size = 0
@@ -102,19 +102,19 @@ class HuggingFaceSource:
             row += 1
             text = self._text(example, shard, row)
             if text and not text.isspace():
-                documents.append(Document(shard << ROWS | row, text))
+                documents.append(Document(shard << ROW_BITS | row, text))
                 size += len(text)
-            if len(documents) >= self.window or size >= self.window * CHARACTERS:
-                after = (index, row)
-                yield here, documents, after
-                here, documents, size = after, [], 0
-        yield here, documents, here
+            if len(documents) >= self.window or size >= self.window * MEAN_CHARACTERS:
+                end = (index, row)
+                yield start, documents, end
+                start, documents, size = end, [], 0
+        yield start, documents, start
 
-    def _wait(self, error: Exception, good: float) -> None:
-        if time.monotonic() - good + WAIT > PATIENCE:
+    def _wait(self, error: Exception, last_success: float) -> None:
+        if time.monotonic() - last_success + RETRY_DELAY > RETRY_LIMIT:
             raise ServiceUnavailableError(f"{self.name}: the hub stopped answering: {_first_line(error)}") from None
-        log.warning("%s: the hub does not answer (%s); tried again in %g s", self.name, _first_line(error), WAIT)
-        time.sleep(WAIT)
+        log.warning("%s: the hub does not answer (%s); retrying in %g s", self.name, _first_line(error), RETRY_DELAY)
+        time.sleep(RETRY_DELAY)
 
     def _text(self, example: dict[str, Any], shard: int, row: int) -> str:
         try:
@@ -126,20 +126,22 @@ class HuggingFaceSource:
             refuse_surrogates(text)
             return text
         except ValueError as error:
-            self.tolerance.fault((shard, row), partial("{}: shard {}, row {}: {}".format, self.name, shard, row, error))
+            self.error_budget.skip(
+                (shard, row), partial("{}: shard {}, row {}: {}".format, self.name, shard, row, error)
+            )
             return ""
 
 
 def open_huggingface(
     name: str, config: str | None, split: str, revision: str | None, column: str, on_error: OnError, window: int
 ) -> HuggingFaceSource:
-    """A data set of the hub, at the commit that `revision` (a branch, tag or commit; None is `main`) is now.
+    """A data set of the hub, at the current commit of `revision` (a branch, tag or commit; None is `main`).
 
     Raises:
-        ServiceUnavailableError: no `datasets` package, no network, or a set one has to ask for.
-        InputNotFoundError: there is no such set or revision.
-        ConfigError: it has no such config or split.
-        DataError: it has no such column.
+        ServiceUnavailableError: no `datasets` package, no network, or a gated data set.
+        InputNotFoundError: the data set or the revision does not exist.
+        ConfigError: the config or the split does not exist.
+        DataError: the column does not exist.
     """
     if importlib.util.find_spec("datasets") is None:
         raise ServiceUnavailableError(
@@ -161,10 +163,10 @@ def _commit(name: str, revision: str | None) -> str:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        return HfApi().dataset_info(name, revision=revision, timeout=SECONDS).sha or ""
+        return HfApi().dataset_info(name, revision=revision, timeout=TIMEOUT).sha or ""
     except GatedRepoError:
         raise ServiceUnavailableError(
-            f"{name}: its owner has to let you in (log in by `hf auth login`), or {LOCAL}"
+            f"{name}: a gated data set: request access and run `hf auth login`, or {LOCAL}"
         ) from None
     except RevisionNotFoundError:
         raise InputNotFoundError(f"{name}: there is no revision {revision!r} on the hub") from None
@@ -202,8 +204,8 @@ def _check(position: Position, count: int) -> ShardPosition:
     raise DataError(f"the saved position is malformed: expected a shard in 0..{count - 1} and a row, got {position!r}")
 
 
-def _is_of_network(error: Exception) -> bool:
-    return isinstance(error, OSError | RuntimeError) or type(error).__module__.split(".")[0] in CLIENTS
+def _is_network_error(error: Exception) -> bool:
+    return isinstance(error, OSError | RuntimeError) or type(error).__module__.split(".")[0] in HTTP_CLIENTS
 
 
 def _first_line(error: Exception) -> str:

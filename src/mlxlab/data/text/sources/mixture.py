@@ -1,8 +1,8 @@
-"""Several sources as one, each with its share of the text.
+"""Mixes several sources by weight.
 
-Every window holds text of all sources by their weights, so they mix as finely as one source does. An epoch ends when
-each source was read to its end at least once; those that end before begin again, in another order. So no text is lost,
-and a source whose weight is small for its size makes epochs long: end such runs by steps or tokens.
+Every window holds text of all sources in proportion to their weights. An epoch ends when each source was read at least
+once; sources that end earlier are read again in another order. A source whose weight is small for its size makes
+epochs long: limit such runs by steps or tokens.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,21 +16,20 @@ from mlxlab.data.text.document import Document, DocumentSource, Position
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.shape import ShapeError, validate
 
-ABOUT = 1024
-MAX_RATIO = 1e6  # between weights: an epoch lasts until the source of the smallest weight was read once
-PASSES = 2**20  # of a source in an epoch, at most
+MEAN_CHARACTERS = 1024  # of a document, for the size of windows
+MAX_RATIO = 1e6  # of weights: an epoch lasts until the source of the smallest weight was read once
+MAX_PASSES = 2**20  # over a source in an epoch
 
-# (passes before this one, position of the window, documents used of it, characters still due)
-ReaderPosition = tuple[Annotated[int, Ge(0), Lt(PASSES)], object, Count, int]
+# (completed passes, position of the window, documents read of it, characters still due)
+ReaderPosition = tuple[Annotated[int, Ge(0), Lt(MAX_PASSES)], object, Count, int]
 
 
 class Mixture:
-    """A source made of others.
+    """A weighted mixture of sources.
 
     Args:
-        sources: what is mixed.
-        weights: share of each in the characters, in any unit.
-        window: documents of a window, about, at 1,024 characters each.
+        weights: relative shares of the sources in the characters.
+        window: approximate number of documents in a window, at 1,024 characters each.
     """
 
     def __init__(self, sources: Sequence[DocumentSource], weights: Sequence[float], window: int = 4000) -> None:
@@ -44,7 +43,7 @@ class Mixture:
         self.sources = sources
         relative = np.array(weights, float) / max(weights)  # the sum of large weights could overflow
         self.shares = relative / relative.sum() if max(weights) > MAX_RATIO else np.array(weights, float) / sum(weights)
-        self.sizes = [max(round(share * window * ABOUT), 1) for share in self.shares]
+        self.sizes = [max(round(share * window * MEAN_CHARACTERS), 1) for share in self.shares]
         self.name = " + ".join(f"{share:.3g} {source.name}" for share, source in zip(self.shares, sources, strict=True))
         parts = [f"{weight!r} {source.fingerprint}" for weight, source in zip(weights, sources, strict=True)]
         self.fingerprint = f"{' + '.join(parts)}:{window}"
@@ -57,18 +56,19 @@ class Mixture:
         return sum(source.skipped_records for source in self.sources)
 
     def windows(self, seed: int, epoch: int, position: Position = None) -> Iterator[tuple[Position, list[Document]]]:
-        """See `Source`. A place is [pass, place of its window, documents of it before, characters due] a source."""
+        """See `DocumentSource`. A position is a list with the `ReaderPosition` of each source."""
         positions = [None] * len(self.sources) if position is None else _check(position, len(self.sources))
         readers = [_Reader(source, number, seed, epoch) for number, source in enumerate(self.sources)]
         for reader, begin in zip(readers, positions, strict=True):
             reader.seek(begin)
         while any(reader.passed == 0 for reader in readers):
-            here = [reader.position() for reader in readers]
-            yield here, [one for reader, size in zip(readers, self.sizes, strict=True) for one in reader.take(size)]
+            start = [reader.position() for reader in readers]
+            sized = zip(readers, self.sizes, strict=True)
+            yield start, [document for reader, size in sized for document in reader.take(size)]
 
 
 class _Reader:
-    """Reads one source over and over, each time in another order. After its last document `passed` counts one more."""
+    """Reads one source repeatedly, each pass in another order; `passed` counts completed passes."""
 
     def __init__(self, source: DocumentSource, number: int, seed: int, epoch: int) -> None:
         self.source, self.number, self.seed, self.epoch = source, number, seed, epoch
@@ -78,7 +78,7 @@ class _Reader:
         return [self.passed, self.window, self.taken, self.due]
 
     def seek(self, position: ReaderPosition | None) -> None:
-        """Begins at a position, None for the start."""
+        """Starts at a position; None is the beginning."""
         window = None
         if position is not None:
             self.passed, window, self.taken, self.due = position
@@ -89,7 +89,7 @@ class _Reader:
             )
 
     def take(self, size: int) -> list[Document]:
-        """Documents of `size` characters and those still due; what is taken too much is owed."""
+        """Documents of `size` characters plus those still due; any excess is subtracted next time."""
         taken: list[Document] = []
         self.due += size
         while self.due > 0:
@@ -103,7 +103,7 @@ class _Reader:
         return [Document(int(number), document.text) for number, document in zip(ids, taken, strict=False)]
 
     def _begin(self, window: Position) -> None:
-        self.windows = self.source.windows(self.seed, self.epoch * PASSES + self.passed, window)
+        self.windows = self.source.windows(self.seed, self.epoch * MAX_PASSES + self.passed, window)
         self.window, self.documents = next(self.windows)
 
     def _next(self) -> None:

@@ -1,6 +1,6 @@
-"""Text in a column of parquet files: groups of rows in any order, within a group a page at a time.
+"""Text in a column of Parquet files: row groups in any order, each read in small batches.
 
-A mark is (rows before it in its group, 0). Going there unpacks the group's column up to it.
+A cursor is (rows read of the group, 0). Seeking decodes the column of the group up to it.
 """
 
 from collections.abc import Iterator
@@ -14,114 +14,115 @@ from mlxlab.data.text.sources.error_budget import ErrorBudget
 from mlxlab.data.text.sources.file_set import FileSet
 from mlxlab.data.text.sources.record_boundaries import MAX_RECORD
 from mlxlab.data.text.sources.record_parsers import checked_text, missing_column
-from mlxlab.data.text.sources.sequential import Mark
+from mlxlab.data.text.sources.sequential import UnitCursor
 from mlxlab.errors import DataError
 
-ROWS, BYTES = 128, 2**22  # made into text at a time: so many rows, fewer if they are long
+MAX_BATCH_ROWS, MAX_BATCH_BYTES = 128, 2**22  # decoded at a time
 
 
-class Group(NamedTuple):
-    """A group of rows, and how many rows lie before it in all files."""
+class RowGroup(NamedTuple):
+    """A row group of a file; `rows_before` counts the rows of all files before it."""
 
-    shard: int
+    file_index: int
     number: int
-    before: int
-    at_once: int  # rows that are made into text together
+    rows_before: int
+    batch_rows: int  # rows that are decoded at a time
 
 
 class ParquetFiles:
-    """Units of which each is a group of rows. All footers are read at the start.
+    """Sequential units that are row groups. All footers are read at the start.
 
     Raises:
-        DataError: a file is not parquet, or has no such column of text.
+        DataError: a file is not Parquet, or the column is missing or holds no text.
     """
 
-    def __init__(self, shards: FileSet, column: str, tolerance: ErrorBudget) -> None:
-        self.shards, self.column, self.tolerance = shards, column, tolerance
-        self.name, self.fingerprint = shards.name, f"{shards.fingerprint()}:parquet:{column}"
-        self.groups: list[Group] = []
+    def __init__(self, files: FileSet, column: str, error_budget: ErrorBudget) -> None:
+        self.files, self.column, self.error_budget = files, column, error_budget
+        self.name, self.fingerprint = files.name, f"{files.fingerprint()}:parquet:{column}"
+        self.groups: list[RowGroup] = []
         self._rows = 0
-        self.bytes: int | None = sum(self._add(int(shard)) for shard in np.flatnonzero(shards.sizes))
+        self.bytes: int | None = sum(self._add(int(file_index)) for file_index in np.flatnonzero(files.sizes))
         if not self._rows:
-            raise DataError(f"{self.name}: there is no row in it")
+            raise DataError(f"{self.name}: contains no rows")
 
     def __len__(self) -> int:
         return len(self.groups)
 
-    def shard(self, unit: int) -> int:
-        return self.groups[unit].shard
+    def file_index(self, unit: int) -> int:
+        return self.groups[unit].file_index
 
-    def read(self, unit: int, mark: Mark) -> Iterator[tuple[Mark, Document]]:
+    def read(self, unit: int, cursor: UnitCursor) -> Iterator[tuple[UnitCursor, Document]]:
         import pyarrow
 
         group, row = self.groups[unit], 0
-        with self.shards.open(group.shard) as file:
+        with self.files.open(group.file_index) as file:
             try:
                 for batch in self._open(file).iter_batches(
-                    group.at_once, row_groups=[group.number], columns=[self.column]
+                    group.batch_rows, row_groups=[group.number], columns=[self.column]
                 ):
-                    for place in range(max(mark[0] - row, 0), len(batch)):
-                        text = self._text(batch[0], place, group, row + place)
+                    for row_index in range(max(cursor[0] - row, 0), len(batch)):
+                        text = self._text(batch[0], row_index, group, row + row_index)
                         if text and not text.isspace():
-                            yield (row + place + 1, 0), Document(group.before + row + place, text)
+                            yield (row + row_index + 1, 0), Document(group.rows_before + row + row_index, text)
                     row += len(batch)
             except (pyarrow.ArrowException, OSError) as error:
-                self.tolerance.fault((unit, "group"), partial(self._describe, group, row, _first_line(error)))
+                self.error_budget.skip((unit, "group"), partial(self._describe, group, row, _first_line(error)))
 
-    def _text(self, column: Any, place: int, group: Group, row: int) -> str:
+    def _text(self, column: Any, row_index: int, group: RowGroup, row: int) -> str:
         try:
-            text = checked_text(column[place].as_py(), self.column)
+            text = checked_text(column[row_index].as_py(), self.column)
             if len(text) > MAX_RECORD:
                 raise ValueError(f"a text of {len(text)} characters, expected <= {MAX_RECORD}")
             return text
         except UnicodeDecodeError as error:
-            said = f"byte 0x{error.object[error.start]:02x} is not UTF-8"
+            message = f"byte 0x{error.object[error.start]:02x} is not UTF-8"
         except ValueError as error:
-            said = str(error)
-        self.tolerance.fault(group.before + row, partial(self._describe, group, row, said))
+            message = str(error)
+        self.error_budget.skip(group.rows_before + row, partial(self._describe, group, row, message))
         return ""
 
-    def _describe(self, group: Group, row: int, said: str) -> str:
-        return f"{self.shards.path(group.shard)}: group {group.number}, row {row}: {said}"
+    def _describe(self, group: RowGroup, row: int, message: str) -> str:
+        return f"{self.files.path(group.file_index)}: group {group.number}, row {row}: {message}"
 
     def _open(self, file: Any) -> Any:
         from pyarrow import parquet
 
         return parquet.ParquetFile(file, pre_buffer=False, buffer_size=2**18)
 
-    def _add(self, shard: int) -> int:
-        """Reads the footer of a file; the bytes of its column."""
+    def _add(self, file_index: int) -> int:
+        """Adds the row groups of a file; returns the bytes of its text column."""
         import pyarrow
 
-        path = self.shards.path(shard)
-        with self.shards.open(shard) as file:
+        path = self.files.path(file_index)
+        with self.files.open(file_index) as file:
             try:
                 footer = self._open(file)
             except (pyarrow.ArrowException, OSError) as error:
-                self.tolerance.fault(
-                    (shard, "footer"), partial("{}:1: not parquet: {}".format, path, _first_line(error))
+                self.error_budget.skip(
+                    (file_index, "footer"), partial("{}:1: not parquet: {}".format, path, _first_line(error))
                 )
                 return 0
             schema, meta = footer.schema_arrow, footer.metadata
         if self.column not in schema.names:
             raise DataError(f"{path}:1: {missing_column(self.column, schema.names)}")
-        kind = schema.field(self.column).type
-        if not _is_text(kind):
-            raise DataError(f"{path}:1: column {self.column!r} holds {kind}, expected text")
-        place = next(n for n in range(meta.num_columns) if meta.schema.column(n).path == self.column)
+        type_ = schema.field(self.column).type
+        if not _is_text(type_):
+            raise DataError(f"{path}:1: column {self.column!r} holds {type_}, expected text")
+        column_index = next(n for n in range(meta.num_columns) if meta.schema.column(n).path == self.column)
         groups = [meta.row_group(number) for number in range(meta.num_row_groups)]
         for number, group in enumerate(groups):
-            each = group.column(place).total_uncompressed_size // max(group.num_rows, 1)
-            self.groups.append(Group(shard, number, self._rows, min(max(BYTES // max(each, 1), 1), ROWS)))
+            row_bytes = group.column(column_index).total_uncompressed_size // max(group.num_rows, 1)
+            batch_rows = min(max(MAX_BATCH_BYTES // max(row_bytes, 1), 1), MAX_BATCH_ROWS)
+            self.groups.append(RowGroup(file_index, number, self._rows, batch_rows))
             self._rows += group.num_rows
-        return sum(group.column(place).total_uncompressed_size for group in groups)
+        return sum(group.column(column_index).total_uncompressed_size for group in groups)
 
 
-def _is_text(kind: Any) -> bool:
+def _is_text(type_: Any) -> bool:
     from pyarrow import types
 
-    kind = kind.value_type if types.is_dictionary(kind) else kind
-    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    type_ = type_.value_type if types.is_dictionary(type_) else type_
+    return types.is_string(type_) or types.is_large_string(type_) or types.is_string_view(type_)
 
 
 def _first_line(error: Exception) -> str:

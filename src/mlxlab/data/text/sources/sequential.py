@@ -1,7 +1,7 @@
-"""Documents of what can only be read forwards: packed files, CSV files, groups of rows of parquet.
+"""Formats that can only be read forwards: compressed files, CSV files, row groups of Parquet files.
 
-Such units come in an order drawn anew each epoch; a window is the next so many documents, across units if need be. A
-place is (unit in that order, mark within it), and each format knows how to go to a mark without reading documents.
+Such units are permuted in every epoch; a window is the next `window` documents, across units if need be. A position is
+(index of the unit in the epoch's order, *cursor within it), and each format can seek to a cursor.
 """
 
 from collections.abc import Iterator
@@ -13,36 +13,35 @@ from mlxlab.data.text.sources.error_budget import ErrorBudget
 from mlxlab.data.text.sources.file_set import FileSet
 from mlxlab.errors import DataError
 
-Mark = tuple[int, int]  # a place within a unit: what the numbers mean is the format's affair; (0, 0) is its start
-CHARACTERS = 4096  # of an average document, above which a window holds fewer documents
+UnitCursor = tuple[int, int]  # a position within a unit, defined by the format; (0, 0) is the start
+MEAN_CHARACTERS = 4096  # of a document; a window of longer documents holds fewer
 
 
 class SequentialUnits(Protocol):
-    """What is read forwards."""
+    """Files, or parts of files, that are read forwards."""
 
     name: str
     fingerprint: str
     bytes: int | None
-    shards: FileSet
-    tolerance: ErrorBudget
+    files: FileSet
+    error_budget: ErrorBudget
 
     def __len__(self) -> int: ...
 
-    def read(self, unit: int, mark: Mark) -> Iterator[tuple[Mark, Document]]:
-        """The documents of a unit from a mark on, each with the mark of what follows it."""
+    def read(self, unit: int, cursor: UnitCursor) -> Iterator[tuple[UnitCursor, Document]]:
+        """The documents of a unit from `cursor` on, each with the cursor after it."""
         ...
 
-    def shard(self, unit: int) -> int:
-        """The file that a unit lies in."""
+    def file_index(self, unit: int) -> int:
+        """The index of the file that contains a unit."""
         ...
 
 
 class SequentialSource:
-    """A source of units.
+    """A source made of sequential units.
 
     Args:
-        units: what is read.
-        window: documents of a window at most; fewer if they are long.
+        window: maximum number of documents in a window; fewer if they are long.
     """
 
     def __init__(self, units: SequentialUnits, window: int) -> None:
@@ -52,37 +51,37 @@ class SequentialSource:
 
     @property
     def skipped_records(self) -> int:
-        return self.units.tolerance.skipped_records
+        return self.units.error_budget.skipped_records
 
     def windows(self, seed: int, epoch: int, position: Position = None) -> Iterator[tuple[Position, list[Document]]]:
-        """See `Source`. A place is [unit in the epoch's order, mark]."""
+        """See `DocumentSource`. A position is [index of the unit in the epoch's order, *cursor]."""
         order = permutation(len(self.units), seed, Stream.UNIT_ORDER, epoch)
-        first, mark = _check(position, len(order))
-        here: Position = [first, *mark]
+        first, cursor = _check(position, len(order))
+        start: Position = [first, *cursor]
         documents: list[Document] = []
         size, empty = 0, position is None
         for index in range(first, len(order)):
-            for after, document in self.units.read(int(order[index]), mark):
+            for after, document in self.units.read(int(order[index]), cursor):
                 documents.append(document)
                 size += len(document.text)
-                if len(documents) >= self.window or size >= self.window * CHARACTERS:
-                    self.units.shards.check(self.units.shard(int(order[index])))
-                    yield here, self._full(documents)
-                    here, documents, size, empty = [index, *after], [], 0, False
-            mark = (0, 0)
+                if len(documents) >= self.window or size >= self.window * MEAN_CHARACTERS:
+                    self.units.files.check(self.units.file_index(int(order[index])))
+                    yield start, self._counted(documents)
+                    start, documents, size, empty = [index, *after], [], 0, False
+            cursor = (0, 0)
         if documents:
-            yield here, self._full(documents)
+            yield start, self._counted(documents)
         elif empty:
-            raise DataError(f"{self.name}: there is no text in it, only empty records")
-        self.units.tolerance.judge(at_end=True)
+            raise DataError(f"{self.name}: contains no text, only empty records")
+        self.units.error_budget.check(at_end=True)
 
-    def _full(self, documents: list[Document]) -> list[Document]:
-        self.units.tolerance.sound += len(documents)
-        self.units.tolerance.judge()
+    def _counted(self, documents: list[Document]) -> list[Document]:
+        self.units.error_budget.valid_records += len(documents)
+        self.units.error_budget.check()
         return documents
 
 
-def _check(position: Position, count: int) -> tuple[int, Mark]:
+def _check(position: Position, count: int) -> tuple[int, UnitCursor]:
     match position:
         case None:
             return 0, (0, 0)

@@ -1,7 +1,7 @@
-"""Text and JSON lines on disk: windows are stretches of the files, read in an order drawn anew each epoch.
+"""Text and JSON lines on disk, read in chunks that are permuted in every epoch.
 
-All files, one behind the other, are cut into equal stretches without looking into them; a window is `TOGETHER`
-stretches from anywhere. So the first window comes at once, every place is reached at once, small files share windows.
+The concatenated files are divided into equal chunks without reading them; a window is `CHUNKS_PER_WINDOW` chunks from
+anywhere. So seeking costs nothing, and small files share windows.
 """
 
 from collections.abc import Iterator
@@ -17,114 +17,112 @@ from mlxlab.data.text.sources.record_boundaries import MAX_RECORD, RecordSplitte
 from mlxlab.data.text.sources.record_parsers import BOM, RecordParser
 from mlxlab.errors import DataError
 
-TOGETHER = 4
-SAMPLE = 2**18  # bytes that tell how much of a file is text
-SMALL = 1024  # bytes that a smaller file counts for, so that a window has not too many to open
+CHUNKS_PER_WINDOW = 4
+SAMPLE_BYTES = 2**18  # of a file, to estimate how much of it is text
+MIN_FILE_BYTES = 1024  # smaller files count as this size, which limits the files of a window
 
 
 class TextFiles:
     """A source of uncompressed files whose records can be found from anywhere.
 
     Args:
-        shards: the files.
-        cut: finds records.
-        read: makes text of a record.
-        tolerance: what becomes of malformed ones.
-        settings: all that decides how documents are cut; becomes part of the fingerprint.
-        window_bytes: bytes of a window, about; records are never cut by it.
-        part: the stretch of all bytes that is used, from 0 to 1; a record is in the part in which it begins.
+        settings: everything that determines the documents; part of the fingerprint.
+        window_bytes: approximate bytes of a window, rounded to whole records.
+        fractions: range of all bytes that is used, from 0 to 1; a record belongs to the range in which it begins.
     """
 
     def __init__(
         self,
-        shards: FileSet,
-        cut: RecordSplitter,
-        read: RecordParser,
-        tolerance: ErrorBudget,
+        files: FileSet,
+        split_records: RecordSplitter,
+        parse: RecordParser,
+        error_budget: ErrorBudget,
         settings: str,
         window_bytes: int = 2**22,
-        part: tuple[float, float] = (0, 1),
+        fractions: tuple[float, float] = (0, 1),
     ) -> None:
-        self.shards, self.cut, self.read, self.tolerance = shards, cut, read, tolerance
-        self.stretch = max(window_bytes // TOGETHER, 1)
-        self.ends = np.cumsum(np.maximum(shards.sizes, SMALL))
-        self.low, self.high = (round(int(self.ends[-1]) * share) for share in part)
-        self.bytes: int | None = round(int(shards.sizes.sum()) * (part[1] - part[0]) * self._density())
-        self.name = shards.name
-        self.fingerprint = f"{shards.fingerprint()}:{settings},{self.stretch}" + ("" if part == (0, 1) else f",{part}")
+        self.files, self.split_records, self.parse, self.error_budget = files, split_records, parse, error_budget
+        self.chunk_bytes = max(window_bytes // CHUNKS_PER_WINDOW, 1)
+        self.ends = np.cumsum(np.maximum(files.sizes, MIN_FILE_BYTES))
+        self.low, self.high = (round(int(self.ends[-1]) * share) for share in fractions)
+        self.bytes: int | None = round(int(files.sizes.sum()) * (fractions[1] - fractions[0]) * self._density())
+        self.name = files.name
+        self.fingerprint = f"{files.fingerprint()}:{settings},{self.chunk_bytes}" + (
+            "" if fractions == (0, 1) else f",{fractions}"
+        )
 
     @property
     def skipped_records(self) -> int:
-        return self.tolerance.skipped_records
+        return self.error_budget.skipped_records
 
     def windows(self, seed: int, epoch: int, position: Position = None) -> Iterator[tuple[Position, list[Document]]]:
-        """See `Source`. A place is the number of the window in its epoch's order."""
-        count = -(-(self.high - self.low) // self.stretch)
+        """See `DocumentSource`. A position is the index of the window in the epoch's order."""
+        count = -(-(self.high - self.low) // self.chunk_bytes)
         order = permutation(count, seed, Stream.FILE_ORDER, epoch)
-        given = parse_window_index(position, -(-count // TOGETHER))
-        empty = given == 0
-        for window in range(given, -(-count // TOGETHER)):
-            stretches = np.sort(order[window * TOGETHER : (window + 1) * TOGETHER])
-            documents = [document for number in stretches for document in self._stretch(int(number))]
-            self.tolerance.sound += len(documents)
-            self.tolerance.judge()
+        first = parse_window_index(position, -(-count // CHUNKS_PER_WINDOW))
+        empty = first == 0
+        for window in range(first, -(-count // CHUNKS_PER_WINDOW)):
+            chunks = np.sort(order[window * CHUNKS_PER_WINDOW : (window + 1) * CHUNKS_PER_WINDOW])
+            documents = [document for number in chunks for document in self._read_chunk(int(number))]
+            self.error_budget.valid_records += len(documents)
+            self.error_budget.check()
             if documents:
                 empty = False
                 yield window, documents
-        self.tolerance.judge(at_end=True)
+        self.error_budget.check(at_end=True)
         if empty:
-            raise DataError(f"{self.name}: there is no text in it, only empty records")
+            raise DataError(f"{self.name}: contains no text, only empty records")
 
-    def _stretch(self, number: int) -> Iterator[Document]:
-        """The documents that begin in a stretch of the files laid end to end."""
-        begin = self.low + number * self.stretch
-        end = min(begin + self.stretch, self.high)
-        for shard in range(int(np.searchsorted(self.ends, begin, "right")), len(self.ends)):
-            size = int(self.shards.sizes[shard])
-            offset = int(self.ends[shard]) - max(size, SMALL)
+    def _read_chunk(self, number: int) -> Iterator[Document]:
+        """The documents that begin in a chunk of the concatenated files."""
+        begin = self.low + number * self.chunk_bytes
+        end = min(begin + self.chunk_bytes, self.high)
+        for file_index in range(int(np.searchsorted(self.ends, begin, "right")), len(self.ends)):
+            size = int(self.files.sizes[file_index])
+            offset = int(self.ends[file_index]) - max(size, MIN_FILE_BYTES)
             if offset >= end:
                 return
-            yield from self._part(shard, offset, max(begin - offset, 0), min(end - offset, size))
+            yield from self._read_range(file_index, offset, max(begin - offset, 0), min(end - offset, size))
 
-    def _part(self, shard: int, offset: int, begin: int, end: int) -> Iterator[Document]:
+    def _read_range(self, file_index: int, offset: int, begin: int, end: int) -> Iterator[Document]:
         if begin >= end:
             return
-        size = int(self.shards.sizes[shard])
+        size = int(self.files.sizes[file_index])
         low, high = max(self.low - offset, 0), min(self.high - offset, size)
-        with self.shards.open(shard) as file:
-            for start, data in self.cut(file, begin, end, size, low, high):
+        with self.files.open(file_index) as file:
+            for start, data in self.split_records(file, begin, end, size, low, high):
                 try:
                     if data is None or len(data) > MAX_RECORD:
                         raise ValueError(f"a record of more than {MAX_RECORD} bytes")
-                    text = self.read(data.removeprefix(BOM) if start == 0 else data)
+                    text = self.parse(data.removeprefix(BOM) if start == 0 else data)
                 except ValueError as error:
-                    self.tolerance.fault((shard, start), partial(self._describe, shard, start, str(error)))
+                    self.error_budget.skip((file_index, start), partial(self._describe, file_index, start, str(error)))
                 else:
                     if text and not text.isspace():
                         yield Document(offset + start, text)
 
     def _density(self) -> float:
-        """Bytes of text for a byte of file, where the largest file begins: JSON has more than text in it."""
-        shard = int(self.shards.sizes.argmax())
-        size, text, whole = int(self.shards.sizes[shard]), 0, 0
-        with self.shards.open(shard) as file:
-            for _, data in self.cut(file, 0, min(size, SAMPLE), size, 0, size):
+        """Bytes of text per byte of file at the start of the largest file: JSON is not all text."""
+        file_index = int(self.files.sizes.argmax())
+        size, text, record_bytes = int(self.files.sizes[file_index]), 0, 0
+        with self.files.open(file_index) as file:
+            for _, data in self.split_records(file, 0, min(size, SAMPLE_BYTES), size, 0, size):
                 try:
-                    text += len(self.read(data or b"").encode())
-                    whole += len(data or b"")
-                except ValueError:  # it is told when it is read in earnest
+                    text += len(self.parse(data or b"").encode())
+                    record_bytes += len(data or b"")
+                except ValueError:  # reported when the record is read for training
                     continue
-        return text / whole if text else 1.0
+        return text / record_bytes if text else 1.0
 
-    def _describe(self, shard: int, start: int, said: str) -> str:
-        return f"{self.shards.line(shard, start)}: {said}"
+    def _describe(self, file_index: int, start: int, message: str) -> str:
+        return f"{self.files.line(file_index, start)}: {message}"
 
 
 def parse_window_index(position: Position, count: int) -> int:
-    """The window that a saved position names, 0 for None.
+    """The window of a saved position, 0 for None.
 
     Raises:
-        DataError: there is no such window.
+        DataError: the position is out of range.
     """
     if position is None:
         return 0
