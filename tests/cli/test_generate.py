@@ -115,7 +115,7 @@ def test_a_prompt_beyond_the_context_is_cut_with_a_line(home, capsys):
         (["run=HOME/transformer", "preset=factal"], 2, "did you mean factual?"),
         (["run=HOME/transformer", "prompt=a", "prompts=b"], 2, "one of the two"),
         (["run=HOME/transformer", "checkpoint=HOME/nowhere"], 66, "nowhere"),
-        (["run=HOME/nowhere"], 66, "no run folder"),
+        (["run=HOME/nowhere"], 66, "expected a run folder"),
         (["run=HOME/bert"], 2, "masked"),
     ],
 )

@@ -181,6 +181,9 @@ def test_warm_up_may_be_a_fraction_but_not_longer_than_the_run(line):  # noqa: F
     line.refuses("trainer.max_steps=10", "trainer.schedule.warmup=11")
     assert line("trainer.max_steps=10", "trainer.schedule.warmup=0.5") == 0
     assert line("trainer.max_steps=10", "trainer.schedule.warmup=10") == 0
+    tokens = ["trainer.epochs=null", "trainer.max_tokens=1000", "trainer/schedule=wsd"]
+    assert "unknown length" in line.refuses(*tokens, "trainer.schedule.warmup=0.5")
+    assert line(*tokens, "trainer.schedule.warmup=5") == 0
 
 
 def test_folds_count_from_zero(line):  # noqa: F811

@@ -7,7 +7,11 @@ import pytest
 from support.processes import TINY, final_state, run, start, wait_for
 
 SMALL = [
-    *(setting for setting in TINY if not setting.startswith(("trainer.", "callbacks.", "data.prefetch"))),
+    *(
+        setting
+        for setting in TINY
+        if not setting.startswith(("trainer.", "callbacks.", "data.prefetch", "checkpointing."))
+    ),
     "data=streaming",
     "data.tokenizer.vocab_size=300",
     "data.seq_len=32",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mlxlab.cli.app import report
 from mlxlab.config.findings import one_line
 from mlxlab.config.resume_overrides import find_resumed_run
-from mlxlab.distributed.launch_env import is_launched, rank
+from mlxlab.distributed.launch_env import check_parallel, is_launched, rank
 from mlxlab.errors import CannotCreateError, ConfigError, RunInterrupted, UserError
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def run(hydra: "Hydra", config: "DictConfig", owns_process: bool) -> int:
 
     from mlxlab.experiment.manifest_file import remove_unused
 
+    check_parallel(config.trainer.parallel)
     config.hydra.mode = RunMode.RUN
     own = find_resumed_run(config.get("resume"))
     if own and not any(word.startswith("hydra.run.dir=") for word in config.hydra.overrides.hydra):
@@ -92,6 +93,7 @@ def sweep(hydra: "Hydra", config: "DictConfig") -> int:
     from hydra.core.plugins import Plugins
     from hydra.types import HydraContext, RunMode
 
+    check_parallel(config.trainer.parallel)
     if is_launched():
         raise ConfigError("-m: a sweep among processes that were started together; start its jobs one by one")
     config.hydra.mode = RunMode.MULTIRUN

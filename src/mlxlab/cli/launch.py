@@ -43,14 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _launch(words: list[str]) -> int:
     options, rest = parse(words)
-    if not any(word.startswith("trainer.parallel=") for word in rest):
-        rest = [*rest, "trainer.parallel=data"]
     train = [str(Path(__file__).parents[3] / "scripts" / "train.py")]
     if not Path(train[0]).is_file():  # installed as a wheel
         train = ["-m", "mlxlab.cli.main", "train"]
     count = options.nproc or 1
     if count == 1 and not options.hosts:
         return subprocess.call([sys.executable, *train, *rest])
+    if not any(word.startswith("trainer.parallel=") for word in rest):
+        rest = [*rest, "trainer.parallel=data"]
     program = Path(sys.executable).with_name("mlx.launch")
     if not program.exists():
         raise ServiceUnavailableError(f"{program}: not found; it is part of the package mlx")

@@ -1,16 +1,38 @@
-"""The rank of this process by the environment of `mlx.launch` or MPI, before anything heavy is imported."""
+"""The launch of this process by `mlx.launch` or MPI, read from the environment before anything heavy is imported."""
 
 import os
+
+from mlxlab.errors import ConfigError
 
 RANK_VARIABLES = ("MLX_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
 
 
 def rank() -> int:
-    """The rank of this process; 0 if it was started alone."""
-    values = (os.environ[name] for name in RANK_VARIABLES if os.environ.get(name, "").isdigit())
-    return int(next(values, "0"))
+    """The rank of this process; 0 if it was started alone.
+
+    Raises:
+        ConfigError: a variable of the launcher holds no rank.
+    """
+    for name in RANK_VARIABLES:
+        if value := os.environ.get(name, ""):
+            if not (value.isascii() and value.isdigit() and len(value) < 7):
+                raise ConfigError(f"{name}={value[:80]}: expected the rank of this process, a whole number >= 0")
+            return int(value)
+    return 0
 
 
 def is_launched() -> bool:
-    """Whether this process was started together with others."""
-    return any(name in os.environ for name in RANK_VARIABLES)
+    """Whether a launcher started this process."""
+    return any(os.environ.get(name) for name in RANK_VARIABLES)
+
+
+def check_parallel(parallel: str) -> None:
+    """Refuses a `trainer.parallel` that this process cannot do.
+
+    Raises:
+        ConfigError: fsdp, or data without a launcher.
+    """
+    if parallel == "fsdp":
+        raise ConfigError("trainer.parallel=fsdp: not implemented: it needs a backend with sum_scatter; use data")
+    if parallel == "data" and not is_launched():
+        raise ConfigError("trainer.parallel=data: expected a process of `launch nproc=...`, this one was started alone")

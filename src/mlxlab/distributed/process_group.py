@@ -13,6 +13,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from mlxlab.data.batch import Batch
+from mlxlab.distributed.launch_env import check_parallel
 from mlxlab.distributed.watchdog import Watchdog
 from mlxlab.errors import ConfigError
 
@@ -171,6 +172,5 @@ def init_process_group(parallel: Literal["none", "data", "fsdp"], timeout: float
         if group.size() > 1:
             raise ConfigError(f"trainer.parallel=none: expected data, this is one of {group.size()} processes")
         return SingleProcess()
-    if parallel == "fsdp":
-        raise ConfigError("trainer.parallel=fsdp: not implemented: it needs a backend with sum_scatter; use data")
+    check_parallel(parallel)
     return DataParallel(group, timeout) if group.size() > 1 else SingleProcess()

@@ -43,7 +43,9 @@ class Session:
 
     def init_state(self) -> "TrainState":
         """The state before the first step; to be made once, because a loss may add weights to the model."""
-        return self.trainer.init_state(self.model, self.data.train, model_seed(self.cfg))
+        state = self.trainer.init_state(self.model, self.data.train, model_seed(self.cfg))
+        self.trainer.lr_schedule(state)  # refuses a warm-up that does not fit the run before anything is recorded
+        return state
 
     def fit(
         self,

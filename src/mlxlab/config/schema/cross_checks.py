@@ -44,9 +44,15 @@ def _endless(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
     if epochs is None and steps is None and tokens is None:
         yield ConfigIssue("trainer.epochs", "so are max_steps and max_tokens: the run has no end; set one of them")
     schedule = str(_at(tree, "trainer.schedule._target_")).rsplit(".", 1)[-1]
-    if epochs is None and steps is None and tokens is not None and schedule in ("cosine", "linear"):
+    if epochs is not None or steps is not None or tokens is None:
+        return
+    if schedule in ("cosine", "linear"):
         yield ConfigIssue(
             "trainer.schedule", f"{schedule} needs the length of the run; set trainer.max_steps or use wsd"
+        )
+    if 0 < (_at(tree, "trainer.schedule.warmup") or 0) < 1:
+        yield ConfigIssue(
+            "trainer.schedule.warmup", "a fraction of a run of unknown length; expected a number of steps"
         )
 
 
@@ -95,9 +101,7 @@ def _divides_heads(groups: Any, heads: Any) -> str | None:
 
 
 def _fits_run(warmup: Any, steps: Any) -> str | None:
-    return (
-        f"a warm-up of {warmup} updates is longer than the run of {steps}" if warmup >= 1 and warmup > steps else None
-    )
+    return f"a warm-up of {warmup} steps is longer than the run of {steps}" if warmup >= 1 and warmup > steps else None
 
 
 def _within(fold: Any, folds: Any) -> str | None:

@@ -1,0 +1,37 @@
+"""Settings that cannot work are refused before training, and leave no run folder behind."""
+
+import pytest
+
+from support.processes import but, run
+
+
+@pytest.mark.parametrize(
+    ("overrides", "code", "message"),
+    [
+        (
+            ["trainer/loss=weighted", "trainer.loss.class_weights=[1,2,3]"],
+            2,
+            "expected 2 weights, one per class",
+        ),
+        (["trainer.max_steps=null", "trainer.schedule.warmup=100000"], 2, "longer than the run of"),
+        (["model.pretrained=nowhere/at/all"], 66, "no such folder"),
+        (["trainer.parallel=data"], 2, "expected a process of `launch nproc=...`"),
+        (["trainer.parallel=fsdp"], 2, "sum_scatter"),
+    ],
+    ids=lambda value: value[-1].partition("=")[0] if isinstance(value, list) else None,
+)
+def test_a_setting_that_cannot_work_is_refused_without_a_run_folder(tmp_path, overrides, code, message):
+    finished = run(*but(*overrides, "trainer.epochs=1"), f"hydra.run.dir={tmp_path / 'run'}")
+    assert (finished.returncode, finished.stdout) == (code, ""), finished.stderr
+    assert message in finished.stderr
+    assert len(finished.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("rank", ["x", "-1", "1.5", "\u00b2"])
+def test_a_launcher_rank_that_is_no_number_is_refused(tmp_path, rank):
+    finished = run(*but("trainer.max_steps=2"), f"hydra.run.dir={tmp_path / 'run'}", MLX_RANK=rank)
+    assert (finished.returncode, finished.stdout) == (2, "")
+    assert f"MLX_RANK={rank}: expected the rank of this process" in finished.stderr
+    assert len(finished.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
