@@ -11,18 +11,19 @@ from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.resume import load_named, resolve_resume
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
+from support.checkpoints import state_at
 
 
 def save(store, step, **kwargs):
     weights = {"w": mx.arange(100) * step, "deep.b": mx.array([1.5])}
-    return store.save(step, weights, {"states.0.step": mx.array(step)}, {"step": step, "text": "a"}, **kwargs)
+    return store.save(step, weights, {"states.0.step": mx.array(step)}, state_at(step), **kwargs)
 
 
 def test_what_is_saved_comes_back(tmp_path):
     store = CheckpointStore(tmp_path)
     save(store, 3)
     found = store.load()
-    assert (found.step, found.state) == (3, {"step": 3, "text": "a"})
+    assert (found.step, found.state) == (3, state_at(3))
     np.testing.assert_array_equal(np.array(found.weights["w"]), np.arange(100) * 3)
 
 

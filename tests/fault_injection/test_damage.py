@@ -16,6 +16,7 @@ from mlxlab.checkpoint.manifest import MANIFEST, CorruptCheckpointError
 from mlxlab.checkpoint.resume import resolve_resume
 from mlxlab.checkpoint.store import CheckpointStore, load_checkpoint
 from mlxlab.errors import CheckpointUnavailableError
+from support.checkpoints import state_at
 from support.fault_injection.harness import MODELS, SEED, Nursery, committed, counts, reference, rng_for, settings
 from support.processes import run
 
@@ -258,13 +259,59 @@ def test_an_invalid_safetensors_file_is_refused_even_with_a_valid_checksum(fresh
     assert not Bomb.went_off
 
 
-@pytest.mark.parametrize("text", ["", "null", "[]", "{", "[" * 100000, '{"step": NaN'])
-def test_an_invalid_state_is_refused_even_with_a_valid_checksum(fresh, text):
-    folder, newest = fresh()
+def write_signed_state(newest: Path, text: str) -> None:
     (newest / "state.json").write_text(text)
     manifest = json.loads((newest / MANIFEST).read_text())
     manifest["files"]["state.json"] = entry(text.encode())
     (newest / MANIFEST).write_text(signed(manifest))
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "{", "{}", "[" * 100000, '{"step": NaN'])
+def test_an_invalid_state_is_refused_even_with_a_valid_checksum(fresh, text):
+    folder, newest = fresh()
+    write_signed_state(newest, text)
+    falls_back(folder)
+
+
+MISSING = object()
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("metadata",), MISSING),
+        (("metadata", "config"), MISSING),
+        (("metadata", "config"), []),
+        (("metadata", "tokenizer"), None),
+        (("metadata", "choices"), {"model": 1}),
+        (("metadata", "extra"), "x"),
+        (("progress",), []),
+        (("progress", "step"), 3),
+        (("progress", "step"), "4"),
+        (("progress", "samples"), -1),
+        (("progress", "batch_sizes"), [[1, 0]]),
+        (("history", "curve"), [[1, {"train/loss": "low"}]]),
+        (("history", "evaluations"), [[1]]),
+        (("history", "best"), "good"),
+        (("running", "loss"), None),
+        (("running", "terms"), MISSING),
+        (("data",), None),
+        (("extra",), 1),
+    ],
+    ids=str,
+)
+def test_a_state_of_another_shape_is_refused_even_with_a_valid_checksum(fresh, path, value):
+    folder, newest = fresh()
+    state = json.loads((newest / "state.json").read_text())
+    *parents, key = path
+    owner = state
+    for name in parents:
+        owner = owner[name]
+    if value is MISSING:
+        del owner[key]
+    else:
+        owner[key] = value
+    write_signed_state(newest, json.dumps(state))
     falls_back(folder)
 
 
@@ -299,7 +346,7 @@ def test_if_all_checkpoints_are_damaged_none_is_used_and_each_is_named(fresh):
 def test_several_damaged_checkpoints_fall_back_to_the_newest_good_one(tmp_path):
     store = CheckpointStore(tmp_path, keep=9)
     for step in range(1, 7):
-        store.save(step, {"w": mx.full((64,), step)}, {}, {"step": step})
+        store.save(step, {"w": mx.full((64,), step)}, {}, state_at(step))
     for step in (3, 5, 6):
         path = tmp_path / f"step-{step:08d}" / "model.safetensors"
         path.write_bytes(path.read_bytes()[:-1])

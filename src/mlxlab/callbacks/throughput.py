@@ -67,5 +67,5 @@ def _language_model(state: TrainState) -> Model | None:
 
 def _dtype(context: FitContext) -> str:
     """In which the step computes."""
-    step = context.metadata.get("config", {}).get("trainer", {}).get("step", {})
+    step = context.metadata["config"].get("trainer", {}).get("step", {})
     return step.get("dtype") or "float32"

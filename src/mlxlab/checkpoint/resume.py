@@ -1,9 +1,9 @@
 """Resolves the name of a checkpoint, the same way for every command, and checks that its data is the present data."""
 
 from pathlib import Path
-from typing import Any
 
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
+from mlxlab.checkpoint.state import CheckpointState
 from mlxlab.checkpoint.store import FOLDER, STEP, Checkpoint, CheckpointStore, load_checkpoint
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError, NotAllowedError
 
@@ -20,7 +20,7 @@ class ResumePolicy:
     def __init__(self, allow_data_change: bool) -> None:
         self.allow_data_change = allow_data_change
 
-    def admit(self, state: dict[str, Any], data: str, tokenizer: str) -> dict[str, Any]:
+    def admit(self, state: CheckpointState, data: str, tokenizer: str) -> CheckpointState:
         """The state of a checkpoint for the present data, given by its fingerprints.
 
         Raises:
@@ -38,7 +38,7 @@ class ResumePolicy:
                 f"the data changed since the save ({saved['data'][:12]} then, {data[:12]} now);"
                 " resume_policy.allow_data_change=true resumes all the same"
             )
-        return state | {"data": state["data"] | {"fingerprint": data}}
+        return {**state, "data": state["data"] | {"fingerprint": data}}
 
 
 def resolve_resume(resume: str | None, run_dir: Path) -> Checkpoint | None:

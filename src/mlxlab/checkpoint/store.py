@@ -21,6 +21,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxlab.checkpoint.manifest import CorruptCheckpointError, read_manifest, read_verified, write_manifest
+from mlxlab.checkpoint.state import CheckpointState
 from mlxlab.errors import CannotCreateError, CheckpointUnavailableError, DataError
 from mlxlab.files.atomic import fsync_folder
 from mlxlab.files.untrusted import parse_json
@@ -38,7 +39,7 @@ class Checkpoint:
     step: int
     weights: dict[str, mx.array]
     optimizer: dict[str, mx.array]
-    state: dict[str, Any]
+    state: CheckpointState
     skipped: tuple[str, ...] = ()
 
     @property
@@ -63,7 +64,7 @@ class CheckpointStore:
         step: int,
         weights: dict[str, mx.array],
         optimizer: dict[str, mx.array],
-        state: dict[str, Any],
+        state: CheckpointState,
         *,
         best_step: int = 0,
         emergency: bool = False,
@@ -186,9 +187,11 @@ def load_checkpoint(path: Path, skipped: tuple[str, ...] = ()) -> Checkpoint:
     try:
         weights, optimizer = (_arrays(files[f"{name}.safetensors"]) for name in ("model", "optimizer"))
         text = files["state.json"].decode("utf-8")
-        state = parse_json(text, dict[str, Any], "state.json", allow_nan=True)  # metrics may be NaN
+        state = parse_json(text, CheckpointState, "state.json", allow_nan=True)  # metrics may be NaN
     except (KeyError, ValueError, RuntimeError, DataError) as error:
         raise CorruptCheckpointError(f"unreadable ({str(error).splitlines()[0]})") from None
+    if state["progress"]["step"] != manifest["step"]:
+        raise CorruptCheckpointError(f"state.json is of step {state['progress']['step']}, expected {manifest['step']}")
     return Checkpoint(path, manifest["step"], weights, optimizer, state, skipped)
 
 

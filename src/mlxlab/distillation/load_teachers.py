@@ -98,7 +98,7 @@ def load_teacher(name: str, cfg: Config, data: DataModule, cache: Path) -> Loade
     if find_run_dir(path) is None:
         return _load_pretrained(name, data, cache)
     restored = restore_from(path)
-    held_out = str(restored.checkpoint.state.get("metadata", {}).get("held_out", ""))
+    held_out = restored.checkpoint.state["metadata"]["held_out"]
     encoder, model = restored.encoder, restored.model
     return LoadedTeacher(name, model, encoder.task, encoder.tokenizer, _max_tokens(model), held_out)
 

@@ -15,11 +15,12 @@ from mlxlab.tracking import provenance
 from mlxlab.tracking.journal import PARENT
 
 if TYPE_CHECKING:
+    from mlxlab.checkpoint.state import RunMetadata
     from mlxlab.checkpoint.store import Checkpoint
     from mlxlab.tracking.tracker import Tracker
 
 
-def run_metadata(session: Session, tracker: "Tracker") -> dict[str, Any]:
+def run_metadata(session: Session, tracker: "Tracker") -> "RunMetadata":
     """What a checkpoint must carry to be resumed, verified and compared later."""
     return {
         "config": session.cfg,
@@ -66,7 +67,11 @@ def manifest_fields(session: Session, checkpoint: "Checkpoint | None", run_dir: 
         "parents": lineage(session.cfg, source, os.environ.get(PARENT, "")),
         "overrides": cli_overrides(),
         **pairing_key(session.cfg),
-        **{key: metadata[key] for key in ("config_hash", "versions", "data", "tokenizer", "teachers")},
+        "config_hash": metadata["config_hash"],
+        "versions": metadata["versions"],
+        "data": metadata["data"],
+        "tokenizer": metadata["tokenizer"],
+        "teachers": metadata["teachers"],
     }
 
 

@@ -39,7 +39,7 @@ class Start:
         """What the tracker records of the run from which a fork starts."""
         if self.checkpoint is None or self.continues:
             return {}
-        uid = str(self.checkpoint.state["metadata"]["uid"])
+        uid = self.checkpoint.state["metadata"]["uid"]
         return {"forked_from.run": uid, "forked_from.checkpoint": str(self.checkpoint.path.absolute())}
 
 

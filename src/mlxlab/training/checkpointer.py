@@ -7,13 +7,14 @@ from contextlib import suppress
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
 from mlxlab.checkpoint.digest import state_digest
+from mlxlab.checkpoint.state import CheckpointState
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore, step_of
 from mlxlab.constraints import Size
 from mlxlab.errors import CannotCreateError, CheckpointUnavailableError, WriteError
@@ -117,7 +118,7 @@ class Checkpointer:
         step = state.progress.step
         if not self._has(step):
             weights, optimizer, rest = checkpoint_payload(context, state)
-            rest |= {"data": state.data_state}  # the iterator is already one batch ahead
+            rest["data"] = state.data_state  # the iterator is already one batch ahead
             best_step = state.history.best_step
             try:
                 self.store.save(step, weights, optimizer, rest, best_step=best_step, emergency=True)
@@ -159,7 +160,7 @@ class Checkpointer:
         self._writer.start()
 
     def _write(
-        self, step: int, weights: Arrays, optimizer: Arrays, state: dict[str, Any], best_step: int, emergency: bool
+        self, step: int, weights: Arrays, optimizer: Arrays, state: CheckpointState, best_step: int, emergency: bool
     ) -> None:
         """A failed save does not end the run: the previous one is intact, and the next one may succeed."""
         try:
@@ -179,10 +180,10 @@ def saved_arrays(state: TrainState) -> tuple[Arrays, Arrays]:
     return swap_for_save(dict(tree_flatten(state.model.parameters())), flatten_arrays(state.optimizer.state))
 
 
-def checkpoint_payload(context: FitContext, state: TrainState) -> tuple[Arrays, Arrays, dict[str, Any]]:
+def checkpoint_payload(context: FitContext, state: TrainState) -> tuple[Arrays, Arrays, CheckpointState]:
     """What a checkpoint holds: weights by path, optimizer state by path, and the rest as JSON."""
     state.before_save()
-    return *saved_arrays(state), state.state_dict() | {"metadata": context.metadata}
+    return *saved_arrays(state), {**state.state_dict(), "metadata": context.metadata}
 
 
 def all_finite(*groups: Arrays) -> bool:

@@ -1,8 +1,8 @@
 """What the callbacks of a run share: requests to the loop, and what stays the same from start to end."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
+from mlxlab.checkpoint.state import RunMetadata, empty_metadata
 from mlxlab.distributed.process_group import ProcessGroup, SingleProcess
 from mlxlab.tracking.tracker import NoTracker, Tracker
 from mlxlab.training.state import MonitoredMetric, TrainState
@@ -38,7 +38,7 @@ class FitContext:
     control: Control = field(default_factory=Control)
     group: ProcessGroup = field(default_factory=SingleProcess)
     labels: tuple[str, ...] = ()
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: RunMetadata = field(default_factory=empty_metadata)
     timer: ThroughputTimer = field(default_factory=ThroughputTimer)
 
     def log(self, state: TrainState, metrics: dict[str, float]) -> None:

@@ -3,14 +3,15 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 
+from mlxlab.checkpoint.state import HistoryState, ProgressState, RunningState, TrainingState
 from mlxlab.data.batch import Batch, BatchIterator
 from mlxlab.metric_names import VALID, lower_is_better
 from mlxlab.training.evaluate import Evaluation
@@ -212,24 +213,24 @@ class TrainState:
         self.model.load_weights(list(weights.items()))
         load_optimizer_state(self.optimizer, optimizer)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> TrainingState:
         """Everything but weights and optimizer, as JSON."""
         return {
-            "progress": asdict(self.progress),
-            "history": asdict(self.history),
-            "running": asdict(self.running),
+            "progress": cast(ProgressState, asdict(self.progress)),
+            "history": cast(HistoryState, asdict(self.history)),
+            "running": cast(RunningState, asdict(self.running)),
             "data": self.data.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for part, saved in ((self.progress, "progress"), (self.history, "history"), (self.running, "running")):
-            for name in (item.name for item in fields(part)):
-                setattr(part, name, state[saved][name])
+    def load_state_dict(self, state: TrainingState) -> None:
+        vars(self.progress).update(state["progress"])
+        vars(self.history).update(state["history"])
+        vars(self.running).update(state["running"])
         self.progress.batch_sizes = _pairs(self.progress.batch_sizes)
         self.history.evaluations, self.history.curve = _pairs(self.history.evaluations), _pairs(self.history.curve)
         self.data.load_state_dict(state["data"])
 
-    def restore(self, weights: dict[str, mx.array], optimizer: dict[str, mx.array], state: dict[str, Any]) -> None:
+    def restore(self, weights: dict[str, mx.array], optimizer: dict[str, mx.array], state: TrainingState) -> None:
         """Returns to a checkpoint."""
         self.load_weights(weights, optimizer)
         self.load_state_dict(state)

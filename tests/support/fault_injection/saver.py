@@ -8,7 +8,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "src"))
+ROOT = Path(__file__).resolve().parents[3]
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 MARK = "/the-mark-of-a-save"
 
 
@@ -16,6 +17,7 @@ def main(folder: Path) -> None:
     import mlx.core as mx
 
     from mlxlab.checkpoint.store import CheckpointStore
+    from support.checkpoints import state_at
 
     store = CheckpointStore(folder, keep=1)
     for step in (1, 2, 3, 4):
@@ -25,7 +27,7 @@ def main(folder: Path) -> None:
         said = "saved"
         mark()
         try:
-            store.save(step, weights, optimizer, {"step": step}, best_step=1)
+            store.save(step, weights, optimizer, state_at(step), best_step=1)
         except Exception as error:
             said = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         mark()
