@@ -6,7 +6,10 @@ import resource
 import subprocess
 import sys
 
+import numpy as np
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from mlxlab.data.text.document import Document
 from mlxlab.data.text.sources.open import open_source
@@ -276,3 +279,43 @@ def test_a_line_of_200_megabytes_and_a_bomb_need_no_memory(tmp_path):
     assert "huge.jsonl.gz" in said[2]
     assert "a decompression bomb" in said[2] + said[4]
     assert float(grown) < 100, done.stdout
+
+
+def write_bombs(folder):
+    """Parquet files of a few kB that decode to gigabytes: repeated texts, compressible texts, empty rows."""
+    text = pyarrow.array(["x" * 2**20])
+    repeated = pyarrow.DictionaryArray.from_arrays(np.zeros(4096, np.int32), text)
+    parquet.write_table(pyarrow.table({"text": repeated}), folder / "repeated.parquet")
+    plain = {"use_dictionary": False, "compression": "zstd", "write_statistics": False}
+    parquet.write_table(pyarrow.table({"text": pyarrow.repeat(text[0], 256)}), folder / "packed.parquet", **plain)
+    empty = pyarrow.DictionaryArray.from_arrays(np.zeros(2**24, np.int8), pyarrow.array([""]))
+    parquet.write_table(pyarrow.table({"text": empty}), folder / "empty.parquet", row_group_size=2**24)
+
+
+READ_BOMBS = """
+import resource, sys
+from mlxlab.data.text.sources.open import open_source
+from mlxlab.errors import DataError
+texts = lambda name: sum(len(documents) for _, documents in open_source(f"{sys.argv[1]}/{name}.parquet").windows(0, 0))
+texts("small")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for name in ("repeated", "packed", "empty"):
+    try:
+        print(texts(name), "documents")
+    except DataError as error:
+        print(error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+def test_a_parquet_file_that_decodes_to_gigabytes_is_refused_without_decoding_them(tmp_path):
+    write_texts(tmp_path / "small.parquet", GOOD)
+    write_bombs(tmp_path)
+    command = [sys.executable, "-c", READ_BOMBS, str(tmp_path)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    *lines, megabytes = finished.stdout.splitlines()
+    assert len(lines) == 3
+    for name, line in zip(("repeated", "packed", "empty"), lines, strict=True):
+        assert f"{name}.parquet" in line
+        assert "a decompression bomb" in line
+    assert float(megabytes) < 250, finished.stdout

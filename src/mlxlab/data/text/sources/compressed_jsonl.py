@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, BinaryIO
 
 from mlxlab.data.text.document import Document
-from mlxlab.data.text.sources.error_budget import ErrorBudget
+from mlxlab.data.text.sources.error_budget import ErrorBudget, refuse_bomb
 from mlxlab.data.text.sources.file_set import FileSet
 from mlxlab.data.text.sources.record_boundaries import MAX_RECORD
 from mlxlab.data.text.sources.record_parsers import BOM, RecordParser
@@ -18,7 +18,6 @@ from mlxlab.data.text.sources.sequential import UnitCursor
 
 CODECS = {".gz": "gzip", ".zst": "zstd"}
 BLOCK = 2**18  # bytes decompressed at a time
-BOMB_MIN_BYTES, BOMB_MIN_RATIO = 2**26, 250  # above both, a file is a decompression bomb, not text
 LINE_BITS = 40  # bits of a document id that hold the line
 
 
@@ -62,9 +61,8 @@ class CompressedJsonl:
         try:
             with decompress(file, self.files.names[unit]) as stream:
                 while block := stream.read(BLOCK):
-                    decompressed, packed = decompressed + len(block), os.lseek(file.fileno(), 0, os.SEEK_CUR)
-                    if decompressed > BOMB_MIN_BYTES and decompressed > BOMB_MIN_RATIO * packed:
-                        raise OSError(f"{decompressed} bytes out of {packed}: a decompression bomb")
+                    decompressed += len(block)
+                    refuse_bomb(decompressed, os.lseek(file.fileno(), 0, os.SEEK_CUR))
                     yield block[max(offset - decompressed + len(block), 0) :]
         except OSError as error:
             describe = partial("{}: after {} bytes decompressed: {}".format, self.files.path(unit), decompressed, error)

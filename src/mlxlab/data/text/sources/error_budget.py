@@ -11,7 +11,14 @@ MAX_MALFORMED_FRACTION = 0.01
 MIN_RECORDS = 1000  # before the fraction is checked within an epoch; it is always checked at the end
 MAX_KNOWN_KEYS = 100_000  # skipped records that are remembered; further ones are counted in every epoch
 MAX_LOGGED = 5
+BOMB_MIN_BYTES, BOMB_MIN_RATIO = 2**26, 250  # above both, a file is a decompression bomb, not text
 log = logging.getLogger(__name__)
+
+
+def refuse_bomb(decoded: int, stored: int) -> None:
+    """Raises OSError if so few stored bytes cannot be so many bytes of text."""
+    if decoded > BOMB_MIN_BYTES and decoded > BOMB_MIN_RATIO * stored:
+        raise OSError(f"{decoded} bytes out of {stored}: a decompression bomb")
 
 
 class ErrorBudget:

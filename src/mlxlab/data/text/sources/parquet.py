@@ -3,14 +3,14 @@
 A cursor is (rows read of the group, 0). Seeking decodes the column of the group up to it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from mlxlab.data.text.document import Document
-from mlxlab.data.text.sources.error_budget import ErrorBudget
+from mlxlab.data.text.sources.error_budget import ErrorBudget, refuse_bomb
 from mlxlab.data.text.sources.file_set import FileSet
 from mlxlab.data.text.sources.record_boundaries import MAX_RECORD
 from mlxlab.data.text.sources.record_parsers import checked_text, missing_column
@@ -18,6 +18,7 @@ from mlxlab.data.text.sources.sequential import UnitCursor
 from mlxlab.errors import DataError
 
 MAX_BATCH_ROWS, MAX_BATCH_BYTES = 128, 2**22  # decoded at a time
+ROW_BYTES = 64  # memory of a row whatever its text: limits the rows that a few bytes can stand for
 
 
 class RowGroup(NamedTuple):
@@ -27,6 +28,7 @@ class RowGroup(NamedTuple):
     number: int
     rows_before: int
     batch_rows: int  # rows that are decoded at a time
+    stored: int  # bytes of the text column in the file
 
 
 class ParquetFiles:
@@ -54,14 +56,16 @@ class ParquetFiles:
     def read(self, unit: int, cursor: UnitCursor) -> Iterator[tuple[UnitCursor, Document]]:
         import pyarrow
 
-        group, row = self.groups[unit], 0
+        group, row, decoded = self.groups[unit], 0, 0
         with self.files.open(group.file_index) as file:
             try:
-                for batch in self._open(file).iter_batches(
+                for batch in _open(file, dictionary=[self.column]).iter_batches(
                     group.batch_rows, row_groups=[group.number], columns=[self.column]
                 ):
                     for row_index in range(max(cursor[0] - row, 0), len(batch)):
                         text = self._text(batch[0], row_index, group, row + row_index)
+                        decoded += len(text) + ROW_BYTES
+                        refuse_bomb(decoded, group.stored)
                         if text and not text.isspace():
                             yield (row + row_index + 1, 0), Document(group.rows_before + row + row_index, text)
                     row += len(batch)
@@ -84,11 +88,6 @@ class ParquetFiles:
     def _describe(self, group: RowGroup, row: int, message: str) -> str:
         return f"{self.files.path(group.file_index)}: group {group.number}, row {row}: {message}"
 
-    def _open(self, file: Any) -> Any:
-        from pyarrow import parquet
-
-        return parquet.ParquetFile(file, pre_buffer=False, buffer_size=2**18)
-
     def _add(self, file_index: int) -> int:
         """Adds the row groups of a file; returns the bytes of its text column."""
         import pyarrow
@@ -96,7 +95,7 @@ class ParquetFiles:
         path = self.files.path(file_index)
         with self.files.open(file_index) as file:
             try:
-                footer = self._open(file)
+                footer = _open(file)
             except (pyarrow.ArrowException, OSError) as error:
                 self.error_budget.skip(
                     (file_index, "footer"), partial("{}:1: not parquet: {}".format, path, _first_line(error))
@@ -109,13 +108,30 @@ class ParquetFiles:
         if not _is_text(type_):
             raise DataError(f"{path}:1: column {self.column!r} holds {type_}, expected text")
         column_index = next(n for n in range(meta.num_columns) if meta.schema.column(n).path == self.column)
-        groups = [meta.row_group(number) for number in range(meta.num_row_groups)]
-        for number, group in enumerate(groups):
-            row_bytes = group.column(column_index).total_uncompressed_size // max(group.num_rows, 1)
-            batch_rows = min(max(MAX_BATCH_BYTES // max(row_bytes, 1), 1), MAX_BATCH_ROWS)
-            self.groups.append(RowGroup(file_index, number, self._rows, batch_rows))
-            self._rows += group.num_rows
-        return sum(group.column(column_index).total_uncompressed_size for group in groups)
+        size = 0
+        for number in range(meta.num_row_groups):
+            rows, column = meta.row_group(number).num_rows, meta.row_group(number).column(column_index)
+            decoded, stored = (
+                column.total_uncompressed_size,
+                min(column.total_compressed_size, self.files.sizes[file_index]),
+            )
+            try:
+                refuse_bomb(max(decoded, rows * ROW_BYTES), stored)
+            except OSError as error:
+                self.error_budget.skip((file_index, number), partial("{}: group {}: {}".format, path, number, error))
+                continue
+            batch_rows = min(max(MAX_BATCH_BYTES * rows // max(decoded, 1), 1), MAX_BATCH_ROWS)
+            self.groups.append(RowGroup(file_index, number, self._rows, batch_rows, stored))
+            self._rows += rows
+            size += decoded
+        return size
+
+
+def _open(file: BinaryIO, dictionary: Sequence[str] = ()) -> Any:
+    """Opens a file; values of `dictionary` stay encoded, so a batch holds repeated texts once."""
+    from pyarrow import parquet
+
+    return parquet.ParquetFile(file, read_dictionary=list(dictionary), pre_buffer=False, buffer_size=2**18)
 
 
 def _is_text(type_: Any) -> bool:
