@@ -1,0 +1,67 @@
+"""The documentation names what exists: links, files and metrics."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from mlxlab.cli.train import main
+from support.processes import ROOT
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+SMALL = [
+    "tracking.uri=null",
+    "model/size=nano",
+    "model.num_layers=1",
+    "trainer.max_steps=4",
+    "trainer.log_every=1",
+    "trainer.eval_every=2",
+    "callbacks.memory_monitor.every_steps=1",
+    "callbacks.throughput.measure_peak_after=0",
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page):
+    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if "://" not in link:
+            assert (page.parent / link).exists(), link
+
+
+def test_the_architecture_page_names_existing_modules():
+    package = ROOT / "src" / "mlxlab"
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for name in re.findall(r"`([a-z_/]+\.py)`", text):
+        matches = [*package.rglob(name), *ROOT.glob(name)]
+        assert matches, name
+    for folder in re.findall(r"^\| `([a-z_]+)/`", text, re.M):
+        assert (package / folder).is_dir(), folder
+
+
+def test_the_architecture_page_draws_the_layers_that_are_enforced():
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    spec = spec_from_file_location("test_architecture", ROOT / "tests" / "test_architecture.py")
+    assert spec is not None
+    assert spec.loader is not None
+    architecture = module_from_spec(spec)
+    spec.loader.exec_module(architecture)
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    drawing = text.split("## Layers")[1].split("```")[1]
+    drawn = [set(re.findall(r"[a-z_]{3,}", re.sub(r"\(.*\)", "", line))) for line in drawing.splitlines() if line.strip()]
+    assert drawn == [set(layer) for layer in architecture.LAYERS]
+
+
+@pytest.mark.parametrize("choice", ["data=titanic data.source=synthetic", "data=streaming trainer=optimized"])
+def test_every_logged_metric_is_documented(choice, tmp_path, monkeypatch):
+    (tmp_path / "text.txt").write_text("".join(f"Number {n} follows {n - 1}. " for n in range(3000)))
+    args = [*choice.split(), *SMALL, f"hydra.run.dir={tmp_path}/run", f"tracking.uri=sqlite:///{tmp_path}/store.db"]
+    if "streaming" in choice:
+        args += [f"data.source={tmp_path}/text.txt", "data.document_unit=line", "data.seq_len=16", "data.batch_size=4"]
+    assert main([arg for arg in args if arg != "tracking.uri=null"]) == 0
+    documented = set(re.findall(r"`([a-z_]+/[a-z_]+)`", (ROOT / "docs" / "metrics.md").read_text()))
+    records = [json.loads(line) for line in Path(tmp_path, "run", "journal.jsonl").read_text().splitlines()]
+    logged = {key for record in records for key in record.get("metrics", {})}
+    assert logged
+    assert logged <= documented
