@@ -68,7 +68,7 @@ def test_a_sweep_is_a_parent_run_with_one_child_per_job(sweep):
 
 def test_a_tracked_run_has_its_parameters_metrics_and_artifacts_in_the_store(sweep):
     (uid,) = rows(
-        sweep, "select run_uuid from params where key = 'model._target_' and value like '%cnn_hybrid' limit 1"
+        sweep, "select run_uuid from params where key = 'model._target_' and value like '%.CnnHybrid' limit 1"
     )[0]
     params = dict(rows(sweep, f"select key, value from params where run_uuid = '{uid}'"))
     tags = dict(rows(sweep, f"select key, value from tags where run_uuid = '{uid}'"))
@@ -81,10 +81,9 @@ def test_a_tracked_run_has_its_parameters_metrics_and_artifacts_in_the_store(swe
     assert len(metrics) == len(set(metrics))
     (digest,) = rows(sweep, "select distinct digest from datasets")[0]
     assert digest
-    (place,) = rows(sweep, f"select artifact_uri from runs where run_uuid = '{uid}'")[0]
-    files = {
-        str(path.relative_to(place.removeprefix("file://"))) for path in Path(place.removeprefix("file://")).rglob("*")
-    }
+    (uri,) = rows(sweep, f"select artifact_uri from runs where run_uuid = '{uid}'")[0]
+    artifacts = Path(uri.removeprefix("file://"))
+    files = {str(path.relative_to(artifacts)) for path in artifacts.rglob("*")}
     assert {"plots/learning_curve.png", "plots/confusion.png", "summary.md", "config/inference/config.yaml"} <= {
         re.sub(r"^config/(?!inference)", "config/inference/", name) for name in files
     }
