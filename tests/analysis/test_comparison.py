@@ -34,12 +34,12 @@ def test_the_interval_is_that_of_the_textbook():
 
 def test_folds_widen_the_interval_by_the_rows_they_share():
     differences = [0.01, 0.03, 0.02, 0.025, 0.015]
-    plain, corrected = paired_t_test(differences), paired_t_test(differences, share=1 / 4)
+    plain, corrected = paired_t_test(differences), paired_t_test(differences, test_ratio=1 / 4)
     assert corrected.mean == plain.mean
     assert (corrected.high - corrected.mean) / (plain.high - plain.mean) == pytest.approx(
         math.sqrt((1 / 5 + 1 / 4) * 5)
     )
-    assert against_alone(ALONE, folds=5).share == 1 / 4
+    assert against_alone(ALONE, folds=5).test_ratio == 1 / 4
 
 
 def test_a_gain_is_a_gain_and_chance_is_none():
@@ -73,7 +73,7 @@ def test_pairs_are_runs_of_the_same_name():
     assert (gain.pairs, gain.mean) == (2, 0.5)
 
 
-@pytest.mark.parametrize(("values", "said"), [([0.9], "one pair: nothing can be said"), ([], "no run in common")])
+@pytest.mark.parametrize(("values", "said"), [([0.9], "one pair: no verdict"), ([], "no run in common")])
 def test_of_one_run_nothing_is_said(values, said):
     comparison = against_alone(values)
     gain = comparison.gains["distilled"]
@@ -110,11 +110,11 @@ def test_the_report_shows_sizes_speed_steps_and_verdicts_and_goes_to_the_store(t
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
     table = {row[0]: dict(zip(rows[0], row, strict=True)) for row in rows[2:]}
     assert table["distilled"]["verdict"] == "significant gain"
-    assert table["teacher"]["verdict"] == "one pair: nothing can be said"
-    assert (table["alone"]["parameters"], table["alone"]["per second"]) == ("400,000", "1,200")
+    assert table["teacher"]["verdict"] == "one pair: no verdict"
+    assert (table["alone"]["parameters"], table["alone"]["speed (/s)"]) == ("400,000", "1,200")
     assert table["distilled"]["parameters / teacher"] == "40.0%"
     assert table["distilled"]["valid/accuracy / teacher"] == "97.9%"
-    assert "Not at equal steps: 500, 2,000" in " ".join(text.split())
+    assert "Numbers of steps differ: 500, 2,000" in " ".join(text.split())
     assert "paired t over seeds" in text
     assert "2 comparisons" in text
     assert text.endswith("    study.py")

@@ -73,7 +73,7 @@ def test_a_comparison_is_recorded_as_a_run_of_its_own(methods, capsys, monkeypat
 
 def test_of_one_seed_nothing_is_said(methods, capsys):
     out = compared(methods, f"alone={methods}/alone", f"better={methods}/better/2", capsys=capsys).out
-    assert "one pair: nothing can be said" in out
+    assert "one pair: no verdict" in out
 
 
 @pytest.mark.parametrize(
@@ -82,9 +82,9 @@ def test_of_one_seed_nothing_is_said(methods, capsys):
         (["alone={0}/alone", "better={0}/nowhere"], 66, "nowhere"),
         (["alone={0}/alone"], 2, "two or more"),
         (["alone={0}/alone", "better={0}/better", "relative_to=beter"], 2, "better"),
-        (["alone={0}/alone", "better={0}/better", "metric=valid/f1"], 65, "it has valid/accuracy"),
+        (["alone={0}/alone", "better={0}/better", "metric=valid/f1"], 65, "got valid/accuracy"),
         (["alone={0}/alone", "better={0}/better", "evaluation=best"], 65, "best valid/accuracy"),
-        (["alone={0}/alone", "better={0}/better,{0}/better"], 65, "twice"),
+        (["alone={0}/alone", "better={0}/better,{0}/better"], 65, "two runs of"),
         (["alone={0}/alone", "better={0}/half"], 65, "DONE"),
         (["alone={0}/alone", "better={0}/folds"], 0, ""),
         (["alone={0}/folds", "better={0}/folds2"], 65, "expected the same"),

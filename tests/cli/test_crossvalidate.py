@@ -110,7 +110,7 @@ def test_the_standard_error_is_over_all_fits_and_the_gain_is_taken_fold_by_fold(
     assert model.by_seed == pytest.approx([0.75, 0.85])
     assert rule.gain == pytest.approx(0.1)
     assert rule.gain_error == pytest.approx(0, abs=1e-12), "the folds' hardness is common to both"
-    assert "would have 0.9500" in markdown(results, "")
+    assert "best checkpoints: 0.9500" in markdown(results, "")
 
 
 def test_one_fold_is_never_called_a_gain():

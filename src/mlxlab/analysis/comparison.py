@@ -1,8 +1,8 @@
-"""Is a method better than another, by more than chance? Paired differences over seeds or folds, and their interval.
+"""Compares methods by paired t-tests over seeds or folds, with confidence intervals.
 
-Every method is measured in runs that have names (`seed 0`, `seed 0 fold 3`); a pair is two methods' runs of one name,
-which share what the name stands for: data, split, order, first weights. Nothing is claimed that the interval does not
-carry: no significant gain is said to be none, and of a single pair nothing is said.
+Runs of a method are named (`seed 0`, `seed 0 fold 3`). Two methods' runs of the same name form a pair: they share data,
+split, batch order and initial weights. A gain or loss is reported only if the interval excludes 0; a single pair gives
+no verdict.
 """
 
 import math
@@ -15,13 +15,13 @@ from mlxlab.metric_names import lower_is_better
 
 @dataclass(frozen=True)
 class MethodResults:
-    """What one method reached, by the name of the run."""
+    """Metric values of one method by the name of the run."""
 
     name: str
     values: Mapping[str, float]
     parameters: int | None = None
-    speed: float | None = None  # tokens or examples a second
-    steps: int | None = None  # updates of each run
+    speed: float | None = None  # tokens/s or examples/s
+    steps: int | None = None  # optimizer steps of each run
 
     @property
     def mean(self) -> float:
@@ -35,7 +35,7 @@ class MethodResults:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """The mean of (method - reference) over pairs, turned so that more is better, and its confidence interval."""
+    """Mean of (method - reference) over pairs, its sign flipped for minimised metrics, and its confidence interval."""
 
     pairs: int
     mean: float
@@ -46,7 +46,7 @@ class PairedDifference:
     @property
     def verdict(self) -> str:
         if self.pairs < 2:
-            return "one pair: nothing can be said" if self.pairs else "no run in common: nothing can be said"
+            return "one pair: no verdict" if self.pairs else "no run in common: no verdict"
         if self.low > 0:
             return "significant gain"
         return "significant loss" if self.high < 0 else "no significant gain"
@@ -54,21 +54,21 @@ class PairedDifference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Methods beside a reference.
+    """Methods compared with a reference method.
 
     Args:
-        metric: what was measured, `valid/accuracy` say.
+        metric: name of the metric, for example `valid/accuracy`.
         against: name of the reference.
-        gains: by the name of every other method.
-        share: test rows over training rows where the runs are folds of a cross-validation, else 0.
-        level: of the intervals.
+        gains: difference to the reference, by the name of every other method.
+        test_ratio: test rows / training rows if the runs are folds of a cross-validation, else 0.
+        level: confidence level of the intervals.
     """
 
     metric: str
     series: Sequence[MethodResults]
     against: str
     gains: dict[str, PairedDifference] = field(default_factory=dict)
-    share: float = 0.0
+    test_ratio: float = 0.0
     level: float = 0.95
 
     @property
@@ -82,71 +82,70 @@ class Comparison:
 def compare(
     metric: str, series: Sequence[MethodResults], against: str, *, folds: int | None = None, level: float = 0.95
 ) -> Comparison:
-    """Every method against one of them.
+    """Compares every method with the reference `against`.
 
     Args:
-        metric: losses, perplexity and bits per byte are better the lower they are, all others the higher.
-        folds: of the cross-validation that the runs are from; None if they are independent (seeds alone).
+        metric: lower is better for losses, perplexity and bits per byte, higher for all others.
+        folds: number of folds of the cross-validation; None if the runs are independent (seeds only).
 
     Raises:
         ValueError: no method is called `against`, or two have the same name.
     """
-    names = [one.name for one in series]
+    names = [method.name for method in series]
     if against not in names or len(set(names)) < len(names):
         raise ValueError(f"against={against}: expected one of {', '.join(names)}, each once")
-    share = 1 / (folds - 1) if folds else 0.0
-    empty = Comparison(metric, tuple(series), against, {}, share, level)
-    reference = empty.named(against).values
-    sign = -1 if empty.minimised else 1
+    test_ratio = 1 / (folds - 1) if folds else 0.0
+    reference = series[names.index(against)].values
+    sign = -1 if lower_is_better(metric) else 1
     gains = {}
-    for one in series:
-        if one.name != against:
-            shared = [run for run in one.values if run in reference]
-            gains[one.name] = paired_t_test([sign * (one.values[run] - reference[run]) for run in shared], share, level)
-    return Comparison(metric, tuple(series), against, gains, share, level)
+    for method in series:
+        if method.name != against:
+            differences = [sign * (value - reference[run]) for run, value in method.values.items() if run in reference]
+            gains[method.name] = paired_t_test(differences, test_ratio, level)
+    return Comparison(metric, tuple(series), against, gains, test_ratio, level)
 
 
-def paired_t_test(differences: Sequence[float], share: float = 0.0, level: float = 0.95) -> PairedDifference:
-    """Student's t of paired differences.
+def paired_t_test(differences: Sequence[float], test_ratio: float = 0.0, level: float = 0.95) -> PairedDifference:
+    """Student's t-test of paired differences.
 
-    With `share`, test rows over training rows, the variance is that of Nadeau & Bengio (2003), "Inference for the
-    generalization error": folds share training rows, and the plain test would find gains where there are none.
+    With `test_ratio` > 0 (test rows / training rows) the variance is corrected as in Nadeau & Bengio (2003), "Inference
+    for the generalization error": folds share training rows, so the uncorrected test reports too many gains.
     """
     n = len(differences)
     mean = sum(differences) / n if n else math.nan
     if n < 2 or not math.isfinite(mean):
         return PairedDifference(n, mean, -math.inf, math.inf, 1.0)
-    error = _deviation(differences) * math.sqrt(1 / n + share)
-    reach = student_t.quantile((1 + level) / 2, n - 1) * error
+    error = _deviation(differences) * math.sqrt(1 / n + test_ratio)
+    margin = student_t.quantile((1 + level) / 2, n - 1) * error
     p = 2 * student_t.tail_probability(abs(mean) / error, n - 1) if error else float(mean == 0)
-    return PairedDifference(n, mean, mean - reach, mean + reach, p)
+    return PairedDifference(n, mean, mean - margin, mean + margin, p)
 
 
 def method_of(comparison: Comparison) -> str:
-    """Which test it is, for the reader."""
-    if comparison.share:
+    """Name of the statistical test, for the report."""
+    if comparison.test_ratio:
         return "paired t over folds and seeds with the variance corrected for shared rows (Nadeau & Bengio 2003)"
     return "paired t over seeds"
 
 
 def summary_sentence(comparison: Comparison, name: str) -> str:
-    """One method against the reference, as a sentence."""
+    """The comparison of one method with the reference, as a sentence."""
     gain, metric = comparison.gains[name], comparison.metric
-    told = f"{name} against {comparison.against}, {metric}: "
+    subject = f"{name} against {comparison.against}, {metric}: "
     if gain.pairs < 2:
-        return f"{told}{gain.verdict}."
-    turned = "lower" if comparison.minimised else "higher"
+        return f"{subject}{gain.verdict}."
+    direction = "lower" if comparison.minimised else "higher"
     interval = f"{comparison.level:.0%} interval {gain.low:+.4g} to {gain.high:+.4g}, p {gain.p:.2g}"
-    return f"{told}{gain.mean:+.4g} {turned} ({interval}, {gain.pairs} pairs): {gain.verdict}."
+    return f"{subject}{gain.mean:+.4g} {direction} ({interval}, {gain.pairs} pairs): {gain.verdict}."
 
 
 def metrics_of(comparison: Comparison) -> dict[str, float]:
-    """The figures for a store: the mean of every method, its gain and the gain's interval."""
-    found = {f"{one.name}/{comparison.metric}": one.mean for one in comparison.series}
+    """Metrics for the tracking store: mean of every method, its gain and the interval of the gain."""
+    metrics = {f"{method.name}/{comparison.metric}": method.mean for method in comparison.series}
     for name, gain in comparison.gains.items():
         if gain.pairs > 1:
-            found |= {f"{name}/gain": gain.mean, f"{name}/gain_low": gain.low, f"{name}/gain_high": gain.high}
-    return found
+            metrics |= {f"{name}/gain": gain.mean, f"{name}/gain_low": gain.low, f"{name}/gain_high": gain.high}
+    return metrics
 
 
 def _deviation(values: Sequence[float]) -> float:

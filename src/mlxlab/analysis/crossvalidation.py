@@ -1,4 +1,4 @@
-"""Cross-validation: trains every fold of every seed, each in a process and a folder of its own, several at a time."""
+"""Cross-validation: trains every fold of every seed, each in its own process and run folder, several in parallel."""
 
 import os
 import subprocess
@@ -37,13 +37,13 @@ class FoldRun:
         return self.folder.with_suffix(".log")
 
     def command(self, folds: int, args: Sequence[str]) -> list[str]:
-        """The command that trains it, or resumes it where it was stopped: `train` with `args` and the fold."""
+        """The command that trains or resumes it: `train` with `args` and the overrides of the fold."""
         fold = [f"data.folds={folds}", f"data.fold={self.fold}", f"seed={self.seed}", "resume=auto"]
         return [sys.executable, "-c", _TRAIN, *args, *fold, f"hydra.run.dir={_quoted(self.folder)}"]
 
 
 class _Metrics(TypedDict):
-    """The part of metrics.json that is read; its other keys are ignored."""
+    """The keys of metrics.json that are read; others are ignored."""
 
     final: dict[str, float]
     metrics: dict[str, float]
@@ -53,7 +53,7 @@ class _Metrics(TypedDict):
 
 @dataclass(frozen=True)
 class FoldResult:
-    """Accuracies of a fold: of the last step, of the step that was best on this fold, and of the baselines."""
+    """Accuracies of a fold: at the last step, at the best step on this fold, and of the baselines."""
 
     seed: int
     fold: int
@@ -88,10 +88,10 @@ def teacher_override(run: FoldRun, runs: Sequence[FoldRun], teachers: Sequence[F
 def run_all(
     runs: Sequence[FoldRun], command: Callable[[FoldRun], list[str]], jobs: int
 ) -> Generator[tuple[FoldRun, float]]:
-    """Trains folds, `jobs` at a time; yields each with its seconds when it ends. No process outlives this generator.
+    """Trains folds, `jobs` in parallel; yields each with its seconds when it ends. Closing it ends all processes.
 
     Raises:
-        UserError: a run failed, with its exit code and last line; the other ones are stopped.
+        UserError: a run failed (with its exit code and last line); the others are terminated.
     """
     waiting, active = list(runs), list[tuple[FoldRun, subprocess.Popen[bytes], float]]()
     try:
@@ -116,7 +116,7 @@ def run_all(
 def _start(run: FoldRun, command: list[str]) -> subprocess.Popen[bytes]:
     run.folder.mkdir(parents=True, exist_ok=True)
     path = os.pathsep.join(filter(None, [_SOURCE, os.environ.get("PYTHONPATH")]))
-    # One thread each: several processes with a pool of threads each are slower than one after the other.
+    # One BLAS thread each: parallel processes with several threads are slower than running them in sequence.
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": path}
     with run.log.open("w") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)

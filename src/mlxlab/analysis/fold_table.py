@@ -38,7 +38,7 @@ def add_baselines(results: Sequence[FoldResult], methods: Mapping[str, Sequence[
     merged = []
     for result in results:
         fold = (result.seed, result.fold)
-        added = {name: of_fold[fold] for name, of_fold in accuracies.items() if fold in of_fold}
+        added = {name: by_fold[fold] for name, by_fold in accuracies.items() if fold in by_fold}
         merged.append(replace(result, baselines=result.baselines | added))
     return merged
 
@@ -59,14 +59,14 @@ def summarise(results: Sequence[FoldResult]) -> list[Row]:
 
 
 def markdown(results: Sequence[FoldResult], command: str, notes: str = "") -> str:
-    """The table, how it was measured, notes, and the command that makes it again."""
+    """The table, the evaluation method, notes, and the command that reproduces it."""
     seeds = sorted({result.seed for result in results})
-    head = ["accuracy of", "mean", "std. error", *(f"seed {seed}" for seed in seeds), "model - this"]
+    head = ["accuracy of", "mean", "std. error", *(f"seed {seed}" for seed in seeds), "model - method"]
     rows = []
     for row in summarise(results):
         gain = "" if row.name == MODEL else f"{row.gain:+.3f} ({row.gain_error:.3f})"
         rows.append([row.name, f"{row.mean:.4f}", f"{row.error:.4f}", *(f"{value:.4f}" for value in row.by_seed), gain])
-    return "\n".join([markdown_table(head, rows), "", *_judgement(results), *wrap(notes, 120), "", f"    {command}"])
+    return "\n".join([markdown_table(head, rows), "", *_method_note(results), *wrap(notes, 120), "", f"    {command}"])
 
 
 def teacher_note(results: Sequence[FoldResult], student_size: int, teacher_size: int) -> str:
@@ -79,15 +79,15 @@ def teacher_note(results: Sequence[FoldResult], student_size: int, teacher_size:
     )
 
 
-def _judgement(results: Sequence[FoldResult]) -> list[str]:
+def _method_note(results: Sequence[FoldResult]) -> list[str]:
     folds, seeds = len({result.fold for result in results}), len({result.seed for result in results})
     steps = sorted({result.steps for result in results})
     best = float(np.mean([result.best for result in results]))
     text = (
         f"Folds x seeds: {folds} x {seeds}; a seed shuffles the folds and initialises the weights. The standard error "
         f"is over the {len(results)} runs, which share rows. The model is evaluated at its last step ({_span(steps)}), "
-        "so that nothing is chosen by the validation fold. "
-        f"The best checkpoint of each fold would have {best:.4f}."
+        "so the validation fold selects nothing. "
+        f"Mean accuracy of the best checkpoints: {best:.4f}."
     )
     return wrap(text, 120)
 

@@ -1,4 +1,4 @@
-"""Run folders as what they came to: series of results that can be compared, read from their manifests."""
+"""Reads the results of run folders from their manifests."""
 
 import statistics
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ from mlxlab.experiment import manifest_file as manifest
 
 
 def find_runs(path: Path) -> list[Path]:
-    """A run folder itself, or all runs right below a folder, as a sweep or a cross-validation leaves them.
+    """The run folder itself, or all run folders in a folder, such as that of a sweep or a cross-validation.
 
     Raises:
-        InputNotFoundError: there is no run.
+        InputNotFoundError: no run folder.
     """
     if (path / manifest.FILE).is_file():
         return [path]
-    found = sorted(file.parent for file in path.glob(f"*/{manifest.FILE}"))
-    if not found:
-        raise InputNotFoundError(f"{path}: no run in it; expected a run folder, or a folder of run folders")
-    return found
+    runs = sorted(file.parent for file in path.glob(f"*/{manifest.FILE}"))
+    if not runs:
+        raise InputNotFoundError(f"{path}: expected a run folder, or a folder of run folders")
+    return runs
 
 
 def method_results(
@@ -31,11 +31,11 @@ def method_results(
     """A method's results by seed and fold, and the numbers of folds of its cross-validations.
 
     Args:
-        metric: `valid/accuracy`, say; of the last evaluation.
-        best: of the best evaluation instead, where `metric` is the objective: chosen by the rows that judge.
+        metric: for example `valid/accuracy`, of the last evaluation.
+        best: of the best evaluation instead (`metric` must be the objective): selected on the validation data itself.
 
     Raises:
-        InputNotFoundError, DataError: a folder has no manifest, a run is not DONE, lacks the metric or is there twice.
+        InputNotFoundError, DataError: a folder has no manifest, a run is not DONE, lacks the metric or is a duplicate.
     """
     values: dict[str, float] = {}
     sizes, steps = set(), set()
@@ -46,7 +46,7 @@ def method_results(
             raise DataError(f"{folder}: {manifest.effective_status(folder)}; expected a run that is DONE")
         run = _name_of(fields)
         if run in values:
-            raise DataError(f"{name}: {run} is there twice, the second time in {folder}")
+            raise DataError(f"{name}: two runs of {run}, the second is {folder}")
         outcome = fields.get("outcome", {})
         values[run] = _value(outcome, metric, best, folder)
         sizes.add(outcome.get("parameters"))
@@ -56,7 +56,7 @@ def method_results(
 
 
 def speed_of(folders: Sequence[Path]) -> float | None:
-    """The median of the runs' last tokens a second; None where no manifest has it."""
+    """Median of the runs' last speed in tokens/s; None if no manifest has one."""
     speeds = []
     for folder in folders:
         with suppress(InputNotFoundError, DataError):
@@ -72,11 +72,11 @@ def _name_of(fields: manifest.Manifest) -> str:
 
 def _value(outcome: manifest.Outcome, metric: str, best: bool, folder: Path) -> float:
     final = outcome.get("final", {})
-    found = outcome.get("best") if best and outcome.get("objective") == metric else None if best else final.get(metric)
-    if not isinstance(found, int | float):
+    value = outcome.get("best") if best and outcome.get("objective") == metric else None if best else final.get(metric)
+    if not isinstance(value, int | float):
         known = outcome.get("objective", "none") if best else ", ".join(sorted(final)) or "none"
-        raise DataError(f"{folder}: no {'best ' * best}{metric} in its manifest; it has {known}")
-    return float(found)
+        raise DataError(f"{folder}: expected {'best ' * best}{metric} in its manifest, got {known}")
+    return float(value)
 
 
 def _single(numbers: set[Any]) -> Any:

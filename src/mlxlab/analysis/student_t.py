@@ -20,8 +20,8 @@ def quantile(probability: float, degrees: float) -> float:
     while tail_probability(high, degrees) > 1 - probability:
         low, high = high, 2 * high
     for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if tail_probability(middle, degrees) > 1 - probability else (low, middle)
+        mid = (low + high) / 2
+        low, high = (mid, high) if tail_probability(mid, degrees) > 1 - probability else (low, mid)
     return (low + high) / 2
 
 

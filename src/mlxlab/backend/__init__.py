@@ -1,4 +1,4 @@
-"""What must happen before `mlx.core` is used. May be imported by anyone, and imports nothing heavy itself."""
+"""Prepares MLX before `mlx.core` is imported. Imports nothing heavy itself."""
 
 from mlxlab.backend.device import describe as describe
 from mlxlab.backend.device import memory_budget as memory_budget

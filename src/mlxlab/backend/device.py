@@ -1,7 +1,7 @@
 """Prepares MLX on this machine: a fast BLAS on Linux CPU, the device, memory limits.
 
-Environment: `MLXLAB_BLAS=0` leaves the BLAS as it was installed; `MLXLAB_DEVICE=cpu|gpu` chooses the device;
-`MLXLAB_MEMORY` is the memory MLX may use, in GB (80 % of what the machine or container has, if not given).
+Environment: `MLXLAB_BLAS=0` keeps the BLAS of the wheel; `MLXLAB_DEVICE=cpu|gpu` selects the device;
+`MLXLAB_MEMORY` limits the memory of MLX, in GB (default: 80 % of the machine or container).
 """
 
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 from mlxlab.backend.openblas import use_openblas
 from mlxlab.errors import ConfigError
 
-CACHE_BYTES = 2 << 30  # at most; MLX keeps 32 MB of CPU buffers by default: every step would map its logits anew
+CACHE_BYTES = 2 << 30  # MLX caches 32 MB of CPU buffers by default, so every step would map its logits again
 _state = {"blas": "as installed"}
 
 
@@ -20,20 +20,20 @@ def prepare(device: str | None = None) -> str:
     """Makes MLX fast on this machine, once per process; returns the BLAS in use. Best before `mlx.core` is imported.
 
     Raises:
-        ConfigError: there is no such device.
+        ConfigError: the device is unknown or unavailable.
     """
     if _state["blas"] == "as installed" and sys.platform == "linux" and os.environ.get("MLXLAB_BLAS", "1") != "0":
-        _state["blas"] = _redirected()
+        _state["blas"] = _redirect_blas()
     import mlx.core as mx
 
-    _choose(device or os.environ.get("MLXLAB_DEVICE"))
+    _select_device(device or os.environ.get("MLXLAB_DEVICE"))
     if mx.default_device() == mx.Device(mx.cpu):
         limit = _memory_limit()
         mx.set_memory_limit(limit)
         mx.set_cache_limit(min(CACHE_BYTES, limit // 4))
     elif "MLXLAB_MEMORY" in os.environ:
         mx.set_memory_limit(_memory_limit())
-    elif mx.metal.is_available():  # beyond what it recommends, Metal pages, or ends the process
+    elif mx.metal.is_available():  # beyond the recommended size Metal pages, or kills the process
         mx.set_memory_limit(memory_budget())
         mx.set_wired_limit(memory_budget())
     return _state["blas"]
@@ -47,26 +47,26 @@ def describe() -> dict[str, str]:
 
 
 def memory_budget() -> int:
-    """Bytes that a run should not exceed: what the device recommends to work with, or the limit that was set."""
+    """Max bytes for a run: the recommended working set of the device, or the limit that was set."""
     import mlx.core as mx
 
     if mx.default_device() == mx.Device(mx.cpu) or "MLXLAB_MEMORY" in os.environ:
         return _memory_limit()
     info = mx.device_info()
-    found = info.get("max_recommended_working_set_size") or info.get("total_memory") or info.get("memory_size")
-    return int(found) if found else _memory_limit()
+    size = info.get("max_recommended_working_set_size") or info.get("total_memory") or info.get("memory_size")
+    return int(size) if size else _memory_limit()
 
 
-def _redirected() -> str:
+def _redirect_blas() -> str:
     try:
-        return "openblas" if use_openblas(_right) else "as installed"
+        return "openblas" if use_openblas(_products_are_exact) else "as installed"
     except (OSError, ImportError) as error:
         warnings.warn(f"OpenBLAS is not used, matrix products are some 20 times slower: {error}", stacklevel=3)
         return "reference"
 
 
-def _right() -> bool:
-    """A product of integers is exact: the routine in use must agree with NumPy to the last bit."""
+def _products_are_exact() -> bool:
+    """Compares a product of integers, which is exact in float32, bit by bit with NumPy."""
     import mlx.core as mx
     import numpy as np
 
@@ -75,7 +75,7 @@ def _right() -> bool:
         return bool(np.array_equal(np.array(mx.array(a) @ mx.array(b)), a @ b))
 
 
-def _choose(device: str | None) -> None:
+def _select_device(device: str | None) -> None:
     import mlx.core as mx
 
     if device is None:
@@ -84,26 +84,26 @@ def _choose(device: str | None) -> None:
     if device not in kinds:
         raise ConfigError(f"MLXLAB_DEVICE={device}: expected cpu or gpu")
     if not mx.is_available(kinds[device]):
-        raise ConfigError(f"MLXLAB_DEVICE={device}: this machine, or this build of MLX, has none")
+        raise ConfigError(f"MLXLAB_DEVICE={device}: not available on this machine or in this build of MLX")
     mx.set_default_device(mx.Device(kinds[device]))
 
 
 def _memory_limit() -> int:
     """Bytes that MLX may use."""
-    given = os.environ.get("MLXLAB_MEMORY")
-    if given is None:
+    setting = os.environ.get("MLXLAB_MEMORY")
+    if setting is None:
         return int(0.8 * _memory())
     try:
-        limit = float(given)
+        limit = float(setting)
     except ValueError:
         limit = 0.0
     if not 0 < limit < 1e6:
-        raise ConfigError(f"MLXLAB_MEMORY={given}: expected a number of GB above 0")
+        raise ConfigError(f"MLXLAB_MEMORY={setting}: expected a number of GB > 0")
     return int(limit * 1e9)
 
 
 def _memory() -> int:
-    """Bytes of memory, of the container where there is one: MLX looks at the machine only."""
+    """Bytes of memory of the container, or of the machine; MLX ignores containers."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         return min(machine, int(Path("/sys/fs/cgroup/memory.max").read_text()))

@@ -1,8 +1,8 @@
 """OpenBLAS for MLX on Linux CPU, whose wheel carries the reference BLAS, some 15 to 30 times slower.
 
-The entries of its jump table (ELF: PLT, GOT) for `cblas_sgemm` and its kin are pointed at OpenBLAS, from the package
-scipy-openblas32 or the one inside an installed SciPy. Nobody else in the process is touched (preloading a library of
-global names would change PyTorch's products too), and it works before and after the import of `mlx.core`.
+The entries of its jump table (ELF: PLT, GOT) for `cblas_sgemm` and related routines are redirected to OpenBLAS, from
+the package scipy-openblas32 or an installed SciPy. Other libraries are unaffected (preloading a library with global
+symbols would change PyTorch's products too), and it works before and after the import of `mlx.core`.
 """
 
 import ctypes
@@ -19,10 +19,10 @@ JUMPS = {62: (6, 7), 183: (1025, 1026)}  # by machine (x86-64, AArch64): GLOB_DA
 
 
 def use_openblas(works: Callable[[], bool]) -> bool:
-    """Redirects libmlx and asks `works`; False when there is nothing to redirect (no such calls, or MLX's CUDA).
+    """Redirects libmlx and checks it by `works`; False if there is nothing to redirect (no such calls, or MLX's CUDA).
 
     Raises:
-        OSError: no OpenBLAS, or it cannot be put in place. The products are then as they were.
+        OSError: OpenBLAS not found, or the redirection failed; libmlx is unchanged then.
     """
     library = mlx_library()
     if library is None or any(library.parents[2].glob("mlx_cuda*")):
@@ -31,7 +31,7 @@ def use_openblas(works: Callable[[], bool]) -> bool:
     if "cblas_sgemm" not in offsets:
         return False
     openblas = find_openblas()
-    ctypes.CDLL(str(library))  # in its place before anyone imports it
+    ctypes.CDLL(str(library))  # loaded now, so that its address is known
     base = _base_address(library)
     addresses = {base + offset: _address(openblas, name) for name, offset in offsets.items()}
     before = {slot: ctypes.c_void_p.from_address(slot).value or 0 for slot in addresses}
@@ -51,22 +51,23 @@ def mlx_library() -> Path | None:
 
 @cache
 def find_openblas() -> ctypes.CDLL:
-    """OpenBLAS with 32-bit integers and prefixed names. NumPy's own has 64-bit ones: of no use here."""
-    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")  # its threads would spin for long, and starve others
-    found = [path for folder in _folders() for path in sorted(folder.glob("libscipy_openblas*.so*"))]
-    for path in found:
+    """OpenBLAS with 32-bit integers and prefixed symbols; that of NumPy has 64-bit integers."""
+    os.environ.setdefault(
+        "OPENBLAS_THREAD_TIMEOUT", "16"
+    )  # idle threads spin long by default, and starve others
+    for path in [path for folder in _folders() for path in sorted(folder.glob("libscipy_openblas*.so*"))]:
         if "64_" not in path.name:
             return ctypes.CDLL(str(path))
     raise OSError("the package scipy-openblas32 is not installed")
 
 
-def blas_threads(expected: int | None = None) -> int:
-    """How many threads a product of OpenBLAS may use, 1 where there is none; sets it to `expected` if that is given."""
+def blas_threads(new: int | None = None) -> int:
+    """Number of OpenBLAS threads, 1 without OpenBLAS; sets it to `new` if not None, and returns the old number."""
     try:
         openblas = find_openblas()
         count = int(openblas.scipy_openblas_get_num_threads())
-        if expected is not None:
-            openblas.scipy_openblas_set_num_threads(expected)
+        if new is not None:
+            openblas.scipy_openblas_set_num_threads(new)
     except (OSError, AttributeError):
         return 1
     return count
@@ -74,7 +75,7 @@ def blas_threads(expected: int | None = None) -> int:
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Inside, each product uses one thread: for work that keeps all cores busy itself."""
+    """Limits BLAS to one thread: for code that uses all cores itself."""
     before = blas_threads(1)
     try:
         yield
@@ -86,42 +87,42 @@ def jump_slots(elf: bytes) -> list[tuple[str, int]]:
     """(symbol, offset from the base address) of every function called through the tables of an ELF64 library.
 
     Raises:
-        OSError: it is no such library.
+        OSError: not an ELF64 library of a known machine.
     """
     machine = struct.unpack_from("<H", elf, 0x12)[0] if elf[:6] == b"\x7fELF\x02\x01" else 0
     if machine not in JUMPS:
         raise OSError(f"not a library of x86-64 or AArch64 (machine {machine})")
     sections = _sections(elf)
     symbols, strings = sections[".dynsym"], sections[".dynstr"]
-    found = []
+    slots = []
     for table in (".rela.plt", ".rela.dyn"):
         start, size = sections.get(table, (0, 0))
         for offset, info, _ in struct.iter_unpack("<QQq", elf[start : start + size]):
             if info & 0xFFFFFFFF in JUMPS[machine]:
                 name = struct.unpack_from("<I", elf, symbols[0] + (info >> 32) * 24)[0]
-                found.append((_text(elf, strings[0] + name), offset))
-    return found
+                slots.append((_text(elf, strings[0] + name), offset))
+    return slots
 
 
 def _sections(elf: bytes) -> dict[str, tuple[int, int]]:
-    """Name -> (place in the file, size)."""
+    """Name -> (offset in the file, size)."""
     start = struct.unpack_from("<Q", elf, 0x28)[0]
     size, count, names = struct.unpack_from("<HHH", elf, 0x3A)
     if count == 0:
-        raise OSError("the library has lost its section headers")
+        raise OSError("the library has no section headers")
     headers = [struct.unpack_from("<IIQQQQIIQQ", elf, start + i * size) for i in range(count)]
     return {_text(elf, headers[names][4] + header[0]): (header[4], header[5]) for header in headers}
 
 
-def _text(elf: bytes, at: int) -> str:
-    return elf[at : elf.index(b"\0", at)].decode()
+def _text(elf: bytes, start: int) -> str:
+    return elf[start : elf.index(b"\0", start)].decode()
 
 
 def _folders() -> list[Path]:
-    """Where an OpenBLAS may lie. Nothing of SciPy is imported: that takes a second."""
+    """Folders that may hold OpenBLAS. SciPy is not imported: that takes a second."""
     specs = [importlib.util.find_spec(name) for name in ("scipy_openblas32", "scipy")]
-    places = [Path(folder) for spec in specs if spec for folder in spec.submodule_search_locations or []]
-    return [folder / "lib" for folder in places] + [folder.parent / "scipy.libs" for folder in places]
+    packages = [Path(folder) for spec in specs if spec for folder in spec.submodule_search_locations or []]
+    return [folder / "lib" for folder in packages] + [folder.parent / "scipy.libs" for folder in packages]
 
 
 def _address(openblas: ctypes.CDLL, name: str) -> int:
@@ -139,7 +140,7 @@ def _base_address(library: Path) -> int:
 
 
 def _write(values: dict[int, int]) -> None:
-    """Writes each value to its address; all or nothing, for a write to a read-only page would end the process."""
+    """Writes each value to its address, all or none: a write to a read-only page would kill the process."""
     writable = [span for span, rights, _, _ in _mappings() if "w" in rights]
     if not all(any(start <= address < end for start, end in writable) for address in values):
         raise OSError("libmlx's jump table is read-only")
@@ -148,10 +149,10 @@ def _write(values: dict[int, int]) -> None:
 
 
 def _mappings() -> list[tuple[tuple[int, int], str, int, str]]:
-    """(start, end), rights, offset in the file, path: of everything this process has mapped."""
-    found = []
+    """(start, end), permissions, offset in the file, path of every memory mapping of this process."""
+    mappings = []
     for line in Path("/proc/self/maps").read_text().splitlines():
         span, rights, offset, _, _, *path = line.split(maxsplit=5)
         start, end = (int(number, 16) for number in span.split("-"))
-        found.append(((start, end), rights, int(offset, 16), path[0] if path else ""))
-    return found
+        mappings.append(((start, end), rights, int(offset, 16), path[0] if path else ""))
+    return mappings

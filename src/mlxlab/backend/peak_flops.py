@@ -1,62 +1,68 @@
 """Peak FLOP/s of matrix products on this machine, measured once and cached."""
 
-import json
 import os
 import platform
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from mlxlab.backend.device import describe
+from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.files.atomic import write_json
+from mlxlab.files.untrusted import read_json
 
 FILE = "peak.json"
-QUICK = 0.01  # seconds: a product that takes less is mostly overhead, and gives way to one twice as wide
-WIDEST = 8192
+MIN_SECONDS = 0.01  # a shorter product is mostly overhead: the width is doubled
+MAX_WIDTH = 8192
 
 
 def known_peak(cache: Path, dtype: str) -> float | None:
-    """The cached peak in FLOP/s for this machine, device and dtype; None if it was never measured."""
-    found = _read(cache / FILE).get(_key(dtype))
-    return float(found) if isinstance(found, int | float) and found > 0 else None
+    """The cached peak in FLOP/s for this machine, device and dtype; None if not measured."""
+    peak = _read(cache / FILE).get(_key(dtype), 0.0)
+    return peak if peak > 0 else None
 
 
 def measure_peak(cache: Path, dtype: str, seconds: float = 2.0) -> float:
     """The best FLOP/s of square matrix products within `seconds`; stored in `cache`.
 
-    On a CPU low precision is measured as float32, in which its products are made.
+    On a CPU low precision is measured as float32, in which MLX computes its products.
     """
     import mlx.core as mx
 
     width, best, end = 512, 0.0, time.perf_counter() + seconds
-    kind = getattr(mx, _computed(dtype))
+    kind = getattr(mx, _compute_dtype(dtype))
     x = mx.random.normal((width, width), key=mx.random.key(0)).astype(kind)
     mx.eval(x @ x)
     while not best or time.perf_counter() < end:
         start = time.perf_counter()
         mx.eval(x @ x)
-        taken = time.perf_counter() - start
-        best = max(best, 2 * width**3 / taken)
-        if taken < QUICK and width < WIDEST:
+        elapsed = time.perf_counter() - start
+        best = max(best, 2 * width**3 / elapsed)
+        if elapsed < MIN_SECONDS and width < MAX_WIDTH:
             width *= 2
             x = mx.random.normal((width, width), key=mx.random.key(0)).astype(kind)
             mx.eval(x, x @ x)
-    _keep(cache / FILE, _key(dtype), best)
+    path = cache / FILE
+    with suppress(OSError):  # without a cache it is measured again in the next run
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, _read(path) | {_key(dtype): best})
     return best
 
 
 def _key(dtype: str) -> str:
-    """Identifies what the figure depends on."""
+    """Machine, device, BLAS, number of threads and dtype: all that the peak depends on."""
     import mlx.core as mx
 
-    facts = describe()
+    tags = describe()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = os.environ.get("OPENBLAS_NUM_THREADS", cores)
     name = mx.device_info().get("device_name", "")
     return ", ".join(
-        [platform.node(), str(name), facts["device"], facts["blas"], f"{threads} threads", _computed(dtype)]
+        [platform.node(), str(name), tags["device"], tags["blas"], f"{threads} threads", _compute_dtype(dtype)]
     )
 
 
-def _computed(dtype: str) -> str:
+def _compute_dtype(dtype: str) -> str:
     import mlx.core as mx
 
     return "float32" if mx.default_device() == mx.Device(mx.cpu) else dtype
@@ -64,18 +70,6 @@ def _computed(dtype: str) -> str:
 
 def _read(path: Path) -> dict[str, float]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}  # it can be measured again
-    return found if isinstance(found, dict) else {}
-
-
-def _keep(path: Path, key: str, value: float) -> None:
-    """A cache that cannot be written costs two seconds in the next run, and no more."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        part.write_text(json.dumps(_read(path) | {key: value}, indent=1) + "\n", encoding="utf-8")
-        part.replace(path)
-    except OSError:
-        pass
+        return read_json(path, dict[str, float])
+    except (InputNotFoundError, DataError):
+        return {}  # it is measured again

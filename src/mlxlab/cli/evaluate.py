@@ -71,7 +71,7 @@ def _evaluate(words: list[str]) -> None:
 
     restored = restore_model(options.run, Path(options.checkpoint))
     data = _eval_data(restored, typed, options.run)
-    log.info(f"{data.line}; step {restored.checkpoint.step} of {options.run}")
+    log.info(f"{data.description}; step {restored.checkpoint.step} of {options.run}")
     result = evaluate(restored.model, data.batches, restored.encoder.task, limit=options.max_batches)
     assert result is not None
     print("\n".join(table("metric", list(result.metrics.items()))))

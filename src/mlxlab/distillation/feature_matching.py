@@ -13,6 +13,7 @@ import mlx.nn as nn
 
 from mlxlab.distillation.layer_calls import LayerCall, capture_calls
 from mlxlab.errors import ConfigError
+from mlxlab.models.initialization import uniform
 from mlxlab.models.layers import MASK_VALUE, Attention, apply_rope
 from mlxlab.models.model import PROJECTIONS
 from mlxlab.training.device_batch import DeviceBatch
@@ -56,7 +57,7 @@ def read_pairs(nodes: Sequence[Mapping[str, str | float]]) -> list[LayerPair]:
 
 
 def add_projections(student: nn.Module, teacher: nn.Module, pairs: Sequence[LayerPair], seed: int) -> None:
-    """Adds the projections of `pairs` to the student, drawn by the seed.
+    """Adds the projections of `pairs` to the student: U(+-1 / sqrt(hidden size of the student)), by seed.
 
     Raises:
         ConfigError: a layer does not exist or is not called, or an attention layer is paired with another kind.
@@ -67,9 +68,11 @@ def add_projections(student: nn.Module, teacher: nn.Module, pairs: Sequence[Laye
     with capture_calls(teacher, [pair.teacher for pair in pairs]) as teacher_calls:
         teacher(tokens, mask)
     sizes = [_projection_size(pair, student_calls, teacher_calls) for pair in pairs]
-    mx.random.seed(seed)
-    student[PROJECTIONS] = Projections(sizes)
-    mx.eval(student[PROJECTIONS].parameters())
+    projections = Projections(sizes)
+    for index, layer in enumerate(projections.layers):
+        shape = layer.weight.shape
+        layer.weight = mx.array(uniform(seed, f"{PROJECTIONS}.{index}", shape, 1 / math.sqrt(shape[1])))
+    student[PROJECTIONS] = projections
 
 
 def feature_matching_loss(
@@ -82,13 +85,13 @@ def feature_matching_loss(
     """Weighted distance of the pairs per target: mean squared error of hidden states, KL of attention maps."""
     total = mx.zeros(batch.targets.shape)
     for pair, projection in zip(pairs, student[PROJECTIONS].layers, strict=True):
-        ours, teachers = student_calls[pair.student], teacher_calls[pair.teacher]
-        if isinstance(ours.layer, Attention):
-            q, p = attention_map(ours), attention_map(teachers)
+        student_call, teacher_call = student_calls[pair.student], teacher_calls[pair.teacher]
+        if isinstance(student_call.layer, Attention):
+            q, p = attention_map(student_call), attention_map(teacher_call)
             distance = (p * (mx.log(p + 1e-9) - mx.log(q + 1e-9))).sum(axis=-1)
         else:
-            projected = projection(ours.output).astype(mx.float32)
-            distance = mx.square(projected - teachers.output.astype(mx.float32)).mean(axis=-1)
+            projected = projection(student_call.output).astype(mx.float32)
+            distance = mx.square(projected - teacher_call.output.astype(mx.float32)).mean(axis=-1)
         total = total + pair.weight * _per_target(distance, batch)
     return total
 

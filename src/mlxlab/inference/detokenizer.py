@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-UNFINISHED = "\ufffd"  # what a decoder makes of bytes that are no character, or not yet
+UNFINISHED = "\ufffd"  # decoders return it for an incomplete or invalid UTF-8 sequence
 
 
 class Decoder(Protocol):
@@ -11,7 +11,7 @@ class Decoder(Protocol):
 
 
 class StreamingDetokenizer:
-    """The text of one row.
+    """Decodes the tokens of one row into text.
 
     A token may be part of a character, and with some tokenizers its text depends on the token before it: so tokens are
     decoded after those of the previous chunk. `ended` is set at a stop string; the text ends before it.
@@ -20,9 +20,9 @@ class StreamingDetokenizer:
     def __init__(self, tokenizer: Decoder, stop: Sequence[str] = ()) -> None:
         self.tokenizer, self.stop = tokenizer, [text for text in stop if text]
         self.ended = False
-        self._before: list[int] = []  # tokens whose text is out
-        self._new: list[int] = []  # tokens whose text is not
-        self._held = ""  # text that may be the beginning of a stop string
+        self._before: list[int] = []  # tokens of the last chunk returned
+        self._new: list[int] = []  # tokens whose text was not returned yet
+        self._held = ""  # withheld text: it may begin a stop string
 
     def push(self, token: int) -> str:
         """Appends a token; returns the text that is final now, often empty."""
@@ -46,13 +46,13 @@ class StreamingDetokenizer:
         if self.ended:
             return ""
         text = self._held + text
-        places = [place for stop in self.stop if (place := text.find(stop)) >= 0]
-        if places:
+        ends = [index for stop in self.stop if (index := text.find(stop)) >= 0]
+        if ends:
             self.ended, self._held = True, ""
-            return text[: min(places)]
-        keep = max((_overlap(text, stop) for stop in self.stop), default=0)
-        self._held = text[len(text) - keep :]
-        return text[: len(text) - keep]
+            return text[: min(ends)]
+        final = len(text) - max((_overlap(text, stop) for stop in self.stop), default=0)
+        self._held = text[final:]
+        return text[:final]
 
 
 def _overlap(text: str, stop: str) -> int:

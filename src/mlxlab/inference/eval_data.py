@@ -1,4 +1,4 @@
-"""Evaluation data that the user names: other text, or other rows."""
+"""Evaluation data from a source that the user names: text or CSV rows."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -18,20 +18,20 @@ from mlxlab.data.tokenizers.word_cache import WordCache
 
 
 class EvalData(NamedTuple):
-    """Batches to be iterated once, and what they are, in words."""
+    """Evaluation batches, to be iterated once, and their description for the report."""
 
     batches: Iterable[Batch]
-    line: str
+    description: str
 
 
 def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
-    """All documents of `node["source"]`, or as many as are typed, as rows that share no target.
+    """The documents of `node["source"]` (max `validation.max_examples`), packed so that each token is a target once.
 
     Args:
-        node: the data node of the run, with the keys that were typed.
+        node: the data node of the run, with the overrides of the command line.
 
     Raises:
-        InputNotFoundError, DataError, ServiceUnavailableError: as where a run opens its source.
+        InputNotFoundError, DataError, ServiceUnavailableError: see `SourceOptions.open`.
     """
     reading = node["reading"]
     options = SourceOptions(

@@ -1,8 +1,7 @@
 """Predicts masked tokens with a masked language model."""
 
-from typing import Any
-
 import mlx.core as mx
+import numpy as np
 
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.tokenizers.tokenizer import KNOWN
@@ -19,22 +18,23 @@ def fill_mask(restored: RestoredModel, text: str) -> str:
     encoder = restored.encoder
     assert isinstance(encoder, TextEncoder)
     tokens = _tokens(encoder, text)
-    gaps = [place for place, token in enumerate(tokens) if token == encoder.tokenizer.mask_id]
-    longest = restored.model.backbone.max_position_embeddings
-    if not gaps:
+    masked = {i for i, token in enumerate(tokens) if token == encoder.tokenizer.mask_id}
+    max_length = restored.model.backbone.max_position_embeddings
+    if not masked:
         raise DataError("expected a text with <mask>, got none")
-    if len(tokens) > longest:
-        raise DataError(f"{len(tokens)} tokens in a text, the model has positions for {longest}")
+    if len(tokens) > max_length:
+        raise DataError(f"expected a text of at most {max_length} tokens, got {len(tokens)}")
     ids = mx.array([tokens])
-    best: Any = restored.model(ids, mx.ones(ids.shape, dtype=mx.int32))[0].argmax(axis=-1).tolist()
-    return encoder.tokenizer.decode([best[place] if place in gaps else token for place, token in enumerate(tokens)])
+    logits = restored.model(ids, mx.ones(ids.shape, dtype=mx.int32))[0]  # (T, V)
+    best = np.array(logits.argmax(axis=-1)).tolist()
+    return encoder.tokenizer.decode([best[i] if i in masked else token for i, token in enumerate(tokens)])
 
 
 def _tokens(encoder: TextEncoder, text: str) -> list[int]:
     for name in KNOWN["mask"]:
         text = text.replace(name, KNOWN["mask"][0])
-    first, *rest = (encoder.tokenizer.encode(part, special=False) for part in text.split(KNOWN["mask"][0]))
+    tokens, *segments = (encoder.tokenizer.encode(segment, special=False) for segment in text.split(KNOWN["mask"][0]))
     assert encoder.tokenizer.mask_id is not None
-    for part in rest:
-        first += [encoder.tokenizer.mask_id, *part]
-    return first
+    for segment in segments:
+        tokens += [encoder.tokenizer.mask_id, *segment]
+    return tokens

@@ -33,12 +33,12 @@ class GenerationConfig:
     """Options of generation.
 
     Args:
-        max_tokens: new tokens at most.
-        stop: texts at which it ends; they are not part of the result.
+        max_tokens: max new tokens per prompt.
+        stop: strings at which generation ends; they are not part of the result.
         seed: the same seed gives the same text.
-        new_document: the prompt begins a document; false takes it for the middle of one.
-        context_length: tokens that the model sees at most; null is what it was trained on.
-        batch_size: prompts continued together; the text does not depend on it.
+        new_document: the prompt begins a document; false if it continues one.
+        context_length: max tokens of the context window; null for the length used in training.
+        batch_size: prompts per batch; the text does not depend on it.
     """
 
     max_tokens: Size = 100
@@ -119,29 +119,29 @@ class _Row:
     tokens: list[int]
     text: StreamingDetokenizer
     start: int = 0
-    made: int = 0
+    generated: int = 0
     end: End = ""
 
-    def draw(self, logits: np.ndarray, sampling: SamplingParams, seed: int) -> int:
-        chance = np.random.default_rng((seed, self.number, self.made)).random() if sampling.temperature else 0.0
+    def sample(self, logits: np.ndarray, sampling: SamplingParams, seed: int) -> int:
+        u = np.random.default_rng((seed, self.number, self.generated)).random() if sampling.temperature else 0.0
         seen = np.unique(self.tokens) if sampling.repetition_penalty != 1 else np.zeros(0, np.int64)
-        return sampling.sample(logits, seen, chance)
+        return sampling.sample(logits, seen, u)
 
-    def take(self, token: int, end_token: int | None, most: int) -> TextChunk | None:
+    def append(self, token: int, end_token: int | None, max_tokens: int) -> TextChunk | None:
         """Appends a token; returns the text that it completes, if any."""
-        self.made += 1
+        self.generated += 1
         self.tokens.append(token)
         text = "" if token == end_token else self.text.push(token)
         if token == end_token:
             self.end = "end token"
         elif self.text.ended:
             self.end = "stop"
-        elif self.made == most:
+        elif self.generated == max_tokens:
             self.end = "length"
         if self.end:
             text += self.text.finish()
             self.end = "stop" if self.text.ended else self.end
-        return TextChunk(self.number, text, self.end, self.made) if text or self.end else None
+        return TextChunk(self.number, text, self.end, self.generated) if text or self.end else None
 
 
 def _continue(
@@ -156,9 +156,10 @@ def _continue(
     while window.rows:
         logits = window.logits()
         for row, scores in zip(window.rows, logits, strict=True):
-            piece = row.take(row.draw(scores, sampling, request.seed), tokenizer.eos_id, request.max_tokens)
-            if piece is not None:
-                yield piece
+            token = row.sample(scores, sampling, request.seed)
+            chunk = row.append(token, tokenizer.eos_id, request.max_tokens)
+            if chunk is not None:
+                yield chunk
         window.drop_ended()
 
 
@@ -167,7 +168,7 @@ class _ContextWindow:
 
     def __init__(self, model: Model, rows: list[_Row], context: int) -> None:
         self.model, self.rows, self.context = model, rows, context
-        # As `check_generates` made sure:
+        # `check_generates` has checked both:
         self.backbone, self.head = cast(CausalBackbone, model.backbone), cast(CausalHead, model.head)
         self.cache: KVCache | None = None
         for row in rows:
@@ -177,7 +178,7 @@ class _ContextWindow:
         """Logits of the next token of each row, (B, V) float32."""
         starts = [window_start(row.start, len(row.tokens), self.context) for row in self.rows]
         if self.cache is None or starts != [row.start for row in self.rows]:
-            tokens = self._from_the_start(starts)
+            tokens = self._restart(starts)
         else:
             tokens = mx.array([row.tokens[-1:] for row in self.rows])
         assert self.cache is not None
@@ -185,17 +186,17 @@ class _ContextWindow:
         return np.array(self.head(states, self.backbone.embedding)[:, 0].astype(mx.float32))
 
     def drop_ended(self) -> None:
-        going = [i for i, row in enumerate(self.rows) if not row.end]
-        if len(going) < len(self.rows):
-            self.rows = [self.rows[i] for i in going]
-            if self.cache is not None and going:
-                self.cache.keep(going)
+        active = [i for i, row in enumerate(self.rows) if not row.end]
+        if len(active) < len(self.rows):
+            self.rows = [self.rows[i] for i in active]
+            if self.cache is not None and active:
+                self.cache.keep(active)
 
-    def _from_the_start(self, starts: list[int]) -> mx.array:
-        """The whole windows, padded on the left, (B, T), for a new cache."""
+    def _restart(self, starts: list[int]) -> mx.array:
+        """Creates a new cache; returns all tokens of the windows, padded on the left, (B, T)."""
         for row, start in zip(self.rows, starts, strict=True):
             row.start = start
-        seen = [row.tokens[row.start :] for row in self.rows]
-        longest = max(map(len, seen))
-        self.cache = KVCache(self.backbone.num_layers, [longest - len(tokens) for tokens in seen])
-        return mx.array([[0] * (longest - len(tokens)) + tokens for tokens in seen])
+        windows = [row.tokens[row.start :] for row in self.rows]
+        T = max(map(len, windows))
+        self.cache = KVCache(self.backbone.num_layers, [T - len(tokens) for tokens in windows])
+        return mx.array([[0] * (T - len(tokens)) + tokens for tokens in windows])

@@ -13,7 +13,7 @@ from mlxlab.training.device_batch import to_device
 
 
 def predict(restored: RestoredModel, rows: Sequence[Passenger], batch_size: int = 64) -> np.ndarray:
-    """(N, C) probabilities of the classes, row by row; does not depend on `batch_size`.
+    """(N, C) probabilities of the classes, a row per passenger; does not depend on `batch_size`.
 
     Raises:
         NotAllowedError: the model does not classify passengers.
@@ -22,8 +22,10 @@ def predict(restored: RestoredModel, rows: Sequence[Passenger], batch_size: int 
         raise NotAllowedError(
             f"expected a classifier of passengers, got a model for {restored.encoder.task.kind} of other data"
         )
-    parts = []
+    probabilities = []
     for start in range(0, len(rows), batch_size):
         batch = to_device(restored.encoder.encode_rows(rows[start : start + batch_size]))
-        parts.append(np.array(mx.softmax(restored.model(batch.tokens, batch.segment_ids).astype(mx.float32), axis=-1)))
-    return np.concatenate(parts) if parts else np.zeros((0, restored.encoder.task.num_classes), np.float32)
+        logits = restored.model(batch.tokens, batch.segment_ids).astype(mx.float32)
+        probabilities.append(np.array(mx.softmax(logits, axis=-1)))
+    empty = np.zeros((0, restored.encoder.task.num_classes), np.float32)
+    return np.concatenate(probabilities or [empty])

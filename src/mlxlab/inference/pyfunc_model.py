@@ -1,8 +1,8 @@
-"""The code of a logged model. MLflow runs this file on its own; nothing in mlxlab imports it.
+"""MLflow model of a run (models from code): MLflow executes this file; nothing in mlxlab imports it.
 
-A classifier takes a table with Kaggle's columns (Survived may be absent) and gives `label` and a probability per class.
-A language model takes a column `text`: a causal one gives `continuation` (its parameters are those of
-`generate`: max_tokens, temperature, ...), a masked one gives `filled`, the text with its `<mask>`s replaced.
+A classifier takes a table with Kaggle's columns (Survived is optional) and returns `label` and a probability per class.
+A language model takes a column `text`: a causal one returns `continuation` (its parameters are those of
+`generate`: max_tokens, temperature, ...), a masked one `filled`, the text with its `<mask>`s replaced.
 """
 
 import tempfile
@@ -22,7 +22,7 @@ class PyfuncModel(PythonModel):
         backend.prepare()
         self.restored = restore_model(Path(context.artifacts["run"]), Path(context.artifacts["checkpoint"]))
 
-    # No hint for model_input: MLflow would take it for a schema, and warn that it is none.
+    # model_input is not annotated: MLflow would read the annotation as a schema, and warn.
     def predict(self, context: Any, model_input, params: dict[str, Any] | None = None) -> Any:  # type: ignore[no-untyped-def]
         import pandas as pd
 
@@ -43,7 +43,7 @@ class PyfuncModel(PythonModel):
         from mlxlab.data.titanic.csv_schema import read_passengers
         from mlxlab.inference.predict import predict
 
-        with tempfile.TemporaryDirectory() as folder:  # one reader with one set of checks, also for tables
+        with tempfile.TemporaryDirectory() as folder:  # tables pass the same checks as files
             path = Path(folder) / "rows.csv"
             table.to_csv(path, index=False)
             rows = read_passengers(path, labelled=False)
@@ -59,10 +59,10 @@ class PyfuncModel(PythonModel):
 
         params["stop"] = [str(text) for text in params.get("stop", [])]
         sampling = SamplingParams(
-            **{one.name: params[one.name] for one in fields(SamplingParams) if one.name in params}
+            **{field.name: params[field.name] for field in fields(SamplingParams) if field.name in params}
         )
         request = GenerationConfig(
-            **{one.name: params[one.name] for one in fields(GenerationConfig) if one.name in params}
+            **{field.name: params[field.name] for field in fields(GenerationConfig) if field.name in params}
         )
         return restored_generator(self.restored).texts(texts, sampling, request)
 

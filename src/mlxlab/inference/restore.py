@@ -49,15 +49,15 @@ def restore_model(folder: Path, checkpoint: Path | None = None) -> RestoredModel
     """
     if (folder / FILE).is_file():
         return _restore_ensemble(folder)
-    facts = folder / "inference" if (folder / "inference").is_dir() else folder
-    if not (facts / "config.yaml").is_file():
+    config_dir = folder / "inference" if (folder / "inference").is_dir() else folder
+    if not (config_dir / "config.yaml").is_file():
         if (folder / "restore").is_dir():
             raise CheckpointUnavailableError(f"{folder}: run folder of format 1, expected format 2")
         raise InputNotFoundError(f"{folder}: expected a run folder; inference/config.yaml not found")
-    config = read_stored_config(facts / "config.yaml")
-    encoder = restore_encoder(config, facts)
-    # Weights of others were only where training began; of their folder the run keeps the shape.
-    node = config["model"] | ({"pretrained": str(facts)} if config["model"].get("pretrained") else {})
+    config = read_stored_config(config_dir / "config.yaml")
+    encoder = restore_encoder(config, config_dir)
+    # The checkpoint replaces pretrained weights; their config.json, which the run copied, defines the architecture.
+    node = config["model"] | ({"pretrained": str(config_dir)} if config["model"].get("pretrained") else {})
     task = encoder.task
     sizes = {"num_classes": task.num_classes, "vocab_size": encoder.tokenizer.vocab_size}
     model = build_model(node, kind=task.kind, **sizes, load_pretrained=False)
@@ -69,7 +69,7 @@ def restore_model(folder: Path, checkpoint: Path | None = None) -> RestoredModel
         raise CheckpointUnavailableError(f"{loaded.path}: {error}") from None
     model.load_weights(list(weights.items()))
     model.eval()
-    return RestoredModel(model, encoder, config, loaded, facts)
+    return RestoredModel(model, encoder, config, loaded, config_dir)
 
 
 def restore_from(path: Path) -> RestoredModel:
@@ -94,12 +94,12 @@ def _restore_ensemble(folder: Path) -> RestoredModel:
     restored = [restore_from(member) for member in members]
     first = restored[0]
     for member, other in zip(members, restored, strict=True):
-        if _language(other) != _language(first):
-            raise DataError(f"{folder / FILE}: {member} has another tokenizer or task than {members[0]}")
-    return replace(first, model=Ensemble([part.model for part in restored], mean=combine))  # type: ignore[arg-type]
+        if _interface(other) != _interface(first):
+            raise DataError(f"{folder / FILE}: expected one tokenizer and task, {member} differs from {members[0]}")
+    return replace(first, model=Ensemble([member.model for member in restored], mean=combine))  # type: ignore[arg-type]
 
 
-def _language(restored: RestoredModel) -> tuple[str, Task]:
+def _interface(restored: RestoredModel) -> tuple[str, Task]:
     return restored.encoder.tokenizer.fingerprint, restored.encoder.task
 
 

@@ -1,8 +1,8 @@
-"""What a logged model takes and gives, as MLflow writes it down."""
+"""MLflow signatures of logged models: columns of inputs, outputs and parameters."""
 
 import json
-from dataclasses import MISSING, fields
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import fields
 
 from mlxlab.data.batch import Task
 
@@ -19,38 +19,36 @@ COLUMNS = {
     "Cabin": "string",
     "Embarked": "string",
 }
-WRITTEN = {"text": "continuation"}  # what goes into a causal language model, and what comes out
-FILLED = {"text": "filled"}  # ... a masked one
+CAUSAL = {"text": "continuation"}  # input and output column of a causal language model
+MASKED = {"text": "filled"}  # of a masked one
 KINDS = {int: "long", float: "double", bool: "boolean"}
 
 
 def model_signature(task: Task) -> dict[str, str]:
-    """Kaggle's columns in, a label and a probability per class out; of a language model a text in and a text out."""
+    """Classifier: Kaggle's columns to a label and a probability per class; language model: text to text."""
     if task.kind == "classification":
         columns = {"label": "string"} | {f"probability_{label}": "float" for label in task.labels}
         return _signature(COLUMNS, columns)
-    names = FILLED if task.masked else WRITTEN
+    names = MASKED if task.masked else CAUSAL
     signature = _signature(dict.fromkeys(names, "string"), dict.fromkeys(names.values(), "string"))
     return signature if task.masked else signature | {"params": json.dumps(_options())}
 
 
 def _signature(inputs: dict[str, str], outputs: dict[str, str]) -> dict[str, str]:
     return {
-        place: json.dumps([{"type": kind, "name": name, "required": True} for name, kind in columns.items()])
-        for place, columns in (("inputs", inputs), ("outputs", outputs))
+        side: json.dumps([{"type": kind, "name": name, "required": True} for name, kind in columns.items()])
+        for side, columns in (("inputs", inputs), ("outputs", outputs))
     }
 
 
-def _options() -> list[dict[str, Any]]:
-    """The options of generating, with their defaults; those without a number for a default are left out."""
+def _options() -> list[Mapping[str, object]]:
+    """The options of generation with their defaults; those whose default is not a number are left out."""
     from mlxlab.inference.generate import GenerationConfig
     from mlxlab.inference.sampling import SamplingParams
 
-    found = [
-        (one.name, one.default)
-        for one in [*fields(GenerationConfig), *fields(SamplingParams)]
-        if one.default is not MISSING
+    options = [
+        {"name": field.name, "default": field.default, "shape": None, "type": KINDS[type(field.default)]}
+        for field in [*fields(GenerationConfig), *fields(SamplingParams)]
+        if type(field.default) in KINDS
     ]
-    plain = [(name, default) for name, default in found if type(default) in KINDS]
-    options = [{"name": name, "default": value, "shape": None, "type": KINDS[type(value)]} for name, value in plain]
     return [*options, {"name": "stop", "default": [], "shape": [-1], "type": "string"}]

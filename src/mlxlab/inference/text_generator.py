@@ -1,4 +1,4 @@
-"""A causal language model that continues texts: of a run, or a pretrained one."""
+"""Text generation from strings to strings, with the model of a run or a pretrained one."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -41,21 +41,21 @@ class TextGenerator:
     def texts(self, prompts: Sequence[str], sampling: SamplingParams, request: GenerationConfig) -> list[str]:
         """The complete continuations."""
         texts = [""] * len(prompts)
-        for piece in self.stream(prompts, sampling, request):
-            texts[piece.row] += piece.text
+        for chunk in self.stream(prompts, sampling, request):
+            texts[chunk.row] += chunk.text
         return texts
 
     def tokens(self, prompt: str, new_document: bool) -> list[int]:
-        """Of a prompt that begins a document, or is from the middle of one. Never empty: something must come before."""
+        """Token ids of a prompt, at least one; `new_document` adds the tokens before the first one of a document."""
         tokens = self.tokenizer.encode(prompt, special=False)
         end = [] if self.tokenizer.eos_id is None else [self.tokenizer.eos_id]
-        found = [*(self.start if new_document else ()), *tokens] or end
-        if not found:
-            raise ConfigError("an empty prompt: the tokenizer has no token for the end of a document to begin with")
-        return found
+        ids = [*(self.start if new_document else ()), *tokens] or end
+        if not ids:
+            raise ConfigError("expected a prompt with text: the tokenizer has no end-of-document token to start from")
+        return ids
 
     def limited(self, request: GenerationConfig) -> GenerationConfig:
-        """The request with a context: what was asked for, else what the model was trained on."""
+        """The request with its context length set, by default to the length used in training."""
         return replace(request, context_length=check_context(self.model, request.context_length or self.context))
 
 
@@ -63,7 +63,7 @@ def load_generator(run: Path, checkpoint: Path | None = None) -> TextGenerator:
     """The generator of a run folder (by default its best checkpoint), of a GGUF file, or of a Llama-type folder.
 
     Raises:
-        ConfigError: the model is no causal language model. InputNotFoundError: there is no such run.
+        ConfigError: the model is no causal language model. InputNotFoundError: the folder holds no run.
     """
     if run.suffix == ".gguf" or ((run / "config.json").is_file() and not (run / "config.yaml").is_file()):
         return _pretrained_generator(run)
@@ -76,10 +76,10 @@ def restored_generator(restored: RestoredModel) -> TextGenerator:
     encoder = restored.encoder
     assert isinstance(encoder, TextEncoder)
     config = restored.config
-    isolated = config["data"]["packing"]["mask_across_documents"]  # then no document has seen the end of another
+    isolated = config["data"]["packing"]["mask_across_documents"]  # then no document was trained with another before it
     end = encoder.tokenizer.eos_id
-    longest = restored.model.backbone.max_position_embeddings
-    context = longest if config["model"].get("pretrained") else min(encoder.seq_len, longest)
+    limit = restored.model.backbone.max_position_embeddings
+    context = limit if config["model"].get("pretrained") else min(encoder.seq_len, limit)
     return TextGenerator(restored.model, encoder.tokenizer, () if isolated or end is None else (end,), context)
 
 
@@ -95,5 +95,5 @@ def _pretrained_generator(path: Path) -> TextGenerator:
 
 def _prefix_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:
     """The special tokens that the tokenizer puts before a text."""
-    plain, whole = (tokenizer.encode("a", special=special) for special in (False, True))
-    return tuple(whole[: whole.index(plain[0])])
+    plain, framed = (tokenizer.encode("a", special=special) for special in (False, True))
+    return tuple(framed[: framed.index(plain[0])])
