@@ -52,9 +52,7 @@ def mlx_library() -> Path | None:
 @cache
 def find_openblas() -> ctypes.CDLL:
     """OpenBLAS with 32-bit integers and prefixed symbols; that of NumPy has 64-bit integers."""
-    os.environ.setdefault(
-        "OPENBLAS_THREAD_TIMEOUT", "16"
-    )  # idle threads spin long by default, and starve others
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")  # idle threads spin long by default, and starve others
     for path in [path for folder in _folders() for path in sorted(folder.glob("libscipy_openblas*.so*"))]:
         if "64_" not in path.name:
             return ctypes.CDLL(str(path))
