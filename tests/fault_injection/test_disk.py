@@ -6,10 +6,12 @@ import os
 import re
 import resource
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ import pytest
 from mlxlab.checkpoint.store import CheckpointStore, load_checkpoint
 from support.fault_injection import saver
 from support.fault_injection.harness import assert_tidy, committed, counts, reference, settings, tracked
-from support.processes import environment
+from support.processes import environment, run
 
 STRACE = shutil.which("strace")
 SYSCALLS = "fsync,rename,write,writev,mkdir,unlinkat,unlink,rmdir,openat"
@@ -190,6 +192,25 @@ def test_a_failing_last_save_exits_with_74_and_the_previous_checkpoint_resumes(s
     resumed = shared_nursery.run(here)
     assert "resumed from step-00000006" in resumed.err
     assert resumed.final_state() == whole.final_state
+
+
+def test_after_an_attempt_without_any_checkpoint_the_store_holds_every_point_once(shared_nursery, tmp_path):
+    store = f"sqlite:///{tmp_path}/project/mlflow.db"
+    here = settings("bert", "trainer.max_steps=6", *tracked(tmp_path / "project"), f"hydra.run.dir={tmp_path}/run")
+    elsewhere = settings("bert", "trainer.max_steps=6", *tracked(tmp_path / "elsewhere"))
+    whole = reference(shared_nursery, elsewhere, tmp_path / "reference")
+    failed = shared_nursery.run(here, syncer=False, fail={"name": "fsync", "errno": errno.EIO, "first": 1, "last": 99})
+    assert failed.returncode == 74, failed.err
+    assert committed(tmp_path / "run") == []
+    for attempt in ("failed", "resumed"):
+        if attempt == "resumed":
+            assert shared_nursery.run(here, syncer=False).final_state() == whole.final_state
+        synced = run("sync", f"{tmp_path}/run", f"uri={store}", script="runs")
+        assert synced.returncode == 0, synced.stderr
+    with closing(sqlite3.connect(tmp_path / "project" / "mlflow.db")) as database:
+        assert database.execute("select count(*) from runs").fetchall() == [(1,)]
+        points = database.execute("select key, step from metrics").fetchall()
+    assert sorted(points) == sorted(whole.metrics)
 
 
 @contextlib.contextmanager

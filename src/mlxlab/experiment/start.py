@@ -32,7 +32,8 @@ class Start:
 
     @property
     def step(self) -> int:
-        return 0 if self.checkpoint is None else self.checkpoint.step
+        """The last step whose metrics are kept: that of the checkpoint; -1 without one, as step 0 is logged again."""
+        return -1 if self.checkpoint is None else self.checkpoint.step
 
     @property
     def fork_tags(self) -> dict[str, str]:
