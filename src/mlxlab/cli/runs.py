@@ -23,8 +23,7 @@ from mlxlab.errors import ConfigError
 
 if TYPE_CHECKING:
     from mlxlab.tracking.mlflow.address import Address
-    from mlxlab.tracking.runs.mlflow_reader import MlflowRunReader
-    from mlxlab.tracking.runs.sqlite_reader import RunRow, SqliteRunReader
+    from mlxlab.tracking.runs.reader import Kind, RunReader, RunRow
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +100,8 @@ def _act(words: list[str]) -> None:
 
 def _list(options: ListOptions) -> None:
     from mlxlab.tracking.mlflow import flush
-    from mlxlab.tracking.runs import tables
+    from mlxlab.tracking.runs.reader import open_reader
+    from mlxlab.tracking.runs.tables import format_list
 
     status = options.status.upper() if options.status is not None else None
     if status is not None and status not in STATUSES:
@@ -109,34 +109,40 @@ def _list(options: ListOptions) -> None:
             f"status={options.status}: expected one of {', '.join(STATUSES)}{suggestion(status, STATUSES)}"
         )
     address = _address(options.uri)
-    store = _open(address)
-    for key, value, what in (("sort", options.sort, "metrics"), ("experiment", options.experiment, "experiments")):
-        if value is not None and value not in (known := store.names(what)):
-            raise ConfigError(f"{key}={value}: not in the store{suggestion(value, known)}")
-    runs = store.newest(limit=options.limit, experiment=options.experiment, status=status, sort=options.sort)
+    reader = open_reader(address)
+    _check("sort", options.sort, reader, "metrics")
+    _check("experiment", options.experiment, reader, "experiments")
+    runs = reader.list_runs(limit=options.limit, experiment=options.experiment, status=status, sort=options.sort)
     columns = options.metrics.split(",") if options.metrics is not None else None
-    print(tables.listing(runs, columns) if runs else "no runs")
+    print(format_list(runs, columns) if runs else "no runs")
     if line := flush.pending_summary(address):
         log.info(line)
 
 
-def _show(options: StoreOptions, names: list[str]) -> None:
-    from mlxlab.tracking.runs import tables
+def _check(key: str, value: str | None, reader: "RunReader", kind: "Kind") -> None:
+    if value is not None and value not in (known := reader.names(kind)):
+        raise ConfigError(f"{key}={value}: not in the store{suggestion(value, known)}")
 
-    store = _open(_address(options.uri))
-    run = _find(store, names[0])
-    store.complete([run])
-    print(tables.full(run, store.spans(run.run_id)))
+
+def _show(options: StoreOptions, names: list[str]) -> None:
+    from mlxlab.tracking.runs.reader import open_reader
+    from mlxlab.tracking.runs.tables import format_run
+
+    reader = open_reader(_address(options.uri))
+    run = _find(reader, names[0])
+    reader.load_details([run])
+    print(format_run(run, reader.metric_ranges(run.run_id)))
 
 
 def _compare(options: StoreOptions, names: list[str]) -> None:
-    from mlxlab.tracking.runs import tables
+    from mlxlab.tracking.runs.reader import open_reader
+    from mlxlab.tracking.runs.tables import format_comparison
 
-    store = _open(_address(options.uri))
+    reader = open_reader(_address(options.uri))
     by_id: dict[str, RunRow] = {}
-    runs = [by_id.setdefault(run.run_id, run) for run in (_find(store, name) for name in names)]
-    store.complete(by_id.values())
-    print(tables.comparison(runs))
+    runs = [by_id.setdefault(run.run_id, run) for run in (_find(reader, name) for name in names)]
+    reader.load_details(by_id.values())
+    print(format_comparison(runs))
 
 
 def _sync(options: SyncOptions, names: list[str]) -> None:
@@ -150,14 +156,14 @@ def _sync(options: SyncOptions, names: list[str]) -> None:
         print(line, flush=True)
 
 
-def _find(store: "SqliteRunReader | MlflowRunReader", word: str) -> "RunRow":
-    matches = store.matching(word)
+def _find(reader: "RunReader", query: str) -> "RunRow":
+    matches = reader.find_runs(query)
     if not matches:
-        raise ConfigError(f"{word}: no such run{suggestion(word, store.names('runs'))}")
-    exact = [run for run in matches if run.run_id == word]
+        raise ConfigError(f"{query}: no such run{suggestion(query, reader.names('runs'))}")
+    exact = [run for run in matches if run.run_id == query]
     if len(matches) > 1 and not exact:
         ids = ", ".join(f"{run.run_id[:8]} ({run.name})" for run in matches[:5])
-        raise ConfigError(f"{word}: matches {len(matches)} runs: {ids}")
+        raise ConfigError(f"{query}: matches {len(matches)} runs: {ids}")
     return (exact or matches)[0]
 
 
@@ -165,13 +171,3 @@ def _address(uri: str | None, artifacts: str | None = None) -> "Address":
     from mlxlab.tracking.mlflow.address import resolve
 
     return resolve(uri, artifacts, project_root())
-
-
-def _open(address: "Address") -> "SqliteRunReader | MlflowRunReader":
-    if address.database:
-        from mlxlab.tracking.runs.sqlite_reader import SqliteRunReader
-
-        return SqliteRunReader(address.database)
-    from mlxlab.tracking.runs.mlflow_reader import MlflowRunReader
-
-    return MlflowRunReader(address)

@@ -5,9 +5,9 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from mlxlab.errors import CannotCreateError, WriteError
 from mlxlab.tracking import jsonl, provenance
@@ -68,7 +68,7 @@ class Journal:
         self._last_check = 0.0
 
     def start(
-        self, params: Mapping[str, Any], tags: dict[str, str], *, resumed: bool = False, name: str | None = None
+        self, params: Mapping[str, object], tags: dict[str, str], *, resumed: bool = False, name: str | None = None
     ) -> None:
         if not resumed:
             self._set_aside()
@@ -123,7 +123,6 @@ class Journal:
         step: int | None = None,
         files: dict[str, Path] | None = None,
         signature: dict[str, str] | None = None,
-        example: list[dict[str, Any]] | None = None,
     ) -> None:
         if not self.log_models:
             return
@@ -132,7 +131,7 @@ class Journal:
         except ValueError as error:
             _print(f"tracking: model {name}: {error}; it is not recorded")
             return
-        model = {"name": name, "step": step, "files": paths, "signature": signature, "example": example}
+        model = {"name": name, "step": step, "files": paths, "signature": signature}
         self._write(model=model)
 
     def truncate_after(self, step: int) -> None:
@@ -163,7 +162,7 @@ class Journal:
     def describe(self) -> list[str]:
         return [f"tracking: {self.uploader.store}, experiment {self.experiment}, run {self.uid[:12]}"]
 
-    def _write(self, **record: Any) -> None:
+    def _write(self, **record: object) -> None:
         assert self._lines is not None, "Journal.start comes first"
         self._report(self._lines.write({"t": time.time_ns() // 1_000_000, **record}))
 
@@ -214,9 +213,9 @@ class Journal:
         return f"nothing is lost, complete it with: {self.uploader.sync_command(self.folder)}"
 
 
-def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+def _leaves(path: str, value: object) -> Iterator[tuple[str, object]]:
     """The leaves of nested dicts and lists as `a.b.0` -> value; an empty one is a leaf."""
-    items: Any = ()
+    items: Iterable[tuple[object, object]] = ()
     if isinstance(value, Mapping):
         items = value.items()
     elif isinstance(value, list | tuple):
@@ -227,7 +226,7 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def _texts(fields: Mapping[str, Any]) -> dict[str, str]:
+def _texts(fields: Mapping[str, object]) -> dict[str, str]:
     return {utf8(key): utf8(str(value)) for key, value in fields.items()}
 
 

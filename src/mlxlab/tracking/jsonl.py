@@ -9,7 +9,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class JsonlAppender:
         except OSError as error:
             raise CannotCreateError(f"cannot write {path}: {error.strerror}") from None
 
-    def write(self, record: dict[str, Any]) -> str | None:
+    def write(self, record: Mapping[str, object]) -> str | None:
         """Appends one line; returns the reason if it has to wait in memory, else None."""
         return self.append((_encode(record) + "\n").encode())
 
@@ -57,7 +57,7 @@ class JsonlAppender:
         self.waiting = data[done:]  # the rest of a line that fitted only in part
         return "no space left" if self.waiting else None
 
-    def blank(self, unwanted: Callable[[dict[str, Any]], bool], note: dict[str, Any]) -> int:
+    def blank(self, unwanted: Callable[[dict[str, Any]], bool], note: Mapping[str, object]) -> int:
         """Overwrites unwanted lines by `{}` and spaces and appends `note`, in one atomic step; returns how many.
 
         The length stays, so that every other line keeps its place in the file. Nothing happens if no line is unwanted.

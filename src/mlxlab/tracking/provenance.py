@@ -1,4 +1,4 @@
-"""Where a run comes from: who, from which commit, with which versions, on which machine."""
+"""Provenance of a run: user, git commit, versions of packages, hardware."""
 
 import getpass
 import os
@@ -6,6 +6,8 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -14,21 +16,15 @@ GIT_SECONDS = 1.0
 
 
 def gather(project: Path) -> dict[str, str]:
-    """Tags for the tracker: user, source, git commit and dirty flag, versions, hardware. Takes about 15 ms."""
+    """All of it as tags for the tracker. Takes about 15 ms."""
     return _source() | git(project) | _versions() | _hardware()
 
 
 def requirements() -> list[str]:
-    """What a server of the model has to install: the versions we run with."""
-    expected = [line for line in metadata.requires("mlxlab") or [] if "extra ==" not in line]
-    found = []
-    for line in [*expected, "mlx-cpu"]:
-        name = re.split(r"[^\w.-]", line, maxsplit=1)[0]
-        try:
-            found.append(f"{name}=={metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            continue
-    return sorted(set(found))
+    """Requirements of a served model: our direct dependencies, pinned to the installed versions."""
+    lines = [line for line in metadata.requires("mlxlab") or [] if "extra ==" not in line]
+    names = {re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in [*lines, "mlx-cpu"]}
+    return sorted(f"{name}=={version}" for name, version in _installed(names).items())
 
 
 def _source() -> dict[str, str]:
@@ -46,33 +42,37 @@ def _source() -> dict[str, str]:
 
 
 def git(project: Path) -> dict[str, str]:
-    """Commit and dirty flag, `unknown` where git does not answer."""
-    commit = _ask_git(project, "rev-parse", "HEAD")
+    """Commit and dirty flag of a checkout; the flag is `unknown` outside one."""
+    commit = _git(project, "rev-parse", "HEAD")
     if not commit:
         return {"git.dirty": "unknown"}
-    changes = _ask_git(project, "status", "--porcelain", "--untracked-files=no")
+    changes = _git(project, "status", "--porcelain", "--untracked-files=no")
     dirty = "unknown" if changes is None else str(bool(changes)).lower()
     return {"mlflow.source.git.commit": commit, "git.dirty": dirty}
 
 
-def _ask_git(project: Path, *words: str) -> str | None:
-    # A repository's own settings may name a program to run (core.fsmonitor): not for a look at its state.
-    command = ["git", "-C", str(project), "--no-optional-locks", "-c", "core.fsmonitor=false", *words]
+def _git(project: Path, *args: str) -> str | None:
+    # core.fsmonitor of a repository may name a program, which `git status` would run.
+    command = ["git", "-C", str(project), "--no-optional-locks", "-c", "core.fsmonitor=false", *args]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=GIT_SECONDS, stdin=subprocess.DEVNULL)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=GIT_SECONDS, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return result.stdout.strip() if result.returncode == 0 else None
 
 
 def _versions() -> dict[str, str]:
-    found = {"version.python": platform.python_version()}
-    for name in VERSIONS:
-        try:
-            found[f"version.{name}"] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    installed = {f"version.{name}": version for name, version in _installed(VERSIONS).items()}
+    return {"version.python": platform.python_version()} | installed
+
+
+def _installed(names: Iterable[str]) -> dict[str, str]:
+    """name -> version of the packages that are installed."""
+    versions = {}
+    for name in names:
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def _hardware() -> dict[str, str]:

@@ -32,7 +32,6 @@ Uid: TypeAlias = Annotated[str, Predicate(is_uid)]
 Time: TypeAlias = Annotated[int, Ge(0), Le(253_402_300_799_999)]  # ms, up to the year 9999
 Step: TypeAlias = Annotated[int, Ge(0), Le(2**53)]
 Number: TypeAlias = float | Literal["NaN", "Infinity", "-Infinity"]
-Cell: TypeAlias = str | float | bool | None
 
 
 class Start(TypedDict):
@@ -66,7 +65,6 @@ class Model(TypedDict):
     step: Step | None
     files: dict[str, str]  # name -> path
     signature: dict[str, str] | None
-    example: list[dict[str, Cell]] | None
 
 
 @final

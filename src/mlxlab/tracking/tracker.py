@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -20,7 +20,7 @@ class Tracker(Protocol):
         """The run's id: 32 hex digits, the same after a resume; "" if nothing is recorded."""
 
     def start(
-        self, params: Mapping[str, Any], tags: dict[str, str], *, resumed: bool = False, name: str | None = None
+        self, params: Mapping[str, object], tags: dict[str, str], *, resumed: bool = False, name: str | None = None
     ) -> None:
         """Opens the run.
 
@@ -55,7 +55,6 @@ class Tracker(Protocol):
         step: int | None = None,
         files: dict[str, Path] | None = None,
         signature: dict[str, str] | None = None,
-        example: list[dict[str, Any]] | None = None,
     ) -> None:
         """Records a checkpoint as a model that `mlflow.pyfunc.load_model` loads.
 
@@ -65,7 +64,6 @@ class Tracker(Protocol):
             step: optimizer step at which it was saved.
             files: further artifacts of the model by name.
             signature: MLflow's, as a dict: `{"inputs": "<json>", "outputs": "<json>"}`.
-            example: rows (column -> value) that the model accepts.
         """
 
     def truncate_after(self, step: int) -> None:
@@ -88,7 +86,7 @@ class NoTracker:
     uid = ""
 
     def start(
-        self, params: Mapping[str, Any], tags: dict[str, str], *, resumed: bool = False, name: str | None = None
+        self, params: Mapping[str, object], tags: dict[str, str], *, resumed: bool = False, name: str | None = None
     ) -> None: ...
 
     def log_metrics(self, step: int, metrics: dict[str, float]) -> None: ...
@@ -107,7 +105,6 @@ class NoTracker:
         step: int | None = None,
         files: dict[str, Path] | None = None,
         signature: dict[str, str] | None = None,
-        example: list[dict[str, Any]] | None = None,
     ) -> None: ...
 
     def truncate_after(self, step: int) -> None: ...
@@ -129,7 +126,7 @@ class CompositeTracker:
         return next((tracker.uid for tracker in self.trackers if tracker.uid), "")
 
     def start(
-        self, params: Mapping[str, Any], tags: dict[str, str], *, resumed: bool = False, name: str | None = None
+        self, params: Mapping[str, object], tags: dict[str, str], *, resumed: bool = False, name: str | None = None
     ) -> None:
         for tracker in self.trackers:
             tracker.start(params, tags, resumed=resumed, name=name)
@@ -158,10 +155,9 @@ class CompositeTracker:
         step: int | None = None,
         files: dict[str, Path] | None = None,
         signature: dict[str, str] | None = None,
-        example: list[dict[str, Any]] | None = None,
     ) -> None:
         for tracker in self.trackers:
-            tracker.log_model(checkpoint, name=name, step=step, files=files, signature=signature, example=example)
+            tracker.log_model(checkpoint, name=name, step=step, files=files, signature=signature)
 
     def truncate_after(self, step: int) -> None:
         for tracker in self.trackers:

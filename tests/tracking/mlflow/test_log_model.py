@@ -79,7 +79,7 @@ def test_the_checkpoint_is_a_model_that_loads_and_predicts_elsewhere(project, co
     }
     checkpoint = write_checkpoint(journal)
     files = {"run": journal.folder / "inference"}
-    journal.log_model(checkpoint, step=7, files=files, signature=signature, example=[{"x": 1.0}])
+    journal.log_model(checkpoint, step=7, files=files, signature=signature)
     journal.end("FINISHED")
     upload_here(journal)
     assert ask(project, "select value from tags where key = 'mlxlab.missing'") == []

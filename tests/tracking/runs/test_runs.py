@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from mlxlab.tracking.mlflow import spool
+from mlxlab.tracking.mlflow.address import resolve
+from mlxlab.tracking.runs.mlflow_reader import MlflowRunReader
+from mlxlab.tracking.runs.sqlite_reader import SqliteRunReader
 from support.tracking import (
     ask,
     kill_syncer,
@@ -53,13 +56,45 @@ def test_list_show_and_compare_say_what_is_in_the_store(stored):
     for word in (run_id, run_id[:8], uid[:10], "run2", str(stored / "outputs" / "run2")):
         shown = runs_py(stored, "show", word).stdout
         assert run_id in shown
-        assert "valid/loss             0.25      0.25        1     2          2" in shown
+        assert ["valid/loss", "0.25", "0.25", "1", "2", "2"] in [line.split() for line in shown.splitlines()]
+
+    diverged = [line.split() for line in runs_py(stored, "show", "run1").stdout.splitlines()]
+    assert ["valid/loss", "nan", "1", "1", "2", "2"] in diverged  # NaN has no part in a range
 
     compared = runs_py(stored, "compare", "run0", "run2").stdout
     rows = {line.split()[0]: line.split()[1:] for line in compared.splitlines()[1:]}
     assert rows["lr"] == ["0.0", "0.2"]
     assert rows["valid/loss"] == ["0.5", "0.25"]
     assert "width" not in rows
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_both_readers_return_the_same_runs(stored):
+    address = resolve(f"sqlite:///{stored}/mlruns/mlflow.db", None, stored)
+    readers = [SqliteRunReader(address.database), MlflowRunReader(address)]
+
+    def details(reader, rows):
+        reader.load_details(rows)
+        return [str(row) for row in rows]  # text, as NaN does not equal itself
+
+    for sort in (None, "valid/loss", "valid/accuracy"):
+        first, second = (
+            reader.list_runs(limit=2, experiment="mlxlab", status="FINISHED", sort=sort) for reader in readers
+        )
+        assert details(readers[0], first) == details(readers[1], second)
+        assert len(first) == 2
+    [run] = readers[0].find_runs("run1")
+    for query in (run.run_id[:6], run.uid[:6], run.folder):
+        assert details(readers[0], readers[0].find_runs(query)) == details(readers[1], readers[1].find_runs(query))
+    assert str(readers[0].metric_ranges(run.run_id)) == str(dict(sorted(readers[1].metric_ranges(run.run_id).items())))
+    for kind in ("metrics", "experiments", "runs"):
+        assert set(readers[0].names(kind)) == set(readers[1].names(kind))
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:1", "postgresql://127.0.0.1:1/store"])
+def test_a_store_that_does_not_answer_exits_with_69_and_one_line(project, uri):
+    failed = runs_py(project, "list", f"uri={uri}")
+    assert (failed.returncode, failed.stderr.count("\n")) == (69, 1), failed.stderr
 
 
 def test_sorting_by_bits_per_byte_lists_the_lowest_first(stored):

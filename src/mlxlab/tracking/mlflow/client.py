@@ -1,18 +1,23 @@
-"""The store, through MLflow's client. Imported by the syncer and by tools, never by a training process."""
+"""A store, opened through MLflow's client. Training processes do not import this."""
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mlxlab.tracking.mlflow.address import Address
 from mlxlab.tracking.mlflow.errors import JournalRejectedError, StoreReplacedError
 from mlxlab.tracking.mlflow.naming import MAX_KEY, clean
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from sqlalchemy.engine import Engine
+
 UID = "mlxlab.uid"  # tag: ties an MLflow run to its journal
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens the experiment in its view for training
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # DO_NOT_TRACK does not stop it
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the stock 7 x 120 s make an outage last 20 minutes
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # with the defaults, 7 x 120 s, a failing call takes 20 minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -21,17 +26,18 @@ SETTINGS = {
 
 
 def prepare(address: Address) -> None:
-    """Sets what MLflow reads when it is imported. For processes that do nothing but tracking."""
+    """Sets the environment that MLflow reads at import. For processes that do nothing but tracking."""
     os.environ.update(SETTINGS | {key: os.environ[key] for key in SETTINGS if "HTTP" in key and key in os.environ})
-    os.environ.pop("MLFLOW_RUN_ID", None)  # would hijack the runs we create
-    os.environ["MLFLOW_TRACKING_URI"] = address.uri  # artifacts of a server are found through it
+    os.environ.pop("MLFLOW_RUN_ID", None)  # MLflow would continue that run instead of creating ours
+    os.environ["MLFLOW_TRACKING_URI"] = address.uri  # the client of a server's artifacts reads it
 
 
 class MlflowStore:
-    """An open store. Opening builds a fresh SQLite database if there is none.
+    """An open store. Opening creates the SQLite database unless it exists.
 
     Raises:
-        StoreUnavailableError: it cannot be reached, read or written, or has another MLflow's schema.
+        StoreUnavailableError: the database cannot be read or written, or has another version's schema.
+        Exception: of MLflow, of a database driver or of the network; see `classify_error`.
     """
 
     def __init__(self, address: Address) -> None:
@@ -47,85 +53,85 @@ class MlflowStore:
         self._experiments: dict[str, str] = {}
 
     def check(self) -> None:
-        """Raises StoreReplacedError if the database is not the file that was opened."""
+        """Raises StoreReplacedError unless the database is still the file that was opened."""
         if _identity(self.address.database) != self._file:
             raise StoreReplacedError(f"{self.address.database} was removed or replaced")
 
     def experiment(self, name: str) -> str:
-        """The id of the experiment, made if need be."""
+        """The id of the experiment, which is created unless it exists."""
         if name not in self._experiments:
             self._experiments[name] = self._get_or_create(name)
         return self._experiments[name]
 
-    def find(self, uid: str, experiment: str) -> Any | None:
-        """The MLflow run of a journal, also a deleted one."""
+    def find(self, uid: str, experiment: str) -> "Run | None":
+        """The MLflow run of a journal, even if deleted."""
         from mlflow.entities import ViewType
 
-        found = self.client.search_runs([experiment], f"tags.`{UID}` = '{uid}'", ViewType.ALL, max_results=1)
-        return found[0] if found else None
+        runs = self.client.search_runs([experiment], f"tags.`{UID}` = '{uid}'", ViewType.ALL, max_results=1)
+        return runs[0] if runs else None
 
     def close(self) -> None:
-        """Lets go of the database file: MLflow keeps connections per address for the life of the process."""
-        engine = getattr(self.client._tracking_client.store, "engine", None)
-        if engine is not None:
+        """Closes the database: MLflow keeps connections per address for the life of the process."""
+        if engine := self._engine():
             engine.dispose()
 
     def delete_metrics_after(self, run_id: str, step: int) -> bool:
-        """Deletes the metric rows above `step`. False where the store cannot: a server has no call for that."""
-        engine = getattr(self.client._tracking_client.store, "engine", None)
-        if engine is None:
-            return False
+        """Deletes metric rows of later steps; returns False for a server, whose API cannot do so."""
         from mlxlab.tracking.mlflow import sqlite
 
-        sqlite.delete_metrics_after(engine, run_id, step)
-        return True
+        if engine := self._engine():
+            sqlite.delete_metrics_after(engine, run_id, step)
+        return engine is not None
 
     def last_steps(self, run_id: str) -> dict[str, int]:
         """metric -> its highest step in the store."""
         keys = self.client.get_run(run_id).data.metrics
         return {key: max(row.step for row in self.client.get_metric_history(run_id, key)) for key in keys}
 
+    def _engine(self) -> "Engine | None":
+        return getattr(self.client._tracking_client.store, "engine", None)  # a server's store has none
+
     def _get_or_create(self, name: str) -> str:
         from mlflow.exceptions import MlflowException
 
-        found = self.client.get_experiment_by_name(name)
-        if found is None:
+        experiment = self.client.get_experiment_by_name(name)
+        if experiment is None:
             try:
-                return self.client.create_experiment(name, artifact_location=self._location(name), tags=KIND)
-            except MlflowException:  # another process was faster
-                found = self.client.get_experiment_by_name(name)
-                if found is None:
+                return str(self.client.create_experiment(name, artifact_location=self._location(name), tags=KIND))
+            except MlflowException:  # another process may have created it meanwhile
+                experiment = self.client.get_experiment_by_name(name)
+                if experiment is None:
                     raise
-        if found.lifecycle_stage == "deleted":
+        if experiment.lifecycle_stage == "deleted":
             raise JournalRejectedError(
-                f"experiment {name} was deleted in MLflow: restore it there, or take another name"
+                f"experiment {name} was deleted in MLflow: restore it there, or use another name"
             )
-        return found.experiment_id
+        return str(experiment.experiment_id)
 
     def _location(self, name: str) -> str | None:
         if self.address.artifacts is None:
             return None
-        # Given outright: MLflow's default is relative to the current folder.
+        # Absolute: MLflow's default is relative to the current folder.
         location = f"{self.address.artifacts.rstrip('/')}/{clean(name).replace(':', '_')[:MAX_KEY]}"
-        # As a URI, if MLflow would read something else into the path.
+        # As a URI if the path holds characters that MLflow would parse.
         return Path(location).as_uri() if location.startswith("/") and set(location) & set("%?#") else location
 
 
 def _quiet() -> None:
     import logging
 
-    import mlflow  # sets its own levels: only now can they be set for good
+    import mlflow  # the import sets log levels, so ours come after it
 
-    # Every error reaches us as an exception: logged as well, each attempt on a locked store prints a traceback.
+    # Errors reach us as exceptions; logged too, each attempt on a locked store would print a traceback.
     for name in (mlflow.__name__, "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def _client(address: Address) -> Any:
+def _client(address: Address) -> "MlflowClient":
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=address.uri, registry_uri=address.uri)
-    client.search_experiments(max_results=1)  # a store that does not answer shows itself here
+    client.search_experiments(max_results=1)  # raises if the store does not answer
     return client
 
 

@@ -1,4 +1,4 @@
-"""A model of the store on this disk: what `models:/...` or `runs:/...` names."""
+"""Downloads models of a store, named by `models:/...` or `runs:/...`."""
 
 import hashlib
 import os
@@ -17,36 +17,37 @@ SCHEMES = ("models:/", "runs:/")
 
 
 def is_mlflow_uri(name: str) -> bool:
-    """Does the name mean a model of the store?"""
+    """Whether the name is that of a model in a store."""
     return name.startswith(SCHEMES)
 
 
 def download_model(name: str, uri: str | None, project: Path, cache: Path) -> Path:
-    """The checkpoint of a logged or registered model, with the `inference` folder of its run beside it.
+    """The checkpoint folder of a logged or registered model; the `inference` folder of its run has the same parent.
 
-    What was fetched once is kept, by the model's own id: an alias that has moved means another model.
+    Downloads are cached by model id, so that an alias that is reassigned gives the new model.
 
     Args:
         name: `models:/<name>/<version>`, `models:/<name>@<alias>`, `models:/<model id>` or `runs:/<run id>/best`.
-        uri: the store; null as in `tracking.uri`.
+        uri: the store; None as in `tracking.uri`.
 
     Raises:
-        ServiceUnavailableError: there is no store, or it cannot be reached. InputNotFoundError: it has no such model.
-        DataError: the model is none of ours.
+        ServiceUnavailableError: there is no store, or it cannot be reached.
+        InputNotFoundError: it has no such model.
+        DataError: the model was not logged by mlxlab.
     """
     address = resolve(uri, None, project)
     if address.database is not None and not address.database.is_file():
-        raise ServiceUnavailableError(f"{name}: {address.shown}: no store there; a run with tracking=mlflow makes it")
+        raise ServiceUnavailableError(f"{name}: {address.shown}: no store found; a run with tracking=mlflow creates it")
     with _tracking_env(address):
-        folder = _kept(name, address, cache / "models")
-    found = sorted(path.parent for path in folder.glob("artifacts/*/model.safetensors"))
-    if not found or not (folder / "artifacts" / "inference" / "config.yaml").is_file():
-        raise DataError(f"{name}: is not a model that a run of mlxlab logged")
-    return found[0]
+        folder = _cached(name, address, cache / "models")
+    checkpoints = sorted(path.parent for path in folder.glob("artifacts/*/model.safetensors"))
+    if not checkpoints or not (folder / "artifacts" / "inference" / "config.yaml").is_file():
+        raise DataError(f"{name}: expected a model that mlxlab logged")
+    return checkpoints[0]
 
 
-def _kept(name: str, address: Address, cache: Path) -> Path:
-    """The folder of the model, fetched if it was not there."""
+def _cached(name: str, address: Address, cache: Path) -> Path:
+    """The folder of the model, downloaded unless it is cached."""
     from mlflow.exceptions import MlflowException
     from mlflow.models import get_model_info
 
@@ -56,9 +57,9 @@ def _kept(name: str, address: Address, cache: Path) -> Path:
         if not folder.is_dir():
             _download(name, folder)
     except MlflowException as error:
-        gone = error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
-        fault = InputNotFoundError if gone else ServiceUnavailableError
-        raise fault(f"{name}: {address.shown}: {one_line(error)}") from None
+        missing = error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
+        kind = InputNotFoundError if missing else ServiceUnavailableError
+        raise kind(f"{name}: {address.shown}: {one_line(error)}") from None
     except OSError as error:
         raise ServiceUnavailableError(f"{name}: {address.shown}: {one_line(error)}") from None
     return folder
@@ -66,10 +67,10 @@ def _kept(name: str, address: Address, cache: Path) -> Path:
 
 @contextmanager
 def _tracking_env(address: Address) -> Iterator[None]:
-    """Inside, MLflow's functions that take no address use this one."""
-    meant = SETTINGS | {"MLFLOW_TRACKING_URI": address.uri}
-    before = {name: os.environ.get(name) for name in meant}
-    os.environ.update(meant)
+    """Sets the address for functions of MLflow that take none; restores the environment at the end."""
+    variables = SETTINGS | {"MLFLOW_TRACKING_URI": address.uri}
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
@@ -80,11 +81,11 @@ def _tracking_env(address: Address) -> Iterator[None]:
 
 
 def _download(name: str, folder: Path) -> None:
-    """Complete or absent."""
+    """Downloads the whole model or nothing."""
     from mlflow.artifacts import download_artifacts
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        came = Path(download_artifacts(artifact_uri=name, dst_path=temporary))
+        downloaded = Path(download_artifacts(artifact_uri=name, dst_path=temporary))
         if not folder.is_dir():
-            shutil.move(came, folder)
+            shutil.move(downloaded, folder)

@@ -64,12 +64,11 @@ def _find_or_create(client: "MlflowClient", experiment_id: str, run_id: str, mod
 
 def _save(path: Path, model: Model, files: dict[str, Path], run_id: str, model_id: str) -> None:
     import mlflow.pyfunc
-    import pandas as pd
     from mlflow.models import Model as MlflowModel
     from mlflow.models import ModelSignature
 
     conf = PACKAGE.parents[1] / "conf"  # a checkout has it beside src/, a wheel inside the package
-    signature, example = model["signature"], model["example"]
+    signature = model["signature"]
     mlflow.pyfunc.save_model(
         path,
         python_model=str(CODE),
@@ -77,7 +76,6 @@ def _save(path: Path, model: Model, files: dict[str, Path], run_id: str, model_i
         code_paths=[str(PACKAGE), *([str(conf)] if conf.is_dir() else [])],
         pip_requirements=provenance.requirements(),
         signature=ModelSignature.from_dict(signature) if signature else None,
-        input_example=pd.DataFrame(example) if example else None,
         mlflow_model=MlflowModel(
             artifact_path=clean_model_name(model["name"]), run_id=run_id, model_uuid=model_id, model_id=model_id
         ),

@@ -1,7 +1,7 @@
-"""An SQLite file as MLflow's store: made without races, never upgraded behind the user's back.
+"""An SQLite file as MLflow's store: created without races, never upgraded unless the user does so.
 
-MLflow builds a new database in 67 migrations; processes that do so at the same time break the file. Here the finished
-schema is kept as text, once per MLflow version, and becomes a database in one rename.
+MLflow builds a new database in 67 migrations, and processes that do so at the same time break the file. Here the
+resulting schema is cached as text, once per MLflow version, and becomes a database in one rename.
 """
 
 import fcntl
@@ -11,39 +11,44 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from mlxlab.files.atomic import remove_leftovers, temporary_name, write_atomic
 from mlxlab.tracking.mlflow.address import Address
 from mlxlab.tracking.mlflow.errors import StoreUnavailableError
 
-_SET = (
-    "insert into experiments(experiment_id, name, artifact_location, lifecycle_stage, creation_time, last_update_time)"
-)
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+_DEFAULT_EXPERIMENT = """
+insert into experiments(experiment_id, name, artifact_location, lifecycle_stage, creation_time, last_update_time)
+values (0, 'Default', ?, 'active', ?, ?)
+"""
 BUSY_SECONDS = 20.0  # that a write waits for a locked database
-_connected = False
 
 
 def ensure_database(address: Address) -> None:
-    """Makes the database if it is not there; checks its schema if it is.
+    """Creates the database unless it exists, and checks its schema.
 
     Raises:
-        StoreUnavailableError: not readable, no MLflow store, or of another version.
+        StoreUnavailableError: it cannot be read, is not an MLflow store, or has another version's schema.
     """
     import mlflow
 
     path = address.database
     assert path is not None
-    _listen()
+    _set_pragmas()
     schema = _schema(address, mlflow.__version__)
     if not path.exists() or path.stat().st_size == 0:
         _build(path, schema, address)
-    expected, found = _version_in(schema), version(path)
-    if found != expected:
+    expected, actual = _version_in(schema), version(path)
+    if actual != expected:
         raise StoreUnavailableError(
-            f"{path} has schema {found}, MLflow {mlflow.__version__} writes {expected} and would change the file: "
-            f"back it up, then `mlflow db upgrade {address.shown}`"
+            f"{path}: expected schema {expected} of MLflow {mlflow.__version__}, got {actual}: back the file up, then "
+            f"`mlflow db upgrade {address.shown}`"
         )
 
 
@@ -51,7 +56,7 @@ def version(path: Path) -> str:
     """The schema's version.
 
     Raises:
-        StoreUnavailableError: the file cannot be read, or is no MLflow store.
+        StoreUnavailableError: the file cannot be read, or is not an MLflow store.
     """
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=10)) as database:
@@ -59,12 +64,12 @@ def version(path: Path) -> str:
     except sqlite3.Error as error:
         raise StoreUnavailableError(f"{path}: {error}") from None
     if len(rows) != 1:
-        raise StoreUnavailableError(f"{path} is no MLflow store: it names no schema")
+        raise StoreUnavailableError(f"{path}: not an MLflow store: it names no schema")
     return rows[0][0]
 
 
-def delete_metrics_after(engine: Any, run_id: str, step: int) -> None:
-    """Deletes a run's metric rows above `step`, and sets the latest values anew."""
+def delete_metrics_after(engine: "Engine", run_id: str, step: int) -> None:
+    """Deletes a run's metric rows of later steps, and updates its latest values."""
     from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlMetric
     from sqlalchemy import delete, insert, select
 
@@ -77,49 +82,45 @@ def delete_metrics_after(engine: Any, run_id: str, step: int) -> None:
         database.execute(delete(latest).where(late))
         for key in keys:
             order = rows.c.step.desc(), rows.c.timestamp.desc(), rows.c.value.desc()
-            mine = (rows.c.run_uuid == run_id) & (rows.c.key == key)
-            query = select(*(rows.c[name] for name in columns)).where(mine).order_by(*order).limit(1)
+            of_key = (rows.c.run_uuid == run_id) & (rows.c.key == key)
+            query = select(*(rows.c[name] for name in columns)).where(of_key).order_by(*order).limit(1)
             for row in database.execute(query).mappings():
                 database.execute(insert(latest).values(**row))
 
 
-def _listen() -> None:
-    """Every SQLite connection of MLflow: readers do not block, and a commit is on the disk when it returns."""
-    global _connected
-    if _connected:
-        return
-    _connected = True
+@cache
+def _set_pragmas() -> None:
+    """For all SQLite connections of MLflow: readers do not block, and a commit is on the disk when it returns."""
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
 
     @event.listens_for(Engine, "connect")
-    def pragmas(connection: Any, _: Any) -> None:
+    def pragmas(connection: object, _: object) -> None:
         if isinstance(connection, sqlite3.Connection):
-            # `full`: what is acknowledged in the run folder must not vanish here with the power.
+            # `full`: a power failure must not lose what the run folder records as uploaded.
             for line in (f"busy_timeout={int(1000 * BUSY_SECONDS)}", "journal_mode=wal", "synchronous=full"):
-                with suppress(sqlite3.OperationalError):  # read-only: the first write will say so
+                with suppress(sqlite3.OperationalError):  # read-only: the first write raises
                     connection.execute(f"pragma {line}")
 
 
 def _build(path: Path, schema: str, address: Address) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
+    remove_leftovers(path.parent)
+    temporary = temporary_name(path)
     now = int(time.time() * 1000)
     with closing(sqlite3.connect(temporary)) as database:
         database.executescript(schema)
-        location = f"{address.artifacts}/0"
-        database.execute(f"{_SET} values (0, 'Default', ?, 'active', ?, ?)", (location, now, now))
+        database.execute(_DEFAULT_EXPERIMENT, (f"{address.artifacts}/0", now, now))
         database.commit()
         database.execute("pragma journal_mode=wal")
     with _flock(path.with_name(f".{path.name}.lock")):
-        if not path.exists() or path.stat().st_size == 0:  # nobody was faster
+        if not path.exists() or path.stat().st_size == 0:  # no other process has created it
             os.replace(temporary, path)
     temporary.unlink(missing_ok=True)
 
 
 def _schema(address: Address, release: str) -> str:
-    """The empty schema of this MLflow as SQL, from the cache or made now (a second)."""
+    """The empty schema of this MLflow release as SQL, cached because the migrations take a second."""
     assert address.spool is not None
     for folder in (_cache(), address.spool):
         path = folder / f"mlflow-{release}.sql"
@@ -127,10 +128,7 @@ def _schema(address: Address, release: str) -> str:
             folder.mkdir(parents=True, exist_ok=True)
             with _flock(path.with_suffix(".lock")):
                 if not path.exists():
-                    text = _migrate()
-                    temporary = path.with_suffix(f".{os.getpid()}")
-                    temporary.write_text(text)
-                    os.replace(temporary, path)
+                    write_atomic(path, _migrate())
                 return path.read_text()
         except OSError:
             continue  # not writable
@@ -138,7 +136,7 @@ def _schema(address: Address, release: str) -> str:
 
 
 def _migrate() -> str:
-    """Runs MLflow's own migrations on an empty database; what they leave, as SQL."""
+    """The schema after MLflow's own migrations of an empty database, as SQL."""
     from mlflow.store.db.utils import _initialize_tables
     from sqlalchemy import create_engine
 

@@ -1,78 +1,113 @@
-"""Reads runs out of any other store through MLflow's client: slower, the same answers."""
+"""Reads any other store through MLflow's client: slower than `sqlite_reader`, with the same results."""
 
-from collections.abc import Iterable
-from typing import Any
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlxlab.errors import ServiceUnavailableError
 from mlxlab.metric_names import lower_is_better
 from mlxlab.tracking.mlflow.address import Address
-from mlxlab.tracking.mlflow.client import UID, MlflowStore
+from mlxlab.tracking.mlflow.client import UID, MlflowStore, prepare
 from mlxlab.tracking.mlflow.errors import StoreUnavailableError, one_line
-from mlxlab.tracking.runs.sqlite_reader import RunRow
+from mlxlab.tracking.mlflow.naming import clean
+from mlxlab.tracking.runs.reader import Kind, MetricRange, RunRow
 
-MANY = 1000  # runs looked at
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+MAX_SEARCHED = 1000  # newest runs among which `find_runs` looks
+MAX_RESULTS = 50_000  # of one search; MLflow refuses more
+NEWEST = "attributes.start_time DESC"
 
 
 class MlflowRunReader:
-    """A store behind MLflow's client. The methods are those of `query.Database`.
-
-    Raises:
-        ServiceUnavailableError: it does not answer.
-    """
+    """The `RunReader` of a store behind MLflow's client."""
 
     def __init__(self, address: Address) -> None:
-        try:
+        self.address = address
+        prepare(address)  # before MLflow is imported
+        with self._errors():
             self._client = MlflowStore(address).client
-        except (StoreUnavailableError, Exception) as error:
-            raise ServiceUnavailableError(f"{address.shown}: {one_line(error)}") from None
 
-    def newest(self, *, limit: int, experiment: str | None, status: str | None, sort: str | None) -> list[RunRow]:
-        words = [f"attributes.status = '{status}'"] if status else []
-        order = (
-            [f"metrics.`{sort}` {'ASC' if lower_is_better(sort) else 'DESC'}"]
-            if sort
-            else ["attributes.start_time DESC"]
-        )
-        names = [experiment] if experiment else None
-        return self._search(" and ".join(words), order, limit, names)
+    def list_runs(self, *, limit: int, experiment: str | None, status: str | None, sort: str | None) -> list[RunRow]:
+        order = NEWEST
+        if sort is not None:
+            order = f"metrics.`{clean(sort)}` {'ASC' if lower_is_better(sort) else 'DESC'}"
+        rows = self._search(order, limit, f"attributes.status = '{status}'" if status else "", experiment)
+        return [row for row in rows if sort is None or clean(sort) in row.metrics]
 
-    def matching(self, word: str) -> list[RunRow]:
-        rows = self._search("", ["attributes.start_time DESC"], MANY, None)
-        return [row for row in rows if word in (row.name, row.folder) or _begins(row, word)]
+    def find_runs(self, query: str) -> list[RunRow]:
+        folder = str(Path(query).absolute())
+        return [
+            row
+            for row in self._search(NEWEST, MAX_SEARCHED)
+            if query == row.name
+            or folder == row.folder
+            or any(id_.startswith(query) for id_ in (row.run_id, row.uid or ""))
+        ]
 
-    def complete(self, rows: Iterable[RunRow]) -> None:
-        """Rows come complete."""
+    def load_details(self, runs: Iterable[RunRow]) -> None:
+        """Rows of this reader have them."""
 
-    def spans(self, run_id: str) -> dict[str, tuple[int, float, float, int]]:
-        spans = {}
-        for key in self._client.get_run(run_id).data.metrics:
-            history = self._client.get_metric_history(run_id, key)
-            values = [metric.value for metric in history]
-            spans[key] = (len(history), min(values), max(values), max(metric.step for metric in history))
-        return spans
+    def metric_ranges(self, run_id: str) -> dict[str, MetricRange]:
+        with self._errors():
+            keys = self._client.get_run(run_id).data.metrics
+            histories = {key: self._client.get_metric_history(run_id, key) for key in keys}
+        ranges = {}
+        for key, history in histories.items():
+            values = [metric.value for metric in history if not math.isnan(metric.value)] or [math.nan]
+            ranges[key] = MetricRange(len(history), min(values), max(values), max(metric.step for metric in history))
+        return ranges
 
-    def names(self, what: str) -> list[str]:
-        if what == "experiments":
-            return [found.name for found in self._client.search_experiments()]
-        rows = self._search("", ["attributes.start_time DESC"], 100, None)
-        if what == "runs":
+    def names(self, kind: Kind) -> list[str]:
+        if kind == "experiments":
+            return list(self._experiments().values())
+        rows = self._search(NEWEST, MAX_SEARCHED)
+        if kind == "runs":
             return [name for row in rows for name in (row.name, row.run_id)]
         return sorted({key for row in rows for key in row.metrics})
 
-    def _search(self, words: str, order: list[str], limit: int, names: list[str] | None) -> list[RunRow]:
-        by_id = {found.experiment_id: found.name for found in self._client.search_experiments()}
-        ids = [id_ for id_, name in by_id.items() if names is None or name in names]
-        found = self._client.search_runs(ids, words, max_results=limit, order_by=order) if ids else []
-        return [_row(run, by_id[run.info.experiment_id]) for run in found]
+    def _search(self, order: str, limit: int, query: str = "", experiment: str | None = None) -> list[RunRow]:
+        names = self._experiments()
+        ids = [id_ for id_, name in names.items() if experiment in (None, name)]
+        if not ids:
+            return []
+        with self._errors():
+            runs = self._client.search_runs(ids, query, max_results=min(limit, MAX_RESULTS), order_by=[order])
+        return [_row(run, names[run.info.experiment_id]) for run in runs]
+
+    def _experiments(self) -> dict[str, str]:
+        with self._errors():
+            return {item.experiment_id: item.name for item in self._client.search_experiments()}
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Inside, every way in which a store does not answer is a ServiceUnavailableError."""
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            yield
+        # ImportError: a database without its driver; OSError: the connection.
+        except (MlflowException, SQLAlchemyError, StoreUnavailableError, ImportError, OSError) as error:
+            raise ServiceUnavailableError(f"{self.address.shown}: {one_line(error)}") from None
 
 
-def _row(run: Any, experiment: str) -> RunRow:
-    info, tags = run.info, run.data.tags
-    row = RunRow(info.run_id, info.run_name or "", experiment, info.status, info.start_time, info.end_time)
-    row.uid, row.parent, row.folder = tags.get(UID), tags.get("mlflow.parentRunId"), tags.get("mlxlab.folder")
-    row.metrics, row.params, row.tags = dict(run.data.metrics), dict(run.data.params), dict(tags)
-    return row
-
-
-def _begins(row: RunRow, word: str) -> bool:
-    return row.run_id.startswith(word) or (row.uid or "").startswith(word)
+def _row(run: "Run", experiment: str) -> RunRow:
+    info, data = run.info, run.data
+    return RunRow(
+        info.run_id,
+        info.run_name or "",
+        experiment,
+        info.status,
+        info.start_time,
+        info.end_time,
+        data.tags.get(UID),
+        data.tags.get("mlflow.parentRunId"),
+        data.tags.get("mlxlab.folder"),
+        dict(data.metrics),
+        dict(data.params),
+        dict(data.tags),
+    )

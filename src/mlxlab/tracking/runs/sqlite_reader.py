@@ -1,137 +1,106 @@
-"""Reads runs out of an SQLite store with plain SQL: read-only, and without MLflow (which needs 2 ms a run)."""
+"""Reads an SQLite store with plain SQL: read-only, and without MLflow, whose client needs 2 ms per run."""
 
 import math
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from mlxlab.errors import ServiceUnavailableError
 from mlxlab.metric_names import lower_is_better
 from mlxlab.tracking.mlflow.naming import clean
+from mlxlab.tracking.runs.reader import Kind, MetricRange, RunRow
 
 _RUNS = """
-select r.run_uuid, r.name, e.name, r.status, r.start_time, r.end_time, r.lifecycle_stage,
-       max(case when t.key = 'mlxlab.uid' then t.value end),
-       max(case when t.key = 'mlflow.parentRunId' then t.value end),
-       max(case when t.key = 'mlxlab.folder' then t.value end)
+select r.run_uuid, coalesce(r.name, ''), e.name, iif(r.lifecycle_stage = 'active', r.status, 'deleted'),
+       r.start_time, r.end_time,
+       (select value from tags where run_uuid = r.run_uuid and key = 'mlxlab.uid') as uid,
+       (select value from tags where run_uuid = r.run_uuid and key = 'mlflow.parentRunId') as parent,
+       (select value from tags where run_uuid = r.run_uuid and key = 'mlxlab.folder') as folder
 from runs r join experiments e on e.experiment_id = r.experiment_id
-left join tags t on t.run_uuid = r.run_uuid and t.key in ('mlxlab.uid', 'mlflow.parentRunId', 'mlxlab.folder')
 """
-
-
-@dataclass
-class RunRow:
-    """A run as the store knows it. Times in ms since 1970."""
-
-    run_id: str
-    name: str
-    experiment: str
-    status: str
-    start: int | None
-    end: int | None
-    uid: str | None = None
-    parent: str | None = None  # run id
-    folder: str | None = None
-    metrics: dict[str, float] = field(default_factory=dict)  # latest values
-    params: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
+_NAMES = {
+    "metrics": "select distinct key from latest_metrics",
+    "experiments": "select name from experiments",
+    "runs": "select name from runs union select run_uuid from runs",
+}
+_VALUE = "case when not is_nan then value end"  # MLflow stores NaN as 0
+MAX_MATCHES = 20
+MAX_VARIABLES = 500  # of one query; SQLite's limit is 999
 
 
 class SqliteRunReader:
-    """An SQLite store, opened for reading.
-
-    Raises:
-        ServiceUnavailableError: there is no such file, or it is no MLflow store.
-    """
+    """The `RunReader` of an SQLite store."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.is_file():
-            raise ServiceUnavailableError(f"{path}: no store there yet; a run with tracking=mlflow makes it")
+            raise ServiceUnavailableError(f"{path}: no store found; a run with tracking=mlflow creates it")
 
-    def newest(self, *, limit: int, experiment: str | None, status: str | None, sort: str | None) -> list[RunRow]:
-        """The newest runs first, or by the metric `sort`: losses ascending, everything else descending."""
-        where, values = ["r.lifecycle_stage = 'active'"], []
+    def list_runs(self, *, limit: int, experiment: str | None, status: str | None, sort: str | None) -> list[RunRow]:
+        query, order, values = _RUNS, "r.start_time desc", []
+        if sort is not None:
+            query += "join latest_metrics m on m.run_uuid = r.run_uuid and m.key = ? "
+            order = f"m.is_nan, m.value {'asc' if lower_is_better(sort) else 'desc'}, {order}"
+            values.append(clean(sort))
+        query += "where r.lifecycle_stage = 'active' "
         for column, value in (("e.name", experiment), ("r.status", status)):
             if value is not None:
-                where.append(f"{column} = ?")
+                query += f"and {column} = ? "
                 values.append(value)
-        join, order = "", "r.start_time desc"
-        if sort is not None:
-            join = f"join latest_metrics m on m.run_uuid = r.run_uuid and m.key = {_quoted(sort)}"
-            order = f"m.is_nan, m.value {'asc' if lower_is_better(sort) else 'desc'}, r.start_time desc"
-        tail = f"{join} where {' and '.join(where)} group by r.run_uuid order by {order} limit ?"
-        rows = self._rows(tail, (*values, limit))
-        self._add("metrics", rows)
-        return rows
+        runs = [RunRow(*row) for row in self._query(f"{query} order by {order} limit ?", (*values, limit))]
+        self._load_metrics(runs)
+        return runs
 
-    def matching(self, word: str) -> list[RunRow]:
-        """Runs whose id or uid begins with `word`, whose name is `word`, or whose run folder it is."""
-        path = str(Path(word).absolute())
-        tail = (
-            "where r.run_uuid like ? or r.name = ? or exists (select 1 from tags x where x.run_uuid = r.run_uuid and "
-            "(x.key = 'mlxlab.uid' and x.value like ? or x.key = 'mlxlab.folder' and x.value = ?)) "
-            "group by r.run_uuid order by r.start_time desc limit 20"
+    def find_runs(self, query: str) -> list[RunRow]:
+        where = "where instr(r.run_uuid, ?1) = 1 or r.name = ?1 or instr(uid, ?1) = 1 or folder = ?2"
+        rows = self._query(
+            f"{_RUNS} {where} order by r.start_time desc limit {MAX_MATCHES}", (query, str(Path(query).absolute()))
         )
-        begin = word.replace("%", "").replace("_", "") + "%"
-        return self._rows(tail, (begin, word, begin, path))
+        return [RunRow(*row) for row in rows]
 
-    def complete(self, rows: Iterable[RunRow]) -> None:
-        """Adds params, tags and metrics to the rows."""
-        found = list(rows)
-        for kind in ("metrics", "params", "tags"):
-            self._add(kind, found)
+    def load_details(self, runs: Iterable[RunRow]) -> None:
+        runs = list(runs)
+        self._load_metrics(runs)
+        for run in runs:
+            run.params = dict(self._query("select key, value from params where run_uuid = ?", (run.run_id,)))
+            run.tags = dict(self._query("select key, value from tags where run_uuid = ?", (run.run_id,)))
 
-    def spans(self, run_id: str) -> dict[str, tuple[int, float, float, int]]:
-        """metric -> (rows, smallest, largest, last step), over the whole history."""
-        query = "select key, count(*), min(value), max(value), max(step) from metrics where run_uuid = ? group by key"
-        return {key: (count, low, high, step) for key, count, low, high, step in self._ask(query, (run_id,))}
+    def metric_ranges(self, run_id: str) -> dict[str, MetricRange]:
+        query = (
+            f"select key, count(*), min({_VALUE}), max({_VALUE}), max(step) from metrics where run_uuid = ? group by 1"
+        )
+        return {
+            key: MetricRange(points, _number(low), _number(high), step)
+            for key, points, low, high, step in self._query(query, (run_id,))
+        }
 
-    def names(self, what: str) -> list[str]:
-        """All names of `metrics`, `experiments` or `runs`: for the nearest one to a wrong word."""
-        query = {
-            "metrics": "select distinct key from latest_metrics",
-            "experiments": "select name from experiments",
-            "runs": "select name from runs union select run_uuid from runs",
-        }[what]
-        return [name for (name,) in self._ask(query) if name]
+    def names(self, kind: Kind) -> list[str]:
+        return [name for (name,) in self._query(_NAMES[kind]) if name]
 
-    def _rows(self, tail: str, values: tuple[object, ...]) -> list[RunRow]:
-        rows = []
-        for run_id, name, experiment, status, start, end, stage, uid, parent, folder in self._ask(_RUNS + tail, values):
-            state = status if stage == "active" else "deleted"
-            rows.append(RunRow(run_id, name or "", experiment, state, start, end, uid, parent, folder))
-        return rows
-
-    def _add(self, kind: str, rows: list[RunRow]) -> None:
-        by_id = {row.run_id: row for row in rows}
+    def _load_metrics(self, runs: Sequence[RunRow]) -> None:
+        by_id = {run.run_id: run for run in runs}
         ids = list(by_id)
-        columns = (
-            "run_uuid, key, case when is_nan then 'nan' else value end" if kind == "metrics" else "run_uuid, key, value"
-        )
-        table = "latest_metrics" if kind == "metrics" else kind
-        for i in range(0, len(ids), 500):  # SQLite's limit of variables
-            part = ids[i : i + 500]
-            marks = ",".join("?" * len(part))
-            for run_id, key, value in self._ask(f"select {columns} from {table} where run_uuid in ({marks})", part):
-                getattr(by_id[run_id], kind)[key] = _number(value) if kind == "metrics" else value
+        for i in range(0, len(ids), MAX_VARIABLES):
+            some = ids[i : i + MAX_VARIABLES]
+            marks = ",".join("?" * len(some))
+            query = f"select run_uuid, key, {_VALUE} from latest_metrics where run_uuid in ({marks})"
+            for run_id, key, value in self._query(query, some):
+                by_id[run_id].metrics[key] = _number(value)
 
-    def _ask(self, query: str, values: Iterable[object] = ()) -> list[tuple]:
-        address = f"file:{quote(str(self.path))}?mode=ro"
+    def _query(self, query: str, values: Sequence[object] = ()) -> list[Any]:
+        uri = f"file:{quote(str(self.path))}?mode=ro"
         try:
-            with closing(sqlite3.connect(address, uri=True, timeout=5)) as database:
-                return database.execute(query, tuple(values)).fetchall()
+            with closing(sqlite3.connect(uri, uri=True, timeout=5)) as database:
+                return database.execute(query, values).fetchall()
         except sqlite3.Error as error:
-            raise ServiceUnavailableError(f"{self.path} cannot be read as an MLflow store: {error}") from None
+            raise ServiceUnavailableError(f"{self.path}: cannot be read as an MLflow store ({error})") from None
 
 
-def _number(value: object) -> float:
-    number = float(value)  # type: ignore[arg-type]
-    return math.copysign(math.inf, number) if abs(number) >= 1.7976931348623157e308 else number  # as MLflow stores it
-
-
-def _quoted(key: str) -> str:
-    return f"'{clean(key)}'"  # has no quote: see `clean`
+def _number(value: float | None) -> float:
+    """A stored value: NULL is NaN, and MLflow stores infinities as the largest double."""
+    if value is None:
+        return math.nan
+    return math.copysign(math.inf, value) if abs(value) >= 1.7976931348623157e308 else float(value)

@@ -1,17 +1,19 @@
-"""Runs as text: a list, one run in full, several side by side."""
+"""Formats runs as text: a list, one run with all details, several runs side by side."""
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
-from mlxlab.tracking.runs.sqlite_reader import RunRow
+from mlxlab.tracking.mlflow.naming import truncate
+from mlxlab.tracking.runs.reader import MetricRange, RunRow
 
-MOST_METRICS = 4  # columns of a list
-_FIRST = ("test/", "valid/", "train/")
+MAX_METRICS = 4  # columns of a list
+_RESULTS = ("test/", "valid/", "train/")  # shown before other metrics, in this order
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, right: int = 99) -> str:
-    """Aligned columns; those from number `right` on are set to the right."""
+def format_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, right: int = 99) -> str:
+    """Aligned columns; those from index `right` on are aligned to the right."""
     lines = [list(head), *(list(row) for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     return "\n".join(
@@ -22,8 +24,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, right: int = 99
     )
 
 
-def listing(runs: list[RunRow], metrics: list[str] | None) -> str:
-    keys = metrics or _telling(runs)
+def format_list(runs: list[RunRow], metrics: list[str] | None) -> str:
+    """One line per run.
+
+    Args:
+        metrics: columns; None takes those that most of the runs have.
+    """
+    keys = metrics or _default_metrics(runs)
     head = ["run", "name", "experiment", "status", "started", "took", "parent", *keys]
     rows = [
         [
@@ -31,62 +38,61 @@ def listing(runs: list[RunRow], metrics: list[str] | None) -> str:
             run.name,
             run.experiment,
             run.status,
-            moment(run.start),
-            duration(run),
+            format_time(run.start),
+            format_duration(run),
             (run.parent or "")[:8],
-            *(number(run.metrics.get(key)) for key in keys),
+            *(format_number(run.metrics.get(key)) for key in keys),
         ]
         for run in runs
     ]
-    return table(head, rows, right=7)
+    return format_table(head, rows, right=7)
 
 
-def full(run: RunRow, spans: dict[str, tuple[int, float, float, int]]) -> str:
-    """One run: what it is, its params, the range of each metric, its tags."""
-    facts = [
-        ["run", run.run_id],
-        ["name", run.name],
-        ["experiment", run.experiment],
-        ["status", run.status],
-        ["started", moment(run.start)],
-        ["took", duration(run)],
-        ["folder", run.folder or ""],
-        ["parent", run.parent or ""],
+def format_run(run: RunRow, ranges: Mapping[str, MetricRange]) -> str:
+    """One run: its facts, its parameters, the range of each metric, its tags."""
+    facts = {
+        "run": run.run_id,
+        "name": run.name,
+        "experiment": run.experiment,
+        "status": run.status,
+        "started": format_time(run.start),
+        "took": format_duration(run),
+        "folder": run.folder,
+        "parent": run.parent,
+    }
+    sections = [format_table(["", ""], [[key, value] for key, value in facts.items() if value]).lstrip("\n")]
+    metrics = [
+        [key, *map(format_number, (run.metrics.get(key), low, high)), str(points), str(last_step)]
+        for key, (points, low, high, last_step) in sorted(ranges.items())
     ]
-    rows = [
-        [key, number(run.metrics.get(key)), number(low), number(high), str(count), str(step)]
-        for key, (count, low, high, step) in sorted(spans.items())
-    ]
-    parts = [table(["", ""], (fact for fact in facts if fact[1])).lstrip("\n")]
-    if rows:
-        parts.append(table(["metric", "latest", "smallest", "largest", "rows", "last step"], rows, right=1))
+    if metrics:
+        sections.append(format_table(["metric", "latest", "min", "max", "points", "last step"], metrics, right=1))
     for title, values in (("param", run.params), ("tag", run.tags)):
         if values:
-            parts.append(table([title, "value"], ([key, _short(values[key])] for key in sorted(values))))
-    return "\n\n".join(parts)
+            sections.append(format_table([title, "value"], [[key, _shorten(values[key])] for key in sorted(values)]))
+    return "\n\n".join(sections)
 
 
-def comparison(runs: list[RunRow]) -> str:
-    """What differs: params and latest metrics, a column a run."""
-    head = ["", *(run.run_id[:8] for run in runs)]
+def format_comparison(runs: list[RunRow]) -> str:
+    """The parameters that differ and the latest metrics, one column per run."""
     rows = [["name", *(run.name for run in runs)], ["status", *(run.status for run in runs)]]
     for key in sorted({key for run in runs for key in run.params}):
         values = [run.params.get(key, "-") for run in runs]
         if len(set(values)) > 1:
-            rows.append([key, *(_short(value, 32) for value in values)])
+            rows.append([key, *(_shorten(value, 32) for value in values)])
     for key in sorted({key for run in runs for key in run.metrics}):
-        rows.append([key, *(number(run.metrics.get(key)) for run in runs)])
-    return table(head, rows, right=1)
+        rows.append([key, *(format_number(run.metrics.get(key)) for run in runs)])
+    return format_table(["", *(run.run_id[:8] for run in runs)], rows, right=1)
 
 
-def moment(ms: int | None) -> str:
+def format_time(ms: int | None) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(ms / 1000)) if ms else ""
 
 
-def duration(run: RunRow) -> str:
-    if run.start is None or (run.end is None and run.status != "RUNNING"):
+def format_duration(run: RunRow) -> str:
+    end = time.time() * 1000 if run.status == "RUNNING" else run.end
+    if run.start is None or end is None:
         return ""
-    end = time.time() * 1000 if run.status == "RUNNING" or run.end is None else run.end
     seconds = max(0, round((end - run.start) / 1000))
     if seconds < 60:
         return f"{seconds} s"
@@ -94,7 +100,7 @@ def duration(run: RunRow) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds % 60:02d} s"
 
 
-def number(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     if value is None:
         return ""
     if math.isfinite(value) and value == int(value) and abs(value) < 1e9:
@@ -102,20 +108,16 @@ def number(value: float | None) -> str:
     return f"{value:.4g}"
 
 
-def _telling(runs: list[RunRow]) -> list[str]:
-    """The metrics that most of the runs have; results before progress."""
-    counts: dict[str, int] = {}
-    for run in runs:
-        for key in run.metrics:
-            counts[key] = counts.get(key, 0) + 1
+def _default_metrics(runs: list[RunRow]) -> list[str]:
+    """The metrics that most of the runs have; results first."""
+    counts = Counter(key for run in runs for key in run.metrics)
 
-    def place(key: str) -> tuple[int, int, str]:
-        first = next((i for i, start in enumerate(_FIRST) if key.startswith(start)), len(_FIRST))
-        return first, -counts[key], key
+    def order(key: str) -> tuple[int, int, str]:
+        group = next((i for i, prefix in enumerate(_RESULTS) if key.startswith(prefix)), len(_RESULTS))
+        return group, -counts[key], key
 
-    return sorted(counts, key=place)[:MOST_METRICS]
+    return sorted(counts, key=order)[:MAX_METRICS]
 
 
-def _short(text: str, most: int = 100) -> str:
-    text = " ".join(str(text).split())
-    return text if len(text) <= most else text[: most - 3] + "..."
+def _shorten(text: str, limit: int = 100) -> str:
+    return truncate(" ".join(text.split()), limit)
