@@ -45,6 +45,7 @@ def test_a_fork_trains_in_a_new_folder_as_a_run_of_its_own(tmp_path, source, uni
     assert final_state(fork) == uninterrupted
     assert names(source) == untouched
     [start] = starts(tmp_path / "fork")
+    assert start["params"]["choices.model"] == "bert"
     assert start["tags"]["forked_from.checkpoint"] == f"{source}/checkpoints/step-00000008"
     manifest = json.loads((tmp_path / "fork" / "manifest.json").read_text())
     assert {"kind": "checkpoint", "of": f"{source}/checkpoints/step-00000008"} in manifest["parents"]
@@ -82,6 +83,17 @@ def test_points_of_an_attempt_without_checkpoints_are_taken_back(tmp_path):
     points = [(line["s"], name) for line in lines for name in line.get("m", {})]
     assert len(points) == len(set(points)) > 0
     assert {start["uid"] for start in starts(tmp_path / "run")} == {uid}
+
+
+def test_choices_are_parameters_and_stay_those_of_the_start_on_resume(tmp_path):
+    options = ["trainer/optimizer=lion", "trainer.max_steps=4", "checkpointing.every_steps=4"]
+    settings = [setting for setting in but(*options) if not setting.startswith("tracking")]
+    folder = [*tracked(tmp_path), f"hydra.run.dir={tmp_path}/run"]
+    assert run(*settings, *folder).returncode == 0
+    resumed = run(*folder, "resume=auto", "trainer.max_steps=6")  # without the options that were typed at the start
+    assert resumed.returncode == 0, resumed.stderr
+    choices = [start["params"]["choices.trainer/optimizer"] for start in starts(tmp_path / "run")]
+    assert choices == ["lion", "lion"]
 
 
 def test_emergency_checkpoints_have_the_same_names_for_all_commands(tmp_path, source):

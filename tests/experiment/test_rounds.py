@@ -17,6 +17,7 @@ from mlxlab.experiment.rounds import DistillationRounds, is_multi_round
 from mlxlab.inference.ensemble import find_run_dir
 from mlxlab.inference.restore import restore_model
 from mlxlab.models.ensemble import Ensemble
+from mlxlab.tracking.mlflow import spool
 from mlxlab.training.device_batch import to_device
 from support.models import weights_of
 
@@ -109,6 +110,23 @@ def test_the_table_of_rounds_shows_student_ensemble_and_members_of_each_round(tw
         shown = {name: f"{values['loss']:.4f}" for name, values in metrics.items()}
         members = ", ".join(shown[f"member {member}"] for member in range(1, number + 1))
         assert rows[number + 1] == [str(number), "-", shown["student"], shown["ensemble"], members]
+
+
+def test_metrics_of_a_round_that_is_evaluated_again_on_resume_are_recorded_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(spool, "start_syncer", lambda _address: False)
+    store = [f"tracking.uri=sqlite:///{tmp_path}/mlflow.db", "tracking.wait=0", "tracking.log_models=false"]
+    settings = [word for word in WORDS if not word.startswith("tracking")]
+    folder = tmp_path / "run"
+    args = [*settings, "tracking=mlflow", *store, "trainer.distillation.rounds=2", f"hydra.run.dir={folder}"]
+    assert main(args) == 0
+    rounds = json.loads((folder / "rounds.json").read_text())
+    del rounds["done"][-1]  # as if killed between the metrics and the file
+    (folder / "rounds.json").write_text(json.dumps(rounds))
+    assert main([*args, "resume=auto"]) == 0
+    records = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    points = [(record["s"], name) for record in records for name in record.get("m", {})]
+    assert {step for step, _ in points} == {1, 2}
+    assert len(points) == len(set(points))
 
 
 @pytest.fixture(scope="module")

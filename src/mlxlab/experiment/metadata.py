@@ -20,12 +20,21 @@ if TYPE_CHECKING:
     from mlxlab.tracking.tracker import Tracker
 
 
-def run_metadata(session: Session, tracker: "Tracker") -> "RunMetadata":
+def run_choices(checkpoint: "Checkpoint | None") -> dict[str, str]:
+    """Group -> option: those of the command line; of a resumed run those it started with, unless typed again."""
+    choices = group_choices()
+    if checkpoint is None:
+        return choices
+    typed = {override.lstrip("+~").split("=", 1)[0].split("@")[0] for override in cli_overrides()}
+    return checkpoint.state["metadata"]["choices"] | {key: choices[key] for key in typed & choices.keys()}
+
+
+def run_metadata(session: Session, tracker: "Tracker", choices: dict[str, str]) -> "RunMetadata":
     """What a checkpoint must carry to be resumed, verified and compared later."""
     return {
         "config": session.cfg,
         "config_hash": hashlib.sha256(json.dumps(session.cfg, sort_keys=True).encode()).hexdigest(),
-        "choices": group_choices(),
+        "choices": choices,
         "versions": package_versions(),
         "data": session.data.fingerprint,
         "held_out": session.data.held_out,

@@ -94,6 +94,8 @@ class DistillationRounds:
         tracker.start(self.state["config"], tags, resumed=self.resumed, name=name)
         status: Status = "FAILED"
         try:
+            if self.resumed:
+                tracker.truncate_after(len(self.state["done"]))
             with _parent_run(tracker.uid):
                 value = self._train(tracker)
             status = "FINISHED"

@@ -21,6 +21,7 @@ from mlxlab.experiment.metadata import (
     git_commit,
     log_inputs,
     manifest_fields,
+    run_choices,
     run_metadata,
     run_name,
     run_tags,
@@ -138,8 +139,9 @@ def train(requested: DictConfig, context: RunContext) -> float:
     print_status(*session.messages)
     save_inference_config(session.cfg, session.data, inference_dir)
     tags, name = run_tags(session) | start.fork_tags, run_name(session.cfg, run_dir)
-    tracker.start(session.cfg, tags, resumed=start.continues, name=name)
-    session.context.metadata.update(run_metadata(session, tracker))
+    choices = run_choices(start.checkpoint)
+    tracker.start(session.cfg | {"choices": choices}, tags, resumed=start.continues, name=name)
+    session.context.metadata.update(run_metadata(session, tracker, choices))
     print_status(*tracker.describe())
     log_inputs(session, tracker, inference_dir)
     log_config_changes(changes, checkpoint, run_dir, tracker)
