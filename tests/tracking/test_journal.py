@@ -77,19 +77,19 @@ def test_a_composite_tracker_records_to_all_and_has_the_first_uid(tmp_path):
     assert composite.describe() == [*NoTracker().describe(), *first.describe(), *second.describe()]
 
 
-def test_nothing_is_made_before_the_start(tmp_path):
+def test_a_tracker_creates_no_files_before_start(tmp_path):
     new_journal(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nan_and_infinity_survive(tmp_path):
+def test_nan_and_infinity_are_recorded(tmp_path):
     journal = new_journal(tmp_path)
     journal.start({}, {})
     journal.log_metrics(1, {"nan": float("nan"), "inf": float("inf"), "low": float("-inf")})
     assert records(journal)[-1]["m"] == {"nan": "NaN", "inf": "Infinity", "low": "-Infinity"}
 
 
-def test_a_torn_last_line_is_cut_before_anything_is_appended(tmp_path, capsys):
+def test_a_torn_last_line_is_removed_before_the_next_is_appended(tmp_path, capsys):
     journal = new_journal(tmp_path)
     journal.start({}, {})
     journal.log_metrics(1, {"a": 1.0})
@@ -103,7 +103,7 @@ def test_a_torn_last_line_is_cut_before_anything_is_appended(tmp_path, capsys):
     assert "removed 21 bytes" in capsys.readouterr().err
 
 
-def test_lines_that_the_disk_refuses_follow_whole_and_in_order(tmp_path, capsys):
+def test_lines_that_the_disk_refuses_are_written_later_whole_and_in_order(tmp_path, capsys):
     journal = new_journal(tmp_path)
     journal.start({}, {})
     journal.log_metrics(1, {"a": 1.0})
@@ -129,7 +129,7 @@ def test_a_second_writer_is_refused(tmp_path):
     assert records(first)[0]["start"]["uid"] == first.uid
 
 
-def test_a_resumed_run_keeps_its_uid_and_a_new_one_puts_the_old_journal_aside(tmp_path):
+def test_a_resumed_run_keeps_its_uid_and_a_new_run_sets_the_old_journal_aside(tmp_path):
     first = new_journal(tmp_path)
     first.start({}, {})
     first._lines.close()
@@ -143,7 +143,7 @@ def test_a_resumed_run_keeps_its_uid_and_a_new_one_puts_the_old_journal_aside(tm
     assert (fresh.folder / f"journal-{first.uid}.jsonl").read_text().count('"start"') == 2
 
 
-def test_rewind_forgets_later_steps_and_moves_no_other_line(tmp_path):
+def test_truncate_removes_later_steps_and_moves_no_other_line(tmp_path):
     journal = new_journal(tmp_path)
     journal.start({}, {})
     for step in range(1, 11):
@@ -160,7 +160,7 @@ def test_rewind_forgets_later_steps_and_moves_no_other_line(tmp_path):
     assert [record["truncate_after"] for record in records(journal) if "truncate_after" in record] == [6, 4]
 
 
-def test_minus_one_takes_back_step_0_too(tmp_path):
+def test_truncate_after_minus_one_removes_step_0_too(tmp_path):
     journal = new_journal(tmp_path)
     journal.start({}, {})
     for step in (0, 1):
@@ -170,7 +170,7 @@ def test_minus_one_takes_back_step_0_too(tmp_path):
     assert [record["m"]["a"] for record in records(journal) if "m" in record] == [2.0]
 
 
-def test_a_rewind_that_the_disk_refuses_is_one_line_and_changes_nothing(tmp_path):
+def test_a_truncate_that_the_disk_refuses_is_one_line_and_changes_nothing(tmp_path):
     journal = new_journal(tmp_path)
     journal.start({}, {})
     journal.log_metrics(1, {"a": 1.0})
@@ -186,7 +186,7 @@ def test_a_rewind_that_the_disk_refuses_is_one_line_and_changes_nothing(tmp_path
     assert [path.name for path in journal.folder.iterdir()] == ["journal.jsonl"]
 
 
-def test_the_writer_looks_alive_during_and_after_a_rewind_and_dead_after_the_end(tmp_path):
+def test_the_journal_is_locked_during_and_after_a_truncate_until_the_end(tmp_path):
     journal = new_journal(tmp_path, wait=0.0)
     journal.start({}, {})
     journal.log_metrics(1, {"a": 1.0})
@@ -198,7 +198,7 @@ def test_the_writer_looks_alive_during_and_after_a_rewind_and_dead_after_the_end
     assert not jsonl.has_writer(path)
 
 
-def test_keys_are_what_mlflow_takes():
+def test_cleaned_keys_are_accepted_by_mlflow():
     assert naming.clean("a[0].b") == "a.0.b"
     assert naming.clean("f1@5=x#+") == "f1_5_x__"
     assert naming.clean("../../etc//passwd/") == "_/_/etc/passwd"
@@ -206,20 +206,20 @@ def test_keys_are_what_mlflow_takes():
     assert naming.clean("x" * 1000) != naming.clean("x" * 999)
 
 
-def test_params_are_flat_text(tmp_path):
+def test_params_are_recorded_flat_as_text(tmp_path):
     journal = new_journal(tmp_path)
     journal.start({"a": {"b": [1, {"c": None}], "d": {}}, "e": float("inf")}, {})
     expected = {"a.b.0": "1", "a.b.1.c": "None", "a.d": "{}", "e": "inf"}
     assert records(journal)[0]["start"]["params"] == expected
 
 
-def test_params_keep_within_the_limits_of_mlflow_and_apart():
+def test_cleaned_params_are_within_the_limits_of_mlflow_and_stay_distinct():
     params = naming.clean_params({"e": "x" * 9000, "k=": "1", "k@": "2"})
     assert len(params["e"]) == 6000
     assert sorted(value for key, value in params.items() if key.startswith("k_")) == ["1", "2"]
 
 
-def test_addresses_are_absolute_and_show_no_password(tmp_path, monkeypatch):
+def test_addresses_are_absolute_and_printed_without_a_password(tmp_path, monkeypatch):
     default = address.resolve(None, None, tmp_path)
     assert default.database == tmp_path / "mlruns" / "mlflow.db"
     assert default.artifacts == str(tmp_path / "mlruns" / "artifacts")
@@ -256,7 +256,7 @@ def test_no_secret_of_an_address_reaches_the_journal_or_the_terminal(tmp_path, m
 
 
 @pytest.mark.parametrize("name", ["a?b", "per%20cent", "a#b", "a b"])
-def test_a_project_may_have_any_name(tmp_path, name):
+def test_a_project_folder_may_have_any_name(tmp_path, name):
     default = address.resolve(None, None, tmp_path / name)
     assert default.database == tmp_path / name / "mlruns" / "mlflow.db"
     assert make_url(default.uri).database == str(default.database)
@@ -264,13 +264,13 @@ def test_a_project_may_have_any_name(tmp_path, name):
 
 
 @pytest.mark.parametrize("uri", ["./mlruns", "file:///x", "sqlite://", "sqlite:///:memory:", "mlruns"])
-def test_an_address_without_a_store_is_one_line(tmp_path, uri):
+def test_an_address_that_mlflow_has_no_store_for_is_a_config_error(tmp_path, uri):
     with pytest.raises(ConfigError, match="sqlite:///") as fault:
         new_journal(tmp_path, uri=uri)
     assert "\n" not in str(fault.value)
 
 
-def test_the_sweep_is_named_by_the_environment(tmp_path, monkeypatch):
+def test_the_environment_names_the_parent_run_of_a_sweep(tmp_path, monkeypatch):
     monkeypatch.setenv("MLXLAB_PARENT_RUN", "f" * 32)
     journal = new_journal(tmp_path)
     journal.start({}, {})

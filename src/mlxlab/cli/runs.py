@@ -3,9 +3,10 @@
     mlxlab runs list [limit=20] [sort=valid/accuracy] [status=FINISHED] [experiment=mlxlab] [metrics=valid/loss]
     mlxlab runs show RUN
     mlxlab runs compare RUN RUN ...
-    mlxlab runs sync [RUN_FOLDER ...]
+    mlxlab runs sync [RUN_FOLDER ...] [uri=sqlite:///mlflow.db] [artifacts=FOLDER]
 
-RUN is the beginning of a run's id, its name, or its folder.
+RUN is the beginning of a run's id, its name, or its folder. `sync` refuses a folder that was recorded for another store
+unless uri= (and artifacts=, if it keeps them elsewhere) names the store to upload to.
 """
 
 import logging

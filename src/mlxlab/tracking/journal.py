@@ -11,7 +11,7 @@ from typing import Protocol
 
 from mlxlab.errors import CannotCreateError, WriteError
 from mlxlab.tracking import jsonl, provenance
-from mlxlab.tracking.records import FILE, STATE, is_uid, read_start, read_uid, utf8
+from mlxlab.tracking.records import FILE, STATE, is_uid, read_start, read_state, read_uid, utf8
 from mlxlab.tracking.tracker import Status
 
 PARENT = "MLXLAB_PARENT_RUN"  # environment: uid of the sweep that this process is a job of
@@ -143,7 +143,7 @@ class Journal:
             raise WriteError(f"{self._lines.path}: cannot be written ({error.strerror or error})") from None
 
     def end(self, status: Status) -> None:
-        """Waits up to `wait` seconds for the store, 3 after a failure; prints in one line what is missing then."""
+        """Waits up to `wait` seconds for the store, 3 after a failure; prints the models' URIs and what is missing."""
         if self._lines is None:
             return
         self._write(end=status)
@@ -156,6 +156,9 @@ class Journal:
             missing = self.uploader.wait(self._lines.path, self.folder / STATE, self.uid, seconds)
         self._lines.close()
         self._lines = None
+        uploaded = read_state(self.folder / STATE, self.uid)
+        for name, uri in uploaded["models"].items() if uploaded else ():
+            _print(f"tracking: model {name}: {uri}")
         if missing:
             _print(f"tracking: {missing}; {self._remedy()}")
 

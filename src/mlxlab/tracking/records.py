@@ -145,6 +145,7 @@ class SyncState(TypedDict):
     t: Time | None  # of the last record
     fault: str | None  # why the store refuses the next record
     seen: dict[str, Step]  # metric -> last step that a server without deletion already has
+    models: dict[str, str]  # name -> URI in the store
 
 
 def read_records(journal: Path, offset: int = 0, max_bytes: int = 4 * 2**20) -> Iterator[tuple[Record | None, int]]:

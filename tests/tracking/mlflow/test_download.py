@@ -1,4 +1,4 @@
-"""A model of the store by its name: version, alias, model id or run; fetched once, and one line if it is not there."""
+"""Models of a store by version, alias, model id or run: downloaded once, one line if missing."""
 
 import json
 
@@ -39,11 +39,11 @@ def logged(project, code, monkeypatch):
     return run_id, model_id
 
 
-def test_every_name_of_a_model_leads_to_its_checkpoint(project, logged):
+def test_every_uri_of_a_model_gives_its_checkpoint(project, logged):
     run_id, model_id = logged
     names = ("models:/mine/1", "models:/mine@champion", f"models:/{model_id}", f"runs:/{run_id}/best")
-    found = {download_model(name, None, project, project / ".cache") for name in names}
-    [checkpoint] = found
+    checkpoints = {download_model(name, None, project, project / ".cache") for name in names}
+    [checkpoint] = checkpoints
     assert (checkpoint / "model.safetensors").read_bytes() == b"weights"
     assert (checkpoint.parent / "inference" / "config.yaml").is_file()
     assert len(list((project / ".cache" / "models").iterdir())) == 1
@@ -56,7 +56,7 @@ def test_every_name_of_a_model_leads_to_its_checkpoint(project, logged):
         assert "\n" not in str(missing.value)
 
 
-def test_a_store_that_is_not_there_is_not_made(project):
+def test_a_missing_store_is_not_created(project):
     with pytest.raises(ServiceUnavailableError, match="no store found"):
         download_model("models:/mine/1", None, project, project / ".cache")
     assert not (project / "mlruns").exists()

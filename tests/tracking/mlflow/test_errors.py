@@ -40,10 +40,10 @@ def assert_complete(project):
     assert ask(project, "select step, value from metrics order by step") == [(i, 1.0 / i) for i in range(1, 101)]
 
 
-def assert_told_once(text, journal):
+def assert_reported_once(text, journal):
     assert text.count("\n") == 1
     assert "nothing is lost" in text
-    assert f"runs.py sync {journal.folder}" in text
+    assert f"mlxlab runs sync {journal.folder}" in text
 
 
 @pytest.fixture(name="silent")
@@ -84,7 +84,7 @@ def test_a_refused_port_costs_less_than_a_second_at_the_start_and_loses_nothing(
     assert started < 1.0
     assert ended < 20.0
     said = capsys.readouterr().err
-    assert_told_once(said, journal)
+    assert_reported_once(said, journal)
     assert "secret" not in said
     done = runs_py(project, "sync", str(journal.folder), f"uri=http://127.0.0.1:{port}")
     assert (done.returncode, done.stderr.count("\n")) == (69, 1)
@@ -99,21 +99,21 @@ def test_a_server_that_never_answers_costs_less_than_a_second_at_the_start(proje
     journal, started, ended = run_to_the_end(project, uri=silent, wait=1.0)
     assert started < 1.0
     assert ended < 2.0
-    assert_told_once(capsys.readouterr().err, journal)
+    assert_reported_once(capsys.readouterr().err, journal)
 
 
-def test_a_failing_server_is_asked_ever_more_seldom(project, failing, capsys):
+def test_requests_to_a_failing_server_back_off(project, failing, capsys):
     journal, started, _ = run_to_the_end(project, uri=f"http://127.0.0.1:{failing.server_port}")
     assert started < 1.0
     said = capsys.readouterr().err
-    assert_told_once(said, journal)
+    assert_reported_once(said, journal)
     assert "500" in said
     asked = failing.asked
     time.sleep(3)
     assert failing.asked - asked <= 6
 
 
-def test_a_locked_database_is_waited_for(project, capsys):
+def test_the_syncer_waits_for_a_locked_database(project, capsys):
     run_to_the_end(project, name="first", experiment="other")
     with closing(sqlite3.connect(project / "mlruns" / "mlflow.db")) as database:
         database.execute("begin exclusive")
@@ -125,7 +125,7 @@ def test_a_locked_database_is_waited_for(project, capsys):
             journal.log_metrics(step, {"x": 1.0})
             slowest = max(slowest, time.monotonic() - began)
         journal.end("FINISHED")
-        assert_told_once(capsys.readouterr().err, journal)
+        assert_reported_once(capsys.readouterr().err, journal)
         database.rollback()
     assert slowest < 0.1
     until(lambda: ask(project, "select count(*), count(distinct step) from metrics where key = 'x'") == [(100, 100)])
@@ -133,12 +133,12 @@ def test_a_locked_database_is_waited_for(project, capsys):
 
 
 @pytest.mark.parametrize("content", [b"this is no database" * 100, b"SQLite format 3\0" + bytes(4000)])
-def test_a_corrupt_database_is_left_alone_and_the_run_completed_elsewhere(project, capsys, content):
+def test_a_corrupt_database_is_not_changed_and_the_run_can_be_uploaded_elsewhere(project, capsys, content):
     path = project / "mlruns" / "mlflow.db"
     path.parent.mkdir()
     path.write_bytes(content)
     journal, _, _ = run_to_the_end(project)
-    assert_told_once(capsys.readouterr().err, journal)
+    assert_reported_once(capsys.readouterr().err, journal)
     assert path.read_bytes() == content
     path.rename(path.with_name("corrupt.db"))
     done = runs_py(project, "sync")
@@ -146,7 +146,7 @@ def test_a_corrupt_database_is_left_alone_and_the_run_completed_elsewhere(projec
     assert_complete(project)
 
 
-def test_a_database_deleted_under_a_run_is_made_again_with_everything(project):
+def test_a_database_deleted_during_a_run_is_created_again_with_all_records(project):
     journal = new_journal(project)
     journal.start({"a": 1}, {})
     for step in range(1, 51):
@@ -161,7 +161,7 @@ def test_a_database_deleted_under_a_run_is_made_again_with_everything(project):
     assert ask(project, "select key, value from params") == [("a", "1")]
 
 
-def test_a_finished_run_that_is_missing_in_the_store_comes_back(project):
+def test_sync_uploads_a_finished_run_that_the_store_has_lost(project):
     journal, _, _ = run_to_the_end(project)
     kill_syncer(journal.uploader.address.spool)
     for path in (project / "mlruns").glob("mlflow.db*"):
@@ -171,13 +171,13 @@ def test_a_finished_run_that_is_missing_in_the_store_comes_back(project):
     assert_complete(project)
 
 
-def test_a_place_that_cannot_be_written_is_told_in_one_line(project, capsys):
+def test_an_unwritable_folder_is_reported_in_one_line(project, capsys):
     journal, started, ended = run_to_the_end(project, uri="sqlite:////proc/no/mlflow.db")
     assert started + ended < 1.0
-    assert_told_once(capsys.readouterr().err, journal)
+    assert_reported_once(capsys.readouterr().err, journal)
 
 
-def test_another_mlflow_s_database_is_not_upgraded_behind_the_user_s_back(project, capsys):
+def test_a_database_of_another_mlflow_version_is_not_upgraded(project, capsys):
     run_to_the_end(project, name="before")
     path = project / "mlruns" / "mlflow.db"
     kill_syncer(project / "mlruns" / ".spool-mlflow.db")
@@ -188,13 +188,13 @@ def test_another_mlflow_s_database_is_not_upgraded_behind_the_user_s_back(projec
     content = path.read_bytes()
     journal, _, _ = run_to_the_end(project, name="after")
     said = capsys.readouterr().err
-    assert_told_once(said, journal)
+    assert_reported_once(said, journal)
     assert "schema 0123456789ab" in said
     assert "db upgrade" in said
     assert path.read_bytes() == content
 
 
-def test_a_run_folder_that_is_gone_does_not_hold_up_the_others(project):
+def test_a_deleted_run_folder_does_not_block_other_runs(project):
     gone = new_journal(project, "gone")
     (project / "mlruns").mkdir()
     spool.register(gone.uploader.address.spool, gone.uid, gone.folder)
@@ -203,7 +203,7 @@ def test_a_run_folder_that_is_gone_does_not_hold_up_the_others(project):
     until(lambda: not spool.registered(gone.uploader.address.spool))
 
 
-def test_an_experiment_that_was_deleted_in_mlflow_is_named(project, capsys):
+def test_an_experiment_that_was_deleted_in_mlflow_is_reported_by_name(project, capsys):
     first = new_journal(project, "a")
     first.start({}, {})
     first.end("FINISHED")

@@ -70,7 +70,7 @@ def load(project, *uris):
     return done.stdout.splitlines()
 
 
-def test_the_checkpoint_is_a_model_that_loads_and_predicts_elsewhere(project, code):
+def test_a_logged_checkpoint_loads_as_a_model_and_predicts_in_another_process(project, code, capsys):
     journal = new_journal(project, wait=0.0)
     journal.start({}, {})
     signature = {
@@ -80,13 +80,16 @@ def test_the_checkpoint_is_a_model_that_loads_and_predicts_elsewhere(project, co
     checkpoint = write_checkpoint(journal)
     files = {"run": journal.folder / "inference"}
     journal.log_model(checkpoint, step=7, files=files, signature=signature)
+    upload_here(journal)
     journal.end("FINISHED")
+    printed = capsys.readouterr().err
     upload_here(journal)
     assert ask(project, "select value from tags where key = 'mlxlab.missing'") == []
     (journal.folder / "journal.sync.json").unlink()
     upload_here(journal)  # every record a second time
     [(model_id, name, run_id)] = ask(project, "select model_id, name, source_run_id from logged_models")
     assert name == "best"
+    assert f"tracking: model best: models:/{model_id}\n" in printed
     answers = load(project, f"models:/{model_id}", f"runs:/{run_id}/best")
     assert answers == ["['twice: 2', 'twice: 5'] True"] * 2
     requirements = next((project / "mlruns" / "artifacts").rglob("requirements.txt")).read_text()
@@ -94,7 +97,7 @@ def test_the_checkpoint_is_a_model_that_loads_and_predicts_elsewhere(project, co
     assert "numpy==" in requirements
 
 
-def test_a_model_that_cannot_be_made_does_not_keep_the_run_from_its_end(project, code):
+def test_a_run_is_uploaded_although_its_model_cannot_be_logged(project, code):
     journal = new_journal(project, wait=0.0)
     journal.start({}, {})
     code.write_text("raise RuntimeError('no such layer')")
@@ -108,7 +111,7 @@ def test_a_model_that_cannot_be_made_does_not_keep_the_run_from_its_end(project,
     assert "step-00000009" in missing
 
 
-def test_no_model_is_logged_unless_asked_for(project):
+def test_no_model_is_logged_with_log_models_false(project):
     journal = new_journal(project, log_models=False)
     journal.start({}, {})
     journal.log_model(write_checkpoint(journal))

@@ -57,7 +57,7 @@ def test_a_finished_run_is_in_the_store_when_end_returns(project, capsys):
     assert kind == [("custom_model_development",)]
 
 
-def test_a_killed_trainer_loses_nothing_and_is_marked_killed(project):
+def test_all_records_of_a_killed_trainer_are_uploaded_with_status_killed(project):
     trainer = start_trainer(project, "a", 3000, "hang")
     assert trainer.stdout.readline() == "logged\n"
     trainer.kill()
@@ -70,7 +70,7 @@ def test_a_killed_trainer_loses_nothing_and_is_marked_killed(project):
     until(lambda: not spool.registered(spool_of(project)))
 
 
-def test_six_processes_may_start_on_a_fresh_store_at_once(project, monkeypatch):
+def test_six_processes_can_create_a_store_at_once(project, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(project / "cache"))  # not even the schema is there
     trainers = [start_trainer(project, f"run{i}", 50) for i in range(6)]
     outcomes = [(*trainer.communicate(timeout=90), trainer.returncode) for trainer in trainers]
@@ -80,7 +80,7 @@ def test_six_processes_may_start_on_a_fresh_store_at_once(project, monkeypatch):
     assert ask(project, "select count(*) from experiments") == [(2,)]
 
 
-def test_every_line_arrives_exactly_once_however_often_the_syncer_is_killed(project):
+def test_every_line_is_uploaded_once_although_the_syncer_is_killed(project):
     journal = new_journal(project)
     journal.start({"a": 1}, {})
     for step in range(1, 5001):
@@ -98,7 +98,7 @@ def test_every_line_arrives_exactly_once_however_often_the_syncer_is_killed(proj
     assert ask(project, "select count(*), max(status) from runs") == [(1, "FINISHED")]
 
 
-def test_a_resumed_run_goes_on_in_its_mlflow_run_with_every_step_once(project):
+def test_a_resumed_run_continues_its_mlflow_run_with_every_step_once(project):
     first = new_journal(project)
     first.start({"lr": 0.1, "width": 8}, {})
     for step in range(1, 11):
@@ -124,7 +124,7 @@ def test_a_resumed_run_goes_on_in_its_mlflow_run_with_every_step_once(project):
     assert ask(project, "select value from tags where key = 'resumed.lr'") == [("0.1 -> 0.2",)]
 
 
-def test_a_run_that_starts_again_at_step_0_has_no_point_of_the_abandoned_attempt(project):
+def test_a_restart_at_step_0_removes_all_points_of_the_abandoned_attempt(project):
     first = new_journal(project)
     first.start({}, {})
     for step in range(11):
@@ -154,7 +154,7 @@ def test_a_job_of_a_sweep_is_the_child_of_its_run(project, monkeypatch):
     assert ask(project, query) == [(runs["job"], runs["sweep"])]
 
 
-def test_a_second_run_in_the_same_folder_leaves_the_first_whole(project):
+def test_a_second_run_in_the_same_folder_leaves_the_first_complete(project):
     trainer = start_trainer(project, "a", 100, "hang")
     assert trainer.stdout.readline() == "logged\n"
     trainer.kill()
@@ -168,7 +168,7 @@ def test_a_second_run_in_the_same_folder_leaves_the_first_whole(project):
     assert ask(project, query) == [(1,), (100,)]
 
 
-def test_a_journal_that_registers_while_the_syncer_is_leaving_is_still_carried(project, monkeypatch):
+def test_a_journal_that_registers_while_the_syncer_ends_is_uploaded(project, monkeypatch):
     journal = new_journal(project)
     rounds = []
 
@@ -189,7 +189,7 @@ def test_a_journal_that_registers_while_the_syncer_is_leaving_is_still_carried(p
     assert rounds == [{}, {journal.uid: journal.folder}]
 
 
-def test_no_signal_and_no_blocked_mask_of_the_trainer_reaches_the_syncer(project):
+def test_the_syncer_inherits_no_signals_and_no_signal_mask_of_the_trainer(project):
     program = (
         "import os, signal, sys, time; from pathlib import Path\n"
         "from mlxlab.tracking.mlflow.tracker import mlflow_tracker\n"
@@ -210,7 +210,7 @@ def test_no_signal_and_no_blocked_mask_of_the_trainer_reaches_the_syncer(project
 
 
 @pytest.mark.parametrize("name", ["a?b=c", "per%20cent"])
-def test_a_run_folder_and_a_project_may_have_any_name(project, name):
+def test_run_and_project_folders_may_have_any_name(project, name):
     project = project / name
     journal = new_journal(project, name)
     journal.start({}, {})
@@ -226,7 +226,7 @@ def test_a_run_folder_and_a_project_may_have_any_name(project, name):
 
 
 @pytest.mark.parametrize("status", ["FAILED", "KILLED"])
-def test_the_status_is_the_one_the_run_ended_with(project, status):
+def test_the_status_is_that_of_the_end_of_the_run(project, status):
     journal = new_journal(project)
     journal.start({}, {})
     journal.end(status)

@@ -103,7 +103,7 @@ def test_a_uid_is_not_a_path(project, uid):
 
 
 @pytest.mark.usefixtures("no_syncer")
-def test_the_store_that_a_journal_names_is_used_only_if_the_user_names_it(project):
+def test_the_store_in_a_journal_is_used_only_if_the_user_names_it(project):
     folder = finished_run(project)
     change_start(folder, store=f"sqlite:///{project}/other/x.db")
     done = runs_py(project, "sync", str(folder))
@@ -132,7 +132,7 @@ BAD_LINES = {
 
 
 @pytest.mark.usefixtures("no_syncer")
-def test_a_malformed_run_is_set_aside_in_one_line_and_the_others_end(project):
+def test_a_malformed_journal_is_rejected_in_one_line_and_other_runs_are_uploaded(project):
     folders = {name: finished_run(project, name) for name in BAD_LINES}
     for name, line in BAD_LINES.items():
         append(folders[name], line)
@@ -163,7 +163,7 @@ def test_a_journal_that_is_no_regular_file_is_neither_read_nor_appended_to(proje
     assert (project / "elsewhere.jsonl").read_bytes() == before
 
 
-def test_state_that_a_stranger_wrote_leads_to_no_other_run(project):
+def test_a_forged_state_file_gives_no_access_to_another_run(project):
     folder = finished_run(project)
     until(lambda: ask(project, "select status from runs") == [("FINISHED",)])
     state = json.loads((folder / "journal.sync.json").read_text())

@@ -1,4 +1,4 @@
-"""`scripts/runs.py`: quick answers from the store, one line for a wrong word, and an end for what was left over."""
+"""`scripts/runs.py`: lists, shows and compares runs without heavy imports, and uploads what waits."""
 
 import subprocess
 import sys
@@ -41,7 +41,7 @@ def names(listing):
     return [line.split()[1] for line in listing.splitlines()[1:]]
 
 
-def test_list_show_and_compare_say_what_is_in_the_store(stored):
+def test_list_show_and_compare_print_the_runs_of_the_store(stored):
     assert names(runs_py(stored, "list").stdout) == ["run2", "run1", "run0"]
     assert names(runs_py(stored, "list", "limit=1").stdout) == ["run2"]
     assert names(runs_py(stored, "list", "status=failed").stdout) == ["run0"]
@@ -102,26 +102,26 @@ def test_sorting_by_bits_per_byte_lists_the_lowest_first(stored):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("args", "message"),
     [
         (["lst"], "did you mean list?"),
         (["list", "lmit=3"], "did you mean limit?"),
-        (["list", "limit=0"], "limit=0: want a whole number"),
-        (["list", "limit=-3"], "limit=-3: want a whole number"),
+        (["list", "limit=0"], "limit=0: expected a whole number"),
+        (["list", "limit=-3"], "limit=-3: expected a whole number"),
         (["list", "status=finishd"], "did you mean FINISHED?"),
         (["list", "sort=valid/los"], "did you mean valid/loss?"),
         (["list", "sort='; drop table runs; --"], "not in the store"),
         (["list", "experiment=mlxlb"], "did you mean mlxlab?"),
-        (["show"], "got 0 runs, want 1"),
+        (["show"], "expected 1 word without `=`, got 0"),
         (["show", "rum2"], "did you mean run2?"),
-        (["compare", "run1"], "got 1 runs, want 2 or more"),
+        (["compare", "run1"], "expected 2 to 20 words without `=`, got 1"),
         (["sync", "--all"], "--all"),
     ],
 )
-def test_a_wrong_word_is_one_line_with_the_nearest_right_one_and_exit_2(stored_once, words, said):
-    done = runs_py(stored_once, *words)
+def test_a_wrong_argument_exits_with_2_and_one_line_that_names_the_nearest_valid_one(stored_once, args, message):
+    done = runs_py(stored_once, *args)
     assert done.returncode == 2, done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
 
@@ -138,7 +138,7 @@ def stored_for_the_module(tmp_path_factory):
         yield project
 
 
-def test_a_store_that_is_not_there_or_is_none_is_one_line(project):
+def test_a_missing_or_damaged_store_exits_with_69_and_one_line(project):
     done = runs_py(project, "list")
     assert (done.returncode, done.stderr.count("\n")) == (69, 1)
     (project / "mlruns").mkdir()
@@ -163,7 +163,7 @@ def test_help_and_list_import_nothing_heavy(stored):
         assert done.returncode == 0, done.stderr
 
 
-def test_sync_finishes_what_was_left_over_and_says_so(project, monkeypatch):
+def test_sync_uploads_what_waits_and_prints_it(project, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(spool, "start_syncer", lambda address: False)
         journal = new_journal(project, wait=0.0)
@@ -179,7 +179,7 @@ def test_sync_finishes_what_was_left_over_and_says_so(project, monkeypatch):
     assert "nothing is waiting" in runs_py(project, "sync").stdout
 
 
-def test_sync_takes_over_from_a_living_syncer_and_gives_the_rest_back(project):
+def test_sync_takes_over_from_a_running_syncer_which_resumes_afterwards(project):
     trainer = start_trainer(project, "a", 500, "hang")
     assert trainer.stdout.readline() == "logged\n"
     folder = project / "mlruns" / ".spool-mlflow.db"
@@ -195,7 +195,7 @@ def test_sync_takes_over_from_a_living_syncer_and_gives_the_rest_back(project):
     kill_syncer(folder)
 
 
-def test_carrying_every_line_again_changes_nothing(project):
+def test_uploading_every_line_twice_changes_nothing(project):
     journal = new_journal(project)
     journal.start({"lr": 0.1}, {"note": "x"})
     for step in range(1, 2001):

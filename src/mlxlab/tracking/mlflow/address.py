@@ -20,7 +20,7 @@ class Address:
     """One store.
 
     `artifacts` is None where the server decides. `spool` is the folder in which journals wait; None if no folder can be
-    written, then they wait in their run folders until `runs.py sync <folder>`.
+    written, then they wait in their run folders until `mlxlab runs sync FOLDER`.
     """
 
     uri: str

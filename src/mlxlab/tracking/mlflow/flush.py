@@ -1,4 +1,4 @@
-"""Uploads in the foreground what waits for a store: `runs.py sync`."""
+"""Uploads in the foreground what waits for a store: `mlxlab runs sync`."""
 
 import contextlib
 import shlex
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlxlab.errors import InputNotFoundError, NotAllowedError, ServiceUnavailableError
+from mlxlab.program import command
 from mlxlab.tracking.mlflow import spool
 from mlxlab.tracking.mlflow.address import Address
 from mlxlab.tracking.mlflow.errors import StoreUnavailableError
@@ -84,7 +85,7 @@ def pending_summary(address: Address) -> str | None:
         return None
     status = spool.read_status(address.spool)
     fault = f" ({status['fault']})" if status and status["fault"] else ""
-    return f"{count} runs are not complete in the store yet{fault}: runs.py sync"
+    return f"{count} runs are not complete in the store yet{fault}: {command('runs sync')}"
 
 
 def _register(queue: Path, folder: Path) -> None:

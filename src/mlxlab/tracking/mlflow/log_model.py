@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlxlab.errors import DataError
 from mlxlab.tracking import provenance
 from mlxlab.tracking.mlflow.artifacts import copy_artifact
 from mlxlab.tracking.mlflow.errors import one_line
@@ -23,15 +24,15 @@ CODE = PACKAGE / "inference" / "pyfunc_model.py"
 _KEY = "mlxlab.key"  # tag: `<name>@<step>`, so that no model is made twice
 
 
-def log_model(client: "MlflowClient", experiment_id: str, run_id: str, folder: Path, model: Model) -> str | None:
-    """Logs the model of a journal; returns why it was left out, or None."""
+def log_model(client: "MlflowClient", experiment_id: str, run_id: str, folder: Path, model: Model) -> str:
+    """Logs the model of a journal; returns its URI. Raises DataError if its files are not those of a model."""
     with tempfile.TemporaryDirectory() as temporary:
         files: dict[str, Path] = {}
         for name, artifact in model["files"].items():
             copy = Path(temporary) / "files" / str(len(files))
             copy.mkdir(parents=True)
             if reason := copy_artifact(folder, artifact, copy):
-                return reason
+                raise DataError(reason)
             [files[name]] = copy.iterdir()
         model_id = _find_or_create(client, experiment_id, run_id, model)
         path = Path(temporary) / "model"
@@ -40,11 +41,11 @@ def log_model(client: "MlflowClient", experiment_id: str, run_id: str, folder: P
                 _save(path, model, files, run_id, model_id)
         except Exception as error:  # MLflow runs the model's code here: anything may be wrong with a checkpoint
             client.finalize_logged_model(model_id, "FAILED")
-            return one_line(error)
+            raise DataError(one_line(error)) from error
         client.log_model_artifacts(model_id, str(path))
     client.finalize_logged_model(model_id, "READY")
     _link_model(client, run_id, model_id, model["step"] or 0)
-    return None
+    return f"models:/{model_id}"
 
 
 def _find_or_create(client: "MlflowClient", experiment_id: str, run_id: str, model: Model) -> str:

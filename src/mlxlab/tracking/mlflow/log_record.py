@@ -4,6 +4,7 @@ import json
 import tempfile
 from pathlib import Path
 
+from mlxlab.errors import DataError
 from mlxlab.tracking.mlflow.artifacts import copy_artifact
 from mlxlab.tracking.mlflow.client import UID, MlflowStore
 from mlxlab.tracking.mlflow.errors import JournalRejectedError
@@ -124,8 +125,11 @@ class RecordLogger:
 
     def _model(self, model: Model) -> None:
         assert self.state["experiment_id"] is not None, "a run was started"
-        if reason := log_model(self.client, self.state["experiment_id"], self.run_id, self.folder, model):
-            self._note(f"model {model['name']}: {reason}")
+        try:
+            uri = log_model(self.client, self.state["experiment_id"], self.run_id, self.folder, model)
+            self.state["models"][model["name"]] = uri
+        except DataError as error:
+            self._note(f"model {model['name']}: {error}")
 
     def _truncate_after(self, step: int) -> None:
         if self.store.delete_metrics_after(self.run_id, step):

@@ -2,7 +2,7 @@
 
 It follows the journals in the queue, and ends after a while without work. While the store is unavailable it retries,
 ever more seldom; once no run lives and the store is still unavailable, the rest is left to the next run or to
-`runs.py sync`.
+`mlxlab runs sync`.
 """
 
 import os

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlxlab.constraints import NonNegative
+from mlxlab.program import command
 from mlxlab.tracking.journal import Journal
 from mlxlab.tracking.mlflow import spool
 from mlxlab.tracking.mlflow.address import Address, resolve
@@ -65,7 +66,7 @@ class SyncerUploader:
         try:
             spool.start_syncer(self.address)
         except OSError:
-            return  # the next run or `runs.py sync` starts it
+            return  # the next run or `runs sync` starts it
 
     def wait(self, journal: Path, state: Path, uid: str, seconds: float) -> str:
         """Returns earlier if the store is known to be unavailable."""
@@ -83,7 +84,7 @@ class SyncerUploader:
             time.sleep(0.02)
 
     def sync_command(self, folder: Path) -> str:
-        words = ["runs.py", "sync", shlex.quote(utf8(folder))]
+        words = [command("runs sync"), shlex.quote(utf8(folder))]
         default = resolve(None, None, self.project)
         if replace(default, spool=None) != replace(self.address, spool=None):
             words.append(f"uri={shlex.quote(self.store)}")

@@ -152,6 +152,7 @@ class JournalUploader:
             "t": None,
             "fault": None,
             "seen": {},
+            "models": {},
         }
 
     def _acknowledge(self, offset: int) -> None:
