@@ -101,7 +101,6 @@ def _act(words: list[str]) -> None:
 
 def _list(options: ListOptions) -> None:
     from mlxlab.tracking.mlflow import flush
-    from mlxlab.tracking.runs.reader import open_reader
     from mlxlab.tracking.runs.tables import format_list
 
     status = options.status.upper() if options.status is not None else None
@@ -110,7 +109,7 @@ def _list(options: ListOptions) -> None:
             f"status={options.status}: expected one of {', '.join(STATUSES)}{suggestion(status, STATUSES)}"
         )
     address = _address(options.uri)
-    reader = open_reader(address)
+    reader = _open(address)
     _check("sort", options.sort, reader, "metrics")
     _check("experiment", options.experiment, reader, "experiments")
     runs = reader.list_runs(limit=options.limit, experiment=options.experiment, status=status, sort=options.sort)
@@ -126,20 +125,18 @@ def _check(key: str, value: str | None, reader: "RunReader", kind: "Kind") -> No
 
 
 def _show(options: StoreOptions, names: list[str]) -> None:
-    from mlxlab.tracking.runs.reader import open_reader
     from mlxlab.tracking.runs.tables import format_run
 
-    reader = open_reader(_address(options.uri))
+    reader = _open(_address(options.uri))
     run = _find(reader, names[0])
     reader.load_details([run])
     print(format_run(run, reader.metric_ranges(run.run_id)))
 
 
 def _compare(options: StoreOptions, names: list[str]) -> None:
-    from mlxlab.tracking.runs.reader import open_reader
     from mlxlab.tracking.runs.tables import format_comparison
 
-    reader = open_reader(_address(options.uri))
+    reader = _open(_address(options.uri))
     by_id: dict[str, RunRow] = {}
     runs = [by_id.setdefault(run.run_id, run) for run in (_find(reader, name) for name in names)]
     reader.load_details(by_id.values())
@@ -172,3 +169,14 @@ def _address(uri: str | None, artifacts: str | None = None) -> "Address":
     from mlxlab.tracking.mlflow.address import resolve
 
     return resolve(uri, artifacts, project_root())
+
+
+def _open(address: "Address") -> "RunReader":
+    """Reads an SQLite store directly, any other through MLflow's client, which is slow to import."""
+    if address.database:
+        from mlxlab.tracking.runs.sqlite_reader import SqliteRunReader
+
+        return SqliteRunReader(address.database)
+    from mlxlab.tracking.runs.mlflow_reader import MlflowRunReader
+
+    return MlflowRunReader(address)

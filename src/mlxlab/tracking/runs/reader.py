@@ -4,8 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
-from mlxlab.tracking.mlflow.address import Address
-
 Kind = Literal["metrics", "experiments", "runs"]
 
 
@@ -53,18 +51,3 @@ class RunReader(Protocol):
 
     def names(self, kind: Kind) -> list[str]:
         """Known metrics, experiments, or names and ids of runs: to suggest the nearest one."""
-
-
-def open_reader(address: Address) -> RunReader:
-    """Reads an SQLite store directly, any other through MLflow's client.
-
-    Raises:
-        ServiceUnavailableError: there is no such store, or it does not answer.
-    """
-    if address.database:
-        from mlxlab.tracking.runs.sqlite_reader import SqliteRunReader
-
-        return SqliteRunReader(address.database)
-    from mlxlab.tracking.runs.mlflow_reader import MlflowRunReader
-
-    return MlflowRunReader(address)
