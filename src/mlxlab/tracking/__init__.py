@@ -1,1 +1,1 @@
-"""Where a run is recorded: a journal in its folder, and one process per store that carries it to MLflow."""
+"""Tracking: a run records to a journal in its folder; one process per store uploads journals to MLflow."""

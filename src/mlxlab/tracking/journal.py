@@ -16,11 +16,11 @@ from mlxlab.tracking.tracker import Status
 
 PARENT = "MLXLAB_PARENT_RUN"  # environment: uid of the sweep that this process is a job of
 _NOT_FINITE = {"nan": '"NaN"', "inf": '"Infinity"', "-inf": '"-Infinity"'}
-CHECK_SECONDS = 60.0  # between checks that the uploading process lives
+CHECK_SECONDS = 60.0  # between checks that the uploading process is alive
 
 
 class Uploader(Protocol):
-    """Brings journals into a store, in another process. Only `wait` may take long."""
+    """Uploads journals to a store, in another process. Only `wait` may block."""
 
     @property
     def store(self) -> str:
@@ -37,7 +37,7 @@ class Uploader(Protocol):
         """Starts the process again if it has ended."""
 
     def wait(self, journal: Path, state: Path, uid: str, seconds: float) -> str:
-        """Waits up to `seconds` for the upload; returns what is missing, in words, or ""."""
+        """Waits up to `seconds` for the upload; returns a message on what is missing, or ""."""
 
     def sync_command(self, folder: Path) -> str:
         """The command with which a user completes the upload."""
@@ -47,7 +47,7 @@ class Journal:
     """A tracker that writes to the run folder.
 
     Args:
-        uploader: brings the journal into a store.
+        uploader: uploads the journal.
         experiment: name of the experiment in the store.
         log_models: whether models are recorded.
         wait: seconds to wait for the store at the end; what is missing then follows by itself.

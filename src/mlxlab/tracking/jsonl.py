@@ -1,7 +1,7 @@
 """An append-only file of JSON lines that survives `kill -9`, a full disk and a torn last line.
 
 One `os.write` per line on an O_APPEND descriptor: once `write` has returned, the line outlives the process. The file is
-locked (`flock`) while it is open, so that a reader can tell a living writer from a dead one.
+locked (`flock`) while it is open, so that a reader can tell whether its writer is alive.
 """
 
 import fcntl
@@ -60,13 +60,13 @@ class JsonlAppender:
     def blank(self, unwanted: Callable[[dict[str, Any]], bool], note: Mapping[str, object]) -> int:
         """Overwrites unwanted lines by `{}` and spaces and appends `note`, in one atomic step; returns how many.
 
-        The length stays, so that every other line keeps its place in the file. Nothing happens if no line is unwanted.
+        The length stays, so that the offsets of all other lines stay valid. Nothing happens if no line is unwanted.
         """
         lines = self.path.read_bytes().splitlines(keepends=True)
-        kept = [_empty(line) if unwanted(_parse(line)) else line for line in lines]
-        count = sum(old is not new for old, new in zip(lines, kept, strict=True))
+        blanked = [_empty(line) if unwanted(_parse(line)) else line for line in lines]
+        count = sum(old is not new for old, new in zip(lines, blanked, strict=True))
         if count:
-            self._replace(b"".join(kept) + (_encode(note) + "\n").encode())
+            self._replace(b"".join(blanked) + (_encode(note) + "\n").encode())
         return count
 
     def close(self) -> None:
@@ -117,11 +117,11 @@ def _open(path: Path) -> int:
 
 def _cut_torn(file: int) -> int:
     size = os.fstat(file).st_size
-    place, tail = size, b""
-    while place and b"\n" not in tail:
-        start = max(0, place - 2**16)
-        tail = os.pread(file, place - start, start) + tail
-        place = start
+    offset, tail = size, b""
+    while offset and b"\n" not in tail:
+        start = max(0, offset - 2**16)
+        tail = os.pread(file, offset - start, start) + tail
+        offset = start
     torn = len(tail) - (tail.rfind(b"\n") + 1)
     if torn:
         os.ftruncate(file, size - torn)

@@ -1,7 +1,7 @@
 """The file formats of a tracked run: the records of `journal.jsonl`, and how far they have been uploaded.
 
-A journal holds one JSON object per line, in the order of events. The key beside `t` (milliseconds since 1970) says what
-the record is. Paths are relative to the run folder; a line of `{}` and spaces is a record that was taken back. JSON
+A journal holds one JSON object per line, in the order of events. The other key than `t` (milliseconds since 1970) gives
+its kind. Paths are relative to the run folder; a line of `{}` and spaces is a record that was taken back. JSON
 knows no NaN: such values are the texts "NaN", "Infinity" and "-Infinity".
 """
 
@@ -154,7 +154,7 @@ def read_records(journal: Path, offset: int = 0, max_bytes: int = 4 * 2**20) -> 
     None stands for a record that was taken back. A line without an end is still being written: reading stops there.
 
     Raises:
-        InputNotFoundError: there is no journal.
+        InputNotFoundError: the journal does not exist.
         DataError: it is no regular file, or a line is not a record.
     """
     end = offset + max_bytes
@@ -182,7 +182,7 @@ def read_start(journal: Path) -> Start | None:
 
 
 def read_uid(journal: Path) -> str | None:
-    """The run whose journal this is; None if there is none, or it is damaged."""
+    """The uid of the run in a journal; None if it is missing or damaged."""
     try:
         start = read_start(journal)
     except UserError:
@@ -191,7 +191,7 @@ def read_uid(journal: Path) -> str | None:
 
 
 def read_state(path: Path, uid: str) -> SyncState | None:
-    """How far the journal of `uid` has been uploaded; None if nothing valid says so."""
+    """The state of the upload of journal `uid`; None if it is missing, damaged or of another run."""
     try:
         state = read_json(path, SyncState)
     except (InputNotFoundError, DataError):

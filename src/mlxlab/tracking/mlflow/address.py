@@ -1,4 +1,4 @@
-"""Where runs are kept: the store's address, its artifacts, and the spool beside it. Every path absolute."""
+"""The address of a store, of its artifacts and of its queue. All paths are absolute."""
 
 import hashlib
 import json
@@ -53,11 +53,11 @@ def load(text: str) -> Address:
 
 
 def resolve(uri: str | None, artifacts: str | None, project: Path) -> Address:
-    """The store that is meant.
+    """The address of the store.
 
     Args:
         uri: as MLflow writes it; null takes MLFLOW_TRACKING_URI if set, else `mlruns/mlflow.db` in the project.
-        artifacts: folder or URI; null takes MLFLOW_ARTIFACT_ROOT if set, else `artifacts` beside an SQLite file.
+        artifacts: folder or URI; null takes MLFLOW_ARTIFACT_ROOT if set, else `artifacts` next to an SQLite file.
         project: relative paths are relative to this folder.
 
     Raises:
@@ -113,7 +113,7 @@ def _spool(uri: str, project: Path) -> Path | None:
 
 
 def _writable(folder: Path) -> bool:
-    """Whether files can be made there. Asks the nearest folder that exists, and makes none."""
+    """Whether files can be created in `folder`, or in its nearest existing parent."""
     while not folder.exists():
         if folder == folder.parent:
             return False

@@ -10,23 +10,23 @@ _LOCK_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 class StoreUnavailableError(Exception):
-    """The store cannot be used now. One line; trying again later is right."""
+    """The store cannot be used now; a later attempt may succeed. One line."""
 
 
 class StoreReplacedError(StoreUnavailableError):
-    """The database file was removed or exchanged: writes would go to a file without a name. It must be reopened."""
+    """The database file was removed or replaced: it must be reopened, as writes would go to the deleted file."""
 
 
 class StoreLockedError(StoreUnavailableError):
-    """Another process holds the database's lock, for a while."""
+    """Another process holds the lock of the database."""
 
 
 class JournalRejectedError(Exception):
-    """This one journal cannot be uploaded. One line; other journals are not concerned."""
+    """This journal cannot be uploaded; others can. One line."""
 
 
 class RunNotFoundError(Exception):
-    """The store does not have the run (any more): it has to be uploaded from its first line."""
+    """The store does not have the run, or no longer: the journal must be uploaded from its first line."""
 
 
 def one_line(error: BaseException) -> str:
@@ -43,7 +43,7 @@ def one_line(error: BaseException) -> str:
 
 
 def classify_error(error: Exception) -> Exception:
-    """The error of ours that an error of MLflow's client stands for."""
+    """Maps an error of MLflow's client to one of the errors above."""
     if isinstance(error, StoreUnavailableError | JournalRejectedError | RunNotFoundError):
         return error
     if isinstance(error, UserError):

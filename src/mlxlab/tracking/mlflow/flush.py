@@ -37,18 +37,18 @@ def check_store(folder: Path, address: Address) -> None:
     recorded = {"uri": start["store"], "artifacts": start["artifacts"] or ""}
     expected = {"uri": address.shown, "artifacts": address.shown_artifacts or ""}
     if recorded != expected:
-        words = " ".join(f"{key}={shlex.quote(value)}" for key, value in recorded.items() if value)
+        store = " ".join(f"{key}={shlex.quote(value)}" for key, value in recorded.items() if value)
         raise NotAllowedError(
-            f"{folder}: recorded for {words}, got {address.shown}: name the store to upload it to: uri=..., and "
+            f"{folder}: recorded for {store}, got {address.shown}: name the store to upload it to: uri=..., and "
             "artifacts=... if it has a folder of its own"
         )
 
 
 def flush(address: Address, folders: list[Path]) -> Iterator[str]:
-    """Uploads everything there is now; yields a line for each thing done.
+    """Uploads all records that are in the journals now; yields lines for the user.
 
     Args:
-        folders: run folders to look at, too, besides those in the queue.
+        folders: run folders to add to the queue.
 
     Raises:
         InputNotFoundError: no run was tracked in one of the folders.

@@ -1,7 +1,7 @@
 """The queue of a store: the folder that holds what its only writer, the syncer, still has to upload.
 
 <uid>.run     path of a run folder that is not (known to be) complete in the store
-lock          held (`flock`) by the syncer while it lives; its process id
+lock          held (`flock`) by the syncer while it runs; its process id
 status.json   the error of the syncer's last attempt, or none
 handover      held by a syncer in the foreground that asks the one in the background to end
 sync.log      output of the syncers
@@ -48,7 +48,7 @@ def registered(spool: Path) -> dict[str, Path]:
             path = os.fsdecode(read_bytes(entry, max_bytes=MAX_PATH))
             runs.append((entry.stat().st_mtime, entry.stem, Path(path)))
         except (InputNotFoundError, DataError, OSError):
-            continue  # removed meanwhile, or not one of ours
+            continue  # removed meanwhile, or not written by us
     return {uid: folder for _, uid, folder in sorted(runs)}
 
 
@@ -57,7 +57,7 @@ def unregister(spool: Path, uid: str) -> None:
 
 
 def start_syncer(address: Address) -> bool:
-    """Starts the syncer of this store unless it lives. Detached: it outlives us, and no signal of ours reaches it."""
+    """Starts the syncer unless it runs. Detached: it outlives this process and gets none of its signals."""
     spool = address.spool
     if spool is None or syncer_lives(spool):
         return False
@@ -114,7 +114,7 @@ def sole_writer(spool: Path, wait_seconds: float = 0.0) -> Iterator[bool]:
 
 
 def read_status(spool: Path) -> SyncerStatus | None:
-    """What the syncer last reported."""
+    """The last report of the syncer."""
     try:
         return read_json(spool / "status.json", SyncerStatus)
     except (InputNotFoundError, DataError):

@@ -1,7 +1,7 @@
 """The syncer: the only process that writes a store. `python -m mlxlab.tracking.mlflow.syncer`, started by a journal.
 
 It follows the journals in the queue, and ends after a while without work. While the store is unavailable it retries,
-ever more seldom; once no run lives and the store is still unavailable, the rest is left to the next run or to
+less and less often; once no run is alive and the store is still unavailable, the rest remains for the next run or to
 `mlxlab runs sync`.
 """
 
@@ -39,7 +39,7 @@ NICENESS = 15
 
 @dataclass
 class PollResult:
-    """What one look at all journals did."""
+    """The outcome of one pass over all journals."""
 
     records: int = 0  # uploaded
     complete: list[Path] = field(default_factory=list)
@@ -60,7 +60,7 @@ class Syncer:
         self._suspect = ""  # uid of the journal that last made the store unavailable
 
     def poll(self) -> PollResult:
-        """Looks at every journal once.
+        """Uploads new records of every journal once.
 
         Raises:
             StoreUnavailableError: the next call opens the store again, and tries the journal that failed last.
@@ -80,14 +80,14 @@ class Syncer:
         return result
 
     def is_any_run_alive(self) -> bool:
-        """Whether the process of any queued run lives. Does not ask the store."""
+        """Whether the process of any queued run is alive. Does not access the store."""
         return any(_has_writer(folder, uid) for uid, folder in spool.registered(self.spool).items())
 
     def _poll_journal(self, uid: str, folder: Path, result: PollResult) -> None:
         if not locate(folder, uid)[0].exists():
             spool.unregister(self.spool, uid)
             self._uploaders.pop(uid, None)
-            result.notes.append(f"{utf8(folder)}: its journal is gone")
+            result.notes.append(f"{utf8(folder)}: its journal was deleted")
             return
         retry_at, reason = self._rejected.get(uid, (0.0, ""))
         if time.monotonic() < retry_at:
@@ -122,7 +122,7 @@ class Syncer:
         if self._store is None:
             try:
                 self._store = MlflowStore(self.address)
-            except Exception as error:  # MLflow, a database or HTTP: whatever it is, there is no store
+            except Exception as error:  # MLflow, a database or HTTP: it has no common base
                 reason = classify_error(error)
                 if isinstance(reason, StoreUnavailableError):
                     raise reason from error
@@ -137,7 +137,7 @@ class Syncer:
 
 
 def serve(syncer: Syncer) -> set[str]:
-    """Works until there is nothing to do; returns the journals that are still in the queue."""
+    """Uploads until the queue has been idle for a while; returns the journals that are still in it."""
     spool.write_status(syncer.spool, None)
     last_work = time.monotonic()
     pause: float = POLL_SECONDS
@@ -172,16 +172,16 @@ def _wait(syncer: Syncer, seconds: float, fault: str | None) -> bool:
         spool.write_status(syncer.spool, fault)
         if spool.handover_requested(syncer.spool):
             return False
-        left = until - time.monotonic()
-        if left <= 0:
+        seconds_left = until - time.monotonic()
+        if seconds_left <= 0:
             return True
-        time.sleep(min(left, 0.5))
+        time.sleep(min(seconds_left, 0.5))
 
 
 def _has_writer(folder: Path, uid: str) -> bool:
     try:
         return has_writer(locate(folder, uid)[0])
-    except UserError:  # gone meanwhile, or no regular file
+    except UserError:  # deleted meanwhile, or not a regular file
         return False
 
 
@@ -198,10 +198,10 @@ def main() -> None:
         with spool.sole_writer(store_address.spool) as is_writer:
             if not is_writer:
                 return
-            left = serve(Syncer(store_address))
-        # A journal that registered while we were leaving saw our lock, and started nobody.
+            remaining = serve(Syncer(store_address))
+        # A journal that registered just before the lock was released has started no syncer.
         queue = spool.registered(store_address.spool)
-        if spool.handover_requested(store_address.spool) or not queue.keys() - left:
+        if spool.handover_requested(store_address.spool) or not queue.keys() - remaining:
             return
 
 

@@ -84,10 +84,10 @@ class SyncerUploader:
             time.sleep(0.02)
 
     def sync_command(self, folder: Path) -> str:
-        words = [command("runs sync"), shlex.quote(utf8(folder))]
+        args = [command("runs sync"), shlex.quote(utf8(folder))]
         default = resolve(None, None, self.project)
         if replace(default, spool=None) != replace(self.address, spool=None):
-            words.append(f"uri={shlex.quote(self.store)}")
+            args.append(f"uri={shlex.quote(self.store)}")
             if self.artifacts and self.artifacts != resolve(self.address.uri, None, self.project).shown_artifacts:
-                words.append(f"artifacts={shlex.quote(self.artifacts)}")
-        return " ".join(words)
+                args.append(f"artifacts={shlex.quote(self.artifacts)}")
+        return " ".join(args)

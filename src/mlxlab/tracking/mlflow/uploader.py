@@ -1,8 +1,8 @@
 """Uploads one journal to the store, each record exactly once.
 
-How much has been uploaded stands in `journal.sync.json` beside the journal, and is written after the store has the
-records. A record that is sent twice (the syncer died in between) changes nothing: MLflow drops equal metric rows, and
-all else is set, not added.
+The offset up to which it has been uploaded is written to `journal.sync.json` after the store has the records. A record
+that is sent twice, because the syncer died in between, changes nothing: MLflow drops equal metric rows, and everything
+else is set, not added.
 """
 
 import fcntl
@@ -45,7 +45,7 @@ class JournalUploader:
         self._log = RecordLogger(store, folder, self.state, self.notes)
 
     def upload_pending(self) -> bool:
-        """Uploads what the journal holds; returns whether it is complete: uploaded, and its writer is gone.
+        """Uploads new records; returns whether the journal is complete: uploaded, and its writer has ended.
 
         Raises:
             StoreUnavailableError, JournalRejectedError: records up to the last acknowledged one are in the store.
@@ -125,8 +125,8 @@ class JournalUploader:
         return [Metric(key, value, t, step) for key, value in values.items() if step > seen.get(key, -1)]
 
     def _read_state(self) -> SyncState | None:
-        """The saved state, if it is one of this store and the store still has the run: a database may be restored from
-        a backup, or be deleted."""
+        """The saved state if it belongs to this store and the store still has the run; the database may have been
+        deleted, or restored from a backup."""
         state = read_state(self._state_path, self.uid)
         if state is None or state["store"] != self.store.address.shown or not state["run_id"]:
             return None
