@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Several processes, one run: scripts/launch.py n=2 OVERRIDES"""
+"""Several processes, one run: scripts/launch.py nproc=2 OVERRIDES"""
 
 import sys
 from pathlib import Path

@@ -5,8 +5,14 @@ import sys
 from pathlib import Path
 
 from mlxlab import __version__
+from mlxlab.cli.completion import FLAGS, complete
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError
+
+_FOOTER = (
+    "`mlxlab VERB --help` lists the options of a verb.",
+    '`eval "$(mlxlab -sc install=bash)"` completes verbs, and the groups and keys of `train` (also zsh, fish).',
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,6 +24,8 @@ def main(argv: list[str] | None = None) -> int:
     if verb == "--version":
         print(f"mlxlab {__version__}")
         return 0
+    if verb in FLAGS:
+        return complete(rest, verbs())
     if verb not in verbs():
         print(f"{verb}: unknown verb{suggestion(verb, verbs())}", file=sys.stderr)
         return ConfigError.exit_code
@@ -36,7 +44,7 @@ def verbs() -> list[str]:
 
 def _help() -> str:
     lines = [f"    {verb:<15} {_heading(verb)}" for verb in verbs()]
-    return "\n".join(["mlxlab VERB ...", "", *lines, "", "`mlxlab VERB --help` lists the options of a verb."])
+    return "\n".join(["mlxlab VERB ...", "", *lines, "", *_FOOTER])
 
 
 def _heading(verb: str) -> str:

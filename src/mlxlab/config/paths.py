@@ -1,4 +1,4 @@
-"""Where things lie: conf/, the project, the packages that are read without being imported."""
+"""Locates conf/, the folder of the outputs, and the source of modules without importing them."""
 
 import importlib.util
 import os
@@ -10,12 +10,12 @@ _CHECKOUT = _PACKAGE.parents[1]
 
 
 def in_checkout() -> bool:
-    """True in a checkout (also installed as editable), False where mlxlab came as a wheel."""
+    """Whether this code belongs to a checkout (also installed as editable) and not to a wheel."""
     return (_CHECKOUT / "pyproject.toml").is_file() and (_CHECKOUT / "conf").is_dir()
 
 
 def shipped_conf() -> Path:
-    """The conf/ that belongs to this code, and so the list of parts that may be built."""
+    """The conf/ that belongs to this code, and defines which targets may be built."""
     if in_checkout():
         return _CHECKOUT / "conf"
     inside = _PACKAGE / "conf"
@@ -23,23 +23,24 @@ def shipped_conf() -> Path:
 
 
 def conf_dir() -> Path:
-    """The conf/ to compose from: `MLXLAB_CONF` if it is set, else the one that was shipped."""
+    """The conf/ to compose from: `MLXLAB_CONF` if it is set, else the shipped one."""
     override = os.environ.get("MLXLAB_CONF")
     return Path(override).resolve() if override else shipped_conf()
 
 
 def project_root() -> Path:
-    """Where outputs/, multirun/ and mlruns/ are made: the checkout, or the current folder for a wheel."""
-    return _CHECKOUT if in_checkout() else Path.cwd()
+    """The folder of outputs/, multirun/, mlruns/ and .cache/: the checkout inside of it, else the current folder."""
+    folder = Path.cwd()
+    return _CHECKOUT if in_checkout() and folder.is_relative_to(_CHECKOUT) else folder
 
 
 @cache
 def source_file(module: str) -> Path | None:
-    """The source of `module`, found without importing it or its parents; None where there is none."""
+    """The source of `module`, found without importing it or its parents; None without a source file."""
     root, *rest = module.split(".")
     for folder in _package_folders(root):
-        place = folder.joinpath(*rest)
-        for candidate in (place / "__init__.py", place.with_name(place.name + ".py")):
+        path = folder.joinpath(*rest)
+        for candidate in (path / "__init__.py", path.with_name(path.name + ".py")):
             if candidate.is_file():
                 return candidate
     return None
@@ -55,13 +56,13 @@ def _package_folders(root: str) -> tuple[Path, ...]:
         return ()
     if spec is None:
         return ()
-    if spec.submodule_search_locations is None:  # a module on its own: `folder/name.py`
+    if spec.submodule_search_locations is None:  # a single-file module: `folder/name.py`
         return (Path(spec.origin).with_suffix(""),) if spec.origin else ()
     return tuple(Path(folder) for folder in spec.submodule_search_locations)
 
 
 def display_path(path: Path | str) -> str:
-    """A path as a user would write it: relative to the current folder where it lies inside."""
+    """A path as a user would write it: relative if it lies in the current folder."""
     path = Path(path)
     try:
         return str(path.relative_to(Path.cwd()))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from mlxlab import backend
 from mlxlab.config.hydra.overrides import cli_overrides, group_choices
-from mlxlab.config.paths import project_root
 from mlxlab.experiment.build import Config, Session, package_versions
 from mlxlab.experiment.manifest import lineage, pairing_key
 from mlxlab.tracking import provenance
@@ -85,5 +84,5 @@ def manifest_fields(session: Session, checkpoint: "Checkpoint | None", run_dir: 
 
 
 def git_commit() -> dict[str, Any]:
-    tags = provenance.git(project_root())
+    tags = provenance.git()
     return {"git": {"commit": tags.get("mlflow.source.git.commit"), "dirty": tags["git.dirty"]}}

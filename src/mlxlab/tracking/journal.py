@@ -52,14 +52,11 @@ class Journal:
         log_models: whether models are recorded.
         wait: seconds to wait for the store at the end; what is missing then follows by itself.
         folder: the run folder.
-        project: folder whose git commit is recorded.
     """
 
-    def __init__(
-        self, uploader: Uploader, experiment: str, log_models: bool, wait: float, *, folder: Path, project: Path
-    ) -> None:
+    def __init__(self, uploader: Uploader, experiment: str, log_models: bool, wait: float, *, folder: Path) -> None:
         self.uploader, self.experiment, self.log_models, self.wait = uploader, experiment, log_models, wait
-        self.folder, self.project = folder.absolute(), project
+        self.folder = folder.absolute()
         self.uid = read_uid(self.folder / FILE) or uuid.uuid4().hex
         self._lines: jsonl.JsonlAppender | None = None
         self._keys: dict[str, str] = {}
@@ -78,7 +75,7 @@ class Journal:
         if self._lines.torn:
             _print(f"tracking: removed {self._lines.torn} bytes of a line that was being written when the run died")
         parent = os.environ.get(PARENT, "")
-        tags = provenance.gather(self.project) | ({"sweep": parent} if is_uid(parent) else {}) | tags
+        tags = provenance.gather() | ({"sweep": parent} if is_uid(parent) else {}) | tags
         self._write(
             start={
                 "uid": self.uid,

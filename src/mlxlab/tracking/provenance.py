@@ -13,11 +13,12 @@ from pathlib import Path
 
 VERSIONS = ("mlx", "numpy", "hydra-core", "mlflow-skinny", "tokenizers", "safetensors")
 GIT_SECONDS = 1.0
+_CHECKOUT = Path(__file__).resolve().parents[3]
 
 
-def gather(project: Path) -> dict[str, str]:
+def gather() -> dict[str, str]:
     """All of it as tags for the tracker. Takes about 15 ms."""
-    return _source() | git(project) | _versions() | _hardware()
+    return _source() | git() | _versions() | _hardware()
 
 
 def requirements() -> list[str]:
@@ -41,19 +42,20 @@ def _source() -> dict[str, str]:
     }
 
 
-def git(project: Path) -> dict[str, str]:
-    """Commit and dirty flag of a checkout; the flag is `unknown` outside one."""
-    commit = _git(project, "rev-parse", "HEAD")
+def git() -> dict[str, str]:
+    """Commit and dirty flag of the checkout with this code, else of the current folder; `unknown` outside of any."""
+    folder = _CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else Path.cwd()
+    commit = _git(folder, "rev-parse", "HEAD")
     if not commit:
         return {"git.dirty": "unknown"}
-    changes = _git(project, "status", "--porcelain", "--untracked-files=no")
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
     dirty = "unknown" if changes is None else str(bool(changes)).lower()
     return {"mlflow.source.git.commit": commit, "git.dirty": dirty}
 
 
-def _git(project: Path, *args: str) -> str | None:
+def _git(folder: Path, *args: str) -> str | None:
     # core.fsmonitor of a repository may name a program, which `git status` would run.
-    command = ["git", "-C", str(project), "--no-optional-locks", "-c", "core.fsmonitor=false", *args]
+    command = ["git", "-C", str(folder), "--no-optional-locks", "-c", "core.fsmonitor=false", *args]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=GIT_SECONDS, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.SubprocessError):

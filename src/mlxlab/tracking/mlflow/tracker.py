@@ -39,7 +39,7 @@ def mlflow_tracker(
         ConfigError: an address that MLflow has no store for.
     """
     uploader = SyncerUploader(resolve(uri, artifacts, project), project)
-    return Journal(uploader, experiment, log_models, wait, folder=folder, project=project)
+    return Journal(uploader, experiment, log_models, wait, folder=folder)
 
 
 class SyncerUploader:
