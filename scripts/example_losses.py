@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Losses by example: scripts/examples.py top SOURCE ... | merge SOURCE ... out=losses.parquet"""
+"""Losses by example: scripts/example_losses.py top SOURCE ... | merge SOURCE ... out=losses.parquet"""
 
 import sys
 from pathlib import Path

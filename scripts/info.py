@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Sizes of models: scripts/info.py presets"""
+"""Shows the sizes of models: scripts/info.py presets"""
 
 import sys
 from pathlib import Path

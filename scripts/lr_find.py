@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Finds a learning rate: `scripts/lr_range.py experiment=titanic`."""
+"""Finds a learning rate: `scripts/lr_find.py experiment=titanic`."""
 
 import sys
 from pathlib import Path

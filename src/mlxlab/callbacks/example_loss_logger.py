@@ -30,7 +30,7 @@ MAX_SECONDS = 60.0  # to write what is queued when a run ends
 class ExampleLossLogger:
     """Logs id, loss (sum, and mean per target), KL, CE, number of targets, step and time of each training example.
 
-    They go to `<run folder>/example_losses` as Parquet; `scripts/examples.py` reads them, `data.select` selects by
+    They go to `<run folder>/example_losses` as Parquet; `example_losses` reads them, `data.select` selects by
     them. Training never waits: batches that do not fit into the queue are dropped, and reported at the end.
 
     Args:

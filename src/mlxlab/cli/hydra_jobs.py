@@ -14,8 +14,9 @@ from mlxlab.distributed.launch_env import check_parallel, is_launched, rank
 from mlxlab.errors import CannotCreateError, ConfigError, RunInterrupted, UserError
 
 if TYPE_CHECKING:
-    from hydra._internal.hydra import Hydra
     from omegaconf import DictConfig
+
+    from mlxlab.config.hydra.private_api import Hydra
 
 
 class JobRunner:
@@ -52,10 +53,10 @@ def run(hydra: "Hydra", config: "DictConfig", owns_process: bool) -> int:
     Args:
         owns_process: the process ends after the run.
     """
-    from hydra._internal.callbacks import Callbacks
     from hydra.core.utils import JobStatus, run_job
     from hydra.types import HydraContext, RunMode
 
+    from mlxlab.config.hydra.private_api import Callbacks
     from mlxlab.experiment.manifest_file import remove_unused
 
     check_parallel(config.trainer.parallel)
@@ -89,9 +90,10 @@ def sweep(hydra: "Hydra", config: "DictConfig") -> int:
 
     Returns the exit code: 0, or that of the first job that failed.
     """
-    from hydra._internal.callbacks import Callbacks
     from hydra.core.plugins import Plugins
     from hydra.types import HydraContext, RunMode
+
+    from mlxlab.config.hydra.private_api import Callbacks
 
     check_parallel(config.trainer.parallel)
     if is_launched():

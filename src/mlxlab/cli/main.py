@@ -1,11 +1,11 @@
 """`mlxlab VERB ...`: one module of this package per verb, each with a `main(argv)`."""
 
 import importlib
+import os
 import sys
 from pathlib import Path
 
 from mlxlab import __version__
-from mlxlab.cli.completion import FLAGS, complete
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError
 
@@ -24,8 +24,8 @@ def main(argv: list[str] | None = None) -> int:
     if verb == "--version":
         print(f"mlxlab {__version__}")
         return 0
-    if verb in FLAGS:
-        return complete(rest, verbs())
+    if verb in ("-sc", "--shell-completion"):
+        return _complete(rest)
     if verb not in verbs():
         print(f"{verb}: unknown verb{suggestion(verb, verbs())}", file=sys.stderr)
         return ConfigError.exit_code
@@ -40,6 +40,23 @@ def verbs() -> list[str]:
     """The modules of this package that define `main`."""
     files = [file for file in Path(__file__).parent.glob("*.py") if file.stem != "main"]
     return sorted(file.stem for file in files if "\ndef main(" in file.read_text(encoding="utf-8"))
+
+
+def _complete(args: list[str]) -> int:
+    """Prints the script to `eval` (`install=bash`), or what can follow the line typed so far (`query=bash`).
+
+    Hydra's script runs `mlxlab -sc query=bash` with the line in COMP_LINE; to Hydra, `mlxlab train` is the program.
+    """
+    from mlxlab.cli import train
+
+    if any(arg.startswith("query=") for arg in args):
+        verb, *rest = os.environ.get("COMP_LINE", "").split(" ")[1:] or [""]
+        if not rest:
+            print(" ".join(name for name in verbs() if name.startswith(verb)))
+        if not rest or verb != "train":
+            return 0
+        os.environ["COMP_LINE"] = " ".join(["mlxlab", *rest])
+    return train.main(["-sc", *args])
 
 
 def _help() -> str:

@@ -12,9 +12,8 @@ from mlxlab.errors import ConfigError, NotAllowedError, UserError
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from hydra._internal.hydra import Hydra
-
     from mlxlab.config.hydra.compose import Composer
+    from mlxlab.config.hydra.private_api import Hydra
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,7 +43,7 @@ def _act(argv: list[str], *, owns_process: bool) -> int:
 
 def _show_hydra(hydra: "Hydra", composer: "Composer", flags: "Namespace") -> int:
     """`--info`, `--hydra-help` and shell completion, as Hydra prints them."""
-    from hydra._internal.utils import get_args_parser
+    from mlxlab.config.hydra.private_api import get_args_parser
 
     try:
         if flags.shell_completion:
@@ -67,7 +66,7 @@ def _show_hydra(hydra: "Hydra", composer: "Composer", flags: "Namespace") -> int
 
 def _flags(argv: list[str]) -> "Namespace":
     """Hydra's own flags, in any order with the overrides."""
-    from hydra._internal.utils import get_args_parser
+    from mlxlab.config.hydra.private_api import get_args_parser
 
     parser = get_args_parser()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlxlab.markdown import markdown_table
+from mlxlab.program import command
 
 if TYPE_CHECKING:
     from mlxlab.training.state import History, TrainState
@@ -76,7 +77,7 @@ def side_by_side(measured: dict[str, dict[str, float]]) -> list[str]:
         "",
         f"The student has {share:.1%} of the teacher's parameters. One run cannot tell whether that helped:",
     ]
-    return [*lines, "train without teachers too, both over several seeds, and ask scripts/compare.py."]
+    return [*lines, f"train without teachers too, both over several seeds, and run `{command('compare')}`."]
 
 
 def table(title: str, rows: list[tuple[str, float]]) -> list[str]:

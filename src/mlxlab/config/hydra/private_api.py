@@ -1,0 +1,5 @@
+"""What mlxlab uses of Hydra's private modules outside of this folder; a new version of Hydra may move it."""
+
+from hydra._internal.callbacks import Callbacks as Callbacks
+from hydra._internal.hydra import Hydra as Hydra
+from hydra._internal.utils import get_args_parser as get_args_parser
