@@ -107,7 +107,7 @@ class Rates(Sizes):
         self.seen.append(state.optimizer.learning_rate.item())
 
 
-def test_the_rate_is_by_examples_and_does_not_jump_where_the_size_does():
+def test_the_learning_rate_follows_the_examples_and_does_not_jump_with_the_size():
     used = Rates()
     state = train(Script(0.3, 0.3, 0.3, 0.3, 0.6, 0.97, 0.6), callbacks=[used]).state
     rates = [line["train/learning_rate"] for _, line in state.history.curve if "train/learning_rate" in line]
@@ -121,7 +121,7 @@ def test_the_rate_is_by_examples_and_does_not_jump_where_the_size_does():
     assert max(abs(a - b) for a, b in pairwise(rates)) <= 1e-2 * 16 / 8 / 23 + 1e-8
 
 
-def test_a_size_that_never_changes_changes_nothing():
+def test_a_constant_size_gives_the_run_without_the_callback():
     trainer = new_trainer(step=partial(OptimizedStep, **STEP), epochs=None, max_steps=12)
     plain = fit(trainer, new_run(data=data()))
     adaptive = fit(trainer, new_run(data=data()), [AdaptiveBatchSize(**SETTINGS | {"max": 8, "min": 8})])
@@ -132,17 +132,17 @@ def test_a_size_that_never_changes_changes_nothing():
 @pytest.mark.parametrize("stop", [1, 4, 7, 13])
 def test_a_resumed_run_continues_with_its_batch_size(stop):
     shares = (0.3, 0.3, 0.3, 0.3, 0.6, 0.9, 0.97, 0.3, 0.3, 0.3)
-    whole = train(Script(*shares)).state
-    half = train(Script(*shares), callbacks=[StopAt(stop)]).state
-    saved = Checkpoint(None, stop, *saved_arrays(half), json.loads(json.dumps(half.state_dict())))
-    rest = Script(0.3, *shares[1 + stop // 2 :])  # the measurement at the start, then those that are left
-    resumed = train(rest, checkpoint=saved).state
-    assert resumed.progress.batch_sizes == whole.progress.batch_sizes
-    assert final_state_digest(resumed) == final_state_digest(whole)
+    uninterrupted = train(Script(*shares)).state
+    stopped = train(Script(*shares), callbacks=[StopAt(stop)]).state
+    saved = Checkpoint(None, stop, *saved_arrays(stopped), json.loads(json.dumps(stopped.state_dict())))
+    remaining = Script(0.3, *shares[1 + stop // 2 :])  # the measurement at the start, then the remaining ones
+    resumed = train(remaining, checkpoint=saved).state
+    assert resumed.progress.batch_sizes == uninterrupted.progress.batch_sizes
+    assert final_state_digest(resumed) == final_state_digest(uninterrupted)
 
 
 class Short:
-    """A loss for which memory suffices only for so many rows."""
+    """A loss that raises an allocation error above `rows` rows."""
 
     def __init__(self, rows: int, message: str = "[malloc] Unable to allocate 123 bytes.") -> None:
         self.rows, self.message, self.tried = rows, message, []
@@ -154,44 +154,44 @@ class Short:
         return CrossEntropyLoss(0.0)(model, batch)
 
 
-def step_with(loss, careful: bool = True, dropout: float = 0.0, **changes) -> tuple[OptimizedStep, optim.Optimizer]:
+def step_with(loss, retry: bool = True, dropout: float = 0.0, **changes) -> tuple[OptimizedStep, optim.Optimizer]:
     model = new_model(dropout=dropout)
     optimizer = optim.AdamW(1e-2)
     optimizer.init(model.trainable_parameters())
-    step = OptimizedStep(**STEP | {"retry_on_oom": careful} | changes, model=model, loss=loss, optimizer=optimizer)
+    step = OptimizedStep(**STEP | {"retry_on_oom": retry} | changes, model=model, loss=loss, optimizer=optimizer)
     return step, optimizer
 
 
-def test_a_failed_allocation_repeats_the_same_update_in_halves(capsys):
+def test_a_failed_allocation_repeats_the_step_with_half_the_micro_batch(caplog):
     batch = to_device(Stream().batch(np.arange(20)))
     loss = Short(6)
     short, optimizer = step_with(loss)
-    whole, _ = step_with(CrossEntropyLoss(0.0))
+    full, _ = step_with(CrossEntropyLoss(0.0))
     for _ in range(2):
-        found, expected = short(batch), whole(batch)
-        assert numbers(found) == pytest.approx(numbers(expected), rel=1e-5)
-    assert loss.tried == [20, 10, 5, 5, 5, 5, 5, 5, 5, 5]  # the second update knows
+        output, expected = short(batch), full(batch)
+        assert numbers(output) == pytest.approx(numbers(expected), rel=1e-5)
+    assert loss.tried == [20, 10, 5, 5, 5, 5, 5, 5, 5, 5]  # the second step starts with the size that worked
     assert optimizer.step.item() == 2
     for name, leaf in weights_of(short.model).items():
-        np.testing.assert_allclose(leaf, weights_of(whole.model)[name], atol=1e-6)
-    assert "5 rows at a time" in capsys.readouterr().err
+        np.testing.assert_allclose(leaf, weights_of(full.model)[name], atol=1e-6)
+    assert "micro-batches of 5 rows" in caplog.text
 
 
-def test_what_failed_leaves_no_trace_also_under_dropout():
+def test_a_failed_attempt_does_not_change_the_random_numbers_of_the_next():
     batch = to_device(Stream().batch(np.arange(20)))
     short, _ = step_with(Short(12), dropout=0.3)
     halves, _ = step_with(CrossEntropyLoss(0.0), dropout=0.3, accumulate=2)
-    failing = short.gradient
-    tried = []
+    original = short.gradient
+    draws = []
 
-    def drawing(part):
+    def drawing(batch):
         """Draws random numbers before it fails, as a forward pass does."""
-        tried.append(mx.random.uniform())
-        return failing(part)
+        draws.append(mx.random.uniform())
+        return original(batch)
 
     short.gradient = drawing
-    usual = halves.gradient
-    halves.gradient = lambda part: (mx.random.uniform(), usual(part))[1]
+    original_halves = halves.gradient
+    halves.gradient = lambda batch: (mx.random.uniform(), original_halves(batch))[1]
     for step in (short, halves):
         mx.random.seed(8)
         step(batch)
@@ -199,53 +199,54 @@ def test_what_failed_leaves_no_trace_also_under_dropout():
         np.testing.assert_array_equal(leaf, weights_of(halves.model)[name])
 
 
-def test_another_error_and_a_single_row_too_many_are_not_swallowed():
+def test_other_errors_and_a_failure_with_one_row_are_raised():
     batch = to_device(Stream().batch(np.arange(4)))
     for loss in (Short(2, "shapes do not fit"), Short(0)):
         step, _ = step_with(loss)
         with pytest.raises(RuntimeError):
             step(batch)
-    step, _ = step_with(Short(2), careful=False)
+    step, _ = step_with(Short(2), retry=False)
     with pytest.raises(RuntimeError, match="malloc"):
         step(batch)
 
 
-def test_auto_takes_the_largest_part_that_fits(monkeypatch, capsys):
+def test_auto_chooses_the_largest_micro_batch_that_fits(monkeypatch, caplog):
     batch = to_device(Stream(64).batch(np.arange(64)))
-    asked = []
+    caplog.set_level("INFO")
+    measured = []
     monkeypatch.setattr(microbatch, "memory_budget", lambda: 1000.0)
     monkeypatch.setattr(
-        microbatch, "_peak", lambda batch, part, rows: asked.append(rows) or mx.get_active_memory() + 60 * rows
+        microbatch, "_peak", lambda batch, compute, rows: measured.append(rows) or mx.get_active_memory() + 60 * rows
     )
     monkeypatch.setattr(microbatch.mx, "get_active_memory", lambda: 0)
     model = new_model(dropout=0.0)
     optimizer = optim.SGD(0.1)
-    seen = Short(10**6)
-    step = OptimizedStep(**STEP | {"accumulate": "auto"}, model=model, loss=seen, optimizer=optimizer)
+    loss = Short(10**6)
+    step = OptimizedStep(**STEP | {"accumulate": "auto"}, model=model, loss=loss, optimizer=optimizer)
     step(batch)
-    assert asked == [1, 2, 4, 8]  # 16 would need 960 of the 800 that may be used
-    assert seen.tried == [8] * 8
-    assert "8 of 64 rows" in capsys.readouterr().err
+    assert measured == [1, 2, 4, 8]  # 16 would need 960 of the 800 that may be used
+    assert loss.tried == [8] * 8
+    assert "8 of 64 rows" in caplog.text
     longer = batch._replace(tokens=mx.zeros((64, 12), mx.int32), segment_ids=mx.ones((64, 12), mx.int32))
-    seen.tried.clear()
+    loss.tried.clear()
     step(longer)
-    assert seen.tried == [4] * 16
+    assert loss.tried == [4] * 16
 
 
-def test_auto_measures_what_a_part_needs():
+def test_auto_measures_the_memory_of_a_micro_batch():
     batch = to_device(Stream(256).batch(np.arange(256)))
     step, _ = step_with(CrossEntropyLoss(0.0))
     mx.random.seed(5)
     before = mx.random.state[0].tolist()
-    assert microbatch.find_max_rows(batch, step._part, 1e12) == 256
-    assert microbatch.find_max_rows(batch, step._part, mx.get_active_memory() + 1.0) == 1
+    assert microbatch.find_max_rows(batch, step._sums, 1e12) == 256
+    assert microbatch.find_max_rows(batch, step._sums, mx.get_active_memory() + 1.0) == 1
     assert mx.random.state[0].tolist() == before
 
 
 @pytest.mark.parametrize(
     ("changes", "message"), [({"min": 9, "max": 15}, "no power of two"), ({"low": 0.9}, "low < high")]
 )
-def test_impossible_settings_are_refused_in_one_line(changes, message):
+def test_contradictory_settings_are_refused_in_one_line(changes, message):
     with pytest.raises(ConfigError, match=message) as error:
         AdaptiveBatchSize(**SETTINGS | changes)
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Laws of the optimized step: whatever it saves, the update is that of the plain step."""
+"""The optimized step: with every memory and speed option, the result is that of the plain step."""
 
 from functools import partial
 from typing import Any
@@ -24,8 +24,7 @@ from mlxlab.training.device_batch import DeviceBatch, to_device
 from mlxlab.training.losses.loss import CrossEntropyLoss, cross_entropy
 from mlxlab.training.optim.ema import EMAOptimizer
 from mlxlab.training.optim.optimizers import adamw, flatten_arrays
-from mlxlab.training.steps import optimized
-from mlxlab.training.steps import staged_eval as settling
+from mlxlab.training.steps import optimized, staged_eval
 from mlxlab.training.steps.microbatch import split
 from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep
@@ -42,7 +41,7 @@ SETTINGS |= {"compile": "never", "cpu_streams": "one", "retry_on_oom": False}  #
 SHAPE = {"vocab_size": 20, "hidden_size": 16, "num_layers": 2, "num_heads": 2, "intermediate_size": 24, "dropout": 0.2}
 
 
-def small(family: str, dropout: float = 0.2) -> Model:
+def small_model(family: str, dropout: float = 0.2) -> Model:
     mx.random.seed(0)
     shape = SHAPE | {"dropout": dropout}
     branches = {"kernel_sizes": [2, 3], "num_filters": 4, "dilations": [1, 2], "branch_dropout": dropout}
@@ -58,8 +57,8 @@ def small(family: str, dropout: float = 0.2) -> Model:
     return model
 
 
-def uneven(rows: int = 7) -> DeviceBatch:
-    """Rows of uneven length and weight, one without any."""
+def uneven_batch(rows: int = 7) -> DeviceBatch:
+    """Rows of different length and weight, one of weight 0."""
     batch = Stream().batch(np.arange(rows))
     mask = (np.arange(6) < np.arange(1, rows + 1)[:, None] % 6 + 1).astype(np.int32)
     weights = np.linspace(0, 3, rows).astype(np.float32)
@@ -68,55 +67,57 @@ def uneven(rows: int = 7) -> DeviceBatch:
     )
 
 
-def updated(model: nn.Module, step: Any = OptimizedStep, steps: int = 2, rate: float = 0.1, **settings: Any) -> tuple:
-    """The metrics of the last of some updates, and the weights after it."""
+def take_steps(
+    model: nn.Module, step: Any = OptimizedStep, steps: int = 2, rate: float = 0.1, **settings: Any
+) -> tuple:
+    """The metrics of the last of `steps` steps, and the weights after it."""
     optimizer = optim.SGD(rate, momentum=0.9)
     optimizer.init(model.trainable_parameters())
     settings = SETTINGS | settings if step is OptimizedStep else {"max_grad_norm": 1.0}
-    take = step(**settings, model=model, loss=CrossEntropyLoss(0.1), optimizer=optimizer)
+    run_step = step(**settings, model=model, loss=CrossEntropyLoss(0.1), optimizer=optimizer)
     for number in range(steps):
         mx.random.seed(number)
-        metrics = take(uneven())
+        metrics = run_step(uneven_batch())
     return metrics, weights_of(model)
 
 
 @pytest.mark.parametrize("family", ["bert", "cnn_hybrid", "transformer"])
-@pytest.mark.parametrize("again", [False, True])
-def test_the_update_is_bitwise_that_of_the_plain_step_also_with_layers_computed_again_under_dropout(family, again):
-    plain, weights = updated(small(family), PlainStep)
-    metrics, found = updated(small(family), activation_checkpointing=again)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_step_is_bitwise_that_of_the_plain_step_also_with_activation_checkpointing(family, checkpointing):
+    plain, weights = take_steps(small_model(family), PlainStep)
+    metrics, actual = take_steps(small_model(family), activation_checkpointing=checkpointing)
     for name, leaf in weights.items():
-        np.testing.assert_array_equal(found[name], leaf, err_msg=name)
+        np.testing.assert_array_equal(actual[name], leaf, err_msg=name)
     assert numbers(metrics) == numbers(plain)
 
 
-@pytest.mark.parametrize("parts", [2, 3, 7, 50])
-def test_any_number_of_parts_gives_the_update_of_the_whole_batch(parts):
-    whole, weights = updated(small("bert", dropout=0.0))
-    metrics, found = updated(small("bert", dropout=0.0), accumulate=parts)
+@pytest.mark.parametrize("accumulate", [2, 3, 7, 50])
+def test_any_number_of_micro_batches_gives_the_step_of_the_full_batch(accumulate):
+    full, weights = take_steps(small_model("bert", dropout=0.0))
+    metrics, actual = take_steps(small_model("bert", dropout=0.0), accumulate=accumulate)
     for name, leaf in weights.items():
-        np.testing.assert_allclose(found[name], leaf, atol=1e-6, err_msg=name)
-    assert numbers(metrics) == pytest.approx(numbers(whole), rel=1e-5)
-    for name, sums in whole.per_example.items():
+        np.testing.assert_allclose(actual[name], leaf, atol=1e-6, err_msg=name)
+    assert numbers(metrics) == pytest.approx(numbers(full), rel=1e-5)
+    for name, sums in full.per_example.items():
         np.testing.assert_allclose(np.array(metrics.per_example[name]), np.array(sums), atol=1e-6)
 
 
-def test_parts_are_consecutive_rows_of_every_field():
-    batch = uneven(10)
-    parts = split(batch, 3)
-    assert [len(part.example_ids) for part in parts] == [3, 3, 3, 1]
-    for whole, *cut in zip(flat_batch(batch), *map(flat_batch, parts), strict=True):
-        np.testing.assert_array_equal(np.concatenate(cut), whole)
+def test_micro_batches_are_consecutive_rows_of_every_field():
+    batch = uneven_batch(10)
+    micro_batches = split(batch, 3)
+    assert [len(micro_batch.example_ids) for micro_batch in micro_batches] == [3, 3, 3, 1]
+    for full, *slices in zip(flat_batch(batch), *map(flat_batch, micro_batches), strict=True):
+        np.testing.assert_array_equal(np.concatenate(slices), full)
 
 
 def flat_batch(batch: DeviceBatch) -> list[np.ndarray]:
     return [np.array(leaf) for _, leaf in tree_flatten([*batch[:5], batch.aux])]
 
 
-def test_the_loss_that_is_logged_does_not_depend_on_the_number_of_parts():
+def test_the_logged_loss_does_not_depend_on_the_number_of_micro_batches():
     logged = []
-    for parts in (1, 3):
-        step = partial(OptimizedStep, **SETTINGS | {"accumulate": parts})
+    for accumulate in (1, 3):
+        step = partial(OptimizedStep, **SETTINGS | {"accumulate": accumulate})
         run = fit(new_trainer(step=step), new_run(new_model(dropout=0.0)))
         logged.append([line["train/loss"] for _, line in run.state.history.curve if "train/loss" in line])
     assert len(logged[0]) > 3
@@ -124,7 +125,7 @@ def test_the_loss_that_is_logged_does_not_depend_on_the_number_of_parts():
 
 
 class Wide(nn.Module):
-    """Memory by rows: one wide hidden layer."""
+    """A model whose memory grows with the rows: one wide hidden layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -134,8 +135,8 @@ class Wide(nn.Module):
         return self.down(mx.tanh(self.up(self.embedding(tokens).mean(axis=1))))
 
 
-def test_parts_are_in_memory_one_at_a_time():
-    def peak(parts: int) -> int:
+def test_one_micro_batch_is_in_memory_at_a_time():
+    def peak(accumulate: int) -> int:
         model = Wide()
         rows = 4096
         batch = Batch(np.zeros((rows, 4), np.int32), np.ones((rows, 4), np.int32), np.zeros(rows, np.int32),
@@ -143,7 +144,7 @@ def test_parts_are_in_memory_one_at_a_time():
         optimizer = optim.SGD(0.1)
         optimizer.init(model.trainable_parameters())
         step = OptimizedStep(
-            **SETTINGS | {"accumulate": parts}, model=model, loss=CrossEntropyLoss(0.0), optimizer=optimizer
+            **SETTINGS | {"accumulate": accumulate}, model=model, loss=CrossEntropyLoss(0.0), optimizer=optimizer
         )
         on_device = to_device(batch)
         mx.eval(model.parameters(), on_device)
@@ -156,8 +157,8 @@ def test_parts_are_in_memory_one_at_a_time():
     assert peak(16) < peak(1) / 8
 
 
-def test_a_part_that_is_not_finite_leaves_everything_as_it_was():
-    model = small("bert")
+def test_a_micro_batch_that_is_not_finite_leaves_weights_and_optimizer_unchanged():
+    model = small_model("bert")
     before = weights_of(model)
     bad = FunctionLoss(
         lambda model, batch: (
@@ -168,7 +169,7 @@ def test_a_part_that_is_not_finite_leaves_everything_as_it_was():
     optimizer.init(model.trainable_parameters())
     state = {name: np.array(leaf) for name, leaf in flatten_arrays(optimizer.state).items()}
     step = OptimizedStep(**SETTINGS | {"accumulate": 3}, model=model, loss=bad, optimizer=optimizer)
-    assert numbers(step(uneven()))["finite"] == 0
+    assert numbers(step(uneven_batch()))["finite"] == 0
     for name, leaf in weights_of(model).items():
         np.testing.assert_array_equal(leaf, before[name])
     for name, leaf in flatten_arrays(optimizer.state).items():
@@ -178,25 +179,25 @@ def test_a_part_that_is_not_finite_leaves_everything_as_it_was():
 BF16 = {"dtype": "bfloat16", "allow_slow_dtype": True}
 
 
-@pytest.mark.parametrize("again", [False, True])
-def test_bfloat16_at_rate_zero_leaves_the_weights_exactly_as_they_were(again):
-    model = small("cnn_hybrid")
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_bfloat16_at_rate_zero_leaves_the_weights_unchanged(checkpointing):
+    model = small_model("cnn_hybrid")
     before = weights_of(model)
-    metrics, after = updated(model, rate=0.0, activation_checkpointing=again, **BF16)
+    metrics, after = take_steps(model, rate=0.0, activation_checkpointing=checkpointing, **BF16)
     assert {leaf.dtype for _, leaf in tree_flatten(model.parameters())} == {mx.float32}
     for name, leaf in after.items():
         np.testing.assert_array_equal(leaf, before[name])
     assert metrics.scalars.dtype == mx.float32
 
 
-def test_bfloat16_moves_the_weights_nearly_as_float32_does_and_smaller_steps_than_it_can_tell_apart():
-    wide, weights = updated(small("transformer", 0.0))
-    narrow, found = updated(small("transformer", 0.0), **BF16)
+def test_bfloat16_steps_are_close_to_float32_and_apply_changes_below_its_resolution():
+    wide, weights = take_steps(small_model("transformer", 0.0))
+    narrow, actual = take_steps(small_model("transformer", 0.0), **BF16)
     assert numbers(narrow)["loss"] == pytest.approx(numbers(wide)["loss"], rel=2e-2)
-    moved = {name: np.abs(found[name] - leaf).max() for name, leaf in weights.items()}
+    moved = {name: np.abs(actual[name] - leaf).max() for name, leaf in weights.items()}
     assert 0 < max(moved.values()) < 5e-3
-    before = weights_of(small("transformer", 0.0))
-    _, slow = updated(small("transformer", 0.0), rate=1e-6, **BF16)
+    before = weights_of(small_model("transformer", 0.0))
+    _, slow = take_steps(small_model("transformer", 0.0), rate=1e-6, **BF16)
     assert any((slow[name] != leaf).any() for name, leaf in before.items())
 
 
@@ -211,25 +212,25 @@ def test_bfloat16_reaches_every_layer_and_the_loss_is_float32(family):
         seen["values"] = values.dtype
         return values
 
-    model = small(family)
+    model = small_model(family)
     optimizer = optim.SGD(0.1)
     optimizer.init(model.trainable_parameters())
-    OptimizedStep(**SETTINGS | BF16, model=model, loss=FunctionLoss(spy), optimizer=optimizer)(uneven())
+    OptimizedStep(**SETTINGS | BF16, model=model, loss=FunctionLoss(spy), optimizer=optimizer)(uneven_batch())
     assert seen == {"weights": {mx.bfloat16}, "logits": mx.bfloat16, "values": mx.float32}
 
 
-def test_bfloat16_on_a_linux_cpu_says_in_one_line_that_it_computes_in_float32(monkeypatch, caplog):
+def test_bfloat16_on_a_linux_cpu_warns_and_computes_in_float32(monkeypatch, caplog):
     monkeypatch.setattr(optimized.sys, "platform", "linux")
-    _, found = updated(small("bert"), dtype="bfloat16")
+    _, actual = take_steps(small_model("bert"), dtype="bfloat16")
     if mx.default_device() == mx.Device(mx.cpu):
         [record] = caplog.records
         assert "allow_slow_dtype" in record.getMessage()
-        _, weights = updated(small("bert"))
-        assert all((found[name] == leaf).all() for name, leaf in weights.items())
+        _, weights = take_steps(small_model("bert"))
+        assert all((actual[name] == leaf).all() for name, leaf in weights.items())
 
 
 @pytest.mark.parametrize(("settings", "tolerance"), [({}, 0.0), ({"accumulate": 3}, 1e-4)])
-def test_two_hundred_updates_have_the_losses_of_the_plain_step(settings, tolerance):
+def test_two_hundred_steps_have_the_losses_of_the_plain_step(settings, tolerance):
     logged = []
     for step in (partial(PlainStep, max_grad_norm=1.0), partial(OptimizedStep, **SETTINGS | settings)):
         run = new_run(new_model(dropout=0.3 if not settings else 0.0))
@@ -240,7 +241,7 @@ def test_two_hundred_updates_have_the_losses_of_the_plain_step(settings, toleran
 
 
 @pytest.mark.fault_injection  # builds kernels: half a minute
-def test_a_thousand_compiled_updates_over_random_lengths_have_at_most_eight_traces_and_flat_memory(tmp_path):
+def test_a_thousand_compiled_steps_over_random_lengths_have_at_most_eight_traces_and_flat_memory(tmp_path):
     lengths, tokens = np.random.default_rng(0).integers(1, 60, 500), np.random.default_rng(1).integers(1, 20, (500, 60))
 
     def collate(epoch: int, rows: np.ndarray, length: int | None) -> Batch:
@@ -249,32 +250,32 @@ def test_a_thousand_compiled_updates_over_random_lengths_have_at_most_eight_trac
         return Batch(padded, mask, (rows % 2).astype(np.int32), np.ones(len(rows), np.float32), rows)
 
     steps: list[OptimizedStep] = []
-    step = lambda **given: steps.append(OptimizedStep(**SETTINGS | {"compile": "always"}, **given)) or steps[0]  # noqa: E731
+    step = lambda **objects: steps.append(OptimizedStep(**SETTINGS | {"compile": "always"}, **objects)) or steps[0]  # noqa: E731
     run = new_run(data=make_loader(lambda _: lengths, Rows(7), 16, 0, collate))
     memory = MemoryMonitor(10, folder=tmp_path)
     trainer = new_trainer(step=step, epochs=None, max_steps=1000, eval_every=500, log_every=100)
     fit(trainer, run, [memory])
     assert run.state.progress.step == 1000
-    assert 2 < len(steps[0].whole.traces) <= 8
+    assert 2 < len(steps[0].full_step.traces) <= 8
     assert abs(run.state.history.latest("memory/growth_per_step")) < 1000  # bytes: 0.1 MB in 100 steps
 
 
-def test_an_update_evaluated_a_few_weights_at_a_time_is_the_same_update(monkeypatch):
-    _, weights = updated(small("bert"), accumulate=2)
-    monkeypatch.setattr(settling, "AT_ONCE", 300)
+def test_a_step_evaluated_in_chunks_is_bitwise_the_same(monkeypatch):
+    _, weights = take_steps(small_model("bert"), accumulate=2)
+    monkeypatch.setattr(staged_eval, "CHUNK_ELEMENTS", 300)
     evaluated = []
     real = mx.eval
-    monkeypatch.setattr(settling.mx, "eval", lambda *trees: evaluated.append(trees) or real(*trees))
-    _, found = updated(small("bert"), accumulate=2)
+    monkeypatch.setattr(staged_eval.mx, "eval", lambda *trees: evaluated.append(trees) or real(*trees))
+    _, actual = take_steps(small_model("bert"), accumulate=2)
     assert len(evaluated) > 20
     for name, leaf in weights.items():
-        np.testing.assert_array_equal(found[name], leaf)
+        np.testing.assert_array_equal(actual[name], leaf)
 
 
-def test_every_part_of_an_optimizers_state_is_settled_with_its_weight():
-    model = small("cnn_hybrid")
+def test_every_leaf_of_the_optimizer_state_is_evaluated_with_its_weight():
+    model = small_model("cnn_hybrid")
     weights = flatten_arrays(model.trainable_parameters())
     optimizer = EMAOptimizer(adamw(0.1, [0.9, 0.99], 1e-8, learning_rate=0.1), 0.9)
     optimizer.init(model.trainable_parameters())
-    owners = settling._owners(flatten_arrays(optimizer.state), weights)
-    assert {name: len(leaves) for name, leaves in owners.items()} == dict.fromkeys(weights, 3)  # m, v and the average
+    states = staged_eval._states_by_weight(flatten_arrays(optimizer.state), weights)
+    assert {name: len(leaves) for name, leaves in states.items()} == dict.fromkeys(weights, 3)  # m, v and the average

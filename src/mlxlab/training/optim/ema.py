@@ -1,42 +1,41 @@
-"""An exponential moving average of the weights: what is evaluated, and kept as the model (Polyak and Juditsky 1992).
+"""Exponential moving average of the weights (Polyak and Juditsky 1992), which is evaluated and saved as the model.
 
-The optimizer carries the average, so that a skipped update skips it too and a compiled step sees it. In a checkpoint
-`model.safetensors` holds the average, which is what the metrics are of and what everything later loads; the weights
-that training goes on with lie beside the optimizer.
+The optimizer carries the average, so that a skipped step skips it too and a compiled step sees it. In a checkpoint
+`model.safetensors` holds the average, which the metrics describe and which everything later loads; the trained weights,
+from which a resumed run continues, are saved with the optimizer state.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 from mlx.utils import tree_map
 
-from mlxlab.training.optim.optimizers import assign_leaves, flatten_arrays
+from mlxlab.training.optim.optimizers import Tree, assign_leaves, flatten_arrays
 
-AVERAGE, TRAINED = "average.", "trained."  # in memory; in a checkpoint
+AVERAGE, TRAINED = "average.", "trained."  # prefixes in the optimizer state: in memory; in a checkpoint
 Leaves = dict[str, mx.array]
 
 
 class EMAOptimizer(optim.Optimizer):
-    """Any optimizer, and after each of its updates average <- d average + (1 - d) weights.
+    """Wraps an optimizer; after each of its steps average <- d average + (1 - d) weights.
 
-    d is min(decay, (1 + n) / (10 + n)) after n updates: a short run is not an average of where it started.
+    d is min(decay, (1 + n) / (10 + n)) after n steps, so that the initial weights do not dominate a short run.
     """
 
     def __init__(self, optimizer: optim.Optimizer, decay: float) -> None:
         super().__init__()
         self.optimizer, self.decay = optimizer, decay
-        self._average: dict[str, Any] = {}
+        self._average: Tree = {}
         self._count = {"updates": mx.array(0, mx.uint32)}
 
-    def init(self, parameters: dict) -> None:
+    def init(self, parameters: Tree) -> None:
         self.optimizer.init(parameters)
         self._average.update(tree_map(lambda leaf: mx.array(leaf), parameters))
 
-    def apply_gradients(self, gradients: dict, parameters: dict) -> dict:
+    def apply_gradients(self, gradients: Tree, parameters: Tree) -> Tree:
         after = self.optimizer.apply_gradients(gradients, parameters)
         n = self._count["updates"].astype(mx.float32)
         d = mx.minimum(self.decay, (1 + n) / (10 + n))
@@ -54,17 +53,17 @@ class EMAOptimizer(optim.Optimizer):
         self.optimizer.learning_rate = learning_rate
 
     @property
-    def state(self) -> dict:
+    def state(self) -> Tree:
         return {"optimizer": self.optimizer.state, "average": self._average, "count": self._count}
 
     @state.setter
-    def state(self, state: dict) -> None:
-        raise AttributeError("fill the leaves of the present state instead")
+    def state(self, state: Tree) -> None:
+        raise AttributeError("assign to the leaves of the present state instead")
 
 
 @contextmanager
 def use_ema_weights(model: nn.Module, optimizer: optim.Optimizer) -> Iterator[None]:
-    """Inside, the model has the averaged weights, where there are such."""
+    """Inside, the model has the averaged weights, if the optimizer keeps an average."""
     average = optimizer.state.get("average") if isinstance(optimizer, EMAOptimizer) else None
     if average is None:
         yield
@@ -78,16 +77,17 @@ def use_ema_weights(model: nn.Module, optimizer: optim.Optimizer) -> Iterator[No
 
 
 def swap_for_save(weights: Leaves, optimizer: Leaves) -> tuple[Leaves, Leaves]:
-    """The weights as they are saved, the average if there is one, and the rest."""
-    return _exchanged(weights, optimizer, AVERAGE, TRAINED)
+    """(weights, optimizer state) as they are saved: the average, if there is one, replaces the weights."""
+    return _swap(weights, optimizer, AVERAGE, TRAINED)
 
 
 def swap_for_load(weights: Leaves, optimizer: Leaves) -> tuple[Leaves, Leaves]:
-    """What `to_files` made, turned back."""
-    return _exchanged(weights, optimizer, TRAINED, AVERAGE)
+    """The inverse of `swap_for_save`."""
+    return _swap(weights, optimizer, TRAINED, AVERAGE)
 
 
-def _exchanged(weights: Leaves, optimizer: Leaves, there: str, here: str) -> tuple[Leaves, Leaves]:
-    found = {path.removeprefix(there): leaf for path, leaf in optimizer.items() if path.startswith(there)}
-    rest = {path: leaf for path, leaf in optimizer.items() if not path.startswith(there)}
-    return weights | found, rest | {here + path: weights[path] for path in found}
+def _swap(weights: Leaves, optimizer: Leaves, old: str, new: str) -> tuple[Leaves, Leaves]:
+    """Exchanges the weights with the leaves of the optimizer under `old`; the replaced weights are under `new`."""
+    swapped = {path.removeprefix(old): leaf for path, leaf in optimizer.items() if path.startswith(old)}
+    unchanged = {path: leaf for path, leaf in optimizer.items() if not path.startswith(old)}
+    return weights | swapped, unchanged | {new + path: weights[path] for path in swapped}

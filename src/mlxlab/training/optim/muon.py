@@ -1,4 +1,7 @@
-"""Muon (Jordan et al. 2024): the momentum of a hidden matrix is made orthogonal before it moves the weights."""
+"""Muon (Jordan et al. 2024): orthogonalises the momentum of hidden matrices before it is applied to the weights.
+
+The orthogonalisation is the Newton-Schulz iteration of that work, a quintic polynomial in place of an SVD.
+"""
 
 from typing import Literal
 
@@ -6,9 +9,9 @@ import mlx.core as mx
 import mlx.optimizers as optim
 
 from mlxlab.constraints import NonNegative, Positive, Share, Size
-from mlxlab.training.optim.optimizers import Betas, has_weight_decay, split_by_decay
+from mlxlab.training.optim.optimizers import Betas, Tree, has_weight_decay, split_by_decay
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration: steepest at 0, so five rounds do
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic polynomial: steep at 0, so that five iterations suffice
 
 
 def muon(
@@ -26,20 +29,20 @@ def muon(
     """Muon for the matrices inside the network; AdamW for embeddings, the output layer, norms and biases.
 
     Args:
-        weight_decay: decay of matrices and convolutions, times the rate.
+        weight_decay: decay of matrices and convolutions, multiplied by the learning rate.
         momentum: decay rate of the momentum.
         nesterov: look ahead along the momentum.
-        ns_steps: Newton-Schulz ns_steps that orthogonalise it.
-        scale: adamw makes updates as large as AdamW's, so that its rates serve (Liu et al. 2025); shape is the
-            original sqrt(max(1, rows / columns)), which wants rates near 0.02.
-        betas: of AdamW, for the rest.
+        ns_steps: Newton-Schulz iterations that orthogonalise the momentum.
+        scale: adamw makes steps as large as AdamW's, so that its learning rates fit (Liu et al. 2025); shape is the
+            original sqrt(max(1, rows / columns)), which needs learning rates near 0.02.
+        betas: of AdamW, for all other weights.
         eps: of AdamW.
-        adamw_lr_scale: rate of AdamW, as a multiple of the rate of the matrices.
+        adamw_lr_scale: learning rate of AdamW, as a multiple of that of the matrices.
     """
     matrices = Muon(learning_rate, weight_decay, momentum, nesterov, ns_steps, scale)
-    rest = split_by_decay(
+    others = split_by_decay(
         lambda decay: optim.AdamW(
-            lambda _: adamw_lr_scale * matrices.learning_rate,  # which the trainer has set for this step
+            lambda _: adamw_lr_scale * matrices.learning_rate,  # set by the loop before every step
             betas=list(betas),
             eps=eps,
             weight_decay=decay,
@@ -47,7 +50,7 @@ def muon(
         ),
         weight_decay,
     )
-    return optim.MultiOptimizer([matrices, *rest.optimizers], [is_hidden, has_weight_decay])
+    return optim.MultiOptimizer([matrices, *others.optimizers], [is_hidden, has_weight_decay])
 
 
 def is_hidden(path: str, weight: mx.array) -> bool:
@@ -56,7 +59,7 @@ def is_hidden(path: str, weight: mx.array) -> bool:
 
 
 class Muon(optim.Optimizer):
-    """W <- (1 - rate decay) W - rate scale orthogonal(momentum); convolutions as (out, all the rest) matrices."""
+    """W <- (1 - lr decay) W - lr scale orthogonal(momentum); a convolution is a matrix (out, kernel size x in)."""
 
     def __init__(
         self, learning_rate: float, weight_decay: float, momentum: float, nesterov: bool, ns_steps: int, scale: str
@@ -66,22 +69,22 @@ class Muon(optim.Optimizer):
         self.weight_decay, self.momentum, self.nesterov = weight_decay, momentum, nesterov
         self.ns_steps, self.scale = ns_steps, scale
 
-    def init_single(self, parameter: mx.array, state: dict) -> None:
+    def init_single(self, parameter: mx.array, state: Tree) -> None:
         state["m"] = mx.zeros_like(parameter)
 
-    def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
+    def apply_single(self, gradient: mx.array, parameter: mx.array, state: Tree) -> mx.array:
         m = self.momentum * state["m"] + (1 - self.momentum) * gradient
         state["m"] = m
-        update = self.momentum * m + (1 - self.momentum) * gradient if self.nesterov else m
-        matrix = update.reshape(len(update), -1)
+        direction = self.momentum * m + (1 - self.momentum) * gradient if self.nesterov else m
+        matrix = direction.reshape(len(direction), -1)
         rows, columns = matrix.shape
-        by = 0.2 * max(rows, columns) ** 0.5 if self.scale == "adamw" else max(1.0, rows / columns) ** 0.5
-        orthogonal = by * newton_schulz(matrix, self.ns_steps).reshape(update.shape)
+        scale = 0.2 * max(rows, columns) ** 0.5 if self.scale == "adamw" else max(1.0, rows / columns) ** 0.5
+        orthogonal = scale * newton_schulz(matrix, self.ns_steps).reshape(direction.shape)
         return (1 - self.learning_rate * self.weight_decay) * parameter - self.learning_rate * orthogonal
 
 
 def newton_schulz(matrix: mx.array, ns_steps: int) -> mx.array:
-    """(M, N) -> (M, N) with the same singular vectors and values near 1: 0.7 to 1.2 after five rounds."""
+    """(M, N) -> (M, N) with the same singular vectors and values near 1: 0.7 to 1.2 after five iterations."""
     a, b, c = COEFFICIENTS
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix

@@ -1,7 +1,7 @@
 """Optimizers; the loop sets their `learning_rate` before every step. Norms, biases and embeddings are not decayed."""
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import mlx.core as mx
 import mlx.optimizers as optim
@@ -10,6 +10,7 @@ from mlx.utils import tree_flatten
 from mlxlab.constraints import Ge, Lt, MaxLen, MinLen, NonNegative, Positive, Share
 from mlxlab.errors import ConfigError
 
+Tree = dict[str, Any]  # of arrays, nested; MLX gives it no narrower type
 Betas = Annotated[list[Annotated[float, Ge(0), Lt(1)]], MinLen(2), MaxLen(2)]
 
 
@@ -39,7 +40,7 @@ def adafactor(
 
     Args:
         weight_decay: decay of matrices and convolutions, multiplied by the learning rate.
-        clip_threshold: maximum root mean square of an update, before the learning rate.
+        clip_threshold: maximum root mean square of a step, before the learning rate.
         beta: decay rate of the first moment; null stores none, which saves the memory.
         scale_parameter: multiply the learning rate by the root mean square of the weights, as in the paper (learning
             rates near 0.01); false gives the learning rate the same meaning as in AdamW.
@@ -62,13 +63,13 @@ def lion(weight_decay: NonNegative, betas: Betas, *, learning_rate: float) -> op
 
     Args:
         weight_decay: decay of matrices and convolutions, multiplied by the learning rate.
-        betas: weight of the momentum in the update, and decay rate of the momentum.
+        betas: weight of the momentum in the step, and decay rate of the momentum.
     """
     return split_by_decay(lambda decay: optim.Lion(learning_rate, betas=list(betas), weight_decay=decay), weight_decay)
 
 
 def sgd(weight_decay: NonNegative, momentum: Share, nesterov: bool, *, learning_rate: float) -> optim.Optimizer:
-    """Stochastic gradient descent with momentum. Needs about a hundred times AdamW's learning rate.
+    """Stochastic gradient descent with momentum (Polyak 1964). Needs about a hundred times AdamW's learning rate.
 
     Args:
         weight_decay: added to the gradient of matrices and convolutions, times the weights.
@@ -112,21 +113,22 @@ def _describe(array: mx.array | None) -> str:
     return "nothing" if array is None else f"{array.dtype} {array.shape}".removeprefix("mlx.core.")
 
 
-def assign_leaves(tree: Any, leaves: dict[str, mx.array], prefix: str = "") -> None:
+def assign_leaves(tree: Tree | list[Any], leaves: dict[str, mx.array], prefix: str = "") -> None:
     """Assigns `leaves`, by their paths as in `tree_flatten`, to the arrays of a nested dict or list.
 
     In place: a rebuilt tree would lack the empty branches of layers without weights, and a compiled step would keep
     using the old one.
     """
-    for name in list(tree) if isinstance(tree, dict) else range(len(tree)):
-        path = f"{prefix}{name}"
-        if isinstance(tree[name], dict | list):
-            assign_leaves(tree[name], leaves, f"{path}.")
-        elif isinstance(tree[name], mx.array):
-            tree[name] = leaves[path]
+    container: Any = tree
+    for key in list(tree) if isinstance(tree, dict) else range(len(tree)):
+        path = f"{prefix}{key}"
+        if isinstance(container[key], dict | list):
+            assign_leaves(container[key], leaves, f"{path}.")
+        elif isinstance(container[key], mx.array):
+            container[key] = leaves[path]
 
 
-def flatten_arrays(tree: dict | list) -> dict[str, mx.array]:
+def flatten_arrays(tree: Tree | list[Any]) -> dict[str, mx.array]:
     """The arrays of a nested dict or list by path."""
-    leaves: list[tuple[str, Any]] = tree_flatten(tree)  # type: ignore[assignment]
+    leaves = cast(list[tuple[str, object]], tree_flatten(tree))
     return {path: leaf for path, leaf in leaves if isinstance(leaf, mx.array)}

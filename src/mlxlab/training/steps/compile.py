@@ -1,97 +1,110 @@
-"""Compiled steps: one trace per shape, at most a few of them, and none where they would not pay.
+"""Compiled steps: one trace per combination of shapes, up to a limit, and only where compiling saves time.
 
-On Linux CPU a trace costs some 15 s the first time (g++ builds 30 to 40 kernels, kept in the user's cache folder) and
-gains a quarter of the time of each step. `auto` therefore goes on uncompiled until that has taken as long as compiling
-would: at worst a run takes twice the time that hindsight would have given it. Both ways give the same numbers there. On
-GPUs, where kernels are built quickly and round otherwise when they are fused, `auto` compiles from the first step on.
+On a Linux CPU the first trace takes about 15 s (g++ builds 30 to 40 kernels, which are cached in the user's cache
+folder) and saves a quarter of the time of each step. `auto` therefore runs uncompiled until that has taken as long as
+compiling would: the ski-rental rule, at worst twice the time of the better choice. Results are the same there. On GPUs
+kernels are built quickly, and fused ones round differently, so `auto` compiles from the first step.
 """
 
+import logging
 import math
 import os
 import shutil
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar, cast
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
+from mlxlab.training.random_state import save_random_state
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 Mode = Literal["auto", "always", "never"]
-MOST_TRACES = 8  # a trace is kept for ever, and looked for one by one
-COST = 15.0  # seconds that a first trace takes on Linux CPU
+Shapes = tuple[tuple[object, ...], ...]  # (path, shape, dtype) of every argument
+MAX_TRACES = 8  # traces are never freed, and the lookup is linear
+TRACE_SECONDS = 15.0  # of the first trace on a Linux CPU
 
 
 class CompileBudget:
-    """How long a run goes on uncompiled: for nothing, for as long as compiling takes, or to its end."""
+    """The seconds for which a run stays uncompiled: none, as many as compiling takes, or infinitely many."""
 
     def __init__(self, mode: Mode) -> None:
         self.seconds = 0.0
         if mode == "never" or (mode == "auto" and not has_kernel_compiler()):
             self.seconds = math.inf
         elif mode == "auto" and on_linux_cpu():
-            self.seconds = COST
+            self.seconds = TRACE_SECONDS
 
-    def spend(self, seconds: float) -> None:
+    def consume(self, seconds: float) -> None:
         self.seconds -= seconds
 
+    def disable(self, error: ValueError) -> None:
+        """Never compiles, if MLX refused to trace because a function reads values; raises any other error."""
+        if "transformation" not in str(error):
+            raise error
+        self.seconds = math.inf
+        logger.warning("trainer.step.compile: the loss reads the values of arrays; the step is not compiled")
 
-class CompiledFunction:
+
+class CompiledFunction(Generic[Result]):
     """`function`, compiled with the state that it reads and changes.
 
     Args:
         function: of trees of arrays.
-        state: trees of arrays that it changes in place: of a model, an optimizer, the random numbers.
-        patience: while there is some left, nothing is compiled.
+        state: trees of arrays that it changes in place: of a model, an optimizer, the random number generator.
+        budget: nothing is compiled before it is used up.
     """
 
-    def __init__(self, function: Callable[..., Any], state: list[Any], patience: CompileBudget) -> None:
-        self.function, self.state, self.patience = function, state, patience
-        self.compiled = mx.compile(function, inputs=state, outputs=state)
-        self.traces: set[Any] = set()
-        self.warned = False
+    def __init__(self, function: Callable[..., Result], state: list[object], budget: CompileBudget) -> None:
+        self.function, self.state, self.budget = function, state, budget
+        self.compiled = cast(Callable[..., Result], mx.compile(function, inputs=state, outputs=state))
+        self.traces: set[Shapes] = set()
+        self._warned = False
 
-    def __call__(self, *arguments: Any) -> Any:
-        if self.patience.seconds > 0:
+    def __call__(self, *arguments: object) -> Result:
+        if self.budget.seconds > 0:
             return self.function(*arguments)
-        leaves: list[tuple[str, Any]] = tree_flatten(list(arguments))  # type: ignore[assignment]
-        shapes = tuple((path, *_kind(leaf)) for path, leaf in leaves)
+        shapes = shapes_of(*arguments)
         if shapes in self.traces:
             return self.compiled(*arguments)
-        if len(self.traces) < MOST_TRACES:
+        if len(self.traces) < MAX_TRACES:
             return self._trace(shapes, arguments)
         self._warn(shapes)
         return self.function(*arguments)
 
-    def _trace(self, shapes: tuple, arguments: tuple) -> Any:
-        random: Any = mx.random.state
-        before, numbers = list(_leaves(self.state)), random[0].tolist()
+    def _trace(self, shapes: Shapes, arguments: tuple[object, ...]) -> Result:
+        before, restore_random_state = list(_arrays(self.state)), save_random_state()
         try:
             with private_kernels():
                 out = self.compiled(*arguments)
                 mx.eval(out, self.state)
         except ValueError as error:
-            if "transformation" not in str(error):
-                raise
-            for tree, name, leaf in before:
-                tree[name] = leaf
-            mx.random.seed((numbers[0] << 32) | numbers[1])
-            self.patience.seconds = math.inf
-            print("trainer.step.compile: this loss looks at its numbers as it goes; not compiled", file=sys.stderr)
+            self.budget.disable(error)
+            for container, key, array in before:
+                container[key] = array
+            restore_random_state()
             return self.function(*arguments)
         self.traces.add(shapes)
         return out
 
-    def _warn(self, shapes: tuple) -> None:
-        if not self.warned:
-            self.warned = True
-            warnings.warn(
-                f"trainer.step.compile: batches of {MOST_TRACES} shapes are compiled, {shapes[0][1]} is one too many:"
-                " it and all further ones run uncompiled; choose data.batching so that there are fewer lengths",
-                stacklevel=4,
+    def _warn(self, shapes: Shapes) -> None:
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                f"trainer.step.compile: reached the maximum of {MAX_TRACES} traces; batches of shape {shapes[0][1]} and"
+                " of other new shapes run uncompiled; choose data.batching so that there are fewer lengths"
             )
+
+
+def shapes_of(*arguments: object) -> Shapes:
+    """What selects a trace: path, shape and dtype of every array in the arguments."""
+    leaves = cast(list[tuple[str, object]], tree_flatten(list(arguments)))
+    return tuple((path, *_shape_and_dtype(leaf)) for path, leaf in leaves)
 
 
 def on_linux_cpu() -> bool:
@@ -99,7 +112,7 @@ def on_linux_cpu() -> bool:
 
 
 def has_kernel_compiler() -> bool:
-    """Whether compiling makes anything faster here: on a CPU it takes a C++ compiler."""
+    """Whether MLX can compile kernels on this machine; on a CPU it needs g++."""
     if os.environ.get("MLX_DISABLE_COMPILE"):
         return False
     return mx.default_device() != mx.Device(mx.cpu) or shutil.which("g++") is not None
@@ -109,7 +122,7 @@ def has_kernel_compiler() -> bool:
 def private_kernels() -> Iterator[None]:
     """Inside, MLX builds its CPU kernels in the user's cache folder.
 
-    In the common temporary folder others could plant a library; it is also emptied from time to time.
+    In the shared temporary folder other users could plant a library; it is also emptied from time to time.
     """
     before = os.environ.get("TMPDIR")
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlxlab"
@@ -128,16 +141,16 @@ def private_kernels() -> Iterator[None]:
             os.environ["TMPDIR"] = before
 
 
-def _kind(leaf: Any) -> tuple[Any, Any]:
+def _shape_and_dtype(leaf: object) -> tuple[object, object]:
     return (leaf.shape, leaf.dtype) if isinstance(leaf, mx.array) else (leaf, None)
 
 
-def _leaves(tree: Any) -> Iterator[tuple[Any, Any, mx.array]]:
-    """(container, key, array) of every array in dicts and lists."""
+def _arrays(tree: Any) -> Iterator[tuple[Any, str | int, mx.array]]:
+    """(container, key, array) of every array in nested dicts and lists."""
     if not isinstance(tree, dict | list):
         return
-    for name in list(tree) if isinstance(tree, dict) else range(len(tree)):
-        if isinstance(tree[name], mx.array):
-            yield tree, name, tree[name]
+    for key in list(tree) if isinstance(tree, dict) else range(len(tree)):
+        if isinstance(tree[key], mx.array):
+            yield tree, key, tree[key]
         else:
-            yield from _leaves(tree[name])
+            yield from _arrays(tree[key])

@@ -1,8 +1,8 @@
-"""The gradient of one micro-batch: in float32 or bfloat16, with the activations of all layers or of one at a time."""
+"""Gradients of one micro-batch, in float32 or bfloat16, with or without activation checkpointing."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -10,23 +10,26 @@ from mlx.utils import tree_map
 
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.losses.loss import Loss
+from mlxlab.training.optim.optimizers import Tree
 from mlxlab.training.steps.activation_checkpointing import activation_checkpointing
 from mlxlab.training.steps.step import PerExample, weighted_sum
 
-Sums = tuple[mx.array, mx.array, PerExample]  # the loss over all targets, its weight, sums by row
-Gradient = Callable[[DeviceBatch], tuple[Sums, dict]]
+LossSums = tuple[mx.array, mx.array, PerExample]  # the loss over all targets, its weight, sums for each row
+LossGradient = tuple[LossSums, Tree]  # the tree has the float32 gradients of the trainable weights
+Gradient = Callable[[DeviceBatch], LossGradient]
+FunctionalGradient = Callable[[Tree, DeviceBatch], LossGradient]  # of weights and a batch
 
 
 def make_gradient_fn(model: nn.Module, loss: Loss, *, dtype: mx.Dtype, checkpointing: bool) -> Gradient:
-    """batch -> (sums, float32 gradients of the trainable weights). The model keeps its float32 weights.
+    """The gradient as a function of a batch. The weights of the model stay in float32.
 
     Args:
         dtype: of the weights and activations while the loss is computed; the loss itself is float32.
-        checkpointing: keep only what enters each layer, and compute the rest again on the way back.
+        checkpointing: store only the input of each layer and recompute its activations in the backward pass.
     """
     compute = make_functional_gradient_fn(model, loss, dtype=dtype, checkpointing=checkpointing)
 
-    def gradient(batch: DeviceBatch) -> tuple[Sums, dict]:
+    def gradient(batch: DeviceBatch) -> LossGradient:
         with restore_weights_after(model):
             return compute(model.trainable_parameters(), batch)
 
@@ -35,20 +38,23 @@ def make_gradient_fn(model: nn.Module, loss: Loss, *, dtype: mx.Dtype, checkpoin
 
 def make_functional_gradient_fn(
     model: nn.Module, loss: Loss, *, dtype: mx.Dtype, checkpointing: bool
-) -> Callable[..., Any]:
-    """(weights, batch) -> (sums, gradients). Leaves the weights in the model: `lent` takes them out again."""
+) -> FunctionalGradient:
+    """The gradient as a function of weights and a batch.
 
-    def total(weights: dict, batch: DeviceBatch) -> Sums:
+    Leaves the weights in the model; `restore_weights_after` puts the previous ones back.
+    """
+
+    def total(weights: Tree, batch: DeviceBatch) -> LossSums:
         model.update(_cast(weights, dtype))
         with activation_checkpointing(model, checkpointing):
             return weighted_sum(loss, model, batch)
 
-    return mx.value_and_grad(total)
+    return cast(FunctionalGradient, mx.value_and_grad(total))
 
 
 @contextmanager
 def restore_weights_after(model: nn.Module) -> Iterator[None]:
-    """The weights are put back afterwards: left alone, the model would keep copies, and bfloat16 ones at that."""
+    """Puts the weights back afterwards; the model would otherwise hold copies, perhaps in bfloat16."""
     before = model.parameters()
     try:
         yield
@@ -56,7 +62,7 @@ def restore_weights_after(model: nn.Module) -> Iterator[None]:
         model.update(before)
 
 
-def _cast(tree: Any, dtype: mx.Dtype) -> Any:
+def _cast(tree: Tree, dtype: mx.Dtype) -> Tree:
     if dtype == mx.float32:
         return tree
     return tree_map(lambda leaf: leaf.astype(dtype) if leaf.dtype == mx.float32 else leaf, tree)

@@ -1,124 +1,146 @@
-"""A batch in parts that fit in memory: as many as asked for, as large as there is room for, smaller where there is not.
+"""Gradient accumulation over micro-batches, whose size may be measured and is halved when memory runs out.
 
-Losses and gradients of the parts are summed: however a batch is cut, its update is the same but for the rounding.
+Losses and gradients of the micro-batches are summed: however a batch is split, its step is the same up to rounding.
 """
 
+import logging
 import re
-import sys
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import mlx.core as mx
 from mlx.utils import tree_map
 
 from mlxlab.backend import memory_budget
 from mlxlab.training.device_batch import DeviceBatch
+from mlxlab.training.optim.optimizers import Tree
+from mlxlab.training.random_state import save_random_state
 from mlxlab.training.steps.step import PerExample
 
-Total = dict[str, Any]  # sums of the loss, the weight and the gradients
-FULL = 0.8  # share of the budget that `auto` fills
+logger = logging.getLogger(__name__)
+
+MAX_BUDGET_FRACTION = 0.8  # of the memory budget, filled by `auto`
+
+
+class Totals(TypedDict):
+    """Sums over all targets of a batch."""
+
+    loss: mx.array
+    weight: mx.array
+    gradients: Tree
+
+
+Sums = tuple[Totals, PerExample]
 
 
 class MicroBatcher:
-    """How many rows a part has, and the sums over all parts.
+    """Splits batches into micro-batches and sums their losses and gradients.
 
     Args:
-        parts: number of micro-batches; auto measures on the first batch how large they may be.
-        separate_update: finish the gradient before the update starts, even that of a single micro-batch.
-        retry_on_oom: after a failed allocation, try again with micro-batches of half the size. Implies separate_update.
+        accumulate: number of micro-batches; auto measures on the first batch how large they may be.
+        separate_optimizer_step: finish the gradient before the optimizer step starts, even that of one micro-batch.
+        retry_on_oom: after a failed allocation, try again with micro-batches of half the size. Implies
+            separate_optimizer_step.
     """
 
     def __init__(
-        self, parts: int | Literal["auto"], *, separate_update: bool = False, retry_on_oom: bool = False
+        self, accumulate: int | Literal["auto"], *, separate_optimizer_step: bool = False, retry_on_oom: bool = False
     ) -> None:
-        self.parts, self.retry_on_oom = parts, retry_on_oom
-        self.separate_update = separate_update or retry_on_oom
+        self.accumulate, self.retry_on_oom = accumulate, retry_on_oom
+        self.separate_optimizer_step = separate_optimizer_step or retry_on_oom
         self.max_tokens: int | None = None  # rows times length of a micro-batch
 
-    def rows(self, batch: DeviceBatch, part: Callable[[DeviceBatch], Any]) -> int:
-        """PerExample of each part of this batch but the last. A short batch makes smaller parts."""
+    def micro_batch_rows(self, batch: DeviceBatch, compute: Callable[[DeviceBatch], Sums]) -> int:
+        """Rows of each micro-batch but the last; fewer where the batch is short, so that their number stays."""
         count, length = batch.tokens.shape
-        if self.parts == "auto" and self.max_tokens is None:
-            self.max_tokens = find_max_rows(batch, part, FULL * memory_budget()) * length
-        expected = count if self.parts == "auto" else -(-count // self.parts)
-        return expected if self.max_tokens is None else min(expected, max(self.max_tokens // length, 1))
+        if self.accumulate == "auto" and self.max_tokens is None:
+            self.max_tokens = find_max_rows(batch, compute, MAX_BUDGET_FRACTION * memory_budget()) * length
+        rows = count if self.accumulate == "auto" else -(-count // self.accumulate)
+        return rows if self.max_tokens is None else min(rows, max(self.max_tokens // length, 1))
 
-    def accumulate(
+    def sum_gradients(
         self,
         batch: DeviceBatch,
-        first: Callable[[DeviceBatch], tuple[Total, PerExample]],
-        further: Callable[[Total, DeviceBatch], tuple[Total, PerExample]],
+        compute: Callable[[DeviceBatch], Sums],
+        add: Callable[[Totals, DeviceBatch], Sums],
         rows: int,
-    ) -> tuple[Total, PerExample]:
-        """The sums over all targets, and over those of each row."""
-        random: Any = mx.random.state
-        high, low = random[0].tolist() if self.retry_on_oom else (0, 0)
+    ) -> Sums:
+        """The totals over all targets, and the sums for each row.
+
+        Args:
+            compute: the sums of the first micro-batch.
+            add: the totals so far plus those of a further micro-batch, and the sums for each of its rows.
+            rows: of a micro-batch.
+
+        Raises:
+            RuntimeError, MemoryError: an allocation failed, and there is no retry or one row is too many.
+        """
+        restore_random_state = save_random_state()
         while True:
             try:
-                return _summed(split(batch, rows), first, further)
+                return _sum_micro_batches(split(batch, rows), compute, add)
             except (RuntimeError, MemoryError) as error:
-                if not self.retry_on_oom or rows == 1 or not is_allocation(error):
+                if not self.retry_on_oom or rows == 1 or not is_allocation_error(error):
                     raise
                 rows = -(-rows // 2)
             self.max_tokens = rows * batch.tokens.shape[1]
             mx.clear_cache()
-            mx.random.seed((high << 32) | low)
-            print(f"not enough memory: the batch again, {rows} rows at a time", file=sys.stderr)
+            restore_random_state()
+            logger.warning(f"out of memory: repeating the step with micro-batches of {rows} rows")
 
 
-def _summed(
-    parts: list[DeviceBatch],
-    first: Callable[[DeviceBatch], tuple[Total, PerExample]],
-    further: Callable[[Total, DeviceBatch], tuple[Total, PerExample]],
-) -> tuple[Total, PerExample]:
-    total, rows = first(parts[0])
-    mx.eval(total, rows)
-    seen = [rows]
-    for part in parts[1:]:
-        # Evaluated part by part: the graph of all of them would hold the activations of all of them.
-        total, rows = further(total, part)
-        mx.eval(total, rows)
-        seen.append(rows)
-    return total, {name: mx.concatenate([rows[name] for rows in seen]) for name in seen[0]}
+def _sum_micro_batches(
+    micro_batches: list[DeviceBatch],
+    compute: Callable[[DeviceBatch], Sums],
+    add: Callable[[Totals, DeviceBatch], Sums],
+) -> Sums:
+    totals, per_example = compute(micro_batches[0])
+    mx.eval(totals, per_example)
+    rows = [per_example]
+    for micro_batch in micro_batches[1:]:
+        # Evaluated one by one: a graph of all of them would hold all their activations.
+        totals, per_example = add(totals, micro_batch)
+        mx.eval(totals, per_example)
+        rows.append(per_example)
+    return totals, {name: mx.concatenate([sums[name] for sums in rows]) for name in rows[0]}
 
 
 def split(batch: DeviceBatch, rows: int) -> list[DeviceBatch]:
-    """Batches of so many rows each, the last with what is left."""
-    return [_rows(batch, start, start + rows) for start in range(0, len(batch.example_ids), rows)]
+    """Consecutive micro-batches of `rows` rows; the last may be smaller."""
+    return [_slice(batch, start, start + rows) for start in range(0, len(batch.example_ids), rows)]
 
 
-def _rows(batch: DeviceBatch, start: int, end: int) -> DeviceBatch:
+def _slice(batch: DeviceBatch, start: int, end: int) -> DeviceBatch:
     return tree_map(lambda array: array[start:end], batch)
 
 
-def find_max_rows(batch: DeviceBatch, part: Callable[[DeviceBatch], Any], budget: float) -> int:
-    """Rows, 1, 2, 4, ..., that a part may have for its peak to stay within the budget of bytes; says what it found.
+def find_max_rows(batch: DeviceBatch, compute: Callable[[DeviceBatch], Sums], budget: float) -> int:
+    """The largest of 1, 2, 4, ... rows for which the peak memory of `compute` stays within `budget` bytes.
 
-    Goes up from one row and stops before what would not fit: memory that is exceeded may end the process.
+    Starts at one row and stops before a size that would not fit: exceeding the memory may end the process.
     """
-    random: Any = mx.random.state
-    high, low = random[0].tolist()
+    restore_random_state = save_random_state()
     rows, count = 1, len(batch.example_ids)
-    base, peak = mx.get_active_memory(), _peak(batch, part, 1)
-    while rows < count and base + 2 * (peak - base) <= budget:
+    baseline, peak = mx.get_active_memory(), _peak(batch, compute, 1)
+    while rows < count and baseline + 2 * (peak - baseline) <= budget:
         rows = min(2 * rows, count)
-        peak = _peak(batch, part, rows)
-    mx.random.seed((high << 32) | low)
-    print(
-        f"trainer.step.accumulate=auto: {rows} of {count} rows at a time,"
-        f" {peak / 1e9:.2f} GB of the {budget / 1e9:.2f} GB that may be used",
-        file=sys.stderr,
+        peak = _peak(batch, compute, rows)
+    restore_random_state()
+    logger.info(
+        f"trainer.step.accumulate=auto: micro-batches of {rows} of {count} rows;"
+        f" peak memory {peak / 1e9:.2f} GB, budget {budget / 1e9:.2f} GB"
     )
     return rows
 
 
-def _peak(batch: DeviceBatch, part: Callable[[DeviceBatch], Any], rows: int) -> int:
+def _peak(batch: DeviceBatch, compute: Callable[[DeviceBatch], Sums], rows: int) -> int:
+    """Bytes."""
     mx.clear_cache()
     mx.reset_peak_memory()
-    mx.eval(part(_rows(batch, 0, rows)))
+    mx.eval(compute(_slice(batch, 0, rows)))
     return mx.get_peak_memory()
 
 
-def is_allocation(error: BaseException) -> bool:
-    """Is this what MLX raises when memory runs out? It has no exception of its own for it."""
+def is_allocation_error(error: BaseException) -> bool:
+    """Recognised by its message: MLX has no exception of its own for running out of memory."""
     return isinstance(error, MemoryError) or bool(re.search(r"alloc|out of memory", str(error), re.IGNORECASE))

@@ -1,9 +1,10 @@
-"""The optimized step: compiled, in micro-batches, in low precision; the same update as the plain step."""
+"""A compiled step with gradient accumulation and low precision, otherwise equivalent to the plain step."""
 
 import logging
 import sys
 import time
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -16,10 +17,10 @@ from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.losses.loss import Loss
 from mlxlab.training.steps.compile import CompileBudget, CompiledFunction, Mode
 from mlxlab.training.steps.gradients import make_functional_gradient_fn, make_gradient_fn
-from mlxlab.training.steps.microbatch import MicroBatcher
+from mlxlab.training.steps.microbatch import MicroBatcher, Sums, Totals
 from mlxlab.training.steps.staged_eval import eval_in_chunks
 from mlxlab.training.steps.step import PerExample, StepOutput, clipped_update, stack_scalars
-from mlxlab.training.steps.two_stream import Streams, TwoStreamGradients, two_streams
+from mlxlab.training.steps.two_stream import Streams, TwoStreamGradients, use_two_streams
 
 logger = logging.getLogger(__name__)
 
@@ -27,22 +28,22 @@ DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16}
 
 
 class OptimizedStep:
-    """Forward, backward, clip, update, with less memory and time than the plain step.
+    """Forward pass, backward pass, clipping and optimizer step, with less memory and time than the plain step.
 
     Losses and gradients of the micro-batches are summed, and divided once by their total weight: the number of
     micro-batches changes nothing but rounding.
 
     Args:
         max_grad_norm: maximum global norm of the gradient; null does not clip. The norm is logged before clipping.
-        accumulate: number of micro-batches, computed one after the other; their step is that of the whole batch. auto
+        accumulate: number of micro-batches, computed one after the other; the step is that of the full batch. auto
             measures before the first step how large they may be.
-        activation_checkpointing: store only the input of each layer and recompute the rest: less memory, a third
-            slower.
+        activation_checkpointing: store only the input of each layer and recompute its activations: less memory, a
+            third slower.
         dtype: of the forward and backward pass; weights, loss, norms and optimizer stay float32.
         allow_slow_dtype: use bfloat16 even where its products are slower than in float32 (Linux without a GPU).
         compile: auto compiles where and once it pays, always at once, never not at all. Results are equal on a CPU.
         cpu_streams: auto computes both halves of a batch at the same time where that is faster and the model has no
-            dropout (Linux without a GPU, two cores); sums of halves round differently from those of the whole.
+            dropout (Linux without a GPU, two cores); sums of halves round differently from those of the full batch.
         retry_on_oom: after a failed allocation, repeat the step with micro-batches of half the size.
     """
 
@@ -64,79 +65,86 @@ class OptimizedStep:
     ) -> None:
         self.group = group or SingleProcess()
         self.max_grad_norm = max_grad_norm
-        # In one graph with the update, MLX would compute all layers again at once.
-        self.parts = MicroBatcher(accumulate, separate_update=activation_checkpointing, retry_on_oom=retry_on_oom)
+        # In one graph with the optimizer step, MLX would recompute all layers at once.
+        self.micro_batcher = MicroBatcher(
+            accumulate, separate_optimizer_step=activation_checkpointing, retry_on_oom=retry_on_oom
+        )
         self.model, self.optimizer = model, optimizer
-        chosen = DTYPES[_usable(dtype, allow_slow_dtype)]
-        self.gradient = make_gradient_fn(model, loss, dtype=chosen, checkpointing=activation_checkpointing)
-        state = [model.state, optimizer.state, mx.random.state]
-        self.patience = CompileBudget(compile)
-        self.whole, self.part, self.further_part, self.finish = self.compiled = [
-            CompiledFunction(function, state, self.patience)
-            for function in (self._whole, self._part, self._further_part, self._finish)
-        ]
-        self.two: TwoStreamGradients | None = None
-        plain = chosen == mx.float32 and not activation_checkpointing and self.group.size == 1
-        if two_streams(cpu_streams, model, self.patience, plain=plain):
-            compute = make_functional_gradient_fn(model, loss, dtype=chosen, checkpointing=activation_checkpointing)
-            self.two = TwoStreamGradients(model, compute, self.patience)
-            self.part, self.further_part = self._halves, self._further_halves  # type: ignore[assignment]
+        compute_dtype = DTYPES[_usable_dtype(dtype, allow_slow_dtype)]
+        self.gradient = make_gradient_fn(model, loss, dtype=compute_dtype, checkpointing=activation_checkpointing)
+        state: list[object] = [model.state, optimizer.state, mx.random.state]
+        self.budget = CompileBudget(compile)
+        self.full_step = CompiledFunction(self._full_step, state, self.budget)
+        self.apply_totals = CompiledFunction(self._apply_totals, state, self.budget)
+        first, add = (CompiledFunction(f, state, self.budget) for f in (self._sums, self._add_sums))
+        self.compiled = (self.full_step, first, add, self.apply_totals)
+        self.sums: Callable[[DeviceBatch], Sums] = first
+        self.add_sums: Callable[[Totals, DeviceBatch], Sums] = add
+        self.two_stream: TwoStreamGradients | None = None
+        plain = compute_dtype == mx.float32 and not activation_checkpointing and self.group.size == 1
+        if use_two_streams(cpu_streams, model, self.budget, plain=plain):
+            compute = make_functional_gradient_fn(
+                model, loss, dtype=compute_dtype, checkpointing=activation_checkpointing
+            )
+            self.two_stream = TwoStreamGradients(model, compute, self.budget)
+            self.sums, self.add_sums = self._two_stream_sums, self._add_two_stream_sums
 
     def __call__(self, batch: DeviceBatch) -> StepOutput:
         start = time.monotonic()
-        rows = self.parts.rows(batch, self._part)
-        if (
-            rows >= len(batch.example_ids)
-            and self.group.size == 1
-            and not self.parts.separate_update
-            and self.two is None
-        ):
-            scalars, per_example = self.whole(batch)
+        rows = self.micro_batcher.micro_batch_rows(batch, self._sums)
+        if self._fits_one_graph(batch, rows):
+            scalars, per_example = self.full_step(batch)
         else:
-            total, per_example = self.group.all_reduce_sum(
-                *self.parts.accumulate(batch, self.part, self.further_part, rows)
+            totals, per_example = self.group.all_reduce_sum(
+                *self.micro_batcher.sum_gradients(batch, self.sums, self.add_sums, rows)
             )
-            norm, finite = self.finish(total)
-            scalars = stack_scalars(total["loss"], total["weight"], norm, finite, per_example)
-            del total  # frees the gradients before the weights are evaluated
+            norm, finite = self.apply_totals(totals)
+            scalars = stack_scalars(totals["loss"], totals["weight"], norm, finite, per_example)
+            del totals  # frees the gradients before the weights are evaluated
             eval_in_chunks(self.model, self.optimizer)
         mx.eval(scalars, per_example, self.model.parameters(), self.optimizer.state)
-        self.patience.spend(time.monotonic() - start)
-        traces = [one.traces for one in self.compiled] + ([self.two.traces] if self.two else [])
-        return StepOutput(scalars, per_example, sum(max(len(one) - 1, 0) for one in traces))
+        self.budget.consume(time.monotonic() - start)
+        traces = [function.traces for function in self.compiled]
+        traces += [self.two_stream.traces] if self.two_stream else []
+        return StepOutput(scalars, per_example, sum(max(len(shapes) - 1, 0) for shapes in traces))
 
-    def _whole(self, batch: DeviceBatch) -> tuple[mx.array, PerExample]:
+    def _fits_one_graph(self, batch: DeviceBatch, rows: int) -> bool:
+        """Whether gradient and optimizer step are computed in one graph."""
+        separate = self.micro_batcher.separate_optimizer_step or self.two_stream is not None
+        return rows >= len(batch.example_ids) and self.group.size == 1 and not separate
+
+    def _full_step(self, batch: DeviceBatch) -> tuple[mx.array, PerExample]:
         """The step on a batch that is not split."""
-        total, per_example = self._part(batch)
-        return stack_scalars(total["loss"], total["weight"], *self._finish(total), per_example), per_example
+        totals, per_example = self._sums(batch)
+        norm, finite = self._apply_totals(totals)
+        return stack_scalars(totals["loss"], totals["weight"], norm, finite, per_example), per_example
 
-    def _part(self, batch: DeviceBatch) -> tuple[dict[str, Any], dict[str, mx.array]]:
-        """Sums over the targets of one part (loss, weight, gradients), and over those of each row."""
+    def _sums(self, batch: DeviceBatch) -> Sums:
+        """The totals of one micro-batch, and the sums for each of its rows."""
         (loss, weight, rows), gradients = self.gradient(batch)
         return {"loss": loss, "weight": weight, "gradients": gradients}, rows
 
-    def _further_part(self, total: dict[str, Any], batch: DeviceBatch) -> tuple[dict[str, Any], dict[str, mx.array]]:
-        """The same, added to the sums of the parts before."""
-        new, rows = self._part(batch)
-        return tree_map(lambda a, b: a + b, total, new), rows
+    def _add_sums(self, totals: Totals, batch: DeviceBatch) -> Sums:
+        """`totals` plus those of a further micro-batch, and the sums for each of its rows."""
+        new, rows = self._sums(batch)
+        return tree_map(lambda a, b: a + b, totals, new), rows
 
-    def _halves(self, batch: DeviceBatch) -> tuple[dict[str, Any], dict[str, mx.array]]:
-        """Sums of one part from its halves."""
-        return self._part(batch) if self.two is None or len(batch.example_ids) < 2 else self.two(batch)
+    def _two_stream_sums(self, batch: DeviceBatch) -> Sums:
+        return self._sums(batch) if self.two_stream is None or len(batch.example_ids) < 2 else self.two_stream(batch)
 
-    def _further_halves(self, total: dict[str, Any], batch: DeviceBatch) -> tuple[dict[str, Any], dict[str, mx.array]]:
-        new, rows = self._halves(batch)
-        return tree_map(lambda a, b: a + b, total, new), rows
+    def _add_two_stream_sums(self, totals: Totals, batch: DeviceBatch) -> Sums:
+        new, rows = self._two_stream_sums(batch)
+        return tree_map(lambda a, b: a + b, totals, new), rows
 
-    def _finish(self, total: dict[str, Any]) -> tuple[mx.array, mx.array]:
-        """The update by the sums of all micro-batches: (norm, finite)."""
+    def _apply_totals(self, totals: Totals) -> tuple[mx.array, mx.array]:
+        """Takes the optimizer step; (gradient norm, finite)."""
         return clipped_update(
-            self.model, self.optimizer, total["loss"], total["weight"], total["gradients"], self.max_grad_norm
+            self.model, self.optimizer, totals["loss"], totals["weight"], totals["gradients"], self.max_grad_norm
         )
 
 
-def _usable(dtype: str, forced: bool) -> str:
-    """bfloat16 products bypass the BLAS on Linux CPU, and are some 15 times slower than those of float32."""
+def _usable_dtype(dtype: str, forced: bool) -> str:
+    """bfloat16 products bypass the BLAS on a Linux CPU, and are about 15 times slower than those of float32."""
     if dtype == "float32" or forced or sys.platform != "linux" or mx.default_device() != mx.Device(mx.cpu):
         return dtype
     logger.warning(

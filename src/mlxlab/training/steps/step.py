@@ -11,9 +11,8 @@ from mlxlab.constraints import Positive
 from mlxlab.distributed.process_group import ProcessGroup, SingleProcess
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.losses.loss import Loss
-from mlxlab.training.optim.optimizers import assign_leaves, flatten_arrays
+from mlxlab.training.optim.optimizers import Tree, assign_leaves, flatten_arrays
 
-Tree = dict  # of arrays
 PerExample = dict[str, mx.array]  # by name (B,): sums over the targets of each row
 
 
@@ -44,7 +43,7 @@ class Step(Protocol):
 
 
 class PlainStep:
-    """Forward, backward, clip, update.
+    """Forward pass, backward pass, clipping, optimizer step.
 
     Args:
         max_grad_norm: maximum global norm of the gradient; null does not clip. The norm is logged before clipping.

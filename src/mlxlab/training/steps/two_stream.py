@@ -1,54 +1,53 @@
-"""Two halves of a batch at once, for a CPU: there MLX computes all but products on one core.
+"""Computes both halves of a batch at the same time on a CPU, where MLX runs everything but products on one core.
 
-Each half has a thread, a stream and a compiled gradient of its own, and one thread of the BLAS. Sums are the same
-whether the halves are computed at once or, while nothing is compiled, one after the other. Only for models without
-dropout: MLX's random numbers belong to a thread, and the halves would draw others than the whole.
+Each half has its own thread, stream, compiled gradient and BLAS thread. The sums are the same whether the halves are
+computed in parallel or, while nothing is compiled, one after the other. Only for models without dropout: MLX's random
+numbers belong to a thread, and the halves would draw other numbers than the full batch.
 """
 
 import math
-import sys
 from collections.abc import Callable
 from functools import cache, partial
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, Literal
+from typing import Literal
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_map
 
 from mlxlab import backend
 from mlxlab.errors import ConfigError
 from mlxlab.training.device_batch import DeviceBatch
-from mlxlab.training.steps.compile import MOST_TRACES, CompileBudget, on_linux_cpu, private_kernels
-from mlxlab.training.steps.gradients import restore_weights_after
+from mlxlab.training.optim.optimizers import Tree
+from mlxlab.training.steps.compile import MAX_TRACES, CompileBudget, Shapes, on_linux_cpu, private_kernels, shapes_of
+from mlxlab.training.steps.gradients import FunctionalGradient, LossGradient, restore_weights_after
+from mlxlab.training.steps.microbatch import Sums
 
-Sums = tuple[dict[str, Any], dict[str, mx.array]]
 Streams = Literal["auto", "one", "two"]
 
 
-def two_streams(expected: Streams, model: nn.Module, patience: CompileBudget, *, plain: bool) -> bool:
+def use_two_streams(streams: Streams, model: nn.Module, budget: CompileBudget, *, plain: bool) -> bool:
     """Whether a batch is computed in two halves.
 
     Args:
-        expected: auto says yes where that is faster (Linux without a GPU, two cores) and changes no draws.
-        plain: float32, all activations kept, one process.
+        streams: auto chooses two where that is faster (Linux without a GPU, two cores) and the model has no dropout.
+        budget: auto needs a run that will be compiled.
+        plain: the step computes in float32, stores all activations and runs in one process; auto needs this too.
 
     Raises:
-        ConfigError: two are expected of a model with dropout.
+        ConfigError: two streams for a model with dropout.
     """
-    if expected == "two" and has_dropout(model):
-        raise ConfigError(
-            "trainer.step.cpu_streams=two: the model has dropout, whose draws the halves do not share; use auto"
-        )
-    if expected != "auto":
-        return expected == "two"
-    compiles = patience.seconds < math.inf
+    if streams == "two" and has_dropout(model):
+        raise ConfigError("trainer.step.cpu_streams=two: expected a model without dropout; use auto")
+    if streams != "auto":
+        return streams == "two"
+    compiles = budget.seconds < math.inf
     return compiles and plain and on_linux_cpu() and backend.blas_threads() > 1 and not has_dropout(model)
 
 
 def has_dropout(model: nn.Module) -> bool:
-    """Whether training draws random numbers."""
+    """Whether the forward pass in training draws random numbers."""
     return any(_draws(module) for module in model.modules())
 
 
@@ -59,109 +58,107 @@ def _draws(module: nn.Module) -> bool:
 
 
 class TwoStreamGradients:
-    """The sums of a batch as `OptimizedStep.part` has them, from those of its halves.
+    """The sums of a batch, as `OptimizedStep` computes them, from those of its halves.
 
     Args:
-        compute: (weights, batch) -> (sums, gradients); may leave the weights in the model.
-        patience: while there is some left, nothing is compiled.
+        compute: gradient as a function of weights and batch; may leave the weights in the model.
+        budget: nothing is compiled before it is used up.
     """
 
-    def __init__(self, model: nn.Module, compute: Callable[..., Any], patience: CompileBudget) -> None:
-        self.model, self.compute, self.patience = model, compute, patience
-        self.here, self.there = mx.compile(compute), mx.compile(compute)
-        self.traces: set[Any] = set()
-        self.other = _other()
+    def __init__(self, model: nn.Module, compute: FunctionalGradient, budget: CompileBudget) -> None:
+        self.model, self.compute, self.budget = model, compute, budget
+        self.compiled_main: FunctionalGradient = mx.compile(compute)
+        self.compiled_worker: FunctionalGradient = mx.compile(compute)
+        self.traces: set[Shapes] = set()
+        self.worker = _worker()
 
     def __call__(self, batch: DeviceBatch) -> Sums:
-        """Of at least two rows."""
+        """The sums of a batch of at least two rows."""
         half = len(batch.example_ids) // 2
         first, second = (tree_map(lambda x, i=i: x[i], batch) for i in (slice(0, half), slice(half, None)))
         mx.eval(first, second)
-        leaves: list[tuple[str, Any]] = tree_flatten(batch)  # type: ignore[assignment]
-        shapes = tuple((leaf.shape, leaf.dtype) for _, leaf in leaves)
+        shapes = shapes_of(batch)
         with backend.one_blas_thread(), restore_weights_after(self.model):
             if shapes in self.traces:
-                return _joined(*self._at_once(first, second))
-            if self.patience.seconds <= 0 and len(self.traces) < MOST_TRACES:
-                return _joined(*self._trace(shapes, first, second))
-            return _joined(*(_evaluated(self.compute, self._weights(), part) for part in (first, second)))
+                return _add(*self._parallel(first, second))
+            if self.budget.seconds <= 0 and len(self.traces) < MAX_TRACES:
+                return _add(*self._trace(shapes, first, second))
+            return _add(*self._sequential(first, second))
 
-    def _weights(self) -> dict:
-        return self.model.trainable_parameters()
+    def _sequential(self, first: DeviceBatch, second: DeviceBatch) -> tuple[LossGradient, LossGradient]:
+        first_sums = _evaluate(self.compute, self.model.trainable_parameters(), first)
+        return first_sums, _evaluate(self.compute, self.model.trainable_parameters(), second)
 
-    def _at_once(self, first: DeviceBatch, second: DeviceBatch) -> tuple[Any, Any]:
-        weights = self._weights()
-        self.other.start(self.there, weights, second)
+    def _parallel(self, first: DeviceBatch, second: DeviceBatch) -> tuple[LossGradient, LossGradient]:
+        weights = self.model.trainable_parameters()
+        self.worker.start(self.compiled_worker, weights, second)
         try:
-            ours = _evaluated(self.here, weights, first)
+            first_sums = _evaluate(self.compiled_main, weights, first)
         finally:
-            theirs = self.other.wait()  # never leave while the other half is at work
-        return ours, theirs()
+            second_sums = self.worker.wait()  # never leave while the worker is computing
+        return first_sums, second_sums()
 
-    def _trace(self, shapes: tuple, first: DeviceBatch, second: DeviceBatch) -> tuple[Any, Any]:
-        """One after the other: a trace puts its own weights into the model."""
-        weights = self._weights()
+    def _trace(self, shapes: Shapes, first: DeviceBatch, second: DeviceBatch) -> tuple[LossGradient, LossGradient]:
+        """One after the other: tracing puts placeholder weights into the model."""
+        weights = self.model.trainable_parameters()
         try:
             with private_kernels():
                 with restore_weights_after(self.model):
-                    ours = _evaluated(self.here, weights, first)
-                self.other.start(self.there, weights, second)
-                theirs = self.other.wait()()
+                    first_sums = _evaluate(self.compiled_main, weights, first)
+                self.worker.start(self.compiled_worker, weights, second)
+                second_sums = self.worker.wait()()
         except ValueError as error:
-            if "transformation" not in str(error):
-                raise
-            self.patience.seconds = math.inf
-            print("trainer.step.compile: this loss looks at its numbers as it goes; not compiled", file=sys.stderr)
-            return _evaluated(self.compute, weights, first), _evaluated(self.compute, weights, second)
+            self.budget.disable(error)
+            return _evaluate(self.compute, weights, first), _evaluate(self.compute, weights, second)
         self.traces.add(shapes)
-        return ours, theirs
+        return first_sums, second_sums
 
 
 @cache
-def _other() -> "_StreamWorker":
+def _worker() -> "_StreamWorker":
     """One for the whole process."""
     return _StreamWorker()
 
 
 class _StreamWorker:
-    """A thread with a stream of its own, which never ends: MLX aborts the process when a thread with a stream does."""
+    """A thread with its own stream. It never ends: MLX aborts the process when a thread that has a stream exits."""
 
     def __init__(self) -> None:
-        self.given: SimpleQueue[tuple] = SimpleQueue()
-        self.done: SimpleQueue[Callable[[], Any]] = SimpleQueue()
+        self._requests: SimpleQueue[tuple[FunctionalGradient, Tree, DeviceBatch]] = SimpleQueue()
+        self._results: SimpleQueue[Callable[[], LossGradient]] = SimpleQueue()
         Thread(target=self._work, daemon=True, name="second stream").start()
 
-    def start(self, *arguments: Any) -> None:
-        self.given.put(arguments)
+    def start(self, compute: FunctionalGradient, weights: Tree, batch: DeviceBatch) -> None:
+        self._requests.put((compute, weights, batch))
 
-    def wait(self) -> Callable[[], Any]:
-        """What gives the result, or raises what went wrong."""
-        return self.done.get()
+    def wait(self) -> Callable[[], LossGradient]:
+        """A function that returns the result, or raises the error of the computation."""
+        return self._results.get()
 
     def _work(self) -> None:
         mx.set_default_stream(mx.new_stream(mx.cpu))
         while True:
             try:
-                out = _evaluated(*self.given.get())
-                self.done.put(lambda out=out: out)  # type: ignore[misc]
-                del out
+                result = _evaluate(*self._requests.get())
+                self._results.put(lambda result=result: result)  # type: ignore[misc]
+                del result
             except BaseException as error:
-                self.done.put(partial(_throw, error))
+                self._results.put(partial(_throw, error))
 
 
-def _throw(error: BaseException) -> None:
+def _throw(error: BaseException) -> LossGradient:
     raise error
 
 
-def _evaluated(compute: Callable[..., Any], weights: dict, batch: DeviceBatch) -> Any:
-    """In this thread: what is lazy belongs to it."""
-    out = compute(weights, batch)
-    mx.eval(out)
-    return out
+def _evaluate(compute: FunctionalGradient, weights: Tree, batch: DeviceBatch) -> LossGradient:
+    """Evaluates in this thread: a lazy array belongs to the thread that made it."""
+    result = compute(weights, batch)
+    mx.eval(result)
+    return result
 
 
-def _joined(ours: Any, theirs: Any) -> Sums:
-    ((loss, weight, rows), gradients), ((loss2, weight2, rows2), gradients2) = ours, theirs
-    total = {"loss": loss + loss2, "weight": weight + weight2}
-    total["gradients"] = tree_map(lambda a, b: a + b, gradients, gradients2)
-    return total, {name: mx.concatenate([rows[name], rows2[name]]) for name in rows}
+def _add(first: LossGradient, second: LossGradient) -> Sums:
+    ((loss, weight, rows), gradients), ((loss2, weight2, rows2), gradients2) = first, second
+    summed = tree_map(lambda a, b: a + b, gradients, gradients2)
+    per_example = {name: mx.concatenate([rows[name], rows2[name]]) for name in rows}
+    return {"loss": loss + loss2, "weight": weight + weight2, "gradients": summed}, per_example
