@@ -8,7 +8,9 @@ from mlxlab.cli.train import main
 from support.processes import but
 
 SMALL = [
-    word for word in but("model.hidden_size=64", "data.batch_size=4") if not word.startswith(("trainer.", "callbacks."))
+    word
+    for word in but("model.hidden_size=64", "data.batch_size=4")
+    if not word.startswith(("trainer.", "callbacks.", "checkpointing."))
 ]
 TITANIC = ["data.source=synthetic"]
 TEXT = ["data=streaming", "data.tokenizer.vocab_size=300", "data.seq_len=16", "data.shuffle.window=10"]

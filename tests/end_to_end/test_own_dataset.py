@@ -54,7 +54,7 @@ def test_a_data_set_of_a_user_is_evaluated_as_it_was_in_training(project, traine
     evaluated = run(f"run={trained}", script="evaluate", **environment(project))
     assert evaluated.returncode == 0, evaluated.stderr
     assert "accuracy" in evaluated.stdout
-    assert "what the run validated on" in evaluated.stderr
+    assert "the validation data of the run" in evaluated.stderr
 
 
 def test_other_data_for_a_data_set_of_a_user_is_refused_in_one_line(project, trained):
