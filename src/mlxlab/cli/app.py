@@ -6,6 +6,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from mlxlab.cli.args import describe_args
 from mlxlab.config.findings import one_line
@@ -17,10 +18,14 @@ _INTERNAL_ERROR = 70
 
 
 class StderrHandler(logging.Handler):
-    """Plain messages on the current `sys.stderr`; results are printed to stdout."""
+    """Plain messages on the current `sys.stderr`; results are printed to stdout.
+
+    A message that cannot be written, to a file on a full disk or a closed pipe, is lost; the run continues.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(redact(self.format(record)), file=sys.stderr, flush=True)
+        with suppress(OSError):
+            print(redact(self.format(record)), file=sys.stderr, flush=True)
 
 
 def configure_logging() -> None:
