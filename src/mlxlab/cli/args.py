@@ -7,8 +7,6 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any, Generic, NamedTuple, TypeVar
 
-import yaml
-
 from mlxlab.config.findings import format_issues
 from mlxlab.config.schema.signature import Key, signature
 from mlxlab.config.schema.types import Kind, ListOf, NoneType, Number, Text, Union, describe, shown
@@ -145,6 +143,8 @@ def parse_value(kind: Kind, text: str) -> Any:
 
 
 def _yaml(text: str) -> Any:
+    import yaml  # slow to import, and most options are numbers or text
+
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError):

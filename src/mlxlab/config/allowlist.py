@@ -10,10 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import yaml
-
 from mlxlab.config.findings import ConfigIssue, one_line
-from mlxlab.config.hydra.yaml_limits import read_yaml
 from mlxlab.config.key_path import join_key
 from mlxlab.config.paths import shipped_conf
 from mlxlab.config.schema.root import TARGET
@@ -32,7 +29,6 @@ HYDRA_TARGETS = frozenset(
     }
 )
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
@@ -133,8 +129,12 @@ def _roles(owner: str | None, key: str) -> frozenset[str]:
 
 
 def _load(file: Path) -> dict[str, object]:
+    import yaml  # slow to import, and most commands build no targets
+
+    from mlxlab.config.hydra.yaml_limits import read_yaml
+
     try:
-        tree = yaml.load(read_yaml(file).text, Loader=_LOADER)
+        tree = yaml.load(read_yaml(file).text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except ConfigError:
         return {}  # a broken file allows nothing; choosing it reports the error
     return tree if isinstance(tree, dict) else {}

@@ -51,9 +51,10 @@ class Validator:
         if not path:
             self._all_keys = list(_dotted_keys(tree, known.keys))
         keys = {key: value for key, value in tree.items() if key not in ("_target_", "_partial_")}
-        partial = allowed_targets().get(target, AllowedTarget()).partial
-        if "_target_" in tree and partial is not None and bool(tree.get("_partial_", False)) != partial:
-            yield ConfigIssue(join_key(path, "_partial_"), f"expected {shown(partial)} for {target}")
+        if "_target_" in tree:  # options of a command have none, and the list is made of all files of conf/
+            partial = allowed_targets().get(target, AllowedTarget()).partial
+            if partial is not None and bool(tree.get("_partial_", False)) != partial:
+                yield ConfigIssue(join_key(path, "_partial_"), f"expected {shown(partial)} for {target}")
         for key in keys:
             if key not in known.keys:
                 yield ConfigIssue(join_key(path, key), self._unknown(key, known.keys, known.runtime, path))
