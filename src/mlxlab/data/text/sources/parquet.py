@@ -18,6 +18,8 @@ from mlxlab.data.text.sources.sequential import UnitCursor
 from mlxlab.errors import DataError
 
 MAX_BATCH_ROWS, MAX_BATCH_BYTES = 128, 2**22  # decoded at a time
+DENSE_RATIO = 10  # of decoded to stored bytes, above that of most texts
+MAX_ENCODED_ROWS = 2**14  # each batch copies the dictionary
 ROW_BYTES = 64  # memory of a row whatever its text: limits the rows that a few bytes can stand for
 
 
@@ -29,6 +31,7 @@ class RowGroup(NamedTuple):
     rows_before: int
     batch_rows: int  # rows that are decoded at a time
     stored: int  # bytes of the text column in the file
+    keep_encoded: bool  # read repeated texts once: slower, but needed where few bytes can hold a long text
 
 
 class ParquetFiles:
@@ -59,7 +62,7 @@ class ParquetFiles:
         group, row, decoded = self.groups[unit], 0, 0
         with self.files.open(group.file_index) as file:
             try:
-                for batch in _open(file, dictionary=[self.column]).iter_batches(
+                for batch in _open(file, [self.column] if group.keep_encoded else []).iter_batches(
                     group.batch_rows, row_groups=[group.number], columns=[self.column]
                 ):
                     for row_index in range(max(cursor[0] - row, 0), len(batch)):
@@ -120,8 +123,10 @@ class ParquetFiles:
             except OSError as error:
                 self.error_budget.skip((file_index, number), partial("{}: group {}: {}".format, path, number, error))
                 continue
-            batch_rows = min(max(MAX_BATCH_BYTES * rows // max(decoded, 1), 1), MAX_BATCH_ROWS)
-            self.groups.append(RowGroup(file_index, number, self._rows, batch_rows, stored))
+            keep_encoded = decoded > DENSE_RATIO * stored
+            max_rows = MAX_ENCODED_ROWS if keep_encoded else MAX_BATCH_ROWS
+            batch_rows = min(max(MAX_BATCH_BYTES * rows // max(decoded, 1), 1), max_rows)
+            self.groups.append(RowGroup(file_index, number, self._rows, batch_rows, stored, keep_encoded))
             self._rows += rows
             size += decoded
         return size
