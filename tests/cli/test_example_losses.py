@@ -1,4 +1,4 @@
-"""`examples`: what a user sees of the losses by example."""
+"""`examples`: what a user sees of the per-example losses."""
 
 import numpy as np
 import pytest

@@ -15,7 +15,7 @@ from support.titanic import new_titanic
 
 
 def rows(ids, sums, targets=None, step=1, kl=None, **more):
-    """A table of losses by example."""
+    """A table of per-example losses."""
     ids, sums = np.array(ids, np.int64), np.array(sums, np.float32)
     targets = np.ones(len(ids), np.float32) if targets is None else np.array(targets, np.float32)
     none = np.full(len(ids), np.nan, np.float32)

@@ -1,4 +1,4 @@
-"""Language models on streamed text, in real processes: they learn, are killed, and go on to the same end."""
+"""Language models on streamed text, in real processes: they learn, and resume exactly after a kill."""
 
 import json
 
@@ -65,6 +65,23 @@ def test_a_killed_streaming_run_resumes_to_the_same_state_with_prefetch_and_from
     process.kill()
     process.communicate()
     resumed = run(*again, "data.streaming=false")
+    assert "resumed from step-" in resumed.stderr, resumed.stderr
+    assert final_state(resumed) == final_state(whole)
+
+
+def test_a_mixture_of_paths_with_dots_resumes_to_the_same_state(tmp_path):
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("".join(f"Line {n} of {name} tells of {n * n} sheep. " * 4 for n in range(200)))
+    mixture = f"data.mixture={{{tmp_path}/a.txt: 3, {tmp_path}/b.txt: 1}}"
+    settings = [*SMALL, "model=transformer", mixture]
+    whole = run(*settings, f"hydra.run.dir={tmp_path / 'whole'}")
+    assert whole.returncode == 0, whole.stderr
+    settings += [f"hydra.run.dir={tmp_path / 'killed'}", "resume=auto"]
+    process = start(*settings)
+    wait_for(tmp_path / "killed" / "checkpoints" / "step-00000008", process)
+    process.kill()
+    process.communicate()
+    resumed = run(*settings)
     assert "resumed from step-" in resumed.stderr, resumed.stderr
     assert final_state(resumed) == final_state(whole)
 

@@ -140,7 +140,7 @@ class _Writer:
         except OSError as error:
             if not self.failed:
                 self.failed = f"{self.folder}: {error.strerror or error}"
-                logger.warning(f"losses by example not written: {self.failed}; training continues")
+                logger.warning(f"per-example losses not written: {self.failed}; training continues")
             return False
         return True
 
@@ -160,7 +160,7 @@ class _AppendOnlyRows:
         return self.rows >= self.finish_at
 
     def append(self, rows: np.ndarray) -> None:
-        names = (rows.dtype.names or ())[len(example_losses.WHOLE) :]
+        names = (rows.dtype.names or ())[len(example_losses.KEY_COLUMNS) :]
         if self.file is not None and names != self.names:
             self.finish()
         if self.file is None:

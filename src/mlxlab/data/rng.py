@@ -1,7 +1,7 @@
-"""Counter-based random numbers: every draw is a pure function of a seed and the numbers that identify the draw.
+"""Counter-based random numbers: every draw is a pure function of a seed and of integers that identify the draw.
 
-So a row's template, its position in an epoch and its side of the split are computed at any time, in any process,
-without replaying earlier draws, and do not depend on the version of NumPy's generators.
+Orders, splits and templates can so be computed in any process without replaying earlier draws, and do not depend on
+the version of NumPy.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from enum import IntEnum
 
 import numpy as np
 
-STEP = np.uint64(0x9E3779B97F4A7C15)
+GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 Order = Callable[[int], np.ndarray]  # epoch -> a permutation of range(count), int64
 
@@ -36,7 +36,7 @@ def counter_hash(seed: int, *numbers: int | np.ndarray) -> np.ndarray:
     """64 well-mixed bits (uint64) for each (seed, *numbers); the numbers broadcast."""
     state = _finalize(np.array([seed % 2**64], np.uint64))
     for number in numbers:
-        state = _finalize((state + STEP) ^ np.atleast_1d(number).astype(np.uint64))
+        state = _finalize((state + GOLDEN_GAMMA) ^ np.atleast_1d(number).astype(np.uint64))
     return state
 
 
@@ -51,7 +51,7 @@ def uniform(seed: int, *numbers: int | np.ndarray) -> np.ndarray:
 
 
 def epoch_permutation(count: int, seed: int) -> Order:
-    """Another permutation of `count` examples in every epoch."""
+    """A different permutation of `count` examples for every epoch."""
     return lambda epoch: permutation(count, seed, Stream.EXAMPLE_ORDER, epoch)
 
 

@@ -33,7 +33,7 @@ class ExampleSelection:
         source: str | None,
     ) -> None:
         if mode in ("hardest", "easiest") and source is None:
-            raise ConfigError(f"data.select.mode={mode} needs data.select.source: a run folder with losses by example")
+            raise ConfigError(f"data.select.mode={mode} needs data.select.source: a run folder with per-example losses")
         self.mode, self.percent, self.score = mode, percent, score
         self.source = Path(source).expanduser() if source is not None else None
 

@@ -211,7 +211,7 @@ def test_a_path_is_taken_as_it_is_and_must_be_that_of_the_weights(tmp_path):
         fitted = new_pairs(path=path).fit(unreadable(), cache=tmp_path, **CORPUS, pretrained=ours)
         assert fitted.tokenizer.vocab_size == 300
     assert new_pairs().fit(unreadable(), cache=tmp_path, **CORPUS, pretrained=other).tokenizer.vocab_size == 301
-    with pytest.raises(NotAllowedError, match="another tokenizer"):
+    with pytest.raises(NotAllowedError, match="expected the tokenizer of the weights"):
         new_pairs(path=str(ours)).fit([], cache=tmp_path, **CORPUS, pretrained=other)
     with pytest.raises(InputNotFoundError, match=r"tokenizer\.json"):
         new_pairs(path=str(tmp_path)).fit([], cache=tmp_path, **CORPUS)

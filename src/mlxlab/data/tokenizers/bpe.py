@@ -1,4 +1,4 @@
-"""A byte-level BPE for a corpus, of a given size or of one that fits corpus and model."""
+"""Trains a byte-level BPE on a corpus, with a fixed vocabulary size or one chosen for corpus and model."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,7 +35,7 @@ class _Counts(TypedDict):
 
 
 class _Content(TypedDict):
-    """What is cached: the largest tokenizer, and what the choice of a vocabulary size needs of the texts."""
+    """The cached content: the largest tokenizer, and the statistics from which a vocabulary size is chosen."""
 
     tokenizer: dict[str, Any]
     seen: NotRequired[_Counts]
@@ -49,11 +49,11 @@ class BPETokenizerTrainer:
     Args:
         vocab_size: tokens, of which 4 are special and 256 bytes; auto chooses by `vocab_size_strategy`.
         vocab_size_strategy: auto_limits takes the minimum of what the text supports (Gowda and May 2020), what the
-            model supports (Tao et al. 2024) and where doubling gains less than 5 %; length goes by the mean length of
-            a document.
+            model supports (Tao et al. 2024) and the size whose doubling gains less than 5 %; length uses the mean
+            length of a document.
         min_vocab_size: minimum that auto chooses, unless there is too little text for it.
         max_vocab_size: maximum that auto chooses.
-        min_frequency: number of occurrences from which on a pair is merged.
+        min_frequency: minimum number of occurrences of a pair that is merged.
         train_examples: number of documents to train on, of at most 64 million characters in total.
         path: a tokenizer.json, or a folder with one, to use instead.
         force_retrain: train again although one is cached for this corpus and these settings.
@@ -75,7 +75,7 @@ class BPETokenizerTrainer:
                 f"data.tokenizer.min_vocab_size={min_vocab_size} is more than max_vocab_size={max_vocab_size}"
             )
         self.vocab_size, self.strategy = vocab_size, vocab_size_strategy
-        self.least, self.most, self.min_frequency = min_vocab_size, max_vocab_size, min_frequency
+        self.min_size, self.max_size, self.min_frequency = min_vocab_size, max_vocab_size, min_frequency
         self.train_examples, self.path, self.force_retrain = train_examples, path, force_retrain
 
     def fit(
@@ -89,30 +89,31 @@ class BPETokenizerTrainer:
         planned_bytes: int | None,
         pretrained: Path | None = None,
     ) -> FittedTokenizer:
-        """The tokenizer for a corpus; `texts` is read only where none is given and none is kept.
+        """The tokenizer for a corpus; `texts` is read only if no existing or cached tokenizer is used.
 
         Args:
-            texts: the documents to train on; some more, if there are, measure the curve.
-            cache: folder where tokenizers are kept by corpus and settings.
-            key: names the corpus: another text is another key.
-            parameters: of the model without its vocabulary.
-            width: of the model.
+            texts: documents to train on; those after `train_examples` measure the curve.
+            cache: folder of cached tokenizers.
+            key: identifies the corpus.
+            parameters: number of parameters of the model without its vocabulary.
+            width: hidden size of the model.
             planned_bytes: bytes of text that the run will see; None if unknown.
-            pretrained: folder with the tokenizer.json that weights were trained with.
+            pretrained: folder with the tokenizer.json of pretrained weights.
 
         Raises:
-            DataError: there is no text, or a tokenizer is damaged.
-            InputNotFoundError: there is nothing at `path`. Refused: `path` is another tokenizer than the weights'.
+            DataError: no text, or a malformed tokenizer.
+            InputNotFoundError: no tokenizer at `path`.
+            NotAllowedError: the tokenizer at `path` differs from that of the weights.
         """
-        if found := existing_tokenizer(self.path, pretrained):
-            return found
-        size = self.most if self.vocab_size == "auto" else self.vocab_size
+        if existing := existing_tokenizer(self.path, pretrained):
+            return existing
+        size = self.max_size if self.vocab_size == "auto" else self.vocab_size
         settings = {"size": size, "auto": self.vocab_size == "auto", "min_frequency": self.min_frequency}
         name = content_key(
             corpus=key, examples=self.train_examples, tokenizers=version("tokenizers"), format=1, **settings
         )
         path = cache / "tokenizers" / f"bpe-{name}.json"
-        content, said = cached_json(
+        content, origin = cached_json(
             path,
             self.force_retrain,
             _Content,
@@ -122,11 +123,11 @@ class BPETokenizerTrainer:
         curve = self._curve(content, parameters, width, planned_bytes) if self.vocab_size == "auto" else None
         file = content["tokenizer"]
         tokenizer = _tokenizer(truncate_bpe(file, curve.chosen) if curve else file, path)
-        lines = [f"tokenizer {said}: byte-level BPE, {tokenizer.vocab_size} tokens, {tokenizer.fingerprint[:12]}"]
+        lines = [f"tokenizer {origin}: byte-level BPE, {tokenizer.vocab_size} tokens, {tokenizer.fingerprint[:12]}"]
         return FittedTokenizer(tokenizer, lines + (curve.lines() if curve else []), curve)
 
     def _train(self, texts: Iterator[str], size: int) -> _Content:
-        """What is kept: the largest tokenizer, and what a choice of size must know of the texts."""
+        """Trains the largest tokenizer, and counts its tokens for the choice of a size."""
         seen = sample_texts(texts, self.train_examples)
         trained = ByteLevelBPE(size, self.min_frequency).train(seen)
         content: _Content = {"tokenizer": json.loads(trained.inner.to_str())}
@@ -141,9 +142,9 @@ class BPETokenizerTrainer:
             TokenCounts(np.array(part["counts"]), tree, part["bytes"]) for part in (content["seen"], content["held"])
         )
         if self.strategy == "auto_limits":
-            sizes = {"least": self.least, "most": self.most}
+            sizes = {"min_size": self.min_size, "max_size": self.max_size}
             return choose(seen, held, planned_bytes=planned_bytes, parameters=parameters, width=width, **sizes)
-        chosen = min(max(content["by_length"], self.least), self.most, len(seen.counts))
+        chosen = min(max(content["by_length"], self.min_size), self.max_size, len(seen.counts))
         per_token = {size: held.sample_bytes / max(counts.sum(), 1) for size, counts in held.shrink().items()}
         sizes_drawn = [2**k for k in range(9, 20) if 2**k in per_token]
         return VocabSizeCurve(

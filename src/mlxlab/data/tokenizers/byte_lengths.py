@@ -1,4 +1,4 @@
-"""How many bytes of text each token stands for: losses per byte compare runs whose vocabularies differ."""
+"""Bytes of text per token, for losses per byte, which compare runs with different vocabularies."""
 
 import json
 import re
@@ -12,18 +12,18 @@ PROBES = (
     "Zo\u00eb \u2603 \U0001f6a2 na\u00efve",
     "CamelCase",
 )
-ONE_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")  # how pieces of other families spell a byte that has no token
-SPACE = "\u2581"  # ... and a space
+ONE_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")  # a byte fallback token of SentencePiece
+SPACE = "\u2581"  # a space in SentencePiece
 
 
 def token_bytes(inner: tokenizers.Tokenizer, alphabet: Set[str] | None = None) -> tuple[int, ...]:
-    """Bytes of UTF-8 by token id, 0 for special ones: over the tokens of a text they sum to the bytes of the text.
+    """Bytes of UTF-8 by token id, 0 for special tokens: over the tokens of a text they sum to its bytes.
 
-    Empty where that does not hold (a WordPiece loses spaces, some SentencePieces add one), so that no wrong figure is
-    ever reported. A tokenizer that normalises text is taken at the normal form.
+    Empty where that does not hold (WordPiece drops spaces, some SentencePiece models add one), so that no wrong metric
+    is reported. If the tokenizer normalizes text, the bytes are those of the normalized text.
 
     Args:
-        alphabet: the characters that it knows; None is all.
+        alphabet: the characters that it can encode; None for all.
     """
     file = json.loads(inner.to_str())
     by_bytes = '"ByteLevel"' in json.dumps(file["decoder"])
@@ -33,7 +33,7 @@ def token_bytes(inner: tokenizers.Tokenizer, alphabet: Set[str] | None = None) -
         sizes[token] = len(piece) if by_bytes else 1 if ONE_BYTE.fullmatch(piece) else _width(piece)
     for added in file["added_tokens"]:
         sizes[added["id"]] = 0 if added["special"] else _width(added["content"])
-    probes = ["".join(sign for sign in text if alphabet is None or sign in alphabet) for text in PROBES]
+    probes = ["".join(character for character in text if alphabet is None or character in alphabet) for text in PROBES]
     exact = all(sum(sizes[i] for i in _ids(inner, text)) == len(text.encode()) for text in probes)
     return tuple(sizes) if exact else ()
 

@@ -1,4 +1,4 @@
-"""A token for every character that a text has."""
+"""A tokenizer with one token for every character of a corpus."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,14 +19,14 @@ class _Content(TypedDict):
 
 
 class CharTokenizerTrainer:
-    """The characters of the corpus, in the order of their code points, behind the four special tokens.
+    """The four special tokens, then the characters of the corpus in the order of their code points.
 
     Args:
         on_unknown: for a character that is not in the sample: `bytes` encodes it as bytes, which adds 256 tokens;
             `error` ends the run (exit 65).
-        train_examples: documents that are looked at.
+        train_examples: number of documents to collect characters from.
         path: a tokenizer.json, or a folder with one, to use instead.
-        force_retrain: make it again although one is cached for this corpus.
+        force_retrain: ignore the cache.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class CharTokenizerTrainer:
         pretrained: Path | None = None,
     ) -> FittedTokenizer:
         """As `BPETokenizerTrainer.fit`; the size follows from the corpus alone."""
-        if found := existing_tokenizer(self.path, pretrained):
-            return found
+        if existing := existing_tokenizer(self.path, pretrained):
+            return existing
         name = content_key(corpus=key, on_unknown=self.on_unknown, examples=self.train_examples, format=1)
-        content, said = cached_json(
+        content, origin = cached_json(
             cache / "tokenizers" / f"characters-{name}.json",
             self.force_retrain,
             _Content,
@@ -64,7 +64,7 @@ class CharTokenizerTrainer:
         tokenizer = self.tokenizer(content["characters"])
         more = "special ones and bytes" if self.on_unknown == "bytes" else "special ones"
         line = f"{len(content['characters'])} characters, {tokenizer.vocab_size} tokens with {more}"
-        return FittedTokenizer(tokenizer, [f"tokenizer {said}: {line}"])
+        return FittedTokenizer(tokenizer, [f"tokenizer {origin}: {line}"])
 
     def tokenizer(self, characters: Iterable[str]) -> Tokenizer:
         """A tokenizer of these characters."""
@@ -81,6 +81,6 @@ class CharTokenizerTrainer:
 
 
 def _check(content: _Content) -> None:
-    """Raises DataError unless the characters are sorted and distinct, as they are written."""
+    """Raises DataError unless the characters are sorted and distinct."""
     if not content["characters"] or list(content["characters"]) != sorted(set(content["characters"])):
         raise DataError("the cached characters are malformed")

@@ -1,4 +1,4 @@
-"""A tokenizer for a corpus: one that was given, one kept from before, or a new one."""
+"""Steps shared by the tokenizer trainers: existing tokenizers, text samples, and the cache."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from mlxlab.files.atomic import write_atomic
 from mlxlab.files.shape import ShapeError, validate
 from mlxlab.files.untrusted import read_json
 
-SAMPLE_BYTES = 64_000_000  # characters of a sample at most: documents may be books
+MAX_SAMPLE_CHARACTERS = 64_000_000  # documents may be books
 MAX_CACHE_BYTES = 2**28
 
 T = TypeVar("T")
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class FittedTokenizer(NamedTuple):
-    """A tokenizer, what the user should know of it, and where its size was chosen, how."""
+    """A tokenizer, lines for the log, and the curve by which its size was chosen."""
 
     tokenizer: Tokenizer
     lines: list[str]
@@ -31,62 +31,60 @@ class FittedTokenizer(NamedTuple):
 
 
 def existing_tokenizer(path: str | None, pretrained: Path | None) -> FittedTokenizer | None:
-    """The tokenizer that the config names, or that the weights were trained with; None if there is neither.
+    """The tokenizer that the config names, or that of pretrained weights; None without both.
 
     Raises:
-        InputNotFoundError, DataError: there is no tokenizer at the path.
-        NotAllowedError: both are given and they differ.
+        InputNotFoundError, DataError: no valid tokenizer at the path.
+        NotAllowedError: the two differ.
     """
     if path is None and pretrained is None:
         return None
-    named = _at(Path(path)) if path is not None else None
+    named = _load(Path(path)) if path is not None else None
     trained = load_tokenizer(pretrained) if pretrained is not None else None
     if named is not None and trained is not None and named.fingerprint != trained.fingerprint:
         raise NotAllowedError(
-            f"data.tokenizer.path={path}: another tokenizer ({named.fingerprint[:12]}) than that of the weights"
-            f" ({trained.fingerprint[:12]} in {pretrained})"
+            f"data.tokenizer.path={path}: expected the tokenizer of the weights"
+            f" ({trained.fingerprint[:12]} in {pretrained}), got {named.fingerprint[:12]}"
         )
-    found = named or trained
-    assert found is not None
-    return FittedTokenizer(
-        found, [f"tokenizer of {path or pretrained}: {found.vocab_size} tokens, {found.fingerprint[:12]}"]
-    )
+    tokenizer = named or trained
+    assert tokenizer is not None
+    line = f"tokenizer of {path or pretrained}: {tokenizer.vocab_size} tokens, {tokenizer.fingerprint[:12]}"
+    return FittedTokenizer(tokenizer, [line])
 
 
-def _at(path: Path) -> Tokenizer:
+def _load(path: Path) -> Tokenizer:
     if path.is_file() and path.name != "tokenizer.json":
         raise InputNotFoundError(f"data.tokenizer.path={path}: expected a tokenizer.json or a folder with one")
     return load_tokenizer(path.parent if path.name == "tokenizer.json" else path)
 
 
 def sample_texts(texts: Iterable[str], count: int) -> list[str]:
-    """The first `count` texts that are not blank, of 64 million characters at most in all.
+    """The first `count` texts that are not blank, with at most 64 million characters in total.
 
     Raises:
         DataError: there is none.
     """
-    found, size = [], 0
+    sample, size = [], 0
     for text in islice((text for text in texts if text.strip()), count):
-        found.append(text[: SAMPLE_BYTES - size])
+        sample.append(text[: MAX_SAMPLE_CHARACTERS - size])
         size += len(text)
-        if size >= SAMPLE_BYTES:
+        if size >= MAX_SAMPLE_CHARACTERS:
             break
-    if not found:
-        raise DataError("the corpus has no text to make a tokenizer of")
-    return found
+    if not sample:
+        raise DataError("the corpus has no text to train a tokenizer on")
+    return sample
 
 
 def cached_json(
     path: Path, force_retrain: bool, shape: type[T], train: Callable[[], T], check: Callable[[T], None]
 ) -> tuple[T, str]:
-    """The cached content at `path`, or trained and cached there; and a word for the log.
+    """The cached content at `path`, or newly trained and cached content; and its origin in a word.
 
-    A damaged file is replaced with a warning; a folder that cannot be written costs a warning, never the run.
+    A malformed file is replaced with a warning; a folder that cannot be written only causes a warning.
 
     Args:
-        shape: a `TypedDict` that the content must have.
-        check: raises DataError unless the content is one that `train` could have given. A file whose digest is right
-            may still come from anyone.
+        shape: the `TypedDict` of the content.
+        check: raises DataError unless `train` could have returned the content: a right digest proves no origin.
     """
     if not force_retrain:
         try:

@@ -1,4 +1,4 @@
-"""Text to token ids and back: byte-level BPE trained on the training rows, or a pretrained model's own tokenizer."""
+"""Tokenizers: byte-level BPE trained on texts, or that of a pretrained model."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from mlxlab.data.tokenizers.byte_lengths import token_bytes
 from mlxlab.errors import DataError, InputNotFoundError
 
 PAD, BOS, EOS, MASK = "<pad>", "<bos>", "<eos>", "<mask>"  # ids 0..3; bytes need no <unk>
-KNOWN = {  # what other families call them
+SPECIAL_NAMES = {  # of several model families
     "pad": (PAD, "[PAD]", "<|padding|>", "<|pad|>", "<|endoftext|>", "</s>", "<|im_end|>"),
     "bos": (BOS, "[CLS]", "<s>", "<|begin_of_text|>", "<|im_start|>", "<|endoftext|>"),
     "eos": (EOS, "[SEP]", "</s>", "<|end_of_text|>", "<|im_end|>", "<|endoftext|>"),
@@ -25,7 +25,7 @@ KNOWN = {  # what other families call them
 
 
 class Tokenizer:
-    """A tokenizer and its special ids. `bos_id` starts a text and `eos_id` ends it (BERT's [CLS] and [SEP])."""
+    """A tokenizer and its special ids: `bos_id` starts a text and `eos_id` ends it (BERT's [CLS] and [SEP])."""
 
     def __init__(self, inner: tokenizers.Tokenizer) -> None:
         inner.no_truncation()
@@ -42,7 +42,7 @@ class Tokenizer:
 
     @cached_property
     def token_bytes(self) -> tuple[int, ...]:
-        """Bytes of UTF-8 by token id, see `token_bytes`; empty where tokens do not sum to texts."""
+        """Bytes of UTF-8 by token id; empty where they do not sum to the bytes of a text, see `token_bytes`."""
         return token_bytes(self.inner, self.alphabet)
 
     @property
@@ -60,33 +60,33 @@ class Tokenizer:
         """Token ids; with `special` between the start and end tokens.
 
         Raises:
-            DataError: a character that the tokenizer does not know, and cannot spell in bytes.
+            DataError: a character that the tokenizer cannot encode.
         """
         self._check([text])
         return self.inner.encode(text, add_special_tokens=special).ids
 
     def encode_batch(self, texts: Sequence[str], max_length: int) -> list[np.ndarray]:
-        """int32 ids of each text with start and end tokens, cut to `max_length` (the end token stays)."""
+        """int32 ids of each text with start and end tokens, truncated to `max_length` (the end token stays)."""
         self._check(texts)
-        encoded = [np.array(one.ids, np.int32) for one in self.inner.encode_batch_fast(list(texts))]
+        encoded = [np.array(encoding.ids, np.int32) for encoding in self.inner.encode_batch_fast(list(texts))]
         return [ids if len(ids) <= max_length else np.append(ids[: max_length - 1], ids[-1]) for ids in encoded]
 
     def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
         """int32 ids of each whole text, without special tokens. Raises DataError as `encode` does."""
         self._check(texts)
         encoded = self.inner.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array(one.ids, np.int32) for one in encoded]
+        return [np.array(encoding.ids, np.int32) for encoding in encoded]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text, without special tokens."""
         return self.inner.decode([int(token) for token in ids], skip_special_tokens=True)
 
     def save(self, folder: Path) -> None:
-        """Writes tokenizer.json, as Hugging Face's libraries read it."""
+        """Writes tokenizer.json in the format of Hugging Face."""
         (folder / "tokenizer.json").write_text(self._json(), encoding="utf-8")
 
     def _special(self, role: str) -> int | None:
-        ids = (self.inner.token_to_id(name) for name in KNOWN[role])
+        ids = (self.inner.token_to_id(name) for name in SPECIAL_NAMES[role])
         return next((token for token in ids if token is not None), None)
 
     def _check(self, texts: Sequence[str]) -> None:
@@ -96,8 +96,8 @@ class Tokenizer:
             if unknown := set(text) - self.alphabet:
                 first = min(unknown, key=text.index)
                 raise DataError(
-                    f"the character {first!r} (U+{ord(first):04X}) is none of the {len(self.alphabet)} that the"
-                    " tokenizer knows; data.tokenizer.on_unknown=bytes encodes them as bytes"
+                    f"the character {first!r} (U+{ord(first):04X}) is not among the {len(self.alphabet)} of the"
+                    " tokenizer; data.tokenizer.on_unknown=bytes encodes such characters as bytes"
                 )
 
     def _json(self) -> str:
@@ -105,7 +105,7 @@ class Tokenizer:
 
 
 def _alphabet(text: str) -> frozenset[str] | None:
-    """The characters of a tokenizer that knows nothing else; None of one that has bytes, words or an unknown token."""
+    """The characters of a character tokenizer; None if it has bytes, merges or an unknown token."""
     model = json.loads(text)["model"]
     if model.get("merges") != [] or model.get("byte_fallback") or model.get("unk_token") or '"ByteLevel"' in text:
         return None
@@ -118,8 +118,8 @@ class ByteLevelBPE:
     def __init__(self, vocab_size: Annotated[int, Ge(260), Le(1_000_000)], min_frequency: Size) -> None:
         """
         Args:
-            vocab_size: tokens at most: 4 special ones, 256 bytes, and merges.
-            min_frequency: a pair must be seen that often to be merged.
+            vocab_size: maximum number of tokens: 4 special ones, 256 bytes, and merges.
+            min_frequency: minimum number of occurrences of a pair that is merged.
         """
         self.vocab_size, self.min_frequency = vocab_size, min_frequency
 
@@ -141,17 +141,19 @@ class ByteLevelBPE:
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer.json of a folder: ours, or that of a pretrained model.
+    """Loads the tokenizer.json of a folder.
 
     Raises:
-        InputNotFoundError: there is none.
-        DataError: it is not one.
+        InputNotFoundError: no such file.
+        DataError: the file is malformed.
     """
     path = folder / "tokenizer.json"
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise InputNotFoundError(f"{path}: {error.strerror}; expected the tokenizer beside the model") from None
+        raise InputNotFoundError(
+            f"{path}: {error.strerror}; expected the tokenizer in the folder of the model"
+        ) from None
     except UnicodeDecodeError:
         raise DataError(f"{path}:1:1: is not UTF-8") from None
     try:

@@ -1,8 +1,7 @@
-"""How large a vocabulary should be: what the text supports, what the model supports, and where more gains little.
+"""Chooses a vocabulary size: the minimum of what the text and the model support and where growth gains little.
 
-Byte-pair encoding is nested: the first k merges of a long training are the training to k merges, and the tokens of a
-text under a short vocabulary are those under a long one with the later merges undone. So one training and one encoding
-give every size, exactly.
+Byte-pair encoding is nested: the first k merges of a longer training are those of a training to k merges, and undoing
+the later merges gives the tokens of the smaller vocabulary. So one training and one encoding give every size, exactly.
 """
 
 import json
@@ -12,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-BYTES = 260  # four special tokens and the bytes: every vocabulary has them
-STEP, FLOOR = 64, 512
-OCCURRENCES, PERCENTILE = 100, 95  # Gowda and May 2020: 95 of 100 learned tokens are seen 100 times
+BASE_SIZE = 260  # four special tokens and the bytes, in every vocabulary
+STEP, MIN_SIZE = 64, 512
+OCCURRENCES, PERCENTILE = 100, 95  # Gowda and May 2020: 95 % of the learned tokens occur 100 times
 ELBOW = 0.05  # doubling the vocabulary gains less than that in bytes per token
 
 
 @dataclass(frozen=True)
 class VocabSizeCurve:
-    """What was measured, and what was chosen for which reason. JSON, in the run folder as vocabulary.json."""
+    """The measured curve, the chosen size and the reason; saved as vocabulary.json in the run folder."""
 
     sizes: list[int]
     bytes_per_token: list[float]
@@ -29,7 +28,7 @@ class VocabSizeCurve:
     limits: dict[str, int | None] = field(default_factory=dict)  # data, model, elbow; None sets no limit
 
     def lines(self) -> list[str]:
-        """The curve and the reason, for the user."""
+        """The curve and the reason, for the log."""
         points = ", ".join(f"{size} {value:.2f}" for size, value in zip(self.sizes, self.bytes_per_token, strict=True))
         return [f"vocabulary: bytes per token at {points}", f"vocabulary: {self.chosen} tokens, {self.reason}"]
 
@@ -39,7 +38,7 @@ class VocabSizeCurve:
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """How often each token of a trained vocabulary occurs in the sample, and which two tokens each was merged from.
+    """Token counts of a sample under a trained vocabulary, and the two tokens that each was merged from.
 
     Args:
         counts: (V,) by token id.
@@ -53,25 +52,25 @@ class TokenCounts:
 
     def shrink(self) -> dict[int, np.ndarray]:
         """Counts under every vocabulary of a multiple of 64 tokens, and the whole one: size -> (size,)."""
-        counts, found = self.counts.astype(np.int64).copy(), {}
+        counts, by_size = self.counts.astype(np.int64).copy(), {}
         size = len(counts)
-        found[size] = counts.copy()
-        while size > BYTES:
+        by_size[size] = counts.copy()
+        while size > BASE_SIZE:
             size -= 1
             counts[self.parents[size]] += [counts[size]] * 2  # a token merged with itself counts once here
             if self.parents[size][0] == self.parents[size][1]:
                 counts[self.parents[size][0]] += counts[size]
-            if size % STEP == 0 and size >= FLOOR:
-                found[size] = counts[:size].copy()
-        return found
+            if size % STEP == 0 and size >= MIN_SIZE:
+                by_size[size] = counts[:size].copy()
+        return by_size
 
 
 def truncate_bpe(file: dict[str, Any], size: int) -> dict[str, Any]:
-    """The tokenizer.json of a byte-level BPE cut to `size` tokens: what training to that size would have given."""
+    """The tokenizer.json of a byte-level BPE truncated to `size` tokens, as training to that size would give it."""
     model = file["model"]
     vocabulary = {piece: token for piece, token in model["vocab"].items() if token < size}
     merges = []
-    reached = max((token for token in vocabulary.values() if token < BYTES), default=-1) + 1
+    reached = max((token for token in vocabulary.values() if token < BASE_SIZE), default=-1) + 1
     for first, second in model["merges"]:
         if reached >= size:
             break
@@ -81,14 +80,14 @@ def truncate_bpe(file: dict[str, Any], size: int) -> dict[str, Any]:
 
 
 def merge_parents(file: dict[str, Any]) -> np.ndarray:
-    """(V, 2) the tokens that each was merged from, by its first merge; -1 for those that are not merged."""
+    """(V, 2) the tokens that each was merged from, by its first merge; -1 for tokens that are not merges."""
     vocabulary = file["model"]["vocab"]
-    found = np.full((max(vocabulary.values()) + 1, 2), -1)
+    parents = np.full((max(vocabulary.values()) + 1, 2), -1)
     for first, second in file["model"]["merges"]:
         token = vocabulary[first + second]
-        if found[token][0] < 0:
-            found[token] = vocabulary[first], vocabulary[second]
-    return found
+        if parents[token][0] < 0:
+            parents[token] = vocabulary[first], vocabulary[second]
+    return parents
 
 
 def size_by_model(parameters: int, width: int) -> int:
@@ -97,7 +96,7 @@ def size_by_model(parameters: int, width: int) -> int:
 
 
 def size_by_length(texts: list[str]) -> int:
-    """The older rule: by the mean characters of a text, half as many again for more than 1,000 distinct ones."""
+    """A size by the mean characters of a text, 1.5 times as large for more than 1,000 distinct characters."""
     mean = sum(map(len, texts)) / len(texts)
     size = 8_000 if mean < 100 else 16_000 if mean < 500 else 32_000
     return size * 3 // 2 if len(set().union(*texts)) > 1000 else size
@@ -110,21 +109,19 @@ def choose(
     planned_bytes: int | None,
     parameters: int,
     width: int,
-    least: int,
-    most: int,
+    min_size: int,
+    max_size: int,
 ) -> VocabSizeCurve:
-    """The least of three limits, down to a multiple of 64, within `least` and `most`.
+    """The minimum of three limits, rounded down to a multiple of 64, between `min_size` and `max_size`.
 
-    A text too small for `least` tokens gets as many as it supports, 512 at the least.
+    A text too small for `min_size` tokens gets as many as it supports, but at least 512.
 
     Args:
-        seen: of the texts that the vocabulary was trained on.
-        held: of others, for the bytes per token.
-        planned_bytes: bytes of text to be trained on; None if that is unknown, which sets no limit.
-        parameters: of the model without its vocabulary.
-        width: of the model.
-        least: the smallest vocabulary expected.
-        most: the largest.
+        seen: counts of the texts that the vocabulary was trained on.
+        held: counts of other texts, for the bytes per token.
+        planned_bytes: bytes of text to be trained on; None if unknown, which sets no limit.
+        parameters: number of parameters of the model without its vocabulary.
+        width: hidden size of the model.
     """
     per_token = {size: held.sample_bytes / max(counts.sum(), 1) for size, counts in held.shrink().items()}
     limits = {
@@ -135,12 +132,12 @@ def choose(
     whole = len(seen.counts)
     smallest = min(limit for limit in [*limits.values(), whole] if limit is not None)
     smallest = smallest // STEP * STEP if smallest < whole else whole
-    supported = least if limits["data"] is None else min(least, limits["data"])
-    chosen = min(max(smallest, supported, FLOOR), most, whole)
+    supported = min_size if limits["data"] is None else min(min_size, limits["data"])
+    chosen = min(max(smallest, supported, MIN_SIZE), max_size, whole)
     powers = [2**k for k in range(9, 20) if 2**k in per_token]
     sizes = sorted({*powers, max(per_token), *({chosen} & per_token.keys())})
     return VocabSizeCurve(
-        sizes, [round(per_token[size], 4) for size in sizes], chosen, _reason(limits, chosen, least), limits
+        sizes, [round(per_token[size], 4) for size in sizes], chosen, _reason(limits, chosen, min_size), limits
     )
 
 
@@ -150,10 +147,10 @@ def size_by_data(seen: TokenCounts, planned_bytes: int | None) -> int | None:
         return None
     expected = OCCURRENCES * seen.sample_bytes / planned_bytes  # occurrences in the sample
     for size, counts in sorted(seen.shrink().items(), reverse=True):
-        learned = np.sort(counts[BYTES:])
+        learned = np.sort(counts[BASE_SIZE:])
         if len(learned) and learned[len(learned) * (100 - PERCENTILE) // 100] >= expected:
             return size
-    return FLOOR
+    return MIN_SIZE
 
 
 def size_by_elbow(per_token: dict[int, float]) -> int | None:
@@ -162,15 +159,15 @@ def size_by_elbow(per_token: dict[int, float]) -> int | None:
     return min(flat, default=None)
 
 
-def _reason(limits: dict[str, int | None], chosen: int, least: int) -> str:
+def _reason(limits: dict[str, int | None], chosen: int, min_size: int) -> str:
     data, model, elbow = (limits[name] for name in ("data", "model", "elbow"))
-    words = [
-        f"the text supports {data}" if data is not None else "how much text there will be is unknown",
+    clauses = [
+        f"the text supports {data}" if data is not None else "the amount of text is unknown",
         f"the model {model}",
         f"doubling {elbow} gains less than 5 %" if elbow is not None else "each doubling gains 5 % or more",
     ]
-    if chosen == least:
-        words.append("raised to data.tokenizer.min_vocab_size")
-    elif chosen < least:
-        words.append(f"too little text for data.tokenizer.min_vocab_size={least}")
-    return ", ".join(words)
+    if chosen == min_size:
+        clauses.append("raised to data.tokenizer.min_vocab_size")
+    elif chosen < min_size:
+        clauses.append(f"too little text for data.tokenizer.min_vocab_size={min_size}")
+    return ", ".join(clauses)

@@ -215,3 +215,14 @@ def test_settings_without_an_effect_are_refused(tmp_path):
             open_source(path, **settings)
     with pytest.raises(ConfigError, match="for a range"):
         open_source(packed, split="[:90%]")
+
+
+def test_csv_fields_that_span_lines_are_one_record_from_any_position(tmp_path):
+    texts = [f'record {n}\r\n"quoted", line\n\n{n},not a row\n' for n in range(200)]
+    path = write_texts(tmp_path / "a.csv", texts)
+    source = open_source(str(path), window=3)
+    windows = list(source.windows(0, 0))
+    assert [document.text for _, documents in windows for document in documents] == texts
+    assert len(windows) > 50
+    for position, documents in windows:
+        assert next(source.windows(0, 0, json.loads(json.dumps(position)))) == (position, documents)
