@@ -9,7 +9,9 @@ from mlxlab.config.hydra.compose import Composer, without_hydra
 from mlxlab.config.paths import shipped_conf
 from mlxlab.data import example_losses
 from mlxlab.data.subset import ExampleSelection
+from mlxlab.distributed.process_group import SingleProcess
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
+from mlxlab.experiment.rank_zero import RankContext
 from mlxlab.experiment.rounds import DistillationRounds
 from support.titanic import new_titanic
 
@@ -155,12 +157,13 @@ def test_the_titanic_trains_on_the_chosen_passengers_alone_in_every_copy(tmp_pat
     np.testing.assert_array_equal(next(iter(data.valid)).tokens, next(iter(whole.valid)).tokens)
 
 
-def test_in_rounds_the_losses_of_the_round_before_select(tmp_path):
-    words = ["trainer=distill", "trainer.distillation.rounds=3", "data.select={mode: easiest, source: previous}"]
-    composer = Composer(shipped_conf(), words)
-    rounds = DistillationRounds(without_hydra(composer.checked(composer.open())), tmp_path, None, None)
-    chosen = [rounds._config(number).data.select for number in (1, 2, 3)]
-    assert [(one.mode, one.source) for one in chosen] == [
+def test_each_round_selects_by_the_losses_of_the_previous_round(tmp_path):
+    args = ["trainer=distill", "trainer.distillation.rounds=3", "data.select={mode: easiest, source: previous}"]
+    composer = Composer(shipped_conf(), args)
+    cfg = without_hydra(composer.checked(composer.open()))
+    rounds = DistillationRounds(cfg, RankContext(SingleProcess(), tmp_path), lambda *_: 0.0, lambda **_: None)
+    selections = [rounds._config(number).data.select for number in (1, 2, 3)]
+    assert [(select.mode, select.source) for select in selections] == [
         (None, None),
         ("easiest", f"{tmp_path}/rounds/1"),
         ("easiest", f"{tmp_path}/rounds/2"),

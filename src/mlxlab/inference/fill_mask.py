@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlxlab.data.text.encoder import TextEncoder
-from mlxlab.data.tokenizers.tokenizer import KNOWN
+from mlxlab.data.tokenizers.tokenizer import SPECIAL_NAMES
 from mlxlab.errors import DataError
 from mlxlab.inference.restore import RestoredModel
 
@@ -31,9 +31,11 @@ def fill_mask(restored: RestoredModel, text: str) -> str:
 
 
 def _tokens(encoder: TextEncoder, text: str) -> list[int]:
-    for name in KNOWN["mask"]:
-        text = text.replace(name, KNOWN["mask"][0])
-    tokens, *segments = (encoder.tokenizer.encode(segment, special=False) for segment in text.split(KNOWN["mask"][0]))
+    for name in SPECIAL_NAMES["mask"]:
+        text = text.replace(name, SPECIAL_NAMES["mask"][0])
+    tokens, *segments = (
+        encoder.tokenizer.encode(segment, special=False) for segment in text.split(SPECIAL_NAMES["mask"][0])
+    )
     assert encoder.tokenizer.mask_id is not None
     for segment in segments:
         tokens += [encoder.tokenizer.mask_id, *segment]
