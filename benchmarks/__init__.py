@@ -1,1 +1,1 @@
-"""Measurements: side by side in one process, alternating, reported as medians and ratios of medians."""
+"""Benchmarks: alternating trials in one process, reported as medians and ratios of medians."""

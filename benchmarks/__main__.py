@@ -1,4 +1,4 @@
-"""Measures what README and log claim, alternating the variants in one run.
+"""Measures speed and memory of the main features; variants alternate within one run.
 
     python -m benchmarks suite=saving [size=small] [rounds=5]
     python -m benchmarks suite=tracking [size=nano] [rounds=9]
@@ -7,28 +7,28 @@
     python -m benchmarks suite=distill [rounds=9]
     python -m benchmarks suite=steps [size=nano,tiny] [model=transformer,bert] [compare_with=torch,mlx_lm] [rounds=5]
                          [dropout=0] [save=benchmarks/steps]
-    python -m benchmarks suite=formulations [size=nano] [rounds=15]
+    python -m benchmarks suite=operators [size=nano] [rounds=15]
     python -m benchmarks suite=memory [size=small] [rounds=1]
     python -m benchmarks suite=startup [size=nano] [rounds=5]
     python -m benchmarks suite=shakespeare compare_with=torch source=<tinyshakespeare.txt> [rounds=2000]
     python -m benchmarks suite=loader source=<text> [rounds=5]
     python -m benchmarks suite=streaming_memory source=<file> [rounds=1]
 
-saving    what a checkpoint costs the loop, written in the background or in the foreground
-tracking  what logging every step costs the loop, and how long a dead tracking server delays the start
-example_losses  what logging the loss of every example costs the loop
-generate  tokens /s, with the key-value cache and without, one row and eight
+saving    overhead of saving a checkpoint, in the foreground and in the background
+tracking  overhead of logging every step, and startup delay with an unreachable tracking server
+example_losses  overhead of logging the loss of every example
+generate  generation speed with and without key-value cache, for batch sizes 1 and 8
 steps     seconds and memory of a training step: mlxlab, plain MLX, mlx-lm's trainer, PyTorch eager and compiled
-formulations  what each function that is written for Linux CPU saves against MLX's own
-memory    what a step needs: whole batch and micro-batches, activations stored and recomputed
-startup   from Enter to the first step of a Titanic run, and the cost of the loop around the steps
+operators  speed of each operator for Linux CPU compared with that of MLX
+memory    peak memory of a step: full batch and micro-batches, activations stored and recomputed
+startup   seconds to the first step of a Titanic run, and overhead of the training loop
 shakespeare  experiment=shakespeare_char and the same model in plain PyTorch: seconds and validation loss
-loader    how fast text becomes batches of tokens, and how long it takes to seek to a position
-streaming_memory  what the loader holds after N and 10 N documents, and with everything in memory
-distill   a step with a teacher that is queried, and with cached soft targets, and its components
+loader    speed of the text loader in tokens/s, and time to seek to a position
+streaming_memory  resident memory of the text loader after N and 10 N documents, streamed and in memory
+distill   a distillation step with a queried teacher and with cached soft targets, and its components
 
-Prints Markdown: medians, and ratios of medians. save=PATH also writes PATH.md and PATH.json. For figures worth quoting
-run nothing else.
+Prints Markdown: medians, and ratios of medians. save=PATH also writes PATH.md and PATH.json. For reliable figures
+run nothing else on the machine.
 """
 
 import importlib
@@ -48,7 +48,7 @@ SUITES = {  # module and function of benchmarks
     "example_losses": ("example_losses", "example_losses"),
     "generate": ("generation", "generation"),
     "memory": ("memory", "memory"),
-    "formulations": ("formulations", "formulations"),
+    "operators": ("formulations", "operators"),
     "distill": ("distilling", "distilling"),
     "steps": ("steps", "steps"),
     "startup": ("startup", "startup"),
@@ -68,8 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(__doc__, argv, _measure)
 
 
-def _measure(words: list[str]) -> None:
-    suite, save, options = parse(words)
+def _measure(args: list[str]) -> None:
+    suite, save, options = parse(args)
     from mlxlab import backend
 
     backend.prepare()
@@ -80,19 +80,20 @@ def _measure(words: list[str]) -> None:
         _save(Path(save).expanduser(), text, {"suite": suite, **options, **backend.describe()})
 
 
-def parse(words: list[str]) -> tuple[str, str | None, dict[str, Any]]:
-    """The suite, where its report is saved, and its options: the parameters of its function.
+def parse(args: list[str]) -> tuple[str, str | None, dict[str, Any]]:
+    """The suite, the path of its report, and its options: the parameters of its function.
 
     Raises:
-        ConfigError: no suite, or an option that it does not have or may not have that value.
+        ConfigError: an unknown suite or option, or an invalid value.
     """
-    suite = next((word.partition("=")[2] for word in words if word.startswith("suite=")), "")
+    suite = next((arg.partition("=")[2] for arg in args if arg.startswith("suite=")), "")
     if suite not in SUITES:
         raise ConfigError(f"suite={suite}: expected one of {', '.join(SUITES)}{suggestion(suite, SUITES)}")
     module, function = SUITES[suite]
-    rest = [word for word in words if not word.startswith("suite=")]
-    saved = [] if suite == "steps" else [word for word in rest if word.startswith("save=")]  # `steps` saves by itself
-    options, names, _ = parse_values([word for word in rest if word not in saved], [f"benchmarks.{module}.{function}"])
+    prefixes = ("suite=",) if suite == "steps" else ("suite=", "save=")  # `save` is a parameter of `steps`
+    save = [arg.partition("=")[2] for arg in args if arg.startswith("save=") and suite != "steps"]
+    own = [arg for arg in args if not arg.startswith(prefixes)]
+    options, names, _ = parse_values(own, [f"benchmarks.{module}.{function}"])
     if names:
         raise ConfigError(f"{names[0]}: expected key=value")
     for key, value in options.items():
@@ -103,16 +104,16 @@ def parse(words: list[str]) -> tuple[str, str | None, dict[str, Any]]:
         raise ConfigError(f"rounds={options['rounds']}: expected a whole number >= 1")
     if not 0 <= (options.get("dropout") or 0) < 1:
         raise ConfigError(f"dropout={options['dropout']}: expected a number >= 0 and < 1")
-    return suite, saved[-1].partition("=")[2] if saved else None, options
+    return suite, save[-1] if save else None, options
 
 
-def _save(path: Path, text: str, facts: dict[str, Any]) -> None:
+def _save(path: Path, text: str, settings: dict[str, Any]) -> None:
     from benchmarks.alternate import figures
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         Path(f"{path}.md").write_text(text + "\n")
-        Path(f"{path}.json").write_text(json.dumps({**facts, "tables": figures(text)}, indent=1, default=str) + "\n")
+        Path(f"{path}.json").write_text(json.dumps({**settings, "tables": figures(text)}, indent=1, default=str) + "\n")
     except OSError as error:
         raise WriteError(f"save={path}: {error.strerror or error}") from None
 

@@ -1,4 +1,4 @@
-"""Alternating trials. These machines are noisy: only what ran side by side in one process is compared, by medians."""
+"""Alternating trials. Machines are noisy: only medians of variants that alternate in one process are compared."""
 
 import statistics
 import time
@@ -22,20 +22,20 @@ class Trial:
 
 
 def alternate(variants: Mapping[str, Callable[[], object]], rounds: int) -> list[Trial]:
-    """Runs every variant once unmeasured, then in turn, `rounds` times each."""
-    for work in variants.values():
-        work()
+    """Runs every variant once as a warm-up, then all in turn, `rounds` times each."""
+    for function in variants.values():
+        function()
     trials = {name: Trial(name, []) for name in variants}
     for _ in range(rounds):
-        for name, work in variants.items():
+        for name, function in variants.items():
             start = time.perf_counter()
-            work()
+            function()
             trials[name].seconds.append(time.perf_counter() - start)
     return list(trials.values())
 
 
 def figures(text: str) -> list[dict[str, Any]]:
-    """The tables that `table` made: title, columns, rows. Columns may have the same name."""
+    """Parses the tables of `table`: title, columns, rows."""
     tables: list[dict[str, Any]] = []
     for line in text.splitlines():
         if line.startswith("**"):

@@ -1,37 +1,35 @@
-"""Tokens a second of a decoder: with the key-value cache, and with the whole window computed again for each token."""
+"""Generation speed of a decoder in tokens/s, with the key-value cache and with full recomputation for each token."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from omegaconf import OmegaConf
 
 from benchmarks.alternate import Trial, alternate, table
-from mlxlab.config.paths import conf_dir
+from benchmarks.subject import language_model
 from mlxlab.inference.generate import GenerationConfig, generate
 from mlxlab.inference.sampling import SamplingParams
-from mlxlab.models.build import build_model
 from mlxlab.models.model import Model
 
 VOCABULARY, PROMPT, TOKENS = 16_000, 32, 64
 
 
 def generation(size: str = "nano", rounds: int = 5) -> str:
-    """Greedy, behind prompts of 32 random tokens, 64 new ones."""
-    model = _model(size)
+    """Greedy decoding of 64 tokens after prompts of 32 random tokens."""
+    model = language_model("transformer", size, VOCABULARY)
+    model.eval()
     prompts = np.random.default_rng(0).integers(4, VOCABULARY, (8, PROMPT)).tolist()
     variants = {
         "cache, 1 row": lambda: _cached(model, prompts[:1]),
-        "no cache, 1 row": lambda: _again(model, prompts[:1]),
+        "no cache, 1 row": lambda: _recomputed(model, prompts[:1]),
         "cache, 8 rows": lambda: _cached(model, prompts),
-        "no cache, 8 rows": lambda: _again(model, prompts),
+        "no cache, 8 rows": lambda: _recomputed(model, prompts),
     }
     trials = alternate(variants, rounds)
-    rows: list[tuple[str, ...]] = [("variant", "seconds", "tokens a second", "against no cache")]
+    rows: list[tuple[str, ...]] = [("variant", "seconds", "tokens/s", "speedup")]
     for fast, slow in ((trials[0], trials[1]), (trials[2], trials[3])):
         rows += [_row(fast, slow), _row(slow, slow)]
-    title = f"{TOKENS} new tokens a row at model/size={size}, V = {VOCABULARY:,}, on {mx.default_device()}, medians"
+    title = f"{TOKENS} new tokens per row at model/size={size}, V = {VOCABULARY:,}, on {mx.default_device()}, medians"
     return table(f"{title} of {rounds}", rows)
 
 
@@ -45,18 +43,8 @@ def _row(trial: Trial, slow: Trial) -> tuple[str, ...]:
     )
 
 
-def _model(size: str) -> Model:
-    mx.random.seed(0)
-    files = [conf_dir() / "model" / name for name in ("transformer.yaml", f"size/{size}.yaml")]
-    node: Any = OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.load, files)))
-    model = build_model(node, kind="language_modelling", vocab_size=VOCABULARY, seed=0)
-    model.eval()
-    mx.eval(model.parameters())
-    return model
-
-
 class _NoText:
-    """Tokens are counted, not read."""
+    """A tokenizer without end token: only the number of tokens matters."""
 
     eos_id = None
 
@@ -70,7 +58,7 @@ def _cached(model: Model, prompts: list[list[int]]) -> None:
         pass
 
 
-def _again(model: Model, prompts: list[list[int]]) -> None:
+def _recomputed(model: Model, prompts: list[list[int]]) -> None:
     tokens = mx.array(prompts)
     for _ in range(TOKENS):
         states = model.backbone(tokens, mx.ones(tokens.shape, dtype=mx.bool_))[:, -1:]

@@ -1,4 +1,4 @@
-"""How fast text becomes batches: tokens a second by the clock and by CPU, with what each part of the way costs."""
+"""Speed of the text loader: tokens/s by wall and CPU time, of the pipeline and its components."""
 
 import json
 import tempfile
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.alternate import table
-from benchmarks.stream import VOCABULARY, new_stream
+from benchmarks.stream import VOCABULARY, make_stream
 from mlxlab.data.batch import Batch
 from mlxlab.data.loaders.collate import check_ids
 from mlxlab.data.text.cursor import DocumentCursor
@@ -21,27 +21,29 @@ from mlxlab.errors import ConfigError
 
 
 def loader(source: str | None = None, rounds: int = 5) -> str:
-    """An epoch of `source` a round, every variant in turn; the first round, with empty caches, is told apart."""
+    """Each round reads an epoch of `source` with every variant; the first (empty caches) is reported separately."""
     if source is None:
-        raise ConfigError("suite=loader: expected source=<file, folder or glob of text, or a data set of the hub>")
+        raise ConfigError(
+            "suite=loader: expected source=<file, folder or glob of text, or a data set of the Hugging Face Hub>"
+        )
     with tempfile.TemporaryDirectory() as folder:
         streams = {
-            "inline": new_stream(source, Path(folder), prefetch=0),
-            "background thread": new_stream(source, Path(folder), prefetch=2),
-            "background thread, masked": new_stream(source, Path(folder), masked=True, prefetch=2),
-            "in memory, inline": new_stream(source, Path(folder), prefetch=0, streaming=False),
+            "inline": make_stream(source, Path(folder), prefetch=0),
+            "background thread": make_stream(source, Path(folder), prefetch=2),
+            "background thread, masked": make_stream(source, Path(folder), masked=True, prefetch=2),
+            "in memory, inline": make_stream(source, Path(folder), prefetch=0, streaming=False),
         }
         plain = streams["inline"]
         variants: dict[str, Callable[[], int]] = {name: _epoch_of(data.train) for name, data in streams.items()}
-        variants["documents to tokens alone, words looked up"] = _tokens_of(plain.train)
-        variants["documents to tokens alone, tokenizer itself"] = _tokens_of(plain.train, plain.tokenizer)
-        measured = {name: [_timed(work) for _ in range(rounds + 1)] for name, work in variants.items()}
-        rows: list[tuple[str, ...]] = [("way", "tokens/s", "tokens per CPU s", "the first time")]
+        variants["tokenization only, word cache"] = _tokens_of(plain.train)
+        variants["tokenization only, no cache"] = _tokens_of(plain.train, plain.tokenizer)
+        measured = {name: [_timed(function) for _ in range(rounds + 1)] for name, function in variants.items()}
+        rows: list[tuple[str, ...]] = [("variant", "tokens/s", "tokens/CPU s", "first round")]
         for name, (first, *others) in measured.items():
-            wall, busy = (median(one[n] for one in others) / 1e6 for n in (0, 1))
+            wall, busy = (median(rates[n] for rates in others) / 1e6 for n in (0, 1))
             rows.append((name, f"{wall:.2f} M", f"{busy:.2f} M", f"{first[0] / 1e6:.2f} M"))
-        size = f"{plain.train.tokens_per_batch} tokens a batch, vocabulary {VOCABULARY}"
-        return f"{table(f'{source}: {size}, medians of {rounds} epochs', rows)}\n\n{_places(plain.train)}"
+        size = f"{plain.train.tokens_per_batch} tokens per batch, vocabulary {VOCABULARY}"
+        return f"{table(f'{source}: {size}, medians of {rounds} epochs', rows)}\n\n{_seek_times(plain.train)}"
 
 
 def _epoch_of(batches: Any) -> Callable[[], int]:
@@ -59,15 +61,15 @@ def _tokens_of(batches: Any, encoder: Any = None) -> Callable[[], int]:
     return lambda: sum(len(chunk.tokens) for chunk in stream(0, DocumentCursor()))
 
 
-def _timed(work: Callable[[], int]) -> tuple[float, float]:
-    """Tokens a second by the clock and by the CPU of all threads."""
+def _timed(function: Callable[[], int]) -> tuple[float, float]:
+    """Tokens/s by wall time and by CPU time of all threads."""
     clock, busy = time.perf_counter(), time.process_time()
-    tokens = work()
+    tokens = function()
     return tokens / (time.perf_counter() - clock), tokens / (time.process_time() - busy)
 
 
-def _places(batches: Any) -> str:
-    """How long it takes to reach a place, how large its state is, and what the check of ids costs."""
+def _seek_times(batches: Any) -> str:
+    """Seconds to restore a position, bytes of its state, and cost of the token id check."""
     seconds, sizes, checks = [], [], []
     for state in _some_states(batches):
         batches.load_state_dict(json.loads(json.dumps(state)))
@@ -79,8 +81,8 @@ def _places(batches: Any) -> str:
         check_ids(batch, VOCABULARY, VOCABULARY)
         checks.append(time.perf_counter() - start)
     return (
-        f"First batch after going to one of {len(seconds)} places: {median(seconds):.3f} s, {max(seconds):.3f} at most;"
-        f" state {max(sizes)} bytes at most; check of all ids of a batch {1e6 * median(checks):.0f} us."
+        f"Seconds to the first batch after restoring one of {len(seconds)} positions: median {median(seconds):.3f}, "
+        f"max {max(seconds):.3f}; state: max {max(sizes)} bytes; id check: {1e6 * median(checks):.0f} us per batch."
     )
 
 

@@ -1,4 +1,4 @@
-"""What a checkpoint costs the loop: steps alone, with a save that blocks, and with one in the background."""
+"""Overhead of checkpoints: steps without a save, with a blocking save, and with a background save."""
 
 import tempfile
 from pathlib import Path
@@ -9,7 +9,7 @@ from mlxlab.training.checkpointer import Checkpointer
 
 
 def saving(size: str = "small", rounds: int = 5, steps: int = 4) -> str:
-    """Each round takes `steps` updates with one save after the first of them."""
+    """Each round takes `steps` steps with one save after the first."""
     subject = Subject(size, rows=8, length=48)
     with tempfile.TemporaryDirectory() as folder:
         savers = {
@@ -31,10 +31,12 @@ def saving(size: str = "small", rounds: int = 5, steps: int = 4) -> str:
         variants |= {name: (lambda s=saver: trial(s)) for name, saver in savers.items()}  # type: ignore[misc]
         trials = alternate(variants, rounds)
         bytes_saved = sum(file.stat().st_size for file in Path(folder, "blo").rglob("*.safetensors"))
-    alone = trials[0].median
-    rows: list[tuple[str, ...]] = [("variant", "seconds", "lost per save", "of a step")]
-    for one in trials:
-        lost = one.median - alone
-        rows.append((one.name, f"{one.median:.2f}", f"{lost:.2f} s", f"{lost / (alone / steps):.0%}"))
-    title = f"{steps} updates at model/size={size} with one save of {bytes_saved / 1e6:.0f} MB, medians of {rounds}"
+    baseline = trials[0].median
+    rows: list[tuple[str, ...]] = [("variant", "seconds", "overhead per save", "of a step")]
+    for measured in trials:
+        overhead = measured.median - baseline
+        rows.append(
+            (measured.name, f"{measured.median:.2f}", f"{overhead:.2f} s", f"{overhead / (baseline / steps):.0%}")
+        )
+    title = f"{steps} steps at model/size={size} with one save of {bytes_saved / 1e6:.0f} MB, medians of {rounds}"
     return table(title, rows)

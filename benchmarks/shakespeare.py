@@ -1,4 +1,4 @@
-"""experiment=shakespeare_char beside the same model in plain PyTorch: same weights at first, same batches, in turn."""
+"""experiment=shakespeare_char compared with the same model in plain PyTorch: same initial weights, same batches."""
 
 import statistics
 import tempfile
@@ -24,54 +24,54 @@ from mlxlab.training.device_batch import to_device
 from mlxlab.training.evaluate import evaluate
 from mlxlab.training.state import step_result
 
-OURS = ("simple", "optimized")
+TRAINERS = ("simple", "optimized")
 
 
 def shakespeare(source: str | None = None, compare_with: str = "torch", rounds: int = 2000) -> str:
-    """`rounds` updates of each; every batch is given to one after the other, so that noise falls on all alike."""
+    """`rounds` steps of each; the variants take turns batch by batch, so that noise affects all equally."""
     if source is None or compare_with != "torch":
         raise ConfigError("suite=shakespeare: expected source=<tinyshakespeare.txt> compare_with=torch")
     torch_module()
     with tempfile.TemporaryDirectory() as folder:
         cfg = _composed(source, rounds, "simple")
         data = build_data(cfg, Path(folder), None, Path(folder))
-        models = {f"mlxlab, trainer={name}": build_model(cfg, data) for name in OURS}
-        theirs = torch_decoder(next(iter(models.values())))
+        models = {f"mlxlab, trainer={name}": build_model(cfg, data) for name in TRAINERS}
+        torch_model = torch_decoder(next(iter(models.values())))
         steps: dict[str, Callable[[Batch], Any]] = {
-            title: _ours(_composed(source, rounds, name), model, data)
-            for name, (title, model) in zip(OURS, models.items(), strict=True)
+            title: _mlxlab_step(_composed(source, rounds, name), model, data)
+            for name, (title, model) in zip(TRAINERS, models.items(), strict=True)
         }
-        steps["PyTorch, eager"] = _theirs(theirs, cfg, rounds)
+        steps["PyTorch, eager"] = _torch_step(torch_model, cfg, rounds)
         seconds = _train(steps, data, rounds)
         losses = {title: _loss(model, data) for title, model in models.items()}
-        losses["PyTorch, eager"] = _torch_loss(theirs, data)
+        losses["PyTorch, eager"] = _torch_loss(torch_model, data)
     return _table(seconds, losses, cfg, count_parameters(next(iter(models.values()))), rounds)
 
 
 def _composed(source: str, rounds: int, trainer: str) -> Any:
-    words = ["experiment=shakespeare_char", f"data.source={Path(source).absolute()}", f"trainer.max_steps={rounds}"]
-    words += [f"trainer={trainer}", f"trainer.schedule.warmup={min(100, rounds // 10)}", "tracking=none"]
-    composer = Composer(conf_dir(), words)
+    overrides = ["experiment=shakespeare_char", f"data.source={Path(source).absolute()}", f"trainer.max_steps={rounds}"]
+    overrides += [f"trainer={trainer}", f"trainer.schedule.warmup={min(100, rounds // 10)}", "tracking=none"]
+    composer = Composer(conf_dir(), overrides)
     return composer.checked(composer.open())
 
 
-def _ours(cfg: Any, model: Any, data: Any) -> Callable[[Batch], Any]:
-    """One update, as the trainer makes it, with nothing logged."""
+def _mlxlab_step(cfg: Any, model: Any, data: Any) -> Callable[[Batch], Any]:
+    """The step of the trainer, without logging."""
     trainer = instantiate(cfg.trainer, class_counts=[])
     state = trainer.init_state(model, data.train)
     schedule = trainer.lr_schedule(state)
     step = trainer.step(model=model, loss=trainer.loss, optimizer=state.optimizer)
     model.train()
 
-    def update(batch: Batch) -> None:
+    def take_step(batch: Batch) -> None:
         state.optimizer.learning_rate = schedule(mx.array(state.progress.schedule_step))
         state.record(step_result(batch, step(to_device(batch))))
 
-    return update
+    return take_step
 
 
-def _theirs(model: Any, cfg: Any, rounds: int) -> Callable[[Batch], Any]:
-    """The same update as one writes it in PyTorch."""
+def _torch_step(model: Any, cfg: Any, rounds: int) -> Callable[[Batch], Any]:
+    """The same step in idiomatic PyTorch."""
     torch = torch_module()
     named = dict(model.named_parameters())
     decayed = [leaf for name, leaf in named.items() if leaf.ndim >= 2 and "embed" not in name]
@@ -82,10 +82,10 @@ def _theirs(model: Any, cfg: Any, rounds: int) -> Callable[[Batch], Any]:
     rate = instantiate(cfg.trainer.schedule)(peak=cfg.trainer.learning_rate, steps=rounds)
     rates = iter(np.array(rate(mx.arange(rounds))).tolist())
 
-    def update(batch: Batch) -> None:
-        now = next(rates)
+    def take_step(batch: Batch) -> None:
+        learning_rate = next(rates)
         for group in optimizer.param_groups:
-            group["lr"] = now
+            group["lr"] = learning_rate
         logits = model(torch.from_numpy(batch.tokens))
         targets = torch.from_numpy(batch.targets).long()
         values = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
@@ -96,25 +96,25 @@ def _theirs(model: Any, cfg: Any, rounds: int) -> Callable[[Batch], Any]:
         torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.trainer.step.max_grad_norm)
         optimizer.step()
 
-    return update
+    return take_step
 
 
 def _train(steps: dict[str, Callable[[Batch], Any]], data: Any, rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """Of every step the seconds that passed, and those of the processors."""
+    """Wall and CPU seconds of every step."""
     seconds: dict[str, list[tuple[float, float]]] = {title: [] for title in steps}
     endless = chain.from_iterable(data.train for _ in count())
     for batch in islice(endless, rounds):
         for title, step in steps.items():
-            began = time.perf_counter(), time.process_time()
+            start = time.perf_counter(), time.process_time()
             step(batch)
-            seconds[title].append((time.perf_counter() - began[0], time.process_time() - began[1]))
+            seconds[title].append((time.perf_counter() - start[0], time.process_time() - start[1]))
     return seconds
 
 
 def _loss(model: Any, data: Any) -> float:
-    found = evaluate(model, data.valid, data.task)
-    assert found is not None
-    return found.metrics["loss"]
+    evaluation = evaluate(model, data.valid, data.task)
+    assert evaluation is not None
+    return evaluation.metrics["loss"]
 
 
 def _torch_loss(model: Any, data: Any) -> float:
@@ -133,13 +133,13 @@ def _torch_loss(model: Any, data: Any) -> float:
 def _table(
     seconds: dict[str, list[tuple[float, float]]], losses: dict[str, float], cfg: Any, parameters: int, rounds: int
 ) -> str:
-    base = [statistics.median(found) for found in zip(*seconds["PyTorch, eager"], strict=True)]
-    head = ("variant", "seconds in all", "ms a step", "CPU ms a step", "speed", "speed by CPU", "validation loss")
+    base = [statistics.median(column) for column in zip(*seconds["PyTorch, eager"], strict=True)]
+    head = ("variant", "total s", "ms/step", "CPU ms/step", "speed", "CPU speed", "validation loss")
     rows: list[tuple[str, ...]] = [head]
-    for title, found in seconds.items():
-        passed, used = (statistics.median(one) for one in zip(*found, strict=True))
-        figures = [f"{sum(one[0] for one in found):.0f}", f"{1000 * passed:.1f}", f"{1000 * used:.1f}"]
-        figures += [f"{base[0] / passed:.2f}", f"{base[1] / used:.2f}", f"{losses[title]:.4f}"]
+    for title, timings in seconds.items():
+        wall, cpu = (statistics.median(column) for column in zip(*timings, strict=True))
+        figures = [f"{sum(wall for wall, _ in timings):.0f}", f"{1000 * wall:.1f}", f"{1000 * cpu:.1f}"]
+        figures += [f"{base[0] / wall:.2f}", f"{base[1] / cpu:.2f}", f"{losses[title]:.4f}"]
         rows.append((title, *figures))
     shape = f"{parameters:,} parameters, batch {cfg.data.batch_size} x {cfg.data.seq_len}"
-    return table(f"tinyshakespeare by characters, {rounds} updates of {shape}, on {mx.default_device()}", rows)
+    return table(f"tinyshakespeare, character level, {rounds} steps of {shape}, on {mx.default_device()}", rows)

@@ -1,4 +1,4 @@
-"""From Enter to the first update of a nano Titanic run, and what the loop costs beside the updates."""
+"""Seconds to the first step of a nano Titanic run, and overhead of the training loop."""
 
 import json
 import statistics
@@ -14,7 +14,7 @@ STEPS = 150
 
 
 def startup(size: str = "nano", rounds: int = 5) -> str:
-    """Whole runs, one after the other; the first, which fills the caches of the disk, does not count."""
+    """Full runs in sequence; the first one fills the disk cache and is not counted."""
     with tempfile.TemporaryDirectory() as folder:
         short = [_run(folder, size, 2) for _ in range(rounds + 1)][1:]
         long = [_run(folder, size, STEPS) for _ in range(rounds)]
@@ -22,16 +22,16 @@ def startup(size: str = "nano", rounds: int = 5) -> str:
     shares = [1 - run["steps"] / run["total"] for run in long]
     each = [run["steps"] / run["count"] for run in long]
     rows: list[tuple[str, ...]] = [
-        ("measured", "median", "least", "most"),
-        ("seconds from Enter to the first update", *(f"{pick(waits):.2f}" for pick in (statistics.median, min, max))),
-        ("share of the loop beside the updates", *(f"{pick(shares):.2%}" for pick in (statistics.median, min, max))),
-        ("ms of an update", *(f"{1000 * pick(each):.1f}" for pick in (statistics.median, min, max))),
+        ("quantity", "median", "min", "max"),
+        ("seconds to the first step", *(f"{pick(waits):.2f}" for pick in (statistics.median, min, max))),
+        ("overhead of the training loop", *(f"{pick(shares):.2%}" for pick in (statistics.median, min, max))),
+        ("ms per step", *(f"{1000 * pick(each):.1f}" for pick in (statistics.median, min, max))),
     ]
-    return table(f"data=titanic model=bert model/size={size}, {rounds} runs of 2 and of {STEPS} updates", rows)
+    return table(f"data=titanic model=bert model/size={size}, {rounds} runs of 2 and of {STEPS} steps", rows)
 
 
 def _run(folder: str, size: str, steps: int) -> dict[str, Any]:
-    words = [
+    overrides = [
         "data=titanic",
         f"model/size={size}",
         f"trainer.max_steps={steps}",
@@ -40,7 +40,7 @@ def _run(folder: str, size: str, steps: int) -> dict[str, Any]:
         f"hydra.run.dir={folder}/{time.time_ns()}",
     ]
     start = time.time()
-    command = [sys.executable, "-m", "benchmarks.startup_subject", *words]
+    command = [sys.executable, "-m", "benchmarks.startup_subject", *overrides]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     if done.returncode:
         raise RuntimeError(done.stderr)

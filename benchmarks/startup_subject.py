@@ -1,4 +1,4 @@
-"""One run of `train` that tells when its first update was done, and what the loop took beside the updates."""
+"""Runs `train` and reports the time of its first step and the overhead of the training loop."""
 
 import json
 import sys
@@ -6,30 +6,30 @@ import time
 from typing import Any
 
 
-def main(words: list[str]) -> int:
-    """Runs the command line; prints a line of JSON at its end: the clock at the first update, seconds of the rest."""
+def main(args: list[str]) -> int:
+    """Runs `train` with `args`; prints JSON: time of the first step, seconds and number of the others."""
     from mlxlab.training.state import TrainState
     from mlxlab.training.steps.step import PlainStep
 
-    inside: list[tuple[float, float]] = []  # start and end of every update
+    inside: list[tuple[float, float]] = []  # start and end of every step
     first: list[float] = []
-    update, record = PlainStep.__call__, TrainState.record
+    take_step, record = PlainStep.__call__, TrainState.record
 
     def timed(self: PlainStep, batch: Any) -> Any:
         start = time.perf_counter()
-        out = update(self, batch)
+        out = take_step(self, batch)
         inside.append((start, time.perf_counter()))
         return out
 
-    def noted(self: TrainState, result: Any) -> None:
+    def record_first(self: TrainState, result: Any) -> None:
         record(self, result)
         if not first:
             first.append(time.time())
 
-    PlainStep.__call__, TrainState.record = timed, noted  # type: ignore[method-assign]
+    PlainStep.__call__, TrainState.record = timed, record_first  # type: ignore[method-assign]
     from mlxlab.cli.train import main as train
 
-    code = train(words)
+    code = train(args)
     rows = inside[1:]
     steps = sum(end - start for start, end in rows)
     total = rows[-1][1] - rows[0][0] if rows else 0.0

@@ -1,7 +1,7 @@
-"""One subject of the step benchmark, alone in its process: its name, family, size and dropout are the arguments.
+"""Process of one subject of the step benchmark. Arguments: name, family, size, dropout.
 
-All take the same steps: 8 x 256 random tokens of 5,000, cross-entropy over all of them, AdamW, float32. For every line
-"n" on its standard input it takes n steps and answers with a line of JSON.
+All subjects take the same steps: 8 x 256 random tokens of a vocabulary of 5,000, cross-entropy over all tokens, AdamW,
+float32. For every line "n" of standard input it runs n steps and prints a line of JSON.
 """
 
 import json
@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 ROWS, LENGTH, VOCABULARY, RATE = 8, 256, 5000, 1e-4
-OURS = ("simple", "optimized", "plain MLX")
-SUBJECTS = (*OURS, "mlx-lm", "PyTorch", "PyTorch compiled")
+MLXLAB = ("simple", "optimized", "plain MLX")
+SUBJECTS = (*MLXLAB, "mlx-lm", "PyTorch", "PyTorch compiled")
 
 
 def main(name: str, family: str, size: str, dropout: str) -> None:
     if name in ("plain MLX", "mlx-lm"):
-        os.environ["MLXLAB_CUSTOM_OPS"] = "0"  # MLX's own formulations
+        os.environ["MLXLAB_CUSTOM_OPS"] = "0"  # the operators of MLX
     else:
         from mlxlab import backend
 
@@ -34,21 +34,23 @@ def main(name: str, family: str, size: str, dropout: str) -> None:
     import mlx.core as mx
 
     mx.eval(mx.zeros(1))
-    empty: Any = resident()
-    model = new_model(family, size, float(dropout))
+    baseline: Any = resident()
+    from benchmarks.subject import language_model
+
+    model = language_model(family, size, VOCABULARY, dropout=float(dropout))
     if name == "mlx-lm":
-        mlx_lm_steps(size, partial(turns, empty))
+        mlx_lm_steps(size, partial(turns, baseline))
         return
-    if name in OURS:
+    if name in MLXLAB:
         step, loss = mlxlab_step(name, model)
     else:
         step, loss = torch_step(model, family, compiled=name.endswith("compiled"))
-    for _ in turns(empty, loss()):
+    for _ in turns(baseline, loss()):
         step()
 
 
-def turns(empty: int, loss: float | None = None) -> Iterator[None]:
-    """Yields once for each step that is asked for, and answers: seconds, CPU seconds, peak bytes since `empty`."""
+def turns(baseline: int, loss: float | None = None) -> Iterator[None]:
+    """Yields once per requested step; prints seconds and CPU seconds per step, and peak bytes above `baseline`."""
     answer({"loss": loss})
     for line in sys.stdin:
         start, used = time.perf_counter(), time.process_time()
@@ -56,7 +58,7 @@ def turns(empty: int, loss: float | None = None) -> Iterator[None]:
             yield
         steps = max(int(line), 1)
         seconds, cpu = time.perf_counter() - start, time.process_time() - used
-        answer({"seconds": seconds / steps, "cpu": cpu / steps, "bytes": peak() - empty})
+        answer({"seconds": seconds / steps, "cpu": cpu / steps, "bytes": peak() - baseline})
 
 
 def answer(values: dict[str, Any]) -> None:
@@ -64,7 +66,7 @@ def answer(values: dict[str, Any]) -> None:
 
 
 def resident() -> int:
-    """Bytes in memory now; where that cannot be told, the most there were."""
+    """Resident bytes; the peak where /proc is missing."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
@@ -72,9 +74,9 @@ def resident() -> int:
 
 
 def peak() -> int:
-    """The most bytes in memory since the start of the process."""
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
+    """Peak resident bytes of the process."""
+    maxrss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return maxrss if sys.platform == "darwin" else maxrss * 1024
 
 
 def tokens() -> tuple[Any, Any]:
@@ -82,26 +84,12 @@ def tokens() -> tuple[Any, Any]:
     import numpy as np
 
     rng = np.random.default_rng(0)
-    drawn = rng.integers(0, VOCABULARY, (ROWS, LENGTH + 1)).astype(np.int32)
-    return drawn[:, :-1], drawn[:, 1:]
-
-
-def new_model(family: str, size: str, dropout: float) -> Any:
-    """The language model of that shape, with the same weights in every process."""
-    import mlx.core as mx
-
-    from benchmarks.subject import _read
-    from mlxlab.models.build import build_model
-
-    mx.random.seed(0)
-    node = _read(f"model/{family}") | _read(f"model/size/{size}") | {"dropout": dropout}
-    model = build_model(node, kind="language_modelling", vocab_size=VOCABULARY, seed=0)
-    mx.eval(model.parameters())
-    return model
+    ids = rng.integers(0, VOCABULARY, (ROWS, LENGTH + 1)).astype(np.int32)
+    return ids[:, :-1], ids[:, 1:]
 
 
 def mlxlab_step(name: str, model: Any) -> tuple[Callable[[], Any], Callable[[], float]]:
-    """One update of trainer=simple or trainer=optimized, and the loss before the first."""
+    """The step of trainer=simple or trainer=optimized, and a function that returns the initial loss."""
     import numpy as np
 
     from mlxlab.data.batch import Batch
@@ -117,7 +105,7 @@ def mlxlab_step(name: str, model: Any) -> tuple[Callable[[], Any], Callable[[], 
     optimizer.init(model.trainable_parameters())
     kind: Any = PlainStep
     if name == "optimized":
-        rest: Any = {
+        options: Any = {
             "activation_checkpointing": False,
             "dtype": "float32",
             "allow_slow_dtype": False,
@@ -125,43 +113,43 @@ def mlxlab_step(name: str, model: Any) -> tuple[Callable[[], Any], Callable[[], 
             "cpu_streams": "auto",
             "retry_on_oom": False,
         }
-        kind = partial(OptimizedStep, accumulate=1, **rest)
-    update = kind(max_grad_norm=1.0, model=model, loss=CrossEntropyLoss(0.0), optimizer=optimizer)
+        kind = partial(OptimizedStep, accumulate=1, **options)
+    take_step = kind(max_grad_norm=1.0, model=model, loss=CrossEntropyLoss(0.0), optimizer=optimizer)
     model.eval()
 
     def loss() -> float:
-        value: Any = CrossEntropyLoss(0.0)(model, to_device(batch)).mean().item()
+        value: Any = CrossEntropyLoss(0.0)(model, to_device(batch)).total.mean().item()
         model.train()
         return float(value)
 
-    return lambda: update(to_device(batch)), loss
+    return lambda: take_step(to_device(batch)), loss
 
 
-def torch_step(ours: Any, family: str, *, compiled: bool) -> tuple[Callable[[], Any], Callable[[], float]]:
-    """The same in PyTorch."""
+def torch_step(mlx_model: Any, family: str, *, compiled: bool) -> tuple[Callable[[], Any], Callable[[], float]]:
+    """As `mlxlab_step`, in PyTorch."""
     from benchmarks.torch_decoder import torch_decoder, torch_module
     from benchmarks.torch_encoder import torch_encoder
 
     torch = torch_module()
-    model = (torch_decoder if family == "transformer" else torch_encoder)(ours)
+    model = (torch_decoder if family == "transformer" else torch_encoder)(mlx_model)
     inputs, targets = (torch.from_numpy(x).long() for x in tokens())
     decayed = [p for name, p in model.named_parameters() if p.ndim >= 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim < 2 or "embed" in name]
     groups = [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.999), eps=1e-8)
     forward = torch.compile(model) if compiled else model
-    measure = torch.nn.functional.cross_entropy
+    cross_entropy = torch.nn.functional.cross_entropy
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        measure(forward(inputs).view(-1, VOCABULARY), targets.view(-1)).backward()
+        cross_entropy(forward(inputs).view(-1, VOCABULARY), targets.view(-1)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 
     def loss() -> float:
         model.eval()
         with torch.no_grad():
-            value = measure(model(inputs).view(-1, VOCABULARY), targets.view(-1)).item()
+            value = cross_entropy(model(inputs).view(-1, VOCABULARY), targets.view(-1)).item()
         model.train()
         return float(value)
 
@@ -169,7 +157,7 @@ def torch_step(ours: Any, family: str, *, compiled: bool) -> tuple[Callable[[], 
 
 
 def mlx_lm_steps(size: str, turns: Callable[[], Iterator[None]]) -> None:
-    """mlx-lm's own trainer on its own Llama of that shape; its loop asks for a batch before every step."""
+    """mlx-lm's trainer with its Llama of the same shape; its loop fetches a batch before every step."""
     import tempfile
 
     import mlx.core as mx
@@ -178,9 +166,9 @@ def mlx_lm_steps(size: str, turns: Callable[[], Iterator[None]]) -> None:
     from mlx_lm.models.llama import Model, ModelArgs
     from mlx_lm.tuner.trainer import TrainingArgs, train
 
-    from benchmarks.subject import _read
+    from benchmarks.config import read_config
 
-    shape = _read(f"model/size/{size}")
+    shape = read_config(f"model/size/{size}")
     model = Model(
         ModelArgs(
             model_type="llama",
@@ -202,7 +190,7 @@ def mlx_lm_steps(size: str, turns: Callable[[], Iterator[None]]) -> None:
         for _ in turns():
             yield rows, lengths
 
-    with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):  # its reports
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):  # it prints reports
         never: Any = dict.fromkeys(("iters", "steps_per_report", "steps_per_save", "steps_per_eval"), 10**9)
         args = TrainingArgs(batch_size=ROWS, adapter_file=f"{folder}/adapters.safetensors", **never)
         train(model, optim.AdamW(RATE), [0] * ROWS, args=args, iterate_batches=batches)

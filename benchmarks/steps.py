@@ -1,4 +1,4 @@
-"""Seconds and memory of a training step: ours, plain MLX, mlx-lm's trainer, PyTorch; processes that work in turn."""
+"""Seconds and memory of a training step: mlxlab, plain MLX, mlx-lm's trainer, PyTorch; one process each, in turn."""
 
 import json
 import statistics
@@ -13,23 +13,23 @@ from benchmarks.alternate import table
 from benchmarks.step_subjects import LENGTH, ROWS, VOCABULARY
 from mlxlab.errors import ConfigError
 
-BURST = 4.0  # seconds of steps at a time: the first of them finds caches that others have filled
+BURST = 4.0  # seconds of steps per turn: the first step finds the CPU caches filled by other processes
 NEEDS = {
-    "torch": ("torch", "pip install torch, of its CPU build"),
+    "torch": ("torch", "pip install torch (CPU build)"),
     "mlx_lm": ("mlx_lm", "pip install mlx-lm"),
 }
 
 
 @dataclass
-class Measured:
-    """What one subject took, burst by burst."""
+class Measurement:
+    """Figures of one subject, a value per burst."""
 
     name: str
     loss: float | None = None
     seconds: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     bytes: int = 0
-    failed: str = ""
+    error: str = ""
 
     @property
     def median(self) -> float:
@@ -44,31 +44,29 @@ def steps(
     dropout: float | None = None,
     save: str | None = None,
 ) -> str:
-    """One table; also written to `save`.md and `save`.json where that is given.
+    """Returns a table, and writes it to `save`.md and `save`.json.
 
     Args:
-        size: names of model/size, with commas between.
+        size: options of model/size, separated by commas.
         model: transformer, bert or both.
         compare_with: torch, mlx_lm or both; neither is a dependency.
         rounds: bursts of steps of each subject, in turn.
-        dropout: for all models; what model/*.yaml ship with, if not given.
+        dropout: for all models; None for the value in model/*.yaml.
     """
     subjects = ["simple", "optimized", "plain MLX", *_others(compare_with)]
-    shipped = {"transformer": 0.0, "bert": 0.1}
+    defaults = {"transformer": 0.0, "bert": 0.1}
     results: list[dict[str, Any]] = []
     rows: list[tuple[str, ...]] = []
     for family in model.split(","):
-        for one in size.split(","):
-            share = shipped[family] if dropout is None else dropout
-            measured = _measure(
-                [s for s in subjects if s != "mlx-lm" or family == "transformer"], family, one, share, rounds
-            )
-            results.append({"model": family, "size": one, "dropout": share, "subjects": [vars(m) for m in measured]})
-            rows += _rows(f"{family} {one}", measured)
-    head = ("model", "subject", "s per step", "fastest", "CPU s", "against simple", "peak MB", "first loss")
-    title = (
-        f"a step of {ROWS} x {LENGTH} tokens, {VOCABULARY} classes, float32, AdamW; medians of {rounds} bursts in turn"
-    )
+        names = [name for name in subjects if name != "mlx-lm" or family == "transformer"]
+        rate = defaults[family] if dropout is None else dropout
+        for option in size.split(","):
+            measurements = _measure(names, family, option, rate, rounds)
+            figures = [vars(measurement) for measurement in measurements]
+            results.append({"model": family, "size": option, "dropout": rate, "subjects": figures})
+            rows += _rows(f"{family} {option}", measurements)
+    head = ("model", "subject", "s/step", "min", "CPU s/step", "relative to simple", "peak MB", "initial loss")
+    title = f"step of {ROWS} x {LENGTH} tokens, {VOCABULARY} classes, float32, AdamW; medians of {rounds} bursts"
     text = table(title, [head, *rows])
     if save is not None:
         Path(save).parent.mkdir(parents=True, exist_ok=True)
@@ -78,52 +76,52 @@ def steps(
 
 
 def _others(compare_with: str) -> list[str]:
-    found = []
+    subjects = []
     for name in filter(None, compare_with.split(",")):
         module, command = NEEDS[name]
         if find_spec(module) is None:
-            raise ConfigError(f"compare_with={name}: {module} is not installed; get it by: {command}")
-        found += ["PyTorch", "PyTorch compiled"] if name == "torch" else ["mlx-lm"]
-    return found
+            raise ConfigError(f"compare_with={name}: {module} is not installed; run: {command}")
+        subjects += ["PyTorch", "PyTorch compiled"] if name == "torch" else ["mlx-lm"]
+    return subjects
 
 
-def _measure(subjects: list[str], family: str, size: str, dropout: float, rounds: int) -> list[Measured]:
-    """All processes live at once, and one works at a time."""
-    measured = [Measured(name) for name in subjects]
+def _measure(subjects: list[str], family: str, size: str, dropout: float, rounds: int) -> list[Measurement]:
+    """Keeps all processes alive, but runs one at a time."""
+    measurements = [Measurement(name) for name in subjects]
     workers = []
-    for one in measured:
-        workers.append(_Worker(one, family, size, dropout))
+    for measurement in measurements:
+        workers.append(_Worker(measurement, family, size, dropout))
         workers[-1].start()
     for _ in range(rounds):
         for worker in workers:
             worker.burst()
     for worker in workers:
         worker.end()
-    return measured
+    return measurements
 
 
 class _Worker:
-    def __init__(self, measured: Measured, family: str, size: str, dropout: float) -> None:
-        self.measured, self.count = measured, 1
-        words = [sys.executable, "-m", "benchmarks.step_subjects", measured.name, family, size, str(dropout)]
+    def __init__(self, measurement: Measurement, family: str, size: str, dropout: float) -> None:
+        self.measurement, self.count = measurement, 1
+        command = [sys.executable, "-m", "benchmarks.step_subjects", measurement.name, family, size, str(dropout)]
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
 
     def start(self) -> None:
-        """What it does once, compiling above all, is not measured."""
-        self.measured.loss = self._read().get("loss")
-        self.ask(1)
-        seconds = self.ask(1).get("seconds", BURST)
+        """Runs the first steps, which compile, unmeasured."""
+        self.measurement.loss = self._read().get("loss")
+        self.run_steps(1)
+        seconds = self.run_steps(1).get("seconds", BURST)
         self.count = max(1, round(BURST / seconds))
 
     def burst(self) -> None:
-        answer = self.ask(self.count)
-        if not self.measured.failed:
-            self.measured.seconds.append(answer["seconds"])
-            self.measured.cpu.append(answer["cpu"])
-            self.measured.bytes = answer["bytes"]
+        answer = self.run_steps(self.count)
+        if not self.measurement.error:
+            self.measurement.seconds.append(answer["seconds"])
+            self.measurement.cpu.append(answer["cpu"])
+            self.measurement.bytes = answer["bytes"]
 
-    def ask(self, steps: int) -> dict[str, Any]:
+    def run_steps(self, steps: int) -> dict[str, Any]:
         if self.process.poll() is None and self.process.stdin is not None:
             self.process.stdin.write(f"{steps}\n")
             self.process.stdin.flush()
@@ -132,7 +130,7 @@ class _Worker:
     def _read(self) -> dict[str, Any]:
         line = self.process.stdout.readline() if self.process.stdout is not None else ""
         if not line:
-            self.measured.failed = f"ended with {self.process.wait()}"
+            self.measurement.error = f"exit code {self.process.wait()}"
             return {}
         answer: dict[str, Any] = json.loads(line)
         return answer
@@ -142,23 +140,23 @@ class _Worker:
         self.process.wait()
 
 
-def _rows(title: str, measured: list[Measured]) -> list[tuple[str, ...]]:
-    alone = measured[0].median
+def _rows(title: str, measurements: list[Measurement]) -> list[tuple[str, ...]]:
+    simple = measurements[0].median
     rows: list[tuple[str, ...]] = []
-    for one in measured:
-        if one.failed:
-            rows.append((title, one.name, one.failed, *("",) * 5))
+    for measurement in measurements:
+        if measurement.error:
+            rows.append((title, measurement.name, measurement.error, *("",) * 5))
             continue
         rows.append(
             (
                 title,
-                one.name,
-                f"{one.median:.3f}",
-                f"{min(one.seconds):.3f}",
-                f"{statistics.median(one.cpu):.3f}",
-                f"{one.median / alone:.2f} x",
-                f"{one.bytes / 1e6:.0f}",
-                "" if one.loss is None else f"{one.loss:.5f}",
+                measurement.name,
+                f"{measurement.median:.3f}",
+                f"{min(measurement.seconds):.3f}",
+                f"{statistics.median(measurement.cpu):.3f}",
+                f"{measurement.median / simple:.2f} x",
+                f"{measurement.bytes / 1e6:.0f}",
+                "" if measurement.loss is None else f"{measurement.loss:.5f}",
             )
         )
     return rows

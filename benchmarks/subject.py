@@ -1,30 +1,43 @@
-"""What is measured on: a BERT of some size and one batch of random tokens."""
+"""Models and runs that are measured: language models by size, and a BERT with one batch of random tokens."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from omegaconf import OmegaConf
 
+from benchmarks.config import read_config
 from mlxlab.config.instantiate import instantiate
-from mlxlab.config.paths import conf_dir
 from mlxlab.data.batch import Batch
 from mlxlab.models.build import build_model
+from mlxlab.models.model import Model
 from mlxlab.tracking.tracker import NoTracker, Tracker
 from mlxlab.training.context import FitContext
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.state import MonitoredMetric, StepResult, step_result
 
 
+def language_model(family: str, size: str, vocab_size: int, *, seed: int = 0, **overrides: Any) -> Model:
+    """A language model of `model=family model/size=size`, with the same weights in every process.
+
+    Args:
+        overrides: keys of the `model` node.
+    """
+    mx.random.seed(seed)
+    node = read_config(f"model/{family}") | read_config(f"model/size/{size}") | overrides
+    model = build_model(node, kind="language_modelling", vocab_size=vocab_size, seed=seed)
+    mx.eval(model.parameters())
+    return model
+
+
 class Subject:
-    """A run whose steps are taken one by one."""
+    """A training run of a BERT classifier whose steps are called one by one."""
 
     def __init__(
         self, size: str, rows: int, length: int, tracker: Tracker | None = None, vocab_size: int = 1024
     ) -> None:
         mx.random.seed(0)
-        node = _read("model/bert") | _read(f"model/size/{size}")
+        node = read_config("model/bert") | read_config(f"model/size/{size}")
         model = build_model(node, kind="classification", num_classes=2, vocab_size=vocab_size, seed=0)
         mx.eval(model.parameters())
         rng = np.random.default_rng(0)
@@ -35,19 +48,19 @@ class Subject:
         )
         self.context = FitContext(MonitoredMetric("valid/loss"), tracker or NoTracker())
         trainer = instantiate(_trainer())
-        self.state = trainer.init_state(model, _One())
+        self.state = trainer.init_state(model, _NoData())
         self.take_step = trainer.step(model=model, loss=trainer.loss, optimizer=self.state.optimizer)
         model.train()
 
     def step(self) -> StepResult:
-        """One optimizer step, counted; nothing is logged or saved."""
+        """One optimizer step, recorded in the state; nothing is logged or saved."""
         result = step_result(self.batch, self.take_step(to_device(self.batch)))
         self.state.record(result)
         return result
 
 
-class _One:
-    """The data of a run that trains on one batch only."""
+class _NoData:
+    """Training data without batches: the subject passes its own."""
 
     def __iter__(self) -> Iterator[Batch]:
         return iter(())
@@ -64,14 +77,9 @@ class _One:
 
 
 def _trainer() -> dict[str, Any]:
-    node = {key: value for key, value in _read("trainer/simple").items() if key != "defaults"}
-    parts = {"loss": "cross_entropy", "step": "plain", "optimizer": "adamw", "schedule": "constant"}
-    node |= {name: _read(f"trainer/{name}/{option}") for name, option in parts.items()}
+    node = read_config("trainer/simple")
+    groups = {"loss": "cross_entropy", "step": "plain", "optimizer": "adamw", "schedule": "constant"}
+    node |= {name: read_config(f"trainer/{name}/{option}") for name, option in groups.items()}
     node["loss"]["label_smoothing"] = 0.0
     node["schedule"]["warmup"] = 0
     return node | {"max_steps": 10**6, "epochs": None, "learning_rate": 1e-5}
-
-
-def _read(option: str) -> dict[str, Any]:
-    node: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{option}.yaml"), resolve=False)
-    return node

@@ -1,6 +1,6 @@
-"""The decoder once more in plain PyTorch, as one would write it there: what ours is measured against.
+"""The decoder in plain, idiomatic PyTorch: the reference of the benchmarks.
 
-PyTorch is needed for such measurements alone and is no dependency.
+Only these benchmarks need PyTorch; it is no dependency.
 """
 
 from importlib.util import find_spec
@@ -10,28 +10,32 @@ from mlxlab.errors import ServiceUnavailableError
 
 
 def torch_module() -> Any:
-    """The module torch; raises ServiceUnavailableError with the way to get it."""
+    """Imports torch.
+
+    Raises:
+        ServiceUnavailableError: PyTorch is not installed.
+    """
     if find_spec("torch") is None:
         raise ServiceUnavailableError(
-            "compare_with=torch: PyTorch is not installed; get it by: pip install torch (on Linux the CPU build)"
+            "compare_with=torch: PyTorch is not installed; run: pip install torch (on Linux the CPU build)"
         )
     import torch
 
     return torch
 
 
-def torch_decoder(ours: Any) -> Any:
-    """A torch module with the shape and the weights of a mlxlab decoder with its causal head, tied.
+def torch_decoder(mlx_model: Any) -> Any:
+    """A torch module with the shape and the weights of an mlxlab decoder with its tied causal head.
 
     (B, T) tokens -> (B, T, V) logits. LayerNorm with learned positions, or RMSNorm with rotary ones; GELU or SwiGLU.
     """
     torch = torch_module()
     from mlx.utils import tree_flatten
 
-    leaves: Any = tree_flatten(ours.backbone.parameters())
+    leaves: Any = tree_flatten(mlx_model.backbone.parameters())
     weights = {path: torch.from_numpy(_numpy(leaf)) for path, leaf in leaves}
-    first = ours.backbone.layers[0].attention
-    model = _decoder_class()(weights, len(ours.backbone.layers), first.head_dim, first.rope_theta)
+    first = mlx_model.backbone.layers[0].attention
+    model = _decoder_class()(weights, len(mlx_model.backbone.layers), first.head_dim, first.rope_theta)
     model.load_state_dict({path.replace(".", "_"): leaf for path, leaf in weights.items()})
     return model
 
@@ -43,7 +47,7 @@ def _numpy(leaf: Any) -> Any:
 
 
 def _decoder_class() -> Any:
-    """Made when it is asked for: torch is imported only then."""
+    """Defined in a function, so that torch is imported only if it is used."""
     torch: Any = torch_module()
     functional = torch.nn.functional
 
@@ -74,15 +78,15 @@ def _decoder_class() -> Any:
         def attend(self, x: Any, name: str) -> Any:
             B, T, D = x.shape
             q, k, v = (
-                self.linear(x, f"{name}_{part}").view(B, T, -1, self.head).transpose(1, 2)
-                for part in ("query", "key", "value")
+                self.linear(x, f"{name}_{projection}").view(B, T, -1, self.head).transpose(1, 2)
+                for projection in ("query", "key", "value")
             )  # (B, H, T, D / H)
             if self.rope_theta is not None:
-                q, k = self.turn(q), self.turn(k)
+                q, k = self.rotate(q), self.rotate(k)
             x = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
             return self.linear(x.transpose(1, 2).reshape(B, T, D), f"{name}_out")
 
-        def turn(self, x: Any) -> Any:
+        def rotate(self, x: Any) -> Any:
             half = self.head // 2
             rates = self.rope_theta ** (-torch.arange(half) / half)
             angles = torch.arange(x.shape[2])[:, None] * rates  # (T, D / 2H)

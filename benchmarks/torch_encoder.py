@@ -1,11 +1,11 @@
-"""BERT with its masked head once more in plain PyTorch, as one would write it there."""
+"""BERT with its masked head in plain, idiomatic PyTorch."""
 
 from typing import Any
 
 from benchmarks.torch_decoder import torch_module
 
 
-def torch_encoder(ours: Any) -> Any:
+def torch_encoder(mlx_model: Any) -> Any:
     """A torch module with the shape and the weights of a classic mlxlab BERT with a masked head.
 
     (B, T) tokens without padding -> (B, T, V) logits.
@@ -14,16 +14,16 @@ def torch_encoder(ours: Any) -> Any:
     import numpy as np
     from mlx.utils import tree_flatten
 
-    leaves: Any = tree_flatten(ours.parameters())
+    leaves: Any = tree_flatten(mlx_model.parameters())
     weights = {path.replace(".", "_"): torch.from_numpy(np.array(leaf)) for path, leaf in leaves}
-    backbone = ours.backbone
+    backbone = mlx_model.backbone
     model = _encoder_class()(weights, len(backbone.layers), backbone.layers[0].attention.head_dim, backbone.dropout.p)
     model.load_state_dict(weights)
     return model
 
 
 def _encoder_class() -> Any:
-    """Made when it is asked for: torch is imported only then."""
+    """Defined in a function, so that torch is imported only if it is used."""
     torch: Any = torch_module()
     functional = torch.nn.functional
 
@@ -61,11 +61,11 @@ def _encoder_class() -> Any:
         def attend(self, x: Any, name: str) -> Any:
             B, T, D = x.shape
             q, k, v = (
-                self.linear(x, f"{name}_{part}").view(B, T, -1, self.head).transpose(1, 2)
-                for part in ("query", "key", "value")
+                self.linear(x, f"{name}_{layer}").view(B, T, -1, self.head).transpose(1, 2)
+                for layer in ("query", "key", "value")
             )  # (B, H, T, D / H)
-            share = self.dropout if self.training else 0.0
-            x = functional.scaled_dot_product_attention(q, k, v, dropout_p=share)
+            rate = self.dropout if self.training else 0.0
+            x = functional.scaled_dot_product_attention(q, k, v, dropout_p=rate)
             return self.linear(x.transpose(1, 2).reshape(B, T, D), f"{name}_out")
 
     return Encoder

@@ -1,4 +1,4 @@
-"""What tracking costs the loop: every step logged to a journal with its syncer at work, against no tracker."""
+"""Overhead of tracking: every step logged to a journal with an active syncer, compared with no tracker."""
 
 import tempfile
 import time
@@ -14,7 +14,7 @@ from mlxlab.training.metric_logger import MetricLogger
 
 
 def tracking(size: str = "nano", rounds: int = 9, steps: int = 20) -> str:
-    """Rounds of `steps` updates of a small BERT, every one of them logged."""
+    """Each round takes `steps` steps of a small BERT and logs every step."""
     subject = Subject(size, rows=32, length=40)
     with tempfile.TemporaryDirectory() as folder:
         journal = _journal(Path(folder), f"sqlite:///{folder}/store.db")
@@ -28,16 +28,16 @@ def tracking(size: str = "nano", rounds: int = 9, steps: int = 20) -> str:
 
         trials = alternate({name: (lambda n=name: trial(n)) for name in trackers}, rounds)  # type: ignore[misc]
         journal.end("FINISHED")
-        dead = _journal(Path(folder) / "dead", "http://127.0.0.1:9")
+        unreachable = _journal(Path(folder) / "unreachable", "http://127.0.0.1:9")
         before = time.perf_counter()
-        dead.start({}, {})
+        unreachable.start({}, {})
         start = time.perf_counter() - before
-        dead.end("KILLED")
-    alone = trials[0].median
-    rows: list[tuple[str, ...]] = [("variant", "ms per step", "against none")]
-    rows += [(t.name, f"{1000 * t.median / steps:.2f}", f"{t.median / alone - 1:+.2%}") for t in trials]
-    title = f"every step logged, model/size={size}, {steps} updates a round, medians of {rounds}"
-    return f"{table(title, rows)}\n\nStart with a dead tracking server: {start:.3f} s"
+        unreachable.end("KILLED")
+    baseline = trials[0].median
+    rows: list[tuple[str, ...]] = [("variant", "ms/step", "overhead")]
+    rows += [(t.name, f"{1000 * t.median / steps:.2f}", f"{t.median / baseline - 1:+.2%}") for t in trials]
+    title = f"every step logged, model/size={size}, {steps} steps per round, medians of {rounds}"
+    return f"{table(title, rows)}\n\nStartup with an unreachable tracking server: {start:.3f} s"
 
 
 def _journal(folder: Path, uri: str) -> Journal:

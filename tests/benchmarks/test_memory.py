@@ -1,4 +1,4 @@
-"""What the optimized step saves, measured: the figures that the README promises at `small` hold in kind at `nano`."""
+"""Memory of the optimized step at `nano`; the README has the figures of `small`."""
 
 import json
 
@@ -17,21 +17,21 @@ def measured(request):
 
 
 def test_accumulation_needs_at_most_a_quarter_more_than_one_micro_batch_and_the_gradients(measured):
-    held, peaks = measured
-    assert peaks["accumulate=8"] <= 1.25 * (peaks["1/8 of the batch"] + held / 4)
-    assert peaks["accumulate=8"] - held < (peaks["whole batch"] - held) / 2
+    state_bytes, peaks = measured
+    assert peaks["accumulate=8"] <= 1.25 * (peaks["micro-batch"] + state_bytes / 4)
+    assert peaks["accumulate=8"] - state_bytes < (peaks["full batch"] - state_bytes) / 2
 
 
 def test_activation_checkpointing_saves_at_least_forty_percent_of_the_activations(measured):
-    held, peaks = measured
-    assert peaks["activation_checkpointing"] - held <= 0.6 * (peaks["whole batch"] - held)
+    state_bytes, peaks = measured
+    assert peaks["activation_checkpointing"] - state_bytes <= 0.6 * (peaks["full batch"] - state_bytes)
 
 
 def test_the_table_has_every_variant_and_is_saved_as_markdown_and_json(monkeypatch, tmp_path, capsys):
     peaks = dict.fromkeys(
         [
-            "whole batch",
-            "1/8 of the batch",
+            "full batch",
+            "micro-batch",
             "accumulate=8",
             "activation_checkpointing",
             "accumulate=8 activation_checkpointing",
@@ -39,12 +39,12 @@ def test_the_table_has_every_variant_and_is_saved_as_markdown_and_json(monkeypat
         2e6,
     )
     monkeypatch.setattr(memory, "measure", lambda *_: (1_000_000, peaks))
-    assert main(["suite=memory", "size=nano", f"save={tmp_path}/here/found"]) == 0
+    assert main(["suite=memory", "size=nano", f"save={tmp_path}/reports/memory"]) == 0
     text = capsys.readouterr().out
-    assert (tmp_path / "here" / "found.md").read_text() == text
-    saved = json.loads((tmp_path / "here" / "found.json").read_text())
+    assert (tmp_path / "reports" / "memory.md").read_text() == text
+    saved = json.loads((tmp_path / "reports" / "memory.json").read_text())
     assert (saved["suite"], saved["size"], len(saved["tables"])) == ("memory", "nano", 2)
-    assert saved["tables"][0]["columns"] == ["step", "peak", "activations", "against the first"]
+    assert saved["tables"][0]["columns"] == ["step", "peak", "activations", "ratio"]
     assert saved["tables"][0]["rows"][3] == ["activation_checkpointing", "2", "1", "1.00"]
     assert " ".join(text.split()).count("| activation_checkpointing | 2 | 1 | 1.00 |") == 2
-    assert "accumulate=8 against one part plus gradients: 0.89" in text
+    assert "accumulate=8 relative to a micro-batch plus gradients: 0.89" in text

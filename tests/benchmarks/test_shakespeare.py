@@ -1,4 +1,4 @@
-"""The decoder in PyTorch, against which ours is measured, is the same one."""
+"""The PyTorch decoder of the benchmarks computes the same function as mlxlab's."""
 
 import mlx.core as mx
 import numpy as np
@@ -16,7 +16,7 @@ LLAMA = {"norm_type": "rms", "mlp_type": "swiglu", "position_embedding": "rope"}
 
 @pytest.mark.parametrize("style", [GPT, LLAMA], ids=["gpt", "llama"])
 def test_the_pytorch_decoder_gives_the_same_logits(style):
-    torch = pytest.importorskip("torch", reason="a benchmark's own requirement: pip install torch")
+    torch = pytest.importorskip("torch", reason="only benchmarks need it: pip install torch")
     mx.random.seed(0)
     sizes = {
         "hidden_size": 32,
@@ -26,13 +26,13 @@ def test_the_pytorch_decoder_gives_the_same_logits(style):
         "intermediate_size": 48,
         "max_position_embeddings": 16,
     }
-    rest = {"rope_theta": 10000.0, "tie_embeddings": True, "dropout": 0.0, "pretrained": None, "vocab_size": 50}
-    backbone = Transformer(**sizes, **style, **rest)
+    fixed = {"rope_theta": 10000.0, "tie_embeddings": True, "dropout": 0.0, "pretrained": None, "vocab_size": 50}
+    backbone = Transformer(**sizes, **style, **fixed)
     model = Model(backbone, build_head(backbone, kind="language_modelling"))
     tokens = np.random.default_rng(0).integers(0, 50, (3, 16))
-    ours = np.array(model(mx.array(tokens), mx.ones(tokens.shape, mx.bool_)))
-    theirs = torch_decoder.torch_decoder(model)(torch.from_numpy(tokens)).detach().numpy()
-    np.testing.assert_allclose(theirs, ours, atol=1e-5)
+    expected = np.array(model(mx.array(tokens), mx.ones(tokens.shape, mx.bool_)))
+    logits = torch_decoder.torch_decoder(model)(torch.from_numpy(tokens)).detach().numpy()
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
 def test_missing_pytorch_is_one_line_with_the_install_command(monkeypatch, capsys):

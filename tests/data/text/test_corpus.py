@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 import tokenizers
-from benchmarks.stream import override, read
+from benchmarks.config import read_config
+from benchmarks.stream import override
 from tokenizers import models
 
 from mlxlab.config.instantiate import instantiate
@@ -37,9 +38,9 @@ def new(folder, tmp_path_factory):
     cache = tmp_path_factory.mktemp("cache")
 
     def new(seed=0, masked=False, pretrained=None, **changes):
-        node = read("data/streaming") | {"source": str(folder / "text.jsonl"), "seq_len": 16, "batch_size": 4}
+        node = read_config("data/streaming") | {"source": str(folder / "text.jsonl"), "seq_len": 16, "batch_size": 4}
         node = override(node, {"shuffle.window": 20, "validation.fraction": 0.2, "prefetch": 0})
-        node["tokenizer"] = read("data/tokenizer/bpe") | {"vocab_size": 320}
+        node["tokenizer"] = read_config("data/tokenizer/bpe") | {"vocab_size": 320}
         runtime = {"seed": seed, "cache": cache, "masked": masked, "parameters": 1000, "width": 8}
         return instantiate(override(node, changes), **runtime, pretrained=pretrained)
 
@@ -136,7 +137,7 @@ def test_each_setting_that_moves_a_token_makes_it_other_data(new):
 def test_the_tokenizer_saved_is_the_one_used_again(new, tmp_path):
     data = new()
     data.save(tmp_path)
-    again = new(pretrained=tmp_path, tokenizer=read("data/tokenizer/bpe") | {"vocab_size": 300})
+    again = new(pretrained=tmp_path, tokenizer=read_config("data/tokenizer/bpe") | {"vocab_size": 300})
     assert again.tokenizer.fingerprint == data.tokenizer.fingerprint
     assert again.fingerprint == data.fingerprint
     assert {path.name for path in tmp_path.iterdir()} >= {"tokenizer.json", "data.json"}
@@ -151,7 +152,7 @@ def test_chosen_documents_alone_are_trained_on(new, tmp_path):
     }
     write(values, tmp_path / "losses.parquet")
     expected = {"mode": "hardest", "percent": 10, "source": str(tmp_path / "losses.parquet")}
-    chosen = new(select=read("data/streaming")["select"] | expected)
+    chosen = new(select=read_config("data/streaming")["select"] | expected)
     assert {int(i) for batch in chosen.train for i in batch.example_ids if i >= 0} <= set(ids[-len(ids) // 10 :])
     assert chosen.fingerprint != data.fingerprint
     assert [b.tokens.tolist() for b in chosen.valid] == [b.tokens.tolist() for b in data.valid]
