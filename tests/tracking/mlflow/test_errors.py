@@ -187,10 +187,10 @@ def test_a_database_of_another_mlflow_version_is_not_upgraded(project, capsys):
         database.execute("pragma wal_checkpoint(truncate)")
     content = path.read_bytes()
     journal, _, _ = run_to_the_end(project, name="after")
-    said = capsys.readouterr().err
-    assert_reported_once(said, journal)
-    assert "schema 0123456789ab" in said
-    assert "db upgrade" in said
+    message = capsys.readouterr().err
+    assert_reported_once(message, journal)
+    assert "got 0123456789ab: back the file up" in message
+    assert "db upgrade" in message
     assert path.read_bytes() == content
 
 
