@@ -1,4 +1,4 @@
-"""All metrics as CSV: read by others, whole after a resume, nothing lost."""
+"""CSVLogger: readable by pandas, complete after a resume, no row lost."""
 
 import csv
 import errno
@@ -47,8 +47,8 @@ def test_the_file_holds_every_metric_of_every_step_to_the_last_digit(tmp_path):
     expected = logged(tracker)
     assert [int(row["step"]) for row in rows] == sorted(expected)
     for row in rows:
-        found = {name: float(value) for name, value in row.items() if value and name not in ("step", "time", "epoch")}
-        assert found == expected[int(row["step"])]
+        values = {name: float(value) for name, value in row.items() if value and name not in ("step", "time", "epoch")}
+        assert values == expected[int(row["step"])]
     assert [row["epoch"] for row in rows if row["valid/loss"]] == ["1", "2", "3"]
     assert tmp_path / "metrics.csv" in tracker.artifacts
 
@@ -64,7 +64,7 @@ def test_pandas_reads_numbers_and_gaps(tmp_path):
 
 @pytest.mark.parametrize("step", [2, 4, 7, 12, 14])
 def test_a_stopped_and_resumed_run_has_the_rows_of_the_uninterrupted_one(tmp_path, step):
-    train(tmp_path / "whole")
+    train(tmp_path / "uninterrupted")
     train(tmp_path / "stopped", stop_at=step)
     after = f"{step + 1},0,0,9.9\n"  # as a kill after a later step would leave it, and a torn line
     with (tmp_path / "stopped" / "metrics.csv").open("a") if step > 3 else Path(os.devnull).open("w") as file:
@@ -72,12 +72,12 @@ def test_a_stopped_and_resumed_run_has_the_rows_of_the_uninterrupted_one(tmp_pat
         file.write(after.strip() + "," * (columns - 4) + "\n" + after[:5])
     train(tmp_path / "stopped", resume=True)
     same = ("train/loss", "train/grad_norm", "train/learning_rate", "valid/loss", "valid/accuracy", "step", "epoch")
-    whole, resumed = (rows_of(tmp_path / name / "metrics.csv") for name in ("whole", "stopped"))
-    assert [{name: row[name] for name in same} for row in resumed] == [{n: row[n] for n in same} for row in whole]
-    assert [bool(row["memory/active"]) for row in resumed] == [bool(row["memory/active"]) for row in whole]
+    expected, resumed = (rows_of(tmp_path / name / "metrics.csv") for name in ("uninterrupted", "stopped"))
+    assert [{name: row[name] for name in same} for row in resumed] == [{n: row[n] for n in same} for row in expected]
+    assert [bool(row["memory/active"]) for row in resumed] == [bool(row["memory/active"]) for row in expected]
 
 
-def test_a_new_run_in_the_same_folder_starts_the_file_anew(tmp_path):
+def test_a_new_run_in_the_same_folder_replaces_the_file(tmp_path):
     train(tmp_path)
     train(tmp_path)
     steps = [int(row["step"]) for row in rows_of(tmp_path / "metrics.csv")]
@@ -113,7 +113,7 @@ def test_a_new_metric_gets_a_column_and_no_row_is_lost(tmp_path):
     assert (rows[-1]["more"], rows[-1]["second"]) == ("4.0", "1.0")
 
 
-def test_a_shorter_value_of_the_same_step_leaves_nothing_of_the_longer_one(tmp_path):
+def test_a_shorter_row_replaces_a_longer_one_completely(tmp_path):
     table = GrowingCsv(tmp_path / "a.csv")
     table.put(1, 0, {"x": 1 / 3})
     table.put(1, 0, {"x": 2.0})
@@ -121,7 +121,7 @@ def test_a_shorter_value_of_the_same_step_leaves_nothing_of_the_longer_one(tmp_p
     assert len(rows_of(table.path)) == 1
 
 
-def test_rows_that_the_disk_refuses_wait_and_are_written_later(tmp_path, monkeypatch, caplog):
+def test_rows_that_cannot_be_written_are_written_later(tmp_path, monkeypatch, caplog):
     table = GrowingCsv(tmp_path / "folder" / "a.csv")
     table.put(1, 0, {"x": 1.0})
     table.put(2, 0, {"x": 2.0, "y": 1.0})
@@ -131,7 +131,7 @@ def test_rows_that_the_disk_refuses_wait_and_are_written_later(tmp_path, monkeyp
     assert caplog.text.count("wait in memory") == 1
 
 
-def test_a_file_may_lie_in_a_folder_of_its_own_and_what_cannot_be_made_is_said(tmp_path, monkeypatch, caplog):
+def test_subfolders_are_created_and_failures_are_reported(tmp_path, monkeypatch, caplog):
     train(tmp_path / "a", path="tables/metrics.csv")
     assert rows_of(tmp_path / "a" / "tables" / "metrics.csv")
     (tmp_path / "b").mkdir()
@@ -149,7 +149,7 @@ def full():
 
 def test_without_a_file_nothing_is_written(tmp_path):
     train(tmp_path, path=None)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "plots"]  # none of it is a table
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "plots"]  # no CSV file
 
 
 @pytest.mark.parametrize("path", ["../metrics.csv", "/tmp/elsewhere/metrics.csv", "link/metrics.csv"])

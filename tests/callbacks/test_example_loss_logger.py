@@ -60,7 +60,7 @@ def test_each_example_of_each_step_has_a_row_with_its_loss(tmp_path):
     np.testing.assert_allclose(sum(sums[:4]) / 16, logged[0], rtol=1e-6)
 
 
-def test_of_texts_the_mean_is_per_target_and_rows_without_a_target_are_left_out(tmp_path):
+def test_the_mean_is_per_target_and_rows_without_targets_are_omitted(tmp_path):
     run = new_run()
     losses = ExampleLossLogger(1, 8, 1000, folder=tmp_path)
     losses.on_start(run.context, run.state)
@@ -87,26 +87,26 @@ def test_of_texts_the_mean_is_per_target_and_rows_without_a_target_are_left_out(
 
 @pytest.mark.parametrize("step", [3, 4, 7, 12])
 def test_a_resumed_run_has_the_rows_of_the_uninterrupted_one(tmp_path, step):
-    train(tmp_path / "whole", rows_per_file=30)
+    train(tmp_path / "uninterrupted", rows_per_file=30)
     killed = tmp_path / "killed"
     train(killed, StopAt(step), rows_per_file=30)
     later = example_losses.read(killed) | {}
     later["step"] = later["step"] + step  # rows of after the checkpoint, as a kill would leave them
     example_losses.write_part(later, killed / "example_losses")
     train(killed, resume=True, rows_per_file=30)
-    expected, got = all_rows(tmp_path / "whole"), all_rows(killed)
+    expected, got = all_rows(tmp_path / "uninterrupted"), all_rows(killed)
     for name, column in expected.items():
         np.testing.assert_array_equal(got[name], column)
 
 
-def test_training_is_the_same_with_and_without(tmp_path):
+def test_training_is_the_same_with_and_without_logging(tmp_path):
     assert final_state_digest(train(tmp_path / "a").state) == final_state_digest(
         train(tmp_path / "b", every_steps=None).state
     )
     assert not (tmp_path / "b" / "example_losses").exists()
 
 
-def test_a_killed_process_leaves_a_spill_that_is_read_and_becomes_a_part(tmp_path):
+def test_the_spill_of_a_killed_process_is_read_and_converted(tmp_path):
     run = new_run()
     losses = ExampleLossLogger(1, 64, 1000, folder=tmp_path)
     losses.on_start(run.context, run.state)
@@ -120,25 +120,25 @@ def test_a_killed_process_leaves_a_spill_that_is_read_and_becomes_a_part(tmp_pat
     losses.on_end(run.context, run.state)
 
 
-def test_a_slow_disk_never_holds_training_up_and_what_is_dropped_is_counted_and_said(tmp_path, monkeypatch, caplog):
+def test_a_slow_disk_does_not_block_training_and_dropped_rows_are_reported(tmp_path, monkeypatch, caplog):
     go = threading.Event()
     write = os.write
     monkeypatch.setattr(os, "write", lambda *args: go.wait(30) and write(*args))
     run = new_run(tracker=Recorder())
     losses = ExampleLossLogger(1, 2, 1000, folder=tmp_path)
     losses.on_start(run.context, run.state)
-    began = time.monotonic()
+    start = time.monotonic()
     step_by_hand(run, losses, 10)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - start < 5
     go.set()
     losses.on_end(run.context, run.state)
-    kept = len(example_losses.read(tmp_path)["id"])
-    assert kept in (8, 12)  # two batches in the queue, and one in the hands of the thread
-    assert run.context.tracker.lines[-1][1] == {"example_losses/dropped_rows": 40 - kept}
-    assert f"{40 - kept} of 40 rows dropped" in caplog.text
+    written = len(example_losses.read(tmp_path)["id"])
+    assert written in (8, 12)  # two batches in the queue, and one that the thread is writing
+    assert run.context.tracker.lines[-1][1] == {"example_losses/dropped_rows": 40 - written}
+    assert f"{40 - written} of 40 rows dropped" in caplog.text
 
 
-def test_a_full_disk_costs_rows_and_one_line_but_never_the_run_nor_a_row_written_before(tmp_path, monkeypatch, caplog):
+def test_a_full_disk_drops_rows_with_a_warning_and_keeps_earlier_rows(tmp_path, monkeypatch, caplog):
     write, calls = os.write, []
 
     def full(file, data):
@@ -179,25 +179,25 @@ def wait_until(condition):
 
 
 @pytest.mark.fault_injection
-def test_a_run_killed_with_9_and_resumed_has_every_row_of_both_files_once(tmp_path):
+def test_a_run_killed_by_sigkill_and_resumed_has_every_row_of_both_files_once(tmp_path):
     files = [
         "callbacks.example_losses.every_steps=1",
         "callbacks.csv.path=metrics.csv",
         "trainer.log_every=3",
         "resume=auto",
     ]
-    words = [*but("trainer.max_steps=60", "checkpointing.every_steps=5"), *files, "resume=auto"]
-    assert processes.run(*words, f"hydra.run.dir={tmp_path}/whole").returncode == 0
+    arguments = [*but("trainer.max_steps=60", "checkpointing.every_steps=5"), *files, "resume=auto"]
+    assert processes.run(*arguments, f"hydra.run.dir={tmp_path}/uninterrupted").returncode == 0
     for step in (10, 35, 50):
-        process = processes.start(*words, f"hydra.run.dir={tmp_path}/killed")
+        process = processes.start(*arguments, f"hydra.run.dir={tmp_path}/killed")
         processes.wait_for(tmp_path / "killed" / "checkpoints" / f"step-{step:08d}", process)
         process.kill()
         process.communicate()
-    assert processes.run(*words, f"hydra.run.dir={tmp_path}/killed").returncode == 0
-    whole, killed = all_rows(tmp_path / "whole"), all_rows(tmp_path / "killed")
-    for name, column in whole.items():
+    assert processes.run(*arguments, f"hydra.run.dir={tmp_path}/killed").returncode == 0
+    expected, killed = all_rows(tmp_path / "uninterrupted"), all_rows(tmp_path / "killed")
+    for name, column in expected.items():
         np.testing.assert_array_equal(killed[name], column)
-    tables = [pd.read_csv(tmp_path / name / "metrics.csv").set_index("step") for name in ("whole", "killed")]
+    tables = [pd.read_csv(tmp_path / name / "metrics.csv").set_index("step") for name in ("uninterrupted", "killed")]
     same = ["epoch", "train/loss", "train/grad_norm", "train/learning_rate", "valid/loss", "valid/accuracy"]
     pd.testing.assert_frame_equal(tables[0][same], tables[1][same], check_exact=True)
     assert tables[0].notna().sum().sum() == tables[1].notna().sum().sum()

@@ -29,14 +29,14 @@ def lm(backbone):
     return Model(backbone, build_head(backbone, kind="language_modelling"))
 
 
-def test_weights_are_counted_where_they_multiply():
+def test_parameters_of_matrix_products_are_counted():
     assert matmul_parameters(lm(Transformer(**SHAPE))) == 2 * BLOCK + 100 * 32
     assert matmul_parameters(lm(Transformer(**SHAPE, tie_embeddings=False))) == 2 * BLOCK + 100 * 32
     assert matmul_parameters(lm(Transformer(**SHAPE, position_embedding="learned"))) == 2 * BLOCK + 100 * 32
     assert matmul_parameters(lm(Bert(**SHAPE))) == 2 * PLAIN + 32 * 32 + 100 * 32, "and the head's transform"
 
 
-def test_a_hybrid_counts_its_encoder_and_its_convolutions():
+def test_the_parameters_of_a_hybrid_are_those_of_encoder_and_convolutions():
     hybrid = lm(CnnHybrid(**SHAPE, kernel_sizes=[2, 3], num_filters=8, dilations=[1], fusion="concat", highway=False))
     assert attention_width(hybrid) == 2 * 32
     convolutions = (2 + 3 + 3) * 32 * 8  # kernel sizes 2 and 3, and the dilated one of 3
@@ -45,7 +45,7 @@ def test_a_hybrid_counts_its_encoder_and_its_convolutions():
     assert matmul_parameters(hybrid) == 2 * PLAIN + convolutions + fusion + transform + 100 * 32
 
 
-def test_the_formula_is_that_of_palm():
+def test_training_flops_follow_the_formula_of_palm():
     model = lm(Transformer(**SHAPE))
     assert training_flops(model, 64) == 6 * (2 * BLOCK + 100 * 32) + 12 * 2 * 32 * 64
 
@@ -70,31 +70,31 @@ def logged(folder, model, measure_peak_after, rate=1000.0):
     return seconds, [metrics for _, metrics in run.context.tracker.lines[1:]]
 
 
-def test_flops_are_logged_once_where_tokens_per_second_are(tmp_path):
+def test_model_flops_are_logged_once_with_tokens_per_second(tmp_path):
     model = lm(Transformer(**SHAPE))
     _, lines = logged(tmp_path, model, measure_peak_after=None)
     assert lines == [{"throughput/model_flops_per_sec": 1000 * training_flops(model, 16)}]
 
 
-def test_the_peak_is_measured_late_kept_and_outside_the_clock(tmp_path, monkeypatch):
+def test_the_peak_is_measured_after_a_delay_cached_and_not_timed(tmp_path, monkeypatch):
     monkeypatch.setattr(peak_flops.measure_peak, "__defaults__", (0.5,))
     model = lm(Transformer(**SHAPE))
     assert "throughput/mfu" not in logged(tmp_path, model, measure_peak_after=60)[1][0]
-    assert list(tmp_path.iterdir()) == [], "a short run pays nothing"
+    assert list(tmp_path.iterdir()) == [], "a short run measures nothing"
     seconds, lines = logged(tmp_path, model, measure_peak_after=0)
-    (found,) = json.loads((tmp_path / "peak.json").read_text()).values()
-    assert lines[0]["throughput/mfu"] == pytest.approx(1000 * training_flops(model, 16) / found)
+    (peak,) = json.loads((tmp_path / "peak.json").read_text()).values()
+    assert lines[0]["throughput/mfu"] == pytest.approx(1000 * training_flops(model, 16) / peak)
     assert seconds < 0.4, "the half second of the measurement does not count"
     _, lines = logged(tmp_path, model, measure_peak_after=None)
-    assert lines[0]["throughput/mfu"] == pytest.approx(1000 * training_flops(model, 16) / found)
+    assert lines[0]["throughput/mfu"] == pytest.approx(1000 * training_flops(model, 16) / peak)
 
 
-def test_the_peak_is_that_of_this_machine_and_setting(tmp_path, monkeypatch):
-    found = peak_flops.measure_peak(tmp_path, "float32", seconds=0.1)
-    assert 1e8 < found < 1e15
-    assert peak_flops.known_peak(tmp_path, "float32") == found
+def test_the_cached_peak_belongs_to_one_machine_and_setting(tmp_path, monkeypatch):
+    peak = peak_flops.measure_peak(tmp_path, "float32", seconds=0.1)
+    assert 1e8 < peak < 1e15
+    assert peak_flops.known_peak(tmp_path, "float32") == peak
     if mx.default_device() == mx.Device(mx.cpu):
-        assert peak_flops.known_peak(tmp_path, "bfloat16") == found, "a CPU multiplies in float32"
+        assert peak_flops.known_peak(tmp_path, "bfloat16") == peak, "a CPU multiplies in float32"
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "77")
     assert peak_flops.known_peak(tmp_path, "float32") is None
     (tmp_path / "peak.json").write_text("{not json")

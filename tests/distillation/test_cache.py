@@ -75,8 +75,8 @@ def test_soft_targets_are_read_back_bit_for_bit_without_querying_the_teachers(tm
 def test_the_key_of_a_row_depends_on_its_content_only(tmp_path):
     batch, cache = text(), new_cache(tmp_path)
     before = cache.soft_targets(batch, lambda: logits_of(batch))
-    wide = [np.pad(part, ((0, 0), (0, 5))) for part in batch[:4]]
-    moved = Batch(*(part[::-1] for part in wide), np.array([7, 8, 9]))
+    wide = [np.pad(array, ((0, 0), (0, 5))) for array in batch[:4]]
+    moved = Batch(*(array[::-1] for array in wide), np.array([7, 8, 9]))
     after = cache.soft_targets(moved, never)
     np.testing.assert_array_equal(
         after["teacher"][::-1, :7][batch.segment_ids > 0], before["teacher"][batch.segment_ids > 0]
@@ -116,9 +116,9 @@ def test_the_top_k_divergence_is_a_divergence_and_at_most_the_full_one(tmp_path)
         )
     student = logits_of(batch, seed=2)
     full = np.array(soft_target_divergence(SoftTargets(logits_of(batch)), student, 1.0, "forward"))[real]
-    part = np.array(soft_target_divergence(top_k, student, 1.0, "forward"))[real]
-    assert (part > 0).all()
-    assert (part <= full + 1e-6).all()
+    divergence = np.array(soft_target_divergence(top_k, student, 1.0, "forward"))[real]
+    assert (divergence > 0).all()
+    assert (divergence <= full + 1e-6).all()
 
 
 def test_the_reported_loss_of_the_top_k_is_its_divergence_from_the_full_distribution(tmp_path):
@@ -132,7 +132,7 @@ def test_the_reported_loss_of_the_top_k_is_its_divergence_from_the_full_distribu
     np.put_along_axis(believed, extra["teacher_classes"], extra["teacher"][..., :-1].astype(np.float64), axis=-1)
     lost = (np.exp(p) * (p - believed)).sum(axis=-1)
     cache = new_cache(tmp_path / "again", dtype="float16")
-    rows = Batch(*(part[:1] for part in batch[:5]))  # without padding: all of it is stored
+    rows = Batch(*(array[:1] for array in batch[:5]))  # without padding: all of it is stored
     assert real[0].all()
     cache.soft_targets(rows, lambda: logits_of(rows))
     assert cache.store.counters["nats"] / cache.store.counters["targets"] == pytest.approx(lost[0].mean(), rel=1e-3)

@@ -38,19 +38,19 @@ SETTINGS |= {"interval": 2, "cooldown": 4, "budget": 1.0}
 def data(rows: int = 300, size: int = 8, prefetch: int = 2) -> Prefetch:
     source = Stream(rows)
     return Prefetch(
-        make_loader(lambda _: np.full(rows, 6), Rows(None), size, 3, lambda epoch, places, _: source.batch(places)),
+        make_loader(lambda _: np.full(rows, 6), Rows(None), size, 3, lambda epoch, rows, _: source.batch(rows)),
         prefetch,
     )
 
 
 class Script:
-    """What the memory is said to be: shares of the budget, one a look, the last for ever."""
+    """A probe that returns these fractions of the budget in turn, then the last one again and again."""
 
-    def __init__(self, *shares: float) -> None:
-        self.shares = list(shares)
+    def __init__(self, *fractions: float) -> None:
+        self.fractions = list(fractions)
 
     def __call__(self) -> float:
-        return 1e9 * (self.shares.pop(0) if len(self.shares) > 1 else self.shares[0])
+        return 1e9 * (self.fractions.pop(0) if len(self.fractions) > 1 else self.fractions[0])
 
 
 def train(probe: Script, run=None, callbacks=(), **fit_settings):
@@ -61,23 +61,23 @@ def train(probe: Script, run=None, callbacks=(), **fit_settings):
 
 
 class Sizes(Hook):
-    """The rows of every batch that came."""
+    """The rows of every batch."""
 
     def __init__(self) -> None:
-        self.seen: list[int] = []
+        self.values: list[int] = []
 
     def on_step(self, context, state, result) -> None:
-        self.seen.append(len(result.batch.example_ids))
+        self.values.append(len(result.batch.example_ids))
 
 
-def test_the_sizes_follow_the_script_with_a_cooldown_and_the_loader_yields_them():
+def test_the_loader_yields_the_sizes_of_the_rule_with_a_cooldown():
     sizes = Sizes()
-    # One look before the first update, then one every second update.
+    # One measurement before the first step, then one every second step.
     state = train(Script(0.3, 0.3, 0.3, 0.3, 0.6, 0.9, 0.97, 0.3, 0.3, 0.3), callbacks=[sizes]).state
     assert state.progress.batch_sizes == [(0, 8), (4, 16), (10, 8), (12, 2), (16, 4), (20, 8)]
     at = dict(state.progress.batch_sizes)
     size = 0
-    for step, rows in enumerate(sizes.seen):
+    for step, rows in enumerate(sizes.values):
         size = at.get(step, size)
         assert rows == size, step
     logged = {step: line["data/batch_size"] for step, line in state.history.curve if "data/batch_size" in line}
@@ -85,12 +85,12 @@ def test_the_sizes_follow_the_script_with_a_cooldown_and_the_loader_yields_them(
 
 
 @pytest.mark.parametrize(
-    ("share", "size"), [(0.97, 4), (0.95, 4), (0.9, 8), (0.85, 8), (0.84, 16), (0.51, 16), (0.5, 32), (0.0, 32)]
+    ("fraction", "size"), [(0.97, 4), (0.95, 4), (0.9, 8), (0.85, 8), (0.84, 16), (0.51, 16), (0.5, 32), (0.0, 32)]
 )
-def test_the_rule(share, size):
+def test_the_next_size_follows_the_used_fraction(fraction, size):
     rule = AdaptiveBatchSize(**SETTINGS | {"max": 64, "cooldown": 200})
-    assert rule.next_size(16, share, age=200) == size
-    assert rule.next_size(16, share, age=199) == min(size, 16)  # only growing has to wait
+    assert rule.next_size(16, fraction, age=200) == size
+    assert rule.next_size(16, fraction, age=199) == min(size, 16)  # only growing has to wait
 
 
 def test_sizes_stay_powers_of_two_within_the_bounds():
@@ -104,14 +104,14 @@ class Rates(Sizes):
     """The learning rate of every step, as the optimizer used it."""
 
     def on_step(self, context, state, result) -> None:
-        self.seen.append(state.optimizer.learning_rate.item())
+        self.values.append(state.optimizer.learning_rate.item())
 
 
 def test_the_learning_rate_follows_the_examples_and_does_not_jump_with_the_size():
     used = Rates()
     state = train(Script(0.3, 0.3, 0.3, 0.3, 0.6, 0.97, 0.6), callbacks=[used]).state
     rates = [line["train/learning_rate"] for _, line in state.history.curve if "train/learning_rate" in line]
-    assert used.seen == rates
+    assert used.values == rates
     sizes, size, seen = dict(state.progress.batch_sizes), 8, 0
     assert len(sizes) > 2
     for step, rate in enumerate(rates):
@@ -131,11 +131,11 @@ def test_a_constant_size_gives_the_run_without_the_callback():
 
 @pytest.mark.parametrize("stop", [1, 4, 7, 13])
 def test_a_resumed_run_continues_with_its_batch_size(stop):
-    shares = (0.3, 0.3, 0.3, 0.3, 0.6, 0.9, 0.97, 0.3, 0.3, 0.3)
-    uninterrupted = train(Script(*shares)).state
-    stopped = train(Script(*shares), callbacks=[StopAt(stop)]).state
+    fractions = (0.3, 0.3, 0.3, 0.3, 0.6, 0.9, 0.97, 0.3, 0.3, 0.3)
+    uninterrupted = train(Script(*fractions)).state
+    stopped = train(Script(*fractions), callbacks=[StopAt(stop)]).state
     saved = Checkpoint(None, stop, *saved_arrays(stopped), json.loads(json.dumps(stopped.state_dict())))
-    remaining = Script(0.3, *shares[1 + stop // 2 :])  # the measurement at the start, then the remaining ones
+    remaining = Script(0.3, *fractions[1 + stop // 2 :])  # the measurement at the start, then the remaining ones
     resumed = train(remaining, checkpoint=saved).state
     assert resumed.progress.batch_sizes == uninterrupted.progress.batch_sizes
     assert final_state_digest(resumed) == final_state_digest(uninterrupted)

@@ -1,4 +1,4 @@
-"""The loop: what is logged when, how it ends, and that a resumed run is the same run."""
+"""The training loop: logging, how it ends, and resumed runs that equal uninterrupted ones."""
 
 import json
 import shutil
@@ -64,8 +64,8 @@ def test_every_metric_and_step_is_logged_once_over_a_resume(tmp_path, reference)
     first = train(tmp_path, stop_at=7)
     second = train(tmp_path, resume=True)
     keys = [(step, name) for run in (first, second) for step, line in run.context.tracker.lines for name in line]
-    whole = [(step, name) for step, line in reference[2].context.tracker.lines for name in line]
-    assert sorted(keys) == sorted(whole)
+    expected = [(step, name) for step, line in reference[2].context.tracker.lines for name in line]
+    assert sorted(keys) == sorted(expected)
 
 
 def test_a_chain_of_resumes_ends_in_the_same_state(tmp_path, reference):
@@ -111,22 +111,24 @@ def test_a_checkpoint_holds_what_callbacks_log_at_its_step(tmp_path):
     assert checkpoint.state["history"]["curve"][-1][1]["test/step"] == checkpoint.step
 
 
-@pytest.mark.parametrize("turn", [1, -1])
-def test_the_shipped_callbacks_do_not_change_training_in_any_order(tmp_path, turn):
-    callbacks = [MemoryMonitor(5, folder=tmp_path), EarlyStopping(2, 0.5), LearningCurvePlot(folder=tmp_path)][::turn]
+@pytest.mark.parametrize("direction", [1, -1])
+def test_the_shipped_callbacks_do_not_change_training_in_any_order(tmp_path, direction):
+    callbacks = [MemoryMonitor(5, folder=tmp_path), EarlyStopping(2, 0.5), LearningCurvePlot(folder=tmp_path)][
+        ::direction
+    ]
     run = fit(new_trainer(epochs=9, eval_every=2), callbacks=callbacks, seed=1)
-    alone = fit(new_trainer(epochs=9, eval_every=2), callbacks=[EarlyStopping(2, 0.5)], seed=1)
-    assert run.control.stop_reason == alone.control.stop_reason
+    alone_run = fit(new_trainer(epochs=9, eval_every=2), callbacks=[EarlyStopping(2, 0.5)], seed=1)
+    assert run.control.stop_reason == alone_run.control.stop_reason
     assert run.control.stop_reason.startswith("early")
-    assert final_state_digest(run.state) == final_state_digest(alone.state)
+    assert final_state_digest(run.state) == final_state_digest(alone_run.state)
 
 
-def test_evaluations_fall_due_at_their_cadence_and_at_the_end():
+def test_evaluations_run_every_n_steps_and_at_the_end():
     run = fit(new_trainer(max_steps=8, eval_every=3))
     assert [step for step, _ in run.state.history.evaluations] == [3, 6, 8]
 
 
-def test_without_a_cadence_every_epoch_is_evaluated():
+def test_without_eval_every_each_epoch_is_evaluated():
     run = fit(new_trainer(epochs=2))
     assert [step for step, _ in run.state.history.evaluations] == [6, 12]
 
@@ -158,7 +160,7 @@ def test_losses_are_minimised_and_accuracies_maximised():
     assert MonitoredMetric("valid/accuracy").is_better(0.2, 0.1)
 
 
-def test_the_best_checkpoint_stays_when_newer_ones_push_the_rest_out(tmp_path):
+def test_the_best_checkpoint_is_kept_when_others_are_removed(tmp_path):
     run = train(tmp_path, every_steps=1, eval_every=2, epochs=4)
     history, step = run.state.history, run.state.progress.step
     steps = {int(path.name[5:13]) for path in CheckpointStore(tmp_path / "checkpoints").steps()}
@@ -174,7 +176,7 @@ def test_training_overfits_a_small_fixed_data_set():
     assert losses[-1] < 0.02
 
 
-def test_a_run_that_diverges_goes_back_to_its_last_good_checkpoint_and_past_the_data(tmp_path):
+def test_a_diverging_run_rolls_back_to_its_last_checkpoint_and_skips_the_data(tmp_path):
     class Poisoned(Stream):
         def batch(self, rows):
             batch = super().batch(rows)
@@ -198,7 +200,7 @@ def test_a_run_that_diverges_goes_back_to_its_last_good_checkpoint_and_past_the_
         train(tmp_path / "none", run=run, every_steps=2, loss=FunctionLoss(nan_sum), max_rollbacks=0)
 
 
-def test_a_checkpoint_with_numbers_that_are_not_finite_is_never_committed(tmp_path, caplog):
+def test_a_checkpoint_with_nonfinite_numbers_is_never_committed(tmp_path, caplog):
     class Spoil(StopAt):
         def on_step(self, context, state, result) -> None:
             if state.progress.step == self.step:
@@ -211,13 +213,13 @@ def test_a_checkpoint_with_numbers_that_are_not_finite_is_never_committed(tmp_pa
     assert "not finite" in caplog.text
 
 
-def test_what_a_run_killed_after_its_last_save_had_yet_to_remove_is_removed(tmp_path):
+def test_surplus_checkpoints_of_a_killed_run_are_removed_on_resume(tmp_path):
     train(tmp_path)
     checkpoints = tmp_path / "checkpoints"
-    kept = sorted(path.name for path in checkpoints.iterdir())
-    shutil.copytree(checkpoints / kept[0], checkpoints / "step-00000002")
+    names = sorted(path.name for path in checkpoints.iterdir())
+    shutil.copytree(checkpoints / names[0], checkpoints / "step-00000002")
     train(tmp_path, resume=True)
-    assert sorted(path.name for path in checkpoints.iterdir()) == kept
+    assert sorted(path.name for path in checkpoints.iterdir()) == names
 
 
 def test_a_saved_state_survives_json_and_a_new_run():

@@ -50,7 +50,7 @@ def test_loss_of_extreme_logits_is_finite():
     assert np.isfinite(np.array(cross_entropy(mx.array([[1e4, -1e4]]), mx.array([1])))).all()
 
 
-def test_focal_without_focus_is_cross_entropy():
+def test_focal_loss_with_gamma_zero_is_cross_entropy():
     model, batch = new_model(dropout=0.0), a_batch()
     focal, plain = FocalLoss(None, 0.0, 0.0)(model, batch).total, CrossEntropyLoss(0.0)(model, batch).total
     np.testing.assert_allclose(np.array(focal), np.array(plain), rtol=1e-5)
@@ -70,7 +70,7 @@ def test_balanced_weights_are_n_over_classes_times_count():
     np.testing.assert_allclose(np.array(loss.class_weights), [0.8115, 1.3026], atol=1e-4)
 
 
-def test_a_target_without_weight_counts_for_nothing_even_if_its_loss_is_nan():
+def test_a_target_of_weight_zero_is_ignored_even_if_its_loss_is_nan():
     model, batch = new_model(dropout=0.0), a_batch()
     less = batch._replace(loss_weights=mx.array([1.0, 1.0, 0.0, 0.0, 0.0]))
     spoiled = FunctionLoss(lambda m, b: mx.where(b.loss_weights == 0, float("nan"), CrossEntropyLoss(0.0)(m, b).total))
@@ -80,13 +80,13 @@ def test_a_target_without_weight_counts_for_nothing_even_if_its_loss_is_nan():
 
 
 @pytest.mark.parametrize("schedule", [partial(cosine, 10, 0.1), partial(linear, 10, 0.1), partial(wsd, 10, 0.2, 0.1)])
-def test_schedules_at_their_corners(schedule):
+def test_schedules_have_their_values_at_start_warmup_and_end(schedule):
     rate = schedule(peak=2.0, steps=100)
     at = [rate(mx.array(step)).item() for step in (0, 9, 10, 99, 100)]
     np.testing.assert_allclose(at, [0.2, 2.0, 2.0, 0.2, 0.2], rtol=1e-5)
 
 
-def test_a_warmup_below_one_is_a_share_of_the_run():
+def test_a_warmup_below_one_is_a_fraction_of_the_run():
     rate = constant(0.1, peak=1.0, steps=50)
     assert [rate(mx.array(s)).item() for s in (0, 4, 49)] == pytest.approx([0.2, 1.0, 1.0])
 
@@ -96,7 +96,7 @@ def test_a_warmup_longer_than_the_run_is_refused():
         cosine(200, 0.0, peak=1.0, steps=100)
 
 
-def test_the_first_update_runs_at_the_first_rate_of_the_schedule():
+def test_the_first_step_uses_the_first_learning_rate_of_the_schedule():
     model = new_model()
     before = weights_of(model)
     trainer = new_trainer(max_steps=1, epochs=None, schedule=fixed_warmup, optimizer=plain_sgd)
@@ -132,7 +132,7 @@ def test_every_step_uses_the_learning_rate_of_the_schedule(name):
     assert logged == expected
 
 
-def test_muon_scales_the_learning_rate_of_its_adamw_part():
+def test_muon_scales_the_learning_rate_of_its_adamw():
     run = fit(new_trainer(optimizer=shipped_optimizer("muon", adamw_lr_scale=0.5)))
     matrices, *others = [o.learning_rate.item() for o in run.state.optimizer.optimizers]
     assert others == [0.5 * matrices] * 2
@@ -144,20 +144,20 @@ def shipped_optimizer(name, **changes):
 
 def test_clipping_bounds_the_norm_and_keeps_the_direction():
     model = new_model(dropout=0.0)
-    seen = {}
+    captured = {}
 
     class Spy:
         state: dict = {}
 
         def apply_gradients(self, gradients, parameters):
-            seen.update(gradients=gradients)
+            captured.update(gradients=gradients)
             return parameters
 
     def norm_and_flat(clip):
         logged = numbers(PlainStep(clip, model=model, loss=CrossEntropyLoss(0.0), optimizer=Spy())(a_batch()))[
             "grad_norm"
         ]
-        return logged, np.concatenate([np.array(g).ravel() for _, g in tree_flatten(seen["gradients"])])
+        return logged, np.concatenate([np.array(g).ravel() for _, g in tree_flatten(captured["gradients"])])
 
     logged, free = norm_and_flat(None)
     again, clipped = norm_and_flat(logged / 10)
@@ -167,13 +167,13 @@ def test_clipping_bounds_the_norm_and_keeps_the_direction():
     np.testing.assert_array_equal(untouched, free)
 
 
-def test_decay_spares_norms_biases_and_embeddings():
+def test_norms_biases_and_embeddings_have_no_weight_decay():
     assert has_weight_decay("backbone.layers.0.attention.query.weight", mx.zeros((2, 2)))
     assert not has_weight_decay("backbone.embedding.weight", mx.zeros((2, 2)))
     assert not has_weight_decay("backbone.norm.weight", mx.zeros((2,)))
 
 
-def test_adamw_corrects_its_bias():
+def test_adamw_has_bias_correction():
     model = new_model()
     optimizer = adamw(0.0, [0.9, 0.999], 1e-8, learning_rate=0.1)
     before = weights_of(model)
@@ -185,8 +185,8 @@ def test_adamw_corrects_its_bias():
     np.testing.assert_allclose(before["out.weight"] - after["out.weight"], 0.1, rtol=1e-4)  # without it: 0.316
 
 
-@pytest.mark.parametrize("place", ["loss", "gradient"])
-def test_a_number_that_is_not_finite_never_reaches_weights_or_optimizer(place):
+@pytest.mark.parametrize("source", ["loss", "gradient"])
+def test_a_nonfinite_step_changes_neither_weights_nor_optimizer(source):
     model = new_model()
     optimizer = new_run(model).state.optimizer
 
@@ -194,7 +194,7 @@ def test_a_number_that_is_not_finite_never_reaches_weights_or_optimizer(place):
         values = CrossEntropyLoss(0.0)(m, b).total
         if not poisoned:
             return values
-        if place == "loss":
+        if source == "loss":
             return values * float("nan")
         return values + mx.sqrt(m.out.weight.sum() * 0) * 1.0  # finite, with an infinite gradient
 
@@ -210,7 +210,7 @@ def test_a_number_that_is_not_finite_never_reaches_weights_or_optimizer(place):
         np.testing.assert_array_equal(np.array(leaf), state[name])
 
 
-def test_max_skips_in_a_row_end_the_run_with_78():
+def test_consecutive_nonfinite_steps_end_the_run_with_exit_code_78():
     def nan(m, b):
         return CrossEntropyLoss(0.0)(m, b).total * float("nan")
 
@@ -224,10 +224,10 @@ def test_max_skips_in_a_row_end_the_run_with_78():
 def test_evaluation_is_the_same_for_every_batch_size_and_has_no_dropout():
     model = new_model(dropout=0.5)
     model.train()
-    seen = [evaluate(model, Fixed(batch_size=size), TASK).metrics for size in (1, 7, 64)]
-    for other in seen[1:]:
-        assert other == pytest.approx(seen[0], rel=1e-6)
-    assert evaluate(model, Fixed(7), TASK).metrics == seen[1]
+    metrics = [evaluate(model, Fixed(batch_size=size), TASK).metrics for size in (1, 7, 64)]
+    for other in metrics[1:]:
+        assert other == pytest.approx(metrics[0], rel=1e-6)
+    assert evaluate(model, Fixed(7), TASK).metrics == metrics[1]
     assert model.training
 
 
@@ -239,22 +239,22 @@ def test_classification_metrics_agree_with_scikit_learn():
         y = rng.integers(0, classes, 300)
         guess = p.argmax(axis=1)
         average = "binary" if classes == 2 else "weighted"
-        ours = classification_metrics(p, y)
-        theirs = oracle.precision_recall_fscore_support(y, guess, average=average, zero_division=0)[:3]
-        assert [ours["precision"], ours["recall"], ours["f1"]] == pytest.approx(theirs)
-        assert ours["accuracy"] == pytest.approx(oracle.accuracy_score(y, guess))
+        metrics = classification_metrics(p, y)
+        expected = oracle.precision_recall_fscore_support(y, guess, average=average, zero_division=0)[:3]
+        assert [metrics["precision"], metrics["recall"], metrics["f1"]] == pytest.approx(expected)
+        assert metrics["accuracy"] == pytest.approx(oracle.accuracy_score(y, guess))
         auc = oracle.roc_auc_score(y, p[:, 1] if classes == 2 else p, multi_class="ovr")
-        assert ours["roc_auc"] == pytest.approx(auc)
+        assert metrics["roc_auc"] == pytest.approx(auc)
         np.testing.assert_array_equal(confusion_matrix(guess, y, classes), oracle.confusion_matrix(y, guess))
 
 
-def test_one_class_only_has_ratios_of_zero_and_no_auc():
-    ours = classification_metrics(np.array([[0.9, 0.1], [0.8, 0.2]]), np.array([0, 0]))
-    assert (ours["precision"], ours["recall"], ours["f1"]) == (0.0, 0.0, 0.0)
-    assert math.isnan(ours["roc_auc"])
+def test_targets_of_one_class_give_ratios_of_zero_and_a_nan_auc():
+    metrics = classification_metrics(np.array([[0.9, 0.1], [0.8, 0.2]]), np.array([0, 0]))
+    assert (metrics["precision"], metrics["recall"], metrics["f1"]) == (0.0, 0.0, 0.0)
+    assert math.isnan(metrics["roc_auc"])
 
 
-def test_the_norm_is_that_of_all_gradients_together():
+def test_the_gradient_norm_is_that_of_all_gradients_together():
     assert global_norm({"a": mx.array([3.0]), "b": [mx.array([[4.0]])]}).item() == pytest.approx(5.0)
 
 

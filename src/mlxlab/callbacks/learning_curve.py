@@ -1,7 +1,7 @@
 """Plots the learning curve and the confusion matrix into the run folder, and logs them as artifacts."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -9,6 +9,9 @@ from mlxlab.callbacks.plotting import new_figure, save_figure
 from mlxlab.metric_names import LEARNING_RATE, LOSS, VALID_LOSS
 from mlxlab.training.context import FitContext
 from mlxlab.training.state import History, StepResult, TrainState
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class LearningCurvePlot:
@@ -35,7 +38,7 @@ class LearningCurvePlot:
             save_figure(context.tracker, plot_confusion(history, context.labels), self.folder / "confusion.png")
 
 
-def plot_curve(history: History, monitored: str) -> Any:
+def plot_curve(history: History, monitored: str) -> "Figure":
     losses = [LOSS, VALID_LOSS]
     panels = [("loss", losses)] + ([] if monitored in losses else [(monitored, [monitored])])
     figure = new_figure(4.2 * (len(panels) + 1), 3.2)
@@ -53,7 +56,7 @@ def plot_curve(history: History, monitored: str) -> Any:
     return figure
 
 
-def plot_confusion(history: History, labels: tuple[str, ...]) -> Any:
+def plot_confusion(history: History, labels: tuple[str, ...]) -> "Figure":
     counts = np.array(history.best_confusion)
     labels = labels or tuple(map(str, range(len(counts))))
     figure = new_figure(3.6, 3.2)
@@ -61,7 +64,7 @@ def plot_confusion(history: History, labels: tuple[str, ...]) -> Any:
     axis.imshow(counts, cmap="Blues")
     for row, column in np.ndindex(counts.shape):
         dark = counts[row, column] > counts.max() / 2
-        axis.text(column, row, counts[row, column], ha="center", va="center", color="white" if dark else "black")
+        axis.text(column, row, str(counts[row, column]), ha="center", va="center", color="white" if dark else "black")
     axis.set_xticks(range(len(counts)), labels)
     axis.set_yticks(range(len(counts)), labels)
     axis.set(xlabel="predicted", ylabel="true", title=f"best evaluation, step {history.best_step}")

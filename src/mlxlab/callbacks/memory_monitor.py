@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import numpy as np
@@ -13,12 +13,15 @@ from mlxlab.constraints import Size
 from mlxlab.training.context import FitContext
 from mlxlab.training.state import History, StepResult, TrainState
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 logger = logging.getLogger(__name__)
 
 NAMES = ("active", "peak", "cache", "rss")
 WINDOW = 100  # measurements that the slope is fitted to
 MIN_MEASUREMENTS = 8  # before a slope is fitted; the first ones are of the start-up
-LEAK = 1e6  # bytes per step that are reported
+MIN_LEAK = 1e6  # bytes per step that are reported
 
 
 class MemoryMonitor:
@@ -54,7 +57,7 @@ class MemoryMonitor:
     def on_end(self, context: FitContext, state: TrainState) -> None:
         measured = points(state.history, "active")
         slope = growth_per_step(measured)
-        if slope is not None and slope >= LEAK:
+        if slope is not None and slope >= MIN_LEAK:
             logger.warning(f"active memory grew by {slope / 1e6:.1f} MB per step: something is never freed")
         if measured:
             save_figure(context.tracker, plot_memory(state.history), self.folder / "memory.png")
@@ -81,7 +84,7 @@ def growth_per_step(measured: list[tuple[int, float]]) -> float | None:
     return float(np.polyfit(steps - steps.mean(), sizes, 1)[0])
 
 
-def plot_memory(history: History) -> Any:
+def plot_memory(history: History) -> "Figure":
     figure = new_figure(5.6, 3.4)
     axis = figure.subplots()
     for name in NAMES:

@@ -1,18 +1,21 @@
-"""Figures of a run: PNG files in its folder and in the store. A full disk costs the figure, not the run."""
+"""Saves figures of a run as PNG files and artifacts. A figure that cannot be written is skipped with a warning."""
 
 import io
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mlxlab.files.atomic import write_atomic
 from mlxlab.tracking.tracker import Tracker
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 logger = logging.getLogger(__name__)
 
 
-def new_figure(width: float, height: float) -> Any:
-    """A figure of that size in inches, without pyplot: no window system, no global state."""
+def new_figure(width: float, height: float) -> "Figure":
+    """A figure of `width` x `height` inches, without the window system and global state of pyplot."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -21,8 +24,8 @@ def new_figure(width: float, height: float) -> Any:
     return figure
 
 
-def save_figure(tracker: Tracker, figure: Any, path: Path) -> None:
-    """Writes the figure, complete or not at all, and logs it as an artifact."""
+def save_figure(tracker: Tracker, figure: "Figure", path: Path) -> None:
+    """Writes the figure atomically and logs it as an artifact."""
     figure.tight_layout()
     png = io.BytesIO()
     figure.savefig(png, dpi=120)

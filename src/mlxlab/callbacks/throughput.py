@@ -66,6 +66,6 @@ def _language_model(state: TrainState) -> Model | None:
 
 
 def _dtype(context: FitContext) -> str:
-    """In which the step computes."""
+    """The dtype in which the step computes."""
     step = context.metadata["config"].get("trainer", {}).get("step", {})
     return step.get("dtype") or "float32"

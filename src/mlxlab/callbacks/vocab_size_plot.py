@@ -1,12 +1,25 @@
-"""Plots how the size of the vocabulary was chosen."""
+"""Plots the measurements from which the size of the vocabulary was chosen."""
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from mlxlab.callbacks.plotting import new_figure, save_figure
+from mlxlab.files.untrusted import read_json
 from mlxlab.training.context import FitContext
 from mlxlab.training.state import StepResult, TrainState
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class VocabularyCurve(TypedDict):
+    """A vocabulary.json: bytes per token for each vocabulary size, the limits, and the size that was chosen."""
+
+    sizes: list[int]
+    bytes_per_token: list[float]
+    chosen: int
+    reason: str
+    limits: dict[str, int | None]
 
 
 class VocabSizePlot:
@@ -20,15 +33,14 @@ class VocabSizePlot:
     def on_start(self, context: FitContext, state: TrainState) -> None:
         if not self.curve.is_file() or self.plot.is_file():
             return
-        save_figure(context.tracker, plot_vocabulary(json.loads(self.curve.read_text(encoding="utf-8"))), self.plot)
+        save_figure(context.tracker, plot_vocabulary(read_json(self.curve, VocabularyCurve)), self.plot)
 
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None: ...
 
     def on_end(self, context: FitContext, state: TrainState) -> None: ...
 
 
-def plot_vocabulary(curve: dict[str, Any]) -> Any:
-    """Plots the content of a vocabulary.json."""
+def plot_vocabulary(curve: VocabularyCurve) -> "Figure":
     figure = new_figure(5.4, 3.6)
     axis = figure.subplots()
     axis.plot(curve["sizes"], curve["bytes_per_token"], marker=".")

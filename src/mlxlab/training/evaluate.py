@@ -1,4 +1,4 @@
-"""Evaluation: without dropout, weighted by target, the same for every batch size."""
+"""Evaluation without dropout. Metrics are weighted by target and do not depend on the batch size."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +18,7 @@ from mlxlab.training.metrics import classification_metrics, confusion_matrix
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics by name; of a classification also ids (N,), targets (N,) and probabilities (N, C) of all examples."""
+    """Metrics by name; for a classification also ids (N,), targets (N,) and probabilities (N, C) of all examples."""
 
     metrics: dict[str, float]
     ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -56,15 +56,19 @@ def evaluate(
             if len(token_bytes):
                 num_bytes += float((token_bytes[batch.targets] * batch.loss_weights).sum())
             if classify:
-                real = batch.loss_weights > 0
+                weighted = batch.loss_weights > 0
                 outputs.append(
-                    (batch.example_ids[real], batch.targets[real], np.array(mx.softmax(logits, axis=-1))[real])
+                    (
+                        batch.example_ids[weighted],
+                        batch.targets[weighted],
+                        np.array(mx.softmax(logits, axis=-1))[weighted],
+                    )
                 )
     loss = total / max(weight, 1e-9)
     if not classify:
         metrics = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
         return Evaluation(metrics | ({"bits_per_byte": total / math.log(2) / num_bytes} if num_bytes else {}))
-    ids, targets, probabilities = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
+    ids, targets, probabilities = (np.concatenate(arrays) for arrays in zip(*outputs, strict=True))
     return Evaluation({"loss": loss, **classification_metrics(probabilities, targets)}, ids, targets, probabilities)
 
 

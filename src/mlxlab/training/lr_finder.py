@@ -32,7 +32,7 @@ def exponential_lr(start: float, end: float, steps: int) -> LRSchedule:
 
 @dataclass
 class LRRangeTest:
-    """A callback that records learning rates and losses, and stops when the loss explodes."""
+    """A callback that records learning rates and losses, and stops when the loss diverges."""
 
     steps: int
     rates: list[float] = field(default_factory=list)
@@ -96,27 +96,27 @@ def smoothed(losses: Sequence[float]) -> np.ndarray:
 
 
 def suggest_learning_rate(rates: Sequence[float], losses: Sequence[float]) -> float | None:
-    """The rate at which the smoothed loss falls most steeply over log(rate); None if it never falls."""
+    """The learning rate of the minimum slope of the smoothed loss over log(learning rate); None if it never falls."""
     smooth = smoothed(losses)
     finite = np.isfinite(smooth)
     if finite.sum() < 10:
         return None
     x, y = np.log(np.array(rates)[finite]), smooth[finite]
-    slope = np.gradient(y, x)[: max(int(y.argmin()), 1)]  # after the minimum there is only noise
-    steepest = int(slope.argmin())
-    return float(np.exp(x[steepest])) if slope[steepest] < 0 else None
+    slope = np.gradient(y, x)[: max(int(y.argmin()), 1)]  # the slope after the minimum is noise
+    index = int(slope.argmin())
+    return float(np.exp(x[index])) if slope[index] < 0 else None
 
 
-def plot_range_test(test: LRRangeTest, best: float | None, path: Path) -> None:
-    """Writes loss over learning rate as PNG."""
+def plot_range_test(test: LRRangeTest, suggested: float | None, path: Path) -> None:
+    """Writes a plot of the loss over the learning rate as PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.6, 3.6))
     axis = figure.subplots()
     axis.plot(test.rates, test.losses, linewidth=0.6, color="silver", label="loss")
     axis.plot(test.rates, smoothed(test.losses), label="smoothed")
-    if best is not None:
-        axis.axvline(best, color="gray", linestyle=":", label=f"steepest: {best:.2g}")
+    if suggested is not None:
+        axis.axvline(suggested, color="gray", linestyle=":", label=f"suggested: {suggested:.2g}")
     axis.set(xscale="log", xlabel="learning rate", ylabel="training loss")
     axis.legend(fontsize=8)
     figure.tight_layout()

@@ -1,4 +1,4 @@
-"""Metrics of predictions, in NumPy. Classes are 0..C-1; with two of them class 1 is the positive one."""
+"""Classification metrics in NumPy. Classes are 0..C-1; of two classes, class 1 is the positive one."""
 
 import numpy as np
 
@@ -14,13 +14,13 @@ def classification_metrics(probabilities: np.ndarray, targets: np.ndarray) -> di
     precision, recall, f1 = _per_class(counts)
     support = counts.sum(axis=1)
     mean = (lambda v: float(v[1])) if classes == 2 else (lambda v: float((v * support).sum() / max(support.sum(), 1)))
-    scored = [1] if classes == 2 else range(classes)
+    scored_classes = [1] if classes == 2 else range(classes)
     return {
         "accuracy": float(np.trace(counts) / max(counts.sum(), 1)),
         "precision": mean(precision),
         "recall": mean(recall),
         "f1": mean(f1),
-        "roc_auc": float(np.mean([roc_auc(probabilities[:, c], targets == c) for c in scored])),
+        "roc_auc": float(np.mean([roc_auc(probabilities[:, c], targets == c) for c in scored_classes])),
     }
 
 
@@ -30,18 +30,19 @@ def confusion_matrix(predictions: np.ndarray, targets: np.ndarray, classes: int)
 
 
 def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
-    """The chance that a positive scores above a negative, ties counting half (Mann-Whitney)."""
-    hits, misses = int(positive.sum()), int((~positive).sum())
-    if not hits or not misses:
+    """The probability that a positive scores above a negative, ties counting half (Mann and Whitney 1947)."""
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    if not positives or not negatives:
         return float("nan")
     _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]  # the mean rank of equal scores
-    return float((ranks[positive].sum() - hits * (hits + 1) / 2) / (hits * misses))
+    return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
 def _per_class(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    right = np.diag(counts)
-    precision = right / np.maximum(counts.sum(axis=0), 1)
-    recall = right / np.maximum(counts.sum(axis=1), 1)
-    f1 = 2 * right / np.maximum(counts.sum(axis=0) + counts.sum(axis=1), 1)
+    """Precision, recall and F1, (C,) each, from a confusion matrix."""
+    correct = np.diag(counts)
+    precision = correct / np.maximum(counts.sum(axis=0), 1)
+    recall = correct / np.maximum(counts.sum(axis=1), 1)
+    f1 = 2 * correct / np.maximum(counts.sum(axis=0) + counts.sum(axis=1), 1)
     return precision, recall, f1

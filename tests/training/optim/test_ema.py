@@ -1,4 +1,4 @@
-"""The average of the weights: what it is, that it is what is evaluated and kept, that a resume changes nothing."""
+"""EMA of the weights: its formula, its use in evaluation and checkpoints, resume."""
 
 from functools import partial
 
@@ -27,13 +27,13 @@ class Weights(Hook):
     """The weights after every step."""
 
     def __init__(self, stop: int = 0) -> None:
-        self.seen, self.stop = [], stop
+        self.history, self.stop = [], stop
 
     def on_start(self, context, state) -> None:
-        self.seen.append(weights_of(state.model))
+        self.history.append(weights_of(state.model))
 
     def on_step(self, context, state, result) -> None:
-        self.seen.append(weights_of(state.model))
+        self.history.append(weights_of(state.model))
         if state.progress.step == self.stop:
             context.control.stop_reason = "test"
 
@@ -42,11 +42,11 @@ def averages(run) -> dict[str, np.ndarray]:
     return {name: np.array(leaf) for name, leaf in saved_arrays(run.state)[0].items()}
 
 
-def test_the_average_moves_by_its_decay_and_faster_at_first():
+def test_the_average_follows_its_formula_with_a_lower_decay_at_first():
     watch = Weights()
     run = fit(new_trainer(ema_decay=0.5, epochs=2), callbacks=[watch])
-    expected = watch.seen[0]
-    for n, weights in enumerate(watch.seen[1:]):
+    expected = watch.history[0]
+    for n, weights in enumerate(watch.history[1:]):
         d = min(0.5, (1 + n) / (10 + n))
         expected = {name: d * leaf + (1 - d) * weights[name] for name, leaf in expected.items()}
     for name, leaf in averages(run).items():
@@ -59,15 +59,15 @@ def test_training_is_the_same_with_an_average_and_without():
         np.testing.assert_array_equal(weights_of(averaging.model)[name], leaf)
 
 
-def test_the_average_is_what_is_evaluated_and_what_the_model_file_holds(tmp_path):
+def test_the_average_is_evaluated_and_saved_as_the_model(tmp_path):
     saving = Checkpointer(None, 3, False, folder=tmp_path)
     run = fit(new_trainer(ema_decay=0.9, epochs=4), new_run(new_model(dropout=0.3)), checkpointer=saving, seed=3)
     checkpoint = CheckpointStore(tmp_path / "checkpoints").load()
-    kept = new_model(dropout=0.3)
-    kept.load_weights(list(checkpoint.weights.items()))
-    found = evaluate(kept, Fixed(), TASK).metrics["loss"]
-    assert found == pytest.approx(run.state.history.evaluations[-1][1], abs=1e-7)
-    assert evaluate(run.model, Fixed(), TASK).metrics["loss"] != pytest.approx(found, abs=1e-6)
+    loaded = new_model(dropout=0.3)
+    loaded.load_weights(list(checkpoint.weights.items()))
+    loss = evaluate(loaded, Fixed(), TASK).metrics["loss"]
+    assert loss == pytest.approx(run.state.history.evaluations[-1][1], abs=1e-7)
+    assert evaluate(run.model, Fixed(), TASK).metrics["loss"] != pytest.approx(loss, abs=1e-6)
     for name, leaf in weights_of(run.model).items():
         np.testing.assert_array_equal(np.array(checkpoint.optimizer[f"trained.{name}"]), leaf)
 
@@ -81,21 +81,21 @@ def train(folder, stop: int = 0, resume: bool = False, **changes):
 
 @pytest.mark.parametrize("stop", [1, 6, 11])
 def test_a_run_with_an_average_resumes_bit_for_bit(tmp_path, stop):
-    whole = train(tmp_path / "whole")
-    train(tmp_path / "cut", stop)
-    resumed = train(tmp_path / "cut", resume=True)
-    assert final_state_digest(resumed.state) == final_state_digest(whole.state)
-    for name, leaf in weights_of(whole.model).items():
+    uninterrupted = train(tmp_path / "uninterrupted")
+    train(tmp_path / "stopped", stop)
+    resumed = train(tmp_path / "stopped", resume=True)
+    assert final_state_digest(resumed.state) == final_state_digest(uninterrupted.state)
+    for name, leaf in weights_of(uninterrupted.model).items():
         np.testing.assert_array_equal(weights_of(resumed.model)[name], leaf)
 
 
 @pytest.fixture(autouse=True)
 def folders(tmp_path):
-    for name in ("whole", "cut"):
+    for name in ("uninterrupted", "stopped"):
         (tmp_path / name).mkdir()
 
 
-def test_a_skipped_update_leaves_the_average_alone():
+def test_a_nonfinite_step_does_not_change_the_average():
     nan = FunctionLoss(lambda model, batch: mx.full(batch.targets.shape, float("nan")) * model.out.weight.sum())
     run = new_run()
     before = weights_of(run.model)
@@ -105,16 +105,18 @@ def test_a_skipped_update_leaves_the_average_alone():
 
 
 @pytest.mark.parametrize("change", [{"ema_decay": None}, {"ema_decay": 0.9}])
-def test_an_average_cannot_begin_or_end_on_resume(tmp_path, change):
-    train(tmp_path / "cut", 4, ema_decay=None if change["ema_decay"] else 0.9)
-    with pytest.raises(ConfigError, match=r"trainer\.ema_decay") as found:
-        train(tmp_path / "cut", resume=True, **change)
-    assert "\n" not in str(found.value)
+def test_ema_cannot_be_switched_on_or_off_on_resume(tmp_path, change):
+    train(tmp_path / "stopped", 4, ema_decay=None if change["ema_decay"] else 0.9)
+    with pytest.raises(ConfigError, match=r"trainer\.ema_decay") as error:
+        train(tmp_path / "stopped", resume=True, **change)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.fault_injection  # builds kernels: half a minute
 def test_a_compiled_step_sees_the_average(tmp_path):
     step = partial(OptimizedStep, **STEP, compile="always", cpu_streams="one")
-    eager, compiled = (train(tmp_path / name, **more) for name, more in (("whole", {}), ("cut", {"step": step})))
+    eager, compiled = (
+        train(tmp_path / name, **more) for name, more in (("uninterrupted", {}), ("stopped", {"step": step}))
+    )
     for name, leaf in averages(eager).items():
         np.testing.assert_allclose(averages(compiled)[name], leaf, atol=1e-6)

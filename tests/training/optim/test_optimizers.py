@@ -28,7 +28,7 @@ def optimizer_of(name: str, **changes: object) -> Any:
     return instantiate({**OmegaConf.load(conf_dir() / f"trainer/optimizer/{name}.yaml"), **changes})
 
 
-def settled(name: str, **changes: object) -> Any:
+def new_optimizer(name: str, **changes: object) -> Any:
     return optimizer_of(name, **changes)(learning_rate=0.1)
 
 
@@ -43,7 +43,7 @@ def test_norms_biases_and_embeddings_are_never_decayed(name):
         "backbone": {"embedding": model.layers[0].parameters(), "norm": model.layers[1].parameters()},
         "layers": [model.layers[2].parameters(), model.layers[3].parameters()],
     }
-    optimizer = settled(name, weight_decay=0.5)
+    optimizer = new_optimizer(name, weight_decay=0.5)
     optimizer.init(weights)
     after = optimizer.apply_gradients(tree_map(mx.zeros_like, weights), weights)
     moved = {path for path, leaf in tree_flatten(after) if not mx.array_equal(leaf, dict(tree_flatten(weights))[path])}
@@ -59,16 +59,16 @@ def test_every_optimizer_learns(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_run_resumed_ends_in_the_same_bits(name):
+def test_a_resumed_run_ends_in_the_same_state_bit_for_bit(name):
     def train(steps: int, checkpoint: Checkpoint | None = None) -> Any:
         trainer = new_trainer(optimizer=optimizer_of(name), schedule=partial(_falling), max_steps=steps, epochs=None)
         return fit(trainer, checkpoint=checkpoint, seed=2).state
 
-    whole, half = train(8), train(4)
+    uninterrupted, half = train(8), train(4)
     weights, moments = (dict(tree_flatten(tree)) for tree in (half.model.parameters(), half.optimizer.state))
     resumed = train(8, Checkpoint(None, 4, weights, moments, half.state_dict()))
-    assert final_state_digest(resumed) == final_state_digest(whole)
-    assert all(np.array_equal(a, b) for a, b in zip(*map(_leaves, (resumed, whole)), strict=True))
+    assert final_state_digest(resumed) == final_state_digest(uninterrupted)
+    assert all(np.array_equal(a, b) for a, b in zip(*map(_leaves, (resumed, uninterrupted)), strict=True))
 
 
 def _falling(*, peak: float, steps: int | None) -> Any:
@@ -83,45 +83,47 @@ def _leaves(state: Any) -> list[np.ndarray]:
     ]
 
 
-def test_orthogonal_matrices_keep_their_singular_vectors_and_lose_their_values():
+def test_newton_schulz_keeps_singular_vectors_and_brings_values_near_one():
     rng = np.random.default_rng(0)
     for shape in ((6, 6), (4, 9), (12, 5)):
         matrix = rng.normal(size=shape).astype(np.float32)
         u, _, v = np.linalg.svd(matrix, full_matrices=False)
-        found = np.array(newton_schulz(mx.array(matrix), 5))
-        values = np.diag(u.T @ found @ v.T)
+        orthogonal = np.array(newton_schulz(mx.array(matrix), 5))
+        values = np.diag(u.T @ orthogonal @ v.T)
         assert 0.5 < values.min() <= values.max() < 1.3
-        np.testing.assert_allclose(u @ np.diag(values) @ v, found, atol=1e-4)
+        np.testing.assert_allclose(u @ np.diag(values) @ v, orthogonal, atol=1e-4)
 
 
-def test_muon_moves_matrices_as_far_as_adamw_would():
+def test_muon_takes_steps_as_large_as_those_of_adamw():
     weights = {"a": mx.zeros((64, 256)), "b": mx.zeros((256, 64)), "c": mx.zeros((32, 4, 8))}
     gradients = {name: mx.random.normal(leaf.shape, key=mx.random.key(1)) for name, leaf in weights.items()}
-    optimizer = settled("muon", weight_decay=0.0)
+    optimizer = new_optimizer("muon", weight_decay=0.0)
     optimizer.init(weights)
     for leaf in optimizer.apply_gradients(gradients, weights).values():
-        size = mx.sqrt(mx.square(leaf).mean()).item()  # AdamW's updates are 0.2 to 0.4 of the rate (Liu et al. 2025)
+        size = mx.sqrt(
+            mx.square(leaf).mean()
+        ).item()  # AdamW's steps are 0.2 to 0.4 of the learning rate (Liu et al. 2025)
         assert 0.1 * 0.14 < size < 0.1 * 0.3
 
 
 def test_muon_leaves_embeddings_and_the_output_layer_to_adamw():
     weights = {"backbone": {"embedding": {"weight": mx.ones((4, 4))}, "w": mx.ones((4, 4))}}
     weights["head"] = {"out": {"weight": mx.ones((2, 4))}}
-    optimizer = settled("muon")
+    optimizer = new_optimizer("muon")
     optimizer.init(weights)
     moments = [sorted(path.rpartition(".")[0] for path in flatten_arrays(o.state) if path.endswith(".m")) for o in
                optimizer.optimizers]  # fmt: skip
     assert moments == [["backbone.w"], ["head.out.weight"], ["backbone.embedding.weight"]]
 
 
-def test_adafactor_keeps_rows_and_columns_of_a_matrix_only():
+def test_adafactor_stores_only_rows_and_columns_of_a_matrix():
     weights = {"w": mx.ones((200, 300))}
-    kept = {}
+    elements = {}
     for name in ("adamw", "adafactor"):
-        optimizer = settled(name)
+        optimizer = new_optimizer(name)
         optimizer.init(weights)
-        kept[name] = sum(leaf.size for leaf in flatten_arrays(optimizer.state).values() if leaf.size > 1)
-    assert kept == {"adamw": 2 * 200 * 300, "adafactor": 200 + 300}
+        elements[name] = sum(leaf.size for leaf in flatten_arrays(optimizer.state).values() if leaf.size > 1)
+    assert elements == {"adamw": 2 * 200 * 300, "adafactor": 200 + 300}
 
 
 @pytest.mark.parametrize(("saved", "resumed"), [(a, b) for a in NAMES for b in NAMES if a != b])

@@ -13,14 +13,14 @@ class LinearCoefficient:
     Args:
         start: value at the first step.
         end: value once `fraction` of the run is done.
-        fraction: part of the steps over which the value changes.
+        fraction: fraction of the steps over which the value changes.
     """
 
     def __init__(self, start: NonNegative, end: NonNegative, fraction: Fraction) -> None:
         self.start, self.end, self.fraction = start, end, fraction
 
     def __call__(self, progress: float | None) -> float:
-        """The value at `progress`, the part of the run that is done.
+        """The value at `progress`, the fraction of the run that is done.
 
         Raises:
             ConfigError: `progress` is None: the length of the run is unknown.

@@ -45,7 +45,7 @@ class Loss(Protocol):
         """Arrays (B, ...) that `__call__` will find in `batch.aux`, computed on the host.
 
         Args:
-            progress: part of the run that is done, in [0, 1); None where the length of the run is unknown.
+            progress: fraction of the run that is done, in [0, 1); None where the length of the run is unknown.
         """
         return {}
 
@@ -60,7 +60,7 @@ class CrossEntropyLoss(Loss):
     """Cross-entropy with label smoothing (Szegedy et al. 2016).
 
     Args:
-        label_smoothing: part of the target spread over all classes; in training only, never in evaluation.
+        label_smoothing: fraction of the target spread over all classes; in training only, never in evaluation.
     """
 
     def __init__(self, label_smoothing: Annotated[float, Ge(0), Lt(1)]) -> None:
@@ -102,7 +102,7 @@ class WeightedCrossEntropyLoss(Loss):
 
 
 class FocalLoss(Loss):
-    """-a (1 - p)^gamma log p, where p is the probability of the target (Lin et al. 2017).
+    """Focal loss (Lin et al. 2017): -alpha (1 - p)^gamma log p, where p is the probability of the target.
 
     Args:
         alpha: weight of class 1, 1 - alpha that of class 0 (two classes only); null weighs all classes equally.

@@ -45,7 +45,7 @@ class WeightedSumLoss:
             loss.setup(model, seed)
 
     def annotate(self, batch: Batch, progress: float | None) -> dict[str, np.ndarray]:
-        """The arrays of each loss under `<name>.`, and the present weights of those that change."""
+        """The arrays of each loss under `<name>.`, and the current values of weights that change."""
         arrays = {
             f"{name}.{key}": values
             for name, loss in self.losses.items()
