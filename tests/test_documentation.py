@@ -2,10 +2,13 @@
 
 import json
 import re
+import shlex
 
 import pytest
 
 from mlxlab.cli.train import main
+from mlxlab.config.hydra.compose import Composer
+from mlxlab.config.paths import conf_dir
 from support.processes import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -66,3 +69,20 @@ def test_every_logged_metric_is_documented(choice, tmp_path):
     logged = {key for record in records for key in record.get("m", {})}
     assert logged
     assert logged <= documented
+
+
+def train_commands():
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for line in re.findall(r"^scripts/train\.py (.*)$", text, re.M):
+            yield shlex.split(line.replace("$S", "data.source=books.jsonl"), comments=True)
+
+
+@pytest.mark.parametrize("args", list(train_commands()), ids=" ".join)
+def test_every_documented_training_command_composes(args):
+    if any(arg.startswith("--config-dir") for arg in args):
+        pytest.skip("has a test of its own that makes the folder")
+    if "-m" in args:  # the first job of the sweep
+        args = [re.sub(r"=([^\[{,]+),.*", r"=\1", arg) for arg in args if arg != "-m"]
+    composer = Composer(conf_dir(), args)
+    composer.checked(composer.open())
