@@ -53,7 +53,7 @@ def damages(data):
         yield f"a bit flipped at {place}", data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :]
 
 
-def test_a_damaged_file_is_built_anew_with_one_warning(tmp_path, caplog):
+def test_a_malformed_cache_file_is_rebuilt_with_one_warning(tmp_path, caplog):
     use(tmp_path, Builder())
     (path,) = tmp_path.iterdir()
     sound = path.read_bytes()

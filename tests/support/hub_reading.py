@@ -1,4 +1,4 @@
-"""A program: reads a data set from a hub on loopback in several ways and prints what came, as JSON.
+"""A program: reads a data set from a hub on loopback in several ways and prints the results as JSON.
 
 A process of its own, since `datasets` takes the hub's address and folder when it is imported.
 """
@@ -56,14 +56,14 @@ def tokens_of(source, **settings):
     return new_batches(source=source, length=64, batch_size=16, **settings)
 
 
-def goes_on(source, place, tokens):
-    """Whether batches from a saved position on are those of a run that went through."""
-    batches = tokens_of(source, prefetch=place % 3)
-    taken = take(batches, place) if place else []
+def resumes_exactly(source, position, tokens):
+    """Whether the batches after a resume are those of an uninterrupted run."""
+    batches = tokens_of(source, prefetch=position % 3)
+    batches_before = take(batches, position) if position else []
     saved = json.loads(json.dumps(batches.state_dict()))
-    resumed = tokens_of(source, prefetch=place % 2)
+    resumed = tokens_of(source, prefetch=position % 2)
     resumed.load_state_dict(saved)
-    return taken == tokens[:place] and take(resumed, 3) == tokens[place : place + 3]
+    return batches_before == tokens[:position] and take(resumed, 3) == tokens[position : position + 3]
 
 
 def message(open_source, name, settings):
@@ -81,22 +81,22 @@ def main():
 
     source = open_source(NAME, window=40)
     windows = list(source.windows(1, 0))
-    tell = {"first": windows, "second": list(source.windows(1, 1)), "exact": []}
-    for number, (place, _) in enumerate(windows):
-        tell["exact"].append(list(source.windows(1, 0, json.loads(json.dumps(place)))) == windows[number:])
+    results = {"first": windows, "second": list(source.windows(1, 1)), "exact": []}
+    for number, (position, _) in enumerate(windows):
+        results["exact"].append(list(source.windows(1, 0, json.loads(json.dumps(position)))) == windows[number:])
     began = time.monotonic()
     next(source.windows(1, 0, windows[-1][0]))
-    tell["seconds"] = time.monotonic() - began
+    results["seconds"] = time.monotonic() - began
     hub.faults = list(OUTAGES)
-    tell["in spite of outages"] = list(source.windows(1, 0)) == windows
-    tell["outages left"] = hub.faults
+    results["in spite of outages"] = list(source.windows(1, 0)) == windows
+    results["outages left"] = hub.faults
     tokens = take(tokens_of(source), 100)  # more than an epoch
     hub.faults = list(OUTAGES)
-    tell["same tokens in spite of outages"] = take(tokens_of(source, prefetch=2), 100) == tokens
-    tell["exact tokens"] = [goes_on(source, place, tokens) for place in range(0, 97, 6)]
-    tell["validation"] = documents_of(open_source(NAME, split="validation"))
-    tell["wrong"] = [message(open_source, name, settings) for name, settings in WRONG]
-    print(json.dumps(tell))
+    results["same tokens in spite of outages"] = take(tokens_of(source, prefetch=2), 100) == tokens
+    results["exact tokens"] = [resumes_exactly(source, position, tokens) for position in range(0, 97, 6)]
+    results["validation"] = documents_of(open_source(NAME, split="validation"))
+    results["wrong"] = [message(open_source, name, settings) for name, settings in WRONG]
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -42,8 +42,8 @@ def pack(name, data):
     return data
 
 
-def documents_of(source, seed=0, epoch=0, place=None):
-    return [document for _, documents in source.windows(seed, epoch, place) for document in documents]
+def documents_of(source, seed=0, epoch=0, position=None):
+    return [document for _, documents in source.windows(seed, epoch, position) for document in documents]
 
 
 def texts_of(source, seed=0, epoch=0):

@@ -43,7 +43,7 @@ def ids_of(batches) -> list[int]:
 
 
 @pytest.mark.parametrize("batching", BOTH)
-def test_every_example_comes_once_an_epoch_and_in_another_order_in_the_next(batching):
+def test_every_epoch_has_every_example_once_in_another_order(batching):
     data = loader(batching)
     first, second = ids_of(data), ids_of(data)
     assert sorted(first) == sorted(second) == list(range(COUNT))
@@ -52,7 +52,7 @@ def test_every_example_comes_once_an_epoch_and_in_another_order_in_the_next(batc
 
 
 @pytest.mark.parametrize("batching", BOTH)
-def test_a_place_reached_is_the_place_left(batching):
+def test_loading_a_state_restores_the_same_state(batching):
     data = loader(batching)
     whole = [[list(batch.example_ids) for batch in data] for _ in range(2)]
     for stop in (0, 1, 7, len(whole[0]) - 1, len(whole[0])):
@@ -79,7 +79,7 @@ def test_a_budget_in_tokens_has_no_other_size():
 
 
 @pytest.mark.parametrize("batching", RESIZABLE)
-def test_a_batch_of_another_size_goes_on_with_the_examples_that_are_left(batching):
+def test_a_new_batch_size_continues_with_the_remaining_examples(batching):
     data = loader(batching)
     seen, turn = [], iter(data)
     for size in (16, 32, 8, 16, 16, 4):
@@ -117,7 +117,7 @@ def test_a_new_size_at_the_end_of_an_epoch_ends_that_epoch():
     assert len(next(iter(data)).example_ids) == 7
 
 
-def test_a_place_in_other_data_is_refused():
+def test_a_position_of_other_data_is_refused():
     other = make_loader(lengths, FixedBatchSize(5), 16, 3, collate, "another")
     with pytest.raises(DataError, match="other data"):
         other.load_state_dict(loader().state_dict())
@@ -149,7 +149,7 @@ def test_rows_that_only_fill_up_have_no_weight_and_no_id():
     assert len(batches[0].aux["mean"]) == len(batches[0].example_ids)
 
 
-def test_edges_are_the_best_there_are():
+def test_bucket_boundaries_are_optimal():
     rng = np.random.default_rng(0)
     for count in (1, 2, 3, 4):
         sample = rng.integers(1, 15, 40)

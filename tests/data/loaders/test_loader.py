@@ -65,7 +65,7 @@ def test_draws_are_spread_evenly():
 
 @pytest.mark.parametrize("new", [new_loader, new_prefetch])
 @pytest.mark.parametrize("used", range(14))
-def test_any_place_is_reached_from_its_state(new, used):
+def test_any_position_is_restored_from_its_state(new, used):
     whole = new()
     expected = [batch for _ in range(4) for batch in ids(whole)]
     loader, taken = new(), []
@@ -91,7 +91,7 @@ def test_an_epoch_is_never_empty_after_a_resume_at_its_end(new):
     assert len(ids(resumed)) == 6
 
 
-def test_a_place_fits_another_batch_size():
+def test_a_position_can_be_restored_with_another_batch_size():
     loader = new_loader()
     stream = iter(loader)
     seen = [next(stream).example_ids for _ in range(2)]
@@ -200,7 +200,7 @@ def test_padding_is_right_of_the_tokens_and_masked():
     assert pad([np.arange(30)], 0, 20)[0].tolist() == [list(range(20))]
 
 
-def test_joined_sequences_are_cut_into_the_same():
+def test_concatenated_sequences_are_split_into_the_originals():
     for sequences in ([[1, 2], [], [3]], [[1]], [[], []]):
         parts = split_ragged(*concat_ragged([np.array(one, np.int32) for one in sequences]))
         assert [part.tolist() for part in parts] == sequences

@@ -21,14 +21,14 @@ def test_every_epoch_is_the_first_batches_of_the_data(new):
     assert (batches.epoch, batches.at_epoch_start, batches.batches_per_epoch) == (3, True, 3)
 
 
-def test_there_are_no_more_of_them_than_the_data_has(new):
+def test_there_are_no_more_boundaries_than_distinct_lengths(new):
     batches = new(100)
     assert len(ids(batches)) == batches.batches_per_epoch == 6
     assert ids(batches) == ids(new_loader())
 
 
 @pytest.mark.parametrize("seen", [0, 1, 3, 4, 7])
-def test_from_a_saved_place_the_same_batches_follow(new, seen):
+def test_the_same_batches_follow_after_a_resume(new, seen):
     def stream(batches):
         while True:
             for batch in batches:
@@ -43,7 +43,7 @@ def test_from_a_saved_place_the_same_batches_follow(new, seen):
     assert [next(rest) for _ in range(5)] == [next(whole) for _ in range(5)]
 
 
-def test_a_place_in_other_data_is_refused(new):
+def test_a_position_of_other_data_is_refused(new):
     state = new(2).state_dict()
     state["first"]["fingerprint"] = "other rows"
     with pytest.raises(DataError, match="other data"):

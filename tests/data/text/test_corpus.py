@@ -54,7 +54,7 @@ def documents(data, batches):
     return [data.tokenizer.decode(part) for part in np.split(tokens, ends + 1)[:-1]]
 
 
-def test_what_is_held_out_is_never_trained_on(new):
+def test_held_out_documents_are_never_trained_on(new):
     data = new()
     train, valid = documents(data, data.train), documents(data, data.valid)
     assert 15 < len(valid) < 45
@@ -67,8 +67,8 @@ def test_what_is_held_out_is_never_trained_on(new):
 def test_validation_is_the_same_for_every_seed_and_kind_of_reading(new):
     expected = list(new().valid)
     for change in ({"seed": 1}, {"streaming": False}, {"max_train_examples": 10}, {"packing.stride": 5}):
-        found = list(new(**change).valid)
-        assert all(same(a, b) for a, b in zip(expected, found, strict=True))
+        actual = list(new(**change).valid)
+        assert all(same(a, b) for a, b in zip(expected, actual, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -76,13 +76,13 @@ def test_validation_is_the_same_for_every_seed_and_kind_of_reading(new):
 )
 @pytest.mark.parametrize("masked", [False, True])
 def test_in_memory_the_batches_are_those_that_are_streamed(new, masked, change):
-    streamed, kept = new(masked=masked, **change), new(masked=masked, streaming=False, **change)
-    assert streamed.fingerprint == kept.fingerprint
+    streamed, in_memory = new(masked=masked, **change), new(masked=masked, streaming=False, **change)
+    assert streamed.fingerprint == in_memory.fingerprint
     for _ in range(2):
-        pairs = list(zip(streamed.train, kept.train, strict=True))
+        pairs = list(zip(streamed.train, in_memory.train, strict=True))
         assert all(same(a, b) for a, b in pairs)
-        assert len(pairs) == kept.train.batches_per_epoch
-        assert streamed.train.state_dict() == kept.train.state_dict()
+        assert len(pairs) == in_memory.train.batches_per_epoch
+        assert streamed.train.state_dict() == in_memory.train.state_dict()
 
 
 def test_the_length_of_an_epoch_is_exact_in_memory_and_estimated_in_a_stream(new):
@@ -143,7 +143,7 @@ def test_the_tokenizer_saved_is_the_one_used_again(new, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} >= {"tokenizer.json", "data.json"}
 
 
-def test_chosen_documents_alone_are_trained_on(new, tmp_path):
+def test_only_selected_documents_are_trained_on(new, tmp_path):
     data = new()
     ids = sorted({int(i) for batch in data.train for i in batch.example_ids if i >= 0})
     values = {"id": np.array(ids), "step": np.zeros(len(ids), np.int64), "time": np.zeros(len(ids))}
@@ -193,10 +193,10 @@ class Hub:
     """Stands where the hub's data sets are opened: has the splits named, of `Listed` documents."""
 
     def __init__(self, *splits):
-        self.splits, self.asked = splits, []
+        self.splits, self.requests = splits, []
 
     def __call__(self, source, *, split, **options):
-        self.asked.append((source, split))
+        self.requests.append((source, split))
         if (split or "train") not in self.splits:
             raise ConfigError(f"{source}: no split {split}")
         return Listed([f"{split} {number}" for number in range(40)])
@@ -208,7 +208,7 @@ def test_a_hub_set_is_validated_on_its_own_split_where_it_has_one(monkeypatch, s
     monkeypatch.setattr(corpus, "open_source", hub)
     options = corpus.SourceOptions(None, None, "file", "text", "strict", 100)
     validation = corpus.Validation(None, None, 0.3, 1000)
-    found = corpus.open_corpus({"someone/stories": 1.0}, None, validation, options)
-    assert hub.asked == [("someone/stories", None), ("someone/stories", "validation")]
-    train, valid = (sum(len(some) for _, some in part.windows(0, 0)) for part in (found.train, found.valid))
+    actual = corpus.open_corpus({"someone/stories": 1.0}, None, validation, options)
+    assert hub.requests == [("someone/stories", None), ("someone/stories", "validation")]
+    train, valid = (sum(len(some) for _, some in part.windows(0, 0)) for part in (actual.train, actual.valid))
     assert (train, valid) == (40, 40) if expected else train + valid == 40 and train > valid > 0

@@ -20,13 +20,13 @@ FRAMES = {
 
 
 @pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
-def test_every_place_is_reached_in_chains_of_three_with_a_thread_and_without(frame):
+def test_three_resumes_in_a_row_are_exact_with_and_without_prefetch(frame):
     expected = take(new_batches(**frame), 72)
-    for place in range(51):
+    for count in range(51):
         taken = []
         state = None
-        for part in (place, place // 3, 4):  # resumed, and resumed again before much was done
-            batches = new_batches(prefetch=2 * (place % 5 == 0), **frame)
+        for part in (count, count // 3, 4):  # resumed, and resumed again before much was done
+            batches = new_batches(prefetch=2 * (count % 5 == 0), **frame)
             if state is not None:
                 batches.load_state_dict(json.loads(state))
             taken += take(batches, part) if part else []
@@ -46,7 +46,7 @@ def test_an_epoch_ends_at_the_start_of_the_next():
     assert [listed(b) for b in batches] != [listed(b) for b in new_batches()]
 
 
-def test_a_place_is_reached_without_reading_or_tokenising_what_comes_before():
+def test_seeking_reads_and_tokenizes_no_earlier_document():
     source, tokenizer = Listed(texts(200)), Bytes()
     batches = new_batches(source=source)
     take(batches, 150)
@@ -85,7 +85,7 @@ def test_epochs_and_seeds_differ_and_repeat():
     [{"fingerprint": "other"}, {"row": -1}, {"offset": 1.5}, {"start": None}, {"start": {"document": 1}}],
     ids=lambda change: str(change),
 )
-def test_a_place_in_other_data_is_refused(change):
+def test_a_position_of_other_data_is_refused(change):
     batches = new_batches()
     with pytest.raises(DataError, match="the saved position is"):
         batches.load_state_dict(batches.state_dict() | change)

@@ -73,7 +73,7 @@ def test_rows_do_not_depend_on_the_batch_size(masked):
         np.testing.assert_array_equal(a, b)
 
 
-def test_all_training_batches_have_one_shape_and_what_was_added_has_no_weight():
+def test_all_training_batches_have_one_shape_and_padding_has_no_weight():
     some = list(new_batches(batch_size=5))
     assert {batch.tokens.shape for batch in some} == {(5, 8)}
     added = some[-1].example_ids == -1
@@ -137,7 +137,7 @@ def test_hidden_tokens_are_15_percent_of_the_ordinary_ones_80_10_10():
     assert len(np.unique(other)) > 200
 
 
-def test_what_is_hidden_is_a_function_of_seed_epoch_and_place():
+def test_masked_tokens_are_a_function_of_seed_epoch_and_position():
     tokens = np.full((4, 64), 65, np.int32)
     real = np.ones_like(tokens, bool)
 

@@ -23,19 +23,19 @@ def test_every_epoch_has_every_document_once_in_another_order():
     assert epochs[1] != read(Listed(TEXTS), seed=1, epoch=1)
 
 
-def test_documents_change_places_within_their_window_alone():
+def test_documents_are_shuffled_only_within_their_window():
     window = Listed(TEXTS, size=10).groups[0]
     orders = [permute(window, 0, epoch) for epoch in range(4)]
     assert all(sorted(order) == sorted(window) for order in orders)
     assert len({tuple(order) for order in orders}) == 4
 
 
-def test_any_window_is_reached_without_reading_what_comes_before():
+def test_seeking_to_a_window_reads_no_earlier_window():
     whole = list(shuffled_windows(Listed(TEXTS), 0, 2))
     for number, window in enumerate(whole):
         source = Listed(TEXTS)
-        place = json.loads(json.dumps(window.position))
-        assert list(shuffled_windows(source, 0, 2, place, window.documents_before)) == whole[number:]
+        position = json.loads(json.dumps(window.position))
+        assert list(shuffled_windows(source, 0, 2, position, window.documents_before)) == whole[number:]
         assert source.read[0] == (2, number)
 
 
@@ -57,7 +57,7 @@ def test_a_limit_takes_the_same_documents_every_epoch_and_reads_no_others(limit)
 
 
 @pytest.mark.parametrize("number", range(4))
-def test_a_limit_is_kept_from_any_window_on(number):
+def test_the_document_limit_holds_when_resuming_at_any_window(number):
     whole = list(shuffled_windows(Listed(TEXTS), 0, 1, limit=13))
-    place, before = whole[number].position, whole[number].documents_before
-    assert list(shuffled_windows(Listed(TEXTS), 0, 1, place, before, limit=13)) == whole[number:]
+    position, before = whole[number].position, whole[number].documents_before
+    assert list(shuffled_windows(Listed(TEXTS), 0, 1, position, before, limit=13)) == whole[number:]

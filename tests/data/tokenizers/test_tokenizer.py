@@ -60,7 +60,7 @@ def test_a_frequency_never_reached_leaves_only_bytes():
     assert ByteLevelBPE(vocab_size=600, min_frequency=10**6).train(TEXTS).vocab_size == 260
 
 
-def test_a_long_text_is_cut_and_keeps_its_end():
+def test_a_long_text_is_truncated_before_its_end_token():
     whole, cut = (TOKENIZER.encode_batch(["a b c d e f g h"], length)[0].tolist() for length in (100, 6))
     assert len(cut) == 6
     assert cut[:5] == whole[:5]
@@ -182,7 +182,7 @@ def test_an_unknown_character_is_refused_and_never_dropped(tmp_path):
                 call("ab\u00e9")
 
 
-def test_the_characters_of_a_corpus_are_kept(tmp_path):
+def test_the_characters_of_a_corpus_are_cached(tmp_path):
     first = new_characters().fit(TEXTS, cache=tmp_path, **CORPUS)
     again = new_characters().fit(iter(()), cache=tmp_path, **CORPUS)
     assert again.tokenizer.fingerprint == first.tokenizer.fingerprint
@@ -211,7 +211,7 @@ def test_characters_that_are_not_known_do_not_keep_the_others_from_having_bytes(
     assert tokenizer.token_bytes == (0, 0, 0, 0, 1, 2)
 
 
-def test_where_tokens_lose_bytes_none_are_told():
+def test_no_token_bytes_are_reported_where_tokens_lose_bytes():
     assert Tokenizer(wordpiece()).token_bytes == ()
     pieces = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", "p"]
     inner = tokenizers.Tokenizer(
@@ -232,7 +232,7 @@ def test_what_a_language_model_needs_comes_back(tmp_path):
     assert again.task.token_bytes == TOKENIZER.token_bytes
 
 
-def test_another_tokenizer_beside_a_language_model_is_refused(tmp_path):
+def test_a_tokenizer_other_than_that_of_the_language_model_is_refused(tmp_path):
     TextEncoder(TOKENIZER, masked=False, seq_len=64).save(tmp_path)
     ByteLevelBPE(500, 2).train(TEXTS).save(tmp_path)
     with pytest.raises(NotAllowedError, match="not the one that the model was trained with"):

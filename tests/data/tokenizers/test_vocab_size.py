@@ -43,7 +43,7 @@ def new_pairs(**changes):
 
 
 @pytest.mark.parametrize("size", [260, 261, 512, 1000, 1500])
-def test_a_large_training_cut_is_the_small_training(size, tmp_path):
+def test_a_truncated_large_vocabulary_equals_the_small_one(size, tmp_path):
     direct = ByteLevelBPE(size, 2).train(TEXTS)
     (tmp_path / "tokenizer.json").write_text(json.dumps(truncate_bpe(FILE, size)))
     fitted = new_pairs(path=str(tmp_path)).fit([], cache=tmp_path, **CORPUS)
@@ -64,7 +64,7 @@ def test_a_token_merged_with_itself_counts_twice():
     assert TokenCounts(counts, tree, 1).shrink()[512][300] == 20
 
 
-def test_the_text_supports_what_is_seen_a_hundred_times():
+def test_the_text_supports_tokens_that_occur_a_hundred_times():
     counts = np.zeros(1024, np.int64)
     counts[260:700], counts[700:] = 50, 1
     tree = np.full((1024, 2), 4)
@@ -88,7 +88,7 @@ def test_the_elbow_is_where_doubling_gains_less_than_five_percent():
     assert size_by_elbow({512: 2.0, 1024: 2.5}) is None
 
 
-def test_the_least_limit_decides_and_all_three_are_told(tmp_path):
+def test_the_smallest_limit_decides_and_all_three_are_reported(tmp_path):
     limited = new_pairs().fit(TEXTS, cache=tmp_path, **CORPUS | {"planned_bytes": 400_000})
     curve = limited.curve
     least = min(limit for limit in curve.limits.values() if limit is not None)
@@ -110,7 +110,7 @@ def test_the_bounds_hold_unless_the_text_is_too_small(tmp_path):
         new_pairs(min_vocab_size=2000)
 
 
-def test_a_whole_number_wins(tmp_path):
+def test_a_fixed_vocabulary_size_takes_precedence(tmp_path):
     fitted = new_pairs(vocab_size=777).fit(TEXTS, cache=tmp_path, **CORPUS)
     assert fitted.tokenizer.vocab_size == 777
     assert fitted.curve is None
@@ -119,7 +119,7 @@ def test_a_whole_number_wins(tmp_path):
 @pytest.mark.parametrize(
     ("texts", "size"), [(["a" * 99], 8_000), (["a" * 100], 16_000), (["a" * 499], 16_000), (["a" * 500], 32_000)]
 )
-def test_the_older_rule_goes_by_length(texts, size):
+def test_the_length_strategy_uses_the_mean_length(texts, size):
     assert size_by_length(texts) == size
     many = "".join(map(chr, range(0x4E00, 0x4E00 + 1001)))
     assert size_by_length([many]) == 48_000
@@ -135,7 +135,7 @@ def test_the_older_rule_chooses_within_the_bounds_and_the_text(tmp_path):
     assert few.tokenizer.vocab_size < 1500  # no more merges are in so little text
 
 
-def test_the_same_corpus_and_settings_reuse_what_is_kept(tmp_path):
+def test_the_same_corpus_and_settings_reuse_the_cached_tokenizer(tmp_path):
     first = new_pairs().fit(TEXTS, cache=tmp_path, **CORPUS)
     again = new_pairs().fit(unreadable(), cache=tmp_path, **CORPUS)
     assert again.tokenizer.fingerprint == first.tokenizer.fingerprint
@@ -157,7 +157,7 @@ def unreadable():
 @pytest.mark.parametrize(
     "damage", [lambda text: text[: len(text) // 2], lambda text: text.replace('"bytes": ', '"bytes": 1')]
 )
-def test_a_damaged_kept_tokenizer_is_trained_anew(damage, tmp_path, caplog):
+def test_a_malformed_cached_tokenizer_is_trained_again(damage, tmp_path, caplog):
     first = new_pairs().fit(TEXTS, cache=tmp_path, **CORPUS)
     (kept,) = (tmp_path / "tokenizers").iterdir()
     kept.write_text(damage(kept.read_text()))
@@ -196,7 +196,7 @@ def test_more_texts_than_the_sample_measure_the_curve_and_no_others_are_read(tmp
     assert fitted.curve.bytes_per_token[-1] < inside.curve.bytes_per_token[-1]
 
 
-def test_without_text_there_is_no_tokenizer(tmp_path):
+def test_a_corpus_without_text_is_refused(tmp_path):
     for texts in ([], [" \n", ""]):
         with pytest.raises(DataError, match="no text"):
             new_pairs().fit(texts, cache=tmp_path, **CORPUS)
@@ -217,7 +217,7 @@ def test_a_path_is_taken_as_it_is_and_must_be_that_of_the_weights(tmp_path):
         new_pairs(path=str(tmp_path)).fit([], cache=tmp_path, **CORPUS)
 
 
-def test_the_curve_of_a_run_is_drawn_once_and_handed_to_the_tracker(tmp_path):
+def test_the_curve_of_a_run_is_drawn_once_and_logged_to_the_tracker(tmp_path):
     (tmp_path / "inference").mkdir()
     run = new_run(tracker=Recorder())
     callback = VocabSizePlot(folder=tmp_path)

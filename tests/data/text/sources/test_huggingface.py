@@ -1,4 +1,4 @@
-"""Data sets of the hub, from a server on loopback: exact places, outages waited for, faults in one line."""
+"""Data sets of the hub, from a server on loopback: exact positions, retried outages, errors in one line."""
 
 import json
 import os
@@ -20,48 +20,48 @@ TESTS = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
-    """What a process tells that read a hub on loopback."""
-    words = [sys.executable, "-W", "ignore", "-m", "support.hub_reading", str(tmp_path_factory.mktemp("home"))]
-    done = subprocess.run(words, cwd=TESTS, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def results(tmp_path_factory):
+    """The results of a process that reads a hub on loopback."""
+    command = [sys.executable, "-W", "ignore", "-m", "support.hub_reading", str(tmp_path_factory.mktemp("home"))]
+    finished = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    return json.loads(finished.stdout)
 
 
 def documents_in(windows):
     return [document for _, documents in windows for document in documents]
 
 
-def test_every_document_of_the_split_is_given_once_an_epoch(told):
-    first, second = documents_in(told["first"]), documents_in(told["second"])
+def test_every_document_of_the_split_is_read_once_per_epoch(results):
+    first, second = documents_in(results["first"]), documents_in(results["second"])
     assert sorted(text for _, text in first) == sorted(TEXTS[:750])
     assert len({number for number, _ in first}) == 750
     assert sorted(first) == sorted(second)
     assert first != second
-    assert sorted(text for _, text in told["validation"]) == sorted(TEXTS[750:])
+    assert sorted(text for _, text in results["validation"]) == sorted(TEXTS[750:])
 
 
-def test_every_place_continues_exactly_and_at_once(told):
-    assert len(told["exact"]) > 15
-    assert all(told["exact"])
-    assert told["seconds"] < 1
+def test_reading_resumes_exactly_and_without_delay_at_every_position(results):
+    assert len(results["exact"]) > 15
+    assert all(results["exact"])
+    assert results["seconds"] < 1
 
 
-def test_outages_and_cut_connections_change_no_document(told):
-    assert not told["outages left"], "they were met"
-    assert told["in spite of outages"]
+def test_outages_and_cut_connections_change_no_document(results):
+    assert not results["outages left"], "they were met"
+    assert results["in spite of outages"]
 
 
-def test_a_stream_of_tokens_survives_outages_resumes_threads_and_other_numbers_of_processes(told):
-    assert told["same tokens in spite of outages"]
-    assert len(told["exact tokens"]) > 15
-    assert all(told["exact tokens"])
+def test_a_stream_of_tokens_survives_outages_resumes_threads_and_other_numbers_of_processes(results):
+    assert results["same tokens in spite of outages"]
+    assert len(results["exact tokens"]) > 15
+    assert all(results["exact tokens"])
 
 
-def test_a_wrong_name_is_said_in_one_line_with_what_there_is(told):
-    assert [code for code, _ in told["wrong"]] == [66, 2, 2, 65, 66]
+def test_a_wrong_name_is_refused_in_one_line_with_the_alternatives(results):
+    assert [code for code, _ in results["wrong"]] == [66, 2, 2, 65, 66]
     for (_, line), expected in zip(
-        told["wrong"],
+        results["wrong"],
         [
             "no such data set on the hub",
             "has train, validation; did you mean validation?",
@@ -78,8 +78,8 @@ def test_a_wrong_name_is_said_in_one_line_with_what_there_is(told):
 def test_without_network_one_line_says_how_to_give_a_local_source(tmp_path):
     code = "import sys; from mlxlab.data.text.sources.open import open_source; open_source(sys.argv[1])"
     here = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code, NAME], env=here, capture_output=True, text=True, check=False)
-    last = done.stderr.splitlines()[-1]
+    finished = subprocess.run([sys.executable, "-c", code, NAME], env=here, capture_output=True, text=True, check=False)
+    last = finished.stderr.splitlines()[-1]
     assert "ServiceUnavailableError" in last
     assert "the hub cannot be reached" in last
     assert "name local files with data.source=" in last
@@ -131,5 +131,5 @@ def test_local_text_imports_nothing_of_the_hub(tmp_path):
     code = "import sys; from mlxlab.data.text.sources.open import open_source; "
     code += "list(open_source(sys.argv[1]).windows(0, 0))"
     code += "; print([name for name in ('datasets', 'huggingface_hub', 'pyarrow', 'pandas') if name in sys.modules])"
-    words = [sys.executable, "-c", code, str(Path(tmp_path, "a.txt"))]
-    assert subprocess.run(words, cwd=TESTS, capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    command = [sys.executable, "-c", code, str(Path(tmp_path, "a.txt"))]
+    assert subprocess.run(command, cwd=TESTS, capture_output=True, text=True, check=True).stdout.strip() == "[]"

@@ -18,7 +18,7 @@ from support.text import documents_of, new_texts, pack, texts_of, write_texts
 
 GOOD = [f"text {n}" for n in range(400)]
 LINES = [json.dumps({"text": text}).encode() for text in GOOD]
-PLACE = 120  # where the malformed line stands, counted from 0
+LINE_INDEX = 120  # 0-based index of the malformed line
 
 BAD_LINES = {
     "half a line of JSON": (b'{"text": "never en', "not JSON.*truncated"),
@@ -37,17 +37,17 @@ BAD_LINES = {
 
 
 def with_bad_line(folder, bad, ending="jsonl"):
-    lines = [*LINES[:PLACE], bad, *LINES[PLACE:]]
+    lines = [*LINES[:LINE_INDEX], bad, *LINES[LINE_INDEX:]]
     (folder / f"shard.{ending}").write_bytes(pack(ending, b"\n".join(lines) + b"\n"))
     return str(folder)
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "jsonl.zst"])
 @pytest.mark.parametrize("fault", BAD_LINES)
-def test_a_malformed_line_is_named_or_counted(tmp_path, fault, ending):
-    bad, said = BAD_LINES[fault]
+def test_a_malformed_line_ends_the_run_or_is_counted(tmp_path, fault, ending):
+    bad, message = BAD_LINES[fault]
     folder = with_bad_line(tmp_path, bad, ending)
-    with pytest.raises(DataError, match=rf"shard\.{ending}:{PLACE + 1}: .*{said}") as raised:
+    with pytest.raises(DataError, match=rf"shard\.{ending}:{LINE_INDEX + 1}: .*{message}") as raised:
         documents_of(open_source(folder, window=3))
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) < 600
@@ -59,11 +59,11 @@ def test_a_malformed_line_is_named_or_counted(tmp_path, fault, ending):
 
 
 def test_more_than_one_percent_of_malformed_records_end_the_run(tmp_path):
-    for bad, kept in ((4, True), (5, False)):
+    for bad, allowed in ((4, True), (5, False)):
         lines = [*LINES, *[b"?"] * bad]
         (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
         source = open_source(str(tmp_path), on_error="skip")
-        if kept:
+        if allowed:
             assert len(texts_of(source)) == len(GOOD)
         else:
             with pytest.raises(DataError, match=r"5 of 405 records .* more than 1 %; the first: .*a.jsonl:40"):
@@ -77,7 +77,7 @@ def test_control_characters_are_text_like_any_other(tmp_path, text):
         assert texts_of(open_source(str(path), document_unit="line")) == [text], ending
 
 
-def test_white_space_alone_is_no_document_and_no_fault(tmp_path):
+def test_documents_of_white_space_are_ignored(tmp_path):
     for ending in ("jsonl", "jsonl.gz", "csv", "parquet", "txt"):
         path = write_texts(tmp_path / f"a.{ending}", ["", " ", "one", "\t\u00a0", "two", ""])
         source = open_source(str(path), document_unit="line")
@@ -89,7 +89,7 @@ def test_white_space_alone_is_no_document_and_no_fault(tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["txt", "jsonl", "jsonl.gz", "jsonl.zst", "csv", "parquet"])
-def test_an_empty_file_and_an_empty_folder_are_said_at_once(tmp_path, ending):
+def test_empty_files_and_folders_are_refused_when_opened(tmp_path, ending):
     with pytest.raises(InputNotFoundError, match="no file that ends in"):
         open_source(str(tmp_path))
     (tmp_path / f"b.{ending}").touch()
@@ -104,7 +104,7 @@ def test_an_empty_file_and_an_empty_folder_are_said_at_once(tmp_path, ending):
 
 
 @pytest.mark.parametrize("ending", ["jsonl.gz", "jsonl.zst", "parquet", "csv", "jsonl"])
-def test_a_file_that_was_cut_short_is_named(tmp_path, ending):
+def test_a_truncated_file_is_reported_by_name(tmp_path, ending):
     texts = new_texts(3000)
     path = write_texts(tmp_path / f"b.{ending}", texts)
     path.write_bytes(path.read_bytes()[:-50])
@@ -115,7 +115,7 @@ def test_a_file_that_was_cut_short_is_named(tmp_path, ending):
     assert set(GOOD) <= set(got) <= {*GOOD, *texts}
 
 
-@pytest.mark.parametrize(("name", "data", "said"), [
+@pytest.mark.parametrize(("name", "data", "message"), [
     ("a.jsonl", b"\x1f\x8b\x08\x00data", "gzip data"),
     ("a.txt", "text".encode("utf-16"), "UTF-16 text"),
     ("a.txt", b"\x89PNG\r\n", "a PNG image"),
@@ -125,9 +125,9 @@ def test_a_file_that_was_cut_short_is_named(tmp_path, ending):
     ("a.parquet", b'{"text": "x"}\n', "not parquet"),
     ("a.jsonl", b"<!DOCTYPE html>\n<html>\n", "a.jsonl:1: not JSON"),
 ])  # fmt: skip
-def test_a_file_that_is_something_else_is_named(tmp_path, name, data, said):
+def test_a_file_of_another_format_is_reported_by_name(tmp_path, name, data, message):
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         texts_of(open_source(str(tmp_path / name)))
 
 
@@ -140,11 +140,11 @@ CSV_FAULTS = {
 
 
 @pytest.mark.parametrize("fault", CSV_FAULTS)
-def test_a_malformed_row_is_named_or_counted(tmp_path, fault):
-    bad, said = CSV_FAULTS[fault]
+def test_a_malformed_row_ends_the_run_or_is_counted(tmp_path, fault):
+    bad, message = CSV_FAULTS[fault]
     rows = [b'%d,"two\nlines %d"\n' % (n, n) for n in range(200)]
     (tmp_path / "a.csv").write_bytes(b"".join([b"number,text\n", *rows[:20], bad, *rows[20:]]))
-    with pytest.raises(DataError, match=rf"a\.csv:42: .*{said}"):
+    with pytest.raises(DataError, match=rf"a\.csv:42: .*{message}"):
         texts_of(open_source(str(tmp_path)))
     source = open_source(str(tmp_path), on_error="skip")
     assert sorted(texts_of(source)) == sorted(f"two\nlines {n}" for n in range(200))
@@ -152,31 +152,31 @@ def test_a_malformed_row_is_named_or_counted(tmp_path, fault):
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "jsonl.zst"])
-def test_a_line_that_is_too_long_is_named_or_counted(tmp_path, ending):
+def test_a_line_that_is_too_long_ends_the_run_or_is_counted(tmp_path, ending):
     long = json.dumps({"text": os.urandom(2**23).hex()}).encode()  # packs badly, so it is no bomb
     folder = with_bad_line(tmp_path, long, ending)
-    with pytest.raises(DataError, match=rf"shard\.{ending}:{PLACE + 1}: a (line|record) of "):
+    with pytest.raises(DataError, match=rf"shard\.{ending}:{LINE_INDEX + 1}: a (line|record) of "):
         texts_of(open_source(folder))
     source = open_source(folder, on_error="skip", window=100)
     assert sorted(texts_of(source)) == sorted(GOOD)
     assert source.skipped_records == 1
 
 
-def test_a_quote_that_is_never_closed_is_named_where_it_opens(tmp_path):
+def test_an_unclosed_quote_is_reported_at_its_opening_line(tmp_path):
     (tmp_path / "a.csv").write_bytes(b'number,text\n1,one\n2,"two\n' + b"3,three\n" * 2**22)
     with pytest.raises(DataError, match=r"a\.csv:3: a row of more than \d+ bytes \(a quote that is never closed"):
         texts_of(open_source(str(tmp_path)))
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_a_wrong_column_is_said_before_anything_is_read(tmp_path, ending):
+def test_a_missing_column_is_reported_when_the_source_is_opened(tmp_path, ending):
     path = write_texts(tmp_path / f"a.{ending}", GOOD, column="txt")
     with pytest.raises(DataError, match=r"expected one of number, txt; did you mean data\.text_column=txt"):
         open_source(str(path), on_error="skip")
     assert sorted(texts_of(open_source(str(path), text_column="txt"))) == sorted(GOOD)
 
 
-def test_a_parquet_column_of_numbers_is_no_text(tmp_path):
+def test_a_parquet_column_of_numbers_is_refused(tmp_path):
     write_texts(tmp_path / "a.parquet", GOOD)
     with pytest.raises(DataError, match="column 'number' holds int64, expected text"):
         open_source(str(tmp_path), text_column="number")
@@ -184,7 +184,7 @@ def test_a_parquet_column_of_numbers_is_no_text(tmp_path):
 
 @pytest.mark.parametrize("ending", ["txt", "jsonl", "jsonl.gz", "csv", "parquet"])
 @pytest.mark.parametrize("change", ["grown", "rewritten", "deleted", "replaced by a pipe"])
-def test_a_shard_that_changes_during_the_run_is_named_before_anything_of_it_is_given(tmp_path, ending, change):
+def test_a_file_that_changes_during_the_run_is_refused_before_its_documents_are_used(tmp_path, ending, change):
     path = write_texts(tmp_path / f"a.{ending}", GOOD)
     windows = open_source(str(path), document_unit="line", window=2).windows(0, 0)
     assert isinstance(next(windows)[1][0], Document)
@@ -202,7 +202,7 @@ def test_a_shard_that_changes_during_the_run_is_named_before_anything_of_it_is_g
         next(windows)
 
 
-def test_what_the_system_refuses_to_read_is_one_line(tmp_path):
+def test_an_operating_system_error_is_reported_in_one_line(tmp_path):
     source = open_source(str(write_texts(tmp_path / "a.jsonl", GOOD)), window=3)
     windows = source.windows(0, 0)
     next(windows)
@@ -223,14 +223,14 @@ def test_only_regular_files_are_read(tmp_path):
     os.symlink(tmp_path / "loop.txt", tmp_path / "loop.txt")
     os.symlink("/dev/zero", tmp_path / "zero.txt")
     os.symlink(tmp_path / "nowhere", tmp_path / "dangling.txt")
-    for name, said in [
+    for name, message in [
         ("pipe.txt", "is a pipe"),
         ("folder.txt", "no file that ends in"),
         ("loop.txt", "symbolic links"),
         ("zero.txt", "is a device"),
         ("dangling.txt", "No such file"),
     ]:
-        with pytest.raises(InputNotFoundError, match=said):
+        with pytest.raises(InputNotFoundError, match=message):
             open_source(str(tmp_path / name))
     with pytest.raises(InputNotFoundError):
         open_source(str(tmp_path))  # one of them, not a hang
@@ -271,14 +271,14 @@ def test_a_line_of_200_megabytes_and_a_bomb_need_no_memory(tmp_path):
             file.write(pack(ending, many + b'{"text": "'))
             file.write(b"".join([pack(ending, blank)] * 200))
             file.write(pack(ending, b'"}\n' + many))
-    words = [sys.executable, "-c", MEMORY, str(tmp_path), *(path.name for path in sorted(tmp_path.glob("huge*")))]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
-    *said, grown = done.stdout.splitlines()
-    assert said[1::2] == ["400", "200", "200", "400"], done.stdout
-    assert "huge.jsonl:201: a record of more than 16777216 bytes" in said[0]
-    assert "huge.jsonl.gz" in said[2]
-    assert "a decompression bomb" in said[2] + said[4]
-    assert float(grown) < 100, done.stdout
+    command = [sys.executable, "-c", MEMORY, str(tmp_path), *(path.name for path in sorted(tmp_path.glob("huge*")))]
+    finished = subprocess.run(command, capture_output=True, text=True, check=True)
+    *lines, grown = finished.stdout.splitlines()
+    assert lines[1::2] == ["400", "200", "200", "400"], finished.stdout
+    assert "huge.jsonl:201: a record of more than 16777216 bytes" in lines[0]
+    assert "huge.jsonl.gz" in lines[2]
+    assert "a decompression bomb" in lines[2] + lines[4]
+    assert float(grown) < 100, finished.stdout
 
 
 def write_bombs(folder):

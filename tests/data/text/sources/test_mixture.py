@@ -1,4 +1,4 @@
-"""Several sources as one, and one source as two sides."""
+"""Mixtures of sources, and splits of a source into training and validation."""
 
 import json
 
@@ -51,7 +51,7 @@ def test_an_epoch_of_a_mixture_ends_when_every_source_was_read_once(sources):
     assert [document.id for document in documents_of(mixture)] != [d.id for d in documents_of(mixture, epoch=1)]
 
 
-def test_a_source_that_begins_again_comes_in_another_order(sources):
+def test_a_repeated_source_is_read_in_another_order(sources):
     small = [text for text in texts_of(Mixture(sources, WEIGHTS, window=5)) if text.startswith("small")]
     passes = [small[:120], small[120:240]]
     assert sorted(passes[0]) == sorted(passes[1])
@@ -66,17 +66,17 @@ def test_ids_of_a_mixture_are_its_own_and_the_same_in_every_epoch(sources):
     assert all(known[document.text] == document.id for document in documents_of(mixture, 4, 2))
 
 
-def test_any_place_of_a_mixture_continues_exactly(sources):
+def test_a_mixture_resumes_exactly_at_any_position(sources):
     mixture = Mixture(sources, WEIGHTS, window=5)
     windows = list(mixture.windows(3, 1))
-    for number, (place, _) in enumerate(windows):
-        assert list(mixture.windows(3, 1, json.loads(json.dumps(place)))) == windows[number:]
+    for number, (position, _) in enumerate(windows):
+        assert list(mixture.windows(3, 1, json.loads(json.dumps(position)))) == windows[number:]
 
 
-@pytest.mark.parametrize("place", [0, [], [[0, None, 0, 0]], [[0, None, 10**6, 0]] * 3, [[-1, None, 0, 0]] * 3])
-def test_a_place_that_is_not_in_the_mixture_is_a_fault(sources, place):
+@pytest.mark.parametrize("position", [0, [], [[0, None, 0, 0]], [[0, None, 10**6, 0]] * 3, [[-1, None, 0, 0]] * 3])
+def test_an_invalid_position_of_a_mixture_is_refused(sources, position):
     with pytest.raises(DataError, match="saved position"):
-        documents_of(Mixture(sources, WEIGHTS), place=place)
+        documents_of(Mixture(sources, WEIGHTS), position=position)
 
 
 def test_weights_and_parts_are_in_the_fingerprint(sources):
@@ -86,7 +86,7 @@ def test_weights_and_parts_are_in_the_fingerprint(sources):
     assert Mixture(sources, WEIGHTS, window=5).fingerprint != known
 
 
-def test_the_sides_share_no_text_and_make_the_whole(sources):
+def test_training_and_validation_partition_the_source(sources):
     train, valid = HoldoutSplit(sources[0], 0.1, "train"), HoldoutSplit(sources[0], 0.1, "valid")
     sides = documents_of(train), documents_of(valid)
     assert sorted(sides[0] + sides[1]) == sorted(documents_of(sources[0]))
@@ -95,7 +95,7 @@ def test_the_sides_share_no_text_and_make_the_whole(sources):
     assert len({train.fingerprint, valid.fingerprint, sources[0].fingerprint}) == 3
 
 
-def test_a_document_stays_on_its_side_whatever_is_added(sources, tmp_path):
+def test_added_documents_do_not_move_others_between_training_and_validation(sources, tmp_path):
     more = write_texts(tmp_path / "more.jsonl", texts_of(sources[0]) + ["another"] * 50)
     before = set(texts_of(HoldoutSplit(sources[0], 0.1, "valid")))
     after = texts_of(HoldoutSplit(open_source(str(more), window=9), 0.1, "valid"))
@@ -103,24 +103,24 @@ def test_a_document_stays_on_its_side_whatever_is_added(sources, tmp_path):
     assert after.count("another") in (0, 50), "copies lie on one side"
 
 
-def test_any_place_of_a_side_continues_exactly(sources):
+def test_a_holdout_split_resumes_exactly_at_any_position(sources):
     side = HoldoutSplit(sources[0], 0.3, "train")
     windows = list(side.windows(0, 2))
-    for number, (place, _) in enumerate(windows):
-        assert list(side.windows(0, 2, place)) == windows[number:]
+    for number, (position, _) in enumerate(windows):
+        assert list(side.windows(0, 2, position)) == windows[number:]
 
 
-def test_a_side_without_a_document_is_a_fault(tmp_path):
+def test_a_holdout_split_without_documents_is_refused(tmp_path):
     path = write_texts(tmp_path / "one.jsonl", ["one"])
     sides = [HoldoutSplit(open_source(str(path)), 0.5, part) for part in ("train", "valid")]
-    found = []
+    results = []
     for side in sides:
         try:
-            found += documents_of(side)
+            results += documents_of(side)
         except DataError as fault:
-            found.append(str(fault))
-    assert [isinstance(one, Document) for one in found].count(True) == 1
-    assert any("leaves no document to" in str(one) for one in found)
+            results.append(str(fault))
+    assert [isinstance(one, Document) for one in results].count(True) == 1
+    assert any("leaves no document to" in str(one) for one in results)
 
 
 def test_weights_of_any_size_are_relative(sources):

@@ -1,4 +1,4 @@
-"""Sources of local files: each document once an epoch, in an order of its own, from any place."""
+"""Sources of local files: each document once an epoch, in a new order, from any position."""
 
 import json
 import shutil
@@ -23,90 +23,90 @@ def corpus(request, tmp_path):
     return str(tmp_path), texts
 
 
-def opened(folder, window=20, **settings):
+def open_lines(folder, window=20, **settings):
     return open_source(folder, document_unit="line", window=window, **settings)
 
 
 @pytest.mark.parametrize("window", [1, 20, 10_000])
-def test_every_document_is_given_once_an_epoch(corpus, window):
+def test_every_document_is_read_once_per_epoch(corpus, window):
     folder, texts = corpus
     for epoch in (0, 1):
-        documents = documents_of(opened(folder, window), epoch=epoch)
+        documents = documents_of(open_lines(folder, window), epoch=epoch)
         assert sorted(document.text for document in documents) == sorted(texts)
         assert len({document.id for document in documents}) == len(texts)
         assert all(0 <= document.id < 2**63 for document in documents)
 
 
 def test_the_order_is_a_function_of_seed_and_epoch(corpus):
-    source = opened(corpus[0])
+    source = open_lines(corpus[0])
     first = texts_of(source, 0, 0)
-    assert texts_of(opened(corpus[0]), 0, 0) == first
+    assert texts_of(open_lines(corpus[0]), 0, 0) == first
     assert len({tuple(texts_of(source, 0, epoch)) for epoch in range(8)}) > 3
     assert len({tuple(texts_of(source, seed, 0)) for seed in range(8)}) > 3
 
 
 def test_an_id_is_the_same_in_every_epoch(corpus):
-    source = opened(corpus[0])
+    source = open_lines(corpus[0])
     assert sorted(documents_of(source, 0, 0)) == sorted(documents_of(source, 5, 7))
 
 
-def test_any_place_continues_exactly(corpus):
-    source = opened(corpus[0], 5)
+def test_reading_resumes_exactly_at_any_position(corpus):
+    source = open_lines(corpus[0], 5)
     windows = list(source.windows(3, 2))
     assert len(windows) > 5
-    for number, (place, _) in enumerate(windows):
-        saved = json.loads(json.dumps(place))
+    for number, (position, _) in enumerate(windows):
+        saved = json.loads(json.dumps(position))
         assert list(source.windows(3, 2, saved)) == windows[number:]
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])
-def test_tokens_of_any_format_resume_exactly(corpus, prefetch):
-    source = opened(corpus[0], 5)
+def test_tokens_of_every_format_resume_exactly(corpus, prefetch):
+    source = open_lines(corpus[0], 5)
     settings = {"source": source, "length": 64, "batch_size": 8}
     whole = take(new_batches(**settings), 100)
-    for place in range(1, 97, 19):
+    for position in range(1, 97, 19):
         batches = new_batches(prefetch=prefetch, **settings)
-        assert take(batches, place) == whole[:place]
+        assert take(batches, position) == whole[:position]
         saved = json.loads(json.dumps(batches.state_dict()))
         resumed = new_batches(prefetch=prefetch, **settings)
         resumed.load_state_dict(saved)
-        assert take(resumed, 3) == whole[place : place + 3]
+        assert take(resumed, 3) == whole[position : position + 3]
 
 
 def test_the_size_of_the_text_is_known_or_estimated(corpus):
     folder, texts = corpus
     size = sum(len(text.encode()) for text in texts)
-    assert 0.5 * size < opened(folder).bytes < 2.5 * size
+    assert 0.5 * size < open_lines(folder).bytes < 2.5 * size
 
 
 def test_a_moved_folder_is_the_same_data_and_a_changed_byte_is_not(corpus, tmp_path_factory):
     moved = tmp_path_factory.mktemp("other") / "name"
     shutil.copytree(corpus[0], moved)
-    known = opened(corpus[0]).fingerprint
-    assert opened(str(moved)).fingerprint == known
-    assert opened(str(moved), window=21).fingerprint != known
+    known = open_lines(corpus[0]).fingerprint
+    assert open_lines(str(moved)).fingerprint == known
+    assert open_lines(str(moved), window=21).fingerprint != known
     changed = max(moved.iterdir())
     data = bytearray(changed.read_bytes())
     data[-20] ^= 1
     changed.write_bytes(data)
     if changed.suffix != ".parquet":  # its footer would be broken
-        assert opened(str(moved)).fingerprint != known
+        assert open_lines(str(moved)).fingerprint != known
 
 
-@pytest.mark.parametrize("place", [0, -1])
-def test_start_and_end_of_large_files_are_in_the_fingerprint(tmp_path, place):
+@pytest.mark.parametrize("position", [0, -1])
+def test_start_and_end_of_large_files_are_in_the_fingerprint(tmp_path, position):
     path = write_texts(tmp_path / "a.txt", [f"line {n}" for n in range(30_000)])
-    known = opened(str(path)).fingerprint
+    known = open_lines(str(path)).fingerprint
     data = bytearray(path.read_bytes())
-    data[place] ^= 1
+    data[position] ^= 1
     path.write_bytes(data)
-    assert opened(str(path)).fingerprint != known
+    assert open_lines(str(path)).fingerprint != known
 
 
-@pytest.mark.parametrize("place", [-1, 10**6, "x", [0], [99, 0, 0], [0, -1, 0], {}])
-def test_a_place_that_is_not_there_is_a_fault(corpus, place):
+@pytest.mark.parametrize("position", [-1, 10**6, "x", [0], [99, 0, 0], [0, -1, 0], {}])
+def test_an_invalid_position_is_refused(corpus, position):
     with pytest.raises(DataError, match="saved position"):
-        documents_of(opened(corpus[0]), place=place)
+        documents_of(open_lines(corpus[0]), position=position)
 
 
 def test_the_pieces_of_a_text_file_make_the_file(tmp_path):
@@ -153,7 +153,7 @@ def test_blank_lines_separate_paragraphs(tmp_path):
 
 @pytest.mark.parametrize("ending", ["txt", "jsonl"])
 @pytest.mark.parametrize("documents", ["file", "line"])
-def test_parts_of_a_file_share_nothing_and_make_the_whole(tmp_path, ending, documents):
+def test_ranges_of_a_file_partition_its_documents(tmp_path, ending, documents):
     path = write_texts(tmp_path / f"a.{ending}", [f"text {n} " + "x" * (n % 500) for n in range(1500)])
     sides = [
         documents_of(open_source(str(path), document_unit=documents, window=30, split=split))
@@ -167,7 +167,7 @@ def test_parts_of_a_file_share_nothing_and_make_the_whole(tmp_path, ending, docu
     assert len(joined[2]) / len(joined[3]) == pytest.approx(0.1, abs=0.01)
 
 
-def test_a_byte_order_mark_is_no_text(tmp_path):
+def test_a_byte_order_mark_is_not_part_of_the_text(tmp_path):
     for ending in ("txt", "jsonl", "csv", "jsonl.gz"):
         path = write_texts(tmp_path / f"a.{ending}", ["one", "two"])
         if ending != "jsonl.gz":
@@ -183,9 +183,9 @@ def test_a_folder_is_read_with_its_subfolders_and_without_hidden_and_other_files
     assert texts_of(open_source(f"{tmp_path}/**/o*.txt")) == ["b/c/one.txt"]
 
 
-def test_what_cannot_be_opened_is_said_at_once_with_the_nearest_name(tmp_path):
+def test_a_source_that_cannot_be_opened_is_refused_with_the_nearest_name(tmp_path):
     write_texts(tmp_path / "books.jsonl", ["text"])
-    for source, fault, said in [
+    for source, fault, message in [
         (tmp_path / "boks.jsonl", InputNotFoundError, "did you mean .*books.jsonl"),
         (tmp_path / "books.json", InputNotFoundError, "did you mean .*books.jsonl"),
         (tmp_path / "*.txt", InputNotFoundError, "no file that ends in"),
@@ -197,7 +197,7 @@ def test_what_cannot_be_opened_is_said_at_once_with_the_nearest_name(tmp_path):
         ("", InputNotFoundError, "expected a path"),
         ("-", InputNotFoundError, "standard input"),
     ]:
-        with pytest.raises(fault, match=said) as raised:
+        with pytest.raises(fault, match=message) as raised:
             open_source(str(source))
         assert "\n" not in str(raised.value)
 
@@ -205,13 +205,13 @@ def test_what_cannot_be_opened_is_said_at_once_with_the_nearest_name(tmp_path):
 def test_settings_without_an_effect_are_refused(tmp_path):
     path = str(write_texts(tmp_path / "books.jsonl", ["text"]))
     packed = str(write_texts(tmp_path / "books.jsonl.gz", ["text"]))
-    for settings, said in [
+    for settings, message in [
         ({"config": "small"}, "data.reading.config=small: only for Hugging Face"),
         ({"revision": "main"}, "data.reading.revision=main: only for Hugging Face"),
         ({"split": "test"}, "data.reading.split=test: expected a range"),
         ({"split": "[50%:20%]"}, "expected a range"),
     ]:
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=message):
             open_source(path, **settings)
     with pytest.raises(ConfigError, match="for a range"):
         open_source(packed, split="[:90%]")
