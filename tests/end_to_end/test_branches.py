@@ -1,12 +1,13 @@
-"""Runs that start from another place than the end of their own folder: forks, branches, used folders."""
+"""Runs that do not start from the end of their own folder: forks, branches, used folders."""
 
 import json
 
 import pytest
 
-from support.processes import but, final_state, run
+from support.processes import but, final_state, run_here
 
-SETTINGS = but("trainer.max_steps=12", "trainer.eval_every=4", "checkpointing.every_steps=4")
+CHEAP = ["data.templates=[basic]", "data.augment.copies=1", "~callbacks.learning_curve"]
+SETTINGS = but("trainer.max_steps=12", "trainer.eval_every=4", "checkpointing.every_steps=4", *CHEAP)
 
 
 def names(folder):
@@ -16,7 +17,7 @@ def names(folder):
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     folder = tmp_path_factory.mktemp("source")
-    finished = run(*SETTINGS, f"hydra.run.dir={folder}")
+    finished = run_here(*SETTINGS, f"hydra.run.dir={folder}")
     assert finished.returncode == 0, finished.stderr
     (folder / "final_state").write_text(final_state(finished))
     return folder
@@ -40,7 +41,7 @@ def starts(folder):
 def test_a_fork_trains_in_a_new_folder_as_a_run_of_its_own(tmp_path, source, uninterrupted):
     untouched = names(source)
     settings = [setting for setting in SETTINGS if not setting.startswith("tracking")]
-    fork = run(*settings, *tracked(tmp_path), f"resume={source}/step-8", f"hydra.run.dir={tmp_path}/fork")
+    fork = run_here(*settings, *tracked(tmp_path), f"resume={source}/step-8", f"hydra.run.dir={tmp_path}/fork")
     assert fork.returncode == 0, fork.stderr
     assert final_state(fork) == uninterrupted
     assert names(source) == untouched
@@ -49,13 +50,13 @@ def test_a_fork_trains_in_a_new_folder_as_a_run_of_its_own(tmp_path, source, uni
     assert start["tags"]["forked_from.checkpoint"] == f"{source}/checkpoints/step-00000008"
     manifest = json.loads((tmp_path / "fork" / "manifest.json").read_text())
     assert {"kind": "checkpoint", "of": f"{source}/checkpoints/step-00000008"} in manifest["parents"]
-    again = run("run=" + str(tmp_path / "fork"), script="evaluate")
+    again = run_here("run=" + str(tmp_path / "fork"), script="evaluate")
     assert again.returncode == 0, again.stderr
 
 
 def test_newer_checkpoints_are_set_aside_before_a_branch_is_trained(tmp_path, uninterrupted):
-    assert run(*SETTINGS, f"hydra.run.dir={tmp_path}").returncode == 0
-    branch = run(*SETTINGS, f"hydra.run.dir={tmp_path}", "resume=step-8")
+    assert run_here(*SETTINGS, f"hydra.run.dir={tmp_path}").returncode == 0
+    branch = run_here(*SETTINGS, f"hydra.run.dir={tmp_path}", "resume=step-8")
     assert branch.returncode == 0, branch.stderr
     assert "set aside step-00000012" in branch.stderr
     assert final_state(branch) == uninterrupted
@@ -63,22 +64,22 @@ def test_newer_checkpoints_are_set_aside_before_a_branch_is_trained(tmp_path, un
 
 
 def test_a_new_run_in_a_used_folder_sets_the_old_checkpoints_aside(tmp_path):
-    assert run(*SETTINGS, f"hydra.run.dir={tmp_path}").returncode == 0
-    shorter = but("trainer.max_steps=4", "trainer.eval_every=4", "seed=5")
-    assert run(*shorter, f"hydra.run.dir={tmp_path}").returncode == 0
+    assert run_here(*SETTINGS, f"hydra.run.dir={tmp_path}").returncode == 0
+    shorter = but("trainer.max_steps=4", "trainer.eval_every=4", "seed=5", *CHEAP)
+    assert run_here(*shorter, f"hydra.run.dir={tmp_path}").returncode == 0
     assert names(tmp_path) == ["step-00000004"]
     assert (tmp_path / "checkpoints-1" / "step-00000012").is_dir()
-    evaluated = run(f"run={tmp_path}", script="evaluate")
+    evaluated = run_here(f"run={tmp_path}", script="evaluate")
     assert "step 4 of" in evaluated.stderr
 
 
 def test_points_of_an_attempt_without_checkpoints_are_taken_back(tmp_path):
     settings = [setting for setting in SETTINGS if not setting.startswith("tracking")]
     words = [*settings, *tracked(tmp_path), f"hydra.run.dir={tmp_path}/run", "resume=auto"]
-    assert run(*words).returncode == 0
+    assert run_here(*words).returncode == 0
     uid = starts(tmp_path / "run")[0]["uid"]
     (tmp_path / "run" / "checkpoints").rename(tmp_path / "lost")
-    assert run(*words).returncode == 0
+    assert run_here(*words).returncode == 0
     lines = [json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()]
     points = [(line["s"], name) for line in lines for name in line.get("m", {})]
     assert len(points) == len(set(points)) > 0
@@ -98,7 +99,7 @@ def test_choices_are_parameters_and_stay_those_of_the_start_on_resume(tmp_path):
 
 def test_emergency_checkpoints_have_the_same_names_for_all_commands(tmp_path, source):
     for name in ("last", "best", "step-8", f"{source}/checkpoints/step-00000008"):
-        done = run(f"run={source}", f"checkpoint={name}", script="evaluate")
+        done = run_here(f"run={source}", f"checkpoint={name}", script="evaluate")
         assert done.returncode == 0, done.stderr
-    missing = run(f"run={source}", "checkpoint=step-7", script="evaluate")
+    missing = run_here(f"run={source}", "checkpoint=step-7", script="evaluate")
     assert (missing.returncode, missing.stderr.count("\n")) == (76, 1)

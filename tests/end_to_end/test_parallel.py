@@ -1,6 +1,8 @@
 """One run in several processes, over a real ring: the losses and weights of one process, and no hang."""
 
+import functools
 import json
+import shutil
 import signal
 
 import mlx.core as mx
@@ -10,18 +12,31 @@ import pytest
 
 from mlxlab.data.batch import Batch
 from mlxlab.distributed.process_group import bucket_leaves
-from support.processes import but, run, start, wait_for
+from support.processes import but, run, run_here, start, wait_for
 
-SETTINGS = but("trainer.max_steps=12", "trainer.eval_every=6", "model.dropout=0", "data.augment.copies=1")
+CHEAP = ["data.templates=[basic]", "data.augment.copies=1", "~callbacks.learning_curve"]
+SETTINGS = but("trainer.max_steps=12", "trainer.eval_every=6", "model.dropout=0", *CHEAP)
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("alone"), "train")
+def single_process(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("single")
+    return results(folder, run_here(*SETTINGS, f"hydra.run.dir={folder}"))
 
 
-def trained(folder, script, *words):
-    done = run(*words, *SETTINGS, f"hydra.run.dir={folder}", script=script)
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory):
+    """A function: folder, metrics and weights of a run of several processes, made once for each number of them."""
+
+    @functools.cache
+    def launch(count):
+        folder = tmp_path_factory.mktemp("launched")
+        return folder, *results(folder, run(f"nproc={count}", *SETTINGS, f"hydra.run.dir={folder}", script="launch"))
+
+    return launch
+
+
+def results(folder, done):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("final_state=") == 1
     weights = mx.load(str(folder / "checkpoints" / "step-00000012" / "model.safetensors"))
@@ -29,31 +44,35 @@ def trained(folder, script, *words):
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.fault_injection)])
-def test_data_parallel_gives_the_losses_and_weights_of_one_process(tmp_path, alone, count):
-    metrics, weights = trained(tmp_path, "launch", f"nproc={count}")
-    assert metrics["final"]["valid/loss"] == pytest.approx(alone[0]["final"]["valid/loss"], abs=1e-5)
-    for name, leaf in alone[1].items():
+def test_data_parallel_gives_the_losses_and_weights_of_one_process(launched, single_process, count):
+    _, metrics, weights = launched(count)
+    expected_metrics, expected_weights = single_process
+    assert metrics["final"]["valid/loss"] == pytest.approx(expected_metrics["final"]["valid/loss"], abs=1e-5)
+    for name, leaf in expected_weights.items():
         np.testing.assert_allclose(np.array(weights[name]), np.array(leaf), atol=1e-4, err_msg=name)
 
 
 def test_when_a_process_dies_the_others_save_and_exit_with_75(tmp_path):
-    forever = but("trainer.max_steps=100000", "checkpointing.every_steps=20", "trainer.eval_every=100000")
+    forever = but("trainer.max_steps=100000", "checkpointing.every_steps=20", "trainer.eval_every=100000", *CHEAP)
     process = start("nproc=2", *forever, f"hydra.run.dir={tmp_path}", script="launch")
     wait_for(tmp_path / "checkpoints" / "step-00000020", process)
-    parts = [
-        one for one in psutil.Process(process.pid).children(recursive=True) if "train.py" in " ".join(one.cmdline())
-    ]
-    follower = next(one for one in parts if one.environ().get("MLX_RANK") == "1")
-    follower.send_signal(signal.SIGKILL)
+    process_of_rank(process, 1).send_signal(signal.SIGKILL)
     out, err = process.communicate(timeout=60)
     assert process.returncode != 0
-    said = out + err
-    assert "process 0 of 2: another process exited" in said
-    assert "is saved, continue with resume=auto" in said
+    output = out + err
+    assert "process 0 of 2: another process exited" in output
+    assert "is saved, continue with resume=auto" in output
     last = max(path.name for path in (tmp_path / "checkpoints").iterdir())
-    again = run(*but(f"trainer.max_steps={int(last[5:13]) + 5}"), f"hydra.run.dir={tmp_path}", "resume=auto")
-    assert again.returncode == 0, again.stderr
-    assert f"resumed from {last}" in again.stderr
+    max_steps = int(last[5:13]) + 5
+    resumed = run_here(*but(f"trainer.max_steps={max_steps}", *CHEAP), f"hydra.run.dir={tmp_path}", "resume=auto")
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"resumed from {last}" in resumed.stderr
+
+
+def process_of_rank(launcher, rank):
+    processes = psutil.Process(launcher.pid).children(recursive=True)
+    processes = [process for process in processes if "train.py" in " ".join(process.cmdline())]
+    return next(process for process in processes if process.environ().get("MLX_RANK") == str(rank))
 
 
 def test_launched_processes_without_trainer_parallel_are_refused():
@@ -64,12 +83,12 @@ def test_launched_processes_without_trainer_parallel_are_refused():
 
 @pytest.mark.parametrize("words", [["nproc=zwei"], ["nproc=2", "backend=rong"], ["nproc=2", "-m", "seed=1,2"]])
 def test_an_impossible_launch_is_one_line(words):
-    done = run(*words, script="launch")
+    done = run_here(*words, script="launch")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
 
 
 def test_fsdp_is_reported_as_not_implemented():
-    done = run("trainer.parallel=fsdp", *SETTINGS)
+    done = run_here("trainer.parallel=fsdp", *SETTINGS)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "sum_scatter" in done.stderr
 
@@ -102,22 +121,22 @@ def test_shards_make_up_the_batch_and_a_process_without_rows_has_no_targets():
     assert shards[1].aux["teacher"].tolist() == [[1]]
 
 
-def test_a_run_of_several_processes_resumes_from_the_command_line(tmp_path):
-    words = ["nproc=2", f"hydra.run.dir={tmp_path}", "resume=auto"]
-    assert run(*words, *but("trainer.max_steps=6", "checkpointing.every_steps=3"), script="launch").returncode == 0
-    longer = run(*words, *but("trainer.max_steps=9", "checkpointing.every_steps=3"), script="launch")
-    assert longer.returncode == 0, longer.stderr
-    assert "resumed from step-00000006" in longer.stderr
-    assert json.loads((tmp_path / "manifest.json").read_text())["outcome"]["steps"] == 9
+def test_a_run_of_several_processes_resumes_from_the_command_line(launched, tmp_path):
+    folder = shutil.copytree(launched(2)[0], tmp_path / "run")
+    settings = [setting for setting in SETTINGS if not setting.startswith("trainer.max_steps")]
+    resumed = run(
+        "nproc=2", *settings, "trainer.max_steps=14", f"hydra.run.dir={folder}", "resume=auto", script="launch"
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resumed from step-00000012" in resumed.stderr
+    assert json.loads((folder / "manifest.json").read_text())["outcome"]["steps"] == 14
 
 
 def test_a_signal_to_any_process_ends_the_run_as_preempted(tmp_path):
-    endless = but("trainer.max_steps=100000", "checkpointing.every_steps=20", "trainer.eval_every=100000")
+    endless = but("trainer.max_steps=100000", "checkpointing.every_steps=20", "trainer.eval_every=100000", *CHEAP)
     process = start("nproc=2", *endless, f"hydra.run.dir={tmp_path}", script="launch")
     wait_for(tmp_path / "checkpoints" / "step-00000020", process)
-    children = psutil.Process(process.pid).children(recursive=True)
-    ranks = {child.environ().get("MLX_RANK"): child for child in children if "train.py" in " ".join(child.cmdline())}
-    ranks["1"].send_signal(signal.SIGTERM)
+    process_of_rank(process, 1).send_signal(signal.SIGTERM)
     process.communicate(timeout=120)
     assert process.returncode == 143
     assert (tmp_path / "STATUS.PREEMPTED").exists()

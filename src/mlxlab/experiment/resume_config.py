@@ -68,7 +68,7 @@ def refuse_checkpoint(
     from mlxlab.checkpoint.store import CheckpointStore
 
     assert checkpoint is not None
-    changed = [key for key in changes if key.startswith(("trainer.optimizer", "trainer.ema"))]
+    changed = [key for key in changes if key.startswith(("trainer.optimizer", "trainer.ema_decay"))]
     if changed:
         raise ConfigError(f"{', '.join(changed)}: the checkpoint has the state of another optimizer: {reason}")
     if requested.resume not in ("auto", "last"):
