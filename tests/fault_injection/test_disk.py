@@ -1,4 +1,4 @@
-"""The disk refuses: the one before stays intact, training goes on with one line of warning, the next save succeeds."""
+"""The disk refuses: the one before stays intact, training continues with one line of warning, the next save succeeds."""
 
 import contextlib
 import errno
@@ -32,7 +32,7 @@ ERRORS = {
     "openat": ("EMFILE", "ENOSPC", "EACCES"),
     "mkdir": ("ENOSPC", "EROFS"),
 }
-NOT_SAVED = re.compile(r"^checkpoint of step \d+ not saved: .*; training goes on$", re.MULTILINE)
+NOT_SAVED = re.compile(r"^checkpoint of step \d+ not saved: .*; training continues$", re.MULTILINE)
 
 
 def traced() -> bool:
@@ -175,7 +175,7 @@ def test_a_run_continues_while_saves_fail_and_reports_it_once(shared_nursery, tm
     done = shared_nursery.run([*argv, f"hydra.run.dir={tmp_path}/run"], syncer=False, fail=fail)
     assert done.final_state() == whole.final_state
     assert NOT_SAVED.findall(done.err) == [
-        f"checkpoint of step 6 not saved: {os.strerror(number)}; training goes on"
+        f"checkpoint of step 6 not saved: {os.strerror(number)}; training continues"
     ], done.err
     assert "Traceback" not in done.err
     assert_tidy(tmp_path / "run")
