@@ -1,4 +1,4 @@
-"""The disk refuses: the one before stays intact, training continues with one line of warning, the next save succeeds."""
+"""Disk faults: the previous checkpoint stays intact, training continues with one warning, the next save succeeds."""
 
 import contextlib
 import errno

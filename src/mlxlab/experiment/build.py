@@ -12,6 +12,7 @@ from mlxlab.config.paths import project_root
 from mlxlab.config.schema.root import BY_TASK
 from mlxlab.distillation.options import read_options
 from mlxlab.errors import ConfigError
+from mlxlab.files.atomic import write_atomic
 from mlxlab.tracking.tracker import NoTracker, Tracker
 
 if TYPE_CHECKING:
@@ -158,10 +159,10 @@ def build_model(cfg: Config, data: "DataModule", shape: Path | None = None) -> "
     return model
 
 
-def save_inference_config(config: Config, data: Any, inference_dir: Path) -> None:
+def save_inference_config(config: Config, data: "DataModule", inference_dir: Path) -> None:
     """Writes what inference needs besides a checkpoint: the resolved config, the tokenizer and the fitted encoder."""
     inference_dir.mkdir(parents=True, exist_ok=True)
-    (inference_dir / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    write_atomic(inference_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False))
     if config["model"].get("pretrained") and not (inference_dir / "config.json").exists():
         from mlxlab.models.pretrained.load import save_config
 

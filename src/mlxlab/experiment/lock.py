@@ -1,4 +1,4 @@
-"""Lock of a run folder: one process at a time. It ends with its process, so that no stale lock remains."""
+"""Lock of a run folder: one process at a time. It is released when its process ends, so no stale lock remains."""
 
 import errno
 import fcntl
@@ -20,7 +20,7 @@ class RunLock:
         self._file: int | None = None
 
     def acquire(self) -> None:
-        """Takes the folder for this process; raises CannotCreateError naming the process that holds it."""
+        """Locks the folder for this process; raises CannotCreateError naming the process that holds it."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -33,7 +33,7 @@ class RunLock:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise CannotCreateError(f"{self.path}: cannot be locked ({error.strerror})") from None
             raise CannotCreateError(f"{self.path.parent}: in use by {self._owner()}") from None
-        with suppress(OSError):  # the name of the owner is a courtesy; the lock holds without it
+        with suppress(OSError):  # only for messages: the lock holds without the name of its owner
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
 

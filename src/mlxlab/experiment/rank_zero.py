@@ -38,12 +38,12 @@ class RankContext:
 
         return checkpointer if self.group.rank == 0 else NoCheckpointer(self.run_dir)
 
-    def agreed(self, state: str) -> str:
-        """The hash of the final state, which is to be the same in all processes."""
-        part = int(state[:7], 16)
-        highest, lowest = self.group.all_reduce_max([part, -part])
+    def check_equal(self, digest: str) -> str:
+        """Returns the digest of the final state; asserts that it is the same on all ranks."""
+        prefix = int(digest[:7], 16)
+        highest, lowest = self.group.all_reduce_max([prefix, -prefix])
         assert highest == -lowest, "the processes of this run ended in different states"
-        return state
+        return digest
 
 
 @contextmanager
@@ -65,5 +65,5 @@ def distributed_context(cfg: DictConfig, run_dir: Path) -> Iterator[tuple[DictCo
         return
     silent: Any = OmegaConf.to_container(cfg, resolve=True)
     silent["tracking"] = {"_target_": "mlxlab.tracking.tracker.NoTracker"}
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+    with open(os.devnull, "w") as devnull, redirect_stdout(devnull), redirect_stderr(devnull):
         yield OmegaConf.create(silent), ranks

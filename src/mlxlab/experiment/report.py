@@ -1,17 +1,20 @@
-"""The table at the end of a run: the best evaluation beside what no learning reaches."""
+"""The report at the end of a run: the best evaluation, the baselines, and the commands to type next."""
 
-import json
-import math
+import logging
 import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlxlab.experiment.manifest import without_nonfinite
+from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.markdown import markdown_table
 from mlxlab.program import command
 
 if TYPE_CHECKING:
     from mlxlab.training.state import History, TrainState
+
+logger = logging.getLogger(__name__)
 
 
 def write_report(state: "TrainState", baselines: dict[str, float], folder: Path) -> str:
@@ -30,35 +33,35 @@ def write_report(state: "TrainState", baselines: dict[str, float], folder: Path)
     else:
         lines = [f"no evaluation was finite: {len(history.evaluations)} evaluations, {progress.step} steps"]
     if baselines and rows:
-        mine = history.best_metrics.get("valid/accuracy", float("nan"))
-        ladder = sorted([*baselines.items(), ("this model", mine)], key=lambda row: row[1])
-        lines += ["", *table("accuracy of", ladder)]
+        accuracy = history.best_metrics.get("valid/accuracy", float("nan"))
+        ranking = sorted([*baselines.items(), ("this model", accuracy)], key=lambda row: row[1])
+        lines += ["", *table("accuracy of", ranking)]
     if history.reference:
         lines += ["", *side_by_side(history.reference)]
     if progress.nonfinite_steps:
         lines += ["", f"{progress.nonfinite_steps} steps were skipped: loss or gradient not finite"]
     text = "\n".join(lines)
-    (folder / "summary.md").write_text(f"# {folder.name}\n\n{text}\n")
-    figures = {
+    write_atomic(folder / "summary.md", f"# {folder.name}\n\n{text}\n")
+    results = {
         "best_step": history.best_step,
         "steps": progress.step,
         "metrics": history.best_metrics,
-        "final": {name: value if math.isfinite(value) else None for name, value in _final(history).items()},
+        "final": _final(history),
         "baselines": baselines,
         "reference": history.reference,
     }
-    (folder / "metrics.json").write_text(json.dumps(figures, indent=1))
+    write_json(folder / "metrics.json", without_nonfinite(results))
     return text
 
 
 def _final(history: "History") -> dict[str, float]:
-    """Metrics of the last evaluation, also where it was made before a resume."""
-    found = ({k: v for k, v in metrics.items() if k.startswith("valid/")} for _, metrics in reversed(history.curve))
-    return next(filter(None, found), {})
+    """Metrics of the last evaluation, also if it was made before a resume."""
+    points = ({k: v for k, v in metrics.items() if k.startswith("valid/")} for _, metrics in reversed(history.curve))
+    return next(filter(None, points), {})
 
 
 def next_commands(run_dir: Path, generates: bool) -> list[str]:
-    """What a user may type next, spelled as the program that runs was."""
+    """Commands for the finished run, in the form in which the user called this program."""
     script = Path(sys.argv[0])
     prefix, suffix = (f"{script.parent}/", ".py") if script.name == "train.py" else ("mlxlab ", "")
     verbs = ["evaluate", *(["generate"] if generates else [])]
@@ -66,12 +69,12 @@ def next_commands(run_dir: Path, generates: bool) -> list[str]:
 
 
 def side_by_side(measured: dict[str, dict[str, float]]) -> list[str]:
-    """Lines of Markdown: a column for each model, and what share of the teacher the student is."""
+    """Lines of Markdown: a column for each model, and the size of the student as a share of the teacher's."""
     student, teacher = measured["student"], measured["teacher"]
     lines = [f"| at the last step | {' | '.join(measured)} |", "|---|" + "--:|" * len(measured)]
     for name in student:
         digits = ",.0f" if name == "parameters" else ".4f"
-        lines.append(f"| {name} | {' | '.join(format(one[name], digits) for one in measured.values())} |")
+        lines.append(f"| {name} | {' | '.join(format(metrics[name], digits) for metrics in measured.values())} |")
     share = student["parameters"] / teacher["parameters"]
     lines += [
         "",
@@ -85,7 +88,7 @@ def table(title: str, rows: list[tuple[str, float]]) -> list[str]:
     return markdown_table([title, "value"], [(name, f"{value:.4f}") for name, value in rows]).splitlines()
 
 
-def print_status(*lines: str) -> None:
-    """Lines for the user on standard error; results go to standard output."""
+def log_lines(*lines: str) -> None:
+    """Logs lines for the user, which go to standard error; results go to standard output."""
     for line in lines:
-        print(line, file=sys.stderr, flush=True)
+        logger.info(line)

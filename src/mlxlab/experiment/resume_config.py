@@ -13,7 +13,7 @@ from mlxlab.config.paths import conf_dir
 from mlxlab.config.resume_overrides import merge_for_resume, record_changes
 from mlxlab.config.stored import check_stored_config
 from mlxlab.errors import CheckpointUnavailableError, ConfigError
-from mlxlab.experiment.report import print_status
+from mlxlab.experiment.report import log_lines
 
 if TYPE_CHECKING:
     from mlxlab.checkpoint.store import Checkpoint
@@ -73,7 +73,7 @@ def refuse_checkpoint(
         raise ConfigError(f"{', '.join(changed)}: the checkpoint has the state of another optimizer: {reason}")
     if requested.resume not in ("auto", "last"):
         raise CheckpointUnavailableError(f"{checkpoint.path}: {reason}")
-    print_status(f"skipped {checkpoint.path.name}: {reason}")
+    log_lines(f"skipped {checkpoint.path.name}: {reason}")
     if ranks.group.rank == 0:
         CheckpointStore(checkpoint.path.parent).reject(checkpoint.path)
     ranks.broadcast("")  # no rank looks for another one before this one is set aside
@@ -85,7 +85,7 @@ def log_config_changes(changes: Changes, checkpoint: "Checkpoint | None", run_di
         return
     file, number = record_changes(run_dir, checkpoint.step, changes)
     lines = {key: f"{old} -> {new}" for key, (old, new) in changes.items()}
-    print_status(*(f"changed since the checkpoint: {key}: {line}" for key, line in lines.items()))
+    log_lines(*(f"changed since the checkpoint: {key}: {line}" for key, line in lines.items()))
     tracker.set_tags({f"resume.{number}.{key}": line for key, line in lines.items()})
     tracker.log_artifact(file, "config")
 

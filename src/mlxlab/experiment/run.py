@@ -1,4 +1,4 @@
-"""Runs one experiment: builds its parts, trains, reports. The only place that knows every part."""
+"""Runs one experiment: builds its parts, trains, reports. The only module that knows every part."""
 
 import errno
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ from mlxlab.experiment.metadata import (
     run_tags,
 )
 from mlxlab.experiment.rank_zero import RankContext, distributed_context
-from mlxlab.experiment.report import print_status
+from mlxlab.experiment.report import log_lines
 from mlxlab.experiment.resume_config import (
     check_compatible,
     check_fits,
@@ -136,20 +136,20 @@ def train(requested: DictConfig, context: RunContext) -> float:
     except CorruptCheckpointError as error:
         refuse_checkpoint(start.checkpoint, changes, requested, str(error), context.ranks)
         return train(requested, context)  # from an older checkpoint
-    print_status(*session.messages)
+    log_lines(*session.messages)
     save_inference_config(session.cfg, session.data, inference_dir)
     tags, name = run_tags(session) | start.fork_tags, run_name(session.cfg, run_dir)
     choices = run_choices(start.checkpoint)
     tracker.start(session.cfg | {"choices": choices}, tags, resumed=start.continues, name=name)
     session.context.metadata.update(run_metadata(session, tracker, choices))
-    print_status(*tracker.describe())
+    log_lines(*tracker.describe())
     log_inputs(session, tracker, inference_dir)
     log_config_changes(changes, checkpoint, run_dir, tracker)
     context.manifest.begin(**manifest_fields(session, checkpoint, run_dir))
     with _ended(tracker, session):
         if start.continues:
             tracker.truncate_after(start.step)
-        print_status(*set_aside_older_results(start, run_dir))
+        log_lines(*set_aside_older_results(start, run_dir))
         return finish(session, fit(session, state, checkpoint, context), context)
 
 
@@ -162,8 +162,8 @@ def fit(session: Session, state: "TrainState", checkpoint: "Checkpoint | None", 
     data, max_batches = session.data, session.trainer.eval_batches
     callbacks += distillation_callbacks(session.teachers, data.valid, data.task, max_batches)
     if checkpoint is not None:
-        print_status(f"resumed from {checkpoint.path.name}", *(f"skipped {line}" for line in checkpoint.skipped))
-    context.signals.watch(session.context.control)
+        log_lines(f"resumed from {checkpoint.path.name}", *(f"skipped {line}" for line in checkpoint.skipped))
+    context.signals.attach(session.context.control)
     checkpointer = context.ranks.select_checkpointer(instantiate(session.cfg["checkpointing"], **paths))
     return session.fit(state, context.ranks.select_callbacks(callbacks), checkpointer, checkpoint)
 
@@ -178,13 +178,13 @@ def finish(session: Session, state: "TrainState", context: RunContext) -> float:
     from mlxlab.training.checkpointer import final_state_digest
 
     signals, step = context.signals, state.progress.step
-    stop_signal = session.context.control.stop_signal or signals.stopping  # of any rank
-    digest = context.ranks.agreed(final_state_digest(state))
+    stop_signal = session.context.control.stop_signal or signals.stop_signal  # of any rank
+    digest = context.ranks.check_equal(final_state_digest(state))
     context.manifest.update(outcome=run_outcome(state, session.context.monitor, digest))
     if stop_signal:
         print(f"final_state={digest}")
-        if message := signals.put_back():
-            print_status(message)
+        if message := signals.requeue_job():
+            log_lines(message)
         raise RunInterrupted(f"stopped at step {step} and saved; resume with resume=auto", stop_signal)
     report_run(session, state, context.run_dir)
     print(f"final_state={digest}", flush=True)

@@ -1,7 +1,8 @@
-"""Signals: noticed at once by a thread that waits for nothing else, obeyed at the next step.
+"""Signals: received at once by a thread of their own, acted on after the present step.
 
-A Python handler does not run while MLX evaluates (minutes late was measured), so the signals are blocked in every
-thread and one thread takes them with `sigwait`. Threads inherit the mask: `SignalHandler.start` precedes MLX's import.
+A Python handler does not run while MLX evaluates (delays of minutes were measured), so the signals are blocked in every
+thread and one thread receives them with `sigwait`. Threads inherit the mask, so `SignalHandler.start` must precede the
+import of MLX.
 """
 
 import os
@@ -14,12 +15,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mlxlab.training.context import Control
 
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-CAUGHT = (*STOPPING, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+CAUGHT = (*STOP_SIGNALS, signal.SIGUSR1)
 
 
 class SignalHandler:
-    """Takes SIGTERM, SIGINT and SIGHUP as a wish to stop, SIGUSR1 as a wish to save; a second SIGINT ends at once.
+    """Stops the run on SIGTERM, SIGINT or SIGHUP, saves on SIGUSR1; a second SIGINT ends the process at once.
 
     Args:
         requeue: under SLURM, put the job back into the queue when a signal other than Ctrl-C stopped it.
@@ -33,7 +34,7 @@ class SignalHandler:
         self._closed = False
 
     def start(self) -> None:
-        """In the main thread, before MLX is imported."""
+        """Call in the main thread, before MLX is imported."""
         self._handlers = {number: signal.signal(number, self._handle) for number in CAUGHT}
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)
         self._thread = threading.Thread(target=self._wait, name="signals", daemon=True)
@@ -51,10 +52,10 @@ class SignalHandler:
             signal.signal(number, signal.SIG_IGN if ignore else handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
-    def put_back(self) -> str:
-        """Requeues the SLURM job if that was asked for; returns what happened, "" for nothing."""
+    def requeue_job(self) -> str:
+        """Requeues the SLURM job if the config says so; returns a message, "" if nothing was done."""
         job = os.environ.get("SLURM_JOB_ID")
-        if not (self.requeue and job and self.stopping and self.stopping != signal.SIGINT):
+        if not (self.requeue and job and self.stop_signal not in (0, signal.SIGINT)):
             return ""
         try:
             subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, timeout=30)
@@ -63,40 +64,40 @@ class SignalHandler:
         return f"SLURM job {job} is back in the queue"
 
     @property
-    def stopping(self) -> int:
-        """The signal that asked to stop, 0 if none did."""
-        return next((number for number in self.received if number in STOPPING), 0)
+    def stop_signal(self) -> int:
+        """The first signal that asks to stop, 0 if none does."""
+        return next((number for number in self.received if number in STOP_SIGNALS), 0)
 
-    def watch(self, control: "Control") -> None:
-        """Passes signals on to the training loop from now on, including one that has already arrived."""
+    def attach(self, control: "Control") -> None:
+        """Passes signals to the training loop, including those received so far."""
         self.control = control
-        self._tell()
+        self._notify()
 
     def _wait(self) -> None:
         while True:
             number = signal.sigwait(CAUGHT)
             if self._closed:
                 return
-            self._take(number)
+            self._receive(number)
 
     def _handle(self, number: int, _frame: object) -> None:
-        """A thread made before the mask was set got it: rare, but then the default would end the process."""
-        self._take(number)
+        """For signals delivered to a thread made before the mask was set; the default would end the process."""
+        self._receive(number)
 
-    def _take(self, number: int) -> None:
+    def _receive(self, number: int) -> None:
         if number == signal.SIGINT and signal.SIGINT in self.received:
             os._exit(130)
         self.received.append(number)
-        if number in STOPPING and self.received.count(number) == 1:
+        if number in STOP_SIGNALS and self.received.count(number) == 1:
             name = signal.Signals(number).name
             print(f"\n{name}: finishing the present step, then saving; Ctrl-C again ends at once", file=sys.stderr)
-        self._tell()
+        self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         control = self.control
         if control is None:
             return
         control.save_requested = control.save_requested or signal.SIGUSR1 in self.received
         self.received = [number for number in self.received if number != signal.SIGUSR1]
-        if self.stopping and not control.stop_reason:
-            control.stop_signal = self.stopping
+        if self.stop_signal and not control.stop_reason:
+            control.stop_signal = self.stop_signal

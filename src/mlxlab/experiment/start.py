@@ -1,4 +1,4 @@
-"""Decides where a run starts: from nothing, from a checkpoint of its own folder, or as a fork of another run."""
+"""Decides where a run starts: at step 0, from a checkpoint of its own folder, or as a fork of another run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,7 @@ class Start:
 
     Attributes:
         checkpoint: what it resumes from; None starts with initial weights.
-        continues: the run that is recorded in the folder goes on; False begins another one, a fork if there is a
-            checkpoint.
+        continues: resumes the run recorded in the folder; False starts another run, a fork if there is a checkpoint.
     """
 
     checkpoint: "Checkpoint | None"
@@ -37,7 +36,7 @@ class Start:
 
     @property
     def fork_tags(self) -> dict[str, str]:
-        """What the tracker records of the run from which a fork starts."""
+        """Tags that name the run and checkpoint from which a fork starts."""
         if self.checkpoint is None or self.continues:
             return {}
         uid = self.checkpoint.state["metadata"]["uid"]
@@ -67,7 +66,7 @@ def find_start(resume: str | None, ranks: "RankContext") -> Start:
 
 
 def set_aside_older_results(start: Start, run_dir: Path) -> list[str]:
-    """Before training: moves checkpoints out of the way that do not belong to what will be trained; says which."""
+    """Renames, before training, checkpoints that are not part of the run that starts; returns messages."""
     from mlxlab.checkpoint.store import FOLDER, CheckpointStore
 
     store = CheckpointStore(run_dir / FOLDER)

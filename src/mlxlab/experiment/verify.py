@@ -1,4 +1,4 @@
-"""Proof after the fact: trains again from one checkpoint to the next and compares the weights bit for bit."""
+"""Verifies a run: trains again from each checkpoint to the next and compares the results bit for bit."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def verify_run(folder: Path, from_start: bool = False) -> Iterator[str]:
-    """Verifies a run folder and says line by line what holds.
+    """Verifies a run folder; yields a line for each check that holds.
 
-    Every checkpoint's checksums are computed again. Then each is reached by training from the one before it (the first
-    from nothing, with `from_start` or where it is the only one) and compared: weights and optimizer, bit for bit.
+    First the checksums of every checkpoint are computed. Then each is compared, weights and optimizer, bit for bit,
+    with the result of training from the one before it; the first from step 0, if `from_start` or if it is the only one.
 
     Raises:
-        CheckpointUnavailableError: a checkpoint is damaged, or differs from its replay; names the first.
+        CheckpointUnavailableError: a checkpoint is damaged, or differs from what training gives; names the first.
         InputNotFoundError: the folder holds no run with checkpoints.
     """
     backend.prepare()
@@ -31,49 +31,57 @@ def verify_run(folder: Path, from_start: bool = False) -> Iterator[str]:
     paths = CheckpointStore(folder / "checkpoints").steps()[::-1]
     if not paths:
         raise InputNotFoundError(f"{folder}: no run folder with checkpoints")
-    found: list[Checkpoint] = []
+    checkpoints: list[Checkpoint] = []
     for path in paths:
         try:
-            found.append(load_checkpoint(path))
-        except CorruptCheckpointError as damage:
-            raise CheckpointUnavailableError(f"{path}: {damage}") from None
+            checkpoints.append(load_checkpoint(path))
+        except CorruptCheckpointError as error:
+            raise CheckpointUnavailableError(f"{path}: {error}") from None
         yield f"{path.name}: checksums hold"
-    starts: list[Checkpoint | None] = [*found[:-1]]
-    ends = found[1:]
+    starts: list[Checkpoint | None] = [*checkpoints[:-1]]
+    ends = checkpoints[1:]
     if from_start or not starts:
-        starts, ends = [None, *starts], found
+        starts, ends = [None, *starts], checkpoints
     for start, end in zip(starts, ends, strict=True):
-        different = _first_difference(folder, start, end)
+        difference = _first_difference(folder, start, end)
         since = f"step {start.step}" if start else "the start"
-        if different:
-            raise CheckpointUnavailableError(f"{end.path.name}: {different} is not what training from {since} gives")
+        if difference:
+            raise CheckpointUnavailableError(f"{end.path.name}: {difference} is not what training from {since} gives")
         yield f"{end.path.name}: bitwise what training from {since} gives"
 
 
 def _first_difference(folder: Path, start: "Checkpoint | None", end: "Checkpoint") -> str:
-    """The first array that differs between `end` and the replay from `start`; "" if none does."""
+    """The first array that differs between `end` and training from `start`; "" if none does."""
     import numpy as np
 
     from mlxlab.training.checkpointer import saved_arrays
 
     weights, optimizer = saved_arrays(_retrain_between(folder, start, end))
-    for title, ours, theirs in (("model", weights, end.weights), ("optimizer", optimizer, end.optimizer)):
-        for name in sorted({*ours, *theirs}):
-            if name not in ours or name not in theirs:
-                return f"{title} {name}"
-            a, b = np.array(ours[name]), np.array(theirs[name])
+    for owner, trained, saved in (("model", weights, end.weights), ("optimizer", optimizer, end.optimizer)):
+        for name in sorted({*trained, *saved}):
+            if name not in trained or name not in saved:
+                return f"{owner} {name}"
+            a, b = np.array(trained[name]), np.array(saved[name])
             if a.dtype != b.dtype or a.tobytes() != b.tobytes():
-                return f"{title} {name}"
+                return f"{owner} {name}"
     return ""
 
 
 def _retrain_between(folder: Path, start: "Checkpoint | None", end: "Checkpoint") -> "TrainState":
     """The state at the step of `end`, trained with its config from the state of `start`."""
+    from mlxlab.checkpoint.manifest import CorruptCheckpointError
     from mlxlab.experiment.build import build_session
+    from mlxlab.experiment.resume_config import check_fits
 
     cfg = check_stored_config(end.state["metadata"]["config"], str(end.path))
     session = build_session(cfg, folder, inference_dir=folder / "inference", initialize=start is None)
-    return session.fit(session.init_state(), [_StopAt(end.step)], checkpoint=start)
+    state = session.init_state()
+    try:
+        check_fits(start, state)
+    except CorruptCheckpointError as error:
+        assert start is not None
+        raise CheckpointUnavailableError(f"{start.path}: {error}") from None
+    return session.fit(state, [_StopAt(end.step)], checkpoint=start)
 
 
 class _StopAt:
