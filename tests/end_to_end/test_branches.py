@@ -91,7 +91,9 @@ def test_choices_are_parameters_and_stay_those_of_the_start_on_resume(tmp_path):
     settings = [setting for setting in but(*options) if not setting.startswith("tracking")]
     folder = [*tracked(tmp_path), f"hydra.run.dir={tmp_path}/run"]
     assert run_here(*settings, *folder).returncode == 0
-    resumed = run_here(*folder, "resume=auto", "trainer.max_steps=6")  # without the options that were typed at the start
+    resumed = run_here(
+        *folder, "resume=auto", "trainer.max_steps=6"
+    )  # without the options that were typed at the start
     assert resumed.returncode == 0, resumed.stderr
     choices = [start["params"]["choices.trainer/optimizer"] for start in starts(tmp_path / "run")]
     assert choices == ["lion", "lion"]
