@@ -28,7 +28,7 @@ Arrays = dict[str, mx.array]
 
 
 class CheckpointerProtocol(Protocol):
-    """What the loop calls, always after all callbacks. See `Callback` for the three moments."""
+    """The interface of the loop to a checkpointer, called after all callbacks; the events are those of `Callback`."""
 
     def on_start(self, context: FitContext, state: TrainState) -> None: ...
 
@@ -71,7 +71,7 @@ class Checkpointer:
 
     Args:
         every_steps: steps between saves; null saves at every evaluation. The best and the last are always saved.
-        keep: how many of the newest are kept, in addition to the best.
+        keep: number of newest checkpoints to keep, in addition to the best.
         background: write while training continues; one save at a time, the next one waits.
     """
 
@@ -117,11 +117,11 @@ class Checkpointer:
         self.finish()
         step = state.progress.step
         if not self._has(step):
-            weights, optimizer, rest = checkpoint_payload(context, state)
-            rest["data"] = state.data_state  # the iterator is already one batch ahead
+            weights, optimizer, saved_state = checkpoint_payload(context, state)
+            saved_state["data"] = state.data_state  # the iterator is already one batch ahead
             best_step = state.history.best_step
             try:
-                self.store.save(step, weights, optimizer, rest, best_step=best_step, emergency=True)
+                self.store.save(step, weights, optimizer, saved_state, best_step=best_step, emergency=True)
             except (OSError, RuntimeError, CannotCreateError) as error:
                 return f"; step {step} could not be saved ({error})"
         return f"; step {step} is saved, continue with resume=auto"
@@ -138,7 +138,7 @@ class Checkpointer:
         """Before training, not when the disk is full."""
         weights, optimizer = saved_arrays(state)
         size = sum(array.nbytes for array in (*weights.values(), *optimizer.values()))
-        need = (self.store.keep + 2) * size  # the newest, the best, and the one being written
+        need = (self.store.keep + 2) * size  # the newest, the best, and that being written
         free = shutil.disk_usage(self.store.folder.parent).free
         if need > free:
             logger.warning(
@@ -147,11 +147,13 @@ class Checkpointer:
             )
 
     def _save(self, context: FitContext, state: TrainState) -> None:
-        weights, optimizer, rest = checkpoint_payload(context, state)
+        weights, optimizer, saved_state = checkpoint_payload(context, state)
         mx.eval(weights, optimizer)  # before the first step the optimizer's are lazy: no other thread can compute them
-        # Arrays never change in place, so holding them is a snapshot; the rest is copied.
+        # Arrays never change in place, so holding them is a snapshot; all other state is copied.
         emergency, best_step = context.control.stop_signal != 0, state.history.best_step
-        write = partial(self._write, state.progress.step, weights, optimizer, deepcopy(rest), best_step, emergency)
+        write = partial(
+            self._write, state.progress.step, weights, optimizer, deepcopy(saved_state), best_step, emergency
+        )
         self.finish()
         if not self.background:
             write()
@@ -181,13 +183,13 @@ def saved_arrays(state: TrainState) -> tuple[Arrays, Arrays]:
 
 
 def checkpoint_payload(context: FitContext, state: TrainState) -> tuple[Arrays, Arrays, CheckpointState]:
-    """What a checkpoint holds: weights by path, optimizer state by path, and the rest as JSON."""
+    """The content of a checkpoint: weights by path, optimizer state by path, and all other state as JSON."""
     state.before_save()
     return *saved_arrays(state), {**state.state_dict(), "metadata": context.metadata}
 
 
 def all_finite(*groups: Arrays) -> bool:
-    """In NumPy: the thread that saves must not compute on the device. Trained weights are float32."""
+    """Uses NumPy, because the thread that saves must not compute on the device. Trained weights are float32."""
     floats = [array for group in groups for array in group.values() if array.dtype in (mx.float32, mx.float16)]
     return all(np.isfinite(np.array(array)).all() for array in floats)
 

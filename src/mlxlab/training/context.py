@@ -1,4 +1,4 @@
-"""What the callbacks of a run share: requests to the loop, and what stays the same from start to end."""
+"""The objects that the callbacks of a run share: requests to the loop, and constants of the run."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""Where NumPy batches become MLX arrays: here, and in the training thread only."""
+"""Converts NumPy batches to MLX arrays; called in the training thread only."""
 
 from typing import NamedTuple
 

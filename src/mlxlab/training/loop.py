@@ -109,7 +109,7 @@ class TrainingLoop:
             self._finish_interrupted_step()
 
     def _finish_interrupted_step(self) -> None:
-        """What was due at the step of the checkpoint, but prevented by the signal that ended the run."""
+        """Logs and evaluates if that was due at the checkpoint but prevented by the signal that ended the run."""
         if self.control.stop_reason == "done" and self.state.running.steps:
             self.metrics.log_totals(no_step())
         step = self.state.progress.step

@@ -142,8 +142,8 @@ class History:
             self.curve.append((step, dict(metrics)))
         if len(self.curve) > CURVE_POINTS:
             *earlier, last = self.curve
-            kept = [p for i, p in enumerate(earlier) if i % 2 or any(name.startswith(VALID) for name in p[1])]
-            self.curve = [*kept, last]
+            thinned = [p for i, p in enumerate(earlier) if i % 2 or any(name.startswith(VALID) for name in p[1])]
+            self.curve = [*thinned, last]
 
     def add_evaluation(self, step: int, evaluation: Evaluation, monitor: MonitoredMetric) -> None:
         metrics = valid_metrics(evaluation)
@@ -172,7 +172,7 @@ def valid_metrics(evaluation: Evaluation) -> dict[str, float]:
 
 @dataclass
 class TrainState:
-    """What a checkpoint restores: weights, optimizer and, as JSON, everything that `state_dict` returns.
+    """The state that a checkpoint restores: weights, optimizer and, as JSON, everything that `state_dict` returns.
 
     Attributes:
         total_steps: planned length of the run; None if no limit can be expressed in steps. Not saved.

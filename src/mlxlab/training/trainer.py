@@ -36,7 +36,7 @@ class Trainer:
         ema_decay: decay of a moving average of the weights, which is then evaluated and saved; null for none.
         worker_timeout: seconds that a process waits for the others before it saves and ends (exit 75).
         loss: what is minimised.
-        step: how one batch becomes one optimizer step.
+        step: takes one optimizer step on a batch.
         optimizer: how gradients change the weights.
         schedule: learning rate by step.
         teachers: models to learn from, with trainer=distill; `distillation.teachers` refers to them.

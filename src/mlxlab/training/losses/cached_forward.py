@@ -8,7 +8,7 @@ class CachedForward(nn.Module):
     """A model that computes its output once for a batch, however many losses call it.
 
     It lives as long as one call of the loss. It is an `nn.Module` without parameters of its own, so that a loss may
-    take it for the model.
+    use it as the model.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -28,7 +28,7 @@ class LossTerms(NamedTuple):
 
 
 class Loss(Protocol):
-    """What a run minimises. The trainer calls all four methods of every loss.
+    """The function that a run minimises. The trainer calls all four methods of every loss.
 
     A loss without state inherits from `Loss` and defines `__call__` only; the three hooks then do nothing. A loss that
     needs the hooks defines all four methods and does not inherit.

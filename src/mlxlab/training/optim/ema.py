@@ -29,7 +29,7 @@ class EMAOptimizer(optim.Optimizer):
         super().__init__()
         self.optimizer, self.decay = optimizer, decay
         self._average: Tree = {}
-        self._count = {"updates": mx.array(0, mx.uint32)}
+        self._count = {"steps": mx.array(0, mx.uint32)}
 
     def init(self, parameters: Tree) -> None:
         self.optimizer.init(parameters)
@@ -37,11 +37,11 @@ class EMAOptimizer(optim.Optimizer):
 
     def apply_gradients(self, gradients: Tree, parameters: Tree) -> Tree:
         after = self.optimizer.apply_gradients(gradients, parameters)
-        n = self._count["updates"].astype(mx.float32)
+        n = self._count["steps"].astype(mx.float32)
         d = mx.minimum(self.decay, (1 + n) / (10 + n))
         before, new = flatten_arrays(self._average), flatten_arrays(after)
         assign_leaves(self._average, {path: d * leaf + (1 - d) * new[path] for path, leaf in before.items()})
-        self._count["updates"] = self._count["updates"] + 1
+        self._count["steps"] = self._count["steps"] + 1
         return after
 
     @property

@@ -102,7 +102,7 @@ class CompiledFunction(Generic[Result]):
 
 
 def shapes_of(*arguments: object) -> Shapes:
-    """What selects a trace: path, shape and dtype of every array in the arguments."""
+    """The key of a trace: path, shape and dtype of every array in the arguments."""
     leaves = cast(list[tuple[str, object]], tree_flatten(list(arguments)))
     return tuple((path, *_shape_and_dtype(leaf)) for path, leaf in leaves)
 

@@ -116,7 +116,7 @@ class TwoStreamGradients:
 
 @cache
 def _worker() -> "_StreamWorker":
-    """One for the whole process."""
+    """The worker of the process."""
     return _StreamWorker()
 
 
