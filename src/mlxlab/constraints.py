@@ -18,13 +18,13 @@ from annotated_types import MinLen as MinLen
 
 @dataclass(frozen=True)
 class IsFile:
-    """Text that names a file, not a folder, device, pipe or `-`. Whether it exists is found where it is read."""
+    """Text that names a file, not a folder, device, pipe or `-`. Whether it exists is checked on reading."""
 
 
 Count = Annotated[int, Ge(0), Le(10**12)]  # 0, 1, 2, ...
 Size = Annotated[int, Ge(1), Le(10**12)]  # 1, 2, 3, ...
 Fraction = Annotated[float, Ge(0), Le(1)]  # [0, 1]
-Share = Annotated[float, Ge(0), Lt(1)]  # [0, 1): a dropout, a held-out part
+Share = Annotated[float, Ge(0), Lt(1)]  # [0, 1): a dropout rate, a validation fraction
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Seed = Annotated[int, Ge(0), Lt(2**64)]

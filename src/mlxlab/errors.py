@@ -1,17 +1,17 @@
-"""What can go wrong through no fault of ours: one line for the user, one documented exit code (sysexits).
+"""Errors that the user can correct: a one-line message and a documented exit code (sysexits).
 
-Every fault ends the program with its `exit_code`; a traceback is kept for our own bugs. May be imported by anyone.
+The program exits with the `exit_code` of the error; tracebacks are only for bugs in mlxlab.
 """
 
 
 class UserError(Exception):
-    """A fault the user can mend. `str(fault)` is what is printed: one line a finding, at most ten."""
+    """An error that the user can correct. `str(error)` is printed: one line per issue, at most ten."""
 
     exit_code = 70
 
 
 class ConfigError(UserError):
-    """The configuration is not one that can run."""
+    """The configuration is invalid."""
 
     exit_code = 2
 
@@ -23,13 +23,13 @@ class DataError(UserError):
 
 
 class InputNotFoundError(UserError):
-    """A file or folder to read is not there."""
+    """A file or folder to read does not exist."""
 
     exit_code = 66
 
 
 class ServiceUnavailableError(UserError):
-    """A service or package that this run needs cannot be had."""
+    """A service or package that this run needs is unavailable."""
 
     exit_code = 69
 
@@ -47,13 +47,13 @@ class WriteError(UserError):
 
 
 class WorkerLostError(UserError):
-    """Another process of this run is gone; started again, the run goes on."""
+    """Another process of this run exited; the run can be resumed."""
 
     exit_code = 75
 
 
 class CheckpointUnavailableError(UserError):
-    """There is no usable checkpoint where one is expected."""
+    """No usable checkpoint."""
 
     exit_code = 76
 

@@ -80,7 +80,7 @@ def test_every_key_has_a_line_of_its_own_with_words():
 
     conf = shipped_conf()
     for model in groups(conf)["model"]:
-        silent = [entry.key for entry in lines(conf, chosen(conf, [f"model={model}"])) if not entry.words]
+        silent = [entry.key for entry in lines(conf, chosen(conf, [f"model={model}"])) if not entry.description]
         assert silent == []
 
 

@@ -50,7 +50,7 @@ def test_the_folder_may_be_chosen(line):  # noqa: F811
 def test_a_file_where_the_folder_should_be_is_exit_73(line):  # noqa: F811
     (line.project / "taken").write_text("")
     for place in ("taken", "taken/in", "/dev/null/x"):
-        assert "cannot be made" in line.refuses(f"hydra.run.dir={place}", code=73)
+        assert "cannot be created" in line.refuses(f"hydra.run.dir={place}", code=73)
 
 
 def test_a_sweep_is_the_grid_of_its_values_a_folder_each(line):  # noqa: F811
@@ -85,7 +85,7 @@ def test_a_sweep_that_makes_no_jobs_is_refused(line):  # noqa: F811
     assert "the sweep is empty" in line.refuses("-m", "seed=range(0)", "tracking=none")
     assert "INTERVAL_SWEEP; give values" in line.refuses("-m", "seed=interval(0,1)", "tracking=none")
     assert line("-m", "hydra.sweeper.max_batch_size=0", "seed=0,1", "tracking=none") == 2
-    assert line.err == "hydra.sweeper: its settings make no sense to it\n"
+    assert line.err == "hydra.sweeper: invalid settings\n"
 
 
 def test_the_return_value_is_the_metric(line, monkeypatch):  # noqa: F811

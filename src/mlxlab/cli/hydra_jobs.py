@@ -1,4 +1,4 @@
-"""Jobs under Hydra: one run, or a sweep of them. Behind `train`."""
+"""Runs one experiment or a sweep of them under Hydra."""
 
 import atexit
 import shutil
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class JobRunner:
-    """One job, called by Hydra with its config; returns the metric named by `objective`. Remembers what failed."""
+    """One job, called by Hydra with its config; returns the metric named by `objective`. Records failed jobs."""
 
     def __init__(self, is_last: bool = False) -> None:
         self.is_last = is_last  # the process ends after this job
@@ -35,12 +35,12 @@ class JobRunner:
         hydra: Any = HydraConfig.get()
         self.started += 1
         try:
-            check(config)  # of a sweep: a job that was proposed only now
+            check(config)  # a sweeper may propose jobs as it goes
             from mlxlab.experiment.run import run_experiment
 
             return run_experiment(config, Path(hydra.runtime.output_dir), is_last=self.is_last)
         except Exception as error:
-            if hydra.mode.name == "MULTIRUN":  # the others go on, also where a signal stopped this one
+            if hydra.mode.name == "MULTIRUN":  # the other jobs run, also after a signal stopped this one
                 number = str(hydra.job.num)
                 print(f"job {number} ({', '.join(hydra.overrides.task)}):", end=" ", file=sys.stderr)
                 self.failures[number] = report(error)
@@ -64,7 +64,7 @@ def run(hydra: "Hydra", config: "DictConfig", owns_process: bool) -> int:
     own = find_resumed_run(config.get("resume"))
     if own and not any(word.startswith("hydra.run.dir=") for word in config.hydra.overrides.hydra):
         config.hydra.run.dir = str(own)
-    if rank() > 0:  # process 0 keeps the run folder; what Hydra writes for this one is thrown away
+    if rank() > 0:  # rank 0 writes the run folder; what Hydra writes for this rank is discarded
         config.hydra.run.dir = tempfile.mkdtemp(prefix="mlxlab-")
         atexit.register(shutil.rmtree, config.hydra.run.dir, ignore_errors=True)
     callbacks = Callbacks(config)
@@ -86,7 +86,7 @@ def run(hydra: "Hydra", config: "DictConfig", owns_process: bool) -> int:
 
 
 def sweep(hydra: "Hydra", config: "DictConfig") -> int:
-    """Every job of a sweep, in the order of its sweeper; one that fails does not end the others.
+    """Every job of a sweep, in the order of its sweeper; a failed job does not end the others.
 
     Returns the exit code: 0, or that of the first job that failed.
     """
@@ -97,9 +97,9 @@ def sweep(hydra: "Hydra", config: "DictConfig") -> int:
 
     check_parallel(config.trainer.parallel)
     if is_launched():
-        raise ConfigError("-m: a sweep among processes that were started together; start its jobs one by one")
+        raise ConfigError("-m: expected a single process for a sweep, got a launcher; start its jobs one by one")
     config.hydra.mode = RunMode.MULTIRUN
-    config.hydra.overrides.hydra.append("hydra.mode=MULTIRUN")  # each job is composed anew, and must know
+    config.hydra.overrides.hydra.append("hydra.mode=MULTIRUN")  # each job is composed again, and must know
     callbacks, task = Callbacks(config), JobRunner()
     callbacks.on_multirun_start(config=config, config_name="train")
     context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
@@ -108,7 +108,7 @@ def sweep(hydra: "Hydra", config: "DictConfig") -> int:
         sweeper.sweep(arguments=list(config.hydra.overrides.task))
     except Exception as error:
         if not task.failures:  # the sweep itself, not one of its jobs
-            raise _of_sweep(error, task) from error
+            raise _sweep_error(error, task) from error
         print(f"{len(task.failures)} of {task.started} jobs failed: {', '.join(task.failures)}", file=sys.stderr)
         return next(iter(task.failures.values()))
     finally:
@@ -116,13 +116,13 @@ def sweep(hydra: "Hydra", config: "DictConfig") -> int:
     return 0
 
 
-def _of_sweep(error: Exception, task: JobRunner) -> Exception:
+def _sweep_error(error: Exception, task: JobRunner) -> Exception:
     if isinstance(error, OSError):
         return _cannot_create(error)
     if not task.started and isinstance(error, AssertionError | ValueError):
-        return ConfigError(f"hydra.sweeper: {one_line(str(error)) or 'its settings make no sense to it'}")
+        return ConfigError(f"hydra.sweeper: {one_line(str(error)) or 'invalid settings'}")
     return error
 
 
 def _cannot_create(error: OSError) -> UserError:
-    return CannotCreateError(f"{error.filename}: {error.strerror or error}; the run folder cannot be made")
+    return CannotCreateError(f"{error.filename}: {error.strerror or error}; the run folder cannot be created")

@@ -1,4 +1,4 @@
-"""`train --help`: groups, options, keys and examples, answered from the files of conf/ in a blink."""
+"""`train --help`: groups, options, keys and examples, read from the files of conf/ without importing Hydra or MLX."""
 
 import sys
 from textwrap import wrap
@@ -25,7 +25,7 @@ Examples
 Flags
     -m, --multirun       run every combination of the values given: a=1,2 b=3,4
     --cfg job            print the composed config and stop; with --resolve also its interpolations
-    --config-dir DIR     a folder of your own options beside conf/: DIR/experiment/mine.yaml, experiment=mine
+    --config-dir DIR     a folder of your own options in addition to conf/: DIR/experiment/mine.yaml, experiment=mine
     --config-name NAME   another primary config than train
     --info [WHAT]        where Hydra finds its configs: defaults-tree, searchpath, plugins, ...
     --hydra-help         Hydra's own help; -sc install=bash prints shell completion
@@ -34,28 +34,29 @@ Outputs go to outputs/<day>/<time>-<id>/, sweeps to multirun/<day>/<time>-<id>/<
 """
 
 
-def show_help(words: list[str]) -> str:
-    """The whole text; `words` may choose options, whose keys are then shown."""
+def show_help(overrides: list[str]) -> str:
+    """The help text, with the keys of the options that `overrides` choose."""
     conf, program = conf_dir(), "scripts/train.py" if sys.argv[0].endswith("train.py") else "mlxlab train"
-    options = chosen(conf, words)
-    parts = [_TOP.format(program=program), "Groups (* is the default, or what was chosen)"]
-    for group, found in groups(conf).items():
-        parts += _group(group, found, options.get(group))
-    parts.append("\nKeys: default, what it may be, what it means")
+    options = chosen(conf, overrides)
+    text = [_TOP.format(program=program), "Groups (* is the default or the chosen option)"]
+    for group, names in groups(conf).items():
+        text += _group(group, names, options.get(group))
+    text.append("\nKeys: default, expected values, meaning")
     for line in lines(conf, options):
-        parts += _line(line)
-    return "\n".join([*parts, _BOTTOM.format(program=program)])
+        text += _line(line)
+    return "\n".join([*text, _BOTTOM.format(program=program)])
 
 
-def _group(group: str, found: dict[str, str], default: str | None) -> list[str]:
+def _group(group: str, names: dict[str, str], default: str | None) -> list[str]:
     shown = [f"  {group}="]
-    for option, words in found.items():
-        shown.append(f"    {'*' if option == default else ' '} {option:<16} {words}")
+    for option, description in names.items():
+        shown.append(f"    {'*' if option == default else ' '} {option:<16} {description}")
     return shown
 
 
 def _line(line: KeyHelp) -> list[str]:
     head = f"  {line.key}={line.default}"
-    words = wrap(f"{line.expected}; {line.words}" if line.words else line.expected, _WIDTH - _COLUMN)
-    first = [head.ljust(_COLUMN) + words[0]] if len(head) < _COLUMN else [head, " " * _COLUMN + words[0]]
-    return first + [" " * _COLUMN + more for more in words[1:]]
+    text = f"{line.expected}; {line.description}" if line.description else line.expected
+    wrapped = wrap(text, _WIDTH - _COLUMN)
+    first = [head.ljust(_COLUMN) + wrapped[0]] if len(head) < _COLUMN else [head, " " * _COLUMN + wrapped[0]]
+    return first + [" " * _COLUMN + more for more in wrapped[1:]]

@@ -1,4 +1,4 @@
-"""The outline of conf/: groups, options, keys, read from the files alone. What `--help` prints, without Hydra."""
+"""Lists the groups, options and keys of conf/ for `--help`, from the files alone, without Hydra."""
 
 import re
 from collections.abc import Iterator
@@ -19,31 +19,31 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(frozen=True)
 class KeyHelp:
-    """One key: its default, what it may be, what it means."""
+    """Default, expected values and description of one key."""
 
     key: str
     default: str
     expected: str
-    words: str
+    description: str
 
 
 def groups(conf: Path) -> dict[str, dict[str, str]]:
     """group -> option -> the first comment of its file, in the order of the primary config's defaults."""
-    found: dict[str, dict[str, str]] = {}
+    options: dict[str, dict[str, str]] = {}
     for file in sorted(conf.rglob("*.yaml")):
         group = file.parent.relative_to(conf).as_posix()
         if group != "." and not group.startswith("hydra"):
-            found.setdefault(group, {})[file.stem] = _first_comment(file)
+            options.setdefault(group, {})[file.stem] = _first_comment(file)
     order = list(chosen(conf))
-    ordered = sorted(found.items(), key=lambda item: (_place(item[0], order), item[0]))
-    return {group: dict(sorted(options.items(), key=lambda item: _size(item[1]))) for group, options in ordered}
+    ordered = sorted(options.items(), key=lambda item: (_rank(item[0], order), item[0]))
+    return {group: dict(sorted(names.items(), key=lambda item: _size(item[1]))) for group, names in ordered}
 
 
-def chosen(conf: Path, words: list[str] | None = None) -> dict[str, str | None]:
-    """group -> option: the primary config's defaults, but what `words` (`model=cnn_hybrid`) choose; also inner ones."""
+def chosen(conf: Path, overrides: list[str] | None = None) -> dict[str, str | None]:
+    """group -> option, as the primary config and `overrides` (`model=cnn_hybrid`) choose; also of nested groups."""
     options = _defaults(_load(conf / "train.yaml"), "")
-    for word in words or []:
-        group, _, option = word.partition("=")
+    for override in overrides or []:
+        group, _, option = override.partition("=")
         if (conf / group / f"{option}.yaml").is_file():
             options[group] = option
     for group, choice in list(options.items()):
@@ -63,23 +63,23 @@ def lines(conf: Path, options: dict[str, str | None]) -> list[KeyHelp]:
 
 
 def _merge(tree: dict[str, Any], conf: Path, group: str, option: str) -> None:
-    """One option into the tree at its package."""
+    """Merges one option into the tree at its package."""
     values = _load(conf / group / f"{option}.yaml")
     package = _package(conf / group / f"{option}.yaml") or group.replace("/", ".")
-    place = tree
+    node = tree
     for name in package.split("."):
-        place = place.setdefault(name, {})
-    place.update({key: value for key, value in values.items() if key != "defaults"})
+        node = node.setdefault(name, {})
+    node.update({key: value for key, value in values.items() if key != "defaults"})
 
 
 def _defaults(values: dict[str, Any], group: str) -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
+    defaults: dict[str, str | None] = {}
     for entry in values.get("defaults", []):
         if isinstance(entry, dict):
             [(name, option)] = entry.items()
             if not name.startswith("override "):
-                found[name.lstrip("/") if name.startswith("/") or not group else f"{group}/{name}"] = option
-    return found
+                defaults[name.lstrip("/") if name.startswith("/") or not group else f"{group}/{name}"] = option
+    return defaults
 
 
 def _node(tree: dict[str, Any], target: str, path: str) -> Iterator[KeyHelp]:
@@ -89,26 +89,26 @@ def _node(tree: dict[str, Any], target: str, path: str) -> Iterator[KeyHelp]:
             yield from _key(tree[name], key.kind, key.doc, f"{path}.{name}".lstrip("."))
 
 
-def _key(value: Any, kind: Kind, words: str, path: str) -> Iterator[KeyHelp]:
+def _key(value: Any, kind: Kind, description: str, path: str) -> Iterator[KeyHelp]:
     if isinstance(value, dict) and "_target_" in value:
         yield from _node(value, value["_target_"], path)
     elif isinstance(value, dict) and isinstance(kind, Mapping) and isinstance(kind.value, Component):
         for name, item in value.items():
             yield from _key(item, kind.value, "", f"{path}.{name}")
     elif not isinstance(kind, Component):
-        yield KeyHelp(path, shown(value).replace("'", ""), describe(kind), words.rstrip("."))
+        yield KeyHelp(path, shown(value).replace("'", ""), describe(kind), description.rstrip("."))
 
 
-def _place(group: str, order: list[str]) -> tuple[int, int]:
+def _rank(group: str, order: list[str]) -> tuple[int, int]:
     head = group.split("/")[0]
     names = [name.split("/")[0] for name in order]
     return (names.index(head) if head in names else len(names), group.count("/"))
 
 
-def _size(words: str) -> int:
+def _size(description: str) -> int:
     """The first number in a description: sizes go from small to large, other options keep the order of their names."""
-    number = re.search(r"\d+", words)
-    return int(number[0]) if number and words.startswith("Hidden size") else 0
+    number = re.search(r"\d+", description)
+    return int(number[0]) if number and description.startswith("Hidden size") else 0
 
 
 def _load(file: Path) -> dict[str, Any]:

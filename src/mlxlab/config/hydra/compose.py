@@ -1,4 +1,4 @@
-"""Composition: from config files and overrides to one checked config, or to lines that say what is wrong."""
+"""Composes config files and overrides into one checked config, or reports what is wrong, one line each."""
 
 import copy
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ _BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
 
 @dataclass
 class Composer:
-    """One command line.
+    """Composes the config of one command line.
 
     Args:
         conf: the folder of config files.
@@ -48,7 +48,7 @@ class Composer:
     multirun: bool = False
 
     def open(self) -> Hydra:
-        """A Hydra that reads these folders through the guard."""
+        """Creates a Hydra that reads these folders with the limits of `yaml_limits`."""
         install_config_source()
         path = create_config_search_path(f"file://{self.conf}")
         if self.extra is not None:
@@ -59,24 +59,24 @@ class Composer:
         return hydra
 
     def checked(self, hydra: Hydra) -> DictConfig:
-        """The config with its `hydra:` node, sound in every key; of a sweep every job has been checked as well.
+        """Returns the valid config with its `hydra:` node; for a sweep, every job has been checked as well.
 
         Raises:
-            ConfigError: at most ten lines.
-            NotAllowedError: something that may not be built or set.
+            ConfigError: the config, or that of any job, is invalid; at most ten lines.
+            NotAllowedError: it holds a target or key that may not be built or set.
         """
         typed, findings = parse(self.overrides, self.multirun)
         master = None if findings or not self.multirun else self._composed(hydra, self.overrides, RunMode.MULTIRUN)
-        found: list[ConfigIssue] = findings
+        issues: list[ConfigIssue] = findings
         config: DictConfig | None = None
         for texts in self._jobs(typed, master):
-            config = self._sound(hydra, texts, found)
-        if config is None and not found:
+            config = self._valid(hydra, texts, issues)
+        if config is None and not issues:
             raise ConfigError("the sweep is empty: one of its ranges has no values")
-        if found:
-            raise ConfigError(format_issues(found))
+        if issues:
+            raise ConfigError(format_issues(issues))
         if self.multirun and (master is None or config is None or _is_forced(config, texts)):
-            # Sound, but only if forced: a key of an open mapping, `tags.for=thesis`. Hydra composes each job anew.
+            # Valid only if forced: a key of an open mapping, `tags.for=thesis`. Hydra composes each job again.
             self.overrides = composition_errors.forced(hydra, typed)[0]
             master = hydra.compose_config(self.name, list(self.overrides), RunMode.MULTIRUN)
         result = master if self.multirun else config
@@ -85,22 +85,24 @@ class Composer:
         return result
 
     def guard(self, hydra: Hydra) -> None:
-        """Refuses what would act or show something before a config is checked."""
+        """Refuses a `hydra:` node that would act before the config is checked."""
         guard_hydra_node(hydra.compose_config(self.name, list(self.overrides), RunMode.RUN))
 
     def _jobs(self, typed: list[ParsedOverride], master: DictConfig | None) -> list[list[str]]:
-        """The overrides of every job: of the one run, or of each point of the grid."""
+        """The overrides of each job: one for a run, one per grid point for a sweep."""
         if not self.multirun:
-            return [[one.text for one in typed]]
+            return [[override.text for override in typed]]
         grid = typed
         if master is not None and master.hydra.sweeper.get("_target_") == _BASIC_SWEEPER:
             params = [f"{key}={value}" for key, value in (master.hydra.sweeper.get("params") or {}).items()]
             grid = parse(params, multirun=True)[0] + typed
         else:  # another sweeper makes its own jobs
-            grid = [one for one in typed if not one.parsed.is_sweep_override()]
-        fixed = [one.text for one in grid if one.parsed.is_hydra_override()]
+            grid = [override for override in typed if not override.parsed.is_sweep_override()]
+        fixed = [override.text for override in grid if override.parsed.is_hydra_override()]
         try:
-            [jobs] = BasicSweeper.split_arguments([one.parsed for one in grid if one.text not in fixed], None)
+            [jobs] = BasicSweeper.split_arguments(
+                [override.parsed for override in grid if override.text not in fixed], None
+            )
         except HydraException as error:
             raise ConfigError(f"-m: {one_line(str(error))}; give values, choice(...) or range(...)") from error
         return [fixed + job for job in jobs]
@@ -113,40 +115,41 @@ class Composer:
         except Exception:
             return None
 
-    def _sound(self, hydra: Hydra, texts: list[str], found: list[ConfigIssue]) -> DictConfig | None:
-        """One job's config; what is wrong with it is added to `found`, under the place it comes from."""
+    def _valid(self, hydra: Hydra, texts: list[str], issues: list[ConfigIssue]) -> DictConfig | None:
+        """The config of one job; its errors are added to `issues`, labelled with their origin."""
         composed = list(texts)
         config = self._composed(hydra, texts, RunMode.RUN)
         if config is None:
-            config, composed = self._forced(hydra, parse(texts, multirun=True)[0], found)
+            config, composed = self._forced(hydra, parse(texts, multirun=True)[0], issues)
         if config is not None:
             label = ValueOrigins(hydra.config_loader, self.name, texts, composed).label
             guard_hydra_node(config, label)
-            found += _folders(config, label)
-            found += [ConfigIssue(label(fault.path), fault.message) for fault in job_findings(config, label)]
+            issues += _folders(config, label)
+            issues += [ConfigIssue(label(issue.path), issue.message) for issue in job_issues(config, label)]
         return config
 
     def _forced(
-        self, hydra: Hydra, typed: list[ParsedOverride], found: list[ConfigIssue]
+        self, hydra: Hydra, typed: list[ParsedOverride], issues: list[ConfigIssue]
     ) -> tuple[DictConfig | None, list[str]]:
-        """Composes what can be composed, setting aside one override after another."""
-        texts, faults = composition_errors.forced(hydra, typed)
-        found += faults
+        """Composes as many overrides as possible; those that fail are dropped one by one and reported."""
+        texts, option_issues = composition_errors.forced(hydra, typed)
+        issues += option_issues
         while True:
             try:
                 return hydra.compose_config(self.name, list(texts), RunMode.RUN), texts
             except NotAllowedError:
                 raise
             except Exception as error:
-                one = composition_errors.culprit([one for one in typed if _forced_text(one, texts)], error)
-                found.append(composition_errors.finding(hydra, error, one))
-                if one is None:
+                candidates = [override for override in typed if _forced_text(override, texts)]
+                blamed = composition_errors.culprit(candidates, error)
+                issues.append(composition_errors.issue(hydra, error, blamed))
+                if blamed is None:
                     return None, texts
-                texts.remove(_forced_text(one, texts) or "")
+                texts.remove(_forced_text(blamed, texts) or "")
 
 
 def _folders(config: DictConfig, label: LocateKey) -> list[ConfigIssue]:
-    """Run folders without a name: Hydra would take the current folder, or one called None."""
+    """Refuses run folders without a name: Hydra would use the current folder, or one called None."""
     issues = []
     for path in ("hydra.run.dir", "hydra.sweep.dir"):
         try:
@@ -163,12 +166,12 @@ def _is_forced(config: DictConfig, texts: list[str]) -> bool:
     return list(config.hydra.overrides.task) != [text for text in texts if not text.lstrip("+~").startswith("hydra")]
 
 
-def _forced_text(one: ParsedOverride, texts: list[str]) -> str | None:
-    return next((text for text in texts if text.lstrip("+") == one.text.lstrip("+")), None)
+def _forced_text(override: ParsedOverride, texts: list[str]) -> str | None:
+    return next((text for text in texts if text.lstrip("+") == override.text.lstrip("+")), None)
 
 
-def job_findings(config: DictConfig, label: LocateKey) -> list[ConfigIssue]:
-    """What is wrong with a job, `hydra:` being at hand for `${hydra:...}`."""
+def job_issues(config: DictConfig, label: LocateKey) -> list[ConfigIssue]:
+    """The errors in the config of a job, with HydraConfig set so that `${hydra:...}` resolves."""
     job = _prepared(config)
     before = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(job)
@@ -181,15 +184,15 @@ def job_findings(config: DictConfig, label: LocateKey) -> list[ConfigIssue]:
 
 
 def guard_hydra_node(config: DictConfig, label: LocateKey = str) -> None:
-    """Refuses a `hydra:` node that would act by itself."""
+    """Refuses a `hydra:` node with keys that would run or write something on their own."""
     node: Any = OmegaConf.to_container(config.hydra, resolve=False)
-    found = disallowed_hydra_keys(node)
-    if found:
-        raise NotAllowedError(format_issues(found, label))
+    disallowed = disallowed_hydra_keys(node)
+    if disallowed:
+        raise NotAllowedError(format_issues(disallowed, label))
 
 
 def _prepared(config: DictConfig) -> DictConfig:
-    """A copy in which what Hydra knows only when it runs has a value, so that everything can be resolved now."""
+    """A copy with placeholders for what Hydra sets only when the job runs, so that everything resolves now."""
     job = copy.deepcopy(config)
     with read_write(job), open_dict(job):
         if OmegaConf.is_missing(job.hydra.runtime, "output_dir"):
@@ -201,7 +204,7 @@ def _prepared(config: DictConfig) -> DictConfig:
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
-    """The config that the experiment sees."""
+    """The config of the experiment, without the `hydra:` node."""
     task = copy.copy(config)
     with read_write(task), open_dict(task):
         del task["hydra"]

@@ -1,7 +1,7 @@
-"""Why a composition failed. Hydra stops at the first fault; here the rest is looked for too.
+"""Explains why a composition failed. Hydra stops at the first error; this finds the others too.
 
-Overrides that name no option are set aside, the others are forced (`++key=value`), and what comes of it is checked:
-an unknown key is then a fault like any other, among all the rest.
+Overrides that name no option are dropped, the others are forced (`++key=value`), and the result is checked: an
+unknown key is then reported together with all other errors.
 """
 
 import re
@@ -15,35 +15,35 @@ from hydra.errors import ConfigCompositionException
 from mlxlab.config.findings import ConfigIssue, one_line
 from mlxlab.config.hydra.overrides import ParsedOverride
 from mlxlab.config.hydra.yaml_limits import read_yaml
-from mlxlab.config.paths import display_path as where
+from mlxlab.config.paths import display_path
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError
 
 
 def forced(hydra: Hydra, typed: list[ParsedOverride]) -> tuple[list[str], list[ConfigIssue]]:
-    """(overrides that can be composed whatever the keys, findings about groups and options)."""
-    texts, findings = [], []
-    for one in typed:
-        found = _option_fault(hydra, one.parsed)
-        if found:
-            findings.append(ConfigIssue(one_line(one.text, 120), found))
-        elif _is_group(hydra, one.parsed) or one.parsed.is_delete() or one.parsed.is_hydra_override():
-            texts.append(one.text)
+    """(overrides that compose even with unknown keys, issues with groups and options)."""
+    texts, issues = [], []
+    for override in typed:
+        parsed = override.parsed
+        if message := _option_error(hydra, parsed):
+            issues.append(ConfigIssue(one_line(override.text, 120), message))
+        elif _is_group(hydra, parsed) or parsed.is_delete() or parsed.is_hydra_override():
+            texts.append(override.text)
         else:
-            texts.append("++" + one.text.lstrip("+"))
-    return texts, findings
+            texts.append("++" + override.text.lstrip("+"))
+    return texts, issues
 
 
-def finding(hydra: Hydra, error: BaseException, one: ParsedOverride | None) -> ConfigIssue:
-    """What an exception says, under the override that it speaks of."""
-    if isinstance(error, ConfigError):  # from the guard: it names file and line
-        place, _, message = str(error).partition(": ")
-        return ConfigIssue(place, message)
+def issue(hydra: Hydra, error: BaseException, override: ParsedOverride | None) -> ConfigIssue:
+    """An exception as an issue, labelled with the override or file that it concerns."""
+    if isinstance(error, ConfigError):  # of the YAML reader: it names file and line
+        location, _, message = str(error).partition(": ")
+        return ConfigIssue(location, message)
     message = describe_error(hydra, error)
-    if one is None and (blamed := re.match(r"In '([^']+)': (.*)", message)):
+    if override is None and (blamed := re.match(r"In '([^']+)': (.*)", message)):
         file = next((f for f in _candidates(hydra, blamed[1]) if f.is_file()), None)
-        return ConfigIssue(_choosing(hydra, error) or (where(file) if file else blamed[1]), blamed[2])
-    return ConfigIssue(one_line(one.text, 120) if one else "config", message)
+        return ConfigIssue(_choosing(hydra, error) or (display_path(file) if file else blamed[1]), blamed[2])
+    return ConfigIssue(one_line(override.text, 120) if override else "config", message)
 
 
 def _candidates(hydra: Hydra, config: str) -> list[Path]:
@@ -52,7 +52,7 @@ def _candidates(hydra: Hydra, config: str) -> list[Path]:
 
 
 def _choosing(hydra: Hydra, error: BaseException) -> str | None:
-    """`file:line` of the defaults entry that names an option which is not there. Hydra blames the primary config."""
+    """`file:line` of the defaults entry that names a missing option; Hydra names the primary config instead."""
     group, _, option = str(getattr(error, "missing_cfg_file", None) or "").rpartition("/")
     for source in _repository(hydra).get_sources() if option else ():
         for file in sorted(Path(source.path).rglob("*.yaml")) if source.scheme() == "file" else ():
@@ -60,7 +60,7 @@ def _choosing(hydra: Hydra, error: BaseException) -> str | None:
                 if key.split("@")[0].endswith((f" /{group}", f".{group}", f".{group.split('/')[-1]}")):
                     text = read_yaml(file).text.splitlines()[line - 1]
                     if re.search(rf":\s*{re.escape(option)}\s*(#.*)?$", text):
-                        return f"{where(file)}:{line}"
+                        return f"{display_path(file)}:{line}"
     return None
 
 
@@ -88,17 +88,17 @@ def describe_error(hydra: Hydra, error: BaseException) -> str:
 
 
 def culprit(typed: list[ParsedOverride], error: BaseException) -> ParsedOverride | None:
-    """The override that an exception speaks of, if it names one."""
+    """The override that an exception names, if any."""
     message = f"{error} {error.__cause__ or ''}"
-    named = [one for one in typed if one.text in message or f"'{one.parsed.key_or_group}'" in message]
-    return max(named, key=lambda one: len(one.parsed.key_or_group), default=None)
+    named = [o for o in typed if o.text in message or f"'{o.parsed.key_or_group}'" in message]
+    return max(named, key=lambda override: len(override.parsed.key_or_group), default=None)
 
 
 def _is_group(hydra: Hydra, override: Override) -> bool:
     return _repository(hydra).group_exists(override.key_or_group)
 
 
-def _option_fault(hydra: Hydra, override: Override) -> str | None:
+def _option_error(hydra: Hydra, override: Override) -> str | None:
     key = override.key_or_group
     if override.is_delete():
         return None

@@ -1,4 +1,4 @@
-"""Where a key of a composed config got its value: an override as typed, or a line of a file."""
+"""Locates the origin of a value in a composed config: an override as typed, or a line of a file."""
 
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +15,11 @@ from mlxlab.errors import ConfigError
 
 
 class ValueOrigins:
-    """The places of one job's values. Nothing is read before somebody asks, which is only when there is a fault.
+    """The origins of the values of one job. Files are read on first use, that is only after an error.
 
     Args:
         typed: the overrides as typed.
-        composed: those of them that could be composed.
+        composed: the overrides that could be composed.
     """
 
     def __init__(self, loader: ConfigLoader, name: str, typed: list[str], composed: list[str]) -> None:
@@ -31,12 +31,12 @@ class ValueOrigins:
 
     def _typed(self, path: str) -> str | None:
         names = split_key(path)
-        found = None
+        text = None
         for typed in parse(self._overrides, multirun=True)[0]:
             key = tuple(typed.key.split("."))
             if names[: len(key)] == key and not self._is_group(typed.parsed.key_or_group, typed.parsed.is_delete()):
-                found = one_line(typed.text, 120)
-        return found
+                text = one_line(typed.text, 120)
+        return text
 
     def _is_group(self, key: str, deleted: bool) -> bool:
         return not deleted and self._loader.repository.group_exists(key)  # type: ignore[attr-defined]
@@ -44,10 +44,10 @@ class ValueOrigins:
     def _written(self, path: str) -> str | None:
         names = split_key(path)
         for depth in range(len(names), 0, -1):
-            above = format_key(names[:depth])
+            ancestor = format_key(names[:depth])
             for package, file in reversed(self._files):
-                inside = above.removeprefix(f"{package}." if package else "")
-                if (package and inside == above) or inside not in read_yaml(file).lines:
+                inside = ancestor.removeprefix(f"{package}." if package else "")
+                if (package and inside == ancestor) or inside not in read_yaml(file).lines:
                     continue
                 return f"{display_path(file)}:{read_yaml(file).lines[inside]}: {path}"
         return None
@@ -58,13 +58,13 @@ class ValueOrigins:
         try:
             defaults = self._loader.compute_defaults_list(self._name, self._composed, RunMode.RUN).defaults
         except Exception:
-            return []  # a label is not worth a second fault
-        found = []
+            return []  # a failed label must not hide the error itself
+        files = []
         for default in defaults:
             file = self._file(default.config_path or "")
             if file is not None and not (default.config_path or "").startswith("hydra/"):
-                found.append((default.package or "", file))
-        return found
+                files.append((default.package or "", file))
+        return files
 
     def _file(self, config_path: str) -> Path | None:
         for source in self._loader.get_sources():

@@ -1,4 +1,4 @@
-"""What no single signature can say: rules between keys. Each says what is wrong, or nothing."""
+"""Rules between keys, which no single signature can express."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,7 +9,7 @@ _DISTILLATION_LOSS = "mlxlab.distillation.loss.DistillationLoss"
 
 
 def broken(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
-    """The rules that do not hold. A rule whose keys are not there, or not numbers, has nothing to say."""
+    """Issues for the rules that do not hold. A rule whose keys are missing or not numbers is skipped."""
     for path, other, rule in _RULES:
         values = _at(tree, path), _at(tree, other)
         if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
@@ -25,7 +25,7 @@ def broken(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
 
 
 def _no_store(uri: Any) -> Iterator[ConfigIssue]:
-    """A tracking address that MLflow has no store for; SQLAlchemy's dialects may name a driver."""
+    """Refuses a tracking address without an MLflow store; SQLAlchemy's dialects may name a driver."""
     if not isinstance(uri, str):
         return
     scheme = uri.partition(":")[0].partition("+")[0]
@@ -35,7 +35,7 @@ def _no_store(uri: Any) -> Iterator[ConfigIssue]:
 
 
 def _endless(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
-    """A run must end; a schedule that goes down must know where."""
+    """A run must end, and a decaying schedule must know its length."""
     trainer = tree.get("trainer")
     lengths = ("epochs", "max_steps", "max_tokens")
     if not isinstance(trainer, dict) or any(key not in trainer for key in lengths):
@@ -57,13 +57,13 @@ def _endless(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
 
 
 def _distillation(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
-    """The loss needs the teachers that only `trainer=distill` has; a run without rounds needs students."""
+    """The loss needs the teachers of `trainer=distill`; a run without rounds needs members."""
     options = _at(tree, "trainer.distillation")
     if options is None and _DISTILLATION_LOSS in str(_at(tree, "trainer.loss")):
         yield ConfigIssue("trainer.loss", "distillation needs the teachers of trainer=distill")
     lists = _at(tree, "trainer.teachers"), _at(tree, "trainer.distillation.teachers")
     if all(isinstance(teachers, list) for teachers in lists) and lists[0] != lists[1]:
-        # The one refers to the other, but in a saved config both are values: a resume could change one of them.
+        # An interpolation, but in a saved config both are values: a resume could change only one of them.
         yield ConfigIssue("trainer.distillation.teachers", "expected the teachers of trainer.teachers; set both")
     if isinstance(options, dict) and options.get("rounds") == 0 and not options.get("members"):
         yield ConfigIssue(
@@ -72,7 +72,7 @@ def _distillation(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
 
 
 def _positions(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
-    """Rows fit the learned positions; rotary ones need pairs of dimensions. A pretrained model brings its own shape."""
+    """Rows must fit the learned positions; rotary ones need an even head dimension. Pretrained models are skipped."""
     model, seq_len = tree.get("model"), _at(tree, "data.seq_len")
     if not isinstance(model, dict) or model.get("pretrained") is not None:
         return

@@ -1,6 +1,6 @@
 """The schema: signatures, read from the source of a target. `Signature.keys` may stand in a config, `runtime` may not.
 
-Parameters before a bare `*` are the keys of a node; those after it are given by the program when it builds the part.
+Parameters before a bare `*` are the keys of a node; the program passes those after it when it builds the component.
 """
 
 import ast
@@ -26,7 +26,7 @@ from mlxlab.config.schema.types import (
 
 @dataclass(frozen=True)
 class Key:
-    """One parameter: what it may be, whether it must be given, its line under `Args:`."""
+    """One parameter: its type, whether it is required, and its description under `Args:`."""
 
     kind: Kind
     required: bool
@@ -43,18 +43,18 @@ class Signature:
 @cache
 def signature(target: str) -> Signature | None:
     """The signature of `pkg.module.Name`; None unless it is a class or function defined at the top of that module."""
-    found = definition(target)
-    if found is None:
+    node = definition(target)
+    if node is None:
         return None
     module = target.rpartition(".")[0]
-    doc = ast.get_docstring(found) or ""
-    if isinstance(found, ast.ClassDef):
-        init = next((s for s in found.body if isinstance(s, ast.FunctionDef) and s.name == "__init__"), None)
+    doc = ast.get_docstring(node) or ""
+    if isinstance(node, ast.ClassDef):
+        init = next((s for s in node.body if isinstance(s, ast.FunctionDef) and s.name == "__init__"), None)
         doc += "\n\n" + (ast.get_docstring(init) or "") if init else ""
         if init is None:
-            return _of_fields(found, module, doc) if _has_fields(found) else Signature({}, frozenset(), _first(doc))
+            return _of_fields(node, module, doc) if _has_fields(node) else Signature({}, frozenset(), _first(doc))
         return _of_arguments(init, module, doc, skip=1)
-    return _of_arguments(found, module, doc, skip=0)
+    return _of_arguments(node, module, doc, skip=0)
 
 
 def _of_arguments(function: ast.FunctionDef, module: str, doc: str, skip: int) -> Signature:
@@ -75,22 +75,22 @@ def _of_arguments(function: ast.FunctionDef, module: str, doc: str, skip: int) -
     return Signature(keys, runtime, _first(doc))
 
 
-def _has_fields(found: ast.ClassDef) -> bool:
-    return any("dataclass" in ast.unparse(decorator) for decorator in found.decorator_list) or any(
-        "NamedTuple" in ast.unparse(parent) for parent in found.bases
+def _has_fields(node: ast.ClassDef) -> bool:
+    return any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list) or any(
+        "NamedTuple" in ast.unparse(parent) for parent in node.bases
     )
 
 
-def _of_fields(found: ast.ClassDef, module: str, doc: str) -> Signature:
-    """A dataclass: its fields; those after `_: KW_ONLY` are given at run time."""
-    docs, keys, runtime, given = _documented(doc), {}, set(), False
-    for field in found.body:
+def _of_fields(node: ast.ClassDef, module: str, doc: str) -> Signature:
+    """A dataclass: its fields; those after `_: KW_ONLY` are passed at run time."""
+    docs, keys, runtime, keyword_only = _documented(doc), {}, set(), False
+    for field in node.body:
         if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
             continue
         name, hint = field.target.id, ast.unparse(field.annotation)
         if hint.endswith("KW_ONLY"):
-            given = True
-        elif given:
+            keyword_only = True
+        elif keyword_only:
             runtime.add(name)
         elif "ClassVar" not in hint and "init=False" not in (ast.unparse(field.value) if field.value else ""):
             kind = name_components(_kind(field.annotation, module), name)
@@ -129,10 +129,10 @@ _PLAIN: dict[str, Kind] = {
 def _named(name: str, module: str) -> Kind:
     if name in _PLAIN:
         return _PLAIN[name]
-    found = look_up(name, module)
-    if found is None or isinstance(found.node, Definition | ast.Import | ast.ImportFrom):
+    located = look_up(name, module)
+    if located is None or isinstance(located.node, Definition | ast.Import | ast.ImportFrom):
         return Component(name)
-    return _kind(found.node, found.module)
+    return _kind(located.node, located.module)
 
 
 def _subscript(base: str, inside: ast.expr, module: str) -> Kind:
@@ -170,9 +170,9 @@ def _bounded(kind: Kind, bounds: list[ast.expr]) -> Kind:
             case Number(), "Gt" | "Ge" | "Lt" | "Le":
                 kind = Number(kind.whole, (*kind.bounds, (name, limit)))
             case ListOf(), "MinLen":
-                kind = ListOf(kind.item, int(limit), kind.most)
+                kind = ListOf(kind.item, int(limit), kind.max_length)
             case ListOf(), "MaxLen":
-                kind = ListOf(kind.item, kind.least, int(limit))
+                kind = ListOf(kind.item, kind.min_length, int(limit))
             case Text(), "IsFile":
                 kind = Text(file=True)
     return kind
@@ -197,7 +197,7 @@ def _first(doc: str) -> str:
 
 
 def _documented(doc: str) -> dict[str, str]:
-    """`Args:` of a docstring: name -> its words on one line."""
+    """`Args:` of a docstring: name -> description on one line."""
     docs: dict[str, str] = {}
     name, inside, indent = "", False, 0
     for line in doc.splitlines():

@@ -1,4 +1,4 @@
-"""Modules as text: definitions and names, read with `ast`. Nothing is imported, so nothing of it can run."""
+"""Reads definitions and names of modules with `ast`, without importing or running them."""
 
 import ast
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ Definition = ast.ClassDef | ast.FunctionDef
 
 @dataclass(frozen=True)
 class LocatedDefinition:
-    """What a name stands for: an expression or definition, and the module in which it stands."""
+    """The expression or definition that a name refers to, and its module."""
 
     node: ast.AST
     module: str
@@ -40,12 +40,12 @@ def _names(module: str) -> dict[str, ast.AST]:
 def definition(target: str) -> Definition | None:
     """The class or function `pkg.module.Name` if it is *defined* at the top of that module; an imported name is not."""
     module, _, name = target.rpartition(".")
-    found = _names(module).get(name) if module else None
-    return found if isinstance(found, ast.ClassDef | ast.FunctionDef) else None
+    node = _names(module).get(name) if module else None
+    return node if isinstance(node, ast.ClassDef | ast.FunctionDef) else None
 
 
 def look_up(name: str, module: str, depth: int = 8) -> LocatedDefinition | None:
-    """Follows a name through assignments and `from x import y` to what it stands for; None if it leads out of reach."""
+    """Follows a name through assignments and `from x import y` to its definition; None if that is not in reach."""
     statement = _names(module).get(name)
     if not isinstance(statement, ast.ImportFrom):
         return LocatedDefinition(statement, module) if statement is not None else None

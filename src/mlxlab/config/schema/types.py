@@ -1,4 +1,4 @@
-"""What a value of the configuration may be, as its type hint says it. Printed by `--help` and in every fault."""
+"""Types of config values, from their type hints. Shown by `--help` and in error messages."""
 
 from dataclasses import dataclass, field, replace
 
@@ -21,7 +21,7 @@ class Number:
 class Text:
     """str, or a Path in the code."""
 
-    file: bool = False  # if it is there, it must be a regular file
+    file: bool = False  # must be a regular file if it exists
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Literal:
 @dataclass(frozen=True)
 class ListOf:
     item: "Kind"
-    least: int = 0  # items it must have
-    most: int | None = None
+    min_length: int = 0
+    max_length: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Mapping:
 
 @dataclass(frozen=True)
 class Component:
-    """A node with a `_target_`. `name` is its kind: the annotated type, or the parameter where that says nothing."""
+    """A node with a `_target_`. `name` is its kind: the annotated type, or the parameter if that is uninformative."""
 
     name: str
 
@@ -119,19 +119,19 @@ def describe(kind: Kind) -> str:
 
 
 def _length(kind: ListOf) -> str:
-    if kind.least == kind.most:
-        return f" of exactly {kind.least}"
-    least = f" with at least {kind.least} item{'s' if kind.least > 1 else ''}" if kind.least else ""
-    return least + (f" and at most {kind.most}" if kind.most is not None else "")
+    if kind.min_length == kind.max_length:
+        return f" of exactly {kind.min_length}"
+    minimum = f" with at least {kind.min_length} item{'s' if kind.min_length > 1 else ''}" if kind.min_length else ""
+    return minimum + (f" and at most {kind.max_length}" if kind.max_length is not None else "")
 
 
 def _bounds(bounds: tuple[tuple[str, float], ...]) -> str:
-    said = [f"{_SIGNS[name]} {limit:.15g}" for name, limit in bounds if abs(limit) < 1e12]
-    return (" " + " and ".join(said)) if said else ""
+    terms = [f"{_SIGNS[name]} {limit:.15g}" for name, limit in bounds if abs(limit) < 1e12]
+    return (" " + " and ".join(terms)) if terms else ""
 
 
 def shown(value: object) -> str:
-    """A value as one types it, cut to what fits in a line."""
+    """A value as one types it, truncated to 60 characters."""
     if value is None or isinstance(value, bool):
         return str(value).lower().replace("none", "null")
     text = repr(value) if isinstance(value, (list, dict)) else str(value)

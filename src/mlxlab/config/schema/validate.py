@@ -1,4 +1,4 @@
-"""A value against its type hint, all the way down; every fault is gathered, none ends the search."""
+"""Validates values against type hints, recursively; collects all errors."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -37,7 +37,7 @@ _HOLDS = {
 
 
 class Validator:
-    """Findings of one config. `got(path, value)` says how a value is shown."""
+    """Yields the issues of one config. `got(path, value)` formats a value for messages."""
 
     def __init__(self, got: Any = lambda path, value: shown(value)) -> None:
         self._got = got
@@ -85,7 +85,7 @@ class Validator:
             case Mapping(), dict():
                 for key, item in value.items():
                     yield from self.value(kind.value, item, join_key(path, key))
-            case ListOf(), list() if kind.least <= len(value) <= (kind.most or math.inf):
+            case ListOf(), list() if kind.min_length <= len(value) <= (kind.max_length or math.inf):
                 for index, item in enumerate(value):
                     yield from self.value(kind.item, item, join_key(path, str(index)))
             case _ if not _fits(kind, value):
@@ -94,14 +94,14 @@ class Validator:
     def _any_of(self, kind: Union, value: Any, path: str) -> Iterator[ConfigIssue]:
         tries = [list(self.value(option, value, path)) for option in kind.options]
         if all(tries):
-            inside = [found for found in tries if any(finding.path != path for finding in found)]
+            inside = [issues for issues in tries if any(issue.path != path for issue in issues)]
             yield from inside[0] if inside else [ConfigIssue(path, self._expected(kind, value, path))]
 
     def _expected(self, kind: Kind, value: Any, path: str) -> str:
         if isinstance(kind, Component) and isinstance(value, dict):
             return f"expected a component; choose one with {path.replace('.', '/')}=..., or give its _target_"
         message = f"expected {describe(kind)}, got {self._got(path, value)}" + _type_of(kind, value)
-        options = [str(o) for choice in _parts_of(kind) if isinstance(choice, Literal) for o in choice.options]
+        options = [str(o) for choice in _options_of(kind) if isinstance(choice, Literal) for o in choice.options]
         near = suggestion(value, options) if isinstance(value, str) and options else ""
         limit = _hidden_limit(kind, value)
         return message + limit + (near if "did you mean" in near else "")
@@ -153,7 +153,7 @@ def _fits(kind: Kind, value: Any) -> bool:
 
 
 def _may_be_read(text: str) -> bool:
-    """A file that is not there is told where it is read; a folder, a device, a pipe or `-` is no file at all."""
+    """A missing file is reported where it is read; a folder, device, pipe or `-` is not a file."""
     if text.strip() in ("", "-"):
         return False
     try:
@@ -163,18 +163,18 @@ def _may_be_read(text: str) -> bool:
         return False
 
 
-def _parts_of(kind: Kind) -> tuple[Kind, ...]:
+def _options_of(kind: Kind) -> tuple[Kind, ...]:
     return kind.options if isinstance(kind, Union) else (kind,)
 
 
 def _type_of(kind: Kind, value: Any) -> str:
-    """What the value is, where its look does not say it."""
-    numbers = [part for part in _parts_of(kind) if isinstance(part, Number)]
-    if isinstance(value, str) and (numbers or any(isinstance(part, Bool) for part in _parts_of(kind))):
+    """The type of a value whose text does not show it."""
+    numbers = [option for option in _options_of(kind) if isinstance(option, Number)]
+    if isinstance(value, str) and (numbers or any(isinstance(option, Bool) for option in _options_of(kind))):
         return " (text)"
     if isinstance(value, float) and numbers and all(number.whole for number in numbers):
         return " (a number with a fraction or an exponent)"
-    if any(isinstance(part, Text) for part in _parts_of(kind)) and isinstance(value, bool | int | float):
+    if any(isinstance(option, Text) for option in _options_of(kind)) and isinstance(value, bool | int | float):
         return " (quote it: '\"...\"')"
     return ""
 
@@ -182,6 +182,6 @@ def _type_of(kind: Kind, value: Any) -> str:
 def _hidden_limit(kind: Kind, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return ""
-    bounds = [bound for part in _parts_of(kind) if isinstance(part, Number) for bound in part.bounds]
+    bounds = [bound for option in _options_of(kind) if isinstance(option, Number) for bound in option.bounds]
     broken = [limit for name, limit in bounds if abs(limit) >= 1e12 and not _HOLDS[name](value, limit)]
     return f"; the limit is {broken[0]:.6g}" if broken else ""
