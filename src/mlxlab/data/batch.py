@@ -23,7 +23,7 @@ class BatchIterator(Protocol):
 
     The order is a function of (seed, epoch). The position is that of the batch last yielded: with threads too, a batch
     that was prepared but not yet yielded does not count as used. Wrappers (prefetching, repetition) implement all of
-    this too, so that no caller has to know what it was given.
+    this too, so that callers need not know which kind they hold.
     """
 
     def __iter__(self) -> Iterator[Batch]:
@@ -41,7 +41,7 @@ class BatchIterator(Protocol):
 
     @property
     def at_epoch_start(self) -> bool:
-        """Is the next batch the first one of its epoch?"""
+        """Whether the next batch is the first of its epoch."""
         ...
 
     @property
@@ -97,5 +97,5 @@ class Task:
     kind: Literal["classification", "language_modelling"]
     num_classes: int  # for language modelling the size of the vocabulary
     labels: tuple[str, ...] = ()  # names of the classes
-    masked: bool = False  # language modelling: predict hidden tokens (True) or the next one (False)
+    masked: bool = False  # language modelling: predict masked tokens (True) or the next token (False)
     token_bytes: tuple[int, ...] = ()  # bytes of UTF-8 by token id, for bits per byte

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-CANDIDATES = 512  # edges that are tried, at most: longer data is looked at through a coarser ruler
+CANDIDATES = 512  # maximum number of edges to consider; longer data is quantized
 
 
 def optimal_boundaries(lengths: np.ndarray, count: int) -> np.ndarray:

@@ -238,6 +238,6 @@ def split_by_length(
 
 
 def _without(order: np.ndarray, batches: list[BucketBatch], used: int) -> np.ndarray:
-    """What is left of an order once the first `used` examples of its batches were used; the order is kept."""
-    taken = np.concatenate([batch.examples for batch in batches])[:used]
-    return order[~np.isin(order, taken)]
+    """The examples of an order, in that order, without the first `used` examples of its batches."""
+    consumed = np.concatenate([batch.examples for batch in batches])[:used]
+    return order[~np.isin(order, consumed)]

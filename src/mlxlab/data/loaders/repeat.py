@@ -26,7 +26,7 @@ def repeat_batches(batches: BatchIterator, number: int | None) -> BatchIterator:
 class RepeatBatches:
     """Every epoch is the first `number` batches that follow the position of `source`, or all if there are fewer.
 
-    The batches are made once and kept in memory, so that what varies by epoch (hidden tokens, order) does not.
+    The batches are made once and kept in memory, so that masks and order do not vary by epoch.
     Implements `BatchIterator`.
     """
 

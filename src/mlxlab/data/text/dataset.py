@@ -56,7 +56,7 @@ class StreamingTextDataset:
         max_train_examples: maximum number of documents in an epoch, the same ones in each; null for all.
         shuffle: in which order documents and rows come.
         streaming: false tokenises everything at the start and keeps it in memory; the batches are the same.
-        tokenizer: how one is trained; a pretrained model and a resumed run bring their own.
+        tokenizer: trains the tokenizer; not used with a pretrained model or by a resumed run.
         seq_len: tokens of a row.
         packing: how tokens become rows.
         select: which documents are trained on, by their loss in an earlier run.

@@ -1,4 +1,4 @@
-"""What a language model needs beside its weights: its tokenizer, and which tokens it learned to guess."""
+"""The saved text encoder of a language model: its tokenizer and its objective."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ class TextEncoder:
     """Text and token ids of a language model.
 
     Args:
-        masked: whether it guesses hidden tokens (an encoder) or the next one (a decoder).
+        masked: whether the model predicts masked tokens (an encoder) or the next token (a decoder).
         seq_len: tokens of the blocks that it was trained on.
     """
 
@@ -32,7 +32,7 @@ class TextEncoder:
         }
 
     def save(self, folder: Path, **more: Any) -> None:
-        """Writes tokenizer.json and data.json; `more` (JSON) stands beside, for the reader of the file."""
+        """Writes tokenizer.json and data.json; `more` (JSON) is added for human readers."""
         self.tokenizer.save(folder)
         text = json.dumps(self.state_dict() | more, indent=1)
         (folder / "data.json").write_text(text + "\n", encoding="utf-8")
@@ -43,8 +43,8 @@ def restore(folder: Path) -> TextEncoder:
 
     Raises:
         InputNotFoundError: a file is not there.
-        DataError: one is damaged or of another format.
-        NotAllowedError: the tokenizer is another one than at the save.
+        DataError: a file is malformed or of another format.
+        NotAllowedError: the tokenizer is not the saved one.
     """
     path = folder / "data.json"
     try:
@@ -54,7 +54,7 @@ def restore(folder: Path) -> TextEncoder:
         tokenizer = load_tokenizer(folder)
         if tokenizer.fingerprint != state["tokenizer"]:
             raise NotAllowedError(
-                f"{path}:1:1: tokenizer.json beside it is not the one that the model was trained with"
+                f"{path}:1:1: tokenizer.json in this folder is not the one that the model was trained with"
             )
         return TextEncoder(tokenizer, bool(state["masked"]), int(state["seq_len"]))
     except OSError as error:
