@@ -19,7 +19,7 @@ def save(store, step, **kwargs):
     return store.save(step, weights, {"states.0.step": mx.array(step)}, state_at(step), **kwargs)
 
 
-def test_what_is_saved_comes_back(tmp_path):
+def test_a_saved_checkpoint_is_loaded_unchanged(tmp_path):
     store = CheckpointStore(tmp_path)
     save(store, 3)
     found = store.load()
@@ -27,7 +27,7 @@ def test_what_is_saved_comes_back(tmp_path):
     np.testing.assert_array_equal(np.array(found.weights["w"]), np.arange(100) * 3)
 
 
-def test_the_newest_by_step_wins_not_the_newest_by_clock(tmp_path):
+def test_the_last_checkpoint_is_that_of_the_highest_step_not_the_latest_file(tmp_path):
     store = CheckpointStore(tmp_path, keep=9)
     for step in (10, 100, 9):
         save(store, step)
@@ -42,7 +42,7 @@ def test_retention_keeps_the_newest_and_the_best(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
-def test_a_flipped_bit_anywhere_is_seen_and_the_one_before_is_taken(tmp_path, name):
+def test_a_flipped_bit_is_detected_and_the_previous_checkpoint_is_loaded(tmp_path, name):
     store = CheckpointStore(tmp_path)
     rng = np.random.default_rng(0)
     size = (save(store, 1) / name).stat().st_size
@@ -57,7 +57,7 @@ def test_a_flipped_bit_anywhere_is_seen_and_the_one_before_is_taken(tmp_path, na
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "state.json", "manifest.json"])
-def test_a_cut_or_missing_file_is_seen(tmp_path, name):
+def test_a_truncated_or_missing_file_is_detected(tmp_path, name):
     store = CheckpointStore(tmp_path)
     save(store, 1)
     path = save(store, 2) / name
@@ -67,7 +67,7 @@ def test_a_cut_or_missing_file_is_seen(tmp_path, name):
     assert store.load().step == 1
 
 
-def test_damaged_ones_are_set_aside_and_none_left_is_an_error_of_its_own(tmp_path):
+def test_damaged_checkpoints_are_set_aside_and_without_a_good_one_loading_fails(tmp_path):
     store = CheckpointStore(tmp_path)
     (save(store, 1) / "model.safetensors").write_bytes(b"x")
     with pytest.raises(CheckpointUnavailableError, match=r"step-00000001: model\.safetensors has 1 bytes"):
@@ -84,7 +84,7 @@ def test_another_format_is_refused_in_one_line_and_nothing_is_set_aside(tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
-def test_an_emergency_checkpoint_counts_while_it_is_the_newest(tmp_path):
+def test_an_emergency_checkpoint_is_kept_while_it_is_the_newest(tmp_path):
     store = CheckpointStore(tmp_path)
     save(store, 4)
     save(store, 6, emergency=True)
@@ -93,7 +93,7 @@ def test_an_emergency_checkpoint_counts_while_it_is_the_newest(tmp_path):
     assert [path.name for path in store.steps()] == ["step-00000008", "step-00000004"]
 
 
-def test_a_save_that_fails_leaves_everything_as_it_was(tmp_path, monkeypatch):
+def test_a_failed_save_changes_nothing(tmp_path, monkeypatch):
     store = CheckpointStore(tmp_path)
     save(store, 1)
     monkeypatch.setattr(
@@ -104,7 +104,7 @@ def test_a_save_that_fails_leaves_everything_as_it_was(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
-def test_leftovers_of_a_killed_save_are_no_checkpoint_and_are_removed(tmp_path):
+def test_leftovers_of_a_killed_save_are_ignored_and_removed(tmp_path):
     store = CheckpointStore(tmp_path)
     save(store, 1).rename(tmp_path / ".tmp-00000001-1-ab")
     assert store.steps() == []
@@ -112,7 +112,7 @@ def test_leftovers_of_a_killed_save_are_no_checkpoint_and_are_removed(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_resume_auto_is_a_fresh_start_only_where_nothing_was(tmp_path):
+def test_resume_auto_starts_a_new_run_only_in_a_folder_without_checkpoints(tmp_path):
     assert resolve_resume("auto", tmp_path) is None
     path = save(CheckpointStore(tmp_path / "checkpoints"), 5)
     assert resolve_resume("auto", tmp_path).step == 5
@@ -123,7 +123,7 @@ def test_resume_auto_is_a_fresh_start_only_where_nothing_was(tmp_path):
             resolve_resume("auto", tmp_path)
 
 
-def test_a_path_may_be_a_run_its_checkpoints_a_kind_or_one_of_them(tmp_path):
+def test_a_path_names_a_run_folder_its_checkpoint_folder_or_one_checkpoint(tmp_path):
     store = CheckpointStore(tmp_path / "checkpoints", keep=9)
     save(store, 1, best_step=1)
     path = save(store, 2, best_step=1)
@@ -147,7 +147,7 @@ def test_one_function_resolves_every_name_of_a_checkpoint(tmp_path, name, step):
     assert load_named(str(tmp_path / "checkpoints" / name), tmp_path / "other").step == step
 
 
-def test_best_is_the_last_while_nothing_was_evaluated(tmp_path):
+def test_best_is_the_last_checkpoint_before_the_first_evaluation(tmp_path):
     save(CheckpointStore(tmp_path / "checkpoints"), 3, best_step=0, emergency=True)
     assert load_named("best", tmp_path).step == 3
 
@@ -196,7 +196,7 @@ def arrays(**changes):
     ],
     ids=["missing", "extra", "shape", "integer", "bool", "nan"],
 )
-def test_arrays_that_do_not_fit_are_named(saved, message):
+def test_the_first_array_that_does_not_fit_is_named(saved, message):
     check_arrays(arrays(), arrays(), "model")
     with pytest.raises(CorruptCheckpointError) as caught:
         check_arrays(arrays(**saved), arrays(), "model")

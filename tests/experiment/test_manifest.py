@@ -35,7 +35,7 @@ def status_of(folder):
         (ZeroDivisionError("a bug of ours"), "FAILED", 1),
     ],
 )
-def test_the_status_is_how_the_run_ended(tmp_path, error, status, code):
+def test_the_status_records_how_the_run_ended(tmp_path, error, status, code):
     with suppress(*([type(error)] if error else [])), RunManifest(tmp_path) as manifest:
         assert status_of(tmp_path) == effective_status(tmp_path) == "RUNNING"
         manifest.begin()
@@ -58,7 +58,7 @@ def test_numbers_stay_numbers_and_a_commit_of_digits_stays_text(tmp_path):
     assert {key: facts["outcome"][key] for key in outcome} == outcome | {"speed": None}
 
 
-def test_the_next_attempt_keeps_id_and_facts_and_adds_its_time(tmp_path):
+def test_the_next_attempt_keeps_id_and_fields_and_adds_its_duration(tmp_path):
     with RunManifest(tmp_path) as manifest:
         manifest.begin(rounds_done=2)
     before = read_manifest(tmp_path)
@@ -70,7 +70,7 @@ def test_the_next_attempt_keeps_id_and_facts_and_adds_its_time(tmp_path):
     assert after["outcome"]["wall_seconds"] == pytest.approx(sum(a["end"] - a["start"] for a in after["attempts"]))
 
 
-def test_an_attempt_refused_before_it_began_leaves_the_status_of_the_one_before(tmp_path):
+def test_an_attempt_refused_before_training_keeps_the_previous_status(tmp_path):
     with RunManifest(tmp_path) as manifest:
         manifest.begin(outcome={"best": 0.25})
     with pytest.raises(InputNotFoundError), RunManifest(tmp_path):
@@ -91,7 +91,7 @@ def test_an_attempt_refused_before_it_began_leaves_the_status_of_the_one_before(
     assert status_of(tmp_path / "new") == "FAILED"
 
 
-def test_no_moment_is_without_a_whole_manifest(tmp_path):
+def test_a_complete_manifest_exists_at_every_moment(tmp_path):
     code = """
 import sys, pathlib
 from mlxlab.experiment.manifest import RunManifest
@@ -111,7 +111,7 @@ while True:
     read_manifest(tmp_path)
 
 
-def test_a_process_that_took_the_number_of_a_dead_one_does_not_make_it_live(tmp_path):
+def test_a_reused_process_id_does_not_make_a_dead_run_alive(tmp_path):
     with RunManifest(tmp_path) as manifest:
         manifest.begin()
         facts = read_manifest(tmp_path)
@@ -123,7 +123,7 @@ def test_a_process_that_took_the_number_of_a_dead_one_does_not_make_it_live(tmp_
         assert effective_status(tmp_path) == "RUNNING"  # nobody here can tell
 
 
-def test_a_folder_without_a_manifest_or_with_something_else_is_a_fault_of_the_user(tmp_path):
+def test_a_missing_or_malformed_manifest_is_a_user_error(tmp_path):
     with pytest.raises(InputNotFoundError):
         read_manifest(tmp_path)
     for text in ("", "[]", "{}", '{"status": "TRAINING"}'):
@@ -135,7 +135,7 @@ def test_a_folder_without_a_manifest_or_with_something_else_is_a_fault_of_the_us
     assert read_manifest(tmp_path)["status"] == "DONE"
 
 
-def test_parents_are_what_the_config_goes_back_to():
+def test_parents_are_the_runs_that_the_config_refers_to():
     options = asdict(NO_DISTILLATION) | {"teachers": ["runs/a", "runs/b"]}
     config = {
         "model": {"pretrained": "bert"},
@@ -199,7 +199,7 @@ def wait_until_begun(folder, process):
         time.sleep(0.02)
 
 
-def test_a_fault_that_is_certain_before_training_leaves_no_run_folder(tmp_path):
+def test_an_error_found_before_training_leaves_no_run_folder(tmp_path):
     refused = run(*but("data.source=nowhere.csv"), f"hydra.run.dir={tmp_path}/run")
     assert (refused.returncode, refused.stderr.count("\n")) == (66, 1)
     assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,7 @@ from mlxlab.experiment.report import next_commands
         ("/usr/bin/mlxlab", ["next: mlxlab evaluate run=r", "next: mlxlab generate run=r"]),
     ],
 )
-def test_the_next_commands_are_spelled_as_the_program_that_was_typed(monkeypatch, tmp_path, program, expected):
+def test_the_next_commands_use_the_program_that_was_called(monkeypatch, tmp_path, program, expected):
     monkeypatch.setattr(sys, "argv", [program])
     monkeypatch.chdir(tmp_path)
     assert next_commands(tmp_path.relative_to(tmp_path) / "r", generates=True) == expected

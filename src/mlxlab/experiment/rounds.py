@@ -43,7 +43,7 @@ class RoundsFile(TypedDict):
 
 
 def is_multi_round(cfg: Any) -> bool:
-    """Does the run consist of other runs?"""
+    """Whether the run consists of other runs."""
     return read_options(cfg).is_multi_round
 
 
@@ -128,7 +128,7 @@ class DistillationRounds:
         return float("nan") if value is None else value
 
     def _record(self, number: int, tracker: "Tracker") -> None:
-        """Evaluates the models after a round, and counts it as completed."""
+        """Evaluates the models after a round and records the round as completed."""
         from mlxlab.inference.ensemble import save_ensemble
 
         save_ensemble(self.folder, [Path(name) for name in self._members(number)], self.options.ensemble_mean)
@@ -218,7 +218,7 @@ def _cell(value: float | None) -> str:
 
 @contextmanager
 def _parent_run(uid: str) -> Iterator[None]:
-    """The runs that start meanwhile are children of this one in the store."""
+    """Runs that start in this context become children of this run in the store."""
     before = os.environ.get(PARENT)
     if uid:
         os.environ[PARENT] = uid
