@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from mlxlab import __version__
-from support.processes import ROOT, but, environment
+from support.processes import ROOT, environment, tiny_overrides
 
-TINY = but("trainer.max_steps=2", "trainer.eval_every=2")
+TINY = tiny_overrides("trainer.max_steps=2", "trainer.eval_every=2")
 
 
 PIP = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]

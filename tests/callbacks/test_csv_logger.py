@@ -14,17 +14,17 @@ from mlxlab.callbacks.memory_monitor import MemoryMonitor
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.errors import CannotCreateError, NotAllowedError
 from mlxlab.training.checkpointer import Checkpointer
-from support.models import Recorder, StopAt, Stream, fit, new_model, new_run, new_trainer
+from support.models import RandomBatches, Recorder, StopAt, fit, make_model, make_run, make_trainer
 
 
 def train(folder, *, stop_at=None, resume=False, path="metrics.csv", allow_outside=False):
     folder.mkdir(exist_ok=True)
-    run = new_run(new_model(dropout=0.3), Stream(rows=22), tracker=Recorder())
+    run = make_run(make_model(dropout=0.3), RandomBatches(rows=22), tracker=Recorder())
     checkpoint = CheckpointStore(folder / "checkpoints").load() if resume else None
     saving = Checkpointer(every_steps=3, keep=2, background=False, folder=folder)
     stop = [StopAt(stop_at)] if stop_at else []
     callbacks = [MemoryMonitor(5, folder=folder), *stop, CSVLogger(path, allow_outside, folder=folder)]
-    fit(new_trainer(), run, callbacks, saving, checkpoint, seed=4)
+    fit(make_trainer(), run, callbacks, saving, checkpoint, seed=4)
     return run.context.tracker
 
 

@@ -18,17 +18,17 @@ from mlxlab.training.checkpointer import Checkpointer, final_state_digest
 from mlxlab.training.losses.loss import CrossEntropyLoss, Loss, LossTerms
 from mlxlab.training.state import no_step
 from support import processes
-from support.models import Recorder, StopAt, Stream, fit, new_model, new_run, new_trainer
-from support.processes import but
+from support.models import RandomBatches, Recorder, StopAt, fit, make_model, make_run, make_trainer
+from support.processes import tiny_overrides
 
 
 def train(folder, *callbacks, resume=False, every_steps=1, rows_per_file=1000, **changes):
-    run = new_run(new_model(dropout=0.3), Stream(rows=22), tracker=Recorder())
+    run = make_run(make_model(dropout=0.3), RandomBatches(rows=22), tracker=Recorder())
     folder.mkdir(exist_ok=True)
     checkpoint = CheckpointStore(folder / "checkpoints").load() if resume else None
     losses = ExampleLossLogger(every_steps, 1024, rows_per_file, folder=folder)
     saving = Checkpointer(every_steps=4, keep=2, background=False, folder=folder)
-    return fit(new_trainer(**changes), run, [losses, *callbacks], saving, checkpoint, seed=4)
+    return fit(make_trainer(**changes), run, [losses, *callbacks], saving, checkpoint, seed=4)
 
 
 def all_rows(folder):
@@ -61,7 +61,7 @@ def test_each_example_of_each_step_has_a_row_with_its_loss(tmp_path):
 
 
 def test_the_mean_is_per_target_and_rows_without_targets_are_omitted(tmp_path):
-    run = new_run()
+    run = make_run()
     losses = ExampleLossLogger(1, 8, 1000, folder=tmp_path)
     losses.on_start(run.context, run.state)
     run.state.progress.step = 3
@@ -70,7 +70,7 @@ def test_the_mean_is_per_target_and_rows_without_targets_are_omitted(tmp_path):
         "weight": mx.array([3.0, 0.0, 10.0]),
         "kl": mx.array([9.0, 0.0, 1.0]),
     }
-    result = no_step()._replace(batch=Stream().batch(np.arange(3)), per_example=per_example)
+    result = no_step()._replace(batch=RandomBatches().batch(np.arange(3)), per_example=per_example)
     losses.on_step(run.context, run.state, result)
     losses.on_end(run.context, run.state)
     rows = example_losses.read(tmp_path)
@@ -107,13 +107,13 @@ def test_training_is_the_same_with_and_without_logging(tmp_path):
 
 
 def test_the_spill_of_a_killed_process_is_read_and_converted(tmp_path):
-    run = new_run()
+    run = make_run()
     losses = ExampleLossLogger(1, 64, 1000, folder=tmp_path)
     losses.on_start(run.context, run.state)
     step_by_hand(run, losses, 3)
     spill = tmp_path / "example_losses" / "rows.spill"
     wait_until(lambda: spill.exists() and len(example_losses.read(tmp_path)["id"]) == 12)
-    resumed = new_run()
+    resumed = make_run()
     resumed.state.progress.step = 2  # of the checkpoint
     ExampleLossLogger(None, 64, 1000, folder=tmp_path).on_start(resumed.context, resumed.state)
     assert example_losses.read(tmp_path)["step"].tolist() == [1] * 4 + [2] * 4
@@ -124,7 +124,7 @@ def test_a_slow_disk_does_not_block_training_and_dropped_rows_are_reported(tmp_p
     go = threading.Event()
     write = os.write
     monkeypatch.setattr(os, "write", lambda *args: go.wait(30) and write(*args))
-    run = new_run(tracker=Recorder())
+    run = make_run(tracker=Recorder())
     losses = ExampleLossLogger(1, 2, 1000, folder=tmp_path)
     losses.on_start(run.context, run.state)
     start = time.monotonic()
@@ -149,7 +149,7 @@ def test_a_full_disk_drops_rows_with_a_warning_and_keeps_earlier_rows(tmp_path, 
         return write(file, data)
 
     monkeypatch.setattr(os, "write", full)
-    run = new_run(tracker=Recorder())
+    run = make_run(tracker=Recorder())
     losses = ExampleLossLogger(1, 64, 1000, folder=tmp_path)
     losses.on_start(run.context, run.state)
     step_by_hand(run, losses, 6)
@@ -166,7 +166,7 @@ def step_by_hand(run, losses, steps):
     for _ in range(steps):
         run.state.progress.step += 1
         step = run.state.progress.step
-        batch = Stream(rows=44).batch(np.arange(4) + 4 * (step - 1))
+        batch = RandomBatches(rows=44).batch(np.arange(4) + 4 * (step - 1))
         per_example = {"loss": mx.full((4,), float(step)), "weight": mx.ones((4,))}
         losses.on_step(run.context, run.state, no_step()._replace(batch=batch, per_example=per_example))
 
@@ -186,7 +186,7 @@ def test_a_run_killed_by_sigkill_and_resumed_has_every_row_of_both_files_once(tm
         "trainer.log_every=3",
         "resume=auto",
     ]
-    arguments = [*but("trainer.max_steps=60", "checkpointing.every_steps=5"), *files, "resume=auto"]
+    arguments = [*tiny_overrides("trainer.max_steps=60", "checkpointing.every_steps=5"), *files, "resume=auto"]
     assert processes.run(*arguments, f"hydra.run.dir={tmp_path}/uninterrupted").returncode == 0
     for step in (10, 35, 50):
         process = processes.start(*arguments, f"hydra.run.dir={tmp_path}/killed")

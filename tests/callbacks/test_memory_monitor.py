@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from mlxlab.callbacks.memory_monitor import MemoryMonitor, growth_per_step, points
-from support.models import Hook, Recorder, fit, new_run, new_trainer
+from support.models import NoOpCallback, Recorder, fit, make_run, make_trainer
 
 
-class Leak(Hook):
+class Leak(NoOpCallback):
     """A callback that leaks `size` bytes each step."""
 
     def __init__(self, size: int) -> None:
@@ -21,7 +21,7 @@ class Leak(Hook):
 
 def train(folder, leak: int):
     callbacks = [Leak(leak), MemoryMonitor(2, folder=folder)]
-    return fit(new_trainer(epochs=5), new_run(tracker=Recorder()), callbacks, seed=1)
+    return fit(make_trainer(epochs=5), make_run(tracker=Recorder()), callbacks, seed=1)
 
 
 def test_a_leak_is_measured_and_reported(tmp_path, caplog):

@@ -5,7 +5,7 @@ import pytest
 from mlxlab.callbacks import progress_bar
 from mlxlab.callbacks.progress_bar import ProgressBar, duration
 from mlxlab.training.state import no_step
-from support.models import fit, new_run, new_trainer
+from support.models import fit, make_run, make_trainer
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def lines(caplog):
 def test_a_line_with_step_loss_speed_and_eta_is_logged_every_half_minute(lines, monkeypatch):
     seconds = iter(range(0, 1000, 20))  # each step takes 20 seconds
     monkeypatch.setattr(progress_bar.time, "monotonic", lambda: next(seconds))
-    run = new_run()
+    run = make_run()
     run.state.total_steps = 100
     bar = ProgressBar("never")
     bar.on_start(run.context, run.state)
@@ -32,13 +32,13 @@ def test_a_line_with_step_loss_speed_and_eta_is_logged_every_half_minute(lines, 
 
 
 def test_every_evaluation_gets_a_line(lines):
-    fit(new_trainer(epochs=2), callbacks=[ProgressBar("never")])
+    fit(make_trainer(epochs=2), callbacks=[ProgressBar("never")])
     assert [line.split()[1] for line in lines()] == ["6/12", "12/12"]
     assert all("valid/loss" in line for line in lines())
 
 
 def test_off_logs_nothing(lines):
-    fit(new_trainer(epochs=1), callbacks=[ProgressBar("off")])
+    fit(make_trainer(epochs=1), callbacks=[ProgressBar("off")])
     assert lines() == []
 
 

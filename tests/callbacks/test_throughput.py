@@ -18,7 +18,7 @@ from mlxlab.models.heads import build_head
 from mlxlab.models.model import Model
 from mlxlab.models.transformer import Transformer
 from mlxlab.training.state import no_step
-from support.models import Recorder, new_run
+from support.models import Recorder, make_run
 
 SHAPE = {"vocab_size": 100, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48}
 BLOCK = 4 * 32 * 32 + 3 * 32 * 48  # gated; without biases and norms
@@ -57,7 +57,7 @@ def batch(rows=2, length=16):
 
 def logged(folder, model, measure_peak_after, rate=1000.0):
     """Everything that the callback logs at a log point, and the seconds that the timer counts meanwhile."""
-    run = new_run(model, tracker=Recorder())
+    run = make_run(model, tracker=Recorder())
     run.state.progress.step = 7
     result = no_step()._replace(batch=batch())
     monitor = ThroughputMonitor(measure_peak_after, cache=folder)

@@ -6,7 +6,7 @@ import pytest
 
 from mlxlab.cli.compare import main
 from mlxlab.experiment.manifest import RunManifest
-from support.processes import but, run
+from support.processes import run, tiny_overrides
 
 
 def new_run(folder, seed, accuracy, fold=None, folds=None, best=0.9, steps=100, status="DONE", parameters=1000):
@@ -101,7 +101,7 @@ def test_what_cannot_be_compared_is_said_in_one_line(methods, capsys, words, cod
 
 
 def test_a_real_run_is_compared_by_what_it_left_behind(tmp_path, capsys):
-    done = run(*but("trainer.max_steps=3"), "data.folds=3", f"hydra.run.dir={tmp_path}/real/0")
+    done = run(*tiny_overrides("trainer.max_steps=3"), "data.folds=3", f"hydra.run.dir={tmp_path}/real/0")
     assert done.returncode == 0, done.stderr
     new_run(tmp_path / "made", 0, 0.5, 0, 3)
     out = compared(tmp_path, f"real={tmp_path}/real", f"made={tmp_path}/made", baseline="made", capsys=capsys).out

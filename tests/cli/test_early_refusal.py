@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.processes import but, run
+from support.processes import run, tiny_overrides
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from support.processes import but, run
     ids=lambda value: value[-1].partition("=")[0] if isinstance(value, list) else None,
 )
 def test_a_setting_that_cannot_work_is_refused_without_a_run_folder(tmp_path, overrides, code, message):
-    finished = run(*but(*overrides, "trainer.epochs=1"), f"hydra.run.dir={tmp_path / 'run'}")
+    finished = run(*tiny_overrides(*overrides, "trainer.epochs=1"), f"hydra.run.dir={tmp_path / 'run'}")
     assert (finished.returncode, finished.stdout) == (code, ""), finished.stderr
     assert message in finished.stderr
     assert len(finished.stderr.splitlines()) == 1
@@ -30,7 +30,7 @@ def test_a_setting_that_cannot_work_is_refused_without_a_run_folder(tmp_path, ov
 
 @pytest.mark.parametrize("rank", ["x", "-1", "1.5", "\u00b2"])
 def test_a_launcher_rank_that_is_no_number_is_refused(tmp_path, rank):
-    finished = run(*but("trainer.max_steps=2"), f"hydra.run.dir={tmp_path / 'run'}", MLX_RANK=rank)
+    finished = run(*tiny_overrides("trainer.max_steps=2"), f"hydra.run.dir={tmp_path / 'run'}", MLX_RANK=rank)
     assert (finished.returncode, finished.stdout) == (2, "")
     assert f"MLX_RANK={rank}: expected the rank of this process" in finished.stderr
     assert len(finished.stderr.splitlines()) == 1

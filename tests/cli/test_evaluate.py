@@ -8,7 +8,7 @@ import pytest
 
 from mlxlab.cli.evaluate import main
 from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE
-from support.processes import but, run
+from support.processes import run, tiny_overrides
 from support.titanic import real_rows
 
 TEXTS = [f"{row.name} embarked at {row.embarked}, ticket {row.ticket}" for row in real_rows()]
@@ -20,7 +20,7 @@ def place(tmp_path_factory):
     path = tmp_path_factory.mktemp("evaluate")
     (path / "text.txt").write_text("\n".join(TEXTS[:800]) + "\n")
     (path / "other.txt").write_text("\n".join(TEXTS[800:]) + "\n")
-    settings = but("trainer.max_steps=6", "trainer.eval_every=3")
+    settings = tiny_overrides("trainer.max_steps=6", "trainer.eval_every=3")
     text = [
         "data=streaming",
         "model=transformer",

@@ -9,8 +9,8 @@ from mlxlab.cli.lr_find import parse
 from mlxlab.errors import ConfigError
 from mlxlab.training.lr_finder import exponential_lr, find_learning_rate, smoothed, suggest_learning_rate
 from mlxlab.training.steps.step import PlainStep
-from support.models import TASK, Stream, new_model, new_trainer
-from support.processes import but, run
+from support.models import TASK, RandomBatches, make_model, make_trainer
+from support.processes import run, tiny_overrides
 
 
 def test_the_rate_rises_by_the_same_factor_each_update_from_start_to_end():
@@ -34,17 +34,19 @@ def test_smoothing_has_no_bias_at_the_start():
 
 def test_the_search_uses_the_trainers_parts_and_ends_where_it_is_hopeless():
     wide = {"start": 1e-4, "end": 1e6, "steps": 200, "seed": 0}
-    trainer = new_trainer(step=partial(PlainStep, max_grad_norm=None))
-    found = find_learning_rate(trainer, new_model(dropout=0.0), Stream(rows=22), TASK, **wide)
+    trainer = make_trainer(step=partial(PlainStep, max_grad_norm=None))
+    found = find_learning_rate(trainer, make_model(dropout=0.0), RandomBatches(rows=22), TASK, **wide)
     assert 20 < len(found.rates) < 200
     assert found.rates == sorted(found.rates)
     narrow = {"start": 1e-4, "end": 1e-1, "steps": 30, "seed": 0}
-    again = find_learning_rate(new_trainer(), new_model(dropout=0.0), Stream(), TASK, **narrow)
+    again = find_learning_rate(make_trainer(), make_model(dropout=0.0), RandomBatches(), TASK, **narrow)
     assert len(again.rates) == 30
 
 
 def test_the_program_writes_its_plot_and_nothing_else(tmp_path):
-    words = [word for word in but("model.num_layers=1") if not word.startswith(("trainer.max", "trainer.eval"))]
+    words = [
+        word for word in tiny_overrides("model.num_layers=1") if not word.startswith(("trainer.max", "trainer.eval"))
+    ]
     finished = run(*words, f"out={tmp_path}/range.png", "steps=12", "data.augment.copies=1", script="lr_find")
     assert finished.returncode == 0, finished.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["range.png"]

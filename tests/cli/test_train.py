@@ -9,7 +9,7 @@ import pytest
 
 from mlxlab.errors import DataError, RunInterrupted
 from mlxlab.sweep.parent_run import ParentRun
-from support.configs import line, mine  # noqa: F401
+from support.configs import line, user_config  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -155,8 +155,8 @@ def test_a_signal_ends_one_job_and_leaves_the_rest_of_the_sweep_alone(line):  # 
     assert seen == [0, 1]
 
 
-def test_own_options_come_from_config_dir(line, mine):  # noqa: F811
-    assert line(*mine("# @package _global_\nseed: 7\ntrainer:\n  epochs: 2\n")) == 0
+def test_own_options_come_from_config_dir(line, user_config):  # noqa: F811
+    assert line(*user_config("# @package _global_\nseed: 7\ntrainer:\n  epochs: 2\n")) == 0
     assert (line.runs[0][0].seed, line.runs[0][0].trainer.epochs) == (7, 2)
 
 

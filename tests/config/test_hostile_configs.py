@@ -10,7 +10,7 @@ from mlxlab.config.allowlist import _shipped, allowed_targets, why_disallowed
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import shipped_conf
 from mlxlab.errors import NotAllowedError
-from support.configs import line, mine  # noqa: F401
+from support.configs import line, user_config  # noqa: F401
 
 BLOCKED_BY_HYDRA = """os.system posix.system logging.os.system subprocess.run builtins.eval timeit.timeit pickle.load
     code.InteractiveInterpreter.runsource trace.Trace.run cProfile.run bdb.Bdb.run functools.partial
@@ -110,16 +110,16 @@ FILES = {
 
 
 @pytest.mark.parametrize("place", FILES)
-def test_a_hostile_target_is_refused_in_every_file(line, mine, place):  # noqa: F811
-    flags = mine("# @package _global_\n" + FILES[place].format("os.system"))
+def test_a_hostile_target_is_refused_in_every_file(line, user_config, place):  # noqa: F811
+    flags = user_config("# @package _global_\n" + FILES[place].format("os.system"))
     line("-m", *flags)
     assert line.code == 77, line.err
     assert not line.runs
     assert list(line.project.iterdir()) == []
 
 
-def test_a_hostile_file_is_refused_with_its_place(line, mine):  # noqa: F811
-    said = line.refuses(*mine("# @package _global_\nmodel:\n  _target_: os.system\n"), code=77)
+def test_a_hostile_file_is_refused_with_its_place(line, user_config):  # noqa: F811
+    said = line.refuses(*user_config("# @package _global_\nmodel:\n  _target_: os.system\n"), code=77)
     assert said.endswith("mine.yaml:3: model._target_: refused: os.system is not an allowed target")
 
 
@@ -174,8 +174,8 @@ def test_a_search_path_may_be_a_folder_but_not_code(line, tmp_path, monkeypatch)
     assert line.runs[0][0].seed == 7
 
 
-def test_a_search_path_in_a_primary_config_is_no_way_in(line, mine, tmp_path):  # noqa: F811
-    mine("defaults: [train]\nhydra:\n  searchpath: [pkg://antigravity]\n", name="other.yaml")
+def test_a_search_path_in_a_primary_config_is_no_way_in(line, user_config, tmp_path):  # noqa: F811
+    user_config("defaults: [train]\nhydra:\n  searchpath: [pkg://antigravity]\n", name="other.yaml")
     assert line("--config-dir", str(tmp_path / "own"), "--config-name", "other") == 77
     assert "antigravity" not in sys.modules
 

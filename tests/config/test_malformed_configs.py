@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.configs import line, mine  # noqa: F401
+from support.configs import line, user_config  # noqa: F401
 
 HEAD = "# @package _global_\n"
 
@@ -131,38 +131,38 @@ BY_FILE = {
 
 
 @pytest.mark.parametrize("name", BY_FILE)
-def test_a_malformed_file_gets_one_line_with_its_place_and_exit_2(line, mine, name):  # noqa: F811
+def test_a_malformed_file_gets_one_line_with_its_place_and_exit_2(line, user_config, name):  # noqa: F811
     content, place, expected = BY_FILE[name]
-    said = line.refuses(*mine(content if isinstance(content, bytes) else HEAD + content))
+    said = line.refuses(*user_config(content if isinstance(content, bytes) else HEAD + content))
     assert expected in said
     assert place in said
     assert "mine.yaml" in said or "experiment/mine" in said
 
 
-def test_a_mandatory_value_that_no_file_fills_is_told_with_its_place(line, mine):  # noqa: F811
-    mine(
+def test_a_mandatory_value_that_no_file_fills_is_told_with_its_place(line, user_config):  # noqa: F811
+    user_config(
         "# @package model\nhidden_size: ???\nnum_layers: 1\nnum_heads: 1\nintermediate_size: 8\n",
         name="model/size/mine.yaml",
     )
-    flags = mine("{}", name="experiment/mine.yaml")[:2]
+    flags = user_config("{}", name="experiment/mine.yaml")[:2]
     said = line.refuses(*flags, "model/size=mine")
     assert "mine.yaml:2: model.hidden_size: missing; expected a whole number >= 1" in said
 
 
-def test_a_bomb_of_aliases_is_refused_by_its_size_written_out(line, mine):  # noqa: F811
+def test_a_bomb_of_aliases_is_refused_by_its_size_written_out(line, user_config):  # noqa: F811
     bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n"
     for name, before in zip("bcdefghi", "abcdefgh", strict=True):
         bomb += f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n"
-    assert "more than 20,000 values" in line.refuses(*mine(HEAD + bomb))
+    assert "more than 20,000 values" in line.refuses(*user_config(HEAD + bomb))
 
 
-def test_fifty_megabytes_are_refused_unread(line, mine):  # noqa: F811
-    flags = mine(HEAD + "name: " + "x" * 50_000_000)
+def test_fifty_megabytes_are_refused_unread(line, user_config):  # noqa: F811
+    flags = user_config(HEAD + "name: " + "x" * 50_000_000)
     assert "a config file may have 1,048,576" in line.refuses(*flags)
 
 
-def test_a_file_ending_in_yml_is_told_to_be_renamed(line, mine):  # noqa: F811
-    said = line.refuses(*mine(HEAD + "seed: 1\n", name="experiment/mine.yml"))
+def test_a_file_ending_in_yml_is_told_to_be_renamed(line, user_config):  # noqa: F811
+    said = line.refuses(*user_config(HEAD + "seed: 1\n", name="experiment/mine.yml"))
     assert said == "experiment=mine: experiment has no option mine; mine.yml is not read: rename it to mine.yaml"
 
 
@@ -199,7 +199,7 @@ def test_all_faults_are_told_at_once_and_at_most_ten(line):  # noqa: F811
     assert line.lines[-1] == "and 4 more"
 
 
-def test_a_secret_in_the_environment_is_never_shown(line, mine, monkeypatch):  # noqa: F811
+def test_a_secret_in_the_environment_is_never_shown(line, user_config, monkeypatch):  # noqa: F811
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2secret")
     monkeypatch.setenv("MLXLAB_PLAIN", "hunter2secret")
     monkeypatch.setenv("MLXLAB_DATABASE", "postgres://me:hunter2secret@host/db")
@@ -212,7 +212,7 @@ def test_a_secret_in_the_environment_is_never_shown(line, mine, monkeypatch):  #
     for flags in (["--cfg", "job"], ["--cfg", "job", "--resolve"], ["--cfg", "all"]):
         line(*flags, hidden[0])
         assert "hunter2secret" not in line.out + line.err
-    line(*mine(HEAD + "name: ${oc.env:AWS_SECRET_ACCESS_KEY}\n"))
+    line(*user_config(HEAD + "name: ${oc.env:AWS_SECRET_ACCESS_KEY}\n"))
     assert "hunter2secret" not in line.err
     assert "mine.yaml:2: name: " in line.err
 

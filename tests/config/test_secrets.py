@@ -4,7 +4,7 @@ import pytest
 
 from mlxlab.config.hydra.resolve import read_environment
 from mlxlab.errors import ConfigError
-from support.configs import line, mine  # noqa: F401
+from support.configs import line, user_config  # noqa: F401
 
 OVERRIDES = [
     "tracking.uri=http://user:hunter2@host",
@@ -27,8 +27,8 @@ def test_credentials_typed_on_the_command_line_are_refused_unseen(line, override
     assert "credentials" in message
 
 
-def test_credentials_in_a_config_file_are_refused_unseen(line, mine):  # noqa: F811
-    message = line.refuses(*mine("# @package _global_\ntags: {a: 'https://user:hunter2@host'}\n"), code=77)
+def test_credentials_in_a_config_file_are_refused_unseen(line, user_config):  # noqa: F811
+    message = line.refuses(*user_config("# @package _global_\ntags: {a: 'https://user:hunter2@host'}\n"), code=77)
     assert "hunter2" not in message
     assert "mine.yaml:2: tags.a: refused: a URL with credentials" in message
 

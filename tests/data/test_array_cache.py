@@ -13,7 +13,7 @@ import pytest
 from mlxlab.data import array_cache
 from mlxlab.data.array_cache import cached, content_key
 from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE
-from support.titanic import csv_text, new_titanic, real_rows
+from support.titanic import csv_text, make_titanic, real_rows
 
 ARRAYS = {"tokens": np.arange(1000, dtype=np.int32), "lengths": np.array([400, 600])}
 
@@ -107,8 +107,8 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
 
 def test_two_processes_at_once_both_succeed(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from support.titanic import new_titanic\n"
-        "data = new_titanic(Path(sys.argv[1])); print(data.fingerprint, sum(b.tokens.sum() for b in data.valid))"
+        "import sys; from pathlib import Path; from support.titanic import make_titanic\n"
+        "data = make_titanic(Path(sys.argv[1])); print(data.fingerprint, sum(b.tokens.sum() for b in data.valid))"
     )
     environment = os.environ | {"PYTHONPATH": "tests"}
     command = [sys.executable, "-c", code, str(tmp_path)]
@@ -139,36 +139,36 @@ def test_keys_differ_where_any_part_does():
     ],
 )
 def test_whatever_changes_the_tokens_is_a_miss(tmp_path, change):
-    new_titanic(tmp_path)
-    assert "miss" in " ".join(new_titanic(tmp_path, **change).sources)
-    assert "hit" in " ".join(new_titanic(tmp_path).sources)
+    make_titanic(tmp_path)
+    assert "miss" in " ".join(make_titanic(tmp_path, **change).sources)
+    assert "hit" in " ".join(make_titanic(tmp_path).sources)
 
 
 def test_batch_sizes_and_prefetch_change_no_token(tmp_path):
-    new_titanic(tmp_path)
-    assert "hit" in " ".join(new_titanic(tmp_path, batch_size=7, eval_batch_size=9, prefetch=0).sources)
+    make_titanic(tmp_path)
+    assert "hit" in " ".join(make_titanic(tmp_path, batch_size=7, eval_batch_size=9, prefetch=0).sources)
 
 
 def test_a_byte_edited_in_the_source_is_a_miss(tmp_path):
     path = tmp_path / "train.csv"
     text = csv_text(real_rows()[:100])
     path.write_text(text)
-    new_titanic(tmp_path, source=str(path))
-    assert "hit" in " ".join(new_titanic(tmp_path, source=str(path)).sources)
+    make_titanic(tmp_path, source=str(path))
+    assert "hit" in " ".join(make_titanic(tmp_path, source=str(path)).sources)
     path.write_text(text.replace("Owen", "Olen"))
-    assert "miss" in " ".join(new_titanic(tmp_path, source=str(path)).sources)
+    assert "miss" in " ".join(make_titanic(tmp_path, source=str(path)).sources)
 
 
 def test_an_edited_template_is_a_miss(tmp_path, monkeypatch):
-    new_titanic(tmp_path)
+    make_titanic(tmp_path)
     monkeypatch.setitem(
         __import__("mlxlab.data.titanic.templates", fromlist=["x"]).TEMPLATES, "basic", "A $sex passenger."
     )
-    assert "miss" in " ".join(new_titanic(tmp_path).sources)
+    assert "miss" in " ".join(make_titanic(tmp_path).sources)
 
 
 def test_no_test_row_enters_the_cache(tmp_path):
-    data = new_titanic(tmp_path)
+    data = make_titanic(tmp_path)
     (path,) = tmp_path.iterdir()
     with np.load(path) as file:
         assert len(file["train_lengths"]) == 4 * len(data.train_rows) == 4 * 713
@@ -179,7 +179,7 @@ def test_no_test_row_enters_the_cache(tmp_path):
 
 @pytest.mark.parametrize("change", ["dtype", "range", "lengths", "missing"])
 def test_cached_tokens_with_a_right_digest_but_other_contents_are_made_again(tmp_path, change, caplog):
-    expected = [batch.tokens.tolist() for batch in new_titanic(tmp_path).train]
+    expected = [batch.tokens.tolist() for batch in make_titanic(tmp_path).train]
     (path,) = tmp_path.glob("*.npz")
     key = path.stem.rpartition("-")[2]
     with np.load(path) as file:
@@ -193,5 +193,5 @@ def test_cached_tokens_with_a_right_digest_but_other_contents_are_made_again(tmp
     else:
         del arrays["valid"]
     array_cache._write(path, key, arrays)
-    assert [batch.tokens.tolist() for batch in new_titanic(tmp_path).train] == expected
+    assert [batch.tokens.tolist() for batch in make_titanic(tmp_path).train] == expected
     assert "is corrupt" in caplog.text

@@ -13,7 +13,7 @@ from mlxlab.distributed.process_group import SingleProcess
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.experiment.rank_zero import RankContext
 from mlxlab.experiment.rounds import DistillationRounds
-from support.titanic import new_titanic
+from support.titanic import make_titanic
 
 
 def rows(ids, sums, targets=None, step=1, kl=None, **more):
@@ -141,11 +141,11 @@ def test_a_spill_is_read_like_a_part_up_to_its_torn_last_row(tmp_path):
 
 
 def test_the_titanic_trains_on_the_chosen_passengers_alone_in_every_copy(tmp_path):
-    whole = new_titanic(tmp_path, prefetch=0)
+    whole = make_titanic(tmp_path, prefetch=0)
     ids = [row.id for row in whole.train_rows]
     costs = np.random.default_rng(0).random(len(ids))
     example_losses.write(rows(ids, costs), tmp_path / "a.parquet")
-    data = new_titanic(tmp_path, prefetch=0, select=select("hardest", 25, source=tmp_path / "a.parquet"))
+    data = make_titanic(tmp_path, prefetch=0, select=select("hardest", 25, source=tmp_path / "a.parquet"))
     expected = np.array(ids)[np.argsort(-costs)][: -(-len(ids) // 4)]
     seen = np.concatenate([batch.example_ids for batch in data.train])
     assert sorted(seen.tolist()) == sorted([*expected, *expected, *expected])

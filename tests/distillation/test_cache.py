@@ -22,7 +22,7 @@ from mlxlab.errors import CannotCreateError
 from mlxlab.models.ensemble import Ensemble, FrozenModel
 from mlxlab.training.checkpointer import Checkpointer
 from mlxlab.training.device_batch import to_device
-from support.models import Hook, Stream, fit, new_model, new_run, new_trainer, weights_of
+from support.models import NoOpCallback, RandomBatches, fit, make_model, make_run, make_trainer, weights_of
 
 V = 13
 
@@ -86,12 +86,12 @@ def test_the_key_of_a_row_depends_on_its_content_only(tmp_path):
 
 
 def test_training_with_all_classes_cached_equals_training_without_a_cache_bit_for_bit(tmp_path):
-    teacher = new_model(seed=1)
+    teacher = make_model(seed=1)
 
     def train(cache):
         loss = DistillationLoss(**SETTINGS, loaded_teachers=Teachers(Ensemble([FrozenModel(teacher)]), cache=cache))
-        run = new_run(new_model(seed=0))
-        fit(new_trainer(loss=loss), run)
+        run = make_run(make_model(seed=0))
+        fit(make_trainer(loss=loss), run)
         return weights_of(run.model)
 
     online = train(None)
@@ -231,7 +231,7 @@ def test_two_processes_may_fill_one_cache(tmp_path):
 
 def caching_loss(folder):
     cache = new_cache(folder, top_k=2, num_classes=2)
-    loaded = Teachers(Ensemble([FrozenModel(new_model(seed=1))]), cache=cache)
+    loaded = Teachers(Ensemble([FrozenModel(make_model(seed=1))]), cache=cache)
     return DistillationLoss(**SETTINGS, loaded_teachers=loaded), cache
 
 
@@ -239,20 +239,20 @@ def test_soft_targets_are_on_disk_before_a_checkpoint_is_saved(tmp_path):
     loss, _ = caching_loss(tmp_path / "cache")
     counts: list[int] = []
 
-    class CountRecords(Hook):
+    class CountRecords(NoOpCallback):
         def on_step(self, context, state, result):
             with sqlite3.connect(store_file(tmp_path / "cache")) as database:
                 counts.append(database.execute("SELECT count(*) FROM records").fetchone()[0])
 
     checkpointer = Checkpointer(2, 2, background=False, folder=tmp_path)
-    fit(new_trainer(loss=loss, epochs=1), callbacks=[CountRecords()], checkpointer=checkpointer)
+    fit(make_trainer(loss=loss, epochs=1), callbacks=[CountRecords()], checkpointer=checkpointer)
     assert counts[:3] == [0, 0, 8], "a step alone writes nothing, the save after step 2 does"
 
 
 def test_soft_targets_are_on_disk_at_the_end_of_a_run_without_checkpoints(tmp_path):
     for misses in (22, 0):
         loss, cache = caching_loss(tmp_path)
-        fit(new_trainer(loss=loss, epochs=1))
+        fit(make_trainer(loss=loss, epochs=1))
         assert cache.misses == misses
 
 
@@ -278,7 +278,7 @@ def test_a_folder_that_cannot_be_created_is_refused(tmp_path):
 
 
 def test_cached_annotations_give_the_soft_targets_of_the_teachers(tmp_path):
-    teacher, batch = new_model(seed=1), Stream().batch(np.arange(8))
+    teacher, batch = make_model(seed=1), RandomBatches().batch(np.arange(8))
     teachers = Teachers(Ensemble([FrozenModel(teacher)]), cache=new_cache(tmp_path, top_k=2, num_classes=2))
     annotated = batch._replace(aux=teachers.cached(batch, None))
     online = Teachers(teachers.ensemble).soft_targets(to_device(batch), None).values

@@ -28,7 +28,7 @@ from mlxlab.training.losses.loss import CrossEntropyLoss, FocalLoss
 from mlxlab.training.losses.weighted_sum import WeightedSumLoss
 from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep, weighted_sum
-from support.models import TASK, Fixed, Stream, fit, new_model, new_run, new_trainer, weights_of
+from support.models import TASK, FixedBatches, RandomBatches, fit, make_model, make_run, make_trainer, weights_of
 
 SETTINGS = {
     "alpha": 0.5,
@@ -49,7 +49,7 @@ def distill(*teachers: nn.Module, residual_base=(), cache=None, **changes) -> Di
 
 
 def make_batch():
-    return to_device(Stream().batch(np.arange(8)))
+    return to_device(RandomBatches().batch(np.arange(8)))
 
 
 def gradients(loss, model, batch):
@@ -62,20 +62,20 @@ PLAIN = partial(PlainStep, max_grad_norm=1.0)
 
 
 def train(loss, step=PLAIN):
-    run = new_run(new_model(seed=0))
-    fit(new_trainer(loss=loss, step=step), run)
+    run = make_run(make_model(seed=0))
+    fit(make_trainer(loss=loss, step=step), run)
     return weights_of(run.model)
 
 
 def test_distillation_without_teachers_or_with_alpha_1_is_cross_entropy_bit_for_bit():
     plain = train(CrossEntropyLoss(0.0))
-    for loss in (distill(new_model(seed=1), alpha=1.0), distill()):
+    for loss in (distill(make_model(seed=1), alpha=1.0), distill()):
         for name, leaf in train(loss).items():
             np.testing.assert_array_equal(leaf, plain[name])
 
 
 def test_the_loss_equals_its_formula():
-    student, teacher, batch = new_model(dropout=0.0), new_model(seed=1, dropout=0.0), make_batch()
+    student, teacher, batch = make_model(dropout=0.0), make_model(seed=1, dropout=0.0), make_batch()
     z, t = (np.array(model(batch.tokens, batch.segment_ids), np.float64) for model in (student, teacher))
     y, T = np.array(batch.targets), 3.0
     p, q = oracle(t / T, axis=-1), oracle(z / T, axis=-1)
@@ -89,8 +89,8 @@ def test_the_loss_equals_its_formula():
 
 @pytest.mark.parametrize("divergence", ["forward", "reverse", "jensen_shannon", "mse"])
 def test_a_student_equal_to_its_teacher_has_zero_divergence_and_zero_gradient(divergence):
-    model, batch = new_model(dropout=0.0), make_batch()
-    loss = distill(new_model(dropout=0.0), alpha=0.0, divergence=divergence)
+    model, batch = make_model(dropout=0.0), make_batch()
+    loss = distill(make_model(dropout=0.0), alpha=0.0, divergence=divergence)
     np.testing.assert_allclose(loss(model, batch).terms["kl"], 0, atol=3e-8 if divergence == "jensen_shannon" else 0)
     assert np.abs(gradients(loss, model, batch)[1]).max() < 1e-6
 
@@ -127,7 +127,7 @@ def test_the_forward_divergence_and_its_gradient_equal_their_formulas(classes):
 
 
 def test_the_factor_of_t_squared_keeps_the_size_of_the_gradient():
-    student, teacher, batch = new_model(dropout=0.0), new_model(seed=1, dropout=0.0), make_batch()
+    student, teacher, batch = make_model(dropout=0.0), make_model(seed=1, dropout=0.0), make_batch()
     sizes = {}
     for scaled in (True, False):
         for T in (1.0, 2.0, 4.0):
@@ -138,14 +138,14 @@ def test_the_factor_of_t_squared_keeps_the_size_of_the_gradient():
 
 
 def test_training_changes_no_teacher_and_adds_no_weight_to_the_student():
-    teacher = new_model(seed=1, dropout=0.9)
+    teacher = make_model(seed=1, dropout=0.9)
     loss, batch = distill(teacher), make_batch()
     before = loss.teachers.digest()
     assert np.array_equal(*(np.array(loss.teachers.soft_targets(batch, None).values) for _ in range(2)))
-    run = new_run()
+    run = make_run()
     names = weights_of(run.model).keys()
-    report = DistillationReport(loss.teachers, Fixed(), TASK, None)
-    fit(new_trainer(loss=loss), run, [report])
+    report = DistillationReport(loss.teachers, FixedBatches(), TASK, None)
+    fit(make_trainer(loss=loss), run, [report])
     assert run.state.history.reference.keys() == {"student", "teacher"}
     assert loss.teachers.digest() == before
     assert weights_of(run.model).keys() == names
@@ -154,7 +154,7 @@ def test_training_changes_no_teacher_and_adds_no_weight_to_the_student():
 
 
 def test_distilling_with_the_optimized_step_equals_the_plain_step():
-    teacher = new_model(seed=1)
+    teacher = make_model(seed=1)
     plain = train(distill(teacher))
     settings = OmegaConf.to_container(OmegaConf.load(shipped_conf() / "trainer" / "step" / "optimized.yaml"))
     chosen = {key: value for key, value in settings.items() if key[0] != "_"} | {"compile": "never"}
@@ -165,7 +165,7 @@ def test_distilling_with_the_optimized_step_equals_the_plain_step():
 
 @pytest.mark.parametrize("combine", ["logits", "probabilities"])
 def test_an_ensemble_of_equal_members_equals_one_member(combine):
-    batch, member = make_batch(), new_model(seed=1)
+    batch, member = make_batch(), make_model(seed=1)
     single = Ensemble([member])(batch.tokens, batch.segment_ids)
     for n in (2, 3, 5):
         several = Ensemble([member] * n, mean=combine)(batch.tokens, batch.segment_ids)
@@ -175,7 +175,7 @@ def test_an_ensemble_of_equal_members_equals_one_member(combine):
 
 
 def test_an_ensemble_is_the_weighted_mean_of_logits_or_probabilities():
-    batch, models = make_batch(), [new_model(seed=n, dropout=0.0) for n in (1, 2)]
+    batch, models = make_batch(), [make_model(seed=n, dropout=0.0) for n in (1, 2)]
     z = [np.array(model(batch.tokens, batch.segment_ids)) for model in models]
     p = [np.exp(oracle(logits, axis=-1)) for logits in z]
     mean = Ensemble(models, [1.0, 3.0])(batch.tokens, batch.segment_ids)
@@ -193,7 +193,7 @@ def test_a_residual_student_has_the_weight_of_one_of_n_plus_1_members(n):
 
 
 def test_the_loss_of_a_residual_student_is_that_of_the_ensemble_with_it():
-    student, below, batch = new_model(dropout=0.0), [new_model(seed=n, dropout=0.0) for n in (1, 2)], make_batch()
+    student, below, batch = make_model(dropout=0.0), [make_model(seed=n, dropout=0.0) for n in (1, 2)], make_batch()
     z = sum(np.array(m(batch.tokens, batch.segment_ids), np.float64) for m in (student, *below)) / 3
     y = np.array(batch.targets)
     values = distill(residual_base=below)(student, batch).total
@@ -201,14 +201,14 @@ def test_the_loss_of_a_residual_student_is_that_of_the_ensemble_with_it():
 
 
 def test_a_frozen_model_maps_its_classes_to_those_of_the_student():
-    model, batch = new_model(classes=3, dropout=0.0), make_batch()
+    model, batch = make_model(classes=3, dropout=0.0), make_batch()
     z = np.array(model(batch.tokens, batch.segment_ids))
     member = FrozenModel(model, np.array([2, 0]))
     np.testing.assert_array_equal(member(batch.tokens, batch.segment_ids), z[:, [2, 0]])
 
 
 def test_the_router_weights_each_teacher_by_its_confidence_in_the_true_class():
-    batch, models = make_batch(), [new_model(seed=n, dropout=0.0) for n in (1, 2)]
+    batch, models = make_batch(), [make_model(seed=n, dropout=0.0) for n in (1, 2)]
     z = [np.array(model(batch.tokens, batch.segment_ids), np.float64) for model in models]
     y = np.array(batch.targets)
     c = [np.exp(oracle(logits, axis=-1))[np.arange(8), y][:, None] + 1e-6 for logits in z]
@@ -219,7 +219,11 @@ def test_the_router_weights_each_teacher_by_its_confidence_in_the_true_class():
 
 def test_the_loss_follows_its_coefficient_schedules():
     schedule = LinearCoefficient(1.0, 0.2, 0.5)
-    student, teacher, batch = new_model(dropout=0.0), new_model(seed=1, dropout=0.0), Stream().batch(np.arange(8))
+    student, teacher, batch = (
+        make_model(dropout=0.0),
+        make_model(seed=1, dropout=0.0),
+        RandomBatches().batch(np.arange(8)),
+    )
     loss = distill(teacher, alpha=schedule, temperature=LinearCoefficient(4.0, 2.0, 1.0))
     annotated = batch._replace(aux=loss.annotate(batch, 0.25))
     expected = distill(teacher, alpha=0.6, temperature=3.5)(student, to_device(batch)).total
@@ -227,7 +231,11 @@ def test_the_loss_follows_its_coefficient_schedules():
 
 
 def test_distillation_in_a_weighted_sum_equals_the_sum_of_the_losses():
-    student, teacher, batch = new_model(dropout=0.0), new_model(seed=1, dropout=0.0), Stream().batch(np.arange(8))
+    student, teacher, batch = (
+        make_model(dropout=0.0),
+        make_model(seed=1, dropout=0.0),
+        RandomBatches().batch(np.arange(8)),
+    )
     calls = []
 
     class Counted(nn.Module):
@@ -266,7 +274,7 @@ PAIRS = [
 def test_training_brings_matched_layers_closer_and_trains_their_projections(family):
     student, teacher = small(family, layers=1), small(family, width=12, seed=1)
     loss = distill(teacher, alpha=0.0, feature_matching=PAIRS)
-    batch = Stream().batch(np.arange(8))
+    batch = RandomBatches().batch(np.arange(8))
     if family is Transformer:
         batch = batch._replace(targets=batch.tokens, loss_weights=np.ones(batch.tokens.shape, np.float32))
     batch = to_device(batch)
@@ -277,7 +285,7 @@ def test_training_brings_matched_layers_closer_and_trains_their_projections(fami
     assert student.feature_matching.layers[0].weight.shape == (12, 8)
     first = loss(student, batch)
     assert first.terms["feature_matching"].shape == batch.targets.shape
-    optimizer = new_run(student).state.optimizer
+    optimizer = make_run(student).state.optimizer
     step = PlainStep(1.0, model=student, loss=loss, optimizer=optimizer)
     before = weights_of(student)
     for _ in range(30):

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from support.processes import but, final_state, run_here
+from support.processes import final_state, run_here, tiny_overrides
 
 CHEAP = ["data.templates=[basic]", "data.augment.copies=1", "~callbacks.learning_curve"]
-SETTINGS = but("trainer.max_steps=12", "trainer.eval_every=4", "checkpointing.every_steps=4", *CHEAP)
+SETTINGS = tiny_overrides("trainer.max_steps=12", "trainer.eval_every=4", "checkpointing.every_steps=4", *CHEAP)
 
 
 def names(folder):
@@ -65,7 +65,7 @@ def test_newer_checkpoints_are_set_aside_before_a_branch_is_trained(tmp_path, un
 
 def test_a_new_run_in_a_used_folder_sets_the_old_checkpoints_aside(tmp_path):
     assert run_here(*SETTINGS, f"hydra.run.dir={tmp_path}").returncode == 0
-    shorter = but("trainer.max_steps=4", "trainer.eval_every=4", "seed=5", *CHEAP)
+    shorter = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=4", "seed=5", *CHEAP)
     assert run_here(*shorter, f"hydra.run.dir={tmp_path}").returncode == 0
     assert names(tmp_path) == ["step-00000004"]
     assert (tmp_path / "checkpoints-1" / "step-00000012").is_dir()
@@ -88,7 +88,7 @@ def test_points_of_an_attempt_without_checkpoints_are_taken_back(tmp_path):
 
 def test_choices_are_parameters_and_stay_those_of_the_start_on_resume(tmp_path):
     options = ["trainer/optimizer=lion", "trainer.max_steps=4", "checkpointing.every_steps=4"]
-    settings = [setting for setting in but(*options) if not setting.startswith("tracking")]
+    settings = [setting for setting in tiny_overrides(*options) if not setting.startswith("tracking")]
     folder = [*tracked(tmp_path), f"hydra.run.dir={tmp_path}/run"]
     assert run_here(*settings, *folder).returncode == 0
     resumed = run_here(

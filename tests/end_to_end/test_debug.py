@@ -5,11 +5,11 @@ import json
 import pytest
 
 from mlxlab.cli.train import main
-from support.processes import but
+from support.processes import tiny_overrides
 
 SMALL = [
     word
-    for word in but("model.hidden_size=64", "data.batch_size=4")
+    for word in tiny_overrides("model.hidden_size=64", "data.batch_size=4")
     if not word.startswith(("trainer.", "callbacks.", "checkpointing."))
 ]
 TITANIC = ["data.source=synthetic"]

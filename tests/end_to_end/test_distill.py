@@ -12,9 +12,9 @@ from mlxlab.data.titanic.sources import load_passengers
 from mlxlab.inference.predict import predict
 from mlxlab.inference.restore import restore_model
 from mlxlab.training.device_batch import to_device
-from support.processes import ROOT, but, run, start, wait_for
+from support.processes import ROOT, run, start, tiny_overrides, wait_for
 
-SHORT = but(
+SHORT = tiny_overrides(
     "trainer.max_steps=9", "trainer.eval_every=9", "checkpointing.every_steps=3", "data.templates=[brief]", "seed=1"
 )
 STUDENT = [*SHORT, "trainer=distill"]

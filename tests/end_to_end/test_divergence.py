@@ -4,12 +4,14 @@ import json
 
 import pytest
 
-from support.processes import but, run
+from support.processes import run, tiny_overrides
 
 
 @pytest.mark.parametrize("change", ["trainer.learning_rate=1e30", "trainer.optimizer.weight_decay=1e30"])
 def test_a_run_without_a_finite_evaluation_exits_with_78_and_says_so(tmp_path, change):
-    finished = run(*but("trainer.max_steps=3", "trainer.eval_every=3"), change, f"hydra.run.dir={tmp_path}/run")
+    finished = run(
+        *tiny_overrides("trainer.max_steps=3", "trainer.eval_every=3"), change, f"hydra.run.dir={tmp_path}/run"
+    )
     assert "Traceback" not in finished.stderr
     assert finished.returncode == 78, finished.stderr
     assert "no evaluation was finite" in (tmp_path / "run" / "summary.md").read_text()

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from support.processes import ROOT, but, environment, run
+from support.processes import ROOT, environment, run, tiny_overrides
 
-SHORT = but("trainer.max_steps=4", "trainer.eval_every=2", "checkpointing.every_steps=2", "trainer.log_every=1")
+SHORT = tiny_overrides(
+    "trainer.max_steps=4", "trainer.eval_every=2", "checkpointing.every_steps=2", "trainer.log_every=1"
+)
 UNTRACKED = SHORT
 TRACKED = [setting for setting in SHORT if not setting.startswith("tracking")]
 

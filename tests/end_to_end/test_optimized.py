@@ -4,10 +4,12 @@ import json
 
 import pytest
 
-from support.processes import but, final_state, run, start, wait_for
+from support.processes import final_state, run, start, tiny_overrides, wait_for
 
 LEAN = ["trainer=optimized", "trainer.step.compile=never"]
-SHORT = but("trainer.max_steps=8", "trainer.eval_every=4", "trainer.log_every=1", "checkpointing.every_steps=2")
+SHORT = tiny_overrides(
+    "trainer.max_steps=8", "trainer.eval_every=4", "trainer.log_every=1", "checkpointing.every_steps=2"
+)
 SHORT += ["callbacks.memory_monitor.every_steps=1", "callbacks.early_stopping.patience=5", *LEAN]
 
 
@@ -37,7 +39,7 @@ def test_every_family_and_every_callback_work_with_the_optimized_step(tmp_path, 
     assert all(name in head for name in ("data/padding_fraction", "memory/growth_per_step", "train/grad_norm"))
 
 
-KILLED = [*but("trainer.max_steps=40"), *LEAN, "trainer.step.accumulate=2"]
+KILLED = [*tiny_overrides("trainer.max_steps=40"), *LEAN, "trainer.step.accumulate=2"]
 KILLED += ["trainer.ema_decay=0.95", "trainer/optimizer=muon"]
 
 
@@ -55,7 +57,7 @@ def test_accumulation_with_ema_killed_and_resumed_ends_in_the_same_state(tmp_pat
 
 @pytest.mark.fault_injection
 def test_a_run_with_adaptive_batch_size_resumes_with_its_current_size(tmp_path):
-    words = ["trainer.max_steps=12", *but("trainer.max_steps=12")[:-1], *LEAN, f"hydra.run.dir={tmp_path}"]
+    words = ["trainer.max_steps=12", *tiny_overrides("trainer.max_steps=12")[:-1], *LEAN, f"hydra.run.dir={tmp_path}"]
     words += [f"callbacks.dynamic_batch.{setting}" for setting in ("max=32", "interval=4", "cooldown=4", "budget=1000")]
     first = run(*words)
     assert first.returncode == 0, first.stderr
@@ -69,7 +71,7 @@ def test_a_run_with_adaptive_batch_size_resumes_with_its_current_size(tmp_path):
 
 @pytest.mark.fault_injection
 def test_changing_the_optimizer_on_resume_is_one_line(tmp_path):
-    words = [*but("trainer.max_steps=4")[:-1], *LEAN, f"hydra.run.dir={tmp_path}"]
+    words = [*tiny_overrides("trainer.max_steps=4")[:-1], *LEAN, f"hydra.run.dir={tmp_path}"]
     run(*words, "trainer.max_steps=4")
     finished = run(*words, "resume=auto", "trainer/optimizer=muon", "trainer.max_steps=8")
     assert finished.returncode == 2

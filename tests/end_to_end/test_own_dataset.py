@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from support.processes import ROOT, but, final_state, run
+from support.processes import ROOT, final_state, run, tiny_overrides
 
 DOCUMENT = (ROOT / "docs" / "extending.md").read_text()
 CODE, NODE = (
@@ -13,7 +13,11 @@ CODE, NODE = (
     for kind, name in (("python", r"reviews\.py"), ("yaml", r"my_conf/data/reviews\.yaml"))
 )
 SETTINGS = [
-    *(setting for setting in but("trainer.max_steps=20", "trainer.eval_every=10") if "prefetch" not in setting),
+    *(
+        setting
+        for setting in tiny_overrides("trainer.max_steps=20", "trainer.eval_every=10")
+        if "prefetch" not in setting
+    ),
     "data=reviews",
     "trainer.learning_rate=0.003",
 ]

@@ -12,10 +12,10 @@ import pytest
 
 from mlxlab.data.batch import Batch
 from mlxlab.distributed.process_group import bucket_leaves
-from support.processes import but, run, run_here, start, wait_for
+from support.processes import run, run_here, start, tiny_overrides, wait_for
 
 CHEAP = ["data.templates=[basic]", "data.augment.copies=1", "~callbacks.learning_curve"]
-SETTINGS = but("trainer.max_steps=12", "trainer.eval_every=6", "model.dropout=0", *CHEAP)
+SETTINGS = tiny_overrides("trainer.max_steps=12", "trainer.eval_every=6", "model.dropout=0", *CHEAP)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,9 @@ def test_data_parallel_gives_the_losses_and_weights_of_one_process(launched, sin
 
 
 def test_when_a_process_dies_the_others_save_and_exit_with_75(tmp_path):
-    forever = but("trainer.max_steps=100000", "checkpointing.every_steps=20", "trainer.eval_every=100000", *CHEAP)
+    forever = tiny_overrides(
+        "trainer.max_steps=100000", "checkpointing.every_steps=20", "trainer.eval_every=100000", *CHEAP
+    )
     process = start("nproc=2", *forever, f"hydra.run.dir={tmp_path}", script="launch")
     wait_for(tmp_path / "checkpoints" / "step-00000020", process)
     process_of_rank(process, 1).send_signal(signal.SIGKILL)
@@ -64,7 +66,9 @@ def test_when_a_process_dies_the_others_save_and_exit_with_75(tmp_path):
     assert "is saved, continue with resume=auto" in output
     last = max(path.name for path in (tmp_path / "checkpoints").iterdir())
     max_steps = int(last[5:13]) + 5
-    resumed = run_here(*but(f"trainer.max_steps={max_steps}", *CHEAP), f"hydra.run.dir={tmp_path}", "resume=auto")
+    resumed = run_here(
+        *tiny_overrides(f"trainer.max_steps={max_steps}", *CHEAP), f"hydra.run.dir={tmp_path}", "resume=auto"
+    )
     assert resumed.returncode == 0, resumed.stderr
     assert f"resumed from {last}" in resumed.stderr
 
@@ -133,7 +137,9 @@ def test_a_run_of_several_processes_resumes_from_the_command_line(launched, tmp_
 
 
 def test_a_signal_to_any_process_ends_the_run_as_preempted(tmp_path):
-    endless = but("trainer.max_steps=100000", "checkpointing.every_steps=20", "trainer.eval_every=100000", *CHEAP)
+    endless = tiny_overrides(
+        "trainer.max_steps=100000", "checkpointing.every_steps=20", "trainer.eval_every=100000", *CHEAP
+    )
     process = start("nproc=2", *endless, f"hydra.run.dir={tmp_path}", script="launch")
     wait_for(tmp_path / "checkpoints" / "step-00000020", process)
     process_of_rank(process, 1).send_signal(signal.SIGTERM)

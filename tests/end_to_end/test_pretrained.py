@@ -10,7 +10,7 @@ from mlx.utils import tree_flatten
 from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE
 from mlxlab.inference.restore import restore_model
 from mlxlab.models.bert import Bert
-from support.processes import but, run
+from support.processes import run, tiny_overrides
 
 CONFIG = {
     "model_type": "bert",
@@ -69,7 +69,9 @@ def write(folder):
 
 def test_a_pretrained_model_is_fine_tuned_resumed_and_restored_without_its_folder(tmp_path):
     weights = write(tmp_path / "theirs")
-    settings = [word for word in but("trainer.max_steps=4", "trainer.eval_every=2") if not word.startswith("model")]
+    settings = [
+        word for word in tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2") if not word.startswith("model")
+    ]
     settings += [f"hydra.run.dir={tmp_path}/run", "resume=auto", "trainer.learning_rate=1e-9"]
     first = run(*settings, f"model.pretrained={tmp_path}/theirs")
     assert first.returncode == 0, first.stderr

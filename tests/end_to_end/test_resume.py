@@ -7,7 +7,7 @@ import socket
 import pytest
 import yaml
 
-from support.processes import TINY, but, final_state, run, start, wait_for
+from support.processes import TINY, final_state, run, start, tiny_overrides, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def reference(tmp_path_factory):
 
 
 def test_two_runs_end_in_the_same_state(tmp_path, reference):
-    assert final_state(run(*but("data.prefetch=2"), f"hydra.run.dir={tmp_path}")) == reference
+    assert final_state(run(*tiny_overrides("data.prefetch=2"), f"hydra.run.dir={tmp_path}")) == reference
 
 
 def test_another_seed_ends_in_a_different_state(tmp_path, reference):
@@ -51,7 +51,7 @@ def test_a_signal_ends_the_run_with_its_code_and_an_exact_checkpoint(tmp_path, r
 
 
 def test_sigusr1_saves_and_continues(tmp_path, reference):
-    settings = but("checkpointing.every_steps=1000", "checkpointing.keep=9")
+    settings = tiny_overrides("checkpointing.every_steps=1000", "checkpointing.keep=9")
     process = start(*settings, f"hydra.run.dir={tmp_path}")
     wait_for(tmp_path / "checkpoints" / "step-00000020", process)
     process.send_signal(signal.SIGUSR1)
@@ -64,18 +64,18 @@ def test_sigusr1_saves_and_continues(tmp_path, reference):
 
 def test_a_second_process_in_the_same_folder_exits_with_73_and_names_the_first(tmp_path, reference):
     again = [*TINY, f"hydra.run.dir={tmp_path}", "resume=auto"]
-    first = start(*but("trainer.max_steps=4000"), f"hydra.run.dir={tmp_path}", "resume=auto")
+    first = start(*tiny_overrides("trainer.max_steps=4000"), f"hydra.run.dir={tmp_path}", "resume=auto")
     wait_for(tmp_path / "checkpoints" / "step-00000005", first)
     second = run(*again)
     first.kill()
     first.communicate()
     assert second.returncode == 73
     assert second.stderr.strip().endswith(f"in use by process {first.pid} on {socket.gethostname()}")
-    assert run(*but("trainer.max_steps=5"), f"hydra.run.dir={tmp_path}/other").returncode == 0
+    assert run(*tiny_overrides("trainer.max_steps=5"), f"hydra.run.dir={tmp_path}/other").returncode == 0
 
 
 def test_a_resume_uses_the_saved_config_and_records_the_overrides(tmp_path):
-    short = but("trainer.max_steps=10", "trainer.learning_rate=0.002")
+    short = tiny_overrides("trainer.max_steps=10", "trainer.learning_rate=0.002")
     assert run(*short, f"hydra.run.dir={tmp_path}").returncode == 0
     longer = run(f"hydra.run.dir={tmp_path}", "resume=auto", "trainer.max_steps=15", "tracking=none")
     assert longer.returncode == 0, longer.stderr
@@ -100,7 +100,7 @@ def finished_run(factory):
     """One finished run, shared: whoever is refused must leave it as it is."""
     if "folder" not in SHARED:
         SHARED["folder"] = factory.mktemp("finished")
-        assert run(*but("trainer.max_steps=5"), f"hydra.run.dir={SHARED['folder']}").returncode == 0
+        assert run(*tiny_overrides("trainer.max_steps=5"), f"hydra.run.dir={SHARED['folder']}").returncode == 0
     return SHARED["folder"]
 
 
@@ -110,7 +110,12 @@ SHARED: dict = {}
 def test_data_that_changed_since_the_checkpoint_is_refused_unless_allowed(tmp_path):
     table = tmp_path / "rows.csv"
     table.write_text(some_rows())
-    settings = [*but("trainer.max_steps=5"), f"hydra.run.dir={tmp_path}/run", f"data.source={table}", "resume=auto"]
+    settings = [
+        *tiny_overrides("trainer.max_steps=5"),
+        f"hydra.run.dir={tmp_path}/run",
+        f"data.source={table}",
+        "resume=auto",
+    ]
     first = run(*settings)
     assert first.returncode == 0, first.stderr
     table.write_text(some_rows().replace("Miss. Name5", "Miss. Other5"))

@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from mlxlab.experiment.signals import CAUGHT, SignalHandler
-from support.processes import TINY, but, final_state, run, start, wait_for
+from support.processes import TINY, final_state, run, start, tiny_overrides, wait_for
 
 
 def test_signal_handlers_and_mask_are_restored():
@@ -37,7 +37,7 @@ def test_slurm_jobs_are_requeued_depending_on_the_signal(tmp_path, name, requeue
 
 
 def test_a_signal_stops_one_job_of_a_sweep_and_the_others_run(tmp_path):
-    settings = but("trainer.max_steps=30", "callbacks.progress_bar.bar=off")
+    settings = tiny_overrides("trainer.max_steps=30", "callbacks.progress_bar.bar=off")
     process = start("-m", "seed=0,1,2", *settings, f"hydra.sweep.dir={tmp_path}")
     wait_for(tmp_path / "1" / "checkpoints" / "step-00000005", process)
     process.send_signal(signal.SIGTERM)

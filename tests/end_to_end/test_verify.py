@@ -7,14 +7,14 @@ import mlx.core as mx
 import pytest
 
 from mlxlab.checkpoint.manifest import MANIFEST, write_manifest
-from support.processes import but, run_here
+from support.processes import run_here, tiny_overrides
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("run")
     cheap = ["data.templates=[basic]", "data.augment.copies=1", "~callbacks.learning_curve"]
-    settings = but(*cheap, "trainer.max_steps=12", "checkpointing.every_steps=4", "trainer.eval_every=6")
+    settings = tiny_overrides(*cheap, "trainer.max_steps=12", "checkpointing.every_steps=4", "trainer.eval_every=6")
     finished = run_here(*settings, f"hydra.run.dir={path}")
     assert finished.returncode == 0, finished.stderr
     return path

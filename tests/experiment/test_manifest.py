@@ -15,7 +15,7 @@ from mlxlab.distillation.options import NO_DISTILLATION
 from mlxlab.errors import DataError, DivergenceError, InputNotFoundError, RunInterrupted
 from mlxlab.experiment.manifest import RunManifest, lineage
 from mlxlab.experiment.manifest_file import STATUSES, effective_status, read_manifest
-from support.processes import but, final_state, run, start, wait_for
+from support.processes import final_state, run, start, tiny_overrides, wait_for
 
 
 def status_of(folder):
@@ -163,7 +163,7 @@ def test_it_costs_less_than_a_millisecond_to_start(tmp_path):
 
 
 def test_the_status_tells_runs_that_end_from_those_stopped_or_killed(tmp_path):
-    done = run(*but("trainer.max_steps=5"), f"hydra.run.dir={tmp_path}/done")
+    done = run(*tiny_overrides("trainer.max_steps=5"), f"hydra.run.dir={tmp_path}/done")
     facts = read_manifest(tmp_path / "done")
     assert status_of(tmp_path / "done") == "DONE"
     assert f"final_state={facts['outcome']['final_state']}" == final_state(done)
@@ -173,7 +173,7 @@ def test_the_status_tells_runs_that_end_from_those_stopped_or_killed(tmp_path):
     assert "trainer.max_steps=5" in facts["overrides"]
     assert len(facts["config_hash"]) == 64
 
-    settings = [*but("trainer.max_steps=100000", "checkpointing.every_steps=2"), "resume=auto"]
+    settings = [*tiny_overrides("trainer.max_steps=100000", "checkpointing.every_steps=2"), "resume=auto"]
     for number, status in [(signal.SIGTERM, "PREEMPTED"), (signal.SIGKILL, "RUNNING")]:
         process = start(*settings, f"hydra.run.dir={tmp_path}/stopped")
         wait_for(tmp_path / "stopped" / "STATUS.RUNNING", process)
@@ -200,7 +200,7 @@ def wait_until_begun(folder, process):
 
 
 def test_an_error_found_before_training_leaves_no_run_folder(tmp_path):
-    refused = run(*but("data.source=nowhere.csv"), f"hydra.run.dir={tmp_path}/run")
+    refused = run(*tiny_overrides("data.source=nowhere.csv"), f"hydra.run.dir={tmp_path}/run")
     assert (refused.returncode, refused.stderr.count("\n")) == (66, 1)
     assert list(tmp_path.iterdir()) == []
 

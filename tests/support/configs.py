@@ -53,7 +53,7 @@ def line(monkeypatch, capfd, tmp_path):
 
 
 @pytest.fixture
-def mine(tmp_path):
+def user_config(tmp_path):
     """Writes `experiment/mine.yaml` of a user's own config folder; returns the flags that choose it."""
 
     def write(content: str | bytes, name: str = "experiment/mine.yaml") -> list[str]:

@@ -14,11 +14,11 @@ import pyarrow
 from pyarrow import parquet
 
 from support.hub_server import HubServer
-from support.streams import new_batches, take
-from support.text import documents_of, new_texts
+from support.streams import make_batches, take
+from support.text import documents_of, make_texts
 
 NAME = "roneneldan/TinyStories"
-TEXTS = new_texts(900)
+TEXTS = make_texts(900)
 OUTAGES = ["503", "cut", "", *["503"] * 8, "cut", "", "cut", *["503"] * 7]
 WRONG = [
     ("roneneldan/TinyStory", {}),
@@ -53,7 +53,7 @@ def shorten_waits():
 
 
 def tokens_of(source, **settings):
-    return new_batches(source=source, length=64, batch_size=16, **settings)
+    return make_batches(source=source, length=64, batch_size=16, **settings)
 
 
 def resumes_exactly(source, position, tokens):

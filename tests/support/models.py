@@ -27,7 +27,7 @@ from mlxlab.training.trainer import Trainer
 TASK = Task("classification", 2, ("no", "yes"))
 
 
-class Bag(nn.Module):
+class BagOfEmbeddings(nn.Module):
     """Mean of embeddings, dropout, one hidden layer: (B, T) tokens -> (B, C) logits."""
 
     def __init__(self, vocab_size: int = 20, width: int = 8, classes: int = 2, dropout: float = 0.2) -> None:
@@ -43,7 +43,7 @@ class Bag(nn.Module):
         return self.out(nn.relu(self.hidden(self.dropout(x))))
 
 
-class Stream:
+class RandomBatches:
     """Batches of a fixed random data set; the order is a function of (seed, epoch)."""
 
     def __init__(self, rows: int = 22, batch_size: int = 4, seed: int = 0, shuffled: bool = True) -> None:
@@ -89,19 +89,19 @@ class Stream:
         self.epoch, self.index = state["epoch"], state["index"]
 
 
-class Fixed:
+class FixedBatches:
     """The same batches every time: a validation set."""
 
     def __init__(self, batch_size: int = 4, rows: int = 18, seed: int = 9) -> None:
         self.args = (rows, batch_size, seed, False)
 
     def __iter__(self):
-        return iter(Stream(*self.args))
+        return iter(RandomBatches(*self.args))
 
 
-def new_model(seed: int = 0, **kwargs: object) -> Bag:
+def make_model(seed: int = 0, **kwargs: object) -> BagOfEmbeddings:
     mx.random.seed(seed)
-    model = Bag(**kwargs)
+    model = BagOfEmbeddings(**kwargs)
     mx.eval(model.parameters())
     return model
 
@@ -116,7 +116,7 @@ class FunctionLoss(Loss):
         return LossTerms(self.function(model, batch), {})
 
 
-def new_trainer(**changes: object) -> Trainer:
+def make_trainer(**changes: object) -> Trainer:
     defaults = {
         "learning_rate": 1e-2,
         "epochs": 3,
@@ -142,21 +142,21 @@ def new_trainer(**changes: object) -> Trainer:
 class Run:
     """A model, its data, and what a fit makes of them."""
 
-    def __init__(self, model: nn.Module, data: Stream, context: FitContext) -> None:
+    def __init__(self, model: nn.Module, data: RandomBatches, context: FitContext) -> None:
         self.model, self.data, self.context = model, data, context
-        self.state: TrainState = new_trainer().init_state(model, data)
+        self.state: TrainState = make_trainer().init_state(model, data)
 
     @property
     def control(self) -> Control:
         return self.context.control
 
 
-def new_run(
-    model: nn.Module | None = None, data: Stream | None = None, tracker: Tracker | None = None, **context: object
+def make_run(
+    model: nn.Module | None = None, data: RandomBatches | None = None, tracker: Tracker | None = None, **context: object
 ) -> Run:
     return Run(
-        model or new_model(),
-        data or Stream(),
+        model or make_model(),
+        data or RandomBatches(),
         FitContext(MonitoredMetric("valid/loss"), tracker or NoTracker(), **context),  # type: ignore[arg-type]
     )
 
@@ -170,13 +170,13 @@ def fit(
     seed: int = 0,
 ) -> Run:
     """Trains a new state to its end, or the one of a checkpoint."""
-    run = run or new_run()
+    run = run or make_run()
     run.state = trainer.init_state(run.model, run.data, seed)
-    loop.fit(trainer, run.context, run.state, Fixed(), TASK, callbacks, checkpointer, checkpoint, seed)
+    loop.fit(trainer, run.context, run.state, FixedBatches(), TASK, callbacks, checkpointer, checkpoint, seed)
     return run
 
 
-class Hook:
+class NoOpCallback:
     """A callback that does nothing; tests define the moments that they need."""
 
     runs_on_all_ranks = True
@@ -188,7 +188,7 @@ class Hook:
     def on_end(self, context, state) -> None: ...
 
 
-class StopAt(Hook):
+class StopAt(NoOpCallback):
     """Ends the run after a step, as SIGTERM would."""
 
     def __init__(self, step: int) -> None:
@@ -199,7 +199,7 @@ class StopAt(Hook):
             context.control.stop_signal, context.control.stop_reason = 15, "signal 15"
 
 
-def numbers(output: StepOutput) -> dict[str, float]:
+def step_scalars(output: StepOutput) -> dict[str, float]:
     """The scalars of a step by name; `finite` is 1 or 0."""
     names = ("loss", "weight", "grad_norm", "finite", *output.term_names)
     return dict(zip(names, np.array(output.scalars).tolist(), strict=True))

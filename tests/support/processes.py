@@ -24,7 +24,7 @@ TINY = [
 ]
 
 
-def but(*overrides: str) -> list[str]:
+def tiny_overrides(*overrides: str) -> list[str]:
     """TINY with some keys set otherwise."""
     changed = {override.split("=")[0] for override in overrides}
     return [setting for setting in TINY if setting.split("=")[0] not in changed] + list(overrides)

@@ -14,7 +14,7 @@ from mlxlab.data.text.token_stream import TokenStream
 VOCABULARY, PAD, END, MASK = 259, 256, 257, 258
 
 
-class Bytes:
+class ByteTokenizer:
     """A token per byte."""
 
     vocab_size, pad_id, eos_id, mask_id, fingerprint = VOCABULARY, PAD, END, MASK, "bytes"
@@ -27,7 +27,7 @@ class Bytes:
         return [np.frombuffer(text.encode(), np.uint8).astype(np.int32) for text in texts]
 
 
-class Listed:
+class InMemorySource:
     """Documents in windows of `size`, the windows permuted in every epoch. `read` lists the windows handed out."""
 
     name, fingerprint, bytes, skipped_records = "listed", "listed", None, 0
@@ -50,16 +50,18 @@ def texts(count=23, longest=40):
     return ["".join(chr(97 + (n * 5 + i * (n + 3)) % 26) for i in range(length)) for n, length in enumerate(lengths)]
 
 
-def framing(length=8, stride=None, mask_across_documents=False, masked=False, seed=3):
+def make_row_builder(length=8, stride=None, mask_across_documents=False, masked=False, seed=3):
     masker = new_masker(VOCABULARY, MASK, [PAD, END], 0.15, seed) if masked else None
     return RowBuilder(length, stride or length, mask_across_documents, VOCABULARY, PAD, masker)
 
 
-def new_batches(
+def make_batches(
     source=None, batch_size=3, prefetch=0, seed=3, limit=None, tokenizer=None, row_shuffle_buffer=0, **frame
 ) -> PackedBatchIterator | Prefetch:
-    stream = TokenStream(source or Listed(texts()), tokenizer or Bytes(), END, seed, limit)
-    batches = PackedBatchIterator(stream, framing(**frame), batch_size, "listed", None, row_shuffle_buffer, seed)
+    stream = TokenStream(source or InMemorySource(texts()), tokenizer or ByteTokenizer(), END, seed, limit)
+    batches = PackedBatchIterator(
+        stream, make_row_builder(**frame), batch_size, "listed", None, row_shuffle_buffer, seed
+    )
     return Prefetch(batches, prefetch) if prefetch else batches
 
 
@@ -68,16 +70,16 @@ def take(batches, count):
     endless = itertools.chain.from_iterable(batches for _ in itertools.count())
     taken = []
     for batch in endless:
-        taken.append(listed(batch))
+        taken.append(as_lists(batch))
         if len(taken) == count:
             endless.close() if hasattr(endless, "close") else None
             return taken
     return taken
 
 
-def listed(batch):
+def as_lists(batch):
     return [array.tolist() for array in batch[:5]]
 
 
-def same(one, other):
+def batches_equal(one, other):
     return all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(one[:5], other[:5], strict=True))

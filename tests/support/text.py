@@ -10,7 +10,7 @@ from pyarrow import parquet
 FORMATS = ["jsonl", "jsonl.gz", "jsonl.zst", "csv", "parquet", "txt"]
 
 
-def new_texts(count=300):
+def make_texts(count=300):
     """Texts of several lengths, with line breaks, quotes and characters of one to four bytes."""
     return [f'text {n}, "quoted"\n\n{"aé€😀"[n % 4] * (n % 97)} end' for n in range(count)]
 

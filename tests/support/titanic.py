@@ -30,7 +30,7 @@ def csv_text(rows: Any) -> str:
     return out.getvalue()
 
 
-def new_titanic(cache: Path, **changes: Any) -> TitanicDataset:
+def make_titanic(cache: Path, **changes: Any) -> TitanicDataset:
     """The data set of conf/data/titanic.yaml."""
     arguments = {
         "source": None,

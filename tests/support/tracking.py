@@ -46,12 +46,12 @@ def schema_cache() -> tempfile.TemporaryDirectory[str]:
 
 @pytest.fixture(name="project")
 def project_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    with new_project(tmp_path, monkeypatch) as project:
+    with make_project(tmp_path, monkeypatch) as project:
         yield project
 
 
 @contextlib.contextmanager
-def new_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def make_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A project folder; its syncers are gone when the test is over."""
     monkeypatch.setenv("XDG_CACHE_HOME", schema_cache().name)
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_ARTIFACT_ROOT", "MLXLAB_PARENT_RUN"):
@@ -65,21 +65,21 @@ def kill_syncer(folder: Path) -> bool:
     """kill -9; returns whether there was one."""
     if not spool.syncer_lives(folder):
         return False
-    until(lambda: (folder / "lock").read_text())
+    wait_until(lambda: (folder / "lock").read_text())
     pid = int((folder / "lock").read_text())
     os.kill(pid, signal.SIGKILL)
     with contextlib.suppress(ChildProcessError):  # not every syncer is our child
         os.waitpid(pid, 0)
-    until(lambda: not spool.syncer_lives(folder))
+    wait_until(lambda: not spool.syncer_lives(folder))
     return True
 
 
-def new_journal(project: Path, name: str = "a", **keys: Any) -> Journal:
+def make_journal(project: Path, name: str = "a", **keys: Any) -> Journal:
     keys = {"uri": None, "artifacts": None, "experiment": "mlxlab", "log_models": True, "wait": 30.0} | keys
     return mlflow_tracker(**keys, folder=project / "outputs" / name, project=project)
 
 
-def upload_here(journal: Journal) -> list[str]:
+def upload(journal: Journal) -> list[str]:
     """What `runs.py sync` prints, in this process: parts of it can be replaced."""
     return list(flush(journal.uploader.address, [journal.folder]))
 
@@ -89,7 +89,7 @@ def start_trainer(project: Path, name: str, count: int, ending: str = "FINISHED"
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def ask(project: Path, query: str) -> list[tuple[Any, ...]]:
+def query_store(project: Path, query: str) -> list[tuple[Any, ...]]:
     """Rows of the project's store; [] while there is none."""
     path = project / "mlruns" / "mlflow.db"
     if not path.exists():
@@ -98,7 +98,7 @@ def ask(project: Path, query: str) -> list[tuple[Any, ...]]:
         return database.execute(query).fetchall()
 
 
-def until(holds: Callable[[], Any], seconds: float = 30.0) -> None:
+def wait_until(holds: Callable[[], Any], seconds: float = 30.0) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, "waited in vain"

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from support.tracking import ask, project_fixture, until  # noqa: F401
+from support.tracking import project_fixture, query_store, wait_until  # noqa: F401
 
 CONFIG = """
 defaults: [_self_]
@@ -58,31 +58,35 @@ def sweep(project, *words):
 
 
 def parents(project):
-    return ask(project, "select status from runs where run_uuid not in (select run_uuid from tags where key = 'sweep')")
+    return query_store(
+        project, "select status from runs where run_uuid not in (select run_uuid from tags where key = 'sweep')"
+    )
 
 
 def test_the_jobs_of_a_multirun_are_children_of_one_run(project):
     done = sweep(project, "-m", "x=1,2")
     assert done.returncode == 0, done.stderr
-    until(lambda: parents(project) == [("FINISHED",)])
-    [(name,)] = ask(
+    wait_until(lambda: parents(project) == [("FINISHED",)])
+    [(name,)] = query_store(
         project, "select name from runs where run_uuid in (select value from tags where key = 'mlflow.parentRunId')"
     )
-    assert ask(project, CHILDREN) == [("job0", "FINISHED", name), ("job1", "FINISHED", name)]
-    assert ask(project, "select value from tags where key = 'overrides'") == [("x=1,2",)]
+    assert query_store(project, CHILDREN) == [("job0", "FINISHED", name), ("job1", "FINISHED", name)]
+    assert query_store(project, "select value from tags where key = 'overrides'") == [("x=1,2",)]
 
 
 def test_a_failed_job_fails_the_parent(project):
     done = sweep(project, "-m", "x=1,3")
     assert done.returncode != 0
-    until(lambda: parents(project) == [("FAILED",)])
-    assert [row[1] for row in ask(project, CHILDREN)] == ["FINISHED", "FAILED"]
+    wait_until(lambda: parents(project) == [("FAILED",)])
+    assert [row[1] for row in query_store(project, CHILDREN)] == ["FINISHED", "FAILED"]
 
 
 def test_a_single_run_has_no_parent(project):
     done = sweep(project, f"hydra.run.dir={project}/outputs/a")
     assert done.returncode == 0, done.stderr
-    assert ask(project, "select count(*), count(t.key) from runs r left join tags t on t.key = 'sweep'") == [(1, 0)]
+    assert query_store(project, "select count(*), count(t.key) from runs r left join tags t on t.key = 'sweep'") == [
+        (1, 0)
+    ]
 
 
 def test_a_sweep_without_tracking_makes_no_store(project):

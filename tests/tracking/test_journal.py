@@ -15,7 +15,7 @@ from mlxlab.tracking.journal import Journal
 from mlxlab.tracking.mlflow import address, naming, spool
 from mlxlab.tracking.records import read_records
 from mlxlab.tracking.tracker import CompositeTracker, NoTracker, Tracker
-from support.tracking import new_journal
+from support.tracking import make_journal
 
 pytestmark = pytest.mark.usefixtures("no_syncer")
 
@@ -57,7 +57,7 @@ def test_a_training_process_imports_no_tracker_library(tmp_path):
 
 
 def test_a_composite_tracker_records_to_all_and_has_the_first_uid(tmp_path):
-    first, second = new_journal(tmp_path, "first", wait=0.0), new_journal(tmp_path, "second", wait=0.0)
+    first, second = make_journal(tmp_path, "first", wait=0.0), make_journal(tmp_path, "second", wait=0.0)
     composite: Tracker = CompositeTracker([NoTracker(), first, second])
     assert composite.uid == first.uid
     composite.start({"a": 1}, {"b": "c"}, name="run")
@@ -78,25 +78,25 @@ def test_a_composite_tracker_records_to_all_and_has_the_first_uid(tmp_path):
 
 
 def test_a_tracker_creates_no_files_before_start(tmp_path):
-    new_journal(tmp_path)
+    make_journal(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_nan_and_infinity_are_recorded(tmp_path):
-    journal = new_journal(tmp_path)
+    journal = make_journal(tmp_path)
     journal.start({}, {})
     journal.log_metrics(1, {"nan": float("nan"), "inf": float("inf"), "low": float("-inf")})
     assert records(journal)[-1]["m"] == {"nan": "NaN", "inf": "Infinity", "low": "-Infinity"}
 
 
 def test_a_torn_last_line_is_removed_before_the_next_is_appended(tmp_path, capsys):
-    journal = new_journal(tmp_path)
+    journal = make_journal(tmp_path)
     journal.start({}, {})
     journal.log_metrics(1, {"a": 1.0})
     journal._lines.close()
     with (journal.folder / "journal.jsonl").open("ab") as file:
         file.write(b'{"t":1,"s":2,"m":{"a"')
-    again = new_journal(tmp_path)
+    again = make_journal(tmp_path)
     again.start({}, {}, resumed=True)
     again.log_metrics(3, {"a": 1.0})
     assert steps(again) == [1, 3]
@@ -104,7 +104,7 @@ def test_a_torn_last_line_is_removed_before_the_next_is_appended(tmp_path, capsy
 
 
 def test_lines_that_the_disk_refuses_are_written_later_whole_and_in_order(tmp_path, capsys):
-    journal = new_journal(tmp_path)
+    journal = make_journal(tmp_path)
     journal.start({}, {})
     journal.log_metrics(1, {"a": 1.0})
     size = (journal.folder / "journal.jsonl").stat().st_size
@@ -121,7 +121,7 @@ def test_lines_that_the_disk_refuses_are_written_later_whole_and_in_order(tmp_pa
 
 
 def test_a_second_writer_is_refused(tmp_path):
-    first, second = new_journal(tmp_path), new_journal(tmp_path)
+    first, second = make_journal(tmp_path), make_journal(tmp_path)
     first.start({}, {})
     for resumed in (True, False):
         with pytest.raises(CannotCreateError, match="another process"):
@@ -130,13 +130,13 @@ def test_a_second_writer_is_refused(tmp_path):
 
 
 def test_a_resumed_run_keeps_its_uid_and_a_new_run_sets_the_old_journal_aside(tmp_path):
-    first = new_journal(tmp_path)
+    first = make_journal(tmp_path)
     first.start({}, {})
     first._lines.close()
-    resumed = new_journal(tmp_path)
+    resumed = make_journal(tmp_path)
     resumed.start({}, {}, resumed=True)
     resumed._lines.close()
-    fresh = new_journal(tmp_path)
+    fresh = make_journal(tmp_path)
     fresh.start({}, {})
     assert resumed.uid == first.uid != fresh.uid
     assert len(records(fresh)) == 1
@@ -144,7 +144,7 @@ def test_a_resumed_run_keeps_its_uid_and_a_new_run_sets_the_old_journal_aside(tm
 
 
 def test_truncate_removes_later_steps_and_moves_no_other_line(tmp_path):
-    journal = new_journal(tmp_path)
+    journal = make_journal(tmp_path)
     journal.start({}, {})
     for step in range(1, 11):
         journal.log_metrics(step, {"a": float(step)})
@@ -161,7 +161,7 @@ def test_truncate_removes_later_steps_and_moves_no_other_line(tmp_path):
 
 
 def test_truncate_after_minus_one_removes_step_0_too(tmp_path):
-    journal = new_journal(tmp_path)
+    journal = make_journal(tmp_path)
     journal.start({}, {})
     for step in (0, 1):
         journal.log_metrics(step, {"a": 1.0})
@@ -171,7 +171,7 @@ def test_truncate_after_minus_one_removes_step_0_too(tmp_path):
 
 
 def test_a_truncate_that_the_disk_refuses_is_one_line_and_changes_nothing(tmp_path):
-    journal = new_journal(tmp_path)
+    journal = make_journal(tmp_path)
     journal.start({}, {})
     journal.log_metrics(1, {"a": 1.0})
     before = (journal.folder / "journal.jsonl").read_bytes()
@@ -187,7 +187,7 @@ def test_a_truncate_that_the_disk_refuses_is_one_line_and_changes_nothing(tmp_pa
 
 
 def test_the_journal_is_locked_during_and_after_a_truncate_until_the_end(tmp_path):
-    journal = new_journal(tmp_path, wait=0.0)
+    journal = make_journal(tmp_path, wait=0.0)
     journal.start({}, {})
     journal.log_metrics(1, {"a": 1.0})
     path = journal.folder / "journal.jsonl"
@@ -207,7 +207,7 @@ def test_cleaned_keys_are_accepted_by_mlflow():
 
 
 def test_params_are_recorded_flat_as_text(tmp_path):
-    journal = new_journal(tmp_path)
+    journal = make_journal(tmp_path)
     journal.start({"a": {"b": [1, {"c": None}], "d": {}}, "e": float("inf")}, {})
     expected = {"a.b.0": "1", "a.b.1.c": "None", "a.d": "{}", "e": "inf"}
     assert records(journal)[0]["start"]["params"] == expected
@@ -245,7 +245,7 @@ def test_addresses_are_absolute_and_printed_without_a_password(tmp_path, monkeyp
 def test_no_secret_of_an_address_reaches_the_journal_or_the_terminal(tmp_path, monkeypatch, capsys, uri):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("MLFLOW_ARTIFACT_ROOT", "s3://key:hunter2@bucket/x?token=hunter2")
-    journal = new_journal(tmp_path, wait=0.0)
+    journal = make_journal(tmp_path, wait=0.0)
     journal.start({}, {})
     journal.end("FINISHED")
     assert "host" in records(journal)[0]["start"]["store"]
@@ -266,13 +266,13 @@ def test_a_project_folder_may_have_any_name(tmp_path, name):
 @pytest.mark.parametrize("uri", ["./mlruns", "file:///x", "sqlite://", "sqlite:///:memory:", "mlruns"])
 def test_an_address_that_mlflow_has_no_store_for_is_a_config_error(tmp_path, uri):
     with pytest.raises(ConfigError, match="sqlite:///") as fault:
-        new_journal(tmp_path, uri=uri)
+        make_journal(tmp_path, uri=uri)
     assert "\n" not in str(fault.value)
 
 
 def test_the_environment_names_the_parent_run_of_a_sweep(tmp_path, monkeypatch):
     monkeypatch.setenv("MLXLAB_PARENT_RUN", "f" * 32)
-    journal = new_journal(tmp_path)
+    journal = make_journal(tmp_path)
     journal.start({}, {})
     start = records(journal)[0]["start"]
     assert (start["parent"], start["tags"]["sweep"]) == ("f" * 32, "f" * 32)

@@ -21,7 +21,17 @@ from mlxlab.training.losses.loss import CrossEntropyLoss
 from mlxlab.training.optim.schedules import linear
 from mlxlab.training.steps import microbatch
 from mlxlab.training.steps.optimized import OptimizedStep
-from support.models import Hook, StopAt, Stream, fit, new_model, new_run, new_trainer, numbers, weights_of
+from support.models import (
+    NoOpCallback,
+    RandomBatches,
+    StopAt,
+    fit,
+    make_model,
+    make_run,
+    make_trainer,
+    step_scalars,
+    weights_of,
+)
 
 STEP = {
     "max_grad_norm": 1.0,
@@ -36,7 +46,7 @@ SETTINGS |= {"interval": 2, "cooldown": 4, "budget": 1.0}
 
 
 def data(rows: int = 300, size: int = 8, prefetch: int = 2) -> Prefetch:
-    source = Stream(rows)
+    source = RandomBatches(rows)
     return Prefetch(
         make_loader(lambda _: np.full(rows, 6), Rows(None), size, 3, lambda epoch, rows, _: source.batch(rows)),
         prefetch,
@@ -54,13 +64,13 @@ class Script:
 
 
 def train(probe: Script, run=None, callbacks=(), **fit_settings):
-    trainer = new_trainer(step=partial(OptimizedStep, **STEP), epochs=None, max_steps=24,
+    trainer = make_trainer(step=partial(OptimizedStep, **STEP), epochs=None, max_steps=24,
                           log_every=1, schedule=partial(linear, warmup=0, final_lr_ratio=0.0))  # fmt: skip
     adaptive = AdaptiveBatchSize(**SETTINGS, probe=probe)
-    return fit(trainer, run or new_run(data=data()), [adaptive, *callbacks], **fit_settings)
+    return fit(trainer, run or make_run(data=data()), [adaptive, *callbacks], **fit_settings)
 
 
-class Sizes(Hook):
+class Sizes(NoOpCallback):
     """The rows of every batch."""
 
     def __init__(self) -> None:
@@ -122,9 +132,9 @@ def test_the_learning_rate_follows_the_examples_and_does_not_jump_with_the_size(
 
 
 def test_a_constant_size_gives_the_run_without_the_callback():
-    trainer = new_trainer(step=partial(OptimizedStep, **STEP), epochs=None, max_steps=12)
-    plain = fit(trainer, new_run(data=data()))
-    adaptive = fit(trainer, new_run(data=data()), [AdaptiveBatchSize(**SETTINGS | {"max": 8, "min": 8})])
+    trainer = make_trainer(step=partial(OptimizedStep, **STEP), epochs=None, max_steps=12)
+    plain = fit(trainer, make_run(data=data()))
+    adaptive = fit(trainer, make_run(data=data()), [AdaptiveBatchSize(**SETTINGS | {"max": 8, "min": 8})])
     for name, leaf in weights_of(plain.model).items():
         np.testing.assert_array_equal(weights_of(adaptive.model)[name], leaf)
 
@@ -155,7 +165,7 @@ class Short:
 
 
 def step_with(loss, retry: bool = True, dropout: float = 0.0, **changes) -> tuple[OptimizedStep, optim.Optimizer]:
-    model = new_model(dropout=dropout)
+    model = make_model(dropout=dropout)
     optimizer = optim.AdamW(1e-2)
     optimizer.init(model.trainable_parameters())
     step = OptimizedStep(**STEP | {"retry_on_oom": retry} | changes, model=model, loss=loss, optimizer=optimizer)
@@ -163,13 +173,13 @@ def step_with(loss, retry: bool = True, dropout: float = 0.0, **changes) -> tupl
 
 
 def test_a_failed_allocation_repeats_the_step_with_half_the_micro_batch(caplog):
-    batch = to_device(Stream().batch(np.arange(20)))
+    batch = to_device(RandomBatches().batch(np.arange(20)))
     loss = Short(6)
     short, optimizer = step_with(loss)
     full, _ = step_with(CrossEntropyLoss(0.0))
     for _ in range(2):
         output, expected = short(batch), full(batch)
-        assert numbers(output) == pytest.approx(numbers(expected), rel=1e-5)
+        assert step_scalars(output) == pytest.approx(step_scalars(expected), rel=1e-5)
     assert loss.tried == [20, 10, 5, 5, 5, 5, 5, 5, 5, 5]  # the second step starts with the size that worked
     assert optimizer.step.item() == 2
     for name, leaf in weights_of(short.model).items():
@@ -178,7 +188,7 @@ def test_a_failed_allocation_repeats_the_step_with_half_the_micro_batch(caplog):
 
 
 def test_a_failed_attempt_does_not_change_the_random_numbers_of_the_next():
-    batch = to_device(Stream().batch(np.arange(20)))
+    batch = to_device(RandomBatches().batch(np.arange(20)))
     short, _ = step_with(Short(12), dropout=0.3)
     halves, _ = step_with(CrossEntropyLoss(0.0), dropout=0.3, accumulate=2)
     original = short.gradient
@@ -200,7 +210,7 @@ def test_a_failed_attempt_does_not_change_the_random_numbers_of_the_next():
 
 
 def test_other_errors_and_a_failure_with_one_row_are_raised():
-    batch = to_device(Stream().batch(np.arange(4)))
+    batch = to_device(RandomBatches().batch(np.arange(4)))
     for loss in (Short(2, "shapes do not fit"), Short(0)):
         step, _ = step_with(loss)
         with pytest.raises(RuntimeError):
@@ -211,7 +221,7 @@ def test_other_errors_and_a_failure_with_one_row_are_raised():
 
 
 def test_auto_chooses_the_largest_micro_batch_that_fits(monkeypatch, caplog):
-    batch = to_device(Stream(64).batch(np.arange(64)))
+    batch = to_device(RandomBatches(64).batch(np.arange(64)))
     caplog.set_level("INFO")
     measured = []
     monkeypatch.setattr(microbatch, "memory_budget", lambda: 1000.0)
@@ -219,7 +229,7 @@ def test_auto_chooses_the_largest_micro_batch_that_fits(monkeypatch, caplog):
         microbatch, "_peak", lambda batch, compute, rows: measured.append(rows) or mx.get_active_memory() + 60 * rows
     )
     monkeypatch.setattr(microbatch.mx, "get_active_memory", lambda: 0)
-    model = new_model(dropout=0.0)
+    model = make_model(dropout=0.0)
     optimizer = optim.SGD(0.1)
     loss = Short(10**6)
     step = OptimizedStep(**STEP | {"accumulate": "auto"}, model=model, loss=loss, optimizer=optimizer)
@@ -234,7 +244,7 @@ def test_auto_chooses_the_largest_micro_batch_that_fits(monkeypatch, caplog):
 
 
 def test_auto_measures_the_memory_of_a_micro_batch():
-    batch = to_device(Stream(256).batch(np.arange(256)))
+    batch = to_device(RandomBatches(256).batch(np.arange(256)))
     step, _ = step_with(CrossEntropyLoss(0.0))
     mx.random.seed(5)
     before = mx.random.state[0].tolist()
@@ -254,9 +264,9 @@ def test_contradictory_settings_are_refused_in_one_line(changes, message):
 
 def test_data_whose_batch_size_is_fixed_is_refused():
     with pytest.raises(ConfigError, match="cannot change"):
-        train(Script(0.5), new_run())
+        train(Script(0.5), make_run())
 
 
 def test_the_callback_is_off_without_a_maximum():
-    run = fit(new_trainer(), callbacks=[AdaptiveBatchSize(**SETTINGS | {"max": None})])
+    run = fit(make_trainer(), callbacks=[AdaptiveBatchSize(**SETTINGS | {"max": None})])
     assert run.state.progress.batch_sizes == []

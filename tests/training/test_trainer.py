@@ -17,24 +17,24 @@ from mlxlab.training.losses.loss import CrossEntropyLoss
 from mlxlab.training.state import CURVE_POINTS, History, MonitoredMetric
 from support.models import (
     FunctionLoss,
-    Hook,
+    NoOpCallback,
+    RandomBatches,
     Recorder,
     StopAt,
-    Stream,
     fit,
-    new_model,
-    new_run,
-    new_trainer,
+    make_model,
+    make_run,
+    make_trainer,
     weights_of,
 )
 
 
 def train(folder, *, stop_at=None, resume=False, callbacks=(), run=None, **changes):
-    run = run or new_run(new_model(dropout=0.3), Stream(rows=22), tracker=Recorder())
+    run = run or make_run(make_model(dropout=0.3), RandomBatches(rows=22), tracker=Recorder())
     checkpoint = CheckpointStore(folder / "checkpoints").load() if resume else None
     stop = [StopAt(stop_at)] if stop_at else []
     saving = Checkpointer(every_steps=changes.pop("every_steps", 3), keep=2, background=True, folder=folder)
-    return fit(new_trainer(**changes), run, [*stop, *callbacks], saving, checkpoint, seed=4)
+    return fit(make_trainer(**changes), run, [*stop, *callbacks], saving, checkpoint, seed=4)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_a_finished_run_resumed_does_nothing(tmp_path, reference):
 def test_callbacks_are_called_in_order_and_the_checkpointer_last(tmp_path):
     calls = []
 
-    class Named(Hook):
+    class Named(NoOpCallback):
         def __init__(self, name):
             self.name = name
 
@@ -97,12 +97,12 @@ def test_callbacks_are_called_in_order_and_the_checkpointer_last(tmp_path):
         def on_end(self, context, state):
             calls.append((self.name, "end"))
 
-    fit(new_trainer(epochs=None, max_steps=2), callbacks=[Named("a"), Named("b")], checkpointer=Named("checkpointer"))
+    fit(make_trainer(epochs=None, max_steps=2), callbacks=[Named("a"), Named("b")], checkpointer=Named("checkpointer"))
     assert calls == [(name, when) for when in ("start", 1, 2, "end") for name in ("a", "b", "checkpointer")]
 
 
 def test_a_checkpoint_holds_what_callbacks_log_at_its_step(tmp_path):
-    class LogStep(Hook):
+    class LogStep(NoOpCallback):
         def on_step(self, context, state, result):
             context.log(state, {"test/step": float(state.progress.step)})
 
@@ -116,30 +116,30 @@ def test_the_shipped_callbacks_do_not_change_training_in_any_order(tmp_path, dir
     callbacks = [MemoryMonitor(5, folder=tmp_path), EarlyStopping(2, 0.5), LearningCurvePlot(folder=tmp_path)][
         ::direction
     ]
-    run = fit(new_trainer(epochs=9, eval_every=2), callbacks=callbacks, seed=1)
-    alone_run = fit(new_trainer(epochs=9, eval_every=2), callbacks=[EarlyStopping(2, 0.5)], seed=1)
+    run = fit(make_trainer(epochs=9, eval_every=2), callbacks=callbacks, seed=1)
+    alone_run = fit(make_trainer(epochs=9, eval_every=2), callbacks=[EarlyStopping(2, 0.5)], seed=1)
     assert run.control.stop_reason == alone_run.control.stop_reason
     assert run.control.stop_reason.startswith("early")
     assert final_state_digest(run.state) == final_state_digest(alone_run.state)
 
 
 def test_evaluations_run_every_n_steps_and_at_the_end():
-    run = fit(new_trainer(max_steps=8, eval_every=3))
+    run = fit(make_trainer(max_steps=8, eval_every=3))
     assert [step for step, _ in run.state.history.evaluations] == [3, 6, 8]
 
 
 def test_without_eval_every_each_epoch_is_evaluated():
-    run = fit(new_trainer(epochs=2))
+    run = fit(make_trainer(epochs=2))
     assert [step for step, _ in run.state.history.evaluations] == [6, 12]
 
 
 def test_max_tokens_ends_the_run():
-    run = fit(new_trainer(max_tokens=50, schedule=lambda peak, steps: lambda step: step * 0 + peak))
+    run = fit(make_trainer(max_tokens=50, schedule=lambda peak, steps: lambda step: step * 0 + peak))
     assert run.state.progress.tokens == 72  # the first number of whole batches of 24 tokens that is at least 50
 
 
 def test_early_stopping_counts_evaluations_since_the_best():
-    run = new_run()
+    run = make_run()
     run.state.history.evaluations = [(1, 0.5), (2, 0.4), (3, 0.45), (4, 0.39)]
     EarlyStopping(2, 0.0).on_start(run.context, run.state)
     assert not run.control.stop_reason
@@ -148,7 +148,7 @@ def test_early_stopping_counts_evaluations_since_the_best():
 
 
 def test_patience_null_never_stops_and_nan_is_never_best():
-    run = new_run()
+    run = make_run()
     run.state.history.evaluations = [(step, 1.0) for step in range(100)]
     EarlyStopping(None, 0.0).on_start(run.context, run.state)
     assert not run.control.stop_reason
@@ -169,15 +169,15 @@ def test_the_best_checkpoint_is_kept_when_others_are_removed(tmp_path):
 
 
 def test_training_overfits_a_small_fixed_data_set():
-    trainer = new_trainer(epochs=150, learning_rate=3e-2, log_every=2, eval_every=1000)
-    run = fit(trainer, new_run(new_model(dropout=0.0), Stream(rows=8)))
+    trainer = make_trainer(epochs=150, learning_rate=3e-2, log_every=2, eval_every=1000)
+    run = fit(trainer, make_run(make_model(dropout=0.0), RandomBatches(rows=8)))
     losses = [metrics["train/loss"] for _, metrics in run.state.history.curve if "train/loss" in metrics]
     assert losses[0] > 0.5
     assert losses[-1] < 0.02
 
 
 def test_a_diverging_run_rolls_back_to_its_last_checkpoint_and_skips_the_data(tmp_path):
-    class Poisoned(Stream):
+    class Poisoned(RandomBatches):
         def batch(self, rows):
             batch = super().batch(rows)
             bad = self.epoch == 1 and 1 <= self.index <= 3  # three batches in a row
@@ -188,13 +188,13 @@ def test_a_diverging_run_rolls_back_to_its_last_checkpoint_and_skips_the_data(tm
             mx.isnan(batch.loss_weights.sum()), float("nan"), 0.0
         )
 
-    run = new_run(new_model(), Poisoned(rows=22), tracker=Recorder())
+    run = make_run(make_model(), Poisoned(rows=22), tracker=Recorder())
     train(tmp_path, run=run, every_steps=2, loss=FunctionLoss(nan_sum))
     progress = run.state.progress
     assert (progress.rollbacks, progress.nonfinite_steps, progress.step) == (1, 3, 18)
     assert run.control.stop_reason == "done"
     assert all(np.isfinite(leaf).all() for leaf in weights_of(run.model).values())
-    run = new_run(new_model(), Poisoned(rows=22), tracker=Recorder())
+    run = make_run(make_model(), Poisoned(rows=22), tracker=Recorder())
     (tmp_path / "none").mkdir()
     with pytest.raises(DivergenceError):
         train(tmp_path / "none", run=run, every_steps=2, loss=FunctionLoss(nan_sum), max_rollbacks=0)
@@ -206,7 +206,7 @@ def test_a_checkpoint_with_nonfinite_numbers_is_never_committed(tmp_path, caplog
             if state.progress.step == self.step:
                 state.model.out.bias = state.model.out.bias * float("nan")
 
-    run = new_run(new_model(), Stream(rows=22), tracker=Recorder())
+    run = make_run(make_model(), RandomBatches(rows=22), tracker=Recorder())
     with pytest.raises(WriteError):
         train(tmp_path, run=run, every_steps=1, callbacks=[Spoil(17)], max_rollbacks=0, max_nonfinite_steps=5)
     assert CheckpointStore(tmp_path / "checkpoints").load().step == 16
@@ -223,9 +223,9 @@ def test_surplus_checkpoints_of_a_killed_run_are_removed_on_resume(tmp_path):
 
 
 def test_a_saved_state_survives_json_and_a_new_run():
-    run = fit(new_trainer(epochs=2))
+    run = fit(make_trainer(epochs=2))
     saved = json.loads(json.dumps(run.state.state_dict()))
-    restored = new_run().state
+    restored = make_run().state
     restored.load_state_dict(saved)
     assert restored.state_dict() == run.state.state_dict()
 

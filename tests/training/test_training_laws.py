@@ -22,21 +22,21 @@ from mlxlab.training.optim.schedules import constant, cosine, linear, wsd
 from mlxlab.training.steps.step import PlainStep, global_norm, weighted_sum
 from support.models import (
     TASK,
-    Fixed,
+    FixedBatches,
     FunctionLoss,
-    Hook,
-    Stream,
+    NoOpCallback,
+    RandomBatches,
     fit,
-    new_model,
-    new_run,
-    new_trainer,
-    numbers,
+    make_model,
+    make_run,
+    make_trainer,
+    step_scalars,
     weights_of,
 )
 
 
 def a_batch(rows: int = 5) -> DeviceBatch:
-    return to_device(Stream().batch(np.arange(rows)))
+    return to_device(RandomBatches().batch(np.arange(rows)))
 
 
 def test_smoothing_is_one_minus_e_of_the_target_and_e_of_the_mean():
@@ -51,13 +51,13 @@ def test_loss_of_extreme_logits_is_finite():
 
 
 def test_focal_loss_with_gamma_zero_is_cross_entropy():
-    model, batch = new_model(dropout=0.0), a_batch()
+    model, batch = make_model(dropout=0.0), a_batch()
     focal, plain = FocalLoss(None, 0.0, 0.0)(model, batch).total, CrossEntropyLoss(0.0)(model, batch).total
     np.testing.assert_allclose(np.array(focal), np.array(plain), rtol=1e-5)
 
 
 def test_focal_weighs_class_one_by_alpha():
-    model, batch = new_model(dropout=0.0), a_batch()
+    model, batch = make_model(dropout=0.0), a_batch()
     p = np.array(mx.softmax(model(batch.tokens, batch.segment_ids), axis=-1))[np.arange(5), np.array(batch.targets)]
     a = np.where(np.array(batch.targets) == 1, 0.25, 0.75)
     np.testing.assert_allclose(
@@ -71,7 +71,7 @@ def test_balanced_weights_are_n_over_classes_times_count():
 
 
 def test_a_target_of_weight_zero_is_ignored_even_if_its_loss_is_nan():
-    model, batch = new_model(dropout=0.0), a_batch()
+    model, batch = make_model(dropout=0.0), a_batch()
     less = batch._replace(loss_weights=mx.array([1.0, 1.0, 0.0, 0.0, 0.0]))
     spoiled = FunctionLoss(lambda m, b: mx.where(b.loss_weights == 0, float("nan"), CrossEntropyLoss(0.0)(m, b).total))
     total, weight, _ = weighted_sum(spoiled, model, less)
@@ -97,10 +97,10 @@ def test_a_warmup_longer_than_the_run_is_refused():
 
 
 def test_the_first_step_uses_the_first_learning_rate_of_the_schedule():
-    model = new_model()
+    model = make_model()
     before = weights_of(model)
-    trainer = new_trainer(max_steps=1, epochs=None, schedule=fixed_warmup, optimizer=plain_sgd)
-    run = fit(trainer, new_run(model))
+    trainer = make_trainer(max_steps=1, epochs=None, schedule=fixed_warmup, optimizer=plain_sgd)
+    run = fit(trainer, make_run(model))
     moved = max(np.abs(weights_of(model)[name] - before[name]).max() for name in before)
     assert 0 < moved <= run.state.optimizer.learning_rate.item() == pytest.approx(1e-2 / 1000)
 
@@ -119,11 +119,11 @@ def plain_sgd(*, learning_rate):
 def test_every_step_uses_the_learning_rate_of_the_schedule(name):
     rates = []
 
-    class Rates(Hook):
+    class Rates(NoOpCallback):
         def on_step(self, context, state, result):
             rates.append([o.learning_rate.item() for o in state.optimizer.optimizers])
 
-    trainer = new_trainer(optimizer=shipped_optimizer(name), log_every=1)
+    trainer = make_trainer(optimizer=shipped_optimizer(name), log_every=1)
     run = fit(trainer, callbacks=[Rates()])
     schedule = trainer.lr_schedule(run.state)
     expected = [schedule(mx.array(step)).item() for step in range(run.state.progress.step)]
@@ -133,7 +133,7 @@ def test_every_step_uses_the_learning_rate_of_the_schedule(name):
 
 
 def test_muon_scales_the_learning_rate_of_its_adamw():
-    run = fit(new_trainer(optimizer=shipped_optimizer("muon", adamw_lr_scale=0.5)))
+    run = fit(make_trainer(optimizer=shipped_optimizer("muon", adamw_lr_scale=0.5)))
     matrices, *others = [o.learning_rate.item() for o in run.state.optimizer.optimizers]
     assert others == [0.5 * matrices] * 2
 
@@ -143,7 +143,7 @@ def shipped_optimizer(name, **changes):
 
 
 def test_clipping_bounds_the_norm_and_keeps_the_direction():
-    model = new_model(dropout=0.0)
+    model = make_model(dropout=0.0)
     captured = {}
 
     class Spy:
@@ -154,7 +154,7 @@ def test_clipping_bounds_the_norm_and_keeps_the_direction():
             return parameters
 
     def norm_and_flat(clip):
-        logged = numbers(PlainStep(clip, model=model, loss=CrossEntropyLoss(0.0), optimizer=Spy())(a_batch()))[
+        logged = step_scalars(PlainStep(clip, model=model, loss=CrossEntropyLoss(0.0), optimizer=Spy())(a_batch()))[
             "grad_norm"
         ]
         return logged, np.concatenate([np.array(g).ravel() for _, g in tree_flatten(captured["gradients"])])
@@ -174,7 +174,7 @@ def test_norms_biases_and_embeddings_have_no_weight_decay():
 
 
 def test_adamw_has_bias_correction():
-    model = new_model()
+    model = make_model()
     optimizer = adamw(0.0, [0.9, 0.999], 1e-8, learning_rate=0.1)
     before = weights_of(model)
     gradients = {name: mx.ones(w.shape) for name, w in weights_of(model).items()}
@@ -187,8 +187,8 @@ def test_adamw_has_bias_correction():
 
 @pytest.mark.parametrize("source", ["loss", "gradient"])
 def test_a_nonfinite_step_changes_neither_weights_nor_optimizer(source):
-    model = new_model()
-    optimizer = new_run(model).state.optimizer
+    model = make_model()
+    optimizer = make_run(model).state.optimizer
 
     def loss(m, b):
         values = CrossEntropyLoss(0.0)(m, b).total
@@ -200,10 +200,10 @@ def test_a_nonfinite_step_changes_neither_weights_nor_optimizer(source):
 
     poisoned = False
     step = PlainStep(1.0, model=model, loss=FunctionLoss(loss), optimizer=optimizer)
-    assert numbers(step(a_batch()))["finite"] == 1
+    assert step_scalars(step(a_batch()))["finite"] == 1
     weights, state = weights_of(model), {k: np.array(v) for k, v in flatten_arrays(optimizer.state).items()}
     poisoned = True
-    assert numbers(step(a_batch()))["finite"] == 0
+    assert step_scalars(step(a_batch()))["finite"] == 0
     for name, leaf in weights_of(model).items():
         np.testing.assert_array_equal(leaf, weights[name])
     for name, leaf in flatten_arrays(optimizer.state).items():
@@ -214,20 +214,20 @@ def test_consecutive_nonfinite_steps_end_the_run_with_exit_code_78():
     def nan(m, b):
         return CrossEntropyLoss(0.0)(m, b).total * float("nan")
 
-    run = new_run()
+    run = make_run()
     with pytest.raises(DivergenceError, match="3 consecutive steps"):
-        fit(new_trainer(loss=FunctionLoss(nan)), run)
+        fit(make_trainer(loss=FunctionLoss(nan)), run)
     assert run.state.progress.step == 3
     assert DivergenceError.exit_code == 78
 
 
 def test_evaluation_is_the_same_for_every_batch_size_and_has_no_dropout():
-    model = new_model(dropout=0.5)
+    model = make_model(dropout=0.5)
     model.train()
-    metrics = [evaluate(model, Fixed(batch_size=size), TASK).metrics for size in (1, 7, 64)]
+    metrics = [evaluate(model, FixedBatches(batch_size=size), TASK).metrics for size in (1, 7, 64)]
     for other in metrics[1:]:
         assert other == pytest.approx(metrics[0], rel=1e-6)
-    assert evaluate(model, Fixed(7), TASK).metrics == metrics[1]
+    assert evaluate(model, FixedBatches(7), TASK).metrics == metrics[1]
     assert model.training
 
 

@@ -13,9 +13,9 @@ from mlxlab.data.loaders.prefetch import Prefetch, prefetch
 from mlxlab.data.loaders.repeat import repeat_batches
 from mlxlab.data.loaders.wait_timer import WaitTimer
 from mlxlab.errors import DataError
-from support.streams import new_batches
+from support.streams import make_batches
 
-LOADERS = {"DataLoader": new_loader, "BucketLoader": new_bucket_loader, "PackedBatchIterator": new_batches}
+LOADERS = {"DataLoader": new_loader, "BucketLoader": new_bucket_loader, "PackedBatchIterator": make_batches}
 WRAPPERS = {
     "alone": lambda batches: batches,
     "prefetched": lambda batches: prefetch(batches, 2),

@@ -13,7 +13,7 @@ from mlxlab.data.loaders.collate import pad
 from mlxlab.data.loaders.loader import DataLoader
 from mlxlab.data.loaders.prefetch import Prefetch
 from mlxlab.errors import ConfigError, DataError
-from support.titanic import new_titanic
+from support.titanic import make_titanic
 
 COUNT = 203
 
@@ -167,7 +167,7 @@ def test_few_lengths_need_few_edges_and_long_ones_are_covered():
 
 
 def test_the_titanic_has_at_most_five_percent_padding(tmp_path):
-    data = new_titanic(tmp_path)
+    data = make_titanic(tmp_path)
     masks = [batch.segment_ids for _ in range(2) for batch in data.train]
     assert 1 - sum(mask.sum() for mask in masks) / sum(mask.size for mask in masks) < 0.05
     assert len({mask.shape for mask in masks}) <= 8

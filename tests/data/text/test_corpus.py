@@ -14,7 +14,7 @@ from mlxlab.data.example_losses import write
 from mlxlab.data.text import corpus
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
-from support.streams import Listed, same
+from support.streams import InMemorySource, batches_equal
 
 COUNT = 150
 SPECIAL = {"<pad>", "<eos>", "<mask>"}
@@ -68,7 +68,7 @@ def test_validation_is_the_same_for_every_seed_and_kind_of_reading(new):
     expected = list(new().valid)
     for change in ({"seed": 1}, {"streaming": False}, {"max_train_examples": 10}, {"packing.stride": 5}):
         actual = list(new(**change).valid)
-        assert all(same(a, b) for a, b in zip(expected, actual, strict=True))
+        assert all(batches_equal(a, b) for a, b in zip(expected, actual, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_in_memory_the_batches_are_those_that_are_streamed(new, masked, change):
     assert streamed.fingerprint == in_memory.fingerprint
     for _ in range(2):
         pairs = list(zip(streamed.train, in_memory.train, strict=True))
-        assert all(same(a, b) for a, b in pairs)
+        assert all(batches_equal(a, b) for a, b in pairs)
         assert len(pairs) == in_memory.train.batches_per_epoch
         assert streamed.train.state_dict() == in_memory.train.state_dict()
 
@@ -199,7 +199,7 @@ class Hub:
         self.requests.append((source, split))
         if (split or "train") not in self.splits:
             raise ConfigError(f"{source}: no split {split}")
-        return Listed([f"{split} {number}" for number in range(40)])
+        return InMemorySource([f"{split} {number}" for number in range(40)])
 
 
 @pytest.mark.parametrize(("splits", "expected"), [(("train", "validation"), 40), (("train",), None)])

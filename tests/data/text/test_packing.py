@@ -9,7 +9,18 @@ from mlxlab.data.text.packed_batches import PackedBatchIterator, PackedEvalBatch
 from mlxlab.data.text.packing import count_rows
 from mlxlab.data.text.token_stream import TokenStream
 from mlxlab.errors import ConfigError, DataError
-from support.streams import END, MASK, PAD, VOCABULARY, Bytes, Listed, framing, new_batches, same, texts
+from support.streams import (
+    END,
+    MASK,
+    PAD,
+    VOCABULARY,
+    ByteTokenizer,
+    InMemorySource,
+    batches_equal,
+    make_batches,
+    make_row_builder,
+    texts,
+)
 
 
 def stream_of(batches, epoch=0):
@@ -30,7 +41,7 @@ def real_rows(batches):
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64, 1000])
 def test_targets_one_after_the_other_are_the_stream_of_tokens(batch_size):
-    batches = new_batches(batch_size=batch_size)
+    batches = make_batches(batch_size=batch_size)
     tokens, _ = stream_of(batches)
     xs, ys, weights = real_rows(batches)
     np.testing.assert_array_equal(ys[weights > 0], tokens[1:])
@@ -38,7 +49,7 @@ def test_targets_one_after_the_other_are_the_stream_of_tokens(batch_size):
 
 
 def test_each_document_ends_with_its_end_token():
-    tokens, ids = stream_of(new_batches())
+    tokens, ids = stream_of(make_batches())
     last = np.flatnonzero(np.append(ids[1:] != ids[:-1], True))
     np.testing.assert_array_equal(np.flatnonzero(tokens == END), last)
     assert len(last) == 23
@@ -49,7 +60,7 @@ def test_each_document_ends_with_its_end_token():
 @pytest.mark.parametrize("stride", [1, 3, 8, 11, 50])
 @pytest.mark.parametrize("length", [8, 9])
 def test_a_stride_gives_the_number_of_full_rows_that_it_should(stride, length):
-    batches = new_batches(length=length, stride=stride)
+    batches = make_batches(length=length, stride=stride)
     tokens, _ = stream_of(batches)
     xs, _, weights = real_rows(batches)
     n = len(tokens)
@@ -68,13 +79,13 @@ def test_a_stride_gives_the_number_of_full_rows_that_it_should(stride, length):
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_rows_do_not_depend_on_the_batch_size(masked):
-    one, many = (real_rows(new_batches(batch_size=size, masked=masked)) for size in (1, 7))
+    one, many = (real_rows(make_batches(batch_size=size, masked=masked)) for size in (1, 7))
     for a, b in zip(one, many, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_all_training_batches_have_one_shape_and_padding_has_no_weight():
-    some = list(new_batches(batch_size=5))
+    some = list(make_batches(batch_size=5))
     assert {batch.tokens.shape for batch in some} == {(5, 8)}
     added = some[-1].example_ids == -1
     assert added.any()
@@ -84,21 +95,21 @@ def test_all_training_batches_have_one_shape_and_padding_has_no_weight():
 
 
 def test_the_id_of_a_row_is_that_of_the_document_of_its_first_token():
-    batches = new_batches()
+    batches = make_batches()
     _, ids = stream_of(batches)
     found = np.concatenate([batch.example_ids for batch in batches])
     np.testing.assert_array_equal(found[found >= 0], ids[:-1:8])
 
 
 def test_without_isolation_a_row_is_one_document_and_its_mask_is_boolean():
-    batch = next(iter(new_batches()))
+    batch = next(iter(make_batches()))
     assert batch.segment_ids.dtype == bool
     assert batch.segment_ids.all()
 
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_isolated_documents_are_numbered_from_one_in_each_row(masked):
-    batches = new_batches(mask_across_documents=True, masked=masked, batch_size=100)
+    batches = make_batches(mask_across_documents=True, masked=masked, batch_size=100)
     (batch,) = list(batches)
     _, ids = stream_of(batches)
     assert batch.segment_ids.dtype == np.int32
@@ -110,15 +121,15 @@ def test_isolated_documents_are_numbered_from_one_in_each_row(masked):
 
 
 def test_evaluation_gives_the_same_batches_each_time_and_keeps_the_short_last_one():
-    chunks = list(TokenStream(Listed(texts()), Bytes(), END, 3)(0, DocumentCursor()))
-    valid = PackedEvalBatches(chunks, framing(), 10)
+    chunks = list(TokenStream(InMemorySource(texts()), ByteTokenizer(), END, 3)(0, DocumentCursor()))
+    valid = PackedEvalBatches(chunks, make_row_builder(), 10)
     first, second = list(valid), list(valid)
     assert len(first) == len(second)
-    assert all(same(a, b) for a, b in zip(first, second, strict=True))
+    assert all(batches_equal(a, b) for a, b in zip(first, second, strict=True))
     assert {len(batch.example_ids) for batch in first} == {10, 7}
     tokens = np.concatenate([chunk.tokens for chunk in chunks])
     np.testing.assert_array_equal(np.concatenate([b.targets[b.loss_weights > 0] for b in first]), tokens[1:])
-    assert not list(PackedEvalBatches([], framing(), 10))
+    assert not list(PackedEvalBatches([], make_row_builder(), 10))
 
 
 def test_hidden_tokens_are_15_percent_of_the_ordinary_ones_80_10_10():
@@ -159,7 +170,7 @@ def test_a_row_with_something_to_guess_has_a_target():
 
 
 def test_masked_targets_are_the_hidden_tokens():
-    batches = new_batches(masked=True, batch_size=4)
+    batches = make_batches(masked=True, batch_size=4)
     stream, _ = stream_of(batches)
     xs, ys, weights = real_rows(batches)
     shown = np.where(weights > 0, ys, xs).reshape(-1)[: len(stream)]
@@ -172,11 +183,11 @@ def test_a_tokenizer_without_a_mask_token_cannot_hide():
 
 
 def test_an_epoch_without_text_ends_the_run():
-    stream = TokenStream(Listed([]), Bytes(), END, 0)
+    stream = TokenStream(InMemorySource([]), ByteTokenizer(), END, 0)
     with pytest.raises(DataError, match="no text to train on"):
-        list(PackedBatchIterator(stream, framing(), 3, "", None))
+        list(PackedBatchIterator(stream, make_row_builder(), 3, "", None))
 
 
 def test_one_long_document_makes_many_rows_and_many_short_ones_make_one():
-    assert len(real_rows(new_batches(source=Listed(["a" * 100])))[0]) == 13
-    assert len(real_rows(new_batches(source=Listed(["a", "b", "c"])))[0]) == 1
+    assert len(real_rows(make_batches(source=InMemorySource(["a" * 100])))[0]) == 13
+    assert len(real_rows(make_batches(source=InMemorySource(["a", "b", "c"])))[0]) == 1

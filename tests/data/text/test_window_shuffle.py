@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlxlab.data.text.window_shuffle import permute, shuffled_windows
-from support.streams import Listed, texts
+from support.streams import InMemorySource, texts
 
 TEXTS = texts(50)
 
@@ -16,31 +16,31 @@ def read(source, seed=0, epoch=0, **more):
 
 
 def test_every_epoch_has_every_document_once_in_another_order():
-    epochs = [read(Listed(TEXTS), epoch=epoch) for epoch in range(3)]
+    epochs = [read(InMemorySource(TEXTS), epoch=epoch) for epoch in range(3)]
     assert all(sorted(epoch) == sorted(TEXTS) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
-    assert epochs[1] == read(Listed(TEXTS), epoch=1)
-    assert epochs[1] != read(Listed(TEXTS), seed=1, epoch=1)
+    assert epochs[1] == read(InMemorySource(TEXTS), epoch=1)
+    assert epochs[1] != read(InMemorySource(TEXTS), seed=1, epoch=1)
 
 
 def test_documents_are_shuffled_only_within_their_window():
-    window = Listed(TEXTS, size=10).groups[0]
+    window = InMemorySource(TEXTS, size=10).groups[0]
     orders = [permute(window, 0, epoch) for epoch in range(4)]
     assert all(sorted(order) == sorted(window) for order in orders)
     assert len({tuple(order) for order in orders}) == 4
 
 
 def test_seeking_to_a_window_reads_no_earlier_window():
-    whole = list(shuffled_windows(Listed(TEXTS), 0, 2))
+    whole = list(shuffled_windows(InMemorySource(TEXTS), 0, 2))
     for number, window in enumerate(whole):
-        source = Listed(TEXTS)
+        source = InMemorySource(TEXTS)
         position = json.loads(json.dumps(window.position))
         assert list(shuffled_windows(source, 0, 2, position, window.documents_before)) == whole[number:]
         assert source.read[0] == (2, number)
 
 
 def test_documents_before_a_window_are_counted():
-    windows = list(shuffled_windows(Listed(TEXTS), 0, 0))
+    windows = list(shuffled_windows(InMemorySource(TEXTS), 0, 0))
     assert [window.documents_before for window in windows] == np.cumsum(
         [0, *(len(w.documents) for w in windows[:-1])]
     ).tolist()
@@ -48,7 +48,7 @@ def test_documents_before_a_window_are_counted():
 
 @pytest.mark.parametrize("limit", [1, 4, 10, 49, 50, 60])
 def test_a_limit_takes_the_same_documents_every_epoch_and_reads_no_others(limit):
-    source = Listed(TEXTS)
+    source = InMemorySource(TEXTS)
     first, second = (read(source, epoch=epoch, limit=limit) for epoch in (0, 5))
     assert len(first) == min(limit, 50)
     assert sorted(first) == sorted(second)
@@ -58,6 +58,6 @@ def test_a_limit_takes_the_same_documents_every_epoch_and_reads_no_others(limit)
 
 @pytest.mark.parametrize("number", range(4))
 def test_the_document_limit_holds_when_resuming_at_any_window(number):
-    whole = list(shuffled_windows(Listed(TEXTS), 0, 1, limit=13))
+    whole = list(shuffled_windows(InMemorySource(TEXTS), 0, 1, limit=13))
     position, before = whole[number].position, whole[number].documents_before
-    assert list(shuffled_windows(Listed(TEXTS), 0, 1, position, before, limit=13)) == whole[number:]
+    assert list(shuffled_windows(InMemorySource(TEXTS), 0, 1, position, before, limit=13)) == whole[number:]

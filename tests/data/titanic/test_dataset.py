@@ -12,7 +12,7 @@ import mlxlab.data
 from mlxlab.data.titanic.csv_schema import read_passengers
 from mlxlab.data.titanic.dataset import Augment, TitanicDataset
 from mlxlab.errors import DataError, InputNotFoundError
-from support.titanic import new_titanic, real_rows
+from support.titanic import make_titanic, real_rows
 
 ROWS = real_rows()
 ROOT = Path(mlxlab.data.__file__).parent
@@ -20,7 +20,7 @@ ROOT = Path(mlxlab.data.__file__).parent
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return new_titanic(tmp_path_factory.mktemp("cache"))
+    return make_titanic(tmp_path_factory.mktemp("cache"))
 
 
 def test_the_task_and_the_counts(data):
@@ -57,7 +57,7 @@ def decode(data):
 
 def test_a_training_sentence_is_a_function_of_row_seed_epoch_and_copy(tmp_path):
     def sentences(epoch, **changes):
-        data = new_titanic(tmp_path, prefetch=0, **changes)
+        data = make_titanic(tmp_path, prefetch=0, **changes)
         data.train.load_state_dict(data.train.state_dict() | {"epoch": epoch})
         pairs = (zip(batch.example_ids.tolist(), map(decode(data), batch.tokens), strict=True) for batch in data.train)
         return sorted(pair for batch in pairs for pair in batch)
@@ -69,7 +69,7 @@ def test_a_training_sentence_is_a_function_of_row_seed_epoch_and_copy(tmp_path):
 
 
 def test_validation_sentences_are_the_same_in_every_epoch_and_run(tmp_path):
-    data, other = new_titanic(tmp_path), new_titanic(tmp_path, augment=Augment(copies=1), eval_batch_size=5)
+    data, other = make_titanic(tmp_path), make_titanic(tmp_path, augment=Augment(copies=1), eval_batch_size=5)
     list(data.train)
     sentences = [data.tokenizer.decode(row) for batch in data.valid for row in batch.tokens]
     assert sentences == data.encoder.texts(data.valid_rows) == other.encoder.texts(other.valid_rows)
@@ -97,12 +97,12 @@ def test_batches_have_the_agreed_shapes(data):
 
 
 def test_sentences_are_cut_at_seq_len(tmp_path):
-    data = new_titanic(tmp_path, seq_len=12)
+    data = make_titanic(tmp_path, seq_len=12)
     assert {batch.tokens.shape[1] for batch in data.train} == {12}
 
 
 def test_every_training_row_is_reached_across_five_folds(tmp_path):
-    held = [{row.id for row in new_titanic(tmp_path, folds=5, fold=fold).valid_rows} for fold in range(5)]
+    held = [{row.id for row in make_titanic(tmp_path, folds=5, fold=fold).valid_rows} for fold in range(5)]
     assert set.union(*held) == set(range(1, 892))
     assert sum(map(len, held)) == 891
 
@@ -120,7 +120,7 @@ def test_a_label_out_of_range_is_stopped_on_the_host(data):
 
 @pytest.mark.parametrize("templates", [["basic", "story"], ["full"], ["group", "narrative"]])
 def test_inference_restores_the_encoding_without_the_training_rows(tmp_path, templates):
-    data = new_titanic(tmp_path, templates=templates, seed=7)
+    data = make_titanic(tmp_path, templates=templates, seed=7)
     data.save(tmp_path)
     restored = TitanicDataset.restore_encoder(tmp_path)
     assert restored.task == data.task
@@ -138,7 +138,7 @@ def test_validation_batches_equal_what_inference_encodes(data):
 
 
 def test_a_damaged_folder_is_refused(tmp_path):
-    data = new_titanic(tmp_path)
+    data = make_titanic(tmp_path)
     data.save(tmp_path)
     text = (tmp_path / "data.json").read_text()
     state = json.loads(text)
@@ -152,18 +152,18 @@ def test_a_damaged_folder_is_refused(tmp_path):
     with pytest.raises(InputNotFoundError):
         TitanicDataset.restore_encoder(tmp_path / "nowhere")
     (tmp_path / "data.json").write_text(text)
-    new_titanic(tmp_path, seed=1).tokenizer.save(tmp_path)
+    make_titanic(tmp_path, seed=1).tokenizer.save(tmp_path)
     with pytest.raises(DataError, match="is not the one"):
         TitanicDataset.restore_encoder(tmp_path)
 
 
 def test_the_baselines_are_those_that_are_published(tmp_path):
-    folds = [new_titanic(tmp_path, folds=5, fold=fold).baselines() for fold in range(5)]
+    folds = [make_titanic(tmp_path, folds=5, fold=fold).baselines() for fold in range(5)]
     mean = {name: np.mean([fold[name] for fold in folds]) for name in folds[0]}
     assert mean["majority"] == pytest.approx(0.6162, abs=0.0005)
     assert mean["female_rule"] == pytest.approx(0.7868, abs=0.0005)
     assert mean["tfidf_logistic_regression"] == pytest.approx(0.823, abs=0.006)
-    other = new_titanic(tmp_path, templates=["full"]).baselines()
+    other = make_titanic(tmp_path, templates=["full"]).baselines()
     assert set(other) == {*mean, "tfidf_same_sentences"}
 
 
@@ -192,7 +192,7 @@ def test_the_configuration_names_every_parameter_once():
 def test_the_configured_data_set_is_that_of_the_tests(tmp_path, data):
     config = yaml.safe_load((ROOT.parents[2] / "conf/data/titanic.yaml").read_text())
     del config["_target_"], config["defaults"], config["augment"], config["tokenizer"], config["select"]
-    assert new_titanic(tmp_path, **config).fingerprint == data.fingerprint
+    assert make_titanic(tmp_path, **config).fingerprint == data.fingerprint
 
 
 def test_data_modules_import_no_heavy_package_when_loaded():

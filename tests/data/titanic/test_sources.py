@@ -16,7 +16,7 @@ from mlxlab.data.titanic import sources
 from mlxlab.data.titanic.sources import load_evaluation_rows, load_passengers
 from mlxlab.data.titanic.split import fold_numbers, hold_out, split_rows
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
-from support.titanic import csv_text, new_titanic, real_rows
+from support.titanic import csv_text, make_titanic, real_rows
 
 ROWS = real_rows()
 IDS = np.array([row.id for row in ROWS[:891]])
@@ -98,7 +98,7 @@ def test_the_test_rows_can_be_evaluated_on_but_not_trained_on():
 
 
 def test_synthetic_rows_are_labelled_as_such_everywhere(tmp_path):
-    data = new_titanic(tmp_path, source="synthetic")
+    data = make_titanic(tmp_path, source="synthetic")
     assert data.name == "titanic-synthetic"
     assert "SYNTHETIC" in data.sources[0]
     assert all("synthetic" in line for line in data.sources)

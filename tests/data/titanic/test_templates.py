@@ -6,7 +6,7 @@ import pytest
 
 from mlxlab.data.titanic.group_stats import fit_statistics, load_statistics
 from mlxlab.data.titanic.templates import TEMPLATES, render_sentence
-from support.titanic import csv_text, new_titanic, real_rows
+from support.titanic import csv_text, make_titanic, real_rows
 
 ROWS = real_rows()
 TRAIN = ROWS[:891]
@@ -186,11 +186,11 @@ def test_a_changed_validation_row_moves_no_training_sentence(tmp_path: Path):
     train.write_text(csv_text(ROWS[:600]))
     valid.write_text(csv_text(ROWS[600:891]))
     changes = {"source": str(train), "valid_source": str(valid), "templates": list(TEMPLATES)}
-    before = new_titanic(tmp_path, **changes)
+    before = make_titanic(tmp_path, **changes)
     moved = {"age": 99.0, "fare": 9999.0, "ticket": ROWS[0].ticket}
     changed = [row._replace(survived=1 - row.survived, **moved) for row in ROWS[600:891]]
     valid.write_text(csv_text(changed))
-    after = new_titanic(tmp_path, **changes)
+    after = make_titanic(tmp_path, **changes)
     assert before.encoder.all_texts(before.train_rows) == after.encoder.all_texts(after.train_rows)
     assert before.tokenizer.fingerprint == after.tokenizer.fingerprint
     assert before.encoder.statistics.state_dict() == after.encoder.statistics.state_dict()

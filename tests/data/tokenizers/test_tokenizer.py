@@ -13,7 +13,7 @@ from mlxlab.data.text.encoder import restore as restore_text
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE, Tokenizer, load_tokenizer
 from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
-from support.titanic import new_titanic, real_rows
+from support.titanic import make_titanic, real_rows
 
 TEXTS = [row.name for row in real_rows()[:300]]
 TOKENIZER = ByteLevelBPE(vocab_size=600, min_frequency=2).train(TEXTS)
@@ -133,7 +133,7 @@ def wordpiece():
 
 def test_a_pretrained_models_own_tokenizer_is_used(tmp_path):
     wordpiece().save(str(tmp_path / "tokenizer.json"))
-    data = new_titanic(tmp_path, templates=["basic"], pretrained=tmp_path)
+    data = make_titanic(tmp_path, templates=["basic"], pretrained=tmp_path)
     assert data.tokenizer.vocab_size == 13
     assert (data.tokenizer.pad_id, data.tokenizer.bos_id, data.tokenizer.eos_id, data.tokenizer.mask_id) == (0, 2, 3, 4)
     ids = data.tokenizer.encode("male passenger, third class male female.")

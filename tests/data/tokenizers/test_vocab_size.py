@@ -19,7 +19,7 @@ from mlxlab.data.tokenizers.vocab_size import (
     truncate_bpe,
 )
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, NotAllowedError
-from support.models import Recorder, new_run
+from support.models import Recorder, make_run
 from support.titanic import real_rows
 
 TEXTS = [f"{row.name} embarked at {row.embarked}, ticket {row.ticket}" for row in real_rows()]
@@ -219,7 +219,7 @@ def test_a_path_is_taken_as_it_is_and_must_be_that_of_the_weights(tmp_path):
 
 def test_the_curve_of_a_run_is_drawn_once_and_logged_to_the_tracker(tmp_path):
     (tmp_path / "inference").mkdir()
-    run = new_run(tracker=Recorder())
+    run = make_run(tracker=Recorder())
     callback = VocabSizePlot(folder=tmp_path)
     callback.on_start(run.context, run.state)
     assert not run.context.tracker.artifacts  # a size that was given has no curve

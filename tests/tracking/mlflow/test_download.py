@@ -6,7 +6,7 @@ import pytest
 
 from mlxlab.errors import DataError, InputNotFoundError, ServiceUnavailableError
 from mlxlab.tracking.mlflow.download import download_model
-from support.tracking import ask, new_journal, project_fixture, upload_here  # noqa: F401
+from support.tracking import make_journal, project_fixture, query_store, upload  # noqa: F401
 from tracking.mlflow.test_log_model import code_of_the_installed_package  # noqa: F401
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 @pytest.fixture
 def logged(project, code, monkeypatch):
     """A store with one logged model, registered as `mine`; its run id and model id."""
-    journal = new_journal(project, wait=0.0)
+    journal = make_journal(project, wait=0.0)
     journal.start({}, {})
     checkpoint = journal.folder / "checkpoints" / "step-00000007"
     checkpoint.mkdir(parents=True)
@@ -26,8 +26,8 @@ def logged(project, code, monkeypatch):
     (journal.folder / "inference" / "config.yaml").write_text("model: {}\n")
     journal.log_model(checkpoint, step=7, files={"run": journal.folder / "inference"})
     journal.end("FINISHED")
-    upload_here(journal)
-    [(model_id, run_id)] = ask(project, "select model_id, source_run_id from logged_models")
+    upload(journal)
+    [(model_id, run_id)] = query_store(project, "select model_id, source_run_id from logged_models")
     from mlflow import MlflowClient
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/mlruns/mlflow.db")

@@ -12,19 +12,19 @@ import pytest
 from mlxlab.errors import ServiceUnavailableError
 from mlxlab.tracking.mlflow import spool, sqlite
 from support.tracking import (
-    ask,
     kill_syncer,
-    new_journal,
+    make_journal,
     project_fixture,  # noqa: F401
+    query_store,
     runs_py,
-    until,
-    upload_here,
+    upload,
+    wait_until,
 )
 
 
 def run_to_the_end(project, **keys):
     """A run of 100 steps; returns its journal and the seconds that start and end took."""
-    journal = new_journal(project, **keys)
+    journal = make_journal(project, **keys)
     began = time.monotonic()
     journal.start({"a": 1}, {})
     started = time.monotonic() - began
@@ -36,8 +36,10 @@ def run_to_the_end(project, **keys):
 
 
 def assert_complete(project):
-    assert ask(project, "select status from runs") == [("FINISHED",)]
-    assert ask(project, "select step, value from metrics order by step") == [(i, 1.0 / i) for i in range(1, 101)]
+    assert query_store(project, "select status from runs") == [("FINISHED",)]
+    assert query_store(project, "select step, value from metrics order by step") == [
+        (i, 1.0 / i) for i in range(1, 101)
+    ]
 
 
 def assert_reported_once(text, journal):
@@ -117,7 +119,7 @@ def test_the_syncer_waits_for_a_locked_database(project, capsys):
     run_to_the_end(project, name="first", experiment="other")
     with closing(sqlite3.connect(project / "mlruns" / "mlflow.db")) as database:
         database.execute("begin exclusive")
-        journal = new_journal(project, wait=0.5)
+        journal = make_journal(project, wait=0.5)
         journal.start({}, {})
         slowest = 0.0
         for step in range(1, 101):
@@ -128,8 +130,12 @@ def test_the_syncer_waits_for_a_locked_database(project, capsys):
         assert_reported_once(capsys.readouterr().err, journal)
         database.rollback()
     assert slowest < 0.1
-    until(lambda: ask(project, "select count(*), count(distinct step) from metrics where key = 'x'") == [(100, 100)])
-    until(lambda: ask(project, "select status from runs") == [("FINISHED",)] * 2)
+    wait_until(
+        lambda: (
+            query_store(project, "select count(*), count(distinct step) from metrics where key = 'x'") == [(100, 100)]
+        )
+    )
+    wait_until(lambda: query_store(project, "select status from runs") == [("FINISHED",)] * 2)
 
 
 @pytest.mark.parametrize("content", [b"this is no database" * 100, b"SQLite format 3\0" + bytes(4000)])
@@ -147,18 +153,18 @@ def test_a_corrupt_database_is_not_changed_and_the_run_can_be_uploaded_elsewhere
 
 
 def test_a_database_deleted_during_a_run_is_created_again_with_all_records(project):
-    journal = new_journal(project)
+    journal = make_journal(project)
     journal.start({"a": 1}, {})
     for step in range(1, 51):
         journal.log_metrics(step, {"loss": 1.0 / step})
-    until(lambda: len(ask(project, "select 1 from metrics")) == 50)
+    wait_until(lambda: len(query_store(project, "select 1 from metrics")) == 50)
     for path in (project / "mlruns").glob("mlflow.db*"):
         path.unlink()
     for step in range(51, 101):
         journal.log_metrics(step, {"loss": 1.0 / step})
     journal.end("FINISHED")
     assert_complete(project)
-    assert ask(project, "select key, value from params") == [("a", "1")]
+    assert query_store(project, "select key, value from params") == [("a", "1")]
 
 
 def test_sync_uploads_a_finished_run_that_the_store_has_lost(project):
@@ -195,22 +201,22 @@ def test_a_database_of_another_mlflow_version_is_not_upgraded(project, capsys):
 
 
 def test_a_deleted_run_folder_does_not_block_other_runs(project):
-    gone = new_journal(project, "gone")
+    gone = make_journal(project, "gone")
     (project / "mlruns").mkdir()
     spool.register(gone.uploader.address.spool, gone.uid, gone.folder)
     run_to_the_end(project)
     assert_complete(project)
-    until(lambda: not spool.registered(gone.uploader.address.spool))
+    wait_until(lambda: not spool.registered(gone.uploader.address.spool))
 
 
 def test_an_experiment_that_was_deleted_in_mlflow_is_reported_by_name(project, capsys):
-    first = new_journal(project, "a")
+    first = make_journal(project, "a")
     first.start({}, {})
     first.end("FINISHED")
     with closing(sqlite3.connect(project / "mlruns" / "mlflow.db", timeout=20)) as database, database:
         database.execute("update experiments set lifecycle_stage = 'deleted' where name = 'mlxlab'")
     kill_syncer(first.uploader.address.spool)
-    second = new_journal(project, "b", wait=5.0)
+    second = make_journal(project, "b", wait=5.0)
     second.start({}, {})
     second.end("FINISHED")
     done = runs_py(project, "sync", str(second.folder))
@@ -230,9 +236,9 @@ def test_sync_prints_one_line_for_a_locked_store_which_is_complete_soon_after(pr
     with closing(sqlite3.connect(project / "mlruns" / "mlflow.db")) as database:
         database.execute("begin exclusive")
         with pytest.raises(ServiceUnavailableError, match="database is locked; nothing is lost") as error:
-            upload_here(journal)
+            upload(journal)
         assert "\n" not in str(error.value)
         assert capfd.readouterr() == ("", "")
         database.rollback()
-    until(lambda: ask(project, "select status from runs") == [("FINISHED",)] * 2)
-    assert ask(project, "select count(*), count(distinct step) from metrics where key = 'loss'") == [(200, 100)]
+    wait_until(lambda: query_store(project, "select status from runs") == [("FINISHED",)] * 2)
+    assert query_store(project, "select count(*), count(distinct step) from metrics where key = 'loss'") == [(200, 100)]

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from mlxlab.tracking.mlflow import log_model, spool
-from support.tracking import ask, new_journal, project_fixture, upload_here  # noqa: F401
+from support.tracking import make_journal, project_fixture, query_store, upload  # noqa: F401
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.*type hints:UserWarning"
@@ -71,7 +71,7 @@ def load(project, *uris):
 
 
 def test_a_logged_checkpoint_loads_as_a_model_and_predicts_in_another_process(project, code, capsys):
-    journal = new_journal(project, wait=0.0)
+    journal = make_journal(project, wait=0.0)
     journal.start({}, {})
     signature = {
         "inputs": json.dumps([{"type": "double", "name": "x", "required": True}]),
@@ -80,14 +80,14 @@ def test_a_logged_checkpoint_loads_as_a_model_and_predicts_in_another_process(pr
     checkpoint = write_checkpoint(journal)
     files = {"run": journal.folder / "inference"}
     journal.log_model(checkpoint, step=7, files=files, signature=signature)
-    upload_here(journal)
+    upload(journal)
     journal.end("FINISHED")
     printed = capsys.readouterr().err
-    upload_here(journal)
-    assert ask(project, "select value from tags where key = 'mlxlab.missing'") == []
+    upload(journal)
+    assert query_store(project, "select value from tags where key = 'mlxlab.missing'") == []
     (journal.folder / "journal.sync.json").unlink()
-    upload_here(journal)  # every record a second time
-    [(model_id, name, run_id)] = ask(project, "select model_id, name, source_run_id from logged_models")
+    upload(journal)  # every record a second time
+    [(model_id, name, run_id)] = query_store(project, "select model_id, name, source_run_id from logged_models")
     assert name == "best"
     assert f"tracking: model best: models:/{model_id}\n" in printed
     answers = load(project, f"models:/{model_id}", f"runs:/{run_id}/best")
@@ -98,21 +98,21 @@ def test_a_logged_checkpoint_loads_as_a_model_and_predicts_in_another_process(pr
 
 
 def test_a_run_is_uploaded_although_its_model_cannot_be_logged(project, code):
-    journal = new_journal(project, wait=0.0)
+    journal = make_journal(project, wait=0.0)
     journal.start({}, {})
     code.write_text("raise RuntimeError('no such layer')")
     journal.log_model(write_checkpoint(journal), step=7, files={"run": journal.folder / "inference"})
     journal.log_model(journal.folder / "checkpoints" / "step-00000009", step=9)
     journal.end("FINISHED")
-    upload_here(journal)
-    assert ask(project, "select status from runs") == [("FINISHED",)]
-    [(missing,)] = ask(project, "select value from tags where key = 'mlxlab.missing'")
+    upload(journal)
+    assert query_store(project, "select status from runs") == [("FINISHED",)]
+    [(missing,)] = query_store(project, "select value from tags where key = 'mlxlab.missing'")
     assert "no such layer" in missing
     assert "step-00000009" in missing
 
 
 def test_no_model_is_logged_with_log_models_false(project):
-    journal = new_journal(project, log_models=False)
+    journal = make_journal(project, log_models=False)
     journal.start({}, {})
     journal.log_model(write_checkpoint(journal))
     assert '"model":' not in (journal.folder / "journal.jsonl").read_text()

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from mlxlab.tracking.mlflow import spool, syncer
-from support.tracking import ask, kill_syncer, new_journal, project_fixture, runs_py, start_trainer, until  # noqa: F401
+from support.tracking import kill_syncer, make_journal, project_fixture, query_store, runs_py, start_trainer, wait_until  # noqa: F401
 
 METRICS = "select key, step, value from metrics order by key, step"
 
@@ -19,7 +19,7 @@ def spool_of(project):
 
 
 def test_a_finished_run_is_in_the_store_when_end_returns(project, capsys):
-    journal = new_journal(project)
+    journal = make_journal(project)
     journal.start({"model": {"hidden_size": 8, "kernel_sizes": [2, 3]}, "none": None}, {"note": "x"}, name="first")
     for step in range(1, 2001):  # more rows than a batch takes
         journal.log_metrics(step, {"train/loss": 1 / step})
@@ -33,27 +33,27 @@ def test_a_finished_run_is_in_the_store_when_end_returns(project, capsys):
     journal.log_artifact(journal.folder / "never.png")
     journal.end("FINISHED")
     assert capsys.readouterr().err == ""
-    assert ask(project, "select name, status, end_time >= start_time from runs") == [("first", "FINISHED", 1)]
-    assert ask(project, "select count(*), count(distinct step), sum(step) from metrics where key = 'train/loss'") == [
-        (2000, 2000, 2001000)
-    ]
-    assert ask(project, "select is_nan from latest_metrics where key = 'valid/nan'") == [(1,)]
-    assert ask(project, "select value from latest_metrics where key = 'valid/inf'")[0][0] > 1e308
-    params = dict(ask(project, "select key, value from params"))
+    assert query_store(project, "select name, status, end_time >= start_time from runs") == [("first", "FINISHED", 1)]
+    assert query_store(
+        project, "select count(*), count(distinct step), sum(step) from metrics where key = 'train/loss'"
+    ) == [(2000, 2000, 2001000)]
+    assert query_store(project, "select is_nan from latest_metrics where key = 'valid/nan'") == [(1,)]
+    assert query_store(project, "select value from latest_metrics where key = 'valid/inf'")[0][0] > 1e308
+    params = dict(query_store(project, "select key, value from params"))
     assert params == {
         "model.hidden_size": "8",
         "model.kernel_sizes.0": "2",
         "model.kernel_sizes.1": "3",
         "none": "None",
     }
-    tags = dict(ask(project, "select key, value from tags"))
+    tags = dict(query_store(project, "select key, value from tags"))
     assert (tags["note"], tags["mlxlab.uid"], tags["pid"]) == ("x", journal.uid, str(os.getpid()))
     assert {"mlflow.user", "mlflow.source.name", "version.python", "hardware.cores", "git.dirty"} <= tags.keys()
     assert "never.png" in tags["mlxlab.missing"]
-    assert ask(project, "select name, digest from datasets") == [("titanic", "0123abcd")]
+    assert query_store(project, "select name, digest from datasets") == [("titanic", "0123abcd")]
     copied = {path.name: path.read_text() for path in (project / "mlruns" / "artifacts").rglob("*") if path.is_file()}
     assert copied == {"curve.txt": "a curve", "summary.md": "a summary"}
-    kind = ask(project, "select value from experiment_tags where key = 'mlflow.experimentKind'")
+    kind = query_store(project, "select value from experiment_tags where key = 'mlflow.experimentKind'")
     assert kind == [("custom_model_development",)]
 
 
@@ -62,12 +62,14 @@ def test_all_records_of_a_killed_trainer_are_uploaded_with_status_killed(project
     assert trainer.stdout.readline() == "logged\n"
     trainer.kill()
     trainer.communicate()
-    until(lambda: ask(project, "select status from runs") == [("KILLED",)])
-    assert ask(project, "select key, count(*), count(distinct step) from metrics group by key order by key") == [
+    wait_until(lambda: query_store(project, "select status from runs") == [("KILLED",)])
+    assert query_store(
+        project, "select key, count(*), count(distinct step) from metrics group by key order by key"
+    ) == [
         ("lr", 3000, 3000),
         ("train/loss", 3000, 3000),
     ]
-    until(lambda: not spool.registered(spool_of(project)))
+    wait_until(lambda: not spool.registered(spool_of(project)))
 
 
 def test_six_processes_can_create_a_store_at_once(project, monkeypatch):
@@ -75,83 +77,83 @@ def test_six_processes_can_create_a_store_at_once(project, monkeypatch):
     trainers = [start_trainer(project, f"run{i}", 50) for i in range(6)]
     outcomes = [(*trainer.communicate(timeout=90), trainer.returncode) for trainer in trainers]
     assert outcomes == [("logged\n", "", 0)] * 6
-    assert ask(project, "select status, count(*) from runs group by status") == [("FINISHED", 6)]
-    assert ask(project, "select count(*) from metrics") == [(6 * 50 * 2,)]
-    assert ask(project, "select count(*) from experiments") == [(2,)]
+    assert query_store(project, "select status, count(*) from runs group by status") == [("FINISHED", 6)]
+    assert query_store(project, "select count(*) from metrics") == [(6 * 50 * 2,)]
+    assert query_store(project, "select count(*) from experiments") == [(2,)]
 
 
 def test_every_line_is_uploaded_once_although_the_syncer_is_killed(project):
-    journal = new_journal(project)
+    journal = make_journal(project)
     journal.start({"a": 1}, {})
     for step in range(1, 5001):
         journal.log_metrics(step, {"x": step / 7})
     kills = 0
     for _ in range(4):
-        until(lambda: spool.syncer_lives(spool_of(project)))
-        seen = len(ask(project, "select 1 from metrics"))
-        until(lambda seen=seen: len(ask(project, "select 1 from metrics")) > seen or seen == 5000)
+        wait_until(lambda: spool.syncer_lives(spool_of(project)))
+        seen = len(query_store(project, "select 1 from metrics"))
+        wait_until(lambda seen=seen: len(query_store(project, "select 1 from metrics")) > seen or seen == 5000)
         kills += kill_syncer(spool_of(project))
         spool.start_syncer(journal.uploader.address)
     journal.end("FINISHED")
     assert kills >= 2
-    assert ask(project, METRICS) == [("x", step, step / 7) for step in range(1, 5001)]
-    assert ask(project, "select count(*), max(status) from runs") == [(1, "FINISHED")]
+    assert query_store(project, METRICS) == [("x", step, step / 7) for step in range(1, 5001)]
+    assert query_store(project, "select count(*), max(status) from runs") == [(1, "FINISHED")]
 
 
 def test_a_resumed_run_continues_its_mlflow_run_with_every_step_once(project):
-    first = new_journal(project)
+    first = make_journal(project)
     first.start({"lr": 0.1, "width": 8}, {})
     for step in range(1, 11):
         first.log_metrics(step, {"loss": 100.0 - step, "late" if step > 8 else "early": 1.0})
-    until(lambda: len(ask(project, "select 1 from metrics")) == 20)
+    wait_until(lambda: len(query_store(project, "select 1 from metrics")) == 20)
     first._lines.close()  # what kill -9 leaves
-    until(lambda: ask(project, "select status from runs") == [("KILLED",)])
-    again = new_journal(project)
+    wait_until(lambda: query_store(project, "select status from runs") == [("KILLED",)])
+    again = make_journal(project)
     again.start({"lr": 0.2, "width": 8, "new": 1}, {}, resumed=True)
     again.truncate_after(6)
     for step in range(7, 13):
         again.log_metrics(step, {"loss": 100.0 - step})
     again.end("FINISHED")
-    assert ask(project, "select run_uuid is not null, status from runs") == [(1, "FINISHED")]
-    assert ask(project, METRICS) == [("early", step, 1.0) for step in range(1, 7)] + [
+    assert query_store(project, "select run_uuid is not null, status from runs") == [(1, "FINISHED")]
+    assert query_store(project, METRICS) == [("early", step, 1.0) for step in range(1, 7)] + [
         ("loss", step, 100.0 - step) for step in range(1, 13)
     ]
-    assert ask(project, "select key, step, value from latest_metrics order by key") == [
+    assert query_store(project, "select key, step, value from latest_metrics order by key") == [
         ("early", 6, 1.0),
         ("loss", 12, 88.0),
     ]
-    assert dict(ask(project, "select key, value from params")) == {"lr": "0.1", "width": "8", "new": "1"}
-    assert ask(project, "select value from tags where key = 'resumed.lr'") == [("0.1 -> 0.2",)]
+    assert dict(query_store(project, "select key, value from params")) == {"lr": "0.1", "width": "8", "new": "1"}
+    assert query_store(project, "select value from tags where key = 'resumed.lr'") == [("0.1 -> 0.2",)]
 
 
 def test_a_restart_at_step_0_removes_all_points_of_the_abandoned_attempt(project):
-    first = new_journal(project)
+    first = make_journal(project)
     first.start({}, {})
     for step in range(11):
         first.log_metrics(step, {"loss": 100.0 - step, "abandoned": 1.0})
-    until(lambda: len(ask(project, "select 1 from metrics")) == 22)
+    wait_until(lambda: len(query_store(project, "select 1 from metrics")) == 22)
     first._lines.close()  # what kill -9 leaves
-    again = new_journal(project)
+    again = make_journal(project)
     again.start({}, {}, resumed=True)
     again.truncate_after(-1)
     for step in range(6):
         again.log_metrics(step, {"loss": 50.0 - step})
     again.end("FINISHED")
-    assert ask(project, METRICS) == [("loss", step, 50.0 - step) for step in range(6)]
-    assert ask(project, "select key, step, value from latest_metrics") == [("loss", 5, 45.0)]
+    assert query_store(project, METRICS) == [("loss", step, 50.0 - step) for step in range(6)]
+    assert query_store(project, "select key, step, value from latest_metrics") == [("loss", 5, 45.0)]
 
 
 def test_a_job_of_a_sweep_is_the_child_of_its_run(project, monkeypatch):
-    parent = new_journal(project, "sweep")
+    parent = make_journal(project, "sweep")
     parent.start({}, {}, name="sweep")
     monkeypatch.setenv("MLXLAB_PARENT_RUN", parent.uid)
-    child = new_journal(project, "job")
+    child = make_journal(project, "job")
     child.start({}, {}, name="job")
     child.end("FINISHED")
     parent.end("FINISHED")
-    runs = dict(ask(project, "select name, run_uuid from runs"))
+    runs = dict(query_store(project, "select name, run_uuid from runs"))
     query = "select run_uuid, value from tags where key = 'mlflow.parentRunId'"
-    assert ask(project, query) == [(runs["job"], runs["sweep"])]
+    assert query_store(project, query) == [(runs["job"], runs["sweep"])]
 
 
 def test_a_second_run_in_the_same_folder_leaves_the_first_complete(project):
@@ -159,17 +161,19 @@ def test_a_second_run_in_the_same_folder_leaves_the_first_complete(project):
     assert trainer.stdout.readline() == "logged\n"
     trainer.kill()
     trainer.communicate()
-    second = new_journal(project)
+    second = make_journal(project)
     second.start({}, {})
     second.log_metrics(1, {"lr": 0.2})
     second.end("FINISHED")
-    until(lambda: ask(project, "select status from runs order by start_time") == [("KILLED",), ("FINISHED",)])
+    wait_until(
+        lambda: query_store(project, "select status from runs order by start_time") == [("KILLED",), ("FINISHED",)]
+    )
     query = "select count(*) from metrics where key = 'lr' group by run_uuid order by 1"
-    assert ask(project, query) == [(1,), (100,)]
+    assert query_store(project, query) == [(1,), (100,)]
 
 
 def test_a_journal_that_registers_while_the_syncer_ends_is_uploaded(project, monkeypatch):
-    journal = new_journal(project)
+    journal = make_journal(project)
     rounds = []
 
     def serve(syncer):
@@ -206,19 +210,19 @@ def test_the_syncer_inherits_no_signals_and_no_signal_mask_of_the_trainer(projec
     time.sleep(0.3)
     assert spool.syncer_lives(spool_of(project))
     os.kill(spool.read_status(spool_of(project))["pid"], signal.SIGTERM)
-    until(lambda: not spool.syncer_lives(spool_of(project)), 5.0)
+    wait_until(lambda: not spool.syncer_lives(spool_of(project)), 5.0)
 
 
 @pytest.mark.parametrize("name", ["a?b=c", "per%20cent"])
 def test_run_and_project_folders_may_have_any_name(project, name):
     project = project / name
-    journal = new_journal(project, name)
+    journal = make_journal(project, name)
     journal.start({}, {})
     journal.log_metrics(1, {"x": 1.0})
     (journal.folder / "plot.txt").write_text("a plot")
     journal.log_artifact(journal.folder / "plot.txt", "plots")
     journal.end("FINISHED")
-    assert ask(project, "select name, status from runs") == [(name, "FINISHED")]
+    assert query_store(project, "select name, status from runs") == [(name, "FINISHED")]
     assert [path.name for path in (project / "mlruns" / "artifacts").rglob("*.txt")] == ["plot.txt"]
     done = runs_py(project, "sync", str(journal.folder))
     assert (done.returncode, done.stderr) == (0, "")
@@ -227,7 +231,7 @@ def test_run_and_project_folders_may_have_any_name(project, name):
 
 @pytest.mark.parametrize("status", ["FAILED", "KILLED"])
 def test_the_status_is_that_of_the_end_of_the_run(project, status):
-    journal = new_journal(project)
+    journal = make_journal(project)
     journal.start({}, {})
     journal.end(status)
-    until(lambda: ask(project, "select status from runs") == [(status,)])
+    wait_until(lambda: query_store(project, "select status from runs") == [(status,)])

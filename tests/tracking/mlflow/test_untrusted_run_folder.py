@@ -9,7 +9,7 @@ import pytest
 from mlxlab.errors import UserError
 from mlxlab.tracking.mlflow import spool
 from mlxlab.tracking.mlflow.artifacts import copy_artifact
-from support.tracking import ask, new_journal, project_fixture, runs_py, until  # noqa: F401
+from support.tracking import make_journal, project_fixture, query_store, runs_py, wait_until  # noqa: F401
 
 T = 1_700_000_000_000
 
@@ -20,7 +20,7 @@ def no_syncer_in_the_background(monkeypatch):
 
 
 def finished_run(project, name="a"):
-    journal = new_journal(project, name, wait=0.0)
+    journal = make_journal(project, name, wait=0.0)
     journal.start({}, {})
     journal.log_metrics(1, {"x": 1.0})
     journal.end("FINISHED")
@@ -75,7 +75,7 @@ def test_nothing_outside_the_run_folder_is_uploaded(project):
     done = runs_py(project, "sync", str(folder))
     assert (done.returncode, f"{folder}: complete" in done.stdout) == (0, True), done.stderr
     assert [path.name for path in uploaded(project)] == ["good.txt"]
-    [(missing,)] = ask(project, "select value from tags where key = 'mlxlab.missing'")
+    [(missing,)] = query_store(project, "select value from tags where key = 'mlxlab.missing'")
     assert missing.count("leads out of the run folder") == 8
     assert missing.count("expected a regular file") == 1
 
@@ -111,7 +111,7 @@ def test_the_store_in_a_journal_is_used_only_if_the_user_names_it(project):
     assert f"recorded for uri=sqlite:///{project}/other/x.db" in done.stderr
     assert not (project / "other").exists()
     assert runs_py(project, "sync", str(folder), f"uri=sqlite:///{project}/mlruns/mlflow.db").returncode == 0
-    assert ask(project, "select status from runs") == [("FINISHED",)]
+    assert query_store(project, "select status from runs") == [("FINISHED",)]
 
 
 BAD_LINES = {
@@ -141,7 +141,7 @@ def test_a_malformed_journal_is_rejected_in_one_line_and_other_runs_are_uploaded
     done = runs_py(project, "sync")
     assert done.returncode == 0, done.stderr
     assert f"{last}: complete" in done.stdout
-    assert ask(project, "select status from runs where name = 'zzz'") == [("FINISHED",)]
+    assert query_store(project, "select status from runs where name = 'zzz'") == [("FINISHED",)]
     for folder in folders.values():
         assert done.stdout.count(f"{folder}: rejected: ") == 1, (folder, done.stdout)
 
@@ -154,25 +154,25 @@ def test_a_journal_that_is_no_regular_file_is_neither_read_nor_appended_to(proje
     (folder / "journal.jsonl").symlink_to(project / "elsewhere.jsonl")
     assert runs_py(project, "sync", str(folder)).returncode == 65
     with pytest.raises(UserError):
-        new_journal(project).start({}, {})
+        make_journal(project).start({}, {})
     (folder / "journal.jsonl").unlink()
     os.mkfifo(folder / "journal.jsonl")
     assert runs_py(project, "sync", str(folder)).returncode == 65
     with pytest.raises(UserError):
-        new_journal(project).start({}, {})
+        make_journal(project).start({}, {})
     assert (project / "elsewhere.jsonl").read_bytes() == before
 
 
 def test_a_forged_state_file_gives_no_access_to_another_run(project):
     folder = finished_run(project)
-    until(lambda: ask(project, "select status from runs") == [("FINISHED",)])
+    wait_until(lambda: query_store(project, "select status from runs") == [("FINISHED",)])
     state = json.loads((folder / "journal.sync.json").read_text())
-    until(lambda: not spool.registered(project / "mlruns" / ".spool-mlflow.db"))
-    stranger = new_journal(project, "stranger", wait=0.0)
+    wait_until(lambda: not spool.registered(project / "mlruns" / ".spool-mlflow.db"))
+    stranger = make_journal(project, "stranger", wait=0.0)
     stranger.start({}, {})
     stranger.set_tags({"mine": "no"})
     stranger.end("FINISHED")
-    until(lambda: not spool.registered(project / "mlruns" / ".spool-mlflow.db"))
+    wait_until(lambda: not spool.registered(project / "mlruns" / ".spool-mlflow.db"))
     start = len((stranger.folder / "journal.jsonl").read_bytes().splitlines(keepends=True)[0])
     for bad in (
         state | {"uid": stranger.uid, "offset": start},
@@ -184,20 +184,20 @@ def test_a_forged_state_file_gives_no_access_to_another_run(project):
         done = runs_py(project, "sync", str(stranger.folder))
         assert f"{stranger.folder}: complete" in done.stdout, done.stderr
     query = "select name from runs join tags using (run_uuid) where tags.key = 'mine'"
-    assert ask(project, query) == [("stranger",)]
-    assert ask(project, "select count(*) from runs") == [(2,)]
+    assert query_store(project, query) == [("stranger",)]
+    assert query_store(project, "select count(*) from runs") == [(2,)]
 
 
 def test_a_run_folder_whose_name_is_not_utf8_is_uploaded(project, capsys):
     folder = project / "outputs" / os.fsdecode(b"run-\xff")
-    journal = new_journal(project, folder.name, wait=30.0)
+    journal = make_journal(project, folder.name, wait=30.0)
     journal.start({"name": folder.name}, {"overrides": str(folder)})
     journal.log_metrics(1, {"x": 1.0})
     (folder / "plot.txt").write_text("a plot")
     journal.log_artifact(folder / "plot.txt")
     journal.end("FINISHED")
     assert capsys.readouterr().err == ""
-    assert ask(project, "select name, status from runs") == [("run-\\udcff", "FINISHED")]
+    assert query_store(project, "select name, status from runs") == [("run-\\udcff", "FINISHED")]
     assert [path.name for path in uploaded(project)] == ["plot.txt"]
     done = runs_py(project, "sync", str(folder))
     assert (done.returncode, done.stderr) == (0, "")

@@ -11,14 +11,14 @@ from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.runs.mlflow_reader import MlflowRunReader
 from mlxlab.tracking.runs.sqlite_reader import SqliteRunReader
 from support.tracking import (
-    ask,
     kill_syncer,
-    new_journal,
-    new_project,
+    make_journal,
+    make_project,
     project_fixture,  # noqa: F401
+    query_store,
     runs_py,
     start_trainer,
-    until,
+    wait_until,
 )
 
 SCRIPT = str(Path(__file__).parents[3] / "scripts" / "runs.py")
@@ -28,12 +28,12 @@ SCRIPT = str(Path(__file__).parents[3] / "scripts" / "runs.py")
 def stored_runs(project):
     """Three runs that differ in `lr` and in their results."""
     for i, loss in enumerate((0.5, float("nan"), 0.25)):
-        journal = new_journal(project, f"run{i}")
+        journal = make_journal(project, f"run{i}")
         journal.start({"lr": 0.1 * i, "width": 8}, {})
         journal.log_metrics(1, {"valid/loss": 1.0, "valid/accuracy": 0.5})
         journal.log_metrics(2, {"valid/loss": loss, "valid/accuracy": 0.8, "valid/bits_per_byte": 3.0 - i})
         journal.end("FINISHED" if i else "FAILED")
-    until(lambda: len(ask(project, "select 1 from runs where status in ('FINISHED', 'FAILED')")) == 3)
+    wait_until(lambda: len(query_store(project, "select 1 from runs where status in ('FINISHED', 'FAILED')")) == 3)
     return project
 
 
@@ -49,7 +49,7 @@ def test_list_show_and_compare_print_the_runs_of_the_store(stored):
     assert names(by_loss) == ["run2", "run0", "run1"]  # the lowest first, NaN last
     assert [line.split()[-1] for line in by_loss.splitlines()] == ["valid/loss", "0.25", "0.5", "nan"]
 
-    [(run_id, uid)] = ask(
+    [(run_id, uid)] = query_store(
         stored,
         "select run_uuid, value from runs join tags using (run_uuid) where key = 'mlxlab.uid' and name = 'run2'",
     )
@@ -129,9 +129,9 @@ def test_a_wrong_argument_exits_with_2_and_one_line_that_names_the_nearest_valid
 @pytest.fixture(name="stored_once", scope="module")
 def stored_for_the_module(tmp_path_factory):
     """One store for all wrong words."""
-    with pytest.MonkeyPatch.context() as patch, new_project(tmp_path_factory.mktemp("runs"), patch) as project:
+    with pytest.MonkeyPatch.context() as patch, make_project(tmp_path_factory.mktemp("runs"), patch) as project:
         for i in range(3):
-            journal = new_journal(project, f"run{i}")
+            journal = make_journal(project, f"run{i}")
             journal.start({}, {})
             journal.log_metrics(1, {"valid/loss": 1.0})
             journal.end("FINISHED")
@@ -166,7 +166,7 @@ def test_help_and_list_import_nothing_heavy(stored):
 def test_sync_uploads_what_waits_and_prints_it(project, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(spool, "start_syncer", lambda address: False)
-        journal = new_journal(project, wait=0.0)
+        journal = make_journal(project, wait=0.0)
         journal.start({}, {})
         for step in range(1, 101):
             journal.log_metrics(step, {"loss": 1.0})
@@ -175,7 +175,7 @@ def test_sync_uploads_what_waits_and_prints_it(project, monkeypatch):
     assert done.returncode == 0, done.stderr
     assert f"{journal.folder}: complete" in done.stdout
     assert "102 lines" in done.stdout
-    assert ask(project, "select count(*) from metrics") == [(100,)]
+    assert query_store(project, "select count(*) from metrics") == [(100,)]
     assert "nothing is waiting" in runs_py(project, "sync").stdout
 
 
@@ -183,20 +183,20 @@ def test_sync_takes_over_from_a_running_syncer_which_resumes_afterwards(project)
     trainer = start_trainer(project, "a", 500, "hang")
     assert trainer.stdout.readline() == "logged\n"
     folder = project / "mlruns" / ".spool-mlflow.db"
-    until(lambda: ask(project, "select count(*) from metrics") == [(1000,)])
+    wait_until(lambda: query_store(project, "select count(*) from metrics") == [(1000,)])
     done = runs_py(project, "sync")
     assert done.returncode == 0, done.stderr
     assert "its run is not over" in done.stdout
     trainer.kill()
     trainer.communicate()
-    until(lambda: ask(project, "select status from runs") == [("KILLED",)])
-    assert ask(project, "select count(*) from metrics") == [(1000,)]
-    until(lambda: not spool.registered(folder))
+    wait_until(lambda: query_store(project, "select status from runs") == [("KILLED",)])
+    assert query_store(project, "select count(*) from metrics") == [(1000,)]
+    wait_until(lambda: not spool.registered(folder))
     kill_syncer(folder)
 
 
 def test_uploading_every_line_twice_changes_nothing(project):
-    journal = new_journal(project)
+    journal = make_journal(project)
     journal.start({"lr": 0.1}, {"note": "x"})
     for step in range(1, 2001):
         journal.log_metrics(step, {"loss": 1 / step, "nan": float("nan"), "inf": float("inf")})
@@ -207,12 +207,12 @@ def test_uploading_every_line_twice_changes_nothing(project):
     kill_syncer(journal.uploader.address.spool)
     tables = ["runs", "params", "tags", "metrics", "latest_metrics", "datasets", "inputs", "input_tags"]
     queries = [f"select * from {table} order by 1, 2, 3" for table in tables]
-    before = [ask(project, query) for query in queries]
+    before = [query_store(project, query) for query in queries]
     (journal.folder / "journal.sync.json").unlink()
     done = runs_py(project, "sync", str(journal.folder))
     assert done.returncode == 0, done.stderr
     assert "2004 lines" in done.stdout
-    after = [ask(project, query) for query in queries]
+    after = [query_store(project, query) for query in queries]
     for query, old, new in zip(queries, before, after, strict=True):
         assert old, query
         assert old == new, query

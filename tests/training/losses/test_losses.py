@@ -10,7 +10,7 @@ from mlxlab.training.device_batch import DeviceBatch, to_device
 from mlxlab.training.losses.coefficient_schedule import LinearCoefficient
 from mlxlab.training.losses.loss import CrossEntropyLoss, FocalLoss, Loss, LossTerms, WeightedCrossEntropyLoss
 from mlxlab.training.losses.weighted_sum import WeightedSumLoss
-from support.models import FunctionLoss, Stream, new_model, weights_of
+from support.models import FunctionLoss, RandomBatches, make_model, weights_of
 
 
 class GivenLogits(nn.Module):
@@ -66,11 +66,11 @@ def test_focal_alpha_is_refused_for_more_than_two_classes():
     [CrossEntropyLoss(0.0), FocalLoss(None, 2.0, 0.0), WeightedCrossEntropyLoss("balanced", 0.0, class_counts=[1, 2])],
 )
 def test_the_hooks_of_a_plain_loss_do_nothing(loss):
-    model = new_model()
+    model = make_model()
     before = weights_of(model)
     loss.setup(model, 0)
     loss.flush()
-    assert loss.annotate(Stream().batch(np.arange(4)), 0.5) == {}
+    assert loss.annotate(RandomBatches().batch(np.arange(4)), 0.5) == {}
     for name, weight in weights_of(model).items():
         np.testing.assert_array_equal(weight, before[name])
 
@@ -96,9 +96,9 @@ class RecordingLoss:
 
 
 def test_a_weighted_sum_calls_every_hook_of_its_losses():
-    inner, batch = RecordingLoss(), Stream().batch(np.arange(4))
+    inner, batch = RecordingLoss(), RandomBatches().batch(np.arange(4))
     loss = WeightedSumLoss({"inner": inner, "plain": CrossEntropyLoss(0.0)}, {"inner": 1.0, "plain": 0.0})
-    loss.setup(new_model(), 7)
+    loss.setup(make_model(), 7)
     arrays = loss.annotate(batch, 0.25)
     loss.flush()
     assert inner.calls == ["setup 7", "annotate 0.25", "flush"]
@@ -106,10 +106,10 @@ def test_a_weighted_sum_calls_every_hook_of_its_losses():
 
 
 def test_each_loss_of_a_weighted_sum_reads_its_own_annotations():
-    batch = Stream().batch(np.arange(4))
+    batch = RandomBatches().batch(np.arange(4))
     weights = {"a": LinearCoefficient(0.0, 4.0, 1.0), "b": 2.0}
     loss = WeightedSumLoss({"a": RecordingLoss(), "b": RecordingLoss()}, weights)
-    total, terms = loss(new_model(), to_device(batch._replace(aux=loss.annotate(batch, 0.5))))
+    total, terms = loss(make_model(), to_device(batch._replace(aux=loss.annotate(batch, 0.5))))
     np.testing.assert_array_equal(total, np.full(4, 2.0 * 0.5 + 2.0 * 0.5))
     assert terms.keys() == {"offset", "loss_a", "loss_b"}
 
@@ -123,7 +123,7 @@ def test_the_losses_of_a_weighted_sum_share_one_forward_pass():
             return mx.zeros((len(tokens), 2))
 
     losses = {name: CrossEntropyLoss(0.0) for name in "abc"}
-    WeightedSumLoss(losses, dict.fromkeys(losses, 1.0))(Counted(), to_device(Stream().batch(np.arange(4))))
+    WeightedSumLoss(losses, dict.fromkeys(losses, 1.0))(Counted(), to_device(RandomBatches().batch(np.arange(4))))
     assert len(calls) == 1
 
 

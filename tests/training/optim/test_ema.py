@@ -11,7 +11,17 @@ from mlxlab.errors import ConfigError
 from mlxlab.training.checkpointer import Checkpointer, final_state_digest, saved_arrays
 from mlxlab.training.evaluate import evaluate
 from mlxlab.training.steps.optimized import OptimizedStep
-from support.models import TASK, Fixed, FunctionLoss, Hook, fit, new_model, new_run, new_trainer, weights_of
+from support.models import (
+    TASK,
+    FixedBatches,
+    FunctionLoss,
+    NoOpCallback,
+    fit,
+    make_model,
+    make_run,
+    make_trainer,
+    weights_of,
+)
 
 STEP = {
     "max_grad_norm": 1.0,
@@ -23,7 +33,7 @@ STEP = {
 }
 
 
-class Weights(Hook):
+class Weights(NoOpCallback):
     """The weights after every step."""
 
     def __init__(self, stop: int = 0) -> None:
@@ -44,7 +54,7 @@ def averages(run) -> dict[str, np.ndarray]:
 
 def test_the_average_follows_its_formula_with_a_lower_decay_at_first():
     watch = Weights()
-    run = fit(new_trainer(ema_decay=0.5, epochs=2), callbacks=[watch])
+    run = fit(make_trainer(ema_decay=0.5, epochs=2), callbacks=[watch])
     expected = watch.history[0]
     for n, weights in enumerate(watch.history[1:]):
         d = min(0.5, (1 + n) / (10 + n))
@@ -54,20 +64,20 @@ def test_the_average_follows_its_formula_with_a_lower_decay_at_first():
 
 
 def test_training_is_the_same_with_an_average_and_without():
-    plain, averaging = (fit(new_trainer(ema_decay=ema), seed=3) for ema in (None, 0.9))
+    plain, averaging = (fit(make_trainer(ema_decay=ema), seed=3) for ema in (None, 0.9))
     for name, leaf in weights_of(plain.model).items():
         np.testing.assert_array_equal(weights_of(averaging.model)[name], leaf)
 
 
 def test_the_average_is_evaluated_and_saved_as_the_model(tmp_path):
     saving = Checkpointer(None, 3, False, folder=tmp_path)
-    run = fit(new_trainer(ema_decay=0.9, epochs=4), new_run(new_model(dropout=0.3)), checkpointer=saving, seed=3)
+    run = fit(make_trainer(ema_decay=0.9, epochs=4), make_run(make_model(dropout=0.3)), checkpointer=saving, seed=3)
     checkpoint = CheckpointStore(tmp_path / "checkpoints").load()
-    loaded = new_model(dropout=0.3)
+    loaded = make_model(dropout=0.3)
     loaded.load_weights(list(checkpoint.weights.items()))
-    loss = evaluate(loaded, Fixed(), TASK).metrics["loss"]
+    loss = evaluate(loaded, FixedBatches(), TASK).metrics["loss"]
     assert loss == pytest.approx(run.state.history.evaluations[-1][1], abs=1e-7)
-    assert evaluate(run.model, Fixed(), TASK).metrics["loss"] != pytest.approx(loss, abs=1e-6)
+    assert evaluate(run.model, FixedBatches(), TASK).metrics["loss"] != pytest.approx(loss, abs=1e-6)
     for name, leaf in weights_of(run.model).items():
         np.testing.assert_array_equal(np.array(checkpoint.optimizer[f"trained.{name}"]), leaf)
 
@@ -76,7 +86,7 @@ def train(folder, stop: int = 0, resume: bool = False, **changes):
     changes = {"ema_decay": 0.9, "step": partial(OptimizedStep, **STEP, compile="never", cpu_streams="one")} | changes
     saved = CheckpointStore(folder / "checkpoints").load() if resume else None
     saving = Checkpointer(3, 2, True, folder=folder)
-    return fit(new_trainer(**changes), callbacks=[Weights(stop)], checkpointer=saving, checkpoint=saved, seed=4)
+    return fit(make_trainer(**changes), callbacks=[Weights(stop)], checkpointer=saving, checkpoint=saved, seed=4)
 
 
 @pytest.mark.parametrize("stop", [1, 6, 11])
@@ -97,9 +107,9 @@ def folders(tmp_path):
 
 def test_a_nonfinite_step_does_not_change_the_average():
     nan = FunctionLoss(lambda model, batch: mx.full(batch.targets.shape, float("nan")) * model.out.weight.sum())
-    run = new_run()
+    run = make_run()
     before = weights_of(run.model)
-    fit(new_trainer(ema_decay=0.5, loss=nan, max_nonfinite_steps=100, epochs=1), run)
+    fit(make_trainer(ema_decay=0.5, loss=nan, max_nonfinite_steps=100, epochs=1), run)
     for name, leaf in averages(run).items():
         np.testing.assert_array_equal(leaf, before[name])
 

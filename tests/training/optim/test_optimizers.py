@@ -17,7 +17,7 @@ from mlxlab.errors import ConfigError
 from mlxlab.training.checkpointer import final_state_digest, saved_arrays
 from mlxlab.training.optim.muon import newton_schulz
 from mlxlab.training.optim.optimizers import flatten_arrays
-from support.models import Stream, fit, new_model, new_run, new_trainer, weights_of
+from support.models import RandomBatches, fit, make_model, make_run, make_trainer, weights_of
 
 NAMES = ["adamw", "adafactor", "lion", "sgd", "muon"]
 RATES = {"sgd": 0.3, "lion": 1e-2, "muon": 5e-2}
@@ -52,8 +52,8 @@ def test_norms_biases_and_embeddings_are_never_decayed(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_optimizer_learns(name):
-    trainer = new_trainer(optimizer=optimizer_of(name), learning_rate=RATES.get(name, 1e-2), epochs=40)
-    run = fit(trainer, new_run(new_model(dropout=0.0), Stream(rows=8)), seed=1)
+    trainer = make_trainer(optimizer=optimizer_of(name), learning_rate=RATES.get(name, 1e-2), epochs=40)
+    run = fit(trainer, make_run(make_model(dropout=0.0), RandomBatches(rows=8)), seed=1)
     losses = [metrics["train/loss"] for _, metrics in run.state.history.curve if "train/loss" in metrics]
     assert losses[-1] < 0.6 * losses[0]
 
@@ -61,7 +61,7 @@ def test_every_optimizer_learns(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_resumed_run_ends_in_the_same_state_bit_for_bit(name):
     def train(steps: int, checkpoint: Checkpoint | None = None) -> Any:
-        trainer = new_trainer(optimizer=optimizer_of(name), schedule=partial(_falling), max_steps=steps, epochs=None)
+        trainer = make_trainer(optimizer=optimizer_of(name), schedule=partial(_falling), max_steps=steps, epochs=None)
         return fit(trainer, checkpoint=checkpoint, seed=2).state
 
     uninterrupted, half = train(8), train(4)
@@ -128,7 +128,10 @@ def test_adafactor_stores_only_rows_and_columns_of_a_matrix():
 
 @pytest.mark.parametrize(("saved", "resumed"), [(a, b) for a in NAMES for b in NAMES if a != b])
 def test_the_state_of_another_optimizer_is_refused_in_one_line(saved, resumed):
-    states = [new_trainer(optimizer=optimizer_of(name)).init_state(new_model(), Stream()) for name in (saved, resumed)]
+    states = [
+        make_trainer(optimizer=optimizer_of(name)).init_state(make_model(), RandomBatches())
+        for name in (saved, resumed)
+    ]
     with pytest.raises(ConfigError, match="does not fit") as error:
         states[1].load_weights(*saved_arrays(states[0]))
     assert "\n" not in str(error.value)

@@ -16,7 +16,7 @@ from mlxlab.training.steps import compile
 from mlxlab.training.steps.compile import MAX_TRACES, CompileBudget, CompiledFunction, private_kernels
 from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep
-from support.models import Stream, new_model, numbers, weights_of
+from support.models import RandomBatches, make_model, step_scalars, weights_of
 
 SETTINGS = {
     "max_grad_norm": 1.0,
@@ -31,7 +31,7 @@ COMPILED = partial(OptimizedStep, **SETTINGS, accumulate=1, compile="always")
 
 def build_step(step, loss=None, model=None):
     """A step on a new model, its model and its optimizer."""
-    model = model or new_model()
+    model = model or make_model()
     optimizer = adamw(0.01, [0.9, 0.999], 1e-8, learning_rate=1e-2)
     optimizer.init(model.trainable_parameters())
     model.train()
@@ -43,7 +43,7 @@ def losses_of(step, sizes):
     losses = []
     for number, rows in enumerate(sizes):
         mx.random.seed(number)
-        losses.append(numbers(step(to_device(Stream().batch(np.arange(rows)))))["loss"])
+        losses.append(step_scalars(step(to_device(RandomBatches().batch(np.arange(rows)))))["loss"])
     return losses
 
 
@@ -55,7 +55,7 @@ def test_a_compiled_step_is_bitwise_equal_to_the_plain_step():
     assert losses_of(plain, sizes) == losses_of(compiled, sizes)
     for name, leaf in weights_of(plain_model).items():
         np.testing.assert_array_equal(leaf, weights_of(compiled_model)[name])
-    assert compiled(to_device(Stream().batch(np.arange(8)))).retraces == 1
+    assert compiled(to_device(RandomBatches().batch(np.arange(8)))).retraces == 1
 
 
 def test_a_compiled_step_continues_from_weights_and_optimizer_state_that_were_loaded():
@@ -132,7 +132,7 @@ def two_stream_step(**changes):
 def test_two_streams_are_equal_to_the_plain_step_up_to_rounding():
     """200 steps on batches of two sizes and of a single row; also with micro-batches."""
     sizes = [8, 5, 8, 1] * 50
-    model = partial(new_model, dropout=0.0)
+    model = partial(make_model, dropout=0.0)
     expected = losses_of(build_step(partial(PlainStep, max_grad_norm=1.0), model=model())[0], sizes)
     for accumulate in (1, 2):
         np.testing.assert_allclose(
@@ -145,7 +145,7 @@ def test_parallel_and_sequential_halves_are_bitwise_equal():
     """A run changes from sequential to parallel at a time that depends on the machine: results must not."""
     results = []
     for mode in ("always", "never"):
-        step, model, _ = build_step(two_stream_step(compile=mode), model=new_model(dropout=0.0))
+        step, model, _ = build_step(two_stream_step(compile=mode), model=make_model(dropout=0.0))
         results.append((losses_of(step, [8, 5, 8, 8]), weights_of(model)))
     assert results[0][0] == results[1][0]
     for name, leaf in results[0][1].items():

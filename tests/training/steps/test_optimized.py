@@ -28,7 +28,16 @@ from mlxlab.training.steps import optimized, staged_eval
 from mlxlab.training.steps.microbatch import split
 from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep
-from support.models import FunctionLoss, Stream, fit, new_model, new_run, new_trainer, numbers, weights_of
+from support.models import (
+    FunctionLoss,
+    RandomBatches,
+    fit,
+    make_model,
+    make_run,
+    make_trainer,
+    step_scalars,
+    weights_of,
+)
 
 SETTINGS = {
     "max_grad_norm": 1.0,
@@ -59,7 +68,7 @@ def small_model(family: str, dropout: float = 0.2) -> Model:
 
 def uneven_batch(rows: int = 7) -> DeviceBatch:
     """Rows of different length and weight, one of weight 0."""
-    batch = Stream().batch(np.arange(rows))
+    batch = RandomBatches().batch(np.arange(rows))
     mask = (np.arange(6) < np.arange(1, rows + 1)[:, None] % 6 + 1).astype(np.int32)
     weights = np.linspace(0, 3, rows).astype(np.float32)
     return to_device(
@@ -88,7 +97,7 @@ def test_the_step_is_bitwise_that_of_the_plain_step_also_with_activation_checkpo
     metrics, actual = take_steps(small_model(family), activation_checkpointing=checkpointing)
     for name, leaf in weights.items():
         np.testing.assert_array_equal(actual[name], leaf, err_msg=name)
-    assert numbers(metrics) == numbers(plain)
+    assert step_scalars(metrics) == step_scalars(plain)
 
 
 @pytest.mark.parametrize("accumulate", [2, 3, 7, 50])
@@ -97,7 +106,7 @@ def test_any_number_of_micro_batches_gives_the_step_of_the_full_batch(accumulate
     metrics, actual = take_steps(small_model("bert", dropout=0.0), accumulate=accumulate)
     for name, leaf in weights.items():
         np.testing.assert_allclose(actual[name], leaf, atol=1e-6, err_msg=name)
-    assert numbers(metrics) == pytest.approx(numbers(full), rel=1e-5)
+    assert step_scalars(metrics) == pytest.approx(step_scalars(full), rel=1e-5)
     for name, sums in full.per_example.items():
         np.testing.assert_allclose(np.array(metrics.per_example[name]), np.array(sums), atol=1e-6)
 
@@ -118,7 +127,7 @@ def test_the_logged_loss_does_not_depend_on_the_number_of_micro_batches():
     logged = []
     for accumulate in (1, 3):
         step = partial(OptimizedStep, **SETTINGS | {"accumulate": accumulate})
-        run = fit(new_trainer(step=step), new_run(new_model(dropout=0.0)))
+        run = fit(make_trainer(step=step), make_run(make_model(dropout=0.0)))
         logged.append([line["train/loss"] for _, line in run.state.history.curve if "train/loss" in line])
     assert len(logged[0]) > 3
     np.testing.assert_allclose(logged[0], logged[1], rtol=1e-4)
@@ -169,7 +178,7 @@ def test_a_micro_batch_that_is_not_finite_leaves_weights_and_optimizer_unchanged
     optimizer.init(model.trainable_parameters())
     state = {name: np.array(leaf) for name, leaf in flatten_arrays(optimizer.state).items()}
     step = OptimizedStep(**SETTINGS | {"accumulate": 3}, model=model, loss=bad, optimizer=optimizer)
-    assert numbers(step(uneven_batch()))["finite"] == 0
+    assert step_scalars(step(uneven_batch()))["finite"] == 0
     for name, leaf in weights_of(model).items():
         np.testing.assert_array_equal(leaf, before[name])
     for name, leaf in flatten_arrays(optimizer.state).items():
@@ -193,7 +202,7 @@ def test_bfloat16_at_rate_zero_leaves_the_weights_unchanged(checkpointing):
 def test_bfloat16_steps_are_close_to_float32_and_apply_changes_below_its_resolution():
     wide, weights = take_steps(small_model("transformer", 0.0))
     narrow, actual = take_steps(small_model("transformer", 0.0), **BF16)
-    assert numbers(narrow)["loss"] == pytest.approx(numbers(wide)["loss"], rel=2e-2)
+    assert step_scalars(narrow)["loss"] == pytest.approx(step_scalars(wide)["loss"], rel=2e-2)
     moved = {name: np.abs(actual[name] - leaf).max() for name, leaf in weights.items()}
     assert 0 < max(moved.values()) < 5e-3
     before = weights_of(small_model("transformer", 0.0))
@@ -233,8 +242,8 @@ def test_bfloat16_on_a_linux_cpu_warns_and_computes_in_float32(monkeypatch, capl
 def test_two_hundred_steps_have_the_losses_of_the_plain_step(settings, tolerance):
     logged = []
     for step in (partial(PlainStep, max_grad_norm=1.0), partial(OptimizedStep, **SETTINGS | settings)):
-        run = new_run(new_model(dropout=0.3 if not settings else 0.0))
-        fit(new_trainer(step=step, epochs=None, max_steps=200, log_every=1, eval_every=100), run, seed=5)
+        run = make_run(make_model(dropout=0.3 if not settings else 0.0))
+        fit(make_trainer(step=step, epochs=None, max_steps=200, log_every=1, eval_every=100), run, seed=5)
         logged.append([line["train/loss"] for _, line in run.state.history.curve if "train/loss" in line])
     assert len(logged[0]) == 200
     np.testing.assert_allclose(logged[1], logged[0], rtol=0, atol=tolerance)
@@ -251,9 +260,9 @@ def test_a_thousand_compiled_steps_over_random_lengths_have_at_most_eight_traces
 
     steps: list[OptimizedStep] = []
     step = lambda **objects: steps.append(OptimizedStep(**SETTINGS | {"compile": "always"}, **objects)) or steps[0]  # noqa: E731
-    run = new_run(data=make_loader(lambda _: lengths, Rows(7), 16, 0, collate))
+    run = make_run(data=make_loader(lambda _: lengths, Rows(7), 16, 0, collate))
     memory = MemoryMonitor(10, folder=tmp_path)
-    trainer = new_trainer(step=step, epochs=None, max_steps=1000, eval_every=500, log_every=100)
+    trainer = make_trainer(step=step, epochs=None, max_steps=1000, eval_every=500, log_every=100)
     fit(trainer, run, [memory])
     assert run.state.progress.step == 1000
     assert 2 < len(steps[0].full_step.traces) <= 8

@@ -14,7 +14,7 @@ from pyarrow import parquet
 from mlxlab.data.text.document import Document
 from mlxlab.data.text.sources.open import open_source
 from mlxlab.errors import DataError, InputNotFoundError
-from support.text import documents_of, new_texts, pack, texts_of, write_texts
+from support.text import documents_of, make_texts, pack, texts_of, write_texts
 
 GOOD = [f"text {n}" for n in range(400)]
 LINES = [json.dumps({"text": text}).encode() for text in GOOD]
@@ -105,7 +105,7 @@ def test_empty_files_and_folders_are_refused_when_opened(tmp_path, ending):
 
 @pytest.mark.parametrize("ending", ["jsonl.gz", "jsonl.zst", "parquet", "csv", "jsonl"])
 def test_a_truncated_file_is_reported_by_name(tmp_path, ending):
-    texts = new_texts(3000)
+    texts = make_texts(3000)
     path = write_texts(tmp_path / f"b.{ending}", texts)
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(DataError, match=rf"b.{ending}"):

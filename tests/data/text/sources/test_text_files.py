@@ -8,14 +8,14 @@ import pytest
 from mlxlab.data.text.sources.holdout import HoldoutSplit
 from mlxlab.data.text.sources.open import open_source
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
-from support.streams import new_batches, take
-from support.text import FORMATS, documents_of, new_texts, texts_of, write_texts
+from support.streams import make_batches, take
+from support.text import FORMATS, documents_of, make_texts, texts_of, write_texts
 
 
 @pytest.fixture(params=FORMATS)
 def corpus(request, tmp_path):
     """A folder of three files and the texts in it."""
-    texts = new_texts()
+    texts = make_texts()
     if request.param == "txt":
         texts = [text.replace("\n", " ") for text in texts]
     for number in range(3):
@@ -63,12 +63,12 @@ def test_reading_resumes_exactly_at_any_position(corpus):
 def test_tokens_of_every_format_resume_exactly(corpus, prefetch):
     source = open_lines(corpus[0], 5)
     settings = {"source": source, "length": 64, "batch_size": 8}
-    whole = take(new_batches(**settings), 100)
+    whole = take(make_batches(**settings), 100)
     for position in range(1, 97, 19):
-        batches = new_batches(prefetch=prefetch, **settings)
+        batches = make_batches(prefetch=prefetch, **settings)
         assert take(batches, position) == whole[:position]
         saved = json.loads(json.dumps(batches.state_dict()))
-        resumed = new_batches(prefetch=prefetch, **settings)
+        resumed = make_batches(prefetch=prefetch, **settings)
         resumed.load_state_dict(saved)
         assert take(resumed, 3) == whole[position : position + 3]
 
