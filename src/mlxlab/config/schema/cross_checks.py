@@ -50,7 +50,7 @@ def _endless(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
         yield ConfigIssue(
             "trainer.schedule", f"{schedule} needs the length of the run; set trainer.max_steps or use wsd"
         )
-    if 0 < (_at(tree, "trainer.schedule.warmup") or 0) < 1:
+    elif 0 < (_at(tree, "trainer.schedule.warmup") or 0) < 1:
         yield ConfigIssue(
             "trainer.schedule.warmup", "a fraction of a run of unknown length; expected a number of steps"
         )
