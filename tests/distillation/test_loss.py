@@ -157,8 +157,8 @@ def test_distilling_with_the_optimized_step_equals_the_plain_step():
     teacher = make_model(seed=1)
     plain = train(distill(teacher))
     settings = OmegaConf.to_container(OmegaConf.load(shipped_conf() / "trainer" / "step" / "optimized.yaml"))
-    chosen = {key: value for key, value in settings.items() if key[0] != "_"} | {"compile": "never"}
-    step = partial(OptimizedStep, **chosen)
+    supported = {key: value for key, value in settings.items() if key[0] != "_"} | {"compile": "never"}
+    step = partial(OptimizedStep, **supported)
     for name, leaf in train(distill(teacher), step=step).items():
         np.testing.assert_allclose(leaf, plain[name], rtol=1e-5, atol=1e-6)
 
@@ -335,12 +335,12 @@ def test_a_layer_that_is_never_called_is_refused():
 
 def test_feature_matching_in_a_weighted_sum_captures_the_layers_of_the_model():
     student, teacher, batch = small(layers=1), small(seed=1), make_batch()
-    alone = distill(teacher, feature_matching=PAIRS)
-    alone.setup(student, seed=0)
+    distillation = distill(teacher, feature_matching=PAIRS)
+    distillation.setup(student, seed=0)
     loss = WeightedSumLoss(
-        {"focal": FocalLoss(None, 2.0, 0.0), "distillation": alone}, {"focal": 0.0, "distillation": 1.0}
+        {"focal": FocalLoss(None, 2.0, 0.0), "distillation": distillation}, {"focal": 0.0, "distillation": 1.0}
     )
-    np.testing.assert_array_equal(loss(student, batch).total, alone(student, batch).total)
+    np.testing.assert_array_equal(loss(student, batch).total, distillation(student, batch).total)
 
 
 @pytest.mark.parametrize(
