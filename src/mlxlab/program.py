@@ -8,6 +8,6 @@ def command(verb: str) -> str:
     """`mlxlab runs sync`, or `scripts/runs.py sync` when a program of scripts/ is running."""
     called = Path(sys.argv[0])
     if called.suffix == ".py" and called.parent.name == "scripts":
-        name, _, words = verb.partition(" ")
-        return f"{called.with_name(name)}.py {words}".rstrip()
+        name, _, args = verb.partition(" ")
+        return f"{called.with_name(name)}.py {args}".rstrip()
     return f"mlxlab {verb}"

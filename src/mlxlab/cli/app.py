@@ -42,24 +42,24 @@ def run_command(
     act: Callable[[list[str]], int | None],
     *,
     options: Sequence[str] = (),
-    needs_words: bool = True,
+    needs_args: bool = True,
 ) -> int:
-    """Calls `act` with the words of the command line, or prints its help; returns the exit code.
+    """Calls `act` with the arguments of the command line, or prints its help; returns the exit code.
 
     Args:
-        doc: the help text, or a function that makes it of the words; in a text
+        doc: the help text, or a function that makes it of the arguments; in a text
             `mlxlab VERB` becomes what the user typed.
         options: dotted names of the dataclasses of options that the help lists.
-        needs_words: a command line without words asks for help.
+        needs_args: a command line without arguments asks for help.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    args = list(sys.argv[1:] if argv is None else argv)
     try:
-        if (needs_words and not words) or {"-h", "--help", "help"} & set(words):
-            print(doc(words) if callable(doc) else _help(doc or "", options))
+        if (needs_args and not args) or {"-h", "--help", "help"} & set(args):
+            print(doc(args) if callable(doc) else _help(doc or "", options))
             return 0
         configure_logging()
-        refuse_credentials(words)
-        code = act(words) or 0
+        refuse_credentials(args)
+        code = act(args) or 0
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # `mlxlab runs list | head`
@@ -83,9 +83,9 @@ def report(error: BaseException) -> int:
     return _INTERNAL_ERROR
 
 
-def refuse_credentials(words: Sequence[str]) -> None:
-    """Refuses URLs with a password or token among the words typed: configs and commands are printed and stored."""
-    for word in words:
+def refuse_credentials(args: Sequence[str]) -> None:
+    """Refuses URLs with a password or token among the arguments typed: configs and commands are printed and stored."""
+    for word in args:
         if has_credentials(word):
             raise NotAllowedError(f"{one_line(redact(word), 120)}: {CREDENTIALS}")
 

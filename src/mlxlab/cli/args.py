@@ -1,4 +1,4 @@
-"""Command-line arguments: `key=value` words, parsed into a dataclass of options by its signature and docstring."""
+"""Command-line arguments: `key=value` arguments, parsed into a dataclass of options by its signature and docstring."""
 
 import importlib
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _WIDTH, _COLUMN = 110, 30
 
 
 class Arguments(NamedTuple, Generic[T]):
-    """A parsed command line: the options, the words without `=`, and the words for another parser."""
+    """A parsed command line: the options, the arguments without `=`, and the arguments for another parser."""
 
     options: T
     names: list[str]
@@ -27,19 +27,19 @@ class Arguments(NamedTuple, Generic[T]):
 
 
 def parse_args(
-    words: Sequence[str], kind: type[T], *, names: tuple[int, int] = (0, 0), forward: str | None = None
+    args: Sequence[str], kind: type[T], *, names: tuple[int, int] = (0, 0), forward: str | None = None
 ) -> Arguments[T]:
-    """The options of a dataclass from the words of a command line.
+    """The options of a dataclass from the arguments of a command line.
 
     Args:
-        names: the minimum and maximum number of words without `=`.
-        forward: words whose key starts with this and is no option are returned in `rest`; None forwards none, and ""
-            all, words without `=` too.
+        names: the minimum and maximum number of arguments without `=`.
+        forward: arguments whose key starts with this and is no option are returned in `rest`; None forwards none, and
+            "" all, arguments without `=` too.
 
     Raises:
         ConfigError: an unknown key with the nearest one, a key given twice, or an invalid value.
     """
-    values, positional, rest = parse_values(words, [_name(kind)], forward)
+    values, positional, rest = parse_values(args, [_name(kind)], forward)
     low, high = names
     if not low <= len(positional) <= high:
         expected = f"{low}" if low == high else f"{low} or more" if high >= 1000 else f"{low} to {high}"
@@ -53,13 +53,13 @@ def parse_args(
 
 
 def parse_values(
-    words: Sequence[str], targets: Sequence[str], forward: str | None = None
+    args: Sequence[str], targets: Sequence[str], forward: str | None = None
 ) -> tuple[dict[str, Any], list[str], list[str]]:
-    """(values of the options that were typed, words without `=`, forwarded words) for dataclasses by dotted name."""
+    """(values of the typed options, arguments without `=`, forwarded arguments) for dataclasses by dotted name."""
     known = {name: key for target in targets for name, key in _keys(target).items()}
     values: dict[str, Any] = {}
     names, rest = [], []
-    for word in words:
+    for word in args:
         name, equals, text = word.lstrip("-").partition("=")
         if name in known and equals:
             if name in values:
@@ -91,8 +91,8 @@ def describe_args(targets: Sequence[str]) -> str:
         defaults = _defaults(target)
         for name, key in _keys(target).items():
             head = f"{name}=..." if key.required else f"{name}={shown(defaults[name])}"
-            words = wrap(f"{describe(key.kind)}; {key.doc}", _WIDTH - _COLUMN)
-            lines += [head.ljust(_COLUMN - 1) + " " + words[0], *(" " * _COLUMN + more for more in words[1:])]
+            args = wrap(f"{describe(key.kind)}; {key.doc}", _WIDTH - _COLUMN)
+            lines += [head.ljust(_COLUMN - 1) + " " + args[0], *(" " * _COLUMN + more for more in args[1:])]
     return "\n".join(lines)
 
 

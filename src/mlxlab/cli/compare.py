@@ -56,12 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(__doc__, argv, _compare, options=[f"{__name__}.CompareOptions"])
 
 
-def _compare(words: list[str]) -> None:
+def _compare(args: list[str]) -> None:
     from mlxlab.analysis.comparison import compare, metrics_of
     from mlxlab.analysis.comparison_report import write_comparison
     from mlxlab.analysis.run_results import find_runs, method_results
 
-    options, methods = parse(words)
+    options, methods = parse(args)
     series, folds = [], set()
     for name, paths in methods.items():
         runs = [run for path in paths for run in find_runs(path)]
@@ -71,7 +71,7 @@ def _compare(words: list[str]) -> None:
     if len(folds) > 1:
         raise DataError(f"runs of cross-validations with {', '.join(map(str, sorted(folds)))} folds: expected the same")
     comparison = compare(options.metric, series, options.baseline, folds=next(iter(folds), None))
-    typed = " ".join([command("compare"), *words])
+    typed = " ".join([command("compare"), *args])
     try:
         with _tracked(options, methods, metrics_of(comparison)) as tracker:
             share_of = options.relative_to or ""
@@ -101,13 +101,13 @@ def _tracked(options: CompareOptions, methods: Methods, metrics: dict[str, float
         tracker.end("FINISHED")
 
 
-def parse(words: Sequence[str]) -> tuple[CompareOptions, Methods]:
+def parse(args: Sequence[str]) -> tuple[CompareOptions, Methods]:
     """The options, and the methods with their folders.
 
     Raises:
         ConfigError: a word without `=`, an invalid option, fewer than two methods, or an unknown baseline.
     """
-    options, _, rest = parse_args(words, CompareOptions, forward="")
+    options, _, rest = parse_args(args, CompareOptions, forward="")
     methods: Methods = {}
     for word in rest:
         name, equals, folders = word.partition("=")

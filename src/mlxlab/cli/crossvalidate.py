@@ -2,8 +2,9 @@
 
     mlxlab crossvalidate [folds=5] [seeds=3] [jobs=2] [teacher="WORD ..."] [group=option ...] [key=value ...]
 
-All other words are those of train. Nothing is tracked unless tracking=... is given. The model is evaluated at its last
-step: the best step would be chosen by the very fold that evaluates. Changed code does not rename the folder: delete it.
+All other arguments are passed to train. Nothing is tracked unless tracking=... is given. The model is evaluated at its
+last step, because the best step would be chosen on the fold that evaluates it. The folder is named by the settings, not
+by the code: delete it after a change of the code.
 
 Examples
     mlxlab crossvalidate experiment=titanic
@@ -47,7 +48,7 @@ class CrossvalidateOptions:
         seeds: seeds 0, 1, ...; each shuffles the folds and draws the weights differently.
         jobs: runs at a time, each in a process of its own with one thread.
         folder: parent of the folder of this experiment, which is named by its settings: finished runs are not repeated.
-        teacher: words of train for a teacher that each fold trains first; the student is trained with and without it.
+        teacher: arguments of train for a teacher, trained first in each fold; the student is trained with and without it.
     """
 
     folds: Annotated[int, Ge(2), Le(400)] = 5
@@ -60,17 +61,17 @@ class CrossvalidateOptions:
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
     target = f"{__name__}.CrossvalidateOptions"
-    return run_command(__doc__, argv, _act, options=[target], needs_words=False)
+    return run_command(__doc__, argv, _act, options=[target], needs_args=False)
 
 
-def _act(words: list[str]) -> None:
-    options, rest = parse(words)
+def _act(args: list[str]) -> None:
+    options, rest = parse(args)
     with _stoppable():
         _crossvalidate(options, rest, split_words(options.teacher))
 
 
 def split_words(text: str | None) -> list[str]:
-    """The words of a quoted command line, as a shell splits them."""
+    """The arguments of a quoted command line, as a shell splits them."""
     try:
         return shlex.split(text or "")
     except ValueError as error:
@@ -88,13 +89,13 @@ def _stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def parse(words: Sequence[str]) -> tuple[CrossvalidateOptions, list[str]]:
-    """The options, and the words of `train`.
+def parse(args: Sequence[str]) -> tuple[CrossvalidateOptions, list[str]]:
+    """The options, and the arguments of `train`.
 
     Raises:
         ConfigError: an invalid option, a flag, or a key that this command sets itself.
     """
-    options, _, rest = parse_args(words, CrossvalidateOptions, forward="")
+    options, _, rest = parse_args(args, CrossvalidateOptions, forward="")
     for word in rest:
         key = word.partition("=")[0].lstrip("+~")
         if word.startswith("-"):
@@ -105,30 +106,30 @@ def parse(words: Sequence[str]) -> tuple[CrossvalidateOptions, list[str]]:
     return options, rest if tracked else [*rest, "tracking=none"]
 
 
-def _crossvalidate(options: CrossvalidateOptions, words: list[str], teacher: list[str]) -> None:
+def _crossvalidate(options: CrossvalidateOptions, args: list[str], teacher: list[str]) -> None:
     from mlxlab.analysis.crossvalidation import plan_folds, read_result, teacher_override
     from mlxlab.analysis.fold_table import add_baselines, teacher_note, write_report
 
     folds, seeds = options.folds, options.seeds
-    configs = [_checked([*typed, f"data.folds={folds}"]) for typed in (words, teacher) if typed]
-    folder = project_root() / options.folder / _name(configs, words)
+    configs = [_checked([*typed, f"data.folds={folds}"]) for typed in (args, teacher) if typed]
+    folder = project_root() / options.folder / _name(configs, args)
     fits = plan_folds(folder, folds, seeds)
     _make(folder)
     notes = ""
     if teacher:
         first, alone = plan_folds(folder / "teacher", folds, seeds), plan_folds(folder / "alone", folds, seeds)
-        teacher = [*teacher, *(word for word in words if word.startswith("tracking="))]
+        teacher = [*teacher, *(word for word in args if word.startswith("tracking="))]
         _fit(first, options.jobs, lambda fit: fit.command(folds, teacher), "teacher: ")
-        _fit(alone, options.jobs, lambda fit: fit.command(folds, words), "alone: ")
-        _fit(fits, options.jobs, lambda fit: fit.command(folds, [*words, teacher_override(fit, fits, first)]))
+        _fit(alone, options.jobs, lambda fit: fit.command(folds, args), "alone: ")
+        _fit(fits, options.jobs, lambda fit: fit.command(folds, [*args, teacher_override(fit, fits, first)]))
     else:
-        _fit(fits, options.jobs, lambda fit: fit.command(folds, words))
+        _fit(fits, options.jobs, lambda fit: fit.command(folds, args))
     results = [result for fit in fits if (result := read_result(fit)) is not None]
     if teacher:
         results = add_baselines(results, {"teacher": first, "student alone": alone})
         notes = teacher_note(results, _count_parameters(fits[0]), _count_parameters(first[0]))
     own = [f"teacher={shlex.quote(' '.join(teacher))}"] if teacher else []
-    command = " ".join([program("crossvalidate"), *words, *own, f"folds={folds}", f"seeds={seeds}"])
+    command = " ".join([program("crossvalidate"), *args, *own, f"folds={folds}", f"seeds={seeds}"])
     print(write_report(results, command, folder, notes), flush=True)
     if teacher:
         methods = {"student alone": alone, "distilled": fits, "teacher": first}
@@ -175,13 +176,13 @@ def _fit(fits: Sequence["FoldRun"], jobs: int, command: Callable[["FoldRun"], li
             log.info(f"{count}/{len(fits)} {title}{fit.name}: {score}")
 
 
-def _checked(words: list[str]) -> Any:
+def _checked(args: list[str]) -> Any:
     """The checked config of every run, except for seed and fold."""
     from omegaconf import OmegaConf
 
     from mlxlab.config.hydra.compose import Composer, without_hydra
 
-    composer = Composer(conf=conf_dir(), overrides=words)
+    composer = Composer(conf=conf_dir(), overrides=args)
     config: Any = OmegaConf.to_container(without_hydra(composer.checked(composer.open())), resolve=False)
     for name, node in config["callbacks"].items():
         if node and node.get("patience") is not None:
@@ -190,9 +191,9 @@ def _checked(words: list[str]) -> Any:
     return config
 
 
-def _name(configs: list[Any], words: list[str]) -> str:
+def _name(configs: list[Any], args: list[str]) -> str:
     """The experiment and a digest of all settings: other settings, another folder."""
-    label = next((word.partition("=")[2] for word in words if word.startswith("experiment=")), "train")
+    label = next((word.partition("=")[2] for word in args if word.startswith("experiment=")), "train")
     digest = hashlib.sha256(
         json.dumps(configs if len(configs) > 1 else configs[0], sort_keys=True).encode()
     ).hexdigest()

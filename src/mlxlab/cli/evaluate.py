@@ -60,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(__doc__, argv, _evaluate, options=[f"{__name__}.EvaluateOptions"])
 
 
-def _evaluate(words: list[str]) -> None:
-    options, typed = parse(words)
+def _evaluate(args: list[str]) -> None:
+    options, typed = parse(args)
     from mlxlab import backend
 
     backend.prepare()
@@ -77,13 +77,13 @@ def _evaluate(words: list[str]) -> None:
     print("\n".join(table("metric", list(result.metrics.items()))))
 
 
-def parse(words: Sequence[str]) -> tuple[EvaluateOptions, dict[str, str]]:
+def parse(args: Sequence[str]) -> tuple[EvaluateOptions, dict[str, str]]:
     """The options, and the keys of `data` with what was typed for each.
 
     Raises:
         ConfigError: an unknown key, one without a value, or one given twice.
     """
-    options, _, rest = parse_args(words, EvaluateOptions, forward="data.")
+    options, _, rest = parse_args(args, EvaluateOptions, forward="data.")
     typed: dict[str, str] = {}
     for word in rest:
         name, _, text = word.removeprefix("data.").partition("=")

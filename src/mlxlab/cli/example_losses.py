@@ -65,8 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(__doc__, argv, _act, options=targets)
 
 
-def _act(words: list[str]) -> None:
-    verb, *rest = words
+def _act(args: list[str]) -> None:
+    verb, *rest = args
     if verb == "top":
         options, sources, _ = parse_args(rest, TopOptions, names=SOURCES)
         print(top(example_losses.merge([Path(name) for name in sources]), options.mode, options.by, options.count))

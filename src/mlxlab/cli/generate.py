@@ -56,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(__doc__, argv, _generate, options=[OPTIONS, REQUEST, SAMPLING])
 
 
-def _generate(words: list[str]) -> None:
-    typed, names, _ = parse_values(words, [OPTIONS, REQUEST, SAMPLING])
+def _generate(args: list[str]) -> None:
+    typed, names, _ = parse_values(args, [OPTIONS, REQUEST, SAMPLING])
     if names:
         raise ConfigError(f"{names[0]}: expected key=value")
     typed |= {"stop": [_lines(text) for text in typed["stop"]]} if "stop" in typed else {}

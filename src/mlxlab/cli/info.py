@@ -62,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(__doc__, argv, _show)
 
 
-def _show(words: list[str]) -> None:
-    subject, *rest = words
+def _show(args: list[str]) -> None:
+    subject, *rest = args
     if subject == "presets":
         presets = parse_args(rest, PresetOptions).options
         print(table(presets.vocab_size, presets.classes))

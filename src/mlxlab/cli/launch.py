@@ -3,7 +3,7 @@
     mlxlab launch nproc=2 model=transformer data=streaming ...         two processes on this machine
     mlxlab launch hosts=mac-1,mac-2 backend=jaccl model=...            one on each host
 
-All other words are passed to `train`, with trainer.parallel=data. It wraps mlx.launch. The batch, the order of the
+All other arguments are passed to `train`, with trainer.parallel=data. It wraps mlx.launch. The batch, the order of the
 data and (without dropout) the losses are those of a single process.
 """
 
@@ -41,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(__doc__, argv, _launch, options=[f"{__name__}.LaunchOptions"])
 
 
-def _launch(words: list[str]) -> int:
-    options, rest = parse(words)
+def _launch(args: list[str]) -> int:
+    options, rest = parse(args)
     train = [str(Path(__file__).parents[3] / "scripts" / "train.py")]
     if not Path(train[0]).is_file():  # installed as a wheel
         train = ["-m", "mlxlab.cli.main", "train"]
@@ -73,13 +73,13 @@ def _run(program: list[str]) -> int:
     return 128 - code if code < 0 else code
 
 
-def parse(words: Sequence[str]) -> tuple[LaunchOptions, list[str]]:
-    """The options, and the words of `train`.
+def parse(args: Sequence[str]) -> tuple[LaunchOptions, list[str]]:
+    """The options, and the arguments of `train`.
 
     Raises:
         ConfigError: neither `nproc` nor `hosts`, an invalid option, or a sweep.
     """
-    options, _, rest = parse_args(words, LaunchOptions, forward="")
+    options, _, rest = parse_args(args, LaunchOptions, forward="")
     if options.nproc is None and not options.hosts:
         raise ConfigError("nproc=...: missing; expected the number of processes, 1 to 1024, or hosts=...")
     if any(word in ("-m", "--multirun") for word in rest):

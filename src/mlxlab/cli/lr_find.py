@@ -4,7 +4,7 @@
 
 Trains the composed experiment on its training data with an exponentially rising rate; stops early once the smoothed
 loss is four times its minimum. Writes a plot, prints points of the curve and suggests the rate at which the loss falls
-most steeply. Nothing else is written: no run folder, no checkpoint. All other words are those of train.
+most steeply. Nothing else is written: no run folder, no checkpoint. All other arguments are passed to train.
 
 Examples
     mlxlab lr_find experiment=titanic
@@ -48,17 +48,17 @@ class LrFindOptions:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
-    return run_command(__doc__, argv, _find, options=[f"{__name__}.LrFindOptions"], needs_words=False)
+    return run_command(__doc__, argv, _find, options=[f"{__name__}.LrFindOptions"], needs_args=False)
 
 
-def parse(words: Sequence[str]) -> tuple[LrFindOptions, list[str]]:
-    """The options, and the words of `train`.
+def parse(args: Sequence[str]) -> tuple[LrFindOptions, list[str]]:
+    """The options, and the arguments of `train`.
 
     Raises:
         ConfigError: an invalid option, or a plot of an unknown format.
         CannotCreateError: the folder of the plot does not exist.
     """
-    options, _, rest = parse_args(words, LrFindOptions, forward="")
+    options, _, rest = parse_args(args, LrFindOptions, forward="")
     if options.start >= options.end:
         raise ConfigError(f"start={options.start:g} end={options.end:g}: expected start < end")
     if options.out.suffix not in (".png", ".pdf", ".svg"):
@@ -68,8 +68,8 @@ def parse(words: Sequence[str]) -> tuple[LrFindOptions, list[str]]:
     return options, rest
 
 
-def _find(words: list[str]) -> None:
-    options, rest = parse(words)
+def _find(args: list[str]) -> None:
+    options, rest = parse(args)
     cfg = _compose(rest)
     with tempfile.TemporaryDirectory() as folder:
         curve = _search(cfg, options, Path(folder))
@@ -88,10 +88,10 @@ def _find(words: list[str]) -> None:
     print(f"trainer.learning_rate={best:.2g}" if best is not None else "the loss never fell: no suggestion")
 
 
-def _compose(words: list[str]) -> Any:
+def _compose(args: list[str]) -> Any:
     from mlxlab.config.hydra.compose import Composer, without_hydra
 
-    composer = Composer(conf=conf_dir(), overrides=words)
+    composer = Composer(conf=conf_dir(), overrides=args)
     return without_hydra(composer.checked(composer.open()))
 
 

@@ -82,8 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(__doc__, argv, _act, options=[f"{__name__}.ListOptions", f"{__name__}.SyncOptions"])
 
 
-def _act(words: list[str]) -> None:
-    verb, *rest = words
+def _act(args: list[str]) -> None:
+    verb, *rest = args
     if verb == "list":
         _list(parse_args(rest, ListOptions).options)
     elif verb == "show":

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command line (without the program's name); returns the exit code."""
-    return run_command(_help, argv, partial(_act, owns_process=argv is None), needs_words=False)
+    return run_command(_help, argv, partial(_act, owns_process=argv is None), needs_args=False)
 
 
-def _help(words: list[str]) -> str:
+def _help(argv: list[str]) -> str:
     from mlxlab.cli.train_help import show_help
 
-    return show_help([word for word in words if not word.startswith("-") and word != "help"])
+    return show_help([arg for arg in argv if not arg.startswith("-") and arg != "help"])
 
 
 def _act(argv: list[str], *, owns_process: bool) -> int:
@@ -58,7 +58,7 @@ def _show_hydra(hydra: "Hydra", composer: "Composer", flags: "Namespace") -> int
         raise
     except Exception as error:
         if not flags.shell_completion:
-            composer.checked(hydra)  # reports the error in our own words
+            composer.checked(hydra)  # reports the error as one line
         message = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise ConfigError(f"{' '.join(composer.overrides)}: {one_line(message)}") from error
     return 0
@@ -120,6 +120,6 @@ def _show(hydra: "Hydra", composer: "Composer", flags: "Namespace") -> int:
     except UserError:
         raise
     except Exception:
-        composer.checked(hydra)  # reports the error in our own words
+        composer.checked(hydra)  # reports the error as one line
         raise
     return 0

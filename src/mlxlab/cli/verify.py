@@ -30,8 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(__doc__, argv, _verify, options=[f"{__name__}.VerifyOptions"])
 
 
-def _verify(words: list[str]) -> None:
-    options, folders, _ = parse_args(words, VerifyOptions, names=(1, 1))
+def _verify(args: list[str]) -> None:
+    options, folders, _ = parse_args(args, VerifyOptions, names=(1, 1))
     from mlxlab.experiment.verify import verify_run
 
     for line in verify_run(Path(folders[0]), from_start=options.from_scratch):

@@ -53,8 +53,8 @@ def run_tags(session: Session) -> dict[str, str]:
 
 def run_name(cfg: Config, run_dir: Path) -> str:
     choices = group_choices()
-    parts = [choices[group] for group in ("model", "model/size", "data", "trainer") if group in choices]
-    return cfg["name"] or "-".join(parts) or run_dir.name
+    options = [choices[group] for group in ("model", "model/size", "data", "trainer") if group in choices]
+    return cfg["name"] or "-".join(options) or run_dir.name
 
 
 def log_inputs(session: Session, tracker: "Tracker", inference_dir: Path) -> None:

@@ -22,11 +22,11 @@ def _with_gradient(smoothing: float) -> mx.custom_function:
 
     @mx.custom_function
     def loss(logits: mx.array, targets: mx.array) -> tuple[mx.array, mx.array, mx.array]:
-        most = row_max(logits)
-        powers = exp_of_negative(logits - broadcast_view(most, logits.shape))  # (..., C)
+        max_logits = row_max(logits)
+        powers = exp_of_negative(logits - broadcast_view(max_logits, logits.shape))  # (..., C)
         sums = row_sum(powers)
-        given = mx.take_along_axis(logits, targets[..., None], axis=-1)
-        values = mx.log(sums) + most - (1 - smoothing) * given
+        target_logits = mx.take_along_axis(logits, targets[..., None], axis=-1)
+        values = mx.log(sums) + max_logits - (1 - smoothing) * target_logits
         if smoothing:
             values = values - (smoothing / logits.shape[-1]) * row_sum(logits)
         return values.squeeze(-1), powers, sums
@@ -41,7 +41,7 @@ def _with_gradient(smoothing: float) -> mx.custom_function:
         if smoothing:
             out = out - broadcast_view(slope * (smoothing / logits.shape[-1]), out.shape)
         index = targets[..., None]
-        given = mx.take_along_axis(out, index, axis=-1) - slope * (1 - smoothing)
-        return mx.put_along_axis(out, index, given, axis=-1), mx.zeros_like(targets)
+        target_logits = mx.take_along_axis(out, index, axis=-1) - slope * (1 - smoothing)
+        return mx.put_along_axis(out, index, target_logits, axis=-1), mx.zeros_like(targets)
 
     return loss

@@ -35,7 +35,7 @@ def apply_dropout(x: mx.array, dropped: float) -> mx.array:
 class DropoutMask:
     """The elements kept, to apply to a value and to its gradient alike."""
 
-    kept: mx.array  # bool
+    keep_mask: mx.array  # bool
     scale: float
 
     @classmethod
@@ -45,7 +45,7 @@ class DropoutMask:
         return cls(numbers <= mx.array(bound - 1, mx.uint16), WORD / bound)
 
     def apply(self, x: mx.array) -> mx.array:
-        return x * (self.kept.astype(x.dtype) * self.scale)
+        return x * (self.keep_mask.astype(x.dtype) * self.scale)
 
 
 def _random_words(count: int) -> mx.array:

@@ -50,6 +50,6 @@ def _with_gradient(scale: float) -> mx.custom_function:
 
 
 def _soften(x: mx.array, scale: float) -> tuple[mx.array, mx.array, mx.array]:
-    most = row_max(x)
-    powers = exp_of_negative(x - broadcast_view(most, x.shape), scale)
-    return most, powers, row_sum(powers)
+    max_logits = row_max(x)
+    powers = exp_of_negative(x - broadcast_view(max_logits, x.shape), scale)
+    return max_logits, powers, row_sum(powers)

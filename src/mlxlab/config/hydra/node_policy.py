@@ -15,25 +15,25 @@ _MAY_SET = re.compile(r"(OMP|OPENBLAS|MKL|VECLIB|RAYON|TOKENIZERS)_[A-Z_]+|MLXLA
 
 def disallowed_hydra_keys(hydra: dict[str, Any]) -> list[ConfigIssue]:
     """Everything in the unresolved `hydra:` node that would run code, write elsewhere or change the environment."""
-    found: list[ConfigIssue] = []
+    issues: list[ConfigIssue] = []
     for name in _BUILT:
         if not isinstance(hydra.get(name), dict):
-            found.append(ConfigIssue(f"hydra.{name}", "refused: expected a component"))
-        found += _foreign(hydra.get(name), f"hydra.{name}")
+            issues.append(ConfigIssue(f"hydra.{name}", "refused: expected a component"))
+        issues += _foreign(hydra.get(name), f"hydra.{name}")
     for name in ("job_logging", "hydra_logging"):
-        found += _logging(hydra.get(name), f"hydra.{name}")
+        issues += _logging(hydra.get(name), f"hydra.{name}")
     job = hydra.get("job") or {}
     names = [*(job.get("env_set") or {}), *(job.get("env_copy") or [])]
-    found += [
+    issues += [
         ConfigIssue(f"hydra.job.env_set.{name}", "refused: a config may not set this environment variable")
         for name in names
         if not _MAY_SET.fullmatch(str(name))
     ]
     for place in hydra.get("searchpath") or []:
         if not isinstance(place, str) or ("://" in place and not place.startswith("file://")):
-            found.append(ConfigIssue("hydra.searchpath", f"refused: {place} is code, not a folder of config files"))
+            issues.append(ConfigIssue("hydra.searchpath", f"refused: {place} is code, not a folder of config files"))
     rest = {key: value for key, value in hydra.items() if key not in _BUILT}
-    return found + [fault for fault in find_disallowed(rest, "hydra") if fault.path.rpartition(".")[2] == "_target_"]
+    return issues + [fault for fault in find_disallowed(rest, "hydra") if fault.path.rpartition(".")[2] == "_target_"]
 
 
 def _foreign(node: object, path: str) -> list[ConfigIssue]:
@@ -45,20 +45,20 @@ def _foreign(node: object, path: str) -> list[ConfigIssue]:
 
 def _logging(node: object, path: str) -> list[ConfigIssue]:
     """A logging config may name any callable: only handlers that write to the terminal or Hydra's own file pass."""
-    found: list[ConfigIssue] = []
+    issues: list[ConfigIssue] = []
     if not isinstance(node, dict):
-        return found
+        return issues
     if "()" in node or ".()" in node:
-        found.append(ConfigIssue(path, "refused: a logging config may not call anything"))
+        issues.append(ConfigIssue(path, "refused: a logging config may not call anything"))
     if "class" in node and node["class"] not in _HANDLERS:
-        found.append(ConfigIssue(f"{path}.class", f"refused: {node['class']} is not a handler that may be used"))
+        issues.append(ConfigIssue(f"{path}.class", f"refused: {node['class']} is not a handler that may be used"))
     if "filename" in node and node["filename"] != _LOG_FILE:
-        found.append(ConfigIssue(f"{path}.filename", "refused: the log file stands in the run folder"))
+        issues.append(ConfigIssue(f"{path}.filename", "refused: the log file stands in the run folder"))
     for key, value in node.items():
         if isinstance(value, str) and value.startswith(("ext://", "cfg://")) and value[6:] not in _STREAMS:
-            found.append(ConfigIssue(f"{path}.{key}", f"refused: {value}"))
-        found += _logging(value, f"{path}.{key}")
-    return found
+            issues.append(ConfigIssue(f"{path}.{key}", f"refused: {value}"))
+        issues += _logging(value, f"{path}.{key}")
+    return issues
 
 
 _STREAMS = {"sys.stdout", "sys.stderr"}
