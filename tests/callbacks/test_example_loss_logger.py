@@ -33,7 +33,7 @@ def train(folder, *callbacks, resume=False, every_steps=1, rows_per_file=1000, *
 
 def all_rows(folder):
     """Every row ever written, by step and id, without the times."""
-    tables = [pq.read_table(path) for path, _, _ in example_losses.parts(folder / "example_losses")]
+    tables = [pq.read_table(path) for path, _, _ in example_losses.part_files(folder / "example_losses")]
     rows = example_losses.join([{name: table[name].to_numpy() for name in table.column_names} for table in tables])
     order = np.lexsort((rows["id"], rows["step"]))
     return {name: column[order] for name, column in rows.items() if name != "time"}

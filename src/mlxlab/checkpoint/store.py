@@ -150,10 +150,10 @@ class CheckpointStore:
         steps = self.steps()
         regular = [path for path in steps if not path.name.endswith("-emergency")]
         newest = step_of(regular[0]) if regular else -1
-        kept = set(regular[: self.keep]) | {path for path in regular if step_of(path) == best_step}
-        kept |= {path for path in steps if path not in regular and step_of(path) > newest}
+        retained = set(regular[: self.keep]) | {path for path in regular if step_of(path) == best_step}
+        retained |= {path for path in steps if path not in regular and step_of(path) > newest}
         for path in steps:
-            if path not in kept:
+            if path not in retained:
                 _remove(path)
 
     def _candidates(self, which: str) -> list[Path]:

@@ -48,7 +48,7 @@ class CrossvalidateOptions:
         seeds: seeds 0, 1, ...; each shuffles the folds and draws the weights differently.
         jobs: runs at a time, each in a process of its own with one thread.
         folder: parent of the folder of this experiment, which is named by its settings: finished runs are not repeated.
-        teacher: arguments of train for a teacher, trained first in each fold; the student is trained with and without it.
+        teacher: arguments of train for a teacher, trained first in each fold; students are trained with and without it.
     """
 
     folds: Annotated[int, Ge(2), Le(400)] = 5
@@ -117,22 +117,22 @@ def _crossvalidate(options: CrossvalidateOptions, args: list[str], teacher: list
     _make(folder)
     notes = ""
     if teacher:
-        first, alone = plan_folds(folder / "teacher", folds, seeds), plan_folds(folder / "alone", folds, seeds)
+        first, student_alone = plan_folds(folder / "teacher", folds, seeds), plan_folds(folder / "alone", folds, seeds)
         teacher = [*teacher, *(word for word in args if word.startswith("tracking="))]
         _fit(first, options.jobs, lambda fit: fit.command(folds, teacher), "teacher: ")
-        _fit(alone, options.jobs, lambda fit: fit.command(folds, args), "alone: ")
+        _fit(student_alone, options.jobs, lambda fit: fit.command(folds, args), "alone: ")
         _fit(fits, options.jobs, lambda fit: fit.command(folds, [*args, teacher_override(fit, fits, first)]))
     else:
         _fit(fits, options.jobs, lambda fit: fit.command(folds, args))
     results = [result for fit in fits if (result := read_result(fit)) is not None]
     if teacher:
-        results = add_baselines(results, {"teacher": first, "student alone": alone})
+        results = add_baselines(results, {"teacher": first, "student alone": student_alone})
         notes = teacher_note(results, _count_parameters(fits[0]), _count_parameters(first[0]))
     own = [f"teacher={shlex.quote(' '.join(teacher))}"] if teacher else []
     command = " ".join([program("crossvalidate"), *args, *own, f"folds={folds}", f"seeds={seeds}"])
     print(write_report(results, command, folder, notes), flush=True)
     if teacher:
-        methods = {"student alone": alone, "distilled": fits, "teacher": first}
+        methods = {"student alone": student_alone, "distilled": fits, "teacher": first}
         print(f"\n{_compared(methods, folds, folder, command)}", flush=True)
 
 

@@ -92,10 +92,10 @@ def _shipped(conf: Path) -> dict[str, AllowedTarget]:
         # The keys of a file without a target belong to the target of another option of its group, if there is one.
         owners = [] if "_target_" in tree else _group_targets(files, group)
         for node in [{**tree, "_target_": owner} for owner in owners] or [tree]:
-            for target, partial, found in _uses(node, roles):
+            for target, partial, used_roles in _uses(node, roles):
                 if target.startswith("mlxlab.") and target != TARGET and target not in owners:
                     known = targets.get(target, AllowedTarget(partial))
-                    targets[target] = AllowedTarget(known.partial, known.roles | found)
+                    targets[target] = AllowedTarget(known.partial, known.roles | used_roles)
     return targets
 
 

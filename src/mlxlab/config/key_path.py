@@ -4,7 +4,7 @@ import re
 
 KeyPath = tuple[str, ...]
 
-_PART = re.compile(r"\['((?:[^'\\]|\\.)*)'\]|\.?([^.\[\]]+)|\.?()(?=\.|$)")
+_SEGMENT = re.compile(r"\['((?:[^'\\]|\\.)*)'\]|\.?([^.\[\]]+)|\.?()(?=\.|$)")
 _PLAIN = re.compile(r"[^.\[\]'\\]+")
 
 
@@ -28,7 +28,7 @@ def format_key(path: KeyPath) -> str:
 def split_key(text: str) -> KeyPath:
     """The keys of what `join_key` wrote."""
     keys = []
-    for match in _PART.finditer(text):
+    for match in _SEGMENT.finditer(text):
         quoted, plain, _ = match.groups()
         if quoted is not None:
             keys.append(re.sub(r"\\(.)", r"\1", quoted))

@@ -20,9 +20,9 @@ MAX_BYTES = 2**32
 log = logging.getLogger(__name__)
 
 
-def content_key(**parts: Any) -> str:
+def content_key(**content: Any) -> str:
     """32 hex digits of the parts, each a JSON value."""
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=True)
+    text = json.dumps(content, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -99,10 +99,10 @@ def check_data_module(data: object) -> DataModule:
     return module
 
 
-def _refuse_missing(part: object, protocol: type) -> None:
-    missing = [name for name in vars(protocol) if name[0] != "_" and not hasattr(part, name)]
+def _refuse_missing(candidate: object, protocol: type) -> None:
+    missing = [name for name in vars(protocol) if name[0] != "_" and not hasattr(candidate, name)]
     if missing:
-        kind = type(part)
+        kind = type(candidate)
         raise ConfigError(
             f"{kind.__module__}.{kind.__qualname__}: expected the members of {protocol.__module__}."
             f"{protocol.__name__}, got none called {', '.join(missing)}"

@@ -39,7 +39,7 @@ def read(source: Path) -> Columns:
     """
     folder = source / FOLDER if (source / FOLDER).is_dir() else source
     if folder.is_dir():
-        tables = [_read_part(path) for path, _, _ in parts(folder)] + list(_read_spill(folder / SPILL))
+        tables = [_read_part(path) for path, _, _ in part_files(folder)] + list(_read_spill(folder / SPILL))
         if not tables:
             raise InputNotFoundError(
                 f"{source}: no per-example losses; callbacks.example_losses.every_steps=1 writes them"
@@ -70,7 +70,7 @@ def join(tables: list[Columns]) -> Columns:
     return {name: np.concatenate([_column(table, name) for table in tables]) for name in names}
 
 
-def parts(folder: Path) -> list[tuple[Path, int, int]]:
+def part_files(folder: Path) -> list[tuple[Path, int, int]]:
     """The parts in a folder, oldest first, each with its first and last step."""
     matches = ((path, _PART.fullmatch(path.name)) for path in folder.glob("part-*.parquet"))
     steps = [(path, int(match[1]), int(match[2])) for path, match in matches if match]
@@ -99,7 +99,7 @@ def write_part(rows: Columns, folder: Path) -> None:
 
 def settle(folder: Path, step: int = 2**62) -> None:
     """Converts a remaining spill to a part, and drops all rows after `step`."""
-    for path, first, last in parts(folder):
+    for path, first, last in part_files(folder):
         if last > step:
             if first <= step:
                 write_part(_until(step, _read_part(path)), folder)

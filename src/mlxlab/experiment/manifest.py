@@ -131,11 +131,11 @@ def lineage(config: Fields, resumed: Path | None = None, sweep: str = "") -> lis
     from mlxlab.distillation.options import read_options
 
     distillation, data = read_options(config), config["data"]
-    found = [("checkpoint", resumed), ("pretrained", config["model"].get("pretrained"))]
-    found += [("teacher", name) for name in distillation.teachers]
-    found += [("member", name) for name in distillation.members]
-    found += [("selection", (data.get("select") or {}).get("source")), ("sweep", sweep)]
-    return [{"kind": kind, "of": str(name)} for kind, name in found if name and name != "previous"]
+    sources = [("checkpoint", resumed), ("pretrained", config["model"].get("pretrained"))]
+    sources += [("teacher", name) for name in distillation.teachers]
+    sources += [("member", name) for name in distillation.members]
+    sources += [("selection", (data.get("select") or {}).get("source")), ("sweep", sweep)]
+    return [{"kind": kind, "of": str(name)} for kind, name in sources if name and name != "previous"]
 
 
 def pairing_key(config: Fields) -> Fields:

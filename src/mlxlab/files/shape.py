@@ -75,14 +75,14 @@ def _validate_tuple(items: list[Any], shapes: tuple[Any, ...], path: str) -> tup
 
 
 def _validate_fields(value: Any, shape: Any, path: str) -> dict[str, Any]:
-    fields, given = _hints(shape), _expect(value, dict, path)
-    missing = sorted(shape.__required_keys__ - given.keys())
+    fields, mapping = _hints(shape), _expect(value, dict, path)
+    missing = sorted(shape.__required_keys__ - mapping.keys())
     if missing:
         raise ShapeError(path, f"{missing[0]!r} is missing")
-    unknown = sorted(given.keys() - fields.keys())
+    unknown = sorted(mapping.keys() - fields.keys())
     if unknown:
         raise ShapeError(path, f"unknown key {unknown[0][:40]!r}")
-    return {key: validate(item, _inner(fields[key]), _join(path, key)) for key, item in given.items()}
+    return {key: validate(item, _inner(fields[key]), _join(path, key)) for key, item in mapping.items()}
 
 
 @functools.cache

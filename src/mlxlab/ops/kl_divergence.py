@@ -22,8 +22,8 @@ def divergence(t: mx.array, z: mx.array, temperature: float = 1.0) -> mx.array:
     if z.shape[-1] < FEW or not use_custom_ops():
         log_p = log_softmax(t / temperature)
         return (mx.exp(log_p) * (log_p - log_softmax(z / temperature))).sum(axis=-1)
-    parts: Any = _with_gradient(1 / temperature)(t, z)
-    values: mx.array = parts[0]
+    results: Any = _with_gradient(1 / temperature)(t, z)
+    values: mx.array = results[0]
     return values
 
 

@@ -29,9 +29,9 @@ def disallowed_hydra_keys(hydra: dict[str, Any]) -> list[ConfigIssue]:
         for name in names
         if not _MAY_SET.fullmatch(str(name))
     ]
-    for place in hydra.get("searchpath") or []:
-        if not isinstance(place, str) or ("://" in place and not place.startswith("file://")):
-            issues.append(ConfigIssue("hydra.searchpath", f"refused: {place} is code, not a folder of config files"))
+    for entry in hydra.get("searchpath") or []:
+        if not isinstance(entry, str) or ("://" in entry and not entry.startswith("file://")):
+            issues.append(ConfigIssue("hydra.searchpath", f"refused: {entry} is code, not a folder of config files"))
     rest = {key: value for key, value in hydra.items() if key not in _BUILT}
     return issues + [fault for fault in find_disallowed(rest, "hydra") if fault.path.rpartition(".")[2] == "_target_"]
 

@@ -117,8 +117,8 @@ def _kind(hint: ast.AST | None, module: str) -> Kind:
 
 
 _PLAIN: dict[str, Kind] = {
-    "int": Number(whole=True),
-    "float": Number(whole=False),
+    "int": Number(integer=True),
+    "float": Number(integer=False),
     "str": Text(),
     "Path": Text(),
     "bool": Bool(),
@@ -168,7 +168,7 @@ def _bounded(kind: Kind, bounds: list[ast.expr]) -> Kind:
         limit = _number(bound.args[0]) if bound.args else 0
         match kind, name:
             case Number(), "Gt" | "Ge" | "Lt" | "Le":
-                kind = Number(kind.whole, (*kind.bounds, (name, limit)))
+                kind = Number(kind.integer, (*kind.bounds, (name, limit)))
             case ListOf(), "MinLen":
                 kind = ListOf(kind.item, int(limit), kind.max_length)
             case ListOf(), "MaxLen":

@@ -13,7 +13,7 @@ class Unresolved:
 class Number:
     """int or float. A whole number is accepted for a float; true is never a number."""
 
-    whole: bool
+    integer: bool
     bounds: tuple[tuple[str, float], ...] = ()  # ("Ge", 1), ("Lt", 2)
 
 
@@ -99,7 +99,7 @@ def describe(kind: Kind) -> str:
     """`a whole number >= 1`, `one of gelu, swiglu`, `a list of text (not empty)`, ..."""
     match kind:
         case Number():
-            return ("a whole number" if kind.whole else "a number") + _bounds(kind.bounds)
+            return ("a whole number" if kind.integer else "a number") + _bounds(kind.bounds)
         case Text():
             return "a file" if kind.file else "text"
         case Bool():

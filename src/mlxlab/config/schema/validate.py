@@ -138,7 +138,7 @@ def _serves_as(target: str, kind: str) -> bool:
 def _fits(kind: Kind, value: Any) -> bool:
     match kind:
         case Number():
-            if isinstance(value, bool) or not isinstance(value, int if kind.whole else int | float):
+            if isinstance(value, bool) or not isinstance(value, int if kind.integer else int | float):
                 return False
             return math.isfinite(value) and all(_HOLDS[name](value, limit) for name, limit in kind.bounds)
         case Text():
@@ -172,7 +172,7 @@ def _type_of(kind: Kind, value: Any) -> str:
     numbers = [option for option in _options_of(kind) if isinstance(option, Number)]
     if isinstance(value, str) and (numbers or any(isinstance(option, Bool) for option in _options_of(kind))):
         return " (text)"
-    if isinstance(value, float) and numbers and all(number.whole for number in numbers):
+    if isinstance(value, float) and numbers and all(number.integer for number in numbers):
         return " (a number with a fraction or an exponent)"
     if any(isinstance(option, Text) for option in _options_of(kind)) and isinstance(value, bool | int | float):
         return " (quote it: '\"...\"')"

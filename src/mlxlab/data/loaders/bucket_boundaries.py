@@ -18,12 +18,12 @@ def optimal_boundaries(lengths: np.ndarray, count: int) -> np.ndarray:
     chosen = [np.zeros(len(values), int)]  # by number of edges: where the last but one lies, plus 1; 0: nowhere
     for _ in range(min(count, len(values)) - 1):
         # With one more edge: the last one covers the values i+1..j, the others do 0..i as well as they can.
-        whole = costs[:, None] + values[None] * (below[1:][None] - below[1:][:, None])
-        whole[np.tril_indices(len(values))] = np.inf
-        best = whole.argmin(axis=0)
-        better = whole.min(axis=0) < costs
+        candidate_costs = costs[:, None] + values[None] * (below[1:][None] - below[1:][:, None])
+        candidate_costs[np.tril_indices(len(values))] = np.inf
+        best = candidate_costs.argmin(axis=0)
+        better = candidate_costs.min(axis=0) < costs
         chosen.append(np.where(better, best + 1, 0))
-        costs = np.where(better, whole.min(axis=0), costs)
+        costs = np.where(better, candidate_costs.min(axis=0), costs)
     edges, last = [], len(values) - 1
     for layer in reversed(chosen[1:]):
         if layer[last]:

@@ -107,7 +107,7 @@ class StreamingTextDataset:
             reading.config, reading.revision, reading.document_unit, text_column, on_error, shuffle.window
         )
         corpus = open_corpus(mixture or {source: 1.0}, reading.split, validation, options)
-        fitted = tokenizer.fit(
+        fitted_tokenizer = tokenizer.fit(
             first_texts(corpus.train),
             cache=cache,
             key=corpus.train.fingerprint,
@@ -116,17 +116,17 @@ class StreamingTextDataset:
             planned_bytes=corpus.train.bytes if max_train_examples is None else None,
             pretrained=pretrained,
         )
-        self.tokenizer, self.curve = fitted.tokenizer, fitted.curve
+        self.tokenizer, self.curve = fitted_tokenizer.tokenizer, fitted_tokenizer.curve
         self.encoder = TextEncoder(self.tokenizer, masked, seq_len)
         self.task = self.encoder.task
 
-        words, end_id, chosen = WordCache(self.tokenizer), self.tokenizer.end_id, select.chosen(seed)
-        validated = TokenStream(corpus.valid, words, end_id, 0, validation.max_examples)
+        word_cache, end_id, chosen = WordCache(self.tokenizer), self.tokenizer.end_id, select.chosen(seed)
+        validated = TokenStream(corpus.valid, word_cache, end_id, 0, validation.max_examples)
         valid_chunks = list(validated(0, DocumentCursor()))
         eval_builder = packing.eval_row_builder(self.tokenizer, seq_len, masked)
         self.valid = PackedEvalBatches(valid_chunks, eval_builder, eval_batch_size)
 
-        stream = TokenStream(corpus.train, words, end_id, seed, max_train_examples, chosen)
+        stream = TokenStream(corpus.train, word_cache, end_id, seed, max_train_examples, chosen)
         chunks = stream if streaming else InMemoryTokens(stream)
         builder = packing.row_builder(self.tokenizer, seq_len, masked, seed)
         num_tokens, size = estimate_tokens(chunks, valid_chunks)
@@ -145,7 +145,7 @@ class StreamingTextDataset:
         batches = PackedBatchIterator(chunks, builder, batch_size, self.fingerprint, count, shuffle.row_buffer, seed)
         self.train: BatchIterator = repeat_batches(prefetched(batches, prefetch), overfit_batches)
         per_epoch = "" if count is None else f", {count} batches per epoch"
-        self.sources = [*corpus.lines, *fitted.lines, f"{corpus.train.name}: {size}{per_epoch}"]
+        self.sources = [*corpus.lines, *fitted_tokenizer.lines, f"{corpus.train.name}: {size}{per_epoch}"]
 
     @property
     def class_counts(self) -> list[int]:

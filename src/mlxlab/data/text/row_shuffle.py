@@ -32,16 +32,16 @@ class RowShuffleBuffer:
 
     def take(self, count: int) -> tuple[PackedRows, np.ndarray] | None:
         """Up to `count` rows and the number (R,) of each in the epoch; fewer only at its end, None after it."""
-        parts: list[tuple[PackedRows, np.ndarray]] = []
+        buffers: list[tuple[PackedRows, np.ndarray]] = []
         while count and (self._left or self._refill(count)):
             chosen = self.order[self.drawn : self.drawn + count]
             assert self.rows is not None
-            parts.append((PackedRows(*(array[chosen] for array in self.rows)), self.start.row + chosen))
+            buffers.append((PackedRows(*(array[chosen] for array in self.rows)), self.start.row + chosen))
             self.drawn += len(chosen)
             count -= len(chosen)
-        if not parts:
+        if not buffers:
             return None
-        rows, numbers = zip(*parts, strict=True)
+        rows, numbers = zip(*buffers, strict=True)
         return PackedRows(*map(np.concatenate, zip(*rows, strict=True))), np.concatenate(numbers)
 
     @property

@@ -96,7 +96,7 @@ def tokenize(window: Window, encoder: DocumentEncoder, end_id: int, first: int =
             np.arange(begin, end),
             np.array([document.id for document in documents], np.int64),
             np.array([len(ids) + 1 for ids in encoded], np.int64),
-            np.concatenate([part for ids in encoded for part in (ids, end_token)]),
+            np.concatenate([piece for ids in encoded for piece in (ids, end_token)]),
             sum(len(text.encode()) for text in texts),
         )
 

@@ -102,14 +102,14 @@ def _parse_passenger(row: list[Field], indices: dict[str, int], labelled: bool) 
 
     survived = value("Survived", _one_of("0", "1"), "0 or 1", not labelled) if "Survived" in indices else None
     return Passenger(
-        id=value("PassengerId", _whole(1, 2**53), "a whole number above 0"),
+        id=value("PassengerId", _integer(1, 2**53), "a whole number above 0"),
         survived=None if survived is None else int(survived),
         pclass=int(value("Pclass", _one_of("1", "2", "3"), "1, 2 or 3")),
         name=value("Name", _text, "a name"),
         sex=value("Sex", _one_of("male", "female"), "male or female"),
         age=value("Age", _decimal(130), "years from 0 to 130, or nothing", True),
-        sibsp=value("SibSp", _whole(0, 50), "a whole number from 0 to 50"),
-        parch=value("Parch", _whole(0, 50), "a whole number from 0 to 50"),
+        sibsp=value("SibSp", _integer(0, 50), "a whole number from 0 to 50"),
+        parch=value("Parch", _integer(0, 50), "a whole number from 0 to 50"),
         ticket=value("Ticket", _text, "a ticket"),
         fare=value("Fare", _decimal(100_000), "pounds from 0 to 100000, or nothing", True),
         cabin=value("Cabin", _text, "a cabin or nothing", True),
@@ -143,7 +143,7 @@ def _text(text: str) -> str:
     return text
 
 
-def _whole(low: int, high: int) -> Callable[[str], int]:
+def _integer(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if not (text.isascii() and text.isdigit() and len(text) < 17 and low <= int(text) <= high):
             raise ValueError

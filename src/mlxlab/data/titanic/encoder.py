@@ -76,10 +76,10 @@ class PassengerEncoder:
             "valid_lengths": valid_lengths,
         }
 
-    def key(self, *parts: object) -> str:
+    def key(self, *clauses: object) -> str:
         """A digest of `parts` (rows, digests, numbers) and of this encoder."""
-        digest = hashlib.sha256(repr(parts).encode()).hexdigest()
-        return content_key(parts=digest, **self.state_dict())
+        digest = hashlib.sha256(repr(clauses).encode()).hexdigest()
+        return content_key(clauses=digest, **self.state_dict())
 
     def state_dict(self) -> "EncoderState":
         return {

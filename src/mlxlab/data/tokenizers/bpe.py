@@ -139,7 +139,7 @@ class BPETokenizerTrainer:
     def _curve(self, content: _Content, parameters: int, width: int, planned_bytes: int | None) -> VocabSizeCurve:
         tree = merge_parents(content["tokenizer"])
         seen, held = (
-            TokenCounts(np.array(part["counts"]), tree, part["bytes"]) for part in (content["seen"], content["held"])
+            TokenCounts(np.array(piece["counts"]), tree, piece["bytes"]) for piece in (content["seen"], content["held"])
         )
         if self.strategy == "auto_limits":
             sizes = {"min_size": self.min_size, "max_size": self.max_size}

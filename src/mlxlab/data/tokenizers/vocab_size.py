@@ -129,11 +129,11 @@ def choose(
         "model": size_by_model(parameters, width),
         "elbow": size_by_elbow(per_token),
     }
-    whole = len(seen.counts)
-    smallest = min(limit for limit in [*limits.values(), whole] if limit is not None)
-    smallest = smallest // STEP * STEP if smallest < whole else whole
+    full_size = len(seen.counts)
+    smallest = min(limit for limit in [*limits.values(), full_size] if limit is not None)
+    smallest = smallest // STEP * STEP if smallest < full_size else full_size
     supported = min_size if limits["data"] is None else min(min_size, limits["data"])
-    chosen = min(max(smallest, supported, MIN_SIZE), max_size, whole)
+    chosen = min(max(smallest, supported, MIN_SIZE), max_size, full_size)
     powers = [2**k for k in range(9, 20) if 2**k in per_token]
     sizes = sorted({*powers, max(per_token), *({chosen} & per_token.keys())})
     return VocabSizeCurve(

@@ -62,13 +62,13 @@ class WordCache:
 
 def splits_like_gpt2(tokenizer: Tokenizer) -> bool:
     """Whether a tokenizer is a BPE that splits the raw text by GPT-2's pattern, and nothing else."""
-    parts = json.loads(tokenizer.inner.to_str())
-    splitter, model = parts["pre_tokenizer"] or {}, parts["model"]
+    pieces = json.loads(tokenizer.inner.to_str())
+    splitter, model = pieces["pre_tokenizer"] or {}, pieces["model"]
     return (
-        parts["normalizer"] is None
+        pieces["normalizer"] is None
         and model["type"] == "BPE"
         and not model.get("dropout")
         and (splitter.get("type"), splitter.get("add_prefix_space"), splitter.get("use_regex"))
         == ("ByteLevel", False, True)
-        and all(token["special"] for token in parts["added_tokens"])
+        and all(token["special"] for token in pieces["added_tokens"])
     )

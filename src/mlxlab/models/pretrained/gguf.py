@@ -42,8 +42,8 @@ def read_gguf(path: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
         read: Any = mx.load(str(path), format="gguf", return_metadata=True)
     except (RuntimeError, ValueError) as error:
         raise DataError(f"{path}: not a valid GGUF file ({str(error).splitlines()[0][:200]})") from None
-    arrays, facts = read
-    return arrays, {key: _plain(value) for key, value in facts.items()}
+    arrays, metadata = read
+    return arrays, {key: _plain(value) for key, value in metadata.items()}
 
 
 def config_of(path: Path) -> dict[str, Any]:
@@ -52,34 +52,35 @@ def config_of(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: an unsupported architecture or rotary positions. DataError: a size is missing or invalid.
     """
-    arrays, facts = read_gguf(path)
-    kind = facts.get("general.architecture")
+    arrays, metadata = read_gguf(path)
+    kind = metadata.get("general.architecture")
     if kind != "llama":
         raise ConfigError(f"model.pretrained={path}: is of type {kind}; of GGUF files only llama is supported")
-    if facts.get("llama.rope.scaling.type", "none") != "none" or "rope_freqs.weight" in arrays:
+    if metadata.get("llama.rope.scaling.type", "none") != "none" or "rope_freqs.weight" in arrays:
         raise ConfigError(f"model.pretrained={path}: scaled rotary positions are not supported")
-    found = {name: facts[f"llama.{key}"] for name, key in SHAPE.items() if f"llama.{key}" in facts}
-    if lacking := [SHAPE[name] for name in SHAPE if name not in found and name not in OPTIONAL]:
+    hyperparameters = {name: metadata[f"llama.{key}"] for name, key in SHAPE.items() if f"llama.{key}" in metadata}
+    if lacking := [SHAPE[name] for name in SHAPE if name not in hyperparameters and name not in OPTIONAL]:
         raise DataError(f"{path}: has no llama.{lacking[0]}")
-    for name, value in found.items():
-        whole = name not in ("rms_norm_eps", "rope_theta")
-        if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not value > 0:
+    for name, value in hyperparameters.items():
+        is_integer = name not in ("rms_norm_eps", "rope_theta")
+        if isinstance(value, bool) or not isinstance(value, int if is_integer else int | float) or not value > 0:
             raise DataError(f"{path}: llama.{SHAPE[name]} is {str(value)[:40]}, expected a number above 0")
-    if found["hidden_size"] % found["num_attention_heads"]:
-        raise DataError(f"{path}: {found['num_attention_heads']} heads do not divide {found['hidden_size']} numbers")
-    return found | {
+    size, heads = hyperparameters["hidden_size"], hyperparameters["num_attention_heads"]
+    if size % heads:
+        raise DataError(f"{path}: {heads} heads do not divide {size} numbers")
+    return hyperparameters | {
         "model_type": "llama",
         "hidden_act": "silu",
         "tie_word_embeddings": "output.weight" not in arrays,
-        "vocab_size": len(facts.get("tokenizer.ggml.tokens", ())) or facts.get("llama.vocab_size"),
+        "vocab_size": len(metadata.get("tokenizer.ggml.tokens", ())) or metadata.get("llama.vocab_size"),
     }
 
 
 def weights_of(path: Path) -> list[tuple[str, mx.array]]:
     """Every weight under its name in the file: dequantized to float32, queries and keys in Hugging Face's order."""
-    arrays, facts = read_gguf(path)
-    heads = facts["llama.attention.head_count"]
-    turned = {"attn_q": heads, "attn_k": facts.get("llama.attention.head_count_kv", heads)}
+    arrays, metadata = read_gguf(path)
+    heads = metadata["llama.attention.head_count"]
+    turned = {"attn_q": heads, "attn_k": metadata.get("llama.attention.head_count_kv", heads)}
     return [(name, _in_order(name, array, turned)) for name, array in _dequantize(arrays)]
 
 
@@ -98,10 +99,10 @@ def _dequantize(arrays: dict[str, mx.array]) -> Iterator[tuple[str, mx.array]]:
 
 def _in_order(name: str, array: mx.array, turned: dict[str, int]) -> mx.array:
     """Undoes the interleaving of a head's rows, which GGUF files have for rotary positions on adjacent pairs."""
-    found = re.search(r"\.(attn_[qk])\.weight$", name)
-    if not found:
+    hyperparameters = re.search(r"\.(attn_[qk])\.weight$", name)
+    if not hyperparameters:
         return array
-    return array.reshape(turned[found[1]], -1, 2, array.shape[-1]).swapaxes(1, 2).reshape(array.shape)
+    return array.reshape(turned[hyperparameters[1]], -1, 2, array.shape[-1]).swapaxes(1, 2).reshape(array.shape)
 
 
 def _plain(value: Any) -> Any:

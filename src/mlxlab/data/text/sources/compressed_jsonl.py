@@ -90,15 +90,15 @@ def decompress(file: BinaryIO, name: str) -> Any:
 
 def lines(blocks: Iterator[bytes]) -> Iterator[bytes | int]:
     """Lines with their line ends; for a line longer than `MAX_RECORD` only its size."""
-    parts: list[bytes] = []
+    pieces: list[bytes] = []
     size = 0
     for block in blocks:
         first, *others = block.split(b"\n")
         for more in others:
             size += len(first) + 1
-            yield b"".join([*parts, first, b"\n"]) if size <= MAX_RECORD else size
-            parts, size, first = [], 0, more
+            yield b"".join([*pieces, first, b"\n"]) if size <= MAX_RECORD else size
+            pieces, size, first = [], 0, more
         size += len(first)
-        parts = [*parts, first] if size <= MAX_RECORD else []
+        pieces = [*pieces, first] if size <= MAX_RECORD else []
     if size:
-        yield b"".join(parts) if size <= MAX_RECORD else size
+        yield b"".join(pieces) if size <= MAX_RECORD else size

@@ -160,7 +160,7 @@ def _walk(root: Path) -> list[str]:
 
 
 def _glob(path: Path) -> tuple[Path, list[str]]:
-    fixed = next(n for n, part in enumerate(path.parts) if any(sign in part for sign in GLOB_CHARACTERS))
+    fixed = next(n for n, component in enumerate(path.parts) if any(sign in component for sign in GLOB_CHARACTERS))
     root = Path(*path.parts[:fixed])
     if not root.is_dir():
         raise InputNotFoundError(f"{path}: {root} is not a folder{suggest_file(root)}")

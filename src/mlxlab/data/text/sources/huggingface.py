@@ -149,7 +149,7 @@ def open_huggingface(
         )
     commit = _commit(name, revision)
     stream = _load(name, config, split, commit)
-    label = "/".join(part for part in (name, config, split) if part) + f"@{commit[:8]}"
+    label = "/".join(segment for segment in (name, config, split) if segment) + f"@{commit[:8]}"
     columns = stream.column_names
     if columns is not None and column not in columns:
         raise DataError(f"{label}: {missing_column(column, columns)}")

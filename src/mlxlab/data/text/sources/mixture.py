@@ -45,8 +45,8 @@ class Mixture:
         self.shares = relative / relative.sum() if max(weights) > MAX_RATIO else np.array(weights, float) / sum(weights)
         self.sizes = [max(round(share * window * MEAN_CHARACTERS), 1) for share in self.shares]
         self.name = " + ".join(f"{share:.3g} {source.name}" for share, source in zip(self.shares, sources, strict=True))
-        parts = [f"{weight!r} {source.fingerprint}" for weight, source in zip(weights, sources, strict=True)]
-        self.fingerprint = f"{' + '.join(parts)}:{window}"
+        terms = [f"{weight!r} {source.fingerprint}" for weight, source in zip(weights, sources, strict=True)]
+        self.fingerprint = f"{' + '.join(terms)}:{window}"
         sizes = [source.bytes for source in sources]
         known = [size / share for size, share in zip(sizes, self.shares, strict=True) if size is not None]
         self.bytes = round(max(known)) if len(known) == len(sizes) else None
@@ -72,42 +72,42 @@ class _Reader:
 
     def __init__(self, source: DocumentSource, number: int, seed: int, epoch: int) -> None:
         self.source, self.number, self.seed, self.epoch = source, number, seed, epoch
-        self.passed, self.taken, self.due = 0, 0, 0
+        self.passed, self.num_drawn, self.due = 0, 0, 0
 
     def position(self) -> list[Position]:
-        return [self.passed, self.window, self.taken, self.due]
+        return [self.passed, self.window, self.num_drawn, self.due]
 
     def seek(self, position: ReaderPosition | None) -> None:
         """Starts at a position; None is the beginning."""
         window = None
         if position is not None:
-            self.passed, window, self.taken, self.due = position
+            self.passed, window, self.num_drawn, self.due = position
         self._begin(window)
-        if self.taken >= len(self.documents):
+        if self.num_drawn >= len(self.documents):
             raise DataError(
-                f"the saved position is malformed: document {self.taken} of a window of {len(self.documents)}"
+                f"the saved position is malformed: document {self.num_drawn} of a window of {len(self.documents)}"
             )
 
     def take(self, size: int) -> list[Document]:
         """Documents of `size` characters plus those still due; any excess is subtracted next time."""
-        taken: list[Document] = []
+        num_drawn: list[Document] = []
         self.due += size
         while self.due > 0:
-            document = self.documents[self.taken]
-            self.taken += 1
+            document = self.documents[self.num_drawn]
+            self.num_drawn += 1
             self.due -= len(document.text)
-            if self.taken == len(self.documents):
+            if self.num_drawn == len(self.documents):
                 self._next()
-            taken.append(document)
-        ids = counter_hash(self.number, np.array([document.id for document in taken], np.int64)) >> np.uint64(1)
-        return [Document(int(number), document.text) for number, document in zip(ids, taken, strict=False)]
+            num_drawn.append(document)
+        ids = counter_hash(self.number, np.array([document.id for document in num_drawn], np.int64)) >> np.uint64(1)
+        return [Document(int(number), document.text) for number, document in zip(ids, num_drawn, strict=False)]
 
     def _begin(self, window: Position) -> None:
         self.windows = self.source.windows(self.seed, self.epoch * MAX_PASSES + self.passed, window)
         self.window, self.documents = next(self.windows)
 
     def _next(self) -> None:
-        self.taken = 0
+        self.num_drawn = 0
         following = next(self.windows, None)
         if following is None:
             self.passed += 1
