@@ -1,4 +1,4 @@
-"""How the running program was called, so that messages name commands as the user types them."""
+"""The command as the user typed it, for messages that name commands."""
 
 import sys
 from pathlib import Path

@@ -32,7 +32,7 @@ def _redact_url(url: str) -> str:
 
 
 def _login_end(rest: str) -> int:
-    """Where `user:password@` ends; 0 without one. A password may hold slashes, question marks and at signs."""
+    """The index after `user:password@`; 0 without one. A password may hold slashes, question marks and at signs."""
     host = re.split(r"[/?#]", rest, maxsplit=1)[0]
     user, colon, port = host.rpartition(":")
     if "@" in host or (colon and not port.isdecimal() and not user.startswith("[")):

@@ -26,7 +26,7 @@ class CorruptCheckpointError(Exception):
 
 
 class FileEntry(TypedDict):
-    """What a file must be."""
+    """Size and digest that a file must have."""
 
     size: Annotated[int, Ge(0)]
     xxh3_128: str

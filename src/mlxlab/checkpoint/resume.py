@@ -11,7 +11,7 @@ KEYWORDS = ("last", "best", "emergency")
 
 
 class ResumePolicy:
-    """What may have changed between a checkpoint and the run that resumes from it.
+    """Allowed differences between a checkpoint and the run that resumes from it.
 
     Args:
         allow_data_change: resume although the data, or its preprocessing, has changed.

@@ -42,7 +42,7 @@ class RunningState(TypedDict):
 
 
 class TrainingState(TypedDict):
-    """What training restores. `data` is checked by the loader that it belongs to."""
+    """The state that training restores. `data` is checked by the loader that it belongs to."""
 
     progress: ProgressState
     history: HistoryState
@@ -51,7 +51,7 @@ class TrainingState(TypedDict):
 
 
 class RunMetadata(TypedDict):
-    """What a checkpoint records of its run, to be resumed, verified and compared later.
+    """Metadata of the run in a checkpoint, to be resumed, verified and compared later.
 
     Fingerprints and digests are hexadecimal. `config` is checked against the allowlist where it is used.
     """

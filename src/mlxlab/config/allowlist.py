@@ -34,7 +34,7 @@ _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 @dataclass(frozen=True)
 class AllowedTarget:
-    """How conf/ uses a target. Of a user's own target nothing is known.
+    """The use of a target in conf/; nothing is known of a user's own target.
 
     Args:
         partial: whether it stands with `_partial_: true`; None if unknown.

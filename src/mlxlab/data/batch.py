@@ -92,7 +92,7 @@ class BatchIterator(Protocol):
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be learned from the batches."""
+    """The task that the batches pose."""
 
     kind: Literal["classification", "language_modelling"]
     num_classes: int  # for language modelling the size of the vocabulary

@@ -43,7 +43,7 @@ def read_input_file(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> byte
 
 
 def describe_file_type(mode: int) -> str:
-    """What `st_mode` says that is not a regular file, with its article."""
+    """The kind of a file that is not regular, with its article."""
     kinds = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
     return next((name for is_kind, name in kinds.items() if is_kind(mode)), "a device")
 

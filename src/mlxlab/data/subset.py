@@ -45,7 +45,7 @@ class ExampleSelection:
             known: ids that the data has, where it knows them; those without a loss in the source are not chosen.
 
         Raises:
-            InputNotFoundError, DataError: the source is not there, is malformed, or has no loss of any of the ids.
+            InputNotFoundError, DataError: the source is missing, malformed, or has no loss of any of the ids.
             ConfigError: nothing says which ids there are.
         """
         if self.mode is None:

@@ -139,7 +139,7 @@ def lineage(config: Fields, resumed: Path | None = None, sweep: str = "") -> lis
 
 
 def pairing_key(config: Fields) -> Fields:
-    """What a run shares with those that it may be compared with pair by pair: seed and fold."""
+    """Seed and fold: equal for runs that may be compared pair by pair."""
     return {"seed": config["seed"], **{key: config["data"].get(key) for key in ("fold", "folds")}}
 
 

@@ -32,7 +32,7 @@ class Attempt(TypedDict):
 
 
 class Parent(TypedDict):
-    """Where the run comes from: `kind` is checkpoint, pretrained, teacher, member, selection or sweep."""
+    """The origin of a run: `kind` is checkpoint, pretrained, teacher, member, selection or sweep."""
 
     kind: str
     of: str

@@ -1,4 +1,4 @@
-"""What a run records about itself: in its checkpoints, in its manifest and with the tracker."""
+"""Metadata that a run records in its checkpoints, its manifest and the tracker."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ def run_choices(checkpoint: "Checkpoint | None") -> dict[str, str]:
 
 
 def run_metadata(session: Session, tracker: "Tracker", choices: dict[str, str]) -> "RunMetadata":
-    """What a checkpoint must carry to be resumed, verified and compared later."""
+    """Metadata that a checkpoint needs to be resumed, verified and compared later."""
     return {
         "config": session.cfg,
         "config_hash": hashlib.sha256(json.dumps(session.cfg, sort_keys=True).encode()).hexdigest(),
@@ -65,7 +65,7 @@ def log_inputs(session: Session, tracker: "Tracker", inference_dir: Path) -> Non
 
 
 def manifest_fields(session: Session, checkpoint: "Checkpoint | None", run_dir: Path) -> dict[str, Any]:
-    """What the manifest records of a run before it trains."""
+    """Fields that the manifest records before training."""
     metadata = session.context.metadata
     is_own = checkpoint is None or checkpoint.path.absolute().is_relative_to(run_dir.absolute())
     source = None if checkpoint is None or is_own else checkpoint.path

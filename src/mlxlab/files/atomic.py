@@ -41,7 +41,7 @@ def write_atomic(path: Path, data: bytes | str, *, durable: bool = False) -> Non
 
 
 def temporary_name(path: Path) -> Path:
-    """A new name beside `path`, which `remove_leftovers` knows."""
+    """A new name in the folder of `path`, in the form that `remove_leftovers` recognises."""
     return path.with_name(f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}-{path.name[:100]}")
 
 

@@ -10,7 +10,7 @@ from mlxlab.models.kv_cache import KVCache
 
 
 class Backbone(Protocol):
-    """What a model needs of its backbone, which is also an `nn.Module`.
+    """The interface of a backbone, which is also an `nn.Module`.
 
     Shapes: B rows, T positions, O `output_size`, P `pooled_size`. `mask` is (B, T): integers, where 0 is padding and
     k > 0 the number of the document within its row, or booleans, which promise one document per row with padding on

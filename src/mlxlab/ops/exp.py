@@ -24,7 +24,7 @@ SCALED = tuple(c * (-1 / 16) ** power for power, c in enumerate(SERIES, start=1)
 
 
 def use_custom_ops() -> bool:
-    """Whether the formulas of + - * / are faster: on Linux without a GPU. MLXLAB_CUSTOM_OPS=0 disables them."""
+    """True on Linux without a GPU, where formulas of + - * / are faster. MLXLAB_CUSTOM_OPS=0 disables them."""
     on_linux_cpu = sys.platform == "linux" and mx.default_device() == mx.Device(mx.cpu)
     return on_linux_cpu and os.environ.get("MLXLAB_CUSTOM_OPS", "1") != "0"
 

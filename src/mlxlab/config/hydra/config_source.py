@@ -1,6 +1,6 @@
-"""Where Hydra reads config files, with the guard before it.
+"""The source from which Hydra reads config files, with checks before parsing.
 
-Takes the place of Hydra's own source for `file://`, so conf/, `--config-dir` and search paths all pass through `guard`.
+Replaces Hydra's own source for `file://`, so conf/, `--config-dir` and search paths all pass through `guard`.
 """
 
 import os

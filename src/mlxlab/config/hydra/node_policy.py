@@ -1,4 +1,4 @@
-"""What the `hydra:` node may say. It acts before the program does: callbacks, launcher, logging, environment."""
+"""Policy for the `hydra:` node, which acts before the program: callbacks, launcher, logging, environment."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""What mlxlab uses of Hydra's private modules outside of this folder; a new version of Hydra may move it."""
+"""Private names of Hydra that other packages use; a new version of Hydra may move them."""
 
 from hydra._internal.callbacks import Callbacks as Callbacks
 from hydra._internal.hydra import Hydra as Hydra

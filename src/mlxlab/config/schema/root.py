@@ -43,7 +43,7 @@ def experiment(
         model: the network; its size is chosen by `model/size`.
         data: the data set, and with it the task.
         trainer: how it learns.
-        callbacks: what happens beside the training, by name; `~callbacks.progress_bar` leaves one out.
+        callbacks: actions around training steps, by name; `~callbacks.progress_bar` leaves one out.
         checkpointing: when the state is saved, and how many checkpoints are kept.
         tracking: where it is recorded.
         seed: of everything random; the same seed gives the same run.
@@ -51,7 +51,7 @@ def experiment(
         tags: words to find the run by, `tags={for: thesis}`.
         objective: the metric that chooses the best checkpoint and that a sweep minimises or maximises.
         signals: what a signal does.
-        resume: null starts afresh; auto goes on if the run folder holds a checkpoint; last, best and emergency want one
-            there; else a checkpoint or run folder.
+        resume: null starts a new run; auto resumes if the run folder holds a checkpoint; last, best and emergency
+            need one there; else a checkpoint or run folder.
         resume_policy: what may have changed since the checkpoint.
     """

@@ -99,7 +99,7 @@ def _of_fields(node: ast.ClassDef, module: str, doc: str) -> Signature:
 
 
 def _kind(hint: ast.AST | None, module: str) -> Kind:
-    """What a type hint allows in a config."""
+    """The kind of values that a type hint allows in a config."""
     match hint:
         case ast.Constant(value=None):
             return NoneType()

@@ -14,7 +14,7 @@ def optimal_boundaries(lengths: np.ndarray, count: int) -> np.ndarray:
             np.minimum(-(-np.maximum(lengths, 1) // step) * step, values[-1]), return_counts=True
         )
     below = np.concatenate([[0], np.cumsum(counts)])  # examples shorter than each value
-    costs = values * below[1:].astype(float)  # places, if a single edge covers all up to this value
+    costs = values * below[1:].astype(float)  # token slots, if a single edge covers all values up to this one
     chosen = [np.zeros(len(values), int)]  # by number of edges: where the last but one lies, plus 1; 0: nowhere
     for _ in range(min(count, len(values)) - 1):
         # With one more edge: the last one covers the values i+1..j, the others do 0..i as well as they can.

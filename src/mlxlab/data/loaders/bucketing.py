@@ -23,7 +23,7 @@ Collate = Callable[[int, np.ndarray, int | None], Batch]  # (epoch, examples, le
 
 
 class Batching(Protocol):
-    """How many examples make a batch.
+    """The number of examples of a batch.
 
     `num_buckets` is the number of lengths that are padded to, None for any length; `fills` says whether a short batch
     is filled up with empty rows; `resizable` whether `size` has an effect on `rows`.
@@ -223,7 +223,7 @@ def split_by_length(
 ) -> list[BucketBatch]:
     """The examples of `order` in batches, from the longest bucket to the shortest; within a bucket in the given order.
 
-    A bucket's last batch is completed with examples of the next shorter one, so only the very last batch is short.
+    A bucket's last batch is completed with examples of the next shorter one, so only the last batch of all is short.
     """
     bucket = np.searchsorted(boundaries, lengths[order])  # the first boundary that is long enough
     longest_first = np.argsort(-bucket, kind="stable")

@@ -16,7 +16,7 @@ VALIDATION = "validation"
 
 
 class Reading:
-    """How sources are read.
+    """Options for reading sources.
 
     Args:
         config: configuration name of a Hugging Face data set.
@@ -37,7 +37,7 @@ class Reading:
 
 
 class Validation:
-    """What is validated on.
+    """Options for the validation data.
 
     Args:
         source: text to validate on; null takes `split` of the training source, or holds out some of its documents.
@@ -58,7 +58,7 @@ class Validation:
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """How sources are opened: see `open_source`."""
+    """Options for opening sources: see `open_source`."""
 
     config: str | None
     revision: str | None

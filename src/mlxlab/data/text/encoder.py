@@ -42,7 +42,7 @@ def restore(folder: Path) -> TextEncoder:
     """The encoder that `save` wrote.
 
     Raises:
-        InputNotFoundError: a file is not there.
+        InputNotFoundError: a file is missing.
         DataError: a file is malformed or of another format.
         NotAllowedError: the tokenizer is not the saved one.
     """

@@ -1,4 +1,4 @@
-"""How packed rows become batches: attention masks, hidden tokens, targets."""
+"""Turns packed rows into batches: attention masks, hidden tokens, targets."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -59,7 +59,7 @@ class RowBuilder:
 
 
 class Packing:
-    """How tokens become rows.
+    """Packing of tokens into rows.
 
     Args:
         stride: tokens from the start of a row to the start of the next; null is `seq_len`, less makes rows overlap.
@@ -91,5 +91,5 @@ class Packing:
         )
 
     def settings(self, masked: bool) -> list[int | float | bool | None]:
-        """What changes the rows of such a model, for fingerprints."""
+        """The settings that change the rows of such a model, for fingerprints."""
         return [self.stride, self.mask_across_documents, masked, self.mlm_probability if masked else None]

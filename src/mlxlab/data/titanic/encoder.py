@@ -100,7 +100,7 @@ class PassengerEncoder:
 
 
 class EncoderState(TypedDict):
-    """What data.json holds of the encoder."""
+    """The encoder in data.json."""
 
     format: str
     words: int

@@ -26,7 +26,7 @@ class GroupStatistics:
         return sum(number != row.id for number in self.tickets.get(row.ticket, ()))
 
     def party_outcome(self, row: Passenger) -> str:
-        """How the other women and children of the party fared."""
+        """The outcome of the other women and children of the party."""
         known: dict[int, int] = {}
         for party in _parties(row):
             known |= self.fates.get(party, {})

@@ -1,6 +1,6 @@
 """Loads passengers: the 1,309 real rows that come with the package, a CSV file of the user's, or synthetic ones.
 
-`titanic.csv` beside this file holds the rows of OpenML data set 40945 (Vanderbilt's `titanic3`, licence "Public") in
+`titanic.csv` in this folder holds the rows of OpenML data set 40945 (Vanderbilt's `titanic3`, licence "Public") in
 the order of their PassengerIds, without the columns `boat`, `body` and `home.dest`: they were recorded after the
 sinking (of 486 passengers with a boat, 477 survived). See PROVENANCE.md.
 """

@@ -28,7 +28,7 @@ CHUNK = 1000  # texts that are encoded at a time
 
 
 class _Counts(TypedDict):
-    """How often each token occurs in some texts, and the bytes of these texts."""
+    """Token counts of some texts, and the bytes of these texts."""
 
     counts: list[Count]
     bytes: Size
@@ -156,7 +156,7 @@ class BPETokenizerTrainer:
 
 
 def count(tokenizer: Tokenizer, texts: Sequence[str]) -> _Counts:
-    """How often each token occurs in texts, and their bytes."""
+    """Token counts of texts, and their bytes."""
     counts = np.zeros(tokenizer.vocab_size, np.int64)
     for start in range(0, len(texts), CHUNK):
         for ids in tokenizer.encode_documents(texts[start : start + CHUNK]):

@@ -68,7 +68,7 @@ def _save(path: Path, model: Model, files: dict[str, Path], run_id: str, model_i
     from mlflow.models import Model as MlflowModel
     from mlflow.models import ModelSignature
 
-    conf = PACKAGE.parents[1] / "conf"  # a checkout has it beside src/, a wheel inside the package
+    conf = PACKAGE.parents[1] / "conf"  # next to src/ in a checkout, inside the package in a wheel
     signature = model["signature"]
     mlflow.pyfunc.save_model(
         path,

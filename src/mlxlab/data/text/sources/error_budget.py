@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def refuse_bomb(decoded: int, stored: int) -> None:
-    """Raises OSError if so few stored bytes cannot be so many bytes of text."""
+    """Raises OSError if the stored bytes are too few for the decoded bytes."""
     if decoded > BOMB_MIN_BYTES and decoded > BOMB_MIN_RATIO * stored:
         raise OSError(f"{decoded} bytes out of {stored}: a decompression bomb")
 
