@@ -151,17 +151,6 @@ def test_parents_are_the_runs_that_the_config_refers_to():
     ]
 
 
-def test_it_costs_less_than_a_millisecond_to_start(tmp_path):
-    times = []
-    for i in range(15):
-        (tmp_path / str(i)).mkdir()
-        began = time.perf_counter()
-        manifest = RunManifest(tmp_path / str(i)).__enter__()
-        times.append(time.perf_counter() - began)
-        manifest.__exit__(None, None, None)
-    assert min(times) < 1e-3  # the machine may be busy
-
-
 def test_the_status_tells_runs_that_end_from_those_stopped_or_killed(tmp_path):
     done = run(*tiny_overrides("trainer.max_steps=5"), f"hydra.run.dir={tmp_path}/done")
     facts = read_manifest(tmp_path / "done")
