@@ -5,10 +5,13 @@ import stat
 from functools import partial
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 
 from mlxlab.errors import ConfigError
+from mlxlab.models.layers import Attention
+from mlxlab.ops.dropout import Dropout
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.losses.loss import CrossEntropyLoss
 from mlxlab.training.optim.optimizers import adamw, assign_leaves, flatten_arrays
@@ -16,6 +19,7 @@ from mlxlab.training.steps import compile
 from mlxlab.training.steps.compile import MAX_TRACES, CompileBudget, CompiledFunction, private_kernels
 from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep
+from mlxlab.training.steps.two_stream import has_dropout
 from support.models import RandomBatches, make_model, step_scalars, weights_of
 
 SETTINGS = {
@@ -157,3 +161,12 @@ def test_a_model_with_dropout_is_computed_in_one_stream():
     assert step.two_stream is None
     with pytest.raises(ConfigError, match="dropout"):
         build_step(two_stream_step())
+
+
+def test_dropout_in_attention_alone_is_detected():
+    shape = {"hidden_size": 8, "num_heads": 2, "num_kv_heads": 2, "bias": False, "rope_theta": None}
+    assert has_dropout(Attention(**shape, dropout=0.1))
+    assert not has_dropout(Attention(**shape, dropout=0.0))
+    assert has_dropout(Dropout(0.1))
+    assert has_dropout(nn.Dropout(0.1))
+    assert not has_dropout(nn.Dropout(0.0))

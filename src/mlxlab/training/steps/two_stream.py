@@ -18,6 +18,8 @@ from mlx.utils import tree_map
 
 from mlxlab import backend
 from mlxlab.errors import ConfigError
+from mlxlab.models.layers import Attention
+from mlxlab.ops.dropout import Dropout
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.optim.optimizers import Tree
 from mlxlab.training.steps.compile import MAX_TRACES, CompileBudget, Shapes, on_linux_cpu, private_kernels, shapes_of
@@ -54,7 +56,9 @@ def has_dropout(model: nn.Module) -> bool:
 def _draws(module: nn.Module) -> bool:
     if isinstance(module, nn.Dropout):
         return bool(module._p_1 < 1)
-    return bool(getattr(module, "p", 0) or getattr(module, "drops", 0))
+    if isinstance(module, Attention):
+        return module.dropout > 0
+    return isinstance(module, Dropout) and module.p > 0
 
 
 class TwoStreamGradients:
