@@ -14,7 +14,6 @@ from mlxlab.tracking import jsonl
 from mlxlab.tracking.journal import Journal
 from mlxlab.tracking.mlflow import address, naming, spool
 from mlxlab.tracking.records import read_records
-from mlxlab.tracking.tracker import CompositeTracker, NoTracker, Tracker
 from support.tracking import make_journal
 
 pytestmark = pytest.mark.usefixtures("no_syncer")
@@ -54,27 +53,6 @@ def test_a_training_process_imports_no_tracker_library(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_a_composite_tracker_records_to_all_and_has_the_first_uid(tmp_path):
-    first, second = make_journal(tmp_path, "first", wait=0.0), make_journal(tmp_path, "second", wait=0.0)
-    composite: Tracker = CompositeTracker([NoTracker(), first, second])
-    assert composite.uid == first.uid
-    composite.start({"a": 1}, {"b": "c"}, name="run")
-    for step in (1, 2):
-        composite.log_metrics(step, {"x": 1.0})
-    composite.truncate_after(1)
-    composite.set_tags({"d": "e"})
-    composite.log_dataset("titanic", "0123", "titanic.csv")
-    composite.log_artifact(first.folder / "journal.jsonl")
-    composite.log_model(second.folder, name="best", step=1)
-    composite.end("FINISHED")
-    kinds = ["start", "s", "truncate_after", "tags", "dataset", "end"]
-    for journal in (first, second):
-        assert [kind for record in records(journal) for kind in kinds if kind in record] == kinds
-    assert [next(iter(record.keys() - {"t"})) for record in records(first) if "artifact" in record] == ["artifact"]
-    assert [record["model"]["step"] for record in records(second) if "model" in record] == [1]
-    assert composite.describe() == [*NoTracker().describe(), *first.describe(), *second.describe()]
 
 
 def test_a_tracker_creates_no_files_before_start(tmp_path):

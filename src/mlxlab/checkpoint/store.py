@@ -69,7 +69,8 @@ class CheckpointStore:
         best_step: int = 0,
         emergency: bool = False,
     ) -> Path:
-        """Commits a checkpoint, then removes those that are no longer kept. After an OSError nothing has changed."""
+        """Commits a checkpoint, then removes those that are no longer kept. An OSError
+        leaves the checkpoints of other steps as they were."""
         final = self.folder / f"step-{step:08d}{'-emergency' if emergency else ''}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

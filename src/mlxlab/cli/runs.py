@@ -42,7 +42,7 @@ class ListOptions:
         status: only runs of this status: RUNNING, FINISHED, FAILED, KILLED.
         experiment: only runs of this experiment.
         metrics: columns, separated by commas.
-        uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the current folder.
+        uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
     """
 
     limit: Annotated[int, Ge(1), Le(100_000)] = 20
@@ -58,7 +58,7 @@ class StoreOptions:
     """Options of `runs show` and `runs compare`.
 
     Args:
-        uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the current folder.
+        uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
     """
 
     uri: str | None = None
@@ -69,7 +69,7 @@ class SyncOptions:
     """Options of `runs sync`.
 
     Args:
-        uri: the store to upload to, instead of MLFLOW_TRACKING_URI or mlruns/mlflow.db below the current folder.
+        uri: the store to upload to, instead of MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
         artifacts: where the store keeps artifacts, instead of MLFLOW_ARTIFACT_ROOT.
     """
 

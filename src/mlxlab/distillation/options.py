@@ -1,7 +1,7 @@
 """The options of `trainer=distill`. Imports nothing heavy: the experiment reads them before MLX is loaded."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from mlxlab.config.instantiate import instantiate
@@ -48,9 +48,6 @@ class DistillationOptions:
     def models(self) -> list[str]:
         """The teachers, then the earlier students."""
         return [*self.teachers, *self.members]
-
-    def with_members(self, members: list[str]) -> "DistillationOptions":
-        return replace(self, members=members)
 
 
 NO_DISTILLATION = DistillationOptions([], None, "logits", "float32", "same", None, 1, "fresh", "teacher", [])

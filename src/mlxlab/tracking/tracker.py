@@ -1,6 +1,6 @@
 """The interface of a tracker, and the trackers that record nothing or to several others."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -113,59 +113,3 @@ class NoTracker:
 
     def describe(self) -> list[str]:
         return ["tracking: none"]
-
-
-class CompositeTracker:
-    """Records to several trackers, in their order. Its uid is the first that is not empty."""
-
-    def __init__(self, trackers: Sequence[Tracker]) -> None:
-        self.trackers = tuple(trackers)
-
-    @property
-    def uid(self) -> str:
-        return next((tracker.uid for tracker in self.trackers if tracker.uid), "")
-
-    def start(
-        self, params: Mapping[str, object], tags: dict[str, str], *, resumed: bool = False, name: str | None = None
-    ) -> None:
-        for tracker in self.trackers:
-            tracker.start(params, tags, resumed=resumed, name=name)
-
-    def log_metrics(self, step: int, metrics: dict[str, float]) -> None:
-        for tracker in self.trackers:
-            tracker.log_metrics(step, metrics)
-
-    def set_tags(self, tags: dict[str, str]) -> None:
-        for tracker in self.trackers:
-            tracker.set_tags(tags)
-
-    def log_dataset(self, name: str, digest: str, source: str, context: str = "training") -> None:
-        for tracker in self.trackers:
-            tracker.log_dataset(name, digest, source, context)
-
-    def log_artifact(self, path: Path, to: str = "") -> None:
-        for tracker in self.trackers:
-            tracker.log_artifact(path, to)
-
-    def log_model(
-        self,
-        checkpoint: Path,
-        *,
-        name: str = "best",
-        step: int | None = None,
-        files: dict[str, Path] | None = None,
-        signature: dict[str, str] | None = None,
-    ) -> None:
-        for tracker in self.trackers:
-            tracker.log_model(checkpoint, name=name, step=step, files=files, signature=signature)
-
-    def truncate_after(self, step: int) -> None:
-        for tracker in self.trackers:
-            tracker.truncate_after(step)
-
-    def end(self, status: Status) -> None:
-        for tracker in self.trackers:
-            tracker.end(status)
-
-    def describe(self) -> list[str]:
-        return [line for tracker in self.trackers for line in tracker.describe()]
