@@ -9,7 +9,7 @@ import pytest
 from mlxlab.cli.train import main
 from mlxlab.config.hydra.compose import Composer
 from mlxlab.config.paths import conf_dir
-from support.processes import ROOT
+from support.processes import ROOT, run, tiny_overrides
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 SMALL = [
@@ -86,3 +86,17 @@ def test_every_documented_training_command_composes(args):
         args = [re.sub(r"=([^\[{,]+),.*", r"=\1", arg) for arg in args if arg != "-m"]
     composer = Composer(conf_dir(), args)
     composer.checked(composer.open())
+
+
+def test_the_documented_loss_trains(tmp_path):
+    text = (ROOT / "docs" / "extending.md").read_text()
+    for kind, name in (("python", "my_losses.py"), ("yaml", "my_conf/trainer/loss/brier.yaml")):
+        [block] = re.findall(rf"```{kind}\n# {re.escape(name)}\n(.*?)```", text, re.DOTALL)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(block)
+    args = tiny_overrides("trainer.max_steps=20", "trainer.eval_every=20")
+    args += [f"--config-dir={tmp_path}/my_conf", "trainer/loss=brier", f"hydra.run.dir={tmp_path}/run"]
+    done = run(*args, PYTHONPATH=str(tmp_path), MLXLAB_ALLOWED_TARGETS="my_losses.SquaredError")
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics

@@ -3,10 +3,11 @@
     callbacks: on_start, in the order of the config; then the checkpointer
     until control.stop_reason:
         for batch in state.data:
-            set the learning rate; take one optimizer step
+            annotate it for the loss; set the learning rate; seed MLX; take one optimizer step
             state.record(result)
             log the running totals, every `log_every` steps and at the end
             evaluate, at the cadence of the trainer and at the end
+            agree with all processes on requests to stop or save
             callbacks: on_step, in the order of the config; then the checkpointer
     callbacks: on_end, in the order of the config; then the checkpointer
 
