@@ -32,7 +32,7 @@ Config = dict[str, Any]  # a composed and checked config
 
 @dataclass(frozen=True)
 class Session:
-    """Everything that `training.loop.fit` needs, built from one config. `messages` describe data and teachers to the user."""
+    """Everything that `training.loop.fit` needs, built from one config. `messages` describe data and teachers."""
 
     cfg: Config
     data: "DataModule"
