@@ -8,7 +8,6 @@ MLX computes nothing in this process, so that forking it is safe.
 import importlib
 import json
 import os
-import pkgutil
 import resource
 import signal
 import sys
@@ -34,12 +33,9 @@ STARTS_CODE = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os
 
 
 def main() -> None:
-    for name in PACKAGES:
-        package = importlib.import_module(f"mlxlab.{name}")
-        for module in pkgutil.walk_packages(package.__path__, f"mlxlab.{name}."):
-            importlib.import_module(module.name)
-    for name in OTHERS:
-        importlib.import_module(name)
+    from support.fault_injection.preload import preload
+
+    preload(PACKAGES, OTHERS)
     print("ready", flush=True)
     for line in sys.stdin:
         print(json.dumps(run(json.loads(line))), flush=True)

@@ -5,10 +5,8 @@ Answers: the process id at once, then its wait status when it has ended. It is r
 that nobody sends a signal to a stranger of the same number. Nothing of MLX has run here: it has no threads to lose.
 """
 
-import importlib
 import json
 import os
-import pkgutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,7 +30,9 @@ OTHERS = (
 
 
 def main() -> None:
-    import_everything()
+    from support.fault_injection.preload import preload
+
+    preload(PACKAGES, OTHERS)
     assert threads() == 1
     print("ready", flush=True)
     child = 0
@@ -63,15 +63,6 @@ def live(order: dict[str, Any]) -> int:
     from mlxlab.cli.train import main as train
 
     return train()
-
-
-def import_everything() -> None:
-    for name in PACKAGES:
-        package = importlib.import_module(f"mlxlab.{name}")
-        for module in pkgutil.walk_packages(package.__path__, f"mlxlab.{name}."):
-            importlib.import_module(module.name)
-    for name in OTHERS:
-        importlib.import_module(name)
 
 
 def threads() -> int:

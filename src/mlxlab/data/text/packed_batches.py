@@ -85,10 +85,10 @@ class PackedBatchIterator:
                 drawn = buffer.take(self.batch_size)
                 if drawn is None:
                     raise DataError(f"epoch {cursor.epoch}: no text to train on after row {cursor.row}")
-                rows, more = drawn[0], buffer.more
+                (rows, numbers), more = drawn, buffer.more
                 # An epoch that fits into one batch needs no rows to complete it: all its batches have one shape anyway.
                 size = self.batch_size if more or self._cursor.row + self._cursor.rows_drawn else len(rows.sizes)
-                numbers = np.pad(drawn[1], (0, size - len(drawn[1])))
+                numbers = np.pad(numbers, (0, size - len(numbers)))
                 batch = self.builder.batch(self._complete(rows, size), numbers, cursor.epoch)
                 self._cursor = buffer.cursor if more else TextCursor(cursor.epoch + 1)
                 yield batch
