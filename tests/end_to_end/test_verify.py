@@ -30,7 +30,7 @@ def test_verify_accepts_an_intact_run_here(folder):
 def rewrite_weights(checkpoint, change):
     """Changes one weight and writes checksums that fit; returns the name of the weight."""
     weights = dict(mx.load(str(checkpoint / "model.safetensors")))
-    fields = {key: json.loads((checkpoint / MANIFEST).read_text())[key] for key in ("step", "emergency", "best_step")}
+    fields = {key: json.loads((checkpoint / MANIFEST).read_text())[key] for key in ("step", "best_step")}
     name = "backbone.layers.0.attention.key.weight"
     (checkpoint / "model.safetensors").unlink()
     mx.save_safetensors(str(checkpoint / "model.safetensors"), weights | {name: change(weights[name])})

@@ -14,11 +14,13 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
 from mlxlab.checkpoint.store import CheckpointStore, load_checkpoint
-from support.fault_injection import saver
+from support.checkpoints import state_at
+from support.fault_injection import resaver, saver
 from support.fault_injection.harness import assert_tidy, committed, counts, reference, settings, tracked
 from support.processes import environment, run
 
@@ -315,3 +317,18 @@ def test_a_file_size_limit_costs_the_save_and_leaves_nothing_behind(tmp_path):
     assert len(done.stdout.splitlines()) == 4
     assert list((tmp_path / "run").iterdir()) == []
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+def test_kill_at_each_call_of_a_save_that_replaces_a_checkpoint_leaves_the_old_or_the_new_one(tmp_path):
+    command = [sys.executable, resaver.__file__, str(tmp_path)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 10
+    values = []
+    for call in range(1, int(done.stdout) + 1):
+        store = CheckpointStore(tmp_path / str(call))
+        values.append(store.load().weights["w"].tolist()[0])
+        store.save(2, {"w": mx.zeros(4)}, {}, state_at(2))
+        assert [path.name.removesuffix("-replaced") for path in store.steps()] == ["step-00000002", "step-00000001"]
+    assert values == sorted(values)
+    assert set(values) == {1.0, 2.0}

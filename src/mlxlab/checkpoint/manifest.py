@@ -6,8 +6,9 @@ from damage, not from forgery: whatever a manifest says is checked like any othe
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, TypedDict
 
 import xxhash
 
@@ -33,24 +34,24 @@ class FileEntry(TypedDict):
 
 
 class CheckpointManifest(TypedDict):
-    """`best_step` is the step of the best evaluation so far, 0 if there is none."""
+    """`best_step` is the step of the best evaluation so far, 0 if there is none; `checksum` is of all other fields."""
 
     format: int
     step: Annotated[int, Ge(0)]
-    emergency: bool
     best_step: Annotated[int, Ge(0)]
     files: dict[str, FileEntry]
+    checksum: str
 
 
-def write_manifest(folder: Path, *, step: int, emergency: bool, best_step: int) -> None:
+def write_manifest(folder: Path, *, step: int, best_step: int) -> None:
     """Flushes every file of the folder to the disk, then writes the manifest and flushes it too."""
     files: dict[str, FileEntry] = {}
     for path in sorted(folder.iterdir()):
         with path.open("rb") as file:
             fsync(file.fileno())
             data = file.read()
-        files[path.name] = {"size": len(data), "xxh3_128": checksum(data)}
-    fields = {"format": FORMAT, "step": step, "emergency": emergency, "best_step": best_step, "files": files}
+        files[path.name] = {"size": len(data), "xxh3_128": xxhash.xxh3_128_hexdigest(data)}
+    fields = {"format": FORMAT, "step": step, "best_step": best_step, "files": files}
     with (folder / MANIFEST).open("xb") as file:
         file.write(json.dumps(fields | {"checksum": _own_checksum(fields)}, indent=1).encode())
         file.flush()
@@ -67,10 +68,10 @@ def read_verified(folder: Path) -> tuple[CheckpointManifest, dict[str, bytes]]:
     manifest = read_manifest(folder)
     files = {}
     for name, expected in manifest["files"].items():
-        files[name] = _read(folder, name, expected["size"])
-        if len(files[name]) != expected["size"]:
-            raise CorruptCheckpointError(f"{name} has {len(files[name])} bytes, expected {expected['size']}")
-        if checksum(files[name]) != expected["xxh3_128"]:
+        files[name] = data = _read(folder, name, expected["size"])
+        if len(data) != expected["size"]:
+            raise CorruptCheckpointError(f"{name} has {len(data)} bytes, expected {expected['size']}")
+        if xxhash.xxh3_128_hexdigest(data) != expected["xxh3_128"]:
             raise CorruptCheckpointError(f"{name} has another checksum than when it was saved")
     return manifest, files
 
@@ -79,15 +80,12 @@ def read_manifest(folder: Path) -> CheckpointManifest:
     """The manifest, verified against its own checksum; raises as `read_verified` does."""
     text = _read(folder, MANIFEST, 2**20).decode("utf-8", errors="replace")
     try:
-        fields = parse_json(text, dict[str, Any], MANIFEST)
-    except DataError as error:
-        raise CorruptCheckpointError(str(error)) from None
-    if fields.pop("checksum", None) != _own_checksum(fields):
-        raise CorruptCheckpointError(f"{MANIFEST} has another checksum than when it was saved")
-    if fields.get("format") != FORMAT and type(fields.get("format")) is int:
-        raise CheckpointUnavailableError(f"{folder}: checkpoint of format {fields['format']}, expected format {FORMAT}")
-    try:
-        manifest = parse_json(json.dumps(fields), CheckpointManifest, MANIFEST)
+        fields = parse_json(text, dict[str, object], MANIFEST)
+        if fields.get("checksum") != _own_checksum(fields):
+            raise CorruptCheckpointError(f"{MANIFEST} has another checksum than when it was saved")
+        if type(number := fields.get("format")) is int and number != FORMAT:
+            raise CheckpointUnavailableError(f"{folder}: checkpoint of format {number}, expected format {FORMAT}")
+        manifest = parse_json(text, CheckpointManifest, MANIFEST)
     except DataError as error:
         raise CorruptCheckpointError(str(error)) from None
     for name in manifest["files"]:
@@ -96,12 +94,9 @@ def read_manifest(folder: Path) -> CheckpointManifest:
     return manifest
 
 
-def checksum(data: bytes) -> str:
-    return xxhash.xxh3_128_hexdigest(data)
-
-
-def _own_checksum(fields: dict[str, Any]) -> str:
-    return checksum(json.dumps(fields, sort_keys=True).encode())
+def _own_checksum(fields: Mapping[str, object]) -> str:
+    text = json.dumps({key: value for key, value in fields.items() if key != "checksum"}, sort_keys=True)
+    return xxhash.xxh3_128_hexdigest(text.encode())
 
 
 def _read(folder: Path, name: str, max_bytes: int) -> bytes:

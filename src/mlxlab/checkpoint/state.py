@@ -75,14 +75,6 @@ class CheckpointState(TrainingState):
 
 def empty_metadata() -> RunMetadata:
     """The metadata of training without a run folder."""
-    return {
-        "config": {},
-        "config_hash": "",
-        "choices": {},
-        "versions": {},
-        "data": "",
-        "held_out": "",
-        "tokenizer": "",
-        "teachers": {},
-        "uid": "",
-    }
+    return RunMetadata(
+        config={}, config_hash="", choices={}, versions={}, data="", held_out="", tokenizer="", teachers={}, uid=""
+    )

@@ -16,18 +16,18 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 
 from mlxlab.checkpoint.manifest import CorruptCheckpointError, read_manifest, read_verified, write_manifest
 from mlxlab.checkpoint.state import CheckpointState
-from mlxlab.errors import CannotCreateError, CheckpointUnavailableError, DataError
+from mlxlab.errors import CheckpointUnavailableError, DataError
 from mlxlab.files.atomic import fsync_folder
 from mlxlab.files.untrusted import parse_json
 
 FOLDER = "checkpoints"  # of a run folder
-NAME = re.compile(r"step-(\d{8,18})(-emergency)?")
+EMERGENCY, REPLACED = "-emergency", "-replaced"
+NAME = re.compile(rf"step-(\d{{8,18}})({EMERGENCY})?({REPLACED})?")
 STEP = re.compile(r"step-(\d{1,18})")
 
 
@@ -56,8 +56,7 @@ class CheckpointStore:
     """
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
-        self.folder = folder
-        self.keep = keep
+        self.folder, self.keep = folder, keep
 
     def save(
         self,
@@ -69,35 +68,44 @@ class CheckpointStore:
         best_step: int = 0,
         emergency: bool = False,
     ) -> Path:
-        """Commits a checkpoint, then removes those that are no longer kept. An OSError
-        leaves the checkpoints of other steps as they were."""
-        final = self.folder / f"step-{step:08d}{'-emergency' if emergency else ''}"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CannotCreateError(f"{self.folder}: cannot create the checkpoint folder ({error.strerror})") from None
-        self.clean()  # leftovers of a save that could not even remove them
+        """Commits a checkpoint, then removes those that are no longer kept.
+
+        One of the same name is replaced: it stays readable under a second name until the new one is committed.
+
+        Raises:
+            OSError: nothing was saved; all checkpoints can be read as before.
+        """
+        final = self.folder / f"step-{step:08d}{EMERGENCY if emergency else ''}"
+        replaced = final.with_name(f"{final.name}{REPLACED}")
         temporary = self.folder / f".tmp-{step:08d}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.clean()
         temporary.mkdir(mode=0o700)
         try:
             for name, arrays in (("model", weights), ("optimizer", optimizer)):
                 mx.save_safetensors(str(temporary / f"{name}.safetensors"), arrays, {"format": "mlx"})
             (temporary / "state.json").write_text(json.dumps(state), encoding="utf-8")
-            write_manifest(temporary, step=step, emergency=emergency, best_step=best_step)
-            self._commit(temporary, final)
+            write_manifest(temporary, step=step, best_step=best_step)
+            fsync_folder(temporary)
+            if final.exists():
+                final.rename(replaced)
+            temporary.rename(final)
+            fsync_folder(self.folder)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+        if replaced.exists():
+            _remove(replaced)
         self.retain(best_step)
         return final
 
     def steps(self) -> list[Path]:
-        """The committed checkpoints, newest first; at the same step a regular one before an emergency one."""
+        """The committed checkpoints, newest first; of the same step regular, emergency and replaced ones in turn."""
         if not self.folder.is_dir():
             return []
-        names = ((NAME.fullmatch(path.name), path) for path in self.folder.iterdir() if path.is_dir())
-        matches = [(match, path) for match, path in names if match]
-        return [path for _, path in sorted(matches, key=lambda m: (int(m[0][1]), not m[0][2]), reverse=True)]
+        matches = [(NAME.fullmatch(path.name), path) for path in self.folder.iterdir() if path.is_dir()]
+        ordered = sorted((int(match[1]), not match[3], not match[2], path) for match, path in matches if match)
+        return [path for *_, path in reversed(ordered)]
 
     def load(self, which: str = "last") -> Checkpoint:
         """The newest good checkpoint among those named: last, best, emergency or step-N.
@@ -139,17 +147,18 @@ class CheckpointStore:
         self.folder.rename(aside)
         return aside
 
-    def clean(self) -> list[Path]:
+    def clean(self) -> None:
         """Removes leftovers of a killed save or removal; only for the one process that writes here."""
-        leftovers = [*self.folder.glob(".tmp-*"), *self.folder.glob(".del-*")] if self.folder.is_dir() else []
-        for path in leftovers:
+        for path in (*self.folder.glob(".tmp-*"), *self.folder.glob(".del-*")):
             shutil.rmtree(path, ignore_errors=True)
-        return leftovers
+        for path in self.folder.glob(f"step-*{REPLACED}"):
+            if path.with_name(path.name.removesuffix(REPLACED)).exists():
+                _remove(path)
 
     def retain(self, best_step: int) -> None:
         """Keeps the newest and the best; a regular checkpoint makes older emergency ones superfluous."""
         steps = self.steps()
-        regular = [path for path in steps if not path.name.endswith("-emergency")]
+        regular = [path for path in steps if EMERGENCY not in path.name]
         newest = step_of(regular[0]) if regular else -1
         retained = set(regular[: self.keep]) | {path for path in regular if step_of(path) == best_step}
         retained |= {path for path in steps if path not in regular and step_of(path) > newest}
@@ -160,7 +169,7 @@ class CheckpointStore:
     def _candidates(self, which: str) -> list[Path]:
         steps = self.steps()
         if which == "emergency":
-            return [path for path in steps if path.name.endswith("-emergency")]
+            return [path for path in steps if EMERGENCY in path.name]
         if match := STEP.fullmatch(which):
             return [path for path in steps if step_of(path) == int(match[1])]
         best_step = self._best_step(steps) if which == "best" else 0
@@ -171,13 +180,6 @@ class CheckpointStore:
             with suppress(CorruptCheckpointError):
                 return read_manifest(path)["best_step"]
         return 0
-
-    def _commit(self, temporary: Path, final: Path) -> None:
-        fsync_folder(temporary)
-        if final.exists():
-            _remove(final)
-        temporary.rename(final)
-        fsync_folder(self.folder)
 
 
 def load_checkpoint(path: Path, skipped: tuple[str, ...] = ()) -> Checkpoint:
@@ -212,7 +214,8 @@ def _remove(folder: Path) -> None:
 def _arrays(data: bytes) -> dict[str, mx.array]:
     source = io.BytesIO(data)
     before = sys.getrefcount(source)
-    arrays: Any = mx.load(source, format="safetensors")
+    arrays = mx.load(source, format="safetensors")
+    assert isinstance(arrays, dict)
     mx.eval(arrays)  # lazy otherwise
     # MLX's reading threads release the source a moment later, and abort a process that is ending just then.
     deadline = time.monotonic() + 5

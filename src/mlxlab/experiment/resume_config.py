@@ -1,6 +1,5 @@
 """The config of a resumed run: that of the checkpoint, changed by what was typed on the present command line."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from mlxlab.errors import CheckpointUnavailableError, ConfigError
 from mlxlab.experiment.report import log_lines
 
 if TYPE_CHECKING:
+    from mlxlab.checkpoint.resume import ResumePolicy
     from mlxlab.checkpoint.store import Checkpoint
     from mlxlab.experiment.rank_zero import RankContext
     from mlxlab.tracking.tracker import Tracker
@@ -41,8 +41,8 @@ def check_compatible(cfg: DictConfig, checkpoint: "Checkpoint | None", data: Any
     """The checkpoint for the present data; raises NotAllowedError where data or tokenizer changed since the save."""
     if checkpoint is None:
         return None
-    policy = instantiate(cfg.resume_policy)
-    return replace(checkpoint, state=policy.admit(checkpoint.state, data.fingerprint, data.tokenizer.fingerprint))
+    policy: ResumePolicy = instantiate(cfg.resume_policy)
+    return policy.admit(checkpoint, data.fingerprint, data.tokenizer.fingerprint)
 
 
 def check_fits(checkpoint: "Checkpoint | None", state: "TrainState") -> None:

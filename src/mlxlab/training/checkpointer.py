@@ -13,11 +13,11 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
-from mlxlab.checkpoint.digest import state_digest
+from mlxlab.checkpoint.arrays import state_digest
 from mlxlab.checkpoint.state import CheckpointState
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore, step_of
 from mlxlab.constraints import Size
-from mlxlab.errors import CannotCreateError, CheckpointUnavailableError, WriteError
+from mlxlab.errors import CheckpointUnavailableError, WriteError
 from mlxlab.training.context import FitContext
 from mlxlab.training.optim.ema import swap_for_save
 from mlxlab.training.optim.optimizers import flatten_arrays
@@ -122,7 +122,7 @@ class Checkpointer:
             best_step = state.history.best_step
             try:
                 self.store.save(step, weights, optimizer, saved_state, best_step=best_step, emergency=True)
-            except (OSError, RuntimeError, CannotCreateError) as error:
+            except (OSError, RuntimeError) as error:
                 return f"; step {step} could not be saved ({error})"
         return f"; step {step} is saved, continue with resume=auto"
 
@@ -170,7 +170,7 @@ class Checkpointer:
                 raise RuntimeError("weights or optimizer state are not finite")
             self.store.save(step, weights, optimizer, state, best_step=best_step, emergency=emergency)
             self._warned = False
-        except (OSError, RuntimeError, CannotCreateError) as error:
+        except (OSError, RuntimeError) as error:
             if not self._warned:
                 reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
                 logger.warning(f"checkpoint of step {step} not saved: {reason}; training continues")

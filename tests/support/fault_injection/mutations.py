@@ -71,7 +71,7 @@ def mutate_file(rng: random.Random, path: Path, canary: Path) -> str:
     checkpoint = path.parent
     if checkpoint.name.startswith("step-") and path.name != MANIFEST and rng.random() < 0.8:
         (checkpoint / MANIFEST).unlink()
-        write_manifest(checkpoint, step=int(checkpoint.name[5:]), emergency=False, best_step=0)
+        write_manifest(checkpoint, step=int(checkpoint.name[5:]), best_step=0)
         return f"{mutate.__name__}, checksums updated"
     return mutate.__name__
 
