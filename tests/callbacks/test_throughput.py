@@ -13,9 +13,8 @@ from mlxlab.config.paths import conf_dir
 from mlxlab.data.batch import Batch
 from mlxlab.models.bert import Bert
 from mlxlab.models.cnn_hybrid import CnnHybrid
-from mlxlab.models.flops import attention_width, matmul_parameters, training_flops
 from mlxlab.models.heads import build_head
-from mlxlab.models.model import Model
+from mlxlab.models.model import Model, attention_width, matmul_parameters, training_flops
 from mlxlab.models.transformer import Transformer
 from mlxlab.training.state import no_step
 from support.models import Recorder, make_run

@@ -134,8 +134,8 @@ def test_a_file_written_from_a_model_gives_that_model_back(tmp_path, model, toke
     loaded = build_pretrained_model(path, tokenizer.vocab_size)
     assert loaded.backbone.max_position_embeddings == 40
     ids = mx.array([[5, 7, 11, 13, 200]])
-    mask = mx.ones(ids.shape, dtype=mx.int32)
-    assert mx.array_equal(loaded(ids, mask), model(ids, mask))
+    segment_ids = mx.ones(ids.shape, dtype=mx.int32)
+    assert mx.array_equal(loaded(ids, segment_ids), model(ids, segment_ids))
     writer = load_generator(path)
     assert (writer.start, writer.context) == ((1,), 40)
     text = "the cat \u2603 12"
@@ -163,10 +163,10 @@ def test_its_shape_and_tokenizer_stand_for_it_without_the_file(tmp_path, model, 
     [
         ({"general.architecture": "qwen2"}, ConfigError, "of type qwen2"),
         ({"llama.rope.scaling.type": "linear"}, ConfigError, "scaled rotary"),
-        ({"llama.block_count": None}, DataError, "llama.block_count"),
-        ({"llama.block_count": "two"}, DataError, "is two, expected a number"),
-        ({"llama.attention.head_count": mx.array(0)}, DataError, "is 0, expected a number above 0"),
-        ({"llama.attention.head_count": mx.array(3)}, DataError, "3 heads do not divide 64"),
+        ({"llama.block_count": None}, DataError, "'num_hidden_layers' is missing"),
+        ({"llama.block_count": "two"}, DataError, "num_hidden_layers: expected int, got 'two'"),
+        ({"llama.attention.head_count": mx.array(0)}, DataError, "num_attention_heads: expected .* got 0"),
+        ({"llama.attention.head_count": mx.array(3)}, ConfigError, "heads do not divide"),
         ({"llama.block_count": mx.array(1)}, DataError, "layers.1"),
         ({"llama.feed_forward_length": mx.array(80)}, DataError, "shape"),
         ({"llama.rope.dimension_count": mx.array(8)}, ConfigError, "head_dim"),

@@ -53,7 +53,7 @@ def new(name, kind="classification", dropout=0.0):
     return model.eval()
 
 
-def tokens_and_mask(rows=3, length=9, seed=0):
+def tokens_and_segments(rows=3, length=9, seed=0):
     tokens = np.random.default_rng(seed).integers(0, 50, (rows, length)).astype(np.int32)
     return mx.array(tokens), mx.ones((rows, length), dtype=mx.int32)
 
@@ -64,23 +64,23 @@ def tokens_and_mask(rows=3, length=9, seed=0):
 def test_padding_changes_nothing(name, kind, amount):
     model = new(name, kind)
     model.eval()
-    tokens, mask = tokens_and_mask()
+    tokens, segment_ids = tokens_and_segments()
     more = mx.full((3, amount), 7, dtype=mx.int32)
-    padded = model(mx.concatenate([tokens, more], axis=1), mx.concatenate([mask, mx.zeros_like(more)], axis=1))
+    padded = model(mx.concatenate([tokens, more], axis=1), mx.concatenate([segment_ids, mx.zeros_like(more)], axis=1))
     if kind == "language_modelling":
         padded = padded[:, : tokens.shape[1]]
-    np.testing.assert_allclose(np.array(model(tokens, mask)), np.array(padded), atol=2e-5)
+    np.testing.assert_allclose(np.array(model(tokens, segment_ids)), np.array(padded), atol=2e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", BACKBONES)
 def test_every_parameter_receives_a_gradient(name, kind):
     model = new(name, kind)
-    tokens, mask = tokens_and_mask(rows=4, length=16)
+    tokens, segment_ids = tokens_and_segments(rows=4, length=16)
     targets = mx.array([0, 1, 2, 1]) if kind == "classification" else tokens
 
     def loss(model):
-        return nn.losses.cross_entropy(model(tokens, mask), targets).mean()
+        return nn.losses.cross_entropy(model(tokens, segment_ids), targets).mean()
 
     _, gradients = nn.value_and_grad(model, loss)(model)
     without = [path for path, g in tree_flatten(gradients) if not np.abs(np.array(g)).max() > 0]
@@ -100,15 +100,15 @@ def test_each_kernel_and_each_dilation_owns_parameters():
 @pytest.mark.parametrize("kernel", [2, 3, 4, 5])
 def test_a_branch_gives_a_state_per_place_for_even_kernels_too(kernel):
     model = hybrid(kernel_sizes=[kernel], dilations=[])
-    assert model(*tokens_and_mask()).shape == (3, 9, 32 + 16)
+    assert model(*tokens_and_segments()).shape == (3, 9, 32 + 16)
 
 
 @pytest.mark.parametrize("name", [name for name in BACKBONES if "transformer" in name])
 def test_a_decoder_does_not_look_ahead(name):
     model = new(name, "language_modelling")
-    tokens, mask = tokens_and_mask()
+    tokens, segment_ids = tokens_and_segments()
     changed = mx.concatenate([tokens[:, :5], (tokens[:, 5:] + 1) % 50], axis=1)
-    a, b = (np.array(model(t, mask)) for t in (tokens, changed))
+    a, b = (np.array(model(t, segment_ids)) for t in (tokens, changed))
     np.testing.assert_allclose(a[:, :5], b[:, :5], atol=1e-6)
     assert np.abs(a[:, 5:] - b[:, 5:]).max() > 1e-3
 
@@ -117,7 +117,7 @@ def test_a_decoder_does_not_look_ahead(name):
 def test_documents_of_one_row_do_not_see_each_other(name):
     """Each is as if it were alone: attention, convolutions, their fusion, and the places counted from its start."""
     model = new(name, "language_modelling")
-    tokens, ones = tokens_and_mask(length=12)
+    tokens, ones = tokens_and_segments(length=12)
     numbers = mx.array([[1] * 4 + [2] * 5 + [3] + [0] * 2] * 3)
     together = np.array(model(tokens, numbers))
     for start, end in ((0, 4), (4, 9), (9, 10)):
@@ -131,12 +131,12 @@ def test_documents_of_one_row_do_not_see_each_other(name):
 @pytest.mark.parametrize("name", BACKBONES)
 def test_padding_on_the_left_changes_nothing_either(name, kind):
     model = new(name, kind)
-    tokens, mask = tokens_and_mask()
+    tokens, segment_ids = tokens_and_segments()
     more = mx.full((3, 5), 7, dtype=mx.int32)
-    padded = model(mx.concatenate([more, tokens], axis=1), mx.concatenate([mx.zeros_like(more), mask], axis=1))
+    padded = model(mx.concatenate([more, tokens], axis=1), mx.concatenate([mx.zeros_like(more), segment_ids], axis=1))
     if kind == "language_modelling":
         padded = padded[:, 5:]
-    np.testing.assert_allclose(np.array(model(tokens, mask)), np.array(padded), atol=2e-5)
+    np.testing.assert_allclose(np.array(model(tokens, segment_ids)), np.array(padded), atol=2e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -144,8 +144,8 @@ def test_padding_on_the_left_changes_nothing_either(name, kind):
 def test_a_mask_of_booleans_says_the_same(name, kind):
     """One document a row, padded on the right, while training (dropout in place, of no effect) and not."""
     model = new(name, kind)
-    tokens, mask = tokens_and_mask()
-    numbers = mx.where(mx.arange(9) < mx.array([[9], [6], [1]]), mask, 0)
+    tokens, segment_ids = tokens_and_segments()
+    numbers = mx.where(mx.arange(9) < mx.array([[9], [6], [1]]), segment_ids, 0)
     for training in (False, True):
         for layer in model.modules():
             if isinstance(layer, Dropout):
@@ -162,10 +162,10 @@ def test_a_mask_of_booleans_says_the_same(name, kind):
 
 
 def test_places_are_counted_from_the_start_of_a_document():
-    mask = mx.array([[1, 1, 2, 2, 2, 0], [0, 0, 1, 1, 1, 1], [3, 1, 0, 2, 2, 0]])
+    segment_ids = mx.array([[1, 1, 2, 2, 2, 0], [0, 0, 1, 1, 1, 1], [3, 1, 0, 2, 2, 0]])
     expected = [[0, 1, 0, 1, 2, 3], [0, 1, 0, 1, 2, 3], [0, 0, 1, 0, 1, 2]]
-    assert position_ids(mask).tolist() == expected
-    assert position_ids(mask > 0).tolist() == [0, 1, 2, 3, 4, 5]
+    assert position_ids(segment_ids, 6).tolist() == expected
+    assert position_ids(segment_ids > 0, 6).tolist() == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(("kernel", "dilation"), [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (3, 2), (3, 4), (3, 30)])
@@ -180,8 +180,8 @@ def test_a_convolution_of_a_full_row_is_that_of_mlx(kernel, dilation):
 
 def test_the_fusion_averages_real_places_only():
     x = mx.random.normal((2, 3, 6, 4), key=mx.random.key(0))
-    mask = mx.array([[1, 1, 1, 1, 0, 0], [1, 1, 2, 2, 2, 0]])
-    means, whole = np.array(document_means(x, mask)), np.array(document_means(x, mask > 0))
+    segment_ids = mx.array([[1, 1, 1, 1, 0, 0], [1, 1, 2, 2, 2, 0]])
+    means, whole = np.array(document_means(x, segment_ids)), np.array(document_means(x, segment_ids > 0))
     x = np.array(x)
     np.testing.assert_allclose(means[0, :, 0], x[0, :, :4].mean(axis=1), atol=1e-6)
     np.testing.assert_allclose(means[1, :, 4], x[1, :, 2:5].mean(axis=1), atol=1e-6)
@@ -191,35 +191,37 @@ def test_the_fusion_averages_real_places_only():
 def test_padding_never_wins_the_maximum():
     """Even where every real feature is below what biases make of padding."""
     model = new("hybrid").backbone
-    _, mask = tokens_and_mask()
+    _, segment_ids = tokens_and_segments()
     x = mx.concatenate([mx.zeros((3, 9, 32)), mx.full((3, 9, 16), -50.0)], axis=-1)
     more = mx.concatenate([x, mx.zeros((3, 4, 48))], axis=1)
-    padded = model.pool(more, mx.concatenate([mask, mx.zeros((3, 4), dtype=mx.int32)], axis=1))
-    np.testing.assert_array_equal(np.array(model.pool(x, mask)), np.array(padded))
+    padded = model.pool(more, mx.concatenate([segment_ids, mx.zeros((3, 4), dtype=mx.int32)], axis=1))
+    np.testing.assert_array_equal(np.array(model.pool(x, segment_ids)), np.array(padded))
 
 
 def test_a_decoder_classifies_by_the_last_real_token():
     model = new("transformer")
-    tokens, mask = tokens_and_mask()
-    short = mx.concatenate([mask[:, :5], mx.zeros((3, 4), dtype=mx.int32)], axis=1)
-    np.testing.assert_allclose(np.array(model(tokens, short)), np.array(model(tokens[:, :5], mask[:, :5])), atol=1e-5)
+    tokens, segment_ids = tokens_and_segments()
+    short = mx.concatenate([segment_ids[:, :5], mx.zeros((3, 4), dtype=mx.int32)], axis=1)
+    np.testing.assert_allclose(
+        np.array(model(tokens, short)), np.array(model(tokens[:, :5], segment_ids[:, :5])), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_row_of_padding_is_finite_and_does_not_change_the_other_rows(name):
-    model, (tokens, mask) = new(name), tokens_and_mask()
-    padded = np.array(model(tokens, mx.concatenate([mask[:2], mx.zeros_like(mask[2:])])))
+    model, (tokens, segment_ids) = new(name), tokens_and_segments()
+    padded = np.array(model(tokens, mx.concatenate([segment_ids[:2], mx.zeros_like(segment_ids[2:])])))
     assert np.isfinite(padded).all()
-    np.testing.assert_allclose(padded[:2], np.array(model(tokens[:2], mask[:2])), atol=2e-5)
+    np.testing.assert_allclose(padded[:2], np.array(model(tokens[:2], segment_ids[:2])), atol=2e-5)
 
 
 def test_dropout_acts_while_training_only():
     model = new("bert", dropout=0.1)
-    tokens, mask = tokens_and_mask()
+    tokens, segment_ids = tokens_and_segments()
     model.train()
-    assert np.abs(np.array(model(tokens, mask) - model(tokens, mask))).max() > 0
+    assert np.abs(np.array(model(tokens, segment_ids) - model(tokens, segment_ids))).max() > 0
     model.eval()
-    np.testing.assert_array_equal(np.array(model(tokens, mask)), np.array(model(tokens, mask)))
+    np.testing.assert_array_equal(np.array(model(tokens, segment_ids)), np.array(model(tokens, segment_ids)))
 
 
 def test_the_mean_over_dropout_masks_of_a_linear_layer_is_its_value_without():
@@ -241,11 +243,11 @@ def test_dropout_acts_on_the_weights_of_attention_too():
 
 def test_attention_with_and_without_the_fused_path_is_the_same():
     model = bert(dropout=1e-9)
-    tokens, mask = tokens_and_mask()
+    tokens, segment_ids = tokens_and_segments()
     model.train()
-    slow = np.array(model(tokens, mask))
+    slow = np.array(model(tokens, segment_ids))
     model.eval()
-    np.testing.assert_allclose(slow, np.array(model(tokens, mask)), atol=1e-5)
+    np.testing.assert_allclose(slow, np.array(model(tokens, segment_ids)), atol=1e-5)
 
 
 def test_rotation_keeps_norms_and_sees_distances_only():
@@ -291,4 +293,4 @@ def test_initial_weights_are_normal_with_known_deviations(name):
 
 def test_a_row_longer_than_the_positions_is_refused():
     with pytest.raises(ValueError, match="65 tokens in a row"):
-        bert()(*tokens_and_mask(length=65))
+        bert()(*tokens_and_segments(length=65))

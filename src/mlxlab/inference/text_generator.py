@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlxlab.data.text.encoder import TextEncoder
-from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError
 from mlxlab.inference.generate import GenerationConfig, TextChunk, check_context, check_generates, generate
 from mlxlab.inference.restore import RestoredModel, restore_model
@@ -85,9 +85,9 @@ def restored_generator(restored: RestoredModel) -> TextGenerator:
 
 def _pretrained_generator(path: Path) -> TextGenerator:
     from mlxlab.models.build import build_pretrained_model
-    from mlxlab.models.pretrained.load import gguf_tokenizer
+    from mlxlab.models.pretrained.load import pretrained_tokenizer
 
-    tokenizer = Tokenizer(gguf_tokenizer(path)) if path.suffix == ".gguf" else load_tokenizer(path)
+    tokenizer = pretrained_tokenizer(path)
     model = build_pretrained_model(path, tokenizer.vocab_size)
     check_generates(model)
     return TextGenerator(model, tokenizer, _prefix_tokens(tokenizer), model.backbone.max_position_embeddings)

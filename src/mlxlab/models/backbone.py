@@ -12,9 +12,9 @@ from mlxlab.models.kv_cache import KVCache
 class Backbone(Protocol):
     """The interface of a backbone, which is also an `nn.Module`.
 
-    Shapes: B rows, T positions, O `output_size`, P `pooled_size`. `mask` is (B, T): integers, where 0 is padding and
-    k > 0 the number of the document within its row, or booleans, which promise one document per row with padding on
-    the right only. Neither padding nor another document may change the states of a document.
+    Shapes: B rows, T positions, O `output_size`, P `pooled_size`. `segment_ids` is (B, T): integers, where 0 is padding
+    and k > 0 the number of the document within its row, or booleans, which promise one document per row with padding
+    on the right only. Neither padding nor another document may change the states of a document.
 
     A causal language model (`causal` is True) needs the members of `CausalBackbone` too.
 
@@ -41,11 +41,11 @@ class Backbone(Protocol):
         """The token embedding, (vocab_size, hidden_size)."""
         ...
 
-    def __call__(self, tokens: mx.array, mask: mx.array) -> mx.array:
+    def __call__(self, tokens: mx.array, segment_ids: mx.array) -> mx.array:
         """Tokens (B, T) -> states (B, T, O)."""
         ...
 
-    def pool(self, x: mx.array, mask: mx.array) -> mx.array:
+    def pool(self, x: mx.array, segment_ids: mx.array) -> mx.array:
         """States (B, T, O) -> one vector per row (B, P)."""
         ...
 

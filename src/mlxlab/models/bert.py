@@ -6,7 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxlab.constraints import Positive, Share, Size
-from mlxlab.models.layers import Attention, attention_mask, check_length, feed_forward, position_ids
+from mlxlab.models.layers import Attention, FeedForward, attention_mask, position_ids
 from mlxlab.ops.dropout import Dropout
 
 
@@ -54,7 +54,6 @@ class Bert(nn.Module):
         self.hidden_size = self.output_size = self.pooled_size = hidden_size
         self.max_position_embeddings = max_position_embeddings
         self.position_limit = max_position_embeddings if position_embedding == "learned" else None
-        self.pretrained = pretrained  # a record: `mlxlab.models.build` reads the shape and loads the weights
         self.embedding = nn.Embedding(vocab_size, hidden_size)
         self.type_embedding = nn.Embedding(2, hidden_size)
         if self.position_limit is not None:
@@ -62,34 +61,34 @@ class Bert(nn.Module):
         self.norm = nn.LayerNorm(hidden_size, eps=norm_eps)
         self.dropout = Dropout(dropout)
         theta = rope_theta if self.position_limit is None else None
-        self.layers = [
-            BertBlock(hidden_size, num_heads, intermediate_size, mlp_type, dropout, theta, pre_norm, norm_eps)
-            for _ in range(num_layers)
-        ]
+        self.layers = []
+        for _ in range(num_layers):
+            attention = Attention(hidden_size, num_heads, num_heads, bias=True, dropout=dropout, rope_theta=theta)
+            feed_forward = FeedForward(mlp_type, hidden_size, intermediate_size, bias=True)
+            norms = [nn.LayerNorm(hidden_size, eps=norm_eps) for _ in range(2)]
+            self.layers.append(BertBlock(attention, feed_forward, norms, dropout, pre_norm))
         if pre_norm:
             self.last_norm = nn.LayerNorm(hidden_size, eps=norm_eps)
         self.pooler = nn.Linear(hidden_size, hidden_size)
 
-    def __call__(self, tokens: mx.array, mask: mx.array, token_types: mx.array | None = None) -> mx.array:
-        """`token_types` are BERT's segment numbers (B, T), 0 or 1; None is 0 everywhere."""
+    def __call__(self, tokens: mx.array, segment_ids: mx.array, token_types: mx.array | None = None) -> mx.array:
+        """`token_types` (B, T) are 0 or 1, for the first or second text of a pair; None is 0 everywhere."""
         types = self.type_embedding.weight[0] if token_types is None else self.type_embedding(token_types)
         x = self.embedding(tokens) + types
         if self.position_limit is not None:
-            check_length(tokens, self.position_limit)
-            x = x + self.position_embedding(position_ids(mask))
+            x = x + self.position_embedding(position_ids(segment_ids, self.position_limit))
         x = self.dropout(self.norm(x))  # (B, T, D)
-        bias = attention_mask(mask, causal=False, dtype=x.dtype)
+        bias = attention_mask(segment_ids, causal=False, dtype=x.dtype)
         for layer in self.layers:
             x = layer(x, bias)
         return self.last_norm(x) if "last_norm" in self else x
 
-    def pool(self, x: mx.array, mask: mx.array) -> mx.array:
+    def pool(self, x: mx.array, segment_ids: mx.array) -> mx.array:
         """The state of each row's first real token through a dense layer and tanh: (B, T, D) -> (B, D)."""
-        first = mx.argmax(mask > 0, axis=1)  # (B,)
+        first = mx.argmax(segment_ids > 0, axis=1)  # (B,)
         return mx.tanh(self.pooler(mx.take_along_axis(x, first[:, None, None], axis=1)[:, 0]))
 
     def remove_pooler(self) -> None:
-        """Deletes the parameters that only `pool` uses."""
         self.pop("pooler")
 
 
@@ -97,21 +96,11 @@ class BertBlock(nn.Module):
     """Attention and feed-forward with residual connections: (B, T, D) -> (B, T, D)."""
 
     def __init__(
-        self,
-        hidden_size: int,
-        num_heads: int,
-        intermediate_size: int,
-        mlp_type: str,
-        dropout: float,
-        rope_theta: float | None,
-        pre_norm: bool,
-        eps: float,
+        self, attention: Attention, feed_forward: FeedForward, norms: list[nn.LayerNorm], dropout: float, pre_norm: bool
     ) -> None:
         super().__init__()
-        self.attention = Attention(hidden_size, num_heads, num_heads, bias=True, dropout=dropout, rope_theta=rope_theta)
-        self.attention_norm = nn.LayerNorm(hidden_size, eps=eps)
-        self.feed_forward = feed_forward(mlp_type, hidden_size, intermediate_size, bias=True)
-        self.feed_forward_norm = nn.LayerNorm(hidden_size, eps=eps)
+        self.attention, self.attention_norm = attention, norms[0]
+        self.feed_forward, self.feed_forward_norm = feed_forward, norms[1]
         self.dropout = Dropout(dropout)
         self.pre_norm = pre_norm
 

@@ -1,27 +1,24 @@
 """Builds models from a `model` node of the configuration, with its pretrained shape and weights if it names any."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import cast
 
 import mlx.nn as nn
 
 from mlxlab.config.instantiate import instantiate
 from mlxlab.models.backbone import Backbone, check_backbone
-from mlxlab.models.heads import build_head, load_head_weights
+from mlxlab.models.heads import TaskKind, build_head
 from mlxlab.models.initialization import initialize
 from mlxlab.models.model import Model, count_parameters
 from mlxlab.models.pretrained.load import resolve
-from mlxlab.models.pretrained.shape import read_shape, target_of
-from mlxlab.models.pretrained.weights import load_weights
-
-Node = Mapping[str, Any]
+from mlxlab.models.pretrained.shape import Node, read_shape, target_of
+from mlxlab.models.pretrained.weights import load_head_weights, load_weights
 
 
 def build_model(
     node: Node,
     *,
-    kind: Literal["classification", "language_modelling"],
+    kind: TaskKind,
     vocab_size: int,
     num_classes: int = 0,
     seed: int | None = None,
@@ -39,8 +36,7 @@ def build_model(
     Raises:
         InputNotFoundError, ServiceUnavailableError, DataError, ConfigError: see `mlxlab.models.pretrained`.
     """
-    name = node.get("pretrained")
-    path = resolve(name) if name else None
+    path = resolve(node["pretrained"]) if node.get("pretrained") else None
     shape = {} if path is None else read_shape(path, node, vocab_size)
     backbone = check_backbone(instantiate({**node, **shape}, vocab_size=vocab_size), node["_target_"])
     if seed is not None:

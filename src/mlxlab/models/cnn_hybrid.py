@@ -12,7 +12,6 @@ from mlxlab.models.convolution import AttentionFusion, Branch, ConcatFusion, Dil
 from mlxlab.ops.attention import MASK_VALUE
 
 POOLED_SIZE = 512
-FUSIONS = ("attention", "concat")
 
 
 class CnnHybrid(nn.Module):
@@ -67,22 +66,9 @@ class CnnHybrid(nn.Module):
         vocab_size: int,
     ) -> None:
         super().__init__()
-        if fusion not in FUSIONS:
-            raise ValueError(f"fusion={fusion}: expected one of {', '.join(FUSIONS)}")
+        dims = (hidden_size, num_layers, num_heads, intermediate_size, max_position_embeddings)
         self.encoder = Bert(
-            hidden_size,
-            num_layers,
-            num_heads,
-            intermediate_size,
-            max_position_embeddings,
-            dropout,
-            position_embedding,
-            rope_theta,
-            mlp_type,
-            pre_norm,
-            pretrained,
-            norm_eps,
-            vocab_size=vocab_size,
+            *dims, dropout, position_embedding, rope_theta, mlp_type, pre_norm, norm_eps=norm_eps, vocab_size=vocab_size
         )
         self.hidden_size, self.output_size = hidden_size, hidden_size + num_filters
         self.max_position_embeddings, self.position_limit = max_position_embeddings, self.encoder.position_limit
@@ -98,29 +84,27 @@ class CnnHybrid(nn.Module):
 
     @property
     def embedding(self) -> nn.Embedding:
-        """The encoder's token embedding."""
         return self.encoder.embedding
 
-    def __call__(self, tokens: mx.array, mask: mx.array) -> mx.array:
-        states = self.encoder(tokens, mask)  # (B, T, D)
-        branches = [branch(states, mask) for branch in self.branches]
+    def __call__(self, tokens: mx.array, segment_ids: mx.array) -> mx.array:
+        states = self.encoder(tokens, segment_ids)  # (B, T, D)
+        branches = [branch(states, segment_ids) for branch in self.branches]
         if "dilated" in self:
-            branches.append(self.dilated(states, mask))
-        x = self.fusion(branches, mask)  # (B, T, F)
+            branches.append(self.dilated(states, segment_ids))
+        x = self.fusion(branches, segment_ids)  # (B, T, F)
         for layer in self.highway:
             x = layer(x)
         return mx.concatenate([states, x], axis=-1)
 
-    def pool(self, x: mx.array, mask: mx.array) -> mx.array:
+    def pool(self, x: mx.array, segment_ids: mx.array) -> mx.array:
         """BERT's pooled state joined with the features' maximum over real tokens: (B, T, D + F) -> (B, 512)."""
         states, features = mx.split(x, [self.hidden_size], axis=-1)
         # Masked after fusion and highway, whose biases make padding non-zero again.
-        maxima = mx.where((mask > 0)[..., None], features, MASK_VALUE).max(axis=1)  # (B, F)
-        both = mx.concatenate([self.encoder.pool(states, mask), maxima], axis=-1)
+        maxima = mx.where((segment_ids > 0)[..., None], features, MASK_VALUE).max(axis=1)  # (B, F)
+        both = mx.concatenate([self.encoder.pool(states, segment_ids), maxima], axis=-1)
         return nn.relu(self.joined_norm(self.joined(both)))  # the classifier begins with dropout
 
     def remove_pooler(self) -> None:
-        """Deletes the parameters that only `pool` uses."""
         self.encoder.remove_pooler()
         self.pop("joined")
         self.pop("joined_norm")

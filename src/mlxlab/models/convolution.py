@@ -7,7 +7,7 @@ from mlxlab.ops.activations import gelu
 from mlxlab.ops.dropout import Dropout
 
 
-def convolve(conv: nn.Conv1d, x: mx.array, mask: mx.array, dilation: int = 1) -> mx.array:
+def convolve(conv: nn.Conv1d, x: mx.array, segment_ids: mx.array, dilation: int = 1) -> mx.array:
     """ "Same" convolution (B, T, D) -> (B, T, F) that reads padding and other documents as zeros.
 
     Even kernels keep the length too: (k - 1) // 2 positions before and k // 2 after. Computed tap by tap, since each
@@ -17,7 +17,7 @@ def convolve(conv: nn.Conv1d, x: mx.array, mask: mx.array, dilation: int = 1) ->
     y = conv.bias
     for tap in range(kernel_size):
         offset = (tap - (kernel_size - 1) // 2) * dilation
-        same_document = (_shift(mask, offset) == mask) & (mask > 0)  # (B, T)
+        same_document = (_shift(segment_ids, offset) == segment_ids) & (segment_ids > 0)  # (B, T)
         y = y + (_shift(x, offset) * same_document[..., None].astype(x.dtype)) @ conv.weight[:, tap].T
     return y
 
@@ -30,15 +30,17 @@ def _shift(x: mx.array, offset: int) -> mx.array:
     return padded[:, max(offset, 0) :][:, :length]
 
 
-def document_means(x: mx.array, mask: mx.array) -> mx.array:
+def document_means(x: mx.array, segment_ids: mx.array) -> mx.array:
     """The mean over each position's document, without padding: (B, N, T, F) -> (B, N, T, F).
 
-    With a boolean mask there is one document per row: (B, N, 1, F).
+    With a boolean segment_ids there is one document per row: (B, N, 1, F).
     """
-    if mask.dtype == mx.bool_:
-        weights = mask[:, None].astype(x.dtype)  # (B, 1, T)
+    if segment_ids.dtype == mx.bool_:
+        weights = segment_ids[:, None].astype(x.dtype)  # (B, 1, T)
     else:
-        weights = ((mask[:, :, None] == mask[:, None, :]) & (mask > 0)[:, None]).astype(x.dtype)  # (B, T, T)
+        weights = ((segment_ids[:, :, None] == segment_ids[:, None, :]) & (segment_ids > 0)[:, None]).astype(
+            x.dtype
+        )  # (B, T, T)
     weights = weights / mx.maximum(weights.sum(axis=-1, keepdims=True), 1)
     return weights[:, None] @ x
 
@@ -51,8 +53,8 @@ class Branch(nn.Module):
         self.conv = nn.Conv1d(input_size, num_filters, kernel_size)
         self.dropout = Dropout(dropout)
 
-    def __call__(self, x: mx.array, mask: mx.array) -> mx.array:
-        return self.dropout(nn.relu(convolve(self.conv, x, mask)))  # (B, T, F)
+    def __call__(self, x: mx.array, segment_ids: mx.array) -> mx.array:
+        return self.dropout(nn.relu(convolve(self.conv, x, segment_ids)))  # (B, T, F)
 
 
 class DilatedBranch(nn.Module):
@@ -65,8 +67,8 @@ class DilatedBranch(nn.Module):
         self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm(num_filters)
 
-    def __call__(self, x: mx.array, mask: mx.array) -> mx.array:
-        outputs = [gelu(convolve(conv, x, mask, d)) for conv, d in zip(self.convs, self.dilations, strict=True)]
+    def __call__(self, x: mx.array, segment_ids: mx.array) -> mx.array:
+        outputs = [gelu(convolve(conv, x, segment_ids, d)) for conv, d in zip(self.convs, self.dilations, strict=True)]
         return self.norm(self.dropout(mx.stack(outputs).mean(axis=0)))
 
 
@@ -80,10 +82,10 @@ class AttentionFusion(nn.Module):
         self.out = nn.Linear(num_filters, num_filters)
         self.norm = nn.LayerNorm(num_filters)
 
-    def __call__(self, branches: list[mx.array], mask: mx.array) -> mx.array:
+    def __call__(self, branches: list[mx.array], segment_ids: mx.array) -> mx.array:
         x = mx.stack(branches, axis=1)  # (B, N, T, F)
         # The mean of a linear layer is the linear layer of the mean: averaging its output is half the work.
-        means = document_means(self.score_hidden(x), mask)
+        means = document_means(self.score_hidden(x), segment_ids)
         weights = mx.softmax(self.score(mx.tanh(means)), axis=1)  # (B, N, T or 1, 1)
         return self.norm(self.out((x * weights).sum(axis=1)))
 
@@ -96,7 +98,7 @@ class ConcatFusion(nn.Module):
         self.out = nn.Linear(count * num_filters, num_filters)
         self.norm = nn.LayerNorm(num_filters)
 
-    def __call__(self, branches: list[mx.array], mask: mx.array) -> mx.array:
+    def __call__(self, branches: list[mx.array], segment_ids: mx.array) -> mx.array:
         return self.norm(self.out(mx.concatenate(branches, axis=-1)))
 
 

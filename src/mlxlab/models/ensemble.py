@@ -7,7 +7,8 @@ from typing import Literal
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
+
+from mlxlab.models.layers import named_parameters
 
 Weight = float | mx.array
 Router = Callable[..., list[mx.array]]  # (logits=, targets=) -> a weight per member: (..., 1), targets being (...)
@@ -30,10 +31,10 @@ class FrozenModel(nn.Module):
         self.freeze()
         self.eval()
 
-    def __call__(self, tokens: mx.array, mask: mx.array) -> mx.array:
+    def __call__(self, tokens: mx.array, segment_ids: mx.array) -> mx.array:
         if self._table is None:
-            return self.model(tokens, mask)
-        logits = self.model(self._table[tokens] if self._tokens else tokens, mask)
+            return self.model(tokens, segment_ids)
+        logits = self.model(self._table[tokens] if self._tokens else tokens, segment_ids)
         return mx.take(logits, self._table, axis=-1)
 
 
@@ -46,10 +47,7 @@ class Ensemble(nn.Module):
     """
 
     def __init__(
-        self,
-        members: Sequence[nn.Module],
-        weights: Sequence[float] | None = None,
-        mean: EnsembleMean = "logits",
+        self, members: Sequence[nn.Module], weights: Sequence[float] | None = None, mean: EnsembleMean = "logits"
     ) -> None:
         super().__init__()
         self.members = list(members)
@@ -64,13 +62,12 @@ class Ensemble(nn.Module):
     def __bool__(self) -> bool:  # a Module is a dict
         return bool(self.members)
 
-    def __call__(self, tokens: mx.array, mask: mx.array) -> mx.array:
+    def __call__(self, tokens: mx.array, segment_ids: mx.array) -> mx.array:
         """(B, T) -> float32 logits shaped like those of the members: (B, C) or (B, T, V)."""
-        return self.combine(self.member_logits(tokens, mask))
+        return self.combine(self.member_logits(tokens, segment_ids))
 
-    def member_logits(self, tokens: mx.array, mask: mx.array) -> list[mx.array]:
-        """The float32 logits of each member."""
-        return [member(tokens, mask).astype(mx.float32) for member in self.members]
+    def member_logits(self, tokens: mx.array, segment_ids: mx.array) -> list[mx.array]:
+        return [member(tokens, segment_ids).astype(mx.float32) for member in self.members]
 
     def combine(self, logits: list[mx.array], weights: Sequence[Weight] | None = None) -> mx.array:
         """The weighted mean of the members' logits; `weights` may be arrays that broadcast over the classes."""
@@ -83,8 +80,7 @@ class Ensemble(nn.Module):
     def digest(self) -> str:
         """SHA-256 of every weight and of how the members are averaged."""
         digest = hashlib.sha256(repr((self._weights, self._mean)).encode())
-        leaves: list[tuple[str, mx.array]] = tree_flatten(self.parameters())  # type: ignore[assignment]
-        for name, leaf in sorted(leaves, key=lambda item: item[0]):
+        for name, leaf in sorted(named_parameters(self).items(), key=lambda item: item[0]):
             digest.update(f"{name} {leaf.dtype} {leaf.shape}".encode())
             digest.update(np.array(leaf.reshape(-1).view(mx.uint8)).tobytes())
         return digest.hexdigest()

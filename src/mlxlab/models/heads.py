@@ -1,11 +1,9 @@
 """Heads: a classifier, or a causal or masked language model."""
 
-import warnings
 from typing import Literal, cast
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
 
 from mlxlab.models.backbone import Backbone, CausalBackbone
 from mlxlab.ops.activations import gelu
@@ -54,16 +52,11 @@ class MaskedHead(nn.Module):
         return embedding.as_linear(self.norm(gelu(self.transform(x)))) + self.bias
 
 
+TaskKind = Literal["classification", "language_modelling"]
 Head = Classifier | CausalHead | MaskedHead
 
 
-def build_head(
-    backbone: Backbone,
-    *,
-    kind: Literal["classification", "language_modelling"],
-    num_classes: int = 0,
-    dropout: float = 0.0,
-) -> Head:
+def build_head(backbone: Backbone, *, kind: TaskKind, num_classes: int = 0, dropout: float = 0.0) -> Head:
     """The head of a task. For a language model the backbone loses the parameters that only pooling uses."""
     if kind == "classification":
         return Classifier(backbone.pooled_size, num_classes, dropout, backbone.classifier_hidden_size)
@@ -73,15 +66,3 @@ def build_head(
         tied = cast(CausalBackbone, backbone).tie_embeddings
         return CausalHead(backbone.hidden_size, vocab_size, tied=tied)
     return MaskedHead(backbone.output_size, backbone.hidden_size, vocab_size)
-
-
-def load_head_weights(head: Head, weights: dict[str, mx.array]) -> None:
-    """Loads what a pretrained model has of the head; the rest stays random, with a warning that names it."""
-    leaves: list[tuple[str, mx.array]] = tree_flatten(head.parameters())  # type: ignore[assignment]
-    shapes = {path: leaf.shape for path, leaf in leaves}
-    matching = [(path, weights[path]) for path, shape in shapes.items() if path in weights]
-    matching = [(path, weight) for path, weight in matching if weight.shape == shapes[path]]
-    if len(matching) < len(shapes):
-        missing = ", ".join(sorted(shapes.keys() - dict(matching).keys()))
-        warnings.warn(f"the pretrained model has no {missing} for the head: initialized at random", stacklevel=2)
-    head.load_weights(matching, strict=False)

@@ -13,12 +13,13 @@ from collections.abc import Callable
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.utils import tree_unflatten
 
 from mlxlab.data.rng import counter_hash
 from mlxlab.models.bert import Bert
 from mlxlab.models.cnn_hybrid import CnnHybrid
 from mlxlab.models.heads import CausalHead, Classifier, MaskedHead
+from mlxlab.models.layers import named_parameters
 from mlxlab.models.transformer import Transformer
 
 STD = 0.02
@@ -71,26 +72,21 @@ def initialize(module: nn.Module, seed: int, name: str) -> None:
     if not isinstance(module, Bert | CnnHybrid | Transformer | Classifier | CausalHead | MaskedHead):
         return
     residual_std = STD / math.sqrt(2 * module.num_layers) if isinstance(module, Transformer) else STD
-    leaves: list[tuple[str, mx.array]] = tree_flatten(module.parameters())  # type: ignore[assignment]
-    new = []
-    for path, leaf in leaves:
-        stream, array = f"{name}.{path}", np.array(0)
-        if isinstance(module, CnnHybrid) and not path.startswith("encoder."):
-            array = _as_mlx_draws(module, path, leaf.shape, seed, stream)
-        elif path.endswith("bias"):
-            array = np.zeros(leaf.shape, np.float32)
-        elif leaf.ndim >= 2:
-            array = normal(seed, stream, leaf.shape, residual_std if path.endswith(RESIDUAL_OUTPUTS) else STD)
-        new.append((path, mx.array(array) if array.ndim else mx.ones(leaf.shape)))
+    layers = dict(module.named_modules())
+
+    def draw(path: str, shape: tuple[int, ...]) -> mx.array:
+        layer, stream = layers[path.rpartition(".")[0]], f"{name}.{path}"
+        as_mlx = isinstance(module, CnnHybrid) and not path.startswith("encoder.")
+        if as_mlx and (len(shape) >= 2 or isinstance(layer, nn.Linear)):
+            return mx.array(uniform(seed, stream, shape, 1 / math.sqrt(math.prod(layer.weight.shape[1:]))))
+        if path.endswith("bias"):
+            return mx.zeros(shape)
+        if len(shape) >= 2:
+            return mx.array(normal(seed, stream, shape, residual_std if path.endswith(RESIDUAL_OUTPUTS) else STD))
+        return mx.ones(shape)
+
+    new = [(path, draw(path, leaf.shape)) for path, leaf in named_parameters(module).items()]
     module.update(tree_unflatten(new))
-
-
-def _as_mlx_draws(module: nn.Module, path: str, shape: tuple[int, ...], seed: int, stream: str) -> np.ndarray:
-    """U(+-1 / sqrt(fan-in)); 0 for biases of convolutions and norms, 1 for weights of norms."""
-    layer = dict(module.named_modules())[path.rpartition(".")[0]]
-    if isinstance(layer, nn.LayerNorm) or (isinstance(layer, nn.Conv1d) and path.endswith("bias")):
-        return np.full(shape, float(path.endswith("weight")), np.float32)
-    return uniform(seed, stream, shape, 1 / math.sqrt(math.prod(layer.weight.shape[1:])))
 
 
 def normal(seed: int, path: str, shape: tuple[int, ...], std: float) -> np.ndarray:
@@ -130,8 +126,7 @@ def inverse_normal_cdf(u: np.ndarray) -> np.ndarray:
 
 
 def _ratio(coefficients: tuple[tuple[float, ...], tuple[float, ...]], x: np.ndarray) -> np.ndarray:
-    numerator, denominator = (_polynomial(c, x) for c in coefficients)
-    return numerator / denominator
+    return _polynomial(coefficients[0], x) / _polynomial(coefficients[1], x)
 
 
 def _polynomial(coefficients: tuple[float, ...], x: np.ndarray) -> np.ndarray:

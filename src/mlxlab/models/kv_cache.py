@@ -32,8 +32,8 @@ class KVCache:
     @property
     def offset(self) -> int | mx.array:
         """The position of the next token: one number, or (B,) where rows differ."""
-        first, *others = {self.length - padding for padding in self.padding}
-        return mx.array([self.length - padding for padding in self.padding]) if others else first
+        offsets = [self.length - padding for padding in self.padding]
+        return offsets[0] if len(set(offsets)) == 1 else mx.array(offsets)
 
     def mask(self, count: int, dtype: mx.Dtype) -> mx.array:
         """The bias to add to the attention scores of the next `count` tokens: (B, 1, count, length + count).
@@ -49,7 +49,7 @@ class KVCache:
         """Removes all rows but these."""
         self.padding = [self.padding[row] for row in rows]
         for layer in self.layers:
-            layer.keep(mx.array(rows))
+            layer.arrays = [array[mx.array(rows)] for array in layer.arrays]
 
 
 class LayerCache:
@@ -61,18 +61,12 @@ class LayerCache:
 
     def __init__(self, cache: KVCache) -> None:
         self.cache = cache
-        self.keys: mx.array | None = None
-        self.values: mx.array | None = None
+        self.arrays: list[mx.array] = []  # keys and values, once there are any
 
-    def update(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+    def update(self, keys: mx.array, values: mx.array) -> list[mx.array]:
         """Appends keys and values (B, H, count, D / H); returns all of them, (B, H, length + count, D / H)."""
-        if self.keys is not None and self.values is not None:
-            keys = mx.concatenate([self.keys, keys], axis=2)
-            values = mx.concatenate([self.values, values], axis=2)
-        self.keys, self.values = keys, values
-        return keys, values
-
-    def keep(self, rows: mx.array) -> None:
-        """Removes all rows but these."""
-        if self.keys is not None and self.values is not None:
-            self.keys, self.values = self.keys[rows], self.values[rows]
+        new = [keys, values]
+        if self.arrays:
+            new = [mx.concatenate([old, added], axis=2) for old, added in zip(self.arrays, new, strict=True)]
+        self.arrays = new
+        return new

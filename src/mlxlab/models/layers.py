@@ -5,13 +5,15 @@ from collections.abc import Callable
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_flatten
 
 from mlxlab.errors import ConfigError
 from mlxlab.models.kv_cache import LayerCache
 from mlxlab.ops.activations import gelu, glu, silu
 from mlxlab.ops.attention import MASK_VALUE, scaled_dot_product_attention
 
-ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {"relu": nn.relu, "gelu": gelu, "silu": silu}
+ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {"gelu": gelu, "relu": nn.relu, "silu": silu}
+GATES = {"swiglu": "silu", "geglu": "gelu"}
 
 
 class Attention(nn.Module):
@@ -40,8 +42,13 @@ class Attention(nn.Module):
         rope_theta: float | None,
     ) -> None:
         super().__init__()
-        check_heads(hidden_size, num_heads, num_kv_heads, rotary=rope_theta is not None)
+        if hidden_size % num_heads:
+            raise ConfigError(f"{num_heads} heads do not divide a hidden size of {hidden_size}")
+        if num_heads % num_kv_heads:
+            raise ConfigError(f"{num_kv_heads} key-value heads do not divide {num_heads} heads")
         self.head_dim = hidden_size // num_heads
+        if rope_theta is not None and self.head_dim % 2:
+            raise ConfigError(f"rotary positions need an even head dimension, got {self.head_dim}")
         self.query = nn.Linear(hidden_size, hidden_size, bias=bias)
         self.key = nn.Linear(hidden_size, num_kv_heads * self.head_dim, bias=bias)
         self.value = nn.Linear(hidden_size, num_kv_heads * self.head_dim, bias=bias)
@@ -61,20 +68,9 @@ class Attention(nn.Module):
             q, k = apply_rope(q, self.rope_theta, offset), apply_rope(k, self.rope_theta, offset)
         if layer_cache is not None:
             k, v = layer_cache.update(k, v)
-        x = scaled_dot_product_attention(
-            q, k, v, mask, scale=1 / math.sqrt(self.head_dim), dropout=self.dropout if self.training else 0.0
-        )
+        dropout = self.dropout if self.training else 0.0
+        x = scaled_dot_product_attention(q, k, v, mask, scale=1 / math.sqrt(self.head_dim), dropout=dropout)
         return self.out(x.transpose(0, 2, 1, 3).reshape(B, T, D))
-
-
-def check_heads(hidden_size: int, num_heads: int, num_kv_heads: int, *, rotary: bool) -> None:
-    """ConfigError where such heads cannot be built."""
-    if hidden_size % num_heads:
-        raise ConfigError(f"{num_heads} heads do not divide a hidden size of {hidden_size}")
-    if num_heads % num_kv_heads:
-        raise ConfigError(f"{num_kv_heads} key-value heads do not divide {num_heads} heads")
-    if rotary and hidden_size // num_heads % 2:
-        raise ConfigError(f"rotary positions need an even head dimension, got {hidden_size // num_heads}")
 
 
 def apply_rope(x: mx.array, theta: float, offset: int | mx.array = 0) -> mx.array:
@@ -85,73 +81,60 @@ def apply_rope(x: mx.array, theta: float, offset: int | mx.array = 0) -> mx.arra
     return mx.fast.rope(x, x.shape[-1], traditional=False, base=theta, scale=1.0, offset=offset)
 
 
-def attention_mask(mask: mx.array, *, causal: bool, dtype: mx.Dtype) -> mx.array | str:
+def attention_mask(segment_ids: mx.array, *, causal: bool, dtype: mx.Dtype) -> mx.array | str:
     """The bias to add to attention scores, 0 where attention is allowed and -1e9 where not, or "causal".
 
     Integers are document numbers (B, T): a position attends to its own document; padding (0) is attended to by nobody
     and attends to all real tokens, as in BERT: (B, 1, T, T). Booleans promise one document per row, padded on the right
     only: (B, 1, 1, T), or "causal" without any array, for which fused kernels may skip half of the work.
     """
-    if mask.dtype == mx.bool_:
-        return "causal" if causal else mx.where(mask, 0.0, MASK_VALUE).astype(dtype)[:, None, None]  # (B, 1, 1, T)
-    query, key = mask[:, :, None], mask[:, None, :]
+    if segment_ids.dtype == mx.bool_:
+        return "causal" if causal else mx.where(segment_ids, 0.0, MASK_VALUE).astype(dtype)[:, None, None]
+    query, key = segment_ids[:, :, None], segment_ids[:, None, :]
     allowed = (key > 0) & ((query == key) | (query == 0))  # (B, T, T)
     if causal:
-        allowed = allowed & _not_after(mask.shape[1])
+        positions = mx.arange(segment_ids.shape[1])
+        allowed = allowed & (positions[:, None] >= positions)
     return mx.where(allowed, 0.0, MASK_VALUE).astype(dtype)[:, None]  # (B, 1, T, T)
 
 
-def position_ids(mask: mx.array) -> mx.array:
-    """The position of each token within its document, from 0: (B, T), or (T,) for a boolean mask."""
-    positions = mx.arange(mask.shape[1])
-    if mask.dtype == mx.bool_:
+def position_ids(segment_ids: mx.array, limit: int) -> mx.array:
+    """The position of each token within its document, from 0: (B, T), or (T,) for boolean segment ids.
+
+    Raises:
+        ValueError: the rows are longer than `limit`. MLX has no bounds checks: an embedding would read garbage.
+    """
+    if segment_ids.shape[1] > limit:
+        raise ValueError(f"{segment_ids.shape[1]} tokens in a row, the model has positions for {limit}")
+    positions = mx.arange(segment_ids.shape[1])
+    if segment_ids.dtype == mx.bool_:
         return positions
-    starts = (mask[:, 1:] != mask[:, :-1]) & (mask[:, 1:] > 0)
+    starts = (segment_ids[:, 1:] != segment_ids[:, :-1]) & (segment_ids[:, 1:] > 0)
     first = mx.pad(mx.where(starts, positions[1:], 0), [(0, 0), (1, 0)])
     return positions - mx.cummax(first, axis=1)
 
 
-def _not_after(length: int) -> mx.array:
-    positions = mx.arange(length)
-    return positions[:, None] >= positions[None, :]
-
-
 class FeedForward(nn.Module):
-    """Two linear layers with an activation between: (..., D) -> (..., D)."""
+    """Two linear layers with an activation between, or a gated one (Shazeer 2020): (..., D) -> (..., D).
 
-    def __init__(self, size: int, hidden_size: int, activation: str, *, bias: bool) -> None:
+    Args:
+        mlp_type: an activation, or swiglu or geglu: the hidden layer is multiplied by an activated gate.
+    """
+
+    def __init__(self, mlp_type: str, size: int, hidden_size: int, *, bias: bool) -> None:
         super().__init__()
+        self.activation = GATES.get(mlp_type, mlp_type)
+        if mlp_type in GATES:
+            self.gate = nn.Linear(size, hidden_size, bias=bias)
         self.up = nn.Linear(size, hidden_size, bias=bias)
         self.down = nn.Linear(hidden_size, size, bias=bias)
-        self.activation = activation
 
     def __call__(self, x: mx.array) -> mx.array:
+        if "gate" in self:
+            return self.down(glu(self.activation, self.gate(x), self.up(x)))
         return self.down(ACTIVATIONS[self.activation](self.up(x)))
 
 
-class GatedFeedForward(nn.Module):
-    """A feed-forward layer whose hidden layer is multiplied by an activated gate (Shazeer 2020): swiglu, geglu."""
-
-    def __init__(self, size: int, hidden_size: int, activation: str, *, bias: bool) -> None:
-        super().__init__()
-        self.gate = nn.Linear(size, hidden_size, bias=bias)
-        self.up = nn.Linear(size, hidden_size, bias=bias)
-        self.down = nn.Linear(hidden_size, size, bias=bias)
-        self.activation = activation
-
-    def __call__(self, x: mx.array) -> mx.array:
-        return self.down(glu(self.activation, self.gate(x), self.up(x)))
-
-
-def feed_forward(mlp_type: str, size: int, hidden_size: int, *, bias: bool) -> nn.Module:
-    """The feed-forward layer of that type: swiglu, geglu, or an activation."""
-    gates = {"swiglu": "silu", "geglu": "gelu"}
-    if mlp_type in gates:
-        return GatedFeedForward(size, hidden_size, gates[mlp_type], bias=bias)
-    return FeedForward(size, hidden_size, mlp_type, bias=bias)
-
-
-def check_length(tokens: mx.array, limit: int) -> None:
-    """ValueError for rows longer than `limit`. MLX has no bounds checks: they would read garbage."""
-    if tokens.shape[1] > limit:
-        raise ValueError(f"{tokens.shape[1]} tokens in a row, the model has positions for {limit}")
+def named_parameters(module: nn.Module) -> dict[str, mx.array]:
+    """The arrays of a module by their path, as in a checkpoint."""
+    return dict(tree_flatten(module.parameters()))

@@ -7,7 +7,7 @@ import mlx.nn as nn
 
 from mlxlab.constraints import Positive, Share, Size
 from mlxlab.models.kv_cache import KVCache, LayerCache
-from mlxlab.models.layers import Attention, attention_mask, check_length, feed_forward, position_ids
+from mlxlab.models.layers import Attention, FeedForward, attention_mask, position_ids
 from mlxlab.ops.dropout import Dropout
 
 
@@ -61,26 +61,26 @@ class Transformer(nn.Module):
         self.num_layers, self.tie_embeddings = num_layers, tie_embeddings
         self.max_position_embeddings = max_position_embeddings
         self.position_limit = max_position_embeddings if position_embedding == "learned" else None
-        self.pretrained = pretrained  # a record: `mlxlab.models.build` reads the shape and loads the weights
         self.embedding = nn.Embedding(vocab_size, hidden_size)
         if self.position_limit is not None:
             self.position_embedding = nn.Embedding(self.position_limit, hidden_size)
         self.dropout = Dropout(dropout)
         heads = (num_heads, num_kv_heads or num_heads)
         theta = rope_theta if self.position_limit is None else None
-        self.layers = [
-            DecoderBlock(hidden_size, *heads, intermediate_size, norm_type, mlp_type, dropout, theta, norm_eps)
-            for _ in range(num_layers)
-        ]
+        self.layers = []
+        for _ in range(num_layers):
+            attention = Attention(hidden_size, *heads, bias=False, dropout=dropout, rope_theta=theta)
+            feed_forward = FeedForward(mlp_type, hidden_size, intermediate_size, bias=False)
+            norms = [new_norm(norm_type, hidden_size, norm_eps) for _ in range(2)]
+            self.layers.append(DecoderBlock(attention, feed_forward, norms, dropout))
         self.norm = new_norm(norm_type, hidden_size, norm_eps)
 
-    def __call__(self, tokens: mx.array, mask: mx.array) -> mx.array:
+    def __call__(self, tokens: mx.array, segment_ids: mx.array) -> mx.array:
         x = self.embedding(tokens)
         if self.position_limit is not None:
-            check_length(tokens, self.position_limit)
-            x = x + self.position_embedding(position_ids(mask))
+            x = x + self.position_embedding(position_ids(segment_ids, self.position_limit))
         x = self.dropout(x)  # (B, T, D)
-        bias = attention_mask(mask, causal=True, dtype=x.dtype)
+        bias = attention_mask(segment_ids, causal=True, dtype=x.dtype)
         for layer in self.layers:
             x = layer(x, bias)
         return self.norm(x)
@@ -100,10 +100,10 @@ class Transformer(nn.Module):
         cache.length += tokens.shape[1]
         return self.norm(x)
 
-    def pool(self, x: mx.array, mask: mx.array) -> mx.array:
+    def pool(self, x: mx.array, segment_ids: mx.array) -> mx.array:
         """The state of the last real token of each row: (B, T, D) -> (B, D)."""
         positions = mx.arange(x.shape[1])
-        last = mx.where(mask > 0, positions, 0).max(axis=1)  # (B,)
+        last = mx.where(segment_ids > 0, positions, 0).max(axis=1)  # (B,)
         return mx.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
 
     def remove_pooler(self) -> None:
@@ -113,25 +113,10 @@ class Transformer(nn.Module):
 class DecoderBlock(nn.Module):
     """Pre-norm attention and feed-forward with residual connections: (B, T, D) -> (B, T, D)."""
 
-    def __init__(
-        self,
-        hidden_size: int,
-        num_heads: int,
-        num_kv_heads: int,
-        intermediate_size: int,
-        norm_type: str,
-        mlp_type: str,
-        dropout: float,
-        rope_theta: float | None,
-        eps: float,
-    ) -> None:
+    def __init__(self, attention: Attention, feed_forward: FeedForward, norms: list[nn.Module], dropout: float) -> None:
         super().__init__()
-        self.attention_norm = new_norm(norm_type, hidden_size, eps)
-        self.attention = Attention(
-            hidden_size, num_heads, num_kv_heads, bias=False, dropout=dropout, rope_theta=rope_theta
-        )
-        self.feed_forward_norm = new_norm(norm_type, hidden_size, eps)
-        self.feed_forward = feed_forward(mlp_type, hidden_size, intermediate_size, bias=False)
+        self.attention_norm, self.attention = norms[0], attention
+        self.feed_forward_norm, self.feed_forward = norms[1], feed_forward
         self.dropout = Dropout(dropout)
 
     def __call__(self, x: mx.array, mask: mx.array | str, layer_cache: LayerCache | None = None) -> mx.array:

@@ -135,7 +135,7 @@ def load_model(family, folder, kind="language_modelling", load_pretrained=True, 
     return build_model(node, kind=kind, num_classes=2, vocab_size=50, load_pretrained=load_pretrained).eval()
 
 
-def tokens_and_mask():
+def tokens_and_segments():
     tokens = np.random.default_rng(0).integers(0, 50, (3, 9)).astype(np.int32)
     return mx.array(tokens), mx.ones((3, 9), dtype=mx.int32)
 
@@ -151,7 +151,7 @@ def decoder():
 
 
 def same(a, b):
-    np.testing.assert_array_equal(np.array(a(*tokens_and_mask())), np.array(b(*tokens_and_mask())))
+    np.testing.assert_array_equal(np.array(a(*tokens_and_segments())), np.array(b(*tokens_and_segments())))
 
 
 @pytest.mark.parametrize("prefix", ["", "bert."])
@@ -297,6 +297,7 @@ def test_another_architecture_than_bert_is_refused(tmp_path, encoder, change, fa
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rotary positions of type llama3"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rotary positions of type yarn"),
         ({"head_dim": 16}, "head_dim is 16, only 8"),
+        ({"rope_parameters": {"rope_theta": "big"}}, "rope_theta is big, expected a number"),
         ({"hidden_act": "gelu"}, "hidden_act is gelu"),
         ({"model_type": "qwen2"}, "of type qwen2; model=transformer loads llama and mistral"),
     ],
@@ -337,10 +338,11 @@ def test_damaged_and_foreign_files_are_one_line(tmp_path, encoder):
 @pytest.mark.parametrize(
     ("text", "fault", "words"),
     [
-        (None, InputNotFoundError, "no config.json"),
+        (None, InputNotFoundError, "config.json: not found"),
         ("{", DataError, "not valid JSON"),
         ("[]", DataError, "expected dict"),
-        ("{}", DataError, "has no hidden_size"),
+        ("{}", DataError, "'hidden_size' is missing"),
+        (json.dumps(BERT_CONFIG | {"hidden_size": "32"}), DataError, "hidden_size: expected int, got '32'"),
         ('{"auto_map": {"AutoModel": "x.py"}}', NotAllowedError, "run code of its own"),
     ],
 )

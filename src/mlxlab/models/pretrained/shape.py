@@ -1,108 +1,69 @@
 """The shape of a pretrained model, from its config.json or GGUF header, as constructor arguments of our backbones."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Required, TypedDict, cast
 
-from mlxlab.errors import ConfigError, DataError, InputNotFoundError, NotAllowedError
+from mlxlab.constraints import Positive, Size
+from mlxlab.errors import ConfigError, DataError, NotAllowedError
+from mlxlab.files.shape import ShapeError, validate
 from mlxlab.files.untrusted import read_json
-from mlxlab.models.pretrained.gguf import config_of
+from mlxlab.models.layers import ACTIVATIONS, GATES
+from mlxlab.models.pretrained.gguf import gguf_config
 
 Node = Mapping[str, Any]  # a `model` node of the configuration
+Shape = dict[str, object]
 
 
-class PretrainedConfig(dict[str, Any]):
-    """The contents of a config.json; a missing key is a DataError that names the file."""
+class PretrainedConfig(TypedDict, total=False):
+    """The keys of a config.json that are read."""
 
-    path: Path
-
-    def __missing__(self, key: str) -> Any:
-        raise DataError(f"{config_path(self.path)}: has no {key}")
-
-    def require(self, key: str, expected: object) -> None:
-        """ConfigError unless `key` is absent, empty or `expected`."""
-        if self.get(key) not in (None, False, expected):
-            raise self._unsupported(key, str(expected))
-
-    def one_of(self, key: str, supported: list[str]) -> str:
-        """The value of `key`, by default the first supported one; ConfigError for any other."""
-        value = self.get(key, supported[0])
-        if value not in supported:
-            raise self._unsupported(key, " or ".join(supported))
-        return str(value)
-
-    def _unsupported(self, key: str, expected: str) -> ConfigError:
-        return ConfigError(f"model.pretrained={self.path}: {key} is {self[key]}, only {expected} is supported")
-
-
-def _bert_shape(config: PretrainedConfig, node: Node) -> dict[str, Any]:
-    plain = (node.get("position_embedding", "learned"), node.get("pre_norm", False)) == ("learned", False)
-    if not plain or node.get("mlp_type") in ("geglu", "swiglu"):
-        raise ConfigError(
-            f"model.pretrained={config.path}: BERT has model.position_embedding=learned, model.pre_norm=false and "
-            "no gated model.mlp_type"
-        )
-    config.require("position_embedding_type", "absolute")
-    config.require("type_vocab_size", 2)
-    return {
-        "max_position_embeddings": config["max_position_embeddings"],
-        "mlp_type": config.one_of("hidden_act", ["gelu", "relu", "silu"]),
-        "norm_eps": config.get("layer_norm_eps", 1e-12),
-        "position_embedding": "learned",
-        "pre_norm": False,
-    }
+    model_type: str
+    vocab_size: Required[Size]
+    hidden_size: Required[Size]
+    num_hidden_layers: Required[Size]
+    num_attention_heads: Required[Size]
+    num_key_value_heads: Size | None
+    head_dim: Size | None
+    intermediate_size: Required[Size]
+    max_position_embeddings: Size
+    hidden_act: str
+    layer_norm_eps: Positive
+    rms_norm_eps: Positive
+    rope_theta: Positive | None
+    rope_parameters: dict[str, object] | None
+    rope_scaling: dict[str, object] | None
+    tie_word_embeddings: bool
+    position_embedding_type: str
+    type_vocab_size: int
+    attention_bias: bool | None
+    mlp_bias: bool | None
+    sliding_window: int | None
 
 
-def _llama_shape(config: PretrainedConfig, node: Node) -> dict[str, Any]:
-    fixed = {"norm_type": "rms", "mlp_type": "swiglu", "position_embedding": "rope"}
-    if any(node.get(key, value) != value for key, value in fixed.items()):
-        required = ", ".join(f"model.{key}={value}" for key, value in fixed.items())
-        raise ConfigError(f"model.pretrained={config.path}: Llama has {required}")
-    for key in ("attention_bias", "mlp_bias", "sliding_window"):
-        config.require(key, None)
-    config.one_of("hidden_act", ["silu"])
-    config.require("head_dim", config["hidden_size"] // config["num_attention_heads"])
-    context = {key: config[key] for key in ("max_position_embeddings",) if key in config}
-    return (
-        fixed
-        | context
-        | {
-            "num_kv_heads": config.get("num_key_value_heads"),
-            "rope_theta": _rope_theta(config),
-            "norm_eps": config.get("rms_norm_eps", 1e-6),
-            "tie_embeddings": config.get("tie_word_embeddings", False),
-        }
-    )
+def read_config(path: Path) -> PretrainedConfig:
+    """The folder's config.json, or the same keys from a GGUF file.
+
+    Raises:
+        InputNotFoundError: no config.json. DataError: it is damaged. NotAllowedError: it wants to run its own code.
+        ConfigError: an unsupported GGUF file.
+    """
+    if path.suffix == ".gguf":
+        file, content = path, gguf_config(path)
+    else:
+        # Resolved: the files of a downloaded snapshot are symbolic links.
+        file = (path / "config.json").resolve()
+        content = read_json(file, dict[str, object])
+    if "auto_map" in content:
+        raise NotAllowedError(f"{file}: asks to run code of its own (auto_map)")
+    try:
+        known = {key: value for key, value in content.items() if key in PretrainedConfig.__annotations__}
+        return cast(PretrainedConfig, validate(known, PretrainedConfig))
+    except ShapeError as error:
+        raise DataError(f"{file}: {error}") from None
 
 
-def _rope_theta(config: PretrainedConfig) -> float:
-    """The base of the rotary frequencies; newer files have it among `rope_parameters`."""
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    rope_type = rope.get("rope_type", rope.get("type", "default"))
-    if rope_type != "default":
-        raise ConfigError(f"model.pretrained={config.path}: rotary positions of type {rope_type} are not supported")
-    return float(rope.get("rope_theta", config.get("rope_theta", 10000.0)))
-
-
-@dataclass(frozen=True)
-class PretrainedFamily:
-    """A family of published models, and how to read its shape."""
-
-    model_types: tuple[str, ...]
-    read_shape: Callable[[PretrainedConfig, Node], dict[str, Any]]
-
-
-BERT = PretrainedFamily(("bert",), _bert_shape)
-LLAMA = PretrainedFamily(("llama", "mistral"), _llama_shape)
-FAMILIES = {  # by the `_target_` of a backbone that can take its weights
-    "mlxlab.models.bert.Bert": BERT,
-    "mlxlab.models.cnn_hybrid.CnnHybrid": BERT,
-    "mlxlab.models.transformer.Transformer": LLAMA,
-}
-
-
-def read_shape(path: Path, node: Node, vocab_size: int) -> dict[str, Any]:
+def read_shape(path: Path, node: Node, vocab_size: int) -> Shape:
     """Constructor arguments of the backbone of `node` that give it the shape of the model at `path`.
 
     Args:
@@ -110,64 +71,87 @@ def read_shape(path: Path, node: Node, vocab_size: int) -> dict[str, Any]:
         vocab_size: tokens of the tokenizer in use; the model may have more, never fewer.
 
     Raises:
-        InputNotFoundError: no config.json. DataError: it is damaged. NotAllowedError: it wants to run its own code.
+        InputNotFoundError, DataError, NotAllowedError: as `read_config`.
         ConfigError: an unsupported architecture, or an option of `node` that the architecture contradicts.
     """
-    target = str(node["_target_"])
-    family, option = FAMILIES.get(target), target.split(".")[-2]
-    if family is None:
-        raise ConfigError(f"model.pretrained={path}: {target} cannot load pretrained weights")
-    config = read_config(path)
-    model_type = config.get("model_type", family.model_types[0])
-    if model_type not in family.model_types:
-        supported = " and ".join(family.model_types)
-        raise ConfigError(f"model.pretrained={path}: is of type {model_type}; model={option} loads {supported}")
-    shape = {
+    target, title = str(node["_target_"]), f"model.pretrained={path}"
+    if target not in FAMILIES:
+        raise ConfigError(f"{title}: {target} cannot load pretrained weights")
+    config, (model_types, family_shape) = read_config(path), FAMILIES[target]
+    model_type = config.get("model_type", model_types[0])
+    if model_type not in model_types:
+        option, supported = target.split(".")[-2], " and ".join(model_types)
+        raise ConfigError(f"{title}: is of type {model_type}; model={option} loads {supported}")
+    if vocab_size > config["vocab_size"]:
+        raise ConfigError(f"{title}: has {config['vocab_size']} tokens, fewer than the tokenizer's {vocab_size}")
+    shape: Shape = {
+        "vocab_size": config["vocab_size"],
         "hidden_size": config["hidden_size"],
         "num_layers": config["num_hidden_layers"],
         "num_heads": config["num_attention_heads"],
         "intermediate_size": config["intermediate_size"],
-        "vocab_size": config["vocab_size"],
-    } | family.read_shape(config, node)
-    if vocab_size > shape["vocab_size"]:
-        raise ConfigError(
-            f"model.pretrained={path}: has {shape['vocab_size']} tokens, fewer than the tokenizer's {vocab_size}"
-        )
-    return shape
+    }
+    if "max_position_embeddings" in config:
+        shape["max_position_embeddings"] = config["max_position_embeddings"]
+    return shape | family_shape(config, node, title)
 
 
 def target_of(path: Path) -> str:
     """The `_target_` of the backbone for the pretrained model at `path`.
 
     Raises:
-        ConfigError: an unsupported architecture; others as `read_shape`.
+        ConfigError: an unsupported architecture; others as `read_config`.
     """
-    model_type = read_config(path)["model_type"]
-    for target, family in FAMILIES.items():
-        if model_type in family.model_types:
+    model_type = read_config(path).get("model_type")
+    for target, (model_types, _) in FAMILIES.items():
+        if model_type in model_types:
             return target
     raise ConfigError(f"{path}: models of type {model_type} are not supported")
 
 
-def read_config(path: Path) -> PretrainedConfig:
-    """The folder's config.json, or the same keys from a GGUF file."""
-    if path.suffix == ".gguf":
-        return _config(config_of(path), path)
-    if not (path / "config.json").exists():
-        raise InputNotFoundError(f"{path}: no config.json")
-    # Resolved: the files of a downloaded snapshot are symbolic links.
-    content = read_json((path / "config.json").resolve(), dict[str, Any])
-    if "auto_map" in content:
-        raise NotAllowedError(f"{path / 'config.json'}: asks to run code of its own (auto_map)")
-    return _config(content, path)
+def _bert_shape(config: PretrainedConfig, node: Node, title: str) -> Shape:
+    options: Shape = {"position_embedding": "learned", "pre_norm": False}
+    if any(node.get(key, value) != value for key, value in options.items()) or node.get("mlp_type") in GATES:
+        raise ConfigError(
+            f"{title}: BERT has model.position_embedding=learned, model.pre_norm=false and no gated model.mlp_type"
+        )
+    _require(config, title, position_embedding_type=["absolute"], type_vocab_size=[2], hidden_act=list(ACTIVATIONS))
+    return options | {"mlp_type": config.get("hidden_act", "gelu"), "norm_eps": config.get("layer_norm_eps", 1e-12)}
 
 
-def _config(content: dict[str, Any], path: Path) -> PretrainedConfig:
-    config = PretrainedConfig(content)
-    config.path = path
-    return config
+def _llama_shape(config: PretrainedConfig, node: Node, title: str) -> Shape:
+    options: Shape = {"norm_type": "rms", "mlp_type": "swiglu", "position_embedding": "rope"}
+    if any(node.get(key, value) != value for key, value in options.items()):
+        required = ", ".join(f"model.{key}={value}" for key, value in options.items())
+        raise ConfigError(f"{title}: Llama has {required}")
+    head_dim = config["hidden_size"] // config["num_attention_heads"]
+    _require(config, title, attention_bias=[False], mlp_bias=[False], sliding_window=[None])
+    _require(config, title, hidden_act=["silu"], head_dim=[head_dim])
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}  # newer files have the base in it
+    rope_type = rope.get("rope_type", rope.get("type", "default"))
+    if rope_type != "default":
+        raise ConfigError(f"{title}: rotary positions of type {rope_type} are not supported")
+    theta = rope.get("rope_theta") or config.get("rope_theta") or 10000.0
+    if not isinstance(theta, int | float) or theta <= 0:
+        raise ConfigError(f"{title}: rope_theta is {theta}, expected a number above 0")
+    return options | {
+        "num_kv_heads": config.get("num_key_value_heads"),
+        "rope_theta": float(theta),
+        "norm_eps": config.get("rms_norm_eps", 1e-6),
+        "tie_embeddings": config.get("tie_word_embeddings", False),
+    }
 
 
-def config_path(path: Path) -> Path:
-    """The file that the shape is read from."""
-    return path if path.suffix == ".gguf" else path / "config.json"
+def _require(config: PretrainedConfig, title: str, **supported: list[object]) -> None:
+    """ConfigError where a key has another value than these; null and false are as if it were absent."""
+    for key, values in supported.items():
+        if (value := config.get(key)) not in (None, False, *values):
+            raise ConfigError(f"{title}: {key} is {value}, only {' or '.join(map(str, values))} is supported")
+
+
+FAMILIES: dict[str, tuple[tuple[str, ...], Callable[[PretrainedConfig, Node, str], Shape]]] = {
+    # `_target_` of a backbone -> the `model_type`s whose weights it can take, and how to read the options of its own
+    "mlxlab.models.bert.Bert": (("bert",), _bert_shape),
+    "mlxlab.models.cnn_hybrid.CnnHybrid": (("bert",), _bert_shape),
+    "mlxlab.models.transformer.Transformer": (("llama", "mistral"), _llama_shape),
+}

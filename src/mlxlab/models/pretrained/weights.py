@@ -1,20 +1,22 @@
 """Loads weights of Hugging Face folders (safetensors only) and GGUF files into our backbones, by a table of names."""
 
-import json
 import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import NotRequired, TypedDict, cast
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
 
 from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
+from mlxlab.files.untrusted import read_json
 from mlxlab.models.backbone import Backbone
 from mlxlab.models.cnn_hybrid import CnnHybrid
-from mlxlab.models.pretrained.gguf import weights_of
+from mlxlab.models.heads import Head
+from mlxlab.models.layers import named_parameters
+from mlxlab.models.pretrained.gguf import gguf_weights
+from mlxlab.models.pretrained.shape import read_config
 from mlxlab.models.transformer import Transformer
 
 Names = list[tuple[str, str | Callable[[re.Match[str]], str]]]  # a pattern of published names, our name
@@ -66,6 +68,13 @@ GGUF_NAMES: Names = [
 IGNORED_KEYS = re.compile(r"position_ids$|rotary_emb\.inv_freq$|^cls\.predictions\.decoder\.|^cls\.seq_relationship\.")
 
 
+class WeightIndex(TypedDict):
+    """The contents of model.safetensors.index.json."""
+
+    weight_map: dict[str, str]  # the file of each weight
+    metadata: NotRequired[object]
+
+
 def load_weights(backbone: Backbone, path: Path) -> dict[str, mx.array]:
     """Loads every parameter of `backbone` from the model at `path`, in float32; of a CnnHybrid, those of its encoder.
 
@@ -78,10 +87,9 @@ def load_weights(backbone: Backbone, path: Path) -> dict[str, mx.array]:
     """
     module = cast(nn.Module, backbone.encoder if isinstance(backbone, CnnHybrid) else backbone)
     names = GGUF_NAMES if path.suffix == ".gguf" else LLAMA_NAMES if backbone.causal else BERT_NAMES
-    arrays = {_rename(name, names): array for name, array in _read(path) if not IGNORED_KEYS.search(name)}
-    head = {name.removeprefix("head."): arrays.pop(name) for name in list(arrays) if name.startswith("head.")}
-    leaves: list[tuple[str, mx.array]] = tree_flatten(module.parameters())  # type: ignore[assignment]
-    shapes = {name: leaf.shape for name, leaf in leaves}
+    arrays = {_rename(name, names): array for name, array in _read(path).items() if not IGNORED_KEYS.search(name)}
+    head = {name: arrays.pop(name) for name in list(arrays) if name.startswith("head.")}
+    shapes = {name: leaf.shape for name, leaf in named_parameters(module).items()}
     unexpected = [name for name in arrays if name not in shapes]
     faults = [f"{name} is missing" for name in shapes if name not in arrays]
     faults += [f"{name} is not a weight of this architecture" for name in unexpected if name.startswith("layers.")]
@@ -90,17 +98,26 @@ def load_weights(backbone: Backbone, path: Path) -> dict[str, mx.array]:
         for name, shape in shapes.items()
         if name in arrays and arrays[name].shape != shape
     ]
-    if isinstance(module, Transformer) and not module.tie_embeddings and "out.weight" not in head:
+    if isinstance(module, Transformer) and not module.tie_embeddings and "head.out.weight" not in head:
         faults.append("lm_head.weight is missing, and the head is not tied")
     if faults:
         raise DataError(f"{path}: weights do not fit: {_some(faults)}")
     if unexpected:
         warnings.warn(f"{path}: ignored, the model has no such weights: {_some(unexpected)}", stacklevel=3)
-    weights = {name: arrays[name].astype(mx.float32) for name in shapes}
-    head = {name: array.astype(mx.float32) for name, array in head.items()}
-    _evaluate(path, weights | {f"head.{name}": array for name, array in head.items()})
-    module.load_weights(list(weights.items()))
-    return {} if isinstance(backbone, CnnHybrid) else head
+    weights = {name: array.astype(mx.float32) for name, array in (arrays | head).items() if name not in unexpected}
+    _evaluate(path, weights)
+    module.load_weights([(name, weights[name]) for name in shapes])
+    return {} if isinstance(backbone, CnnHybrid) else {name.removeprefix("head."): weights[name] for name in head}
+
+
+def load_head_weights(head: Head, weights: dict[str, mx.array]) -> None:
+    """Loads what a pretrained model has of the head; the rest stays random, with a warning that names it."""
+    parameters = named_parameters(head)
+    matching = {path: weights[path] for path, leaf in parameters.items() if path in weights}
+    matching = {path: weight for path, weight in matching.items() if weight.shape == parameters[path].shape}
+    if missing := ", ".join(sorted(parameters.keys() - matching.keys())):
+        warnings.warn(f"the pretrained model has no {missing} for the head: initialized at random", stacklevel=2)
+    head.load_weights(list(matching.items()), strict=False)
 
 
 def _some(items: list[str]) -> str:
@@ -113,16 +130,17 @@ def _rename(name: str, names: Names) -> str:
     return name
 
 
-def _read(folder: Path) -> list[tuple[str, mx.array]]:
+def _read(folder: Path) -> dict[str, mx.array]:
+    """The arrays by their published names, unevaluated."""
     if folder.suffix == ".gguf":
-        return weights_of(folder)
-    arrays: list[tuple[str, mx.array]] = []
+        num_heads = (config := read_config(folder))["num_attention_heads"]
+        return dict(gguf_weights(folder, num_heads, config.get("num_key_value_heads") or num_heads))
+    arrays: dict[str, mx.array] = {}
     for path in _files(folder):
         try:
-            loaded = cast(dict[str, mx.array], mx.load(str(path), format="safetensors"))
+            arrays |= cast(dict[str, mx.array], mx.load(str(path), format="safetensors"))
         except RuntimeError as error:
             raise DataError(f"{path}: not a valid safetensors file ({_first_line(error)})") from None
-        arrays += loaded.items()
     return arrays
 
 
@@ -130,24 +148,22 @@ def _files(folder: Path) -> list[Path]:
     """The files that the index names; without an index model.safetensors, else all safetensors files."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{index}: not a readable index ({type(error).__name__})") from None
-        if any(not isinstance(name, str) or Path(name).name != name for name in names):
+        # Resolved: the files of a downloaded snapshot are symbolic links.
+        names = sorted(set(read_json(index.resolve(), WeightIndex)["weight_map"].values()))
+        if any(Path(name).name != name for name in names):
             raise NotAllowedError(f"{index}: names files outside its folder")
         if missing := [name for name in names if not (folder / name).is_file()]:
             raise InputNotFoundError(f"{folder}: files of its index not found: {_some(missing)}")
         return [folder / name for name in names]
     default = folder / "model.safetensors"
     files = [default] if default.is_file() else sorted(folder.glob("*.safetensors"))
-    if not files and (pickled := sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])):
+    if files:
+        return files
+    if pickled := sorted(file.name for suffix in ("bin", "pt", "pth") for file in folder.glob(f"*.{suffix}")):
         raise NotAllowedError(
-            f"{folder}: has {pickled[0].name}, but no safetensors; pickled weights can run code and are not read"
+            f"{folder}: has {pickled[0]}, but no safetensors; pickled weights can run code and are not read"
         )
-    if not files:
-        raise InputNotFoundError(f"{folder}: no safetensors file")
-    return files
+    raise InputNotFoundError(f"{folder}: no safetensors file")
 
 
 def _evaluate(path: Path, arrays: dict[str, mx.array]) -> None:
