@@ -42,7 +42,9 @@ def _run(folder: str, size: str, steps: int) -> dict[str, Any]:
         f"hydra.run.dir={folder}/{time.time_ns()}",
     ]
     root = str(Path(__file__).resolve().parents[1])  # the run has a folder of its own
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
+    # Installed code has its bytecode: an environment that writes none would compile every module again.
+    bytecode = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": folder}
+    env = os.environ | bytecode | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
     start = time.time()
     command = [sys.executable, "-m", "benchmarks.startup_subject", *overrides]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=env)

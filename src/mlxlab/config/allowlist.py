@@ -32,17 +32,26 @@ HYDRA_TARGETS = frozenset(
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
+Slot = tuple[str, str]  # (target of the owner, its parameter) that a component is passed to
+
+
 @dataclass(frozen=True)
 class AllowedTarget:
     """The use of a target in conf/; nothing is known of a user's own target.
 
     Args:
         partial: whether it stands with `_partial_: true`; None if unknown.
-        roles: the kinds of component that it serves as (`Loss`, `optimizer`); empty if unknown.
+        slots: where conf/ uses it; empty if unknown.
     """
 
     partial: bool | None = None
-    roles: frozenset[str] = frozenset()
+    slots: frozenset[Slot] = frozenset()
+
+    def roles(self) -> frozenset[str]:
+        """The kinds of component that it serves as (`Loss`, `optimizer`); empty if unknown. Reads only its owners."""
+        parameters = [(signature(owner), key) for owner, key in self.slots]
+        kinds = [known.keys[key].kind for known, key in parameters if known is not None and key in known.keys]
+        return frozenset().union(*map(component_names, kinds))
 
 
 def allowed_targets() -> dict[str, AllowedTarget]:
@@ -88,14 +97,14 @@ def _shipped(conf: Path) -> dict[str, AllowedTarget]:
     for option, tree in files.items():
         group = option.rpartition("/")[0]
         parent, _, key = group.rpartition("/")
-        roles = frozenset(role for owner in _group_targets(files, parent) for role in _roles(owner, key))
+        slots = frozenset((owner, key) for owner in _group_targets(files, parent))
         # The keys of a file without a target belong to the target of another option of its group, if there is one.
         owners = [] if "_target_" in tree else _group_targets(files, group)
         for node in [{**tree, "_target_": owner} for owner in owners] or [tree]:
-            for target, partial, used_roles in _uses(node, roles):
+            for target, partial, used in _uses(node, slots):
                 if target.startswith("mlxlab.") and target != TARGET and target not in owners:
                     known = targets.get(target, AllowedTarget(partial))
-                    targets[target] = AllowedTarget(known.partial, known.roles | used_roles)
+                    targets[target] = AllowedTarget(known.partial, known.slots | used)
     return targets
 
 
@@ -105,27 +114,21 @@ def _group_targets(files: dict[str, dict[str, object]], group: str) -> list[str]
     return [
         str(tree["_target_"])
         for option, tree in files.items()
-        if Path(option).parent == Path(group) and "_target_" in tree
+        if option.rpartition("/")[0] == group and "_target_" in tree
     ]
 
 
-def _uses(tree: object, roles: frozenset[str]) -> Iterator[tuple[str, bool, frozenset[str]]]:
-    """(target, is partial, roles) of every node below a value that serves as `roles`."""
+def _uses(tree: object, slots: frozenset[Slot]) -> Iterator[tuple[str, bool, frozenset[Slot]]]:
+    """(target, is partial, slots) of every node below a value that is passed to `slots`."""
     if isinstance(tree, list):
         for item in tree:
-            yield from _uses(item, roles)
+            yield from _uses(item, slots)
     elif isinstance(tree, dict):
         target = str(tree["_target_"]) if "_target_" in tree else None
         if target is not None:
-            yield target, tree.get("_partial_") is True, roles
+            yield target, tree.get("_partial_") is True, slots
         for key, value in tree.items():
-            yield from _uses(value, _roles(target, str(key)) if target is not None else roles)
-
-
-def _roles(owner: str | None, key: str) -> frozenset[str]:
-    parameters = signature(owner) if owner else None
-    known = parameters.keys.get(key) if parameters else None
-    return component_names(known.kind) if known else frozenset()
+            yield from _uses(value, frozenset({(target, str(key))}) if target is not None else slots)
 
 
 def _load(file: Path) -> dict[str, object]:

@@ -131,7 +131,7 @@ def _dotted_keys(tree: MappingType[str, Any], known: Iterable[str] | None = None
 
 def _serves_as(target: str, kind: str) -> bool:
     """False if conf/ uses `target` only as other kinds of component. A user's own target is checked when built."""
-    roles, name = allowed_targets().get(target, AllowedTarget()).roles, target.rpartition(".")[2]
+    roles, name = allowed_targets().get(target, AllowedTarget()).roles(), target.rpartition(".")[2]
     return name == kind or not roles or (kind in roles and name not in roles)
 
 
