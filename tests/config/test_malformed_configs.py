@@ -124,7 +124,7 @@ BY_FILE = {
     "norway as a key": ("tags:\n  on: 1\n", ":3: ", "on: YAML reads it as true or false"),
     "empty": ("", ":", "empty; write {}"),
     "list at the top": ("- 1\n- 2\n", ":", "expected a mapping of keys to values"),
-    "two documents": ("seed: 1\n---\nseed: 2\n", ":", "a second document"),
+    "two documents": ("seed: 1\n---\nseed: 2\n", ":", "expected a single document"),
     "a list for a mapping": ("tags:\n  - a\n", "mine.yaml: ", "Cannot merge DictConfig with ListConfig"),
     "alias inside itself": ("tags: &a\n  x: *a\n", ":3: ", "is used inside its own anchor"),
 }

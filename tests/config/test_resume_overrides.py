@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mlxlab.config.key_path import format_key, split_key
+from mlxlab.config.issues import format_key, split_key
 from mlxlab.config.paths import conf_dir
 from mlxlab.config.resume_overrides import key_class, merge_for_resume, record_changes
 from mlxlab.errors import ConfigError, DataError

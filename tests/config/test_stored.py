@@ -7,9 +7,9 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from mlxlab.config.check import check_stored_config, read_stored_config
 from mlxlab.config.hydra.compose import Composer, without_hydra
 from mlxlab.config.paths import shipped_conf
-from mlxlab.config.stored import check_stored_config, read_stored_config
 from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
 
 LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 from mlxlab.checkpoint.arrays import check_arrays
 from mlxlab.checkpoint.manifest import MANIFEST, write_manifest
 from mlxlab.cli.train import main
+from mlxlab.config.check import read_stored_config
 from mlxlab.config.paths import conf_dir
-from mlxlab.config.stored import read_stored_config
 from mlxlab.experiment.build import build_session
 from mlxlab.training.checkpointer import saved_arrays
 from support.models import StopAt

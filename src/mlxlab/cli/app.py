@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from mlxlab.cli.args import describe_args
-from mlxlab.config.findings import one_line
+from mlxlab.config.issues import one_line
 from mlxlab.errors import NotAllowedError, UserError
 from mlxlab.program import command
 from mlxlab.redact import CREDENTIALS, has_credentials, redact

@@ -7,9 +7,9 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from mlxlab.config.findings import format_issues
+from mlxlab.config.issues import format_issues
 from mlxlab.config.schema.signature import Key, signature
-from mlxlab.config.schema.types import Kind, ListOf, NoneType, Number, Text, Union, describe, shown
+from mlxlab.config.schema.types import NULL, Kind, ListOf, Number, Text, Union, describe, shown
 from mlxlab.config.schema.validate import Validator
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError
@@ -126,7 +126,7 @@ def _path(name: str, text: str) -> Path:
 def parse_value(kind: Kind, text: str) -> Any:
     """Text as a value of its kind, or as it is: the validator reports what was expected."""
     kinds = kind.options if isinstance(kind, Union) else (kind,)
-    if text == "null" and any(isinstance(option, NoneType) for option in kinds):
+    if text == "null" and any(option == NULL for option in kinds):
         return None
     if any(isinstance(option, Text) for option in kinds):
         return text

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlxlab.cli.app import run_command
 from mlxlab.cli.args import parse_args, parse_value
-from mlxlab.config.findings import format_issues
+from mlxlab.config.issues import format_issues
 from mlxlab.config.schema.signature import signature
 from mlxlab.config.schema.validate import Validator
 from mlxlab.config.suggest import suggestion

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlxlab.cli.app import report
-from mlxlab.config.findings import one_line
+from mlxlab.config.issues import one_line
 from mlxlab.config.resume_overrides import find_resumed_run
 from mlxlab.distributed.launch_env import check_parallel, is_launched, rank
 from mlxlab.errors import CannotCreateError, ConfigError, RunInterrupted, UserError
@@ -16,7 +16,7 @@ from mlxlab.errors import CannotCreateError, ConfigError, RunInterrupted, UserEr
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mlxlab.config.hydra.private_api import Hydra
+    from mlxlab.config.hydra.compose import Hydra
 
 
 class JobRunner:
@@ -56,7 +56,7 @@ def run(hydra: "Hydra", config: "DictConfig", owns_process: bool) -> int:
     from hydra.core.utils import JobStatus, run_job
     from hydra.types import HydraContext, RunMode
 
-    from mlxlab.config.hydra.private_api import Callbacks
+    from mlxlab.config.hydra.compose import Callbacks
     from mlxlab.experiment.manifest_file import remove_unused
 
     check_parallel(config.trainer.parallel)
@@ -93,7 +93,7 @@ def sweep(hydra: "Hydra", config: "DictConfig") -> int:
     from hydra.core.plugins import Plugins
     from hydra.types import HydraContext, RunMode
 
-    from mlxlab.config.hydra.private_api import Callbacks
+    from mlxlab.config.hydra.compose import Callbacks
 
     check_parallel(config.trainer.parallel)
     if is_launched():

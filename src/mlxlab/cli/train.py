@@ -5,15 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlxlab.cli.app import run_command
-from mlxlab.config.findings import one_line
+from mlxlab.config.issues import one_line
 from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError, NotAllowedError, UserError
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from mlxlab.config.hydra.compose import Composer
-    from mlxlab.config.hydra.private_api import Hydra
+    from mlxlab.config.hydra.compose import Composer, Hydra
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -43,7 +42,7 @@ def _act(argv: list[str], *, owns_process: bool) -> int:
 
 def _show_hydra(hydra: "Hydra", composer: "Composer", flags: "Namespace") -> int:
     """`--info`, `--hydra-help` and shell completion, as Hydra prints them."""
-    from mlxlab.config.hydra.private_api import get_args_parser
+    from mlxlab.config.hydra.compose import get_args_parser
 
     try:
         if flags.shell_completion:
@@ -66,7 +65,7 @@ def _show_hydra(hydra: "Hydra", composer: "Composer", flags: "Namespace") -> int
 
 def _flags(argv: list[str]) -> "Namespace":
     """Hydra's own flags, in any order with the overrides."""
-    from mlxlab.config.hydra.private_api import get_args_parser
+    from mlxlab.config.hydra.compose import get_args_parser
 
     parser = get_args_parser()
 

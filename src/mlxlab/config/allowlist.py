@@ -1,35 +1,40 @@
-"""The targets that may be built: every `_target_` in a shipped file of conf/, and those in `MLXLAB_ALLOWED_TARGETS`.
+"""What a config may build or set: every `_target_` in a shipped file of conf/, and those in `MLXLAB_ALLOWED_TARGETS`.
 
-A `_target_` calls whatever can be imported, so this is a list of what is allowed, not of what is forbidden.
+A `_target_` calls whatever can be imported, and the `hydra:` node acts before the program does, so both are lists of
+what is allowed, not of what is forbidden.
 """
 
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from mlxlab.config.findings import ConfigIssue, one_line
-from mlxlab.config.key_path import join_key
+from mlxlab.config.issues import ConfigIssue, join_key, one_line, walk
 from mlxlab.config.paths import shipped_conf
 from mlxlab.config.schema.root import TARGET
 from mlxlab.config.schema.signature import signature
 from mlxlab.config.schema.types import component_names
-from mlxlab.config.suggest import nearest
+from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError
 
 VARIABLE = "MLXLAB_ALLOWED_TARGETS"
 
-# The targets in Hydra's own node; nothing else of Hydra may be built.
-HYDRA_TARGETS = frozenset(
-    {
-        "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
-        "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
-    }
-)
-
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+_UNSUPPORTED = ("_args_", "_recursive_", "_convert_", "_mode_")
+
+# Hydra's own node: where it instantiates something, and what of Hydra may stand there.
+_HYDRA_COMPONENTS = ("callbacks", "launcher", "sweeper")
+_HYDRA_TARGETS = (
+    "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+)
+_HANDLERS = ("logging.StreamHandler", "logging.FileHandler")
+_LOG_FILE = "${hydra.runtime.output_dir}/${hydra.job.name}.log"
+_REFERENCE = re.compile(r"(ext|cfg)://(?!sys\.(stdout|stderr)$)")
+_MAY_SET = re.compile(r"(OMP|OPENBLAS|MKL|VECLIB|RAYON|TOKENIZERS)_[A-Z_]+|MLXLAB_(JOB|TRIAL)_[A-Z_]+")
 
 
 Slot = tuple[str, str]  # (target of the owner, its parameter) that a component is passed to
@@ -40,7 +45,7 @@ class AllowedTarget:
     """The use of a target in conf/; nothing is known of a user's own target.
 
     Args:
-        partial: whether it stands with `_partial_: true`; None if unknown.
+        partial: True if it stands with `_partial_: true`; None if unknown.
         slots: where conf/ uses it; empty if unknown.
     """
 
@@ -49,8 +54,8 @@ class AllowedTarget:
 
     def roles(self) -> frozenset[str]:
         """The kinds of component that it serves as (`Loss`, `optimizer`); empty if unknown. Reads only its owners."""
-        parameters = [(signature(owner), key) for owner, key in self.slots]
-        kinds = [known.keys[key].kind for known, key in parameters if known is not None and key in known.keys]
+        owners = [(signature(owner), key) for owner, key in self.slots]
+        kinds = [known.keys[key].kind for known, key in owners if known is not None and key in known.keys]
         return frozenset().union(*map(component_names, kinds))
 
 
@@ -66,8 +71,7 @@ def why_disallowed(target: object) -> str | None:
         return f"refused: {one_line(str(target), 80)} is not the dotted name of a class or function"
     names = allowed_targets()
     if target not in names:
-        near = nearest(target, names)
-        return f"refused: {target} is not an allowed target" + (f"; did you mean {near}?" if near else "")
+        return f"refused: {target} is not an allowed target" + did_you_mean(nearest(target, names))
     if signature(target) is None:
         return f"refused: {target} is not a class or function defined at the top of its module"
     return None
@@ -76,23 +80,66 @@ def why_disallowed(target: object) -> str | None:
 def find_disallowed(tree: object, path: str = "") -> list[ConfigIssue]:
     """Every `_target_` below `tree` that may not be built, and every `_args_`, wherever they are."""
     issues: list[ConfigIssue] = []
-    if isinstance(tree, dict):
-        if "_target_" in tree and (why := why_disallowed(tree["_target_"])):
-            issues.append(ConfigIssue(join_key(path, "_target_"), why))
-        issues += [
-            ConfigIssue(join_key(path, key), f"refused: {key} is not supported; name the arguments")
-            for key in ("_args_", "_recursive_", "_convert_", "_mode_")
-            if key in tree
-        ]
-    pairs = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    for key, value in pairs:
-        issues += find_disallowed(value, join_key(path, key))
+    for place, node in walk(tree, path):
+        if isinstance(node, dict):
+            if "_target_" in node and (why := why_disallowed(node["_target_"])):
+                issues.append(ConfigIssue(join_key(place, "_target_"), why))
+            for key in _UNSUPPORTED:
+                if key in node:
+                    message = f"refused: {key} is not supported; name the arguments"
+                    issues.append(ConfigIssue(join_key(place, key), message))
     return issues
+
+
+def find_disallowed_in_hydra(hydra: object) -> Iterator[ConfigIssue]:
+    """Everything in the unresolved `hydra:` node that would run code, write elsewhere or change the environment."""
+    assert isinstance(hydra, dict)  # Hydra's own schema
+    for name in _HYDRA_COMPONENTS:
+        node = hydra.get(name)
+        if not isinstance(node, dict):
+            yield ConfigIssue(f"hydra.{name}", "refused: expected a component")
+        elif node.get("_target_") in _HYDRA_TARGETS:  # Hydra's own may be told not to recurse
+            node = {key: node[key] for key in node if key not in ("_target_", "_recursive_", "_convert_")}
+        yield from find_disallowed(node, f"hydra.{name}")
+    for name in ("job_logging", "hydra_logging"):
+        for path, node in walk(hydra.get(name), f"hydra.{name}"):
+            yield from _disallowed_logging(node, path)
+    job = hydra.get("job")
+    if isinstance(job, dict):
+        for name in [*(job.get("env_set") or {}), *(job.get("env_copy") or [])]:
+            if not _MAY_SET.fullmatch(str(name)):
+                message = "refused: a config may not set this environment variable"
+                yield ConfigIssue(f"hydra.job.env_set.{name}", message)
+    folders = hydra.get("searchpath")
+    for entry in folders if isinstance(folders, list) else ():
+        if not isinstance(entry, str) or ("://" in entry and not entry.startswith("file://")):
+            yield ConfigIssue("hydra.searchpath", f"refused: {entry} is code, not a folder of config files")
+    others = {key: value for key, value in hydra.items() if key not in _HYDRA_COMPONENTS}
+    yield from (issue for issue in find_disallowed(others, "hydra") if issue.path.endswith("._target_"))
+
+
+def _disallowed_logging(node: object, path: str) -> Iterator[ConfigIssue]:
+    """A logging config may name any callable: only handlers that write to the terminal or Hydra's own file pass."""
+    if isinstance(node, str) and _REFERENCE.match(node):
+        yield ConfigIssue(path, f"refused: {node}")
+    if not isinstance(node, dict):
+        return
+    if "()" in node or ".()" in node:
+        yield ConfigIssue(path, "refused: a logging config may not call anything")
+    if "class" in node and node["class"] not in _HANDLERS:
+        yield ConfigIssue(f"{path}.class", f"refused: {node['class']} is not a handler that may be used")
+    if node.get("filename", _LOG_FILE) != _LOG_FILE:
+        yield ConfigIssue(f"{path}.filename", "refused: the log file stands in the run folder")
 
 
 @cache
 def _shipped(conf: Path) -> dict[str, AllowedTarget]:
-    files = {file.relative_to(conf).with_suffix("").as_posix(): _load(file) for file in sorted(conf.rglob("*.yaml"))}
+    from mlxlab.config.hydra.yaml_limits import read_yaml  # YAML is slow to import; most commands build no targets
+
+    files: dict[str, dict[str, object]] = {}
+    for file in sorted(conf.rglob("*.yaml")):
+        with suppress(ConfigError):  # a broken file allows nothing; choosing it reports the error
+            files[file.relative_to(conf).with_suffix("").as_posix()] = read_yaml(file).values
     targets: dict[str, AllowedTarget] = {}
     for option, tree in files.items():
         group = option.rpartition("/")[0]
@@ -111,11 +158,8 @@ def _shipped(conf: Path) -> dict[str, AllowedTarget]:
 def _group_targets(files: dict[str, dict[str, object]], group: str) -> list[str]:
     if not group:
         return [TARGET]
-    return [
-        str(tree["_target_"])
-        for option, tree in files.items()
-        if option.rpartition("/")[0] == group and "_target_" in tree
-    ]
+    options = [tree for option, tree in files.items() if option.rpartition("/")[0] == group]
+    return [str(tree["_target_"]) for tree in options if "_target_" in tree]
 
 
 def _uses(tree: object, slots: frozenset[Slot]) -> Iterator[tuple[str, bool, frozenset[Slot]]]:
@@ -128,16 +172,4 @@ def _uses(tree: object, slots: frozenset[Slot]) -> Iterator[tuple[str, bool, fro
         if target is not None:
             yield target, tree.get("_partial_") is True, slots
         for key, value in tree.items():
-            yield from _uses(value, frozenset({(target, str(key))}) if target is not None else slots)
-
-
-def _load(file: Path) -> dict[str, object]:
-    import yaml  # slow to import, and most commands build no targets
-
-    from mlxlab.config.hydra.yaml_limits import read_yaml
-
-    try:
-        tree = yaml.load(read_yaml(file).text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except ConfigError:
-        return {}  # a broken file allows nothing; choosing it reports the error
-    return tree if isinstance(tree, dict) else {}
+            yield from _uses(value, slots if target is None else frozenset({(target, str(key))}))

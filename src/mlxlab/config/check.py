@@ -1,76 +1,103 @@
-"""`check`: a config against the signatures of its targets, before anything is imported or created."""
+"""Checks a config against the signatures of its targets, before anything is imported or created.
+
+`check` takes the config that Hydra composed; `read_stored_config` one of a run folder. Anyone may have written that,
+so it is plain data: no interpolations are resolved, no defaults are filled in.
+"""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from mlxlab.config.allowlist import find_disallowed
-from mlxlab.config.findings import ConfigIssue, LocateKey, format_issues
-from mlxlab.config.hydra.resolve import plain, raw_at
-from mlxlab.config.key_path import join_key
-from mlxlab.config.schema import cross_checks, root
+from mlxlab.config.hydra.resolve import raw_at, resolve
+from mlxlab.config.issues import ConfigIssue, LocateKey, format_issues, one_line, walk
+from mlxlab.config.schema.cross_checks import cross_issues
+from mlxlab.config.schema.root import TARGET
 from mlxlab.config.schema.types import shown
 from mlxlab.config.schema.validate import Validator
-from mlxlab.errors import ConfigError, NotAllowedError
+from mlxlab.errors import ConfigError, DataError, NotAllowedError
+from mlxlab.files.untrusted import read_text
 from mlxlab.redact import CREDENTIALS, has_credentials
 
 
-def check(config: DictConfig, label: LocateKey | None = None) -> None:
+def check(config: DictConfig) -> None:
     """Checks a composed config (without its `hydra:` node); reports all errors, one line each, at most ten.
-
-    Args:
-        label: where a dotted key got its value; the key and its value if not given.
 
     Raises:
         NotAllowedError: a `_target_` may not be built, or a URL holds credentials.
         ConfigError: unknown, missing or invalid values.
     """
-    label = label or _label_by_value(config)
+
+    def label(path: str) -> str:
+        raw = raw_at(config, path)
+        return path if raw is None or isinstance(raw, dict | list) else f"{path}={shown(raw)}"
+
     refuse_disallowed(config, label)
-    issues = config_issues(config)
-    if issues:
+    if issues := config_issues(config):
         raise ConfigError(format_issues(issues, label))
 
 
 def refuse_disallowed(config: DictConfig, label: LocateKey) -> None:
     """Raises NotAllowedError if the config has a target that may not be built, or a URL with credentials."""
-    raw, resolved = OmegaConf.to_container(config, resolve=False), plain(config)[0]
-    issues = find_disallowed(raw) or find_disallowed(resolved) or list(find_credentials(resolved))
-    if issues:
+    raw, resolved = OmegaConf.to_container(config, resolve=False), resolve(config)[0]
+    if issues := find_disallowed(raw) or find_disallowed(resolved) or list(_find_credentials(resolved)):
         raise NotAllowedError(format_issues(issues, label))
 
 
-def find_credentials(tree: object, path: str = "") -> Iterator[ConfigIssue]:
+def _find_credentials(tree: object) -> Iterator[ConfigIssue]:
     """Every key or text that holds a URL with a password or token: a config is printed, stored and tracked."""
-    if isinstance(tree, dict):
-        for key, value in tree.items():
-            if isinstance(key, str) and has_credentials(key):
-                yield ConfigIssue(path, CREDENTIALS)
-            yield from find_credentials(value, join_key(path, key))
-    elif isinstance(tree, list):
-        for number, value in enumerate(tree):
-            yield from find_credentials(value, join_key(path, number))
-    elif isinstance(tree, str) and has_credentials(tree):
-        yield ConfigIssue(path, CREDENTIALS)
+    for path, value in walk(tree):
+        texts = value if isinstance(value, dict) else [value]
+        if any(isinstance(text, str) and has_credentials(text) for text in texts):
+            yield ConfigIssue(path, CREDENTIALS)
 
 
 def config_issues(config: DictConfig) -> list[ConfigIssue]:
     """All unknown, missing and invalid values, in the order of the keys."""
-    tree, unresolved = plain(config)
-    invalid = list(Validator(lambda path, value: _got(config, path, value)).node(tree, root.TARGET, ""))
-    return unresolved + (invalid or list(cross_checks.broken(tree)))
 
-
-def _got(config: DictConfig, path: str, value: Any) -> str:
-    """The value as written: the value of an interpolation may be a secret."""
-    raw = raw_at(config, path)
-    return str(raw) if isinstance(raw, str) and "${" in raw else shown(value)
-
-
-def _label_by_value(config: DictConfig) -> LocateKey:
-    def label(path: str) -> str:
+    def got(path: str, value: object) -> str:
+        """The value as written: the value of an interpolation may be a secret."""
         raw = raw_at(config, path)
-        return path if raw is None or isinstance(raw, dict | list) else f"{path}={shown(raw)}"
+        return raw if isinstance(raw, str) and "${" in raw else shown(value)
 
-    return label
+    tree, unresolved = resolve(config)
+    return unresolved + (list(Validator(got).node(tree, TARGET)) or list(cross_issues(tree)))
+
+
+def read_stored_config(path: Path) -> dict[str, Any]:
+    """The config in a YAML file of a run folder, valid in every key.
+
+    Raises:
+        InputNotFoundError: there is no such file.
+        NotAllowedError: a `_target_` in it may not be built.
+        DataError: it is too large, nested too deep, not YAML, or not a config of this version.
+    """
+    from mlxlab.config.hydra.yaml_limits import MAX_BYTES, parse_yaml
+
+    try:
+        return check_stored_config(parse_yaml(path, read_text(path, max_bytes=MAX_BYTES)).values, str(path))
+    except ConfigError as error:
+        raise DataError(str(error)) from None
+
+
+def check_stored_config(config: object, name: str) -> dict[str, Any]:
+    """A decoded config, valid in every key; `name` is where it was read.
+
+    Raises:
+        NotAllowedError: a `_target_` in it may not be built.
+        DataError: it is not a config of this version.
+    """
+    if not isinstance(config, dict):
+        raise DataError(f"{name}: expected a mapping of keys to values")
+    if disallowed := find_disallowed(config):
+        raise NotAllowedError(_first_issue(name, disallowed))
+    if issues := list(Validator().node(config, TARGET)) or list(cross_issues(config)):
+        raise DataError(_first_issue(name, issues))
+    return config
+
+
+def _first_issue(name: str, issues: list[ConfigIssue]) -> str:
+    more = f" (and {len(issues) - 1} more)" if len(issues) > 1 else ""
+    return one_line(f"{name}: {issues[0].path}: {issues[0].message}{more}")

@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -14,11 +13,8 @@ from mlxlab.config.schema.signature import signature
 from mlxlab.config.schema.types import Component, Kind, Mapping, describe, shown
 from mlxlab.errors import ConfigError
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-
-@dataclass(frozen=True)
-class KeyHelp:
+class KeyHelp(NamedTuple):
     """Default, expected values and description of one key."""
 
     key: str
@@ -33,21 +29,26 @@ def groups(conf: Path) -> dict[str, dict[str, str]]:
     for file in sorted(conf.rglob("*.yaml")):
         group = file.parent.relative_to(conf).as_posix()
         if group != "." and not group.startswith("hydra"):
-            options.setdefault(group, {})[file.stem] = _first_comment(file)
-    order = list(chosen(conf))
-    ordered = sorted(options.items(), key=lambda item: (_rank(item[0], order), item[0]))
-    return {group: dict(sorted(names.items(), key=lambda item: _size(item[1]))) for group, names in ordered}
+            comments = (line for line in _header(file) if not line.startswith("@"))
+            options.setdefault(group, {})[file.stem] = next(comments, "")
+    order = [group.split("/")[0] for group in chosen(conf)]
+
+    def rank(group: str) -> tuple[int, int, str]:
+        head = group.split("/")[0]
+        return order.index(head) if head in order else len(order), group.count("/"), group
+
+    return {group: dict(sorted(options[group].items(), key=_hidden_size)) for group in sorted(options, key=rank)}
 
 
 def chosen(conf: Path, overrides: list[str] | None = None) -> dict[str, str | None]:
     """group -> option, as the primary config and `overrides` (`model=cnn_hybrid`) choose; also of nested groups."""
-    options = _defaults(_load(conf / "train.yaml"), "")
+    options = dict(_defaults(conf / "train.yaml", ""))
     for override in overrides or []:
         group, _, option = override.partition("=")
         if (conf / group / f"{option}.yaml").is_file():
             options[group] = option
     for group, choice in list(options.items()):
-        for inner, default in _defaults(_load(conf / group / f"{choice}.yaml"), group).items():
+        for inner, default in _defaults(conf / group / f"{choice}.yaml", group):
             options.setdefault(inner, default)
     return options
 
@@ -57,29 +58,23 @@ def lines(conf: Path, options: dict[str, str | None]) -> list[KeyHelp]:
     tree: dict[str, Any] = {}
     for group, option in options.items():
         if option is not None and group not in ("experiment", "debug"):
-            _merge(tree, conf, group, option)
+            file = conf / group / f"{option}.yaml"
+            packages = (line.split()[1] for line in _header(file) if line.startswith("@package"))
+            node = tree
+            for name in next(packages, group.replace("/", ".")).split("."):
+                node = node.setdefault(name, {})
+            node.update({key: value for key, value in _load(file).items() if key != "defaults"})
     top = {key: value for key, value in _load(conf / "train.yaml").items() if key not in ("defaults", "hydra")}
     return list(_node({**tree, **top}, TARGET, ""))
 
 
-def _merge(tree: dict[str, Any], conf: Path, group: str, option: str) -> None:
-    """Merges one option into the tree at its package."""
-    values = _load(conf / group / f"{option}.yaml")
-    package = _package(conf / group / f"{option}.yaml") or group.replace("/", ".")
-    node = tree
-    for name in package.split("."):
-        node = node.setdefault(name, {})
-    node.update({key: value for key, value in values.items() if key != "defaults"})
-
-
-def _defaults(values: dict[str, Any], group: str) -> dict[str, str | None]:
-    defaults: dict[str, str | None] = {}
-    for entry in values.get("defaults", []):
+def _defaults(file: Path, group: str) -> Iterator[tuple[str, str | None]]:
+    """(group, option) of each entry of the defaults list of an option of `group`."""
+    for entry in _load(file).get("defaults", []):
         if isinstance(entry, dict):
             [(name, option)] = entry.items()
             if not name.startswith("override "):
-                defaults[name.lstrip("/") if name.startswith("/") or not group else f"{group}/{name}"] = option
-    return defaults
+                yield name.lstrip("/") if name.startswith("/") or not group else f"{group}/{name}", option
 
 
 def _node(tree: dict[str, Any], target: str, path: str) -> Iterator[KeyHelp]:
@@ -89,46 +84,33 @@ def _node(tree: dict[str, Any], target: str, path: str) -> Iterator[KeyHelp]:
             yield from _key(tree[name], key.kind, key.doc, f"{path}.{name}".lstrip("."))
 
 
-def _key(value: Any, kind: Kind, description: str, path: str) -> Iterator[KeyHelp]:
-    if isinstance(value, dict) and "_target_" in value:
-        yield from _node(value, value["_target_"], path)
-    elif isinstance(value, dict) and isinstance(kind, Mapping) and isinstance(kind.value, Component):
-        for name, item in value.items():
-            yield from _key(item, kind.value, "", f"{path}.{name}")
-    elif not isinstance(kind, Component):
-        yield KeyHelp(path, shown(value).replace("'", ""), describe(kind), description.rstrip("."))
+def _key(value: object, kind: Kind, description: str, path: str) -> Iterator[KeyHelp]:
+    match value, kind:
+        case dict() as node, _ if "_target_" in node:
+            yield from _node(node, str(node["_target_"]), path)
+        case dict(), Mapping(value=Component() as inner):
+            for name, item in value.items():
+                yield from _key(item, inner, "", f"{path}.{name}")
+        case _ if not isinstance(kind, Component):
+            yield KeyHelp(path, shown(value).replace("'", ""), describe(kind), description.rstrip("."))
 
 
-def _rank(group: str, order: list[str]) -> tuple[int, int]:
-    head = group.split("/")[0]
-    names = [name.split("/")[0] for name in order]
-    return (names.index(head) if head in names else len(names), group.count("/"))
-
-
-def _size(description: str) -> int:
-    """The first number in a description: sizes go from small to large, other options keep the order of their names."""
-    number = re.search(r"\d+", description)
-    return int(number[0]) if number and description.startswith("Hidden size") else 0
+def _hidden_size(option: tuple[str, str]) -> int:
+    """Sizes go from small to large, other options keep the order of their names."""
+    number = re.search(r"^Hidden size\D*(\d+)", option[1])
+    return int(number[1]) if number else 0
 
 
 def _load(file: Path) -> dict[str, Any]:
+    """The values of a file as they are written: unlike OmegaConf, YAML takes `3e-4` for text."""
     try:
-        values = yaml.load(read_yaml(file).text, Loader=_LOADER)
-    except (ConfigError, OSError):
+        return dict(yaml.load(read_yaml(file).text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    except ConfigError:
         return {}  # help is for someone whose files are broken too
-    return values if isinstance(values, dict) else {}
 
 
 def _header(file: Path) -> list[str]:
     try:
         return [line.lstrip("#").strip() for line in read_yaml(file).text.splitlines()[:6] if line.startswith("#")]
-    except ConfigError as fault:
-        return [str(fault)]
-
-
-def _first_comment(file: Path) -> str:
-    return next((line for line in _header(file) if not line.startswith("@")), "")
-
-
-def _package(file: Path) -> str | None:
-    return next((line.split()[1] for line in _header(file) if line.startswith("@package")), None)
+    except ConfigError as error:
+        return [str(error)]

@@ -6,12 +6,13 @@ of forbidden calls is not a security boundary. Here nothing is imported that is 
 
 import functools
 import importlib
+from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
 from omegaconf import DictConfig, ListConfig
 
 from mlxlab.config.allowlist import why_disallowed
-from mlxlab.config.hydra.resolve import plain
+from mlxlab.config.hydra.resolve import resolve
 from mlxlab.config.schema.signature import signature
 from mlxlab.errors import ConfigError, NotAllowedError
 
@@ -23,7 +24,7 @@ Node = DictConfig | ListConfig | dict[str, Any]
 def instantiate(node: Node, kind: type[T], /, **runtime: object) -> T: ...
 @overload
 def instantiate(node: Node, /, **runtime: object) -> Any: ...
-def instantiate(node: Node, kind: type[Any] = object, /, **runtime: object) -> Any:
+def instantiate(node: Node, kind: type[object] = object, /, **runtime: object) -> object:
     """Calls the `_target_` of a node with its arguments, inner nodes first.
 
     Each target, also of an inner node, receives those `runtime` arguments that its signature names. A node with
@@ -36,21 +37,17 @@ def instantiate(node: Node, kind: type[Any] = object, /, **runtime: object) -> A
         NotAllowedError: a target is not allowed.
         ConfigError: an interpolation cannot be resolved, or the result is not a `kind`.
     """
-    tree: Any = node
-    if isinstance(node, DictConfig | ListConfig):
-        tree, issues = plain(node)
-        if issues:
-            raise ConfigError("\n".join(f"{issue.path}: {issue.message}" for issue in issues))
+    tree, issues = (node, []) if isinstance(node, dict) else resolve(node)
+    if issues:
+        raise ConfigError("\n".join(f"{issue.path}: {issue.message}" for issue in issues))
     built = _build(tree, runtime)
     if not isinstance(built, kind):
-        target = tree.get("_target_") if isinstance(tree, dict) else None
-        raise ConfigError(
-            f"{target or 'a config node'}: expected an instance of {kind.__name__}, got {type(built).__name__}"
-        )
+        name = tree.get("_target_", "a config node") if isinstance(tree, dict) else "a config node"
+        raise ConfigError(f"{name}: expected an instance of {kind.__name__}, got {type(built).__name__}")
     return built
 
 
-def _build(value: Any, runtime: dict[str, object]) -> Any:
+def _build(value: object, runtime: dict[str, object]) -> object:
     if isinstance(value, list):
         return [_build(item, runtime) for item in value]
     if not isinstance(value, dict):
@@ -58,22 +55,19 @@ def _build(value: Any, runtime: dict[str, object]) -> Any:
     arguments = {key: _build(item, runtime) for key, item in value.items() if key not in ("_target_", "_partial_")}
     if "_target_" not in value:
         return arguments
-    target = value["_target_"]
-    call = import_target(target)
-    parameters = signature(target)
-    accepted = {*parameters.keys, *parameters.runtime} if parameters else set()
+    call, known = import_target(value["_target_"]), signature(value["_target_"])
+    accepted = {*known.keys, *known.runtime} if known else set()
     arguments |= {name: item for name, item in runtime.items() if name in accepted and name not in arguments}
     return functools.partial(call, **arguments) if value.get("_partial_") else call(**arguments)
 
 
-def import_target(target: str) -> Any:
-    """The object that `target` names, if it is allowed and was defined there under that name.
+def import_target(target: str) -> Callable[..., Any]:
+    """The class or function that `target` names, if it is allowed and was defined there under that name.
 
     Raises:
         NotAllowedError: it is not.
     """
-    why = why_disallowed(target)
-    if why:
+    if why := why_disallowed(target):
         raise NotAllowedError(f"_target_: {why}")
     module, _, name = target.rpartition(".")
     definition = getattr(importlib.import_module(module), name)

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict
 
 import yaml
 
-from mlxlab.config.key_path import KeyPath, format_key
+from mlxlab.config.issues import KeyPath, format_key
 from mlxlab.errors import ConfigError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json

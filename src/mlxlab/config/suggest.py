@@ -35,25 +35,26 @@ def nearest_key(typed: str, keys: Iterable[str]) -> str | None:
 def nearest(typed: str, valid: Iterable[str]) -> str | None:
     """The valid name closest to `typed`: a typing error, an abbreviation (`lr`), or None."""
     names = sorted(set(valid))
-    close = get_close_matches(typed, names, n=1, cutoff=0.6)
-    if close:
+    if close := get_close_matches(typed, names, n=1, cutoff=0.6):
         return close[0]
-    initials = [name for name in names if typed.lower() == "".join(word[:1] for word in name.lower().split("_"))]
-    if initials:
-        return initials[0]
-    short = [name for name in names if len(typed) > 1 and _abbreviates(typed.lower(), name.lower())]
-    return min(short, key=len) if short else None
+    for name in names:
+        if typed.lower() == "".join(word[:1] for word in name.lower().split("_")):
+            return name
+    return min((name for name in names if len(typed) > 1 and _abbreviates(typed.lower(), name)), key=len, default=None)
+
+
+def did_you_mean(name: str | None) -> str:
+    return f"; did you mean {name}?" if name else ""
 
 
 def suggestion(typed: str, valid: Iterable[str], prefix: str = "") -> str:
     """`; did you mean x?`, else the valid names if they are few, else nothing."""
     names = sorted(set(valid))
-    near = nearest(typed, names)
-    if near:
-        return f"; did you mean {prefix}{near}?"
+    if near := nearest(typed, names):
+        return did_you_mean(prefix + near)
     return f"; there is {', '.join(names)}" if 0 < len(names) <= 12 else ""
 
 
 def _abbreviates(short: str, name: str) -> bool:
-    letters = iter(name)
-    return name[:1] == short[:1] and all(letter in letters for letter in short)
+    letters = iter(name.lower())
+    return name[:1].lower() == short[:1] and all(letter in letters for letter in short)

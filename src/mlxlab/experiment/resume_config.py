@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mlxlab.config.check import check
+from mlxlab.config.check import check, check_stored_config
 from mlxlab.config.hydra.overrides import cli_overrides, group_choices
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import conf_dir
 from mlxlab.config.resume_overrides import merge_for_resume, record_changes
-from mlxlab.config.stored import check_stored_config
 from mlxlab.errors import CheckpointUnavailableError, ConfigError
 from mlxlab.experiment.report import log_lines
 

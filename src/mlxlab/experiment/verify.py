@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlxlab import backend
-from mlxlab.config.stored import check_stored_config
+from mlxlab.config.check import check_stored_config
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from mlxlab.checkpoint.arrays import check_arrays
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.resume import load_named
 from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.config.check import read_stored_config
 from mlxlab.config.instantiate import import_target
-from mlxlab.config.stored import read_stored_config
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import Encoder, RestoresEncoder
 from mlxlab.errors import CheckpointUnavailableError, DataError, InputNotFoundError

@@ -5,7 +5,7 @@ import textwrap
 import pytest
 
 from mlxlab.config.schema import signature, types
-from mlxlab.config.schema.types import Bool, Component, ListOf, Literal, Mapping, NoneType, Number, Text, Union
+from mlxlab.config.schema.types import BOOLEAN, NULL, Component, ListOf, Literal, Mapping, Number, Text, Union
 from mlxlab.config.schema.validate import Validator
 from mlxlab.config.suggest import nearest
 
@@ -83,10 +83,10 @@ def test_every_type_hint_becomes_what_a_config_may_hold(parts):
         "a": Number(True),
         "b": Number(False),
         "c": Text(),
-        "d": Bool(),
+        "d": BOOLEAN,
         "e": Text(),
         "f": size,
-        "g": Union((Number(False, (("Ge", 0), ("Lt", 1))), NoneType())),
+        "g": Union((Number(False, (("Ge", 0), ("Lt", 1))), NULL)),
         "h": Literal(("up", "down")),
         "i": Number(False, (("Ge", 0), ("Lt", 100))),
         "j": ListOf(Literal(("up", "down"))),
@@ -94,8 +94,8 @@ def test_every_type_hint_becomes_what_a_config_may_hold(parts):
         "l": Mapping(Union((Number(True), Text()))),
         "m": Component("Module"),
         "n": Component("n"),
-        "o": Union((Number(True), NoneType())),
-        "p": Union((ListOf(Number(True)), NoneType())),
+        "o": Union((Number(True), NULL)),
+        "p": Union((ListOf(Number(True)), NULL)),
         "q": Number(True, (("Ge", 0), ("Lt", 2**64))),
         "r": Text(file=True),
         "s": Union((Literal(("auto",)), Number(True))),
@@ -139,13 +139,13 @@ GOOD = [
     (Number(True), 3),
     (Number(False), 3),
     (Number(False), 0.5),
-    (Union((Number(True), NoneType())), None),
+    (Union((Number(True), NULL)), None),
     (Union((Literal(("auto",)), Number(True))), "auto"),
     (Union((Literal(("auto",)), Number(True))), 3),
     (Literal((1, 2)), 1),
     (ListOf(Number(True), 1, 2), [1, 2]),
     (Mapping(Text()), {"a": "b"}),
-    (Bool(), False),
+    (BOOLEAN, False),
     (Text(file=True), "not/there.csv"),
 ]
 BAD = [
@@ -164,9 +164,9 @@ BAD = [
     (ListOf(Text()), "abc"),
     (Mapping(Text()), {"a": 1}),
     (Mapping(Text()), ["a"]),
-    (Bool(), 1),
-    (Bool(), "true"),
-    (NoneType(), 0),
+    (BOOLEAN, 1),
+    (BOOLEAN, "true"),
+    (NULL, 0),
     (Text(), None),
     (Text(), "a\0b"),
     (Text(file=True), "/"),
@@ -191,7 +191,7 @@ def test_a_value_of_another_kind_is_one_finding_that_says_what_was_wanted(kind, 
 
 def test_kinds_are_described_in_words():
     assert types.describe(Number(True, (("Ge", 1), ("Le", 10**12)))) == "a whole number >= 1"
-    assert types.describe(Union((Number(False, (("Ge", 0), ("Lt", 1))), NoneType()))) == "a number >= 0 and < 1 or null"
+    assert types.describe(Union((Number(False, (("Ge", 0), ("Lt", 1))), NULL))) == "a number >= 0 and < 1 or null"
     assert types.describe(ListOf(Literal(("a", "b")), 1)) == "a list with at least 1 item: one of a, b"
     assert types.describe(ListOf(Number(False), 2, 2)) == "a list of exactly 2: a number"
 

@@ -3,11 +3,12 @@
 import copy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from hydra._internal.callbacks import Callbacks as Callbacks
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra._internal.hydra import Hydra
+from hydra._internal.hydra import Hydra as Hydra
 from hydra._internal.utils import create_config_search_path
+from hydra._internal.utils import get_args_parser as get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -16,14 +17,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from mlxlab.config.allowlist import find_disallowed_in_hydra
 from mlxlab.config.check import config_issues, refuse_disallowed
-from mlxlab.config.findings import ConfigIssue, LocateKey, format_issues, one_line
-from mlxlab.config.hydra import composition_errors
+from mlxlab.config.hydra.composition_errors import compose_forced, forced
 from mlxlab.config.hydra.config_source import install_config_source
-from mlxlab.config.hydra.node_policy import disallowed_hydra_keys
 from mlxlab.config.hydra.overrides import ParsedOverride, parse
 from mlxlab.config.hydra.resolve import register_resolvers
 from mlxlab.config.hydra.value_origins import ValueOrigins
+from mlxlab.config.issues import ConfigIssue, LocateKey, format_issues, one_line
 from mlxlab.errors import ConfigError, NotAllowedError, UserError
 
 _BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
@@ -65,52 +66,48 @@ class Composer:
             ConfigError: the config, or that of any job, is invalid; at most ten lines.
             NotAllowedError: it holds a target or key that may not be built or set.
         """
-        typed, findings = parse(self.overrides, self.multirun)
-        master = None if findings or not self.multirun else self._composed(hydra, self.overrides, RunMode.MULTIRUN)
-        issues: list[ConfigIssue] = findings
+        typed, issues = parse(self.overrides, self.multirun)
+        master = None if issues or not self.multirun else self._compose(hydra, self.overrides, RunMode.MULTIRUN)
         config: DictConfig | None = None
-        for texts in self._jobs(typed, master):
+        for texts in self._jobs(typed, master) if self.multirun else [[override.text for override in typed]]:
             config = self._valid(hydra, texts, issues)
-        if config is None and not issues:
-            raise ConfigError("the sweep is empty: one of its ranges has no values")
         if issues:
             raise ConfigError(format_issues(issues))
-        if self.multirun and (master is None or config is None or _is_forced(config, texts)):
+        if config is None:
+            raise ConfigError("the sweep is empty: one of its ranges has no values")
+        if not self.multirun:
+            return config
+        composed = [text for text in texts if not text.lstrip("+~").startswith("hydra")]
+        if master is None or list(config.hydra.overrides.task) != composed:
             # Valid only if forced: a key of an open mapping, `tags.for=thesis`. Hydra composes each job again.
-            self.overrides = composition_errors.forced(hydra, typed)[0]
+            self.overrides = forced(hydra, typed)[0]
             master = hydra.compose_config(self.name, list(self.overrides), RunMode.MULTIRUN)
-        result = master if self.multirun else config
-        assert result is not None
-        guard_hydra_node(result)
-        return result
+        guard_hydra_node(master)
+        return master
 
     def guard(self, hydra: Hydra) -> None:
         """Refuses a `hydra:` node that would act before the config is checked."""
         guard_hydra_node(hydra.compose_config(self.name, list(self.overrides), RunMode.RUN))
 
     def _jobs(self, typed: list[ParsedOverride], master: DictConfig | None) -> list[list[str]]:
-        """The overrides of each job: one for a run, one per grid point for a sweep."""
-        if not self.multirun:
-            return [[override.text for override in typed]]
-        grid = typed
+        """The overrides of each point of the grid of a sweep."""
         if master is not None and master.hydra.sweeper.get("_target_") == _BASIC_SWEEPER:
             params = [f"{key}={value}" for key, value in (master.hydra.sweeper.get("params") or {}).items()]
             grid = parse(params, multirun=True)[0] + typed
         else:  # another sweeper makes its own jobs
             grid = [override for override in typed if not override.parsed.is_sweep_override()]
         fixed = [override.text for override in grid if override.parsed.is_hydra_override()]
+        swept = [override.parsed for override in grid if override.text not in fixed]
         try:
-            [jobs] = BasicSweeper.split_arguments(
-                [override.parsed for override in grid if override.text not in fixed], None
-            )
+            [jobs] = BasicSweeper.split_arguments(swept, None)
         except HydraException as error:
             raise ConfigError(f"-m: {one_line(str(error))}; give values, choice(...) or range(...)") from error
         return [fixed + job for job in jobs]
 
-    def _composed(self, hydra: Hydra, texts: list[str], mode: RunMode) -> DictConfig | None:
+    def _compose(self, hydra: Hydra, texts: list[str], mode: RunMode) -> DictConfig | None:
         try:
             return hydra.compose_config(self.name, list(texts), mode)
-        except (KeyboardInterrupt, NotAllowedError):
+        except NotAllowedError:
             raise
         except Exception:
             return None
@@ -118,89 +115,23 @@ class Composer:
     def _valid(self, hydra: Hydra, texts: list[str], issues: list[ConfigIssue]) -> DictConfig | None:
         """The config of one job; its errors are added to `issues`, labelled with their origin."""
         composed = list(texts)
-        config = self._composed(hydra, texts, RunMode.RUN)
+        config = self._compose(hydra, texts, RunMode.RUN)
         if config is None:
-            config, composed = self._forced(hydra, parse(texts, multirun=True)[0], issues)
+            typed = parse(texts, multirun=True)[0]
+            config, composed, composition_issues = compose_forced(hydra, self.name, typed)
+            issues += composition_issues
         if config is not None:
-            label = ValueOrigins(hydra.config_loader, self.name, texts, composed).label
+            label = ValueOrigins(hydra, self.name, texts, composed).label
             guard_hydra_node(config, label)
-            issues += _folders(config, label)
-            issues += [ConfigIssue(label(issue.path), issue.message) for issue in job_issues(config, label)]
+            job_issues = [*_unnamed_folders(config), *_job_issues(config, label)]
+            issues += [ConfigIssue(label(issue.path), issue.message) for issue in job_issues]
         return config
-
-    def _forced(
-        self, hydra: Hydra, typed: list[ParsedOverride], issues: list[ConfigIssue]
-    ) -> tuple[DictConfig | None, list[str]]:
-        """Composes as many overrides as possible; those that fail are dropped one by one and reported."""
-        texts, option_issues = composition_errors.forced(hydra, typed)
-        issues += option_issues
-        while True:
-            try:
-                return hydra.compose_config(self.name, list(texts), RunMode.RUN), texts
-            except NotAllowedError:
-                raise
-            except Exception as error:
-                candidates = [override for override in typed if _forced_text(override, texts)]
-                blamed = composition_errors.culprit(candidates, error)
-                issues.append(composition_errors.issue(hydra, error, blamed))
-                if blamed is None:
-                    return None, texts
-                texts.remove(_forced_text(blamed, texts) or "")
-
-
-def _folders(config: DictConfig, label: LocateKey) -> list[ConfigIssue]:
-    """Refuses run folders without a name: Hydra would use the current folder, or one called None."""
-    issues = []
-    for path in ("hydra.run.dir", "hydra.sweep.dir"):
-        try:
-            unnamed = OmegaConf.select(config, path) in (None, "", "-", ".")
-        except (OmegaConfBaseException, UserError) as error:
-            issues.append(ConfigIssue(label(path), one_line(str(error).partition("\n")[0])))
-            continue
-        if unnamed:
-            issues.append(ConfigIssue(label(path), "expected the path of a folder"))
-    return issues
-
-
-def _is_forced(config: DictConfig, texts: list[str]) -> bool:
-    return list(config.hydra.overrides.task) != [text for text in texts if not text.lstrip("+~").startswith("hydra")]
-
-
-def _forced_text(override: ParsedOverride, texts: list[str]) -> str | None:
-    return next((text for text in texts if text.lstrip("+") == override.text.lstrip("+")), None)
-
-
-def job_issues(config: DictConfig, label: LocateKey) -> list[ConfigIssue]:
-    """The errors in the config of a job, with HydraConfig set so that `${hydra:...}` resolves."""
-    job = _prepared(config)
-    before = HydraConfig.instance().cfg
-    HydraConfig.instance().set_config(job)
-    try:
-        task = without_hydra(job)
-        refuse_disallowed(task, label)
-        return config_issues(task)
-    finally:
-        HydraConfig.instance().cfg = before
 
 
 def guard_hydra_node(config: DictConfig, label: LocateKey = str) -> None:
     """Refuses a `hydra:` node with keys that would run or write something on their own."""
-    node: Any = OmegaConf.to_container(config.hydra, resolve=False)
-    disallowed = disallowed_hydra_keys(node)
-    if disallowed:
+    if disallowed := list(find_disallowed_in_hydra(OmegaConf.to_container(config.hydra, resolve=False))):
         raise NotAllowedError(format_issues(disallowed, label))
-
-
-def _prepared(config: DictConfig) -> DictConfig:
-    """A copy with placeholders for what Hydra sets only when the job runs, so that everything resolves now."""
-    job = copy.deepcopy(config)
-    with read_write(job), open_dict(job):
-        if OmegaConf.is_missing(job.hydra.runtime, "output_dir"):
-            job.hydra.runtime.output_dir = "(the run folder)"
-        for key, value in (("num", 0), ("id", "0")):
-            if OmegaConf.is_missing(job.hydra.job, key):
-                job.hydra.job[key] = value
-    return job
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
@@ -209,3 +140,34 @@ def without_hydra(config: DictConfig) -> DictConfig:
     with read_write(task), open_dict(task):
         del task["hydra"]
     return task
+
+
+def _unnamed_folders(config: DictConfig) -> list[ConfigIssue]:
+    """Refuses run folders without a name: Hydra would use the current folder, or one called None."""
+    issues = []
+    for path in ("hydra.run.dir", "hydra.sweep.dir"):
+        try:
+            if OmegaConf.select(config, path) in (None, "", "-", "."):
+                issues.append(ConfigIssue(path, "expected the path of a folder"))
+        except (OmegaConfBaseException, UserError) as error:
+            issues.append(ConfigIssue(path, one_line(str(error).partition("\n")[0])))
+    return issues
+
+
+def _job_issues(config: DictConfig, label: LocateKey) -> list[ConfigIssue]:
+    """The errors in the config of a job, with HydraConfig set so that `${hydra:...}` resolves."""
+    job = copy.deepcopy(config)
+    with read_write(job), open_dict(job):  # placeholders for what Hydra sets only when the job runs
+        if OmegaConf.is_missing(job.hydra.runtime, "output_dir"):
+            job.hydra.runtime.output_dir = "(the run folder)"
+        for key, value in (("num", 0), ("id", "0")):
+            if OmegaConf.is_missing(job.hydra.job, key):
+                job.hydra.job[key] = value
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(job)
+    try:
+        task = without_hydra(job)
+        refuse_disallowed(task, label)
+        return config_issues(task)
+    finally:
+        HydraConfig.instance().cfg = before

@@ -1,7 +1,4 @@
-"""The source from which Hydra reads config files, with checks before parsing.
-
-Replaces Hydra's own source for `file://`, so conf/, `--config-dir` and search paths all pass through `guard`.
-"""
+"""The source from which Hydra reads config files: conf/, `--config-dir` and search paths, within the limits."""
 
 import os
 from pathlib import Path
@@ -10,7 +7,6 @@ from typing import Any
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
-from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from omegaconf import OmegaConf
@@ -19,40 +15,16 @@ from mlxlab.config.hydra.yaml_limits import read_yaml
 from mlxlab.errors import NotAllowedError
 
 
-class ValidatedFileSource(ConfigSource):
-    """Hydra's files, each looked at before it is parsed; what is parsed is what was looked at."""
-
-    def __init__(self, provider: str, path: str) -> None:
-        super().__init__(provider=provider, path=path if "://" in path else f"file://{path}")
-        self._files = FileConfigSource(provider=provider, path=path)
-
-    @staticmethod
-    def scheme() -> str:
-        return "file"
+class ValidatedFileSource(FileConfigSource):
+    """Hydra's files, each checked before values are made of it."""
 
     def load_config(self, config_path: str) -> ConfigResult:
         path = Path(os.path.realpath(os.path.join(self.path, self._normalize_file_name(config_path))))
         if not path.exists():
             raise ConfigLoadError(f"Config not found : {path}")
-        text = read_yaml(path).text
-        return ConfigResult(
-            provider=self.provider,
-            path=f"file://{self.path}",
-            config=OmegaConf.create(text),
-            header=self._get_header_dict(text[:512]),
-        )
-
-    def available(self) -> bool:
-        return self._files.available()
-
-    def is_group(self, config_path: str) -> bool:
-        return self._files.is_group(config_path)
-
-    def is_config(self, config_path: str) -> bool:
-        return self._files.is_config(config_path)
-
-    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        return self._files.list(config_path, results_filter)
+        file = read_yaml(path)
+        header = self._get_header_dict(file.text[:512])
+        return ConfigResult(self.provider, f"file://{self.path}", OmegaConf.create(file.values), header)
 
 
 def _package(provider: str, path: str) -> ConfigSource:
@@ -65,7 +37,7 @@ def _package(provider: str, path: str) -> ConfigSource:
 
 
 def install_config_source() -> None:
-    """From now on Hydra reads files through the guard. Call before a search path is made."""
+    """From now on Hydra reads files within the limits. Call before a search path is made."""
     Plugins.instance()  # registers Hydra's own sources first
     types: dict[str, Any] = SourcesRegistry.instance().types
     types.update(file=ValidatedFileSource, pkg=_package)

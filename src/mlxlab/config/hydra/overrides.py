@@ -2,12 +2,13 @@
 
 import re
 from dataclasses import dataclass
+from itertools import accumulate
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import OverrideParseException
 
-from mlxlab.config.findings import ConfigIssue, one_line
+from mlxlab.config.issues import ConfigIssue, one_line
 from mlxlab.errors import ConfigError
 
 _MAX_CHARACTERS = 10_000
@@ -42,19 +43,20 @@ def parse(texts: list[str], multirun: bool) -> tuple[list[ParsedOverride], list[
             issues.append(ConfigIssue(one_line(text, 80), _parse_error(text, error)))
         except (ConfigError, RecursionError, ValueError) as error:
             issues.append(ConfigIssue(one_line(text, 80), one_line(str(error)) or "cannot be read"))
-    return typed, issues + _contradictions(typed)
+    first: dict[tuple[str, str | None], str] = {}
+    for override in typed:  # Hydra would silently use the last of several values
+        before = first.setdefault((override.key, override.parsed.package), override.text)
+        if before.lstrip("+") != override.text.lstrip("+"):
+            issues.append(ConfigIssue(override.text, f"contradicts {before}; give one of them"))
+    return typed, issues
 
 
 def _check_size(text: str) -> None:
-    if "\0" in text or not text.isprintable():
+    if not text.isprintable():
         raise ConfigError("a control character in an override")
     if len(text) > _MAX_CHARACTERS:
         raise ConfigError(f"{len(text):,} characters; an override may have {_MAX_CHARACTERS:,}")
-    depth = deepest = 0
-    for character in text:
-        depth += (character in "[{(") - (character in "]})")
-        deepest = max(deepest, depth)
-    if deepest > _MAX_DEPTH:
+    if max(accumulate((c in "[{(") - (c in "]})") for c in text), default=0) > _MAX_DEPTH:
         raise ConfigError(f"nested more than {_MAX_DEPTH} deep")
 
 
@@ -65,17 +67,6 @@ def _parse_error(text: str, error: OverrideParseException) -> str:
         return "spaces around the equals sign; write key=value"
     reason = str(error.__cause__ or error).partition("\n")[0]
     return f"cannot be read ({one_line(reason, 120)}); quote the value: key='\"...\"'"
-
-
-def _contradictions(typed: list[ParsedOverride]) -> list[ConfigIssue]:
-    """Overrides of one key with different values: Hydra would silently use the last."""
-    seen: dict[tuple[str, str | None], ParsedOverride] = {}
-    issues = []
-    for override in typed:
-        before = seen.setdefault((override.key, override.parsed.package), override)
-        if before.text.lstrip("+") != override.text.lstrip("+"):
-            issues.append(ConfigIssue(override.text, f"contradicts {before.text}; give one of them"))
-    return issues
 
 
 def cli_overrides() -> list[str]:
@@ -89,7 +80,5 @@ def group_choices() -> dict[str, str]:
     """Group -> option of the running job; empty outside of a job."""
     from hydra.core.hydra_config import HydraConfig
 
-    if not HydraConfig.initialized():
-        return {}
-    chosen = HydraConfig.get().runtime.choices
+    chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
     return {str(group): str(option) for group, option in chosen.items() if option and not group.startswith("hydra/")}

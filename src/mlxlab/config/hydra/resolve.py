@@ -1,4 +1,4 @@
-"""Converts a Hydra config to plain Python values; every interpolation is resolved and every error collected."""
+"""Resolves every interpolation of a Hydra config to Python values and collects the errors."""
 
 import os
 import re
@@ -13,11 +13,10 @@ from omegaconf.errors import (
     UnsupportedInterpolationType,
 )
 
-from mlxlab.config.findings import ConfigIssue, one_line
-from mlxlab.config.key_path import join_key, split_key
+from mlxlab.config.issues import ConfigIssue, join_key, one_line, split_key, walk
 from mlxlab.config.paths import project_root
-from mlxlab.config.schema.types import MISSING, Unresolved
-from mlxlab.config.suggest import suggestion
+from mlxlab.config.schema.types import MISSING, UNRESOLVED
+from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError
 from mlxlab.redact import has_credentials
 
@@ -50,11 +49,29 @@ def read_environment(name: str, *default: object) -> object:
     return value
 
 
-def plain(config: DictConfig | ListConfig) -> tuple[Any, list[ConfigIssue]]:
-    """(values, findings). A missing value stays `???`, an unresolved one becomes `Unresolved`."""
-    findings: list[ConfigIssue] = []
-    names = [path for path, _ in _leaves(OmegaConf.to_container(config, resolve=False))]
-    return _plain(config, "", names, findings), findings
+def resolve(config: DictConfig | ListConfig) -> tuple[Any, list[ConfigIssue]]:
+    """(values, issues). A missing value stays `???`, an interpolation with an error becomes `UNRESOLVED`."""
+    issues: list[ConfigIssue] = []
+
+    def values_of(node: DictConfig | ListConfig, path: str) -> object:
+        if isinstance(node, ListConfig):
+            return [value_at(node, index, join_key(path, index)) for index in range(len(node))]
+        return {key: value_at(node, key, join_key(path, key)) for key in node}
+
+    def value_at(parent: DictConfig | ListConfig, key: Any, path: str) -> object:
+        is_interpolation = OmegaConf.is_interpolation(parent, key)
+        if OmegaConf.is_missing(parent, key) and not is_interpolation:
+            return MISSING
+        try:
+            value = parent[key]
+            if is_interpolation and isinstance(value, DictConfig | ListConfig):
+                return OmegaConf.to_container(value, resolve=True)
+        except (OmegaConfBaseException, RecursionError) as error:
+            issues.append(ConfigIssue(path, _explain(error, config)))
+            return UNRESOLVED
+        return values_of(value, path) if isinstance(value, DictConfig | ListConfig) else value
+
+    return values_of(config, ""), issues
 
 
 def raw_at(config: Container, path: str) -> object:
@@ -68,34 +85,15 @@ def raw_at(config: Container, path: str) -> object:
     return tree
 
 
-def _plain(node: DictConfig | ListConfig, path: str, names: list[str], findings: list[ConfigIssue]) -> Any:
-    keys: list[Any] = list(range(len(node))) if isinstance(node, ListConfig) else list(node.keys())
-    values = {key: _value(node, key, join_key(path, key), names, findings) for key in keys}
-    return list(values.values()) if isinstance(node, ListConfig) else values
-
-
-def _value(parent: DictConfig | ListConfig, key: Any, path: str, names: list[str], findings: list[ConfigIssue]) -> Any:
-    if OmegaConf.is_missing(parent, key) and not OmegaConf.is_interpolation(parent, key):
-        return MISSING
-    try:
-        value = parent[key]
-        if OmegaConf.is_interpolation(parent, key) and isinstance(value, DictConfig | ListConfig):
-            return OmegaConf.to_container(value, resolve=True)
-    except (OmegaConfBaseException, RecursionError) as error:
-        findings.append(ConfigIssue(path, _explain(error, names)))
-        return Unresolved()
-    if isinstance(value, DictConfig | ListConfig):
-        return _plain(value, path, names, findings)
-    return value
-
-
-def _explain(error: Exception, names: list[str]) -> str:
+def _explain(error: Exception, config: Container) -> str:
     first = one_line(str(error).partition("\n    full_key")[0])
     if "Recursive interpolation" in first or isinstance(error, RecursionError):
         return "an interpolation in a circle"
     if isinstance(error, InterpolationKeyError):
         name = first.split("'")[1] if "'" in first else first
-        return f"${{{name}}}: there is no such key" + _near(name, names)
+        tree = OmegaConf.to_container(config, resolve=False)
+        keys = [key for key, value in walk(tree) if not isinstance(value, dict)]
+        return f"${{{name}}}: there is no such key" + did_you_mean(nearest(name, keys))
     if isinstance(error, InterpolationToMissingValueError):
         return f"refers to a value that is missing ({first.rpartition(': ')[2]})"
     if isinstance(error, UnsupportedInterpolationType):
@@ -103,14 +101,3 @@ def _explain(error: Exception, names: list[str]) -> str:
     if "while resolving interpolation: " in first:
         return first.partition("while resolving interpolation: ")[2]
     return f"an interpolation that cannot be read: {first}"
-
-
-def _near(name: str, names: list[str]) -> str:
-    near = suggestion(name, names)
-    return near if "did you mean" in near else ""
-
-
-def _leaves(tree: Any, path: str = "") -> list[tuple[str, Any]]:
-    if isinstance(tree, dict):
-        return [leaf for key, value in tree.items() for leaf in _leaves(value, join_key(path, key))]
-    return [(path, tree)]

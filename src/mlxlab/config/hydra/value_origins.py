@@ -3,13 +3,13 @@
 from functools import cached_property
 from pathlib import Path
 
-from hydra.core.config_loader import ConfigLoader
+from hydra._internal.hydra import Hydra
 from hydra.types import RunMode
 
-from mlxlab.config.findings import one_line
+from mlxlab.config.hydra.composition_errors import config_folders, repository
 from mlxlab.config.hydra.overrides import parse
-from mlxlab.config.hydra.yaml_limits import read_yaml
-from mlxlab.config.key_path import format_key, split_key
+from mlxlab.config.hydra.yaml_limits import YamlFile, read_yaml
+from mlxlab.config.issues import format_key, one_line, split_key
 from mlxlab.config.paths import display_path
 from mlxlab.errors import ConfigError
 
@@ -22,57 +22,43 @@ class ValueOrigins:
         composed: the overrides that could be composed.
     """
 
-    def __init__(self, loader: ConfigLoader, name: str, typed: list[str], composed: list[str]) -> None:
-        self._loader, self._name, self._overrides, self._composed = loader, name, typed, composed
+    def __init__(self, hydra: Hydra, name: str, typed: list[str], composed: list[str]) -> None:
+        self._hydra, self._name, self._overrides, self._composed = hydra, name, typed, composed
 
     def label(self, path: str) -> str:
         """`trainer.epochs=x`, or `conf/trainer/simple.yaml:12: trainer.epochs`, or the key alone."""
-        return self._typed(path) or self._written(path) or path
-
-    def _typed(self, path: str) -> str | None:
-        names = split_key(path)
-        text = None
-        for typed in parse(self._overrides, multirun=True)[0]:
-            key = tuple(typed.key.split("."))
-            if names[: len(key)] == key and not self._is_group(typed.parsed.key_or_group, typed.parsed.is_delete()):
-                text = one_line(typed.text, 120)
-        return text
-
-    def _is_group(self, key: str, deleted: bool) -> bool:
-        return not deleted and self._loader.repository.group_exists(key)  # type: ignore[attr-defined]
-
-    def _written(self, path: str) -> str | None:
-        names = split_key(path)
+        names, text = split_key(path), None
+        for override in parse(self._overrides, multirun=True)[0]:
+            group, key = override.parsed.key_or_group, tuple(override.key.split("."))
+            is_group = not override.parsed.is_delete() and repository(self._hydra).group_exists(group)
+            if names[: len(key)] == key and not is_group:
+                text = one_line(override.text, 120)
+        if text is not None:
+            return text
         for depth in range(len(names), 0, -1):
             ancestor = format_key(names[:depth])
-            for package, file in reversed(self._files):
+            for package, file, content in reversed(self._files):
                 inside = ancestor.removeprefix(f"{package}." if package else "")
-                if (package and inside == ancestor) or inside not in read_yaml(file).lines:
-                    continue
-                return f"{display_path(file)}:{read_yaml(file).lines[inside]}: {path}"
-        return None
+                if (not package or inside != ancestor) and inside in content.lines:
+                    return f"{display_path(file)}:{content.lines[inside]}: {path}"
+        return path
 
     @cached_property
-    def _files(self) -> list[tuple[str, Path]]:
-        """(package, file) in the order in which they are merged."""
+    def _files(self) -> list[tuple[str, Path, YamlFile]]:
+        """(package, file, content) in the order in which they are merged."""
         try:
-            defaults = self._loader.compute_defaults_list(self._name, self._composed, RunMode.RUN).defaults
+            loader = self._hydra.config_loader
+            defaults = loader.compute_defaults_list(self._name, self._composed, RunMode.RUN).defaults
         except Exception:
             return []  # a failed label must not hide the error itself
-        files = []
+        contents = []
         for default in defaults:
-            file = self._file(default.config_path or "")
-            if file is not None and not (default.config_path or "").startswith("hydra/"):
-                files.append((default.package or "", file))
-        return files
-
-    def _file(self, config_path: str) -> Path | None:
-        for source in self._loader.get_sources():
-            file = Path(source.path) / f"{config_path}.yaml"
-            if source.scheme() == "file" and file.is_file():
+            config = default.config_path or ""
+            files = [(folder / f"{config}.yaml").resolve() for folder in config_folders(self._hydra)]
+            file = next((file for file in files if file.is_file()), None)
+            if file is not None and not config.startswith("hydra/"):
                 try:
-                    read_yaml(file.resolve())
+                    contents.append((default.package or "", file, read_yaml(file)))
                 except ConfigError:
-                    return None
-                return file.resolve()
-        return None
+                    continue
+        return contents

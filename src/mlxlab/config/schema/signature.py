@@ -1,27 +1,38 @@
-"""The schema: signatures, read from the source of a target. `Signature.keys` may stand in a config, `runtime` may not.
+"""The schema: signatures, read from the source of a target without importing or running it.
 
 Parameters before a bare `*` are the keys of a node; the program passes those after it when it builds the component.
 """
 
 import ast
+import importlib.util
 import re
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
-from mlxlab.config.schema.source import Definition, definition, look_up
 from mlxlab.config.schema.types import (
-    Bool,
+    BOOLEAN,
+    NULL,
     Component,
     Kind,
     ListOf,
     Literal,
     Mapping,
-    NoneType,
     Number,
     Text,
     Union,
-    name_components,
+    alternatives,
 )
+
+_SIMPLE: dict[str, Kind] = {
+    "int": Number(integer=True),
+    "float": Number(integer=False),
+    "str": Text(),
+    "Path": Text(),
+    "bool": BOOLEAN,
+    "None": NULL,
+}
+_UNINFORMATIVE = ("Any", "object", "Callable")  # types of components that are called after their parameter
 
 
 @dataclass(frozen=True)
@@ -35,55 +46,53 @@ class Key:
 
 @dataclass(frozen=True)
 class Signature:
+    """`keys` may stand in a config, `runtime` may not; `doc` is the first line of the docstring."""
+
     keys: dict[str, Key]
     runtime: frozenset[str]
-    doc: str = ""  # the first line of the docstring
+    doc: str = ""
+
+
+_Parameters = dict[str, tuple[ast.expr | None, bool]]  # name -> (type hint, whether it is required)
 
 
 @cache
 def signature(target: str) -> Signature | None:
     """The signature of `pkg.module.Name`; None unless it is a class or function defined at the top of that module."""
-    node = definition(target)
-    if node is None:
+    module, _, name = target.rpartition(".")
+    node = _definitions(module).get(name) if module else None
+    if not isinstance(node, ast.ClassDef | ast.FunctionDef):
         return None
-    module = target.rpartition(".")[0]
     doc = ast.get_docstring(node) or ""
-    if isinstance(node, ast.ClassDef):
-        init = next((s for s in node.body if isinstance(s, ast.FunctionDef) and s.name == "__init__"), None)
-        doc += "\n\n" + (ast.get_docstring(init) or "") if init else ""
-        if init is None:
-            return _of_fields(node, module, doc) if _has_fields(node) else Signature({}, frozenset(), _first(doc))
-        return _of_arguments(init, module, doc, skip=1)
-    return _of_arguments(node, module, doc, skip=0)
-
-
-def _of_arguments(function: ast.FunctionDef, module: str, doc: str, skip: int) -> Signature:
-    arguments = [*function.args.posonlyargs, *function.args.args][skip:]
-    optional = {argument.arg for argument in arguments[len(arguments) - len(function.args.defaults) :]}
-    if not function.args.defaults:
-        optional = set()
+    if isinstance(node, ast.FunctionDef):
+        parameters, runtime = _arguments(node, skip=0)
+    elif init := next((s for s in node.body if isinstance(s, ast.FunctionDef) and s.name == "__init__"), None):
+        doc += "\n\n" + (ast.get_docstring(init) or "")
+        parameters, runtime = _arguments(init, skip=1)
+    else:
+        parameters, runtime = _fields(node)
     docs = _documented(doc)
     keys = {
-        argument.arg: Key(
-            name_components(_kind(argument.annotation, module), argument.arg),
-            argument.arg not in optional,
-            docs.get(argument.arg, ""),
-        )
-        for argument in arguments
+        name: Key(_kind(hint, module, name), required, docs.get(name, ""))
+        for name, (hint, required) in parameters.items()
     }
-    runtime = frozenset(argument.arg for argument in function.args.kwonlyargs)
-    return Signature(keys, runtime, _first(doc))
+    return Signature(keys, frozenset(runtime), doc.strip().partition("\n")[0])
 
 
-def _has_fields(node: ast.ClassDef) -> bool:
-    return any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list) or any(
-        "NamedTuple" in ast.unparse(parent) for parent in node.bases
-    )
+def _arguments(function: ast.FunctionDef, skip: int) -> tuple[_Parameters, set[str]]:
+    arguments = [*function.args.posonlyargs, *function.args.args][skip:]
+    required = len(arguments) - len(function.args.defaults)
+    parameters = {argument.arg: (argument.annotation, n < required) for n, argument in enumerate(arguments)}
+    return parameters, {argument.arg for argument in function.args.kwonlyargs}
 
 
-def _of_fields(node: ast.ClassDef, module: str, doc: str) -> Signature:
-    """A dataclass: its fields; those after `_: KW_ONLY` are passed at run time."""
-    docs, keys, runtime, keyword_only = _documented(doc), {}, set(), False
+def _fields(node: ast.ClassDef) -> tuple[_Parameters, set[str]]:
+    """The fields of a dataclass or NamedTuple; those after `_: KW_ONLY` are passed at run time."""
+    parameters: _Parameters = {}
+    runtime: set[str] = set()
+    keyword_only = False
+    if not any(re.search("dataclass|NamedTuple", ast.unparse(item)) for item in [*node.decorator_list, *node.bases]):
+        return parameters, runtime
     for field in node.body:
         if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
             continue
@@ -93,71 +102,46 @@ def _of_fields(node: ast.ClassDef, module: str, doc: str) -> Signature:
         elif keyword_only:
             runtime.add(name)
         elif "ClassVar" not in hint and "init=False" not in (ast.unparse(field.value) if field.value else ""):
-            kind = name_components(_kind(field.annotation, module), name)
-            keys[name] = Key(kind, field.value is None, docs.get(name, ""))
-    return Signature(keys, frozenset(runtime), _first(doc))
+            parameters[name] = field.annotation, field.value is None
+    return parameters, runtime
 
 
-def _kind(hint: ast.AST | None, module: str) -> Kind:
-    """The kind of values that a type hint allows in a config."""
+def _kind(hint: ast.AST | None, module: str, parameter: str) -> Kind:
+    """The kind of values that the type hint of a parameter allows in a config."""
     match hint:
         case ast.Constant(value=None):
-            return NoneType()
+            return NULL
         case ast.Constant(value=str() as text):  # a forward reference
-            return _kind(ast.parse(text, mode="eval").body, module)
+            return _kind(ast.parse(text, mode="eval").body, module, parameter)
         case ast.BinOp(op=ast.BitOr(), left=left, right=right):
-            return _any_of([_kind(left, module), _kind(right, module)])
-        case ast.Name(id=name):
-            return _named(name, module)
-        case ast.Attribute(attr=name):
-            return _named(name, module) if name in _PLAIN else Component(name)
+            return _any_of([_kind(left, module, parameter), _kind(right, module, parameter)])
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            if name in _SIMPLE:
+                return _SIMPLE[name]
+            node, home = _look_up(name, module) if isinstance(hint, ast.Name) else (None, module)
+            if isinstance(node, ast.expr):
+                return _kind(node, home, parameter)
+            return Component(parameter if name in _UNINFORMATIVE else name)
         case ast.Subscript(value=base, slice=inside):
-            return _subscript(ast.unparse(base).rpartition(".")[2], inside, module)
-    return Component("")
-
-
-_PLAIN: dict[str, Kind] = {
-    "int": Number(integer=True),
-    "float": Number(integer=False),
-    "str": Text(),
-    "Path": Text(),
-    "bool": Bool(),
-    "None": NoneType(),
-}
-
-
-def _named(name: str, module: str) -> Kind:
-    if name in _PLAIN:
-        return _PLAIN[name]
-    located = look_up(name, module)
-    if located is None or isinstance(located.node, Definition | ast.Import | ast.ImportFrom):
-        return Component(name)
-    return _kind(located.node, located.module)
-
-
-def _subscript(base: str, inside: ast.expr, module: str) -> Kind:
-    items = inside.elts if isinstance(inside, ast.Tuple) else [inside]
-    match base:
-        case "Literal":
-            return Literal(tuple(ast.literal_eval(item) for item in items))
-        case "Annotated":
-            return _bounded(_kind(items[0], module), items[1:])
-        case "list" | "Sequence" | "Iterable" | "tuple" | "set" | "frozenset":
-            return ListOf(_kind(items[0], module))
-        case "dict" | "Mapping":
-            return Mapping(_kind(items[1], module))
-        case "Optional":
-            return _any_of([_kind(items[0], module), NoneType()])
-        case "Union":
-            return _any_of([_kind(item, module) for item in items])
-    return Component(base)
+            items = inside.elts if isinstance(inside, ast.Tuple) else [inside]
+            name = ast.unparse(base).rpartition(".")[2]
+            if name == "Literal":
+                return Literal(tuple(ast.literal_eval(item) for item in items))
+            if name == "Annotated":
+                return _bounded(_kind(items[0], module, parameter), items[1:])
+            kinds = [_kind(item, module, parameter) for item in items]
+            if name in ("list", "Sequence", "Iterable", "tuple", "set", "frozenset"):
+                return ListOf(kinds[0])
+            if name in ("dict", "Mapping"):
+                return Mapping(kinds[1])
+            if name in ("Optional", "Union"):
+                return _any_of([*kinds, NULL] if name == "Optional" else kinds)
+            return Component(parameter if name in _UNINFORMATIVE else name)
+    return Component(parameter)
 
 
 def _any_of(kinds: list[Kind]) -> Kind:
-    flat: list[Kind] = []
-    for kind in kinds:
-        flat += kind.options if isinstance(kind, Union) else [kind]
-    return Union(tuple(flat))
+    return Union(tuple(option for kind in kinds for option in alternatives(kind)))
 
 
 def _bounded(kind: Kind, bounds: list[ast.expr]) -> Kind:
@@ -192,21 +176,56 @@ def _number(node: ast.expr) -> float:
     raise ValueError(f"a bound that cannot be read without running it: {ast.unparse(node)}")
 
 
-def _first(doc: str) -> str:
-    return doc.strip().partition("\n")[0]
-
-
 def _documented(doc: str) -> dict[str, str]:
     """`Args:` of a docstring: name -> description on one line."""
-    docs: dict[str, str] = {}
-    name, inside, indent = "", False, 0
-    for line in doc.splitlines():
-        if line.strip() in ("Args:", "Attributes:"):
-            inside, indent, name = True, len(line) - len(line.lstrip()), ""
-        elif inside and line.strip() and len(line) - len(line.lstrip()) <= indent:
-            inside = False
-        elif inside and (match := re.match(rf"\s{{{indent + 1},{indent + 4}}}(\w+)(?: \(.*?\))?: *(.*)", line)):
-            name, docs[match[1]] = match[1], match[2].strip()
-        elif inside and name and line.strip():
-            docs[name] += " " + line.strip()
-    return docs
+    sections = re.findall(r"^(?:Args|Attributes):\n((?: .*\n?|\n)*)", doc, re.MULTILINE)
+    entries = re.findall(r"^ {4}(\w+): *(.*(?:\n {5}.*)*)", "\n".join(sections), re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in entries}
+
+
+@cache
+def _definitions(module: str) -> dict[str, ast.AST]:
+    """Everything bound at the top level of a module: name -> definition, value or import (the last one wins)."""
+    path = _source_file(module)
+    names: dict[str, ast.AST] = {}
+    for statement in ast.parse(path.read_bytes()).body if path else ():
+        match statement:
+            case ast.ClassDef() | ast.FunctionDef():
+                names[statement.name] = statement
+            case ast.ImportFrom() | ast.Import():
+                names.update({alias.asname or alias.name: statement for alias in statement.names})
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                names[name] = value
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                names[name] = value
+    return names
+
+
+def _look_up(name: str, module: str, depth: int = 8) -> tuple[ast.AST | None, str]:
+    """(definition, module) of a name, through `from x import y`; names of other packages are not followed."""
+    node = _definitions(module).get(name)
+    if not isinstance(node, ast.ImportFrom):
+        return node, module
+    source = "." * node.level + (node.module or "")
+    origin = importlib.util.resolve_name(source, module.rpartition(".")[0]) if node.level else source
+    if depth == 0 or origin.split(".")[0] not in ("mlxlab", module.split(".")[0]):
+        return None, module
+    alias = next(alias.name for alias in node.names if (alias.asname or alias.name) == name)
+    return _look_up(alias, origin, depth - 1)
+
+
+def _source_file(module: str) -> Path | None:
+    """The source of `module`, found without importing it or its parents; None without a source file."""
+    root, *names = module.split(".")
+    try:
+        spec = importlib.util.find_spec(root)  # a top-level name: finds, does not import
+    except (ImportError, ValueError):
+        return None
+    if spec is None or not (spec.submodule_search_locations or spec.has_location):
+        return None
+    for folder in spec.submodule_search_locations or [str(spec.origin).removesuffix(".py")]:
+        path = Path(folder, *names)
+        for candidate in (path / "__init__.py", path.with_name(path.name + ".py")):
+            if candidate.is_file():
+                return candidate
+    return None

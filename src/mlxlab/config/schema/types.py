@@ -1,12 +1,9 @@
 """Types of config values, from their type hints. Shown by `--help` and in error messages."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 MISSING = "???"  # OmegaConf's mark of a mandatory value
-
-
-class Unresolved:
-    """Replaces an interpolation that could not be resolved; its error is already reported."""
+UNRESOLVED = object()  # an interpolation that could not be resolved; its error is already reported
 
 
 @dataclass(frozen=True)
@@ -22,16 +19,6 @@ class Text:
     """str, or a Path in the code."""
 
     file: bool = False  # must be a regular file if it exists
-
-
-@dataclass(frozen=True)
-class Bool:
-    pass
-
-
-@dataclass(frozen=True)
-class NoneType:
-    pass
 
 
 @dataclass(frozen=True)
@@ -60,10 +47,20 @@ class Component:
 
 @dataclass(frozen=True)
 class Union:
-    options: "tuple[Kind, ...]" = field(default=())
+    options: "tuple[Kind, ...]"
 
 
-Kind = Number | Text | Bool | NoneType | Literal | ListOf | Mapping | Component | Union
+Kind = Number | Text | Literal | ListOf | Mapping | Component | Union
+
+NULL = Literal((None,))
+BOOLEAN = Literal((True, False))
+
+_SIGNS = {"Gt": ">", "Ge": ">=", "Lt": "<", "Le": "<="}
+
+
+def alternatives(kind: Kind) -> tuple[Kind, ...]:
+    """The options of a union; of another kind, itself."""
+    return kind.options if isinstance(kind, Union) else (kind,)
 
 
 def component_names(kind: Kind) -> frozenset[str]:
@@ -78,44 +75,25 @@ def component_names(kind: Kind) -> frozenset[str]:
     return frozenset()
 
 
-def name_components(kind: Kind, parameter: str) -> Kind:
-    """`kind`, with components of an uninformative type (`Any`, `Callable`) called after their parameter."""
-    match kind:
-        case Component(name="Any" | "object" | "Callable" | ""):
-            return Component(parameter)
-        case Union(options=options):
-            return Union(tuple(name_components(option, parameter) for option in options))
-        case ListOf(item=item):
-            return replace(kind, item=name_components(item, parameter))
-        case Mapping(value=value):
-            return Mapping(name_components(value, parameter))
-    return kind
-
-
-_SIGNS = {"Gt": ">", "Ge": ">=", "Lt": "<", "Le": "<="}
-
-
 def describe(kind: Kind) -> str:
     """`a whole number >= 1`, `one of gelu, swiglu`, `a list of text (not empty)`, ..."""
     match kind:
-        case Number():
-            return ("a whole number" if kind.integer else "a number") + _bounds(kind.bounds)
-        case Text():
-            return "a file" if kind.file else "text"
-        case Bool():
-            return "true or false"
-        case NoneType():
-            return "null"
-        case Literal():
-            return ("one of " if len(kind.options) > 1 else "") + ", ".join(map(shown, kind.options))
+        case Number(integer=integer, bounds=bounds):
+            limits = [f"{_SIGNS[name]} {limit:.15g}" for name, limit in bounds if abs(limit) < 1e12]
+            return f"{'a whole number' if integer else 'a number'} {' and '.join(limits)}".rstrip()
+        case Text(file=file):
+            return "a file" if file else "text"
+        case Literal(options=options):
+            names = [shown(option) for option in options]
+            return " or ".join(names) if len(names) == 1 or kind == BOOLEAN else "one of " + ", ".join(names)
         case ListOf():
             return f"a list{_length(kind)}: {describe(kind.item)}"
-        case Mapping():
-            return f"a mapping of names to {describe(kind.value)}"
+        case Mapping(value=value):
+            return f"a mapping of names to {describe(value)}"
         case Component():
             return "a component (a mapping with a _target_)"
-        case Union():
-            return " or ".join(map(describe, kind.options))
+        case Union(options=options):
+            return " or ".join(map(describe, options))
 
 
 def _length(kind: ListOf) -> str:
@@ -125,15 +103,10 @@ def _length(kind: ListOf) -> str:
     return minimum + (f" and at most {kind.max_length}" if kind.max_length is not None else "")
 
 
-def _bounds(bounds: tuple[tuple[str, float], ...]) -> str:
-    terms = [f"{_SIGNS[name]} {limit:.15g}" for name, limit in bounds if abs(limit) < 1e12]
-    return (" " + " and ".join(terms)) if terms else ""
-
-
 def shown(value: object) -> str:
     """A value as one types it, truncated to 60 characters."""
     if value is None or isinstance(value, bool):
         return str(value).lower().replace("none", "null")
-    text = repr(value) if isinstance(value, (list, dict)) else str(value)
+    text = repr(value) if isinstance(value, list | dict) else str(value)
     text = text.replace("\n", "\\n")
     return text if len(text) <= 60 else text[:57] + "..."

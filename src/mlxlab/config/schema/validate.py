@@ -1,132 +1,115 @@
 """Validates values against type hints, recursively; collects all errors."""
 
 import math
-from collections.abc import Iterable, Iterator
-from collections.abc import Mapping as MappingType
+import operator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mlxlab.config.allowlist import AllowedTarget, allowed_targets
-from mlxlab.config.findings import ConfigIssue
-from mlxlab.config.key_path import join_key
-from mlxlab.config.schema.signature import signature
+from mlxlab.config.issues import ConfigIssue, join_key
+from mlxlab.config.schema.signature import Signature, signature
 from mlxlab.config.schema.types import (
+    BOOLEAN,
     MISSING,
-    Bool,
+    UNRESOLVED,
     Component,
     Kind,
     ListOf,
     Literal,
     Mapping,
-    NoneType,
     Number,
     Text,
     Union,
-    Unresolved,
+    alternatives,
     describe,
     shown,
 )
-from mlxlab.config.suggest import SYNONYMS, nearest_key, suggestion
+from mlxlab.config.suggest import SYNONYMS, did_you_mean, nearest, nearest_key, suggestion
 
-_HOLDS = {
-    "Gt": lambda value, limit: value > limit,
-    "Ge": lambda value, limit: value >= limit,
-    "Lt": lambda value, limit: value < limit,
-    "Le": lambda value, limit: value <= limit,
-}
+_HOLDS = {"Gt": operator.gt, "Ge": operator.ge, "Lt": operator.lt, "Le": operator.le}
 
 
+@dataclass
 class Validator:
     """Yields the issues of one config. `got(path, value)` formats a value for messages."""
 
-    def __init__(self, got: Any = lambda path, value: shown(value)) -> None:
-        self._got = got
-        self._all_keys: list[str] = []  # of the whole tree, for suggestions
+    got: Callable[[str, object], str] = lambda path, value: shown(value)
+    all_keys: list[str] = field(default_factory=list)  # of the whole tree, for suggestions
 
-    def node(self, tree: dict[str, Any], target: str, path: str) -> Iterator[ConfigIssue]:
+    def node(self, tree: dict[str, object], target: str, path: str = "") -> Iterator[ConfigIssue]:
         """A mapping of arguments against the signature of `target`."""
         known = signature(target)
         if known is None:
             return
         if not path:
-            self._all_keys = list(_dotted_keys(tree, known.keys))
-        keys = {key: value for key, value in tree.items() if key not in ("_target_", "_partial_")}
+            self.all_keys = list(_component_keys({key: tree[key] for key in tree if key in known.keys}))
         if "_target_" in tree:  # options of a command have none, and the list is made of all files of conf/
             partial = allowed_targets().get(target, AllowedTarget()).partial
             if partial is not None and bool(tree.get("_partial_", False)) != partial:
                 yield ConfigIssue(join_key(path, "_partial_"), f"expected {shown(partial)} for {target}")
-        for key in keys:
-            if key not in known.keys:
-                yield ConfigIssue(join_key(path, key), self._unknown(key, known.keys, known.runtime, path))
+        for key in tree:
+            if key not in known.keys and key not in ("_target_", "_partial_"):
+                yield ConfigIssue(join_key(path, key), self._unknown(str(key), known, path))
         for key, expected in known.keys.items():
-            if key in keys:
-                yield from self.value(expected.kind, keys[key], join_key(path, key))
+            if key in tree:
+                yield from self.value(expected.kind, tree[key], join_key(path, key))
             elif expected.required:
                 yield ConfigIssue(join_key(path, key), f"missing; expected {describe(expected.kind)}")
 
-    def value(self, kind: Kind, value: Any, path: str) -> Iterator[ConfigIssue]:
+    def value(self, kind: Kind, value: object, path: str) -> Iterator[ConfigIssue]:
         """One value; nothing is yielded if it is what `kind` allows."""
-        if isinstance(value, Unresolved):
-            return
-        if isinstance(value, str) and value == MISSING:
-            yield ConfigIssue(path, f"missing; expected {describe(kind)}")
-            return
         match kind, value:
-            case Union(), _:
-                yield from self._any_of(kind, value, path)
-            case Component(), dict() if "_target_" in value:
-                target = str(value["_target_"])
-                if _serves_as(target, kind.name):
-                    yield from self.node(value, target, path)
+            case _ if value is UNRESOLVED:
+                return
+            case _, str() if value == MISSING:
+                yield ConfigIssue(path, f"missing; expected {describe(kind)}")
+            case Union(options=options), _:
+                tries = [list(self.value(option, value, path)) for option in options]
+                if all(tries):
+                    inside = [issues for issues in tries if any(issue.path != path for issue in issues)]
+                    yield from inside[0] if inside else [ConfigIssue(path, self._expected(kind, value, path))]
+            case Component(name=name), dict() as node if "_target_" in node:
+                target = str(node["_target_"])
+                if _serves_as(target, name):
+                    yield from self.node(node, target, path)
                 else:
-                    yield ConfigIssue(
-                        join_key(path, "_target_"), f"expected a component of kind {kind.name}, got {target}"
-                    )
-            case Mapping(), dict():
+                    message = f"expected a component of kind {name}, got {target}"
+                    yield ConfigIssue(join_key(path, "_target_"), message)
+            case Mapping(value=inner), dict():
                 for key, item in value.items():
-                    yield from self.value(kind.value, item, join_key(path, key))
-            case ListOf(), list() if kind.min_length <= len(value) <= (kind.max_length or math.inf):
+                    yield from self.value(inner, item, join_key(path, key))
+            case ListOf(item=inner), list() if kind.min_length <= len(value) <= (kind.max_length or math.inf):
                 for index, item in enumerate(value):
-                    yield from self.value(kind.item, item, join_key(path, str(index)))
+                    yield from self.value(inner, item, join_key(path, index))
             case _ if not _fits(kind, value):
                 yield ConfigIssue(path, self._expected(kind, value, path))
 
-    def _any_of(self, kind: Union, value: Any, path: str) -> Iterator[ConfigIssue]:
-        tries = [list(self.value(option, value, path)) for option in kind.options]
-        if all(tries):
-            inside = [issues for issues in tries if any(issue.path != path for issue in issues)]
-            yield from inside[0] if inside else [ConfigIssue(path, self._expected(kind, value, path))]
-
-    def _expected(self, kind: Kind, value: Any, path: str) -> str:
+    def _expected(self, kind: Kind, value: object, path: str) -> str:
         if isinstance(kind, Component) and isinstance(value, dict):
             return f"expected a component; choose one with {path.replace('.', '/')}=..., or give its _target_"
-        message = f"expected {describe(kind)}, got {self._got(path, value)}" + _type_of(kind, value)
-        options = [str(o) for choice in _options_of(kind) if isinstance(choice, Literal) for o in choice.options]
-        near = suggestion(value, options) if isinstance(value, str) and options else ""
-        limit = _hidden_limit(kind, value)
-        return message + limit + (near if "did you mean" in near else "")
+        return f"expected {describe(kind)}, got {self.got(path, value)}" + _hint(alternatives(kind), value)
 
-    def _unknown(self, key: str, keys: dict[str, Any], runtime: frozenset[str], path: str) -> str:
-        if key in runtime:
+    def _unknown(self, key: str, known: Signature, path: str) -> str:
+        if key in known.runtime:
             return "not a key of the config: the program passes it when it builds the component"
-        near = suggestion(str(key), keys, f"{path}." if path else "")
-        if "did you mean" not in near or str(key) in SYNONYMS:
-            anywhere = nearest_key(str(key), self._all_keys)
-            near = f"; did you mean {anywhere}?" if anywhere and anywhere != join_key(path, key) else near
-        return "unknown key" + near
+        if key in SYNONYMS or nearest(key, known.keys) is None:
+            anywhere = nearest_key(key, self.all_keys)
+            if anywhere and anywhere != join_key(path, key):
+                return "unknown key" + did_you_mean(anywhere)
+        return "unknown key" + suggestion(key, known.keys, f"{path}." if path else "")
 
 
-def _dotted_keys(tree: MappingType[str, Any], known: Iterable[str] | None = None, path: str = "") -> Iterator[str]:
-    """The keys of the components below `tree`, without those that no component has."""
+def _component_keys(tree: dict[str, object], path: str = "") -> Iterator[str]:
+    """The dotted keys of the components below `tree`, without those that no component has."""
     for key, value in tree.items():
-        if known is not None and key not in known:
-            continue
-        here = join_key(path, key)
         if not isinstance(value, dict):
-            yield here
+            yield join_key(path, key)
         elif "_target_" in value:
-            inner = signature(str(value["_target_"]))
-            yield from _dotted_keys(value, inner.keys if inner else (), here)
+            known = signature(str(value["_target_"]))
+            if known is not None:
+                inner = {name: value[name] for name in value if name in known.keys}
+                yield from _component_keys(inner, join_key(path, key))
 
 
 def _serves_as(target: str, kind: str) -> bool:
@@ -135,20 +118,16 @@ def _serves_as(target: str, kind: str) -> bool:
     return name == kind or not roles or (kind in roles and name not in roles)
 
 
-def _fits(kind: Kind, value: Any) -> bool:
+def _fits(kind: Kind, value: object) -> bool:
     match kind:
-        case Number():
-            if isinstance(value, bool) or not isinstance(value, int if kind.integer else int | float):
+        case Number(integer=integer, bounds=bounds):
+            if isinstance(value, bool) or not isinstance(value, int if integer else int | float):
                 return False
-            return math.isfinite(value) and all(_HOLDS[name](value, limit) for name, limit in kind.bounds)
-        case Text():
-            return isinstance(value, str) and "\0" not in value and (not kind.file or _may_be_read(value))
-        case Bool():
-            return isinstance(value, bool)
-        case NoneType():
-            return value is None
-        case Literal():
-            return any(type(value) is type(option) and value == option for option in kind.options)
+            return math.isfinite(value) and all(_HOLDS[name](value, limit) for name, limit in bounds)
+        case Text(file=file):
+            return isinstance(value, str) and "\0" not in value and (not file or _may_be_read(value))
+        case Literal(options=options):
+            return any(type(value) is type(option) and value == option for option in options)
     return False
 
 
@@ -163,25 +142,17 @@ def _may_be_read(text: str) -> bool:
         return False
 
 
-def _options_of(kind: Kind) -> tuple[Kind, ...]:
-    return kind.options if isinstance(kind, Union) else (kind,)
-
-
-def _type_of(kind: Kind, value: Any) -> str:
-    """The type of a value whose text does not show it."""
-    numbers = [option for option in _options_of(kind) if isinstance(option, Number)]
-    if isinstance(value, str) and (numbers or any(isinstance(option, Bool) for option in _options_of(kind))):
-        return " (text)"
-    if isinstance(value, float) and numbers and all(number.integer for number in numbers):
-        return " (a number with a fraction or an exponent)"
-    if any(isinstance(option, Text) for option in _options_of(kind)) and isinstance(value, bool | int | float):
-        return " (quote it: '\"...\"')"
-    return ""
-
-
-def _hidden_limit(kind: Kind, value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+def _hint(kinds: tuple[Kind, ...], value: object) -> str:
+    """What the text of a value does not show: its type, a limit that is not described, a name close to it."""
+    numbers = [kind for kind in kinds if isinstance(kind, Number)]
+    if isinstance(value, str):
+        names = [name for kind in kinds if isinstance(kind, Literal) for name in kind.options if isinstance(name, str)]
+        return (" (text)" if numbers or BOOLEAN in kinds else "") + did_you_mean(nearest(value, names))
+    if not isinstance(value, bool | int | float):
         return ""
-    bounds = [bound for option in _options_of(kind) if isinstance(option, Number) for bound in option.bounds]
-    broken = [limit for name, limit in bounds if abs(limit) >= 1e12 and not _HOLDS[name](value, limit)]
-    return f"; the limit is {broken[0]:.6g}" if broken else ""
+    hint = " (quote it: '\"...\"')" if any(isinstance(kind, Text) for kind in kinds) else ""
+    if isinstance(value, float) and numbers and all(number.integer for number in numbers):
+        hint = " (a number with a fraction or an exponent)"
+    bounds = [] if isinstance(value, bool) else [bound for number in numbers for bound in number.bounds]
+    limits = [limit for name, limit in bounds if abs(limit) >= 1e12 and not _HOLDS[name](value, limit)]
+    return hint + (f"; the limit is {limits[0]:.6g}" if limits else "")

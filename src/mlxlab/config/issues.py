@@ -1,0 +1,61 @@
+"""Issues of a config, one line each, and the dotted keys that they name: `data.batch_size`, `tags['a.b']`."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import reduce
+
+from mlxlab.redact import redact
+
+KeyPath = tuple[str, ...]
+LocateKey = Callable[[str], str]  # where a key got its value: `seed=x`, or `conf/trainer/simple.yaml:3: trainer.epochs`
+
+_MAX_LINES = 10
+_SEGMENT = re.compile(r"\['((?:[^'\\]|\\.)*)'\]|\.?([^.\[\]]+)")
+_UNQUOTED = re.compile(r"[^.\[\]'\\]+")
+
+
+@dataclass(frozen=True)
+class ConfigIssue:
+    """An error at the dotted key `path`; `message` says what was expected and what it is."""
+
+    path: str
+    message: str
+
+
+def format_issues(issues: Iterable[ConfigIssue], label: LocateKey = str) -> str:
+    """At most ten lines, each issue once, then how many more there are. Credentials in URLs are removed."""
+    lines = list(dict.fromkeys(redact(f"{label(issue.path)}: {issue.message}") for issue in issues))
+    more = [f"and {len(lines) - _MAX_LINES} more"] if len(lines) > _MAX_LINES else []
+    return "\n".join(one_line(line) for line in lines[:_MAX_LINES] + more)
+
+
+def one_line(text: str, max_length: int = 400) -> str:
+    """Text without line breaks and control characters, truncated to `max_length`."""
+    flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return flat if len(flat) <= max_length else flat[: max_length - 3] + "..."
+
+
+def walk(tree: object, path: str = "") -> Iterator[tuple[str, object]]:
+    """(dotted key, value) of the tree itself and of everything in it."""
+    yield path, tree
+    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
+        yield from walk(value, join_key(path, key))
+
+
+def join_key(path: str, key: object) -> str:
+    """`path` with one more key, quoted if it holds a dot or a bracket."""
+    name = str(key)
+    if _UNQUOTED.fullmatch(name):
+        return f"{path}.{name}" if path else name
+    quoted = name.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{path}['{quoted}']"
+
+
+def format_key(path: KeyPath) -> str:
+    return reduce(join_key, path, "")
+
+
+def split_key(text: str) -> KeyPath:
+    """The keys that `format_key` joined."""
+    return tuple(name or re.sub(r"\\(.)", r"\1", quoted) for quoted, name in _SEGMENT.findall(text))
