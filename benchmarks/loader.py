@@ -14,9 +14,8 @@ from benchmarks.alternate import table
 from benchmarks.stream import VOCABULARY, make_stream
 from mlxlab.data.batch import Batch
 from mlxlab.data.loaders.collate import check_ids
-from mlxlab.data.text.cursor import DocumentCursor
 from mlxlab.data.text.packed_batches import PackedBatchIterator
-from mlxlab.data.text.token_stream import TokenStream
+from mlxlab.data.text.token_stream import EPOCH_START, TokenStream
 from mlxlab.errors import ConfigError
 
 
@@ -57,8 +56,8 @@ def _tokens(batch: Batch) -> int:
 def _tokens_of(batches: Any, encoder: Any = None) -> Callable[[], int]:
     stream: TokenStream = batches.chunks
     if encoder is not None:
-        stream = TokenStream(stream.source, encoder, stream.end_id, stream.seed)
-    return lambda: sum(len(chunk.tokens) for chunk in stream(0, DocumentCursor()))
+        stream = TokenStream(stream.source, encoder.encode_documents, stream.end_id, stream.seed)
+    return lambda: sum(len(chunk.tokens) for chunk in stream(0, EPOCH_START))
 
 
 def _timed(function: Callable[[], int]) -> tuple[float, float]:

@@ -7,8 +7,9 @@ import numpy as np
 from mlxlab.data.loaders.prefetch import Prefetch
 from mlxlab.data.rng import counter_hash, epoch_permutation
 from mlxlab.data.text.document import Document
-from mlxlab.data.text.masking import new_masker
-from mlxlab.data.text.packed_batches import PackedBatchIterator, RowBuilder
+from mlxlab.data.text.masking import Masker
+from mlxlab.data.text.packed_batches import PackedBatchIterator
+from mlxlab.data.text.row_builder import RowBuilder
 from mlxlab.data.text.token_stream import TokenStream
 
 VOCABULARY, PAD, END, MASK = 259, 256, 257, 258
@@ -51,14 +52,15 @@ def texts(count=23, longest=40):
 
 
 def make_row_builder(length=8, stride=None, mask_across_documents=False, masked=False, seed=3):
-    masker = new_masker(VOCABULARY, MASK, [PAD, END], 0.15, seed) if masked else None
+    masker = Masker(VOCABULARY, MASK, [PAD, END], 0.15, seed) if masked else None
     return RowBuilder(length, stride or length, mask_across_documents, VOCABULARY, PAD, masker)
 
 
 def make_batches(
     source=None, batch_size=3, prefetch=0, seed=3, limit=None, tokenizer=None, row_shuffle_buffer=0, **frame
 ) -> PackedBatchIterator | Prefetch:
-    stream = TokenStream(source or InMemorySource(texts()), tokenizer or ByteTokenizer(), END, seed, limit)
+    encode = (tokenizer or ByteTokenizer()).encode_documents
+    stream = TokenStream(source or InMemorySource(texts()), encode, END, seed, limit)
     batches = PackedBatchIterator(
         stream, make_row_builder(**frame), batch_size, "listed", None, row_shuffle_buffer, seed
     )

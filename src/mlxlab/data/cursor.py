@@ -9,6 +9,15 @@ from mlxlab.files.shape import ShapeError, validate
 T = TypeVar("T")
 
 
+def check_position(position: object, shape: type[T]) -> T:
+    """`position` as `shape`, any type that `mlxlab.files.shape.validate` knows; raises DataError for another."""
+    try:
+        checked: T = validate(position, shape)
+    except ShapeError as error:
+        raise DataError(f"the saved position is malformed: {error}") from None
+    return checked
+
+
 def load_cursor(state: Mapping[str, object], shape: type[T], fingerprint: str) -> T:
     """`state` as `shape`, a `TypedDict` with the key `fingerprint`.
 
@@ -18,10 +27,7 @@ def load_cursor(state: Mapping[str, object], shape: type[T], fingerprint: str) -
     Raises:
         DataError: the state is of another shape, or was saved with other data.
     """
-    try:
-        cursor: T = validate(dict(state), shape)
-    except ShapeError as error:
-        raise DataError(f"the saved position is malformed: {error}") from None
+    cursor = check_position(dict(state), shape)
     if state["fingerprint"] != fingerprint:
         raise DataError(
             f"the saved position is in other data: expected fingerprint {fingerprint}, got {state['fingerprint']}"

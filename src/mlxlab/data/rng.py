@@ -23,8 +23,7 @@ class Stream(IntEnum):
     SPLIT = 0x5B117
     TEMPLATE = 0x7E3A
     FILE_ORDER = 0x51E7  # of chunks of uncompressed files
-    UNIT_ORDER = 0x5E9E  # of files and row groups that are read sequentially
-    SHARD_ORDER = 0x40B  # of shards of a Hugging Face data set
+    UNIT_ORDER = 0x5E9E  # of files, row groups and shards of the hub, each read sequentially
     WINDOW_SHUFFLE = 0xD0C5  # of documents within a window
     ROW_SHUFFLE = 0x9001
     MASKED = 0x3A5C

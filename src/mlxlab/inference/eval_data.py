@@ -6,12 +6,11 @@ from typing import Any, NamedTuple
 from mlxlab.config.instantiate import instantiate
 from mlxlab.data.batch import Batch
 from mlxlab.data.loaders.loader import EvalLoader
-from mlxlab.data.text.corpus import SourceOptions
-from mlxlab.data.text.cursor import DocumentCursor
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.text.packed_batches import PackedEvalBatches
 from mlxlab.data.text.row_builder import Packing
-from mlxlab.data.text.token_stream import TokenStream
+from mlxlab.data.text.sources.open import open_source
+from mlxlab.data.text.token_stream import EPOCH_START, TokenStream
 from mlxlab.data.titanic.encoder import PassengerEncoder
 from mlxlab.data.titanic.sources import load_evaluation_rows
 from mlxlab.data.tokenizers.word_cache import WordCache
@@ -31,10 +30,12 @@ def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
         node: the data node of the run, with the overrides of the command line.
 
     Raises:
-        InputNotFoundError, DataError, ServiceUnavailableError: see `SourceOptions.open`.
+        InputNotFoundError, DataError, ServiceUnavailableError: see `open_source`.
     """
     reading = node["reading"]
-    options = SourceOptions(
+    source = open_source(
+        node["source"],
+        reading["split"],
         config=reading["config"],
         revision=reading["revision"],
         document_unit=reading["document_unit"],
@@ -42,12 +43,12 @@ def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
         on_error=node["on_error"],
         window=node["shuffle"]["window"],
     )
-    source = options.open(node["source"], reading["split"])
     packing = instantiate(node["packing"], Packing)
     builder = packing.eval_row_builder(encoder.tokenizer, node["seq_len"], encoder.masked)
     tokenizer = encoder.tokenizer
-    stream = TokenStream(source, WordCache(tokenizer), tokenizer.end_id, 0, node["validation"]["max_examples"])
-    chunks = stream(0, DocumentCursor())
+    encode = WordCache(tokenizer).encode_documents
+    stream = TokenStream(source, encode, tokenizer.end_id, 0, node["validation"]["max_examples"])
+    chunks = stream(0, EPOCH_START)
     return EvalData(PackedEvalBatches(chunks, builder, node["eval_batch_size"]), f"text of {source.name}")
 
 

@@ -190,12 +190,12 @@ def without_mask(folder, name="<mask>"):
 
 
 class Hub:
-    """Stands where the hub's data sets are opened: has the splits named, of `Listed` documents."""
+    """Opens the splits named of any data set: each has 40 documents."""
 
     def __init__(self, *splits):
         self.splits, self.requests = splits, []
 
-    def __call__(self, source, *, split, **options):
+    def __call__(self, source, split):
         self.requests.append((source, split))
         if (split or "train") not in self.splits:
             raise ConfigError(f"{source}: no split {split}")
@@ -203,12 +203,9 @@ class Hub:
 
 
 @pytest.mark.parametrize(("splits", "expected"), [(("train", "validation"), 40), (("train",), None)])
-def test_a_hub_set_is_validated_on_its_own_split_where_it_has_one(monkeypatch, splits, expected):
-    hub = Hub(*splits)
-    monkeypatch.setattr(corpus, "open_source", hub)
-    options = corpus.SourceOptions(None, None, "file", "text", "strict", 100)
-    validation = corpus.Validation(None, None, 0.3, 1000)
-    actual = corpus.open_corpus({"someone/stories": 1.0}, None, validation, options)
+def test_a_hub_set_is_validated_on_its_own_split_where_it_has_one(splits, expected):
+    hub, validation = Hub(*splits), corpus.Validation(None, None, 0.3, 1000)
+    actual = corpus.open_corpus({"someone/stories": 1.0}, None, validation, 100, hub)
     assert hub.requests == [("someone/stories", None), ("someone/stories", "validation")]
     train, valid = (sum(len(some) for _, some in part.windows(0, 0)) for part in (actual.train, actual.valid))
     assert (train, valid) == (40, 40) if expected else train + valid == 40 and train > valid > 0

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from mlxlab.data.text.cursor import DocumentCursor
-from mlxlab.data.text.masking import new_masker
+from mlxlab.data.text.masking import Masker
 from mlxlab.data.text.packed_batches import PackedBatchIterator, PackedEvalBatches
 from mlxlab.data.text.packing import count_rows
-from mlxlab.data.text.token_stream import TokenStream
+from mlxlab.data.text.token_stream import EPOCH_START, TokenStream
 from mlxlab.errors import ConfigError, DataError
 from support.streams import (
     END,
@@ -25,7 +24,7 @@ from support.streams import (
 
 def stream_of(batches, epoch=0):
     """All tokens of an epoch, and the id of the document that each belongs to."""
-    chunks = list(batches.chunks(epoch, DocumentCursor()))
+    chunks = list(batches.chunks(epoch, EPOCH_START))
     return np.concatenate([c.tokens for c in chunks]), np.concatenate([np.repeat(c.ids, c.lengths) for c in chunks])
 
 
@@ -121,7 +120,7 @@ def test_isolated_documents_are_numbered_from_one_in_each_row(masked):
 
 
 def test_evaluation_gives_the_same_batches_each_time_and_keeps_the_short_last_one():
-    chunks = list(TokenStream(InMemorySource(texts()), ByteTokenizer(), END, 3)(0, DocumentCursor()))
+    chunks = list(TokenStream(InMemorySource(texts()), ByteTokenizer().encode_documents, END, 3)(0, EPOCH_START))
     valid = PackedEvalBatches(chunks, make_row_builder(), 10)
     first, second = list(valid), list(valid)
     assert len(first) == len(second)
@@ -135,7 +134,7 @@ def test_evaluation_gives_the_same_batches_each_time_and_keeps_the_short_last_on
 def test_hidden_tokens_are_15_percent_of_the_ordinary_ones_80_10_10():
     tokens = np.random.default_rng(0).integers(0, 256, (400, 128)).astype(np.int32)
     tokens[:, ::16] = END
-    masker = new_masker(VOCABULARY, MASK, [PAD, END], 0.15, 0)
+    masker = Masker(VOCABULARY, MASK, [PAD, END], 0.15, 0)
     given, hidden = masker.mask_tokens(tokens, np.ones_like(tokens, bool), 0, np.arange(400))
     assert not hidden[tokens == END].any()
     assert hidden.sum() / (tokens != END).sum() == pytest.approx(0.15, abs=0.005)
@@ -153,7 +152,7 @@ def test_masked_tokens_are_a_function_of_seed_epoch_and_position():
     real = np.ones_like(tokens, bool)
 
     def hide(seed=0, epoch=0, rows=(0, 1, 2, 3), of=slice(None)):
-        masker = new_masker(VOCABULARY, MASK, [PAD, END], 0.15, seed)
+        masker = Masker(VOCABULARY, MASK, [PAD, END], 0.15, seed)
         return masker.mask_tokens(tokens[of], real[of], epoch, np.array(rows))[1]
 
     np.testing.assert_array_equal(hide(rows=(2, 3), of=slice(2, 4)), hide()[2:4])
@@ -164,7 +163,7 @@ def test_masked_tokens_are_a_function_of_seed_epoch_and_position():
 def test_a_row_with_something_to_guess_has_a_target():
     tokens = np.full((200, 3), 65, np.int32)
     tokens[:50] = END
-    _, hidden = new_masker(VOCABULARY, MASK, [PAD, END], 0.15, 0).mask_tokens(tokens, tokens > 0, 0, np.arange(200))
+    _, hidden = Masker(VOCABULARY, MASK, [PAD, END], 0.15, 0).mask_tokens(tokens, tokens > 0, 0, np.arange(200))
     assert hidden[50:].any(axis=1).all()
     assert not hidden[:50].any()
 
@@ -179,11 +178,11 @@ def test_masked_targets_are_the_hidden_tokens():
 
 def test_a_tokenizer_without_a_mask_token_cannot_hide():
     with pytest.raises(ConfigError, match="no mask token"):
-        new_masker(VOCABULARY, None, [PAD], 0.15, 0)
+        Masker(VOCABULARY, None, [PAD], 0.15, 0)
 
 
 def test_an_epoch_without_text_ends_the_run():
-    stream = TokenStream(InMemorySource([]), ByteTokenizer(), END, 0)
+    stream = TokenStream(InMemorySource([]), ByteTokenizer().encode_documents, END, 0)
     with pytest.raises(DataError, match="no text to train on"):
         list(PackedBatchIterator(stream, make_row_builder(), 3, "", None))
 

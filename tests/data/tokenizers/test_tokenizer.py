@@ -225,20 +225,20 @@ def test_no_token_bytes_are_reported_where_tokens_lose_bytes():
 
 
 def test_what_a_language_model_needs_comes_back(tmp_path):
-    TextEncoder(TOKENIZER, masked=True, seq_len=64).save(tmp_path, source="a file")
+    TextEncoder(TOKENIZER, masked=True, seq_len=64).save(tmp_path, "data")
     again = restore_text(tmp_path)
-    assert again.state_dict() == TextEncoder(TOKENIZER, masked=True, seq_len=64).state_dict()
+    assert (again.masked, again.seq_len, again.tokenizer.fingerprint) == (True, 64, TOKENIZER.fingerprint)
     assert again.task == TextEncoder(TOKENIZER, masked=True, seq_len=64).task
     assert again.task.token_bytes == TOKENIZER.token_bytes
 
 
 def test_a_tokenizer_other_than_that_of_the_language_model_is_refused(tmp_path):
-    TextEncoder(TOKENIZER, masked=False, seq_len=64).save(tmp_path)
+    TextEncoder(TOKENIZER, masked=False, seq_len=64).save(tmp_path, "data")
     ByteLevelBPE(500, 2).train(TEXTS).save(tmp_path)
     with pytest.raises(NotAllowedError, match="not the one that the model was trained with"):
         restore_text(tmp_path)
     (tmp_path / "data.json").write_text("{}")
-    with pytest.raises(DataError, match="damaged"):
+    with pytest.raises(DataError, match=r"data\.json: .* is missing"):
         restore_text(tmp_path)
     (tmp_path / "data.json").unlink()
     with pytest.raises(InputNotFoundError):

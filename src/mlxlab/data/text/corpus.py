@@ -1,20 +1,24 @@
 """The text of a run: what is trained on and what is validated on, without a document in common."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple
 
+import numpy as np
+import xxhash
+
 from mlxlab.constraints import Gt, Lt, Size
-from mlxlab.data.text.document import DocumentSource
-from mlxlab.data.text.sources.error_budget import OnError
-from mlxlab.data.text.sources.holdout import HoldoutSplit
+from mlxlab.data.text.document import Document, DocumentSource, Position, Windows
 from mlxlab.data.text.sources.mixture import Mixture
-from mlxlab.data.text.sources.open import DocumentUnit, is_local, open_source
-from mlxlab.errors import ConfigError
+from mlxlab.data.text.sources.open import DocumentUnit, is_local
+from mlxlab.errors import ConfigError, DataError
 
-VALIDATION = "validation"
+SIDE_USES = {"train": "train on", "valid": "validate on"}
+HASH_RANGE = 2**32
 
 
+@dataclass(frozen=True)
 class Reading:
     """Options for reading sources.
 
@@ -26,16 +30,13 @@ class Reading:
         document_unit: what a document of a .txt file is.
     """
 
-    def __init__(
-        self,
-        config: str | None,
-        split: str | None,
-        revision: str | None,
-        document_unit: Literal["file", "paragraph", "line"],
-    ) -> None:
-        self.config, self.split, self.revision, self.document_unit = config, split, revision, document_unit
+    config: str | None
+    split: str | None
+    revision: str | None
+    document_unit: DocumentUnit
 
 
+@dataclass(frozen=True)
 class Validation:
     """Options for the validation data.
 
@@ -46,38 +47,10 @@ class Validation:
         max_examples: maximum number of documents; they are kept in memory as tokens.
     """
 
-    def __init__(
-        self,
-        source: str | None,
-        split: str | None,
-        fraction: Annotated[float, Gt(0), Lt(1)],
-        max_examples: Size,
-    ) -> None:
-        self.source, self.split, self.fraction, self.max_examples = source, split, fraction, max_examples
-
-
-@dataclass(frozen=True)
-class SourceOptions:
-    """Options for opening sources: see `open_source`."""
-
-    config: str | None
-    revision: str | None
-    document_unit: DocumentUnit
-    text_column: str
-    on_error: OnError
-    window: int
-
-    def open(self, source: str, split: str | None) -> DocumentSource:
-        return open_source(
-            source,
-            split=split,
-            config=self.config,
-            revision=self.revision,
-            document_unit=self.document_unit,
-            text_column=self.text_column,
-            on_error=self.on_error,
-            window=self.window,
-        )
+    source: str | None
+    split: str | None
+    fraction: Annotated[float, Gt(0), Lt(1)]
+    max_examples: Size
 
 
 class Corpus(NamedTuple):
@@ -89,7 +62,11 @@ class Corpus(NamedTuple):
 
 
 def open_corpus(
-    sources: Mapping[str, float], split: str | None, validation: Validation, options: SourceOptions
+    sources: Mapping[str, float],
+    split: str | None,
+    validation: Validation,
+    window: int,
+    open_source: Callable[[str, str | None], DocumentSource],
 ) -> Corpus:
     """Opens training and validation text.
 
@@ -98,18 +75,22 @@ def open_corpus(
         split: of the sources, to train on.
         validation: where it names nothing, the split `validation` of a Hugging Face data set that has one is taken, or
             else documents of the training source are held out.
+        window: documents of a window of a mixture.
+        open_source: opens a split of a source.
 
     Raises:
         InputNotFoundError, DataError, ConfigError, ServiceUnavailableError: as `open_source`.
     """
-    opened = [options.open(source, split) for source in sources]
-    train = opened[0] if len(opened) == 1 else Mixture(opened, list(sources.values()), options.window)
-    lines = [f"{train.name}: {_size(train)}"]
+    first = next(iter(sources))
+    opened = [open_source(source, split) for source in sources]
+    train = opened[0] if len(opened) == 1 else Mixture(opened, list(sources.values()), window)
+    lines, valid = [f"{train.name}: {_size(train)}"], None
     if validation.source is not None or validation.split is not None:
-        valid = options.open(validation.source or next(iter(sources)), validation.split)
-    elif (own_split := _own_split(list(sources), options)) is not None:
-        valid = own_split
-    else:
+        valid = open_source(validation.source or first, validation.split)
+    elif len(sources) == 1 and not is_local(first):
+        with suppress(ConfigError):  # it has no such split
+            valid = open_source(first, "validation")
+    if valid is None:
         fraction = validation.fraction
         lines.append(f"{train.name}: {fraction:.2%} of the documents are held out for validation")
         return Corpus(HoldoutSplit(train, fraction, "train"), HoldoutSplit(train, fraction, "valid"), lines)
@@ -119,14 +100,43 @@ def open_corpus(
     return Corpus(train, valid, lines)
 
 
-def _own_split(sources: list[str], options: SourceOptions) -> DocumentSource | None:
-    if len(sources) > 1 or is_local(sources[0]):
-        return None
-    try:
-        return options.open(sources[0], VALIDATION)
-    except ConfigError:  # it has no such split
-        return None
-
-
 def _size(source: DocumentSource) -> str:
     return "text of unknown size" if source.bytes is None else f"{source.bytes / 1e6:.1f} MB of text"
+
+
+class HoldoutSplit:
+    """The training or the validation documents of a source, by a hash of their text.
+
+    A document and all its copies are on the same side in every epoch, whatever is added to the source: training and
+    validation share no text.
+
+    Args:
+        fraction: approximate fraction of the documents that is held out.
+        side: `valid` for the held-out documents, `train` for the others.
+    """
+
+    def __init__(self, source: DocumentSource, fraction: float, side: Literal["train", "valid"]) -> None:
+        self.source, self.fraction, self.side = source, fraction, side
+        self.name, self.fingerprint = source.name, f"{source.fingerprint}|{side} {fraction:g}"
+        size = fraction if side == "valid" else 1 - fraction
+        self.bytes = None if source.bytes is None else round(source.bytes * size)
+
+    @property
+    def skipped_records(self) -> int:
+        return self.source.skipped_records
+
+    def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
+        """See `DocumentSource`. Positions are those of the source."""
+        empty = position is None
+        for start, documents in self.source.windows(seed, epoch, position):
+            if selected := self._on_side(documents):
+                empty = False
+                yield start, selected
+        if empty:
+            fraction = f"data.validation.fraction={self.fraction:g}"
+            raise DataError(f"{self.name}: {fraction} leaves no document to {SIDE_USES[self.side]}")
+
+    def _on_side(self, documents: list[Document]) -> list[Document]:
+        digests = [xxhash.xxh3_64_intdigest(document.text.encode()) for document in documents]
+        held_out = (np.array(digests, np.uint64) >> np.uint64(32)) < round(self.fraction * HASH_RANGE)
+        return [documents[index] for index in np.flatnonzero(held_out == (self.side == "valid"))]

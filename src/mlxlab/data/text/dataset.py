@@ -1,6 +1,8 @@
 """Streamed text for language models, larger than memory: read, tokenised and packed as it is needed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,22 +14,22 @@ from mlxlab.data.batch import BatchIterator
 from mlxlab.data.loaders.prefetch import prefetch as prefetched
 from mlxlab.data.loaders.repeat import repeat_batches
 from mlxlab.data.subset import ExampleSelection
-from mlxlab.data.text.corpus import Reading, SourceOptions, Validation, open_corpus
-from mlxlab.data.text.cursor import DocumentCursor
+from mlxlab.data.text.corpus import Reading, Validation, open_corpus
 from mlxlab.data.text.document import DocumentSource
 from mlxlab.data.text.encoder import TextEncoder, restore
-from mlxlab.data.text.in_memory import InMemoryTokens
 from mlxlab.data.text.packed_batches import PackedBatchIterator, PackedEvalBatches
 from mlxlab.data.text.row_builder import Packing
-from mlxlab.data.text.token_stream import ChunkSource, TokenChunk, TokenStream
+from mlxlab.data.text.sources.open import open_source
+from mlxlab.data.text.token_stream import EPOCH_START, ChunkSource, InMemoryTokens, TokenChunk, TokenStream
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.data.tokenizers.word_cache import WordCache
 from mlxlab.errors import DataError
 
-FORMAT = 2  # of the order and the packing: another number is another fingerprint
+FORMAT = 3  # of the order and the packing: another number is another fingerprint
 
 
+@dataclass(frozen=True)
 class Shuffling:
     """In which order documents and rows come; both orders are functions of (seed, epoch).
 
@@ -37,10 +39,8 @@ class Shuffling:
             them in the order of the text.
     """
 
-    def __init__(
-        self, window: Annotated[int, Ge(1), Le(10_000_000)], row_buffer: Annotated[int, Ge(0), Le(1_000_000)]
-    ) -> None:
-        self.window, self.row_buffer = window, row_buffer
+    window: Annotated[int, Ge(1), Le(10_000_000)]
+    row_buffer: Annotated[int, Ge(0), Le(1_000_000)]
 
 
 class StreamingTextDataset:
@@ -76,6 +76,8 @@ class StreamingTextDataset:
         ConfigError: settings do not go together.
     """
 
+    class_counts: Sequence[int] = ()  # there are no classes
+
     def __init__(
         self,
         source: str,
@@ -103,10 +105,16 @@ class StreamingTextDataset:
         width: int,
         pretrained: Path | None = None,
     ) -> None:
-        options = SourceOptions(
-            reading.config, reading.revision, reading.document_unit, text_column, on_error, shuffle.window
+        opener = partial(
+            open_source,
+            config=reading.config,
+            revision=reading.revision,
+            document_unit=reading.document_unit,
+            text_column=text_column,
+            on_error=on_error,
+            window=shuffle.window,
         )
-        corpus = open_corpus(mixture or {source: 1.0}, reading.split, validation, options)
+        corpus = open_corpus(mixture or {source: 1.0}, reading.split, validation, shuffle.window, opener)
         fitted_tokenizer = tokenizer.fit(
             first_texts(corpus.train),
             cache=cache,
@@ -120,13 +128,13 @@ class StreamingTextDataset:
         self.encoder = TextEncoder(self.tokenizer, masked, seq_len)
         self.task = self.encoder.task
 
-        word_cache, end_id, chosen = WordCache(self.tokenizer), self.tokenizer.end_id, select.chosen(seed)
-        validated = TokenStream(corpus.valid, word_cache, end_id, 0, validation.max_examples)
-        valid_chunks = list(validated(0, DocumentCursor()))
+        encode, end_id, chosen = WordCache(self.tokenizer).encode_documents, self.tokenizer.end_id, select.chosen(seed)
+        validated = TokenStream(corpus.valid, encode, end_id, 0, validation.max_examples)
+        valid_chunks = list(validated(0, EPOCH_START))
         eval_builder = packing.eval_row_builder(self.tokenizer, seq_len, masked)
         self.valid = PackedEvalBatches(valid_chunks, eval_builder, eval_batch_size)
 
-        stream = TokenStream(corpus.train, word_cache, end_id, seed, max_train_examples, chosen)
+        stream = TokenStream(corpus.train, encode, end_id, seed, max_train_examples, chosen)
         chunks = stream if streaming else InMemoryTokens(stream)
         builder = packing.row_builder(self.tokenizer, seq_len, masked, seed)
         num_tokens, size = estimate_tokens(chunks, valid_chunks)
@@ -147,11 +155,6 @@ class StreamingTextDataset:
         per_epoch = "" if count is None else f", {count} batches per epoch"
         self.sources = [*corpus.lines, *fitted_tokenizer.lines, f"{corpus.train.name}: {size}{per_epoch}"]
 
-    @property
-    def class_counts(self) -> list[int]:
-        """Empty: there are no classes."""
-        return []
-
     def baselines(self) -> dict[str, float]:
         """Empty: there is no simpler method to compare with."""
         return {}
@@ -162,9 +165,7 @@ class StreamingTextDataset:
         if self.curve is not None:
             self.curve.save(folder)
 
-    @staticmethod
-    def restore_encoder(folder: Path) -> TextEncoder:
-        return restore(folder)
+    restore_encoder = staticmethod(restore)
 
 
 def first_texts(source: DocumentSource) -> Iterator[str]:
@@ -175,7 +176,7 @@ def first_texts(source: DocumentSource) -> Iterator[str]:
 def check_seq_len(chunks: ChunkSource, seq_len: int) -> None:
     """Raises DataError if an epoch has fewer tokens than one row."""
     total = 0
-    for chunk in chunks(0, DocumentCursor()):
+    for chunk in chunks(0, EPOCH_START):
         total += len(chunk.tokens)
         if total >= seq_len:
             return

@@ -9,12 +9,14 @@ Position = object  # JSON that a source understands: where a window begins
 class Document(NamedTuple):
     """A text and its number.
 
-    `id` is the same in every epoch and unique within its source (in Hugging Face data sets and mixtures up to
-    collisions of 63-bit hashes).
+    `id` is the same in every epoch and unique within its source (in mixtures up to collisions of 63-bit hashes).
     """
 
     id: int
     text: str
+
+
+Windows = Iterator[tuple[Position, list[Document]]]
 
 
 class DocumentSource(Protocol):
@@ -40,7 +42,7 @@ class DocumentSource(Protocol):
         """Malformed records that were skipped so far."""
         ...
 
-    def windows(self, seed: int, epoch: int, position: Position = None) -> Iterator[tuple[Position, list[Document]]]:
+    def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
         """The windows of an epoch, in that epoch's order, from `position` on (None is the first window).
 
         Yields each window's own position and its documents, at least one. Seeking does not replay earlier windows.

@@ -1,21 +1,33 @@
 """The saved text encoder of a language model: its tokenizer and its objective."""
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
+from mlxlab.constraints import Size
 from mlxlab.data.batch import Task
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
-from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
+from mlxlab.errors import DataError, NotAllowedError
+from mlxlab.files.atomic import write_json
+from mlxlab.files.untrusted import read_json
 
 FORMAT = "mlxlab.text/1"
+
+
+class EncoderState(TypedDict):
+    """The encoder in data.json."""
+
+    format: str
+    masked: bool
+    seq_len: Size
+    tokenizer: str  # its fingerprint
+    fingerprint: str  # of the data, for human readers
 
 
 class TextEncoder:
     """Text and token ids of a language model.
 
     Args:
-        masked: whether the model predicts masked tokens (an encoder) or the next token (a decoder).
+        masked: the model predicts masked tokens (an encoder), not the next token (a decoder).
         seq_len: tokens of the blocks that it was trained on.
     """
 
@@ -23,19 +35,17 @@ class TextEncoder:
         self.tokenizer, self.masked, self.seq_len = tokenizer, masked, seq_len
         self.task = Task("language_modelling", tokenizer.vocab_size, masked=masked, token_bytes=tokenizer.token_bytes)
 
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "masked": self.masked,
-            "seq_len": self.seq_len,
-            "tokenizer": self.tokenizer.fingerprint,
-        }
-
-    def save(self, folder: Path, **more: Any) -> None:
-        """Writes tokenizer.json and data.json; `more` (JSON) is added for human readers."""
+    def save(self, folder: Path, fingerprint: str) -> None:
+        """Writes tokenizer.json and data.json."""
         self.tokenizer.save(folder)
-        text = json.dumps(self.state_dict() | more, indent=1)
-        (folder / "data.json").write_text(text + "\n", encoding="utf-8")
+        state = EncoderState(
+            format=FORMAT,
+            masked=self.masked,
+            seq_len=self.seq_len,
+            tokenizer=self.tokenizer.fingerprint,
+            fingerprint=fingerprint,
+        )
+        write_json(folder / "data.json", state)
 
 
 def restore(folder: Path) -> TextEncoder:
@@ -47,17 +57,10 @@ def restore(folder: Path) -> TextEncoder:
         NotAllowedError: the tokenizer is not the saved one.
     """
     path = folder / "data.json"
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-        if state["format"] != FORMAT:
-            raise DataError(f"{path}:1:1: {state['format']}; expected {FORMAT}")
-        tokenizer = load_tokenizer(folder)
-        if tokenizer.fingerprint != state["tokenizer"]:
-            raise NotAllowedError(
-                f"{path}:1:1: tokenizer.json in this folder is not the one that the model was trained with"
-            )
-        return TextEncoder(tokenizer, bool(state["masked"]), int(state["seq_len"]))
-    except OSError as error:
-        raise InputNotFoundError(f"{path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}:1:1: is damaged ({type(error).__name__}: {str(error)[:100]})") from None
+    state = read_json(path, EncoderState)
+    if state["format"] != FORMAT:
+        raise DataError(f"{path}: expected format {FORMAT}, got {state['format']!r}")
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.fingerprint != state["tokenizer"]:
+        raise NotAllowedError(f"{path}: tokenizer.json in this folder is not the one that the model was trained with")
+    return TextEncoder(tokenizer, state["masked"], state["seq_len"])

@@ -1,6 +1,6 @@
 """Masked language modelling: which tokens are hidden, and what replaces them (Devlin et al. 2019)."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,21 +10,27 @@ from mlxlab.errors import ConfigError
 MASK_UP_TO, REPLACE_UP_TO = 0.8, 0.9  # 80 % become the mask token, 10 % another token, 10 % stay
 
 
-class Masker(NamedTuple):
+class Masker:
     """Hides tokens by draws that are a function of (seed, epoch, position): a resumed run hides the same ones.
 
     Args:
         mask_id: the mask token.
-        maskable: ids (V',) of the tokens that may be hidden, and that replace hidden ones.
-        is_maskable: (V,) bool.
-        probability: of a maskable token to be hidden.
+        special: tokens that are never hidden.
+        probability: of any other token to be hidden.
+
+    Raises:
+        ConfigError: there is no mask token.
     """
 
-    mask_id: int
-    maskable: np.ndarray
-    is_maskable: np.ndarray
-    probability: float
-    seed: int
+    def __init__(
+        self, vocab_size: int, mask_id: int | None, special: Sequence[int | None], probability: float, seed: int
+    ) -> None:
+        if mask_id is None:
+            raise ConfigError("the tokenizer has no mask token, which a masked language model needs")
+        self.mask_id, self.probability, self.seed = mask_id, probability, seed
+        self.is_maskable = np.ones(vocab_size, bool)
+        self.is_maskable[[mask_id, *(token for token in special if token is not None)]] = False
+        self.maskable = np.flatnonzero(self.is_maskable).astype(np.int32)
 
     def mask_tokens(
         self, tokens: np.ndarray, real: np.ndarray, epoch: int, rows: np.ndarray
@@ -45,22 +51,7 @@ class Masker(NamedTuple):
         kind = uniform(self.seed, Stream.MASK_KIND, epoch, positions[hidden])
         choice = uniform(self.seed, Stream.MASK_REPLACEMENT, epoch, positions[hidden])
         replacement = self.maskable[(choice * len(self.maskable)).astype(np.int64)]
-        masked = tokens.copy()
         unmasked = np.where(kind < REPLACE_UP_TO, replacement, tokens[hidden])
+        masked = tokens.copy()
         masked[hidden] = np.where(kind < MASK_UP_TO, self.mask_id, unmasked)
         return masked, hidden
-
-
-def new_masker(
-    vocab_size: int, mask_id: int | None, special: list[int | None], probability: float, seed: int
-) -> Masker:
-    """A masker that never hides special tokens.
-
-    Raises:
-        ConfigError: there is no mask token.
-    """
-    if mask_id is None:
-        raise ConfigError("the tokenizer has no mask token, which a masked language model needs")
-    is_maskable = np.ones(vocab_size, bool)
-    is_maskable[[mask_id, *(token for token in special if token is not None)]] = False
-    return Masker(mask_id, np.flatnonzero(is_maskable).astype(np.int32), is_maskable, probability, seed)

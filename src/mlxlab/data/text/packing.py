@@ -1,11 +1,27 @@
-"""Packing: the concatenated tokens of documents, split into rows of equal length."""
+"""Packing: the concatenated tokens of documents, split into rows of equal length, which may be shuffled."""
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
-from mlxlab.data.text.cursor import DocumentCursor
-from mlxlab.data.text.token_stream import TokenChunk
+from mlxlab.constraints import Count
+from mlxlab.data.rng import Stream, permutation
+from mlxlab.data.text.token_stream import EPOCH_START, DocumentCursor, TokenChunk
+
+
+class TextCursor(TypedDict):
+    """The next row of an epoch, as JSON: a buffer of rows, by where it starts in the text, and the rows drawn of it."""
+
+    epoch: Count
+    row: Count  # number in the epoch of the first row of the buffer
+    rows_drawn: Count  # rows of the buffer that were used
+    start: DocumentCursor  # the document of the first token of the buffer
+    offset: Count  # index of that token in its document
+
+
+def epoch_start(epoch: int) -> TextCursor:
+    return TextCursor(epoch=epoch, row=0, rows_drawn=0, start=EPOCH_START, offset=0)
 
 
 class PackedRows(NamedTuple):
@@ -15,64 +31,70 @@ class PackedRows(NamedTuple):
     sizes: np.ndarray  # (R,) int64: tokens without padding
     documents: np.ndarray  # (R, W) int64: equal for tokens of one document; (R, 0) unless `number_documents`
     ids: np.ndarray  # (R,) int64: of the document of the first token
+    numbers: np.ndarray  # (R,) int64: the number of each row in the epoch
+
+    def padded(self, num_rows: int, pad_id: int) -> "PackedRows":
+        """With empty rows up to `num_rows`, of id -1."""
+        missing = num_rows - len(self.sizes)
+        values = (pad_id, 0, 0, -1, 0)
+        added = (np.full((missing, *old.shape[1:]), value, old.dtype) for old, value in zip(self, values, strict=True))
+        return PackedRows(*map(np.concatenate, zip(self, added, strict=True))) if missing else self
 
 
 class Packer:
-    """Takes chunks of tokens and returns rows: row n is tokens n * stride to n * stride + length (+ 1).
+    """Rows of the tokens of `chunks`: row n is tokens n * stride to n * stride + length (+ 1).
 
     Args:
+        cursor: where the chunks begin.
         length: positions of a row.
         stride: tokens from the start of a row to the start of the next; below `length` rows overlap.
         target_shift: 1 where a row has one token more, the target of its last position.
         pad_id: pads the last row.
         number_documents: return which tokens belong to the same document.
-        offset: tokens of the first document that were used already.
     """
 
     def __init__(
-        self, length: int, stride: int, target_shift: int, pad_id: int, number_documents: bool = False, offset: int = 0
+        self,
+        chunks: Iterator[TokenChunk],
+        cursor: TextCursor,
+        length: int,
+        stride: int,
+        target_shift: int,
+        pad_id: int,
+        number_documents: bool,
     ) -> None:
-        self.width, self.stride, self.target_shift, self.pad_id = length + target_shift, stride, target_shift, pad_id
-        self.number_documents = number_documents
+        self.chunks, self.epoch, self.row = chunks, cursor["epoch"], cursor["row"]
+        self.length, self.stride, self.target_shift = length, stride, target_shift
+        self.pad_id, self.number_documents = pad_id, number_documents
         # With this many tokens after the start of a row, another row with something new in it follows.
         self.min_lookahead = min_lookahead(length, stride, target_shift)
         self.tokens = np.zeros(0, np.int32)
         self.ends = np.zeros(0, np.int64)  # of each document, counted from the first token held
         self.lengths, self.ids = np.zeros(0, np.int64), np.zeros(0, np.int64)
         self.cursors: list[DocumentCursor] = []
-        self._to_drop = offset  # tokens that are not here yet
-
-    def add(self, chunk: TokenChunk) -> None:
-        dropped = min(self._to_drop, len(chunk.tokens))
-        start = len(self.tokens) - self._to_drop
-        self._to_drop -= dropped
-        self.tokens = np.concatenate([self.tokens, chunk.tokens[dropped:]])
-        self.ends = np.concatenate([self.ends, start + np.cumsum(chunk.lengths)])
-        self.lengths = np.concatenate([self.lengths, chunk.lengths])
-        self.ids = np.concatenate([self.ids, chunk.ids])
-        self.cursors += chunk.cursors()
-        self._forget_used_documents()
-
-    def needs_more(self, rows: int) -> bool:
-        """Are more tokens needed for `rows` rows, and to know whether others follow?"""
-        return len(self.tokens) < rows * self.stride + self.min_lookahead
+        self._to_drop = cursor["offset"]  # tokens that are not here yet
 
     def take(self, max_rows: int) -> PackedRows:
-        """Returns up to `max_rows` rows; fewer only at the end of the epoch."""
-        count = min(max_rows, max(0, (len(self.tokens) - self.width) // self.stride + 1))
-        left = len(self.tokens) - count * self.stride
-        short = count < max_rows and left >= (self.min_lookahead if count else self.target_shift + 1)
-        starts = np.arange(count + short, dtype=np.int64) * self.stride
-        indices = starts[:, None] + np.arange(self.width)  # (R, W)
+        """Up to `max_rows` rows; fewer only at the end of the epoch."""
+        while len(self.tokens) < max_rows * self.stride + self.min_lookahead:
+            chunk = next(self.chunks, None)
+            if chunk is None:
+                break
+            self._add(chunk)
+        available = count_rows(len(self.tokens), self.length, self.stride, self.target_shift)
+        numbers = np.arange(min(max_rows, available))
+        starts, width = numbers * self.stride, self.length + self.target_shift
+        indices = starts[:, None] + np.arange(width)  # (R, W)
         tokens = self.tokens[np.minimum(indices, len(self.tokens) - 1)]
-        sizes = np.minimum(len(self.tokens) - starts, self.width)
-        if short:
-            tokens[-1, sizes[-1] :] = self.pad_id
-        ids = self.ids[np.searchsorted(self.ends, starts, side="right")]
-        numbered = indices if self.number_documents else indices[:, :0]
-        documents = np.searchsorted(self.ends, numbered, side="right")
-        self._drop(len(starts) * self.stride)
-        return PackedRows(tokens, sizes, documents, ids)
+        tokens[indices >= len(self.tokens)] = self.pad_id
+        sizes = np.minimum(len(self.tokens) - starts, width)
+        documents = np.searchsorted(self.ends, indices if self.number_documents else indices[:, :0], side="right")
+        rows = PackedRows(
+            tokens, sizes, documents, self.ids[np.searchsorted(self.ends, starts, side="right")], self.row + numbers
+        )
+        self.row += len(numbers)
+        self._drop(len(numbers) * self.stride)
+        return rows
 
     @property
     def more(self) -> bool:
@@ -80,23 +102,80 @@ class Packer:
         return len(self.tokens) >= self.min_lookahead
 
     @property
-    def position(self) -> tuple[DocumentCursor, int]:
-        """The document of the first token held, and the index of that token in it."""
-        return self.cursors[0], int(self.lengths[0] - self.ends[0])
+    def cursor(self) -> TextCursor:
+        """The position of the first token held."""
+        offset = int(self.lengths[0] - self.ends[0])
+        return TextCursor(epoch=self.epoch, row=self.row, rows_drawn=0, start=self.cursors[0], offset=offset)
+
+    def _add(self, chunk: TokenChunk) -> None:
+        self.ends = np.concatenate([self.ends, len(self.tokens) + np.cumsum(chunk.lengths)])
+        self.tokens = np.concatenate([self.tokens, chunk.tokens])
+        self.lengths = np.concatenate([self.lengths, chunk.lengths])
+        self.ids = np.concatenate([self.ids, chunk.ids])
+        self.cursors += chunk.cursors
+        self._drop(self._to_drop)
 
     def _drop(self, count: int) -> None:
+        """Forgets `count` tokens, and the documents before them; the last document stays, as the position needs it."""
         dropped = min(count, len(self.tokens))
-        self._to_drop += count - dropped
-        self.tokens = self.tokens[dropped:]
-        self.ends = self.ends - count
-        self._forget_used_documents()
-
-    def _forget_used_documents(self) -> None:
-        """The last document stays, as the position needs it."""
+        self._to_drop = count - dropped
+        self.tokens, self.ends = self.tokens[dropped:], self.ends - dropped
         used = min(int(np.searchsorted(self.ends, 0, side="right")), len(self.ends) - 1)
         if used > 0:
             self.ends, self.lengths, self.ids = self.ends[used:], self.lengths[used:], self.ids[used:]
             del self.cursors[:used]
+
+
+class RowShuffleBuffer:
+    """The remaining rows of an epoch, shuffled to decorrelate consecutive rows of long documents.
+
+    A buffer of rows is taken from the text and permuted by (seed, epoch, first row). A position is that of the buffer
+    in the text and the number of rows drawn from it: seeking makes that one buffer again.
+
+    Args:
+        packer: positioned at `cursor`.
+        size: rows that are permuted together; 0 leaves the rows in the order of the text.
+    """
+
+    def __init__(self, packer: Packer, size: int, seed: int, cursor: TextCursor) -> None:
+        self.packer, self.size, self.seed, self.start = packer, size, seed, cursor
+        self.rows: PackedRows | None = None
+        self.drawn, self.left = cursor["rows_drawn"], 0
+
+    def take(self, count: int) -> PackedRows | None:
+        """Up to `count` rows; fewer only at the end of the epoch, None after it."""
+        pieces: list[PackedRows] = []
+        while count and (self.left > 0 or self._refill(count)):
+            assert self.rows is not None
+            piece = PackedRows(*(array[self.drawn : self.drawn + count] for array in self.rows))
+            taken = len(piece.sizes)
+            self.drawn, self.left, count = self.drawn + taken, self.left - taken, count - taken
+            pieces.append(piece)
+        return PackedRows(*map(np.concatenate, zip(*pieces, strict=True))) if pieces else None
+
+    @property
+    def more(self) -> bool:
+        """Are there rows left in the epoch?"""
+        return self.left > 0 or self.packer.more
+
+    @property
+    def cursor(self) -> TextCursor:
+        """The position of the next row; only while there are more."""
+        return {**self.start, "rows_drawn": self.drawn} if self.left > 0 else self.packer.cursor
+
+    def _refill(self, count: int) -> bool:
+        """Makes the next buffer; false at the end of the epoch."""
+        if self.rows is not None:
+            if not self.packer.more:
+                return False
+            self.start, self.drawn = self.packer.cursor, 0
+        self.rows = self.packer.take(self.size or count)
+        available = len(self.rows.sizes)
+        if self.size:
+            order = permutation(available, self.seed, Stream.ROW_SHUFFLE, self.start["epoch"], self.start["row"])
+            self.rows = PackedRows(*(array[order] for array in self.rows))
+        self.left = available - self.drawn
+        return self.left > 0
 
 
 def min_lookahead(length: int, stride: int, target_shift: int) -> int:

@@ -1,6 +1,7 @@
 """Turns packed rows into batches: attention masks, hidden tokens, targets."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
@@ -8,8 +9,9 @@ import numpy as np
 from mlxlab.constraints import Ge, Le, Size
 from mlxlab.data.batch import Batch
 from mlxlab.data.loaders.collate import check_ids
-from mlxlab.data.text.masking import Masker, new_masker
-from mlxlab.data.text.packing import PackedRows, Packer, count_rows
+from mlxlab.data.text.masking import Masker
+from mlxlab.data.text.packing import PackedRows, Packer, TextCursor, count_rows
+from mlxlab.data.text.token_stream import TokenChunk
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 
 
@@ -32,8 +34,9 @@ class RowBuilder:
     pad_id: int
     masker: Masker | None = None
 
-    def packer(self, offset: int = 0) -> Packer:
-        return Packer(self.length, self.stride, self.target_shift, self.pad_id, self.mask_across_documents, offset)
+    def packer(self, chunks: Iterator[TokenChunk], cursor: TextCursor) -> Packer:
+        sizes = (self.length, self.stride, self.target_shift)
+        return Packer(chunks, cursor, *sizes, self.pad_id, self.mask_across_documents)
 
     def count_rows(self, tokens: int) -> int:
         return count_rows(tokens, self.length, self.stride, self.target_shift)
@@ -42,22 +45,22 @@ class RowBuilder:
     def target_shift(self) -> int:
         return 0 if self.masker else 1
 
-    def batch(self, rows: PackedRows, numbers: np.ndarray, epoch: int) -> Batch:
-        """The checked batch of R rows, whose numbers in the epoch are `numbers` (R,)."""
+    def batch(self, rows: PackedRows, epoch: int) -> Batch:
+        """The checked batch of R rows."""
         tokens, targets = rows.tokens[:, : self.length], rows.tokens[:, -self.length :]
         real = np.arange(self.length) < (rows.sizes - self.target_shift)[:, None]
-        mask = real
+        mask = weights = real
         if self.mask_across_documents:
             documents = rows.documents[:, : self.length]
             mask = np.where(real, documents - documents[:, :1] + 1, 0).astype(np.int32)
-        weights = real
         if self.masker:
-            tokens, weights = self.masker.mask_tokens(tokens, real, epoch, numbers)
+            tokens, weights = self.masker.mask_tokens(tokens, real, epoch, rows.numbers)
         targets = np.where(real, targets, 0).astype(np.int32)
         batch = Batch(np.ascontiguousarray(tokens), mask, targets, weights.astype(np.float32), rows.ids)
         return check_ids(batch, self.vocab_size, self.vocab_size)
 
 
+@dataclass(frozen=True)
 class Packing:
     """Packing of tokens into rows.
 
@@ -67,28 +70,22 @@ class Packing:
         mlm_probability: fraction of the tokens that a masked language model has to predict.
     """
 
-    def __init__(
-        self,
-        stride: Size | None,
-        mask_across_documents: bool,
-        mlm_probability: Annotated[float, Ge(0.01), Le(0.9)],
-    ) -> None:
-        self.stride, self.mask_across_documents, self.mlm_probability = stride, mask_across_documents, mlm_probability
+    stride: Size | None
+    mask_across_documents: bool
+    mlm_probability: Annotated[float, Ge(0.01), Le(0.9)]
 
     def row_builder(self, tokenizer: Tokenizer, seq_len: int, masked: bool, seed: int) -> RowBuilder:
         """Raises ConfigError if the model is masked and the tokenizer has no mask token."""
-        masker = None
+        masker, vocab_size = None, tokenizer.vocab_size
         if masked:
             special = [tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id]
-            masker = new_masker(tokenizer.vocab_size, tokenizer.mask_id, special, self.mlm_probability, seed)
-        sizes = (tokenizer.vocab_size, tokenizer.pad_id)
-        return RowBuilder(seq_len, self.stride or seq_len, self.mask_across_documents, *sizes, masker)
+            masker = Masker(vocab_size, tokenizer.mask_id, special, self.mlm_probability, seed)
+        stride = self.stride or seq_len
+        return RowBuilder(seq_len, stride, self.mask_across_documents, vocab_size, tokenizer.pad_id, masker)
 
     def eval_row_builder(self, tokenizer: Tokenizer, seq_len: int, masked: bool) -> RowBuilder:
         """Rows that share no target, with the same hidden tokens for every seed."""
-        return Packing(None, self.mask_across_documents, self.mlm_probability).row_builder(
-            tokenizer, seq_len, masked, seed=0
-        )
+        return replace(self, stride=None).row_builder(tokenizer, seq_len, masked, seed=0)
 
     def settings(self, masked: bool) -> list[int | float | bool | None]:
         """The settings that change the rows of such a model, for fingerprints."""

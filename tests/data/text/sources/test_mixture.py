@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from mlxlab.data.text.corpus import HoldoutSplit
 from mlxlab.data.text.document import Document
-from mlxlab.data.text.sources.holdout import HoldoutSplit
 from mlxlab.data.text.sources.mixture import Mixture
 from mlxlab.data.text.sources.open import open_source
 from mlxlab.errors import ConfigError, DataError

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from mlxlab.data.text.sources.holdout import HoldoutSplit
+from mlxlab.data.text.corpus import HoldoutSplit
 from mlxlab.data.text.sources.open import open_source
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from support.streams import make_batches, take

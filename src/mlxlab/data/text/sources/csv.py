@@ -6,18 +6,15 @@ A cursor is (byte, line) of a row's start.
 import csv
 import re
 from collections.abc import Iterator
-from functools import partial
 from typing import BinaryIO
 
 from mlxlab.data.text.document import Document
 from mlxlab.data.text.sources.error_budget import ErrorBudget
 from mlxlab.data.text.sources.file_set import FileSet
-from mlxlab.data.text.sources.record_boundaries import MAX_RECORD
-from mlxlab.data.text.sources.record_parsers import BOM, missing_column
-from mlxlab.data.text.sources.sequential import UnitCursor
+from mlxlab.data.text.sources.records import BOM, MAX_RECORD, missing_column
+from mlxlab.data.text.sources.sequential import UNIT_BITS, UnitCursor
 from mlxlab.errors import DataError
 
-LINE_BITS = 40  # bits of a document id that hold the line
 SURROGATE_ESCAPE = re.compile("[\udc80-\udcff]")  # a byte that is not UTF-8, as the CSV parser sees it
 
 
@@ -32,6 +29,7 @@ class CsvFiles:
         self.files, self.column, self.error_budget = files, column, error_budget
         self.name, self.fingerprint = files.name, f"{files.fingerprint()}:csv:{column}"
         self.bytes: int | None = int(files.sizes.sum())
+        self.check = files.check
         csv.field_size_limit(max(MAX_RECORD, csv.field_size_limit()))
         first = int((files.sizes > 0).argmax())
         with files.open(first) as file:
@@ -39,9 +37,6 @@ class CsvFiles:
 
     def __len__(self) -> int:
         return len(self.files)
-
-    def file_index(self, unit: int) -> int:
-        return unit
 
     def read(self, unit: int, cursor: UnitCursor) -> Iterator[tuple[UnitCursor, Document]]:
         if not self.files.sizes[unit]:
@@ -60,12 +55,9 @@ class CsvFiles:
                 except StopIteration:
                     return
                 except (csv.Error, ValueError) as error:
-                    self.error_budget.skip(
-                        (unit, line), partial("{}:{}: {}".format, self.files.path(unit), line, error)
-                    )
-                    continue
-                if text and not text.isspace():
-                    yield (lines.offset, lines.line), Document(unit << LINE_BITS | line, text)
+                    self.error_budget.skip((unit, line), f"{self.files.path(unit)}:{line}: {error}")
+                else:
+                    yield (lines.offset, lines.line), Document(unit << UNIT_BITS | line, text)
 
     def _header(self, unit: int, lines: "Lines") -> list[str]:
         try:
@@ -116,6 +108,4 @@ class Lines:
         self.line += 1
         if self.size > MAX_RECORD:
             raise ValueError(f"a row of more than {MAX_RECORD} bytes (a quote that is never closed?)")
-        if self.line == 1:
-            data = data.removeprefix(BOM)
-        return data.decode("utf-8", "surrogateescape")
+        return (data.removeprefix(BOM) if self.line == 1 else data).decode("utf-8", "surrogateescape")

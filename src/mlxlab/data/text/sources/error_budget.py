@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Hashable
 from typing import Literal
 
+from mlxlab.data.text.document import Windows
 from mlxlab.errors import DataError
 
 OnError = Literal["strict", "skip"]
@@ -31,18 +32,20 @@ class ErrorBudget:
         self.first_error = ""
         self._known_keys: set[Hashable] = set()
 
-    def skip(self, key: Hashable, describe: Callable[[], str]) -> None:
+    def skip(self, key: Hashable, message: str | Callable[[], str]) -> None:
         """Records a malformed record.
 
         Args:
             key: identifies the record within its source.
-            describe: returns its location and the error; called only when that is reported.
+            message: its location and the error; a function is called only when they are reported.
 
         Raises:
             DataError: `on_error` is strict.
         """
         if self.on_error == "strict":
-            raise DataError(f"{describe()} (data.on_error=skip skips malformed records)")
+            raise DataError(
+                f"{message() if callable(message) else message} (data.on_error=skip skips malformed records)"
+            )
         self.malformed_records += 1
         if key in self._known_keys:
             return
@@ -50,19 +53,31 @@ class ErrorBudget:
             self._known_keys.add(key)
         self.skipped_records += 1
         if self.skipped_records <= MAX_LOGGED:
-            line = describe()
+            line = message() if callable(message) else message
             self.first_error = self.first_error or line
             more = "; further ones are only counted" if self.skipped_records == MAX_LOGGED else ""
             log.warning("skipped %s%s", line, more)
 
-    def check(self, at_end: bool = False) -> None:
-        """Called after each window.
+    def checked(self, windows: Windows, name: str, whole_epoch: bool) -> Windows:
+        """The windows that have documents.
 
         Raises:
-            DataError: more than 1 % of the records were skipped.
+            DataError: more than 1 % of the records were skipped, or a whole epoch has no document.
         """
+        empty = whole_epoch
+        for position, documents in windows:
+            self.valid_records += len(documents)
+            self._check_fraction(MIN_RECORDS)
+            if documents:
+                empty = False
+                yield position, documents
+        self._check_fraction(0)
+        if empty:
+            raise DataError(f"{name}: contains no text, only empty records")
+
+    def _check_fraction(self, min_records: int) -> None:
         count = self.valid_records + self.malformed_records
-        if self.malformed_records > MAX_MALFORMED_FRACTION * count and (at_end or count >= MIN_RECORDS):
+        if self.malformed_records > MAX_MALFORMED_FRACTION * count and count >= min_records:
             raise DataError(
                 f"{self.malformed_records} of {count} records are malformed, more than 1 %;"
                 f" the first: {self.first_error}"

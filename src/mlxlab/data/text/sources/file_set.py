@@ -14,6 +14,7 @@ import xxhash
 from mlxlab.data.input_files import describe_file_type, suggest_file
 from mlxlab.errors import DataError, InputNotFoundError, UserError
 
+SUFFIXES = (".jsonl.gz", ".jsonl.zst", ".jsonl", ".txt", ".parquet", ".csv")
 SAMPLE_BYTES = 2**16  # hashed at each end of a file
 MAX_SAMPLED_FILES = 1000  # evenly spaced among all files
 GLOB_CHARACTERS = "*?["
@@ -58,25 +59,18 @@ class FileSet:
         """
         try:
             handle = os.open(self._full_path(index), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with open(handle, "rb") as file:
+                self._compare(index, os.fstat(handle))
+                yield file
         except OSError as error:
             raise self._read_error(index, error) from None
-        with open(handle, "rb") as file:
-            self._compare(index, os.fstat(handle))
-            try:
-                yield file
-            except OSError as error:
-                raise self._read_error(index, error) from None
-            except Exception:  # report a changed file rather than the parse error that it causes
-                self.check(index)
-                raise
+        except Exception:  # report a changed file rather than the parse error that it causes
             self.check(index)
+            raise
+        self.check(index)
 
     def check(self, index: int) -> None:
-        """Checks that a file has not changed since the run began.
-
-        Raises:
-            DataError: it was deleted, replaced or written to.
-        """
+        """Raises DataError if a file was deleted, replaced or written to since the run began."""
         try:
             self._compare(index, os.stat(self._full_path(index)))
         except OSError as error:
@@ -105,17 +99,17 @@ class FileSet:
 
     def _compare(self, index: int, state: os.stat_result) -> None:
         if not stat.S_ISREG(state.st_mode):
-            raise DataError(
-                f"{self.path(index)}: changed during the run: it is now {describe_file_type(state.st_mode)}"
-            )
-        if state.st_size != self.sizes[index]:
-            sizes = f"{self.sizes[index]} bytes at the start, {state.st_size} now"
-            raise DataError(f"{self.path(index)}: changed during the run: {sizes}")
-        if state.st_mtime_ns != self._mtimes[index]:
-            raise DataError(f"{self.path(index)}: changed during the run: it was written to")
+            change = f"it is now {describe_file_type(state.st_mode)}"
+        elif state.st_size != self.sizes[index]:
+            change = f"{self.sizes[index]} bytes at the start, {state.st_size} now"
+        elif state.st_mtime_ns != self._mtimes[index]:
+            change = "it was written to"
+        else:
+            return
+        raise DataError(f"{self.path(index)}: changed during the run: {change}")
 
 
-def find_files(source: str, suffixes: tuple[str, ...]) -> FileSet:
+def find_files(source: str) -> FileSet:
     """The files that a path, folder (with its subfolders) or glob names, without hidden ones and other suffixes.
 
     Symbolic links to folders are not followed.
@@ -133,26 +127,28 @@ def find_files(source: str, suffixes: tuple[str, ...]) -> FileSet:
         root, names = _glob(path)
     else:
         raise InputNotFoundError(f"{source}: no such file or folder{suggest_file(path)}")
-    expected = sorted(name for name in names if suffix_of(name, suffixes))
-    if not expected:
+    formats = {name: suffix for name in sorted(names) if (suffix := suffix_of(name))}
+    if not formats:
         other = f" (of {len(names)} files)" if names else ""
-        raise InputNotFoundError(f"{source}: no file that ends in {', '.join(suffixes)}{other}")
-    formats = sorted({suffix_of(name, suffixes) for name in expected})
-    if len(formats) > 1:
+        raise InputNotFoundError(f"{source}: no file that ends in {', '.join(SUFFIXES)}{other}")
+    if len(suffixes := sorted(set(formats.values()))) > 1:
         raise DataError(
-            f"{source}: files of several formats ({', '.join(formats)}): expected one, such as *{formats[0]}"
+            f"{source}: files of several formats ({', '.join(suffixes)}): expected one, such as *{suffixes[0]}"
         )
-    return FileSet(root, expected)
+    return FileSet(root, list(formats))
 
 
-def suffix_of(name: str, suffixes: tuple[str, ...]) -> str:
-    """The suffix of `name` among `suffixes`, "" for none of them."""
-    return next((suffix for suffix in suffixes if name.lower().endswith(suffix)), "")
+def suffix_of(name: str) -> str:
+    """The suffix of `name` among `SUFFIXES`, "" for none of them."""
+    return next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), "")
 
 
 def _walk(root: Path) -> list[str]:
+    def refuse(error: OSError) -> None:
+        raise InputNotFoundError(f"{error.filename}: {error.strerror}")
+
     names = []
-    for folder, subfolders, files in os.walk(root, onerror=_refuse):
+    for folder, subfolders, files in os.walk(root, onerror=refuse):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         relative = "" if folder == str(root) else os.path.relpath(folder, root)
         names += [os.path.join(relative, name) for name in files if not name.startswith(".")]
@@ -177,7 +173,3 @@ def _stat_regular(path: str) -> os.stat_result:
     if not stat.S_ISREG(state.st_mode):
         raise InputNotFoundError(f"{path} is {describe_file_type(state.st_mode)}, expected a regular file")
     return state
-
-
-def _refuse(error: OSError) -> None:
-    raise InputNotFoundError(f"{error.filename}: {error.strerror}")

@@ -1,8 +1,8 @@
-"""Data sets of the Hugging Face hub, streamed a window at a time.
+"""Data sets of the Hugging Face hub, streamed.
 
-`datasets` is imported only when a hub data set is opened (2.5 s). Shards are permuted in every epoch, rows are read in
-order; a position is a shard and a row, and seeking skips a table at a time. Neither `shuffle` nor `state_dict` of the
-library is used: the first loses and repeats documents on resume, the second differs after a resume.
+`datasets` is imported only when a hub data set is opened (2.5 s). A cursor is (rows read of the shard, 0). Neither
+`shuffle` nor `state_dict` of the library is used: the first loses and repeats documents on resume, the second differs
+after a resume.
 """
 
 import importlib.util
@@ -10,131 +10,82 @@ import logging
 import time
 from collections.abc import Iterator
 from difflib import get_close_matches
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
-from mlxlab.data.rng import Stream, permutation
-from mlxlab.data.text.document import Document, Position
-from mlxlab.data.text.sources.error_budget import ErrorBudget, OnError
-from mlxlab.data.text.sources.record_boundaries import MAX_RECORD
-from mlxlab.data.text.sources.record_parsers import checked_text, missing_column, refuse_surrogates
-from mlxlab.data.text.sources.sequential import MEAN_CHARACTERS
+from mlxlab.data.text.document import Document
+from mlxlab.data.text.sources.error_budget import ErrorBudget
+from mlxlab.data.text.sources.records import column_text, missing_column
+from mlxlab.data.text.sources.sequential import UNIT_BITS, UnitCursor
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, ServiceUnavailableError
 
-ROW_BITS = 40  # bits of a document id that hold the row in its shard
+if TYPE_CHECKING:
+    import datasets
+
 HTTP_CLIENTS = {"httpx", "httpx2", "httpcore", "requests", "aiohttp", "urllib3"}  # errors outside OSError
 TIMEOUT = 10  # seconds
 RETRY_DELAY, RETRY_LIMIT = 10.0, 900.0  # seconds, on top of the retries of the libraries
 LOCAL = "name local files with data.source=<file, folder or glob of .txt, .jsonl, .parquet or .csv>"
-
-ShardPosition = tuple[int, int]  # index of a shard in the epoch's order, rows read of it
 log = logging.getLogger(__name__)
 
 
-class HuggingFaceSource:
-    """A split of a data set, at one commit.
+class HubShards:
+    """Sequential units that are the shards of a split of a data set, at one commit.
 
     Args:
-        stream: an IterableDataset.
         name: for messages.
         fingerprint: of commit, config and split.
         column: of the text.
-        window: maximum number of documents in a window; fewer if they are long.
     """
 
     def __init__(
-        self, stream: Any, name: str, fingerprint: str, column: str, error_budget: ErrorBudget, window: int
+        self, stream: "datasets.IterableDataset", name: str, fingerprint: str, column: str, error_budget: ErrorBudget
     ) -> None:
-        self.stream, self.name, self.column, self.error_budget, self.window = stream, name, column, error_budget, window
-        self.fingerprint = f"{fingerprint}:{column},{window}"
-        sizes = getattr(stream.info, "splits", None) or {}
-        self.bytes = getattr(sizes.get(str(stream.split)), "num_bytes", None) or None
+        self.stream, self.name, self.column, self.error_budget = stream, name, column, error_budget
+        self.fingerprint = f"{fingerprint}:{column}"
+        split = (stream.info.splits or {}).get(str(stream.split))
+        self.bytes = split.num_bytes or None if split else None
 
-    @property
-    def skipped_records(self) -> int:
-        return self.error_budget.skipped_records
+    def __len__(self) -> int:
+        return int(self.stream.num_shards)
 
-    def windows(self, seed: int, epoch: int, position: Position = None) -> Iterator[tuple[Position, list[Document]]]:
-        """See `DocumentSource`. A position is [index of the shard in the epoch's order, rows read of it]."""
-        count = self.stream.num_shards
-        order = permutation(count, seed, Stream.SHARD_ORDER, epoch)
-        first, row = _check(position, count)
-        empty = position is None
-        for index in range(first, count):
-            for start, documents in self._shard(index, int(order[index]), row):
-                self.error_budget.valid_records += len(documents)
-                self.error_budget.check()
-                if documents:
-                    empty = False
-                    yield list(start), documents  # a position is JSON: a resumed run compares it with a saved one
-            row = 0
-        self.error_budget.check(at_end=True)
-        if empty:
-            raise DataError(f"{self.name}: contains no text, only empty records")
+    def check(self, unit: int) -> None:
+        """A commit does not change."""
 
-    def _shard(self, index: int, shard: int, row: int) -> Iterator[tuple[ShardPosition, list[Document]]]:
-        """The windows of a shard; the last one ends with the shard.
-
-        When the hub stops answering, the current window is retried for `RETRY_LIMIT` seconds.
-        """
-        start = (index, row)
-        last_success = time.monotonic()
+    def read(self, unit: int, cursor: UnitCursor) -> Iterator[tuple[UnitCursor, Document]]:
+        """See `SequentialUnits`. When the hub stops answering, the next row is retried for `RETRY_LIMIT` seconds."""
+        row, last_success = cursor[0], time.monotonic()
         while True:
             try:
-                for window_start, documents, end in self._read(start, shard):
-                    yield window_start, documents
-                    start, last_success = end, time.monotonic()
+                stream = self.stream.shard(self.stream.num_shards, unit)
+                for example in stream.skip(row) if row else stream:
+                    row += 1
+                    yield (row, 0), Document(unit << UNIT_BITS | row, self._text(example, unit, row))
+                    last_success = time.monotonic()
                 return
             except ValueError as error:
-                raise DataError(f"{self.name}: shard {shard}: {_first_line(error)}") from None
+                raise DataError(f"{self.name}: shard {unit}: {_first_line(error)}") from None
             except Exception as error:
-                if not _is_network_error(error):
+                library = type(error).__module__.split(".")[0]
+                if not isinstance(error, OSError | RuntimeError) and library not in HTTP_CLIENTS:
                     raise
-                self._wait(error, last_success)
+                if time.monotonic() - last_success + RETRY_DELAY > RETRY_LIMIT:
+                    message = f"{self.name}: the hub stopped answering: {_first_line(error)}"
+                    raise ServiceUnavailableError(message) from None
+                log.warning("%s: %s; retrying in %g s", self.name, _first_line(error), RETRY_DELAY)
+                time.sleep(RETRY_DELAY)
 
-    def _read(self, start: ShardPosition, shard: int) -> Iterator[tuple[ShardPosition, list[Document], ShardPosition]]:
-        """The windows of a shard from `start` on, each with its start and end."""
-        index, row = start
-        stream = self.stream.shard(self.stream.num_shards, shard)
-        documents: list[Document] = []
-        size = 0
-        for example in stream.skip(row) if row else stream:
-            row += 1
-            text = self._text(example, shard, row)
-            if text and not text.isspace():
-                documents.append(Document(shard << ROW_BITS | row, text))
-                size += len(text)
-            if len(documents) >= self.window or size >= self.window * MEAN_CHARACTERS:
-                end = (index, row)
-                yield start, documents, end
-                start, documents, size = end, [], 0
-        yield start, documents, start
-
-    def _wait(self, error: Exception, last_success: float) -> None:
-        if time.monotonic() - last_success + RETRY_DELAY > RETRY_LIMIT:
-            raise ServiceUnavailableError(f"{self.name}: the hub stopped answering: {_first_line(error)}") from None
-        log.warning("%s: the hub does not answer (%s); retrying in %g s", self.name, _first_line(error), RETRY_DELAY)
-        time.sleep(RETRY_DELAY)
-
-    def _text(self, example: dict[str, Any], shard: int, row: int) -> str:
+    def _text(self, example: dict[str, object], unit: int, row: int) -> str:
+        """The text of a row; "" if it is malformed."""
         try:
-            if self.column not in example:
-                raise ValueError(missing_column(self.column, list(example)))
-            text = checked_text(example[self.column], self.column)
-            if len(text) > MAX_RECORD:
-                raise ValueError(f"a text of {len(text)} characters, expected <= {MAX_RECORD}")
-            refuse_surrogates(text)
-            return text
+            return column_text(example, self.column)
         except ValueError as error:
-            self.error_budget.skip(
-                (shard, row), partial("{}: shard {}, row {}: {}".format, self.name, shard, row, error)
-            )
+            self.error_budget.skip((unit, row), f"{self.name}: shard {unit}, row {row}: {error}")
             return ""
 
 
 def open_huggingface(
-    name: str, config: str | None, split: str, revision: str | None, column: str, on_error: OnError, window: int
-) -> HuggingFaceSource:
+    name: str, config: str | None, split: str, revision: str | None, column: str, error_budget: ErrorBudget
+) -> HubShards:
     """A data set of the hub, at the current commit of `revision` (a branch, tag or commit; None is `main`).
 
     Raises:
@@ -151,11 +102,11 @@ def open_huggingface(
     stream = _load(name, config, split, commit)
     label = "/".join(segment for segment in (name, config, split) if segment) + f"@{commit[:8]}"
     columns = stream.column_names
-    if columns is not None and column not in columns:
-        raise DataError(f"{label}: {missing_column(column, columns)}")
     if columns is not None:
+        if column not in columns:
+            raise DataError(f"{label}: {missing_column(column, columns)}")
         stream = stream.select_columns([column])
-    return HuggingFaceSource(stream, label, f"{name}@{commit}:{config}:{split}", column, ErrorBudget(on_error), window)
+    return HubShards(stream, label, f"{name}@{commit}:{config}:{split}", column, error_budget)
 
 
 def _commit(name: str, revision: str | None) -> str:
@@ -176,7 +127,7 @@ def _commit(name: str, revision: str | None) -> str:
         raise ServiceUnavailableError(f"{name}: the hub cannot be reached ({_first_line(error)}); {LOCAL}") from None
 
 
-def _load(name: str, config: str | None, split: str, commit: str) -> Any:
+def _load(name: str, config: str | None, split: str, commit: str) -> "datasets.IterableDataset":
     import datasets
 
     datasets.disable_progress_bars()
@@ -193,19 +144,6 @@ def _load(name: str, config: str | None, split: str, commit: str) -> Any:
         hint = f"; did you mean {close[0]}?" if close else ""
         raise ConfigError(f"data.reading.split={split}: {name} has {', '.join(splits)}{hint}")
     return splits[split]
-
-
-def _check(position: Position, count: int) -> ShardPosition:
-    match position:
-        case None:
-            return 0, 0
-        case [int(index), int(row)] if 0 <= index < count and row >= 0:
-            return index, row
-    raise DataError(f"the saved position is malformed: expected a shard in 0..{count - 1} and a row, got {position!r}")
-
-
-def _is_network_error(error: Exception) -> bool:
-    return isinstance(error, OSError | RuntimeError) or type(error).__module__.split(".")[0] in HTTP_CLIENTS
 
 
 def _first_line(error: Exception) -> str:

@@ -5,16 +5,16 @@ once; sources that end earlier are read again in another order. A source whose w
 epochs long: limit such runs by steps or tokens.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
 
-from mlxlab.constraints import Count, Ge, Lt
+from mlxlab.constraints import Count, Ge, Lt, MaxLen, MinLen
+from mlxlab.data.cursor import check_position
 from mlxlab.data.rng import counter_hash
-from mlxlab.data.text.document import Document, DocumentSource, Position
+from mlxlab.data.text.document import Document, DocumentSource, Position, Windows
 from mlxlab.errors import ConfigError, DataError
-from mlxlab.files.shape import ShapeError, validate
 
 MEAN_CHARACTERS = 1024  # of a document, for the size of windows
 MAX_RATIO = 1e6  # of weights: an epoch lasts until the source of the smallest weight was read once
@@ -28,13 +28,14 @@ class Mixture:
     """A weighted mixture of sources.
 
     Args:
-        weights: relative shares of the sources in the characters.
+        weights: relative shares of the sources in the characters, each more than 0.
         window: approximate number of documents in a window, at 1,024 characters each.
+
+    Raises:
+        ConfigError: the weights differ too much.
     """
 
     def __init__(self, sources: Sequence[DocumentSource], weights: Sequence[float], window: int = 4000) -> None:
-        if len(sources) != len(weights) or not sources or min(weights) <= 0:
-            raise ValueError(f"expected a positive weight for each of {len(sources)} sources, got {list(weights)}")
         if not max(weights) / MAX_RATIO <= min(weights):
             raise ConfigError(
                 f"data.mixture: expected weights within a factor of {MAX_RATIO:g} of each other,"
@@ -42,85 +43,71 @@ class Mixture:
             )
         self.sources = sources
         relative = np.array(weights, float) / max(weights)  # the sum of large weights could overflow
-        self.shares = relative / relative.sum() if max(weights) > MAX_RATIO else np.array(weights, float) / sum(weights)
-        self.sizes = [max(round(share * window * MEAN_CHARACTERS), 1) for share in self.shares]
+        self.shares = relative / relative.sum()
+        self.window_sizes = [max(round(share * window * MEAN_CHARACTERS), 1) for share in self.shares]
         self.name = " + ".join(f"{share:.3g} {source.name}" for share, source in zip(self.shares, sources, strict=True))
         terms = [f"{weight!r} {source.fingerprint}" for weight, source in zip(weights, sources, strict=True)]
         self.fingerprint = f"{' + '.join(terms)}:{window}"
-        sizes = [source.bytes for source in sources]
-        known = [size / share for size, share in zip(sizes, self.shares, strict=True) if size is not None]
-        self.bytes = round(max(known)) if len(known) == len(sizes) else None
+        totals = [source.bytes / share for source, share in zip(sources, self.shares, strict=True) if source.bytes]
+        self.bytes = round(max(totals)) if len(totals) == len(sources) else None
 
     @property
     def skipped_records(self) -> int:
         return sum(source.skipped_records for source in self.sources)
 
-    def windows(self, seed: int, epoch: int, position: Position = None) -> Iterator[tuple[Position, list[Document]]]:
+    def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
         """See `DocumentSource`. A position is a list with the `ReaderPosition` of each source."""
-        positions = [None] * len(self.sources) if position is None else _check(position, len(self.sources))
-        readers = [_Reader(source, number, seed, epoch) for number, source in enumerate(self.sources)]
-        for reader, begin in zip(readers, positions, strict=True):
-            reader.seek(begin)
+        count = len(self.sources)
+        shape = Annotated[list[ReaderPosition], MinLen(count), MaxLen(count)]
+        starts = check_position([[0, None, 0, 0]] * count if position is None else position, shape)
+        readers = [
+            _Reader(source, number, seed, epoch, start)
+            for number, (source, start) in enumerate(zip(self.sources, starts, strict=True))
+        ]
         while any(reader.passed == 0 for reader in readers):
-            start = [reader.position() for reader in readers]
-            sized = zip(readers, self.sizes, strict=True)
-            yield start, [document for reader, size in sized for document in reader.take(size)]
+            window = [reader.position() for reader in readers]
+            sized = zip(readers, self.window_sizes, strict=True)
+            yield window, [document for reader, size in sized for document in reader.take(size)]
 
 
 class _Reader:
     """Reads one source repeatedly, each pass in another order; `passed` counts completed passes."""
 
-    def __init__(self, source: DocumentSource, number: int, seed: int, epoch: int) -> None:
+    def __init__(self, source: DocumentSource, number: int, seed: int, epoch: int, start: ReaderPosition) -> None:
         self.source, self.number, self.seed, self.epoch = source, number, seed, epoch
-        self.passed, self.num_drawn, self.due = 0, 0, 0
-
-    def position(self) -> list[Position]:
-        return [self.passed, self.window, self.num_drawn, self.due]
-
-    def seek(self, position: ReaderPosition | None) -> None:
-        """Starts at a position; None is the beginning."""
-        window = None
-        if position is not None:
-            self.passed, window, self.num_drawn, self.due = position
-        self._begin(window)
+        self.passed, window, self.num_drawn, self.due = start
+        self._begin_pass(window)
         if self.num_drawn >= len(self.documents):
             raise DataError(
                 f"the saved position is malformed: document {self.num_drawn} of a window of {len(self.documents)}"
             )
 
+    def position(self) -> list[Position]:
+        return [self.passed, self.window, self.num_drawn, self.due]
+
     def take(self, size: int) -> list[Document]:
         """Documents of `size` characters plus those still due; any excess is subtracted next time."""
-        num_drawn: list[Document] = []
+        documents: list[Document] = []
         self.due += size
         while self.due > 0:
             document = self.documents[self.num_drawn]
+            documents.append(document)
             self.num_drawn += 1
             self.due -= len(document.text)
             if self.num_drawn == len(self.documents):
-                self._next()
-            num_drawn.append(document)
-        ids = counter_hash(self.number, np.array([document.id for document in num_drawn], np.int64)) >> np.uint64(1)
-        return [Document(int(number), document.text) for number, document in zip(ids, num_drawn, strict=False)]
+                self._next_window()
+        ids = counter_hash(self.number, np.array([document.id for document in documents], np.int64)) >> np.uint64(1)
+        return [Document(int(number), document.text) for number, document in zip(ids, documents, strict=False)]
 
-    def _begin(self, window: Position) -> None:
+    def _begin_pass(self, window: Position) -> None:
         self.windows = self.source.windows(self.seed, self.epoch * MAX_PASSES + self.passed, window)
         self.window, self.documents = next(self.windows)
 
-    def _next(self) -> None:
+    def _next_window(self) -> None:
         self.num_drawn = 0
         following = next(self.windows, None)
         if following is None:
             self.passed += 1
-            self._begin(None)
+            self._begin_pass(None)
         else:
             self.window, self.documents = following
-
-
-def _check(position: Position, count: int) -> list[ReaderPosition]:
-    try:
-        positions: list[ReaderPosition] = validate(position, list[ReaderPosition])
-    except ShapeError as error:
-        raise DataError(f"the saved position is malformed: {error}") from None
-    if len(positions) != count:
-        raise DataError(f"the saved position is malformed: expected one of {count} sources, got {len(positions)}")
-    return positions

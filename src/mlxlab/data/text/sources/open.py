@@ -2,7 +2,6 @@
 
 import os
 import re
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -11,16 +10,24 @@ from mlxlab.data.text.document import DocumentSource
 from mlxlab.data.text.sources.compressed_jsonl import CompressedJsonl
 from mlxlab.data.text.sources.csv import CsvFiles
 from mlxlab.data.text.sources.error_budget import ErrorBudget, OnError
-from mlxlab.data.text.sources.file_set import GLOB_CHARACTERS, FileSet, find_files, suffix_of
+from mlxlab.data.text.sources.file_set import GLOB_CHARACTERS, SUFFIXES, FileSet, find_files, suffix_of
 from mlxlab.data.text.sources.huggingface import open_huggingface
 from mlxlab.data.text.sources.parquet import ParquetFiles
-from mlxlab.data.text.sources.record_boundaries import LINES, PARAGRAPHS, FixedSizePieces, RecordSplitter
-from mlxlab.data.text.sources.record_parsers import RecordParser, json_text, line_text, paragraph_text, plain_text
+from mlxlab.data.text.sources.records import (
+    LINES,
+    PARAGRAPHS,
+    FixedSizePieces,
+    RecordParser,
+    RecordSplitter,
+    json_text,
+    line_text,
+    paragraph_text,
+    plain_text,
+)
 from mlxlab.data.text.sources.sequential import SequentialSource
 from mlxlab.data.text.sources.text_files import TextFiles
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 
-SUFFIXES = (".jsonl.gz", ".jsonl.zst", ".jsonl", ".txt", ".parquet", ".csv")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 DocumentUnit = Literal["file", "paragraph", "line"]
 MAX_PIECE, MIN_PIECE = 2**16, 2**12  # bytes of a piece of a text file
@@ -31,9 +38,9 @@ MEAN_BYTES = 1024  # of a document, for windows that are measured in bytes
 
 def open_source(
     source: str,
+    split: str | None = None,
     *,
     config: str | None = None,
-    split: str | None = None,
     revision: str | None = None,
     text_column: str = "text",
     document_unit: DocumentUnit = "file",
@@ -44,9 +51,9 @@ def open_source(
 
     Args:
         source: a file, folder or glob of .txt, .jsonl(.gz, .zst), .parquet or .csv; or owner/name on the hub.
-        config: configuration name of a hub data set.
         split: split of a hub data set, "train" if None; of local .txt and .jsonl files a range such as "[:90%]" or
             "[90%:]". Adjacent ranges share no document.
+        config: configuration name of a hub data set.
         revision: branch, tag or commit of a hub data set.
         text_column: column, or key of each JSON object, that holds the text.
         document_unit: unit of a .txt file that is a document: the whole file (in pieces of 64 KiB), a paragraph
@@ -58,44 +65,38 @@ def open_source(
     Raises:
         InputNotFoundError: no such file or folder.
         DataError: the content does not match the format.
+        ConfigError: an option does not go with this source.
         ServiceUnavailableError: the hub, or a package that reads the format, is unavailable.
     """
+    budget = ErrorBudget(on_error)
     if not is_local(source):
-        return open_huggingface(source, config, split or "train", revision, text_column, on_error, window)
+        shards = open_huggingface(source, config, split or "train", revision, text_column, budget)
+        return SequentialSource(shards, window)
     for name, value in {"config": config, "revision": revision}.items():
         if value is not None:
             raise ConfigError(f"data.reading.{name}={value}: only for Hugging Face data sets, not {source}")
-    return _open_files(source, text_column, document_unit, on_error, window, _parse_fractions(split, source))
-
-
-def _open_files(
-    source: str,
-    column: str,
-    document_unit: DocumentUnit,
-    on_error: OnError,
-    window: int,
-    fractions: tuple[float, float],
-) -> DocumentSource:
-    files, error_budget = find_files(source, SUFFIXES), ErrorBudget(on_error)
-    _refuse_empty(files, error_budget)
-    suffix = suffix_of(files.names[0], SUFFIXES)
+    fractions, files = _parse_fractions(split, source), find_files(source)
+    suffix = suffix_of(files.names[0])
+    _refuse_empty(files, budget)
     if suffix not in (".txt", ".jsonl") and fractions != (0, 1):
         raise ConfigError(f"data.reading.split: expected a .txt or .jsonl file for a range, got {source}")
+    if suffix in (".txt", ".jsonl", ".csv"):
+        _refuse_signatures(files)
     match suffix:
         case ".parquet":
-            return SequentialSource(ParquetFiles(files, column, error_budget), window)
+            return SequentialSource(ParquetFiles(files, text_column, budget), window)
         case ".jsonl.gz" | ".jsonl.zst":
-            return SequentialSource(CompressedJsonl(files, json_text(column), error_budget, f"json:{column}"), window)
-    _refuse_signatures(files)
-    match suffix:
+            return SequentialSource(CompressedJsonl(files, text_column, budget), window)
         case ".csv":
-            return SequentialSource(CsvFiles(files, column, error_budget), window)
-        case ".jsonl":
-            parse, settings = json_text(column), f"json:{column}"
-            return TextFiles(files, LINES, parse, error_budget, settings, window * MEAN_BYTES, fractions)
-        case ".txt":
-            split_records, parse, settings = _text_format(document_unit, files)
-            return TextFiles(files, split_records, parse, error_budget, settings, window * MEAN_BYTES, fractions)
+            return SequentialSource(CsvFiles(files, text_column, budget), window)
+        case ".jsonl" | ".txt":
+            is_json = suffix == ".jsonl"
+            text_format = (
+                (LINES, json_text(text_column), f"json:{text_column}")
+                if is_json
+                else _text_format(document_unit, files)
+            )
+            return TextFiles(files, *text_format, budget, window * MEAN_BYTES, fractions)
     raise InputNotFoundError(f"{files.name}: expected a file that ends in {', '.join(SUFFIXES)}")
 
 
@@ -114,19 +115,14 @@ def _parse_fractions(split: str | None, source: str) -> tuple[float, float]:
     if split in (None, "train"):
         return 0, 1
     if match := FRACTION_RANGE.fullmatch(split or ""):
-        low = float(match[1] or 0) / 100
-        high = float(match[2] or 100) / 100
+        low, high = float(match[1] or 0) / 100, float(match[2] or 100) / 100
         if 0 <= low < high <= 1:
             return low, high
     raise ConfigError(f"data.reading.split={split}: expected a range of {source} such as [:90%]")
 
 
 def is_local(source: str) -> bool:
-    """Whether `source` names files, rather than a data set of the hub.
-
-    Raises:
-        InputNotFoundError: it is neither.
-    """
+    """True for files, false for a data set of the hub; raises InputNotFoundError for neither."""
     if source in ("", "-"):
         raise InputNotFoundError(
             f"{source!r} is not a file: expected a path; standard input cannot be read as a data set"
@@ -134,7 +130,7 @@ def is_local(source: str) -> bool:
     if "\0" in source:
         raise InputNotFoundError(f"{source!r}: a path cannot contain a NUL character")
     path = Path(os.path.expanduser(source))
-    if os.path.lexists(path) or any(sign in source for sign in GLOB_CHARACTERS) or suffix_of(source, SUFFIXES):
+    if os.path.lexists(path) or any(sign in source for sign in GLOB_CHARACTERS) or suffix_of(source):
         return True
     if HUB_ID.fullmatch(source) and not path.parent.is_dir():
         return False
@@ -145,7 +141,7 @@ def _refuse_empty(files: FileSet, error_budget: ErrorBudget) -> None:
     if not files.sizes.any():
         raise DataError(f"{files.name}: empty (0 bytes)")
     for index in (files.sizes == 0).nonzero()[0]:
-        error_budget.skip((int(index), "empty"), partial("{}:1: the file is empty (0 bytes)".format, files.path(index)))
+        error_budget.skip((int(index), "empty"), f"{files.path(index)}:1: the file is empty (0 bytes)")
 
 
 def _refuse_signatures(files: FileSet) -> None:

@@ -3,19 +3,21 @@
 A cursor is (rows read of the group, 0). Seeking decodes the column of the group up to it.
 """
 
-from collections.abc import Iterator, Sequence
-from functools import partial
-from typing import Any, BinaryIO, NamedTuple
+from collections.abc import Hashable, Iterator
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 
 from mlxlab.data.text.document import Document
 from mlxlab.data.text.sources.error_budget import ErrorBudget, refuse_bomb
 from mlxlab.data.text.sources.file_set import FileSet
-from mlxlab.data.text.sources.record_boundaries import MAX_RECORD
-from mlxlab.data.text.sources.record_parsers import checked_text, missing_column
+from mlxlab.data.text.sources.records import column_text, missing_column
 from mlxlab.data.text.sources.sequential import UnitCursor
 from mlxlab.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow
+    from pyarrow import parquet
 
 MAX_BATCH_ROWS, MAX_BATCH_BYTES = 128, 2**22  # decoded at a time
 DENSE_RATIO = 10  # of decoded to stored bytes, above that of most texts
@@ -46,15 +48,15 @@ class ParquetFiles:
         self.name, self.fingerprint = files.name, f"{files.fingerprint()}:parquet:{column}"
         self.groups: list[RowGroup] = []
         self._rows = 0
-        self.bytes: int | None = sum(self._add(int(file_index)) for file_index in np.flatnonzero(files.sizes))
+        self.bytes: int | None = sum(self._add_file(int(file_index)) for file_index in np.flatnonzero(files.sizes))
         if not self._rows:
             raise DataError(f"{self.name}: contains no rows")
 
     def __len__(self) -> int:
         return len(self.groups)
 
-    def file_index(self, unit: int) -> int:
-        return self.groups[unit].file_index
+    def check(self, unit: int) -> None:
+        self.files.check(self.groups[unit].file_index)
 
     def read(self, unit: int, cursor: UnitCursor) -> Iterator[tuple[UnitCursor, Document]]:
         import pyarrow
@@ -62,66 +64,64 @@ class ParquetFiles:
         group, row, decoded = self.groups[unit], 0, 0
         with self.files.open(group.file_index) as file:
             try:
-                for batch in _open(file, [self.column] if group.keep_encoded else []).iter_batches(
+                encoded = [self.column] if group.keep_encoded else []
+                for batch in _open(file, encoded).iter_batches(
                     group.batch_rows, row_groups=[group.number], columns=[self.column]
                 ):
                     for row_index in range(max(cursor[0] - row, 0), len(batch)):
                         text = self._text(batch[0], row_index, group, row + row_index)
                         decoded += len(text) + ROW_BYTES
                         refuse_bomb(decoded, group.stored)
-                        if text and not text.isspace():
-                            yield (row + row_index + 1, 0), Document(group.rows_before + row + row_index, text)
+                        yield (row + row_index + 1, 0), Document(group.rows_before + row + row_index, text)
                     row += len(batch)
             except (pyarrow.ArrowException, OSError) as error:
-                self.error_budget.skip((unit, "group"), partial(self._describe, group, row, _first_line(error)))
+                self._skip(group, row, (unit, "group"), error)
 
-    def _text(self, column: Any, row_index: int, group: RowGroup, row: int) -> str:
+    def _text(self, column: "pyarrow.Array", row_index: int, group: RowGroup, row: int) -> str:
+        """The text of a row; "" if it is malformed."""
         try:
-            text = checked_text(column[row_index].as_py(), self.column)
-            if len(text) > MAX_RECORD:
-                raise ValueError(f"a text of {len(text)} characters, expected <= {MAX_RECORD}")
-            return text
+            return column_text({self.column: column[row_index].as_py()}, self.column)
         except UnicodeDecodeError as error:
-            message = f"byte 0x{error.object[error.start]:02x} is not UTF-8"
+            byte = f"byte 0x{error.object[error.start]:02x} is not UTF-8"
+            self._skip(group, row, group.rows_before + row, ValueError(byte))
         except ValueError as error:
-            message = str(error)
-        self.error_budget.skip(group.rows_before + row, partial(self._describe, group, row, message))
+            self._skip(group, row, group.rows_before + row, error)
         return ""
 
-    def _describe(self, group: RowGroup, row: int, message: str) -> str:
-        return f"{self.files.path(group.file_index)}: group {group.number}, row {row}: {message}"
+    def _skip(self, group: RowGroup, row: int, key: Hashable, error: Exception) -> None:
+        path, first_line = self.files.path(group.file_index), str(error).splitlines()[0]
+        self.error_budget.skip(key, f"{path}: group {group.number}, row {row}: {first_line}")
 
-    def _add(self, file_index: int) -> int:
+    def _add_file(self, file_index: int) -> int:
         """Adds the row groups of a file; returns the bytes of its text column."""
         import pyarrow
+        from pyarrow import types
 
         path = self.files.path(file_index)
         with self.files.open(file_index) as file:
             try:
                 footer = _open(file)
             except (pyarrow.ArrowException, OSError) as error:
-                self.error_budget.skip(
-                    (file_index, "footer"), partial("{}:1: not parquet: {}".format, path, _first_line(error))
-                )
+                message = f"{path}:1: not parquet: {str(error).splitlines()[0]}"
+                self.error_budget.skip((file_index, "footer"), message)
                 return 0
             schema, meta = footer.schema_arrow, footer.metadata
         if self.column not in schema.names:
             raise DataError(f"{path}:1: {missing_column(self.column, schema.names)}")
         type_ = schema.field(self.column).type
-        if not _is_text(type_):
+        value_type = type_.value_type if types.is_dictionary(type_) else type_
+        if not (types.is_string(value_type) or types.is_large_string(value_type) or types.is_string_view(value_type)):
             raise DataError(f"{path}:1: column {self.column!r} holds {type_}, expected text")
         column_index = next(n for n in range(meta.num_columns) if meta.schema.column(n).path == self.column)
         size = 0
         for number in range(meta.num_row_groups):
             rows, column = meta.row_group(number).num_rows, meta.row_group(number).column(column_index)
-            decoded, stored = (
-                column.total_uncompressed_size,
-                min(column.total_compressed_size, self.files.sizes[file_index]),
-            )
+            decoded = column.total_uncompressed_size
+            stored = min(column.total_compressed_size, self.files.sizes[file_index])
             try:
                 refuse_bomb(max(decoded, rows * ROW_BYTES), stored)
             except OSError as error:
-                self.error_budget.skip((file_index, number), partial("{}: group {}: {}".format, path, number, error))
+                self.error_budget.skip((file_index, number), f"{path}: group {number}: {error}")
                 continue
             keep_encoded = decoded > DENSE_RATIO * stored
             max_rows = MAX_ENCODED_ROWS if keep_encoded else MAX_BATCH_ROWS
@@ -132,19 +132,8 @@ class ParquetFiles:
         return size
 
 
-def _open(file: BinaryIO, dictionary: Sequence[str] = ()) -> Any:
+def _open(file: BinaryIO, dictionary: list[str] | None = None) -> "parquet.ParquetFile":
     """Opens a file; values of `dictionary` stay encoded, so a batch holds repeated texts once."""
     from pyarrow import parquet
 
-    return parquet.ParquetFile(file, read_dictionary=list(dictionary), pre_buffer=False, buffer_size=2**18)
-
-
-def _is_text(type_: Any) -> bool:
-    from pyarrow import types
-
-    type_ = type_.value_type if types.is_dictionary(type_) else type_
-    return types.is_string(type_) or types.is_large_string(type_) or types.is_string_view(type_)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
+    return parquet.ParquetFile(file, read_dictionary=dictionary, pre_buffer=False, buffer_size=2**18)

@@ -5,17 +5,17 @@ anywhere. So seeking costs nothing, and small files share windows.
 """
 
 from collections.abc import Iterator
-from functools import partial
+from typing import Annotated
 
 import numpy as np
 
+from mlxlab.constraints import Ge, Lt
+from mlxlab.data.cursor import check_position
 from mlxlab.data.rng import Stream, permutation
-from mlxlab.data.text.document import Document, Position
+from mlxlab.data.text.document import Document, Position, Windows
 from mlxlab.data.text.sources.error_budget import ErrorBudget
 from mlxlab.data.text.sources.file_set import FileSet
-from mlxlab.data.text.sources.record_boundaries import MAX_RECORD, RecordSplitter
-from mlxlab.data.text.sources.record_parsers import BOM, RecordParser
-from mlxlab.errors import DataError
+from mlxlab.data.text.sources.records import BOM, MAX_RECORD, RecordParser, RecordSplitter
 
 CHUNKS_PER_WINDOW = 4
 SAMPLE_BYTES = 2**18  # of a file, to estimate how much of it is text
@@ -36,10 +36,10 @@ class TextFiles:
         files: FileSet,
         split_records: RecordSplitter,
         parse: RecordParser,
-        error_budget: ErrorBudget,
         settings: str,
-        window_bytes: int = 2**22,
-        fractions: tuple[float, float] = (0, 1),
+        error_budget: ErrorBudget,
+        window_bytes: int,
+        fractions: tuple[float, float],
     ) -> None:
         self.files, self.split_records, self.parse, self.error_budget = files, split_records, parse, error_budget
         self.chunk_bytes = max(window_bytes // CHUNKS_PER_WINDOW, 1)
@@ -47,31 +47,26 @@ class TextFiles:
         self.low, self.high = (round(int(self.ends[-1]) * share) for share in fractions)
         self.bytes: int | None = round(int(files.sizes.sum()) * (fractions[1] - fractions[0]) * self._density())
         self.name = files.name
-        self.fingerprint = f"{files.fingerprint()}:{settings},{self.chunk_bytes}" + (
-            "" if fractions == (0, 1) else f",{fractions}"
-        )
+        self.fingerprint = f"{files.fingerprint()}:{settings},{self.chunk_bytes},{fractions}"
 
     @property
     def skipped_records(self) -> int:
         return self.error_budget.skipped_records
 
-    def windows(self, seed: int, epoch: int, position: Position = None) -> Iterator[tuple[Position, list[Document]]]:
+    def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
         """See `DocumentSource`. A position is the index of the window in the epoch's order."""
-        count = -(-(self.high - self.low) // self.chunk_bytes)
-        order = permutation(count, seed, Stream.FILE_ORDER, epoch)
-        first = parse_window_index(position, -(-count // CHUNKS_PER_WINDOW))
-        empty = first == 0
-        for window in range(first, -(-count // CHUNKS_PER_WINDOW)):
+        return self.error_budget.checked(self._read(seed, epoch, position), self.name, position is None)
+
+    def _read(self, seed: int, epoch: int, position: Position) -> Windows:
+        num_chunks = -(-(self.high - self.low) // self.chunk_bytes)
+        num_windows = -(-num_chunks // CHUNKS_PER_WINDOW)
+        order = permutation(num_chunks, seed, Stream.FILE_ORDER, epoch)
+        first = 0
+        if position is not None:
+            (first,) = check_position([position], tuple[Annotated[int, Ge(0), Lt(num_windows)]])
+        for window in range(first, num_windows):
             chunks = np.sort(order[window * CHUNKS_PER_WINDOW : (window + 1) * CHUNKS_PER_WINDOW])
-            documents = [document for number in chunks for document in self._read_chunk(int(number))]
-            self.error_budget.valid_records += len(documents)
-            self.error_budget.check()
-            if documents:
-                empty = False
-                yield window, documents
-        self.error_budget.check(at_end=True)
-        if empty:
-            raise DataError(f"{self.name}: contains no text, only empty records")
+            yield window, [document for number in chunks for document in self._read_chunk(int(number))]
 
     def _read_chunk(self, number: int) -> Iterator[Document]:
         """The documents that begin in a chunk of the concatenated files."""
@@ -82,11 +77,10 @@ class TextFiles:
             offset = int(self.ends[file_index]) - max(size, MIN_FILE_BYTES)
             if offset >= end:
                 return
-            yield from self._read_range(file_index, offset, max(begin - offset, 0), min(end - offset, size))
+            if max(begin - offset, 0) < min(end - offset, size):
+                yield from self._read_range(file_index, offset, max(begin - offset, 0), min(end - offset, size))
 
     def _read_range(self, file_index: int, offset: int, begin: int, end: int) -> Iterator[Document]:
-        if begin >= end:
-            return
         size = int(self.files.sizes[file_index])
         low, high = max(self.low - offset, 0), min(self.high - offset, size)
         with self.files.open(file_index) as file:
@@ -96,36 +90,23 @@ class TextFiles:
                         raise ValueError(f"a record of more than {MAX_RECORD} bytes")
                     text = self.parse(data.removeprefix(BOM) if start == 0 else data)
                 except ValueError as error:
-                    self.error_budget.skip((file_index, start), partial(self._describe, file_index, start, str(error)))
+                    self._skip(file_index, start, error)
                 else:
                     if text and not text.isspace():
                         yield Document(offset + start, text)
 
+    def _skip(self, file_index: int, start: int, error: ValueError) -> None:
+        self.error_budget.skip((file_index, start), lambda: f"{self.files.line(file_index, start)}: {error}")
+
     def _density(self) -> float:
         """Bytes of text per byte of file at the start of the largest file: JSON is not all text."""
         file_index = int(self.files.sizes.argmax())
-        size, text, record_bytes = int(self.files.sizes[file_index]), 0, 0
+        size, text_bytes, record_bytes = int(self.files.sizes[file_index]), 0, 0
         with self.files.open(file_index) as file:
             for _, data in self.split_records(file, 0, min(size, SAMPLE_BYTES), size, 0, size):
                 try:
-                    text += len(self.parse(data or b"").encode())
+                    text_bytes += len(self.parse(data or b"").encode())
                     record_bytes += len(data or b"")
                 except ValueError:  # reported when the record is read for training
                     continue
-        return text / record_bytes if text else 1.0
-
-    def _describe(self, file_index: int, start: int, message: str) -> str:
-        return f"{self.files.line(file_index, start)}: {message}"
-
-
-def parse_window_index(position: Position, count: int) -> int:
-    """The window of a saved position, 0 for None.
-
-    Raises:
-        DataError: the position is out of range.
-    """
-    if position is None:
-        return 0
-    if type(position) is not int or not 0 <= position < count:
-        raise DataError(f"the saved position is malformed: expected a window in 0..{count - 1}, got {position!r}")
-    return position
+        return text_bytes / record_bytes if text_bytes else 1.0

@@ -5,14 +5,19 @@ import json
 import numpy as np
 import pytest
 
-from mlxlab.data.text.window_shuffle import permute, shuffled_windows
-from support.streams import InMemorySource, texts
+from mlxlab.data.text.token_stream import EPOCH_START, TokenStream
+from support.streams import END, ByteTokenizer, InMemorySource, texts
 
 TEXTS = texts(50)
 
 
+def windows_of(source, seed=0, epoch=0, start=EPOCH_START, **more):
+    stream = TokenStream(source, ByteTokenizer().encode_documents, END, seed, **more)
+    return [window for window, _ in stream.windows(epoch, start)]
+
+
 def read(source, seed=0, epoch=0, **more):
-    return [document.text for window in shuffled_windows(source, seed, epoch, **more) for document in window.documents]
+    return [document.text for window in windows_of(source, seed, epoch, **more) for document in window.documents]
 
 
 def test_every_epoch_has_every_document_once_in_another_order():
@@ -24,23 +29,26 @@ def test_every_epoch_has_every_document_once_in_another_order():
 
 
 def test_documents_are_shuffled_only_within_their_window():
-    window = InMemorySource(TEXTS, size=10).groups[0]
-    orders = [permute(window, 0, epoch) for epoch in range(4)]
-    assert all(sorted(order) == sorted(window) for order in orders)
+    group = InMemorySource(TEXTS[:10], size=10).groups[0]
+    orders = [windows_of(InMemorySource(TEXTS[:10], size=10), epoch=epoch)[0].documents for epoch in range(4)]
+    assert all(sorted(order) == sorted(group) for order in orders)
     assert len({tuple(order) for order in orders}) == 4
 
 
+def start_of(window):
+    return json.loads(json.dumps(window.cursors(0, 1)[0]))
+
+
 def test_seeking_to_a_window_reads_no_earlier_window():
-    whole = list(shuffled_windows(InMemorySource(TEXTS), 0, 2))
+    whole = windows_of(InMemorySource(TEXTS), epoch=2)
     for number, window in enumerate(whole):
         source = InMemorySource(TEXTS)
-        position = json.loads(json.dumps(window.position))
-        assert list(shuffled_windows(source, 0, 2, position, window.documents_before)) == whole[number:]
+        assert windows_of(source, epoch=2, start=start_of(window)) == whole[number:]
         assert source.read[0] == (2, number)
 
 
 def test_documents_before_a_window_are_counted():
-    windows = list(shuffled_windows(InMemorySource(TEXTS), 0, 0))
+    windows = windows_of(InMemorySource(TEXTS))
     assert [window.documents_before for window in windows] == np.cumsum(
         [0, *(len(w.documents) for w in windows[:-1])]
     ).tolist()
@@ -58,6 +66,12 @@ def test_a_limit_takes_the_same_documents_every_epoch_and_reads_no_others(limit)
 
 @pytest.mark.parametrize("number", range(4))
 def test_the_document_limit_holds_when_resuming_at_any_window(number):
-    whole = list(shuffled_windows(InMemorySource(TEXTS), 0, 1, limit=13))
-    position, before = whole[number].position, whole[number].documents_before
-    assert list(shuffled_windows(InMemorySource(TEXTS), 0, 1, position, before, limit=13)) == whole[number:]
+    whole = windows_of(InMemorySource(TEXTS), epoch=1, limit=13)
+    assert windows_of(InMemorySource(TEXTS), epoch=1, start=start_of(whole[number]), limit=13) == whole[number:]
+
+
+def test_only_chosen_documents_are_read():
+    source = InMemorySource(TEXTS)
+    chosen = np.array(sorted(document.id for group in source.groups[::3] for document in group[1:]))
+    windows = windows_of(source, chosen=chosen)
+    assert sorted(document.id for window in windows for document in window.documents) == chosen.tolist()
