@@ -17,7 +17,7 @@ def example_losses(size: str = "nano", rounds: int = 60) -> str:
     cpu: dict[bool, list[float]] = {False: [], True: []}
     inside = []
     with tempfile.TemporaryDirectory() as folder:
-        callback = ExampleLossLogger(1, 1024, 1_000_000, folder=Path(folder))
+        callback = ExampleLossLogger(1, 1024, folder=Path(folder))
         callback.on_start(subject.context, subject.state)
         subject.step()
         for number in range(2 * rounds):
@@ -33,7 +33,7 @@ def example_losses(size: str = "nano", rounds: int = 60) -> str:
             time.sleep(0.005)
             cpu[logged].append(time.process_time() - busy)
         callback.on_end(subject.context, subject.state)
-        written = sum(file.stat().st_size for file in Path(folder).rglob("*.parquet"))
+        written = sum(file.stat().st_size for file in Path(folder).rglob("*.arrows"))
     baseline, busy = median(steps[False]), median(cpu[False])
     rows: list[tuple[str, ...]] = [("logging", "ms", "overhead", "CPU ms", "CPU overhead")]
     for logged, name in ((False, "none"), (True, "every example")):

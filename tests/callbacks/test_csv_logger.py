@@ -4,6 +4,7 @@ import csv
 import errno
 import math
 import os
+import resource
 from pathlib import Path
 
 import pandas as pd
@@ -106,7 +107,7 @@ def test_a_new_metric_gets_a_column_and_no_row_is_lost(tmp_path):
     assert frame["nan"].isna().all()
     assert (frame['odd, "name"'] == -math.inf).all()
     again = GrowingCsv(table.path)
-    again.rewind(40)
+    again.truncate_after(40)
     again.put(40, 0, {"more": 4.0})
     rows = rows_of(table.path)
     assert [int(row["step"]) for row in rows] == list(range(1, 41))
@@ -119,6 +120,36 @@ def test_a_shorter_row_replaces_a_longer_one_completely(tmp_path):
     table.put(1, 0, {"x": 2.0})
     assert table.path.read_text().endswith(",0,2.0\n")
     assert len(rows_of(table.path)) == 1
+
+
+def test_a_row_continues_at_its_step_after_a_resume(tmp_path):
+    table = GrowingCsv(tmp_path / "a.csv")
+    for step in (1, 2):
+        table.put(step, 0, {"x": step / 3})
+    resumed = GrowingCsv(table.path)
+    resumed.truncate_after(2)
+    resumed.put(2, 0, {"x": 2 / 3, "late": 1.0})
+    resumed.put(3, 0, {"x": 1.0})
+    assert [(row["step"], row["x"], row["late"]) for row in rows_of(table.path)] == [
+        ("1", repr(1 / 3), ""),
+        ("2", repr(2 / 3), "1.0"),
+        ("3", "1.0", ""),
+    ]
+
+
+def test_a_line_that_fits_in_part_is_written_whole_later(tmp_path):
+    table = GrowingCsv(tmp_path / "a.csv")
+    table.put(1, 0, {"x": 1.0})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (table.path.stat().st_size + 5, hard))
+        for step in (2, 3):
+            table.put(step, 0, {"x": float(step)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert len(table.waiting) == 2
+    table.put(4, 0, {"x": 4.0})
+    assert [row["x"] for row in rows_of(table.path)] == ["1.0", "2.0", "3.0", "4.0"]
 
 
 def test_rows_that_cannot_be_written_are_written_later(tmp_path, monkeypatch, caplog):
@@ -138,7 +169,7 @@ def test_subfolders_are_created_and_failures_are_reported(tmp_path, monkeypatch,
     (tmp_path / "b" / "tables").write_text("no folder")
     with pytest.raises(CannotCreateError, match="tables"):
         train(tmp_path / "b", path="tables/metrics.csv")
-    monkeypatch.setattr(GrowingCsv, "_rewrite", lambda _: full())
+    monkeypatch.setattr(GrowingCsv, "_replace", lambda *_: full())
     train(tmp_path / "c")
     assert "rows could not be written" in caplog.text
 

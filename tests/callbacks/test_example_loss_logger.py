@@ -8,7 +8,7 @@ import time
 import mlx.core as mx
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
+import pyarrow as pa
 import pytest
 
 from mlxlab.callbacks.example_loss_logger import ExampleLossLogger
@@ -22,18 +22,18 @@ from support.models import RandomBatches, Recorder, StopAt, fit, make_model, mak
 from support.processes import tiny_overrides
 
 
-def train(folder, *callbacks, resume=False, every_steps=1, rows_per_file=1000, **changes):
+def train(folder, *callbacks, resume=False, every_steps=1, **changes):
     run = make_run(make_model(dropout=0.3), RandomBatches(rows=22), tracker=Recorder())
     folder.mkdir(exist_ok=True)
     checkpoint = CheckpointStore(folder / "checkpoints").load() if resume else None
-    losses = ExampleLossLogger(every_steps, 1024, rows_per_file, folder=folder)
+    losses = ExampleLossLogger(every_steps, 1024, folder=folder)
     saving = Checkpointer(every_steps=4, keep=2, background=False, folder=folder)
     return fit(make_trainer(**changes), run, [losses, *callbacks], saving, checkpoint, seed=4)
 
 
 def all_rows(folder):
     """Every row ever written, by step and id, without the times."""
-    tables = [pq.read_table(path) for path, _, _ in example_losses.part_files(folder / "example_losses")]
+    tables = [pa.ipc.open_stream(path).read_all() for path in example_losses.streams(folder / "example_losses")]
     rows = example_losses.join([{name: table[name].to_numpy() for name in table.column_names} for table in tables])
     order = np.lexsort((rows["id"], rows["step"]))
     return {name: column[order] for name, column in rows.items() if name != "time"}
@@ -62,7 +62,7 @@ def test_each_example_of_each_step_has_a_row_with_its_loss(tmp_path):
 
 def test_the_mean_is_per_target_and_rows_without_targets_are_omitted(tmp_path):
     run = make_run()
-    losses = ExampleLossLogger(1, 8, 1000, folder=tmp_path)
+    losses = ExampleLossLogger(1, 8, folder=tmp_path)
     losses.on_start(run.context, run.state)
     run.state.progress.step = 3
     per_example = {
@@ -87,13 +87,19 @@ def test_the_mean_is_per_target_and_rows_without_targets_are_omitted(tmp_path):
 
 @pytest.mark.parametrize("step", [3, 4, 7, 12])
 def test_a_resumed_run_has_the_rows_of_the_uninterrupted_one(tmp_path, step):
-    train(tmp_path / "uninterrupted", rows_per_file=30)
+    train(tmp_path / "uninterrupted")
     killed = tmp_path / "killed"
-    train(killed, StopAt(step), rows_per_file=30)
-    later = example_losses.read(killed) | {}
-    later["step"] = later["step"] + step  # rows of after the checkpoint, as a kill would leave them
-    example_losses.write_part(later, killed / "example_losses")
-    train(killed, resume=True, rows_per_file=30)
+    train(killed, StopAt(step))
+    later = example_losses.read(killed)
+    [first, *_] = streams = example_losses.streams(killed / "example_losses")
+    writer = example_losses.StreamWriter(killed / "example_losses")
+    later["step"] = later["step"] * 0 + step + 1  # a row of after the checkpoint, as a kill would leave it
+    writer.append(later)
+    writer.close()
+    assert len(example_losses.streams(killed / "example_losses")) == len(streams) + 1
+    with first.open("ab") as file:
+        file.write(first.read_bytes()[-100:])  # a torn batch
+    train(killed, resume=True)
     expected, got = all_rows(tmp_path / "uninterrupted"), all_rows(killed)
     for name, column in expected.items():
         np.testing.assert_array_equal(got[name], column)
@@ -106,16 +112,16 @@ def test_training_is_the_same_with_and_without_logging(tmp_path):
     assert not (tmp_path / "b" / "example_losses").exists()
 
 
-def test_the_spill_of_a_killed_process_is_read_and_converted(tmp_path):
+def test_the_rows_of_a_killed_process_are_read_and_those_after_its_checkpoint_removed(tmp_path):
     run = make_run()
-    losses = ExampleLossLogger(1, 64, 1000, folder=tmp_path)
+    losses = ExampleLossLogger(1, 64, folder=tmp_path)
     losses.on_start(run.context, run.state)
     step_by_hand(run, losses, 3)
-    spill = tmp_path / "example_losses" / "rows.spill"
-    wait_until(lambda: spill.exists() and len(example_losses.read(tmp_path)["id"]) == 12)
+    stream = tmp_path / "example_losses" / "000000001.arrows"
+    wait_until(lambda: stream.exists() and stream.stat().st_size and len(example_losses.read(tmp_path)["id"]) == 12)
     resumed = make_run()
     resumed.state.progress.step = 2  # of the checkpoint
-    ExampleLossLogger(None, 64, 1000, folder=tmp_path).on_start(resumed.context, resumed.state)
+    ExampleLossLogger(None, 64, folder=tmp_path).on_start(resumed.context, resumed.state)
     assert example_losses.read(tmp_path)["step"].tolist() == [1] * 4 + [2] * 4
     losses.on_end(run.context, run.state)
 
@@ -125,7 +131,7 @@ def test_a_slow_disk_does_not_block_training_and_dropped_rows_are_reported(tmp_p
     write = os.write
     monkeypatch.setattr(os, "write", lambda *args: go.wait(30) and write(*args))
     run = make_run(tracker=Recorder())
-    losses = ExampleLossLogger(1, 2, 1000, folder=tmp_path)
+    losses = ExampleLossLogger(1, 2, folder=tmp_path)
     losses.on_start(run.context, run.state)
     start = time.monotonic()
     step_by_hand(run, losses, 10)
@@ -143,14 +149,14 @@ def test_a_full_disk_drops_rows_with_a_warning_and_keeps_earlier_rows(tmp_path, 
 
     def full(file, data):
         calls.append(1)
-        if 4 <= len(calls) <= 5:  # a line of heading, two batches, then two that fit in part
+        if 3 <= len(calls) <= 4:  # two batches, then two that fit in part
             write(file, data[: len(data) // 2])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return write(file, data)
 
     monkeypatch.setattr(os, "write", full)
     run = make_run(tracker=Recorder())
-    losses = ExampleLossLogger(1, 64, 1000, folder=tmp_path)
+    losses = ExampleLossLogger(1, 64, folder=tmp_path)
     losses.on_start(run.context, run.state)
     step_by_hand(run, losses, 6)
     losses.on_end(run.context, run.state)

@@ -13,7 +13,7 @@ OVERRIDES = [
     "data.source='https://hunter2@host/a.jsonl'",
     "+tags.where='https://user:hunter2@host'",
     "tags={'https://user:hunter2@host': 1}",
-    "callbacks.csv.file='https://user:hunter2@host'",
+    "callbacks.csv.path='https://user:hunter2@host'",
     "nonsense.key='https://user:hunter2@host'",
     "trainer.epochs='https://user:hunter2@host'",
 ]

@@ -1,7 +1,5 @@
 """Losses by example as files, and the choice of examples by them."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -30,6 +28,14 @@ def rows(ids, sums, targets=None, step=1, kl=None, **more):
         "cross_entropy": none,
     }
     return table | more
+
+
+def append(run, *tables):
+    """Writes tables to the streams of a run folder."""
+    writer = example_losses.StreamWriter(run / "example_losses")
+    for table in tables:
+        writer.append(table)
+    writer.close()
 
 
 def select(mode, percent=25, score="mean", source=None):
@@ -111,33 +117,46 @@ def test_of_a_run_the_latest_step_wins_and_of_several_runs_the_latest_time(tmp_p
     first, second = tmp_path / "first", tmp_path / "second"
     for run in (first, second):
         (run / "example_losses").mkdir(parents=True)
-    example_losses.write_part(rows([1, 2], [1.0, 2.0], step=5), first / "example_losses")
+    append(first, rows([1, 2], [1.0, 2.0], step=5))
     later = rows([2, 3], [2.5, 3.5], step=9) | {"time": np.array([0.0, 0.0])}  # a clock that was set back
-    example_losses.write_part(later, first / "example_losses")
+    append(first, later)
     assert dict(zip(*(example_losses.read(first)[name].tolist() for name in ("id", "sum")), strict=True)) == {
         1: 1.0,
         2: 2.5,
         3: 3.5,
     }
-    example_losses.write_part(
-        rows([3, 4], [30.0, 40.0], step=1, hidden=np.ones(2, np.float32)), second / "example_losses"
-    )
+    append(second, rows([3, 4], [30.0, 40.0], step=1, hidden=np.ones(2, np.float32)))
     merged = example_losses.merge([second, first])
     assert dict(zip(merged["id"].tolist(), merged["sum"].tolist(), strict=True)) == {1: 1.0, 2: 2.5, 3: 30.0, 4: 40.0}
     np.testing.assert_array_equal(merged["hidden"], [np.nan, np.nan, 1, 1])
 
 
-def test_a_spill_is_read_like_a_part_up_to_its_torn_last_row(tmp_path):
-    folder = tmp_path / "example_losses"
-    folder.mkdir()
-    records = np.zeros(3, example_losses.record(example_losses.VALUES))
-    records["id"], records["step"], records["mean"] = [7, 8, 9], [1, 2, 3], 0.5
-    head = json.dumps(example_losses.VALUES).encode() + b"\n"
-    (folder / "rows.spill").write_bytes(head + records.tobytes()[:-5])
-    assert example_losses.read(tmp_path)["id"].tolist() == [7, 8]
-    example_losses.settle(folder, 1)
-    assert [path.name for path in folder.iterdir()] == ["part-000000001-000000001.parquet"]
+def test_a_stream_is_read_up_to_its_torn_last_batch_wherever_it_ends(tmp_path):
+    append(tmp_path, *(rows([7 + step], [0.5], step=step) for step in range(3)))
+    [path] = example_losses.streams(tmp_path / "example_losses")
+    whole = path.read_bytes()
+    ends = [end for _, end in example_losses._batches(path)]
+    for size in (*range(0, ends[0], 50), *range(ends[1], ends[2], 50), ends[2] - 1):
+        path.write_bytes(whole[:size])
+        if size < ends[0]:
+            with pytest.raises(InputNotFoundError, match="no per-example losses"):
+                example_losses.read(tmp_path)
+        else:
+            assert example_losses.read(tmp_path)["id"].tolist() == [7, 8]
+    example_losses.truncate(tmp_path / "example_losses", 0)
+    assert path.stat().st_size == ends[0]
     assert example_losses.read(tmp_path)["id"].tolist() == [7]
+
+
+def test_a_stream_with_other_columns_or_a_link_is_refused(tmp_path):
+    append(tmp_path, {"id": np.arange(2), "step": np.arange(2), "text": np.array(["a", "b"])})
+    with pytest.raises(DataError, match=r"no column time, sum, mean; it has id, step, text"):
+        example_losses.read(tmp_path)
+    [path] = example_losses.streams(tmp_path / "example_losses")
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="regular file"):
+        example_losses.read(tmp_path)
 
 
 def test_the_titanic_trains_on_the_chosen_passengers_alone_in_every_copy(tmp_path):

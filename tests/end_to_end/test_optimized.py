@@ -58,7 +58,9 @@ def test_accumulation_with_ema_killed_and_resumed_ends_in_the_same_state(tmp_pat
 @pytest.mark.fault_injection
 def test_a_run_with_adaptive_batch_size_resumes_with_its_current_size(tmp_path):
     words = ["trainer.max_steps=12", *tiny_overrides("trainer.max_steps=12")[:-1], *LEAN, f"hydra.run.dir={tmp_path}"]
-    words += [f"callbacks.dynamic_batch.{setting}" for setting in ("max=32", "interval=4", "cooldown=4", "budget=1000")]
+    words += [
+        f"callbacks.adaptive_batch.{setting}" for setting in ("max=32", "interval=4", "cooldown=4", "budget=1000")
+    ]
     first = run(*words)
     assert first.returncode == 0, first.stderr
     second = run(*words[1:], "resume=auto", "trainer.max_steps=16")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mlxlab.callbacks.early_stopping import EarlyStopping
-from mlxlab.callbacks.learning_curve import LearningCurvePlot
 from mlxlab.callbacks.memory_monitor import MemoryMonitor
+from mlxlab.callbacks.plots import LearningCurvePlot
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.errors import DivergenceError, WriteError
 from mlxlab.training.checkpointer import Checkpointer, final_state_digest

@@ -7,10 +7,11 @@ import mlx.core as mx
 from mlxlab.backend import memory_budget
 from mlxlab.constraints import Count, Fraction, Positive, Size
 from mlxlab.errors import ConfigError
+from mlxlab.training.callback import Callback
 from mlxlab.training.context import FitContext
 from mlxlab.training.state import StepResult, TrainState
 
-KEY = "callbacks.dynamic_batch"
+KEY = "callbacks.adaptive_batch"
 
 
 def peak_since_last() -> float:
@@ -20,7 +21,7 @@ def peak_since_last() -> float:
     return float(peak)
 
 
-class AdaptiveBatchSize:
+class AdaptiveBatchSize(Callback):
     """Quarters the batch if peak memory exceeds `critical`, halves it above `high`, doubles it below `low`.
 
     Sizes are powers of two, so that a compiled step meets few shapes. The learning rate then follows the samples seen,
@@ -78,15 +79,14 @@ class AdaptiveBatchSize:
         step, sizes = state.progress.step, state.progress.batch_sizes
         if not self.enabled or step % self.interval or context.control.stop_reason:
             return
-        fraction = self._budget_fraction(context)
+        used = self.probe() / (self.budget or memory_budget())
+        fraction = context.group.all_reduce_max([int(1e6 * used)])[0] / 1e6  # the same on all ranks
         since, size = sizes[-1]
         new = self.next_size(size, fraction, step - since)
         context.log(state, {"data/batch_size": float(new), "memory/budget_fraction": fraction})
         if new != size:
             sizes.append((step, new))
             state.data.resize(new)
-
-    def on_end(self, context: FitContext, state: TrainState) -> None: ...
 
     def next_size(self, size: int, fraction: float, age: int) -> int:
         """The size that follows `size`, which is `age` steps old and needed `fraction` of the budget."""
@@ -99,11 +99,6 @@ class AdaptiveBatchSize:
         else:
             new = size
         return self._within(new)
-
-    def _budget_fraction(self, context: FitContext) -> float:
-        """The used fraction of the memory budget, the maximum over all ranks."""
-        fraction = self.probe() / (self.budget or memory_budget())
-        return context.group.all_reduce_max([int(1e6 * fraction)])[0] / 1e6
 
     def _within(self, size: int) -> int:
         return max(self.min, min(self.max, size))

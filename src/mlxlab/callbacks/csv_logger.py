@@ -1,14 +1,17 @@
 """Every metric of a run in one CSV file: a row for each step at which anything was logged."""
 
 import csv
+import errno
 import io
 import logging
+import os
 import time
 from pathlib import Path
 
 from mlxlab.constraints import FilePath
 from mlxlab.errors import CannotCreateError, NotAllowedError
 from mlxlab.files.atomic import remove_leftovers, write_atomic
+from mlxlab.training.callback import Callback
 from mlxlab.training.context import FitContext
 from mlxlab.training.state import StepResult, TrainState
 
@@ -18,7 +21,7 @@ FIXED = ("step", "time", "epoch")
 Row = dict[str, str]
 
 
-class CSVLogger:
+class CSVLogger(Callback):
     """Columns: step, time (seconds since 1970), epoch, then every metric in the order in which they first appear.
 
     A new metric gets a new column; a metric that was not logged at a step leaves its field empty. A resumed run
@@ -33,15 +36,11 @@ class CSVLogger:
     runs_on_all_ranks = False
 
     def __init__(self, path: FilePath | None, allow_outside: bool, *, folder: Path) -> None:
-        self.table: GrowingCsv | None = None
-        if path is None:
-            return
-        file = folder / path
-        if not allow_outside and not file.resolve().is_relative_to(folder.resolve()):
+        self.table = GrowingCsv(folder / path) if path is not None else None
+        if self.table and not allow_outside and not self.table.path.resolve().is_relative_to(folder.resolve()):
             raise NotAllowedError(
                 f"callbacks.csv.path={path}: outside the run folder; callbacks.csv.allow_outside=true permits it"
             )
-        self.table = GrowingCsv(file)
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
         if self.table is None:
@@ -49,108 +48,97 @@ class CSVLogger:
         try:
             self.table.path.parent.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.table.path.parent)
-            self.table.rewind(state.progress.step)
+            self.table.truncate_after(state.progress.step)
         except OSError as error:
             raise CannotCreateError(f"callbacks.csv.path: {self.table.path}: {error.strerror or error}") from None
 
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
-        self._write(state)
-
-    def on_end(self, context: FitContext, state: TrainState) -> None:
-        if self.table is None:
-            return
-        self._write(state)
-        if self.table.unsaved:
-            logger.warning(f"{self.table.path}: the last {self.table.unsaved} rows could not be written")
-        if self.table.path.is_file():
-            context.tracker.log_artifact(self.table.path)
-
-    def _write(self, state: TrainState) -> None:
         metrics = state.history.at(state.progress.step)
         if self.table is not None and metrics:
             self.table.put(state.progress.step, state.data.epoch, metrics)
 
+    def on_end(self, context: FitContext, state: TrainState) -> None:
+        if self.table is None:
+            return
+        if metrics := state.history.at(state.progress.step):
+            self.table.put(state.progress.step, state.data.epoch, metrics)
+        if self.table.waiting:
+            logger.warning(f"{self.table.path}: the last {len(self.table.waiting)} rows could not be written")
+        if self.table.path.is_file():
+            context.tracker.log_artifact(self.table.path)
+
 
 class GrowingCsv:
-    """A CSV file whose last row may still grow. Rows that the disk refuses wait in memory for the next write."""
+    """A CSV file whose last row and columns may still grow; it is replaced by a new one when they do.
+
+    Rows that the disk refuses wait in memory for the next write.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.columns: list[str] = []  # of the file
-        self.names: list[str] = list(FIXED)  # of all rows
-        self.offset = 0  # in bytes, where `tail` begins in the file
-        self.tail: list[Row] = []  # the last row, preceded by those that are not on the disk yet
+        self.columns: list[str] = []  # of the file; none if the file must be replaced
+        self.waiting: list[Row] = []
+        self._last: Row = {}
         self._warned = False
-
-    @property
-    def unsaved(self) -> int:
-        """Number of rows that are not on the disk."""
-        return len(self.tail) if self._warned else 0
 
     def put(self, step: int, epoch: int, metrics: dict[str, float]) -> None:
         """Adds metrics to the row of a step: the last one, or a new one."""
-        if not self.tail or self.tail[-1]["step"] != str(step):
-            self.tail.append({"step": str(step), "time": f"{time.time():.3f}", "epoch": str(epoch)})
-        row = {name: repr(float(value)) for name, value in metrics.items()}
-        if not self._warned and self.tail[-1] | row == self.tail[-1]:
+        row = {"step": str(step), "epoch": str(epoch)} | {name: repr(float(value)) for name, value in metrics.items()}
+        is_last = self._last.get("step") == row["step"]
+        if is_last and not self.waiting and row.items() <= self._last.items():
             return
-        self.tail[-1] |= row
-        self.names += [name for name in metrics if name not in self.names]
-        self._save()
-
-    def rewind(self, step: int) -> None:
-        """Continues an existing file without the rows after `step` and without incomplete ones."""
-        rows = [row for row in self._read() if int(row["step"]) <= step]
-        if step and rows:
-            self.names = list(rows[0])
-            self.tail, self.columns, self.offset = rows, [], 0
-            self._save()
-        else:
-            self.path.unlink(missing_ok=True)
-
-    def _save(self) -> None:
+        self._last = self._last | row if is_last else row
+        self.waiting.append({"time": f"{time.time():.3f}"} | row)
         try:
-            if self.columns == self.names:
-                self._write_tail()
+            if is_last or not row.keys() <= set(self.columns):
+                self._replace([*self._read(), *self.waiting])
             else:
-                self._rewrite()
+                self._append()
         except OSError as error:
+            self.columns = []  # its last line may be incomplete
             if not self._warned:
                 logger.warning(f"{self.path}: {error.strerror or error}; its rows wait in memory")
             self._warned = True
             return
-        self._warned = False
-        self.offset += len(_lines(self.columns, self.tail[:-1]))
-        self.tail = self.tail[-1:]
+        self.waiting, self._warned = [], False
 
-    def _write_tail(self) -> None:
-        # Overwrite, then truncate: at no moment is a row missing.
+    def truncate_after(self, step: int) -> None:
+        """Continues an existing file without the rows after `step` and without incomplete ones."""
+        rows = [row for row in self._read() if int(row["step"]) <= step]
+        if step and rows:
+            self._replace(rows)
+            self._last = rows[-1]
+        else:
+            self.path.unlink(missing_ok=True)
+
+    def _append(self) -> None:
+        data = _lines(self.columns, self.waiting)
         with self.path.open("r+b", buffering=0) as file:
-            file.seek(self.offset)
-            data = _lines(self.columns, self.tail)
+            file.seek(0, os.SEEK_END)
             if file.write(data) < len(data):
-                raise OSError("no space left")
-            file.truncate()
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def _rewrite(self) -> None:
-        """Replaces the file by one with the new columns."""
-        before = self._read(self.offset) if self.columns else []
-        head = _lines(self.names, [{name: name for name in self.names}, *before])
-        write_atomic(self.path, head + _lines(self.names, self.tail), durable=True)
-        self.columns, self.offset = list(self.names), len(head)
+    def _replace(self, rows: list[Row]) -> None:
+        """Writes all rows; those of the same step become one."""
+        by_step: dict[str, Row] = {}
+        for row in rows:
+            by_step[row["step"]] = by_step.get(row["step"], {}) | row
+        columns = list(dict.fromkeys([*FIXED, *(name for row in by_step.values() for name in row)]))
+        heading = {name: name for name in columns}
+        write_atomic(self.path, _lines(columns, [heading, *by_step.values()]), durable=True)
+        self.columns = columns
 
-    def _read(self, size: int = -1) -> list[Row]:
-        """The complete rows in the first `size` bytes; none if there is no file, or it has another heading."""
+    def _read(self) -> list[Row]:
+        """The complete rows; none if there is no file, or it has another heading."""
         try:
-            with self.path.open("rb") as file:
-                text = file.read(size).decode()
+            text = self.path.read_text(encoding="utf-8")
         except (FileNotFoundError, UnicodeDecodeError):
             return []
-        lines = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
-        if not lines or tuple(lines[0][: len(FIXED)]) != FIXED:
+        heading, *lines = [*csv.reader(io.StringIO(text[: text.rfind("\n") + 1]))] or [[]]
+        if tuple(heading[: len(FIXED)]) != FIXED:
             return []
-        complete = [line for line in lines[1:] if len(line) == len(lines[0]) and line[0].isdecimal()]
-        return [dict(zip(lines[0], line, strict=True)) for line in complete]
+        complete = [line for line in lines if len(line) == len(heading) and line[0].isdecimal()]
+        return [dict(zip(heading, line, strict=True)) for line in complete]
 
 
 def _lines(columns: list[str], rows: list[Row]) -> bytes:

@@ -2,29 +2,25 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import numpy as np
 import psutil
 
-from mlxlab.callbacks.plotting import new_figure, save_figure
+from mlxlab.callbacks.plots import new_figure, plot_points, save_figure
 from mlxlab.constraints import Size
+from mlxlab.training.callback import Callback
 from mlxlab.training.context import FitContext
 from mlxlab.training.state import History, StepResult, TrainState
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 logger = logging.getLogger(__name__)
 
-NAMES = ("active", "peak", "cache", "rss")
 WINDOW = 100  # measurements that the slope is fitted to
 MIN_MEASUREMENTS = 8  # before a slope is fitted; the first ones are of the start-up
 MIN_LEAK = 1e6  # bytes per step that are reported
 
 
-class MemoryMonitor:
+class MemoryMonitor(Callback):
     """Logs memory in bytes, and plots it to `plots/memory.png`.
 
     `memory/active`, `memory/peak`, `memory/cache` are MLX's, `memory/rss` is the resident set size of the process.
@@ -50,25 +46,29 @@ class MemoryMonitor:
         # A run that was stopped between this step and its evaluation measured it before the resume.
         if not due or "memory/active" in state.history.at(step):
             return
-        measured = self.measure()
-        slope = growth_per_step([*points(state.history, "active"), (step, measured["memory/active"])])
-        context.log(state, measured | ({} if slope is None else {"memory/growth_per_step": slope}))
+        metrics = {
+            "memory/active": float(mx.get_active_memory()),
+            "memory/peak": float(mx.get_peak_memory()),
+            "memory/cache": float(mx.get_cache_memory()),
+            "memory/rss": float(self.process.memory_info().rss),
+        }
+        slope = growth_per_step([*points(state.history, "active"), (step, metrics["memory/active"])])
+        context.log(state, metrics | ({} if slope is None else {"memory/growth_per_step": slope}))
 
     def on_end(self, context: FitContext, state: TrainState) -> None:
         measured = points(state.history, "active")
         slope = growth_per_step(measured)
         if slope is not None and slope >= MIN_LEAK:
             logger.warning(f"active memory grew by {slope / 1e6:.1f} MB per step: something is never freed")
-        if measured:
-            save_figure(context.tracker, plot_memory(state.history), self.folder / "memory.png")
-
-    def measure(self) -> dict[str, float]:
-        return {
-            "memory/active": float(mx.get_active_memory()),
-            "memory/peak": float(mx.get_peak_memory()),
-            "memory/cache": float(mx.get_cache_memory()),
-            "memory/rss": float(self.process.memory_info().rss),
-        }
+        if not measured:
+            return
+        figure = new_figure(5.6, 3.4)
+        axis = figure.subplots()
+        for name in ("active", "peak", "cache", "rss"):
+            plot_points(axis, [(step, size / 1e6) for step, size in points(state.history, name)], name)
+        axis.set(xlabel="step", ylabel="MB", title="memory", ylim=(0, None))
+        axis.legend(fontsize=8)
+        save_figure(context.tracker, figure, self.folder / "memory.png")
 
 
 def points(history: History, name: str) -> list[tuple[int, float]]:
@@ -82,14 +82,3 @@ def growth_per_step(measured: list[tuple[int, float]]) -> float | None:
         return None
     steps, sizes = np.array(measured[-WINDOW:], np.float64).T
     return float(np.polyfit(steps - steps.mean(), sizes, 1)[0])
-
-
-def plot_memory(history: History) -> "Figure":
-    figure = new_figure(5.6, 3.4)
-    axis = figure.subplots()
-    for name in NAMES:
-        steps, sizes = np.array(points(history, name)).T
-        axis.plot(steps, sizes / 1e6, marker="." if len(steps) < 50 else None, label=name)
-    axis.set(xlabel="step", ylabel="MB", title="memory", ylim=(0, None))
-    axis.legend(fontsize=8)
-    return figure

@@ -8,6 +8,7 @@ from typing import Literal
 from tqdm import tqdm
 
 from mlxlab.metric_names import LOSS, TOKENS_PER_SEC, VALID_LOSS
+from mlxlab.training.callback import Callback
 from mlxlab.training.context import FitContext
 from mlxlab.training.state import StepResult, TrainState
 
@@ -16,7 +17,7 @@ logger = logging.getLogger(__name__)
 LINE_SECONDS = 30.0  # between lines in a log; evaluations get one of their own
 
 
-class ProgressBar:
+class ProgressBar(Callback):
     """Writes to standard error, so that standard output holds results only.
 
     Args:
@@ -71,5 +72,5 @@ def summary(context: FitContext, state: TrainState) -> str:
 
 def duration(seconds: float) -> str:
     """h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+    minutes, remainder = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{remainder:02d}"

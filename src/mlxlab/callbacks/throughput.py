@@ -9,6 +9,7 @@ from mlxlab.constraints import NonNegative
 from mlxlab.metric_names import TOKENS_PER_SEC
 from mlxlab.models.heads import Classifier
 from mlxlab.models.model import Model, training_flops
+from mlxlab.training.callback import Callback
 from mlxlab.training.context import FitContext
 from mlxlab.training.state import StepResult, TrainState
 
@@ -18,7 +19,7 @@ MODEL_FLOPS = "throughput/model_flops_per_sec"
 MFU = "throughput/mfu"
 
 
-class ThroughputMonitor:
+class ThroughputMonitor(Callback):
     """Logs `throughput/model_flops_per_sec` of a language model and its fraction of the peak, `throughput/mfu`.
 
     The peak is that of matrix products, measured for two seconds at a log point while the timer of the run is paused,
@@ -46,17 +47,12 @@ class ThroughputMonitor:
         if model is None or not result.trained or TOKENS_PER_SEC not in logged or MODEL_FLOPS in logged:
             return
         rate = logged[TOKENS_PER_SEC] * training_flops(model, result.batch.tokens.shape[1])
-        if self._measurement_due():
+        after = self.measure_peak_after
+        if self.peak is None and after is not None and time.monotonic() - self.start >= after:
             with context.timer.paused():
                 self.peak = measure_peak(self.cache, _dtype(context))
             logger.info(f"peak of this machine, measured once: {self.peak / 1e9:.1f} GFLOP/s")
         context.log(state, {MODEL_FLOPS: rate} | ({MFU: rate / self.peak} if self.peak else {}))
-
-    def on_end(self, context: FitContext, state: TrainState) -> None: ...
-
-    def _measurement_due(self) -> bool:
-        after = self.measure_peak_after
-        return self.peak is None and after is not None and time.monotonic() - self.start >= after
 
 
 def _language_model(state: TrainState) -> Model | None:

@@ -1,51 +1,49 @@
-"""Per-example losses of a run: `example_losses/part-<first step>-<last step>.parquet`, and `rows.spill`.
+"""Per-example losses of a run: Arrow IPC streams `example_losses/<first step>.arrows`, one record batch per step.
 
-Rows are first appended to the spill: a line of JSON that names the columns, then fixed-size records, so a killed
-process loses nothing that was written. A full spill is rewritten as a Parquet part. Readers understand both.
-
-Columns: id, step, time (seconds since 1970), targets (total weight), sum and mean of the loss over the targets, then
-kl, cross_entropy and the other components of the loss, each per target; NaN where a loss lacks it.
+A stream is appended to in one `write` per batch: a killed process loses nothing that was written, and readers ignore
+an incomplete batch at the end. Columns: id, step, time (seconds since 1970), targets (total weight), sum and mean of
+the loss over the targets, then kl, cross_entropy and the other components of the loss, each per target; NaN where a
+loss lacks it.
 """
 
-import json
+import errno
 import os
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.files.atomic import fsync, temporary_name
+from mlxlab.files.untrusted import open_regular
 
-FOLDER, SPILL = "example_losses", "rows.spill"
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FOLDER, SUFFIX = "example_losses", ".arrows"
 KEY_COLUMNS = {"id": "<i8", "step": "<i8", "time": "<f8"}  # all other columns are float32
-VALUES = ("targets", "sum", "mean", "kl", "cross_entropy")  # always present
-_PART = re.compile(r"part-(\d+)-(\d+)\.parquet")
+REQUIRED = ("id", "step", "time", "sum", "mean")
 
 Columns = dict[str, np.ndarray]  # all of the same length, (N,)
 
 
-def record(names: Iterable[str]) -> np.dtype:
-    """The dtype of a row with these value columns."""
-    return np.dtype([*KEY_COLUMNS.items(), *((name, "<f4") for name in names)])
-
-
 def read(source: Path) -> Columns:
-    """The rows of a Parquet file, a folder of parts or a run folder: the latest step of each id, sorted by id.
+    """The rows of a Parquet file, a folder of streams or a run folder: the latest step of each id, sorted by id.
 
     Raises:
         InputNotFoundError: no such file, or no rows in the folder.
-        DataError: a file is not Parquet, or lacks the id, step, time or loss.
+        DataError: a file is not Arrow or Parquet, or lacks the id, step, time or loss.
     """
     folder = source / FOLDER if (source / FOLDER).is_dir() else source
     if folder.is_dir():
-        tables = [_read_part(path) for path, _, _ in part_files(folder)] + list(_read_spill(folder / SPILL))
-        if not tables:
+        tables = [_read_stream(path) for path in streams(folder)]
+        if not any(len(table["id"]) for table in tables):
             raise InputNotFoundError(
                 f"{source}: no per-example losses; callbacks.example_losses.every_steps=1 writes them"
             )
     elif source.is_file():
-        tables = [_read_part(source)]
+        tables = [_read_parquet(source)]
     else:
         raise InputNotFoundError(f"{source}: not found; expected a run folder or a Parquet file of per-example losses")
     return latest(join(tables), "step", "time")
@@ -67,14 +65,11 @@ def latest(rows: Columns, first: str, then: str) -> Columns:
 def join(tables: list[Columns]) -> Columns:
     """Concatenates tables; a column that a table lacks is filled with NaN."""
     names = list(dict.fromkeys(name for table in tables for name in table))
-    return {name: np.concatenate([_column(table, name) for table in tables]) for name in names}
-
-
-def part_files(folder: Path) -> list[tuple[Path, int, int]]:
-    """The parts in a folder, oldest first, each with its first and last step."""
-    matches = ((path, _PART.fullmatch(path.name)) for path in folder.glob("part-*.parquet"))
-    steps = [(path, int(match[1]), int(match[2])) for path, match in matches if match]
-    return sorted(steps, key=lambda part: part[1:])
+    missing = [np.full(len(table["id"]), np.nan, np.float32) for table in tables]
+    return {
+        name: np.concatenate([table.get(name, nan) for table, nan in zip(tables, missing, strict=True)])
+        for name in names
+    }
 
 
 def write(rows: Columns, path: Path) -> None:
@@ -83,63 +78,105 @@ def write(rows: Columns, path: Path) -> None:
     import pyarrow.parquet as pq
 
     table = pa.table({name: pa.array(column, from_pandas=name not in KEY_COLUMNS) for name, column in rows.items()})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = temporary_name(path)
     with temporary.open("wb") as file:
         pq.write_table(table, file, compression="zstd")
         file.flush()
-        os.fsync(file.fileno())
+        fsync(file.fileno())
     temporary.replace(path)
 
 
-def write_part(rows: Columns, folder: Path) -> None:
-    """Writes rows as the part of their steps; does nothing without rows."""
-    if len(steps := rows["step"]):
-        write(rows, folder / f"part-{steps.min():09d}-{steps.max():09d}.parquet")
+class StreamWriter:
+    """Appends rows to a stream in `folder`; starts a new one where the columns change."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._file: int | None = None
+        self._schema: object = None
+
+    def append(self, rows: Columns) -> None:
+        """Appends the rows of one step, all or none. Raises OSError."""
+        import pyarrow as pa
+
+        batch = pa.RecordBatch.from_pydict(rows)
+        if self._file is None or batch.schema != self._schema:
+            self.close()
+            self.folder.mkdir(exist_ok=True)
+            path = self.folder / f"{int(rows['step'][0]):09d}{SUFFIX}"
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            self._schema, self._size = batch.schema, 0
+        data = (b"" if self._size else bytes(batch.schema.serialize())) + bytes(batch.serialize())
+        try:
+            if os.write(self._file, data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            os.ftruncate(self._file, self._size)  # readers stop at an incomplete batch
+            raise
+        self._size += len(data)
+
+    def close(self) -> None:
+        if self._file is not None:
+            fsync(self._file)
+            os.close(self._file)
+            self._file = None
 
 
-def settle(folder: Path, step: int = 2**62) -> None:
-    """Converts a remaining spill to a part, and drops all rows after `step`."""
-    for path, first, last in part_files(folder):
-        if last > step:
-            if first <= step:
-                write_part(_until(step, _read_part(path)), folder)
+def streams(folder: Path) -> list[Path]:
+    """The streams in a folder, oldest first."""
+    return sorted(folder.glob(f"*{SUFFIX}"))
+
+
+def truncate(folder: Path, step: int) -> None:
+    """Removes the rows after `step`, and incomplete batches."""
+    for path in streams(folder):
+        size = max((end for batch, end in _batches(path) if batch["step"][0].as_py() <= step), default=0)
+        if size:
+            os.truncate(path, size)
+        else:
             path.unlink()
-    for rows in _read_spill(folder / SPILL):
-        write_part(_until(step, rows), folder)
-    (folder / SPILL).unlink(missing_ok=True)
 
 
-def _until(step: int, rows: Columns) -> Columns:
-    return {name: column[rows["step"] <= step] for name, column in rows.items()}
+def _batches(path: Path) -> "Iterator[tuple[pa.RecordBatch, int]]":
+    """The complete batches of a stream, each with the offset after it."""
+    import pyarrow as pa
+
+    with open_regular(path) as file:
+        source = pa.BufferReader(file.read())
+    try:
+        schema = pa.ipc.read_schema(source)
+        while True:
+            yield pa.ipc.read_record_batch(pa.ipc.read_message(source), schema), source.tell()
+    except (EOFError, OSError, pa.ArrowException):
+        return  # the end, or a batch that was being written when the process was killed
 
 
-def _read_part(path: Path) -> Columns:
+def _read_stream(path: Path) -> Columns:
+    import pyarrow as pa
+
+    batches = [batch for batch, _ in _batches(path)]
+    return _columns(pa.Table.from_batches(batches), path) if batches else {name: np.zeros(0) for name in REQUIRED}
+
+
+def _read_parquet(path: Path) -> Columns:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(path, memory_map=False).read()
-        rows = {name: table[name].to_numpy() for name in table.column_names}
-        missing = [name for name in ("id", "step", "time", "sum", "mean") if name not in rows]
-        if missing:
-            raise DataError(f"{path}: no column {', '.join(missing)}; it has {', '.join(rows)[:200]}")
-        return {name: column.astype(KEY_COLUMNS.get(name, "<f4")) for name, column in rows.items()}
-    except (pa.ArrowException, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise DataError(f"{path}: cannot be read as per-example losses: {reason}") from None
+        return _columns(pq.ParquetFile(path, memory_map=False).read(), path)
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from None
 
 
-def _read_spill(path: Path) -> Iterator[Columns]:
-    """The complete rows of a spill without a truncated last one; nothing without a spill."""
+def _columns(table: "pa.Table", path: Path) -> Columns:
+    missing = [name for name in REQUIRED if name not in table.column_names]
+    if missing:
+        raise DataError(f"{path}: no column {', '.join(missing)}; it has {', '.join(table.column_names)[:200]}")
     try:
-        head, _, body = path.read_bytes().partition(b"\n")
-        kind = record(json.loads(head))
-    except (OSError, ValueError, TypeError):
-        return
-    rows = np.frombuffer(body, kind, count=len(body) // kind.itemsize)
-    if len(rows):
-        yield {name: rows[name].copy() for name in kind.names or ()}
+        table.validate(full=True)
+        return {name: table[name].to_numpy().astype(KEY_COLUMNS.get(name, "<f4")) for name in table.column_names}
+    except ValueError as error:  # also Arrow's
+        raise _unreadable(path, error) from None
 
 
-def _column(table: Columns, name: str) -> np.ndarray:
-    return table[name] if name in table else np.full(len(table["id"]), np.nan, np.float32)
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: cannot be read as per-example losses: {str(error).splitlines()[0][:200]}")

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from mlxlab.callbacks.vocab_size_plot import VocabSizePlot
+from mlxlab.callbacks.plots import VocabSizeCurvePlot
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer, count
 from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE
 from mlxlab.data.tokenizers.vocab_size import (
@@ -220,7 +220,7 @@ def test_a_path_is_taken_as_it_is_and_must_be_that_of_the_weights(tmp_path):
 def test_the_curve_of_a_run_is_drawn_once_and_logged_to_the_tracker(tmp_path):
     (tmp_path / "inference").mkdir()
     run = make_run(tracker=Recorder())
-    callback = VocabSizePlot(folder=tmp_path)
+    callback = VocabSizeCurvePlot(folder=tmp_path)
     callback.on_start(run.context, run.state)
     assert not run.context.tracker.artifacts  # a size that was given has no curve
     curve = new_pairs().fit(TEXTS, cache=tmp_path, **CORPUS).curve

@@ -1,0 +1,139 @@
+"""Plots of a run, as PNG files in `plots/` and as artifacts. One that cannot be written is skipped with a warning."""
+
+import io
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+import numpy as np
+
+from mlxlab.files.atomic import write_atomic
+from mlxlab.files.untrusted import read_json
+from mlxlab.metric_names import LEARNING_RATE, LOSS, VALID_LOSS
+from mlxlab.tracking.tracker import Tracker
+from mlxlab.training.callback import Callback
+from mlxlab.training.context import FitContext
+from mlxlab.training.state import History, TrainState
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+logger = logging.getLogger(__name__)
+
+
+class LearningCurvePlot(Callback):
+    """`plots/learning_curve.png`: losses, the monitored metric and the learning rate by step.
+
+    Of a classification also `plots/confusion.png`: the counts of the best evaluation.
+    """
+
+    runs_on_all_ranks = False
+
+    def __init__(self, *, folder: Path) -> None:
+        self.folder = folder / "plots"
+
+    def on_end(self, context: FitContext, state: TrainState) -> None:
+        history = state.history
+        if history.curve:
+            figure = plot_curve(history, context.monitor.name)
+            save_figure(context.tracker, figure, self.folder / "learning_curve.png")
+        if history.best_confusion:
+            save_figure(context.tracker, plot_confusion(history, context.labels), self.folder / "confusion.png")
+
+
+class SavedCurve(TypedDict):
+    """A vocabulary.json: bytes per token for each vocabulary size, the limits, and the size that was chosen."""
+
+    sizes: list[int]
+    bytes_per_token: list[float]
+    chosen: int
+    reason: str
+    limits: dict[str, int | None]
+
+
+class VocabSizeCurvePlot(Callback):
+    """`plots/vocabulary.png`: bytes per token by vocabulary size, the limits, and the size that was chosen."""
+
+    runs_on_all_ranks = False
+
+    def __init__(self, *, folder: Path) -> None:
+        self.curve, self.plot = folder / "inference" / "vocabulary.json", folder / "plots" / "vocabulary.png"
+
+    def on_start(self, context: FitContext, state: TrainState) -> None:
+        if self.curve.is_file() and not self.plot.is_file():
+            save_figure(context.tracker, plot_vocab_size_curve(read_json(self.curve, SavedCurve)), self.plot)
+
+
+def plot_curve(history: History, monitored: str) -> "Figure":
+    losses = [LOSS, VALID_LOSS]
+    panels = [("loss", losses)] + ([] if monitored in losses else [(monitored, [monitored])])
+    figure = new_figure(4.2 * (len(panels) + 1), 3.2)
+    axes = figure.subplots(1, len(panels) + 1)
+    for axis, (title, names) in zip(axes, [*panels, ("learning rate", [LEARNING_RATE])], strict=True):
+        for name in names:
+            plot_points(axis, [(step, metrics[name]) for step, metrics in history.curve if name in metrics], name)
+        if VALID_LOSS in names or monitored in names:
+            axis.axvline(history.best_step, color="gray", linewidth=0.8, linestyle=":", label="best")
+        axis.set(xlabel="step", title=title)
+        axis.legend(fontsize=8)
+    return figure
+
+
+def plot_confusion(history: History, labels: tuple[str, ...]) -> "Figure":
+    counts = np.array(history.best_confusion)
+    labels = labels or tuple(map(str, range(len(counts))))
+    figure = new_figure(3.6, 3.2)
+    axis = figure.subplots()
+    axis.imshow(counts, cmap="Blues")
+    for row, column in np.ndindex(counts.shape):
+        dark = counts[row, column] > counts.max() / 2
+        axis.text(column, row, str(counts[row, column]), ha="center", va="center", color="white" if dark else "black")
+    axis.set_xticks(range(len(counts)), labels)
+    axis.set_yticks(range(len(counts)), labels)
+    axis.set(xlabel="predicted", ylabel="true", title=f"best evaluation, step {history.best_step}")
+    return figure
+
+
+def plot_vocab_size_curve(curve: SavedCurve) -> "Figure":
+    figure = new_figure(5.4, 3.6)
+    axis = figure.subplots()
+    axis.plot(curve["sizes"], curve["bytes_per_token"], marker=".")
+    for (name, limit), color in zip(curve["limits"].items(), ("tab:green", "tab:orange", "tab:purple"), strict=False):
+        if limit is not None:
+            axis.axvline(limit, color=color, linewidth=0.9, linestyle="--", label=f"{name} {limit}")
+    axis.axvline(curve["chosen"], color="black", linewidth=1.2, label=f"chosen {curve['chosen']}")
+    axis.set_xscale("log", base=2)
+    axis.set(xlabel="tokens in the vocabulary", ylabel="bytes per token", title="size of the vocabulary")
+    axis.legend(fontsize=8)
+    return figure
+
+
+def plot_points(axis: "Axes", points: list[tuple[int, float]], label: str) -> None:
+    """A line through (step, value); few points are marked."""
+    if points:
+        axis.plot(*np.array(points).T, marker="." if len(points) < 50 else None, label=label)
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """A figure of `width` x `height` inches, without the window system and global state of pyplot."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(tracker: Tracker, figure: "Figure", path: Path) -> None:
+    """Writes the figure atomically and logs it as an artifact."""
+    figure.tight_layout()
+    png = io.BytesIO()
+    figure.savefig(png, dpi=120)
+    try:
+        path.parent.mkdir(exist_ok=True)
+        write_atomic(path, png.getvalue())
+    except OSError as error:
+        logger.warning(f"{path}: not written: {error.strerror or error}")
+    else:
+        tracker.log_artifact(path, "plots")
