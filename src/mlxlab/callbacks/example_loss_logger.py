@@ -40,7 +40,6 @@ class ExampleLossLogger(Callback):
     def __init__(self, every_steps: Size | None, queue_size: Size, *, folder: Path) -> None:
         self.every_steps, self.folder = every_steps, folder / example_losses.FOLDER
         self._queue: queue.Queue[_Losses | None] = queue.Queue(queue_size)  # None ends the thread
-        self._thread = threading.Thread(target=self._write, name="example losses", daemon=True)
         self._seen = self._written = 0  # rows
         self._error = ""  # the first one of the disk
 
@@ -48,6 +47,8 @@ class ExampleLossLogger(Callback):
         if self.folder.is_dir():
             example_losses.truncate(self.folder, state.progress.step)
         if self.every_steps is not None:
+            stream = example_losses.StreamWriter(self.folder)
+            self._thread = threading.Thread(target=self._write, args=(stream,), name="example losses", daemon=True)
             self._thread.start()
 
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
@@ -72,8 +73,7 @@ class ExampleLossLogger(Callback):
             reason = self._error or "the disk was slower than training; raise callbacks.example_losses.queue_size"
             logger.warning(f"{self.folder}: {dropped} of {self._seen} rows dropped: {reason}")
 
-    def _write(self) -> None:
-        stream = example_losses.StreamWriter(self.folder)
+    def _write(self, stream: example_losses.StreamWriter) -> None:
         while (losses := self._queue.get()) is not None:
             try:
                 if len((rows := losses.rows())["id"]):

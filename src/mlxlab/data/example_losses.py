@@ -90,6 +90,8 @@ class StreamWriter:
     """Appends rows to a stream in `folder`; starts a new one where the columns change."""
 
     def __init__(self, folder: Path) -> None:
+        import pyarrow  # noqa: F401  # takes 0.2 s: not during training, at the first `append`
+
         self.folder = folder
         self._file: int | None = None
         self._schema: object = None
@@ -98,7 +100,12 @@ class StreamWriter:
         """Appends the rows of one step, all or none. Raises OSError."""
         import pyarrow as pa
 
-        batch = pa.RecordBatch.from_pydict(rows)
+        # By buffers: the first `pa.array` of NumPy values would import pandas, which takes longer than a hundred steps.
+        arrays = [
+            pa.Array.from_buffers(pa.from_numpy_dtype(column.dtype), len(column), [None, pa.py_buffer(column)])
+            for column in rows.values()
+        ]
+        batch = pa.RecordBatch.from_arrays(arrays, list(rows))
         if self._file is None or batch.schema != self._schema:
             self.close()
             self.folder.mkdir(exist_ok=True)
