@@ -12,8 +12,9 @@ from support.processes import run, tiny_overrides
 def new_run(folder, seed, accuracy, fold=None, folds=None, best=0.9, steps=100, status="DONE", parameters=1000):
     folder.mkdir(parents=True)
     outcome = {"objective": "valid/loss", "best": best, "parameters": parameters, "speed": 50.0, "steps": steps}
-    with RunManifest(folder) as card:
-        card.begin(seed=seed, fold=fold, folds=folds, outcome=outcome | {"final": {"valid/accuracy": accuracy}})
+    with RunManifest(folder) as manifest:
+        manifest.begin({"seed": seed, "fold": fold, "folds": folds})
+        manifest.record(outcome | {"final": {"valid/accuracy": accuracy}})
     facts = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(facts | {"status": status}))
 

@@ -49,7 +49,7 @@ def test_a_fork_trains_in_a_new_folder_as_a_run_of_its_own(tmp_path, source, uni
     assert start["params"]["choices.model"] == "bert"
     assert start["tags"]["forked_from.checkpoint"] == f"{source}/checkpoints/step-00000008"
     manifest = json.loads((tmp_path / "fork" / "manifest.json").read_text())
-    assert {"kind": "checkpoint", "of": f"{source}/checkpoints/step-00000008"} in manifest["parents"]
+    assert {"kind": "checkpoint", "of": f"{source}/checkpoints/step-00000008"} in manifest["inputs"]["parents"]
     again = run_here("run=" + str(tmp_path / "fork"), script="evaluate")
     assert again.returncode == 0, again.stderr
 

@@ -13,16 +13,16 @@ import pytest
 
 from mlxlab.distillation.options import NO_DISTILLATION
 from mlxlab.errors import DataError, DivergenceError, InputNotFoundError, RunInterrupted
-from mlxlab.experiment.manifest import RunManifest, lineage
-from mlxlab.experiment.manifest_file import STATUSES, effective_status, read_manifest
+from mlxlab.experiment.manifest import STATUSES, RunManifest, effective_status, read_manifest
+from mlxlab.experiment.metadata import lineage
 from support.processes import final_state, run, start, tiny_overrides, wait_for
 
 
 def status_of(folder):
     """By the file for shell scripts; there is always exactly one, and it agrees with the manifest."""
-    found = [status for status in STATUSES if (folder / f"STATUS.{status}").exists()]
-    assert found == [read_manifest(folder)["status"]]
-    return found[0]
+    [status] = [status for status in STATUSES if (folder / f"STATUS.{status}").exists()]
+    assert status == read_manifest(folder)["status"]
+    return status
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def status_of(folder):
 def test_the_status_records_how_the_run_ended(tmp_path, error, status, code):
     with suppress(*([type(error)] if error else [])), RunManifest(tmp_path) as manifest:
         assert status_of(tmp_path) == effective_status(tmp_path) == "RUNNING"
-        manifest.begin()
+        manifest.begin({})
         if error:
             raise error
     facts = read_manifest(tmp_path)
@@ -49,30 +49,33 @@ def test_the_status_records_how_the_run_ended(tmp_path, error, status, code):
 
 
 def test_numbers_stay_numbers_and_a_commit_of_digits_stays_text(tmp_path):
-    with RunManifest(tmp_path, lambda: {"git": {"commit": "1234567", "dirty": "false"}}) as manifest:
-        outcome = {"best": 7.5e-06, "steps": 12, "final_state": "2024", "speed": float("nan")}
-        manifest.begin(teachers={"a": "007"}, outcome=outcome)
+    outcome = {"best": 7.5e-06, "steps": 12, "final_state": "2024", "speed": float("nan")}
+    with RunManifest(tmp_path, lambda: {"commit": "1234567", "dirty": "false"}) as manifest:
+        manifest.begin({"teachers": {"a": "007"}})
+        manifest.record(outcome.copy())
     facts = json.loads((tmp_path / "manifest.json").read_text(), parse_constant=pytest.fail)
     assert facts["git"] == {"commit": "1234567", "dirty": "false"}
-    assert facts["teachers"] == {"a": "007"}
+    assert facts["inputs"]["teachers"] == {"a": "007"}
     assert {key: facts["outcome"][key] for key in outcome} == outcome | {"speed": None}
 
 
-def test_the_next_attempt_keeps_id_and_fields_and_adds_its_duration(tmp_path):
+def test_the_next_attempt_keeps_id_and_name_and_adds_its_duration(tmp_path):
     with RunManifest(tmp_path) as manifest:
-        manifest.begin(rounds_done=2)
+        manifest.begin({}, "0a", "first")
     before = read_manifest(tmp_path)
     with RunManifest(tmp_path) as manifest:
-        manifest.begin(parents=[{"kind": "teacher", "of": "x"}])
+        manifest.begin({"parents": [{"kind": "teacher", "of": "x"}]})
     after = read_manifest(tmp_path)
-    assert (after["id"], after["start"], after["rounds_done"]) == (before["id"], before["start"], 2)
+    assert (after["id"], after["name"]) == (before["id"], before["name"]) == ("0a", "first")
+    assert after["attempts"][0] == before["attempts"][0]
     assert len(after["attempts"]) == 2
     assert after["outcome"]["wall_seconds"] == pytest.approx(sum(a["end"] - a["start"] for a in after["attempts"]))
 
 
 def test_an_attempt_refused_before_training_keeps_the_previous_status(tmp_path):
     with RunManifest(tmp_path) as manifest:
-        manifest.begin(outcome={"best": 0.25})
+        manifest.begin({})
+        manifest.record({"best": 0.25})
     with pytest.raises(InputNotFoundError), RunManifest(tmp_path):
         raise InputNotFoundError("no such file")
     facts = read_manifest(tmp_path)
@@ -80,7 +83,7 @@ def test_an_attempt_refused_before_training_keeps_the_previous_status(tmp_path):
     assert facts["outcome"]["best"] == 0.25
     assert [attempt["status"] for attempt in facts["attempts"]] == ["DONE", "FAILED"]
     with suppress(RunInterrupted), RunManifest(tmp_path) as manifest:
-        manifest.begin()
+        manifest.begin({})
         raise RunInterrupted("stopped", 15)
     assert status_of(tmp_path) == "PREEMPTED"
     with RunManifest(tmp_path):
@@ -97,7 +100,8 @@ import sys, pathlib
 from mlxlab.experiment.manifest import RunManifest
 while True:
     with RunManifest(pathlib.Path(sys.argv[1])) as manifest:
-        manifest.begin(outcome={"final": {str(i): i for i in range(300)}})
+        manifest.begin({})
+        manifest.record({"final": {str(i): i for i in range(300)}})
 """
     writer = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
     try:
@@ -113,7 +117,7 @@ while True:
 
 def test_a_reused_process_id_does_not_make_a_dead_run_alive(tmp_path):
     with RunManifest(tmp_path) as manifest:
-        manifest.begin()
+        manifest.begin({})
         facts = read_manifest(tmp_path)
         facts["attempts"][-1]["process_start"] -= 3600
         (tmp_path / "manifest.json").write_text(json.dumps(facts))
@@ -131,7 +135,7 @@ def test_a_missing_or_malformed_manifest_is_a_user_error(tmp_path):
         with pytest.raises(DataError):
             read_manifest(tmp_path)
     with RunManifest(tmp_path) as manifest:  # and no hindrance
-        manifest.begin()
+        manifest.begin({})
     assert read_manifest(tmp_path)["status"] == "DONE"
 
 
@@ -159,8 +163,8 @@ def test_the_status_tells_runs_that_end_from_those_stopped_or_killed(tmp_path):
     assert facts["outcome"]["steps"] == 5
     assert facts["outcome"]["best"] == facts["outcome"]["final"]["valid/loss"]
     assert facts["git"]["dirty"] in ("true", "false", "unknown")
-    assert "trainer.max_steps=5" in facts["overrides"]
-    assert len(facts["config_hash"]) == 64
+    assert "trainer.max_steps=5" in facts["inputs"]["overrides"]
+    assert len(facts["inputs"]["config_hash"]) == 64
 
     settings = [*tiny_overrides("trainer.max_steps=100000", "checkpointing.every_steps=2"), "resume=auto"]
     for number, status in [(signal.SIGTERM, "PREEMPTED"), (signal.SIGKILL, "RUNNING")]:
@@ -181,7 +185,7 @@ def wait_until_begun(folder, process):
     while (
         (facts := read_manifest(folder))["attempts"][-1]["pid"] != process.pid
         or "outcome" in facts
-        or "data" not in facts
+        or "inputs" not in facts
     ):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < until
@@ -207,22 +211,23 @@ ATTEMPT = {"host": "h", "pid": 7, "process_start": 1.0, "start": 1.0, "status": 
         ("attempts", [ATTEMPT | {"pid": -1}]),
         ("outcome", {"speed": "fast"}),
         ("outcome", []),
-        ("end", {}),
+        ("inputs", {"seed": "one"}),
         ("status", "TRAINING"),
         ("format", 1),
         ("id", None),
     ],
     ids=str,
 )
-def test_a_damaged_manifest_is_one_line_and_a_new_run_replaces_it(tmp_path, field, value, capsys):
+def test_a_damaged_manifest_is_one_line_and_a_new_run_replaces_it(tmp_path, field, value, caplog):
     with RunManifest(tmp_path) as manifest:
-        manifest.begin(outcome={"best": 0.5})
+        manifest.begin({})
+        manifest.record({"best": 0.5})
     path = tmp_path / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
     for read in (read_manifest, effective_status):
         with pytest.raises(DataError, match=rf"^{path}: [^\n]+$"):
             read(tmp_path)
     with RunManifest(tmp_path) as manifest:
-        manifest.begin()
+        manifest.begin({})
     assert read_manifest(tmp_path)["status"] == "DONE"
-    assert capsys.readouterr().err.count("\n") == 1
+    assert len(caplog.messages) == 1

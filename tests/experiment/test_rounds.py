@@ -9,17 +9,15 @@ from omegaconf import OmegaConf
 from scipy.special import log_softmax
 
 from mlxlab.cli.train import main
-from mlxlab.distillation.options import NO_DISTILLATION
-from mlxlab.distributed.process_group import SingleProcess
+from mlxlab.distillation.options import NO_DISTILLATION, read_options
 from mlxlab.experiment.build import build_session
-from mlxlab.experiment.rank_zero import RankContext
-from mlxlab.experiment.rounds import DistillationRounds, is_multi_round
 from mlxlab.inference.ensemble import find_run_dir
 from mlxlab.inference.restore import restore_model
 from mlxlab.models.ensemble import Ensemble
 from mlxlab.tracking.mlflow import spool
 from mlxlab.training.device_batch import to_device
 from support.models import weights_of
+from support.rounds import make_rounds
 
 WORDS = [
     "trainer=distill",
@@ -98,12 +96,13 @@ def test_every_round_is_a_finished_run_with_the_earlier_students_as_members(two_
         expected = [f"{folder}/rounds/{earlier}/checkpoints/last" for earlier in range(1, number)]
         assert config.trainer.distillation.members == expected
         assert (folder / "rounds" / str(number) / "STATUS.DONE").exists()
-    assert json.loads((folder / "manifest.json").read_text())["rounds_done"] == 2
+    assert json.loads((folder / "manifest.json").read_text())["outcome"]["rounds_done"] == 2
 
 
 def test_the_table_of_rounds_shows_student_ensemble_and_members_of_each_round(two_rounds):
     folder, _ = two_rounds
-    rows = [line.strip("| ").split(" | ") for line in (folder / "rounds.md").read_text().splitlines() if "|" in line]
+    lines = [line for line in (folder / "rounds.md").read_text().splitlines() if "|" in line]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     done = json.loads((folder / "rounds.json").read_text())["done"]
     assert rows[0][1:] == ["teacher", "student", "ensemble", "members"]
     for number, metrics in enumerate(done, 1):
@@ -154,20 +153,19 @@ def test_zero_rounds_join_students_of_other_runs_to_an_ensemble(joined):
 def test_an_ensemble_can_be_a_teacher(joined, tmp_path):
     folder, _ = joined
     student = train_run(tmp_path / "student", f"trainer.teachers=[{folder}]")
-    digests = json.loads((student / "manifest.json").read_text())["teachers"]
+    digests = json.loads((student / "manifest.json").read_text())["inputs"]["teachers"]
     assert digests == {str(folder): Ensemble([restore_model(folder).model]).digest()}
 
 
 def config_with(**changes):
     target = {"_target_": "mlxlab.distillation.options.DistillationOptions"}
     options = asdict(NO_DISTILLATION) | target | changes
-    return OmegaConf.create({"resume": None, "trainer": {"distillation": options}, "objective": "valid/loss"})
+    return {"resume": None, "trainer": {"distillation": options}, "objective": "valid/loss"}
 
 
 def test_members_are_in_the_order_of_the_rounds_by_number(tmp_path):
-    cfg = config_with(rounds=12, members=["x"])
-    rounds = DistillationRounds(cfg, RankContext(SingleProcess(), tmp_path), lambda *_: 0.0, lambda **_: None)
-    names = [name.split("/")[-3] for name in rounds._members(11)[1:]]
+    rounds = make_rounds(config_with(rounds=12, members=["x"]), tmp_path)
+    names = [name.split("/")[-3] for name in rounds.members(11)[1:]]
     assert names == [str(number) for number in range(1, 12)]
 
 
@@ -175,8 +173,8 @@ def test_members_are_in_the_order_of_the_rounds_by_number(tmp_path):
     ("changes", "expected"), [({"rounds": 2}, True), ({"rounds": 0, "members": ["x"]}, True), ({}, False)]
 )
 def test_a_run_of_several_rounds_or_with_members_consists_of_other_runs(changes, expected):
-    assert is_multi_round(config_with(**changes)) == expected
-    assert not is_multi_round(OmegaConf.create({"trainer": {}}))
+    assert read_options(config_with(**changes)).is_multi_round == expected
+    assert not read_options({"trainer": {}}).is_multi_round
 
 
 @pytest.mark.parametrize("path", ["", "checkpoints", "checkpoints/last"])

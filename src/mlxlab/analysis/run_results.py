@@ -8,7 +8,7 @@ from typing import Any
 
 from mlxlab.analysis.comparison import MethodResults
 from mlxlab.errors import DataError, InputNotFoundError
-from mlxlab.experiment import manifest_file as manifest
+from mlxlab.experiment import manifest
 
 
 def find_runs(path: Path) -> list[Path]:
@@ -51,7 +51,7 @@ def method_results(
         values[run] = _value(outcome, metric, best, folder)
         sizes.add(outcome.get("parameters"))
         steps.add(outcome.get("steps"))
-        folds |= {number} if (number := fields.get("folds")) else set()
+        folds |= {number} if (number := fields.get("inputs", {}).get("folds")) else set()
     return MethodResults(name, values, _single(sizes), speed_of(folders), _single(steps)), folds
 
 
@@ -66,8 +66,9 @@ def speed_of(folders: Sequence[Path]) -> float | None:
 
 
 def _name_of(fields: manifest.Manifest) -> str:
-    fold = f" fold {fields.get('fold')}" if fields.get("folds") else ""
-    return f"seed {fields.get('seed', '?')}{fold}"
+    inputs = fields.get("inputs", {})
+    fold = f" fold {inputs.get('fold')}" if inputs.get("folds") else ""
+    return f"seed {inputs.get('seed', '?')}{fold}"
 
 
 def _value(outcome: manifest.Outcome, metric: str, best: bool, folder: Path) -> float:

@@ -156,7 +156,7 @@ def _compared(methods: dict[str, list["FoldRun"]], folds: int, folder: Path, com
 
 
 def _count_parameters(run: "FoldRun") -> int:
-    from mlxlab.experiment.manifest_file import read_manifest
+    from mlxlab.experiment.manifest import read_manifest
 
     return int(read_manifest(run.folder)["outcome"]["parameters"])
 

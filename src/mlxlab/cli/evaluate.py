@@ -65,7 +65,7 @@ def _evaluate(args: list[str]) -> None:
     from mlxlab import backend
 
     backend.prepare()
-    from mlxlab.experiment.report import table
+    from mlxlab.experiment.report import value_table
     from mlxlab.inference.restore import restore_model
     from mlxlab.training.evaluate import evaluate
 
@@ -74,7 +74,7 @@ def _evaluate(args: list[str]) -> None:
     log.info(f"{data.description}; step {restored.checkpoint.step} of {options.run}")
     result = evaluate(restored.model, data.batches, restored.encoder.task, limit=options.max_batches)
     assert result is not None
-    print("\n".join(table("metric", list(result.metrics.items()))))
+    print(value_table("metric", result.metrics.items()))
 
 
 def parse(args: Sequence[str]) -> tuple[EvaluateOptions, dict[str, str]]:

@@ -57,7 +57,7 @@ def run(hydra: "Hydra", config: "DictConfig", owns_process: bool) -> int:
     from hydra.types import HydraContext, RunMode
 
     from mlxlab.config.hydra.compose import Callbacks
-    from mlxlab.experiment.manifest_file import remove_unused
+    from mlxlab.experiment.manifest import remove_unused
 
     check_parallel(config.trainer.parallel)
     config.hydra.mode = RunMode.RUN

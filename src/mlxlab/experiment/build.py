@@ -1,11 +1,11 @@
 """Builds the parts of a training session from its config: data set, model, trainer and state."""
 
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from omegaconf import DictConfig, OmegaConf
 
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from mlxlab.training.state import TrainState
     from mlxlab.training.trainer import Trainer
 
-Config = dict[str, Any]  # a composed and checked config
+Config = dict[str, Any]  # a composed and checked config, resolved
+
+
+def resolved(cfg: DictConfig) -> Config:
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    return config
 
 
 @dataclass(frozen=True)
@@ -95,12 +100,8 @@ def build_session(
     model = build_model(cfg, data, shape=None if initialize else inference_dir)
     if initialize:
         load_initial_weights(cfg, model)
-    context = FitContext(
-        MonitoredMetric(cfg["objective"]),
-        tracker or NoTracker(),
-        group=group or SingleProcess(),
-        labels=data.task.labels,
-    )
+    monitor, processes = MonitoredMetric(cfg["objective"]), group or SingleProcess()
+    context = FitContext(monitor, tracker or NoTracker(), group=processes, labels=data.task.labels)
     return Session(cfg, data, model, trainer, teachers, context, (*data.sources, *lines))
 
 
@@ -128,8 +129,9 @@ def build_data(cfg: Config, project: Path, tokenizer: Path | None, folder: Path)
         folder=folder,
     )
     data = check_data_module(dataset)
-    if cfg["objective"] not in BY_TASK[data.task.kind]:
-        expected = ", ".join(BY_TASK[data.task.kind])
+    metrics = BY_TASK[data.task.kind]
+    if cfg["objective"] not in metrics:
+        expected = ", ".join(metrics)
         raise ConfigError(f"objective={cfg['objective']}: not measured on this data; expected one of {expected}")
     return data
 
@@ -143,15 +145,13 @@ def build_model(cfg: Config, data: "DataModule", shape: Path | None = None) -> "
 
     from mlxlab.models import build
 
-    mx.random.seed(model_seed(cfg))
-    task = data.task
-    node = dict(cfg["model"])
+    seed, task, node = model_seed(cfg), data.task, dict(cfg["model"])
+    mx.random.seed(seed)
     if shape is not None and node.get("pretrained"):
         node["pretrained"] = str(shape)
     sizes = {"num_classes": task.num_classes, "vocab_size": data.tokenizer.vocab_size}
-    model = build.build_model(
-        node, kind=task.kind, **sizes, seed=model_seed(cfg) if shape is None else None, load_pretrained=shape is None
-    )
+    initial_seed = seed if shape is None else None
+    model = build.build_model(node, kind=task.kind, **sizes, seed=initial_seed, load_pretrained=shape is None)
     limit, seq_len = model.backbone.position_limit, cfg["data"].get("seq_len")
     if limit is not None and seq_len is not None and seq_len > limit:
         raise ConfigError(f"data.seq_len={seq_len}: the model has positions for {limit} tokens")
@@ -173,8 +173,3 @@ def save_inference_config(config: Config, data: "DataModule", inference_dir: Pat
 def model_seed(cfg: Config) -> int:
     """Seed of weights and dropout: `seed`, mixed with the number of earlier students of a multi-round run."""
     return int(cfg["seed"] + len(read_options(cfg).members) * 0x9E3779B97F4A7C15) % 2**64
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of the packages on which a bitwise resume depends."""
-    return {name: version(name) for name in ("mlxlab", "mlx", "numpy", "tokenizers")}

@@ -4,28 +4,98 @@ Times are seconds since 1970. A run killed with -9 stays RUNNING: its last attem
 process, by which `effective_status` detects that it is dead. Neither MLX nor the config is imported here.
 """
 
+import logging
 import math
 import platform
-import sys
+import shutil
 import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import psutil
 
+from mlxlab.constraints import Ge, Le, MinLen
 from mlxlab.errors import DataError, InputNotFoundError, RunInterrupted, UserError
-from mlxlab.experiment.manifest_file import FILE, FORMAT, STATUSES, Manifest, Status, read_manifest
 from mlxlab.files.atomic import write_json
-from mlxlab.metric_names import TOKENS_PER_SEC, VALID
+from mlxlab.files.untrusted import read_json
 
-if TYPE_CHECKING:
-    from mlxlab.training.state import MonitoredMetric, TrainState
+FILE = "manifest.json"
+FORMAT: Literal[2] = 2
+Status = Literal["RUNNING", "DONE", "FAILED", "PREEMPTED"]
+STATUSES: tuple[Status, ...] = ("RUNNING", "DONE", "FAILED", "PREEMPTED")
+GitCommit = dict[str, str | None]  # commit, dirty
 
-Fields = dict[str, Any]
+logger = logging.getLogger(__name__)
+
+
+class Attempt(TypedDict):
+    """One process that worked on the run."""
+
+    host: str
+    pid: Annotated[int, Ge(1), Le(2**31 - 1)]
+    process_start: float
+    start: float
+    status: Status
+    end: NotRequired[float]
+    exit_code: NotRequired[int]
+    error: NotRequired[str]
+
+
+class Parent(TypedDict):
+    """The origin of a run: `kind` is checkpoint, pretrained, teacher, member, selection or sweep."""
+
+    kind: str
+    of: str
+
+
+class Inputs(TypedDict, total=False):
+    """What a run is made of. Seed and fold are equal for runs that may be compared pair by pair."""
+
+    overrides: list[str]
+    parents: list[Parent]
+    seed: int
+    fold: int | None
+    folds: int | None
+    versions: dict[str, str]
+    config_hash: str
+    data: str  # fingerprint
+    tokenizer: str  # fingerprint
+    teachers: dict[str, str]
+
+
+class Outcome(TypedDict, total=False):
+    """The results of a run; null is not finite. `final` are the metrics of the last evaluation."""
+
+    objective: str
+    best: float | None
+    best_step: int
+    parameters: float
+    speed: float | None
+    steps: int
+    tokens: int
+    rounds_done: int
+    final: dict[str, float | None]
+    final_state: str
+    wall_seconds: float
+    exit_code: int
+
+
+class Manifest(TypedDict):
+    """`manifest.json`. `inputs` are known once training begins."""
+
+    format: Literal[2]
+    id: str
+    name: str
+    status: Status
+    attempts: Annotated[list[Attempt], MinLen(1)]
+    git: NotRequired[GitCommit]
+    inputs: NotRequired[Inputs]
+    outcome: NotRequired[Outcome]
 
 
 class RunManifest:
@@ -34,69 +104,67 @@ class RunManifest:
     An attempt that fails before `begin`, say because its overrides were refused, leaves the status of the one before.
 
     Args:
-        slow_fields: returns fields that take time to find, in a thread of its own: the git commit.
+        find_commit: the git commit; called in a thread of its own, because it takes time.
     """
 
-    def __init__(self, folder: Path, slow_fields: Callable[[], Fields] = dict) -> None:
-        self.folder, self._slow_fields = folder, slow_fields
-        self._lock = threading.Lock()
-        self._fields: Fields = {}
-        self._earlier_status: Status | None = None
-        self._thread: threading.Thread | None = None
-        self._warned = False
+    def __init__(self, folder: Path, find_commit: Callable[[], GitCommit] = dict) -> None:
+        self.folder, self._find_commit = folder, find_commit
+        self._lock, self._warned = threading.Lock(), False
+        self._thread = threading.Thread(target=self._add_commit, name="manifest", daemon=True)
 
     def __enter__(self) -> "RunManifest":
-        earlier = self._read_earlier()
-        now = time.time()
-        process = psutil.Process()
-        attempt = {"host": platform.node(), "pid": process.pid, "process_start": process.create_time(), "start": now}
-        defaults = {"id": uuid.uuid4().hex, "name": self.folder.name, "start": now, "parents": [], "rounds_done": 0}
+        earlier, process = self._read_earlier(), psutil.Process()
         self._earlier_status = earlier["status"] if earlier and earlier["status"] != "RUNNING" else None
-        attempts = [*(earlier["attempts"] if earlier else []), attempt | {"status": "RUNNING"}]
-        current = {"format": FORMAT, "status": "RUNNING", "end": None, "attempts": attempts}
-        self._fields = defaults | dict(earlier or {}) | current
+        attempt: Attempt = {
+            "host": platform.node(),
+            "pid": process.pid,
+            "process_start": process.create_time(),
+            "start": time.time(),
+            "status": "RUNNING",
+        }
+        new: Manifest = {
+            "format": FORMAT,
+            "id": uuid.uuid4().hex,
+            "name": self.folder.name,
+            "status": "RUNNING",
+            "attempts": [],
+        }
+        self._fields: Manifest = earlier or new
+        self._fields["attempts"].append(attempt)
         self._write("RUNNING", durable=False)  # that of the thread is
-        self._thread = threading.Thread(target=self._add_slow_fields, name="manifest", daemon=True)
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if error is None:
-            self.end("DONE")
-            return
         interrupted = isinstance(error, KeyboardInterrupt | RunInterrupted)
-        exit_code = error.exit_code if isinstance(error, UserError) else 130 if interrupted else 1
-        self.end("PREEMPTED" if interrupted else "FAILED", str(error) or type(error).__name__, exit_code)
-
-    def begin(self, **fields: Any) -> None:
-        """Training begins: from now on this attempt decides the status. Takes fields like `update`.
-
-        May be called again: the outcome of the attempt before is removed.
-        """
-        self._earlier_status = None
+        status: Status = "DONE" if error is None else "PREEMPTED" if interrupted else "FAILED"
+        exit_code = error.exit_code if isinstance(error, UserError) else {"DONE": 0, "PREEMPTED": 130}.get(status, 1)
+        self._thread.join(3.0)
         with self._lock:
+            attempts = self._fields["attempts"]
+            attempts[-1] |= {"status": status, "end": time.time(), "exit_code": exit_code}
+            if error is not None:
+                attempts[-1]["error"] = (str(error) or type(error).__name__)[:2000]
+            if self._earlier_status is None or status == "DONE":
+                wall = sum(attempt["end"] - attempt["start"] for attempt in attempts if "end" in attempt)
+                self._fields.setdefault("outcome", {})
+                self._fields["outcome"] |= {"wall_seconds": wall, "exit_code": exit_code}
+                self._write(status)
+            else:
+                self._write(self._earlier_status)
+
+    def begin(self, inputs: Inputs, uid: str = "", name: str = "") -> None:
+        """Training begins: from now on this attempt decides the status. The outcome of the one before is removed."""
+        with self._lock:
+            self._earlier_status = None
+            self._fields |= {"inputs": inputs, "id": uid or self._fields["id"], "name": name or self._fields["name"]}
             self._fields.pop("outcome", None)
-        self.update(**fields)
-
-    def update(self, **fields: Any) -> None:
-        """Adds or replaces fields; None leaves the present value."""
-        with self._lock:
-            self._fields |= {name: value for name, value in fields.items() if value is not None}
             self._write("RUNNING")
 
-    def end(self, status: Status, error: str = "", exit_code: int = 0) -> None:
-        """Ends this attempt."""
-        if self._thread is not None:
-            self._thread.join(3.0)
+    def record(self, outcome: Outcome) -> None:
         with self._lock:
-            now, attempts = time.time(), self._fields["attempts"]
-            attempts[-1] |= {"status": status, "end": now, "exit_code": exit_code}
-            attempts[-1] |= {"error": error[:2000]} if error else {}
-            wall = sum(attempt["end"] - attempt["start"] for attempt in attempts if "end" in attempt)
-            outcome = self._fields.get("outcome", {}) | {"wall_seconds": wall, "exit_code": exit_code}
-            earlier = self._earlier_status if status != "DONE" else None
-            self._fields |= {"status": earlier or status, "end": now} | ({} if earlier else {"outcome": outcome})
-            self._write(earlier or status)
+            self._fields["outcome"] = outcome
+            self._write("RUNNING")
 
     def _read_earlier(self) -> Manifest | None:
         """The manifest of earlier attempts in this folder; a damaged one is replaced."""
@@ -105,64 +173,70 @@ class RunManifest:
         except InputNotFoundError:
             return None
         except DataError as error:
-            print(f"{error}; replaced by a new one", file=sys.stderr)
+            logger.warning(f"{error}; replaced by a new one")
             return None
 
-    def _add_slow_fields(self) -> None:
-        self.update(**self._slow_fields())
+    def _add_commit(self) -> None:
+        git = self._find_commit()
+        with self._lock:
+            self._fields["git"] = git
+            self._write(self._fields["status"])
 
     def _write(self, status: Status, durable: bool = True) -> None:
         """Replaces both files; at every instant there is a status. A full disk does not end the run."""
+        self._fields["status"] = status
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.folder / FILE, without_nonfinite(self._fields), durable=durable)
             (self.folder / f"STATUS.{status}").touch()
-            for other in STATUSES:
-                if other != status:
-                    (self.folder / f"STATUS.{other}").unlink(missing_ok=True)
+            for other in {*STATUSES} - {status}:
+                (self.folder / f"STATUS.{other}").unlink(missing_ok=True)
         except OSError as error:
             if not self._warned:
-                print(f"{self.folder / FILE}: not written: {error.strerror or error}", file=sys.stderr)
+                logger.warning(f"{self.folder / FILE}: not written: {error.strerror or error}")
             self._warned = True
 
 
-def lineage(config: Fields, resumed: Path | None = None, sweep: str = "") -> list[Fields]:
-    """The sources of a run, by its resolved config: a checkpoint of another run, weights, teachers, losses, a sweep."""
-    from mlxlab.distillation.options import read_options
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a run folder.
 
-    distillation, data = read_options(config), config["data"]
-    sources = [("checkpoint", resumed), ("pretrained", config["model"].get("pretrained"))]
-    sources += [("teacher", name) for name in distillation.teachers]
-    sources += [("member", name) for name in distillation.members]
-    sources += [("selection", (data.get("select") or {}).get("source")), ("sweep", sweep)]
-    return [{"kind": kind, "of": str(name)} for kind, name in sources if name and name != "previous"]
-
-
-def pairing_key(config: Fields) -> Fields:
-    """Seed and fold: equal for runs that may be compared pair by pair."""
-    return {"seed": config["seed"], **{key: config["data"].get(key) for key in ("fold", "folds")}}
-
-
-def run_outcome(state: "TrainState", monitor: "MonitoredMetric", final_state: str) -> Fields:
-    """The results of a run, for its manifest: the best value, the last metrics, size and speed."""
-    from mlxlab.models.model import count_parameters
-
-    history = state.history
-    valid = next((m for _, m in reversed(history.curve) if any(name.startswith(VALID) for name in m)), {})
-    return {
-        "objective": monitor.name,
-        "best": history.best,
-        "best_step": history.best_step,
-        "parameters": count_parameters(state.model),
-        "speed": history.latest(TOKENS_PER_SEC),
-        "steps": state.progress.step,
-        "tokens": state.progress.tokens,
-        "final": {name: value for name, value in valid.items() if name.startswith(VALID)},
-        "final_state": final_state,
-    }
+    Raises:
+        InputNotFoundError: there is none.
+        DataError: it is damaged, or was written in another format.
+    """
+    path = folder / FILE
+    try:
+        number = read_json(path, dict[str, object]).get("format", 1)
+        if number != FORMAT:
+            raise DataError(f"{path}: run folder of format {number}, expected format {FORMAT}")
+        return read_json(path, Manifest)
+    except InputNotFoundError:
+        raise InputNotFoundError(f"{path}: not found; expected a run folder") from None
 
 
-def without_nonfinite(value: Any) -> Any:
+def remove_unused(folder: Path) -> None:
+    """Removes a run folder whose only run was refused before training; one that holds anything else stays."""
+    names = {".hydra", ".lock", FILE, "inference", *(f"STATUS.{status}" for status in STATUSES)}
+    with suppress(OSError, InputNotFoundError, DataError):
+        begun = "inputs" in read_manifest(folder)
+        if not begun and {path.name for path in folder.iterdir()} <= names:
+            shutil.rmtree(folder)
+
+
+def effective_status(folder: Path) -> str:
+    """The status in a run folder; DEAD for one that is RUNNING on this machine without its process."""
+    manifest = read_manifest(folder)
+    last = manifest["attempts"][-1]
+    if manifest["status"] != "RUNNING" or last["host"] != platform.node():
+        return manifest["status"]
+    try:
+        is_alive = abs(psutil.Process(last["pid"]).create_time() - last["process_start"]) < 2.0
+    except psutil.NoSuchProcess:
+        is_alive = False
+    return "RUNNING" if is_alive else "DEAD"
+
+
+def without_nonfinite(value: object) -> Any:
     """A JSON value with null for NaN and infinities, which JSON does not have."""
     if isinstance(value, Mapping):
         return {key: without_nonfinite(item) for key, item in value.items()}

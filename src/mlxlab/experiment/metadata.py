@@ -3,33 +3,40 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlxlab import backend
 from mlxlab.config.hydra.overrides import cli_overrides, group_choices
-from mlxlab.experiment.build import Config, Session, package_versions
-from mlxlab.experiment.manifest import lineage, pairing_key
+from mlxlab.distillation.options import read_options
+from mlxlab.errors import RunInterrupted
+from mlxlab.experiment.build import Config, Session
+from mlxlab.experiment.manifest import GitCommit, Inputs, Outcome, Parent
+from mlxlab.experiment.report import final_metrics
+from mlxlab.metric_names import TOKENS_PER_SEC
 from mlxlab.tracking import provenance
 from mlxlab.tracking.journal import PARENT
 
 if TYPE_CHECKING:
     from mlxlab.checkpoint.state import RunMetadata
-    from mlxlab.checkpoint.store import Checkpoint
-    from mlxlab.tracking.tracker import Tracker
+    from mlxlab.experiment.start import Start
+    from mlxlab.tracking.tracker import Status, Tracker
+    from mlxlab.training.state import TrainState
 
 
-def run_choices(checkpoint: "Checkpoint | None") -> dict[str, str]:
-    """Group -> option: those of the command line; of a resumed run those it started with, unless typed again."""
+def run_metadata(session: Session, start: "Start") -> "RunMetadata":
+    """Metadata that a checkpoint needs to be resumed, verified and compared later.
+
+    `choices` are those of the command line; of a resumed run those it started with, unless typed again.
+    """
     choices = group_choices()
-    if checkpoint is None:
-        return choices
-    typed = {override.lstrip("+~").split("=", 1)[0].split("@")[0] for override in cli_overrides()}
-    return checkpoint.state["metadata"]["choices"] | {key: choices[key] for key in typed & choices.keys()}
-
-
-def run_metadata(session: Session, tracker: "Tracker", choices: dict[str, str]) -> "RunMetadata":
-    """Metadata that a checkpoint needs to be resumed, verified and compared later."""
+    if start.checkpoint is not None:
+        typed = {override.lstrip("+~").split("=", 1)[0].split("@")[0] for override in cli_overrides()}
+        changed = {key: choices[key] for key in typed & choices.keys()}
+        choices = start.checkpoint.state["metadata"]["choices"] | changed
     return {
         "config": session.cfg,
         "config_hash": hashlib.sha256(json.dumps(session.cfg, sort_keys=True).encode()).hexdigest(),
@@ -39,7 +46,7 @@ def run_metadata(session: Session, tracker: "Tracker", choices: dict[str, str]) 
         "held_out": session.data.held_out,
         "tokenizer": session.data.tokenizer.fingerprint,
         "teachers": session.teachers.digests,
-        "uid": tracker.uid,
+        "uid": "",
     }
 
 
@@ -64,25 +71,77 @@ def log_inputs(session: Session, tracker: "Tracker", inference_dir: Path) -> Non
     tracker.log_artifact(inference_dir, "config")
 
 
-def manifest_fields(session: Session, checkpoint: "Checkpoint | None", run_dir: Path) -> dict[str, Any]:
-    """Fields that the manifest records before training."""
-    metadata = session.context.metadata
-    is_own = checkpoint is None or checkpoint.path.absolute().is_relative_to(run_dir.absolute())
-    source = None if checkpoint is None or is_own else checkpoint.path
+def run_inputs(cfg: Config, checkpoint: Path | None = None) -> Inputs:
+    """What the manifest records before training; a fork names the checkpoint that it starts from."""
     return {
-        "id": metadata["uid"] or None,
-        "name": run_name(session.cfg, run_dir),
-        "parents": lineage(session.cfg, source, os.environ.get(PARENT, "")),
         "overrides": cli_overrides(),
-        **pairing_key(session.cfg),
+        "parents": lineage(cfg, checkpoint, os.environ.get(PARENT, "")),
+        "seed": cfg["seed"],
+        "fold": cfg["data"].get("fold"),
+        "folds": cfg["data"].get("folds"),
+        "versions": package_versions(),
+    }
+
+
+def session_inputs(session: Session, checkpoint: Path | None) -> Inputs:
+    """`run_inputs` with the fingerprints of what the session has loaded."""
+    metadata = session.context.metadata
+    return {
+        **run_inputs(session.cfg, checkpoint),
         "config_hash": metadata["config_hash"],
-        "versions": metadata["versions"],
         "data": metadata["data"],
         "tokenizer": metadata["tokenizer"],
         "teachers": metadata["teachers"],
     }
 
 
-def git_commit() -> dict[str, Any]:
+def run_outcome(session: Session, state: "TrainState", digest: str) -> Outcome:
+    """The results of a run, for its manifest: the best value, the last metrics, size and speed."""
+    from mlxlab.models.model import count_parameters
+
+    history = state.history
+    return {
+        "objective": session.context.monitor.name,
+        "best": history.best,
+        "best_step": history.best_step,
+        "parameters": count_parameters(state.model),
+        "speed": history.latest(TOKENS_PER_SEC),
+        "steps": state.progress.step,
+        "tokens": state.progress.tokens,
+        "final": {**final_metrics(history)},
+        "final_state": digest,
+    }
+
+
+def lineage(cfg: Config, checkpoint: Path | None = None, sweep: str = "") -> list[Parent]:
+    """The sources of a run, by its resolved config: a checkpoint of another run, weights, teachers, losses, a sweep."""
+    distillation, data = read_options(cfg), cfg["data"]
+    sources = [("checkpoint", checkpoint), ("pretrained", cfg["model"].get("pretrained"))]
+    sources += [("teacher", name) for name in distillation.teachers]
+    sources += [("member", name) for name in distillation.members]
+    sources += [("selection", (data.get("select") or {}).get("source")), ("sweep", sweep)]
+    return [{"kind": kind, "of": str(name)} for kind, name in sources if name and name != "previous"]
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages on which a bitwise resume depends."""
+    return {name: version(name) for name in ("mlxlab", "mlx", "numpy", "tokenizers")}
+
+
+def git_commit() -> GitCommit:
     tags = provenance.git()
-    return {"git": {"commit": tags.get("mlflow.source.git.commit"), "dirty": tags["git.dirty"]}}
+    return {"commit": tags.get("mlflow.source.git.commit"), "dirty": tags["git.dirty"]}
+
+
+@contextmanager
+def tracked_until_end(tracker: "Tracker") -> Iterator[None]:
+    """Closes the run of the tracker with the status that it ended with."""
+    status: Status = "FAILED"
+    try:
+        yield
+        status = "FINISHED"
+    except (KeyboardInterrupt, RunInterrupted):
+        status = "KILLED"
+        raise
+    finally:
+        tracker.end(status)

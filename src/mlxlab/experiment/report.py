@@ -2,13 +2,14 @@
 
 import logging
 import shlex
-import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlxlab.experiment.manifest import without_nonfinite
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.markdown import markdown_table
+from mlxlab.metric_names import VALID
 from mlxlab.program import command
 
 if TYPE_CHECKING:
@@ -26,27 +27,27 @@ def write_report(state: "TrainState", baselines: dict[str, float], folder: Path)
         baselines: accuracy by name, on the same validation rows.
     """
     history, progress = state.history, state.progress
-    rows = [(name.removeprefix("valid/"), value) for name, value in history.best_metrics.items()]
-    if rows:
+    best = history.best_metrics
+    if best:
         heading = f"best of {len(history.evaluations)} evaluations, step {history.best_step} of {progress.step}:"
-        lines = [heading, *table("model", rows)]
+        rows = [(name.removeprefix(VALID), value) for name, value in best.items()]
+        paragraphs = [f"{heading}\n{value_table('model', rows)}"]
     else:
-        lines = [f"no evaluation was finite: {len(history.evaluations)} evaluations, {progress.step} steps"]
-    if baselines and rows:
-        accuracy = history.best_metrics.get("valid/accuracy", float("nan"))
-        ranking = sorted([*baselines.items(), ("this model", accuracy)], key=lambda row: row[1])
-        lines += ["", *table("accuracy of", ranking)]
+        paragraphs = [f"no evaluation was finite: {len(history.evaluations)} evaluations, {progress.step} steps"]
+    if baselines and best:
+        ranking = [*baselines.items(), ("this model", best.get(f"{VALID}accuracy", float("nan")))]
+        paragraphs.append(value_table("accuracy of", sorted(ranking, key=lambda row: row[1])))
     if history.reference:
-        lines += ["", *side_by_side(history.reference)]
+        paragraphs.append(side_by_side(history.reference))
     if progress.nonfinite_steps:
-        lines += ["", f"{progress.nonfinite_steps} steps were skipped: loss or gradient not finite"]
-    text = "\n".join(lines)
+        paragraphs.append(f"{progress.nonfinite_steps} steps were skipped: loss or gradient not finite")
+    text = "\n\n".join(paragraphs)
     write_atomic(folder / "summary.md", f"# {folder.name}\n\n{text}\n")
     results = {
         "best_step": history.best_step,
         "steps": progress.step,
-        "metrics": history.best_metrics,
-        "final": _final(history),
+        "metrics": best,
+        "final": final_metrics(history),
         "baselines": baselines,
         "reference": history.reference,
     }
@@ -54,38 +55,34 @@ def write_report(state: "TrainState", baselines: dict[str, float], folder: Path)
     return text
 
 
-def _final(history: "History") -> dict[str, float]:
+def final_metrics(history: "History") -> dict[str, float]:
     """Metrics of the last evaluation, also if it was made before a resume."""
-    points = ({k: v for k, v in metrics.items() if k.startswith("valid/")} for _, metrics in reversed(history.curve))
+    points = ({k: v for k, v in metrics.items() if k.startswith(VALID)} for _, metrics in reversed(history.curve))
     return next(filter(None, points), {})
 
 
 def next_commands(run_dir: Path, generates: bool) -> list[str]:
     """Commands for the finished run, in the form in which the user called this program."""
-    script = Path(sys.argv[0])
-    prefix, suffix = (f"{script.parent}/", ".py") if script.name == "train.py" else ("mlxlab ", "")
     verbs = ["evaluate", *(["generate"] if generates else [])]
-    return [f"next: {prefix}{verb}{suffix} {shlex.quote(f'run={run_dir}')}" for verb in verbs]
+    return [f"next: {command(verb)} {shlex.quote(f'run={run_dir}')}" for verb in verbs]
 
 
-def side_by_side(measured: dict[str, dict[str, float]]) -> list[str]:
-    """Lines of Markdown: a column for each model, and the size of the student as a share of the teacher's."""
+def side_by_side(measured: dict[str, dict[str, float]]) -> str:
+    """A column of metrics for each model, and the size of the student as a share of the teacher's."""
     student, teacher = measured["student"], measured["teacher"]
-    lines = [f"| at the last step | {' | '.join(measured)} |", "|---|" + "--:|" * len(measured)]
-    for name in student:
-        digits = ",.0f" if name == "parameters" else ".4f"
-        lines.append(f"| {name} | {' | '.join(format(metrics[name], digits) for metrics in measured.values())} |")
+    formats = {"parameters": ",.0f"}
+    rows = [[name, *(format(m[name], formats.get(name, ".4f")) for m in measured.values())] for name in student]
     share = student["parameters"] / teacher["parameters"]
-    lines += [
-        "",
-        f"The student has {share:.1%} of the teacher's parameters. One run cannot tell whether that helped:",
-    ]
-    return [*lines, f"train without teachers too, both over several seeds, and run `{command('compare')}`."]
+    return (
+        f"{markdown_table(['at the last step', *measured], rows)}\n\n"
+        f"The student has {share:.1%} of the teacher's parameters. One run cannot tell whether that helped:\n"
+        f"train without teachers too, both over several seeds, and run `{command('compare')}`."
+    )
 
 
-def table(title: str, rows: list[tuple[str, float]]) -> list[str]:
-    """Lines of Markdown."""
-    return markdown_table([title, "value"], [(name, f"{value:.4f}") for name, value in rows]).splitlines()
+def value_table(title: str, rows: Iterable[tuple[str, float]]) -> str:
+    """A Markdown table of named values."""
+    return markdown_table([title, "value"], [(name, f"{value:.4f}") for name, value in rows])
 
 
 def log_lines(*lines: str) -> None:

@@ -1,49 +1,38 @@
 """Runs one experiment: builds its parts, trains, reports. The only module that knows every part."""
 
 import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from mlxlab import backend
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
+from mlxlab.distillation.options import read_options
 from mlxlab.errors import DivergenceError, RunInterrupted, WriteError
-from mlxlab.experiment.build import Session, build_session, package_versions, save_inference_config
-from mlxlab.experiment.lock import RunLock
-from mlxlab.experiment.manifest import RunManifest, lineage, pairing_key, run_outcome
+from mlxlab.experiment.build import Config, Session, build_session, resolved, save_inference_config
+from mlxlab.experiment.context import RunContext, distributed_context, run_lock
+from mlxlab.experiment.manifest import RunManifest
 from mlxlab.experiment.metadata import (
     git_commit,
     log_inputs,
-    manifest_fields,
-    run_choices,
     run_metadata,
     run_name,
+    run_outcome,
     run_tags,
+    session_inputs,
+    tracked_until_end,
 )
-from mlxlab.experiment.rank_zero import RankContext, distributed_context
-from mlxlab.experiment.report import log_lines
-from mlxlab.experiment.resume_config import (
-    check_compatible,
-    check_fits,
-    log_config_changes,
-    refuse_checkpoint,
-    resolved,
-    resume_config,
-)
-from mlxlab.experiment.rounds import DistillationRounds, is_multi_round
+from mlxlab.experiment.report import log_lines, next_commands, write_report
+from mlxlab.experiment.rounds import DistillationRounds
 from mlxlab.experiment.signals import SignalHandler
-from mlxlab.experiment.start import find_start, set_aside_older_results
+from mlxlab.experiment.start import check_fits, find_start, log_config_changes, reject_misfit, set_aside_older_results
 from mlxlab.files.atomic import remove_leftovers
 
 if TYPE_CHECKING:
+    from mlxlab.checkpoint.resume import ResumePolicy
     from mlxlab.checkpoint.store import Checkpoint
-    from mlxlab.tracking.tracker import Tracker
     from mlxlab.training.state import TrainState
 
 
@@ -51,16 +40,6 @@ DISK_ERRORS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EXDEV),
     *(errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG, errno.ELOOP),
 )  # of the machine, not of our code
-
-
-@dataclass(frozen=True)
-class RunContext:
-    """The surroundings of one run: its folder, its manifest, signals, and the processes that take part."""
-
-    run_dir: Path
-    manifest: RunManifest
-    signals: "SignalHandler"
-    ranks: RankContext
 
 
 def run_experiment(cfg: DictConfig, run_dir: Path, *, is_last: bool = False) -> float:
@@ -72,45 +51,32 @@ def run_experiment(cfg: DictConfig, run_dir: Path, *, is_last: bool = False) -> 
     Raises:
         UserError: anything the user can correct, with its exit code; RunInterrupted when a signal ended the run.
     """
-    lock, signals = RunLock(run_dir), instantiate(cfg.signals, SignalHandler)
-    lock.acquire()
-    completed = False
-    signals.start()
-    try:
-        for folder in (run_dir, run_dir / "inference", run_dir / "plots"):
-            remove_leftovers(folder)
-        with RunManifest(run_dir, git_commit) as manifest:
-            backend.prepare()
-            with distributed_context(cfg, run_dir) as (cfg, ranks):
-                value = _run(cfg, RunContext(run_dir, manifest, signals, ranks))
-        completed = True
-        return value
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        raise WriteError(f"{error.filename or run_dir}: {error.strerror or error}") from None
-    finally:
-        signals.stop(ignore=completed and is_last)
-        lock.release()
+    config, completed = resolved(cfg), False
+    signals = instantiate(config["signals"], SignalHandler)
+    with run_lock(run_dir):
+        signals.start()
+        try:
+            for folder in (run_dir, run_dir / "inference", run_dir / "plots"):
+                remove_leftovers(folder)
+            with RunManifest(run_dir, git_commit) as manifest:
+                backend.prepare()
+                with distributed_context(config, run_dir, manifest, signals) as context:
+                    if read_options(config).is_multi_round:
+                        value = DistillationRounds(config, context, train).run()
+                    else:
+                        value = train(config, context)
+            completed = True
+            return value
+        except OSError as error:
+            if error.errno not in DISK_ERRORS:
+                raise
+            raise WriteError(f"{error.filename or run_dir}: {error.strerror or error}") from None
+        finally:
+            signals.stop(ignore=completed and is_last)
 
 
-def _run(cfg: DictConfig, context: RunContext) -> float:
-    if not is_multi_round(cfg):
-        return train(cfg, context)
-    config = resolved(cfg)
-    note = partial(context.manifest.begin, versions=package_versions(), parents=lineage(config), **pairing_key(config))
-    return DistillationRounds(cfg, context.ranks, partial(_run_round, context=context), note).run()
-
-
-def _run_round(cfg: DictConfig, number: int, *, context: RunContext) -> float:
-    """Trains one student in `rounds/<number>` of the run folder."""
-    run_dir, shared = (folder / "rounds" / str(number) for folder in (context.run_dir, context.ranks.run_dir))
-    with RunManifest(run_dir, git_commit) as manifest:
-        return train(cfg, RunContext(run_dir, manifest, context.signals, replace(context.ranks, run_dir=shared)))
-
-
-def train(requested: DictConfig, context: RunContext) -> float:
-    """Builds, fits and reports one run; returns the best value of the objective, NaN without an evaluation.
+def train(requested: Config, context: RunContext) -> float:
+    """Builds, fits and reports one run; returns the best value of the objective.
 
     Args:
         requested: the config of the command line; a resumed run continues with that of its checkpoint.
@@ -118,35 +84,38 @@ def train(requested: DictConfig, context: RunContext) -> float:
     from mlxlab.checkpoint.manifest import CorruptCheckpointError
 
     run_dir, inference_dir = context.run_dir, context.run_dir / "inference"
-    start = find_start(requested.resume, context.ranks)
-    cfg, changes = resume_config(requested, start.checkpoint)
-    tracker: Tracker = instantiate(cfg.tracking, folder=run_dir, project=project_root())
+    start = find_start(requested, context)
+    cfg, checkpoint, tracker = start.cfg, start.checkpoint, context.build_tracker(start.cfg)
     session = build_session(
-        resolved(cfg),
+        cfg,
         run_dir,
         inference_dir=start.inference_dir,
-        initialize=start.checkpoint is None,
+        initialize=checkpoint is None,
         tracker=tracker,
-        group=context.ranks.group,
+        group=context.group,
     )
-    checkpoint = check_compatible(cfg, start.checkpoint, session.data)
+    data = session.data
+    if checkpoint is not None:
+        policy: ResumePolicy = instantiate(cfg["resume_policy"])
+        checkpoint = policy.admit(checkpoint, data.fingerprint, data.tokenizer.fingerprint)
     state = session.init_state()
-    try:
-        check_fits(checkpoint, state)
-    except CorruptCheckpointError as error:
-        refuse_checkpoint(start.checkpoint, changes, requested, str(error), context.ranks)
-        return train(requested, context)  # from an older checkpoint
+    if checkpoint is not None:
+        try:
+            check_fits(checkpoint, state)
+        except CorruptCheckpointError as error:
+            reject_misfit(start, requested["resume"], str(error), context)
+            return train(requested, context)  # from an older checkpoint
     log_lines(*session.messages)
-    save_inference_config(session.cfg, session.data, inference_dir)
-    tags, name = run_tags(session) | start.fork_tags, run_name(session.cfg, run_dir)
-    choices = run_choices(start.checkpoint)
-    tracker.start(session.cfg | {"choices": choices}, tags, resumed=start.continues, name=name)
-    session.context.metadata.update(run_metadata(session, tracker, choices))
+    save_inference_config(cfg, data, inference_dir)
+    name, metadata = run_name(cfg, run_dir), run_metadata(session, start)
+    params = cfg | {"choices": metadata["choices"]}
+    tracker.start(params, run_tags(session) | start.fork_tags, resumed=start.continues, name=name)
+    session.context.metadata.update(metadata | {"uid": tracker.uid})
     log_lines(*tracker.describe())
     log_inputs(session, tracker, inference_dir)
-    log_config_changes(changes, checkpoint, run_dir, tracker)
-    context.manifest.begin(**manifest_fields(session, checkpoint, run_dir))
-    with _ended(tracker, session):
+    log_config_changes(start, run_dir, tracker)
+    context.manifest.begin(session_inputs(session, start.forked_from), tracker.uid, name)
+    with tracked_until_end(tracker):
         if start.continues:
             tracker.truncate_after(start.step)
         log_lines(*set_aside_older_results(start, run_dir))
@@ -156,16 +125,18 @@ def train(requested: DictConfig, context: RunContext) -> float:
 def fit(session: Session, state: "TrainState", checkpoint: "Checkpoint | None", context: RunContext) -> "TrainState":
     """Trains with the callbacks of the config; signals reach the loop from here on."""
     from mlxlab.distillation.report import distillation_callbacks
+    from mlxlab.training.checkpointer import NoCheckpointer
 
+    cfg, data, is_rank_zero = session.cfg, session.data, context.group.rank == 0
     paths = {"folder": context.run_dir, "cache": project_root() / ".cache"}
-    callbacks = [instantiate(node, **paths) for node in session.cfg["callbacks"].values() if node is not None]
-    data, max_batches = session.data, session.trainer.eval_batches
-    callbacks += distillation_callbacks(session.teachers, data.valid, data.task, max_batches)
+    callbacks = [instantiate(node, **paths) for node in cfg["callbacks"].values() if node is not None]
+    callbacks += distillation_callbacks(session.teachers, data.valid, data.task, session.trainer.eval_batches)
+    callbacks = [callback for callback in callbacks if is_rank_zero or callback.runs_on_all_ranks]
     if checkpoint is not None:
         log_lines(f"resumed from {checkpoint.path.name}", *(f"skipped {line}" for line in checkpoint.skipped))
     context.signals.attach(session.context.control)
-    checkpointer = context.ranks.select_checkpointer(instantiate(session.cfg["checkpointing"], **paths))
-    return session.fit(state, context.ranks.select_callbacks(callbacks), checkpointer, checkpoint)
+    checkpointer = instantiate(cfg["checkpointing"], **paths) if is_rank_zero else NoCheckpointer(context.shared_dir)
+    return session.fit(state, callbacks, checkpointer, checkpoint)
 
 
 def finish(session: Session, state: "TrainState", context: RunContext) -> float:
@@ -179,22 +150,21 @@ def finish(session: Session, state: "TrainState", context: RunContext) -> float:
 
     signals, step = context.signals, state.progress.step
     stop_signal = session.context.control.stop_signal or signals.stop_signal  # of any rank
-    digest = context.ranks.check_equal(final_state_digest(state))
-    context.manifest.update(outcome=run_outcome(state, session.context.monitor, digest))
+    digest = context.check_equal(final_state_digest(state))
+    context.manifest.record(run_outcome(session, state, digest))
+    if not stop_signal:
+        report_run(session, state, context.run_dir)
+    print(f"final_state={digest}", flush=True)
     if stop_signal:
-        print(f"final_state={digest}")
         if message := signals.requeue_job():
             log_lines(message)
         raise RunInterrupted(f"stopped at step {step} and saved; resume with resume=auto", stop_signal)
-    report_run(session, state, context.run_dir)
-    print(f"final_state={digest}", flush=True)
     if state.history.best is None:
         raise DivergenceError("no evaluation was finite: lower trainer.learning_rate or trainer.optimizer.weight_decay")
     return state.history.best
 
 
 def report_run(session: Session, state: "TrainState", run_dir: Path) -> None:
-    from mlxlab.experiment.report import next_commands, write_report
     from mlxlab.inference.signature import model_signature
 
     data, tracker, best_step = session.data, session.context.tracker, state.history.best_step
@@ -207,17 +177,3 @@ def report_run(session: Session, state: "TrainState", run_dir: Path) -> None:
         tracker.log_model(best, step=best_step, files=files, signature=model_signature(data.task))
     generates = data.task.kind == "language_modelling" and not data.task.masked
     print("\n".join([f"run folder: {run_dir}", *next_commands(run_dir, generates)]))
-
-
-@contextmanager
-def _ended(tracker: "Tracker", session: Session) -> Iterator[None]:
-    """Closes the run of the tracker with the status that it ended with."""
-    status: Any = "FAILED"
-    try:
-        yield
-        status = "KILLED" if session.context.control.stop_signal else "FINISHED"
-    except (KeyboardInterrupt, RunInterrupted):
-        status = "KILLED"
-        raise
-    finally:
-        tracker.end(status)

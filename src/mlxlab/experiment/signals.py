@@ -30,24 +30,21 @@ class SignalHandler:
         self.requeue = requeue
         self.received: list[int] = []
         self.control: Control | None = None
-        self._thread: threading.Thread | None = None
         self._closed = False
 
     def start(self) -> None:
         """Call in the main thread, before MLX is imported."""
-        self._handlers = {number: signal.signal(number, self._handle) for number in CAUGHT}
+        # A handler too, for signals delivered to a thread made before the mask was set: the default ends the process.
+        self._handlers = {number: signal.signal(number, self._receive) for number in CAUGHT}
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)
         self._thread = threading.Thread(target=self._wait, name="signals", daemon=True)
         self._thread.start()
 
     def stop(self, ignore: bool = False) -> None:
         """Restores handlers and mask; with `ignore`, signals no longer end the process."""
-        if self._thread is None:
-            return
         self._closed = True
         signal.pthread_kill(self._thread.ident or 0, signal.SIGUSR1)
         self._thread.join()
-        self._thread = None
         for number, handler in self._handlers.items():
             signal.signal(number, signal.SIG_IGN if ignore else handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
@@ -80,11 +77,7 @@ class SignalHandler:
                 return
             self._receive(number)
 
-    def _handle(self, number: int, _frame: object) -> None:
-        """For signals delivered to a thread made before the mask was set; the default would end the process."""
-        self._receive(number)
-
-    def _receive(self, number: int) -> None:
+    def _receive(self, number: int, _frame: object = None) -> None:
         if number == signal.SIGINT and signal.SIGINT in self.received:
             os._exit(130)
         self.received.append(number)
@@ -94,8 +87,7 @@ class SignalHandler:
         self._notify()
 
     def _notify(self) -> None:
-        control = self.control
-        if control is None:
+        if (control := self.control) is None:
             return
         control.save_requested = control.save_requested or signal.SIGUSR1 in self.received
         self.received = [number for number in self.received if number != signal.SIGUSR1]

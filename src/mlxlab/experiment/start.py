@@ -1,15 +1,28 @@
-"""Decides where a run starts: at step 0, from a checkpoint of its own folder, or as a fork of another run."""
+"""Decides where a run starts and with which config: at step 0, from its own checkpoint, or as a fork of another run.
+
+A resumed run takes the config of its checkpoint, changed by what was typed on the present command line.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlxlab.errors import InputNotFoundError
+from omegaconf import OmegaConf
+
+from mlxlab.config.check import check, check_stored_config
+from mlxlab.config.hydra.overrides import cli_overrides, group_choices
+from mlxlab.config.paths import conf_dir
+from mlxlab.config.resume_overrides import Changes, merge_for_resume, record_changes
+from mlxlab.errors import CheckpointUnavailableError, ConfigError, InputNotFoundError
+from mlxlab.experiment.build import Config
+from mlxlab.experiment.context import RunContext
+from mlxlab.experiment.report import log_lines
 from mlxlab.tracking.journal import FILE as JOURNAL
 
 if TYPE_CHECKING:
     from mlxlab.checkpoint.store import Checkpoint
-    from mlxlab.experiment.rank_zero import RankContext
+    from mlxlab.tracking.tracker import Tracker
+    from mlxlab.training.state import TrainState
 
 
 @dataclass(frozen=True)
@@ -17,12 +30,16 @@ class Start:
     """The start of a run.
 
     Attributes:
+        cfg: the config to train with.
         checkpoint: what it resumes from; None starts with initial weights.
         continues: resumes the run recorded in the folder; False starts another run, a fork if there is a checkpoint.
+        changes: key -> (old, new) of what a resume changes.
     """
 
+    cfg: Config
     checkpoint: "Checkpoint | None"
     continues: bool
+    changes: Changes
 
     @property
     def inference_dir(self) -> Path | None:
@@ -35,34 +52,86 @@ class Start:
         return -1 if self.checkpoint is None else self.checkpoint.step
 
     @property
+    def forked_from(self) -> Path | None:
+        """The checkpoint of another run from which a fork starts."""
+        return None if self.checkpoint is None or self.continues else self.checkpoint.path.absolute()
+
+    @property
     def fork_tags(self) -> dict[str, str]:
-        """Tags that name the run and checkpoint from which a fork starts."""
         if self.checkpoint is None or self.continues:
             return {}
         uid = self.checkpoint.state["metadata"]["uid"]
-        return {"forked_from.run": uid, "forked_from.checkpoint": str(self.checkpoint.path.absolute())}
+        return {"forked_from.run": uid, "forked_from.checkpoint": str(self.forked_from)}
 
 
-def find_start(resume: str | None, ranks: "RankContext") -> Start:
+def find_start(requested: Config, context: RunContext) -> Start:
     """Resolves `resume` on rank 0; the other ranks load the same checkpoint.
 
     Raises:
         CheckpointUnavailableError, InputNotFoundError: as `resolve_resume`; or the checkpoint lies in no run folder.
+        ConfigError: a key was typed that a resume may not change.
     """
     from mlxlab.checkpoint.resume import load_named, resolve_resume
 
-    if ranks.group.rank == 0:
-        checkpoint = resolve_resume(resume, ranks.run_dir)
-        ranks.broadcast(str(checkpoint.path.absolute()) if checkpoint else "")
+    resume, folder = requested["resume"], context.shared_dir
+    if context.group.rank == 0:
+        checkpoint = resolve_resume(resume, folder)
+        context.broadcast(str(checkpoint.path.absolute()) if checkpoint else "")
     else:
-        path = ranks.broadcast("")
-        checkpoint = load_named(path, ranks.run_dir) if path else None
+        path = context.broadcast("")
+        checkpoint = load_named(path, folder) if path else None
     if checkpoint is None:
-        return Start(None, resume == "auto" and (ranks.run_dir / JOURNAL).is_file())
-    source = checkpoint.run_dir
+        return Start(requested, None, resume == "auto" and (folder / JOURNAL).is_file(), {})
+    source, metadata = checkpoint.run_dir, checkpoint.state["metadata"]
     if not (source / "inference" / "config.yaml").is_file():
         raise InputNotFoundError(f"{checkpoint.path}: not in a run folder; {source}/inference/config.yaml not found")
-    return Start(checkpoint, source.resolve() == ranks.run_dir.resolve())
+    cfg, changes = resume_config(requested, metadata["config"], metadata["choices"], str(checkpoint.path))
+    return Start(cfg, checkpoint, source.resolve() == folder.resolve(), changes)
+
+
+def resume_config(requested: Config, saved: object, choices: dict[str, str], name: str) -> tuple[Config, Changes]:
+    """The saved config with the overrides of the present command line, and the keys that they change.
+
+    Args:
+        choices: config group -> option, as saved with the config.
+        name: where the config was saved, for messages.
+    """
+    stored = check_stored_config(saved, name)
+    cfg, changes = merge_for_resume(stored, requested, cli_overrides(), (choices, group_choices()), conf_dir())
+    check(OmegaConf.create(cfg))
+    return cfg, changes
+
+
+def check_fits(checkpoint: "Checkpoint", state: "TrainState") -> None:
+    """Checks the arrays of a checkpoint against a new state; raises CorruptCheckpointError for the first misfit."""
+    from mlxlab.checkpoint.arrays import check_arrays
+    from mlxlab.training.checkpointer import saved_arrays
+
+    weights, optimizer = saved_arrays(state)
+    check_arrays(checkpoint.weights, weights, "model")
+    check_arrays(checkpoint.optimizer, optimizer, "optimizer")
+
+
+def reject_misfit(start: Start, resume: str, reason: str, context: RunContext) -> None:
+    """Sets a checkpoint aside that does not fit its own config, where an older one may replace it.
+
+    Raises:
+        ConfigError: it does not fit because the optimizer was changed.
+        CheckpointUnavailableError: it was requested by its name.
+    """
+    from mlxlab.checkpoint.store import CheckpointStore
+
+    assert start.checkpoint is not None
+    path = start.checkpoint.path
+    changed = [key for key in start.changes if key.startswith(("trainer.optimizer", "trainer.ema_decay"))]
+    if changed:
+        raise ConfigError(f"{', '.join(changed)}: the checkpoint has the state of another optimizer: {reason}")
+    if resume not in ("auto", "last"):
+        raise CheckpointUnavailableError(f"{path}: {reason}")
+    log_lines(f"skipped {path.name}: {reason}")
+    if context.group.rank == 0:
+        CheckpointStore(path.parent).reject(path)
+    context.broadcast("")  # no rank looks for another one before this one is set aside
 
 
 def set_aside_older_results(start: Start, run_dir: Path) -> list[str]:
@@ -75,3 +144,14 @@ def set_aside_older_results(start: Start, run_dir: Path) -> list[str]:
         return [f"set aside {path.name}: newer than the checkpoint that is resumed" for path in newer]
     aside = store.set_all_aside()
     return [f"set aside the checkpoints of an earlier run in this folder: {aside}"] if aside else []
+
+
+def log_config_changes(start: Start, run_dir: Path, tracker: "Tracker") -> None:
+    """Records what a resume changes: in `resume_changes.json`, as tags, and on the terminal."""
+    if not start.changes:
+        return
+    file, number = record_changes(run_dir, start.step, start.changes)
+    lines = {key: f"{old} -> {new}" for key, (old, new) in start.changes.items()}
+    log_lines(*(f"changed since the checkpoint: {key}: {line}" for key, line in lines.items()))
+    tracker.set_tags({f"resume.{number}.{key}": line for key, line in lines.items()})
+    tracker.log_artifact(file, "config")

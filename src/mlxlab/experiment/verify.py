@@ -25,24 +25,19 @@ def verify_run(folder: Path, from_start: bool = False) -> Iterator[str]:
         InputNotFoundError: the folder holds no run with checkpoints.
     """
     backend.prepare()
-    from mlxlab.checkpoint.manifest import CorruptCheckpointError
-    from mlxlab.checkpoint.store import CheckpointStore, load_checkpoint
+    from mlxlab.checkpoint.resume import load_named
+    from mlxlab.checkpoint.store import CheckpointStore
 
     paths = CheckpointStore(folder / "checkpoints").steps()[::-1]
     if not paths:
         raise InputNotFoundError(f"{folder}: no run folder with checkpoints")
     checkpoints: list[Checkpoint] = []
     for path in paths:
-        try:
-            checkpoints.append(load_checkpoint(path))
-        except CorruptCheckpointError as error:
-            raise CheckpointUnavailableError(f"{path}: {error}") from None
+        checkpoints.append(load_named(str(path), folder))
         yield f"{path.name}: checksums hold"
-    starts: list[Checkpoint | None] = [*checkpoints[:-1]]
-    ends = checkpoints[1:]
-    if from_start or not starts:
-        starts, ends = [None, *starts], checkpoints
-    for start, end in zip(starts, ends, strict=True):
+    starts: list[Checkpoint | None] = [None, *checkpoints]
+    pairs = list(zip(starts, checkpoints, strict=False))
+    for start, end in pairs if from_start or len(pairs) == 1 else pairs[1:]:
         difference = _first_difference(folder, start, end)
         since = f"step {start.step}" if start else "the start"
         if difference:
@@ -71,16 +66,16 @@ def _retrain_between(folder: Path, start: "Checkpoint | None", end: "Checkpoint"
     """The state at the step of `end`, trained with its config from the state of `start`."""
     from mlxlab.checkpoint.manifest import CorruptCheckpointError
     from mlxlab.experiment.build import build_session
-    from mlxlab.experiment.resume_config import check_fits
+    from mlxlab.experiment.start import check_fits
 
     cfg = check_stored_config(end.state["metadata"]["config"], str(end.path))
     session = build_session(cfg, folder, inference_dir=folder / "inference", initialize=start is None)
     state = session.init_state()
-    try:
-        check_fits(start, state)
-    except CorruptCheckpointError as error:
-        assert start is not None
-        raise CheckpointUnavailableError(f"{start.path}: {error}") from None
+    if start is not None:
+        try:
+            check_fits(start, state)
+        except CorruptCheckpointError as error:
+            raise CheckpointUnavailableError(f"{start.path}: {error}") from None
     return session.fit(state, [_StopAt(end.step)], checkpoint=start)
 
 

@@ -1,0 +1,111 @@
+"""The processes of a run: one at a time in a run folder, which is locked, or several that train together.
+
+Of these only rank 0 writes the run folder, tracks and prints; the others compute. The system releases the lock of a
+process that ends, so no stale one remains.
+"""
+
+import fcntl
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlxlab.config.instantiate import instantiate
+from mlxlab.config.paths import project_root
+from mlxlab.errors import CannotCreateError
+from mlxlab.experiment.build import Config
+from mlxlab.experiment.manifest import RunManifest
+from mlxlab.experiment.signals import SignalHandler
+from mlxlab.tracking.tracker import NoTracker, Tracker
+
+if TYPE_CHECKING:
+    from mlxlab.distributed.process_group import ProcessGroup
+
+LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """The surroundings of a run in one of its processes.
+
+    Attributes:
+        run_dir: the folder that this process writes; on rank 0 the run folder, elsewhere one that is discarded.
+        shared_dir: the run folder, on every rank.
+        broadcast: returns the text of rank 0 on every rank; all ranks must call it.
+    """
+
+    run_dir: Path
+    shared_dir: Path
+    manifest: RunManifest
+    signals: SignalHandler
+    group: "ProcessGroup"
+    broadcast: Callable[[str], str] = str
+
+    def build_tracker(self, config: Config) -> Tracker:
+        if self.group.rank > 0:
+            return NoTracker()
+        tracker: Tracker = instantiate(config["tracking"], folder=self.run_dir, project=project_root())
+        return tracker
+
+    def check_equal(self, digest: str) -> str:
+        """Returns the digest of the final state; asserts that it is the same on all ranks."""
+        prefix = int(digest[:7], 16)
+        highest, lowest = self.group.all_reduce_max([prefix, -prefix])
+        assert highest == -lowest, "the processes of this run ended in different states"
+        return digest
+
+
+@contextmanager
+def distributed_context(
+    config: Config, run_dir: Path, manifest: RunManifest, signals: SignalHandler
+) -> Iterator[RunContext]:
+    """The context of this process among those that were started together; only rank 0 prints.
+
+    Raises:
+        ConfigError: several processes were started although `trainer.parallel` is none, or their backend cannot do it.
+    """
+    from mlxlab.distributed.process_group import DataParallel, init_process_group
+
+    group = init_process_group(config["trainer"]["parallel"], config["trainer"]["worker_timeout"])
+    if not isinstance(group, DataParallel):
+        yield RunContext(run_dir, run_dir, manifest, signals, group)
+        return
+    shared_dir = Path(group.broadcast_text(str(run_dir.absolute())))
+    context = RunContext(run_dir, shared_dir, manifest, signals, group, group.broadcast_text)
+    if group.rank == 0:
+        yield context
+        return
+    with open(os.devnull, "w") as devnull, redirect_stdout(devnull), redirect_stderr(devnull):
+        yield context
+
+
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Locks a run folder for this process; raises CannotCreateError naming the process that holds it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise CannotCreateError(f"{folder}: cannot be written ({error.strerror})") from None
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CannotCreateError(f"{folder}: in use by {_owner(file) or 'another process'}") from None
+        except OSError as error:
+            raise CannotCreateError(f"{folder / LOCK}: cannot be locked ({error.strerror})") from None
+        with suppress(OSError):  # only for messages: the lock holds without the name of its owner
+            os.ftruncate(file, 0)
+            os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(file)
+
+
+def _owner(file: int) -> str:
+    with suppress(OSError):
+        return os.pread(file, 200, 0).decode(errors="replace").strip()
+    return ""

@@ -1,0 +1,14 @@
+"""Rounds of distillation that train nothing."""
+
+from pathlib import Path
+
+from mlxlab.distributed.process_group import SingleProcess
+from mlxlab.experiment.context import RunContext
+from mlxlab.experiment.manifest import RunManifest
+from mlxlab.experiment.rounds import DistillationRounds
+from mlxlab.experiment.signals import SignalHandler
+
+
+def make_rounds(cfg: dict, folder: Path) -> DistillationRounds:
+    context = RunContext(folder, folder, RunManifest(folder), SignalHandler(requeue=False), SingleProcess())
+    return DistillationRounds(cfg, context, lambda *_: 0.0)
