@@ -1,19 +1,13 @@
 """Types with bounds, for the signatures that are the schema of the configuration.
 
-`config` reads these names from the *source* of a signature, so nothing heavy is imported to check a value. The bounds
-are those of `annotated_types`: greater than (`Gt`), at least (`Ge`), less than (`Lt`), at most (`Le`), and a number of
-items (`MinLen`, `MaxLen`).
+`config` reads these names from the *source* of a signature: greater than (`Gt`), at least (`Ge`), less than (`Lt`), at
+most (`Le`), and a number of items (`MinLen`, `MaxLen`).
 """
 
 from dataclasses import dataclass
 from typing import Annotated
 
-from annotated_types import Ge as Ge
-from annotated_types import Gt as Gt
-from annotated_types import Le as Le
-from annotated_types import Lt as Lt
-from annotated_types import MaxLen as MaxLen
-from annotated_types import MinLen as MinLen
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen  # noqa: F401
 
 
 @dataclass(frozen=True)

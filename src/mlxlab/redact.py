@@ -8,42 +8,25 @@ CREDENTIALS = (
 )
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://(?:(?![A-Za-z][A-Za-z0-9+.-]{0,30}://)[^\s'\"<>`|\\])*")
-_VALUE = re.compile(r"=[^&;#]+")
-_PLAIN_PARAMETERS = frozenset({"dl", "download", "format", "mode", "raw", "ref", "revision", "uri", "version"})
+_HARMLESS = r"(?:dl|download|format|mode|raw|ref|revision|uri|version)="
+_PARAMETER = re.compile(rf"(?i)([?&;#](?!{_HARMLESS})[^=?&;#]*=)[^?&;#]+")
 
 
 def redact(text: str) -> str:
-    """`text` with the user, the password and every query value of each URL in it replaced by `***`."""
+    """`text` with the user and password of each URL in it, and query values that may be secret, replaced by `***`."""
     return _URL.sub(lambda match: _redact_url(match[0]), text) if "://" in text else text
 
 
 def has_credentials(text: str) -> bool:
     """True if a URL in `text` has a user or password, or a query parameter that is not known to be harmless."""
-    return any(_is_secret(url) for url in _URL.findall(text)) if "://" in text else False
+    return redact(text) != text
 
 
 def _redact_url(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    login = _login_end(rest)
-    address, mark, query = rest[login:].partition("?")
-    address, hash_mark, fragment = address.partition("#")
-    query, fragment = _VALUE.sub("=***", query), _VALUE.sub("=***", fragment)
-    return f"{scheme}://{'***@' if login else ''}{address}{hash_mark}{fragment}{mark}{query}"
-
-
-def _login_end(rest: str) -> int:
-    """The index after `user:password@`; 0 without one. A password may hold slashes, question marks and at signs."""
-    host = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    scheme, _, address = url.partition("://")
+    host = re.split(r"[/?#]", address, maxsplit=1)[0]
     user, colon, port = host.rpartition(":")
+    # A password may hold slashes, question marks and at signs.
     if "@" in host or (colon and not port.isdecimal() and not user.startswith("[")):
-        return rest.rfind("@") + 1
-    return 0
-
-
-def _is_secret(url: str) -> bool:
-    rest = url.partition("://")[2]
-    if _login_end(rest):
-        return True
-    parameters = re.split(r"[?&;#]", rest)[1:]
-    names = [name.lower() for name, equals, value in (item.partition("=") for item in parameters) if equals and value]
-    return any(name not in _PLAIN_PARAMETERS for name in names)
+        address = "***@" + address[address.rfind("@") + 1 :]
+    return f"{scheme}://" + _PARAMETER.sub(r"\1***", address)

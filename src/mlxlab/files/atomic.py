@@ -54,7 +54,7 @@ def remove_leftovers(folder: Path) -> None:
     """Removes temporary files of processes that were killed while they wrote; those of living ones stay."""
     for path in folder.glob(f"{_PREFIX}*"):
         process = path.name.removeprefix(_PREFIX).split("-")[0]
-        if process.isdecimal() and not Path(f"/proc/{process}").exists() and not _is_alive(int(process)):
+        if process.isdecimal() and not _is_alive(int(process)):
             with suppress(OSError):
                 path.unlink()
 
@@ -81,6 +81,6 @@ def _is_alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except (PermissionError, OverflowError):
-        return True
+    except (PermissionError, OverflowError):  # a process of another user, or no process id at all
+        pass
     return True

@@ -3,9 +3,20 @@
 import functools
 import types
 import typing
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, is_typeddict
 
 import annotated_types as at
+
+_BOUNDS: dict[type, Callable[[Any, Any], bool]] = {
+    at.Ge: lambda value, bound: value >= bound.ge,
+    at.Gt: lambda value, bound: value > bound.gt,
+    at.Le: lambda value, bound: value <= bound.le,
+    at.Lt: lambda value, bound: value < bound.lt,
+    at.MinLen: lambda value, bound: len(value) >= bound.min_length,
+    at.MaxLen: lambda value, bound: len(value) <= bound.max_length,
+    at.Predicate: lambda value, bound: bound.func(value),
+}
 
 
 class ShapeError(ValueError):
@@ -32,29 +43,33 @@ def validate(value: Any, shape: Any, path: str = "") -> Any:
     if origin is Annotated:
         result = validate(value, args[0], path)
         for bound in args[1:]:
-            _check_bound(result, bound, path)
+            if type(bound) in _BOUNDS and not _BOUNDS[type(bound)](result, bound):
+                raise _mismatch(path, str(bound), value)
         return result
     if origin in (Union, types.UnionType):
         return _validate_union(value, args, path)
     if origin is Literal:
         if not any(value == option and type(value) is type(option) for option in args):
-            _fail(path, f"one of {', '.join(map(repr, args))}", value)
+            raise _mismatch(path, f"one of {', '.join(map(repr, args))}", value)
         return value
     if is_typeddict(shape):
         return _validate_fields(value, shape, path)
-    if origin is dict:
-        items = _expect(value, dict, path)
-        return {key: validate(item, args[1], _join(path, key)) for key, item in items.items()}
-    if origin is list:
-        return [validate(item, args[0], f"{path}[{n}]") for n, item in enumerate(_expect(value, list, path))]
-    if origin is tuple:
-        return _validate_tuple(_expect(value, list, path), args, path)
-    if shape is float and type(value) is int:
+    if type(value) is int and shape is float:
         return value
-    return _expect(value, type(None) if shape is None else shape, path)
+    kind: Any = list if origin is tuple else origin or shape or type(None)
+    if type(value) is not kind:
+        raise _mismatch(path, "null" if shape is None else kind.__name__, value)
+    if origin is dict:
+        return {key: validate(item, args[1], _join(path, key)) for key, item in value.items()}
+    if origin in (list, tuple):
+        shapes = args[:1] * len(value) if origin is list or args[1:] == (...,) else args
+        if len(value) != len(shapes):
+            raise ShapeError(path, f"expected {len(shapes)} items, got {len(value)}")
+        return origin(validate(item, shapes[n], f"{path}[{n}]") for n, item in enumerate(value))
+    return value
 
 
-def _validate_union(value: Any, options: tuple[Any, ...], path: str) -> Any:
+def _validate_union(value: object, options: tuple[object, ...], path: str) -> object:
     errors = []
     for option in options:
         try:
@@ -64,66 +79,27 @@ def _validate_union(value: Any, options: tuple[Any, ...], path: str) -> Any:
     raise max(errors, key=lambda error: len(error.path))  # the option that agreed the furthest
 
 
-def _validate_tuple(items: list[Any], shapes: tuple[Any, ...], path: str) -> tuple[Any, ...]:
-    if len(shapes) == 2 and shapes[1] is Ellipsis:
-        shapes = (shapes[0],) * len(items)
-    if len(items) != len(shapes):
-        raise ShapeError(path, f"expected {len(shapes)} items, got {len(items)}")
-    return tuple(
-        validate(item, shape, f"{path}[{n}]") for n, (item, shape) in enumerate(zip(items, shapes, strict=True))
-    )
-
-
-def _validate_fields(value: Any, shape: Any, path: str) -> dict[str, Any]:
-    fields, mapping = _hints(shape), _expect(value, dict, path)
-    missing = sorted(shape.__required_keys__ - mapping.keys())
-    if missing:
+def _validate_fields(value: object, shape: Any, path: str) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise _mismatch(path, "dict", value)
+    fields = _fields(shape)
+    if missing := sorted(shape.__required_keys__ - value.keys()):
         raise ShapeError(path, f"{missing[0]!r} is missing")
-    unknown = sorted(mapping.keys() - fields.keys())
-    if unknown:
+    if unknown := sorted(value.keys() - fields.keys()):
         raise ShapeError(path, f"unknown key {unknown[0][:40]!r}")
-    return {key: validate(item, _inner(fields[key]), _join(path, key)) for key, item in mapping.items()}
+    return {key: validate(item, fields[key], _join(path, key)) for key, item in value.items()}
 
 
 @functools.cache
-def _hints(shape: Any) -> dict[str, Any]:
-    return typing.get_type_hints(shape, include_extras=True)
+def _fields(shape: Any) -> dict[str, object]:
+    """The types of the keys of a `TypedDict`."""
+    hints = typing.get_type_hints(shape, include_extras=True)
+    wrappers = (typing.NotRequired, typing.Required)
+    return {key: get_args(hint)[0] if get_origin(hint) in wrappers else hint for key, hint in hints.items()}
 
 
-def _inner(shape: Any) -> Any:
-    return get_args(shape)[0] if get_origin(shape) in (typing.NotRequired, typing.Required) else shape
-
-
-def _expect(value: Any, kind: type, path: str) -> Any:
-    if type(value) is not kind:
-        _fail(path, "null" if kind is type(None) else kind.__name__, value)
-    return value
-
-
-def _check_bound(value: Any, bound: Any, path: str) -> None:
-    match bound:
-        case at.Ge(limit):
-            good = value >= limit
-        case at.Gt(limit):
-            good = value > limit
-        case at.Le(limit):
-            good = value <= limit
-        case at.Lt(limit):
-            good = value < limit
-        case at.MinLen(limit):
-            good = len(value) >= limit
-        case at.MaxLen(limit):
-            good = len(value) <= limit
-        case at.Predicate(holds):
-            good = holds(value)
-        case _:
-            good = True
-    if not good:
-        _fail(path, str(bound), value)
-
-
-def _fail(path: str, expected: str, value: Any) -> typing.NoReturn:
-    raise ShapeError(path, f"expected {expected}, got {repr(value)[:60]}")
+def _mismatch(path: str, expected: str, value: object) -> ShapeError:
+    return ShapeError(path, f"expected {expected}, got {repr(value)[:60]}")
 
 
 def _join(path: str, key: str) -> str:

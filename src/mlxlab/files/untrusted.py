@@ -1,7 +1,6 @@
 """Reads files that anyone may have written: a run folder can come from a stranger, or from a disk that lost bits.
 
-Nothing is believed before it is checked: kind of file, size, encoding, depth, types and ranges. Every fault is one
-`DataError` that names the file.
+Kind of file, size, encoding, depth, types and ranges are checked. Every fault is one `DataError` that names the file.
 """
 
 import json
@@ -11,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, TypeVar, cast
+from typing import BinaryIO, NoReturn, TypeVar
 
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.shape import ShapeError, validate
@@ -90,45 +89,41 @@ def parse_json(text: str, shape: type[T], name: str, *, max_depth: int = MAX_DEP
     try:
         constant = float if allow_nan else _refuse_constant
         value = json.loads(text, parse_constant=constant, object_pairs_hook=_unique_keys)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{name}: not valid JSON ({str(error)[:100]})") from None
-    try:
         _check(value, max_depth, allow_nan)
-        return cast(T, validate(value, shape))
+        result: T = validate(value, shape)
+        return result
     except ShapeError as error:
         raise DataError(f"{name}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{name}: not valid JSON ({str(error)[:100]})") from None
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     result = dict(pairs)
     if len(result) < len(pairs):
         raise ValueError("a key stands twice in one object")
     return result
 
 
-def _check(value: Any, levels: int, allow_nan: bool) -> None:
+def _check(value: object, levels: int, allow_nan: bool) -> None:
     """Depth, and what a number or a text may be wherever it stands."""
     match value:
-        case dict() | list() if levels == 0:
-            raise ShapeError("", "nested too deep")
-        case dict():
-            for key, item in value.items():
-                _check(key, levels, allow_nan)
-                _check(item, levels - 1, allow_nan)
-        case list():
-            for item in value:
+        case dict() | list():
+            if levels == 0:
+                raise ShapeError("", "nested too deep")
+            for item in [*value, *value.values()] if isinstance(value, dict) else value:
                 _check(item, levels - 1, allow_nan)
         case int() if abs(value) > MAX_INTEGER:
             raise ShapeError("", "expected integers of at most 64 bits")
         case float() if not (allow_nan or math.isfinite(value)):
             raise ShapeError("", "expected finite numbers")
-        case str():
+        case str() if not value.isascii():
             try:
-                value.encode("utf-8")
+                value.encode()
             except UnicodeEncodeError:
                 raise ShapeError("", "text with a lone surrogate") from None
 

@@ -1,4 +1,4 @@
-"""Logs means over the steps since the last log line; `mlxlab.metric_names` documents the keys."""
+"""Logs means over the steps since the last log line; docs/metrics.md documents the keys."""
 
 from mlxlab import metric_names as names
 from mlxlab.training.context import FitContext
