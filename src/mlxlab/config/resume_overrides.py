@@ -87,11 +87,13 @@ def merge_for_resume(
         for key in sorted({*old, *new})
         if old.get(key, absent) != new.get(key, absent) and key[0] not in UNCHECKED_KEYS
     ]
-    refused = [(key, _REASONS[key_class(key)]) for key in changed if key_class(key) != "free"]
+    refused = [
+        f"{format_key(key)}={new.get(key)}: was {old.get(key)} in the checkpoint; {_REASONS[key_class(key)]}"
+        for key in changed
+        if key_class(key) != "free"
+    ]
     if refused:
-        was = "was {} when the checkpoint was saved"
-        lines = [f"{format_key(key)}={new.get(key)}: {was.format(old.get(key))}; {reason}" for key, reason in refused]
-        raise ConfigError("\n".join(lines[:10]))
+        raise ConfigError("\n".join(refused[:10]))
     merged = _unflatten(new) | {key: composed[key] for key in UNCHECKED_KEYS if key in composed}
     return merged, {format_key(key): (old.get(key), new.get(key)) for key in changed}
 
