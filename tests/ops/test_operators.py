@@ -1,6 +1,7 @@
 """The formulations for Linux CPU against MLX's own: values, gradients, edges. They run on any device."""
 
 import math
+import sys
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -170,7 +171,7 @@ def test_draws_are_a_function_of_the_seed():
 
 
 def test_formulations_are_chosen_by_device_and_can_be_refused(monkeypatch):
-    assert exp.use_custom_ops() == (exp.sys.platform == "linux" and mx.default_device() == mx.Device(mx.cpu))
+    assert exp.use_custom_ops() == (sys.platform == "linux" and mx.default_device() == mx.Device(mx.cpu))
     monkeypatch.setenv("MLXLAB_CUSTOM_OPS", "0")
     assert not exp.use_custom_ops()
     np.testing.assert_array_equal(np.array(activations.gelu(normal(9))), np.array(nn.gelu(normal(9))))

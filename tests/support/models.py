@@ -21,7 +21,7 @@ from mlxlab.training.losses.loss import CrossEntropyLoss, Loss, LossTerms
 from mlxlab.training.optim.optimizers import adamw
 from mlxlab.training.optim.schedules import cosine
 from mlxlab.training.state import MonitoredMetric, TrainState
-from mlxlab.training.steps.step import PlainStep, StepOutput
+from mlxlab.training.steps.step import PlainStep, StepOutput, term_names
 from mlxlab.training.trainer import Trainer
 
 TASK = Task("classification", 2, ("no", "yes"))
@@ -201,7 +201,7 @@ class StopAt(NoOpCallback):
 
 def step_scalars(output: StepOutput) -> dict[str, float]:
     """The scalars of a step by name; `finite` is 1 or 0."""
-    names = ("loss", "weight", "grad_norm", "finite", *output.term_names)
+    names = ("loss", "weight", "grad_norm", "finite", *term_names(output.per_example))
     return dict(zip(names, np.array(output.scalars).tolist(), strict=True))
 
 

@@ -194,14 +194,14 @@ def test_a_failed_attempt_does_not_change_the_random_numbers_of_the_next():
     original = short.gradient
     draws = []
 
-    def drawing(batch):
+    def drawing(*arguments):
         """Draws random numbers before it fails, as a forward pass does."""
         draws.append(mx.random.uniform())
-        return original(batch)
+        return original(*arguments)
 
     short.gradient = drawing
     original_halves = halves.gradient
-    halves.gradient = lambda batch: (mx.random.uniform(), original_halves(batch))[1]
+    halves.gradient = lambda *arguments: (mx.random.uniform(), original_halves(*arguments))[1]
     for step in (short, halves):
         mx.random.seed(8)
         step(batch)
@@ -225,9 +225,12 @@ def test_auto_chooses_the_largest_micro_batch_that_fits(monkeypatch, caplog):
     caplog.set_level("INFO")
     measured = []
     monkeypatch.setattr(microbatch, "memory_budget", lambda: 1000.0)
-    monkeypatch.setattr(
-        microbatch, "_peak", lambda batch, compute, rows: measured.append(rows) or mx.get_active_memory() + 60 * rows
-    )
+
+    def peak_bytes(batch, compute):
+        measured.append(len(batch.example_ids))
+        return 60 * measured[-1]
+
+    monkeypatch.setattr(microbatch, "_peak_bytes", peak_bytes)
     monkeypatch.setattr(microbatch.mx, "get_active_memory", lambda: 0)
     model = make_model(dropout=0.0)
     optimizer = optim.SGD(0.1)

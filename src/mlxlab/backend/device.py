@@ -7,6 +7,7 @@ Environment: `MLXLAB_BLAS=0` keeps the BLAS of the wheel; `MLXLAB_DEVICE=cpu|gpu
 import os
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 from mlxlab.backend.openblas import use_openblas
@@ -23,14 +24,24 @@ def prepare(device: str | None = None) -> str:
         ConfigError: the device is unknown or unavailable.
     """
     if _state["blas"] == "as installed" and sys.platform == "linux" and os.environ.get("MLXLAB_BLAS", "1") != "0":
-        _state["blas"] = _redirect_blas()
+        try:
+            _state["blas"] = "openblas" if use_openblas(_products_are_exact) else "as installed"
+        except (OSError, ImportError) as error:
+            _state["blas"] = "reference"
+            warnings.warn(f"OpenBLAS is not used, matrix products are some 20 times slower: {error}", stacklevel=2)
     import mlx.core as mx
 
-    _select_device(device or os.environ.get("MLXLAB_DEVICE"))
+    device = device or os.environ.get("MLXLAB_DEVICE")
+    if device is not None:
+        kinds = {"cpu": mx.cpu, "gpu": mx.gpu}
+        if device not in kinds:
+            raise ConfigError(f"MLXLAB_DEVICE={device}: expected cpu or gpu")
+        if not mx.is_available(kinds[device]):
+            raise ConfigError(f"MLXLAB_DEVICE={device}: not available on this machine or in this build of MLX")
+        mx.set_default_device(mx.Device(kinds[device]))
     if mx.default_device() == mx.Device(mx.cpu):
-        limit = _memory_limit()
-        mx.set_memory_limit(limit)
-        mx.set_cache_limit(min(CACHE_BYTES, limit // 4))
+        mx.set_memory_limit(_memory_limit())
+        mx.set_cache_limit(min(CACHE_BYTES, _memory_limit() // 4))
     elif "MLXLAB_MEMORY" in os.environ:
         mx.set_memory_limit(_memory_limit())
     elif mx.metal.is_available():  # beyond the recommended size Metal pages, or kills the process
@@ -46,6 +57,12 @@ def describe() -> dict[str, str]:
     return {"device": str(mx.default_device()), "blas": _state["blas"]}
 
 
+def on_linux_cpu() -> bool:
+    import mlx.core as mx
+
+    return sys.platform == "linux" and mx.default_device() == mx.Device(mx.cpu)
+
+
 def memory_budget() -> int:
     """Max bytes for a run: the recommended working set of the device, or the limit that was set."""
     import mlx.core as mx
@@ -55,14 +72,6 @@ def memory_budget() -> int:
     info = mx.device_info()
     size = info.get("max_recommended_working_set_size") or info.get("total_memory") or info.get("memory_size")
     return int(size) if size else _memory_limit()
-
-
-def _redirect_blas() -> str:
-    try:
-        return "openblas" if use_openblas(_products_are_exact) else "as installed"
-    except (OSError, ImportError) as error:
-        warnings.warn(f"OpenBLAS is not used, matrix products are some 20 times slower: {error}", stacklevel=3)
-        return "reference"
 
 
 def _products_are_exact() -> bool:
@@ -75,24 +84,14 @@ def _products_are_exact() -> bool:
         return bool(np.array_equal(np.array(mx.array(a) @ mx.array(b)), a @ b))
 
 
-def _select_device(device: str | None) -> None:
-    import mlx.core as mx
-
-    if device is None:
-        return
-    kinds = {"cpu": mx.cpu, "gpu": mx.gpu}
-    if device not in kinds:
-        raise ConfigError(f"MLXLAB_DEVICE={device}: expected cpu or gpu")
-    if not mx.is_available(kinds[device]):
-        raise ConfigError(f"MLXLAB_DEVICE={device}: not available on this machine or in this build of MLX")
-    mx.set_default_device(mx.Device(kinds[device]))
-
-
 def _memory_limit() -> int:
-    """Bytes that MLX may use."""
+    """Bytes that MLX may use: those of `MLXLAB_MEMORY`, or 80 % of the container; MLX ignores containers."""
     setting = os.environ.get("MLXLAB_MEMORY")
     if setting is None:
-        return int(0.8 * _memory())
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        with suppress(OSError, ValueError):
+            memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+        return int(0.8 * memory)
     try:
         limit = float(setting)
     except ValueError:
@@ -100,12 +99,3 @@ def _memory_limit() -> int:
     if not 0 < limit < 1e6:
         raise ConfigError(f"MLXLAB_MEMORY={setting}: expected a number of GB > 0")
     return int(limit * 1e9)
-
-
-def _memory() -> int:
-    """Bytes of memory of the container, or of the machine; MLX ignores containers."""
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        return min(machine, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):
-        return machine

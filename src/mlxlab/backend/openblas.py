@@ -16,6 +16,7 @@ from pathlib import Path
 
 ROUTINES = ("sgemm", "dgemm", "cgemm", "zgemm")
 JUMPS = {62: (6, 7), 183: (1025, 1026)}  # by machine (x86-64, AArch64): GLOB_DAT, JUMP_SLOT
+RELOCATIONS = 4  # type of a section: SHT_RELA
 
 
 def use_openblas(works: Callable[[], bool]) -> bool:
@@ -53,9 +54,10 @@ def mlx_library() -> Path | None:
 def find_openblas() -> ctypes.CDLL:
     """OpenBLAS with 32-bit integers and prefixed symbols; that of NumPy has 64-bit integers."""
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")  # idle threads spin long by default, and starve others
-    for path in [path for folder in _folders() for path in sorted(folder.glob("libscipy_openblas*.so*"))]:
-        if "64_" not in path.name:
-            return ctypes.CDLL(str(path))
+    for folder in _folders():
+        for path in sorted(folder.glob("libscipy_openblas*.so*")):
+            if "64_" not in path.name:
+                return ctypes.CDLL(str(path))
     raise OSError("the package scipy-openblas32 is not installed")
 
 
@@ -90,30 +92,22 @@ def jump_slots(elf: bytes) -> list[tuple[str, int]]:
     machine = struct.unpack_from("<H", elf, 0x12)[0] if elf[:6] == b"\x7fELF\x02\x01" else 0
     if machine not in JUMPS:
         raise OSError(f"not a library of x86-64 or AArch64 (machine {machine})")
-    sections = _sections(elf)
-    symbols, strings = sections[".dynsym"], sections[".dynstr"]
-    slots = []
-    for table in (".rela.plt", ".rela.dyn"):
-        start, size = sections.get(table, (0, 0))
-        for offset, info, _ in struct.iter_unpack("<QQq", elf[start : start + size]):
-            if info & 0xFFFFFFFF in JUMPS[machine]:
-                name = struct.unpack_from("<I", elf, symbols[0] + (info >> 32) * 24)[0]
-                slots.append((_text(elf, strings[0] + name), offset))
-    return slots
-
-
-def _sections(elf: bytes) -> dict[str, tuple[int, int]]:
-    """Name -> (offset in the file, size)."""
     start = struct.unpack_from("<Q", elf, 0x28)[0]
-    size, count, names = struct.unpack_from("<HHH", elf, 0x3A)
+    size, count = struct.unpack_from("<HH", elf, 0x3A)
     if count == 0:
         raise OSError("the library has no section headers")
-    headers = [struct.unpack_from("<IIQQQQIIQQ", elf, start + i * size) for i in range(count)]
-    return {_text(elf, headers[names][4] + header[0]): (header[4], header[5]) for header in headers}
-
-
-def _text(elf: bytes, start: int) -> str:
-    return elf[start : elf.index(b"\0", start)].decode()
+    # (type, offset in the file, size, number of the section that it refers to)
+    sections = [struct.unpack_from("<4xI16xQQI", elf, start + i * size) for i in range(count)]
+    slots = []
+    for kind, table, length, link in sections:
+        if kind != RELOCATIONS:
+            continue
+        _, symbols, _, names = sections[link]
+        for offset, info, _ in struct.iter_unpack("<QQq", elf[table : table + length]):
+            if info & 0xFFFFFFFF in JUMPS[machine]:
+                name = sections[names][1] + struct.unpack_from("<I", elf, symbols + (info >> 32) * 24)[0]
+                slots.append((elf[name : elf.index(b"\0", name)].decode(), offset))
+    return slots
 
 
 def _folders() -> list[Path]:

@@ -1,12 +1,11 @@
 """GELU, SiLU and gated linear units. On Linux CPU with their own gradients, computed in the forward pass."""
 
 import math
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.ops.exp import exp_of_negative, fusion_barrier, use_custom_ops
+from mlxlab.ops.exp import Arrays, exp_of_negative, fusion_barrier, use_custom_ops, with_gradient
 
 # erf(x) = 1 - (a1 t + ... + a5 t^5) e^(-x^2), t = 1 / (1 + 0.3275911 x) (Abramowitz and Stegun 7.1.26): error 1.5e-7.
 ERF = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
@@ -15,18 +14,18 @@ TINY = 1e-30
 
 def gelu(x: mx.array) -> mx.array:
     """x Phi(x) with the normal distribution function (Hendrycks and Gimpel 2016), not its approximation by tanh."""
-    return _first(_gelu(x)) if _rewrites(x) else nn.gelu(x)
+    return _gelu(x) if _rewrites(x) else nn.gelu(x)
 
 
 def silu(x: mx.array) -> mx.array:
     """x times its sigmoid."""
-    return _first(_silu(x)) if _rewrites(x) else nn.silu(x)
+    return _silu(x) if _rewrites(x) else nn.silu(x)
 
 
 def glu(kind: str, gate: mx.array, up: mx.array) -> mx.array:
     """`up` times the activated gate: silu or gelu (Shazeer 2020)."""
     if kind == "silu" and _rewrites(gate):
-        return _first(_gated_by_silu(gate, up))
+        return _gated_by_silu(gate, up)
     return (silu if kind == "silu" else gelu)(gate) * up
 
 
@@ -34,15 +33,7 @@ def _rewrites(x: mx.array) -> bool:
     return use_custom_ops() and x.dtype == mx.float32
 
 
-def _first(outputs: Any) -> mx.array:
-    """The value alone; the other outputs are for the gradient."""
-    value: mx.array = outputs[0]
-    return value
-
-
-@mx.custom_function
-def _gelu(x: mx.array) -> tuple[mx.array, mx.array]:
-    """The value and the slope."""
+def _gelu_and_slope(x: mx.array) -> tuple[mx.array, mx.array]:
     size = mx.abs(x)
     bell = exp_of_negative(fusion_barrier(x * x * -0.5))
     t = fusion_barrier(1 / (1 + size * (0.3275911 / math.sqrt(2))))
@@ -55,41 +46,28 @@ def _gelu(x: mx.array) -> tuple[mx.array, mx.array]:
     return value, below + x * bell * (1 / math.sqrt(2 * math.pi))
 
 
-@_gelu.vjp
-def _gelu_gradient(x: mx.array, cotangents: tuple[mx.array, ...], outputs: tuple[mx.array, ...]) -> mx.array:
-    return cotangents[0] * outputs[1]
+def _silu_and_slope(x: mx.array) -> tuple[mx.array, mx.array]:
+    value, sigmoid = _silu_and_sigmoid(x)
+    return value, sigmoid + value * (1 - sigmoid)
 
 
-@mx.custom_function
-def _silu(x: mx.array) -> tuple[mx.array, mx.array]:
-    """The value and the slope."""
-    value, share = _value_and_share(x)
-    return value, share + value * (1 - share)
+def _product_silu_and_sigmoid(gate: mx.array, up: mx.array) -> Arrays:
+    value, sigmoid = _silu_and_sigmoid(gate)
+    return value * up, value, sigmoid
 
 
-@_silu.vjp
-def _silu_gradient(x: mx.array, cotangents: tuple[mx.array, ...], outputs: tuple[mx.array, ...]) -> mx.array:
-    return cotangents[0] * outputs[1]
-
-
-@mx.custom_function
-def _gated_by_silu(x: mx.array, up: mx.array) -> tuple[mx.array, mx.array, mx.array]:
-    """The product, and silu and sigmoid of the gate."""
-    value, share = _value_and_share(x)
-    return value * up, value, share
-
-
-@_gated_by_silu.vjp
-def _gated_by_silu_gradient(
-    primals: tuple[mx.array, ...], cotangents: tuple[mx.array, ...], outputs: tuple[mx.array, ...]
-) -> tuple[mx.array, mx.array]:
-    slope, (_, value, share) = cotangents[0], outputs
-    return slope * primals[1] * (share + value * (1 - share)), slope * value
-
-
-def _value_and_share(x: mx.array) -> tuple[mx.array, mx.array]:
-    """x sigmoid(x), sigmoid(x)"""
+def _silu_and_sigmoid(x: mx.array) -> tuple[mx.array, mx.array]:
     size = mx.abs(x)
     power = exp_of_negative(-size)
     tail = fusion_barrier(power / (1 + power))  # the sigmoid of -|x|
     return fusion_barrier((x + size) * 0.5 - size * tail), fusion_barrier(0.5 + x / (size + TINY) * (0.5 - tail))
+
+
+def _product_gradient(inputs: Arrays, cotangent: mx.array, outputs: Arrays) -> Arrays:
+    (_, up), (_, value, sigmoid) = inputs, outputs
+    return cotangent * up * (sigmoid + value * (1 - sigmoid)), cotangent * value
+
+
+_gelu = with_gradient(_gelu_and_slope, lambda _, cotangent, outputs: (cotangent * outputs[1],))
+_silu = with_gradient(_silu_and_slope, lambda _, cotangent, outputs: (cotangent * outputs[1],))
+_gated_by_silu = with_gradient(_product_silu_and_sigmoid, _product_gradient)

@@ -3,7 +3,7 @@
 import mlx.core as mx
 
 from mlxlab.ops.dropout import DropoutMask, apply_dropout
-from mlxlab.ops.exp import broadcast_view, exp_of_negative, fusion_barrier, row_max, row_sum, use_custom_ops
+from mlxlab.ops.exp import Arrays, broadcast_view, exp_and_sum, fusion_barrier, use_custom_ops, with_gradient
 
 MASK_VALUE = -1e9  # added to masked scores; infinity would give NaN for a row of padding only
 BLOCK = 64  # queries at a time under a causal mask
@@ -16,20 +16,15 @@ def scaled_dot_product_attention(
 
     `mask` is "causal", or a bias to add to the scores, (1 or B, 1 or H, 1 or T, S). `dropout` acts on the weights.
     """
-    if not (use_custom_ops() and q.dtype == mx.float32 and q.shape[2] > 1):
-        return _plain(q, k, v, mask, scale, dropout)
-    if q.shape[1] != k.shape[1]:
-        k, v = (mx.repeat(x, q.shape[1] // k.shape[1], axis=1) for x in (k, v))
-    if not isinstance(mask, str):
-        return _weigh(q * scale, k, v, mask, dropout)
-    return _causal(q * scale, k, v, dropout)
-
-
-def _plain(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | str, scale: float, dropout: float) -> mx.array:
-    if not dropout:
+    rewrite = use_custom_ops() and q.dtype == mx.float32 and q.shape[2] > 1
+    if not rewrite and not dropout:
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
     if q.shape[1] != k.shape[1]:
         k, v = (mx.repeat(x, q.shape[1] // k.shape[1], axis=1) for x in (k, v))
+    if rewrite and not isinstance(mask, str):
+        return _weigh(q * scale, k, v, mask, dropout)
+    if rewrite:
+        return _causal(q * scale, k, v, dropout)
     if isinstance(mask, str):
         mask = _triangle(q.shape[2], k.shape[2], q.dtype)
     weights = mx.softmax((q * scale) @ k.swapaxes(-1, -2) + mask, axis=-1, precise=True)  # (B, H, T, S)
@@ -58,28 +53,19 @@ def _weigh(q: mx.array, k: mx.array, v: mx.array, mask: mx.array, dropout: float
     """(B, H, T, d) scaled queries -> (B, H, T, d)"""
     chosen = DropoutMask.draw((*q.shape[:3], k.shape[2]), dropout) if dropout else None
 
-    @mx.custom_function
-    def forward(q: mx.array, k: mx.array, v: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+    def forward(q: mx.array, k: mx.array, v: mx.array) -> Arrays:
         scores = q @ k.swapaxes(-1, -2)  # (B, H, T, S)
-        scores = fusion_barrier(scores + broadcast_view(mask, scores.shape))
-        powers = exp_of_negative(scores - broadcast_view(row_max(scores), scores.shape))
-        sums = row_sum(powers)
+        _, powers, sums = exp_and_sum(fusion_barrier(scores + broadcast_view(mask, scores.shape)))
         return (chosen.apply(powers) if chosen else powers) @ v / sums, powers, sums
 
-    @forward.vjp
-    def backward(
-        primals: tuple[mx.array, ...], cotangents: tuple[mx.array, ...], outputs: tuple[mx.array, ...]
-    ) -> tuple[mx.array, ...]:
-        (q, k, v), (out, powers, sums) = primals, outputs
-        slope = cotangents[0]
+    def backward(inputs: Arrays, slope: mx.array, outputs: Arrays) -> Arrays:
+        (q, k, v), (out, powers, sums) = inputs, outputs
         level = (slope * out).sum(axis=-1, keepdims=True) / sums
         slope = slope / sums
-        back = slope @ v.swapaxes(-1, -2)  # (B, H, T, S)
-        used = powers
+        back, used = slope @ v.swapaxes(-1, -2), powers  # (B, H, T, S)
         if chosen:
             back, used = chosen.apply(back), chosen.apply(powers)
         scores = powers * fusion_barrier(back - broadcast_view(level, back.shape))
         return scores @ k, scores.swapaxes(-1, -2) @ q, used.swapaxes(-1, -2) @ slope
 
-    out: mx.array = forward(q, k, v)[0]  # type: ignore[index]
-    return out
+    return with_gradient(forward, backward)(q, k, v)

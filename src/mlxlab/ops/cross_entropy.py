@@ -3,45 +3,32 @@
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.ops.exp import broadcast_view, exp_of_negative, row_max, row_sum, use_custom_ops
+from mlxlab.ops.exp import Arrays, broadcast_view, exp_and_sum, row_sum, use_custom_ops, with_gradient
 
 FEW = 64  # classes: below that MLX's own form is as fast
 
 
 def cross_entropy(logits: mx.array, targets: mx.array, label_smoothing: float = 0.0) -> mx.array:
     """(..., C), (...) -> (...), in float32: (1 - e) times that of the target plus e times the mean over all classes."""
-    logits = logits.astype(mx.float32)
-    if logits.shape[-1] < FEW or not use_custom_ops():
+    logits, classes = logits.astype(mx.float32), logits.shape[-1]
+    if classes < FEW or not use_custom_ops():
         return nn.losses.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="none")
-    values: mx.array = _with_gradient(label_smoothing)(logits, targets)[0]  # type: ignore[index]
-    return values
 
-
-def _with_gradient(smoothing: float) -> mx.custom_function:
-    """(logits, targets) -> loss, exponentials, their sums."""
-
-    @mx.custom_function
-    def loss(logits: mx.array, targets: mx.array) -> tuple[mx.array, mx.array, mx.array]:
-        max_logits = row_max(logits)
-        powers = exp_of_negative(logits - broadcast_view(max_logits, logits.shape))  # (..., C)
-        sums = row_sum(powers)
+    def loss(logits: mx.array, targets: mx.array) -> Arrays:
+        maximum, powers, sums = exp_and_sum(logits)
         target_logits = mx.take_along_axis(logits, targets[..., None], axis=-1)
-        values = mx.log(sums) + max_logits - (1 - smoothing) * target_logits
-        if smoothing:
-            values = values - (smoothing / logits.shape[-1]) * row_sum(logits)
+        values = mx.log(sums) + maximum - (1 - label_smoothing) * target_logits
+        if label_smoothing:
+            values = values - (label_smoothing / classes) * row_sum(logits)
         return values.squeeze(-1), powers, sums
 
-    @loss.vjp
-    def gradient(
-        primals: tuple[mx.array, mx.array], cotangents: tuple[mx.array, ...], outputs: tuple[mx.array, ...]
-    ) -> tuple[mx.array, mx.array]:
-        (logits, targets), (_, powers, sums) = primals, outputs
-        slope = cotangents[0][..., None]
+    def gradient(inputs: Arrays, cotangent: mx.array, outputs: Arrays) -> Arrays:
+        (_, targets), (_, powers, sums) = inputs, outputs
+        slope, index = cotangent[..., None], targets[..., None]
         out = powers * broadcast_view(slope / sums, powers.shape)
-        if smoothing:
-            out = out - broadcast_view(slope * (smoothing / logits.shape[-1]), out.shape)
-        index = targets[..., None]
-        target_logits = mx.take_along_axis(out, index, axis=-1) - slope * (1 - smoothing)
+        if label_smoothing:
+            out = out - broadcast_view(slope * (label_smoothing / classes), out.shape)
+        target_logits = mx.take_along_axis(out, index, axis=-1) - slope * (1 - label_smoothing)
         return mx.put_along_axis(out, index, target_logits, axis=-1), mx.zeros_like(targets)
 
-    return loss
+    return with_gradient(loss, gradient)(logits, targets)

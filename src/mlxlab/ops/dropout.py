@@ -12,7 +12,7 @@ from typing import cast
 import mlx.core as mx
 import mlx.nn as nn
 
-WORD = 2**16  # the fraction kept is a multiple of 1 / WORD
+LEVELS = 2**16  # the fraction kept is a multiple of 1 / LEVELS
 
 
 class Dropout(nn.Module):
@@ -40,9 +40,9 @@ class DropoutMask:
 
     @classmethod
     def draw(cls, shape: tuple[int, ...], dropped: float) -> "DropoutMask":
-        bound = max(1, round((1 - dropped) * WORD))
+        bound = max(1, round((1 - dropped) * LEVELS))
         numbers = _random_words(-(-prod(shape) // 2)).view(mx.uint16)[: prod(shape)].reshape(shape)
-        return cls(numbers <= mx.array(bound - 1, mx.uint16), WORD / bound)
+        return cls(numbers <= mx.array(bound - 1, mx.uint16), LEVELS / bound)
 
     def apply(self, x: mx.array) -> mx.array:
         return x * (self.keep_mask.astype(x.dtype) * self.scale)
@@ -50,17 +50,11 @@ class DropoutMask:
 
 def _random_words(count: int) -> mx.array:
     """(count,) uint32: a hash (Wellons' lowbias32) of 0, 1, ... and of the next key of MLX's generator."""
-    key = _next_key()
+    # Advances the generator as MLX's own functions do, without their floating-point numbers.
+    (state,) = cast(Sequence[mx.array], mx.random.state)
+    state[:], key = mx.random.split(state)
     x = mx.arange(count, dtype=mx.uint32) ^ key[0]
     x = (x ^ (x >> 16)) * mx.array(0x7FEB352D, mx.uint32)
     x = (x ^ key[1]) ^ (x >> 15)
     x = x * mx.array(0x846CA68B, mx.uint32)
     return x ^ (x >> 16)
-
-
-def _next_key() -> mx.array:
-    """(2,) uint32: advances MLX's generator as its own functions do, without their floating-point numbers."""
-    state = cast(Sequence[mx.array], mx.random.state)
-    keys = mx.random.split(state[0])
-    state[0][:] = keys[0]
-    return keys[1]

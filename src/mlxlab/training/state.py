@@ -17,7 +17,7 @@ from mlxlab.metric_names import VALID, lower_is_better
 from mlxlab.training.evaluate import Evaluation
 from mlxlab.training.optim.ema import swap_for_load, use_ema_weights
 from mlxlab.training.optim.optimizers import load_optimizer_state
-from mlxlab.training.steps.step import StepOutput
+from mlxlab.training.steps.step import StepOutput, term_names
 
 CURVE_POINTS = 1000  # a longer learning curve is thinned to half
 
@@ -57,7 +57,7 @@ class StepResult(NamedTuple):
 def step_result(batch: Batch, output: StepOutput) -> StepResult:
     """Reads all numbers of a step at once: each read of its own waits for the device."""
     loss, weight, grad_norm, finite, *terms = np.array(output.scalars, np.float64).tolist()
-    named = dict(zip(output.term_names, terms, strict=True))
+    named = dict(zip(term_names(output.per_example), terms, strict=True))
     return StepResult(batch, loss, weight, grad_norm, finite > 0, named, output.per_example, output.retraces)
 
 

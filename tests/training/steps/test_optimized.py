@@ -1,5 +1,6 @@
 """The optimized step: with every memory and speed option, the result is that of the plain step."""
 
+import sys
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,7 @@ from mlxlab.training.device_batch import DeviceBatch, to_device
 from mlxlab.training.losses.loss import CrossEntropyLoss, cross_entropy
 from mlxlab.training.optim.ema import EMAOptimizer
 from mlxlab.training.optim.optimizers import adamw, flatten_arrays
-from mlxlab.training.steps import optimized, staged_eval
+from mlxlab.training.steps import optimized
 from mlxlab.training.steps.microbatch import split
 from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep
@@ -229,7 +230,7 @@ def test_bfloat16_reaches_every_layer_and_the_loss_is_float32(family):
 
 
 def test_bfloat16_on_a_linux_cpu_warns_and_computes_in_float32(monkeypatch, caplog):
-    monkeypatch.setattr(optimized.sys, "platform", "linux")
+    monkeypatch.setattr(sys, "platform", "linux")
     _, actual = take_steps(small_model("bert"), dtype="bfloat16")
     if mx.default_device() == mx.Device(mx.cpu):
         [record] = caplog.records
@@ -271,10 +272,10 @@ def test_a_thousand_compiled_steps_over_random_lengths_have_at_most_eight_traces
 
 def test_a_step_evaluated_in_chunks_is_bitwise_the_same(monkeypatch):
     _, weights = take_steps(small_model("bert"), accumulate=2)
-    monkeypatch.setattr(staged_eval, "CHUNK_ELEMENTS", 300)
+    monkeypatch.setattr(optimized, "CHUNK_ELEMENTS", 300)
     evaluated = []
     real = mx.eval
-    monkeypatch.setattr(staged_eval.mx, "eval", lambda *trees: evaluated.append(trees) or real(*trees))
+    monkeypatch.setattr(optimized.mx, "eval", lambda *trees: evaluated.append(trees) or real(*trees))
     _, actual = take_steps(small_model("bert"), accumulate=2)
     assert len(evaluated) > 20
     for name, leaf in weights.items():
@@ -286,5 +287,5 @@ def test_every_leaf_of_the_optimizer_state_is_evaluated_with_its_weight():
     weights = flatten_arrays(model.trainable_parameters())
     optimizer = EMAOptimizer(adamw(0.1, [0.9, 0.99], 1e-8, learning_rate=0.1), 0.9)
     optimizer.init(model.trainable_parameters())
-    states = staged_eval._states_by_weight(flatten_arrays(optimizer.state), weights)
+    states = optimized._states_by_weight(flatten_arrays(optimizer.state), weights)
     assert {name: len(leaves) for name, leaves in states.items()} == dict.fromkeys(weights, 3)  # m, v and the average

@@ -10,22 +10,23 @@ import logging
 import math
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, cast
+from typing import Generic, Literal, TypeVar, cast
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
+from mlxlab.backend import on_linux_cpu
+from mlxlab.training.optim.optimizers import assign_leaves, flatten_arrays
 from mlxlab.training.random_state import save_random_state
 
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 Mode = Literal["auto", "always", "never"]
-Shapes = tuple[tuple[object, ...], ...]  # (path, shape, dtype) of every argument
+Shapes = tuple[tuple[object, ...], ...]  # (path, shape, dtype) of every array
 MAX_TRACES = 8  # traces are never freed, and the lookup is linear
 TRACE_SECONDS = 15.0  # of the first trace on a Linux CPU
 
@@ -40,75 +41,61 @@ class CompileBudget:
         elif mode == "auto" and on_linux_cpu():
             self.seconds = TRACE_SECONDS
 
-    def consume(self, seconds: float) -> None:
-        self.seconds -= seconds
-
-    def disable(self, error: ValueError) -> None:
-        """Never compiles, if MLX refused to trace because a function reads values; raises any other error."""
-        if "transformation" not in str(error):
-            raise error
-        self.seconds = math.inf
-        logger.warning("trainer.step.compile: the loss reads the values of arrays; the step is not compiled")
-
 
 class CompiledFunction(Generic[Result]):
     """`function`, compiled with the state that it reads and changes.
 
     Args:
-        function: of trees of arrays.
+        function: of trees of arrays; only the first argument may change its shapes from call to call.
         state: trees of arrays that it changes in place: of a model, an optimizer, the random number generator.
-        budget: nothing is compiled before it is used up.
+        budget: nothing is compiled before it is used up, or once MLX has refused to trace.
     """
 
     def __init__(self, function: Callable[..., Result], state: list[object], budget: CompileBudget) -> None:
         self.function, self.state, self.budget = function, state, budget
-        self.compiled = cast(Callable[..., Result], mx.compile(function, inputs=state, outputs=state))
+        self.compiled: Callable[..., Result] = mx.compile(function, inputs=state, outputs=state)
         self.traces: set[Shapes] = set()
         self._warned = False
 
     def __call__(self, *arguments: object) -> Result:
         if self.budget.seconds > 0:
             return self.function(*arguments)
-        shapes = shapes_of(*arguments)
+        shapes = shapes_of(arguments[0])
         if shapes in self.traces:
             return self.compiled(*arguments)
         if len(self.traces) < MAX_TRACES:
             return self._trace(shapes, arguments)
-        self._warn(shapes)
-        return self.function(*arguments)
-
-    def _trace(self, shapes: Shapes, arguments: tuple[object, ...]) -> Result:
-        before, restore_random_state = list(_arrays(self.state)), save_random_state()
-        try:
-            with private_kernels():
-                out = self.compiled(*arguments)
-                mx.eval(out, self.state)
-        except ValueError as error:
-            self.budget.disable(error)
-            for container, key, array in before:
-                container[key] = array
-            restore_random_state()
-            return self.function(*arguments)
-        self.traces.add(shapes)
-        return out
-
-    def _warn(self, shapes: Shapes) -> None:
         if not self._warned:
             self._warned = True
             logger.warning(
                 f"trainer.step.compile: reached the maximum of {MAX_TRACES} traces; batches of shape {shapes[0][1]} and"
                 " of other new shapes run uncompiled; choose data.batching so that there are fewer lengths"
             )
+        return self.function(*arguments)
+
+    def _trace(self, shapes: Shapes, arguments: tuple[object, ...]) -> Result:
+        before, restore_random_state = flatten_arrays(self.state), save_random_state()
+        try:
+            with private_kernels():
+                out = self.compiled(*arguments)
+                mx.eval(out, self.state)
+        except ValueError as error:
+            if "transformation" not in str(error):
+                raise
+            self.budget.seconds = math.inf
+            logger.warning("trainer.step.compile: the loss reads the values of arrays; the step is not compiled")
+            assign_leaves(self.state, before)
+            restore_random_state()
+            return self.function(*arguments)
+        self.traces.add(shapes)
+        return out
 
 
-def shapes_of(*arguments: object) -> Shapes:
-    """The key of a trace: path, shape and dtype of every array in the arguments."""
-    leaves = cast(list[tuple[str, object]], tree_flatten(list(arguments)))
-    return tuple((path, *_shape_and_dtype(leaf)) for path, leaf in leaves)
-
-
-def on_linux_cpu() -> bool:
-    return sys.platform == "linux" and mx.default_device() == mx.Device(mx.cpu)
+def shapes_of(tree: object) -> Shapes:
+    leaves = cast(list[tuple[str, object]], tree_flatten(tree))
+    return tuple(
+        (path, leaf.shape, leaf.dtype) if isinstance(leaf, mx.array) else (path, leaf) for path, leaf in leaves
+    )
 
 
 def has_kernel_compiler() -> bool:
@@ -126,31 +113,13 @@ def private_kernels() -> Iterator[None]:
     """
     before = os.environ.get("TMPDIR")
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlxlab"
-    try:
+    with suppress(OSError):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        usable = on_linux_cpu() and folder.stat().st_uid == os.getuid() and os.access(folder, os.W_OK)
-    except OSError:
-        usable = False
-    if usable:
-        os.environ["TMPDIR"] = str(folder)
+        if on_linux_cpu() and folder.stat().st_uid == os.getuid() and os.access(folder, os.W_OK):
+            os.environ["TMPDIR"] = str(folder)
     try:
         yield
     finally:
         os.environ.pop("TMPDIR", None)
         if before is not None:
             os.environ["TMPDIR"] = before
-
-
-def _shape_and_dtype(leaf: object) -> tuple[object, object]:
-    return (leaf.shape, leaf.dtype) if isinstance(leaf, mx.array) else (leaf, None)
-
-
-def _arrays(tree: Any) -> Iterator[tuple[Any, str | int, mx.array]]:
-    """(container, key, array) of every array in nested dicts and lists."""
-    if not isinstance(tree, dict | list):
-        return
-    for key in list(tree) if isinstance(tree, dict) else range(len(tree)):
-        if isinstance(tree[key], mx.array):
-            yield tree, key, tree[key]
-        else:
-            yield from _arrays(tree[key])

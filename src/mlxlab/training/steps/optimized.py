@@ -1,9 +1,8 @@
 """A compiled step with gradient accumulation and low precision, otherwise equivalent to the plain step."""
 
 import logging
-import sys
+import math
 import time
-from collections.abc import Callable
 from typing import Literal
 
 import mlx.core as mx
@@ -11,20 +10,21 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 from mlx.utils import tree_map
 
+from mlxlab.backend import on_linux_cpu
 from mlxlab.constraints import Positive, Size
 from mlxlab.distributed.process_group import ProcessGroup, SingleProcess
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.losses.loss import Loss
+from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.steps.compile import CompileBudget, CompiledFunction, Mode
-from mlxlab.training.steps.gradients import make_functional_gradient_fn, make_gradient_fn
-from mlxlab.training.steps.microbatch import MicroBatcher, Sums, Totals
-from mlxlab.training.steps.staged_eval import eval_in_chunks
-from mlxlab.training.steps.step import PerExample, StepOutput, clipped_update, stack_scalars
+from mlxlab.training.steps.gradients import make_gradient_fn, restore_weights_after
+from mlxlab.training.steps.microbatch import MicroBatcher
+from mlxlab.training.steps.step import PerExample, StepOutput, Sums, Totals, clipped_update, stack_scalars
 from mlxlab.training.steps.two_stream import Streams, TwoStreamGradients, use_two_streams
 
 logger = logging.getLogger(__name__)
 
-DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16}
+CHUNK_ELEMENTS = 1 << 22  # of the weights that are evaluated together; a larger weight is a chunk of its own
 
 
 class OptimizedStep:
@@ -63,92 +63,110 @@ class OptimizedStep:
         optimizer: optim.Optimizer,
         group: ProcessGroup | None = None,
     ) -> None:
-        self.group = group or SingleProcess()
+        self.model, self.optimizer, self.group = model, optimizer, group or SingleProcess()
         self.max_grad_norm = max_grad_norm
-        # In one graph with the optimizer step, MLX would recompute all layers at once.
-        self.micro_batcher = MicroBatcher(
-            accumulate, separate_optimizer_step=activation_checkpointing, retry_on_oom=retry_on_oom
+        self.micro_batcher = MicroBatcher(accumulate, retry_on_oom=retry_on_oom)
+        narrow = dtype == "bfloat16" and _bfloat16_is_usable(allow_slow_dtype)
+        self.gradient = make_gradient_fn(
+            model, loss, dtype=mx.bfloat16 if narrow else mx.float32, checkpointing=activation_checkpointing
         )
-        self.model, self.optimizer = model, optimizer
-        compute_dtype = DTYPES[_usable_dtype(dtype, allow_slow_dtype)]
-        self.gradient = make_gradient_fn(model, loss, dtype=compute_dtype, checkpointing=activation_checkpointing)
-        state: list[object] = [model.state, optimizer.state, mx.random.state]
         self.budget = CompileBudget(compile)
+        state: list[object] = [model.state, optimizer.state, mx.random.state]
         self.full_step = CompiledFunction(self._full_step, state, self.budget)
+        self.first_sums = CompiledFunction(self._sums, state, self.budget)
+        self.add_sums = CompiledFunction(self._sums, state, self.budget)
         self.apply_totals = CompiledFunction(self._apply_totals, state, self.budget)
-        first, add = (CompiledFunction(f, state, self.budget) for f in (self._sums, self._add_sums))
-        self.compiled = (self.full_step, first, add, self.apply_totals)
-        self.sums: Callable[[DeviceBatch], Sums] = first
-        self.add_sums: Callable[[Totals, DeviceBatch], Sums] = add
         self.two_stream: TwoStreamGradients | None = None
-        plain = compute_dtype == mx.float32 and not activation_checkpointing and self.group.size == 1
-        if use_two_streams(cpu_streams, model, self.budget, plain=plain):
-            compute = make_functional_gradient_fn(
-                model, loss, dtype=compute_dtype, checkpointing=activation_checkpointing
-            )
-            self.two_stream = TwoStreamGradients(model, compute, self.budget)
-            self.sums, self.add_sums = self._two_stream_sums, self._add_two_stream_sums
+        compiles = self.budget.seconds < math.inf
+        eligible = compiles and not narrow and not activation_checkpointing and self.group.size == 1
+        if use_two_streams(cpu_streams, model, eligible=eligible):
+            self.two_stream = TwoStreamGradients(model, self.gradient, self.budget)
+        # With checkpointing in one graph with the optimizer step, MLX would recompute all layers at once.
+        self.one_graph = not (activation_checkpointing or retry_on_oom or self.two_stream) and self.group.size == 1
 
     def __call__(self, batch: DeviceBatch) -> StepOutput:
         start = time.monotonic()
         rows = self.micro_batcher.micro_batch_rows(batch, self._sums)
-        if self._fits_one_graph(batch, rows):
+        if self.one_graph and rows >= len(batch.example_ids):
             scalars, per_example = self.full_step(batch)
         else:
-            totals, per_example = self.group.all_reduce_sum(
-                *self.micro_batcher.sum_gradients(batch, self.sums, self.add_sums, rows)
-            )
+            totals, per_example = self.micro_batcher.sum_gradients(batch, self._micro_batch_sums, rows)
+            totals, per_example = self.group.all_reduce_sum(totals, per_example)
             norm, finite = self.apply_totals(totals)
-            scalars = stack_scalars(totals["loss"], totals["weight"], norm, finite, per_example)
+            scalars = stack_scalars(totals, norm, finite, per_example)
             del totals  # frees the gradients before the weights are evaluated
             eval_in_chunks(self.model, self.optimizer)
         mx.eval(scalars, per_example, self.model.parameters(), self.optimizer.state)
-        self.budget.consume(time.monotonic() - start)
-        traces = [function.traces for function in self.compiled]
-        traces += [self.two_stream.traces] if self.two_stream else []
+        self.budget.seconds -= time.monotonic() - start
+        traces = [self.full_step.traces, self.first_sums.traces, self.add_sums.traces, self.apply_totals.traces]
+        traces += [self.two_stream.second_half.traces] if self.two_stream else []
         return StepOutput(scalars, per_example, sum(max(len(shapes) - 1, 0) for shapes in traces))
-
-    def _fits_one_graph(self, batch: DeviceBatch, rows: int) -> bool:
-        """Whether gradient and optimizer step are computed in one graph."""
-        separate = self.micro_batcher.separate_optimizer_step or self.two_stream is not None
-        return rows >= len(batch.example_ids) and self.group.size == 1 and not separate
 
     def _full_step(self, batch: DeviceBatch) -> tuple[mx.array, PerExample]:
         """The step on a batch that is not split."""
         totals, per_example = self._sums(batch)
         norm, finite = self._apply_totals(totals)
-        return stack_scalars(totals["loss"], totals["weight"], norm, finite, per_example), per_example
+        return stack_scalars(totals, norm, finite, per_example), per_example
 
-    def _sums(self, batch: DeviceBatch) -> Sums:
-        """The totals of one micro-batch, and the sums for each of its rows."""
-        (loss, weight, rows), gradients = self.gradient(batch)
-        return {"loss": loss, "weight": weight, "gradients": gradients}, rows
+    def _sums(self, batch: DeviceBatch, totals: Totals | None = None) -> Sums:
+        """The totals of a micro-batch, added to `totals`, and the sums for each of its rows."""
+        with restore_weights_after(self.model):
+            new, rows = self.gradient(batch, self.model.trainable_parameters())
+        return _add(totals, new), rows
 
-    def _add_sums(self, totals: Totals, batch: DeviceBatch) -> Sums:
-        """`totals` plus those of a further micro-batch, and the sums for each of its rows."""
-        new, rows = self._sums(batch)
-        return tree_map(lambda a, b: a + b, totals, new), rows
-
-    def _two_stream_sums(self, batch: DeviceBatch) -> Sums:
-        return self._sums(batch) if self.two_stream is None or len(batch.example_ids) < 2 else self.two_stream(batch)
-
-    def _add_two_stream_sums(self, totals: Totals, batch: DeviceBatch) -> Sums:
-        new, rows = self._two_stream_sums(batch)
-        return tree_map(lambda a, b: a + b, totals, new), rows
+    def _micro_batch_sums(self, batch: DeviceBatch, totals: Totals | None) -> Sums:
+        """`_sums`, compiled or in two halves."""
+        if self.two_stream is not None and len(batch.example_ids) > 1:
+            new, rows = self.two_stream(batch)
+            return _add(totals, new), rows
+        return self.first_sums(batch) if totals is None else self.add_sums(batch, totals)
 
     def _apply_totals(self, totals: Totals) -> tuple[mx.array, mx.array]:
-        """Takes the optimizer step; (gradient norm, finite)."""
-        return clipped_update(
-            self.model, self.optimizer, totals["loss"], totals["weight"], totals["gradients"], self.max_grad_norm
-        )
+        return clipped_update(self.model, self.optimizer, totals, self.max_grad_norm)
 
 
-def _usable_dtype(dtype: str, forced: bool) -> str:
+def _add(totals: Totals | None, new: Totals) -> Totals:
+    return new if totals is None else tree_map(lambda a, b: a + b, totals, new)
+
+
+def _bfloat16_is_usable(forced: bool) -> bool:
     """bfloat16 products bypass the BLAS on a Linux CPU, and are about 15 times slower than those of float32."""
-    if dtype == "float32" or forced or sys.platform != "linux" or mx.default_device() != mx.Device(mx.cpu):
-        return dtype
+    if forced or not on_linux_cpu():
+        return True
     logger.warning(
         "trainer.step.dtype=bfloat16: slower than float32 on a Linux CPU, where its products bypass the BLAS;"
         " computing in float32 (trainer.step.allow_slow_dtype=true overrides this)"
     )
-    return "float32"
+    return False
+
+
+def eval_in_chunks(model: nn.Module, optimizer: optim.Optimizer) -> None:
+    """Evaluates the weights and the optimizer's state, a few weights at a time.
+
+    In one call MLX would hold the old and new state of many weights and the temporary arrays between them.
+    """
+    weights = flatten_arrays(model.trainable_parameters())
+    if sum(leaf.size for leaf in weights.values()) > CHUNK_ELEMENTS:
+        states = _states_by_weight(flatten_arrays(optimizer.state), weights)
+        chunk: list[mx.array] = []
+        size = 0
+        for name, leaf in weights.items():
+            if chunk and size + leaf.size > CHUNK_ELEMENTS:
+                mx.eval(chunk)
+                chunk, size = [], 0
+            chunk += [leaf, *states.get(name, [])]
+            size += leaf.size
+        mx.eval(chunk)
+    mx.eval(model.parameters(), optimizer.state)
+
+
+def _states_by_weight(state: dict[str, mx.array], weights: dict[str, mx.array]) -> dict[str, list[mx.array]]:
+    """The optimizer state of each weight: `states.0.<path>.m` belongs to `<path>`, so does `average.<path>`."""
+    states: dict[str, list[mx.array]] = {}
+    for name, leaf in state.items():
+        keys = name.split(".")
+        candidates = (".".join(keys[i:j]) for i in range(len(keys)) for j in (len(keys), len(keys) - 1))
+        owner = next((path for path in candidates if path in weights), None)
+        if owner is not None:
+            states.setdefault(owner, []).append(leaf)
+    return states

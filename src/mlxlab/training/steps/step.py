@@ -1,6 +1,6 @@
 """Steps: one batch becomes one optimizer step."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypedDict
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -16,6 +16,17 @@ from mlxlab.training.optim.optimizers import Tree, assign_leaves, flatten_arrays
 PerExample = dict[str, mx.array]  # by name (B,): sums over the targets of each row
 
 
+class Totals(TypedDict):
+    """Sums over all targets of a batch; the gradients are float32."""
+
+    loss: mx.array
+    weight: mx.array
+    gradients: Tree
+
+
+Sums = tuple[Totals, PerExample]
+
+
 class StepOutput(NamedTuple):
     """The numbers of a step, still on the device but evaluated.
 
@@ -29,10 +40,6 @@ class StepOutput(NamedTuple):
     scalars: mx.array
     per_example: PerExample
     retraces: int | None = None
-
-    @property
-    def term_names(self) -> list[str]:
-        return term_names(self.per_example)
 
 
 class Step(Protocol):
@@ -58,78 +65,68 @@ class PlainStep:
         optimizer: optim.Optimizer,
         group: ProcessGroup | None = None,
     ) -> None:
-        self.max_grad_norm = max_grad_norm
-        self.group = group or SingleProcess()
-        self.model = model
-        self.optimizer = optimizer
+        self.max_grad_norm, self.group = max_grad_norm, group or SingleProcess()
+        self.model, self.optimizer = model, optimizer
         self.gradient = nn.value_and_grad(model, lambda batch: weighted_sum(loss, model, batch))
 
     def __call__(self, batch: DeviceBatch) -> StepOutput:
         (loss, weight, per_example), gradients = self.gradient(batch)
-        (loss, weight, gradients), per_example = self.group.all_reduce_sum((loss, weight, gradients), per_example)
-        norm, finite = clipped_update(self.model, self.optimizer, loss, weight, gradients, self.max_grad_norm)
-        scalars = stack_scalars(loss, weight, norm, finite, per_example)
+        totals: Totals = {"loss": loss, "weight": weight, "gradients": gradients}
+        totals, per_example = self.group.all_reduce_sum(totals, per_example)
+        norm, finite = clipped_update(self.model, self.optimizer, totals, self.max_grad_norm)
+        scalars = stack_scalars(totals, norm, finite, per_example)
         mx.eval(scalars, per_example, self.model.parameters(), self.optimizer.state)
         return StepOutput(scalars, per_example)
 
 
+def weighted_sum(loss: Loss, model: nn.Module, batch: DeviceBatch) -> tuple[mx.array, mx.array, PerExample]:
+    """The sum of the loss over all targets, the weight to divide it by, and the sums for each row."""
+    weights, rows = batch.loss_weights, len(batch.loss_weights)
+    total, terms = loss(model, batch)
+    # A target of weight 0 may have any loss, NaN too: it must not reach the sum.
+    per_example = {
+        name: mx.where(weights > 0, values * weights, 0).reshape(rows, -1).sum(axis=1)
+        for name, values in {"loss": total, **terms}.items()
+    }
+    per_example["weight"] = weights.reshape(rows, -1).sum(axis=1)
+    return per_example["loss"].sum(), weights.sum(), per_example
+
+
 def clipped_update(
-    model: nn.Module,
-    optimizer: optim.Optimizer,
-    loss: mx.array,
-    weight: mx.array,
-    gradients: Tree,
-    max_norm: float | None,
+    model: nn.Module, optimizer: optim.Optimizer, totals: Totals, max_norm: float | None
 ) -> tuple[mx.array, mx.array]:
-    """Applies summed gradients, divided by `weight` and clipped, if they and the loss are finite; (norm, finite)."""
-    scale = 1 / mx.maximum(weight, 1e-9)
-    norm = scale * global_norm(gradients)
+    """Applies the gradients, divided by the weight and clipped, if they and the loss are finite; (norm, finite)."""
+    scale = 1 / mx.maximum(totals["weight"], 1e-9)
+    norm = scale * global_norm(totals["gradients"])
     if max_norm is not None:
         scale = scale * mx.minimum(max_norm / (norm + 1e-12), 1.0)
-    finite = mx.isfinite(loss) & mx.isfinite(norm)
-    apply_if_finite(finite, model, optimizer, tree_map(lambda g: g * scale, gradients))
+    finite = mx.isfinite(totals["loss"]) & mx.isfinite(norm)
+    apply_if_finite(finite, model, optimizer, tree_map(lambda g: g * scale, totals["gradients"]))
     return norm, finite
 
 
-def term_names(per_example: PerExample) -> list[str]:
-    return sorted(per_example.keys() - {"loss", "weight"})
-
-
-def stack_scalars(
-    loss: mx.array, weight: mx.array, norm: mx.array, finite: mx.array, per_example: PerExample
-) -> mx.array:
-    """`StepOutput.scalars`: one array, so that the host waits for the device once per step."""
-    terms = [per_example[name].sum() for name in term_names(per_example)]
-    return mx.stack([value.astype(mx.float32) for value in (loss, weight, norm, finite, *terms)])
-
-
-def weighted_sum(loss: Loss, model: nn.Module, batch: DeviceBatch) -> tuple[mx.array, mx.array, PerExample]:
-    """The sum of the loss over all targets, the weight to divide it by, and the sums for each row."""
-    total, terms = loss(model, batch)
-    rows = {name: _row_sums(values, batch.loss_weights) for name, values in {"loss": total, **terms}.items()}
-    weights = batch.loss_weights.reshape(len(batch.loss_weights), -1).sum(axis=1)
-    return rows["loss"].sum(), batch.loss_weights.sum(), rows | {"weight": weights}
-
-
-def _row_sums(values: mx.array, weights: mx.array) -> mx.array:
-    # A target of weight 0 may have any loss, NaN too: it must not reach the sum.
-    return mx.where(weights > 0, values * weights, 0).reshape(len(values), -1).sum(axis=1)
-
-
 def global_norm(tree: Tree) -> mx.array:
-    return mx.sqrt(
-        sum((mx.square(leaf.astype(mx.float32)).sum() for leaf in flatten_arrays(tree).values()), mx.array(0.0))
-    )
+    squares = [mx.square(leaf.astype(mx.float32)).sum() for leaf in flatten_arrays(tree).values()]
+    return mx.sqrt(sum(squares, mx.array(0.0)))
 
 
 def apply_if_finite(condition: mx.array, model: nn.Module, optimizer: optim.Optimizer, gradients: Tree) -> None:
     """Updates weights and optimizer if `condition` holds: decided on the device, without waiting for it."""
-    before = model.trainable_parameters()
-    state = flatten_arrays(optimizer.state)
+    before, state = model.trainable_parameters(), flatten_arrays(optimizer.state)
     model.update(optimizer.apply_gradients(gradients, before))
-    after = model.trainable_parameters()
-    model.update(tree_map(lambda new, old: mx.where(condition, new, old), after, before))
+    model.update(tree_map(lambda new, old: mx.where(condition, new, old), model.trainable_parameters(), before))
     new_state = flatten_arrays(optimizer.state)
     assign_leaves(
         optimizer.state, {name: mx.where(condition, leaf, state.get(name, leaf)) for name, leaf in new_state.items()}
     )
+
+
+def stack_scalars(totals: Totals, norm: mx.array, finite: mx.array, per_example: PerExample) -> mx.array:
+    """`StepOutput.scalars`: one array, so that the host waits for the device once per step."""
+    terms = [per_example[name].sum() for name in term_names(per_example)]
+    return mx.stack([value.astype(mx.float32) for value in (totals["loss"], totals["weight"], norm, finite, *terms)])
+
+
+def term_names(per_example: PerExample) -> list[str]:
+    """The terms of the loss, in the order of `StepOutput.scalars`."""
+    return sorted(per_example.keys() - {"loss", "weight"})
