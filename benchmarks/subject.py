@@ -12,9 +12,9 @@ from mlxlab.data.batch import Batch
 from mlxlab.models.build import build_model
 from mlxlab.models.model import Model
 from mlxlab.tracking.tracker import NoTracker, Tracker
-from mlxlab.training.context import FitContext
+from mlxlab.training.callback import FitContext
 from mlxlab.training.device_batch import to_device
-from mlxlab.training.state import MonitoredMetric, StepResult, step_result
+from mlxlab.training.state import StepResult, step_result
 
 
 def language_model(family: str, size: str, vocab_size: int, *, seed: int = 0, **overrides: Any) -> Model:
@@ -46,7 +46,7 @@ class Subject:
         self.batch = Batch(
             tokens, np.ones_like(tokens), rng.integers(0, 2, rows).astype(np.int32), ones, np.arange(rows)
         )
-        self.context = FitContext(MonitoredMetric("valid/loss"), tracker or NoTracker())
+        self.context = FitContext("valid/loss", tracker or NoTracker())
         trainer = instantiate(_trainer())
         self.state = trainer.init_state(model, _NoData())
         self.take_step = trainer.step(model=model, loss=trainer.loss, optimizer=self.state.optimizer)

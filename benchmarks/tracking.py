@@ -10,7 +10,7 @@ from benchmarks.subject import Subject
 from mlxlab.tracking.journal import Journal
 from mlxlab.tracking.mlflow.tracker import mlflow_tracker
 from mlxlab.tracking.tracker import NoTracker, Tracker
-from mlxlab.training.metric_logger import MetricLogger
+from mlxlab.training.loop import log_totals
 
 
 def tracking(size: str = "nano", rounds: int = 9, steps: int = 20) -> str:
@@ -22,9 +22,9 @@ def tracking(size: str = "nano", rounds: int = 9, steps: int = 20) -> str:
         trackers: dict[str, Tracker] = {"tracking=none": NoTracker(), "tracking=mlflow": journal}
 
         def trial(name: str) -> None:
-            logger = MetricLogger(replace(subject.context, tracker=trackers[name]), subject.state)
+            context = replace(subject.context, tracker=trackers[name])
             for _ in range(steps):
-                logger.log_totals(subject.step())
+                log_totals(context, subject.state, subject.step())
 
         trials = alternate({name: (lambda n=name: trial(n)) for name in trackers}, rounds)  # type: ignore[misc]
         journal.end("FINISHED")

@@ -62,9 +62,10 @@ def logged(folder, model, measure_peak_after, rate=1000.0):
     monitor = ThroughputMonitor(measure_peak_after, cache=folder)
     monitor.on_start(run.context, run.state)
     run.context.log(run.state, {"throughput/tokens_per_sec": rate})
-    run.context.timer.restart()
+    run.context.timer.restart(run.state.progress)
     monitor.on_step(run.context, run.state, result)
-    seconds = run.context.timer.read()
+    run.state.progress.tokens += 1
+    seconds = 1 / run.context.timer.read(run.state.progress)[1]
     monitor.on_step(run.context, run.state, result)
     return seconds, [metrics for _, metrics in run.context.tracker.lines[1:]]
 

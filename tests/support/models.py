@@ -12,15 +12,14 @@ from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.data.batch import Batch, Task
 from mlxlab.errors import ConfigError
 from mlxlab.tracking.tracker import NoTracker, Tracker
-from mlxlab.training import loop
-from mlxlab.training.callback import Callback
-from mlxlab.training.checkpointer import CheckpointerProtocol
-from mlxlab.training.context import Control, FitContext
+from mlxlab.training.callback import Callback, Control, FitContext
+from mlxlab.training.checkpointer import CheckpointerProtocol, NoCheckpointer
 from mlxlab.training.device_batch import DeviceBatch
+from mlxlab.training.loop import TrainingLoop
 from mlxlab.training.losses.loss import CrossEntropyLoss, Loss, LossTerms
 from mlxlab.training.optim.optimizers import adamw
 from mlxlab.training.optim.schedules import cosine
-from mlxlab.training.state import MonitoredMetric, TrainState
+from mlxlab.training.state import TrainState
 from mlxlab.training.steps.step import PlainStep, StepOutput, term_names
 from mlxlab.training.trainer import Trainer
 
@@ -157,7 +156,7 @@ def make_run(
     return Run(
         model or make_model(),
         data or RandomBatches(),
-        FitContext(MonitoredMetric("valid/loss"), tracker or NoTracker(), **context),  # type: ignore[arg-type]
+        FitContext("valid/loss", tracker or NoTracker(), **context),  # type: ignore[arg-type]
     )
 
 
@@ -172,7 +171,8 @@ def fit(
     """Trains a new state to its end, or the one of a checkpoint."""
     run = run or make_run()
     run.state = trainer.init_state(run.model, run.data, seed)
-    loop.fit(trainer, run.context, run.state, FixedBatches(), TASK, callbacks, checkpointer, checkpoint, seed)
+    args = (FixedBatches(), TASK, callbacks, checkpointer or NoCheckpointer(), seed)
+    TrainingLoop(trainer, run.context, run.state, *args).run(checkpoint)
     return run
 
 

@@ -14,7 +14,7 @@ from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.errors import DivergenceError, WriteError
 from mlxlab.training.checkpointer import Checkpointer, final_state_digest
 from mlxlab.training.losses.loss import CrossEntropyLoss
-from mlxlab.training.state import CURVE_POINTS, History, MonitoredMetric
+from mlxlab.training.state import CURVE_POINTS, History, is_better
 from support.models import (
     FunctionLoss,
     NoOpCallback,
@@ -152,12 +152,12 @@ def test_patience_null_never_stops_and_nan_is_never_best():
     run.state.history.evaluations = [(step, 1.0) for step in range(100)]
     EarlyStopping(None, 0.0).on_start(run.context, run.state)
     assert not run.control.stop_reason
-    assert not MonitoredMetric("valid/loss").is_better(float("nan"), None)
+    assert not is_better("valid/loss", float("nan"), None)
 
 
 def test_losses_are_minimised_and_accuracies_maximised():
-    assert MonitoredMetric("valid/loss").is_better(0.1, 0.2)
-    assert MonitoredMetric("valid/accuracy").is_better(0.2, 0.1)
+    assert is_better("valid/loss", 0.1, 0.2)
+    assert is_better("valid/accuracy", 0.2, 0.1)
 
 
 def test_the_best_checkpoint_is_kept_when_others_are_removed(tmp_path):

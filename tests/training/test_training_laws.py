@@ -14,9 +14,8 @@ from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError, DivergenceError
 from mlxlab.training.device_batch import DeviceBatch, to_device
-from mlxlab.training.evaluate import evaluate
+from mlxlab.training.evaluate import classification_metrics, confusion_matrix, evaluate
 from mlxlab.training.losses.loss import CrossEntropyLoss, FocalLoss, WeightedCrossEntropyLoss, cross_entropy
-from mlxlab.training.metrics import classification_metrics, confusion_matrix
 from mlxlab.training.optim.optimizers import adamw, flatten_arrays, has_weight_decay
 from mlxlab.training.optim.schedules import constant, cosine, linear, wsd
 from mlxlab.training.steps.step import PlainStep, global_norm, weighted_sum

@@ -7,8 +7,7 @@ import mlx.core as mx
 from mlxlab.backend import memory_budget
 from mlxlab.constraints import Count, Fraction, Positive, Size
 from mlxlab.errors import ConfigError
-from mlxlab.training.callback import Callback
-from mlxlab.training.context import FitContext
+from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 
 KEY = "callbacks.adaptive_batch"

@@ -11,8 +11,7 @@ from pathlib import Path
 from mlxlab.constraints import FilePath
 from mlxlab.errors import CannotCreateError, NotAllowedError
 from mlxlab.files.atomic import remove_leftovers, write_atomic
-from mlxlab.training.callback import Callback
-from mlxlab.training.context import FitContext
+from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 
 logger = logging.getLogger(__name__)

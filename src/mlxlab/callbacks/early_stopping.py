@@ -1,9 +1,8 @@
 """Stops a run that no longer improves."""
 
 from mlxlab.constraints import NonNegative, Size
-from mlxlab.training.callback import Callback
-from mlxlab.training.context import FitContext
-from mlxlab.training.state import StepResult, TrainState
+from mlxlab.training.callback import Callback, FitContext
+from mlxlab.training.state import StepResult, TrainState, is_better
 
 
 class EarlyStopping(Callback):
@@ -31,7 +30,7 @@ class EarlyStopping(Callback):
             return
         best, age, monitor = None, 0, context.monitor
         for _, value in state.history.evaluations:
-            improved = monitor.is_better(value, best, self.min_delta)
+            improved = is_better(monitor, value, best, self.min_delta)
             best, age = (value, 0) if improved else (best, age + 1)
         if age >= self.patience:
-            context.control.stop_reason = f"early: no better {monitor.name} in {self.patience} evaluations"
+            context.control.stop_reason = f"early: no better {monitor} in {self.patience} evaluations"

@@ -13,8 +13,7 @@ import numpy as np
 
 from mlxlab.constraints import Size
 from mlxlab.data import example_losses
-from mlxlab.training.callback import Callback
-from mlxlab.training.context import FitContext
+from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 
 logger = logging.getLogger(__name__)

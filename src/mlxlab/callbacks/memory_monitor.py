@@ -9,8 +9,7 @@ import psutil
 
 from mlxlab.callbacks.plots import new_figure, plot_points, save_figure
 from mlxlab.constraints import Size
-from mlxlab.training.callback import Callback
-from mlxlab.training.context import FitContext
+from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import History, StepResult, TrainState
 
 logger = logging.getLogger(__name__)

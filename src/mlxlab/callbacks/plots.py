@@ -11,8 +11,7 @@ from mlxlab.files.atomic import write_atomic
 from mlxlab.files.untrusted import read_json
 from mlxlab.metric_names import LEARNING_RATE, LOSS, VALID_LOSS
 from mlxlab.tracking.tracker import Tracker
-from mlxlab.training.callback import Callback
-from mlxlab.training.context import FitContext
+from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import History, TrainState
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ class LearningCurvePlot(Callback):
     def on_end(self, context: FitContext, state: TrainState) -> None:
         history = state.history
         if history.curve:
-            figure = plot_curve(history, context.monitor.name)
+            figure = plot_curve(history, context.monitor)
             save_figure(context.tracker, figure, self.folder / "learning_curve.png")
         if history.best_confusion:
             save_figure(context.tracker, plot_confusion(history, context.labels), self.folder / "confusion.png")

@@ -8,8 +8,7 @@ from typing import Literal
 from tqdm import tqdm
 
 from mlxlab.metric_names import LOSS, TOKENS_PER_SEC, VALID_LOSS
-from mlxlab.training.callback import Callback
-from mlxlab.training.context import FitContext
+from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 
 logger = logging.getLogger(__name__)
@@ -65,7 +64,7 @@ class ProgressBar(Callback):
 
 def summary(context: FitContext, state: TrainState) -> str:
     """The latest training loss, validation loss and monitored metric."""
-    names = dict.fromkeys([LOSS, VALID_LOSS, context.monitor.name])
+    names = dict.fromkeys([LOSS, VALID_LOSS, context.monitor])
     values = {name: state.history.latest(name) for name in names}
     return "  ".join(f"{name} {value:.4f}" for name, value in values.items() if value is not None)
 

@@ -9,8 +9,7 @@ from mlxlab.constraints import NonNegative
 from mlxlab.metric_names import TOKENS_PER_SEC
 from mlxlab.models.heads import Classifier
 from mlxlab.models.model import Model, training_flops
-from mlxlab.training.callback import Callback
-from mlxlab.training.context import FitContext
+from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 
 logger = logging.getLogger(__name__)

@@ -15,11 +15,14 @@ from mlxlab.distillation.teachers import Teachers
 from mlxlab.errors import ConfigError
 from mlxlab.models.ensemble import Router
 from mlxlab.training.device_batch import DeviceBatch
-from mlxlab.training.losses.cached_forward import unwrap
-from mlxlab.training.losses.coefficient_schedule import LinearCoefficient
+from mlxlab.training.losses.coefficient_schedule import (
+    Coefficient,
+    LinearCoefficient,
+    coefficient_arrays,
+    coefficient_value,
+)
 from mlxlab.training.losses.loss import LossTerms, cross_entropy
-
-Coefficient = float | LinearCoefficient
+from mlxlab.training.losses.weighted_sum import unwrap
 
 
 class DistillationLoss:
@@ -77,8 +80,8 @@ class DistillationLoss:
             return LossTerms(ce, {"cross_entropy": ce})
         with capture_calls(self.teachers.first, [pair.teacher for pair in self.pairs]) as teacher_calls:
             soft_targets = self.teachers.soft_targets(batch, self.router)
-        alpha = _value(self.alpha, "alpha", batch)
-        temperature = _value(self.temperature, "temperature", batch)
+        alpha = coefficient_value(self.alpha, "alpha", batch)
+        temperature = coefficient_value(self.temperature, "temperature", batch)
         logits = logits.astype(mx.float32)
         kl = soft_target_divergence(
             soft_targets,
@@ -102,11 +105,7 @@ class DistillationLoss:
     def annotate(self, batch: Batch, progress: float | None) -> dict[str, np.ndarray]:
         """The present value of each LinearCoefficient, and the cached soft targets."""
         coefficients = {"alpha": self.alpha, "temperature": self.temperature}
-        arrays = {
-            name: coefficient.per_row(batch, progress)
-            for name, coefficient in coefficients.items()
-            if isinstance(coefficient, LinearCoefficient)
-        }
+        arrays = coefficient_arrays(coefficients, batch, progress)
         return arrays | self.teachers.cached(batch, self.router) if self._queries_teachers else arrays
 
     def flush(self) -> None:
@@ -117,10 +116,3 @@ class DistillationLoss:
         if self.label_smoothing:
             return None
         return ce + mx.take_along_axis(logits, batch.targets[..., None], axis=-1).squeeze(-1)
-
-
-def _value(coefficient: Coefficient, name: str, batch: DeviceBatch) -> float | mx.array:
-    """A number, or the present value of a schedule as an array that broadcasts over the targets."""
-    if isinstance(coefficient, LinearCoefficient):
-        return batch.aux[name].reshape(-1, *[1] * (batch.targets.ndim - 1))
-    return float(coefficient)

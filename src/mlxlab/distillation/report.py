@@ -10,7 +10,7 @@ import mlx.nn as nn
 from mlxlab.data.batch import Batch, Task
 from mlxlab.distillation.teachers import Teachers
 from mlxlab.models.model import count_parameters
-from mlxlab.training.context import FitContext
+from mlxlab.training.callback import FitContext
 from mlxlab.training.evaluate import evaluate
 from mlxlab.training.state import StepResult, TrainState
 

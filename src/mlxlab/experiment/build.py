@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from mlxlab.distillation.teachers import Teachers
     from mlxlab.distributed.process_group import ProcessGroup
     from mlxlab.models.model import Model
-    from mlxlab.training.callback import Callback
+    from mlxlab.training.callback import Callback, FitContext
     from mlxlab.training.checkpointer import CheckpointerProtocol
-    from mlxlab.training.context import FitContext
     from mlxlab.training.state import TrainState
     from mlxlab.training.trainer import Trainer
 
@@ -37,7 +36,7 @@ def resolved(cfg: DictConfig) -> Config:
 
 @dataclass(frozen=True)
 class Session:
-    """Everything that `training.loop.fit` needs, built from one config. `messages` describe data and teachers."""
+    """Everything that `TrainingLoop` needs, built from one config. `messages` describe data and teachers."""
 
     cfg: Config
     data: "DataModule"
@@ -61,11 +60,12 @@ class Session:
         checkpoint: "Checkpoint | None" = None,
     ) -> "TrainState":
         """Trains to the end of the run, from `checkpoint` if there is one."""
-        from mlxlab.training.loop import fit
+        from mlxlab.training.checkpointer import NoCheckpointer
+        from mlxlab.training.loop import TrainingLoop
 
-        data, seed = self.data, model_seed(self.cfg)
-        args = (self.context, state, data.valid, data.task, callbacks, checkpointer, checkpoint, seed)
-        return fit(self.trainer, *args)
+        data, args = self.data, (callbacks, checkpointer or NoCheckpointer(), model_seed(self.cfg))
+        TrainingLoop(self.trainer, self.context, state, data.valid, data.task, *args).run(checkpoint)
+        return state
 
 
 def build_session(
@@ -91,8 +91,7 @@ def build_session(
     """
     from mlxlab.distillation.load_teachers import build_trainer, inherited_tokenizer, load_initial_weights
     from mlxlab.distributed.process_group import SingleProcess
-    from mlxlab.training.context import FitContext
-    from mlxlab.training.state import MonitoredMetric
+    from mlxlab.training.callback import FitContext
 
     cache = project_root() / ".cache"
     data = build_data(cfg, project_root(), inference_dir or inherited_tokenizer(cfg, cache), run_dir)
@@ -100,8 +99,8 @@ def build_session(
     model = build_model(cfg, data, shape=None if initialize else inference_dir)
     if initialize:
         load_initial_weights(cfg, model)
-    monitor, processes = MonitoredMetric(cfg["objective"]), group or SingleProcess()
-    context = FitContext(monitor, tracker or NoTracker(), group=processes, labels=data.task.labels)
+    tracker, processes = tracker or NoTracker(), group or SingleProcess()
+    context = FitContext(cfg["objective"], tracker, group=processes, labels=data.task.labels)
     return Session(cfg, data, model, trainer, teachers, context, (*data.sources, *lines))
 
 

@@ -101,7 +101,7 @@ def run_outcome(session: Session, state: "TrainState", digest: str) -> Outcome:
 
     history = state.history
     return {
-        "objective": session.context.monitor.name,
+        "objective": session.context.monitor,
         "best": history.best,
         "best_step": history.best_step,
         "parameters": count_parameters(state.model),

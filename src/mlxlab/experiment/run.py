@@ -119,10 +119,12 @@ def train(requested: Config, context: RunContext) -> float:
         if start.continues:
             tracker.truncate_after(start.step)
         log_lines(*set_aside_older_results(start, run_dir))
-        return finish(session, fit(session, state, checkpoint, context), context)
+        return finish(session, fit_session(session, state, checkpoint, context), context)
 
 
-def fit(session: Session, state: "TrainState", checkpoint: "Checkpoint | None", context: RunContext) -> "TrainState":
+def fit_session(
+    session: Session, state: "TrainState", checkpoint: "Checkpoint | None", context: RunContext
+) -> "TrainState":
     """Trains with the callbacks of the config; signals reach the loop from here on."""
     from mlxlab.distillation.report import distillation_callbacks
     from mlxlab.training.checkpointer import NoCheckpointer

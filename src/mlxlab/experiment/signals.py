@@ -13,7 +13,7 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mlxlab.training.context import Control
+    from mlxlab.training.callback import Control
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 CAUGHT = (*STOP_SIGNALS, signal.SIGUSR1)

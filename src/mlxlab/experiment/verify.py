@@ -10,7 +10,7 @@ from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
 
 if TYPE_CHECKING:
     from mlxlab.checkpoint.store import Checkpoint
-    from mlxlab.training.context import FitContext
+    from mlxlab.training.callback import FitContext
     from mlxlab.training.state import StepResult, TrainState
 
 

@@ -1,4 +1,4 @@
-"""The protocol of callbacks, and when the loop calls them.
+"""The protocol of callbacks, and what the loop passes to them.
 
     callbacks: on_start, in the order of the config; then the checkpointer
     until control.stop_reason:
@@ -15,10 +15,82 @@ The order is a guarantee: a callback sees what earlier ones logged at the same s
 loop holds itself, saves what all of them did.
 """
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from mlxlab.training.context import FitContext
-from mlxlab.training.state import StepResult, TrainState
+from mlxlab.checkpoint.state import RunMetadata, empty_metadata
+from mlxlab.distributed.process_group import ProcessGroup, SingleProcess
+from mlxlab.tracking.tracker import NoTracker, Tracker
+from mlxlab.training.state import Progress, StepResult, TrainState
+
+
+@dataclass
+class Control:
+    """Requests to the loop. It acts on them after the current step; they are never saved.
+
+    Attributes:
+        stop_reason: ends the run; empty while there is no reason. `done` when a limit of the trainer was reached.
+        stop_signal: number of the signal that asks to stop, 0 if none does.
+        save_requested: asks for a checkpoint of the current step.
+    """
+
+    stop_reason: str = ""
+    stop_signal: int = 0
+    save_requested: bool = False
+
+
+class ThroughputTimer:
+    """Steps and tokens per second since the last reading, without the pauses."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.restart(Progress())
+
+    def restart(self, progress: Progress) -> None:
+        self._since, self._step, self._tokens = self._clock(), progress.step, progress.tokens
+
+    def read(self, progress: Progress) -> tuple[float, float]:
+        """(steps/s, tokens/s) since the last reading or restart."""
+        seconds = max(self._clock() - self._since, 1e-9)
+        steps, tokens = progress.step - self._step, progress.tokens - self._tokens
+        self.restart(progress)
+        return steps / seconds, tokens / seconds
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time spent inside does not count."""
+        start = self._clock()
+        try:
+            yield
+        finally:
+            self._since += self._clock() - start
+
+
+@dataclass(frozen=True)
+class FitContext:
+    """Passed to every callback: what the callbacks of a run share, and constants of the run.
+
+    Attributes:
+        monitor: the metric that decides which checkpoint is best.
+        labels: names of the classes.
+        metadata: what a checkpoint must carry to be understood later: the config, versions, fingerprints.
+    """
+
+    monitor: str
+    tracker: Tracker = field(default_factory=NoTracker)
+    control: Control = field(default_factory=Control)
+    group: ProcessGroup = field(default_factory=SingleProcess)
+    labels: tuple[str, ...] = ()
+    metadata: RunMetadata = field(default_factory=empty_metadata)
+    timer: ThroughputTimer = field(default_factory=ThroughputTimer)
+
+    def log(self, state: TrainState, metrics: dict[str, float]) -> None:
+        """Logs metrics of the current step: to the tracker, and to the history for callbacks and plots."""
+        self.tracker.log_metrics(state.progress.step, metrics)
+        state.history.add_metrics(state.progress.step, metrics)
 
 
 class Callback(Protocol):

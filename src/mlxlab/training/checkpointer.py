@@ -18,8 +18,8 @@ from mlxlab.checkpoint.state import CheckpointState
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore, step_of
 from mlxlab.constraints import Size
 from mlxlab.errors import CheckpointUnavailableError, WriteError
-from mlxlab.training.context import FitContext
-from mlxlab.training.optim.ema import swap_for_save
+from mlxlab.training.callback import Callback, FitContext
+from mlxlab.training.optim.ema import AVERAGE, TRAINED, swap_weights
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import StepResult, TrainState
 
@@ -27,14 +27,8 @@ logger = logging.getLogger(__name__)
 Arrays = dict[str, mx.array]
 
 
-class CheckpointerProtocol(Protocol):
-    """The interface of the loop to a checkpointer, called after all callbacks; the events are those of `Callback`."""
-
-    def on_start(self, context: FitContext, state: TrainState) -> None: ...
-
-    def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None: ...
-
-    def on_end(self, context: FitContext, state: TrainState) -> None: ...
+class CheckpointerProtocol(Callback, Protocol):
+    """The interface of the loop to a checkpointer, whose hooks are called after those of all callbacks."""
 
     def save_interrupted(self, context: FitContext, state: TrainState) -> str:
         """Saves the state before a step that could not be finished; returns the end of a message that says so."""
@@ -47,6 +41,8 @@ class CheckpointerProtocol(Protocol):
 
 class NoCheckpointer:
     """Saves nothing. With a folder it can load what rank 0 saves there."""
+
+    runs_on_all_ranks = True
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
@@ -75,6 +71,8 @@ class Checkpointer:
         background: write while training continues; one save at a time, the next one waits.
     """
 
+    runs_on_all_ranks = False
+
     def __init__(self, every_steps: Size | None, keep: Size, background: bool, *, folder: Path) -> None:
         self.every_steps, self.background = every_steps, background
         self.store = CheckpointStore(folder / "checkpoints", keep)
@@ -83,7 +81,15 @@ class Checkpointer:
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
         self.store.clean()
-        self._warn_if_disk_is_short(state)
+        weights, optimizer = saved_arrays(state)
+        size = sum(array.nbytes for array in (*weights.values(), *optimizer.values()))
+        need = (self.store.keep + 2) * size  # the newest, the best, and that being written
+        free = shutil.disk_usage(self.store.folder.parent).free
+        if need > free:
+            logger.warning(
+                f"{self.store.folder}: checkpoints need up to {need / 1e6:.0f} MB, {free / 1e6:.0f} MB are free:"
+                " lower checkpointing.keep, or free some space"
+            )
 
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         step, control = state.progress.step, context.control
@@ -113,60 +119,46 @@ class Checkpointer:
             self._writer = None
 
     def save_interrupted(self, context: FitContext, state: TrainState) -> str:
-        """Saves the state before a step that could not be finished; returns the end of a message that says so."""
         self.finish()
         step = state.progress.step
         if not self._has(step):
             weights, optimizer, saved_state = checkpoint_payload(context, state)
             saved_state["data"] = state.data_state  # the iterator is already one batch ahead
-            best_step = state.history.best_step
             try:
+                best_step = state.history.best_step
                 self.store.save(step, weights, optimizer, saved_state, best_step=best_step, emergency=True)
             except (OSError, RuntimeError) as error:
                 return f"; step {step} could not be saved ({error})"
         return f"; step {step} is saved, continue with resume=auto"
 
     def load_last(self) -> Checkpoint:
-        """The newest good checkpoint; raises CheckpointUnavailableError if there is none."""
         self.finish()
         return self.store.load()
 
     def _has(self, step: int) -> bool:
         return step in map(step_of, self.store.steps())
 
-    def _warn_if_disk_is_short(self, state: TrainState) -> None:
-        """Before training, not when the disk is full."""
-        weights, optimizer = saved_arrays(state)
-        size = sum(array.nbytes for array in (*weights.values(), *optimizer.values()))
-        need = (self.store.keep + 2) * size  # the newest, the best, and that being written
-        free = shutil.disk_usage(self.store.folder.parent).free
-        if need > free:
-            logger.warning(
-                f"{self.store.folder}: checkpoints need up to {need / 1e6:.0f} MB, {free / 1e6:.0f} MB are free:"
-                " lower checkpointing.keep, or free some space"
-            )
-
     def _save(self, context: FitContext, state: TrainState) -> None:
         weights, optimizer, saved_state = checkpoint_payload(context, state)
         mx.eval(weights, optimizer)  # before the first step the optimizer's are lazy: no other thread can compute them
         # Arrays never change in place, so holding them is a snapshot; all other state is copied.
-        emergency, best_step = context.control.stop_signal != 0, state.history.best_step
-        write = partial(
-            self._write, state.progress.step, weights, optimizer, deepcopy(saved_state), best_step, emergency
-        )
+        args = (state.progress.step, weights, optimizer, deepcopy(saved_state), state.history.best_step)
+        write = partial(self._write, *args, emergency=context.control.stop_signal != 0)
         self.finish()
-        if not self.background:
+        if self.background:
+            self._writer = threading.Thread(target=write, name="checkpoint")
+            self._writer.start()
+        else:
             write()
-            return
-        self._writer = threading.Thread(target=write, name="checkpoint")
-        self._writer.start()
 
     def _write(
-        self, step: int, weights: Arrays, optimizer: Arrays, state: CheckpointState, best_step: int, emergency: bool
+        self, step: int, weights: Arrays, optimizer: Arrays, state: CheckpointState, best_step: int, *, emergency: bool
     ) -> None:
         """A failed save does not end the run: the previous one is intact, and the next one may succeed."""
+        # NumPy, because this thread must not compute on the device. Trained weights are float32.
+        floats = [a for a in (*weights.values(), *optimizer.values()) if a.dtype in (mx.float32, mx.float16)]
         try:
-            if not all_finite(weights, optimizer):
+            if not all(np.isfinite(np.array(array)).all() for array in floats):
                 raise RuntimeError("weights or optimizer state are not finite")
             self.store.save(step, weights, optimizer, state, best_step=best_step, emergency=emergency)
             self._warned = False
@@ -179,19 +171,14 @@ class Checkpointer:
 
 def saved_arrays(state: TrainState) -> tuple[Arrays, Arrays]:
     """Weights and optimizer state by path, as a checkpoint holds them."""
-    return swap_for_save(dict(tree_flatten(state.model.parameters())), flatten_arrays(state.optimizer.state))
+    weights, optimizer = dict(tree_flatten(state.model.parameters())), flatten_arrays(state.optimizer.state)
+    return swap_weights(weights, optimizer, AVERAGE, TRAINED)
 
 
 def checkpoint_payload(context: FitContext, state: TrainState) -> tuple[Arrays, Arrays, CheckpointState]:
     """The content of a checkpoint: weights by path, optimizer state by path, and all other state as JSON."""
     state.before_save()
     return *saved_arrays(state), {**state.state_dict(), "metadata": context.metadata}
-
-
-def all_finite(*groups: Arrays) -> bool:
-    """Uses NumPy, because the thread that saves must not compute on the device. Trained weights are float32."""
-    floats = [array for group in groups for array in group.values() if array.dtype in (mx.float32, mx.float16)]
-    return all(np.isfinite(np.array(array)).all() for array in floats)
 
 
 def final_state_digest(state: TrainState) -> str:

@@ -11,9 +11,8 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxlab.data.batch import Batch, Task
+from mlxlab.ops.cross_entropy import cross_entropy
 from mlxlab.training.device_batch import DeviceBatch, to_device
-from mlxlab.training.losses.loss import cross_entropy
-from mlxlab.training.metrics import classification_metrics, confusion_matrix
 
 
 @dataclass(frozen=True)
@@ -51,19 +50,14 @@ def evaluate(
             if should_stop():
                 return None
             logits, values = _forward(model, to_device(batch))
-            total += float((np.array(values, np.float64) * batch.loss_weights).sum())
-            weight += float(batch.loss_weights.sum())
+            weights = batch.loss_weights
+            total += float((np.array(values, np.float64) * weights).sum())
+            weight += float(weights.sum())
             if len(token_bytes):
-                num_bytes += float((token_bytes[batch.targets] * batch.loss_weights).sum())
+                num_bytes += float((token_bytes[batch.targets] * weights).sum())
             if classify:
-                weighted = batch.loss_weights > 0
-                outputs.append(
-                    (
-                        batch.example_ids[weighted],
-                        batch.targets[weighted],
-                        np.array(mx.softmax(logits, axis=-1))[weighted],
-                    )
-                )
+                arrays = (batch.example_ids, batch.targets, np.array(mx.softmax(logits, axis=-1)))
+                outputs.append(tuple(array[weights > 0] for array in arrays))
     loss = total / max(weight, 1e-9)
     if not classify:
         metrics = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
@@ -88,3 +82,38 @@ def _forward(model: nn.Module, batch: DeviceBatch) -> tuple[mx.array, mx.array]:
     values = cross_entropy(logits, batch.targets)
     mx.eval(logits, values)
     return logits, values
+
+
+def classification_metrics(probabilities: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    """Accuracy, precision, recall, F1 and ROC-AUC of probabilities (N, C) against targets (N,) in 0..C-1.
+
+    Of two classes, class 1 is the positive one. With more, precision, recall and F1 are means weighted by support, AUC
+    is one-vs-rest, unweighted. A ratio without a denominator is 0; an AUC of one class is NaN.
+    """
+    classes = probabilities.shape[1]
+    counts = confusion_matrix(probabilities.argmax(axis=1), targets, classes)
+    correct, support, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+    mean = (lambda v: float(v[1])) if classes == 2 else (lambda v: float((v * support).sum() / max(support.sum(), 1)))
+    scored_classes = [1] if classes == 2 else range(classes)
+    return {
+        "accuracy": float(correct.sum() / max(counts.sum(), 1)),
+        "precision": mean(correct / np.maximum(predicted, 1)),
+        "recall": mean(correct / np.maximum(support, 1)),
+        "f1": mean(2 * correct / np.maximum(predicted + support, 1)),
+        "roc_auc": float(np.mean([roc_auc(probabilities[:, c], targets == c) for c in scored_classes])),
+    }
+
+
+def confusion_matrix(predictions: np.ndarray, targets: np.ndarray, classes: int) -> np.ndarray:
+    """(C, C) counts: rows are the true classes, columns the predicted ones."""
+    return np.bincount(targets * classes + predictions, minlength=classes**2).reshape(classes, classes)
+
+
+def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """The probability that a positive scores above a negative, ties counting half (Mann and Whitney 1947)."""
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    if not positives or not negatives:
+        return float("nan")
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]  # the mean rank of equal scores
+    return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))

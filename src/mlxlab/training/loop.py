@@ -2,119 +2,98 @@
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import mlx.core as mx
 
+from mlxlab import metric_names as names
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.data.batch import Batch, Task
 from mlxlab.errors import CheckpointUnavailableError, DivergenceError
-from mlxlab.training.callback import Callback
+from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.checkpointer import CheckpointerProtocol, NoCheckpointer
-from mlxlab.training.context import FitContext
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.evaluate import Evaluation, evaluate
-from mlxlab.training.metric_logger import MetricLogger
-from mlxlab.training.state import RunningTotals, StepResult, TrainState, no_step, step_result, valid_metrics
+from mlxlab.training.state import RunningTotals, StepResult, TrainState, no_step, step_result
 from mlxlab.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
 
-def fit(
-    trainer: Trainer,
-    context: FitContext,
-    state: TrainState,
-    valid: Iterable[Batch],
-    task: Task,
-    callbacks: Sequence[Callback] = (),
-    checkpointer: CheckpointerProtocol | None = None,
-    resume: Checkpoint | None = None,
-    seed: int = 0,
-) -> TrainState:
-    """Trains until `context.control` has a reason to stop; returns the state.
+@dataclass
+class TrainingLoop:
+    """One fit. The order of operations within a step is a law of its own: resumes are bit-exact only with it.
 
     Args:
-        resume: continue exactly where this checkpoint was taken.
         seed: of the random numbers of each step.
-
-    Raises:
-        DivergenceError: loss or gradients stayed non-finite, and no rollback is left.
-        WorkerLostError: another process exited or does not respond.
     """
-    if resume is not None:
-        state.restore(resume.weights, resume.optimizer, resume.state)
-    loop = TrainingLoop(trainer, context, state, valid, task, callbacks, checkpointer or NoCheckpointer())
-    loop.run(seed, resumed=resume is not None)
-    return state
 
+    trainer: Trainer
+    context: FitContext
+    state: TrainState
+    valid: Iterable[Batch]
+    task: Task
+    callbacks: Sequence[Callback] = ()
+    checkpointer: CheckpointerProtocol = field(default_factory=NoCheckpointer)
+    seed: int = 0
 
-class TrainingLoop:
-    """One fit. The order of operations within a step is a law of its own: resumes are bit-exact only with it."""
+    def __post_init__(self) -> None:
+        self.control = self.context.control
+        self.hooks = [*self.callbacks, self.checkpointer]  # the checkpointer last: it saves what the others did
 
-    def __init__(
-        self,
-        trainer: Trainer,
-        context: FitContext,
-        state: TrainState,
-        valid: Iterable[Batch],
-        task: Task,
-        callbacks: Sequence[Callback],
-        checkpointer: CheckpointerProtocol,
-    ) -> None:
-        self.trainer, self.context, self.state, self.valid, self.task = trainer, context, state, valid, task
-        self.control, self.group, self.checkpointer = context.control, context.group, checkpointer
-        self.hooks: list[Callback | CheckpointerProtocol] = [
-            *callbacks,
-            checkpointer,
-        ]  # the checkpointer last, so that it saves what the others did
+    def run(self, resume: Checkpoint | None = None) -> None:
+        """Trains until `context.control` has a reason to stop; continues exactly where `resume` was taken.
 
-    def run(self, seed: int, resumed: bool) -> None:
+        Raises:
+            DivergenceError: loss or gradients stayed non-finite, and no rollback is left.
+            WorkerLostError: another process exited or does not respond.
+        """
         trainer, state = self.trainer, self.state
+        if resume is not None:
+            state.load_weights(resume.weights, resume.optimizer)
+            state.load_state_dict(resume.state)
         schedule = trainer.lr_schedule(state)
-        step = trainer.step(model=state.model, loss=trainer.loss, optimizer=state.optimizer, group=self.group)
-        self._start(resumed)
+        group = self.context.group
+        step = trainer.step(model=state.model, loss=trainer.loss, optimizer=state.optimizer, group=group)
+        self._start(resumed=resume is not None)
         state.model.train()
         while not self.control.stop_reason:
             try:
                 for batch in state.data:
                     batch = batch._replace(aux=batch.aux | trainer.loss.annotate(batch, state.fraction_done))
                     state.optimizer.learning_rate = schedule(mx.array(state.progress.schedule_step))
-                    mx.random.seed(step_seed(seed, state.progress.step, self.group.rank))
-                    result = step_result(batch, step(to_device(self.group.shard(batch))))
+                    mx.random.seed(step_seed(self.seed, state.progress.step, group.rank))
+                    result = step_result(batch, step(to_device(group.shard(batch))))
                     state.record(result)
                     self._check_finite()
                     self._check_limits()
                     if state.progress.step % trainer.log_every == 0 or self.control.stop_reason == "done":
-                        self.metrics.log_totals(result)
+                        log_totals(self.context, state, result)
                     self._finish_step(result)
                     if self.control.stop_reason:
                         break
             except DivergenceError:
-                if not self.group.rank_zero_first(self._roll_back):
+                if not group.rank_zero_first(self._roll_back):
                     raise
         trainer.loss.flush()
         for hook in self.hooks:
             hook.on_end(self.context, state)
 
     def _start(self, resumed: bool) -> None:
-        state = self.state
+        state, group = self.state, self.context.group
         state.data_state = state.data.state_dict()
-        self.metrics = MetricLogger(self.context, state)
+        self.context.timer.restart(state.progress)
         for hook in self.hooks:
             hook.on_start(self.context, state)
-        self.group.on_worker_lost(lambda: self.checkpointer.save_interrupted(self.context, state))
+        group.on_worker_lost(lambda: self.checkpointer.save_interrupted(self.context, state))
         self._check_limits()
         self._sync_requests()
-        if resumed:
-            self._finish_interrupted_step()
-
-    def _finish_interrupted_step(self) -> None:
-        """Logs and evaluates if that was due at the checkpoint but prevented by the signal that ended the run."""
-        if self.control.stop_reason == "done" and self.state.running.steps:
-            self.metrics.log_totals(no_step())
-        step = self.state.progress.step
-        if step and self._evaluation_due() and not self.state.history.is_evaluated(step):
-            self._finish_step(no_step())
+        if resumed:  # logs and evaluates if that was due at the checkpoint, but a signal ended the run before
+            step = state.progress.step
+            if self.control.stop_reason == "done" and state.running.steps:
+                log_totals(self.context, state, no_step())
+            if step and self._evaluation_due() and not state.history.is_evaluated(step):
+                self._finish_step(no_step())
 
     def _finish_step(self, result: StepResult) -> None:
         if self._evaluation_due():
@@ -123,27 +102,33 @@ class TrainingLoop:
         for hook in self.hooks:
             hook.on_step(self.context, self.state, result)
 
-    def _evaluate(self) -> Evaluation | None:
-        """None if a signal asked to stop."""
-        should_stop = lambda: self.group.all_reduce_max([self.control.stop_signal])[0] != 0  # noqa: E731
-        limit = self.trainer.eval_batches
-        with self.state.eval_weights() as model:
-            evaluation = evaluate(model, self.valid, self.task, limit=limit, should_stop=should_stop)
-        if evaluation is not None:
-            self.context.log(self.state, valid_metrics(evaluation))
-            self.state.history.add_evaluation(self.state.progress.step, evaluation, self.context.monitor)
-        return evaluation
-
     def _evaluation_due(self) -> bool:
         every, step = self.trainer.eval_every, self.state.progress.step
         at_cadence = step % every == 0 if every else self.state.data.at_epoch_start
         return (step > 0 and at_cadence) or self.control.stop_reason == "done"
 
+    def _evaluate(self) -> Evaluation | None:
+        """None if a signal asked to stop."""
+
+        def should_stop() -> bool:
+            return self.context.group.all_reduce_max([self.control.stop_signal])[0] != 0
+
+        with self.state.eval_weights() as model:
+            evaluation = evaluate(
+                model, self.valid, self.task, limit=self.trainer.eval_batches, should_stop=should_stop
+            )
+        if evaluation is not None:
+            metrics = {f"{names.VALID}{name}": value for name, value in evaluation.metrics.items()}
+            self.context.log(self.state, metrics)
+            step, confusion = self.state.progress.step, evaluation.confusion.tolist()
+            self.state.history.add_evaluation(step, metrics, confusion, self.context.monitor)
+        return evaluation
+
     def _sync_requests(self) -> None:
         """A request to any process is carried out by all of them, after the same step."""
-        control = self.control
-        signal, save = self.group.all_reduce_max([control.stop_signal, control.save_requested])
-        control.save_requested = bool(save) and self.group.rank == 0
+        control, group = self.control, self.context.group
+        signal, save = group.all_reduce_max([control.stop_signal, control.save_requested])
+        control.save_requested = bool(save) and group.rank == 0
         if signal and not control.stop_reason:
             control.stop_signal, control.stop_reason = signal, f"signal {signal}"
 
@@ -184,6 +169,28 @@ class TrainingLoop:
         step = state.progress.step
         logger.warning(f"step {step}: not finite; continuing with the weights of step {checkpoint.step} and later data")
         return True
+
+
+def log_totals(context: FitContext, state: TrainState, result: StepResult) -> None:
+    """Logs means over the steps since the last log line; docs/metrics.md documents the keys."""
+    totals, state.running = state.running, RunningTotals()
+    weight = max(totals.weight, 1e-9)
+    metrics = {f"{names.TRAIN}{term}": value / weight for term, value in sorted(totals.terms.items())}
+    if result.retraces is not None:
+        metrics[names.RETRACES] = float(result.retraces)
+    steps_per_sec, tokens_per_sec = context.timer.read(state.progress)
+    metrics |= {
+        names.DATA_WAIT_SECONDS: state.data.wait_seconds,
+        names.SKIPPED_RECORDS: float(state.data.skipped_records),
+        names.PADDING_FRACTION: 1 - totals.tokens / max(totals.token_slots, 1),
+        names.LOSS: totals.loss / weight if totals.steps else float("nan"),
+        names.GRAD_NORM: totals.grad_norm / totals.steps if totals.steps else float("nan"),
+        names.LEARNING_RATE: float(state.optimizer.learning_rate),
+        names.NONFINITE_STEPS: float(state.progress.nonfinite_steps),
+        names.STEPS_PER_SEC: steps_per_sec,
+        names.TOKENS_PER_SEC: tokens_per_sec,
+    }
+    context.log(state, metrics)
 
 
 def step_seed(seed: int, step: int, rank: int = 0) -> int:

@@ -13,10 +13,10 @@ import numpy as np
 from mlxlab.data.batch import BatchIterator, Task
 from mlxlab.errors import DivergenceError
 from mlxlab.metric_names import VALID_LOSS
-from mlxlab.training.context import FitContext
-from mlxlab.training.loop import fit
+from mlxlab.training.callback import FitContext
+from mlxlab.training.loop import TrainingLoop
 from mlxlab.training.optim.schedules import LRSchedule
-from mlxlab.training.state import MonitoredMetric, StepResult, TrainState
+from mlxlab.training.state import StepResult, TrainState
 from mlxlab.training.trainer import Trainer
 
 SMOOTHING = 0.9  # decay of the smoothed loss: a mean over about ten steps
@@ -63,17 +63,8 @@ def find_learning_rate(
     seed: int,
 ) -> LRRangeTest:
     """Trains with a learning rate that rises from `start` to `end`; evaluates, saves and logs nothing."""
-    trainer = _range_test_trainer(trainer, start, end, steps)
-    context = FitContext(MonitoredMetric(VALID_LOSS))
-    test = LRRangeTest(steps)
-    with suppress(DivergenceError):  # expected at the upper end of a wide range
-        fit(trainer, context, trainer.init_state(model, data, seed), [], task, [test], seed=seed)
-    return test
-
-
-def _range_test_trainer(trainer: Trainer, start: float, end: float, steps: int) -> Trainer:
     rate = exponential_lr(start, end, steps)
-    return replace(
+    trainer = replace(
         trainer,
         schedule=lambda *, peak, steps: rate,
         epochs=None,
@@ -84,6 +75,11 @@ def _range_test_trainer(trainer: Trainer, start: float, end: float, steps: int) 
         max_rollbacks=0,
         max_nonfinite_steps=MAX_NONFINITE_STEPS,
     )
+    context, test = FitContext(VALID_LOSS), LRRangeTest(steps)
+    loop = TrainingLoop(trainer, context, trainer.init_state(model, data, seed), [], task, [test], seed=seed)
+    with suppress(DivergenceError):  # expected at the upper end of a wide range
+        loop.run()
+    return test
 
 
 def smoothed(losses: Sequence[float]) -> np.ndarray:

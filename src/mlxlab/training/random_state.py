@@ -13,5 +13,10 @@ def random_key() -> mx.array:
 
 def save_random_state() -> Callable[[], None]:
     """A function that returns the generator of this thread to its present state."""
-    high, low = cast(list[int], random_key().tolist())
-    return lambda: mx.random.seed((high << 32) | low)
+    saved = mx.array(random_key())  # read by the host only if it is needed
+
+    def restore() -> None:
+        high, low = cast(list[int], saved.tolist())
+        mx.random.seed((high << 32) | low)
+
+    return restore

@@ -1,10 +1,10 @@
 """Training state: everything a checkpoint restores, and the result of the step just taken."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, TypeVar, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -15,24 +15,12 @@ from mlxlab.checkpoint.state import HistoryState, ProgressState, RunningState, T
 from mlxlab.data.batch import Batch, BatchIterator
 from mlxlab.metric_names import VALID, lower_is_better
 from mlxlab.training.evaluate import Evaluation
-from mlxlab.training.optim.ema import swap_for_load, use_ema_weights
+from mlxlab.training.optim.ema import AVERAGE, TRAINED, EMAOptimizer, swap_weights
 from mlxlab.training.optim.optimizers import load_optimizer_state
 from mlxlab.training.steps.step import StepOutput, term_names
 
 CURVE_POINTS = 1000  # a longer learning curve is thinned to half
-
-
-@dataclass(frozen=True)
-class MonitoredMetric:
-    """The metric that decides which checkpoint is best."""
-
-    name: str
-
-    def is_better(self, new: float, old: float | None, min_delta: float = 0.0) -> bool:
-        """Whether `new` is better than `old` by more than `min_delta`; NaN never is."""
-        if math.isnan(new):
-            return False
-        return old is None or (new < old - min_delta if lower_is_better(self.name) else new > old + min_delta)
+T = TypeVar("T")
 
 
 class StepResult(NamedTuple):
@@ -66,6 +54,13 @@ def no_step() -> StepResult:
     empty = np.zeros((0, 0), np.int32)
     batch = Batch(empty, empty, empty, empty.astype(np.float32), np.zeros(0, np.int64))
     return StepResult(batch, 0.0, 0.0, 0.0, True, {}, {})
+
+
+def is_better(metric: str, new: float, old: float | None, min_delta: float = 0.0) -> bool:
+    """Whether `new` is better than `old` by more than `min_delta`; NaN never is."""
+    if math.isnan(new):
+        return False
+    return old is None or (new < old - min_delta if lower_is_better(metric) else new > old + min_delta)
 
 
 @dataclass
@@ -145,13 +140,14 @@ class History:
             thinned = [p for i, p in enumerate(earlier) if i % 2 or any(name.startswith(VALID) for name in p[1])]
             self.curve = [*thinned, last]
 
-    def add_evaluation(self, step: int, evaluation: Evaluation, monitor: MonitoredMetric) -> None:
-        metrics = valid_metrics(evaluation)
-        value = metrics[monitor.name]
+    def add_evaluation(
+        self, step: int, metrics: dict[str, float], confusion: list[list[int]], monitored_metric: str
+    ) -> None:
+        value = metrics[monitored_metric]
         self.evaluations.append((step, value))
-        if monitor.is_better(value, self.best):
-            self.best, self.best_step, self.best_metrics = value, step, metrics
-            self.best_confusion = evaluation.confusion.tolist()
+        if is_better(monitored_metric, value, self.best):
+            self.best, self.best_step = value, step
+            self.best_metrics, self.best_confusion = metrics, confusion
 
     def at(self, step: int) -> dict[str, float]:
         """Metrics logged at the current step so far."""
@@ -164,10 +160,6 @@ class History:
     def is_evaluated(self, step: int) -> bool:
         """Whether the current step was evaluated, before or after a resume."""
         return bool(self.evaluations) and self.evaluations[-1][0] == step
-
-
-def valid_metrics(evaluation: Evaluation) -> dict[str, float]:
-    return {f"{VALID}{name}": value for name, value in evaluation.metrics.items()}
 
 
 @dataclass
@@ -187,7 +179,7 @@ class TrainState:
     progress: Progress = field(default_factory=Progress)
     history: History = field(default_factory=History)
     running: RunningTotals = field(default_factory=RunningTotals)
-    data_state: dict[str, Any] = field(default_factory=dict)
+    data_state: dict[str, object] = field(default_factory=dict)
     before_save: Callable[[], None] = lambda: None
 
     def record(self, result: StepResult) -> None:
@@ -199,8 +191,13 @@ class TrainState:
     @contextmanager
     def eval_weights(self) -> Iterator[nn.Module]:
         """The model with the weights that are evaluated and saved: their moving average, if there is one."""
-        with use_ema_weights(self.model, self.optimizer):
+        before = self.model.trainable_parameters()
+        if isinstance(self.optimizer, EMAOptimizer):
+            self.model.update(self.optimizer.state["average"])
+        try:
             yield self.model
+        finally:
+            self.model.update(before)
 
     @property
     def fraction_done(self) -> float | None:
@@ -209,7 +206,7 @@ class TrainState:
 
     def load_weights(self, weights: dict[str, mx.array], optimizer: dict[str, mx.array]) -> None:
         """Replaces leaf by leaf, so that a step compiled with the old arrays sees the new ones."""
-        weights, optimizer = swap_for_load(weights, optimizer)
+        weights, optimizer = swap_weights(weights, optimizer, TRAINED, AVERAGE)
         self.model.load_weights(list(weights.items()))
         load_optimizer_state(self.optimizer, optimizer)
 
@@ -230,11 +227,7 @@ class TrainState:
         self.history.evaluations, self.history.curve = _pairs(self.history.evaluations), _pairs(self.history.curve)
         self.data.load_state_dict(state["data"])
 
-    def restore(self, weights: dict[str, mx.array], optimizer: dict[str, mx.array], state: TrainingState) -> None:
-        """Returns to a checkpoint."""
-        self.load_weights(weights, optimizer)
-        self.load_state_dict(state)
 
-
-def _pairs(items: list[Any]) -> list[tuple[int, Any]]:
-    return [(int(step), value) for step, value in items]
+def _pairs(items: Iterable[tuple[int, T]]) -> list[tuple[int, T]]:
+    """JSON has lists in place of tuples."""
+    return [(step, value) for step, value in items]

@@ -80,16 +80,12 @@ class Trainer:
         if self.ema_decay is not None:
             optimizer = EMAOptimizer(optimizer, self.ema_decay)
         optimizer.init(model.trainable_parameters())
-        return TrainState(model, optimizer, data, self._planned_steps(data), before_save=self.loss.flush)
-
-    def lr_schedule(self, state: TrainState) -> LRSchedule:
-        return self.schedule(peak=self.learning_rate, steps=state.total_steps)
-
-    def _planned_steps(self, data: BatchIterator) -> int | None:
-        """Steps until the first of the limits; None if no limit can be expressed in steps."""
         lengths = [self.max_steps] if self.max_steps is not None else []
         if self.epochs is not None and data.batches_per_epoch is not None:
             lengths.append(self.epochs * data.batches_per_epoch)
         if self.max_tokens is not None and data.tokens_per_batch is not None:
             lengths.append(-(-self.max_tokens // data.tokens_per_batch))
-        return min(lengths, default=None)
+        return TrainState(model, optimizer, data, min(lengths, default=None), before_save=self.loss.flush)
+
+    def lr_schedule(self, state: TrainState) -> LRSchedule:
+        return self.schedule(peak=self.learning_rate, steps=state.total_steps)

@@ -1,10 +1,14 @@
 """Loss coefficients that change over a run."""
 
+from collections.abc import Mapping
+
+import mlx.core as mx
 import numpy as np
 
 from mlxlab.constraints import Fraction, NonNegative
 from mlxlab.data.batch import Batch
 from mlxlab.errors import ConfigError
+from mlxlab.training.device_batch import DeviceBatch
 
 
 class LinearCoefficient:
@@ -30,6 +34,27 @@ class LinearCoefficient:
         position = min(progress / self.fraction, 1.0) if self.fraction else 1.0
         return self.start + (self.end - self.start) * position
 
-    def per_row(self, batch: Batch, progress: float | None) -> np.ndarray:
-        """The value repeated for each row, (B,) float32: an array is an input of a compiled step, a number is not."""
-        return np.full(len(batch.example_ids), self(progress), np.float32)
+
+Coefficient = float | LinearCoefficient
+
+
+def coefficient_arrays(
+    coefficients: Mapping[str, Coefficient], batch: Batch, progress: float | None
+) -> dict[str, np.ndarray]:
+    """The present value of each coefficient that changes, repeated for each row, (B,) float32.
+
+    An array is an input of a compiled step, a number is not.
+    """
+    rows = len(batch.example_ids)
+    return {
+        name: np.full(rows, coefficient(progress), np.float32)
+        for name, coefficient in coefficients.items()
+        if isinstance(coefficient, LinearCoefficient)
+    }
+
+
+def coefficient_value(coefficient: Coefficient, name: str, batch: DeviceBatch) -> float | mx.array:
+    """A number, or the array from `coefficient_arrays`, which broadcasts over the targets."""
+    if isinstance(coefficient, LinearCoefficient):
+        return batch.aux[name].reshape(-1, *[1] * (batch.targets.ndim - 1))
+    return float(coefficient)

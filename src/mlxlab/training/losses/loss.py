@@ -88,7 +88,9 @@ class WeightedCrossEntropyLoss(Loss):
         *,
         class_counts: list[int],
     ) -> None:
-        weights = balanced_class_weights(class_counts) if class_weights == "balanced" else list(class_weights)
+        weights = class_weights
+        if weights == "balanced":  # every class then has the same total weight
+            weights = [sum(class_counts) / (len(class_counts) * max(count, 1)) for count in class_counts]
         if len(weights) != len(class_counts):
             raise ConfigError(
                 f"trainer.loss.class_weights: expected {len(class_counts)} weights, one per class, got {len(weights)}"
@@ -133,8 +135,3 @@ class FocalLoss(Loss):
         if self.alpha is not None:
             values = values * mx.where(batch.targets == 1, self.alpha, 1 - self.alpha)
         return LossTerms((1 - self.label_smoothing) * values - self.label_smoothing * log_p.mean(axis=-1), {})
-
-
-def balanced_class_weights(counts: list[int]) -> list[float]:
-    """n / (C n_c) per class: every class then has the same total weight."""
-    return [sum(counts) / (len(counts) * max(count, 1)) for count in counts]

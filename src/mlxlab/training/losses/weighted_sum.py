@@ -8,11 +8,8 @@ from mlxlab.constraints import NonNegative
 from mlxlab.data.batch import Batch
 from mlxlab.errors import ConfigError
 from mlxlab.training.device_batch import DeviceBatch
-from mlxlab.training.losses.cached_forward import CachedForward
-from mlxlab.training.losses.coefficient_schedule import LinearCoefficient
+from mlxlab.training.losses.coefficient_schedule import LinearCoefficient, coefficient_arrays, coefficient_value
 from mlxlab.training.losses.loss import Loss, LossTerms
-
-_WEIGHT = "weight"
 
 
 class WeightedSumLoss:
@@ -35,8 +32,9 @@ class WeightedSumLoss:
         shared = CachedForward(model)
         total, terms = mx.zeros(batch.targets.shape), dict[str, mx.array]()
         for name, loss in self.losses.items():
-            value, inner_terms = loss(shared, batch._replace(aux=_select(batch.aux, name)))
-            total = total + self._weight(name, batch) * value
+            aux = {key.removeprefix(f"{name}."): v for key, v in batch.aux.items() if key.startswith(f"{name}.")}
+            value, inner_terms = loss(shared, batch._replace(aux=aux))
+            total = total + coefficient_value(self.weights[name], f"weight.{name}", batch) * value
             terms = inner_terms | terms | {f"loss_{name}": value}
         return LossTerms(total, terms)
 
@@ -51,24 +49,33 @@ class WeightedSumLoss:
             for name, loss in self.losses.items()
             for key, values in loss.annotate(batch, progress).items()
         }
-        weights = {
-            f"{_WEIGHT}.{name}": weight.per_row(batch, progress)
-            for name, weight in self.weights.items()
-            if isinstance(weight, LinearCoefficient)
-        }
-        return arrays | weights
+        weights = {f"weight.{name}": weight for name, weight in self.weights.items()}
+        return arrays | coefficient_arrays(weights, batch, progress)
 
     def flush(self) -> None:
         for loss in self.losses.values():
             loss.flush()
 
-    def _weight(self, name: str, batch: DeviceBatch) -> float | mx.array:
-        weight = self.weights[name]
-        if not isinstance(weight, LinearCoefficient):
-            return weight
-        return batch.aux[f"{_WEIGHT}.{name}"].reshape(-1, *[1] * (batch.targets.ndim - 1))
+
+class CachedForward(nn.Module):
+    """A model that computes its output once for a batch, however many losses call it.
+
+    It lives as long as one call of the loss. It is an `nn.Module` without parameters of its own, so that a loss may
+    use it as the model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._model = model
+        self._tokens: mx.array | None = None
+        self._output: mx.array | None = None
+
+    def __call__(self, tokens: mx.array, mask: mx.array) -> mx.array:
+        if self._output is None or self._tokens is not tokens:
+            self._tokens, self._output = tokens, self._model(tokens, mask)
+        return self._output
 
 
-def _select(arrays: dict[str, mx.array], name: str) -> dict[str, mx.array]:
-    prefix = f"{name}."
-    return {key.removeprefix(prefix): values for key, values in arrays.items() if key.startswith(prefix)}
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model itself, for a loss that captures the outputs of its layers and so needs a forward pass of its own."""
+    return model._model if isinstance(model, CachedForward) else model

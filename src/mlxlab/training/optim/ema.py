@@ -5,11 +5,7 @@ The optimizer carries the average, so that a skipped step skips it too and a com
 from which a resumed run continues, are saved with the optimizer state.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import mlx.core as mx
-import mlx.nn as nn
 import mlx.optimizers as optim
 from mlx.utils import tree_map
 
@@ -61,33 +57,11 @@ class EMAOptimizer(optim.Optimizer):
         raise AttributeError("assign to the leaves of the present state instead")
 
 
-@contextmanager
-def use_ema_weights(model: nn.Module, optimizer: optim.Optimizer) -> Iterator[None]:
-    """Inside, the model has the averaged weights, if the optimizer keeps an average."""
-    average = optimizer.state.get("average") if isinstance(optimizer, EMAOptimizer) else None
-    if average is None:
-        yield
-        return
-    before = model.trainable_parameters()
-    model.update(average)
-    try:
-        yield
-    finally:
-        model.update(before)
+def swap_weights(weights: Leaves, optimizer: Leaves, old: str, new: str) -> tuple[Leaves, Leaves]:
+    """Exchanges the weights with the leaves of the optimizer under `old`; the replaced weights are under `new`.
 
-
-def swap_for_save(weights: Leaves, optimizer: Leaves) -> tuple[Leaves, Leaves]:
-    """(weights, optimizer state) as they are saved: the average, if there is one, replaces the weights."""
-    return _swap(weights, optimizer, AVERAGE, TRAINED)
-
-
-def swap_for_load(weights: Leaves, optimizer: Leaves) -> tuple[Leaves, Leaves]:
-    """The inverse of `swap_for_save`."""
-    return _swap(weights, optimizer, TRAINED, AVERAGE)
-
-
-def _swap(weights: Leaves, optimizer: Leaves, old: str, new: str) -> tuple[Leaves, Leaves]:
-    """Exchanges the weights with the leaves of the optimizer under `old`; the replaced weights are under `new`."""
+    From AVERAGE to TRAINED gives what is saved, from TRAINED to AVERAGE restores it.
+    """
     swapped = {path.removeprefix(old): leaf for path, leaf in optimizer.items() if path.startswith(old)}
     unchanged = {path: leaf for path, leaf in optimizer.items() if not path.startswith(old)}
     return weights | swapped, unchanged | {new + path: weights[path] for path in swapped}
