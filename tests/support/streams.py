@@ -8,8 +8,8 @@ from mlxlab.data.loaders.prefetch import Prefetch
 from mlxlab.data.rng import counter_hash, epoch_permutation
 from mlxlab.data.text.document import Document
 from mlxlab.data.text.masking import Masker
-from mlxlab.data.text.packed_batches import PackedBatchIterator
-from mlxlab.data.text.row_builder import RowBuilder
+from mlxlab.data.text.packed_batches import PackedBatchIterator, RowBuilder
+from mlxlab.data.text.packing import RowLayout
 from mlxlab.data.text.token_stream import TokenStream
 
 VOCABULARY, PAD, END, MASK = 259, 256, 257, 258
@@ -53,7 +53,8 @@ def texts(count=23, longest=40):
 
 def make_row_builder(length=8, stride=None, mask_across_documents=False, masked=False, seed=3):
     masker = Masker(VOCABULARY, MASK, [PAD, END], 0.15, seed) if masked else None
-    return RowBuilder(length, stride or length, mask_across_documents, VOCABULARY, PAD, masker)
+    layout = RowLayout(length, stride or length, 0 if masked else 1, PAD, mask_across_documents)
+    return RowBuilder(layout, VOCABULARY, masker)
 
 
 def make_batches(

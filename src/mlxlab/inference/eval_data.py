@@ -7,8 +7,7 @@ from mlxlab.config.instantiate import instantiate
 from mlxlab.data.batch import Batch
 from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.text.encoder import TextEncoder
-from mlxlab.data.text.packed_batches import PackedEvalBatches
-from mlxlab.data.text.row_builder import Packing
+from mlxlab.data.text.packed_batches import PackedEvalBatches, Packing
 from mlxlab.data.text.sources.open import open_source
 from mlxlab.data.text.token_stream import EPOCH_START, TokenStream
 from mlxlab.data.titanic.encoder import PassengerEncoder

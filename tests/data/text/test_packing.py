@@ -5,7 +5,7 @@ import pytest
 
 from mlxlab.data.text.masking import Masker
 from mlxlab.data.text.packed_batches import PackedBatchIterator, PackedEvalBatches
-from mlxlab.data.text.packing import count_rows
+from mlxlab.data.text.packing import RowLayout
 from mlxlab.data.text.token_stream import EPOCH_START, TokenStream
 from mlxlab.errors import ConfigError, DataError
 from support.streams import (
@@ -66,7 +66,7 @@ def test_a_stride_gives_the_number_of_full_rows_that_it_should(stride, length):
     full = weights.sum(axis=1) == length
     assert full.sum() == (n - 1 - length) // stride + 1
     assert not full[full.sum() :].any()
-    assert len(full) == count_rows(n, length, stride, 1)
+    assert len(full) == RowLayout(length, stride, 1, PAD).count_rows(n)
     for row in np.flatnonzero(full):
         np.testing.assert_array_equal(xs[row], tokens[row * stride : row * stride + length])
     if stride <= length:

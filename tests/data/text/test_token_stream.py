@@ -13,11 +13,11 @@ TEXTS = texts(50)
 
 def windows_of(source, seed=0, epoch=0, start=EPOCH_START, **more):
     stream = TokenStream(source, ByteTokenizer().encode_documents, END, seed, **more)
-    return [window for window, _ in stream.windows(epoch, start)]
+    return [(window.cursors, window.documents) for window in stream.windows(epoch, start)]
 
 
 def read(source, seed=0, epoch=0, **more):
-    return [document.text for window in windows_of(source, seed, epoch, **more) for document in window.documents]
+    return [document.text for _, documents in windows_of(source, seed, epoch, **more) for document in documents]
 
 
 def test_every_epoch_has_every_document_once_in_another_order():
@@ -30,13 +30,14 @@ def test_every_epoch_has_every_document_once_in_another_order():
 
 def test_documents_are_shuffled_only_within_their_window():
     group = InMemorySource(TEXTS[:10], size=10).groups[0]
-    orders = [windows_of(InMemorySource(TEXTS[:10], size=10), epoch=epoch)[0].documents for epoch in range(4)]
+    orders = [windows_of(InMemorySource(TEXTS[:10], size=10), epoch=epoch)[0][1] for epoch in range(4)]
     assert all(sorted(order) == sorted(group) for order in orders)
     assert len({tuple(order) for order in orders}) == 4
 
 
 def start_of(window):
-    return json.loads(json.dumps(window.cursors(0, 1)[0]))
+    cursors, _ = window
+    return json.loads(json.dumps(cursors[0]))
 
 
 def test_seeking_to_a_window_reads_no_earlier_window():
@@ -49,9 +50,8 @@ def test_seeking_to_a_window_reads_no_earlier_window():
 
 def test_documents_before_a_window_are_counted():
     windows = windows_of(InMemorySource(TEXTS))
-    assert [window.documents_before for window in windows] == np.cumsum(
-        [0, *(len(w.documents) for w in windows[:-1])]
-    ).tolist()
+    before = np.cumsum([0, *(len(documents) for _, documents in windows[:-1])]).tolist()
+    assert [start_of(window)["documents_before"] for window in windows] == before
 
 
 @pytest.mark.parametrize("limit", [1, 4, 10, 49, 50, 60])
@@ -74,4 +74,4 @@ def test_only_chosen_documents_are_read():
     source = InMemorySource(TEXTS)
     chosen = np.array(sorted(document.id for group in source.groups[::3] for document in group[1:]))
     windows = windows_of(source, chosen=chosen)
-    assert sorted(document.id for window in windows for document in window.documents) == chosen.tolist()
+    assert sorted(document.id for _, documents in windows for document in documents) == chosen.tolist()

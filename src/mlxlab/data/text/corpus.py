@@ -11,7 +11,7 @@ import xxhash
 from mlxlab.constraints import Gt, Lt, Size
 from mlxlab.data.text.document import Document, DocumentSource, Position, Windows
 from mlxlab.data.text.sources.mixture import Mixture
-from mlxlab.data.text.sources.open import DocumentUnit, is_local
+from mlxlab.data.text.sources.open import DocumentUnit
 from mlxlab.errors import ConfigError, DataError
 
 SIDE_USES = {"train": "train on", "valid": "validate on"}
@@ -70,16 +70,13 @@ def open_corpus(
 ) -> Corpus:
     """Opens training and validation text.
 
-    Args:
-        sources: the names of one or more, with their weights.
-        split: of the sources, to train on.
-        validation: where it names nothing, the split `validation` of a Hugging Face data set that has one is taken, or
-            else documents of the training source are held out.
-        window: documents of a window of a mixture.
-        open_source: opens a split of a source.
+    Where `validation` names nothing, the split `validation` of a Hugging Face data set that has one is taken, or else
+    documents of the training source are held out.
 
-    Raises:
-        InputNotFoundError, DataError, ConfigError, ServiceUnavailableError: as `open_source`.
+    Args:
+        sources: names with their weights.
+        split: of the sources, to train on.
+        open_source: opens a split of a source; what it raises is passed on.
     """
     first = next(iter(sources))
     opened = [open_source(source, split) for source in sources]
@@ -87,8 +84,8 @@ def open_corpus(
     lines, valid = [f"{train.name}: {_size(train)}"], None
     if validation.source is not None or validation.split is not None:
         valid = open_source(validation.source or first, validation.split)
-    elif len(sources) == 1 and not is_local(first):
-        with suppress(ConfigError):  # it has no such split
+    elif len(sources) == 1:
+        with suppress(ConfigError):  # it has no such split, as local files
             valid = open_source(first, "validation")
     if valid is None:
         fraction = validation.fraction

@@ -1,6 +1,6 @@
 """Streamed text for language models, larger than memory: read, tokenised and packed as it is needed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,12 +15,10 @@ from mlxlab.data.loaders.prefetch import prefetch as prefetched
 from mlxlab.data.loaders.repeat import repeat_batches
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.text.corpus import Reading, Validation, open_corpus
-from mlxlab.data.text.document import DocumentSource
 from mlxlab.data.text.encoder import TextEncoder, restore
-from mlxlab.data.text.packed_batches import PackedBatchIterator, PackedEvalBatches
-from mlxlab.data.text.row_builder import Packing
+from mlxlab.data.text.packed_batches import PackedBatchIterator, PackedEvalBatches, Packing
 from mlxlab.data.text.sources.open import open_source
-from mlxlab.data.text.token_stream import EPOCH_START, ChunkSource, InMemoryTokens, TokenChunk, TokenStream
+from mlxlab.data.text.token_stream import EPOCH_START, InMemoryTokens, TokenChunk, TokenStream
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.data.tokenizers.word_cache import WordCache
@@ -116,7 +114,7 @@ class StreamingTextDataset:
         )
         corpus = open_corpus(mixture or {source: 1.0}, reading.split, validation, shuffle.window, opener)
         fitted_tokenizer = tokenizer.fit(
-            first_texts(corpus.train),
+            (document.text for _, documents in corpus.train.windows(0, 0) for document in documents),
             cache=cache,
             key=corpus.train.fingerprint,
             parameters=parameters,
@@ -139,8 +137,11 @@ class StreamingTextDataset:
         builder = packing.row_builder(self.tokenizer, seq_len, masked, seed)
         num_tokens, size = estimate_tokens(chunks, valid_chunks)
         if num_tokens is not None and num_tokens < 2 * seq_len:
-            check_seq_len(chunks, seq_len)
-        count = None if num_tokens is None else max(1, -(-builder.count_rows(num_tokens) // batch_size))
+            num_tokens = sum(len(chunk.tokens) for chunk in chunks(0, EPOCH_START))
+            if num_tokens < seq_len:
+                limit = f"expected at most {num_tokens}, the number of tokens of the training text"
+                raise DataError(f"data.seq_len={seq_len}: {limit}")
+        count = None if num_tokens is None else max(1, -(-builder.layout.count_rows(num_tokens) // batch_size))
         self.held_out = content_key(valid=corpus.valid.fingerprint)
         self.fingerprint = content_key(
             format=FORMAT,
@@ -166,21 +167,6 @@ class StreamingTextDataset:
             self.curve.save(folder)
 
     restore_encoder = staticmethod(restore)
-
-
-def first_texts(source: DocumentSource) -> Iterator[str]:
-    """The same documents for every seed."""
-    return (document.text for _, documents in source.windows(0, 0) for document in documents)
-
-
-def check_seq_len(chunks: ChunkSource, seq_len: int) -> None:
-    """Raises DataError if an epoch has fewer tokens than one row."""
-    total = 0
-    for chunk in chunks(0, EPOCH_START):
-        total += len(chunk.tokens)
-        if total >= seq_len:
-            return
-    raise DataError(f"data.seq_len={seq_len}: expected at most {total}, the number of tokens of the training text")
 
 
 def estimate_tokens(chunks: TokenStream | InMemoryTokens, sample: list[TokenChunk]) -> tuple[int | None, str]:

@@ -38,13 +38,8 @@ class TextEncoder:
     def save(self, folder: Path, fingerprint: str) -> None:
         """Writes tokenizer.json and data.json."""
         self.tokenizer.save(folder)
-        state = EncoderState(
-            format=FORMAT,
-            masked=self.masked,
-            seq_len=self.seq_len,
-            tokenizer=self.tokenizer.fingerprint,
-            fingerprint=fingerprint,
-        )
+        state = {"format": FORMAT, "masked": self.masked, "seq_len": self.seq_len}
+        state |= {"tokenizer": self.tokenizer.fingerprint, "fingerprint": fingerprint}
         write_json(folder / "data.json", state)
 
 

@@ -1,14 +1,21 @@
-"""Batches of packed rows, for training and evaluating language models."""
+"""Batches of packed rows, for training and evaluating language models: attention masks, hidden tokens, targets."""
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Annotated
 
+import numpy as np
+
+from mlxlab.constraints import Ge, Le, Size
 from mlxlab.data.batch import Batch
 from mlxlab.data.cursor import load_cursor
+from mlxlab.data.loaders.collate import check_ids
 from mlxlab.data.loaders.wait_timer import WaitTimer
-from mlxlab.data.text.packing import RowShuffleBuffer, TextCursor, epoch_start
-from mlxlab.data.text.row_builder import RowBuilder
-from mlxlab.data.text.token_stream import ChunkSource, TokenChunk
+from mlxlab.data.text.masking import Masker
+from mlxlab.data.text.packing import PackedRows, Packer, RowLayout, RowShuffleBuffer, TextCursor, epoch_start
+from mlxlab.data.text.token_stream import InMemoryTokens, TokenChunk, TokenStream
+from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import DataError
 
 
@@ -16,6 +23,65 @@ class SavedCursor(TextCursor):
     """The position in a checkpoint."""
 
     fingerprint: str
+
+
+@dataclass(frozen=True)
+class RowBuilder:
+    """Makes batches of packed rows.
+
+    Args:
+        masker: hides tokens, which are then the targets; None makes each position predict the next token.
+    """
+
+    layout: RowLayout
+    vocab_size: int
+    masker: Masker | None = None
+
+    def batch(self, rows: PackedRows, epoch: int) -> Batch:
+        """The checked batch of R rows."""
+        length = self.layout.length
+        tokens, targets = rows.tokens[:, :length], rows.tokens[:, -length:]
+        real = np.arange(length) < (rows.sizes - self.layout.target_shift)[:, None]
+        segment_ids = weights = real
+        if self.layout.number_documents:  # so that attention stays within each
+            documents = rows.documents[:, :length]
+            segment_ids = np.where(real, documents - documents[:, :1] + 1, 0).astype(np.int32)
+        if self.masker:
+            tokens, weights = self.masker.mask_tokens(tokens, real, epoch, rows.numbers)
+        targets = np.where(real, targets, 0).astype(np.int32)
+        batch = Batch(np.ascontiguousarray(tokens), segment_ids, targets, weights.astype(np.float32), rows.ids)
+        return check_ids(batch, self.vocab_size, self.vocab_size)
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Packing of tokens into rows.
+
+    Args:
+        stride: tokens from the start of a row to the start of the next; null is `seq_len`, less makes rows overlap.
+        mask_across_documents: attention does not cross from one document of a row into another.
+        mlm_probability: fraction of the tokens that a masked language model has to predict.
+    """
+
+    stride: Size | None
+    mask_across_documents: bool
+    mlm_probability: Annotated[float, Ge(0.01), Le(0.9)]
+
+    def row_builder(self, tokenizer: Tokenizer, seq_len: int, masked: bool, seed: int) -> RowBuilder:
+        """Raises ConfigError if the model is masked and the tokenizer has no mask token."""
+        vocab_size, pad_id = tokenizer.vocab_size, tokenizer.pad_id
+        layout = RowLayout(seq_len, self.stride or seq_len, 0 if masked else 1, pad_id, self.mask_across_documents)
+        special = [pad_id, tokenizer.bos_id, tokenizer.eos_id]
+        masker = Masker(vocab_size, tokenizer.mask_id, special, self.mlm_probability, seed) if masked else None
+        return RowBuilder(layout, vocab_size, masker)
+
+    def eval_row_builder(self, tokenizer: Tokenizer, seq_len: int, masked: bool) -> RowBuilder:
+        """Rows that share no target, with the same hidden tokens for every seed."""
+        return replace(self, stride=None).row_builder(tokenizer, seq_len, masked, seed=0)
+
+    def settings(self, masked: bool) -> list[int | float | bool | None]:
+        """The settings that change the rows of such a model, for fingerprints."""
+        return [self.stride, self.mask_across_documents, masked, self.mlm_probability if masked else None]
 
 
 class PackedBatchIterator:
@@ -31,7 +97,7 @@ class PackedBatchIterator:
 
     def __init__(
         self,
-        chunks: ChunkSource,
+        chunks: TokenStream | InMemoryTokens,
         builder: RowBuilder,
         batch_size: int,
         fingerprint: str,
@@ -58,7 +124,7 @@ class PackedBatchIterator:
 
     @property
     def tokens_per_batch(self) -> int:
-        return self.batch_size * self.builder.length
+        return self.batch_size * self.builder.layout.length
 
     @property
     def wait_seconds(self) -> float:
@@ -66,7 +132,7 @@ class PackedBatchIterator:
 
     @property
     def skipped_records(self) -> int:
-        return self.chunks.skipped_records
+        return self.chunks.source.skipped_records
 
     def resize(self, batch_size: int) -> None:
         self.batch_size = batch_size
@@ -78,17 +144,16 @@ class PackedBatchIterator:
         self._cursor = load_cursor(state, SavedCursor, self.fingerprint)
 
     def _rest_of_epoch(self) -> Generator[Batch, None, None]:
-        cursor = self._cursor
+        cursor, layout = self._cursor, self.builder.layout
         with closing(self.chunks(cursor["epoch"], cursor["start"])) as chunks:
-            packer = self.builder.packer(chunks, cursor)
-            buffer = RowShuffleBuffer(packer, self.row_shuffle_buffer, self.seed, cursor)
+            buffer = RowShuffleBuffer(Packer(chunks, cursor, layout), self.row_shuffle_buffer, self.seed, cursor)
             more = True
             while more:
                 rows, more = buffer.take(self.batch_size), buffer.more
                 if rows is None:
                     raise DataError(f"epoch {cursor['epoch']}: no text to train on after row {cursor['row']}")
                 if more or not self.at_epoch_start:  # an epoch of one batch has one shape anyway
-                    rows = rows.padded(self.batch_size, self.builder.pad_id)
+                    rows = rows.padded(self.batch_size, layout.pad_id)
                 batch = self.builder.batch(rows, cursor["epoch"])
                 self._cursor = buffer.cursor if more else epoch_start(cursor["epoch"] + 1)
                 yield batch
@@ -101,7 +166,7 @@ class PackedEvalBatches:
         self.chunks, self.builder, self.batch_size = chunks, builder, batch_size
 
     def __iter__(self) -> Iterator[Batch]:
-        packer, more = self.builder.packer(iter(self.chunks), epoch_start(0)), True
+        packer, more = Packer(iter(self.chunks), epoch_start(0), self.builder.layout), True
         while more and len((rows := packer.take(self.batch_size)).sizes):
             yield self.builder.batch(rows, epoch=0)
             more = packer.more

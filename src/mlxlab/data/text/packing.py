@@ -1,6 +1,7 @@
 """Packing: the concatenated tokens of documents, split into rows of equal length, which may be shuffled."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple, TypedDict
 
 import numpy as np
@@ -41,33 +42,46 @@ class PackedRows(NamedTuple):
         return PackedRows(*map(np.concatenate, zip(self, added, strict=True))) if missing else self
 
 
-class Packer:
-    """Rows of the tokens of `chunks`: row n is tokens n * stride to n * stride + length (+ 1).
+@dataclass(frozen=True)
+class RowLayout:
+    """Row n is tokens n * stride to n * stride + width, the last token of which may only be a target.
 
     Args:
-        cursor: where the chunks begin.
         length: positions of a row.
         stride: tokens from the start of a row to the start of the next; below `length` rows overlap.
-        target_shift: 1 where a row has one token more, the target of its last position.
+        target_shift: 1 where a row has one token more, the target of its last position; else 0.
         pad_id: pads the last row.
-        number_documents: return which tokens belong to the same document.
+        number_documents: tell which tokens belong to the same document.
     """
 
-    def __init__(
-        self,
-        chunks: Iterator[TokenChunk],
-        cursor: TextCursor,
-        length: int,
-        stride: int,
-        target_shift: int,
-        pad_id: int,
-        number_documents: bool,
-    ) -> None:
-        self.chunks, self.epoch, self.row = chunks, cursor["epoch"], cursor["row"]
-        self.length, self.stride, self.target_shift = length, stride, target_shift
-        self.pad_id, self.number_documents = pad_id, number_documents
-        # With this many tokens after the start of a row, another row with something new in it follows.
-        self.min_lookahead = min_lookahead(length, stride, target_shift)
+    length: int
+    stride: int
+    target_shift: int
+    pad_id: int
+    number_documents: bool = False
+
+    @property
+    def width(self) -> int:
+        return self.length + self.target_shift
+
+    @property
+    def min_lookahead(self) -> int:
+        """Tokens after the start of a row from which on another row with something new in it follows."""
+        return max(self.width - self.stride, self.target_shift) + 1
+
+    def count_rows(self, tokens: int) -> int:
+        """Rows that `tokens` tokens make: the full ones, and a short one if anything is left."""
+        if tokens <= self.target_shift:
+            return 0
+        full = max(0, (tokens - self.width) // self.stride + 1)
+        return full + (tokens - full * self.stride >= (self.min_lookahead if full else self.target_shift + 1))
+
+
+class Packer:
+    """Makes rows of the tokens of `chunks`, which begin at `cursor`."""
+
+    def __init__(self, chunks: Iterator[TokenChunk], cursor: TextCursor, layout: RowLayout) -> None:
+        self.chunks, self.epoch, self.row, self.layout = chunks, cursor["epoch"], cursor["row"], layout
         self.tokens = np.zeros(0, np.int32)
         self.ends = np.zeros(0, np.int64)  # of each document, counted from the first token held
         self.lengths, self.ids = np.zeros(0, np.int64), np.zeros(0, np.int64)
@@ -76,30 +90,29 @@ class Packer:
 
     def take(self, max_rows: int) -> PackedRows:
         """Up to `max_rows` rows; fewer only at the end of the epoch."""
-        while len(self.tokens) < max_rows * self.stride + self.min_lookahead:
+        layout = self.layout
+        while len(self.tokens) < max_rows * layout.stride + layout.min_lookahead:
             chunk = next(self.chunks, None)
             if chunk is None:
                 break
             self._add(chunk)
-        available = count_rows(len(self.tokens), self.length, self.stride, self.target_shift)
-        numbers = np.arange(min(max_rows, available))
-        starts, width = numbers * self.stride, self.length + self.target_shift
-        indices = starts[:, None] + np.arange(width)  # (R, W)
+        numbers = np.arange(min(max_rows, layout.count_rows(len(self.tokens))))
+        starts = numbers * layout.stride
+        indices = starts[:, None] + np.arange(layout.width)  # (R, W)
         tokens = self.tokens[np.minimum(indices, len(self.tokens) - 1)]
-        tokens[indices >= len(self.tokens)] = self.pad_id
-        sizes = np.minimum(len(self.tokens) - starts, width)
-        documents = np.searchsorted(self.ends, indices if self.number_documents else indices[:, :0], side="right")
-        rows = PackedRows(
-            tokens, sizes, documents, self.ids[np.searchsorted(self.ends, starts, side="right")], self.row + numbers
-        )
+        tokens[indices >= len(self.tokens)] = layout.pad_id
+        sizes = np.minimum(len(self.tokens) - starts, layout.width)
+        documents = np.searchsorted(self.ends, indices if layout.number_documents else indices[:, :0], side="right")
+        ids = self.ids[np.searchsorted(self.ends, starts, side="right")]
+        rows = PackedRows(tokens, sizes, documents, ids, self.row + numbers)
         self.row += len(numbers)
-        self._drop(len(numbers) * self.stride)
+        self._drop(len(numbers) * layout.stride)
         return rows
 
     @property
     def more(self) -> bool:
         """Is there another row in the tokens that are held?"""
-        return len(self.tokens) >= self.min_lookahead
+        return len(self.tokens) >= self.layout.min_lookahead
 
     @property
     def cursor(self) -> TextCursor:
@@ -129,12 +142,9 @@ class Packer:
 class RowShuffleBuffer:
     """The remaining rows of an epoch, shuffled to decorrelate consecutive rows of long documents.
 
-    A buffer of rows is taken from the text and permuted by (seed, epoch, first row). A position is that of the buffer
-    in the text and the number of rows drawn from it: seeking makes that one buffer again.
-
-    Args:
-        packer: positioned at `cursor`.
-        size: rows that are permuted together; 0 leaves the rows in the order of the text.
+    A buffer of `size` rows is taken from the text and permuted by (seed, epoch, first row); 0 leaves the rows in the
+    order of the text. A position is that of the buffer in the text and the number of rows drawn from it: seeking makes
+    that one buffer again.
     """
 
     def __init__(self, packer: Packer, size: int, seed: int, cursor: TextCursor) -> None:
@@ -176,17 +186,3 @@ class RowShuffleBuffer:
             self.rows = PackedRows(*(array[order] for array in self.rows))
         self.left = available - self.drawn
         return self.left > 0
-
-
-def min_lookahead(length: int, stride: int, target_shift: int) -> int:
-    """Tokens after the start of a row from which on another row follows it."""
-    return max(length + target_shift - stride, target_shift) + 1
-
-
-def count_rows(tokens: int, length: int, stride: int, target_shift: int) -> int:
-    """Rows that `tokens` tokens make: the full ones, and a short one if anything is left."""
-    if tokens < target_shift + 1:
-        return 0
-    full = max(0, (tokens - length - target_shift) // stride + 1)
-    left = tokens - full * stride
-    return full + (left >= (min_lookahead(length, stride, target_shift) if full else target_shift + 1))

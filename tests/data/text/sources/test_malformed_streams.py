@@ -13,6 +13,7 @@ from pyarrow import parquet
 
 from mlxlab.data.text.document import Document
 from mlxlab.data.text.sources.open import open_source
+from mlxlab.data.text.sources.records import column_text
 from mlxlab.errors import DataError, InputNotFoundError
 from support.text import documents_of, make_texts, pack, texts_of, write_texts
 
@@ -155,7 +156,7 @@ def test_a_malformed_row_ends_the_run_or_is_counted(tmp_path, fault):
 def test_a_line_that_is_too_long_ends_the_run_or_is_counted(tmp_path, ending):
     long = json.dumps({"text": os.urandom(2**23).hex()}).encode()  # packs badly, so it is no bomb
     folder = with_bad_line(tmp_path, long, ending)
-    with pytest.raises(DataError, match=rf"shard\.{ending}:{LINE_INDEX + 1}: a (line|record) of "):
+    with pytest.raises(DataError, match=rf"shard\.{ending}:{LINE_INDEX + 1}: a record of more than 16777216 bytes"):
         texts_of(open_source(folder))
     source = open_source(folder, on_error="skip", window=100)
     assert sorted(texts_of(source)) == sorted(GOOD)
@@ -164,7 +165,7 @@ def test_a_line_that_is_too_long_ends_the_run_or_is_counted(tmp_path, ending):
 
 def test_an_unclosed_quote_is_reported_at_its_opening_line(tmp_path):
     (tmp_path / "a.csv").write_bytes(b'number,text\n1,one\n2,"two\n' + b"3,three\n" * 2**22)
-    with pytest.raises(DataError, match=r"a\.csv:3: a row of more than \d+ bytes \(a quote that is never closed"):
+    with pytest.raises(DataError, match=r"a\.csv:3: a record of more than \d+ bytes \(in CSV perhaps a quote that is never closed"):
         texts_of(open_source(str(tmp_path)))
 
 
@@ -180,6 +181,11 @@ def test_a_parquet_column_of_numbers_is_refused(tmp_path):
     write_texts(tmp_path / "a.parquet", GOOD)
     with pytest.raises(DataError, match="column 'number' holds int64, expected text"):
         open_source(str(tmp_path), text_column="number")
+
+
+def test_a_value_that_json_does_not_know_is_no_text():
+    with pytest.raises(ValueError, match=r"column 'text' holds .*bytes.*, expected text"):
+        column_text({"text": b"bytes"}, "text")
 
 
 @pytest.mark.parametrize("ending", ["txt", "jsonl", "jsonl.gz", "csv", "parquet"])

@@ -74,13 +74,13 @@ class _Reader:
     """Reads one source repeatedly, each pass in another order; `passed` counts completed passes."""
 
     def __init__(self, source: DocumentSource, number: int, seed: int, epoch: int, start: ReaderPosition) -> None:
-        self.source, self.number, self.seed, self.epoch = source, number, seed, epoch
-        self.passed, window, self.num_drawn, self.due = start
-        self._begin_pass(window)
-        if self.num_drawn >= len(self.documents):
-            raise DataError(
-                f"the saved position is malformed: document {self.num_drawn} of a window of {len(self.documents)}"
-            )
+        self.source, self.number, self.seed, self.first_pass = source, number, seed, epoch * MAX_PASSES
+        self.passed, self.window, num_drawn, self.due = start
+        self.windows = self._windows()
+        self._next_window()
+        self.num_drawn = num_drawn
+        if num_drawn >= len(self.documents):
+            raise DataError(f"the saved position is malformed: document {num_drawn} of {len(self.documents)}")
 
     def position(self) -> list[Position]:
         return [self.passed, self.window, self.num_drawn, self.due]
@@ -99,15 +99,11 @@ class _Reader:
         ids = counter_hash(self.number, np.array([document.id for document in documents], np.int64)) >> np.uint64(1)
         return [Document(int(number), document.text) for number, document in zip(ids, documents, strict=False)]
 
-    def _begin_pass(self, window: Position) -> None:
-        self.windows = self.source.windows(self.seed, self.epoch * MAX_PASSES + self.passed, window)
-        self.window, self.documents = next(self.windows)
+    def _windows(self) -> Windows:
+        while True:
+            yield from self.source.windows(self.seed, self.first_pass + self.passed, self.window)
+            self.passed, self.window = self.passed + 1, None
 
     def _next_window(self) -> None:
+        self.window, self.documents = next(self.windows)
         self.num_drawn = 0
-        following = next(self.windows, None)
-        if following is None:
-            self.passed += 1
-            self._begin_pass(None)
-        else:
-            self.window, self.documents = following

@@ -3,35 +3,20 @@
 import os
 import re
 from pathlib import Path
-from typing import Literal
 
 from mlxlab.data.input_files import SIGNATURES, suggest_file
 from mlxlab.data.text.document import DocumentSource
-from mlxlab.data.text.sources.compressed_jsonl import CompressedJsonl
-from mlxlab.data.text.sources.csv import CsvFiles
 from mlxlab.data.text.sources.error_budget import ErrorBudget, OnError
 from mlxlab.data.text.sources.file_set import GLOB_CHARACTERS, SUFFIXES, FileSet, find_files, suffix_of
 from mlxlab.data.text.sources.huggingface import open_huggingface
+from mlxlab.data.text.sources.line_files import LineFiles
 from mlxlab.data.text.sources.parquet import ParquetFiles
-from mlxlab.data.text.sources.records import (
-    LINES,
-    PARAGRAPHS,
-    FixedSizePieces,
-    RecordParser,
-    RecordSplitter,
-    json_text,
-    line_text,
-    paragraph_text,
-    plain_text,
-)
+from mlxlab.data.text.sources.records import DocumentUnit, json_format, text_format
 from mlxlab.data.text.sources.sequential import SequentialSource
 from mlxlab.data.text.sources.text_files import TextFiles
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-DocumentUnit = Literal["file", "paragraph", "line"]
-MAX_PIECE, MIN_PIECE = 2**16, 2**12  # bytes of a piece of a text file
-MIN_PIECES, FEW_FILES = 512, 32  # fewer than 32 files are split into about 512 pieces, if that makes them smaller
 FRACTION_RANGE = re.compile(r"(?:train)?\[(?:(\d+(?:\.\d+)?)%)?:(?:(\d+(?:\.\d+)?)%)?\]")
 MEAN_BYTES = 1024  # of a document, for windows that are measured in bytes
 
@@ -53,8 +38,7 @@ def open_source(
         source: a file, folder or glob of .txt, .jsonl(.gz, .zst), .parquet or .csv; or owner/name on the hub.
         split: split of a hub data set, "train" if None; of local .txt and .jsonl files a range such as "[:90%]" or
             "[90%:]". Adjacent ranges share no document.
-        config: configuration name of a hub data set.
-        revision: branch, tag or commit of a hub data set.
+        config, revision: configuration name, and branch, tag or commit, of a hub data set.
         text_column: column, or key of each JSON object, that holds the text.
         document_unit: unit of a .txt file that is a document: the whole file (in pieces of 64 KiB), a paragraph
             (between blank lines), or a line. Fewer than 32 small files are split into smaller pieces, of at least
@@ -85,29 +69,13 @@ def open_source(
     match suffix:
         case ".parquet":
             return SequentialSource(ParquetFiles(files, text_column, budget), window)
-        case ".jsonl.gz" | ".jsonl.zst":
-            return SequentialSource(CompressedJsonl(files, text_column, budget), window)
-        case ".csv":
-            return SequentialSource(CsvFiles(files, text_column, budget), window)
-        case ".jsonl" | ".txt":
-            is_json = suffix == ".jsonl"
-            text_format = (
-                (LINES, json_text(text_column), f"json:{text_column}")
-                if is_json
-                else _text_format(document_unit, files)
-            )
-            return TextFiles(files, *text_format, budget, window * MEAN_BYTES, fractions)
+        case ".csv" | ".jsonl.gz" | ".jsonl.zst":
+            return SequentialSource(LineFiles(files, text_column, budget), window)
+        case ".jsonl":
+            return TextFiles(files, json_format(text_column), budget, window * MEAN_BYTES, fractions)
+        case ".txt":
+            return TextFiles(files, text_format(document_unit, files.sizes), budget, window * MEAN_BYTES, fractions)
     raise InputNotFoundError(f"{files.name}: expected a file that ends in {', '.join(SUFFIXES)}")
-
-
-def _text_format(document_unit: DocumentUnit, files: FileSet) -> tuple[RecordSplitter, RecordParser, str]:
-    if document_unit == "paragraph":
-        return PARAGRAPHS, paragraph_text, "text:paragraph"
-    if document_unit == "line":
-        return LINES, line_text, "text:line"
-    target = int(files.sizes.sum()) // MIN_PIECES if len(files) < FEW_FILES else MAX_PIECE
-    piece = min(max(1 << target.bit_length(), MIN_PIECE), MAX_PIECE)
-    return FixedSizePieces(piece), plain_text, f"text:file,{piece}"
 
 
 def _parse_fractions(split: str | None, source: str) -> tuple[float, float]:

@@ -9,11 +9,16 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from itertools import pairwise
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, Literal, NamedTuple, Protocol
 
+import numpy as np
+
+DocumentUnit = Literal["file", "paragraph", "line"]
 RecordParser = Callable[[bytes], str]  # raises ValueError for a malformed record
 MAX_RECORD = 2**24  # bytes of a line, a paragraph, a text; longer ones are malformed
 BLOCK = 2**18
+MAX_PIECE, MIN_PIECE = 2**16, 2**12  # bytes of a piece of a text file
+MIN_PIECES, FEW_FILES = 512, 32  # fewer than 32 files are split into about 512 pieces, if that makes them smaller
 MAX_BOUNDARY_BYTES = 2**12  # searched for the end of a line or word after a nominal start
 MAX_SHOWN = 40  # characters of a malformed record in a message
 BOM = b"\xef\xbb\xbf"
@@ -35,6 +40,14 @@ class RecordSplitter(Protocol):
             low, high: the range of the file that is used at all; it contains `begin` and `end`.
         """
         ...
+
+
+class RecordFormat(NamedTuple):
+    """Finds and parses the records of uncompressed files; `settings` determine both, for fingerprints."""
+
+    split: RecordSplitter
+    parse: RecordParser
+    settings: str
 
 
 class DelimitedRecords:
@@ -100,22 +113,31 @@ class FixedSizePieces:
         return nominal
 
 
+def text_format(document_unit: DocumentUnit, sizes: np.ndarray) -> RecordFormat:
+    """The format of .txt files of these sizes."""
+    match document_unit:
+        case "paragraph":
+            return RecordFormat(
+                PARAGRAPHS, lambda record: plain_text(BLANK.sub(b"", record).rstrip()), "text:paragraph"
+            )
+        case "line":
+            return RecordFormat(LINES, lambda record: plain_text(record.rstrip(b"\r\n")), "text:line")
+        case "file":
+            target = int(sizes.sum()) // MIN_PIECES if len(sizes) < FEW_FILES else MAX_PIECE
+            piece = min(max(1 << target.bit_length(), MIN_PIECE), MAX_PIECE)
+            return RecordFormat(FixedSizePieces(piece), plain_text, f"text:file,{piece}")
+
+
+def json_format(column: str) -> RecordFormat:
+    return RecordFormat(LINES, json_text(column), f"json:{column}")
+
+
 def plain_text(record: bytes) -> str:
     """UTF-8 text, including NUL and other control characters."""
     try:
         return record.decode()
     except UnicodeDecodeError as error:
         raise ValueError(f"byte 0x{record[error.start]:02x} is not UTF-8") from None
-
-
-def paragraph_text(record: bytes) -> str:
-    """UTF-8 text without surrounding blank lines."""
-    return plain_text(BLANK.sub(b"", record).rstrip())
-
-
-def line_text(record: bytes) -> str:
-    """UTF-8 text without its line end."""
-    return plain_text(record.rstrip(b"\r\n"))
 
 
 def json_text(column: str) -> RecordParser:

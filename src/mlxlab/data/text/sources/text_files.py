@@ -15,7 +15,7 @@ from mlxlab.data.rng import Stream, permutation
 from mlxlab.data.text.document import Document, Position, Windows
 from mlxlab.data.text.sources.error_budget import ErrorBudget
 from mlxlab.data.text.sources.file_set import FileSet
-from mlxlab.data.text.sources.records import BOM, MAX_RECORD, RecordParser, RecordSplitter
+from mlxlab.data.text.sources.records import BOM, MAX_RECORD, RecordFormat
 
 CHUNKS_PER_WINDOW = 4
 SAMPLE_BYTES = 2**18  # of a file, to estimate how much of it is text
@@ -26,7 +26,6 @@ class TextFiles:
     """A source of uncompressed files whose records can be found from anywhere.
 
     Args:
-        settings: everything that determines the documents; part of the fingerprint.
         window_bytes: approximate bytes of a window, rounded to whole records.
         fractions: range of all bytes that is used, from 0 to 1; a record belongs to the range in which it begins.
     """
@@ -34,20 +33,18 @@ class TextFiles:
     def __init__(
         self,
         files: FileSet,
-        split_records: RecordSplitter,
-        parse: RecordParser,
-        settings: str,
+        records: RecordFormat,
         error_budget: ErrorBudget,
         window_bytes: int,
         fractions: tuple[float, float],
     ) -> None:
-        self.files, self.split_records, self.parse, self.error_budget = files, split_records, parse, error_budget
+        self.files, self.records, self.error_budget = files, records, error_budget
         self.chunk_bytes = max(window_bytes // CHUNKS_PER_WINDOW, 1)
         self.ends = np.cumsum(np.maximum(files.sizes, MIN_FILE_BYTES))
         self.low, self.high = (round(int(self.ends[-1]) * share) for share in fractions)
         self.bytes: int | None = round(int(files.sizes.sum()) * (fractions[1] - fractions[0]) * self._density())
         self.name = files.name
-        self.fingerprint = f"{files.fingerprint()}:{settings},{self.chunk_bytes},{fractions}"
+        self.fingerprint = f"{files.fingerprint()}:{records.settings},{self.chunk_bytes},{fractions}"
 
     @property
     def skipped_records(self) -> int:
@@ -84,11 +81,11 @@ class TextFiles:
         size = int(self.files.sizes[file_index])
         low, high = max(self.low - offset, 0), min(self.high - offset, size)
         with self.files.open(file_index) as file:
-            for start, data in self.split_records(file, begin, end, size, low, high):
+            for start, data in self.records.split(file, begin, end, size, low, high):
                 try:
                     if data is None or len(data) > MAX_RECORD:
                         raise ValueError(f"a record of more than {MAX_RECORD} bytes")
-                    text = self.parse(data.removeprefix(BOM) if start == 0 else data)
+                    text = self.records.parse(data.removeprefix(BOM) if start == 0 else data)
                 except ValueError as error:
                     self._skip(file_index, start, error)
                 else:
@@ -103,9 +100,9 @@ class TextFiles:
         file_index = int(self.files.sizes.argmax())
         size, text_bytes, record_bytes = int(self.files.sizes[file_index]), 0, 0
         with self.files.open(file_index) as file:
-            for _, data in self.split_records(file, 0, min(size, SAMPLE_BYTES), size, 0, size):
+            for _, data in self.records.split(file, 0, min(size, SAMPLE_BYTES), size, 0, size):
                 try:
-                    text_bytes += len(self.parse(data or b"").encode())
+                    text_bytes += len(self.records.parse(data or b"").encode())
                     record_bytes += len(data or b"")
                 except ValueError:  # reported when the record is read for training
                     continue
