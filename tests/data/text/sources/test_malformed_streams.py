@@ -165,7 +165,9 @@ def test_a_line_that_is_too_long_ends_the_run_or_is_counted(tmp_path, ending):
 
 def test_an_unclosed_quote_is_reported_at_its_opening_line(tmp_path):
     (tmp_path / "a.csv").write_bytes(b'number,text\n1,one\n2,"two\n' + b"3,three\n" * 2**22)
-    with pytest.raises(DataError, match=r"a\.csv:3: a record of more than \d+ bytes \(in CSV perhaps a quote that is never closed"):
+    with pytest.raises(
+        DataError, match=r"a\.csv:3: a record of more than \d+ bytes \(in CSV perhaps a quote that is never closed"
+    ):
         texts_of(open_source(str(tmp_path)))
 
 
