@@ -37,7 +37,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlxlab.cli.app import run_command
+from mlxlab.cli.app import format_help, run_command
 from mlxlab.cli.args import parse_values
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, WriteError
@@ -65,7 +65,7 @@ LISTS = {  # keys with several values, separated by commas
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
-    return run_command(__doc__, argv, _measure)
+    return run_command(argv, _measure, lambda _: format_help(__doc__))
 
 
 def _measure(args: list[str]) -> None:
@@ -93,9 +93,7 @@ def parse(args: list[str]) -> tuple[str, str | None, dict[str, Any]]:
     prefixes = ("suite=",) if suite == "steps" else ("suite=", "save=")  # `save` is a parameter of `steps`
     save = [arg.partition("=")[2] for arg in args if arg.startswith("save=") and suite != "steps"]
     own = [arg for arg in args if not arg.startswith(prefixes)]
-    options, names, _ = parse_values(own, [f"benchmarks.{module}.{function}"])
-    if names:
-        raise ConfigError(f"{names[0]}: expected key=value")
+    options, _ = parse_values(own, [f"benchmarks.{module}.{function}"])
     for key, value in options.items():
         for item in value.split(",") if key in LISTS else []:
             if item not in LISTS[key]:

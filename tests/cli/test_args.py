@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as benchmarks
-from mlxlab.cli import launch, main
-from mlxlab.cli.args import describe_args, parse_args
+from mlxlab.cli import main
+from mlxlab.cli.args import describe_options, parse_args, typed_options
 from mlxlab.errors import ConfigError
 
 SOURCE = '''
@@ -44,22 +44,32 @@ def options_class(tmp_path_factory):
         yield importlib.import_module("args_example").ExampleOptions
 
 
-def test_words_become_values_of_their_types(options_class):
-    options, names, rest = parse_args(
-        ["run=a/b", "count=4", "flag=true", "names=[x,y]", "free"], options_class, names=(0, 1)
-    )
+def test_arguments_become_values_of_their_types(options_class):
+    args = ["run=a/b", "count=4", "flag=true", "names=[x,y]", "free"]
+    options, further = parse_args(args, options_class, names=(0, 1))
     assert options == options_class(Path("a/b"), 4, "first", ["x", "y"], True)
-    assert (names, rest) == (["free"], [])
+    assert further == ["free"]
 
 
-def test_unknown_words_are_forwarded_where_a_command_has_another_parser(options_class):
-    _, names, rest = parse_args(["run=a", "model=bert", "-m"], options_class, forward="")
-    assert (names, rest) == ([], ["model=bert", "-m"])
-    assert parse_args(["run=a", "data.x=1"], options_class, forward="data.").rest == ["data.x=1"]
+def test_a_path_starts_in_the_home_folder_after_a_tilde(options_class, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert parse_args(["run=~/a"], options_class)[0].run == Path("/home/somebody/a")
+
+
+def test_unknown_arguments_are_forwarded_to_another_parser(options_class):
+    assert parse_args(["run=a", "model=bert", "-m"], options_class, forward="")[1] == ["model=bert", "-m"]
+    assert parse_args(["run=a", "data.x=1"], options_class, forward="data.")[1] == ["data.x=1"]
+    with pytest.raises(ConfigError, match="model=bert: unknown key"):
+        parse_args(["run=a", "model=bert"], options_class, forward="data.")
+
+
+def test_typed_options_give_the_same_options(options_class):
+    options, _ = parse_args(["run=a", "mode=last"], options_class)
+    assert typed_options(options) == ["run=a", "mode=last"]
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (["count=4"], "run=...: missing"),
         (["run=a", "cuont=4"], "cuont=4: unknown key; did you mean count?"),
@@ -71,43 +81,48 @@ def test_unknown_words_are_forwarded_where_a_command_has_another_parser(options_
         (["run=a", "run=b"], "run is given twice"),
         (["run="], "run=: expected a path"),
         (["run=a", "count"], "count: expected count=..."),
-        (["run=a", "free"], "expected 0 words without `=`, got 1: free"),
+        (["run=a", "free"], "expected 0 arguments without `=`, got 1: free"),
     ],
 )
-def test_a_wrong_word_is_named_with_what_was_expected(options_class, words, message):
+def test_a_wrong_argument_is_named_with_what_was_expected(options_class, args, message):
     with pytest.raises(ConfigError) as caught:
-        parse_args(words, options_class)
+        parse_args(args, options_class)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "words", [["nproc=\u00b2", "model=bert"], ["model=bert"], ["nproc=2", "-m"], ["nproc=2", "backend=rng"]]
+    ("args", "message"),
+    [
+        (["nproc=\u00b2", "model=bert"], "expected a whole number >= 1"),
+        (["model=bert"], "nproc=...: missing"),
+        (["nproc=2", "-m"], "-m: launch starts a single run"),
+        (["nproc=2", "backend=rng"], "did you mean ring?"),
+    ],
 )
-def test_launch_refuses_what_it_cannot_start(words):
-    with pytest.raises(ConfigError):
-        launch.parse(words)
+def test_launch_refuses_what_it_cannot_start(args, message, capsys):
+    assert main.main(["launch", *args]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert message in line
 
 
 @pytest.mark.parametrize(
-    "words",
+    "args",
     [["suite=saving", "compare_with=torch"], ["suite=tracking", "x=1"], ["suite=steps", "compare_with=jax"], []],
 )
-def test_a_benchmark_refuses_options_it_does_not_have(words):
+def test_a_benchmark_refuses_options_it_does_not_have(args):
     with pytest.raises(ConfigError):
-        benchmarks.parse(words)
+        benchmarks.parse(args)
 
 
-@pytest.mark.parametrize(
-    "verb", ["compare", "crossvalidate", "evaluate", "generate", "launch", "lr_find", "runs", "verify"]
-)
+@pytest.mark.parametrize("verb", [verb for verb in main.verbs() if verb != "train"])
 def test_every_command_lists_its_options(verb, capsys):
     assert main.main([verb, "--help"]) == 0
     out = capsys.readouterr().out
     assert f"    mlxlab {verb} " in out
-    assert "\nOptions\n" in out
+    assert f"\nOptions of `{verb}" in out
 
 
 def test_the_description_of_options_has_defaults_types_and_meanings(options_class):
-    assert "count=3" in describe_args(["args_example.ExampleOptions"])
-    assert "a whole number >= 1; how many." in describe_args(["args_example.ExampleOptions"])
+    assert "count=3" in describe_options(["args_example.ExampleOptions"])
+    assert "a whole number >= 1; how many." in describe_options(["args_example.ExampleOptions"])

@@ -1,4 +1,4 @@
-"""`examples`: what a user sees of the per-example losses."""
+"""`example_losses`: tables and files of the per-example losses."""
 
 import numpy as np
 import pytest
@@ -45,10 +45,10 @@ def test_merge_takes_the_latest_and_data_select_the_file(losses, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("args", "code", "message"),
     [
         (["topp", "x"], 2, "top"),
-        (["top"], 2, "expected 1 or more words"),
+        (["top"], 2, "expected 1 or more arguments"),
         (["top", "nowhere"], 66, "nowhere"),
         (["top", "{a}", "by=loss"], 2, "mean, sum, kl, cross_entropy"),
         (["top", "{a}", "by=cross_entropy"], 65, "finite cross_entropy"),
@@ -58,9 +58,9 @@ def test_merge_takes_the_latest_and_data_select_the_file(losses, capsys):
         (["merge", "{a}", "out={a}/x/y.parquet"], 74, "y.parquet"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(losses, capsys, words, code, said):
-    assert main([word.format(a=losses / "a.parquet") for word in words]) == code
+def test_wrong_input_is_one_line_and_its_exit_code(losses, capsys, args, code, message):
+    assert main([arg.format(a=losses / "a.parquet") for arg in args]) == code
     out, err = capsys.readouterr()
     assert not out
     assert len(err.strip().splitlines()) == 1
-    assert said in err
+    assert message in err

@@ -1,4 +1,4 @@
-"""`--help` and `--cfg job` answer at once: little is imported, and all of conf/ is told."""
+"""`--help` and `--cfg job` import little, and the help covers all of conf/."""
 
 import json
 import shlex
@@ -52,19 +52,21 @@ def test_cfg_job_imports_nothing_heavy():
     assert seconds < 0.5 or min(probe("--cfg", "job")[2] for _ in range(3)) < 0.5
 
 
-def test_a_config_fault_imports_nothing_heavy():
+def test_a_config_error_imports_nothing_heavy():
     _, code, seconds, modules = probe("trainer.lrr=1")
     assert code == 2
     assert not HEAVY & set(modules)
     assert seconds < 2
 
 
-def test_help_lists_every_group_and_option_with_its_line():
+def test_help_lists_every_group_and_option_with_its_description():
     lines = show_help([]).splitlines()
     for group, options in groups(shipped_conf()).items():
         assert f"  {group}=" in lines
-        for option, words in options.items():
-            assert any(line[4:6] in ("* ", "  ") and line[6:].split() == [option, *words.split()] for line in lines)
+        for option, description in options.items():
+            assert any(
+                line[4:6] in ("* ", "  ") and line[6:].split() == [option, *description.split()] for line in lines
+            )
 
 
 def test_help_lists_keys_with_default_type_and_meaning():
@@ -75,7 +77,7 @@ def test_help_lists_keys_with_default_type_and_meaning():
     assert "* bert" in text
 
 
-def test_every_key_has_a_line_of_its_own_with_words():
+def test_every_key_has_a_description():
     from mlxlab.config.help_index import chosen, lines
 
     conf = shipped_conf()
@@ -90,13 +92,13 @@ def test_help_shows_the_keys_of_another_choice():
     assert "trainer.schedule.decay_fraction=" in show_help(["trainer/schedule=wsd"])
 
 
-def test_examples_of_help_are_sound():
+def test_examples_of_help_are_valid():
     from mlxlab.config.hydra.compose import Composer
 
     examples = show_help([]).partition("Examples\n")[2].partition("\n\nFlags")[0].splitlines()
     assert len(examples) >= 5
-    for words in map(shlex.split, examples):
-        composer = Composer(shipped_conf(), [word for word in words if "=" in word], multirun="-m" in words)
+    for args in map(shlex.split, examples):
+        composer = Composer(shipped_conf(), [arg for arg in args if "=" in arg], multirun="-m" in args)
         composer.checked(composer.open())
 
 

@@ -1,4 +1,4 @@
-"""`info presets`: exact figures, those of docs/measurements.md among them."""
+"""`info`: exact parameter counts and sizes in memory; docs/measurements.md has the same."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from mlxlab.cli.info import count, footprint, main, table
+from mlxlab.cli.info import MemoryOptions, PresetOptions, count, footprint, main, table
 from mlxlab.data.batch import Batch
 from mlxlab.models.heads import build_head
 from mlxlab.models.model import Model, count_parameters
@@ -17,27 +17,27 @@ from mlxlab.training.optim.optimizers import adamw
 MEASUREMENTS = Path(__file__).resolve().parents[2] / "docs" / "measurements.md"
 
 
-def test_the_readme_table_is_what_the_command_prints():
-    assert table(16_000, 2) in MEASUREMENTS.read_text()
+def test_the_command_prints_the_documented_table():
+    assert table(PresetOptions()) in MEASUREMENTS.read_text()
 
 
-def test_counts_are_those_of_the_literature():
+def test_counts_equal_published_ones():
     assert count("bert", "medium", "classification", 30_522, 2) == 109_482_240 + 2 * 769  # BERT-base and a classifier
     assert count("transformer", "nano", "language_modelling", 16_000, 2) == 3_622_528
 
 
-def test_memory_is_that_of_the_arrays_that_training_makes():
+def test_memory_equals_the_arrays_of_a_training_step():
     backbone = Transformer(vocab_size=100, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=48)
     model = Model(backbone, build_head(backbone, kind="language_modelling"))
     optimizer = adamw(learning_rate=1e-3, weight_decay=0.0, betas=[0.9, 0.999], eps=1e-8)
     optimizer.init(model.trainable_parameters())
     batch = Batch(*(np.zeros((6, 16), kind) for kind in (np.int32, np.int32, np.int32, np.float32)), np.zeros(6, int))
-    found = footprint(count_parameters(model), 100, batch_size=6, seq_len=16)
-    assert found["weights"] == found["gradients"] == sum(leaf.nbytes for _, leaf in tree_flatten(model.parameters()))
+    sizes = footprint(count_parameters(model), MemoryOptions(vocab_size=100, batch_size=6, seq_len=16))
+    assert sizes["weights"] == sizes["gradients"] == sum(leaf.nbytes for _, leaf in tree_flatten(model.parameters()))
     moments = [leaf for path, leaf in tree_flatten(optimizer.state) if path.endswith((".m", ".v"))]
-    assert found["AdamW"] == sum(leaf.nbytes for leaf in moments)
-    assert found["batch"] == sum(array.nbytes for array in batch[:5])
-    assert found["logits"] == model(mx.array(batch.tokens), mx.array(batch.segment_ids)).nbytes
+    assert sizes["AdamW"] == sum(leaf.nbytes for leaf in moments)
+    assert sizes["batch"] == sum(array.nbytes for array in batch[:5])
+    assert sizes["logits"] == model(mx.array(batch.tokens), mx.array(batch.segment_ids)).nbytes
 
 
 def test_the_memory_table_has_a_line_for_each_size(capsys):
@@ -49,7 +49,7 @@ def test_the_memory_table_has_a_line_for_each_size(capsys):
     assert main(["memory", "classes=2"]) == 2
 
 
-def test_a_wrong_word_gets_the_nearest_one(capsys):
+def test_an_unknown_name_gets_the_nearest_one(capsys):
     assert main(["preset"]) == 2
     assert "presets" in capsys.readouterr().err
     assert main(["presets", "vocab=3"]) == 2
@@ -57,7 +57,7 @@ def test_a_wrong_word_gets_the_nearest_one(capsys):
 
 
 @pytest.mark.parametrize(
-    "words",
+    "args",
     [
         ["presets", f"vocab_size={10**23}"],
         ["memory", "batch_size=10^200"],
@@ -67,6 +67,6 @@ def test_a_wrong_word_gets_the_nearest_one(capsys):
         ["sizes"],
     ],
 )
-def test_an_impossible_number_is_refused_in_one_line(words, capsys):
-    assert main(words) == 2
+def test_an_impossible_number_is_refused_in_one_line(args, capsys):
+    assert main(args) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

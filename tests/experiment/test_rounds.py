@@ -42,7 +42,7 @@ def train_run(folder, *words):
 
 
 def last_weights(folder):
-    return weights_of(restore_model(folder, folder / "checkpoints" / "last").model)
+    return weights_of(restore_model(folder, "last").model)
 
 
 def logged(folder, step):
@@ -77,7 +77,7 @@ def test_the_first_loss_of_round_2_is_that_of_a_student_of_the_first_or_of_its_r
     session = build_session(config, tmp_path)
     batch = next(iter(session.data.train))
     tokens, mask = to_device(batch)[:2]
-    member = restore_model(folder / "rounds" / "1", folder / "rounds" / "1" / "checkpoints" / "last").model
+    member = restore_model(folder / "rounds" / "1", "last").model
     student, first = (np.array(model(tokens, mask), np.float64) for model in (session.model, member))
     T, rows = 3.0, np.arange(len(batch.targets))
     if previous_students == "residual":

@@ -7,7 +7,7 @@ no verdict.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mlxlab.analysis import student_t
 from mlxlab.metric_names import lower_is_better
@@ -19,13 +19,13 @@ class MethodResults:
 
     name: str
     values: Mapping[str, float]
-    parameters: int | None = None
+    parameters: float | None = None
     speed: float | None = None  # tokens/s or examples/s
     steps: int | None = None  # optimizer steps of each run
 
     @property
     def mean(self) -> float:
-        return sum(self.values.values()) / len(self.values) if self.values else math.nan
+        return math.fsum(self.values.values()) / len(self.values) if self.values else math.nan
 
     @property
     def error(self) -> float:
@@ -65,22 +65,43 @@ class Comparison:
     """
 
     metric: str
-    series: Sequence[MethodResults]
+    methods: Sequence[MethodResults]
     against: str
-    gains: dict[str, PairedDifference] = field(default_factory=dict)
-    test_ratio: float = 0.0
-    level: float = 0.95
+    gains: dict[str, PairedDifference]
+    test_ratio: float
+    level: float
 
     @property
     def minimised(self) -> bool:
         return lower_is_better(self.metric)
 
-    def named(self, name: str) -> MethodResults:
-        return next(series for series in self.series if series.name == name)
+    @property
+    def test(self) -> str:
+        """Name of the statistical test."""
+        if self.test_ratio:
+            return "paired t over folds and seeds with the variance corrected for shared rows (Nadeau & Bengio 2003)"
+        return "paired t over seeds"
+
+    def sentence(self, name: str) -> str:
+        """The comparison of one method with the reference."""
+        gain, subject = self.gains[name], f"{name} against {self.against}, {self.metric}: "
+        if gain.pairs < 2:
+            return f"{subject}{gain.verdict}."
+        direction = "lower" if self.minimised else "higher"
+        interval = f"{self.level:.0%} interval {gain.low:+.4g} to {gain.high:+.4g}, p {gain.p:.2g}"
+        return f"{subject}{gain.mean:+.4g} {direction} ({interval}, {gain.pairs} pairs): {gain.verdict}."
+
+    def metrics(self) -> dict[str, float]:
+        """Metrics for the tracking store: mean of every method, its gain and the interval of the gain."""
+        metrics = {f"{method.name}/{self.metric}": method.mean for method in self.methods}
+        for name, gain in self.gains.items():
+            if gain.pairs > 1:
+                metrics |= {f"{name}/gain": gain.mean, f"{name}/gain_low": gain.low, f"{name}/gain_high": gain.high}
+        return metrics
 
 
 def compare(
-    metric: str, series: Sequence[MethodResults], against: str, *, folds: int | None = None, level: float = 0.95
+    metric: str, methods: Sequence[MethodResults], against: str, *, folds: int | None = None, level: float = 0.95
 ) -> Comparison:
     """Compares every method with the reference `against`.
 
@@ -91,18 +112,17 @@ def compare(
     Raises:
         ValueError: no method is called `against`, or two have the same name.
     """
-    names = [method.name for method in series]
-    if against not in names or len(set(names)) < len(names):
-        raise ValueError(f"against={against}: expected one of {', '.join(names)}, each once")
+    by_name = {method.name: method.values for method in methods}
+    if against not in by_name or len(by_name) < len(methods):
+        raise ValueError(f"against={against}: expected one of {', '.join(by_name)}, each once")
     test_ratio = 1 / (folds - 1) if folds else 0.0
-    reference = series[names.index(against)].values
+    reference = by_name.pop(against)
     sign = -1 if lower_is_better(metric) else 1
     gains = {}
-    for method in series:
-        if method.name != against:
-            differences = [sign * (value - reference[run]) for run, value in method.values.items() if run in reference]
-            gains[method.name] = paired_t_test(differences, test_ratio, level)
-    return Comparison(metric, tuple(series), against, gains, test_ratio, level)
+    for name, values in by_name.items():
+        differences = [sign * (value - reference[run]) for run, value in values.items() if run in reference]
+        gains[name] = paired_t_test(differences, test_ratio, level)
+    return Comparison(metric, tuple(methods), against, gains, test_ratio, level)
 
 
 def paired_t_test(differences: Sequence[float], test_ratio: float = 0.0, level: float = 0.95) -> PairedDifference:
@@ -119,33 +139,6 @@ def paired_t_test(differences: Sequence[float], test_ratio: float = 0.0, level: 
     margin = student_t.quantile((1 + level) / 2, n - 1) * error
     p = 2 * student_t.tail_probability(abs(mean) / error, n - 1) if error else float(mean == 0)
     return PairedDifference(n, mean, mean - margin, mean + margin, p)
-
-
-def method_of(comparison: Comparison) -> str:
-    """Name of the statistical test, for the report."""
-    if comparison.test_ratio:
-        return "paired t over folds and seeds with the variance corrected for shared rows (Nadeau & Bengio 2003)"
-    return "paired t over seeds"
-
-
-def summary_sentence(comparison: Comparison, name: str) -> str:
-    """The comparison of one method with the reference, as a sentence."""
-    gain, metric = comparison.gains[name], comparison.metric
-    subject = f"{name} against {comparison.against}, {metric}: "
-    if gain.pairs < 2:
-        return f"{subject}{gain.verdict}."
-    direction = "lower" if comparison.minimised else "higher"
-    interval = f"{comparison.level:.0%} interval {gain.low:+.4g} to {gain.high:+.4g}, p {gain.p:.2g}"
-    return f"{subject}{gain.mean:+.4g} {direction} ({interval}, {gain.pairs} pairs): {gain.verdict}."
-
-
-def metrics_of(comparison: Comparison) -> dict[str, float]:
-    """Metrics for the tracking store: mean of every method, its gain and the interval of the gain."""
-    metrics = {f"{method.name}/{comparison.metric}": method.mean for method in comparison.series}
-    for name, gain in comparison.gains.items():
-        if gain.pairs > 1:
-            metrics |= {f"{name}/gain": gain.mean, f"{name}/gain_low": gain.low, f"{name}/gain_high": gain.high}
-    return metrics
 
 
 def _deviation(values: Sequence[float]) -> float:

@@ -1,52 +1,49 @@
-"""Cross-validation: trains every fold of every seed, each in its own process and run folder, several in parallel."""
+"""Cross-validation: trains every fold of every seed, each in its own process and run folder, and compares methods."""
 
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any, TypedDict
 
 import mlxlab
+from mlxlab.analysis.comparison import MethodResults, compare
+from mlxlab.analysis.comparison_report import fold_markdown, write_comparison, write_files
+from mlxlab.analysis.run_results import method_results
 from mlxlab.constraints import Ge
 from mlxlab.errors import DataError, InputNotFoundError, UserError
+from mlxlab.experiment.manifest import read_manifest
 from mlxlab.files.shape import ShapeError, validate
 from mlxlab.files.untrusted import read_json
 
+MODEL, TEACHER, ALONE = "this model", "teacher", "student alone"
+ACCURACY = "valid/accuracy"
 _TRAIN = "import sys; from mlxlab.cli.train import main; sys.exit(main())"
 _SOURCE = str(Path(mlxlab.__file__).parents[1])
-_ACCURACY = "valid/accuracy"
 
 
 @dataclass(frozen=True)
 class FoldRun:
-    """The training of one fold of one seed."""
+    """The training of one fold of one seed; `command` trains or resumes it."""
 
-    seed: int
-    fold: int
+    name: str
     folder: Path
-
-    @property
-    def name(self) -> str:
-        return f"seed {self.seed} fold {self.fold}"
+    command: list[str]
 
     @property
     def log(self) -> Path:
         return self.folder.with_suffix(".log")
 
-    def command(self, folds: int, args: Sequence[str]) -> list[str]:
-        """The command that trains or resumes it: `train` with `args` and the overrides of the fold."""
-        fold = [f"data.folds={folds}", f"data.fold={self.fold}", f"seed={self.seed}", "resume=auto"]
-        return [sys.executable, "-c", _TRAIN, *args, *fold, f"hydra.run.dir={_quoted(self.folder)}"]
-
 
 class _Metrics(TypedDict):
     """The keys of metrics.json that are read; others are ignored."""
 
-    final: dict[str, float]
-    metrics: dict[str, float]
+    final: dict[str, float | None]
+    metrics: dict[str, float | None]
     steps: Annotated[int, Ge(0)]
     baselines: dict[str, float]
 
@@ -55,17 +52,36 @@ class _Metrics(TypedDict):
 class FoldResult:
     """Accuracies of a fold: at the last step, at the best step on this fold, and of the baselines."""
 
-    seed: int
-    fold: int
     steps: int
     final: float
     best: float
     baselines: dict[str, float]
 
 
-def plan_folds(folder: Path, folds: int, seeds: int) -> list[FoldRun]:
-    """The runs of all folds, seed by seed."""
-    return [FoldRun(seed, fold, folder / f"seed-{seed}-fold-{fold}") for seed in range(seeds) for fold in range(folds)]
+def plan_folds(
+    folder: Path, folds: int, seeds: int, args: Sequence[str], teachers: Path | None = None
+) -> list[FoldRun]:
+    """The runs of all folds, seed by seed.
+
+    Args:
+        args: arguments of `train`, to which those of the fold are added.
+        teachers: the folder of another cross-validation: a student learns from the final weights of its own fold.
+    """
+    runs = []
+    for seed in range(seeds):
+        for fold in range(folds):
+            path = folder / f"seed-{seed}-fold-{fold}"
+            own = [f"data.folds={folds}", f"data.fold={fold}", f"seed={seed}", "resume=auto"]
+            own += [f"hydra.run.dir={_quoted(path)}"]
+            if teachers is not None:
+                own.append(f"trainer.teachers=[{_quoted(teachers / path.name / 'checkpoints' / 'last')}]")
+            runs.append(FoldRun(f"seed {seed} fold {fold}", path, [sys.executable, "-c", _TRAIN, *args, *own]))
+    return runs
+
+
+def _quoted(path: Path) -> str:
+    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{text}'"
 
 
 def read_result(run: FoldRun) -> FoldResult | None:
@@ -73,21 +89,16 @@ def read_result(run: FoldRun) -> FoldResult | None:
     try:
         saved = read_json(run.folder / "metrics.json", dict[str, Any])
         metrics: _Metrics = validate({key: saved[key] for key in _Metrics.__annotations__ if key in saved}, _Metrics)
-        final, best = metrics["final"][_ACCURACY], metrics["metrics"][_ACCURACY]
+        final, best = metrics["final"][ACCURACY], metrics["metrics"][ACCURACY]
+        is_done = read_manifest(run.folder)["status"] == "DONE"
     except (InputNotFoundError, DataError, ShapeError, KeyError):
         return None
-    return FoldResult(run.seed, run.fold, metrics["steps"], final, best, metrics["baselines"])
+    if final is None or best is None or not is_done:
+        return None
+    return FoldResult(metrics["steps"], final, best, metrics["baselines"])
 
 
-def teacher_override(run: FoldRun, runs: Sequence[FoldRun], teachers: Sequence[FoldRun]) -> str:
-    """The override by which a student learns from the final weights of the teacher of its own fold."""
-    folder = teachers[list(runs).index(run)].folder
-    return f"trainer.teachers=['{folder}/checkpoints/last']"
-
-
-def run_all(
-    runs: Sequence[FoldRun], command: Callable[[FoldRun], list[str]], jobs: int
-) -> Generator[tuple[FoldRun, float]]:
+def run_all(runs: Sequence[FoldRun], jobs: int) -> Generator[tuple[FoldRun, float]]:
     """Trains folds, `jobs` in parallel; yields each with its seconds when it ends. Closing it ends all processes.
 
     Raises:
@@ -98,7 +109,7 @@ def run_all(
         while waiting or active:
             while waiting and len(active) < jobs:
                 run = waiting.pop(0)
-                active.append((run, _start(run, command(run)), time.monotonic()))
+                active.append((run, _start(run), time.monotonic()))
             time.sleep(0.1)
             for ended in [job for job in active if job[1].poll() is not None]:
                 run, process, start = ended
@@ -113,13 +124,13 @@ def run_all(
             process.wait()
 
 
-def _start(run: FoldRun, command: list[str]) -> subprocess.Popen[bytes]:
+def _start(run: FoldRun) -> subprocess.Popen[bytes]:
     run.folder.mkdir(parents=True, exist_ok=True)
     path = os.pathsep.join(filter(None, [_SOURCE, os.environ.get("PYTHONPATH")]))
     # One BLAS thread each: parallel processes with several threads are slower than running them in sequence.
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": path}
     with run.log.open("w") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
+        return subprocess.Popen(run.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
 
 
 def _failure(run: FoldRun, code: int) -> UserError:
@@ -129,6 +140,38 @@ def _failure(run: FoldRun, code: int) -> UserError:
     return error
 
 
-def _quoted(path: Path) -> str:
-    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{text}'"
+def write_report(runs: Mapping[str, Sequence[FoldRun]], folds: int, folder: Path, command: str) -> str:
+    """Writes table.md, .json and .png: the model, its baselines and other methods on the same folds.
+
+    With a teacher also comparison.md, .json and .png, of the student with and without it. Returns the Markdown.
+
+    Args:
+        runs: the finished runs of `this model`, and with a teacher of `teacher` and `student alone`.
+        command: the command that reproduces the report.
+    """
+    results = {run.name: result for run in runs[MODEL] if (result := read_result(run)) is not None}
+    methods = {name: method_results(name, [run.folder for run in each], ACCURACY)[0] for name, each in runs.items()}
+    table = compare(ACCURACY, [*_baselines(results), *methods.values()], MODEL, folds=folds)
+    text = fold_markdown(table, _notes(results, folds), command)
+    write_files(table, text, folder, "table")
+    if TEACHER in runs:
+        students = [methods[ALONE], replace(methods[MODEL], name="distilled")]
+        comparison = compare(ACCURACY, [*students, methods[TEACHER]], ALONE, folds=folds)
+        text += "\n\n" + write_comparison(comparison, folder, share_of=TEACHER, command=command)
+    return text
+
+
+def _baselines(results: Mapping[str, FoldResult]) -> list[MethodResults]:
+    names = dict.fromkeys(name for result in results.values() for name in result.baselines)
+    return [MethodResults(name, {run: result.baselines[name] for run, result in results.items()}) for name in names]
+
+
+def _notes(results: Mapping[str, FoldResult], folds: int) -> list[str]:
+    steps = sorted({result.steps for result in results.values()})
+    span = f"{steps[0]}" if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
+    return [
+        f"Folds x seeds: {folds} x {len(results) // folds}; a seed shuffles the folds and initialises the weights.",
+        f"The standard error is over the {len(results)} runs, which share rows.",
+        f"The model is evaluated at its last step ({span}), so the validation fold selects nothing.",
+        f"Mean accuracy of the best checkpoints: {fmean(result.best for result in results.values()):.4f}.",
+    ]

@@ -1,14 +1,15 @@
 """Reads the results of run folders from their manifests."""
 
 import statistics
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from mlxlab.analysis.comparison import MethodResults
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.experiment import manifest
+
+T = TypeVar("T")
 
 
 def find_runs(path: Path) -> list[Path]:
@@ -30,6 +31,8 @@ def method_results(
 ) -> tuple[MethodResults, set[int]]:
     """A method's results by seed and fold, and the numbers of folds of its cross-validations.
 
+    The speed is the median of the runs' last ones. Parameters and steps are None where the runs differ in them.
+
     Args:
         metric: for example `valid/accuracy`, of the last evaluation.
         best: of the best evaluation instead (`metric` must be the objective): selected on the validation data itself.
@@ -38,37 +41,23 @@ def method_results(
         InputNotFoundError, DataError: a folder has no manifest, a run is not DONE, lacks the metric or is a duplicate.
     """
     values: dict[str, float] = {}
-    sizes, steps = set(), set()
-    folds: set[int] = set()
+    parameters, steps, speeds, folds = set(), set(), [], set()
     for folder in folders:
         fields = manifest.read_manifest(folder)
         if fields["status"] != "DONE":
             raise DataError(f"{folder}: {manifest.effective_status(folder)}; expected a run that is DONE")
-        run = _name_of(fields)
+        inputs = fields.get("inputs", {})
+        run = f"seed {inputs.get('seed', '?')}" + (f" fold {inputs.get('fold')}" if inputs.get("folds") else "")
         if run in values:
             raise DataError(f"{name}: two runs of {run}, the second is {folder}")
         outcome = fields.get("outcome", {})
         values[run] = _value(outcome, metric, best, folder)
-        sizes.add(outcome.get("parameters"))
+        parameters.add(outcome.get("parameters"))
         steps.add(outcome.get("steps"))
-        folds |= {number} if (number := fields.get("inputs", {}).get("folds")) else set()
-    return MethodResults(name, values, _single(sizes), speed_of(folders), _single(steps)), folds
-
-
-def speed_of(folders: Sequence[Path]) -> float | None:
-    """Median of the runs' last speed in tokens/s; None if no manifest has one."""
-    speeds = []
-    for folder in folders:
-        with suppress(InputNotFoundError, DataError):
-            speeds.append(manifest.read_manifest(folder).get("outcome", {}).get("speed"))
-    known = [speed for speed in speeds if speed]
-    return statistics.median(known) if known else None
-
-
-def _name_of(fields: manifest.Manifest) -> str:
-    inputs = fields.get("inputs", {})
-    fold = f" fold {inputs.get('fold')}" if inputs.get("folds") else ""
-    return f"seed {inputs.get('seed', '?')}{fold}"
+        speeds += [speed] if (speed := outcome.get("speed")) else []
+        folds |= {number} if (number := inputs.get("folds")) else set()
+    speed = statistics.median(speeds) if speeds else None
+    return MethodResults(name, values, _single(parameters), speed, _single(steps)), folds
 
 
 def _value(outcome: manifest.Outcome, metric: str, best: bool, folder: Path) -> float:
@@ -80,6 +69,5 @@ def _value(outcome: manifest.Outcome, metric: str, best: bool, folder: Path) -> 
     return float(value)
 
 
-def _single(numbers: set[Any]) -> Any:
-    """The number that all runs have; None if they differ."""
-    return next(iter(numbers)) if len(numbers) == 1 else None
+def _single(values: Collection[T]) -> T | None:
+    return next(iter(values)) if len(values) == 1 else None

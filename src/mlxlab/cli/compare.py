@@ -10,21 +10,18 @@ Example
     mlxlab compare alone=outputs/alone distilled=outputs/distilled teacher=outputs/teacher baseline=alone
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import shlex
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from mlxlab.cli.app import run_command
-from mlxlab.cli.args import parse_args
+from mlxlab import program
+from mlxlab.cli.app import Action, command
+from mlxlab.cli.args import typed_options
 from mlxlab.config.paths import project_root
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, DataError, WriteError
-from mlxlab.program import command
-
-if TYPE_CHECKING:
-    from mlxlab.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)
@@ -48,79 +45,61 @@ class CompareOptions:
     experiment: str | None = None
 
 
-Methods = dict[str, list[Path]]  # name -> run folders
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code."""
-    return run_command(__doc__, argv, _compare, options=[f"{__name__}.CompareOptions"])
-
-
-def _compare(args: list[str]) -> None:
-    from mlxlab.analysis.comparison import compare, metrics_of
+def _compare(options: CompareOptions, args: list[str]) -> None:
+    from mlxlab.analysis.comparison import compare
     from mlxlab.analysis.comparison_report import write_comparison
     from mlxlab.analysis.run_results import find_runs, method_results
+    from mlxlab.tracking.mlflow.tracker import mlflow_tracker
+    from mlxlab.tracking.tracker import NoTracker, Tracker
 
-    options, methods = parse(args)
-    series, folds = [], set()
-    for name, paths in methods.items():
+    folders = _folders(options, args)
+    methods, folds = [], set()
+    for name, paths in folders.items():
         runs = [run for path in paths for run in find_runs(path)]
-        results, fold_counts = method_results(name, runs, options.metric, options.evaluation == "best")
-        series.append(results)
+        method, fold_counts = method_results(name, runs, options.metric, options.evaluation == "best")
+        methods.append(method)
         folds |= fold_counts
     if len(folds) > 1:
         raise DataError(f"runs of cross-validations with {', '.join(map(str, sorted(folds)))} folds: expected the same")
-    comparison = compare(options.metric, series, options.baseline, folds=next(iter(folds), None))
-    typed = " ".join([command("compare"), *args])
+    comparison = compare(options.metric, methods, options.baseline, folds=next(iter(folds), None))
+    typed = f"{program.command('compare')} {shlex.join([*args, *typed_options(options)])}"
+    tracker: Tracker = NoTracker()
     try:
-        with _tracked(options, methods, metrics_of(comparison)) as tracker:
+        options.out.mkdir(parents=True, exist_ok=True)
+        if options.experiment:
+            tracker = mlflow_tracker(
+                None, None, options.experiment, False, 30.0, folder=options.out, project=project_root()
+            )
+        listed = {name: ",".join(map(str, paths)) for name, paths in folders.items()}
+        params = {"methods": listed, "baseline": options.baseline, "metric": options.metric}
+        tracker.start(params, {"kind": "comparison"}, name=" vs ".join(folders))
+        with ExitStack() as stack:
+            stack.callback(tracker.end, "FINISHED")
+            tracker.log_metrics(0, comparison.metrics())
             share_of = options.relative_to or ""
             print(write_comparison(comparison, options.out, share_of=share_of, command=typed, tracker=tracker))
     except OSError as error:
         raise WriteError(f"{options.out}: {error.strerror or error}") from None
 
 
-@contextmanager
-def _tracked(options: CompareOptions, methods: Methods, metrics: dict[str, float]) -> "Iterator[Tracker]":
-    """An MLflow run for the comparison, if an experiment is given."""
-    from mlxlab.tracking.mlflow.tracker import mlflow_tracker
-    from mlxlab.tracking.tracker import NoTracker
-
-    if not options.experiment:
-        yield NoTracker()
-        return
-    options.out.mkdir(parents=True, exist_ok=True)
-    tracker = mlflow_tracker(None, None, options.experiment, False, 30.0, folder=options.out, project=project_root())
-    folders = {name: ",".join(map(str, paths)) for name, paths in methods.items()}
-    settings = {"methods": folders, "baseline": options.baseline, "metric": options.metric}
-    tracker.start(settings, {"kind": "comparison"}, name=" vs ".join(methods))
-    try:
-        tracker.log_metrics(0, metrics)
-        yield tracker
-    finally:
-        tracker.end("FINISHED")
-
-
-def parse(args: Sequence[str]) -> tuple[CompareOptions, Methods]:
-    """The options, and the methods with their folders.
+def _folders(options: CompareOptions, args: list[str]) -> dict[str, list[Path]]:
+    """The folders of each method.
 
     Raises:
-        ConfigError: a word without `=`, an invalid option, fewer than two methods, or an unknown baseline.
+        ConfigError: an argument is not NAME=FOLDER, or there are fewer than two methods, or an unknown baseline.
     """
-    options, _, rest = parse_args(args, CompareOptions, forward="")
-    methods: Methods = {}
-    for word in rest:
-        name, equals, folders = word.partition("=")
-        if not equals or not folders or not name:
-            raise ConfigError(f"{word}: expected NAME=FOLDER")
-        methods.setdefault(name, []).extend(Path(folder).expanduser() for folder in folders.split(","))
-    if len(methods) < 2:
-        raise ConfigError(f"{len(methods)} methods: expected two or more, each as NAME=FOLDER")
-    chosen: tuple[tuple[str, str | None], ...] = (
-        ("baseline", options.baseline),
-        ("relative_to", options.relative_to),
-    )
-    for key, value in chosen:
-        if value is not None and value not in methods:
-            raise ConfigError(f"{key}={value}: expected one of {', '.join(methods)}{suggestion(value, list(methods))}")
-    return options, methods
+    folders: dict[str, list[Path]] = {}
+    for arg in args:
+        name, _, paths = arg.partition("=")
+        if not paths or not name:
+            raise ConfigError(f"{arg}: expected NAME=FOLDER")
+        folders.setdefault(name, []).extend(Path(path).expanduser() for path in paths.split(","))
+    if len(folders) < 2:
+        raise ConfigError(f"{len(folders)} methods: expected two or more, each as NAME=FOLDER")
+    for key, value in {"baseline": options.baseline, "relative_to": options.relative_to}.items():
+        if value is not None and value not in folders:
+            raise ConfigError(f"{key}={value}: expected one of {', '.join(folders)}{suggestion(value, folders)}")
+    return folders
+
+
+main = command(__doc__, Action(_compare, CompareOptions, forward=""))

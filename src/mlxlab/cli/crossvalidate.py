@@ -1,6 +1,6 @@
 """Cross-validates an experiment: folds x seeds runs, and a table of the model and every baseline.
 
-    mlxlab crossvalidate [folds=5] [seeds=3] [jobs=2] [teacher="WORD ..."] [group=option ...] [key=value ...]
+    mlxlab crossvalidate [folds=5] [seeds=3] [jobs=2] [teacher="ARGUMENT ..."] [group=option ...] [key=value ...]
 
 All other arguments are passed to train. Nothing is tracked unless tracking=... is given. The model is evaluated at its
 last step, because the best step would be chosen on the fold that evaluates it. The folder is named by the settings, not
@@ -17,22 +17,24 @@ import json
 import logging
 import shlex
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
 
-from mlxlab.cli.app import run_command
-from mlxlab.cli.args import parse_args
-from mlxlab.config.paths import conf_dir, display_path, project_root
+from mlxlab import program
+from mlxlab.cli.app import Action, command
+from mlxlab.cli.args import typed_options
+from mlxlab.config.paths import display_path, project_root
 from mlxlab.config.suggest import suggestion
 from mlxlab.constraints import Ge, Le
 from mlxlab.errors import CannotCreateError, ConfigError, RunInterrupted, WriteError
-from mlxlab.program import command as program
 
 if TYPE_CHECKING:
     from mlxlab.analysis.crossvalidation import FoldRun
+    from mlxlab.experiment.build import Config
 
 OWN_KEYS = ("data.folds", "data.fold", "seed", "resume", "hydra.run.dir", "hydra.sweep.dir", "hydra.mode")
 
@@ -58,30 +60,59 @@ class CrossvalidateOptions:
     teacher: str | None = None
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code."""
-    target = f"{__name__}.CrossvalidateOptions"
-    return run_command(__doc__, argv, _act, options=[target], needs_args=False)
-
-
-def _act(args: list[str]) -> None:
-    options, rest = parse(args)
+def _crossvalidate(options: CrossvalidateOptions, args: list[str]) -> None:
+    teacher = _split(options.teacher)
+    _check(args)
+    if not any(arg.startswith("tracking=") for arg in args):
+        args = [*args, "tracking=none"]
     with _stoppable():
-        _crossvalidate(options, rest, split_words(options.teacher))
+        from mlxlab.analysis.crossvalidation import ALONE, MODEL, TEACHER, plan_folds, write_report
+
+        folds, seeds = options.folds, options.seeds
+        configs = [_config([*typed, f"data.folds={folds}"]) for typed in (args, teacher) if typed]
+        folder = project_root() / options.folder / _name(configs, args)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CannotCreateError(f"{folder}: {error.strerror or error}; the folder cannot be created") from None
+        runs = {}
+        if teacher:
+            tracking = [arg for arg in args if arg.startswith("tracking=")]
+            runs[TEACHER] = plan_folds(folder / "teacher", folds, seeds, [*teacher, *tracking])
+            runs[ALONE] = plan_folds(folder / "alone", folds, seeds, args)
+        runs[MODEL] = plan_folds(folder, folds, seeds, args, folder / "teacher" if teacher else None)
+        for name, fits in runs.items():
+            _fit(fits, options.jobs, "" if name == MODEL else f"{name}: ")
+        typed = shlex.join([*args, *typed_options(options)])
+        print(write_report(runs, folds, folder, f"{program.command('crossvalidate')} {typed}"), flush=True)
 
 
-def split_words(text: str | None) -> list[str]:
+def _split(teacher: str | None) -> list[str]:
     """The arguments of a quoted command line, as a shell splits them."""
     try:
-        return shlex.split(text or "")
+        return shlex.split(teacher or "")
     except ValueError as error:
-        raise ConfigError(f"teacher={text}: {error}") from None
+        raise ConfigError(f"teacher={teacher}: {error}") from None
+
+
+def _check(args: Sequence[str]) -> None:
+    """Refuses flags, and keys that this command sets itself."""
+    for arg in args:
+        key = arg.partition("=")[0].lstrip("+~")
+        if arg.startswith("-"):
+            raise ConfigError(f"{arg}: unknown flag{suggestion(arg, ['--help'])}")
+        if key in OWN_KEYS:
+            raise ConfigError(f"{arg}: crossvalidate sets {key} itself; its options are folds, seeds and folder")
 
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
     """SIGINT and SIGTERM end the command after its running fits were stopped."""
-    before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(number: int, _: FrameType | None) -> None:
+        raise RunInterrupted("stopped; the same command continues", number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
@@ -89,101 +120,11 @@ def _stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def parse(args: Sequence[str]) -> tuple[CrossvalidateOptions, list[str]]:
-    """The options, and the arguments of `train`.
-
-    Raises:
-        ConfigError: an invalid option, a flag, or a key that this command sets itself.
-    """
-    options, _, rest = parse_args(args, CrossvalidateOptions, forward="")
-    for word in rest:
-        key = word.partition("=")[0].lstrip("+~")
-        if word.startswith("-"):
-            raise ConfigError(f"{word}: unknown flag{suggestion(word, ['--help'])}")
-        if key in OWN_KEYS:
-            raise ConfigError(f"{word}: crossvalidate sets {key} itself; its options are folds, seeds and folder")
-    tracked = any(word.startswith("tracking=") for word in rest)
-    return options, rest if tracked else [*rest, "tracking=none"]
-
-
-def _crossvalidate(options: CrossvalidateOptions, args: list[str], teacher: list[str]) -> None:
-    from mlxlab.analysis.crossvalidation import plan_folds, read_result, teacher_override
-    from mlxlab.analysis.fold_table import add_baselines, teacher_note, write_report
-
-    folds, seeds = options.folds, options.seeds
-    configs = [_checked([*typed, f"data.folds={folds}"]) for typed in (args, teacher) if typed]
-    folder = project_root() / options.folder / _name(configs, args)
-    fits = plan_folds(folder, folds, seeds)
-    _make(folder)
-    notes = ""
-    if teacher:
-        first, student_alone = plan_folds(folder / "teacher", folds, seeds), plan_folds(folder / "alone", folds, seeds)
-        teacher = [*teacher, *(word for word in args if word.startswith("tracking="))]
-        _fit(first, options.jobs, lambda fit: fit.command(folds, teacher), "teacher: ")
-        _fit(student_alone, options.jobs, lambda fit: fit.command(folds, args), "alone: ")
-        _fit(fits, options.jobs, lambda fit: fit.command(folds, [*args, teacher_override(fit, fits, first)]))
-    else:
-        _fit(fits, options.jobs, lambda fit: fit.command(folds, args))
-    results = [result for fit in fits if (result := read_result(fit)) is not None]
-    if teacher:
-        results = add_baselines(results, {"teacher": first, "student alone": student_alone})
-        notes = teacher_note(results, _count_parameters(fits[0]), _count_parameters(first[0]))
-    own = [f"teacher={shlex.quote(' '.join(teacher))}"] if teacher else []
-    command = " ".join([program("crossvalidate"), *args, *own, f"folds={folds}", f"seeds={seeds}"])
-    print(write_report(results, command, folder, notes), flush=True)
-    if teacher:
-        methods = {"student alone": student_alone, "distilled": fits, "teacher": first}
-        print(f"\n{_compared(methods, folds, folder, command)}", flush=True)
-
-
-def _compared(methods: dict[str, list["FoldRun"]], folds: int, folder: Path, command: str) -> str:
-    """Writes comparison.md, .json and .png of the student with and without its teacher."""
-    from mlxlab.analysis.comparison import MethodResults, compare
-    from mlxlab.analysis.comparison_report import write_comparison
-    from mlxlab.analysis.crossvalidation import read_result
-    from mlxlab.analysis.run_results import speed_of
-
-    series = []
-    for name, fits in methods.items():
-        found = {fit.name: result for fit in fits if (result := read_result(fit)) is not None}
-        steps = {result.steps for result in found.values()}
-        values, speed = {run: result.final for run, result in found.items()}, speed_of([fit.folder for fit in fits])
-        series.append(
-            MethodResults(name, values, _count_parameters(fits[0]), speed, min(steps) if len(steps) == 1 else None)
-        )
-    comparison = compare("valid/accuracy", series, "student alone", folds=folds)
-    return write_comparison(comparison, folder, share_of="teacher", command=command)
-
-
-def _count_parameters(run: "FoldRun") -> int:
-    from mlxlab.experiment.manifest import read_manifest
-
-    return int(read_manifest(run.folder)["outcome"]["parameters"])
-
-
-def _fit(fits: Sequence["FoldRun"], jobs: int, command: Callable[["FoldRun"], list[str]], title: str = "") -> None:
-    """Trains those that have no result yet, and logs the result of each."""
-    from mlxlab.analysis.crossvalidation import read_result, run_all
-
-    missing = [fit for fit in fits if read_result(fit) is None]
-    done = len(fits) - len(missing)
-    log.info(f"{title}{display_path(fits[0].folder.parent)}: {len(fits)} runs, {done} of them finished already")
-    with closing(run_all(missing, command, jobs)) as ended:
-        for count, (fit, seconds) in enumerate(ended, done + 1):
-            if (result := read_result(fit)) is None:
-                raise WriteError(f"{fit.folder}: no accuracy in its metrics.json; expected that of a classification")
-            score = f"{result.final:.4f} at step {result.steps}, {seconds:.0f} s"
-            log.info(f"{count}/{len(fits)} {title}{fit.name}: {score}")
-
-
-def _checked(args: list[str]) -> Any:
+def _config(args: list[str]) -> "Config":
     """The checked config of every run, except for seed and fold."""
-    from omegaconf import OmegaConf
+    from mlxlab.cli.hydra_jobs import compose
 
-    from mlxlab.config.hydra.compose import Composer, without_hydra
-
-    composer = Composer(conf=conf_dir(), overrides=args)
-    config: Any = OmegaConf.to_container(without_hydra(composer.checked(composer.open())), resolve=False)
+    config = compose(args, resolve=False)
     for name, node in config["callbacks"].items():
         if node and node.get("patience") is not None:
             expected = "expected null: the validation fold must not choose the number of steps"
@@ -191,21 +132,27 @@ def _checked(args: list[str]) -> Any:
     return config
 
 
-def _name(configs: list[Any], args: list[str]) -> str:
+def _name(configs: list["Config"], args: list[str]) -> str:
     """The experiment and a digest of all settings: other settings, another folder."""
-    label = next((word.partition("=")[2] for word in args if word.startswith("experiment=")), "train")
-    digest = hashlib.sha256(
-        json.dumps(configs if len(configs) > 1 else configs[0], sort_keys=True).encode()
-    ).hexdigest()
+    label = next((arg.partition("=")[2] for arg in args if arg.startswith("experiment=")), "train")
+    settings = json.dumps(configs if len(configs) > 1 else configs[0], sort_keys=True)
+    digest = hashlib.sha256(settings.encode()).hexdigest()
     return f"{''.join(c if c.isalnum() else '_' for c in label)[:60]}-{digest[:8]}"
 
 
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotCreateError(f"{folder}: {error.strerror or error}; the folder cannot be created") from None
+def _fit(fits: Sequence["FoldRun"], jobs: int, title: str) -> None:
+    """Trains those that have no result yet, and logs the result of each."""
+    from mlxlab.analysis.crossvalidation import read_result, run_all
+
+    missing = [fit for fit in fits if read_result(fit) is None]
+    done = len(fits) - len(missing)
+    log.info(f"{title}{display_path(fits[0].folder.parent)}: {len(fits)} runs, {done} of them finished already")
+    with closing(run_all(missing, jobs)) as ended:
+        for count, (fit, seconds) in enumerate(ended, done + 1):
+            if (result := read_result(fit)) is None:
+                raise WriteError(f"{fit.folder}: no accuracy in its metrics.json; expected that of a classification")
+            score = f"{result.final:.4f} at step {result.steps}, {seconds:.0f} s"
+            log.info(f"{count}/{len(fits)} {title}{fit.name}: {score}")
 
 
-def _stop(number: int, _: Any) -> None:
-    raise RunInterrupted("stopped; the same command continues", number)
+main = command(__doc__, Action(_crossvalidate, CrossvalidateOptions, forward=""), needs_args=False)

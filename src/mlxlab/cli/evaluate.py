@@ -11,15 +11,15 @@ Text is read with the tokenizer of the run. Prints loss, perplexity and bits per
 """
 
 import logging
-from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mlxlab.cli.app import run_command
-from mlxlab.cli.args import parse_args, parse_value
+from mlxlab.cli.app import Action, command
+from mlxlab.cli.args import parse_value
 from mlxlab.config.issues import format_issues
+from mlxlab.config.paths import project_root
 from mlxlab.config.schema.signature import signature
 from mlxlab.config.schema.validate import Validator
 from mlxlab.config.suggest import suggestion
@@ -27,6 +27,7 @@ from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError
 
 if TYPE_CHECKING:
+    from mlxlab.experiment.build import Config
     from mlxlab.inference.eval_data import EvalData
     from mlxlab.inference.restore import RestoredModel
 
@@ -55,13 +56,15 @@ class EvaluateOptions:
     max_batches: Size | None = None
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code."""
-    return run_command(__doc__, argv, _evaluate, options=[f"{__name__}.EvaluateOptions"])
-
-
-def _evaluate(args: list[str]) -> None:
-    options, typed = parse(args)
+def _evaluate(options: EvaluateOptions, args: list[str]) -> None:
+    overrides: dict[str, str] = {}
+    for arg in args:
+        name, _, text = arg.removeprefix("data.").partition("=")
+        if not text:
+            raise ConfigError(f"{arg}: expected data.{name}=...")
+        if name in overrides:
+            raise ConfigError(f"{arg}: data.{name} is given twice")
+        overrides[name] = text
     from mlxlab import backend
 
     backend.prepare()
@@ -69,73 +72,53 @@ def _evaluate(args: list[str]) -> None:
     from mlxlab.inference.restore import restore_model
     from mlxlab.training.evaluate import evaluate
 
-    restored = restore_model(options.run, Path(options.checkpoint))
-    data = _eval_data(restored, typed, options.run)
+    restored = restore_model(options.run, options.checkpoint)
+    data = _eval_data(restored, overrides, options.run)
     log.info(f"{data.description}; step {restored.checkpoint.step} of {options.run}")
     result = evaluate(restored.model, data.batches, restored.encoder.task, limit=options.max_batches)
     assert result is not None
     print(value_table("metric", result.metrics.items()))
 
 
-def parse(args: Sequence[str]) -> tuple[EvaluateOptions, dict[str, str]]:
-    """The options, and the keys of `data` with what was typed for each.
-
-    Raises:
-        ConfigError: an unknown key, one without a value, or one given twice.
-    """
-    options, _, rest = parse_args(args, EvaluateOptions, forward="data.")
-    typed: dict[str, str] = {}
-    for word in rest:
-        name, _, text = word.removeprefix("data.").partition("=")
-        if not text:
-            raise ConfigError(f"{word}: expected data.{name}=...")
-        if name in typed:
-            raise ConfigError(f"{word}: data.{name} is given twice")
-        typed[name] = text
-    return options, typed
-
-
-def _eval_data(restored: "RestoredModel", typed: dict[str, str], folder: Path) -> "EvalData":
+def _eval_data(restored: "RestoredModel", overrides: dict[str, str], folder: Path) -> "EvalData":
     from mlxlab.data.text.encoder import TextEncoder
     from mlxlab.data.titanic.encoder import PassengerEncoder
+    from mlxlab.experiment.build import build_data
     from mlxlab.inference.eval_data import EvalData, row_batches, text_batches
 
-    node = _data_node(restored, typed)
-    if isinstance(restored.encoder, TextEncoder):
-        _refuse_ineffective(typed, TEXT_KEYS)
-    elif isinstance(restored.encoder, PassengerEncoder):
-        _refuse_ineffective(typed, ROW_KEYS if "source" in typed else SPLIT_KEYS)
-    if "source" not in typed:
-        from mlxlab.config.paths import project_root
-        from mlxlab.experiment.build import build_data
-
+    node, encoder = _data_node(restored, overrides), restored.encoder
+    if isinstance(encoder, TextEncoder):
+        _refuse_ineffective(overrides, TEXT_KEYS)
+    elif isinstance(encoder, PassengerEncoder):
+        _refuse_ineffective(overrides, ROW_KEYS if "source" in overrides else SPLIT_KEYS)
+    if "source" not in overrides:
         run_data = build_data(restored.config | {"data": node}, project_root(), restored.config_dir, folder)
         return EvalData(run_data.valid, "the validation data of the run")
-    if isinstance(restored.encoder, PassengerEncoder):
-        return row_batches(restored.encoder, node)
-    if not isinstance(restored.encoder, TextEncoder):
+    if isinstance(encoder, PassengerEncoder):
+        return row_batches(encoder, node)
+    if not isinstance(encoder, TextEncoder):
         raise ConfigError(f"data.source={node['source']}: {node['_target_']} is evaluated on its validation data only")
     for key in NOT_OF_OTHER_SOURCES:
-        if key not in typed:
+        if key not in overrides:
             _set(node, key, None)
-    return text_batches(restored.encoder, node)
+    return text_batches(encoder, node)
 
 
-def _refuse_ineffective(typed: dict[str, str], effective: frozenset[str]) -> None:
-    for name, text in typed.items():
+def _refuse_ineffective(overrides: dict[str, str], effective: frozenset[str]) -> None:
+    for name, text in overrides.items():
         if name.partition(".")[0] not in effective:
             near = suggestion(name, effective, "data.")
             raise ConfigError(f"data.{name}={text}: has no effect here; the value of the run is used{near}")
 
 
-def _data_node(restored: "RestoredModel", typed: dict[str, str]) -> dict[str, Any]:
-    """The data node of the run with the values typed for it; every key is checked."""
-    if (path := typed.pop(TOKENIZER, None)) is not None:
+def _data_node(restored: "RestoredModel", overrides: dict[str, str]) -> "Config":
+    """The data node of the run with the overrides; every key is checked."""
+    if (path := overrides.pop(TOKENIZER, None)) is not None:
         from mlxlab.data.tokenizers.fit import existing_tokenizer
 
         existing_tokenizer(path, restored.config_dir)  # refuses another one than that of the run
     node = deepcopy(restored.config["data"])
-    for name, text in typed.items():
+    for name, text in overrides.items():
         _set(node, name, text)
     issues = list(Validator().node(node, node["_target_"], "data"))
     if issues:
@@ -143,11 +126,14 @@ def _data_node(restored: "RestoredModel", typed: dict[str, str]) -> dict[str, An
     return node
 
 
-def _set(node: dict[str, Any], key: str, text: str | None) -> None:
+def _set(node: "Config", key: str, text: str | None) -> None:
     """Sets a dotted key, as the type that the signature of its node has."""
-    first, _, rest = key.partition(".")
-    if rest and isinstance(node.get(first), dict):
-        _set(node[first], rest, text)
+    first, _, inner = key.partition(".")
+    if inner and isinstance(node.get(first), dict):
+        _set(node[first], inner, text)
         return
     known = signature(node["_target_"]) if "_target_" in node else None
     node[key] = parse_value(known.keys[key].kind, text) if known and key in known.keys and text is not None else text
+
+
+main = command(__doc__, Action(_evaluate, EvaluateOptions, forward="data."))

@@ -14,22 +14,18 @@ Examples
     mlxlab train data.select='{mode: hardest, percent: 25, source: outputs/2026-01-02/first}'
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from mlxlab.cli.app import run_command
-from mlxlab.cli.args import parse_args
-from mlxlab.config.suggest import suggestion
+from mlxlab.cli.app import Action, command
 from mlxlab.constraints import Size
 from mlxlab.data import example_losses
-from mlxlab.errors import ConfigError, DataError, WriteError
+from mlxlab.errors import DataError, WriteError
 
 COLUMNS = ("id", "mean", "sum", "kl", "cross_entropy", "targets", "step")
-VERBS = ("top", "merge")
 SOURCES = (1, 1000)  # minimum and maximum number
 
 
@@ -59,44 +55,38 @@ class MergeOptions:
     out: Path
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code."""
-    targets = [f"{__name__}.TopOptions", f"{__name__}.MergeOptions"]
-    return run_command(__doc__, argv, _act, options=targets)
-
-
-def _act(args: list[str]) -> None:
-    verb, *rest = args
-    if verb == "top":
-        options, sources, _ = parse_args(rest, TopOptions, names=SOURCES)
-        print(top(example_losses.merge([Path(name) for name in sources]), options.mode, options.by, options.count))
-    elif verb == "merge":
-        target, sources, _ = parse_args(rest, MergeOptions, names=SOURCES)
-        rows = example_losses.merge([Path(name) for name in sources])
-        try:
-            example_losses.write(rows, target.out)
-        except OSError as error:
-            raise WriteError(f"{target.out}: {error.strerror or error}") from None
-        print(f"{target.out}: {len(rows['id'])} examples")
-    else:
-        raise ConfigError(f"{verb}: expected top or merge{suggestion(verb, VERBS)}")
-
-
-def top(rows: example_losses.Columns, mode: str, by: str, count: int) -> str:
-    """A table of the hardest or the easiest; ties in the order of their ids."""
+def _top(options: TopOptions, sources: list[str]) -> None:
+    """Prints the hardest or the easiest examples; ties in the order of their ids."""
+    rows, by = example_losses.merge([Path(name) for name in sources]), options.by
     usable = np.isfinite(rows[by]) if by in rows else np.zeros(0, bool)
     if not usable.any():
         raise DataError(f"none of the {len(rows['id'])} examples has a finite {by}")
     indices = np.flatnonzero(usable)
     losses = rows[by][indices].astype(np.float64)
-    order = indices[np.lexsort((rows["id"][indices], -losses if mode == "hardest" else losses))][:count]
-    lines = [[f"{name:>10}" for name in COLUMNS]]
-    lines += [[_cell(rows[name][index]) for name in COLUMNS] for index in order]
-    heading = f"{len(order)} {mode} of {len(indices)} examples, by {by}"
-    return "\n".join([heading, *(" ".join(line) for line in lines)])
+    ranks = -losses if options.mode == "hardest" else losses
+    order = indices[np.lexsort((rows["id"][indices], ranks))][: options.count]
+    print(f"{len(order)} {options.mode} of {len(indices)} examples, by {by}")
+    print(" ".join(f"{name:>10}" for name in COLUMNS))
+    for index in order:
+        print(" ".join(_cell(rows[name][index]) for name in COLUMNS))
+
+
+def _merge(options: MergeOptions, sources: list[str]) -> None:
+    rows = example_losses.merge([Path(name) for name in sources])
+    try:
+        example_losses.write(rows, options.out)
+    except OSError as error:
+        raise WriteError(f"{options.out}: {error.strerror or error}") from None
+    print(f"{options.out}: {len(rows['id'])} examples")
 
 
 def _cell(value: np.generic) -> str:
     if isinstance(value, np.floating):
         return f"{'':>10}" if np.isnan(value) else f"{value:10.4g}"
     return f"{value:10}"
+
+
+main = command(
+    __doc__,
+    {"top": Action(_top, TopOptions, names=SOURCES), "merge": Action(_merge, MergeOptions, names=SOURCES)},
+)

@@ -10,13 +10,13 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mlxlab.cli.app import run_command
-from mlxlab.cli.args import parse_values
+from mlxlab.cli.app import format_help, run_command
+from mlxlab.cli.args import make_options, parse_values
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 
@@ -34,75 +34,69 @@ class GenerateOptions:
 
     Args:
         run: a run folder, a GGUF file, or a folder of Llama-type weights.
-        checkpoint: best, last, emergency, step-N, or the path of a checkpoint; the best one if not given.
+        checkpoint: best, last, emergency, step-N, or the path of a checkpoint.
         prompt: the text to continue; \\n is a line break, in stop too; empty begins a document.
         prompts: a file with a prompt per line, or .jsonl with objects that have a `prompt`; prints JSON lines.
         preset: sampling options to start from: factual, balanced, creative, widest.
     """
 
-    run: str
-    checkpoint: str | None = None
+    run: Path
+    checkpoint: str = "best"
     prompt: str = ""
-    prompts: str | None = None
+    prompts: Path | None = None
     preset: str | None = None
 
 
-OPTIONS = f"{__name__}.GenerateOptions"
-SAMPLING, REQUEST = "mlxlab.inference.sampling.SamplingParams", "mlxlab.inference.generate.GenerationConfig"
+# The classes of the other two are slow to import.
+OPTIONS = (
+    f"{__name__}.GenerateOptions",
+    "mlxlab.inference.generate.GenerationConfig",
+    "mlxlab.inference.sampling.SamplingParams",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code."""
-    return run_command(__doc__, argv, _generate, options=[OPTIONS, REQUEST, SAMPLING])
+    return run_command(argv, _generate, lambda _: format_help(__doc__, OPTIONS))
 
 
 def _generate(args: list[str]) -> None:
-    typed, names, _ = parse_values(args, [OPTIONS, REQUEST, SAMPLING])
-    if names:
-        raise ConfigError(f"{names[0]}: expected key=value")
-    typed |= {"stop": [_lines(text) for text in typed["stop"]]} if "stop" in typed else {}
-    for name in ("run", "checkpoint", "prompts"):
-        if typed.get(name) == "":
-            raise ConfigError(f"{name}=: expected a path")
-    if "prompt" in typed and "prompts" in typed:
+    values, _ = parse_values(args, OPTIONS)
+    if "prompt" in values and "prompts" in values:
         raise ConfigError("prompt= and prompts=: expected one of the two")
-    preset = _preset(typed.get("preset"))
-    prompts = read_prompts(Path(typed["prompts"])) if "prompts" in typed else None
-    from mlxlab import backend
-
+    if values.get("checkpoint") == "":
+        raise ConfigError("checkpoint=: expected a name or a path")
+    options = make_options(GenerateOptions, values)
+    prompt = _unescape(options.prompt)
+    prompts = [prompt] if options.prompts is None else read_prompts(options.prompts)
     # A token's products are too small to share: two threads were 10 times slower wherever another process ran.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    backend.prepare()
-    from dataclasses import fields, replace
+    from mlxlab import backend
 
+    backend.prepare()
     from mlxlab.inference.generate import GenerationConfig
+    from mlxlab.inference.sampling import PRESETS, SamplingParams
     from mlxlab.inference.text_generator import load_generator
 
-    checkpoint = Path(typed["checkpoint"]) if "checkpoint" in typed else None
-    writer = load_generator(Path(typed["run"]).expanduser(), checkpoint)
-    request = writer.limited(GenerationConfig(**_select(typed, [field.name for field in fields(GenerationConfig)])))
-    sampling = replace(preset, **_select(typed, [field.name for field in fields(preset)]))
-    if prompts is None:
-        _stream(writer, _lines(typed.get("prompt", "")), sampling, request)
-    else:
-        _all(writer, prompts, sampling, request)
+    if options.preset is not None and options.preset not in PRESETS:
+        raise ConfigError(f"preset={options.preset}: unknown{suggestion(options.preset, PRESETS)}")
+    preset = PRESETS[options.preset] if options.preset is not None else SamplingParams()
+    sampling = replace(preset, **{field.name: values[field.name] for field in fields(preset) if field.name in values})
+    request = make_options(GenerationConfig, values)
+    writer = load_generator(options.run, options.checkpoint)
+    request = writer.limited(replace(request, stop=[_unescape(text) for text in request.stop]))
+    for number, text in enumerate(prompts, 1):
+        tokens = len(writer.tokens(text, request.new_document))
+        if request.context_length is not None and tokens > request.context_length:
+            log.warning(f"prompt {number}: truncated to its last {request.context_length} of {tokens} tokens")
+    start = time.perf_counter()
+    tokens, ended = (_print_text if options.prompts is None else _print_lines)(writer, prompts, sampling, request)
+    seconds = time.perf_counter() - start
+    log.info(f"{tokens} tokens in {seconds:.1f} s, {tokens / max(seconds, 1e-9):.0f} tokens/s{ended}")
 
 
-def _lines(text: str) -> str:
+def _unescape(text: str) -> str:
     """`\\n` as a line break, which is hard to type in a shell."""
     return text.replace("\\n", "\n")
-
-
-def _select(values: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    return {name: values[name] for name in names if name in values}
-
-
-def _preset(name: str | None) -> "SamplingParams":
-    from mlxlab.inference.sampling import PRESETS, SamplingParams
-
-    if name is not None and name not in PRESETS:
-        raise ConfigError(f"preset={name}: unknown{suggestion(name, PRESETS)}")
-    return PRESETS[name] if name is not None else SamplingParams()
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -132,43 +126,28 @@ def read_prompts(path: Path) -> list[str]:
     return prompts
 
 
-def _stream(writer: "TextGenerator", prompt: str, sampling: "SamplingParams", request: "GenerationConfig") -> None:
-    _warn_truncated(writer, [prompt], request)
-    print(prompt, end="", flush=True)
-    start = time.perf_counter()
-    for piece in writer.stream([prompt], sampling, request):
-        print(piece.text, end="", flush=True)
+def _print_text(
+    writer: "TextGenerator", prompts: list[str], sampling: "SamplingParams", request: "GenerationConfig"
+) -> tuple[int, str]:
+    """Prints the only prompt and its continuation as it is generated; returns the number of tokens and why it ended."""
+    print(prompts[0], end="", flush=True)
+    for chunk in writer.stream(prompts, sampling, request):
+        print(chunk.text, end="", flush=True)
     print()
-    _report(piece.tokens, time.perf_counter() - start, f"; ended by: {piece.end}")
+    return chunk.tokens, f"; ended by: {chunk.end}"
 
 
-def _all(writer: "TextGenerator", prompts: list[str], sampling: "SamplingParams", request: "GenerationConfig") -> None:
-    """A JSON line for each prompt, in the order of the prompts."""
-    _warn_truncated(writer, prompts, request)
-    start = time.perf_counter()
+def _print_lines(
+    writer: "TextGenerator", prompts: list[str], sampling: "SamplingParams", request: "GenerationConfig"
+) -> tuple[int, str]:
+    """Prints a JSON line for each prompt, in the order of the prompts; returns the number of tokens."""
     texts, ends, tokens = [""] * len(prompts), [""] * len(prompts), [0] * len(prompts)
     written = 0
-    for piece in writer.stream(prompts, sampling, request):
-        texts[piece.row] += piece.text
-        ends[piece.row], tokens[piece.row] = piece.end, piece.tokens
+    for chunk in writer.stream(prompts, sampling, request):
+        texts[chunk.row] += chunk.text
+        ends[chunk.row], tokens[chunk.row] = chunk.end, chunk.tokens
         while written < len(prompts) and ends[written]:
             line = {"prompt": prompts[written], "text": texts[written], "end": ends[written]}
             print(json.dumps(line, ensure_ascii=False), flush=True)
             written += 1
-    _report(sum(tokens), time.perf_counter() - start)
-
-
-def _warn_truncated(writer: "TextGenerator", prompts: list[str], request: "GenerationConfig") -> None:
-    for number, tokens in _too_long(writer, prompts, request):
-        log.warning(f"prompt {number}: truncated to its last {request.context_length} of {tokens} tokens")
-
-
-def _too_long(writer: "TextGenerator", prompts: list[str], request: "GenerationConfig") -> Iterator[tuple[int, int]]:
-    for number, prompt in enumerate(prompts, 1):
-        tokens = len(writer.tokens(prompt, request.new_document))
-        if request.context_length is not None and tokens > request.context_length:
-            yield number, tokens
-
-
-def _report(tokens: int, seconds: float, more: str = "") -> None:
-    log.info(f"{tokens} tokens in {seconds:.1f} s, {tokens / max(seconds, 1e-9):.0f} tokens/s{more}")
+    return sum(tokens), ""

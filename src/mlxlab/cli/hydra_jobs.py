@@ -5,7 +5,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlxlab.cli.app import report
 from mlxlab.config.issues import one_line
@@ -17,6 +17,20 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from mlxlab.config.hydra.compose import Hydra
+    from mlxlab.experiment.build import Config
+
+
+def compose(args: list[str], *, resolve: bool) -> "Config":
+    """The checked config that `train` would run with these arguments."""
+    from omegaconf import OmegaConf
+
+    from mlxlab.config.hydra.compose import Composer, without_hydra
+    from mlxlab.config.paths import conf_dir
+
+    composer = Composer(conf=conf_dir(), overrides=args)
+    config = OmegaConf.to_container(without_hydra(composer.checked(composer.open())), resolve=resolve)
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
 
 
 class JobRunner:
@@ -27,12 +41,13 @@ class JobRunner:
         self.started = 0
         self.failures: dict[str, int] = {}  # job number -> exit code
 
-    def __call__(self, config: "DictConfig") -> Any:
+    def __call__(self, config: "DictConfig") -> float:
         from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
 
         from mlxlab.config.check import check
 
-        hydra: Any = HydraConfig.get()
+        hydra = HydraConfig.get()
         self.started += 1
         try:
             check(config)  # a sweeper may propose jobs as it goes
@@ -40,10 +55,9 @@ class JobRunner:
 
             return run_experiment(config, Path(hydra.runtime.output_dir), is_last=self.is_last)
         except Exception as error:
-            if hydra.mode.name == "MULTIRUN":  # the other jobs run, also after a signal stopped this one
-                number = str(hydra.job.num)
-                print(f"job {number} ({', '.join(hydra.overrides.task)}):", end=" ", file=sys.stderr)
-                self.failures[number] = report(error)
+            if hydra.mode == RunMode.MULTIRUN:  # the other jobs run, also after a signal stopped this one
+                print(f"job {hydra.job.num} ({', '.join(hydra.overrides.task)}):", end=" ", file=sys.stderr)
+                self.failures[str(hydra.job.num)] = report(error)
             raise
 
 
@@ -62,7 +76,7 @@ def run(hydra: "Hydra", config: "DictConfig", owns_process: bool) -> int:
     check_parallel(config.trainer.parallel)
     config.hydra.mode = RunMode.RUN
     own = find_resumed_run(config.get("resume"))
-    if own and not any(word.startswith("hydra.run.dir=") for word in config.hydra.overrides.hydra):
+    if own and not any(arg.startswith("hydra.run.dir=") for arg in config.hydra.overrides.hydra):
         config.hydra.run.dir = str(own)
     if rank() > 0:  # rank 0 writes the run folder; what Hydra writes for this rank is discarded
         config.hydra.run.dir = tempfile.mkdtemp(prefix="mlxlab-")
@@ -78,10 +92,10 @@ def run(hydra: "Hydra", config: "DictConfig", owns_process: bool) -> int:
     callbacks.on_run_end(config=config, config_name="train", job_return=job)
     if job.status == JobStatus.COMPLETED:
         return 0
-    failure: Any = job._return_value
+    failure = job._return_value
+    assert job.hydra_cfg is not None
     if isinstance(failure, UserError) and not isinstance(failure, RunInterrupted):
-        hydra_config: Any = job.hydra_cfg
-        remove_unused(Path(hydra_config.hydra.runtime.output_dir))
+        remove_unused(Path(job.hydra_cfg.hydra.runtime.output_dir))
     return report(failure)
 
 
@@ -107,21 +121,17 @@ def sweep(hydra: "Hydra", config: "DictConfig") -> int:
     try:
         sweeper.sweep(arguments=list(config.hydra.overrides.task))
     except Exception as error:
-        if not task.failures:  # the sweep itself, not one of its jobs
-            raise _sweep_error(error, task) from error
+        if isinstance(error, OSError) and not task.failures:  # the sweep itself, not one of its jobs
+            raise _cannot_create(error) from error
+        if isinstance(error, AssertionError | ValueError) and not task.started:
+            raise ConfigError(f"hydra.sweeper: {one_line(str(error)) or 'invalid settings'}") from error
+        if not task.failures:
+            raise
         print(f"{len(task.failures)} of {task.started} jobs failed: {', '.join(task.failures)}", file=sys.stderr)
         return next(iter(task.failures.values()))
     finally:
         callbacks.on_multirun_end(config=config, config_name="train")
     return 0
-
-
-def _sweep_error(error: Exception, task: JobRunner) -> Exception:
-    if isinstance(error, OSError):
-        return _cannot_create(error)
-    if not task.started and isinstance(error, AssertionError | ValueError):
-        return ConfigError(f"hydra.sweeper: {one_line(str(error)) or 'invalid settings'}")
-    return error
 
 
 def _cannot_create(error: OSError) -> UserError:

@@ -10,23 +10,20 @@ memory   what training the decoder holds in float32, in MB of 10^6 bytes: n weig
          the activations at small sizes; the others depend on model and step (python -m benchmarks measures them)
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import yaml
 
-from mlxlab.cli.app import run_command
-from mlxlab.cli.args import parse_args
+from mlxlab.cli.app import Action, command
 from mlxlab.config.paths import conf_dir
-from mlxlab.config.suggest import suggestion
 from mlxlab.constraints import Ge, Le
-from mlxlab.errors import ConfigError
 from mlxlab.markdown import markdown_table
 
 FAMILIES = ("bert", "cnn_hybrid", "transformer")
 SIZES = ("nano", "tiny", "small", "medium", "large", "xlarge")
-SUBJECTS = ("presets", "memory")
+Kind = Literal["classification", "language_modelling"]
+KINDS: dict[str, Kind] = {"classifier": "classification", "LM": "language_modelling"}
 
 
 @dataclass(frozen=True)
@@ -57,67 +54,52 @@ class MemoryOptions:
     seq_len: Annotated[int, Ge(1), Le(100_000_000)] = 256
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code."""
-    return run_command(__doc__, argv, _show)
-
-
-def _show(args: list[str]) -> None:
-    subject, *rest = args
-    if subject == "presets":
-        presets = parse_args(rest, PresetOptions).options
-        print(table(presets.vocab_size, presets.classes))
-    elif subject == "memory":
-        sizes = parse_args(rest, MemoryOptions).options
-        print(memory(sizes.vocab_size, sizes.batch_size, sizes.seq_len))
-    else:
-        raise ConfigError(f"{subject}: expected presets or memory{suggestion(subject, SUBJECTS)}")
-
-
-def table(vocab_size: int, classes: int) -> str:
+def table(options: PresetOptions) -> str:
     """The counts as a Markdown table."""
-    kinds = ("classification", "language_modelling")
-    head = ["size", *(f"{family} {head}" for family in FAMILIES for head in ("classifier", "LM"))]
+    head = ["size", *(f"{family} {name}" for family in FAMILIES for name in KINDS)]
+    models = [(family, kind) for family in FAMILIES for kind in KINDS.values()]
     rows = [
-        [size, *(f"{count(family, size, kind, vocab_size, classes):,}" for family in FAMILIES for kind in kinds)]
+        [size, *(f"{count(family, size, kind, options.vocab_size, options.classes):,}" for family, kind in models)]
         for size in SIZES
     ]
     return markdown_table(head, rows)
 
 
-def memory(vocab_size: int, batch_size: int, seq_len: int) -> str:
+def memory(options: MemoryOptions) -> str:
     """Megabytes of what a training step of the decoder holds, as a Markdown table."""
-    names = ("weights", "gradients", "AdamW", "batch", "logits")
     rows = []
     for size in SIZES:
-        n = count("transformer", size, "language_modelling", vocab_size, 2)
-        sizes = footprint(n, vocab_size, batch_size, seq_len)
-        rows.append(
-            [size, *(f"{bytes_ / 1e6:,.1f}" for bytes_ in (*(sizes[name] for name in names), sum(sizes.values())))]
-        )
-    return markdown_table(["size", *names, "sum"], rows)
+        sizes = footprint(count("transformer", size, "language_modelling", options.vocab_size), options)
+        rows.append([size, *(f"{bytes_ / 1e6:,.1f}" for bytes_ in (*sizes.values(), sum(sizes.values())))])
+    return markdown_table(["size", *sizes, "sum"], rows)
 
 
-def footprint(parameters: int, vocab_size: int, batch_size: int, seq_len: int) -> dict[str, int]:
+def footprint(parameters: int, options: MemoryOptions) -> dict[str, int]:
     """Bytes in float32 and int32: tokens, mask, targets and weights of each token, and an 8-byte id of each row."""
-    tokens = batch_size * seq_len
+    tokens = options.batch_size * options.seq_len
     return {
         "weights": 4 * parameters,
         "gradients": 4 * parameters,
         "AdamW": 8 * parameters,
-        "batch": 16 * tokens + 8 * batch_size,
-        "logits": 4 * tokens * vocab_size,
+        "batch": 16 * tokens + 8 * options.batch_size,
+        "logits": 4 * tokens * options.vocab_size,
     }
 
 
-def count(family: str, size: str, kind: Any, vocab_size: int, classes: int) -> int:
+def count(family: str, size: str, kind: Kind, vocab_size: int, classes: int = 0) -> int:
     """Parameters of one model; its arrays are never allocated."""
     from mlxlab.models.build import build_model
     from mlxlab.models.model import count_parameters
 
-    node = _read(f"model/{family}") | _read(f"model/size/{size}")
-    return count_parameters(build_model(node, kind=kind, num_classes=classes, vocab_size=vocab_size))
+    files = [conf_dir() / "model" / f"{option}.yaml" for option in (family, f"size/{size}")]
+    node, sizes = (yaml.safe_load(file.read_text(encoding="utf-8")) for file in files)
+    return count_parameters(build_model(node | sizes, kind=kind, num_classes=classes, vocab_size=vocab_size))
 
 
-def _read(option: str) -> dict[str, Any]:
-    return yaml.safe_load((conf_dir() / f"{option}.yaml").read_text(encoding="utf-8"))
+main = command(
+    __doc__,
+    {
+        "presets": Action(lambda options, _: print(table(options)), PresetOptions),
+        "memory": Action(lambda options, _: print(memory(options)), MemoryOptions),
+    },
+)

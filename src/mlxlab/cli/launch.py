@@ -10,13 +10,11 @@ data and (without dropout) the losses are those of a single process.
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from mlxlab.cli.app import run_command
-from mlxlab.cli.args import parse_args
+from mlxlab.cli.app import Action, command
 from mlxlab.constraints import Ge, Le
 from mlxlab.errors import ConfigError, ServiceUnavailableError
 
@@ -36,33 +34,30 @@ class LaunchOptions:
     backend: Literal["ring", "mpi", "nccl", "jaccl"] = "ring"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code."""
-    return run_command(__doc__, argv, _launch, options=[f"{__name__}.LaunchOptions"])
-
-
-def _launch(args: list[str]) -> int:
-    options, rest = parse(args)
-    train = [str(Path(__file__).parents[3] / "scripts" / "train.py")]
-    if not Path(train[0]).is_file():  # installed as a wheel
-        train = ["-m", "mlxlab.cli.main", "train"]
+def _launch(options: LaunchOptions, train_args: list[str]) -> int:
+    if options.nproc is None and not options.hosts:
+        raise ConfigError("nproc=...: missing; expected the number of processes, 1 to 1024, or hosts=...")
+    if {"-m", "--multirun"} & set(train_args):
+        raise ConfigError("-m: launch starts a single run; start sweeps with train")
+    script = Path(__file__).parents[3] / "scripts" / "train.py"
+    train = [str(script)] if script.is_file() else ["-m", "mlxlab.cli.main", "train"]  # installed as a wheel
     count = options.nproc or 1
     if count == 1 and not options.hosts:
-        return subprocess.call([sys.executable, *train, *rest])
-    if not any(word.startswith("trainer.parallel=") for word in rest):
-        rest = [*rest, "trainer.parallel=data"]
-    program = Path(sys.executable).with_name("mlx.launch")
-    if not program.exists():
-        raise ServiceUnavailableError(f"{program}: not found; it is part of the package mlx")
+        return subprocess.call([sys.executable, *train, *train_args])
+    if not any(arg.startswith("trainer.parallel=") for arg in train_args):
+        train_args = [*train_args, "trainer.parallel=data"]
+    launcher = Path(sys.executable).with_name("mlx.launch")
+    if not launcher.exists():
+        raise ServiceUnavailableError(f"{launcher}: not found; it is part of the package mlx")
     hosts = ["--hosts", options.hosts] if options.hosts else []
     settings = ["-n", str(count), *hosts, "--backend", options.backend, "--python", sys.executable]
-    return _run([str(program), *settings, *train, *rest])
+    return _run([str(launcher), *settings, *train, *train_args])
 
 
-def _run(program: list[str]) -> int:
+def _run(launcher: list[str]) -> int:
     """The exit code of rank 0, else of the first process that failed: mlx.launch itself always exits with 0."""
     codes: dict[int, int] = {}
-    with subprocess.Popen(program, stderr=subprocess.PIPE, text=True, errors="replace") as process:
+    with subprocess.Popen(launcher, stderr=subprocess.PIPE, text=True, errors="replace") as process:
         assert process.stderr is not None
         for line in process.stderr:
             sys.stderr.write(line)
@@ -73,15 +68,4 @@ def _run(program: list[str]) -> int:
     return 128 - code if code < 0 else code
 
 
-def parse(args: Sequence[str]) -> tuple[LaunchOptions, list[str]]:
-    """The options, and the arguments of `train`.
-
-    Raises:
-        ConfigError: neither `nproc` nor `hosts`, an invalid option, or a sweep.
-    """
-    options, _, rest = parse_args(args, LaunchOptions, forward="")
-    if options.nproc is None and not options.hosts:
-        raise ConfigError("nproc=...: missing; expected the number of processes, 1 to 1024, or hosts=...")
-    if any(word in ("-m", "--multirun") for word in rest):
-        raise ConfigError("-m: launch starts a single run; start sweeps with train")
-    return options, rest
+main = command(__doc__, Action(_launch, LaunchOptions, forward=""))

@@ -12,19 +12,13 @@ Examples
 """
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
-from mlxlab.cli.app import run_command
-from mlxlab.cli.args import parse_args
-from mlxlab.config.paths import conf_dir
+from mlxlab.cli.app import Action, command
 from mlxlab.constraints import Ge, Le, Positive
 from mlxlab.errors import CannotCreateError, ConfigError, WriteError
-
-if TYPE_CHECKING:
-    from mlxlab.training.lr_finder import LRRangeTest
 
 POINTS = 20  # rows of the table
 
@@ -46,35 +40,34 @@ class LrFindOptions:
     out: Path = Path("lr_find.png")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code."""
-    return run_command(__doc__, argv, _find, options=[f"{__name__}.LrFindOptions"], needs_args=False)
-
-
-def parse(args: Sequence[str]) -> tuple[LrFindOptions, list[str]]:
-    """The options, and the arguments of `train`.
-
-    Raises:
-        ConfigError: an invalid option, or a plot of an unknown format.
-        CannotCreateError: the folder of the plot does not exist.
-    """
-    options, _, rest = parse_args(args, LrFindOptions, forward="")
+def _find(options: LrFindOptions, args: list[str]) -> None:
     if options.start >= options.end:
         raise ConfigError(f"start={options.start:g} end={options.end:g}: expected start < end")
     if options.out.suffix not in (".png", ".pdf", ".svg"):
         raise ConfigError(f"out={options.out}: expected a name that ends in .png, .pdf or .svg")
     if not options.out.absolute().parent.is_dir():
         raise CannotCreateError(f"out={options.out}: there is no folder {options.out.absolute().parent}")
-    return options, rest
+    from mlxlab.cli.hydra_jobs import compose
 
+    config = compose(args, resolve=True)
+    from mlxlab import backend
 
-def _find(args: list[str]) -> None:
-    options, rest = parse(args)
-    cfg = _compose(rest)
+    backend.prepare()
+    from mlxlab.experiment.build import build_session, model_seed
+    from mlxlab.training.lr_finder import find_learning_rate, plot_range_test, smoothed, suggest_learning_rate
+
     with tempfile.TemporaryDirectory() as folder:
-        curve = _search(cfg, options, Path(folder))
-    from mlxlab.training.lr_finder import plot_range_test, smoothed, suggest_learning_rate
-
+        session = build_session(config, Path(folder))
+        curve = find_learning_rate(
+            session.trainer,
+            session.model,
+            session.data.train,
+            session.data.task,
+            start=options.start,
+            end=options.end,
+            steps=options.steps,
+            seed=model_seed(config),
+        )
     best = suggest_learning_rate(curve.rates, curve.losses)
     print("| learning rate | smoothed loss |\n|--:|--:|")
     rows = list(zip(curve.rates, smoothed(curve.losses), strict=True))
@@ -88,32 +81,4 @@ def _find(args: list[str]) -> None:
     print(f"trainer.learning_rate={best:.2g}" if best is not None else "the loss never fell: no suggestion")
 
 
-def _compose(args: list[str]) -> Any:
-    from mlxlab.config.hydra.compose import Composer, without_hydra
-
-    composer = Composer(conf=conf_dir(), overrides=args)
-    return without_hydra(composer.checked(composer.open()))
-
-
-def _search(cfg: Any, options: LrFindOptions, folder: Path) -> "LRRangeTest":
-    from mlxlab import backend
-
-    backend.prepare()
-    from omegaconf import OmegaConf
-
-    from mlxlab.experiment.build import build_session, model_seed
-    from mlxlab.training.lr_finder import find_learning_rate
-
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
-    session = build_session(config, folder)
-    data, start, end, steps = session.data, options.start, options.end, options.steps
-    return find_learning_rate(
-        session.trainer,
-        session.model,
-        data.train,
-        data.task,
-        start=start,
-        end=end,
-        steps=steps,
-        seed=model_seed(config),
-    )
+main = command(__doc__, Action(_find, LrFindOptions, forward=""), needs_args=False)

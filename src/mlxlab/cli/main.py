@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
 def verbs() -> list[str]:
     """The modules of this package that define `main`."""
     files = [file for file in Path(__file__).parent.glob("*.py") if file.stem != "main"]
-    return sorted(file.stem for file in files if "\ndef main(" in file.read_text(encoding="utf-8"))
+    return sorted(file.stem for file in files if re.search(r"(?m)^(def main\(|main = )", file.read_text("utf-8")))
 
 
 def _complete(args: list[str]) -> int:

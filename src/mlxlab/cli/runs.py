@@ -10,13 +10,11 @@ unless uri= (and artifacts=, if it keeps them elsewhere) names the store to uplo
 """
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from mlxlab.cli.app import run_command
-from mlxlab.cli.args import parse_args
+from mlxlab.cli.app import Action, command
 from mlxlab.config.paths import project_root
 from mlxlab.config.suggest import suggestion
 from mlxlab.constraints import Ge, Le
@@ -24,11 +22,10 @@ from mlxlab.errors import ConfigError
 
 if TYPE_CHECKING:
     from mlxlab.tracking.mlflow.address import Address
-    from mlxlab.tracking.runs.reader import Kind, RunReader, RunRow
+    from mlxlab.tracking.runs.reader import RunReader, RunRow
 
 log = logging.getLogger(__name__)
 
-VERBS = ("list", "show", "compare", "sync")
 STATUSES = ("RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")
 
 
@@ -77,51 +74,25 @@ class SyncOptions:
     artifacts: str | None = None
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code."""
-    return run_command(__doc__, argv, _act, options=[f"{__name__}.ListOptions", f"{__name__}.SyncOptions"])
-
-
-def _act(args: list[str]) -> None:
-    verb, *rest = args
-    if verb == "list":
-        _list(parse_args(rest, ListOptions).options)
-    elif verb == "show":
-        store, names, _ = parse_args(rest, StoreOptions, names=(1, 1))
-        _show(store, names)
-    elif verb == "compare":
-        store, names, _ = parse_args(rest, StoreOptions, names=(2, 20))
-        _compare(store, names)
-    elif verb == "sync":
-        sync, names, _ = parse_args(rest, SyncOptions, names=(0, 1000))
-        _sync(sync, names)
-    else:
-        raise ConfigError(f"{verb}: expected list, show, compare or sync{suggestion(verb, VERBS)}")
-
-
-def _list(options: ListOptions) -> None:
+def _list(options: ListOptions, _: list[str]) -> None:
     from mlxlab.tracking.mlflow import flush
     from mlxlab.tracking.runs.tables import format_list
 
     status = options.status.upper() if options.status is not None else None
     if status is not None and status not in STATUSES:
-        raise ConfigError(
-            f"status={options.status}: expected one of {', '.join(STATUSES)}{suggestion(status, STATUSES)}"
-        )
+        near = suggestion(status, STATUSES)
+        raise ConfigError(f"status={options.status}: expected one of {', '.join(STATUSES)}{near}")
     address = _address(options.uri)
     reader = _open(address)
-    _check("sort", options.sort, reader, "metrics")
-    _check("experiment", options.experiment, reader, "experiments")
+    if options.sort is not None and options.sort not in (known := reader.names("metrics")):
+        raise ConfigError(f"sort={options.sort}: not in the store{suggestion(options.sort, known)}")
+    if options.experiment is not None and options.experiment not in (known := reader.names("experiments")):
+        raise ConfigError(f"experiment={options.experiment}: not in the store{suggestion(options.experiment, known)}")
     runs = reader.list_runs(limit=options.limit, experiment=options.experiment, status=status, sort=options.sort)
     columns = options.metrics.split(",") if options.metrics is not None else None
     print(format_list(runs, columns) if runs else "no runs")
     if line := flush.pending_summary(address):
         log.info(line)
-
-
-def _check(key: str, value: str | None, reader: "RunReader", kind: "Kind") -> None:
-    if value is not None and value not in (known := reader.names(kind)):
-        raise ConfigError(f"{key}={value}: not in the store{suggestion(value, known)}")
 
 
 def _show(options: StoreOptions, names: list[str]) -> None:
@@ -180,3 +151,14 @@ def _open(address: "Address") -> "RunReader":
     from mlxlab.tracking.runs.mlflow_reader import MlflowRunReader
 
     return MlflowRunReader(address)
+
+
+main = command(
+    __doc__,
+    {
+        "list": Action(_list, ListOptions),
+        "show": Action(_show, StoreOptions, names=(1, 1)),
+        "compare": Action(_compare, StoreOptions, names=(2, 20)),
+        "sync": Action(_sync, SyncOptions, names=(0, 1000)),
+    },
+)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command line (without the program's name); returns the exit code."""
-    return run_command(_help, argv, partial(_act, owns_process=argv is None), needs_args=False)
+    return run_command(argv, partial(_train, owns_process=argv is None), _help, needs_args=False)
 
 
 def _help(argv: list[str]) -> str:
@@ -26,41 +26,16 @@ def _help(argv: list[str]) -> str:
     return show_help([arg for arg in argv if not arg.startswith("-") and arg != "help"])
 
 
-def _act(argv: list[str], *, owns_process: bool) -> int:
+def _train(argv: list[str], *, owns_process: bool) -> int:
     flags = _flags(argv)
     composer = _composer(flags)
     hydra = composer.open()
-    if flags.cfg:
+    if flags.cfg or flags.info or flags.hydra_help or flags.shell_completion:
         return _show(hydra, composer, flags)
-    if flags.info or flags.hydra_help or flags.shell_completion:
-        return _show_hydra(hydra, composer, flags)
     config = composer.checked(hydra)
     from mlxlab.cli import hydra_jobs
 
     return hydra_jobs.sweep(hydra, config) if composer.multirun else hydra_jobs.run(hydra, config, owns_process)
-
-
-def _show_hydra(hydra: "Hydra", composer: "Composer", flags: "Namespace") -> int:
-    """`--info`, `--hydra-help` and shell completion, as Hydra prints them."""
-    from mlxlab.config.hydra.compose import get_args_parser
-
-    try:
-        if flags.shell_completion:
-            hydra.shell_completion(config_name=composer.name, overrides=composer.overrides)
-            return 0
-        composer.guard(hydra)
-        if flags.info:
-            hydra.show_info(flags.info, config_name=composer.name, overrides=composer.overrides)
-        else:
-            hydra.hydra_help(config_name=composer.name, args_parser=get_args_parser(), args=flags)
-    except (UserError, BrokenPipeError, SystemExit):
-        raise
-    except Exception as error:
-        if not flags.shell_completion:
-            composer.checked(hydra)  # reports the error as one line
-        message = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise ConfigError(f"{' '.join(composer.overrides)}: {one_line(message)}") from error
-    return 0
 
 
 def _flags(argv: list[str]) -> "Namespace":
@@ -89,36 +64,48 @@ def _flags(argv: list[str]) -> "Namespace":
 def _composer(flags: "Namespace") -> "Composer":
     from mlxlab.config.hydra.compose import Composer
 
-    multirun = flags.multirun or any(word.lstrip("+") == "hydra.mode=MULTIRUN" for word in flags.overrides)
+    multirun = flags.multirun or any(arg.lstrip("+") == "hydra.mode=MULTIRUN" for arg in flags.overrides)
+    conf, extra = flags.config_path, flags.config_dir
     return Composer(
-        conf=_folder(flags.config_path, "--config-path") or _folder(conf_dir(), "MLXLAB_CONF") or conf_dir(),
+        conf=_folder(conf, "--config-path") if conf is not None else _folder(conf_dir(), "MLXLAB_CONF"),
         overrides=flags.overrides,
-        extra=_folder(flags.config_dir, "--config-dir"),
+        extra=_folder(extra, "--config-dir") if extra is not None else None,
         name=flags.config_name or "train",
         multirun=multirun,
     )
 
 
-def _folder(text: str | Path | None, flag: str) -> Path | None:
-    if text is None:
-        return None
-    folder = Path(text).expanduser().resolve()
+def _folder(path: str | Path, flag: str) -> Path:
+    folder = Path(path).expanduser().resolve()
     if not folder.is_dir():
-        raise ConfigError(f"{flag} {one_line(str(text), 120)}: not a folder of config files")
+        raise ConfigError(f"{flag} {one_line(str(path), 120)}: not a folder of config files")
     return folder
 
 
 def _show(hydra: "Hydra", composer: "Composer", flags: "Namespace") -> int:
-    """`--cfg job|hydra|all`, as Hydra prints it."""
+    """`--cfg`, `--info`, `--hydra-help` and shell completion, as Hydra prints them."""
+    from mlxlab.config.hydra.compose import get_args_parser
+
+    name, overrides = composer.name, composer.overrides
     try:
+        if flags.shell_completion:
+            hydra.shell_completion(config_name=name, overrides=overrides)
+            return 0
         if flags.cfg != "job":
             composer.guard(hydra)
-        hydra.show_cfg(composer.name, composer.overrides, flags.cfg, flags.package, flags.resolve)
-    except SystemExit:  # no such package: Hydra has printed it
-        return ConfigError.exit_code
-    except UserError:
+        if flags.cfg:
+            hydra.show_cfg(name, overrides, flags.cfg, flags.package, flags.resolve)
+        elif flags.info:
+            hydra.show_info(flags.info, config_name=name, overrides=overrides)
+        else:
+            hydra.hydra_help(config_name=name, args_parser=get_args_parser(), args=flags)
+    except (UserError, BrokenPipeError):
         raise
-    except Exception:
-        composer.checked(hydra)  # reports the error as one line
-        raise
+    except SystemExit as stop:  # Hydra has printed what is wrong, for example that there is no such package
+        return ConfigError.exit_code if stop.code else 0
+    except Exception as error:
+        if not flags.shell_completion:
+            composer.checked(hydra)  # reports the error as one line
+        message = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise ConfigError(f"{' '.join(overrides)}: {one_line(message)}") from error
     return 0

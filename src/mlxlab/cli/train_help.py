@@ -1,12 +1,10 @@
 """`train --help`: groups, options, keys and examples, read from the files of conf/ without importing Hydra or MLX."""
 
 import sys
-from textwrap import wrap
 
-from mlxlab.config.help_index import KeyHelp, chosen, groups, lines
+from mlxlab.cli.args import two_columns
+from mlxlab.config.help_index import chosen, groups, lines
 from mlxlab.config.paths import conf_dir
-
-_WIDTH, _COLUMN = 120, 46
 
 _TOP = """Trains one experiment, or with -m a sweep of them.
 
@@ -40,23 +38,11 @@ def show_help(overrides: list[str]) -> str:
     options = chosen(conf, overrides)
     text = [_TOP.format(program=program), "Groups (* is the default or the chosen option)"]
     for group, names in groups(conf).items():
-        text += _group(group, names, options.get(group))
+        text.append(f"  {group}=")
+        for name, description in names.items():
+            text.append(f"    {'*' if name == options.get(group) else ' '} {name:<16} {description}")
     text.append("\nKeys: default, expected values, meaning")
     for line in lines(conf, options):
-        text += _line(line)
+        meaning = f"{line.expected}; {line.description}" if line.description else line.expected
+        text += two_columns(f"  {line.key}={line.default}", meaning, 46)
     return "\n".join([*text, _BOTTOM.format(program=program)])
-
-
-def _group(group: str, names: dict[str, str], default: str | None) -> list[str]:
-    shown = [f"  {group}="]
-    for option, description in names.items():
-        shown.append(f"    {'*' if option == default else ' '} {option:<16} {description}")
-    return shown
-
-
-def _line(line: KeyHelp) -> list[str]:
-    head = f"  {line.key}={line.default}"
-    text = f"{line.expected}; {line.description}" if line.description else line.expected
-    wrapped = wrap(text, _WIDTH - _COLUMN)
-    first = [head.ljust(_COLUMN) + wrapped[0]] if len(head) < _COLUMN else [head, " " * _COLUMN + wrapped[0]]
-    return first + [" " * _COLUMN + more for more in wrapped[1:]]

@@ -6,12 +6,10 @@ Prints `verified`, or what differs first (exit 76). Takes as long as the trainin
 for the device and the versions that the run was made with.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlxlab.cli.app import run_command
-from mlxlab.cli.args import parse_args
+from mlxlab.cli.app import Action, command
 
 
 @dataclass(frozen=True)
@@ -25,15 +23,12 @@ class VerifyOptions:
     from_scratch: bool = False
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code."""
-    return run_command(__doc__, argv, _verify, options=[f"{__name__}.VerifyOptions"])
-
-
-def _verify(args: list[str]) -> None:
-    options, folders, _ = parse_args(args, VerifyOptions, names=(1, 1))
+def _verify(options: VerifyOptions, folders: list[str]) -> None:
     from mlxlab.experiment.verify import verify_run
 
     for line in verify_run(Path(folders[0]), from_start=options.from_scratch):
         print(line, flush=True)
     print("verified")
+
+
+main = command(__doc__, Action(_verify, VerifyOptions, names=(1, 1)))

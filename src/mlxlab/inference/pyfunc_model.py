@@ -20,7 +20,7 @@ class PyfuncModel(PythonModel):
         from mlxlab.inference.restore import restore_model
 
         backend.prepare()
-        self.restored = restore_model(Path(context.artifacts["run"]), Path(context.artifacts["checkpoint"]))
+        self.restored = restore_model(Path(context.artifacts["run"]), context.artifacts["checkpoint"])
 
     # model_input is not annotated: MLflow would read the annotation as a schema, and warn.
     def predict(self, context: Any, model_input, params: dict[str, Any] | None = None) -> Any:  # type: ignore[no-untyped-def]

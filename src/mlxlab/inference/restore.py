@@ -35,12 +35,12 @@ class RestoredModel:
     config_dir: Path  # the `inference` folder: config.yaml, tokenizer.json, data.json
 
 
-def restore_model(folder: Path, checkpoint: Path | None = None) -> RestoredModel:
-    """Restores the best model of a run.
+def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
+    """Restores the model of a run.
 
     Args:
         folder: the run folder, or its `inference` folder alone; or that of an ensemble.
-        checkpoint: its name, as in `load_named`; None takes the best one of the run folder.
+        checkpoint: its name, as in `load_named`.
 
     Raises:
         InputNotFoundError: the folder holds no run.
@@ -61,7 +61,7 @@ def restore_model(folder: Path, checkpoint: Path | None = None) -> RestoredModel
     task = encoder.task
     sizes = {"num_classes": task.num_classes, "vocab_size": encoder.tokenizer.vocab_size}
     model = build_model(node, kind=task.kind, **sizes, load_pretrained=False)
-    loaded = load_named(str(checkpoint or "best"), folder)
+    loaded = load_named(checkpoint, folder)
     weights = {name: leaf for name, leaf in loaded.weights.items() if not name.startswith(f"{PROJECTIONS}.")}
     try:
         check_arrays(weights, dict(tree_flatten(model.parameters())), "model")
@@ -81,7 +81,7 @@ def restore_from(path: Path) -> RestoredModel:
     run = find_run_dir(path)
     if run is None:
         raise InputNotFoundError(f"{path}: no run folder, checkpoint or ensemble")
-    return restore_model(run, None if path.absolute() == run else path)
+    return restore_model(run, "best" if path.absolute() == run else str(path))
 
 
 def _restore_ensemble(folder: Path) -> RestoredModel:

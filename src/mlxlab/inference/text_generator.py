@@ -59,8 +59,8 @@ class TextGenerator:
         return replace(request, context_length=check_context(self.model, request.context_length or self.context))
 
 
-def load_generator(run: Path, checkpoint: Path | None = None) -> TextGenerator:
-    """The generator of a run folder (by default its best checkpoint), of a GGUF file, or of a Llama-type folder.
+def load_generator(run: Path, checkpoint: str = "best") -> TextGenerator:
+    """The generator of a checkpoint of a run folder, of a GGUF file, or of a Llama-type folder.
 
     Raises:
         ConfigError: the model is no causal language model. InputNotFoundError: the folder holds no run.

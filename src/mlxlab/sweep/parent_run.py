@@ -3,7 +3,6 @@
 import atexit
 import os
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
@@ -22,7 +21,7 @@ class ParentRun(Callback):
         self.failed = 0  # jobs, as far as this process saw them
         self._tracker: Tracker | None = None
 
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+    def on_multirun_start(self, config: DictConfig, **_: object) -> None:
         from mlxlab.config.instantiate import instantiate
         from mlxlab.config.paths import project_root
 
@@ -36,17 +35,17 @@ class ParentRun(Callback):
         os.environ[PARENT] = self.uid
         atexit.register(self._end, "FAILED")  # Hydra calls no on_multirun_end after a failure or Ctrl-C
 
-    def on_job_start(self, config: DictConfig, **_: Any) -> None:
+    def on_job_start(self, config: DictConfig, **_: object) -> None:
         if self.uid:
             os.environ[PARENT] = self.uid
 
-    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: object) -> None:
         self.failed += job_return.status == JobStatus.FAILED
 
-    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+    def on_multirun_end(self, config: DictConfig, **_: object) -> None:
         self._end("FAILED" if self.failed else "FINISHED")
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_tracker": None}  # an open file does not travel
 
     def _end(self, status: Status) -> None:
