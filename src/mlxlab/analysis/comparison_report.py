@@ -65,7 +65,7 @@ def fold_markdown(comparison: Comparison, notes: Sequence[str], command: str) ->
         folds = [[value for run, value in method.values.items() if run.startswith(f"{seed} ")] for seed in seeds]
         means = [method.mean, method.error, *map(fmean, folds)]
         cells = _gain_cells(comparison, method.name)
-        rows.append([method.name, *(f"{value:.4f}" for value in means), *list(cells.values())[:2]])
+        rows.append([method.name, *map(_number, means), *list(cells.values())[:2]])
     head = ["accuracy of", "mean", "std. error", *seeds, *list(cells)[:2]]
     text = " ".join([*notes, _test_note(comparison)])
     return "\n".join([markdown_table(head, rows), "", *wrap(text, 120), "", f"    {command}"])
