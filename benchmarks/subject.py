@@ -66,7 +66,7 @@ class _NoData:
         return iter(())
 
     epoch, at_epoch_start, batch_size, batches_per_epoch = 0, False, 1, 1
-    tokens_per_batch, wait_seconds, skipped_records = None, 0.0, 0
+    tokens_per_batch, skipped_records = None, 0
 
     def resize(self, batch_size: int) -> None: ...
 

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from mlxlab.cli.evaluate import main
-from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE
+from mlxlab.data.tokenizers.bpe import train_bpe
 from support.processes import run, tiny_overrides
 from support.titanic import real_rows
 
@@ -116,7 +116,7 @@ def test_a_classifier_is_evaluated_on_the_test_rows_of_the_titanic(place, capsys
 
 
 def test_faults_are_one_line_and_a_documented_code(place, capsys):
-    ByteLevelBPE(301, 2).train(TEXTS).save(place)
+    train_bpe(TEXTS, 301, 2).save(place)
     language, titanic = f"run={place / 'language'}", f"run={place / 'titanic'}"
     (place / "empty.txt").write_text("")
     faults = [
@@ -142,7 +142,7 @@ def test_faults_are_one_line_and_a_documented_code(place, capsys):
 def test_neither_evaluation_nor_resume_go_on_with_another_tokenizer(place, capsys):
     folder = place / "swapped"
     shutil.copytree(place / "language", folder, symlinks=True)
-    ByteLevelBPE(300, 3).train(TEXTS[:100]).save(folder / "inference")
+    train_bpe(TEXTS[:100], 300, 3).save(folder / "inference")
     assert main([f"run={folder}"]) == 77
     assert "tokenizer" in capsys.readouterr().err
     resumed = run(f"hydra.run.dir={folder}", "resume=auto", "trainer.max_steps=8", "tracking=none")

@@ -10,7 +10,7 @@ import tracemalloc
 import pytest
 
 from mlxlab.data.strict_csv import parse_csv
-from mlxlab.data.titanic.csv_schema import read_passengers
+from mlxlab.data.titanic.passenger import read_passengers
 from mlxlab.errors import DataError, InputNotFoundError
 from support.titanic import csv_text, real_rows
 

@@ -7,7 +7,7 @@ import numpy as np
 from mlx.utils import tree_map
 
 from end_to_end.test_streaming import SMALL
-from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE
+from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.inference.text_generator import load_generator
 from mlxlab.models.heads import build_head
 from mlxlab.models.model import Model
@@ -17,7 +17,7 @@ from support.processes import run
 
 
 def test_a_gguf_model_is_fine_tuned_resumed_without_the_file_and_generates(tmp_path):
-    tokenizer = ByteLevelBPE(300, 1).train(["Line 3 tells of 9 sheep and 3 dogs"] * 3)
+    tokenizer = train_bpe(["Line 3 tells of 9 sheep and 3 dogs"] * 3, 300, 1)
     backbone = Transformer(**SHAPE, vocab_size=tokenizer.vocab_size, rope_theta=5e5)
     model = Model(backbone, build_head(backbone, kind="language_modelling"))
     model.update(tree_map(lambda w: w + 0.2 * mx.random.normal(w.shape), model.parameters()))

@@ -7,7 +7,7 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
-from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE
+from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.inference.restore import restore_model
 from mlxlab.models.bert import Bert
 from support.processes import run, tiny_overrides
@@ -63,7 +63,7 @@ def write(folder):
     weights = {theirs(path): leaf for path, leaf in tree_flatten(Bert(**sizes).parameters())}
     mx.save_safetensors(str(folder / "model.safetensors"), weights)
     (folder / "config.json").write_text(json.dumps(CONFIG))
-    ByteLevelBPE(300, 1).train(["a passenger of the third class", "a lady of the first class"]).save(folder)
+    train_bpe(["a passenger of the third class", "a lady of the first class"], 300, 1).save(folder)
     return weights
 
 

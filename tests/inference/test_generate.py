@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_map
 
-from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE
+from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.errors import ConfigError
 from mlxlab.inference.detokenizer import StreamingDetokenizer
 from mlxlab.inference.generate import GenerationConfig, generate, window_start
@@ -32,7 +32,7 @@ GREEDY = SamplingParams(temperature=0.0)
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return ByteLevelBPE(VOCABULARY, 1).train(["the cat sat on the mat, the dog sat on the log"] * 3)
+    return train_bpe(["the cat sat on the mat, the dog sat on the log"] * 3, VOCABULARY, 1)
 
 
 def new_model(backbone, kind="language_modelling"):

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_map
 
+from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.data.tokenizers.gguf import tokenizer_from
-from mlxlab.data.tokenizers.tokenizer import BOS, EOS, MASK, PAD, ByteLevelBPE, Tokenizer, load_tokenizer
+from mlxlab.data.tokenizers.tokenizer import BOS, EOS, MASK, PAD, Tokenizer, load_tokenizer
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.inference.generate import GenerationConfig
 from mlxlab.inference.sampling import SamplingParams
@@ -75,7 +76,7 @@ NAMES = {
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return ByteLevelBPE(300, 1).train(["the cat sat on the mat"] * 3)
+    return train_bpe(["the cat sat on the mat"] * 3, 300, 1)
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])

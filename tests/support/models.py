@@ -51,7 +51,7 @@ class RandomBatches:
         self.targets = (self.tokens.sum(axis=1) % 2).astype(np.int32)
         self.batch_size, self.seed, self.shuffled = batch_size, seed, shuffled
         self.epoch = self.index = 0
-        self.wait_seconds, self.tokens_per_batch, self.skipped_records = 0.0, None, 0
+        self.tokens_per_batch, self.skipped_records = None, 0
 
     @property
     def at_epoch_start(self) -> bool:

@@ -1,4 +1,4 @@
-"""Parts for the tests of the Titanic: the real rows, sound CSV files of them, the data set of the configuration."""
+"""For tests of the Titanic: the real rows, valid CSV files of them, tokenizer trainers, the configured data set."""
 
 import csv
 import io
@@ -8,11 +8,10 @@ from typing import Any
 
 from mlxlab.data.loaders.bucketing import FixedBatchSize
 from mlxlab.data.subset import ExampleSelection
-from mlxlab.data.titanic.csv_schema import COLUMNS
 from mlxlab.data.titanic.dataset import Augment, TitanicDataset
-from mlxlab.data.titanic.passenger import Passenger
+from mlxlab.data.titanic.passenger import COLUMNS, Passenger
 from mlxlab.data.titanic.sources import load_passengers
-from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE
+from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 
 
 @cache
@@ -30,6 +29,20 @@ def csv_text(rows: Any) -> str:
     return out.getvalue()
 
 
+def new_bpe_trainer(**changes: Any) -> BPETokenizerTrainer:
+    settings = {
+        "vocab_size": "auto",
+        "vocab_size_strategy": "auto_limits",
+        "min_vocab_size": 512,
+        "max_vocab_size": 1500,
+        "min_frequency": 2,
+        "train_examples": 10_000,
+        "path": None,
+        "force_retrain": False,
+    }
+    return BPETokenizerTrainer(**(settings | changes))
+
+
 def make_titanic(cache: Path, **changes: Any) -> TitanicDataset:
     """The data set of conf/data/titanic.yaml."""
     arguments = {
@@ -44,11 +57,13 @@ def make_titanic(cache: Path, **changes: Any) -> TitanicDataset:
         "valid_fraction": 0.2,
         "folds": None,
         "fold": 0,
-        "tokenizer": ByteLevelBPE(vocab_size=1024, min_frequency=2),
+        "tokenizer": new_bpe_trainer(vocab_size=1024),
         "select": ExampleSelection(mode=None, percent=25, score="mean", source=None),
         "prefetch": 2,
         "overfit_batches": None,
         "seed": 0,
         "cache": cache,
+        "parameters": 1_000_000,
+        "width": 128,
     }
     return TitanicDataset(**(arguments | changes))

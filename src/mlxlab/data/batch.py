@@ -2,9 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
+
+from mlxlab.errors import DataError
+from mlxlab.files.shape import ShapeError, validate
+
+T = TypeVar("T")
 
 
 class Batch(NamedTuple):
@@ -32,42 +37,30 @@ class BatchIterator(Protocol):
         Raises:
             DataError: the data is malformed, has changed since the run began, or an epoch of it has no batch.
         """
-        ...
 
     @property
     def epoch(self) -> int:
         """The epoch of the next batch, from 0."""
-        ...
 
     @property
     def at_epoch_start(self) -> bool:
-        """Whether the next batch is the first of its epoch."""
-        ...
+        """True if the next batch is the first of its epoch."""
 
     @property
     def batch_size(self) -> int:
         """Rows of a full batch, summed over all processes."""
-        ...
 
     @property
     def batches_per_epoch(self) -> int | None:
         """Batches per epoch: an estimate where a stream cannot count them, None where it cannot estimate either."""
-        ...
 
     @property
     def tokens_per_batch(self) -> int | None:
         """Tokens of a full batch, or None where batches differ in length."""
-        ...
-
-    @property
-    def wait_seconds(self) -> float:
-        """Seconds the consumer has waited for batches since this object was made."""
-        ...
 
     @property
     def skipped_records(self) -> int:
         """Malformed records that were skipped so far, each counted once; 0 where none may be."""
-        ...
 
     def resize(self, batch_size: int) -> None:
         """Changes the batch size from the next batch on; no example of the epoch is lost or repeated by it.
@@ -75,11 +68,9 @@ class BatchIterator(Protocol):
         Raises:
             ConfigError: the size of these batches is fixed by the configuration.
         """
-        ...
 
     def state_dict(self) -> dict[str, object]:
         """The position after the batch last yielded, as JSON."""
-        ...
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Moves to a saved position without replaying what precedes it. Fits any batch size.
@@ -87,7 +78,6 @@ class BatchIterator(Protocol):
         Raises:
             DataError: the state is malformed, or was saved with other data.
         """
-        ...
 
 
 @dataclass(frozen=True)
@@ -99,3 +89,29 @@ class Task:
     labels: tuple[str, ...] = ()  # names of the classes
     masked: bool = False  # language modelling: predict masked tokens (True) or the next token (False)
     token_bytes: tuple[int, ...] = ()  # bytes of UTF-8 by token id, for bits per byte
+
+
+def check_position(position: object, shape: type[T]) -> T:
+    """`position` as `shape`, any type that `mlxlab.files.shape.validate` knows: a checkpoint may come from anyone.
+
+    Raises:
+        DataError: it is of another shape.
+    """
+    try:
+        checked: T = validate(position, shape)
+    except ShapeError as error:
+        raise DataError(f"the saved position is malformed: {error}") from None
+    return checked
+
+
+def load_position(state: Mapping[str, object], shape: type[T], fingerprint: str) -> T:
+    """`state` as `shape`, a `TypedDict` with the key `fingerprint`, which must be that of the data to be positioned.
+
+    Raises:
+        DataError: the state is of another shape, or was saved with other data.
+    """
+    position = check_position(dict(state), shape)
+    if state["fingerprint"] != fingerprint:
+        got = state["fingerprint"]
+        raise DataError(f"the saved position is in other data: expected fingerprint {fingerprint}, got {got}")
+    return position

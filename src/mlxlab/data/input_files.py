@@ -20,7 +20,7 @@ SIGNATURES = {
 }
 
 
-def read_input_file(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> bytes:
+def read_input_file(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> bytes:
     """The first `max_bytes` + 1 bytes of a regular file, so that a longer file can be recognised.
 
     Never blocks: pipes, devices and folders are refused before they are opened.
@@ -44,8 +44,8 @@ def read_input_file(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> byte
 
 def describe_file_type(mode: int) -> str:
     """The kind of a file that is not regular, with its article."""
-    kinds = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
-    return next((name for is_kind, name in kinds.items() if is_kind(mode)), "a device")
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
 
 
 def suggest_file(path: Path) -> str:

@@ -54,5 +54,5 @@ def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
 def row_batches(encoder: PassengerEncoder, node: dict[str, Any]) -> EvalData:
     """The labelled rows of the CSV file `node["source"]`, or with "test" the 418 real test rows."""
     rows = load_evaluation_rows(node["source"])
-    batches = EvalLoader(len(rows), node["eval_batch_size"], lambda _, at: encoder.encode_rows([rows[i] for i in at]))
+    batches = EvalLoader(len(rows), node["eval_batch_size"], lambda at: encoder.encode_rows([rows[i] for i in at]))
     return EvalData(batches, f"{len(rows)} rows of {node['source']}")

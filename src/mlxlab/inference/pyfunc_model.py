@@ -40,7 +40,7 @@ class PyfuncModel(PythonModel):
     def _classes(self, table: Any) -> Any:
         import pandas as pd
 
-        from mlxlab.data.titanic.csv_schema import read_passengers
+        from mlxlab.data.titanic.passenger import read_passengers
         from mlxlab.inference.predict import predict
 
         with tempfile.TemporaryDirectory() as folder:  # tables pass the same checks as files

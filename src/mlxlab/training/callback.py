@@ -16,15 +16,17 @@ loop holds itself, saves what all of them did.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from mlxlab.checkpoint.state import RunMetadata, empty_metadata
 from mlxlab.distributed.process_group import ProcessGroup, SingleProcess
 from mlxlab.tracking.tracker import NoTracker, Tracker
 from mlxlab.training.state import Progress, StepResult, TrainState
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -43,10 +45,10 @@ class Control:
 
 
 class ThroughputTimer:
-    """Steps and tokens per second since the last reading, without the pauses."""
+    """Steps and tokens per second since the last reading, without the pauses; and all seconds of waiting for data."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+        self._clock, self.wait_seconds = clock, 0.0
         self.restart(Progress())
 
     def restart(self, progress: Progress) -> None:
@@ -67,6 +69,14 @@ class ThroughputTimer:
             yield
         finally:
             self._since += self._clock() - start
+
+    def waiting(self, items: Iterable[T]) -> Iterator[T]:
+        """The same items; adds the time until each of them is ready to `wait_seconds`."""
+        start = self._clock()
+        for item in items:
+            self.wait_seconds += self._clock() - start
+            yield item
+            start = self._clock()
 
 
 @dataclass(frozen=True)

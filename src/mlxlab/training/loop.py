@@ -59,7 +59,7 @@ class TrainingLoop:
         state.model.train()
         while not self.control.stop_reason:
             try:
-                for batch in state.data:
+                for batch in self.context.timer.waiting(state.data):
                     batch = batch._replace(aux=batch.aux | trainer.loss.annotate(batch, state.fraction_done))
                     state.optimizer.learning_rate = schedule(mx.array(state.progress.schedule_step))
                     mx.random.seed(step_seed(self.seed, state.progress.step, group.rank))
@@ -180,7 +180,7 @@ def log_totals(context: FitContext, state: TrainState, result: StepResult) -> No
         metrics[names.RETRACES] = float(result.retraces)
     steps_per_sec, tokens_per_sec = context.timer.read(state.progress)
     metrics |= {
-        names.DATA_WAIT_SECONDS: state.data.wait_seconds,
+        names.DATA_WAIT_SECONDS: context.timer.wait_seconds,
         names.SKIPPED_RECORDS: float(state.data.skipped_records),
         names.PADDING_FRACTION: 1 - totals.tokens / max(totals.token_slots, 1),
         names.LOSS: totals.loss / weight if totals.steps else float("nan"),

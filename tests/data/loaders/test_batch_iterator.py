@@ -6,18 +6,17 @@ import json
 import numpy as np
 import pytest
 
-from data.loaders.test_bucketing import loader as new_bucket_loader
+from data.loaders.test_bucketing import new_loader as new_bucket_loader
 from data.loaders.test_loader import new_loader
 from mlxlab.data.batch import BatchIterator
 from mlxlab.data.loaders.prefetch import Prefetch, prefetch
-from mlxlab.data.loaders.repeat import repeat_batches
-from mlxlab.data.loaders.wait_timer import WaitTimer
+from mlxlab.data.loaders.repeat import RepeatBatches, repeat_batches
 from mlxlab.errors import DataError
 from support.streams import make_batches
 
-LOADERS = {"DataLoader": new_loader, "BucketLoader": new_bucket_loader, "PackedBatchIterator": make_batches}
+LOADERS = {"in order": new_loader, "by length": new_bucket_loader, "packed": make_batches}
 WRAPPERS = {
-    "alone": lambda batches: batches,
+    "unwrapped": lambda batches: batches,
     "prefetched": lambda batches: prefetch(batches, 2),
     "repeated": lambda batches: repeat_batches(batches, 3),
     "prefetched and repeated": lambda batches: repeat_batches(prefetch(batches, 2), 3),
@@ -55,7 +54,7 @@ def test_every_member_of_the_protocol_is_implemented(new):
 def test_properties_that_a_wrapper_does_not_change_are_those_of_its_source(new):
     batches = new()
     source = batches
-    while not isinstance(source, tuple(type(make()) for make in LOADERS.values())):
+    while isinstance(source, Prefetch | RepeatBatches):
         source = source.source
     for name in ("batch_size", "tokens_per_batch", "skipped_records"):
         assert getattr(batches, name) == getattr(source, name)
@@ -63,12 +62,12 @@ def test_properties_that_a_wrapper_does_not_change_are_those_of_its_source(new):
 
 @pytest.mark.parametrize("used", [0, 1, 3, 4])
 def test_from_a_saved_position_the_same_batches_follow(new, used):
-    whole = take(new(), used + 5)
+    expected = take(new(), used + 5)
     batches, resumed = new(), new()
-    assert take(batches, used) == whole[:used]
+    assert take(batches, used) == expected[:used]
     resumed.load_state_dict(json.loads(json.dumps(batches.state_dict())))
     assert (resumed.epoch, resumed.at_epoch_start) == (batches.epoch, batches.at_epoch_start)
-    assert take(resumed, 5) == whole[used:]
+    assert take(resumed, 5) == expected[used:]
 
 
 @pytest.mark.parametrize("used", [0, 1, 2])
@@ -84,25 +83,3 @@ def test_a_malformed_position_is_refused(new):
     for state in ({}, {"first": 3}, {"first": {}, "epoch": 0, "index": 0}, new().state_dict() | {"epoch": -1}):
         with pytest.raises(DataError):
             new().load_state_dict(state)
-
-
-def test_the_seconds_spent_waiting_for_batches_are_measured(new):
-    batches = new()
-    timed = batches
-    while not hasattr(timed, "timer"):
-        timed = timed.source
-    ticks = itertools.count()
-    timed.timer = WaitTimer(clock=lambda: next(ticks))
-    first = next(iter(batches))
-    assert len(first.example_ids)
-    assert batches.wait_seconds >= 1
-
-
-def test_a_batch_that_is_ready_is_not_waited_for():
-    timed = Prefetch(new_loader(), 2)
-    seconds = iter([0.0, 5.0, 5.0, 5.0, 5.0, 5.0])
-    timed.timer = WaitTimer(clock=lambda: next(seconds))
-    stream = iter(timed)
-    next(stream), next(stream)
-    assert timed.wait_seconds == 5.0
-    stream.close()

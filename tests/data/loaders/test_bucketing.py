@@ -1,4 +1,4 @@
-"""Batches by length: little padding, few shapes, every example once an epoch, from any place, at any size."""
+"""Batches by length: little padding, few shapes, every example once an epoch, from any position, at any size."""
 
 import json
 from itertools import combinations
@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from mlxlab.data.batch import Batch
-from mlxlab.data.loaders.bucket_boundaries import optimal_boundaries
-from mlxlab.data.loaders.bucketing import BucketLoader, FixedBatchSize, TokenBudget, make_loader
+from mlxlab.data.loaders.bucketing import FixedBatchSize, TokenBudget, make_loader, optimal_boundaries
 from mlxlab.data.loaders.collate import pad
 from mlxlab.data.loaders.loader import DataLoader
 from mlxlab.data.loaders.prefetch import Prefetch
@@ -22,52 +21,50 @@ def lengths(epoch: int) -> np.ndarray:
     return np.random.default_rng(epoch).integers(5, 90, COUNT)
 
 
-def collate(epoch: int, places: np.ndarray, length: int | None) -> Batch:
-    sequences = [
-        np.full(count, place + 1, np.int32) for place, count in zip(places, lengths(epoch)[places], strict=True)
-    ]
+def collate(epoch: int, examples: np.ndarray, length: int | None) -> Batch:
+    sequences = [np.full(lengths(epoch)[example], example + 1, np.int32) for example in examples]
     tokens, mask = pad(sequences, 0, 100, length)
-    ones = np.ones(len(places), np.float32)
-    return Batch(tokens, mask, np.zeros(len(places), np.int32), ones, places, {"mean": ones * 3})
+    ones = np.ones(len(examples), np.float32)
+    return Batch(tokens, mask, np.zeros(len(examples), np.int32), ones, examples, {"mean": ones * 3})
 
 
-def loader(batching=None, size: int = 16, seed: int = 3) -> BucketLoader | DataLoader:
+def new_loader(batching=None, size: int = 16, seed: int = 3) -> DataLoader:
     return make_loader(lengths, batching or FixedBatchSize(5), size, seed, collate, "print", np.arange(5, 90))
 
 
-BOTH = [FixedBatchSize(5), TokenBudget(None, 5), TokenBudget(800, 3), FixedBatchSize(None)]
+BATCHINGS = [FixedBatchSize(5), TokenBudget(None, 5), TokenBudget(800, 3), FixedBatchSize(None)]
 
 
 def ids_of(batches) -> list[int]:
     return [int(i) for batch in batches for i in batch.example_ids if i >= 0]
 
 
-@pytest.mark.parametrize("batching", BOTH)
+@pytest.mark.parametrize("batching", BATCHINGS)
 def test_every_epoch_has_every_example_once_in_another_order(batching):
-    data = loader(batching)
+    data = new_loader(batching)
     first, second = ids_of(data), ids_of(data)
     assert sorted(first) == sorted(second) == list(range(COUNT))
     assert first != second
     assert data.epoch == 2
 
 
-@pytest.mark.parametrize("batching", BOTH)
+@pytest.mark.parametrize("batching", BATCHINGS)
 def test_loading_a_state_restores_the_same_state(batching):
-    data = loader(batching)
-    whole = [[list(batch.example_ids) for batch in data] for _ in range(2)]
-    for stop in (0, 1, 7, len(whole[0]) - 1, len(whole[0])):
-        data = loader(batching)
-        turn = iter(data)
-        seen = [list(next(turn).example_ids) for _ in range(stop)]
-        other = loader(batching)
-        other.load_state_dict(json.loads(json.dumps(data.state_dict())))
+    data = new_loader(batching)
+    expected = [[list(batch.example_ids) for batch in data] for _ in range(2)]
+    for stop in (0, 1, 7, len(expected[0]) - 1, len(expected[0])):
+        data = new_loader(batching)
+        stream = iter(data)
+        seen = [list(next(stream).example_ids) for _ in range(stop)]
+        resumed = new_loader(batching)
+        resumed.load_state_dict(json.loads(json.dumps(data.state_dict())))
         assert (
-            (other.epoch, other.at_epoch_start)
+            (resumed.epoch, resumed.at_epoch_start)
             == (data.epoch, data.at_epoch_start)
-            == (stop // len(whole[0]), stop in (0, len(whole[0])))
+            == (stop // len(expected[0]), stop in (0, len(expected[0])))
         )
-        rest = [list(batch.example_ids) for batch in other]
-        assert seen + rest == whole[0] if stop < len(whole[0]) else rest == whole[1]
+        remaining = [list(batch.example_ids) for batch in resumed]
+        assert seen + remaining == expected[0] if stop < len(expected[0]) else remaining == expected[1]
 
 
 RESIZABLE = [FixedBatchSize(5), TokenBudget(None, 5), FixedBatchSize(None)]
@@ -75,39 +72,39 @@ RESIZABLE = [FixedBatchSize(5), TokenBudget(None, 5), FixedBatchSize(None)]
 
 def test_a_budget_in_tokens_has_no_other_size():
     with pytest.raises(ConfigError, match=r"data\.batching\.tokens"):
-        loader(TokenBudget(800, 3)).resize(4)
+        new_loader(TokenBudget(800, 3)).resize(4)
 
 
 @pytest.mark.parametrize("batching", RESIZABLE)
 def test_a_new_batch_size_continues_with_the_remaining_examples(batching):
-    data = loader(batching)
-    seen, turn = [], iter(data)
+    data = new_loader(batching)
+    seen, stream = [], iter(data)
     for size in (16, 32, 8, 16, 16, 4):
         data.resize(size)
-        seen += ids_of([next(turn), next(turn)])
-    other = loader(batching, size=64)
-    other.load_state_dict(json.loads(json.dumps(data.state_dict())))
+        seen += ids_of([next(stream), next(stream)])
+    resumed = new_loader(batching, size=64)
+    resumed.load_state_dict(json.loads(json.dumps(data.state_dict())))
     data.resize(64)
-    rest, there = ids_of(turn), ids_of(other)
-    assert rest == there
-    assert sorted(seen + rest) == list(range(COUNT))
+    remaining = ids_of(stream)
+    assert remaining == ids_of(resumed)
+    assert sorted(seen + remaining) == list(range(COUNT))
 
 
 @pytest.mark.parametrize("batching", RESIZABLE)
 def test_prefetching_changes_no_batch_and_a_new_size_comes_with_the_next_one(batching):
     def walk(data):
-        turn, seen = iter(data), []
+        stream, seen = iter(data), []
         for size in (16, 8, 32):
             data.resize(size)
-            seen += [next(turn).example_ids.tolist() for _ in range(3)]
+            seen += [next(stream).example_ids.tolist() for _ in range(3)]
             seen.append(data.state_dict())
-        return seen + [batch.example_ids.tolist() for batch in turn] + [next(iter(data)).example_ids.tolist()]
+        return seen + [batch.example_ids.tolist() for batch in stream] + [next(iter(data)).example_ids.tolist()]
 
-    assert walk(loader(batching)) == walk(Prefetch(loader(batching), 3))
+    assert walk(new_loader(batching)) == walk(Prefetch(new_loader(batching), 3))
 
 
 def test_a_new_size_at_the_end_of_an_epoch_ends_that_epoch():
-    data = Prefetch(loader(size=101), 2)
+    data = Prefetch(new_loader(size=101), 2)
     seen = []
     for batch in data:
         seen.append(len(batch.example_ids))
@@ -120,11 +117,11 @@ def test_a_new_size_at_the_end_of_an_epoch_ends_that_epoch():
 def test_a_position_of_other_data_is_refused():
     other = make_loader(lengths, FixedBatchSize(5), 16, 3, collate, "another")
     with pytest.raises(DataError, match="other data"):
-        other.load_state_dict(loader().state_dict())
+        other.load_state_dict(new_loader().state_dict())
 
 
 def test_a_thousand_batches_of_random_lengths_have_at_most_eight_shapes():
-    shapes, data = set(), loader(FixedBatchSize(7))
+    shapes, data = set(), new_loader(FixedBatchSize(7))
     for _ in range(1000 // data.batches_per_epoch + 1):
         shapes |= {batch.tokens.shape for batch in data}
     assert len(shapes) <= 8
@@ -132,7 +129,7 @@ def test_a_thousand_batches_of_random_lengths_have_at_most_eight_shapes():
 
 
 def test_a_budget_of_tokens_bounds_every_batch_and_makes_one_shape_a_length():
-    data = loader(TokenBudget(800, 5))
+    data = new_loader(TokenBudget(800, 5))
     batches = [batch for _ in range(5) for batch in data]
     assert max(batch.tokens.size for batch in batches) <= 800
     shapes = {batch.tokens.shape for batch in batches}
@@ -141,7 +138,7 @@ def test_a_budget_of_tokens_bounds_every_batch_and_makes_one_shape_a_length():
 
 
 def test_rows_that_only_fill_up_have_no_weight_and_no_id():
-    batches = [batch for batch in loader(TokenBudget(800, 2)) if (batch.example_ids < 0).any()]
+    batches = [batch for batch in new_loader(TokenBudget(800, 2)) if (batch.example_ids < 0).any()]
     assert len(batches) == 1
     empty = batches[0].example_ids < 0
     assert (batches[0].loss_weights[empty] == 0).all()
@@ -154,9 +151,9 @@ def test_bucket_boundaries_are_optimal():
     for count in (1, 2, 3, 4):
         sample = rng.integers(1, 15, 40)
         values = np.unique(sample)
-        places = lambda edges: sum(min(e for e in edges if e >= x) for x in sample)  # noqa: B023, E731
-        least = min(places(some) for some in combinations(values, count) if some[-1] == values[-1])
-        assert places(optimal_boundaries(sample, count).tolist()) == least
+        slots = lambda edges: sum(min(e for e in edges if e >= x) for x in sample)  # noqa: B023, E731
+        minimum = min(slots(edges) for edges in combinations(values, count) if edges[-1] == values[-1])
+        assert slots(optimal_boundaries(sample, count).tolist()) == minimum
 
 
 def test_few_lengths_need_few_edges_and_long_ones_are_covered():

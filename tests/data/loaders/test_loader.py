@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlxlab.data.batch import Batch
-from mlxlab.data.loaders.collate import check_ids, concat_ragged, pad, padded_length, split_ragged
+from mlxlab.data.loaders.collate import check_ids, pad, padded_length
 from mlxlab.data.loaders.loader import DataLoader, EvalLoader
 from mlxlab.data.loaders.prefetch import Prefetch
 from mlxlab.data.rng import counter_hash, epoch_permutation
@@ -17,10 +17,10 @@ from mlxlab.errors import DataError
 COUNT, SIZE = 45, 8
 
 
-def collate(epoch, places):
-    tokens = np.stack([places, np.full(len(places), epoch)], 1).astype(np.int32)
-    mask = np.ones_like(tokens)
-    return Batch(tokens, mask, np.zeros(len(places), np.int32), np.ones(len(places), np.float32), places)
+def collate(epoch, examples, length=None):
+    tokens = np.stack([examples, np.full(len(examples), epoch)], 1).astype(np.int32)
+    zeros, ones = np.zeros(len(examples), np.int32), np.ones(len(examples), np.float32)
+    return Batch(tokens, np.ones_like(tokens), zeros, ones, examples)
 
 
 def new_loader(seed=0, size=SIZE, collate=collate):
@@ -66,8 +66,8 @@ def test_draws_are_spread_evenly():
 @pytest.mark.parametrize("new", [new_loader, new_prefetch])
 @pytest.mark.parametrize("used", range(14))
 def test_any_position_is_restored_from_its_state(new, used):
-    whole = new()
-    expected = [batch for _ in range(4) for batch in ids(whole)]
+    uninterrupted = new()
+    expected = [batch for _ in range(4) for batch in ids(uninterrupted)]
     loader, taken = new(), []
     while len(taken) < used:
         for batch in loader:
@@ -77,9 +77,9 @@ def test_any_position_is_restored_from_its_state(new, used):
     state = json.loads(json.dumps(loader.state_dict()))
     resumed = new()
     resumed.load_state_dict(state)
-    rest = [*ids(resumed), *ids(resumed)]
-    assert rest == expected[used : used + len(rest)]
-    assert [*ids(loader)] == rest[: len(rest) - 6]  # the loop that was left goes on from the same place
+    remaining = [*ids(resumed), *ids(resumed)]
+    assert remaining == expected[used : used + len(remaining)]
+    assert [*ids(loader)] == remaining[: len(remaining) - 6]  # a loop that was left resumes from the same position
 
 
 @pytest.mark.parametrize("new", [new_loader, new_prefetch])
@@ -104,7 +104,15 @@ def test_a_position_can_be_restored_with_another_batch_size():
 
 @pytest.mark.parametrize(
     "change",
-    [{"fingerprint": "other"}, {"example": 45}, {"example": -1}, {"epoch": -1}, {"epoch": "1"}, {"more": 1}],
+    [
+        {"fingerprint": "other"},
+        {"consumed": [[8, 40], [9, 5]]},
+        {"consumed": [[8, -1]]},
+        {"consumed": [[0, 8]]},
+        {"epoch": -1},
+        {"epoch": "1"},
+        {"more": 1},
+    ],
     ids=str,
 )
 def test_a_malformed_position_or_one_in_other_data_is_refused(change):
@@ -114,78 +122,77 @@ def test_a_malformed_position_or_one_in_other_data_is_refused(change):
 
 
 def test_batches_are_the_same_with_and_without_prefetch():
-    plain, ahead = new_loader(), new_prefetch()
+    direct, prefetched = new_loader(), new_prefetch()
     for _ in range(3):
-        assert ids(plain) == ids(ahead)
+        assert ids(direct) == ids(prefetched)
 
 
-def test_the_state_is_that_of_the_batch_last_handed_out_not_of_the_last_made():
-    plain, ahead = new_loader(), new_prefetch()
-    assert ahead.state_dict() == plain.state_dict()
-    for place, _ in enumerate(zip(plain, ahead, strict=True), 1):
+def test_the_state_is_that_of_the_batch_last_yielded_not_of_the_last_prepared():
+    direct, prefetched = new_loader(), new_prefetch()
+    assert prefetched.state_dict() == direct.state_dict()
+    for count, _ in enumerate(zip(direct, prefetched, strict=True), 1):
         time.sleep(0.02)  # time to run ahead
-        assert ahead.state_dict() == plain.state_dict()
-        assert place == 6 or ahead.source.state_dict() != plain.state_dict()
+        assert prefetched.state_dict() == direct.state_dict()
+        assert count == 6 or prefetched.source.state_dict() != direct.state_dict()
 
 
 def test_no_more_than_depth_batches_run_ahead():
     calls = []
 
-    def slow(epoch, places):
-        calls.append(places)
-        return collate(epoch, places)
+    def counting(epoch, examples, length):
+        calls.append(examples)
+        return collate(epoch, examples)
 
-    stream = iter(Prefetch(new_loader(collate=slow), 2))
+    stream = iter(Prefetch(new_loader(collate=counting), 2))
     next(stream)
     time.sleep(0.3)
-    assert len(calls) <= 1 + 2 + 1  # handed out, in the queue, in the thread's hand
+    assert len(calls) == 1 + 2  # yielded, prepared
     stream.close()
 
 
 def test_the_thread_ends_with_the_epoch_with_the_loop_and_on_a_jump():
-    ahead = new_prefetch()
-    list(ahead)
+    prefetched = new_prefetch()
+    list(prefetched)
     assert not prefetching()
-    for _ in ahead:
+    for _ in prefetched:
         break
     assert not prefetching()
-    stream = iter(ahead)
+    stream = iter(prefetched)
     next(stream)
     assert prefetching()
-    ahead.load_state_dict(new_loader().state_dict())
+    prefetched.load_state_dict(new_loader().state_dict())
     assert not prefetching()
-    assert len(ids(ahead)) == 6
+    assert len(ids(prefetched)) == 6
 
 
 def test_a_new_loop_takes_over_from_one_left_open():
-    ahead, plain = new_prefetch(), new_loader()
-    first = iter(ahead)
-    got = [next(first), next(first)]
-    got += list(ahead)
-    assert ids(got) == ids(plain)
+    prefetched, direct = new_prefetch(), new_loader()
+    first = iter(prefetched)
+    batches = [next(first), next(first), *prefetched]
+    assert ids(batches) == ids(direct)
     assert not prefetching()
 
 
-def test_an_exception_travels_to_the_loop_and_the_thread_ends():
-    def broken(epoch, places):
-        if 7 in places:
+def test_an_exception_is_raised_in_the_loop_and_the_thread_ends():
+    def broken(epoch, examples, length):
+        if 7 in examples:
             raise DataError("token id 9 of example 7")
-        return collate(epoch, places)
+        return collate(epoch, examples)
 
-    ahead, plain = new_prefetch(collate=broken), new_loader(collate=broken)
-    for loader in (ahead, plain):
+    prefetched, direct = new_prefetch(collate=broken), new_loader(collate=broken)
+    for loader in (prefetched, direct):
         with pytest.raises(DataError, match="example 7"):
             list(loader)
-    assert ahead.state_dict() == plain.state_dict()
+    assert prefetched.state_dict() == direct.state_dict()
     assert not prefetching()
 
 
 def test_evaluation_gives_the_same_batches_each_time():
-    once = EvalLoader(COUNT, SIZE, collate)
-    assert ids(once) == ids(once)
-    assert len(once) == len(ids(once)) == 6
-    np.testing.assert_array_equal(np.concatenate([batch.example_ids for batch in once]), np.arange(COUNT))
-    assert list(EvalLoader(0, SIZE, collate)) == []
+    loader = EvalLoader(COUNT, SIZE, lambda examples: collate(0, examples))
+    assert ids(loader) == ids(loader)
+    assert len(loader) == len(ids(loader)) == 6
+    np.testing.assert_array_equal(np.concatenate([batch.example_ids for batch in loader]), np.arange(COUNT))
+    assert list(EvalLoader(0, SIZE, lambda examples: collate(0, examples))) == []
 
 
 def test_lengths_are_rounded_up_to_eight_and_bounded():
@@ -198,12 +205,6 @@ def test_padding_is_right_of_the_tokens_and_masked():
     assert mask.tolist() == [[1, 1, 1, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0, 0]]
     assert tokens.dtype == mask.dtype == np.int32
     assert pad([np.arange(30)], 0, 20)[0].tolist() == [list(range(20))]
-
-
-def test_concatenated_sequences_are_split_into_the_originals():
-    for sequences in ([[1, 2], [], [3]], [[1]], [[], []]):
-        parts = split_ragged(*concat_ragged([np.array(one, np.int32) for one in sequences]))
-        assert [part.tolist() for part in parts] == sequences
 
 
 @pytest.mark.parametrize("token", [-1, 10, 100_000])
@@ -223,4 +224,4 @@ def test_no_label_out_of_range_reaches_the_loss(label):
 
 
 def prefetching():
-    return [thread for thread in threading.enumerate() if thread.name == "prefetch"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]

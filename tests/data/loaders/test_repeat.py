@@ -1,4 +1,4 @@
-"""The first batches again and again: the same ones in every epoch, and from any place on."""
+"""The first batches, repeated: the same ones in every epoch, from any position."""
 
 import json
 
@@ -21,7 +21,7 @@ def test_every_epoch_is_the_first_batches_of_the_data(new):
     assert (batches.epoch, batches.at_epoch_start, batches.batches_per_epoch) == (3, True, 3)
 
 
-def test_there_are_no_more_boundaries_than_distinct_lengths(new):
+def test_data_with_fewer_batches_is_repeated_whole(new):
     batches = new(100)
     assert len(ids(batches)) == batches.batches_per_epoch == 6
     assert ids(batches) == ids(new_loader())
@@ -34,13 +34,13 @@ def test_the_same_batches_follow_after_a_resume(new, seen):
             for batch in batches:
                 yield batch.tokens.tolist()
 
-    whole, batches, resumed = stream(new(3)), new(3), new(3)
+    uninterrupted, batches, resumed = stream(new(3)), new(3), new(3)
     for _, _ in zip(range(seen), stream(batches), strict=False):
-        next(whole)
+        next(uninterrupted)
     resumed.load_state_dict(json.loads(json.dumps(batches.state_dict())))
     assert (resumed.epoch, resumed.index) == (seen // 3, seen % 3)
-    rest = stream(resumed)
-    assert [next(rest) for _ in range(5)] == [next(whole) for _ in range(5)]
+    remaining = stream(resumed)
+    assert [next(remaining) for _ in range(5)] == [next(uninterrupted) for _ in range(5)]
 
 
 def test_a_position_of_other_data_is_refused(new):

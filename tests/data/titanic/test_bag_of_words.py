@@ -5,7 +5,7 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from mlxlab.data.titanic.bag_of_words import BagOfWords
+from mlxlab.data.titanic.baselines import BagOfWords
 from mlxlab.data.titanic.group_stats import fit_statistics
 from mlxlab.data.titanic.templates import TEMPLATES, render_sentence
 from support.titanic import real_rows

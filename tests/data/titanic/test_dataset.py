@@ -9,10 +9,11 @@ import pytest
 import yaml
 
 import mlxlab.data
-from mlxlab.data.titanic.csv_schema import read_passengers
 from mlxlab.data.titanic.dataset import Augment, TitanicDataset
+from mlxlab.data.titanic.passenger import read_passengers
+from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.errors import DataError, InputNotFoundError
-from support.titanic import make_titanic, real_rows
+from support.titanic import make_titanic, new_bpe_trainer, real_rows
 
 ROWS = real_rows()
 ROOT = Path(mlxlab.data.__file__).parent
@@ -84,7 +85,7 @@ def test_all_templates_are_used(data):
 def test_batches_have_the_agreed_shapes(data):
     for batch in [next(iter(data.train)), *data.valid, data.encoder.encode_rows(ROWS[:3])]:
         rows, length = batch.tokens.shape
-        assert length % 8 == 0 or length in data.train.source.boundaries
+        assert length % 8 == 0 or length in {batch.tokens.shape[1] for batch in data.train}
         assert batch.tokens.dtype == batch.segment_ids.dtype == batch.targets.dtype == np.int32
         assert batch.loss_weights.dtype == np.float32
         assert batch.example_ids.dtype == np.int64
@@ -96,7 +97,7 @@ def test_batches_have_the_agreed_shapes(data):
         assert (ends == data.tokenizer.eos_id).all()
 
 
-def test_sentences_are_cut_at_seq_len(tmp_path):
+def test_sentences_are_truncated_to_seq_len(tmp_path):
     data = make_titanic(tmp_path, seq_len=12)
     assert {batch.tokens.shape[1] for batch in data.train} == {12}
 
@@ -167,6 +168,23 @@ def test_the_baselines_are_those_that_are_published(tmp_path):
     assert set(other) == {*mean, "tfidf_same_sentences"}
 
 
+def test_the_tokenizer_may_have_single_characters_or_a_chosen_size(tmp_path):
+    characters = CharTokenizerTrainer(on_unknown="bytes", train_examples=10_000, path=None, force_retrain=False)
+    data = make_titanic(tmp_path, tokenizer=characters, seq_len=300)
+    row = next(iter(data.valid)).tokens[0]
+    assert data.tokenizer.decode(row) == data.encoder.texts(data.valid_rows[:1])[0]
+    chosen = make_titanic(tmp_path, tokenizer=new_bpe_trainer(vocab_size="auto"))
+    chosen.save(tmp_path)
+    assert json.loads((tmp_path / "vocabulary.json").read_text())["chosen"] == chosen.tokenizer.vocab_size
+
+
+def test_a_cached_tokenizer_gives_the_same_data(tmp_path):
+    first, second = make_titanic(tmp_path), make_titanic(tmp_path)
+    assert "tokenizer trained" in " ".join(first.sources)
+    assert "tokenizer reused" in " ".join(second.sources)
+    assert first.fingerprint == second.fingerprint
+
+
 def test_rows_without_labels_are_encoded(tmp_path, data):
     path = tmp_path / "test.csv"
     path.write_text(
@@ -183,15 +201,16 @@ def test_the_configuration_names_every_parameter_once():
     (node,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "TitanicDataset")
     init = next(item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__")
     assert {argument.arg for argument in init.args.args} - {"self"} == set(config) - {"_target_", "defaults"} | {
-        "batching"
+        "batching",
+        "tokenizer",
     }
-    assert {argument.arg for argument in init.args.kwonlyargs} == {"seed", "cache", "pretrained"}
+    assert {argument.arg for argument in init.args.kwonlyargs} == {"seed", "cache", "parameters", "width", "pretrained"}
     assert not init.args.defaults
 
 
 def test_the_configured_data_set_is_that_of_the_tests(tmp_path, data):
     config = yaml.safe_load((ROOT.parents[2] / "conf/data/titanic.yaml").read_text())
-    del config["_target_"], config["defaults"], config["augment"], config["tokenizer"], config["select"]
+    del config["_target_"], config["defaults"], config["augment"], config["select"]
     assert make_titanic(tmp_path, **config).fingerprint == data.fingerprint
 
 

@@ -1,6 +1,7 @@
 """Tokenizers: exact round trips, the same one each time, and those of pretrained models."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -10,13 +11,15 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.text.encoder import restore as restore_text
+from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
-from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE, Tokenizer, load_tokenizer
+from mlxlab.data.tokenizers.fit import Corpus
+from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
 from support.titanic import make_titanic, real_rows
 
 TEXTS = [row.name for row in real_rows()[:300]]
-TOKENIZER = ByteLevelBPE(vocab_size=600, min_frequency=2).train(TEXTS)
+TOKENIZER = train_bpe(TEXTS, 600, 2)
 STRANGE = [
     "",
     " ",
@@ -51,13 +54,13 @@ def test_a_special_token_written_in_a_text_stays_text(text):
 def test_every_id_is_in_the_vocabulary():
     assert TOKENIZER.vocab_size == 600
     assert max(max(TOKENIZER.encode(text)) for text in [*TEXTS, *STRANGE]) < 600
-    tiny = ByteLevelBPE(vocab_size=260, min_frequency=2).train(TEXTS)
+    tiny = train_bpe(TEXTS, 260, 2)
     assert tiny.vocab_size == 260
     assert tiny.decode(tiny.encode("Zo\u00eb")) == "Zo\u00eb"
 
 
 def test_a_frequency_never_reached_leaves_only_bytes():
-    assert ByteLevelBPE(vocab_size=600, min_frequency=10**6).train(TEXTS).vocab_size == 260
+    assert train_bpe(TEXTS, 600, 10**6).vocab_size == 260
 
 
 def test_a_long_text_is_truncated_before_its_end_token():
@@ -69,11 +72,11 @@ def test_a_long_text_is_truncated_before_its_end_token():
 
 def test_training_is_deterministic_across_processes():
     code = (
-        "from support.titanic import real_rows; from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE\n"
-        "print(ByteLevelBPE(600, 2).train([row.name for row in real_rows()[:300]]).fingerprint)"
+        "from support.titanic import real_rows; from mlxlab.data.tokenizers.bpe import train_bpe\n"
+        "print(train_bpe([row.name for row in real_rows()[:300]], 600, 2).fingerprint)"
     )
     for seed in ("1", "2"):
-        environment = {"PYTHONPATH": "tests", "PYTHONHASHSEED": seed, "PATH": ""}
+        environment = {"PYTHONPATH": os.pathsep.join(["tests", *sys.path]), "PYTHONHASHSEED": seed, "PATH": ""}
         answer = subprocess.run(
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
         )
@@ -85,7 +88,7 @@ def test_the_fingerprint_is_of_the_content(tmp_path):
     again = load_tokenizer(tmp_path)
     assert again.fingerprint == TOKENIZER.fingerprint
     assert [again.encode(text) for text in STRANGE] == [TOKENIZER.encode(text) for text in STRANGE]
-    assert ByteLevelBPE(599, 2).train(TEXTS).fingerprint != TOKENIZER.fingerprint
+    assert train_bpe(TEXTS, 599, 2).fingerprint != TOKENIZER.fingerprint
 
 
 def test_a_missing_or_damaged_file_is_named(tmp_path):
@@ -161,20 +164,20 @@ CORPUS = {"key": "corpus", "parameters": 1_000_000, "width": 128, "planned_bytes
 
 @pytest.mark.parametrize("text", [*TEXTS[:20], *STRANGE])
 def test_characters_give_any_text_back(text, tmp_path):
-    tokenizer = new_characters().fit(TEXTS, cache=tmp_path, **CORPUS).tokenizer
+    tokenizer = new_characters().fit(Corpus(TEXTS, cache=tmp_path, **CORPUS)).tokenizer
     assert tokenizer.decode(tokenizer.encode(text)) == text
     assert not {0, 1, 2, 3} & set(tokenizer.encode(text, special=False))
 
 
 def test_characters_have_a_token_each_in_the_order_of_code_points(tmp_path):
-    tokenizer = new_characters("error").fit(["cab", "bad"], cache=tmp_path, **CORPUS).tokenizer
+    tokenizer = new_characters("error").fit(Corpus(["cab", "bad"], cache=tmp_path, **CORPUS)).tokenizer
     assert tokenizer.vocab_size == 4 + 4
     assert tokenizer.encode("abcd") == [1, 4, 5, 6, 7, 2]
-    assert new_characters().fit(["cab", "bad"], cache=tmp_path, **CORPUS).tokenizer.vocab_size == 4 + 4 + 256
+    assert new_characters().fit(Corpus(["cab", "bad"], cache=tmp_path, **CORPUS)).tokenizer.vocab_size == 4 + 4 + 256
 
 
 def test_an_unknown_character_is_refused_and_never_dropped(tmp_path):
-    tokenizer = new_characters("error").fit(["abc"], cache=tmp_path, **CORPUS).tokenizer
+    tokenizer = new_characters("error").fit(Corpus(["abc"], cache=tmp_path, **CORPUS)).tokenizer
     tokenizer.save(tmp_path)
     for refusing in (tokenizer, load_tokenizer(tmp_path)):
         for call in (refusing.encode, lambda text: refusing.encode_documents(["ab", text])):  # noqa: B023
@@ -183,12 +186,12 @@ def test_an_unknown_character_is_refused_and_never_dropped(tmp_path):
 
 
 def test_the_characters_of_a_corpus_are_cached(tmp_path):
-    first = new_characters().fit(TEXTS, cache=tmp_path, **CORPUS)
-    again = new_characters().fit(iter(()), cache=tmp_path, **CORPUS)
+    first = new_characters().fit(Corpus(TEXTS, cache=tmp_path, **CORPUS))
+    again = new_characters().fit(Corpus(iter(()), cache=tmp_path, **CORPUS))
     assert again.tokenizer.fingerprint == first.tokenizer.fingerprint
     assert "reused" in again.lines[0]
     with pytest.raises(DataError, match="no text"):
-        new_characters(force_retrain=True).fit(iter(()), cache=tmp_path, **CORPUS)
+        new_characters(force_retrain=True).fit(Corpus(iter(()), cache=tmp_path, **CORPUS))
 
 
 def test_whole_documents_are_encoded_without_special_tokens():
@@ -199,15 +202,15 @@ def test_whole_documents_are_encoded_without_special_tokens():
 
 @pytest.mark.parametrize("text", [*TEXTS[:20], *STRANGE])
 def test_the_bytes_of_tokens_sum_to_the_bytes_of_the_text(text, tmp_path):
-    refusing = new_characters("error").fit([*TEXTS, *STRANGE], cache=tmp_path, **CORPUS).tokenizer
-    for tokenizer in (TOKENIZER, refusing, new_characters().fit(TEXTS, cache=tmp_path, **CORPUS).tokenizer):
+    refusing = new_characters("error").fit(Corpus([*TEXTS, *STRANGE], cache=tmp_path, **CORPUS)).tokenizer
+    for tokenizer in (TOKENIZER, refusing, new_characters().fit(Corpus(TEXTS, cache=tmp_path, **CORPUS)).tokenizer):
         assert len(tokenizer.token_bytes) == tokenizer.vocab_size
         assert sum(tokenizer.token_bytes[token] for token in tokenizer.encode(text)) == len(text.encode())
         assert tokenizer.token_bytes[:4] == (0, 0, 0, 0)
 
 
 def test_characters_that_are_not_known_do_not_keep_the_others_from_having_bytes(tmp_path):
-    tokenizer = new_characters("error").fit(["\u00e9a"], cache=tmp_path, **CORPUS).tokenizer
+    tokenizer = new_characters("error").fit(Corpus(["\u00e9a"], cache=tmp_path, **CORPUS)).tokenizer
     assert tokenizer.token_bytes == (0, 0, 0, 0, 1, 2)
 
 
@@ -234,7 +237,7 @@ def test_what_a_language_model_needs_comes_back(tmp_path):
 
 def test_a_tokenizer_other_than_that_of_the_language_model_is_refused(tmp_path):
     TextEncoder(TOKENIZER, masked=False, seq_len=64).save(tmp_path, "data")
-    ByteLevelBPE(500, 2).train(TEXTS).save(tmp_path)
+    train_bpe(TEXTS, 500, 2).save(tmp_path)
     with pytest.raises(NotAllowedError, match="not the one that the model was trained with"):
         restore_text(tmp_path)
     (tmp_path / "data.json").write_text("{}")

@@ -1,14 +1,14 @@
-"""The size of a vocabulary: nested trainings, exact counts, the three limits, and what is kept."""
+"""The size of a vocabulary: nested trainings, exact counts, the three limits, and what is cached."""
 
-import hashlib
 import json
 
 import numpy as np
 import pytest
 
 from mlxlab.callbacks.plots import VocabSizeCurvePlot
-from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer, count
-from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE
+from mlxlab.data.cache import DIGEST_BYTES, cached
+from mlxlab.data.tokenizers.bpe import count, train_bpe
+from mlxlab.data.tokenizers.fit import Corpus
 from mlxlab.data.tokenizers.vocab_size import (
     TokenCounts,
     merge_parents,
@@ -20,33 +20,19 @@ from mlxlab.data.tokenizers.vocab_size import (
 )
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, NotAllowedError
 from support.models import Recorder, make_run
-from support.titanic import real_rows
+from support.titanic import new_bpe_trainer, real_rows
 
 TEXTS = [f"{row.name} embarked at {row.embarked}, ticket {row.ticket}" for row in real_rows()]
-LARGE = ByteLevelBPE(1500, 2).train(TEXTS)
+LARGE = train_bpe(TEXTS, 1500, 2)
 FILE = json.loads(LARGE.inner.to_str())
 CORPUS = {"key": "corpus", "parameters": 1_000_000, "width": 128, "planned_bytes": None}
 
 
-def new_pairs(**changes):
-    settings = {
-        "vocab_size": "auto",
-        "vocab_size_strategy": "auto_limits",
-        "min_vocab_size": 512,
-        "max_vocab_size": 1500,
-        "min_frequency": 2,
-        "train_examples": 10_000,
-        "path": None,
-        "force_retrain": False,
-    }
-    return BPETokenizerTrainer(**(settings | changes))
-
-
 @pytest.mark.parametrize("size", [260, 261, 512, 1000, 1500])
 def test_a_truncated_large_vocabulary_equals_the_small_one(size, tmp_path):
-    direct = ByteLevelBPE(size, 2).train(TEXTS)
+    direct = train_bpe(TEXTS, size, 2)
     (tmp_path / "tokenizer.json").write_text(json.dumps(truncate_bpe(FILE, size)))
-    fitted = new_pairs(path=str(tmp_path)).fit([], cache=tmp_path, **CORPUS)
+    fitted = new_bpe_trainer(path=str(tmp_path)).fit(Corpus([], cache=tmp_path, **CORPUS))
     assert fitted.tokenizer.fingerprint == direct.fingerprint
 
 
@@ -54,7 +40,7 @@ def test_undoing_merges_gives_the_counts_of_every_smaller_vocabulary():
     counts = TokenCounts(np.array(count(LARGE, TEXTS)["counts"]), merge_parents(FILE), 1).shrink()
     assert {512, 576, 1024, 1500} <= counts.keys()
     for size in (512, 1024):
-        small = ByteLevelBPE(size, 2).train(TEXTS)
+        small = train_bpe(TEXTS, size, 2)
         np.testing.assert_array_equal(counts[size], count(small, TEXTS)["counts"])
 
 
@@ -89,10 +75,10 @@ def test_the_elbow_is_where_doubling_gains_less_than_five_percent():
 
 
 def test_the_smallest_limit_decides_and_all_three_are_reported(tmp_path):
-    limited = new_pairs().fit(TEXTS, cache=tmp_path, **CORPUS | {"planned_bytes": 400_000})
+    limited = new_bpe_trainer().fit(Corpus(TEXTS, cache=tmp_path, **CORPUS | {"planned_bytes": 400_000}))
     curve = limited.curve
-    least = min(limit for limit in curve.limits.values() if limit is not None)
-    assert limited.tokenizer.vocab_size == curve.chosen == max(512, least // 64 * 64)
+    smallest = min(limit for limit in curve.limits.values() if limit is not None)
+    assert limited.tokenizer.vocab_size == curve.chosen == max(512, smallest // 64 * 64)
     assert all(str(limit) in limited.lines[-1] for limit in curve.limits.values() if limit is not None)
     assert f"{curve.chosen} {curve.bytes_per_token[curve.sizes.index(curve.chosen)]:.2f}" in limited.lines[-2]
 
@@ -101,17 +87,17 @@ def test_the_bounds_hold_unless_the_text_is_too_small(tmp_path):
     rich = CORPUS | {"planned_bytes": 10**9}
     poor = CORPUS | {"planned_bytes": 90_000}
     sizes = [
-        new_pairs(min_vocab_size=1050).fit(TEXTS, cache=tmp_path, **corpus).tokenizer.vocab_size
+        new_bpe_trainer(min_vocab_size=1050).fit(Corpus(TEXTS, cache=tmp_path, **corpus)).tokenizer.vocab_size
         for corpus in (rich, poor, CORPUS)
     ]
     assert sizes == [1050, 512, 1050]
-    assert new_pairs(max_vocab_size=600).fit(TEXTS, cache=tmp_path, **rich).tokenizer.vocab_size == 600
+    assert new_bpe_trainer(max_vocab_size=600).fit(Corpus(TEXTS, cache=tmp_path, **rich)).tokenizer.vocab_size == 600
     with pytest.raises(ConfigError, match="min_vocab_size=2000 is more"):
-        new_pairs(min_vocab_size=2000)
+        new_bpe_trainer(min_vocab_size=2000)
 
 
 def test_a_fixed_vocabulary_size_takes_precedence(tmp_path):
-    fitted = new_pairs(vocab_size=777).fit(TEXTS, cache=tmp_path, **CORPUS)
+    fitted = new_bpe_trainer(vocab_size=777).fit(Corpus(TEXTS, cache=tmp_path, **CORPUS))
     assert fitted.tokenizer.vocab_size == 777
     assert fitted.curve is None
 
@@ -126,27 +112,26 @@ def test_the_length_strategy_uses_the_mean_length(texts, size):
 
 
 def test_the_older_rule_chooses_within_the_bounds_and_the_text(tmp_path):
-    fitted = new_pairs(vocab_size_strategy="length").fit(TEXTS, cache=tmp_path, **CORPUS)
+    fitted = new_bpe_trainer(vocab_size_strategy="length").fit(Corpus(TEXTS, cache=tmp_path, **CORPUS))
     assert fitted.tokenizer.vocab_size == fitted.curve.chosen == 1500
     assert "length" in fitted.lines[-1]
-    few = new_pairs(vocab_size_strategy="length", max_vocab_size=50_000).fit(
-        TEXTS[:20], cache=tmp_path, **CORPUS | {"key": "few"}
-    )
+    corpus = Corpus(TEXTS[:20], cache=tmp_path, **CORPUS | {"key": "few"})
+    few = new_bpe_trainer(vocab_size_strategy="length", max_vocab_size=50_000).fit(corpus)
     assert few.tokenizer.vocab_size < 1500  # no more merges are in so little text
 
 
 def test_the_same_corpus_and_settings_reuse_the_cached_tokenizer(tmp_path):
-    first = new_pairs().fit(TEXTS, cache=tmp_path, **CORPUS)
-    again = new_pairs().fit(unreadable(), cache=tmp_path, **CORPUS)
+    first = new_bpe_trainer().fit(Corpus(TEXTS, cache=tmp_path, **CORPUS))
+    again = new_bpe_trainer().fit(Corpus(unreadable(), cache=tmp_path, **CORPUS))
     assert again.tokenizer.fingerprint == first.tokenizer.fingerprint
     assert "trained" in first.lines[0]
     assert "reused" in again.lines[0]
     for other in ({"min_frequency": 3}, {"train_examples": 500}, {"max_vocab_size": 1000}):
         with pytest.raises(AssertionError, match="read"):
-            new_pairs(**other).fit(unreadable(), cache=tmp_path, **CORPUS)
+            new_bpe_trainer(**other).fit(Corpus(unreadable(), cache=tmp_path, **CORPUS))
     for call in (CORPUS | {"key": "another"}, CORPUS):
         with pytest.raises(AssertionError, match="read"):
-            new_pairs(force_retrain=call is CORPUS).fit(unreadable(), cache=tmp_path, **call)
+            new_bpe_trainer(force_retrain=call is CORPUS).fit(Corpus(unreadable(), cache=tmp_path, **call))
 
 
 def unreadable():
@@ -155,66 +140,75 @@ def unreadable():
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda text: text[: len(text) // 2], lambda text: text.replace('"bytes": ', '"bytes": 1')]
+    "damage", [lambda data: data[: len(data) // 2], lambda data: data.replace(b'"bytes": ', b'"bytes": 1')]
 )
 def test_a_malformed_cached_tokenizer_is_trained_again(damage, tmp_path, caplog):
-    first = new_pairs().fit(TEXTS, cache=tmp_path, **CORPUS)
-    (kept,) = (tmp_path / "tokenizers").iterdir()
-    kept.write_text(damage(kept.read_text()))
-    again = new_pairs().fit(TEXTS, cache=tmp_path, **CORPUS)
-    assert "the tokenizer is trained again" in caplog.text
+    first = new_bpe_trainer().fit(Corpus(TEXTS, cache=tmp_path, **CORPUS))
+    (path,) = (tmp_path / "tokenizers").iterdir()
+    path.write_bytes(damage(path.read_bytes()))
+    again = new_bpe_trainer().fit(Corpus(TEXTS, cache=tmp_path, **CORPUS))
+    assert "is corrupt" in caplog.text
     assert again.tokenizer.fingerprint == first.tokenizer.fingerprint
-    assert "reused" in new_pairs().fit([], cache=tmp_path, **CORPUS).lines[0]
+    assert "reused" in new_bpe_trainer().fit(Corpus([], cache=tmp_path, **CORPUS)).lines[0]
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"seen": {"counts": [1, 2], "bytes": 3}},
-        {"by_length": "many"},
-        {"held": None},
+        {
+            "statistics": {
+                "seen": {"counts": [1, 2], "bytes": 3},
+                "held": {"counts": [1, 2], "bytes": 3},
+                "by_length": 512,
+            }
+        },
+        {"statistics": {"by_length": "many"}},
+        {"statistics": None},
         {"tokenizer": {"model": {"type": "BPE", "vocab": {}, "merges": []}}},
     ],
-    ids=lambda change: next(iter(change)),
+    ids=["other counts", "other types", "no statistics", "another tokenizer"],
 )
 def test_a_cached_tokenizer_with_a_right_digest_but_other_contents_is_trained_again(change, tmp_path, caplog):
-    first = new_pairs().fit(TEXTS, cache=tmp_path, **CORPUS)
+    first = new_bpe_trainer().fit(Corpus(TEXTS, cache=tmp_path, **CORPUS))
     (path,) = (tmp_path / "tokenizers").iterdir()
-    content = json.loads(path.read_text())["content"] | change
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    path.write_text(json.dumps({"digest": digest, "content": content}))
-    again = new_pairs().fit(TEXTS, cache=tmp_path, **CORPUS)
-    assert "the tokenizer is trained again" in caplog.text
+    content = json.loads(path.read_bytes()[DIGEST_BYTES:]) | change
+    path.unlink()
+    cached(path, lambda: content, lambda content: json.dumps(content).encode(), lambda _: content)
+    again = new_bpe_trainer().fit(Corpus(TEXTS, cache=tmp_path, **CORPUS))
+    assert "is corrupt" in caplog.text
     assert again.tokenizer.fingerprint == first.tokenizer.fingerprint
 
 
 def test_more_texts_than_the_sample_measure_the_curve_and_no_others_are_read(tmp_path):
     texts = iter(TEXTS)
-    fitted = new_pairs(train_examples=500).fit(texts, cache=tmp_path, **CORPUS)
+    fitted = new_bpe_trainer(train_examples=500).fit(Corpus(texts, cache=tmp_path, **CORPUS))
     assert len(list(texts)) == len(TEXTS) - 550
-    inside = new_pairs(train_examples=500).fit(TEXTS[:500], cache=tmp_path, **CORPUS | {"key": "inside"})
+    inside = new_bpe_trainer(train_examples=500).fit(Corpus(TEXTS[:500], cache=tmp_path, **CORPUS | {"key": "inside"}))
     assert fitted.curve.bytes_per_token[-1] < inside.curve.bytes_per_token[-1]
 
 
 def test_a_corpus_without_text_is_refused(tmp_path):
     for texts in ([], [" \n", ""]):
         with pytest.raises(DataError, match="no text"):
-            new_pairs().fit(texts, cache=tmp_path, **CORPUS)
+            new_bpe_trainer().fit(Corpus(texts, cache=tmp_path, **CORPUS))
 
 
 def test_a_path_is_taken_as_it_is_and_must_be_that_of_the_weights(tmp_path):
     for name, size in (("ours", 300), ("other", 301)):
         (tmp_path / name).mkdir()
-        ByteLevelBPE(size, 2).train(TEXTS).save(tmp_path / name)
+        train_bpe(TEXTS, size, 2).save(tmp_path / name)
     ours, other = tmp_path / "ours", tmp_path / "other"
     for path in (str(ours), str(ours / "tokenizer.json")):
-        fitted = new_pairs(path=path).fit(unreadable(), cache=tmp_path, **CORPUS, pretrained=ours)
+        fitted = new_bpe_trainer(path=path).fit(Corpus(unreadable(), cache=tmp_path, **CORPUS, pretrained=ours))
         assert fitted.tokenizer.vocab_size == 300
-    assert new_pairs().fit(unreadable(), cache=tmp_path, **CORPUS, pretrained=other).tokenizer.vocab_size == 301
+    assert (
+        new_bpe_trainer().fit(Corpus(unreadable(), cache=tmp_path, **CORPUS, pretrained=other)).tokenizer.vocab_size
+        == 301
+    )
     with pytest.raises(NotAllowedError, match="expected the tokenizer of the weights"):
-        new_pairs(path=str(ours)).fit([], cache=tmp_path, **CORPUS, pretrained=other)
+        new_bpe_trainer(path=str(ours)).fit(Corpus([], cache=tmp_path, **CORPUS, pretrained=other))
     with pytest.raises(InputNotFoundError, match=r"tokenizer\.json"):
-        new_pairs(path=str(tmp_path)).fit([], cache=tmp_path, **CORPUS)
+        new_bpe_trainer(path=str(tmp_path)).fit(Corpus([], cache=tmp_path, **CORPUS))
 
 
 def test_the_curve_of_a_run_is_drawn_once_and_logged_to_the_tracker(tmp_path):
@@ -223,7 +217,7 @@ def test_the_curve_of_a_run_is_drawn_once_and_logged_to_the_tracker(tmp_path):
     callback = VocabSizeCurvePlot(folder=tmp_path)
     callback.on_start(run.context, run.state)
     assert not run.context.tracker.artifacts  # a size that was given has no curve
-    curve = new_pairs().fit(TEXTS, cache=tmp_path, **CORPUS).curve
+    curve = new_bpe_trainer().fit(Corpus(TEXTS, cache=tmp_path, **CORPUS)).curve
     curve.save(tmp_path / "inference")
     for _ in range(2):
         callback.on_start(run.context, run.state)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlxlab.data.tokenizers import word_cache
-from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE
+from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.data.tokenizers.word_cache import WordCache
 
 ASCII = "ab cd'stmrevlld \n\t\r\x0b\x0c\x1c\x1f\x00\x7f12_-.!<pad>  "
@@ -21,7 +21,7 @@ def draw(alphabet, count, seed=0):
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return ByteLevelBPE(400, 2).train(draw(ASCII, 2000, seed=1))
+    return train_bpe(draw(ASCII, 2000, seed=1), 400, 2)
 
 
 def same(first, second):

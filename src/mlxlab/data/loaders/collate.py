@@ -37,7 +37,10 @@ def pad_rows(batch: Batch, rows: int) -> Batch:
     missing = rows - len(batch.example_ids)
     if missing <= 0:
         return batch
-    grow = lambda field: np.concatenate([field, np.repeat(field[:1], missing, axis=0)])  # noqa: E731
+
+    def grow(field: np.ndarray) -> np.ndarray:
+        return np.concatenate([field, np.repeat(field[:1], missing, axis=0)])
+
     tokens, mask, targets, weights, ids = map(grow, batch[:5])
     mask[-missing:, 0], mask[-missing:, 1:], weights[-missing:], ids[-missing:] = 1, 0, 0, -1
     return Batch(tokens, mask, targets, weights, ids, {name: grow(field) for name, field in batch.aux.items()})
@@ -55,14 +58,3 @@ def check_ids(batch: Batch, vocab_size: int, num_classes: int) -> Batch:
             example = int(batch.example_ids[index[0]])
             raise DataError(f"{name} {int(values[index])} of example {example}: expected 0..{end - 1}")
     return batch
-
-
-def concat_ragged(sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """The concatenated sequences, and the length of each; the inverse of `split_ragged`."""
-    empty = np.zeros(0, np.int32)
-    return np.concatenate([empty, *sequences]), np.array([len(sequence) for sequence in sequences], np.int64)
-
-
-def split_ragged(values: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
-    """The sequences that `concat_ragged` concatenated."""
-    return np.split(values, np.cumsum(lengths)[:-1])

@@ -1,87 +1,138 @@
 """Batches of a data set that fits in memory. Any position is reached without replaying, and can be saved."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping
-from typing import TypedDict
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
-from mlxlab.constraints import Count
-from mlxlab.data.batch import Batch
-from mlxlab.data.cursor import check_example, load_cursor
-from mlxlab.data.loaders.wait_timer import WaitTimer
+from mlxlab.constraints import Count, Size
+from mlxlab.data.batch import Batch, load_position
+from mlxlab.data.loaders.collate import pad_rows
 from mlxlab.data.rng import Order
+from mlxlab.errors import ConfigError, DataError
 
-Collate = Callable[[int, np.ndarray], Batch]  # (epoch, indices of examples) -> their batch
+Collate = Callable[[int, np.ndarray, int | None], Batch]  # (epoch, examples, length to pad to) -> their batch
+
+
+class PlannedBatch(NamedTuple):
+    """The examples of a batch, before it is made.
+
+    Args:
+        length: tokens that every example is padded to; None is the longest of the batch.
+        rows: number of examples up to which empty rows are added.
+    """
+
+    examples: np.ndarray
+    length: int | None = None
+    rows: int = 0
+
+
+Divide = Callable[[np.ndarray, int, int], list[PlannedBatch]]  # (order, epoch, batch size) -> its batches
 
 
 class LoaderState(TypedDict):
-    """A position, counted in examples so that it fits any batch size."""
+    """A position. `consumed` holds (batch size, examples) for each batch size that was used in this epoch, in order."""
 
     epoch: Count
-    example: Count  # examples of this epoch that were used
+    consumed: list[tuple[Size, Size]]
     fingerprint: str
 
 
-class DataLoader:
-    """Endless batches, an epoch at a time, in an order that is a function of the epoch. The short last batch is kept.
+def divide_in_order(order: np.ndarray, epoch: int, batch_size: int) -> list[PlannedBatch]:
+    return [PlannedBatch(order[start : start + batch_size]) for start in range(0, len(order), batch_size)]
 
-    Implements `BatchIterator`.
+
+class DataLoader:
+    """Endless batches, an epoch at a time, in which every example comes once. A short last batch is kept.
+
+    The position is counted in examples: after a change of the batch size, the examples that are left in the epoch are
+    divided again. Implements `BatchIterator`.
+
+    Args:
+        order: the examples of an epoch.
+        divide: how an order is divided into batches.
+        fixed_by: the key of the configuration that fixes the batch size; empty if it can be changed.
     """
 
     tokens_per_batch, skipped_records = None, 0
 
     def __init__(
-        self, num_examples: int, batch_size: int, order: Order, collate: Collate, fingerprint: str = ""
+        self,
+        num_examples: int,
+        batch_size: int,
+        order: Order,
+        collate: Collate,
+        fingerprint: str = "",
+        divide: Divide = divide_in_order,
+        fixed_by: str = "",
     ) -> None:
-        self.num_examples, self.batch_size = num_examples, batch_size
-        self.order, self.collate, self.fingerprint = order, collate, fingerprint
-        self.epoch, self.example = 0, 0  # of the next batch
-        self.timer = WaitTimer()
+        self.num_examples, self.batch_size, self.order, self.collate = num_examples, batch_size, order, collate
+        self.fingerprint, self.divide, self.fixed_by = fingerprint, divide, fixed_by
+        self.epoch = 0
+        self._consumed: list[tuple[int, int]] = []
+        self._plan: Iterator[PlannedBatch] | None = None  # the rest of the epoch; None after a jump
 
     def __iter__(self) -> Iterator[Batch]:
-        return self.timer.timed(self._rest_of_epoch())
+        epoch = self.epoch
+        while self.epoch == epoch:
+            if self._plan is None:
+                self._plan = iter(self._remaining())
+            planned = next(self._plan)
+            batch = self.collate(epoch, planned.examples, planned.length)
+            self._consume(len(planned.examples))
+            yield pad_rows(batch, planned.rows)
 
     @property
     def at_epoch_start(self) -> bool:
-        return self.example == 0
+        return not self._consumed
 
     @property
     def batches_per_epoch(self) -> int:
-        return -(-self.num_examples // self.batch_size)
-
-    @property
-    def wait_seconds(self) -> float:
-        return self.timer.seconds
+        return len(self.divide(self.order(0), 0, self.batch_size))
 
     def resize(self, batch_size: int) -> None:
-        self.batch_size = batch_size
+        if self.fixed_by:
+            raise ConfigError(f"{self.fixed_by}: fixes the batch size; expected null, so that it can change")
+        self.batch_size, self._plan = batch_size, None
 
     def state_dict(self) -> dict[str, object]:
-        return {"epoch": self.epoch, "example": self.example, "fingerprint": self.fingerprint}
+        consumed = [list(pair) for pair in self._consumed]
+        return {"epoch": self.epoch, "consumed": consumed, "fingerprint": self.fingerprint}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        cursor = load_cursor(state, LoaderState, self.fingerprint)
-        check_example(cursor["example"], self.num_examples)
-        self.epoch, self.example = cursor["epoch"], cursor["example"]
+        position = load_position(state, LoaderState, self.fingerprint)
+        used = sum(count for _, count in position["consumed"])
+        if used >= self.num_examples:
+            raise DataError(f"the saved position is malformed: example {used} of an epoch of {self.num_examples}")
+        self.epoch, self._consumed, self._plan = position["epoch"], position["consumed"], None
 
-    def _rest_of_epoch(self) -> Generator[Batch, None, None]:
-        epoch, order = self.epoch, self.order(self.epoch)
-        while self.epoch == epoch:
-            end = self.example + self.batch_size
-            batch = self.collate(epoch, order[self.example : end])
-            self.epoch, self.example = (epoch, end) if end < self.num_examples else (epoch + 1, 0)
-            yield batch
+    def _consume(self, count: int) -> None:
+        if self._consumed and self._consumed[-1][0] == self.batch_size:
+            count += self._consumed.pop()[1]
+        self._consumed.append((self.batch_size, count))
+        if sum(used for _, used in self._consumed) >= self.num_examples:
+            self.epoch, self._consumed, self._plan = self.epoch + 1, [], None
+
+    def _remaining(self) -> list[PlannedBatch]:
+        """The batches of this epoch that are still to come."""
+        order, size, remaining = self.order(self.epoch), 0, list[PlannedBatch]()
+        for size, used in self._consumed:
+            batches = self.divide(order, self.epoch, size)
+            examples = [batch.examples for batch in batches]
+            remaining = batches[int(np.searchsorted(np.cumsum([*map(len, examples)]), used, side="right")) :]
+            order = order[~np.isin(order, np.concatenate(examples)[:used])]
+        return remaining if size == self.batch_size else self.divide(order, self.epoch, self.batch_size)
 
 
 class EvalLoader:
     """The same batches in the same order each time it is iterated: for evaluation."""
 
-    def __init__(self, num_examples: int, batch_size: int, collate: Collate) -> None:
+    def __init__(self, num_examples: int, batch_size: int, collate: Callable[[np.ndarray], Batch]) -> None:
         self.num_examples, self.batch_size, self.collate = num_examples, batch_size, collate
 
     def __iter__(self) -> Iterator[Batch]:
         for start in range(0, self.num_examples, self.batch_size):
-            yield self.collate(0, np.arange(start, min(start + self.batch_size, self.num_examples)))
+            yield self.collate(np.arange(start, min(start + self.batch_size, self.num_examples)))
 
     def __len__(self) -> int:
         return -(-self.num_examples // self.batch_size)

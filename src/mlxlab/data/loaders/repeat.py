@@ -5,9 +5,7 @@ from itertools import islice
 from typing import TypedDict
 
 from mlxlab.constraints import Count
-from mlxlab.data.batch import Batch, BatchIterator
-from mlxlab.errors import DataError
-from mlxlab.files.shape import ShapeError, validate
+from mlxlab.data.batch import Batch, BatchIterator, check_position
 
 
 class RepeatState(TypedDict):
@@ -16,11 +14,6 @@ class RepeatState(TypedDict):
     first: dict[str, object]
     epoch: Count
     index: Count
-
-
-def repeat_batches(batches: BatchIterator, number: int | None) -> BatchIterator:
-    """Only the first `number` batches, or all of them for None."""
-    return batches if number is None else RepeatBatches(batches, number)
 
 
 class RepeatBatches:
@@ -34,12 +27,12 @@ class RepeatBatches:
         self.source, self.number = source, number
         self.first = source.state_dict()
         self.epoch = self.index = 0
-        self.cached: list[Batch] = []
+        self._cached: list[Batch] = []
 
     def __iter__(self) -> Iterator[Batch]:
         epoch = self.epoch
         while self.epoch == epoch:
-            batches = self._batches()
+            self._cached = batches = self._cached or list(islice(self.source, self.number))
             batch = batches[min(self.index, len(batches) - 1)]  # a larger batch size may have left fewer
             self.index += 1
             if self.index >= len(batches):
@@ -64,10 +57,6 @@ class RepeatBatches:
         return self.source.tokens_per_batch
 
     @property
-    def wait_seconds(self) -> float:
-        return self.source.wait_seconds
-
-    @property
     def skipped_records(self) -> int:
         return self.source.skipped_records
 
@@ -75,7 +64,7 @@ class RepeatBatches:
         """The first batches are made again, with the new size."""
         self.source.load_state_dict(self.first)
         self.source.resize(batch_size)
-        self.cached = []
+        self._cached = []
 
     def state_dict(self) -> dict[str, object]:
         return {"first": self.first, "epoch": self.epoch, "index": self.index}
@@ -84,16 +73,13 @@ class RepeatBatches:
         """Also takes a position of the data set itself: then the batches that follow it are repeated."""
         if "first" not in state:
             state = {"first": dict(state), "epoch": self.epoch, "index": 0}
-        try:
-            saved: RepeatState = validate(dict(state), RepeatState)
-        except ShapeError as error:
-            raise DataError(f"the saved position is malformed: {error}") from None
-        self.source.load_state_dict(saved["first"])
-        if saved["first"] != self.first:
-            self.cached = []
-        self.first, self.epoch, self.index = saved["first"], saved["epoch"], saved["index"]
+        position = check_position(dict(state), RepeatState)
+        self.source.load_state_dict(position["first"])
+        if position["first"] != self.first:
+            self._cached = []
+        self.first, self.epoch, self.index = position["first"], position["epoch"], position["index"]
 
-    def _batches(self) -> list[Batch]:
-        if not self.cached:
-            self.cached = list(islice(self.source, self.number))
-        return self.cached
+
+def repeat_batches(batches: BatchIterator, number: int | None) -> BatchIterator:
+    """Only the first `number` batches, or all of them for None."""
+    return batches if number is None else RepeatBatches(batches, number)

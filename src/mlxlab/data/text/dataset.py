@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 import numpy as np
 
 from mlxlab.constraints import Ge, Le, Positive, Seed, Size
-from mlxlab.data.array_cache import content_key
 from mlxlab.data.batch import BatchIterator
+from mlxlab.data.cache import content_key
 from mlxlab.data.loaders.prefetch import prefetch as prefetched
 from mlxlab.data.loaders.repeat import repeat_batches
 from mlxlab.data.subset import ExampleSelection
@@ -21,6 +21,7 @@ from mlxlab.data.text.sources.open import open_source
 from mlxlab.data.text.token_stream import EPOCH_START, InMemoryTokens, TokenChunk, TokenStream
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
+from mlxlab.data.tokenizers.fit import Corpus
 from mlxlab.data.tokenizers.word_cache import WordCache
 from mlxlab.errors import DataError
 
@@ -113,15 +114,9 @@ class StreamingTextDataset:
             window=shuffle.window,
         )
         corpus = open_corpus(mixture or {source: 1.0}, reading.split, validation, shuffle.window, opener)
-        fitted_tokenizer = tokenizer.fit(
-            (document.text for _, documents in corpus.train.windows(0, 0) for document in documents),
-            cache=cache,
-            key=corpus.train.fingerprint,
-            parameters=parameters,
-            width=width,
-            planned_bytes=corpus.train.bytes if max_train_examples is None else None,
-            pretrained=pretrained,
-        )
+        texts = (document.text for _, documents in corpus.train.windows(0, 0) for document in documents)
+        key, planned_bytes = corpus.train.fingerprint, corpus.train.bytes if max_train_examples is None else None
+        fitted_tokenizer = tokenizer.fit(Corpus(texts, key, cache, parameters, width, planned_bytes, pretrained))
         self.tokenizer, self.curve = fitted_tokenizer.tokenizer, fitted_tokenizer.curve
         self.encoder = TextEncoder(self.tokenizer, masked, seq_len)
         self.task = self.encoder.task

@@ -1,6 +1,6 @@
 """Batches of packed rows, for training and evaluating language models: attention masks, hidden tokens, targets."""
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Annotated
@@ -8,10 +8,8 @@ from typing import Annotated
 import numpy as np
 
 from mlxlab.constraints import Ge, Le, Size
-from mlxlab.data.batch import Batch
-from mlxlab.data.cursor import load_cursor
+from mlxlab.data.batch import Batch, load_position
 from mlxlab.data.loaders.collate import check_ids
-from mlxlab.data.loaders.wait_timer import WaitTimer
 from mlxlab.data.text.masking import Masker
 from mlxlab.data.text.packing import PackedRows, Packer, RowLayout, RowShuffleBuffer, TextCursor, epoch_start
 from mlxlab.data.text.token_stream import InMemoryTokens, TokenChunk, TokenStream
@@ -108,11 +106,7 @@ class PackedBatchIterator:
         self.chunks, self.builder, self.batch_size = chunks, builder, batch_size
         self.fingerprint, self.batches_per_epoch = fingerprint, batches_per_epoch
         self.row_shuffle_buffer, self.seed = row_shuffle_buffer, seed
-        self.timer = WaitTimer()
         self._cursor = epoch_start(0)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self.timer.timed(self._rest_of_epoch())
 
     @property
     def epoch(self) -> int:
@@ -127,10 +121,6 @@ class PackedBatchIterator:
         return self.batch_size * self.builder.layout.length
 
     @property
-    def wait_seconds(self) -> float:
-        return self.timer.seconds
-
-    @property
     def skipped_records(self) -> int:
         return self.chunks.source.skipped_records
 
@@ -141,9 +131,9 @@ class PackedBatchIterator:
         return {**self._cursor, "fingerprint": self.fingerprint}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        self._cursor = load_cursor(state, SavedCursor, self.fingerprint)
+        self._cursor = load_position(state, SavedCursor, self.fingerprint)
 
-    def _rest_of_epoch(self) -> Generator[Batch, None, None]:
+    def __iter__(self) -> Iterator[Batch]:
         cursor, layout = self._cursor, self.builder.layout
         with closing(self.chunks(cursor["epoch"], cursor["start"])) as chunks:
             buffer = RowShuffleBuffer(Packer(chunks, cursor, layout), self.row_shuffle_buffer, self.seed, cursor)

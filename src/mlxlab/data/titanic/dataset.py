@@ -1,25 +1,33 @@
 """The Titanic data set: one sentence per passenger, classified into died and survived."""
 
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 
 from mlxlab.constraints import Count, FilePath, Ge, Gt, Le, Lt, MinLen, Seed, Size
-from mlxlab.data.array_cache import cached, content_key
-from mlxlab.data.batch import BatchIterator
-from mlxlab.data.loaders.bucketing import Batching, make_loader
-from mlxlab.data.loaders.collate import split_ragged
+from mlxlab.data.batch import Batch, BatchIterator
+from mlxlab.data.cache import cached, content_key
+from mlxlab.data.loaders.bucketing import FixedBatchSize, TokenBudget, make_loader
 from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.loaders.prefetch import prefetch as start_prefetch
 from mlxlab.data.loaders.repeat import repeat_batches
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.titanic import baselines
-from mlxlab.data.titanic.encoder import PassengerEncoder, fit_passenger_encoder, restore
+from mlxlab.data.titanic.encoder import PassengerEncoder, restore
+from mlxlab.data.titanic.group_stats import fit_statistics
+from mlxlab.data.titanic.passenger import Passenger
 from mlxlab.data.titanic.sources import load_passengers
 from mlxlab.data.titanic.split import split_rows
-from mlxlab.data.titanic.training_sentences import TrainingSentences
-from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE
+from mlxlab.data.titanic.templates import TEMPLATES, USES_LABELS, VERSION, render_sentence
+from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
+from mlxlab.data.tokenizers.character import CharTokenizerTrainer
+from mlxlab.data.tokenizers.fit import Corpus
+from mlxlab.errors import DataError
+
+CHECK_EVERY = 64  # of the training rows in the token cache, one in this number is tokenized again
 
 
 class Augment:
@@ -52,13 +60,15 @@ class TitanicDataset:
         valid_fraction: fraction of each class for validation, unless `folds` or `valid_source` is set.
         folds: number of cross-validation folds; null for none.
         fold: the fold to validate on, from 0.
-        tokenizer: how the tokenizer is trained; a pretrained model brings its own.
+        tokenizer: trains the tokenizer; not used with a pretrained model or by a resumed run.
         overfit_batches: train on this many batches again and again; null trains on all.
         select: which training rows are shown, by their loss in an earlier run; statistics and tokenizer are fitted on
             all of them.
         prefetch: batches prepared in the background; 0 prepares each on demand.
         seed: of split, templates and order.
-        cache: folder for tokenized sentences.
+        cache: folder for tokenizers and tokenized sentences.
+        parameters: number of parameters of the model without its vocabulary.
+        width: hidden size of the model.
         pretrained: folder of a pretrained model whose tokenizer.json is used.
 
     Raises:
@@ -76,68 +86,84 @@ class TitanicDataset:
         augment: Augment,
         seq_len: Annotated[int, Ge(8), Le(8192)],
         batch_size: Size,
-        batching: Batching,
+        batching: FixedBatchSize | TokenBudget,
         eval_batch_size: Size,
         valid_fraction: Annotated[float, Gt(0), Lt(1)],
         folds: Annotated[int, Ge(2), Le(400)] | None,
         fold: Count,
-        tokenizer: ByteLevelBPE,
+        tokenizer: BPETokenizerTrainer | CharTokenizerTrainer,
         overfit_batches: Size | None,
         select: ExampleSelection,
         prefetch: Annotated[int, Ge(0), Le(1024)],
         *,
         seed: Seed,
         cache: Path,
+        parameters: int,
+        width: int,
         pretrained: Path | None = None,
     ) -> None:
         source_rows = load_passengers(source)
         split = split_rows(source_rows.train, valid_source, valid_fraction, folds, fold, seed)
         self.name, self.train_rows, self.valid_rows = source_rows.name, split.train, split.valid
-        self.encoder = fit_passenger_encoder(split.train, templates, tokenizer, seq_len, seed, pretrained)
-        self.task, self.tokenizer = self.encoder.task, self.encoder.tokenizer
+        texts = {str(name): TEMPLATES[name] for name in dict.fromkeys(templates)}
+        statistics = fit_statistics(split.train, labels=bool(set(texts) & set(USES_LABELS)))
+        sentences = (render_sentence(row, text, statistics) for row in split.train for text in texts.values())
+        corpus_key = _digest(split.train, texts, VERSION)
+        fitted = tokenizer.fit(Corpus(sentences, corpus_key, cache, parameters, width, pretrained=pretrained))
+        self.encoder = PassengerEncoder(texts, statistics, fitted.tokenizer, seq_len, seed)
+        self.task, self.tokenizer, self.curve = self.encoder.task, fitted.tokenizer, fitted.curve
         self.held_out = content_key(source=source_rows.sha256, valid=[row.id for row in split.valid])
 
         content = (source_rows.sha256, split.digest, split.train, split.valid, augment.copies)
-        key = self.encoder.key(*content)
-        arrays, cache_line = cached(
-            cache, self.name, key, lambda: self.encoder.arrays(split.train, split.valid), self._check_arrays
-        )
-        tokens = split_ragged(arrays["train"], arrays["train_lengths"])
+        self.fingerprint = content_key(content=_digest(*content), **self.encoder.state_dict())
+        path = cache / f"{self.name}-{self.fingerprint}.tokens"
+        sequences, outcome = cached(path, self._tokenize, _to_bytes, self._from_bytes)
+        valid_tokens = sequences[-len(split.valid) :]
         ids = np.array([row.id for row in split.train])
         self.shown = select.keeps(seed, ids)  # indices into train_rows
         is_subset = len(self.shown) < len(ids)
-        self.fingerprint = self.encoder.key(*content, ids[self.shown].tolist()) if is_subset else key
-        longest = max(map(len, tokens))
+        if is_subset:
+            self.fingerprint = content_key(tokens=self.fingerprint, ids=ids[self.shown].tolist())
+        training = TrainingSentences(self.encoder, split.train, sequences, self.shown, augment.copies)
+        lengths = training.all_lengths
         self.sources = [
             *source_rows.description,
-            f"{self.name}: {split.description}",
+            *(f"{self.name}: {line}" for line in (split.description, *fitted.lines)),
             *([f"{self.name}: {len(self.shown)} of them selected"] if is_subset else []),
-            f"{self.name}: token cache {cache_line}",
-            f"{self.name}: {len(arrays['train'])} tokens of {self.tokenizer.vocab_size}, at most {longest} a row",
+            f"{self.name}: token cache {outcome} {path.name}",
+            f"{self.name}: {lengths.sum()} tokens of {self.tokenizer.vocab_size}, at most {lengths.max()} a row",
         ]
-        sentences = TrainingSentences(self.encoder, split.train, tokens, self.shown, augment.copies)
         batches = make_loader(
-            sentences.lengths, batching, batch_size, seed, sentences.batch, self.fingerprint, sentences.all_lengths
+            training.lengths, batching, batch_size, seed, training.batch, self.fingerprint, training.all_lengths
         )
         self.train: BatchIterator = repeat_batches(start_prefetch(batches, prefetch), overfit_batches)
-        valid_tokens = split_ragged(arrays["valid"], arrays["valid_lengths"])
         self.valid = EvalLoader(
             len(split.valid),
             eval_batch_size,
-            lambda _, rows: self.encoder.collate([split.valid[i] for i in rows], [valid_tokens[i] for i in rows]),
+            lambda rows: self.encoder.collate([split.valid[i] for i in rows], [valid_tokens[i] for i in rows]),
         )
 
-    def _check_arrays(self, arrays: dict[str, np.ndarray]) -> None:
-        """Raises ValueError unless the arrays of a cache are tokens of these rows."""
-        num_templates = len(self.encoder.templates)
-        for name, count in (("train", len(self.train_rows) * num_templates), ("valid", len(self.valid_rows))):
-            tokens, lengths = arrays[name], arrays[f"{name}_lengths"]
-            if (tokens.dtype, tokens.ndim, lengths.dtype, lengths.shape) != (np.int32, 1, np.int64, (count,)):
-                raise ValueError(f"{name}: other types or shapes")
-            if lengths.min() < 1 or lengths.max() > self.encoder.seq_len or lengths.sum() != len(tokens):
-                raise ValueError(f"{name}: lengths out of range")
-            if tokens.min() < 0 or tokens.max() >= self.tokenizer.vocab_size:
-                raise ValueError(f"{name}: token ids out of range")
+    def _tokenize(self) -> list[np.ndarray]:
+        """Tokens of all sentences of the training rows, and of one of each validation row."""
+        texts = [*self.encoder.all_texts(self.train_rows), *self.encoder.texts(self.valid_rows)]
+        return self.tokenizer.encode_batch(texts, self.encoder.seq_len)
+
+    def _from_bytes(self, data: bytes) -> list[np.ndarray]:
+        """What `_tokenize` returned, from `_to_bytes`; raises DataError if it cannot have returned that."""
+        num_templates, seq_len = len(self.encoder.templates), self.encoder.seq_len
+        count = len(self.train_rows) * num_templates + len(self.valid_rows)
+        values = np.frombuffer(data[: len(data) // 4 * 4], np.int32)
+        lengths, tokens = values[:count], values[count:]
+        if len(values) < count or lengths.min() < 1 or lengths.max() > seq_len or lengths.sum() != len(tokens):
+            raise DataError("other lengths than those of the sentences")
+        if tokens.min() < 0 or tokens.max() >= self.tokenizer.vocab_size:
+            raise DataError("token ids out of range")
+        sequences = np.split(tokens, np.cumsum(lengths)[:-1])
+        for row in range(0, len(self.train_rows), CHECK_EVERY):
+            expected = self.tokenizer.encode_batch(self.encoder.all_texts(self.train_rows[row : row + 1]), seq_len)
+            if not all(map(np.array_equal, expected, sequences[row * num_templates :])):
+                raise DataError("other tokens than those of the sentences")
+        return sequences
 
     @property
     def class_counts(self) -> list[int]:
@@ -145,14 +171,60 @@ class TitanicDataset:
         return np.bincount([self.train_rows[i].survived or 0 for i in self.shown], minlength=2).tolist()
 
     def baselines(self) -> dict[str, float]:
-        """Accuracies of baselines without a neural network on the validation rows."""
         return baselines.accuracies(self.encoder, self.train_rows, self.valid_rows)
 
     def save(self, folder: Path) -> None:
-        """Writes tokenizer.json and data.json, which `restore_encoder` reads."""
+        """Writes tokenizer.json and data.json for inference, and how the vocabulary size was chosen."""
         self.encoder.save(folder, source=self.name, fingerprint=self.fingerprint)
+        if self.curve is not None:
+            self.curve.save(folder)
 
     @staticmethod
     def restore_encoder(folder: Path) -> PassengerEncoder:
-        """See `DataModule.restore_encoder`."""
         return restore(folder)
+
+
+class TrainingSentences:
+    """Example e of an epoch is row `shown[e % N]` of N rows in its copy number `e // N`, by a newly drawn template.
+
+    Args:
+        tokens: every sentence of every row: row by row, one per template.
+        shown: (N,) indices of the rows to train on.
+    """
+
+    def __init__(
+        self,
+        encoder: PassengerEncoder,
+        rows: Sequence[Passenger],
+        tokens: Sequence[np.ndarray],
+        shown: np.ndarray,
+        copies: int,
+    ) -> None:
+        self._encoder, self._rows, self._tokens, self._shown, self._copies = encoder, rows, tokens, shown, copies
+        self._ids = np.array([row.id for row in rows])
+        num_sentences = len(rows) * len(encoder.templates)
+        self.all_lengths = np.array([len(sentence) for sentence in tokens[:num_sentences]])  # drawn or not
+
+    def lengths(self, epoch: int) -> np.ndarray:
+        """Tokens of each example of an epoch."""
+        return self.all_lengths[self._draw(epoch, np.arange(len(self._shown) * self._copies))[1]]
+
+    def batch(self, epoch: int, examples: np.ndarray, length: int | None) -> Batch:
+        """The batch of some examples of an epoch, padded to `length` tokens."""
+        rows, sentences = self._draw(epoch, examples)
+        return self._encoder.collate([self._rows[i] for i in rows], [self._tokens[i] for i in sentences], length)
+
+    def _draw(self, epoch: int, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The row of each example, and the index in `tokens` of its sentence."""
+        copies, positions = np.divmod(examples, len(self._shown))
+        rows = self._shown[positions]
+        templates = self._encoder.choose(self._ids[rows], epoch, copies + 1)  # copy 0 is that for evaluation
+        return rows, rows * len(self._encoder.templates) + templates
+
+
+def _to_bytes(sequences: Sequence[np.ndarray]) -> bytes:
+    return np.concatenate([np.array([*map(len, sequences)], np.int32), *sequences]).tobytes()
+
+
+def _digest(*content: object) -> str:
+    return hashlib.sha256(repr(content).encode()).hexdigest()

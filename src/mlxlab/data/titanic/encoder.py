@@ -1,27 +1,40 @@
 """Encodes passengers as sentences, tokens and batches. Fitted on the training rows; inference restores it."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated, NotRequired, TypedDict
 
 import numpy as np
 
 from mlxlab.constraints import Ge, Le, MinLen, Seed
-from mlxlab.data.array_cache import Arrays, content_key
 from mlxlab.data.batch import Batch, Task
-from mlxlab.data.loaders.collate import check_ids, concat_ragged, pad
+from mlxlab.data.loaders.collate import check_ids, pad
 from mlxlab.data.rng import Stream, counter_hash
-from mlxlab.data.titanic.group_stats import GroupStatistics, StatisticsState, fit_statistics, load_statistics
+from mlxlab.data.titanic.group_stats import GroupStatistics, StatisticsState, load_statistics
 from mlxlab.data.titanic.passenger import Passenger
-from mlxlab.data.titanic.templates import TEMPLATES, USES_LABELS, VERSION, render_sentence
-from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE, Tokenizer, load_tokenizer
+from mlxlab.data.titanic.templates import TEMPLATES, VERSION, render_sentence
+from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.errors import DataError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
 
 LABELS = ("died", "survived")
 FORMAT = "mlxlab.titanic/1"
+
+
+class EncoderState(TypedDict):
+    """The encoder in data.json; `source` and `fingerprint` are for human readers."""
+
+    format: str
+    words: int
+    labels: list[str]
+    templates: Annotated[dict[str, str], MinLen(1)]
+    seq_len: Annotated[int, Ge(8), Le(8192)]
+    seed: Seed
+    tokenizer: str
+    statistics: StatisticsState
+    source: NotRequired[str]
+    fingerprint: NotRequired[str]
 
 
 class PassengerEncoder:
@@ -36,22 +49,17 @@ class PassengerEncoder:
 
     def choose(self, ids: np.ndarray, epoch: int = 0, copy: int | np.ndarray = 0) -> np.ndarray:
         """(N,) index of each row's template: a function of (id, seed, epoch, copy). Copy 0 is that for evaluation."""
-        return (counter_hash(self.seed, Stream.TEMPLATE, epoch, copy, ids) % np.uint64(len(self.templates))).astype(
-            np.int64
-        )
+        draws = counter_hash(self.seed, Stream.TEMPLATE, epoch, copy, ids)
+        return (draws % np.uint64(len(self.templates))).astype(np.int64)
 
     def texts(self, rows: Sequence[Passenger]) -> list[str]:
         """The sentence of each row for evaluation."""
-        chosen = self.choose(np.array([row.id for row in rows], np.int64))
-        names = list(self.templates)
-        return [self.text(row, names[template]) for row, template in zip(rows, chosen, strict=True)]
+        chosen, texts = self.choose(np.array([row.id for row in rows], np.int64)), list(self.templates.values())
+        return [render_sentence(row, texts[i], self.statistics) for row, i in zip(rows, chosen, strict=True)]
 
     def all_texts(self, rows: Sequence[Passenger]) -> list[str]:
         """Every sentence of every row: row by row, one per template."""
-        return [self.text(row, name) for row in rows for name in self.templates]
-
-    def text(self, row: Passenger, template: str) -> str:
-        return render_sentence(row, self.templates[template], self.statistics)
+        return [render_sentence(row, text, self.statistics) for row in rows for text in self.templates.values()]
 
     def encode_rows(self, rows: Sequence[Passenger]) -> Batch:
         """One batch of rows; a row without a label has weight 0."""
@@ -65,23 +73,7 @@ class PassengerEncoder:
         batch = Batch(tokens, mask, targets, weights, np.array([row.id for row in rows], np.int64))
         return check_ids(batch, self.tokenizer.vocab_size, len(LABELS))
 
-    def arrays(self, train: Sequence[Passenger], valid: Sequence[Passenger]) -> Arrays:
-        """Tokens for the cache: all sentences of the training rows, one of each validation row."""
-        train_tokens, train_lengths = concat_ragged(self.tokenizer.encode_batch(self.all_texts(train), self.seq_len))
-        valid_tokens, valid_lengths = concat_ragged(self.tokenizer.encode_batch(self.texts(valid), self.seq_len))
-        return {
-            "train": train_tokens,
-            "train_lengths": train_lengths,
-            "valid": valid_tokens,
-            "valid_lengths": valid_lengths,
-        }
-
-    def key(self, *clauses: object) -> str:
-        """A digest of `parts` (rows, digests, numbers) and of this encoder."""
-        digest = hashlib.sha256(repr(clauses).encode()).hexdigest()
-        return content_key(clauses=digest, **self.state_dict())
-
-    def state_dict(self) -> "EncoderState":
+    def state_dict(self) -> EncoderState:
         return {
             "format": FORMAT,
             "words": VERSION,
@@ -99,40 +91,6 @@ class PassengerEncoder:
         write_json(folder / "data.json", {**self.state_dict(), "source": source, "fingerprint": fingerprint})
 
 
-class EncoderState(TypedDict):
-    """The encoder in data.json."""
-
-    format: str
-    words: int
-    labels: list[str]
-    templates: Annotated[dict[str, str], MinLen(1)]
-    seq_len: Annotated[int, Ge(8), Le(8192)]
-    seed: Seed
-    tokenizer: str
-    statistics: StatisticsState
-
-
-class _SavedState(EncoderState):
-    source: str
-    fingerprint: str
-
-
-def fit_passenger_encoder(
-    rows: Sequence[Passenger],
-    templates: Sequence[str],
-    tokenizer: ByteLevelBPE,
-    seq_len: int,
-    seed: int,
-    pretrained: Path | None,
-) -> PassengerEncoder:
-    """An encoder whose statistics and tokenizer are those of `rows`, or with `pretrained` that folder's tokenizer."""
-    texts = {name: TEMPLATES[name] for name in dict.fromkeys(templates)}
-    statistics = fit_statistics(rows, labels=bool(set(texts) & set(USES_LABELS)))
-    sentences = (render_sentence(row, text, statistics) for row in rows for text in texts.values())
-    trained = load_tokenizer(pretrained) if pretrained else tokenizer.train(sentences)
-    return PassengerEncoder(texts, statistics, trained, seq_len, seed)
-
-
 def restore(folder: Path) -> PassengerEncoder:
     """The encoder that `save` wrote.
 
@@ -141,7 +99,7 @@ def restore(folder: Path) -> PassengerEncoder:
         DataError: a file is malformed or of another format, or the two do not belong together.
     """
     path = folder / "data.json"
-    state = read_json(path, _SavedState)
+    state = read_json(path, EncoderState)
     if (state["format"], state["words"], state["labels"]) != (FORMAT, VERSION, list(LABELS)):
         raise DataError(f"{path}: expected format {FORMAT} with words of version {VERSION}, got {state['format']!r}")
     if not state["templates"].items() <= TEMPLATES.items():

@@ -1,6 +1,7 @@
 """Group statistics of the training rows: who shares a ticket, and how the members of a party fared."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Annotated, TypedDict
 
 from mlxlab.constraints import Ge, Le
@@ -14,12 +15,17 @@ class StatisticsState(TypedDict):
     fates: dict[str, list[tuple[int, Annotated[int, Ge(0), Le(1)]]]]
 
 
+@dataclass(frozen=True)
 class GroupStatistics:
-    """Counts over the training rows. A row never counts itself, so training and other rows are treated alike."""
+    """Counts over the training rows. A row never counts itself, so training and other rows are treated alike.
 
-    def __init__(self, tickets: dict[str, list[int]], fates: dict[str, dict[int, int]]) -> None:
-        self.tickets = tickets  # ticket -> PassengerIds
-        self.fates = fates  # party -> PassengerId of each woman and child -> survived
+    Args:
+        tickets: ticket -> PassengerIds.
+        fates: party -> PassengerId of each woman and child -> survived.
+    """
+
+    tickets: dict[str, list[int]] = field(default_factory=dict)
+    fates: dict[str, dict[int, int]] = field(default_factory=dict)
 
     def companions(self, row: Passenger) -> int:
         """Others on the same ticket."""
@@ -27,14 +33,9 @@ class GroupStatistics:
 
     def party_outcome(self, row: Passenger) -> str:
         """The outcome of the other women and children of the party."""
-        known: dict[int, int] = {}
-        for party in _parties(row):
-            known |= self.fates.get(party, {})
-        known.pop(row.id, None)
-        if not known:
-            return "untold"
-        saved = sum(known.values())
-        return "saved" if saved == len(known) else "divided" if saved else "lost"
+        parties = (self.fates.get(party, {}) for party in _parties(row))
+        outcomes = {survived for party in parties for number, survived in party.items() if number != row.id}
+        return {(): "untold", (0,): "lost", (1,): "saved"}.get(tuple(outcomes), "divided")
 
     def state_dict(self) -> StatisticsState:
         return {"tickets": self.tickets, "fates": {party: list(fates.items()) for party, fates in self.fates.items()}}
@@ -42,7 +43,7 @@ class GroupStatistics:
 
 def fit_statistics(rows: Iterable[Passenger], labels: bool) -> GroupStatistics:
     """Statistics of training rows; the outcomes of parties only with `labels`."""
-    statistics = GroupStatistics({}, {})
+    statistics = GroupStatistics()
     for row in rows:
         statistics.tickets.setdefault(row.ticket, []).append(row.id)
         if labels and row.survived is not None and (row.sex == "female" or is_child(row)):
@@ -52,7 +53,6 @@ def fit_statistics(rows: Iterable[Passenger], labels: bool) -> GroupStatistics:
 
 
 def load_statistics(state: StatisticsState) -> GroupStatistics:
-    """Statistics from their `state_dict`."""
     return GroupStatistics(state["tickets"], {party: dict(fates) for party, fates in state["fates"].items()})
 
 

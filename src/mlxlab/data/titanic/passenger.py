@@ -1,10 +1,17 @@
-"""A passenger of the Titanic: one row as recorded, None where a value is missing."""
+"""A passenger of the Titanic, and how passengers are parsed from CSV with Kaggle's columns."""
 
+import os
+import re
+from difflib import get_close_matches
 from typing import NamedTuple
+
+from mlxlab.data.input_files import read_input_file
+from mlxlab.data.strict_csv import Field, parse_csv
+from mlxlab.errors import DataError
 
 
 class Passenger(NamedTuple):
-    """A row in Kaggle's columns; `survived` is None for rows without a label."""
+    """A row as recorded, None where a value is missing; `survived` is None for rows without a label."""
 
     id: int
     survived: int | None
@@ -22,8 +29,8 @@ class Passenger(NamedTuple):
     @property
     def title(self) -> str | None:
         """The text between ", " and ". ": "Mr", "Mrs", "the Countess"; None for a name of another pattern."""
-        _, comma, rest = self.name.partition(", ")
-        title, dot, _ = rest.partition(". ") if ". " in rest else rest.partition(".")
+        _, comma, given_names = self.name.partition(", ")
+        title, dot, _ = given_names.partition(". " if ". " in given_names else ".")
         return title.strip() if comma and dot and title.strip() else None
 
     @property
@@ -31,3 +38,101 @@ class Passenger(NamedTuple):
         """The text before ", "; None for a name of another pattern."""
         surname = self.name.partition(", ")[0].strip(" '\"")
         return surname if self.title and surname else None
+
+
+class Column(NamedTuple):
+    """The values that are valid in a column: those of a type, a pattern and bounds."""
+
+    kind: type[int] | type[float] | type[str]
+    pattern: str
+    expected: str  # for messages
+    low: float = 0
+    high: float = 0  # 0 sets no bounds
+    may_be_empty: bool = False
+
+
+WHOLE, DECIMAL, TEXT = r"\d{1,16}", r"\d{1,9}(\.\d{0,17})?|\.\d{1,17}", ".+"  # no sign, no exponent, no inf, no nan
+COLUMNS = {  # in the order of the fields of `Passenger`
+    "PassengerId": Column(int, WHOLE, "a whole number above 0", 1, 2**53),
+    "Survived": Column(int, "[01]", "0 or 1"),
+    "Pclass": Column(int, "[123]", "1, 2 or 3"),
+    "Name": Column(str, TEXT, "a name"),
+    "Sex": Column(str, "male|female", "male or female"),
+    "Age": Column(float, DECIMAL, "years from 0 to 130, or nothing", 0, 130, may_be_empty=True),
+    "SibSp": Column(int, WHOLE, "a whole number from 0 to 50", 0, 50),
+    "Parch": Column(int, WHOLE, "a whole number from 0 to 50", 0, 50),
+    "Ticket": Column(str, TEXT, "a ticket"),
+    "Fare": Column(float, DECIMAL, "pounds from 0 to 100000, or nothing", 0, 100_000, may_be_empty=True),
+    "Cabin": Column(str, TEXT, "a cabin or nothing", may_be_empty=True),
+    "Embarked": Column(str, "[SCQ]", "S, C, Q or nothing", may_be_empty=True),
+}
+
+
+def read_passengers(path: str | os.PathLike[str], labelled: bool) -> list[Passenger]:
+    """All rows of a CSV file; see `parse_passengers`.
+
+    Raises:
+        InputNotFoundError: there is no such regular file.
+    """
+    return parse_passengers(read_input_file(path), path, labelled)
+
+
+def parse_passengers(data: bytes, path: str | os.PathLike[str], labelled: bool) -> list[Passenger]:
+    """All rows of the CSV file `path` that holds `data`; columns in any order, unknown ones are ignored.
+
+    Args:
+        labelled: every row must have a label, and both labels must occur; else Survived may be absent or empty.
+
+    Raises:
+        DataError: with file:line:column, the value and what was expected.
+    """
+    rows = parse_csv(data, path)
+    header = next(rows)
+    indices = _column_indices(header, path, labelled)
+    passengers: list[Passenger] = []
+    field_of_id: dict[int, Field] = {}
+    for row in rows:
+        fields = {name: row[index] for name, index in indices.items()}
+        values = (_parse(fields[name], name, path, labelled) if name in fields else None for name in COLUMNS)
+        passenger, field = Passenger._make(values), fields["PassengerId"]
+        if (first := field_of_id.setdefault(passenger.id, field)) is not field:
+            duplicate = f"duplicate PassengerId {passenger.id}, first used in line {first.line}"
+            raise DataError(f"{path}:{field.line}:{field.column}: {duplicate}")
+        passengers.append(passenger)
+    if not passengers:
+        raise DataError(f"{path}:2:1: no rows after the header")
+    labels = {passenger.survived for passenger in passengers}
+    if labelled and len(labels) == 1:
+        message = f"Survived is {labels.pop()} in all {len(passengers)} rows, expected both 0 and 1"
+        raise DataError(f"{path}:2:{header[indices['Survived']].column}: {message}")
+    return passengers
+
+
+def _parse(field: Field, name: str, path: str | os.PathLike[str], labelled: bool) -> int | float | str | None:
+    column, text = COLUMNS[name], field.text.strip()
+    if not text and (column.may_be_empty or (name == "Survived" and not labelled)):
+        return None
+    if re.fullmatch(column.pattern, text, re.ASCII | re.DOTALL):
+        value = column.kind(text)
+        if isinstance(value, str) or not column.high or column.low <= value <= column.high:
+            return value
+    got = repr(field.text if len(field.text) <= 40 else field.text[:37] + "...") if field.text else "nothing"
+    raise DataError(f"{path}:{field.line}:{field.column}: {name} is {got}, expected {column.expected}")
+
+
+def _column_indices(header: list[Field], path: str | os.PathLike[str], labelled: bool) -> dict[str, int]:
+    names = [field.text.strip() for field in header]
+    if len(names) == 1:
+        for separator, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+            if separator in names[0]:
+                column = names[0].index(separator) + 1
+                raise DataError(f"{path}:1:{column}: fields are separated by {name}, expected commas")
+    for index, name in enumerate(names):
+        if name in COLUMNS and name in names[:index]:
+            raise DataError(f"{path}:1:{header[index].column}: column {name} occurs twice")
+    for name in COLUMNS:
+        if name not in names and (labelled or name != "Survived"):
+            near = get_close_matches(name, [unknown for unknown in names if unknown not in COLUMNS], n=1, cutoff=0.5)
+            hint = f" (did you mean {near[0][:40]!r}?)" if near else ""
+            raise DataError(f"{path}:1:1: column {name} is missing{hint}; expected {','.join(COLUMNS)}")
+    return {name: names.index(name) for name in COLUMNS if name in names}

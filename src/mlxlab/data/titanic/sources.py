@@ -9,10 +9,10 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from mlxlab.data.input_files import read_input_file
-from mlxlab.data.titanic.csv_schema import parse_passengers
-from mlxlab.data.titanic.passenger import Passenger
-from mlxlab.data.titanic.synthetic import synthetic_passengers
+from mlxlab.data.titanic.passenger import Passenger, parse_passengers
 from mlxlab.errors import DataError
 
 FILE = Path(__file__).with_name("titanic.csv")
@@ -23,6 +23,7 @@ KAGGLE_SHA256 = {
     "4a437fde05fe5264e1701a7387ac6fb75393772ba38bb2c9c566405af5af4bd7": "Kaggle's train.csv",
     "5c78320a80dc159b35c408363be46a5d93f078183d539db75ee42a796d6a4e95": "Kaggle's test.csv",
 }
+SURNAMES = ("Ashdown", "Birch", "Calloway", "Dunmore", "Elling", "Fenwick", "Garrow", "Hale", "Inchbald", "Jessop")
 
 
 class PassengerSource(NamedTuple):
@@ -78,3 +79,29 @@ def _real_passengers() -> PassengerSource:
     train = [row for row in rows if row.id < FIRST_TEST_ID]
     line = f"titanic: {len(rows)} real rows, {len(train)} of them for training and validation"
     return PassengerSource(train, rows[len(train) :], "titanic", SHA256, [line])
+
+
+def synthetic_passengers(count: int) -> list[Passenger]:
+    """The same `count` passengers on every call; women and the upper classes survive more often."""
+    rng = np.random.default_rng(1912)
+    passengers = []
+    for number in range(1, count + 1):
+        female, pclass = bool(rng.random() < 0.35), int(rng.choice([1, 2, 3], p=[0.25, 0.2, 0.55]))
+        probability = 1 / (1 + np.exp(-(2.6 * female - 0.9 * pclass + 0.4)))
+        surname = SURNAMES[int(rng.integers(len(SURNAMES)))]
+        passenger = Passenger(
+            id=number,
+            survived=int(rng.random() < probability),
+            pclass=pclass,
+            name=f"{surname}, {'Mrs' if female else 'Mr'}. Number {number}",
+            sex="female" if female else "male",
+            age=None if rng.random() < 0.2 else float(rng.integers(1, 75)),
+            sibsp=int(rng.integers(0, 3)),
+            parch=int(rng.integers(0, 3)),
+            ticket=f"S {int(rng.integers(1000, 2000))}",
+            fare=round(float(rng.gamma(2.0, 15.0 / pclass)), 2),
+            cabin=None,
+            embarked=str(rng.choice(["S", "C", "Q"])),
+        )
+        passengers.append(passenger)
+    return passengers

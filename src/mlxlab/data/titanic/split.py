@@ -16,7 +16,7 @@ class Split(NamedTuple):
     train: list[Passenger]
     valid: list[Passenger]
     description: str
-    digest: str  # SHA-256 of the validation file, empty without one
+    digest: str = ""  # SHA-256 of the validation file, empty without one
 
 
 def split_rows(
@@ -35,25 +35,26 @@ def split_rows(
     if valid_source is not None:
         if folds is not None:
             raise ConfigError(f"data.folds={folds} has no effect with data.valid_source")
-        return _from_file(rows, valid_source)
-    ids = np.array([row.id for row in rows])
-    labels = np.array([row.survived for row in rows])
-    is_valid = (
-        hold_out(ids, labels, fraction, seed) if folds is None else fold_numbers(ids, labels, folds, seed) == fold
-    )
-    method = f"a stratified {fraction:g}" if folds is None else f"fold {fold} of {folds}"
-    train = [row for row, valid in zip(rows, is_valid, strict=True) if not valid]
-    valid = [row for row, valid in zip(rows, is_valid, strict=True) if valid]
-    return Split(train, valid, f"{len(train)} training rows, {len(valid)} validation rows ({method}, seed {seed})", "")
+        return _split_by_file(rows, valid_source)
+    ids, labels = np.array([row.id for row in rows]), np.array([row.survived for row in rows])
+    if folds is None:
+        is_valid, method = hold_out(ids, labels, fraction, seed), f"a stratified {fraction:g}"
+    else:
+        is_valid, method = fold_numbers(ids, labels, folds, seed) == fold, f"fold {fold} of {folds}"
+    train, valid = ([rows[i] for i in np.flatnonzero(is_valid == held_out)] for held_out in (False, True))
+    return Split(train, valid, _describe(train, valid, f"{method}, seed {seed}"))
 
 
-def _from_file(rows: list[Passenger], path: str) -> Split:
+def _split_by_file(rows: list[Passenger], path: str) -> Split:
     source = read_csv_source(path)
-    valid = source.train
-    shared = {row.id for row in rows} & {row.id for row in valid}
+    shared = {row.id for row in rows} & {row.id for row in source.train}
     if shared:
         raise DataError(f"{path}:1:1: {len(shared)} PassengerIds are training rows too, the smallest is {min(shared)}")
-    return Split(rows, valid, f"{len(rows)} training rows, {len(valid)} validation rows ({path})", source.sha256)
+    return Split(rows, source.train, _describe(rows, source.train, path), source.sha256)
+
+
+def _describe(train: list[Passenger], valid: list[Passenger], method: str) -> str:
+    return f"{len(train)} training rows, {len(valid)} validation rows ({method})"
 
 
 def hold_out(ids: np.ndarray, labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
@@ -73,8 +74,8 @@ def fold_numbers(ids: np.ndarray, labels: np.ndarray, folds: int, seed: int) -> 
 
 
 def _shuffled_classes(ids: np.ndarray, labels: np.ndarray, seed: int, min_rows: int) -> list[np.ndarray]:
-    keys = counter_hash(seed, Stream.SPLIT, ids)
-    classes = []
+    """Indices of the rows of each class."""
+    keys, classes = counter_hash(seed, Stream.SPLIT, ids), []
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
         if len(rows) < min_rows:

@@ -1,21 +1,22 @@
-"""Trains a byte-level BPE on a corpus, with a fixed vocabulary size or one chosen for corpus and model."""
+"""Byte-level BPE trained on a corpus, with a fixed vocabulary size or one chosen for corpus and model."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from itertools import islice
-from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Literal, TypedDict
 
 import numpy as np
 import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from mlxlab.constraints import Count, Ge, Le, Size
-from mlxlab.data.array_cache import content_key
-from mlxlab.data.tokenizers.fit import FittedTokenizer, cached_json, existing_tokenizer, sample_texts
-from mlxlab.data.tokenizers.tokenizer import ByteLevelBPE, Tokenizer
+from mlxlab.data.cache import content_key
+from mlxlab.data.tokenizers.fit import Corpus, FittedTokenizer, cached_json, existing_tokenizer, sample_texts
+from mlxlab.data.tokenizers.tokenizer import BOS, EOS, MASK, PAD, Tokenizer, parse_tokenizer
 from mlxlab.data.tokenizers.vocab_size import (
     TokenCounts,
+    TokenizerFile,
     VocabSizeCurve,
     choose,
     merge_parents,
@@ -34,13 +35,19 @@ class _Counts(TypedDict):
     bytes: Size
 
 
-class _Content(TypedDict):
-    """The cached content: the largest tokenizer, and the statistics from which a vocabulary size is chosen."""
+class _Statistics(TypedDict):
+    """What a vocabulary size is chosen by: counts of the texts that were trained on and of others, and a size."""
 
-    tokenizer: dict[str, Any]
-    seen: NotRequired[_Counts]
-    held: NotRequired[_Counts]
-    by_length: NotRequired[Size]
+    seen: _Counts
+    held: _Counts
+    by_length: Size
+
+
+class _Content(TypedDict):
+    """The cached content: the largest tokenizer, and statistics if its size is to be chosen."""
+
+    tokenizer: TokenizerFile
+    statistics: _Statistics | None
 
 
 class BPETokenizerTrainer:
@@ -74,85 +81,101 @@ class BPETokenizerTrainer:
             raise ConfigError(
                 f"data.tokenizer.min_vocab_size={min_vocab_size} is more than max_vocab_size={max_vocab_size}"
             )
-        self.vocab_size, self.strategy = vocab_size, vocab_size_strategy
-        self.min_size, self.max_size, self.min_frequency = min_vocab_size, max_vocab_size, min_frequency
-        self.train_examples, self.path, self.force_retrain = train_examples, path, force_retrain
+        self.auto, self.size = vocab_size == "auto", max_vocab_size if vocab_size == "auto" else vocab_size
+        self.strategy, self.min_size, self.max_size = vocab_size_strategy, min_vocab_size, max_vocab_size
+        self.min_frequency, self.train_examples = min_frequency, train_examples
+        self.path, self.force_retrain = path, force_retrain
 
-    def fit(
-        self,
-        texts: Iterable[str],
-        *,
-        cache: Path,
-        key: str,
-        parameters: int,
-        width: int,
-        planned_bytes: int | None,
-        pretrained: Path | None = None,
-    ) -> FittedTokenizer:
-        """The tokenizer for a corpus; `texts` is read only if no existing or cached tokenizer is used.
-
-        Args:
-            texts: documents to train on; those after `train_examples` measure the curve.
-            cache: folder of cached tokenizers.
-            key: identifies the corpus.
-            parameters: number of parameters of the model without its vocabulary.
-            width: hidden size of the model.
-            planned_bytes: bytes of text that the run will see; None if unknown.
-            pretrained: folder with the tokenizer.json of pretrained weights.
+    def fit(self, corpus: Corpus) -> FittedTokenizer:
+        """The tokenizer for a corpus; texts after `train_examples` measure the curve.
 
         Raises:
             DataError: no text, or a malformed tokenizer.
             InputNotFoundError: no tokenizer at `path`.
             NotAllowedError: the tokenizer at `path` differs from that of the weights.
         """
-        if existing := existing_tokenizer(self.path, pretrained):
+        if existing := existing_tokenizer(self.path, corpus.pretrained):
             return existing
-        size = self.max_size if self.vocab_size == "auto" else self.vocab_size
-        settings = {"size": size, "auto": self.vocab_size == "auto", "min_frequency": self.min_frequency}
-        name = content_key(
-            corpus=key, examples=self.train_examples, tokenizers=version("tokenizers"), format=1, **settings
+        settings = {"size": self.size, "auto": self.auto, "min_frequency": self.min_frequency}
+        key = content_key(
+            corpus=corpus.key, examples=self.train_examples, tokenizers=version("tokenizers"), format=2, **settings
         )
-        path = cache / "tokenizers" / f"bpe-{name}.json"
+        path = corpus.cache / "tokenizers" / f"bpe-{key}.json"
+
+        def check(content: _Content) -> None:
+            tokenizer = parse_tokenizer(json.dumps(content["tokenizer"]), path)
+            size, statistics = tokenizer.vocab_size, content["statistics"]
+            if content["tokenizer"]["model"].get("type") != "BPE" or size > self.size or tokenizer.eos_id is None:
+                raise DataError(f"expected a byte-level BPE of at most {self.size} tokens")
+            counts = [statistics[name]["counts"] for name in ("seen", "held")] if statistics else []
+            if bool(counts) != self.auto or any(len(numbers) != size for numbers in counts):
+                raise DataError(f"expected a count for each of {size} tokens")
+
         content, origin = cached_json(
-            path,
-            self.force_retrain,
-            _Content,
-            lambda: self._train(iter(texts), size),
-            lambda content: _check(content, size, self.vocab_size == "auto", path),
+            path, _Content, lambda: self._train(iter(corpus.texts)), check, read=not self.force_retrain
         )
-        curve = self._curve(content, parameters, width, planned_bytes) if self.vocab_size == "auto" else None
-        file = content["tokenizer"]
-        tokenizer = _tokenizer(truncate_bpe(file, curve.chosen) if curve else file, path)
+        file, statistics = content["tokenizer"], content["statistics"]
+        curve = self._curve(file, statistics, corpus) if statistics else None
+        tokenizer = parse_tokenizer(json.dumps(truncate_bpe(file, curve.chosen) if curve else file), path)
         lines = [f"tokenizer {origin}: byte-level BPE, {tokenizer.vocab_size} tokens, {tokenizer.fingerprint[:12]}"]
         return FittedTokenizer(tokenizer, lines + (curve.lines() if curve else []), curve)
 
-    def _train(self, texts: Iterator[str], size: int) -> _Content:
-        """Trains the largest tokenizer, and counts its tokens for the choice of a size."""
+    def _train(self, texts: Iterator[str]) -> _Content:
         seen = sample_texts(texts, self.train_examples)
-        trained = ByteLevelBPE(size, self.min_frequency).train(seen)
-        content: _Content = {"tokenizer": json.loads(trained.inner.to_str())}
-        if self.vocab_size == "auto":
+        trained = train_bpe(seen, self.size, self.min_frequency)
+        content: _Content = {"tokenizer": json.loads(trained.inner.to_str()), "statistics": None}
+        if self.auto:
             held = list(islice(texts, max(self.train_examples // 10, 1))) or seen
-            content |= {"seen": count(trained, seen), "held": count(trained, held), "by_length": size_by_length(seen)}
+            statistics: _Statistics = {
+                "seen": count(trained, seen),
+                "held": count(trained, held),
+                "by_length": size_by_length(seen),
+            }
+            content["statistics"] = statistics
         return content
 
-    def _curve(self, content: _Content, parameters: int, width: int, planned_bytes: int | None) -> VocabSizeCurve:
-        tree = merge_parents(content["tokenizer"])
+    def _curve(self, file: TokenizerFile, statistics: _Statistics, corpus: Corpus) -> VocabSizeCurve:
+        parents = merge_parents(file)
         seen, held = (
-            TokenCounts(np.array(piece["counts"]), tree, piece["bytes"]) for piece in (content["seen"], content["held"])
+            TokenCounts(np.array(counts["counts"]), parents, counts["bytes"])
+            for counts in (statistics["seen"], statistics["held"])
         )
-        if self.strategy == "auto_limits":
-            sizes = {"min_size": self.min_size, "max_size": self.max_size}
-            return choose(seen, held, planned_bytes=planned_bytes, parameters=parameters, width=width, **sizes)
-        chosen = min(max(content["by_length"], self.min_size), self.max_size, len(seen.counts))
-        per_token = {size: held.sample_bytes / max(counts.sum(), 1) for size, counts in held.shrink().items()}
-        sizes_drawn = [2**k for k in range(9, 20) if 2**k in per_token]
-        return VocabSizeCurve(
-            sizes_drawn,
-            [round(per_token[size], 4) for size in sizes_drawn],
-            chosen,
-            "by the mean length of a document (data.tokenizer.vocab_size_strategy=length)",
+        if self.strategy == "length":
+            chosen = min(max(statistics["by_length"], self.min_size), self.max_size, len(seen.counts))
+            reason = "by the mean length of a document (data.tokenizer.vocab_size_strategy=length)"
+            return VocabSizeCurve.measured(held.bytes_per_token(), chosen, reason)
+        return choose(
+            seen,
+            held,
+            planned_bytes=corpus.planned_bytes,
+            parameters=corpus.parameters,
+            width=corpus.width,
+            min_size=self.min_size,
+            max_size=self.max_size,
         )
+
+
+def train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int) -> Tokenizer:
+    """Trains a byte-level BPE (Sennrich 2016, Radford 2019): any text is encoded, and decoded to itself.
+
+    Args:
+        vocab_size: maximum number of tokens, at least 260: 4 special ones, 256 bytes, and merges.
+        min_frequency: minimum number of occurrences of a pair that is merged.
+    """
+    inner = tokenizers.Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=min_frequency,
+        special_tokens=[PAD, BOS, EOS, MASK],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    inner.train_from_iterator(texts, trainer)
+    ends = [(BOS, inner.token_to_id(BOS)), (EOS, inner.token_to_id(EOS))]
+    inner.post_processor = processors.TemplateProcessing(single=f"{BOS} $A {EOS}", special_tokens=ends)
+    return Tokenizer(inner)
 
 
 def count(tokenizer: Tokenizer, texts: Sequence[str]) -> _Counts:
@@ -162,20 +185,3 @@ def count(tokenizer: Tokenizer, texts: Sequence[str]) -> _Counts:
         for ids in tokenizer.encode_documents(texts[start : start + CHUNK]):
             counts += np.bincount(ids, minlength=len(counts))
     return {"counts": counts.tolist(), "bytes": sum(len(text.encode()) for text in texts)}
-
-
-def _check(content: _Content, size: int, auto: bool, path: Path) -> None:
-    """Raises DataError unless the content is a BPE of at most `size` tokens, with the counts that `auto` needs."""
-    tokenizer = _tokenizer(content["tokenizer"], path)
-    if content["tokenizer"]["model"].get("type") != "BPE" or tokenizer.vocab_size > size or tokenizer.eos_id is None:
-        raise DataError(f"{path}: expected a byte-level BPE of at most {size} tokens")
-    counts = [content[name]["counts"] for name in ("seen", "held") if name in content]
-    if auto and (len(counts) < 2 or "by_length" not in content or {*map(len, counts)} != {tokenizer.vocab_size}):
-        raise DataError(f"{path}: expected a count for each of {tokenizer.vocab_size} tokens")
-
-
-def _tokenizer(file: dict[str, Any], path: Path) -> Tokenizer:
-    try:
-        return Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(file)))
-    except Exception as error:  # the library raises nothing narrower
-        raise DataError(f"{path}:1:1: is not a tokenizer: {str(error).splitlines()[0][:200]}") from None

@@ -1,15 +1,14 @@
 """A tokenizer with one token for every character of a corpus."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Literal, TypedDict
 
 import tokenizers
 from tokenizers import decoders, models, processors
 
 from mlxlab.constraints import Size
-from mlxlab.data.array_cache import content_key
-from mlxlab.data.tokenizers.fit import FittedTokenizer, cached_json, existing_tokenizer, sample_texts
+from mlxlab.data.cache import content_key
+from mlxlab.data.tokenizers.fit import Corpus, FittedTokenizer, cached_json, existing_tokenizer, sample_texts
 from mlxlab.data.tokenizers.tokenizer import BOS, EOS, MASK, PAD, Tokenizer
 from mlxlab.errors import DataError
 
@@ -32,34 +31,20 @@ class CharTokenizerTrainer:
     def __init__(
         self, on_unknown: Literal["bytes", "error"], train_examples: Size, path: str | None, force_retrain: bool
     ) -> None:
-        self.on_unknown, self.train_examples, self.path, self.force_retrain = (
-            on_unknown,
-            train_examples,
-            path,
-            force_retrain,
-        )
+        self.on_unknown, self.train_examples = on_unknown, train_examples
+        self.path, self.force_retrain = path, force_retrain
 
-    def fit(
-        self,
-        texts: Iterable[str],
-        *,
-        cache: Path,
-        key: str,
-        parameters: int,
-        width: int,
-        planned_bytes: int | None,
-        pretrained: Path | None = None,
-    ) -> FittedTokenizer:
+    def fit(self, corpus: Corpus) -> FittedTokenizer:
         """As `BPETokenizerTrainer.fit`; the size follows from the corpus alone."""
-        if existing := existing_tokenizer(self.path, pretrained):
+        if existing := existing_tokenizer(self.path, corpus.pretrained):
             return existing
-        name = content_key(corpus=key, on_unknown=self.on_unknown, examples=self.train_examples, format=1)
+        key = content_key(corpus=corpus.key, on_unknown=self.on_unknown, examples=self.train_examples, format=2)
         content, origin = cached_json(
-            cache / "tokenizers" / f"characters-{name}.json",
-            self.force_retrain,
+            corpus.cache / "tokenizers" / f"characters-{key}.json",
             _Content,
-            lambda: {"characters": "".join(sorted(set().union(*sample_texts(texts, self.train_examples))))},
+            lambda: {"characters": "".join(sorted(set().union(*sample_texts(corpus.texts, self.train_examples))))},
             _check,
+            read=not self.force_retrain,
         )
         tokenizer = self.tokenizer(content["characters"])
         more = "special ones and bytes" if self.on_unknown == "bytes" else "special ones"
@@ -74,13 +59,11 @@ class CharTokenizerTrainer:
         inner = tokenizers.Tokenizer(models.BPE(vocabulary, [], byte_fallback=self.on_unknown == "bytes"))
         inner.add_special_tokens([PAD, BOS, EOS, MASK])
         inner.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
-        inner.post_processor = processors.TemplateProcessing(
-            single=f"{BOS} $A {EOS}", special_tokens=[(BOS, vocabulary[BOS]), (EOS, vocabulary[EOS])]
-        )
+        ends = [(BOS, vocabulary[BOS]), (EOS, vocabulary[EOS])]
+        inner.post_processor = processors.TemplateProcessing(single=f"{BOS} $A {EOS}", special_tokens=ends)
         return Tokenizer(inner)
 
 
 def _check(content: _Content) -> None:
-    """Raises DataError unless the characters are sorted and distinct."""
     if not content["characters"] or list(content["characters"]) != sorted(set(content["characters"])):
         raise DataError("the cached characters are malformed")

@@ -1,25 +1,44 @@
 """Steps shared by the tokenizer trainers: existing tokenizers, text samples, and the cache."""
 
-import hashlib
 import json
-import logging
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TypedDict, TypeVar
+from typing import NamedTuple, TypeVar
 
+from mlxlab.data.cache import cached
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.data.tokenizers.vocab_size import VocabSizeCurve
 from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
-from mlxlab.files.atomic import write_atomic
-from mlxlab.files.shape import ShapeError, validate
-from mlxlab.files.untrusted import read_json
+from mlxlab.files.untrusted import parse_json
 
 MAX_SAMPLE_CHARACTERS = 64_000_000  # documents may be books
-MAX_CACHE_BYTES = 2**28
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Texts that a tokenizer is fitted to, and the model it is for.
+
+    Args:
+        texts: read only if no existing or cached tokenizer is used.
+        key: identifies the texts.
+        cache: folder of caches.
+        parameters: number of parameters of the model without its vocabulary.
+        width: hidden size of the model.
+        planned_bytes: bytes of text that the run will see; None if unknown.
+        pretrained: folder with the tokenizer.json of pretrained weights; None without such weights.
+    """
+
+    texts: Iterable[str]
+    key: str
+    cache: Path
+    parameters: int
+    width: int
+    planned_bytes: int | None = None
+    pretrained: Path | None = None
 
 
 class FittedTokenizer(NamedTuple):
@@ -37,17 +56,16 @@ def existing_tokenizer(path: str | None, pretrained: Path | None) -> FittedToken
         InputNotFoundError, DataError: no valid tokenizer at the path.
         NotAllowedError: the two differ.
     """
-    if path is None and pretrained is None:
+    configured = _load(Path(path)) if path is not None else None
+    inherited = load_tokenizer(pretrained) if pretrained is not None else None
+    tokenizer = configured or inherited
+    if tokenizer is None:
         return None
-    named = _load(Path(path)) if path is not None else None
-    trained = load_tokenizer(pretrained) if pretrained is not None else None
-    if named is not None and trained is not None and named.fingerprint != trained.fingerprint:
+    if inherited is not None and tokenizer.fingerprint != inherited.fingerprint:
         raise NotAllowedError(
             f"data.tokenizer.path={path}: expected the tokenizer of the weights"
-            f" ({trained.fingerprint[:12]} in {pretrained}), got {named.fingerprint[:12]}"
+            f" ({inherited.fingerprint[:12]} in {pretrained}), got {tokenizer.fingerprint[:12]}"
         )
-    tokenizer = named or trained
-    assert tokenizer is not None
     line = f"tokenizer of {path or pretrained}: {tokenizer.vocab_size} tokens, {tokenizer.fingerprint[:12]}"
     return FittedTokenizer(tokenizer, [line])
 
@@ -76,50 +94,19 @@ def sample_texts(texts: Iterable[str], count: int) -> list[str]:
 
 
 def cached_json(
-    path: Path, force_retrain: bool, shape: type[T], train: Callable[[], T], check: Callable[[T], None]
+    path: Path, shape: type[T], train: Callable[[], T], check: Callable[[T], None], *, read: bool
 ) -> tuple[T, str]:
-    """The cached content at `path`, or newly trained and cached content; and its origin in a word.
-
-    A malformed file is replaced with a warning; a folder that cannot be written only causes a warning.
+    """`cached` content of JSON, with `trained` or `reused`.
 
     Args:
         shape: the `TypedDict` of the content.
-        check: raises DataError unless `train` could have returned the content: a right digest proves no origin.
+        check: raises DataError unless `train` could have returned the content.
     """
-    if not force_retrain:
-        try:
-            content = _read(path, shape)
-            check(content)
-        except InputNotFoundError:
-            pass
-        except DataError as error:
-            log.warning("%s; the tokenizer is trained again", error)
-        else:
-            return content, "reused"
-    content = train()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, json.dumps({"digest": _digest(content), "content": content}))
-    except OSError as error:
-        log.warning("the tokenizer could not be cached in %s (%s)", path, error)
-    return content, "retrained" if force_retrain else "trained"
 
+    def decode(data: bytes) -> T:
+        content = parse_json(data.decode("utf-8", "replace"), shape, path.name, max_depth=64)
+        check(content)
+        return content
 
-class _CacheFile(TypedDict):
-    digest: str
-    content: object
-
-
-def _read(path: Path, shape: type[T]) -> T:
-    file = read_json(path, _CacheFile, max_bytes=MAX_CACHE_BYTES, max_depth=64)
-    if file["digest"] != _digest(file["content"]):
-        raise DataError(f"{path}: the digest differs")
-    try:
-        content: T = validate(file["content"], shape)
-    except ShapeError as error:
-        raise DataError(f"{path}: {error}") from None
-    return content
-
-
-def _digest(content: object) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    content, outcome = cached(path, train, lambda content: json.dumps(content).encode(), decode, read=read)
+    return content, "reused" if outcome == "hit" else "trained"

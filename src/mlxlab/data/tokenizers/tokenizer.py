@@ -1,18 +1,15 @@
-"""Tokenizers: byte-level BPE trained on texts, or that of a pretrained model."""
+"""A tokenizer of the `tokenizers` library with its special ids, alphabet and bytes per token."""
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
-from mlxlab.constraints import Ge, Le, Size
-from mlxlab.data.tokenizers.byte_lengths import token_bytes
 from mlxlab.errors import DataError, InputNotFoundError
 
 PAD, BOS, EOS, MASK = "<pad>", "<bos>", "<eos>", "<mask>"  # ids 0..3; bytes need no <unk>
@@ -22,6 +19,14 @@ SPECIAL_NAMES = {  # of several model families
     "eos": (EOS, "[SEP]", "</s>", "<|end_of_text|>", "<|im_end|>", "<|endoftext|>"),
     "mask": (MASK, "[MASK]", "<|mask|>"),
 }
+SPACE = "\u2581"  # a space in SentencePiece
+_ONE_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")  # a byte fallback token of SentencePiece
+_PROBES = (  # texts that show whether the bytes of tokens sum to those of a text
+    "plain words, 12 of them.",
+    " leading and  double spaces\n\ttabs\r\n",
+    "Zo\u00eb \u2603 \U0001f6a2 na\u00efve",
+    "CamelCase",
+)
 
 
 class Tokenizer:
@@ -34,16 +39,28 @@ class Tokenizer:
         self.inner = inner
         self.vocab_size = max(inner.get_vocab(with_added_tokens=True).values()) + 1
         self.pad_id = self._special("pad") or 0
-        self.bos_id = self._special("bos")
-        self.eos_id = self._special("eos")
-        self.mask_id = self._special("mask")
+        self.bos_id, self.eos_id, self.mask_id = self._special("bos"), self._special("eos"), self._special("mask")
         self.fingerprint = hashlib.sha256(self._json().encode()).hexdigest()[:16]
         self.alphabet = _alphabet(self._json())
 
     @cached_property
     def token_bytes(self) -> tuple[int, ...]:
-        """Bytes of UTF-8 by token id; empty where they do not sum to the bytes of a text, see `token_bytes`."""
-        return token_bytes(self.inner, self.alphabet)
+        """Bytes of UTF-8 by token id, 0 for special tokens: over the tokens of a text they sum to its bytes.
+
+        For losses per byte, which compare runs with different vocabularies. Empty where it does not hold (WordPiece
+        drops spaces, some SentencePiece models add one), so that no wrong metric is reported. If the tokenizer
+        normalizes text, the bytes are those of the normalized text.
+        """
+        file = json.loads(self.inner.to_str())
+        by_bytes = '"ByteLevel"' in json.dumps(file["decoder"])
+        sizes = [0] * self.vocab_size
+        for piece, token in self.inner.get_vocab(with_added_tokens=True).items():
+            sizes[token] = len(piece) if by_bytes else 1 if _ONE_BYTE.fullmatch(piece) else _utf8_length(piece)
+        for added in file["added_tokens"]:
+            sizes[added["id"]] = 0 if added["special"] else _utf8_length(added["content"])
+        probes = ["".join(c for c in text if self.alphabet is None or c in self.alphabet) for text in _PROBES]
+        exact = all(sum(sizes[i] for i in self.encode(text, special=False)) == len(text.encode()) for text in probes)
+        return tuple(sizes) if exact else ()
 
     @property
     def end_id(self) -> int:
@@ -104,42 +121,6 @@ class Tokenizer:
         return json.dumps(json.loads(self.inner.to_str()), ensure_ascii=False, sort_keys=True)
 
 
-def _alphabet(text: str) -> frozenset[str] | None:
-    """The characters of a character tokenizer; None if it has bytes, merges or an unknown token."""
-    model = json.loads(text)["model"]
-    if model.get("merges") != [] or model.get("byte_fallback") or model.get("unk_token") or '"ByteLevel"' in text:
-        return None
-    return frozenset(piece for piece in model["vocab"] if len(piece) == 1)
-
-
-class ByteLevelBPE:
-    """Trains a byte-level BPE (Sennrich 2016, Radford 2019): any text is encoded, and decoded to itself."""
-
-    def __init__(self, vocab_size: Annotated[int, Ge(260), Le(1_000_000)], min_frequency: Size) -> None:
-        """
-        Args:
-            vocab_size: maximum number of tokens: 4 special ones, 256 bytes, and merges.
-            min_frequency: minimum number of occurrences of a pair that is merged.
-        """
-        self.vocab_size, self.min_frequency = vocab_size, min_frequency
-
-    def train(self, texts: Iterable[str]) -> Tokenizer:
-        inner = tokenizers.Tokenizer(models.BPE())
-        inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        inner.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
-            vocab_size=self.vocab_size,
-            min_frequency=self.min_frequency,
-            special_tokens=[PAD, BOS, EOS, MASK],
-            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-            show_progress=False,
-        )
-        inner.train_from_iterator(texts, trainer)
-        ends = [(BOS, inner.token_to_id(BOS)), (EOS, inner.token_to_id(EOS))]
-        inner.post_processor = processors.TemplateProcessing(single=f"{BOS} $A {EOS}", special_tokens=ends)
-        return Tokenizer(inner)
-
-
 def load_tokenizer(folder: Path) -> Tokenizer:
     """Loads the tokenizer.json of a folder.
 
@@ -151,12 +132,28 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise InputNotFoundError(
-            f"{path}: {error.strerror}; expected the tokenizer in the folder of the model"
-        ) from None
+        expected = "expected the tokenizer in the folder of the model"
+        raise InputNotFoundError(f"{path}: {error.strerror}; {expected}") from None
     except UnicodeDecodeError:
         raise DataError(f"{path}:1:1: is not UTF-8") from None
+    return parse_tokenizer(text, path)
+
+
+def parse_tokenizer(text: str, path: Path) -> Tokenizer:
+    """Raises DataError, naming `path`, unless `text` is a tokenizer.json."""
     try:
         return Tokenizer(tokenizers.Tokenizer.from_str(text))
     except Exception as error:  # the library raises nothing narrower
         raise DataError(f"{path}:1:1: is not a tokenizer: {str(error).splitlines()[0][:200]}") from None
+
+
+def _alphabet(text: str) -> frozenset[str] | None:
+    """The characters of a character tokenizer; None if it has bytes, merges or an unknown token."""
+    model = json.loads(text)["model"]
+    if model.get("merges") != [] or model.get("byte_fallback") or model.get("unk_token") or '"ByteLevel"' in text:
+        return None
+    return frozenset(piece for piece in model["vocab"] if len(piece) == 1)
+
+
+def _utf8_length(piece: str) -> int:
+    return len(piece.replace(SPACE, " ").encode())

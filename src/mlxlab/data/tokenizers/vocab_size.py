@@ -16,6 +16,8 @@ STEP, MIN_SIZE = 64, 512
 OCCURRENCES, PERCENTILE = 100, 95  # Gowda and May 2020: 95 % of the learned tokens occur 100 times
 ELBOW = 0.05  # doubling the vocabulary gains less than that in bytes per token
 
+TokenizerFile = dict[str, Any]  # a tokenizer.json
+
 
 @dataclass(frozen=True)
 class VocabSizeCurve:
@@ -26,6 +28,15 @@ class VocabSizeCurve:
     chosen: int
     reason: str
     limits: dict[str, int | None] = field(default_factory=dict)  # data, model, elbow; None sets no limit
+
+    @staticmethod
+    def measured(
+        per_token: dict[int, float], chosen: int, reason: str, limits: dict[str, int | None] | None = None
+    ) -> "VocabSizeCurve":
+        """The curve at powers of 2, the largest size and the chosen one; `per_token` has bytes per token by size."""
+        powers = {2**k for k in range(9, 20)}
+        sizes = sorted((powers | {max(per_token), chosen}) & per_token.keys())
+        return VocabSizeCurve(sizes, [round(per_token[size], 4) for size in sizes], chosen, reason, limits or {})
 
     def lines(self) -> list[str]:
         """The curve and the reason, for the log."""
@@ -52,9 +63,8 @@ class TokenCounts:
 
     def shrink(self) -> dict[int, np.ndarray]:
         """Counts under every vocabulary of a multiple of 64 tokens, and the whole one: size -> (size,)."""
-        counts, by_size = self.counts.astype(np.int64).copy(), {}
-        size = len(counts)
-        by_size[size] = counts.copy()
+        counts, size = self.counts.astype(np.int64), len(self.counts)
+        by_size = {size: counts.copy()}
         while size > BASE_SIZE:
             size -= 1
             counts[self.parents[size]] += [counts[size]] * 2  # a token merged with itself counts once here
@@ -64,8 +74,11 @@ class TokenCounts:
                 by_size[size] = counts[:size].copy()
         return by_size
 
+    def bytes_per_token(self) -> dict[int, float]:
+        return {size: self.sample_bytes / max(counts.sum(), 1) for size, counts in self.shrink().items()}
 
-def truncate_bpe(file: dict[str, Any], size: int) -> dict[str, Any]:
+
+def truncate_bpe(file: TokenizerFile, size: int) -> TokenizerFile:
     """The tokenizer.json of a byte-level BPE truncated to `size` tokens, as training to that size would give it."""
     model = file["model"]
     vocabulary = {piece: token for piece, token in model["vocab"].items() if token < size}
@@ -79,7 +92,7 @@ def truncate_bpe(file: dict[str, Any], size: int) -> dict[str, Any]:
     return file | {"model": model | {"vocab": vocabulary, "merges": merges}}
 
 
-def merge_parents(file: dict[str, Any]) -> np.ndarray:
+def merge_parents(file: TokenizerFile) -> np.ndarray:
     """(V, 2) the tokens that each was merged from, by its first merge; -1 for tokens that are not merges."""
     vocabulary = file["model"]["vocab"]
     parents = np.full((max(vocabulary.values()) + 1, 2), -1)
@@ -123,7 +136,7 @@ def choose(
         parameters: number of parameters of the model without its vocabulary.
         width: hidden size of the model.
     """
-    per_token = {size: held.sample_bytes / max(counts.sum(), 1) for size, counts in held.shrink().items()}
+    per_token = held.bytes_per_token()
     limits = {
         "data": size_by_data(seen, planned_bytes),
         "model": size_by_model(parameters, width),
@@ -134,11 +147,7 @@ def choose(
     smallest = smallest // STEP * STEP if smallest < full_size else full_size
     supported = min_size if limits["data"] is None else min(min_size, limits["data"])
     chosen = min(max(smallest, supported, MIN_SIZE), max_size, full_size)
-    powers = [2**k for k in range(9, 20) if 2**k in per_token]
-    sizes = sorted({*powers, max(per_token), *({chosen} & per_token.keys())})
-    return VocabSizeCurve(
-        sizes, [round(per_token[size], 4) for size in sizes], chosen, _reason(limits, chosen, min_size), limits
-    )
+    return VocabSizeCurve.measured(per_token, chosen, _reason(limits, chosen, min_size), limits)
 
 
 def size_by_data(seen: TokenCounts, planned_bytes: int | None) -> int | None:

@@ -36,12 +36,12 @@ class WordCache:
         """int32 ids of each whole text, without special tokens."""
         if not self.usable:
             return self.tokenizer.encode_documents(texts)
-        words = {number: WORD.findall(text) for number, text in enumerate(texts) if COVERED.fullmatch(text)}
-        self._learn(set().union(*words.values()) - self.cached.keys())
-        cached: list[np.ndarray | None] = [self._look_up(words.get(number)) for number in range(len(texts))]
-        others = [number for number, ids in enumerate(cached) if ids is None]
-        encoded = iter(self.tokenizer.encode_documents([texts[number] for number in others]))
-        return [next(encoded) if ids is None else ids for ids in cached]
+        words = [WORD.findall(text) if COVERED.fullmatch(text) else None for text in texts]
+        self._learn(set().union(*(of_text for of_text in words if of_text is not None)) - self.cached.keys())
+        looked_up = [self._look_up(of_text) for of_text in words]
+        missing = [text for text, ids in zip(texts, looked_up, strict=True) if ids is None]
+        encoded = iter(self.tokenizer.encode_documents(missing))
+        return [next(encoded) if ids is None else ids for ids in looked_up]
 
     def _learn(self, words: set[str]) -> None:
         new = sorted(word for word in words if len(word) <= MAX_WORD_LENGTH)
@@ -61,14 +61,14 @@ class WordCache:
 
 
 def splits_like_gpt2(tokenizer: Tokenizer) -> bool:
-    """Whether a tokenizer is a BPE that splits the raw text by GPT-2's pattern, and nothing else."""
-    pieces = json.loads(tokenizer.inner.to_str())
-    splitter, model = pieces["pre_tokenizer"] or {}, pieces["model"]
+    """True for a BPE that splits the raw text by GPT-2's pattern, and does nothing else to it."""
+    file = json.loads(tokenizer.inner.to_str())
+    splitter, model = file["pre_tokenizer"] or {}, file["model"]
     return (
-        pieces["normalizer"] is None
+        file["normalizer"] is None
         and model["type"] == "BPE"
         and not model.get("dropout")
         and (splitter.get("type"), splitter.get("add_prefix_space"), splitter.get("use_regex"))
         == ("ByteLevel", False, True)
-        and all(token["special"] for token in pieces["added_tokens"])
+        and all(token["special"] for token in file["added_tokens"])
     )

@@ -11,7 +11,7 @@ from typing import Annotated
 import numpy as np
 
 from mlxlab.constraints import Count, Ge, Lt, MaxLen, MinLen
-from mlxlab.data.cursor import check_position
+from mlxlab.data.batch import check_position
 from mlxlab.data.rng import counter_hash
 from mlxlab.data.text.document import Document, DocumentSource, Position, Windows
 from mlxlab.errors import ConfigError, DataError

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Annotated, Protocol
 
 from mlxlab.constraints import Count, Ge, Lt
-from mlxlab.data.cursor import check_position
+from mlxlab.data.batch import check_position
 from mlxlab.data.rng import Stream, permutation
 from mlxlab.data.text.document import Document, Position, Windows
 from mlxlab.data.text.sources.error_budget import ErrorBudget

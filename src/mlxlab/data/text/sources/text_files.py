@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 
 from mlxlab.constraints import Ge, Lt
-from mlxlab.data.cursor import check_position
+from mlxlab.data.batch import check_position
 from mlxlab.data.rng import Stream, permutation
 from mlxlab.data.text.document import Document, Position, Windows
 from mlxlab.data.text.sources.error_budget import ErrorBudget

@@ -1,0 +1,62 @@
+"""Files that can be made again, keyed by all they depend on: a changed input is another file, never a stale hit."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.files.atomic import write_atomic
+from mlxlab.files.untrusted import read_bytes
+
+MAX_BYTES = 2**32
+DIGEST_BYTES = 32
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+def content_key(**content: object) -> str:
+    """32 hex digits of some JSON values and their names."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def cached(
+    path: Path, build: Callable[[], T], encode: Callable[[T], bytes], decode: Callable[[bytes], T], *, read: bool = True
+) -> tuple[T, str]:
+    """The content of a cache file, or new content that is cached; and `hit`, `miss` or `corrupt, built again`.
+
+    Concurrent processes may do this: each writes a file of its own and renames it. A damaged file is built again with
+    a warning; a folder that cannot be written costs a warning, never the run.
+
+    Args:
+        path: its name must hold the key of the content.
+        decode: raises DataError unless `build` could have returned the content: a right digest proves no origin.
+        read: False builds the content even if it is cached.
+    """
+    outcome = "miss"
+    try:
+        if read:
+            data = read_bytes(path, max_bytes=MAX_BYTES)
+            if data[:DIGEST_BYTES] != _digest(path, data[DIGEST_BYTES:]):
+                raise DataError("the digest differs")
+            return decode(data[DIGEST_BYTES:]), "hit"
+    except InputNotFoundError:
+        pass
+    except DataError as error:
+        log.warning("the cache %s is corrupt (%s); it is built again", path, error)
+        outcome = "corrupt, built again"
+    content = build()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, _digest(path, body := encode(content)) + body)
+    except OSError as error:
+        log.warning("the cache %s could not be written (%s)", path, error)
+        outcome += ", not cached"
+    return content, outcome
+
+
+def _digest(path: Path, body: bytes) -> bytes:
+    return hashlib.sha256(path.name.encode() + b"\0" + body).digest()

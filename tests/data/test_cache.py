@@ -1,0 +1,179 @@
+"""Caches: named by content, atomic, rebuilt when corrupt, safe for concurrent processes, free of test rows."""
+
+import logging
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mlxlab.data.cache import DIGEST_BYTES, cached, content_key
+from mlxlab.data.titanic.templates import TEMPLATES
+from support.titanic import csv_text, make_titanic, new_bpe_trainer, real_rows
+
+CONTENT = bytes(range(256)) * 4
+
+
+class Builder:
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self):
+        self.count += 1
+        return CONTENT
+
+
+def use(folder, build, key="0" * 32, **options):
+    content, outcome = cached(folder / f"rows-{key}", build, lambda content: content, lambda data: data, **options)
+    assert content == CONTENT
+    return outcome
+
+
+def test_the_second_use_is_a_hit(tmp_path):
+    build = Builder()
+    assert use(tmp_path / "new", build) == "miss"
+    assert use(tmp_path / "new", build) == "hit"
+    assert use(tmp_path / "new", build, "1" * 32) == "miss"
+    assert build.count == 2
+    assert use(tmp_path / "new", build, read=False) == "miss"
+    assert build.count == 3
+
+
+def damages(data):
+    yield "emptied", b""
+    yield "truncated", data[: len(data) // 2]
+    yield "without its last byte", data[:-1]
+    yield "other bytes", os.urandom(len(data))
+    for index in range(0, len(data), len(data) // 40):
+        yield f"a bit flipped at {index}", data[:index] + bytes([data[index] ^ 4]) + data[index + 1 :]
+
+
+def test_a_malformed_cache_file_is_rebuilt_with_one_warning(tmp_path, caplog):
+    use(tmp_path, Builder())
+    (path,) = tmp_path.iterdir()
+    for damage, data in damages(path.read_bytes()):
+        path.write_bytes(data)
+        caplog.clear()
+        build = Builder()
+        assert use(tmp_path, build).startswith("corrupt"), damage
+        assert build.count == 1, damage
+        assert [record.levelno for record in caplog.records] == [logging.WARNING], damage
+        assert use(tmp_path, Builder()) == "hit", damage
+
+
+def test_content_under_another_key_is_never_served(tmp_path):
+    use(tmp_path, Builder())
+    (path,) = tmp_path.iterdir()
+    path.rename(tmp_path / f"rows-{'1' * 32}")
+    build = Builder()
+    assert use(tmp_path, build, "1" * 32).startswith("corrupt")
+    assert build.count == 1
+
+
+def test_a_folder_that_cannot_be_written_costs_a_warning_not_the_run(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    build = Builder()
+    assert use(tmp_path / "file", build).endswith("not cached")
+    assert len(caplog.records) <= 2
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.replace", full)
+    assert use(tmp_path, Builder()).endswith("not cached")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_concurrent_processes_all_succeed(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from support.titanic import make_titanic\n"
+        "data = make_titanic(Path(sys.argv[1])); print(data.fingerprint, sum(b.tokens.sum() for b in data.valid))"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(["tests", *sys.path])}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    answers = {process.communicate()[0] for process in processes}
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert len(answers) == 1
+    assert len(list(tmp_path.glob("*.tokens"))) == len(list((tmp_path / "tokenizers").iterdir())) == 1
+
+
+def test_keys_differ_where_any_value_does():
+    content = {"data": "a", "templates": {"x": "y"}, "seed": 1}
+    assert content_key(**content) == content_key(**dict(reversed(content.items())))
+    changes = ({"data": "b"}, {"templates": {"x": "z"}}, {"seed": 2})
+    assert len({content_key(**(content | change)) for change in changes} | {content_key(**content)}) == 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"templates": ["basic", "story"]},
+        {"seq_len": 64},
+        {"valid_fraction": 0.3},
+        {"folds": 5},
+        {"tokenizer": new_bpe_trainer(vocab_size=1000)},
+        {"source": "synthetic"},
+    ],
+)
+def test_whatever_changes_the_tokens_is_a_miss(tmp_path, change):
+    make_titanic(tmp_path)
+    assert "miss" in " ".join(make_titanic(tmp_path, **change).sources)
+    assert "hit" in " ".join(make_titanic(tmp_path).sources)
+
+
+def test_batch_sizes_and_prefetch_change_no_token(tmp_path):
+    make_titanic(tmp_path)
+    assert "hit" in " ".join(make_titanic(tmp_path, batch_size=7, eval_batch_size=9, prefetch=0).sources)
+
+
+def test_a_byte_edited_in_the_source_is_a_miss(tmp_path):
+    path = tmp_path / "train.csv"
+    text = csv_text(real_rows()[:100])
+    path.write_text(text)
+    make_titanic(tmp_path, source=str(path))
+    assert "hit" in " ".join(make_titanic(tmp_path, source=str(path)).sources)
+    path.write_text(text.replace("Owen", "Olen"))
+    assert "miss" in " ".join(make_titanic(tmp_path, source=str(path)).sources)
+
+
+def test_an_edited_template_is_a_miss(tmp_path, monkeypatch):
+    make_titanic(tmp_path)
+    monkeypatch.setitem(TEMPLATES, "basic", "A $sex passenger.")
+    assert "miss" in " ".join(make_titanic(tmp_path).sources)
+
+
+def test_no_test_row_enters_the_cache(tmp_path):
+    data = make_titanic(tmp_path)
+    (path,) = tmp_path.glob("*.tokens")
+    values = np.frombuffer(path.read_bytes()[DIGEST_BYTES:], np.int32)
+    count = 4 * len(data.train_rows) + len(data.valid_rows)
+    assert (len(data.train_rows), len(data.valid_rows)) == (713, 178)
+    assert values[:count].sum() == len(values) - count
+    assert max(row.id for row in [*data.train_rows, *data.valid_rows]) == 891
+
+
+COUNT = 4 * 713 + 178
+FORGERIES = {
+    "half": lambda values: values[: len(values) // 2],
+    "nothing": lambda values: values[:0],
+    "ids out of range": lambda values: np.append(values[:COUNT], values[COUNT:] + 100_000),
+    "other lengths": lambda values: np.append(values[:COUNT] + 1, values[COUNT:]),
+    "other tokens": lambda values: np.append(values[:COUNT], np.roll(values[COUNT:], 1)),
+}
+
+
+@pytest.mark.parametrize("change", FORGERIES)
+def test_cached_tokens_with_a_right_digest_but_other_content_are_made_again(tmp_path, change, caplog):
+    expected = [batch.tokens.tolist() for batch in make_titanic(tmp_path).train]
+    (path,) = tmp_path.glob("*.tokens")
+    values = np.frombuffer(path.read_bytes()[DIGEST_BYTES:], np.int32)
+    path.unlink()
+    forged = FORGERIES[change](values).astype(np.int32).tobytes()
+    cached(path, lambda: forged, lambda data: data, lambda data: data)
+    assert [batch.tokens.tolist() for batch in make_titanic(tmp_path).train] == expected
+    assert "is corrupt" in caplog.text
