@@ -112,7 +112,7 @@ def test_an_object_of_another_kind_is_refused_in_one_line(parts):
         ("trainer.step", "mlxlab.training.losses.loss.CrossEntropyLoss"),
         ("callbacks.csv", "mlxlab.training.trainer.Trainer"),
         ("model", "mlxlab.data.titanic.dataset.TitanicDataset"),
-        ("data.tokenizer", "mlxlab.data.tokenizers.bpe.BPETokenizerTrainer"),
+        ("data.tokenizer", "mlxlab.data.loaders.bucketing.FixedBatchSize"),
         ("tracking", "mlxlab.experiment.signals.SignalHandler"),
     ],
 )
