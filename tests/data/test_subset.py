@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from mlxlab.config.hydra.compose import Composer, without_hydra
 from mlxlab.config.paths import shipped_conf
 from mlxlab.data import example_losses
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
-from mlxlab.experiment.build import resolved
 from support.rounds import make_rounds
 from support.titanic import make_titanic
 
@@ -178,7 +178,7 @@ def test_the_titanic_trains_on_the_chosen_passengers_alone_in_every_copy(tmp_pat
 def test_each_round_selects_by_the_losses_of_the_previous_round(tmp_path):
     args = ["trainer=distill", "trainer.distillation.rounds=3", "data.select={mode: easiest, source: previous}"]
     composer = Composer(shipped_conf(), args)
-    cfg = resolved(without_hydra(composer.checked(composer.open())))
+    cfg = OmegaConf.to_container(without_hydra(composer.checked(composer.open())), resolve=True)
     selections = [make_rounds(cfg, tmp_path).round_config(number)["data"]["select"] for number in (1, 2, 3)]
     assert [(select["mode"], select["source"]) for select in selections] == [
         (None, None),

@@ -15,6 +15,7 @@ from mlxlab.distillation.options import NO_DISTILLATION
 from mlxlab.errors import DataError, DivergenceError, InputNotFoundError, RunInterrupted
 from mlxlab.experiment.manifest import STATUSES, RunManifest, effective_status, read_manifest
 from mlxlab.experiment.metadata import lineage
+from mlxlab.tracking import provenance
 from support.processes import final_state, run, start, tiny_overrides, wait_for
 
 
@@ -48,9 +49,10 @@ def test_the_status_records_how_the_run_ended(tmp_path, error, status, code):
     assert 0 <= facts["outcome"]["wall_seconds"] < 60
 
 
-def test_numbers_stay_numbers_and_a_commit_of_digits_stays_text(tmp_path):
+def test_numbers_stay_numbers_and_a_commit_of_digits_stays_text(tmp_path, monkeypatch):
     outcome = {"best": 7.5e-06, "steps": 12, "final_state": "2024", "speed": float("nan")}
-    with RunManifest(tmp_path, lambda: {"commit": "1234567", "dirty": "false"}) as manifest:
+    monkeypatch.setattr(provenance, "git", lambda: {"mlflow.source.git.commit": "1234567", "git.dirty": "false"})
+    with RunManifest(tmp_path) as manifest:
         manifest.begin({"teachers": {"a": "007"}})
         manifest.record(outcome.copy())
     facts = json.loads((tmp_path / "manifest.json").read_text(), parse_constant=pytest.fail)

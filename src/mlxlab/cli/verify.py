@@ -24,6 +24,9 @@ class VerifyOptions:
 
 
 def _verify(options: VerifyOptions, folders: list[str]) -> None:
+    from mlxlab import backend
+
+    backend.prepare()
     from mlxlab.experiment.verify import verify_run
 
     for line in verify_run(Path(folders[0]), from_start=options.from_scratch):

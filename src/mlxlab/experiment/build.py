@@ -2,36 +2,32 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import mlx.core as mx
 import yaml
-from omegaconf import DictConfig, OmegaConf
 
+from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
 from mlxlab.config.schema.root import BY_TASK
+from mlxlab.data.dataset import DataModule, check_data_module
+from mlxlab.distillation.load_teachers import build_trainer, inherited_tokenizer, load_initial_weights
 from mlxlab.distillation.options import read_options
+from mlxlab.distillation.teachers import Teachers
+from mlxlab.distributed.process_group import ProcessGroup, SingleProcess
 from mlxlab.errors import ConfigError
 from mlxlab.files.atomic import write_atomic
+from mlxlab.models import build
+from mlxlab.models.model import Model
 from mlxlab.tracking.tracker import NoTracker, Tracker
-
-if TYPE_CHECKING:
-    from mlxlab.checkpoint.store import Checkpoint
-    from mlxlab.data.dataset import DataModule
-    from mlxlab.distillation.teachers import Teachers
-    from mlxlab.distributed.process_group import ProcessGroup
-    from mlxlab.models.model import Model
-    from mlxlab.training.callback import Callback, FitContext
-    from mlxlab.training.checkpointer import CheckpointerProtocol
-    from mlxlab.training.state import TrainState
-    from mlxlab.training.trainer import Trainer
+from mlxlab.training.callback import Callback, FitContext
+from mlxlab.training.checkpointer import CheckpointerProtocol, NoCheckpointer
+from mlxlab.training.loop import TrainingLoop
+from mlxlab.training.state import TrainState
+from mlxlab.training.trainer import Trainer
 
 Config = dict[str, Any]  # a composed and checked config, resolved
-
-
-def resolved(cfg: DictConfig) -> Config:
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
-    return config
 
 
 @dataclass(frozen=True)
@@ -39,14 +35,14 @@ class Session:
     """Everything that `TrainingLoop` needs, built from one config. `messages` describe data and teachers."""
 
     cfg: Config
-    data: "DataModule"
-    model: "Model"
-    trainer: "Trainer"
-    teachers: "Teachers"
-    context: "FitContext"
+    data: DataModule
+    model: Model
+    trainer: Trainer
+    teachers: Teachers
+    context: FitContext
     messages: tuple[str, ...]
 
-    def init_state(self) -> "TrainState":
+    def init_state(self) -> TrainState:
         """The state before the first step; to be made once, because a loss may add weights to the model."""
         state = self.trainer.init_state(self.model, self.data.train, model_seed(self.cfg))
         self.trainer.lr_schedule(state)  # refuses a warm-up that does not fit the run before anything is recorded
@@ -54,15 +50,12 @@ class Session:
 
     def fit(
         self,
-        state: "TrainState",
-        callbacks: list["Callback"],
-        checkpointer: "CheckpointerProtocol | None" = None,
-        checkpoint: "Checkpoint | None" = None,
-    ) -> "TrainState":
+        state: TrainState,
+        callbacks: list[Callback],
+        checkpointer: CheckpointerProtocol | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> TrainState:
         """Trains to the end of the run, from `checkpoint` if there is one."""
-        from mlxlab.training.checkpointer import NoCheckpointer
-        from mlxlab.training.loop import TrainingLoop
-
         data, args = self.data, (callbacks, checkpointer or NoCheckpointer(), model_seed(self.cfg))
         TrainingLoop(self.trainer, self.context, state, data.valid, data.task, *args).run(checkpoint)
         return state
@@ -75,7 +68,7 @@ def build_session(
     inference_dir: Path | None = None,
     initialize: bool = True,
     tracker: Tracker | None = None,
-    group: "ProcessGroup | None" = None,
+    group: ProcessGroup | None = None,
 ) -> Session:
     """Builds what a config describes.
 
@@ -89,10 +82,6 @@ def build_session(
     Raises:
         UserError: data, teachers or pretrained weights are missing, damaged or do not fit together.
     """
-    from mlxlab.distillation.load_teachers import build_trainer, inherited_tokenizer, load_initial_weights
-    from mlxlab.distributed.process_group import SingleProcess
-    from mlxlab.training.callback import FitContext
-
     cache = project_root() / ".cache"
     data = build_data(cfg, project_root(), inference_dir or inherited_tokenizer(cfg, cache), run_dir)
     trainer, teachers, lines = build_trainer(cfg, data, cache)
@@ -104,7 +93,7 @@ def build_session(
     return Session(cfg, data, model, trainer, teachers, context, (*data.sources, *lines))
 
 
-def build_data(cfg: Config, project: Path, tokenizer: Path | None, folder: Path) -> "DataModule":
+def build_data(cfg: Config, project: Path, tokenizer: Path | None, folder: Path) -> DataModule:
     """Builds the data set of a config for the model of that config.
 
     Args:
@@ -113,10 +102,7 @@ def build_data(cfg: Config, project: Path, tokenizer: Path | None, folder: Path)
     Raises:
         ConfigError: the objective is not a metric of this task, or the data set lacks a member of `DataModule`.
     """
-    from mlxlab.data.dataset import check_data_module
-    from mlxlab.models.build import count_backbone_parameters, outline_backbone
-
-    backbone = outline_backbone(cfg["model"])
+    backbone = build.outline_backbone(cfg["model"])
     dataset = instantiate(
         cfg["data"],
         seed=cfg["seed"],
@@ -124,7 +110,7 @@ def build_data(cfg: Config, project: Path, tokenizer: Path | None, folder: Path)
         pretrained=tokenizer,
         masked=not backbone.causal,
         width=backbone.hidden_size,
-        parameters=count_backbone_parameters(backbone),
+        parameters=build.count_backbone_parameters(backbone),
         folder=folder,
     )
     data = check_data_module(dataset)
@@ -135,15 +121,11 @@ def build_data(cfg: Config, project: Path, tokenizer: Path | None, folder: Path)
     return data
 
 
-def build_model(cfg: Config, data: "DataModule", shape: Path | None = None) -> "Model":
+def build_model(cfg: Config, data: DataModule, shape: Path | None = None) -> Model:
     """Builds the model of a config for a data set, with random or pretrained weights.
 
     With `shape`, the inference folder of a run, only the shape of the pretrained model is read: weights follow.
     """
-    import mlx.core as mx
-
-    from mlxlab.models import build
-
     seed, task, node = model_seed(cfg), data.task, dict(cfg["model"])
     mx.random.seed(seed)
     if shape is not None and node.get("pretrained"):
@@ -158,7 +140,7 @@ def build_model(cfg: Config, data: "DataModule", shape: Path | None = None) -> "
     return model
 
 
-def save_inference_config(config: Config, data: "DataModule", inference_dir: Path) -> None:
+def save_inference_config(config: Config, data: DataModule, inference_dir: Path) -> None:
     """Writes what inference needs besides a checkpoint: the resolved config, the tokenizer and the fitted encoder."""
     inference_dir.mkdir(parents=True, exist_ok=True)
     write_atomic(inference_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False))

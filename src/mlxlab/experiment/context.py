@@ -1,30 +1,18 @@
-"""The processes of a run: one at a time in a run folder, which is locked, or several that train together.
+"""One run in one or several processes: only rank 0 writes the run folder, tracks and prints; the others compute."""
 
-Of these only rank 0 writes the run folder, tracks and prints; the others compute. The system releases the lock of a
-process that ends, so no stale one remains.
-"""
-
-import fcntl
 import os
-import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
-from mlxlab.errors import CannotCreateError
+from mlxlab.distributed.process_group import DataParallel, ProcessGroup, init_process_group
 from mlxlab.experiment.build import Config
 from mlxlab.experiment.manifest import RunManifest
 from mlxlab.experiment.signals import SignalHandler
 from mlxlab.tracking.tracker import NoTracker, Tracker
-
-if TYPE_CHECKING:
-    from mlxlab.distributed.process_group import ProcessGroup
-
-LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -41,7 +29,7 @@ class RunContext:
     shared_dir: Path
     manifest: RunManifest
     signals: SignalHandler
-    group: "ProcessGroup"
+    group: ProcessGroup
     broadcast: Callable[[str], str] = str
 
     def build_tracker(self, config: Config) -> Tracker:
@@ -67,8 +55,6 @@ def distributed_context(
     Raises:
         ConfigError: several processes were started although `trainer.parallel` is none, or their backend cannot do it.
     """
-    from mlxlab.distributed.process_group import DataParallel, init_process_group
-
     group = init_process_group(config["trainer"]["parallel"], config["trainer"]["worker_timeout"])
     if not isinstance(group, DataParallel):
         yield RunContext(run_dir, run_dir, manifest, signals, group)
@@ -80,32 +66,3 @@ def distributed_context(
         return
     with open(os.devnull, "w") as devnull, redirect_stdout(devnull), redirect_stderr(devnull):
         yield context
-
-
-@contextmanager
-def run_lock(folder: Path) -> Iterator[None]:
-    """Locks a run folder for this process; raises CannotCreateError naming the process that holds it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise CannotCreateError(f"{folder}: cannot be written ({error.strerror})") from None
-    try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CannotCreateError(f"{folder}: in use by {_owner(file) or 'another process'}") from None
-        except OSError as error:
-            raise CannotCreateError(f"{folder / LOCK}: cannot be locked ({error.strerror})") from None
-        with suppress(OSError):  # only for messages: the lock holds without the name of its owner
-            os.ftruncate(file, 0)
-            os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-        yield
-    finally:
-        os.close(file)
-
-
-def _owner(file: int) -> str:
-    with suppress(OSError):
-        return os.pread(file, 200, 0).decode(errors="replace").strip()
-    return ""

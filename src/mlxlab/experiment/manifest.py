@@ -11,7 +11,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -23,12 +23,12 @@ from mlxlab.constraints import Ge, Le, MinLen
 from mlxlab.errors import DataError, InputNotFoundError, RunInterrupted, UserError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
+from mlxlab.tracking import provenance
 
 FILE = "manifest.json"
 FORMAT: Literal[2] = 2
 Status = Literal["RUNNING", "DONE", "FAILED", "PREEMPTED"]
 STATUSES: tuple[Status, ...] = ("RUNNING", "DONE", "FAILED", "PREEMPTED")
-GitCommit = dict[str, str | None]  # commit, dirty
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class Manifest(TypedDict):
     name: str
     status: Status
     attempts: Annotated[list[Attempt], MinLen(1)]
-    git: NotRequired[GitCommit]
+    git: NotRequired[dict[str, str | None]]  # commit, dirty
     inputs: NotRequired[Inputs]
     outcome: NotRequired[Outcome]
 
@@ -102,13 +102,10 @@ class RunManifest:
     """Maintains the manifest for the duration of a `with` block: PREEMPTED by a signal, FAILED by any other error.
 
     An attempt that fails before `begin`, say because its overrides were refused, leaves the status of the one before.
-
-    Args:
-        find_commit: the git commit; called in a thread of its own, because it takes time.
     """
 
-    def __init__(self, folder: Path, find_commit: Callable[[], GitCommit] = dict) -> None:
-        self.folder, self._find_commit = folder, find_commit
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self._lock, self._warned = threading.Lock(), False
         self._thread = threading.Thread(target=self._add_commit, name="manifest", daemon=True)
 
@@ -177,9 +174,10 @@ class RunManifest:
             return None
 
     def _add_commit(self) -> None:
-        git = self._find_commit()
+        """In a thread of its own: git takes time."""
+        tags = provenance.git()
         with self._lock:
-            self._fields["git"] = git
+            self._fields["git"] = {"commit": tags.get("mlflow.source.git.commit"), "dirty": tags["git.dirty"]}
             self._write(self._fields["status"])
 
     def _write(self, status: Status, durable: bool = True) -> None:

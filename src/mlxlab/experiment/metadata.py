@@ -7,27 +7,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mlxlab import backend
+from mlxlab.checkpoint.state import RunMetadata
 from mlxlab.config.hydra.overrides import cli_overrides, group_choices
 from mlxlab.distillation.options import read_options
 from mlxlab.errors import RunInterrupted
 from mlxlab.experiment.build import Config, Session
-from mlxlab.experiment.manifest import GitCommit, Inputs, Outcome, Parent
+from mlxlab.experiment.manifest import Inputs, Outcome, Parent
 from mlxlab.experiment.report import final_metrics
+from mlxlab.experiment.start import Start
 from mlxlab.metric_names import TOKENS_PER_SEC
-from mlxlab.tracking import provenance
+from mlxlab.models.model import count_parameters
 from mlxlab.tracking.journal import PARENT
-
-if TYPE_CHECKING:
-    from mlxlab.checkpoint.state import RunMetadata
-    from mlxlab.experiment.start import Start
-    from mlxlab.tracking.tracker import Status, Tracker
-    from mlxlab.training.state import TrainState
+from mlxlab.tracking.tracker import Status, Tracker
+from mlxlab.training.state import TrainState
 
 
-def run_metadata(session: Session, start: "Start") -> "RunMetadata":
+def run_metadata(session: Session, start: Start) -> RunMetadata:
     """Metadata that a checkpoint needs to be resumed, verified and compared later.
 
     `choices` are those of the command line; of a resumed run those it started with, unless typed again.
@@ -51,8 +48,6 @@ def run_metadata(session: Session, start: "Start") -> "RunMetadata":
 
 
 def run_tags(session: Session) -> dict[str, str]:
-    from mlxlab.models.model import count_parameters
-
     cfg, parameters = session.cfg, str(count_parameters(session.model))
     tags = {"overrides": " ".join(cli_overrides()), "parameters": parameters, "objective": cfg["objective"]}
     return tags | {str(key): str(value) for key, value in cfg["tags"].items()} | backend.describe()
@@ -64,7 +59,7 @@ def run_name(cfg: Config, run_dir: Path) -> str:
     return cfg["name"] or "-".join(options) or run_dir.name
 
 
-def log_inputs(session: Session, tracker: "Tracker", inference_dir: Path) -> None:
+def log_inputs(session: Session, tracker: Tracker, inference_dir: Path) -> None:
     """Records the data set and the inference config with the tracker."""
     data = session.data
     tracker.log_dataset(session.cfg["data"]["_target_"].rsplit(".", 1)[-1], data.fingerprint, data.sources[-1])
@@ -95,10 +90,8 @@ def session_inputs(session: Session, checkpoint: Path | None) -> Inputs:
     }
 
 
-def run_outcome(session: Session, state: "TrainState", digest: str) -> Outcome:
+def run_outcome(session: Session, state: TrainState, digest: str) -> Outcome:
     """The results of a run, for its manifest: the best value, the last metrics, size and speed."""
-    from mlxlab.models.model import count_parameters
-
     history = state.history
     return {
         "objective": session.context.monitor,
@@ -128,13 +121,8 @@ def package_versions() -> dict[str, str]:
     return {name: version(name) for name in ("mlxlab", "mlx", "numpy", "tokenizers")}
 
 
-def git_commit() -> GitCommit:
-    tags = provenance.git()
-    return {"commit": tags.get("mlflow.source.git.commit"), "dirty": tags["git.dirty"]}
-
-
 @contextmanager
-def tracked_until_end(tracker: "Tracker") -> Iterator[None]:
+def tracked_until_end(tracker: Tracker) -> Iterator[None]:
     """Closes the run of the tracker with the status that it ended with."""
     status: Status = "FAILED"
     try:

@@ -4,21 +4,18 @@ import logging
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mlxlab.experiment.manifest import without_nonfinite
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.markdown import markdown_table
 from mlxlab.metric_names import VALID
 from mlxlab.program import command
-
-if TYPE_CHECKING:
-    from mlxlab.training.state import History, TrainState
+from mlxlab.training.state import History, TrainState
 
 logger = logging.getLogger(__name__)
 
 
-def write_report(state: "TrainState", baselines: dict[str, float], folder: Path) -> str:
+def write_report(state: TrainState, baselines: dict[str, float], folder: Path) -> str:
     """Writes `summary.md` and `metrics.json`; returns the table as text.
 
     `metrics` are those of the best evaluation, `final` those of the last: nothing was chosen by them.
@@ -55,7 +52,7 @@ def write_report(state: "TrainState", baselines: dict[str, float], folder: Path)
     return text
 
 
-def final_metrics(history: "History") -> dict[str, float]:
+def final_metrics(history: History) -> dict[str, float]:
     """Metrics of the last evaluation, also if it was made before a resume."""
     points = ({k: v for k, v in metrics.items() if k.startswith(VALID)} for _, metrics in reversed(history.curve))
     return next(filter(None, points), {})

@@ -10,26 +10,30 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict
+
+import mlx.nn as nn
 
 from mlxlab.config.hydra.overrides import cli_overrides, group_choices
 from mlxlab.config.paths import project_root
+from mlxlab.distillation.load_teachers import inherited_tokenizer, load_teachers
 from mlxlab.distillation.options import read_options
 from mlxlab.experiment.build import Config, build_data
 from mlxlab.experiment.context import RunContext
 from mlxlab.experiment.manifest import RunManifest, without_nonfinite
-from mlxlab.experiment.metadata import git_commit, run_inputs, tracked_until_end
+from mlxlab.experiment.metadata import run_inputs, tracked_until_end
 from mlxlab.experiment.start import resume_config
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.files.untrusted import read_json
+from mlxlab.inference.ensemble import save_ensemble
+from mlxlab.inference.restore import restore_from
 from mlxlab.markdown import markdown_table
 from mlxlab.metric_names import VALID
+from mlxlab.models.ensemble import Ensemble
+from mlxlab.models.model import count_parameters
 from mlxlab.tracking.journal import PARENT
-
-if TYPE_CHECKING:
-    import mlx.nn as nn
-
-    from mlxlab.tracking.tracker import Tracker
+from mlxlab.tracking.tracker import Tracker
+from mlxlab.training.evaluate import evaluate
 
 FILE = "rounds.json"
 
@@ -110,14 +114,12 @@ class DistillationRounds:
 
     def _train_round(self, number: int) -> None:
         run_dir = self.context.run_dir / "rounds" / str(number)
-        with RunManifest(run_dir, git_commit) as manifest:
+        with RunManifest(run_dir) as manifest:
             context = replace(self.context, run_dir=run_dir, shared_dir=self._round_dir(number), manifest=manifest)
             self.train(self.round_config(number), context)
 
-    def _record(self, number: int, tracker: "Tracker") -> None:
+    def _record(self, number: int, tracker: Tracker) -> None:
         """Evaluates the models after a round and records the round as completed."""
-        from mlxlab.inference.ensemble import save_ensemble
-
         save_ensemble(self.folder, [Path(name) for name in self.members(number)], self.options.ensemble_mean)
         evaluated = self._evaluate(number)
         if number:
@@ -133,12 +135,6 @@ class DistillationRounds:
 
     def _evaluate(self, number: int) -> dict[str, dict[str, float]]:
         """Metrics of teacher, student, every member and the ensemble on the validation data."""
-        from mlxlab.distillation.load_teachers import inherited_tokenizer, load_teachers
-        from mlxlab.inference.restore import restore_from
-        from mlxlab.models.ensemble import Ensemble
-        from mlxlab.models.model import count_parameters
-        from mlxlab.training.evaluate import evaluate
-
         config, names = self.round_config(1), self.members(number)
         members = [restore_from(Path(name)).model for name in names]
         distillation = config["trainer"]["distillation"]
@@ -158,7 +154,7 @@ class DistillationRounds:
             results[name] = {**evaluation.metrics, "parameters": float(count_parameters(model))}
         return results
 
-    def _report(self, tracker: "Tracker") -> float:
+    def _report(self, tracker: Tracker) -> float:
         """Prints the objective of each model after each round; returns that of the ensemble after the last."""
         if not self.options.rounds:
             self._record(0, tracker)

@@ -1,41 +1,25 @@
-"""Runs one experiment: builds its parts, trains, reports. The only module that knows every part."""
+"""Runs one experiment in its folder: locks it, listens to signals, keeps its manifest. MLX is imported last."""
 
 import errno
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mlxlab import backend
 from mlxlab.config.instantiate import instantiate
-from mlxlab.config.paths import project_root
 from mlxlab.distillation.options import read_options
-from mlxlab.errors import DivergenceError, RunInterrupted, WriteError
-from mlxlab.experiment.build import Config, Session, build_session, resolved, save_inference_config
-from mlxlab.experiment.context import RunContext, distributed_context, run_lock
+from mlxlab.errors import CannotCreateError, WriteError
 from mlxlab.experiment.manifest import RunManifest
-from mlxlab.experiment.metadata import (
-    git_commit,
-    log_inputs,
-    run_metadata,
-    run_name,
-    run_outcome,
-    run_tags,
-    session_inputs,
-    tracked_until_end,
-)
-from mlxlab.experiment.report import log_lines, next_commands, write_report
-from mlxlab.experiment.rounds import DistillationRounds
 from mlxlab.experiment.signals import SignalHandler
-from mlxlab.experiment.start import check_fits, find_start, log_config_changes, reject_misfit, set_aside_older_results
 from mlxlab.files.atomic import remove_leftovers
 
-if TYPE_CHECKING:
-    from mlxlab.checkpoint.resume import ResumePolicy
-    from mlxlab.checkpoint.store import Checkpoint
-    from mlxlab.training.state import TrainState
-
-
+LOCK = ".lock"
 DISK_ERRORS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EXDEV),
     *(errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG, errno.ELOOP),
@@ -51,20 +35,15 @@ def run_experiment(cfg: DictConfig, run_dir: Path, *, is_last: bool = False) -> 
     Raises:
         UserError: anything the user can correct, with its exit code; RunInterrupted when a signal ended the run.
     """
-    config, completed = resolved(cfg), False
-    signals = instantiate(config["signals"], SignalHandler)
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    signals, completed = instantiate(config["signals"], SignalHandler), False
     with run_lock(run_dir):
         signals.start()
         try:
             for folder in (run_dir, run_dir / "inference", run_dir / "plots"):
                 remove_leftovers(folder)
-            with RunManifest(run_dir, git_commit) as manifest:
-                backend.prepare()
-                with distributed_context(config, run_dir, manifest, signals) as context:
-                    if read_options(config).is_multi_round:
-                        value = DistillationRounds(config, context, train).run()
-                    else:
-                        value = train(config, context)
+            with RunManifest(run_dir) as manifest:
+                value = _train(config, run_dir, manifest, signals)
             completed = True
             return value
         except OSError as error:
@@ -75,107 +54,43 @@ def run_experiment(cfg: DictConfig, run_dir: Path, *, is_last: bool = False) -> 
             signals.stop(ignore=completed and is_last)
 
 
-def train(requested: Config, context: RunContext) -> float:
-    """Builds, fits and reports one run; returns the best value of the objective.
+def _train(config: dict[str, Any], run_dir: Path, manifest: RunManifest, signals: SignalHandler) -> float:
+    """Imports MLX, whose threads inherit the signal mask."""
+    backend.prepare()
+    from mlxlab.experiment.context import distributed_context
+    from mlxlab.experiment.rounds import DistillationRounds
+    from mlxlab.experiment.train import train
 
-    Args:
-        requested: the config of the command line; a resumed run continues with that of its checkpoint.
-    """
-    from mlxlab.checkpoint.manifest import CorruptCheckpointError
+    with distributed_context(config, run_dir, manifest, signals) as context:
+        if read_options(config).is_multi_round:
+            return DistillationRounds(config, context, train).run()
+        return train(config, context)
 
-    run_dir, inference_dir = context.run_dir, context.run_dir / "inference"
-    start = find_start(requested, context)
-    cfg, checkpoint, tracker = start.cfg, start.checkpoint, context.build_tracker(start.cfg)
-    session = build_session(
-        cfg,
-        run_dir,
-        inference_dir=start.inference_dir,
-        initialize=checkpoint is None,
-        tracker=tracker,
-        group=context.group,
-    )
-    data = session.data
-    if checkpoint is not None:
-        policy: ResumePolicy = instantiate(cfg["resume_policy"])
-        checkpoint = policy.admit(checkpoint, data.fingerprint, data.tokenizer.fingerprint)
-    state = session.init_state()
-    if checkpoint is not None:
+
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Locks a run folder for this process; raises CannotCreateError naming the process that holds it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise CannotCreateError(f"{folder}: cannot be written ({error.strerror})") from None
+    try:
         try:
-            check_fits(checkpoint, state)
-        except CorruptCheckpointError as error:
-            reject_misfit(start, requested["resume"], str(error), context)
-            return train(requested, context)  # from an older checkpoint
-    log_lines(*session.messages)
-    save_inference_config(cfg, data, inference_dir)
-    name, metadata = run_name(cfg, run_dir), run_metadata(session, start)
-    params = cfg | {"choices": metadata["choices"]}
-    tracker.start(params, run_tags(session) | start.fork_tags, resumed=start.continues, name=name)
-    session.context.metadata.update(metadata | {"uid": tracker.uid})
-    log_lines(*tracker.describe())
-    log_inputs(session, tracker, inference_dir)
-    log_config_changes(start, run_dir, tracker)
-    context.manifest.begin(session_inputs(session, start.forked_from), tracker.uid, name)
-    with tracked_until_end(tracker):
-        if start.continues:
-            tracker.truncate_after(start.step)
-        log_lines(*set_aside_older_results(start, run_dir))
-        return finish(session, fit_session(session, state, checkpoint, context), context)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CannotCreateError(f"{folder}: in use by {_owner(file) or 'another process'}") from None
+        except OSError as error:
+            raise CannotCreateError(f"{folder / LOCK}: cannot be locked ({error.strerror})") from None
+        with suppress(OSError):  # only for messages: the lock holds without the name of its owner
+            os.ftruncate(file, 0)
+            os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(file)
 
 
-def fit_session(
-    session: Session, state: "TrainState", checkpoint: "Checkpoint | None", context: RunContext
-) -> "TrainState":
-    """Trains with the callbacks of the config; signals reach the loop from here on."""
-    from mlxlab.distillation.report import distillation_callbacks
-    from mlxlab.training.checkpointer import NoCheckpointer
-
-    cfg, data, is_rank_zero = session.cfg, session.data, context.group.rank == 0
-    paths = {"folder": context.run_dir, "cache": project_root() / ".cache"}
-    callbacks = [instantiate(node, **paths) for node in cfg["callbacks"].values() if node is not None]
-    callbacks += distillation_callbacks(session.teachers, data.valid, data.task, session.trainer.eval_batches)
-    callbacks = [callback for callback in callbacks if is_rank_zero or callback.runs_on_all_ranks]
-    if checkpoint is not None:
-        log_lines(f"resumed from {checkpoint.path.name}", *(f"skipped {line}" for line in checkpoint.skipped))
-    context.signals.attach(session.context.control)
-    checkpointer = instantiate(cfg["checkpointing"], **paths) if is_rank_zero else NoCheckpointer(context.shared_dir)
-    return session.fit(state, callbacks, checkpointer, checkpoint)
-
-
-def finish(session: Session, state: "TrainState", context: RunContext) -> float:
-    """Reports a run that reached its end.
-
-    Raises:
-        RunInterrupted: a signal ended it; the last state is saved.
-        DivergenceError: no evaluation was finite.
-    """
-    from mlxlab.training.checkpointer import final_state_digest
-
-    signals, step = context.signals, state.progress.step
-    stop_signal = session.context.control.stop_signal or signals.stop_signal  # of any rank
-    digest = context.check_equal(final_state_digest(state))
-    context.manifest.record(run_outcome(session, state, digest))
-    if not stop_signal:
-        report_run(session, state, context.run_dir)
-    print(f"final_state={digest}", flush=True)
-    if stop_signal:
-        if message := signals.requeue_job():
-            log_lines(message)
-        raise RunInterrupted(f"stopped at step {step} and saved; resume with resume=auto", stop_signal)
-    if state.history.best is None:
-        raise DivergenceError("no evaluation was finite: lower trainer.learning_rate or trainer.optimizer.weight_decay")
-    return state.history.best
-
-
-def report_run(session: Session, state: "TrainState", run_dir: Path) -> None:
-    from mlxlab.inference.signature import model_signature
-
-    data, tracker, best_step = session.data, session.context.tracker, state.history.best_step
-    print(write_report(state, data.baselines(), run_dir))
-    for name in ("summary.md", "metrics.json"):
-        tracker.log_artifact(run_dir / name, "")
-    best = run_dir / "checkpoints" / f"step-{best_step:08d}"
-    if best.is_dir():
-        files = {"run": run_dir / "inference"}
-        tracker.log_model(best, step=best_step, files=files, signature=model_signature(data.task))
-    generates = data.task.kind == "language_modelling" and not data.task.masked
-    print("\n".join([f"run folder: {run_dir}", *next_commands(run_dir, generates)]))
+def _owner(file: int) -> str:
+    with suppress(OSError):
+        return os.pread(file, 200, 0).decode(errors="replace").strip()
+    return ""

@@ -5,10 +5,12 @@ A resumed run takes the config of its checkpoint, changed by what was typed on t
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
+from mlxlab.checkpoint.arrays import check_arrays
+from mlxlab.checkpoint.resume import load_named, resolve_resume
+from mlxlab.checkpoint.store import FOLDER, Checkpoint, CheckpointStore
 from mlxlab.config.check import check, check_stored_config
 from mlxlab.config.hydra.overrides import cli_overrides, group_choices
 from mlxlab.config.paths import conf_dir
@@ -18,11 +20,9 @@ from mlxlab.experiment.build import Config
 from mlxlab.experiment.context import RunContext
 from mlxlab.experiment.report import log_lines
 from mlxlab.tracking.journal import FILE as JOURNAL
-
-if TYPE_CHECKING:
-    from mlxlab.checkpoint.store import Checkpoint
-    from mlxlab.tracking.tracker import Tracker
-    from mlxlab.training.state import TrainState
+from mlxlab.tracking.tracker import Tracker
+from mlxlab.training.checkpointer import saved_arrays
+from mlxlab.training.state import TrainState
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Start:
     """
 
     cfg: Config
-    checkpoint: "Checkpoint | None"
+    checkpoint: Checkpoint | None
     continues: bool
     changes: Changes
 
@@ -71,8 +71,6 @@ def find_start(requested: Config, context: RunContext) -> Start:
         CheckpointUnavailableError, InputNotFoundError: as `resolve_resume`; or the checkpoint lies in no run folder.
         ConfigError: a key was typed that a resume may not change.
     """
-    from mlxlab.checkpoint.resume import load_named, resolve_resume
-
     resume, folder = requested["resume"], context.shared_dir
     if context.group.rank == 0:
         checkpoint = resolve_resume(resume, folder)
@@ -102,11 +100,8 @@ def resume_config(requested: Config, saved: object, choices: dict[str, str], nam
     return cfg, changes
 
 
-def check_fits(checkpoint: "Checkpoint", state: "TrainState") -> None:
+def check_fits(checkpoint: Checkpoint, state: TrainState) -> None:
     """Checks the arrays of a checkpoint against a new state; raises CorruptCheckpointError for the first misfit."""
-    from mlxlab.checkpoint.arrays import check_arrays
-    from mlxlab.training.checkpointer import saved_arrays
-
     weights, optimizer = saved_arrays(state)
     check_arrays(checkpoint.weights, weights, "model")
     check_arrays(checkpoint.optimizer, optimizer, "optimizer")
@@ -119,8 +114,6 @@ def reject_misfit(start: Start, resume: str, reason: str, context: RunContext) -
         ConfigError: it does not fit because the optimizer was changed.
         CheckpointUnavailableError: it was requested by its name.
     """
-    from mlxlab.checkpoint.store import CheckpointStore
-
     assert start.checkpoint is not None
     path = start.checkpoint.path
     changed = [key for key in start.changes if key.startswith(("trainer.optimizer", "trainer.ema_decay"))]
@@ -136,8 +129,6 @@ def reject_misfit(start: Start, resume: str, reason: str, context: RunContext) -
 
 def set_aside_older_results(start: Start, run_dir: Path) -> list[str]:
     """Renames, before training, checkpoints that are not part of the run that starts; returns messages."""
-    from mlxlab.checkpoint.store import FOLDER, CheckpointStore
-
     store = CheckpointStore(run_dir / FOLDER)
     if start.checkpoint is not None and start.continues:
         newer = store.supersede(start.step)
@@ -146,7 +137,7 @@ def set_aside_older_results(start: Start, run_dir: Path) -> list[str]:
     return [f"set aside the checkpoints of an earlier run in this folder: {aside}"] if aside else []
 
 
-def log_config_changes(start: Start, run_dir: Path, tracker: "Tracker") -> None:
+def log_config_changes(start: Start, run_dir: Path, tracker: Tracker) -> None:
     """Records what a resume changes: in `resume_changes.json`, as tags, and on the terminal."""
     if not start.changes:
         return

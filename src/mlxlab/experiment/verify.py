@@ -2,16 +2,19 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from mlxlab import backend
+import numpy as np
+
+from mlxlab.checkpoint.manifest import CorruptCheckpointError
+from mlxlab.checkpoint.resume import load_named
+from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
 from mlxlab.config.check import check_stored_config
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
-
-if TYPE_CHECKING:
-    from mlxlab.checkpoint.store import Checkpoint
-    from mlxlab.training.callback import FitContext
-    from mlxlab.training.state import StepResult, TrainState
+from mlxlab.experiment.build import build_session
+from mlxlab.experiment.start import check_fits
+from mlxlab.training.callback import FitContext
+from mlxlab.training.checkpointer import saved_arrays
+from mlxlab.training.state import StepResult, TrainState
 
 
 def verify_run(folder: Path, from_start: bool = False) -> Iterator[str]:
@@ -24,10 +27,6 @@ def verify_run(folder: Path, from_start: bool = False) -> Iterator[str]:
         CheckpointUnavailableError: a checkpoint is damaged, or differs from what training gives; names the first.
         InputNotFoundError: the folder holds no run with checkpoints.
     """
-    backend.prepare()
-    from mlxlab.checkpoint.resume import load_named
-    from mlxlab.checkpoint.store import CheckpointStore
-
     paths = CheckpointStore(folder / "checkpoints").steps()[::-1]
     if not paths:
         raise InputNotFoundError(f"{folder}: no run folder with checkpoints")
@@ -45,12 +44,8 @@ def verify_run(folder: Path, from_start: bool = False) -> Iterator[str]:
         yield f"{end.path.name}: bitwise what training from {since} gives"
 
 
-def _first_difference(folder: Path, start: "Checkpoint | None", end: "Checkpoint") -> str:
+def _first_difference(folder: Path, start: Checkpoint | None, end: Checkpoint) -> str:
     """The first array that differs between `end` and training from `start`; "" if none does."""
-    import numpy as np
-
-    from mlxlab.training.checkpointer import saved_arrays
-
     weights, optimizer = saved_arrays(_retrain_between(folder, start, end))
     for owner, trained, saved in (("model", weights, end.weights), ("optimizer", optimizer, end.optimizer)):
         for name in sorted({*trained, *saved}):
@@ -62,12 +57,8 @@ def _first_difference(folder: Path, start: "Checkpoint | None", end: "Checkpoint
     return ""
 
 
-def _retrain_between(folder: Path, start: "Checkpoint | None", end: "Checkpoint") -> "TrainState":
+def _retrain_between(folder: Path, start: Checkpoint | None, end: Checkpoint) -> TrainState:
     """The state at the step of `end`, trained with its config from the state of `start`."""
-    from mlxlab.checkpoint.manifest import CorruptCheckpointError
-    from mlxlab.experiment.build import build_session
-    from mlxlab.experiment.start import check_fits
-
     cfg = check_stored_config(end.state["metadata"]["config"], str(end.path))
     session = build_session(cfg, folder, inference_dir=folder / "inference", initialize=start is None)
     state = session.init_state()
@@ -87,10 +78,10 @@ class _StopAt:
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_start(self, context: "FitContext", state: "TrainState") -> None: ...
+    def on_start(self, context: FitContext, state: TrainState) -> None: ...
 
-    def on_step(self, context: "FitContext", state: "TrainState", result: "StepResult") -> None:
+    def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         if state.progress.step >= self.step:
             context.control.stop_reason = "verified"
 
-    def on_end(self, context: "FitContext", state: "TrainState") -> None: ...
+    def on_end(self, context: FitContext, state: TrainState) -> None: ...

@@ -42,7 +42,7 @@ def install(plan: dict[str, Any], phase: Path) -> None:
 
 def mark_phases(marks: mmap.mmap) -> None:
     from mlxlab.checkpoint.store import CheckpointStore
-    from mlxlab.experiment import run
+    from mlxlab.experiment import train
     from mlxlab.experiment.signals import SignalHandler
     from mlxlab.tracking.journal import Journal
     from mlxlab.training import loop
@@ -61,14 +61,14 @@ def mark_phases(marks: mmap.mmap) -> None:
 
         setattr(owner, name, marked)
 
-    during(run, "train", "data")
-    during(loop, "fit", "training")
+    during(train, "train", "data")
+    during(loop.TrainingLoop, "run", "training")
     during(loop, "evaluate", "evaluation")
     during(CheckpointStore, "save", "save")
     during(CheckpointStore, "retain", "retention")
     during(Journal, "log_metrics", "tracking")
     during(Journal, "truncate_after", "tracking")
-    during(run, "report_run", "report")
+    during(train, "report_run", "report")
     during(SignalHandler, "stop", "end")
 
 
