@@ -9,65 +9,48 @@ class UserError(Exception):
 
     exit_code = 70
 
+    def __init_subclass__(cls, exit_code: int | None = None) -> None:
+        cls.exit_code = exit_code or cls.exit_code
 
-class ConfigError(UserError):
+
+class ConfigError(UserError, exit_code=2):
     """The configuration is invalid."""
 
-    exit_code = 2
 
-
-class DataError(UserError):
+class DataError(UserError, exit_code=65):
     """Input data is malformed; names file:line:column."""
 
-    exit_code = 65
 
-
-class InputNotFoundError(UserError):
+class InputNotFoundError(UserError, exit_code=66):
     """A file or folder to read does not exist."""
 
-    exit_code = 66
 
-
-class ServiceUnavailableError(UserError):
+class ServiceUnavailableError(UserError, exit_code=69):
     """A service or package that this run needs is unavailable."""
 
-    exit_code = 69
 
-
-class CannotCreateError(UserError):
+class CannotCreateError(UserError, exit_code=73):
     """A folder cannot be created, or another process is using it."""
 
-    exit_code = 73
 
-
-class WriteError(UserError):
+class WriteError(UserError, exit_code=74):
     """A result could not be written."""
 
-    exit_code = 74
 
-
-class WorkerLostError(UserError):
+class WorkerLostError(UserError, exit_code=75):
     """Another process of this run exited; the run can be resumed."""
 
-    exit_code = 75
 
-
-class CheckpointUnavailableError(UserError):
+class CheckpointUnavailableError(UserError, exit_code=76):
     """No usable checkpoint."""
 
-    exit_code = 76
 
-
-class NotAllowedError(UserError):
+class NotAllowedError(UserError, exit_code=77):
     """Refused for safety: code that may not be built, a file that may not be read, a frozen key."""
 
-    exit_code = 77
 
-
-class DivergenceError(UserError):
+class DivergenceError(UserError, exit_code=78):
     """Loss or gradients stayed non-finite for too long."""
-
-    exit_code = 78
 
 
 class RunInterrupted(UserError):

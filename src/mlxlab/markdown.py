@@ -10,13 +10,8 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], align: st
         align: a letter per column, l (left) or r (right); the last one holds for all further columns.
     """
     lines = [list(head), *map(list, rows)]
-    widths = [max(3, *(len(line[column]) for line in lines)) for column in range(len(head))]
-    sides = align.ljust(len(head), align[-1])
-    rule = [f"{'-' * (width + 1)}{'-' if side == 'l' else ':'}" for width, side in zip(widths, sides, strict=False)]
-    text = ["| " + " | ".join(_pad(line, widths, sides)) + " |" for line in lines]
-    return "\n".join([text[0], f"|{'|'.join(rule)}|", *text[1:]])
-
-
-def _pad(cells: Sequence[str], widths: Sequence[int], sides: str) -> list[str]:
-    columns = zip(cells, widths, sides, strict=False)
-    return [cell.ljust(width) if side == "l" else cell.rjust(width) for cell, width, side in columns]
+    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+    columns = list(zip(widths, align.ljust(len(head), align[-1]), strict=False))
+    row = "".join(f"| {{:{'<' if side == 'l' else '>'}{width}}} " for width, side in columns) + "|"
+    rule = "".join(f"|{'-' * (width + 1)}{'-' if side == 'l' else ':'}" for width, side in columns) + "|"
+    return "\n".join([row.format(*head), rule, *(row.format(*line) for line in lines[1:])])

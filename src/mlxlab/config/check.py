@@ -11,8 +11,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mlxlab.config.allowlist import find_disallowed
-from mlxlab.config.hydra.resolve import raw_at, resolve
-from mlxlab.config.issues import ConfigIssue, LocateKey, format_issues, one_line, walk
+from mlxlab.config.hydra.resolve import resolve
+from mlxlab.config.issues import ConfigIssue, LocateKey, format_issues, one_line, value_at, walk
 from mlxlab.config.schema.cross_checks import cross_issues
 from mlxlab.config.schema.root import TARGET
 from mlxlab.config.schema.types import shown
@@ -29,21 +29,29 @@ def check(config: DictConfig) -> None:
         NotAllowedError: a `_target_` may not be built, or a URL holds credentials.
         ConfigError: unknown, missing or invalid values.
     """
+    raw = OmegaConf.to_container(config, resolve=False)
 
     def label(path: str) -> str:
-        raw = raw_at(config, path)
-        return path if raw is None or isinstance(raw, dict | list) else f"{path}={shown(raw)}"
+        value = value_at(raw, path)
+        return path if value is None or isinstance(value, dict | list) else f"{path}={shown(value)}"
 
-    refuse_disallowed(config, label)
-    if issues := config_issues(config):
+    if issues := config_issues(config, label):
         raise ConfigError(format_issues(issues, label))
 
 
-def refuse_disallowed(config: DictConfig, label: LocateKey) -> None:
-    """Raises NotAllowedError if the config has a target that may not be built, or a URL with credentials."""
-    raw, resolved = OmegaConf.to_container(config, resolve=False), resolve(config)[0]
-    if issues := find_disallowed(raw) or find_disallowed(resolved) or list(_find_credentials(resolved)):
-        raise NotAllowedError(format_issues(issues, label))
+def config_issues(config: DictConfig, label: LocateKey) -> list[ConfigIssue]:
+    """All unknown, missing and invalid values, in the order of the keys; raises NotAllowedError as `check` does."""
+    raw = OmegaConf.to_container(config, resolve=False)
+    tree, unresolved = resolve(config)
+    if refused := find_disallowed(raw) or find_disallowed(tree) or list(_find_credentials(tree)):
+        raise NotAllowedError(format_issues(refused, label))
+
+    def got(path: str, value: object) -> str:
+        """The value as written: the value of an interpolation may be a secret."""
+        written = value_at(raw, path)
+        return written if isinstance(written, str) and "${" in written else shown(value)
+
+    return unresolved + (list(Validator(got).node(tree, TARGET)) or list(cross_issues(tree)))
 
 
 def _find_credentials(tree: object) -> Iterator[ConfigIssue]:
@@ -52,18 +60,6 @@ def _find_credentials(tree: object) -> Iterator[ConfigIssue]:
         texts = value if isinstance(value, dict) else [value]
         if any(isinstance(text, str) and has_credentials(text) for text in texts):
             yield ConfigIssue(path, CREDENTIALS)
-
-
-def config_issues(config: DictConfig) -> list[ConfigIssue]:
-    """All unknown, missing and invalid values, in the order of the keys."""
-
-    def got(path: str, value: object) -> str:
-        """The value as written: the value of an interpolation may be a secret."""
-        raw = raw_at(config, path)
-        return raw if isinstance(raw, str) and "${" in raw else shown(value)
-
-    tree, unresolved = resolve(config)
-    return unresolved + (list(Validator(got).node(tree, TARGET)) or list(cross_issues(tree)))
 
 
 def read_stored_config(path: Path) -> dict[str, Any]:

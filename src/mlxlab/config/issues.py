@@ -43,6 +43,16 @@ def walk(tree: object, path: str = "") -> Iterator[tuple[str, object]]:
         yield from walk(value, join_key(path, key))
 
 
+def value_at(tree: object, path: str) -> object:
+    """The value at a dotted key of a tree, or None."""
+    for name in split_key(path):
+        if isinstance(tree, list):
+            tree = tree[int(name)] if name.isdecimal() and int(name) < len(tree) else None
+        else:
+            tree = tree.get(name) if isinstance(tree, dict) else None
+    return tree
+
+
 def join_key(path: str, key: object) -> str:
     """`path` with one more key, quoted if it holds a dot or a bracket."""
     name = str(key)

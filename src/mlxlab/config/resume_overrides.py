@@ -7,8 +7,7 @@ shape of the model; *frozen* ones (data and its order, tokenizer, objective) wou
 from pathlib import Path
 from typing import Literal, TypedDict
 
-import yaml
-
+from mlxlab.config.hydra.yaml_limits import read_yaml
 from mlxlab.config.issues import KeyPath, format_key
 from mlxlab.errors import ConfigError
 from mlxlab.files.atomic import write_json
@@ -129,15 +128,15 @@ def _typed_paths(typed: list[str], choices: tuple[Choices, Choices], conf: Path)
 def _option_paths(group: str, option: str, conf: Path) -> list[KeyPath]:
     """The keys that an option sets: its whole package, or single keys if it is laid over other options."""
     file = conf / group / f"{option}.yaml"
-    text = file.read_text(encoding="utf-8") if file.is_file() else ""
-    if group not in OVERLAY_GROUPS and "@package" not in text:
+    content = read_yaml(file) if file.is_file() else None
+    if content is None or (group not in OVERLAY_GROUPS and "@package" not in content.text):
         return [tuple(group.split("/"))]
-    content = yaml.safe_load(text) or {}
     prefix = () if group in OVERLAY_GROUPS else (group.split("/")[0],)
-    keys = list(_flatten({key: value for key, value in content.items() if key != "defaults"}, prefix))
-    for line in content.get("defaults", []):
-        if isinstance(line, dict):
-            [(name, chosen)] = line.items()
+    keys = list(_flatten({key: value for key, value in content.values.items() if key != "defaults"}, prefix))
+    defaults = content.values.get("defaults")
+    for entry in defaults if isinstance(defaults, list) else ():
+        if isinstance(entry, dict):
+            [(name, chosen)] = entry.items()
             keys += _option_paths(name.removeprefix("override ").lstrip("/"), str(chosen), conf)
     return keys
 

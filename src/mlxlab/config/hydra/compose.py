@@ -18,12 +18,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from mlxlab.config.allowlist import find_disallowed_in_hydra
-from mlxlab.config.check import config_issues, refuse_disallowed
-from mlxlab.config.hydra.composition_errors import compose_forced, forced
+from mlxlab.config.check import config_issues
+from mlxlab.config.hydra.composition_errors import compose_forced, forced, origins
 from mlxlab.config.hydra.config_source import install_config_source
 from mlxlab.config.hydra.overrides import ParsedOverride, parse
 from mlxlab.config.hydra.resolve import register_resolvers
-from mlxlab.config.hydra.value_origins import ValueOrigins
 from mlxlab.config.issues import ConfigIssue, LocateKey, format_issues, one_line
 from mlxlab.errors import ConfigError, NotAllowedError, UserError
 
@@ -121,7 +120,7 @@ class Composer:
             config, composed, composition_issues = compose_forced(hydra, self.name, typed)
             issues += composition_issues
         if config is not None:
-            label = ValueOrigins(hydra, self.name, texts, composed).label
+            label = origins(hydra, self.name, texts, composed)
             guard_hydra_node(config, label)
             job_issues = [*_unnamed_folders(config), *_job_issues(config, label)]
             issues += [ConfigIssue(label(issue.path), issue.message) for issue in job_issues]
@@ -166,8 +165,6 @@ def _job_issues(config: DictConfig, label: LocateKey) -> list[ConfigIssue]:
     before = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(job)
     try:
-        task = without_hydra(job)
-        refuse_disallowed(task, label)
-        return config_issues(task)
+        return config_issues(without_hydra(job), label)
     finally:
         HydraConfig.instance().cfg = before

@@ -1,10 +1,12 @@
-"""Explains why a composition failed. Hydra stops at the first error; this finds the others too.
+"""Explains why a composition failed, and which override or line of a file is to blame.
 
-Overrides that name no option are dropped, the others are forced (`++key=value`), and the result is checked: an
-unknown key is then reported together with all other errors.
+Hydra stops at the first error. Here overrides that name no option are dropped and the others forced (`++key=value`),
+so that the result can be checked and an unknown key is reported together with all other errors.
 """
 
 import re
+from contextlib import suppress
+from functools import cache, partial
 from pathlib import Path
 
 from hydra._internal.config_repository import ConfigRepository
@@ -15,9 +17,9 @@ from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from mlxlab.config.hydra.overrides import ParsedOverride
-from mlxlab.config.hydra.yaml_limits import read_yaml
-from mlxlab.config.issues import ConfigIssue, one_line
+from mlxlab.config.hydra.overrides import ParsedOverride, parse
+from mlxlab.config.hydra.yaml_limits import YamlFile, read_yaml
+from mlxlab.config.issues import ConfigIssue, LocateKey, format_key, one_line, split_key
 from mlxlab.config.paths import display_path
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, NotAllowedError
@@ -30,7 +32,7 @@ def forced(hydra: Hydra, typed: list[ParsedOverride]) -> tuple[list[str], list[C
         parsed = override.parsed
         if message := _option_error(hydra, parsed):
             issues.append(ConfigIssue(one_line(override.text, 120), message))
-        elif repository(hydra).group_exists(parsed.key_or_group) or parsed.is_delete() or parsed.is_hydra_override():
+        elif _repository(hydra).group_exists(parsed.key_or_group) or parsed.is_delete() or parsed.is_hydra_override():
             texts.append(override.text)
         else:
             texts.append("++" + override.text.lstrip("+"))
@@ -61,6 +63,52 @@ def compose_forced(
             texts.remove(dropped[1])
 
 
+def origins(hydra: Hydra, name: str, typed: list[str], composed: list[str]) -> LocateKey:
+    """Labels the keys of one job: `trainer.epochs=x`, or `conf/trainer/simple.yaml:12: trainer.epochs`, or the key.
+
+    Args:
+        typed: the overrides as typed.
+        composed: the overrides that could be composed.
+    """
+    overrides = parse(typed, multirun=True)[0]
+    files = cache(partial(_merged_files, hydra, name, composed))  # on first use, that is only after an error
+
+    def label(path: str) -> str:
+        names, text = split_key(path), None
+        for override in overrides:
+            key, group = tuple(override.key.split(".")), override.parsed.key_or_group
+            if names[: len(key)] == key and (override.parsed.is_delete() or not _repository(hydra).group_exists(group)):
+                text = one_line(override.text, 120)
+        if text is not None:
+            return text
+        for depth in range(len(names), 0, -1):
+            ancestor = format_key(names[:depth])
+            for package, file, content in reversed(files()):
+                inside = ancestor.removeprefix(f"{package}." if package else "")
+                if (not package or inside != ancestor) and inside in content.lines:
+                    return f"{display_path(file)}:{content.lines[inside]}: {path}"
+        return path
+
+    return label
+
+
+def _merged_files(hydra: Hydra, name: str, overrides: list[str]) -> list[tuple[str, Path, YamlFile]]:
+    """(package, file, content) in the order in which they are merged."""
+    try:
+        defaults = hydra.config_loader.compute_defaults_list(name, overrides, RunMode.RUN).defaults
+    except Exception:
+        return []  # a failed label must not hide the error itself
+    contents = []
+    for default in defaults:
+        config = default.config_path or ""
+        files = [(folder / f"{config}.yaml").resolve() for folder in _folders(hydra)]
+        file = next((file for file in files if file.is_file()), None)
+        if file is not None and not config.startswith("hydra/"):
+            with suppress(ConfigError):
+                contents.append((default.package or "", file, read_yaml(file)))
+    return contents
+
+
 def _issue(hydra: Hydra, error: BaseException, override: ParsedOverride | None) -> ConfigIssue:
     """An exception as an issue, labelled with the override or file that it concerns."""
     if isinstance(error, ConfigError):  # of the YAML reader: it names file and line
@@ -68,7 +116,7 @@ def _issue(hydra: Hydra, error: BaseException, override: ParsedOverride | None) 
         return ConfigIssue(location, message)
     message = _describe(hydra, error)
     if override is None and (blamed := re.match(r"In '([^']+)': (.*)", message)):
-        files = (folder / f"{blamed[1]}.yaml" for folder in config_folders(hydra))
+        files = (folder / f"{blamed[1]}.yaml" for folder in _folders(hydra))
         file = next((display_path(file) for file in files if file.is_file()), blamed[1])
         return ConfigIssue(_choosing(hydra, error) or file, blamed[2])
     return ConfigIssue(one_line(override.text, 120) if override else "config", message)
@@ -78,7 +126,7 @@ def _choosing(hydra: Hydra, error: BaseException) -> str | None:
     """`file:line` of the defaults entry that names a missing option; Hydra names the primary config instead."""
     group, _, option = str(getattr(error, "missing_cfg_file", None) or "").rpartition("/")
     endings = (f" /{group}", f".{group}", f".{group.split('/')[-1]}")
-    for file in (file for folder in config_folders(hydra) if option for file in sorted(folder.rglob("*.yaml"))):
+    for file in (file for folder in _folders(hydra) if option for file in sorted(folder.rglob("*.yaml"))):
         try:
             content = read_yaml(file)
         except ConfigError:
@@ -109,20 +157,20 @@ def _option_error(hydra: Hydra, override: Override) -> str | None:
     key = override.key_or_group
     if override.is_delete():
         return None
-    if not repository(hydra).group_exists(key):
+    if not _repository(hydra).group_exists(key):
         groups = [name for name in hydra.list_all_config_groups() if not name.startswith("hydra")]
         return f"there is no group {key}" + suggestion(key, groups) if "/" in key else None
     value = override.value()
     for option in value if isinstance(value, list) else [value]:
         if not isinstance(option, str):
             return f"expected the name of an option{suggestion('', _options(hydra, key))}"
-        if not repository(hydra).config_exists(f"{key}/{option}"):
+        if not _repository(hydra).config_exists(f"{key}/{option}"):
             return f"{key} has no option {option}" + _near_option(hydra, key, option)
     return None
 
 
 def _near_option(hydra: Hydra, group: str, option: str) -> str:
-    if any((folder / group / f"{option}.yml").is_file() for folder in config_folders(hydra)):
+    if any((folder / group / f"{option}.yml").is_file() for folder in _folders(hydra)):
         return f"; {option}.yml is not read: rename it to {option}.yaml"
     return suggestion(option, _options(hydra, group))
 
@@ -132,12 +180,10 @@ def _options(hydra: Hydra, group: str) -> list[str]:
     return [option for option in options if not option.startswith("_")]
 
 
-def config_folders(hydra: Hydra) -> list[Path]:
-    """conf/, `--config-dir` and search paths."""
-    return [Path(source.path) for source in repository(hydra).get_sources() if source.scheme() == "file"]
+def _folders(hydra: Hydra) -> list[Path]:
+    return [Path(source.path) for source in _repository(hydra).get_sources() if source.scheme() == "file"]
 
 
-def repository(hydra: Hydra) -> ConfigRepository:
-    """All files that Hydra can choose from."""
+def _repository(hydra: Hydra) -> ConfigRepository:
     files: ConfigRepository = hydra.config_loader.repository  # type: ignore[attr-defined]
     return files

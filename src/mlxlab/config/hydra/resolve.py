@@ -13,7 +13,7 @@ from omegaconf.errors import (
     UnsupportedInterpolationType,
 )
 
-from mlxlab.config.issues import ConfigIssue, join_key, one_line, split_key, walk
+from mlxlab.config.issues import ConfigIssue, join_key, one_line, walk
 from mlxlab.config.paths import project_root
 from mlxlab.config.schema.types import MISSING, UNRESOLVED
 from mlxlab.config.suggest import did_you_mean, nearest
@@ -72,17 +72,6 @@ def resolve(config: DictConfig | ListConfig) -> tuple[Any, list[ConfigIssue]]:
         return values_of(value, path) if isinstance(value, DictConfig | ListConfig) else value
 
     return values_of(config, ""), issues
-
-
-def raw_at(config: Container, path: str) -> object:
-    """The value at `path` as written, so that the value of an interpolation is never shown."""
-    tree: Any = OmegaConf.to_container(config, resolve=False)
-    for name in split_key(path):
-        try:
-            tree = tree[int(name)] if isinstance(tree, list) else tree[name]
-        except (KeyError, IndexError, ValueError, TypeError):
-            return None
-    return tree
 
 
 def _explain(error: Exception, config: Container) -> str:

@@ -4,7 +4,6 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NoReturn
 
 import yaml
 
@@ -35,6 +34,7 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
     for first, resolvers in _Loader.yaml_implicit_resolvers.items()
 }
+_RESOLVER = _Loader("")
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,10 @@ class YamlFile:
     text: str
     values: dict[str, object]
     lines: dict[str, int]
+
+
+class _Fault(Exception):
+    """(message, line)"""
 
 
 @cache
@@ -70,97 +74,93 @@ def read_yaml(path: Path) -> YamlFile:
 
 def parse_yaml(path: Path, text: str) -> YamlFile:
     """The text of `path`, if it keeps the limits; ConfigError names file and line."""
-    checker = _NodeChecker(path)
     try:
-        checker.check_depth(text)  # before the recursive composer
+        _check_depth(text)  # before the recursive composer
         loader = _Loader(text)
         root = loader.get_single_node()
         if root is None:
-            checker.fail("empty; write {} for no keys", 1)
+            raise _Fault("empty; write {} for no keys", 1)
         if not isinstance(root, yaml.MappingNode):
-            checker.fail("expected a mapping of keys to values, got a list or a scalar", _line(root))
-        checker.measure(root, "", _line(root))
-        return YamlFile(text, loader.construct_document(root), checker.lines)
+            raise _Fault("expected a mapping of keys to values, got a list or a scalar", _line(root))
+        lines: dict[str, int] = {}
+        _measure(root, "", _line(root), lines, {})
+        return YamlFile(text, loader.construct_document(root), lines)
+    except _Fault as fault:
+        message, line = fault.args
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
+        message = f"broken YAML: {one_line(', '.join(filter(None, (error.context, error.problem))))}"
         if any("\t" in source.split("#")[0] for source in text.splitlines()[line - 1 : line]):
-            checker.fail("a tab; indent with spaces", line)
-        message = ", ".join(filter(None, (error.context, error.problem)))
-        checker.fail(f"broken YAML: {one_line(message)}", line)
+            message = "a tab; indent with spaces"
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        checker.fail(f"broken YAML: {one_line(str(error), 100)}", 1)
+        message, line = f"broken YAML: {one_line(str(error), 100)}", 1
+    raise ConfigError(f"{display_path(path)}:{line}: {message}")
 
 
 def _line(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1
 
 
-class _NodeChecker:
-    """Checks the nodes of a file before values are made of them. An alias is its anchor's node, not a copy."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.lines: dict[str, int] = {}
-        self.sizes: dict[int, int] = {}  # id of a mapping or list -> values in it; 0 until all are counted
-
-    def fail(self, message: str, line: int) -> NoReturn:
-        raise ConfigError(f"{display_path(self.path)}:{line}: {message}")
-
-    def check_depth(self, text: str) -> None:
-        depth = 0
-        for event in yaml.parse(text, Loader=_Loader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > MAX_DEPTH:
-                self.fail(f"nested more than {MAX_DEPTH} deep", event.start_mark.line + 1)
-
-    def measure(self, node: yaml.Node, path: str, line: int) -> int:
-        """The number of values in `node`, aliases counted in full; records the line of each key below `path`."""
-        if isinstance(node, yaml.ScalarNode):
-            self.check_scalar(node)
-            return 1
-        size = self.sizes.get(id(node))
-        if size == 0:
-            self.fail("an alias is used inside its own anchor", line)
-        if size is not None:
-            return size
-        if node.tag not in ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"):
-            self.refuse_tag(node)
-        self.sizes[id(node)] = 0
-        is_mapping = isinstance(node, yaml.MappingNode)
-        size, names = 1, set()
-        for index, item in enumerate(node.value):
-            key, value = item if is_mapping else (item, item)
-            name = self.key_name(key) if is_mapping else str(index)
-            if name in names:
-                self.fail(f"the key {one_line(name, 60)} is defined twice", _line(key))
-            names.add(name)
-            inner = join_key(path, name)
-            self.lines.setdefault(inner, _line(key))
-            size += self.measure(value, inner, _line(key)) + is_mapping
-            if size > MAX_NODES:
-                self.fail(f"more than {MAX_NODES:,} values (aliases counted in full)", _line(key))
-        self.sizes[id(node)] = size
-        return size
-
-    def key_name(self, key: yaml.Node) -> str:
-        if not isinstance(key, yaml.ScalarNode):
-            self.fail("a key that is not a scalar", _line(key))
-        self.check_scalar(key)
-        if key.tag != "tag:yaml.org,2002:str":
-            self.fail(f"the key {one_line(key.value, 60)} is not text; quote it", _line(key))
-        return str(key.value)
-
-    def check_scalar(self, node: yaml.ScalarNode) -> None:
-        is_plain = not node.style
-        if node.tag != _RESOLVER.resolve(yaml.ScalarNode, node.value, (is_plain, not is_plain)):
-            self.refuse_tag(node)
-        for pattern, message in _TRAPS if is_plain else ():
-            if pattern.match(node.value):
-                self.fail(f"{node.value}: {message}", _line(node))
-
-    def refuse_tag(self, node: yaml.Node) -> NoReturn:
-        self.fail(f"a tag ({one_line(node.tag, 60)}); a config holds only plain values", _line(node))
+def _check_depth(text: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise _Fault(f"nested more than {MAX_DEPTH} deep", event.start_mark.line + 1)
 
 
-_RESOLVER = _Loader("")
+def _measure(node: yaml.Node, path: str, line: int, lines: dict[str, int], sizes: dict[int, int]) -> int:
+    """Checks a node and all in it; an alias is the node of its anchor. Returns the number of values, aliases in full.
+
+    Args:
+        lines: is filled with the line of each key below `path`.
+        sizes: is filled with the number of values by the id of a mapping or list; 0 until all are counted.
+    """
+    if isinstance(node, yaml.ScalarNode):
+        _check_scalar(node)
+        return 1
+    if id(node) in sizes:
+        if sizes[id(node)] == 0:
+            raise _Fault("an alias is used inside its own anchor", line)
+        return sizes[id(node)]
+    if node.tag not in ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"):
+        raise _tag_fault(node)
+    sizes[id(node)] = 0
+    is_mapping = isinstance(node, yaml.MappingNode)
+    size, names = 1, set()
+    for index, item in enumerate(node.value):
+        key, value = item if is_mapping else (item, item)
+        name = _key_name(key) if is_mapping else str(index)
+        if name in names:
+            raise _Fault(f"the key {one_line(name, 60)} is defined twice", _line(key))
+        names.add(name)
+        inner = join_key(path, name)
+        lines.setdefault(inner, _line(key))
+        size += _measure(value, inner, _line(key), lines, sizes) + is_mapping
+        if size > MAX_NODES:
+            raise _Fault(f"more than {MAX_NODES:,} values (aliases counted in full)", _line(key))
+    sizes[id(node)] = size
+    return size
+
+
+def _key_name(key: yaml.Node) -> str:
+    if not isinstance(key, yaml.ScalarNode):
+        raise _Fault("a key that is not a scalar", _line(key))
+    _check_scalar(key)
+    if key.tag != "tag:yaml.org,2002:str":
+        raise _Fault(f"the key {one_line(key.value, 60)} is not text; quote it", _line(key))
+    return str(key.value)
+
+
+def _check_scalar(node: yaml.ScalarNode) -> None:
+    is_plain = not node.style
+    if node.tag != _RESOLVER.resolve(yaml.ScalarNode, node.value, (is_plain, not is_plain)):
+        raise _tag_fault(node)
+    for pattern, message in _TRAPS if is_plain else ():
+        if pattern.match(node.value):
+            raise _Fault(f"{node.value}: {message}", _line(node))
+
+
+def _tag_fault(node: yaml.Node) -> _Fault:
+    return _Fault(f"a tag ({one_line(node.tag, 60)}); a config holds only plain values", _line(node))

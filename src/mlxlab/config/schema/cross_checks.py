@@ -4,7 +4,7 @@ import operator
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from mlxlab.config.issues import ConfigIssue
+from mlxlab.config.issues import ConfigIssue, value_at
 
 _DISTILLATION_LOSS = "mlxlab.distillation.loss.DistillationLoss"
 _STORES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks", "uc", "file")
@@ -46,12 +46,12 @@ def cross_issues(tree: dict[str, object]) -> Iterator[ConfigIssue]:
     yield from _length(tree)
     yield from _distillation(tree)
     yield from _positions(tree)
-    uri = _at(tree, "tracking.uri")
+    uri = value_at(tree, "tracking.uri")
     if isinstance(uri, str) and uri.partition(":")[0].partition("+")[0] not in _STORES:  # SQLAlchemy: dialect+driver
         expected = "sqlite:///<file>, http(s)://<server>, or another address of MLflow"
         yield ConfigIssue("tracking.uri", f"expected {expected}, got {uri or 'no address'}")
-    if _at(tree, "data.folds") is None and _at(tree, "data.fold"):
-        yield ConfigIssue("data.fold", f"fold {_at(tree, 'data.fold')} of none; set data.folds too")
+    if value_at(tree, "data.folds") is None and value_at(tree, "data.fold"):
+        yield ConfigIssue("data.fold", f"fold {value_at(tree, 'data.fold')} of none; set data.folds too")
 
 
 def _length(tree: dict[str, object]) -> Iterator[ConfigIssue]:
@@ -63,7 +63,7 @@ def _length(tree: dict[str, object]) -> Iterator[ConfigIssue]:
     epochs, steps, tokens = (trainer[key] for key in lengths)
     if epochs is not None or steps is not None:
         return
-    schedule = str(_at(tree, "trainer.schedule._target_")).rsplit(".", 1)[-1]
+    schedule = str(value_at(tree, "trainer.schedule._target_")).rsplit(".", 1)[-1]
     if tokens is None:
         yield ConfigIssue("trainer.epochs", "so are max_steps and max_tokens: the run has no end; set one of them")
     elif schedule in ("cosine", "linear"):
@@ -76,12 +76,12 @@ def _length(tree: dict[str, object]) -> Iterator[ConfigIssue]:
 
 def _distillation(tree: dict[str, object]) -> Iterator[ConfigIssue]:
     """The loss needs the teachers of `trainer=distill`; a run without rounds needs members."""
-    options = _at(tree, "trainer.distillation")
-    if options is None and _DISTILLATION_LOSS in str(_at(tree, "trainer.loss")):
+    options = value_at(tree, "trainer.distillation")
+    if options is None and _DISTILLATION_LOSS in str(value_at(tree, "trainer.loss")):
         yield ConfigIssue("trainer.loss", "distillation needs the teachers of trainer=distill")
     if not isinstance(options, dict):
         return
-    teachers = options.get("teachers"), _at(tree, "trainer.teachers")
+    teachers = options.get("teachers"), value_at(tree, "trainer.teachers")
     if all(isinstance(names, list) for names in teachers) and teachers[0] != teachers[1]:
         # An interpolation, but in a saved config both are values: a resume could change only one of them.
         yield ConfigIssue("trainer.distillation.teachers", "expected the teachers of trainer.teachers; set both")
@@ -92,9 +92,9 @@ def _distillation(tree: dict[str, object]) -> Iterator[ConfigIssue]:
 
 def _positions(tree: dict[str, object]) -> Iterator[ConfigIssue]:
     """Rows must fit the learned positions; rotary ones need an even head dimension. Pretrained models are skipped."""
-    if _at(tree, "model.pretrained") is not None:
+    if value_at(tree, "model.pretrained") is not None:
         return
-    kind, rows = _at(tree, "model.position_embedding"), _number(tree, "data.seq_len")
+    kind, rows = value_at(tree, "model.position_embedding"), _number(tree, "data.seq_len")
     limit = _number(tree, "model.max_position_embeddings")
     if kind == "learned" and rows is not None and limit is not None and rows > limit:
         positions = f"the model has positions for {limit} (model.max_position_embeddings)"
@@ -106,11 +106,5 @@ def _positions(tree: dict[str, object]) -> Iterator[ConfigIssue]:
 
 
 def _number(tree: dict[str, object], path: str) -> int | float | None:
-    value = _at(tree, path)
+    value = value_at(tree, path)
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _at(tree: object, path: str) -> object:
-    for name in path.split("."):
-        tree = tree.get(name) if isinstance(tree, dict) else None
-    return tree

@@ -1,6 +1,6 @@
 """The keys at the top of every config, as a signature: the schema of `conf/train.yaml`."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from mlxlab.constraints import Seed
 
@@ -23,19 +23,19 @@ TARGET = f"{__name__}.experiment"
 
 
 def experiment(
-    model: Any,
-    data: Any,
-    trainer: Any,
-    callbacks: dict[str, Any],
-    checkpointing: Any,
-    tracking: Any,
+    model: object,
+    data: object,
+    trainer: object,
+    callbacks: dict[str, object],
+    checkpointing: object,
+    tracking: object,
     seed: Seed,
     name: str | None,
     tags: dict[str, str | int | float | bool],
     objective: Metric,
-    signals: Any,
+    signals: object,
     resume: str | None,
-    resume_policy: Any,
+    resume_policy: object,
 ) -> None:
     """One experiment.
 

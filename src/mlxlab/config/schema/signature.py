@@ -10,27 +10,15 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from mlxlab.config.schema.types import (
-    BOOLEAN,
-    NULL,
-    Component,
-    Kind,
-    ListOf,
-    Literal,
-    Mapping,
-    Number,
-    Text,
-    Union,
-    alternatives,
-)
+from mlxlab.config.schema import types
 
-_SIMPLE: dict[str, Kind] = {
-    "int": Number(integer=True),
-    "float": Number(integer=False),
-    "str": Text(),
-    "Path": Text(),
-    "bool": BOOLEAN,
-    "None": NULL,
+_SIMPLE: dict[str, types.Kind] = {
+    "int": types.Number(integer=True),
+    "float": types.Number(integer=False),
+    "str": types.Text(),
+    "Path": types.Text(),
+    "bool": types.BOOLEAN,
+    "None": types.NULL,
 }
 _UNINFORMATIVE = ("Any", "object", "Callable")  # types of components that are called after their parameter
 
@@ -39,7 +27,7 @@ _UNINFORMATIVE = ("Any", "object", "Callable")  # types of components that are c
 class Key:
     """One parameter: its type, whether it is required, and its description under `Args:`."""
 
-    kind: Kind
+    kind: types.Kind
     required: bool
     doc: str = ""
 
@@ -106,11 +94,11 @@ def _fields(node: ast.ClassDef) -> tuple[_Parameters, set[str]]:
     return parameters, runtime
 
 
-def _kind(hint: ast.AST | None, module: str, parameter: str) -> Kind:
+def _kind(hint: ast.AST | None, module: str, parameter: str) -> types.Kind:
     """The kind of values that the type hint of a parameter allows in a config."""
     match hint:
         case ast.Constant(value=None):
-            return NULL
+            return types.NULL
         case ast.Constant(value=str() as text):  # a forward reference
             return _kind(ast.parse(text, mode="eval").body, module, parameter)
         case ast.BinOp(op=ast.BitOr(), left=left, right=right):
@@ -121,59 +109,56 @@ def _kind(hint: ast.AST | None, module: str, parameter: str) -> Kind:
             node, home = _look_up(name, module) if isinstance(hint, ast.Name) else (None, module)
             if isinstance(node, ast.expr):
                 return _kind(node, home, parameter)
-            return Component(parameter if name in _UNINFORMATIVE else name)
+            return types.Component(parameter if name in _UNINFORMATIVE else name)
         case ast.Subscript(value=base, slice=inside):
             items = inside.elts if isinstance(inside, ast.Tuple) else [inside]
             name = ast.unparse(base).rpartition(".")[2]
             if name == "Literal":
-                return Literal(tuple(ast.literal_eval(item) for item in items))
+                return types.Literal(tuple(ast.literal_eval(item) for item in items))
             if name == "Annotated":
                 return _bounded(_kind(items[0], module, parameter), items[1:])
             kinds = [_kind(item, module, parameter) for item in items]
             if name in ("list", "Sequence", "Iterable", "tuple", "set", "frozenset"):
-                return ListOf(kinds[0])
+                return types.ListOf(kinds[0])
             if name in ("dict", "Mapping"):
-                return Mapping(kinds[1])
+                return types.Mapping(kinds[1])
             if name in ("Optional", "Union"):
-                return _any_of([*kinds, NULL] if name == "Optional" else kinds)
-            return Component(parameter if name in _UNINFORMATIVE else name)
-    return Component(parameter)
+                return _any_of([*kinds, types.NULL] if name == "Optional" else kinds)
+            return types.Component(parameter if name in _UNINFORMATIVE else name)
+    return types.Component(parameter)
 
 
-def _any_of(kinds: list[Kind]) -> Kind:
-    return Union(tuple(option for kind in kinds for option in alternatives(kind)))
+def _any_of(kinds: list[types.Kind]) -> types.Kind:
+    return types.Union(tuple(option for kind in kinds for option in types.alternatives(kind)))
 
 
-def _bounded(kind: Kind, bounds: list[ast.expr]) -> Kind:
+def _bounded(kind: types.Kind, bounds: list[ast.expr]) -> types.Kind:
     for bound in bounds:
         if not isinstance(bound, ast.Call):
             continue
         name = ast.unparse(bound.func).rpartition(".")[2]
         limit = _number(bound.args[0]) if bound.args else 0
         match kind, name:
-            case Number(), "Gt" | "Ge" | "Lt" | "Le":
-                kind = Number(kind.integer, (*kind.bounds, (name, limit)))
-            case ListOf(), "MinLen":
-                kind = ListOf(kind.item, int(limit), kind.max_length)
-            case ListOf(), "MaxLen":
-                kind = ListOf(kind.item, kind.min_length, int(limit))
-            case Text(), "IsFile":
-                kind = Text(file=True)
+            case types.Number(), "Gt" | "Ge" | "Lt" | "Le":
+                kind = types.Number(kind.integer, (*kind.bounds, (name, limit)))
+            case types.ListOf(), "MinLen":
+                kind = types.ListOf(kind.item, int(limit), kind.max_length)
+            case types.ListOf(), "MaxLen":
+                kind = types.ListOf(kind.item, kind.min_length, int(limit))
+            case types.Text(), "IsFile":
+                kind = types.Text(file=True)
     return kind
 
 
 def _number(node: ast.expr) -> float:
     """The value of `3`, `-1`, `2**64`, `10**12 - 1`."""
     match node:
-        case ast.Constant(value=int() | float() as value):
-            return value
-        case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return -_number(operand)
         case ast.BinOp(left=left, op=ast.Pow(), right=right):
             return _number(left) ** _number(right)
         case ast.BinOp(left=left, op=ast.Sub(), right=right):
             return _number(left) - _number(right)
-    raise ValueError(f"a bound that cannot be read without running it: {ast.unparse(node)}")
+    number: float = ast.literal_eval(node)
+    return number
 
 
 def _documented(doc: str) -> dict[str, str]:

@@ -8,23 +8,8 @@ from pathlib import Path
 
 from mlxlab.config.allowlist import AllowedTarget, allowed_targets
 from mlxlab.config.issues import ConfigIssue, join_key
+from mlxlab.config.schema import types
 from mlxlab.config.schema.signature import Signature, signature
-from mlxlab.config.schema.types import (
-    BOOLEAN,
-    MISSING,
-    UNRESOLVED,
-    Component,
-    Kind,
-    ListOf,
-    Literal,
-    Mapping,
-    Number,
-    Text,
-    Union,
-    alternatives,
-    describe,
-    shown,
-)
 from mlxlab.config.suggest import SYNONYMS, did_you_mean, nearest, nearest_key, suggestion
 
 _HOLDS = {"Gt": operator.gt, "Ge": operator.ge, "Lt": operator.lt, "Le": operator.le}
@@ -34,7 +19,7 @@ _HOLDS = {"Gt": operator.gt, "Ge": operator.ge, "Lt": operator.lt, "Le": operato
 class Validator:
     """Yields the issues of one config. `got(path, value)` formats a value for messages."""
 
-    got: Callable[[str, object], str] = lambda path, value: shown(value)
+    got: Callable[[str, object], str] = lambda path, value: types.shown(value)
     all_keys: list[str] = field(default_factory=list)  # of the whole tree, for suggestions
 
     def node(self, tree: dict[str, object], target: str, path: str = "") -> Iterator[ConfigIssue]:
@@ -47,7 +32,7 @@ class Validator:
         if "_target_" in tree:  # options of a command have none, and the list is made of all files of conf/
             partial = allowed_targets().get(target, AllowedTarget()).partial
             if partial is not None and bool(tree.get("_partial_", False)) != partial:
-                yield ConfigIssue(join_key(path, "_partial_"), f"expected {shown(partial)} for {target}")
+                yield ConfigIssue(join_key(path, "_partial_"), f"expected {types.shown(partial)} for {target}")
         for key in tree:
             if key not in known.keys and key not in ("_target_", "_partial_"):
                 yield ConfigIssue(join_key(path, key), self._unknown(str(key), known, path))
@@ -55,40 +40,40 @@ class Validator:
             if key in tree:
                 yield from self.value(expected.kind, tree[key], join_key(path, key))
             elif expected.required:
-                yield ConfigIssue(join_key(path, key), f"missing; expected {describe(expected.kind)}")
+                yield ConfigIssue(join_key(path, key), f"missing; expected {types.describe(expected.kind)}")
 
-    def value(self, kind: Kind, value: object, path: str) -> Iterator[ConfigIssue]:
+    def value(self, kind: types.Kind, value: object, path: str) -> Iterator[ConfigIssue]:
         """One value; nothing is yielded if it is what `kind` allows."""
         match kind, value:
-            case _ if value is UNRESOLVED:
+            case _ if value is types.UNRESOLVED:
                 return
-            case _, str() if value == MISSING:
-                yield ConfigIssue(path, f"missing; expected {describe(kind)}")
-            case Union(options=options), _:
+            case _, str() if value == types.MISSING:
+                yield ConfigIssue(path, f"missing; expected {types.describe(kind)}")
+            case types.Union(options=options), _:
                 tries = [list(self.value(option, value, path)) for option in options]
                 if all(tries):
                     inside = [issues for issues in tries if any(issue.path != path for issue in issues)]
                     yield from inside[0] if inside else [ConfigIssue(path, self._expected(kind, value, path))]
-            case Component(name=name), dict() as node if "_target_" in node:
+            case types.Component(name=name), dict() as node if "_target_" in node:
                 target = str(node["_target_"])
                 if _serves_as(target, name):
                     yield from self.node(node, target, path)
                 else:
                     message = f"expected a component of kind {name}, got {target}"
                     yield ConfigIssue(join_key(path, "_target_"), message)
-            case Mapping(value=inner), dict():
+            case types.Mapping(value=inner), dict():
                 for key, item in value.items():
                     yield from self.value(inner, item, join_key(path, key))
-            case ListOf(item=inner), list() if kind.min_length <= len(value) <= (kind.max_length or math.inf):
+            case types.ListOf(item=inner), list() if kind.min_length <= len(value) <= (kind.max_length or math.inf):
                 for index, item in enumerate(value):
                     yield from self.value(inner, item, join_key(path, index))
             case _ if not _fits(kind, value):
                 yield ConfigIssue(path, self._expected(kind, value, path))
 
-    def _expected(self, kind: Kind, value: object, path: str) -> str:
-        if isinstance(kind, Component) and isinstance(value, dict):
+    def _expected(self, kind: types.Kind, value: object, path: str) -> str:
+        if isinstance(kind, types.Component) and isinstance(value, dict):
             return f"expected a component; choose one with {path.replace('.', '/')}=..., or give its _target_"
-        return f"expected {describe(kind)}, got {self.got(path, value)}" + _hint(alternatives(kind), value)
+        return f"expected {types.describe(kind)}, got {self.got(path, value)}" + _hint(types.alternatives(kind), value)
 
     def _unknown(self, key: str, known: Signature, path: str) -> str:
         if key in known.runtime:
@@ -118,15 +103,15 @@ def _serves_as(target: str, kind: str) -> bool:
     return name == kind or not roles or (kind in roles and name not in roles)
 
 
-def _fits(kind: Kind, value: object) -> bool:
+def _fits(kind: types.Kind, value: object) -> bool:
     match kind:
-        case Number(integer=integer, bounds=bounds):
+        case types.Number(integer=integer, bounds=bounds):
             if isinstance(value, bool) or not isinstance(value, int if integer else int | float):
                 return False
             return math.isfinite(value) and all(_HOLDS[name](value, limit) for name, limit in bounds)
-        case Text(file=file):
+        case types.Text(file=file):
             return isinstance(value, str) and "\0" not in value and (not file or _may_be_read(value))
-        case Literal(options=options):
+        case types.Literal(options=options):
             return any(type(value) is type(option) and value == option for option in options)
     return False
 
@@ -142,15 +127,16 @@ def _may_be_read(text: str) -> bool:
         return False
 
 
-def _hint(kinds: tuple[Kind, ...], value: object) -> str:
+def _hint(kinds: tuple[types.Kind, ...], value: object) -> str:
     """What the text of a value does not show: its type, a limit that is not described, a name close to it."""
-    numbers = [kind for kind in kinds if isinstance(kind, Number)]
+    numbers = [kind for kind in kinds if isinstance(kind, types.Number)]
     if isinstance(value, str):
-        names = [name for kind in kinds if isinstance(kind, Literal) for name in kind.options if isinstance(name, str)]
-        return (" (text)" if numbers or BOOLEAN in kinds else "") + did_you_mean(nearest(value, names))
+        options = [option for kind in kinds if isinstance(kind, types.Literal) for option in kind.options]
+        near = nearest(value, [option for option in options if isinstance(option, str)])
+        return (" (text)" if numbers or types.BOOLEAN in kinds else "") + did_you_mean(near)
     if not isinstance(value, bool | int | float):
         return ""
-    hint = " (quote it: '\"...\"')" if any(isinstance(kind, Text) for kind in kinds) else ""
+    hint = " (quote it: '\"...\"')" if any(isinstance(kind, types.Text) for kind in kinds) else ""
     if isinstance(value, float) and numbers and all(number.integer for number in numbers):
         hint = " (a number with a fraction or an exponent)"
     bounds = [] if isinstance(value, bool) else [bound for number in numbers for bound in number.bounds]
