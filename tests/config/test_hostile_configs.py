@@ -1,4 +1,4 @@
-"""Hostile targets, in every place where a config could hold one: refused with 77 before the target is imported."""
+"""Hostile targets, wherever a config could hold one: refused with 77 before the target is imported."""
 
 import shutil
 import sys
@@ -44,7 +44,7 @@ ODD += [None, ["os.system"], "mlxlab.training.trainer.trainer", "MLXLAB.training
 
 
 @pytest.mark.parametrize("target", HOSTILE + ODD)
-def test_a_target_that_is_no_part_is_never_built_nor_imported(target):
+def test_a_disallowed_target_is_neither_built_nor_imported(target):
     before = set(sys.modules)
     assert why_disallowed(target)
     with pytest.raises(NotAllowedError, match="refused"):
@@ -55,16 +55,16 @@ def test_a_target_that_is_no_part_is_never_built_nor_imported(target):
     assert not new, f"{target} was imported"
 
 
-def test_every_part_of_conf_is_defined_where_its_target_says():
+def test_every_target_of_conf_is_defined_in_the_module_that_it_names():
     assert len(allowed_targets()) > 15
     assert {target: why for target in allowed_targets() if (why := why_disallowed(target))} == {}
 
 
 # Where a target can stand. `{}` is the target.
-PLACES = {
+LOCATIONS = {
     "top level": ["+evil={{_target_: {}}}"],
-    "a part": ["model._target_={}"],
-    "a part, added": ["++trainer.loss._target_={}"],
+    "a component": ["model._target_={}"],
+    "a component, added": ["++trainer.loss._target_={}"],
     "in a list": ["+evil=[1,{{_target_: {}}}]"],
     "in a list of texts": ["data.templates=[{{_target_: {}}}]"],
     "deep": ["+a={{b: {{c: [{{d: {{_target_: {}}}}}]}}}}"],
@@ -85,13 +85,13 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_a_hostile_target_is_refused_in_every_place(line, monkeypatch, place):  # noqa: F811
+@pytest.mark.parametrize("location", LOCATIONS)
+def test_a_hostile_target_is_refused_at_every_location(line, monkeypatch, location):  # noqa: F811
     monkeypatch.setenv("MLXLAB_EVIL", "os.system")
     for flags, target in (([], "os.system"), (["-m"], "mlxlab.experiment.run.os.system")):
-        line(*flags, *(text.format(target) for text in PLACES[place]))
-        # A place that Hydra's own schema closes is a fault of the config before it is a danger.
-        assert line.code in ((2, 77) if "elsewhere" in place else (77,)), line.err
+        line(*flags, *(text.format(target) for text in LOCATIONS[location]))
+        # An unknown key in a node that Hydra closes is an invalid config, not a refused one.
+        assert line.code in ((2, 77) if "elsewhere" in location else (77,)), line.err
         assert not line.runs
         assert "Traceback" not in line.err
         assert list(line.project.iterdir()) == []
@@ -104,23 +104,23 @@ FILES = {
     "a log file": "hydra:\n  job_logging:\n    handlers:\n      x: {{class: logging.FileHandler, filename: {}}}\n",
     "a callback": "hydra:\n  callbacks:\n    x:\n      _target_: {}\n",
     "the parameters of a sweep": "hydra:\n  sweeper:\n    params:\n      model._target_: {}\n",
-    "a part": "model:\n  _target_: {}\n",
+    "a component": "model:\n  _target_: {}\n",
     "a list": "data:\n  templates:\n    - _target_: {}\n",
 }
 
 
-@pytest.mark.parametrize("place", FILES)
-def test_a_hostile_target_is_refused_in_every_file(line, user_config, place):  # noqa: F811
-    flags = user_config("# @package _global_\n" + FILES[place].format("os.system"))
+@pytest.mark.parametrize("location", FILES)
+def test_a_hostile_target_is_refused_in_every_file(line, user_config, location):  # noqa: F811
+    flags = user_config("# @package _global_\n" + FILES[location].format("os.system"))
     line("-m", *flags)
     assert line.code == 77, line.err
     assert not line.runs
     assert list(line.project.iterdir()) == []
 
 
-def test_a_hostile_file_is_refused_with_its_place(line, user_config):  # noqa: F811
-    said = line.refuses(*user_config("# @package _global_\nmodel:\n  _target_: os.system\n"), code=77)
-    assert said.endswith("mine.yaml:3: model._target_: refused: os.system is not an allowed target")
+def test_a_hostile_file_is_refused_with_file_and_line(line, user_config):  # noqa: F811
+    message = line.refuses(*user_config("# @package _global_\nmodel:\n  _target_: os.system\n"), code=77)
+    assert message.endswith("mine.yaml:3: model._target_: refused: os.system is not an allowed target")
 
 
 def test_positional_arguments_are_refused(line):  # noqa: F811
@@ -128,7 +128,7 @@ def test_positional_arguments_are_refused(line):  # noqa: F811
     assert "_recursive_ is not supported" in line.refuses("++model._recursive_=false", code=77)
 
 
-def test_a_part_is_partial_where_conf_says_so_and_nowhere_else(line):  # noqa: F811
+def test_a_component_is_partial_exactly_where_conf_says_so(line):  # noqa: F811
     assert "expected true" in line.refuses("trainer.optimizer._partial_=false")
     assert "expected false" in line.refuses("+trainer.loss._partial_=true")
 
@@ -136,24 +136,24 @@ def test_a_part_is_partial_where_conf_says_so_and_nowhere_else(line):  # noqa: F
 @pytest.mark.parametrize(
     "name", ["LD_PRELOAD", "PYTHONPATH", "PATH", "MLXLAB_ALLOWED_TARGETS", "MLXLAB_CONF", "HYDRA_FULL_ERROR"]
 )
-def test_the_environment_is_not_for_a_config_to_set(line, name):  # noqa: F811
+def test_a_config_may_not_set_these_environment_variables(line, name):  # noqa: F811
     assert name in line.refuses(f"+hydra.job.env_set.{name}=x", code=77)
 
 
 def test_the_environment_is_not_copied_into_a_config(line, monkeypatch):  # noqa: F811
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2secret")
-    said = line.refuses("hydra.job.env_copy=[AWS_SECRET_ACCESS_KEY]", code=77)
-    assert "hunter2secret" not in said
+    message = line.refuses("hydra.job.env_copy=[AWS_SECRET_ACCESS_KEY]", code=77)
+    assert "hunter2secret" not in message
     line("hydra.job.env_copy=[AWS_SECRET_ACCESS_KEY]", "--cfg", "hydra")
     assert "hunter2secret" not in line.out + line.err
 
 
-def test_logging_may_be_one_of_hydras_own(line):  # noqa: F811
+def test_the_logging_configs_of_hydra_are_accepted(line):  # noqa: F811
     assert line("hydra/job_logging=default") == 0
     assert (line.runs[0][1] / "train.log").is_file()
 
 
-def test_another_conf_adds_nothing_to_what_may_be_built(line, monkeypatch, tmp_path):  # noqa: F811
+def test_another_config_folder_allows_no_further_targets(line, monkeypatch, tmp_path):  # noqa: F811
     shutil.copytree(shipped_conf(), tmp_path / "conf")
     (tmp_path / "conf" / "tracking" / "none.yaml").write_text("_target_: os.makedirs\n")
     monkeypatch.setenv("MLXLAB_CONF", str(tmp_path / "conf"))
@@ -174,7 +174,7 @@ def test_a_search_path_may_be_a_folder_but_not_code(line, tmp_path, monkeypatch)
     assert line.runs[0][0].seed == 7
 
 
-def test_a_search_path_in_a_primary_config_is_no_way_in(line, user_config, tmp_path):  # noqa: F811
+def test_a_search_path_in_a_primary_config_is_refused(line, user_config, tmp_path):  # noqa: F811
     user_config("defaults: [train]\nhydra:\n  searchpath: [pkg://antigravity]\n", name="other.yaml")
     assert line("--config-dir", str(tmp_path / "own"), "--config-name", "other") == 77
     assert "antigravity" not in sys.modules
@@ -185,24 +185,24 @@ def test_a_pickle_is_not_rerun(line):  # noqa: F811
     assert "--experimental-rerun" in line.refuses("--experimental-r=x.pickle", code=77)
 
 
-def test_a_users_own_part_is_built_once_it_is_registered(line, monkeypatch, tmp_path):  # noqa: F811
-    (tmp_path / "own_parts.py").write_text(
+def test_a_registered_target_of_a_user_is_built(line, monkeypatch, tmp_path):  # noqa: F811
+    (tmp_path / "own_components.py").write_text(
         "class Loss:\n    def __init__(self, label_smoothing: float) -> None: ...\n\nfrom os import system\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    assert line("trainer.loss._target_=own_parts.Loss") == 77
-    monkeypatch.setenv("MLXLAB_ALLOWED_TARGETS", "own_parts.Loss, own_parts.system")
-    assert line("trainer.loss._target_=own_parts.Loss") == 0
-    assert "unknown key" in line.refuses("trainer.loss._target_=own_parts.Loss", "+trainer.loss.x=1")
-    assert "not a class or function defined" in line.refuses("trainer.loss._target_=own_parts.system", code=77)
+    assert line("trainer.loss._target_=own_components.Loss") == 77
+    monkeypatch.setenv("MLXLAB_ALLOWED_TARGETS", "own_components.Loss, own_components.system")
+    assert line("trainer.loss._target_=own_components.Loss") == 0
+    assert "unknown key" in line.refuses("trainer.loss._target_=own_components.Loss", "+trainer.loss.x=1")
+    assert "not a class or function defined" in line.refuses("trainer.loss._target_=own_components.system", code=77)
 
 
-def test_a_part_that_is_replaced_at_import_is_not_built(monkeypatch, tmp_path):
-    Path(tmp_path / "shifty.py").write_text("def part(): ...\nimport os\npart = os.getcwd\n")
-    Path(tmp_path / "shifty2.py").write_text("def part(): ...\nimport os\nglobals()['part'] = os.getcwd\n")
+def test_a_target_that_is_replaced_at_import_is_not_built(monkeypatch, tmp_path):
+    Path(tmp_path / "shifty.py").write_text("def component(): ...\nimport os\ncomponent = os.getcwd\n")
+    Path(tmp_path / "shifty2.py").write_text("def component(): ...\nimport os\nglobals()['component'] = os.getcwd\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("MLXLAB_ALLOWED_TARGETS", "shifty.part,shifty2.part")
-    for target in ("shifty.part", "shifty2.part"):
+    monkeypatch.setenv("MLXLAB_ALLOWED_TARGETS", "shifty.component,shifty2.component")
+    for target in ("shifty.component", "shifty2.component"):
         with pytest.raises(NotAllowedError):
             instantiate({"_target_": target})
 

@@ -1,4 +1,4 @@
-"""`build` calls targets as they are written; run-time objects arrive untouched."""
+"""`instantiate` calls targets as written; run-time objects are passed unchanged."""
 
 import functools
 import re
@@ -42,20 +42,20 @@ SOURCE = """
 
 
 @pytest.fixture
-def parts(tmp_path, monkeypatch):
+def module(tmp_path, monkeypatch):
     name = f"built_{tmp_path.name.replace('-', '_')}"
     (tmp_path / f"{name}.py").write_text(textwrap.dedent(SOURCE))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv(
-        "MLXLAB_ALLOWED_TARGETS", ",".join(f"{name}.{part}" for part in ("Inner", "Outer", "made", "bare"))
+        "MLXLAB_ALLOWED_TARGETS", ",".join(f"{name}.{function}" for function in ("Inner", "Outer", "made", "bare"))
     )
     return name
 
 
 @pytest.fixture
-def outer(parts):
-    inner = {"_target_": f"{parts}.Inner", "size": "${top}"}
-    node = {"_target_": f"{parts}.Outer", "rate": 1, "names": ["a"], "options": {"x": 1}, "inner": inner}
+def outer(module):
+    inner = {"_target_": f"{module}.Inner", "size": "${top}"}
+    node = {"_target_": f"{module}.Outer", "rate": 1, "names": ["a"], "options": {"x": 1}, "inner": inner}
     return OmegaConf.create({"top": 3, "node": node}).node
 
 
@@ -63,13 +63,13 @@ class Weights(dict):
     """A dict, as every MLX module is one."""
 
 
-def test_inner_nodes_are_built_and_lists_and_dicts_are_plain(outer):
+def test_inner_nodes_are_built_and_lists_and_dicts_are_of_python(outer):
     built = instantiate(outer, model=None)
     assert (built.rate, built.names, built.options, built.inner.size) == (1, ["a"], {"x": 1}, 3)
     assert (type(built.names), type(built.options)) == (list, dict)
 
 
-def test_a_run_time_object_arrives_as_itself_also_in_inner_nodes(outer):
+def test_a_run_time_object_is_passed_unchanged_also_to_inner_nodes(outer):
     model, counts = Weights(a=[1]), [1, 2]
     built = instantiate(outer, model=model, counts=counts, unheard_of=1)
     assert built.model is model
@@ -77,20 +77,20 @@ def test_a_run_time_object_arrives_as_itself_also_in_inner_nodes(outer):
     assert built.inner.counts is counts
 
 
-def test_a_value_of_the_config_wins_over_one_of_the_same_name(parts):
-    built = instantiate({"_target_": f"{parts}.Inner", "size": 1}, size=9, model=None)
+def test_a_value_of_the_config_wins_over_one_of_the_same_name(module):
+    built = instantiate({"_target_": f"{module}.Inner", "size": 1}, size=9, model=None)
     assert built.size == 1
 
 
-def test_partial_is_a_partial_that_takes_the_rest_later(parts):
-    made = instantiate({"_target_": f"{parts}.made", "_partial_": True, "size": 1})
+def test_a_partial_takes_the_other_arguments_later(module):
+    made = instantiate({"_target_": f"{module}.made", "_partial_": True, "size": 1})
     assert type(made) is functools.partial
     assert made(width=2) == (1, 2)
     assert made.func.__name__ == "made"
 
 
-def test_a_node_without_a_target_is_a_dict_of_what_is_in_it(parts):
-    bare = {"_target_": f"{parts}.bare"}
+def test_a_node_without_a_target_is_a_dict_of_its_built_values(module):
+    bare = {"_target_": f"{module}.bare"}
     assert instantiate(OmegaConf.create({"a": bare, "b": [bare, 1], "c": None})) == {
         "a": "bare",
         "b": ["bare", 1],
@@ -98,10 +98,10 @@ def test_a_node_without_a_target_is_a_dict_of_what_is_in_it(parts):
     }
 
 
-def test_an_object_of_another_kind_is_refused_in_one_line(parts):
+def test_an_object_of_another_kind_is_refused_in_one_line(module):
     with pytest.raises(ConfigError, match=r"bare: expected an instance of int, got str"):
-        instantiate({"_target_": f"{parts}.bare"}, int)
-    assert instantiate({"_target_": f"{parts}.bare"}, str) == "bare"
+        instantiate({"_target_": f"{module}.bare"}, int)
+    assert instantiate({"_target_": f"{module}.bare"}, str) == "bare"
 
 
 @pytest.mark.parametrize(
@@ -126,14 +126,14 @@ def test_a_component_of_another_kind_is_refused_before_it_is_built(key, target):
         check(config)
 
 
-def test_what_cannot_be_resolved_is_a_fault_not_a_traceback(parts):
+def test_an_unresolvable_interpolation_is_a_config_error(module):
     with pytest.raises(ConfigError, match=r"size: \$\{nowhere\}: there is no such key"):
-        instantiate(OmegaConf.create({"_target_": f"{parts}.Inner", "size": "${nowhere}"}))
+        instantiate(OmegaConf.create({"_target_": f"{module}.Inner", "size": "${nowhere}"}))
 
 
-def test_an_unregistered_part_of_the_same_module_is_refused(parts):
+def test_an_unregistered_function_of_the_same_module_is_refused(module):
     with pytest.raises(NotAllowedError, match="not an allowed target; did you mean"):
-        instantiate({"_target_": f"{parts}.decorated"})
+        instantiate({"_target_": f"{module}.decorated"})
 
 
 def test_check_takes_a_plain_config_as_a_resumed_run_has_it():

@@ -26,7 +26,7 @@ BY_OVERRIDE = {
     "word for a flag": ("model.pre_norm=maybe", "expected true or false"),
     "number for a flag": ("model.pre_norm=1", "expected true or false"),
     "null": ("trainer.log_every=null", "expected a whole number >= 1, got null"),
-    "null part": ("trainer.loss=null", "expected a component"),
+    "null component": ("trainer.loss=null", "expected a component"),
     "batch size 0": ("data.batch_size=0", "expected a whole number >= 1"),
     "batch size -1": ("data.batch_size=-1", "expected a whole number >= 1"),
     "batch size 1e21": ("data.batch_size=1e21", "expected a whole number >= 1"),
@@ -71,8 +71,8 @@ BY_OVERRIDE = {
     "deep": ("name=" + "[" * 3000 + "]" * 3000, "nested more than 30 deep"),
     "control character": ("name=a\x1b[31mb", "a control character"),
     "fold": ("data.fold=1", "set data.folds too"),
-    "part where text is expected": ("name={_target_:mlxlab.models.bert.Bert}", "expected text or null"),
-    "whole where parts": ("tags=[1]", "Cannot merge DictConfig with ListConfig"),
+    "component where text is expected": ("name={_target_:mlxlab.models.bert.Bert}", "expected text or null"),
+    "list where a mapping is expected": ("tags=[1]", "Cannot merge DictConfig with ListConfig"),
     "unknown flag": ("--confg=job", "--confg=job"),
     "config dir": ("--config-dir=nowhere", "not a folder of config files"),
     "primary config": ("--config-name=trian", "trian"),
@@ -82,9 +82,9 @@ BY_OVERRIDE = {
 @pytest.mark.parametrize("name", BY_OVERRIDE)
 def test_a_malformed_override_gets_one_line_and_exit_2(line, name):  # noqa: F811
     override, expected = BY_OVERRIDE[name]
-    said = line.refuses(override)
-    assert expected in said
-    assert said.startswith(override[:60].replace("\x1b", " ")) or override.startswith("--")
+    message = line.refuses(override)
+    assert expected in message
+    assert message.startswith(override[:60].replace("\x1b", " ")) or override.startswith("--")
 
 
 BY_FILE = {
@@ -131,25 +131,25 @@ BY_FILE = {
 
 
 @pytest.mark.parametrize("name", BY_FILE)
-def test_a_malformed_file_gets_one_line_with_its_place_and_exit_2(line, user_config, name):  # noqa: F811
-    content, place, expected = BY_FILE[name]
-    said = line.refuses(*user_config(content if isinstance(content, bytes) else HEAD + content))
-    assert expected in said
-    assert place in said
-    assert "mine.yaml" in said or "experiment/mine" in said
+def test_a_malformed_file_gets_one_line_with_its_location_and_exit_2(line, user_config, name):  # noqa: F811
+    content, location, expected = BY_FILE[name]
+    message = line.refuses(*user_config(content if isinstance(content, bytes) else HEAD + content))
+    assert expected in message
+    assert location in message
+    assert "mine.yaml" in message or "experiment/mine" in message
 
 
-def test_a_mandatory_value_that_no_file_fills_is_told_with_its_place(line, user_config):  # noqa: F811
+def test_a_missing_mandatory_value_is_reported_with_file_and_line(line, user_config):  # noqa: F811
     user_config(
         "# @package model\nhidden_size: ???\nnum_layers: 1\nnum_heads: 1\nintermediate_size: 8\n",
         name="model/size/mine.yaml",
     )
     flags = user_config("{}", name="experiment/mine.yaml")[:2]
-    said = line.refuses(*flags, "model/size=mine")
-    assert "mine.yaml:2: model.hidden_size: missing; expected a whole number >= 1" in said
+    message = line.refuses(*flags, "model/size=mine")
+    assert "mine.yaml:2: model.hidden_size: missing; expected a whole number >= 1" in message
 
 
-def test_a_bomb_of_aliases_is_refused_by_its_size_written_out(line, user_config):  # noqa: F811
+def test_an_alias_bomb_is_refused_by_its_expanded_size(line, user_config):  # noqa: F811
     bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n"
     for name, before in zip("bcdefghi", "abcdefgh", strict=True):
         bomb += f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n"
@@ -161,9 +161,9 @@ def test_fifty_megabytes_are_refused_unread(line, user_config):  # noqa: F811
     assert "a config file may have 1,048,576" in line.refuses(*flags)
 
 
-def test_a_file_ending_in_yml_is_told_to_be_renamed(line, user_config):  # noqa: F811
-    said = line.refuses(*user_config(HEAD + "seed: 1\n", name="experiment/mine.yml"))
-    assert said == "experiment=mine: experiment has no option mine; mine.yml is not read: rename it to mine.yaml"
+def test_the_refusal_of_a_yml_file_asks_to_rename_it(line, user_config):  # noqa: F811
+    message = line.refuses(*user_config(HEAD + "seed: 1\n", name="experiment/mine.yml"))
+    assert message == "experiment=mine: experiment has no option mine; mine.yml is not read: rename it to mine.yaml"
 
 
 def test_two_overrides_of_one_key_must_agree(line):  # noqa: F811
@@ -172,9 +172,9 @@ def test_two_overrides_of_one_key_must_agree(line):  # noqa: F811
     assert line("seed=1", "seed=1") == 0
 
 
-def test_a_circle_of_two_is_told_for_both(line):  # noqa: F811
-    said = line.refuses("name=${resume}", "resume=${name}", lines=2)
-    assert said.count("an interpolation in a circle") == 2
+def test_an_interpolation_in_a_circle_of_two_is_reported_for_both(line):  # noqa: F811
+    message = line.refuses("name=${resume}", "resume=${name}", lines=2)
+    assert message.count("an interpolation in a circle") == 2
 
 
 def test_warm_up_may_be_a_fraction_but_not_longer_than_the_run(line):  # noqa: F811
@@ -191,10 +191,10 @@ def test_folds_count_from_zero(line):  # noqa: F811
     assert line("data.folds=5", "data.fold=4") == 0
 
 
-def test_all_faults_are_told_at_once_and_at_most_ten(line):  # noqa: F811
-    said = line.refuses("modle=bert", "model=brt", "trainer.lrr=1", "seed=-1", "trainer.epochs=x", "name=1", lines=6)
+def test_all_errors_are_reported_at_once_at_most_ten(line):  # noqa: F811
+    message = line.refuses("modle=bert", "model=brt", "trainer.lrr=1", "seed=-1", "trainer.epochs=x", "name=1", lines=6)
     for override in ("modle=bert", "model=brt", "trainer.lrr=1", "seed=-1", "trainer.epochs=x", "name=1"):
-        assert f"{override}: " in said
+        assert f"{override}: " in message
     line.refuses(*[f"+k{n}=1" for n in range(14)], lines=11)
     assert line.lines[-1] == "and 4 more"
 
@@ -225,7 +225,7 @@ def test_a_number_from_the_environment_is_a_number(line, monkeypatch):  # noqa: 
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         (["trainer.epochs=null"], "the run has no end"),
         (["trainer.epochs=null", "trainer.max_tokens=100"], "needs the length of the run"),
@@ -238,8 +238,8 @@ def test_a_number_from_the_environment_is_a_number(line, monkeypatch):  # noqa: 
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_what_only_several_keys_together_get_wrong(line, overrides, said):  # noqa: F811
-    assert said in line.refuses(*overrides)
+def test_conflicts_between_keys_are_refused(line, overrides, message):  # noqa: F811
+    assert message in line.refuses(*overrides)
 
 
 def test_rows_longer_than_the_configured_context_are_accepted_with_rotary_positions(line):  # noqa: F811
@@ -264,7 +264,7 @@ def test_an_unknown_key_suggests_the_nearest_key_anywhere(line, override, expect
     assert line.refuses(override) == f"{override}: unknown key; did you mean {expected}?"
 
 
-def test_an_unknown_option_of_a_group_lists_what_there_is(line):  # noqa: F811
+def test_an_unknown_option_of_a_group_lists_the_options(line):  # noqa: F811
     assert line.refuses("tracking=wandb").endswith("tracking has no option wandb; there is mlflow, none")
 
 

@@ -6,7 +6,7 @@ from support.configs import line  # noqa: F401
 
 
 @pytest.mark.parametrize(
-    "words",
+    "args",
     [
         ["hydra.run.dir=${oc.env:NOPE}"],
         ["hydra.run.dir=${nope}"],
@@ -26,6 +26,6 @@ from support.configs import line  # noqa: F401
     ],
     ids=" ".join,
 )
-def test_an_odd_value_is_refused_without_a_traceback(line, words):  # noqa: F811
-    assert line(*words) in (0, 2, 77), line.err
+def test_an_odd_value_is_refused_without_a_traceback(line, args):  # noqa: F811
+    assert line(*args) in (0, 2, 77), line.err
     assert "Traceback" not in line.err

@@ -1,4 +1,4 @@
-"""Every option of conf/ composes to a sound config, and so does every combination that is promised."""
+"""Every option of conf/ composes to a valid config, and so does every documented combination."""
 
 import itertools
 
@@ -12,7 +12,7 @@ from support.configs import line  # noqa: F401
 
 OPTIONS = groups(shipped_conf())
 SHAPE = ["model.hidden_size=16", "model.num_layers=1", "model.num_heads=2", "model.intermediate_size=16"]
-HOMES = {
+REQUIRED_OVERRIDES = {
     "data/tokenizer": ["data=streaming"],
     "model/size": SHAPE,
     "trainer/loss": ["trainer=distill"],
@@ -29,21 +29,23 @@ def composed(*overrides):
 
 
 @pytest.mark.parametrize("choice", [f"{group}={option}" for group, options in OPTIONS.items() for option in options])
-def test_every_option_of_conf_is_sound(choice):
-    composed(*HOMES.get(choice.partition("=")[0], []), choice)
+def test_every_option_of_conf_is_valid(choice):
+    composed(*REQUIRED_OVERRIDES.get(choice.partition("=")[0], []), choice)
 
 
 @pytest.mark.parametrize(("model", "data", "trainer", "tracking"), COMBINATIONS)
-def test_every_combination_of_parts_is_sound(model, data, trainer, tracking):
+def test_every_combination_of_options_is_valid(model, data, trainer, tracking):
     composed(f"model={model}", f"data={data}", f"trainer={trainer}", f"tracking={tracking}")
 
 
-def test_every_option_says_in_its_first_comment_what_it_is():
-    silent = [f"{group}={name}" for group, options in OPTIONS.items() for name, words in options.items() if not words]
-    assert silent == []
+def test_every_option_has_a_first_comment():
+    undocumented = [
+        f"{group}={name}" for group, options in OPTIONS.items() for name, comment in options.items() if not comment
+    ]
+    assert undocumented == []
 
 
-def test_the_promised_choices_are_there():
+def test_the_documented_options_exist():
     assert {"bert", "cnn_hybrid", "transformer"} <= OPTIONS["model"].keys()
     assert list(OPTIONS["model/size"]) == ["none", *SIZES]
     assert {"quick", "standard", "production", "titanic"} <= OPTIONS["experiment"].keys()
@@ -51,7 +53,7 @@ def test_the_promised_choices_are_there():
     assert {"mlflow", "none"} <= OPTIONS["tracking"].keys()
 
 
-def test_every_file_passes_the_guard_that_users_files_pass():
+def test_every_file_of_conf_keeps_the_limits_of_users_files():
     for file in shipped_conf().rglob("*"):
         if file.is_file():
             assert file.suffix == ".yaml"

@@ -32,7 +32,7 @@ def changed(composed, typed, now=SAME, then=SAME):
     return merge_for_resume(SAVED, composed, typed, (then, now), conf_dir())
 
 
-def test_what_was_not_typed_stays_as_it_was_saved():
+def test_keys_that_were_not_typed_stay_as_saved():
     merged, changes = changed(DEFAULTS, ["resume=auto"])
     assert changes == {}
     assert merged == SAVED | {"resume": "auto"}
@@ -44,11 +44,11 @@ def test_a_typed_free_key_changes_even_to_its_default():
     assert (merged["trainer"]["epochs"], merged["trainer"]["learning_rate"]) == (5, 1e-3)
 
 
-def test_a_group_typed_as_it_was_means_nothing():
+def test_a_group_typed_with_its_saved_option_changes_nothing():
     assert changed(DEFAULTS, ["model=bert", "experiment=quick"])[1] == {}
 
 
-def test_another_option_of_a_group_brings_its_whole_package():
+def test_another_option_of_a_group_sets_its_whole_package():
     composed = DEFAULTS | {"trainer": DEFAULTS["trainer"] | {"loss": {"_target_": "focal", "gamma": 2.0}}}
     now = SAME | {"trainer/loss": "focal"}
     merged, changes = changed(composed, ["trainer/loss=focal"], now)
@@ -56,7 +56,7 @@ def test_another_option_of_a_group_brings_its_whole_package():
     assert set(changes) == {"trainer.loss._target_", "trainer.loss.gamma"}
 
 
-def test_an_experiment_brings_the_keys_it_sets_and_no_others():
+def test_an_experiment_sets_only_its_own_keys():
     now = SAME | {"experiment": "quick"}
     composed = DEFAULTS | {
         "trainer": DEFAULTS["trainer"] | {"epochs": 1},

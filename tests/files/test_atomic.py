@@ -1,4 +1,4 @@
-"""Atomic writes: the old file or the new one, nothing between, nothing left behind."""
+"""Atomic writes: the old file or the new one, never a mixture, and no leftovers."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from mlxlab.files.atomic import remove_leftovers, write_atomic, write_json
 
 
 @pytest.mark.parametrize("durable", [False, True])
-def test_a_file_is_replaced_whole(tmp_path, durable):
+def test_a_file_is_replaced_atomically(tmp_path, durable):
     path = tmp_path / "a.txt"
     write_atomic(path, "old", durable=durable)
     write_atomic(path, "new \u00e9", durable=durable)
@@ -33,11 +33,11 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_leftovers_of_dead_processes_are_removed_and_those_of_living_ones_kept(tmp_path):
+def test_only_leftovers_of_dead_processes_are_removed(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     for process in (dead.pid, os.getpid()):
-        (tmp_path / f".tmp-{process}-0a1b2c3d-a.txt").write_text("part")
+        (tmp_path / f".tmp-{process}-0a1b2c3d-a.txt").write_text("incomplete")
     remove_leftovers(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [f".tmp-{os.getpid()}-0a1b2c3d-a.txt"]
 

@@ -1,4 +1,4 @@
-"""The one reader of files: every kind of damage is one DataError, nothing hangs, nothing is believed."""
+"""The one reader of files: any damage is one DataError, and nothing hangs."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def test_another_shape_is_one_line_with_the_path_to_it(change, message):
     "text",
     ["", "{", "null", "[]", '{"format": NaN}', "[1e999]", '{"a": 1, "a": 2}', '["\\ud800"]', "\ufeff{}", "1" * 10_000],
 )
-def test_what_is_no_document_is_refused(text):
+def test_malformed_documents_are_refused(text):
     with pytest.raises(DataError, match=r"^a\.json: "):
         parse_json(text, Document, "a.json")
 
@@ -70,7 +70,7 @@ def test_nesting_is_limited(depth):
         parse_json("[" * depth + "]" * depth, list[str], "a.json")
 
 
-def test_brackets_in_text_are_no_nesting():
+def test_brackets_in_text_do_not_count_as_nesting():
     assert parse_json(json.dumps(["[" * 100]), list[str], "a.json") == ["[" * 100]
 
 

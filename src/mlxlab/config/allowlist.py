@@ -1,7 +1,6 @@
-"""What a config may build or set: every `_target_` in a shipped file of conf/, and those in `MLXLAB_ALLOWED_TARGETS`.
+"""The targets that a config may build, those of conf/ and `MLXLAB_ALLOWED_TARGETS`, and what its `hydra:` node may set.
 
-A `_target_` calls whatever can be imported, and the `hydra:` node acts before the program does, so both are lists of
-what is allowed, not of what is forbidden.
+A target calls what it names, and the `hydra:` node acts before the program, so all that is not listed is refused.
 """
 
 import os
@@ -80,14 +79,13 @@ def why_disallowed(target: object) -> str | None:
 def find_disallowed(tree: object, path: str = "") -> list[ConfigIssue]:
     """Every `_target_` below `tree` that may not be built, and every `_args_`, wherever they are."""
     issues: list[ConfigIssue] = []
-    for place, node in walk(tree, path):
+    for key, node in walk(tree, path):
         if isinstance(node, dict):
             if "_target_" in node and (why := why_disallowed(node["_target_"])):
-                issues.append(ConfigIssue(join_key(place, "_target_"), why))
-            for key in _UNSUPPORTED:
-                if key in node:
-                    message = f"refused: {key} is not supported; name the arguments"
-                    issues.append(ConfigIssue(join_key(place, key), message))
+                issues.append(ConfigIssue(join_key(key, "_target_"), why))
+            unsupported = [name for name in _UNSUPPORTED if name in node]
+            message = "refused: {} is not supported; name the arguments"
+            issues += [ConfigIssue(join_key(key, name), message.format(name)) for name in unsupported]
     return issues
 
 
@@ -114,8 +112,8 @@ def find_disallowed_in_hydra(hydra: object) -> Iterator[ConfigIssue]:
     for entry in folders if isinstance(folders, list) else ():
         if not isinstance(entry, str) or ("://" in entry and not entry.startswith("file://")):
             yield ConfigIssue("hydra.searchpath", f"refused: {entry} is code, not a folder of config files")
-    others = {key: value for key, value in hydra.items() if key not in _HYDRA_COMPONENTS}
-    yield from (issue for issue in find_disallowed(others, "hydra") if issue.path.endswith("._target_"))
+    checked = {key: value for key, value in hydra.items() if key not in _HYDRA_COMPONENTS}
+    yield from (issue for issue in find_disallowed(checked, "hydra") if issue.path.endswith("._target_"))
 
 
 def _disallowed_logging(node: object, path: str) -> Iterator[ConfigIssue]:

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NoReturn, TypeVar
+from typing import BinaryIO, TypeVar
 
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.shape import ShapeError, validate
@@ -87,8 +87,7 @@ def parse_json(text: str, shape: type[T], name: str, *, max_depth: int = MAX_DEP
         DataError: the document, called `name` in the message, is anything else.
     """
     try:
-        constant = float if allow_nan else _refuse_constant
-        value = json.loads(text, parse_constant=constant, object_pairs_hook=_unique_keys)
+        value = json.loads(text, object_pairs_hook=_unique_keys)
         _check(value, max_depth, allow_nan)
         result: T = validate(value, shape)
         return result
@@ -96,10 +95,6 @@ def parse_json(text: str, shape: type[T], name: str, *, max_depth: int = MAX_DEP
         raise DataError(f"{name}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{name}: not valid JSON ({str(error)[:100]})") from None
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
 
 
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -43,10 +43,10 @@ SOURCE = '''
     class Plain:
         """A plain one."""
 
-    class Made:
-        """Made of parts."""
+    class Sized:
+        """Sized from a size."""
 
-        def __init__(self, size: Size, *, given: int) -> None:
+        def __init__(self, size: Size, *, label: int) -> None:
             self.size = size
 
     @dataclass(frozen=True)
@@ -60,7 +60,7 @@ SOURCE = '''
         size: Size
         rate: float = 0.5
         _: KW_ONLY
-        given: int
+        label: int
 
     class Pair(NamedTuple):
         left: int
@@ -69,16 +69,16 @@ SOURCE = '''
 
 
 @pytest.fixture
-def parts(tmp_path, monkeypatch):
-    name = f"parts_{tmp_path.name.replace('-', '_')}"
+def module(tmp_path, monkeypatch):
+    name = f"signatures_{tmp_path.name.replace('-', '_')}"
     (tmp_path / f"{name}.py").write_text(textwrap.dedent(SOURCE))
     monkeypatch.syspath_prepend(tmp_path)
     return name
 
 
-def test_every_type_hint_becomes_what_a_config_may_hold(parts):
+def test_every_type_hint_becomes_a_kind_of_value(module):
     size = Number(True, (("Ge", 1), ("Le", 10**12)))
-    keys = signature.signature(f"{parts}.everything").keys
+    keys = signature.signature(f"{module}.everything").keys
     assert {name: key.kind for name, key in keys.items()} == {
         "a": Number(True),
         "b": Number(False),
@@ -105,33 +105,33 @@ def test_every_type_hint_becomes_what_a_config_may_hold(parts):
     assert [name for name, key in keys.items() if not key.required] == ["u"]
 
 
-def test_what_comes_after_the_star_is_given_at_run_time(parts):
-    assert signature.signature(f"{parts}.everything").runtime == {"width", "data"}
-    assert signature.signature(f"{parts}.Made").runtime == {"given"}
-    assert list(signature.signature(f"{parts}.Made").keys) == ["size"]
-    assert signature.signature(f"{parts}.Fields").runtime == {"given"}
+def test_parameters_after_the_star_are_run_time_arguments(module):
+    assert signature.signature(f"{module}.everything").runtime == {"width", "data"}
+    assert signature.signature(f"{module}.Sized").runtime == {"label"}
+    assert list(signature.signature(f"{module}.Sized").keys) == ["size"]
+    assert signature.signature(f"{module}.Fields").runtime == {"label"}
 
 
-def test_the_docstring_is_the_help(parts):
-    known = signature.signature(f"{parts}.everything")
+def test_keys_are_documented_by_the_docstring(module):
+    known = signature.signature(f"{module}.everything")
     assert known.doc == "Does everything."
     assert known.keys["a"].doc == "the first, in metres, over two lines."
     assert known.keys["b"].doc == "another: with a colon."
-    assert signature.signature(f"{parts}.Fields").keys["size"].doc == "how many."
+    assert signature.signature(f"{module}.Fields").keys["size"].doc == "how many."
 
 
-def test_classes_without_init_have_fields_or_nothing(parts):
-    assert signature.signature(f"{parts}.Plain").keys == {}
-    assert {n: k.required for n, k in signature.signature(f"{parts}.Fields").keys.items()} == {
+def test_classes_without_init_have_the_keys_of_their_fields(module):
+    assert signature.signature(f"{module}.Plain").keys == {}
+    assert {n: k.required for n, k in signature.signature(f"{module}.Fields").keys.items()} == {
         "size": True,
         "rate": False,
     }
-    assert list(signature.signature(f"{parts}.Pair").keys) == ["left", "right"]
+    assert list(signature.signature(f"{module}.Pair").keys) == ["left", "right"]
 
 
-def test_only_what_is_defined_at_the_top_of_a_module_has_a_signature(parts):
-    for name in ("nn", "Size", "Mode", "Made.size", "nothing", ""):
-        assert signature.signature(f"{parts}.{name}") is None
+def test_only_top_level_definitions_of_a_module_have_a_signature(module):
+    for name in ("nn", "Size", "Mode", "Sized.size", "nothing", ""):
+        assert signature.signature(f"{module}.{name}") is None
     assert signature.signature("nowhere.to.be.found") is None
 
 
@@ -178,18 +178,18 @@ BAD = [
 
 
 @pytest.mark.parametrize(("kind", "value"), GOOD)
-def test_a_value_of_its_kind_is_sound(kind, value):
+def test_a_value_of_its_kind_is_valid(kind, value):
     assert list(Validator().value(kind, value, "key")) == []
 
 
 @pytest.mark.parametrize(("kind", "value"), BAD)
-def test_a_value_of_another_kind_is_one_finding_that_says_what_was_wanted(kind, value):
-    [finding] = Validator().value(kind, value, "key")
-    assert finding.path.startswith("key")
-    assert "expected" in finding.message or "choose one with" in finding.message
+def test_a_value_of_another_kind_is_one_issue_that_names_the_expected_kind(kind, value):
+    [issue] = Validator().value(kind, value, "key")
+    assert issue.path.startswith("key")
+    assert "expected" in issue.message or "choose one with" in issue.message
 
 
-def test_kinds_are_described_in_words():
+def test_descriptions_of_kinds():
     assert types.describe(Number(True, (("Ge", 1), ("Le", 10**12)))) == "a whole number >= 1"
     assert types.describe(Union((Number(False, (("Ge", 0), ("Lt", 1))), NULL))) == "a number >= 0 and < 1 or null"
     assert types.describe(ListOf(Literal(("a", "b")), 1)) == "a list with at least 1 item: one of a, b"
@@ -208,5 +208,5 @@ def test_kinds_are_described_in_words():
         ("q", None),
     ],
 )
-def test_the_nearest_name_is_a_slip_or_an_abbreviation(typed, meant):
+def test_the_nearest_name_is_a_typing_error_or_an_abbreviation(typed, meant):
     assert nearest(typed, ["learning_rate", "log_every", "epochs", "batch_size", "label_smoothing"]) == meant

@@ -70,12 +70,11 @@ def origins(hydra: Hydra, name: str, typed: list[str], composed: list[str]) -> L
         typed: the overrides as typed.
         composed: the overrides that could be composed.
     """
-    overrides = parse(typed, multirun=True)[0]
     files = cache(partial(_merged_files, hydra, name, composed))  # on first use, that is only after an error
 
     def label(path: str) -> str:
         names, text = split_key(path), None
-        for override in overrides:
+        for override in parse(typed, multirun=True)[0]:
             key, group = tuple(override.key.split(".")), override.parsed.key_or_group
             if names[: len(key)] == key and (override.parsed.is_delete() or not _repository(hydra).group_exists(group)):
                 text = one_line(override.text, 120)
@@ -118,11 +117,11 @@ def _issue(hydra: Hydra, error: BaseException, override: ParsedOverride | None) 
     if override is None and (blamed := re.match(r"In '([^']+)': (.*)", message)):
         files = (folder / f"{blamed[1]}.yaml" for folder in _folders(hydra))
         file = next((display_path(file) for file in files if file.is_file()), blamed[1])
-        return ConfigIssue(_choosing(hydra, error) or file, blamed[2])
+        return ConfigIssue(_defaults_entry(hydra, error) or file, blamed[2])
     return ConfigIssue(one_line(override.text, 120) if override else "config", message)
 
 
-def _choosing(hydra: Hydra, error: BaseException) -> str | None:
+def _defaults_entry(hydra: Hydra, error: BaseException) -> str | None:
     """`file:line` of the defaults entry that names a missing option; Hydra names the primary config instead."""
     group, _, option = str(getattr(error, "missing_cfg_file", None) or "").rpartition("/")
     endings = (f" /{group}", f".{group}", f".{group.split('/')[-1]}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlxlab.config.allowlist import AllowedTarget, allowed_targets
-from mlxlab.config.issues import ConfigIssue, join_key
+from mlxlab.config.issues import ConfigIssue, join_key, walk
 from mlxlab.config.schema import types
 from mlxlab.config.schema.signature import Signature, signature
 from mlxlab.config.suggest import SYNONYMS, did_you_mean, nearest, nearest_key, suggestion
@@ -28,7 +28,7 @@ class Validator:
         if known is None:
             return
         if not path:
-            self.all_keys = list(_component_keys({key: tree[key] for key in tree if key in known.keys}))
+            self.all_keys = [key for key, value in walk(tree) if not isinstance(value, dict)]
         if "_target_" in tree:  # options of a command have none, and the list is made of all files of conf/
             partial = allowed_targets().get(target, AllowedTarget()).partial
             if partial is not None and bool(tree.get("_partial_", False)) != partial:
@@ -79,22 +79,10 @@ class Validator:
         if key in known.runtime:
             return "not a key of the config: the program passes it when it builds the component"
         if key in SYNONYMS or nearest(key, known.keys) is None:
-            anywhere = nearest_key(key, self.all_keys)
-            if anywhere and anywhere != join_key(path, key):
+            here = join_key(path, key)
+            if anywhere := nearest_key(key, [other for other in self.all_keys if other != here]):
                 return "unknown key" + did_you_mean(anywhere)
         return "unknown key" + suggestion(key, known.keys, f"{path}." if path else "")
-
-
-def _component_keys(tree: dict[str, object], path: str = "") -> Iterator[str]:
-    """The dotted keys of the components below `tree`, without those that no component has."""
-    for key, value in tree.items():
-        if not isinstance(value, dict):
-            yield join_key(path, key)
-        elif "_target_" in value:
-            known = signature(str(value["_target_"]))
-            if known is not None:
-                inner = {name: value[name] for name in value if name in known.keys}
-                yield from _component_keys(inner, join_key(path, key))
 
 
 def _serves_as(target: str, kind: str) -> bool:
