@@ -32,7 +32,7 @@ _HYDRA_TARGETS = (
 )
 _HANDLERS = ("logging.StreamHandler", "logging.FileHandler")
 _LOG_FILE = "${hydra.runtime.output_dir}/${hydra.job.name}.log"
-_REFERENCE = re.compile(r"(ext|cfg)://(?!sys\.(stdout|stderr)$)")
+_REFERENCE = re.compile(r"(ext|cfg)://(?!sys\.(stdout|stderr)\Z)")
 _MAY_SET = re.compile(r"(OMP|OPENBLAS|MKL|VECLIB|RAYON|TOKENIZERS)_[A-Z_]+|MLXLAB_(JOB|TRIAL)_[A-Z_]+")
 
 
