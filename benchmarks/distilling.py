@@ -18,8 +18,8 @@ from benchmarks.config import read_config
 from benchmarks.subject import language_model
 from mlxlab.config.instantiate import instantiate
 from mlxlab.data.batch import Batch
-from mlxlab.distillation.cache import TeacherCache
 from mlxlab.distillation.loss import DistillationLoss
+from mlxlab.distillation.teacher_cache import TeacherCache
 from mlxlab.distillation.teachers import Teachers
 from mlxlab.models.ensemble import Ensemble, FrozenModel
 from mlxlab.training.device_batch import to_device

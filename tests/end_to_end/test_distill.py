@@ -66,7 +66,7 @@ def test_a_student_of_another_family_learns_from_a_run_and_caches_its_soft_targe
         ("", ["trainer.distillation.rounds=0"], 2, "trainer.distillation.members, which is empty"),
         ("models:/titanic/1", [], 69, "no store found"),
         ("{}", ["trainer.distillation.teacher_weights=[1, 2]"], 2, "expected 1 weights, one per teacher, got 2"),
-        ("{}", ["trainer.distillation.teacher_cache={top: 3}"], 2, "got top"),
+        ("{}", ["trainer.distillation.teacher_cache={top: 3}"], 2, "unknown key 'top'"),
         (
             "{}",
             ["trainer.loss.feature_matching=[{student: backbone, teacher: backbone.layer}]"],

@@ -95,7 +95,7 @@ def _eval_data(restored: "RestoredModel", overrides: dict[str, str], folder: Pat
         run_data = build_data(restored.config | {"data": node}, project_root(), restored.config_dir, folder)
         return EvalData(run_data.valid, "the validation data of the run")
     if isinstance(encoder, PassengerEncoder):
-        return row_batches(encoder, node)
+        return row_batches(encoder, node["source"], node["eval_batch_size"])
     if not isinstance(encoder, TextEncoder):
         raise ConfigError(f"data.source={node['source']}: {node['_target_']} is evaluated on its validation data only")
     for key in NOT_OF_OTHER_SOURCES:

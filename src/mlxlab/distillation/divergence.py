@@ -7,16 +7,13 @@ import mlx.core as mx
 
 from mlxlab.ops.kl_divergence import divergence, log_softmax
 
-MIN_PROBABILITY = 1e-7  # of all classes outside the top k: the resolution of a float32 sum
+MIN_PROBABILITY = 1e-7  # of the tail, all classes outside the top k: the resolution of a float32 sum
 
 
 class SoftTargets(NamedTuple):
-    """Logits (..., C) of the teachers; or, with `classes`, log-probabilities (..., k + 1).
+    """Logits (..., C) of the teachers; or, with `classes` (..., k), log-probabilities of these and of the tail."""
 
-    With `classes` (..., k), the last value is the log-probability of all other classes together.
-    """
-
-    values: mx.array
+    values: mx.array  # (..., C), or (..., k + 1): the last is all other classes together
     classes: mx.array | None = None
 
 
@@ -34,13 +31,15 @@ def soft_target_divergence(
         kind: a key of `DIVERGENCES`, or mse (of logits, without temperature).
         log_sum_exp: of the logits (...), if it is already known.
     """
-    if kind == "mse":
-        return mx.square(logits - targets.values).mean(axis=-1)
     teacher, student = targets.values, logits
+    if kind == "mse":
+        return mx.square(student - teacher).mean(axis=-1)
     if targets.classes is not None:
-        others = logits.shape[-1] - targets.classes.shape[-1]
-        teacher = _soften_others(teacher, temperature, others)
-        student = _soften_others(top_k_log_probs(logits, targets.classes, log_sum_exp), temperature, others)
+        # The probability m of the n classes of the tail counts as spread evenly: log m + (T - 1) log n.
+        num_tail = mx.array(float(logits.shape[-1] - targets.classes.shape[-1]))
+        student = top_k_log_probs(logits, targets.classes, log_sum_exp)
+        spread = (temperature - 1) * mx.log(num_tail)
+        teacher, student = (mx.concatenate([x[..., :-1], x[..., -1:] + spread], axis=-1) for x in (teacher, student))
     if kind == "forward" and isinstance(temperature, float):
         return divergence(teacher, student, temperature)
     return DIVERGENCES[kind](teacher / temperature, student / temperature)
@@ -50,14 +49,8 @@ def top_k_log_probs(logits: mx.array, classes: mx.array, log_sum_exp: mx.array |
     """Log-probabilities of `classes` (..., k), then that of all other classes together: (..., k + 1)."""
     log_sum_exp = mx.logsumexp(logits, axis=-1) if log_sum_exp is None else log_sum_exp
     log_p = mx.take_along_axis(logits, classes, axis=-1) - log_sum_exp[..., None]
-    others = 1 - mx.exp(log_p).sum(axis=-1, keepdims=True)
-    return mx.concatenate([log_p, mx.log(mx.maximum(others, MIN_PROBABILITY))], axis=-1)
-
-
-def _soften_others(values: mx.array, temperature: mx.array | float, others: int) -> mx.array:
-    """Treats the probability m of the n other classes as spread evenly: log m + (T - 1) log n, before division by T."""
-    extra = (temperature - 1) * mx.log(mx.array(float(others)))
-    return mx.concatenate([values[..., :-1], values[..., -1:] + extra], axis=-1)
+    tail = 1 - mx.exp(log_p).sum(axis=-1, keepdims=True)
+    return mx.concatenate([log_p, mx.log(mx.maximum(tail, MIN_PROBABILITY))], axis=-1)
 
 
 def _reverse(teacher: mx.array, student: mx.array) -> mx.array:

@@ -5,13 +5,14 @@ their attention maps (TinyBERT, Jiao et al. 2020).
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.distillation.layer_calls import LayerCall, capture_calls
+from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError
 from mlxlab.models.initialization import uniform
 from mlxlab.models.layers import MASK_VALUE, Attention, apply_rope
@@ -29,12 +30,25 @@ class LayerPair(NamedTuple):
     weight: float
 
 
+class LayerCall(NamedTuple):
+    layer: nn.Module
+    arguments: tuple[Any, ...]
+    output: mx.array
+
+
+Calls = Mapping[str, LayerCall]  # the last call of each layer, by its name
+
+
 class Projections(nn.Module):
     """A matrix for each pair: (..., student's hidden size) -> (..., teacher's hidden size)."""
 
-    def __init__(self, sizes: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, sizes: Sequence[tuple[int, int]], seed: int) -> None:
+        """U(+-1 / sqrt(hidden size of the student)), by seed."""
         super().__init__()
         self.layers = [nn.Linear(student, teacher, bias=False) for student, teacher in sizes]
+        for index, layer in enumerate(self.layers):
+            shape = layer.weight.shape
+            layer.weight = mx.array(uniform(seed, f"{PROJECTIONS}.{index}", shape, 1 / math.sqrt(shape[1])))
 
 
 def read_pairs(nodes: Sequence[Mapping[str, str | float]]) -> list[LayerPair]:
@@ -49,38 +63,27 @@ def read_pairs(nodes: Sequence[Mapping[str, str | float]]) -> list[LayerPair]:
         weight = node.get("weight", 1.0)
         if keys or not isinstance(weight, int | float) or not 0 < weight < math.inf:
             problem = ", ".join(keys) or f"weight={weight}"
-            raise ConfigError(
-                f"{_KEY}.{index}: {problem}; expected {{student: layer, teacher: layer, weight: number > 0}}"
-            )
+            raise ConfigError(f"{_KEY}.{index}: {problem}; expected {{student: a, teacher: b, weight: a number > 0}}")
         pairs.append(LayerPair(str(node["student"]), str(node["teacher"]), float(weight)))
     return pairs
 
 
 def add_projections(student: nn.Module, teacher: nn.Module, pairs: Sequence[LayerPair], seed: int) -> None:
-    """Adds the projections of `pairs` to the student: U(+-1 / sqrt(hidden size of the student)), by seed.
+    """Adds the projections of `pairs` to the student.
 
     Raises:
         ConfigError: a layer does not exist or is not called, or an attention layer is paired with another kind.
     """
-    tokens, mask = mx.zeros((1, 4), mx.int32), mx.ones((1, 4), mx.int32)
+    tokens = segment_ids = mx.ones((1, 4), mx.int32)
     with capture_calls(student, [pair.student for pair in pairs]) as student_calls:
-        student(tokens, mask)
+        student(tokens, segment_ids)
     with capture_calls(teacher, [pair.teacher for pair in pairs]) as teacher_calls:
-        teacher(tokens, mask)
-    sizes = [_projection_size(pair, student_calls, teacher_calls) for pair in pairs]
-    projections = Projections(sizes)
-    for index, layer in enumerate(projections.layers):
-        shape = layer.weight.shape
-        layer.weight = mx.array(uniform(seed, f"{PROJECTIONS}.{index}", shape, 1 / math.sqrt(shape[1])))
-    student[PROJECTIONS] = projections
+        teacher(tokens, segment_ids)
+    student[PROJECTIONS] = Projections([_projection_size(pair, student_calls, teacher_calls) for pair in pairs], seed)
 
 
 def feature_matching_loss(
-    student: nn.Module,
-    pairs: Sequence[LayerPair],
-    student_calls: Mapping[str, LayerCall],
-    teacher_calls: Mapping[str, LayerCall],
-    batch: DeviceBatch,
+    student: nn.Module, pairs: Sequence[LayerPair], student_calls: Calls, teacher_calls: Calls, batch: DeviceBatch
 ) -> mx.array:
     """Weighted distance of the pairs per target: mean squared error of hidden states, KL of attention maps."""
     total = mx.zeros(batch.targets.shape)
@@ -94,6 +97,54 @@ def feature_matching_loss(
             distance = mx.square(projected - teacher_call.output.astype(mx.float32)).mean(axis=-1)
         total = total + pair.weight * _per_target(distance, batch)
     return total
+
+
+@contextmanager
+def capture_calls(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, LayerCall]]:
+    """Within the context, records the last call of each named layer under its name.
+
+    Args:
+        names: dotted, as in a checkpoint: `backbone.layers.1.attention`.
+
+    Raises:
+        ConfigError: the model has no such layer; suggests the nearest name.
+    """
+    calls: dict[str, LayerCall] = {}
+    layers = {name: layer for name, layer in model.named_modules() if name}
+    outer_first = sorted(set(names))  # one layer may contain another
+    for name in outer_first:
+        if name not in layers:
+            raise ConfigError(f"{_KEY}: there is no layer {name}{suggestion(name, layers)}")
+    try:
+        for name in reversed(outer_first):
+            _replace_layer(model, name, _CallRecorder(layers[name], name, calls))
+        yield calls
+    finally:
+        for name in outer_first:
+            _replace_layer(model, name, layers[name])
+
+
+class _CallRecorder:
+    """Stands in for a layer: records its calls, and is the layer in everything else."""
+
+    def __init__(self, layer: nn.Module, name: str, calls: dict[str, LayerCall]) -> None:
+        self._layer, self._name, self._calls = layer, name, calls
+
+    def __call__(self, *arguments: object) -> mx.array:
+        output: mx.array = self._layer(*arguments)
+        self._calls[self._name] = LayerCall(self._layer, arguments, output)
+        return output
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._layer, name)
+
+
+def _replace_layer(model: nn.Module, name: str, layer: nn.Module | _CallRecorder) -> None:
+    *path, last = name.split(".")
+    parent: Any = model
+    for key in path:
+        parent = parent[int(key)] if isinstance(parent, list) else parent[key]
+    parent[int(last) if isinstance(parent, list) else last] = layer
 
 
 def attention_map(call: LayerCall) -> mx.array:
@@ -110,9 +161,7 @@ def attention_map(call: LayerCall) -> mx.array:
     return mx.softmax(scores.astype(mx.float32) + mask, axis=-1).mean(axis=1)
 
 
-def _projection_size(
-    pair: LayerPair, student_calls: Mapping[str, LayerCall], teacher_calls: Mapping[str, LayerCall]
-) -> tuple[int, int]:
+def _projection_size(pair: LayerPair, student_calls: Calls, teacher_calls: Calls) -> tuple[int, int]:
     """Hidden sizes of a pair; (1, 1) for attention maps, which need no projection."""
     for name, calls in ((pair.student, student_calls), (pair.teacher, teacher_calls)):
         if name not in calls:

@@ -1,9 +1,7 @@
 """Loads teachers: runs, checkpoints, ensembles, registered models, and third-party pretrained models."""
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -13,19 +11,17 @@ from mlxlab.config.paths import project_root
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import DataModule
 from mlxlab.data.tokenizers.tokenizer import load_tokenizer
-from mlxlab.distillation.cache import TeacherCache, parse_cache_options
-from mlxlab.distillation.options import DistillationOptions, read_options
+from mlxlab.distillation.options import Config, DistillationOptions, read_options
+from mlxlab.distillation.teacher_cache import CacheOptions, TeacherCache
 from mlxlab.distillation.teachers import Teachers
 from mlxlab.distillation.vocabulary import LoadedTeacher, align_vocabulary
 from mlxlab.errors import ConfigError, InputNotFoundError, NotAllowedError
-from mlxlab.inference.ensemble import config_dir_of, find_run_dir
-from mlxlab.inference.restore import restore_from
+from mlxlab.files.shape import ShapeError, validate
+from mlxlab.inference.restore import config_dir_of, find_run_dir, restore_from
 from mlxlab.models.ensemble import Ensemble
 from mlxlab.models.model import Model, count_parameters
 from mlxlab.tracking.mlflow.download import download_model, is_mlflow_uri
 from mlxlab.training.trainer import Trainer
-
-Config = Mapping[str, Any]  # a composed and checked config
 
 
 def inherited_tokenizer(cfg: Config, cache: Path) -> Path | None:
@@ -77,41 +73,37 @@ def load_teachers(cfg: Config, data: DataModule, cache: Path) -> tuple[Teachers,
         )
     teachers = [load_teacher(name, cfg, data, cache) for name in options.teachers]
     students = [load_teacher(name, cfg, data, cache) for name in options.members] if previous != "independent" else []
-    messages = [message for teacher in teachers for message in _describe(teacher, data)]
     if previous == "teacher" and weights is not None:
         weights = [*weights, *[sum(weights) / len(weights)] * len(students)]
     members = [*teachers, *students] if previous == "teacher" else teachers
-    ensemble = Ensemble([_align(member, cfg, data, options) for member in members], weights, options.ensemble_mean)
     base = students if previous == "residual" else []
+    ensemble = Ensemble([_align(member, cfg, data, options) for member in members], weights, options.ensemble_mean)
     residual_base = Ensemble([_align(member, cfg, data, options) for member in base])
     for member in (*ensemble.members, *residual_base.members):
         member.set_dtype(getattr(mx, options.teacher_dtype))
     mx.eval(ensemble.parameters(), residual_base.parameters())
-    soft_target_cache = _open_cache(options, cfg, data, ensemble, cache) if ensemble else None
-    digests = {model.name: Ensemble([model.model]).digest() for model in (*teachers, *students)}
-    return Teachers(ensemble, residual_base, soft_target_cache, digests), messages
+    teacher_cache = _open_cache(options, cfg, data, ensemble, cache) if ensemble else None
+    digests = {loaded.name: Ensemble([loaded.model]).digest() for loaded in (*teachers, *students)}
+    messages = []
+    for teacher in teachers:
+        title = f"teacher: {teacher.name}"
+        messages.append(f"{title}, {count_parameters(teacher.model):,} parameters")
+        if teacher.held_out not in ("", data.held_out):
+            messages.append(
+                f"{title} was validated on other data: it may have been trained on the validation data here"
+            )
+    return Teachers(ensemble, residual_base, teacher_cache, digests), messages
 
 
 def load_teacher(name: str, cfg: Config, data: DataModule, cache: Path) -> LoadedTeacher:
-    """Loads one teacher by its name."""
+    """Loads one teacher by its name: a run, or a third-party language model."""
     path = _local_path(name, cfg, cache)
-    if find_run_dir(path) is None:
-        return _load_pretrained(name, data, cache)
-    restored = restore_from(path)
-    held_out = restored.checkpoint.state["metadata"]["held_out"]
-    encoder, model = restored.encoder, restored.model
-    return LoadedTeacher(name, model, encoder.task, encoder.tokenizer, _max_tokens(model), held_out)
-
-
-def _local_path(name: str, cfg: Config, cache: Path) -> Path:
-    """The path of a teacher; a registered model is downloaded first."""
-    if not is_mlflow_uri(name):
-        return Path(name).expanduser()
-    return download_model(name, cfg["tracking"].get("uri"), project_root(), cache)
-
-
-def _load_pretrained(name: str, data: DataModule, cache: Path) -> LoadedTeacher:
-    """Loads a third-party language model."""
+    if find_run_dir(path) is not None:
+        restored = restore_from(path)
+        model, task, tokenizer = restored.model, restored.encoder.task, restored.encoder.tokenizer
+        held_out = restored.checkpoint.state["metadata"]["held_out"]
+        limit = model.backbone.position_limit if isinstance(model, Model) else None  # an ensemble has none
+        return LoadedTeacher(name, model, task, tokenizer, limit, held_out)
     from mlxlab.models.build import build_pretrained_model
     from mlxlab.models.pretrained.load import resolve
 
@@ -121,7 +113,14 @@ def _load_pretrained(name: str, data: DataModule, cache: Path) -> LoadedTeacher:
         raise NotAllowedError(f"trainer.teachers: {name}: expected a classifier, got a pretrained language model")
     model = build_pretrained_model(resolve(name), tokenizer.vocab_size)
     task = Task(kind, tokenizer.vocab_size, masked=not model.backbone.causal)
-    return LoadedTeacher(name, model, task, tokenizer, _max_tokens(model), "")
+    return LoadedTeacher(name, model, task, tokenizer, model.backbone.position_limit, "")
+
+
+def _local_path(name: str, cfg: Config, cache: Path) -> Path:
+    """The path of a teacher; a registered model is downloaded first."""
+    if not is_mlflow_uri(name):
+        return Path(name).expanduser()
+    return download_model(name, cfg["tracking"].get("uri"), project_root(), cache)
 
 
 def _pretrained_folder(name: str, cache: Path) -> Path:
@@ -136,32 +135,21 @@ def _pretrained_folder(name: str, cache: Path) -> Path:
 
 
 def _align(teacher: LoadedTeacher, cfg: Config, data: DataModule, options: DistillationOptions) -> nn.Module:
-    longest = cfg["data"].get("seq_len", 0)
-    subset = options.vocab_mapping == "subset"
+    longest, subset = cfg["data"].get("seq_len", 0), options.vocab_mapping == "subset"
     return align_vocabulary(teacher, data.task, data.tokenizer, longest, subset=subset)
-
-
-def _max_tokens(model: nn.Module) -> int | None:
-    """The number of learned position embeddings; None for rotary positions and for ensembles."""
-    return model.backbone.position_limit if isinstance(model, Model) else None
-
-
-def _describe(teacher: LoadedTeacher, data: DataModule) -> list[str]:
-    messages = [f"teacher: {teacher.name}, {count_parameters(teacher.model):,} parameters"]
-    if teacher.held_out and teacher.held_out != data.held_out:
-        messages.append(
-            f"teacher: {teacher.name} was validated on other data: it may have been trained on the validation data here"
-        )
-    return messages
 
 
 def _open_cache(
     options: DistillationOptions, cfg: Config, data: DataModule, ensemble: Ensemble, folder: Path
 ) -> TeacherCache | None:
-    """The soft-target cache of these teachers on these data; None if the options ask for none."""
+    """The cache of these teachers on these data; None if the options ask for none."""
     if options.teacher_cache is None:
         return None
-    top_k, dtype = parse_cache_options(options.teacher_cache)
+    try:
+        cache: CacheOptions = validate(options.teacher_cache, CacheOptions)
+    except ShapeError as error:
+        raise ConfigError(f"trainer.distillation.teacher_cache: {error}; expected top_k and dtype") from None
+    top_k, dtype = cache.get("top_k", 100), cache.get("dtype", "float16")
     router = repr(cfg["trainer"]["loss"].get("router"))
     inputs = (ensemble.digest(), router, data.fingerprint, data.tokenizer.fingerprint, top_k, dtype)
     key = hashlib.sha256(repr(inputs).encode()).hexdigest()[:32]

@@ -9,8 +9,7 @@ import numpy as np
 from mlxlab.constraints import Fraction, Positive, Share
 from mlxlab.data.batch import Batch
 from mlxlab.distillation.divergence import soft_target_divergence
-from mlxlab.distillation.feature_matching import add_projections, feature_matching_loss, read_pairs
-from mlxlab.distillation.layer_calls import capture_calls
+from mlxlab.distillation.feature_matching import add_projections, capture_calls, feature_matching_loss, read_pairs
 from mlxlab.distillation.teachers import Teachers
 from mlxlab.errors import ConfigError
 from mlxlab.models.ensemble import Router
@@ -82,14 +81,11 @@ class DistillationLoss:
             soft_targets = self.teachers.soft_targets(batch, self.router)
         alpha = coefficient_value(self.alpha, "alpha", batch)
         temperature = coefficient_value(self.temperature, "temperature", batch)
-        logits = logits.astype(mx.float32)
-        kl = soft_target_divergence(
-            soft_targets,
-            logits,
-            temperature if isinstance(temperature, float) else temperature[..., None],
-            self.divergence,
-            self._log_sum_exp(ce, logits, batch),
-        )
+        divisor = temperature if isinstance(temperature, float) else temperature[..., None]
+        logits, log_sum_exp = logits.astype(mx.float32), None
+        if not self.label_smoothing:  # then it can be recovered from the cross-entropy
+            log_sum_exp = ce + mx.take_along_axis(logits, batch.targets[..., None], axis=-1).squeeze(-1)
+        kl = soft_target_divergence(soft_targets, logits, divisor, self.divergence, log_sum_exp)
         scale = temperature * temperature if self.scale_by_t2 and self.divergence != "mse" else 1.0
         total = alpha * ce + (1 - alpha) * scale * kl
         if not self.pairs:
@@ -109,10 +105,5 @@ class DistillationLoss:
         return arrays | self.teachers.cached(batch, self.router) if self._queries_teachers else arrays
 
     def flush(self) -> None:
-        self.teachers.flush()
-
-    def _log_sum_exp(self, ce: mx.array, logits: mx.array, batch: DeviceBatch) -> mx.array | None:
-        """Log-sum-exp of the logits, recovered from the cross-entropy; None where label smoothing hides it."""
-        if self.label_smoothing:
-            return None
-        return ce + mx.take_along_axis(logits, batch.targets[..., None], axis=-1).squeeze(-1)
+        if self.teachers.cache is not None:
+            self.teachers.cache.flush()

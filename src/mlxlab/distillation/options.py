@@ -7,6 +7,8 @@ from typing import Any, Literal
 from mlxlab.config.instantiate import instantiate
 from mlxlab.constraints import Count, Positive
 
+Config = Mapping[str, Any]  # a composed and checked config
+
 
 @dataclass(frozen=True)
 class DistillationOptions:
@@ -41,7 +43,7 @@ class DistillationOptions:
 
     @property
     def is_multi_round(self) -> bool:
-        """Does the run consist of other runs?"""
+        """Whether the run consists of other runs."""
         return self.rounds != 1 or bool(self.members)
 
     @property
@@ -53,7 +55,7 @@ class DistillationOptions:
 NO_DISTILLATION = DistillationOptions([], None, "logits", "float32", "same", None, 1, "fresh", "teacher", [])
 
 
-def read_options(cfg: Mapping[str, Any]) -> DistillationOptions:
+def read_options(cfg: Config) -> DistillationOptions:
     """The options in a config; `NO_DISTILLATION` for a trainer without them."""
     node = cfg["trainer"].get("distillation")
     return NO_DISTILLATION if node is None else instantiate(node, DistillationOptions)

@@ -2,10 +2,8 @@
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import islice
-
-import mlx.nn as nn
 
 from mlxlab.data.batch import Batch, Task
 from mlxlab.distillation.teachers import Teachers
@@ -45,29 +43,17 @@ class DistillationReport:
             state.history.reference = self._compare(context, state)
 
     def _compare(self, context: FitContext, state: TrainState) -> dict[str, dict[str, float]]:
-        """Metrics of student and teacher; empty if a signal interrupted the evaluation."""
-        models = {"student": state.model, "teacher": self.teachers.ensemble}
+        """Metrics, parameters and milliseconds per batch of student and teacher; empty if a signal interrupts it."""
         batches = list(islice(self.valid, self.max_batches))
+        metrics: dict[str, dict[str, float]] = {}
         with state.eval_weights():
-            metrics = {name: measure(model, batches, self.task, context) for name, model in models.items()}
-        return metrics if all(metrics.values()) else {}
-
-
-def distillation_callbacks(
-    teachers: Teachers, valid: Iterable[Batch], task: Task, max_batches: int | None
-) -> list[DistillationReport]:
-    """The callbacks of a run with these teachers; none without any."""
-    if not teachers and not teachers.residual_base:
-        return []
-    return [DistillationReport(teachers, valid, task, max_batches)]
-
-
-def measure(model: nn.Module, batches: Sequence[Batch], task: Task, context: FitContext) -> dict[str, float]:
-    """Metrics, parameters and milliseconds per batch of a model; empty if a signal interrupted the evaluation."""
-    evaluate(model, batches, task, limit=1)  # compiles
-    start = time.perf_counter()
-    evaluation = evaluate(model, batches, task, should_stop=lambda: context.control.stop_signal != 0)
-    if evaluation is None:
-        return {}
-    milliseconds = 1000 * (time.perf_counter() - start) / max(len(batches), 1)
-    return {**evaluation.metrics, "parameters": float(count_parameters(model)), "ms per batch": milliseconds}
+            for name, model in {"student": state.model, "teacher": self.teachers.ensemble}.items():
+                evaluate(model, batches, self.task, limit=1)  # compiles
+                start = time.perf_counter()
+                evaluation = evaluate(model, batches, self.task, should_stop=lambda: context.control.stop_signal != 0)
+                if evaluation is None:
+                    return {}
+                speed = 1000 * (time.perf_counter() - start) / max(len(batches), 1)
+                sizes = {"parameters": float(count_parameters(model)), "ms per batch": speed}
+                metrics[name] = {**evaluation.metrics, **sizes}
+        return metrics

@@ -8,8 +8,8 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxlab.data.batch import Batch
-from mlxlab.distillation.cache import CLASSES, VALUES, TeacherCache
 from mlxlab.distillation.divergence import SoftTargets
+from mlxlab.distillation.teacher_cache import CLASSES, VALUES, TeacherCache
 from mlxlab.models.ensemble import Ensemble, Router, add_residual_base
 from mlxlab.training.device_batch import DeviceBatch, to_device
 
@@ -56,11 +56,6 @@ class Teachers:
             return logits
         base = mx.stop_gradient(self.residual_base(batch.tokens, batch.segment_ids))
         return add_residual_base(logits.astype(mx.float32), base, len(self.residual_base))
-
-    def flush(self) -> None:
-        """Waits until every cached soft target is on disk."""
-        if self.cache is not None:
-            self.cache.flush()
 
     def digest(self) -> str:
         """SHA-256 of every weight of every model."""

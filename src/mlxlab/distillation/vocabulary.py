@@ -11,8 +11,6 @@ from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError, NotAllowedError
 from mlxlab.models.ensemble import FrozenModel
 
-_OBJECTIVES = {True: "masked language modelling", False: "causal language modelling"}
-
 
 class LoadedTeacher(NamedTuple):
     """A teacher in evaluation mode, with what must fit its student."""
@@ -46,17 +44,17 @@ def align_vocabulary(
         # MLX has no bounds checks.
         raise ConfigError(f"{title}: has positions for {teacher.max_tokens} tokens, the data has rows of {max_tokens}")
     same_tokens = teacher.tokenizer.fingerprint == tokenizer.fingerprint
-    if task.kind == "classification":
-        if not same_tokens:
-            expected, got = _describe(tokenizer), _describe(teacher.tokenizer)
-            raise NotAllowedError(f"{title}: expected the student's tokenizer ({expected}), got {got}")
-        if teacher.task.labels == task.labels:
+    if task.kind == "language_modelling":
+        if same_tokens:
             return FrozenModel(teacher.model)
-        return FrozenModel(teacher.model, _index_table(teacher.task.labels, task.labels, subset, title, "classes"))
-    if same_tokens:
+        table = _index_table(_token_names(teacher.tokenizer), _token_names(tokenizer), subset, title, "tokens")
+        return FrozenModel(teacher.model, table, tokens=True)
+    if not same_tokens:
+        expected, got = (f"{each.vocab_size} tokens, {each.fingerprint[:8]}" for each in (tokenizer, teacher.tokenizer))
+        raise NotAllowedError(f"{title}: expected the student's tokenizer ({expected}), got {got}")
+    if teacher.task.labels == task.labels:
         return FrozenModel(teacher.model)
-    table = _index_table(_token_names(teacher.tokenizer), _token_names(tokenizer), subset, title, "tokens")
-    return FrozenModel(teacher.model, table, tokens=True)
+    return FrozenModel(teacher.model, _index_table(teacher.task.labels, task.labels, subset, title, "classes"))
 
 
 def _index_table(teacher: Sequence[str], student: Sequence[str], subset: bool, title: str, kind: str) -> np.ndarray:
@@ -67,11 +65,9 @@ def _index_table(teacher: Sequence[str], student: Sequence[str], subset: bool, t
             " all of the student's is mapped by name with trainer.distillation.vocab_mapping=subset"
         )
     indices = {name: index for index, name in enumerate(teacher)}
-    unknown = [name for name in student if name not in indices]
-    if unknown:
-        raise NotAllowedError(
-            f"{title}: lacks {len(unknown)} of the student's {len(student)} {kind}, for example {unknown[0]!r}"
-        )
+    if unknown := [name for name in student if name not in indices]:
+        example = f"{len(unknown)} of the student's {len(student)} {kind}, for example {unknown[0]!r}"
+        raise NotAllowedError(f"{title}: lacks {example}")
     return np.array([indices[name] for name in student], np.int32)
 
 
@@ -79,9 +75,7 @@ def _token_names(tokenizer: Tokenizer) -> list[str]:
     return [str(tokenizer.inner.id_to_token(token)) for token in range(tokenizer.vocab_size)]
 
 
-def _describe(tokenizer: Tokenizer) -> str:
-    return f"{tokenizer.vocab_size} tokens, {tokenizer.fingerprint[:8]}"
-
-
 def _describe_task(task: Task) -> str:
-    return task.kind if task.kind == "classification" else _OBJECTIVES[task.masked]
+    if task.kind == "classification":
+        return task.kind
+    return "masked language modelling" if task.masked else "causal language modelling"

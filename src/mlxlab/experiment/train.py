@@ -7,7 +7,7 @@ from mlxlab.checkpoint.resume import ResumePolicy
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
-from mlxlab.distillation.report import distillation_callbacks
+from mlxlab.distillation.report import DistillationReport
 from mlxlab.errors import DivergenceError, RunInterrupted
 from mlxlab.experiment.build import Config, Session, build_session, save_inference_config
 from mlxlab.experiment.context import RunContext
@@ -77,7 +77,8 @@ def fit_session(session: Session, state: TrainState, checkpoint: Checkpoint | No
     cfg, data, is_rank_zero = session.cfg, session.data, context.group.rank == 0
     paths = {"folder": context.run_dir, "cache": project_root() / ".cache"}
     callbacks = [instantiate(node, **paths) for node in cfg["callbacks"].values() if node is not None]
-    callbacks += distillation_callbacks(session.teachers, data.valid, data.task, session.trainer.eval_batches)
+    if (teachers := session.teachers) or teachers.residual_base:
+        callbacks.append(DistillationReport(teachers, data.valid, data.task, session.trainer.eval_batches))
     callbacks = [callback for callback in callbacks if is_rank_zero or callback.runs_on_all_ranks]
     if checkpoint is not None:
         log_lines(f"resumed from {checkpoint.path.name}", *(f"skipped {line}" for line in checkpoint.skipped))

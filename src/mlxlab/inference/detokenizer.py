@@ -1,13 +1,10 @@
 """Incremental detokenizer: yields whole characters only, and withholds text that may begin a stop string."""
 
 from collections.abc import Sequence
-from typing import Protocol
+
+from mlxlab.data.tokenizers.tokenizer import Tokenizer
 
 UNFINISHED = "\ufffd"  # decoders return it for an incomplete or invalid UTF-8 sequence
-
-
-class Decoder(Protocol):
-    def decode(self, ids: Sequence[int]) -> str: ...
 
 
 class StreamingDetokenizer:
@@ -17,7 +14,7 @@ class StreamingDetokenizer:
     decoded after those of the previous chunk. `ended` is set at a stop string; the text ends before it.
     """
 
-    def __init__(self, tokenizer: Decoder, stop: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
         self.tokenizer, self.stop = tokenizer, [text for text in stop if text]
         self.ended = False
         self._before: list[int] = []  # tokens of the last chunk returned
@@ -46,8 +43,7 @@ class StreamingDetokenizer:
         if self.ended:
             return ""
         text = self._held + text
-        ends = [index for stop in self.stop if (index := text.find(stop)) >= 0]
-        if ends:
+        if ends := [index for stop in self.stop if (index := text.find(stop)) >= 0]:
             self.ended, self._held = True, ""
             return text[: min(ends)]
         final = len(text) - max((_overlap(text, stop) for stop in self.stop), default=0)

@@ -31,7 +31,7 @@ def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
     Raises:
         InputNotFoundError, DataError, ServiceUnavailableError: see `open_source`.
     """
-    reading = node["reading"]
+    reading, tokenizer = node["reading"], encoder.tokenizer
     source = open_source(
         node["source"],
         reading["split"],
@@ -42,17 +42,15 @@ def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
         on_error=node["on_error"],
         window=node["shuffle"]["window"],
     )
-    packing = instantiate(node["packing"], Packing)
-    builder = packing.eval_row_builder(encoder.tokenizer, node["seq_len"], encoder.masked)
-    tokenizer = encoder.tokenizer
-    encode = WordCache(tokenizer).encode_documents
-    stream = TokenStream(source, encode, tokenizer.end_id, 0, node["validation"]["max_examples"])
-    chunks = stream(0, EPOCH_START)
-    return EvalData(PackedEvalBatches(chunks, builder, node["eval_batch_size"]), f"text of {source.name}")
+    builder = instantiate(node["packing"], Packing).eval_row_builder(tokenizer, node["seq_len"], encoder.masked)
+    encode, max_documents = WordCache(tokenizer).encode_documents, node["validation"]["max_examples"]
+    stream = TokenStream(source, encode, tokenizer.end_id, 0, max_documents)
+    batches = PackedEvalBatches(stream(0, EPOCH_START), builder, node["eval_batch_size"])
+    return EvalData(batches, f"text of {source.name}")
 
 
-def row_batches(encoder: PassengerEncoder, node: dict[str, Any]) -> EvalData:
-    """The labelled rows of the CSV file `node["source"]`, or with "test" the 418 real test rows."""
-    rows = load_evaluation_rows(node["source"])
-    batches = EvalLoader(len(rows), node["eval_batch_size"], lambda at: encoder.encode_rows([rows[i] for i in at]))
-    return EvalData(batches, f"{len(rows)} rows of {node['source']}")
+def row_batches(encoder: PassengerEncoder, source: str, batch_size: int) -> EvalData:
+    """The labelled rows of the CSV file `source`, or with "test" the 418 real test rows."""
+    rows = load_evaluation_rows(source)
+    batches = EvalLoader(len(rows), batch_size, lambda at: encoder.encode_rows([rows[i] for i in at]))
+    return EvalData(batches, f"{len(rows)} rows of {source}")

@@ -2,28 +2,21 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, Protocol, cast
+from typing import Annotated, Literal, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
 from mlxlab.constraints import Ge, Le, Seed, Size
+from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError
-from mlxlab.inference.detokenizer import Decoder, StreamingDetokenizer
+from mlxlab.inference.detokenizer import StreamingDetokenizer
 from mlxlab.inference.sampling import SamplingParams
 from mlxlab.models.backbone import CausalBackbone
 from mlxlab.models.heads import CausalHead, Classifier
 from mlxlab.models.kv_cache import KVCache
 from mlxlab.models.model import Model
-
-
-class TokenizerLike(Decoder, Protocol):
-    """The members of a tokenizer that generation needs."""
-
-    @property
-    def eos_id(self) -> int | None: ...
-
 
 End = Literal["", "end token", "stop", "length"]
 
@@ -61,7 +54,7 @@ class TextChunk:
 
 def generate(
     model: Model,
-    tokenizer: TokenizerLike,
+    tokenizer: Tokenizer,
     prompts: Sequence[Sequence[int]],
     sampling: SamplingParams,
     request: GenerationConfig,
@@ -72,16 +65,20 @@ def generate(
     full, its older half is dropped.
 
     Raises:
-        ConfigError: the model cannot generate, or has no positions for such a context.
+        ConfigError: the model cannot generate, or has no positions for that context.
     """
     check_generates(model)
     context = check_context(model, request.context_length)
     for first in range(0, len(prompts), request.batch_size):
-        rows = [
-            _Row(first + i, list(prompt), StreamingDetokenizer(tokenizer, request.stop))
-            for i, prompt in enumerate(prompts[first : first + request.batch_size])
-        ]
-        yield from _continue(model, tokenizer, rows, sampling, request, context)
+        numbered = enumerate(prompts[first : first + request.batch_size], first)
+        rows = [_Row(i, list(prompt), StreamingDetokenizer(tokenizer, request.stop)) for i, prompt in numbered]
+        window = _ContextWindow(model, rows, context)
+        while window.rows:
+            for row, logits in zip(window.rows, window.logits(), strict=True):
+                chunk = row.append(row.sample(logits, sampling, request.seed), tokenizer.eos_id, request.max_tokens)
+                if chunk.text or chunk.end:
+                    yield chunk
+            window.drop_ended()
 
 
 def check_generates(model: nn.Module) -> None:
@@ -127,47 +124,26 @@ class _Row:
         seen = np.unique(self.tokens) if sampling.repetition_penalty != 1 else np.zeros(0, np.int64)
         return sampling.sample(logits, seen, u)
 
-    def append(self, token: int, end_token: int | None, max_tokens: int) -> TextChunk | None:
-        """Appends a token; returns the text that it completes, if any."""
+    def append(self, token: int, end_token: int | None, max_tokens: int) -> TextChunk:
+        """Appends a token; returns the text that it completes, often empty."""
         self.generated += 1
         self.tokens.append(token)
         text = "" if token == end_token else self.text.push(token)
         if token == end_token:
             self.end = "end token"
-        elif self.text.ended:
-            self.end = "stop"
         elif self.generated == max_tokens:
             self.end = "length"
-        if self.end:
+        if self.end or self.text.ended:
             text += self.text.finish()
             self.end = "stop" if self.text.ended else self.end
-        return TextChunk(self.number, text, self.end, self.generated) if text or self.end else None
-
-
-def _continue(
-    model: Model,
-    tokenizer: TokenizerLike,
-    rows: list[_Row],
-    sampling: SamplingParams,
-    request: GenerationConfig,
-    context: int,
-) -> Iterator[TextChunk]:
-    window = _ContextWindow(model, rows, context)
-    while window.rows:
-        logits = window.logits()
-        for row, scores in zip(window.rows, logits, strict=True):
-            token = row.sample(scores, sampling, request.seed)
-            chunk = row.append(token, tokenizer.eos_id, request.max_tokens)
-            if chunk is not None:
-                yield chunk
-        window.drop_ended()
+        return TextChunk(self.number, text, self.end, self.generated)
 
 
 class _ContextWindow:
     """The unfinished rows and their key-value cache."""
 
     def __init__(self, model: Model, rows: list[_Row], context: int) -> None:
-        self.model, self.rows, self.context = model, rows, context
+        self.rows, self.context = rows, context
         # `check_generates` has checked both:
         self.backbone, self.head = cast(CausalBackbone, model.backbone), cast(CausalHead, model.head)
         self.cache: KVCache | None = None
@@ -177,26 +153,20 @@ class _ContextWindow:
     def logits(self) -> np.ndarray:
         """Logits of the next token of each row, (B, V) float32."""
         starts = [window_start(row.start, len(row.tokens), self.context) for row in self.rows]
-        if self.cache is None or starts != [row.start for row in self.rows]:
-            tokens = self._restart(starts)
-        else:
-            tokens = mx.array([row.tokens[-1:] for row in self.rows])
-        assert self.cache is not None
-        states = self.backbone.extend(tokens, self.cache)[:, -1:]
+        if self.cache is not None and starts == [row.start for row in self.rows]:
+            tokens = [row.tokens[-1:] for row in self.rows]
+        else:  # all tokens of the windows, padded on the left
+            for row, start in zip(self.rows, starts, strict=True):
+                row.start = start
+            windows = [row.tokens[row.start :] for row in self.rows]
+            T = max(map(len, windows))
+            self.cache = KVCache(self.backbone.num_layers, [T - len(window) for window in windows])
+            tokens = [[0] * (T - len(window)) + window for window in windows]
+        states = self.backbone.extend(mx.array(tokens), self.cache)[:, -1:]
         return np.array(self.head(states, self.backbone.embedding)[:, 0].astype(mx.float32))
 
     def drop_ended(self) -> None:
         active = [i for i, row in enumerate(self.rows) if not row.end]
-        if len(active) < len(self.rows):
-            self.rows = [self.rows[i] for i in active]
-            if self.cache is not None and active:
-                self.cache.keep(active)
-
-    def _restart(self, starts: list[int]) -> mx.array:
-        """Creates a new cache; returns all tokens of the windows, padded on the left, (B, T)."""
-        for row, start in zip(self.rows, starts, strict=True):
-            row.start = start
-        windows = [row.tokens[row.start :] for row in self.rows]
-        T = max(map(len, windows))
-        self.cache = KVCache(self.backbone.num_layers, [T - len(tokens) for tokens in windows])
-        return mx.array([[0] * (T - len(tokens)) + tokens for tokens in windows])
+        if self.cache is not None and 0 < len(active) < len(self.rows):
+            self.cache.keep(active)
+        self.rows = [self.rows[i] for i in active]

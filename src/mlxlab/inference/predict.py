@@ -1,13 +1,15 @@
-"""Predictions of a restored classifier."""
+"""Predictions of a restored model: classes of passengers, or the masked tokens of a text."""
 
 from collections.abc import Sequence
 
 import mlx.core as mx
 import numpy as np
 
+from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.titanic.encoder import PassengerEncoder
 from mlxlab.data.titanic.passenger import Passenger
-from mlxlab.errors import NotAllowedError
+from mlxlab.data.tokenizers.tokenizer import SPECIAL_NAMES
+from mlxlab.errors import DataError, NotAllowedError
 from mlxlab.inference.restore import RestoredModel
 from mlxlab.training.device_batch import to_device
 
@@ -22,10 +24,35 @@ def predict(restored: RestoredModel, rows: Sequence[Passenger], batch_size: int 
         raise NotAllowedError(
             f"expected a classifier of passengers, got a model for {restored.encoder.task.kind} of other data"
         )
-    probabilities = []
+    probabilities = [np.zeros((0, restored.encoder.task.num_classes), np.float32)]
     for start in range(0, len(rows), batch_size):
         batch = to_device(restored.encoder.encode_rows(rows[start : start + batch_size]))
         logits = restored.model(batch.tokens, batch.segment_ids).astype(mx.float32)
         probabilities.append(np.array(mx.softmax(logits, axis=-1)))
-    empty = np.zeros((0, restored.encoder.task.num_classes), np.float32)
-    return np.concatenate(probabilities or [empty])
+    return np.concatenate(probabilities)
+
+
+def fill_mask(restored: RestoredModel, text: str) -> str:
+    """The text with the most probable token for each `<mask>` (or `[MASK]`), all predicted at once.
+
+    Raises:
+        DataError: no mask, or more tokens than the model has positions.
+    """
+    assert isinstance(restored.encoder, TextEncoder)
+    tokenizer, max_length = restored.encoder.tokenizer, restored.model.backbone.max_position_embeddings
+    assert tokenizer.mask_id is not None
+    mask, *synonyms = SPECIAL_NAMES["mask"]
+    for name in synonyms:
+        text = text.replace(name, mask)
+    tokens: list[int] = []
+    for segment in text.split(mask):
+        tokens += [tokenizer.mask_id, *tokenizer.encode(segment, special=False)]
+    del tokens[0]  # no mask before the first segment
+    if tokenizer.mask_id not in tokens:
+        raise DataError("expected a text with <mask>, got none")
+    if len(tokens) > max_length:
+        raise DataError(f"expected a text of at most {max_length} tokens, got {len(tokens)}")
+    ids = mx.array([tokens])
+    logits = restored.model(ids, mx.ones(ids.shape, dtype=mx.int32))[0]  # (T, V)
+    best = np.array(logits.argmax(axis=-1))
+    return tokenizer.decode(np.where(np.array(tokens) == tokenizer.mask_id, best, tokens).tolist())

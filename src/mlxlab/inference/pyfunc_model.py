@@ -10,12 +10,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc import PythonModel, PythonModelContext
 
 
 class PyfuncModel(PythonModel):
-    def load_context(self, context: Any) -> None:
+    def load_context(self, context: PythonModelContext) -> None:
         from mlxlab import backend
         from mlxlab.inference.restore import restore_model
 
@@ -23,23 +24,18 @@ class PyfuncModel(PythonModel):
         self.restored = restore_model(Path(context.artifacts["run"]), context.artifacts["checkpoint"])
 
     # model_input is not annotated: MLflow would read the annotation as a schema, and warn.
-    def predict(self, context: Any, model_input, params: dict[str, Any] | None = None) -> Any:  # type: ignore[no-untyped-def]
-        import pandas as pd
+    def predict(self, context: PythonModelContext, model_input, params: dict[str, Any] | None = None) -> pd.DataFrame:  # type: ignore[no-untyped-def]
+        from mlxlab.inference.predict import fill_mask
 
-        table = pd.DataFrame(model_input)
-        task = self.restored.encoder.task
+        table, task = pd.DataFrame(model_input), self.restored.encoder.task
         if task.kind == "classification":
             return self._classes(table)
         texts = [str(text) for text in table["text" if "text" in table else table.columns[0]]]
         if task.masked:
-            from mlxlab.inference.fill_mask import fill_mask
-
             return pd.DataFrame({"filled": [fill_mask(self.restored, text) for text in texts]})
         return pd.DataFrame({"continuation": self._continuations(texts, dict(params or {}))})
 
-    def _classes(self, table: Any) -> Any:
-        import pandas as pd
-
+    def _classes(self, table: pd.DataFrame) -> pd.DataFrame:
         from mlxlab.data.titanic.passenger import read_passengers
         from mlxlab.inference.predict import predict
 
@@ -47,8 +43,7 @@ class PyfuncModel(PythonModel):
             path = Path(folder) / "rows.csv"
             table.to_csv(path, index=False)
             rows = read_passengers(path, labelled=False)
-        probabilities = predict(self.restored, rows)
-        labels = self.restored.encoder.task.labels
+        probabilities, labels = predict(self.restored, rows), self.restored.encoder.task.labels
         columns = {f"probability_{label}": probabilities[:, i] for i, label in enumerate(labels)}
         return pd.DataFrame({"label": [labels[i] for i in probabilities.argmax(axis=1)], **columns})
 
@@ -58,13 +53,13 @@ class PyfuncModel(PythonModel):
         from mlxlab.inference.text_generator import restored_generator
 
         params["stop"] = [str(text) for text in params.get("stop", [])]
-        sampling = SamplingParams(
-            **{field.name: params[field.name] for field in fields(SamplingParams) if field.name in params}
-        )
-        request = GenerationConfig(
-            **{field.name: params[field.name] for field in fields(GenerationConfig) if field.name in params}
-        )
+        sampling = SamplingParams(**_select(params, SamplingParams))
+        request = GenerationConfig(**_select(params, GenerationConfig))
         return restored_generator(self.restored).texts(texts, sampling, request)
+
+
+def _select(params: dict[str, Any], options: type) -> dict[str, Any]:
+    return {field.name: params[field.name] for field in fields(options) if field.name in params}
 
 
 set_model(PyfuncModel())

@@ -1,10 +1,9 @@
-"""Restores a trained model from a checkpoint and the `inference/` folder of its run."""
+"""Restores trained models: from a checkpoint and the `inference/` folder of its run, or the members of an ensemble."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-from mlx.utils import tree_flatten
+from typing import Any, Literal, TypedDict
 
 from mlxlab.checkpoint.arrays import check_arrays
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
@@ -12,13 +11,24 @@ from mlxlab.checkpoint.resume import load_named
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.check import read_stored_config
 from mlxlab.config.instantiate import import_target
-from mlxlab.data.batch import Task
 from mlxlab.data.dataset import Encoder, RestoresEncoder
 from mlxlab.errors import CheckpointUnavailableError, DataError, InputNotFoundError
-from mlxlab.inference.ensemble import FILE, find_run_dir, read_ensemble
+from mlxlab.files.atomic import write_json
+from mlxlab.files.untrusted import read_json
 from mlxlab.models.build import build_model
-from mlxlab.models.ensemble import Ensemble
+from mlxlab.models.ensemble import Ensemble, EnsembleMean
+from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import PROJECTIONS, Model
+
+ENSEMBLE_FILE = "ensemble.json"
+
+
+class EnsembleFile(TypedDict):
+    """The contents of `ensemble.json`."""
+
+    format: Literal[1]
+    members: list[str]  # run folders or checkpoints, relative to the file's folder or absolute
+    combine: EnsembleMean
 
 
 @dataclass(frozen=True)
@@ -45,9 +55,10 @@ def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
     Raises:
         InputNotFoundError: the folder holds no run.
         CheckpointUnavailableError: no checkpoint is usable.
-        DataError: a file is damaged.
+        DataError: a file is damaged, or the members of an ensemble differ in tokenizer or task.
+        NotAllowedError: the config names a class that is not on the list of allowed targets; it is not imported.
     """
-    if (folder / FILE).is_file():
+    if (folder / ENSEMBLE_FILE).is_file():
         return _restore_ensemble(folder)
     config_dir = folder / "inference" if (folder / "inference").is_dir() else folder
     if not (config_dir / "config.yaml").is_file():
@@ -55,7 +66,11 @@ def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
             raise CheckpointUnavailableError(f"{folder}: run folder of format 1, expected format 2")
         raise InputNotFoundError(f"{folder}: expected a run folder; inference/config.yaml not found")
     config = read_stored_config(config_dir / "config.yaml")
-    encoder = restore_encoder(config, config_dir)
+    target = config["data"]["_target_"]
+    dataset = import_target(target)
+    if not isinstance(dataset, RestoresEncoder):
+        raise DataError(f"{config_dir / 'config.yaml'}: data._target_={target}: expected a data set class")
+    encoder = dataset.restore_encoder(config_dir)
     # The checkpoint replaces pretrained weights; their config.json, which the run copied, defines the architecture.
     node = config["model"] | ({"pretrained": str(config_dir)} if config["model"].get("pretrained") else {})
     task = encoder.task
@@ -64,7 +79,7 @@ def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
     loaded = load_named(checkpoint, folder)
     weights = {name: leaf for name, leaf in loaded.weights.items() if not name.startswith(f"{PROJECTIONS}.")}
     try:
-        check_arrays(weights, dict(tree_flatten(model.parameters())), "model")
+        check_arrays(weights, named_parameters(model), "model")
     except CorruptCheckpointError as error:
         raise CheckpointUnavailableError(f"{loaded.path}: {error}") from None
     model.load_weights(list(weights.items()))
@@ -85,33 +100,44 @@ def restore_from(path: Path) -> RestoredModel:
 
 
 def _restore_ensemble(folder: Path) -> RestoredModel:
-    """The ensemble of a folder as one model, with the encoder of its first member.
-
-    Raises:
-        DataError: `ensemble.json` is damaged, or the members differ in tokenizer or task.
-    """
-    members, combine = read_ensemble(folder)
+    """The ensemble of a folder as one model, with the encoder of its first member."""
+    members, mean = _read_ensemble(folder)
     restored = [restore_from(member) for member in members]
-    first = restored[0]
-    for member, other in zip(members, restored, strict=True):
-        if _interface(other) != _interface(first):
-            raise DataError(f"{folder / FILE}: expected one tokenizer and task, {member} differs from {members[0]}")
-    return replace(first, model=Ensemble([member.model for member in restored], mean=combine))  # type: ignore[arg-type]
+    first = restored[0].encoder
+    for member, encoder in zip(members, (each.encoder for each in restored), strict=True):
+        if (encoder.tokenizer.fingerprint, encoder.task) != (first.tokenizer.fingerprint, first.task):
+            raise DataError(
+                f"{folder / ENSEMBLE_FILE}: expected one tokenizer and task, {member} differs from {members[0]}"
+            )
+    return replace(restored[0], model=Ensemble([each.model for each in restored], mean=mean))  # type: ignore[arg-type]
 
 
-def _interface(restored: RestoredModel) -> tuple[str, Task]:
-    return restored.encoder.tokenizer.fingerprint, restored.encoder.task
+def save_ensemble(folder: Path, members: Sequence[Path], mean: EnsembleMean = "logits") -> None:
+    """Writes `ensemble.json`; members inside the folder are named relative to it."""
+    names = [str(m.relative_to(folder) if m.is_relative_to(folder) else m.absolute()) for m in members]
+    write_json(folder / ENSEMBLE_FILE, {"format": 1, "members": names, "combine": mean})
 
 
-def restore_encoder(config: dict[str, Any], inference_dir: Path) -> Encoder:
-    """The encoder that the data set of a run saved, restored by the class of that data set.
+def _read_ensemble(folder: Path) -> tuple[list[Path], EnsembleMean]:
+    """The members of the ensemble in a folder, and what is averaged."""
+    saved = read_json(folder / ENSEMBLE_FILE, EnsembleFile)
+    if not saved["members"]:
+        raise DataError(f"{folder / ENSEMBLE_FILE}: expected at least one member")
+    return [folder / name for name in saved["members"]], saved["combine"]
 
-    Raises:
-        NotAllowedError: the config names a class that is not on the list of allowed targets; it is not imported.
-        InputNotFoundError, DataError: a file is missing or damaged.
-    """
-    target = config["data"]["_target_"]
-    dataset = import_target(target)
-    if not isinstance(dataset, RestoresEncoder):
-        raise DataError(f"{inference_dir / 'config.yaml'}: data._target_={target}: expected a data set class")
-    return dataset.restore_encoder(inference_dir)
+
+def find_run_dir(path: Path) -> Path | None:
+    """The run folder, or folder of an ensemble, that a path is or lies in; None if there is none."""
+    path = path.expanduser().absolute()
+    for folder in (path, path.parent, path.parent.parent):
+        if (folder / "inference" / "config.yaml").is_file() or (folder / ENSEMBLE_FILE).is_file():
+            return folder
+    return None
+
+
+def config_dir_of(run: Path) -> Path:
+    """The `inference` folder of a run, or of the first member of an ensemble."""
+    if not (run / ENSEMBLE_FILE).is_file():
+        return run / "inference"
+    first = find_run_dir(_read_ensemble(run)[0][0])
+    return config_dir_of(first or run / "missing")

@@ -47,12 +47,10 @@ class TextGenerator:
 
     def tokens(self, prompt: str, new_document: bool) -> list[int]:
         """Token ids of a prompt, at least one; `new_document` adds the tokens before the first one of a document."""
-        tokens = self.tokenizer.encode(prompt, special=False)
-        end = [] if self.tokenizer.eos_id is None else [self.tokenizer.eos_id]
-        ids = [*(self.start if new_document else ()), *tokens] or end
-        if not ids:
+        ids = [*(self.start if new_document else ()), *self.tokenizer.encode(prompt, special=False)]
+        if not ids and self.tokenizer.eos_id is None:
             raise ConfigError("expected a prompt with text: the tokenizer has no end-of-document token to start from")
-        return ids
+        return ids or [self.tokenizer.end_id]
 
     def limited(self, request: GenerationConfig) -> GenerationConfig:
         """The request with its context length set, by default to the length used in training."""
@@ -65,35 +63,25 @@ def load_generator(run: Path, checkpoint: str = "best") -> TextGenerator:
     Raises:
         ConfigError: the model is no causal language model. InputNotFoundError: the folder holds no run.
     """
-    if run.suffix == ".gguf" or ((run / "config.json").is_file() and not (run / "config.yaml").is_file()):
-        return _pretrained_generator(run)
-    return restored_generator(restore_model(run, checkpoint))
+    if run.suffix != ".gguf" and ((run / "config.yaml").is_file() or not (run / "config.json").is_file()):
+        return restored_generator(restore_model(run, checkpoint))
+    from mlxlab.models.build import build_pretrained_model
+    from mlxlab.models.pretrained.load import pretrained_tokenizer
+
+    tokenizer = pretrained_tokenizer(run)
+    model = build_pretrained_model(run, tokenizer.vocab_size)
+    check_generates(model)
+    bare, framed = (tokenizer.encode("a", special=special) for special in (False, True))
+    start = tuple(framed[: framed.index(bare[0])])  # the special tokens that the tokenizer puts before a text
+    return TextGenerator(model, tokenizer, start, model.backbone.max_position_embeddings)
 
 
 def restored_generator(restored: RestoredModel) -> TextGenerator:
     """The generator of a restored run."""
     check_generates(restored.model)
-    encoder = restored.encoder
+    encoder, config = restored.encoder, restored.config
     assert isinstance(encoder, TextEncoder)
-    config = restored.config
     isolated = config["data"]["packing"]["mask_across_documents"]  # then no document was trained with another before it
-    end = encoder.tokenizer.eos_id
-    limit = restored.model.backbone.max_position_embeddings
+    end, limit = encoder.tokenizer.eos_id, restored.model.backbone.max_position_embeddings
     context = limit if config["model"].get("pretrained") else min(encoder.seq_len, limit)
     return TextGenerator(restored.model, encoder.tokenizer, () if isolated or end is None else (end,), context)
-
-
-def _pretrained_generator(path: Path) -> TextGenerator:
-    from mlxlab.models.build import build_pretrained_model
-    from mlxlab.models.pretrained.load import pretrained_tokenizer
-
-    tokenizer = pretrained_tokenizer(path)
-    model = build_pretrained_model(path, tokenizer.vocab_size)
-    check_generates(model)
-    return TextGenerator(model, tokenizer, _prefix_tokens(tokenizer), model.backbone.max_position_embeddings)
-
-
-def _prefix_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """The special tokens that the tokenizer puts before a text."""
-    plain, framed = (tokenizer.encode("a", special=special) for special in (False, True))
-    return tuple(framed[: framed.index(plain[0])])

@@ -1,4 +1,4 @@
-"""Laws of the soft-target cache: exact round trips, keys by content, corrupt files and records."""
+"""Laws of the teacher cache: exact round trips, keys by content, corrupt files and records."""
 
 import logging
 import resource
@@ -13,10 +13,10 @@ from scipy.special import log_softmax
 
 from distillation.test_loss import SETTINGS
 from mlxlab.data.batch import Batch
-from mlxlab.distillation import soft_target_store
-from mlxlab.distillation.cache import TeacherCache, row_key
+from mlxlab.distillation import teacher_cache
 from mlxlab.distillation.divergence import SoftTargets, soft_target_divergence
 from mlxlab.distillation.loss import DistillationLoss
+from mlxlab.distillation.teacher_cache import TeacherCache, row_key
 from mlxlab.distillation.teachers import Teachers
 from mlxlab.errors import CannotCreateError
 from mlxlab.models.ensemble import Ensemble, FrozenModel
@@ -35,8 +35,8 @@ def text(rows=3, length=7, seed=0) -> Batch:
     """A batch of a language model; the rows end with padding."""
     rng = np.random.default_rng(seed)
     tokens = rng.integers(1, V, (rows, length)).astype(np.int32)
-    mask = (np.arange(length) < length - np.arange(rows)[:, None]).astype(np.int32)
-    return Batch(tokens * mask, mask, tokens, mask.astype(np.float32), np.arange(rows))
+    segment_ids = (np.arange(length) < length - np.arange(rows)[:, None]).astype(np.int32)
+    return Batch(tokens * segment_ids, segment_ids, tokens, segment_ids.astype(np.float32), np.arange(rows))
 
 
 def logits_of(batch: Batch, seed=1) -> mx.array:
@@ -135,14 +135,15 @@ def test_the_reported_loss_of_the_top_k_is_its_divergence_from_the_full_distribu
     rows = Batch(*(array[:1] for array in batch[:5]))  # without padding: all of it is stored
     assert real[0].all()
     cache.soft_targets(rows, lambda: logits_of(rows))
-    assert cache.store.counters["nats"] / cache.store.counters["targets"] == pytest.approx(lost[0].mean(), rel=1e-3)
-    cache.flush()
+    targets, _, nats = cache.records.totals()
+    assert targets == real[0].sum()
+    assert nats / targets == pytest.approx(lost[0].mean(), rel=1e-3)
     assert "nats per target" in new_cache(tmp_path / "again", dtype="float16").describe()
-    assert new_cache(tmp_path / "again", dtype="float16").store.counters == cache.store.counters
+    assert new_cache(tmp_path / "again", dtype="float16").records.totals() == cache.records.totals()
 
 
 def store_file(folder) -> Path:
-    return folder / soft_target_store.FILE
+    return folder / teacher_cache.FILE
 
 
 def filled_cache(folder, batch) -> dict[str, np.ndarray]:
@@ -207,7 +208,7 @@ def test_a_record_that_cannot_be_right_is_computed_again(tmp_path, caplog, damag
 
 
 def test_records_are_written_in_transactions_of_limited_size(tmp_path, monkeypatch):
-    monkeypatch.setattr(soft_target_store, "BUFFER_BYTES", 400)
+    monkeypatch.setattr(teacher_cache, "BUFFER_BYTES", 400)
     cache = new_cache(tmp_path)
     batches = [text(seed=seed) for seed in range(20)]
     for batch in batches:

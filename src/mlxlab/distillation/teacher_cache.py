@@ -1,0 +1,247 @@
+"""The teacher cache: soft targets on disk, in one SQLite file for each set of teachers, data and options.
+
+Rows are keyed by content, so the teachers are queried once for a text, in whatever batch, epoch or run it occurs.
+"""
+
+import logging
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, TypedDict
+
+import mlx.core as mx
+import numpy as np
+import xxhash
+
+from mlxlab.constraints import Size
+from mlxlab.data.batch import Batch
+from mlxlab.distillation.divergence import MIN_PROBABILITY
+from mlxlab.errors import CannotCreateError
+from mlxlab.ops.kl_divergence import log_softmax
+
+FILE = "soft_targets.sqlite"
+BUFFER_BYTES = 16 << 20  # records are written in transactions of about this size
+VALUES, CLASSES = "teacher", "teacher_classes"  # names in `Batch.aux`
+_WAIT_SECONDS = 30  # for other processes that are writing
+# The last three: number of targets, and what storing k classes loses, summed over them (see `TeacherCache.describe`).
+_TABLE = "records (key BLOB PRIMARY KEY, record BLOB, checksum BLOB, targets INTEGER, tail REAL, nats REAL)"
+log = logging.getLogger(__name__)
+
+
+class CacheOptions(TypedDict, total=False):
+    """`trainer.distillation.teacher_cache`."""
+
+    top_k: Size
+    dtype: Literal["float16", "float32"]
+
+
+class TeacherCache:
+    """Log-probabilities of the k most likely classes and of their tail, all other classes together, for each target.
+
+    Args:
+        top_k: classes stored per target; with all of them, the logits are stored.
+        dtype: of the stored values.
+        folder: one for these teachers, data and options only.
+        num_classes: of the task.
+
+    Raises:
+        CannotCreateError: the folder cannot be created.
+    """
+
+    def __init__(self, top_k: Size, dtype: Literal["float16", "float32"], *, folder: Path, num_classes: int) -> None:
+        self.num_classes, self.dtype = num_classes, np.dtype(dtype)
+        self.top_k = top_k if top_k < num_classes else 0  # 0: all classes
+        self.width = self.top_k + 1 if self.top_k else num_classes
+        self.classes_dtype = np.dtype(np.uint16 if num_classes <= 1 << 16 else np.int32)
+        self.records = RecordFile(folder / FILE)
+        self.hits = self.misses = 0  # rows
+
+    def soft_targets(self, batch: Batch, compute: Callable[[], mx.array]) -> dict[str, np.ndarray]:
+        """Soft targets of a batch, as arrays for `Batch.aux`.
+
+        What was stored first is what is used: a resumed run trains on the same values, bit for bit.
+
+        Args:
+            compute: returns the logits (B, ..., C); called if a row is not stored.
+        """
+        shape = batch.targets.reshape(len(batch.targets), -1).shape  # (B, targets of a row)
+        values, classes = np.zeros((*shape, self.width), self.dtype), np.zeros((*shape, self.top_k), np.int32)
+        keys = list(map(row_key, batch.tokens, batch.segment_ids))
+        # Padding is not stored.
+        counts = list(map(_length, batch.segment_ids)) if batch.targets.ndim > 1 else [1] * len(keys)
+        missing = []
+        for row, (key, count) in enumerate(zip(keys, counts, strict=True)):
+            if (stored := self._load(key, count)) is None:
+                missing.append(row)
+            else:
+                values[row, :count], classes[row, :count] = stored
+        self.hits, self.misses = self.hits + len(keys) - len(missing), self.misses + len(missing)
+        if missing:
+            new_values, new_classes, tail, nats = (x.reshape(*shape, -1) for x in self._compress(compute()))
+            for row in missing:
+                at = row, slice(counts[row])
+                values[at], classes[at] = new_values[at], new_classes[at]
+                record = new_values[at].tobytes() + new_classes[at].tobytes()
+                self.records.put(keys[row], record, (counts[row], float(tail[at].sum()), float(nats[at].sum())))
+        aux = {VALUES: values.reshape(*batch.targets.shape, self.width)}
+        return aux | ({CLASSES: classes.reshape(*batch.targets.shape, self.top_k)} if self.top_k else {})
+
+    def flush(self) -> None:
+        """Writes every soft target to disk."""
+        self.records.flush()
+
+    def describe(self) -> str:
+        """The number of hits, and what storing k classes loses against the full distribution."""
+        stored = f"top {self.top_k} of {self.num_classes}" if self.top_k else "all classes"
+        targets, tail, nats = self.records.totals()
+        return (
+            f"teacher cache: {stored} in {self.dtype}; {self.hits} rows found, {self.misses} computed;"
+            f" {100 * tail / max(targets, 1):.2g} % of the probability is in the other classes,"
+            f" {nats / max(targets, 1):.2g} nats per target are lost"
+        )
+
+    def _load(self, key: bytes, count: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Values and classes of a row with `count` targets; None if none are stored, or they cannot be right."""
+        if (record := self.records.get(key)) is None:
+            return None
+        split = count * self.width * self.dtype.itemsize
+        if len(record) != split + count * self.top_k * self.classes_dtype.itemsize:
+            self.records.discard(key, f"{len(record)} bytes for {count} targets")
+            return None
+        values = np.frombuffer(record[:split], self.dtype).reshape(count, self.width)
+        classes = np.frombuffer(record[split:], self.classes_dtype).reshape(count, self.top_k)
+        if np.isnan(values).any() or not ((classes >= 0) & (classes < self.num_classes)).all():
+            self.records.discard(key, "values out of range")  # MLX has no bounds checks
+            return None
+        return values, classes
+
+    def _compress(self, logits: mx.array) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Logits (..., C) as stored: values (..., k + 1) and classes (..., k); what that loses: tail and nats (...)."""
+        if not self.top_k:
+            values = np.array(logits).astype(self.dtype)
+            lost = np.zeros(values.shape[:-1])
+            return values, np.zeros((*lost.shape, 0), self.classes_dtype), lost, lost
+        log_p = log_softmax(logits)
+        classes = mx.argpartition(-log_p, kth=self.top_k - 1, axis=-1)[..., : self.top_k]
+        likeliest = mx.take_along_axis(log_p, classes, axis=-1)
+        tail = mx.maximum(1 - mx.exp(likeliest).sum(axis=-1, keepdims=True), MIN_PROBABILITY)
+        values = np.array(mx.concatenate([likeliest, mx.log(tail)], axis=-1))
+        stored = values.astype(self.dtype)
+        # KL of the full distribution to what a reader of the cache can know: all other classes equally likely.
+        known = stored.astype(np.float32)
+        known[..., -1] -= np.log(self.num_classes - self.top_k)
+        nats = np.array((mx.exp(log_p) * log_p).sum(axis=-1)) - (np.exp(values) * known).sum(axis=-1)
+        return stored, np.array(classes).astype(self.classes_dtype), np.array(tail), nats
+
+
+class RecordFile:
+    """Records by key, each verified by a checksum. Several processes may share a file; the first record of a key stays.
+
+    New records stay in memory until `BUFFER_BYTES` of them are gathered or `flush` is called. A corrupt record or file
+    is deleted with one warning; a file that cannot be read or written costs a warning, never the run.
+
+    Raises:
+        CannotCreateError: the folder or the file cannot be created.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._pending: dict[bytes, tuple[object, ...]] = {}  # rows of the table
+        self._pending_bytes = 0
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = self._open()
+        except (OSError, sqlite3.OperationalError) as error:
+            raise CannotCreateError(f"{path}: the teacher cache cannot be created ({error})") from None
+
+    def get(self, key: bytes) -> bytes | None:
+        """A record; None if it is not stored, or corrupt."""
+        row = self._pending.get(key) or self._read("SELECT * FROM records WHERE key = ?", key)
+        if row is None:
+            return None
+        _, record, checksum, *_ = row
+        if isinstance(record, bytes) and checksum == xxhash.xxh3_64_digest(record):
+            return record
+        self.discard(key, "wrong checksum")
+        return None
+
+    def put(self, key: bytes, record: bytes, totals: tuple[int, float, float]) -> None:
+        self._pending[key] = (key, record, xxhash.xxh3_64_digest(record), *totals)
+        self._pending_bytes += len(record)
+        if self._pending_bytes >= BUFFER_BYTES:
+            self.flush()
+
+    def discard(self, key: bytes, reason: str) -> None:
+        """Deletes a record that cannot be used."""
+        log.warning("%s: record %s is corrupt (%s); it is computed again", self.path, key.hex(), reason)
+        self._pending.pop(key, None)
+        self._write("DELETE FROM records WHERE key = ?", [(key,)])
+
+    def totals(self) -> tuple[float, float, float]:
+        """Targets, tail and nats, summed over all records, also those of earlier runs."""
+        self.flush()
+        targets, tail, nats = self._read("SELECT total(targets), total(tail), total(nats) FROM records") or (0, 0, 0)
+        return targets, tail, nats
+
+    def flush(self) -> None:
+        """Writes every record to disk, durably. One that cannot be written is computed again another time."""
+        rows = list(self._pending.values())
+        self._pending, self._pending_bytes = {}, 0
+        if rows:
+            self._write("INSERT OR IGNORE INTO records VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def _read(self, statement: str, *parameters: bytes) -> tuple | None:
+        with self._faults_tolerated("read"):
+            return self._database.execute(statement, parameters).fetchone()
+        return None
+
+    def _write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        with self._faults_tolerated("written"), self._database:
+            self._database.execute("BEGIN IMMEDIATE")
+            self._database.executemany(statement, rows)
+
+    @contextmanager
+    def _faults_tolerated(self, action: str) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            log.warning("%s: cannot be %s (%s); the run continues without", self.path, action, error)
+        except sqlite3.DatabaseError as error:
+            self._database.close()
+            self._database = self._recreate(error)
+
+    def _open(self) -> sqlite3.Connection:
+        """Opens the file, or replaces one that is not what this class writes."""
+        # A checkpoint may be saved, and so the records flushed, from the thread that watches for lost workers.
+        database = sqlite3.connect(self.path, _WAIT_SECONDS, isolation_level=None, check_same_thread=False)
+        try:
+            database.execute("PRAGMA trusted_schema = OFF")
+            database.execute(f"CREATE TABLE IF NOT EXISTS {_TABLE}")
+            schema = database.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL").fetchall()
+            if schema != [(f"CREATE TABLE {_TABLE}",)]:
+                raise sqlite3.DatabaseError("unknown tables")
+            return database
+        except sqlite3.DatabaseError as error:
+            database.close()
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            return self._recreate(error)
+
+    def _recreate(self, error: sqlite3.DatabaseError) -> sqlite3.Connection:
+        log.warning("%s: the teacher cache is corrupt (%s); it is created again", self.path, error)
+        for path in (self.path, self.path.with_name(f"{FILE}-journal")):
+            path.unlink(missing_ok=True)
+        return self._open()
+
+
+def row_key(tokens: np.ndarray, segment_ids: np.ndarray) -> bytes:
+    """128-bit hash of the tokens and document numbers of a row, without its padding."""
+    row = np.stack([tokens, segment_ids])[:, : _length(segment_ids)]
+    return xxhash.xxh3_128_digest(row.astype(np.int32).tobytes())
+
+
+def _length(segment_ids: np.ndarray) -> int:
+    """Tokens up to the last one that is not padding."""
+    real = np.flatnonzero(segment_ids)
+    return int(real[-1]) + 1 if len(real) else 0
