@@ -7,8 +7,7 @@ from mlx.utils import tree_map
 
 from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.errors import ConfigError
-from mlxlab.inference.detokenizer import StreamingDetokenizer
-from mlxlab.inference.generate import GenerationConfig, generate, window_start
+from mlxlab.inference.generate import GenerationConfig, StreamingDetokenizer, generate, window_start
 from mlxlab.inference.sampling import SamplingParams
 from mlxlab.models.bert import Bert
 from mlxlab.models.heads import build_head

@@ -26,10 +26,8 @@ def soft_target_divergence(
 ) -> mx.array:
     """Divergence (...) between soft targets and the student's logits (..., C), not multiplied by T^2.
 
-    Args:
-        temperature: a number, or an array that broadcasts over the logits.
-        kind: a key of `DIVERGENCES`, or mse (of logits, without temperature).
-        log_sum_exp: of the logits (...), if it is already known.
+    `kind` is a key of `DIVERGENCES`, or mse (of logits, without temperature); an array of temperatures broadcasts over
+    the logits. `log_sum_exp` is that of the logits (...), if it is already known.
     """
     teacher, student = targets.values, logits
     if kind == "mse":

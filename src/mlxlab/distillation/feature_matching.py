@@ -101,13 +101,10 @@ def feature_matching_loss(
 
 @contextmanager
 def capture_calls(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, LayerCall]]:
-    """Within the context, records the last call of each named layer under its name.
-
-    Args:
-        names: dotted, as in a checkpoint: `backbone.layers.1.attention`.
+    """Within the context, records the last call of each named layer (`backbone.layers.1.attention`) under its name.
 
     Raises:
-        ConfigError: the model has no such layer; suggests the nearest name.
+        ConfigError: the model has no layer of a name; suggests the nearest one.
     """
     calls: dict[str, LayerCall] = {}
     layers = {name: layer for name, layer in model.named_modules() if name}

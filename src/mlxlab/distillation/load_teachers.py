@@ -2,26 +2,38 @@
 
 import hashlib
 from pathlib import Path
+from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import DataModule
-from mlxlab.data.tokenizers.tokenizer import load_tokenizer
+from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.distillation.options import Config, DistillationOptions, read_options
 from mlxlab.distillation.teacher_cache import CacheOptions, TeacherCache
 from mlxlab.distillation.teachers import Teachers
-from mlxlab.distillation.vocabulary import LoadedTeacher, align_vocabulary
 from mlxlab.errors import ConfigError, InputNotFoundError, NotAllowedError
 from mlxlab.files.shape import ShapeError, validate
 from mlxlab.inference.restore import config_dir_of, find_run_dir, restore_from
-from mlxlab.models.ensemble import Ensemble
+from mlxlab.models.ensemble import Ensemble, FrozenModel
 from mlxlab.models.model import Model, count_parameters
 from mlxlab.tracking.mlflow.download import download_model, is_mlflow_uri
 from mlxlab.training.trainer import Trainer
+
+
+class LoadedTeacher(NamedTuple):
+    """A teacher in evaluation mode, with what must fit its student."""
+
+    name: str
+    model: nn.Module
+    task: Task
+    tokenizer: Tokenizer
+    max_tokens: int | None  # rows longer than this have no position embeddings; None without a limit
+    held_out: str  # fingerprint of its validation data; "" if unknown
 
 
 def inherited_tokenizer(cfg: Config, cache: Path) -> Path | None:
@@ -54,23 +66,18 @@ def load_initial_weights(cfg: Config, model: nn.Module) -> None:
 def load_teachers(cfg: Config, data: DataModule, cache: Path) -> tuple[Teachers, list[str]]:
     """The teachers of a config, and messages about them for the user.
 
-    Args:
-        cache: folder below which soft targets may be cached.
-
     Raises:
         InputNotFoundError, CheckpointUnavailableError, DataError: a teacher does not exist, or is damaged.
-        NotAllowedError: a teacher has other classes or another vocabulary than the student.
-        ConfigError: the number of weights is not that of the teachers; an invalid option of the cache.
+        NotAllowedError: a teacher has another task, other classes or another vocabulary than the student.
+        ConfigError: a teacher has too few positions; weights are not one per teacher; an invalid option of the cache.
     """
     options = read_options(cfg)
     if not options.models:
         return Teachers(), []
-    weights, previous = options.teacher_weights, options.previous_students
-    if weights is not None and len(weights) != len(options.teachers):
-        raise ConfigError(
-            f"trainer.distillation.teacher_weights: expected {len(options.teachers)} weights, one per teacher, got"
-            f" {len(weights)}"
-        )
+    weights, previous, count = options.teacher_weights, options.previous_students, len(options.teachers)
+    if weights is not None and len(weights) != count:
+        title = "trainer.distillation.teacher_weights"
+        raise ConfigError(f"{title}: expected {count} weights, one per teacher, got {len(weights)}")
     teachers = [load_teacher(name, cfg, data, cache) for name in options.teachers]
     students = [load_teacher(name, cfg, data, cache) for name in options.members] if previous != "independent" else []
     if previous == "teacher" and weights is not None:
@@ -89,9 +96,7 @@ def load_teachers(cfg: Config, data: DataModule, cache: Path) -> tuple[Teachers,
         title = f"teacher: {teacher.name}"
         messages.append(f"{title}, {count_parameters(teacher.model):,} parameters")
         if teacher.held_out not in ("", data.held_out):
-            messages.append(
-                f"{title} was validated on other data: it may have been trained on the validation data here"
-            )
+            messages.append(f"{title} was validated on other data: it may have been trained on the validation data")
     return Teachers(ensemble, residual_base, teacher_cache, digests), messages
 
 
@@ -134,9 +139,35 @@ def _pretrained_folder(name: str, cache: Path) -> Path:
         ) from None
 
 
-def _align(teacher: LoadedTeacher, cfg: Config, data: DataModule, options: DistillationOptions) -> nn.Module:
-    longest, subset = cfg["data"].get("seq_len", 0), options.vocab_mapping == "subset"
-    return align_vocabulary(teacher, data.task, data.tokenizer, longest, subset=subset)
+def _align(teacher: LoadedTeacher, cfg: Config, data: DataModule, options: DistillationOptions) -> FrozenModel:
+    """The teacher with the class or token indices of the student."""
+    title, task, tokenizer = f"trainer.teachers: {teacher.name}", data.task, data.tokenizer
+    max_tokens = cfg["data"].get("seq_len", 0)  # of a row of the student's data
+    if (task.kind, task.masked) != (teacher.task.kind, teacher.task.masked):
+        raise NotAllowedError(f"{title}: expected {_describe_task(task)}, got {_describe_task(teacher.task)}")
+    if teacher.max_tokens is not None and max_tokens > teacher.max_tokens:
+        # MLX has no bounds checks.
+        raise ConfigError(f"{title}: has positions for {teacher.max_tokens} tokens, the data has rows of {max_tokens}")
+    same_tokens = teacher.tokenizer.fingerprint == tokenizer.fingerprint
+    if task.kind == "classification" and not same_tokens:
+        expected, got = (f"{each.vocab_size} tokens, {each.fingerprint[:8]}" for each in (tokenizer, teacher.tokenizer))
+        raise NotAllowedError(f"{title}: expected the student's tokenizer ({expected}), got {got}")
+    if same_tokens and teacher.task.labels == task.labels:
+        return FrozenModel(teacher.model)
+    if task.kind == "classification":
+        kind, own, names = "classes", list(teacher.task.labels), list(task.labels)
+    else:
+        kind, own, names = "tokens", _token_names(teacher.tokenizer), _token_names(tokenizer)
+    if options.vocab_mapping != "subset":
+        raise NotAllowedError(
+            f"{title}: expected the student's {len(names)} {kind}, got {len(own)} others; a teacher that knows"
+            " all of the student's is mapped by name with trainer.distillation.vocab_mapping=subset"
+        )
+    indices = {name: index for index, name in enumerate(own)}
+    if unknown := [name for name in names if name not in indices]:
+        example = f"{len(unknown)} of the student's {len(names)} {kind}, for example {unknown[0]!r}"
+        raise NotAllowedError(f"{title}: lacks {example}")
+    return FrozenModel(teacher.model, np.array([indices[name] for name in names]), tokens=kind == "tokens")
 
 
 def _open_cache(
@@ -154,3 +185,13 @@ def _open_cache(
     inputs = (ensemble.digest(), router, data.fingerprint, data.tokenizer.fingerprint, top_k, dtype)
     key = hashlib.sha256(repr(inputs).encode()).hexdigest()[:32]
     return TeacherCache(top_k, dtype, folder=folder / f"teacher-{key}", num_classes=data.task.num_classes)
+
+
+def _token_names(tokenizer: Tokenizer) -> list[str]:
+    return [str(tokenizer.inner.id_to_token(token)) for token in range(tokenizer.vocab_size)]
+
+
+def _describe_task(task: Task) -> str:
+    if task.kind == "classification":
+        return task.kind
+    return "masked language modelling" if task.masked else "causal language modelling"

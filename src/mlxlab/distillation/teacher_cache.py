@@ -58,12 +58,9 @@ class TeacherCache:
         self.hits = self.misses = 0  # rows
 
     def soft_targets(self, batch: Batch, compute: Callable[[], mx.array]) -> dict[str, np.ndarray]:
-        """Soft targets of a batch, as arrays for `Batch.aux`.
+        """Soft targets of a batch, as arrays for `Batch.aux`; `compute` gives the logits (B, ..., C) on a miss.
 
         What was stored first is what is used: a resumed run trains on the same values, bit for bit.
-
-        Args:
-            compute: returns the logits (B, ..., C); called if a row is not stored.
         """
         shape = batch.targets.reshape(len(batch.targets), -1).shape  # (B, targets of a row)
         values, classes = np.zeros((*shape, self.width), self.dtype), np.zeros((*shape, self.top_k), np.int32)

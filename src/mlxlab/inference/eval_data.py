@@ -25,11 +25,7 @@ class EvalData(NamedTuple):
 def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
     """The documents of `node["source"]` (max `validation.max_examples`), packed so that each token is a target once.
 
-    Args:
-        node: the data node of the run, with the overrides of the command line.
-
-    Raises:
-        InputNotFoundError, DataError, ServiceUnavailableError: see `open_source`.
+    `node` is the data node of the run with the overrides of the command line. Raises as `open_source`.
     """
     reading, tokenizer = node["reading"], encoder.tokenizer
     source = open_source(

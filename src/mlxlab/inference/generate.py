@@ -11,13 +11,13 @@ import numpy as np
 from mlxlab.constraints import Ge, Le, Seed, Size
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError
-from mlxlab.inference.detokenizer import StreamingDetokenizer
 from mlxlab.inference.sampling import SamplingParams
 from mlxlab.models.backbone import CausalBackbone
 from mlxlab.models.heads import CausalHead, Classifier
 from mlxlab.models.kv_cache import KVCache
 from mlxlab.models.model import Model
 
+UNFINISHED = "\ufffd"  # decoders return it for an incomplete or invalid UTF-8 sequence
 End = Literal["", "end token", "stop", "length"]
 
 
@@ -55,7 +55,7 @@ class TextChunk:
 def generate(
     model: Model,
     tokenizer: Tokenizer,
-    prompts: Sequence[Sequence[int]],
+    prompts: Sequence[list[int]],
     sampling: SamplingParams,
     request: GenerationConfig,
 ) -> Iterator[TextChunk]:
@@ -92,11 +92,7 @@ def check_generates(model: nn.Module) -> None:
 
 
 def check_context(model: Model, expected: int | None) -> int:
-    """The context length in tokens: `expected`, or what the model is configured for.
-
-    Raises:
-        ConfigError: it has learned fewer positions.
-    """
+    """The context length in tokens: `expected` (ConfigError beyond the learned positions), or that of the model."""
     limit = model.backbone.position_limit
     if expected is not None and limit is not None and expected > limit:
         raise ConfigError(f"context_length={expected}: the model has positions for {limit}")
@@ -106,6 +102,55 @@ def check_context(model: Model, expected: int | None) -> int:
 def window_start(start: int, length: int, context: int) -> int:
     """First token of the context window of a text of `length` tokens: `start`, or half a window back if full."""
     return start if length - start <= context else length - context // 2
+
+
+class StreamingDetokenizer:
+    """Decodes the tokens of one row into text.
+
+    A token may be part of a character, and with some tokenizers its text depends on the token before it: so tokens are
+    decoded after those of the previous chunk. `ended` is set at a stop string; the text ends before it.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
+        self.tokenizer, self.stop = tokenizer, [text for text in stop if text]
+        self.ended = False
+        self._before: list[int] = []  # tokens of the last chunk returned
+        self._new: list[int] = []  # tokens whose text was not returned yet
+        self._held = ""  # withheld text: it may begin a stop string
+
+    def push(self, token: int) -> str:
+        """Appends a token; returns the text that is final now, often empty."""
+        self._new.append(token)
+        text = self._text()
+        return "" if not text or text.endswith(UNFINISHED) else self._release(text)
+
+    def finish(self) -> str:
+        """The withheld text, when no token follows."""
+        text = self._release(self._text()) + self._held
+        self._held = ""
+        return text
+
+    def _text(self) -> str:
+        """The text of the new tokens."""
+        before = self.tokenizer.decode(self._before)
+        return self.tokenizer.decode([*self._before, *self._new])[len(before) :]
+
+    def _release(self, text: str) -> str:
+        self._before, self._new = self._new or self._before, []
+        if self.ended:
+            return ""
+        text = self._held + text
+        if ends := [index for stop in self.stop if (index := text.find(stop)) >= 0]:
+            self.ended, self._held = True, ""
+            return text[: min(ends)]
+        final = len(text) - max((_overlap(text, stop) for stop in self.stop), default=0)
+        self._held = text[final:]
+        return text[:final]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """The length of the longest end of `text` that begins `stop`."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
 
 
 @dataclass
@@ -121,8 +166,7 @@ class _Row:
 
     def sample(self, logits: np.ndarray, sampling: SamplingParams, seed: int) -> int:
         u = np.random.default_rng((seed, self.number, self.generated)).random() if sampling.temperature else 0.0
-        seen = np.unique(self.tokens) if sampling.repetition_penalty != 1 else np.zeros(0, np.int64)
-        return sampling.sample(logits, seen, u)
+        return sampling.sample(logits, self.tokens, u)
 
     def append(self, token: int, end_token: int | None, max_tokens: int) -> TextChunk:
         """Appends a token; returns the text that it completes, often empty."""

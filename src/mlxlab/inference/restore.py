@@ -88,11 +88,7 @@ def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
 
 
 def restore_from(path: Path) -> RestoredModel:
-    """Restores the best model of a run folder, a checkpoint of it, or an ensemble.
-
-    Raises:
-        InputNotFoundError: the path is none of these; others as `restore_model`.
-    """
+    """Restores the best model of a run folder, a checkpoint of it, or an ensemble; raises as `restore_model`."""
     run = find_run_dir(path)
     if run is None:
         raise InputNotFoundError(f"{path}: no run folder, checkpoint or ensemble")
@@ -100,7 +96,6 @@ def restore_from(path: Path) -> RestoredModel:
 
 
 def _restore_ensemble(folder: Path) -> RestoredModel:
-    """The ensemble of a folder as one model, with the encoder of its first member."""
     members, mean = _read_ensemble(folder)
     restored = [restore_from(member) for member in members]
     first = restored[0].encoder
@@ -119,7 +114,6 @@ def save_ensemble(folder: Path, members: Sequence[Path], mean: EnsembleMean = "l
 
 
 def _read_ensemble(folder: Path) -> tuple[list[Path], EnsembleMean]:
-    """The members of the ensemble in a folder, and what is averaged."""
     saved = read_json(folder / ENSEMBLE_FILE, EnsembleFile)
     if not saved["members"]:
         raise DataError(f"{folder / ENSEMBLE_FILE}: expected at least one member")

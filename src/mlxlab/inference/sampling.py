@@ -1,5 +1,6 @@
 """Samples the next token from its logits."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -28,7 +29,7 @@ class SamplingParams:
     min_p: Annotated[float, Ge(0), Lt(1)] = 0.0
     repetition_penalty: Positive = 1.0
 
-    def sample(self, logits: np.ndarray, seen: np.ndarray, u: float) -> int:
+    def sample(self, logits: np.ndarray, seen: Sequence[int], u: float) -> int:
         """The token id by inversion of the cumulative distribution at `u`, a number in [0, 1).
 
         On the host, in float64: the same `u` gives the same token on every device.
@@ -37,17 +38,17 @@ class SamplingParams:
         index = np.searchsorted(np.cumsum(probs), u * probs.sum(), side="right")
         return int(tokens[min(int(index), len(tokens) - 1)])
 
-    def candidates(self, logits: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def candidates(self, logits: np.ndarray, seen: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """The tokens that may come next and their probabilities, which sum to 1; of equal logits the lower id is first.
 
-        Args:
-            logits: (V,).
-            seen: ids of the tokens that the text has so far.
-
-        Raises:
-            DataError: no logit is finite.
+        `seen` are the tokens that the text has so far. Raises DataError if no logit (V,) is finite.
         """
-        x = self._penalised(logits, seen)
+        x = np.where(np.isnan(logits), -np.inf, logits).astype(np.float64)
+        if not np.isfinite(x.max()):
+            raise DataError("the model's logits are not finite numbers: its weights are damaged")
+        if (penalty := self.repetition_penalty) != 1:
+            repeated = np.asarray(seen, np.int64)
+            x[repeated] = np.where(x[repeated] > 0, x[repeated] / penalty, x[repeated] * penalty)
         if self.temperature == 0:
             return np.array([x.argmax()]), np.ones(1)
         x = (x - x.max()) / self.temperature
@@ -59,16 +60,6 @@ class SamplingParams:
             tokens, probs = tokens[nucleus], probs[nucleus]
         likely = probs >= self.min_p * probs.max()
         return tokens[likely], probs[likely] / probs[likely].sum()
-
-    def _penalised(self, logits: np.ndarray, seen: np.ndarray) -> np.ndarray:
-        x = np.where(np.isnan(logits), -np.inf, logits).astype(np.float64)
-        if not np.isfinite(x.max()):
-            raise DataError("the model's logits are not finite numbers: its weights are damaged")
-        if self.repetition_penalty != 1 and len(seen):
-            repeated = x[seen]
-            penalty = self.repetition_penalty
-            x[seen] = np.where(repeated > 0, repeated / penalty, repeated * penalty)
-        return x
 
     def _most_probable(self, x: np.ndarray) -> np.ndarray:
         """Ids of the top_k tokens, sorted if top_p needs it: sorting a vocabulary costs more than a small model."""

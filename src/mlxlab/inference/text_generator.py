@@ -30,11 +30,7 @@ class TextGenerator:
     def stream(
         self, prompts: Sequence[str], sampling: SamplingParams, request: GenerationConfig
     ) -> Iterator[TextChunk]:
-        """Yields chunks of the continuations as they are generated; see `generate`.
-
-        Raises:
-            ConfigError: as `generate`; DataError: a prompt has a character that the tokenizer does not know.
-        """
+        """Yields chunks of the continuations; raises as `generate`, and DataError for a character without a token."""
         rows = [self.tokens(prompt, request.new_document) for prompt in prompts]
         yield from generate(self.model, self.tokenizer, rows, sampling, self.limited(request))
 

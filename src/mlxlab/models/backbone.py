@@ -1,11 +1,10 @@
 """The interface of a backbone: the part of a model that turns tokens into hidden states, below the head."""
 
-from typing import Protocol, cast
+from typing import Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.errors import ConfigError
 from mlxlab.models.kv_cache import KVCache
 
 
@@ -66,23 +65,5 @@ class CausalBackbone(Backbone, Protocol):
     num_layers: int
 
     def extend(self, tokens: mx.array, cache: KVCache) -> mx.array:
-        """The next tokens of every row (B, T) -> their states (B, T, O), attending to what the cache holds.
-
-        Appends their keys and values to the cache.
-        """
+        """The next tokens of every row (B, T) -> their states (B, T, O); their keys and values enter the cache."""
         ...
-
-
-def check_backbone(backbone: object, target: str) -> Backbone:
-    """The same object, after a check of what a user's own class must have.
-
-    Raises:
-        ConfigError: it is not an `nn.Module`, or lacks members of the protocol; names them.
-    """
-    if not isinstance(backbone, nn.Module):
-        raise ConfigError(f"{target}: expected a backbone, an mlx.nn.Module; got a {type(backbone).__name__}")
-    # Not `isinstance` with the protocol: submodules are items of an MLX module, invisible to it in newer Pythons.
-    members = [*Backbone.__annotations__, "embedding", "pool", "remove_pooler"]
-    if missing := [name for name in members if not hasattr(backbone, name)]:
-        raise ConfigError(f"{target}: not a backbone, it has no {', '.join(missing)} (see mlxlab.models.backbone)")
-    return cast(Backbone, backbone)

@@ -71,10 +71,8 @@ class Bert(nn.Module):
             self.last_norm = nn.LayerNorm(hidden_size, eps=norm_eps)
         self.pooler = nn.Linear(hidden_size, hidden_size)
 
-    def __call__(self, tokens: mx.array, segment_ids: mx.array, token_types: mx.array | None = None) -> mx.array:
-        """`token_types` (B, T) are 0 or 1, for the first or second text of a pair; None is 0 everywhere."""
-        types = self.type_embedding.weight[0] if token_types is None else self.type_embedding(token_types)
-        x = self.embedding(tokens) + types
+    def __call__(self, tokens: mx.array, segment_ids: mx.array) -> mx.array:
+        x = self.embedding(tokens) + self.type_embedding.weight[0]  # one text per document, not a pair
         if self.position_limit is not None:
             x = x + self.position_embedding(position_ids(segment_ids, self.position_limit))
         x = self.dropout(self.norm(x))  # (B, T, D)

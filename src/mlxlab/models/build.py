@@ -6,12 +6,12 @@ from typing import cast
 import mlx.nn as nn
 
 from mlxlab.config.instantiate import instantiate
-from mlxlab.models.backbone import Backbone, check_backbone
+from mlxlab.errors import ConfigError
+from mlxlab.models.backbone import Backbone
 from mlxlab.models.heads import TaskKind, build_head
 from mlxlab.models.initialization import initialize
 from mlxlab.models.model import Model, count_parameters
-from mlxlab.models.pretrained.load import resolve
-from mlxlab.models.pretrained.shape import Node, read_shape, target_of
+from mlxlab.models.pretrained.load import Node, read_shape, resolve, target_of
 from mlxlab.models.pretrained.weights import load_head_weights, load_weights
 
 
@@ -24,12 +24,9 @@ def build_model(
     seed: int | None = None,
     load_pretrained: bool = True,
 ) -> Model:
-    """The model of a `model` node for a task.
+    """The model of a `model` node for a task; with `pretrained`, sizes are those of the pretrained model.
 
     Args:
-        node: with `pretrained`, sizes are those of the pretrained model.
-        vocab_size: tokens of the tokenizer.
-        num_classes: classes of a classifier.
         seed: the initial weights are a function of it; None leaves them undrawn, for weights that are loaded later.
         load_pretrained: whether to load pretrained weights too; a resumed or restored run has its own.
 
@@ -38,7 +35,7 @@ def build_model(
     """
     path = resolve(node["pretrained"]) if node.get("pretrained") else None
     shape = {} if path is None else read_shape(path, node, vocab_size)
-    backbone = check_backbone(instantiate({**node, **shape}, vocab_size=vocab_size), node["_target_"])
+    backbone = _build_backbone({**node, **shape}, vocab_size)
     if seed is not None:
         initialize(cast(nn.Module, backbone), seed, "backbone")
     # Weights before the head: they are checked against all of the backbone, pooler included.
@@ -64,7 +61,18 @@ def outline_backbone(node: Node) -> Backbone:
 
     The sizes are those of the node, not of `pretrained`, which brings its own vocabulary.
     """
-    return check_backbone(instantiate({**node}, vocab_size=1), node["_target_"])
+    return _build_backbone({**node}, vocab_size=1)
+
+
+def _build_backbone(node: dict[str, object], vocab_size: int) -> Backbone:
+    backbone = instantiate(node, nn.Module, vocab_size=vocab_size)
+    # Not `isinstance` with the protocol: submodules are items of an MLX module, invisible to it in newer Pythons.
+    members = [*Backbone.__annotations__, "embedding", "pool", "remove_pooler"]
+    if missing := [name for name in members if not hasattr(backbone, name)]:
+        raise ConfigError(
+            f"{node['_target_']}: not a backbone, it has no {', '.join(missing)} (see {Backbone.__module__})"
+        )
+    return cast(Backbone, backbone)
 
 
 def count_backbone_parameters(backbone: Backbone) -> int:

@@ -41,9 +41,7 @@ class FrozenModel(nn.Module):
 class Ensemble(nn.Module):
     """Frozen members whose outputs are averaged: a model like any other to evaluate and to predict with.
 
-    Args:
-        weights: one per member; None weights all members equally.
-        mean: average the logits, or the probabilities (returned as logarithms).
+    `weights` has one per member; None weights all equally. A mean of probabilities is returned as logarithms.
     """
 
     def __init__(

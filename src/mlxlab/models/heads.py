@@ -63,6 +63,5 @@ def build_head(backbone: Backbone, *, kind: TaskKind, num_classes: int = 0, drop
     backbone.remove_pooler()
     vocab_size = backbone.embedding.weight.shape[0]
     if backbone.causal:
-        tied = cast(CausalBackbone, backbone).tie_embeddings
-        return CausalHead(backbone.hidden_size, vocab_size, tied=tied)
+        return CausalHead(backbone.hidden_size, vocab_size, tied=cast(CausalBackbone, backbone).tie_embeddings)
     return MaskedHead(backbone.output_size, backbone.hidden_size, vocab_size)

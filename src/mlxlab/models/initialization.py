@@ -64,10 +64,7 @@ def initialize(module: nn.Module, seed: int, name: str) -> None:
 
     In a decoder the layers that write into the residual stream get 0.02 / sqrt(2 num_layers). Convolutions, fusion and
     pooling of a CnnHybrid are uniform in +-1 / sqrt(fan-in), as MLX draws them. A user's own backbone keeps the weights
-    that its constructor drew from MLX's generator.
-
-    Args:
-        name: the path of the module in the model, which distinguishes its parameters from those of others.
+    that its constructor drew from MLX's generator. `name` is the path of the module in the model.
     """
     if not isinstance(module, Bert | CnnHybrid | Transformer | Classifier | CausalHead | MaskedHead):
         return

@@ -20,10 +20,7 @@ class Attention(nn.Module):
     """Multi-head attention, optionally with fewer key-value heads (Ainslie et al. 2023) and rotary positions.
 
     Args:
-        hidden_size: D, dimensions of inputs and outputs.
-        num_heads: H, query heads.
-        num_kv_heads: K, key-value heads; each serves H / K query heads.
-        bias: whether the four projections have one.
+        num_kv_heads: K; each serves H / K query heads.
         dropout: fraction of attention weights dropped in training.
         rope_theta: base of the rotary frequencies; None where the positions are in the inputs.
 
@@ -32,14 +29,7 @@ class Attention(nn.Module):
     """
 
     def __init__(
-        self,
-        hidden_size: int,
-        num_heads: int,
-        num_kv_heads: int,
-        *,
-        bias: bool,
-        dropout: float,
-        rope_theta: float | None,
+        self, hidden_size: int, num_heads: int, num_kv_heads: int, bias: bool, dropout: float, rope_theta: float | None
     ) -> None:
         super().__init__()
         if hidden_size % num_heads:
@@ -74,10 +64,7 @@ class Attention(nn.Module):
 
 
 def apply_rope(x: mx.array, theta: float, offset: int | mx.array = 0) -> mx.array:
-    """Rotary positions (Su et al. 2021) on (B, H, T, D / H): keeps norms, and q.k depends on the distance only.
-
-    The first position is number `offset`, an integer or (B,) of them.
-    """
+    """Rotary positions (Su et al. 2021), the first being `offset` or (B,) of them: (B, H, T, D / H) -> the same."""
     return mx.fast.rope(x, x.shape[-1], traditional=False, base=theta, scale=1.0, offset=offset)
 
 
@@ -115,11 +102,7 @@ def position_ids(segment_ids: mx.array, limit: int) -> mx.array:
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with an activation between, or a gated one (Shazeer 2020): (..., D) -> (..., D).
-
-    Args:
-        mlp_type: an activation, or swiglu or geglu: the hidden layer is multiplied by an activated gate.
-    """
+    """Two linear layers with an activation between, or an activated gate (Shazeer 2020): (..., D) -> (..., D)."""
 
     def __init__(self, mlp_type: str, size: int, hidden_size: int, *, bias: bool) -> None:
         super().__init__()

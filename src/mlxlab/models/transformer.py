@@ -86,11 +86,7 @@ class Transformer(nn.Module):
         return self.norm(x)
 
     def extend(self, tokens: mx.array, cache: KVCache) -> mx.array:
-        """The next tokens of every row (B, T) -> their states (B, T, D); their keys and values enter the cache.
-
-        Raises:
-            ValueError: a row exceeds the learned positions.
-        """
+        """The next tokens (B, T) -> their states (B, T, D); ValueError if a row exceeds the learned positions."""
         x = self.embedding(tokens)
         if self.position_limit is not None:
             x = x + self.position_embedding(cache.position_ids(tokens.shape[1], self.position_limit))

@@ -13,8 +13,7 @@ from mlx.utils import tree_flatten, tree_map
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, NotAllowedError, ServiceUnavailableError
 from mlxlab.models.bert import Bert
 from mlxlab.models.build import build_model
-from mlxlab.models.pretrained.load import resolve, save_config
-from mlxlab.models.pretrained.shape import read_shape
+from mlxlab.models.pretrained.load import read_shape, resolve, save_config
 from mlxlab.models.pretrained.weights import load_weights
 from mlxlab.models.transformer import Transformer
 

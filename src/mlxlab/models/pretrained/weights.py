@@ -2,7 +2,6 @@
 
 import re
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import NotRequired, TypedDict, cast
 
@@ -16,10 +15,10 @@ from mlxlab.models.cnn_hybrid import CnnHybrid
 from mlxlab.models.heads import Head
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.pretrained.gguf import gguf_weights
-from mlxlab.models.pretrained.shape import read_config
+from mlxlab.models.pretrained.load import read_config
 from mlxlab.models.transformer import Transformer
 
-Names = list[tuple[str, str | Callable[[re.Match[str]], str]]]  # a pattern of published names, our name
+Names = list[tuple[str, str]]  # a pattern of published names, our name
 
 BERT_NAMES: Names = [
     (r"^bert\.", ""),
@@ -41,12 +40,14 @@ BERT_NAMES: Names = [
     (r"gamma$", "weight"),
     (r"beta$", "bias"),
 ]
-PROJECTIONS = {"q": "query", "k": "key", "v": "value", "o": "out"}
 LLAMA_NAMES: Names = [
     (r"^model\.", ""),
     (r"^lm_head\.", "head.out."),
     (r"^embed_tokens\.", "embedding."),
-    (r"self_attn\.([qkvo])_proj\.", lambda match: f"attention.{PROJECTIONS[match[1]]}."),
+    (r"self_attn\.q_proj\.", "attention.query."),
+    (r"self_attn\.k_proj\.", "attention.key."),
+    (r"self_attn\.v_proj\.", "attention.value."),
+    (r"self_attn\.o_proj\.", "attention.out."),
     (r"mlp\.(gate|up|down)_proj\.", r"feed_forward.\1."),
     (r"input_layernorm\.", "attention_norm."),
     (r"post_attention_layernorm\.", "feed_forward_norm."),
@@ -78,9 +79,8 @@ class WeightIndex(TypedDict):
 def load_weights(backbone: Backbone, path: Path) -> dict[str, mx.array]:
     """Loads every parameter of `backbone` from the model at `path`, in float32; of a CnnHybrid, those of its encoder.
 
-    Returns:
-        The weights of the pretrained model's language-modelling head by their path in ours; empty for a CnnHybrid,
-        whose head is of another shape.
+    Returns the weights of the model's language-modelling head by their path in ours; none for a CnnHybrid, whose head
+    is of another shape.
 
     Raises:
         DataError: weights are missing, misshapen or unreadable, or a layer has more of them than ours.
