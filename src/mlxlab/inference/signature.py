@@ -4,16 +4,15 @@ import json
 from dataclasses import fields
 
 from mlxlab.data.batch import Task
-from mlxlab.data.titanic.csv_schema import COLUMNS
+from mlxlab.data.titanic.passenger import COLUMNS
 
-NUMBERS = {"PassengerId": "long", "Pclass": "long", "Age": "double", "SibSp": "long", "Parch": "long", "Fare": "double"}
-TYPES = {int: "long", float: "double", bool: "boolean"}
+TYPES: dict[type, str] = {int: "long", float: "double", bool: "boolean", str: "string"}
 
 
 def model_signature(task: Task) -> dict[str, str]:
     """Classifier: Kaggle's columns to a label and a probability per class; language model: text to text."""
     if task.kind == "classification":
-        inputs = {name: NUMBERS.get(name, "string") for name in COLUMNS if name != "Survived"}
+        inputs = {name: TYPES[column.kind] for name, column in COLUMNS.items() if name != "Survived"}
         probabilities = {f"probability_{label}": "float" for label in task.labels}
         return {"inputs": _columns(inputs), "outputs": _columns({"label": "string"} | probabilities)}
     output = "filled" if task.masked else "continuation"
@@ -26,7 +25,7 @@ def _columns(types: dict[str, str]) -> str:
 
 
 def _generation_options() -> str:
-    """The options of generation with their defaults; those whose default is not a number are left out."""
+    """The options of generation with their defaults; those without one of these types are left out."""
     from mlxlab.inference.generate import GenerationConfig
     from mlxlab.inference.sampling import SamplingParams
 
