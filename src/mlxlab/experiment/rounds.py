@@ -25,8 +25,7 @@ from mlxlab.experiment.metadata import run_inputs, tracked_until_end
 from mlxlab.experiment.start import resume_config
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.files.untrusted import read_json
-from mlxlab.inference.restore import save_ensemble
-from mlxlab.inference.restore import restore_from
+from mlxlab.inference.restore import restore_from, save_ensemble
 from mlxlab.markdown import markdown_table
 from mlxlab.metric_names import VALID
 from mlxlab.models.ensemble import Ensemble
