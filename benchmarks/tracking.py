@@ -8,7 +8,6 @@ from pathlib import Path
 from benchmarks.alternate import alternate, table
 from benchmarks.subject import Subject
 from mlxlab.tracking.journal import Journal
-from mlxlab.tracking.mlflow.tracker import mlflow_tracker
 from mlxlab.tracking.tracker import NoTracker, Tracker
 from mlxlab.training.loop import log_totals
 
@@ -42,4 +41,4 @@ def tracking(size: str = "nano", rounds: int = 9, steps: int = 20) -> str:
 
 def _journal(folder: Path, uri: str) -> Journal:
     folder.mkdir(exist_ok=True)
-    return mlflow_tracker(uri, str(folder / "artifacts"), "benchmark", False, 5.0, folder=folder, project=folder)
+    return Journal(uri, str(folder / "artifacts"), "benchmark", False, 5.0, folder=folder, project=folder)

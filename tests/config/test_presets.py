@@ -66,7 +66,7 @@ def test_the_command_line_wins_over_debug_over_experiment_over_files():
     assert composed("experiment=standard", "debug=overfit").trainer.learning_rate == 1e-3
     assert composed("debug=overfit", "trainer.learning_rate=2e-3").trainer.learning_rate == 2e-3
     assert "NoTracker" in composed("experiment=standard", "debug=overfit").tracking._target_
-    assert "mlflow_tracker" in composed("debug=overfit", "tracking=mlflow").tracking._target_
+    assert composed("debug=overfit", "tracking=mlflow").tracking._target_ == "mlxlab.tracking.journal.Journal"
 
 
 def test_a_preset_tunes_pretrained_weights_at_the_rate_for_that():

@@ -13,7 +13,7 @@ from mlxlab.distillation.options import NO_DISTILLATION, read_options
 from mlxlab.experiment.build import build_session
 from mlxlab.inference.restore import find_run_dir, restore_model
 from mlxlab.models.ensemble import Ensemble
-from mlxlab.tracking.mlflow import spool
+from mlxlab.tracking.mlflow import queue
 from mlxlab.training.device_batch import to_device
 from support.models import weights_of
 from support.rounds import make_rounds
@@ -111,7 +111,7 @@ def test_the_table_of_rounds_shows_student_ensemble_and_members_of_each_round(tw
 
 
 def test_metrics_of_a_round_that_is_evaluated_again_on_resume_are_recorded_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(spool, "start_syncer", lambda _address: False)
+    monkeypatch.setattr(queue, "start_syncer", lambda _address: False)
     store = [f"tracking.uri=sqlite:///{tmp_path}/mlflow.db", "tracking.wait=0", "tracking.log_models=false"]
     settings = [word for word in WORDS if not word.startswith("tracking")]
     folder = tmp_path / "run"

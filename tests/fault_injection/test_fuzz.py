@@ -77,8 +77,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
         finished = run(*command, f"trainer.max_steps={steps}")
         assert finished.returncode == 0, finished.stderr
     server = ROOT / "tests" / "support" / "fault_injection" / "fuzz_server.py"
-    clean = environment(MLXLAB_TRACKING_SPOOL=str(folder / "spool"))
-    process = subprocess.Popen([sys.executable, server], stdin=-1, stdout=-1, text=True, env=clean)
+    process = subprocess.Popen([sys.executable, server], stdin=-1, stdout=-1, text=True, env=environment())
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     with process:

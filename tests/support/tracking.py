@@ -17,17 +17,16 @@ from typing import Any
 import pytest
 
 from mlxlab.tracking.journal import Journal
-from mlxlab.tracking.mlflow import spool
+from mlxlab.tracking.mlflow import queue
 from mlxlab.tracking.mlflow.flush import flush
-from mlxlab.tracking.mlflow.tracker import mlflow_tracker
 
 # Logs `count` steps, then ends, or is still there when the signal comes.
 TRAINER = """
 import sys, time
 from pathlib import Path
-from mlxlab.tracking.mlflow.tracker import mlflow_tracker
+from mlxlab.tracking.journal import Journal
 folder, project, count, ending = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-journal = mlflow_tracker(None, None, "mlxlab", True, 30.0, folder=folder, project=project)
+journal = Journal(None, None, "mlxlab", True, 30.0, folder=folder, project=project)
 journal.start({"model": {"width": 8}}, {})
 for step in range(1, count + 1):
     journal.log_metrics(step, {"train/loss": 1 / step, "lr": 0.1})
@@ -57,31 +56,31 @@ def make_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_ARTIFACT_ROOT", "MLXLAB_PARENT_RUN"):
         monkeypatch.delenv(name, raising=False)
     yield tmp_path
-    for folder in tmp_path.glob("**/.spool-*"):
+    for folder in tmp_path.glob("**/.queue-*"):
         kill_syncer(folder)
 
 
 def kill_syncer(folder: Path) -> bool:
     """kill -9; returns whether there was one."""
-    if not spool.syncer_lives(folder):
+    if not queue.syncer_lives(folder):
         return False
     wait_until(lambda: (folder / "lock").read_text())
     pid = int((folder / "lock").read_text())
     os.kill(pid, signal.SIGKILL)
     with contextlib.suppress(ChildProcessError):  # not every syncer is our child
         os.waitpid(pid, 0)
-    wait_until(lambda: not spool.syncer_lives(folder))
+    wait_until(lambda: not queue.syncer_lives(folder))
     return True
 
 
 def make_journal(project: Path, name: str = "a", **keys: Any) -> Journal:
     keys = {"uri": None, "artifacts": None, "experiment": "mlxlab", "log_models": True, "wait": 30.0} | keys
-    return mlflow_tracker(**keys, folder=project / "outputs" / name, project=project)
+    return Journal(**keys, folder=project / "outputs" / name, project=project)
 
 
 def upload(journal: Journal) -> list[str]:
     """What `runs.py sync` prints, in this process: parts of it can be replaced."""
-    return list(flush(journal.uploader.address, [journal.folder]))
+    return list(flush(journal.address, [journal.folder]))
 
 
 def start_trainer(project: Path, name: str, count: int, ending: str = "FINISHED") -> subprocess.Popen[str]:

@@ -10,7 +10,7 @@ defaults: [_self_]
 x: 1
 name: null
 tracking:
-  _target_: mlxlab.tracking.mlflow.tracker.mlflow_tracker
+  _target_: mlxlab.tracking.journal.Journal
   uri: sqlite:///{project}/mlruns/mlflow.db
   artifacts: null
   experiment: mlxlab

@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from mlxlab.errors import CannotCreateError, ConfigError, WriteError
-from mlxlab.tracking import jsonl
 from mlxlab.tracking.journal import Journal
-from mlxlab.tracking.mlflow import address, naming, spool
+from mlxlab.tracking.mlflow import address, naming, queue
+from mlxlab.tracking.record_writer import has_writer
 from mlxlab.tracking.records import read_records
 from support.tracking import make_journal
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("no_syncer")
 
 @pytest.fixture
 def no_syncer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool, "start_syncer", lambda address: False)
+    monkeypatch.setattr(queue, "start_syncer", lambda address: False)
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_ARTIFACT_ROOT", "MLXLAB_PARENT_RUN"):
         monkeypatch.delenv(name, raising=False)
 
@@ -43,9 +43,9 @@ def offsets(journal: Path) -> dict[int | str, int]:
 
 def test_a_training_process_imports_no_tracker_library(tmp_path):
     program = (
-        "import sys; from pathlib import Path; from mlxlab.tracking.mlflow.tracker import mlflow_tracker\n"
-        "from mlxlab.tracking.mlflow import spool; spool.start_syncer = lambda address: False\n"
-        f"here = Path({str(tmp_path)!r}); make = mlflow_tracker\n"
+        "import sys; from pathlib import Path; from mlxlab.tracking.journal import Journal\n"
+        "from mlxlab.tracking.mlflow import queue; queue.start_syncer = lambda address: False\n"
+        f"here = Path({str(tmp_path)!r}); make = Journal\n"
         "j = make(None, None, 'e', True, 0.0, folder=here / 'a', project=here)\n"
         "j.start({}, {}); j.log_metrics(1, {'a': 1.0}); j.end('FINISHED')\n"
         "heavy = {'mlflow', 'sqlalchemy', 'alembic', 'pandas', 'numpy', 'mlx', 'sqlite3'}\n"
@@ -169,11 +169,11 @@ def test_the_journal_is_locked_during_and_after_a_truncate_until_the_end(tmp_pat
     journal.start({}, {})
     journal.log_metrics(1, {"a": 1.0})
     path = journal.folder / "journal.jsonl"
-    assert jsonl.has_writer(path)
+    assert has_writer(path)
     journal.truncate_after(0)
-    assert jsonl.has_writer(path)
+    assert has_writer(path)
     journal.end("FINISHED")
-    assert not jsonl.has_writer(path)
+    assert not has_writer(path)
 
 
 def test_cleaned_keys_are_accepted_by_mlflow():
@@ -207,7 +207,7 @@ def test_addresses_are_absolute_and_printed_without_a_password(tmp_path, monkeyp
     server = address.resolve(None, None, tmp_path)
     assert server.uri == "https://me:secret@host/mlflow"
     assert server.shown == "https://***@host/mlflow"
-    assert server.spool.parent == tmp_path / "mlruns"
+    assert server.queue.parent == tmp_path / "mlruns"
     assert address.load(server.dump()) == server
 
 

@@ -49,7 +49,7 @@ def _compare(options: CompareOptions, args: list[str]) -> None:
     from mlxlab.analysis.comparison import compare
     from mlxlab.analysis.comparison_report import write_comparison
     from mlxlab.analysis.run_results import find_runs, method_results
-    from mlxlab.tracking.mlflow.tracker import mlflow_tracker
+    from mlxlab.tracking.journal import Journal
     from mlxlab.tracking.tracker import NoTracker, Tracker
 
     folders = _folders(options, args)
@@ -67,7 +67,7 @@ def _compare(options: CompareOptions, args: list[str]) -> None:
     try:
         options.out.mkdir(parents=True, exist_ok=True)
         if options.experiment:
-            tracker = mlflow_tracker(
+            tracker = Journal(
                 None, None, options.experiment, False, 30.0, folder=options.out, project=project_root()
             )
         listed = {name: ",".join(map(str, paths)) for name, paths in folders.items()}

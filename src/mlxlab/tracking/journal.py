@@ -1,67 +1,66 @@
-"""Records a run in `journal.jsonl` of its folder; another process uploads it. The format is that of `records`."""
+"""The tracker of `tracking=mlflow`: a journal in the run folder, which another process, the syncer, uploads to MLflow.
+
+MLflow is not imported here: the training process pays for none of it. `records` has the format of the journal.
+"""
 
 import json
 import os
+import shlex
 import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
-from mlxlab.errors import CannotCreateError, WriteError
-from mlxlab.tracking import jsonl, provenance
+from mlxlab.constraints import NonNegative
+from mlxlab.errors import CannotCreateError
+from mlxlab.program import command
+from mlxlab.tracking import provenance
+from mlxlab.tracking.mlflow import queue
+from mlxlab.tracking.mlflow.address import resolve
+from mlxlab.tracking.record_writer import RecordWriter, has_writer
 from mlxlab.tracking.records import FILE, STATE, is_uid, read_start, read_state, read_uid, utf8
 from mlxlab.tracking.tracker import Status
 
 PARENT = "MLXLAB_PARENT_RUN"  # environment: uid of the sweep that this process is a job of
+CHECK_SECONDS = 60.0  # between checks that the syncer is alive
 _NOT_FINITE = {"nan": '"NaN"', "inf": '"Infinity"', "-inf": '"-Infinity"'}
-CHECK_SECONDS = 60.0  # between checks that the uploading process is alive
-
-
-class Uploader(Protocol):
-    """Uploads journals to a store, in another process. Only `wait` may block."""
-
-    @property
-    def store(self) -> str:
-        """Address of the store, without a password."""
-
-    @property
-    def artifacts(self) -> str | None:
-        """Folder or URI of the artifacts; None where the store decides."""
-
-    def enqueue(self, uid: str, folder: Path) -> None:
-        """Queues the journal in the run folder, and starts the process. Raises OSError if there is no queue."""
-
-    def ensure_running(self) -> None:
-        """Starts the process again if it has ended."""
-
-    def wait(self, journal: Path, state: Path, uid: str, seconds: float) -> str:
-        """Waits up to `seconds` for the upload; returns a message on what is missing, or ""."""
-
-    def sync_command(self, folder: Path) -> str:
-        """The command with which a user completes the upload."""
 
 
 class Journal:
-    """A tracker that writes to the run folder.
+    """Records a run in its folder, from where another process uploads it to MLflow.
 
     Args:
-        uploader: uploads the journal.
-        experiment: name of the experiment in the store.
-        log_models: whether models are recorded.
+        uri: the store as MLflow writes it; null takes MLFLOW_TRACKING_URI, else mlruns/mlflow.db in the project.
+        artifacts: folder or URI of the artifacts; null takes MLFLOW_ARTIFACT_ROOT, else `artifacts` by the database.
+        experiment: name of the MLflow experiment; created if it does not exist.
+        log_models: whether the best checkpoint is logged as a model that `mlflow.pyfunc.load_model` loads.
         wait: seconds to wait for the store at the end; what is missing then follows by itself.
-        folder: the run folder.
+
+    Raises:
+        ConfigError: an address that MLflow has no store for.
     """
 
-    def __init__(self, uploader: Uploader, experiment: str, log_models: bool, wait: float, *, folder: Path) -> None:
-        self.uploader, self.experiment, self.log_models, self.wait = uploader, experiment, log_models, wait
+    def __init__(
+        self,
+        uri: str | None,
+        artifacts: str | None,
+        experiment: str,
+        log_models: bool,
+        wait: NonNegative,
+        *,
+        folder: Path,
+        project: Path,
+    ) -> None:
+        self.address = resolve(uri, artifacts, project)
+        self.experiment, self.log_models, self.wait, self.project = experiment, log_models, wait, project
         self.folder = folder.absolute()
         self.uid = read_uid(self.folder / FILE) or uuid.uuid4().hex
-        self._lines: jsonl.JsonlAppender | None = None
-        self._keys: dict[str, str] = {}
-        self._warned = False
-        self._queued = False
+        self._writer: RecordWriter | None = None
+        self._keys: dict[str, str] = {}  # metric -> its JSON
+        self._warned = self._queued = False
         self._last_check = 0.0
 
     def start(
@@ -71,34 +70,38 @@ class Journal:
             self._set_aside()
         elif (self.folder / FILE).exists():
             read_start(self.folder / FILE)  # raises if the file is not a journal
-        self._lines = jsonl.JsonlAppender(self.folder / FILE)
-        if self._lines.torn:
-            _print(f"tracking: removed {self._lines.torn} bytes of a line that was being written when the run died")
+        self._writer = RecordWriter(self.folder / FILE)
+        if self._writer.torn:
+            _print(f"removed {self._writer.torn} bytes of a line that was being written when the run died")
         parent = os.environ.get(PARENT, "")
         tags = provenance.gather() | ({"sweep": parent} if is_uid(parent) else {}) | tags
-        self._write(
-            start={
-                "uid": self.uid,
-                "name": name or utf8(self.folder.name),
-                "experiment": self.experiment,
-                "params": {utf8(key): utf8(str(value)) for key, value in _leaves("", params)},
-                "tags": _texts(tags),
-                "parent": parent if is_uid(parent) else None,
-                "store": self.uploader.store,
-                "artifacts": self.uploader.artifacts,
-                "resumed": resumed,
-            }
-        )
-        self._enqueue()
+        start = {
+            "uid": self.uid,
+            "name": name or utf8(self.folder.name),
+            "experiment": self.experiment,
+            "params": _texts(dict(_leaves("", params))),
+            "tags": _texts(tags),
+            "parent": parent if is_uid(parent) else None,
+            "store": self.address.shown,
+            "artifacts": self.address.shown_artifacts,
+            "resumed": resumed,
+        }
+        self._write(start=start)
+        try:
+            queue.register(self.address.queue, self.uid, self.folder)
+            queue.start_syncer(self.address)
+            self._queued = True
+        except OSError as error:
+            _print(f"the run is not uploaded ({error}); {self._remedy()}")
+        self._last_check = time.monotonic()
 
     def log_metrics(self, step: int, metrics: dict[str, float]) -> None:
-        assert self._lines is not None, "Journal.start comes first"
         pairs = [(self._keys.get(key) or self._key(key)) + _number(value) for key, value in metrics.items()]
         # By hand: a general encoder takes longer than everything else here.
         line = f'{{"t":{time.time_ns() // 1_000_000},"s":{int(step)},"m":{{{",".join(pairs)}}}}}\n'
         self._report(self._lines.append(line.encode()))
         if time.monotonic() - self._last_check > CHECK_SECONDS:
-            self._ensure_upload()
+            self._ensure_syncer()
 
     def set_tags(self, tags: dict[str, str]) -> None:
         self._write(tags=_texts(tags))
@@ -107,10 +110,8 @@ class Journal:
         self._write(dataset=_texts({"name": name, "digest": digest, "source": source, "context": context}))
 
     def log_artifact(self, path: Path, to: str = "") -> None:
-        try:
-            self._write(artifact={"path": self._relative(path), "to": to})
-        except ValueError as error:
-            _print(f"tracking: {error}; it is not recorded")
+        if (relative := self._relative(path)) is not None:
+            self._write(artifact={"path": relative, "to": to})
 
     def log_model(
         self,
@@ -123,71 +124,63 @@ class Journal:
     ) -> None:
         if not self.log_models:
             return
-        try:
-            paths = {key: self._relative(path) for key, path in {"checkpoint": checkpoint, **(files or {})}.items()}
-        except ValueError as error:
-            _print(f"tracking: model {name}: {error}; it is not recorded")
-            return
-        model = {"name": name, "step": step, "files": paths, "signature": signature}
-        self._write(model=model)
+        paths = {key: self._relative(path) for key, path in {"checkpoint": checkpoint, **(files or {})}.items()}
+        if None not in paths.values():
+            self._write(model={"name": name, "step": step, "files": paths, "signature": signature})
 
     def truncate_after(self, step: int) -> None:
-        assert self._lines is not None, "Journal.start comes first"
-        note = {"t": time.time_ns() // 1_000_000, "truncate_after": int(step)}
-        try:
-            self._lines.blank(lambda record: record.get("s", step) > step, note)
-        except OSError as error:
-            raise WriteError(f"{self._lines.path}: cannot be written ({error.strerror or error})") from None
+        self._lines.truncate_after(step)
 
     def end(self, status: Status) -> None:
         """Waits up to `wait` seconds for the store, 3 after a failure; prints the models' URIs and what is missing."""
-        if self._lines is None:
+        if self._writer is None:
             return
         self._write(end=status)
-        self._ensure_upload()
-        if self._lines.waiting:
-            _print(f"tracking: the last {len(self._lines.waiting)} bytes of {self._lines.path} could not be written")
-        seconds = self.wait if status == "FINISHED" else min(self.wait, 3.0)
-        missing = ""
-        if self._queued:
-            missing = self.uploader.wait(self._lines.path, self.folder / STATE, self.uid, seconds)
-        self._lines.close()
-        self._lines = None
+        self._ensure_syncer()
+        if self._writer.waiting:
+            _print(f"the last {len(self._writer.waiting)} bytes of {self._writer.path} could not be written")
+        missing = self._wait(self.wait if status == "FINISHED" else min(self.wait, 3.0)) if self._queued else ""
+        self._writer.close()
+        self._writer = None
         uploaded = read_state(self.folder / STATE, self.uid)
         for name, uri in uploaded["models"].items() if uploaded else ():
-            _print(f"tracking: model {name}: {uri}")
+            _print(f"model {name}: {uri}")
         if missing:
-            _print(f"tracking: {missing}; {self._remedy()}")
+            _print(f"{missing}; {self._remedy()}")
 
     def describe(self) -> list[str]:
-        return [f"tracking: {self.uploader.store}, experiment {self.experiment}, run {self.uid[:12]}"]
+        return [f"tracking: {self.address.shown}, experiment {self.experiment}, run {self.uid[:12]}"]
+
+    @property
+    def _lines(self) -> RecordWriter:
+        assert self._writer is not None, "Journal.start comes first"
+        return self._writer
 
     def _write(self, **record: object) -> None:
-        assert self._lines is not None, "Journal.start comes first"
         self._report(self._lines.write({"t": time.time_ns() // 1_000_000, **record}))
 
     def _report(self, error: str | None) -> None:
-        if error and self._lines and not self._warned:
-            _print(f"tracking: {self._lines.path} cannot be written ({error}); its lines wait in memory")
+        if error and not self._warned:
+            _print(f"{self._lines.path} cannot be written ({error}); its lines wait in memory")
         self._warned = bool(error)
 
     def _key(self, key: str) -> str:
         self._keys[key] = f"{json.dumps(utf8(key))}:"
         return self._keys[key]
 
-    def _relative(self, path: Path) -> str:
+    def _relative(self, path: Path) -> str | None:
+        """The path in the run folder; None, with a message, if it cannot be recorded."""
         path = Path(os.path.abspath(path))
-        if not path.is_relative_to(self.folder):
-            raise ValueError(f"{path}: outside the run folder")
-        relative = str(path.relative_to(self.folder))
-        relative.encode()  # raises if the name is not UTF-8
-        return relative
+        if path.is_relative_to(self.folder) and utf8(relative := str(path.relative_to(self.folder))) == relative:
+            return relative
+        _print(f"{utf8(path)}: outside the run folder, or its name is not UTF-8; it is not recorded")
+        return None
 
     def _set_aside(self) -> None:
         """Renames the journal of an earlier run. It stays in the folder: its upload may not be complete."""
         if not (self.folder / FILE).exists():
             return
-        if jsonl.has_writer(self.folder / FILE):
+        if has_writer(self.folder / FILE):
             raise CannotCreateError(f"another process is writing {self.folder / FILE}")
         old = read_uid(self.folder / FILE) or uuid.uuid4().hex
         for file in (FILE, STATE):
@@ -196,21 +189,34 @@ class Journal:
                 path.rename(path.with_name(file.replace("journal", f"journal-{old}", 1)))
         self.uid = uuid.uuid4().hex
 
-    def _enqueue(self) -> None:
-        self._last_check = time.monotonic()
-        try:
-            self.uploader.enqueue(self.uid, self.folder)
-            self._queued = True
-        except OSError as error:
-            _print(f"tracking: the run is not uploaded ({error}); {self._remedy()}")
-
-    def _ensure_upload(self) -> None:
+    def _ensure_syncer(self) -> None:
         self._last_check = time.monotonic()
         if self._queued:
-            self.uploader.ensure_running()
+            with suppress(OSError):  # the next run or `runs sync` starts it
+                queue.start_syncer(self.address)
+
+    def _wait(self, seconds: float) -> str:
+        """Waits for the upload, less if the store is known to be unavailable; returns what is missing, or ""."""
+        size, start, until = (self.folder / FILE).stat().st_size, time.time(), time.monotonic() + seconds
+        while True:
+            uploaded, status = read_state(self.folder / STATE, self.uid), queue.read_status(self.address.queue)
+            if uploaded and uploaded["offset"] >= size:
+                return ""
+            fault = (uploaded and uploaded["fault"]) or (status and status["fault"])
+            if fault and status and status["t"] >= int(1000 * start):
+                return f"{self.address.shown}: {fault}"
+            if time.monotonic() >= until:
+                return f"{self.address.shown} is not complete yet ({fault or 'the upload is running'})"
+            time.sleep(0.02)
 
     def _remedy(self) -> str:
-        return f"nothing is lost, complete it with: {self.uploader.sync_command(self.folder)}"
+        args = [command("runs sync"), shlex.quote(utf8(self.folder))]
+        if replace(resolve(None, None, self.project), queue=self.address.queue) != self.address:
+            args.append(f"uri={shlex.quote(self.address.shown)}")
+            artifacts = self.address.shown_artifacts
+            if artifacts and artifacts != resolve(self.address.uri, None, self.project).shown_artifacts:
+                args.append(f"artifacts={shlex.quote(artifacts)}")
+        return f"nothing is lost, complete it with: {' '.join(args)}"
 
 
 def _leaves(path: str, value: object) -> Iterator[tuple[str, object]]:
@@ -236,4 +242,4 @@ def _number(value: float) -> str:
 
 
 def _print(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(f"tracking: {line}", file=sys.stderr, flush=True)

@@ -85,31 +85,9 @@ class NoTracker:
 
     uid = ""
 
-    def start(
-        self, params: Mapping[str, object], tags: dict[str, str], *, resumed: bool = False, name: str | None = None
-    ) -> None: ...
+    def _ignore(self, *args: object, **kwargs: object) -> None: ...
 
-    def log_metrics(self, step: int, metrics: dict[str, float]) -> None: ...
-
-    def set_tags(self, tags: dict[str, str]) -> None: ...
-
-    def log_dataset(self, name: str, digest: str, source: str, context: str = "training") -> None: ...
-
-    def log_artifact(self, path: Path, to: str = "") -> None: ...
-
-    def log_model(
-        self,
-        checkpoint: Path,
-        *,
-        name: str = "best",
-        step: int | None = None,
-        files: dict[str, Path] | None = None,
-        signature: dict[str, str] | None = None,
-    ) -> None: ...
-
-    def truncate_after(self, step: int) -> None: ...
-
-    def end(self, status: Status) -> None: ...
+    start = log_metrics = set_tags = log_dataset = log_artifact = log_model = truncate_after = end = _ignore
 
     def describe(self) -> list[str]:
         return ["tracking: none"]

@@ -106,8 +106,9 @@ class FitContext:
 class Callback(Protocol):
     """Acts at the start, after every step and at the end of a fit.
 
-    It keeps no state that a resumed run would miss: decisions are derived from `state`. It asks the loop to stop or to
-    save through `context.control`, and logs through `context.log`. An exception ends the run.
+    A subclass defines the moments that it needs. It keeps no state that a resumed run would miss: decisions are derived
+    from `state`. It asks the loop to stop or to save through `context.control`, and logs through `context.log`. An
+    exception ends the run.
 
     Attributes:
         runs_on_all_ranks: True if what it does changes training, so that every process must do the same; False for
@@ -118,12 +119,12 @@ class Callback(Protocol):
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
         """Before the first step, or before the first one after a resume; the state is already restored."""
-        ...
+        return
 
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         """After every step and its evaluation."""
-        ...
+        return
 
     def on_end(self, context: FitContext, state: TrainState) -> None:
         """After the last step, whatever stopped the run; not after an exception."""
-        ...
+        return

@@ -28,9 +28,9 @@ def install(plan: dict[str, Any], phase: Path) -> None:
     with phase.open("r+b") as file:
         mark_phases(mmap.mmap(file.fileno(), 2 * len(PHASES)))
     if not plan.get("syncer", True):
-        from mlxlab.tracking.mlflow import spool
+        from mlxlab.tracking.mlflow import queue
 
-        spool.start_syncer = lambda _address: False
+        queue.start_syncer = lambda _address: False
     for name, act in (("kill", kill_in_a_save), ("fail", fail_in_saves), ("jump", jump_clock), ("poison", poison)):
         if name in plan:
             act(plan[name])

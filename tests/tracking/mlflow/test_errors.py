@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from mlxlab.errors import ServiceUnavailableError
-from mlxlab.tracking.mlflow import spool, sqlite
+from mlxlab.tracking.mlflow import queue, sqlite
 from support.tracking import (
     kill_syncer,
     make_journal,
@@ -169,7 +169,7 @@ def test_a_database_deleted_during_a_run_is_created_again_with_all_records(proje
 
 def test_sync_uploads_a_finished_run_that_the_store_has_lost(project):
     journal, _, _ = run_to_the_end(project)
-    kill_syncer(journal.uploader.address.spool)
+    kill_syncer(journal.address.queue)
     for path in (project / "mlruns").glob("mlflow.db*"):
         path.unlink()
     done = runs_py(project, "sync", str(journal.folder))
@@ -186,7 +186,7 @@ def test_an_unwritable_folder_is_reported_in_one_line(project, capsys):
 def test_a_database_of_another_mlflow_version_is_not_upgraded(project, capsys):
     run_to_the_end(project, name="before")
     path = project / "mlruns" / "mlflow.db"
-    kill_syncer(project / "mlruns" / ".spool-mlflow.db")
+    kill_syncer(project / "mlruns" / ".queue-mlflow.db")
     with closing(sqlite3.connect(path)) as database:
         database.execute("update alembic_version set version_num = '0123456789ab'")
         database.commit()
@@ -203,10 +203,10 @@ def test_a_database_of_another_mlflow_version_is_not_upgraded(project, capsys):
 def test_a_deleted_run_folder_does_not_block_other_runs(project):
     gone = make_journal(project, "gone")
     (project / "mlruns").mkdir()
-    spool.register(gone.uploader.address.spool, gone.uid, gone.folder)
+    queue.register(gone.address.queue, gone.uid, gone.folder)
     run_to_the_end(project)
     assert_complete(project)
-    wait_until(lambda: not spool.registered(gone.uploader.address.spool))
+    wait_until(lambda: not queue.registered(gone.address.queue))
 
 
 def test_an_experiment_that_was_deleted_in_mlflow_is_reported_by_name(project, capsys):
@@ -215,7 +215,7 @@ def test_an_experiment_that_was_deleted_in_mlflow_is_reported_by_name(project, c
     first.end("FINISHED")
     with closing(sqlite3.connect(project / "mlruns" / "mlflow.db", timeout=20)) as database, database:
         database.execute("update experiments set lifecycle_stage = 'deleted' where name = 'mlxlab'")
-    kill_syncer(first.uploader.address.spool)
+    kill_syncer(first.address.queue)
     second = make_journal(project, "b", wait=5.0)
     second.start({}, {})
     second.end("FINISHED")
@@ -227,10 +227,10 @@ def test_an_experiment_that_was_deleted_in_mlflow_is_reported_by_name(project, c
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_sync_prints_one_line_for_a_locked_store_which_is_complete_soon_after(project, monkeypatch, capfd):
     run_to_the_end(project, name="first", experiment="other")
-    kill_syncer(project / "mlruns" / ".spool-mlflow.db")
+    kill_syncer(project / "mlruns" / ".queue-mlflow.db")
     monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.2)
     with monkeypatch.context() as patch:
-        patch.setattr(spool, "start_syncer", lambda address: False)
+        patch.setattr(queue, "start_syncer", lambda address: False)
         journal, _, _ = run_to_the_end(project, wait=0.0)
     capfd.readouterr()
     with closing(sqlite3.connect(project / "mlruns" / "mlflow.db")) as database:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mlxlab.tracking.mlflow import log_model, spool
+from mlxlab.tracking.mlflow import log_model, queue
 from support.tracking import make_journal, project_fixture, query_store, upload  # noqa: F401
 
 pytestmark = pytest.mark.filterwarnings(
@@ -49,7 +49,7 @@ def code_of_the_installed_package(project, monkeypatch):
     code = project / "served.py"
     code.write_text(SERVED)
     monkeypatch.setattr(log_model, "CODE", code)
-    monkeypatch.setattr(spool, "start_syncer", lambda address: False)
+    monkeypatch.setattr(queue, "start_syncer", lambda address: False)
     return code
 
 

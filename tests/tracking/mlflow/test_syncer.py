@@ -8,14 +8,14 @@ import time
 
 import pytest
 
-from mlxlab.tracking.mlflow import spool, syncer
+from mlxlab.tracking.mlflow import queue, syncer
 from support.tracking import kill_syncer, make_journal, project_fixture, query_store, runs_py, start_trainer, wait_until  # noqa: F401
 
 METRICS = "select key, step, value from metrics order by key, step"
 
 
-def spool_of(project):
-    return project / "mlruns" / ".spool-mlflow.db"
+def queue_of(project):
+    return project / "mlruns" / ".queue-mlflow.db"
 
 
 def test_a_finished_run_is_in_the_store_when_end_returns(project, capsys):
@@ -69,7 +69,7 @@ def test_all_records_of_a_killed_trainer_are_uploaded_with_status_killed(project
         ("lr", 3000, 3000),
         ("train/loss", 3000, 3000),
     ]
-    wait_until(lambda: not spool.registered(spool_of(project)))
+    wait_until(lambda: not queue.registered(queue_of(project)))
 
 
 def test_six_processes_can_create_a_store_at_once(project, monkeypatch):
@@ -89,11 +89,11 @@ def test_every_line_is_uploaded_once_although_the_syncer_is_killed(project):
         journal.log_metrics(step, {"x": step / 7})
     kills = 0
     for _ in range(4):
-        wait_until(lambda: spool.syncer_lives(spool_of(project)))
+        wait_until(lambda: queue.syncer_lives(queue_of(project)))
         seen = len(query_store(project, "select 1 from metrics"))
         wait_until(lambda seen=seen: len(query_store(project, "select 1 from metrics")) > seen or seen == 5000)
-        kills += kill_syncer(spool_of(project))
-        spool.start_syncer(journal.uploader.address)
+        kills += kill_syncer(queue_of(project))
+        queue.start_syncer(journal.address)
     journal.end("FINISHED")
     assert kills >= 2
     assert query_store(project, METRICS) == [("x", step, step / 7) for step in range(1, 5001)]
@@ -177,18 +177,18 @@ def test_a_journal_that_registers_while_the_syncer_ends_is_uploaded(project, mon
     rounds = []
 
     def serve(syncer):
-        rounds.append(spool.registered(journal.uploader.address.spool))
+        rounds.append(queue.registered(journal.address.queue))
         if len(rounds) == 1:  # after the last look, before the lock is given back
-            spool.register(journal.uploader.address.spool, journal.uid, journal.folder)
-            assert not spool.start_syncer(journal.uploader.address)
+            queue.register(journal.address.queue, journal.uid, journal.folder)
+            assert not queue.start_syncer(journal.address)
             return set()
         return set(rounds[-1])
 
-    journal.uploader.address.spool.mkdir(parents=True)
+    journal.address.queue.mkdir(parents=True)
     monkeypatch.chdir(project)
     monkeypatch.setattr(syncer, "serve", serve)
     monkeypatch.setattr(os, "nice", lambda _: 0)
-    monkeypatch.setenv("MLXLAB_STORE", journal.uploader.address.dump())
+    monkeypatch.setenv("MLXLAB_STORE", journal.address.dump())
     syncer.main()
     assert rounds == [{}, {journal.uid: journal.folder}]
 
@@ -196,9 +196,9 @@ def test_a_journal_that_registers_while_the_syncer_ends_is_uploaded(project, mon
 def test_the_syncer_inherits_no_signals_and_no_signal_mask_of_the_trainer(project):
     program = (
         "import os, signal, sys, time; from pathlib import Path\n"
-        "from mlxlab.tracking.mlflow.tracker import mlflow_tracker\n"
+        "from mlxlab.tracking.journal import Journal\n"
         "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})\n"
-        f"here = Path({str(project)!r}); make = mlflow_tracker\n"
+        f"here = Path({str(project)!r}); make = Journal\n"
         "j = make(None, None, 'e', True, 30.0, folder=here / 'a', project=here)\n"
         "j.start({}, {}); j.end('FINISHED'); print('done', flush=True); time.sleep(30)\n"
     )
@@ -208,9 +208,9 @@ def test_the_syncer_inherits_no_signals_and_no_signal_mask_of_the_trainer(projec
     os.killpg(trainer.pid, signal.SIGKILL)
     trainer.communicate()
     time.sleep(0.3)
-    assert spool.syncer_lives(spool_of(project))
-    os.kill(spool.read_status(spool_of(project))["pid"], signal.SIGTERM)
-    wait_until(lambda: not spool.syncer_lives(spool_of(project)), 5.0)
+    assert queue.syncer_lives(queue_of(project))
+    os.kill(queue.read_status(queue_of(project))["pid"], signal.SIGTERM)
+    wait_until(lambda: not queue.syncer_lives(queue_of(project)), 5.0)
 
 
 @pytest.mark.parametrize("name", ["a?b=c", "per%20cent"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlxlab.tracking.mlflow import spool
+from mlxlab.tracking.mlflow import queue
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.runs.mlflow_reader import MlflowRunReader
 from mlxlab.tracking.runs.sqlite_reader import SqliteRunReader
@@ -165,7 +165,7 @@ def test_help_and_list_import_nothing_heavy(stored):
 
 def test_sync_uploads_what_waits_and_prints_it(project, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(spool, "start_syncer", lambda address: False)
+        patch.setattr(queue, "start_syncer", lambda address: False)
         journal = make_journal(project, wait=0.0)
         journal.start({}, {})
         for step in range(1, 101):
@@ -182,7 +182,7 @@ def test_sync_uploads_what_waits_and_prints_it(project, monkeypatch):
 def test_sync_takes_over_from_a_running_syncer_which_resumes_afterwards(project):
     trainer = start_trainer(project, "a", 500, "hang")
     assert trainer.stdout.readline() == "logged\n"
-    folder = project / "mlruns" / ".spool-mlflow.db"
+    folder = project / "mlruns" / ".queue-mlflow.db"
     wait_until(lambda: query_store(project, "select count(*) from metrics") == [(1000,)])
     done = runs_py(project, "sync")
     assert done.returncode == 0, done.stderr
@@ -191,7 +191,7 @@ def test_sync_takes_over_from_a_running_syncer_which_resumes_afterwards(project)
     trainer.communicate()
     wait_until(lambda: query_store(project, "select status from runs") == [("KILLED",)])
     assert query_store(project, "select count(*) from metrics") == [(1000,)]
-    wait_until(lambda: not spool.registered(folder))
+    wait_until(lambda: not queue.registered(folder))
     kill_syncer(folder)
 
 
@@ -204,7 +204,7 @@ def test_uploading_every_line_twice_changes_nothing(project):
     (journal.folder / "plot.txt").write_text("a plot")
     journal.log_artifact(journal.folder / "plot.txt", "plots")
     journal.end("FINISHED")
-    kill_syncer(journal.uploader.address.spool)
+    kill_syncer(journal.address.queue)
     tables = ["runs", "params", "tags", "metrics", "latest_metrics", "datasets", "inputs", "input_tags"]
     queries = [f"select * from {table} order by 1, 2, 3" for table in tables]
     before = [query_store(project, query) for query in queries]

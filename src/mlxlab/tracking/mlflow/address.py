@@ -19,13 +19,14 @@ _sqlite = re.compile(r"^sqlite(\+\w+)?://(?P<path>/[^?]*)?")
 class Address:
     """One store.
 
-    `artifacts` is None where the server decides. `spool` is the folder in which journals wait; None if no folder can be
-    written, then they wait in their run folders until `mlxlab runs sync FOLDER`.
+    Attributes:
+        artifacts: folder or URI; None where the server decides.
+        queue: the folder in which journals wait.
     """
 
     uri: str
     artifacts: str | None
-    spool: Path | None
+    queue: Path
 
     @property
     def database(self) -> Path | None:
@@ -49,7 +50,7 @@ class Address:
 def load(text: str) -> Address:
     """The inverse of `Address.dump`."""
     fields = json.loads(text)
-    return Address(fields["uri"], fields["artifacts"], Path(fields["spool"]))
+    return Address(fields["uri"], fields["artifacts"], Path(fields["queue"]))
 
 
 def resolve(uri: str | None, artifacts: str | None, project: Path) -> Address:
@@ -66,15 +67,15 @@ def resolve(uri: str | None, artifacts: str | None, project: Path) -> Address:
     project = project.absolute()
     if utf8(project) != str(project):
         raise ConfigError(f"tracking: {utf8(project)}: MLflow takes no folder whose name is not UTF-8")
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_uri(project / "mlruns" / "mlflow.db")
+    uri = _absolute(uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlruns/mlflow.db", project)
     artifacts = artifacts or os.environ.get("MLFLOW_ARTIFACT_ROOT") or None
-    uri = _absolute(uri, project)
-    database = _database(uri)
-    if artifacts is None and database:
-        artifacts = str(database.parent / "artifacts")
+    queues = [project / "mlruns" / f".queue-{hashlib.sha256(redact(uri).encode()).hexdigest()[:12]}"]
+    if database := _database(uri):
+        artifacts = artifacts or str(database.parent / "artifacts")
+        queues.insert(0, database.parent / f".queue-{database.name}")
     if artifacts and "://" not in artifacts:
         artifacts = str(project / artifacts.removeprefix("file:"))
-    return Address(uri, artifacts, _spool(uri, project))
+    return Address(uri, artifacts, next(filter(_writable, queues), queues[-1]))
 
 
 def _sqlite_uri(path: Path) -> str:
@@ -83,19 +84,19 @@ def _sqlite_uri(path: Path) -> str:
 
 
 def _absolute(uri: str, project: Path) -> str:
-    if not uri.startswith("sqlite"):
-        if "://" in uri or uri.startswith("databricks"):
-            if uri.startswith("file:"):
-                raise ConfigError(f"tracking.uri={redact(uri)}: MLflow 3 has no file stores; use sqlite:///<file>")
-            return uri
+    if uri.startswith("sqlite"):
+        match = _sqlite.match(uri)
+        path = ((match and match["path"]) or "/")[1:]
+        if not match or path in ("", ":memory:"):
+            raise ConfigError(f"tracking.uri={redact(uri)}: expected sqlite:///<file>: another process writes it")
+        return _sqlite_uri(project / unquote(path)) + uri[match.end() :]
+    if uri.startswith("file:"):
+        raise ConfigError(f"tracking.uri={redact(uri)}: MLflow 3 has no file stores; use sqlite:///<file>")
+    if "://" not in uri and not uri.startswith("databricks"):
         raise ConfigError(
             f"tracking.uri={redact(uri)}: expected sqlite:///<file>, http(s)://<server> or another MLflow address"
         )
-    match = _sqlite.match(uri)
-    path = ((match and match["path"]) or "/")[1:]
-    if not match or path in ("", ":memory:"):
-        raise ConfigError(f"tracking.uri={redact(uri)}: expected sqlite:///<file>: another process writes it")
-    return _sqlite_uri(project / unquote(path)) + uri[match.end() :]
+    return uri
 
 
 def _database(uri: str) -> Path | None:
@@ -103,19 +104,7 @@ def _database(uri: str) -> Path | None:
     return Path(unquote(match["path"][1:])) if match and match["path"] else None
 
 
-def _spool(uri: str, project: Path) -> Path | None:
-    database = _database(uri)
-    name = ".spool-" + hashlib.sha256(redact(uri).encode()).hexdigest()[:12]
-    folders = [project / "mlruns" / name]
-    if database:
-        folders.insert(0, database.parent / f".spool-{database.name}")
-    return next((folder for folder in folders if _writable(folder)), None)
-
-
 def _writable(folder: Path) -> bool:
     """Whether files can be created in `folder`, or in its nearest existing parent."""
-    while not folder.exists():
-        if folder == folder.parent:
-            return False
-        folder = folder.parent
-    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)

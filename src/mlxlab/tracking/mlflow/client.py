@@ -1,6 +1,8 @@
 """A store, opened through MLflow's client. Training processes do not import this."""
 
+import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +11,6 @@ from mlxlab.tracking.mlflow.errors import JournalRejectedError, StoreReplacedErr
 from mlxlab.tracking.mlflow.naming import MAX_KEY, clean
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Run
     from sqlalchemy.engine import Engine
 
@@ -42,14 +43,19 @@ class MlflowStore:
 
     def __init__(self, address: Address) -> None:
         prepare(address)
-        _quiet()
+        import mlflow  # the import sets log levels, so ours come after it
+
         from mlxlab.tracking.mlflow import sqlite
 
+        # Errors reach us as exceptions; logged too, each attempt on a locked store would print a traceback.
+        for name in (mlflow.__name__, "alembic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self.address = address
         if address.database:
             sqlite.ensure_database(address)
         self._file = _identity(address.database)
-        self.client = _client(address)
+        self.client = mlflow.MlflowClient(tracking_uri=address.uri, registry_uri=address.uri)
+        self.client.search_experiments(max_results=1)  # raises if the store does not answer
         self._experiments: dict[str, str] = {}
 
     def check(self) -> None:
@@ -59,8 +65,23 @@ class MlflowStore:
 
     def experiment(self, name: str) -> str:
         """The id of the experiment, which is created unless it exists."""
-        if name not in self._experiments:
-            self._experiments[name] = self._get_or_create(name)
+        from mlflow.exceptions import MlflowException
+
+        if name in self._experiments:
+            return self._experiments[name]
+        experiment = self.client.get_experiment_by_name(name)
+        if experiment is None:
+            try:
+                self.client.create_experiment(name, artifact_location=self._location(name), tags=KIND)
+            except MlflowException:
+                if self.client.get_experiment_by_name(name) is None:  # else another process created it meanwhile
+                    raise
+            experiment = self.client.get_experiment_by_name(name)
+        if experiment.lifecycle_stage == "deleted":
+            raise JournalRejectedError(
+                f"experiment {name} was deleted in MLflow: restore it there, or use another name"
+            )
+        self._experiments[name] = str(experiment.experiment_id)
         return self._experiments[name]
 
     def find(self, uid: str, experiment: str) -> "Run | None":
@@ -91,23 +112,6 @@ class MlflowStore:
     def _engine(self) -> "Engine | None":
         return getattr(self.client._tracking_client.store, "engine", None)  # a server's store has none
 
-    def _get_or_create(self, name: str) -> str:
-        from mlflow.exceptions import MlflowException
-
-        experiment = self.client.get_experiment_by_name(name)
-        if experiment is None:
-            try:
-                return str(self.client.create_experiment(name, artifact_location=self._location(name), tags=KIND))
-            except MlflowException:  # another process may have created it meanwhile
-                experiment = self.client.get_experiment_by_name(name)
-                if experiment is None:
-                    raise
-        if experiment.lifecycle_stage == "deleted":
-            raise JournalRejectedError(
-                f"experiment {name} was deleted in MLflow: restore it there, or use another name"
-            )
-        return str(experiment.experiment_id)
-
     def _location(self, name: str) -> str | None:
         if self.address.artifacts is None:
             return None
@@ -117,29 +121,9 @@ class MlflowStore:
         return Path(location).as_uri() if location.startswith("/") and set(location) & set("%?#") else location
 
 
-def _quiet() -> None:
-    import logging
-
-    import mlflow  # the import sets log levels, so ours come after it
-
-    # Errors reach us as exceptions; logged too, each attempt on a locked store would print a traceback.
-    for name in (mlflow.__name__, "alembic"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-def _client(address: Address) -> "MlflowClient":
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracking_uri=address.uri, registry_uri=address.uri)
-    client.search_experiments(max_results=1)  # raises if the store does not answer
-    return client
-
-
 def _identity(database: Path | None) -> tuple[int, int] | None:
-    if database is None:
-        return None
-    try:
-        status = database.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+    with suppress(OSError):
+        if database:
+            status = database.stat()
+            return status.st_dev, status.st_ino
+    return None

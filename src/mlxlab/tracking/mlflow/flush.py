@@ -1,17 +1,17 @@
 """Uploads in the foreground what waits for a store: `mlxlab runs sync`."""
 
-import contextlib
 import shlex
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from mlxlab.errors import InputNotFoundError, NotAllowedError, ServiceUnavailableError
 from mlxlab.program import command
-from mlxlab.tracking.mlflow import spool
+from mlxlab.tracking.mlflow import queue
 from mlxlab.tracking.mlflow.address import Address
 from mlxlab.tracking.mlflow.errors import StoreUnavailableError
-from mlxlab.tracking.mlflow.syncer import PollResult, Syncer
+from mlxlab.tracking.mlflow.syncer import Syncer
 from mlxlab.tracking.mlflow.uploader import locate
 from mlxlab.tracking.records import FILE, read_start, read_state, read_uid, utf8
 
@@ -24,19 +24,14 @@ def check_store(folder: Path, address: Address) -> None:
     A run folder may come from a stranger: the store it names is not used unless the user names it too.
 
     Raises:
-        InputNotFoundError: no run was tracked there.
         DataError: its journal is damaged.
         NotAllowedError: it was recorded for another store.
     """
-    try:
-        start = read_start(folder / FILE)
-    except InputNotFoundError:
-        start = None
+    start = read_start(folder / FILE) if (folder / FILE).exists() else None
     if start is None:
-        raise InputNotFoundError(f"{folder}: has no {FILE}: no run was tracked there")
+        return  # `flush` reports it
     recorded = {"uri": start["store"], "artifacts": start["artifacts"] or ""}
-    expected = {"uri": address.shown, "artifacts": address.shown_artifacts or ""}
-    if recorded != expected:
+    if recorded != {"uri": address.shown, "artifacts": address.shown_artifacts or ""}:
         store = " ".join(f"{key}={shlex.quote(value)}" for key, value in recorded.items() if value)
         raise NotAllowedError(
             f"{folder}: recorded for {store}, got {address.shown}: name the store to upload it to: uri=..., and "
@@ -54,53 +49,49 @@ def flush(address: Address, folders: list[Path]) -> Iterator[str]:
         InputNotFoundError: no run was tracked in one of the folders.
         ServiceUnavailableError: the store cannot be used, or another process is writing it for too long.
     """
-    queue = address.spool
-    if queue is None:
-        raise ServiceUnavailableError(f"{address.shown}: neither its folder nor the project's mlruns can be written")
     try:
-        queue.mkdir(parents=True, exist_ok=True)
+        address.queue.mkdir(parents=True, exist_ok=True)
         for folder in folders:
-            _register(queue, folder)
+            uids = [uid for path in folder.glob("journal*.jsonl") if (uid := read_uid(path))]
+            if not uids:
+                raise InputNotFoundError(f"{folder}: has no {FILE}: no run was tracked there")
+            for uid in uids:
+                queue.register(address.queue, uid, folder)
     except OSError as error:
         raise ServiceUnavailableError(f"{address.shown}: {error.strerror}: {error.filename}") from None
-    if not spool.registered(queue):
+    if not queue.registered(address.queue):
         yield f"{address.shown}: nothing is waiting"
         return
     try:
-        with spool.handover(queue), spool.sole_writer(queue, HANDOVER_SECONDS) as is_writer:
+        with queue.handover(address.queue), queue.sole_writer(address.queue, HANDOVER_SECONDS) as is_writer:
             if not is_writer:
                 raise ServiceUnavailableError(f"{address.shown}: another process has been writing it for too long")
             yield from _upload(Syncer(address))
     finally:
-        if spool.registered(queue):
-            spool.start_syncer(address)  # for runs that are not over, and a store that is unavailable
+        if queue.registered(address.queue):
+            queue.start_syncer(address)  # for runs that are not over, and a store that is unavailable
 
 
 def pending_summary(address: Address) -> str | None:
     """One line on the runs that are not complete in the store; None if all are."""
-    if address.spool is None or not address.spool.is_dir():
-        return None
-    count = sum(_is_behind(folder, uid) for uid, folder in spool.registered(address.spool).items())
+    count = 0
+    for uid, folder in queue.registered(address.queue).items():
+        journal, state_path = locate(folder, uid)
+        state = read_state(state_path, uid)
+        with suppress(OSError):  # deleted
+            count += journal.stat().st_size > (state["offset"] if state else -1)
     if not count:
         return None
-    status = spool.read_status(address.spool)
+    status = queue.read_status(address.queue)
     fault = f" ({status['fault']})" if status and status["fault"] else ""
     return f"{count} runs are not complete in the store yet{fault}: {command('runs sync')}"
-
-
-def _register(queue: Path, folder: Path) -> None:
-    uids = [uid for path in folder.glob("journal*.jsonl") if (uid := read_uid(path))]
-    if not uids:
-        raise InputNotFoundError(f"{folder}: has no {FILE}: no run was tracked there")
-    for uid in uids:
-        spool.register(queue, uid, folder)
 
 
 def _upload(syncer: Syncer) -> Iterator[str]:
     start, count, fault = time.monotonic(), 0, None
     try:
         while True:
-            last: PollResult = syncer.poll()
+            last = syncer.poll()
             count += last.records
             yield from (f"{utf8(folder)}: complete" for folder in last.complete)
             yield from last.notes
@@ -110,18 +101,8 @@ def _upload(syncer: Syncer) -> Iterator[str]:
         fault = str(error)
         raise ServiceUnavailableError(f"{syncer.address.shown}: {error}; nothing is lost") from None
     finally:
-        with contextlib.suppress(OSError):
-            spool.write_status(syncer.spool, fault)
+        with suppress(OSError):
+            queue.write_status(syncer.queue, fault)
     yield from (f"{utf8(folder)}: up to date, its run is not over" for folder in last.running)
     yield from (f"{utf8(folder)}: rejected: {reason}" for folder, reason in last.rejected.items())
     yield f"{syncer.address.shown}: {count} lines in {time.monotonic() - start:.1f} s"
-
-
-def _is_behind(folder: Path, uid: str) -> bool:
-    journal, state_path = locate(folder, uid)
-    try:
-        size = journal.stat().st_size
-    except OSError:
-        return False
-    state = read_state(state_path, uid)
-    return state is None or state["offset"] < size

@@ -1,17 +1,19 @@
-"""Logs a checkpoint as a model that `mlflow.pyfunc.load_model` loads.
+"""Copies artifacts and models out of a run folder that anyone may have written, and logs models to MLflow.
 
-The model's code, packages and requirements are those of the installed mlxlab, never anything a journal names: MLflow
-runs that code.
+A model loads with `mlflow.pyfunc.load_model`. Its code, packages and requirements are those of the installed mlxlab,
+never anything a journal names: MLflow runs that code.
 """
 
+import os
+import shutil
 import tempfile
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlxlab.errors import DataError
+from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.files.untrusted import open_regular
 from mlxlab.tracking import provenance
-from mlxlab.tracking.mlflow.artifacts import copy_artifact
 from mlxlab.tracking.mlflow.errors import one_line
 from mlxlab.tracking.mlflow.naming import clean_model_name
 from mlxlab.tracking.records import Model
@@ -25,15 +27,13 @@ _KEY = "mlxlab.key"  # tag: `<name>@<step>`, so that no model is made twice
 
 
 def log_model(client: "MlflowClient", experiment_id: str, run_id: str, folder: Path, model: Model) -> str:
-    """Logs the model of a journal; returns its URI. Raises DataError if its files are not those of a model."""
+    """Logs the model of a journal; returns its URI. Raises UserError if its files are not those of a model."""
+    from mlflow.entities import LoggedModelOutput
+
     with tempfile.TemporaryDirectory() as temporary:
         files: dict[str, Path] = {}
-        for name, artifact in model["files"].items():
-            copy = Path(temporary) / "files" / str(len(files))
-            copy.mkdir(parents=True)
-            if reason := copy_artifact(folder, artifact, copy):
-                raise DataError(reason)
-            [files[name]] = copy.iterdir()
+        for number, (name, artifact) in enumerate(model["files"].items()):
+            files[name] = copy_artifact(folder, artifact, Path(temporary) / str(number))
         model_id = _find_or_create(client, experiment_id, run_id, model)
         path = Path(temporary) / "model"
         try:
@@ -44,8 +44,57 @@ def log_model(client: "MlflowClient", experiment_id: str, run_id: str, folder: P
             raise DataError(one_line(error)) from error
         client.log_model_artifacts(model_id, str(path))
     client.finalize_logged_model(model_id, "READY")
-    _link_model(client, run_id, model_id, model["step"] or 0)
+    outputs = client.get_run(run_id).outputs
+    if not any(output.model_id == model_id for output in (outputs.model_outputs if outputs else [])):
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, model["step"] or 0)])
     return f"models:/{model_id}"
+
+
+def copy_artifact(folder: Path, name: str, target: Path) -> Path:
+    """Copies the file or folder `name` of the run folder into the folder `target`; returns the copy.
+
+    Only regular files inside the run folder are read: no path leads out of it, be it absolute, through `..` or through
+    a symbolic link, and no pipe, socket or device is opened.
+
+    Raises:
+        UserError: there is nothing to read.
+        OSError: `target` cannot be written.
+    """
+    root = Path(os.path.realpath(folder))
+    source = _resolve(root, root / name)
+    copy = target / source.name
+    target.mkdir(exist_ok=True)
+    if not source.is_dir():
+        _copy(source, copy)
+        return copy
+    for parent, folders, files in os.walk(source, onerror=_fail):
+        to = copy / Path(parent).relative_to(source)
+        to.mkdir()
+        inside = {entry: _resolve(root, Path(parent) / entry) for entry in (*folders, *files)}
+        for entry in files:
+            _copy(inside[entry], to / entry)
+    return copy
+
+
+def _resolve(root: Path, path: Path) -> Path:
+    try:
+        real = Path(os.path.realpath(path, strict=True))
+    except FileNotFoundError:
+        raise InputNotFoundError(f"{path}: not found") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise DataError(f"{path}: cannot be read ({error})") from None
+    if real == root or not real.is_relative_to(root):
+        raise DataError(f"{path}: leads out of the run folder")
+    return real
+
+
+def _copy(source: Path, target: Path) -> None:
+    with open_regular(source) as file, target.open("wb") as copy:
+        shutil.copyfileobj(file, copy, 2**20)
+
+
+def _fail(error: OSError) -> None:
+    raise DataError(f"{error.filename}: cannot be read ({error.strerror})")
 
 
 def _find_or_create(client: "MlflowClient", experiment_id: str, run_id: str, model: Model) -> str:
@@ -53,12 +102,9 @@ def _find_or_create(client: "MlflowClient", experiment_id: str, run_id: str, mod
     for logged in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
         if logged.tags.get(_KEY) == key:
             return str(logged.model_id)
+    name, tags = clean_model_name(model["name"]), {_KEY: key}
     created = client.create_logged_model(
-        experiment_id,
-        name=clean_model_name(model["name"]),
-        source_run_id=run_id,
-        tags={_KEY: key},
-        model_type="checkpoint",
+        experiment_id, name=name, source_run_id=run_id, tags=tags, model_type="checkpoint"
     )
     return str(created.model_id)
 
@@ -69,7 +115,7 @@ def _save(path: Path, model: Model, files: dict[str, Path], run_id: str, model_i
     from mlflow.models import ModelSignature
 
     conf = PACKAGE.parents[1] / "conf"  # next to src/ in a checkout, inside the package in a wheel
-    signature = model["signature"]
+    signature, name = model["signature"], clean_model_name(model["name"])
     mlflow.pyfunc.save_model(
         path,
         python_model=str(CODE),
@@ -77,15 +123,5 @@ def _save(path: Path, model: Model, files: dict[str, Path], run_id: str, model_i
         code_paths=[str(PACKAGE), *([str(conf)] if conf.is_dir() else [])],
         pip_requirements=provenance.requirements(),
         signature=ModelSignature.from_dict(signature) if signature else None,
-        mlflow_model=MlflowModel(
-            artifact_path=clean_model_name(model["name"]), run_id=run_id, model_uuid=model_id, model_id=model_id
-        ),
+        mlflow_model=MlflowModel(artifact_path=name, run_id=run_id, model_uuid=model_id, model_id=model_id),
     )
-
-
-def _link_model(client: "MlflowClient", run_id: str, model_id: str, step: int) -> None:
-    from mlflow.entities import LoggedModelOutput
-
-    outputs = client.get_run(run_id).outputs
-    if not any(output.model_id == model_id for output in (outputs.model_outputs if outputs else [])):
-        client.log_outputs(run_id, [LoggedModelOutput(model_id, step)])

@@ -4,27 +4,12 @@ import json
 import tempfile
 from pathlib import Path
 
-from mlxlab.errors import DataError
-from mlxlab.tracking.mlflow.artifacts import copy_artifact
+from mlxlab.errors import UserError
 from mlxlab.tracking.mlflow.client import UID, MlflowStore
 from mlxlab.tracking.mlflow.errors import JournalRejectedError
-from mlxlab.tracking.mlflow.log_model import log_model
+from mlxlab.tracking.mlflow.log_model import copy_artifact, log_model
 from mlxlab.tracking.mlflow.naming import MAX_KEY, clean, clean_params, clean_tags
-from mlxlab.tracking.records import (
-    Artifact,
-    ArtifactRecord,
-    Dataset,
-    DatasetRecord,
-    EndRecord,
-    MetricsRecord,
-    Model,
-    ModelRecord,
-    Start,
-    SyncState,
-    TagsRecord,
-    TruncateRecord,
-    utf8,
-)
+from mlxlab.tracking.records import Artifact, Dataset, Model, Record, Start, SyncState, utf8
 from mlxlab.tracking.tracker import Status
 
 MAX_ITEMS = 100  # parameters or tags per request
@@ -48,11 +33,10 @@ class RecordLogger:
             raise JournalRejectedError("the first line of the journal does not start a run")
         return self.state["run_id"]
 
-    def apply(
-        self,
-        record: MetricsRecord | TagsRecord | DatasetRecord | ArtifactRecord | ModelRecord | TruncateRecord | EndRecord,
-    ) -> None:
-        if "tags" in record:
+    def apply(self, record: Record) -> None:
+        if "start" in record:
+            self._start(record["start"], record["t"])
+        elif "tags" in record:
             self._tags(record["tags"])
         elif "dataset" in record:
             self._dataset(record["dataset"])
@@ -65,8 +49,13 @@ class RecordLogger:
         elif "end" in record:
             self.end(record["end"], record["t"])
 
-    def start(self, start: Start, t: int, uid: str) -> None:
+    def end(self, status: Status, t: int | None) -> None:
+        self.client.set_terminated(self.run_id, status, t)
+        self.state["status"] = status
+
+    def _start(self, start: Start, t: int) -> None:
         """Finds or creates the run, and sets what it started with."""
+        uid = self.state["uid"]
         if start["uid"] != uid:
             raise JournalRejectedError(f"expected the journal of run {uid}, got that of {start['uid']}")
         experiment = self.store.experiment(start["experiment"])
@@ -83,10 +72,6 @@ class RecordLogger:
         self.client.update_run(self.run_id, status="RUNNING")
         self._params(clean_params(start["params"]), run.data.params, tags)
         self._tags(tags)
-
-    def end(self, status: Status, t: int | None) -> None:
-        self.client.set_terminated(self.run_id, status, t)
-        self.state["status"] = status
 
     def _params(self, params: dict[str, str], known: dict[str, str], tags: dict[str, str]) -> None:
         """Parameters are write-once: what a resume has changed becomes tags `resumed.<key>`."""
@@ -117,9 +102,10 @@ class RecordLogger:
 
     def _artifact(self, artifact: Artifact) -> None:
         with tempfile.TemporaryDirectory() as temporary:
-            if reason := copy_artifact(self.folder, artifact["path"], Path(temporary)):
-                return self._note(f"artifact {reason}")
-            [copy] = Path(temporary).iterdir()
+            try:
+                copy = copy_artifact(self.folder, artifact["path"], Path(temporary))
+            except UserError as error:
+                return self._note(f"artifact {error}")
             send = self.client.log_artifacts if copy.is_dir() else self.client.log_artifact
             return send(self.run_id, str(copy), clean(artifact["to"]) if artifact["to"] else None)
 
@@ -128,7 +114,7 @@ class RecordLogger:
         try:
             uri = log_model(self.client, self.state["experiment_id"], self.run_id, self.folder, model)
             self.state["models"][model["name"]] = uri
-        except DataError as error:
+        except UserError as error:
             self._note(f"model {model['name']}: {error}")
 
     def _truncate_after(self, step: int) -> None:
@@ -140,5 +126,5 @@ class RecordLogger:
             self._note(f"this server deletes no metrics: those above step {step} are from before the resume")
 
     def _note(self, line: str) -> None:
-        self.notes.append(line)
+        self.notes.append(utf8(line))
         self._tags({"mlxlab.missing": "; ".join(self.notes)})

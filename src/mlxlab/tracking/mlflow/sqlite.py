@@ -4,13 +4,12 @@ MLflow builds a new database in 67 migrations, and processes that do so at the s
 resulting schema is cached as text, once per MLflow version, and becomes a database in one rename.
 """
 
-import fcntl
 import os
+import re
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from urllib.parse import quote
 from mlxlab.files.atomic import remove_leftovers, temporary_name, write_atomic
 from mlxlab.tracking.mlflow.address import Address
 from mlxlab.tracking.mlflow.errors import StoreUnavailableError
+from mlxlab.tracking.mlflow.queue import lock
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -27,6 +27,7 @@ _DEFAULT_EXPERIMENT = """
 insert into experiments(experiment_id, name, artifact_location, lifecycle_stage, creation_time, last_update_time)
 values (0, 'Default', ?, 'active', ?, ?)
 """
+_SCHEMA_VERSION = re.compile(r"""INSERT INTO "alembic_version" VALUES\('(\w+)'\)""")
 BUSY_SECONDS = 20.0  # that a write waits for a locked database
 
 
@@ -42,9 +43,9 @@ def ensure_database(address: Address) -> None:
     assert path is not None
     _set_pragmas()
     schema = _schema(address, mlflow.__version__)
-    if not path.exists() or path.stat().st_size == 0:
+    if _is_new(path):
         _build(path, schema, address)
-    expected, actual = _version_in(schema), version(path)
+    [expected], actual = _SCHEMA_VERSION.findall(schema), version(path)
     if actual != expected:
         raise StoreUnavailableError(
             f"{path}: expected schema {expected} of MLflow {mlflow.__version__}, got {actual}: back the file up, then "
@@ -103,6 +104,10 @@ def _set_pragmas() -> None:
                     connection.execute(f"pragma {line}")
 
 
+def _is_new(path: Path) -> bool:
+    return not path.exists() or path.stat().st_size == 0
+
+
 def _build(path: Path, schema: str, address: Address) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path.parent)
@@ -113,20 +118,19 @@ def _build(path: Path, schema: str, address: Address) -> None:
         database.execute(_DEFAULT_EXPERIMENT, (f"{address.artifacts}/0", now, now))
         database.commit()
         database.execute("pragma journal_mode=wal")
-    with _flock(path.with_name(f".{path.name}.lock")):
-        if not path.exists() or path.stat().st_size == 0:  # no other process has created it
+    with lock(path.with_name(f".{path.name}.lock"), block=True):
+        if _is_new(path):  # no other process has created it
             os.replace(temporary, path)
     temporary.unlink(missing_ok=True)
 
 
 def _schema(address: Address, release: str) -> str:
     """The empty schema of this MLflow release as SQL, cached because the migrations take a second."""
-    assert address.spool is not None
-    for folder in (_cache(), address.spool):
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlxlab"
+    for folder in (cache, address.queue):
         path = folder / f"mlflow-{release}.sql"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with _flock(path.with_suffix(".lock")):
+            with lock(path.with_suffix(".lock"), block=True):
                 if not path.exists():
                     write_atomic(path, _migrate())
                 return path.read_text()
@@ -146,22 +150,3 @@ def _migrate() -> str:
         engine.dispose()
         with closing(sqlite3.connect(f"{folder}/empty.db")) as database:
             return "\n".join(database.iterdump())
-
-
-def _version_in(schema: str) -> str:
-    _, _, rest = schema.partition('INSERT INTO "alembic_version" VALUES(\'')
-    return rest.partition("'")[0]
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlxlab"
-
-
-@contextmanager
-def _flock(path: Path) -> Iterator[None]:
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(file)

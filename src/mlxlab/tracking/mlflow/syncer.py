@@ -13,8 +13,7 @@ from pathlib import Path
 
 from mlxlab.errors import UserError
 from mlxlab.redact import redact
-from mlxlab.tracking.jsonl import has_writer
-from mlxlab.tracking.mlflow import address, spool
+from mlxlab.tracking.mlflow import address, queue
 from mlxlab.tracking.mlflow.address import Address
 from mlxlab.tracking.mlflow.client import MlflowStore
 from mlxlab.tracking.mlflow.errors import (
@@ -26,6 +25,7 @@ from mlxlab.tracking.mlflow.errors import (
     one_line,
 )
 from mlxlab.tracking.mlflow.uploader import JournalUploader, locate
+from mlxlab.tracking.record_writer import has_writer
 from mlxlab.tracking.records import utf8
 
 POLL_SECONDS = 0.25
@@ -52,8 +52,7 @@ class Syncer:
     """Uploads the journals of one queue. The caller holds the queue's lock."""
 
     def __init__(self, store_address: Address) -> None:
-        assert store_address.spool is not None
-        self.address, self.spool = store_address, store_address.spool
+        self.address, self.queue = store_address, store_address.queue
         self._store: MlflowStore | None = None
         self._uploaders: dict[str, JournalUploader] = {}
         self._rejected: dict[str, tuple[float, str]] = {}  # uid -> time of the next attempt, reason
@@ -66,26 +65,34 @@ class Syncer:
             StoreUnavailableError: the next call opens the store again, and tries the journal that failed last.
         """
         result = PollResult()
-        runs = spool.registered(self.spool)
+        runs = queue.registered(self.queue)
         try:
             for uid in sorted(runs, key=self._suspect.__eq__):
                 self._poll_journal(uid, runs[uid], result)
-        except StoreReplacedError as error:
-            self._close()
+        except StoreUnavailableError as error:
+            if self._store is not None:
+                self._store.close()
+            self._store = None
+            self._uploaders.clear()
+            if not isinstance(error, StoreReplacedError):
+                self._suspect = uid
+                raise
             result.notes.append(f"{error}; opening it again")
-        except StoreUnavailableError:
-            self._suspect = uid
-            self._close()
-            raise
         return result
 
     def is_any_run_alive(self) -> bool:
         """Whether the process of any queued run is alive. Does not access the store."""
-        return any(_has_writer(folder, uid) for uid, folder in spool.registered(self.spool).items())
+        for uid, folder in queue.registered(self.queue).items():
+            try:
+                if has_writer(locate(folder, uid)[0]):
+                    return True
+            except UserError:  # deleted meanwhile, or not a regular file
+                continue
+        return False
 
     def _poll_journal(self, uid: str, folder: Path, result: PollResult) -> None:
         if not locate(folder, uid)[0].exists():
-            spool.unregister(self.spool, uid)
+            queue.unregister(self.queue, uid)
             self._uploaders.pop(uid, None)
             result.notes.append(f"{utf8(folder)}: its journal was deleted")
             return
@@ -102,17 +109,18 @@ class Syncer:
                 result.notes.append(f"{utf8(folder)}: {error}")
 
     def _upload(self, uid: str, folder: Path, result: PollResult) -> None:
-        uploader = self._uploaders.get(uid)
-        if uploader is None:
-            uploader = self._uploaders[uid] = JournalUploader(self._open(), folder, uid)
-        self._open().check()
+        store = self._open()
+        if uid not in self._uploaders:
+            self._uploaders[uid] = JournalUploader(store, folder, uid)
+        store.check()
+        uploader = self._uploaders[uid]
         before, num_notes = uploader.records, len(uploader.notes)
         try:
             complete = uploader.upload_pending()
         finally:
             result.records += uploader.records - before
             result.notes += [f"{utf8(folder)}: {note}" for note in uploader.notes[num_notes:]]
-        if complete and uploader.release(self.spool):
+        if complete and uploader.release():
             del self._uploaders[uid]
             result.complete.append(folder)
         else:
@@ -129,26 +137,18 @@ class Syncer:
                 raise StoreUnavailableError(one_line(error)) from error
         return self._store
 
-    def _close(self) -> None:
-        if self._store is not None:
-            self._store.close()
-        self._store = None
-        self._uploaders.clear()
-
 
 def serve(syncer: Syncer) -> set[str]:
     """Uploads until the queue has been idle for a while; returns the journals that are still in it."""
-    spool.write_status(syncer.spool, None)
+    queue.write_status(syncer.queue, None)
     last_work = time.monotonic()
-    pause: float = POLL_SECONDS
-    fault: str | None = None
-    give_up = GIVE_UP_SECONDS
-    while time.monotonic() - last_work < (give_up if fault or spool.registered(syncer.spool) else IDLE_SECONDS):
+    pause, give_up, fault = POLL_SECONDS, GIVE_UP_SECONDS, ""
+    while time.monotonic() - last_work < (give_up if fault or queue.registered(syncer.queue) else IDLE_SECONDS):
         try:
             result = syncer.poll()
-            last_fault, fault, pause, give_up = fault, None, POLL_SECONDS, GIVE_UP_SECONDS
-            if last_fault:
+            if fault:
                 _print(f"{syncer.address.shown} is available again")
+            pause, give_up, fault = POLL_SECONDS, GIVE_UP_SECONDS, ""
             for note in result.notes:
                 _print(note)
         except StoreUnavailableError as error:
@@ -160,29 +160,15 @@ def serve(syncer: Syncer) -> set[str]:
             fault, pause = str(error), min(longest, max(1.0, pause * 2))
         if result.records or result.complete or syncer.is_any_run_alive():
             last_work = time.monotonic()
-        if not _wait(syncer, pause, fault):
-            break
-    return set(spool.registered(syncer.spool))
-
-
-def _wait(syncer: Syncer, seconds: float, fault: str | None) -> bool:
-    """Sleeps, keeping the status fresh; False if another syncer asks to take over."""
-    until = time.monotonic() + seconds
-    while True:
-        spool.write_status(syncer.spool, fault)
-        if spool.handover_requested(syncer.spool):
-            return False
-        seconds_left = until - time.monotonic()
-        if seconds_left <= 0:
-            return True
-        time.sleep(min(seconds_left, 0.5))
-
-
-def _has_writer(folder: Path, uid: str) -> bool:
-    try:
-        return has_writer(locate(folder, uid)[0])
-    except UserError:  # deleted meanwhile, or not a regular file
-        return False
+        until = time.monotonic() + pause
+        while True:
+            queue.write_status(syncer.queue, fault or None)
+            if queue.handover_requested(syncer.queue):
+                return set(queue.registered(syncer.queue))
+            if (seconds_left := until - time.monotonic()) <= 0:
+                break
+            time.sleep(min(seconds_left, 0.5))
+    return set(queue.registered(syncer.queue))
 
 
 def _print(line: str) -> None:
@@ -191,17 +177,16 @@ def _print(line: str) -> None:
 
 def main() -> None:
     store_address = address.load(os.environ.pop("MLXLAB_STORE"))
-    assert store_address.spool is not None
     os.nice(NICENESS)
-    os.chdir(store_address.spool)
+    os.chdir(store_address.queue)
     while True:
-        with spool.sole_writer(store_address.spool) as is_writer:
+        with queue.sole_writer(store_address.queue) as is_writer:
             if not is_writer:
                 return
             remaining = serve(Syncer(store_address))
         # A journal that registered just before the lock was released has started no syncer.
-        queue = spool.registered(store_address.spool)
-        if spool.handover_requested(store_address.spool) or not queue.keys() - remaining:
+        registered = queue.registered(store_address.queue)
+        if queue.handover_requested(store_address.queue) or not registered.keys() - remaining:
             return
 
 

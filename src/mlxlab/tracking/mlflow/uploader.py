@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import open_regular
-from mlxlab.tracking import jsonl
-from mlxlab.tracking.mlflow import spool
+from mlxlab.tracking.mlflow import queue
 from mlxlab.tracking.mlflow.client import UID, MlflowStore
 from mlxlab.tracking.mlflow.errors import JournalRejectedError, RunNotFoundError, classify_error
 from mlxlab.tracking.mlflow.log_record import RecordLogger
 from mlxlab.tracking.mlflow.naming import clean
-from mlxlab.tracking.records import FILE, STATE, MetricsRecord, Record, SyncState, read_records, read_state
+from mlxlab.tracking.record_writer import has_writer
+from mlxlab.tracking.records import FILE, STATE, Record, SyncState, read_records, read_state
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -62,7 +62,7 @@ class JournalUploader:
                 self._save_state()
             raise reason from error
 
-    def release(self, queue: Path) -> bool:
+    def release(self) -> bool:
         """Removes the journal from the queue, unless its run was resumed meanwhile."""
         with open_regular(self.journal) as file:
             try:
@@ -71,11 +71,12 @@ class JournalUploader:
                 return False
             if next(read_records(self.journal, self.state["offset"]), None) is not None:
                 return False
-            spool.unregister(queue, self.uid)  # before the lock goes: a resuming run registers under it
+            # Before the lock goes: a resuming run registers under it.
+            queue.unregister(self.store.address.queue, self.uid)
         return True
 
     def _upload(self) -> bool:
-        writer_gone = not jsonl.has_writer(self.journal)  # before reading: nothing can follow what is read now
+        writer_gone = not has_writer(self.journal)  # before reading: nothing can follow what is read now
         metrics: list[Metric] = []
         offset = start = self.state["offset"]
         for record, end in read_records(self.journal, start):
@@ -87,7 +88,9 @@ class JournalUploader:
             elif record is not None:
                 self._send(metrics, offset)
                 metrics = []
-                self._apply(record)
+                self.store.check()
+                self.state["t"] = record["t"]
+                self._log.apply(record)
                 self._acknowledge(end)
             self.records += 1
             offset = end
@@ -99,15 +102,6 @@ class JournalUploader:
             self._acknowledge(offset)
         return True
 
-    def _apply(self, record: Record) -> None:
-        self.store.check()
-        self.state["t"] = record["t"]
-        if "start" in record:
-            self._log.start(record["start"], record["t"], self.uid)
-            self._save_state()  # an experiment and a run are made once
-        else:
-            self._log.apply(record)
-
     def _send(self, metrics: "list[Metric]", offset: int) -> None:
         if offset == self.state["offset"]:
             return
@@ -117,7 +111,7 @@ class JournalUploader:
             self.state["t"] = metrics[-1].timestamp
         self._acknowledge(offset)
 
-    def _rows(self, record: MetricsRecord) -> "list[Metric]":
+    def _rows(self, record: Record) -> "list[Metric]":
         from mlflow.entities import Metric
 
         seen, t, step = self.state["seen"], record["t"], record["s"]

@@ -32,34 +32,31 @@ class SyncerStatus(TypedDict):
     fault: str | None  # why the store cannot be used
 
 
-def register(spool: Path, uid: str, folder: Path) -> None:
+def register(queue: Path, uid: str, folder: Path) -> None:
     """Queues a run for upload, now or when a syncer runs next."""
-    spool.mkdir(parents=True, exist_ok=True)
-    write_atomic(spool / f"{uid}.run", os.fsencode(folder.absolute()))
+    queue.mkdir(parents=True, exist_ok=True)
+    write_atomic(queue / f"{uid}.run", os.fsencode(folder.absolute()))
 
 
-def registered(spool: Path) -> dict[str, Path]:
+def registered(queue: Path) -> dict[str, Path]:
     """uid -> run folder, oldest first."""
     runs: list[tuple[float, str, Path]] = []
-    for entry in spool.glob("*.run"):
-        if not is_uid(entry.stem):
-            continue
+    for entry in queue.glob("*.run"):
         try:
             path = os.fsdecode(read_bytes(entry, max_bytes=MAX_PATH))
             runs.append((entry.stat().st_mtime, entry.stem, Path(path)))
         except (InputNotFoundError, DataError, OSError):
             continue  # removed meanwhile, or not written by us
-    return {uid: folder for _, uid, folder in sorted(runs)}
+    return {uid: folder for _, uid, folder in sorted(runs) if is_uid(uid)}
 
 
-def unregister(spool: Path, uid: str) -> None:
-    (spool / f"{uid}.run").unlink(missing_ok=True)
+def unregister(queue: Path, uid: str) -> None:
+    (queue / f"{uid}.run").unlink(missing_ok=True)
 
 
 def start_syncer(address: Address) -> bool:
     """Starts the syncer unless it runs. Detached: it outlives this process and gets none of its signals."""
-    spool = address.spool
-    if spool is None or syncer_lives(spool):
+    if syncer_lives(address.queue):
         return False
     package = Path(__file__).resolve().parents[3]
     path = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
@@ -71,7 +68,7 @@ def start_syncer(address: Address) -> bool:
         environment,
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(spool / "sync.log"), *log),
+            (os.POSIX_SPAWN_OPEN, 1, str(address.queue / "sync.log"), *log),
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ],
         setsid=True,
@@ -82,55 +79,56 @@ def start_syncer(address: Address) -> bool:
     return True
 
 
-def syncer_lives(spool: Path) -> bool:
-    with _lock(spool / "lock") as held:
+def syncer_lives(queue: Path) -> bool:
+    with lock(queue / "lock") as held:
         return not held
 
 
 @contextmanager
-def handover(spool: Path) -> Iterator[None]:
-    """While this is open, no syncer in the background keeps or takes the lock."""
-    with _lock(spool / "handover"):
-        yield
-
-
-def handover_requested(spool: Path) -> bool:
-    with _lock(spool / "handover") as held:
-        return not held
-
-
-@contextmanager
-def sole_writer(spool: Path, wait_seconds: float = 0.0) -> Iterator[bool]:
+def sole_writer(queue: Path, wait_seconds: float = 0.0) -> Iterator[bool]:
     """Yields whether this process is now the only writer of the store, after up to `wait_seconds`."""
     until = time.monotonic() + wait_seconds
     while True:
-        with _lock(spool / "lock") as held:
+        with lock(queue / "lock") as held:
+            if held:
+                (queue / "lock").write_text(str(os.getpid()))
             if held or time.monotonic() >= until:
-                if held:
-                    (spool / "lock").write_text(str(os.getpid()))
                 yield held
                 return
         time.sleep(0.05)
 
 
-def read_status(spool: Path) -> SyncerStatus | None:
+@contextmanager
+def handover(queue: Path) -> Iterator[None]:
+    """While this is open, no syncer in the background keeps or takes the lock."""
+    with lock(queue / "handover"):
+        yield
+
+
+def handover_requested(queue: Path) -> bool:
+    with lock(queue / "handover") as held:
+        return not held
+
+
+def read_status(queue: Path) -> SyncerStatus | None:
     """The last report of the syncer."""
     try:
-        return read_json(spool / "status.json", SyncerStatus)
+        return read_json(queue / "status.json", SyncerStatus)
     except (InputNotFoundError, DataError):
         return None
 
 
-def write_status(spool: Path, fault: str | None) -> None:
-    write_json(spool / "status.json", {"t": int(time.time() * 1000), "pid": os.getpid(), "fault": fault})
+def write_status(queue: Path, fault: str | None) -> None:
+    write_json(queue / "status.json", {"t": int(time.time() * 1000), "pid": os.getpid(), "fault": fault})
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[bool]:
+def lock(path: Path, *, block: bool = False) -> Iterator[bool]:
+    """Locks a file, which is created unless it exists; yields False if another process holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if block else fcntl.LOCK_NB))
         held = True
     except OSError:
         held = False

@@ -1,29 +1,27 @@
-"""An append-only file of JSON lines that survives `kill -9`, a full disk and a torn last line.
-
-One `os.write` per line on an O_APPEND descriptor: once `write` has returned, the line outlives the process. The file is
-locked (`flock`) while it is open, so that a reader can tell whether its writer is alive.
-"""
+"""Appends to `journal.jsonl`. What was written survives `kill -9`, a full disk and a torn last line."""
 
 import fcntl
 import json
 import os
 import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from mlxlab.errors import CannotCreateError
+from mlxlab.errors import CannotCreateError, WriteError
 from mlxlab.files.atomic import fsync, remove_leftovers, temporary_name
 from mlxlab.files.untrusted import open_regular
 
-MAX_WAITING = 64 * 2**20  # bytes kept in memory while the disk refuses them
+MAX_WAITING = 64 * 2**20  # bytes lines_left in memory while the disk refuses them
 
 _encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
 
 
-class JsonlAppender:
-    """Appends to `path`. A torn last line is cut first; `torn` says how many bytes it had.
+class RecordWriter:
+    """Appends to the journal `path`. An incomplete last line is removed first; `torn` is the number of its bytes.
+
+    One `os.write` per line on an O_APPEND descriptor: once it has returned, the line outlives the process. The file is
+    locked (`flock`) while it is open, so that a reader can tell whether its writer is alive.
 
     Raises:
         CannotCreateError: the file cannot be opened, or another process is writing it.
@@ -35,58 +33,54 @@ class JsonlAppender:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             remove_leftovers(path.parent)
-            self._file = _open(path)
-            self.torn = _cut_torn(self._file)
+            self._file = _open_locked(path)
+            self.torn = _remove_torn_line(self._file)
         except OSError as error:
             raise CannotCreateError(f"cannot write {path}: {error.strerror}") from None
 
     def write(self, record: Mapping[str, object]) -> str | None:
-        """Appends one line; returns the reason if it has to wait in memory, else None."""
+        """Appends a record; returns the reason if it has to wait in memory, else None."""
         return self.append((_encode(record) + "\n").encode())
 
     def append(self, data: bytes) -> str | None:
         """`write` for a line that is encoded already, newline and all."""
-        if self.waiting:
-            data = self.waiting + data
+        data = self.waiting + data
         try:
-            done = os.write(self._file, data)
+            written = os.write(self._file, data)
         except OSError as error:
             if len(data) <= MAX_WAITING:
                 self.waiting = data
             return error.strerror or str(error)
-        self.waiting = data[done:]  # the rest of a line that fitted only in part
+        self.waiting = data[written:]  # the rest of a line that fitted only in part
         return "no space left" if self.waiting else None
 
-    def blank(self, unwanted: Callable[[dict[str, Any]], bool], note: Mapping[str, object]) -> int:
-        """Overwrites unwanted lines by `{}` and spaces and appends `note`, in one atomic step; returns how many.
+    def truncate_after(self, step: int) -> None:
+        """Overwrites metrics of later steps by `{}` and spaces and appends a record of it, in one atomic step.
 
-        The length stays, so that the offsets of all other lines stay valid. Nothing happens if no line is unwanted.
+        The length stays, so that the offsets of all other lines stay valid. Raises WriteError.
         """
         lines = self.path.read_bytes().splitlines(keepends=True)
-        blanked = [_empty(line) if unwanted(_parse(line)) else line for line in lines]
-        count = sum(old is not new for old, new in zip(lines, blanked, strict=True))
-        if count:
-            self._replace(b"".join(blanked) + (_encode(note) + "\n").encode())
-        return count
+        rewritten = [b"{}".ljust(len(line) - 1) + b"\n" if _step(line) > step else line for line in lines]
+        if rewritten == lines:
+            return
+        # Not `write_atomic`: locked before it takes the name, so that at no instant does the writer look dead.
+        note = _encode({"t": time.time_ns() // 1_000_000, "truncate_after": step})
+        temporary = temporary_name(self.path)
+        file = _open_locked(temporary)
+        try:
+            with open(file, "wb", closefd=False) as out:
+                out.write(b"".join(rewritten) + f"{note}\n".encode())
+            fsync(file)
+            os.replace(temporary, self.path)
+        except OSError as error:
+            os.close(file)
+            temporary.unlink()
+            raise WriteError(f"{self.path}: cannot be written ({error.strerror or error})") from None
+        os.close(self._file)
+        self._file = file
 
     def close(self) -> None:
         os.close(self._file)
-
-    def _replace(self, data: bytes) -> None:
-        # Not `write_atomic`: locked before it takes the name, so that at no instant does the writer look dead.
-        temporary = temporary_name(self.path)
-        file = _open(temporary)
-        try:
-            with open(file, "wb", closefd=False) as out:
-                out.write(data)
-            fsync(file)
-            os.replace(temporary, self.path)
-        except BaseException:
-            os.close(file)
-            temporary.unlink(missing_ok=True)
-            raise
-        os.close(self._file)
-        self._file = file
 
 
 def has_writer(path: Path) -> bool:
@@ -99,13 +93,12 @@ def has_writer(path: Path) -> bool:
     return False
 
 
-def _open(path: Path) -> int:
+def _open_locked(path: Path) -> int:
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
         raise CannotCreateError(f"{path}: expected a regular file")
-    # A reader that asks `has_writer` holds the lock for an instant.
-    for _ in range(50):
+    for _ in range(50):  # `has_writer` holds the lock for an instant
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return file
@@ -115,7 +108,8 @@ def _open(path: Path) -> int:
     raise CannotCreateError(f"another process is writing {path}")
 
 
-def _cut_torn(file: int) -> int:
+def _remove_torn_line(file: int) -> int:
+    """Removes what follows the last newline; returns its length in bytes."""
     size = os.fstat(file).st_size
     offset, tail = size, b""
     while offset and b"\n" not in tail:
@@ -128,13 +122,9 @@ def _cut_torn(file: int) -> int:
     return torn
 
 
-def _parse(line: bytes) -> dict[str, Any]:
+def _step(line: bytes) -> int:
+    """The step of a line of metrics; -1 of any other line."""
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
-def _empty(line: bytes) -> bytes:
-    return b"{}".ljust(len(line) - 1) + b"\n"
+        return int(json.loads(line).get("s", -1))
+    except (ValueError, RecursionError, AttributeError, TypeError):  # damaged: the upload reports it
+        return -1
