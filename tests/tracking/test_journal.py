@@ -11,7 +11,7 @@ from sqlalchemy.engine import make_url
 
 from mlxlab.errors import CannotCreateError, ConfigError, WriteError
 from mlxlab.tracking.journal import Journal
-from mlxlab.tracking.mlflow import address, naming, queue
+from mlxlab.tracking.mlflow import address, client, queue
 from mlxlab.tracking.record_writer import has_writer
 from mlxlab.tracking.records import read_records
 from support.tracking import make_journal
@@ -177,11 +177,11 @@ def test_the_journal_is_locked_during_and_after_a_truncate_until_the_end(tmp_pat
 
 
 def test_cleaned_keys_are_accepted_by_mlflow():
-    assert naming.clean("a[0].b") == "a.0.b"
-    assert naming.clean("f1@5=x#+") == "f1_5_x__"
-    assert naming.clean("../../etc//passwd/") == "_/_/etc/passwd"
-    assert len(naming.clean("x" * 1000)) == 250
-    assert naming.clean("x" * 1000) != naming.clean("x" * 999)
+    assert client.clean("a[0].b") == "a.0.b"
+    assert client.clean("f1@5=x#+") == "f1_5_x__"
+    assert client.clean("../../etc//passwd/") == "_/_/etc/passwd"
+    assert len(client.clean("x" * 1000)) == 250
+    assert client.clean("x" * 1000) != client.clean("x" * 999)
 
 
 def test_params_are_recorded_flat_as_text(tmp_path):
@@ -192,7 +192,7 @@ def test_params_are_recorded_flat_as_text(tmp_path):
 
 
 def test_cleaned_params_are_within_the_limits_of_mlflow_and_stay_distinct():
-    params = naming.clean_params({"e": "x" * 9000, "k=": "1", "k@": "2"})
+    params = client.clean_params({"e": "x" * 9000, "k=": "1", "k@": "2"})
     assert len(params["e"]) == 6000
     assert sorted(value for key, value in params.items() if key.startswith("k_")) == ["1", "2"]
 

@@ -137,6 +137,14 @@ def read_uid(journal: Path) -> str | None:
     return start["uid"] if start else None
 
 
+def locate(folder: Path, uid: str) -> tuple[Path, Path]:
+    """Journal and state of a run. Its journal may have been set aside for another run in the folder."""
+    aside = folder / FILE.replace("journal", f"journal-{uid}", 1)
+    if aside.exists():
+        return aside, folder / STATE.replace("journal", f"journal-{uid}", 1)
+    return folder / FILE, folder / STATE
+
+
 def read_state(path: Path, uid: str) -> SyncState | None:
     """The state of the upload of journal `uid`; None if it is missing, damaged or of another run."""
     try:

@@ -36,7 +36,7 @@ class Address:
     @property
     def shown(self) -> str:
         """The address without a password."""
-        return _sqlite_uri(self.database) if self.database else redact(self.uri)
+        return sqlite_uri(self.database) if self.database else redact(self.uri)
 
     @property
     def shown_artifacts(self) -> str | None:
@@ -78,7 +78,7 @@ def resolve(uri: str | None, artifacts: str | None, project: Path) -> Address:
     return Address(uri, artifacts, next(filter(_writable, queues), queues[-1]))
 
 
-def _sqlite_uri(path: Path) -> str:
+def sqlite_uri(path: Path) -> str:
     """The URI of a file; SQLAlchemy decodes it."""
     return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F")
 
@@ -89,7 +89,7 @@ def _absolute(uri: str, project: Path) -> str:
         path = ((match and match["path"]) or "/")[1:]
         if not match or path in ("", ":memory:"):
             raise ConfigError(f"tracking.uri={redact(uri)}: expected sqlite:///<file>: another process writes it")
-        return _sqlite_uri(project / unquote(path)) + uri[match.end() :]
+        return sqlite_uri(project / unquote(path)) + uri[match.end() :]
     if uri.startswith("file:"):
         raise ConfigError(f"tracking.uri={redact(uri)}: MLflow 3 has no file stores; use sqlite:///<file>")
     if "://" not in uri and not uri.startswith("databricks"):

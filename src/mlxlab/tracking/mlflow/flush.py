@@ -12,8 +12,7 @@ from mlxlab.tracking.mlflow import queue
 from mlxlab.tracking.mlflow.address import Address
 from mlxlab.tracking.mlflow.errors import StoreUnavailableError
 from mlxlab.tracking.mlflow.syncer import Syncer
-from mlxlab.tracking.mlflow.uploader import locate
-from mlxlab.tracking.records import FILE, read_start, read_state, read_uid, utf8
+from mlxlab.tracking.records import FILE, locate, read_start, read_state, read_uid, utf8
 
 HANDOVER_SECONDS = 30.0  # that the syncer in the background may take to end
 

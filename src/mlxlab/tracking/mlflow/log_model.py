@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.untrusted import open_regular
 from mlxlab.tracking import provenance
+from mlxlab.tracking.mlflow.client import clean_model_name
 from mlxlab.tracking.mlflow.errors import one_line
-from mlxlab.tracking.mlflow.naming import clean_model_name
 from mlxlab.tracking.records import Model
 
 if TYPE_CHECKING:

@@ -1,13 +1,12 @@
-"""An SQLite file as MLflow's store: created without races, never upgraded unless the user does so.
+"""An SQLite file as MLflow's store: created whole or not at all, never upgraded unless the user does so.
 
-MLflow builds a new database in 67 migrations, and processes that do so at the same time break the file. Here the
-resulting schema is cached as text, once per MLflow version, and becomes a database in one rename.
+MLflow builds a new database in 67 migrations: a process that is killed meanwhile, or another that does so at the same
+time, leaves a broken file. Here the empty database is cached, once per MLflow version, and copied with one rename.
 """
 
 import os
-import re
+import shutil
 import sqlite3
-import tempfile
 import time
 from contextlib import closing, suppress
 from functools import cache
@@ -15,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from mlxlab.files.atomic import remove_leftovers, temporary_name, write_atomic
-from mlxlab.tracking.mlflow.address import Address
+from mlxlab.files.atomic import remove_leftovers, temporary_name
+from mlxlab.tracking.mlflow.address import Address, sqlite_uri
 from mlxlab.tracking.mlflow.errors import StoreUnavailableError
 from mlxlab.tracking.mlflow.queue import lock
 
@@ -27,7 +26,6 @@ _DEFAULT_EXPERIMENT = """
 insert into experiments(experiment_id, name, artifact_location, lifecycle_stage, creation_time, last_update_time)
 values (0, 'Default', ?, 'active', ?, ?)
 """
-_SCHEMA_VERSION = re.compile(r"""INSERT INTO "alembic_version" VALUES\('(\w+)'\)""")
 BUSY_SECONDS = 20.0  # that a write waits for a locked database
 
 
@@ -42,10 +40,18 @@ def ensure_database(address: Address) -> None:
     path = address.database
     assert path is not None
     _set_pragmas()
-    schema = _schema(address, mlflow.__version__)
-    if _is_new(path):
-        _build(path, schema, address)
-    [expected], actual = _SCHEMA_VERSION.findall(schema), version(path)
+    empty = _empty_database(address, mlflow.__version__)
+    if not path.exists() or path.stat().st_size == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent)
+        temporary, now = temporary_name(path), int(time.time() * 1000)
+        shutil.copyfile(empty, temporary)
+        with closing(sqlite3.connect(temporary)) as database:
+            database.execute(_DEFAULT_EXPERIMENT, (f"{address.artifacts}/0", now, now))
+            database.commit()
+            database.execute("pragma journal_mode=wal")
+        os.replace(temporary, path)
+    expected, actual = version(empty), version(path)
     if actual != expected:
         raise StoreUnavailableError(
             f"{path}: expected schema {expected} of MLflow {mlflow.__version__}, got {actual}: back the file up, then "
@@ -84,9 +90,8 @@ def delete_metrics_after(engine: "Engine", run_id: str, step: int) -> None:
         for key in keys:
             order = rows.c.step.desc(), rows.c.timestamp.desc(), rows.c.value.desc()
             of_key = (rows.c.run_uuid == run_id) & (rows.c.key == key)
-            query = select(*(rows.c[name] for name in columns)).where(of_key).order_by(*order).limit(1)
-            for row in database.execute(query).mappings():
-                database.execute(insert(latest).values(**row))
+            last = select(*(rows.c[name] for name in columns)).where(of_key).order_by(*order).limit(1)
+            database.execute(insert(latest).from_select(columns, last))
 
 
 @cache
@@ -104,49 +109,26 @@ def _set_pragmas() -> None:
                     connection.execute(f"pragma {line}")
 
 
-def _is_new(path: Path) -> bool:
-    return not path.exists() or path.stat().st_size == 0
+def _empty_database(address: Address, release: str) -> Path:
+    """An empty database of this MLflow release, cached because the migrations take a second."""
+    cache_folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlxlab"
+    try:
+        return _migrated(cache_folder / f"mlflow-{release}.db")
+    except OSError:  # not writable
+        return _migrated(address.queue / f"mlflow-{release}.db")
 
 
-def _build(path: Path, schema: str, address: Address) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(path.parent)
-    temporary = temporary_name(path)
-    now = int(time.time() * 1000)
-    with closing(sqlite3.connect(temporary)) as database:
-        database.executescript(schema)
-        database.execute(_DEFAULT_EXPERIMENT, (f"{address.artifacts}/0", now, now))
-        database.commit()
-        database.execute("pragma journal_mode=wal")
-    with lock(path.with_name(f".{path.name}.lock"), block=True):
-        if _is_new(path):  # no other process has created it
-            os.replace(temporary, path)
-    temporary.unlink(missing_ok=True)
-
-
-def _schema(address: Address, release: str) -> str:
-    """The empty schema of this MLflow release as SQL, cached because the migrations take a second."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlxlab"
-    for folder in (cache, address.queue):
-        path = folder / f"mlflow-{release}.sql"
-        try:
-            with lock(path.with_suffix(".lock"), block=True):
-                if not path.exists():
-                    write_atomic(path, _migrate())
-                return path.read_text()
-        except OSError:
-            continue  # not writable
-    return _migrate()
-
-
-def _migrate() -> str:
-    """The schema after MLflow's own migrations of an empty database, as SQL."""
+def _migrated(path: Path) -> Path:
     from mlflow.store.db.utils import _initialize_tables
     from sqlalchemy import create_engine
 
-    with tempfile.TemporaryDirectory() as folder:
-        engine = create_engine(f"sqlite:///{folder}/empty.db")
-        _initialize_tables(engine)
-        engine.dispose()
-        with closing(sqlite3.connect(f"{folder}/empty.db")) as database:
-            return "\n".join(database.iterdump())
+    with lock(path.with_suffix(".lock"), block=True):
+        if not path.exists():
+            temporary = temporary_name(path)
+            engine = create_engine(sqlite_uri(temporary))
+            _initialize_tables(engine)
+            engine.dispose()
+            with closing(sqlite3.connect(temporary)) as database:
+                database.execute("pragma journal_mode=delete")  # the pragmas of `_set_pragmas` made a second file
+            os.replace(temporary, path)
+    return path

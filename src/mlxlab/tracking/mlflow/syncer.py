@@ -24,9 +24,9 @@ from mlxlab.tracking.mlflow.errors import (
     classify_error,
     one_line,
 )
-from mlxlab.tracking.mlflow.uploader import JournalUploader, locate
+from mlxlab.tracking.mlflow.uploader import JournalUploader
 from mlxlab.tracking.record_writer import has_writer
-from mlxlab.tracking.records import utf8
+from mlxlab.tracking.records import locate, utf8
 
 POLL_SECONDS = 0.25
 IDLE_SECONDS = 15.0  # without work before the syncer ends: the next job of a sweep finds it warm

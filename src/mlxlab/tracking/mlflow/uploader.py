@@ -1,4 +1,4 @@
-"""Uploads one journal to the store, each record exactly once.
+"""Uploads one journal to its MLflow run, each record exactly once.
 
 The offset up to which it has been uploaded is written to `journal.sync.json` after the store has the records. A record
 that is sent twice, because the syncer died in between, changes nothing: MLflow drops equal metric rows, and everything
@@ -6,43 +6,48 @@ else is set, not added.
 """
 
 import fcntl
+import json
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from mlxlab.errors import UserError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import open_regular
 from mlxlab.tracking.mlflow import queue
-from mlxlab.tracking.mlflow.client import UID, MlflowStore
+from mlxlab.tracking.mlflow.client import MAX_KEY, UID, MlflowStore, clean, clean_params, clean_tags
 from mlxlab.tracking.mlflow.errors import JournalRejectedError, RunNotFoundError, classify_error
-from mlxlab.tracking.mlflow.log_record import RecordLogger
-from mlxlab.tracking.mlflow.naming import clean
+from mlxlab.tracking.mlflow.log_model import copy_artifact, log_model
 from mlxlab.tracking.record_writer import has_writer
-from mlxlab.tracking.records import FILE, STATE, Record, SyncState, read_records, read_state
+from mlxlab.tracking.records import (
+    Artifact,
+    Dataset,
+    Model,
+    Record,
+    Start,
+    SyncState,
+    locate,
+    read_records,
+    read_state,
+    utf8,
+)
+from mlxlab.tracking.tracker import Status
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
 
-MAX_METRICS = 900  # rows per request; MLflow's servers accept 1,000
-
-
-def locate(folder: Path, uid: str) -> tuple[Path, Path]:
-    """Journal and state of a run. Its journal may have been set aside for another run in the folder."""
-    aside = folder / FILE.replace("journal", f"journal-{uid}", 1)
-    if aside.exists():
-        return aside, folder / STATE.replace("journal", f"journal-{uid}", 1)
-    return folder / FILE, folder / STATE
+REQUEST_ITEMS = {"metrics": 900, "params": 100, "tags": 100}  # maximum per request; servers accept 1,000 metrics
 
 
 class JournalUploader:
-    """The journal of run `uid` in `folder`."""
+    """The journal of run `uid` in `folder`. Nothing outside the folder is read."""
 
     def __init__(self, store: MlflowStore, folder: Path, uid: str) -> None:
-        self.store, self.uid = store, uid
+        self.store, self.client, self.folder, self.uid = store, store.client, folder, uid
         self.journal, self._state_path = locate(folder, uid)
         self.records = 0  # uploaded by this object
         self.notes: list[str] = []  # what could not be uploaded
         self.state = self._read_state() or self._new_state()
-        self._log = RecordLogger(store, folder, self.state, self.notes)
 
     def upload_pending(self) -> bool:
         """Uploads new records; returns whether the journal is complete: uploaded, and its writer has ended.
@@ -59,7 +64,7 @@ class JournalUploader:
                 return False
             if isinstance(reason, JournalRejectedError):
                 self.state["fault"] = str(reason)
-                self._save_state()
+                write_json(self._state_path, self.state, indent=None)
             raise reason from error
 
     def release(self) -> bool:
@@ -82,7 +87,7 @@ class JournalUploader:
         for record, end in read_records(self.journal, start):
             if record is not None and "m" in record:
                 metrics += self._rows(record)
-                if len(metrics) >= MAX_METRICS:
+                if len(metrics) >= REQUEST_ITEMS["metrics"]:
                     self._send(metrics, end)
                     metrics = []
             elif record is not None:
@@ -90,7 +95,7 @@ class JournalUploader:
                 metrics = []
                 self.store.check()
                 self.state["t"] = record["t"]
-                self._log.apply(record)
+                self._apply(record)
                 self._acknowledge(end)
             self.records += 1
             offset = end
@@ -98,18 +103,9 @@ class JournalUploader:
         if not writer_gone or offset != start:
             return False
         if self.state["status"] == "RUNNING":
-            self._log.end("KILLED", self.state["t"])
+            self._end("KILLED", self.state["t"])
             self._acknowledge(offset)
         return True
-
-    def _send(self, metrics: "list[Metric]", offset: int) -> None:
-        if offset == self.state["offset"]:
-            return
-        for i in range(0, len(metrics), MAX_METRICS):
-            self.store.client.log_batch(self._log.run_id, metrics=metrics[i : i + MAX_METRICS])
-        if metrics:
-            self.state["t"] = metrics[-1].timestamp
-        self._acknowledge(offset)
 
     def _rows(self, record: Record) -> "list[Metric]":
         from mlflow.entities import Metric
@@ -117,6 +113,116 @@ class JournalUploader:
         seen, t, step = self.state["seen"], record["t"], record["s"]
         values = {clean(key): float(value) for key, value in record["m"].items()}
         return [Metric(key, value, t, step) for key, value in values.items() if step > seen.get(key, -1)]
+
+    def _send(self, metrics: "list[Metric]", offset: int) -> None:
+        if offset == self.state["offset"]:
+            return
+        self._log_batches("metrics", metrics)
+        if metrics:
+            self.state["t"] = metrics[-1].timestamp
+        self._acknowledge(offset)
+
+    def _acknowledge(self, offset: int) -> None:
+        self.state["offset"], self.state["fault"] = offset, None
+        write_json(self._state_path, self.state, indent=None)
+
+    def _apply(self, record: Record) -> None:
+        if "start" in record:
+            self._start(record["start"], record["t"])
+        elif "tags" in record:
+            self._set_tags(record["tags"])
+        elif "dataset" in record:
+            self._log_dataset(record["dataset"])
+        elif "artifact" in record:
+            self._log_artifact(record["artifact"])
+        elif "model" in record:
+            self._log_model(record["model"])
+        elif "truncate_after" in record:
+            self._truncate_after(record["truncate_after"])
+        elif "end" in record:
+            self._end(record["end"], record["t"])
+
+    def _start(self, start: Start, t: int) -> None:
+        """Finds or creates the run, and sets what it started with."""
+        from mlflow.entities import Param
+
+        if start["uid"] != self.uid:
+            raise JournalRejectedError(f"expected the journal of run {self.uid}, got that of {start['uid']}")
+        experiment = self.store.experiment(start["experiment"])
+        tags = clean_tags(start["tags"]) | {UID: self.uid, "mlxlab.folder": utf8(self.folder)}
+        if start["parent"] and (parent := self.store.find(start["parent"], experiment)):
+            tags["mlflow.parentRunId"] = parent.info.run_id
+        run = self.store.find(self.uid, experiment)
+        if run is None:
+            run = self.client.create_run(experiment, start_time=t, tags=tags, run_name=start["name"])
+        elif run.info.lifecycle_stage == "deleted":
+            raise JournalRejectedError(f"run {run.info.run_id} was deleted in MLflow; restore it there, then sync")
+        self.state["run_id"], self.state["experiment_id"] = run.info.run_id, experiment
+        self.state["status"] = "RUNNING"
+        self.client.update_run(self._run_id, status="RUNNING")
+        params, known = clean_params(start["params"]), run.data.params
+        self._log_batches("params", [Param(key, value) for key, value in params.items() if key not in known])
+        for key in params.keys() & known.keys():  # write-once: what a resume has changed becomes a tag
+            if params[key] != known[key]:
+                tags[f"resumed.{key}"[:MAX_KEY]] = f"{known[key]} -> {params[key]}"
+        self._set_tags(tags)
+
+    def _set_tags(self, tags: dict[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        self._log_batches("tags", [RunTag(key, value) for key, value in clean_tags(tags).items()])
+
+    def _log_dataset(self, dataset: Dataset) -> None:
+        from mlflow.entities import Dataset as MlflowDataset
+        from mlflow.entities import DatasetInput, InputTag
+
+        source = json.dumps({"uri": dataset["source"]})
+        data = MlflowDataset(dataset["name"], dataset["digest"][:36], "local", source)
+        tags = [InputTag("mlflow.data.context", dataset["context"])]
+        self.client.log_inputs(self._run_id, [DatasetInput(data, tags)])
+
+    def _log_artifact(self, artifact: Artifact) -> None:
+        with tempfile.TemporaryDirectory() as temporary:
+            try:
+                copy = copy_artifact(self.folder, artifact["path"], Path(temporary))
+            except UserError as error:
+                return self._note(f"artifact {error}")
+            send = self.client.log_artifacts if copy.is_dir() else self.client.log_artifact
+            return send(self._run_id, str(copy), clean(artifact["to"]) if artifact["to"] else None)
+
+    def _log_model(self, model: Model) -> None:
+        run_id, experiment_id = self._run_id, self.state["experiment_id"]
+        assert experiment_id is not None, "a run was started"
+        try:
+            self.state["models"][model["name"]] = log_model(self.client, experiment_id, run_id, self.folder, model)
+        except UserError as error:
+            self._note(f"model {model['name']}: {error}")
+
+    def _truncate_after(self, step: int) -> None:
+        if self.store.delete_metrics_after(self._run_id, step):
+            return
+        # A server has no call for that: what it already has stays, and is not logged a second time.
+        self.state["seen"] = self.store.last_steps(self._run_id)
+        if any(last > step for last in self.state["seen"].values()):
+            self._note(f"this server deletes no metrics: those above step {step} are from before the resume")
+
+    def _end(self, status: Status, t: int | None) -> None:
+        self.client.set_terminated(self._run_id, status, t)
+        self.state["status"] = status
+
+    def _note(self, line: str) -> None:
+        self.notes.append(utf8(line))
+        self._set_tags({"mlxlab.missing": "; ".join(self.notes)})
+
+    def _log_batches(self, kind: Literal["metrics", "params", "tags"], items: list[object]) -> None:
+        for i in range(0, len(items), REQUEST_ITEMS[kind]):
+            self.client.log_batch(self._run_id, **{kind: items[i : i + REQUEST_ITEMS[kind]]})
+
+    @property
+    def _run_id(self) -> str:
+        if not self.state["run_id"]:
+            raise JournalRejectedError("the first line of the journal does not start a run")
+        return self.state["run_id"]
 
     def _read_state(self) -> SyncState | None:
         """The saved state if it belongs to this store and the store still has the run; the database may have been
@@ -127,7 +233,7 @@ class JournalUploader:
         if state["offset"] > self.journal.stat().st_size:
             return None
         try:
-            run = self.store.client.get_run(state["run_id"])
+            run = self.client.get_run(state["run_id"])
         except Exception as error:
             reason = classify_error(error)
             if isinstance(reason, RunNotFoundError):
@@ -136,22 +242,17 @@ class JournalUploader:
         return state if run.data.tags.get(UID) == self.uid else None
 
     def _new_state(self) -> SyncState:
-        return {
-            "uid": self.uid,
-            "store": self.store.address.shown,
-            "offset": 0,
-            "run_id": None,
-            "experiment_id": None,
-            "status": None,
-            "t": None,
-            "fault": None,
-            "seen": {},
-            "models": {},
-        }
-
-    def _acknowledge(self, offset: int) -> None:
-        self.state["offset"], self.state["fault"] = offset, None
-        self._save_state()
-
-    def _save_state(self) -> None:
-        write_json(self._state_path, self.state, indent=None)
+        """Nothing is uploaded yet."""
+        uid, store = self.uid, self.store.address.shown
+        return SyncState(
+            uid=uid,
+            store=store,
+            offset=0,
+            run_id=None,
+            experiment_id=None,
+            status=None,
+            t=None,
+            fault=None,
+            seen={},
+            models={},
+        )

@@ -1,21 +1,16 @@
 """Reads any other store through MLflow's client: slower than `sqlite_reader`, with the same results."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mlxlab.errors import ServiceUnavailableError
 from mlxlab.metric_names import lower_is_better
 from mlxlab.tracking.mlflow.address import Address
-from mlxlab.tracking.mlflow.client import UID, MlflowStore, prepare
+from mlxlab.tracking.mlflow.client import UID, MlflowStore, clean
 from mlxlab.tracking.mlflow.errors import StoreUnavailableError, one_line
-from mlxlab.tracking.mlflow.naming import clean
 from mlxlab.tracking.runs.reader import Kind, MetricRange, RunRow
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
 
 MAX_SEARCHED = 1000  # newest runs among which `find_runs` looks
 MAX_RESULTS = 50_000  # of one search; MLflow refuses more
@@ -27,7 +22,6 @@ class MlflowRunReader:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        prepare(address)  # before MLflow is imported
         with self._errors():
             self._client = MlflowStore(address).client
 
@@ -48,17 +42,14 @@ class MlflowRunReader:
             or any(id_.startswith(query) for id_ in (row.run_id, row.uid or ""))
         ]
 
-    def load_details(self, runs: Iterable[RunRow]) -> None:
-        """Rows of this reader have them."""
-
     def metric_ranges(self, run_id: str) -> dict[str, MetricRange]:
-        with self._errors():
-            keys = self._client.get_run(run_id).data.metrics
-            histories = {key: self._client.get_metric_history(run_id, key) for key in keys}
         ranges = {}
-        for key, history in histories.items():
-            values = [metric.value for metric in history if not math.isnan(metric.value)] or [math.nan]
-            ranges[key] = MetricRange(len(history), min(values), max(values), max(metric.step for metric in history))
+        with self._errors():
+            for key in self._client.get_run(run_id).data.metrics:
+                history = self._client.get_metric_history(run_id, key)
+                values = [metric.value for metric in history if not math.isnan(metric.value)] or [math.nan]
+                last_step = max(metric.step for metric in history)
+                ranges[key] = MetricRange(len(history), min(values), max(values), last_step)
         return ranges
 
     def names(self, kind: Kind) -> list[str]:
@@ -76,7 +67,23 @@ class MlflowRunReader:
             return []
         with self._errors():
             runs = self._client.search_runs(ids, query, max_results=min(limit, MAX_RESULTS), order_by=[order])
-        return [_row(run, names[run.info.experiment_id]) for run in runs]
+        return [
+            RunRow(
+                run.info.run_id,
+                run.info.run_name or "",
+                names[run.info.experiment_id],
+                run.info.status,
+                run.info.start_time,
+                run.info.end_time,
+                run.data.tags.get(UID),
+                run.data.tags.get("mlflow.parentRunId"),
+                run.data.tags.get("mlxlab.folder"),
+                dict(run.data.metrics),
+                dict(run.data.params),
+                dict(run.data.tags),
+            )
+            for run in runs
+        ]
 
     def _experiments(self) -> dict[str, str]:
         with self._errors():
@@ -85,29 +92,14 @@ class MlflowRunReader:
     @contextmanager
     def _errors(self) -> Iterator[None]:
         """Inside, every way in which a store does not answer is a ServiceUnavailableError."""
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
-
         try:
             yield
-        # ImportError: a database without its driver; OSError: the connection.
-        except (MlflowException, SQLAlchemyError, StoreUnavailableError, ImportError, OSError) as error:
+        except Exception as error:
+            from mlflow.exceptions import MlflowException
+            from sqlalchemy.exc import SQLAlchemyError
+
+            # ImportError: a database without its driver; OSError: the connection.
+            expected = (MlflowException, SQLAlchemyError, StoreUnavailableError, ImportError, OSError)
+            if not isinstance(error, expected):
+                raise
             raise ServiceUnavailableError(f"{self.address.shown}: {one_line(error)}") from None
-
-
-def _row(run: "Run", experiment: str) -> RunRow:
-    info, data = run.info, run.data
-    return RunRow(
-        info.run_id,
-        info.run_name or "",
-        experiment,
-        info.status,
-        info.start_time,
-        info.end_time,
-        data.tags.get(UID),
-        data.tags.get("mlflow.parentRunId"),
-        data.tags.get("mlxlab.folder"),
-        dict(data.metrics),
-        dict(data.params),
-        dict(data.tags),
-    )

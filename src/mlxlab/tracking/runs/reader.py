@@ -1,6 +1,5 @@
 """The interface of a store that is read, and the rows it returns."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
@@ -41,10 +40,8 @@ class RunReader(Protocol):
         """The newest runs first, or the best first by the metric `sort`; with their latest metrics."""
 
     def find_runs(self, query: str) -> list[RunRow]:
-        """Runs whose id or uid begins with `query`, or whose name or run folder it is; deleted ones too."""
-
-    def load_details(self, runs: Iterable[RunRow]) -> None:
-        """Adds metrics, params and tags to the rows."""
+        """Runs whose id or uid begins with `query`, or whose name or run folder it is, with all details; deleted ones
+        too."""
 
     def metric_ranges(self, run_id: str) -> dict[str, MetricRange]:
         """The range of each metric over its whole history."""

@@ -2,7 +2,7 @@
 
 import math
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from mlxlab.errors import ServiceUnavailableError
 from mlxlab.metric_names import lower_is_better
-from mlxlab.tracking.mlflow.naming import clean
+from mlxlab.tracking.mlflow.client import clean
 from mlxlab.tracking.runs.reader import Kind, MetricRange, RunRow
 
 _RUNS = """
@@ -50,23 +50,18 @@ class SqliteRunReader:
             if value is not None:
                 query += f"and {column} = ? "
                 values.append(value)
-        runs = [RunRow(*row) for row in self._query(f"{query} order by {order} limit ?", (*values, limit))]
-        self._load_metrics(runs)
-        return runs
+        return self._with_metrics(self._query(f"{query} order by {order} limit ?", (*values, limit)))
 
     def find_runs(self, query: str) -> list[RunRow]:
         where = "where instr(r.run_uuid, ?1) = 1 or r.name = ?1 or instr(uid, ?1) = 1 or folder = ?2"
         rows = self._query(
             f"{_RUNS} {where} order by r.start_time desc limit {MAX_MATCHES}", (query, str(Path(query).absolute()))
         )
-        return [RunRow(*row) for row in rows]
-
-    def load_details(self, runs: Iterable[RunRow]) -> None:
-        runs = list(runs)
-        self._load_metrics(runs)
+        runs = self._with_metrics(rows)
         for run in runs:
             run.params = dict(self._query("select key, value from params where run_uuid = ?", (run.run_id,)))
             run.tags = dict(self._query("select key, value from tags where run_uuid = ?", (run.run_id,)))
+        return runs
 
     def metric_ranges(self, run_id: str) -> dict[str, MetricRange]:
         query = (
@@ -80,8 +75,8 @@ class SqliteRunReader:
     def names(self, kind: Kind) -> list[str]:
         return [name for (name,) in self._query(_NAMES[kind]) if name]
 
-    def _load_metrics(self, runs: Sequence[RunRow]) -> None:
-        by_id = {run.run_id: run for run in runs}
+    def _with_metrics(self, rows: list[Any]) -> list[RunRow]:
+        by_id = {row[0]: RunRow(*row) for row in rows}
         ids = list(by_id)
         for i in range(0, len(ids), MAX_VARIABLES):
             some = ids[i : i + MAX_VARIABLES]
@@ -89,6 +84,7 @@ class SqliteRunReader:
             query = f"select run_uuid, key, {_VALUE} from latest_metrics where run_uuid in ({marks})"
             for run_id, key, value in self._query(query, some):
                 by_id[run_id].metrics[key] = _number(value)
+        return list(by_id.values())
 
     def _query(self, query: str, values: Sequence[object] = ()) -> list[Any]:
         uri = f"file:{quote(str(self.path))}?mode=ro"

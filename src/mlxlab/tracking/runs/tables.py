@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from mlxlab.tracking.mlflow.naming import truncate
+from mlxlab.tracking.mlflow.client import truncate
 from mlxlab.tracking.runs.reader import MetricRange, RunRow
 
 MAX_METRICS = 4  # columns of a list
@@ -14,8 +14,8 @@ _RESULTS = ("test/", "valid/", "train/")  # shown before other metrics, in this 
 
 def format_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, right: int = 99) -> str:
     """Aligned columns; those from index `right` on are aligned to the right."""
-    lines = [list(head), *(list(row) for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    lines = [head, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
             cell.rjust(w) if i >= right else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
@@ -31,21 +31,15 @@ def format_list(runs: list[RunRow], metrics: list[str] | None) -> str:
         metrics: columns; None takes those that most of the runs have.
     """
     keys = metrics or _default_metrics(runs)
-    head = ["run", "name", "experiment", "status", "started", "took", "parent", *keys]
     rows = [
         [
-            run.run_id[:8],
-            run.name,
-            run.experiment,
-            run.status,
-            format_time(run.start),
-            format_duration(run),
-            (run.parent or "")[:8],
+            *(run.run_id[:8], run.name, run.experiment, run.status),
+            *(_format_time(run.start), _format_duration(run), (run.parent or "")[:8]),
             *(format_number(run.metrics.get(key)) for key in keys),
         ]
         for run in runs
     ]
-    return format_table(head, rows, right=7)
+    return format_table(["run", "name", "experiment", "status", "started", "took", "parent", *keys], rows, right=7)
 
 
 def format_run(run: RunRow, ranges: Mapping[str, MetricRange]) -> str:
@@ -55,8 +49,8 @@ def format_run(run: RunRow, ranges: Mapping[str, MetricRange]) -> str:
         "name": run.name,
         "experiment": run.experiment,
         "status": run.status,
-        "started": format_time(run.start),
-        "took": format_duration(run),
+        "started": _format_time(run.start),
+        "took": _format_duration(run),
         "folder": run.folder,
         "parent": run.parent,
     }
@@ -85,11 +79,19 @@ def format_comparison(runs: list[RunRow]) -> str:
     return format_table(["", *(run.run_id[:8] for run in runs)], rows, right=1)
 
 
-def format_time(ms: int | None) -> str:
+def format_number(value: float | None) -> str:
+    if value is None:
+        return ""
+    if math.isfinite(value) and value == int(value) and abs(value) < 1e9:
+        return str(int(value))
+    return f"{value:.4g}"
+
+
+def _format_time(ms: int | None) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(ms / 1000)) if ms else ""
 
 
-def format_duration(run: RunRow) -> str:
+def _format_duration(run: RunRow) -> str:
     end = time.time() * 1000 if run.status == "RUNNING" else run.end
     if run.start is None or end is None:
         return ""
@@ -98,14 +100,6 @@ def format_duration(run: RunRow) -> str:
         return f"{seconds} s"
     hours, minutes = divmod(seconds // 60, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds % 60:02d} s"
-
-
-def format_number(value: float | None) -> str:
-    if value is None:
-        return ""
-    if math.isfinite(value) and value == int(value) and abs(value) < 1e9:
-        return str(int(value))
-    return f"{value:.4g}"
 
 
 def _default_metrics(runs: list[RunRow]) -> list[str]:
