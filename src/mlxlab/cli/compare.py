@@ -67,9 +67,7 @@ def _compare(options: CompareOptions, args: list[str]) -> None:
     try:
         options.out.mkdir(parents=True, exist_ok=True)
         if options.experiment:
-            tracker = Journal(
-                None, None, options.experiment, False, 30.0, folder=options.out, project=project_root()
-            )
+            tracker = Journal(None, None, options.experiment, False, 30.0, folder=options.out, project=project_root())
         listed = {name: ",".join(map(str, paths)) for name, paths in folders.items()}
         params = {"methods": listed, "baseline": options.baseline, "metric": options.metric}
         tracker.start(params, {"kind": "comparison"}, name=" vs ".join(folders))

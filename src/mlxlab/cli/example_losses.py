@@ -14,6 +14,7 @@ Examples
     mlxlab train data.select='{mode: hardest, percent: 25, source: outputs/2026-01-02/first}'
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,7 +27,7 @@ from mlxlab.data import example_losses
 from mlxlab.errors import DataError, WriteError
 
 COLUMNS = ("id", "mean", "sum", "kl", "cross_entropy", "targets", "step")
-SOURCES = (1, 1000)  # minimum and maximum number
+SOURCES = (1, sys.maxsize)  # minimum and maximum number
 
 
 @dataclass(frozen=True)

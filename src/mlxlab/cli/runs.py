@@ -10,6 +10,7 @@ unless uri= (and artifacts=, if it keeps them elsewhere) names the store to uplo
 """
 
 import logging
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -100,7 +101,6 @@ def _show(options: StoreOptions, names: list[str]) -> None:
 
     reader = _open(_address(options.uri))
     run = _find(reader, names[0])
-    reader.load_details([run])
     print(format_run(run, reader.metric_ranges(run.run_id)))
 
 
@@ -108,10 +108,7 @@ def _compare(options: StoreOptions, names: list[str]) -> None:
     from mlxlab.tracking.runs.tables import format_comparison
 
     reader = _open(_address(options.uri))
-    by_id: dict[str, RunRow] = {}
-    runs = [by_id.setdefault(run.run_id, run) for run in (_find(reader, name) for name in names)]
-    reader.load_details(by_id.values())
-    print(format_comparison(runs))
+    print(format_comparison([_find(reader, name) for name in names]))
 
 
 def _sync(options: SyncOptions, names: list[str]) -> None:
@@ -159,6 +156,6 @@ main = command(
         "list": Action(_list, ListOptions),
         "show": Action(_show, StoreOptions, names=(1, 1)),
         "compare": Action(_compare, StoreOptions, names=(2, 20)),
-        "sync": Action(_sync, SyncOptions, names=(0, 1000)),
+        "sync": Action(_sync, SyncOptions, names=(0, sys.maxsize)),
     },
 )

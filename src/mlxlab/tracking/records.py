@@ -95,6 +95,22 @@ class SyncState(TypedDict):
     models: dict[str, str]  # name -> URI in the store
 
 
+def new_state(uid: str, store: str) -> SyncState:
+    """That of a journal of which nothing is uploaded."""
+    return {
+        "uid": uid,
+        "store": store,
+        "offset": 0,
+        "run_id": None,
+        "experiment_id": None,
+        "status": None,
+        "t": None,
+        "fault": None,
+        "seen": {},
+        "models": {},
+    }
+
+
 def read_records(journal: Path, offset: int = 0, max_bytes: int = 4 * 2**20) -> Iterator[tuple[Record | None, int]]:
     """Complete records from byte `offset` on, about `max_bytes` of them, each with the offset after it.
 

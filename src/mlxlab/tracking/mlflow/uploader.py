@@ -27,6 +27,7 @@ from mlxlab.tracking.records import (
     Start,
     SyncState,
     locate,
+    new_state,
     read_records,
     read_state,
     utf8,
@@ -47,7 +48,7 @@ class JournalUploader:
         self.journal, self._state_path = locate(folder, uid)
         self.records = 0  # uploaded by this object
         self.notes: list[str] = []  # what could not be uploaded
-        self.state = self._read_state() or self._new_state()
+        self.state = self._read_state() or new_state(uid, store.address.shown)
 
     def upload_pending(self) -> bool:
         """Uploads new records; returns whether the journal is complete: uploaded, and its writer has ended.
@@ -60,7 +61,7 @@ class JournalUploader:
         except Exception as error:  # of MLflow, of a database or of HTTP: it has no common base
             reason = classify_error(error)
             if isinstance(reason, RunNotFoundError):
-                self.state.update(self._new_state())
+                self.state.update(new_state(self.uid, self.store.address.shown))
                 return False
             if isinstance(reason, JournalRejectedError):
                 self.state["fault"] = str(reason)
@@ -240,19 +241,3 @@ class JournalUploader:
                 return None
             raise reason from error
         return state if run.data.tags.get(UID) == self.uid else None
-
-    def _new_state(self) -> SyncState:
-        """Nothing is uploaded yet."""
-        uid, store = self.uid, self.store.address.shown
-        return SyncState(
-            uid=uid,
-            store=store,
-            offset=0,
-            run_id=None,
-            experiment_id=None,
-            status=None,
-            t=None,
-            fault=None,
-            seen={},
-            models={},
-        )
