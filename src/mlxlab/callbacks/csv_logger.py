@@ -52,19 +52,21 @@ class CSVLogger(Callback):
             raise CannotCreateError(f"callbacks.csv.path: {self.table.path}: {error.strerror or error}") from None
 
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
-        metrics = state.history.at(state.progress.step)
-        if self.table is not None and metrics:
-            self.table.put(state.progress.step, state.data.epoch, metrics)
+        self._write(state)
 
     def on_end(self, context: FitContext, state: TrainState) -> None:
+        self._write(state)
         if self.table is None:
             return
-        if metrics := state.history.at(state.progress.step):
-            self.table.put(state.progress.step, state.data.epoch, metrics)
         if self.table.waiting:
             logger.warning(f"{self.table.path}: the last {len(self.table.waiting)} rows could not be written")
         if self.table.path.is_file():
             context.tracker.log_artifact(self.table.path)
+
+    def _write(self, state: TrainState) -> None:
+        metrics = state.history.at(state.progress.step)
+        if self.table is not None and metrics:
+            self.table.put(state.progress.step, state.data.epoch, metrics)
 
 
 class GrowingCsv:

@@ -34,7 +34,6 @@ class ThroughputMonitor(Callback):
     def __init__(self, measure_peak_after: NonNegative | None, *, cache: Path) -> None:
         self.measure_peak_after, self.cache = measure_peak_after, cache
         self.peak: float | None = None
-        self.start = 0.0
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
         self.start = time.monotonic()

@@ -40,11 +40,7 @@ class RecordWriter:
 
     def write(self, record: Mapping[str, object]) -> str | None:
         """Appends a record; returns the reason if it has to wait in memory, else None."""
-        return self.append((_encode(record) + "\n").encode())
-
-    def append(self, data: bytes) -> str | None:
-        """`write` for a line that is encoded already, newline and all."""
-        data = self.waiting + data
+        data = self.waiting + f"{_encode(record)}\n".encode()
         try:
             written = os.write(self._file, data)
         except OSError as error:

@@ -102,24 +102,18 @@ class MlflowStore:
 
     def close(self) -> None:
         """Closes the database: MLflow keeps connections per address for the life of the process."""
-        if engine := self._engine():
-            engine.dispose()
-
-    def delete_metrics_after(self, run_id: str, step: int) -> bool:
-        """Deletes metric rows of later steps; returns False for a server, whose API cannot do so."""
-        from mlxlab.tracking.mlflow import sqlite
-
-        if engine := self._engine():
-            sqlite.delete_metrics_after(engine, run_id, step)
-        return engine is not None
+        if self.engine:
+            self.engine.dispose()
 
     def last_steps(self, run_id: str) -> dict[str, int]:
         """metric -> its highest step in the store."""
         keys = self.client.get_run(run_id).data.metrics
         return {key: max(row.step for row in self.client.get_metric_history(run_id, key)) for key in keys}
 
-    def _engine(self) -> "Engine | None":
-        return getattr(self.client._tracking_client.store, "engine", None)  # a server's store has none
+    @property
+    def engine(self) -> "Engine | None":
+        """The database behind the client; None for a server."""
+        return getattr(self.client._tracking_client.store, "engine", None)
 
     def _location(self, name: str) -> str | None:
         if self.address.artifacts is None:

@@ -48,14 +48,20 @@ def download_model(name: str, uri: str | None, project: Path, cache: Path) -> Pa
 
 def _cached(name: str, address: Address, cache: Path) -> Path:
     """The folder of the model, downloaded unless it is cached."""
+    from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
     from mlflow.models import get_model_info
 
     try:
         model_id = get_model_info(name).model_uuid
         folder = cache / hashlib.sha256(f"{address.shown} {model_id}".encode()).hexdigest()[:32]
-        if not folder.is_dir():
-            _download(name, folder)
+        if folder.is_dir():
+            return folder
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as temporary:  # the whole model or nothing
+            downloaded = Path(download_artifacts(artifact_uri=name, dst_path=temporary))
+            if not folder.is_dir():
+                shutil.move(downloaded, folder)
     except MlflowException as error:
         missing = error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
         kind = InputNotFoundError if missing else ServiceUnavailableError
@@ -69,23 +75,11 @@ def _cached(name: str, address: Address, cache: Path) -> Path:
 def _tracking_env(address: Address) -> Iterator[None]:
     """Sets the address for functions of MLflow that take none; restores the environment at the end."""
     variables = SETTINGS | {"MLFLOW_TRACKING_URI": address.uri}
-    before = {name: os.environ.get(name) for name in variables}
+    before = {name: os.environ[name] for name in variables if name in os.environ}
     os.environ.update(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name in variables:
             os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
-
-
-def _download(name: str, folder: Path) -> None:
-    """Downloads the whole model or nothing."""
-    from mlflow.artifacts import download_artifacts
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        downloaded = Path(download_artifacts(artifact_uri=name, dst_path=temporary))
-        if not folder.is_dir():
-            shutil.move(downloaded, folder)
+        os.environ.update(before)

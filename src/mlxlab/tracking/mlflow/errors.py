@@ -1,6 +1,7 @@
 """Errors raised while uploading a journal, and any error as one line."""
 
 import sqlite3
+from collections.abc import Iterator
 
 from mlxlab.errors import UserError
 from mlxlab.redact import redact
@@ -31,13 +32,11 @@ class RunNotFoundError(Exception):
 
 def one_line(error: BaseException) -> str:
     """An error in one line, without passwords; the message of the system or of SQLite if one of them is its cause."""
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in _causes(error):
         if isinstance(cause, sqlite3.Error):
             return str(cause)
         if isinstance(cause, OSError) and cause.errno:
             return utf8(redact(f"{cause.strerror}{f': {cause.filename}' if cause.filename else ''}"))
-        cause = cause.__cause__ or cause.__context__
     text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return utf8(redact(" ".join(text.split()))[:300])
 
@@ -56,13 +55,15 @@ def classify_error(error: Exception) -> Exception:
     of_a_value = isinstance(error, ArithmeticError | AttributeError | LookupError | TypeError | ValueError)
     if of_a_value and not isinstance(error, OSError):  # requests' InvalidURL is both
         return JournalRejectedError(f"{type(error).__name__}: {one_line(error)}")
-    kind = StoreLockedError if _is_lock(error) else StoreUnavailableError
-    return kind(one_line(error))
+    locked = any(
+        isinstance(cause, sqlite3.OperationalError) and cause.sqlite_errorcode & 0xFF in _LOCK_CODES
+        for cause in _causes(error)
+    )
+    return (StoreLockedError if locked else StoreUnavailableError)(one_line(error))
 
 
-def _is_lock(error: BaseException | None) -> bool:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, its cause, the cause of that one, ..."""
     while error is not None:
-        if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF in _LOCK_CODES:
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False

@@ -18,6 +18,7 @@ from mlxlab.tracking.mlflow import queue
 from mlxlab.tracking.mlflow.client import MAX_KEY, UID, MlflowStore, clean, clean_params, clean_tags
 from mlxlab.tracking.mlflow.errors import JournalRejectedError, RunNotFoundError, classify_error
 from mlxlab.tracking.mlflow.log_model import copy_artifact, log_model
+from mlxlab.tracking.mlflow.sqlite import delete_metrics_after
 from mlxlab.tracking.record_writer import has_writer
 from mlxlab.tracking.records import (
     Artifact,
@@ -200,9 +201,10 @@ class JournalUploader:
             self._note(f"model {model['name']}: {error}")
 
     def _truncate_after(self, step: int) -> None:
-        if self.store.delete_metrics_after(self._run_id, step):
+        if self.store.engine:
+            delete_metrics_after(self.store.engine, self._run_id, step)
             return
-        # A server has no call for that: what it already has stays, and is not logged a second time.
+        # A server has no call for that: what it already has stays, and is not logged again.
         self.state["seen"] = self.store.last_steps(self._run_id)
         if any(last > step for last in self.state["seen"].values()):
             self._note(f"this server deletes no metrics: those above step {step} are from before the resume")
