@@ -55,32 +55,37 @@ class RecordWriter:
 
         The length stays, so that the offsets of all other lines stay valid. Raises WriteError.
         """
-        lines = self.path.read_bytes().splitlines(keepends=True)
-        rewritten = [b"{}".ljust(len(line) - 1) + b"\n" if _step(line) > step else line for line in lines]
-        if rewritten == lines:
-            return
-        # Not `write_atomic`: locked before it takes the name, so that at no instant does the writer look dead.
         note = _encode({"t": time.time_ns() // 1_000_000, "truncate_after": step})
-        temporary = temporary_name(self.path)
-        file = _open_locked(temporary)
         try:
-            with open(file, "wb", closefd=False) as out:
-                out.write(b"".join(rewritten) + f"{note}\n".encode())
-            fsync(file)
-            os.replace(temporary, self.path)
+            lines = self.path.read_bytes().splitlines(keepends=True)
+            rewritten = [b"{}".ljust(len(line) - 1) + b"\n" if _step(line) > step else line for line in lines]
+            if rewritten != lines:
+                self._replace(b"".join(rewritten) + f"{note}\n".encode())
         except OSError as error:
-            os.close(file)
-            temporary.unlink()
             raise WriteError(f"{self.path}: cannot be written ({error.strerror or error})") from None
-        os.close(self._file)
-        self._file = file
 
     def close(self) -> None:
         os.close(self._file)
 
+    def _replace(self, data: bytes) -> None:
+        # Not `write_atomic`: locked before it takes the name, so that at no instant does the writer look dead.
+        temporary = temporary_name(self.path)
+        file = _open_locked(temporary)
+        try:
+            with open(file, "wb", closefd=False) as out:
+                out.write(data)
+            fsync(file)
+            os.replace(temporary, self.path)
+        except OSError:
+            os.close(file)
+            temporary.unlink()
+            raise
+        os.close(self._file)
+        self._file = file
+
 
 def has_writer(path: Path) -> bool:
-    """Whether a living process holds `path` open for appending."""
+    """True if a living process holds `path` open for appending."""
     with open_regular(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

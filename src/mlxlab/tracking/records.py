@@ -1,7 +1,7 @@
 """The files of a tracked run: the records of `journal.jsonl`, and how far they have been uploaded.
 
 A journal holds one JSON object per line, in the order of events. Paths are relative to the run folder; a line of `{}`
-and spaces is a record that was taken back. JSON knows no NaN: such values are the texts "NaN", "Infinity", "-Infinity".
+and spaces is a record that was taken back. Numbers that JSON does not know are texts: "NaN", "Infinity", "-Infinity".
 """
 
 import re

@@ -1,4 +1,4 @@
-"""The interface of a tracker, and the trackers that record nothing or to several others."""
+"""The interface of a tracker, and the tracker that records nothing."""
 
 from collections.abc import Mapping
 from pathlib import Path

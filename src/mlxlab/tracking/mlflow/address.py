@@ -105,6 +105,6 @@ def _database(uri: str) -> Path | None:
 
 
 def _writable(folder: Path) -> bool:
-    """Whether files can be created in `folder`, or in its nearest existing parent."""
+    """True if files can be created in `folder`, or in its nearest existing parent."""
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)

@@ -17,7 +17,6 @@ SCHEMES = ("models:/", "runs:/")
 
 
 def is_mlflow_uri(name: str) -> bool:
-    """Whether the name is that of a model in a store."""
     return name.startswith(SCHEMES)
 
 

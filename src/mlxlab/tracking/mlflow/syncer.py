@@ -1,8 +1,7 @@
 """The syncer: the only process that writes a store. `python -m mlxlab.tracking.mlflow.syncer`, started by a journal.
 
-It follows the journals in the queue, and ends after a while without work. While the store is unavailable it retries,
-less and less often; once no run is alive and the store is still unavailable, the rest remains for the next run or to
-`mlxlab runs sync`.
+It follows the journals in the queue, and ends after a while without work. While the store is unavailable it retries at
+growing intervals; if it still is once no run is alive, the queue waits for the next run or `mlxlab runs sync`.
 """
 
 import os
@@ -81,7 +80,7 @@ class Syncer:
         return result
 
     def is_any_run_alive(self) -> bool:
-        """Whether the process of any queued run is alive. Does not access the store."""
+        """True if the process of a queued run is alive. Does not access the store."""
         for uid, folder in queue.registered(self.queue).items():
             try:
                 if has_writer(locate(folder, uid)[0]):
