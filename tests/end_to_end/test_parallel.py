@@ -105,7 +105,7 @@ def test_leaves_are_reduced_in_few_buckets_and_none_is_lost():
 
 
 def test_shards_make_up_the_batch_and_a_process_without_rows_has_no_targets():
-    from mlxlab.distributed.process_group import DataParallel
+    from mlxlab.distributed.process_group import ProcessGroup
 
     batch = Batch(
         np.arange(6).reshape(3, 2).astype(np.int32),
@@ -117,8 +117,8 @@ def test_shards_make_up_the_batch_and_a_process_without_rows_has_no_targets():
     )
     shards = []
     for rank in range(4):
-        process = DataParallel.__new__(DataParallel)  # without a ring: shard needs only the rank
-        process.rank, process.size = rank, 4
+        process = ProcessGroup()
+        process.rank, process.size = rank, 4  # without a ring: shard needs only these
         shards.append(process.shard(batch))
     assert [shard.example_ids.tolist() for shard in shards] == [[0], [1], [2], [0]]
     assert [float(shard.loss_weights.sum()) for shard in shards] == [1, 1, 1, 0]

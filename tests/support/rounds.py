@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mlxlab.distributed.process_group import SingleProcess
+from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.experiment.context import RunContext
 from mlxlab.experiment.manifest import RunManifest
 from mlxlab.experiment.rounds import DistillationRounds
@@ -10,5 +10,5 @@ from mlxlab.experiment.signals import SignalHandler
 
 
 def make_rounds(cfg: dict, folder: Path) -> DistillationRounds:
-    context = RunContext(folder, folder, RunManifest(folder), SignalHandler(requeue=False), SingleProcess())
+    context = RunContext(folder, folder, RunManifest(folder), SignalHandler(requeue=False), ProcessGroup())
     return DistillationRounds(cfg, context, lambda *_: 0.0)

@@ -15,7 +15,7 @@ from mlxlab.data.dataset import DataModule, check_data_module
 from mlxlab.distillation.load_teachers import build_trainer, inherited_tokenizer, load_initial_weights
 from mlxlab.distillation.options import read_options
 from mlxlab.distillation.teachers import Teachers
-from mlxlab.distributed.process_group import ProcessGroup, SingleProcess
+from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import ConfigError
 from mlxlab.files.atomic import write_atomic
 from mlxlab.models import build
@@ -88,7 +88,7 @@ def build_session(
     model = build_model(cfg, data, shape=None if initialize else inference_dir)
     if initialize:
         load_initial_weights(cfg, model)
-    tracker, processes = tracker or NoTracker(), group or SingleProcess()
+    tracker, processes = tracker or NoTracker(), group or ProcessGroup()
     context = FitContext(cfg["objective"], tracker, group=processes, labels=data.task.labels)
     return Session(cfg, data, model, trainer, teachers, context, (*data.sources, *lines))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
-from mlxlab.distributed.process_group import DataParallel, ProcessGroup, init_process_group
+from mlxlab.distributed.process_group import ProcessGroup, init_process_group
 from mlxlab.experiment.build import Config
 from mlxlab.experiment.manifest import RunManifest
 from mlxlab.experiment.signals import SignalHandler
@@ -56,7 +56,7 @@ def distributed_context(
         ConfigError: several processes were started although `trainer.parallel` is none, or their backend cannot do it.
     """
     group = init_process_group(config["trainer"]["parallel"], config["trainer"]["worker_timeout"])
-    if not isinstance(group, DataParallel):
+    if group.size == 1:
         yield RunContext(run_dir, run_dir, manifest, signals, group)
         return
     shared_dir = Path(group.broadcast_text(str(run_dir.absolute())))

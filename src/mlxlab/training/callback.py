@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from mlxlab.checkpoint.state import RunMetadata, empty_metadata
-from mlxlab.distributed.process_group import ProcessGroup, SingleProcess
+from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.tracking.tracker import NoTracker, Tracker
 from mlxlab.training.state import Progress, StepResult, TrainState
 
@@ -92,7 +92,7 @@ class FitContext:
     monitor: str
     tracker: Tracker = field(default_factory=NoTracker)
     control: Control = field(default_factory=Control)
-    group: ProcessGroup = field(default_factory=SingleProcess)
+    group: ProcessGroup = field(default_factory=ProcessGroup)
     labels: tuple[str, ...] = ()
     metadata: RunMetadata = field(default_factory=empty_metadata)
     timer: ThroughputTimer = field(default_factory=ThroughputTimer)

@@ -28,18 +28,18 @@ Arrays = dict[str, mx.array]
 
 
 class CheckpointerProtocol(Callback, Protocol):
-    """The interface of the loop to a checkpointer, whose hooks are called after those of all callbacks."""
+    """A checkpointer, whose hooks the loop calls after those of all callbacks; by default it saves nothing."""
 
     def save_interrupted(self, context: FitContext, state: TrainState) -> str:
         """Saves the state before a step that could not be finished; returns the end of a message that says so."""
-        ...
+        return ""
 
     def load_last(self) -> Checkpoint:
         """The newest good checkpoint; raises CheckpointUnavailableError if there is none."""
-        ...
+        raise CheckpointUnavailableError("this run saves no checkpoints")
 
 
-class NoCheckpointer:
+class NoCheckpointer(CheckpointerProtocol):
     """Saves nothing. With a folder it can load what rank 0 saves there."""
 
     runs_on_all_ranks = True
@@ -47,19 +47,8 @@ class NoCheckpointer:
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
 
-    def on_start(self, context: FitContext, state: TrainState) -> None: ...
-
-    def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None: ...
-
-    def on_end(self, context: FitContext, state: TrainState) -> None: ...
-
-    def save_interrupted(self, context: FitContext, state: TrainState) -> str:
-        return ""
-
     def load_last(self) -> Checkpoint:
-        if self.folder is None:
-            raise CheckpointUnavailableError("this run saves no checkpoints")
-        return CheckpointStore(self.folder / "checkpoints").load()
+        return super().load_last() if self.folder is None else CheckpointStore(self.folder / "checkpoints").load()
 
 
 class Checkpointer:

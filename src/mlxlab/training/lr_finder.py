@@ -13,7 +13,7 @@ import numpy as np
 from mlxlab.data.batch import BatchIterator, Task
 from mlxlab.errors import DivergenceError
 from mlxlab.metric_names import VALID_LOSS
-from mlxlab.training.callback import FitContext
+from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.loop import TrainingLoop
 from mlxlab.training.optim.schedules import LRSchedule
 from mlxlab.training.state import StepResult, TrainState
@@ -31,7 +31,7 @@ def exponential_lr(start: float, end: float, steps: int) -> LRSchedule:
 
 
 @dataclass
-class LRRangeTest:
+class LRRangeTest(Callback):
     """A callback that records learning rates and losses, and stops when the loss diverges."""
 
     steps: int
@@ -39,16 +39,12 @@ class LRRangeTest:
     losses: list[float] = field(default_factory=list)
     runs_on_all_ranks = True
 
-    def on_start(self, context: FitContext, state: TrainState) -> None: ...
-
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         self.rates.append(float(state.optimizer.learning_rate))
         self.losses.append(result.loss / result.weight if result.weight else math.nan)
         smooth = smoothed(self.losses)
         if state.progress.step >= self.steps or not smooth[-1] <= DIVERGENCE_FACTOR * np.nanmin(smooth):
             context.control.stop_reason = context.control.stop_reason or "range test"
-
-    def on_end(self, context: FitContext, state: TrainState) -> None: ...
 
 
 def find_learning_rate(

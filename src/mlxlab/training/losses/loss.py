@@ -4,13 +4,13 @@ A loss returns one float32 value per target and averages nothing. The step sums 
 divides once, so that gradient accumulation, short batches and several processes are exact.
 """
 
-from typing import Annotated, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlxlab.constraints import Ge, Lt, NonNegative, Positive
+from mlxlab.constraints import NonNegative, Positive, Share
 from mlxlab.data.batch import Batch
 from mlxlab.errors import ConfigError
 from mlxlab.ops.cross_entropy import cross_entropy as cross_entropy
@@ -63,7 +63,7 @@ class CrossEntropyLoss(Loss):
         label_smoothing: fraction of the target spread over all classes; in training only, never in evaluation.
     """
 
-    def __init__(self, label_smoothing: Annotated[float, Ge(0), Lt(1)]) -> None:
+    def __init__(self, label_smoothing: Share) -> None:
         self.label_smoothing = label_smoothing
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
@@ -82,11 +82,7 @@ class WeightedCrossEntropyLoss(Loss):
     """
 
     def __init__(
-        self,
-        class_weights: list[Positive] | Literal["balanced"],
-        label_smoothing: Annotated[float, Ge(0), Lt(1)],
-        *,
-        class_counts: list[int],
+        self, class_weights: list[Positive] | Literal["balanced"], label_smoothing: Share, *, class_counts: list[int]
     ) -> None:
         weights = class_weights
         if weights == "balanced":  # every class then has the same total weight
@@ -112,15 +108,8 @@ class FocalLoss(Loss):
         label_smoothing: weight of the mean over all classes, as in cross_entropy.
     """
 
-    def __init__(
-        self,
-        alpha: Annotated[float, Ge(0), Lt(1)] | None,
-        gamma: NonNegative,
-        label_smoothing: Annotated[float, Ge(0), Lt(1)],
-    ) -> None:
-        self.alpha = alpha
-        self.gamma = gamma
-        self.label_smoothing = label_smoothing
+    def __init__(self, alpha: Share | None, gamma: NonNegative, label_smoothing: Share) -> None:
+        self.alpha, self.gamma, self.label_smoothing = alpha, gamma, label_smoothing
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
         logits = model(batch.tokens, batch.segment_ids).astype(mx.float32)

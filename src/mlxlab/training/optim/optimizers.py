@@ -7,11 +7,11 @@ import mlx.core as mx
 import mlx.optimizers as optim
 from mlx.utils import tree_flatten
 
-from mlxlab.constraints import Ge, Lt, MaxLen, MinLen, NonNegative, Positive, Share
+from mlxlab.constraints import MaxLen, MinLen, NonNegative, Positive, Share
 from mlxlab.errors import ConfigError
 
 Tree = dict[str, Any]  # of arrays, nested; MLX gives it no narrower type
-Betas = Annotated[list[Annotated[float, Ge(0), Lt(1)]], MinLen(2), MaxLen(2)]
+Betas = Annotated[list[Share], MinLen(2), MaxLen(2)]
 
 
 def adamw(weight_decay: NonNegative, betas: Betas, eps: Positive, *, learning_rate: float) -> optim.Optimizer:
@@ -98,9 +98,11 @@ def load_optimizer_state(optimizer: optim.Optimizer, leaves: dict[str, mx.array]
     Raises:
         ConfigError: names, shapes or dtypes differ: the state is of another optimizer, or of another model.
     """
-    state = flatten_arrays(optimizer.state)
+    state, shapes = flatten_arrays(optimizer.state), []
+    for arrays in (state, leaves):
+        shapes.append({name: f"{leaf.dtype} {leaf.shape}".removeprefix("mlx.core.") for name, leaf in arrays.items()})
     for name in sorted(state.keys() | leaves.keys()):
-        expected, got = (_describe(arrays.get(name)) for arrays in (state, leaves))
+        expected, got = (by_name.get(name, "nothing") for by_name in shapes)
         if expected != got:
             raise ConfigError(
                 f"the optimizer state of the checkpoint does not fit: {name}: expected {expected}, got {got};"
@@ -109,11 +111,7 @@ def load_optimizer_state(optimizer: optim.Optimizer, leaves: dict[str, mx.array]
     assign_leaves(optimizer.state, leaves)
 
 
-def _describe(array: mx.array | None) -> str:
-    return "nothing" if array is None else f"{array.dtype} {array.shape}".removeprefix("mlx.core.")
-
-
-def assign_leaves(tree: Tree | list[Any], leaves: dict[str, mx.array], prefix: str = "") -> None:
+def assign_leaves(tree: Tree | list[object], leaves: dict[str, mx.array], prefix: str = "") -> None:
     """Assigns `leaves`, by their paths as in `tree_flatten`, to the arrays of a nested dict or list.
 
     In place: a rebuilt tree would lack the empty branches of layers without weights, and a compiled step would keep
@@ -128,7 +126,7 @@ def assign_leaves(tree: Tree | list[Any], leaves: dict[str, mx.array], prefix: s
             container[key] = leaves[path]
 
 
-def flatten_arrays(tree: Tree | list[Any]) -> dict[str, mx.array]:
+def flatten_arrays(tree: Tree | list[object]) -> dict[str, mx.array]:
     """The arrays of a nested dict or list by path."""
     leaves = cast(list[tuple[str, object]], tree_flatten(tree))
     return {path: leaf for path, leaf in leaves if isinstance(leaf, mx.array)}

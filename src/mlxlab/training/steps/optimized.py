@@ -12,7 +12,7 @@ from mlx.utils import tree_map
 
 from mlxlab.backend import on_linux_cpu
 from mlxlab.constraints import Positive, Size
-from mlxlab.distributed.process_group import ProcessGroup, SingleProcess
+from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.losses.loss import Loss
 from mlxlab.training.optim.optimizers import flatten_arrays
@@ -63,7 +63,7 @@ class OptimizedStep:
         optimizer: optim.Optimizer,
         group: ProcessGroup | None = None,
     ) -> None:
-        self.model, self.optimizer, self.group = model, optimizer, group or SingleProcess()
+        self.model, self.optimizer, self.group = model, optimizer, group or ProcessGroup()
         self.max_grad_norm = max_grad_norm
         self.micro_batcher = MicroBatcher(accumulate, retry_on_oom=retry_on_oom)
         narrow = dtype == "bfloat16" and _bfloat16_is_usable(allow_slow_dtype)

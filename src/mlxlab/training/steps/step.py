@@ -8,7 +8,7 @@ import mlx.optimizers as optim
 from mlx.utils import tree_map
 
 from mlxlab.constraints import Positive
-from mlxlab.distributed.process_group import ProcessGroup, SingleProcess
+from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.losses.loss import Loss
 from mlxlab.training.optim.optimizers import Tree, assign_leaves, flatten_arrays
@@ -65,7 +65,7 @@ class PlainStep:
         optimizer: optim.Optimizer,
         group: ProcessGroup | None = None,
     ) -> None:
-        self.max_grad_norm, self.group = max_grad_norm, group or SingleProcess()
+        self.max_grad_norm, self.group = max_grad_norm, group or ProcessGroup()
         self.model, self.optimizer = model, optimizer
         self.gradient = nn.value_and_grad(model, lambda batch: weighted_sum(loss, model, batch))
 
