@@ -1,8 +1,4 @@
-"""Types with bounds, for the signatures that are the schema of the configuration.
-
-`config` reads these names from the *source* of a signature: greater than (`Gt`), at least (`Ge`), less than (`Lt`), at
-most (`Le`), and a number of items (`MinLen`, `MaxLen`).
-"""
+"""Types with bounds for signatures, from whose *source* `config` reads these names as the schema of a config."""
 
 from dataclasses import dataclass
 from typing import Annotated

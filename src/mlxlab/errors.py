@@ -1,7 +1,4 @@
-"""Errors that the user can correct: a one-line message and a documented exit code (sysexits).
-
-The program exits with the `exit_code` of the error; tracebacks are only for bugs in mlxlab.
-"""
+"""Errors that the user can correct, each with its exit code (sysexits); tracebacks are only for bugs in mlxlab."""
 
 
 class UserError(Exception):

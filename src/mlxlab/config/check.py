@@ -1,8 +1,4 @@
-"""Checks a config against the signatures of its targets, before anything is imported or created.
-
-`check` takes the config that Hydra composed; `read_stored_config` one of a run folder. Anyone may have written that,
-so it is plain data: no interpolations are resolved, no defaults are filled in.
-"""
+"""Checks a config against the signatures of its targets, before anything is imported or created."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,7 +59,7 @@ def _find_credentials(tree: object) -> Iterator[ConfigIssue]:
 
 
 def read_stored_config(path: Path) -> dict[str, Any]:
-    """The config in a YAML file of a run folder, valid in every key.
+    """The config in a YAML file of a run folder, valid in every key. Anyone may have written it: nothing is resolved.
 
     Raises:
         InputNotFoundError: there is no such file.

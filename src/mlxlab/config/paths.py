@@ -5,16 +5,12 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parents[1]  # src/mlxlab, or site-packages/mlxlab
 _CHECKOUT = _PACKAGE.parents[1]
-
-
-def in_checkout() -> bool:
-    """True if this code belongs to a checkout (also installed as editable), False in a wheel."""
-    return (_CHECKOUT / "pyproject.toml").is_file() and (_CHECKOUT / "conf").is_dir()
+_IN_CHECKOUT = (_CHECKOUT / "pyproject.toml").is_file() and (_CHECKOUT / "conf").is_dir()  # also if it is editable
 
 
 def shipped_conf() -> Path:
     """The conf/ that belongs to this code, and defines which targets may be built."""
-    if in_checkout():
+    if _IN_CHECKOUT:
         return _CHECKOUT / "conf"
     inside = _PACKAGE / "conf"
     return inside if inside.is_dir() else _PACKAGE.parent / "conf"  # the code of a logged model: the two side by side
@@ -29,7 +25,7 @@ def conf_dir() -> Path:
 def project_root() -> Path:
     """The folder of outputs/, multirun/, mlruns/ and .cache/: the checkout inside of it, else the current folder."""
     folder = Path.cwd()
-    return _CHECKOUT if in_checkout() and folder.is_relative_to(_CHECKOUT) else folder
+    return _CHECKOUT if _IN_CHECKOUT and folder.is_relative_to(_CHECKOUT) else folder
 
 
 def display_path(path: Path | str) -> str:

@@ -1,7 +1,6 @@
-"""Merges the overrides of a resumed run into the config of its checkpoint.
+"""Merges the overrides of a resumed run, and only those, into the config of its checkpoint.
 
-Only what was typed now is applied. Every key has a class: *free* keys may change; *structural* ones would change the
-shape of the model; *frozen* ones (data and its order, tokenizer, objective) would make it another experiment.
+*Free* keys may change; *structural* ones are the shape of the model, *frozen* ones data, its order and the objective.
 """
 
 from pathlib import Path

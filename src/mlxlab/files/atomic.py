@@ -54,9 +54,13 @@ def remove_leftovers(folder: Path) -> None:
     """Removes temporary files of processes that were killed while they wrote; those of living ones stay."""
     for path in folder.glob(f"{_PREFIX}*"):
         process = path.name.removeprefix(_PREFIX).split("-")[0]
-        if process.isdecimal() and not _is_alive(int(process)):
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
             with suppress(OSError):
                 path.unlink()
+        except (PermissionError, OverflowError, ValueError):  # of another user, or no process id
+            continue
 
 
 def fsync(descriptor: int) -> None:
@@ -74,13 +78,3 @@ def fsync_folder(folder: Path) -> None:
         fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):  # a process of another user, or no process id at all
-        pass
-    return True

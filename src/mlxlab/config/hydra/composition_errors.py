@@ -1,7 +1,6 @@
 """Explains why a composition failed, and which override or line of a file is to blame.
 
-Hydra stops at the first error. Here overrides that name no option are dropped and the others forced (`++key=value`),
-so that the result can be checked and an unknown key is reported together with all other errors.
+Hydra stops at the first error. To find all, overrides without an option are dropped, the others forced (`++key=value`).
 """
 
 import re
@@ -28,14 +27,13 @@ from mlxlab.errors import ConfigError, NotAllowedError
 def forced(hydra: Hydra, typed: list[ParsedOverride]) -> tuple[list[str], list[ConfigIssue]]:
     """(overrides that compose even with unknown keys, issues with groups and options)."""
     texts, issues = [], []
-    for override in typed:
-        parsed = override.parsed
+    for text, parsed in typed:
         if message := _option_error(hydra, parsed):
-            issues.append(ConfigIssue(one_line(override.text, 120), message))
+            issues.append(ConfigIssue(one_line(text, 120), message))
         elif _repository(hydra).group_exists(parsed.key_or_group) or parsed.is_delete() or parsed.is_hydra_override():
-            texts.append(override.text)
+            texts.append(text)
         else:
-            texts.append("++" + override.text.lstrip("+"))
+            texts.append("++" + text.lstrip("+"))
     return texts, issues
 
 
@@ -51,16 +49,17 @@ def compose_forced(
             raise
         except Exception as error:
             message = f"{error} {error.__cause__ or ''}"
-            dropped, length = None, -1
-            for override in typed:
-                key = override.parsed.key_or_group
-                text = next((text for text in texts if text.lstrip("+") == override.text.lstrip("+")), None)
-                if text and (override.text in message or f"'{key}'" in message) and len(key) > length:
-                    dropped, length = (override, text), len(key)
-            issues.append(_issue(hydra, error, dropped[0] if dropped else None))
-            if dropped is None:
+            composed = {text.lstrip("+"): text for text in texts}
+            named = {
+                override: len(parsed.key_or_group)
+                for override, parsed in typed
+                if override.lstrip("+") in composed and (override in message or f"'{parsed.key_or_group}'" in message)
+            }
+            blamed = max(named, key=lambda override: named[override], default=None)
+            issues.append(_issue(hydra, error, blamed))
+            if blamed is None:
                 return None, texts, issues
-            texts.remove(dropped[1])
+            texts.remove(composed[blamed.lstrip("+")])
 
 
 def origins(hydra: Hydra, name: str, typed: list[str], composed: list[str]) -> LocateKey:
@@ -74,10 +73,11 @@ def origins(hydra: Hydra, name: str, typed: list[str], composed: list[str]) -> L
 
     def label(path: str) -> str:
         names, text = split_key(path), None
-        for override in parse(typed, multirun=True)[0]:
-            key, group = tuple(override.key.split(".")), override.parsed.key_or_group
-            if names[: len(key)] == key and (override.parsed.is_delete() or not _repository(hydra).group_exists(group)):
-                text = one_line(override.text, 120)
+        for override, parsed in parse(typed, multirun=True)[0]:
+            group = parsed.key_or_group
+            key = tuple(re.split("[./]", group))
+            if names[: len(key)] == key and (parsed.is_delete() or not _repository(hydra).group_exists(group)):
+                text = one_line(override, 120)
         if text is not None:
             return text
         for depth in range(len(names), 0, -1):
@@ -108,7 +108,7 @@ def _merged_files(hydra: Hydra, name: str, overrides: list[str]) -> list[tuple[s
     return contents
 
 
-def _issue(hydra: Hydra, error: BaseException, override: ParsedOverride | None) -> ConfigIssue:
+def _issue(hydra: Hydra, error: BaseException, override: str | None) -> ConfigIssue:
     """An exception as an issue, labelled with the override or file that it concerns."""
     if isinstance(error, ConfigError):  # of the YAML reader: it names file and line
         location, _, message = str(error).partition(": ")
@@ -118,7 +118,7 @@ def _issue(hydra: Hydra, error: BaseException, override: ParsedOverride | None) 
         files = (folder / f"{blamed[1]}.yaml" for folder in _folders(hydra))
         file = next((display_path(file) for file in files if file.is_file()), blamed[1])
         return ConfigIssue(_defaults_entry(hydra, error) or file, blamed[2])
-    return ConfigIssue(one_line(override.text, 120) if override else "config", message)
+    return ConfigIssue(one_line(override, 120) if override else "config", message)
 
 
 def _defaults_entry(hydra: Hydra, error: BaseException) -> str | None:

@@ -1,8 +1,8 @@
 """Parses overrides one by one before they are composed."""
 
 import re
-from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -15,16 +15,11 @@ _MAX_CHARACTERS = 10_000
 _MAX_DEPTH = 30
 
 
-@dataclass(frozen=True)
-class ParsedOverride:
+class ParsedOverride(NamedTuple):
     """One override, as typed and as Hydra parses it."""
 
     text: str
     parsed: Override
-
-    @property
-    def key(self) -> str:
-        return self.parsed.key_or_group.replace("/", ".")
 
 
 def parse(texts: list[str], multirun: bool) -> tuple[list[ParsedOverride], list[ConfigIssue]]:
@@ -44,10 +39,10 @@ def parse(texts: list[str], multirun: bool) -> tuple[list[ParsedOverride], list[
         except (ConfigError, RecursionError, ValueError) as error:
             issues.append(ConfigIssue(one_line(text, 80), one_line(str(error)) or "cannot be read"))
     first: dict[tuple[str, str | None], str] = {}
-    for override in typed:  # Hydra would silently use the last of several values
-        before = first.setdefault((override.key, override.parsed.package), override.text)
-        if before.lstrip("+") != override.text.lstrip("+"):
-            issues.append(ConfigIssue(override.text, f"contradicts {before}; give one of them"))
+    for text, parsed in typed:  # Hydra would silently use the last of several values
+        before = first.setdefault((parsed.key_or_group.replace("/", "."), parsed.package), text)
+        if before.lstrip("+") != text.lstrip("+"):
+            issues.append(ConfigIssue(text, f"contradicts {before}; give one of them"))
     return typed, issues
 
 

@@ -2,38 +2,25 @@
 
 import operator
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from mlxlab.config.issues import ConfigIssue, value_at
 
 _DISTILLATION_LOSS = "mlxlab.distillation.loss.DistillationLoss"
 _STORES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks", "uc", "file")
-
-
-class _Rule(NamedTuple):
-    """Two keys, when their values conflict, and the message for both values."""
-
-    key: str
-    other: str
-    conflict: Callable[[float, float], bool]
-    message: str
+_HEADS = "{} heads do not divide a hidden size of {}"
+_WARMUP = "a warm-up of {} steps is longer than the run of {}"
 
 
 def _does_not_divide(divisor: float, number: float) -> bool:
     return divisor >= 1 and number % divisor != 0
 
 
-_RULES = (
-    _Rule("model.num_heads", "model.hidden_size", _does_not_divide, "{} heads do not divide a hidden size of {}"),
-    _Rule("model.num_kv_heads", "model.num_heads", _does_not_divide, "{} key-value heads do not divide {} heads"),
-    _Rule(
-        "trainer.schedule.warmup",
-        "trainer.max_steps",
-        lambda warmup, steps: warmup >= 1 and warmup > steps,
-        "a warm-up of {} steps is longer than the run of {}",
-    ),
-    _Rule("data.fold", "data.folds", operator.ge, "expected a fold below {1} (they count from 0), got {0}"),
-    _Rule("data.folds", "data.folds", lambda folds, _: folds < 2, "expected at least 2 folds, got {}"),
+_RULES: tuple[tuple[str, str, Callable[[float, float], bool], str], ...] = (  # two keys, a conflict of them, a message
+    ("model.num_heads", "model.hidden_size", _does_not_divide, _HEADS),
+    ("model.num_kv_heads", "model.num_heads", _does_not_divide, "{} key-value heads do not divide {} heads"),
+    ("trainer.schedule.warmup", "trainer.max_steps", lambda warmup, steps: warmup > max(1, steps), _WARMUP),
+    ("data.fold", "data.folds", operator.ge, "expected a fold below {1} (they count from 0), got {0}"),
+    ("data.folds", "data.folds", lambda folds, _: folds < 2, "expected at least 2 folds, got {}"),
 )
 
 
