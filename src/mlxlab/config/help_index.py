@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,9 +71,8 @@ def lines(conf: Path, options: dict[str, str | None]) -> list[KeyHelp]:
 
 def _defaults(file: Path, group: str) -> Iterator[tuple[str, str | None]]:
     """(group, option) of each entry of the defaults list of an option of `group`."""
-    for entry in _load(file).get("defaults", []):
-        if isinstance(entry, dict):
-            [(name, option)] = entry.items()
+    with suppress(ConfigError):
+        for name, option, _ in read_yaml(file).defaults():
             if not name.startswith("override "):
                 yield name.lstrip("/") if name.startswith("/") or not group else f"{group}/{name}", option
 

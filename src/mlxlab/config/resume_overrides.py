@@ -132,11 +132,8 @@ def _option_paths(group: str, option: str, conf: Path) -> list[KeyPath]:
         return [tuple(group.split("/"))]
     prefix = () if group in OVERLAY_GROUPS else (group.split("/")[0],)
     keys = list(_flatten({key: value for key, value in content.values.items() if key != "defaults"}, prefix))
-    defaults = content.values.get("defaults")
-    for entry in defaults if isinstance(defaults, list) else ():
-        if isinstance(entry, dict):
-            [(name, chosen)] = entry.items()
-            keys += _option_paths(name.removeprefix("override ").lstrip("/"), str(chosen), conf)
+    for name, chosen, _ in content.defaults():
+        keys += _option_paths(name.removeprefix("override ").lstrip("/"), str(chosen), conf)
     return keys
 
 

@@ -123,18 +123,13 @@ def _issue(hydra: Hydra, error: BaseException, override: str | None) -> ConfigIs
 
 def _defaults_entry(hydra: Hydra, error: BaseException) -> str | None:
     """`file:line` of the defaults entry that names a missing option; Hydra names the primary config instead."""
-    group, _, option = str(getattr(error, "missing_cfg_file", None) or "").rpartition("/")
-    endings = (f" /{group}", f".{group}", f".{group.split('/')[-1]}")
-    for file in (file for folder in _folders(hydra) if option for file in sorted(folder.rglob("*.yaml"))):
-        try:
-            content = read_yaml(file)
-        except ConfigError:
-            continue
-        for key, line in content.lines.items():
-            is_entry = key.startswith("defaults.") and key.count(".") > 1 and key.split("@")[0].endswith(endings)
-            text = content.text.splitlines()[line - 1]
-            if is_entry and re.search(rf":\s*{re.escape(option)}\s*(#.*)?$", text):
-                return f"{display_path(file)}:{line}"
+    group, _, missing = str(getattr(error, "missing_cfg_file", None) or "").rpartition("/")
+    for file in (file for folder in _folders(hydra) if missing for file in sorted(folder.rglob("*.yaml"))):
+        with suppress(ConfigError):
+            for name, option, line in read_yaml(file).defaults():
+                name = name.partition("@")[0].removeprefix("override ").lstrip("/")
+                if option == missing and name in (group, group.rpartition("/")[2]):
+                    return f"{display_path(file)}:{line}"
     return None
 
 

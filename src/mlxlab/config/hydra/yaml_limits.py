@@ -45,6 +45,16 @@ class YamlFile:
     values: dict[str, object]
     lines: dict[str, int]
 
+    def defaults(self) -> list[tuple[str, str | None, int]]:
+        """(group as written, option, line) of each choice in the defaults list."""
+        entries = self.values.get("defaults")
+        return [
+            (str(name), option if option is None else str(option), self.lines[f"defaults.{index}"])
+            for index, entry in enumerate(entries if isinstance(entries, list) else [])
+            if isinstance(entry, dict)
+            for name, option in entry.items()
+        ]
+
 
 class _Fault(Exception):
     """(message, line)"""
