@@ -1,4 +1,4 @@
-"""Markdown tables, aligned so that they can be read as plain text too."""
+"""Markdown tables, aligned for reading as text."""
 
 from collections.abc import Iterable, Sequence
 

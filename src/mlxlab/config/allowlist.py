@@ -24,7 +24,7 @@ VARIABLE = "MLXLAB_ALLOWED_TARGETS"
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _UNSUPPORTED = ("_args_", "_recursive_", "_convert_", "_mode_")
 
-# Hydra's own node: where it instantiates something, and what of Hydra may stand there.
+# Hydra's own node: the keys that Hydra instantiates, and its classes that are allowed there.
 _HYDRA_COMPONENTS = ("callbacks", "launcher", "sweeper")
 _HYDRA_TARGETS = (
     "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
@@ -44,7 +44,7 @@ class AllowedTarget:
     """The use of a target in conf/; nothing is known of a user's own target.
 
     Args:
-        partial: True if it stands with `_partial_: true`; None if unknown.
+        partial: True if conf/ uses it with `_partial_: true`; None if unknown.
         slots: where conf/ uses it; empty if unknown.
     """
 
@@ -127,7 +127,7 @@ def _disallowed_logging(node: object, path: str) -> Iterator[ConfigIssue]:
     if "class" in node and node["class"] not in _HANDLERS:
         yield ConfigIssue(f"{path}.class", f"refused: {node['class']} is not a handler that may be used")
     if node.get("filename", _LOG_FILE) != _LOG_FILE:
-        yield ConfigIssue(f"{path}.filename", "refused: the log file stands in the run folder")
+        yield ConfigIssue(f"{path}.filename", "refused: the log file must be in the run folder")
 
 
 @cache

@@ -1,1 +1,1 @@
-"""Files of our own: written whole or not at all, and read back as if a stranger had written them."""
+"""The files that the program writes: written atomically, and checked like untrusted input when read."""

@@ -1,4 +1,4 @@
-"""Checks decoded JSON against a Python type, so that what was read is what the rest of the code believes it is."""
+"""Checks decoded JSON against a Python type."""
 
 import functools
 import types

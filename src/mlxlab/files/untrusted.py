@@ -1,6 +1,6 @@
-"""Reads files that anyone may have written: a run folder can come from a stranger, or from a disk that lost bits.
+"""Reads files that anyone may have written or a disk may have damaged; any fault is one `DataError` with the file's name.
 
-Kind of file, size, encoding, depth, types and ranges are checked. Every fault is one `DataError` that names the file.
+Kind of file, size, encoding, depth, types and ranges are checked.
 """
 
 import json
@@ -100,12 +100,12 @@ def parse_json(text: str, shape: type[T], name: str, *, max_depth: int = MAX_DEP
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     result = dict(pairs)
     if len(result) < len(pairs):
-        raise ValueError("a key stands twice in one object")
+        raise ValueError("a key is defined twice in one object")
     return result
 
 
 def _check(value: object, levels: int, allow_nan: bool) -> None:
-    """Depth, and what a number or a text may be wherever it stands."""
+    """Checks depth, numbers and text."""
     match value:
         case dict() | list():
             if levels == 0:

@@ -55,10 +55,10 @@ def resolve(config: DictConfig | ListConfig) -> tuple[Any, list[ConfigIssue]]:
 
     def values_of(node: DictConfig | ListConfig, path: str) -> object:
         if isinstance(node, ListConfig):
-            return [value_at(node, index, join_key(path, index)) for index in range(len(node))]
-        return {key: value_at(node, key, join_key(path, key)) for key in node}
+            return [resolved(node, index, join_key(path, index)) for index in range(len(node))]
+        return {key: resolved(node, key, join_key(path, key)) for key in node}
 
-    def value_at(parent: DictConfig | ListConfig, key: Any, path: str) -> object:
+    def resolved(parent: DictConfig | ListConfig, key: Any, path: str) -> object:
         is_interpolation = OmegaConf.is_interpolation(parent, key)
         if OmegaConf.is_missing(parent, key) and not is_interpolation:
             return MISSING

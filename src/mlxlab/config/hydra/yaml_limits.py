@@ -1,4 +1,4 @@
-"""Reads YAML with limits: size, depth, plain values, no alias bombs, and no scalar that YAML 1.1 misreads."""
+"""Reads YAML with limits: size, depth, expanded aliases, no tags, and no scalar that YAML 1.1 misreads."""
 
 import re
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ class YamlFile:
 
 
 class _Fault(Exception):
-    """(message, line)"""
+    """Its arguments are a message and a line."""
 
 
 @cache

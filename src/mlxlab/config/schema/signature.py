@@ -34,7 +34,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Signature:
-    """`keys` may stand in a config, `runtime` may not; `doc` is the first line of the docstring."""
+    """`keys` are allowed in a config, `runtime` not; `doc` is the first line of the docstring."""
 
     keys: dict[str, Key]
     runtime: frozenset[str]

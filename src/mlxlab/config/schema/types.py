@@ -64,7 +64,7 @@ def alternatives(kind: Kind) -> tuple[Kind, ...]:
 
 
 def component_names(kind: Kind) -> frozenset[str]:
-    """The kinds of component that stand anywhere in `kind`."""
+    """The kinds of component anywhere in `kind`."""
     match kind:
         case Component(name=name):
             return frozenset({name})

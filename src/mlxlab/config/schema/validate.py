@@ -80,7 +80,7 @@ class Validator:
             return "not a key of the config: the program passes it when it builds the component"
         if key in SYNONYMS or nearest(key, known.keys) is None:
             here = join_key(path, key)
-            if anywhere := nearest_key(key, [other for other in self.all_keys if other != here]):
+            if anywhere := nearest_key(key, [name for name in self.all_keys if name != here]):
                 return "unknown key" + did_you_mean(anywhere)
         return "unknown key" + suggestion(key, known.keys, f"{path}." if path else "")
 
@@ -116,7 +116,7 @@ def _may_be_read(text: str) -> bool:
 
 
 def _hint(kinds: tuple[types.Kind, ...], value: object) -> str:
-    """What the text of a value does not show: its type, a limit that is not described, a name close to it."""
+    """Details that the text of a value does not show: its type, a limit that is not described, a name close to it."""
     numbers = [kind for kind in kinds if isinstance(kind, types.Number)]
     if isinstance(value, str):
         options = [option for kind in kinds if isinstance(kind, types.Literal) for option in kind.options]
