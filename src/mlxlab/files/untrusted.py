@@ -1,6 +1,6 @@
-"""Reads files that anyone may have written or a disk may have damaged; any fault is one `DataError` with the file's name.
+"""Reads files that anyone may have written or a disk may have damaged.
 
-Kind of file, size, encoding, depth, types and ranges are checked.
+Checked are kind of file, size, encoding, depth, types and ranges; every fault is one `DataError` that names the file.
 """
 
 import json
