@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxlab.cli.app import format_help, run_command
-from mlxlab.cli.args import parse_values
+from mlxlab.cli.args import parse_args
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, WriteError
 
@@ -93,7 +93,7 @@ def parse(args: list[str]) -> tuple[str, str | None, dict[str, Any]]:
     prefixes = ("suite=",) if suite == "steps" else ("suite=", "save=")  # `save` is a parameter of `steps`
     save = [arg.partition("=")[2] for arg in args if arg.startswith("save=") and suite != "steps"]
     own = [arg for arg in args if not arg.startswith(prefixes)]
-    options, _ = parse_values(own, [f"benchmarks.{module}.{function}"])
+    options, _ = parse_args(own, [f"benchmarks.{module}.{function}"])
     for key, value in options.items():
         for item in value.split(",") if key in LISTS else []:
             if item not in LISTS[key]:

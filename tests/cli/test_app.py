@@ -1,4 +1,4 @@
-"""The frame of every command: messages never end a run."""
+"""The logging of commands: a message never ends a run."""
 
 import logging
 import sys

@@ -7,65 +7,91 @@ import pytest
 
 from benchmarks import __main__ as benchmarks
 from mlxlab.cli import main
-from mlxlab.cli.args import describe_options, parse_args, typed_options
-from mlxlab.errors import ConfigError
+from mlxlab.cli.app import run_command
+from mlxlab.cli.args import parse_args
+from mlxlab.errors import ConfigError, DataError
 
 SOURCE = '''
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from mlxlab.cli.app import Action, command
 from mlxlab.constraints import Ge
 
 
-@dataclass(frozen=True)
-class ExampleOptions:
-    """Options.
+def example(
+    run: Path,
+    count: Annotated[int, Ge(1)] = 3,
+    mode: Literal["first", "last"] = "first",
+    names: list[str] | None = None,
+    flag: bool = False,
+    *,
+    args: list[str],
+    command_line: str,
+) -> int:
+    """Example.
 
     Args:
         run: a folder.
         count: how many.
     """
+    print((run, count, mode, names, flag, args, command_line))
+    return 3
 
-    run: Path
-    count: Annotated[int, Ge(1)] = 3
-    mode: Literal["first", "last"] = "first"
-    names: list[str] | None = None
-    flag: bool = False
+
+main = command("Help of mlxlab VERB.", Action(example, names=(0, 1)))
 '''
+EXAMPLE = ["args_example.example"]
 
 
 @pytest.fixture(scope="module")
-def options_class(tmp_path_factory):
+def example(tmp_path_factory):
     folder = tmp_path_factory.mktemp("args")
     (folder / "args_example.py").write_text(SOURCE)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
-        yield importlib.import_module("args_example").ExampleOptions
+        yield importlib.import_module("args_example")
 
 
-def test_arguments_become_values_of_their_types(options_class):
+def test_arguments_become_values_of_the_types_of_the_parameters(example, capsys):
     args = ["run=a/b", "count=4", "flag=true", "names=[x,y]", "free"]
-    options, further = parse_args(args, options_class, names=(0, 1))
-    assert options == options_class(Path("a/b"), 4, "first", ["x", "y"], True)
-    assert further == ["free"]
+    command_line = "mlxlab args_example run=a/b count=4 flag=true 'names=[x,y]' free"
+    assert example.main(args) == 3, "the exit code that the function returns"
+    assert capsys.readouterr().out == f"{(Path('a/b'), 4, 'first', ['x', 'y'], True, ['free'], command_line)}\n"
 
 
-def test_a_path_starts_in_the_home_folder_after_a_tilde(options_class, monkeypatch):
+def test_a_path_starts_in_the_home_folder_after_a_tilde(example, capsys, monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
-    assert parse_args(["run=~/a"], options_class)[0].run == Path("/home/somebody/a")
+    example.main(["run=~/a"])
+    assert "'/home/somebody/a'" in capsys.readouterr().out
 
 
-def test_unknown_arguments_are_forwarded_to_another_parser(options_class):
-    assert parse_args(["run=a", "model=bert", "-m"], options_class, forward="")[1] == ["model=bert", "-m"]
-    assert parse_args(["run=a", "data.x=1"], options_class, forward="data.")[1] == ["data.x=1"]
+def test_a_path_that_is_empty_is_refused(example, capsys):
+    assert example.main(["run="]) == 2
+    assert capsys.readouterr().err == "run=: expected a path\n"
+
+
+def test_unknown_arguments_are_forwarded_to_another_parser(example):
+    assert parse_args(["run=a", "model=bert", "-m"], EXAMPLE, forward="")[1] == ["model=bert", "-m"]
+    assert parse_args(["run=a", "data.x=1"], EXAMPLE, forward="data.")[1] == ["data.x=1"]
     with pytest.raises(ConfigError, match="model=bert: unknown key"):
-        parse_args(["run=a", "model=bert"], options_class, forward="data.")
+        parse_args(["run=a", "model=bert"], EXAMPLE, forward="data.")
 
 
-def test_typed_options_give_the_same_options(options_class):
-    options, _ = parse_args(["run=a", "mode=last"], options_class)
-    assert typed_options(options) == ["run=a", "mode=last"]
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (BrokenPipeError(), 0, ""),
+        (DataError("a:1:1: bad"), 65, "a:1:1: bad"),
+    ],
+)
+def test_every_command_ends_with_one_line_and_the_exit_code_of_its_error(error, code, message, capfd):
+    def fail(args):
+        raise error
+
+    assert run_command([], fail, lambda args: "", needs_args=False) == code
+    assert capfd.readouterr().err.strip() == message
 
 
 @pytest.mark.parametrize(
@@ -79,14 +105,13 @@ def test_typed_options_give_the_same_options(options_class):
         (["run=a", "mode=fist"], "did you mean first?"),
         (["run=a", "flag=maybe"], "expected true or false"),
         (["run=a", "run=b"], "run is given twice"),
-        (["run="], "run=: expected a path"),
         (["run=a", "count"], "count: expected count=..."),
         (["run=a", "free"], "expected 0 arguments without `=`, got 1: free"),
     ],
 )
-def test_a_wrong_argument_is_named_with_what_was_expected(options_class, args, message):
+def test_a_wrong_argument_is_named_with_what_was_expected(example, args, message):
     with pytest.raises(ConfigError) as caught:
-        parse_args(args, options_class)
+        parse_args(args, EXAMPLE)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -120,9 +145,12 @@ def test_every_command_lists_its_options(verb, capsys):
     assert main.main([verb, "--help"]) == 0
     out = capsys.readouterr().out
     assert f"    mlxlab {verb} " in out
-    assert f"\nOptions of `{verb}" in out
+    assert "\nOptions" in out
 
 
-def test_the_description_of_options_has_defaults_types_and_meanings(options_class):
-    assert "count=3" in describe_options(["args_example.ExampleOptions"])
-    assert "a whole number >= 1; how many." in describe_options(["args_example.ExampleOptions"])
+def test_the_description_of_options_has_defaults_types_and_meanings(example, capsys):
+    assert example.main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert "\nrun=...   " in out
+    assert "\ncount=3   " in out
+    assert "a whole number >= 1; how many." in out

@@ -41,7 +41,7 @@ def test_a_significant_gain_is_told_from_chance(methods, capsys):
     assert out.count("significant gain") == 4  # in a sentence and in the table, of two methods
     assert out.count("no significant gain") == 2
     assert out.splitlines()[-1] == (
-        f"    mlxlab compare {' '.join(args)} baseline=alone relative_to=alone out={methods}/out"
+        f"    mlxlab compare {' '.join(args)} relative_to=alone baseline=alone out={methods}/out"
     )
     written = json.loads((methods / "out" / "comparison.json").read_text())
     assert written["methods"][1]["parameters"] == 1000
@@ -133,7 +133,8 @@ def test_a_cross_validation_with_teachers_compares_the_student_with_and_without_
             parameters = 250 if name == crossvalidation.TEACHER else 100
             make_run(fold_run.folder, index // 3, accuracy, index % 3, 3, parameters=parameters, steps=3)
             final = {"valid/accuracy": accuracy}
-            metrics = {"final": final, "metrics": final, "steps": 3, "baselines": {"majority": 0.6}}
+            metrics = {"best_step": 3, "steps": 3, "final": final, "metrics": final}
+            metrics |= {"baselines": {"majority": 0.6}, "reference": {}}
             (fold_run.folder / "metrics.json").write_text(json.dumps(metrics))
     text = crossvalidation.write_report(runs, 3, tmp_path, "the command")
     assert "- distilled against student alone, valid/accuracy: +0.021 higher" in text

@@ -12,7 +12,7 @@ from support.processes import environment
 @pytest.mark.parametrize(
     ("line", "completions"),
     [
-        ("mlxlab ", verbs()),
+        ("mlxlab ", list(verbs())),
         ("mlxlab tr", ["train"]),
         ("mlxlab train model=", ["model=bert", "model=cnn_hybrid", "model=transformer"]),
         ("mlxlab train model=bert trainer.ep", ["trainer.epochs="]),

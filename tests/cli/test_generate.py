@@ -1,4 +1,4 @@
-"""`generate` on a run, and the same model out of the store; what is wrong is one line."""
+"""`generate` with the model of a run, the same model from the store, and errors in one line."""
 
 import json
 import sqlite3
@@ -18,12 +18,12 @@ from mlxlab.inference.sampling import SamplingParams
 from mlxlab.inference.text_generator import load_generator, restored_generator
 from support.processes import environment, run
 
-SHORT = [word for word in SMALL if not word.startswith(("tracking", "trainer.max_steps", "trainer.eval"))]
+SHORT = [arg for arg in SMALL if not arg.startswith(("tracking", "trainer.max_steps", "trainer.eval"))]
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A decoder and an encoder, trained for a moment, and a store that has both."""
+    """A decoder and an encoder, trained for a few steps, and a store that has both."""
     home = tmp_path_factory.mktemp("home")
     lines = [{"text": f"Line {n} tells of {n * n} sheep. Zo\u00eb \u2603 " * 3} for n in range(60)]
     (home / "text.jsonl").write_text("\n".join(map(json.dumps, lines)))
@@ -34,32 +34,32 @@ def home(tmp_path_factory):
     return home
 
 
-def generate(home, *words, capsys, model="transformer"):
-    code = main([f"run={home}/{model}", *words])
+def generate(home, *args, capsys, model="transformer"):
+    code = main([f"run={home}/{model}", *args])
     printed = capsys.readouterr()
     assert code == 0, printed.err
     return printed.out
 
 
-def test_a_text_is_continued_and_the_seed_makes_it(home, capsys):
-    words = ["prompt=Line 7 tells", "max_tokens=20", "temperature=2", "top_k=0"]
-    first = generate(home, *words, "seed=1", capsys=capsys)
+def test_a_text_is_continued_by_its_seed(home, capsys):
+    args = ["prompt=Line 7 tells", "max_tokens=20", "temperature=2", "top_k=0"]
+    first = generate(home, *args, "seed=1", capsys=capsys)
     assert first.startswith("Line 7 tells")
-    assert first == generate(home, *words, "seed=1", capsys=capsys)
-    assert first != generate(home, *words, "seed=2", capsys=capsys)
+    assert first == generate(home, *args, "seed=1", capsys=capsys)
+    assert first != generate(home, *args, "seed=2", capsys=capsys)
 
 
-def test_what_is_streamed_is_the_text_of_the_tokens(home, capsys):
+def test_the_streamed_text_is_that_of_the_tokens(home, capsys):
     streamed = generate(home, "prompt=Line", "max_tokens=60", "temperature=0", capsys=capsys)
     writer = load_generator(home / "transformer")
     assert streamed == "Line" + writer.texts(["Line"], SamplingParams(0.0), GenerationConfig(max_tokens=60))[0] + "\n"
-    assert writer.context == 32, "that of the blocks it was trained on"
-    assert writer.start == (writer.tokenizer.eos_id,), "a document begins behind the end of another"
+    assert writer.context == 32, "the length of the rows in training"
+    assert writer.start == (writer.tokenizer.eos_id,), "a document begins after the end of another"
     assert writer.tokens("", new_document=False) == [writer.tokenizer.eos_id]
     assert writer.tokens("Line", new_document=False) == writer.tokenizer.encode("Line", special=False)
 
 
-def test_a_document_that_was_alone_begins_with_itself(home):
+def test_a_document_that_was_masked_from_others_needs_no_start_token(home):
     restored = restore_model(home / "transformer")
     data = override(restored.config["data"], {"packing.mask_across_documents": True})
     alone = restored_generator(replace(restored, config=restored.config | {"data": data}))
@@ -67,35 +67,35 @@ def test_a_document_that_was_alone_begins_with_itself(home):
     assert alone.tokens("Line", new_document=True) == alone.tokenizer.encode("Line", special=False)
 
 
-def test_a_file_of_prompts_gives_a_line_each_in_order(home, tmp_path, capsys):
+def test_a_file_of_prompts_gives_a_json_line_for_each_in_order(home, tmp_path, capsys):
     (tmp_path / "prompts.txt").write_text("Line 1\n\nLine 2 tells of\nZo\u00eb\n")
     objects = [json.dumps({"prompt": prompt}) for prompt in ("Line 1", "Line 2 tells of", "Zo\u00eb")]
     (tmp_path / "prompts.jsonl").write_text("\n".join(objects))
-    words = ["max_tokens=6", "stop=[zzz]", "batch_size=2"]
-    lines = generate(home, f"prompts={tmp_path}/prompts.txt", *words, capsys=capsys)
-    assert lines == generate(home, f"prompts={tmp_path}/prompts.jsonl", *words, capsys=capsys)
-    found = [json.loads(line) for line in lines.splitlines()]
-    assert [one["prompt"] for one in found] == ["Line 1", "Line 2 tells of", "Zo\u00eb"]
-    assert {one["end"] for one in found} <= {"length", "end token"}
-    one_by_one = generate(home, f"prompts={tmp_path}/prompts.txt", *words[:2], "batch_size=1", capsys=capsys)
+    args = ["max_tokens=6", "stop=[zzz]", "batch_size=2"]
+    lines = generate(home, f"prompts={tmp_path}/prompts.txt", *args, capsys=capsys)
+    assert lines == generate(home, f"prompts={tmp_path}/prompts.jsonl", *args, capsys=capsys)
+    results = [json.loads(line) for line in lines.splitlines()]
+    assert [result["prompt"] for result in results] == ["Line 1", "Line 2 tells of", "Zo\u00eb"]
+    assert {result["end"] for result in results} <= {"length", "end token"}
+    one_by_one = generate(home, f"prompts={tmp_path}/prompts.txt", *args[:2], "batch_size=1", capsys=capsys)
     assert one_by_one == lines
 
 
-def test_prompts_that_are_none_are_named_by_line(tmp_path):
-    for name, data, words in (
+def test_malformed_prompts_are_named_by_line(tmp_path):
+    for name, data, message in (
         ("a.txt", b"fine\n\xff\xfe\n", ":2:1"),
         ("b.jsonl", b'{"prompt": "a"}\n{"text": "b"}\n', ":2:1"),
         ("c.jsonl", b'{"prompt": 7}\n', ":1:1"),
         ("d.txt", b"\n \n", "no prompt"),
     ):
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(DataError, match=words):
+        with pytest.raises(DataError, match=message):
             read_prompts(tmp_path / name)
     with pytest.raises(InputNotFoundError):
         read_prompts(tmp_path / "none")
 
 
-def test_a_prompt_beyond_the_context_is_cut_with_a_line(home, capsys):
+def test_a_prompt_longer_than_the_context_is_truncated_with_a_warning(home, capsys):
     assert (
         main([f"run={home}/transformer", "prompt=Line 7 tells of many sheep", "context_length=4", "max_tokens=2"]) == 0
     )
@@ -103,7 +103,7 @@ def test_a_prompt_beyond_the_context_is_cut_with_a_line(home, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("args", "code", "message"),
     [
         (["prompt=x"], 2, "run=...: missing"),
         (["run=HOME/transformer", "max_token=3"], 2, "did you mean max_tokens?"),
@@ -119,16 +119,16 @@ def test_a_prompt_beyond_the_context_is_cut_with_a_line(home, capsys):
         (["run=HOME/bert"], 2, "masked"),
     ],
 )
-def test_a_fault_is_a_line_and_its_code(home, capsys, words, code, said):
-    assert main([word.replace("HOME", str(home)) for word in words]) == code
+def test_an_error_is_one_line_and_its_exit_code(home, capsys, args, code, message):
+    assert main([arg.replace("HOME", str(home)) for arg in args]) == code
     printed = capsys.readouterr()
-    assert said in printed.err
+    assert message in printed.err
     assert len(printed.err.splitlines()) == 1
     assert printed.out == ""
 
 
-def test_the_program_ends_with_that_code_too(home):
-    """In a process of its own, which ends right after it has read a checkpoint."""
+def test_the_script_exits_with_that_code(home):
+    """In a separate process, which ends immediately after it has read a checkpoint."""
     finished = run(f"run={home}/bert", "prompt=x", script="generate")
     assert (finished.returncode, finished.stdout, len(finished.stderr.splitlines())) == (2, "", 1)
 
@@ -136,8 +136,8 @@ def test_the_program_ends_with_that_code_too(home):
 def test_help_shows_the_defaults_that_the_code_has(capsys):
     assert main(["--help"]) == 0
     printed = capsys.readouterr().out
-    for part in (SamplingParams(), GenerationConfig()):
-        for name, value in vars(part).items():
+    for options in (SamplingParams(), GenerationConfig()):
+        for name, value in vars(options).items():
             shown = "null" if value is None else str(value).lower()
             assert f"\n{name}={shown} " in printed, name
 
@@ -155,11 +155,11 @@ print(json.dumps([
 """
 
 
-def test_the_best_checkpoint_in_the_store_writes_and_fills_texts(home):
+def test_models_from_the_store_continue_and_fill_texts(home):
     with sqlite3.connect(f"file:{home}/store.db?mode=ro", uri=True) as connection:
         query = "select artifact_location from logged_models order by creation_timestamp_ms"
-        places = [place for (place,) in connection.execute(query)]
-    command = [sys.executable, "-c", SERVE, *places]
+        locations = [location for (location,) in connection.execute(query)]
+    command = [sys.executable, "-c", SERVE, *locations]
     quiet = environment(MLFLOW_DISABLE_TELEMETRY="true")
     done = subprocess.run(command, cwd=home, env=quiet, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -173,5 +173,5 @@ def test_the_best_checkpoint_in_the_store_writes_and_fills_texts(home):
     assert "<mask>" not in filled[0]
 
 
-def test_a_run_says_how_many_operations_it_made(home):
+def test_a_run_records_its_flops(home):
     assert "throughput/model_flops_per_sec" in (home / "transformer" / "journal.jsonl").read_text()

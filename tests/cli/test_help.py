@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlxlab.cli import main as dispatcher
-from mlxlab.cli.train_help import show_help
+from mlxlab.cli.train import show_help
 from mlxlab.config.help_index import groups
 from mlxlab.config.paths import shipped_conf
 

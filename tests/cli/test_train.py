@@ -1,4 +1,4 @@
-"""`train`: folders, sweeps, exit codes. The experiment itself is a stand-in here."""
+"""`train`: folders, sweeps, exit codes. The experiment itself is replaced by a stub."""
 
 import signal
 import subprocess
@@ -28,7 +28,7 @@ def test_a_run_gets_its_own_folder_by_day_time_and_id(line):  # noqa: F811
     assert Path.cwd() == line.project  # hydra.job.chdir=false
 
 
-def test_twenty_runs_of_one_second_share_no_folder(line, monkeypatch):  # noqa: F811
+def test_runs_started_in_the_same_second_share_no_folder(line, monkeypatch):  # noqa: F811
     monkeypatch.setattr("hydra.core.utils.datetime", _Noon)
     assert {line() for _ in range(20)} == {0}
     assert len(list((line.project / "outputs" / "2026-01-01").iterdir())) == 20
@@ -49,11 +49,11 @@ def test_the_folder_may_be_chosen(line):  # noqa: F811
 
 def test_a_file_where_the_folder_should_be_is_exit_73(line):  # noqa: F811
     (line.project / "taken").write_text("")
-    for place in ("taken", "taken/in", "/dev/null/x"):
-        assert "cannot be created" in line.refuses(f"hydra.run.dir={place}", code=73)
+    for path in ("taken", "taken/in", "/dev/null/x"):
+        assert "cannot be created" in line.refuses(f"hydra.run.dir={path}", code=73)
 
 
-def test_a_sweep_is_the_grid_of_its_values_a_folder_each(line):  # noqa: F811
+def test_a_sweep_runs_the_grid_of_its_values_in_a_folder_each(line):  # noqa: F811
     assert line("-m", "model=bert,cnn_hybrid", "trainer.learning_rate=1e-4,3e-4", "tracking=none") == 0
     got = [(config.model._target_.split(".")[-1], config.trainer.learning_rate) for config, _ in line.runs]
     assert got == [("Bert", 1e-4), ("Bert", 3e-4), ("CnnHybrid", 1e-4), ("CnnHybrid", 3e-4)]
@@ -76,9 +76,9 @@ def test_flags_may_stand_anywhere(line):  # noqa: F811
 
 
 def test_every_job_of_a_sweep_is_checked_before_the_first(line):  # noqa: F811
-    said = line.refuses("-m", "seed=1,2,-3", "model=bert,brt", "tracking=none", lines=2)
-    assert "model=brt: model has no option brt" in said
-    assert "seed=-3: expected a whole number >= 0, got -3" in said
+    err = line.refuses("-m", "seed=1,2,-3", "model=bert,brt", "tracking=none", lines=2)
+    assert "model=brt: model has no option brt" in err
+    assert "seed=-3: expected a whole number >= 0, got -3" in err
 
 
 def test_a_sweep_that_makes_no_jobs_is_refused(line):  # noqa: F811
@@ -99,7 +99,7 @@ def test_the_return_value_is_the_metric(line, monkeypatch):  # noqa: F811
     assert got == [0.5, 0.5]
 
 
-def test_a_failed_job_is_told_the_others_run_and_the_exit_code_is_its(line):  # noqa: F811
+def test_a_failed_job_is_reported_and_the_others_run(line):  # noqa: F811
     seen = []
 
     def run(config, folder, is_last=False):
@@ -117,20 +117,20 @@ def test_a_failed_job_is_told_the_others_run_and_the_exit_code_is_its(line):  # 
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "said"),
+    ("error", "code", "message"),
     [
         (DataError("rows.csv:3:5: a number was expected"), 65, "rows.csv:3:5: a number was expected\n"),
         (RunInterrupted("stopped at step 3", signal.SIGTERM), 143, "stopped at step 3\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
-def test_a_fault_is_one_line_and_its_exit_code(line, error, code, said):  # noqa: F811
+def test_an_error_is_one_line_and_its_exit_code(line, error, code, message):  # noqa: F811
     def run(config, folder, is_last=False):
         raise error
 
     runs_with(line, run)
     assert line() == code
-    assert line.err == said
+    assert line.err == message
 
 
 def test_a_bug_is_a_traceback_and_exit_70(line):  # noqa: F811
@@ -142,7 +142,7 @@ def test_a_bug_is_a_traceback_and_exit_70(line):  # noqa: F811
     assert line.lines[-1] == "ZeroDivisionError: ours"
 
 
-def test_a_signal_ends_one_job_and_leaves_the_rest_of_the_sweep_alone(line):  # noqa: F811
+def test_a_signal_ends_one_job_and_not_the_others_of_the_sweep(line):  # noqa: F811
     seen = []
 
     def run(config, folder, is_last=False):
@@ -155,12 +155,12 @@ def test_a_signal_ends_one_job_and_leaves_the_rest_of_the_sweep_alone(line):  # 
     assert seen == [0, 1]
 
 
-def test_own_options_come_from_config_dir(line, user_config):  # noqa: F811
+def test_options_of_the_user_come_from_config_dir(line, user_config):  # noqa: F811
     assert line(*user_config("# @package _global_\nseed: 7\ntrainer:\n  epochs: 2\n")) == 0
     assert (line.runs[0][0].seed, line.runs[0][0].trainer.epochs) == (7, 2)
 
 
-def test_the_other_flags_of_hydra_answer(line, monkeypatch):  # noqa: F811
+def test_the_other_flags_of_hydra_work(line, monkeypatch):  # noqa: F811
     assert line("--info", "defaults-tree") == 0
     assert "trainer: simple" in line.out
     assert line("--hydra-help") == 0
@@ -183,7 +183,7 @@ def test_cfg_job_prints_what_would_run(line):  # noqa: F811
     assert "did you mean" in line.refuses("--cfg", "job", "model=brt")
 
 
-def test_in_a_process_of_its_own_a_fault_is_exit_2_within_two_seconds(tmp_path):
+def test_the_script_reports_an_unknown_key_in_one_line_with_exit_code_2(tmp_path):
     import time
 
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""A multirun is a parent run with a child per job, whatever becomes of the jobs."""
+"""A multirun is a parent run with a child per job, also when jobs fail."""
 
 import subprocess
 import sys
@@ -50,10 +50,10 @@ join runs p on p.run_uuid = t.value order by r.name
 """
 
 
-def sweep(project, *words):
+def sweep(project, *args):
     (project / "app.yaml").write_text(CONFIG.format(project=project))
     (project / "app.py").write_text(APP)
-    command = [sys.executable, str(project / "app.py"), *words, str(project)]
+    command = [sys.executable, str(project / "app.py"), *args, str(project)]
     return subprocess.run(command, capture_output=True, text=True, cwd=project, timeout=120)
 
 

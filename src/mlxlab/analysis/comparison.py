@@ -9,8 +9,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mlxlab.analysis import student_t
 from mlxlab.metric_names import lower_is_better
+
+LEVEL = 0.95  # confidence level of the intervals
+TINY = 1e-300
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,6 @@ class Comparison:
         against: name of the reference.
         gains: difference to the reference, by the name of every other method.
         test_ratio: test rows / training rows if the runs are folds of a cross-validation, else 0.
-        level: confidence level of the intervals.
     """
 
     metric: str
@@ -69,7 +70,6 @@ class Comparison:
     against: str
     gains: dict[str, PairedDifference]
     test_ratio: float
-    level: float
 
     @property
     def minimised(self) -> bool:
@@ -88,7 +88,7 @@ class Comparison:
         if gain.pairs < 2:
             return f"{subject}{gain.verdict}."
         direction = "lower" if self.minimised else "higher"
-        interval = f"{self.level:.0%} interval {gain.low:+.4g} to {gain.high:+.4g}, p {gain.p:.2g}"
+        interval = f"{LEVEL:.0%} interval {gain.low:+.4g} to {gain.high:+.4g}, p {gain.p:.2g}"
         return f"{subject}{gain.mean:+.4g} {direction} ({interval}, {gain.pairs} pairs): {gain.verdict}."
 
     def metrics(self) -> dict[str, float]:
@@ -100,9 +100,7 @@ class Comparison:
         return metrics
 
 
-def compare(
-    metric: str, methods: Sequence[MethodResults], against: str, *, folds: int | None = None, level: float = 0.95
-) -> Comparison:
+def compare(metric: str, methods: Sequence[MethodResults], against: str, *, folds: int | None = None) -> Comparison:
     """Compares every method with the reference `against`.
 
     Args:
@@ -121,11 +119,11 @@ def compare(
     gains = {}
     for name, values in by_name.items():
         differences = [sign * (value - reference[run]) for run, value in values.items() if run in reference]
-        gains[name] = paired_t_test(differences, test_ratio, level)
-    return Comparison(metric, tuple(methods), against, gains, test_ratio, level)
+        gains[name] = paired_t_test(differences, test_ratio)
+    return Comparison(metric, tuple(methods), against, gains, test_ratio)
 
 
-def paired_t_test(differences: Sequence[float], test_ratio: float = 0.0, level: float = 0.95) -> PairedDifference:
+def paired_t_test(differences: Sequence[float], test_ratio: float = 0.0) -> PairedDifference:
     """Student's t-test of paired differences.
 
     With `test_ratio` > 0 (test rows / training rows) the variance is corrected as in Nadeau & Bengio (2003), "Inference
@@ -136,8 +134,8 @@ def paired_t_test(differences: Sequence[float], test_ratio: float = 0.0, level: 
     if n < 2 or not math.isfinite(mean):
         return PairedDifference(n, mean, -math.inf, math.inf, 1.0)
     error = _deviation(differences) * math.sqrt(1 / n + test_ratio)
-    margin = student_t.quantile((1 + level) / 2, n - 1) * error
-    p = 2 * student_t.tail_probability(abs(mean) / error, n - 1) if error else float(mean == 0)
+    margin = t_quantile((1 + LEVEL) / 2, n - 1) * error
+    p = 2 * t_tail_probability(abs(mean) / error, n - 1) if error else float(mean == 0)
     return PairedDifference(n, mean, mean - margin, mean + margin, p)
 
 
@@ -146,3 +144,40 @@ def _deviation(values: Sequence[float]) -> float:
     n = len(values)
     mean = math.fsum(values) / n if n else math.nan
     return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1)) if n > 1 else math.nan
+
+
+def t_tail_probability(t: float, degrees: float) -> float:
+    """Student's t distribution: P(T > t) for t >= 0 and `degrees` of freedom."""
+    return 0.5 * _incomplete_beta(degrees / 2, 0.5, degrees / (degrees + t * t))
+
+
+def t_quantile(probability: float, degrees: float) -> float:
+    """The t >= 0 with P(T <= t) = `probability`, for `probability` in [0.5, 1), by bisection."""
+    low, high = 0.0, 1.0
+    while t_tail_probability(high, degrees) > 1 - probability:
+        low, high = high, 2 * high
+    for _ in range(100):
+        mid = (low + high) / 2
+        low, high = (mid, high) if t_tail_probability(mid, degrees) > 1 - probability else (low, mid)
+    return (low + high) / 2
+
+
+def _incomplete_beta(a: float, b: float, x: float) -> float:
+    """I_x(a, b) for 0 <= x <= 1: Lentz's evaluation of the continued fraction (DLMF 8.17.22)."""
+    if x <= 0 or x >= 1:
+        return float(x >= 1)
+    if x > (a + 1) / (a + b + 2):  # the fraction converges fast only below this point
+        return 1 - _incomplete_beta(b, a, 1 - x)
+    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x))
+    c, d = 1.0, 1 / (1 - (a + b) * x / (a + 1) or TINY)
+    fraction = d
+    for m in range(1, 1000):
+        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        for numerator in (even, odd):
+            d = 1 / (1 + numerator * d or TINY)
+            c = 1 + numerator / c or TINY
+            fraction *= c * d
+        if abs(c * d - 1) < 1e-15:
+            break
+    return front * fraction / a

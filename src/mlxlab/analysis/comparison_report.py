@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from textwrap import wrap
 
-from mlxlab.analysis.comparison import Comparison, MethodResults
+from mlxlab.analysis.comparison import LEVEL, Comparison, MethodResults
 from mlxlab.experiment.manifest import without_nonfinite
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.markdown import markdown_table
@@ -40,8 +40,8 @@ def write_files(comparison: Comparison, text: str, folder: Path, name: str) -> l
         gain = comparison.gains.get(method.name)
         verdict = {"gain": asdict(gain) | {"verdict": gain.verdict}} if gain else {}
         methods.append(asdict(method) | {"mean": method.mean, "error": method.error} | verdict)
-    heading = {"metric": comparison.metric, "against": comparison.against, "level": comparison.level}
-    write_json(paths[1], without_nonfinite(heading | {"test": comparison.test, "methods": methods}))
+    heading = {"metric": comparison.metric, "against": comparison.against, "level": LEVEL, "test": comparison.test}
+    write_json(paths[1], without_nonfinite(heading | {"methods": methods}))
     _draw(comparison, paths[2])
     return paths
 
@@ -58,8 +58,7 @@ def markdown(comparison: Comparison, *, share_of: str = "", command: str = "") -
 
 def fold_markdown(comparison: Comparison, notes: Sequence[str], command: str) -> str:
     """The table of a cross-validation: every method in ascending order, with the mean of each seed."""
-    runs = list(comparison.methods[0].values)
-    seeds = list(dict.fromkeys(run.partition(" fold ")[0] for run in runs))
+    seeds = list(dict.fromkeys(run.partition(" fold ")[0] for run in comparison.methods[0].values))
     rows = []
     for method in sorted(comparison.methods, key=lambda method: method.mean):
         folds = [[value for run, value in method.values.items() if run.startswith(f"{seed} ")] for seed in seeds]
@@ -100,7 +99,7 @@ def _test_note(comparison: Comparison) -> str:
     steps = sorted({method.steps for method in comparison.methods if method.steps is not None})
     count = len(comparison.gains)
     text = f"{comparison.metric}: {better} is better; positive gains are improvements. "
-    text += f"Intervals ({comparison.level:.0%}) and p: {comparison.test}."
+    text += f"Intervals ({LEVEL:.0%}) and p: {comparison.test}."
     text += f" Not corrected for {count} comparisons." if count > 1 else ""
     return text + (f" Numbers of steps differ: {', '.join(f'{n:,}' for n in steps)}." if len(steps) > 1 else "")
 
@@ -128,6 +127,6 @@ def _draw(comparison: Comparison, path: Path) -> None:
     right.axvline(0, color="black", linewidth=0.8)
     left.set_yticks(range(len(names)), names)
     left.set(xlabel=f"{comparison.metric}: a dot per run, and the mean", ylim=(len(names) - 0.5, -0.5))
-    right.set(xlabel=f"gain on {comparison.against}, {comparison.level:.0%} interval")
+    right.set(xlabel=f"gain on {comparison.against}, {LEVEL:.0%} interval")
     figure.tight_layout()
     figure.savefig(path, dpi=120)

@@ -5,57 +5,44 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any, TypedDict
+from typing import TypedDict
 
 import mlxlab
 from mlxlab.analysis.comparison import MethodResults, compare
 from mlxlab.analysis.comparison_report import fold_markdown, write_comparison, write_files
 from mlxlab.analysis.run_results import method_results
-from mlxlab.constraints import Ge
 from mlxlab.errors import DataError, InputNotFoundError, UserError
 from mlxlab.experiment.manifest import read_manifest
-from mlxlab.files.shape import ShapeError, validate
 from mlxlab.files.untrusted import read_json
 
 MODEL, TEACHER, ALONE = "this model", "teacher", "student alone"
 ACCURACY = "valid/accuracy"
 _TRAIN = "import sys; from mlxlab.cli.train import main; sys.exit(main())"
-_SOURCE = str(Path(mlxlab.__file__).parents[1])
 
 
 @dataclass(frozen=True)
 class FoldRun:
-    """The training of one fold of one seed; `command` trains or resumes it."""
+    """The training of one fold of one seed; `command` trains or resumes it, `log` is its output."""
 
     name: str
     folder: Path
+    log: Path
     command: list[str]
 
-    @property
-    def log(self) -> Path:
-        return self.folder.with_suffix(".log")
 
+class FoldMetrics(TypedDict):
+    """metrics.json of a run: `metrics` of the best evaluation, `final` of the last one."""
 
-class _Metrics(TypedDict):
-    """The keys of metrics.json that are read; others are ignored."""
-
-    final: dict[str, float | None]
-    metrics: dict[str, float | None]
-    steps: Annotated[int, Ge(0)]
-    baselines: dict[str, float]
-
-
-@dataclass(frozen=True)
-class FoldResult:
-    """Accuracies of a fold: at the last step, at the best step on this fold, and of the baselines."""
-
+    best_step: int
     steps: int
-    final: float
-    best: float
+    metrics: dict[str, float]
+    final: dict[str, float]
     baselines: dict[str, float]
+    reference: dict[str, dict[str, float]]
 
 
 def plan_folds(
@@ -68,14 +55,14 @@ def plan_folds(
         teachers: the folder of another cross-validation: a student learns from the final weights of its own fold.
     """
     runs = []
-    for seed in range(seeds):
-        for fold in range(folds):
-            path = folder / f"seed-{seed}-fold-{fold}"
-            own = [f"data.folds={folds}", f"data.fold={fold}", f"seed={seed}", "resume=auto"]
-            own += [f"hydra.run.dir={_quoted(path)}"]
-            if teachers is not None:
-                own.append(f"trainer.teachers=[{_quoted(teachers / path.name / 'checkpoints' / 'last')}]")
-            runs.append(FoldRun(f"seed {seed} fold {fold}", path, [sys.executable, "-c", _TRAIN, *args, *own]))
+    for seed, fold in ((seed, fold) for seed in range(seeds) for fold in range(folds)):
+        path = folder / f"seed-{seed}-fold-{fold}"
+        own = [f"data.folds={folds}", f"data.fold={fold}", f"seed={seed}", "resume=auto"]
+        own.append(f"hydra.run.dir={_quoted(path)}")
+        if teachers is not None:
+            own.append(f"trainer.teachers=[{_quoted(teachers / path.name / 'checkpoints' / 'last')}]")
+        command = [sys.executable, "-c", _TRAIN, *args, *own]
+        runs.append(FoldRun(f"seed {seed} fold {fold}", path, path.with_suffix(".log"), command))
     return runs
 
 
@@ -84,18 +71,13 @@ def _quoted(path: Path) -> str:
     return f"'{text}'"
 
 
-def read_result(run: FoldRun) -> FoldResult | None:
-    """The result of a fold; None if it has none yet, or its file is malformed."""
-    try:
-        saved = read_json(run.folder / "metrics.json", dict[str, Any])
-        metrics: _Metrics = validate({key: saved[key] for key in _Metrics.__annotations__ if key in saved}, _Metrics)
-        final, best = metrics["final"][ACCURACY], metrics["metrics"][ACCURACY]
-        is_done = read_manifest(run.folder)["status"] == "DONE"
-    except (InputNotFoundError, DataError, ShapeError, KeyError):
-        return None
-    if final is None or best is None or not is_done:
-        return None
-    return FoldResult(metrics["steps"], final, best, metrics["baselines"])
+def read_result(run: FoldRun) -> FoldMetrics | None:
+    """The metrics of a finished run; None if it is not finished, has no accuracy, or its file is malformed."""
+    with suppress(InputNotFoundError, DataError):
+        metrics = read_json(run.folder / "metrics.json", FoldMetrics)
+        has_accuracy = ACCURACY in metrics["final"] and ACCURACY in metrics["metrics"]
+        return metrics if has_accuracy and read_manifest(run.folder)["status"] == "DONE" else None
+    return None
 
 
 def run_all(runs: Sequence[FoldRun], jobs: int) -> Generator[tuple[FoldRun, float]]:
@@ -114,8 +96,11 @@ def run_all(runs: Sequence[FoldRun], jobs: int) -> Generator[tuple[FoldRun, floa
             for ended in [job for job in active if job[1].poll() is not None]:
                 run, process, start = ended
                 active.remove(ended)
-                if process.returncode:
-                    raise _failure(run, process.returncode)
+                if code := process.returncode:
+                    lines = run.log.read_text(errors="replace").strip().splitlines() or ["no output"]
+                    error = UserError(f"{run.name}: exit {code}: {lines[-1][:300]} (full log: {run.log})")
+                    error.exit_code = code if code > 0 else 128 - code
+                    raise error
                 yield run, time.monotonic() - start
     finally:
         for _, process, _ in active:
@@ -126,18 +111,11 @@ def run_all(runs: Sequence[FoldRun], jobs: int) -> Generator[tuple[FoldRun, floa
 
 def _start(run: FoldRun) -> subprocess.Popen[bytes]:
     run.folder.mkdir(parents=True, exist_ok=True)
-    path = os.pathsep.join(filter(None, [_SOURCE, os.environ.get("PYTHONPATH")]))
+    path = os.pathsep.join(filter(None, [str(Path(mlxlab.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     # One BLAS thread each: parallel processes with several threads are slower than running them in sequence.
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": path}
     with run.log.open("w") as log:
         return subprocess.Popen(run.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
-
-
-def _failure(run: FoldRun, code: int) -> UserError:
-    lines = run.log.read_text(errors="replace").strip().splitlines() or ["no output"]
-    error = UserError(f"{run.name}: exit {code}: {lines[-1][:300]} (full log: {run.log})")
-    error.exit_code = code if code > 0 else 128 - code
-    return error
 
 
 def write_report(runs: Mapping[str, Sequence[FoldRun]], folds: int, folder: Path, command: str) -> str:
@@ -151,27 +129,23 @@ def write_report(runs: Mapping[str, Sequence[FoldRun]], folds: int, folder: Path
     """
     results = {run.name: result for run in runs[MODEL] if (result := read_result(run)) is not None}
     methods = {name: method_results(name, [run.folder for run in each], ACCURACY)[0] for name, each in runs.items()}
-    table = compare(ACCURACY, [*_baselines(results), *methods.values()], MODEL, folds=folds)
-    text = fold_markdown(table, _notes(results, folds), command)
+    names = dict.fromkeys(name for result in results.values() for name in result["baselines"])
+    baselines = [
+        MethodResults(name, {run: result["baselines"][name] for run, result in results.items()}) for name in names
+    ]
+    table = compare(ACCURACY, [*baselines, *methods.values()], MODEL, folds=folds)
+    steps = sorted({result["steps"] for result in results.values()})
+    span = f"{steps[0]}" if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
+    notes = [
+        f"Folds x seeds: {folds} x {len(results) // folds}; a seed shuffles the folds and initialises the weights.",
+        f"The standard error is over the {len(results)} runs, which share rows.",
+        f"The model is evaluated at its last step ({span}), so the validation fold selects nothing.",
+        f"Mean accuracy of the best checkpoints: {fmean(r['metrics'][ACCURACY] for r in results.values()):.4f}.",
+    ]
+    text = fold_markdown(table, notes, command)
     write_files(table, text, folder, "table")
     if TEACHER in runs:
         students = [methods[ALONE], replace(methods[MODEL], name="distilled")]
         comparison = compare(ACCURACY, [*students, methods[TEACHER]], ALONE, folds=folds)
         text += "\n\n" + write_comparison(comparison, folder, share_of=TEACHER, command=command)
     return text
-
-
-def _baselines(results: Mapping[str, FoldResult]) -> list[MethodResults]:
-    names = dict.fromkeys(name for result in results.values() for name in result.baselines)
-    return [MethodResults(name, {run: result.baselines[name] for run, result in results.items()}) for name in names]
-
-
-def _notes(results: Mapping[str, FoldResult], folds: int) -> list[str]:
-    steps = sorted({result.steps for result in results.values()})
-    span = f"{steps[0]}" if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
-    return [
-        f"Folds x seeds: {folds} x {len(results) // folds}; a seed shuffles the folds and initialises the weights.",
-        f"The standard error is over the {len(results)} runs, which share rows.",
-        f"The model is evaluated at its last step ({span}), so the validation fold selects nothing.",
-        f"Mean accuracy of the best checkpoints: {fmean(result.best for result in results.values()):.4f}.",
-    ]

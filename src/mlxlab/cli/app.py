@@ -1,41 +1,61 @@
 """Declares and runs a command: help on request, logging, errors in one line, and the exit code."""
 
+import inspect
 import logging
 import os
 import re
+import shlex
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from pathlib import Path
 
 from mlxlab import program
-from mlxlab.cli.args import describe_options, dotted_name, parse_args
+from mlxlab.cli.args import describe_options, parse_args
 from mlxlab.config.issues import one_line
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, NotAllowedError, UserError
 from mlxlab.redact import CREDENTIALS, has_credentials, redact
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-T = TypeVar("T", bound="DataclassInstance")
 _INTERNAL_ERROR = 70
 
 
 @dataclass(frozen=True)
-class Action(Generic[T]):
-    """A function of options and further arguments, and how these are parsed; `names`, `forward`: see `parse_args`."""
+class Action:
+    """A function whose parameters are the options of a command, as those of a config target are the keys of its node.
 
-    run: Callable[[T, list[str]], int | None]
-    options: type[T]
+    It is passed those of these that it declares after a bare `*`: `args`, the further arguments; `command_line`, all of
+    it as a shell reads it; `more`, the values of the options of other targets.
+
+    Args:
+        names, forward: see `parse_args`.
+        more: dotted names of other targets whose parameters are options too.
+    """
+
+    run: Callable[..., int | None]
     names: tuple[int, int] = (0, 0)
     forward: str | None = None
+    more: tuple[str, ...] = ()
 
-    def __call__(self, args: list[str]) -> int | None:
-        return self.run(*parse_args(args, self.options, names=self.names, forward=self.forward))
+    @property
+    def targets(self) -> list[str]:
+        return [f"{self.run.__module__}.{self.run.__name__}", *self.more]
+
+    def __call__(self, typed: list[str]) -> int | None:
+        values, args = parse_args(typed, self.targets, names=self.names, forward=self.forward)
+        parameters = inspect.signature(self.run).parameters
+        more = {name: values.pop(name) for name in list(values) if name not in parameters}
+        for name, value in values.items():
+            if parameters[name].annotation in (Path, Path | None) and value is not None:
+                if not value:
+                    raise ConfigError(f"{name}=: expected a path")
+                values[name] = Path(os.path.expanduser(value))  # unlike Path.expanduser, leaves `~nobody` as it is
+        verb = self.run.__module__.rpartition(".")[2]
+        passed = {"args": args, "more": more, "command_line": f"{program.command(verb)} {shlex.join(typed)}"}
+        return self.run(**values, **{name: value for name, value in passed.items() if name in parameters})
 
 
 def command(
@@ -48,8 +68,6 @@ def command(
         action: what it does, or several things it does, each named by the first argument.
         needs_args: a command line without arguments prints the help.
     """
-    actions = [action] if isinstance(action, Action) else list(action.values())
-    targets = [dotted_name(each.options) for each in actions]
 
     def act(args: list[str]) -> int | None:
         if isinstance(action, Action):
@@ -59,8 +77,15 @@ def command(
             raise ConfigError(f"{verb}: unknown verb{suggestion(verb, action)}")
         return action[verb](args)
 
+    def show_help(_: list[str]) -> str:
+        lines = [format_help(doc)]
+        for verb, each in ({"": action} if isinstance(action, Action) else action).items():
+            options = [line for target in each.targets for line in describe_options(target)]
+            lines += ["", f"Options of {verb}" if verb else "Options", "", *options] if options else []
+        return "\n".join(lines)
+
     def main(argv: Sequence[str] | None = None) -> int:
-        return run_command(argv, act, lambda _: format_help(doc, targets), needs_args=needs_args)
+        return run_command(argv, act, show_help, needs_args=needs_args)
 
     return main
 
@@ -98,10 +123,7 @@ def run_command(
 
 
 class StderrHandler(logging.Handler):
-    """Messages on the current `sys.stderr`; results are printed to stdout.
-
-    A message that cannot be written, to a file on a full disk or a closed pipe, is lost; the run continues.
-    """
+    """Messages on the current `sys.stderr`. One that cannot be written, on a full disk or a closed pipe, is lost."""
 
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(OSError):
@@ -125,7 +147,6 @@ def report(error: BaseException) -> int:
     return _INTERNAL_ERROR
 
 
-def format_help(doc: str | None, targets: Sequence[str] = ()) -> str:
-    """A docstring, with `mlxlab VERB` in its indented lines as the user types it, and the options of `targets`."""
-    text = re.sub(r"(?m)^( .*?)mlxlab (\S+)", lambda match: match[1] + program.command(match[2]), (doc or "").strip())
-    return f"{text}\n{describe_options(targets)}" if targets else text
+def format_help(doc: str | None) -> str:
+    """A docstring, with `mlxlab VERB` in its indented lines as the user types it."""
+    return re.sub(r"(?m)^( .*?)mlxlab (\S+)", lambda match: match[1] + program.command(match[2]), (doc or "").strip())

@@ -10,23 +10,33 @@ Example
     mlxlab compare alone=outputs/alone distilled=outputs/distilled teacher=outputs/teacher baseline=alone
 """
 
-import shlex
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mlxlab import program
+from mlxlab.analysis.comparison import compare
+from mlxlab.analysis.comparison_report import write_comparison
+from mlxlab.analysis.run_results import find_runs, method_results
 from mlxlab.cli.app import Action, command
-from mlxlab.cli.args import typed_options
 from mlxlab.config.paths import project_root
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, DataError, WriteError
+from mlxlab.tracking.journal import Journal
+from mlxlab.tracking.tracker import NoTracker, Tracker
 
 
-@dataclass(frozen=True)
-class CompareOptions:
-    """Options of `compare`.
+def _compare(
+    baseline: str,
+    metric: str = "valid/accuracy",
+    relative_to: str | None = None,
+    evaluation: Literal["last", "best"] = "last",
+    out: Path = Path(),
+    experiment: str | None = None,
+    *,
+    args: list[str],
+    command_line: str,
+) -> None:
+    """Compares methods.
 
     Args:
         baseline: the method that the others are compared with.
@@ -36,52 +46,34 @@ class CompareOptions:
         out: folder for comparison.md, .json and .png.
         experiment: of MLflow, in which the comparison is recorded as a run of its own.
     """
-
-    baseline: str
-    metric: str = "valid/accuracy"
-    relative_to: str | None = None
-    evaluation: Literal["last", "best"] = "last"
-    out: Path = Path()
-    experiment: str | None = None
-
-
-def _compare(options: CompareOptions, args: list[str]) -> None:
-    from mlxlab.analysis.comparison import compare
-    from mlxlab.analysis.comparison_report import write_comparison
-    from mlxlab.analysis.run_results import find_runs, method_results
-    from mlxlab.tracking.journal import Journal
-    from mlxlab.tracking.tracker import NoTracker, Tracker
-
-    folders = _folders(options, args)
+    folders = _folders(args, {"baseline": baseline, "relative_to": relative_to})
     methods, folds = [], set()
     for name, paths in folders.items():
         runs = [run for path in paths for run in find_runs(path)]
-        method, fold_counts = method_results(name, runs, options.metric, options.evaluation == "best")
+        method, fold_counts = method_results(name, runs, metric, evaluation == "best")
         methods.append(method)
         folds |= fold_counts
     if len(folds) > 1:
         raise DataError(f"runs of cross-validations with {', '.join(map(str, sorted(folds)))} folds: expected the same")
-    comparison = compare(options.metric, methods, options.baseline, folds=next(iter(folds), None))
-    typed = f"{program.command('compare')} {shlex.join([*args, *typed_options(options)])}"
+    comparison = compare(metric, methods, baseline, folds=next(iter(folds), None))
     tracker: Tracker = NoTracker()
     try:
-        options.out.mkdir(parents=True, exist_ok=True)
-        if options.experiment:
-            tracker = Journal(None, None, options.experiment, False, 30.0, folder=options.out, project=project_root())
+        out.mkdir(parents=True, exist_ok=True)
+        if experiment:
+            tracker = Journal(None, None, experiment, False, 30.0, folder=out, project=project_root())
         listed = {name: ",".join(map(str, paths)) for name, paths in folders.items()}
-        params = {"methods": listed, "baseline": options.baseline, "metric": options.metric}
+        params = {"methods": listed, "baseline": baseline, "metric": metric}
         tracker.start(params, {"kind": "comparison"}, name=" vs ".join(folders))
         with ExitStack() as stack:
             stack.callback(tracker.end, "FINISHED")
             tracker.log_metrics(0, comparison.metrics())
-            share_of = options.relative_to or ""
-            print(write_comparison(comparison, options.out, share_of=share_of, command=typed, tracker=tracker))
+            print(write_comparison(comparison, out, share_of=relative_to or "", command=command_line, tracker=tracker))
     except OSError as error:
-        raise WriteError(f"{options.out}: {error.strerror or error}") from None
+        raise WriteError(f"{out}: {error.strerror or error}") from None
 
 
-def _folders(options: CompareOptions, args: list[str]) -> dict[str, list[Path]]:
-    """The folders of each method.
+def _folders(args: list[str], chosen: dict[str, str | None]) -> dict[str, list[Path]]:
+    """The folders of each method; the values of `chosen` are names of methods.
 
     Raises:
         ConfigError: an argument is not NAME=FOLDER, or there are fewer than two methods, or an unknown baseline.
@@ -94,10 +86,10 @@ def _folders(options: CompareOptions, args: list[str]) -> dict[str, list[Path]]:
         folders.setdefault(name, []).extend(Path(path).expanduser() for path in paths.split(","))
     if len(folders) < 2:
         raise ConfigError(f"{len(folders)} methods: expected two or more, each as NAME=FOLDER")
-    for key, value in {"baseline": options.baseline, "relative_to": options.relative_to}.items():
+    for key, value in chosen.items():
         if value is not None and value not in folders:
             raise ConfigError(f"{key}={value}: expected one of {', '.join(folders)}{suggestion(value, folders)}")
     return folders
 
 
-main = command(__doc__, Action(_compare, CompareOptions, forward=""))
+main = command(__doc__, Action(_compare, forward=""))

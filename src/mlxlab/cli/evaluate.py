@@ -12,7 +12,6 @@ Text is read with the tokenizer of the run. Prints loss, perplexity and bits per
 
 import logging
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from mlxlab.inference.eval_data import EvalData
     from mlxlab.inference.restore import RestoredModel
 
-TOKENIZER = "tokenizer.path"
 # The keys of the data that an evaluation reads; all others are those that the model was trained with.
 ROW_KEYS = frozenset({"source", "eval_batch_size"})
 SPLIT_KEYS = ROW_KEYS | {"fold", "folds", "valid_fraction"}
@@ -41,30 +39,20 @@ NOT_OF_OTHER_SOURCES = ("reading.split", "reading.config", "reading.revision", "
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """Options of `evaluate`.
+def _evaluate(run: Path, checkpoint: str = "best", max_batches: Size | None = None, *, args: list[str]) -> None:
+    """Prints the metrics.
 
     Args:
         run: a run folder.
         checkpoint: best, last, emergency, step-N, or the path of a checkpoint.
         max_batches: batches at most; null takes all.
     """
-
-    run: Path
-    checkpoint: str = "best"
-    max_batches: Size | None = None
-
-
-def _evaluate(options: EvaluateOptions, args: list[str]) -> None:
-    overrides: dict[str, str] = {}
-    for arg in args:
-        name, _, text = arg.removeprefix("data.").partition("=")
+    overrides = dict(arg.removeprefix("data.").split("=", maxsplit=1) for arg in args)
+    for name, text in overrides.items():
         if not text:
-            raise ConfigError(f"{arg}: expected data.{name}=...")
-        if name in overrides:
-            raise ConfigError(f"{arg}: data.{name} is given twice")
-        overrides[name] = text
+            raise ConfigError(f"data.{name}=: expected a value")
+        if sum(arg.startswith(f"data.{name}=") for arg in args) > 1:
+            raise ConfigError(f"data.{name}={text}: data.{name} is given twice")
     from mlxlab import backend
 
     backend.prepare()
@@ -72,10 +60,10 @@ def _evaluate(options: EvaluateOptions, args: list[str]) -> None:
     from mlxlab.inference.restore import restore_model
     from mlxlab.training.evaluate import evaluate
 
-    restored = restore_model(options.run, options.checkpoint)
-    data = _eval_data(restored, overrides, options.run)
-    log.info(f"{data.description}; step {restored.checkpoint.step} of {options.run}")
-    result = evaluate(restored.model, data.batches, restored.encoder.task, limit=options.max_batches)
+    restored = restore_model(run, checkpoint)
+    data = _eval_data(restored, overrides, run)
+    log.info(f"{data.description}; step {restored.checkpoint.step} of {run}")
+    result = evaluate(restored.model, data.batches, restored.encoder.task, limit=max_batches)
     assert result is not None
     print(value_table("metric", result.metrics.items()))
 
@@ -87,10 +75,13 @@ def _eval_data(restored: "RestoredModel", overrides: dict[str, str], folder: Pat
     from mlxlab.inference.eval_data import EvalData, row_batches, text_batches
 
     node, encoder = _data_node(restored, overrides), restored.encoder
-    if isinstance(encoder, TextEncoder):
-        _refuse_ineffective(overrides, TEXT_KEYS)
-    elif isinstance(encoder, PassengerEncoder):
-        _refuse_ineffective(overrides, ROW_KEYS if "source" in overrides else SPLIT_KEYS)
+    is_text, is_titanic = isinstance(encoder, TextEncoder), isinstance(encoder, PassengerEncoder)
+    if is_text or is_titanic:
+        effective = TEXT_KEYS if is_text else ROW_KEYS if "source" in overrides else SPLIT_KEYS
+        for name, text in overrides.items():
+            if name.partition(".")[0] not in effective:
+                near = suggestion(name, effective, "data.")
+                raise ConfigError(f"data.{name}={text}: has no effect here; the value of the run is used{near}")
     if "source" not in overrides:
         run_data = build_data(restored.config | {"data": node}, project_root(), restored.config_dir, folder)
         return EvalData(run_data.valid, "the validation data of the run")
@@ -104,24 +95,16 @@ def _eval_data(restored: "RestoredModel", overrides: dict[str, str], folder: Pat
     return text_batches(encoder, node)
 
 
-def _refuse_ineffective(overrides: dict[str, str], effective: frozenset[str]) -> None:
-    for name, text in overrides.items():
-        if name.partition(".")[0] not in effective:
-            near = suggestion(name, effective, "data.")
-            raise ConfigError(f"data.{name}={text}: has no effect here; the value of the run is used{near}")
-
-
 def _data_node(restored: "RestoredModel", overrides: dict[str, str]) -> "Config":
     """The data node of the run with the overrides; every key is checked."""
-    if (path := overrides.pop(TOKENIZER, None)) is not None:
+    if (path := overrides.pop("tokenizer.path", None)) is not None:
         from mlxlab.data.tokenizers.fit import existing_tokenizer
 
         existing_tokenizer(path, restored.config_dir)  # refuses another one than that of the run
     node = deepcopy(restored.config["data"])
     for name, text in overrides.items():
         _set(node, name, text)
-    issues = list(Validator().node(node, node["_target_"], "data"))
-    if issues:
+    if issues := list(Validator().node(node, node["_target_"], "data")):
         raise ConfigError(format_issues(issues))
     return node
 
@@ -136,4 +119,4 @@ def _set(node: "Config", key: str, text: str | None) -> None:
     node[key] = parse_value(known.keys[key].kind, text) if known and key in known.keys and text is not None else text
 
 
-main = command(__doc__, Action(_evaluate, EvaluateOptions, forward="data."))
+main = command(__doc__, Action(_evaluate, forward="data."))

@@ -15,7 +15,6 @@ Examples
 """
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -30,64 +29,48 @@ COLUMNS = ("id", "mean", "sum", "kl", "cross_entropy", "targets", "step")
 SOURCES = (1, sys.maxsize)  # minimum and maximum number
 
 
-@dataclass(frozen=True)
-class TopOptions:
-    """Options of `example_losses top`.
+def _top(
+    mode: Literal["hardest", "easiest"] = "hardest",
+    by: Literal["mean", "sum", "kl", "cross_entropy"] = "mean",
+    count: Size = 20,
+    *,
+    args: list[str],
+) -> None:
+    """Prints the hardest or the easiest examples; ties in the order of their ids.
 
     Args:
         mode: the highest losses first, or the lowest.
         by: mean or sum of the loss over the targets of an example, or one of its terms.
         count: rows of the table.
     """
-
-    mode: Literal["hardest", "easiest"] = "hardest"
-    by: Literal["mean", "sum", "kl", "cross_entropy"] = "mean"
-    count: Size = 20
-
-
-@dataclass(frozen=True)
-class MergeOptions:
-    """Options of `example_losses merge`.
-
-    Args:
-        out: the Parquet file to write.
-    """
-
-    out: Path
-
-
-def _top(options: TopOptions, sources: list[str]) -> None:
-    """Prints the hardest or the easiest examples; ties in the order of their ids."""
-    rows, by = example_losses.merge([Path(name) for name in sources]), options.by
+    rows = example_losses.merge([Path(arg) for arg in args])
     usable = np.isfinite(rows[by]) if by in rows else np.zeros(0, bool)
     if not usable.any():
         raise DataError(f"none of the {len(rows['id'])} examples has a finite {by}")
     indices = np.flatnonzero(usable)
     losses = rows[by][indices].astype(np.float64)
-    ranks = -losses if options.mode == "hardest" else losses
-    order = indices[np.lexsort((rows["id"][indices], ranks))][: options.count]
-    print(f"{len(order)} {options.mode} of {len(indices)} examples, by {by}")
+    ranks = -losses if mode == "hardest" else losses
+    order = indices[np.lexsort((rows["id"][indices], ranks))][:count]
+    print(f"{len(order)} {mode} of {len(indices)} examples, by {by}")
     print(" ".join(f"{name:>10}" for name in COLUMNS))
     for index in order:
-        print(" ".join(_cell(rows[name][index]) for name in COLUMNS))
+        values = [rows[name][index] for name in COLUMNS]
+        cells = [f"{value:10.4g}" if isinstance(value, np.floating) else f"{value:10}" for value in values]
+        print(" ".join(cells).replace("nan", "   "))  # an empty cell
 
 
-def _merge(options: MergeOptions, sources: list[str]) -> None:
-    rows = example_losses.merge([Path(name) for name in sources])
+def _merge(out: Path, *, args: list[str]) -> None:
+    """Merges per-example losses.
+
+    Args:
+        out: the Parquet file to write.
+    """
+    rows = example_losses.merge([Path(arg) for arg in args])
     try:
-        example_losses.write(rows, options.out)
+        example_losses.write(rows, out)
     except OSError as error:
-        raise WriteError(f"{options.out}: {error.strerror or error}") from None
-    print(f"{options.out}: {len(rows['id'])} examples")
+        raise WriteError(f"{out}: {error.strerror or error}") from None
+    print(f"{out}: {len(rows['id'])} examples")
 
 
-def _cell(value: np.generic) -> str:
-    if isinstance(value, np.floating):
-        return f"{'':>10}" if np.isnan(value) else f"{value:10.4g}"
-    return f"{value:10}"
-
-
-main = command(
-    __doc__,
-    {"top": Action(_top, TopOptions, names=SOURCES), "merge": Action(_merge, MergeOptions, names=SOURCES)},
-)
+main = command(__doc__, {"top": Action(_top, names=SOURCES), "merge": Action(_merge, names=SOURCES)})

@@ -10,27 +10,32 @@ import json
 import logging
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mlxlab.cli.app import format_help, run_command
-from mlxlab.cli.args import make_options, parse_values
+from mlxlab.cli.app import Action, command
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 
 if TYPE_CHECKING:
-    from mlxlab.inference.generate import GenerationConfig
-    from mlxlab.inference.sampling import SamplingParams
-    from mlxlab.inference.text_generator import TextGenerator
+    from mlxlab.inference.generate import TextChunk
 
 log = logging.getLogger(__name__)
+REQUEST, SAMPLING = "mlxlab.inference.generate.GenerationConfig", "mlxlab.inference.sampling.SamplingParams"
 
 
-@dataclass(frozen=True)
-class GenerateOptions:
-    """Options of `generate`.
+def _generate(
+    run: Path,
+    checkpoint: str = "best",
+    prompt: str = "",
+    prompts: Path | None = None,
+    preset: str | None = None,
+    *,
+    more: dict[str, Any],
+) -> None:
+    """Prints the continuations.
 
     Args:
         run: a run folder, a GGUF file, or a folder of Llama-type weights.
@@ -39,35 +44,11 @@ class GenerateOptions:
         prompts: a file with a prompt per line, or .jsonl with objects that have a `prompt`; prints JSON lines.
         preset: sampling options to start from: factual, balanced, creative, widest.
     """
-
-    run: Path
-    checkpoint: str = "best"
-    prompt: str = ""
-    prompts: Path | None = None
-    preset: str | None = None
-
-
-# The classes of the other two are slow to import.
-OPTIONS = (
-    f"{__name__}.GenerateOptions",
-    "mlxlab.inference.generate.GenerationConfig",
-    "mlxlab.inference.sampling.SamplingParams",
-)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return run_command(argv, _generate, lambda _: format_help(__doc__, OPTIONS))
-
-
-def _generate(args: list[str]) -> None:
-    values, _ = parse_values(args, OPTIONS)
-    if "prompt" in values and "prompts" in values:
+    if prompt and prompts is not None:
         raise ConfigError("prompt= and prompts=: expected one of the two")
-    if values.get("checkpoint") == "":
+    if not checkpoint:
         raise ConfigError("checkpoint=: expected a name or a path")
-    options = make_options(GenerateOptions, values)
-    prompt = _unescape(options.prompt)
-    prompts = [prompt] if options.prompts is None else read_prompts(options.prompts)
+    texts = [_unescape(prompt)] if prompts is None else read_prompts(prompts)
     # A token's products are too small to share: two threads were 10 times slower wherever another process ran.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from mlxlab import backend
@@ -77,19 +58,21 @@ def _generate(args: list[str]) -> None:
     from mlxlab.inference.sampling import PRESETS, SamplingParams
     from mlxlab.inference.text_generator import load_generator
 
-    if options.preset is not None and options.preset not in PRESETS:
-        raise ConfigError(f"preset={options.preset}: unknown{suggestion(options.preset, PRESETS)}")
-    preset = PRESETS[options.preset] if options.preset is not None else SamplingParams()
-    sampling = replace(preset, **{field.name: values[field.name] for field in fields(preset) if field.name in values})
-    request = make_options(GenerationConfig, values)
-    writer = load_generator(options.run, options.checkpoint)
-    request = writer.limited(replace(request, stop=[_unescape(text) for text in request.stop]))
-    for number, text in enumerate(prompts, 1):
-        tokens = len(writer.tokens(text, request.new_document))
-        if request.context_length is not None and tokens > request.context_length:
-            log.warning(f"prompt {number}: truncated to its last {request.context_length} of {tokens} tokens")
+    if preset is not None and preset not in PRESETS:
+        raise ConfigError(f"preset={preset}: unknown{suggestion(preset, PRESETS)}")
+    sampling = PRESETS[preset] if preset is not None else SamplingParams()
+    names = [field.name for field in fields(sampling) if field.name in more]
+    sampling = replace(sampling, **{name: more.pop(name) for name in names})
+    stop = [_unescape(text) for text in more.pop("stop", [])]
+    writer = load_generator(run, checkpoint)
+    request = writer.limited(GenerationConfig(**more, stop=stop))
+    for number, text in enumerate(texts, 1):
+        length = len(writer.tokens(text, request.new_document))
+        if request.context_length is not None and length > request.context_length:
+            log.warning(f"prompt {number}: truncated to its last {request.context_length} of {length} tokens")
     start = time.perf_counter()
-    tokens, ended = (_print_text if options.prompts is None else _print_lines)(writer, prompts, sampling, request)
+    chunks = writer.stream(texts, sampling, request)
+    tokens, ended = _print_text(texts[0], chunks) if prompts is None else _print_lines(texts, chunks)
     seconds = time.perf_counter() - start
     log.info(f"{tokens} tokens in {seconds:.1f} s, {tokens / max(seconds, 1e-9):.0f} tokens/s{ended}")
 
@@ -126,24 +109,20 @@ def read_prompts(path: Path) -> list[str]:
     return prompts
 
 
-def _print_text(
-    writer: "TextGenerator", prompts: list[str], sampling: "SamplingParams", request: "GenerationConfig"
-) -> tuple[int, str]:
-    """Prints the only prompt and its continuation as it is generated; returns the number of tokens and why it ended."""
-    print(prompts[0], end="", flush=True)
-    for chunk in writer.stream(prompts, sampling, request):
+def _print_text(prompt: str, chunks: Iterable["TextChunk"]) -> tuple[int, str]:
+    """Prints a prompt and its continuation as it is generated; returns the number of tokens and why it ended."""
+    print(prompt, end="", flush=True)
+    for chunk in chunks:
         print(chunk.text, end="", flush=True)
     print()
     return chunk.tokens, f"; ended by: {chunk.end}"
 
 
-def _print_lines(
-    writer: "TextGenerator", prompts: list[str], sampling: "SamplingParams", request: "GenerationConfig"
-) -> tuple[int, str]:
+def _print_lines(prompts: list[str], chunks: Iterable["TextChunk"]) -> tuple[int, str]:
     """Prints a JSON line for each prompt, in the order of the prompts; returns the number of tokens."""
     texts, ends, tokens = [""] * len(prompts), [""] * len(prompts), [0] * len(prompts)
     written = 0
-    for chunk in writer.stream(prompts, sampling, request):
+    for chunk in chunks:
         texts[chunk.row] += chunk.text
         ends[chunk.row], tokens[chunk.row] = chunk.end, chunk.tokens
         while written < len(prompts) and ends[written]:
@@ -151,3 +130,6 @@ def _print_lines(
             print(json.dumps(line, ensure_ascii=False), flush=True)
             written += 1
     return sum(tokens), ""
+
+
+main = command(__doc__, Action(_generate, more=(REQUEST, SAMPLING)))

@@ -4,6 +4,7 @@ import atexit
 import shutil
 import sys
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,13 +34,13 @@ def compose(args: list[str], *, resolve: bool) -> "Config":
     return {str(key): value for key, value in config.items()}
 
 
+@dataclass
 class JobRunner:
     """One job, called by Hydra with its config; returns the metric named by `objective`. Records failed jobs."""
 
-    def __init__(self, is_last: bool = False) -> None:
-        self.is_last = is_last  # the process ends after this job
-        self.started = 0
-        self.failures: dict[str, int] = {}  # job number -> exit code
+    is_last: bool = False  # the process ends after this job
+    started: int = 0
+    failures: dict[str, int] = field(default_factory=dict)  # job number -> exit code
 
     def __call__(self, config: "DictConfig") -> float:
         from hydra.core.hydra_config import HydraConfig

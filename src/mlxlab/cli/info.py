@@ -10,7 +10,6 @@ memory   what training the decoder holds in float32, in MB of 10^6 bytes: n weig
          the activations at small sizes; the others depend on model and step (python -m benchmarks measures them)
 """
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import yaml
@@ -26,63 +25,52 @@ Kind = Literal["classification", "language_modelling"]
 KINDS: dict[str, Kind] = {"classifier": "classification", "LM": "language_modelling"}
 
 
-@dataclass(frozen=True)
-class PresetOptions:
-    """Options of `info presets`.
+def presets(
+    vocab_size: Annotated[int, Ge(1), Le(100_000_000)] = 16_000, classes: Annotated[int, Ge(1), Le(1_000_000)] = 2
+) -> None:
+    """Prints the parameter counts as a Markdown table.
 
     Args:
         vocab_size: tokens of the vocabulary.
         classes: classes of the classifier.
     """
+    head = ["size", *(f"{family} {name}" for family in FAMILIES for name in KINDS)]
+    models = [(family, kind) for family in FAMILIES for kind in KINDS.values()]
+    rows = [
+        [size, *(f"{count(family, size, kind, vocab_size, classes):,}" for family, kind in models)] for size in SIZES
+    ]
+    print(markdown_table(head, rows))
 
-    vocab_size: Annotated[int, Ge(1), Le(100_000_000)] = 16_000
-    classes: Annotated[int, Ge(1), Le(1_000_000)] = 2
 
-
-@dataclass(frozen=True)
-class MemoryOptions:
-    """Options of `info memory`.
+def memory(
+    vocab_size: Annotated[int, Ge(1), Le(100_000_000)] = 16_000,
+    batch_size: Annotated[int, Ge(1), Le(1_000_000)] = 32,
+    seq_len: Annotated[int, Ge(1), Le(100_000_000)] = 256,
+) -> None:
+    """Prints the megabytes that a training step of the decoder holds as a Markdown table.
 
     Args:
         vocab_size: tokens of the vocabulary.
         batch_size: rows of a batch.
         seq_len: tokens of a row.
     """
-
-    vocab_size: Annotated[int, Ge(1), Le(100_000_000)] = 16_000
-    batch_size: Annotated[int, Ge(1), Le(1_000_000)] = 32
-    seq_len: Annotated[int, Ge(1), Le(100_000_000)] = 256
-
-
-def table(options: PresetOptions) -> str:
-    """The counts as a Markdown table."""
-    head = ["size", *(f"{family} {name}" for family in FAMILIES for name in KINDS)]
-    models = [(family, kind) for family in FAMILIES for kind in KINDS.values()]
-    rows = [
-        [size, *(f"{count(family, size, kind, options.vocab_size, options.classes):,}" for family, kind in models)]
-        for size in SIZES
-    ]
-    return markdown_table(head, rows)
-
-
-def memory(options: MemoryOptions) -> str:
-    """Megabytes of what a training step of the decoder holds, as a Markdown table."""
     rows = []
     for size in SIZES:
-        sizes = footprint(count("transformer", size, "language_modelling", options.vocab_size), options)
+        parameters = count("transformer", size, "language_modelling", vocab_size)
+        sizes = footprint(parameters, vocab_size, batch_size, seq_len)
         rows.append([size, *(f"{bytes_ / 1e6:,.1f}" for bytes_ in (*sizes.values(), sum(sizes.values())))])
-    return markdown_table(["size", *sizes, "sum"], rows)
+    print(markdown_table(["size", *sizes, "sum"], rows))
 
 
-def footprint(parameters: int, options: MemoryOptions) -> dict[str, int]:
+def footprint(parameters: int, vocab_size: int, batch_size: int, seq_len: int) -> dict[str, int]:
     """Bytes in float32 and int32: tokens, mask, targets and weights of each token, and an 8-byte id of each row."""
-    tokens = options.batch_size * options.seq_len
+    tokens = batch_size * seq_len
     return {
         "weights": 4 * parameters,
         "gradients": 4 * parameters,
         "AdamW": 8 * parameters,
-        "batch": 16 * tokens + 8 * options.batch_size,
-        "logits": 4 * tokens * options.vocab_size,
+        "batch": 16 * tokens + 8 * batch_size,
+        "logits": 4 * tokens * vocab_size,
     }
 
 
@@ -96,10 +84,4 @@ def count(family: str, size: str, kind: Kind, vocab_size: int, classes: int = 0)
     return count_parameters(build_model(node | sizes, kind=kind, num_classes=classes, vocab_size=vocab_size))
 
 
-main = command(
-    __doc__,
-    {
-        "presets": Action(lambda options, _: print(table(options)), PresetOptions),
-        "memory": Action(lambda options, _: print(memory(options)), MemoryOptions),
-    },
-)
+main = command(__doc__, {"presets": Action(presets), "memory": Action(memory)})

@@ -10,7 +10,6 @@ data and (without dropout) the losses are those of a single process.
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,39 +18,37 @@ from mlxlab.constraints import Ge, Le
 from mlxlab.errors import ConfigError, ServiceUnavailableError
 
 
-@dataclass(frozen=True)
-class LaunchOptions:
-    """Options of `launch`.
+def _launch(
+    nproc: Annotated[int, Ge(1), Le(1024)] | None = None,
+    hosts: str | None = None,
+    backend: Literal["ring", "mpi", "nccl", "jaccl"] = "ring",
+    *,
+    args: list[str],
+) -> int:
+    """Starts the processes.
 
     Args:
         nproc: processes on this machine, or on each host; 1 if hosts are given.
         hosts: names of machines with the same folders on each, separated by commas; null is this machine.
         backend: ring (TCP, everywhere), mpi, nccl (CUDA) or jaccl (Thunderbolt).
     """
-
-    nproc: Annotated[int, Ge(1), Le(1024)] | None = None
-    hosts: str | None = None
-    backend: Literal["ring", "mpi", "nccl", "jaccl"] = "ring"
-
-
-def _launch(options: LaunchOptions, train_args: list[str]) -> int:
-    if options.nproc is None and not options.hosts:
+    if nproc is None and not hosts:
         raise ConfigError("nproc=...: missing; expected the number of processes, 1 to 1024, or hosts=...")
-    if {"-m", "--multirun"} & set(train_args):
+    if {"-m", "--multirun"} & set(args):
         raise ConfigError("-m: launch starts a single run; start sweeps with train")
     script = Path(__file__).parents[3] / "scripts" / "train.py"
-    train = [str(script)] if script.is_file() else ["-m", "mlxlab.cli.main", "train"]  # installed as a wheel
-    count = options.nproc or 1
-    if count == 1 and not options.hosts:
-        return subprocess.call([sys.executable, *train, *train_args])
-    if not any(arg.startswith("trainer.parallel=") for arg in train_args):
-        train_args = [*train_args, "trainer.parallel=data"]
+    train = [str(script)] if script.is_file() else ["-m", "mlxlab", "train"]  # installed as a wheel
+    count = nproc or 1
+    if count == 1 and not hosts:
+        return subprocess.call([sys.executable, *train, *args])
+    if not any(arg.startswith("trainer.parallel=") for arg in args):
+        args = [*args, "trainer.parallel=data"]
     launcher = Path(sys.executable).with_name("mlx.launch")
     if not launcher.exists():
         raise ServiceUnavailableError(f"{launcher}: not found; it is part of the package mlx")
-    hosts = ["--hosts", options.hosts] if options.hosts else []
-    settings = ["-n", str(count), *hosts, "--backend", options.backend, "--python", sys.executable]
-    return _run([str(launcher), *settings, *train, *train_args])
+    machines = ["--hosts", hosts] if hosts else []
+    settings = ["-n", str(count), *machines, "--backend", backend, "--python", sys.executable]
+    return _run([str(launcher), *settings, *train, *args])
 
 
 def _run(launcher: list[str]) -> int:
@@ -68,4 +65,4 @@ def _run(launcher: list[str]) -> int:
     return 128 - code if code < 0 else code
 
 
-main = command(__doc__, Action(_launch, LaunchOptions, forward=""))
+main = command(__doc__, Action(_launch, forward=""))

@@ -12,7 +12,6 @@ Examples
 """
 
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -23,9 +22,15 @@ from mlxlab.errors import CannotCreateError, ConfigError, WriteError
 POINTS = 20  # rows of the table
 
 
-@dataclass(frozen=True)
-class LrFindOptions:
-    """Options of `lr_find`.
+def _find(
+    start: Positive = 1e-7,
+    end: Positive = 1.0,
+    steps: Annotated[int, Ge(10), Le(1_000_000)] = 100,
+    out: Path = Path("lr_find.png"),
+    *,
+    args: list[str],
+) -> None:
+    """Trains with a rising rate.
 
     Args:
         start: the first learning rate.
@@ -33,20 +38,12 @@ class LrFindOptions:
         steps: optimizer steps from start to end.
         out: file of the plot, in a format of matplotlib (png, pdf, svg).
     """
-
-    start: Positive = 1e-7
-    end: Positive = 1.0
-    steps: Annotated[int, Ge(10), Le(1_000_000)] = 100
-    out: Path = Path("lr_find.png")
-
-
-def _find(options: LrFindOptions, args: list[str]) -> None:
-    if options.start >= options.end:
-        raise ConfigError(f"start={options.start:g} end={options.end:g}: expected start < end")
-    if options.out.suffix not in (".png", ".pdf", ".svg"):
-        raise ConfigError(f"out={options.out}: expected a name that ends in .png, .pdf or .svg")
-    if not options.out.absolute().parent.is_dir():
-        raise CannotCreateError(f"out={options.out}: there is no folder {options.out.absolute().parent}")
+    if start >= end:
+        raise ConfigError(f"start={start:g} end={end:g}: expected start < end")
+    if out.suffix not in (".png", ".pdf", ".svg"):
+        raise ConfigError(f"out={out}: expected a name that ends in .png, .pdf or .svg")
+    if not out.absolute().parent.is_dir():
+        raise CannotCreateError(f"out={out}: there is no folder {out.absolute().parent}")
     from mlxlab.cli.hydra_jobs import compose
 
     config = compose(args, resolve=True)
@@ -58,15 +55,9 @@ def _find(options: LrFindOptions, args: list[str]) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         session = build_session(config, Path(folder))
+        trainer, model, data = session.trainer, session.model, session.data
         curve = find_learning_rate(
-            session.trainer,
-            session.model,
-            session.data.train,
-            session.data.task,
-            start=options.start,
-            end=options.end,
-            steps=options.steps,
-            seed=model_seed(config),
+            trainer, model, data.train, data.task, start=start, end=end, steps=steps, seed=model_seed(config)
         )
     best = suggest_learning_rate(curve.rates, curve.losses)
     print("| learning rate | smoothed loss |\n|--:|--:|")
@@ -74,11 +65,11 @@ def _find(options: LrFindOptions, args: list[str]) -> None:
     for rate, loss in rows[:: max(len(rows) // POINTS, 1)]:
         print(f"| {rate:.2e} | {loss:.4f} |")
     try:
-        plot_range_test(curve, best, options.out)
+        plot_range_test(curve, best, out)
     except OSError as error:
-        raise WriteError(f"out={options.out}: {error.strerror or error}") from None
-    print(f"\n{len(rows)} steps, up to {curve.rates[-1]:.2g}; plot: {options.out}")
+        raise WriteError(f"out={out}: {error.strerror or error}") from None
+    print(f"\n{len(rows)} steps, up to {curve.rates[-1]:.2g}; plot: {out}")
     print(f"trainer.learning_rate={best:.2g}" if best is not None else "the loss never fell: no suggestion")
 
 
-main = command(__doc__, Action(_find, LrFindOptions, forward=""), needs_args=False)
+main = command(__doc__, Action(_find, forward=""), needs_args=False)

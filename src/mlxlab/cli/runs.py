@@ -11,28 +11,34 @@ unless uri= (and artifacts=, if it keeps them elsewhere) names the store to uplo
 
 import logging
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from mlxlab.cli.app import Action, command
 from mlxlab.config.paths import project_root
 from mlxlab.config.suggest import suggestion
 from mlxlab.constraints import Ge, Le
 from mlxlab.errors import ConfigError
-
-if TYPE_CHECKING:
-    from mlxlab.tracking.mlflow.address import Address
-    from mlxlab.tracking.runs.reader import RunReader, RunRow
+from mlxlab.tracking.mlflow.address import Address, resolve
+from mlxlab.tracking.mlflow.flush import check_store, flush, pending_summary
+from mlxlab.tracking.runs.reader import RunReader, RunRow
+from mlxlab.tracking.runs.sqlite_reader import SqliteRunReader
+from mlxlab.tracking.runs.tables import format_comparison, format_list, format_run
 
 log = logging.getLogger(__name__)
 
 STATUSES = ("RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")
 
 
-@dataclass(frozen=True)
-class ListOptions:
-    """Options of `runs list`.
+def _list(
+    limit: Annotated[int, Ge(1), Le(100_000)] = 20,
+    sort: str | None = None,
+    status: str | None = None,
+    experiment: str | None = None,
+    metrics: str | None = None,
+    uri: str | None = None,
+) -> None:
+    """Lists runs.
 
     Args:
         limit: how many runs are listed.
@@ -42,87 +48,58 @@ class ListOptions:
         metrics: columns, separated by commas.
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
     """
+    if status is not None and status.upper() not in STATUSES:
+        near = suggestion(status.upper(), STATUSES)
+        raise ConfigError(f"status={status}: expected one of {', '.join(STATUSES)}{near}")
+    address = resolve(uri, None, project_root())
+    reader = _open(address)
+    if sort is not None and sort not in (known := reader.names("metrics")):
+        raise ConfigError(f"sort={sort}: not in the store{suggestion(sort, known)}")
+    if experiment is not None and experiment not in (known := reader.names("experiments")):
+        raise ConfigError(f"experiment={experiment}: not in the store{suggestion(experiment, known)}")
+    runs = reader.list_runs(limit=limit, experiment=experiment, status=status and status.upper(), sort=sort)
+    print(format_list(runs, metrics.split(",") if metrics is not None else None) if runs else "no runs")
+    if line := pending_summary(address):
+        log.info(line)
 
-    limit: Annotated[int, Ge(1), Le(100_000)] = 20
-    sort: str | None = None
-    status: str | None = None
-    experiment: str | None = None
-    metrics: str | None = None
-    uri: str | None = None
 
-
-@dataclass(frozen=True)
-class StoreOptions:
-    """Options of `runs show` and `runs compare`.
+def _show(uri: str | None = None, *, args: list[str]) -> None:
+    """Shows a run.
 
     Args:
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
     """
+    reader = _open(resolve(uri, None, project_root()))
+    run = _find(reader, args[0])
+    print(format_run(run, reader.metric_ranges(run.run_id)))
 
-    uri: str | None = None
+
+def _compare(uri: str | None = None, *, args: list[str]) -> None:
+    """Compares runs.
+
+    Args:
+        uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
+    """
+    reader = _open(resolve(uri, None, project_root()))
+    print(format_comparison([_find(reader, name) for name in args]))
 
 
-@dataclass(frozen=True)
-class SyncOptions:
-    """Options of `runs sync`.
+def _sync(uri: str | None = None, artifacts: str | None = None, *, args: list[str]) -> None:
+    """Uploads runs.
 
     Args:
         uri: the store to upload to, instead of MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
         artifacts: where the store keeps artifacts, instead of MLFLOW_ARTIFACT_ROOT.
     """
-
-    uri: str | None = None
-    artifacts: str | None = None
-
-
-def _list(options: ListOptions, _: list[str]) -> None:
-    from mlxlab.tracking.mlflow import flush
-    from mlxlab.tracking.runs.tables import format_list
-
-    status = options.status.upper() if options.status is not None else None
-    if status is not None and status not in STATUSES:
-        near = suggestion(status, STATUSES)
-        raise ConfigError(f"status={options.status}: expected one of {', '.join(STATUSES)}{near}")
-    address = _address(options.uri)
-    reader = _open(address)
-    if options.sort is not None and options.sort not in (known := reader.names("metrics")):
-        raise ConfigError(f"sort={options.sort}: not in the store{suggestion(options.sort, known)}")
-    if options.experiment is not None and options.experiment not in (known := reader.names("experiments")):
-        raise ConfigError(f"experiment={options.experiment}: not in the store{suggestion(options.experiment, known)}")
-    runs = reader.list_runs(limit=options.limit, experiment=options.experiment, status=status, sort=options.sort)
-    columns = options.metrics.split(",") if options.metrics is not None else None
-    print(format_list(runs, columns) if runs else "no runs")
-    if line := flush.pending_summary(address):
-        log.info(line)
-
-
-def _show(options: StoreOptions, names: list[str]) -> None:
-    from mlxlab.tracking.runs.tables import format_run
-
-    reader = _open(_address(options.uri))
-    run = _find(reader, names[0])
-    print(format_run(run, reader.metric_ranges(run.run_id)))
-
-
-def _compare(options: StoreOptions, names: list[str]) -> None:
-    from mlxlab.tracking.runs.tables import format_comparison
-
-    reader = _open(_address(options.uri))
-    print(format_comparison([_find(reader, name) for name in names]))
-
-
-def _sync(options: SyncOptions, names: list[str]) -> None:
-    from mlxlab.tracking.mlflow.flush import check_store, flush
-
-    address, folders = _address(options.uri, options.artifacts), [Path(name).absolute() for name in names]
-    if options.uri is None:
+    address, folders = resolve(uri, artifacts, project_root()), [Path(arg).absolute() for arg in args]
+    if uri is None:
         for folder in folders:
             check_store(folder, address)
     for line in flush(address, folders):
         print(line, flush=True)
 
 
-def _find(reader: "RunReader", query: str) -> "RunRow":
+def _find(reader: RunReader, query: str) -> RunRow:
     matches = reader.find_runs(query)
     if not matches:
         raise ConfigError(f"{query}: no such run{suggestion(query, reader.names('runs'))}")
@@ -133,17 +110,9 @@ def _find(reader: "RunReader", query: str) -> "RunRow":
     return (exact or matches)[0]
 
 
-def _address(uri: str | None, artifacts: str | None = None) -> "Address":
-    from mlxlab.tracking.mlflow.address import resolve
-
-    return resolve(uri, artifacts, project_root())
-
-
-def _open(address: "Address") -> "RunReader":
+def _open(address: Address) -> RunReader:
     """Reads an SQLite store directly, any other through MLflow's client, which is slow to import."""
     if address.database:
-        from mlxlab.tracking.runs.sqlite_reader import SqliteRunReader
-
         return SqliteRunReader(address.database)
     from mlxlab.tracking.runs.mlflow_reader import MlflowRunReader
 
@@ -153,9 +122,9 @@ def _open(address: "Address") -> "RunReader":
 main = command(
     __doc__,
     {
-        "list": Action(_list, ListOptions),
-        "show": Action(_show, StoreOptions, names=(1, 1)),
-        "compare": Action(_compare, StoreOptions, names=(2, 20)),
-        "sync": Action(_sync, SyncOptions, names=(0, sys.maxsize)),
+        "list": Action(_list),
+        "show": Action(_show, names=(1, 1)),
+        "compare": Action(_compare, names=(2, 20)),
+        "sync": Action(_sync, names=(0, sys.maxsize)),
     },
 )

@@ -1,10 +1,12 @@
 """Trains one experiment, or a sweep of them: composes the config, checks it, and runs it."""
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlxlab.cli.app import run_command
+from mlxlab.cli.args import two_columns
 from mlxlab.config.issues import one_line
 from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError, NotAllowedError, UserError
@@ -15,20 +17,52 @@ if TYPE_CHECKING:
     from mlxlab.config.hydra.compose import Composer, Hydra
 
 
+_TOP = """Trains one experiment, or with -m a sweep of them.
+
+    {program} [group=option ...] [key=value ...]
+"""
+
+_BOTTOM = """
+Examples
+    {program}
+    {program} model=cnn_hybrid model/size=tiny tracking=none
+    {program} experiment=quick trainer.learning_rate=1e-4 name=first
+    {program} -m model=bert,cnn_hybrid trainer.learning_rate=1e-4,3e-4 'seed=range(3)'
+    {program} hydra.run.dir=outputs/mine resume=auto
+    {program} model=transformer --help          the keys of another choice
+
+Flags
+    -m, --multirun       run every combination of the values given: a=1,2 b=3,4
+    --cfg job            print the composed config and stop; with --resolve also its interpolations
+    --config-dir DIR     a folder of your own options in addition to conf/: DIR/experiment/mine.yaml, experiment=mine
+    --config-name NAME   another primary config than train
+    --info [WHAT]        where Hydra finds its configs: defaults-tree, searchpath, plugins, ...
+    --hydra-help         Hydra's own help; -sc install=bash prints shell completion
+
+Outputs go to outputs/<day>/<time>-<id>/, sweeps to multirun/<day>/<time>-<id>/<job>/.
+"""
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs a command line (without the program's name); returns the exit code."""
     return run_command(argv, partial(_train, owns_process=argv is None), _help, needs_args=False)
 
 
 def _help(argv: list[str]) -> str:
-    from mlxlab.cli.train_help import show_help
-
     return show_help([arg for arg in argv if not arg.startswith("-") and arg != "help"])
 
 
 def _train(argv: list[str], *, owns_process: bool) -> int:
+    from mlxlab.config.hydra.compose import Composer
+
     flags = _flags(argv)
-    composer = _composer(flags)
+    composer = Composer(
+        conf=_folder(flags.config_path, "--config-path") or _folder(conf_dir(), "MLXLAB_CONF") or conf_dir(),
+        overrides=flags.overrides,
+        extra=_folder(flags.config_dir, "--config-dir"),
+        name=flags.config_name or "train",
+        multirun=flags.multirun or any(arg.lstrip("+") == "hydra.mode=MULTIRUN" for arg in flags.overrides),
+    )
     hydra = composer.open()
     if flags.cfg or flags.info or flags.hydra_help or flags.shell_completion:
         return _show(hydra, composer, flags)
@@ -36,6 +70,13 @@ def _train(argv: list[str], *, owns_process: bool) -> int:
     from mlxlab.cli import hydra_jobs
 
     return hydra_jobs.sweep(hydra, config) if composer.multirun else hydra_jobs.run(hydra, config, owns_process)
+
+
+def _folder(path: str | Path | None, flag: str) -> Path | None:
+    folder = Path(path).expanduser().resolve() if path is not None else None
+    if folder is not None and not folder.is_dir():
+        raise ConfigError(f"{flag} {one_line(str(path), 120)}: not a folder of config files")
+    return folder
 
 
 def _flags(argv: list[str]) -> "Namespace":
@@ -59,27 +100,6 @@ def _flags(argv: list[str]) -> "Namespace":
     if flags.cfg and (flags.multirun or flags.run):
         raise ConfigError("--cfg: shows the config instead of running it; leave out --run and --multirun")
     return flags
-
-
-def _composer(flags: "Namespace") -> "Composer":
-    from mlxlab.config.hydra.compose import Composer
-
-    multirun = flags.multirun or any(arg.lstrip("+") == "hydra.mode=MULTIRUN" for arg in flags.overrides)
-    conf, extra = flags.config_path, flags.config_dir
-    return Composer(
-        conf=_folder(conf, "--config-path") if conf is not None else _folder(conf_dir(), "MLXLAB_CONF"),
-        overrides=flags.overrides,
-        extra=_folder(extra, "--config-dir") if extra is not None else None,
-        name=flags.config_name or "train",
-        multirun=multirun,
-    )
-
-
-def _folder(path: str | Path, flag: str) -> Path:
-    folder = Path(path).expanduser().resolve()
-    if not folder.is_dir():
-        raise ConfigError(f"{flag} {one_line(str(path), 120)}: not a folder of config files")
-    return folder
 
 
 def _show(hydra: "Hydra", composer: "Composer", flags: "Namespace") -> int:
@@ -109,3 +129,21 @@ def _show(hydra: "Hydra", composer: "Composer", flags: "Namespace") -> int:
         message = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise ConfigError(f"{' '.join(overrides)}: {one_line(message)}") from error
     return 0
+
+
+def show_help(overrides: list[str]) -> str:
+    """The help text, with the keys of the options that `overrides` choose."""
+    from mlxlab.config.help_index import chosen, groups, lines
+
+    conf, program = conf_dir(), "scripts/train.py" if sys.argv[0].endswith("train.py") else "mlxlab train"
+    options = chosen(conf, overrides)
+    text = [_TOP.format(program=program), "Groups (* is the default or the chosen option)"]
+    for group, names in groups(conf).items():
+        text.append(f"  {group}=")
+        for name, description in names.items():
+            text.append(f"    {'*' if name == options.get(group) else ' '} {name:<16} {description}")
+    text.append("\nKeys: default, expected values, meaning")
+    for line in lines(conf, options):
+        meaning = f"{line.expected}; {line.description}" if line.description else line.expected
+        text += two_columns(f"  {line.key}={line.default}", meaning, 46)
+    return "\n".join([*text, _BOTTOM.format(program=program)])

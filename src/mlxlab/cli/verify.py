@@ -6,32 +6,25 @@ Prints `verified`, or what differs first (exit 76). Takes as long as the trainin
 for the device and the versions that the run was made with.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from mlxlab.cli.app import Action, command
 
 
-@dataclass(frozen=True)
-class VerifyOptions:
-    """Options of `verify`.
+def _verify(from_scratch: bool = False, *, args: list[str]) -> None:
+    """Verifies a run folder.
 
     Args:
         from_scratch: also trains up to the first checkpoint, which is otherwise done only if it is the only one.
     """
-
-    from_scratch: bool = False
-
-
-def _verify(options: VerifyOptions, folders: list[str]) -> None:
     from mlxlab import backend
 
     backend.prepare()
     from mlxlab.experiment.verify import verify_run
 
-    for line in verify_run(Path(folders[0]), from_start=options.from_scratch):
+    for line in verify_run(Path(args[0]), from_start=from_scratch):
         print(line, flush=True)
     print("verified")
 
 
-main = command(__doc__, Action(_verify, VerifyOptions, names=(1, 1)))
+main = command(__doc__, Action(_verify, names=(1, 1)))

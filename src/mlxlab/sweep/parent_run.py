@@ -10,7 +10,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from mlxlab.tracking.journal import PARENT
-from mlxlab.tracking.tracker import Status, Tracker
+from mlxlab.tracking.tracker import NoTracker, Status, Tracker
 
 
 class ParentRun(Callback):
@@ -19,21 +19,21 @@ class ParentRun(Callback):
     def __init__(self) -> None:
         self.uid = ""
         self.failed = 0  # jobs, as far as this process saw them
-        self._tracker: Tracker | None = None
+        self._tracker: Tracker = NoTracker()
 
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
         from mlxlab.config.instantiate import instantiate
         from mlxlab.config.paths import project_root
 
-        folder = sweep_folder(config)
-        tracker: Tracker = instantiate(config.tracking, folder=folder, project=project_root())
+        folder = _folder(config)
+        self._tracker = instantiate(config.tracking, folder=folder, project=project_root())
         task = list(config.hydra.overrides.task)
-        tracker.start({"overrides": task}, {"overrides": " ".join(task), "kind": "sweep"}, name=_name(config, folder))
-        if not tracker.uid:  # tracking=none
-            return
-        self._tracker, self.uid = tracker, tracker.uid
-        os.environ[PARENT] = self.uid
-        atexit.register(self._end, "FAILED")  # Hydra calls no on_multirun_end after a failure or Ctrl-C
+        name = config.get("name") or f"sweep {folder.name}"
+        self._tracker.start({"overrides": task}, {"overrides": " ".join(task), "kind": "sweep"}, name=name)
+        self.uid = self._tracker.uid
+        if self.uid:  # not tracking=none
+            os.environ[PARENT] = self.uid
+            atexit.register(self._end, "FAILED")  # Hydra calls no on_multirun_end after a failure or Ctrl-C
 
     def on_job_start(self, config: DictConfig, **_: object) -> None:
         if self.uid:
@@ -46,17 +46,16 @@ class ParentRun(Callback):
         self._end("FAILED" if self.failed else "FINISHED")
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_tracker": None}  # an open file does not travel
+        return {**self.__dict__, "_tracker": NoTracker()}  # an open file does not travel
 
     def _end(self, status: Status) -> None:
-        if self._tracker is None:
-            return
-        tracker, self._tracker = self._tracker, None
-        os.environ.pop(PARENT, None)
+        tracker, self._tracker = self._tracker, NoTracker()
+        if tracker.uid:
+            os.environ.pop(PARENT, None)
         tracker.end(status)
 
 
-def sweep_folder(config: DictConfig) -> Path:
+def _folder(config: DictConfig) -> Path:
     """The folder of the sweep, absolute. Hydra has not set HydraConfig yet: `${hydra:...}` needs it."""
     holder = HydraConfig.instance()
     before, holder.cfg = holder.cfg, None
@@ -65,7 +64,3 @@ def sweep_folder(config: DictConfig) -> Path:
         return Path(str(config.hydra.sweep.dir)).absolute()
     finally:
         holder.cfg = before
-
-
-def _name(config: DictConfig, folder: Path) -> str:
-    return config.get("name") or f"sweep {folder.name}"
