@@ -32,8 +32,8 @@ def with_value(column, value, row=ROW):
 
 
 def without_column(name):
-    place = HEADER.split(",").index(name)
-    rows = [[value for i, value in enumerate(row) if i != place] for row in ([HEADER.split(","), *ROWS])]
+    index = HEADER.split(",").index(name)
+    rows = [[value for i, value in enumerate(row) if i != index] for row in ([HEADER.split(","), *ROWS])]
     return csv_text(rows).split("\n", 1)[1]
 
 
@@ -90,7 +90,7 @@ def write(tmp_path, content):
 
 @pytest.mark.parametrize("case", MALFORMED)
 def test_a_malformed_file_is_refused_in_one_line_with_its_position(tmp_path, case):
-    content, place, word = MALFORMED[case]
+    content, position, word = MALFORMED[case]
     path = write(tmp_path, content)
     start = time.perf_counter()
     with pytest.raises(DataError) as caught:
@@ -98,7 +98,7 @@ def test_a_malformed_file_is_refused_in_one_line_with_its_position(tmp_path, cas
     assert time.perf_counter() - start < 2
     message = str(caught.value)
     line, column = message.removeprefix(f"{path}:").split(":")[:2]
-    assert message.startswith(f"{path}:{place or 52 if case[:2] != '20' else 101}")
+    assert message.startswith(f"{path}:{position or 52 if case[:2] != '20' else 101}")
     assert int(line) > 0
     assert int(column) > 0
     assert word in message

@@ -133,10 +133,10 @@ def test_of_a_run_the_latest_step_wins_and_of_several_runs_the_latest_time(tmp_p
 def test_a_stream_is_read_up_to_its_torn_last_batch_wherever_it_ends(tmp_path):
     append(tmp_path, *(rows([7 + step], [0.5], step=step) for step in range(3)))
     [path] = example_losses.streams(tmp_path / "example_losses")
-    whole = path.read_bytes()
+    data = path.read_bytes()
     ends = [end for _, end in example_losses._batches(path)]
     for size in (*range(0, ends[0], 50), *range(ends[1], ends[2], 50), ends[2] - 1):
-        path.write_bytes(whole[:size])
+        path.write_bytes(data[:size])
         if size < ends[0]:
             with pytest.raises(InputNotFoundError, match="no per-example losses"):
                 example_losses.read(tmp_path)
@@ -159,8 +159,8 @@ def test_a_stream_with_other_columns_or_a_link_is_refused(tmp_path):
 
 
 def test_the_titanic_trains_on_the_chosen_passengers_alone_in_every_copy(tmp_path):
-    whole = make_titanic(tmp_path, prefetch=0)
-    ids = [row.id for row in whole.train_rows]
+    unselected = make_titanic(tmp_path, prefetch=0)
+    ids = [row.id for row in unselected.train_rows]
     costs = np.random.default_rng(0).random(len(ids))
     example_losses.write(rows(ids, costs), tmp_path / "a.parquet")
     data = make_titanic(tmp_path, prefetch=0, select=select("hardest", 25, source=tmp_path / "a.parquet"))
@@ -168,11 +168,11 @@ def test_the_titanic_trains_on_the_chosen_passengers_alone_in_every_copy(tmp_pat
     seen = np.concatenate([batch.example_ids for batch in data.train])
     assert sorted(seen.tolist()) == sorted([*expected, *expected, *expected])
     assert sum(data.class_counts) == len(expected)
-    assert data.fingerprint != whole.fingerprint
+    assert data.fingerprint != unselected.fingerprint
     texts = {batch.example_ids[i]: batch.targets[i] for batch in data.train for i in range(len(batch.example_ids))}
-    assert all(texts[row.id] == row.survived for row in whole.train_rows if row.id in texts)
-    assert data.tokenizer.fingerprint == whole.tokenizer.fingerprint
-    np.testing.assert_array_equal(next(iter(data.valid)).tokens, next(iter(whole.valid)).tokens)
+    assert all(texts[row.id] == row.survived for row in unselected.train_rows if row.id in texts)
+    assert data.tokenizer.fingerprint == unselected.tokenizer.fingerprint
+    np.testing.assert_array_equal(next(iter(data.valid)).tokens, next(iter(unselected.valid)).tokens)
 
 
 def test_each_round_selects_by_the_losses_of_the_previous_round(tmp_path):

@@ -47,35 +47,28 @@ class DataModule(Protocol):
     @property
     def valid(self) -> Iterable[Batch]:
         """Yields the same batches each time it is iterated."""
-        ...
 
     @property
     def fingerprint(self) -> str:
         """Changes with whatever changes a training batch; a run resumes only with an equal one."""
-        ...
 
     @property
     def held_out(self) -> str:
         """Identifies the validation examples, whatever their order: equal for runs that may be compared on them."""
-        ...
 
     @property
     def sources(self) -> Sequence[str]:
         """Lines for the log: where the data came from, and how much there is. The last one summarises."""
-        ...
 
     @property
     def class_counts(self) -> Sequence[int]:
         """Training examples of each class, for class weights; empty where there are no classes."""
-        ...
 
     def baselines(self) -> dict[str, float]:
         """Accuracies on the validation split of methods without a neural network; empty where there are none."""
-        ...
 
     def save(self, folder: Path) -> None:
         """Writes what `restore_encoder` reads: at least tokenizer.json (`Tokenizer.save`)."""
-        ...
 
     @staticmethod
     def restore_encoder(folder: Path) -> Encoder:
@@ -84,7 +77,6 @@ class DataModule(Protocol):
         Raises:
             InputNotFoundError, DataError: a file is missing or damaged.
         """
-        ...
 
 
 def check_data_module(data: object) -> DataModule:

@@ -1,5 +1,6 @@
 """Selects training examples by their loss in an earlier run."""
 
+from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
@@ -13,6 +14,7 @@ from mlxlab.data.rng import Stream, counter_hash
 from mlxlab.errors import ConfigError, DataError
 
 
+@dataclass
 class ExampleSelection:
     """Keeps `ceil(n * percent / 100)` of n examples, at least one; of equal scores the smaller id.
 
@@ -25,17 +27,15 @@ class ExampleSelection:
             previous round, in a run of several rounds; the first round then trains on everything.
     """
 
-    def __init__(
-        self,
-        mode: Literal["hardest", "easiest", "random"] | None,
-        percent: Annotated[float, Gt(0), Le(100)],
-        score: Literal["mean", "sum", "kl"],
-        source: str | None,
-    ) -> None:
-        if mode in ("hardest", "easiest") and source is None:
-            raise ConfigError(f"data.select.mode={mode} needs data.select.source: a run folder with per-example losses")
-        self.mode, self.percent, self.score = mode, percent, score
-        self.source = Path(source).expanduser() if source is not None else None
+    mode: Literal["hardest", "easiest", "random"] | None
+    percent: Annotated[float, Gt(0), Le(100)]
+    score: Literal["mean", "sum", "kl"]
+    source: str | None
+
+    def __post_init__(self) -> None:
+        if self.mode in ("hardest", "easiest") and self.source is None:
+            needed = "data.select.source: a run folder with per-example losses"
+            raise ConfigError(f"data.select.mode={self.mode} needs {needed}")
 
     def chosen(self, seed: int, known: np.ndarray | None = None) -> np.ndarray | None:
         """The ids to train on, ascending; None for all.
@@ -50,32 +50,32 @@ class ExampleSelection:
         """
         if self.mode is None:
             return None
-        ids, costs = self._costs(known)
+        ids, losses = self._losses(known)
         count = max(1, ceil(len(ids) * Fraction(str(self.percent)) / 100))  # floats would round 33 up to 34
         if self.mode == "random":
-            costs = counter_hash(seed, Stream.SELECTION, ids)
+            losses = counter_hash(seed, Stream.SELECTION, ids)
         elif self.mode == "hardest":
-            costs = -costs
-        return np.sort(ids[np.lexsort((ids, costs))[:count]])
+            losses = -losses
+        return np.sort(ids[np.lexsort((ids, losses))[:count]])
 
     def keeps(self, seed: int, ids: np.ndarray) -> np.ndarray:
-        """Places in `ids` (N,) of those to be trained on, in their order; ids may come several times."""
+        """Indices in `ids` (N,) of those to be trained on, in their order; ids may come several times."""
         chosen = self.chosen(seed, np.unique(ids))
         return np.arange(len(ids)) if chosen is None else np.flatnonzero(np.isin(ids, chosen))
 
-    def _costs(self, known: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Ids, and what each of them cost (zeros where no source says)."""
+    def _losses(self, known: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Ids, and the loss of each of them (zeros without a source)."""
         if self.source is None:
             if known is None or not len(known):
                 raise ConfigError("data.select.mode=random needs data.select.source here: the ids are not known before")
             return known, np.zeros(len(known))
-        rows = example_losses.read(self.source)
-        costs = rows.get(self.score, np.full(len(rows["id"]), np.nan))
-        usable = np.isfinite(costs)
+        rows = example_losses.read(Path(self.source).expanduser())
+        losses = rows.get(self.score, np.full(len(rows["id"]), np.nan))
+        usable = np.isfinite(losses)
         if not usable.any():
-            raise DataError(f"{self.source}: none of its {len(costs)} rows has a finite {self.score} to select by")
+            raise DataError(f"{self.source}: none of its {len(losses)} rows has a finite {self.score} to select by")
         if known is not None:
             usable &= np.isin(rows["id"], known)
         if not usable.any():
             raise DataError(f"{self.source}: none of its ids is a training example here; is it of other data?")
-        return rows["id"][usable], costs[usable].astype(np.float64)
+        return rows["id"][usable], losses[usable].astype(np.float64)

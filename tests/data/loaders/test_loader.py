@@ -1,4 +1,4 @@
-"""Order, batches, prefetch: any place is reached at once, and the place saved is that of the batch last used."""
+"""Order, batches, prefetch: any position is reached at once; the saved one is that of the batch last used."""
 
 import json
 import threading

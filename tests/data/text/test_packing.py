@@ -52,7 +52,7 @@ def test_each_document_ends_with_its_end_token():
     last = np.flatnonzero(np.append(ids[1:] != ids[:-1], True))
     np.testing.assert_array_equal(np.flatnonzero(tokens == END), last)
     assert len(last) == 23
-    spoken = [bytes(part[:-1].astype(np.uint8)).decode() for part in np.split(tokens, last + 1)[:-1]]
+    spoken = [bytes(tokens[:-1].astype(np.uint8)).decode() for tokens in np.split(tokens, last + 1)[:-1]]
     assert sorted(spoken) == sorted(texts())
 
 
@@ -96,8 +96,8 @@ def test_all_training_batches_have_one_shape_and_padding_has_no_weight():
 def test_the_id_of_a_row_is_that_of_the_document_of_its_first_token():
     batches = make_batches()
     _, ids = stream_of(batches)
-    found = np.concatenate([batch.example_ids for batch in batches])
-    np.testing.assert_array_equal(found[found >= 0], ids[:-1:8])
+    example_ids = np.concatenate([batch.example_ids for batch in batches])
+    np.testing.assert_array_equal(example_ids[example_ids >= 0], ids[:-1:8])
 
 
 def test_without_isolation_a_row_is_one_document_and_its_mask_is_boolean():
@@ -173,7 +173,7 @@ def test_masked_targets_are_the_hidden_tokens():
     stream, _ = stream_of(batches)
     xs, ys, weights = real_rows(batches)
     shown = np.where(weights > 0, ys, xs).reshape(-1)[: len(stream)]
-    np.testing.assert_array_equal(shown, stream)  # every place is there, the last ones too
+    np.testing.assert_array_equal(shown, stream)  # every position, the last ones too
 
 
 def test_a_tokenizer_without_a_mask_token_cannot_hide():

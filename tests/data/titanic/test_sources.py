@@ -141,7 +141,7 @@ def test_the_split_depends_on_ids_not_on_the_order_of_rows():
 @pytest.mark.parametrize("folds", [None, 5])
 def test_no_passenger_is_on_both_sides_and_none_is_of_the_test_set(folds):
     split = split_rows(list(ROWS[:891]), None, 0.2, folds, 0, 0)
-    train, valid = ({row.id for row in part} for part in split[:2])
+    train, valid = ({row.id for row in rows} for rows in split[:2])
     assert not train & valid
     assert train | valid == set(range(1, 892))
 

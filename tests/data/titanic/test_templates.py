@@ -15,12 +15,12 @@ NOBODY = fit_statistics([], labels=False)
 MAN = ROWS[0]
 
 
-def tell(row, template, statistics=NOBODY):
+def render(row, template, statistics=NOBODY):
     return render_sentence(row, TEMPLATES[template], statistics)
 
 
 def test_each_template_in_full():
-    assert {name: tell(MAN, name) for name in TEMPLATES} == {
+    assert {name: render(MAN, name) for name in TEMPLATES} == {
         "basic": "A male passenger, young adult, in the economical third class, with one sibling or spouse, paid a "
         "modest fare of 7.25 pounds and embarked at Southampton.",
         "narrative": "Mr Braund, a young adult man, boarded at Southampton as a passenger of the economical third "
@@ -55,12 +55,12 @@ def test_each_template_in_full():
     ],
 )
 def test_ages_have_words(age, word):
-    told = tell(MAN._replace(age=age), "story")
-    assert f"that {word} {'boy' if age < 13 else 'man'} came" in told
+    sentence = render(MAN._replace(age=age), "story")
+    assert f"that {word} {'boy' if age < 13 else 'man'} came" in sentence
 
 
 @pytest.mark.parametrize(
-    ("fare", "said"),
+    ("fare", "words"),
     [
         (0.0, "a modest fare of 0.00"),
         (9.99, "a modest fare of 9.99"),
@@ -71,12 +71,12 @@ def test_ages_have_words(age, word):
         (512.3292, "a premium fare of 512.33"),
     ],
 )
-def test_fares_have_bands_and_two_decimals(fare, said):
-    assert f"{said} pounds" in tell(MAN._replace(fare=fare), "basic")
+def test_fares_have_bands_and_two_decimals(fare, words):
+    assert f"{words} pounds" in render(MAN._replace(fare=fare), "basic")
 
 
 @pytest.mark.parametrize(
-    ("sibsp", "parch", "said"),
+    ("sibsp", "parch", "ending"),
     [
         (0, 0, "travelled alone."),
         (1, 0, "travelled with one sibling or spouse."),
@@ -86,20 +86,20 @@ def test_fares_have_bands_and_two_decimals(fare, said):
         (50, 11, "travelled with 50 siblings or spouses and 11 parents or children."),
     ],
 )
-def test_families_are_counted(sibsp, parch, said):
-    assert tell(MAN._replace(sibsp=sibsp, parch=parch), "narrative").endswith(said)
+def test_families_are_counted(sibsp, parch, ending):
+    assert render(MAN._replace(sibsp=sibsp, parch=parch), "narrative").endswith(ending)
 
 
 def test_missing_values_are_stated_in_every_template_that_uses_them():
     row = MAN._replace(age=None, fare=None, cabin=None, embarked=None, name="Somebody")
-    assert tell(row, "basic") == (
+    assert render(row, "basic") == (
         "A male passenger, of unknown age, in the economical third class, with one sibling or spouse, paid an unknown "
         "fare and embarked at an unknown port."
     )
-    assert tell(row, "narrative").startswith("The passenger, a man of unknown age, boarded at an unknown port")
-    assert "Age: unknown." in tell(row, "descriptive")
-    assert "that a man of unknown age came aboard" in tell(row, "story")
-    assert tell(row, "full") == (
+    assert render(row, "narrative").startswith("The passenger, a man of unknown age, boarded at an unknown port")
+    assert "Age: unknown." in render(row, "descriptive")
+    assert "that a man of unknown age came aboard" in render(row, "story")
+    assert render(row, "full") == (
         "man third class, no title, family small, ticket alone, fare unknown, of unknown age, cabin unknown, port an "
         "unknown port."
     )
@@ -110,8 +110,8 @@ def test_no_number_has_more_than_two_decimals():
 
     row = MAN._replace(age=0.4199999999999999, fare=7.229166666666667)
     for template in TEMPLATES:
-        assert not re.search(r"\d\.\d{3}", tell(row, template))
-    assert "Age: 0.4 years" in tell(row, "descriptive")
+        assert not re.search(r"\d\.\d{3}", render(row, template))
+    assert "Age: 0.4 years" in render(row, "descriptive")
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_no_number_has_more_than_two_decimals():
 )
 def test_any_name_makes_a_sentence(name):
     for template in TEMPLATES:
-        assert tell(MAN._replace(name=name), template)
+        assert render(MAN._replace(name=name), template)
 
 
 def test_titles_and_surnames_are_read_from_the_usual_pattern():
@@ -134,8 +134,8 @@ def test_titles_and_surnames_are_read_from_the_usual_pattern():
 
 def test_every_real_row_is_rendered_by_every_template():
     for template in TEMPLATES:
-        told = {render_sentence(row, TEMPLATES[template], STATISTICS) for row in ROWS}
-        assert len(told) > (80 if template in ("brief", "group") else 300)
+        sentence = {render_sentence(row, TEMPLATES[template], STATISTICS) for row in ROWS}
+        assert len(sentence) > (80 if template in ("brief", "group") else 300)
 
 
 def test_statistics_never_count_the_row_itself():
@@ -150,10 +150,12 @@ def fit_without(row):
 
 
 def test_a_rows_own_label_never_reaches_its_sentence():
-    for place in range(0, 891, 30):
-        row = TRAIN[place]
-        flipped = fit_statistics([*TRAIN[:place], row._replace(survived=1 - row.survived), *TRAIN[place + 1 :]], True)
-        assert [tell(row, name, STATISTICS) for name in TEMPLATES] == [tell(row, name, flipped) for name in TEMPLATES]
+    for index in range(0, 891, 30):
+        row = TRAIN[index]
+        flipped = fit_statistics([*TRAIN[:index], row._replace(survived=1 - row.survived), *TRAIN[index + 1 :]], True)
+        assert [render(row, name, STATISTICS) for name in TEMPLATES] == [
+            render(row, name, flipped) for name in TEMPLATES
+        ]
 
 
 def test_only_the_group_template_uses_training_labels():
@@ -161,7 +163,7 @@ def test_only_the_group_template_uses_training_labels():
     assert blind.fates == {}
     for row in ROWS[::7]:
         for name in set(TEMPLATES) - {"group"}:
-            assert tell(row, name, STATISTICS) == tell(row, name, blind)
+            assert render(row, name, STATISTICS) == render(row, name, blind)
 
 
 def test_group_states_the_outcome_of_the_other_women_and_children_of_the_party():
@@ -178,7 +180,7 @@ def test_statistics_survive_being_saved():
     import json
 
     again = load_statistics(json.loads(json.dumps(STATISTICS.state_dict())))
-    assert all(tell(row, "group", again) == tell(row, "group", STATISTICS) for row in ROWS)
+    assert all(render(row, "group", again) == render(row, "group", STATISTICS) for row in ROWS)
 
 
 def test_a_changed_validation_row_moves_no_training_sentence(tmp_path: Path):

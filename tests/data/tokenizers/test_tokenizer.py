@@ -64,10 +64,10 @@ def test_a_frequency_never_reached_leaves_only_bytes():
 
 
 def test_a_long_text_is_truncated_before_its_end_token():
-    whole, cut = (TOKENIZER.encode_batch(["a b c d e f g h"], length)[0].tolist() for length in (100, 6))
-    assert len(cut) == 6
-    assert cut[:5] == whole[:5]
-    assert cut[-1] == TOKENIZER.eos_id
+    full, truncated = (TOKENIZER.encode_batch(["a b c d e f g h"], length)[0].tolist() for length in (100, 6))
+    assert len(truncated) == 6
+    assert truncated[:5] == full[:5]
+    assert truncated[-1] == TOKENIZER.eos_id
 
 
 def test_training_is_deterministic_across_processes():
@@ -110,7 +110,7 @@ def test_a_missing_or_damaged_file_is_named(tmp_path):
 
 def wordpiece():
     """A tokenizer as BERT's is: another order of special ids, truncation and padding switched on in the file."""
-    words = [
+    vocabulary = [
         "[PAD]",
         "[UNK]",
         "[CLS]",
@@ -125,10 +125,10 @@ def wordpiece():
         ",",
         ".",
     ]
-    inner = tokenizers.Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    inner = tokenizers.Tokenizer(models.WordPiece({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]"))
     inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     inner.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    inner.add_special_tokens(words[:5])
+    inner.add_special_tokens(vocabulary[:5])
     inner.enable_truncation(4)
     inner.enable_padding(length=20)
     return inner
@@ -140,7 +140,7 @@ def test_a_pretrained_models_own_tokenizer_is_used(tmp_path):
     assert data.tokenizer.vocab_size == 13
     assert (data.tokenizer.pad_id, data.tokenizer.bos_id, data.tokenizer.eos_id, data.tokenizer.mask_id) == (0, 2, 3, 4)
     ids = data.tokenizer.encode("male passenger, third class male female.")
-    assert ids == [2, 5, 9, 11, 7, 8, 5, 6, 12, 3]  # neither cut nor padded
+    assert ids == [2, 5, 9, 11, 7, 8, 5, 6, 12, 3]  # neither truncated nor padded
     batch = next(iter(data.valid))
     assert (batch.tokens[:, 0] == 2).all()
 

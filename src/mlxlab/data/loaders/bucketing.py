@@ -5,6 +5,7 @@ into batches is a function of (seed, epoch, batch size).
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from mlxlab.data.rng import Stream, epoch_permutation, permutation
 MAX_CANDIDATES = 512  # lengths that are considered as boundaries; more are quantized
 
 
+@dataclass(frozen=True)
 class FixedBatchSize:
     """The same number of examples in every batch.
 
@@ -23,15 +25,14 @@ class FixedBatchSize:
             the examples in their shuffled order and pads to the longest of a batch, rounded up to a multiple of 8.
     """
 
+    num_buckets: Size | None
     fills, fixed_by = False, ""  # only the last and shortest bucket has a short batch, in every epoch the same shape
-
-    def __init__(self, num_buckets: Size | None) -> None:
-        self.num_buckets = num_buckets
 
     def rows(self, size: int, boundaries: np.ndarray) -> np.ndarray:
         return np.full(len(boundaries), size)
 
 
+@dataclass(frozen=True)
 class TokenBudget:
     """About the same number of tokens in every batch: more of the short examples, fewer of the long ones.
 
@@ -40,11 +41,13 @@ class TokenBudget:
         num_buckets: lengths to pad to.
     """
 
+    tokens: Size | None
+    num_buckets: Size
     fills = True
 
-    def __init__(self, tokens: Size | None, num_buckets: Size) -> None:
-        self.tokens, self.num_buckets = tokens, num_buckets
-        self.fixed_by = "" if tokens is None else f"data.batching.tokens={tokens}"
+    @property
+    def fixed_by(self) -> str:
+        return "" if self.tokens is None else f"data.batching.tokens={self.tokens}"
 
     def rows(self, size: int, boundaries: np.ndarray) -> np.ndarray:
         return np.maximum((self.tokens or size * boundaries[-1]) // boundaries, 1)

@@ -1,6 +1,7 @@
 """Batches of a data set that fits in memory. Any position is reached without replaying, and can be saved."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple, TypedDict
 
 import numpy as np
@@ -124,11 +125,13 @@ class DataLoader:
         return remaining if size == self.batch_size else self.divide(order, self.epoch, self.batch_size)
 
 
+@dataclass(frozen=True)
 class EvalLoader:
     """The same batches in the same order each time it is iterated: for evaluation."""
 
-    def __init__(self, num_examples: int, batch_size: int, collate: Callable[[np.ndarray], Batch]) -> None:
-        self.num_examples, self.batch_size, self.collate = num_examples, batch_size, collate
+    num_examples: int
+    batch_size: int
+    collate: Callable[[np.ndarray], Batch]
 
     def __iter__(self) -> Iterator[Batch]:
         for start in range(0, self.num_examples, self.batch_size):

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,7 +19,6 @@ from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.titanic import baselines
 from mlxlab.data.titanic.encoder import PassengerEncoder, restore
 from mlxlab.data.titanic.group_stats import fit_statistics
-from mlxlab.data.titanic.passenger import Passenger
 from mlxlab.data.titanic.sources import load_passengers
 from mlxlab.data.titanic.split import split_rows
 from mlxlab.data.titanic.templates import TEMPLATES, USES_LABELS, VERSION, render_sentence
@@ -30,6 +30,7 @@ from mlxlab.errors import DataError
 CHECK_EVERY = 64  # of the training rows in the token cache, one in this number is tokenized again
 
 
+@dataclass(frozen=True)
 class Augment:
     """Repeats training rows within an epoch, each time with a newly drawn template.
 
@@ -37,8 +38,7 @@ class Augment:
         copies: repetitions of each training row per epoch.
     """
 
-    def __init__(self, copies: Annotated[int, Ge(1), Le(1000)]) -> None:
-        self.copies = copies
+    copies: Annotated[int, Ge(1), Le(1000)]
 
 
 class TitanicDataset:
@@ -117,15 +117,15 @@ class TitanicDataset:
         content = (source_rows.sha256, split.digest, split.train, split.valid, augment.copies)
         self.fingerprint = content_key(content=_digest(*content), **self.encoder.state_dict())
         path = cache / f"{self.name}-{self.fingerprint}.tokens"
-        sequences, outcome = cached(path, self._tokenize, _to_bytes, self._from_bytes)
-        valid_tokens = sequences[-len(split.valid) :]
-        ids = np.array([row.id for row in split.train])
-        self.shown = select.keeps(seed, ids)  # indices into train_rows
-        is_subset = len(self.shown) < len(ids)
+        self._tokens, outcome = cached(path, self._tokenize, _to_bytes, self._from_bytes)
+        self._ids = np.array([row.id for row in split.train])
+        self.shown = select.keeps(seed, self._ids)  # indices into train_rows
+        self._num_examples, is_subset = len(self.shown) * augment.copies, len(self.shown) < len(split.train)
         if is_subset:
-            self.fingerprint = content_key(tokens=self.fingerprint, ids=ids[self.shown].tolist())
-        training = TrainingSentences(self.encoder, split.train, sequences, self.shown, augment.copies)
-        lengths = training.all_lengths
+            self.fingerprint = content_key(tokens=self.fingerprint, ids=self._ids[self.shown].tolist())
+        self._lengths = lengths = np.array(
+            [len(sentence) for sentence in self._tokens[: -len(split.valid)]]
+        )  # drawn or not
         self.sources = [
             *source_rows.description,
             *(f"{self.name}: {line}" for line in (split.description, *fitted.lines)),
@@ -133,23 +133,38 @@ class TitanicDataset:
             f"{self.name}: token cache {outcome} {path.name}",
             f"{self.name}: {lengths.sum()} tokens of {self.tokenizer.vocab_size}, at most {lengths.max()} a row",
         ]
-        batches = make_loader(
-            training.lengths, batching, batch_size, seed, training.batch, self.fingerprint, training.all_lengths
-        )
+        batches = make_loader(self._drawn_lengths, batching, batch_size, seed, self._batch, self.fingerprint, lengths)
         self.train: BatchIterator = repeat_batches(start_prefetch(batches, prefetch), overfit_batches)
-        self.valid = EvalLoader(
-            len(split.valid),
-            eval_batch_size,
-            lambda rows: self.encoder.collate([split.valid[i] for i in rows], [valid_tokens[i] for i in rows]),
-        )
+        self.valid = EvalLoader(len(split.valid), eval_batch_size, self._valid_batch)
+
+    def _draw(self, epoch: int, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The row of each example of an epoch, and the index in `_tokens` of its sentence.
+
+        Example e is row `shown[e % N]` of the N rows that are shown, in its copy number `e // N`.
+        """
+        copies, positions = np.divmod(examples, len(self.shown))
+        rows = self.shown[positions]
+        templates = self.encoder.choose(self._ids[rows], epoch, copies + 1)  # copy 0 is that for evaluation
+        return rows, rows * len(self.encoder.templates) + templates
+
+    def _drawn_lengths(self, epoch: int) -> np.ndarray:
+        return self._lengths[self._draw(epoch, np.arange(self._num_examples))[1]]
+
+    def _batch(self, epoch: int, examples: np.ndarray, length: int | None) -> Batch:
+        rows, sentences = self._draw(epoch, examples)
+        return self.encoder.collate([self.train_rows[i] for i in rows], [self._tokens[i] for i in sentences], length)
+
+    def _valid_batch(self, rows: np.ndarray) -> Batch:
+        tokens = self._tokens[-len(self.valid_rows) :]
+        return self.encoder.collate([self.valid_rows[i] for i in rows], [tokens[i] for i in rows])
 
     def _tokenize(self) -> list[np.ndarray]:
-        """Tokens of all sentences of the training rows, and of one of each validation row."""
+        """Tokens of every sentence of the training rows, row by row and one per template; then those for evaluation."""
         texts = [*self.encoder.all_texts(self.train_rows), *self.encoder.texts(self.valid_rows)]
         return self.tokenizer.encode_batch(texts, self.encoder.seq_len)
 
     def _from_bytes(self, data: bytes) -> list[np.ndarray]:
-        """What `_tokenize` returned, from `_to_bytes`; raises DataError if it cannot have returned that."""
+        """The inverse of `_to_bytes`; raises DataError unless `_tokenize` could have returned the result."""
         num_templates, seq_len = len(self.encoder.templates), self.encoder.seq_len
         count = len(self.train_rows) * num_templates + len(self.valid_rows)
         values = np.frombuffer(data[: len(data) // 4 * 4], np.int32)
@@ -182,44 +197,6 @@ class TitanicDataset:
     @staticmethod
     def restore_encoder(folder: Path) -> PassengerEncoder:
         return restore(folder)
-
-
-class TrainingSentences:
-    """Example e of an epoch is row `shown[e % N]` of N rows in its copy number `e // N`, by a newly drawn template.
-
-    Args:
-        tokens: every sentence of every row: row by row, one per template.
-        shown: (N,) indices of the rows to train on.
-    """
-
-    def __init__(
-        self,
-        encoder: PassengerEncoder,
-        rows: Sequence[Passenger],
-        tokens: Sequence[np.ndarray],
-        shown: np.ndarray,
-        copies: int,
-    ) -> None:
-        self._encoder, self._rows, self._tokens, self._shown, self._copies = encoder, rows, tokens, shown, copies
-        self._ids = np.array([row.id for row in rows])
-        num_sentences = len(rows) * len(encoder.templates)
-        self.all_lengths = np.array([len(sentence) for sentence in tokens[:num_sentences]])  # drawn or not
-
-    def lengths(self, epoch: int) -> np.ndarray:
-        """Tokens of each example of an epoch."""
-        return self.all_lengths[self._draw(epoch, np.arange(len(self._shown) * self._copies))[1]]
-
-    def batch(self, epoch: int, examples: np.ndarray, length: int | None) -> Batch:
-        """The batch of some examples of an epoch, padded to `length` tokens."""
-        rows, sentences = self._draw(epoch, examples)
-        return self._encoder.collate([self._rows[i] for i in rows], [self._tokens[i] for i in sentences], length)
-
-    def _draw(self, epoch: int, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The row of each example, and the index in `tokens` of its sentence."""
-        copies, positions = np.divmod(examples, len(self._shown))
-        rows = self._shown[positions]
-        templates = self._encoder.choose(self._ids[rows], epoch, copies + 1)  # copy 0 is that for evaluation
-        return rows, rows * len(self._encoder.templates) + templates
 
 
 def _to_bytes(sequences: Sequence[np.ndarray]) -> bytes:

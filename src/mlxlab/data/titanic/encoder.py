@@ -1,6 +1,7 @@
 """Encodes passengers as sentences, tokens and batches. Fitted on the training rows; inference restores it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NotRequired, TypedDict
 
@@ -37,15 +38,16 @@ class EncoderState(TypedDict):
     fingerprint: NotRequired[str]
 
 
+@dataclass(frozen=True)
 class PassengerEncoder:
     """Renders each row by one of `templates` (name -> text), chosen by the row's id and the seed, and tokenizes it."""
 
-    def __init__(
-        self, templates: dict[str, str], statistics: GroupStatistics, tokenizer: Tokenizer, seq_len: int, seed: int
-    ) -> None:
-        self.templates, self.statistics, self.tokenizer = templates, statistics, tokenizer
-        self.seq_len, self.seed = seq_len, seed
-        self.task = Task("classification", len(LABELS), LABELS)
+    templates: dict[str, str]
+    statistics: GroupStatistics
+    tokenizer: Tokenizer
+    seq_len: int
+    seed: int
+    task = Task("classification", len(LABELS), LABELS)
 
     def choose(self, ids: np.ndarray, epoch: int = 0, copy: int | np.ndarray = 0) -> np.ndarray:
         """(N,) index of each row's template: a function of (id, seed, epoch, copy). Copy 0 is that for evaluation."""

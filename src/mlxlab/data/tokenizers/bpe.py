@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
 from typing import Annotated, Literal, TypedDict
@@ -36,7 +37,7 @@ class _Counts(TypedDict):
 
 
 class _Statistics(TypedDict):
-    """What a vocabulary size is chosen by: counts of the texts that were trained on and of others, and a size."""
+    """For the choice of a size: counts of the texts that were trained on and of other texts, and a size by length."""
 
     seen: _Counts
     held: _Counts
@@ -50,6 +51,7 @@ class _Content(TypedDict):
     statistics: _Statistics | None
 
 
+@dataclass(frozen=True)
 class BPETokenizerTrainer:
     """Byte-level BPE trained on the first documents: any text is encoded, and decoded to itself.
 
@@ -66,25 +68,19 @@ class BPETokenizerTrainer:
         force_retrain: train again although one is cached for this corpus and these settings.
     """
 
-    def __init__(
-        self,
-        vocab_size: Literal["auto"] | Annotated[int, Ge(260), Le(1_000_000)],
-        vocab_size_strategy: Literal["auto_limits", "length"],
-        min_vocab_size: Annotated[int, Ge(512), Le(1_000_000)],
-        max_vocab_size: Annotated[int, Ge(512), Le(1_000_000)],
-        min_frequency: Size,
-        train_examples: Size,
-        path: str | None,
-        force_retrain: bool,
-    ) -> None:
-        if min_vocab_size > max_vocab_size:
-            raise ConfigError(
-                f"data.tokenizer.min_vocab_size={min_vocab_size} is more than max_vocab_size={max_vocab_size}"
-            )
-        self.auto, self.size = vocab_size == "auto", max_vocab_size if vocab_size == "auto" else vocab_size
-        self.strategy, self.min_size, self.max_size = vocab_size_strategy, min_vocab_size, max_vocab_size
-        self.min_frequency, self.train_examples = min_frequency, train_examples
-        self.path, self.force_retrain = path, force_retrain
+    vocab_size: Literal["auto"] | Annotated[int, Ge(260), Le(1_000_000)]
+    vocab_size_strategy: Literal["auto_limits", "length"]
+    min_vocab_size: Annotated[int, Ge(512), Le(1_000_000)]
+    max_vocab_size: Annotated[int, Ge(512), Le(1_000_000)]
+    min_frequency: Size
+    train_examples: Size
+    path: str | None
+    force_retrain: bool
+
+    def __post_init__(self) -> None:
+        if self.min_vocab_size > self.max_vocab_size:
+            bounds = f"{self.min_vocab_size} is more than max_vocab_size={self.max_vocab_size}"
+            raise ConfigError(f"data.tokenizer.min_vocab_size={bounds}")
 
     def fit(self, corpus: Corpus) -> FittedTokenizer:
         """The tokenizer for a corpus; texts after `train_examples` measure the curve.
@@ -96,7 +92,9 @@ class BPETokenizerTrainer:
         """
         if existing := existing_tokenizer(self.path, corpus.pretrained):
             return existing
-        settings = {"size": self.size, "auto": self.auto, "min_frequency": self.min_frequency}
+        auto = self.vocab_size == "auto"
+        max_size = self.max_vocab_size if self.vocab_size == "auto" else self.vocab_size
+        settings = {"size": max_size, "auto": auto, "min_frequency": self.min_frequency}
         key = content_key(
             corpus=corpus.key, examples=self.train_examples, tokenizers=version("tokenizers"), format=2, **settings
         )
@@ -105,14 +103,14 @@ class BPETokenizerTrainer:
         def check(content: _Content) -> None:
             tokenizer = parse_tokenizer(json.dumps(content["tokenizer"]), path)
             size, statistics = tokenizer.vocab_size, content["statistics"]
-            if content["tokenizer"]["model"].get("type") != "BPE" or size > self.size or tokenizer.eos_id is None:
-                raise DataError(f"expected a byte-level BPE of at most {self.size} tokens")
+            if content["tokenizer"]["model"].get("type") != "BPE" or size > max_size or tokenizer.eos_id is None:
+                raise DataError(f"expected a byte-level BPE of at most {max_size} tokens")
             counts = [statistics[name]["counts"] for name in ("seen", "held")] if statistics else []
-            if bool(counts) != self.auto or any(len(numbers) != size for numbers in counts):
+            if bool(counts) != auto or any(len(numbers) != size for numbers in counts):
                 raise DataError(f"expected a count for each of {size} tokens")
 
         content, origin = cached_json(
-            path, _Content, lambda: self._train(iter(corpus.texts)), check, read=not self.force_retrain
+            path, _Content, lambda: self._train(iter(corpus.texts), max_size), check, read=not self.force_retrain
         )
         file, statistics = content["tokenizer"], content["statistics"]
         curve = self._curve(file, statistics, corpus) if statistics else None
@@ -120,11 +118,11 @@ class BPETokenizerTrainer:
         lines = [f"tokenizer {origin}: byte-level BPE, {tokenizer.vocab_size} tokens, {tokenizer.fingerprint[:12]}"]
         return FittedTokenizer(tokenizer, lines + (curve.lines() if curve else []), curve)
 
-    def _train(self, texts: Iterator[str]) -> _Content:
+    def _train(self, texts: Iterator[str], size: int) -> _Content:
         seen = sample_texts(texts, self.train_examples)
-        trained = train_bpe(seen, self.size, self.min_frequency)
+        trained = train_bpe(seen, size, self.min_frequency)
         content: _Content = {"tokenizer": json.loads(trained.inner.to_str()), "statistics": None}
-        if self.auto:
+        if self.vocab_size == "auto":
             held = list(islice(texts, max(self.train_examples // 10, 1))) or seen
             statistics: _Statistics = {
                 "seen": count(trained, seen),
@@ -140,8 +138,8 @@ class BPETokenizerTrainer:
             TokenCounts(np.array(counts["counts"]), parents, counts["bytes"])
             for counts in (statistics["seen"], statistics["held"])
         )
-        if self.strategy == "length":
-            chosen = min(max(statistics["by_length"], self.min_size), self.max_size, len(seen.counts))
+        if self.vocab_size_strategy == "length":
+            chosen = min(max(statistics["by_length"], self.min_vocab_size), self.max_vocab_size, len(seen.counts))
             reason = "by the mean length of a document (data.tokenizer.vocab_size_strategy=length)"
             return VocabSizeCurve.measured(held.bytes_per_token(), chosen, reason)
         return choose(
@@ -150,8 +148,8 @@ class BPETokenizerTrainer:
             planned_bytes=corpus.planned_bytes,
             parameters=corpus.parameters,
             width=corpus.width,
-            min_size=self.min_size,
-            max_size=self.max_size,
+            min_size=self.min_vocab_size,
+            max_size=self.max_vocab_size,
         )
 
 

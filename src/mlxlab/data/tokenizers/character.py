@@ -1,6 +1,6 @@
 """A tokenizer with one token for every character of a corpus."""
 
-from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Literal, TypedDict
 
 import tokenizers
@@ -14,9 +14,10 @@ from mlxlab.errors import DataError
 
 
 class _Content(TypedDict):
-    characters: str
+    characters: list[str]
 
 
+@dataclass(frozen=True)
 class CharTokenizerTrainer:
     """The four special tokens, then the characters of the corpus in the order of their code points.
 
@@ -28,11 +29,10 @@ class CharTokenizerTrainer:
         force_retrain: ignore the cache.
     """
 
-    def __init__(
-        self, on_unknown: Literal["bytes", "error"], train_examples: Size, path: str | None, force_retrain: bool
-    ) -> None:
-        self.on_unknown, self.train_examples = on_unknown, train_examples
-        self.path, self.force_retrain = path, force_retrain
+    on_unknown: Literal["bytes", "error"]
+    train_examples: Size
+    path: str | None
+    force_retrain: bool
 
     def fit(self, corpus: Corpus) -> FittedTokenizer:
         """As `BPETokenizerTrainer.fit`; the size follows from the corpus alone."""
@@ -42,18 +42,11 @@ class CharTokenizerTrainer:
         content, origin = cached_json(
             corpus.cache / "tokenizers" / f"characters-{key}.json",
             _Content,
-            lambda: {"characters": "".join(sorted(set().union(*sample_texts(corpus.texts, self.train_examples))))},
+            lambda: {"characters": sorted(set().union(*sample_texts(corpus.texts, self.train_examples)))},
             _check,
             read=not self.force_retrain,
         )
-        tokenizer = self.tokenizer(content["characters"])
-        more = "special ones and bytes" if self.on_unknown == "bytes" else "special ones"
-        line = f"{len(content['characters'])} characters, {tokenizer.vocab_size} tokens with {more}"
-        return FittedTokenizer(tokenizer, [f"tokenizer {origin}: {line}"])
-
-    def tokenizer(self, characters: Iterable[str]) -> Tokenizer:
-        """A tokenizer of these characters."""
-        pieces = [PAD, BOS, EOS, MASK, *sorted(characters)]
+        pieces = [PAD, BOS, EOS, MASK, *content["characters"]]
         pieces += [f"<0x{byte:02X}>" for byte in range(256)] if self.on_unknown == "bytes" else []
         vocabulary = {piece: token for token, piece in enumerate(pieces)}
         inner = tokenizers.Tokenizer(models.BPE(vocabulary, [], byte_fallback=self.on_unknown == "bytes"))
@@ -61,9 +54,12 @@ class CharTokenizerTrainer:
         inner.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
         ends = [(BOS, vocabulary[BOS]), (EOS, vocabulary[EOS])]
         inner.post_processor = processors.TemplateProcessing(single=f"{BOS} $A {EOS}", special_tokens=ends)
-        return Tokenizer(inner)
+        more = "special ones and bytes" if self.on_unknown == "bytes" else "special ones"
+        line = f"tokenizer {origin}: {len(content['characters'])} characters, {len(pieces)} tokens with {more}"
+        return FittedTokenizer(Tokenizer(inner), [line])
 
 
 def _check(content: _Content) -> None:
-    if not content["characters"] or list(content["characters"]) != sorted(set(content["characters"])):
-        raise DataError("the cached characters are malformed")
+    characters = content["characters"]
+    if not characters or characters != sorted(set(characters)) or any(len(character) != 1 for character in characters):
+        raise DataError("expected distinct characters in order")

@@ -36,9 +36,9 @@ class WordCache:
         """int32 ids of each whole text, without special tokens."""
         if not self.usable:
             return self.tokenizer.encode_documents(texts)
-        words = [WORD.findall(text) if COVERED.fullmatch(text) else None for text in texts]
-        self._learn(set().union(*(of_text for of_text in words if of_text is not None)) - self.cached.keys())
-        looked_up = [self._look_up(of_text) for of_text in words]
+        splits = [WORD.findall(text) if COVERED.fullmatch(text) else None for text in texts]
+        self._learn(set().union(*(words for words in splits if words is not None)) - self.cached.keys())
+        looked_up = [self._look_up(words) for words in splits]
         missing = [text for text, ids in zip(texts, looked_up, strict=True) if ids is None]
         encoded = iter(self.tokenizer.encode_documents(missing))
         return [next(encoded) if ids is None else ids for ids in looked_up]
