@@ -27,7 +27,7 @@ def data(tmp_path_factory):
 def test_the_task_and_the_counts(data):
     assert (data.task.kind, data.task.num_classes, data.task.labels) == ("classification", 2, ("died", "survived"))
     assert data.class_counts == [439, 274]
-    assert (data.train.batches_per_epoch, len(data.valid)) == (67, 3)
+    assert (data.train.batches_per_epoch, len(list(data.valid))) == (67, 3)
 
 
 def test_an_epoch_shows_each_training_row_in_three_drawn_sentences(data):

@@ -10,19 +10,16 @@ from mlxlab.errors import DataError
 MULTIPLE = 8  # lengths are rounded up to it, for fewer shapes to compile
 
 
-def padded_length(longest: int, max_length: int) -> int:
-    """`longest` rounded up to a multiple of 8, at most `max_length`."""
-    return min(-(-max(longest, 1) // MULTIPLE) * MULTIPLE, max_length)
-
-
 def pad(
     sequences: Sequence[np.ndarray], pad_id: int, max_length: int, length: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens (B, T) and mask (B, T), int32, padded on the right to `length`, or to the longest if that is None.
+    """Tokens (B, T) and mask (B, T), int32, padded on the right to `length`.
 
-    Sequences are truncated to `max_length`.
+    If that is None, to the longest sequence rounded up to a multiple of 8; sequences are truncated to `max_length`.
     """
-    length = padded_length(max(map(len, sequences), default=1), max_length) if length is None else length
+    if length is None:
+        longest = max(map(len, sequences), default=0)
+        length = min(-(-max(longest, 1) // MULTIPLE) * MULTIPLE, max_length)
     tokens = np.full((len(sequences), length), pad_id, np.int32)
     mask = np.zeros((len(sequences), length), np.int32)
     for row, sequence in enumerate(sequences):

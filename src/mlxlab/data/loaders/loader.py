@@ -136,6 +136,3 @@ class EvalLoader:
     def __iter__(self) -> Iterator[Batch]:
         for start in range(0, self.num_examples, self.batch_size):
             yield self.collate(np.arange(start, min(start + self.batch_size, self.num_examples)))
-
-    def __len__(self) -> int:
-        return -(-self.num_examples // self.batch_size)

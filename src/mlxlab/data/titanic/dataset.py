@@ -123,9 +123,7 @@ class TitanicDataset:
         self._num_examples, is_subset = len(self.shown) * augment.copies, len(self.shown) < len(split.train)
         if is_subset:
             self.fingerprint = content_key(tokens=self.fingerprint, ids=self._ids[self.shown].tolist())
-        self._lengths = lengths = np.array(
-            [len(sentence) for sentence in self._tokens[: -len(split.valid)]]
-        )  # drawn or not
+        self._lengths = lengths = np.array([*map(len, self._tokens[: -len(split.valid)])])  # drawn or not
         self.sources = [
             *source_rows.description,
             *(f"{self.name}: {line}" for line in (split.description, *fitted.lines)),

@@ -11,12 +11,16 @@ from mlxlab.errors import ConfigError, DataError
 
 
 class Split(NamedTuple):
-    """Training and validation rows, and how they were split."""
+    """Training and validation rows, and how they were split: `digest` is the SHA-256 of a validation file."""
 
     train: list[Passenger]
     valid: list[Passenger]
-    description: str
-    digest: str = ""  # SHA-256 of the validation file, empty without one
+    method: str
+    digest: str = ""
+
+    @property
+    def description(self) -> str:
+        return f"{len(self.train)} training rows, {len(self.valid)} validation rows ({self.method})"
 
 
 def split_rows(
@@ -35,26 +39,18 @@ def split_rows(
     if valid_source is not None:
         if folds is not None:
             raise ConfigError(f"data.folds={folds} has no effect with data.valid_source")
-        return _split_by_file(rows, valid_source)
+        source = read_csv_source(valid_source)
+        if shared := {row.id for row in rows} & {row.id for row in source.train}:
+            duplicates = f"{len(shared)} PassengerIds are training rows too, the smallest is {min(shared)}"
+            raise DataError(f"{valid_source}:1:1: {duplicates}")
+        return Split(rows, source.train, valid_source, source.sha256)
     ids, labels = np.array([row.id for row in rows]), np.array([row.survived for row in rows])
     if folds is None:
         is_valid, method = hold_out(ids, labels, fraction, seed), f"a stratified {fraction:g}"
     else:
         is_valid, method = fold_numbers(ids, labels, folds, seed) == fold, f"fold {fold} of {folds}"
     train, valid = ([rows[i] for i in np.flatnonzero(is_valid == held_out)] for held_out in (False, True))
-    return Split(train, valid, _describe(train, valid, f"{method}, seed {seed}"))
-
-
-def _split_by_file(rows: list[Passenger], path: str) -> Split:
-    source = read_csv_source(path)
-    shared = {row.id for row in rows} & {row.id for row in source.train}
-    if shared:
-        raise DataError(f"{path}:1:1: {len(shared)} PassengerIds are training rows too, the smallest is {min(shared)}")
-    return Split(rows, source.train, _describe(rows, source.train, path), source.sha256)
-
-
-def _describe(train: list[Passenger], valid: list[Passenger], method: str) -> str:
-    return f"{len(train)} training rows, {len(valid)} validation rows ({method})"
+    return Split(train, valid, f"{method}, seed {seed}")
 
 
 def hold_out(ids: np.ndarray, labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:

@@ -30,25 +30,19 @@ CHUNK = 1000  # texts that are encoded at a time
 
 
 class _Counts(TypedDict):
-    """Token counts of some texts, and the bytes of these texts."""
-
-    counts: list[Count]
-    bytes: Size
+    counts: list[Count]  # by token
+    bytes: Size  # of the texts
 
 
 class _Statistics(TypedDict):
-    """For the choice of a size: counts of the texts that were trained on and of other texts, and a size by length."""
-
-    seen: _Counts
-    held: _Counts
-    by_length: Size
+    seen: _Counts  # of the texts that the tokenizer was trained on
+    held: _Counts  # of other texts
+    by_length: Size  # the vocabulary size by the mean length of a text
 
 
 class _Content(TypedDict):
-    """The cached content: the largest tokenizer, and statistics if its size is to be chosen."""
-
-    tokenizer: TokenizerFile
-    statistics: _Statistics | None
+    tokenizer: TokenizerFile  # the largest one
+    statistics: _Statistics | None  # if its size is to be chosen
 
 
 @dataclass(frozen=True)
@@ -177,7 +171,6 @@ def train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int) -> Toke
 
 
 def count(tokenizer: Tokenizer, texts: Sequence[str]) -> _Counts:
-    """Token counts of texts, and their bytes."""
     counts = np.zeros(tokenizer.vocab_size, np.int64)
     for start in range(0, len(texts), CHUNK):
         for ids in tokenizer.encode_documents(texts[start : start + CHUNK]):

@@ -144,7 +144,8 @@ def choose(
     }
     full_size = len(seen.counts)
     smallest = min(limit for limit in [*limits.values(), full_size] if limit is not None)
-    smallest = smallest // STEP * STEP if smallest < full_size else full_size
+    if smallest < full_size:
+        smallest = smallest // STEP * STEP
     supported = min_size if limits["data"] is None else min(min_size, limits["data"])
     chosen = min(max(smallest, supported, MIN_SIZE), max_size, full_size)
     return VocabSizeCurve.measured(per_token, chosen, _reason(limits, chosen, min_size), limits)
