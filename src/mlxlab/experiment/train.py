@@ -118,6 +118,6 @@ def report_run(session: Session, state: TrainState, run_dir: Path) -> None:
     best = run_dir / "checkpoints" / f"step-{best_step:08d}"
     if best.is_dir():
         files = {"run": run_dir / "inference"}
-        tracker.log_model(best, step=best_step, files=files, signature=model_signature(data.task))
+        tracker.log_model(best, best_step, files, model_signature(data.task))
     generates = data.task.kind == "language_modelling" and not data.task.masked
     print("\n".join([f"run folder: {run_dir}", *next_commands(run_dir, generates)]))

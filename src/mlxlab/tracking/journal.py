@@ -102,33 +102,25 @@ class Journal:
     def set_tags(self, tags: dict[str, str]) -> None:
         self._write(tags=_texts(tags))
 
-    def log_dataset(self, name: str, digest: str, source: str, context: str = "training") -> None:
-        self._write(dataset=_texts({"name": name, "digest": digest, "source": source, "context": context}))
+    def log_dataset(self, name: str, digest: str, source: str) -> None:
+        self._write(dataset=_texts({"name": name, "digest": digest, "source": source}))
 
     def log_artifact(self, path: Path, to: str = "") -> None:
         if (relative := self._relative(path)) is not None:
             self._write(artifact={"path": relative, "to": to})
 
-    def log_model(
-        self,
-        checkpoint: Path,
-        *,
-        name: str = "best",
-        step: int | None = None,
-        files: dict[str, Path] | None = None,
-        signature: dict[str, str] | None = None,
-    ) -> None:
+    def log_model(self, checkpoint: Path, step: int, files: dict[str, Path], signature: dict[str, str] | None) -> None:
         if not self.log_models:
             return
-        paths = {key: self._relative(path) for key, path in {"checkpoint": checkpoint, **(files or {})}.items()}
+        paths = {name: self._relative(path) for name, path in {"checkpoint": checkpoint, **files}.items()}
         if None not in paths.values():
-            self._write(model={"name": name, "step": step, "files": paths, "signature": signature})
+            self._write(model={"step": step, "files": paths, "signature": signature})
 
     def truncate_after(self, step: int) -> None:
         self._lines.truncate_after(step)
 
     def end(self, status: Status) -> None:
-        """Waits up to `wait` seconds for the store, 3 after a failure; prints the models' URIs and what is missing."""
+        """Waits up to `wait` seconds for the store, 3 after a failure; prints the model's URI and what is missing."""
         if self._writer is None:
             return
         self._write(end=status)
@@ -139,8 +131,8 @@ class Journal:
         self._writer.close()
         self._writer = None
         uploaded = read_state(self.folder / STATE, self.uid)
-        for name, uri in uploaded["models"].items() if uploaded else ():
-            _print(f"model {name}: {uri}")
+        if uploaded and uploaded["model"]:
+            _print(f"model best: {uploaded['model']}")
         if missing:
             _print(f"{missing}; {self._remedy()}")
 

@@ -50,7 +50,6 @@ class Dataset(TypedDict):
     name: str
     digest: str
     source: str
-    context: str
 
 
 class Artifact(TypedDict):
@@ -59,8 +58,7 @@ class Artifact(TypedDict):
 
 
 class Model(TypedDict):
-    name: str
-    step: Step | None
+    step: Step
     files: dict[str, str]  # name -> path
     signature: dict[str, str] | None
 
@@ -92,7 +90,7 @@ class SyncState(TypedDict):
     t: Time | None  # of the last record
     fault: str | None  # why the store refuses the next record
     seen: dict[str, Step]  # metric -> last step that a server without deletion already has
-    models: dict[str, str]  # name -> URI in the store
+    model: str | None  # URI of the last one in the store
 
 
 def new_state(uid: str, store: str) -> SyncState:
@@ -107,7 +105,7 @@ def new_state(uid: str, store: str) -> SyncState:
         "t": None,
         "fault": None,
         "seen": {},
-        "models": {},
+        "model": None,
     }
 
 

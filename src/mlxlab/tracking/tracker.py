@@ -41,26 +41,17 @@ class Tracker(Protocol):
     def set_tags(self, tags: dict[str, str]) -> None:
         """Adds tags, or replaces their values."""
 
-    def log_dataset(self, name: str, digest: str, source: str, context: str = "training") -> None:
-        """Records the data that the run uses; `context` says what for."""
+    def log_dataset(self, name: str, digest: str, source: str) -> None:
+        """Records the data that the run trains on."""
 
     def log_artifact(self, path: Path, to: str = "") -> None:
         """Records a file or folder of the run folder, below `to` of the run's artifacts."""
 
-    def log_model(
-        self,
-        checkpoint: Path,
-        *,
-        name: str = "best",
-        step: int | None = None,
-        files: dict[str, Path] | None = None,
-        signature: dict[str, str] | None = None,
-    ) -> None:
-        """Records a checkpoint as a model that `mlflow.pyfunc.load_model` loads.
+    def log_model(self, checkpoint: Path, step: int, files: dict[str, Path], signature: dict[str, str] | None) -> None:
+        """Records the best checkpoint as a model that `mlflow.pyfunc.load_model` loads.
 
         Args:
             checkpoint: folder; the artifact `checkpoint` of the model.
-            name: of the model.
             step: optimizer step at which it was saved.
             files: further artifacts of the model by name.
             signature: MLflow's, as a dict: `{"inputs": "<json>", "outputs": "<json>"}`.

@@ -24,7 +24,7 @@ def logged(project, code, monkeypatch):
     (journal.folder / "inference").mkdir()
     (journal.folder / "inference" / "word.txt").write_text("twice:")
     (journal.folder / "inference" / "config.yaml").write_text("model: {}\n")
-    journal.log_model(checkpoint, step=7, files={"run": journal.folder / "inference"})
+    journal.log_model(checkpoint, 7, {"run": journal.folder / "inference"}, None)
     journal.end("FINISHED")
     upload(journal)
     [(model_id, run_id)] = query_store(project, "select model_id, source_run_id from logged_models")

@@ -79,7 +79,7 @@ def test_a_logged_checkpoint_loads_as_a_model_and_predicts_in_another_process(pr
     }
     checkpoint = write_checkpoint(journal)
     files = {"run": journal.folder / "inference"}
-    journal.log_model(checkpoint, step=7, files=files, signature=signature)
+    journal.log_model(checkpoint, 7, files, signature)
     upload(journal)
     journal.end("FINISHED")
     printed = capsys.readouterr().err
@@ -101,8 +101,8 @@ def test_a_run_is_uploaded_although_its_model_cannot_be_logged(project, code):
     journal = make_journal(project, wait=0.0)
     journal.start({}, {})
     code.write_text("raise RuntimeError('no such layer')")
-    journal.log_model(write_checkpoint(journal), step=7, files={"run": journal.folder / "inference"})
-    journal.log_model(journal.folder / "checkpoints" / "step-00000009", step=9)
+    journal.log_model(write_checkpoint(journal), 7, {"run": journal.folder / "inference"}, None)
+    journal.log_model(journal.folder / "checkpoints" / "step-00000009", 9, {}, None)
     journal.end("FINISHED")
     upload(journal)
     assert query_store(project, "select status from runs") == [("FINISHED",)]
@@ -114,5 +114,5 @@ def test_a_run_is_uploaded_although_its_model_cannot_be_logged(project, code):
 def test_no_model_is_logged_with_log_models_false(project):
     journal = make_journal(project, log_models=False)
     journal.start({}, {})
-    journal.log_model(write_checkpoint(journal))
+    journal.log_model(write_checkpoint(journal), 7, {}, None)
     assert '"model":' not in (journal.folder / "journal.jsonl").read_text()

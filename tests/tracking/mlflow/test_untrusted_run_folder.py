@@ -50,7 +50,7 @@ def uploaded(project):
 def test_code_that_a_journal_names_is_not_run(project):
     folder = finished_run(project)
     (folder / "evil.py").write_text(f"open({str(project / 'was_here')!r}, 'w')")
-    model = {"name": "m", "step": 1, "files": {}, "signature": None}
+    model = {"step": 1, "files": {}, "signature": None}
     code = {"code": str(folder / "evil.py"), "packages": [], "requirements": []}
     append(folder, {"t": T, "model": model | code}, {"t": T, "model": model})
     runs_py(project, "sync", str(folder))

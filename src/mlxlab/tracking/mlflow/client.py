@@ -65,7 +65,7 @@ class MlflowStore:
         self._file = _identity(address.database)
         self.client = mlflow.MlflowClient(tracking_uri=address.uri, registry_uri=address.uri)
         self.client.search_experiments(max_results=1)  # raises if the store does not answer
-        self._experiments: dict[str, str] = {}
+        self.engine: Engine | None = getattr(self.client._tracking_client.store, "engine", None)  # None: a server
 
     def check(self) -> None:
         """Raises StoreReplacedError unless the database is still the file that was opened."""
@@ -76,12 +76,10 @@ class MlflowStore:
         """The id of the experiment, which is created unless it exists."""
         from mlflow.exceptions import MlflowException
 
-        if name in self._experiments:
-            return self._experiments[name]
         experiment = self.client.get_experiment_by_name(name)
         if experiment is None:
             try:
-                self.client.create_experiment(name, artifact_location=self._location(name), tags=KIND)
+                self.client.create_experiment(name, artifact_location=self._artifact_location(name), tags=KIND)
             except MlflowException:
                 if self.client.get_experiment_by_name(name) is None:  # else another process created it meanwhile
                     raise
@@ -90,8 +88,7 @@ class MlflowStore:
             raise JournalRejectedError(
                 f"experiment {name} was deleted in MLflow: restore it there, or use another name"
             )
-        self._experiments[name] = str(experiment.experiment_id)
-        return self._experiments[name]
+        return str(experiment.experiment_id)
 
     def find(self, uid: str, experiment: str) -> "Run | None":
         """The MLflow run of a journal, even if deleted."""
@@ -105,21 +102,11 @@ class MlflowStore:
         if self.engine:
             self.engine.dispose()
 
-    def last_steps(self, run_id: str) -> dict[str, int]:
-        """metric -> its highest step in the store."""
-        keys = self.client.get_run(run_id).data.metrics
-        return {key: max(row.step for row in self.client.get_metric_history(run_id, key)) for key in keys}
-
-    @property
-    def engine(self) -> "Engine | None":
-        """The database behind the client; None for a server."""
-        return getattr(self.client._tracking_client.store, "engine", None)
-
-    def _location(self, name: str) -> str | None:
+    def _artifact_location(self, experiment: str) -> str | None:
         if self.address.artifacts is None:
             return None
         # Absolute: MLflow's default is relative to the current folder.
-        location = f"{self.address.artifacts.rstrip('/')}/{clean(name).replace(':', '_')[:MAX_KEY]}"
+        location = f"{self.address.artifacts.rstrip('/')}/{clean(experiment).replace(':', '_')}"
         # As a URI if the path holds characters that MLflow would parse.
         return Path(location).as_uri() if location.startswith("/") and set(location) & set("%?#") else location
 
@@ -141,11 +128,6 @@ def clean(key: str) -> str:
     if len(text) <= MAX_KEY:
         return text
     return text[: MAX_KEY - 9] + "-" + hashlib.sha256(key.encode()).hexdigest()[:8]
-
-
-def clean_model_name(name: str) -> str:
-    """`clean`, without the characters that a model's URI needs."""
-    return re.sub(r"[/:.]", "_", clean(name))
 
 
 def clean_params(params: Mapping[str, str]) -> dict[str, str]:

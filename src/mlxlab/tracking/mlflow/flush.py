@@ -62,7 +62,8 @@ def flush(address: Address, folders: list[Path]) -> Iterator[str]:
         yield f"{address.shown}: nothing is waiting"
         return
     try:
-        with queue.handover(address.queue), queue.sole_writer(address.queue, HANDOVER_SECONDS) as is_writer:
+        handover = queue.lock(address.queue / "handover")  # the syncer in the background ends, and none starts
+        with handover, queue.sole_writer(address.queue, HANDOVER_SECONDS) as is_writer:
             if not is_writer:
                 raise ServiceUnavailableError(f"{address.shown}: another process has been writing it for too long")
             yield from _upload(Syncer(address))

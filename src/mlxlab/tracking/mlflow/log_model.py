@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.untrusted import open_regular
 from mlxlab.tracking import provenance
-from mlxlab.tracking.mlflow.client import clean_model_name
 from mlxlab.tracking.mlflow.errors import one_line
 from mlxlab.tracking.records import Model
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).resolve().parents[2]
 CODE = PACKAGE / "inference" / "pyfunc_model.py"
+NAME = "best"
 _KEY = "mlxlab.key"  # tag: `<name>@<step>`, so that no model is made twice
 
 
@@ -46,7 +46,7 @@ def log_model(client: "MlflowClient", experiment_id: str, run_id: str, folder: P
     client.finalize_logged_model(model_id, "READY")
     outputs = client.get_run(run_id).outputs
     if not any(output.model_id == model_id for output in (outputs.model_outputs if outputs else [])):
-        client.log_outputs(run_id, [LoggedModelOutput(model_id, model["step"] or 0)])
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, model["step"])])
     return f"models:/{model_id}"
 
 
@@ -98,13 +98,12 @@ def _fail(error: OSError) -> None:
 
 
 def _find_or_create(client: "MlflowClient", experiment_id: str, run_id: str, model: Model) -> str:
-    key = f"{model['name']}@{model['step']}"
+    key = f"{NAME}@{model['step']}"
     for logged in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
         if logged.tags.get(_KEY) == key:
             return str(logged.model_id)
-    name, tags = clean_model_name(model["name"]), {_KEY: key}
     created = client.create_logged_model(
-        experiment_id, name=name, source_run_id=run_id, tags=tags, model_type="checkpoint"
+        experiment_id, name=NAME, source_run_id=run_id, tags={_KEY: key}, model_type="checkpoint"
     )
     return str(created.model_id)
 
@@ -115,7 +114,7 @@ def _save(path: Path, model: Model, files: dict[str, Path], run_id: str, model_i
     from mlflow.models import ModelSignature
 
     conf = PACKAGE.parents[1] / "conf"  # next to src/ in a checkout, inside the package in a wheel
-    signature, name = model["signature"], clean_model_name(model["name"])
+    signature = model["signature"]
     mlflow.pyfunc.save_model(
         path,
         python_model=str(CODE),
@@ -123,5 +122,5 @@ def _save(path: Path, model: Model, files: dict[str, Path], run_id: str, model_i
         code_paths=[str(PACKAGE), *([str(conf)] if conf.is_dir() else [])],
         pip_requirements=provenance.requirements(),
         signature=ModelSignature.from_dict(signature) if signature else None,
-        mlflow_model=MlflowModel(artifact_path=name, run_id=run_id, model_uuid=model_id, model_id=model_id),
+        mlflow_model=MlflowModel(artifact_path=NAME, run_id=run_id, model_uuid=model_id, model_id=model_id),
     )

@@ -98,13 +98,6 @@ def sole_writer(queue: Path, wait_seconds: float = 0.0) -> Iterator[bool]:
         time.sleep(0.05)
 
 
-@contextmanager
-def handover(queue: Path) -> Iterator[None]:
-    """While this is open, no syncer in the background keeps or takes the lock."""
-    with lock(queue / "handover"):
-        yield
-
-
 def handover_requested(queue: Path) -> bool:
     with lock(queue / "handover") as held:
         return not held

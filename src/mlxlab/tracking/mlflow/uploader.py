@@ -180,7 +180,7 @@ class JournalUploader:
 
         source = json.dumps({"uri": dataset["source"]})
         data = MlflowDataset(dataset["name"], dataset["digest"][:36], "local", source)
-        tags = [InputTag("mlflow.data.context", dataset["context"])]
+        tags = [InputTag("mlflow.data.context", "training")]
         self.client.log_inputs(self._run_id, [DatasetInput(data, tags)])
 
     def _log_artifact(self, artifact: Artifact) -> None:
@@ -196,16 +196,18 @@ class JournalUploader:
         run_id, experiment_id = self._run_id, self.state["experiment_id"]
         assert experiment_id is not None, "a run was started"
         try:
-            self.state["models"][model["name"]] = log_model(self.client, experiment_id, run_id, self.folder, model)
+            self.state["model"] = log_model(self.client, experiment_id, run_id, self.folder, model)
         except UserError as error:
-            self._note(f"model {model['name']}: {error}")
+            self._note(f"model of step {model['step']}: {error}")
 
     def _truncate_after(self, step: int) -> None:
         if self.store.engine:
             delete_metrics_after(self.store.engine, self._run_id, step)
             return
         # A server has no call for that: what it already has stays, and is not logged again.
-        self.state["seen"] = self.store.last_steps(self._run_id)
+        for key in self.client.get_run(self._run_id).data.metrics:
+            history = self.client.get_metric_history(self._run_id, key)
+            self.state["seen"][key] = max(metric.step for metric in history)
         if any(last > step for last in self.state["seen"].values()):
             self._note(f"this server deletes no metrics: those above step {step} are from before the resume")
 
