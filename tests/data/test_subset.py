@@ -152,6 +152,11 @@ def test_a_stream_with_other_columns_or_a_link_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"no column time, sum, mean; it has id, step, other"):
         example_losses.read(tmp_path)
     [path] = example_losses.streams(tmp_path / "example_losses")
+    path.unlink()
+    append(tmp_path, {"id": np.arange(2), "step": np.arange(2.0)})
+    for reading in (lambda: example_losses.read(tmp_path), lambda: example_losses.truncate(path.parent, 1)):
+        with pytest.raises(DataError, match="expected a column step of 64-bit integers, got id, step"):
+            reading()
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(DataError, match="regular file"):

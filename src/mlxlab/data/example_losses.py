@@ -136,9 +136,9 @@ def streams(folder: Path) -> list[Path]:
 def truncate(folder: Path, step: int) -> None:
     """Removes the rows after `step`, and incomplete batches."""
     for path in streams(folder):
-        size = max((end for batch, end in _batches(path) if batch["step"][0].as_py() <= step), default=0)
-        if size:
-            os.truncate(path, size)
+        ends = [end for batch, end in _batches(path) if batch["step"].to_numpy(False).max(initial=0) <= step]
+        if ends:
+            os.truncate(path, ends[-1])
         else:
             path.unlink()
 
@@ -151,8 +151,12 @@ def _batches(path: Path) -> "Iterator[tuple[pa.RecordBatch, int]]":
         source = pa.BufferReader(file.read())
     try:
         schema = pa.ipc.read_schema(source)
+        if "step" not in schema.names or schema.field("step").type != pa.int64():
+            raise DataError(f"{path}: expected a column step of 64-bit integers, got {', '.join(schema.names)[:200]}")
         while True:
-            yield pa.ipc.read_record_batch(pa.ipc.read_message(source), schema), source.tell()
+            batch = pa.ipc.read_record_batch(pa.ipc.read_message(source), schema)
+            batch.validate()
+            yield batch, source.tell()
     except (EOFError, OSError, pa.ArrowException):
         return  # the end, or a batch that was being written when the process was killed
 
