@@ -14,7 +14,7 @@ from mlxlab.data.batch import Batch
 from mlxlab.models.bert import Bert
 from mlxlab.models.cnn_hybrid import CnnHybrid
 from mlxlab.models.heads import build_head
-from mlxlab.models.model import Model, attention_width, matmul_parameters, training_flops
+from mlxlab.models.model import Model, training_flops
 from mlxlab.models.transformer import Transformer
 from mlxlab.training.state import no_step
 from support.models import Recorder, make_run
@@ -26,6 +26,14 @@ PLAIN = 4 * 32 * 32 + 2 * 32 * 48
 
 def lm(backbone):
     return Model(backbone, build_head(backbone, kind="language_modelling"))
+
+
+def matmul_parameters(model):
+    return training_flops(model, 0) / 6
+
+
+def attention_width(model):
+    return (training_flops(model, 1) - training_flops(model, 0)) / 12
 
 
 def test_parameters_of_matrix_products_are_counted():

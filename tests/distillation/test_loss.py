@@ -18,7 +18,7 @@ from mlxlab.distillation.teacher_cache import TeacherCache
 from mlxlab.distillation.teachers import Teachers
 from mlxlab.errors import ConfigError, UserError
 from mlxlab.models.bert import Bert
-from mlxlab.models.ensemble import Ensemble, FrozenModel, add_residual_base, true_class_confidence
+from mlxlab.models.ensemble import Ensemble, FrozenModel, true_class_confidence, weighted_mean
 from mlxlab.models.heads import build_head
 from mlxlab.models.model import Model
 from mlxlab.models.transformer import Transformer
@@ -188,7 +188,7 @@ def test_an_ensemble_is_the_weighted_mean_of_logits_or_probabilities():
 def test_a_residual_student_has_the_weight_of_one_of_n_plus_1_members(n):
     rng = np.random.default_rng(n)
     logits = rng.normal(size=(n + 1, 4, 3)).astype(np.float32)
-    combined = add_residual_base(mx.array(logits[-1]), mx.array(logits[:-1].mean(axis=0)), n)
+    combined = weighted_mean([mx.array(logits[:-1].mean(axis=0)), mx.array(logits[-1])], [float(n), 1.0])
     np.testing.assert_allclose(combined, logits.mean(axis=0), rtol=1e-5, atol=1e-6)
 
 
@@ -282,7 +282,7 @@ def test_training_brings_matched_layers_closer_and_trains_their_projections(fami
     loss.setup(student, seed=0)
     added = set(weights_of(student)) - own
     assert all(name.startswith("feature_matching.layers.") for name in added)
-    assert student.feature_matching.layers[0].weight.shape == (12, 8)
+    assert student.feature_matching["layers"][0].weight.shape == (12, 8)
     first = loss(student, batch)
     assert first.terms["feature_matching"].shape == batch.targets.shape
     optimizer = make_run(student).state.optimizer
@@ -308,9 +308,9 @@ def test_equal_attention_layers_have_no_feature_matching_loss():
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
-        ([{"student": "backbone.layers.0"}], "feature_matching.0: teacher"),
-        ([{"student": "a", "teacher": "b", "weigth": 2}], "feature_matching.0: weigth"),
-        ([{"student": "a", "teacher": "b", "weight": -1}], "feature_matching.0: weight=-1"),
+        ([{"student": "backbone.layers.0"}], r"feature_matching\[0\]: 'teacher' is missing"),
+        ([{"student": "a", "teacher": "b", "weigth": 2}], r"feature_matching\[0\]: unknown key 'weigth'"),
+        ([{"student": "a", "teacher": "b", "weight": -1}], r"feature_matching\[0\].weight: expected .* got -1"),
         ([{"student": "backbone.layer.0", "teacher": "backbone.layers.0"}], "did you mean backbone.layers.0"),
     ],
 )

@@ -7,13 +7,15 @@ their attention maps (TinyBERT, Jiao et al. 2020).
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, NotRequired, TypedDict
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from mlxlab.config.suggest import suggestion
+from mlxlab.constraints import Gt, Lt
 from mlxlab.errors import ConfigError
+from mlxlab.files.shape import ShapeError, validate
 from mlxlab.models.initialization import uniform
 from mlxlab.models.layers import MASK_VALUE, Attention, apply_rope
 from mlxlab.models.model import PROJECTIONS
@@ -22,12 +24,12 @@ from mlxlab.training.device_batch import DeviceBatch
 _KEY = "trainer.loss.feature_matching"
 
 
-class LayerPair(NamedTuple):
-    """Names of a student's and a teacher's layer, and the weight of their distance in the loss."""
+class LayerPair(TypedDict):
+    """Names of a student's and a teacher's layer, and the weight of their distance in the loss, by default 1."""
 
     student: str
     teacher: str
-    weight: float
+    weight: NotRequired[Annotated[float, Gt(0), Lt(math.inf)]]
 
 
 class LayerCall(NamedTuple):
@@ -39,47 +41,32 @@ class LayerCall(NamedTuple):
 Calls = Mapping[str, LayerCall]  # the last call of each layer, by its name
 
 
-class Projections(nn.Module):
-    """A matrix for each pair: (..., student's hidden size) -> (..., teacher's hidden size)."""
-
-    def __init__(self, sizes: Sequence[tuple[int, int]], seed: int) -> None:
-        """U(+-1 / sqrt(hidden size of the student)), by seed."""
-        super().__init__()
-        self.layers = [nn.Linear(student, teacher, bias=False) for student, teacher in sizes]
-        for index, layer in enumerate(self.layers):
-            shape = layer.weight.shape
-            layer.weight = mx.array(uniform(seed, f"{PROJECTIONS}.{index}", shape, 1 / math.sqrt(shape[1])))
-
-
-def read_pairs(nodes: Sequence[Mapping[str, str | float]]) -> list[LayerPair]:
-    """The pairs of `trainer.loss.feature_matching`.
-
-    Raises:
-        ConfigError: a missing or unknown key, or a weight that is not positive.
-    """
-    pairs = []
-    for index, node in enumerate(nodes):
-        keys = sorted([*({"student", "teacher"} - node.keys()), *(node.keys() - set(LayerPair._fields))])
-        weight = node.get("weight", 1.0)
-        if keys or not isinstance(weight, int | float) or not 0 < weight < math.inf:
-            problem = ", ".join(keys) or f"weight={weight}"
-            raise ConfigError(f"{_KEY}.{index}: {problem}; expected {{student: a, teacher: b, weight: a number > 0}}")
-        pairs.append(LayerPair(str(node["student"]), str(node["teacher"]), float(weight)))
-    return pairs
+def read_pairs(nodes: list[dict[str, str | float]]) -> list[LayerPair]:
+    """The pairs of `trainer.loss.feature_matching`; ConfigError where one is malformed."""
+    try:
+        return validate(nodes, list[LayerPair])
+    except ShapeError as error:
+        raise ConfigError(f"{_KEY}{error}; expected {{student: layer, teacher: layer, weight: number > 0}}") from None
 
 
 def add_projections(student: nn.Module, teacher: nn.Module, pairs: Sequence[LayerPair], seed: int) -> None:
-    """Adds the projections of `pairs` to the student.
+    """Adds a matrix for each pair to the student, (..., its hidden size) -> (..., that of the teacher).
+
+    They are U(+-1 / sqrt(hidden size of the student)), by seed.
 
     Raises:
         ConfigError: a layer does not exist or is not called, or an attention layer is paired with another kind.
     """
     tokens = segment_ids = mx.ones((1, 4), mx.int32)
-    with capture_calls(student, [pair.student for pair in pairs]) as student_calls:
+    with capture_calls(student, [pair["student"] for pair in pairs]) as student_calls:
         student(tokens, segment_ids)
-    with capture_calls(teacher, [pair.teacher for pair in pairs]) as teacher_calls:
+    with capture_calls(teacher, [pair["teacher"] for pair in pairs]) as teacher_calls:
         teacher(tokens, segment_ids)
-    student[PROJECTIONS] = Projections([_projection_size(pair, student_calls, teacher_calls) for pair in pairs], seed)
+    layers = [nn.Linear(*_projection_size(pair, student_calls, teacher_calls), bias=False) for pair in pairs]
+    for index, layer in enumerate(layers):
+        shape = layer.weight.shape
+        layer.weight = mx.array(uniform(seed, f"{PROJECTIONS}.{index}", shape, 1 / math.sqrt(shape[1])))
+    student[PROJECTIONS] = {"layers": layers}
 
 
 def feature_matching_loss(
@@ -87,15 +74,15 @@ def feature_matching_loss(
 ) -> mx.array:
     """Weighted distance of the pairs per target: mean squared error of hidden states, KL of attention maps."""
     total = mx.zeros(batch.targets.shape)
-    for pair, projection in zip(pairs, student[PROJECTIONS].layers, strict=True):
-        student_call, teacher_call = student_calls[pair.student], teacher_calls[pair.teacher]
+    for pair, projection in zip(pairs, student[PROJECTIONS]["layers"], strict=True):
+        student_call, teacher_call = student_calls[pair["student"]], teacher_calls[pair["teacher"]]
         if isinstance(student_call.layer, Attention):
             q, p = attention_map(student_call), attention_map(teacher_call)
             distance = (p * (mx.log(p + 1e-9) - mx.log(q + 1e-9))).sum(axis=-1)
         else:
             projected = projection(student_call.output).astype(mx.float32)
             distance = mx.square(projected - teacher_call.output.astype(mx.float32)).mean(axis=-1)
-        total = total + pair.weight * _per_target(distance, batch)
+        total = total + pair.get("weight", 1.0) * _per_target(distance, batch)
     return total
 
 
@@ -160,12 +147,12 @@ def attention_map(call: LayerCall) -> mx.array:
 
 def _projection_size(pair: LayerPair, student_calls: Calls, teacher_calls: Calls) -> tuple[int, int]:
     """Hidden sizes of a pair; (1, 1) for attention maps, which need no projection."""
-    for name, calls in ((pair.student, student_calls), (pair.teacher, teacher_calls)):
+    for name, calls in ((pair["student"], student_calls), (pair["teacher"], teacher_calls)):
         if name not in calls:
             raise ConfigError(f"{_KEY}: {name} is never called, so it has no output to match")
-    student, teacher = student_calls[pair.student], teacher_calls[pair.teacher]
+    student, teacher = student_calls[pair["student"]], teacher_calls[pair["teacher"]]
     if isinstance(student.layer, Attention) != isinstance(teacher.layer, Attention):
-        raise ConfigError(f"{_KEY}: expected two attention layers or none, got {pair.student} and {pair.teacher}")
+        raise ConfigError(f"{_KEY}: expected two attention layers or none, got {pair['student']} and {pair['teacher']}")
     if isinstance(student.layer, Attention):
         return 1, 1
     return student.output.shape[-1], teacher.output.shape[-1]

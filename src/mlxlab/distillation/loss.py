@@ -72,12 +72,12 @@ class DistillationLoss:
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
         if self.pairs:
             model = unwrap(model)
-        with capture_calls(model, [pair.student for pair in self.pairs]) as student_calls:
+        with capture_calls(model, [pair["student"] for pair in self.pairs]) as student_calls:
             logits = self.teachers.add_residual_base(model(batch.tokens, batch.segment_ids), batch)
         ce = cross_entropy(logits, batch.targets, self.label_smoothing)
         if not self._queries_teachers:
             return LossTerms(ce, {"cross_entropy": ce})
-        with capture_calls(self.teachers.first, [pair.teacher for pair in self.pairs]) as teacher_calls:
+        with capture_calls(self.teachers.first, [pair["teacher"] for pair in self.pairs]) as teacher_calls:
             soft_targets = self.teachers.soft_targets(batch, self.router)
         alpha = coefficient_value(self.alpha, "alpha", batch)
         temperature = coefficient_value(self.temperature, "temperature", batch)

@@ -10,7 +10,7 @@ import numpy as np
 from mlxlab.data.batch import Batch
 from mlxlab.distillation.divergence import SoftTargets
 from mlxlab.distillation.teacher_cache import CLASSES, VALUES, TeacherCache
-from mlxlab.models.ensemble import Ensemble, Router, add_residual_base
+from mlxlab.models.ensemble import Ensemble, Router, weighted_mean
 from mlxlab.training.device_batch import DeviceBatch, to_device
 
 
@@ -51,11 +51,11 @@ class Teachers:
         return SoftTargets(mx.stop_gradient(self._logits(batch, router)))
 
     def add_residual_base(self, logits: mx.array, batch: DeviceBatch) -> mx.array:
-        """The logits (..., C) of the residual base with the student as one more member."""
+        """The logits (..., C) of the residual base of n members with the student: (n * base + student) / (n + 1)."""
         if not self.residual_base:
             return logits
         base = mx.stop_gradient(self.residual_base(batch.tokens, batch.segment_ids))
-        return add_residual_base(logits.astype(mx.float32), base, len(self.residual_base))
+        return weighted_mean([base, logits.astype(mx.float32)], [float(len(self.residual_base)), 1.0])
 
     def digest(self) -> str:
         """SHA-256 of every weight of every model."""

@@ -93,11 +93,6 @@ def weighted_mean(values: Sequence[mx.array], weights: Sequence[Weight]) -> mx.a
     return mean
 
 
-def add_residual_base(student: mx.array, base: mx.array, count: int) -> mx.array:
-    """(n * base + student) / (n + 1): the mean of an ensemble of `count` members once the student has joined it."""
-    return weighted_mean([base, student], [float(count), 1.0])
-
-
 def true_class_confidence(*, logits: list[mx.array], targets: mx.array) -> list[mx.array]:
     """A router: weights each teacher by its probability of the true class (Zhang et al. 2022)."""
     weights = []

@@ -42,10 +42,10 @@ class CausalHead(nn.Module):
 class MaskedHead(nn.Module):
     """States (B, T, O) -> logits (B, T, V): BERT's transform, then the transposed embedding and a bias."""
 
-    def __init__(self, input_size: int, hidden_size: int, vocab_size: int, eps: float = 1e-12) -> None:
+    def __init__(self, input_size: int, hidden_size: int, vocab_size: int) -> None:
         super().__init__()
         self.transform = nn.Linear(input_size, hidden_size)
-        self.norm = nn.LayerNorm(hidden_size, eps=eps)
+        self.norm = nn.LayerNorm(hidden_size, eps=1e-12)
         self.bias = mx.zeros((vocab_size,))
 
     def __call__(self, x: mx.array, embedding: nn.Embedding) -> mx.array:

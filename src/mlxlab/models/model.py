@@ -41,19 +41,12 @@ def training_flops(model: Model, length: int) -> float:
     half that a causal mask saves is counted. 2 of the 6 and 4 of the 12 are the forward pass. Work that a step saves (a
     masked model's head at its targets only) or repeats (activation checkpointing) is not counted.
     """
-    return 6.0 * matmul_parameters(model) + 12.0 * attention_width(model) * length
-
-
-def matmul_parameters(model: Model) -> int:
-    """N of the formula."""
     lookup_tables = ["position_embedding.weight", "type_embedding.weight"]
     if isinstance(model.head, CausalHead) and "out" in model.head:
         lookup_tables.append("embedding.weight")
     # Below `backbone.`, or below the encoder of a CnnHybrid.
     excluded = {f"backbone.{prefix}{name}" for name in lookup_tables for prefix in ("", "encoder.")}
-    return sum(leaf.size for path, leaf in named_parameters(model).items() if leaf.ndim >= 2 and path not in excluded)
-
-
-def attention_width(model: Model) -> int:
-    """L d of the formula."""
-    return sum(isinstance(module, Attention) for module in model.modules()) * model.backbone.hidden_size
+    parameters = named_parameters(model).items()
+    matmul_parameters = sum(leaf.size for path, leaf in parameters if leaf.ndim >= 2 and path not in excluded)
+    attention_width = sum(isinstance(layer, Attention) for layer in model.modules()) * model.backbone.hidden_size
+    return 6.0 * matmul_parameters + 12.0 * attention_width * length

@@ -65,8 +65,8 @@ class Transformer(nn.Module):
         if self.position_limit is not None:
             self.position_embedding = nn.Embedding(self.position_limit, hidden_size)
         self.dropout = Dropout(dropout)
-        heads = (num_heads, num_kv_heads or num_heads)
         theta = rope_theta if self.position_limit is None else None
+        heads = (num_heads, num_kv_heads or num_heads)
         self.layers = []
         for _ in range(num_layers):
             attention = Attention(hidden_size, *heads, bias=False, dropout=dropout, rope_theta=theta)
