@@ -94,7 +94,7 @@ def capture_calls(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, 
         ConfigError: the model has no layer of a name; suggests the nearest one.
     """
     calls: dict[str, LayerCall] = {}
-    layers = {name: layer for name, layer in model.named_modules() if name}
+    layers = {name: layer for name, layer in model.named_modules() if name} if names else {}
     outer_first = sorted(set(names))  # one layer may contain another
     for name in outer_first:
         if name not in layers:
