@@ -18,7 +18,7 @@ VOCABULARY, PAD, END, MASK = 259, 256, 257, 258
 class ByteTokenizer:
     """A token per byte."""
 
-    vocab_size, pad_id, eos_id, mask_id, fingerprint = VOCABULARY, PAD, END, MASK, "bytes"
+    vocab_size, pad_id, bos_id, eos_id, mask_id, fingerprint = VOCABULARY, PAD, None, END, MASK, "bytes"
 
     def __init__(self):
         self.seen = []
@@ -52,7 +52,7 @@ def texts(count=23, longest=40):
 
 
 def make_row_builder(length=8, stride=None, mask_across_documents=False, masked=False, seed=3):
-    masker = Masker(VOCABULARY, MASK, [PAD, END], 0.15, seed) if masked else None
+    masker = Masker(ByteTokenizer(), 0.15, seed) if masked else None
     layout = RowLayout(length, stride or length, 0 if masked else 1, PAD, mask_across_documents)
     return RowBuilder(layout, VOCABULARY, masker)
 

@@ -144,7 +144,8 @@ class StreamingTextDataset:
             valid=[corpus.valid.fingerprint, validation.max_examples],
             tokenizer=self.tokenizer.fingerprint,
             order=[seed, shuffle.row_buffer, max_train_examples, None if chosen is None else chosen.tolist()],
-            packing=[seq_len, *packing.settings(masked)],
+            packing=[seq_len, packing.stride, packing.mask_across_documents],
+            masking=[masked, packing.mlm_probability if masked else None],
         )
         batches = PackedBatchIterator(chunks, builder, batch_size, self.fingerprint, count, shuffle.row_buffer, seed)
         self.train: BatchIterator = repeat_batches(prefetched(batches, prefetch), overfit_batches)

@@ -1,10 +1,9 @@
 """Masked language modelling: which tokens are hidden, and what replaces them (Devlin et al. 2019)."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from mlxlab.data.rng import Stream, uniform
+from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError
 
 MASK_UP_TO, REPLACE_UP_TO = 0.8, 0.9  # 80 % become the mask token, 10 % another token, 10 % stay
@@ -14,22 +13,19 @@ class Masker:
     """Hides tokens by draws that are a function of (seed, epoch, position): a resumed run hides the same ones.
 
     Args:
-        mask_id: the mask token.
-        special: tokens that are never hidden.
-        probability: of any other token to be hidden.
+        probability: of a token to be hidden; special ones never are.
 
     Raises:
-        ConfigError: there is no mask token.
+        ConfigError: the tokenizer has no mask token.
     """
 
-    def __init__(
-        self, vocab_size: int, mask_id: int | None, special: Sequence[int | None], probability: float, seed: int
-    ) -> None:
-        if mask_id is None:
+    def __init__(self, tokenizer: Tokenizer, probability: float, seed: int) -> None:
+        if tokenizer.mask_id is None:
             raise ConfigError("the tokenizer has no mask token, which a masked language model needs")
-        self.mask_id, self.probability, self.seed = mask_id, probability, seed
-        self.is_maskable = np.ones(vocab_size, bool)
-        self.is_maskable[[mask_id, *(token for token in special if token is not None)]] = False
+        self.mask_id, self.probability, self.seed = tokenizer.mask_id, probability, seed
+        special = (self.mask_id, tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id)
+        self.is_maskable = np.ones(tokenizer.vocab_size, bool)
+        self.is_maskable[[token for token in special if token is not None]] = False
         self.maskable = np.flatnonzero(self.is_maskable).astype(np.int32)
 
     def mask_tokens(

@@ -67,19 +67,14 @@ class Packing:
 
     def row_builder(self, tokenizer: Tokenizer, seq_len: int, masked: bool, seed: int) -> RowBuilder:
         """Raises ConfigError if the model is masked and the tokenizer has no mask token."""
-        vocab_size, pad_id = tokenizer.vocab_size, tokenizer.pad_id
-        layout = RowLayout(seq_len, self.stride or seq_len, 0 if masked else 1, pad_id, self.mask_across_documents)
-        special = [pad_id, tokenizer.bos_id, tokenizer.eos_id]
-        masker = Masker(vocab_size, tokenizer.mask_id, special, self.mlm_probability, seed) if masked else None
-        return RowBuilder(layout, vocab_size, masker)
+        shape = (seq_len, self.stride or seq_len, 0 if masked else 1)
+        layout = RowLayout(*shape, tokenizer.pad_id, self.mask_across_documents)
+        masker = Masker(tokenizer, self.mlm_probability, seed) if masked else None
+        return RowBuilder(layout, tokenizer.vocab_size, masker)
 
     def eval_row_builder(self, tokenizer: Tokenizer, seq_len: int, masked: bool) -> RowBuilder:
         """Rows that share no target, with the same hidden tokens for every seed."""
         return replace(self, stride=None).row_builder(tokenizer, seq_len, masked, seed=0)
-
-    def settings(self, masked: bool) -> list[int | float | bool | None]:
-        """The settings that change the rows of such a model, for fingerprints."""
-        return [self.stride, self.mask_across_documents, masked, self.mlm_probability if masked else None]
 
 
 class PackedBatchIterator:

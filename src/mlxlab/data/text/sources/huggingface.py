@@ -29,24 +29,15 @@ log = logging.getLogger(__name__)
 
 
 class HubShards:
-    """Sequential units that are the shards of a split of a data set, at one commit.
-
-    Args:
-        name: for messages.
-        fingerprint: of commit, config and split.
-        column: of the text.
-    """
+    """Sequential units that are the shards of a split of a data set, at one commit."""
 
     def __init__(
         self, stream: "datasets.IterableDataset", name: str, fingerprint: str, column: str, error_budget: ErrorBudget
     ) -> None:
         self.stream, self.name, self.column, self.error_budget = stream, name, column, error_budget
-        self.fingerprint = f"{fingerprint}:{column}"
+        self.fingerprint, self.count = f"{fingerprint}:{column}", int(stream.num_shards)
         split = (stream.info.splits or {}).get(str(stream.split))
         self.bytes = split.num_bytes or None if split else None
-
-    def __len__(self) -> int:
-        return int(self.stream.num_shards)
 
     def check(self, unit: int) -> None:
         """A commit does not change."""
@@ -56,10 +47,14 @@ class HubShards:
         row, last_success = cursor[0], time.monotonic()
         while True:
             try:
-                stream = self.stream.shard(self.stream.num_shards, unit)
+                stream = self.stream.shard(self.count, unit)
                 for example in stream.skip(row) if row else stream:
-                    row += 1
-                    yield (row, 0), Document(unit << UNIT_BITS | row, self._text(example, unit, row))
+                    row, text = row + 1, ""
+                    try:
+                        text = column_text(example, self.column)
+                    except ValueError as error:
+                        self.error_budget.skip((unit, row), f"{self.name}: shard {unit}, row {row}: {error}")
+                    yield (row, 0), Document(unit << UNIT_BITS | row, text)
                     last_success = time.monotonic()
                 return
             except ValueError as error:
@@ -73,14 +68,6 @@ class HubShards:
                     raise ServiceUnavailableError(message) from None
                 log.warning("%s: %s; retrying in %g s", self.name, _first_line(error), RETRY_DELAY)
                 time.sleep(RETRY_DELAY)
-
-    def _text(self, example: dict[str, object], unit: int, row: int) -> str:
-        """The text of a row; "" if it is malformed."""
-        try:
-            return column_text(example, self.column)
-        except ValueError as error:
-            self.error_budget.skip((unit, row), f"{self.name}: shard {unit}, row {row}: {error}")
-            return ""
 
 
 def open_huggingface(

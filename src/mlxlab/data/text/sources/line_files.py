@@ -33,12 +33,9 @@ class LineFiles:
     def __init__(self, files: FileSet, column: str, error_budget: ErrorBudget) -> None:
         self.files, self.column, self.error_budget = files, column, error_budget
         self.codec = CODECS.get(suffix_of(files.names[0]))
-        self.name, self.check = files.name, files.check
+        self.name, self.count, self.check = files.name, len(files), files.check
         self.fingerprint = f"{files.fingerprint()}:{'json' if self.codec else 'csv'}:{column}"
         self.bytes = self._estimate_bytes()
-
-    def __len__(self) -> int:
-        return len(self.files)
 
     def read(self, unit: int, cursor: UnitCursor) -> Iterator[tuple[UnitCursor, Document]]:
         if not self.files.sizes[unit]:
@@ -68,7 +65,7 @@ class LineFiles:
     def _texts(self, unit: int, lines: "Lines") -> Iterator[str]:
         """The texts of the records; it can be continued after a `csv.Error` or a ValueError."""
         if self.codec:
-            return map(json_text(self.column), lines)
+            return map(partial(json_text, self.column), lines)
         csv.field_size_limit(max(MAX_RECORD, csv.field_size_limit()))
         rows = csv.reader((map(partial(bytes.decode, errors="surrogateescape"), lines)), strict=True)
         try:

@@ -39,11 +39,9 @@ def open_source(
         split: split of a hub data set, "train" if None; of local .txt and .jsonl files a range such as "[:90%]" or
             "[90%:]". Adjacent ranges share no document.
         config, revision: configuration name, and branch, tag or commit, of a hub data set.
-        text_column: column, or key of each JSON object, that holds the text.
         document_unit: unit of a .txt file that is a document: the whole file (in pieces of 64 KiB), a paragraph
             (between blank lines), or a line. Fewer than 32 small files are split into smaller pieces, of at least
             4 KiB, so that there are enough documents to shuffle and to hold out.
-        on_error: strict ends the run at a malformed record, skip skips and counts it.
         window: approximate number of documents that are held in memory and shuffled together.
 
     Raises:
@@ -91,12 +89,8 @@ def _parse_fractions(split: str | None, source: str) -> tuple[float, float]:
 
 def is_local(source: str) -> bool:
     """True for files, false for a data set of the hub; raises InputNotFoundError for neither."""
-    if source in ("", "-"):
-        raise InputNotFoundError(
-            f"{source!r} is not a file: expected a path; standard input cannot be read as a data set"
-        )
-    if "\0" in source:
-        raise InputNotFoundError(f"{source!r}: a path cannot contain a NUL character")
+    if source in ("", "-") or "\0" in source:
+        raise InputNotFoundError(f"{source!r}: expected a path without NUL, and not standard input")
     path = Path(os.path.expanduser(source))
     if os.path.lexists(path) or any(sign in source for sign in GLOB_CHARACTERS) or suffix_of(source):
         return True

@@ -16,7 +16,6 @@ from mlxlab.data.text.sources.sequential import UnitCursor
 from mlxlab.errors import DataError
 
 if TYPE_CHECKING:
-    import pyarrow
     from pyarrow import parquet
 
 MAX_BATCH_ROWS, MAX_BATCH_BYTES = 128, 2**22  # decoded at a time
@@ -49,11 +48,9 @@ class ParquetFiles:
         self.groups: list[RowGroup] = []
         self._rows = 0
         self.bytes: int | None = sum(self._add_file(int(file_index)) for file_index in np.flatnonzero(files.sizes))
+        self.count = len(self.groups)
         if not self._rows:
             raise DataError(f"{self.name}: contains no rows")
-
-    def __len__(self) -> int:
-        return len(self.groups)
 
     def check(self, unit: int) -> None:
         self.files.check(self.groups[unit].file_index)
@@ -68,27 +65,20 @@ class ParquetFiles:
                 for batch in _open(file, encoded).iter_batches(
                     group.batch_rows, row_groups=[group.number], columns=[self.column]
                 ):
-                    for row_index in range(max(cursor[0] - row, 0), len(batch)):
-                        text = self._text(batch[0], row_index, group, row + row_index)
+                    first, row = row, row + len(batch)
+                    for number in range(max(cursor[0], first), row):
+                        text = ""
+                        try:
+                            text = column_text({self.column: batch[0][number - first].as_py()}, self.column)
+                        except ValueError as error:
+                            self._skip((unit, number), group, number, error)
                         decoded += len(text) + ROW_BYTES
                         refuse_bomb(decoded, group.stored)
-                        yield (row + row_index + 1, 0), Document(group.rows_before + row + row_index, text)
-                    row += len(batch)
+                        yield (number + 1, 0), Document(group.rows_before + number, text)
             except (pyarrow.ArrowException, OSError) as error:
-                self._skip(group, row, (unit, "group"), error)
+                self._skip((unit, "group"), group, row, error)
 
-    def _text(self, column: "pyarrow.Array", row_index: int, group: RowGroup, row: int) -> str:
-        """The text of a row; "" if it is malformed."""
-        try:
-            return column_text({self.column: column[row_index].as_py()}, self.column)
-        except UnicodeDecodeError as error:
-            byte = f"byte 0x{error.object[error.start]:02x} is not UTF-8"
-            self._skip(group, row, group.rows_before + row, ValueError(byte))
-        except ValueError as error:
-            self._skip(group, row, group.rows_before + row, error)
-        return ""
-
-    def _skip(self, group: RowGroup, row: int, key: Hashable, error: Exception) -> None:
+    def _skip(self, key: Hashable, group: RowGroup, row: int, error: Exception) -> None:
         path, first_line = self.files.path(group.file_index), str(error).splitlines()[0]
         self.error_budget.skip(key, f"{path}: group {group.number}, row {row}: {first_line}")
 

@@ -8,13 +8,13 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
+from functools import partial
 from itertools import pairwise
-from typing import BinaryIO, Literal, NamedTuple, Protocol
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
 DocumentUnit = Literal["file", "paragraph", "line"]
-RecordParser = Callable[[bytes], str]  # raises ValueError for a malformed record
 MAX_RECORD = 2**24  # bytes of a line, a paragraph, a text; longer ones are malformed
 BLOCK = 2**18
 MAX_PIECE, MIN_PIECE = 2**16, 2**12  # bytes of a piece of a text file
@@ -25,111 +25,86 @@ BOM = b"\xef\xbb\xbf"
 BLANK = re.compile(rb"\A(?:[ \t\r]*\n)+")
 
 
-class Record(NamedTuple):
-    """The offset and bytes of a record; None for one longer than `MAX_RECORD`, which is not read to its end."""
+class ByteRange(NamedTuple):
+    """Bytes `begin` up to `end` of a file of `size` bytes, of which `low` up to `high` are used at all."""
 
-    start: int
-    data: bytes | None
-
-
-class RecordSplitter(Protocol):
-    def __call__(self, file: BinaryIO, begin: int, end: int, size: int, low: int, high: int) -> Iterator[Record]:
-        """The records that begin in bytes `begin` up to `end` of a file of `size` bytes.
-
-        Args:
-            low, high: the range of the file that is used at all; it contains `begin` and `end`.
-        """
-        ...
+    file: BinaryIO
+    begin: int
+    end: int
+    size: int
+    low: int
+    high: int
 
 
 class RecordFormat(NamedTuple):
-    """Finds and parses the records of uncompressed files; `settings` determine both, for fingerprints."""
+    """Finds and parses the records of uncompressed files."""
 
-    split: RecordSplitter
-    parse: RecordParser
-    settings: str
-
-
-class DelimitedRecords:
-    """Records that begin after each match of a pattern.
-
-    Args:
-        pattern: matches one byte, perhaps with a lookahead.
-        ahead: bytes that the lookahead may cover.
-    """
-
-    def __init__(self, pattern: bytes, ahead: int = 0) -> None:
-        self.pattern, self.ahead = re.compile(pattern, re.DOTALL), ahead
-
-    def __call__(self, file: BinaryIO, begin: int, end: int, size: int, low: int, high: int) -> Iterator[Record]:
-        position = max(begin - 1, 0)
-        file.seek(position)
-        data = file.read(min(end + self.ahead, size) - position)
-        starts = [0] if begin == 0 else []
-        starts += [match.end() for match in self.pattern.finditer(data) if match.end() < end - position]
-        for start, stop in pairwise(starts):
-            yield Record(position + start, data[start:stop])
-        if starts:
-            yield Record(position + starts[-1], self._last(file, data[starts[-1] :], size - position - len(data)))
-
-    def _last(self, file: BinaryIO, head: bytes, left: int) -> bytes | None:
-        """The last record of a range: begins with `head` and may continue beyond the range."""
-        searched = 0
-        while not (match := self.pattern.search(head, searched)):
-            if len(head) > MAX_RECORD or left <= 0:
-                return head if len(head) <= MAX_RECORD else None
-            searched = max(len(head) - 1 - self.ahead, 0)
-            block = file.read(min(BLOCK, left))
-            head, left = head + block, left - len(block)
-        return head[: match.end()]
-
-
-LINES = DelimitedRecords(rb"\n")
-PARAGRAPHS = DelimitedRecords(rb"\n(?=[ \t\r]{0,16}\n)", ahead=17)
-
-
-class FixedSizePieces:
-    """A whole file, split about every `piece` bytes at the end of a line, else of a word, else of a character."""
-
-    def __init__(self, piece: int) -> None:
-        self.piece = piece
-
-    def __call__(self, file: BinaryIO, begin: int, end: int, size: int, low: int, high: int) -> Iterator[Record]:
-        grid = range(-(-begin // self.piece) * self.piece, end, self.piece)
-        for nominal in [low, *grid] if begin == low and low % self.piece else grid:
-            after = min((nominal // self.piece + 1) * self.piece, high)
-            start, stop = self._boundary(file, nominal, size), self._boundary(file, after, size)
-            file.seek(start)
-            yield Record(start, file.read(stop - start))
-
-    def _boundary(self, file: BinaryIO, nominal: int, size: int) -> int:
-        if nominal == 0 or nominal >= size:
-            return min(nominal, size)
-        file.seek(nominal)
-        after = file.read(min(MAX_BOUNDARY_BYTES, self.piece // 2))
-        for sign in (rb"\n", rb"\s", rb"[^\x80-\xbf]"):
-            if match := re.search(sign, after):
-                return nominal + (match.start() if sign.startswith(b"[^") else match.end())
-        return nominal
+    # Yields start and bytes of the records that begin in a range; None for one longer than MAX_RECORD.
+    split: Callable[[ByteRange], Iterator[tuple[int, bytes | None]]]
+    parse: Callable[[bytes], str]  # raises ValueError for a malformed record
+    settings: str  # determine both, for fingerprints
 
 
 def text_format(document_unit: DocumentUnit, sizes: np.ndarray) -> RecordFormat:
     """The format of .txt files of these sizes."""
     match document_unit:
         case "paragraph":
-            return RecordFormat(
-                PARAGRAPHS, lambda record: plain_text(BLANK.sub(b"", record).rstrip()), "text:paragraph"
-            )
+            split = partial(split_after, re.compile(rb"\n(?=[ \t\r]{0,16}\n)"), 17)
+            return RecordFormat(split, lambda record: plain_text(BLANK.sub(b"", record).rstrip()), "text:paragraph")
         case "line":
-            return RecordFormat(LINES, lambda record: plain_text(record.rstrip(b"\r\n")), "text:line")
+            return RecordFormat(split_lines, lambda record: plain_text(record.rstrip(b"\r\n")), "text:line")
         case "file":
             target = int(sizes.sum()) // MIN_PIECES if len(sizes) < FEW_FILES else MAX_PIECE
             piece = min(max(1 << target.bit_length(), MIN_PIECE), MAX_PIECE)
-            return RecordFormat(FixedSizePieces(piece), plain_text, f"text:file,{piece}")
+            return RecordFormat(partial(split_pieces, piece), plain_text, f"text:file,{piece}")
 
 
 def json_format(column: str) -> RecordFormat:
-    return RecordFormat(LINES, json_text(column), f"json:{column}")
+    """The format of .jsonl files."""
+    return RecordFormat(split_lines, partial(json_text, column), f"json:{column}")
+
+
+def split_after(pattern: re.Pattern[bytes], ahead: int, span: ByteRange) -> Iterator[tuple[int, bytes | None]]:
+    """Records that begin after each match of `pattern`: one byte, perhaps with a lookahead of up to `ahead` bytes."""
+    position = max(span.begin - 1, 0)
+    span.file.seek(position)
+    data = span.file.read(min(span.end + ahead, span.size) - position)
+    starts = [0] if span.begin == 0 else []
+    starts += [match.end() for match in pattern.finditer(data) if match.end() < span.end - position]
+    for start, stop in pairwise(starts):
+        yield position + start, data[start:stop]
+    if not starts:
+        return
+    last, left, searched = data[starts[-1] :], span.size - position - len(data), 0  # it may end beyond the range
+    while not (match := pattern.search(last, searched)) and left > 0 and len(last) <= MAX_RECORD:
+        searched = max(len(last) - 1 - ahead, 0)
+        block = span.file.read(min(BLOCK, left))
+        last, left = last + block, left - len(block)
+    record = last[: match.end()] if match else last
+    yield position + starts[-1], record if match or len(record) <= MAX_RECORD else None
+
+
+split_lines = partial(split_after, re.compile(rb"\n"), 0)
+
+
+def split_pieces(piece: int, span: ByteRange) -> Iterator[tuple[int, bytes | None]]:
+    """A whole file, split about every `piece` bytes at the end of a line, else of a word, else of a character."""
+
+    def boundary(nominal: int) -> int:
+        if nominal == 0 or nominal >= span.size:
+            return min(nominal, span.size)
+        span.file.seek(nominal)
+        after = span.file.read(min(MAX_BOUNDARY_BYTES, piece // 2))
+        if match := re.search(rb"\n", after) or re.search(rb"\s", after):
+            return nominal + match.end()
+        match = re.search(rb"[^\x80-\xbf]", after)
+        return nominal + match.start() if match else nominal
+
+    grid = range(-(-span.begin // piece) * piece, span.end, piece)
+    for nominal in [span.low, *grid] if span.begin == span.low and span.low % piece else grid:
+        start, stop = boundary(nominal), boundary(min((nominal // piece + 1) * piece, span.high))
+        span.file.seek(start)
+        yield start, span.file.read(stop - start)
 
 
 def plain_text(record: bytes) -> str:
@@ -140,25 +115,21 @@ def plain_text(record: bytes) -> str:
         raise ValueError(f"byte 0x{record[error.start]:02x} is not UTF-8") from None
 
 
-def json_text(column: str) -> RecordParser:
-    """A parser of lines that hold one JSON object each."""
-
-    def parse(record: bytes) -> str:
-        line = plain_text(record)
-        if not (content := line.strip()):
-            return ""
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            hint = " (truncated?)" if content[0] == "{" and content[-1] != "}" else ""
-            raise ValueError(f"not JSON: {error.msg} at column {error.colno}{hint}") from None
-        except (RecursionError, ValueError) as error:
-            raise ValueError(f"not JSON that can be read: {type(error).__name__}") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{_abbreviate(row)} is not an object, expected {{{json.dumps(column)}: ...}}")
-        return column_text(row, column)
-
-    return parse
+def json_text(column: str, record: bytes) -> str:
+    """The text of a line that holds a JSON object; "" for a blank line."""
+    line = plain_text(record)
+    if not (content := line.strip()):
+        return ""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        hint = " (truncated?)" if content[0] == "{" and content[-1] != "}" else ""
+        raise ValueError(f"not JSON: {error.msg} at column {error.colno}{hint}") from None
+    except (RecursionError, ValueError) as error:
+        raise ValueError(f"not JSON that can be read: {type(error).__name__}") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"{_abbreviate(row)} is not an object, expected {{{json.dumps(column)}: ...}}")
+    return column_text(row, column)
 
 
 def column_text(row: Mapping[str, object], column: str) -> str:

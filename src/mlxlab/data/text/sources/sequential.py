@@ -22,11 +22,10 @@ class SequentialUnits(Protocol):
     """Files, or parts of files, that are read forwards."""
 
     name: str
+    count: int
     fingerprint: str
     bytes: int | None
     error_budget: ErrorBudget
-
-    def __len__(self) -> int: ...
 
     def read(self, unit: int, cursor: UnitCursor) -> Iterator[tuple[UnitCursor, Document]]:
         """The documents of a unit from `cursor` on, each with the cursor after it; the text of some may be blank."""
@@ -57,7 +56,7 @@ class SequentialSource:
         return self.units.error_budget.checked(self._read(seed, epoch, position), self.name, position is None)
 
     def _read(self, seed: int, epoch: int, position: Position) -> Windows:
-        order = permutation(len(self.units), seed, Stream.UNIT_ORDER, epoch)
+        order = permutation(self.units.count, seed, Stream.UNIT_ORDER, epoch)
         start: Position = [0, 0, 0] if position is None else position
         first, *cursor = check_position(start, tuple[Annotated[int, Ge(0), Lt(len(order))], Count, Count])
         documents: list[Document] = []

@@ -5,6 +5,7 @@ anywhere. So seeking costs nothing, and small files share windows.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Annotated
 
 import numpy as np
@@ -15,7 +16,7 @@ from mlxlab.data.rng import Stream, permutation
 from mlxlab.data.text.document import Document, Position, Windows
 from mlxlab.data.text.sources.error_budget import ErrorBudget
 from mlxlab.data.text.sources.file_set import FileSet
-from mlxlab.data.text.sources.records import BOM, MAX_RECORD, RecordFormat
+from mlxlab.data.text.sources.records import BOM, MAX_RECORD, ByteRange, RecordFormat
 
 CHUNKS_PER_WINDOW = 4
 SAMPLE_BYTES = 2**18  # of a file, to estimate how much of it is text
@@ -26,7 +27,7 @@ class TextFiles:
     """A source of uncompressed files whose records can be found from anywhere.
 
     Args:
-        window_bytes: approximate bytes of a window, rounded to whole records.
+        window_bytes: approximate; windows consist of whole records.
         fractions: range of all bytes that is used, from 0 to 1; a record belongs to the range in which it begins.
     """
 
@@ -81,7 +82,7 @@ class TextFiles:
         size = int(self.files.sizes[file_index])
         low, high = max(self.low - offset, 0), min(self.high - offset, size)
         with self.files.open(file_index) as file:
-            for start, data in self.records.split(file, begin, end, size, low, high):
+            for start, data in self.records.split(ByteRange(file, begin, end, size, low, high)):
                 try:
                     if data is None or len(data) > MAX_RECORD:
                         raise ValueError(f"a record of more than {MAX_RECORD} bytes")
@@ -100,10 +101,8 @@ class TextFiles:
         file_index = int(self.files.sizes.argmax())
         size, text_bytes, record_bytes = int(self.files.sizes[file_index]), 0, 0
         with self.files.open(file_index) as file:
-            for _, data in self.records.split(file, 0, min(size, SAMPLE_BYTES), size, 0, size):
-                try:
+            for _, data in self.records.split(ByteRange(file, 0, min(size, SAMPLE_BYTES), size, 0, size)):
+                with suppress(ValueError):  # reported when the record is read for training
                     text_bytes += len(self.records.parse(data or b"").encode())
                     record_bytes += len(data or b"")
-                except ValueError:  # reported when the record is read for training
-                    continue
         return text_bytes / record_bytes if text_bytes else 1.0
