@@ -17,12 +17,6 @@ from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import DataError
 
 
-class SavedCursor(TextCursor):
-    """The position in a checkpoint."""
-
-    fingerprint: str
-
-
 @dataclass(frozen=True)
 class RowBuilder:
     """Makes batches of packed rows.
@@ -101,7 +95,7 @@ class PackedBatchIterator:
         self.chunks, self.builder, self.batch_size = chunks, builder, batch_size
         self.fingerprint, self.batches_per_epoch = fingerprint, batches_per_epoch
         self.row_shuffle_buffer, self.seed = row_shuffle_buffer, seed
-        self._cursor = epoch_start(0)
+        self._cursor = epoch_start(0, fingerprint)
 
     @property
     def epoch(self) -> int:
@@ -123,10 +117,10 @@ class PackedBatchIterator:
         self.batch_size = batch_size
 
     def state_dict(self) -> dict[str, object]:
-        return {**self._cursor, "fingerprint": self.fingerprint}
+        return {**self._cursor}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        self._cursor = load_position(state, SavedCursor, self.fingerprint)
+        self._cursor = load_position(state, TextCursor, self.fingerprint)
 
     def __iter__(self) -> Iterator[Batch]:
         cursor, layout = self._cursor, self.builder.layout
@@ -140,7 +134,7 @@ class PackedBatchIterator:
                 if more or not self.at_epoch_start:  # an epoch of one batch has one shape anyway
                     rows = rows.padded(self.batch_size, layout.pad_id)
                 batch = self.builder.batch(rows, cursor["epoch"])
-                self._cursor = buffer.cursor if more else epoch_start(cursor["epoch"] + 1)
+                self._cursor = buffer.cursor if more else epoch_start(cursor["epoch"] + 1, self.fingerprint)
                 yield batch
 
 

@@ -19,10 +19,11 @@ class TextCursor(TypedDict):
     rows_drawn: Count  # rows of the buffer that were used
     start: DocumentCursor  # the document of the first token of the buffer
     offset: Count  # index of that token in its document
+    fingerprint: str  # of the data
 
 
-def epoch_start(epoch: int) -> TextCursor:
-    return TextCursor(epoch=epoch, row=0, rows_drawn=0, start=EPOCH_START, offset=0)
+def epoch_start(epoch: int, fingerprint: str = "") -> TextCursor:
+    return TextCursor(epoch=epoch, row=0, rows_drawn=0, start=EPOCH_START, offset=0, fingerprint=fingerprint)
 
 
 class PackedRows(NamedTuple):
@@ -81,7 +82,7 @@ class Packer:
     """Makes rows of the tokens of `chunks`, which begin at `cursor`."""
 
     def __init__(self, chunks: Iterator[TokenChunk], cursor: TextCursor, layout: RowLayout) -> None:
-        self.chunks, self.epoch, self.row, self.layout = chunks, cursor["epoch"], cursor["row"], layout
+        self.chunks, self.first, self.row, self.layout = chunks, cursor, cursor["row"], layout
         self.tokens = np.zeros(0, np.int32)
         self.ends = np.zeros(0, np.int64)  # of each document, counted from the first token held
         self.lengths, self.ids = np.zeros(0, np.int64), np.zeros(0, np.int64)
@@ -111,14 +112,14 @@ class Packer:
 
     @property
     def more(self) -> bool:
-        """Is there another row in the tokens that are held?"""
+        """True if the tokens that are held make another row."""
         return len(self.tokens) >= self.layout.min_lookahead
 
     @property
     def cursor(self) -> TextCursor:
         """The position of the first token held."""
         offset = int(self.lengths[0] - self.ends[0])
-        return TextCursor(epoch=self.epoch, row=self.row, rows_drawn=0, start=self.cursors[0], offset=offset)
+        return {**self.first, "row": self.row, "rows_drawn": 0, "start": self.cursors[0], "offset": offset}
 
     def _add(self, chunk: TokenChunk) -> None:
         self.ends = np.concatenate([self.ends, len(self.tokens) + np.cumsum(chunk.lengths)])
@@ -158,14 +159,14 @@ class RowShuffleBuffer:
         while count and (self.left > 0 or self._refill(count)):
             assert self.rows is not None
             piece = PackedRows(*(array[self.drawn : self.drawn + count] for array in self.rows))
-            taken = len(piece.sizes)
-            self.drawn, self.left, count = self.drawn + taken, self.left - taken, count - taken
+            size = len(piece.sizes)
+            self.drawn, self.left, count = self.drawn + size, self.left - size, count - size
             pieces.append(piece)
         return PackedRows(*map(np.concatenate, zip(*pieces, strict=True))) if pieces else None
 
     @property
     def more(self) -> bool:
-        """Are there rows left in the epoch?"""
+        """True if rows are left in the epoch."""
         return self.left > 0 or self.packer.more
 
     @property

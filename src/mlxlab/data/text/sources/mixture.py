@@ -65,9 +65,9 @@ class Mixture:
             for number, (source, start) in enumerate(zip(self.sources, starts, strict=True))
         ]
         while any(reader.passed == 0 for reader in readers):
-            window = [reader.position() for reader in readers]
+            start = [[reader.passed, reader.window, reader.num_drawn, reader.due] for reader in readers]
             sized = zip(readers, self.window_sizes, strict=True)
-            yield window, [document for reader, size in sized for document in reader.take(size)]
+            yield start, [document for reader, size in sized for document in reader.take(size)]
 
 
 class _Reader:
@@ -81,9 +81,6 @@ class _Reader:
         self.num_drawn = num_drawn
         if num_drawn >= len(self.documents):
             raise DataError(f"the saved position is malformed: document {num_drawn} of {len(self.documents)}")
-
-    def position(self) -> list[Position]:
-        return [self.passed, self.window, self.num_drawn, self.due]
 
     def take(self, size: int) -> list[Document]:
         """Documents of `size` characters plus those still due; any excess is subtracted next time."""
