@@ -7,8 +7,7 @@ import numpy as np
 from mlxlab.data.loaders.prefetch import Prefetch
 from mlxlab.data.rng import counter_hash, epoch_permutation
 from mlxlab.data.text.document import Document
-from mlxlab.data.text.masking import Masker
-from mlxlab.data.text.packed_batches import PackedBatchIterator, RowBuilder
+from mlxlab.data.text.packed_batches import Masker, PackedBatchIterator, RowBuilder
 from mlxlab.data.text.packing import RowLayout
 from mlxlab.data.text.token_stream import TokenStream
 

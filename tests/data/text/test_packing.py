@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from mlxlab.data.text.masking import Masker
-from mlxlab.data.text.packed_batches import PackedBatchIterator, PackedEvalBatches
+from mlxlab.data.text.packed_batches import Masker, PackedBatchIterator, PackedEvalBatches
 from mlxlab.data.text.packing import RowLayout
 from mlxlab.data.text.token_stream import EPOCH_START, TokenStream
 from mlxlab.errors import ConfigError, DataError

@@ -9,7 +9,7 @@ import numpy as np
 import xxhash
 
 from mlxlab.constraints import Gt, Lt, Size
-from mlxlab.data.text.document import Document, DocumentSource, Position, Windows
+from mlxlab.data.text.document import DocumentSource, Position, Windows
 from mlxlab.data.text.sources.mixture import Mixture
 from mlxlab.data.text.sources.open import DocumentUnit
 from mlxlab.errors import ConfigError, DataError
@@ -126,14 +126,12 @@ class HoldoutSplit:
         """See `DocumentSource`. Positions are those of the source."""
         empty = position is None
         for start, documents in self.source.windows(seed, epoch, position):
-            if selected := self._on_side(documents):
+            digests = [xxhash.xxh3_64_intdigest(document.text.encode()) for document in documents]
+            held_out = (np.array(digests, np.uint64) >> np.uint64(32)) < round(self.fraction * HASH_RANGE)
+            selected = [documents[index] for index in np.flatnonzero(held_out == (self.side == "valid"))]
+            if selected:
                 empty = False
                 yield start, selected
         if empty:
             fraction = f"data.validation.fraction={self.fraction:g}"
             raise DataError(f"{self.name}: {fraction} leaves no document to {SIDE_USES[self.side]}")
-
-    def _on_side(self, documents: list[Document]) -> list[Document]:
-        digests = [xxhash.xxh3_64_intdigest(document.text.encode()) for document in documents]
-        held_out = (np.array(digests, np.uint64) >> np.uint64(32)) < round(self.fraction * HASH_RANGE)
-        return [documents[index] for index in np.flatnonzero(held_out == (self.side == "valid"))]
