@@ -22,7 +22,7 @@ def rank() -> int:
 
 
 def is_launched() -> bool:
-    """Whether a launcher started this process."""
+    """True if a launcher started this process."""
     return any(os.environ.get(name) for name in RANK_VARIABLES)
 
 

@@ -1,8 +1,7 @@
 """Evaluation without dropout. Metrics are weighted by target and do not depend on the batch size."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -45,7 +44,9 @@ def evaluate(
     total = weight = num_bytes = 0.0
     token_bytes = np.array(task.token_bytes, np.float64)
     outputs: list[tuple[np.ndarray, ...]] = []
-    with evaluation_mode(model):
+    was_training = model.training
+    model.eval()  # no dropout
+    try:
         for batch in islice(batches, limit):
             if should_stop():
                 return None
@@ -58,23 +59,14 @@ def evaluate(
             if classify:
                 arrays = (batch.example_ids, batch.targets, np.array(mx.softmax(logits, axis=-1)))
                 outputs.append(tuple(array[weights > 0] for array in arrays))
+    finally:
+        model.train(was_training)
     loss = total / max(weight, 1e-9)
     if not classify:
         metrics = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
         return Evaluation(metrics | ({"bits_per_byte": total / math.log(2) / num_bytes} if num_bytes else {}))
     ids, targets, probabilities = (np.concatenate(arrays) for arrays in zip(*outputs, strict=True))
     return Evaluation({"loss": loss, **classification_metrics(probabilities, targets)}, ids, targets, probabilities)
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Switches dropout off; restores the previous mode afterwards."""
-    before = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(before)
 
 
 def _forward(model: nn.Module, batch: DeviceBatch) -> tuple[mx.array, mx.array]:

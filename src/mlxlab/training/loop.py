@@ -92,7 +92,7 @@ class TrainingLoop:
             step = state.progress.step
             if self.control.stop_reason == "done" and state.running.steps:
                 log_totals(self.context, state, no_step())
-            if step and self._evaluation_due() and not state.history.is_evaluated(step):
+            if step and self._evaluation_due() and step not in dict(state.history.evaluations[-1:]):
                 self._finish_step(no_step())
 
     def _finish_step(self, result: StepResult) -> None:

@@ -57,7 +57,7 @@ def no_step() -> StepResult:
 
 
 def is_better(metric: str, new: float, old: float | None, min_delta: float = 0.0) -> bool:
-    """Whether `new` is better than `old` by more than `min_delta`; NaN never is."""
+    """True if `new` is better than `old` by more than `min_delta`; NaN never is."""
     if math.isnan(new):
         return False
     return old is None or (new < old - min_delta if lower_is_better(metric) else new > old + min_delta)
@@ -156,10 +156,6 @@ class History:
     def latest(self, name: str) -> float | None:
         """The last value of a metric; None if it was never logged."""
         return next((metrics[name] for _, metrics in reversed(self.curve) if name in metrics), None)
-
-    def is_evaluated(self, step: int) -> bool:
-        """Whether the current step was evaluated, before or after a resume."""
-        return bool(self.evaluations) and self.evaluations[-1][0] == step
 
 
 @dataclass

@@ -31,6 +31,7 @@ from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep
 from support.models import (
     FunctionLoss,
+    NoOpCallback,
     RandomBatches,
     fit,
     make_model,
@@ -143,6 +144,27 @@ class Wide(nn.Module):
 
     def __call__(self, tokens: mx.array, mask: mx.array) -> mx.array:
         return self.down(mx.tanh(self.up(self.embedding(tokens).mean(axis=1))))
+
+
+@pytest.mark.parametrize("settings", [None, {}, {"accumulate": 2}, {"activation_checkpointing": True}])
+def test_a_step_is_read_from_the_device_once(monkeypatch, settings):
+    """Each read waits for the device. Evaluations and log lines read more, but not every step has one."""
+    reads, in_each_step = [], []
+    convert = np.array
+    monkeypatch.setattr(np, "array", lambda x, *args, **kwargs: (reads.append(x), convert(x, *args, **kwargs))[1])
+    for name in ("item", "tolist", "__float__", "__int__", "__bool__"):
+        method = getattr(mx.array, name)
+        monkeypatch.setattr(mx.array, name, lambda x, method=method: (reads.append(x), method(x))[1])
+
+    class CountReads(NoOpCallback):
+        def on_step(self, context, state, result):
+            in_each_step.append(sum(isinstance(x, mx.array) for x in reads))
+            reads.clear()
+
+    step = partial(PlainStep, max_grad_norm=1.0) if settings is None else partial(OptimizedStep, **SETTINGS | settings)
+    trainer = make_trainer(step=step, epochs=None, max_steps=5, eval_every=100, log_every=100)
+    fit(trainer, callbacks=[CountReads()])
+    assert in_each_step[1:4] == [1, 1, 1]
 
 
 def test_one_micro_batch_is_in_memory_at_a_time():

@@ -40,7 +40,7 @@ def muon(
         adamw_lr_scale: learning rate of AdamW, as a multiple of that of the matrices.
     """
     matrices = Muon(learning_rate, weight_decay, momentum, nesterov, ns_steps, scale)
-    others = split_by_decay(
+    adamw = split_by_decay(
         lambda decay: optim.AdamW(
             lambda _: adamw_lr_scale * matrices.learning_rate,  # set by the loop before every step
             betas=list(betas),
@@ -50,7 +50,7 @@ def muon(
         ),
         weight_decay,
     )
-    return optim.MultiOptimizer([matrices, *others.optimizers], [is_hidden, has_weight_decay])
+    return optim.MultiOptimizer([matrices, *adamw.optimizers], [is_hidden, has_weight_decay])
 
 
 def is_hidden(path: str, weight: mx.array) -> bool:

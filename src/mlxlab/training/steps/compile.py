@@ -99,7 +99,7 @@ def shapes_of(tree: object) -> Shapes:
 
 
 def has_kernel_compiler() -> bool:
-    """Whether MLX can compile kernels on this machine; on a CPU it needs g++."""
+    """True if MLX can compile kernels on this machine; on a CPU it needs g++."""
     if os.environ.get("MLX_DISABLE_COMPILE"):
         return False
     return mx.default_device() != mx.Device(mx.cpu) or shutil.which("g++") is not None

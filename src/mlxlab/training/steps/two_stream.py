@@ -29,7 +29,7 @@ Streams = Literal["auto", "one", "two"]
 
 
 def use_two_streams(streams: Streams, model: nn.Module, *, eligible: bool) -> bool:
-    """Whether a batch is computed in two halves.
+    """True if a batch is computed in two halves.
 
     Args:
         streams: auto chooses two where that is faster (Linux without a GPU, two cores) and the model has no dropout.
@@ -47,7 +47,7 @@ def use_two_streams(streams: Streams, model: nn.Module, *, eligible: bool) -> bo
 
 
 def has_dropout(model: nn.Module) -> bool:
-    """Whether the forward pass in training draws random numbers."""
+    """True if the forward pass in training draws random numbers."""
     return any(
         (isinstance(module, Dropout) and module.p > 0)
         or (isinstance(module, nn.Dropout) and module._p_1 < 1)
@@ -101,16 +101,16 @@ def _second_thread() -> SimpleQueue[Request]:
     It never ends: MLX aborts the process when a thread that has a stream exits.
     """
     requests: SimpleQueue[Request] = SimpleQueue()
-    Thread(target=_work, args=(requests,), daemon=True, name="second stream").start()
+
+    def work() -> None:
+        mx.set_default_stream(mx.new_stream(mx.cpu))
+        while True:
+            pending, gradient, batch, weights = requests.get()
+            try:
+                pending.set_result(_evaluate(gradient, batch, weights))
+            except BaseException as error:
+                pending.set_exception(error)
+            del pending, batch, weights  # holds no gradients while it waits for the next batch
+
+    Thread(target=work, daemon=True, name="second stream").start()
     return requests
-
-
-def _work(requests: SimpleQueue[Request]) -> None:
-    mx.set_default_stream(mx.new_stream(mx.cpu))
-    while True:
-        pending, gradient, batch, weights = requests.get()
-        try:
-            pending.set_result(_evaluate(gradient, batch, weights))
-        except BaseException as error:
-            pending.set_exception(error)
-        del pending, batch, weights  # holds no gradients while it waits for the next batch
