@@ -131,6 +131,12 @@ def test_launch_refuses_what_it_cannot_start(args, message, capsys):
     assert message in line
 
 
+def test_launch_runs_train_where_the_package_is_installed_without_scripts(monkeypatch, capfd):
+    monkeypatch.setattr("mlxlab.cli.launch.__file__", "/nowhere/site-packages/mlxlab/cli/launch.py")
+    assert main.main(["launch", "nproc=1", "--cfg", "job"]) == 0
+    assert "_target_: mlxlab.training.trainer.Trainer" in capfd.readouterr().out
+
+
 @pytest.mark.parametrize(
     "args",
     [["suite=saving", "compare_with=torch"], ["suite=tracking", "x=1"], ["suite=steps", "compare_with=jax"], []],

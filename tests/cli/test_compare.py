@@ -85,6 +85,7 @@ def test_a_single_pair_gets_no_verdict(methods, capsys):
     ("args", "code", "message"),
     [
         (["alone={0}/alone", "better={0}/nowhere"], 66, "nowhere"),
+        (["alone={0}/alone", "better=~nobody/runs"], 66, "~nobody/runs: expected a run folder"),
         (["alone={0}/alone"], 2, "two or more"),
         (["alone={0}/alone", "better"], 2, "better: expected NAME=FOLDER"),
         (["alone={0}/alone", "better={0}/better", "relative_to=beter"], 2, "better"),
@@ -124,7 +125,7 @@ def test_a_trained_run_can_be_compared(tmp_path, capsys):
 
 
 def test_a_cross_validation_with_teachers_compares_the_student_with_and_without_them(tmp_path):
-    names = {crossvalidation.TEACHER: 0.1, crossvalidation.ALONE: 0.0, crossvalidation.MODEL: 0.02}
+    names = {crossvalidation.TEACHER: 0.1, crossvalidation.STUDENT_ALONE: 0.0, crossvalidation.MODEL: 0.02}
     runs = {}
     for name, gain in names.items():
         runs[name] = crossvalidation.plan_folds(tmp_path / name, 3, 2, [])

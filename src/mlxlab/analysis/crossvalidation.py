@@ -19,7 +19,7 @@ from mlxlab.errors import DataError, InputNotFoundError, UserError
 from mlxlab.experiment.manifest import read_manifest
 from mlxlab.files.untrusted import read_json
 
-MODEL, TEACHER, ALONE = "this model", "teacher", "student alone"
+MODEL, TEACHER, STUDENT_ALONE = "this model", "teacher", "student alone"
 ACCURACY = "valid/accuracy"
 _TRAIN = "import sys; from mlxlab.cli.train import main; sys.exit(main())"
 
@@ -145,7 +145,7 @@ def write_report(runs: Mapping[str, Sequence[FoldRun]], folds: int, folder: Path
     text = fold_markdown(table, notes, command)
     write_files(table, text, folder, "table")
     if TEACHER in runs:
-        students = [methods[ALONE], replace(methods[MODEL], name="distilled")]
-        comparison = compare(ACCURACY, [*students, methods[TEACHER]], ALONE, folds=folds)
+        students = [methods[STUDENT_ALONE], replace(methods[MODEL], name="distilled")]
+        comparison = compare(ACCURACY, [*students, methods[TEACHER]], STUDENT_ALONE, folds=folds)
         text += "\n\n" + write_comparison(comparison, folder, share_of=TEACHER, command=command)
     return text

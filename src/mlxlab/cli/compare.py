@@ -10,6 +10,7 @@ Example
     mlxlab compare alone=outputs/alone distilled=outputs/distilled teacher=outputs/teacher baseline=alone
 """
 
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
@@ -83,7 +84,7 @@ def _folders(args: list[str], chosen: dict[str, str | None]) -> dict[str, list[P
         name, _, paths = arg.partition("=")
         if not paths or not name:
             raise ConfigError(f"{arg}: expected NAME=FOLDER")
-        folders.setdefault(name, []).extend(Path(path).expanduser() for path in paths.split(","))
+        folders.setdefault(name, []).extend(Path(os.path.expanduser(path)) for path in paths.split(","))
     if len(folders) < 2:
         raise ConfigError(f"{len(folders)} methods: expected two or more, each as NAME=FOLDER")
     for key, value in chosen.items():

@@ -25,7 +25,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 from mlxlab.analysis import crossvalidation
-from mlxlab.analysis.crossvalidation import ALONE, MODEL, TEACHER, FoldRun, plan_folds, read_result
+from mlxlab.analysis.crossvalidation import MODEL, STUDENT_ALONE, TEACHER, FoldRun, plan_folds, read_result
 from mlxlab.cli.app import Action, command
 from mlxlab.config.paths import display_path, project_root
 from mlxlab.config.suggest import suggestion
@@ -84,7 +84,7 @@ def _crossvalidate(
         if teacher_args:
             teacher_args += [arg for arg in args if arg.startswith("tracking=")]
             runs[TEACHER] = plan_folds(folder / "teacher", folds, seeds, teacher_args)
-            runs[ALONE] = plan_folds(folder / "alone", folds, seeds, args)
+            runs[STUDENT_ALONE] = plan_folds(folder / "alone", folds, seeds, args)
         runs[MODEL] = plan_folds(folder, folds, seeds, args, folder / "teacher" if teacher_args else None)
         for name, fold_runs in runs.items():
             _train(fold_runs, jobs, "" if name == MODEL else f"{name}: ")

@@ -75,13 +75,12 @@ def _eval_data(restored: "RestoredModel", overrides: dict[str, str], folder: Pat
     from mlxlab.inference.eval_data import EvalData, row_batches, text_batches
 
     node, encoder = _data_node(restored, overrides), restored.encoder
-    is_text, is_titanic = isinstance(encoder, TextEncoder), isinstance(encoder, PassengerEncoder)
-    if is_text or is_titanic:
-        effective = TEXT_KEYS if is_text else ROW_KEYS if "source" in overrides else SPLIT_KEYS
-        for name, text in overrides.items():
-            if name.partition(".")[0] not in effective:
-                near = suggestion(name, effective, "data.")
-                raise ConfigError(f"data.{name}={text}: has no effect here; the value of the run is used{near}")
+    rows = ROW_KEYS if "source" in overrides else SPLIT_KEYS
+    effective = {TextEncoder: TEXT_KEYS, PassengerEncoder: rows}.get(type(encoder))
+    for name, text in overrides.items():
+        if effective is not None and name.partition(".")[0] not in effective:
+            near = suggestion(name, effective, "data.")
+            raise ConfigError(f"data.{name}={text}: has no effect here; the value of the run is used{near}")
     if "source" not in overrides:
         run_data = build_data(restored.config | {"data": node}, project_root(), restored.config_dir, folder)
         return EvalData(run_data.valid, "the validation data of the run")

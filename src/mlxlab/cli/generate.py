@@ -90,7 +90,7 @@ def read_prompts(path: Path) -> list[str]:
         DataError: a line is malformed, or there is none.
     """
     try:
-        data = path.expanduser().read_bytes()
+        data = path.read_bytes()
     except OSError as error:
         raise InputNotFoundError(f"{path}: {error.strerror}") from None
     prompts = []

@@ -44,12 +44,7 @@ Outputs go to outputs/<day>/<time>-<id>/, sweeps to multirun/<day>/<time>-<id>/<
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command line (without the program's name); returns the exit code."""
-    return run_command(argv, partial(_train, owns_process=argv is None), _help, needs_args=False)
-
-
-def _help(argv: list[str]) -> str:
-    return show_help([arg for arg in argv if not arg.startswith("-") and arg != "help"])
+    return run_command(argv, partial(_train, owns_process=argv is None), show_help, needs_args=False)
 
 
 def _train(argv: list[str], *, owns_process: bool) -> int:
@@ -131,12 +126,12 @@ def _show(hydra: "Hydra", composer: "Composer", flags: "Namespace") -> int:
     return 0
 
 
-def show_help(overrides: list[str]) -> str:
-    """The help text, with the keys of the options that `overrides` choose."""
+def show_help(args: list[str]) -> str:
+    """The help text, with the keys of the options that `args` choose."""
     from mlxlab.config.help_index import chosen, groups, lines
 
     conf, program = conf_dir(), "scripts/train.py" if sys.argv[0].endswith("train.py") else "mlxlab train"
-    options = chosen(conf, overrides)
+    options = chosen(conf, [arg for arg in args if not arg.startswith("-")])
     text = [_TOP.format(program=program), "Groups (* is the default or the chosen option)"]
     for group, names in groups(conf).items():
         text.append(f"  {group}=")
