@@ -85,7 +85,7 @@ def test_a_single_pair_gets_no_verdict(methods, capsys):
     ("args", "code", "message"),
     [
         (["alone={0}/alone", "better={0}/nowhere"], 66, "nowhere"),
-        (["alone={0}/alone", "better=~nobody/runs"], 66, "~nobody/runs: expected a run folder"),
+        (["alone={0}/alone", "better=~no-such-user/runs"], 66, "~no-such-user/runs: expected a run folder"),
         (["alone={0}/alone"], 2, "two or more"),
         (["alone={0}/alone", "better"], 2, "better: expected NAME=FOLDER"),
         (["alone={0}/alone", "better={0}/better", "relative_to=beter"], 2, "better"),

@@ -116,7 +116,7 @@ def test_a_prompt_longer_than_the_context_is_truncated_with_a_warning(home, caps
         (["run=HOME/transformer", "prompt=a", "prompts=b"], 2, "one of the two"),
         (["run=HOME/transformer", "checkpoint=HOME/nowhere"], 66, "nowhere"),
         (["run=HOME/nowhere"], 66, "expected a run folder"),
-        (["run=HOME/transformer", "prompts=~nobody/prompts"], 66, "~nobody/prompts"),
+        (["run=HOME/transformer", "prompts=~no-such-user/prompts"], 66, "~no-such-user/prompts"),
         (["run=HOME/bert"], 2, "masked"),
     ],
 )
