@@ -20,8 +20,8 @@ SIGNATURES = {
 }
 
 
-def read_input_file(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> bytes:
-    """The first `max_bytes` + 1 bytes of a regular file, so that a longer file can be recognised.
+def read_input_file(path: str | os.PathLike[str]) -> bytes:
+    """The first `MAX_BYTES` + 1 bytes of a regular file, so that a longer file can be recognised.
 
     Never blocks: pipes, devices and folders are refused before they are opened.
 
@@ -36,7 +36,7 @@ def read_input_file(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) ->
         if not stat.S_ISREG(mode):
             raise InputNotFoundError(f"{name} is {describe_file_type(mode)}, expected a regular file")
         with open(name, "rb") as file:
-            return file.read(max_bytes + 1)
+            return file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InputNotFoundError(f"{name!r}: {reason}{suggest_file(Path(name))}") from None

@@ -11,7 +11,7 @@ from mlxlab.constraints import Ge, Le, MinLen, Seed
 from mlxlab.data.batch import Batch, Task
 from mlxlab.data.loaders.collate import check_ids, pad
 from mlxlab.data.rng import Stream, counter_hash
-from mlxlab.data.titanic.group_stats import GroupStatistics, StatisticsState, load_statistics
+from mlxlab.data.titanic.group_stats import GroupStatistics
 from mlxlab.data.titanic.passenger import Passenger
 from mlxlab.data.titanic.templates import TEMPLATES, VERSION, render_sentence
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
@@ -33,7 +33,7 @@ class EncoderState(TypedDict):
     seq_len: Annotated[int, Ge(8), Le(8192)]
     seed: Seed
     tokenizer: str
-    statistics: StatisticsState
+    statistics: GroupStatistics
     source: NotRequired[str]
     fingerprint: NotRequired[str]
 
@@ -84,7 +84,7 @@ class PassengerEncoder:
             "seq_len": self.seq_len,
             "seed": self.seed,
             "tokenizer": self.tokenizer.fingerprint,
-            "statistics": self.statistics.state_dict(),
+            "statistics": self.statistics,
         }
 
     def save(self, folder: Path, *, source: str, fingerprint: str) -> None:
@@ -109,5 +109,4 @@ def restore(folder: Path) -> PassengerEncoder:
     tokenizer = load_tokenizer(folder)
     if tokenizer.fingerprint != state["tokenizer"]:
         raise DataError(f"{path}: tokenizer.json is not the one it was saved with")
-    statistics = load_statistics(state["statistics"])
-    return PassengerEncoder(state["templates"], statistics, tokenizer, state["seq_len"], state["seed"])
+    return PassengerEncoder(state["templates"], state["statistics"], tokenizer, state["seq_len"], state["seed"])

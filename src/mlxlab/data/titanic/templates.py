@@ -8,7 +8,7 @@ labels, and is therefore not a default.
 
 from string import Template
 
-from mlxlab.data.titanic.group_stats import GroupStatistics, is_child
+from mlxlab.data.titanic.group_stats import GroupStatistics, count_companions, is_child, party_outcome
 from mlxlab.data.titanic.passenger import Passenger
 
 VERSION = 1  # of the words below: part of every fingerprint
@@ -71,10 +71,10 @@ def _derived_fields(row: Passenger, statistics: GroupStatistics) -> dict[str, st
         "class": RANKS[row.pclass].split()[1],
         "title": TITLES.get(row.title, "rare title") if row.title else "no title",
         "household": _size(1 + row.sibsp + row.parch),
-        "party": _size(1 + statistics.companions(row)),
+        "party": _size(1 + count_companions(row, statistics)),
         "cost": "unknown" if row.fare is None else _band(row.fare, COSTS, "highest"),
         "deck": "unknown" if row.cabin is None else f"on deck {row.cabin[0].upper()}",
-        "fate": statistics.party_outcome(row),
+        "fate": party_outcome(row, statistics),
     }
 
 
