@@ -14,10 +14,9 @@ from scipy.special import log_softmax
 from distillation.test_loss import SETTINGS
 from mlxlab.data.batch import Batch
 from mlxlab.distillation import teacher_cache
-from mlxlab.distillation.divergence import SoftTargets, soft_target_divergence
-from mlxlab.distillation.loss import DistillationLoss
+from mlxlab.distillation.loss import DistillationLoss, soft_target_divergence
 from mlxlab.distillation.teacher_cache import TeacherCache, row_key
-from mlxlab.distillation.teachers import Teachers
+from mlxlab.distillation.teachers import SoftTargets, Teachers
 from mlxlab.errors import CannotCreateError
 from mlxlab.models.ensemble import Ensemble, FrozenModel
 from mlxlab.training.checkpointer import Checkpointer

@@ -1,5 +1,6 @@
 """The distillation loss: a student learns from the targets and from the soft targets of its teachers."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import mlx.core as mx
@@ -8,11 +9,13 @@ import numpy as np
 
 from mlxlab.constraints import Fraction, Positive, Share
 from mlxlab.data.batch import Batch
-from mlxlab.distillation.divergence import soft_target_divergence
 from mlxlab.distillation.feature_matching import add_projections, capture_calls, feature_matching_loss, read_pairs
-from mlxlab.distillation.teachers import Teachers
+from mlxlab.distillation.teacher_cache import MIN_PROBABILITY
+from mlxlab.distillation.teachers import SoftTargets, Teachers
 from mlxlab.errors import ConfigError
 from mlxlab.models.ensemble import Router
+from mlxlab.ops.kl_divergence import divergence as kl_divergence
+from mlxlab.ops.kl_divergence import log_softmax
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.losses.coefficient_schedule import (
     Coefficient,
@@ -107,3 +110,55 @@ class DistillationLoss:
     def flush(self) -> None:
         if self.teachers.cache is not None:
             self.teachers.cache.flush()
+
+
+def soft_target_divergence(
+    targets: SoftTargets,
+    logits: mx.array,
+    temperature: mx.array | float,
+    kind: str,
+    log_sum_exp: mx.array | None = None,
+) -> mx.array:
+    """Divergence (...) between soft targets and the student's logits (..., C), not multiplied by T^2.
+
+    `kind` is a key of `DIVERGENCES`, or mse (of logits, without temperature); an array of temperatures broadcasts over
+    the logits. `log_sum_exp` is that of the logits (...), if it is already known.
+    """
+    teacher, student = targets.values, logits
+    if kind == "mse":
+        return mx.square(student - teacher).mean(axis=-1)
+    if targets.classes is not None:
+        # The probability m of the n classes of the tail counts as spread evenly: log m + (T - 1) log n.
+        num_tail = mx.array(float(logits.shape[-1] - targets.classes.shape[-1]))
+        student = top_k_log_probs(logits, targets.classes, log_sum_exp)
+        spread = (temperature - 1) * mx.log(num_tail)
+        teacher, student = (mx.concatenate([x[..., :-1], x[..., -1:] + spread], axis=-1) for x in (teacher, student))
+    if kind == "forward" and isinstance(temperature, float):
+        return kl_divergence(teacher, student, temperature)
+    return DIVERGENCES[kind](teacher / temperature, student / temperature)
+
+
+def top_k_log_probs(logits: mx.array, classes: mx.array, log_sum_exp: mx.array | None = None) -> mx.array:
+    """Log-probabilities of `classes` (..., k), then that of all other classes together: (..., k + 1)."""
+    log_sum_exp = mx.logsumexp(logits, axis=-1) if log_sum_exp is None else log_sum_exp
+    log_p = mx.take_along_axis(logits, classes, axis=-1) - log_sum_exp[..., None]
+    tail = 1 - mx.exp(log_p).sum(axis=-1, keepdims=True)
+    return mx.concatenate([log_p, mx.log(mx.maximum(tail, MIN_PROBABILITY))], axis=-1)
+
+
+def _reverse(teacher: mx.array, student: mx.array) -> mx.array:
+    log_p, log_q = log_softmax(teacher), log_softmax(student)
+    return (mx.exp(log_q) * (log_q - log_p)).sum(axis=-1)
+
+
+def _jensen_shannon(teacher: mx.array, student: mx.array) -> mx.array:
+    log_p, log_q = log_softmax(teacher), log_softmax(student)
+    log_m = mx.logaddexp(log_p, log_q) - mx.log(mx.array(2.0))
+    return (mx.exp(log_p) * (log_p - log_m) + mx.exp(log_q) * (log_q - log_m)).sum(axis=-1) / 2
+
+
+DIVERGENCES: dict[str, Callable[[mx.array, mx.array], mx.array]] = {  # of softened logits: (teacher, student) -> (...)
+    "forward": kl_divergence,
+    "reverse": _reverse,
+    "jensen_shannon": _jensen_shannon,
+}

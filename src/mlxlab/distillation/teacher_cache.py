@@ -16,12 +16,12 @@ import xxhash
 
 from mlxlab.constraints import Size
 from mlxlab.data.batch import Batch
-from mlxlab.distillation.divergence import MIN_PROBABILITY
 from mlxlab.errors import CannotCreateError
 from mlxlab.ops.kl_divergence import log_softmax
 
 FILE = "soft_targets.sqlite"
 BUFFER_BYTES = 16 << 20  # records are written in transactions of about this size
+MIN_PROBABILITY = 1e-7  # of the tail, all classes outside the top k: the resolution of a float32 sum
 VALUES, CLASSES = "teacher", "teacher_classes"  # names in `Batch.aux`
 _WAIT_SECONDS = 30  # for other processes that are writing
 # The last three: number of targets, and what storing k classes loses, summed over them (see `TeacherCache.describe`).

@@ -2,16 +2,23 @@
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
 from mlxlab.data.batch import Batch
-from mlxlab.distillation.divergence import SoftTargets
 from mlxlab.distillation.teacher_cache import CLASSES, VALUES, TeacherCache
 from mlxlab.models.ensemble import Ensemble, Router, weighted_mean
 from mlxlab.training.device_batch import DeviceBatch, to_device
+
+
+class SoftTargets(NamedTuple):
+    """Logits (..., C) of the teachers; or, with `classes` (..., k), log-probabilities of these and of the tail."""
+
+    values: mx.array  # (..., C), or (..., k + 1): the last is all other classes together
+    classes: mx.array | None = None
 
 
 @dataclass
