@@ -9,7 +9,11 @@ from support.processes import TINY, final_state, run, start, wait_for
 
 pytestmark = pytest.mark.fault_injection
 SETTINGS = [
-    *(setting for setting in TINY if not setting.startswith(("trainer.", "callbacks.", "checkpointing.", "data.prefetch"))),
+    *(
+        setting
+        for setting in TINY
+        if not setting.startswith(("trainer.", "callbacks.", "checkpointing.", "data.prefetch"))
+    ),
     "model=transformer",
     "data=streaming",
     "data.tokenizer.vocab_size=300",
