@@ -25,29 +25,33 @@ def check(config: DictConfig) -> None:
         NotAllowedError: a `_target_` may not be built, or a URL holds credentials.
         ConfigError: unknown, missing or invalid values.
     """
+    if issues := config_issues(config):
+        raise ConfigError(format_issues(issues))
+
+
+def config_issues(config: DictConfig, label: LocateKey | None = None) -> list[ConfigIssue]:
+    """All unknown, missing and invalid values, in the order of the keys; raises NotAllowedError as `check` does.
+
+    Args:
+        label: the path of an issue from its dotted key; None adds the value, `seed=-1`.
+    """
     raw = OmegaConf.to_container(config, resolve=False)
 
-    def label(path: str) -> str:
+    def key_and_value(path: str) -> str:
         value = value_at(raw, path)
         return path if value is None or isinstance(value, dict | list) else f"{path}={shown(value)}"
-
-    if issues := config_issues(config, label):
-        raise ConfigError(format_issues(issues, label))
-
-
-def config_issues(config: DictConfig, label: LocateKey) -> list[ConfigIssue]:
-    """All unknown, missing and invalid values, in the order of the keys; raises NotAllowedError as `check` does."""
-    raw = OmegaConf.to_container(config, resolve=False)
-    tree, unresolved = resolve(config)
-    if refused := find_disallowed(raw) or find_disallowed(tree) or list(_find_credentials(tree)):
-        raise NotAllowedError(format_issues(refused, label))
 
     def got(path: str, value: object) -> str:
         """The value as written: the value of an interpolation may be a secret."""
         written = value_at(raw, path)
         return written if isinstance(written, str) and "${" in written else shown(value)
 
-    return unresolved + (list(Validator(got).node(tree, TARGET)) or list(cross_issues(tree)))
+    label = label or key_and_value
+    tree, unresolved = resolve(config)
+    if refused := find_disallowed(raw) or find_disallowed(tree) or list(_find_credentials(tree)):
+        raise NotAllowedError(format_issues(refused, label))
+    issues = unresolved + (list(Validator(got).node(tree, TARGET)) or list(cross_issues(tree)))
+    return [ConfigIssue(label(issue.path), issue.message) for issue in issues]
 
 
 def _find_credentials(tree: object) -> Iterator[ConfigIssue]:

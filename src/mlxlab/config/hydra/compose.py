@@ -1,6 +1,7 @@
 """Composes config files and overrides into one checked config, or reports what is wrong, one line each."""
 
 import copy
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -104,12 +105,9 @@ class Composer:
         return [fixed + job for job in jobs]
 
     def _compose(self, hydra: Hydra, texts: list[str], mode: RunMode) -> DictConfig | None:
-        try:
+        with suppress(Exception):  # composing again with forced overrides explains it
             return hydra.compose_config(self.name, list(texts), mode)
-        except NotAllowedError:
-            raise
-        except Exception:
-            return None
+        return None
 
     def _valid(self, hydra: Hydra, texts: list[str], issues: list[ConfigIssue]) -> DictConfig | None:
         """The config of one job; its errors are added to `issues`, labelled with their origin."""
@@ -122,8 +120,7 @@ class Composer:
         if config is not None:
             label = origins(hydra, self.name, texts, composed)
             guard_hydra_node(config, label)
-            job_issues = [*_unnamed_folders(config), *_job_issues(config, label)]
-            issues += [ConfigIssue(label(issue.path), issue.message) for issue in job_issues]
+            issues += [*_unnamed_folders(config, label), *_job_issues(config, label)]
         return config
 
 
@@ -141,15 +138,15 @@ def without_hydra(config: DictConfig) -> DictConfig:
     return task
 
 
-def _unnamed_folders(config: DictConfig) -> list[ConfigIssue]:
+def _unnamed_folders(config: DictConfig, label: LocateKey) -> list[ConfigIssue]:
     """Refuses run folders without a name: Hydra would use the current folder, or one called None."""
     issues = []
     for path in ("hydra.run.dir", "hydra.sweep.dir"):
         try:
             if OmegaConf.select(config, path) in (None, "", "-", "."):
-                issues.append(ConfigIssue(path, "expected the path of a folder"))
+                issues.append(ConfigIssue(label(path), "expected the path of a folder"))
         except (OmegaConfBaseException, UserError) as error:
-            issues.append(ConfigIssue(path, one_line(str(error).partition("\n")[0])))
+            issues.append(ConfigIssue(label(path), one_line(str(error).partition("\n")[0])))
     return issues
 
 

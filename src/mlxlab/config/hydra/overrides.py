@@ -4,6 +4,7 @@ import re
 from itertools import accumulate
 from typing import NamedTuple
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import OverrideParseException
@@ -66,14 +67,10 @@ def _parse_error(text: str, error: OverrideParseException) -> str:
 
 def cli_overrides() -> list[str]:
     """The overrides of the running job; empty outside of a job."""
-    from hydra.core.hydra_config import HydraConfig
-
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def group_choices() -> dict[str, str]:
     """Group -> option of the running job; empty outside of a job."""
-    from hydra.core.hydra_config import HydraConfig
-
     chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
     return {str(group): str(option) for group, option in chosen.items() if option and not group.startswith("hydra/")}
