@@ -1,5 +1,6 @@
 """Hostile targets, wherever a config could hold one: refused with 77 before the target is imported."""
 
+import logging
 import shutil
 import sys
 from pathlib import Path
@@ -148,7 +149,16 @@ def test_the_environment_is_not_copied_into_a_config(line, monkeypatch):  # noqa
     assert "hunter2secret" not in line.out + line.err
 
 
-def test_the_logging_configs_of_hydra_are_accepted(line):  # noqa: F811
+@pytest.fixture
+def restored_log_handlers():
+    before = list(logging.root.handlers)
+    yield
+    for handler in [handler for handler in logging.root.handlers if handler not in before]:
+        logging.root.removeHandler(handler)
+        handler.close()
+
+
+def test_the_logging_configs_of_hydra_are_accepted(line, restored_log_handlers):  # noqa: F811
     assert line("hydra/job_logging=default") == 0
     assert (line.runs[0][1] / "train.log").is_file()
 
