@@ -22,9 +22,9 @@ def save(store, step, **kwargs):
 def test_a_saved_checkpoint_is_loaded_unchanged(tmp_path):
     store = CheckpointStore(tmp_path)
     save(store, 3)
-    found = store.load()
-    assert (found.step, found.state) == (3, state_at(3))
-    np.testing.assert_array_equal(np.array(found.weights["w"]), np.arange(100) * 3)
+    loaded = store.load()
+    assert (loaded.step, loaded.state) == (3, state_at(3))
+    np.testing.assert_array_equal(np.array(loaded.weights["w"]), np.arange(100) * 3)
 
 
 def test_the_last_checkpoint_is_that_of_the_highest_step_not_the_latest_file(tmp_path):
@@ -46,14 +46,14 @@ def test_a_flipped_bit_is_detected_and_the_previous_checkpoint_is_loaded(tmp_pat
     store = CheckpointStore(tmp_path)
     rng = np.random.default_rng(0)
     size = (save(store, 1) / name).stat().st_size
-    for place in rng.integers(0, size, 10):
+    for offset in rng.integers(0, size, 10):
         path = save(store, 2) / name
         data = bytearray(path.read_bytes())
-        data[min(place, len(data) - 1)] ^= 1 << int(rng.integers(8))
+        data[min(offset, len(data) - 1)] ^= 1 << int(rng.integers(8))
         path.write_bytes(data)
-        found = store.load()
-        assert found.step == 1
-        assert found.skipped[0].startswith("step-00000002: ")
+        loaded = store.load()
+        assert loaded.step == 1
+        assert loaded.skipped[0].startswith("step-00000002: ")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "state.json", "manifest.json"])

@@ -75,11 +75,11 @@ def test_a_new_run_in_a_used_folder_sets_the_old_checkpoints_aside(tmp_path):
 
 def test_points_of_an_attempt_without_checkpoints_are_taken_back(tmp_path):
     settings = [setting for setting in SETTINGS if not setting.startswith("tracking")]
-    words = [*settings, *tracked(tmp_path), f"hydra.run.dir={tmp_path}/run", "resume=auto"]
-    assert run_here(*words).returncode == 0
+    args = [*settings, *tracked(tmp_path), f"hydra.run.dir={tmp_path}/run", "resume=auto"]
+    assert run_here(*args).returncode == 0
     uid = starts(tmp_path / "run")[0]["uid"]
     (tmp_path / "run" / "checkpoints").rename(tmp_path / "lost")
-    assert run_here(*words).returncode == 0
+    assert run_here(*args).returncode == 0
     lines = [json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()]
     points = [(line["s"], name) for line in lines for name in line.get("m", {})]
     assert len(points) == len(set(points)) > 0

@@ -8,9 +8,9 @@ from mlxlab.cli.train import main
 from support.processes import tiny_overrides
 
 SMALL = [
-    word
-    for word in tiny_overrides("model.hidden_size=64", "data.batch_size=4")
-    if not word.startswith(("trainer.", "callbacks.", "checkpointing."))
+    setting
+    for setting in tiny_overrides("model.hidden_size=64", "data.batch_size=4")
+    if not setting.startswith(("trainer.", "callbacks.", "checkpointing."))
 ]
 TITANIC = ["data.source=synthetic"]
 TEXT = ["data=streaming", "data.tokenizer.vocab_size=300", "data.seq_len=16", "data.shuffle.window=10"]
@@ -37,14 +37,14 @@ def first_and_last(folder):
 @pytest.mark.parametrize("data", [TITANIC, TEXT], ids=["titanic", "text"])
 def test_one_batch_is_memorised(tmp_path, text, model, data):
     more = ["model.num_filters=8", "model.kernel_sizes=[2,3]"] if model == "cnn_hybrid" else []
-    words = [*SMALL, f"model={model}", *more, *data, *([text] if data is TEXT else []), "debug=one_batch"]
-    assert main([*words, "trainer.learning_rate=1e-2", f"hydra.run.dir={tmp_path / 'run'}"]) == 0
+    args = [*SMALL, f"model={model}", *more, *data, *([text] if data is TEXT else []), "debug=one_batch"]
+    assert main([*args, "trainer.learning_rate=1e-2", f"hydra.run.dir={tmp_path / 'run'}"]) == 0
     first, last = first_and_last(tmp_path / "run")
     assert last < 0.1 * first
 
 
 @pytest.mark.parametrize("data", [TITANIC, TEXT], ids=["titanic", "text"])
 def test_overfit_batches_repeats_the_same_batches_every_epoch(tmp_path, text, data):
-    words = [*SMALL, *data, *([text] if data is TEXT else []), "debug=overfit", "trainer.epochs=4"]
-    assert main([*words, f"hydra.run.dir={tmp_path / 'run'}"]) == 0
+    args = [*SMALL, *data, *([text] if data is TEXT else []), "debug=overfit", "trainer.epochs=4"]
+    assert main([*args, f"hydra.run.dir={tmp_path / 'run'}"]) == 0
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()][-1:] == ["step-00000020"]

@@ -33,17 +33,17 @@ def states(out: str) -> list[str]:
 
 
 def test_a_student_of_another_family_learns_from_a_run_and_caches_its_soft_targets(teacher, tmp_path, capsys):
-    words = [
+    args = [
         *STUDENT,
         "model=cnn_hybrid",
         "model.kernel_sizes=[2]",
         "model.num_filters=4",
     ]
-    words += ["trainer.distillation.teacher_cache={top_k: 1, dtype: float16}", f"trainer.teachers=[{teacher}]"]
-    words += ["trainer.loss.alpha=0.25"]
+    args += ["trainer.distillation.teacher_cache={top_k: 1, dtype: float16}", f"trainer.teachers=[{teacher}]"]
+    args += ["trainer.loss.alpha=0.25"]
     outputs = []
     for name, log_every in (("a", 10), ("b", 3)):
-        assert main([*words, f"hydra.run.dir={tmp_path}/{name}", f"trainer.log_every={log_every}"]) == 0
+        assert main([*args, f"hydra.run.dir={tmp_path}/{name}", f"trainer.log_every={log_every}"]) == 0
         outputs.append(capsys.readouterr())
     assert f"teacher: {teacher}" in outputs[0].err
     assert "teachers unchanged" in outputs[0].err
@@ -83,8 +83,8 @@ def test_a_student_of_another_family_learns_from_a_run_and_caches_its_soft_targe
 )
 def test_an_impossible_teacher_is_one_line(teacher, tmp_path, capsys, monkeypatch, teachers, overrides, code, message):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/none.db")
-    words = [*STUDENT, f"trainer.teachers=[{teachers.format(teacher)}]", *overrides, f"hydra.run.dir={tmp_path}"]
-    exit_code = main(words)
+    args = [*STUDENT, f"trainer.teachers=[{teachers.format(teacher)}]", *overrides, f"hydra.run.dir={tmp_path}"]
+    exit_code = main(args)
     error = capsys.readouterr().err
     assert exit_code == code, error
     assert message in error.splitlines()[-1]
@@ -92,8 +92,8 @@ def test_an_impossible_teacher_is_one_line(teacher, tmp_path, capsys, monkeypatc
 
 
 def test_other_teachers_on_resume_are_refused_unless_the_options_name_them_too(teacher, tmp_path, capsys):
-    words = [*STUDENT, f"trainer.teachers=[{teacher}]", f"hydra.run.dir={tmp_path}"]
-    assert main(words) == 0
+    args = [*STUDENT, f"trainer.teachers=[{teacher}]", f"hydra.run.dir={tmp_path}"]
+    assert main(args) == 0
     changed = f"trainer.teachers=[{teacher}/checkpoints/last]"
     assert main([*STUDENT, changed, f"hydra.run.dir={tmp_path}", "resume=auto"]) == 2
     assert "expected the teachers of trainer.teachers" in capsys.readouterr().err.splitlines()[-1]
@@ -108,20 +108,20 @@ def test_a_distillation_loss_is_refused_without_trainer_distill(tmp_path, capsys
 
 def test_a_teacher_that_may_have_seen_the_validation_rows_is_reported(teacher, tmp_path, capsys):
     for share, warned in ((0.2, False), (0.3, True)):
-        words = [*STUDENT, f"trainer.teachers=[{teacher}]", f"data.valid_fraction={share}"]
-        assert main([*words, f"hydra.run.dir={tmp_path}/{share}"]) == 0
+        args = [*STUDENT, f"trainer.teachers=[{teacher}]", f"data.valid_fraction={share}"]
+        assert main([*args, f"hydra.run.dir={tmp_path}/{share}"]) == 0
         assert ("was validated on other data" in capsys.readouterr().err) == warned
 
 
 @pytest.mark.parametrize("role", ["teacher", pytest.param("residual", marks=pytest.mark.fault_injection)])
 def test_three_rounds_killed_in_the_second_and_resumed_equal_uninterrupted_ones(teacher, tmp_path, capsys, role):
-    words = [
+    args = [
         *STUDENT,
         f"trainer.teachers=[{teacher}]",
         "trainer.distillation.rounds=3",
         f"trainer.distillation.previous_students={role}",
     ]
-    again = [*words, f"hydra.run.dir={tmp_path}/killed", "resume=auto"]
+    again = [*args, f"hydra.run.dir={tmp_path}/killed", "resume=auto"]
     process = start(*again)
     wait_for(tmp_path / "killed" / "rounds" / "2" / "checkpoints" / "step-00000003", process)
     process.kill()
@@ -130,7 +130,7 @@ def test_three_rounds_killed_in_the_second_and_resumed_equal_uninterrupted_ones(
     assert main(again) == 0
     resumed = capsys.readouterr()
     assert "resumed from step-" in resumed.err
-    assert main([*words, f"hydra.run.dir={tmp_path}/whole"]) == 0
+    assert main([*args, f"hydra.run.dir={tmp_path}/whole"]) == 0
     whole = states(capsys.readouterr().out)
     assert len(set(whole)) == 3
     assert states(resumed.out) == whole[1:], "the first round is not repeated, the second not skipped"
@@ -153,16 +153,16 @@ def test_stories_distilled_trains_a_student_with_the_teachers_tokenizer(tmp_path
     text = tmp_path / "text.jsonl"
     lines = [{"text": f"Line {n} says that {n * n} is a square. " * 4} for n in range(200)]
     text.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    words = [
+    args = [
         "experiment=stories_distilled",
         f"data.source={text}",
         "data.validation.fraction=0.2",
         "tracking=none",
         *SHRUNK,
     ]
-    words += ["trainer.eval_batches=1"]
-    assert main([*words, "data.tokenizer.vocab_size=300", f"hydra.run.dir={tmp_path}/teacher"]) == 0
-    student = [*words, f"trainer.teachers=[{tmp_path}/teacher]", "data.tokenizer.vocab_size=280"]
+    args += ["trainer.eval_batches=1"]
+    assert main([*args, "data.tokenizer.vocab_size=300", f"hydra.run.dir={tmp_path}/teacher"]) == 0
+    student = [*args, f"trainer.teachers=[{tmp_path}/teacher]", "data.tokenizer.vocab_size=280"]
     cache = "trainer.distillation.teacher_cache={top_k: 20}"
     assert main([*student, cache, "seed=3", f"hydra.run.dir={tmp_path}/student"]) == 0
     log = capsys.readouterr().err
@@ -176,8 +176,8 @@ def test_stories_distilled_trains_a_student_with_the_teachers_tokenizer(tmp_path
 
 
 def test_titanic_distilled_runs_without_a_teacher(tmp_path):
-    words = ["experiment=titanic_distilled", "data.source=synthetic", "trainer.max_steps=2", "tracking=none"]
-    assert main([*words, f"hydra.run.dir={tmp_path}"]) == 0
+    args = ["experiment=titanic_distilled", "data.source=synthetic", "trainer.max_steps=2", "tracking=none"]
+    assert main([*args, f"hydra.run.dir={tmp_path}"]) == 0
 
 
 def test_the_router_of_the_documentation_weighs_teachers(teacher, tmp_path):
@@ -186,9 +186,9 @@ def test_the_router_of_the_documentation_weighs_teachers(teacher, tmp_path):
         [block] = re.findall(rf"```{kind}\n# {re.escape(name)}\n(.*?)```", text, re.S)
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(block)
-    words = [*STUDENT, f"trainer.teachers=[{teacher}, {teacher}]", f"hydra.run.dir={tmp_path}/run"]
-    words += [f"--config-dir={tmp_path}/my_conf", "trainer/loss=loudest"]
-    done = run(*words, PYTHONPATH=str(tmp_path), MLXLAB_ALLOWED_TARGETS="mine.loudest")
+    args = [*STUDENT, f"trainer.teachers=[{teacher}, {teacher}]", f"hydra.run.dir={tmp_path}/run"]
+    args += [f"--config-dir={tmp_path}/my_conf", "trainer/loss=loudest"]
+    done = run(*args, PYTHONPATH=str(tmp_path), MLXLAB_ALLOWED_TARGETS="mine.loudest")
     assert done.returncode == 0, done.stderr
     [config] = (tmp_path / "run").glob("inference/config.yaml")
     assert "mine.loudest" in config.read_text()
@@ -198,9 +198,9 @@ def test_the_router_of_the_documentation_weighs_teachers(teacher, tmp_path):
 def test_cross_validation_with_a_teacher_per_fold_reports_teacher_and_student_alone(tmp_path, capsys):
     from mlxlab.cli.crossvalidate import main as crossvalidate
 
-    words = ["data.source=synthetic", "trainer.max_steps=2", "folds=2", "seeds=1", f"folder={tmp_path}"]
+    args = ["data.source=synthetic", "trainer.max_steps=2", "folds=2", "seeds=1", f"folder={tmp_path}"]
     teacher = "teacher=experiment=titanic data.source=synthetic trainer.max_steps=4"
-    assert crossvalidate(["experiment=titanic_distilled", *words, teacher]) == 0
+    assert crossvalidate(["experiment=titanic_distilled", *args, teacher]) == 0
     out = capsys.readouterr().out
     assert "| teacher" in out
     assert "| student alone" in out

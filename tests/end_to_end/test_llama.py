@@ -25,7 +25,7 @@ def test_a_gguf_model_is_fine_tuned_resumed_without_the_file_and_generates(tmp_p
     lines = [json.dumps({"text": f"Line {n} tells of {n * n} sheep. " * 4}) for n in range(40)]
     (tmp_path / "text.jsonl").write_text("\n".join(lines))
     settings = [
-        word for word in SMALL if not word.startswith(("model.", "trainer.max", "trainer.eval", "trainer.lear"))
+        name for name in SMALL if not name.startswith(("model.", "trainer.max", "trainer.eval", "trainer.lear"))
     ]
     settings += ["model=transformer", "trainer.learning_rate=1e-9", "trainer.eval_every=3", "resume=auto"]
     settings += [f"data.source={tmp_path}/text.jsonl", f"hydra.run.dir={tmp_path}/run"]

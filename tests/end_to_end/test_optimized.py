@@ -15,7 +15,7 @@ SHORT += ["callbacks.memory_monitor.every_steps=1", "callbacks.early_stopping.pa
 
 @pytest.mark.parametrize("model", ["bert", "cnn_hybrid", "transformer"])
 def test_every_family_and_every_callback_work_with_the_optimized_step(tmp_path, model):
-    words = [
+    args = [
         "trainer.step.accumulate=3",
         "trainer.step.activation_checkpointing=true",
         "trainer.ema_decay=0.9",
@@ -26,9 +26,9 @@ def test_every_family_and_every_callback_work_with_the_optimized_step(tmp_path, 
         "callbacks.example_losses.every_steps=1",
         f"tracking={'mlflow' if model == 'bert' else 'none'}",
     ]
-    settings = [word for word in SHORT if not word.startswith("tracking=")]
+    settings = [setting for setting in SHORT if not setting.startswith("tracking=")]
     store = [f"tracking.uri=sqlite:///{tmp_path}/store.db"]
-    finished = run(*settings, *words, *more, *(store if model == "bert" else []), f"hydra.run.dir={tmp_path}/run")
+    finished = run(*settings, *args, *more, *(store if model == "bert" else []), f"hydra.run.dir={tmp_path}/run")
     assert finished.returncode == 0, finished.stderr
     assert "Traceback" not in finished.stderr
     figures = json.loads((tmp_path / "run" / "metrics.json").read_text())
@@ -57,13 +57,11 @@ def test_accumulation_with_ema_killed_and_resumed_ends_in_the_same_state(tmp_pat
 
 @pytest.mark.fault_injection
 def test_a_run_with_adaptive_batch_size_resumes_with_its_current_size(tmp_path):
-    words = ["trainer.max_steps=12", *tiny_overrides("trainer.max_steps=12")[:-1], *LEAN, f"hydra.run.dir={tmp_path}"]
-    words += [
-        f"callbacks.adaptive_batch.{setting}" for setting in ("max=32", "interval=4", "cooldown=4", "budget=1000")
-    ]
-    first = run(*words)
+    args = ["trainer.max_steps=12", *tiny_overrides("trainer.max_steps=12")[:-1], *LEAN, f"hydra.run.dir={tmp_path}"]
+    args += [f"callbacks.adaptive_batch.{setting}" for setting in ("max=32", "interval=4", "cooldown=4", "budget=1000")]
+    first = run(*args)
     assert first.returncode == 0, first.stderr
-    second = run(*words[1:], "resume=auto", "trainer.max_steps=16")
+    second = run(*args[1:], "resume=auto", "trainer.max_steps=16")
     assert second.returncode == 0, second.stderr
     newest = max((tmp_path / "checkpoints").glob("step-*"))
     state = json.loads((newest / "state.json").read_text())
@@ -73,9 +71,9 @@ def test_a_run_with_adaptive_batch_size_resumes_with_its_current_size(tmp_path):
 
 @pytest.mark.fault_injection
 def test_changing_the_optimizer_on_resume_is_one_line(tmp_path):
-    words = [*tiny_overrides("trainer.max_steps=4")[:-1], *LEAN, f"hydra.run.dir={tmp_path}"]
-    run(*words, "trainer.max_steps=4")
-    finished = run(*words, "resume=auto", "trainer/optimizer=muon", "trainer.max_steps=8")
+    args = [*tiny_overrides("trainer.max_steps=4")[:-1], *LEAN, f"hydra.run.dir={tmp_path}"]
+    run(*args, "trainer.max_steps=4")
+    finished = run(*args, "resume=auto", "trainer/optimizer=muon", "trainer.max_steps=8")
     assert finished.returncode == 2
     assert "trainer.optimizer" in finished.stderr
     assert "Traceback" not in finished.stderr

@@ -61,11 +61,11 @@ def own(tmp_path):
     (folder / "bag.yaml").write_text("# A bag of words\n_target_: my_models.BagOfWords\ndimensions: 16\n")
     (folder / "unfinished.yaml").write_text("# Lacks nearly everything\n_target_: my_models.Unfinished\n")
 
-    def call(*words, script="train"):
-        settings = [word for word in TINY if not word.startswith(("model.", "trainer."))]
+    def call(*args, script="train"):
+        settings = [setting for setting in TINY if not setting.startswith(("model.", "trainer."))]
         if script == "train":
-            words = ("--config-dir", str(tmp_path / "my_conf"), *settings, "trainer.max_steps=4", *words)
-        return run(*words, script=script, PYTHONPATH=str(tmp_path), MLXLAB_ALLOWED_TARGETS=ALLOWED)
+            args = ("--config-dir", str(tmp_path / "my_conf"), *settings, "trainer.max_steps=4", *args)
+        return run(*args, script=script, PYTHONPATH=str(tmp_path), MLXLAB_ALLOWED_TARGETS=ALLOWED)
 
     return call
 
@@ -83,14 +83,14 @@ def test_an_own_backbone_is_trained_and_evaluated_as_a_classifier(own, tmp_path,
 def test_an_own_backbone_is_trained_as_a_masked_language_model(own, tmp_path):
     text = tmp_path / "text.jsonl"
     text.write_text("\n".join(json.dumps({"text": f"{n} fish {n + 1} fish red fish blue fish"}) for n in range(300)))
-    words = [
+    args = [
         "data=streaming",
         f"data.source={text}",
         "data.tokenizer.vocab_size=270",
         "data.seq_len=16",
         "data.validation.fraction=0.1",
     ]
-    done = own("model=bag", "model/size=none", *words, f"hydra.run.dir={tmp_path}/run")
+    done = own("model=bag", "model/size=none", *args, f"hydra.run.dir={tmp_path}/run")
     assert done.returncode == 0, done.stderr
 
 

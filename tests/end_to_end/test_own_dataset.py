@@ -30,8 +30,8 @@ def project(tmp_path_factory):
     (folder / "my_conf" / "data").mkdir(parents=True)
     (folder / "my_conf" / "data" / "reviews.yaml").write_text(NODE)
     (folder / "reviews.py").write_text(CODE)
-    words = {"positive": "a great and lovely film", "negative": "a dull and tedious film"}
-    lines = [f"{label}\t{words[label]}, number {n}" for n in range(30) for label in words]
+    texts = {"positive": "a great and lovely film", "negative": "a dull and tedious film"}
+    lines = [f"{label}\t{texts[label]}, number {n}" for n in range(30) for label in texts]
     (folder / "reviews.tsv").write_text("\n".join(lines) + "\n")
     return folder
 
@@ -41,8 +41,8 @@ def environment(project):
 
 
 def train(project, folder, *settings, **changes):
-    words = ["--config-dir", str(project / "my_conf"), *SETTINGS, f"data.source={project / 'reviews.tsv'}"]
-    return run(*words, f"hydra.run.dir={folder}", *settings, **(environment(project) | changes))
+    texts = ["--config-dir", str(project / "my_conf"), *SETTINGS, f"data.source={project / 'reviews.tsv'}"]
+    return run(*texts, f"hydra.run.dir={folder}", *settings, **(environment(project) | changes))
 
 
 @pytest.fixture(scope="module")

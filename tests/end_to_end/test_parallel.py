@@ -85,9 +85,9 @@ def test_launched_processes_without_trainer_parallel_are_refused():
     assert done.returncode != 0
 
 
-@pytest.mark.parametrize("words", [["nproc=zwei"], ["nproc=2", "backend=rong"], ["nproc=2", "-m", "seed=1,2"]])
-def test_an_impossible_launch_is_one_line(words):
-    done = run_here(*words, script="launch")
+@pytest.mark.parametrize("args", [["nproc=zwei"], ["nproc=2", "backend=rong"], ["nproc=2", "-m", "seed=1,2"]])
+def test_an_impossible_launch_is_one_line(args):
+    done = run_here(*args, script="launch")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
 
 

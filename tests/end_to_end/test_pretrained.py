@@ -70,13 +70,13 @@ def write(folder):
 def test_a_pretrained_model_is_fine_tuned_resumed_and_restored_without_its_folder(tmp_path):
     weights = write(tmp_path / "theirs")
     settings = [
-        word for word in tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2") if not word.startswith("model")
+        item for item in tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2") if not item.startswith("model")
     ]
     settings += [f"hydra.run.dir={tmp_path}/run", "resume=auto", "trainer.learning_rate=1e-9"]
     first = run(*settings, f"model.pretrained={tmp_path}/theirs")
     assert first.returncode == 0, first.stderr
     shutil.rmtree(tmp_path / "theirs")
-    longer = [word.replace("max_steps=4", "max_steps=6") for word in settings]
+    longer = [item.replace("max_steps=4", "max_steps=6") for item in settings]
     again = run(*longer)
     assert again.returncode == 0, again.stderr
     assert "resumed from step-00000004" in again.stderr

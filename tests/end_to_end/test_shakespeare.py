@@ -8,14 +8,14 @@ import pytest
 from support.processes import run
 from support.titanic import real_rows
 
-WORDS = ["experiment=shakespeare_char", "tracking=none"]
+SETTINGS = ["experiment=shakespeare_char", "tracking=none"]
 
 
 def test_shakespeare_char_trains_on_characters_and_validates_on_the_end_of_the_text(tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("\n".join(f"{row.name}: ticket {row.ticket}" for row in real_rows() if row.name.isascii()))
     shorter = ["trainer.max_steps=4", "trainer.eval_every=2", "trainer.schedule.warmup=1", "data.prefetch=0"]
-    done = run(*WORDS, *shorter, f"data.source={text}", f"hydra.run.dir={tmp_path / 'run'}")
+    done = run(*SETTINGS, *shorter, f"data.source={text}", f"hydra.run.dir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "run" / "metrics.json").read_text())["metrics"]
     assert figures.keys() == {"valid/loss", "valid/perplexity", "valid/bits_per_byte"}
@@ -24,7 +24,7 @@ def test_shakespeare_char_trains_on_characters_and_validates_on_the_end_of_the_t
 
 
 def test_shakespeare_char_without_its_text_is_one_line(tmp_path):
-    done = run(*WORDS, "data.source=no-such.txt", f"hydra.run.dir={tmp_path / 'run'}")
+    done = run(*SETTINGS, "data.source=no-such.txt", f"hydra.run.dir={tmp_path / 'run'}")
     assert done.returncode == 66
     assert "no-such.txt" in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -33,6 +33,6 @@ def test_shakespeare_char_without_its_text_is_one_line(tmp_path):
 @pytest.mark.fault_injection
 @pytest.mark.skipif(not os.environ.get("MLXLAB_SHAKESPEARE"), reason="MLXLAB_SHAKESPEARE names no tinyshakespeare.txt")
 def test_shakespeare_char_reaches_the_published_loss(tmp_path):
-    done = run(*WORDS, f"data.source={os.environ['MLXLAB_SHAKESPEARE']}", f"hydra.run.dir={tmp_path / 'run'}")
+    done = run(*SETTINGS, f"data.source={os.environ['MLXLAB_SHAKESPEARE']}", f"hydra.run.dir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["final"]["valid/loss"] <= 1.88

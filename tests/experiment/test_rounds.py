@@ -18,7 +18,7 @@ from mlxlab.training.device_batch import to_device
 from support.models import weights_of
 from support.rounds import make_rounds
 
-WORDS = [
+SETTINGS = [
     "trainer=distill",
     "tracking=none",
     "data.source=synthetic",
@@ -35,8 +35,8 @@ WORDS = [
 ]
 
 
-def train_run(folder, *words):
-    assert main([*WORDS, *words, f"hydra.run.dir={folder}"]) == 0
+def train_run(folder, *overrides):
+    assert main([*SETTINGS, *overrides, f"hydra.run.dir={folder}"]) == 0
     return folder
 
 
@@ -113,7 +113,7 @@ def test_the_table_of_rounds_shows_student_ensemble_and_members_of_each_round(tw
 def test_metrics_of_a_round_that_is_evaluated_again_on_resume_are_recorded_once(tmp_path, monkeypatch):
     monkeypatch.setattr(queue, "start_syncer", lambda _address: False)
     store = [f"tracking.uri=sqlite:///{tmp_path}/mlflow.db", "tracking.wait=0", "tracking.log_models=false"]
-    settings = [word for word in WORDS if not word.startswith("tracking")]
+    settings = [setting for setting in SETTINGS if not setting.startswith("tracking")]
     folder = tmp_path / "run"
     args = [*settings, "tracking=mlflow", *store, "trainer.distillation.rounds=2", f"hydra.run.dir={folder}"]
     assert main(args) == 0

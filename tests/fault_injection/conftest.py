@@ -5,19 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from support.fault_injection.harness import Nursery, nursery
+from support.fault_injection.harness import ForkServer, fork_server
 
 
 @pytest.fixture
-def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+def summarize(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
     """A line of counts for the summary; it is shown also when the test fails later."""
     return lambda line: record_property("fault_injection", line)
 
 
 @pytest.fixture(scope="session")
-def shared_nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    with nursery(tmp_path_factory.mktemp("nursery")) as made:
-        yield made
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    with fork_server(tmp_path_factory.mktemp("server")) as server:
+        yield server
 
 
 @pytest.fixture

@@ -17,25 +17,25 @@ from mlxlab.checkpoint.resume import resolve_resume
 from mlxlab.checkpoint.store import CheckpointStore, load_checkpoint
 from mlxlab.errors import CheckpointUnavailableError
 from support.checkpoints import state_at
-from support.fault_injection.harness import MODELS, SEED, Nursery, committed, counts, reference, rng_for, settings
+from support.fault_injection.harness import MODELS, SEED, ForkServer, committed, counts, reference, rng_for, settings
 from support.processes import run
 
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json", MANIFEST)
 
 
 @pytest.fixture(scope="module")
-def runs(shared_nursery: Nursery, tmp_path_factory) -> list[Path]:
+def runs(shared_server: ForkServer, tmp_path_factory) -> list[Path]:
     """Run folders with two checkpoints each, of every model."""
     folder = tmp_path_factory.mktemp("committed")
     for model in MODELS:
         argv = settings(model, "trainer.max_steps=4", "trainer.eval_every=4", f"hydra.run.dir={folder}/{model}")
-        assert shared_nursery.run(argv).returncode == 0, shared_nursery.folder
+        assert shared_server.run(argv).returncode == 0, shared_server.folder
         assert [path.name for path in committed(folder / model)] == ["step-00000002", "step-00000004"]
     return [folder / model for model in MODELS]
 
 
 @pytest.fixture
-def fresh(runs, tmp_path):
+def copy_run(runs, tmp_path):
     """A function: a copy of a run folder, its newest checkpoint, and that it falls back."""
 
     def make(number: int = 0) -> tuple[Path, Path]:
@@ -49,52 +49,52 @@ def fresh(runs, tmp_path):
 
 def falls_back(folder: Path) -> str:
     """The reason why the newest was not taken."""
-    found = resolve_resume("auto", folder)
-    assert found is not None
-    assert found.step == 2
-    assert len(found.skipped) == 1
-    assert found.skipped[0].startswith("step-00000004: ")
-    assert "\n" not in found.skipped[0]
+    loaded = resolve_resume("auto", folder)
+    assert loaded is not None
+    assert loaded.step == 2
+    assert len(loaded.skipped) == 1
+    assert loaded.skipped[0].startswith("step-00000004: ")
+    assert "\n" not in loaded.skipped[0]
     assert list((folder / "checkpoints").glob("rejected-step-00000004-*")), "set aside, not deleted"
-    return found.skipped[0]
+    return loaded.skipped[0]
 
 
-def place_of(rng: random.Random, data: bytes) -> int:
+def offset_of(rng: random.Random, data: bytes) -> int:
     """A place in a file: half of the time in its first 4,096 bytes, where the headers are."""
     return rng.randrange(min(4096, len(data)) if rng.random() < 0.5 else len(data))
 
 
 @pytest.mark.parametrize("flips", [120, pytest.param(2000, marks=pytest.mark.fault_injection)])
-def test_every_flipped_bit_is_detected_before_use(fresh, tell, flips):
+def test_every_flipped_bit_is_detected_before_use(copy_run, summarize, flips):
     rng, seen = rng_for("flips"), Counter()
     for number in range(flips):
         if number % 100 == 0 or number < 3:
-            folder, newest = fresh(number // 100 if number % 100 == 0 else number)
+            folder, newest = copy_run(number // 100 if number % 100 == 0 else number)
         path = newest / FILES[number % len(FILES)]
-        whole = path.read_bytes()
-        at = place_of(rng, whole)
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :])
+        expected = path.read_bytes()
+        at = offset_of(rng, expected)
+        path.write_bytes(expected[:at] + bytes([expected[at] ^ 1 << rng.randrange(8)]) + expected[at + 1 :])
         falls_back(folder)
         aside = next((folder / "checkpoints").glob("rejected-*"))
         aside.rename(newest)
-        path.write_bytes(whole)
+        path.write_bytes(expected)
         seen[path.name] += 1
     assert resolve_resume("auto", folder).step == 4, "the mended one is taken again"
-    tell(f"{flips} flipped bits ({counts(seen)}): {flips} seen before use, {flips} fell back (seed {SEED})")
+    summarize(f"{flips} flipped bits ({counts(seen)}): {flips} seen before use, {flips} fell back (seed {SEED})")
 
 
 @pytest.mark.parametrize("cuts", [20, pytest.param(200, marks=pytest.mark.fault_injection)])
-def test_every_truncated_or_extended_file_is_detected_before_use(fresh, tell, cuts):
+def test_every_truncated_or_extended_file_is_detected_before_use(copy_run, summarize, cuts):
     rng, seen = rng_for("cuts"), Counter()
     for number in range(cuts):
-        folder, newest = fresh(number)
+        folder, newest = copy_run(number)
         path = newest / FILES[number % len(FILES)]
-        whole = path.read_bytes()
+        expected = path.read_bytes()
         longer = number % 10 == 9
-        path.write_bytes(whole + bytes(rng.randint(1, 9)) if longer else whole[: place_of(rng, whole)])
+        path.write_bytes(expected + bytes(rng.randint(1, 9)) if longer else expected[: offset_of(rng, expected)])
         falls_back(folder)
         seen["lengthened" if longer else "cut"] += 1
-    tell(f"{cuts} lengths changed ({counts(seen)}): {cuts} seen before use, {cuts} fell back (seed {SEED})")
+    summarize(f"{cuts} lengths changed ({counts(seen)}): {cuts} seen before use, {cuts} fell back (seed {SEED})")
 
 
 def missing(newest: Path, name: str) -> None:
@@ -140,29 +140,29 @@ HARM = (missing, of_another_step, foreign, empty, link_to_itself_elsewhere, dang
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("harm", HARM, ids=lambda harm: harm.__name__)
-def test_missing_swapped_and_foreign_files_are_detected_before_use(fresh, harm, name):
-    folder, newest = fresh()
+def test_missing_swapped_and_foreign_files_are_detected_before_use(copy_run, harm, name):
+    folder, newest = copy_run()
     harm(newest, name)
     falls_back(folder)
 
 
-def test_a_checkpoint_copied_to_another_step_is_refused(fresh):
-    folder, newest = fresh()
+def test_a_checkpoint_copied_to_another_step_is_refused(copy_run):
+    folder, newest = copy_run()
     shutil.rmtree(newest)
     shutil.copytree(newest.with_name("step-00000002"), newest)
     falls_back(folder)
 
 
-def test_a_checkpoint_that_is_a_link_is_not_followed(fresh):
-    folder, newest = fresh()
+def test_a_checkpoint_that_is_a_link_is_not_followed(copy_run):
+    folder, newest = copy_run()
     newest.rename(folder / "elsewhere")
     newest.symlink_to(folder / "elsewhere")
     assert resolve_resume("auto", folder).step in (2, 4)
     assert (folder / "elsewhere" / MANIFEST).exists()
 
 
-def test_files_that_the_manifest_does_not_name_are_never_read(fresh):
-    folder, newest = fresh()
+def test_files_that_the_manifest_does_not_name_are_never_read(copy_run):
+    folder, newest = copy_run()
     (newest / "extra.pkl").write_bytes(pickle.dumps(Bomb()))
     (newest / "sitecustomize.py").write_text("raise SystemExit(99)")
     assert resolve_resume("auto", folder).step == 4
@@ -190,8 +190,8 @@ def entry(data: bytes) -> dict:
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/hostname", "a/../../x", "..", ".", "", "\0", "x" * 300, "model\n"])
-def test_hostile_names_in_a_signed_manifest_are_refused(fresh, name):
-    folder, newest = fresh()
+def test_hostile_names_in_a_signed_manifest_are_refused(copy_run, name):
+    folder, newest = copy_run()
     (newest.parent / "x").write_bytes(b"x")
     manifest = json.loads((newest / MANIFEST).read_text())
     manifest["files"][name] = entry(b"x")
@@ -218,8 +218,8 @@ def test_hostile_names_in_a_signed_manifest_are_refused(fresh, name):
     ],
     ids=str,
 )
-def test_malformed_signed_manifests_are_refused(fresh, change):
-    folder, newest = fresh()
+def test_malformed_signed_manifests_are_refused(copy_run, change):
+    folder, newest = copy_run()
     (newest / MANIFEST).write_text(signed(json.loads((newest / MANIFEST).read_text()) | change))
     falls_back(folder)
 
@@ -227,8 +227,8 @@ def test_malformed_signed_manifests_are_refused(fresh, change):
 @pytest.mark.parametrize(
     "text", ["", "null", "[]", "3", "{", '{"checksum": 1}', "NaN", "[" * 100000, "\ufeff{}", "\xff"]
 )
-def test_an_invalid_manifest_is_refused(fresh, text):
-    folder, newest = fresh()
+def test_an_invalid_manifest_is_refused(copy_run, text):
+    folder, newest = copy_run()
     (newest / MANIFEST).write_bytes(text.encode("latin-1", "ignore"))
     falls_back(folder)
 
@@ -246,8 +246,8 @@ def test_an_invalid_manifest_is_refused(fresh, text):
     ],
     ids=["pickle", "empty", "all_ones", "huge_header", "no_tensors", "null", "deep"],
 )
-def test_an_invalid_safetensors_file_is_refused_even_with_a_valid_checksum(fresh, data):
-    folder, newest = fresh()
+def test_an_invalid_safetensors_file_is_refused_even_with_a_valid_checksum(copy_run, data):
+    folder, newest = copy_run()
     (newest / "model.safetensors").write_bytes(data)
     manifest = json.loads((newest / MANIFEST).read_text())
     manifest["files"]["model.safetensors"] = entry(data)
@@ -267,8 +267,8 @@ def write_signed_state(newest: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", "{", "{}", "[" * 100000, '{"step": NaN'])
-def test_an_invalid_state_is_refused_even_with_a_valid_checksum(fresh, text):
-    folder, newest = fresh()
+def test_an_invalid_state_is_refused_even_with_a_valid_checksum(copy_run, text):
+    folder, newest = copy_run()
     write_signed_state(newest, text)
     falls_back(folder)
 
@@ -300,8 +300,8 @@ MISSING = "(missing)"
     ],
     ids=str,
 )
-def test_a_state_of_another_shape_is_refused_even_with_a_valid_checksum(fresh, path, value):
-    folder, newest = fresh()
+def test_a_state_of_another_shape_is_refused_even_with_a_valid_checksum(copy_run, path, value):
+    folder, newest = copy_run()
     state = json.loads((newest / "state.json").read_text())
     *parents, key = path
     owner = state
@@ -318,22 +318,22 @@ def test_a_state_of_another_shape_is_refused_even_with_a_valid_checksum(fresh, p
 @pytest.mark.parametrize(
     "name", ["step-4", "step-0000000x", "step-00000009.tmp", "STEP-00000009", "step--0000009", "best", "last", ".tmp-9"]
 )
-def test_foreign_files_in_the_checkpoint_folder_are_left_alone(fresh, name):
-    folder, newest = fresh()
+def test_foreign_files_in_the_checkpoint_folder_are_left_alone(copy_run, name):
+    folder, newest = copy_run()
     (newest.with_name(name)).mkdir()
     (newest.with_name(name + "-file")).write_text("x")
     assert resolve_resume("auto", folder).step == 4
     assert newest.with_name(name).is_dir()
 
 
-def test_a_file_named_like_a_checkpoint_is_ignored(fresh):
-    folder, newest = fresh()
+def test_a_file_named_like_a_checkpoint_is_ignored(copy_run):
+    folder, newest = copy_run()
     newest.with_name("step-00000009").write_text("x")
     assert resolve_resume("auto", folder).step == 4
 
 
-def test_if_all_checkpoints_are_damaged_none_is_used_and_each_is_named(fresh):
-    folder, _ = fresh()
+def test_if_all_checkpoints_are_damaged_none_is_used_and_each_is_named(copy_run):
+    folder, _ = copy_run()
     for path in committed(folder):
         (path / "model.safetensors").write_bytes(b"x")
     with pytest.raises(CheckpointUnavailableError, match=r"step-00000004: .*step-00000002: ") as caught:
@@ -355,31 +355,33 @@ def test_several_damaged_checkpoints_fall_back_to_the_newest_good_one(tmp_path):
     assert len(list(tmp_path.glob("rejected-*"))) == 2
 
 
-def test_a_checkpoint_named_by_its_path_is_verified(fresh):
-    _, newest = fresh()
+def test_a_checkpoint_named_by_its_path_is_verified(copy_run):
+    _, newest = copy_run()
     (newest / "state.json").write_text("{}")
     with pytest.raises(CorruptCheckpointError, match=r"state\.json"):
         load_checkpoint(newest)
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(12, marks=pytest.mark.fault_injection)])
-def test_a_run_with_a_damaged_checkpoint_resumes_from_the_previous_one(shared_nursery, tmp_path, tell, count):
+def test_a_run_with_a_damaged_checkpoint_resumes_from_the_previous_one(shared_server, tmp_path, summarize, count):
     """The whole way through `train`: one line that names it, the same end, no traceback."""
     rng = rng_for("damaged runs")
     for number in range(count):
         argv = settings(list(MODELS)[number % 3], "trainer.max_steps=8")
-        whole = reference(shared_nursery, argv, tmp_path / f"{number}-reference")
+        expected = reference(shared_server, argv, tmp_path / f"{number}-reference")
         here = [*argv, f"hydra.run.dir={tmp_path}/{number}"]
-        shared_nursery.run(here, kill={"save": 4, "call": 2})
+        shared_server.run(here, kill={"save": 4, "call": 2})
         path = committed(tmp_path / str(number))[-1] / FILES[number % len(FILES)]
         data = bytearray(path.read_bytes())
-        data[place_of(rng, data)] ^= 1 << rng.randrange(8)
+        data[offset_of(rng, data)] ^= 1 << rng.randrange(8)
         path.write_bytes(data)
-        resumed = shared_nursery.run(here)
+        resumed = shared_server.run(here)
         assert resumed.err.count(f"skipped {path.parent.name}: ") == 1, resumed.err
         assert "Traceback" not in resumed.err
-        assert resumed.final_state() == whole.final_state
-    tell(f"{count} runs with a damaged newest checkpoint: all went on from the one before, bitwise equal (seed {SEED})")
+        assert resumed.final_state() == expected.final_state
+    summarize(
+        f"{count} runs with a damaged newest checkpoint: all went on from the one before, bitwise equal (seed {SEED})"
+    )
 
 
 def test_a_run_without_a_good_checkpoint_exits_with_76(tmp_path):

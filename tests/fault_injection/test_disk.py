@@ -99,7 +99,7 @@ def calls(tmp_path_factory) -> list[tuple[str, int]]:
 
 @needs_strace
 @pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.fault_injection)])
-def test_kill_at_each_call_of_a_save(calls, tmp_path, tell, every):
+def test_kill_at_each_call_of_a_save(calls, tmp_path, summarize, every):
     chosen, recovered, missed = calls[::every], Counter(), 0
     for number, (name, when) in enumerate(chosen):
         folder = tmp_path / str(number)
@@ -110,13 +110,13 @@ def test_kill_at_each_call_of_a_save(calls, tmp_path, tell, every):
         recovered[f"from step {check_recovery(folder, (2, 3, 4))}"] += 1
     assert recovered.total() >= 0.8 * len(chosen)
     kinds = counts(Counter(name for name, _ in chosen))
-    tell(f"kill at {recovered.total()} system calls of one save ({kinds}): all recovered ({counts(recovered)})")
+    summarize(f"kill at {recovered.total()} system calls of one save ({kinds}): all recovered ({counts(recovered)})")
 
 
 @needs_strace
 @pytest.mark.parametrize("every", [12, pytest.param(1, marks=pytest.mark.fault_injection)])
 def test_a_failing_system_call_in_a_save_leaves_the_previous_checkpoint_and_the_next_save_succeeds(
-    calls, tmp_path, tell, every
+    calls, tmp_path, summarize, every
 ):
     cases = [(name, when, error) for name, when in calls for error in ERRORS.get(name, ())][::every]
     outcome: Counter[str] = Counter()
@@ -125,14 +125,16 @@ def test_a_failing_system_call_in_a_save_leaves_the_previous_checkpoint_and_the_
         done = save_under_strace(folder, "-e", f"trace={name}", "-e", f"inject={name}:error={error}:when={when}")
         assert done.returncode == 0, (name, when, error, done.stderr)
         lines = dict(line.split(" ", 1) for line in done.stdout.splitlines())
-        lost = [step for step, said in lines.items() if said != "saved"]
-        outcome["save refused" if lost else "save stood"] += 1
-        for step in lost:
+        unsaved = [step for step, result in lines.items() if result != "saved"]
+        outcome["save refused" if unsaved else "save stood"] += 1
+        for step in unsaved:
             assert re.match(r"(OSError|PermissionError|RuntimeError|CannotCreateError): ", lines[step]), lines
-        assert len(lost) <= 1
-        check_recovery(folder, (4,) if "4" not in lost else (3,))
+        assert len(unsaved) <= 1
+        check_recovery(folder, (4,) if "4" not in unsaved else (3,))
     kinds = counts(Counter(f"{name} {error}" for name, _, error in cases))
-    tell(f"{len(cases)} errors of calls in one save ({kinds}): {counts(outcome)}; all others intact, the next one good")
+    summarize(
+        f"{len(cases)} errors of calls in one save ({kinds}): {counts(outcome)}; all others intact, the next one good"
+    )
 
 
 @needs_strace
@@ -145,9 +147,9 @@ def test_every_file_is_flushed_before_the_checkpoint_is_renamed(tmp_path):
     at = renames[0]
     temporary = re.search(r'"([^"]*\.tmp-00000003[^"]*)"', events[at][2])[1]
     for file in ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"):
-        mine = [(i, name) for i, (name, path, _) in enumerate(events) if path == f"{temporary}/{file}"]
-        assert mine[-1][1] == "fsync", f"{file} is written after it was flushed"
-        assert mine[-1][0] < at
+        events_of_file = [(i, name) for i, (name, path, _) in enumerate(events) if path == f"{temporary}/{file}"]
+        assert events_of_file[-1][1] == "fsync", f"{file} is written after it was flushed"
+        assert events_of_file[-1][0] < at
     last_file = max(i for i, (_, path, _) in enumerate(events) if path.startswith(f"{temporary}/"))
     assert any(name == "fsync" and path == temporary for name, path, _ in events[last_file + 1 : at])
     assert next((name, path) for name, path, _ in events[at + 1 :] if name == "fsync") == ("fsync", str(folder))
@@ -170,12 +172,12 @@ def test_every_file_is_flushed_before_the_checkpoint_is_renamed(tmp_path):
     ],
     ids=lambda value: value if isinstance(value, str) else errno.errorcode[value],
 )
-def test_a_run_continues_while_saves_fail_and_reports_it_once(shared_nursery, tmp_path, name, number):
+def test_a_run_continues_while_saves_fail_and_reports_it_once(shared_server, tmp_path, name, number):
     argv = settings("bert", "trainer.max_steps=20", *tracked(tmp_path / "project"))
-    whole = reference(shared_nursery, argv, tmp_path / "reference")
+    expected = reference(shared_server, argv, tmp_path / "reference")
     fail = {"name": name, "errno": number, "first": 3, "last": 6}
-    done = shared_nursery.run([*argv, f"hydra.run.dir={tmp_path}/run"], syncer=False, fail=fail)
-    assert done.final_state() == whole.final_state
+    done = shared_server.run([*argv, f"hydra.run.dir={tmp_path}/run"], syncer=False, fail=fail)
+    assert done.final_state() == expected.final_state
     assert NOT_SAVED.findall(done.err) == [
         f"checkpoint of step 6 not saved: {os.strerror(number)}; training continues"
     ], done.err
@@ -183,36 +185,36 @@ def test_a_run_continues_while_saves_fail_and_reports_it_once(shared_nursery, tm
     assert_tidy(tmp_path / "run")
 
 
-def test_a_failing_last_save_exits_with_74_and_the_previous_checkpoint_resumes(shared_nursery, tmp_path):
+def test_a_failing_last_save_exits_with_74_and_the_previous_checkpoint_resumes(shared_server, tmp_path):
     argv = settings("bert", "trainer.max_steps=12")
-    whole = reference(shared_nursery, argv, tmp_path / "reference")
+    expected = reference(shared_server, argv, tmp_path / "reference")
     here = [*argv, f"hydra.run.dir={tmp_path}/run"]
-    done = shared_nursery.run(here, fail={"name": "fsync", "errno": errno.ENOSPC, "first": 4, "last": 99})
+    done = shared_server.run(here, fail={"name": "fsync", "errno": errno.ENOSPC, "first": 4, "last": 99})
     assert done.returncode == 74, done.err
     assert "Traceback" not in done.err
     assert [path.name for path in committed(tmp_path / "run")] == ["step-00000004", "step-00000006"]
-    resumed = shared_nursery.run(here)
+    resumed = shared_server.run(here)
     assert "resumed from step-00000006" in resumed.err
-    assert resumed.final_state() == whole.final_state
+    assert resumed.final_state() == expected.final_state
 
 
-def test_after_an_attempt_without_any_checkpoint_the_store_holds_every_point_once(shared_nursery, tmp_path):
+def test_after_an_attempt_without_any_checkpoint_the_store_holds_every_point_once(shared_server, tmp_path):
     store = f"sqlite:///{tmp_path}/project/mlflow.db"
     here = settings("bert", "trainer.max_steps=6", *tracked(tmp_path / "project"), f"hydra.run.dir={tmp_path}/run")
     elsewhere = settings("bert", "trainer.max_steps=6", *tracked(tmp_path / "elsewhere"))
-    whole = reference(shared_nursery, elsewhere, tmp_path / "reference")
-    failed = shared_nursery.run(here, syncer=False, fail={"name": "fsync", "errno": errno.EIO, "first": 1, "last": 99})
+    expected = reference(shared_server, elsewhere, tmp_path / "reference")
+    failed = shared_server.run(here, syncer=False, fail={"name": "fsync", "errno": errno.EIO, "first": 1, "last": 99})
     assert failed.returncode == 74, failed.err
     assert committed(tmp_path / "run") == []
     for attempt in ("failed", "resumed"):
         if attempt == "resumed":
-            assert shared_nursery.run(here, syncer=False).final_state() == whole.final_state
+            assert shared_server.run(here, syncer=False).final_state() == expected.final_state
         synced = run("sync", f"{tmp_path}/run", f"uri={store}", script="runs")
         assert synced.returncode == 0, synced.stderr
     with closing(sqlite3.connect(tmp_path / "project" / "mlflow.db")) as database:
         assert database.execute("select count(*) from runs").fetchall() == [(1,)]
         points = database.execute("select key, step from metrics").fetchall()
-    assert sorted(points) == sorted(whole.metrics)
+    assert sorted(points) == sorted(expected.metrics)
 
 
 @contextlib.contextmanager
@@ -244,12 +246,12 @@ def fill(folder: Path) -> Path:
     "full_at_the_end",
     [pytest.param(False, id="room_again"), pytest.param(True, id="full_to_the_end", marks=pytest.mark.fault_injection)],
 )
-def test_a_full_disk_costs_saves_and_nothing_else(shared_nursery, tmp_path, full_at_the_end):
+def test_a_full_disk_costs_saves_and_nothing_else(shared_server, tmp_path, full_at_the_end):
     argv = settings("bert", "trainer.max_steps=40", *tracked(tmp_path / "project"))
-    whole = reference(shared_nursery, argv, tmp_path / "reference")
+    expected = reference(shared_server, argv, tmp_path / "reference")
     with small_disk(tmp_path / "disk", "30m") as disk:
         here = [*argv, f"hydra.run.dir={disk}/run"]
-        attempt = shared_nursery.start(here, syncer=False, slow=0.2)
+        attempt = shared_server.start(here, syncer=False, slow=0.2)
         assert attempt.wait_for("evaluation")
         ballast = fill(disk)
         assert attempt.wait_for("evaluation", 3)
@@ -260,44 +262,44 @@ def test_a_full_disk_costs_saves_and_nothing_else(shared_nursery, tmp_path, full
         assert "Traceback" not in attempt.err, attempt.err
         assert attempt.returncode == (74 if full_at_the_end else 0), attempt.err
         ballast.unlink(missing_ok=True)
-        last = shared_nursery.run(here, syncer=False) if full_at_the_end else attempt
-        assert last.final_state() == whole.final_state
+        last = shared_server.run(here, syncer=False) if full_at_the_end else attempt
+        assert last.final_state() == expected.final_state
         assert_tidy(disk / "run")
 
 
 @needs_root
-def test_a_disk_that_is_too_small_is_reported_before_training(shared_nursery, tmp_path):
+def test_a_disk_that_is_too_small_is_reported_before_training(shared_server, tmp_path):
     with small_disk(tmp_path / "disk", "300k") as disk:
-        done = shared_nursery.run(settings("bert", "trainer.max_steps=8", f"hydra.run.dir={disk}/run"))
+        done = shared_server.run(settings("bert", "trainer.max_steps=8", f"hydra.run.dir={disk}/run"))
     assert done.returncode == 74, done.err
     assert "are free" in done.err.split("step 8/8")[0]
     assert "Traceback" not in done.err
 
 
 @needs_root
-def test_a_disk_that_becomes_read_only_during_training_and_writable_again(shared_nursery, tmp_path):
+def test_a_disk_that_becomes_read_only_during_training_and_writable_again(shared_server, tmp_path):
     argv = settings("bert")
-    whole = reference(shared_nursery, argv, tmp_path / "reference")
+    expected = reference(shared_server, argv, tmp_path / "reference")
     (tmp_path / "run").mkdir()
     # Only the checkpoints: the lock and the journal are open for writing, which keeps their disk writable.
     with small_disk(tmp_path / "run" / "checkpoints", "30m") as disk:
-        attempt = shared_nursery.start([*argv, f"hydra.run.dir={tmp_path}/run"], slow=0.3)
+        attempt = shared_server.start([*argv, f"hydra.run.dir={tmp_path}/run"], slow=0.3)
         assert attempt.wait_for("evaluation")
         attempt.wait(0.2)  # a save that goes on beside
         remount(disk, "ro")
         assert attempt.wait_for("evaluation", 3)
         remount(disk, "rw")
         attempt.finish()
-        assert attempt.final_state() == whole.final_state
+        assert attempt.final_state() == expected.final_state
         assert len(NOT_SAVED.findall(attempt.err)) == 1, attempt.err
         assert "Traceback" not in attempt.err
 
 
 @needs_root
-def test_a_read_only_run_folder_exits_with_73_at_the_start(shared_nursery, tmp_path):
+def test_a_read_only_run_folder_exits_with_73_at_the_start(shared_server, tmp_path):
     with small_disk(tmp_path / "disk", "1m") as disk:
         remount(disk, "ro")
-        done = shared_nursery.run(settings("bert", f"hydra.run.dir={disk}/run"))
+        done = shared_server.run(settings("bert", f"hydra.run.dir={disk}/run"))
     assert done.returncode == 73, done.err
     assert "Traceback" not in done.err
 

@@ -1,8 +1,8 @@
-"""Mutated files of a run folder through the commands that read them.
+"""Mutated files of run folders and caches through the commands that read them.
 
-Whatever a run folder holds, a command ends within seconds with a documented exit code and no traceback; it executes
-nothing, writes nothing outside the folders it was given, and follows no link out of the run folder.
-`pytest -m fault_injection tests/fault_injection/test_fuzz.py` runs 2,000 mutations; the default suite a draw of them.
+Whatever they hold, a command ends within seconds with a documented exit code and no traceback; it executes nothing,
+writes nothing outside the folders it was given, and follows no link out of the run folder.
+`pytest -m fault_injection tests/fault_injection/test_fuzz.py` runs 100 mutations of each file; the default suite few.
 """
 
 import json
@@ -11,135 +11,164 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from support.fault_injection.mutations import mutate_file
-from support.processes import ROOT, environment, run
+from support.processes import ROOT, environment
 
 TINY = [
     "model.num_layers=1",
     "model.hidden_size=8",
     "model.num_heads=1",
     "model.intermediate_size=8",
-    "data.source=synthetic",
-    "data.templates=[brief]",
     "data.batch_size=64",
     "data.prefetch=0",
     "trainer.eval_every=2",
     "checkpointing.every_steps=2",
     "~callbacks.learning_curve",
+    "resume=auto",
 ]
-NEWEST = "checkpoints/step-00000004"
-TARGETS = [  # (command, file of the run folder)
-    ("evaluate", "inference/config.yaml"),
-    ("evaluate", "inference/data.json"),
-    ("evaluate", "inference/tokenizer.json"),
-    ("evaluate", f"{NEWEST}/manifest.json"),
-    ("evaluate", f"{NEWEST}/state.json"),
-    ("evaluate", f"{NEWEST}/model.safetensors"),
-    ("resume", "manifest.json"),
-    ("resume", "journal.jsonl"),
-    ("resume", "journal.sync.json"),
-    ("resume", "resume_changes.json"),
-    ("resume", "metrics.json"),
-    ("resume", "inference/config.yaml"),
-    ("resume", f"{NEWEST}/manifest.json"),
-    ("resume", f"{NEWEST}/state.json"),
-    ("resume", f"{NEWEST}/model.safetensors"),
-    ("resume", f"{NEWEST}/optimizer.safetensors"),
-    ("compare", "manifest.json"),
-    ("sync", "journal.jsonl"),
-    ("sync", "journal.sync.json"),
-    ("sync", "manifest.json"),
+TITANIC = [*TINY, "data.source=synthetic", "data.templates=[brief]"]
+TEXT = [*TINY, "model=transformer", "data=streaming", "data.tokenizer.vocab_size=300", "data.seq_len=16"]
+TEXT += ["data.reading.document_unit=line", "data.validation.fraction=0.2", "trainer.schedule.warmup=0"]
+DISTILL = [*TITANIC, "trainer=distill", "trainer.distillation.teacher_cache={top_k: 2, dtype: float16}"]
+ROUNDS = [*TITANIC, "trainer=distill", "trainer.distillation.rounds=2"]
+NEWEST = "run/checkpoints/step-00000004"
+TARGETS = [  # (folder that is copied, command, file in it)
+    ("titanic", "evaluate", "run/inference/config.yaml"),
+    ("titanic", "evaluate", "run/inference/data.json"),
+    ("titanic", "evaluate", "run/inference/tokenizer.json"),
+    ("titanic", "evaluate", f"{NEWEST}/manifest.json"),
+    ("titanic", "evaluate", f"{NEWEST}/state.json"),
+    ("titanic", "evaluate", f"{NEWEST}/model.safetensors"),
+    ("titanic", "resume", "run/manifest.json"),
+    ("titanic", "resume", "run/journal.jsonl"),
+    ("titanic", "resume", "run/journal.sync.json"),
+    ("titanic", "resume", "run/resume_changes.json"),
+    ("titanic", "resume", "run/metrics.json"),
+    ("titanic", "resume", "run/inference/config.yaml"),
+    ("titanic", "resume", f"{NEWEST}/manifest.json"),
+    ("titanic", "resume", f"{NEWEST}/state.json"),
+    ("titanic", "resume", f"{NEWEST}/model.safetensors"),
+    ("titanic", "resume", f"{NEWEST}/optimizer.safetensors"),
+    ("titanic", "compare", "run/manifest.json"),
+    ("titanic", "sync", "run/journal.jsonl"),
+    ("titanic", "sync", "run/journal.sync.json"),
+    ("titanic", "sync", "run/manifest.json"),
+    ("text", "generate", "run/inference/config.yaml"),
+    ("text", "generate", "run/inference/data.json"),
+    ("text", "generate", "run/inference/tokenizer.json"),
+    ("text", "generate", f"{NEWEST}/model.safetensors"),
+    ("text", "evaluate", "run/inference/data.json"),
+    ("text", "resume", "run/inference/tokenizer.json"),
+    ("text", "resume", f"{NEWEST}/state.json"),
+    ("rounds", "resume", "run/rounds.json"),
+    ("rounds", "resume", "run/ensemble.json"),
+    ("rounds", "evaluate", "run/ensemble.json"),
+    ("distilled", "distill", "cwd/.cache/teacher-*/soft_targets.sqlite"),
 ]
-DRAW = {"evaluate": 3, "resume": 1, "compare": 8, "sync": 3}  # mutations of each target in the default suite
-NOT_YET: dict[tuple[str, str], str] = {}  # target -> reason; to stay empty
+# Mutations of each target in the default suite.
+DRAW = {"evaluate": 3, "resume": 1, "compare": 8, "sync": 3, "generate": 2, "distill": 3}
+COMMANDS = sorted({(kind, command) for kind, command, _ in TARGETS})
 
 
 class Workplace(NamedTuple):
-    """A finished run to copy for each mutation, its store, and the process that runs commands on the copies."""
+    """Finished runs to copy for each mutation, their store, and the process that runs commands on the copies."""
 
-    template: Path
-    store: Path
+    templates: Path
     server: subprocess.Popen[str]
+
+    @property
+    def store(self) -> str:
+        return f"sqlite:///{self.templates}/store/mlflow.db"
+
+    def order(self, kind: str, command: str, case: Path) -> dict[str, Any]:
+        """The module and arguments of a command on the run folder `case / "run"`."""
+        run, teacher = f"run={case}/run", f"trainer.teachers=[{self.templates}/titanic/run]"
+        text = f"data.source={self.templates}/text.txt"
+        settings = {"titanic": TITANIC, "text": [*TEXT, text], "rounds": ROUNDS, "distilled": [*DISTILL, teacher]}[kind]
+        train = [*settings, f"hydra.{run.replace('=', '.dir=')}"]
+        methods = [f"a={case}/run", f"b={self.templates}/titanic/run", "baseline=a", f"out={case}/out"]
+        tracked = ["tracking=mlflow", f"tracking.uri={self.store}", "tracking.log_models=false", "tracking.wait=60"]
+        module, argv = {
+            "create": ("train", [*train, *(tracked if kind == "titanic" else ["tracking=none"])]),
+            "evaluate": ("evaluate", [run, *([] if kind == "rounds" else ["checkpoint=last"]), "max_batches=1"]),
+            "generate": ("generate", [run, "checkpoint=last", "prompt=a", "max_tokens=2"]),
+            "resume": ("train", [*train, "tracking=none", "trainer.max_steps=5"]),
+            "distill": ("train", [*train[:-1], "tracking=none", "trainer.max_steps=4", f"hydra.run.dir={case}/out"]),
+            "compare": ("compare", methods),
+            "sync": ("runs", ["sync", f"{case}/run", f"uri={self.store}"]),
+        }[command]
+        writable = [f"{self.templates}/store", *(f"{case}/{name}" for name in ("run", "out", "cwd"))]
+        paths = {"cwd": f"{case}/cwd", "out": f"{case}/output", "canary": f"{case}/canary.py", "writable": writable}
+        return {"module": f"mlxlab.cli.{module}", "argv": argv, **paths}
+
+    def run(self, order: dict[str, Any]) -> tuple[Any, list[str], str]:
+        """The exit code of a command, what it did that it must not, and what it printed."""
+        assert self.server.stdin is not None
+        assert self.server.stdout is not None
+        self.server.stdin.write(json.dumps(order) + "\n")
+        self.server.stdin.flush()
+        result = json.loads(self.server.stdout.readline())
+        return result["code"], result["violations"], Path(order["out"]).read_text(errors="replace")
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
     folder = tmp_path_factory.mktemp("fuzz")
-    store = ["tracking=mlflow", f"tracking.uri=sqlite:///{folder}/store/mlflow.db", "tracking.log_models=false"]
-    command = [*TINY, *store, "tracking.wait=60", f"hydra.run.dir={folder}/run", "resume=auto"]
-    for steps in (2, 4):
-        finished = run(*command, f"trainer.max_steps={steps}")
-        assert finished.returncode == 0, finished.stderr
+    (folder / "text.txt").write_text("".join(f"Line {n} tells of {n * n} sheep.\n" for n in range(200)))
     server = ROOT / "tests" / "support" / "fault_injection" / "fuzz_server.py"
     process = subprocess.Popen([sys.executable, server], stdin=-1, stdout=-1, text=True, env=environment())
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
     with process:
-        yield Workplace(folder / "run", folder / "store", process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        workplace = Workplace(folder, process)
+        for kind in ("titanic", "text", "rounds", "distilled"):
+            (folder / kind / "cwd").mkdir(parents=True)
+            order = workplace.order(kind, "create", folder / kind)
+            for steps in (2, 4):
+                code, _, output = workplace.run(order | {"argv": [*order["argv"], f"trainer.max_steps={steps}"]})
+                assert code == 0, output
+        yield workplace
         process.kill()
 
 
-def order(command: str, case: Path, store: Path) -> dict[str, Any]:
-    """The module and arguments of a command on the run folder `case / "run"`."""
-    folder = case / "run"
-    train = [*TINY, "tracking=none", "trainer.max_steps=5", f"hydra.run.dir={folder}", "resume=auto"]
-    commands = {
-        "evaluate": ("mlxlab.cli.evaluate", [f"run={folder}", "checkpoint=last", "max_batches=1"]),
-        "resume": ("mlxlab.cli.train", train),
-        "compare": ("mlxlab.cli.compare", [f"a={folder}", f"b={case}/other", "baseline=a", f"out={case}/out"]),
-        "sync": ("mlxlab.cli.runs", ["sync", str(folder), f"uri=sqlite:///{store}/mlflow.db"]),
-    }
-    module, argv = commands[command]
-    folders = [str(store), *(str(case / name) for name in ("run", "out", "cwd"))]
-    return {"module": module, "argv": argv, "cwd": str(case / "cwd"), "out": str(case / "output"), "writable": folders}
-
-
-def run_command(workplace: Workplace, case: Path, command: str, mutate: Callable[[Path], str]) -> tuple[Any, str]:
+def run_command(
+    workplace: Workplace, kind: str, case: Path, command: str, mutate: Callable[[Path], str]
+) -> tuple[Any, str]:
     """Runs a command on a copy that `mutate` has changed; returns its exit code, and what went wrong or nothing."""
-    shutil.copytree(workplace.template, case / "run", symlinks=True)
-    shutil.copytree(workplace.template, case / "other", symlinks=True)
-    (case / "cwd").mkdir()
-    canary = case / "canary.py"
-    canary.write_text(f"open({str(case / 'executed')!r}, 'w')\n")
-    mutation = mutate(canary)
-    assert workplace.server.stdin is not None
-    assert workplace.server.stdout is not None
-    workplace.server.stdin.write(json.dumps(order(command, case, workplace.store) | {"canary": str(canary)}) + "\n")
-    workplace.server.stdin.flush()
-    result = json.loads(workplace.server.stdout.readline())
-    output = (case / "output").read_text(errors="replace")
-    found = list(result["violations"])
-    if result["code"] in ("hang", 70) or "Traceback" in output:
-        found.append(f"code {result['code']}: {' / '.join(output.strip().splitlines()[-3:])[:300]}")
+    shutil.copytree(workplace.templates / kind, case, symlinks=True)
+    (case / "canary.py").write_text(f"open({str(case / 'executed')!r}, 'w')\n")
+    mutation = mutate(case / "canary.py")
+    code, problems, output = workplace.run(workplace.order(kind, command, case))
+    if code in ("hang", 70) or "Traceback" in output:
+        problems.append(f"code {code}: {' / '.join(output.strip().splitlines()[-3:])[:300]}")
     if (case / "executed").exists():
-        found.append("code of the run folder was executed")
-    return result["code"], f"{mutation}: {'; '.join(found)}" if found else ""
+        problems.append("code of the run folder was executed")
+    return code, f"{mutation}: {'; '.join(problems)}" if problems else ""
 
 
-@pytest.mark.parametrize("command", DRAW)
-def test_every_command_succeeds_on_the_unchanged_run(workplace, tmp_path, command):
-    assert run_command(workplace, tmp_path, command, lambda _: "unchanged") == (0, "")
+@pytest.mark.parametrize(("kind", "command"), COMMANDS)
+def test_every_command_succeeds_on_the_unchanged_run(workplace, tmp_path, kind, command):
+    assert run_command(workplace, kind, tmp_path / "case", command, lambda _: "unchanged") == (0, "")
 
 
-@pytest.mark.parametrize(("command", "name"), TARGETS, ids=lambda value: value.replace("/", "-"))
+@pytest.mark.parametrize(("kind", "command", "name"), TARGETS, ids=lambda value: value.replace("/", "-"))
 @pytest.mark.parametrize("full", [False, pytest.param(True, marks=pytest.mark.fault_injection)])
-def test_mutated_files_are_refused_or_read_without_harm(workplace, tmp_path, request, command, name, full):
-    assert (workplace.template / name).exists()
-    if (command, name) in NOT_YET:
-        request.applymarker(pytest.mark.xfail(reason=NOT_YET[command, name], strict=False))
+def test_mutated_files_are_refused_or_read_without_harm(workplace, tmp_path, kind, command, name, full):
     faults = []
     count = 100 if full else DRAW[command]
     for number in range(count):
-        case = tmp_path / str(number)
-        case.mkdir()
-        rng = random.Random(f"{command} {name} {number}")
-        _, fault = run_command(workplace, case, command, partial(mutate_file, rng, case / "run" / name))
+        case, rng = tmp_path / str(number), random.Random(f"{kind} {command} {name} {number}")
+
+        def mutate(canary: Path, case: Path = case, rng: random.Random = rng) -> str:
+            [path] = case.glob(name)
+            return mutate_file(rng, path, canary)
+
+        _, fault = run_command(workplace, kind, case, command, mutate)
         faults += [f"{number} {fault}"] if fault else []
         shutil.rmtree(case)
     assert not faults, f"{len(faults)} of {count}:\n" + "\n".join(faults[:20])

@@ -18,14 +18,14 @@ from support.fault_injection.harness import (
     MODELS,
     SEED,
     STEPS,
-    Nursery,
+    ForkServer,
     Reference,
     assert_same_metrics,
     assert_tidy,
     committed,
     counts,
     final_state,
-    nursery,
+    fork_server,
     read_metrics,
     reference,
     rng_for,
@@ -47,27 +47,29 @@ class Tally:
         self.completions = 0
 
 
-def chain(made: Nursery, argv: list[str], folder: Path, whole: Reference, kills: int, rng: random.Random) -> Tally:
-    """Kills and starts again until so many kills have fallen; the last run may end, and one that ends is compared."""
+def chain(
+    server: ForkServer, argv: list[str], folder: Path, expected: Reference, kills: int, rng: random.Random
+) -> Tally:
+    """Kills and starts again, `kills` times; the last run may end, and one that ends is compared."""
     tally, number = Tally(), 0
     while True:
         here = folder / str(number)
         last = tally.kills.total() >= kills
         before = committed(here)
-        attempt = made.start([*argv, f"hydra.run.dir={here}"], syncer=False)
+        attempt = server.start([*argv, f"hydra.run.dir={here}"], syncer=False)
         if not last:
-            strike(attempt, whole, rng)
+            kill_at_random_instant(attempt, expected, rng)
         attempt.finish()
         if before and "resumed from step-" not in attempt.err and attempt.phase not in ("start", "data"):
-            tally.unresumable.append(f"{attempt.phase}: started anew beside {before}")
+            tally.unresumable.append(f"{attempt.phase}: started a new run although there were {before}")
         if attempt.returncode == -signal.SIGKILL:
             tally.kills[attempt.phase] += 1
             continue
         if attempt.returncode != 0:
             tally.unresumable.append(f"exit code {attempt.returncode}: {attempt.err[-2000:]}")
             return tally
-        assert attempt.final_state() == whole.final_state, here
-        assert_same_metrics(read_metrics(here / "journal.jsonl"), whole.metrics)
+        assert attempt.final_state() == expected.final_state, here
+        assert_same_metrics(read_metrics(here / "journal.jsonl"), expected.metrics)
         assert_tidy(here)
         tally.completions += 1
         number += 1
@@ -75,10 +77,10 @@ def chain(made: Nursery, argv: list[str], folder: Path, whole: Reference, kills:
             return tally
 
 
-def strike(attempt, whole: Reference, rng: random.Random) -> None:
+def kill_at_random_instant(attempt, expected: Reference, rng: random.Random) -> None:
     """One kill -9 at a random instant, unless the run ends before."""
     if rng.random() < 0.5:
-        attempt.wait(rng.uniform(0.0, 1.2 * whole.seconds))
+        attempt.wait(rng.uniform(0.0, 1.2 * expected.seconds))
     else:
         phase = rng.choice(list(SHORT_PHASES))
         if attempt.wait_for(phase, rng.randint(1, max(1, SHORT_PHASES[phase] // 2))):
@@ -87,59 +89,59 @@ def strike(attempt, whole: Reference, rng: random.Random) -> None:
 
 
 @pytest.mark.parametrize("kills", [5, pytest.param(300, marks=pytest.mark.fault_injection)])
-def test_kill_9_at_any_instant_loses_nothing(tmp_path, tell, kills):
+def test_kill_9_at_any_instant_loses_nothing(tmp_path, summarize, kills):
     variants = [(model, prefetch) for model in MODELS for prefetch in (0, 2)]
     lanes = 2 if kills > 20 else 1
-    share = [[v for i, v in enumerate(variants) if i % lanes == lane] for lane in range(lanes)]
+    variants_of_lane = [[v for i, v in enumerate(variants) if i % lanes == lane] for lane in range(lanes)]
 
     def work(lane: int) -> list[Tally]:
-        chosen = share[lane] if kills > 20 else [("transformer", 2)]
-        with nursery(tmp_path / f"nursery-{lane}") as made:
-            return [lane_chain(made, lane, v, -(-kills // (lanes * len(chosen)))) for v in chosen]
+        chosen = variants_of_lane[lane] if kills > 20 else [("transformer", 2)]
+        with fork_server(tmp_path / f"server-{lane}") as server:
+            return [lane_chain(server, lane, v, -(-kills // (lanes * len(chosen)))) for v in chosen]
 
-    def lane_chain(made: Nursery, lane: int, variant: tuple[str, int], count: int) -> Tally:
+    def lane_chain(server: ForkServer, lane: int, variant: tuple[str, int], count: int) -> Tally:
         model, prefetch = variant
-        place = tmp_path / f"{model}-{prefetch}"
+        folder = tmp_path / f"{model}-{prefetch}"
         argv = settings(model, f"data.prefetch={prefetch}", *tracked(tmp_path / f"project-{lane}"))
-        whole = reference(made, argv, place / "reference")
-        assert sorted(step for name, step in whole.metrics if name == "train/loss") == list(range(1, STEPS + 1))
-        return chain(made, argv, place, whole, count, rng_for("kills", model, prefetch))
+        expected = reference(server, argv, folder / "reference")
+        assert sorted(step for name, step in expected.metrics if name == "train/loss") == list(range(1, STEPS + 1))
+        return chain(server, argv, folder, expected, count, rng_for("kills", model, prefetch))
 
     with ThreadPoolExecutor(lanes) as pool:
-        tallies = [tally for found in pool.map(work, range(lanes)) for tally in found]
+        tallies = [tally for tallies_of_lane in pool.map(work, range(lanes)) for tally in tallies_of_lane]
     where = sum((tally.kills for tally in tallies), Counter())
-    lost = [reason for tally in tallies for reason in tally.unresumable]
+    unresumable = [reason for tally in tallies for reason in tally.unresumable]
     done = sum(tally.completions for tally in tallies)
-    tell(
-        f"{where.total()} kills ({counts(where)}): {len(lost)} unresumable, {done} completions of {done} bitwise equal,"
-        f" journal steps 1..{STEPS} exact (seed {SEED})"
+    summarize(
+        f"{where.total()} kills ({counts(where)}): {len(unresumable)} unresumable, {done} completions of {done} bitwise"
+        f" equal, journal steps 1..{STEPS} exact (seed {SEED})"
     )
-    assert not lost, lost
+    assert not unresumable, unresumable
     for lane in range(lanes):
-        assert_store_is_complete(tmp_path / f"project-{lane}", sorted(tmp_path.glob("*/*/journal.jsonl")), tell)
+        assert_store_is_complete(tmp_path / f"project-{lane}", sorted(tmp_path.glob("*/*/journal.jsonl")), summarize)
 
 
-def assert_store_is_complete(project: Path, journals: list[Path], tell) -> None:
+def assert_store_is_complete(project: Path, journals: list[Path], summarize) -> None:
     """`runs.py sync` afterwards: every (metric, step) stands in MLflow's store exactly once."""
-    mine = [journal.parent for journal in journals if f"{project}/mlflow.db" in journal.read_text()]
-    done = run("sync", *map(str, mine), f"uri=sqlite:///{project}/mlflow.db", script="runs")
+    runs = [journal.parent for journal in journals if f"{project}/mlflow.db" in journal.read_text()]
+    done = run("sync", *map(str, runs), f"uri=sqlite:///{project}/mlflow.db", script="runs")
     assert done.returncode == 0, done.stderr
     with sqlite3.connect(project / "mlflow.db") as store:
         rows = store.execute("SELECT run_uuid, key, step, COUNT(*) FROM metrics GROUP BY 1, 2, 3").fetchall()
     per_run = Counter(run_id for run_id, key, _, _ in rows if key == "train/loss")
     assert all(count == 1 for *_, count in rows)
     # A run killed before its first checkpoint starts anew: what it had logged stays, as a run of its own.
-    anew = [path for folder in mine for path in folder.glob("journal-*.jsonl")]
-    assert Counter(per_run.values())[STEPS] == len(mine), per_run
-    assert len(per_run) <= len(mine) + len(anew), per_run
-    tell(f"{len(mine)} runs brought to MLflow: {len(rows)} (metric, step), each once; {len(anew)} had begun anew")
+    restarted = [path for folder in runs for path in folder.glob("journal-*.jsonl")]
+    assert Counter(per_run.values())[STEPS] == len(runs), per_run
+    assert len(per_run) <= len(runs) + len(restarted), per_run
+    summarize(f"{len(runs)} runs in the store: {len(rows)} (metric, step), each once; {len(restarted)} had restarted")
 
 
 @pytest.mark.parametrize(
     ("model", "kills"),
     [("cnn_hybrid", 2), *(pytest.param(model, 10, marks=pytest.mark.fault_injection) for model in MODELS)],
 )
-def test_kill_9_of_the_process_that_a_user_starts(tmp_path, tell, model, kills):
+def test_kill_9_of_the_process_that_a_user_starts(tmp_path, summarize, model, kills):
     """From the first instant of the interpreter on, also while the syncer is carrying."""
     rng = rng_for("processes", model)
     argv = settings(model, *tracked(tmp_path / "project"))
@@ -147,23 +149,25 @@ def test_kill_9_of_the_process_that_a_user_starts(tmp_path, tell, model, kills):
     out, err = first.communicate(timeout=120)
     assert first.returncode == 0, err
     expected = read_metrics(tmp_path / "reference" / "journal.jsonl")
-    fell, done = 0, 0
+    killed, done = 0, 0
     for phase in cycle((0.3, 2.0, 4.0, 6.0)):
         process = train(*argv, f"hydra.run.dir={tmp_path}/{done}")
-        if fell < kills:
+        if killed < kills:
             pause(process, rng.uniform(0, phase))
             process.kill()
         got, err = process.communicate(timeout=120)
         if process.returncode == -signal.SIGKILL:
-            fell += 1
+            killed += 1
             continue
         assert process.returncode == 0, err
         assert final_state(got) == final_state(out)
         assert_same_metrics(read_metrics(tmp_path / str(done) / "journal.jsonl"), expected)
         done += 1
-        if fell >= kills:
+        if killed >= kills:
             break
-    tell(f"{model}: {fell} kills of processes from their start on, {done} completions of {done} equal (seed {SEED})")
+    summarize(
+        f"{model}: {killed} kills of processes from their start on, {done} completions of {done} equal (seed {SEED})"
+    )
 
 
 def pause(process, seconds: float) -> None:
@@ -176,22 +180,22 @@ def pause(process, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.fault_injection)])
-def test_kill_9_at_each_disk_call_of_a_save(shared_nursery, tmp_path, tell, every):
+def test_kill_9_at_each_disk_call_of_a_save(shared_server, tmp_path, summarize, every):
     """The sixth save: a new best is among those before, the seventh and fourth are to go."""
     argv = settings("bert", "trainer.max_steps=14", "checkpointing.keep=1")
-    whole = reference(shared_nursery, argv, tmp_path / "reference")
+    expected = reference(shared_server, argv, tmp_path / "reference")
     call, kills = 1, 0
     while True:
         here = [*argv, f"hydra.run.dir={tmp_path}/{call}"]
-        attempt = shared_nursery.run(here, kill={"save": 6, "call": call})
+        attempt = shared_server.run(here, kill={"save": 6, "call": call})
         if attempt.returncode == 0:
             break  # the save has no such call
         assert attempt.returncode == -signal.SIGKILL, attempt.err
         kills += 1
-        resumed = shared_nursery.run(here)
+        resumed = shared_server.run(here)
         assert "resumed from step-000000" in resumed.err
-        assert resumed.final_state() == whole.final_state, call
+        assert resumed.final_state() == expected.final_state, call
         assert_tidy(tmp_path / str(call), keep=1)
         call += every
     assert kills >= 3
-    tell(f"kill at {kills} calls to the disk of one save (every {every} of them): all resumed, bitwise equal")
+    summarize(f"kill at {kills} calls to the disk of one save (every {every} of them): all resumed, bitwise equal")

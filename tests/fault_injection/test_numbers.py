@@ -13,7 +13,7 @@ ALL = ["data", "loss", "gradient", "optimizer"]
 EVERYWHERE = [pytest.param(what, marks=[] if what == "gradient" else [pytest.mark.fault_injection]) for what in ALL]
 
 
-def poisoned(shared_nursery, tmp_path, what: str, last: int) -> Attempt:
+def poisoned(shared_server, tmp_path, what: str, last: int) -> Attempt:
     argv = settings(
         "bert",
         "trainer.max_steps=20",
@@ -22,7 +22,7 @@ def poisoned(shared_nursery, tmp_path, what: str, last: int) -> Attempt:
         *tracked(tmp_path / "project"),
     )
     poison = {"what": what, "first": 7, "last": last}
-    done = shared_nursery.run([*argv, f"hydra.run.dir={tmp_path}/run"], syncer=False, poison=poison)
+    done = shared_server.run([*argv, f"hydra.run.dir={tmp_path}/run"], syncer=False, poison=poison)
     assert "Traceback" not in done.err, done.err
     assert_checkpoints_are_finite(tmp_path / "run")
     return done
@@ -32,15 +32,15 @@ def assert_checkpoints_are_finite(folder) -> None:
     paths = committed(folder)
     assert paths
     for path in paths:
-        found = load_checkpoint(path)
-        for name, array in (*found.weights.items(), *found.optimizer.items()):
+        loaded = load_checkpoint(path)
+        for name, array in (*loaded.weights.items(), *loaded.optimizer.items()):
             if mx.issubdtype(array.dtype, mx.floating):
                 assert np.isfinite(np.array(array)).all(), f"{name} in {path.name}"
 
 
 @pytest.mark.parametrize("what", EVERYWHERE)
-def test_one_nonfinite_step_costs_one_step(shared_nursery, tmp_path, what):
-    done = poisoned(shared_nursery, tmp_path, what, last=7)
+def test_one_nonfinite_step_costs_one_step(shared_server, tmp_path, what):
+    done = poisoned(shared_server, tmp_path, what, last=7)
     assert done.returncode == 0, done.err
     assert committed(tmp_path / "run")[-1].name == "step-00000020"
     metrics = read_metrics(tmp_path / "run" / "journal.jsonl")
@@ -54,8 +54,8 @@ def test_one_nonfinite_step_costs_one_step(shared_nursery, tmp_path, what):
 
 
 @pytest.mark.parametrize("what", EVERYWHERE)
-def test_persistent_nonfinite_steps_exit_with_78_after_the_rollbacks(shared_nursery, tmp_path, what):
-    done = poisoned(shared_nursery, tmp_path, what, last=9999)
+def test_persistent_nonfinite_steps_exit_with_78_after_the_rollbacks(shared_server, tmp_path, what):
+    done = poisoned(shared_server, tmp_path, what, last=9999)
     assert done.returncode == 78, done.err
     records = [json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()]
     assert [record["end"] for record in records if "end" in record] == ["FAILED"]

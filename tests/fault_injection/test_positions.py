@@ -7,7 +7,7 @@ import pytest
 from support.fault_injection.harness import (
     MODELS,
     SEED,
-    Nursery,
+    ForkServer,
     Reference,
     assert_same_metrics,
     assert_tidy,
@@ -22,7 +22,7 @@ EPOCH = 12  # batches of 64 in 713 rows: the last one is short
 
 
 @pytest.fixture(scope="module", params=[0, 2], ids=["prefetch_off", "prefetch_on"])
-def two_epochs(request, shared_nursery: Nursery, tmp_path_factory) -> tuple[list[str], Reference]:
+def two_epochs(request, shared_server: ForkServer, tmp_path_factory) -> tuple[list[str], Reference]:
     """24 steps; evaluations, saves and log lines fall on different ones, and not all on the last."""
     folder = tmp_path_factory.mktemp("positions")
     argv = settings(
@@ -36,21 +36,21 @@ def two_epochs(request, shared_nursery: Nursery, tmp_path_factory) -> tuple[list
         "trainer.log_every=7",
         "checkpointing.every_steps=4",
     )
-    whole = reference(shared_nursery, argv, folder / "run")
-    assert max(step for _, step in whole.metrics) == 2 * EPOCH
-    return argv, whole
+    expected = reference(shared_server, argv, folder / "run")
+    assert max(step for _, step in expected.metrics) == 2 * EPOCH
+    return argv, expected
 
 
-def stop_and_go_on(made: Nursery, argv: list[str], folder, steps: list[int], whole: Reference) -> None:
+def stop_and_resume(server: ForkServer, argv: list[str], folder, steps: list[int], expected: Reference) -> None:
     here = [*argv, f"hydra.run.dir={folder}"]
     for step in steps:
-        stopped = made.run(here, syncer=False, stop=step)
+        stopped = server.run(here, syncer=False, stop=step)
         assert stopped.returncode == 143, stopped.err
         assert f"stopped at step {step} and saved" in stopped.err
-    done = made.run(here, syncer=False)
+    done = server.run(here, syncer=False)
     assert f"resumed from step-{steps[-1]:08d}" in done.err
-    assert done.final_state() == whole.final_state
-    assert_same_metrics(read_metrics(folder / "journal.jsonl"), whole.metrics)
+    assert done.final_state() == expected.final_state
+    assert_same_metrics(read_metrics(folder / "journal.jsonl"), expected.metrics)
     assert_tidy(folder)
 
 
@@ -61,31 +61,31 @@ def stop_and_go_on(made: Nursery, argv: list[str], folder, steps: list[int], who
         for step in range(2 * EPOCH + 1)
     ],
 )
-def test_resume_works_from_every_position_in_an_epoch(shared_nursery, tmp_path, two_epochs, step):
-    stop_and_go_on(shared_nursery, two_epochs[0], tmp_path / "run", [step], two_epochs[1])
+def test_resume_works_from_every_position_in_an_epoch(shared_server, tmp_path, two_epochs, step):
+    stop_and_resume(shared_server, two_epochs[0], tmp_path / "run", [step], two_epochs[1])
 
 
 @pytest.mark.parametrize("number", [pytest.param(number, marks=pytest.mark.fault_injection) for number in range(4)])
-def test_a_chain_of_five_resumes_ends_in_the_same_state(shared_nursery, tmp_path, tell, two_epochs, number):
+def test_a_chain_of_five_resumes_ends_in_the_same_state(shared_server, tmp_path, summarize, two_epochs, number):
     steps = sorted(rng_for("chain", number).sample(range(1, 2 * EPOCH + 1), 5))
-    stop_and_go_on(shared_nursery, two_epochs[0], tmp_path / "run", steps, two_epochs[1])
-    tell(f"chain of five resumes at steps {steps}: bitwise equal, metrics once each (seed {SEED})")
+    stop_and_resume(shared_server, two_epochs[0], tmp_path / "run", steps, two_epochs[1])
+    summarize(f"chain of five resumes at steps {steps}: bitwise equal, metrics once each (seed {SEED})")
 
 
 @pytest.mark.parametrize(
     "model", ["bert", *(pytest.param(m, marks=pytest.mark.fault_injection) for m in list(MODELS)[1:])]
 )
-def test_clocks_that_jump_change_nothing(shared_nursery, tmp_path, model):
+def test_clocks_that_jump_change_nothing(shared_server, tmp_path, model):
     """Up to a day, both ways, at every look: the newest is the one of the highest step."""
     argv = settings(model, *tracked(tmp_path / "project"))
-    whole = reference(shared_nursery, argv, tmp_path / "reference")
+    expected = reference(shared_server, argv, tmp_path / "reference")
     here, rng = [*argv, f"hydra.run.dir={tmp_path}/run"], rng_for("clock", model)
     for number in range(3):
-        attempt = shared_nursery.start(here, syncer=False, jump=number)
+        attempt = shared_server.start(here, syncer=False, jump=number)
         if number < 2:
             assert attempt.wait_for("save", rng.randint(2, 6))
             attempt.send(signal.SIGKILL)
         attempt.finish()
-    assert attempt.final_state() == whole.final_state
-    assert_same_metrics(read_metrics(tmp_path / "run" / "journal.jsonl"), whole.metrics)
+    assert attempt.final_state() == expected.final_state
+    assert_same_metrics(read_metrics(tmp_path / "run" / "journal.jsonl"), expected.metrics)
     assert_tidy(tmp_path / "run")

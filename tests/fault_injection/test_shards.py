@@ -21,7 +21,7 @@ def test_a_hundred_thousand_files_are_read_once_each(tmp_path):
     source = open_source(str(tmp_path))
     assert time.process_time() - began < 5
     assert {int(document.text.split()[1]) for document in documents_of(source)} == set(range(COUNT))
-    places = [place for place, _ in source.windows(0, 0)]
+    positions = [position for position, _ in source.windows(0, 0)]
     began = time.process_time()
-    next(source.windows(0, 0, places[-1]))
+    next(source.windows(0, 0, positions[-1]))
     assert time.process_time() - began < 1

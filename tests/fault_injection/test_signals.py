@@ -18,7 +18,7 @@ from support.fault_injection.harness import (
     MODELS,
     SEED,
     Attempt,
-    Nursery,
+    ForkServer,
     Reference,
     assert_same_metrics,
     counts,
@@ -65,39 +65,39 @@ def check_end(number: int, code: int | None, begun: bool, over: bool, ended: lis
         assert ended[-1:] in (["KILLED"], [])  # none where the signal came before the journal
 
 
-def aim(attempt: Attempt, whole: Reference, rng: random.Random) -> None:
+def wait_for_random_instant(attempt: Attempt, expected: Reference, rng: random.Random) -> None:
     """Waits for the instant of the signal."""
     if rng.random() < 0.3:
-        attempt.wait(rng.uniform(0.0, whole.seconds))
+        attempt.wait(rng.uniform(0.0, expected.seconds))
         return
     phase = rng.choice(list(PHASES))
     if attempt.wait_for(phase, rng.randint(1, max(1, PHASES[phase] // 2))):
         attempt.wait(rng.uniform(0.0, 0.05))
 
 
-def resumed(made: Nursery, argv: list[str], folder: Path, whole: Reference) -> None:
+def assert_resumes(server: ForkServer, argv: list[str], folder: Path, expected: Reference) -> None:
     """What was stopped goes on, and ends as if nothing had been."""
-    done = made.run(argv, syncer=False)
-    assert done.final_state() == whole.final_state
-    assert_same_metrics(read_metrics(folder / "journal.jsonl"), whole.metrics)
+    done = server.run(argv, syncer=False)
+    assert done.final_state() == expected.final_state
+    assert_same_metrics(read_metrics(folder / "journal.jsonl"), expected.metrics)
     assert statuses(folder)[-1] == "FINISHED"
 
 
 @pytest.mark.parametrize("count", [4, pytest.param(60, marks=pytest.mark.fault_injection)])
-def test_a_signal_at_any_instant_stops_cleanly_and_loses_nothing(shared_nursery, tmp_path, tell, count):
-    made, rng = shared_nursery, rng_for("signals")
+def test_a_signal_at_any_instant_stops_cleanly_and_loses_nothing(shared_server, tmp_path, summarize, count):
+    server, rng = shared_server, rng_for("signals")
     where, codes, notice = Counter(), Counter(), [0.0]
-    wholes = {}
+    references = {}
     for number in range(count):
         model, signum = list(MODELS)[number % (3 if count > 10 else 1)], SIGNALS[number % 4]
         depth = 2 * (number % 2) if count > 10 else 2
         argv = settings(model, f"data.prefetch={depth}", *tracked(tmp_path / "project"))
         key = model, depth
-        if key not in wholes:
-            wholes[key] = reference(made, argv, tmp_path / f"reference-{model}-{depth}")
+        if key not in references:
+            references[key] = reference(server, argv, tmp_path / f"reference-{model}-{depth}")
         here = [*argv, f"hydra.run.dir={tmp_path}/{number}"]
-        attempt = made.start(here, syncer=False, slow=SLOW)
-        aim(attempt, wholes[key], rng)
+        attempt = server.start(here, syncer=False, slow=SLOW)
+        wait_for_random_instant(attempt, references[key], rng)
         phase = attempt.phase
         if not attempt.send(signum):
             phase = "over"
@@ -112,10 +112,10 @@ def test_a_signal_at_any_instant_stops_cleanly_and_loses_nothing(shared_nursery,
         check_end(signum, attempt.returncode, begun, over, statuses(tmp_path / str(number)))
         assert phase == "start" or "Traceback" not in attempt.err, attempt.err
         if attempt.returncode == 0:
-            assert final_state(attempt.out) == wholes[key].final_state
+            assert final_state(attempt.out) == references[key].final_state
         else:
-            resumed(made, here, tmp_path / str(number), wholes[key])
-    tell(
+            assert_resumes(server, here, tmp_path / str(number), references[key])
+    summarize(
         f"{count} signals ({counts(where)}; exit codes {counts(codes)}): all codes and statuses right, all resumed"
         f" bitwise equal, at most {max(notice):.1f} s from signal to end (seed {SEED})"
     )
@@ -126,11 +126,11 @@ def at_its_end(attempt: Attempt) -> bool:
 
 
 @pytest.mark.parametrize("count", [1, pytest.param(12, marks=pytest.mark.fault_injection)])
-def test_a_signal_to_the_process_that_a_user_starts(shared_nursery, tmp_path, tell, count):
+def test_a_signal_to_the_process_that_a_user_starts(shared_server, tmp_path, summarize, count):
     """From the first instant of the interpreter on: the imports are most of a short run."""
     rng, codes = rng_for("signals to processes"), Counter()
     argv = settings("bert", *tracked(tmp_path / "project"))
-    whole = reference(shared_nursery, argv, tmp_path / "reference")
+    expected = reference(shared_server, argv, tmp_path / "reference")
     for number in range(count):
         here, signum = [*argv, f"hydra.run.dir={tmp_path}/{number}"], SIGNALS[number % 4]
         process = train(*here)
@@ -146,18 +146,20 @@ def test_a_signal_to_the_process_that_a_user_starts(shared_nursery, tmp_path, te
         check_end(signum, process.returncode, begun, "final_state" in out, statuses(tmp_path / str(number)))
         assert early or "Traceback" not in err, err
         if process.returncode == 0:
-            assert final_state(out) == whole.final_state
+            assert final_state(out) == expected.final_state
         else:
-            resumed(shared_nursery, here, tmp_path / str(number), whole)
-    tell(f"{count} signals to processes from their start on (exit codes {counts(codes)}): all resumed (seed {SEED})")
+            assert_resumes(shared_server, here, tmp_path / str(number), expected)
+    summarize(
+        f"{count} signals to processes from their start on (exit codes {counts(codes)}): all resumed (seed {SEED})"
+    )
 
 
-def test_a_signal_during_a_long_evaluation_is_handled_within_a_second(shared_nursery, tmp_path, tell):
+def test_a_signal_during_a_long_evaluation_is_handled_within_a_second(shared_server, tmp_path, summarize):
     """A batch takes 0.3 s and an evaluation 20: it is left at the next batch, and made after the resume."""
     argv = settings("bert", "data.eval_batch_size=2", *tracked(tmp_path / "project"))
-    whole = reference(shared_nursery, argv, tmp_path / "reference")
+    expected = reference(shared_server, argv, tmp_path / "reference")
     here = [*argv, f"hydra.run.dir={tmp_path}/run"]
-    attempt = shared_nursery.start(here, syncer=False, slow=0.3)
+    attempt = shared_server.start(here, syncer=False, slow=0.3)
     assert attempt.wait_for("evaluation")
     attempt.wait(1.0)
     sent = time.monotonic()
@@ -168,16 +170,18 @@ def test_a_signal_during_a_long_evaluation_is_handled_within_a_second(shared_nur
     noticed = time.monotonic() - sent
     attempt.finish(15)
     assert attempt.returncode == 143
-    resumed(shared_nursery, here, tmp_path / "run", whole)
-    tell(f"a signal in a long evaluation: noticed after {noticed:.2f} s, ended after {time.monotonic() - sent:.1f} s")
+    assert_resumes(shared_server, here, tmp_path / "run", expected)
+    summarize(
+        f"a signal in a long evaluation: noticed after {noticed:.2f} s, ended after {time.monotonic() - sent:.1f} s"
+    )
 
 
 @pytest.mark.fault_injection
-def test_a_second_interrupt_ends_immediately_and_loses_nothing(shared_nursery, tmp_path):
+def test_a_second_interrupt_ends_immediately_and_loses_nothing(shared_server, tmp_path):
     argv = settings("bert", *tracked(tmp_path / "project"))
-    whole = reference(shared_nursery, argv, tmp_path / "reference")
+    expected = reference(shared_server, argv, tmp_path / "reference")
     here = [*argv, f"hydra.run.dir={tmp_path}/run"]
-    attempt = shared_nursery.start(here, syncer=False, slow=2.0)
+    attempt = shared_server.start(here, syncer=False, slow=2.0)
     assert attempt.wait_for("evaluation", 2)
     attempt.send(signal.SIGINT)
     while "SIGINT" not in attempt.err:
@@ -185,4 +189,4 @@ def test_a_second_interrupt_ends_immediately_and_loses_nothing(shared_nursery, t
     attempt.send(signal.SIGINT)
     attempt.finish(5)
     assert attempt.returncode == 130
-    resumed(shared_nursery, here, tmp_path / "run", whole)
+    assert_resumes(shared_server, here, tmp_path / "run", expected)

@@ -84,8 +84,8 @@ def upload(journal: Journal) -> list[str]:
 
 
 def start_trainer(project: Path, name: str, count: int, ending: str = "FINISHED") -> subprocess.Popen[str]:
-    words = [sys.executable, "-c", TRAINER, str(project / "outputs" / name), str(project), str(count), ending]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    args = [sys.executable, "-c", TRAINER, str(project / "outputs" / name), str(project), str(count), ending]
+    return subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def query_store(project: Path, query: str) -> list[tuple[Any, ...]]:
@@ -104,11 +104,11 @@ def wait_until(holds: Callable[[], Any], seconds: float = 30.0) -> None:
         time.sleep(0.02)
 
 
-def runs_py(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def runs_py(project: Path, *args: str) -> subprocess.CompletedProcess[str]:
     """`scripts/runs.py` in a process of its own, on the project's store."""
     script = Path(__file__).parents[2] / "scripts" / "runs.py"
     folder = str(project).replace("%", "%25").replace("?", "%3F")
     environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlruns/mlflow.db"}
     return subprocess.run(
-        [sys.executable, str(script), *words], capture_output=True, text=True, env=environment, timeout=120
+        [sys.executable, str(script), *args], capture_output=True, text=True, env=environment, timeout=120
     )

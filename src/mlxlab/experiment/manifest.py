@@ -112,21 +112,10 @@ class RunManifest:
     def __enter__(self) -> "RunManifest":
         earlier, process = self._read_earlier(), psutil.Process()
         self._earlier_status = earlier["status"] if earlier and earlier["status"] != "RUNNING" else None
-        attempt: Attempt = {
-            "host": platform.node(),
-            "pid": process.pid,
-            "process_start": process.create_time(),
-            "start": time.time(),
-            "status": "RUNNING",
-        }
-        new: Manifest = {
-            "format": FORMAT,
-            "id": uuid.uuid4().hex,
-            "name": self.folder.name,
-            "status": "RUNNING",
-            "attempts": [],
-        }
-        self._fields: Manifest = earlier or new
+        new = Manifest(format=FORMAT, id=uuid.uuid4().hex, name=self.folder.name, status="RUNNING", attempts=[])
+        host, pid, start = platform.node(), process.pid, process.create_time()
+        attempt = Attempt(host=host, pid=pid, process_start=start, start=time.time(), status="RUNNING")
+        self._fields = earlier or new
         self._fields["attempts"].append(attempt)
         self._write("RUNNING", durable=False)  # that of the thread is
         self._thread.start()

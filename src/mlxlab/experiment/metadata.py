@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mlxlab import backend
 from mlxlab.checkpoint.state import RunMetadata
+from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.hydra.overrides import cli_overrides, group_choices
 from mlxlab.distillation.options import read_options
 from mlxlab.errors import RunInterrupted
@@ -47,9 +48,12 @@ def run_metadata(session: Session, start: Start) -> RunMetadata:
     }
 
 
-def run_tags(session: Session) -> dict[str, str]:
+def run_tags(session: Session, fork: Checkpoint | None) -> dict[str, str]:
     cfg, parameters = session.cfg, str(count_parameters(session.model))
     tags = {"overrides": " ".join(cli_overrides()), "parameters": parameters, "objective": cfg["objective"]}
+    if fork is not None:
+        uid = fork.state["metadata"]["uid"]
+        tags |= {"forked_from.run": uid, "forked_from.checkpoint": str(fork.path.absolute())}
     return tags | {str(key): str(value) for key, value in cfg["tags"].items()} | backend.describe()
 
 
@@ -66,11 +70,11 @@ def log_inputs(session: Session, tracker: Tracker, inference_dir: Path) -> None:
     tracker.log_artifact(inference_dir, "config")
 
 
-def run_inputs(cfg: Config, checkpoint: Path | None = None) -> Inputs:
+def run_inputs(cfg: Config, fork: Checkpoint | None = None) -> Inputs:
     """What the manifest records before training; a fork names the checkpoint that it starts from."""
     return {
         "overrides": cli_overrides(),
-        "parents": lineage(cfg, checkpoint, os.environ.get(PARENT, "")),
+        "parents": lineage(cfg, None if fork is None else fork.path.absolute(), os.environ.get(PARENT, "")),
         "seed": cfg["seed"],
         "fold": cfg["data"].get("fold"),
         "folds": cfg["data"].get("folds"),
@@ -78,11 +82,11 @@ def run_inputs(cfg: Config, checkpoint: Path | None = None) -> Inputs:
     }
 
 
-def session_inputs(session: Session, checkpoint: Path | None) -> Inputs:
+def session_inputs(session: Session, fork: Checkpoint | None) -> Inputs:
     """`run_inputs` with the fingerprints of what the session has loaded."""
     metadata = session.context.metadata
     return {
-        **run_inputs(session.cfg, checkpoint),
+        **run_inputs(session.cfg, fork),
         "config_hash": metadata["config_hash"],
         "data": metadata["data"],
         "tokenizer": metadata["tokenizer"],

@@ -42,26 +42,14 @@ class Start:
     changes: Changes
 
     @property
-    def inference_dir(self) -> Path | None:
-        """Tokenizer and fitted encoder of the run that the checkpoint belongs to."""
-        return None if self.checkpoint is None else self.checkpoint.run_dir / "inference"
-
-    @property
     def step(self) -> int:
         """The last step whose metrics are kept: that of the checkpoint; -1 without one, as step 0 is logged again."""
         return -1 if self.checkpoint is None else self.checkpoint.step
 
     @property
-    def forked_from(self) -> Path | None:
+    def forked_from(self) -> Checkpoint | None:
         """The checkpoint of another run from which a fork starts."""
-        return None if self.checkpoint is None or self.continues else self.checkpoint.path.absolute()
-
-    @property
-    def fork_tags(self) -> dict[str, str]:
-        if self.checkpoint is None or self.continues:
-            return {}
-        uid = self.checkpoint.state["metadata"]["uid"]
-        return {"forked_from.run": uid, "forked_from.checkpoint": str(self.forked_from)}
+        return None if self.continues else self.checkpoint
 
 
 def find_start(requested: Config, context: RunContext) -> Start:

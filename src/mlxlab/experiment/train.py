@@ -39,7 +39,7 @@ def train(requested: Config, context: RunContext) -> float:
     session = build_session(
         cfg,
         run_dir,
-        inference_dir=start.inference_dir,
+        inference_dir=None if checkpoint is None else checkpoint.run_dir / "inference",
         initialize=checkpoint is None,
         tracker=tracker,
         group=context.group,
@@ -59,7 +59,7 @@ def train(requested: Config, context: RunContext) -> float:
     save_inference_config(cfg, data, inference_dir)
     name, metadata = run_name(cfg, run_dir), run_metadata(session, start)
     params = cfg | {"choices": metadata["choices"]}
-    tracker.start(params, run_tags(session) | start.fork_tags, resumed=start.continues, name=name)
+    tracker.start(params, run_tags(session, start.forked_from), resumed=start.continues, name=name)
     session.context.metadata.update(metadata | {"uid": tracker.uid})
     log_lines(*tracker.describe())
     log_inputs(session, tracker, inference_dir)

@@ -48,16 +48,16 @@ def mark_phases(marks: mmap.mmap) -> None:
     from mlxlab.training import loop
 
     def during(owner: Any, name: str, phase: str) -> None:
-        original, place = getattr(owner, name), PHASES.index(phase)
+        original, index = getattr(owner, name), PHASES.index(phase)
 
         @functools.wraps(original)
         def marked(*args: Any, **kwargs: Any) -> Any:
-            marks[place] += 1
-            marks[len(PHASES) + place] = min(255, marks[len(PHASES) + place] + 1)
+            marks[index] += 1
+            marks[len(PHASES) + index] = min(255, marks[len(PHASES) + index] + 1)
             try:
                 return original(*args, **kwargs)
             finally:
-                marks[place] -= 1
+                marks[index] -= 1
 
         setattr(owner, name, marked)
 

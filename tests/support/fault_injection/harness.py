@@ -1,4 +1,4 @@
-"""Runs under fault injection: their settings, the nursery that starts them, and what must hold when they end."""
+"""Runs under fault injection: their settings, the server that starts them, and what must hold when they end."""
 
 import contextlib
 import json
@@ -60,7 +60,7 @@ def tracked(project: Path) -> list[str]:
 
 
 class Attempt:
-    """One process of a run, made by the nursery."""
+    """One process of a run, started by the server."""
 
     def __init__(self, pid: int, folder: Path, phase: mmap.mmap) -> None:
         self.pid, self.folder, self._phase = pid, folder, phase
@@ -96,9 +96,9 @@ class Attempt:
 
     def wait_for(self, phase: str, times: int = 1) -> bool:
         """Waits until it is in this phase for the n-th time; False when it ends before."""
-        place = len(faults.PHASES) + faults.PHASES.index(phase)
+        index = len(faults.PHASES) + faults.PHASES.index(phase)
         while not self._ended.wait(0.0003):
-            if self._phase[place] >= times:
+            if self._phase[index] >= times:
                 return True
         return False
 
@@ -117,8 +117,8 @@ class Attempt:
         return final_state(self.out)
 
 
-class Nursery:
-    """Starts runs fast, one at a time: see nursery.py."""
+class ForkServer:
+    """Starts runs fast, one at a time: see fork_server.py."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ class Nursery:
         phase.write_bytes(bytes(2 * len(faults.PHASES)))
         with phase.open("r+b") as file:
             self._phase = mmap.mmap(file.fileno(), 2 * len(faults.PHASES))
-        command = [sys.executable, str(Path(__file__).with_name("nursery.py"))]
+        command = [sys.executable, str(Path(__file__).with_name("fork_server.py"))]
         self._process = subprocess.Popen(command, env=environment(), stdin=-1, stdout=-1, text=True, bufsize=1)
         self._last: Attempt | None = None
         assert self._line() == "ready"
@@ -163,12 +163,12 @@ class Nursery:
 
 
 @contextlib.contextmanager
-def nursery(folder: Path) -> Iterator[Nursery]:
-    made = Nursery(folder)
+def fork_server(folder: Path) -> Iterator[ForkServer]:
+    server = ForkServer(folder)
     try:
-        yield made
+        yield server
     finally:
-        made.close()
+        server.close()
 
 
 @dataclass(frozen=True)
@@ -180,8 +180,8 @@ class Reference:
     seconds: float
 
 
-def reference(nursery: Nursery, argv: list[str], folder: Path) -> Reference:
-    done = nursery.run([*argv, f"hydra.run.dir={folder}"], syncer=False)
+def reference(fork_server: ForkServer, argv: list[str], folder: Path) -> Reference:
+    done = fork_server.run([*argv, f"hydra.run.dir={folder}"], syncer=False)
     state = done.final_state()
     journal = folder / "journal.jsonl"
     return Reference(state, read_metrics(journal) if journal.exists() else {}, done.seconds)
@@ -228,9 +228,9 @@ def committed(folder: Path) -> list[Path]:
     return sorted(checkpoints.glob("step-*")) if checkpoints.is_dir() else []
 
 
-def rng_for(*words: object) -> random.Random:
+def rng_for(*labels: object) -> random.Random:
     """A generator of its own for each test, all from one seed."""
-    return random.Random(":".join(map(str, (SEED, *words))))
+    return random.Random(":".join(map(str, (SEED, *labels))))
 
 
 def counts(found: Counter[str]) -> str:

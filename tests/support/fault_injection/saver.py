@@ -24,14 +24,14 @@ def main(folder: Path) -> None:
         weights = {f"w{number}": mx.arange(500) * step + number for number in range(40)}
         mx.eval(weights)
         optimizer = {"m": mx.full((300,), float(step))}
-        said = "saved"
+        result = "saved"
         mark()
         try:
             store.save(step, weights, optimizer, state_at(step), best_step=1)
         except Exception as error:
-            said = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            result = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         mark()
-        print(step, said, flush=True)
+        print(step, result, flush=True)
     os._exit(0)
 
 
