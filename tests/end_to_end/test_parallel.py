@@ -4,6 +4,8 @@ import functools
 import json
 import shutil
 import signal
+import time
+from contextlib import suppress
 
 import mlx.core as mx
 import numpy as np
@@ -89,6 +91,47 @@ def test_launched_processes_without_trainer_parallel_are_refused():
 def test_an_impossible_launch_is_one_line(args):
     done = run_here(*args, script="launch")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+
+
+@pytest.mark.parametrize("content", [None, "hosts: a, b", '[["127.0.0.1:x"]]'], ids=["missing", "not JSON", "no port"])
+def test_an_invalid_host_file_is_one_line(tmp_path, content):
+    path = tmp_path / "hosts.json"
+    if content is not None:
+        path.write_text(content)
+    environment = {"MLX_RANK": "0", "MLX_HOSTFILE": str(path)}
+    done = run("trainer.parallel=data", *SETTINGS, f"hydra.run.dir={tmp_path}/run", **environment)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert f"MLX_HOSTFILE={path}: expected the host file of a launcher" in done.stderr
+
+
+def test_rounds_in_several_processes_are_one_run(tmp_path):
+    rounds = ["trainer=distill", "trainer.distillation.rounds=2", "trainer.max_steps=4", "trainer.eval_every=4"]
+    settings = [
+        setting for setting in SETTINGS if setting.split("=")[0] not in ("trainer.max_steps", "trainer.eval_every")
+    ]
+    done = run("nproc=2", *rounds, *settings, f"hydra.run.dir={tmp_path}/run", script="launch")
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("round ")] == ["round 1 of 2", "round 2 of 2"]
+    assert done.stdout.count("final_state=") == 2
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["outcome"]["rounds_done"] == 2
+    assert len(json.loads((tmp_path / "run" / "rounds.json").read_text())["done"]) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+@pytest.mark.fault_injection
+@pytest.mark.parametrize("seconds", [0.5, 2.0, 3.0, 4.0, 5.0, 7.0])
+def test_a_signal_at_any_instant_of_a_launch_loses_nothing(launched, tmp_path, seconds):
+    settings = [*SETTINGS, f"hydra.run.dir={tmp_path}/run", "resume=auto"]
+    process = start("nproc=2", *settings, script="launch")
+    time.sleep(seconds)
+    with suppress(StopIteration, psutil.NoSuchProcess):  # not started yet, or at its end already
+        process_of_rank(process, 0).send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    resumed = run("nproc=2", *settings, script="launch")
+    assert resumed.returncode == 0, resumed.stderr
+    weights = mx.load(str(tmp_path / "run" / "checkpoints" / "step-00000012" / "model.safetensors"))
+    for name, expected in launched(2)[2].items():
+        np.testing.assert_array_equal(np.array(weights[name]), np.array(expected), err_msg=name)
 
 
 def test_fsdp_is_reported_as_not_implemented():

@@ -22,7 +22,7 @@ from mlxlab.checkpoint.store import CheckpointStore, load_checkpoint
 from support.checkpoints import state_at
 from support.fault_injection import resaver, saver
 from support.fault_injection.harness import assert_tidy, committed, counts, reference, settings, tracked
-from support.processes import environment, run
+from support.processes import environment, run, run_here
 
 STRACE = shutil.which("strace")
 SYSCALLS = "fsync,rename,write,writev,mkdir,unlinkat,unlink,rmdir,openat"
@@ -302,6 +302,27 @@ def test_a_read_only_run_folder_exits_with_73_at_the_start(shared_server, tmp_pa
         done = shared_server.run(settings("bert", f"hydra.run.dir={disk}/run"))
     assert done.returncode == 73, done.err
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("function", "number", "exit_code"),
+    [
+        ("mlxlab.experiment.build.write_atomic", errno.ENOSPC, 74),
+        ("mlxlab.experiment.report.write_atomic", errno.EIO, 74),
+        ("mlxlab.experiment.run.fcntl.flock", errno.EIO, 73),
+        ("mlxlab.experiment.run.os.ftruncate", errno.EIO, 0),
+    ],
+    ids=["inference folder", "report", "lock", "owner of the lock"],
+)
+def test_a_disk_fault_in_another_file_of_the_run_folder_is_one_line(monkeypatch, tmp_path, function, number, exit_code):
+    def fail(*_args):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(function, fail)
+    done = run_here(*settings("bert", "trainer.max_steps=2", f"hydra.run.dir={tmp_path}/run"))
+    assert done.returncode == exit_code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count(os.strerror(number)) == (1 if exit_code else 0)
 
 
 def test_a_file_size_limit_costs_the_save_and_leaves_nothing_behind(tmp_path):

@@ -154,6 +154,20 @@ def test_a_signal_to_the_process_that_a_user_starts(shared_server, tmp_path, sum
     )
 
 
+@pytest.mark.parametrize("count", [3, pytest.param(30, marks=pytest.mark.fault_injection)])
+def test_a_signal_after_the_end_of_the_run_does_not_change_its_exit_code(shared_server, tmp_path, count):
+    rng = rng_for("signals at the end")
+    for number in range(count):
+        argv = settings("bert", "trainer.max_steps=2", f"hydra.run.dir={tmp_path}/{number}")
+        attempt = shared_server.start(argv)
+        assert attempt.wait_for("end")
+        attempt.wait(rng.uniform(0.0, 0.02))
+        attempt.send(SIGNALS[number % 3])
+        attempt.finish()
+        assert attempt.returncode == 0, attempt.err
+        assert (tmp_path / str(number) / "STATUS.DONE").exists()
+
+
 def test_a_signal_during_a_long_evaluation_is_handled_within_a_second(shared_server, tmp_path, summarize):
     """A batch takes 0.3 s and an evaluation 20: it is left at the next batch, and made after the resume."""
     argv = settings("bert", "data.eval_batch_size=2", *tracked(tmp_path / "project"))

@@ -155,9 +155,14 @@ def init_process_group(parallel: Literal["none", "data", "fsdp"], timeout: float
     """The group of this process.
 
     Raises:
-        ConfigError: the process was started with others and `parallel` does not say so, or the mode is not implemented.
+        ConfigError: the process was started with others and `parallel` does not say so, the mode is not implemented,
+            or the host file of the launcher is damaged.
     """
-    group = mx.distributed.init()
+    try:
+        group = mx.distributed.init()
+    except (RuntimeError, ValueError) as error:
+        hosts = f"MLX_HOSTFILE={os.environ.get('MLX_HOSTFILE', '')}"
+        raise ConfigError(f"{hosts}: expected the host file of a launcher ({str(error).splitlines()[0]})") from None
     if parallel == "none" and group.size() > 1:
         raise ConfigError(f"trainer.parallel=none: expected data, this is one of {group.size()} processes")
     if parallel != "none":
