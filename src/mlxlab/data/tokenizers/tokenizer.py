@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -11,6 +12,7 @@ import numpy as np
 import tokenizers
 
 from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.files.untrusted import read_text
 
 PAD, BOS, EOS, MASK = "<pad>", "<bos>", "<eos>", "<mask>"  # ids 0..3; bytes need no <unk>
 SPECIAL_NAMES = {  # of several model families
@@ -19,6 +21,7 @@ SPECIAL_NAMES = {  # of several model families
     "eos": (EOS, "[SEP]", "</s>", "<|end_of_text|>", "<|im_end|>", "<|endoftext|>"),
     "mask": (MASK, "[MASK]", "<|mask|>"),
 }
+MAX_BYTES = 64 * 2**20
 SPACE = "\u2581"  # a space in SentencePiece
 _ONE_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")  # a byte fallback token of SentencePiece
 _PROBES = (  # texts that show whether the bytes of tokens sum to those of a text
@@ -122,20 +125,18 @@ class Tokenizer:
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """Loads the tokenizer.json of a folder.
+    """Loads the tokenizer.json of a folder; a link to one is followed, but not from the run folder of a stranger.
 
     Raises:
         InputNotFoundError: no such file.
         DataError: the file is malformed.
     """
     path = folder / "tokenizer.json"
+    is_run = (folder / "config.yaml").exists()
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        expected = "expected the tokenizer in the folder of the model"
-        raise InputNotFoundError(f"{path}: {error.strerror}; {expected}") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}:1:1: is not UTF-8") from None
+        text = read_text(path if is_run else Path(os.path.realpath(path)), max_bytes=MAX_BYTES)
+    except InputNotFoundError:
+        raise InputNotFoundError(f"{path}: not found; expected the tokenizer in the folder of the model") from None
     return parse_tokenizer(text, path)
 
 
