@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from mlxlab.data.loaders.prefetch import Prefetch
+from mlxlab.data.loaders.wrappers import Prefetch
 from mlxlab.data.rng import counter_hash, epoch_permutation
 from mlxlab.data.text.document import Document
 from mlxlab.data.text.packed_batches import Masker, PackedBatchIterator, RowBuilder

@@ -9,17 +9,16 @@ import pytest
 from data.loaders.test_bucketing import new_loader as new_bucket_loader
 from data.loaders.test_loader import new_loader
 from mlxlab.data.batch import BatchIterator
-from mlxlab.data.loaders.prefetch import Prefetch, prefetch
-from mlxlab.data.loaders.repeat import RepeatBatches, repeat_batches
+from mlxlab.data.loaders.wrappers import Prefetch, RepeatBatches, wrap_batches
 from mlxlab.errors import DataError
 from support.streams import make_batches
 
 LOADERS = {"in order": new_loader, "by length": new_bucket_loader, "packed": make_batches}
 WRAPPERS = {
     "unwrapped": lambda batches: batches,
-    "prefetched": lambda batches: prefetch(batches, 2),
-    "repeated": lambda batches: repeat_batches(batches, 3),
-    "prefetched and repeated": lambda batches: repeat_batches(prefetch(batches, 2), 3),
+    "prefetched": lambda batches: wrap_batches(batches, 2, None),
+    "repeated": lambda batches: wrap_batches(batches, 0, 3),
+    "prefetched and repeated": lambda batches: wrap_batches(batches, 2, 3),
 }
 MEMBERS = [name for name in vars(BatchIterator) if not name.startswith("_")]
 

@@ -10,7 +10,7 @@ from mlxlab.data.batch import Batch
 from mlxlab.data.loaders.bucketing import FixedBatchSize, TokenBudget, make_loader, optimal_boundaries
 from mlxlab.data.loaders.collate import pad
 from mlxlab.data.loaders.loader import DataLoader
-from mlxlab.data.loaders.prefetch import Prefetch
+from mlxlab.data.loaders.wrappers import Prefetch
 from mlxlab.errors import ConfigError, DataError
 from support.titanic import make_titanic
 

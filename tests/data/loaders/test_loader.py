@@ -10,7 +10,7 @@ import pytest
 from mlxlab.data.batch import Batch
 from mlxlab.data.loaders.collate import check_ids, pad
 from mlxlab.data.loaders.loader import DataLoader, EvalLoader
-from mlxlab.data.loaders.prefetch import Prefetch
+from mlxlab.data.loaders.wrappers import Prefetch
 from mlxlab.data.rng import counter_hash, epoch_permutation
 from mlxlab.errors import DataError
 

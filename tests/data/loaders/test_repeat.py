@@ -5,14 +5,13 @@ import json
 import pytest
 
 from data.loaders.test_loader import ids, new_loader
-from mlxlab.data.loaders.prefetch import Prefetch
-from mlxlab.data.loaders.repeat import repeat_batches
+from mlxlab.data.loaders.wrappers import Prefetch, RepeatBatches
 from mlxlab.errors import DataError
 
 
 @pytest.fixture(params=[new_loader, lambda **changes: Prefetch(new_loader(**changes), 2)])
 def new(request):
-    return lambda number, **changes: repeat_batches(request.param(**changes), number)
+    return lambda number, **changes: RepeatBatches(request.param(**changes), number)
 
 
 def test_every_epoch_is_the_first_batches_of_the_data(new):

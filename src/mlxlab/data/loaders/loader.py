@@ -1,7 +1,7 @@
 """Batches of a data set that fits in memory. Any position is reached without replaying, and can be saved."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypedDict
 
 import numpy as np
@@ -43,35 +43,25 @@ def divide_in_order(order: np.ndarray, epoch: int, batch_size: int) -> list[Plan
     return [PlannedBatch(order[start : start + batch_size]) for start in range(0, len(order), batch_size)]
 
 
+@dataclass(eq=False)
 class DataLoader:
     """Endless batches, an epoch at a time, in which every example comes once. A short last batch is kept.
 
     The position is counted in examples: after a change of the batch size, the examples that are left in the epoch are
     divided again. Implements `BatchIterator`.
-
-    Args:
-        order: the examples of an epoch.
-        divide: how an order is divided into batches.
-        fixed_by: the key of the configuration that fixes the batch size; empty if it can be changed.
     """
 
+    num_examples: int
+    batch_size: int
+    order: Order  # of the examples of an epoch
+    collate: Collate
+    fingerprint: str = ""
+    divide: Divide = divide_in_order
+    fixed_by: str = ""  # the key of the configuration that fixes the batch size; empty if it can be changed
+    epoch: int = field(default=0, init=False)
+    _consumed: list[tuple[int, int]] = field(default_factory=list, init=False)
+    _plan: Iterator[PlannedBatch] | None = field(default=None, init=False)  # of the rest of the epoch, or not made yet
     tokens_per_batch, skipped_records = None, 0
-
-    def __init__(
-        self,
-        num_examples: int,
-        batch_size: int,
-        order: Order,
-        collate: Collate,
-        fingerprint: str = "",
-        divide: Divide = divide_in_order,
-        fixed_by: str = "",
-    ) -> None:
-        self.num_examples, self.batch_size, self.order, self.collate = num_examples, batch_size, order, collate
-        self.fingerprint, self.divide, self.fixed_by = fingerprint, divide, fixed_by
-        self.epoch = 0
-        self._consumed: list[tuple[int, int]] = []
-        self._plan: Iterator[PlannedBatch] | None = None  # the rest of the epoch; None after a jump
 
     def __iter__(self) -> Iterator[Batch]:
         epoch = self.epoch

@@ -9,10 +9,8 @@ from typing import Annotated, Literal
 import numpy as np
 
 from mlxlab.constraints import Ge, Le, Positive, Seed, Size
-from mlxlab.data.batch import BatchIterator
 from mlxlab.data.cache import content_key
-from mlxlab.data.loaders.prefetch import prefetch as prefetched
-from mlxlab.data.loaders.repeat import repeat_batches
+from mlxlab.data.loaders.wrappers import wrap_batches
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.text.corpus import Reading, Validation, open_corpus
 from mlxlab.data.text.encoder import TextEncoder, restore
@@ -148,7 +146,7 @@ class StreamingTextDataset:
             masking=[masked, packing.mlm_probability if masked else None],
         )
         batches = PackedBatchIterator(chunks, builder, batch_size, self.fingerprint, count, shuffle.row_buffer, seed)
-        self.train: BatchIterator = repeat_batches(prefetched(batches, prefetch), overfit_batches)
+        self.train = wrap_batches(batches, prefetch, overfit_batches)
         per_epoch = "" if count is None else f", {count} batches per epoch"
         self.sources = [*corpus.lines, *fitted_tokenizer.lines, f"{corpus.train.name}: {size}{per_epoch}"]
 

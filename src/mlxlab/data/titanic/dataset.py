@@ -9,12 +9,11 @@ from typing import Annotated, Literal
 import numpy as np
 
 from mlxlab.constraints import Count, FilePath, Ge, Gt, Le, Lt, MinLen, Seed, Size
-from mlxlab.data.batch import Batch, BatchIterator
+from mlxlab.data.batch import Batch
 from mlxlab.data.cache import cached, content_key
 from mlxlab.data.loaders.bucketing import FixedBatchSize, TokenBudget, make_loader
 from mlxlab.data.loaders.loader import EvalLoader
-from mlxlab.data.loaders.prefetch import prefetch as start_prefetch
-from mlxlab.data.loaders.repeat import repeat_batches
+from mlxlab.data.loaders.wrappers import wrap_batches
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.titanic import baselines
 from mlxlab.data.titanic.encoder import PassengerEncoder, restore
@@ -132,7 +131,7 @@ class TitanicDataset:
             f"{self.name}: {lengths.sum()} tokens of {self.tokenizer.vocab_size}, at most {lengths.max()} a row",
         ]
         batches = make_loader(self._drawn_lengths, batching, batch_size, seed, self._batch, self.fingerprint, lengths)
-        self.train: BatchIterator = repeat_batches(start_prefetch(batches, prefetch), overfit_batches)
+        self.train = wrap_batches(batches, prefetch, overfit_batches)
         self.valid = EvalLoader(len(split.valid), eval_batch_size, self._valid_batch)
 
     def _draw(self, epoch: int, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,170 @@
+"""Batches prepared by a background thread, so that the device does not wait; and the first batches, repeated."""
+
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TypedDict
+
+from mlxlab.constraints import Count
+from mlxlab.data.batch import Batch, BatchIterator, check_position
+
+Position = tuple[dict[str, object], int, bool]  # state, epoch, at_epoch_start
+
+
+def wrap_batches(batches: BatchIterator, prefetch: int, overfit_batches: int | None) -> BatchIterator:
+    """`prefetch` batches prepared in the background (0: none); only the first `overfit_batches`, again and again."""
+    batches = Prefetch(batches, prefetch) if prefetch else batches
+    return batches if overfit_batches is None else RepeatBatches(batches, overfit_batches)
+
+
+class _Wrapper:
+    """The properties that a wrapper passes on."""
+
+    source: BatchIterator
+
+    @property
+    def batch_size(self) -> int:
+        return self.source.batch_size
+
+    @property
+    def tokens_per_batch(self) -> int | None:
+        return self.source.tokens_per_batch
+
+    @property
+    def skipped_records(self) -> int:
+        return self.source.skipped_records
+
+
+class Prefetch(_Wrapper):
+    """Keeps up to `depth` batches ready. Its state is that of the batch last yielded, not of the last one prepared.
+
+    Implements `BatchIterator`.
+    """
+
+    def __init__(self, source: BatchIterator, depth: int) -> None:
+        self.source, self.depth = source, depth
+        self._state, self.epoch, self.at_epoch_start = _position(source)
+        self._worker: Generator[tuple[Batch | None, Position]] | None = None
+        self._generation = 0  # of the iterator in use: an older one must not stop the newer one's thread
+
+    def __iter__(self) -> Iterator[Batch]:
+        self._stop()
+        self._worker = _prepare(self.source, self.depth)
+        generation = self._generation = self._generation + 1
+        try:
+            while self._worker is not None and generation == self._generation:
+                batch, (self._state, self.epoch, self.at_epoch_start) = next(self._worker)
+                if batch is None:
+                    return
+                yield batch
+        finally:
+            if generation == self._generation:
+                self._stop()
+
+    @property
+    def batches_per_epoch(self) -> int | None:
+        return self.source.batches_per_epoch
+
+    def resize(self, batch_size: int) -> None:
+        """Batches that were prepared with the old size are discarded."""
+        mid_epoch = self._worker is not None and not self.at_epoch_start
+        self._stop()
+        self.source.resize(batch_size)
+        if mid_epoch:
+            self._worker = _prepare(self.source, self.depth)
+
+    def state_dict(self) -> dict[str, object]:
+        return dict(self._state)
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        self._stop()
+        self.source.load_state_dict(state)
+        self._state, self.epoch, self.at_epoch_start = _position(self.source)
+
+    def _stop(self) -> None:
+        """Ends the thread and moves the source back to the batch last yielded."""
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+            self.source.load_state_dict(self._state)
+
+
+def _prepare(source: BatchIterator, depth: int) -> Generator[tuple[Batch | None, Position]]:
+    """Batches that a thread prepares, each with the position after it; None ends the epoch. `close` ends the thread."""
+    batches, pool = iter(source), ThreadPoolExecutor(1, "prefetch")
+
+    def prepare() -> tuple[Batch | None, Position]:
+        return next(batches, None), _position(source)
+
+    try:
+        futures = deque(pool.submit(prepare) for _ in range(depth))
+        while True:
+            futures.append(pool.submit(prepare))
+            yield futures.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _position(source: BatchIterator) -> Position:
+    return source.state_dict(), source.epoch, source.at_epoch_start
+
+
+class RepeatState(TypedDict):
+    """The position of the repeated batches in the data set, and the position within them."""
+
+    first: dict[str, object]
+    epoch: Count
+    index: Count
+
+
+class RepeatBatches(_Wrapper):
+    """Every epoch is the first `number` batches that follow the position of `source`, or all if there are fewer.
+
+    The batches are made once and kept in memory, so that masks and order do not vary by epoch.
+    Overfitting them shows whether a model learns at all. Implements `BatchIterator`.
+    """
+
+    def __init__(self, source: BatchIterator, number: int) -> None:
+        self.source, self.number = source, number
+        self.first = source.state_dict()
+        self.epoch = self.index = 0
+        self._cached: list[Batch] = []
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch = self.epoch
+        while self.epoch == epoch:
+            self._cached = batches = self._cached or list(islice(self.source, self.number))
+            batch = batches[min(self.index, len(batches) - 1)]  # a larger batch size may have left fewer
+            self.index += 1
+            if self.index >= len(batches):
+                self.epoch, self.index = epoch + 1, 0
+            yield batch
+
+    @property
+    def at_epoch_start(self) -> bool:
+        return self.index == 0
+
+    @property
+    def batches_per_epoch(self) -> int | None:
+        available = self.source.batches_per_epoch
+        return self.number if available is None else min(available, self.number)
+
+    def resize(self, batch_size: int) -> None:
+        """The first batches are made again, with the new size."""
+        self.source.load_state_dict(self.first)
+        self.source.resize(batch_size)
+        self._cached = []
+
+    def state_dict(self) -> dict[str, object]:
+        return {"first": self.first, "epoch": self.epoch, "index": self.index}
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Also takes a position of the data set itself: then the batches that follow it are repeated."""
+        if "first" not in state:
+            state = {"first": dict(state), "epoch": self.epoch, "index": 0}
+        position = check_position(dict(state), RepeatState)
+        self.source.load_state_dict(position["first"])
+        if position["first"] != self.first:
+            self._cached = []
+        self.first, self.epoch, self.index = position["first"], position["epoch"], position["index"]
