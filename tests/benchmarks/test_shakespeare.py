@@ -6,8 +6,7 @@ import pytest
 from benchmarks.__main__ import main
 
 from benchmarks import torch_decoder
-from mlxlab.models.heads import build_head
-from mlxlab.models.model import Model
+from mlxlab.models.model import Model, build_head
 from mlxlab.models.transformer import Transformer
 
 GPT = {"norm_type": "layer", "mlp_type": "gelu", "position_embedding": "learned"}

@@ -13,8 +13,7 @@ from mlxlab.config.paths import conf_dir
 from mlxlab.data.batch import Batch
 from mlxlab.models.bert import Bert
 from mlxlab.models.cnn_hybrid import CnnHybrid
-from mlxlab.models.heads import build_head
-from mlxlab.models.model import Model, training_flops
+from mlxlab.models.model import Model, build_head, training_flops
 from mlxlab.models.transformer import Transformer
 from mlxlab.training.state import no_step
 from support.models import Recorder, make_run

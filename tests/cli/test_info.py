@@ -9,8 +9,7 @@ from mlx.utils import tree_flatten
 
 from mlxlab.cli.info import count, footprint, main
 from mlxlab.data.batch import Batch
-from mlxlab.models.heads import build_head
-from mlxlab.models.model import Model, count_parameters
+from mlxlab.models.model import Model, build_head, count_parameters
 from mlxlab.models.transformer import Transformer
 from mlxlab.training.optim.optimizers import adamw
 

@@ -18,8 +18,7 @@ from mlxlab.distillation.teachers import SoftTargets, Teachers
 from mlxlab.errors import ConfigError, UserError
 from mlxlab.models.bert import Bert
 from mlxlab.models.ensemble import Ensemble, FrozenModel, true_class_confidence, weighted_mean
-from mlxlab.models.heads import build_head
-from mlxlab.models.model import Model
+from mlxlab.models.model import Model, build_head
 from mlxlab.models.transformer import Transformer
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.losses.coefficient_schedule import LinearCoefficient

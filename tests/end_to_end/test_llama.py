@@ -9,8 +9,7 @@ from mlx.utils import tree_map
 from end_to_end.test_streaming import SMALL
 from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.inference.text_generator import load_generator
-from mlxlab.models.heads import build_head
-from mlxlab.models.model import Model
+from mlxlab.models.model import Model, build_head
 from mlxlab.models.transformer import Transformer
 from models.test_llama import SHAPE, facts_of, write
 from support.processes import run

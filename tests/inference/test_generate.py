@@ -10,9 +10,8 @@ from mlxlab.errors import ConfigError
 from mlxlab.inference.generate import GenerationConfig, StreamingDetokenizer, generate, window_start
 from mlxlab.inference.sampling import SamplingParams
 from mlxlab.models.bert import Bert
-from mlxlab.models.heads import build_head
-from mlxlab.models.kv_cache import KVCache
-from mlxlab.models.model import Model
+from mlxlab.models.layers import KVCache
+from mlxlab.models.model import Model, build_head
 from mlxlab.models.transformer import Transformer
 
 VOCABULARY = 300

@@ -17,8 +17,7 @@ from mlxlab.inference.generate import GenerationConfig
 from mlxlab.inference.sampling import SamplingParams
 from mlxlab.inference.text_generator import load_generator
 from mlxlab.models.build import build_model, build_pretrained_model
-from mlxlab.models.heads import build_head
-from mlxlab.models.model import Model
+from mlxlab.models.model import Model, build_head
 from mlxlab.models.pretrained.gguf import read_gguf
 from mlxlab.models.pretrained.load import save_config, tokenizer_dir
 from mlxlab.models.transformer import Transformer

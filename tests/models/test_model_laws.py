@@ -9,10 +9,9 @@ from mlx.utils import tree_flatten
 from mlxlab.errors import ConfigError
 from mlxlab.models.bert import Bert
 from mlxlab.models.cnn_hybrid import CnnHybrid, convolve, document_means
-from mlxlab.models.heads import build_head
 from mlxlab.models.initialization import initialize
 from mlxlab.models.layers import Attention, apply_rope, attention_mask, position_ids
-from mlxlab.models.model import Model
+from mlxlab.models.model import Model, build_head
 from mlxlab.models.transformer import Transformer
 from mlxlab.ops.dropout import Dropout
 

@@ -9,8 +9,7 @@ import pytest
 from mlx.utils import tree_flatten, tree_map
 
 from mlxlab.models.bert import Bert
-from mlxlab.models.heads import build_head
-from mlxlab.models.model import Model
+from mlxlab.models.model import Model, build_head
 from mlxlab.models.pretrained.load import read_shape
 from mlxlab.models.pretrained.weights import load_weights
 from mlxlab.models.transformer import Transformer

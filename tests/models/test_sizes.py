@@ -10,8 +10,7 @@ from mlx.utils import tree_flatten
 
 from mlxlab.models.bert import Bert
 from mlxlab.models.cnn_hybrid import CnnHybrid
-from mlxlab.models.heads import build_head
-from mlxlab.models.model import Model, count_parameters
+from mlxlab.models.model import Model, build_head, count_parameters
 from mlxlab.models.transformer import Transformer
 
 SIZES = Path(__file__).parents[2] / "conf" / "model" / "size"

@@ -7,8 +7,7 @@ from pathlib import Path
 from mlxlab.backend.peak_flops import known_peak, measure_peak
 from mlxlab.constraints import NonNegative
 from mlxlab.metric_names import TOKENS_PER_SEC
-from mlxlab.models.heads import Classifier
-from mlxlab.models.model import Model, training_flops
+from mlxlab.models.model import Classifier, Model, training_flops
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 

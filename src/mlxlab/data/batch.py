@@ -10,6 +10,7 @@ from mlxlab.errors import DataError
 from mlxlab.files.shape import ShapeError, validate
 
 T = TypeVar("T")
+TaskKind = Literal["classification", "language_modelling"]
 
 
 class Batch(NamedTuple):
@@ -84,7 +85,7 @@ class BatchIterator(Protocol):
 class Task:
     """The task that the batches pose."""
 
-    kind: Literal["classification", "language_modelling"]
+    kind: TaskKind
     num_classes: int  # for language modelling the size of the vocabulary
     labels: tuple[str, ...] = ()  # names of the classes
     masked: bool = False  # language modelling: predict masked tokens (True) or the next token (False)

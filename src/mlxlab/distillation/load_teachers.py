@@ -8,7 +8,6 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import DataModule
@@ -22,7 +21,6 @@ from mlxlab.inference.restore import config_dir_of, find_run_dir, restore_from
 from mlxlab.models.ensemble import Ensemble, FrozenModel
 from mlxlab.models.model import Model, count_parameters
 from mlxlab.tracking.mlflow.download import download_model, is_mlflow_uri
-from mlxlab.training.trainer import Trainer
 
 
 class LoadedTeacher(NamedTuple):
@@ -47,13 +45,6 @@ def inherited_tokenizer(cfg: Config, cache: Path) -> Path | None:
         return None
     run = find_run_dir(_local_path(options.models[0], cfg, cache))
     return config_dir_of(run) if run is not None else _pretrained_folder(options.models[0], cache)
-
-
-def build_trainer(cfg: Config, data: DataModule, cache: Path) -> tuple[Trainer, Teachers, list[str]]:
-    """The trainer of a config, its teachers, and messages about them for the user."""
-    teachers, messages = load_teachers(cfg, data, cache)
-    trainer = instantiate(cfg["trainer"], Trainer, class_counts=data.class_counts, loaded_teachers=teachers)
-    return trainer, teachers, messages
 
 
 def load_initial_weights(cfg: Config, model: nn.Module) -> None:

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
+import mlx.nn as nn
 import yaml
 
 from mlxlab.checkpoint.store import Checkpoint
@@ -12,14 +13,14 @@ from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
 from mlxlab.config.schema.root import BY_TASK
 from mlxlab.data.dataset import DataModule, check_data_module
-from mlxlab.distillation.load_teachers import build_trainer, inherited_tokenizer, load_initial_weights
+from mlxlab.distillation.load_teachers import inherited_tokenizer, load_initial_weights, load_teachers
 from mlxlab.distillation.options import read_options
 from mlxlab.distillation.teachers import Teachers
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import ConfigError
 from mlxlab.files.atomic import write_atomic
 from mlxlab.models import build
-from mlxlab.models.model import Model
+from mlxlab.models.model import Model, count_parameters
 from mlxlab.tracking.tracker import NoTracker, Tracker
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.checkpointer import CheckpointerProtocol, NoCheckpointer
@@ -84,7 +85,8 @@ def build_session(
     """
     cache = project_root() / ".cache"
     data = build_data(cfg, project_root(), inference_dir or inherited_tokenizer(cfg, cache), run_dir)
-    trainer, teachers, lines = build_trainer(cfg, data, cache)
+    teachers, lines = load_teachers(cfg, data, cache)
+    trainer = instantiate(cfg["trainer"], Trainer, class_counts=data.class_counts, loaded_teachers=teachers)
     model = build_model(cfg, data, shape=None if initialize else inference_dir)
     if initialize:
         load_initial_weights(cfg, model)
@@ -102,7 +104,7 @@ def build_data(cfg: Config, project: Path, tokenizer: Path | None, folder: Path)
     Raises:
         ConfigError: the objective is not a metric of this task, or the data set lacks a member of `DataModule`.
     """
-    backbone = build.outline_backbone(cfg["model"])
+    backbone = build.build_backbone(cfg["model"], vocab_size=1)  # an outline: its arrays are never evaluated
     dataset = instantiate(
         cfg["data"],
         seed=cfg["seed"],
@@ -110,7 +112,7 @@ def build_data(cfg: Config, project: Path, tokenizer: Path | None, folder: Path)
         pretrained=tokenizer,
         masked=not backbone.causal,
         width=backbone.hidden_size,
-        parameters=build.count_backbone_parameters(backbone),
+        parameters=count_parameters(cast(nn.Module, backbone)) - backbone.embedding.weight.size,
         folder=folder,
     )
     data = check_data_module(dataset)

@@ -13,9 +13,8 @@ from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError
 from mlxlab.inference.sampling import SamplingParams
 from mlxlab.models.backbone import CausalBackbone
-from mlxlab.models.heads import CausalHead, Classifier
-from mlxlab.models.kv_cache import KVCache
-from mlxlab.models.model import Model
+from mlxlab.models.layers import KVCache
+from mlxlab.models.model import CausalHead, Classifier, Model
 
 UNFINISHED = "\ufffd"  # decoders return it for an incomplete or invalid UTF-8 sequence
 End = Literal["", "end token", "stop", "length"]

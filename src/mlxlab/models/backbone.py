@@ -5,7 +5,7 @@ from typing import Protocol
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.models.kv_cache import KVCache
+from mlxlab.models.layers import KVCache
 
 
 class Backbone(Protocol):

@@ -1,16 +1,15 @@
 """Builds models from a `model` node of the configuration, with its pretrained shape and weights if it names any."""
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import mlx.nn as nn
 
 from mlxlab.config.instantiate import instantiate
 from mlxlab.errors import ConfigError
 from mlxlab.models.backbone import Backbone
-from mlxlab.models.heads import TaskKind, build_head
 from mlxlab.models.initialization import initialize
-from mlxlab.models.model import Model, count_parameters
+from mlxlab.models.model import Model, TaskKind, build_head
 from mlxlab.models.pretrained.load import Node, read_shape, resolve, target_of
 from mlxlab.models.pretrained.weights import load_head_weights, load_weights
 
@@ -35,7 +34,7 @@ def build_model(
     """
     path = resolve(node["pretrained"]) if node.get("pretrained") else None
     shape = {} if path is None else read_shape(path, node, vocab_size)
-    backbone = _build_backbone({**node, **shape}, vocab_size)
+    backbone = build_backbone({**node, **shape}, vocab_size)
     if seed is not None:
         initialize(cast(nn.Module, backbone), seed, "backbone")
     # Weights before the head: they are checked against all of the backbone, pooler included.
@@ -56,15 +55,8 @@ def build_pretrained_model(path: Path, vocab_size: int) -> Model:
     return model
 
 
-def outline_backbone(node: Node) -> Backbone:
-    """A backbone without vocabulary or memory (its arrays are never evaluated), to choose a vocabulary by.
-
-    The sizes are those of the node, not of `pretrained`, which brings its own vocabulary.
-    """
-    return _build_backbone({**node}, vocab_size=1)
-
-
-def _build_backbone(node: dict[str, object], vocab_size: int) -> Backbone:
+def build_backbone(node: dict[str, Any], vocab_size: int) -> Backbone:
+    """The backbone of a `model` node, with the sizes of the node also where it names a pretrained model."""
     backbone = instantiate(node, nn.Module, vocab_size=vocab_size)
     # Not `isinstance` with the protocol: submodules are items of an MLX module, invisible to it in newer Pythons.
     members = [*Backbone.__annotations__, "embedding", "pool", "remove_pooler"]
@@ -73,8 +65,3 @@ def _build_backbone(node: dict[str, object], vocab_size: int) -> Backbone:
             f"{node['_target_']}: not a backbone, it has no {', '.join(missing)} (see {Backbone.__module__})"
         )
     return cast(Backbone, backbone)
-
-
-def count_backbone_parameters(backbone: Backbone) -> int:
-    """Parameters without the token embedding."""
-    return count_parameters(cast(nn.Module, backbone)) - backbone.embedding.weight.size

@@ -18,8 +18,8 @@ from mlx.utils import tree_unflatten
 from mlxlab.data.rng import counter_hash
 from mlxlab.models.bert import Bert
 from mlxlab.models.cnn_hybrid import CnnHybrid
-from mlxlab.models.heads import CausalHead, Classifier, MaskedHead
 from mlxlab.models.layers import named_parameters
+from mlxlab.models.model import CausalHead, Classifier, MaskedHead
 from mlxlab.models.transformer import Transformer
 
 STD = 0.02

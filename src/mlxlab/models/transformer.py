@@ -6,8 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxlab.constraints import Positive, Share, Size
-from mlxlab.models.kv_cache import KVCache, LayerCache
-from mlxlab.models.layers import Attention, FeedForward, attention_mask, position_ids
+from mlxlab.models.layers import Attention, FeedForward, KVCache, LayerCache, attention_mask, position_ids
 from mlxlab.ops.dropout import Dropout
 
 

@@ -18,8 +18,7 @@ from mlxlab.data.loaders.bucketing import make_loader
 from mlxlab.data.loaders.collate import pad
 from mlxlab.models.bert import Bert
 from mlxlab.models.cnn_hybrid import CnnHybrid
-from mlxlab.models.heads import build_head
-from mlxlab.models.model import Model
+from mlxlab.models.model import Model, build_head
 from mlxlab.models.transformer import Transformer
 from mlxlab.training.device_batch import DeviceBatch, to_device
 from mlxlab.training.losses.loss import CrossEntropyLoss, cross_entropy

@@ -12,8 +12,8 @@ from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
 from mlxlab.files.untrusted import read_json
 from mlxlab.models.backbone import Backbone
 from mlxlab.models.cnn_hybrid import CnnHybrid
-from mlxlab.models.heads import Head
 from mlxlab.models.layers import named_parameters
+from mlxlab.models.model import Head
 from mlxlab.models.pretrained.gguf import gguf_weights
 from mlxlab.models.pretrained.load import read_config
 from mlxlab.models.transformer import Transformer
