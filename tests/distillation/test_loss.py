@@ -12,9 +12,8 @@ from scipy.special import log_softmax as oracle
 
 from mlxlab.config.paths import shipped_conf
 from mlxlab.distillation.loss import DistillationLoss, soft_target_divergence
-from mlxlab.distillation.report import DistillationReport
 from mlxlab.distillation.teacher_cache import TeacherCache
-from mlxlab.distillation.teachers import SoftTargets, Teachers
+from mlxlab.distillation.teachers import DistillationReport, SoftTargets, Teachers
 from mlxlab.errors import ConfigError, UserError
 from mlxlab.models.bert import Bert
 from mlxlab.models.ensemble import Ensemble, FrozenModel, true_class_confidence, weighted_mean

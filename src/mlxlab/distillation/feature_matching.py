@@ -62,10 +62,22 @@ def add_projections(student: nn.Module, teacher: nn.Module, pairs: Sequence[Laye
         student(tokens, segment_ids)
     with capture_calls(teacher, [pair["teacher"] for pair in pairs]) as teacher_calls:
         teacher(tokens, segment_ids)
-    layers = [nn.Linear(*_projection_size(pair, student_calls, teacher_calls), bias=False) for pair in pairs]
-    for index, layer in enumerate(layers):
-        shape = layer.weight.shape
-        layer.weight = mx.array(uniform(seed, f"{PROJECTIONS}.{index}", shape, 1 / math.sqrt(shape[1])))
+    layers = []
+    for index, pair in enumerate(pairs):
+        for name, calls in ((pair["student"], student_calls), (pair["teacher"], teacher_calls)):
+            if name not in calls:
+                raise ConfigError(f"{_KEY}: {name} is never called, so it has no output to match")
+        student_call, teacher_call = student_calls[pair["student"]], teacher_calls[pair["teacher"]]
+        is_attention = isinstance(student_call.layer, Attention)
+        if is_attention != isinstance(teacher_call.layer, Attention):
+            names = f"{pair['student']} and {pair['teacher']}"
+            raise ConfigError(f"{_KEY}: expected two attention layers or none, got {names}")
+        # Attention maps need no projection.
+        sizes = (1, 1) if is_attention else (student_call.output.shape[-1], teacher_call.output.shape[-1])
+        layer = nn.Linear(*sizes, bias=False)
+        bound = 1 / math.sqrt(sizes[0])
+        layer.weight = mx.array(uniform(seed, f"{PROJECTIONS}.{index}", layer.weight.shape, bound))
+        layers.append(layer)
     student[PROJECTIONS] = {"layers": layers}
 
 
@@ -82,7 +94,12 @@ def feature_matching_loss(
         else:
             projected = projection(student_call.output).astype(mx.float32)
             distance = mx.square(projected - teacher_call.output.astype(mx.float32)).mean(axis=-1)
-        total = total + pair.get("weight", 1.0) * _per_target(distance, batch)
+        if distance.ndim > batch.targets.ndim:  # per token: a row has the mean over its real tokens
+            real = (batch.segment_ids > 0).astype(mx.float32)
+            distance = (distance * real).sum(axis=1) / mx.maximum(real.sum(axis=1), 1)
+        elif distance.ndim < batch.targets.ndim:
+            distance = distance[:, None]
+        total = total + pair.get("weight", 1.0) * distance
     return total
 
 
@@ -143,24 +160,3 @@ def attention_map(call: LayerCall) -> mx.array:
         positions = mx.arange(T)
         mask = mx.where(positions[:, None] >= positions, 0.0, MASK_VALUE)
     return mx.softmax(scores.astype(mx.float32) + mask, axis=-1).mean(axis=1)
-
-
-def _projection_size(pair: LayerPair, student_calls: Calls, teacher_calls: Calls) -> tuple[int, int]:
-    """Hidden sizes of a pair; (1, 1) for attention maps, which need no projection."""
-    for name, calls in ((pair["student"], student_calls), (pair["teacher"], teacher_calls)):
-        if name not in calls:
-            raise ConfigError(f"{_KEY}: {name} is never called, so it has no output to match")
-    student, teacher = student_calls[pair["student"]], teacher_calls[pair["teacher"]]
-    if isinstance(student.layer, Attention) != isinstance(teacher.layer, Attention):
-        raise ConfigError(f"{_KEY}: expected two attention layers or none, got {pair['student']} and {pair['teacher']}")
-    if isinstance(student.layer, Attention):
-        return 1, 1
-    return student.output.shape[-1], teacher.output.shape[-1]
-
-
-def _per_target(values: mx.array, batch: DeviceBatch) -> mx.array:
-    """Values per token (B, T) or row (B,) for targets per token or row: a row has the mean over its real tokens."""
-    if values.ndim > batch.targets.ndim:
-        real = (batch.segment_ids > 0).astype(mx.float32)
-        return (values * real).sum(axis=1) / mx.maximum(real.sum(axis=1), 1)
-    return values if values.ndim == batch.targets.ndim else values[:, None]

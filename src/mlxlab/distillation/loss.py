@@ -10,7 +10,7 @@ import numpy as np
 from mlxlab.constraints import Fraction, Positive, Share
 from mlxlab.data.batch import Batch
 from mlxlab.distillation.feature_matching import add_projections, capture_calls, feature_matching_loss, read_pairs
-from mlxlab.distillation.teacher_cache import MIN_PROBABILITY
+from mlxlab.distillation.teacher_cache import top_k_log_probs
 from mlxlab.distillation.teachers import SoftTargets, Teachers
 from mlxlab.errors import ConfigError
 from mlxlab.models.ensemble import Router
@@ -136,14 +136,6 @@ def soft_target_divergence(
     if kind == "forward" and isinstance(temperature, float):
         return kl_divergence(teacher, student, temperature)
     return DIVERGENCES[kind](teacher / temperature, student / temperature)
-
-
-def top_k_log_probs(logits: mx.array, classes: mx.array, log_sum_exp: mx.array | None = None) -> mx.array:
-    """Log-probabilities of `classes` (..., k), then that of all other classes together: (..., k + 1)."""
-    log_sum_exp = mx.logsumexp(logits, axis=-1) if log_sum_exp is None else log_sum_exp
-    log_p = mx.take_along_axis(logits, classes, axis=-1) - log_sum_exp[..., None]
-    tail = 1 - mx.exp(log_p).sum(axis=-1, keepdims=True)
-    return mx.concatenate([log_p, mx.log(mx.maximum(tail, MIN_PROBABILITY))], axis=-1)
 
 
 def _reverse(teacher: mx.array, student: mx.array) -> mx.array:

@@ -121,15 +121,21 @@ class TeacherCache:
             return values, np.zeros((*lost.shape, 0), self.classes_dtype), lost, lost
         log_p = log_softmax(logits)
         classes = mx.argpartition(-log_p, kth=self.top_k - 1, axis=-1)[..., : self.top_k]
-        likeliest = mx.take_along_axis(log_p, classes, axis=-1)
-        tail = mx.maximum(1 - mx.exp(likeliest).sum(axis=-1, keepdims=True), MIN_PROBABILITY)
-        values = np.array(mx.concatenate([likeliest, mx.log(tail)], axis=-1))
+        values = np.array(top_k_log_probs(logits, classes))
         stored = values.astype(self.dtype)
         # KL of the full distribution to what a reader of the cache can know: all other classes equally likely.
         known = stored.astype(np.float32)
         known[..., -1] -= np.log(self.num_classes - self.top_k)
         nats = np.array((mx.exp(log_p) * log_p).sum(axis=-1)) - (np.exp(values) * known).sum(axis=-1)
-        return stored, np.array(classes).astype(self.classes_dtype), np.array(tail), nats
+        return stored, np.array(classes).astype(self.classes_dtype), np.exp(values[..., -1]), nats
+
+
+def top_k_log_probs(logits: mx.array, classes: mx.array, log_sum_exp: mx.array | None = None) -> mx.array:
+    """Log-probabilities of `classes` (..., k), then that of all other classes together: (..., k + 1)."""
+    log_sum_exp = mx.logsumexp(logits, axis=-1) if log_sum_exp is None else log_sum_exp
+    log_p = mx.take_along_axis(logits, classes, axis=-1) - log_sum_exp[..., None]
+    tail = 1 - mx.exp(log_p).sum(axis=-1, keepdims=True)
+    return mx.concatenate([log_p, mx.log(mx.maximum(tail, MIN_PROBABILITY))], axis=-1)
 
 
 class RecordFile:

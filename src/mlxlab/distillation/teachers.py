@@ -1,17 +1,25 @@
-"""The teachers of a run: frozen models that are queried for every batch, or whose soft targets are cached."""
+"""The teachers of a run: frozen models, queried for every batch or cached; a callback that compares them at the end."""
 
 import hashlib
+import sys
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlxlab.data.batch import Batch
+from mlxlab.data.batch import Batch, Task
 from mlxlab.distillation.teacher_cache import CLASSES, VALUES, TeacherCache
 from mlxlab.models.ensemble import Ensemble, Router, weighted_mean
+from mlxlab.models.model import count_parameters
+from mlxlab.training.callback import FitContext
 from mlxlab.training.device_batch import DeviceBatch, to_device
+from mlxlab.training.evaluate import evaluate
+from mlxlab.training.state import StepResult, TrainState
 
 
 class SoftTargets(NamedTuple):
@@ -72,3 +80,46 @@ class Teachers:
         logits = self.ensemble.member_logits(batch.tokens, batch.segment_ids)
         weights = router(logits=logits, targets=batch.targets) if router is not None else None
         return self.ensemble.combine(logits, weights)
+
+
+class DistillationReport:
+    """Checks that training left the teachers unchanged, and evaluates student and teachers on the same batches.
+
+    The metrics go to `history.reference`. Runs in all processes, so that none waits for another. None as `max_batches`
+    takes all validation batches.
+    """
+
+    runs_on_all_ranks = True
+
+    def __init__(self, teachers: Teachers, valid: Iterable[Batch], task: Task, max_batches: int | None) -> None:
+        self.teachers, self.valid, self.task, self.max_batches = teachers, valid, task, max_batches
+        self._digest = ""
+
+    def on_start(self, context: FitContext, state: TrainState) -> None:
+        self._digest = self.teachers.digest()
+
+    def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None: ...
+
+    def on_end(self, context: FitContext, state: TrainState) -> None:
+        assert self.teachers.digest() == self._digest, "training changed the teachers"
+        print(f"teachers unchanged: {self._digest[:16]}", file=sys.stderr)
+        if self.teachers.cache is not None:
+            print(self.teachers.cache.describe(), file=sys.stderr)
+        if self.teachers and context.control.stop_reason == "done":
+            state.history.reference = self._compare(context, state)
+
+    def _compare(self, context: FitContext, state: TrainState) -> dict[str, dict[str, float]]:
+        """Metrics, parameters and milliseconds per batch of student and teacher; empty if a signal interrupts it."""
+        batches = list(islice(self.valid, self.max_batches))
+        metrics: dict[str, dict[str, float]] = {}
+        with state.eval_weights():
+            for name, model in {"student": state.model, "teacher": self.teachers.ensemble}.items():
+                evaluate(model, batches, self.task, limit=1)  # compiles
+                start = time.perf_counter()
+                evaluation = evaluate(model, batches, self.task, should_stop=lambda: context.control.stop_signal != 0)
+                if evaluation is None:
+                    return {}
+                milliseconds = 1000 * (time.perf_counter() - start) / max(len(batches), 1)
+                parameters = float(count_parameters(model))
+                metrics[name] = {**evaluation.metrics, "parameters": parameters, "ms per batch": milliseconds}
+        return metrics

@@ -7,7 +7,7 @@ from mlxlab.checkpoint.resume import ResumePolicy
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
-from mlxlab.distillation.report import DistillationReport
+from mlxlab.distillation.teachers import DistillationReport
 from mlxlab.errors import DivergenceError, RunInterrupted
 from mlxlab.experiment.build import Config, Session, build_session, save_inference_config
 from mlxlab.experiment.context import RunContext
