@@ -36,8 +36,7 @@ class Masker:
             raise ConfigError("the tokenizer has no mask token, which a masked language model needs")
         self.mask_id, self.probability, self.seed = tokenizer.mask_id, probability, seed
         special = (self.mask_id, tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id)
-        self.is_maskable = np.ones(tokenizer.vocab_size, bool)
-        self.is_maskable[[token for token in special if token is not None]] = False
+        self.is_maskable = ~np.isin(np.arange(tokenizer.vocab_size), [token for token in special if token is not None])
         self.maskable = np.flatnonzero(self.is_maskable).astype(np.int32)
 
     def mask_tokens(
@@ -119,6 +118,7 @@ class Packing:
         return replace(self, stride=None).row_builder(tokenizer, seq_len, masked, seed=0)
 
 
+@dataclass
 class PackedBatchIterator:
     """Endless batches, an epoch at a time, all of one shape: the last of several is completed with rows of weight 0.
 
@@ -130,20 +130,16 @@ class PackedBatchIterator:
         row_shuffle_buffer: rows that are permuted together, by `seed`; 0 leaves them in the order of the text.
     """
 
-    def __init__(
-        self,
-        chunks: TokenStream | InMemoryTokens,
-        builder: RowBuilder,
-        batch_size: int,
-        fingerprint: str,
-        batches_per_epoch: int | None,
-        row_shuffle_buffer: int = 0,
-        seed: int = 0,
-    ) -> None:
-        self.chunks, self.builder, self.batch_size = chunks, builder, batch_size
-        self.fingerprint, self.batches_per_epoch = fingerprint, batches_per_epoch
-        self.row_shuffle_buffer, self.seed = row_shuffle_buffer, seed
-        self._cursor = epoch_start(0, fingerprint)
+    chunks: TokenStream | InMemoryTokens
+    builder: RowBuilder
+    batch_size: int
+    fingerprint: str
+    batches_per_epoch: int | None
+    row_shuffle_buffer: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self._cursor = epoch_start(0, self.fingerprint)
 
     @property
     def epoch(self) -> int:
@@ -173,27 +169,28 @@ class PackedBatchIterator:
     def __iter__(self) -> Iterator[Batch]:
         cursor, layout = self._cursor, self.builder.layout
         with closing(self.chunks(cursor["epoch"], cursor["start"])) as chunks:
-            buffer = RowShuffleBuffer(Packer(chunks, cursor, layout), self.row_shuffle_buffer, self.seed, cursor)
-            more = True
+            packer, size, more = Packer(chunks, cursor, layout), self.row_shuffle_buffer, True
+            source = RowShuffleBuffer(packer, size, self.seed, cursor) if size else packer
             while more:
-                rows, more = buffer.take(self.batch_size), buffer.more
-                if rows is None:
+                rows, more = source.take(self.batch_size), source.more
+                if not len(rows.sizes):
                     raise DataError(f"epoch {cursor['epoch']}: no text to train on after row {cursor['row']}")
                 if more or not self.at_epoch_start:  # an epoch of one batch has one shape anyway
                     rows = rows.padded(self.batch_size, layout.pad_id)
                 batch = self.builder.batch(rows, cursor["epoch"])
-                self._cursor = buffer.cursor if more else epoch_start(cursor["epoch"] + 1, self.fingerprint)
+                self._cursor = source.cursor if more else epoch_start(cursor["epoch"] + 1, self.fingerprint)
                 yield batch
 
 
+@dataclass(frozen=True)
 class PackedEvalBatches:
     """Batches of the tokens of `chunks`, the same each time if that is a list. The last may have fewer rows."""
 
-    def __init__(self, chunks: Iterable[TokenChunk], builder: RowBuilder, batch_size: int) -> None:
-        self.chunks, self.builder, self.batch_size = chunks, builder, batch_size
+    chunks: Iterable[TokenChunk]
+    builder: RowBuilder
+    batch_size: int
 
     def __iter__(self) -> Iterator[Batch]:
-        packer, more = Packer(iter(self.chunks), epoch_start(0), self.builder.layout), True
-        while more and len((rows := packer.take(self.batch_size)).sizes):
+        packer = Packer(iter(self.chunks), epoch_start(0), self.builder.layout)
+        while len((rows := packer.take(self.batch_size)).sizes):
             yield self.builder.batch(rows, epoch=0)
-            more = packer.more

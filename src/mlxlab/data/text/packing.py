@@ -35,6 +35,9 @@ class PackedRows(NamedTuple):
     ids: np.ndarray  # (R,) int64: of the document of the first token
     numbers: np.ndarray  # (R,) int64: the number of each row in the epoch
 
+    def select(self, index: slice | np.ndarray) -> "PackedRows":
+        return PackedRows(*(array[index] for array in self))
+
     def padded(self, num_rows: int, pad_id: int) -> "PackedRows":
         """With empty rows up to `num_rows`, of id -1."""
         missing = num_rows - len(self.sizes)
@@ -79,13 +82,13 @@ class RowLayout:
 
 
 class Packer:
-    """Makes rows of the tokens of `chunks`, which begin at `cursor`."""
+    """Makes rows, in the order of the text, of the tokens of `chunks`, which begin at `cursor`."""
 
     def __init__(self, chunks: Iterator[TokenChunk], cursor: TextCursor, layout: RowLayout) -> None:
         self.chunks, self.first, self.row, self.layout = chunks, cursor, cursor["row"], layout
         self.tokens = np.zeros(0, np.int32)
-        self.ends = np.zeros(0, np.int64)  # of each document, counted from the first token held
-        self.lengths, self.ids = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        self.starts = np.zeros(0, np.int64)  # of each document, counted from the first token held
+        self.ids = np.zeros(0, np.int64)
         self.cursors: list[DocumentCursor] = []
         self._to_drop = cursor["offset"]  # tokens that are not here yet
 
@@ -96,15 +99,19 @@ class Packer:
             chunk = next(self.chunks, None)
             if chunk is None:
                 break
-            self._add(chunk)
+            self.starts = np.concatenate([self.starts, len(self.tokens) + np.cumsum(chunk.lengths) - chunk.lengths])
+            self.tokens = np.concatenate([self.tokens, chunk.tokens])
+            self.ids = np.concatenate([self.ids, chunk.ids])
+            self.cursors += chunk.cursors
+            self._drop(self._to_drop)
         numbers = np.arange(min(max_rows, layout.count_rows(len(self.tokens))))
-        starts = numbers * layout.stride
-        indices = starts[:, None] + np.arange(layout.width)  # (R, W)
+        begins = numbers * layout.stride
+        indices = begins[:, None] + np.arange(layout.width)  # (R, W)
         tokens = self.tokens[np.minimum(indices, len(self.tokens) - 1)]
         tokens[indices >= len(self.tokens)] = layout.pad_id
-        sizes = np.minimum(len(self.tokens) - starts, layout.width)
-        documents = np.searchsorted(self.ends, indices if layout.number_documents else indices[:, :0], side="right")
-        ids = self.ids[np.searchsorted(self.ends, starts, side="right")]
+        sizes = np.minimum(len(self.tokens) - begins, layout.width)
+        documents = np.searchsorted(self.starts, indices if layout.number_documents else indices[:, :0], side="right")
+        ids = self.ids[np.searchsorted(self.starts, begins, side="right") - 1]
         rows = PackedRows(tokens, sizes, documents, ids, self.row + numbers)
         self.row += len(numbers)
         self._drop(len(numbers) * layout.stride)
@@ -118,72 +125,53 @@ class Packer:
     @property
     def cursor(self) -> TextCursor:
         """The position of the first token held."""
-        offset = int(self.lengths[0] - self.ends[0])
+        offset = -int(self.starts[0])
         return {**self.first, "row": self.row, "rows_drawn": 0, "start": self.cursors[0], "offset": offset}
-
-    def _add(self, chunk: TokenChunk) -> None:
-        self.ends = np.concatenate([self.ends, len(self.tokens) + np.cumsum(chunk.lengths)])
-        self.tokens = np.concatenate([self.tokens, chunk.tokens])
-        self.lengths = np.concatenate([self.lengths, chunk.lengths])
-        self.ids = np.concatenate([self.ids, chunk.ids])
-        self.cursors += chunk.cursors
-        self._drop(self._to_drop)
 
     def _drop(self, count: int) -> None:
         """Forgets `count` tokens, and the documents before them; the last document stays, as the position needs it."""
         dropped = min(count, len(self.tokens))
         self._to_drop = count - dropped
-        self.tokens, self.ends = self.tokens[dropped:], self.ends - dropped
-        used = min(int(np.searchsorted(self.ends, 0, side="right")), len(self.ends) - 1)
-        if used > 0:
-            self.ends, self.lengths, self.ids = self.ends[used:], self.lengths[used:], self.ids[used:]
-            del self.cursors[:used]
+        self.tokens, self.starts = self.tokens[dropped:], self.starts - dropped
+        used = max(int(np.searchsorted(self.starts, 0, side="right")) - 1, 0)
+        self.starts, self.ids = self.starts[used:], self.ids[used:]
+        del self.cursors[:used]
 
 
 class RowShuffleBuffer:
-    """The remaining rows of an epoch, shuffled to decorrelate consecutive rows of long documents.
+    """The rows of a `Packer`, shuffled to decorrelate consecutive rows of long documents.
 
-    A buffer of `size` rows is taken from the text and permuted by (seed, epoch, first row); 0 leaves the rows in the
-    order of the text. A position is that of the buffer in the text and the number of rows drawn from it: seeking makes
-    that one buffer again.
+    A buffer of `size` rows is taken from the text and permuted by (seed, epoch, first row). A position is that of the
+    buffer in the text and the number of rows drawn from it: seeking makes that one buffer again.
     """
 
     def __init__(self, packer: Packer, size: int, seed: int, cursor: TextCursor) -> None:
-        self.packer, self.size, self.seed, self.start = packer, size, seed, cursor
-        self.rows: PackedRows | None = None
-        self.drawn, self.left = cursor["rows_drawn"], 0
+        self.packer, self.size, self.seed = packer, size, seed
+        self._fill(cursor)
+        self.drawn = cursor["rows_drawn"]
 
-    def take(self, count: int) -> PackedRows | None:
-        """Up to `count` rows; fewer only at the end of the epoch, None after it."""
-        pieces: list[PackedRows] = []
-        while count and (self.left > 0 or self._refill(count)):
-            assert self.rows is not None
-            piece = PackedRows(*(array[self.drawn : self.drawn + count] for array in self.rows))
-            size = len(piece.sizes)
-            self.drawn, self.left, count = self.drawn + size, self.left - size, count - size
-            pieces.append(piece)
-        return PackedRows(*map(np.concatenate, zip(*pieces, strict=True))) if pieces else None
+    def take(self, max_rows: int) -> PackedRows:
+        """Up to `max_rows` rows; fewer only at the end of the epoch."""
+        pieces = [self.rows.select(slice(0))]
+        while max_rows > 0 and self.more:
+            if self.drawn >= len(self.rows.sizes):
+                self._fill(self.packer.cursor)
+            pieces.append(self.rows.select(slice(self.drawn, self.drawn + max_rows)))
+            self.drawn += len(pieces[-1].sizes)
+            max_rows -= len(pieces[-1].sizes)
+        return PackedRows(*map(np.concatenate, zip(*pieces, strict=True)))
 
     @property
     def more(self) -> bool:
         """True if rows are left in the epoch."""
-        return self.left > 0 or self.packer.more
+        return self.drawn < len(self.rows.sizes) or self.packer.more
 
     @property
     def cursor(self) -> TextCursor:
         """The position of the next row; only while there are more."""
-        return {**self.start, "rows_drawn": self.drawn} if self.left > 0 else self.packer.cursor
+        return {**self.start, "rows_drawn": self.drawn} if self.drawn < len(self.rows.sizes) else self.packer.cursor
 
-    def _refill(self, count: int) -> bool:
-        """Makes the next buffer; false at the end of the epoch."""
-        if self.rows is not None:
-            if not self.packer.more:
-                return False
-            self.start, self.drawn = self.packer.cursor, 0
-        self.rows = self.packer.take(self.size or count)
-        available = len(self.rows.sizes)
-        if self.size:
-            order = permutation(available, self.seed, Stream.ROW_SHUFFLE, self.start["epoch"], self.start["row"])
-            self.rows = PackedRows(*(array[order] for array in self.rows))
-        self.left = available - self.drawn
-        return self.left > 0
+    def _fill(self, start: TextCursor) -> None:
+        rows = self.packer.take(self.size)
+        order = permutation(len(rows.sizes), self.seed, Stream.ROW_SHUFFLE, start["epoch"], start["row"])
+        self.start, self.rows, self.drawn = start, rows.select(order), 0
