@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from mlxlab.data.text.sources.open import open_source
+from support.streams import open_source
 from support.text import documents_of
 
 pytestmark = pytest.mark.fault_injection

@@ -14,7 +14,7 @@ import pyarrow
 from pyarrow import parquet
 
 from support.hub_server import HubServer
-from support.streams import make_batches, take
+from support.streams import make_batches, open_source, take
 from support.text import documents_of, make_texts
 
 NAME = "roneneldan/TinyStories"
@@ -66,7 +66,7 @@ def resumes_exactly(source, position, tokens):
     return batches_before == tokens[:position] and take(resumed, 3) == tokens[position : position + 3]
 
 
-def message(open_source, name, settings):
+def message(name, settings):
     try:
         open_source(name, **settings)
     except Exception as fault:
@@ -77,8 +77,6 @@ def main():
     hub = new_hub()
     os.environ.update(HF_ENDPOINT=hub.url, HF_HOME=sys.argv[1], HF_HUB_DISABLE_TELEMETRY="1")
     shorten_waits()
-    from mlxlab.data.text.sources.open import open_source
-
     source = open_source(NAME, window=40)
     windows = list(source.windows(1, 0))
     results = {"first": windows, "second": list(source.windows(1, 1)), "exact": []}
@@ -95,7 +93,7 @@ def main():
     results["same tokens in spite of outages"] = take(tokens_of(source, prefetch=2), 100) == tokens
     results["exact tokens"] = [resumes_exactly(source, position, tokens) for position in range(0, 97, 6)]
     results["validation"] = documents_of(open_source(NAME, split="validation"))
-    results["wrong"] = [message(open_source, name, settings) for name, settings in WRONG]
+    results["wrong"] = [message(name, settings) for name, settings in WRONG]
     print(json.dumps(results))
 
 

@@ -9,9 +9,16 @@ from mlxlab.data.rng import counter_hash, epoch_permutation
 from mlxlab.data.text.document import Document
 from mlxlab.data.text.packed_batches import Masker, PackedBatchIterator, RowBuilder
 from mlxlab.data.text.packing import RowLayout
+from mlxlab.data.text.sources import open as sources
 from mlxlab.data.text.token_stream import TokenStream
 
 VOCABULARY, PAD, END, MASK = 259, 256, 257, 258
+
+
+def open_source(source, split=None, *, text_column="text", on_error="strict", window=4000, **reading):
+    """A source with the defaults of data=streaming."""
+    defaults = {"config": None, "split": split, "revision": None, "document_unit": "file"}
+    return sources.open_source(source, split, sources.Reading(**defaults | reading), text_column, on_error, window)
 
 
 class ByteTokenizer:

@@ -8,7 +8,7 @@ from mlxlab.data.batch import Batch
 from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.text.packed_batches import PackedEvalBatches, Packing
-from mlxlab.data.text.sources.open import open_source
+from mlxlab.data.text.sources.open import Reading, open_source
 from mlxlab.data.text.token_stream import EPOCH_START, TokenStream
 from mlxlab.data.titanic.encoder import PassengerEncoder
 from mlxlab.data.titanic.sources import load_evaluation_rows
@@ -27,17 +27,8 @@ def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
 
     `node` is the data node of the run with the overrides of the command line. Raises as `open_source`.
     """
-    reading, tokenizer = node["reading"], encoder.tokenizer
-    source = open_source(
-        node["source"],
-        reading["split"],
-        config=reading["config"],
-        revision=reading["revision"],
-        document_unit=reading["document_unit"],
-        text_column=node["text_column"],
-        on_error=node["on_error"],
-        window=node["shuffle"]["window"],
-    )
+    reading, tokenizer, window = instantiate(node["reading"], Reading), encoder.tokenizer, node["shuffle"]["window"]
+    source = open_source(node["source"], reading.split, reading, node["text_column"], node["on_error"], window)
     builder = instantiate(node["packing"], Packing).eval_row_builder(tokenizer, node["seq_len"], encoder.masked)
     encode, max_documents = WordCache(tokenizer).encode_documents, node["validation"]["max_examples"]
     stream = TokenStream(source, encode, tokenizer.end_id, 0, max_documents)

@@ -11,29 +11,10 @@ import xxhash
 from mlxlab.constraints import Gt, Lt, Size
 from mlxlab.data.text.document import DocumentSource, Position, Windows
 from mlxlab.data.text.sources.mixture import Mixture
-from mlxlab.data.text.sources.open import DocumentUnit
 from mlxlab.errors import ConfigError, DataError
 
 SIDE_USES = {"train": "train on", "valid": "validate on"}
 HASH_RANGE = 2**32
-
-
-@dataclass(frozen=True)
-class Reading:
-    """Options for reading sources.
-
-    Args:
-        config: configuration name of a Hugging Face data set.
-        split: of the source to train on: a split of a Hugging Face data set; of local .txt and .jsonl a part such as
-            [:90%].
-        revision: branch, tag or commit of a Hugging Face data set.
-        document_unit: what a document of a .txt file is.
-    """
-
-    config: str | None
-    split: str | None
-    revision: str | None
-    document_unit: DocumentUnit
 
 
 @dataclass(frozen=True)

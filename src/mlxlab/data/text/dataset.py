@@ -12,10 +12,10 @@ from mlxlab.constraints import Ge, Le, Positive, Seed, Size
 from mlxlab.data.cache import content_key
 from mlxlab.data.loaders.wrappers import wrap_batches
 from mlxlab.data.subset import ExampleSelection
-from mlxlab.data.text.corpus import Reading, Validation, open_corpus
+from mlxlab.data.text.corpus import Validation, open_corpus
 from mlxlab.data.text.encoder import TextEncoder, restore
 from mlxlab.data.text.packed_batches import PackedBatchIterator, PackedEvalBatches, Packing
-from mlxlab.data.text.sources.open import open_source
+from mlxlab.data.text.sources.open import Reading, open_source
 from mlxlab.data.text.token_stream import EPOCH_START, InMemoryTokens, TokenChunk, TokenStream
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
@@ -103,13 +103,7 @@ class StreamingTextDataset:
         pretrained: Path | None = None,
     ) -> None:
         opener = partial(
-            open_source,
-            config=reading.config,
-            revision=reading.revision,
-            document_unit=reading.document_unit,
-            text_column=text_column,
-            on_error=on_error,
-            window=shuffle.window,
+            open_source, reading=reading, text_column=text_column, on_error=on_error, window=shuffle.window
         )
         corpus = open_corpus(mixture or {source: 1.0}, reading.split, validation, shuffle.window, opener)
         texts = (document.text for _, documents in corpus.train.windows(0, 0) for document in documents)

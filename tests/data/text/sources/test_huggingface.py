@@ -12,10 +12,10 @@ import pytest
 from mlxlab.data.text.document import Document
 from mlxlab.data.text.sources.error_budget import ErrorBudget
 from mlxlab.data.text.sources.huggingface import HubShards
-from mlxlab.data.text.sources.open import open_source
 from mlxlab.data.text.sources.sequential import SequentialSource
 from mlxlab.errors import InputNotFoundError, ServiceUnavailableError
 from support.hub_reading import NAME, TEXTS
+from support.streams import open_source
 
 pytest.importorskip("datasets", reason="the extra hub is not installed")
 TESTS = Path(__file__).parents[3]
@@ -78,9 +78,10 @@ def test_a_wrong_name_is_refused_in_one_line_with_the_alternatives(results):
 
 
 def test_without_network_one_line_says_how_to_give_a_local_source(tmp_path):
-    code = "import sys; from mlxlab.data.text.sources.open import open_source; open_source(sys.argv[1])"
+    code = "import sys; from support.streams import open_source; open_source(sys.argv[1])"
     here = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
-    finished = subprocess.run([sys.executable, "-c", code, NAME], env=here, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code, NAME]
+    finished = subprocess.run(command, cwd=TESTS, env=here, capture_output=True, text=True, check=False)
     last = finished.stderr.splitlines()[-1]
     assert "ServiceUnavailableError" in last
     assert "the hub cannot be reached" in last
@@ -130,7 +131,7 @@ def test_an_outage_that_lasts_ends_the_run_in_one_line(monkeypatch):
 
 def test_local_text_imports_nothing_of_the_hub(tmp_path):
     (tmp_path / "a.txt").write_text("text")
-    code = "import sys; from mlxlab.data.text.sources.open import open_source; "
+    code = "import sys; from support.streams import open_source; "
     code += "list(open_source(sys.argv[1]).windows(0, 0))"
     code += "; print([name for name in ('datasets', 'huggingface_hub', 'pyarrow', 'pandas') if name in sys.modules])"
     command = [sys.executable, "-c", code, str(Path(tmp_path, "a.txt"))]

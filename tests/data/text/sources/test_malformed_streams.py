@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow
@@ -12,11 +13,12 @@ import pytest
 from pyarrow import parquet
 
 from mlxlab.data.text.document import Document
-from mlxlab.data.text.sources.open import open_source
 from mlxlab.data.text.sources.records import column_text
 from mlxlab.errors import DataError, InputNotFoundError
+from support.streams import open_source
 from support.text import documents_of, make_texts, pack, texts_of, write_texts
 
+TESTS = Path(__file__).parents[3]
 GOOD = [f"text {n}" for n in range(400)]
 LINES = [json.dumps({"text": text}).encode() for text in GOOD]
 LINE_INDEX = 120  # 0-based index of the malformed line
@@ -254,7 +256,7 @@ def test_a_loop_of_folders_is_walked_once(tmp_path):
 
 MEMORY = """
 import resource, sys
-from mlxlab.data.text.sources.open import open_source
+from support.streams import open_source
 from mlxlab.errors import DataError
 source = lambda name, mode: open_source(f"{sys.argv[1]}/{name}", document_unit="line", on_error=mode)
 [len(list(source("small" + name[4:], "strict").windows(0, 0))) for name in sys.argv[2:]]  # imports, warm caches
@@ -280,7 +282,7 @@ def test_a_line_of_200_megabytes_and_a_bomb_need_no_memory(tmp_path):
             file.write(b"".join([pack(ending, blank)] * 200))
             file.write(pack(ending, b'"}\n' + many))
     command = [sys.executable, "-c", MEMORY, str(tmp_path), *(path.name for path in sorted(tmp_path.glob("huge*")))]
-    finished = subprocess.run(command, capture_output=True, text=True, check=True)
+    finished = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, check=True)
     *lines, grown = finished.stdout.splitlines()
     assert lines[1::2] == ["400", "200", "200", "400"], finished.stdout
     assert "huge.jsonl:201: a record of more than 16777216 bytes" in lines[0]
@@ -302,7 +304,7 @@ def write_bombs(folder):
 
 READ_BOMBS = """
 import resource, sys
-from mlxlab.data.text.sources.open import open_source
+from support.streams import open_source
 from mlxlab.errors import DataError
 texts = lambda name: sum(len(documents) for _, documents in open_source(f"{sys.argv[1]}/{name}.parquet").windows(0, 0))
 texts("small")
@@ -320,7 +322,7 @@ def test_a_parquet_file_that_decodes_to_gigabytes_is_refused_without_decoding_th
     write_texts(tmp_path / "small.parquet", GOOD)
     write_bombs(tmp_path)
     command = [sys.executable, "-c", READ_BOMBS, str(tmp_path)]
-    finished = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    finished = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, check=True, timeout=60)
     *lines, megabytes = finished.stdout.splitlines()
     assert len(lines) == 3
     for name, line in zip(("repeated", "packed", "empty"), lines, strict=True):

@@ -8,8 +8,8 @@ import pytest
 from mlxlab.data.text.corpus import HoldoutSplit
 from mlxlab.data.text.document import Document
 from mlxlab.data.text.sources.mixture import Mixture
-from mlxlab.data.text.sources.open import open_source
 from mlxlab.errors import ConfigError, DataError
+from support.streams import open_source
 from support.text import documents_of, texts_of, write_texts
 
 

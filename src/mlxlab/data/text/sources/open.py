@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from mlxlab.data.input_files import SIGNATURES, suggest_file
@@ -21,27 +22,34 @@ FRACTION_RANGE = re.compile(r"(?:train)?\[(?:(\d+(?:\.\d+)?)%)?:(?:(\d+(?:\.\d+)
 MEAN_BYTES = 1024  # of a document, for windows that are measured in bytes
 
 
+@dataclass(frozen=True)
+class Reading:
+    """Options for reading sources.
+
+    Args:
+        config: configuration name of a Hugging Face data set.
+        split: of the source to train on: a split of a Hugging Face data set; of local .txt and .jsonl a part such as
+            [:90%]. Adjacent parts share no document.
+        revision: branch, tag or commit of a Hugging Face data set.
+        document_unit: what a document of a .txt file is: the whole file (in pieces of 64 KiB), a paragraph (between
+            blank lines), or a line. Fewer than 32 small files are split into smaller pieces, of at least 4 KiB, so that
+            there are enough documents to shuffle and to hold out.
+    """
+
+    config: str | None
+    split: str | None
+    revision: str | None
+    document_unit: DocumentUnit
+
+
 def open_source(
-    source: str,
-    split: str | None = None,
-    *,
-    config: str | None = None,
-    revision: str | None = None,
-    text_column: str = "text",
-    document_unit: DocumentUnit = "file",
-    on_error: OnError = "strict",
-    window: int = 4000,
+    source: str, split: str | None, reading: Reading, text_column: str, on_error: OnError, window: int
 ) -> DocumentSource:
     """Opens the documents that `source` names, and checks what can be checked without reading everything.
 
     Args:
         source: a file, folder or glob of .txt, .jsonl(.gz, .zst), .parquet or .csv; or owner/name on the hub.
-        split: split of a hub data set, "train" if None; of local .txt and .jsonl files a range such as "[:90%]" or
-            "[90%:]". Adjacent ranges share no document.
-        config, revision: configuration name, and branch, tag or commit, of a hub data set.
-        document_unit: unit of a .txt file that is a document: the whole file (in pieces of 64 KiB), a paragraph
-            (between blank lines), or a line. Fewer than 32 small files are split into smaller pieces, of at least
-            4 KiB, so that there are enough documents to shuffle and to hold out.
+        split: as `Reading.split`, which it replaces; None is "train" on the hub, and all of local files.
         window: approximate number of documents that are held in memory and shuffled together.
 
     Raises:
@@ -52,27 +60,25 @@ def open_source(
     """
     budget = ErrorBudget(on_error)
     if not is_local(source):
-        shards = open_huggingface(source, config, split or "train", revision, text_column, budget)
+        shards = open_huggingface(source, reading.config, split or "train", reading.revision, text_column, budget)
         return SequentialSource(shards, window)
-    for name, value in {"config": config, "revision": revision}.items():
+    for name, value in {"config": reading.config, "revision": reading.revision}.items():
         if value is not None:
             raise ConfigError(f"data.reading.{name}={value}: only for Hugging Face data sets, not {source}")
     fractions, files = _parse_fractions(split, source), find_files(source)
     suffix = suffix_of(files.names[0])
-    _refuse_empty(files, budget)
+    _check_starts(files, budget, is_text=suffix in (".txt", ".jsonl", ".csv"))
     if suffix not in (".txt", ".jsonl") and fractions != (0, 1):
         raise ConfigError(f"data.reading.split: expected a .txt or .jsonl file for a range, got {source}")
-    if suffix in (".txt", ".jsonl", ".csv"):
-        _refuse_signatures(files)
     match suffix:
         case ".parquet":
             return SequentialSource(ParquetFiles(files, text_column, budget), window)
         case ".csv" | ".jsonl.gz" | ".jsonl.zst":
             return SequentialSource(LineFiles(files, text_column, budget), window)
-        case ".jsonl":
-            return TextFiles(files, json_format(text_column), budget, window * MEAN_BYTES, fractions)
-        case ".txt":
-            return TextFiles(files, text_format(document_unit, files.sizes), budget, window * MEAN_BYTES, fractions)
+        case ".jsonl" | ".txt":
+            is_json = suffix == ".jsonl"
+            records = json_format(text_column) if is_json else text_format(reading.document_unit, files.sizes)
+            return TextFiles(files, records, budget, window * MEAN_BYTES, fractions)
     raise InputNotFoundError(f"{files.name}: expected a file that ends in {', '.join(SUFFIXES)}")
 
 
@@ -99,18 +105,15 @@ def is_local(source: str) -> bool:
     raise InputNotFoundError(f"{source}: no such file or folder{suggest_file(path)}, and no owner/name of the hub")
 
 
-def _refuse_empty(files: FileSet, error_budget: ErrorBudget) -> None:
+def _check_starts(files: FileSet, error_budget: ErrorBudget, is_text: bool) -> None:
+    """Skips empty files; raises DataError if all are empty, or text starts as a known binary format."""
     if not files.sizes.any():
         raise DataError(f"{files.name}: empty (0 bytes)")
     for index in (files.sizes == 0).nonzero()[0]:
         error_budget.skip((int(index), "empty"), f"{files.path(index)}:1: the file is empty (0 bytes)")
-
-
-def _refuse_signatures(files: FileSet) -> None:
-    """Raises DataError if the first non-empty file is a known binary format."""
-    index = int((files.sizes > 0).argmax())
-    with files.open(index) as file:
-        head = file.read(4)
+    first = int((files.sizes > 0).argmax())
+    with files.open(first) as file:
+        start = file.read(4)
     for signature, description in SIGNATURES.items():
-        if head.startswith(signature):
-            raise DataError(f"{files.path(index)}:1: this is {description}; expected text in UTF-8")
+        if is_text and start.startswith(signature):
+            raise DataError(f"{files.path(first)}:1: this is {description}; expected text in UTF-8")
