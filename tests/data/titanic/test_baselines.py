@@ -6,8 +6,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from mlxlab.data.titanic.baselines import BagOfWords
-from mlxlab.data.titanic.group_stats import fit_statistics
-from mlxlab.data.titanic.templates import TEMPLATES, render_sentence
+from mlxlab.data.titanic.templates import TEMPLATES, fit_statistics, render_sentence
 from support.titanic import real_rows
 
 

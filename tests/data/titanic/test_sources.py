@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from mlxlab.data.titanic import sources
-from mlxlab.data.titanic.sources import load_evaluation_rows, load_passengers
-from mlxlab.data.titanic.split import fold_numbers, hold_out, split_rows
+from mlxlab.data.titanic.sources import fold_numbers, hold_out, load_evaluation_rows, load_passengers, split_rows
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from support.titanic import csv_text, make_titanic, real_rows
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mlxlab.data.titanic.group_stats import count_companions, fit_statistics, party_outcome
-from mlxlab.data.titanic.templates import TEMPLATES, render_sentence
+from mlxlab.data.titanic.templates import TEMPLATES, count_companions, fit_statistics, party_outcome, render_sentence
 from support.titanic import csv_text, make_titanic, real_rows
 
 ROWS = real_rows()

@@ -7,16 +7,19 @@ import pytest
 
 from mlxlab.callbacks.plots import VocabSizeCurvePlot
 from mlxlab.data.cache import DIGEST_BYTES, cached
-from mlxlab.data.tokenizers.bpe import count, train_bpe
+from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.data.tokenizers.fit import Corpus
 from mlxlab.data.tokenizers.vocab_size import (
-    TokenCounts,
+    count_tokens,
+    measure,
     merge_parents,
+    shrink,
     size_by_data,
     size_by_elbow,
     size_by_length,
     size_by_model,
     truncate_bpe,
+    vocabulary_sizes,
 )
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, NotAllowedError
 from support.models import Recorder, make_run
@@ -37,30 +40,38 @@ def test_a_truncated_large_vocabulary_equals_the_small_one(size, tmp_path):
 
 
 def test_undoing_merges_gives_the_counts_of_every_smaller_vocabulary():
-    counts = TokenCounts(np.array(count(LARGE, TEXTS)["counts"]), merge_parents(FILE), 1).shrink()
-    assert {512, 576, 1024, 1500} <= counts.keys()
+    sizes, shrunk = vocabulary_sizes(1500), shrink(count_tokens(LARGE, TEXTS), merge_parents(FILE))
+    counts = dict(zip(sizes, shrunk, strict=True))
+    assert sizes == [*range(512, 1500, 64), 1500]
     for size in (512, 1024):
         small = train_bpe(TEXTS, size, 2)
-        np.testing.assert_array_equal(counts[size], count(small, TEXTS)["counts"])
+        np.testing.assert_array_equal(counts[size], count_tokens(small, TEXTS))
 
 
 def test_a_token_merged_with_itself_counts_twice():
     counts, tree = np.zeros(513, np.int64), np.full((513, 2), 4)
     counts[512], tree[512] = 10, (300, 300)
-    assert TokenCounts(counts, tree, 1).shrink()[512][300] == 20
+    assert [shrunk[300] for shrunk in shrink(counts, tree)] == [20, 0]
+
+
+def test_statistics_are_of_the_texts_trained_on_and_of_others():
+    measured, sizes = measure(LARGE, TEXTS, TEXTS[:100]), vocabulary_sizes(1500)
+    for size in (512, 1024):
+        small = train_bpe(TEXTS, size, 2)
+        learned, index = np.sort(count_tokens(small, TEXTS)[260:]), sizes.index(size)
+        assert measured["occurrences"][index] == learned[len(learned) // 20]
+        tokens = count_tokens(small, TEXTS[:100]).sum()
+        assert measured["bytes_per_token"][index] == len("".join(TEXTS[:100]).encode()) / tokens
 
 
 def test_the_text_supports_tokens_that_occur_a_hundred_times():
-    counts = np.zeros(1024, np.int64)
-    counts[260:700], counts[700:] = 50, 1
-    tree = np.full((1024, 2), 4)
-    tree[:260] = -1
-    seen = TokenCounts(counts, tree, 1000)
-    # Up to 5 in 100 of the learned tokens may be rarer: 440 frequent ones allow 460 learned ones, so 704 tokens.
-    assert size_by_data(seen, 2000) == 704
-    assert size_by_data(seen, 100_000) == 1024
-    assert size_by_data(seen, 1999) == 512
-    assert size_by_data(seen, None) is None
+    sizes = vocabulary_sizes(1024)
+    occurrences = [50 if size <= 704 else 1 for size in sizes]
+    statistics = {"bytes_per_token": [], "occurrences": occurrences, "train_bytes": 1000, "by_length": 8000}
+    assert size_by_data(statistics, 1024, 2000) == 704
+    assert size_by_data(statistics, 1024, 100_000) == 1024
+    assert size_by_data(statistics, 1024, 1999) == 512
+    assert size_by_data(statistics, 1024, None) is None
 
 
 def test_the_model_supports_more_the_larger_and_narrower_it_is():
@@ -140,7 +151,7 @@ def unreadable():
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda data: data[: len(data) // 2], lambda data: data.replace(b'"bytes": ', b'"bytes": 1')]
+    "damage", [lambda data: data[: len(data) // 2], lambda data: data.replace(b'"train_bytes": ', b'"train_bytes": 1')]
 )
 def test_a_malformed_cached_tokenizer_is_trained_again(damage, tmp_path, caplog):
     first = new_bpe_trainer().fit(Corpus(TEXTS, cache=tmp_path, **CORPUS))
@@ -155,18 +166,12 @@ def test_a_malformed_cached_tokenizer_is_trained_again(damage, tmp_path, caplog)
 @pytest.mark.parametrize(
     "change",
     [
-        {
-            "statistics": {
-                "seen": {"counts": [1, 2], "bytes": 3},
-                "held": {"counts": [1, 2], "bytes": 3},
-                "by_length": 512,
-            }
-        },
+        {"statistics": {"bytes_per_token": [2.0], "occurrences": [1], "train_bytes": 3, "by_length": 512}},
         {"statistics": {"by_length": "many"}},
         {"statistics": None},
         {"tokenizer": {"model": {"type": "BPE", "vocab": {}, "merges": []}}},
     ],
-    ids=["other counts", "other types", "no statistics", "another tokenizer"],
+    ids=["other sizes", "other types", "no statistics", "another tokenizer"],
 )
 def test_a_cached_tokenizer_with_a_right_digest_but_other_contents_is_trained_again(change, tmp_path, caplog):
     first = new_bpe_trainer().fit(Corpus(TEXTS, cache=tmp_path, **CORPUS))

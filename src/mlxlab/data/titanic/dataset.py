@@ -17,10 +17,8 @@ from mlxlab.data.loaders.wrappers import wrap_batches
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.titanic import baselines
 from mlxlab.data.titanic.encoder import PassengerEncoder, restore
-from mlxlab.data.titanic.group_stats import fit_statistics
-from mlxlab.data.titanic.sources import load_passengers
-from mlxlab.data.titanic.split import split_rows
-from mlxlab.data.titanic.templates import TEMPLATES, USES_LABELS, VERSION, render_sentence
+from mlxlab.data.titanic.sources import load_passengers, split_rows
+from mlxlab.data.titanic.templates import TEMPLATES, USES_LABELS, VERSION, fit_statistics, render_sentence
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.data.tokenizers.fit import Corpus

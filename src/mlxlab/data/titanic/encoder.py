@@ -11,9 +11,8 @@ from mlxlab.constraints import Ge, Le, MinLen, Seed
 from mlxlab.data.batch import Batch, Task
 from mlxlab.data.loaders.collate import check_ids, pad
 from mlxlab.data.rng import Stream, counter_hash
-from mlxlab.data.titanic.group_stats import GroupStatistics
 from mlxlab.data.titanic.passenger import Passenger
-from mlxlab.data.titanic.templates import TEMPLATES, VERSION, render_sentence
+from mlxlab.data.titanic.templates import TEMPLATES, VERSION, GroupStatistics, render_sentence
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.errors import DataError
 from mlxlab.files.atomic import write_json

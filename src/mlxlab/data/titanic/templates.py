@@ -6,9 +6,11 @@ add what follows from name and ticket: the size of the household, how many train
 labels, and is therefore not a default.
 """
 
+from collections.abc import Iterable
 from string import Template
+from typing import Annotated, TypedDict
 
-from mlxlab.data.titanic.group_stats import GroupStatistics, count_companions, is_child, party_outcome
+from mlxlab.constraints import Ge, Le
 from mlxlab.data.titanic.passenger import Passenger
 
 VERSION = 1  # of the words below: part of every fingerprint
@@ -31,26 +33,53 @@ AGES = ((1, "infant"), (13, "child"), (20, "teenager"), (30, "young adult"), (50
 ADJECTIVES = {"child": "young", "teenager": "teenage"}
 FARES = ((10, "modest"), (30, "moderate"), (100, "substantial"))
 COSTS = ((8, "least"), (15, "low"), (31, "middle"), (60, "high"))
+ROLES = {("male", True): "boy", ("male", False): "man", ("female", True): "girl", ("female", False): "woman"}
 RANKS = {1: "luxurious first", 2: "comfortable second", 3: "economical third"}
 PORTS = {"S": "Southampton", "C": "Cherbourg", "Q": "Queenstown"}
 COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 TITLES = {"Mr": "Mr", "Mrs": "Mrs", "Miss": "Miss", "Master": "Master", "Mlle": "Miss", "Ms": "Miss", "Mme": "Mrs"}
 
 
-def render_sentence(passenger: Passenger, template: str, statistics: GroupStatistics) -> str:
-    """The sentence of `passenger` by a template's text, `statistics` being those of the training rows."""
-    return Template(template).substitute(_row_fields(passenger) | _derived_fields(passenger, statistics))
+class GroupStatistics(TypedDict):
+    """Counts over the training rows. A row never counts itself, so training and other rows are treated alike."""
+
+    tickets: dict[str, list[int]]  # ticket -> PassengerIds
+    fates: dict[str, list[tuple[int, Annotated[int, Ge(0), Le(1)]]]]  # party -> each woman and child, and survived
 
 
-def _row_fields(row: Passenger) -> dict[str, str]:
-    """Words for the columns of the row."""
+def fit_statistics(rows: Iterable[Passenger], labels: bool) -> GroupStatistics:
+    """Statistics of training rows; the outcomes of parties only with `labels`."""
+    statistics: GroupStatistics = {"tickets": {}, "fates": {}}
+    for row in rows:
+        statistics["tickets"].setdefault(row.ticket, []).append(row.id)
+        if labels and row.survived is not None and (row.sex == "female" or is_child(row)):
+            for party in _parties(row):
+                statistics["fates"].setdefault(party, []).append((row.id, row.survived))
+    return statistics
+
+
+def count_companions(row: Passenger, statistics: GroupStatistics) -> int:
+    """Others on the same ticket."""
+    return sum(number != row.id for number in statistics["tickets"].get(row.ticket, ()))
+
+
+def party_outcome(row: Passenger, statistics: GroupStatistics) -> str:
+    """The outcome of the other women and children of the party."""
+    fates = (fate for party in _parties(row) for fate in statistics["fates"].get(party, ()))
+    outcomes = {survived for number, survived in fates if number != row.id}
+    return {(): "untold", (0,): "lost", (1,): "saved"}.get(tuple(outcomes), "divided")
+
+
+def render_sentence(row: Passenger, template: str, statistics: GroupStatistics) -> str:
+    """The sentence of a passenger by a template's text, `statistics` being those of the training rows."""
     age = "of unknown age" if row.age is None else _band(row.age, AGES, "elderly")
-    noun = _role(row)
-    person = f"{noun} {age}" if row.age is None else f"{ADJECTIVES.get(age, age)} {noun}"
-    fare = "an unknown fare"
+    role = ROLES[row.sex, is_child(row)]
+    person = f"{role} {age}" if row.age is None else f"{ADJECTIVES.get(age, age)} {role}"
+    fare, cost = "an unknown fare", "unknown"
     if row.fare is not None:
         fare = f"a {_band(row.fare, FARES, 'premium')} fare of {row.fare:.2f} pounds"
-    return {
+        cost = _band(row.fare, COSTS, "highest")
+    fields = {
         "age": age,
         "person": f"{'an' if person[0] in 'aeiou' else 'a'} {person}",
         "years": "unknown" if row.age is None else f"{round(row.age, 1):g} years",
@@ -61,21 +90,27 @@ def _row_fields(row: Passenger) -> dict[str, str]:
         "fare": fare,
         "port": PORTS.get(row.embarked or "", "an unknown port"),
         "name": f"{row.title} {row.surname}" if row.title and row.surname else "The passenger",
-    }
-
-
-def _derived_fields(row: Passenger, statistics: GroupStatistics) -> dict[str, str]:
-    """Words derived from name, cabin and ticket, and from the training rows."""
-    return {
-        "role": _role(row),
+        "role": role,
         "class": RANKS[row.pclass].split()[1],
         "title": TITLES.get(row.title, "rare title") if row.title else "no title",
         "household": _size(1 + row.sibsp + row.parch),
         "party": _size(1 + count_companions(row, statistics)),
-        "cost": "unknown" if row.fare is None else _band(row.fare, COSTS, "highest"),
+        "cost": cost,
         "deck": "unknown" if row.cabin is None else f"on deck {row.cabin[0].upper()}",
         "fate": party_outcome(row, statistics),
     }
+    return Template(template).substitute(fields)
+
+
+def is_child(row: Passenger) -> bool:
+    """Under 13, or a boy by his title."""
+    return row.title == "Master" or (row.age is not None and row.age < 13)
+
+
+def _parties(row: Passenger) -> tuple[str, ...]:
+    """Names of the parties that a row belongs to: that of its ticket and that of its family."""
+    family = f"{row.surname}/{row.pclass}/{row.ticket[:-1]}/{row.embarked}"
+    return (f"ticket {row.ticket}", f"family {family}") if row.surname else (f"ticket {row.ticket}",)
 
 
 def _band(value: float, bands: tuple[tuple[float, str], ...], above: str) -> str:
@@ -86,18 +121,11 @@ def _size(people: int) -> str:
     return "alone" if people == 1 else "small" if people < 5 else "large"
 
 
-def _role(row: Passenger) -> str:
-    if row.sex == "male":
-        return "boy" if is_child(row) else "man"
-    return "girl" if is_child(row) else "woman"
-
-
 def _family(row: Passenger) -> str:
-    spouses = f"{_count(row.sibsp)} {'sibling or spouse' if row.sibsp == 1 else 'siblings or spouses'}"
+    siblings = f"{_count(row.sibsp)} {'sibling or spouse' if row.sibsp == 1 else 'siblings or spouses'}"
     parents = f"{_count(row.parch)} {'parent or child' if row.parch == 1 else 'parents or children'}"
-    if row.sibsp and row.parch:
-        return f"with {spouses} and {parents}"
-    return f"with {spouses if row.sibsp else parents}" if row.sibsp or row.parch else "alone"
+    relatives = [text for number, text in ((row.sibsp, siblings), (row.parch, parents)) if number]
+    return f"with {' and '.join(relatives)}" if relatives else "alone"
 
 
 def _count(number: int) -> str:

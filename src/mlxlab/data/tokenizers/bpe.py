@@ -1,48 +1,38 @@
 """Byte-level BPE trained on a corpus, with a fixed vocabulary size or one chosen for corpus and model."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
 from typing import Annotated, Literal, TypedDict
 
-import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
-from mlxlab.constraints import Count, Ge, Le, Size
+from mlxlab.constraints import Ge, Le, Size
 from mlxlab.data.cache import content_key
 from mlxlab.data.tokenizers.fit import Corpus, FittedTokenizer, cached_json, existing_tokenizer, sample_texts
 from mlxlab.data.tokenizers.tokenizer import BOS, EOS, MASK, PAD, Tokenizer, parse_tokenizer
 from mlxlab.data.tokenizers.vocab_size import (
-    TokenCounts,
+    MIN_SIZE,
+    STEP,
+    SizeStatistics,
     TokenizerFile,
     VocabSizeCurve,
-    choose,
-    merge_parents,
-    size_by_length,
+    measure,
+    size_by_data,
+    size_by_elbow,
+    size_by_model,
     truncate_bpe,
+    vocabulary_sizes,
 )
 from mlxlab.errors import ConfigError, DataError
-
-CHUNK = 1000  # texts that are encoded at a time
-
-
-class _Counts(TypedDict):
-    counts: list[Count]  # by token
-    bytes: Size  # of the texts
-
-
-class _Statistics(TypedDict):
-    seen: _Counts  # of the texts that the tokenizer was trained on
-    held: _Counts  # of other texts
-    by_length: Size  # the vocabulary size by the mean length of a text
 
 
 class _Content(TypedDict):
     tokenizer: TokenizerFile  # the largest one
-    statistics: _Statistics | None  # if its size is to be chosen
+    statistics: SizeStatistics | None  # if its size is to be chosen
 
 
 @dataclass(frozen=True)
@@ -90,7 +80,7 @@ class BPETokenizerTrainer:
         max_size = self.max_vocab_size if self.vocab_size == "auto" else self.vocab_size
         settings = {"size": max_size, "auto": auto, "min_frequency": self.min_frequency}
         key = content_key(
-            corpus=corpus.key, examples=self.train_examples, tokenizers=version("tokenizers"), format=2, **settings
+            corpus=corpus.key, examples=self.train_examples, tokenizers=version("tokenizers"), format=3, **settings
         )
         path = corpus.cache / "tokenizers" / f"bpe-{key}.json"
 
@@ -99,15 +89,17 @@ class BPETokenizerTrainer:
             size, statistics = tokenizer.vocab_size, content["statistics"]
             if content["tokenizer"]["model"].get("type") != "BPE" or size > max_size or tokenizer.eos_id is None:
                 raise DataError(f"expected a byte-level BPE of at most {max_size} tokens")
-            counts = [statistics[name]["counts"] for name in ("seen", "held")] if statistics else []
-            if bool(counts) != auto or any(len(numbers) != size for numbers in counts):
-                raise DataError(f"expected a count for each of {size} tokens")
+            if (statistics is not None) != auto:
+                raise DataError("expected statistics of the sizes if, and only if, one is to be chosen")
+            num_sizes = len(vocabulary_sizes(size))
+            if statistics and not len(statistics["bytes_per_token"]) == len(statistics["occurrences"]) == num_sizes:
+                raise DataError(f"expected statistics of {num_sizes} sizes")
 
         content, origin = cached_json(
             path, _Content, lambda: self._train(iter(corpus.texts), max_size), check, read=not self.force_retrain
         )
         file, statistics = content["tokenizer"], content["statistics"]
-        curve = self._curve(file, statistics, corpus) if statistics else None
+        curve = self._choose(statistics, max(file["model"]["vocab"].values()) + 1, corpus) if statistics else None
         tokenizer = parse_tokenizer(json.dumps(truncate_bpe(file, curve.chosen) if curve else file), path)
         lines = [f"tokenizer {origin}: byte-level BPE, {tokenizer.vocab_size} tokens, {tokenizer.fingerprint[:12]}"]
         return FittedTokenizer(tokenizer, lines + (curve.lines() if curve else []), curve)
@@ -115,36 +107,35 @@ class BPETokenizerTrainer:
     def _train(self, texts: Iterator[str], size: int) -> _Content:
         seen = sample_texts(texts, self.train_examples)
         trained = train_bpe(seen, size, self.min_frequency)
-        content: _Content = {"tokenizer": json.loads(trained.inner.to_str()), "statistics": None}
+        statistics = None
         if self.vocab_size == "auto":
-            held = list(islice(texts, max(self.train_examples // 10, 1))) or seen
-            statistics: _Statistics = {
-                "seen": count(trained, seen),
-                "held": count(trained, held),
-                "by_length": size_by_length(seen),
-            }
-            content["statistics"] = statistics
-        return content
+            statistics = measure(trained, seen, list(islice(texts, max(self.train_examples // 10, 1))) or seen)
+        return {"tokenizer": json.loads(trained.inner.to_str()), "statistics": statistics}
 
-    def _curve(self, file: TokenizerFile, statistics: _Statistics, corpus: Corpus) -> VocabSizeCurve:
-        parents = merge_parents(file)
-        seen, held = (
-            TokenCounts(np.array(counts["counts"]), parents, counts["bytes"])
-            for counts in (statistics["seen"], statistics["held"])
-        )
-        if self.vocab_size_strategy == "length":
-            chosen = min(max(statistics["by_length"], self.min_vocab_size), self.max_vocab_size, len(seen.counts))
-            reason = "by the mean length of a document (data.tokenizer.vocab_size_strategy=length)"
-            return VocabSizeCurve.measured(held.bytes_per_token(), chosen, reason)
-        return choose(
-            seen,
-            held,
-            planned_bytes=corpus.planned_bytes,
-            parameters=corpus.parameters,
-            width=corpus.width,
-            min_size=self.min_vocab_size,
-            max_size=self.max_vocab_size,
-        )
+    def _choose(self, statistics: SizeStatistics, full_size: int, corpus: Corpus) -> VocabSizeCurve:
+        """The size by `vocab_size_strategy`, between `min_vocab_size` and `max_vocab_size`.
+
+        auto_limits rounds the minimum of the limits down to a multiple of 64. A text too small for `min_vocab_size`
+        tokens gets as many as it supports, but at least 512.
+        """
+        per_token = dict(zip(vocabulary_sizes(full_size), statistics["bytes_per_token"], strict=True))
+        limits: dict[str, int | None] = {}
+        size, supported = statistics["by_length"], self.min_vocab_size
+        if self.vocab_size_strategy == "auto_limits":
+            limits = {
+                "data": size_by_data(statistics, full_size, corpus.planned_bytes),
+                "model": size_by_model(corpus.parameters, corpus.width),
+                "elbow": size_by_elbow(per_token),
+            }
+            size = min(limit for limit in [*limits.values(), full_size] if limit is not None)
+            size = size // STEP * STEP if size < full_size else size
+            supported = max(MIN_SIZE, min(supported, limits["data"] or supported))
+        chosen = min(max(size, supported), self.max_vocab_size, full_size)
+        sizes = sorted(({2**k for k in range(9, 20)} | {full_size, chosen}) & per_token.keys())
+        reason = "by the mean length of a document (data.tokenizer.vocab_size_strategy=length)"
+        if limits:
+            reason = _reason(limits, chosen, self.min_vocab_size)
+        return VocabSizeCurve(sizes, [round(per_token[size], 4) for size in sizes], chosen, reason, limits)
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int) -> Tokenizer:
@@ -170,9 +161,15 @@ def train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int) -> Toke
     return Tokenizer(inner)
 
 
-def count(tokenizer: Tokenizer, texts: Sequence[str]) -> _Counts:
-    counts = np.zeros(tokenizer.vocab_size, np.int64)
-    for start in range(0, len(texts), CHUNK):
-        for ids in tokenizer.encode_documents(texts[start : start + CHUNK]):
-            counts += np.bincount(ids, minlength=len(counts))
-    return {"counts": counts.tolist(), "bytes": sum(len(text.encode()) for text in texts)}
+def _reason(limits: dict[str, int | None], chosen: int, min_size: int) -> str:
+    data, model, elbow = (limits[name] for name in ("data", "model", "elbow"))
+    clauses = [
+        f"the text supports {data}" if data is not None else "the amount of text is unknown",
+        f"the model {model}",
+        f"doubling {elbow} gains less than 5 %" if elbow is not None else "each doubling gains 5 % or more",
+    ]
+    if chosen == min_size:
+        clauses.append("raised to data.tokenizer.min_vocab_size")
+    elif chosen < min_size:
+        clauses.append(f"too little text for data.tokenizer.min_vocab_size={min_size}")
+    return ", ".join(clauses)

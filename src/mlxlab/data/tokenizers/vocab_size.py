@@ -5,18 +5,32 @@ the later merges gives the tokens of the smaller vocabulary. So one training and
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
 
+from mlxlab.constraints import Count, Ge, Size
+from mlxlab.data.tokenizers.tokenizer import Tokenizer
+
 BASE_SIZE = 260  # four special tokens and the bytes, in every vocabulary
 STEP, MIN_SIZE = 64, 512
-OCCURRENCES, PERCENTILE = 100, 95  # Gowda and May 2020: 95 % of the learned tokens occur 100 times
+OCCURRENCES, RARE_PERCENT = 100, 5  # Gowda and May 2020: all but 5 % of the learned tokens occur 100 times
 ELBOW = 0.05  # doubling the vocabulary gains less than that in bytes per token
+CHUNK = 1000  # texts that are encoded at a time
 
 TokenizerFile = dict[str, Any]  # a tokenizer.json
+
+
+class SizeStatistics(TypedDict):
+    """Measurements of each size of `vocabulary_sizes`, and the rest of what a size is chosen by."""
+
+    bytes_per_token: list[Annotated[float, Ge(0)]]  # of texts that the tokenizer was not trained on
+    occurrences: list[Count]  # in the training texts, of all but the rarest 5 % of the learned tokens
+    train_bytes: Size
+    by_length: Size  # the size by the mean length of a text
 
 
 @dataclass(frozen=True)
@@ -29,15 +43,6 @@ class VocabSizeCurve:
     reason: str
     limits: dict[str, int | None] = field(default_factory=dict)  # data, model, elbow; None sets no limit
 
-    @staticmethod
-    def measured(
-        per_token: dict[int, float], chosen: int, reason: str, limits: dict[str, int | None] | None = None
-    ) -> "VocabSizeCurve":
-        """The curve at powers of 2, the largest size and the chosen one; `per_token` has bytes per token by size."""
-        powers = {2**k for k in range(9, 20)}
-        sizes = sorted((powers | {max(per_token), chosen}) & per_token.keys())
-        return VocabSizeCurve(sizes, [round(per_token[size], 4) for size in sizes], chosen, reason, limits or {})
-
     def lines(self) -> list[str]:
         """The curve and the reason, for the log."""
         points = ", ".join(f"{size} {value:.2f}" for size, value in zip(self.sizes, self.bytes_per_token, strict=True))
@@ -47,35 +52,47 @@ class VocabSizeCurve:
         (folder / "vocabulary.json").write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
 
-@dataclass(frozen=True)
-class TokenCounts:
-    """Token counts of a sample under a trained vocabulary, and the two tokens that each was merged from.
+def vocabulary_sizes(full_size: int) -> list[int]:
+    """The multiples of 64 from 512, and the full size."""
+    return [*range(MIN_SIZE, full_size, STEP), full_size]
+
+
+def measure(tokenizer: Tokenizer, seen: Sequence[str], held: Sequence[str]) -> SizeStatistics:
+    """Statistics of a trained byte-level BPE on the texts that it was trained on, and on others."""
+    parents = merge_parents(json.loads(tokenizer.inner.to_str()))
+    learned = [np.sort(counts[BASE_SIZE:]) for counts in shrink(count_tokens(tokenizer, seen), parents)]
+    totals = [int(counts.sum()) for counts in shrink(count_tokens(tokenizer, held), parents)]
+    train_bytes, held_bytes = (sum(len(text.encode()) for text in texts) for texts in (seen, held))
+    return {
+        "bytes_per_token": [held_bytes / max(total, 1) for total in totals],
+        "occurrences": [int(counts[len(counts) * RARE_PERCENT // 100]) if len(counts) else 0 for counts in learned],
+        "train_bytes": train_bytes,
+        "by_length": size_by_length(seen),
+    }
+
+
+def count_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
+    """(V,) occurrences of each token."""
+    counts = np.zeros(tokenizer.vocab_size, np.int64)
+    for start in range(0, len(texts), CHUNK):
+        for ids in tokenizer.encode_documents(texts[start : start + CHUNK]):
+            counts += np.bincount(ids, minlength=len(counts))
+    return counts
+
+
+def shrink(counts: np.ndarray, parents: np.ndarray) -> list[np.ndarray]:
+    """The counts (size,) under every vocabulary of `vocabulary_sizes`, from the counts (V,) under the full one.
 
     Args:
-        counts: (V,) by token id.
-        parents: (V, 2) token ids; -1 for bytes and special tokens.
-        sample_bytes: bytes of the sample.
+        parents: (V, 2) the tokens that each was merged from, as `merge_parents` returns them.
     """
-
-    counts: np.ndarray
-    parents: np.ndarray
-    sample_bytes: int
-
-    def shrink(self) -> dict[int, np.ndarray]:
-        """Counts under every vocabulary of a multiple of 64 tokens, and the whole one: size -> (size,)."""
-        counts, size = self.counts.astype(np.int64), len(self.counts)
-        by_size = {size: counts.copy()}
-        while size > BASE_SIZE:
-            size -= 1
-            counts[self.parents[size]] += [counts[size]] * 2  # a token merged with itself counts once here
-            if self.parents[size][0] == self.parents[size][1]:
-                counts[self.parents[size][0]] += counts[size]
-            if size % STEP == 0 and size >= MIN_SIZE:
-                by_size[size] = counts[:size].copy()
-        return by_size
-
-    def bytes_per_token(self) -> dict[int, float]:
-        return {size: self.sample_bytes / max(counts.sum(), 1) for size, counts in self.shrink().items()}
+    counts, size, shrunk = counts.copy(), len(counts), []
+    for smaller in reversed(vocabulary_sizes(size)):
+        for token in range(size - 1, smaller - 1, -1):
+            np.add.at(counts, parents[token], counts[token])  # a token merged with itself counts twice
+        shrunk.append(counts[:smaller].copy())
+        size = smaller
+    return shrunk[::-1]
 
 
 def truncate_bpe(file: TokenizerFile, size: int) -> TokenizerFile:
@@ -108,76 +125,23 @@ def size_by_model(parameters: int, width: int) -> int:
     return int(1e8 * (parameters / 3e9) ** 0.83 / width)
 
 
-def size_by_length(texts: list[str]) -> int:
+def size_by_length(texts: Sequence[str]) -> int:
     """A size by the mean characters of a text, 1.5 times as large for more than 1,000 distinct characters."""
     mean = sum(map(len, texts)) / len(texts)
     size = 8_000 if mean < 100 else 16_000 if mean < 500 else 32_000
     return size * 3 // 2 if len(set().union(*texts)) > 1000 else size
 
 
-def choose(
-    seen: TokenCounts,
-    held: TokenCounts,
-    *,
-    planned_bytes: int | None,
-    parameters: int,
-    width: int,
-    min_size: int,
-    max_size: int,
-) -> VocabSizeCurve:
-    """The minimum of three limits, rounded down to a multiple of 64, between `min_size` and `max_size`.
-
-    A text too small for `min_size` tokens gets as many as it supports, but at least 512.
-
-    Args:
-        seen: counts of the texts that the vocabulary was trained on.
-        held: counts of other texts, for the bytes per token.
-        planned_bytes: bytes of text to be trained on; None if unknown, which sets no limit.
-        parameters: number of parameters of the model without its vocabulary.
-        width: hidden size of the model.
-    """
-    per_token = held.bytes_per_token()
-    limits = {
-        "data": size_by_data(seen, planned_bytes),
-        "model": size_by_model(parameters, width),
-        "elbow": size_by_elbow(per_token),
-    }
-    full_size = len(seen.counts)
-    smallest = min(limit for limit in [*limits.values(), full_size] if limit is not None)
-    if smallest < full_size:
-        smallest = smallest // STEP * STEP
-    supported = min_size if limits["data"] is None else min(min_size, limits["data"])
-    chosen = min(max(smallest, supported, MIN_SIZE), max_size, full_size)
-    return VocabSizeCurve.measured(per_token, chosen, _reason(limits, chosen, min_size), limits)
-
-
-def size_by_data(seen: TokenCounts, planned_bytes: int | None) -> int | None:
+def size_by_data(statistics: SizeStatistics, full_size: int, planned_bytes: int | None) -> int | None:
     """Gowda and May 2020: the largest of whose learned tokens 95 in 100 occur 100 times in the planned text."""
     if planned_bytes is None:
         return None
-    expected = OCCURRENCES * seen.sample_bytes / planned_bytes  # occurrences in the sample
-    for size, counts in sorted(seen.shrink().items(), reverse=True):
-        learned = np.sort(counts[BASE_SIZE:])
-        if len(learned) and learned[len(learned) * (100 - PERCENTILE) // 100] >= expected:
-            return size
-    return MIN_SIZE
+    expected = OCCURRENCES * statistics["train_bytes"] / planned_bytes  # occurrences in the sample
+    supported = zip(vocabulary_sizes(full_size), statistics["occurrences"], strict=True)
+    return max((size for size, occurrences in supported if occurrences >= expected), default=MIN_SIZE)
 
 
 def size_by_elbow(per_token: dict[int, float]) -> int | None:
     """The smallest vocabulary whose double has less than 5 % more bytes per token; None if there is none."""
     flat = [size for size, value in per_token.items() if per_token.get(2 * size, 9e9) < (1 + ELBOW) * value]
     return min(flat, default=None)
-
-
-def _reason(limits: dict[str, int | None], chosen: int, min_size: int) -> str:
-    data, model, elbow = (limits[name] for name in ("data", "model", "elbow"))
-    clauses = [
-        f"the text supports {data}" if data is not None else "the amount of text is unknown",
-        f"the model {model}",
-        f"doubling {elbow} gains less than 5 %" if elbow is not None else "each doubling gains 5 % or more",
-    ]
-    if chosen == min_size:
-        clauses.append("raised to data.tokenizer.min_vocab_size")
-    elif chosen < min_size:
-        clauses.append(f"too little text for data.tokenizer.min_vocab_size={min_size}")
-    return ", ".join(clauses)
