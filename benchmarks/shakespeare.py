@@ -51,8 +51,7 @@ def shakespeare(source: str | None = None, compare_with: str = "torch", rounds: 
 def _composed(source: str, rounds: int, trainer: str) -> Any:
     overrides = ["experiment=shakespeare_char", f"data.source={Path(source).absolute()}", f"trainer.max_steps={rounds}"]
     overrides += [f"trainer={trainer}", f"trainer.schedule.warmup={min(100, rounds // 10)}", "tracking=none"]
-    composer = Composer(conf_dir(), overrides)
-    return composer.checked(composer.open())
+    return Composer(conf_dir(), overrides).checked()
 
 
 def _mlxlab_step(cfg: Any, model: Any, data: Any) -> Callable[[Batch], Any]:

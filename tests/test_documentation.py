@@ -84,8 +84,7 @@ def test_every_documented_training_command_composes(args):
         pytest.skip("has a test of its own that makes the folder")
     if "-m" in args:  # the first job of the sweep
         args = [re.sub(r"=([^\[{,]+),.*", r"=\1", arg) for arg in args if arg != "-m"]
-    composer = Composer(conf_dir(), args)
-    composer.checked(composer.open())
+    Composer(conf_dir(), args).checked()
 
 
 def test_the_documented_loss_trains(tmp_path):

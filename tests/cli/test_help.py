@@ -98,8 +98,7 @@ def test_examples_of_help_are_valid():
     examples = show_help([]).partition("Examples\n")[2].partition("\n\nFlags")[0].splitlines()
     assert len(examples) >= 5
     for args in map(shlex.split, examples):
-        composer = Composer(shipped_conf(), [arg for arg in args if "=" in arg], multirun="-m" in args)
-        composer.checked(composer.open())
+        Composer(shipped_conf(), [arg for arg in args if "=" in arg], multirun="-m" in args).checked()
 
 
 def test_the_dispatcher_knows_its_verbs(capsys):

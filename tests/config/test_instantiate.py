@@ -117,8 +117,7 @@ def test_an_object_of_another_kind_is_refused_in_one_line(module):
     ],
 )
 def test_a_component_of_another_kind_is_refused_before_it_is_built(key, target):
-    composer = Composer(shipped_conf())
-    config = without_hydra(composer.checked(composer.open()))
+    config = without_hydra(Composer(shipped_conf()).checked())
     OmegaConf.update(config, key, {"_target_": target}, merge=False)
     with pytest.raises(
         ConfigError, match=rf"^{re.escape(key)}\._target_={target}: expected a component of kind \w+, got {target}$"

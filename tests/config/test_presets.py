@@ -24,8 +24,7 @@ COMBINATIONS = [
 
 
 def composed(*overrides):
-    composer = Composer(shipped_conf(), list(overrides))
-    return composer.checked(composer.open())
+    return Composer(shipped_conf(), list(overrides)).checked()
 
 
 @pytest.mark.parametrize("choice", [f"{group}={option}" for group, options in OPTIONS.items() for option in options])

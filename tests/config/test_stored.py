@@ -17,8 +17,7 @@ LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10
 
 @pytest.fixture(scope="module")
 def config():
-    composer = Composer(shipped_conf(), ["tracking=none"])
-    composed = without_hydra(composer.checked(composer.open()))
+    composed = without_hydra(Composer(shipped_conf(), ["tracking=none"]).checked())
     return OmegaConf.to_container(composed, resolve=True)
 
 

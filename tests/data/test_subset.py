@@ -182,8 +182,7 @@ def test_the_titanic_trains_on_the_chosen_passengers_alone_in_every_copy(tmp_pat
 
 def test_each_round_selects_by_the_losses_of_the_previous_round(tmp_path):
     args = ["trainer=distill", "trainer.distillation.rounds=3", "data.select={mode: easiest, source: previous}"]
-    composer = Composer(shipped_conf(), args)
-    cfg = OmegaConf.to_container(without_hydra(composer.checked(composer.open())), resolve=True)
+    cfg = OmegaConf.to_container(without_hydra(Composer(shipped_conf(), args).checked()), resolve=True)
     selections = [make_rounds(cfg, tmp_path).round_config(number)["data"]["select"] for number in (1, 2, 3)]
     assert [(select["mode"], select["source"]) for select in selections] == [
         (None, None),

@@ -33,8 +33,7 @@ BATCHES = {  # ... of the first 100 batches
 
 
 def composed(*overrides):
-    composer = Composer(shipped_conf(), list(overrides))
-    config = composer.checked(composer.open())
+    config = Composer(shipped_conf(), list(overrides)).checked()
     return OmegaConf.to_container(
         OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), resolve=True
     )

@@ -17,7 +17,7 @@ from mlxlab.errors import CannotCreateError, ConfigError, RunInterrupted, UserEr
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mlxlab.config.hydra.compose import Hydra
+    from mlxlab.config.hydra.compose import Composer
     from mlxlab.experiment.build import Config
 
 
@@ -28,8 +28,7 @@ def compose(args: list[str], *, resolve: bool) -> "Config":
     from mlxlab.config.hydra.compose import Composer, without_hydra
     from mlxlab.config.paths import conf_dir
 
-    composer = Composer(conf=conf_dir(), overrides=args)
-    config = OmegaConf.to_container(without_hydra(composer.checked(composer.open())), resolve=resolve)
+    config = OmegaConf.to_container(without_hydra(Composer(conf_dir(), args).checked()), resolve=resolve)
     assert isinstance(config, dict)
     return {str(key): value for key, value in config.items()}
 
@@ -62,7 +61,7 @@ class JobRunner:
             raise
 
 
-def run(hydra: "Hydra", config: "DictConfig", owns_process: bool) -> int:
+def run(composer: "Composer", config: "DictConfig", owns_process: bool) -> int:
     """One run in its own folder, under Hydra: HydraConfig, `.hydra/`, callbacks. Returns the exit code.
 
     Args:
@@ -84,7 +83,7 @@ def run(hydra: "Hydra", config: "DictConfig", owns_process: bool) -> int:
         atexit.register(shutil.rmtree, config.hydra.run.dir, ignore_errors=True)
     callbacks = Callbacks(config)
     callbacks.on_run_start(config=config, config_name="train")
-    context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
+    context = HydraContext(config_loader=composer.hydra.config_loader, callbacks=callbacks)
     try:
         runner = JobRunner(owns_process)
         job = run_job(runner, config, job_dir_key="hydra.run.dir", job_subdir_key=None, hydra_context=context)
@@ -100,7 +99,7 @@ def run(hydra: "Hydra", config: "DictConfig", owns_process: bool) -> int:
     return report(failure)
 
 
-def sweep(hydra: "Hydra", config: "DictConfig") -> int:
+def sweep(composer: "Composer", config: "DictConfig") -> int:
     """Every job of a sweep, in the order of its sweeper; a failed job does not end the others.
 
     Returns the exit code: 0, or that of the first job that failed.
@@ -117,7 +116,7 @@ def sweep(hydra: "Hydra", config: "DictConfig") -> int:
     config.hydra.overrides.hydra.append("hydra.mode=MULTIRUN")  # each job is composed again, and must know
     callbacks, task = Callbacks(config), JobRunner()
     callbacks.on_multirun_start(config=config, config_name="train")
-    context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
+    context = HydraContext(config_loader=composer.hydra.config_loader, callbacks=callbacks)
     sweeper = Plugins.instance().instantiate_sweeper(hydra_context=context, task_function=task, config=config)
     try:
         sweeper.sweep(arguments=list(config.hydra.overrides.task))

@@ -14,7 +14,7 @@ from mlxlab.errors import ConfigError, NotAllowedError, UserError
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from mlxlab.config.hydra.compose import Composer, Hydra
+    from mlxlab.config.hydra.compose import Composer
 
 
 _TOP = """Trains one experiment, or with -m a sweep of them.
@@ -58,13 +58,12 @@ def _train(argv: list[str], *, owns_process: bool) -> int:
         name=flags.config_name or "train",
         multirun=flags.multirun or any(arg.lstrip("+") == "hydra.mode=MULTIRUN" for arg in flags.overrides),
     )
-    hydra = composer.open()
     if flags.cfg or flags.info or flags.hydra_help or flags.shell_completion:
-        return _show(hydra, composer, flags)
-    config = composer.checked(hydra)
+        return _show(composer, flags)
+    config = composer.checked()
     from mlxlab.cli import hydra_jobs
 
-    return hydra_jobs.sweep(hydra, config) if composer.multirun else hydra_jobs.run(hydra, config, owns_process)
+    return hydra_jobs.sweep(composer, config) if composer.multirun else hydra_jobs.run(composer, config, owns_process)
 
 
 def _folder(path: str | Path | None, flag: str) -> Path | None:
@@ -97,17 +96,17 @@ def _flags(argv: list[str]) -> "Namespace":
     return flags
 
 
-def _show(hydra: "Hydra", composer: "Composer", flags: "Namespace") -> int:
+def _show(composer: "Composer", flags: "Namespace") -> int:
     """`--cfg`, `--info`, `--hydra-help` and shell completion, as Hydra prints them."""
     from mlxlab.config.hydra.compose import get_args_parser
 
-    name, overrides = composer.name, composer.overrides
+    hydra, name, overrides = composer.hydra, composer.name, composer.overrides
     try:
         if flags.shell_completion:
             hydra.shell_completion(config_name=name, overrides=overrides)
             return 0
         if flags.cfg != "job":
-            composer.guard(hydra)
+            composer.guard()
         if flags.cfg:
             hydra.show_cfg(name, overrides, flags.cfg, flags.package, flags.resolve)
         elif flags.info:
@@ -120,7 +119,7 @@ def _show(hydra: "Hydra", composer: "Composer", flags: "Namespace") -> int:
         return ConfigError.exit_code if stop.code else 0
     except Exception as error:
         if not flags.shell_completion:
-            composer.checked(hydra)  # reports the error as one line
+            composer.checked()  # reports the error as one line
         message = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise ConfigError(f"{' '.join(overrides)}: {one_line(message)}") from error
     return 0

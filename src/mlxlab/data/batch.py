@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from mlxlab.errors import DataError
-from mlxlab.files.shape import ShapeError, validate
+from mlxlab.files.untrusted import ShapeError, validate
 
 T = TypeVar("T")
 TaskKind = Literal["classification", "language_modelling"]
@@ -93,7 +93,7 @@ class Task:
 
 
 def check_position(position: object, shape: type[T]) -> T:
-    """`position` as `shape`, any type that `mlxlab.files.shape.validate` knows: a checkpoint may come from anyone.
+    """`position` as `shape`, any type that `mlxlab.files.untrusted.validate` knows: a checkpoint may come from anyone.
 
     Raises:
         DataError: it is of another shape.

@@ -15,7 +15,7 @@ import mlx.nn as nn
 from mlxlab.config.suggest import suggestion
 from mlxlab.constraints import Gt, Lt
 from mlxlab.errors import ConfigError
-from mlxlab.files.shape import ShapeError, validate
+from mlxlab.files.untrusted import ShapeError, validate
 from mlxlab.models.initialization import uniform
 from mlxlab.models.layers import MASK_VALUE, Attention, apply_rope
 from mlxlab.models.model import PROJECTIONS

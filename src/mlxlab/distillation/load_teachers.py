@@ -16,7 +16,7 @@ from mlxlab.distillation.options import Config, DistillationOptions, read_option
 from mlxlab.distillation.teacher_cache import CacheOptions, TeacherCache
 from mlxlab.distillation.teachers import Teachers
 from mlxlab.errors import ConfigError, InputNotFoundError, NotAllowedError
-from mlxlab.files.shape import ShapeError, validate
+from mlxlab.files.untrusted import ShapeError, validate
 from mlxlab.inference.restore import config_dir_of, find_run_dir, restore_from
 from mlxlab.models.ensemble import Ensemble, FrozenModel
 from mlxlab.models.model import Model, count_parameters

@@ -1,29 +1,38 @@
 """Composes config files and overrides into one checked config, or reports what is wrong, one line each."""
 
 import copy
+import os
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.callbacks import Callbacks as Callbacks
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra._internal.hydra import Hydra as Hydra
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
+from hydra._internal.hydra import Hydra
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import create_config_search_path
 from hydra._internal.utils import get_args_parser as get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from mlxlab.config.allowlist import find_disallowed_in_hydra
 from mlxlab.config.check import config_issues
-from mlxlab.config.hydra.composition_errors import compose_forced, forced, origins
-from mlxlab.config.hydra.config_source import install_config_source
-from mlxlab.config.hydra.overrides import ParsedOverride, parse
+from mlxlab.config.hydra.composition_errors import compose, forced, origins
+from mlxlab.config.hydra.overrides import parse
 from mlxlab.config.hydra.resolve import register_resolvers
+from mlxlab.config.hydra.yaml_limits import read_yaml
 from mlxlab.config.issues import ConfigIssue, LocateKey, format_issues, one_line
 from mlxlab.errors import ConfigError, NotAllowedError, UserError
 
@@ -48,9 +57,12 @@ class Composer:
     name: str = "train"
     multirun: bool = False
 
-    def open(self) -> Hydra:
-        """Creates a Hydra that reads these folders with the limits of `yaml_limits`."""
-        install_config_source()
+    @cached_property
+    def hydra(self) -> Hydra:
+        """A Hydra that reads these folders within the limits of `yaml_limits`."""
+        Plugins.instance()  # registers Hydra's own sources first
+        sources: dict[str, Any] = SourcesRegistry.instance().types
+        sources.update(file=_ValidatedFileSource, pkg=_package_source)
         path = create_config_search_path(f"file://{self.conf}")
         if self.extra is not None:
             path.prepend("command-line", f"file://{self.extra}", SearchPathQuery(provider="schema"))
@@ -59,18 +71,20 @@ class Composer:
         register_resolvers()
         return hydra
 
-    def checked(self, hydra: Hydra) -> DictConfig:
-        """Returns the valid config with its `hydra:` node; for a sweep, every job has been checked as well.
+    def checked(self) -> DictConfig:
+        """The valid config with its `hydra:` node; for a sweep, every job has been checked as well.
 
         Raises:
             ConfigError: the config, or that of any job, is invalid; at most ten lines.
             NotAllowedError: it holds a target or key that may not be built or set.
         """
         typed, issues = parse(self.overrides, self.multirun)
-        master = None if issues or not self.multirun else self._compose(hydra, self.overrides, RunMode.MULTIRUN)
-        config: DictConfig | None = None
-        for texts in self._jobs(typed, master) if self.multirun else [[override.text for override in typed]]:
-            config = self._valid(hydra, texts, issues)
+        config = master = None
+        if self.multirun and not issues:
+            with suppress(Exception):  # checking the jobs explains it
+                master = self._compose(RunMode.MULTIRUN)
+        for texts in self._jobs(typed, master) if self.multirun else [list(typed)]:
+            config = self._job(texts, issues)
         if issues:
             raise ConfigError(format_issues(issues))
         if config is None:
@@ -80,48 +94,63 @@ class Composer:
         composed = [text for text in texts if not text.lstrip("+~").startswith("hydra")]
         if master is None or list(config.hydra.overrides.task) != composed:
             # Valid only if forced: a key of an open mapping, `tags.for=thesis`. Hydra composes each job again.
-            self.overrides = forced(hydra, typed)[0]
-            master = hydra.compose_config(self.name, list(self.overrides), RunMode.MULTIRUN)
+            self.overrides = forced(self.hydra, typed)[0]
+            master = self._compose(RunMode.MULTIRUN)
         guard_hydra_node(master)
         return master
 
-    def guard(self, hydra: Hydra) -> None:
+    def guard(self) -> None:
         """Refuses a `hydra:` node that would act before the config is checked."""
-        guard_hydra_node(hydra.compose_config(self.name, list(self.overrides), RunMode.RUN))
+        guard_hydra_node(self._compose(RunMode.RUN))
 
-    def _jobs(self, typed: list[ParsedOverride], master: DictConfig | None) -> list[list[str]]:
+    def _compose(self, mode: RunMode) -> DictConfig:
+        return self.hydra.compose_config(self.name, list(self.overrides), mode)
+
+    def _jobs(self, typed: dict[str, Override], master: DictConfig | None) -> list[list[str]]:
         """The overrides of each point of the grid of a sweep."""
         if master is not None and master.hydra.sweeper.get("_target_") == _BASIC_SWEEPER:
             params = [f"{key}={value}" for key, value in (master.hydra.sweeper.get("params") or {}).items()]
-            grid = parse(params, multirun=True)[0] + typed
+            grid = parse(params, multirun=True)[0] | typed
         else:  # another sweeper makes its own jobs
-            grid = [override for override in typed if not override.parsed.is_sweep_override()]
-        fixed = [override.text for override in grid if override.parsed.is_hydra_override()]
-        swept = [override.parsed for override in grid if override.text not in fixed]
+            grid = {text: override for text, override in typed.items() if not override.is_sweep_override()}
+        fixed = [text for text, override in grid.items() if override.is_hydra_override()]
+        swept = [override for text, override in grid.items() if text not in fixed]
         try:
             [jobs] = BasicSweeper.split_arguments(swept, None)
         except HydraException as error:
             raise ConfigError(f"-m: {one_line(str(error))}; give values, choice(...) or range(...)") from error
         return [fixed + job for job in jobs]
 
-    def _compose(self, hydra: Hydra, texts: list[str], mode: RunMode) -> DictConfig | None:
-        with suppress(Exception):  # composing again with forced overrides explains it
-            return hydra.compose_config(self.name, list(texts), mode)
-        return None
-
-    def _valid(self, hydra: Hydra, texts: list[str], issues: list[ConfigIssue]) -> DictConfig | None:
+    def _job(self, texts: list[str], issues: list[ConfigIssue]) -> DictConfig | None:
         """The config of one job; its errors are added to `issues`, labelled with their origin."""
-        composed = list(texts)
-        config = self._compose(hydra, texts, RunMode.RUN)
-        if config is None:
-            typed = parse(texts, multirun=True)[0]
-            config, composed, composition_issues = compose_forced(hydra, self.name, typed)
-            issues += composition_issues
+        config, composed, composition_issues = compose(self.hydra, self.name, texts)
+        issues += composition_issues
         if config is not None:
-            label = origins(hydra, self.name, texts, composed)
+            label = origins(self.hydra, self.name, texts, composed)
             guard_hydra_node(config, label)
             issues += [*_unnamed_folders(config, label), *_job_issues(config, label)]
         return config
+
+
+class _ValidatedFileSource(FileConfigSource):
+    """Hydra's files of conf/, `--config-dir` and search paths, each checked before values are made of it."""
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        path = Path(os.path.realpath(os.path.join(self.path, self._normalize_file_name(config_path))))
+        if not path.exists():
+            raise ConfigLoadError(f"Config not found : {path}")
+        file = read_yaml(path)
+        header = self._get_header_dict(file.text[:512])
+        return ConfigResult(self.provider, f"file://{self.path}", OmegaConf.create(file.values), header)
+
+
+def _package_source(provider: str, path: str) -> ConfigSource:
+    """`pkg://` imports the package it names: only Hydra and its installed plugins may ask for that."""
+    if provider.startswith("hydra.searchpath"):
+        raise NotAllowedError(
+            f"hydra.searchpath: refused: {path} is code, not a folder of config files; use --config-dir"
+        )
+    return ImportlibResourcesConfigSource(provider, path)
 
 
 def guard_hydra_node(config: DictConfig, label: LocateKey = str) -> None:
@@ -154,11 +183,14 @@ def _job_issues(config: DictConfig, label: LocateKey) -> list[ConfigIssue]:
     """The errors in the config of a job, with HydraConfig set so that `${hydra:...}` resolves."""
     job = copy.deepcopy(config)
     with read_write(job), open_dict(job):  # placeholders for what Hydra sets only when the job runs
-        if OmegaConf.is_missing(job.hydra.runtime, "output_dir"):
-            job.hydra.runtime.output_dir = "(the run folder)"
-        for key, value in (("num", 0), ("id", "0")):
-            if OmegaConf.is_missing(job.hydra.job, key):
-                job.hydra.job[key] = value
+        job_node, runtime = job.hydra.job, job.hydra.runtime
+        for node, key, value in (
+            (runtime, "output_dir", "(the run folder)"),
+            (job_node, "num", 0),
+            (job_node, "id", "0"),
+        ):
+            if OmegaConf.is_missing(node, key):
+                node[key] = value
     before = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(job)
     try:

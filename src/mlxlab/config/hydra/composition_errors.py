@@ -12,11 +12,11 @@ from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.hydra import Hydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override
-from hydra.errors import ConfigCompositionException
+from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from mlxlab.config.hydra.overrides import ParsedOverride, parse
+from mlxlab.config.hydra.overrides import parse
 from mlxlab.config.hydra.yaml_limits import YamlFile, read_yaml
 from mlxlab.config.issues import ConfigIssue, LocateKey, format_key, one_line, split_key
 from mlxlab.config.paths import display_path
@@ -24,24 +24,26 @@ from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, NotAllowedError
 
 
-def forced(hydra: Hydra, typed: list[ParsedOverride]) -> tuple[list[str], list[ConfigIssue]]:
+def forced(hydra: Hydra, typed: dict[str, Override]) -> tuple[list[str], list[ConfigIssue]]:
     """(overrides that compose even with unknown keys, issues with groups and options)."""
     texts, issues = [], []
-    for text, parsed in typed:
-        if message := _option_error(hydra, parsed):
+    for text, override in typed.items():
+        is_group = _repository(hydra).group_exists(override.key_or_group)
+        if message := _option_error(hydra, override):
             issues.append(ConfigIssue(one_line(text, 120), message))
-        elif _repository(hydra).group_exists(parsed.key_or_group) or parsed.is_delete() or parsed.is_hydra_override():
+        elif is_group or override.is_delete() or override.is_hydra_override():
             texts.append(text)
         else:
             texts.append("++" + text.lstrip("+"))
     return texts, issues
 
 
-def compose_forced(
-    hydra: Hydra, name: str, typed: list[ParsedOverride]
-) -> tuple[DictConfig | None, list[str], list[ConfigIssue]]:
+def compose(hydra: Hydra, name: str, typed: list[str]) -> tuple[DictConfig | None, list[str], list[ConfigIssue]]:
     """(config, overrides in it, issues): overrides that fail are dropped one by one; None if a file is at fault."""
-    texts, issues = forced(hydra, typed)
+    with suppress(Exception):  # composing again with forced overrides explains it
+        return hydra.compose_config(name, list(typed), RunMode.RUN), typed, []
+    overrides = parse(typed, multirun=True)[0]
+    texts, issues = forced(hydra, overrides)
     while True:
         try:
             return hydra.compose_config(name, list(texts), RunMode.RUN), texts, issues
@@ -51,11 +53,11 @@ def compose_forced(
             message = f"{error} {error.__cause__ or ''}"
             composed = {text.lstrip("+"): text for text in texts}
             named = {
-                override: len(parsed.key_or_group)
-                for override, parsed in typed
-                if override.lstrip("+") in composed and (override in message or f"'{parsed.key_or_group}'" in message)
+                text: len(override.key_or_group)
+                for text, override in overrides.items()
+                if text.lstrip("+") in composed and (text in message or f"'{override.key_or_group}'" in message)
             }
-            blamed = max(named, key=lambda override: named[override], default=None)
+            blamed = max(named, key=lambda text: named[text], default=None)
             issues.append(_issue(hydra, error, blamed))
             if blamed is None:
                 return None, texts, issues
@@ -72,14 +74,12 @@ def origins(hydra: Hydra, name: str, typed: list[str], composed: list[str]) -> L
     files = cache(partial(_merged_files, hydra, name, composed))  # on first use, that is only after an error
 
     def label(path: str) -> str:
-        names, text = split_key(path), None
-        for override, parsed in parse(typed, multirun=True)[0]:
-            group = parsed.key_or_group
-            key = tuple(re.split("[./]", group))
-            if names[: len(key)] == key and (parsed.is_delete() or not _repository(hydra).group_exists(group)):
-                text = one_line(override, 120)
-        if text is not None:
-            return text
+        names = split_key(path)
+        for text, override in reversed(parse(typed, multirun=True)[0].items()):
+            key = tuple(re.split("[./]", override.key_or_group))
+            is_group = _repository(hydra).group_exists(override.key_or_group) and not override.is_delete()
+            if names[: len(key)] == key and not is_group:
+                return one_line(text, 120)
         for depth in range(len(names), 0, -1):
             ancestor = format_key(names[:depth])
             for package, file, content in reversed(files()):
@@ -108,43 +108,35 @@ def _merged_files(hydra: Hydra, name: str, overrides: list[str]) -> list[tuple[s
     return contents
 
 
-def _issue(hydra: Hydra, error: BaseException, override: str | None) -> ConfigIssue:
+def _issue(hydra: Hydra, error: Exception, override: str | None) -> ConfigIssue:
     """An exception as an issue, labelled with the override or file that it concerns."""
     if isinstance(error, ConfigError):  # of the YAML reader: it names file and line
         location, _, message = str(error).partition(": ")
         return ConfigIssue(location, message)
-    message = _describe(hydra, error)
+    cause = error.__cause__ if isinstance(error, ConfigCompositionException) else None
+    first, _, more = str(error).strip().partition("\n")  # advice follows
+    message = one_line(f"{first} {more.partition(chr(10))[0]}" if first.endswith(":") else first)
+    if cause is not None and (message in ("", "None") or message.startswith("Error merging override")):
+        message = one_line(str(cause).partition("\n")[0])
+    missing = error.missing_cfg_file if isinstance(error, MissingConfigException) else None
+    group, _, option = (missing or "").rpartition("/")
+    message = message + _near_option(hydra, group, option) if missing else message or type(error).__name__
     if override is None and (blamed := re.match(r"In '([^']+)': (.*)", message)):
         files = (folder / f"{blamed[1]}.yaml" for folder in _folders(hydra))
         file = next((display_path(file) for file in files if file.is_file()), blamed[1])
-        return ConfigIssue(_defaults_entry(hydra, error) or file, blamed[2])
+        return ConfigIssue((_defaults_entry(hydra, group, option) if option else None) or file, blamed[2])
     return ConfigIssue(one_line(override, 120) if override else "config", message)
 
 
-def _defaults_entry(hydra: Hydra, error: BaseException) -> str | None:
+def _defaults_entry(hydra: Hydra, group: str, missing: str) -> str | None:
     """`file:line` of the defaults entry that names a missing option; Hydra names the primary config instead."""
-    group, _, missing = str(getattr(error, "missing_cfg_file", None) or "").rpartition("/")
-    for file in (file for folder in _folders(hydra) if missing for file in sorted(folder.rglob("*.yaml"))):
+    for file in (file for folder in _folders(hydra) for file in sorted(folder.rglob("*.yaml"))):
         with suppress(ConfigError):
             for name, option, line in read_yaml(file).defaults():
                 name = name.partition("@")[0].removeprefix("override ").lstrip("/")
                 if option == missing and name in (group, group.rpartition("/")[2]):
                     return f"{display_path(file)}:{line}"
     return None
-
-
-def _describe(hydra: Hydra, error: BaseException) -> str:
-    """An exception of Hydra or OmegaConf in one line, without the advice that follows it."""
-    cause = error.__cause__ if isinstance(error, ConfigCompositionException) and error.__cause__ else None
-    first, _, more = str(error).strip().partition("\n")
-    first = one_line(f"{first} {more.partition(chr(10))[0]}" if first.endswith(":") else first)
-    if cause is not None and (first in ("", "None") or first.startswith("Error merging override")):
-        first = one_line(str(cause).partition("\n")[0])
-    missing = getattr(error, "missing_cfg_file", None)
-    if isinstance(missing, str):
-        group, _, option = missing.rpartition("/")
-        return first + _near_option(hydra, group, option)
-    return first or type(error).__name__
 
 
 def _option_error(hydra: Hydra, override: Override) -> str | None:

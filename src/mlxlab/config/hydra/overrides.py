@@ -2,7 +2,6 @@
 
 import re
 from itertools import accumulate
-from typing import NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -16,32 +15,25 @@ _MAX_CHARACTERS = 10_000
 _MAX_DEPTH = 30
 
 
-class ParsedOverride(NamedTuple):
-    """One override, as typed and as Hydra parses it."""
-
-    text: str
-    parsed: Override
-
-
-def parse(texts: list[str], multirun: bool) -> tuple[list[ParsedOverride], list[ConfigIssue]]:
-    """(valid overrides, issues). The path of an issue is the override as typed."""
-    typed: list[ParsedOverride] = []
+def parse(texts: list[str], multirun: bool) -> tuple[dict[str, Override], list[ConfigIssue]]:
+    """(valid overrides by their text, issues). The path of an issue is the override as typed."""
+    typed: dict[str, Override] = {}
     issues: list[ConfigIssue] = []
     parser = OverridesParser.create()
     for text in texts:
         try:
             _check_size(text)
-            [parsed] = parser.parse_overrides([text])
-            if parsed.is_sweep_override() and not multirun:
+            [override] = parser.parse_overrides([text])
+            if override.is_sweep_override() and not multirun:
                 raise ConfigError("several values: put -m in front to run each of them, or [a,b] for a list")
-            typed.append(ParsedOverride(text, parsed))
+            typed[text] = override
         except OverrideParseException as error:
             issues.append(ConfigIssue(one_line(text, 80), _parse_error(text, error)))
         except (ConfigError, RecursionError, ValueError) as error:
             issues.append(ConfigIssue(one_line(text, 80), one_line(str(error)) or "cannot be read"))
     first: dict[tuple[str, str | None], str] = {}
-    for text, parsed in typed:  # Hydra would silently use the last of several values
-        before = first.setdefault((parsed.key_or_group.replace("/", "."), parsed.package), text)
+    for text, override in typed.items():  # Hydra would silently use the last of several values
+        before = first.setdefault((override.key_or_group.replace("/", "."), override.package), text)
         if before.lstrip("+") != text.lstrip("+"):
             issues.append(ConfigIssue(text, f"contradicts {before}; give one of them"))
     return typed, issues

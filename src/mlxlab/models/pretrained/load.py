@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Required, TypedDict, cast
 from mlxlab.constraints import Positive, Size
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, NotAllowedError, ServiceUnavailableError
 from mlxlab.files.atomic import write_atomic, write_json
-from mlxlab.files.shape import ShapeError, validate
-from mlxlab.files.untrusted import read_json
+from mlxlab.files.untrusted import ShapeError, read_json, validate
 from mlxlab.models.layers import ACTIVATIONS, GATES
 from mlxlab.models.pretrained.gguf import gguf_config, read_gguf
 
