@@ -61,9 +61,9 @@ def _evaluate(run: Path, checkpoint: str = "best", max_batches: Size | None = No
     from mlxlab.training.evaluate import evaluate
 
     restored = restore_model(run, checkpoint)
-    data = _eval_data(restored, overrides, run)
-    log.info(f"{data.description}; step {restored.checkpoint.step} of {run}")
-    result = evaluate(restored.model, data.batches, restored.encoder.task, limit=max_batches)
+    batches, description = _eval_data(restored, overrides, run)
+    log.info(f"{description}; step {restored.checkpoint.step} of {run}")
+    result = evaluate(restored.model, batches, restored.encoder.task, limit=max_batches)
     assert result is not None
     print(value_table("metric", result.metrics.items()))
 
@@ -72,7 +72,7 @@ def _eval_data(restored: "RestoredModel", overrides: dict[str, str], folder: Pat
     from mlxlab.data.text.encoder import TextEncoder
     from mlxlab.data.titanic.encoder import PassengerEncoder
     from mlxlab.experiment.build import build_data
-    from mlxlab.inference.eval_data import EvalData, row_batches, text_batches
+    from mlxlab.inference.eval_data import row_batches, text_batches
 
     node, encoder = _data_node(restored, overrides), restored.encoder
     rows = ROW_KEYS if "source" in overrides else SPLIT_KEYS
@@ -83,7 +83,7 @@ def _eval_data(restored: "RestoredModel", overrides: dict[str, str], folder: Pat
             raise ConfigError(f"data.{name}={text}: has no effect here; the value of the run is used{near}")
     if "source" not in overrides:
         run_data = build_data(restored.config | {"data": node}, project_root(), restored.config_dir, folder)
-        return EvalData(run_data.valid, "the validation data of the run")
+        return run_data.valid, "the validation data of the run"
     if isinstance(encoder, PassengerEncoder):
         return row_batches(encoder, node["source"], node["eval_batch_size"])
     if not isinstance(encoder, TextEncoder):

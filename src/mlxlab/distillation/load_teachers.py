@@ -77,9 +77,9 @@ def load_teachers(cfg: Config, data: DataModule, cache: Path) -> tuple[Teachers,
     base = students if previous == "residual" else []
     ensemble = Ensemble([_align(member, cfg, data, options) for member in members], weights, options.ensemble_mean)
     residual_base = Ensemble([_align(member, cfg, data, options) for member in base])
-    for member in (*ensemble.members, *residual_base.members):
-        member.set_dtype(getattr(mx, options.teacher_dtype))
-    mx.eval(ensemble.parameters(), residual_base.parameters())
+    for model in (ensemble, residual_base):
+        model.set_dtype(getattr(mx, options.teacher_dtype))
+        mx.eval(model.parameters())
     teacher_cache = _open_cache(options, cfg, data, ensemble, cache) if ensemble else None
     digests = {loaded.name: Ensemble([loaded.model]).digest() for loaded in (*teachers, *students)}
     messages = []
@@ -92,7 +92,6 @@ def load_teachers(cfg: Config, data: DataModule, cache: Path) -> tuple[Teachers,
 
 
 def load_teacher(name: str, cfg: Config, data: DataModule, cache: Path) -> LoadedTeacher:
-    """Loads one teacher by its name: a run, or a third-party language model."""
     path = _local_path(name, cfg, cache)
     if find_run_dir(path) is not None:
         restored = restore_from(path)

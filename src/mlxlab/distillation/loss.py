@@ -61,8 +61,7 @@ class DistillationLoss:
         loaded_teachers: Teachers,
     ) -> None:
         self.teachers, self.router = loaded_teachers, router
-        self.alpha: Coefficient = alpha
-        self.temperature: Coefficient = temperature
+        self.coefficients: dict[str, Coefficient] = {"alpha": alpha, "temperature": temperature}
         self.scale_by_t2, self.divergence, self.label_smoothing = scale_by_t2, divergence, label_smoothing
         self.pairs = read_pairs(feature_matching) if loaded_teachers else []
         self._queries_teachers = bool(loaded_teachers) and (alpha != 1 or bool(self.pairs))
@@ -82,8 +81,7 @@ class DistillationLoss:
             return LossTerms(ce, {"cross_entropy": ce})
         with capture_calls(self.teachers.first, [pair["teacher"] for pair in self.pairs]) as teacher_calls:
             soft_targets = self.teachers.soft_targets(batch, self.router)
-        alpha = coefficient_value(self.alpha, "alpha", batch)
-        temperature = coefficient_value(self.temperature, "temperature", batch)
+        alpha, temperature = (coefficient_value(value, name, batch) for name, value in self.coefficients.items())
         divisor = temperature if isinstance(temperature, float) else temperature[..., None]
         logits, log_sum_exp = logits.astype(mx.float32), None
         if not self.label_smoothing:  # then it can be recovered from the cross-entropy
@@ -97,14 +95,11 @@ class DistillationLoss:
         return LossTerms(total + matching, {"cross_entropy": ce, "kl": kl, "feature_matching": matching})
 
     def setup(self, model: nn.Module, seed: int) -> None:
-        """Adds the projections that feature matching needs to the student."""
         if self.pairs:
             add_projections(model, self.teachers.first, self.pairs, seed)
 
     def annotate(self, batch: Batch, progress: float | None) -> dict[str, np.ndarray]:
-        """The present value of each LinearCoefficient, and the cached soft targets."""
-        coefficients = {"alpha": self.alpha, "temperature": self.temperature}
-        arrays = coefficient_arrays(coefficients, batch, progress)
+        arrays = coefficient_arrays(self.coefficients, batch, progress)
         return arrays | self.teachers.cached(batch, self.router) if self._queries_teachers else arrays
 
     def flush(self) -> None:

@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 
 
 class CacheOptions(TypedDict, total=False):
-    """`trainer.distillation.teacher_cache`."""
-
     top_k: Size
     dtype: Literal["float16", "float32"]
 
@@ -85,7 +83,6 @@ class TeacherCache:
         return aux | ({CLASSES: classes.reshape(*batch.targets.shape, self.top_k)} if self.top_k else {})
 
     def flush(self) -> None:
-        """Writes every soft target to disk."""
         self.records.flush()
 
     def describe(self) -> str:

@@ -16,10 +16,10 @@ from mlxlab.data.batch import Batch, Task
 from mlxlab.distillation.teacher_cache import CLASSES, VALUES, TeacherCache
 from mlxlab.models.ensemble import Ensemble, Router, weighted_mean
 from mlxlab.models.model import count_parameters
-from mlxlab.training.callback import FitContext
+from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.device_batch import DeviceBatch, to_device
 from mlxlab.training.evaluate import evaluate
-from mlxlab.training.state import StepResult, TrainState
+from mlxlab.training.state import TrainState
 
 
 class SoftTargets(NamedTuple):
@@ -82,7 +82,7 @@ class Teachers:
         return self.ensemble.combine(logits, weights)
 
 
-class DistillationReport:
+class DistillationReport(Callback):
     """Checks that training left the teachers unchanged, and evaluates student and teachers on the same batches.
 
     The metrics go to `history.reference`. Runs in all processes, so that none waits for another. None as `max_batches`
@@ -93,12 +93,9 @@ class DistillationReport:
 
     def __init__(self, teachers: Teachers, valid: Iterable[Batch], task: Task, max_batches: int | None) -> None:
         self.teachers, self.valid, self.task, self.max_batches = teachers, valid, task, max_batches
-        self._digest = ""
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
         self._digest = self.teachers.digest()
-
-    def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None: ...
 
     def on_end(self, context: FitContext, state: TrainState) -> None:
         assert self.teachers.digest() == self._digest, "training changed the teachers"

@@ -1,7 +1,7 @@
 """Evaluation data from a source that the user names: text or CSV rows."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from mlxlab.config.instantiate import instantiate
 from mlxlab.data.batch import Batch
@@ -14,12 +14,7 @@ from mlxlab.data.titanic.encoder import PassengerEncoder
 from mlxlab.data.titanic.sources import load_evaluation_rows
 from mlxlab.data.tokenizers.word_cache import WordCache
 
-
-class EvalData(NamedTuple):
-    """Evaluation batches, to be iterated once, and their description for the report."""
-
-    batches: Iterable[Batch]
-    description: str
+EvalData = tuple[Iterable[Batch], str]  # evaluation batches, to be iterated once, and a description for the report
 
 
 def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
@@ -33,11 +28,11 @@ def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
     encode, max_documents = WordCache(tokenizer).encode_documents, node["validation"]["max_examples"]
     stream = TokenStream(source, encode, tokenizer.end_id, 0, max_documents)
     batches = PackedEvalBatches(stream(0, EPOCH_START), builder, node["eval_batch_size"])
-    return EvalData(batches, f"text of {source.name}")
+    return batches, f"text of {source.name}"
 
 
 def row_batches(encoder: PassengerEncoder, source: str, batch_size: int) -> EvalData:
     """The labelled rows of the CSV file `source`, or with "test" the 418 real test rows."""
     rows = load_evaluation_rows(source)
     batches = EvalLoader(len(rows), batch_size, lambda at: encoder.encode_rows([rows[i] for i in at]))
-    return EvalData(batches, f"{len(rows)} rows of {source}")
+    return batches, f"{len(rows)} rows of {source}"

@@ -74,7 +74,10 @@ def generate(
         window = _ContextWindow(model, rows, context)
         while window.rows:
             for row, logits in zip(window.rows, window.logits(), strict=True):
-                chunk = row.append(row.sample(logits, sampling, request.seed), tokenizer.eos_id, request.max_tokens)
+                key = request.seed, row.number, row.generated
+                u = np.random.default_rng(key).random() if sampling.temperature else 0.0
+                token = sampling.sample(logits, row.tokens, u)
+                chunk = row.append(token, tokenizer.eos_id, request.max_tokens)
                 if chunk.text or chunk.end:
                     yield chunk
             window.drop_ended()
@@ -162,10 +165,6 @@ class _Row:
     start: int = 0
     generated: int = 0
     end: End = ""
-
-    def sample(self, logits: np.ndarray, sampling: SamplingParams, seed: int) -> int:
-        u = np.random.default_rng((seed, self.number, self.generated)).random() if sampling.temperature else 0.0
-        return sampling.sample(logits, self.tokens, u)
 
     def append(self, token: int, end_token: int | None, max_tokens: int) -> TextChunk:
         """Appends a token; returns the text that it completes, often empty."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Node = Mapping[str, Any]  # a `model` node of the configuration
 Shape = dict[str, object]
+SIZES = {"num_hidden_layers": "num_layers", "num_attention_heads": "num_heads"}  # keys of a config.json -> arguments
+SIZES |= {key: key for key in ("vocab_size", "hidden_size", "intermediate_size", "max_position_embeddings")}
 
 
 class PretrainedConfig(TypedDict, total=False):
@@ -134,15 +136,7 @@ def read_shape(path: Path, node: Node, vocab_size: int) -> Shape:
         raise ConfigError(f"{title}: is of type {model_type}; model={option} loads {supported}")
     if vocab_size > config["vocab_size"]:
         raise ConfigError(f"{title}: has {config['vocab_size']} tokens, fewer than the tokenizer's {vocab_size}")
-    shape: Shape = {
-        "vocab_size": config["vocab_size"],
-        "hidden_size": config["hidden_size"],
-        "num_layers": config["num_hidden_layers"],
-        "num_heads": config["num_attention_heads"],
-        "intermediate_size": config["intermediate_size"],
-    }
-    if "max_position_embeddings" in config:
-        shape["max_position_embeddings"] = config["max_position_embeddings"]
+    shape: Shape = {SIZES[key]: value for key, value in config.items() if key in SIZES}
     return shape | family_shape(config, node, title)
 
 
