@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from mlxlab.analysis.comparison import MethodResults, compare, paired_t_test
-from mlxlab.analysis.comparison_report import markdown, write_comparison
-from support.models import Recorder
+from mlxlab.analysis.comparison_report import markdown, write_report
 
 ALONE = [0.80, 0.82, 0.79, 0.81, 0.78]
 
@@ -80,8 +79,8 @@ def test_a_single_run_gets_no_verdict(values, verdict):
     assert (gain.low, gain.high, gain.p) == (-math.inf, math.inf, 1.0)
     assert verdict in comparison.sentence("distilled")
     assert "significant" not in comparison.sentence("distilled")
-    assert verdict in markdown(comparison)
-    assert "nan" not in markdown(comparison).replace("distilled", "")
+    assert verdict in markdown(comparison, "")
+    assert "nan" not in markdown(comparison, "").replace("distilled", "")
 
 
 def test_equal_runs_and_a_run_with_nan_are_no_gain():
@@ -98,16 +97,16 @@ def test_an_unknown_reference_and_a_duplicate_name_are_refused():
         compare("valid/f1", [results("alone", ALONE), results("alone", ALONE)], "alone")
 
 
-def test_the_report_has_sizes_speed_steps_and_verdicts_and_is_logged(tmp_path):
+def test_the_report_has_sizes_speed_steps_and_verdicts(tmp_path):
     better = [value + 0.03 + 0.001 * i for i, value in enumerate(ALONE)]
     methods = [
         results("alone", ALONE, parameters=400_000, speed=1200.0, steps=500),
         results("distilled", better, parameters=400_000, steps=500),
         results("teacher", [0.85], parameters=1_000_000, speed=300.4, steps=2000),
     ]
-    tracker = Recorder()
     comparison = compare("valid/accuracy", methods, "alone")
-    text = write_comparison(comparison, tmp_path / "new", share_of="teacher", command="study.py", tracker=tracker)
+    text = markdown(comparison, "study.py", share_of="teacher")
+    paths = write_report(comparison, text, tmp_path / "new", "comparison")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
     table = {row[0]: dict(zip(rows[0], row, strict=True)) for row in rows[2:]}
     assert table["distilled"]["verdict"] == "significant gain"
@@ -123,4 +122,4 @@ def test_the_report_has_sizes_speed_steps_and_verdicts_and_is_logged(tmp_path):
     written = json.loads((tmp_path / "new" / "comparison.json").read_text(), parse_constant=pytest.fail)
     assert written["methods"][1]["gain"]["verdict"] == "significant gain"
     assert (tmp_path / "new" / "comparison.png").read_bytes()[:4] == b"\x89PNG"
-    assert [path.suffix for path in tracker.artifacts] == [".md", ".json", ".png"]
+    assert [path.suffix for path in paths] == [".md", ".json", ".png"]

@@ -137,7 +137,7 @@ def test_a_cross_validation_with_teachers_compares_the_student_with_and_without_
             metrics = {"best_step": 3, "steps": 3, "final": final, "metrics": final}
             metrics |= {"baselines": {"majority": 0.6}, "reference": {}}
             (fold_run.folder / "metrics.json").write_text(json.dumps(metrics))
-    text = crossvalidation.write_report(runs, 3, tmp_path, "the command")
+    text = crossvalidation.write_tables(runs, 3, tmp_path, "the command")
     assert "- distilled against student alone, valid/accuracy: +0.021 higher" in text
     table, _, comparison = text.partition("\n\n- distilled")
     methods = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")][2:]

@@ -1,13 +1,13 @@
 """Compares methods by paired t-tests over seeds or folds, with confidence intervals.
 
-Runs of a method are named (`seed 0`, `seed 0 fold 3`). Two methods' runs of the same name form a pair: they share data,
-split, batch order and initial weights. A gain or loss is reported only if the interval excludes 0; a single pair gives
-no verdict.
+Two methods' runs of the same name (`seed 0 fold 3`) form a pair: they share data, split, batch order and initial
+weights. A gain or loss is reported only if the interval excludes 0; a single pair gives no verdict.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 
 from mlxlab.metric_names import lower_is_better
 
@@ -27,12 +27,13 @@ class MethodResults:
 
     @property
     def mean(self) -> float:
-        return math.fsum(self.values.values()) / len(self.values) if self.values else math.nan
+        return fmean(self.values.values()) if self.values else math.nan
 
     @property
     def error(self) -> float:
         """Standard error of the mean; NaN of a single run."""
-        return _deviation(list(self.values.values())) / math.sqrt(len(self.values)) if self.values else math.nan
+        n = len(self.values)
+        return stdev(self.values.values()) / math.sqrt(n) if n > 1 else math.nan
 
 
 @dataclass(frozen=True)
@@ -56,20 +57,13 @@ class PairedDifference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Methods compared with a reference method.
+    """Methods compared with a reference method."""
 
-    Args:
-        metric: name of the metric, for example `valid/accuracy`.
-        against: name of the reference.
-        gains: difference to the reference, by the name of every other method.
-        test_ratio: test rows / training rows if the runs are folds of a cross-validation, else 0.
-    """
-
-    metric: str
+    metric: str  # for example valid/accuracy
     methods: Sequence[MethodResults]
-    against: str
-    gains: dict[str, PairedDifference]
-    test_ratio: float
+    against: str  # name of the reference
+    gains: dict[str, PairedDifference]  # difference to the reference, by the name of every other method
+    test_ratio: float  # test rows / training rows if the runs are folds of a cross-validation, else 0
 
     @property
     def minimised(self) -> bool:
@@ -83,7 +77,6 @@ class Comparison:
         return "paired t over seeds"
 
     def sentence(self, name: str) -> str:
-        """The comparison of one method with the reference."""
         gain, subject = self.gains[name], f"{name} against {self.against}, {self.metric}: "
         if gain.pairs < 2:
             return f"{subject}{gain.verdict}."
@@ -92,7 +85,7 @@ class Comparison:
         return f"{subject}{gain.mean:+.4g} {direction} ({interval}, {gain.pairs} pairs): {gain.verdict}."
 
     def metrics(self) -> dict[str, float]:
-        """Metrics for the tracking store: mean of every method, its gain and the interval of the gain."""
+        """For the tracking store: mean of every method, its gain and the interval of the gain."""
         metrics = {f"{method.name}/{self.metric}": method.mean for method in self.methods}
         for name, gain in self.gains.items():
             if gain.pairs > 1:
@@ -130,20 +123,13 @@ def paired_t_test(differences: Sequence[float], test_ratio: float = 0.0) -> Pair
     for the generalization error": folds share training rows, so the uncorrected test reports too many gains.
     """
     n = len(differences)
-    mean = sum(differences) / n if n else math.nan
+    mean = fmean(differences) if n else math.nan
     if n < 2 or not math.isfinite(mean):
         return PairedDifference(n, mean, -math.inf, math.inf, 1.0)
-    error = _deviation(differences) * math.sqrt(1 / n + test_ratio)
+    error = stdev(differences) * math.sqrt(1 / n + test_ratio)
     margin = t_quantile((1 + LEVEL) / 2, n - 1) * error
     p = 2 * t_tail_probability(abs(mean) / error, n - 1) if error else float(mean == 0)
     return PairedDifference(n, mean, mean - margin, mean + margin, p)
-
-
-def _deviation(values: Sequence[float]) -> float:
-    """Standard deviation of a sample; NaN of fewer than two."""
-    n = len(values)
-    mean = math.fsum(values) / n if n else math.nan
-    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1)) if n > 1 else math.nan
 
 
 def t_tail_probability(t: float, degrees: float) -> float:

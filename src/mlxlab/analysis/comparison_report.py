@@ -1,4 +1,4 @@
-"""Reports of a comparison of methods: Markdown, JSON and a plot, in a folder and in the tracking store."""
+"""Reports of a comparison of methods: Markdown, JSON and a plot."""
 
 import math
 from collections.abc import Sequence
@@ -11,26 +11,9 @@ from mlxlab.analysis.comparison import LEVEL, Comparison, MethodResults
 from mlxlab.experiment.manifest import without_nonfinite
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.markdown import markdown_table
-from mlxlab.tracking.tracker import NoTracker, Tracker
 
 
-def write_comparison(
-    comparison: Comparison, folder: Path, *, share_of: str = "", command: str = "", tracker: Tracker | None = None
-) -> str:
-    """Writes comparison.md, comparison.json and comparison.png; returns the Markdown.
-
-    Args:
-        share_of: the method that counts as 100 % (the teacher); empty for no such column.
-        command: the command that reproduces the comparison; empty to omit it.
-        tracker: logs the three files as artifacts.
-    """
-    text = markdown(comparison, share_of=share_of, command=command)
-    for path in write_files(comparison, text, folder, "comparison"):
-        (tracker or NoTracker()).log_artifact(path, "comparison")
-    return text
-
-
-def write_files(comparison: Comparison, text: str, folder: Path, name: str) -> list[Path]:
+def write_report(comparison: Comparison, text: str, folder: Path, name: str) -> list[Path]:
     """Writes NAME.md (`text`), NAME.json and NAME.png; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.{kind}" for kind in ("md", "json", "png")]
@@ -46,14 +29,18 @@ def write_files(comparison: Comparison, text: str, folder: Path, name: str) -> l
     return paths
 
 
-def markdown(comparison: Comparison, *, share_of: str = "", command: str = "") -> str:
-    """The verdicts as sentences, the table, and the statistical test."""
+def markdown(comparison: Comparison, command: str, share_of: str | None = None) -> str:
+    """The verdicts as sentences, the table, the statistical test, and the command that reproduces it.
+
+    Args:
+        share_of: the method that counts as 100 %, a teacher for example; None for no columns of shares.
+    """
     full = next((method for method in comparison.methods if method.name == share_of), None)
     rows = [_row(method, comparison, full) for method in comparison.methods]
     lines = [f"- {comparison.sentence(name)}" for name in comparison.gains]
     lines += ["", markdown_table(list(rows[0]), [list(row.values()) for row in rows])]
     lines += ["", *wrap(_test_note(comparison), 120)]
-    return "\n".join([*lines, *(["", f"    {command}"] if command else [])])
+    return "\n".join([*lines, "", f"    {command}"])
 
 
 def fold_markdown(comparison: Comparison, notes: Sequence[str], command: str) -> str:

@@ -1,10 +1,11 @@
 """Cross-validation: trains every fold of every seed, each in its own process and run folder, and compares methods."""
 
+import logging
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import TypedDict
 
 import mlxlab
 from mlxlab.analysis.comparison import MethodResults, compare
-from mlxlab.analysis.comparison_report import fold_markdown, write_comparison, write_files
+from mlxlab.analysis.comparison_report import fold_markdown, markdown, write_report
 from mlxlab.analysis.run_results import method_results
-from mlxlab.errors import DataError, InputNotFoundError, UserError
+from mlxlab.config.paths import display_path
+from mlxlab.errors import DataError, InputNotFoundError, UserError, WriteError
 from mlxlab.experiment.manifest import read_manifest
 from mlxlab.files.untrusted import read_json
 
@@ -23,15 +25,21 @@ MODEL, TEACHER, STUDENT_ALONE = "this model", "teacher", "student alone"
 ACCURACY = "valid/accuracy"
 _TRAIN = "import sys; from mlxlab.cli.train import main; sys.exit(main())"
 
+logger = logging.getLogger(__name__)
+_Process = subprocess.Popen[bytes]
+
 
 @dataclass(frozen=True)
 class FoldRun:
-    """The training of one fold of one seed; `command` trains or resumes it, `log` is its output."""
+    """The training of one fold of one seed; `command` trains or resumes it."""
 
     name: str
     folder: Path
-    log: Path
     command: list[str]
+
+    @property
+    def log(self) -> Path:
+        return self.folder.with_suffix(".log")
 
 
 class FoldMetrics(TypedDict):
@@ -61,8 +69,7 @@ def plan_folds(
         own.append(f"hydra.run.dir={_quoted(path)}")
         if teachers is not None:
             own.append(f"trainer.teachers=[{_quoted(teachers / path.name / 'checkpoints' / 'last')}]")
-        command = [sys.executable, "-c", _TRAIN, *args, *own]
-        runs.append(FoldRun(f"seed {seed} fold {fold}", path, path.with_suffix(".log"), command))
+        runs.append(FoldRun(f"seed {seed} fold {fold}", path, [sys.executable, "-c", _TRAIN, *args, *own]))
     return runs
 
 
@@ -80,13 +87,15 @@ def read_result(run: FoldRun) -> FoldMetrics | None:
     return None
 
 
-def run_all(runs: Sequence[FoldRun], jobs: int) -> Generator[tuple[FoldRun, float]]:
-    """Trains folds, `jobs` in parallel; yields each with its seconds when it ends. Closing it ends all processes.
+def train_folds(runs: Sequence[FoldRun], jobs: int, title: str) -> None:
+    """Trains those that have no result yet, `jobs` in parallel, and logs the result of each.
 
     Raises:
-        UserError: a run failed (with its exit code and last line); the others are terminated.
+        UserError: a run failed (with its exit code and last line) or has no accuracy; the others are terminated.
     """
-    waiting, active = list(runs), list[tuple[FoldRun, subprocess.Popen[bytes], float]]()
+    waiting, active = [run for run in runs if read_result(run) is None], list[tuple[FoldRun, _Process, float]]()
+    done = len(runs) - len(waiting)
+    logger.info(f"{title}{display_path(runs[0].folder.parent)}: {len(runs)} runs, {done} of them finished already")
     try:
         while waiting or active:
             while waiting and len(active) < jobs:
@@ -94,14 +103,11 @@ def run_all(runs: Sequence[FoldRun], jobs: int) -> Generator[tuple[FoldRun, floa
                 active.append((run, _start(run), time.monotonic()))
             time.sleep(0.1)
             for ended in [job for job in active if job[1].poll() is not None]:
-                run, process, start = ended
                 active.remove(ended)
-                if code := process.returncode:
-                    lines = run.log.read_text(errors="replace").strip().splitlines() or ["no output"]
-                    error = UserError(f"{run.name}: exit {code}: {lines[-1][:300]} (full log: {run.log})")
-                    error.exit_code = code if code > 0 else 128 - code
-                    raise error
-                yield run, time.monotonic() - start
+                run, process, start = ended
+                result, seconds, done = _result(run, process.returncode), time.monotonic() - start, done + 1
+                score = f"{result['final'][ACCURACY]:.4f} at step {result['steps']}, {seconds:.0f} s"
+                logger.info(f"{done}/{len(runs)} {title}{run.name}: {score}")
     finally:
         for _, process, _ in active:
             process.terminate()  # it saves, and the next call resumes it
@@ -109,7 +115,7 @@ def run_all(runs: Sequence[FoldRun], jobs: int) -> Generator[tuple[FoldRun, floa
             process.wait()
 
 
-def _start(run: FoldRun) -> subprocess.Popen[bytes]:
+def _start(run: FoldRun) -> _Process:
     run.folder.mkdir(parents=True, exist_ok=True)
     path = os.pathsep.join(filter(None, [str(Path(mlxlab.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     # One BLAS thread each: parallel processes with several threads are slower than running them in sequence.
@@ -118,14 +124,25 @@ def _start(run: FoldRun) -> subprocess.Popen[bytes]:
         return subprocess.Popen(run.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
 
 
-def write_report(runs: Mapping[str, Sequence[FoldRun]], folds: int, folder: Path, command: str) -> str:
+def _result(run: FoldRun, code: int) -> FoldMetrics:
+    if code:
+        lines = run.log.read_text(errors="replace").strip().splitlines() or ["no output"]
+        error = UserError(f"{run.name}: exit {code}: {lines[-1][:300]} (full log: {run.log})")
+        error.exit_code = code if code > 0 else 128 - code
+        raise error
+    if (result := read_result(run)) is None:
+        raise WriteError(f"{run.folder}: no accuracy in its metrics.json; expected that of a classification")
+    return result
+
+
+def write_tables(runs: Mapping[str, Sequence[FoldRun]], folds: int, folder: Path, command: str) -> str:
     """Writes table.md, .json and .png: the model, its baselines and other methods on the same folds.
 
     With a teacher also comparison.md, .json and .png, of the student with and without it. Returns the Markdown.
 
     Args:
         runs: the finished runs of `this model`, and with a teacher of `teacher` and `student alone`.
-        command: the command that reproduces the report.
+        command: the command that reproduces the tables.
     """
     results = {run.name: result for run in runs[MODEL] if (result := read_result(run)) is not None}
     methods = {name: method_results(name, [run.folder for run in each], ACCURACY)[0] for name, each in runs.items()}
@@ -143,9 +160,11 @@ def write_report(runs: Mapping[str, Sequence[FoldRun]], folds: int, folder: Path
         f"Mean accuracy of the best checkpoints: {fmean(r['metrics'][ACCURACY] for r in results.values()):.4f}.",
     ]
     text = fold_markdown(table, notes, command)
-    write_files(table, text, folder, "table")
+    write_report(table, text, folder, "table")
     if TEACHER in runs:
         students = [methods[STUDENT_ALONE], replace(methods[MODEL], name="distilled")]
         comparison = compare(ACCURACY, [*students, methods[TEACHER]], STUDENT_ALONE, folds=folds)
-        text += "\n\n" + write_comparison(comparison, folder, share_of=TEACHER, command=command)
+        verdicts = markdown(comparison, command, TEACHER)
+        write_report(comparison, verdicts, folder, "comparison")
+        text += f"\n\n{verdicts}"
     return text

@@ -13,17 +13,16 @@ T = TypeVar("T")
 
 
 def find_runs(path: Path) -> list[Path]:
-    """The run folder itself, or all run folders in a folder, such as that of a sweep or a cross-validation.
+    """The run folder itself, or all run folders in a folder, as a sweep or a cross-validation leaves them.
 
     Raises:
         InputNotFoundError: no run folder.
     """
     if (path / manifest.FILE).is_file():
         return [path]
-    runs = sorted(file.parent for file in path.glob(f"*/{manifest.FILE}"))
-    if not runs:
-        raise InputNotFoundError(f"{path}: expected a run folder, or a folder of run folders")
-    return runs
+    if runs := sorted(file.parent for file in path.glob(f"*/{manifest.FILE}")):
+        return runs
+    raise InputNotFoundError(f"{path}: expected a run folder, or a folder of run folders")
 
 
 def method_results(
@@ -46,27 +45,21 @@ def method_results(
         fields = manifest.read_manifest(folder)
         if fields["status"] != "DONE":
             raise DataError(f"{folder}: {manifest.effective_status(folder)}; expected a run that is DONE")
-        inputs = fields.get("inputs", {})
+        inputs, outcome = fields.get("inputs", {}), fields.get("outcome", {})
         run = f"seed {inputs.get('seed', '?')}" + (f" fold {inputs.get('fold')}" if inputs.get("folds") else "")
         if run in values:
             raise DataError(f"{name}: two runs of {run}, the second is {folder}")
-        outcome = fields.get("outcome", {})
-        values[run] = _value(outcome, metric, best, folder)
+        metrics = {outcome.get("objective", "none"): outcome.get("best")} if best else outcome.get("final", {})
+        if (value := metrics.get(metric)) is None:
+            known = ", ".join(sorted(metrics)) or "none"
+            raise DataError(f"{folder}: expected {'best ' * best}{metric} in its manifest, got {known}")
+        values[run] = value
         parameters.add(outcome.get("parameters"))
         steps.add(outcome.get("steps"))
         speeds += [speed] if (speed := outcome.get("speed")) else []
         folds |= {number} if (number := inputs.get("folds")) else set()
     speed = statistics.median(speeds) if speeds else None
     return MethodResults(name, values, _single(parameters), speed, _single(steps)), folds
-
-
-def _value(outcome: manifest.Outcome, metric: str, best: bool, folder: Path) -> float:
-    final = outcome.get("final", {})
-    value = outcome.get("best") if best and outcome.get("objective") == metric else None if best else final.get(metric)
-    if not isinstance(value, int | float):
-        known = outcome.get("objective", "none") if best else ", ".join(sorted(final)) or "none"
-        raise DataError(f"{folder}: expected {'best ' * best}{metric} in its manifest, got {known}")
-    return float(value)
 
 
 def _single(values: Collection[T]) -> T | None:

@@ -11,19 +11,17 @@ Example
 """
 
 import os
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
 from mlxlab.analysis.comparison import compare
-from mlxlab.analysis.comparison_report import write_comparison
+from mlxlab.analysis.comparison_report import markdown, write_report
 from mlxlab.analysis.run_results import find_runs, method_results
 from mlxlab.cli.app import Action, command
 from mlxlab.config.paths import project_root
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, DataError, WriteError
 from mlxlab.tracking.journal import Journal
-from mlxlab.tracking.tracker import NoTracker, Tracker
 
 
 def _compare(
@@ -57,20 +55,21 @@ def _compare(
     if len(folds) > 1:
         raise DataError(f"runs of cross-validations with {', '.join(map(str, sorted(folds)))} folds: expected the same")
     comparison = compare(metric, methods, baseline, folds=next(iter(folds), None))
-    tracker: Tracker = NoTracker()
+    text = markdown(comparison, command_line, relative_to)
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        files = write_report(comparison, text, out, "comparison")
         if experiment:
             tracker = Journal(None, None, experiment, False, 30.0, folder=out, project=project_root())
-        listed = {name: ",".join(map(str, paths)) for name, paths in folders.items()}
-        params = {"methods": listed, "baseline": baseline, "metric": metric}
-        tracker.start(params, {"kind": "comparison"}, name=" vs ".join(folders))
-        with ExitStack() as stack:
-            stack.callback(tracker.end, "FINISHED")
+            listed = {name: ",".join(map(str, paths)) for name, paths in folders.items()}
+            params = {"methods": listed, "baseline": baseline, "metric": metric}
+            tracker.start(params, {"kind": "comparison"}, name=" vs ".join(folders))
             tracker.log_metrics(0, comparison.metrics())
-            print(write_comparison(comparison, out, share_of=relative_to or "", command=command_line, tracker=tracker))
+            for file in files:
+                tracker.log_artifact(file, "comparison")
+            tracker.end("FINISHED")
     except OSError as error:
         raise WriteError(f"{out}: {error.strerror or error}") from None
+    print(text)
 
 
 def _folders(args: list[str], chosen: dict[str, str | None]) -> dict[str, list[Path]]:

@@ -14,30 +14,26 @@ Examples
 
 import hashlib
 import json
-import logging
 import re
 import shlex
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
-from mlxlab.analysis import crossvalidation
-from mlxlab.analysis.crossvalidation import MODEL, STUDENT_ALONE, TEACHER, FoldRun, plan_folds, read_result
+from mlxlab.analysis.crossvalidation import MODEL, STUDENT_ALONE, TEACHER, plan_folds, train_folds, write_tables
 from mlxlab.cli.app import Action, command
-from mlxlab.config.paths import display_path, project_root
+from mlxlab.config.paths import project_root
 from mlxlab.config.suggest import suggestion
 from mlxlab.constraints import Ge, Le
-from mlxlab.errors import CannotCreateError, ConfigError, RunInterrupted, WriteError
+from mlxlab.errors import CannotCreateError, ConfigError, RunInterrupted
 
 if TYPE_CHECKING:
     from mlxlab.experiment.build import Config
 
 OWN_KEYS = ("data.folds", "data.fold", "seed", "resume", "hydra.run.dir", "hydra.sweep.dir", "hydra.mode")
-
-log = logging.getLogger(__name__)
 
 
 def _crossvalidate(
@@ -87,8 +83,8 @@ def _crossvalidate(
             runs[STUDENT_ALONE] = plan_folds(folder / "alone", folds, seeds, args)
         runs[MODEL] = plan_folds(folder, folds, seeds, args, folder / "teacher" if teacher_args else None)
         for name, fold_runs in runs.items():
-            _train(fold_runs, jobs, "" if name == MODEL else f"{name}: ")
-        print(crossvalidation.write_report(runs, folds, folder, command_line), flush=True)
+            train_folds(fold_runs, jobs, "" if name == MODEL else f"{name}: ")
+        print(write_tables(runs, folds, folder, command_line), flush=True)
 
 
 @contextmanager
@@ -116,19 +112,6 @@ def _config(args: list[str]) -> "Config":
             expected = "expected null: the validation fold must not choose the number of steps"
             raise ConfigError(f"callbacks.{name}.patience={node['patience']}, {expected}")
     return config
-
-
-def _train(runs: Sequence[FoldRun], jobs: int, title: str) -> None:
-    """Trains those that have no result yet, and logs the result of each."""
-    missing = [run for run in runs if read_result(run) is None]
-    done = len(runs) - len(missing)
-    log.info(f"{title}{display_path(runs[0].folder.parent)}: {len(runs)} runs, {done} of them finished already")
-    with closing(crossvalidation.run_all(missing, jobs)) as ended:
-        for count, (run, seconds) in enumerate(ended, done + 1):
-            if (result := read_result(run)) is None:
-                raise WriteError(f"{run.folder}: no accuracy in its metrics.json; expected that of a classification")
-            score = f"{result['final'][crossvalidation.ACCURACY]:.4f} at step {result['steps']}, {seconds:.0f} s"
-            log.info(f"{count}/{len(runs)} {title}{run.name}: {score}")
 
 
 main = command(__doc__, Action(_crossvalidate, forward=""), needs_args=False)
