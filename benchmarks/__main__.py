@@ -65,7 +65,7 @@ LISTS = {  # keys with several values, separated by commas
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
-    return run_command(argv, _measure, lambda _: format_help(__doc__))
+    return run_command(argv, act=_measure, show_help=lambda _: format_help(__doc__))
 
 
 def _measure(args: list[str]) -> None:

@@ -90,7 +90,7 @@ def test_every_command_ends_with_one_line_and_the_exit_code_of_its_error(error, 
     def fail(args):
         raise error
 
-    assert run_command([], fail, lambda args: "", needs_args=False) == code
+    assert run_command([], act=fail, show_help=lambda args: "", needs_args=False) == code
     assert capfd.readouterr().err.strip() == message
 
 

@@ -22,8 +22,8 @@ def test_the_command_prints_the_documented_table(capsys):
 
 
 def test_counts_equal_published_ones():
-    assert count("bert", "medium", "classification", 30_522, 2) == 109_482_240 + 2 * 769  # BERT-base and a classifier
-    assert count("transformer", "nano", "language_modelling", 16_000, 2) == 3_622_528
+    assert count("bert", "classification", "medium", 30_522, 2) == 109_482_240 + 2 * 769  # BERT-base and a classifier
+    assert count("transformer", "language_modelling", "nano", 16_000, 2) == 3_622_528
 
 
 def test_memory_equals_the_arrays_of_a_training_step():

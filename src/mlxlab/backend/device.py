@@ -17,7 +17,7 @@ CACHE_BYTES = 2 << 30  # MLX caches 32 MB of CPU buffers by default, so every st
 _state = {"blas": "as installed"}
 
 
-def prepare(device: str | None = None) -> str:
+def prepare() -> str:
     """Makes MLX fast on this machine, once per process; returns the BLAS in use. Best before `mlx.core` is imported.
 
     Raises:
@@ -31,8 +31,7 @@ def prepare(device: str | None = None) -> str:
             warnings.warn(f"OpenBLAS is not used, matrix products are some 20 times slower: {error}", stacklevel=2)
     import mlx.core as mx
 
-    device = device or os.environ.get("MLXLAB_DEVICE")
-    if device is not None:
+    if device := os.environ.get("MLXLAB_DEVICE"):
         kinds = {"cpu": mx.cpu, "gpu": mx.gpu}
         if device not in kinds:
             raise ConfigError(f"MLXLAB_DEVICE={device}: expected cpu or gpu")
@@ -51,7 +50,7 @@ def prepare(device: str | None = None) -> str:
 
 
 def describe() -> dict[str, str]:
-    """Tags of a run: device and BLAS."""
+    """Device and BLAS."""
     import mlx.core as mx
 
     return {"device": str(mx.default_device()), "blas": _state["blas"]}
@@ -86,16 +85,12 @@ def _products_are_exact() -> bool:
 
 def _memory_limit() -> int:
     """Bytes that MLX may use: those of `MLXLAB_MEMORY`, or 80 % of the container; MLX ignores containers."""
-    setting = os.environ.get("MLXLAB_MEMORY")
-    if setting is None:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        with suppress(OSError, ValueError):
-            memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-        return int(0.8 * memory)
-    try:
-        limit = float(setting)
-    except ValueError:
-        limit = 0.0
-    if not 0 < limit < 1e6:
+    if setting := os.environ.get("MLXLAB_MEMORY"):
+        with suppress(ValueError):
+            if 0 < float(setting) < 1e6:
+                return int(float(setting) * 1e9)
         raise ConfigError(f"MLXLAB_MEMORY={setting}: expected a number of GB > 0")
-    return int(limit * 1e9)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):
+        memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return int(0.8 * memory)

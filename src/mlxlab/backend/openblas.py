@@ -45,9 +45,7 @@ def use_openblas(works: Callable[[], bool]) -> bool:
 
 def mlx_library() -> Path | None:
     """The libmlx.so that `import mlx.core` loads."""
-    spec = importlib.util.find_spec("mlx")
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    return next((path for folder in folders if (path := Path(folder) / "lib" / "libmlx.so").is_file()), None)
+    return next((path for folder in _packages("mlx") if (path := folder / "lib" / "libmlx.so").is_file()), None)
 
 
 @cache
@@ -111,10 +109,15 @@ def jump_slots(elf: bytes) -> list[tuple[str, int]]:
 
 
 def _folders() -> list[Path]:
-    """Folders that may hold OpenBLAS. SciPy is not imported: that takes a second."""
-    specs = [importlib.util.find_spec(name) for name in ("scipy_openblas32", "scipy")]
-    packages = [Path(folder) for spec in specs if spec for folder in spec.submodule_search_locations or []]
+    """Folders that may hold OpenBLAS."""
+    packages = _packages("scipy_openblas32", "scipy")
     return [folder / "lib" for folder in packages] + [folder.parent / "scipy.libs" for folder in packages]
+
+
+def _packages(*names: str) -> list[Path]:
+    """The folders of packages, which are not imported: SciPy takes a second."""
+    specs = [importlib.util.find_spec(name) for name in names]
+    return [Path(folder) for spec in specs if spec for folder in spec.submodule_search_locations or []]
 
 
 def _address(openblas: ctypes.CDLL, name: str) -> int:

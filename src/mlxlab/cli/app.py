@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mlxlab import program
@@ -25,10 +26,10 @@ _INTERNAL_ERROR = 70
 
 @dataclass(frozen=True)
 class Action:
-    """A function whose parameters are the options of a command, as those of a config target are the keys of its node.
+    """A function whose parameters are the options of a command.
 
-    It is passed those of these that it declares after a bare `*`: `args`, the further arguments; `command_line`, all of
-    it as a shell reads it; `more`, the values of the options of other targets.
+    After a bare `*` it may declare: `args`, the further arguments; `command_line`, all of it as a shell reads it;
+    `more`, the values of the options of other targets.
 
     Args:
         names, forward: see `parse_args`.
@@ -58,10 +59,8 @@ class Action:
         return self.run(**values, **{name: value for name, value in passed.items() if name in parameters})
 
 
-def command(
-    doc: str | None, action: Action | Mapping[str, Action], *, needs_args: bool = True
-) -> Callable[[Sequence[str] | None], int]:
-    """The `main` of a command, which returns its exit code.
+def command(doc: str | None, action: Action | Mapping[str, Action], *, needs_args: bool = True) -> Callable[..., int]:
+    """The `main` of a command.
 
     Args:
         doc: the help text, followed by that of all options.
@@ -84,17 +83,14 @@ def command(
             lines += ["", f"Options of {verb}" if verb else "Options", "", *options] if options else []
         return "\n".join(lines)
 
-    def main(argv: Sequence[str] | None = None) -> int:
-        return run_command(argv, act, show_help, needs_args=needs_args)
-
-    return main
+    return partial(run_command, act=act, show_help=show_help, needs_args=needs_args)
 
 
 def run_command(
-    argv: Sequence[str] | None,
+    argv: Sequence[str] | None = None,
+    *,
     act: Callable[[list[str]], int | None],
     show_help: Callable[[list[str]], str],
-    *,
     needs_args: bool = True,
 ) -> int:
     """Calls `act` with the arguments of the command line, or prints its help; returns the exit code."""

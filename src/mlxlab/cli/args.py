@@ -7,7 +7,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-from mlxlab.config.issues import ConfigIssue, format_issues
+from mlxlab.config.issues import format_issues
 from mlxlab.config.schema.signature import Key, signature
 from mlxlab.config.schema.types import NULL, Kind, ListOf, Number, Text, alternatives, describe, shown
 from mlxlab.config.schema.validate import Validator
@@ -46,11 +46,8 @@ def parse_args(
             raise ConfigError(f"{arg}: expected {name}=...")
         else:
             positional.append(arg)
-    issues: list[ConfigIssue] = []
-    for target in targets:
-        own = {name: value for name, value in values.items() if name in _keys(target)}
-        issues += Validator().node(own, target, "")
-    if issues:
+    by_target = {target: {name: values[name] for name in _keys(target) if name in values} for target in targets}
+    if issues := [issue for target, own in by_target.items() for issue in Validator().node(own, target, "")]:
         labels = {name: f"{name}={shown(value)}" for name, value in values.items()}
         raise ConfigError(format_issues(issues, lambda path: labels.get(path, f"{path}=...")))
     low, high = names
@@ -102,10 +99,9 @@ def describe_options(target: str) -> list[str]:
 
 def two_columns(head: str, text: str, column: int) -> list[str]:
     """Lines with `head`, and `text` from `column` on: beside the head, or below one that is too long."""
-    fits = len(head) < column
-    first = (head if fits else "").ljust(column)
-    lines = wrap(text, 120, initial_indent=first, subsequent_indent=" " * column)
-    return lines if fits else [head, *lines]
+    above = [] if len(head) < column else [head]
+    beside = "" if above else head
+    return above + wrap(text, 120, initial_indent=beside.ljust(column), subsequent_indent=" " * column)
 
 
 def _keys(target: str) -> dict[str, Key]:

@@ -75,8 +75,8 @@ def _eval_data(restored: "RestoredModel", overrides: dict[str, str], folder: Pat
     from mlxlab.inference.eval_data import row_batches, text_batches
 
     node, encoder = _data_node(restored, overrides), restored.encoder
-    rows = ROW_KEYS if "source" in overrides else SPLIT_KEYS
-    effective = {TextEncoder: TEXT_KEYS, PassengerEncoder: rows}.get(type(encoder))
+    row_keys = ROW_KEYS if "source" in overrides else SPLIT_KEYS
+    effective = {TextEncoder: TEXT_KEYS, PassengerEncoder: row_keys}.get(type(encoder))
     for name, text in overrides.items():
         if effective is not None and name.partition(".")[0] not in effective:
             near = suggestion(name, effective, "data.")
@@ -88,9 +88,8 @@ def _eval_data(restored: "RestoredModel", overrides: dict[str, str], folder: Pat
         return row_batches(encoder, node["source"], node["eval_batch_size"])
     if not isinstance(encoder, TextEncoder):
         raise ConfigError(f"data.source={node['source']}: {node['_target_']} is evaluated on its validation data only")
-    for key in NOT_OF_OTHER_SOURCES:
-        if key not in overrides:
-            _set(node, key, None)
+    for key in set(NOT_OF_OTHER_SOURCES) - set(overrides):
+        _set(node, key, None)
     return text_batches(encoder, node)
 
 

@@ -26,7 +26,6 @@ from mlxlab.data import example_losses
 from mlxlab.errors import DataError, WriteError
 
 COLUMNS = ("id", "mean", "sum", "kl", "cross_entropy", "targets", "step")
-SOURCES = (1, sys.maxsize)  # minimum and maximum number
 
 
 def _top(
@@ -48,8 +47,7 @@ def _top(
     if not usable.any():
         raise DataError(f"none of the {len(rows['id'])} examples has a finite {by}")
     indices = np.flatnonzero(usable)
-    losses = rows[by][indices].astype(np.float64)
-    ranks = -losses if mode == "hardest" else losses
+    ranks = rows[by][indices].astype(np.float64) * (-1 if mode == "hardest" else 1)
     order = indices[np.lexsort((rows["id"][indices], ranks))][:count]
     print(f"{len(order)} {mode} of {len(indices)} examples, by {by}")
     print(" ".join(f"{name:>10}" for name in COLUMNS))
@@ -73,4 +71,4 @@ def _merge(out: Path, *, args: list[str]) -> None:
     print(f"{out}: {len(rows['id'])} examples")
 
 
-main = command(__doc__, {"top": Action(_top, names=SOURCES), "merge": Action(_merge, names=SOURCES)})
+main = command(__doc__, {"top": Action(_top, names=(1, sys.maxsize)), "merge": Action(_merge, names=(1, sys.maxsize))})

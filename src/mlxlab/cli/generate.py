@@ -48,7 +48,7 @@ def _generate(
         raise ConfigError("prompt= and prompts=: expected one of the two")
     if not checkpoint:
         raise ConfigError("checkpoint=: expected a name or a path")
-    texts = [_unescape(prompt)] if prompts is None else read_prompts(prompts)
+    texts = [prompt.replace("\\n", "\n")] if prompts is None else read_prompts(prompts)
     # A token's products are too small to share: two threads were 10 times slower wherever another process ran.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from mlxlab import backend
@@ -63,7 +63,7 @@ def _generate(
     sampling = PRESETS[preset] if preset is not None else SamplingParams()
     names = [field.name for field in fields(sampling) if field.name in more]
     sampling = replace(sampling, **{name: more.pop(name) for name in names})
-    stop = [_unescape(text) for text in more.pop("stop", [])]
+    stop = [text.replace("\\n", "\n") for text in more.pop("stop", [])]
     writer = load_generator(run, checkpoint)
     request = writer.limited(GenerationConfig(**more, stop=stop))
     for number, text in enumerate(texts, 1):
@@ -75,11 +75,6 @@ def _generate(
     tokens, ended = _print_text(texts[0], chunks) if prompts is None else _print_lines(texts, chunks)
     seconds = time.perf_counter() - start
     log.info(f"{tokens} tokens in {seconds:.1f} s, {tokens / max(seconds, 1e-9):.0f} tokens/s{ended}")
-
-
-def _unescape(text: str) -> str:
-    """`\\n` as a line break, which is hard to type in a shell."""
-    return text.replace("\\n", "\n")
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -120,14 +115,13 @@ def _print_text(prompt: str, chunks: Iterable["TextChunk"]) -> tuple[int, str]:
 
 def _print_lines(prompts: list[str], chunks: Iterable["TextChunk"]) -> tuple[int, str]:
     """Prints a JSON line for each prompt, in the order of the prompts; returns the number of tokens."""
-    texts, ends, tokens = [""] * len(prompts), [""] * len(prompts), [0] * len(prompts)
-    written = 0
+    lines = [{"prompt": prompt, "text": "", "end": ""} for prompt in prompts]
+    tokens, written = [0] * len(lines), 0
     for chunk in chunks:
-        texts[chunk.row] += chunk.text
-        ends[chunk.row], tokens[chunk.row] = chunk.end, chunk.tokens
-        while written < len(prompts) and ends[written]:
-            line = {"prompt": prompts[written], "text": texts[written], "end": ends[written]}
-            print(json.dumps(line, ensure_ascii=False), flush=True)
+        lines[chunk.row] |= {"text": lines[chunk.row]["text"] + chunk.text, "end": chunk.end}
+        tokens[chunk.row] = chunk.tokens
+        while written < len(lines) and lines[written]["end"]:
+            print(json.dumps(lines[written], ensure_ascii=False), flush=True)
             written += 1
     return sum(tokens), ""
 

@@ -62,11 +62,7 @@ class JobRunner:
 
 
 def run(composer: "Composer", config: "DictConfig", owns_process: bool) -> int:
-    """One run in its own folder, under Hydra: HydraConfig, `.hydra/`, callbacks. Returns the exit code.
-
-    Args:
-        owns_process: the process ends after the run.
-    """
+    """One run in its own folder, under Hydra; returns the exit code. `owns_process`: the process ends after it."""
     from hydra.core.utils import JobStatus, run_job
     from hydra.types import HydraContext, RunMode
 
@@ -81,11 +77,10 @@ def run(composer: "Composer", config: "DictConfig", owns_process: bool) -> int:
     if rank() > 0:  # rank 0 writes the run folder; what Hydra writes for this rank is discarded
         config.hydra.run.dir = tempfile.mkdtemp(prefix="mlxlab-")
         atexit.register(shutil.rmtree, config.hydra.run.dir, ignore_errors=True)
-    callbacks = Callbacks(config)
+    callbacks, runner = Callbacks(config), JobRunner(owns_process)
     callbacks.on_run_start(config=config, config_name="train")
     context = HydraContext(config_loader=composer.hydra.config_loader, callbacks=callbacks)
     try:
-        runner = JobRunner(owns_process)
         job = run_job(runner, config, job_dir_key="hydra.run.dir", job_subdir_key=None, hydra_context=context)
     except OSError as error:
         raise _cannot_create(error) from error
@@ -100,10 +95,7 @@ def run(composer: "Composer", config: "DictConfig", owns_process: bool) -> int:
 
 
 def sweep(composer: "Composer", config: "DictConfig") -> int:
-    """Every job of a sweep, in the order of its sweeper; a failed job does not end the others.
-
-    Returns the exit code: 0, or that of the first job that failed.
-    """
+    """Every job of a sweep; a failed one does not end the others. Returns the exit code of the first that failed."""
     from hydra.core.plugins import Plugins
     from hydra.types import HydraContext, RunMode
 

@@ -34,12 +34,9 @@ def presets(
         vocab_size: tokens of the vocabulary.
         classes: classes of the classifier.
     """
-    head = ["size", *(f"{family} {name}" for family in FAMILIES for name in KINDS)]
-    models = [(family, kind) for family in FAMILIES for kind in KINDS.values()]
-    rows = [
-        [size, *(f"{count(family, size, kind, vocab_size, classes):,}" for family, kind in models)] for size in SIZES
-    ]
-    print(markdown_table(head, rows))
+    models = {f"{family} {name}": (family, kind) for family in FAMILIES for name, kind in KINDS.items()}
+    rows = [[size, *(f"{count(*model, size, vocab_size, classes):,}" for model in models.values())] for size in SIZES]
+    print(markdown_table(["size", *models], rows))
 
 
 def memory(
@@ -56,7 +53,7 @@ def memory(
     """
     rows = []
     for size in SIZES:
-        parameters = count("transformer", size, "language_modelling", vocab_size)
+        parameters = count("transformer", "language_modelling", size, vocab_size)
         sizes = footprint(parameters, vocab_size, batch_size, seq_len)
         rows.append([size, *(f"{bytes_ / 1e6:,.1f}" for bytes_ in (*sizes.values(), sum(sizes.values())))])
     print(markdown_table(["size", *sizes, "sum"], rows))
@@ -65,16 +62,11 @@ def memory(
 def footprint(parameters: int, vocab_size: int, batch_size: int, seq_len: int) -> dict[str, int]:
     """Bytes in float32 and int32: tokens, mask, targets and weights of each token, and an 8-byte id of each row."""
     tokens = batch_size * seq_len
-    return {
-        "weights": 4 * parameters,
-        "gradients": 4 * parameters,
-        "AdamW": 8 * parameters,
-        "batch": 16 * tokens + 8 * batch_size,
-        "logits": 4 * tokens * vocab_size,
-    }
+    weights = {"weights": 4 * parameters, "gradients": 4 * parameters, "AdamW": 8 * parameters}
+    return weights | {"batch": 16 * tokens + 8 * batch_size, "logits": 4 * tokens * vocab_size}
 
 
-def count(family: str, size: str, kind: Kind, vocab_size: int, classes: int = 0) -> int:
+def count(family: str, kind: Kind, size: str, vocab_size: int, classes: int = 0) -> int:
     """Parameters of one model; its arrays are never allocated."""
     from mlxlab.models.build import build_model
     from mlxlab.models.model import count_parameters

@@ -25,7 +25,7 @@ def _launch(
     *,
     args: list[str],
 ) -> int:
-    """Starts the processes.
+    """Starts the processes; returns the exit code of rank 0, else of the first process that failed.
 
     Args:
         nproc: processes on this machine, or on each host; 1 if hosts are given.
@@ -38,8 +38,7 @@ def _launch(
         raise ConfigError("-m: launch starts a single run; start sweeps with train")
     script = Path(__file__).parents[3] / "scripts" / "train.py"
     train = [str(script)] if script.is_file() else ["-m", "mlxlab", "train"]  # installed as a wheel
-    count = nproc or 1
-    if count == 1 and not hosts:
+    if nproc == 1 and not hosts:
         return subprocess.call([sys.executable, *train, *args])
     if not any(arg.startswith("trainer.parallel=") for arg in args):
         args = [*args, "trainer.parallel=data"]
@@ -47,18 +46,12 @@ def _launch(
     if not launcher.exists():
         raise ServiceUnavailableError(f"{launcher}: not found; it is part of the package mlx")
     machines = ["--hosts", hosts] if hosts else []
-    settings = ["-n", str(count), *machines, "--backend", backend, "--python", sys.executable]
-    return _run([str(launcher), *settings, *train, *args])
-
-
-def _run(launcher: list[str]) -> int:
-    """The exit code of rank 0, else of the first process that failed: mlx.launch itself always exits with 0."""
-    codes: dict[int, int] = {}
-    with subprocess.Popen(launcher, stderr=subprocess.PIPE, text=True, errors="replace") as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            sys.stderr.write(line)
-            sys.stderr.flush()
+    settings = ["-n", str(nproc or 1), *machines, "--backend", backend, "--python", sys.executable]
+    processes = [str(launcher), *settings, *train, *args]
+    codes: dict[int, int] = {}  # by rank: mlx.launch itself always exits with 0
+    with subprocess.Popen(processes, stderr=subprocess.PIPE, text=True, errors="replace") as process:
+        for line in process.stderr or ():
+            print(line, end="", file=sys.stderr, flush=True)
             if exited := re.search(r"Node with rank (\d+) exited with code (-?\d+)", line):
                 codes[int(exited[1])] = int(exited[2])
     code = codes.get(0) or next(filter(None, codes.values()), process.returncode)

@@ -18,6 +18,7 @@ from typing import Annotated
 from mlxlab.cli.app import Action, command
 from mlxlab.constraints import Ge, Le, Positive
 from mlxlab.errors import CannotCreateError, ConfigError, WriteError
+from mlxlab.markdown import markdown_table
 
 POINTS = 20  # rows of the table
 
@@ -55,15 +56,11 @@ def _find(
 
     with tempfile.TemporaryDirectory() as folder:
         session = build_session(config, Path(folder))
-        trainer, model, data = session.trainer, session.model, session.data
-        curve = find_learning_rate(
-            trainer, model, data.train, data.task, start=start, end=end, steps=steps, seed=model_seed(config)
-        )
+        trainer, model, data, seed = session.trainer, session.model, session.data, model_seed(config)
+        curve = find_learning_rate(trainer, model, data.train, data.task, start=start, end=end, steps=steps, seed=seed)
     best = suggest_learning_rate(curve.rates, curve.losses)
-    print("| learning rate | smoothed loss |\n|--:|--:|")
-    rows = list(zip(curve.rates, smoothed(curve.losses), strict=True))
-    for rate, loss in rows[:: max(len(rows) // POINTS, 1)]:
-        print(f"| {rate:.2e} | {loss:.4f} |")
+    rows = [(f"{rate:.2e}", f"{loss:.4f}") for rate, loss in zip(curve.rates, smoothed(curve.losses), strict=True)]
+    print(markdown_table(["learning rate", "smoothed loss"], rows[:: max(len(rows) // POINTS, 1)], "r"))
     try:
         plot_range_test(curve, best, out)
     except OSError as error:

@@ -19,7 +19,7 @@ from mlxlab.config.paths import project_root
 from mlxlab.config.suggest import suggestion
 from mlxlab.constraints import Ge, Le
 from mlxlab.errors import ConfigError
-from mlxlab.tracking.mlflow.address import Address, resolve
+from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.flush import check_store, flush, pending_summary
 from mlxlab.tracking.runs.reader import RunReader, RunRow
 from mlxlab.tracking.runs.sqlite_reader import SqliteRunReader
@@ -48,18 +48,18 @@ def _list(
         metrics: columns, separated by commas.
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
     """
-    if status is not None and status.upper() not in STATUSES:
-        near = suggestion(status.upper(), STATUSES)
-        raise ConfigError(f"status={status}: expected one of {', '.join(STATUSES)}{near}")
-    address = resolve(uri, None, project_root())
-    reader = _open(address)
+    status = status and status.upper()
+    if status is not None and status not in STATUSES:
+        expected = f"expected one of {', '.join(STATUSES)}{suggestion(status, STATUSES)}"
+        raise ConfigError(f"status={status}: {expected}")
+    reader = _open(uri)
     if sort is not None and sort not in (known := reader.names("metrics")):
         raise ConfigError(f"sort={sort}: not in the store{suggestion(sort, known)}")
     if experiment is not None and experiment not in (known := reader.names("experiments")):
         raise ConfigError(f"experiment={experiment}: not in the store{suggestion(experiment, known)}")
-    runs = reader.list_runs(limit=limit, experiment=experiment, status=status and status.upper(), sort=sort)
+    runs = reader.list_runs(limit=limit, experiment=experiment, status=status, sort=sort)
     print(format_list(runs, metrics.split(",") if metrics is not None else None) if runs else "no runs")
-    if line := pending_summary(address):
+    if line := pending_summary(resolve(uri, None, project_root())):
         log.info(line)
 
 
@@ -69,7 +69,7 @@ def _show(uri: str | None = None, *, args: list[str]) -> None:
     Args:
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
     """
-    reader = _open(resolve(uri, None, project_root()))
+    reader = _open(uri)
     run = _find(reader, args[0])
     print(format_run(run, reader.metric_ranges(run.run_id)))
 
@@ -80,7 +80,7 @@ def _compare(uri: str | None = None, *, args: list[str]) -> None:
     Args:
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
     """
-    reader = _open(resolve(uri, None, project_root()))
+    reader = _open(uri)
     print(format_comparison([_find(reader, name) for name in args]))
 
 
@@ -101,17 +101,18 @@ def _sync(uri: str | None = None, artifacts: str | None = None, *, args: list[st
 
 def _find(reader: RunReader, query: str) -> RunRow:
     matches = reader.find_runs(query)
+    matches = [run for run in matches if run.run_id == query] or matches
     if not matches:
         raise ConfigError(f"{query}: no such run{suggestion(query, reader.names('runs'))}")
-    exact = [run for run in matches if run.run_id == query]
-    if len(matches) > 1 and not exact:
+    if len(matches) > 1:
         ids = ", ".join(f"{run.run_id[:8]} ({run.name})" for run in matches[:5])
         raise ConfigError(f"{query}: matches {len(matches)} runs: {ids}")
-    return (exact or matches)[0]
+    return matches[0]
 
 
-def _open(address: Address) -> RunReader:
+def _open(uri: str | None) -> RunReader:
     """Reads an SQLite store directly, any other through MLflow's client, which is slow to import."""
+    address = resolve(uri, None, project_root())
     if address.database:
         return SqliteRunReader(address.database)
     from mlxlab.tracking.runs.mlflow_reader import MlflowRunReader

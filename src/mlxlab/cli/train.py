@@ -44,7 +44,8 @@ Outputs go to outputs/<day>/<time>-<id>/, sweeps to multirun/<day>/<time>-<id>/<
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_command(argv, partial(_train, owns_process=argv is None), show_help, needs_args=False)
+    act = partial(_train, owns_process=argv is None)
+    return run_command(argv, act=act, show_help=show_help, needs_args=False)
 
 
 def _train(argv: list[str], *, owns_process: bool) -> int:
@@ -85,9 +86,7 @@ def _flags(argv: list[str]) -> "Namespace":
     parser.error = refuse  # type: ignore[method-assign,assignment]
     flags = parser.parse_intermixed_args(argv)
     if flags.experimental_rerun is not None:
-        raise NotAllowedError(
-            "--experimental-rerun: refused: it runs code from a pickle; resume=<run folder> resumes a run"
-        )
+        raise NotAllowedError("--experimental-rerun: runs code from a pickle; resume=<run folder> resumes a run")
     for name in ("resolve", "package"):
         if getattr(flags, name) and not flags.cfg:
             raise ConfigError(f"--{name}: only together with --cfg")
@@ -102,12 +101,11 @@ def _show(composer: "Composer", flags: "Namespace") -> int:
 
     hydra, name, overrides = composer.hydra, composer.name, composer.overrides
     try:
+        if flags.cfg != "job" and not flags.shell_completion:
+            composer.guard()
         if flags.shell_completion:
             hydra.shell_completion(config_name=name, overrides=overrides)
-            return 0
-        if flags.cfg != "job":
-            composer.guard()
-        if flags.cfg:
+        elif flags.cfg:
             hydra.show_cfg(name, overrides, flags.cfg, flags.package, flags.resolve)
         elif flags.info:
             hydra.show_info(flags.info, config_name=name, overrides=overrides)
@@ -133,11 +131,10 @@ def show_help(args: list[str]) -> str:
     options = chosen(conf, [arg for arg in args if not arg.startswith("-")])
     text = [_TOP.format(program=program), "Groups (* is the default or the chosen option)"]
     for group, names in groups(conf).items():
-        text.append(f"  {group}=")
-        for name, description in names.items():
-            text.append(f"    {'*' if name == options.get(group) else ' '} {name:<16} {description}")
+        marks = {name: "*" if name == options.get(group) else " " for name in names}
+        text += [f"  {group}=", *(f"    {marks[name]} {name:<16} {doc}" for name, doc in names.items())]
     text.append("\nKeys: default, expected values, meaning")
     for line in lines(conf, options):
-        meaning = f"{line.expected}; {line.description}" if line.description else line.expected
+        meaning = "; ".join(filter(None, [line.expected, line.description]))
         text += two_columns(f"  {line.key}={line.default}", meaning, 46)
     return "\n".join([*text, _BOTTOM.format(program=program)])
