@@ -41,7 +41,7 @@ def prepare() -> str:
     if mx.default_device() == mx.Device(mx.cpu):
         mx.set_memory_limit(_memory_limit())
         mx.set_cache_limit(min(CACHE_BYTES, _memory_limit() // 4))
-    elif "MLXLAB_MEMORY" in os.environ:
+    elif os.environ.get("MLXLAB_MEMORY"):
         mx.set_memory_limit(_memory_limit())
     elif mx.metal.is_available():  # beyond the recommended size Metal pages, or kills the process
         mx.set_memory_limit(memory_budget())
@@ -66,7 +66,7 @@ def memory_budget() -> int:
     """Max bytes for a run: the recommended working set of the device, or the limit that was set."""
     import mlx.core as mx
 
-    if mx.default_device() == mx.Device(mx.cpu) or "MLXLAB_MEMORY" in os.environ:
+    if mx.default_device() == mx.Device(mx.cpu) or os.environ.get("MLXLAB_MEMORY"):
         return _memory_limit()
     info = mx.device_info()
     size = info.get("max_recommended_working_set_size") or info.get("total_memory") or info.get("memory_size")
