@@ -6,9 +6,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlxlab.checkpoint.arrays import check_arrays
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
-from mlxlab.checkpoint.resume import load_named, resolve_resume
+from mlxlab.checkpoint.resume import check_arrays, load_named, resolve_resume
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
 from support.checkpoints import state_at
@@ -127,8 +126,8 @@ def test_a_path_names_a_run_folder_its_checkpoint_folder_or_one_checkpoint(tmp_p
     store = CheckpointStore(tmp_path / "checkpoints", keep=9)
     save(store, 1, best_step=1)
     path = save(store, 2, best_step=1)
-    for given in (tmp_path, tmp_path / "checkpoints", tmp_path / "checkpoints" / "last", path):
-        assert resolve_resume(str(given), tmp_path / "other").step == 2
+    for name in (tmp_path, tmp_path / "checkpoints", tmp_path / "checkpoints" / "last", path):
+        assert resolve_resume(str(name), tmp_path / "other").step == 2
     assert resolve_resume(str(tmp_path / "checkpoints" / "best"), tmp_path / "other").step == 1
     with pytest.raises(InputNotFoundError):
         resolve_resume(str(tmp_path / "nowhere"), tmp_path)
@@ -177,8 +176,8 @@ def test_checkpoints_of_an_earlier_run_are_set_aside_as_a_whole(tmp_path):
 
 
 def arrays(**changes):
-    given = {"a.weight": mx.ones((2, 3)), "b.bias": mx.zeros((4,))} | changes
-    return {name: array for name, array in given.items() if array is not None}
+    fitting = {"a.weight": mx.ones((2, 3)), "b.bias": mx.zeros((4,))} | changes
+    return {name: array for name, array in fitting.items() if array is not None}
 
 
 @pytest.mark.parametrize(

@@ -11,4 +11,4 @@ from mlxlab.experiment.signals import SignalHandler
 
 def make_rounds(cfg: dict, folder: Path) -> DistillationRounds:
     context = RunContext(folder, folder, RunManifest(folder), SignalHandler(requeue=False), ProcessGroup())
-    return DistillationRounds(cfg, context, lambda *_: 0.0)
+    return DistillationRounds(cfg, context)

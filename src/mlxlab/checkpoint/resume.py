@@ -1,13 +1,18 @@
-"""Resolves the name of a checkpoint, the same way for every command, and checks that its data is the present data."""
+"""Resolves the name of a checkpoint, the same way for every command; checks that it fits the present data and model."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import mlx.core as mx
 
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.store import FOLDER, STEP, Checkpoint, CheckpointStore, load_checkpoint
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError, NotAllowedError
 
-KEYWORDS = ("last", "best", "emergency")
+KEYWORD = re.compile(rf"last|best|emergency|{STEP.pattern}")
+FLOATS = (mx.float32, mx.float16, mx.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -28,9 +33,8 @@ class ResumePolicy:
         """
         state, saved = checkpoint.state, checkpoint.state["metadata"]
         if saved["tokenizer"] != tokenizer:
-            raise NotAllowedError(
-                f"the tokenizer changed since the save ({saved['tokenizer'][:12]} then, {tokenizer[:12]} now)"
-            )
+            digests = f"{saved['tokenizer'][:12]} then, {tokenizer[:12]} now"
+            raise NotAllowedError(f"the tokenizer changed since the save ({digests})")
         if saved["data"] == data:
             return checkpoint
         if not self.allow_data_change:
@@ -69,13 +73,13 @@ def load_named(name: str, run_dir: Path) -> Checkpoint:
         CheckpointUnavailableError: no checkpoint of that name is usable.
         InputNotFoundError: the path does not exist.
     """
-    if _is_keyword(name):
+    if KEYWORD.fullmatch(name):
         return CheckpointStore(run_dir / FOLDER).load(name)
     path = Path(name).expanduser()
-    which = path.name if _is_keyword(path.name) and not path.exists() else ""
+    which = path.name if KEYWORD.fullmatch(path.name) and not path.exists() else ""
     path = path.parent if which else path
     if not path.is_dir():
-        keywords = ", ".join((*KEYWORDS, "step-N"))
+        keywords = "last, best, emergency, step-N"
         raise InputNotFoundError(f"{path}: not found; expected a run folder, a checkpoint, or one of {keywords}")
     store = CheckpointStore(path / FOLDER if (path / FOLDER).is_dir() else path)
     if which or store.steps() or store.folder != path:
@@ -86,5 +90,25 @@ def load_named(name: str, run_dir: Path) -> Checkpoint:
         raise CheckpointUnavailableError(f"{path}: {error}") from None
 
 
-def _is_keyword(name: str) -> bool:
-    return name in KEYWORDS or STEP.fullmatch(name) is not None
+def check_arrays(saved: Mapping[str, mx.array], expected: Mapping[str, mx.array], owner: str) -> None:
+    """Checks names, shapes, dtypes, and that all numbers are finite: MLX loads a wrong shape or dtype without an error.
+
+    Args:
+        owner: "model" or "optimizer", for the message.
+
+    Raises:
+        CorruptCheckpointError: names the first array that does not fit.
+    """
+    for name in sorted({*saved, *expected}):
+        if name not in saved or name not in expected:
+            raise CorruptCheckpointError(f"{owner} array {name} is {'unknown' if name in saved else 'missing'}")
+        array, like = saved[name], expected[name]
+        if array.shape != like.shape:
+            raise CorruptCheckpointError(f"{owner} array {name}: expected shape {like.shape}, got {array.shape}")
+        if array.dtype != like.dtype:
+            raise CorruptCheckpointError(f"{owner} array {name}: expected {like.dtype}, got {array.dtype}")
+    finite = {name: mx.isfinite(array).all() for name, array in saved.items() if array.dtype in FLOATS}
+    mx.eval(finite)
+    for name, is_finite in finite.items():
+        if not is_finite.item():
+            raise CorruptCheckpointError(f"{owner} array {name}: holds NaN or infinity")

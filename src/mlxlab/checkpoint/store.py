@@ -170,16 +170,12 @@ class CheckpointStore:
         steps = self.steps()
         if which == "emergency":
             return [path for path in steps if EMERGENCY in path.name]
-        if match := STEP.fullmatch(which):
-            return [path for path in steps if step_of(path) == int(match[1])]
-        best_step = self._best_step(steps) if which == "best" else 0
-        return [path for path in steps if step_of(path) == best_step] if best_step else steps
-
-    def _best_step(self, steps: list[Path]) -> int:
-        for path in steps:
+        step = int(match[1]) if (match := STEP.fullmatch(which)) else None
+        for path in steps if which == "best" else []:
             with suppress(CorruptCheckpointError):
-                return read_manifest(path)["best_step"]
-        return 0
+                step = read_manifest(path)["best_step"] or None
+                break
+        return steps if step is None else [path for path in steps if step_of(path) == step]
 
 
 def load_checkpoint(path: Path, skipped: tuple[str, ...] = ()) -> Checkpoint:

@@ -1,7 +1,7 @@
 """One run in one or several processes: only rank 0 writes the run folder, tracks and prints; the others compute."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,6 @@ class RunContext:
     Attributes:
         run_dir: the folder that this process writes; on rank 0 the run folder, elsewhere one that is discarded.
         shared_dir: the run folder, on every rank.
-        broadcast: returns the text of rank 0 on every rank; all ranks must call it.
     """
 
     run_dir: Path
@@ -30,20 +29,12 @@ class RunContext:
     manifest: RunManifest
     signals: SignalHandler
     group: ProcessGroup
-    broadcast: Callable[[str], str] = str
 
     def build_tracker(self, config: Config) -> Tracker:
         if self.group.rank > 0:
             return NoTracker()
         tracker: Tracker = instantiate(config["tracking"], folder=self.run_dir, project=project_root())
         return tracker
-
-    def check_equal(self, digest: str) -> str:
-        """Returns the digest of the final state; asserts that it is the same on all ranks."""
-        prefix = int(digest[:7], 16)
-        highest, lowest = self.group.all_reduce_max([prefix, -prefix])
-        assert highest == -lowest, "the processes of this run ended in different states"
-        return digest
 
 
 @contextmanager
@@ -56,11 +47,8 @@ def distributed_context(
         ConfigError: several processes were started although `trainer.parallel` is none, or their backend cannot do it.
     """
     group = init_process_group(config["trainer"]["parallel"], config["trainer"]["worker_timeout"])
-    if group.size == 1:
-        yield RunContext(run_dir, run_dir, manifest, signals, group)
-        return
-    shared_dir = Path(group.broadcast_text(str(run_dir.absolute())))
-    context = RunContext(run_dir, shared_dir, manifest, signals, group, group.broadcast_text)
+    shared_dir = Path(group.broadcast_text(str(run_dir)))
+    context = RunContext(run_dir, shared_dir, manifest, signals, group)
     if group.rank == 0:
         yield context
         return

@@ -110,7 +110,13 @@ class RunManifest:
         self._thread = threading.Thread(target=self._add_commit, name="manifest", daemon=True)
 
     def __enter__(self) -> "RunManifest":
-        earlier, process = self._read_earlier(), psutil.Process()
+        earlier: Manifest | None = None
+        try:
+            with suppress(InputNotFoundError):
+                earlier = read_manifest(self.folder)
+        except DataError as error:
+            logger.warning(f"{error}; replaced by a new one")
+        process = psutil.Process()
         self._earlier_status = earlier["status"] if earlier and earlier["status"] != "RUNNING" else None
         new = Manifest(format=FORMAT, id=uuid.uuid4().hex, name=self.folder.name, status="RUNNING", attempts=[])
         host, pid, start = platform.node(), process.pid, process.create_time()
@@ -151,16 +157,6 @@ class RunManifest:
         with self._lock:
             self._fields["outcome"] = outcome
             self._write("RUNNING")
-
-    def _read_earlier(self) -> Manifest | None:
-        """The manifest of earlier attempts in this folder; a damaged one is replaced."""
-        try:
-            return read_manifest(self.folder)
-        except InputNotFoundError:
-            return None
-        except DataError as error:
-            logger.warning(f"{error}; replaced by a new one")
-            return None
 
     def _add_commit(self) -> None:
         """In a thread of its own: git takes time."""

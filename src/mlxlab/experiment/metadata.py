@@ -63,16 +63,14 @@ def run_name(cfg: Config, run_dir: Path) -> str:
     return cfg["name"] or "-".join(options) or run_dir.name
 
 
-def log_inputs(session: Session, tracker: Tracker, inference_dir: Path) -> None:
-    """Records the data set and the inference config with the tracker."""
-    data = session.data
-    tracker.log_dataset(session.cfg["data"]["_target_"].rsplit(".", 1)[-1], data.fingerprint, data.sources[-1])
-    tracker.log_artifact(inference_dir, "config")
+def run_inputs(cfg: Config, metadata: RunMetadata | None = None, fork: Checkpoint | None = None) -> Inputs:
+    """What the manifest records before training.
 
-
-def run_inputs(cfg: Config, fork: Checkpoint | None = None) -> Inputs:
-    """What the manifest records before training; a fork names the checkpoint that it starts from."""
-    return {
+    Args:
+        metadata: has the fingerprints of data, tokenizer and teachers; None where nothing is loaded.
+        fork: the checkpoint of another run that this one starts from.
+    """
+    inputs: Inputs = {
         "overrides": cli_overrides(),
         "parents": lineage(cfg, None if fork is None else fork.path.absolute(), os.environ.get(PARENT, "")),
         "seed": cfg["seed"],
@@ -80,18 +78,10 @@ def run_inputs(cfg: Config, fork: Checkpoint | None = None) -> Inputs:
         "folds": cfg["data"].get("folds"),
         "versions": package_versions(),
     }
-
-
-def session_inputs(session: Session, fork: Checkpoint | None) -> Inputs:
-    """`run_inputs` with the fingerprints of what the session has loaded."""
-    metadata = session.context.metadata
-    return {
-        **run_inputs(session.cfg, fork),
-        "config_hash": metadata["config_hash"],
-        "data": metadata["data"],
-        "tokenizer": metadata["tokenizer"],
-        "teachers": metadata["teachers"],
-    }
+    if metadata is not None:
+        inputs |= {"config_hash": metadata["config_hash"], "teachers": metadata["teachers"]}
+        inputs |= {"data": metadata["data"], "tokenizer": metadata["tokenizer"]}
+    return inputs
 
 
 def run_outcome(session: Session, state: TrainState, digest: str) -> Outcome:

@@ -5,7 +5,7 @@ metrics of the completed rounds.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
@@ -23,6 +23,7 @@ from mlxlab.experiment.context import RunContext
 from mlxlab.experiment.manifest import RunManifest, without_nonfinite
 from mlxlab.experiment.metadata import run_inputs, tracked_until_end
 from mlxlab.experiment.start import resume_config
+from mlxlab.experiment.train import train
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.files.untrusted import read_json
 from mlxlab.inference.restore import restore_from, save_ensemble
@@ -49,23 +50,20 @@ class RoundsFile(TypedDict):
 class DistillationRounds:
     """The rounds of one run folder. Every rank trains each student; rank 0 evaluates and records.
 
-    Args:
-        train: trains one student.
-
     Raises:
         DataError: rounds.json is damaged.
         ConfigError: a key was changed that may not change on resume.
     """
 
-    def __init__(self, cfg: Config, context: RunContext, train: Callable[[Config, RunContext], float]) -> None:
-        self.context, self.train, self.folder = context, train, context.shared_dir
+    def __init__(self, cfg: Config, context: RunContext) -> None:
+        self.context, self.folder = context, context.shared_dir
         path = self.folder / FILE
         self.resumed, done = cfg["resume"] is not None and path.is_file(), []
         if self.resumed:
             saved = read_json(path, RoundsFile)
             cfg, _ = resume_config(cfg, saved["config"], saved["choices"], str(path))
             done = saved["done"]
-        context.broadcast("")  # all have read the file before rank 0 writes it
+        context.group.broadcast_text("")  # all have read the file before rank 0 writes it
         self.cfg, self.options = cfg, read_options(cfg)
         self.state: RoundsFile = {"format": 2, "config": cfg, "choices": group_choices(), "done": done}
 
@@ -86,10 +84,14 @@ class DistillationRounds:
             self.context.manifest.record({"rounds_done": done})
             for number in range(done + 1, self.options.rounds + 1):
                 print(f"round {number} of {self.options.rounds}", flush=True)
-                self._train_round(number)
+                run_dir = self.context.run_dir / "rounds" / str(number)
+                with RunManifest(run_dir) as manifest:
+                    shared_dir = self._round_dir(number)
+                    context = replace(self.context, run_dir=run_dir, shared_dir=shared_dir, manifest=manifest)
+                    train(self.round_config(number), context)
                 if self.context.group.rank == 0:
                     self._record(number, tracker)
-                self.context.broadcast("")  # the members of the next round are complete
+                self.context.group.broadcast_text("")  # the members of the next round are complete
             return self._report(tracker) if self.context.group.rank == 0 else float("nan")
 
     def round_config(self, number: int) -> Config:
@@ -110,12 +112,6 @@ class DistillationRounds:
 
     def _round_dir(self, number: int) -> Path:
         return self.folder.absolute() / "rounds" / str(number)
-
-    def _train_round(self, number: int) -> None:
-        run_dir = self.context.run_dir / "rounds" / str(number)
-        with RunManifest(run_dir) as manifest:
-            context = replace(self.context, run_dir=run_dir, shared_dir=self._round_dir(number), manifest=manifest)
-            self.train(self.round_config(number), context)
 
     def _record(self, number: int, tracker: Tracker) -> None:
         """Evaluates the models after a round and records the round as completed."""
@@ -160,7 +156,8 @@ class DistillationRounds:
         metric, done = self.cfg["objective"].removeprefix(VALID), self.state["done"]
         rows = []
         for number, results in enumerate(done, 1 if self.options.rounds else 0):
-            values = {model: _format(metrics.get(metric)) for model, metrics in results.items()}
+            measured = {model: metrics.get(metric) for model, metrics in results.items()}
+            values = {model: "-" if value is None else f"{value:.4f}" for model, value in measured.items()}
             models = [values.get(model, "-") for model in ("teacher", "student", "ensemble")]
             members = [value for model, value in values.items() if model.startswith("member ")]
             rows.append([str(number), *models, ", ".join(members)])
@@ -176,10 +173,6 @@ class DistillationRounds:
         if self.context.group.rank == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.folder / FILE, self.state, durable=True)
-
-
-def _format(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
 
 
 @contextmanager

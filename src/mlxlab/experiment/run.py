@@ -58,12 +58,14 @@ def _train(config: dict[str, Any], run_dir: Path, manifest: RunManifest, signals
     """Imports MLX, whose threads inherit the signal mask."""
     backend.prepare()
     from mlxlab.experiment.context import distributed_context
-    from mlxlab.experiment.rounds import DistillationRounds
-    from mlxlab.experiment.train import train
 
     with distributed_context(config, run_dir, manifest, signals) as context:
         if read_options(config).is_multi_round:
-            return DistillationRounds(config, context, train).run()
+            from mlxlab.experiment.rounds import DistillationRounds
+
+            return DistillationRounds(config, context).run()
+        from mlxlab.experiment.train import train
+
         return train(config, context)
 
 
@@ -79,7 +81,10 @@ def run_lock(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise CannotCreateError(f"{folder}: in use by {_owner(file) or 'another process'}") from None
+            owner = ""
+            with suppress(OSError):
+                owner = os.pread(file, 200, 0).decode(errors="replace").strip()
+            raise CannotCreateError(f"{folder}: in use by {owner or 'another process'}") from None
         except OSError as error:
             raise CannotCreateError(f"{folder / LOCK}: cannot be locked ({error.strerror})") from None
         with suppress(OSError):  # only for messages: the lock holds without the name of its owner
@@ -88,9 +93,3 @@ def run_lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(file)
-
-
-def _owner(file: int) -> str:
-    with suppress(OSError):
-        return os.pread(file, 200, 0).decode(errors="replace").strip()
-    return ""

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from mlxlab.checkpoint.arrays import check_arrays
-from mlxlab.checkpoint.resume import load_named, resolve_resume
+from mlxlab.checkpoint.resume import check_arrays, load_named, resolve_resume
 from mlxlab.checkpoint.store import FOLDER, Checkpoint, CheckpointStore
 from mlxlab.config.check import check, check_stored_config
 from mlxlab.config.hydra.overrides import cli_overrides, group_choices
@@ -60,12 +59,10 @@ def find_start(requested: Config, context: RunContext) -> Start:
         ConfigError: a key was typed that a resume may not change.
     """
     resume, folder = requested["resume"], context.shared_dir
-    if context.group.rank == 0:
-        checkpoint = resolve_resume(resume, folder)
-        context.broadcast(str(checkpoint.path.absolute()) if checkpoint else "")
-    else:
-        path = context.broadcast("")
-        checkpoint = load_named(path, folder) if path else None
+    checkpoint = resolve_resume(resume, folder) if context.group.rank == 0 else None
+    path = context.group.broadcast_text(str(checkpoint.path.absolute()) if checkpoint else "")
+    if path and context.group.rank > 0:
+        checkpoint = load_named(path, folder)
     if checkpoint is None:
         return Start(requested, None, resume == "auto" and (folder / JOURNAL).is_file(), {})
     source, metadata = checkpoint.run_dir, checkpoint.state["metadata"]
@@ -112,7 +109,7 @@ def reject_misfit(start: Start, resume: str, reason: str, context: RunContext) -
     log_lines(f"skipped {path.name}: {reason}")
     if context.group.rank == 0:
         CheckpointStore(path.parent).reject(path)
-    context.broadcast("")  # no rank looks for another one before this one is set aside
+    context.group.broadcast_text("")  # no rank looks for another one before this one is set aside
 
 
 def set_aside_older_results(start: Start, run_dir: Path) -> list[str]:

@@ -12,12 +12,11 @@ from mlxlab.errors import DivergenceError, RunInterrupted
 from mlxlab.experiment.build import Config, Session, build_session, save_inference_config
 from mlxlab.experiment.context import RunContext
 from mlxlab.experiment.metadata import (
-    log_inputs,
+    run_inputs,
     run_metadata,
     run_name,
     run_outcome,
     run_tags,
-    session_inputs,
     tracked_until_end,
 )
 from mlxlab.experiment.report import log_lines, next_commands, write_report
@@ -62,9 +61,10 @@ def train(requested: Config, context: RunContext) -> float:
     tracker.start(params, run_tags(session, start.forked_from), resumed=start.continues, name=name)
     session.context.metadata.update(metadata | {"uid": tracker.uid})
     log_lines(*tracker.describe())
-    log_inputs(session, tracker, inference_dir)
+    tracker.log_dataset(cfg["data"]["_target_"].rsplit(".", 1)[-1], data.fingerprint, data.sources[-1])
+    tracker.log_artifact(inference_dir, "config")
     log_config_changes(start, run_dir, tracker)
-    context.manifest.begin(session_inputs(session, start.forked_from), tracker.uid, name)
+    context.manifest.begin(run_inputs(cfg, metadata, start.forked_from), tracker.uid, name)
     with tracked_until_end(tracker):
         if start.continues:
             tracker.truncate_after(start.step)
@@ -96,7 +96,9 @@ def finish(session: Session, state: TrainState, context: RunContext) -> float:
     """
     signals, step = context.signals, state.progress.step
     stop_signal = session.context.control.stop_signal or signals.stop_signal  # of any rank
-    digest = context.check_equal(final_state_digest(state))
+    digest = final_state_digest(state)
+    extremes = [int(digest[:7], 16), -int(digest[:7], 16)]
+    assert context.group.all_reduce_max(extremes) == extremes, "the processes of this run ended in different states"
     context.manifest.record(run_outcome(session, state, digest))
     if not stop_signal:
         report_run(session, state, context.run_dir)

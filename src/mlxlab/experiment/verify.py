@@ -12,7 +12,7 @@ from mlxlab.config.check import check_stored_config
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
 from mlxlab.experiment.build import build_session
 from mlxlab.experiment.start import check_fits
-from mlxlab.training.callback import FitContext
+from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.checkpointer import saved_arrays
 from mlxlab.training.state import StepResult, TrainState
 
@@ -70,18 +70,14 @@ def _retrain_between(folder: Path, start: Checkpoint | None, end: Checkpoint) ->
     return session.fit(state, [_StopAt(end.step)], checkpoint=start)
 
 
-class _StopAt:
-    """A callback that ends training after a step."""
+class _StopAt(Callback):
+    """Ends training after a step."""
 
     runs_on_all_ranks = True
 
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_start(self, context: FitContext, state: TrainState) -> None: ...
-
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         if state.progress.step >= self.step:
             context.control.stop_reason = "verified"
-
-    def on_end(self, context: FitContext, state: TrainState) -> None: ...

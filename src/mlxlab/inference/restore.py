@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from mlxlab.checkpoint.arrays import check_arrays
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
-from mlxlab.checkpoint.resume import load_named
+from mlxlab.checkpoint.resume import check_arrays, load_named
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.check import read_stored_config
 from mlxlab.config.instantiate import import_target

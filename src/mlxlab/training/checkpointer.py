@@ -1,5 +1,7 @@
 """Saves the training state: at a cadence, at every new best, on request, and at the end."""
 
+import hashlib
+import json
 import logging
 import shutil
 import threading
@@ -13,7 +15,6 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
-from mlxlab.checkpoint.arrays import state_digest
 from mlxlab.checkpoint.state import CheckpointState
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore, step_of
 from mlxlab.constraints import Size
@@ -171,6 +172,12 @@ def checkpoint_payload(context: FitContext, state: TrainState) -> tuple[Arrays, 
 
 
 def final_state_digest(state: TrainState) -> str:
-    """The `final_state` that every run prints at its end: a hash of weights, optimizer, step and data position."""
-    weights, optimizer = saved_arrays(state)
-    return state_digest(weights, optimizer, {"step": state.progress.step, "data": state.data.state_dict()})
+    """The `final_state` that every run prints at its end: SHA-256 of step, data position, weights and optimizer."""
+    position = {"step": state.progress.step, "data": state.data.state_dict()}
+    digest = hashlib.sha256(json.dumps(position, sort_keys=True).encode())
+    for arrays in saved_arrays(state):
+        for name in sorted(arrays):
+            array = arrays[name]
+            digest.update(f"{name} {array.dtype} {array.shape}".encode())
+            digest.update(np.array(array.reshape(-1).view(mx.uint8)).tobytes())
+    return digest.hexdigest()
