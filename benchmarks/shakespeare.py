@@ -22,7 +22,6 @@ from mlxlab.experiment.build import build_data, build_model
 from mlxlab.models.model import count_parameters
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.evaluate import evaluate
-from mlxlab.training.state import step_result
 
 TRAINERS = ("simple", "optimized")
 
@@ -64,7 +63,7 @@ def _mlxlab_step(cfg: Any, model: Any, data: Any) -> Callable[[Batch], Any]:
 
     def take_step(batch: Batch) -> None:
         state.optimizer.learning_rate = schedule(mx.array(state.progress.schedule_step))
-        state.record(step_result(batch, step(to_device(batch))))
+        state.record(step(to_device(batch))._replace(batch=batch))
 
     return take_step
 

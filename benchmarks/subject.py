@@ -14,7 +14,7 @@ from mlxlab.models.model import Model
 from mlxlab.tracking.tracker import NoTracker, Tracker
 from mlxlab.training.callback import FitContext
 from mlxlab.training.device_batch import to_device
-from mlxlab.training.state import StepResult, step_result
+from mlxlab.training.state import StepResult
 
 
 def language_model(family: str, size: str, vocab_size: int, *, seed: int = 0, **overrides: Any) -> Model:
@@ -54,7 +54,7 @@ class Subject:
 
     def step(self) -> StepResult:
         """One optimizer step, recorded in the state; nothing is logged or saved."""
-        result = step_result(self.batch, self.take_step(to_device(self.batch)))
+        result = self.take_step(to_device(self.batch))._replace(batch=self.batch)
         self.state.record(result)
         return result
 

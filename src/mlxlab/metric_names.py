@@ -1,5 +1,7 @@
 """Metric keys that the training loop logs (docs/metrics.md), and which of all metrics are better when lower."""
 
+import math
+
 LOSS = "train/loss"
 GRAD_NORM = "train/grad_norm"
 LEARNING_RATE = "train/learning_rate"
@@ -21,3 +23,10 @@ _LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte", "error", "seconds", "
 def lower_is_better(metric: str) -> bool:
     """True for losses, errors, times and counts of failures."""
     return any(word in metric.lower() for word in _LOWER_IS_BETTER)
+
+
+def is_better(metric: str, new: float, old: float | None, min_delta: float = 0.0) -> bool:
+    """True if `new` is better than `old` by more than `min_delta`; NaN never is."""
+    if math.isnan(new):
+        return False
+    return old is None or (new < old - min_delta if lower_is_better(metric) else new > old + min_delta)

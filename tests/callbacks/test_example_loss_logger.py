@@ -16,7 +16,7 @@ from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.data import example_losses
 from mlxlab.training.checkpointer import Checkpointer, final_state_digest
 from mlxlab.training.losses.loss import CrossEntropyLoss, Loss, LossTerms
-from mlxlab.training.state import no_step
+from mlxlab.training.state import NO_STEP
 from support import processes
 from support.models import RandomBatches, Recorder, StopAt, fit, make_model, make_run, make_trainer
 from support.processes import tiny_overrides
@@ -70,7 +70,7 @@ def test_the_mean_is_per_target_and_rows_without_targets_are_omitted(tmp_path):
         "weight": mx.array([3.0, 0.0, 10.0]),
         "kl": mx.array([9.0, 0.0, 1.0]),
     }
-    result = no_step()._replace(batch=RandomBatches().batch(np.arange(3)), per_example=per_example)
+    result = NO_STEP._replace(batch=RandomBatches().batch(np.arange(3)), per_example=per_example)
     losses.on_step(run.context, run.state, result)
     losses.on_end(run.context, run.state)
     rows = example_losses.read(tmp_path)
@@ -174,7 +174,7 @@ def step_by_hand(run, losses, steps):
         step = run.state.progress.step
         batch = RandomBatches(rows=44).batch(np.arange(4) + 4 * (step - 1))
         per_example = {"loss": mx.full((4,), float(step)), "weight": mx.ones((4,))}
-        losses.on_step(run.context, run.state, no_step()._replace(batch=batch, per_example=per_example))
+        losses.on_step(run.context, run.state, NO_STEP._replace(batch=batch, per_example=per_example))
 
 
 def wait_until(condition):

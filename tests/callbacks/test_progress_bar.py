@@ -4,7 +4,7 @@ import pytest
 
 from mlxlab.callbacks import progress_bar
 from mlxlab.callbacks.progress_bar import ProgressBar, duration
-from mlxlab.training.state import no_step
+from mlxlab.training.state import NO_STEP
 from support.models import fit, make_run, make_trainer
 
 
@@ -24,7 +24,7 @@ def test_a_line_with_step_loss_speed_and_eta_is_logged_every_half_minute(lines, 
     for step in range(1, 5):
         run.state.progress.step = step
         run.context.log(run.state, {"train/loss": 0.25, "throughput/tokens_per_sec": 1500.0})
-        bar.on_step(run.context, run.state, no_step())
+        bar.on_step(run.context, run.state, NO_STEP)
     assert lines() == [
         "step 2/100  train/loss 0.2500  1,500 tokens/s  ETA 0:32:40",
         "step 4/100  train/loss 0.2500  1,500 tokens/s  ETA 0:32:00",

@@ -15,7 +15,7 @@ from mlxlab.models.bert import Bert
 from mlxlab.models.cnn_hybrid import CnnHybrid
 from mlxlab.models.model import Model, build_head, training_flops
 from mlxlab.models.transformer import Transformer
-from mlxlab.training.state import no_step
+from mlxlab.training.state import NO_STEP
 from support.models import Recorder, make_run
 
 SHAPE = {"vocab_size": 100, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48}
@@ -65,7 +65,7 @@ def logged(folder, model, measure_peak_after, rate=1000.0):
     """Everything that the callback logs at a log point, and the seconds that the timer counts meanwhile."""
     run = make_run(model, tracker=Recorder())
     run.state.progress.step = 7
-    result = no_step()._replace(batch=batch())
+    result = NO_STEP._replace(batch=batch())
     monitor = ThroughputMonitor(measure_peak_after, cache=folder)
     monitor.on_start(run.context, run.state)
     run.context.log(run.state, {"throughput/tokens_per_sec": rate})

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, NotRequired, TypedDict
 
 import pytest
@@ -26,6 +27,26 @@ class Document(TypedDict):
 
 
 GOOD = {"format": "test/1", "entries": [{"step": 3, "value": None}], "pairs": [[1, 0.5]], "table": {"a.b": 2}}
+
+
+@dataclass
+class Counts:
+    steps: Annotated[int, Ge(0)] = 0
+    pairs: list[tuple[int, float]] = field(default_factory=list)
+
+
+def test_an_object_becomes_a_dataclass_whose_fields_are_all_required():
+    good = {"steps": 3, "pairs": [[1, 0.5]]}
+    assert parse_json(json.dumps(good), Counts, "a.json") == Counts(3, [(1, 0.5)])
+    for change, message in (
+        ({"steps": -1}, "steps: expected Ge"),
+        ({"pairs": 3}, "pairs: expected list"),
+        ({"x": 1}, "unknown key 'x'"),
+    ):
+        with pytest.raises(DataError, match=message):
+            parse_json(json.dumps(good | change), Counts, "a.json")
+    with pytest.raises(DataError, match="'pairs' is missing"):
+        parse_json('{"steps": 3}', Counts, "a.json")
 
 
 def test_a_document_of_the_right_shape_is_read(tmp_path):

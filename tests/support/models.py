@@ -13,14 +13,14 @@ from mlxlab.data.batch import Batch, Task
 from mlxlab.errors import ConfigError
 from mlxlab.tracking.tracker import NoTracker, Tracker
 from mlxlab.training.callback import Callback, Control, FitContext
-from mlxlab.training.checkpointer import CheckpointerProtocol, NoCheckpointer
+from mlxlab.training.checkpointer import Checkpointer, NoCheckpointer
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.loop import TrainingLoop
 from mlxlab.training.losses.loss import CrossEntropyLoss, Loss, LossTerms
 from mlxlab.training.optim.optimizers import adamw
 from mlxlab.training.optim.schedules import cosine
-from mlxlab.training.state import TrainState
-from mlxlab.training.steps.step import PlainStep, StepOutput, term_names
+from mlxlab.training.state import StepResult, TrainState
+from mlxlab.training.steps.step import PlainStep
 from mlxlab.training.trainer import Trainer
 
 TASK = Task("classification", 2, ("no", "yes"))
@@ -164,7 +164,7 @@ def fit(
     trainer: Trainer,
     run: Run | None = None,
     callbacks: Sequence[Callback] = (),
-    checkpointer: CheckpointerProtocol | None = None,
+    checkpointer: Checkpointer | NoCheckpointer | None = None,
     checkpoint: Checkpoint | None = None,
     seed: int = 0,
 ) -> Run:
@@ -199,10 +199,10 @@ class StopAt(NoOpCallback):
             context.control.stop_signal, context.control.stop_reason = 15, "signal 15"
 
 
-def step_scalars(output: StepOutput) -> dict[str, float]:
-    """The scalars of a step by name; `finite` is 1 or 0."""
-    names = ("loss", "weight", "grad_norm", "finite", *term_names(output.per_example))
-    return dict(zip(names, np.array(output.scalars).tolist(), strict=True))
+def step_scalars(result: StepResult) -> dict[str, float]:
+    """The numbers of a step by name; `finite` is 1 or 0."""
+    numbers = {name: float(getattr(result, name)) for name in ("loss", "weight", "grad_norm", "finite")}
+    return numbers | result.terms
 
 
 def weights_of(model: nn.Module) -> dict[str, np.ndarray]:

@@ -1,6 +1,5 @@
 """The batch that follows the memory, by a probe with a script; and an update whose memory did not suffice."""
 
-import json
 from functools import partial
 from itertools import pairwise
 
@@ -144,7 +143,7 @@ def test_a_resumed_run_continues_with_its_batch_size(stop):
     fractions = (0.3, 0.3, 0.3, 0.3, 0.6, 0.9, 0.97, 0.3, 0.3, 0.3)
     uninterrupted = train(Script(*fractions)).state
     stopped = train(Script(*fractions), callbacks=[StopAt(stop)]).state
-    saved = Checkpoint(None, stop, *saved_arrays(stopped), json.loads(json.dumps(stopped.state_dict())))
+    saved = Checkpoint(None, stop, *saved_arrays(stopped), stopped.state_dict())
     remaining = Script(0.3, *fractions[1 + stop // 2 :])  # the measurement at the start, then the remaining ones
     resumed = train(remaining, checkpoint=saved).state
     assert resumed.progress.batch_sizes == uninterrupted.progress.batch_sizes

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 
 import mlx.core as mx
 import numpy as np
@@ -10,11 +11,13 @@ import pytest
 from mlxlab.callbacks.early_stopping import EarlyStopping
 from mlxlab.callbacks.memory_monitor import MemoryMonitor
 from mlxlab.callbacks.plots import LearningCurvePlot
+from mlxlab.checkpoint.state import CURVE_POINTS, History, TrainingState
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.errors import DivergenceError, WriteError
+from mlxlab.files.untrusted import parse_json
+from mlxlab.metric_names import is_better
 from mlxlab.training.checkpointer import Checkpointer, final_state_digest
 from mlxlab.training.losses.loss import CrossEntropyLoss
-from mlxlab.training.state import CURVE_POINTS, History, is_better
 from support.models import (
     FunctionLoss,
     NoOpCallback,
@@ -108,7 +111,7 @@ def test_a_checkpoint_holds_what_callbacks_log_at_its_step(tmp_path):
 
     train(tmp_path, callbacks=[LogStep()], every_steps=5, epochs=1)
     checkpoint = CheckpointStore(tmp_path / "checkpoints").load()
-    assert checkpoint.state["history"]["curve"][-1][1]["test/step"] == checkpoint.step
+    assert checkpoint.state["history"].curve[-1][1]["test/step"] == checkpoint.step
 
 
 @pytest.mark.parametrize("direction", [1, -1])
@@ -224,7 +227,7 @@ def test_surplus_checkpoints_of_a_killed_run_are_removed_on_resume(tmp_path):
 
 def test_a_saved_state_survives_json_and_a_new_run():
     run = fit(make_trainer(epochs=2))
-    saved = json.loads(json.dumps(run.state.state_dict()))
+    saved = parse_json(json.dumps(run.state.state_dict(), default=asdict), TrainingState, "state.json", allow_nan=True)
     restored = make_run().state
     restored.load_state_dict(saved)
     assert restored.state_dict() == run.state.state_dict()

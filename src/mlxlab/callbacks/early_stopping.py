@@ -1,8 +1,9 @@
 """Stops a run that no longer improves."""
 
 from mlxlab.constraints import NonNegative, Size
+from mlxlab.metric_names import is_better
 from mlxlab.training.callback import Callback, FitContext
-from mlxlab.training.state import StepResult, TrainState, is_better
+from mlxlab.training.state import StepResult, TrainState
 
 
 class EarlyStopping(Callback):

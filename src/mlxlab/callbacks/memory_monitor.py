@@ -8,9 +8,10 @@ import numpy as np
 import psutil
 
 from mlxlab.callbacks.plots import new_figure, plot_points, save_figure
+from mlxlab.checkpoint.state import History
 from mlxlab.constraints import Size
 from mlxlab.training.callback import Callback, FitContext
-from mlxlab.training.state import History, StepResult, TrainState
+from mlxlab.training.state import StepResult, TrainState
 
 logger = logging.getLogger(__name__)
 

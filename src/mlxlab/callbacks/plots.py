@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
+from mlxlab.checkpoint.state import History
 from mlxlab.files.atomic import write_atomic
 from mlxlab.files.untrusted import read_json
 from mlxlab.metric_names import LEARNING_RATE, LOSS, VALID_LOSS
 from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.callback import Callback, FitContext
-from mlxlab.training.state import History, TrainState
+from mlxlab.training.state import TrainState
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

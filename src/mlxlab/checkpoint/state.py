@@ -1,52 +1,98 @@
-"""The shape of `state.json`: what a checkpoint holds besides the arrays of model and optimizer."""
+"""What a checkpoint holds besides the arrays of model and optimizer: the content of `state.json`."""
 
+from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from mlxlab.constraints import Count, Size
+from mlxlab.metric_names import VALID, is_better
+
+CURVE_POINTS = 1000  # a longer learning curve is thinned to half
 
 
-class ProgressState(TypedDict):
-    """See `mlxlab.training.state.Progress`."""
+@dataclass
+class Progress:
+    """Counters. A step counts even if it changed nothing because the loss or gradient was not finite."""
 
-    step: Count
-    samples: Count
-    tokens: Count
-    nonfinite_steps: Count
-    consecutive_nonfinite: Count
-    rollbacks: Count
-    batch_sizes: list[tuple[Count, Size]]
+    step: Count = 0
+    samples: Count = 0
+    tokens: Count = 0  # without padding
+    nonfinite_steps: Count = 0
+    consecutive_nonfinite: Count = 0
+    rollbacks: Count = 0
+    batch_sizes: list[tuple[Count, Size]] = field(default_factory=list)  # (step, size after it), where the size changes
 
-
-class HistoryState(TypedDict):
-    """See `mlxlab.training.state.History`. Metrics may be NaN."""
-
-    evaluations: list[tuple[Count, float]]
-    curve: list[tuple[Count, dict[str, float]]]
-    best: float | None
-    best_step: Count
-    best_metrics: dict[str, float]
-    best_confusion: list[list[int]]
-    reference: dict[str, dict[str, float]]
+    @property
+    def schedule_step(self) -> float:
+        """Position of the next step on the LR schedule, in steps; samples / first batch size if the size changes."""
+        return self.samples / self.batch_sizes[0][1] if self.batch_sizes else self.step
 
 
-class RunningState(TypedDict):
-    """See `mlxlab.training.state.RunningTotals`."""
+@dataclass
+class RunningTotals:
+    """Sums since the last log line; non-finite steps count for `tokens` and `token_slots` only."""
 
-    loss: float
-    weight: float
-    grad_norm: float
-    steps: Count
-    tokens: Count
-    token_slots: Count
-    terms: dict[str, float]
+    loss: float = 0.0
+    weight: float = 0.0
+    grad_norm: float = 0.0
+    steps: Count = 0
+    tokens: Count = 0
+    token_slots: Count = 0  # with padding
+    terms: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class History:
+    """Evaluations and logged metrics, which may be NaN.
+
+    Attributes:
+        evaluations: (step, value of the monitored metric) of every evaluation.
+        curve: (step, metrics) for plots, thinned where it gets long; the last point is that of the last log call.
+        best_confusion: counts of the best evaluation of a classification; rows are the true classes.
+        reference: metrics of other models on the same validation data, by name.
+    """
+
+    evaluations: list[tuple[Count, float]] = field(default_factory=list)
+    curve: list[tuple[Count, dict[str, float]]] = field(default_factory=list)
+    best: float | None = None
+    best_step: Count = 0
+    best_metrics: dict[str, float] = field(default_factory=dict)
+    best_confusion: list[list[int]] = field(default_factory=list)
+    reference: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def add_metrics(self, step: int, metrics: dict[str, float]) -> None:
+        if self.curve and self.curve[-1][0] == step:
+            self.curve[-1][1].update(metrics)
+        else:
+            self.curve.append((step, dict(metrics)))
+        if len(self.curve) > CURVE_POINTS:
+            *earlier, last = self.curve
+            thinned = [p for i, p in enumerate(earlier) if i % 2 or any(name.startswith(VALID) for name in p[1])]
+            self.curve = [*thinned, last]
+
+    def add_evaluation(
+        self, step: int, metrics: dict[str, float], confusion: list[list[int]], monitored_metric: str
+    ) -> None:
+        value = metrics[monitored_metric]
+        self.evaluations.append((step, value))
+        if is_better(monitored_metric, value, self.best):
+            self.best, self.best_step = value, step
+            self.best_metrics, self.best_confusion = metrics, confusion
+
+    def at(self, step: int) -> dict[str, float]:
+        """Metrics logged at the current step so far."""
+        return self.curve[-1][1] if self.curve and self.curve[-1][0] == step else {}
+
+    def latest(self, name: str) -> float | None:
+        """The last value of a metric; None if it was never logged."""
+        return next((metrics[name] for _, metrics in reversed(self.curve) if name in metrics), None)
 
 
 class TrainingState(TypedDict):
     """The state that training restores. `data` is checked by the loader that it belongs to."""
 
-    progress: ProgressState
-    history: HistoryState
-    running: RunningState
+    progress: Progress
+    history: History
+    running: RunningTotals
     data: dict[str, object]
 
 

@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import mlx.core as mx
@@ -84,7 +84,7 @@ class CheckpointStore:
         try:
             for name, arrays in (("model", weights), ("optimizer", optimizer)):
                 mx.save_safetensors(str(temporary / f"{name}.safetensors"), arrays, {"format": "mlx"})
-            (temporary / "state.json").write_text(json.dumps(state), encoding="utf-8")
+            (temporary / "state.json").write_text(json.dumps(state, default=asdict), encoding="utf-8")
             write_manifest(temporary, step=step, best_step=best_step)
             fsync_folder(temporary)
             if final.exists():
@@ -189,8 +189,8 @@ def load_checkpoint(path: Path, skipped: tuple[str, ...] = ()) -> Checkpoint:
         state = parse_json(text, CheckpointState, "state.json", allow_nan=True)  # metrics may be NaN
     except (KeyError, ValueError, RuntimeError, DataError) as error:
         raise CorruptCheckpointError(f"unreadable ({str(error).splitlines()[0]})") from None
-    if state["progress"]["step"] != manifest["step"]:
-        raise CorruptCheckpointError(f"state.json is of step {state['progress']['step']}, expected {manifest['step']}")
+    if state["progress"].step != manifest["step"]:
+        raise CorruptCheckpointError(f"state.json is of step {state['progress'].step}, expected {manifest['step']}")
     return Checkpoint(path, manifest["step"], weights, optimizer, state, skipped)
 
 

@@ -23,7 +23,7 @@ from mlxlab.models import build
 from mlxlab.models.model import Model, count_parameters
 from mlxlab.tracking.tracker import NoTracker, Tracker
 from mlxlab.training.callback import Callback, FitContext
-from mlxlab.training.checkpointer import CheckpointerProtocol, NoCheckpointer
+from mlxlab.training.checkpointer import Checkpointer, NoCheckpointer
 from mlxlab.training.loop import TrainingLoop
 from mlxlab.training.state import TrainState
 from mlxlab.training.trainer import Trainer
@@ -53,7 +53,7 @@ class Session:
         self,
         state: TrainState,
         callbacks: list[Callback],
-        checkpointer: CheckpointerProtocol | None = None,
+        checkpointer: Checkpointer | NoCheckpointer | None = None,
         checkpoint: Checkpoint | None = None,
     ) -> TrainState:
         """Trains to the end of the run, from `checkpoint` if there is one."""

@@ -5,12 +5,13 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
+from mlxlab.checkpoint.state import History
 from mlxlab.experiment.manifest import without_nonfinite
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.markdown import markdown_table
 from mlxlab.metric_names import VALID
 from mlxlab.program import command
-from mlxlab.training.state import History, TrainState
+from mlxlab.training.state import TrainState
 
 logger = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, NotRequired, Required, TypeVar, Union, get_args, get_origin
 
@@ -151,8 +152,8 @@ def validate(value: Any, shape: Any, path: str = "") -> Any:
     """`value`, if it is of `shape`; a list becomes a tuple where the shape says so.
 
     Shapes are `Any` and `object` (anything), `None`, `bool`, `int`, `float` (an int will do), `str`, `Literal`,
-    unions, `list[T]`, `tuple[T, ...]`, `tuple[A, B]`, `dict[str, T]`, `TypedDict` (unknown keys are refused), and
-    `Annotated` with the bounds of `annotated_types`.
+    unions, `list[T]`, `tuple[T, ...]`, `tuple[A, B]`, `dict[str, T]`, `TypedDict` and dataclasses (unknown keys are
+    refused; every field of a dataclass is required), and `Annotated` with the bounds of `annotated_types`.
 
     Raises:
         ShapeError: with the path to the first value that is of another shape.
@@ -174,6 +175,8 @@ def validate(value: Any, shape: Any, path: str = "") -> Any:
         return value
     if typing.is_typeddict(shape):
         return _validate_fields(value, shape, path)
+    if isinstance(shape, type) and is_dataclass(shape):
+        return shape(**_validate_fields(value, shape, path))
     if type(value) is int and shape is float:
         return value
     kind: Any = list if origin is tuple else origin or shape or type(None)
@@ -203,7 +206,8 @@ def _validate_fields(value: object, shape: Any, path: str) -> dict[str, object]:
     if not isinstance(value, dict):
         raise _mismatch(path, "dict", value)
     fields = _type_hints(shape)
-    if missing := sorted(shape.__required_keys__ - value.keys()):
+    required = shape.__required_keys__ if typing.is_typeddict(shape) else fields.keys()
+    if missing := sorted(required - value.keys()):
         raise ShapeError(path, f"{missing[0]!r} is missing")
     if unknown := sorted(value.keys() - fields.keys()):
         raise ShapeError(path, f"unknown key {unknown[0][:40]!r}")

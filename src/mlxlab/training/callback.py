@@ -21,10 +21,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from mlxlab.checkpoint.state import RunMetadata, empty_metadata
+from mlxlab.checkpoint.state import Progress, RunMetadata, empty_metadata
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.tracking.tracker import NoTracker, Tracker
-from mlxlab.training.state import Progress, StepResult, TrainState
+from mlxlab.training.state import StepResult, TrainState
 
 T = TypeVar("T")
 

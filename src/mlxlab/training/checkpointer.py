@@ -9,7 +9,6 @@ from contextlib import suppress
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import mlx.core as mx
 import numpy as np
@@ -28,28 +27,21 @@ logger = logging.getLogger(__name__)
 Arrays = dict[str, mx.array]
 
 
-class CheckpointerProtocol(Callback, Protocol):
-    """A checkpointer, whose hooks the loop calls after those of all callbacks; by default it saves nothing."""
-
-    def save_interrupted(self, context: FitContext, state: TrainState) -> str:
-        """Saves the state before a step that could not be finished; returns the end of a message that says so."""
-        return ""
-
-    def load_last(self) -> Checkpoint:
-        """The newest good checkpoint; raises CheckpointUnavailableError if there is none."""
-        raise CheckpointUnavailableError("this run saves no checkpoints")
-
-
-class NoCheckpointer(CheckpointerProtocol):
-    """Saves nothing. With a folder it can load what rank 0 saves there."""
+class NoCheckpointer(Callback):
+    """Saves nothing. With a run folder it can load what rank 0 saves there."""
 
     runs_on_all_ranks = True
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
 
+    def save_interrupted(self, context: FitContext, state: TrainState) -> str:
+        return ""
+
     def load_last(self) -> Checkpoint:
-        return super().load_last() if self.folder is None else CheckpointStore(self.folder / "checkpoints").load()
+        if self.folder is None:
+            raise CheckpointUnavailableError("this run saves no checkpoints")
+        return CheckpointStore(self.folder / "checkpoints").load()
 
 
 class Checkpointer:
@@ -109,6 +101,7 @@ class Checkpointer:
             self._writer = None
 
     def save_interrupted(self, context: FitContext, state: TrainState) -> str:
+        """Saves the state before a step that could not be finished; returns the end of a message that says so."""
         self.finish()
         step = state.progress.step
         if not self._has(step):
@@ -122,6 +115,7 @@ class Checkpointer:
         return f"; step {step} is saved, continue with resume=auto"
 
     def load_last(self) -> Checkpoint:
+        """The newest good checkpoint; raises CheckpointUnavailableError if there is none."""
         self.finish()
         return self.store.load()
 
@@ -166,7 +160,7 @@ def saved_arrays(state: TrainState) -> tuple[Arrays, Arrays]:
 
 
 def checkpoint_payload(context: FitContext, state: TrainState) -> tuple[Arrays, Arrays, CheckpointState]:
-    """The content of a checkpoint: weights by path, optimizer state by path, and all other state as JSON."""
+    """The content of a checkpoint: weights by path, optimizer state by path, and all other state."""
     state.before_save()
     return *saved_arrays(state), {**state.state_dict(), "metadata": context.metadata}
 

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 import mlx.core as mx
 
 from mlxlab import metric_names as names
+from mlxlab.checkpoint.state import RunningTotals
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.data.batch import Batch, Task
 from mlxlab.errors import CheckpointUnavailableError, DivergenceError
 from mlxlab.training.callback import Callback, FitContext
-from mlxlab.training.checkpointer import CheckpointerProtocol, NoCheckpointer
+from mlxlab.training.checkpointer import Checkpointer, NoCheckpointer
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.evaluate import Evaluation, evaluate
-from mlxlab.training.state import RunningTotals, StepResult, TrainState, no_step, step_result
+from mlxlab.training.state import NO_STEP, StepResult, TrainState
 from mlxlab.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class TrainingLoop:
     valid: Iterable[Batch]
     task: Task
     callbacks: Sequence[Callback] = ()
-    checkpointer: CheckpointerProtocol = field(default_factory=NoCheckpointer)
+    checkpointer: Checkpointer | NoCheckpointer = field(default_factory=NoCheckpointer)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -63,7 +64,7 @@ class TrainingLoop:
                     batch = batch._replace(aux=batch.aux | trainer.loss.annotate(batch, state.fraction_done))
                     state.optimizer.learning_rate = schedule(mx.array(state.progress.schedule_step))
                     mx.random.seed(step_seed(self.seed, state.progress.step, group.rank))
-                    result = step_result(batch, step(to_device(group.shard(batch))))
+                    result = step(to_device(group.shard(batch)))._replace(batch=batch)
                     state.record(result)
                     self._check_finite()
                     self._check_limits()
@@ -91,9 +92,9 @@ class TrainingLoop:
         if resumed:  # logs and evaluates if that was due at the checkpoint, but a signal ended the run before
             step = state.progress.step
             if self.control.stop_reason == "done" and state.running.steps:
-                log_totals(self.context, state, no_step())
+                log_totals(self.context, state, NO_STEP)
             if step and self._evaluation_due() and step not in dict(state.history.evaluations[-1:]):
-                self._finish_step(no_step())
+                self._finish_step(NO_STEP)
 
     def _finish_step(self, result: StepResult) -> None:
         if self._evaluation_due():

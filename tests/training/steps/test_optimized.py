@@ -218,7 +218,7 @@ def test_bfloat16_at_rate_zero_leaves_the_weights_unchanged(checkpointing):
     assert {leaf.dtype for _, leaf in tree_flatten(model.parameters())} == {mx.float32}
     for name, leaf in after.items():
         np.testing.assert_array_equal(leaf, before[name])
-    assert metrics.scalars.dtype == mx.float32
+    assert metrics.per_example["loss"].dtype == mx.float32
 
 
 def test_bfloat16_steps_are_close_to_float32_and_apply_changes_below_its_resolution():

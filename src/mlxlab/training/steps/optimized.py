@@ -16,10 +16,11 @@ from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.losses.loss import Loss
 from mlxlab.training.optim.optimizers import flatten_arrays
+from mlxlab.training.state import StepResult
 from mlxlab.training.steps.compile import CompileBudget, CompiledFunction, Mode
 from mlxlab.training.steps.gradients import make_gradient_fn, restore_weights_after
 from mlxlab.training.steps.microbatch import MicroBatcher
-from mlxlab.training.steps.step import PerExample, StepOutput, Sums, Totals, clipped_update, stack_scalars
+from mlxlab.training.steps.step import PerExample, Sums, Totals, clipped_update, stack_scalars, step_result
 from mlxlab.training.steps.two_stream import Streams, TwoStreamGradients, use_two_streams
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ class OptimizedStep:
         # With checkpointing in one graph with the optimizer step, MLX would recompute all layers at once.
         self.one_graph = not (activation_checkpointing or retry_on_oom or self.two_stream) and self.group.size == 1
 
-    def __call__(self, batch: DeviceBatch) -> StepOutput:
+    def __call__(self, batch: DeviceBatch) -> StepResult:
         start = time.monotonic()
         rows = self.micro_batcher.micro_batch_rows(batch, self._sums)
         if self.one_graph and rows >= len(batch.example_ids):
@@ -100,7 +101,7 @@ class OptimizedStep:
         self.budget.seconds -= time.monotonic() - start
         traces = [self.full_step.traces, self.first_sums.traces, self.add_sums.traces, self.apply_totals.traces]
         traces += [self.two_stream.second_half.traces] if self.two_stream else []
-        return StepOutput(scalars, per_example, sum(max(len(shapes) - 1, 0) for shapes in traces))
+        return step_result(scalars, per_example, sum(max(len(shapes) - 1, 0) for shapes in traces))
 
     def _full_step(self, batch: DeviceBatch) -> tuple[mx.array, PerExample]:
         """The step on a batch that is not split."""

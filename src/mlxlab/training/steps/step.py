@@ -1,10 +1,11 @@
 """Steps: one batch becomes one optimizer step."""
 
-from typing import NamedTuple, Protocol, TypedDict
+from typing import Protocol, TypedDict
 
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
+import numpy as np
 from mlx.utils import tree_map
 
 from mlxlab.constraints import Positive
@@ -12,6 +13,7 @@ from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.losses.loss import Loss
 from mlxlab.training.optim.optimizers import Tree, assign_leaves, flatten_arrays
+from mlxlab.training.state import StepResult
 
 PerExample = dict[str, mx.array]  # by name (B,): sums over the targets of each row
 
@@ -27,26 +29,11 @@ class Totals(TypedDict):
 Sums = tuple[Totals, PerExample]
 
 
-class StepOutput(NamedTuple):
-    """The numbers of a step, still on the device but evaluated.
-
-    Attributes:
-        scalars: (4 + K,) float32: loss and weight (sums over targets), norm of the gradient before clipping, 1 if loss
-            and gradient were finite (else nothing was changed), and the sums of the K terms of the loss.
-        per_example: "loss", "weight" and each term.
-        retraces: traces of a compiled step beyond the first; None if it is not compiled.
-    """
-
-    scalars: mx.array
-    per_example: PerExample
-    retraces: int | None = None
-
-
 class Step(Protocol):
     """Takes one optimizer step on a batch. Loss and gradients are summed over all targets and all ranks, and divided
     once by their weight. A step whose loss or gradient is not finite leaves weights and optimizer unchanged."""
 
-    def __call__(self, batch: DeviceBatch) -> StepOutput: ...
+    def __call__(self, batch: DeviceBatch) -> StepResult: ...
 
 
 class PlainStep:
@@ -69,14 +56,14 @@ class PlainStep:
         self.model, self.optimizer = model, optimizer
         self.gradient = nn.value_and_grad(model, lambda batch: weighted_sum(loss, model, batch))
 
-    def __call__(self, batch: DeviceBatch) -> StepOutput:
+    def __call__(self, batch: DeviceBatch) -> StepResult:
         (loss, weight, per_example), gradients = self.gradient(batch)
         totals: Totals = {"loss": loss, "weight": weight, "gradients": gradients}
         totals, per_example = self.group.all_reduce_sum(totals, per_example)
         norm, finite = clipped_update(self.model, self.optimizer, totals, self.max_grad_norm)
         scalars = stack_scalars(totals, norm, finite, per_example)
         mx.eval(scalars, per_example, self.model.parameters(), self.optimizer.state)
-        return StepOutput(scalars, per_example)
+        return step_result(scalars, per_example)
 
 
 def weighted_sum(loss: Loss, model: nn.Module, batch: DeviceBatch) -> tuple[mx.array, mx.array, PerExample]:
@@ -122,11 +109,20 @@ def apply_if_finite(condition: mx.array, model: nn.Module, optimizer: optim.Opti
 
 
 def stack_scalars(totals: Totals, norm: mx.array, finite: mx.array, per_example: PerExample) -> mx.array:
-    """`StepOutput.scalars`: one array, so that the host waits for the device once per step."""
+    """The numbers of a step as one array (4 + K,) float32, so that the host waits for the device once.
+
+    Loss, weight, norm of the gradient before clipping, 1 if the step was finite, and the K terms of the loss.
+    """
     terms = [per_example[name].sum() for name in term_names(per_example)]
     return mx.stack([value.astype(mx.float32) for value in (totals["loss"], totals["weight"], norm, finite, *terms)])
 
 
+def step_result(scalars: mx.array, per_example: PerExample, retraces: int | None = None) -> StepResult:
+    """Reads what `stack_scalars` has made."""
+    loss, weight, grad_norm, finite, *terms = np.array(scalars, np.float64).tolist()
+    named = dict(zip(term_names(per_example), terms, strict=True))
+    return StepResult(loss, weight, grad_norm, finite > 0, named, per_example, retraces)
+
+
 def term_names(per_example: PerExample) -> list[str]:
-    """The terms of the loss, in the order of `StepOutput.scalars`."""
     return sorted(per_example.keys() - {"loss", "weight"})
