@@ -37,7 +37,7 @@ class ByteTokenizer:
 class InMemorySource:
     """Documents in windows of `size`, the windows permuted in every epoch. `read` lists the windows handed out."""
 
-    name, fingerprint, bytes, skipped_records = "listed", "listed", None, 0
+    name, fingerprint, bytes, error_budgets = "listed", "listed", None, ()
 
     def __init__(self, texts, size=4):
         documents = [Document(7 * number + 1, text) for number, text in enumerate(texts)]

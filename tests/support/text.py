@@ -46,5 +46,10 @@ def documents_of(source, seed=0, epoch=0, position=None):
     return [document for _, documents in source.windows(seed, epoch, position) for document in documents]
 
 
+def skipped(source):
+    """The number of malformed records that were skipped so far."""
+    return sum(budget.skipped_records for budget in source.error_budgets)
+
+
 def texts_of(source, seed=0, epoch=0):
     return [document.text for document in documents_of(source, seed, epoch)]

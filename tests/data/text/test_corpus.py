@@ -205,7 +205,7 @@ class Hub:
 @pytest.mark.parametrize(("splits", "expected"), [(("train", "validation"), 40), (("train",), None)])
 def test_a_hub_set_is_validated_on_its_own_split_where_it_has_one(splits, expected):
     hub, validation = Hub(*splits), corpus.Validation(None, None, 0.3, 1000)
-    actual = corpus.open_corpus({"someone/stories": 1.0}, None, validation, 100, hub)
+    *sides, _ = corpus.open_corpus({"someone/stories": 1.0}, None, validation, 100, hub)
     assert hub.requests == [("someone/stories", None), ("someone/stories", "validation")]
-    train, valid = (sum(len(some) for _, some in part.windows(0, 0)) for part in (actual.train, actual.valid))
+    train, valid = (sum(len(some) for _, some in side.windows(0, 0)) for side in sides)
     assert (train, valid) == (40, 40) if expected else train + valid == 40 and train > valid > 0

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import numpy as np
 import xxhash
@@ -34,22 +34,14 @@ class Validation:
     max_examples: Size
 
 
-class Corpus(NamedTuple):
-    """Training and validation text, and lines for the log."""
-
-    train: DocumentSource
-    valid: DocumentSource
-    lines: list[str]
-
-
 def open_corpus(
     sources: Mapping[str, float],
     split: str | None,
     validation: Validation,
     window: int,
     open_source: Callable[[str, str | None], DocumentSource],
-) -> Corpus:
-    """Opens training and validation text.
+) -> tuple[DocumentSource, DocumentSource, list[str]]:
+    """Opens training and validation text; also returns lines for the log.
 
     Where `validation` names nothing, the split `validation` of a Hugging Face data set that has one is taken, or else
     documents of the training source are held out.
@@ -71,11 +63,11 @@ def open_corpus(
     if valid is None:
         fraction = validation.fraction
         lines.append(f"{train.name}: {fraction:.2%} of the documents are held out for validation")
-        return Corpus(HoldoutSplit(train, fraction, "train"), HoldoutSplit(train, fraction, "valid"), lines)
+        return HoldoutSplit(train, fraction, "train"), HoldoutSplit(train, fraction, "valid"), lines
     lines.append(f"{valid.name}: {_size(valid)}, for validation")
     if valid.fingerprint == train.fingerprint:
         lines.append(f"{valid.name}: warning: validation uses the training text")
-    return Corpus(train, valid, lines)
+    return train, valid, lines
 
 
 def _size(source: DocumentSource) -> str:
@@ -94,14 +86,10 @@ class HoldoutSplit:
     """
 
     def __init__(self, source: DocumentSource, fraction: float, side: Literal["train", "valid"]) -> None:
-        self.source, self.fraction, self.side = source, fraction, side
+        self.source, self.fraction, self.side, self.error_budgets = source, fraction, side, source.error_budgets
         self.name, self.fingerprint = source.name, f"{source.fingerprint}|{side} {fraction:g}"
         size = fraction if side == "valid" else 1 - fraction
         self.bytes = None if source.bytes is None else round(source.bytes * size)
-
-    @property
-    def skipped_records(self) -> int:
-        return self.source.skipped_records
 
     def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
         """See `DocumentSource`. Positions are those of the source."""

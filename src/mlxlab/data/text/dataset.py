@@ -102,24 +102,23 @@ class StreamingTextDataset:
         width: int,
         pretrained: Path | None = None,
     ) -> None:
-        opener = partial(
-            open_source, reading=reading, text_column=text_column, on_error=on_error, window=shuffle.window
-        )
-        corpus = open_corpus(mixture or {source: 1.0}, reading.split, validation, shuffle.window, opener)
-        texts = (document.text for _, documents in corpus.train.windows(0, 0) for document in documents)
-        key, planned_bytes = corpus.train.fingerprint, corpus.train.bytes if max_train_examples is None else None
+        window = shuffle.window
+        opener = partial(open_source, reading=reading, text_column=text_column, on_error=on_error, window=window)
+        train, valid, lines = open_corpus(mixture or {source: 1.0}, reading.split, validation, window, opener)
+        texts = (document.text for _, documents in train.windows(0, 0) for document in documents)
+        key, planned_bytes = train.fingerprint, train.bytes if max_train_examples is None else None
         fitted_tokenizer = tokenizer.fit(Corpus(texts, key, cache, parameters, width, planned_bytes, pretrained))
         self.tokenizer, self.curve = fitted_tokenizer.tokenizer, fitted_tokenizer.curve
         self.encoder = TextEncoder(self.tokenizer, masked, seq_len)
         self.task = self.encoder.task
 
         encode, end_id, chosen = WordCache(self.tokenizer).encode_documents, self.tokenizer.end_id, select.chosen(seed)
-        validated = TokenStream(corpus.valid, encode, end_id, 0, validation.max_examples)
+        validated = TokenStream(valid, encode, end_id, 0, validation.max_examples)
         valid_chunks = list(validated(0, EPOCH_START))
         eval_builder = packing.eval_row_builder(self.tokenizer, seq_len, masked)
         self.valid = PackedEvalBatches(valid_chunks, eval_builder, eval_batch_size)
 
-        stream = TokenStream(corpus.train, encode, end_id, seed, max_train_examples, chosen)
+        stream = TokenStream(train, encode, end_id, seed, max_train_examples, chosen)
         chunks = stream if streaming else InMemoryTokens(stream)
         builder = packing.row_builder(self.tokenizer, seq_len, masked, seed)
         num_tokens, size = estimate_tokens(chunks, valid_chunks)
@@ -129,11 +128,11 @@ class StreamingTextDataset:
                 limit = f"expected at most {num_tokens}, the number of tokens of the training text"
                 raise DataError(f"data.seq_len={seq_len}: {limit}")
         count = None if num_tokens is None else max(1, -(-builder.layout.count_rows(num_tokens) // batch_size))
-        self.held_out = content_key(valid=corpus.valid.fingerprint)
+        self.held_out = content_key(valid=valid.fingerprint)
         self.fingerprint = content_key(
             format=FORMAT,
-            train=corpus.train.fingerprint,
-            valid=[corpus.valid.fingerprint, validation.max_examples],
+            train=train.fingerprint,
+            valid=[valid.fingerprint, validation.max_examples],
             tokenizer=self.tokenizer.fingerprint,
             order=[seed, shuffle.row_buffer, max_train_examples, None if chosen is None else chosen.tolist()],
             packing=[seq_len, packing.stride, packing.mask_across_documents],
@@ -142,7 +141,7 @@ class StreamingTextDataset:
         batches = PackedBatchIterator(chunks, builder, batch_size, self.fingerprint, count, shuffle.row_buffer, seed)
         self.train = wrap_batches(batches, prefetch, overfit_batches)
         per_epoch = "" if count is None else f", {count} batches per epoch"
-        self.sources = [*corpus.lines, *fitted_tokenizer.lines, f"{corpus.train.name}: {size}{per_epoch}"]
+        self.sources = [*lines, *fitted_tokenizer.lines, f"{train.name}: {size}{per_epoch}"]
 
     def baselines(self) -> dict[str, float]:
         """Empty: there is no simpler method to compare with."""

@@ -1,7 +1,17 @@
-"""Documents, and the sources that yield them in windows."""
+"""Documents, the sources that yield them in windows, and the limit on malformed records."""
 
-from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+import logging
+from collections.abc import Callable, Hashable, Iterator
+from typing import Literal, NamedTuple, Protocol
+
+from mlxlab.errors import DataError
+
+OnError = Literal["strict", "skip"]
+MAX_MALFORMED_FRACTION = 0.01
+MIN_RECORDS = 1000  # before the fraction is checked within an epoch; it is always checked at the end
+MAX_KNOWN_KEYS = 100_000  # skipped records that are remembered; further ones are counted in every epoch
+MAX_LOGGED = 5
+log = logging.getLogger(__name__)
 
 Position = object  # JSON that a source understands: where a window begins
 
@@ -19,28 +29,78 @@ class Document(NamedTuple):
 Windows = Iterator[tuple[Position, list[Document]]]
 
 
+class ErrorBudget:
+    """Counts valid and malformed records of a source: the latter end the run, or up to 1 % of all are skipped.
+
+    Thread-safe for one reader and one writer.
+    """
+
+    def __init__(self, on_error: OnError) -> None:
+        self.on_error = on_error
+        self.skipped_records = 0  # malformed records, each counted once
+        self.valid_records, self.malformed_records = 0, 0  # once per read
+        self.first_error = ""
+        self._known_keys: set[Hashable] = set()
+
+    def skip(self, key: Hashable, message: str | Callable[[], str]) -> None:
+        """Records a malformed record.
+
+        Args:
+            key: identifies the record within its source.
+            message: its location and the error; a function is called only when they are reported.
+
+        Raises:
+            DataError: `on_error` is strict.
+        """
+        if self.on_error == "strict":
+            line = message() if callable(message) else message
+            raise DataError(f"{line} (data.on_error=skip skips malformed records)")
+        self.malformed_records += 1
+        if key in self._known_keys:
+            return
+        if len(self._known_keys) < MAX_KNOWN_KEYS:
+            self._known_keys.add(key)
+        self.skipped_records += 1
+        if self.skipped_records <= MAX_LOGGED:
+            line = message() if callable(message) else message
+            self.first_error = self.first_error or line
+            more = "; further ones are only counted" if self.skipped_records == MAX_LOGGED else ""
+            log.warning("skipped %s%s", line, more)
+
+    def checked(self, windows: Windows, name: str, whole_epoch: bool) -> Windows:
+        """The windows that have documents.
+
+        Raises:
+            DataError: more than 1 % of the records were skipped, or a whole epoch has no document.
+        """
+        empty = whole_epoch
+        for position, documents in windows:
+            self.valid_records += len(documents)
+            self._check_fraction(MIN_RECORDS)
+            if documents:
+                empty = False
+                yield position, documents
+        self._check_fraction(0)
+        if empty:
+            raise DataError(f"{name}: contains no text, only empty records")
+
+    def _check_fraction(self, min_records: int) -> None:
+        malformed, count = self.malformed_records, self.valid_records + self.malformed_records
+        if malformed > MAX_MALFORMED_FRACTION * count and count >= min_records:
+            fraction = f"{malformed} of {count} records are malformed, more than 1 %"
+            raise DataError(f"{fraction}; the first: {self.first_error}")
+
+
 class DocumentSource(Protocol):
     """Documents in windows, each small enough to be held in memory and shuffled there.
 
-    `fingerprint` covers names, sizes and samples of the content, and all settings on which the windows depend.
     Documents that are empty or only white space are left out, and are not counted as malformed.
     """
 
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def fingerprint(self) -> str: ...
-
-    @property
-    def bytes(self) -> int | None:
-        """Size of all the text in UTF-8, exact or estimated; None if unknown."""
-        ...
-
-    @property
-    def skipped_records(self) -> int:
-        """Malformed records that were skipped so far."""
-        ...
+    name: str
+    fingerprint: str  # of names, sizes and samples of the content, and of all settings on which the windows depend
+    bytes: int | None  # size of all the text in UTF-8, exact or estimated; None if unknown
+    error_budgets: list[ErrorBudget]
 
     def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
         """The windows of an epoch, in that epoch's order, from `position` on (None is the first window).
@@ -50,4 +110,3 @@ class DocumentSource(Protocol):
         Raises:
             DataError: malformed text, data that changed during the run, an invalid position, or no document at all.
         """
-        ...

@@ -155,7 +155,7 @@ class PackedBatchIterator:
 
     @property
     def skipped_records(self) -> int:
-        return self.chunks.source.skipped_records
+        return sum(budget.skipped_records for budget in self.chunks.source.error_budgets)
 
     def resize(self, batch_size: int) -> None:
         self.batch_size = batch_size

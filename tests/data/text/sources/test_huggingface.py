@@ -9,8 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mlxlab.data.text.document import Document
-from mlxlab.data.text.sources.error_budget import ErrorBudget
+from mlxlab.data.text.document import Document, ErrorBudget
 from mlxlab.data.text.sources.huggingface import HubShards
 from mlxlab.data.text.sources.sequential import SequentialSource
 from mlxlab.errors import InputNotFoundError, ServiceUnavailableError

@@ -16,7 +16,7 @@ from mlxlab.data.text.document import Document
 from mlxlab.data.text.sources.records import column_text
 from mlxlab.errors import DataError, InputNotFoundError
 from support.streams import open_source
-from support.text import documents_of, make_texts, pack, texts_of, write_texts
+from support.text import documents_of, make_texts, pack, skipped, texts_of, write_texts
 
 TESTS = Path(__file__).parents[3]
 GOOD = [f"text {n}" for n in range(400)]
@@ -56,9 +56,9 @@ def test_a_malformed_line_ends_the_run_or_is_counted(tmp_path, fault, ending):
     assert len(str(raised.value)) < 600
     source = open_source(folder, on_error="skip", window=100)
     assert sorted(texts_of(source)) == sorted(GOOD)
-    assert source.skipped_records == 1
+    assert skipped(source) == 1
     assert sorted(texts_of(source, epoch=1)) == sorted(GOOD)
-    assert source.skipped_records == 1, "counted once, not once an epoch"
+    assert skipped(source) == 1, "counted once, not once an epoch"
 
 
 def test_more_than_one_percent_of_malformed_records_end_the_run(tmp_path):
@@ -85,7 +85,7 @@ def test_documents_of_white_space_are_ignored(tmp_path):
         path = write_texts(tmp_path / f"a.{ending}", ["", " ", "one", "\t\u00a0", "two", ""])
         source = open_source(str(path), document_unit="line")
         assert sorted(texts_of(source)) == ["one", "two"]
-        assert source.skipped_records == 0
+        assert skipped(source) == 0
         write_texts(path, [" ", ""])
         with pytest.raises(DataError, match="contains no text"):
             texts_of(open_source(str(path), document_unit="line"))
@@ -103,7 +103,7 @@ def test_empty_files_and_folders_are_refused_when_opened(tmp_path, ending):
         open_source(str(tmp_path))
     source = open_source(str(tmp_path), document_unit="line", on_error="skip")
     assert sorted(texts_of(source)) == sorted(GOOD)
-    assert source.skipped_records == 1
+    assert skipped(source) == 1
 
 
 @pytest.mark.parametrize("ending", ["jsonl.gz", "jsonl.zst", "parquet", "csv", "jsonl"])
@@ -151,7 +151,7 @@ def test_a_malformed_row_ends_the_run_or_is_counted(tmp_path, fault):
         texts_of(open_source(str(tmp_path)))
     source = open_source(str(tmp_path), on_error="skip")
     assert sorted(texts_of(source)) == sorted(f"two\nlines {n}" for n in range(200))
-    assert source.skipped_records == 1
+    assert skipped(source) == 1
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "jsonl.zst"])
@@ -162,7 +162,7 @@ def test_a_line_that_is_too_long_ends_the_run_or_is_counted(tmp_path, ending):
         texts_of(open_source(folder))
     source = open_source(folder, on_error="skip", window=100)
     assert sorted(texts_of(source)) == sorted(GOOD)
-    assert source.skipped_records == 1
+    assert skipped(source) == 1
 
 
 def test_an_unclosed_quote_is_reported_at_its_opening_line(tmp_path):

@@ -15,6 +15,7 @@ from mlxlab.data.input_files import describe_file_type, suggest_file
 from mlxlab.errors import DataError, InputNotFoundError, UserError
 
 SUFFIXES = (".jsonl.gz", ".jsonl.zst", ".jsonl", ".txt", ".parquet", ".csv")
+BOMB_MIN_BYTES, BOMB_MIN_RATIO = 2**26, 250  # above both, a file is a decompression bomb, not text
 SAMPLE_BYTES = 2**16  # hashed at each end of a file
 MAX_SAMPLED_FILES = 1000  # evenly spaced among all files
 GLOB_CHARACTERS = "*?["
@@ -98,15 +99,10 @@ class FileSet:
         return os.path.join(self.root, self.names[index])
 
     def _compare(self, index: int, state: os.stat_result) -> None:
-        if not stat.S_ISREG(state.st_mode):
-            change = f"it is now {describe_file_type(state.st_mode)}"
-        elif state.st_size != self.sizes[index]:
-            change = f"{self.sizes[index]} bytes at the start, {state.st_size} now"
-        elif state.st_mtime_ns != self._mtimes[index]:
-            change = "it was written to"
-        else:
-            return
-        raise DataError(f"{self.path(index)}: changed during the run: {change}")
+        expected = (self.sizes[index], self._mtimes[index])
+        if not stat.S_ISREG(state.st_mode) or (state.st_size, state.st_mtime_ns) != expected:
+            change = f"it was replaced or written to ({expected[0]} bytes at the start, {state.st_size} now)"
+            raise DataError(f"{self.path(index)}: changed during the run: {change}")
 
 
 def find_files(source: str) -> FileSet:
@@ -136,6 +132,12 @@ def find_files(source: str) -> FileSet:
             f"{source}: files of several formats ({', '.join(suffixes)}): expected one, such as *{suffixes[0]}"
         )
     return FileSet(root, list(formats))
+
+
+def refuse_bomb(decoded: int, stored: int) -> None:
+    """Raises OSError if the stored bytes are too few for the decoded bytes."""
+    if decoded > BOMB_MIN_BYTES and decoded > BOMB_MIN_RATIO * stored:
+        raise OSError(f"{decoded} bytes out of {stored}: a decompression bomb")
 
 
 def suffix_of(name: str) -> str:

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from mlxlab.data.text.document import Document
-from mlxlab.data.text.sources.error_budget import ErrorBudget
+from mlxlab.data.text.document import Document, ErrorBudget
 from mlxlab.data.text.sources.records import column_text, missing_column
 from mlxlab.data.text.sources.sequential import UNIT_BITS, UnitCursor
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, ServiceUnavailableError

@@ -41,7 +41,7 @@ class Mixture:
                 f"data.mixture: expected weights within a factor of {MAX_RATIO:g} of each other,"
                 f" got {min(weights):g} and {max(weights):g}"
             )
-        self.sources = sources
+        self.sources, self.error_budgets = sources, [budget for source in sources for budget in source.error_budgets]
         relative = np.array(weights, float) / max(weights)  # the sum of large weights could overflow
         self.shares = relative / relative.sum()
         self.window_sizes = [max(round(share * window * MEAN_CHARACTERS), 1) for share in self.shares]
@@ -50,10 +50,6 @@ class Mixture:
         self.fingerprint = f"{' + '.join(terms)}:{window}"
         totals = [source.bytes / share for source, share in zip(sources, self.shares, strict=True) if source.bytes]
         self.bytes = round(max(totals)) if len(totals) == len(sources) else None
-
-    @property
-    def skipped_records(self) -> int:
-        return sum(source.skipped_records for source in self.sources)
 
     def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
         """See `DocumentSource`. A position is a list with the `ReaderPosition` of each source."""

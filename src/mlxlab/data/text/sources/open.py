@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlxlab.data.input_files import SIGNATURES, suggest_file
-from mlxlab.data.text.document import DocumentSource
-from mlxlab.data.text.sources.error_budget import ErrorBudget, OnError
+from mlxlab.data.text.document import DocumentSource, ErrorBudget, OnError
 from mlxlab.data.text.sources.file_set import GLOB_CHARACTERS, SUFFIXES, FileSet, find_files, suffix_of
 from mlxlab.data.text.sources.huggingface import open_huggingface
 from mlxlab.data.text.sources.line_files import LineFiles

@@ -10,8 +10,7 @@ from typing import Annotated, Protocol
 from mlxlab.constraints import Count, Ge, Lt
 from mlxlab.data.batch import check_position
 from mlxlab.data.rng import Stream, permutation
-from mlxlab.data.text.document import Document, Position, Windows
-from mlxlab.data.text.sources.error_budget import ErrorBudget
+from mlxlab.data.text.document import Document, ErrorBudget, Position, Windows
 
 UnitCursor = tuple[int, int]  # a position within a unit, defined by the format; (0, 0) is the start
 UNIT_BITS = 40  # bits of a document id that hold its line or row in the unit
@@ -29,11 +28,9 @@ class SequentialUnits(Protocol):
 
     def read(self, unit: int, cursor: UnitCursor) -> Iterator[tuple[UnitCursor, Document]]:
         """The documents of a unit from `cursor` on, each with the cursor after it; the text of some may be blank."""
-        ...
 
     def check(self, unit: int, /) -> None:
         """Raises DataError if a unit has changed since the run began."""
-        ...
 
 
 class SequentialSource:
@@ -45,11 +42,8 @@ class SequentialSource:
 
     def __init__(self, units: SequentialUnits, window: int) -> None:
         self.units, self.window = units, window
-        self.name, self.bytes, self.fingerprint = units.name, units.bytes, f"{units.fingerprint},{window}"
-
-    @property
-    def skipped_records(self) -> int:
-        return self.units.error_budget.skipped_records
+        self.name, self.bytes, self.error_budgets = units.name, units.bytes, [units.error_budget]
+        self.fingerprint = f"{units.fingerprint},{window}"
 
     def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
         """See `DocumentSource`. A position is [index of the unit in the epoch's order, *cursor]."""

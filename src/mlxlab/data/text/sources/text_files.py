@@ -13,8 +13,7 @@ import numpy as np
 from mlxlab.constraints import Ge, Lt
 from mlxlab.data.batch import check_position
 from mlxlab.data.rng import Stream, permutation
-from mlxlab.data.text.document import Document, Position, Windows
-from mlxlab.data.text.sources.error_budget import ErrorBudget
+from mlxlab.data.text.document import Document, ErrorBudget, Position, Windows
 from mlxlab.data.text.sources.file_set import FileSet
 from mlxlab.data.text.sources.records import BOM, MAX_RECORD, ByteRange, RecordFormat
 
@@ -39,17 +38,13 @@ class TextFiles:
         window_bytes: int,
         fractions: tuple[float, float],
     ) -> None:
-        self.files, self.records, self.error_budget = files, records, error_budget
+        self.files, self.records, self.error_budget, self.error_budgets = files, records, error_budget, [error_budget]
         self.chunk_bytes = max(window_bytes // CHUNKS_PER_WINDOW, 1)
         self.ends = np.cumsum(np.maximum(files.sizes, MIN_FILE_BYTES))
         self.low, self.high = (round(int(self.ends[-1]) * share) for share in fractions)
         self.bytes: int | None = round(int(files.sizes.sum()) * (fractions[1] - fractions[0]) * self._density())
         self.name = files.name
         self.fingerprint = f"{files.fingerprint()}:{records.settings},{self.chunk_bytes},{fractions}"
-
-    @property
-    def skipped_records(self) -> int:
-        return self.error_budget.skipped_records
 
     def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
         """See `DocumentSource`. A position is the index of the window in the epoch's order."""
