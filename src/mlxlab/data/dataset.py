@@ -80,11 +80,7 @@ class DataModule(Protocol):
 
 
 def check_data_module(data: object) -> DataModule:
-    """`data`, if it has all members of `DataModule`, and its `train` all of `BatchIterator`.
-
-    Raises:
-        ConfigError: naming the members that are missing.
-    """
+    """`data`, or a ConfigError with the members of `DataModule`, or of `BatchIterator` in `train`, that it lacks."""
     _refuse_missing(data, DataModule)
     module = cast(DataModule, data)
     _refuse_missing(module.train, BatchIterator)
@@ -94,8 +90,6 @@ def check_data_module(data: object) -> DataModule:
 def _refuse_missing(candidate: object, protocol: type) -> None:
     missing = [name for name in vars(protocol) if name[0] != "_" and not hasattr(candidate, name)]
     if missing:
-        kind = type(candidate)
-        raise ConfigError(
-            f"{kind.__module__}.{kind.__qualname__}: expected the members of {protocol.__module__}."
-            f"{protocol.__name__}, got none called {', '.join(missing)}"
-        )
+        kind, expected = type(candidate), f"the members of {protocol.__module__}.{protocol.__name__}"
+        got = f"none called {', '.join(missing)}"
+        raise ConfigError(f"{kind.__module__}.{kind.__qualname__}: expected {expected}, got {got}")

@@ -38,11 +38,7 @@ class ExampleSelection:
             raise ConfigError(f"data.select.mode={self.mode} needs {needed}")
 
     def chosen(self, seed: int, known: np.ndarray | None = None) -> np.ndarray | None:
-        """The ids to train on, ascending; None for all.
-
-        Args:
-            seed: of mode=random: the same seed chooses the same ids.
-            known: ids that the data has, where it knows them; those without a loss in the source are not chosen.
+        """The ids to train on, ascending, of those that are `known`; None for all. Of mode=random a function of `seed`.
 
         Raises:
             InputNotFoundError, DataError: the source is missing, malformed, or has no loss of any of the ids.
@@ -64,7 +60,7 @@ class ExampleSelection:
         return np.arange(len(ids)) if chosen is None else np.flatnonzero(np.isin(ids, chosen))
 
     def _losses(self, known: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Ids, and the loss of each of them (zeros without a source)."""
+        """Ids, and the loss of each (0 without a source)."""
         if self.source is None:
             if known is None or not len(known):
                 raise ConfigError("data.select.mode=random needs data.select.source here: the ids are not known before")

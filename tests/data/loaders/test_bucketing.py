@@ -6,9 +6,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from mlxlab.data.batch import Batch
+from mlxlab.data.batch import Batch, pad
 from mlxlab.data.loaders.bucketing import FixedBatchSize, TokenBudget, make_loader, optimal_boundaries
-from mlxlab.data.loaders.collate import pad
 from mlxlab.data.loaders.loader import DataLoader
 from mlxlab.data.loaders.wrappers import Prefetch
 from mlxlab.errors import ConfigError, DataError

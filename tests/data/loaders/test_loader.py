@@ -7,8 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from mlxlab.data.batch import Batch
-from mlxlab.data.loaders.collate import check_ids, pad
+from mlxlab.data.batch import Batch, check_ids, pad
 from mlxlab.data.loaders.loader import DataLoader, EvalLoader
 from mlxlab.data.loaders.wrappers import Prefetch
 from mlxlab.data.rng import counter_hash, epoch_permutation

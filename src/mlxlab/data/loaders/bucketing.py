@@ -62,11 +62,7 @@ def make_loader(
     fingerprint: str = "",
     all_lengths: np.ndarray | None = None,
 ) -> DataLoader:
-    """Shuffled batches of examples of `lengths(epoch)` tokens.
-
-    Args:
-        all_lengths: the lengths to choose boundaries for; None takes those of epoch 0.
-    """
+    """Shuffled batches of examples of `lengths(epoch)` tokens; `all_lengths` (None: epoch 0) fix the boundaries."""
     first = lengths(0)
     order = epoch_permutation(len(first), seed)
     if batching.num_buckets is None:
@@ -84,12 +80,9 @@ def make_loader(
 def split_by_length(
     order: np.ndarray, lengths: np.ndarray, boundaries: np.ndarray, rows: np.ndarray
 ) -> list[PlannedBatch]:
-    """The examples of `order` in batches, from the longest bucket to the shortest; within a bucket in the given order.
+    """The examples of `order` in batches of `rows[i]` for boundary i, the longest first; in a bucket as in `order`.
 
     A bucket's last batch is completed with examples of the next shorter one, so only the last batch of all is short.
-
-    Args:
-        rows: examples of a full batch, for each boundary.
     """
     bucket = np.searchsorted(boundaries, lengths[order])  # the first boundary that is long enough
     longest_first = np.argsort(-bucket, kind="stable")

@@ -7,8 +7,7 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 
 from mlxlab.constraints import Count, Size
-from mlxlab.data.batch import Batch, load_position
-from mlxlab.data.loaders.collate import pad_rows
+from mlxlab.data.batch import Batch, load_position, pad_rows
 from mlxlab.data.rng import Order
 from mlxlab.errors import ConfigError, DataError
 
@@ -16,16 +15,11 @@ Collate = Callable[[int, np.ndarray, int | None], Batch]  # (epoch, examples, le
 
 
 class PlannedBatch(NamedTuple):
-    """The examples of a batch, before it is made.
-
-    Args:
-        length: tokens that every example is padded to; None is the longest of the batch.
-        rows: number of examples up to which empty rows are added.
-    """
+    """The examples of a batch, before it is made."""
 
     examples: np.ndarray
-    length: int | None = None
-    rows: int = 0
+    length: int | None = None  # tokens that every example is padded to; None is the longest of the batch
+    rows: int = 0  # examples up to which empty rows are added
 
 
 Divide = Callable[[np.ndarray, int, int], list[PlannedBatch]]  # (order, epoch, batch size) -> its batches

@@ -8,8 +8,7 @@ from typing import Annotated
 import numpy as np
 
 from mlxlab.constraints import Ge, Le, Size
-from mlxlab.data.batch import Batch, load_position
-from mlxlab.data.loaders.collate import check_ids
+from mlxlab.data.batch import Batch, check_ids, load_position
 from mlxlab.data.rng import Stream, uniform
 from mlxlab.data.text.packing import PackedRows, Packer, RowLayout, RowShuffleBuffer, TextCursor, epoch_start
 from mlxlab.data.text.token_stream import InMemoryTokens, TokenChunk, TokenStream

@@ -62,11 +62,6 @@ class TitanicDataset:
         select: which training rows are shown, by their loss in an earlier run; statistics and tokenizer are fitted on
             all of them.
         prefetch: batches prepared in the background; 0 prepares each on demand.
-        seed: of split, templates and order.
-        cache: folder for tokenizers and tokenized sentences.
-        parameters: number of parameters of the model without its vocabulary.
-        width: hidden size of the model.
-        pretrained: folder of a pretrained model whose tokenizer.json is used.
 
     Raises:
         InputNotFoundError, DataError: a source is missing or malformed.
@@ -123,7 +118,8 @@ class TitanicDataset:
         self._lengths = lengths = np.array([*map(len, self._tokens[: -len(split.valid)])])  # drawn or not
         self.sources = [
             *source_rows.description,
-            *(f"{self.name}: {line}" for line in (split.description, *fitted.lines)),
+            f"{self.name}: {len(split.train)} training rows, {len(split.valid)} validation rows ({split.method})",
+            *(f"{self.name}: {line}" for line in fitted.lines),
             *([f"{self.name}: {len(self.shown)} of them selected"] if is_subset else []),
             f"{self.name}: token cache {outcome} {path.name}",
             f"{self.name}: {lengths.sum()} tokens of {self.tokenizer.vocab_size}, at most {lengths.max()} a row",

@@ -8,8 +8,7 @@ from typing import Annotated, NotRequired, TypedDict
 import numpy as np
 
 from mlxlab.constraints import Ge, Le, MinLen, Seed
-from mlxlab.data.batch import Batch, Task
-from mlxlab.data.loaders.collate import check_ids, pad
+from mlxlab.data.batch import Batch, Task, check_ids, pad
 from mlxlab.data.rng import Stream, counter_hash
 from mlxlab.data.titanic.passenger import Passenger
 from mlxlab.data.titanic.templates import TEMPLATES, VERSION, GroupStatistics, render_sentence
@@ -87,7 +86,6 @@ class PassengerEncoder:
         }
 
     def save(self, folder: Path, *, source: str, fingerprint: str) -> None:
-        """Writes tokenizer.json and data.json."""
         self.tokenizer.save(folder)
         write_json(folder / "data.json", {**self.state_dict(), "source": source, "fingerprint": fingerprint})
 
@@ -96,8 +94,7 @@ def restore(folder: Path) -> PassengerEncoder:
     """The encoder that `save` wrote.
 
     Raises:
-        InputNotFoundError: a file is missing.
-        DataError: a file is malformed or of another format, or the two do not belong together.
+        InputNotFoundError, DataError: a file is missing, malformed or of another format, or the two do not match.
     """
     path = folder / "data.json"
     state = read_json(path, EncoderState)

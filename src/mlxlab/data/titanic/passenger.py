@@ -69,11 +69,7 @@ COLUMNS = {  # in the order of the fields of `Passenger`
 
 
 def read_passengers(path: str | os.PathLike[str], labelled: bool) -> list[Passenger]:
-    """All rows of a CSV file; see `parse_passengers`.
-
-    Raises:
-        InputNotFoundError: there is no such regular file.
-    """
+    """`parse_passengers` of a file; raises InputNotFoundError if there is no such regular file."""
     return parse_passengers(read_input_file(path), path, labelled)
 
 

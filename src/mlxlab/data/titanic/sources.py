@@ -51,11 +51,7 @@ def load_passengers(source: str | None) -> PassengerSource:
 
 
 def load_evaluation_rows(source: str) -> list[Passenger]:
-    """Labelled rows to evaluate on: those of a CSV file; "test" takes the 418 real test rows.
-
-    Raises:
-        InputNotFoundError, DataError: `source` is not a valid CSV file.
-    """
+    """Labelled rows to evaluate on: "test" for the 418 real test rows, or those of a CSV file as `load_passengers`."""
     return _real_passengers().test if source == "test" else read_csv_source(source).train
 
 
@@ -109,16 +105,12 @@ def synthetic_passengers(count: int) -> list[Passenger]:
 
 
 class Split(NamedTuple):
-    """Training and validation rows, and how they were split: `digest` is the SHA-256 of a validation file."""
+    """Training and validation rows."""
 
     train: list[Passenger]
     valid: list[Passenger]
-    method: str
-    digest: str = ""
-
-    @property
-    def description(self) -> str:
-        return f"{len(self.train)} training rows, {len(self.valid)} validation rows ({self.method})"
+    method: str  # for the log
+    digest: str = ""  # SHA-256 of a validation file
 
 
 def split_rows(

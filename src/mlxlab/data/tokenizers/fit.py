@@ -20,25 +20,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Corpus:
-    """Texts that a tokenizer is fitted to, and the model it is for.
+    """Texts that a tokenizer is fitted to, and the model it is for."""
 
-    Args:
-        texts: read only if no existing or cached tokenizer is used.
-        key: identifies the texts.
-        cache: folder of caches.
-        parameters: number of parameters of the model without its vocabulary.
-        width: hidden size of the model.
-        planned_bytes: bytes of text that the run will see; None if unknown.
-        pretrained: folder with the tokenizer.json of pretrained weights; None without such weights.
-    """
-
-    texts: Iterable[str]
-    key: str
+    texts: Iterable[str]  # read only if no existing or cached tokenizer is used
+    key: str  # identifies the texts
     cache: Path
-    parameters: int
-    width: int
-    planned_bytes: int | None = None
-    pretrained: Path | None = None
+    parameters: int  # of the model without its vocabulary
+    width: int  # hidden size of the model
+    planned_bytes: int | None = None  # of text that the run will see, if known
+    pretrained: Path | None = None  # folder with the tokenizer.json of pretrained weights
 
 
 class FittedTokenizer(NamedTuple):
@@ -56,10 +46,15 @@ def existing_tokenizer(path: str | None, pretrained: Path | None) -> FittedToken
         InputNotFoundError, DataError: no valid tokenizer at the path.
         NotAllowedError: the two differ.
     """
-    configured = _load(Path(path)) if path is not None else None
     inherited = load_tokenizer(pretrained) if pretrained is not None else None
-    tokenizer = configured or inherited
-    if tokenizer is None:
+    if path is not None:
+        file = Path(path)
+        if file.is_file() and file.name != "tokenizer.json":
+            raise InputNotFoundError(f"data.tokenizer.path={path}: expected a tokenizer.json or a folder with one")
+        tokenizer = load_tokenizer(file.parent if file.name == "tokenizer.json" else file)
+    elif inherited is not None:
+        tokenizer = inherited
+    else:
         return None
     if inherited is not None and tokenizer.fingerprint != inherited.fingerprint:
         raise NotAllowedError(
@@ -70,18 +65,8 @@ def existing_tokenizer(path: str | None, pretrained: Path | None) -> FittedToken
     return FittedTokenizer(tokenizer, [line])
 
 
-def _load(path: Path) -> Tokenizer:
-    if path.is_file() and path.name != "tokenizer.json":
-        raise InputNotFoundError(f"data.tokenizer.path={path}: expected a tokenizer.json or a folder with one")
-    return load_tokenizer(path.parent if path.name == "tokenizer.json" else path)
-
-
 def sample_texts(texts: Iterable[str], count: int) -> list[str]:
-    """The first `count` texts that are not blank, with at most 64 million characters in total.
-
-    Raises:
-        DataError: there is none.
-    """
+    """The first `count` texts that are not blank, at most 64 million characters; raises DataError if there is none."""
     sample, size = [], 0
     for text in islice((text for text in texts if text.strip()), count):
         sample.append(text[: MAX_SAMPLE_CHARACTERS - size])
@@ -96,12 +81,7 @@ def sample_texts(texts: Iterable[str], count: int) -> list[str]:
 def cached_json(
     path: Path, shape: type[T], train: Callable[[], T], check: Callable[[T], None], *, read: bool
 ) -> tuple[T, str]:
-    """`cached` content of JSON, with `trained` or `reused`.
-
-    Args:
-        shape: the `TypedDict` of the content.
-        check: raises DataError unless `train` could have returned the content.
-    """
+    """`cached` content of JSON, and `trained` or `reused`; `check` raises DataError for what `train` cannot return."""
 
     def decode(data: bytes) -> T:
         content = parse_json(data.decode("utf-8", "replace"), shape, path.name, max_depth=64)
