@@ -13,9 +13,8 @@ from benchmarks.alternate import alternate, table
 from benchmarks.config import read_config
 from mlxlab.ops.activations import gelu, glu
 from mlxlab.ops.attention import scaled_dot_product_attention
-from mlxlab.ops.cross_entropy import cross_entropy
+from mlxlab.ops.cross_entropy import cross_entropy, kl_divergence
 from mlxlab.ops.dropout import apply_dropout
-from mlxlab.ops.kl_divergence import divergence
 
 ROWS, LENGTH, VOCABULARY = 8, 256, 5000
 
@@ -46,7 +45,7 @@ def _operators(shape: dict[str, Any]) -> dict[str, tuple[Callable[..., mx.array]
     mx.eval(targets, teacher_logits, mask)
     return {
         "cross-entropy": (lambda logits: cross_entropy(logits, targets), [draw((T, VOCABULARY))]),
-        "KL divergence": (partial(divergence, teacher_logits), [draw((T, VOCABULARY))]),
+        "KL divergence": (partial(kl_divergence, teacher_logits), [draw((T, VOCABULARY))]),
         "attention, causal": (lambda q, k, v: scaled_dot_product_attention(q, k, v, "causal", scale=scale), queries),
         "attention, bidirectional": (lambda q, k, v: scaled_dot_product_attention(q, k, v, mask, scale=scale), queries),
         "SwiGLU": (partial(glu, "silu"), [draw((T, inner)), draw((T, inner))]),

@@ -20,9 +20,8 @@ from mlxlab.models.ensemble import Ensemble, FrozenModel, true_class_confidence,
 from mlxlab.models.model import Model, build_head
 from mlxlab.models.transformer import Transformer
 from mlxlab.training.device_batch import to_device
-from mlxlab.training.losses.coefficient_schedule import LinearCoefficient
 from mlxlab.training.losses.loss import CrossEntropyLoss, FocalLoss
-from mlxlab.training.losses.weighted_sum import WeightedSumLoss
+from mlxlab.training.losses.weighted_sum import LinearCoefficient, WeightedSumLoss
 from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep, weighted_sum
 from support.models import TASK, FixedBatches, RandomBatches, fit, make_model, make_run, make_trainer, weights_of

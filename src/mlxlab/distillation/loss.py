@@ -14,17 +14,16 @@ from mlxlab.distillation.teacher_cache import top_k_log_probs
 from mlxlab.distillation.teachers import SoftTargets, Teachers
 from mlxlab.errors import ConfigError
 from mlxlab.models.ensemble import Router
-from mlxlab.ops.kl_divergence import divergence as kl_divergence
-from mlxlab.ops.kl_divergence import log_softmax
+from mlxlab.ops.cross_entropy import cross_entropy, kl_divergence, log_softmax
 from mlxlab.training.device_batch import DeviceBatch
-from mlxlab.training.losses.coefficient_schedule import (
+from mlxlab.training.losses.loss import LossTerms
+from mlxlab.training.losses.weighted_sum import (
     Coefficient,
     LinearCoefficient,
     coefficient_arrays,
     coefficient_value,
+    unwrap,
 )
-from mlxlab.training.losses.loss import LossTerms, cross_entropy
-from mlxlab.training.losses.weighted_sum import unwrap
 
 
 class DistillationLoss:

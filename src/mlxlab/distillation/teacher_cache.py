@@ -17,7 +17,7 @@ import xxhash
 from mlxlab.constraints import Size
 from mlxlab.data.batch import Batch
 from mlxlab.errors import CannotCreateError
-from mlxlab.ops.kl_divergence import log_softmax
+from mlxlab.ops.cross_entropy import log_softmax
 
 FILE = "soft_targets.sqlite"
 BUFFER_BYTES = 16 << 20  # records are written in transactions of about this size

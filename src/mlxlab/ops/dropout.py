@@ -4,7 +4,7 @@ Only integer operations lead from the seed to a mask: MLX's generator of keys (T
 `mx.random.uniform` and `bernoulli` pass through floating-point arithmetic, which differs between processors.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import cast
@@ -51,10 +51,26 @@ class DropoutMask:
 def _random_words(count: int) -> mx.array:
     """(count,) uint32: a hash (Wellons' lowbias32) of 0, 1, ... and of the next key of MLX's generator."""
     # Advances the generator as MLX's own functions do, without their floating-point numbers.
-    (state,) = cast(Sequence[mx.array], mx.random.state)
+    state = random_key()
     state[:], key = mx.random.split(state)
     x = mx.arange(count, dtype=mx.uint32) ^ key[0]
     x = (x ^ (x >> 16)) * mx.array(0x7FEB352D, mx.uint32)
     x = (x ^ key[1]) ^ (x >> 15)
     x = x * mx.array(0x846CA68B, mx.uint32)
     return x ^ (x >> 16)
+
+
+def random_key() -> mx.array:
+    """The key of this thread's generator, (2,) uint32; assigning to its elements sets the generator."""
+    return cast(list[mx.array], mx.random.state)[0]
+
+
+def save_random_state() -> Callable[[], None]:
+    """A function that returns the generator of this thread to its present state."""
+    saved = mx.array(random_key())  # read by the host only if it is needed
+
+    def restore() -> None:
+        high, low = cast(list[int], saved.tolist())
+        mx.random.seed((high << 32) | low)
+
+    return restore

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import mlx.core as mx
+from mlx.utils import tree_map
 
 from mlxlab.data.batch import Batch
 
@@ -19,6 +20,4 @@ class DeviceBatch(NamedTuple):
 
 
 def to_device(batch: Batch) -> DeviceBatch:
-    tokens, segment_ids, targets, loss_weights, example_ids = map(mx.array, batch[:5])
-    aux = {name: mx.array(values) for name, values in batch.aux.items()}
-    return DeviceBatch(tokens, segment_ids, targets, loss_weights, example_ids, aux)
+    return DeviceBatch(*tree_map(mx.array, tuple(batch)))

@@ -7,9 +7,8 @@ import pytest
 
 from mlxlab.errors import ConfigError
 from mlxlab.training.device_batch import DeviceBatch, to_device
-from mlxlab.training.losses.coefficient_schedule import LinearCoefficient
 from mlxlab.training.losses.loss import CrossEntropyLoss, FocalLoss, Loss, LossTerms, WeightedCrossEntropyLoss
-from mlxlab.training.losses.weighted_sum import WeightedSumLoss
+from mlxlab.training.losses.weighted_sum import LinearCoefficient, WeightedSumLoss
 from support.models import FunctionLoss, RandomBatches, make_model, weights_of
 
 

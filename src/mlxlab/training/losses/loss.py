@@ -13,7 +13,7 @@ import numpy as np
 from mlxlab.constraints import NonNegative, Positive, Share
 from mlxlab.data.batch import Batch
 from mlxlab.errors import ConfigError
-from mlxlab.ops.cross_entropy import cross_entropy as cross_entropy
+from mlxlab.ops.cross_entropy import cross_entropy
 from mlxlab.training.device_batch import DeviceBatch
 
 

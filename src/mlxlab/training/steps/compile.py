@@ -19,8 +19,8 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from mlxlab.backend import on_linux_cpu
+from mlxlab.ops.dropout import save_random_state
 from mlxlab.training.optim.optimizers import assign_leaves, flatten_arrays
-from mlxlab.training.random_state import save_random_state
 
 logger = logging.getLogger(__name__)
 

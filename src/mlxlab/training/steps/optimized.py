@@ -18,8 +18,7 @@ from mlxlab.training.losses.loss import Loss
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import StepResult
 from mlxlab.training.steps.compile import CompileBudget, CompiledFunction, Mode
-from mlxlab.training.steps.gradients import make_gradient_fn, restore_weights_after
-from mlxlab.training.steps.microbatch import MicroBatcher
+from mlxlab.training.steps.microbatch import MicroBatcher, make_gradient_fn, restore_weights_after
 from mlxlab.training.steps.step import PerExample, Sums, Totals, clipped_update, stack_scalars, step_result
 from mlxlab.training.steps.two_stream import Streams, TwoStreamGradients, use_two_streams
 

@@ -22,7 +22,7 @@ from mlxlab.ops.dropout import Dropout
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.optim.optimizers import Tree
 from mlxlab.training.steps.compile import CompileBudget, CompiledFunction, shapes_of
-from mlxlab.training.steps.gradients import Gradient, restore_weights_after
+from mlxlab.training.steps.microbatch import Gradient, restore_weights_after
 from mlxlab.training.steps.step import Sums
 
 Streams = Literal["auto", "one", "two"]
