@@ -35,6 +35,17 @@ def test_top_shows_the_hardest_first(losses, capsys):
     assert ids(capsys.readouterr().out) == [1, 2]
 
 
+def test_top_leaves_a_column_empty_that_the_runs_did_not_record(losses, capsys):
+    names = ("id", "step", "time", "sum", "mean")
+    rows = example_losses.read(losses / "a.parquet")
+    example_losses.write({name: rows[name] for name in names}, losses / "few.parquet")
+    assert main(["top", str(losses / "few.parquet"), "count=1"]) == 0
+    head, row = capsys.readouterr().out.splitlines()[1:]
+    assert head.split() == ["id", "mean", "sum", "kl", "cross_entropy", "targets", "step"]
+    assert row.split() == ["5", "0.5", "0.5", "5"]
+    assert main(["top", str(losses / "few.parquet"), "by=kl"]) == 65
+
+
 def test_merge_takes_the_latest_and_data_select_the_file(losses, capsys):
     out = losses / "all.parquet"
     assert main(["merge", str(losses / "a.parquet"), str(losses / "b.parquet"), f"out={out}"]) == 0

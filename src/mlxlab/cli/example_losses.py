@@ -42,19 +42,15 @@ def _top(
         by: mean or sum of the loss over the targets of an example, or one of its terms.
         count: rows of the table.
     """
-    rows = example_losses.merge([Path(arg) for arg in args])
-    usable = np.isfinite(rows[by]) if by in rows else np.zeros(0, bool)
-    if not usable.any():
-        raise DataError(f"none of the {len(rows['id'])} examples has a finite {by}")
-    indices = np.flatnonzero(usable)
-    ranks = rows[by][indices].astype(np.float64) * (-1 if mode == "hardest" else 1)
-    order = indices[np.lexsort((rows["id"][indices], ranks))][:count]
-    print(f"{len(order)} {mode} of {len(indices)} examples, by {by}")
-    print(" ".join(f"{name:>10}" for name in COLUMNS))
-    for index in order:
-        values = [rows[name][index] for name in COLUMNS]
-        cells = [f"{value:10.4g}" if isinstance(value, np.floating) else f"{value:10}" for value in values]
-        print(" ".join(cells).replace("nan", "   "))  # an empty cell
+    import pandas as pd
+
+    rows = pd.DataFrame(example_losses.merge([Path(arg) for arg in args])).reindex(columns=list(COLUMNS))
+    usable = rows[np.isfinite(rows[by])]
+    if usable.empty:
+        raise DataError(f"none of the {len(rows)} examples has a finite {by}")
+    ranking = usable.sort_values([by, "id"], ascending=[mode == "easiest", True]).head(count)
+    print(f"{len(ranking)} {mode} of {len(usable)} examples, by {by}")
+    print(ranking.to_string(index=False, na_rep="", col_space=10, float_format="{:.4g}".format))
 
 
 def _merge(out: Path, *, args: list[str]) -> None:
