@@ -99,7 +99,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(arg, expected, tmp_path, capsys
 
 
 def folds(name, values):
-    return MethodResults(name, {f"seed {i // 2} fold {i % 2}": value for i, value in enumerate(values)})
+    return MethodResults(name, {f"seed {i // 2} fold {i % 2}": value for i, value in enumerate(values)}, folds=(2,))
 
 
 def fold_rows(text):
@@ -109,7 +109,7 @@ def fold_rows(text):
 
 def test_the_standard_error_is_over_all_runs_and_the_gain_is_paired_by_fold():
     model, rule = [0.8, 0.7, 0.9, 0.8], [0.7, 0.61, 0.8, 0.69]
-    comparison = compare(ACCURACY, [folds(MODEL, model), folds("rule", rule)], MODEL, folds=2)
+    comparison = compare(ACCURACY, [folds(MODEL, model), folds("rule", rule)], MODEL)
     rows = fold_rows(fold_markdown(comparison, ["A note."], "the command"))
     assert list(rows) == ["rule", MODEL], "in ascending order"
     assert rows[MODEL]["std. error"] == f"{np.std(model, ddof=1) / 2:.4f}"
@@ -122,6 +122,6 @@ def test_the_standard_error_is_over_all_runs_and_the_gain_is_paired_by_fold():
 
 def test_a_single_fold_gets_no_interval():
     methods = [MethodResults(name, {"seed 0 fold 0": value}) for name, value in ((MODEL, 0.9), ("teacher", 1.0))]
-    text = fold_markdown(compare(ACCURACY, methods, MODEL, folds=2), [], "")
+    text = fold_markdown(compare(ACCURACY, methods, MODEL), [], "")
     assert fold_rows(text)["teacher"]["interval"] == ""
     assert "nan" not in text

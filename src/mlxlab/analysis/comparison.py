@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from mlxlab.errors import DataError
 from mlxlab.metric_names import lower_is_better
 
 LEVEL = 0.95  # confidence level of the intervals
@@ -24,6 +25,7 @@ class MethodResults:
     parameters: float | None = None
     speed: float | None = None  # tokens/s or examples/s
     steps: int | None = None  # optimizer steps of each run
+    folds: tuple[int, ...] = ()  # of its cross-validations; empty if the runs are independent (seeds only)
 
     @property
     def mean(self) -> float:
@@ -93,20 +95,20 @@ class Comparison:
         return metrics
 
 
-def compare(metric: str, methods: Sequence[MethodResults], against: str, *, folds: int | None = None) -> Comparison:
-    """Compares every method with the reference `against`.
-
-    Args:
-        metric: lower is better for losses, perplexity and bits per byte, higher for all others.
-        folds: number of folds of the cross-validation; None if the runs are independent (seeds only).
+def compare(metric: str, methods: Sequence[MethodResults], against: str) -> Comparison:
+    """Compares every method with the reference `against`; lower losses, perplexity and bits per byte are better.
 
     Raises:
         ValueError: no method is called `against`, or two have the same name.
+        DataError: the runs are of cross-validations with different numbers of folds.
     """
     by_name = {method.name: method.values for method in methods}
     if against not in by_name or len(by_name) < len(methods):
         raise ValueError(f"against={against}: expected one of {', '.join(by_name)}, each once")
-    test_ratio = 1 / (folds - 1) if folds else 0.0
+    folds = sorted({number for method in methods for number in method.folds})
+    if len(folds) > 1:
+        raise DataError(f"runs of cross-validations with {', '.join(map(str, folds))} folds: expected the same")
+    test_ratio = 1 / (folds[0] - 1) if folds else 0.0
     reference = by_name.pop(against)
     sign = -1 if lower_is_better(metric) else 1
     gains = {}

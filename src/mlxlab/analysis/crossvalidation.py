@@ -56,11 +56,9 @@ class FoldMetrics(TypedDict):
 def plan_folds(
     folder: Path, folds: int, seeds: int, args: Sequence[str], teachers: Path | None = None
 ) -> list[FoldRun]:
-    """The runs of all folds, seed by seed.
+    """The runs of all folds, seed by seed: `train` with `args` and those of the fold.
 
-    Args:
-        args: arguments of `train`, to which those of the fold are added.
-        teachers: the folder of another cross-validation: a student learns from the final weights of its own fold.
+    `teachers` is the folder of another cross-validation: a student learns from the final weights of its own fold.
     """
     runs = []
     for seed, fold in ((seed, fold) for seed in range(seeds) for fold in range(folds)):
@@ -124,7 +122,8 @@ def _start(run: FoldRun) -> _Process:
         return subprocess.Popen(run.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
 
 
-def _result(run: FoldRun, code: int) -> FoldMetrics:
+def _result(run: FoldRun, code: int = 0) -> FoldMetrics:
+    """The metrics of a run whose process has ended with this exit code."""
     if code:
         lines = run.log.read_text(errors="replace").strip().splitlines() or ["no output"]
         error = UserError(f"{run.name}: exit {code}: {lines[-1][:300]} (full log: {run.log})")
@@ -138,19 +137,16 @@ def _result(run: FoldRun, code: int) -> FoldMetrics:
 def write_tables(runs: Mapping[str, Sequence[FoldRun]], folds: int, folder: Path, command: str) -> str:
     """Writes table.md, .json and .png: the model, its baselines and other methods on the same folds.
 
-    With a teacher also comparison.md, .json and .png, of the student with and without it. Returns the Markdown.
-
-    Args:
-        runs: the finished runs of `this model`, and with a teacher of `teacher` and `student alone`.
-        command: the command that reproduces the tables.
+    With a teacher also comparison.md, .json and .png, of the student with and without it. Returns the Markdown, with
+    the command that reproduces it.
     """
-    results = {run.name: result for run in runs[MODEL] if (result := read_result(run)) is not None}
-    methods = {name: method_results(name, [run.folder for run in each], ACCURACY)[0] for name, each in runs.items()}
-    names = dict.fromkeys(name for result in results.values() for name in result["baselines"])
+    results = {run.name: _result(run) for run in runs[MODEL]}
+    methods = {name: method_results(name, [run.folder for run in each], ACCURACY) for name, each in runs.items()}
     baselines = [
-        MethodResults(name, {run: result["baselines"][name] for run, result in results.items()}) for name in names
+        MethodResults(name, {run: result["baselines"][name] for run, result in results.items()})
+        for name in next(iter(results.values()))["baselines"]
     ]
-    table = compare(ACCURACY, [*baselines, *methods.values()], MODEL, folds=folds)
+    table = compare(ACCURACY, [*baselines, *methods.values()], MODEL)
     steps = sorted({result["steps"] for result in results.values()})
     span = f"{steps[0]}" if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
     notes = [
@@ -163,7 +159,7 @@ def write_tables(runs: Mapping[str, Sequence[FoldRun]], folds: int, folder: Path
     write_report(table, text, folder, "table")
     if TEACHER in runs:
         students = [methods[STUDENT_ALONE], replace(methods[MODEL], name="distilled")]
-        comparison = compare(ACCURACY, [*students, methods[TEACHER]], STUDENT_ALONE, folds=folds)
+        comparison = compare(ACCURACY, [*students, methods[TEACHER]], STUDENT_ALONE)
         verdicts = markdown(comparison, command, TEACHER)
         write_report(comparison, verdicts, folder, "comparison")
         text += f"\n\n{verdicts}"

@@ -25,10 +25,8 @@ def find_runs(path: Path) -> list[Path]:
     raise InputNotFoundError(f"{path}: expected a run folder, or a folder of run folders")
 
 
-def method_results(
-    name: str, folders: Sequence[Path], metric: str, best: bool = False
-) -> tuple[MethodResults, set[int]]:
-    """A method's results by seed and fold, and the numbers of folds of its cross-validations.
+def method_results(name: str, folders: Sequence[Path], metric: str, best: bool = False) -> MethodResults:
+    """A method's results by seed and fold.
 
     The speed is the median of the runs' last ones. Parameters and steps are None where the runs differ in them.
 
@@ -40,7 +38,7 @@ def method_results(
         InputNotFoundError, DataError: a folder has no manifest, a run is not DONE, lacks the metric or is a duplicate.
     """
     values: dict[str, float] = {}
-    parameters, steps, speeds, folds = set(), set(), [], set()
+    parameters, steps, folds, speeds = set(), set(), set(), []
     for folder in folders:
         fields = manifest.read_manifest(folder)
         if fields["status"] != "DONE":
@@ -59,7 +57,7 @@ def method_results(
         speeds += [speed] if (speed := outcome.get("speed")) else []
         folds |= {number} if (number := inputs.get("folds")) else set()
     speed = statistics.median(speeds) if speeds else None
-    return MethodResults(name, values, _single(parameters), speed, _single(steps)), folds
+    return MethodResults(name, values, _single(parameters), speed, _single(steps), tuple(sorted(folds)))
 
 
 def _single(values: Collection[T]) -> T | None:

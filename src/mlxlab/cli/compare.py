@@ -20,7 +20,7 @@ from mlxlab.analysis.run_results import find_runs, method_results
 from mlxlab.cli.app import Action, command
 from mlxlab.config.paths import project_root
 from mlxlab.config.suggest import suggestion
-from mlxlab.errors import ConfigError, DataError, WriteError
+from mlxlab.errors import ConfigError, WriteError
 from mlxlab.tracking.journal import Journal
 
 
@@ -46,15 +46,9 @@ def _compare(
         experiment: of MLflow, in which the comparison is recorded as a run of its own.
     """
     folders = _folders(args, {"baseline": baseline, "relative_to": relative_to})
-    methods, folds = [], set()
-    for name, paths in folders.items():
-        runs = [run for path in paths for run in find_runs(path)]
-        method, fold_counts = method_results(name, runs, metric, evaluation == "best")
-        methods.append(method)
-        folds |= fold_counts
-    if len(folds) > 1:
-        raise DataError(f"runs of cross-validations with {', '.join(map(str, sorted(folds)))} folds: expected the same")
-    comparison = compare(metric, methods, baseline, folds=next(iter(folds), None))
+    runs = {name: [run for path in paths for run in find_runs(path)] for name, paths in folders.items()}
+    methods = [method_results(name, paths, metric, evaluation == "best") for name, paths in runs.items()]
+    comparison = compare(metric, methods, baseline)
     text = markdown(comparison, command_line, relative_to)
     try:
         files = write_report(comparison, text, out, "comparison")
@@ -73,11 +67,7 @@ def _compare(
 
 
 def _folders(args: list[str], chosen: dict[str, str | None]) -> dict[str, list[Path]]:
-    """The folders of each method; the values of `chosen` are names of methods.
-
-    Raises:
-        ConfigError: an argument is not NAME=FOLDER, or there are fewer than two methods, or an unknown baseline.
-    """
+    """The folders of each method; the values of `chosen` are names of methods."""
     folders: dict[str, list[Path]] = {}
     for arg in args:
         name, _, paths = arg.partition("=")

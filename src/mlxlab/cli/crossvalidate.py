@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 from mlxlab.analysis.crossvalidation import MODEL, STUDENT_ALONE, TEACHER, plan_folds, train_folds, write_tables
 from mlxlab.cli.app import Action, command
@@ -29,9 +29,6 @@ from mlxlab.config.paths import project_root
 from mlxlab.config.suggest import suggestion
 from mlxlab.constraints import Ge, Le
 from mlxlab.errors import CannotCreateError, ConfigError, RunInterrupted
-
-if TYPE_CHECKING:
-    from mlxlab.experiment.build import Config
 
 OWN_KEYS = ("data.folds", "data.fold", "seed", "resume", "hydra.run.dir", "hydra.sweep.dir", "hydra.mode")
 
@@ -102,7 +99,7 @@ def _stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _config(args: list[str]) -> "Config":
+def _config(args: list[str]) -> dict[str, Any]:
     """The checked config of every run, except for seed and fold."""
     from mlxlab.cli.hydra_jobs import compose
 

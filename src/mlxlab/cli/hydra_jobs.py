@@ -1,4 +1,4 @@
-"""Runs one experiment or a sweep of them under Hydra."""
+"""Runs one experiment or a sweep of them under Hydra, whose import takes a while: imported only where one runs."""
 
 import atexit
 import shutil
@@ -6,28 +6,27 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus, run_job
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, OmegaConf
 
 from mlxlab.cli.app import report
+from mlxlab.config.check import check
+from mlxlab.config.hydra.compose import Callbacks, Composer, without_hydra
 from mlxlab.config.issues import one_line
+from mlxlab.config.paths import conf_dir
 from mlxlab.config.resume_overrides import find_resumed_run
 from mlxlab.distributed.launch_env import check_parallel, is_launched, rank
 from mlxlab.errors import CannotCreateError, ConfigError, RunInterrupted, UserError
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
-    from mlxlab.config.hydra.compose import Composer
-    from mlxlab.experiment.build import Config
+from mlxlab.experiment.manifest import remove_unused
 
 
-def compose(args: list[str], *, resolve: bool) -> "Config":
+def compose(args: list[str], *, resolve: bool) -> dict[str, Any]:
     """The checked config that `train` would run with these arguments."""
-    from omegaconf import OmegaConf
-
-    from mlxlab.config.hydra.compose import Composer, without_hydra
-    from mlxlab.config.paths import conf_dir
-
     config = OmegaConf.to_container(without_hydra(Composer(conf_dir(), args).checked()), resolve=resolve)
     assert isinstance(config, dict)
     return {str(key): value for key, value in config.items()}
@@ -41,17 +40,12 @@ class JobRunner:
     started: int = 0
     failures: dict[str, int] = field(default_factory=dict)  # job number -> exit code
 
-    def __call__(self, config: "DictConfig") -> float:
-        from hydra.core.hydra_config import HydraConfig
-        from hydra.types import RunMode
-
-        from mlxlab.config.check import check
-
+    def __call__(self, config: DictConfig) -> float:
         hydra = HydraConfig.get()
         self.started += 1
         try:
             check(config)  # a sweeper may propose jobs as it goes
-            from mlxlab.experiment.run import run_experiment
+            from mlxlab.experiment.run import run_experiment  # imports MLX
 
             return run_experiment(config, Path(hydra.runtime.output_dir), is_last=self.is_last)
         except Exception as error:
@@ -61,14 +55,8 @@ class JobRunner:
             raise
 
 
-def run(composer: "Composer", config: "DictConfig", owns_process: bool) -> int:
+def run(composer: Composer, config: DictConfig, owns_process: bool) -> int:
     """One run in its own folder, under Hydra; returns the exit code. `owns_process`: the process ends after it."""
-    from hydra.core.utils import JobStatus, run_job
-    from hydra.types import HydraContext, RunMode
-
-    from mlxlab.config.hydra.compose import Callbacks
-    from mlxlab.experiment.manifest import remove_unused
-
     check_parallel(config.trainer.parallel)
     config.hydra.mode = RunMode.RUN
     own = find_resumed_run(config.get("resume"))
@@ -94,13 +82,8 @@ def run(composer: "Composer", config: "DictConfig", owns_process: bool) -> int:
     return report(failure)
 
 
-def sweep(composer: "Composer", config: "DictConfig") -> int:
+def sweep(composer: Composer, config: DictConfig) -> int:
     """Every job of a sweep; a failed one does not end the others. Returns the exit code of the first that failed."""
-    from hydra.core.plugins import Plugins
-    from hydra.types import HydraContext, RunMode
-
-    from mlxlab.config.hydra.compose import Callbacks
-
     check_parallel(config.trainer.parallel)
     if is_launched():
         raise ConfigError("-m: expected a single process for a sweep, got a launcher; start its jobs one by one")
