@@ -130,14 +130,14 @@ def test_three_rounds_killed_in_the_second_and_resumed_equal_uninterrupted_ones(
     assert main(again) == 0
     resumed = capsys.readouterr()
     assert "resumed from step-" in resumed.err
-    assert main([*args, f"hydra.run.dir={tmp_path}/whole"]) == 0
-    whole = states(capsys.readouterr().out)
-    assert len(set(whole)) == 3
-    assert states(resumed.out) == whole[1:], "the first round is not repeated, the second not skipped"
-    done = [json.loads((tmp_path / name / "rounds.json").read_text())["done"] for name in ("whole", "killed")]
+    assert main([*args, f"hydra.run.dir={tmp_path}/uninterrupted"]) == 0
+    uninterrupted = states(capsys.readouterr().out)
+    assert len(set(uninterrupted)) == 3
+    assert states(resumed.out) == uninterrupted[1:], "the first round is not repeated, the second not skipped"
+    done = [json.loads((tmp_path / name / "rounds.json").read_text())["done"] for name in ("uninterrupted", "killed")]
     assert done[0] == done[1]
     assert {"teacher", "student", "ensemble", "member 1", "member 2", "member 3"} == done[0][2].keys()
-    assert_predicts_by_the_mean(tmp_path / "whole", done[0][2])
+    assert_predicts_by_the_mean(tmp_path / "uninterrupted", done[0][2])
 
 
 SHRUNK = [

@@ -120,8 +120,8 @@ def test_pyfunc_loads_the_best_checkpoint(sweep):
 
 
 def test_a_resumed_run_continues_in_its_folder_and_its_mlflow_run(tmp_path):
-    whole = [*TRACKED, *store(tmp_path), f"hydra.run.dir={tmp_path}/run"]
-    assert run(*whole).returncode == 0
+    settings = [*TRACKED, *store(tmp_path), f"hydra.run.dir={tmp_path}/run"]
+    assert run(*settings).returncode == 0
     longer = [setting for setting in TRACKED if "max_steps" not in setting]
     finished = run(*longer, "trainer.max_steps=6", *store(tmp_path), f"resume={tmp_path}/run/checkpoints/step-00000002")
     assert finished.returncode == 0, finished.stderr

@@ -1,4 +1,4 @@
-"""trainer=optimized in real processes: every family, every callback, killed in the middle of a run of parts."""
+"""trainer=optimized in real processes: every family, every callback, killed between the micro-batches of a run."""
 
 import json
 
@@ -44,10 +44,10 @@ KILLED += ["trainer.ema_decay=0.95", "trainer/optimizer=muon"]
 
 
 def test_accumulation_with_ema_killed_and_resumed_ends_in_the_same_state(tmp_path):
-    reference = final_state(run(*KILLED, f"hydra.run.dir={tmp_path}/whole"))
-    again = [*KILLED, f"hydra.run.dir={tmp_path}/cut", "resume=auto"]
+    reference = final_state(run(*KILLED, f"hydra.run.dir={tmp_path}/uninterrupted"))
+    again = [*KILLED, f"hydra.run.dir={tmp_path}/killed", "resume=auto"]
     process = start(*again)
-    wait_for(tmp_path / "cut" / "checkpoints" / "step-00000015", process)
+    wait_for(tmp_path / "killed" / "checkpoints" / "step-00000015", process)
     process.kill()
     process.communicate()
     resumed = run(*again)

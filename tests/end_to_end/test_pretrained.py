@@ -42,8 +42,8 @@ INNER = {
 
 def theirs(path: str) -> str:
     if path.startswith("layers."):
-        _, number, rest = path.split(".", 2)
-        inner, _, kind = rest.rpartition(".")
+        _, number, name = path.split(".", 2)
+        inner, _, kind = name.rpartition(".")
         return f"encoder.layer.{number}.{INNER[inner]}.{kind}"
     ours = next(name for name in NAMES if path.startswith(name))
     return path.replace(ours, NAMES[ours], 1)

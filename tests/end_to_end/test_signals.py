@@ -22,9 +22,10 @@ def test_signal_handlers_and_mask_are_restored():
 
 @pytest.mark.parametrize(("name", "requeued"), [("SIGTERM", True), ("SIGINT", False)])
 def test_slurm_jobs_are_requeued_depending_on_the_signal(tmp_path, name, requeued):
-    stub = tmp_path / "bin" / "scontrol"  # stands for the cluster, which cannot be had here
+    stub = tmp_path / "bin" / "scontrol"  # stands for the command of SLURM
     stub.parent.mkdir()
-    stub.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
+    calls = tmp_path / "calls"
+    stub.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')
     stub.chmod(stub.stat().st_mode | stat.S_IXUSR)
     path = f"{stub.parent}:{os.environ['PATH']}"
     settings = [*TINY, f"hydra.run.dir={tmp_path}/run", "signals.requeue=true"]
@@ -32,8 +33,9 @@ def test_slurm_jobs_are_requeued_depending_on_the_signal(tmp_path, name, requeue
     wait_for(tmp_path / "run" / "checkpoints" / "step-00000005", process)
     process.send_signal(getattr(signal, name))
     process.communicate(timeout=60)
-    asked = (tmp_path / "asked").read_text() if (tmp_path / "asked").exists() else ""
-    assert asked == ("requeue 4711\n" if requeued else "")
+    assert calls.exists() == requeued
+    if requeued:
+        assert calls.read_text() == "requeue 4711\n"
 
 
 def test_a_signal_stops_one_job_of_a_sweep_and_the_others_run(tmp_path):
@@ -51,4 +53,4 @@ def test_a_signal_stops_one_job_of_a_sweep_and_the_others_run(tmp_path):
     assert (ends[0], ends[2]) == ("step-00000030", "step-00000030")
     assert ends[1].endswith("-emergency")
     again = run(*settings, "seed=1", f"hydra.run.dir={tmp_path}/1", "resume=auto")
-    assert final_state(again) == final_state(run(*settings, "seed=1", f"hydra.run.dir={tmp_path}/whole"))
+    assert final_state(again) == final_state(run(*settings, "seed=1", f"hydra.run.dir={tmp_path}/uninterrupted"))

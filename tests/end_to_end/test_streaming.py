@@ -56,9 +56,9 @@ def test_masked_language_models_learn_from_streamed_text(tmp_path, corpus, model
 
 def test_a_killed_streaming_run_resumes_to_the_same_state_with_prefetch_and_from_memory(tmp_path, corpus):
     settings = [*SMALL, "model=transformer", corpus]
-    whole = run(*settings, "data.prefetch=0", f"hydra.run.dir={tmp_path / 'whole'}")
-    assert whole.returncode == 0, whole.stderr
-    assert losses(whole)[1] < losses(whole)[0] < 5.8
+    uninterrupted = run(*settings, "data.prefetch=0", f"hydra.run.dir={tmp_path / 'uninterrupted'}")
+    assert uninterrupted.returncode == 0, uninterrupted.stderr
+    assert losses(uninterrupted)[1] < losses(uninterrupted)[0] < 5.8
     again = [*settings, f"hydra.run.dir={tmp_path / 'killed'}", "resume=auto"]
     process = start(*again)
     wait_for(tmp_path / "killed" / "checkpoints" / "step-00000008", process)
@@ -66,7 +66,7 @@ def test_a_killed_streaming_run_resumes_to_the_same_state_with_prefetch_and_from
     process.communicate()
     resumed = run(*again, "data.streaming=false")
     assert "resumed from step-" in resumed.stderr, resumed.stderr
-    assert final_state(resumed) == final_state(whole)
+    assert final_state(resumed) == final_state(uninterrupted)
 
 
 def test_a_mixture_of_paths_with_dots_resumes_to_the_same_state(tmp_path):
@@ -74,8 +74,8 @@ def test_a_mixture_of_paths_with_dots_resumes_to_the_same_state(tmp_path):
         (tmp_path / name).write_text("".join(f"Line {n} of {name} tells of {n * n} sheep. " * 4 for n in range(200)))
     mixture = f"data.mixture={{{tmp_path}/a.txt: 3, {tmp_path}/b.txt: 1}}"
     settings = [*SMALL, "model=transformer", mixture]
-    whole = run(*settings, f"hydra.run.dir={tmp_path / 'whole'}")
-    assert whole.returncode == 0, whole.stderr
+    uninterrupted = run(*settings, f"hydra.run.dir={tmp_path / 'uninterrupted'}")
+    assert uninterrupted.returncode == 0, uninterrupted.stderr
     settings += [f"hydra.run.dir={tmp_path / 'killed'}", "resume=auto"]
     process = start(*settings)
     wait_for(tmp_path / "killed" / "checkpoints" / "step-00000008", process)
@@ -83,7 +83,7 @@ def test_a_mixture_of_paths_with_dots_resumes_to_the_same_state(tmp_path):
     process.communicate()
     resumed = run(*settings)
     assert "resumed from step-" in resumed.stderr, resumed.stderr
-    assert final_state(resumed) == final_state(whole)
+    assert final_state(resumed) == final_state(uninterrupted)
 
 
 @pytest.mark.fault_injection
@@ -91,10 +91,10 @@ def test_a_mixture_of_paths_with_dots_resumes_to_the_same_state(tmp_path):
 @pytest.mark.parametrize("step", [4, 8, 12])
 def test_every_model_killed_while_streaming_resumes_to_the_same_state(tmp_path, corpus, model, step):
     settings = [*SMALL, f"model={model}", corpus, "data.packing.mask_across_documents=true"]
-    whole = run(*settings, f"hydra.run.dir={tmp_path / 'whole'}")
+    uninterrupted = run(*settings, f"hydra.run.dir={tmp_path / 'uninterrupted'}")
     again = [*settings, f"hydra.run.dir={tmp_path / 'killed'}", "resume=auto"]
     process = start(*again)
     wait_for(tmp_path / "killed" / "checkpoints" / f"step-{step:08d}", process)
     process.kill()
     process.communicate()
-    assert final_state(run(*again)) == final_state(whole)
+    assert final_state(run(*again)) == final_state(uninterrupted)

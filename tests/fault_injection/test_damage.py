@@ -47,7 +47,7 @@ def copy_run(runs, tmp_path):
     return make
 
 
-def falls_back(folder: Path) -> str:
+def assert_falls_back(folder: Path) -> str:
     """The reason why the newest was not taken."""
     loaded = resolve_resume("auto", folder)
     assert loaded is not None
@@ -74,7 +74,7 @@ def test_every_flipped_bit_is_detected_before_use(copy_run, summarize, flips):
         expected = path.read_bytes()
         at = offset_of(rng, expected)
         path.write_bytes(expected[:at] + bytes([expected[at] ^ 1 << rng.randrange(8)]) + expected[at + 1 :])
-        falls_back(folder)
+        assert_falls_back(folder)
         aside = next((folder / "checkpoints").glob("rejected-*"))
         aside.rename(newest)
         path.write_bytes(expected)
@@ -92,7 +92,7 @@ def test_every_truncated_or_extended_file_is_detected_before_use(copy_run, summa
         expected = path.read_bytes()
         longer = number % 10 == 9
         path.write_bytes(expected + bytes(rng.randint(1, 9)) if longer else expected[: offset_of(rng, expected)])
-        falls_back(folder)
+        assert_falls_back(folder)
         seen["lengthened" if longer else "cut"] += 1
     summarize(f"{cuts} lengths changed ({counts(seen)}): {cuts} seen before use, {cuts} fell back (seed {SEED})")
 
@@ -143,14 +143,14 @@ HARM = (missing, of_another_step, foreign, empty, link_to_itself_elsewhere, dang
 def test_missing_swapped_and_foreign_files_are_detected_before_use(copy_run, harm, name):
     folder, newest = copy_run()
     harm(newest, name)
-    falls_back(folder)
+    assert_falls_back(folder)
 
 
 def test_a_checkpoint_copied_to_another_step_is_refused(copy_run):
     folder, newest = copy_run()
     shutil.rmtree(newest)
     shutil.copytree(newest.with_name("step-00000002"), newest)
-    falls_back(folder)
+    assert_falls_back(folder)
 
 
 def test_a_checkpoint_that_is_a_link_is_not_followed(copy_run):
@@ -196,7 +196,7 @@ def test_hostile_names_in_a_signed_manifest_are_refused(copy_run, name):
     manifest = json.loads((newest / MANIFEST).read_text())
     manifest["files"][name] = entry(b"x")
     (newest / MANIFEST).write_text(signed(manifest))
-    falls_back(folder)
+    assert_falls_back(folder)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_hostile_names_in_a_signed_manifest_are_refused(copy_run, name):
 def test_malformed_signed_manifests_are_refused(copy_run, change):
     folder, newest = copy_run()
     (newest / MANIFEST).write_text(signed(json.loads((newest / MANIFEST).read_text()) | change))
-    falls_back(folder)
+    assert_falls_back(folder)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_malformed_signed_manifests_are_refused(copy_run, change):
 def test_an_invalid_manifest_is_refused(copy_run, text):
     folder, newest = copy_run()
     (newest / MANIFEST).write_bytes(text.encode("latin-1", "ignore"))
-    falls_back(folder)
+    assert_falls_back(folder)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_an_invalid_safetensors_file_is_refused_even_with_a_valid_checksum(copy_
     if data[8:] == b"{}" and len(data) == 10 and data[0] == 2:
         assert load_checkpoint(newest).weights == {}  # sound, but empty: the model refuses it
         return
-    falls_back(folder)
+    assert_falls_back(folder)
     assert not Bomb.went_off
 
 
@@ -270,7 +270,7 @@ def write_signed_state(newest: Path, text: str) -> None:
 def test_an_invalid_state_is_refused_even_with_a_valid_checksum(copy_run, text):
     folder, newest = copy_run()
     write_signed_state(newest, text)
-    falls_back(folder)
+    assert_falls_back(folder)
 
 
 MISSING = "(missing)"
@@ -312,7 +312,7 @@ def test_a_state_of_another_shape_is_refused_even_with_a_valid_checksum(copy_run
     else:
         owner[key] = value
     write_signed_state(newest, json.dumps(state))
-    falls_back(folder)
+    assert_falls_back(folder)
 
 
 @pytest.mark.parametrize(

@@ -58,9 +58,9 @@ def save_under_strace(folder: Path, *options: str) -> subprocess.CompletedProces
 
 
 def calls_of_the_third_save(log: Path) -> list[tuple[str, int]]:
-    """(name, how manyeth of its name in its thread) of every call between the fifth mark and the sixth."""
+    """(name, number among the calls of its name in its thread) of every call between the fifth mark and the sixth."""
     seen: Counter[tuple[str, str]] = Counter()
-    found, marks = [], 0
+    calls, marks = [], 0
     for line in log.read_text().splitlines():
         match = re.match(r"(\d+) +(\w+)\(", line)
         if not match:
@@ -68,23 +68,23 @@ def calls_of_the_third_save(log: Path) -> list[tuple[str, int]]:
         seen[match.groups()] += 1
         marks += saver.MARK in line
         if marks == 5 and saver.MARK not in line:
-            found.append((match[2], seen[match.groups()]))
-    return found
+            calls.append((match[2], seen[match.groups()]))
+    return calls
 
 
 def check_recovery(folder: Path, steps: tuple[int, ...]) -> int:
     """What is committed is whole, and is one of these steps; leftovers go at the next start."""
     store = CheckpointStore(folder, keep=1)
     store.clean()
-    found = store.load()
-    assert found.step in steps
-    assert not found.skipped
-    np.testing.assert_array_equal(np.array(found.weights["w7"]), np.arange(500) * found.step + 7)
-    np.testing.assert_array_equal(np.array(found.optimizer["m"]), np.full(300, float(found.step)))
+    checkpoint = store.load()
+    assert checkpoint.step in steps
+    assert not checkpoint.skipped
+    np.testing.assert_array_equal(np.array(checkpoint.weights["w7"]), np.arange(500) * checkpoint.step + 7)
+    np.testing.assert_array_equal(np.array(checkpoint.optimizer["m"]), np.full(300, float(checkpoint.step)))
     for path in store.steps():
         load_checkpoint(path)
     assert all(path.name.startswith("step-") for path in folder.iterdir())
-    return found.step
+    return checkpoint.step
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +92,9 @@ def calls(tmp_path_factory) -> list[tuple[str, int]]:
     folder = tmp_path_factory.mktemp("calls") / "run"
     done = save_under_strace(folder, "-e", f"trace={SYSCALLS}")
     assert done.stdout.split() == ["1", "saved", "2", "saved", "3", "saved", "4", "saved"], done.stderr
-    found = calls_of_the_third_save(Path(f"{folder}.log"))
-    assert {"fsync", "rename", "write", "mkdir"} <= {name for name, _ in found}
-    return found
+    calls = calls_of_the_third_save(Path(f"{folder}.log"))
+    assert {"fsync", "rename", "write", "mkdir"} <= {name for name, _ in calls}
+    return calls
 
 
 @needs_strace
@@ -143,7 +143,7 @@ def test_every_file_is_flushed_before_the_checkpoint_is_renamed(tmp_path):
     folder = tmp_path / "run"
     save_under_strace(folder, "-y", "-e", "trace=fsync,rename,write,writev,pwrite64")
     events = re.findall(r"^\d+ +(\w+)\((?:\d+<([^>]*)>)?(.*)$", Path(f"{folder}.log").read_text(), re.MULTILINE)
-    renames = [i for i, (name, _, rest) in enumerate(events) if name == "rename" and "/step-00000003" in rest]
+    renames = [i for i, (name, _, args) in enumerate(events) if name == "rename" and "/step-00000003" in args]
     at = renames[0]
     temporary = re.search(r'"([^"]*\.tmp-00000003[^"]*)"', events[at][2])[1]
     for file in ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"):

@@ -41,7 +41,7 @@ def two_epochs(request, shared_server: ForkServer, tmp_path_factory) -> tuple[li
     return argv, expected
 
 
-def stop_and_resume(server: ForkServer, argv: list[str], folder, steps: list[int], expected: Reference) -> None:
+def assert_resumes_exactly(server: ForkServer, argv: list[str], folder, steps: list[int], expected: Reference) -> None:
     here = [*argv, f"hydra.run.dir={folder}"]
     for step in steps:
         stopped = server.run(here, syncer=False, stop=step)
@@ -62,13 +62,13 @@ def stop_and_resume(server: ForkServer, argv: list[str], folder, steps: list[int
     ],
 )
 def test_resume_works_from_every_position_in_an_epoch(shared_server, tmp_path, two_epochs, step):
-    stop_and_resume(shared_server, two_epochs[0], tmp_path / "run", [step], two_epochs[1])
+    assert_resumes_exactly(shared_server, two_epochs[0], tmp_path / "run", [step], two_epochs[1])
 
 
 @pytest.mark.parametrize("number", [pytest.param(number, marks=pytest.mark.fault_injection) for number in range(4)])
 def test_a_chain_of_five_resumes_ends_in_the_same_state(shared_server, tmp_path, summarize, two_epochs, number):
     steps = sorted(rng_for("chain", number).sample(range(1, 2 * EPOCH + 1), 5))
-    stop_and_resume(shared_server, two_epochs[0], tmp_path / "run", steps, two_epochs[1])
+    assert_resumes_exactly(shared_server, two_epochs[0], tmp_path / "run", steps, two_epochs[1])
     summarize(f"chain of five resumes at steps {steps}: bitwise equal, metrics once each (seed {SEED})")
 
 

@@ -83,8 +83,8 @@ class Handler(BaseHTTPRequestHandler):
     def info(self):
         names = [{"rfilename": name} for name in self.server.files]
         when = "2024-01-01T00:00:00.000Z"
-        plain = {"private": False, "gated": False, "disabled": False, "tags": [], "downloads": 0, "likes": 0}
-        return {"id": self.server.repository, "sha": COMMIT, "siblings": names, "lastModified": when, **plain}
+        defaults = {"private": False, "gated": False, "disabled": False, "tags": [], "downloads": 0, "likes": 0}
+        return {"id": self.server.repository, "sha": COMMIT, "siblings": names, "lastModified": when, **defaults}
 
     def tree(self, folder):
         inside = [name for name in self.server.files if name.startswith(f"{folder}/" if folder else "")]

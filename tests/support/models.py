@@ -1,4 +1,4 @@
-"""Small real parts for tests: a model, a stream of batches, a trainer."""
+"""Small real components for tests: a model, a stream of batches, a trainer."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

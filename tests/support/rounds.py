@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from mlxlab.distributed.process_group import ProcessGroup
-from mlxlab.experiment.context import RunContext
 from mlxlab.experiment.manifest import RunManifest
 from mlxlab.experiment.rounds import DistillationRounds
 from mlxlab.experiment.signals import SignalHandler
+from mlxlab.experiment.start import RunContext
 
 
 def make_rounds(cfg: dict, folder: Path) -> DistillationRounds:

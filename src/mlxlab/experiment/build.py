@@ -1,4 +1,4 @@
-"""Builds the parts of a training session from its config: data set, model, trainer and state."""
+"""Builds a training session from its config: data set, model, trainer and state."""
 
 from dataclasses import dataclass
 from pathlib import Path

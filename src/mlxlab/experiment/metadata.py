@@ -26,12 +26,9 @@ from mlxlab.training.state import TrainState
 
 
 def run_metadata(session: Session, start: Start) -> RunMetadata:
-    """Metadata that a checkpoint needs to be resumed, verified and compared later.
-
-    `choices` are those of the command line; of a resumed run those it started with, unless typed again.
-    """
+    """Metadata that a checkpoint needs to be resumed, verified and compared later."""
     choices = group_choices()
-    if start.checkpoint is not None:
+    if start.checkpoint is not None:  # the options it started with, unless typed again
         typed = {override.lstrip("+~").split("=", 1)[0].split("@")[0] for override in cli_overrides()}
         changed = {key: choices[key] for key in typed & choices.keys()}
         choices = start.checkpoint.state["metadata"]["choices"] | changed

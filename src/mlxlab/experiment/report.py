@@ -26,12 +26,11 @@ def write_report(state: TrainState, baselines: dict[str, float], folder: Path) -
     """
     history, progress = state.history, state.progress
     best = history.best_metrics
+    paragraphs = [f"no evaluation was finite: {len(history.evaluations)} evaluations, {progress.step} steps"]
     if best:
         heading = f"best of {len(history.evaluations)} evaluations, step {history.best_step} of {progress.step}:"
         rows = [(name.removeprefix(VALID), value) for name, value in best.items()]
         paragraphs = [f"{heading}\n{value_table('model', rows)}"]
-    else:
-        paragraphs = [f"no evaluation was finite: {len(history.evaluations)} evaluations, {progress.step} steps"]
     if baselines and best:
         ranking = [*baselines.items(), ("this model", best.get(f"{VALID}accuracy", float("nan")))]
         paragraphs.append(value_table("accuracy of", sorted(ranking, key=lambda row: row[1])))
@@ -68,8 +67,8 @@ def next_commands(run_dir: Path, generates: bool) -> list[str]:
 def side_by_side(measured: dict[str, dict[str, float]]) -> str:
     """A column of metrics for each model, and the size of the student as a share of the teacher's."""
     student, teacher = measured["student"], measured["teacher"]
-    formats = {"parameters": ",.0f"}
-    rows = [[name, *(format(m[name], formats.get(name, ".4f")) for m in measured.values())] for name in student]
+    formats = {name: ",.0f" if name == "parameters" else ".4f" for name in student}
+    rows = [[name, *(format(model[name], formats[name]) for model in measured.values())] for name in student]
     share = student["parameters"] / teacher["parameters"]
     return (
         f"{markdown_table(['at the last step', *measured], rows)}\n\n"
@@ -79,7 +78,6 @@ def side_by_side(measured: dict[str, dict[str, float]]) -> str:
 
 
 def value_table(title: str, rows: Iterable[tuple[str, float]]) -> str:
-    """A Markdown table of named values."""
     return markdown_table([title, "value"], [(name, f"{value:.4f}") for name, value in rows])
 
 

@@ -19,10 +19,9 @@ from mlxlab.config.paths import project_root
 from mlxlab.distillation.load_teachers import inherited_tokenizer, load_teachers
 from mlxlab.distillation.options import read_options
 from mlxlab.experiment.build import Config, build_data
-from mlxlab.experiment.context import RunContext
 from mlxlab.experiment.manifest import RunManifest, without_nonfinite
 from mlxlab.experiment.metadata import run_inputs, tracked_until_end
-from mlxlab.experiment.start import resume_config
+from mlxlab.experiment.start import RunContext, resume_config
 from mlxlab.experiment.train import train
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.files.untrusted import read_json

@@ -57,7 +57,7 @@ def run_experiment(cfg: DictConfig, run_dir: Path, *, is_last: bool = False) -> 
 def _train(config: dict[str, Any], run_dir: Path, manifest: RunManifest, signals: SignalHandler) -> float:
     """Imports MLX, whose threads inherit the signal mask."""
     backend.prepare()
-    from mlxlab.experiment.context import distributed_context
+    from mlxlab.experiment.start import distributed_context
 
     with distributed_context(config, run_dir, manifest, signals) as context:
         if read_options(config).is_multi_round:

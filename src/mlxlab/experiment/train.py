@@ -10,7 +10,6 @@ from mlxlab.config.paths import project_root
 from mlxlab.distillation.teachers import DistillationReport
 from mlxlab.errors import DivergenceError, RunInterrupted
 from mlxlab.experiment.build import Config, Session, build_session, save_inference_config
-from mlxlab.experiment.context import RunContext
 from mlxlab.experiment.metadata import (
     run_inputs,
     run_metadata,
@@ -20,7 +19,14 @@ from mlxlab.experiment.metadata import (
     tracked_until_end,
 )
 from mlxlab.experiment.report import log_lines, next_commands, write_report
-from mlxlab.experiment.start import check_fits, find_start, log_config_changes, reject_misfit, set_aside_older_results
+from mlxlab.experiment.start import (
+    RunContext,
+    check_fits,
+    find_start,
+    log_config_changes,
+    reject_misfit,
+    set_aside_older_results,
+)
 from mlxlab.inference.signature import model_signature
 from mlxlab.training.checkpointer import NoCheckpointer, final_state_digest
 from mlxlab.training.state import TrainState

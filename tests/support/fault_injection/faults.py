@@ -24,7 +24,7 @@ CALLS = ("fsync", "rename", "replace", "open", "write", "mkdir", "unlink", "rmdi
 
 
 def install(plan: dict[str, Any], phase: Path) -> None:
-    """Wraps parts of mlxlab in this process."""
+    """Wraps functions of mlxlab in this process."""
     with phase.open("r+b") as file:
         mark_phases(mmap.mmap(file.fileno(), 2 * len(PHASES)))
     if not plan.get("syncer", True):
@@ -153,8 +153,8 @@ def poison(plan: dict[str, Any]) -> None:
     sum_, norm, update = steps.weighted_sum, steps.global_norm, steps.apply_if_finite
 
     def loss(*args: Any) -> Any:
-        total, *rest = sum_(*args)
-        return (total * float("inf") if due() and what == "loss" else total), *rest
+        total, *terms = sum_(*args)
+        return (total * float("inf") if due() and what == "loss" else total), *terms
 
     def gradient(tree: Any) -> Any:
         return norm(tree_map(lambda g: g * float("nan"), tree) if due() and what == "gradient" else tree)

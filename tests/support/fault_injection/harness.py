@@ -195,13 +195,13 @@ def final_state(out: str) -> str:
 
 def read_metrics(journal: Path) -> dict[tuple[str, int], float]:
     """(metric, step) -> value of a journal; every pair must stand in it once."""
-    found: dict[tuple[str, int], float] = {}
+    metrics: dict[tuple[str, int], float] = {}
     for line in journal.read_text().splitlines():
         record = json.loads(line)
         for name, value in record.get("m", {}).items():
-            assert (name, record["s"]) not in found, f"{name} of step {record['s']} stands twice in {journal}"
-            found[name, record["s"]] = float(value)
-    return found
+            assert (name, record["s"]) not in metrics, f"{name} of step {record['s']} stands twice in {journal}"
+            metrics[name, record["s"]] = float(value)
+    return metrics
 
 
 def assert_same_metrics(got: dict[tuple[str, int], float], expected: dict[tuple[str, int], float]) -> None:
@@ -233,8 +233,8 @@ def rng_for(*labels: object) -> random.Random:
     return random.Random(":".join(map(str, (SEED, *labels))))
 
 
-def counts(found: Counter[str]) -> str:
-    return ", ".join(f"{number} {name}" for name, number in found.most_common())
+def counts(outcomes: Counter[str]) -> str:
+    return ", ".join(f"{number} {name}" for name, number in outcomes.most_common())
 
 
 def train(*argv: str) -> subprocess.Popen[str]:
