@@ -6,7 +6,6 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -20,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 FIXED = ("loss", "weight")  # of `StepResult.per_example`; the others are terms of the loss
 MAX_SECONDS = 60.0  # to write what is queued when a run ends
+
+Losses = tuple[int, float, np.ndarray, tuple[str, ...], mx.array]  # of one batch: the arguments of `to_rows`
 
 
 class ExampleLossLogger(Callback):
@@ -38,7 +39,7 @@ class ExampleLossLogger(Callback):
 
     def __init__(self, every_steps: Size | None, queue_size: Size, *, folder: Path) -> None:
         self.every_steps, self.folder = every_steps, folder / example_losses.FOLDER
-        self._queue: queue.Queue[_Losses | None] = queue.Queue(queue_size)  # None ends the thread
+        self._queue: queue.Queue[Losses | None] = queue.Queue(queue_size)  # None ends the thread
         self._seen = self._written = 0  # rows
         self._error = ""  # the first one of the disk
 
@@ -59,7 +60,7 @@ class ExampleLossLogger(Callback):
         mx.async_eval(values)  # the thread waits for it, training does not
         self._seen += len(ids)
         with suppress(queue.Full):
-            self._queue.put_nowait(_Losses(step, time.time(), ids, names, values))
+            self._queue.put_nowait((step, time.time(), ids, names, values))
 
     def on_end(self, context: FitContext, state: TrainState) -> None:
         if self.every_steps is None:
@@ -75,9 +76,9 @@ class ExampleLossLogger(Callback):
     def _write(self, stream: example_losses.StreamWriter) -> None:
         while (losses := self._queue.get()) is not None:
             try:
-                if len((rows := losses.rows())["id"]):
+                if len((rows := to_rows(*losses))["id"]):
                     stream.append(rows)
-                self._written += len(losses.ids)
+                self._written += len(losses[2])
             except OSError as error:
                 if not self._error:
                     self._error = f"{self.folder}: {error.strerror or error}"
@@ -86,22 +87,13 @@ class ExampleLossLogger(Callback):
             stream.close()
 
 
-class _Losses(NamedTuple):
-    """The losses of one batch: names (K,) of the values (K, B)."""
-
-    step: int
-    time: float
-    ids: np.ndarray
-    names: tuple[str, ...]
-    values: mx.array
-
-    def rows(self) -> example_losses.Columns:
-        """One row per example; rows without a target are not examples."""
-        values = dict(zip(self.names, np.array(self.values), strict=True))
-        total, targets = values.pop("loss"), values.pop("weight")
-        real = targets > 0
-        count, total, targets = int(real.sum()), total[real], targets[real]
-        rows = {"id": self.ids[real].astype(np.int64), "step": np.full(count, self.step, np.int64)}
-        rows |= {"time": np.full(count, self.time), "targets": targets, "sum": total, "mean": total / targets}
-        rows |= {name: np.full(count, np.nan, np.float32) for name in ("kl", "cross_entropy")}  # unless it has them
-        return rows | {name: value[real] / targets for name, value in values.items()}
+def to_rows(step: int, now: float, ids: np.ndarray, names: tuple[str, ...], values: mx.array) -> example_losses.Columns:
+    """One row per example of a batch with `values` (K, B) by name; rows without a target are not examples."""
+    losses = dict(zip(names, np.array(values), strict=True))
+    total, targets = losses.pop("loss"), losses.pop("weight")
+    real = targets > 0
+    count, total, targets = int(real.sum()), total[real], targets[real]
+    rows = {"id": ids[real].astype(np.int64), "step": np.full(count, step, np.int64)}
+    rows |= {"time": np.full(count, now), "targets": targets, "sum": total, "mean": total / targets}
+    rows |= {name: np.full(count, np.nan, np.float32) for name in ("kl", "cross_entropy")}  # unless it has them
+    return rows | {name: loss[real] / targets for name, loss in losses.items()}

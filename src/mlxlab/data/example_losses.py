@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlxlab.errors import DataError, InputNotFoundError
-from mlxlab.files.atomic import fsync, temporary_name
+from mlxlab.files.atomic import fsync, write_atomic
 from mlxlab.files.untrusted import open_regular
 
 if TYPE_CHECKING:
@@ -36,16 +36,11 @@ def read(source: Path) -> Columns:
         DataError: a file is not Arrow or Parquet, or lacks the id, step, time or loss.
     """
     folder = source / FOLDER if (source / FOLDER).is_dir() else source
-    if folder.is_dir():
-        tables = [_read_stream(path) for path in streams(folder)]
-        if not any(len(table["id"]) for table in tables):
-            raise InputNotFoundError(
-                f"{source}: no per-example losses; callbacks.example_losses.every_steps=1 writes them"
-            )
-    elif source.is_file():
-        tables = [_read_parquet(source)]
-    else:
+    if not folder.is_dir() and not folder.is_file():
         raise InputNotFoundError(f"{source}: not found; expected a run folder or a Parquet file of per-example losses")
+    tables = [_read_file(path) for path in (streams(folder) if folder.is_dir() else [folder])]
+    if folder.is_dir() and not any(len(table["id"]) for table in tables):
+        raise InputNotFoundError(f"{source}: no per-example losses; callbacks.example_losses.every_steps=1 writes them")
     return latest(join(tables), "step", "time")
 
 
@@ -78,12 +73,9 @@ def write(rows: Columns, path: Path) -> None:
     import pyarrow.parquet as pq
 
     table = pa.table({name: pa.array(column, from_pandas=name not in KEY_COLUMNS) for name, column in rows.items()})
-    temporary = temporary_name(path)
-    with temporary.open("wb") as file:
-        pq.write_table(table, file, compression="zstd")
-        file.flush()
-        fsync(file.fileno())
-    temporary.replace(path)
+    file = pa.BufferOutputStream()
+    pq.write_table(table, file, compression="zstd")
+    write_atomic(path, file.getvalue().to_pybytes(), durable=True)
 
 
 class StreamWriter:
@@ -161,33 +153,23 @@ def _batches(path: Path) -> "Iterator[tuple[pa.RecordBatch, int]]":
         return  # the end, or a batch that was being written when the process was killed
 
 
-def _read_stream(path: Path) -> Columns:
-    import pyarrow as pa
-
-    batches = [batch for batch, _ in _batches(path)]
-    return _columns(pa.Table.from_batches(batches), path) if batches else {name: np.zeros(0) for name in REQUIRED}
-
-
-def _read_parquet(path: Path) -> Columns:
+def _read_file(path: Path) -> Columns:
+    """The rows of a stream or a Parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return _columns(pq.ParquetFile(path, memory_map=False).read(), path)
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, error) from None
-
-
-def _columns(table: "pa.Table", path: Path) -> Columns:
-    missing = [name for name in REQUIRED if name not in table.column_names]
-    if missing:
-        raise DataError(f"{path}: no column {', '.join(missing)}; it has {', '.join(table.column_names)[:200]}")
-    try:
+        if path.suffix != SUFFIX:
+            table = pq.ParquetFile(path, memory_map=False).read()
+        elif batches := [batch for batch, _ in _batches(path)]:
+            table = pa.Table.from_batches(batches)
+        else:
+            return {name: np.zeros(0) for name in REQUIRED}
+        missing = [name for name in REQUIRED if name not in table.column_names]
+        if missing:
+            raise DataError(f"{path}: no column {', '.join(missing)}; it has {', '.join(table.column_names)[:200]}")
         table.validate(full=True)
         return {name: table[name].to_numpy().astype(KEY_COLUMNS.get(name, "<f4")) for name in table.column_names}
-    except ValueError as error:  # also Arrow's
-        raise _unreadable(path, error) from None
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path}: cannot be read as per-example losses: {str(error).splitlines()[0][:200]}")
+    except (pa.ArrowException, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise DataError(f"{path}: cannot be read as per-example losses: {reason}") from None

@@ -21,7 +21,7 @@ from mlxlab.tracking import provenance
 from mlxlab.tracking.mlflow import queue
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.record_writer import RecordWriter, has_writer
-from mlxlab.tracking.records import FILE, STATE, is_uid, read_start, read_state, read_uid, utf8
+from mlxlab.tracking.records import FILE, STATE, Start, is_uid, read_start, read_state, read_uid, utf8
 from mlxlab.tracking.tracker import Status
 
 PARENT = "MLXLAB_PARENT_RUN"  # environment: uid of the sweep that this process is a job of
@@ -60,7 +60,6 @@ class Journal:
         self.uid = read_uid(self.folder / FILE) or uuid.uuid4().hex
         self._writer: RecordWriter | None = None
         self._warned = self._queued = False
-        self._last_check = 0.0
 
     def start(
         self, params: Mapping[str, object], tags: dict[str, str], *, resumed: bool = False, name: str | None = None
@@ -73,13 +72,12 @@ class Journal:
         if self._writer.torn:
             _print(f"removed {self._writer.torn} bytes of a line that was being written when the run died")
         parent = os.environ.get(PARENT, "")
-        tags = provenance.gather() | ({"sweep": parent} if is_uid(parent) else {}) | tags
-        start = {
+        start: Start = {
             "uid": self.uid,
             "name": name or utf8(self.folder.name),
             "experiment": self.experiment,
             "params": _texts(dict(_leaves("", params))),
-            "tags": _texts(tags),
+            "tags": _texts(provenance.gather() | ({"sweep": parent} if is_uid(parent) else {}) | tags),
             "parent": parent if is_uid(parent) else None,
             "store": self.address.shown,
             "artifacts": self.address.shown_artifacts,
@@ -131,7 +129,7 @@ class Journal:
         self._writer.close()
         self._writer = None
         uploaded = read_state(self.folder / STATE, self.uid)
-        if uploaded and uploaded["model"]:
+        if uploaded and "model" in uploaded:
             _print(f"model best: {uploaded['model']}")
         if missing:
             _print(f"{missing}; {self._remedy()}")
@@ -145,9 +143,7 @@ class Journal:
         return self._writer
 
     def _write(self, **record: object) -> None:
-        self._report(self._lines.write({"t": time.time_ns() // 1_000_000, **record}))
-
-    def _report(self, error: str | None) -> None:
+        error = self._lines.write({"t": time.time_ns() // 1_000_000, **record})
         if error and not self._warned:
             _print(f"{self._lines.path} cannot be written ({error}); its lines wait in memory")
         self._warned = bool(error)
@@ -168,9 +164,8 @@ class Journal:
             raise CannotCreateError(f"another process is writing {self.folder / FILE}")
         old = read_uid(self.folder / FILE) or uuid.uuid4().hex
         for file in (FILE, STATE):
-            path = self.folder / file
-            if path.exists():
-                path.rename(path.with_name(file.replace("journal", f"journal-{old}", 1)))
+            with suppress(FileNotFoundError):
+                (self.folder / file).rename(self.folder / file.replace("journal", f"journal-{old}", 1))
         self.uid = uuid.uuid4().hex
 
     def _ensure_syncer(self) -> None:
@@ -186,7 +181,7 @@ class Journal:
             uploaded, status = read_state(self.folder / STATE, self.uid), queue.read_status(self.address.queue)
             if uploaded and uploaded["offset"] >= size:
                 return ""
-            fault = (uploaded and uploaded["fault"]) or (status and status["fault"])
+            fault = (uploaded and uploaded.get("fault")) or (status and status["fault"])
             if fault and status and status["t"] >= int(1000 * start):
                 return f"{self.address.shown}: {fault}"
             if time.monotonic() >= until:

@@ -48,8 +48,7 @@ def requirements() -> list[str]:
 def git() -> dict[str, str]:
     """Commit and dirty flag of the checkout with this code, else of the current folder; `unknown` outside of any."""
     folder = _CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else Path.cwd()
-    commit = _git(folder, "rev-parse", "HEAD")
-    if not commit:
+    if not (commit := _git(folder, "rev-parse", "HEAD")):
         return {"git.dirty": "unknown"}
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
     dirty = "unknown" if changes is None else str(bool(changes)).lower()
@@ -76,9 +75,7 @@ def _installed(names: Iterable[str]) -> dict[str, str]:
 
 
 def _cpu() -> str:
-    try:
+    with suppress(OSError, StopIteration):  # no Linux, or no such line
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return platform.processor() or platform.machine()

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import mmap
 import os
 import stat
 import time
@@ -112,15 +113,12 @@ def _open_locked(path: Path) -> int:
 def _remove_torn_line(file: int) -> int:
     """Removes what follows the last newline; returns its length in bytes."""
     size = os.fstat(file).st_size
-    offset, tail = size, b""
-    while offset and b"\n" not in tail:
-        start = max(0, offset - 2**16)
-        tail = os.pread(file, offset - start, start) + tail
-        offset = start
-    torn = len(tail) - (tail.rfind(b"\n") + 1)
-    if torn:
-        os.ftruncate(file, size - torn)
-    return torn
+    if not size:
+        return 0
+    with mmap.mmap(file, size, access=mmap.ACCESS_READ) as data:
+        end = data.rfind(b"\n") + 1
+    os.ftruncate(file, end)
+    return size - end
 
 
 def _step(line: bytes) -> int:

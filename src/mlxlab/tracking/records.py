@@ -84,29 +84,13 @@ class SyncState(TypedDict):
     uid: Uid
     store: str
     offset: Annotated[int, Ge(0)]  # bytes of the journal
-    run_id: str | None  # of MLflow
-    experiment_id: str | None
-    status: Literal["RUNNING", "FINISHED", "FAILED", "KILLED"] | None
-    t: Time | None  # of the last record
-    fault: str | None  # why the store refuses the next record
     seen: dict[str, Step]  # metric -> last step that a server without deletion already has
-    model: str | None  # URI of the last one in the store
-
-
-def new_state(uid: str, store: str) -> SyncState:
-    """That of a journal of which nothing is uploaded."""
-    return {
-        "uid": uid,
-        "store": store,
-        "offset": 0,
-        "run_id": None,
-        "experiment_id": None,
-        "status": None,
-        "t": None,
-        "fault": None,
-        "seen": {},
-        "model": None,
-    }
+    run_id: NotRequired[str]  # of MLflow
+    experiment_id: NotRequired[str]
+    status: NotRequired[Literal["RUNNING"] | Status]
+    t: NotRequired[Time]  # of the last record
+    fault: NotRequired[str]  # why the store refuses the next record
+    model: NotRequired[str]  # URI of the last one in the store
 
 
 def read_records(journal: Path, offset: int = 0, max_bytes: int = 4 * 2**20) -> Iterator[tuple[Record | None, int]]:

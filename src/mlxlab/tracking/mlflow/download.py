@@ -46,7 +46,6 @@ def download_model(name: str, uri: str | None, project: Path, cache: Path) -> Pa
 
 
 def _cached(name: str, address: Address, cache: Path) -> Path:
-    """The folder of the model, downloaded unless it is cached."""
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
     from mlflow.models import get_model_info
@@ -61,12 +60,11 @@ def _cached(name: str, address: Address, cache: Path) -> Path:
             downloaded = Path(download_artifacts(artifact_uri=name, dst_path=temporary))
             if not folder.is_dir():
                 shutil.move(downloaded, folder)
-    except MlflowException as error:
-        missing = error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
+    except (MlflowException, OSError) as error:
+        code = error.error_code if isinstance(error, MlflowException) else ""
+        missing = code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
         kind = InputNotFoundError if missing else ServiceUnavailableError
         raise kind(f"{name}: {address.shown}: {one_line(error)}") from None
-    except OSError as error:
-        raise ServiceUnavailableError(f"{name}: {address.shown}: {one_line(error)}") from None
     return folder
 
 

@@ -45,20 +45,16 @@ def classify_error(error: Exception) -> Exception:
     """Maps an error of MLflow's client to one of the errors above."""
     if isinstance(error, StoreUnavailableError | JournalRejectedError | RunNotFoundError):
         return error
-    if isinstance(error, UserError):
-        return JournalRejectedError(one_line(error))
     code = getattr(error, "error_code", "")
     if code == "RESOURCE_DOES_NOT_EXIST":
         return RunNotFoundError(one_line(error))
-    if code in ("INVALID_PARAMETER_VALUE", "INVALID_STATE"):
+    if isinstance(error, UserError) or code in ("INVALID_PARAMETER_VALUE", "INVALID_STATE"):
         return JournalRejectedError(one_line(error))
     of_a_value = isinstance(error, ArithmeticError | AttributeError | LookupError | TypeError | ValueError)
     if of_a_value and not isinstance(error, OSError):  # requests' InvalidURL is both
         return JournalRejectedError(f"{type(error).__name__}: {one_line(error)}")
-    locked = any(
-        isinstance(cause, sqlite3.OperationalError) and cause.sqlite_errorcode & 0xFF in _LOCK_CODES
-        for cause in _causes(error)
-    )
+    causes = [cause for cause in _causes(error) if isinstance(cause, sqlite3.OperationalError)]
+    locked = any(cause.sqlite_errorcode & 0xFF in _LOCK_CODES for cause in causes)
     return (StoreLockedError if locked else StoreUnavailableError)(one_line(error))
 
 

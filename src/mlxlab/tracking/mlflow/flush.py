@@ -88,21 +88,18 @@ def pending_summary(address: Address) -> str | None:
 
 
 def _upload(syncer: Syncer) -> Iterator[str]:
-    start, count, fault = time.monotonic(), 0, None
+    start, before, fault = time.monotonic(), -1, None
     try:
-        while True:
-            last = syncer.poll()
-            count += last.records
-            yield from (f"{utf8(folder)}: complete" for folder in last.complete)
-            yield from last.notes
-            if not (last.records or last.complete or last.notes):
-                break
+        while (lines := syncer.poll()) or syncer.records > before:
+            before = syncer.records
+            yield from lines
     except StoreUnavailableError as error:
         fault = str(error)
         raise ServiceUnavailableError(f"{syncer.address.shown}: {error}; nothing is lost") from None
     finally:
         with suppress(OSError):
             queue.write_status(syncer.queue, fault)
-    yield from (f"{utf8(folder)}: up to date, its run is not over" for folder in last.running)
-    yield from (f"{utf8(folder)}: rejected: {reason}" for folder, reason in last.rejected.items())
-    yield f"{syncer.address.shown}: {count} lines in {time.monotonic() - start:.1f} s"
+    for uid, folder in queue.registered(syncer.queue).items():
+        if uid not in syncer.rejected:
+            yield f"{utf8(folder)}: up to date, its run is not over"
+    yield f"{syncer.address.shown}: {syncer.records} lines in {time.monotonic() - start:.1f} s"

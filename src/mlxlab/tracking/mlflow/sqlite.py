@@ -40,7 +40,10 @@ def ensure_database(address: Address) -> None:
     path = address.database
     assert path is not None
     _set_pragmas()
-    empty = _empty_database(address, mlflow.__version__)
+    try:
+        empty = _empty_database(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlxlab")
+    except OSError:  # not writable
+        empty = _empty_database(address.queue)
     if not path.exists() or path.stat().st_size == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent)
@@ -60,11 +63,7 @@ def ensure_database(address: Address) -> None:
 
 
 def version(path: Path) -> str:
-    """The schema's version.
-
-    Raises:
-        StoreUnavailableError: the file cannot be read, or is not an MLflow store.
-    """
+    """The schema's version. Raises StoreUnavailableError if the file cannot be read, or is not an MLflow store."""
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=10)) as database:
             rows = database.execute("select version_num from alembic_version").fetchall()
@@ -109,19 +108,13 @@ def _set_pragmas() -> None:
                     connection.execute(f"pragma {line}")
 
 
-def _empty_database(address: Address, release: str) -> Path:
-    """An empty database of this MLflow release, cached because the migrations take a second."""
-    cache_folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlxlab"
-    try:
-        return _migrated(cache_folder / f"mlflow-{release}.db")
-    except OSError:  # not writable
-        return _migrated(address.queue / f"mlflow-{release}.db")
-
-
-def _migrated(path: Path) -> Path:
+def _empty_database(folder: Path) -> Path:
+    """An empty database of this MLflow release, cached in `folder` because the migrations take a second."""
+    import mlflow
     from mlflow.store.db.utils import _initialize_tables
     from sqlalchemy import create_engine
 
+    path = folder / f"mlflow-{mlflow.__version__}.db"
     with lock(path.with_suffix(".lock"), block=True):
         if not path.exists():
             temporary = temporary_name(path)

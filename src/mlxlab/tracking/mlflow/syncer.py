@@ -7,7 +7,7 @@ growing intervals; if it still is once no run is alive, the queue waits for the 
 import os
 import sys
 import time
-from dataclasses import dataclass, field
+from contextlib import suppress
 from pathlib import Path
 
 from mlxlab.errors import UserError
@@ -36,38 +36,34 @@ LOCKED_GIVE_UP_SECONDS = 1800.0  # ... while the store is locked
 NICENESS = 15
 
 
-@dataclass
-class PollResult:
-    """The outcome of one pass over all journals."""
-
-    records: int = 0  # uploaded
-    complete: list[Path] = field(default_factory=list)
-    running: list[Path] = field(default_factory=list)
-    rejected: dict[Path, str] = field(default_factory=dict)  # run folder -> reason
-    notes: list[str] = field(default_factory=list)
-
-
 class Syncer:
-    """Uploads the journals of one queue. The caller holds the queue's lock."""
+    """Uploads the journals of one queue. The caller holds the queue's lock.
+
+    Attributes:
+        records: lines of journals uploaded so far.
+        rejected: uid -> reason, of the journals that the last pass could not upload.
+    """
 
     def __init__(self, store_address: Address) -> None:
         self.address, self.queue = store_address, store_address.queue
+        self.records = 0
+        self.rejected: dict[str, str] = {}
+        self._retry_at: dict[str, float] = {}  # uid of a rejected journal -> time of the next attempt
         self._store: MlflowStore | None = None
         self._uploaders: dict[str, JournalUploader] = {}
-        self._rejected: dict[str, tuple[float, str]] = {}  # uid -> time of the next attempt, reason
         self._suspect = ""  # uid of the journal that last made the store unavailable
+        self._lines: list[str] = []  # for the user, not returned yet
 
-    def poll(self) -> PollResult:
-        """Uploads new records of every journal once.
+    def poll(self) -> list[str]:
+        """Uploads new records of every journal once; returns lines for the user.
 
         Raises:
             StoreUnavailableError: the next call opens the store again, and tries the journal that failed last.
         """
-        result = PollResult()
         runs = queue.registered(self.queue)
         try:
             for uid in sorted(runs, key=self._suspect.__eq__):
-                self._poll_journal(uid, runs[uid], result)
+                self._poll_journal(uid, runs[uid])
         except StoreUnavailableError as error:
             if self._store is not None:
                 self._store.close()
@@ -76,38 +72,35 @@ class Syncer:
             if not isinstance(error, StoreReplacedError):
                 self._suspect = uid
                 raise
-            result.notes.append(f"{error}; opening it again")
-        return result
+            self._lines.append(f"{error}; opening it again")
+        lines, self._lines = self._lines, []
+        return lines
 
     def is_any_run_alive(self) -> bool:
         """True if the process of a queued run is alive. Does not access the store."""
         for uid, folder in queue.registered(self.queue).items():
-            try:
+            with suppress(UserError):  # deleted meanwhile, or not a regular file
                 if has_writer(locate(folder, uid)[0]):
                     return True
-            except UserError:  # deleted meanwhile, or not a regular file
-                continue
         return False
 
-    def _poll_journal(self, uid: str, folder: Path, result: PollResult) -> None:
+    def _poll_journal(self, uid: str, folder: Path) -> None:
         if not locate(folder, uid)[0].exists():
             queue.unregister(self.queue, uid)
             self._uploaders.pop(uid, None)
-            result.notes.append(f"{utf8(folder)}: its journal was deleted")
+            self._lines.append(f"{utf8(folder)}: its journal was deleted")
             return
-        retry_at, reason = self._rejected.get(uid, (0.0, ""))
-        if time.monotonic() < retry_at:
-            result.rejected[folder] = reason
+        if time.monotonic() < self._retry_at.get(uid, 0.0):
             return
+        before = self.rejected.pop(uid, "")
         try:
-            self._upload(uid, folder, result)
+            self._upload(uid, folder)
         except JournalRejectedError as error:
-            self._rejected[uid] = time.monotonic() + MAX_PAUSE, str(error)
-            result.rejected[folder] = str(error)
-            if str(error) != reason:
-                result.notes.append(f"{utf8(folder)}: {error}")
+            self._retry_at[uid], self.rejected[uid] = time.monotonic() + MAX_PAUSE, str(error)
+            if str(error) != before:
+                self._lines.append(f"{utf8(folder)}: rejected: {error}")
 
-    def _upload(self, uid: str, folder: Path, result: PollResult) -> None:
+    def _upload(self, uid: str, folder: Path) -> None:
         store = self._open()
         if uid not in self._uploaders:
             self._uploaders[uid] = JournalUploader(store, folder, uid)
@@ -117,13 +110,11 @@ class Syncer:
         try:
             complete = uploader.upload_pending()
         finally:
-            result.records += uploader.records - before
-            result.notes += [f"{utf8(folder)}: {note}" for note in uploader.notes[num_notes:]]
+            self.records += uploader.records - before
+            self._lines += [f"{utf8(folder)}: {note}" for note in uploader.notes[num_notes:]]
         if complete and uploader.release():
             del self._uploaders[uid]
-            result.complete.append(folder)
-        else:
-            result.running.append(folder)
+            self._lines.append(f"{utf8(folder)}: complete")
 
     def _open(self) -> MlflowStore:
         if self._store is None:
@@ -143,21 +134,21 @@ def serve(syncer: Syncer) -> set[str]:
     last_work = time.monotonic()
     pause, give_up, fault = POLL_SECONDS, GIVE_UP_SECONDS, ""
     while time.monotonic() - last_work < (give_up if fault or queue.registered(syncer.queue) else IDLE_SECONDS):
+        before, lines = syncer.records, []
         try:
-            result = syncer.poll()
+            lines = syncer.poll()
             if fault:
                 _print(f"{syncer.address.shown} is available again")
             pause, give_up, fault = POLL_SECONDS, GIVE_UP_SECONDS, ""
-            for note in result.notes:
-                _print(note)
         except StoreUnavailableError as error:
-            result = PollResult()
             if str(error) != fault:
                 _print(f"{syncer.address.shown}: {error}; retrying")
             locked = isinstance(error, StoreLockedError)
             give_up, longest = (LOCKED_GIVE_UP_SECONDS, LOCKED_PAUSE) if locked else (GIVE_UP_SECONDS, MAX_PAUSE)
             fault, pause = str(error), min(longest, max(1.0, pause * 2))
-        if result.records or result.complete or syncer.is_any_run_alive():
+        for line in lines:
+            _print(line)
+        if lines or syncer.records > before or syncer.is_any_run_alive():
             last_work = time.monotonic()
         until = time.monotonic() + pause
         while True:

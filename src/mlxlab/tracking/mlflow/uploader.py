@@ -28,7 +28,6 @@ from mlxlab.tracking.records import (
     Start,
     SyncState,
     locate,
-    new_state,
     read_records,
     read_state,
     utf8,
@@ -49,7 +48,7 @@ class JournalUploader:
         self.journal, self._state_path = locate(folder, uid)
         self.records = 0  # uploaded by this object
         self.notes: list[str] = []  # what could not be uploaded
-        self.state = self._read_state() or new_state(uid, store.address.shown)
+        self.state = self._read_state() or self._new_state()
 
     def upload_pending(self) -> bool:
         """Uploads new records; returns whether the journal is complete: uploaded, and its writer has ended.
@@ -62,7 +61,7 @@ class JournalUploader:
         except Exception as error:  # of MLflow, of a database or of HTTP: it has no common base
             reason = classify_error(error)
             if isinstance(reason, RunNotFoundError):
-                self.state.update(new_state(self.uid, self.store.address.shown))
+                self.state = self._new_state()
                 return False
             if isinstance(reason, JournalRejectedError):
                 self.state["fault"] = str(reason)
@@ -104,8 +103,8 @@ class JournalUploader:
         self._send(metrics, offset)
         if not writer_gone or offset != start:
             return False
-        if self.state["status"] == "RUNNING":
-            self._end("KILLED", self.state["t"])
+        if self.state.get("status") == "RUNNING":
+            self._end("KILLED", self.state.get("t"))
             self._acknowledge(offset)
         return True
 
@@ -125,7 +124,8 @@ class JournalUploader:
         self._acknowledge(offset)
 
     def _acknowledge(self, offset: int) -> None:
-        self.state["offset"], self.state["fault"] = offset, None
+        self.state["offset"] = offset
+        self.state.pop("fault", None)
         write_json(self._state_path, self.state, indent=None)
 
     def _apply(self, record: Record) -> None:
@@ -193,10 +193,9 @@ class JournalUploader:
             return send(self._run_id, str(copy), clean(artifact["to"]) if artifact["to"] else None)
 
     def _log_model(self, model: Model) -> None:
-        run_id, experiment_id = self._run_id, self.state["experiment_id"]
-        assert experiment_id is not None, "a run was started"
+        run_id = self._run_id
         try:
-            self.state["model"] = log_model(self.client, experiment_id, run_id, self.folder, model)
+            self.state["model"] = log_model(self.client, self.state["experiment_id"], run_id, self.folder, model)
         except UserError as error:
             self._note(f"model of step {model['step']}: {error}")
 
@@ -225,15 +224,18 @@ class JournalUploader:
 
     @property
     def _run_id(self) -> str:
-        if not self.state["run_id"]:
+        if "run_id" not in self.state:
             raise JournalRejectedError("the first line of the journal does not start a run")
         return self.state["run_id"]
+
+    def _new_state(self) -> SyncState:
+        return {"uid": self.uid, "store": self.store.address.shown, "offset": 0, "seen": {}}
 
     def _read_state(self) -> SyncState | None:
         """The saved state if it belongs to this store and the store still has the run; the database may have been
         deleted, or restored from a backup."""
         state = read_state(self._state_path, self.uid)
-        if state is None or state["store"] != self.store.address.shown or not state["run_id"]:
+        if state is None or state["store"] != self.store.address.shown or "run_id" not in state:
             return None
         if state["offset"] > self.journal.stat().st_size:
             return None
