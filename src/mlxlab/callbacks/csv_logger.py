@@ -94,7 +94,11 @@ class GrowingCsv:
             if is_last or not row.keys() <= set(self.columns):
                 self._replace([*self._read(), *self.waiting])
             else:
-                self._append()
+                data = _lines(self.columns, self.waiting)
+                with self.path.open("r+b", buffering=0) as file:
+                    file.seek(0, os.SEEK_END)
+                    if file.write(data) < len(data):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             self.columns = []  # its last line may be incomplete
             if not self._warned:
@@ -111,13 +115,6 @@ class GrowingCsv:
             self._last = rows[-1]
         else:
             self.path.unlink(missing_ok=True)
-
-    def _append(self) -> None:
-        data = _lines(self.columns, self.waiting)
-        with self.path.open("r+b", buffering=0) as file:
-            file.seek(0, os.SEEK_END)
-            if file.write(data) < len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _replace(self, rows: list[Row]) -> None:
         """Writes all rows; those of the same step become one."""

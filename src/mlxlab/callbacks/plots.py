@@ -61,8 +61,21 @@ class VocabSizeCurvePlot(Callback):
         self.curve, self.plot = folder / "inference" / "vocabulary.json", folder / "plots" / "vocabulary.png"
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
-        if self.curve.is_file() and not self.plot.is_file():
-            save_figure(context.tracker, plot_vocab_size_curve(read_json(self.curve, SavedCurve)), self.plot)
+        if not self.curve.is_file() or self.plot.is_file():
+            return
+        curve = read_json(self.curve, SavedCurve)
+        figure = new_figure(5.4, 3.6)
+        axis = figure.subplots()
+        axis.plot(curve["sizes"], curve["bytes_per_token"], marker=".")
+        colors = ("tab:green", "tab:orange", "tab:purple")
+        for (name, limit), color in zip(curve["limits"].items(), colors, strict=False):
+            if limit is not None:
+                axis.axvline(limit, color=color, linewidth=0.9, linestyle="--", label=f"{name} {limit}")
+        axis.axvline(curve["chosen"], color="black", linewidth=1.2, label=f"chosen {curve['chosen']}")
+        axis.set_xscale("log", base=2)
+        axis.set(xlabel="tokens in the vocabulary", ylabel="bytes per token", title="size of the vocabulary")
+        axis.legend(fontsize=8)
+        save_figure(context.tracker, figure, self.plot)
 
 
 def plot_curve(history: History, monitored: str) -> "Figure":
@@ -92,20 +105,6 @@ def plot_confusion(history: History, labels: tuple[str, ...]) -> "Figure":
     axis.set_xticks(range(len(counts)), labels)
     axis.set_yticks(range(len(counts)), labels)
     axis.set(xlabel="predicted", ylabel="true", title=f"best evaluation, step {history.best_step}")
-    return figure
-
-
-def plot_vocab_size_curve(curve: SavedCurve) -> "Figure":
-    figure = new_figure(5.4, 3.6)
-    axis = figure.subplots()
-    axis.plot(curve["sizes"], curve["bytes_per_token"], marker=".")
-    for (name, limit), color in zip(curve["limits"].items(), ("tab:green", "tab:orange", "tab:purple"), strict=False):
-        if limit is not None:
-            axis.axvline(limit, color=color, linewidth=0.9, linestyle="--", label=f"{name} {limit}")
-    axis.axvline(curve["chosen"], color="black", linewidth=1.2, label=f"chosen {curve['chosen']}")
-    axis.set_xscale("log", base=2)
-    axis.set(xlabel="tokens in the vocabulary", ylabel="bytes per token", title="size of the vocabulary")
-    axis.legend(fontsize=8)
     return figure
 
 

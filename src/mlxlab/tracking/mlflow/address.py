@@ -17,16 +17,11 @@ _sqlite = re.compile(r"^sqlite(\+\w+)?://(?P<path>/[^?]*)?")
 
 @dataclass(frozen=True)
 class Address:
-    """One store.
-
-    Attributes:
-        artifacts: folder or URI; None where the server decides.
-        queue: the folder in which journals wait.
-    """
+    """One store."""
 
     uri: str
-    artifacts: str | None
-    queue: Path
+    artifacts: str | None  # folder or URI; None where the server decides
+    queue: Path  # the folder in which journals wait
 
     @property
     def database(self) -> Path | None:
@@ -54,16 +49,7 @@ def load(text: str) -> Address:
 
 
 def resolve(uri: str | None, artifacts: str | None, project: Path) -> Address:
-    """The address of the store.
-
-    Args:
-        uri: as MLflow writes it; null takes MLFLOW_TRACKING_URI if set, else `mlruns/mlflow.db` in the project.
-        artifacts: folder or URI; null takes MLFLOW_ARTIFACT_ROOT if set, else `artifacts` next to an SQLite file.
-        project: relative paths are relative to this folder.
-
-    Raises:
-        ConfigError: an address that MLflow 3 has no store for.
-    """
+    """The address of the store; arguments and errors as of `Journal`. Relative paths are relative to `project`."""
     project = project.absolute()
     if utf8(project) != str(project):
         raise ConfigError(f"tracking: {utf8(project)}: MLflow takes no folder whose name is not UTF-8")
@@ -93,9 +79,8 @@ def _absolute(uri: str, project: Path) -> str:
     if uri.startswith("file:"):
         raise ConfigError(f"tracking.uri={redact(uri)}: MLflow 3 has no file stores; use sqlite:///<file>")
     if "://" not in uri and not uri.startswith("databricks"):
-        raise ConfigError(
-            f"tracking.uri={redact(uri)}: expected sqlite:///<file>, http(s)://<server> or another MLflow address"
-        )
+        expected = "sqlite:///<file>, http(s)://<server> or another MLflow address"
+        raise ConfigError(f"tracking.uri={redact(uri)}: expected {expected}")
     return uri
 
 

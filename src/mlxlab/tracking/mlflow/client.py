@@ -79,15 +79,13 @@ class MlflowStore:
         experiment = self.client.get_experiment_by_name(name)
         if experiment is None:
             try:
-                self.client.create_experiment(name, artifact_location=self._artifact_location(name), tags=KIND)
+                return str(self.client.create_experiment(name, self._artifact_location(name), tags=KIND))
             except MlflowException:
-                if self.client.get_experiment_by_name(name) is None:  # else another process created it meanwhile
+                experiment = self.client.get_experiment_by_name(name)
+                if experiment is None:  # else another process created it meanwhile
                     raise
-            experiment = self.client.get_experiment_by_name(name)
         if experiment.lifecycle_stage == "deleted":
-            raise JournalRejectedError(
-                f"experiment {name} was deleted in MLflow: restore it there, or use another name"
-            )
+            raise JournalRejectedError(f"experiment {name} was deleted in MLflow: restore it, or use another name")
         return str(experiment.experiment_id)
 
     def find(self, uid: str, experiment: str) -> "Run | None":

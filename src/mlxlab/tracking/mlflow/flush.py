@@ -32,10 +32,8 @@ def check_store(folder: Path, address: Address) -> None:
     recorded = {"uri": start["store"], "artifacts": start["artifacts"] or ""}
     if recorded != {"uri": address.shown, "artifacts": address.shown_artifacts or ""}:
         store = " ".join(f"{key}={shlex.quote(value)}" for key, value in recorded.items() if value)
-        raise NotAllowedError(
-            f"{folder}: recorded for {store}, got {address.shown}: name the store to upload it to: uri=..., and "
-            "artifacts=... if it has a folder of its own"
-        )
+        remedy = "name the store to upload it to: uri=..., and artifacts=... if it has a folder of its own"
+        raise NotAllowedError(f"{folder}: recorded for {store}, got {address.shown}: {remedy}")
 
 
 def flush(address: Address, folders: list[Path]) -> Iterator[str]:
@@ -63,7 +61,7 @@ def flush(address: Address, folders: list[Path]) -> Iterator[str]:
         return
     try:
         handover = queue.lock(address.queue / "handover")  # the syncer in the background ends, and none starts
-        with handover, queue.sole_writer(address.queue, HANDOVER_SECONDS) as is_writer:
+        with handover, queue.lock(address.queue / "lock", HANDOVER_SECONDS) as is_writer:
             if not is_writer:
                 raise ServiceUnavailableError(f"{address.shown}: another process has been writing it for too long")
             yield from _upload(Syncer(address))

@@ -34,7 +34,12 @@ def log_model(client: "MlflowClient", experiment_id: str, run_id: str, folder: P
         files: dict[str, Path] = {}
         for number, (name, artifact) in enumerate(model["files"].items()):
             files[name] = copy_artifact(folder, artifact, Path(temporary) / str(number))
-        model_id = _find_or_create(client, experiment_id, run_id, model)
+        key, of_run = f"{NAME}@{model['step']}", f"source_run_id = '{run_id}'"
+        models = [item for item in client.search_logged_models([experiment_id], of_run) if item.tags.get(_KEY) == key]
+        if not models:
+            tags = {_KEY: key}
+            models = [client.create_logged_model(experiment_id, NAME, run_id, tags, model_type="checkpoint")]
+        model_id = str(models[0].model_id)
         path = Path(temporary) / "model"
         try:
             with warnings.catch_warnings(action="ignore"):  # advice for authors of models
@@ -95,17 +100,6 @@ def _copy(source: Path, target: Path) -> None:
 
 def _fail(error: OSError) -> None:
     raise DataError(f"{error.filename}: cannot be read ({error.strerror})")
-
-
-def _find_or_create(client: "MlflowClient", experiment_id: str, run_id: str, model: Model) -> str:
-    key = f"{NAME}@{model['step']}"
-    for logged in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
-        if logged.tags.get(_KEY) == key:
-            return str(logged.model_id)
-    created = client.create_logged_model(
-        experiment_id, name=NAME, source_run_id=run_id, tags={_KEY: key}, model_type="checkpoint"
-    )
-    return str(created.model_id)
 
 
 def _save(path: Path, model: Model, files: dict[str, Path], run_id: str, model_id: str) -> None:

@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypedDict
 
@@ -84,20 +84,6 @@ def syncer_lives(queue: Path) -> bool:
         return not held
 
 
-@contextmanager
-def sole_writer(queue: Path, wait_seconds: float = 0.0) -> Iterator[bool]:
-    """Yields whether this process is now the only writer of the store, after up to `wait_seconds`."""
-    until = time.monotonic() + wait_seconds
-    while True:
-        with lock(queue / "lock") as held:
-            if held:
-                (queue / "lock").write_text(str(os.getpid()))
-            if held or time.monotonic() >= until:
-                yield held
-                return
-        time.sleep(0.05)
-
-
 def handover_requested(queue: Path) -> bool:
     with lock(queue / "handover") as held:
         return not held
@@ -116,16 +102,16 @@ def write_status(queue: Path, fault: str | None) -> None:
 
 
 @contextmanager
-def lock(path: Path, *, block: bool = False) -> Iterator[bool]:
-    """Locks a file, which is created unless it exists; yields False if another process holds it."""
+def lock(path: Path, wait_seconds: float = 0.0) -> Iterator[bool]:
+    """Locks a file, which is created unless it exists; yields False if another process holds it all that time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if block else fcntl.LOCK_NB))
-        held = True
-    except OSError:
-        held = False
-    try:
+    held, until = False, time.monotonic() + wait_seconds
+    with path.open("ab") as file:
+        while True:
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held = True
+            if held or time.monotonic() >= until:
+                break
+            time.sleep(0.05)
         yield held
-    finally:
-        os.close(file)

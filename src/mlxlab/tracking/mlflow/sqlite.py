@@ -4,6 +4,7 @@ MLflow builds a new database in 67 migrations: a process that is killed meanwhil
 time, leaves a broken file. Here the empty database is cached, once per MLflow version, and copied with one rename.
 """
 
+import math
 import os
 import shutil
 import sqlite3
@@ -30,11 +31,7 @@ BUSY_SECONDS = 20.0  # that a write waits for a locked database
 
 
 def ensure_database(address: Address) -> None:
-    """Creates the database unless it exists, and checks its schema.
-
-    Raises:
-        StoreUnavailableError: it cannot be read, is not an MLflow store, or has another version's schema.
-    """
+    """Creates the database unless it exists. Raises as `version`, or StoreUnavailableError if its schema differs."""
     import mlflow
 
     path = address.database
@@ -56,10 +53,9 @@ def ensure_database(address: Address) -> None:
         os.replace(temporary, path)
     expected, actual = version(empty), version(path)
     if actual != expected:
-        raise StoreUnavailableError(
-            f"{path}: expected schema {expected} of MLflow {mlflow.__version__}, got {actual}: back the file up, then "
-            f"`mlflow db upgrade {address.shown}`"
-        )
+        remedy = f"back the file up, then `mlflow db upgrade {address.shown}`"
+        schema = f"{expected} of MLflow {mlflow.__version__}"
+        raise StoreUnavailableError(f"{path}: expected schema {schema}, got {actual}: {remedy}")
 
 
 def version(path: Path) -> str:
@@ -115,7 +111,7 @@ def _empty_database(folder: Path) -> Path:
     from sqlalchemy import create_engine
 
     path = folder / f"mlflow-{mlflow.__version__}.db"
-    with lock(path.with_suffix(".lock"), block=True):
+    with lock(path.with_suffix(".lock"), math.inf):
         if not path.exists():
             temporary = temporary_name(path)
             engine = create_engine(sqlite_uri(temporary))

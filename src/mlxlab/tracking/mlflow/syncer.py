@@ -53,6 +53,7 @@ class Syncer:
         self._uploaders: dict[str, JournalUploader] = {}
         self._suspect = ""  # uid of the journal that last made the store unavailable
         self._lines: list[str] = []  # for the user, not returned yet
+        (self.queue / "lock").write_text(str(os.getpid()))
 
     def poll(self) -> list[str]:
         """Uploads new records of every journal once; returns lines for the user.
@@ -170,7 +171,7 @@ def main() -> None:
     os.nice(NICENESS)
     os.chdir(store_address.queue)
     while True:
-        with queue.sole_writer(store_address.queue) as is_writer:
+        with queue.lock(store_address.queue / "lock") as is_writer:
             if not is_writer:
                 return
             remaining = serve(Syncer(store_address))

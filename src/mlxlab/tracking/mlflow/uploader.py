@@ -90,10 +90,8 @@ class JournalUploader:
                 metrics += self._rows(record)
                 if len(metrics) >= REQUEST_ITEMS["metrics"]:
                     self._send(metrics, end)
-                    metrics = []
             elif record is not None:
                 self._send(metrics, offset)
-                metrics = []
                 self.store.check()
                 self.state["t"] = record["t"]
                 self._apply(record)
@@ -116,11 +114,13 @@ class JournalUploader:
         return [Metric(key, value, t, step) for key, value in values.items() if step > seen.get(key, -1)]
 
     def _send(self, metrics: "list[Metric]", offset: int) -> None:
+        """Sends the rows up to `offset`, and empties the list."""
         if offset == self.state["offset"]:
             return
         self._log_batches("metrics", metrics)
         if metrics:
             self.state["t"] = metrics[-1].timestamp
+        metrics.clear()
         self._acknowledge(offset)
 
     def _acknowledge(self, offset: int) -> None:
@@ -180,8 +180,8 @@ class JournalUploader:
 
         source = json.dumps({"uri": dataset["source"]})
         data = MlflowDataset(dataset["name"], dataset["digest"][:36], "local", source)
-        tags = [InputTag("mlflow.data.context", "training")]
-        self.client.log_inputs(self._run_id, [DatasetInput(data, tags)])
+        used_as = InputTag("mlflow.data.context", "training")
+        self.client.log_inputs(self._run_id, [DatasetInput(data, [used_as])])
 
     def _log_artifact(self, artifact: Artifact) -> None:
         with tempfile.TemporaryDirectory() as temporary:

@@ -34,13 +34,12 @@ class MlflowRunReader:
 
     def find_runs(self, query: str) -> list[RunRow]:
         folder = str(Path(query).absolute())
-        return [
-            row
-            for row in self._search(NEWEST, MAX_SEARCHED)
-            if query == row.name
-            or folder == row.folder
-            or any(id_.startswith(query) for id_ in (row.run_id, row.uid or ""))
-        ]
+
+        def matches(run: RunRow) -> bool:
+            by_id = run.run_id.startswith(query) or (run.uid or "").startswith(query)
+            return by_id or query == run.name or folder == run.folder
+
+        return list(filter(matches, self._search(NEWEST, MAX_SEARCHED)))
 
     def metric_ranges(self, run_id: str) -> dict[str, MetricRange]:
         ranges = {}

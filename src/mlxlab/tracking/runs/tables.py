@@ -9,7 +9,7 @@ from mlxlab.tracking.mlflow.client import truncate
 from mlxlab.tracking.runs.reader import MetricRange, RunRow
 
 MAX_METRICS = 4  # columns of a list
-_RESULTS = ("test/", "valid/", "train/")  # shown before other metrics, in this order
+_RESULTS = ("test/", "valid/", "train/", "")  # prefixes of metrics, in the order in which they are shown
 
 
 def format_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, right: int = 99) -> str:
@@ -105,12 +105,8 @@ def _format_duration(run: RunRow) -> str:
 def _default_metrics(runs: list[RunRow]) -> list[str]:
     """The metrics that most of the runs have; results first."""
     counts = Counter(key for run in runs for key in run.metrics)
-
-    def order(key: str) -> tuple[int, int, str]:
-        group = next((i for i, prefix in enumerate(_RESULTS) if key.startswith(prefix)), len(_RESULTS))
-        return group, -counts[key], key
-
-    return sorted(counts, key=order)[:MAX_METRICS]
+    groups = {key: next(i for i, prefix in enumerate(_RESULTS) if key.startswith(prefix)) for key in counts}
+    return sorted(counts, key=lambda key: (groups[key], -counts[key], key))[:MAX_METRICS]
 
 
 def _shorten(text: str, limit: int = 100) -> str:
