@@ -85,7 +85,8 @@ class MlflowStore:
                 if experiment is None:  # else another process created it meanwhile
                     raise
         if experiment.lifecycle_stage == "deleted":
-            raise JournalRejectedError(f"experiment {name} was deleted in MLflow: restore it, or use another name")
+            remedy = "restore it there, or use another name"
+            raise JournalRejectedError(f"experiment {name} was deleted in MLflow: {remedy}")
         return str(experiment.experiment_id)
 
     def find(self, uid: str, experiment: str) -> "Run | None":
