@@ -17,8 +17,9 @@ from mlxlab.constraints import Gt, Lt
 from mlxlab.errors import ConfigError
 from mlxlab.files.untrusted import ShapeError, validate
 from mlxlab.models.initialization import uniform
-from mlxlab.models.layers import MASK_VALUE, Attention, apply_rope
+from mlxlab.models.layers import Attention, apply_rope
 from mlxlab.models.model import PROJECTIONS
+from mlxlab.ops.attention import causal_mask
 from mlxlab.training.device_batch import DeviceBatch
 
 _KEY = "trainer.loss.feature_matching"
@@ -112,40 +113,28 @@ def capture_calls(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, 
     """
     calls: dict[str, LayerCall] = {}
     layers = {name: layer for name, layer in model.named_modules() if name} if names else {}
-    outer_first = sorted(set(names))  # one layer may contain another
-    for name in outer_first:
+    for name in names:
         if name not in layers:
             raise ConfigError(f"{_KEY}: there is no layer {name}{suggestion(name, layers)}")
+    classes = {name: type(layers[name]) for name in names}
     try:
-        for name in reversed(outer_first):
-            _replace_layer(model, name, _CallRecorder(layers[name], name, calls))
+        for name, kind in classes.items():
+            layers[name].__class__ = _recorder(kind, name, calls)
         yield calls
     finally:
-        for name in outer_first:
-            _replace_layer(model, name, layers[name])
+        for name, kind in classes.items():
+            layers[name].__class__ = kind
 
 
-class _CallRecorder:
-    """Stands in for a layer: records its calls, and is the layer in everything else."""
+def _recorder(kind: type[nn.Module], name: str, calls: dict[str, LayerCall]) -> type[nn.Module]:
+    """A subclass of `kind` that records its calls: a layer cannot intercept them, Python looks them up in its class."""
 
-    def __init__(self, layer: nn.Module, name: str, calls: dict[str, LayerCall]) -> None:
-        self._layer, self._name, self._calls = layer, name, calls
-
-    def __call__(self, *arguments: object) -> mx.array:
-        output: mx.array = self._layer(*arguments)
-        self._calls[self._name] = LayerCall(self._layer, arguments, output)
+    def call(layer: nn.Module, *arguments: object) -> mx.array:
+        output: mx.array = kind.__call__(layer, *arguments)
+        calls[name] = LayerCall(layer, arguments, output)
         return output
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._layer, name)
-
-
-def _replace_layer(model: nn.Module, name: str, layer: nn.Module | _CallRecorder) -> None:
-    *path, last = name.split(".")
-    parent: Any = model
-    for key in path:
-        parent = parent[int(key)] if isinstance(parent, list) else parent[key]
-    parent[int(last) if isinstance(parent, list) else last] = layer
+    return type(kind.__name__, (kind,), {"__call__": call})
 
 
 def attention_map(call: LayerCall) -> mx.array:
@@ -157,6 +146,5 @@ def attention_map(call: LayerCall) -> mx.array:
         q, k = apply_rope(q, layer.rope_theta), apply_rope(k, layer.rope_theta)
     scores = (q / math.sqrt(layer.head_dim)) @ mx.repeat(k, q.shape[1] // k.shape[1], axis=1).swapaxes(-1, -2)
     if isinstance(mask, str):  # "causal"
-        positions = mx.arange(T)
-        mask = mx.where(positions[:, None] >= positions, 0.0, MASK_VALUE)
+        mask = causal_mask(T, T, mx.float32)
     return mx.softmax(scores.astype(mx.float32) + mask, axis=-1).mean(axis=1)

@@ -61,8 +61,6 @@ def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
         return _restore_ensemble(folder)
     config_dir = folder / "inference" if (folder / "inference").is_dir() else folder
     if not (config_dir / "config.yaml").is_file():
-        if (folder / "restore").is_dir():
-            raise CheckpointUnavailableError(f"{folder}: run folder of format 1, expected format 2")
         raise InputNotFoundError(f"{folder}: expected a run folder; inference/config.yaml not found")
     config = read_stored_config(config_dir / "config.yaml")
     target = config["data"]["_target_"]

@@ -26,7 +26,7 @@ def scaled_dot_product_attention(
     if rewrite:
         return _causal(q * scale, k, v, dropout)
     if isinstance(mask, str):
-        mask = _triangle(q.shape[2], k.shape[2], q.dtype)
+        mask = causal_mask(q.shape[2], k.shape[2], q.dtype)
     weights = mx.softmax((q * scale) @ k.swapaxes(-1, -2) + mask, axis=-1, precise=True)  # (B, H, T, S)
     return apply_dropout(weights, dropout) @ v
 
@@ -38,12 +38,12 @@ def _causal(q: mx.array, k: mx.array, v: mx.array, dropout: float) -> mx.array:
     for start in range(0, T, BLOCK):
         end = min(start + BLOCK, T)
         seen = S - T + end
-        mask = _triangle(end - start, seen, q.dtype)
+        mask = causal_mask(end - start, seen, q.dtype)
         out.append(_weigh(q[:, :, start:end], k[:, :, :seen], v[:, :, :seen], mask, dropout))
     return mx.concatenate(out, axis=2) if len(out) > 1 else out[0]
 
 
-def _triangle(queries: int, keys: int, dtype: mx.Dtype) -> mx.array:
+def causal_mask(queries: int, keys: int, dtype: mx.Dtype) -> mx.array:
     """The causal bias (T, S): the last query attends to all keys, each earlier one to one less."""
     positions = mx.arange(keys)
     return mx.where(positions[keys - queries :, None] >= positions, 0.0, MASK_VALUE).astype(dtype)
