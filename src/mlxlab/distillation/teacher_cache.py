@@ -37,11 +37,7 @@ class CacheOptions(TypedDict, total=False):
 class TeacherCache:
     """Log-probabilities of the k most likely classes and of their tail, all other classes together, for each target.
 
-    Args:
-        top_k: classes stored per target; with all of them, the logits are stored.
-        dtype: of the stored values.
-        folder: one for these teachers, data and options only.
-        num_classes: of the task.
+    Where `top_k` is all classes, their logits are stored. `folder` is for these teachers, data and options only.
 
     Raises:
         CannotCreateError: the folder cannot be created.

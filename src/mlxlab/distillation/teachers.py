@@ -31,19 +31,12 @@ class SoftTargets(NamedTuple):
 
 @dataclass
 class Teachers:
-    """The teachers of a run; false without any.
+    """The teachers of a run; false without any."""
 
-    Args:
-        ensemble: the models that give soft targets; may be empty.
-        residual_base: earlier students whose mean the student completes; may be empty.
-        cache: soft targets of the ensemble by content of the row; None queries the ensemble for every batch.
-        digests: the digest of each model's weights by its name, for the manifest.
-    """
-
-    ensemble: Ensemble = field(default_factory=lambda: Ensemble([]))
-    residual_base: Ensemble = field(default_factory=lambda: Ensemble([]))
-    cache: TeacherCache | None = None
-    digests: dict[str, str] = field(default_factory=dict)
+    ensemble: Ensemble = field(default_factory=lambda: Ensemble([]))  # gives the soft targets
+    residual_base: Ensemble = field(default_factory=lambda: Ensemble([]))  # earlier students that the student completes
+    cache: TeacherCache | None = None  # of the ensemble's soft targets; None queries it for every batch
+    digests: dict[str, str] = field(default_factory=dict)  # of each model's weights by its name, for the manifest
 
     def __bool__(self) -> bool:
         return bool(self.ensemble)

@@ -15,17 +15,12 @@ from mlxlab.models.model import Model
 
 @dataclass(frozen=True)
 class TextGenerator:
-    """Continues texts.
-
-    Args:
-        start: tokens before the first one of a document, as in training.
-        context: context length in tokens that the model was trained with.
-    """
+    """Continues texts."""
 
     model: Model
     tokenizer: Tokenizer
-    start: tuple[int, ...]
-    context: int
+    start: tuple[int, ...]  # tokens before the first one of a document, as in training
+    context: int  # length in tokens that the model was trained with
 
     def stream(
         self, prompts: Sequence[str], sampling: SamplingParams, request: GenerationConfig

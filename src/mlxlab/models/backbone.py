@@ -16,54 +16,35 @@ class Backbone(Protocol):
     on the right only. Neither padding nor another document may change the states of a document.
 
     A causal language model (`causal` is True) needs the members of `CausalBackbone` too.
-
-    Attributes:
-        causal: whether a position attends only to itself and earlier ones.
-        hidden_size: dimensions of a token's embedding, which a language-modelling head maps back to.
-        output_size: O, dimensions of the states that calling the backbone returns.
-        pooled_size: P, dimensions of what `pool` returns.
-        classifier_hidden_size: width of the classifier's hidden layer; 0 for a single linear layer.
-        max_position_embeddings: context length in tokens that the backbone is configured for.
-        position_limit: tokens of the longest row it can process; None where positions are computed, not learned.
     """
 
-    causal: bool
-    hidden_size: int
-    output_size: int
-    pooled_size: int
-    classifier_hidden_size: int
-    max_position_embeddings: int
-    position_limit: int | None
+    causal: bool  # a position attends only to itself and earlier ones
+    hidden_size: int  # of a token's embedding, which a language-modelling head maps back to
+    output_size: int  # O, of the states that calling the backbone returns
+    pooled_size: int  # P, of what `pool` returns
+    classifier_hidden_size: int  # of the classifier's hidden layer; 0 for a single linear layer
+    max_position_embeddings: int  # context length in tokens that the backbone is configured for
+    position_limit: int | None  # tokens of the longest row it can process; None where positions are computed
 
     @property
     def embedding(self) -> nn.Embedding:
         """The token embedding, (vocab_size, hidden_size)."""
-        ...
 
     def __call__(self, tokens: mx.array, segment_ids: mx.array) -> mx.array:
         """Tokens (B, T) -> states (B, T, O)."""
-        ...
 
     def pool(self, x: mx.array, segment_ids: mx.array) -> mx.array:
         """States (B, T, O) -> one vector per row (B, P)."""
-        ...
 
     def remove_pooler(self) -> None:
         """Deletes the parameters that only `pool` uses: a language model would never train them."""
-        ...
 
 
 class CausalBackbone(Backbone, Protocol):
-    """A decoder, which can also generate token by token.
+    """A decoder, which can also generate token by token."""
 
-    Attributes:
-        tie_embeddings: whether the language-modelling head shares the token embedding.
-        num_layers: layers that a `KVCache` holds keys and values of.
-    """
-
-    tie_embeddings: bool
-    num_layers: int
+    tie_embeddings: bool  # the language-modelling head shares the token embedding
+    num_layers: int  # that a `KVCache` holds keys and values of
 
     def extend(self, tokens: mx.array, cache: KVCache) -> mx.array:
         """The next tokens of every row (B, T) -> their states (B, T, O); their keys and values enter the cache."""
-        ...

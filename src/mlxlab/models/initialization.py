@@ -1,9 +1,8 @@
 """Initial weights, drawn on the host: the same bits for the same seed on every platform.
 
-Every number is a function of (seed, parameter path, index): a counter-based hash gives uniform bits, and a normal
-number is the inverse of its distribution function by Wichura's AS 241 (1988), relative error 1e-16. Only integer
-operations and the float64 operations + - * / sqrt are used, which IEEE 754 defines exactly; NumPy's own logarithm is
-not the same on every processor.
+Every number is a function of (seed, parameter path, index): a counter-based hash gives uniform bits, Wichura's AS 241
+(1988) a normal number, relative error 1e-16. Only integer operations and the float64 operations + - * / sqrt are used,
+which IEEE 754 defines exactly; NumPy's own logarithm is not the same on every processor.
 """
 
 import hashlib

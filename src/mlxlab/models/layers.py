@@ -16,12 +16,7 @@ GATES = {"swiglu": "silu", "geglu": "gelu"}
 
 
 class KVCache:
-    """The keys and values of a decoder's earlier tokens. Rows end together: shorter ones are padded on the left.
-
-    Args:
-        num_layers: layers of the decoder.
-        padding: left padding of each row, in tokens: B integers.
-    """
+    """Keys and values of a decoder's earlier tokens. Rows end together: `padding` is the tokens on the left of each."""
 
     def __init__(self, num_layers: int, padding: list[int]) -> None:
         self.length = 0  # positions held, padding included
@@ -29,11 +24,7 @@ class KVCache:
         self.layers = [LayerCache(self) for _ in range(num_layers)]
 
     def position_ids(self, count: int, limit: int) -> mx.array:
-        """The positions of the next `count` tokens within their rows, from 0; 0 for padding: (B, count).
-
-        Raises:
-            ValueError: a position is not below `limit`; MLX has no bounds checks.
-        """
+        """The positions of the next `count` tokens within their rows, (B, count); ValueError beyond `limit`."""
         if self.length + count - min(self.padding) > limit:
             raise ValueError(f"more than {limit} tokens in a row, the model has no positions for them")
         new = mx.arange(self.length, self.length + count)
