@@ -23,10 +23,8 @@ SIGNATURES = {
 def read_input_file(path: str | os.PathLike[str]) -> bytes:
     """The first `MAX_BYTES` + 1 bytes of a regular file, so that a longer file can be recognised.
 
-    Never blocks: pipes, devices and folders are refused before they are opened.
-
     Raises:
-        InputNotFoundError: the file does not exist, is no regular file, or may not be read.
+        InputNotFoundError: the file does not exist, may not be read, or is no regular file (then it is not opened).
     """
     name = os.fspath(path)
     if name in ("", "-"):

@@ -12,13 +12,12 @@ from mlxlab.constraints import Count, FilePath, Ge, Gt, Le, Lt, MinLen, Seed, Si
 from mlxlab.data.batch import Batch
 from mlxlab.data.cache import cached, content_key
 from mlxlab.data.loaders.bucketing import FixedBatchSize, TokenBudget, make_loader
-from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.loaders.wrappers import wrap_batches
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.titanic import baselines
 from mlxlab.data.titanic.encoder import PassengerEncoder, restore
 from mlxlab.data.titanic.sources import load_passengers, split_rows
-from mlxlab.data.titanic.templates import TEMPLATES, USES_LABELS, VERSION, fit_statistics, render_sentence
+from mlxlab.data.titanic.templates import TEMPLATES, VERSION, fit_statistics, render_sentence
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.data.tokenizers.fit import Corpus
@@ -98,7 +97,7 @@ class TitanicDataset:
         split = split_rows(source_rows.train, valid_source, valid_fraction, folds, fold, seed)
         self.name, self.train_rows, self.valid_rows = source_rows.name, split.train, split.valid
         texts = {str(name): TEMPLATES[name] for name in dict.fromkeys(templates)}
-        statistics = fit_statistics(split.train, labels=bool(set(texts) & set(USES_LABELS)))
+        statistics = fit_statistics(split.train, labels="group" in texts)
         sentences = (render_sentence(row, text, statistics) for row in split.train for text in texts.values())
         corpus_key = _digest(split.train, texts, VERSION)
         fitted = tokenizer.fit(Corpus(sentences, corpus_key, cache, parameters, width, pretrained=pretrained))
@@ -109,13 +108,14 @@ class TitanicDataset:
         content = (source_rows.sha256, split.digest, split.train, split.valid, augment.copies)
         self.fingerprint = content_key(content=_digest(*content), **self.encoder.state_dict())
         path = cache / f"{self.name}-{self.fingerprint}.tokens"
-        self._tokens, outcome = cached(path, self._tokenize, _to_bytes, self._from_bytes)
+        tokens, outcome = cached(path, self._tokenize, _to_bytes, self._from_bytes)
+        self._tokens, valid_tokens = tokens[: -len(split.valid)], tokens[-len(split.valid) :]
         self._ids = np.array([row.id for row in split.train])
         self.shown = select.keeps(seed, self._ids)  # indices into train_rows
         self._num_examples, is_subset = len(self.shown) * augment.copies, len(self.shown) < len(split.train)
         if is_subset:
             self.fingerprint = content_key(tokens=self.fingerprint, ids=self._ids[self.shown].tolist())
-        self._lengths = lengths = np.array([*map(len, self._tokens[: -len(split.valid)])])  # drawn or not
+        self._lengths = lengths = np.array([*map(len, self._tokens)])  # of all sentences, drawn or not
         self.sources = [
             *source_rows.description,
             f"{self.name}: {len(split.train)} training rows, {len(split.valid)} validation rows ({split.method})",
@@ -126,7 +126,8 @@ class TitanicDataset:
         ]
         batches = make_loader(self._drawn_lengths, batching, batch_size, seed, self._batch, self.fingerprint, lengths)
         self.train = wrap_batches(batches, prefetch, overfit_batches)
-        self.valid = EvalLoader(len(split.valid), eval_batch_size, self._valid_batch)
+        slices = [slice(start, start + eval_batch_size) for start in range(0, len(split.valid), eval_batch_size)]
+        self.valid = [self.encoder.collate(split.valid[rows], valid_tokens[rows]) for rows in slices]
 
     def _draw(self, epoch: int, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The row of each example of an epoch, and the index in `_tokens` of its sentence.
@@ -144,10 +145,6 @@ class TitanicDataset:
     def _batch(self, epoch: int, examples: np.ndarray, length: int | None) -> Batch:
         rows, sentences = self._draw(epoch, examples)
         return self.encoder.collate([self.train_rows[i] for i in rows], [self._tokens[i] for i in sentences], length)
-
-    def _valid_batch(self, rows: np.ndarray) -> Batch:
-        tokens = self._tokens[-len(self.valid_rows) :]
-        return self.encoder.collate([self.valid_rows[i] for i in rows], [tokens[i] for i in rows])
 
     def _tokenize(self) -> list[np.ndarray]:
         """Tokens of every sentence of the training rows, row by row and one per template; then those for evaluation."""

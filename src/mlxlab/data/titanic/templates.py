@@ -27,7 +27,6 @@ TEMPLATES = {
     "full": BRIEF + ", $age, cabin $deck, port $port.",
     "group": BRIEF + ", party $fate.",
 }
-USES_LABELS = ("group",)
 
 AGES = ((1, "infant"), (13, "child"), (20, "teenager"), (30, "young adult"), (50, "middle-aged"), (65, "mature"))
 ADJECTIVES = {"child": "young", "teenager": "teenage"}

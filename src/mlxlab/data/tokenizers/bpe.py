@@ -70,9 +70,7 @@ class BPETokenizerTrainer:
         """The tokenizer for a corpus; texts after `train_examples` measure the curve.
 
         Raises:
-            DataError: no text, or a malformed tokenizer.
-            InputNotFoundError: no tokenizer at `path`.
-            NotAllowedError: the tokenizer at `path` differs from that of the weights.
+            DataError, InputNotFoundError, NotAllowedError: no text, or as `existing_tokenizer`.
         """
         if existing := existing_tokenizer(self.path, corpus.pretrained):
             return existing
@@ -89,10 +87,9 @@ class BPETokenizerTrainer:
             size, statistics = tokenizer.vocab_size, content["statistics"]
             if content["tokenizer"]["model"].get("type") != "BPE" or size > max_size or tokenizer.eos_id is None:
                 raise DataError(f"expected a byte-level BPE of at most {max_size} tokens")
-            if (statistics is not None) != auto:
-                raise DataError("expected statistics of the sizes if, and only if, one is to be chosen")
-            num_sizes = len(vocabulary_sizes(size))
-            if statistics and not len(statistics["bytes_per_token"]) == len(statistics["occurrences"]) == num_sizes:
+            num_sizes = len(vocabulary_sizes(size)) if auto else 0
+            measured = (statistics["bytes_per_token"], statistics["occurrences"]) if statistics else ()
+            if bool(measured) != auto or any(len(numbers) != num_sizes for numbers in measured):
                 raise DataError(f"expected statistics of {num_sizes} sizes")
 
         content, origin = cached_json(
@@ -139,11 +136,9 @@ class BPETokenizerTrainer:
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int) -> Tokenizer:
-    """Trains a byte-level BPE (Sennrich 2016, Radford 2019): any text is encoded, and decoded to itself.
+    """Trains a byte-level BPE (Sennrich 2016, Radford 2019) of at most `vocab_size` tokens, at least 260.
 
-    Args:
-        vocab_size: maximum number of tokens, at least 260: 4 special ones, 256 bytes, and merges.
-        min_frequency: minimum number of occurrences of a pair that is merged.
+    Pairs that occur less than `min_frequency` times are not merged.
     """
     inner = tokenizers.Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -67,21 +67,13 @@ class Tokenizer:
 
     @property
     def end_id(self) -> int:
-        """The id of the token after every document.
-
-        Raises:
-            DataError: there is none.
-        """
+        """The id of the token after every document; raises DataError if there is none."""
         if self.eos_id is None:
             raise DataError("the tokenizer has no end token (<eos>, [SEP], </s>, <|endoftext|>) to separate documents")
         return self.eos_id
 
     def encode(self, text: str, special: bool = True) -> list[int]:
-        """Token ids; with `special` between the start and end tokens.
-
-        Raises:
-            DataError: a character that the tokenizer cannot encode.
-        """
+        """Token ids, with `special` between start and end tokens; raises DataError for a character it cannot encode."""
         self._check([text])
         return self.inner.encode(text, add_special_tokens=special).ids
 

@@ -38,7 +38,7 @@ class WordCache:
             return self.tokenizer.encode_documents(texts)
         splits = [WORD.findall(text) if COVERED.fullmatch(text) else None for text in texts]
         self._learn(set().union(*(words for words in splits if words is not None)) - self.cached.keys())
-        looked_up = [self._look_up(words) for words in splits]
+        looked_up = [None if words is None else self._look_up(words) for words in splits]
         missing = [text for text, ids in zip(texts, looked_up, strict=True) if ids is None]
         encoded = iter(self.tokenizer.encode_documents(missing))
         return [next(encoded) if ids is None else ids for ids in looked_up]
@@ -50,13 +50,10 @@ class WordCache:
         encoded = self.tokenizer.inner.encode_batch_fast(new, add_special_tokens=False)
         self.cached.update((word, tuple(encoding.ids)) for word, encoding in zip(new, encoded, strict=True))
 
-    def _look_up(self, words: list[str] | None) -> np.ndarray | None:
-        """The ids of a document; None if it was not split into words, or a word is not cached."""
-        if words is None:
-            return None
+    def _look_up(self, words: list[str]) -> np.ndarray | None:
         try:
             return np.fromiter(chain.from_iterable(map(self.cached.__getitem__, words)), np.int32)
-        except KeyError:
+        except KeyError:  # a long word
             return None
 
 
