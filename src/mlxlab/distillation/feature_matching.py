@@ -106,11 +106,7 @@ def feature_matching_loss(
 
 @contextmanager
 def capture_calls(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, LayerCall]]:
-    """Within the context, records the last call of each named layer (`backbone.layers.1.attention`) under its name.
-
-    Raises:
-        ConfigError: the model has no layer of a name; suggests the nearest one.
-    """
+    """Records the last call of each named layer (`backbone.layers.1.attention`); ConfigError for an unknown name."""
     calls: dict[str, LayerCall] = {}
     layers = {name: layer for name, layer in model.named_modules() if name} if names else {}
     for name in names:

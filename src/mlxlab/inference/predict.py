@@ -15,11 +15,7 @@ from mlxlab.training.device_batch import to_device
 
 
 def predict(restored: RestoredModel, rows: Sequence[Passenger], batch_size: int = 64) -> np.ndarray:
-    """(N, C) probabilities of the classes, a row per passenger; does not depend on `batch_size`.
-
-    Raises:
-        NotAllowedError: the model does not classify passengers.
-    """
+    """(N, C) probabilities of the classes, a row per passenger; NotAllowedError for a model of other data."""
     if not isinstance(restored.encoder, PassengerEncoder):
         raise NotAllowedError(
             f"expected a classifier of passengers, got a model for {restored.encoder.task.kind} of other data"
@@ -33,11 +29,7 @@ def predict(restored: RestoredModel, rows: Sequence[Passenger], batch_size: int 
 
 
 def fill_mask(restored: RestoredModel, text: str) -> str:
-    """The text with the most probable token for each `<mask>` (or `[MASK]`), all predicted at once.
-
-    Raises:
-        DataError: no mask, or more tokens than the model has positions.
-    """
+    """The text with the most probable token for each `<mask>` (or `[MASK]`); DataError without one, or if too long."""
     assert isinstance(restored.encoder, TextEncoder)
     tokenizer, max_length = restored.encoder.tokenizer, restored.model.backbone.max_position_embeddings
     assert tokenizer.mask_id is not None

@@ -25,11 +25,7 @@ Metadata = dict[str, object]  # of a file: numbers, text and lists of them
 
 
 def read_gguf(path: Path) -> tuple[dict[str, mx.array], Metadata]:
-    """Arrays by name, unevaluated, and the metadata.
-
-    Raises:
-        InputNotFoundError: it cannot be read. DataError: it is not a valid GGUF file.
-    """
+    """Arrays by name, unevaluated, and the metadata; InputNotFoundError or DataError if the file cannot be read."""
     try:
         with path.open("rb") as file:
             magic = file.read(4)
@@ -52,11 +48,7 @@ def _to_python(value: object) -> object:
 
 
 def gguf_config(path: Path) -> Metadata:
-    """The metadata under the keys of a config.json, unchecked.
-
-    Raises:
-        ConfigError: an unsupported architecture or rotary positions.
-    """
+    """The metadata under the keys of a config.json, unchecked; ConfigError for an unsupported architecture."""
     arrays, metadata = read_gguf(path)
     kind, tokens = metadata.get("general.architecture"), metadata.get("tokenizer.ggml.tokens")
     if kind != "llama":
