@@ -4,11 +4,7 @@ from collections.abc import Iterable, Sequence
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], align: str = "lr") -> str:
-    """A table as lines of Markdown.
-
-    Args:
-        align: a letter per column, l (left) or r (right); the last one holds for all further columns.
-    """
+    """A table as lines of Markdown. `align`: a letter per column, l or r; the last holds for all further columns."""
     lines = [list(head), *map(list, rows)]
     widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
     columns = list(zip(widths, align.ljust(len(head), align[-1]), strict=False))

@@ -44,7 +44,8 @@ class JobRunner:
         hydra = HydraConfig.get()
         self.started += 1
         try:
-            check(config)  # a sweeper may propose jobs as it goes
+            if hydra.mode == RunMode.MULTIRUN:  # a sweeper may propose jobs as it goes
+                check(config)
             from mlxlab.experiment.run import run_experiment  # imports MLX
 
             return run_experiment(config, Path(hydra.runtime.output_dir), is_last=self.is_last)

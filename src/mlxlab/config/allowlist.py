@@ -19,8 +19,6 @@ from mlxlab.config.schema.types import component_names
 from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError
 
-VARIABLE = "MLXLAB_ALLOWED_TARGETS"
-
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _UNSUPPORTED = ("_args_", "_recursive_", "_convert_", "_mode_")
 
@@ -33,7 +31,7 @@ _HYDRA_TARGETS = (
 _HANDLERS = ("logging.StreamHandler", "logging.FileHandler")
 _LOG_FILE = "${hydra.runtime.output_dir}/${hydra.job.name}.log"
 _REFERENCE = re.compile(r"(ext|cfg)://(?!sys\.(stdout|stderr)\Z)")
-_MAY_SET = re.compile(r"(OMP|OPENBLAS|MKL|VECLIB|RAYON|TOKENIZERS)_[A-Z_]+|MLXLAB_(JOB|TRIAL)_[A-Z_]+")
+_SETTABLE = re.compile(r"(OMP|OPENBLAS|MKL|VECLIB|RAYON|TOKENIZERS)_[A-Z_]+|MLXLAB_(JOB|TRIAL)_[A-Z_]+")
 
 
 Slot = tuple[str, str]  # (target of the owner, its parameter) that a component is passed to
@@ -41,15 +39,10 @@ Slot = tuple[str, str]  # (target of the owner, its parameter) that a component 
 
 @dataclass(frozen=True)
 class AllowedTarget:
-    """The use of a target in conf/; nothing is known of a user's own target.
+    """The use of a target in conf/: with `_partial_: true` or without, and where."""
 
-    Args:
-        partial: True if conf/ uses it with `_partial_: true`; None if unknown.
-        slots: where conf/ uses it; empty if unknown.
-    """
-
-    partial: bool | None = None
-    slots: frozenset[Slot] = frozenset()
+    partial: bool
+    slots: frozenset[Slot]
 
     def roles(self) -> frozenset[str]:
         """The kinds of component that it serves as (`Loss`, `optimizer`); empty if unknown. Reads only its owners."""
@@ -58,10 +51,10 @@ class AllowedTarget:
         return frozenset().union(*map(component_names, kinds))
 
 
-def allowed_targets() -> dict[str, AllowedTarget]:
-    """Dotted name -> how it is used."""
-    own = [name.strip() for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
-    return {**_shipped(shipped_conf()), **dict.fromkeys(own, AllowedTarget())}
+def allowed_targets() -> dict[str, AllowedTarget | None]:
+    """Dotted name -> how it is used; None for a user's own target."""
+    own = [name.strip() for name in os.environ.get("MLXLAB_ALLOWED_TARGETS", "").split(",") if name.strip()]
+    return {**_shipped(shipped_conf()), **dict.fromkeys(own)}
 
 
 def why_disallowed(target: object) -> str | None:
@@ -83,9 +76,8 @@ def find_disallowed(tree: object, path: str = "") -> list[ConfigIssue]:
         if isinstance(node, dict):
             if "_target_" in node and (why := why_disallowed(node["_target_"])):
                 issues.append(ConfigIssue(join_key(key, "_target_"), why))
-            unsupported = [name for name in _UNSUPPORTED if name in node]
-            message = "refused: {} is not supported; name the arguments"
-            issues += [ConfigIssue(join_key(key, name), message.format(name)) for name in unsupported]
+            for name in [name for name in _UNSUPPORTED if name in node]:
+                issues.append(ConfigIssue(join_key(key, name), f"refused: {name} is not supported; name the arguments"))
     return issues
 
 
@@ -103,11 +95,10 @@ def find_disallowed_in_hydra(hydra: object) -> Iterator[ConfigIssue]:
         for path, node in walk(hydra.get(name), f"hydra.{name}"):
             yield from _disallowed_logging(node, path)
     job = hydra.get("job")
-    if isinstance(job, dict):
-        for name in [*(job.get("env_set") or {}), *(job.get("env_copy") or [])]:
-            if not _MAY_SET.fullmatch(str(name)):
-                message = "refused: a config may not set this environment variable"
-                yield ConfigIssue(f"hydra.job.env_set.{name}", message)
+    variables = [*(job.get("env_set") or {}), *(job.get("env_copy") or [])] if isinstance(job, dict) else []
+    for name in variables:
+        if not _SETTABLE.fullmatch(str(name)):
+            yield ConfigIssue(f"hydra.job.env_set.{name}", "refused: a config may not set this environment variable")
     folders = hydra.get("searchpath")
     for entry in folders if isinstance(folders, list) else ():
         if not isinstance(entry, str) or ("://" in entry and not entry.startswith("file://")):
@@ -148,16 +139,14 @@ def _shipped(conf: Path) -> dict[str, AllowedTarget]:
         for node in [{**tree, "_target_": owner} for owner in owners] or [tree]:
             for target, partial, used in _uses(node, slots):
                 if target.startswith("mlxlab.") and target != TARGET and target not in owners:
-                    known = targets.get(target, AllowedTarget(partial))
+                    known = targets.get(target, AllowedTarget(partial, used))
                     targets[target] = AllowedTarget(known.partial, known.slots | used)
     return targets
 
 
 def _group_targets(files: dict[str, dict[str, object]], group: str) -> list[str]:
-    if not group:
-        return [TARGET]
     options = [tree for option, tree in files.items() if option.rpartition("/")[0] == group]
-    return [str(tree["_target_"]) for tree in options if "_target_" in tree]
+    return [str(tree["_target_"]) for tree in options if "_target_" in tree] if group else [TARGET]
 
 
 def _uses(tree: object, slots: frozenset[Slot]) -> Iterator[tuple[str, bool, frozenset[Slot]]]:

@@ -19,21 +19,19 @@ from mlxlab.redact import CREDENTIALS, has_credentials
 
 
 def check(config: DictConfig) -> None:
-    """Checks a composed config (without its `hydra:` node); reports all errors, one line each, at most ten.
-
-    Raises:
-        NotAllowedError: a `_target_` may not be built, or a URL holds credentials.
-        ConfigError: unknown, missing or invalid values.
-    """
+    """Raises ConfigError with the `config_issues` of a composed config, one line each, at most ten."""
     if issues := config_issues(config):
         raise ConfigError(format_issues(issues))
 
 
 def config_issues(config: DictConfig, label: LocateKey | None = None) -> list[ConfigIssue]:
-    """All unknown, missing and invalid values, in the order of the keys; raises NotAllowedError as `check` does.
+    """All unknown, missing and invalid values of a config without its `hydra:` node, in the order of the keys.
 
     Args:
         label: the path of an issue from its dotted key; None adds the value, `seed=-1`.
+
+    Raises:
+        NotAllowedError: a `_target_` may not be built, or a URL holds credentials.
     """
     raw = OmegaConf.to_container(config, resolve=False)
 
@@ -63,7 +61,7 @@ def _find_credentials(tree: object) -> Iterator[ConfigIssue]:
 
 
 def read_stored_config(path: Path) -> dict[str, Any]:
-    """The config in a YAML file of a run folder, valid in every key. Anyone may have written it: nothing is resolved.
+    """The config in a YAML file of a run folder. Anyone may have written it: it is checked, and nothing is resolved.
 
     Raises:
         InputNotFoundError: there is no such file.
@@ -79,21 +77,12 @@ def read_stored_config(path: Path) -> dict[str, Any]:
 
 
 def check_stored_config(config: object, name: str) -> dict[str, Any]:
-    """A decoded config, valid in every key; `name` is where it was read.
-
-    Raises:
-        NotAllowedError: a `_target_` in it may not be built.
-        DataError: it is not a config of this version.
-    """
+    """A decoded config that was read from `name`, valid in every key; raises NotAllowedError or DataError."""
     if not isinstance(config, dict):
         raise DataError(f"{name}: expected a mapping of keys to values")
-    if disallowed := find_disallowed(config):
-        raise NotAllowedError(_first_issue(name, disallowed))
-    if issues := list(Validator().node(config, TARGET)) or list(cross_issues(config)):
-        raise DataError(_first_issue(name, issues))
+    disallowed = find_disallowed(config)
+    if issues := disallowed or list(Validator().node(config, TARGET)) or list(cross_issues(config)):
+        more = f" (and {len(issues) - 1} more)" if len(issues) > 1 else ""
+        message = one_line(f"{name}: {issues[0].path}: {issues[0].message}{more}")
+        raise NotAllowedError(message) if disallowed else DataError(message)
     return config
-
-
-def _first_issue(name: str, issues: list[ConfigIssue]) -> str:
-    more = f" (and {len(issues) - 1} more)" if len(issues) > 1 else ""
-    return one_line(f"{name}: {issues[0].path}: {issues[0].message}{more}")

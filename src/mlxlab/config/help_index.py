@@ -16,8 +16,6 @@ from mlxlab.errors import ConfigError
 
 
 class KeyHelp(NamedTuple):
-    """Default, expected values and description of one key."""
-
     key: str
     default: str
     expected: str
@@ -32,11 +30,10 @@ def groups(conf: Path) -> dict[str, dict[str, str]]:
         if group != "." and not group.startswith("hydra"):
             comments = (line for line in _header(file) if not line.startswith("@"))
             options.setdefault(group, {})[file.stem] = next(comments, "")
-    order = [group.split("/")[0] for group in chosen(conf)]
+    order = [group.split("/")[0] for group in [*chosen(conf), *sorted(options)]]
 
     def rank(group: str) -> tuple[int, int, str]:
-        head = group.split("/")[0]
-        return order.index(head) if head in order else len(order), group.count("/"), group
+        return order.index(group.split("/")[0]), group.count("/"), group
 
     return {group: dict(sorted(options[group].items(), key=_hidden_size)) for group in sorted(options, key=rank)}
 
@@ -64,9 +61,8 @@ def lines(conf: Path, options: dict[str, str | None]) -> list[KeyHelp]:
             node = tree
             for name in next(packages, group.replace("/", ".")).split("."):
                 node = node.setdefault(name, {})
-            node.update({key: value for key, value in _load(file).items() if key != "defaults"})
-    top = {key: value for key, value in _load(conf / "train.yaml").items() if key not in ("defaults", "hydra")}
-    return list(_node({**tree, **top}, TARGET, ""))
+            node.update(_load(file))
+    return list(_node({**tree, **_load(conf / "train.yaml")}, TARGET, ""))
 
 
 def _defaults(file: Path, group: str) -> Iterator[tuple[str, str | None]]:
@@ -78,6 +74,7 @@ def _defaults(file: Path, group: str) -> Iterator[tuple[str, str | None]]:
 
 
 def _node(tree: dict[str, Any], target: str, path: str) -> Iterator[KeyHelp]:
+    """The keys of a node that `target` has; others, like `defaults`, are none."""
     known = signature(target)
     for name, key in known.keys.items() if known else ():
         if name in tree:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, ListConfig
 
 from mlxlab.config.allowlist import why_disallowed
 from mlxlab.config.hydra.resolve import resolve
+from mlxlab.config.issues import format_issues
 from mlxlab.config.schema.signature import signature
 from mlxlab.errors import ConfigError, NotAllowedError
 
@@ -38,7 +39,7 @@ def instantiate(node: Node, kind: type[object] = object, /, **runtime: object) -
     """
     tree, issues = (node, []) if isinstance(node, dict) else resolve(node)
     if issues:
-        raise ConfigError("\n".join(f"{issue.path}: {issue.message}" for issue in issues))
+        raise ConfigError(format_issues(issues))
     built = _build(tree, runtime)
     if not isinstance(built, kind):
         name = tree.get("_target_", "a config node") if isinstance(tree, dict) else "a config node"
@@ -61,11 +62,7 @@ def _build(value: object, runtime: dict[str, object]) -> object:
 
 
 def import_target(target: str) -> Callable[..., Any]:
-    """The class or function that `target` names, if it is allowed and was defined there under that name.
-
-    Raises:
-        NotAllowedError: it is not.
-    """
+    """The class or function that `target` names; NotAllowedError unless it is allowed and was defined there."""
     if why := why_disallowed(target):
         raise NotAllowedError(f"_target_: {why}")
     module, _, name = target.rpartition(".")

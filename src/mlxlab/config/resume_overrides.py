@@ -16,14 +16,9 @@ Tree = dict[str, object]
 Changes = dict[str, tuple[object, object]]  # key -> (old, new)
 Choices = dict[str, str]  # group -> chosen option
 
-FREE_KEYS = {
-    ("model", "dropout"),
-    ("model", "branch_dropout"),
-    ("data", "prefetch"),
-    ("data", "batch_size"),
-    ("data", "eval_batch_size"),
-    ("data", "streaming"),
-    ("data", "on_error"),
+FREE_KEYS = {  # of groups that are structural or frozen
+    *("model.dropout", "model.branch_dropout"),
+    *("data.prefetch", "data.batch_size", "data.eval_batch_size", "data.streaming", "data.on_error"),
 }
 FROZEN_GROUPS = ("seed", "objective", "data")
 OVERLAY_GROUPS = ("experiment", "debug")  # options that set keys of any group
@@ -48,12 +43,9 @@ def find_resumed_run(resume: str | None) -> Path | None:
     if resume is None or resume in RESUME_KEYWORDS:
         return None
     path = Path(resume).expanduser().absolute()
-    if path.name in RESUME_KEYWORDS:
-        path = path.parent
-    for folder in (path, path.parent, path.parent.parent):
-        if (folder / "checkpoints").is_dir() or (folder / "rounds").is_dir():
-            return folder
-    return None
+    path = path.parent if path.name in RESUME_KEYWORDS else path
+    folders = (path, path.parent, path.parent.parent)
+    return next((path for path in folders if (path / "checkpoints").is_dir() or (path / "rounds").is_dir()), None)
 
 
 def merge_for_resume(
@@ -62,8 +54,7 @@ def merge_for_resume(
     """The config to resume with, and the keys that change.
 
     Args:
-        saved: the resolved config of the checkpoint.
-        composed: the resolved config of the current command line.
+        saved: the resolved config of the checkpoint; `composed` is that of the current command line.
         typed: the overrides of the current command line.
         choices: when the checkpoint was saved, and now.
         conf: the folder of config files, to know which keys an option sets.
@@ -79,12 +70,8 @@ def merge_for_resume(
                 new[key] = current[key]
             else:
                 new.pop(key, None)
-    absent = object()
-    changed = [
-        key
-        for key in sorted({*old, *new})
-        if old.get(key, absent) != new.get(key, absent) and key[0] not in UNCHECKED_KEYS
-    ]
+    changed = [key for key in sorted({*old, *new}) if old.get(key, ...) != new.get(key, ...)]  # ...: there is none
+    changed = [key for key in changed if key[0] not in UNCHECKED_KEYS]
     refused = [
         f"{format_key(key)}={new.get(key)}: was {old.get(key)} in the checkpoint; {_REASONS[key_class(key)]}"
         for key in changed
@@ -106,7 +93,7 @@ def record_changes(folder: Path, step: int, changes: Changes) -> tuple[Path, int
 
 
 def key_class(key: KeyPath) -> Literal["free", "structural", "frozen"]:
-    if key in FREE_KEYS:
+    if format_key(key) in FREE_KEYS:
         return "free"
     return "frozen" if key[0] in FROZEN_GROUPS else "structural" if key[0] == "model" else "free"
 

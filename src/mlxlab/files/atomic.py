@@ -18,8 +18,7 @@ def write_atomic(path: Path, data: bytes | str, *, durable: bool = False) -> Non
     """Replaces `path` by `data` (text as UTF-8); a reader sees the old file or the new one, never a part.
 
     Args:
-        durable: survives a power failure: file and folder are flushed to the disk before this returns. Files that can
-            be made again do not need it.
+        durable: survives a power failure: file and folder are flushed to the disk. Not for what can be made again.
 
     Raises:
         OSError: the file cannot be written; the old one is untouched and nothing is left behind.

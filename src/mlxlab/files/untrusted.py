@@ -38,18 +38,16 @@ _BOUNDS: dict[type, Callable[[Any, Any], bool]] = {
 
 @contextmanager
 def open_regular(path: Path) -> Iterator[BinaryIO]:
-    """Opens a regular file for reading. Symbolic links, folders, pipes and devices are refused without blocking.
+    """Opens a regular file for reading; InputNotFoundError if there is none.
 
-    Raises:
-        InputNotFoundError: there is no such file.
-        DataError: it is no regular file, or cannot be read.
+    Raises DataError for symbolic links, folders, pipes and devices, without blocking, and for what cannot be read.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise InputNotFoundError(f"{path}: not found") from None
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        raise DataError(f"{path}: cannot be opened as a regular file ({_reason(error)})") from None
+        raise DataError(f"{path}: cannot be opened as a regular file ({error.args[-1]})") from None
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -57,7 +55,7 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             yield file
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({_reason(error)})") from None
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
     finally:
         os.close(descriptor)
 
@@ -81,12 +79,7 @@ def read_text(path: Path, *, max_bytes: int = MAX_BYTES) -> str:
 
 
 def read_json(path: Path, shape: type[T], *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> T:
-    """A JSON file as `shape`: a `TypedDict`, or any type that `validate` knows.
-
-    Raises:
-        InputNotFoundError: there is no such file.
-        DataError: it is malformed, too large, too deep, or not of that shape.
-    """
+    """A JSON file as `shape`, any type that `validate` knows; raises as `read_text` and `parse_json`."""
     return parse_json(read_text(path, max_bytes=max_bytes), shape, str(path), max_depth=max_depth)
 
 
@@ -136,10 +129,6 @@ def _check(value: object, levels: int, allow_nan: bool) -> None:
                 raise ShapeError("", "text with a lone surrogate") from None
 
 
-def _reason(error: OSError | ValueError) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
-
-
 class ShapeError(ValueError):
     """A value is not of the expected shape. `path` leads to it: `history[3].step`."""
 
@@ -149,14 +138,11 @@ class ShapeError(ValueError):
 
 
 def validate(value: Any, shape: Any, path: str = "") -> Any:
-    """`value`, if it is of `shape`; a list becomes a tuple where the shape says so.
+    """`value`, if it is of `shape`, else ShapeError; a list becomes a tuple where the shape says so.
 
     Shapes are `Any` and `object` (anything), `None`, `bool`, `int`, `float` (an int will do), `str`, `Literal`,
     unions, `list[T]`, `tuple[T, ...]`, `tuple[A, B]`, `dict[str, T]`, `TypedDict` and dataclasses (unknown keys are
     refused; every field of a dataclass is required), and `Annotated` with the bounds of `annotated_types`.
-
-    Raises:
-        ShapeError: with the path to the first value that is of another shape.
     """
     origin, args = get_origin(shape), get_args(shape)
     if shape is Any or shape is object:

@@ -41,21 +41,13 @@ _BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
 
 @dataclass
 class Composer:
-    """Composes the config of one command line.
-
-    Args:
-        conf: the folder of config files.
-        overrides: as typed, without flags.
-        extra: another folder of config files (`--config-dir`), or None.
-        name: the primary config.
-        multirun: True for `-m`.
-    """
+    """Composes the config of one command line from the files of `conf`."""
 
     conf: Path
-    overrides: list[str] = field(default_factory=list)
-    extra: Path | None = None
-    name: str = "train"
-    multirun: bool = False
+    overrides: list[str] = field(default_factory=list)  # as typed, without flags
+    extra: Path | None = None  # another folder of config files (`--config-dir`)
+    name: str = "train"  # of the primary config
+    multirun: bool = False  # `-m`
 
     @cached_property
     def hydra(self) -> Hydra:

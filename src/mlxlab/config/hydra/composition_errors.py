@@ -66,10 +66,7 @@ def compose(hydra: Hydra, name: str, typed: list[str]) -> tuple[DictConfig | Non
 
 def origins(hydra: Hydra, name: str, typed: list[str], composed: list[str]) -> LocateKey:
     """Labels the keys of one job: `trainer.epochs=x`, or `conf/trainer/simple.yaml:12: trainer.epochs`, or the key.
-
-    Args:
-        typed: the overrides as typed.
-        composed: the overrides that could be composed.
+    `composed` are those of the overrides as `typed` that could be composed.
     """
     files = cache(partial(_merged_files, hydra, name, composed))  # on first use, that is only after an error
 

@@ -22,7 +22,7 @@ def parse(texts: list[str], multirun: bool) -> tuple[dict[str, Override], list[C
     parser = OverridesParser.create()
     for text in texts:
         try:
-            _check_size(text)
+            _check_limits(text)
             [override] = parser.parse_overrides([text])
             if override.is_sweep_override() and not multirun:
                 raise ConfigError("several values: put -m in front to run each of them, or [a,b] for a list")
@@ -39,7 +39,7 @@ def parse(texts: list[str], multirun: bool) -> tuple[dict[str, Override], list[C
     return typed, issues
 
 
-def _check_size(text: str) -> None:
+def _check_limits(text: str) -> None:
     if not text.isprintable():
         raise ConfigError("a control character in an override")
     if len(text) > _MAX_CHARACTERS:

@@ -123,9 +123,7 @@ def _check_depth(text: str) -> None:
 def _measure(node: yaml.Node, path: str, line: int, lines: dict[str, int], sizes: dict[int, int]) -> int:
     """Checks a node and all in it; an alias is the node of its anchor. Returns the number of values, aliases in full.
 
-    Args:
-        lines: is filled with the line of each key below `path`.
-        sizes: is filled with the number of values by the id of a mapping or list; 0 until all are counted.
+    Fills `lines` with the line of each key, `sizes` with the number of values by the id of a node, 0 until it is known.
     """
     if isinstance(node, yaml.ScalarNode):
         _check_scalar(node)

@@ -41,7 +41,7 @@ class Signature:
     doc: str = ""
 
 
-_Parameters = dict[str, tuple[ast.expr | None, bool]]  # name -> (type hint, whether it is required)
+_Parameters = dict[str, tuple[ast.expr | None, bool]]  # name -> (type hint, is required)
 
 
 @cache
@@ -59,11 +59,8 @@ def signature(target: str) -> Signature | None:
         parameters, runtime = _arguments(init, skip=1)
     else:
         parameters, runtime = _fields(node)
-    docs = _documented(doc)
-    keys = {
-        name: Key(_kind(hint, module, name), required, docs.get(name, ""))
-        for name, (hint, required) in parameters.items()
-    }
+    docs, items = _documented(doc), parameters.items()
+    keys = {name: Key(_kind(hint, module, name), required, docs.get(name, "")) for name, (hint, required) in items}
     return Signature(keys, frozenset(runtime), doc.strip().partition("\n")[0])
 
 
@@ -79,9 +76,8 @@ def _fields(node: ast.ClassDef) -> tuple[_Parameters, set[str]]:
     parameters: _Parameters = {}
     runtime: set[str] = set()
     keyword_only = False
-    if not any(re.search("dataclass|NamedTuple", ast.unparse(item)) for item in [*node.decorator_list, *node.bases]):
-        return parameters, runtime
-    for field in node.body:
+    has_fields = re.search("dataclass|NamedTuple", " ".join(map(ast.unparse, [*node.decorator_list, *node.bases])))
+    for field in node.body if has_fields else ():
         if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
             continue
         name, hint = field.target.id, ast.unparse(field.annotation)
@@ -208,9 +204,7 @@ def _source_file(module: str) -> Path | None:
         return None
     if spec is None or not (spec.submodule_search_locations or spec.has_location):
         return None
-    for folder in spec.submodule_search_locations or [str(spec.origin).removesuffix(".py")]:
-        path = Path(folder, *names)
-        for candidate in (path / "__init__.py", path.with_name(path.name + ".py")):
-            if candidate.is_file():
-                return candidate
-    return None
+    folders = spec.submodule_search_locations or [str(spec.origin).removesuffix(".py")]
+    paths = [Path(folder, *names) for folder in folders]
+    candidates = [file for path in paths for file in (path / "__init__.py", path.with_name(path.name + ".py"))]
+    return next(filter(Path.is_file, candidates), None)

@@ -66,13 +66,11 @@ def alternatives(kind: Kind) -> tuple[Kind, ...]:
 def component_names(kind: Kind) -> frozenset[str]:
     """The kinds of component anywhere in `kind`."""
     match kind:
-        case Component(name=name):
-            return frozenset({name})
         case Union(options=options):
             return frozenset().union(*map(component_names, options))
         case ListOf(item=inner) | Mapping(value=inner):
             return component_names(inner)
-    return frozenset()
+    return frozenset({kind.name} if isinstance(kind, Component) else ())
 
 
 def describe(kind: Kind) -> str:
@@ -86,8 +84,12 @@ def describe(kind: Kind) -> str:
         case Literal(options=options):
             names = [shown(option) for option in options]
             return " or ".join(names) if len(names) == 1 or kind == BOOLEAN else "one of " + ", ".join(names)
-        case ListOf():
-            return f"a list{_length(kind)}: {describe(kind.item)}"
+        case ListOf(item=item, min_length=low, max_length=high):
+            length = f" with at least {low} item{'s' if low > 1 else ''}" if low else ""
+            length = (
+                f" of exactly {low}" if low == high else length + (f" and at most {high}" if high is not None else "")
+            )
+            return f"a list{length}: {describe(item)}"
         case Mapping(value=value):
             return f"a mapping of names to {describe(value)}"
         case Component():
@@ -96,17 +98,9 @@ def describe(kind: Kind) -> str:
             return " or ".join(map(describe, options))
 
 
-def _length(kind: ListOf) -> str:
-    if kind.min_length == kind.max_length:
-        return f" of exactly {kind.min_length}"
-    minimum = f" with at least {kind.min_length} item{'s' if kind.min_length > 1 else ''}" if kind.min_length else ""
-    return minimum + (f" and at most {kind.max_length}" if kind.max_length is not None else "")
-
-
 def shown(value: object) -> str:
     """A value as one types it, truncated to 60 characters."""
     if value is None or isinstance(value, bool):
         return str(value).lower().replace("none", "null")
-    text = repr(value) if isinstance(value, list | dict) else str(value)
-    text = text.replace("\n", "\\n")
+    text = (repr(value) if isinstance(value, list | dict) else str(value)).replace("\n", "\\n")
     return text if len(text) <= 60 else text[:57] + "..."

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlxlab.config.allowlist import AllowedTarget, allowed_targets
+from mlxlab.config.allowlist import allowed_targets
 from mlxlab.config.issues import ConfigIssue, join_key, walk
 from mlxlab.config.schema import types
 from mlxlab.config.schema.signature import Signature, signature
@@ -30,9 +30,9 @@ class Validator:
         if not path:
             self.all_keys = [key for key, value in walk(tree) if not isinstance(value, dict)]
         if "_target_" in tree:  # options of a command have none, and the list is made of all files of conf/
-            partial = allowed_targets().get(target, AllowedTarget()).partial
-            if partial is not None and bool(tree.get("_partial_", False)) != partial:
-                yield ConfigIssue(join_key(path, "_partial_"), f"expected {types.shown(partial)} for {target}")
+            shipped = allowed_targets().get(target)
+            if shipped is not None and bool(tree.get("_partial_", False)) != shipped.partial:
+                yield ConfigIssue(join_key(path, "_partial_"), f"expected {types.shown(shipped.partial)} for {target}")
         for key in tree:
             if key not in known.keys and key not in ("_target_", "_partial_"):
                 yield ConfigIssue(join_key(path, key), self._unknown(str(key), known, path))
@@ -87,7 +87,8 @@ class Validator:
 
 def _serves_as(target: str, kind: str) -> bool:
     """False if conf/ uses `target` only as other kinds of component. A user's own target is checked when built."""
-    roles, name = allowed_targets().get(target, AllowedTarget()).roles(), target.rpartition(".")[2]
+    shipped, name = allowed_targets().get(target), target.rpartition(".")[2]
+    roles = shipped.roles() if shipped is not None else ()
     return name == kind or not roles or (kind in roles and name not in roles)
 
 
