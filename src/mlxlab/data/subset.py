@@ -54,11 +54,6 @@ class ExampleSelection:
             losses = -losses
         return np.sort(ids[np.lexsort((ids, losses))[:count]])
 
-    def keeps(self, seed: int, ids: np.ndarray) -> np.ndarray:
-        """Indices in `ids` (N,) of those to be trained on, in their order; ids may come several times."""
-        chosen = self.chosen(seed, np.unique(ids))
-        return np.arange(len(ids)) if chosen is None else np.flatnonzero(np.isin(ids, chosen))
-
     def _losses(self, known: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Ids, and the loss of each (0 without a source)."""
         if self.source is None:

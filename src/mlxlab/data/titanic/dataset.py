@@ -111,7 +111,9 @@ class TitanicDataset:
         tokens, outcome = cached(path, self._tokenize, _to_bytes, self._from_bytes)
         self._tokens, valid_tokens = tokens[: -len(split.valid)], tokens[-len(split.valid) :]
         self._ids = np.array([row.id for row in split.train])
-        self.shown = select.keeps(seed, self._ids)  # indices into train_rows
+        chosen = select.chosen(seed, self._ids)
+        ids = self._ids if chosen is None else chosen
+        self.shown = np.flatnonzero(np.isin(self._ids, ids))  # indices into train_rows
         self._num_examples, is_subset = len(self.shown) * augment.copies, len(self.shown) < len(split.train)
         if is_subset:
             self.fingerprint = content_key(tokens=self.fingerprint, ids=self._ids[self.shown].tolist())

@@ -1,7 +1,7 @@
 """A tokenizer with one token for every character of a corpus."""
 
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import Literal
 
 import tokenizers
 from tokenizers import decoders, models, processors
@@ -11,10 +11,6 @@ from mlxlab.data.cache import content_key
 from mlxlab.data.tokenizers.fit import Corpus, FittedTokenizer, cached_json, existing_tokenizer, sample_texts
 from mlxlab.data.tokenizers.tokenizer import BOS, EOS, MASK, PAD, Tokenizer
 from mlxlab.errors import DataError
-
-
-class _Content(TypedDict):
-    characters: list[str]
 
 
 @dataclass(frozen=True)
@@ -38,15 +34,15 @@ class CharTokenizerTrainer:
         """As `BPETokenizerTrainer.fit`; the size follows from the corpus alone."""
         if existing := existing_tokenizer(self.path, corpus.pretrained):
             return existing
-        key = content_key(corpus=corpus.key, on_unknown=self.on_unknown, examples=self.train_examples, format=2)
-        content, origin = cached_json(
+        key = content_key(corpus=corpus.key, on_unknown=self.on_unknown, examples=self.train_examples, format=3)
+        characters, origin = cached_json(
             corpus.cache / "tokenizers" / f"characters-{key}.json",
-            _Content,
-            lambda: {"characters": sorted(set().union(*sample_texts(corpus.texts, self.train_examples)))},
+            list[str],
+            lambda: sorted(set().union(*sample_texts(corpus.texts, self.train_examples))),
             _check,
             read=not self.force_retrain,
         )
-        pieces = [PAD, BOS, EOS, MASK, *content["characters"]]
+        pieces = [PAD, BOS, EOS, MASK, *characters]
         pieces += [f"<0x{byte:02X}>" for byte in range(256)] if self.on_unknown == "bytes" else []
         vocabulary = {piece: token for token, piece in enumerate(pieces)}
         inner = tokenizers.Tokenizer(models.BPE(vocabulary, [], byte_fallback=self.on_unknown == "bytes"))
@@ -55,11 +51,10 @@ class CharTokenizerTrainer:
         ends = [(BOS, vocabulary[BOS]), (EOS, vocabulary[EOS])]
         inner.post_processor = processors.TemplateProcessing(single=f"{BOS} $A {EOS}", special_tokens=ends)
         more = "special ones and bytes" if self.on_unknown == "bytes" else "special ones"
-        line = f"tokenizer {origin}: {len(content['characters'])} characters, {len(pieces)} tokens with {more}"
+        line = f"tokenizer {origin}: {len(characters)} characters, {len(pieces)} tokens with {more}"
         return FittedTokenizer(Tokenizer(inner), [line])
 
 
-def _check(content: _Content) -> None:
-    characters = content["characters"]
+def _check(characters: list[str]) -> None:
     if not characters or characters != sorted(set(characters)) or any(len(character) != 1 for character in characters):
         raise DataError("expected distinct characters in order")
