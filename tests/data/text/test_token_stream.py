@@ -13,7 +13,7 @@ TEXTS = texts(50)
 
 def windows_of(source, seed=0, epoch=0, start=EPOCH_START, **more):
     stream = TokenStream(source, ByteTokenizer().encode_documents, END, seed, **more)
-    return [(window.cursors, window.documents) for window in stream.windows(epoch, start)]
+    return [(cursors, documents) for cursors, _, documents in stream.windows(epoch, start)]
 
 
 def read(source, seed=0, epoch=0, **more):

@@ -1,6 +1,6 @@
 """The text of a run: what is trained on and what is validated on, without a document in common."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -8,13 +8,20 @@ from typing import Annotated, Literal
 import numpy as np
 import xxhash
 
-from mlxlab.constraints import Gt, Lt, Size
-from mlxlab.data.text.document import DocumentSource, Position, Windows
-from mlxlab.data.text.sources.mixture import Mixture
+from mlxlab.constraints import Count, Ge, Gt, Lt, MaxLen, MinLen, Size
+from mlxlab.data.batch import check_position
+from mlxlab.data.rng import counter_hash
+from mlxlab.data.text.document import Document, DocumentSource, Position, Windows
 from mlxlab.errors import ConfigError, DataError
 
 SIDE_USES = {"train": "train on", "valid": "validate on"}
 HASH_RANGE = 2**32
+MEAN_CHARACTERS = 1024  # of a document, for the size of windows
+MAX_RATIO = 1e6  # of weights: an epoch lasts until the source of the smallest weight was read once
+MAX_PASSES = 2**20  # over a source in an epoch
+
+# (completed passes, position of the window, documents read of it, characters still due)
+ReaderPosition = tuple[Annotated[int, Ge(0), Lt(MAX_PASSES)], object, Count, int]
 
 
 @dataclass(frozen=True)
@@ -104,3 +111,82 @@ class HoldoutSplit:
         if empty:
             fraction = f"data.validation.fraction={self.fraction:g}"
             raise DataError(f"{self.name}: {fraction} leaves no document to {SIDE_USES[self.side]}")
+
+
+class Mixture:
+    """Several sources by weight: every window holds text of all of them in proportion to their weights.
+
+    An epoch ends when each source was read at least once; sources that end earlier are read again in another order. A
+    source whose weight is small for its size makes epochs long: limit such runs by steps or tokens.
+
+    Args:
+        weights: relative shares of the sources in the characters, each more than 0. Raises ConfigError if they differ
+            by more than a factor of a million.
+        window: approximate number of documents in a window, at 1,024 characters each.
+    """
+
+    def __init__(self, sources: Sequence[DocumentSource], weights: Sequence[float], window: int) -> None:
+        if not max(weights) / MAX_RATIO <= min(weights):
+            raise ConfigError(
+                f"data.mixture: expected weights within a factor of {MAX_RATIO:g} of each other,"
+                f" got {min(weights):g} and {max(weights):g}"
+            )
+        self.sources, self.error_budgets = sources, [budget for source in sources for budget in source.error_budgets]
+        relative = np.array(weights, float) / max(weights)  # the sum of large weights could overflow
+        self.shares = relative / relative.sum()
+        self.window_sizes = [max(round(share * window * MEAN_CHARACTERS), 1) for share in self.shares]
+        self.name = " + ".join(f"{share:.3g} {source.name}" for share, source in zip(self.shares, sources, strict=True))
+        terms = [f"{weight!r} {source.fingerprint}" for weight, source in zip(weights, sources, strict=True)]
+        self.fingerprint = f"{' + '.join(terms)}:{window}"
+        totals = [source.bytes / share for source, share in zip(sources, self.shares, strict=True) if source.bytes]
+        self.bytes = round(max(totals)) if len(totals) == len(sources) else None
+
+    def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
+        """See `DocumentSource`. A position is a list with the `ReaderPosition` of each source."""
+        count = len(self.sources)
+        shape = Annotated[list[ReaderPosition], MinLen(count), MaxLen(count)]
+        starts = check_position([[0, None, 0, 0]] * count if position is None else position, shape)
+        readers = [
+            _Reader(source, number, seed, epoch, start)
+            for number, (source, start) in enumerate(zip(self.sources, starts, strict=True))
+        ]
+        while any(reader.passed == 0 for reader in readers):
+            start = [[reader.passed, reader.window, reader.num_drawn, reader.due] for reader in readers]
+            sized = zip(readers, self.window_sizes, strict=True)
+            yield start, [document for reader, size in sized for document in reader.take(size)]
+
+
+class _Reader:
+    """Reads one source repeatedly, each pass in another order; `passed` counts completed passes."""
+
+    def __init__(self, source: DocumentSource, number: int, seed: int, epoch: int, start: ReaderPosition) -> None:
+        self.source, self.number, self.seed, self.first_pass = source, number, seed, epoch * MAX_PASSES
+        self.passed, self.window, num_drawn, self.due = start
+        self.windows = self._windows()
+        self._next_window()
+        self.num_drawn = num_drawn
+        if num_drawn >= len(self.documents):
+            raise DataError(f"the saved position is malformed: document {num_drawn} of {len(self.documents)}")
+
+    def take(self, size: int) -> list[Document]:
+        """Documents of `size` characters plus those still due; any excess is subtracted next time."""
+        documents: list[Document] = []
+        self.due += size
+        while self.due > 0:
+            document = self.documents[self.num_drawn]
+            documents.append(document)
+            self.num_drawn += 1
+            self.due -= len(document.text)
+            if self.num_drawn == len(self.documents):
+                self._next_window()
+        ids = counter_hash(self.number, np.array([document.id for document in documents], np.int64)) >> np.uint64(1)
+        return [Document(int(number), document.text) for number, document in zip(ids, documents, strict=False)]
+
+    def _windows(self) -> Windows:
+        while True:
+            yield from self.source.windows(self.seed, self.first_pass + self.passed, self.window)
+            self.passed, self.window = self.passed + 1, None
+
+    def _next_window(self) -> None:
+        self.window, self.documents = next(self.windows)
+        self.num_drawn = 0

@@ -39,18 +39,11 @@ class TextEncoder:
         """Writes tokenizer.json and data.json."""
         self.tokenizer.save(folder)
         state = {"format": FORMAT, "masked": self.masked, "seq_len": self.seq_len}
-        state |= {"tokenizer": self.tokenizer.fingerprint, "fingerprint": fingerprint}
-        write_json(folder / "data.json", state)
+        write_json(folder / "data.json", state | {"tokenizer": self.tokenizer.fingerprint, "fingerprint": fingerprint})
 
 
 def restore(folder: Path) -> TextEncoder:
-    """The encoder that `save` wrote.
-
-    Raises:
-        InputNotFoundError: a file is missing.
-        DataError: a file is malformed or of another format.
-        NotAllowedError: the tokenizer is not the saved one.
-    """
+    """The encoder that `save` wrote. Raises NotAllowedError if the tokenizer is not the saved one."""
     path = folder / "data.json"
     state = read_json(path, EncoderState)
     if state["format"] != FORMAT:

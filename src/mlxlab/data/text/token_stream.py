@@ -7,6 +7,7 @@ before it. The usual shuffle buffer, refilled while it is drawn from, has no suc
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, TypedDict
 
 import numpy as np
@@ -40,12 +41,7 @@ class TokenChunk(NamedTuple):
     bytes: int  # of the text; 0 if not known
 
 
-class Window(NamedTuple):
-    """The documents of a window in the order in which they are read, from the first one that is to be read."""
-
-    cursors: list[DocumentCursor]
-    ids: np.ndarray
-    documents: list[Document]
+Window = tuple[list[DocumentCursor], np.ndarray, list[Document]]  # cursors, ids and documents in the order of reading
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ class TokenStream:
     chosen: np.ndarray | None = None
 
     def windows(self, epoch: int, start: DocumentCursor) -> Iterator[Window]:
-        """The windows of the rest of an epoch."""
+        """The windows of the rest of an epoch, each from the first document on that is to be read."""
         before = start["documents_before"]
         for position, documents in self.source.windows(self.seed, epoch if self.limit is None else 0, start["window"]):
             ids = np.array([document.id for document in documents], np.int64)
@@ -78,11 +74,9 @@ class TokenStream:
                 documents, ids = documents[: self.limit - before], ids[: self.limit - before]
             order = np.argsort(counter_hash(self.seed, Stream.WINDOW_SHUFFLE, epoch, ids), kind="stable")
             first = start["document"] if position == start["window"] else 0
-            cursors = [
-                DocumentCursor(window=position, documents_before=before, document=index)
-                for index in range(first, len(documents))
-            ]
-            yield Window(cursors, ids[order[first:]], [documents[index] for index in order[first:]])
+            new_cursor = partial(DocumentCursor, window=position, documents_before=before)
+            cursors = [new_cursor(document=index) for index in range(first, len(documents))]
+            yield cursors, ids[order[first:]], [documents[index] for index in order[first:]]
             before += len(documents)
             if self.limit is not None and before >= self.limit:
                 return
@@ -99,17 +93,14 @@ class TokenStream:
 
 
 class InMemoryTokens:
-    """The chunks of a stream, tokenised once; afterwards its source only determines the order of each epoch.
-
-    `num_tokens` is the number of tokens of an epoch.
-    """
+    """The chunks of a stream, tokenised once; afterwards its source only determines the order of each epoch."""
 
     def __init__(self, stream: TokenStream) -> None:
         self.stream, self.source = stream, stream.source
         chunks = list(stream(0, EPOCH_START))
         ids = np.concatenate([np.zeros(0, np.int64), *(chunk.ids for chunk in chunks)])
         lengths = np.concatenate([np.zeros(0, np.int64), *(chunk.lengths for chunk in chunks)])
-        self.num_tokens = int(lengths.sum())
+        self.num_tokens = int(lengths.sum())  # of an epoch
         self.tokens = np.concatenate([np.zeros(0, np.int32), *(chunk.tokens for chunk in chunks)])
         self.ids, first = np.unique(ids, return_index=True)
         self.lengths, self.ends = lengths[first], np.cumsum(lengths)[first]

@@ -1,12 +1,12 @@
 """The files of a text source: regular files with a fingerprint, whose changes during the run are detected."""
 
 import errno
+import io
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import xxhash
@@ -51,13 +51,8 @@ class FileSet:
         return f"{self.path(index)}:{lines}"
 
     @contextmanager
-    def open(self, index: int) -> Iterator[BinaryIO]:
-        """Opens a file, and checks before and after its use that it has not changed since the run began.
-
-        Raises:
-            DataError: it was deleted, replaced or written to.
-            InputNotFoundError: it cannot be read.
-        """
+    def open(self, index: int) -> Iterator[io.BufferedReader]:
+        """Opens a file. Raises DataError if it changes before or during its use, InputNotFoundError if unreadable."""
         try:
             handle = os.open(self._full_path(index), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             with open(handle, "rb") as file:
@@ -106,9 +101,7 @@ class FileSet:
 
 
 def find_files(source: str) -> FileSet:
-    """The files that a path, folder (with its subfolders) or glob names, without hidden ones and other suffixes.
-
-    Symbolic links to folders are not followed.
+    """The files that a path, folder or glob names, without hidden ones, other suffixes, and links to folders.
 
     Raises:
         InputNotFoundError: no file matches, or one is not a regular file.

@@ -81,14 +81,16 @@ def open_huggingface(
         DataError: the column does not exist.
     """
     if importlib.util.find_spec("datasets") is None:
-        raise ServiceUnavailableError(
-            f"{name}: the hub needs the package datasets (pip install 'mlxlab[hub]'), or {LOCAL}"
-        )
+        message = f"{name}: the hub needs the package datasets (pip install 'mlxlab[hub]'), or {LOCAL}"
+        raise ServiceUnavailableError(message)
     commit = _commit(name, revision)
-    stream = _load(name, config, split, commit)
-    label = "/".join(segment for segment in (name, config, split) if segment) + f"@{commit[:8]}"
-    columns = stream.column_names
-    if columns is not None:
+    splits = _load(name, config, commit)
+    if split not in splits:
+        close = get_close_matches(split, splits, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(f"data.reading.split={split}: {name} has {', '.join(splits)}{hint}")
+    stream, label = splits[split], "/".join(filter(None, (name, config, split))) + f"@{commit[:8]}"
+    if (columns := stream.column_names) is not None:
         if column not in columns:
             raise DataError(f"{label}: {missing_column(column, columns)}")
         stream = stream.select_columns([column])
@@ -102,9 +104,8 @@ def _commit(name: str, revision: str | None) -> str:
     try:
         return HfApi().dataset_info(name, revision=revision, timeout=TIMEOUT).sha or ""
     except GatedRepoError:
-        raise ServiceUnavailableError(
-            f"{name}: a gated data set: request access and run `hf auth login`, or {LOCAL}"
-        ) from None
+        message = f"{name}: a gated data set: request access and run `hf auth login`, or {LOCAL}"
+        raise ServiceUnavailableError(message) from None
     except RevisionNotFoundError:
         raise InputNotFoundError(f"{name}: there is no revision {revision!r} on the hub") from None
     except RepositoryNotFoundError:
@@ -113,23 +114,18 @@ def _commit(name: str, revision: str | None) -> str:
         raise ServiceUnavailableError(f"{name}: the hub cannot be reached ({_first_line(error)}); {LOCAL}") from None
 
 
-def _load(name: str, config: str | None, split: str, commit: str) -> "datasets.IterableDataset":
+def _load(name: str, config: str | None, commit: str) -> "dict[str, datasets.IterableDataset]":
     import datasets
 
     datasets.disable_progress_bars()
     try:
-        splits = datasets.load_dataset(name, config, revision=commit, streaming=True)
+        return datasets.load_dataset(name, config, revision=commit, streaming=True)
     except ValueError as error:
         if "config" in str(error).lower():
             raise ConfigError(f"data.reading.config={config}: {name}: {_first_line(error)}") from None
         raise DataError(f"{name}: {_first_line(error)}") from None
     except (OSError, RuntimeError) as error:
         raise ServiceUnavailableError(f"{name}: the hub cannot be read ({_first_line(error)}); {LOCAL}") from None
-    if split not in splits:
-        close = get_close_matches(split, splits, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise ConfigError(f"data.reading.split={split}: {name} has {', '.join(splits)}{hint}")
-    return splits[split]
 
 
 def _first_line(error: Exception) -> str:

@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Iterator
 from functools import partial
-from typing import BinaryIO
 
 from mlxlab.data.text.document import Document, ErrorBudget
 from mlxlab.data.text.sources.file_set import FileSet, refuse_bomb, suffix_of
@@ -23,11 +22,7 @@ SURROGATE_ESCAPE = re.compile("[\udc80-\udcff]")  # a byte that is not UTF-8, as
 
 
 class LineFiles:
-    """Sequential units that are files.
-
-    Raises:
-        DataError: the column is not in the header of the largest CSV file.
-    """
+    """Sequential units that are files. Raises DataError if the column is not in the header of the largest CSV file."""
 
     def __init__(self, files: FileSet, column: str, error_budget: ErrorBudget) -> None:
         self.files, self.column, self.error_budget = files, column, error_budget
@@ -39,8 +34,8 @@ class LineFiles:
     def read(self, unit: int, cursor: UnitCursor) -> Iterator[tuple[UnitCursor, Document]]:
         if not self.files.sizes[unit]:
             return
-        with self.files.open(unit) as file, self._decompressed(file) as stream:
-            lines = Lines(stream, file)
+        with self.files.open(unit) as file:
+            lines = Lines(file, self.codec)
             try:
                 texts = self._texts(unit, lines)
                 if cursor != (0, 0):
@@ -80,23 +75,15 @@ class LineFiles:
     def _estimate_bytes(self) -> int | None:
         """Total bytes of text, by the compression ratio at the start of the largest file; None if unreadable."""
         largest, total = int(self.files.sizes.argmax()), int(self.files.sizes.sum())
-        with self.files.open(largest) as file, self._decompressed(file) as stream:
+        with self.files.open(largest) as file:
+            lines = Lines(file, self.codec)
             if self.codec is None:
-                self._texts(largest, Lines(stream, file))  # refuses another header
+                self._texts(largest, lines)  # refuses another header
                 return total
             try:
-                return int(total * len(stream.read(4 * BLOCK)) / max(os.lseek(file.fileno(), 0, os.SEEK_CUR), 1))
+                return int(total * len(lines.stream.read(4 * BLOCK)) / max(lines.stored_bytes, 1))
             except OSError:
                 return None
-
-    def _decompressed(self, file: BinaryIO) -> BinaryIO:
-        """A stream that raises OSError where the file is corrupt or truncated."""
-        if self.codec is None:
-            return file
-        import pyarrow
-
-        raw = os.fdopen(os.dup(file.fileno()), "rb", buffering=0)
-        return io.BufferedReader(pyarrow.CompressedInputStream(raw, self.codec), BLOCK)
 
 
 def _csv_text(index: int, num_fields: int, row: list[str]) -> str:
@@ -110,19 +97,25 @@ def _csv_text(index: int, num_fields: int, row: list[str]) -> str:
 
 
 class Lines:
-    """The lines of a stream, with their offset, and a limit on the size of a record.
-
-    Args:
-        file: what the stream decompresses.
+    """The decompressed lines of a file, with their offset, and a limit on the size of a record.
 
     Raises:
         ValueError: more than `MAX_RECORD` bytes since `record_bytes` was last set to 0.
-        OSError: the stream is corrupt or a decompression bomb.
+        OSError: the file is corrupt, truncated or a decompression bomb.
     """
 
-    def __init__(self, stream: BinaryIO, file: BinaryIO) -> None:
-        self.stream, self.file = stream, file
+    def __init__(self, file: io.BufferedReader, codec: str | None) -> None:
+        self.stream, self.file = file, file
         self.offset, self.line, self.record_bytes = 0, 0, 0
+        if codec:
+            import pyarrow
+
+            self.stream = io.BufferedReader(pyarrow.CompressedInputStream(file.raw, codec), BLOCK)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the file that were read so far."""
+        return os.lseek(self.file.fileno(), 0, os.SEEK_CUR)
 
     def seek(self, offset: int, line: int) -> None:
         if self.stream.seekable():
@@ -148,5 +141,5 @@ class Lines:
     def _advance(self, data: bytes) -> bytes:
         self.offset += len(data)
         self.record_bytes += len(data)
-        refuse_bomb(self.offset, os.lseek(self.file.fileno(), 0, os.SEEK_CUR))
+        refuse_bomb(self.offset, self.stored_bytes)
         return data

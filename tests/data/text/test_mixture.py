@@ -5,9 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from mlxlab.data.text.corpus import HoldoutSplit
+from mlxlab.data.text.corpus import HoldoutSplit, Mixture
 from mlxlab.data.text.document import Document
-from mlxlab.data.text.sources.mixture import Mixture
 from mlxlab.errors import ConfigError, DataError
 from support.streams import open_source
 from support.text import documents_of, texts_of, write_texts
@@ -76,13 +75,13 @@ def test_a_mixture_resumes_exactly_at_any_position(sources):
 @pytest.mark.parametrize("position", [0, [], [[0, None, 0, 0]], [[0, None, 10**6, 0]] * 3, [[-1, None, 0, 0]] * 3])
 def test_an_invalid_position_of_a_mixture_is_refused(sources, position):
     with pytest.raises(DataError, match="saved position"):
-        documents_of(Mixture(sources, WEIGHTS), position=position)
+        documents_of(Mixture(sources, WEIGHTS, 4000), position=position)
 
 
 def test_weights_and_parts_are_in_the_fingerprint(sources):
-    known = Mixture(sources, WEIGHTS).fingerprint
-    assert Mixture(sources, [0.6, 0.3, 0.2]).fingerprint != known
-    assert Mixture(sources[::-1], WEIGHTS).fingerprint != known
+    known = Mixture(sources, WEIGHTS, 4000).fingerprint
+    assert Mixture(sources, [0.6, 0.3, 0.2], 4000).fingerprint != known
+    assert Mixture(sources[::-1], WEIGHTS, 4000).fingerprint != known
     assert Mixture(sources, WEIGHTS, window=5).fingerprint != known
 
 
@@ -124,11 +123,11 @@ def test_a_holdout_split_without_documents_is_refused(tmp_path):
 
 
 def test_weights_of_any_size_are_relative(sources):
-    small, large = Mixture(sources, [3.0, 2.0, 1.0]), Mixture(sources, [1.5e308, 1e308, 0.5e308])
+    small, large = Mixture(sources, [3.0, 2.0, 1.0], 4000), Mixture(sources, [1.5e308, 1e308, 0.5e308], 4000)
     np.testing.assert_allclose(small.shares, large.shares, rtol=1e-12)
     assert small.bytes == large.bytes
 
 
 def test_weights_that_would_make_an_epoch_endless_are_refused(sources):
     with pytest.raises(ConfigError, match=r"data\.mixture: expected weights within a factor of 1e\+06"):
-        Mixture(sources, [1e300, 1.0, 1e-300])
+        Mixture(sources, [1e300, 1.0, 1e-300], 4000)
