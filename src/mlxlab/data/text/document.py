@@ -43,14 +43,11 @@ class ErrorBudget:
         self._known_keys: set[Hashable] = set()
 
     def skip(self, key: Hashable, message: str | Callable[[], str]) -> None:
-        """Records a malformed record.
+        """Records a malformed record; raises DataError if `on_error` is strict.
 
         Args:
             key: identifies the record within its source.
             message: its location and the error; a function is called only when they are reported.
-
-        Raises:
-            DataError: `on_error` is strict.
         """
         if self.on_error == "strict":
             line = message() if callable(message) else message
@@ -68,11 +65,7 @@ class ErrorBudget:
             log.warning("skipped %s%s", line, more)
 
     def checked(self, windows: Windows, name: str, whole_epoch: bool) -> Windows:
-        """The windows that have documents.
-
-        Raises:
-            DataError: more than 1 % of the records were skipped, or a whole epoch has no document.
-        """
+        """The windows that have documents; raises DataError if over 1 % were skipped, or a whole epoch has none."""
         empty = whole_epoch
         for position, documents in windows:
             self.valid_records += len(documents)

@@ -24,10 +24,8 @@ class Masker:
     Draws are a function of (seed, epoch, position): a resumed run hides the same tokens.
 
     Args:
+        tokenizer: raises ConfigError if it has no mask token.
         probability: of a token to be hidden; special ones never are.
-
-    Raises:
-        ConfigError: the tokenizer has no mask token.
     """
 
     def __init__(self, tokenizer: Tokenizer, probability: float, seed: int) -> None:
@@ -65,15 +63,11 @@ class Masker:
 
 @dataclass(frozen=True)
 class RowBuilder:
-    """Makes batches of packed rows.
-
-    Args:
-        masker: hides tokens, which are then the targets; None makes each position predict the next token.
-    """
+    """Makes batches of packed rows."""
 
     layout: RowLayout
     vocab_size: int
-    masker: Masker | None = None
+    masker: Masker | None = None  # hides tokens, which are then the targets; None: each predicts the next token
 
     def batch(self, rows: PackedRows, epoch: int) -> Batch:
         """The checked batch of R rows."""

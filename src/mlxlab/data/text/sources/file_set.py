@@ -22,11 +22,7 @@ GLOB_CHARACTERS = "*?["
 
 
 class FileSet:
-    """Files in the order of their names relative to `root`.
-
-    The fingerprint covers the names and sizes of all files, and both ends of at most 1,000 of them; moving the folder
-    does not change it.
-    """
+    """Files in the order of their names relative to `root`."""
 
     def __init__(self, root: Path, names: list[str]) -> None:
         self.root, self.names = root, names
@@ -73,7 +69,7 @@ class FileSet:
             raise self._read_error(index, error) from None
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits."""
+        """A hash of names and sizes, and of both ends of at most 1,000 files; moving the folder does not change it."""
         digest = xxhash.xxh3_64()
         names = self.names if len(self) > 1 else [Path(self.names[0]).suffix]  # one file may be renamed
         for name, size in zip(names, self.sizes, strict=True):

@@ -35,11 +35,7 @@ class RowGroup(NamedTuple):
 
 
 class ParquetFiles:
-    """Sequential units that are row groups. All footers are read at the start.
-
-    Raises:
-        DataError: a file is not Parquet, or the column is missing or holds no text.
-    """
+    """Sequential units that are row groups, from all footers. Raises DataError if the column is missing or no text."""
 
     def __init__(self, files: FileSet, column: str, error_budget: ErrorBudget) -> None:
         self.files, self.column, self.error_budget = files, column, error_budget

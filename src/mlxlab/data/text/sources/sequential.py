@@ -34,11 +34,7 @@ class SequentialUnits(Protocol):
 
 
 class SequentialSource:
-    """A source made of sequential units.
-
-    Args:
-        window: maximum number of documents in a window; fewer if they are long.
-    """
+    """A source made of sequential units, in windows of at most `window` documents, fewer if they are long."""
 
     def __init__(self, units: SequentialUnits, window: int) -> None:
         self.units, self.window = units, window
