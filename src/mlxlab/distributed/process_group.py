@@ -14,7 +14,7 @@ from typing import Literal, TypeVar, cast
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from mlxlab.data.batch import Batch
 from mlxlab.distributed.launch_env import check_parallel
@@ -57,8 +57,8 @@ class ProcessGroup:
             return batch
         self._global_rows = len(batch.example_ids)
         if self.rank < self._global_rows:
-            return _rows(batch, slice(self.rank, None, self.size))
-        first = _rows(batch, slice(1))
+            return tree_map(lambda array: array[self.rank :: self.size], batch)
+        first: Batch = tree_map(lambda array: array[:1], batch)
         return first._replace(loss_weights=np.zeros_like(first.loss_weights))
 
     def all_reduce_sum(self, tree: T, per_example: PerExample) -> tuple[T, PerExample]:
@@ -131,11 +131,6 @@ class ProcessGroup:
                 message = f"{name}: no answer from the other processes within {self.timeout:g} s"
                 print(message + self._save_on_loss(), file=sys.__stderr__, flush=True)
                 os._exit(WorkerLostError.exit_code)
-
-
-def _rows(batch: Batch, rows: slice) -> Batch:
-    tokens, mask, targets, weights, ids = (array[rows] for array in batch[:5])
-    return Batch(tokens, mask, targets, weights, ids, {name: array[rows] for name, array in batch.aux.items()})
 
 
 def bucket_leaves(leaves: list[tuple[str, mx.array]]) -> list[list[tuple[str, mx.array]]]:

@@ -1,18 +1,7 @@
-"""The protocol of callbacks, and what the loop passes to them.
+"""The protocol of callbacks, and what the loop passes to them; docs/architecture.md has the order of events.
 
-    callbacks: on_start, in the order of the config; then the checkpointer
-    until control.stop_reason:
-        for batch in state.data:
-            annotate it for the loss; set the learning rate; seed MLX; take one optimizer step
-            state.record(result)
-            log the running totals, every `log_every` steps and at the end
-            evaluate, at the cadence of the trainer and at the end
-            agree with all processes on requests to stop or save
-            callbacks: on_step, in the order of the config; then the checkpointer
-    callbacks: on_end, in the order of the config; then the checkpointer
-
-The order is a guarantee: a callback sees what earlier ones logged at the same step, and the checkpointer, which the
-loop holds itself, saves what all of them did.
+A callback sees what earlier ones in the config logged at the same step. The checkpointer, which the loop holds itself,
+comes last: it saves what all of them did.
 """
 
 import time

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from itertools import islice
+from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -11,17 +11,16 @@ import numpy as np
 
 from mlxlab.data.batch import Batch, Task
 from mlxlab.ops.cross_entropy import cross_entropy
-from mlxlab.training.device_batch import DeviceBatch, to_device
+from mlxlab.training.device_batch import to_device
 
 
-@dataclass(frozen=True)
-class Evaluation:
+class Evaluation(NamedTuple):
     """Metrics by name; for a classification also ids (N,), targets (N,) and probabilities (N, C) of all examples."""
 
     metrics: dict[str, float]
-    ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    targets: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
-    probabilities: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    ids: np.ndarray = np.zeros(0, np.int64)
+    targets: np.ndarray = np.zeros(0, np.int32)
+    probabilities: np.ndarray = np.zeros((0, 0), np.float32)
 
     @property
     def confusion(self) -> np.ndarray:
@@ -50,7 +49,10 @@ def evaluate(
         for batch in islice(batches, limit):
             if should_stop():
                 return None
-            logits, values = _forward(model, to_device(batch))
+            device_batch = to_device(batch)
+            logits = model(device_batch.tokens, device_batch.segment_ids).astype(mx.float32)
+            values = cross_entropy(logits, device_batch.targets)
+            mx.eval(logits, values)
             weights = batch.loss_weights
             total += float((np.array(values, np.float64) * weights).sum())
             weight += float(weights.sum())
@@ -67,13 +69,6 @@ def evaluate(
         return Evaluation(metrics | ({"bits_per_byte": total / math.log(2) / num_bytes} if num_bytes else {}))
     ids, targets, probabilities = (np.concatenate(arrays) for arrays in zip(*outputs, strict=True))
     return Evaluation({"loss": loss, **classification_metrics(probabilities, targets)}, ids, targets, probabilities)
-
-
-def _forward(model: nn.Module, batch: DeviceBatch) -> tuple[mx.array, mx.array]:
-    logits = model(batch.tokens, batch.segment_ids).astype(mx.float32)
-    values = cross_entropy(logits, batch.targets)
-    mx.eval(logits, values)
-    return logits, values
 
 
 def classification_metrics(probabilities: np.ndarray, targets: np.ndarray) -> dict[str, float]:

@@ -15,7 +15,7 @@ from mlxlab.checkpoint.state import History, Progress, RunningTotals, TrainingSt
 from mlxlab.data.batch import Batch, BatchIterator
 from mlxlab.training.evaluate import Evaluation
 from mlxlab.training.optim.ema import AVERAGE, TRAINED, EMAOptimizer, swap_weights
-from mlxlab.training.optim.optimizers import load_optimizer_state
+from mlxlab.training.optim.optimizers import assign_leaves
 
 EMPTY = np.zeros((0, 0), np.int32)
 NO_ROWS = Batch(EMPTY, EMPTY, EMPTY, EMPTY.astype(np.float32), np.zeros(0, np.int64))
@@ -100,10 +100,10 @@ class TrainState:
         return self.progress.step / self.total_steps if self.total_steps else None
 
     def load_weights(self, weights: dict[str, mx.array], optimizer: dict[str, mx.array]) -> None:
-        """Replaces leaf by leaf, so that a step compiled with the old arrays sees the new ones."""
+        """Replaces leaf by leaf, so that a step compiled with the old arrays sees the new ones. The arrays must fit."""
         weights, optimizer = swap_weights(weights, optimizer, TRAINED, AVERAGE)
         self.model.load_weights(list(weights.items()))
-        load_optimizer_state(self.optimizer, optimizer)
+        assign_leaves(self.optimizer.state, optimizer)
 
     def state_dict(self) -> TrainingState:
         """Everything but weights and optimizer; not a copy."""

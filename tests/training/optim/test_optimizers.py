@@ -1,6 +1,7 @@
 """Laws of every optimizer: what is decayed, that it learns, that a resume changes nothing; and of each its own."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -10,10 +11,11 @@ import pytest
 from mlx.utils import tree_flatten, tree_map
 from omegaconf import OmegaConf
 
+from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import conf_dir
-from mlxlab.errors import ConfigError
+from mlxlab.experiment.start import check_fits
 from mlxlab.training.checkpointer import final_state_digest, saved_arrays
 from mlxlab.training.optim.muon import newton_schulz
 from mlxlab.training.optim.optimizers import flatten_arrays
@@ -132,6 +134,7 @@ def test_the_state_of_another_optimizer_is_refused_in_one_line(saved, resumed):
         make_trainer(optimizer=optimizer_of(name)).init_state(make_model(), RandomBatches())
         for name in (saved, resumed)
     ]
-    with pytest.raises(ConfigError, match="does not fit") as error:
-        states[1].load_weights(*saved_arrays(states[0]))
+    checkpoint = Checkpoint(Path("step-1"), 1, *saved_arrays(states[0]), states[0].state_dict())
+    with pytest.raises(CorruptCheckpointError, match="optimizer array") as error:
+        check_fits(checkpoint, states[1])
     assert "\n" not in str(error.value)

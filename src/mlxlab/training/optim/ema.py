@@ -24,20 +24,20 @@ class EMAOptimizer(optim.Optimizer):
     def __init__(self, optimizer: optim.Optimizer, decay: float) -> None:
         super().__init__()
         self.optimizer, self.decay = optimizer, decay
-        self._average: Tree = {}
-        self._count = {"steps": mx.array(0, mx.uint32)}
+        self._state = {"optimizer": optimizer.state, "average": {}, "count": {"steps": mx.array(0, mx.uint32)}}
 
     def init(self, parameters: Tree) -> None:
         self.optimizer.init(parameters)
-        self._average.update(tree_map(lambda leaf: mx.array(leaf), parameters))
+        self.state["average"].update(tree_map(lambda leaf: mx.array(leaf), parameters))
 
     def apply_gradients(self, gradients: Tree, parameters: Tree) -> Tree:
         after = self.optimizer.apply_gradients(gradients, parameters)
-        n = self._count["steps"].astype(mx.float32)
+        average, count = self.state["average"], self.state["count"]
+        n = count["steps"].astype(mx.float32)
         d = mx.minimum(self.decay, (1 + n) / (10 + n))
-        before, new = flatten_arrays(self._average), flatten_arrays(after)
-        assign_leaves(self._average, {path: d * leaf + (1 - d) * new[path] for path, leaf in before.items()})
-        self._count["steps"] = self._count["steps"] + 1
+        before, new = flatten_arrays(average), flatten_arrays(after)
+        assign_leaves(average, {path: d * leaf + (1 - d) * new[path] for path, leaf in before.items()})
+        count["steps"] = count["steps"] + 1
         return after
 
     @property
@@ -47,14 +47,6 @@ class EMAOptimizer(optim.Optimizer):
     @learning_rate.setter
     def learning_rate(self, learning_rate: float | mx.array) -> None:
         self.optimizer.learning_rate = learning_rate
-
-    @property
-    def state(self) -> Tree:
-        return {"optimizer": self.optimizer.state, "average": self._average, "count": self._count}
-
-    @state.setter
-    def state(self, state: Tree) -> None:
-        raise AttributeError("assign to the leaves of the present state instead")
 
 
 def swap_weights(weights: Leaves, optimizer: Leaves, old: str, new: str) -> tuple[Leaves, Leaves]:

@@ -92,25 +92,6 @@ def has_weight_decay(path: str, weight: mx.array) -> bool:
     return weight.ndim >= 2 and "embed" not in path
 
 
-def load_optimizer_state(optimizer: optim.Optimizer, leaves: dict[str, mx.array]) -> None:
-    """Replaces the state of an initialised optimizer by a saved one, which must fit exactly.
-
-    Raises:
-        ConfigError: names, shapes or dtypes differ: the state is of another optimizer, or of another model.
-    """
-    state, shapes = flatten_arrays(optimizer.state), []
-    for arrays in (state, leaves):
-        shapes.append({name: f"{leaf.dtype} {leaf.shape}".removeprefix("mlx.core.") for name, leaf in arrays.items()})
-    for name in sorted(state.keys() | leaves.keys()):
-        expected, got = (by_name.get(name, "nothing") for by_name in shapes)
-        if expected != got:
-            raise ConfigError(
-                f"the optimizer state of the checkpoint does not fit: {name}: expected {expected}, got {got};"
-                " trainer.optimizer and trainer.ema_decay must stay the same on resume"
-            )
-    assign_leaves(optimizer.state, leaves)
-
-
 def assign_leaves(tree: Tree | list[object], leaves: dict[str, mx.array], prefix: str = "") -> None:
     """Assigns `leaves`, by their paths as in `tree_flatten`, to the arrays of a nested dict or list.
 

@@ -70,15 +70,15 @@ class MicroBatcher:
 
 
 def _sum_micro_batches(micro_batches: list[DeviceBatch], compute: ComputeSums) -> Sums:
-    totals, per_example = compute(micro_batches[0], None)
-    mx.eval(totals, per_example)
-    rows = [per_example]
-    for micro_batch in micro_batches[1:]:
+    totals: Totals | None = None
+    rows: list[PerExample] = []
+    for micro_batch in micro_batches:
         # Evaluated one by one: a graph of all of them would hold all their activations.
         totals, per_example = compute(micro_batch, totals)
         mx.eval(totals, per_example)
         rows.append(per_example)
-    return totals, {name: mx.concatenate([sums[name] for sums in rows]) for name in per_example}
+    assert totals is not None
+    return totals, {name: mx.concatenate([sums[name] for sums in rows]) for name in rows[0]}
 
 
 def split(batch: DeviceBatch, rows: int) -> list[DeviceBatch]:

@@ -29,15 +29,11 @@ Streams = Literal["auto", "one", "two"]
 
 
 def use_two_streams(streams: Streams, model: nn.Module, *, eligible: bool) -> bool:
-    """True if a batch is computed in two halves.
+    """True if a batch is computed in two halves; raises ConfigError if they are demanded for a model with dropout.
 
     Args:
-        streams: auto chooses two where that is faster (Linux without a GPU, two cores) and the model has no dropout.
-        eligible: the step will be compiled, computes in float32, stores all activations and runs in one process; auto
+        eligible: the step is compiled, computes in float32, stores all activations and runs in one process; auto
             needs all of it.
-
-    Raises:
-        ConfigError: two streams for a model with dropout.
     """
     if streams == "two" and has_dropout(model):
         raise ConfigError("trainer.step.cpu_streams=two: expected a model without dropout; use auto")
