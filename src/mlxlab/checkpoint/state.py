@@ -42,22 +42,15 @@ class RunningTotals:
 
 @dataclass
 class History:
-    """Evaluations and logged metrics, which may be NaN.
+    """Evaluations and logged metrics, which may be NaN."""
 
-    Attributes:
-        evaluations: (step, value of the monitored metric) of every evaluation.
-        curve: (step, metrics) for plots, thinned where it gets long; the last point is that of the last log call.
-        best_confusion: counts of the best evaluation of a classification; rows are the true classes.
-        reference: metrics of other models on the same validation data, by name.
-    """
-
-    evaluations: list[tuple[Count, float]] = field(default_factory=list)
-    curve: list[tuple[Count, dict[str, float]]] = field(default_factory=list)
+    evaluations: list[tuple[Count, float]] = field(default_factory=list)  # (step, monitored metric)
+    curve: list[tuple[Count, dict[str, float]]] = field(default_factory=list)  # (step, metrics), thinned
     best: float | None = None
     best_step: Count = 0
     best_metrics: dict[str, float] = field(default_factory=dict)
-    best_confusion: list[list[int]] = field(default_factory=list)
-    reference: dict[str, dict[str, float]] = field(default_factory=dict)
+    best_confusion: list[list[int]] = field(default_factory=list)  # counts; rows are the true classes
+    reference: dict[str, dict[str, float]] = field(default_factory=dict)  # of other models, by name
 
     def add_metrics(self, step: int, metrics: dict[str, float]) -> None:
         if self.curve and self.curve[-1][0] == step:

@@ -8,11 +8,7 @@ RANK_VARIABLES = ("MLX_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
 
 
 def rank() -> int:
-    """The rank of this process; 0 if it was started alone.
-
-    Raises:
-        ConfigError: a variable of the launcher holds no rank.
-    """
+    """The rank of this process, 0 if it was started alone; raises ConfigError if the launcher's variable holds none."""
     for name in RANK_VARIABLES:
         if value := os.environ.get(name, ""):
             if not (value.isascii() and value.isdigit() and len(value) < 7):
@@ -27,11 +23,7 @@ def is_launched() -> bool:
 
 
 def check_parallel(parallel: str) -> None:
-    """Refuses a `trainer.parallel` that this process cannot do.
-
-    Raises:
-        ConfigError: fsdp, or data without a launcher.
-    """
+    """Raises ConfigError for a `trainer.parallel` that this process cannot do: fsdp, or data without a launcher."""
     if parallel == "fsdp":
         raise ConfigError("trainer.parallel=fsdp: not implemented: it needs a backend with sum_scatter; use data")
     if parallel == "data" and not is_launched():

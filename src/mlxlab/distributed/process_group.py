@@ -49,10 +49,7 @@ class ProcessGroup:
             threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def shard(self, batch: Batch) -> Batch:
-        """The rows of a global batch that this rank computes: rank, rank + size, ...
-
-        A row without a target if the batch has fewer rows than ranks.
-        """
+        """The rows of a global batch for this rank: rank, rank + size, ...; if it has none, one row of weight 0."""
         if self.size == 1:
             return batch
         self._global_rows = len(batch.example_ids)
@@ -62,8 +59,7 @@ class ProcessGroup:
         return first._replace(loss_weights=np.zeros_like(first.loss_weights))
 
     def all_reduce_sum(self, tree: T, per_example: PerExample) -> tuple[T, PerExample]:
-        """Sums a tree of float32 arrays over all ranks, and gathers numbers by row of the last shard, (R,), into
-        numbers by row of the global batch, (B,)."""
+        """Sums of a tree of float32 arrays over all ranks; and numbers by row, of the shard (R,) -> the batch (B,)."""
         if self.size == 1:
             return tree, per_example
         indices = mx.arange(self.rank, self._global_rows, self.size)
@@ -147,12 +143,7 @@ def bucket_leaves(leaves: list[tuple[str, mx.array]]) -> list[list[tuple[str, mx
 
 
 def init_process_group(parallel: Literal["none", "data", "fsdp"], timeout: float) -> ProcessGroup:
-    """The group of this process.
-
-    Raises:
-        ConfigError: the process was started with others and `parallel` does not say so, the mode is not implemented,
-            or the host file of the launcher is damaged.
-    """
+    """The group of this process; raises ConfigError if `parallel` does not fit the launch, or for a bad host file."""
     try:
         group = mx.distributed.init()
     except (RuntimeError, ValueError) as error:

@@ -20,17 +20,11 @@ T = TypeVar("T")
 
 @dataclass
 class Control:
-    """Requests to the loop. It acts on them after the current step; they are never saved.
+    """Requests to the loop. It acts on them after the current step; they are never saved."""
 
-    Attributes:
-        stop_reason: ends the run; empty while there is no reason. `done` when a limit of the trainer was reached.
-        stop_signal: number of the signal that asks to stop, 0 if none does.
-        save_requested: asks for a checkpoint of the current step.
-    """
-
-    stop_reason: str = ""
-    stop_signal: int = 0
-    save_requested: bool = False
+    stop_reason: str = ""  # ends the run; "done" when a limit of the trainer was reached
+    stop_signal: int = 0  # number of the signal that asks to stop
+    save_requested: bool = False  # asks for a checkpoint of the current step
 
 
 class ThroughputTimer:
@@ -70,19 +64,13 @@ class ThroughputTimer:
 
 @dataclass(frozen=True)
 class FitContext:
-    """Passed to every callback: what the callbacks of a run share, and constants of the run.
+    """Passed to every callback: what the callbacks of a run share, and constants of the run."""
 
-    Attributes:
-        monitor: the metric that decides which checkpoint is best.
-        labels: names of the classes.
-        metadata: what a checkpoint must carry to be understood later: the config, versions, fingerprints.
-    """
-
-    monitor: str
+    monitor: str  # the metric that decides which checkpoint is best
     tracker: Tracker = field(default_factory=NoTracker)
     control: Control = field(default_factory=Control)
     group: ProcessGroup = field(default_factory=ProcessGroup)
-    labels: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()  # names of the classes
     metadata: RunMetadata = field(default_factory=empty_metadata)
     timer: ThroughputTimer = field(default_factory=ThroughputTimer)
 
@@ -98,13 +86,9 @@ class Callback(Protocol):
     A subclass defines the moments that it needs. It keeps no state that a resumed run would miss: decisions are derived
     from `state`. It asks the loop to stop or to save through `context.control`, and logs through `context.log`. An
     exception ends the run.
-
-    Attributes:
-        runs_on_all_ranks: True if what it does changes training, so that every process must do the same; False for
-            output, which only rank 0 writes.
     """
 
-    runs_on_all_ranks: bool
+    runs_on_all_ranks: bool  # True if it changes training, so that all must do the same; False for output, of rank 0
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
         """Before the first step, or before the first one after a resume; the state is already restored."""

@@ -23,11 +23,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class TrainingLoop:
-    """One fit. The order of operations within a step is a law of its own: resumes are bit-exact only with it.
-
-    Args:
-        seed: of the random numbers of each step.
-    """
+    """One fit. The order of operations within a step is a law of its own: resumes are bit-exact only with it."""
 
     trainer: Trainer
     context: FitContext
@@ -36,7 +32,7 @@ class TrainingLoop:
     task: Task
     callbacks: Sequence[Callback] = ()
     checkpointer: Checkpointer | NoCheckpointer = field(default_factory=NoCheckpointer)
-    seed: int = 0
+    seed: int = 0  # of the random numbers of each step
 
     def __post_init__(self) -> None:
         self.control = self.context.control
@@ -153,10 +149,7 @@ class TrainingLoop:
             )
 
     def _roll_back(self) -> bool:
-        """Loads weights and optimizer of the last good checkpoint; training continues after the batches that diverged.
-
-        False if that was done `max_rollbacks` times already, or there is no checkpoint.
-        """
+        """Loads the weights of the last good checkpoint, to continue with later data; False if no rollback is left."""
         state = self.state
         if state.progress.rollbacks >= self.trainer.max_rollbacks:
             return False

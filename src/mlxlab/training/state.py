@@ -45,23 +45,17 @@ NO_STEP = StepResult(0.0, 0.0, 0.0, True, {}, {})  # where a resumed run only ma
 
 @dataclass
 class TrainState:
-    """The state that a checkpoint restores: weights, optimizer and, as JSON, everything that `state_dict` returns.
-
-    Attributes:
-        total_steps: planned length of the run; None if no limit can be expressed in steps. Not saved.
-        data_state: position in the data after the last step; `data` itself may be one batch ahead. Not saved.
-        before_save: makes durable what a resumed run needs besides the checkpoint.
-    """
+    """The state that a checkpoint restores: weights, optimizer and, as JSON, everything that `state_dict` returns."""
 
     model: nn.Module
     optimizer: optim.Optimizer
     data: BatchIterator
-    total_steps: int | None = None
+    total_steps: int | None = None  # planned; None if no limit can be expressed in steps. Not saved
     progress: Progress = field(default_factory=Progress)
     history: History = field(default_factory=History)
     running: RunningTotals = field(default_factory=RunningTotals)
-    data_state: dict[str, object] = field(default_factory=dict)
-    before_save: Callable[[], None] = lambda: None
+    data_state: dict[str, object] = field(default_factory=dict)  # after the last step; `data` may be one batch ahead
+    before_save: Callable[[], None] = lambda: None  # makes durable what a resumed run needs besides the checkpoint
 
     def record(self, result: StepResult) -> None:
         """Counts one step, at once: where a run rolls back must not depend on when it logs or saves."""

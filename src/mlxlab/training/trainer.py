@@ -70,11 +70,7 @@ class Trainer:
             raise ConfigError("trainer.teachers: expected trainer=distill")
 
     def init_state(self, model: nn.Module, data: BatchIterator, seed: int = 0) -> TrainState:
-        """The state before the first step: the optimizer knows every trainable weight, the length is planned.
-
-        Args:
-            seed: of weights that the loss adds to the model.
-        """
+        """The state before the first step. `seed` is that of weights that the loss adds to the model."""
         self.loss.setup(model, seed)
         optimizer = self.optimizer(learning_rate=self.learning_rate)
         if self.ema_decay is not None:

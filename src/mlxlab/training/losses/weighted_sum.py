@@ -26,11 +26,7 @@ class LinearCoefficient:
         self.start, self.end, self.fraction = start, end, fraction
 
     def __call__(self, progress: float | None) -> float:
-        """The value at `progress`, the fraction of the run that is done.
-
-        Raises:
-            ConfigError: `progress` is None: the length of the run is unknown.
-        """
+        """The value at `progress`, the fraction of the run that is done; raises ConfigError if that is unknown."""
         if progress is None:
             raise ConfigError("trainer.loss: LinearCoefficient needs the length of the run; set trainer.max_steps")
         position = min(progress / self.fraction, 1.0) if self.fraction else 1.0
@@ -108,11 +104,7 @@ class WeightedSumLoss:
 
 
 class CachedForward(nn.Module):
-    """A model that computes its output once for a batch, however many losses call it.
-
-    It lives as long as one call of the loss. It is an `nn.Module` without parameters of its own, so that a loss may
-    use it as the model.
-    """
+    """A model that computes its output once for a batch, however many losses call it; without parameters of its own."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

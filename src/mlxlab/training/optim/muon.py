@@ -1,7 +1,4 @@
-"""Muon (Jordan et al. 2024): orthogonalises the momentum of hidden matrices before it is applied to the weights.
-
-The orthogonalisation is the Newton-Schulz iteration of that work, a quintic polynomial in place of an SVD.
-"""
+"""Muon (Jordan et al. 2024): the momentum of hidden matrices is orthogonalised by a Newton-Schulz iteration, no SVD."""
 
 from typing import Literal
 

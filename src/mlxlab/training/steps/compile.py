@@ -1,8 +1,7 @@
 """Compiled steps: one trace per combination of shapes, up to a limit, and only where compiling saves time.
 
-On a Linux CPU the first trace takes about 15 s (g++ builds 30 to 40 kernels, which are cached in the user's cache
-folder) and saves a quarter of the time of each step. `auto` therefore runs uncompiled until that has taken as long as
-compiling would: the ski-rental rule, at worst twice the time of the better choice. Results are the same there. On GPUs
+On a Linux CPU the first trace takes about 15 s (g++ builds 30 to 40 kernels) and saves a quarter of the time of each
+step. `auto` runs uncompiled for as long: the ski-rental rule, at worst twice the time of the better choice. On GPUs
 kernels are built quickly, and fused ones round differently, so `auto` compiles from the first step.
 """
 
@@ -107,10 +106,7 @@ def has_kernel_compiler() -> bool:
 
 @contextmanager
 def private_kernels() -> Iterator[None]:
-    """Inside, MLX builds its CPU kernels in the user's cache folder.
-
-    In the shared temporary folder other users could plant a library; it is also emptied from time to time.
-    """
+    """Inside, MLX builds its CPU kernels in the user's cache folder: in the shared one others could plant a library."""
     before = os.environ.get("TMPDIR")
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlxlab"
     with suppress(OSError):

@@ -151,9 +151,9 @@ def restore_weights_after(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def activation_checkpointing(model: nn.Module, enabled: bool) -> Iterator[None]:
-    """Inside, if `enabled`, the layers in every list named `layers` are checkpointed. Set their weights before.
+    """Inside, only the inputs of the layers in lists named `layers` are stored (Chen et al. 2016), if `enabled`.
 
-    Only the input of such a layer is stored; it is computed again in the backward pass (Chen et al. 2016).
+    The weights must be set before.
     """
     owners = [module for module in model.modules() if isinstance(module.get("layers"), list)] if enabled else []
     before = [module["layers"] for module in owners]

@@ -30,9 +30,6 @@ CHUNK_ELEMENTS = 1 << 22  # of the weights that are evaluated together; a larger
 class OptimizedStep:
     """Forward pass, backward pass, clipping and optimizer step, with less memory and time than the plain step.
 
-    Losses and gradients of the micro-batches are summed, and divided once by their total weight: the number of
-    micro-batches changes nothing but rounding.
-
     Args:
         max_grad_norm: maximum global norm of the gradient; null does not clip. The norm is logged before clipping.
         accumulate: number of micro-batches, computed one after the other; the step is that of the full batch. auto
@@ -130,7 +127,6 @@ def _add(totals: Totals | None, new: Totals) -> Totals:
 
 
 def _bfloat16_is_usable(forced: bool) -> bool:
-    """bfloat16 products bypass the BLAS on a Linux CPU, and are about 15 times slower than those of float32."""
     if forced or not on_linux_cpu():
         return True
     logger.warning(

@@ -1,7 +1,6 @@
 """Computes both halves of a batch at the same time on a CPU, where MLX runs everything but products on one core.
 
-Each half has its own thread, stream, compiled gradient and BLAS thread. The sums are the same whether the halves are
-computed in parallel or, while nothing is compiled, one after the other. Only for models without dropout: MLX's random
+Each half has its own thread, stream, compiled gradient and BLAS thread. Only for models without dropout: MLX's random
 numbers belong to a thread, and the halves would draw other numbers than the full batch.
 """
 
