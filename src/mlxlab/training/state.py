@@ -11,11 +11,12 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 
+from mlxlab.checkpoint.resume import check_arrays
 from mlxlab.checkpoint.state import History, Progress, RunningTotals, TrainingState
 from mlxlab.data.batch import Batch, BatchIterator
 from mlxlab.training.evaluate import Evaluation
 from mlxlab.training.optim.ema import AVERAGE, TRAINED, EMAOptimizer, swap_weights
-from mlxlab.training.optim.optimizers import assign_leaves
+from mlxlab.training.optim.optimizers import assign_leaves, flatten_arrays
 
 EMPTY = np.zeros((0, 0), np.int32)
 NO_ROWS = Batch(EMPTY, EMPTY, EMPTY, EMPTY.astype(np.float32), np.zeros(0, np.int64))
@@ -94,9 +95,14 @@ class TrainState:
         return self.progress.step / self.total_steps if self.total_steps else None
 
     def load_weights(self, weights: dict[str, mx.array], optimizer: dict[str, mx.array]) -> None:
-        """Replaces leaf by leaf, so that a step compiled with the old arrays sees the new ones. The arrays must fit."""
+        """Replaces leaf by leaf, so that a step compiled with the old arrays sees the new ones.
+
+        Raises:
+            CorruptCheckpointError: the arrays are those of another model or optimizer.
+        """
         weights, optimizer = swap_weights(weights, optimizer, TRAINED, AVERAGE)
         self.model.load_weights(list(weights.items()))
+        check_arrays(optimizer, flatten_arrays(self.optimizer.state), "optimizer")
         assign_leaves(self.optimizer.state, optimizer)
 
     def state_dict(self) -> TrainingState:
