@@ -1,8 +1,7 @@
 """Process groups: several processes take one optimizer step together (data parallel).
 
-All ranks draw the same global batches, and each computes the rows of its shard: neither the order of the data nor the
-sums depend on the number of processes. Losses and gradients are summed over all ranks and divided once by the total
-weight.
+All ranks draw the same global batches, and each computes its rows. Losses and gradients are summed over all ranks and
+divided once by the total weight: neither the order of the data nor the sums depend on the number of processes.
 """
 
 import os
@@ -30,10 +29,9 @@ POLL_SECONDS = 0.25
 class ProcessGroup:
     """The processes that take an optimizer step together; by default this one alone, which communicates nothing.
 
-    They are connected by MLX's collectives (ring over TCP, MPI, NCCL or JACCL), as `mlx.launch` started them, and must
-    call them in the same order. A collective waits forever for a rank that is missing. If one exits, the ring raises
-    an error at once; a rank that hangs is noticed by a thread here. In both cases the function of `on_worker_lost` is
-    called before this process ends with exit code 75.
+    They are connected by MLX's collectives, as `mlx.launch` started them, and must call them in the same order. If a
+    rank exits, the ring raises an error at once; one that hangs is noticed by a thread here. In both cases the function
+    of `on_worker_lost` is called before this process ends with exit code 75.
 
     Args:
         timeout: seconds that a rank waits for the others before it gives up.

@@ -39,10 +39,7 @@ Coefficient = float | LinearCoefficient
 def coefficient_arrays(
     coefficients: Mapping[str, Coefficient], batch: Batch, progress: float | None
 ) -> dict[str, np.ndarray]:
-    """The present value of each coefficient that changes, repeated for each row, (B,) float32.
-
-    An array is an input of a compiled step, a number is not.
-    """
+    """The value of each coefficient that changes, for each row, (B,) float32: arrays are inputs of the step."""
     rows = len(batch.example_ids)
     return {
         name: np.full(rows, coefficient(progress), np.float32)

@@ -1,8 +1,7 @@
 """Exponential moving average of the weights (Polyak and Juditsky 1992), which is evaluated and saved as the model.
 
-The optimizer carries the average, so that a skipped step skips it too and a compiled step sees it. In a checkpoint
-`model.safetensors` holds the average, which the metrics describe and which everything later loads; the trained weights,
-from which a resumed run continues, are saved with the optimizer state.
+The optimizer carries the average, so that a skipped step skips it too and a compiled step sees it. A checkpoint holds
+the average as the model; the trained weights, from which a resumed run continues, are saved with the optimizer state.
 """
 
 import mlx.core as mx

@@ -53,9 +53,7 @@ def cosine(warmup: NonNegative, final_lr_ratio: Fraction, *, peak: float, steps:
 def wsd(
     warmup: NonNegative, decay_fraction: Fraction, final_lr_ratio: Fraction, *, peak: float, steps: int | None
 ) -> LRSchedule:
-    """Warm-up, stable, decay (Hu et al. 2024): the peak, then linear decay at the end of the run.
-
-    If the length of the run is unknown, the learning rate stays at the peak.
+    """Warm-up, peak, then linear decay at the end of the run, if its length is known (WSD, Hu et al. 2024).
 
     Args:
         warmup: steps of linear warm-up; below 1 a fraction of all steps.

@@ -88,13 +88,11 @@ def split(batch: DeviceBatch, rows: int) -> list[DeviceBatch]:
 
 
 def find_max_rows(batch: DeviceBatch, compute: ComputeSums, budget: float) -> int:
-    """The largest of 1, 2, 4, ... rows for which the peak memory of `compute` stays within `budget` bytes.
-
-    Starts at one row and stops before a size that would not fit: exceeding the memory may end the process.
-    """
+    """The largest of 1, 2, 4, ... rows for which the peak memory of `compute` stays within `budget` bytes."""
     restore_random_state = save_random_state()
     rows, count = 1, len(batch.example_ids)
     baseline, peak = mx.get_active_memory(), _peak_bytes(split(batch, 1)[0], compute)
+    # Stops before a size that would not fit: exceeding the memory may end the process.
     while rows < count and baseline + 2 * (peak - baseline) <= budget:
         rows = min(2 * rows, count)
         peak = _peak_bytes(split(batch, rows)[0], compute)
@@ -151,10 +149,7 @@ def restore_weights_after(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def activation_checkpointing(model: nn.Module, enabled: bool) -> Iterator[None]:
-    """Inside, only the inputs of the layers in lists named `layers` are stored (Chen et al. 2016), if `enabled`.
-
-    The weights must be set before.
-    """
+    """Inside, if `enabled`, only the inputs of all `layers` are stored (Chen et al. 2016). Set the weights before."""
     owners = [module for module in model.modules() if isinstance(module.get("layers"), list)] if enabled else []
     before = [module["layers"] for module in owners]
     for module, layers in zip(owners, before, strict=True):

@@ -109,10 +109,7 @@ def apply_if_finite(condition: mx.array, model: nn.Module, optimizer: optim.Opti
 
 
 def stack_scalars(totals: Totals, norm: mx.array, finite: mx.array, per_example: PerExample) -> mx.array:
-    """The numbers of a step as one array (4 + K,) float32, so that the host waits for the device once.
-
-    Loss, weight, norm of the gradient before clipping, 1 if the step was finite, and the K terms of the loss.
-    """
+    """All numbers of a step, and the K terms of the loss: (4 + K,) float32, so that the host waits for them once."""
     terms = [per_example[name].sum() for name in term_names(per_example)]
     return mx.stack([value.astype(mx.float32) for value in (totals["loss"], totals["weight"], norm, finite, *terms)])
 
