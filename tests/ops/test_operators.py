@@ -45,7 +45,7 @@ def both(choose, function, *arrays):
     return results
 
 
-def agree(results, tolerance):
+def assert_near(results, tolerance):
     for ours, expected in zip(*results, strict=True):
         np.testing.assert_allclose(ours, expected, rtol=0, atol=tolerance * max(1, np.abs(expected).max()))
 
@@ -81,13 +81,13 @@ def test_spreading_is_broadcasting(shape):
 @pytest.mark.parametrize("name", ["gelu", "silu"])
 def test_activations_and_their_slopes(choose, name):
     x = mx.concatenate([normal(1000) * 3, mx.array([0.0, -0.0, 1e-35, -1e-35, 30.0, -30.0, 1e4, -1e4])])
-    agree(both(choose, getattr(activations, name), x), 3e-6)
+    assert_near(both(choose, getattr(activations, name), x), 3e-6)
     assert np.isnan(np.array(getattr(activations, name)(mx.array([math.nan])))).all()
 
 
 @pytest.mark.parametrize("kind", ["gelu", "silu"])
 def test_gates_and_their_slopes(choose, kind):
-    agree(both(choose, lambda a, b: activations.glu(kind, a, b), normal(500) * 3, normal(500, seed=1)), 1e-5)
+    assert_near(both(choose, lambda a, b: activations.glu(kind, a, b), normal(500) * 3, normal(500, seed=1)), 1e-5)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -95,7 +95,7 @@ def test_gates_and_their_slopes(choose, kind):
 def test_cross_entropy_and_its_slope(choose, shape, smoothing):
     targets = mx.array(np.random.default_rng(0).integers(0, shape[-1], shape[:-1]))
     logits = normal(*shape) * 5
-    agree(both(choose, lambda logits: cross_entropy(logits, targets, smoothing), logits), 5e-6)
+    assert_near(both(choose, lambda logits: cross_entropy(logits, targets, smoothing), logits), 5e-6)
 
 
 def test_cross_entropy_of_extreme_logits_is_finite_and_of_nan_is_nan(choose):
@@ -112,14 +112,16 @@ def test_cross_entropy_of_extreme_logits_is_finite_and_of_nan_is_nan(choose):
 def test_causal_attention_and_its_slopes(choose, queries, keys, kv_heads):
     """Blocks of queries, a last block that is short, more keys than queries, shared heads."""
     q, k, v = normal(2, 4, queries, 8), normal(2, kv_heads, keys, 8, seed=1), normal(2, kv_heads, keys, 8, seed=2)
-    agree(both(choose, lambda q, k, v: scaled_dot_product_attention(q, k, v, "causal", scale=0.4), q, k, v), 1e-5)
+    assert_near(
+        both(choose, lambda q, k, v: scaled_dot_product_attention(q, k, v, "causal", scale=0.4), q, k, v), 1e-5
+    )
 
 
 def test_attention_with_a_mask_and_its_slopes(choose):
     q, k, v = (normal(2, 4, 20, 8, seed=seed) for seed in range(3))
     real = np.arange(20) < np.array([[20], [7]])
     mask = mx.array(np.where(real, 0, MASK_VALUE).astype(np.float32))[:, None, None]
-    agree(both(choose, lambda q, k, v: scaled_dot_product_attention(q, k, v, mask, scale=0.4), q, k, v), 1e-5)
+    assert_near(both(choose, lambda q, k, v: scaled_dot_product_attention(q, k, v, mask, scale=0.4), q, k, v), 1e-5)
     choose(True)
     assert np.isfinite(
         np.array(scaled_dot_product_attention(q, k, v, mx.full((2, 1, 1, 20), MASK_VALUE), scale=0.4))

@@ -26,11 +26,7 @@ class ResumePolicy:
     allow_data_change: bool
 
     def admit(self, checkpoint: Checkpoint, data: str, tokenizer: str) -> Checkpoint:
-        """The checkpoint for the present data, given by its fingerprints.
-
-        Raises:
-            NotAllowedError: data or tokenizer differ from those at the save.
-        """
+        """The checkpoint for the present data, given by fingerprints; raises NotAllowedError if they differ."""
         state, saved = checkpoint.state, checkpoint.state["metadata"]
         if saved["tokenizer"] != tokenizer:
             digests = f"{saved['tokenizer'][:12]} then, {tokenizer[:12]} now"
@@ -93,11 +89,7 @@ def load_named(name: str, run_dir: Path) -> Checkpoint:
 def check_arrays(saved: Mapping[str, mx.array], expected: Mapping[str, mx.array], owner: str) -> None:
     """Checks names, shapes, dtypes, and that all numbers are finite: MLX loads a wrong shape or dtype without an error.
 
-    Args:
-        owner: "model" or "optimizer", for the message.
-
-    Raises:
-        CorruptCheckpointError: names the first array that does not fit.
+    Raises CorruptCheckpointError for the first array that does not fit; it is one of `owner`: "model" or "optimizer".
     """
     for name in sorted({*saved, *expected}):
         if name not in saved or name not in expected:

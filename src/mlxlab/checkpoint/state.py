@@ -107,8 +107,6 @@ class RunMetadata(TypedDict):
 
 
 class CheckpointState(TrainingState):
-    """The whole document."""
-
     metadata: RunMetadata
 
 

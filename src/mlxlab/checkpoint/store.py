@@ -29,6 +29,7 @@ FOLDER = "checkpoints"  # of a run folder
 EMERGENCY, REPLACED = "-emergency", "-replaced"
 NAME = re.compile(rf"step-(\d{{8,18}})({EMERGENCY})?({REPLACED})?")
 STEP = re.compile(r"step-(\d{1,18})")
+Arrays = dict[str, mx.array]
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class Checkpoint:
 
     path: Path
     step: int
-    weights: dict[str, mx.array]
-    optimizer: dict[str, mx.array]
+    weights: Arrays
+    optimizer: Arrays
     state: CheckpointState
     skipped: tuple[str, ...] = ()
 
@@ -61,8 +62,8 @@ class CheckpointStore:
     def save(
         self,
         step: int,
-        weights: dict[str, mx.array],
-        optimizer: dict[str, mx.array],
+        weights: Arrays,
+        optimizer: Arrays,
         state: CheckpointState,
         *,
         best_step: int = 0,
@@ -113,8 +114,7 @@ class CheckpointStore:
         Until an evaluation has chosen a best one, `best` is the last. Damaged ones are set aside, not deleted.
 
         Raises:
-            CheckpointUnavailableError: there is none, or none is good; the message says what is wrong with each. Or it
-                was written in another format.
+            CheckpointUnavailableError: there is none; none is good, for the reasons named; or it has another format.
         """
         skipped: list[str] = []
         for path in self._candidates(which):
@@ -207,7 +207,7 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
-def _arrays(data: bytes) -> dict[str, mx.array]:
+def _arrays(data: bytes) -> Arrays:
     source = io.BytesIO(data)
     before = sys.getrefcount(source)
     arrays = mx.load(source, format="safetensors")

@@ -71,7 +71,7 @@ def build_session(
     tracker: Tracker | None = None,
     group: ProcessGroup | None = None,
 ) -> Session:
-    """Builds what a config describes.
+    """Builds what a config describes; raises UserError if data, teachers or weights are missing, damaged or do not fit.
 
     Args:
         run_dir: where the data set may write its plots.
@@ -79,9 +79,6 @@ def build_session(
         initialize: draw or load the initial weights; False where those of a checkpoint follow.
         tracker: None records nothing.
         group: the processes that train together; None is this process alone.
-
-    Raises:
-        UserError: data, teachers or pretrained weights are missing, damaged or do not fit together.
     """
     cache = project_root() / ".cache"
     data = build_data(cfg, project_root(), inference_dir or inherited_tokenizer(cfg, cache), run_dir)
@@ -124,10 +121,7 @@ def build_data(cfg: Config, project: Path, tokenizer: Path | None, folder: Path)
 
 
 def build_model(cfg: Config, data: DataModule, shape: Path | None = None) -> Model:
-    """Builds the model of a config for a data set, with random or pretrained weights.
-
-    With `shape`, the inference folder of a run, only the shape of the pretrained model is read: weights follow.
-    """
+    """Builds the model of a config; only the shape of a pretrained one if `shape`, a run's folder, is given."""
     seed, task, node = model_seed(cfg), data.task, dict(cfg["model"])
     mx.random.seed(seed)
     if shape is not None and node.get("pretrained"):

@@ -1,7 +1,6 @@
 """The manifest of a run folder, `manifest.json`: what the run is and how it ended. `STATUS.<status>` is for shells.
 
-Times are seconds since 1970. A run killed with -9 stays RUNNING: its last attempt names host, pid and the start of that
-process, by which `effective_status` detects that it is dead. Neither MLX nor the config is imported here.
+Times are seconds since 1970. A run killed with -9 stays RUNNING; `effective_status` detects that it is dead.
 """
 
 import logging
@@ -181,12 +180,7 @@ class RunManifest:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a run folder.
-
-    Raises:
-        InputNotFoundError: there is none.
-        DataError: it is damaged, or was written in another format.
-    """
+    """The manifest of a run folder; raises InputNotFoundError if there is none, DataError if it is damaged."""
     path = folder / FILE
     try:
         number = read_json(path, dict[str, object]).get("format", 1)

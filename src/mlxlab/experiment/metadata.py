@@ -61,12 +61,7 @@ def run_name(cfg: Config, run_dir: Path) -> str:
 
 
 def run_inputs(cfg: Config, metadata: RunMetadata | None = None, fork: Checkpoint | None = None) -> Inputs:
-    """What the manifest records before training.
-
-    Args:
-        metadata: has the fingerprints of data, tokenizer and teachers; None where nothing is loaded.
-        fork: the checkpoint of another run that this one starts from.
-    """
+    """What the manifest records before training; `fork` is the checkpoint of another run that this one starts from."""
     inputs: Inputs = {
         "overrides": cli_overrides(),
         "parents": lineage(cfg, None if fork is None else fork.path.absolute(), os.environ.get(PARENT, "")),

@@ -1,8 +1,4 @@
-"""Rounds: students trained one after the other, each a run of its own; together they are an ensemble.
-
-A round is an ordinary run with the earlier students as `trainer.distillation.members`. `rounds.json` lists the
-metrics of the completed rounds.
-"""
+"""Rounds: students trained one after the other, each a run with the earlier ones as `trainer.distillation.members`."""
 
 import os
 from collections.abc import Iterator
@@ -47,12 +43,7 @@ class RoundsFile(TypedDict):
 
 
 class DistillationRounds:
-    """The rounds of one run folder. Every rank trains each student; rank 0 evaluates and records.
-
-    Raises:
-        DataError: rounds.json is damaged.
-        ConfigError: a key was changed that may not change on resume.
-    """
+    """The rounds of one run folder. Every rank trains each student; rank 0 evaluates and records."""
 
     def __init__(self, cfg: Config, context: RunContext) -> None:
         self.context, self.folder = context, context.shared_dir
@@ -67,11 +58,7 @@ class DistillationRounds:
         self.state: RoundsFile = {"format": 2, "config": cfg, "choices": group_choices(), "done": done}
 
     def run(self) -> float:
-        """Trains the missing rounds; returns the ensemble's value of the objective.
-
-        Raises:
-            RunInterrupted: a signal ended a round; `resume=auto` resumes that round.
-        """
+        """Trains the missing rounds; returns the ensemble's value of the objective."""
         tracker, done = self.context.build_tracker(self.cfg), len(self.state["done"])
         tags = {"kind": "rounds", "overrides": " ".join(cli_overrides())}
         tracker.start(self.cfg, tags, resumed=self.resumed, name=self.cfg["name"] or f"{self.folder.name} rounds")

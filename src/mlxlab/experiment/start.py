@@ -11,6 +11,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.resume import check_arrays, load_named, resolve_resume
 from mlxlab.checkpoint.store import FOLDER, Checkpoint, CheckpointStore
 from mlxlab.config.check import check, check_stored_config
@@ -56,11 +57,7 @@ class RunContext:
 def distributed_context(
     config: Config, run_dir: Path, manifest: RunManifest, signals: SignalHandler
 ) -> Iterator[RunContext]:
-    """The context of this process among those that were started together; only rank 0 prints.
-
-    Raises:
-        ConfigError: several processes were started although `trainer.parallel` is none, or their backend cannot do it.
-    """
+    """The context of this process among those that were started together; only rank 0 prints."""
     group = init_process_group(config["trainer"]["parallel"], config["trainer"]["worker_timeout"])
     shared_dir = Path(group.broadcast_text(str(run_dir)))
     context = RunContext(run_dir, shared_dir, manifest, signals, group)
@@ -73,7 +70,7 @@ def distributed_context(
 
 @dataclass(frozen=True)
 class Start:
-    """The start of a run.
+    """Where and how a run starts.
 
     Attributes:
         cfg: the config to train with.
@@ -122,9 +119,7 @@ def find_start(requested: Config, context: RunContext) -> Start:
 def resume_config(requested: Config, saved: object, choices: dict[str, str], name: str) -> tuple[Config, Changes]:
     """The saved config with the overrides of the present command line, and the keys that they change.
 
-    Args:
-        choices: config group -> option, as saved with the config.
-        name: where the config was saved, for messages.
+    `choices` (config group -> option) were saved with it; `name` says where, for messages.
     """
     stored = check_stored_config(saved, name)
     cfg, changes = merge_for_resume(stored, requested, cli_overrides(), (choices, group_choices()), conf_dir())
@@ -139,15 +134,19 @@ def check_fits(checkpoint: Checkpoint, state: TrainState) -> None:
     check_arrays(checkpoint.optimizer, optimizer, "optimizer")
 
 
-def reject_misfit(start: Start, resume: str, reason: str, context: RunContext) -> None:
-    """Sets a checkpoint aside that does not fit its own config, where an older one may replace it.
+def reject_misfit(start: Start, state: TrainState, resume: str, context: RunContext) -> bool:
+    """Sets a checkpoint aside whose arrays do not fit the new state, where an older one may replace it; True if so.
 
     Raises:
         ConfigError: it does not fit because the optimizer was changed.
         CheckpointUnavailableError: it was requested by its name.
     """
     assert start.checkpoint is not None
-    path = start.checkpoint.path
+    try:
+        check_fits(start.checkpoint, state)
+        return False
+    except CorruptCheckpointError as error:
+        path, reason = start.checkpoint.path, str(error)
     changed = [key for key in start.changes if key.startswith(("trainer.optimizer", "trainer.ema_decay"))]
     if changed:
         raise ConfigError(f"{', '.join(changed)}: the checkpoint has the state of another optimizer: {reason}")
@@ -157,6 +156,7 @@ def reject_misfit(start: Start, resume: str, reason: str, context: RunContext) -
     if context.group.rank == 0:
         CheckpointStore(path.parent).reject(path)
     context.group.broadcast_text("")  # no rank looks for another one before this one is set aside
+    return True
 
 
 def set_aside_older_results(start: Start, run_dir: Path) -> list[str]:

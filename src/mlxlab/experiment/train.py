@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.resume import ResumePolicy
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
@@ -10,23 +9,9 @@ from mlxlab.config.paths import project_root
 from mlxlab.distillation.teachers import DistillationReport
 from mlxlab.errors import DivergenceError, RunInterrupted
 from mlxlab.experiment.build import Config, Session, build_session, save_inference_config
-from mlxlab.experiment.metadata import (
-    run_inputs,
-    run_metadata,
-    run_name,
-    run_outcome,
-    run_tags,
-    tracked_until_end,
-)
+from mlxlab.experiment.metadata import run_inputs, run_metadata, run_name, run_outcome, run_tags, tracked_until_end
 from mlxlab.experiment.report import log_lines, next_commands, write_report
-from mlxlab.experiment.start import (
-    RunContext,
-    check_fits,
-    find_start,
-    log_config_changes,
-    reject_misfit,
-    set_aside_older_results,
-)
+from mlxlab.experiment.start import RunContext, find_start, log_config_changes, reject_misfit, set_aside_older_results
 from mlxlab.inference.signature import model_signature
 from mlxlab.training.checkpointer import NoCheckpointer, final_state_digest
 from mlxlab.training.state import TrainState
@@ -51,15 +36,11 @@ def train(requested: Config, context: RunContext) -> float:
     )
     data = session.data
     if checkpoint is not None:
-        policy: ResumePolicy = instantiate(cfg["resume_policy"])
+        policy = instantiate(cfg["resume_policy"], ResumePolicy)
         checkpoint = policy.admit(checkpoint, data.fingerprint, data.tokenizer.fingerprint)
     state = session.init_state()
-    if checkpoint is not None:
-        try:
-            check_fits(checkpoint, state)
-        except CorruptCheckpointError as error:
-            reject_misfit(start, requested["resume"], str(error), context)
-            return train(requested, context)  # from an older checkpoint
+    if checkpoint is not None and reject_misfit(start, state, requested["resume"], context):
+        return train(requested, context)  # from an older checkpoint
     log_lines(*session.messages)
     save_inference_config(cfg, data, inference_dir)
     name, metadata = run_name(cfg, run_dir), run_metadata(session, start)

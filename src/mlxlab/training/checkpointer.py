@@ -15,7 +15,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from mlxlab.checkpoint.state import CheckpointState
-from mlxlab.checkpoint.store import Checkpoint, CheckpointStore, step_of
+from mlxlab.checkpoint.store import Arrays, Checkpoint, CheckpointStore, step_of
 from mlxlab.constraints import Size
 from mlxlab.errors import CheckpointUnavailableError, WriteError
 from mlxlab.training.callback import Callback, FitContext
@@ -24,7 +24,6 @@ from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import StepResult, TrainState
 
 logger = logging.getLogger(__name__)
-Arrays = dict[str, mx.array]
 
 
 class NoCheckpointer(Callback):

@@ -149,7 +149,7 @@ def decoder():
     return randomised(Transformer(**SHAPE, num_kv_heads=2, rope_theta=5e5, tie_embeddings=False))
 
 
-def same(a, b):
+def assert_same_weights(a, b):
     np.testing.assert_array_equal(np.array(a(*tokens_and_segments())), np.array(b(*tokens_and_segments())))
 
 
@@ -158,7 +158,7 @@ def same(a, b):
 def test_bert_weights_load_by_both_sets_of_names(tmp_path, encoder, prefix, gamma):
     folder = write(tmp_path, bert_arrays(encoder, prefix, gamma), BERT_CONFIG)
     loaded = load_bert(folder, vocab_size=40, dropout=0.1, hidden_size=8)
-    same(loaded, encoder)
+    assert_same_weights(loaded, encoder)
     np.testing.assert_array_equal(np.array(loaded.pooler.weight), np.array(encoder.pooler.weight))
 
 
@@ -179,14 +179,14 @@ def test_llama_weights_load_with_their_head(tmp_path, decoder):
     head = mx.random.normal((50, 32))
     folder = write(tmp_path, llama_arrays(decoder) | {"lm_head.weight": head}, LLAMA_CONFIG)
     model = load_llama(folder)
-    same(model.backbone, decoder)
+    assert_same_weights(model.backbone, decoder)
     np.testing.assert_array_equal(np.array(model.head.out.weight), np.array(head))
 
 
 def test_a_tied_llama_has_its_embedding_for_a_head(tmp_path, decoder):
     config = LLAMA_CONFIG | {"tie_word_embeddings": True, "rope_theta": None} | {"rope_parameters": {"rope_theta": 5e5}}
     model = load_llama(write(tmp_path, llama_arrays(decoder), config))
-    same(model.backbone, decoder)
+    assert_same_weights(model.backbone, decoder)
     assert tree_flatten(model.head.parameters()) == []
 
 
@@ -203,7 +203,7 @@ def test_shards_are_read_by_their_index(tmp_path, encoder):
     index = {"weight_map": {key: name for name, part in parts.items() for key in part}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     mx.save_safetensors(str(tmp_path / "consolidated.safetensors"), {"of.another.layout": mx.ones((2,))})
-    same(load_bert(str(tmp_path)), encoder)
+    assert_same_weights(load_bert(str(tmp_path)), encoder)
     (tmp_path / "b.safetensors").unlink()
     with pytest.raises(InputNotFoundError, match=r"not found: b\.safetensors"):
         load_bert(str(tmp_path))
@@ -241,7 +241,7 @@ def test_a_classifier_needs_no_pretrained_head(tmp_path, encoder, family):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model = load_model(family, folder, kind="classification")
-    same(model.backbone.encoder if family == "cnn_hybrid" else model.backbone, encoder)
+    assert_same_weights(model.backbone.encoder if family == "cnn_hybrid" else model.backbone, encoder)
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
@@ -269,7 +269,7 @@ def test_a_weight_of_another_shape_fails_by_name(tmp_path, encoder):
 def test_unknown_weights_are_reported_outside_the_layers_and_refused_within(tmp_path, encoder):
     more = bert_arrays(encoder) | {"classifier.weight": mx.ones((2, 32))}
     with pytest.warns(UserWarning, match=r"no such weights: classifier\.weight"):
-        same(load_bert(write(tmp_path, more, BERT_CONFIG)), encoder)
+        assert_same_weights(load_bert(write(tmp_path, more, BERT_CONFIG)), encoder)
     other = bert_arrays(encoder) | {"encoder.layer.0.attention.self.distance.weight": mx.ones((2, 32))}
     with pytest.raises(DataError, match=r"layers\.0\.attention.*is not a weight of this architecture"):
         load_bert(write(tmp_path, other, BERT_CONFIG))
