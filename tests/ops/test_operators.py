@@ -112,9 +112,7 @@ def test_cross_entropy_of_extreme_logits_is_finite_and_of_nan_is_nan(choose):
 def test_causal_attention_and_its_slopes(choose, queries, keys, kv_heads):
     """Blocks of queries, a last block that is short, more keys than queries, shared heads."""
     q, k, v = normal(2, 4, queries, 8), normal(2, kv_heads, keys, 8, seed=1), normal(2, kv_heads, keys, 8, seed=2)
-    assert_near(
-        both(choose, lambda q, k, v: scaled_dot_product_attention(q, k, v, "causal", scale=0.4), q, k, v), 1e-5
-    )
+    assert_near(both(choose, lambda q, k, v: scaled_dot_product_attention(q, k, v, "causal", scale=0.4), q, k, v), 1e-5)
 
 
 def test_attention_with_a_mask_and_its_slopes(choose):
