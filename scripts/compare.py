@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares methods: scripts/compare.py against=NAME NAME=FOLDER NAME=FOLDER ..."""
+"""Compares methods: scripts/compare.py baseline=NAME NAME=FOLDER NAME=FOLDER ..."""
 
 import sys
 from pathlib import Path

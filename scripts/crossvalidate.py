@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Judges an experiment on every fold: `scripts/crossvalidate.py experiment=titanic folds=5 seeds=3`."""
+"""Cross-validates an experiment: `scripts/crossvalidate.py experiment=titanic folds=5 seeds=3`."""
 
 import sys
 from pathlib import Path

@@ -97,12 +97,10 @@ def _number(value: float) -> str:
 
 def _draw(comparison: Comparison, path: Path) -> None:
     """Plots each run and the mean (left), and the gain on the reference with its interval (right)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     names = [method.name for method in comparison.methods]
     figure = Figure(figsize=(9.0, 0.6 * len(names) + 1.4))
-    FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, sharey=True)
     for y, method in enumerate(comparison.methods):
         left.plot(list(method.values.values()), [y] * len(method.values), ".", color="C0", alpha=0.6)

@@ -23,10 +23,7 @@ def known_peak(cache: Path, dtype: str) -> float | None:
 
 
 def measure_peak(cache: Path, dtype: str, seconds: float = 2.0) -> float:
-    """The best FLOP/s of square matrix products within `seconds`; stored in `cache`.
-
-    On a CPU low precision is measured as float32, in which MLX computes its products.
-    """
+    """The best FLOP/s of square matrix products within `seconds`; stored in `cache`."""
     import mlx.core as mx
 
     width, elapsed, best, end = 256, 0.0, 0.0, time.perf_counter() + seconds
@@ -56,6 +53,7 @@ def _key(dtype: str) -> str:
 
 
 def _compute_dtype(dtype: str) -> str:
+    """On a CPU MLX multiplies low precision in float32."""
     import mlx.core as mx
 
     return "float32" if mx.default_device() == mx.Device(mx.cpu) else dtype

@@ -47,12 +47,12 @@ def _evaluate(run: Path, checkpoint: str = "best", max_batches: Size | None = No
         checkpoint: best, last, emergency, step-N, or the path of a checkpoint.
         max_batches: batches at most; null takes all.
     """
-    overrides = dict(arg.removeprefix("data.").split("=", maxsplit=1) for arg in args)
-    for name, text in overrides.items():
-        if not text:
-            raise ConfigError(f"data.{name}=: expected a value")
-        if sum(arg.startswith(f"data.{name}=") for arg in args) > 1:
-            raise ConfigError(f"data.{name}={text}: data.{name} is given twice")
+    overrides: dict[str, str] = {}
+    for arg in args:
+        name, _, text = arg.removeprefix("data.").partition("=")
+        if not text or name in overrides:
+            raise ConfigError(f"{arg}: data.{name} is given twice" if text else f"{arg}: expected a value")
+        overrides[name] = text
     from mlxlab import backend
 
     backend.prepare()

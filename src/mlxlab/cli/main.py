@@ -30,11 +30,9 @@ def main(argv: list[str] | None = None) -> int:
     if verb not in verbs():
         print(f"{verb}: unknown verb{suggestion(verb, verbs())}", file=sys.stderr)
         return ConfigError.exit_code
-    program = importlib.import_module(f"mlxlab.cli.{verb}")
-    if argv is not None:
-        return int(program.main(args))
-    sys.argv[1:] = args  # it owns the process, as a script does
-    return int(program.main())
+    if argv is None:
+        sys.argv[1:] = args  # the verb owns the process, as a script does
+    return int(importlib.import_module(f"mlxlab.cli.{verb}").main(None if argv is None else args))
 
 
 def verbs() -> dict[str, str]:

@@ -92,9 +92,8 @@ def _sync(uri: str | None = None, artifacts: str | None = None, *, args: list[st
         artifacts: where the store keeps artifacts, instead of MLFLOW_ARTIFACT_ROOT.
     """
     address, folders = resolve(uri, artifacts, project_root()), [Path(arg).absolute() for arg in args]
-    if uri is None:
-        for folder in folders:
-            check_store(folder, address)
+    for folder in folders if uri is None else ():
+        check_store(folder, address)
     for line in flush(address, folders):
         print(line, flush=True)
 
