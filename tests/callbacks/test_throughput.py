@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from mlxlab.backend import peak_flops
-from mlxlab.callbacks.throughput import ThroughputMonitor
+from mlxlab.callbacks.throughput import ThroughputMonitor, measure_peak, peak_key, read_peaks
 from mlxlab.config.paths import conf_dir
 from mlxlab.data.batch import Batch
 from mlxlab.models.bert import Bert
@@ -61,10 +60,11 @@ def batch(rows=2, length=16):
     return Batch(tokens, tokens, tokens, tokens.astype(np.float32), np.arange(rows))
 
 
-def logged(folder, model, measure_peak_after, rate=1000.0):
+def logged(folder, model, measure_peak_after, rate=1000.0, dtype="float32"):
     """Everything that the callback logs at a log point, and the seconds that the timer counts meanwhile."""
     run = make_run(model, tracker=Recorder())
     run.state.progress.step = 7
+    run.context.metadata["config"] = {"trainer": {"step": {"dtype": dtype}}}
     result = NO_STEP._replace(batch=batch())
     monitor = ThroughputMonitor(measure_peak_after, cache=folder)
     monitor.on_start(run.context, run.state)
@@ -84,7 +84,7 @@ def test_model_flops_are_logged_once_with_tokens_per_second(tmp_path):
 
 
 def test_the_peak_is_measured_after_a_delay_cached_and_not_timed(tmp_path, monkeypatch):
-    monkeypatch.setattr(peak_flops.measure_peak, "__defaults__", (0.5,))
+    monkeypatch.setattr(measure_peak, "__defaults__", (0.5,))
     model = lm(Transformer(**SHAPE))
     assert "throughput/mfu" not in logged(tmp_path, model, measure_peak_after=60)[1][0]
     assert list(tmp_path.iterdir()) == [], "a short run measures nothing"
@@ -97,15 +97,16 @@ def test_the_peak_is_measured_after_a_delay_cached_and_not_timed(tmp_path, monke
 
 
 def test_the_cached_peak_belongs_to_one_machine_and_setting(tmp_path, monkeypatch):
-    peak = peak_flops.measure_peak(tmp_path, "float32", seconds=0.1)
+    peak = measure_peak(tmp_path, "float32", seconds=0.1)
     assert 1e8 < peak < 1e15
-    assert peak_flops.known_peak(tmp_path, "float32") == peak
+    assert read_peaks(tmp_path) == {peak_key("float32"): peak}
     if mx.default_device() == mx.Device(mx.cpu):
-        assert peak_flops.known_peak(tmp_path, "bfloat16") == peak, "a CPU multiplies in float32"
+        _, [metrics] = logged(tmp_path, lm(Transformer(**SHAPE)), None, dtype="bfloat16")
+        assert "throughput/mfu" in metrics, "a CPU multiplies in float32"
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "77")
-    assert peak_flops.known_peak(tmp_path, "float32") is None
+    assert peak_key("float32") not in read_peaks(tmp_path)
     (tmp_path / "peak.json").write_text("{not json")
-    assert peak_flops.known_peak(tmp_path, "float32") is None
+    assert read_peaks(tmp_path) == {}
 
 
 def test_a_classifier_has_no_flops_per_token(tmp_path):

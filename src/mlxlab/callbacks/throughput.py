@@ -1,11 +1,19 @@
 """Compares the training throughput of a language model with the peak of the machine."""
 
 import logging
+import os
+import platform
 import time
+from contextlib import suppress
 from pathlib import Path
 
-from mlxlab.backend.peak_flops import known_peak, measure_peak
-from mlxlab.constraints import NonNegative
+import mlx.core as mx
+
+from mlxlab import backend
+from mlxlab.constraints import NonNegative, Positive
+from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.files.atomic import write_json
+from mlxlab.files.untrusted import read_json
 from mlxlab.metric_names import TOKENS_PER_SEC
 from mlxlab.models.model import Classifier, Model, training_flops
 from mlxlab.training.callback import Callback, FitContext
@@ -15,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 MODEL_FLOPS = "throughput/model_flops_per_sec"
 MFU = "throughput/mfu"
+PEAKS = "peak.json"  # FLOP/s by machine and setting
+MIN_SECONDS = 0.01  # a shorter product is mostly overhead: the width is doubled
+MAX_WIDTH = 8192
 
 
 class ThroughputMonitor(Callback):
@@ -37,7 +48,7 @@ class ThroughputMonitor(Callback):
     def on_start(self, context: FitContext, state: TrainState) -> None:
         self.start = time.monotonic()
         if _language_model(state) is not None:
-            self.peak = known_peak(self.cache, _dtype(context))
+            self.peak = read_peaks(self.cache).get(peak_key(_dtype(context)))
 
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         model, logged = _language_model(state), state.history.at(state.progress.step)
@@ -58,6 +69,40 @@ def _language_model(state: TrainState) -> Model | None:
 
 
 def _dtype(context: FitContext) -> str:
-    """The dtype in which the step computes."""
+    """The dtype of matrix products in the step: on a CPU MLX multiplies low precision in float32."""
     step = context.metadata["config"].get("trainer", {}).get("step", {})
-    return step.get("dtype") or "float32"
+    return "float32" if mx.default_device() == mx.Device(mx.cpu) else step.get("dtype") or "float32"
+
+
+def measure_peak(cache: Path, dtype: str, seconds: float = 2.0) -> float:
+    """The best FLOP/s of square matrix products within `seconds`; stored in `cache`."""
+    width, elapsed, best, end = 256, 0.0, 0.0, time.perf_counter() + seconds
+    while not best or time.perf_counter() < end:
+        if elapsed < MIN_SECONDS and width < MAX_WIDTH:
+            width *= 2
+            x = mx.random.normal((width, width), key=mx.random.key(0)).astype(getattr(mx, dtype))
+            mx.eval(x, x @ x)
+        start = time.perf_counter()
+        mx.eval(x @ x)
+        elapsed = time.perf_counter() - start
+        best = max(best, 2 * width**3 / elapsed)
+    with suppress(OSError):  # without a cache it is measured again in the next run
+        cache.mkdir(parents=True, exist_ok=True)
+        write_json(cache / PEAKS, read_peaks(cache) | {peak_key(dtype): best})
+    return best
+
+
+def peak_key(dtype: str) -> str:
+    """Machine, device, BLAS, number of threads and dtype: all that the peak depends on."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = os.environ.get("OPENBLAS_NUM_THREADS", cores)
+    name = str(mx.device_info().get("device_name", ""))
+    return ", ".join([platform.node(), name, *backend.describe().values(), f"{threads} threads", dtype])
+
+
+def read_peaks(cache: Path) -> dict[str, float]:
+    """The peaks measured so far; none if their file is missing or damaged."""
+    try:
+        return read_json(cache / PEAKS, dict[str, Positive])
+    except (InputNotFoundError, DataError):
+        return {}

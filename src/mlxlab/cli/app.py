@@ -30,16 +30,12 @@ class Action:
 
     After a bare `*` it may declare: `args`, the further arguments; `command_line`, all of it as a shell reads it;
     `more`, the values of the options of other targets.
-
-    Args:
-        names, forward: see `parse_args`.
-        more: dotted names of other targets whose parameters are options too.
     """
 
     run: Callable[..., int | None]
-    names: tuple[int, int] = (0, 0)
-    forward: str | None = None
-    more: tuple[str, ...] = ()
+    names: tuple[int, int] = (0, 0)  # see `parse_args`
+    forward: str | None = None  # see `parse_args`
+    more: tuple[str, ...] = ()  # dotted names of other targets whose parameters are options too
 
     @property
     def targets(self) -> list[str]:
