@@ -27,7 +27,14 @@ class FileSet:
     def __init__(self, root: Path, names: list[str]) -> None:
         self.root, self.names = root, names
         self.name = self.path(0) if len(names) == 1 else f"{root} ({len(names)} files)"
-        states = [_stat_regular(os.path.join(root, name)) for name in names]
+        try:
+            states = [os.stat(os.path.join(root, name)) for name in names]
+        except OSError as error:
+            raise InputNotFoundError(f"{error.filename}: {error.strerror}") from None
+        for name, state in zip(names, states, strict=True):
+            if not stat.S_ISREG(state.st_mode):
+                kind = describe_file_type(state.st_mode)
+                raise InputNotFoundError(f"{os.path.join(root, name)} is {kind}, expected a regular file")
         self.sizes = np.array([state.st_size for state in states], np.int64)
         self._mtimes = np.array([state.st_mtime_ns for state in states], np.int64)
 
@@ -154,13 +161,3 @@ def _glob(path: Path) -> tuple[Path, list[str]]:
     matches = root.glob(str(Path(*path.parts[fixed:])))
     names = [str(entry.relative_to(root)) for entry in matches if not entry.name.startswith(".") and not entry.is_dir()]
     return root, names
-
-
-def _stat_regular(path: str) -> os.stat_result:
-    try:
-        state = os.stat(path)
-    except OSError as error:
-        raise InputNotFoundError(f"{path}: {error.strerror}") from None
-    if not stat.S_ISREG(state.st_mode):
-        raise InputNotFoundError(f"{path} is {describe_file_type(state.st_mode)}, expected a regular file")
-    return state

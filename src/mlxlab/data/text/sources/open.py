@@ -3,6 +3,7 @@
 import os
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mlxlab.data.input_files import SIGNATURES, suggest_file
@@ -11,7 +12,7 @@ from mlxlab.data.text.sources.file_set import GLOB_CHARACTERS, SUFFIXES, FileSet
 from mlxlab.data.text.sources.huggingface import open_huggingface
 from mlxlab.data.text.sources.line_files import LineFiles
 from mlxlab.data.text.sources.parquet import ParquetFiles
-from mlxlab.data.text.sources.records import DocumentUnit, json_format, text_format
+from mlxlab.data.text.sources.records import DocumentUnit, RecordFormat, json_text, split_lines, text_format
 from mlxlab.data.text.sources.sequential import SequentialSource
 from mlxlab.data.text.sources.text_files import TextFiles
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
@@ -75,8 +76,9 @@ def open_source(
         case ".csv" | ".jsonl.gz" | ".jsonl.zst":
             return SequentialSource(LineFiles(files, text_column, budget), window)
         case ".jsonl" | ".txt":
-            is_json = suffix == ".jsonl"
-            records = json_format(text_column) if is_json else text_format(reading.document_unit, files.sizes)
+            records = text_format(reading.document_unit, files.sizes)
+            if suffix == ".jsonl":
+                records = RecordFormat(split_lines, partial(json_text, text_column), f"json:{text_column}")
             return TextFiles(files, records, budget, window * MEAN_BYTES, fractions)
     raise InputNotFoundError(f"{files.name}: expected a file that ends in {', '.join(SUFFIXES)}")
 

@@ -59,11 +59,6 @@ def text_format(document_unit: DocumentUnit, sizes: np.ndarray) -> RecordFormat:
             return RecordFormat(partial(split_pieces, piece), plain_text, f"text:file,{piece}")
 
 
-def json_format(column: str) -> RecordFormat:
-    """The format of .jsonl files."""
-    return RecordFormat(split_lines, partial(json_text, column), f"json:{column}")
-
-
 def split_after(pattern: re.Pattern[bytes], ahead: int, span: ByteRange) -> Iterator[tuple[int, bytes | None]]:
     """Records that begin after each match of `pattern`: one byte, perhaps with a lookahead of up to `ahead` bytes."""
     position = max(span.begin - 1, 0)
