@@ -11,7 +11,7 @@ import pytest
 
 from mlxlab.data.text.document import Document, ErrorBudget
 from mlxlab.data.text.sources.huggingface import HubShards
-from mlxlab.data.text.sources.sequential import SequentialSource
+from mlxlab.data.text.sources.windows import SequentialSource
 from mlxlab.errors import InputNotFoundError, ServiceUnavailableError
 from support.hub_reading import NAME, TEXTS
 from support.streams import open_source

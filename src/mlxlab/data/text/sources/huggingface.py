@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from mlxlab.data.text.document import Document, ErrorBudget
 from mlxlab.data.text.sources.records import column_text, missing_column
-from mlxlab.data.text.sources.sequential import UNIT_BITS, UnitCursor
+from mlxlab.data.text.sources.windows import UNIT_BITS, UnitCursor
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, ServiceUnavailableError
 
 if TYPE_CHECKING:

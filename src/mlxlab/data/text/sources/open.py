@@ -13,8 +13,7 @@ from mlxlab.data.text.sources.huggingface import open_huggingface
 from mlxlab.data.text.sources.line_files import LineFiles
 from mlxlab.data.text.sources.parquet import ParquetFiles
 from mlxlab.data.text.sources.records import DocumentUnit, RecordFormat, json_text, split_lines, text_format
-from mlxlab.data.text.sources.sequential import SequentialSource
-from mlxlab.data.text.sources.text_files import TextFiles
+from mlxlab.data.text.sources.windows import SequentialSource, TextFiles
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")

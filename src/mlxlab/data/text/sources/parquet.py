@@ -11,7 +11,7 @@ import numpy as np
 from mlxlab.data.text.document import Document, ErrorBudget
 from mlxlab.data.text.sources.file_set import FileSet, refuse_bomb
 from mlxlab.data.text.sources.records import column_text, missing_column
-from mlxlab.data.text.sources.sequential import UnitCursor
+from mlxlab.data.text.sources.windows import UnitCursor
 from mlxlab.errors import DataError
 
 if TYPE_CHECKING:

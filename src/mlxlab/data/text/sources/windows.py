@@ -1,16 +1,12 @@
-"""Text and JSON lines on disk, read in chunks that are permuted in every epoch.
-
-The concatenated files are divided into equal chunks without reading them; a window is `CHUNKS_PER_WINDOW` chunks from
-anywhere. So seeking costs nothing, and small files share windows.
-"""
+"""Windows of documents: from anywhere in uncompressed files, or of units that can only be read forwards."""
 
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import numpy as np
 
-from mlxlab.constraints import Ge, Lt
+from mlxlab.constraints import Count, Ge, Lt
 from mlxlab.data.batch import check_position
 from mlxlab.data.rng import Stream, permutation
 from mlxlab.data.text.document import Document, ErrorBudget, Position, Windows
@@ -20,10 +16,16 @@ from mlxlab.data.text.sources.records import BOM, MAX_RECORD, ByteRange, RecordF
 CHUNKS_PER_WINDOW = 4
 SAMPLE_BYTES = 2**18  # of a file, to estimate how much of it is text
 MIN_FILE_BYTES = 1024  # smaller files count as this size, which limits the files of a window
+UnitCursor = tuple[int, int]  # a position within a unit, defined by the format; (0, 0) is the start
+UNIT_BITS = 40  # bits of a document id that hold its line or row in the unit
+MEAN_CHARACTERS = 4096  # of a document; a window of longer documents holds fewer
 
 
 class TextFiles:
     """A source of uncompressed files whose records can be found from anywhere.
+
+    The concatenated files are divided into equal chunks without reading them, which are permuted in every epoch; a
+    window is `CHUNKS_PER_WINDOW` of them. So seeking costs nothing, and small files share windows.
 
     Args:
         window_bytes: approximate; windows consist of whole records.
@@ -101,3 +103,56 @@ class TextFiles:
                     text_bytes += len(self.records.parse(data or b"").encode())
                     record_bytes += len(data or b"")
         return text_bytes / record_bytes if text_bytes else 1.0
+
+
+class SequentialUnits(Protocol):
+    """Compressed files, CSV files, row groups of Parquet files, shards of the hub: what can only be read forwards."""
+
+    name: str
+    count: int
+    fingerprint: str
+    bytes: int | None
+    error_budget: ErrorBudget
+
+    def read(self, unit: int, cursor: UnitCursor) -> Iterator[tuple[UnitCursor, Document]]:
+        """The documents of a unit from `cursor` on, each with the cursor after it; the text of some may be blank."""
+
+    def check(self, unit: int, /) -> None:
+        """Raises DataError if a unit has changed since the run began."""
+
+
+class SequentialSource:
+    """A source made of sequential units, which are permuted in every epoch.
+
+    A window is the next `window` documents, fewer if they are long, across units if need be.
+    """
+
+    def __init__(self, units: SequentialUnits, window: int) -> None:
+        self.units, self.window = units, window
+        self.name, self.bytes, self.error_budgets = units.name, units.bytes, [units.error_budget]
+        self.fingerprint = f"{units.fingerprint},{window}"
+
+    def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
+        """See `DocumentSource`. A position is [index of the unit in the epoch's order, *cursor]."""
+        return self.units.error_budget.checked(self._read(seed, epoch, position), self.name, position is None)
+
+    def _read(self, seed: int, epoch: int, position: Position) -> Windows:
+        order = permutation(self.units.count, seed, Stream.UNIT_ORDER, epoch)
+        start: Position = [0, 0, 0] if position is None else position
+        first, *cursor = check_position(start, tuple[Annotated[int, Ge(0), Lt(len(order))], Count, Count])
+        documents: list[Document] = []
+        size = 0
+        for index in range(first, len(order)):
+            unit = int(order[index])
+            for after, document in self.units.read(unit, (cursor[0], cursor[1])):
+                if not document.text or document.text.isspace():
+                    continue
+                documents.append(document)
+                size += len(document.text)
+                if len(documents) >= self.window or size >= self.window * MEAN_CHARACTERS:
+                    self.units.check(unit)
+                    yield start, documents
+                    start, documents, size = [index, *after], [], 0
+            cursor = [0, 0]
+        if documents:
+            yield start, documents
