@@ -116,19 +116,14 @@ class PackedBatchIterator:
     """Endless batches, an epoch at a time, all of one shape: the last of several is completed with rows of weight 0.
 
     The position is counted in documents and tokens, so it fits any batch size. Implements `BatchIterator`.
-
-    Args:
-        batch_size: rows of a batch, of all processes together.
-        batches_per_epoch: where known or estimated.
-        row_shuffle_buffer: rows that are permuted together, by `seed`; 0 leaves them in the order of the text.
     """
 
     chunks: TokenStream | InMemoryTokens
     builder: RowBuilder
-    batch_size: int
+    batch_size: int  # rows, of all processes together
     fingerprint: str
-    batches_per_epoch: int | None
-    row_shuffle_buffer: int = 0
+    batches_per_epoch: int | None  # where known or estimated
+    row_shuffle_buffer: int = 0  # rows that are permuted together, by `seed`; 0 leaves them in the order of the text
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -48,21 +48,13 @@ class PackedRows(NamedTuple):
 
 @dataclass(frozen=True)
 class RowLayout:
-    """Row n is tokens n * stride to n * stride + width, the last token of which may only be a target.
+    """Row n is tokens n * stride to n * stride + width, the last token of which may only be a target."""
 
-    Args:
-        length: positions of a row.
-        stride: tokens from the start of a row to the start of the next; below `length` rows overlap.
-        target_shift: 1 where a row has one token more, the target of its last position; else 0.
-        pad_id: pads the last row.
-        number_documents: tell which tokens belong to the same document.
-    """
-
-    length: int
-    stride: int
-    target_shift: int
-    pad_id: int
-    number_documents: bool = False
+    length: int  # positions of a row
+    stride: int  # tokens from the start of a row to the start of the next; below `length` rows overlap
+    target_shift: int  # 1 where a row has one token more, the target of its last position; else 0
+    pad_id: int  # pads the last row
+    number_documents: bool = False  # tell which tokens belong to the same document
 
     @property
     def width(self) -> int:

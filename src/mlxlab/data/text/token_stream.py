@@ -46,21 +46,14 @@ Window = tuple[list[DocumentCursor], np.ndarray, list[Document]]  # cursors, ids
 
 @dataclass(frozen=True)
 class TokenStream:
-    """The documents of a source, shuffled and tokenised as they are needed.
-
-    Args:
-        encode: int32 ids of each text, without special tokens.
-        end_id: the token after every document.
-        limit: maximum number of documents of an epoch, the same ones in each, so their windows come in the same order.
-        chosen: ids of the documents to be read, ascending; None for all.
-    """
+    """The documents of a source, shuffled and tokenised as they are needed."""
 
     source: DocumentSource
-    encode: Callable[[Sequence[str]], list[np.ndarray]]
-    end_id: int
+    encode: Callable[[Sequence[str]], list[np.ndarray]]  # int32 ids of each text, without special tokens
+    end_id: int  # the token after every document
     seed: int
-    limit: int | None = None
-    chosen: np.ndarray | None = None
+    limit: int | None = None  # max documents of an epoch, the same ones in each: their windows come in the same order
+    chosen: np.ndarray | None = None  # ids of the documents to be read, ascending; None for all
 
     def windows(self, epoch: int, start: DocumentCursor) -> Iterator[Window]:
         """The windows of the rest of an epoch, each from the first document on that is to be read."""
