@@ -21,8 +21,7 @@ from mlxlab.constraints import Ge, Le
 from mlxlab.errors import ConfigError
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.flush import check_store, flush, pending_summary
-from mlxlab.tracking.runs.reader import RunReader, RunRow
-from mlxlab.tracking.runs.sqlite_reader import SqliteRunReader
+from mlxlab.tracking.runs.reader import RunReader, RunRow, SqliteRunReader
 from mlxlab.tracking.runs.tables import format_comparison, format_list, format_run
 
 log = logging.getLogger(__name__)

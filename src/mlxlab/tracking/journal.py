@@ -1,7 +1,4 @@
-"""The tracker of `tracking=mlflow`: a journal in the run folder, which another process, the syncer, uploads to MLflow.
-
-MLflow is not imported here: the training process pays for none of it. `records` has the format of the journal.
-"""
+"""The tracker of `tracking=mlflow`: a journal in the run folder, which another process uploads to MLflow."""
 
 import math
 import os

@@ -11,7 +11,7 @@ from mlxlab.cli import runs
 from mlxlab.tracking.mlflow import queue
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.runs.mlflow_reader import MlflowRunReader
-from mlxlab.tracking.runs.sqlite_reader import SqliteRunReader
+from mlxlab.tracking.runs.reader import SqliteRunReader
 from support.tracking import (
     kill_syncer,
     make_journal,
@@ -39,8 +39,13 @@ def stored_runs(project):
     return project
 
 
+def table_rows(table):
+    """The words of each row, without heading and rule."""
+    return [line.replace("|", " ").split() for line in table.splitlines()[2:]]
+
+
 def names(listing):
-    return [line.split()[1] for line in listing.splitlines()[1:]]
+    return [row[1] for row in table_rows(listing)]
 
 
 def test_list_show_and_compare_print_the_runs_of_the_store(stored):
@@ -49,7 +54,8 @@ def test_list_show_and_compare_print_the_runs_of_the_store(stored):
     assert names(runs_py(stored, "list", "status=failed").stdout) == ["run0"]
     by_loss = runs_py(stored, "list", "sort=valid/loss", "experiment=mlxlab", "metrics=valid/loss").stdout
     assert names(by_loss) == ["run2", "run0", "run1"]  # the lowest first, NaN last
-    assert [line.split()[-1] for line in by_loss.splitlines()] == ["valid/loss", "0.25", "0.5", "nan"]
+    assert [row[-1] for row in table_rows(by_loss)] == ["0.25", "0.5", "nan"]
+    assert by_loss.splitlines()[0].endswith("valid/loss |")
 
     [(run_id, uid)] = query_store(
         stored,
@@ -58,13 +64,13 @@ def test_list_show_and_compare_print_the_runs_of_the_store(stored):
     for word in (run_id, run_id[:8], uid[:10], "run2", str(stored / "outputs" / "run2")):
         shown = runs_py(stored, "show", word).stdout
         assert run_id in shown
-        assert ["valid/loss", "0.25", "0.25", "1", "2", "2"] in [line.split() for line in shown.splitlines()]
+        assert ["valid/loss", "0.25", "0.25", "1", "2", "2"] in table_rows(shown)
 
-    diverged = [line.split() for line in runs_py(stored, "show", "run1").stdout.splitlines()]
+    diverged = table_rows(runs_py(stored, "show", "run1").stdout)
     assert ["valid/loss", "nan", "1", "1", "2", "2"] in diverged  # NaN has no part in a range
 
     compared = runs_py(stored, "compare", "run0", "run2").stdout
-    rows = {line.split()[0]: line.split()[1:] for line in compared.splitlines()[1:]}
+    rows = {row[0]: row[1:] for row in table_rows(compared)}
     assert rows["lr"] == ["0.0", "0.2"]
     assert rows["valid/loss"] == ["0.5", "0.25"]
     assert "width" not in rows

@@ -43,12 +43,7 @@ def prepare(address: Address) -> None:
 
 
 class MlflowStore:
-    """An open store. Opening creates the SQLite database unless it exists.
-
-    Raises:
-        StoreUnavailableError: the database cannot be read or written, or has another version's schema.
-        Exception: of MLflow, of a database driver or of the network; see `classify_error`.
-    """
+    """An open store. Opening creates the SQLite database unless it exists; for its errors see `classify_error`."""
 
     def __init__(self, address: Address) -> None:
         prepare(address)
@@ -141,7 +136,6 @@ def clean_params(params: Mapping[str, str]) -> dict[str, str]:
 
 
 def clean_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """Tags within MLflow's limits."""
     return {clean(key): truncate(value, MAX_TAG) for key, value in tags.items()}
 
 

@@ -25,9 +25,7 @@ def download_model(name: str, uri: str | None, project: Path, cache: Path) -> Pa
 
     Downloads are cached by model id, so that an alias that is reassigned gives the new model.
 
-    Args:
-        name: `models:/<name>/<version>`, `models:/<name>@<alias>`, `models:/<model id>` or `runs:/<run id>/best`.
-        uri: the store; None as in `tracking.uri`.
+    Its name is `models:/<name>/<version>`, `models:/<name>@<alias>`, `models:/<model id>` or `runs:/<run id>/best`.
 
     Raises:
         ServiceUnavailableError: there is no store, or it cannot be reached.

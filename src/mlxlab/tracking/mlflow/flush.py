@@ -18,13 +18,9 @@ HANDOVER_SECONDS = 30.0  # that the syncer in the background may take to end
 
 
 def check_store(folder: Path, address: Address) -> None:
-    """Checks that the run in `folder` was recorded for this store.
+    """Raises NotAllowedError if the run in `folder` was recorded for another store, DataError if it is damaged.
 
     A run folder may come from a stranger: the store it names is not used unless the user names it too.
-
-    Raises:
-        DataError: its journal is damaged.
-        NotAllowedError: it was recorded for another store.
     """
     start = read_start(folder / FILE) if (folder / FILE).exists() else None
     if start is None:
@@ -37,10 +33,7 @@ def check_store(folder: Path, address: Address) -> None:
 
 
 def flush(address: Address, folders: list[Path]) -> Iterator[str]:
-    """Uploads all records that are in the journals now; yields lines for the user.
-
-    Args:
-        folders: run folders to add to the queue.
+    """Adds run folders to the queue, and uploads all records that are in its journals now; yields lines for the user.
 
     Raises:
         InputNotFoundError: no run was tracked in one of the folders.

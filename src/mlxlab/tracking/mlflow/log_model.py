@@ -59,11 +59,8 @@ def copy_artifact(folder: Path, name: str, target: Path) -> Path:
     """Copies the file or folder `name` of the run folder into the folder `target`; returns the copy.
 
     Only regular files inside the run folder are read: no path leads out of it, be it absolute, through `..` or through
-    a symbolic link, and no pipe, socket or device is opened.
-
-    Raises:
-        UserError: there is nothing to read.
-        OSError: `target` cannot be written.
+    a symbolic link, and no pipe, socket or device is opened. Raises UserError if there is nothing to read, and OSError
+    if `target` cannot be written.
     """
     root = Path(os.path.realpath(folder))
     source = _resolve(root, root / name)

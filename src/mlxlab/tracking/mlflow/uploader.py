@@ -1,8 +1,7 @@
 """Uploads one journal to its MLflow run, each record exactly once.
 
-The offset up to which it has been uploaded is written to `journal.sync.json` after the store has the records. A record
-that is sent twice, because the syncer died in between, changes nothing: MLflow drops equal metric rows, and everything
-else is set, not added.
+The offset of what is uploaded is written to `journal.sync.json` after the store has the records. If the syncer dies in
+between, records are sent twice, which changes nothing: MLflow drops equal metric rows, and everything else is set.
 """
 
 import fcntl

@@ -1,4 +1,4 @@
-"""Reads any other store through MLflow's client: slower than `sqlite_reader`, with the same results."""
+"""Reads any other store through MLflow's client: slower than plain SQL, with the same results."""
 
 import math
 from collections.abc import Iterator

@@ -3,8 +3,10 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
+from datetime import timedelta
 
+from mlxlab.markdown import markdown_table
 from mlxlab.tracking.mlflow.client import truncate
 from mlxlab.tracking.runs.reader import MetricRange, RunRow
 
@@ -12,24 +14,8 @@ MAX_METRICS = 4  # columns of a list
 _RESULTS = ("test/", "valid/", "train/", "")  # prefixes of metrics, in the order in which they are shown
 
 
-def format_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, right: int = 99) -> str:
-    """Aligned columns; those from index `right` on are aligned to the right."""
-    lines = [head, *rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(w) if i >= right else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
-
-
 def format_list(runs: list[RunRow], metrics: list[str] | None) -> str:
-    """One line per run.
-
-    Args:
-        metrics: columns; None takes those that most of the runs have.
-    """
+    """One line per run; with the columns `metrics`, or those that most of the runs have."""
     keys = metrics or _default_metrics(runs)
     rows = [
         [
@@ -39,13 +25,13 @@ def format_list(runs: list[RunRow], metrics: list[str] | None) -> str:
         ]
         for run in runs
     ]
-    return format_table(["run", "name", "experiment", "status", "started", "took", "parent", *keys], rows, right=7)
+    head = ["run", "name", "experiment", "status", "started", "took", "parent", *keys]
+    return markdown_table(head, rows, "lllllllr")
 
 
 def format_run(run: RunRow, ranges: Mapping[str, MetricRange]) -> str:
     """One run: its facts, its parameters, the range of each metric, its tags."""
     facts = {
-        "run": run.run_id,
         "name": run.name,
         "experiment": run.experiment,
         "status": run.status,
@@ -54,16 +40,17 @@ def format_run(run: RunRow, ranges: Mapping[str, MetricRange]) -> str:
         "folder": run.folder,
         "parent": run.parent,
     }
-    sections = [format_table(["", ""], [[key, value] for key, value in facts.items() if value]).lstrip("\n")]
+    sections = [markdown_table(["run", run.run_id], [[key, value] for key, value in facts.items() if value], "l")]
     metrics = [
         [key, *map(format_number, (run.metrics.get(key), low, high)), str(points), str(last_step)]
         for key, (points, low, high, last_step) in sorted(ranges.items())
     ]
     if metrics:
-        sections.append(format_table(["metric", "latest", "min", "max", "points", "last step"], metrics, right=1))
+        sections.append(markdown_table(["metric", "latest", "min", "max", "points", "last step"], metrics))
     for title, values in (("param", run.params), ("tag", run.tags)):
         if values:
-            sections.append(format_table([title, "value"], [[key, _shorten(values[key])] for key in sorted(values)]))
+            rows = [[key, _shorten(values[key])] for key in sorted(values)]
+            sections.append(markdown_table([title, "value"], rows, "l"))
     return "\n\n".join(sections)
 
 
@@ -76,7 +63,7 @@ def format_comparison(runs: list[RunRow]) -> str:
             rows.append([key, *(_shorten(value, 32) for value in values)])
     for key in sorted({key for run in runs for key in run.metrics}):
         rows.append([key, *(format_number(run.metrics.get(key)) for run in runs)])
-    return format_table(["", *(run.run_id[:8] for run in runs)], rows, right=1)
+    return markdown_table(["run", *(run.run_id[:8] for run in runs)], rows)
 
 
 def format_number(value: float | None) -> str:
@@ -95,11 +82,7 @@ def _format_duration(run: RunRow) -> str:
     end = time.time() * 1000 if run.status == "RUNNING" else run.end
     if run.start is None or end is None:
         return ""
-    seconds = max(0, round((end - run.start) / 1000))
-    if seconds < 60:
-        return f"{seconds} s"
-    hours, minutes = divmod(seconds // 60, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds % 60:02d} s"
+    return str(timedelta(seconds=max(0, round((end - run.start) / 1000))))
 
 
 def _default_metrics(runs: list[RunRow]) -> list[str]:
