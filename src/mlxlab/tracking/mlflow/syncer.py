@@ -152,10 +152,12 @@ def serve(syncer: Syncer) -> set[str]:
         if lines or syncer.records > before or syncer.is_any_run_alive():
             last_work = time.monotonic()
         until = time.monotonic() + pause
-        while (seconds_left := until - time.monotonic()) > 0:
+        while True:  # the last look is just before the next pass: what is handed over is left to the other process
             queue.write_status(syncer.queue, fault or None)
             if queue.handover_requested(syncer.queue):
                 return set(queue.registered(syncer.queue))
+            if (seconds_left := until - time.monotonic()) <= 0:
+                break
             time.sleep(min(seconds_left, 0.5))
     return set(queue.registered(syncer.queue))
 
