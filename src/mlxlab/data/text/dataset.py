@@ -144,8 +144,7 @@ class StreamingTextDataset:
         self.sources = [*lines, *fitted_tokenizer.lines, f"{train.name}: {size}{per_epoch}"]
 
     def baselines(self) -> dict[str, float]:
-        """Empty: there is no simpler method to compare with."""
-        return {}
+        return {}  # there is no simpler method to compare with
 
     def save(self, folder: Path) -> None:
         """Writes tokenizer.json and data.json for inference, and how the vocabulary size was chosen."""

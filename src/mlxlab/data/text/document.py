@@ -17,12 +17,9 @@ Position = object  # JSON that a source understands: where a window begins
 
 
 class Document(NamedTuple):
-    """A text and its number.
+    """A text and its number."""
 
-    `id` is the same in every epoch and unique within its source (in mixtures up to collisions of 63-bit hashes).
-    """
-
-    id: int
+    id: int  # the same in every epoch, unique within its source (in mixtures up to collisions of 63-bit hashes)
     text: str
 
 
