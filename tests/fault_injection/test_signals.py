@@ -178,7 +178,7 @@ def test_a_signal_during_a_long_evaluation_is_handled_within_a_second(shared_ser
     attempt.wait(1.0)
     sent = time.monotonic()
     attempt.send(signal.SIGTERM)
-    while "SIGTERM: finishing the present step" not in attempt.err:
+    while "SIGTERM: finishing the current step" not in attempt.err:
         assert time.monotonic() - sent < 5, "not noticed"
         time.sleep(0.01)
     noticed = time.monotonic() - sent

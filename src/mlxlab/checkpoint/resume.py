@@ -1,4 +1,4 @@
-"""Resolves the name of a checkpoint, the same way for every command; checks that it fits the present data and model."""
+"""Resolves the name of a checkpoint, the same way for every command; checks that it fits the current data and model."""
 
 import re
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ class ResumePolicy:
     allow_data_change: bool
 
     def admit(self, checkpoint: Checkpoint, data: str, tokenizer: str) -> Checkpoint:
-        """The checkpoint for the present data, given by fingerprints; raises NotAllowedError if they differ."""
+        """The checkpoint for the current data, given by fingerprints; raises NotAllowedError if they differ."""
         state, saved = checkpoint.state, checkpoint.state["metadata"]
         if saved["tokenizer"] != tokenizer:
             digests = f"{saved['tokenizer'][:12]} then, {tokenizer[:12]} now"

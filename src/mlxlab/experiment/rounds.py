@@ -157,7 +157,6 @@ class DistillationRounds:
 
     def _write(self) -> None:
         if self.context.group.rank == 0:
-            self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.folder / FILE, self.state, durable=True)
 
 

@@ -1,4 +1,4 @@
-"""Signals: received at once by a thread of their own, acted on after the present step.
+"""Signals: received at once by a thread of their own, acted on after the current step.
 
 A Python handler does not run while MLX evaluates (delays of minutes were measured), so the signals are blocked in every
 thread and one thread receives them with `sigwait`. Threads inherit the mask, so `SignalHandler.start` must precede the
@@ -83,7 +83,7 @@ class SignalHandler:
         self.received.append(number)
         if number in STOP_SIGNALS and self.received.count(number) == 1:
             name = signal.Signals(number).name
-            print(f"\n{name}: finishing the present step, then saving; Ctrl-C again ends at once", file=sys.stderr)
+            print(f"\n{name}: finishing the current step, then saving; Ctrl-C again ends at once", file=sys.stderr)
         self._notify()
 
     def _notify(self) -> None:

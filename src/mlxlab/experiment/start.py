@@ -1,6 +1,6 @@
 """The start of a run: its processes, and where it starts, at step 0, from its checkpoint, or as a fork of another run.
 
-A resumed run takes the config of its checkpoint, changed by what was typed on the present command line.
+A resumed run takes the config of its checkpoint, changed by what was typed on the current command line.
 """
 
 import os
@@ -117,7 +117,7 @@ def find_start(requested: Config, context: RunContext) -> Start:
 
 
 def resume_config(requested: Config, saved: object, choices: dict[str, str], name: str) -> tuple[Config, Changes]:
-    """The saved config with the overrides of the present command line, and the keys that they change.
+    """The saved config with the overrides of the current command line, and the keys that they change.
 
     `choices` (config group -> option) were saved with it; `name` says where, for messages.
     """

@@ -46,13 +46,11 @@ def verify_run(folder: Path, from_start: bool = False) -> Iterator[str]:
 
 def _first_difference(folder: Path, start: Checkpoint | None, end: Checkpoint) -> str:
     """The first array that differs between `end` and training from `start`; "" if none does."""
-    weights, optimizer = saved_arrays(_retrain_between(folder, start, end))
-    for owner, trained, saved in (("model", weights, end.weights), ("optimizer", optimizer, end.optimizer)):
-        for name in sorted({*trained, *saved}):
-            if name not in trained or name not in saved:
-                return f"{owner} {name}"
-            a, b = np.array(trained[name]), np.array(saved[name])
-            if a.dtype != b.dtype or a.tobytes() != b.tobytes():
+    trained = saved_arrays(_retrain_between(folder, start, end))
+    for owner, arrays, saved in zip(("model", "optimizer"), trained, (end.weights, end.optimizer), strict=True):
+        for name in sorted({*arrays, *saved}):
+            a, b = arrays.get(name), saved.get(name)
+            if a is None or b is None or a.dtype != b.dtype or np.array(a).tobytes() != np.array(b).tobytes():
                 return f"{owner} {name}"
     return ""
 
