@@ -170,13 +170,13 @@ def poison(plan: dict[str, Any]) -> None:
 def slow_evaluation(seconds: float) -> None:
     from mlxlab.training import evaluate
 
-    forward = evaluate._forward
+    to_device = evaluate.to_device
 
-    def slow(*args: Any) -> Any:
+    def slow(batch: Any) -> Any:
         time.sleep(seconds)
-        return forward(*args)
+        return to_device(batch)
 
-    evaluate._forward = slow
+    evaluate.to_device = slow
 
 
 def stop_in_step(step: int) -> None:
