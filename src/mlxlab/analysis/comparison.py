@@ -1,19 +1,23 @@
-"""Compares methods by paired t-tests over seeds or folds, with confidence intervals.
+"""Compares methods, as their run folders record them, by paired t-tests over seeds or folds.
 
 Two methods' runs of the same name (`seed 0 fold 3`) form a pair: they share data, split, batch order and initial
 weights. A gain or loss is reported only if the interval excludes 0; a single pair gives no verdict.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from pathlib import Path
+from statistics import fmean, median, stdev
+from typing import TypeVar
 
-from mlxlab.errors import DataError
+from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.experiment import manifest
 from mlxlab.metric_names import lower_is_better
 
 LEVEL = 0.95  # confidence level of the intervals
 TINY = 1e-300
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -169,3 +173,51 @@ def _incomplete_beta(a: float, b: float, x: float) -> float:
         if abs(c * d - 1) < 1e-15:
             break
     return front * fraction / a
+
+
+def find_runs(path: Path) -> list[Path]:
+    """The run folder itself, or all run folders in a folder, as a sweep leaves them; InputNotFoundError without any."""
+    if (path / manifest.FILE).is_file():
+        return [path]
+    if runs := sorted(file.parent for file in path.glob(f"*/{manifest.FILE}")):
+        return runs
+    raise InputNotFoundError(f"{path}: expected a run folder, or a folder of run folders")
+
+
+def method_results(name: str, folders: Sequence[Path], metric: str, best: bool = False) -> MethodResults:
+    """A method's results by seed and fold.
+
+    The speed is the median of the runs' last ones. Parameters and steps are None where the runs differ in them.
+
+    Args:
+        metric: for example `valid/accuracy`, of the last evaluation.
+        best: of the best evaluation instead (`metric` must be the objective): selected on the validation data itself.
+
+    Raises:
+        InputNotFoundError, DataError: a folder has no manifest, a run is not DONE, lacks the metric or is a duplicate.
+    """
+    values: dict[str, float] = {}
+    parameters, steps, folds, speeds = set(), set(), set(), []
+    for folder in folders:
+        fields = manifest.read_manifest(folder)
+        if fields["status"] != "DONE":
+            raise DataError(f"{folder}: {manifest.effective_status(folder)}; expected a run that is DONE")
+        inputs, outcome = fields.get("inputs", {}), fields.get("outcome", {})
+        run = f"seed {inputs.get('seed', '?')}" + (f" fold {inputs.get('fold')}" if inputs.get("folds") else "")
+        if run in values:
+            raise DataError(f"{name}: two runs of {run}, the second is {folder}")
+        metrics = {outcome.get("objective", "none"): outcome.get("best")} if best else outcome.get("final", {})
+        if (value := metrics.get(metric)) is None:
+            known = ", ".join(sorted(metrics)) or "none"
+            raise DataError(f"{folder}: expected {'best ' * best}{metric} in its manifest, got {known}")
+        values[run] = value
+        parameters.add(outcome.get("parameters"))
+        steps.add(outcome.get("steps"))
+        speeds += [speed] if (speed := outcome.get("speed")) else []
+        folds |= {number} if (number := inputs.get("folds")) else set()
+    speed = median(speeds) if speeds else None
+    return MethodResults(name, values, _single(parameters), speed, _single(steps), tuple(sorted(folds)))
+
+
+def _single(values: Collection[T]) -> T | None:
+    return next(iter(values)) if len(values) == 1 else None

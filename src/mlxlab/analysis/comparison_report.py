@@ -30,11 +30,7 @@ def write_report(comparison: Comparison, text: str, folder: Path, name: str) -> 
 
 
 def markdown(comparison: Comparison, command: str, share_of: str | None = None) -> str:
-    """The verdicts as sentences, the table, the statistical test, and the command that reproduces it.
-
-    Args:
-        share_of: the method that counts as 100 %, a teacher for example; None for no columns of shares.
-    """
+    """The verdicts, the table (with shares of the method `share_of`), the test, and the command that reproduces it."""
     full = next((method for method in comparison.methods if method.name == share_of), None)
     rows = [_row(method, comparison, full) for method in comparison.methods]
     lines = [f"- {comparison.sentence(name)}" for name in comparison.gains]

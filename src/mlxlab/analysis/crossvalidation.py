@@ -13,9 +13,8 @@ from statistics import fmean
 from typing import TypedDict
 
 import mlxlab
-from mlxlab.analysis.comparison import MethodResults, compare
+from mlxlab.analysis.comparison import MethodResults, compare, method_results
 from mlxlab.analysis.comparison_report import fold_markdown, markdown, write_report
-from mlxlab.analysis.run_results import method_results
 from mlxlab.config.paths import display_path
 from mlxlab.errors import DataError, InputNotFoundError, UserError, WriteError
 from mlxlab.experiment.manifest import read_manifest

@@ -82,11 +82,7 @@ def one_blas_thread() -> Iterator[None]:
 
 
 def jump_slots(elf: bytes) -> list[tuple[str, int]]:
-    """(symbol, offset from the base address) of every function called through the tables of an ELF64 library.
-
-    Raises:
-        OSError: not an ELF64 library of a known machine.
-    """
+    """(symbol, offset) of every function called through the tables of an ELF64 library; OSError if it is none."""
     machine = struct.unpack_from("<H", elf, 0x12)[0] if elf[:6] == b"\x7fELF\x02\x01" else 0
     if machine not in JUMPS:
         raise OSError(f"not a library of x86-64 or AArch64 (machine {machine})")

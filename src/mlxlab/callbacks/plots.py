@@ -3,11 +3,12 @@
 import io
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mlxlab.checkpoint.state import History
+from mlxlab.data.tokenizers.vocab_size import VocabSizeCurve
 from mlxlab.files.atomic import write_atomic
 from mlxlab.files.untrusted import read_json
 from mlxlab.metric_names import LEARNING_RATE, LOSS, VALID_LOSS
@@ -42,16 +43,6 @@ class LearningCurvePlot(Callback):
             save_figure(context.tracker, plot_confusion(history, context.labels), self.folder / "confusion.png")
 
 
-class SavedCurve(TypedDict):
-    """A vocabulary.json: bytes per token for each vocabulary size, the limits, and the size that was chosen."""
-
-    sizes: list[int]
-    bytes_per_token: list[float]
-    chosen: int
-    reason: str
-    limits: dict[str, int | None]
-
-
 class VocabSizeCurvePlot(Callback):
     """`plots/vocabulary.png`: bytes per token by vocabulary size, the limits, and the size that was chosen."""
 
@@ -63,15 +54,15 @@ class VocabSizeCurvePlot(Callback):
     def on_start(self, context: FitContext, state: TrainState) -> None:
         if not self.curve.is_file() or self.plot.is_file():
             return
-        curve = read_json(self.curve, SavedCurve)
+        curve = read_json(self.curve, VocabSizeCurve)
         figure = new_figure(5.4, 3.6)
         axis = figure.subplots()
-        axis.plot(curve["sizes"], curve["bytes_per_token"], marker=".")
+        axis.plot(curve.sizes, curve.bytes_per_token, marker=".")
         colors = ("tab:green", "tab:orange", "tab:purple")
-        for (name, limit), color in zip(curve["limits"].items(), colors, strict=False):
+        for (name, limit), color in zip(curve.limits.items(), colors, strict=False):
             if limit is not None:
                 axis.axvline(limit, color=color, linewidth=0.9, linestyle="--", label=f"{name} {limit}")
-        axis.axvline(curve["chosen"], color="black", linewidth=1.2, label=f"chosen {curve['chosen']}")
+        axis.axvline(curve.chosen, color="black", linewidth=1.2, label=f"chosen {curve.chosen}")
         axis.set_xscale("log", base=2)
         axis.set(xlabel="tokens in the vocabulary", ylabel="bytes per token", title="size of the vocabulary")
         axis.legend(fontsize=8)

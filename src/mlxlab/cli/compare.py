@@ -14,9 +14,8 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from mlxlab.analysis.comparison import compare
+from mlxlab.analysis.comparison import compare, find_runs, method_results
 from mlxlab.analysis.comparison_report import markdown, write_report
-from mlxlab.analysis.run_results import find_runs, method_results
 from mlxlab.cli.app import Action, command
 from mlxlab.config.paths import project_root
 from mlxlab.config.suggest import suggestion

@@ -1,6 +1,5 @@
 """Checks a config against the signatures of its targets, before anything is imported or created."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,18 +45,13 @@ def config_issues(config: DictConfig, label: LocateKey | None = None) -> list[Co
 
     label = label or key_and_value
     tree, unresolved = resolve(config)
-    if refused := find_disallowed(raw) or find_disallowed(tree) or list(_find_credentials(tree)):
+    # A config is printed, stored and tracked. Keys are looked at too: a mapping holds them as its items.
+    texts = ((path, text) for path, value in walk(tree) for text in (value if isinstance(value, dict) else [value]))
+    secrets = [ConfigIssue(at, CREDENTIALS) for at, text in texts if isinstance(text, str) and has_credentials(text)]
+    if refused := find_disallowed(raw) or find_disallowed(tree) or secrets:
         raise NotAllowedError(format_issues(refused, label))
     issues = unresolved + (list(Validator(got).node(tree, TARGET)) or list(cross_issues(tree)))
     return [ConfigIssue(label(issue.path), issue.message) for issue in issues]
-
-
-def _find_credentials(tree: object) -> Iterator[ConfigIssue]:
-    """Every key or text that holds a URL with a password or token: a config is printed, stored and tracked."""
-    for path, value in walk(tree):
-        texts = value if isinstance(value, dict) else [value]
-        if any(isinstance(text, str) and has_credentials(text) for text in texts):
-            yield ConfigIssue(path, CREDENTIALS)
 
 
 def read_stored_config(path: Path) -> dict[str, Any]:

@@ -72,11 +72,7 @@ class DataModule(Protocol):
 
     @staticmethod
     def restore_encoder(folder: Path) -> Encoder:
-        """The encoder of the data set that was saved in `folder`. May read nothing outside of it.
-
-        Raises:
-            InputNotFoundError, DataError: a file is missing or damaged.
-        """
+        """The encoder saved in `folder`, all that it may read; InputNotFoundError or DataError if it is damaged."""
 
 
 def check_data_module(data: object) -> DataModule:

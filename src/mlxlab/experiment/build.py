@@ -93,10 +93,7 @@ def build_session(
 
 
 def build_data(cfg: Config, project: Path, tokenizer: Path | None, folder: Path) -> DataModule:
-    """Builds the data set of a config for the model of that config.
-
-    Args:
-        tokenizer: folder of the tokenizer to use; None trains one.
+    """Builds the data set of a config for its model, with the tokenizer in the folder `tokenizer`; None trains one.
 
     Raises:
         ConfigError: the objective is not a metric of this task, or the data set lacks a member of `DataModule`.

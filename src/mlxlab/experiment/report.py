@@ -17,12 +17,9 @@ logger = logging.getLogger(__name__)
 
 
 def write_report(state: TrainState, baselines: dict[str, float], folder: Path) -> str:
-    """Writes `summary.md` and `metrics.json`; returns the table as text.
+    """Writes `summary.md` and `metrics.json` with the baselines' accuracy on the same rows; returns the table as text.
 
     `metrics` are those of the best evaluation, `final` those of the last: nothing was chosen by them.
-
-    Args:
-        baselines: accuracy by name, on the same validation rows.
     """
     history, progress = state.history, state.progress
     best = history.best_metrics

@@ -12,17 +12,13 @@ from mlxlab.experiment.build import Config, Session, build_session, save_inferen
 from mlxlab.experiment.metadata import run_inputs, run_metadata, run_name, run_outcome, run_tags, tracked_until_end
 from mlxlab.experiment.report import log_lines, next_commands, write_report
 from mlxlab.experiment.start import RunContext, find_start, log_config_changes, reject_misfit, set_aside_older_results
-from mlxlab.inference.signature import model_signature
+from mlxlab.inference.predict import model_signature
 from mlxlab.training.checkpointer import NoCheckpointer, final_state_digest
 from mlxlab.training.state import TrainState
 
 
 def train(requested: Config, context: RunContext) -> float:
-    """Builds, fits and reports one run; returns the best value of the objective.
-
-    Args:
-        requested: the config of the command line; a resumed run continues with that of its checkpoint.
-    """
+    """Builds, fits and reports one run of the `requested` config; returns the best value of the objective."""
     run_dir, inference_dir = context.run_dir, context.run_dir / "inference"
     start = find_start(requested, context)
     cfg, checkpoint, tracker = start.cfg, start.checkpoint, context.build_tracker(start.cfg)

@@ -58,11 +58,7 @@ class Tracker(Protocol):
         """
 
     def truncate_after(self, step: int) -> None:
-        """Takes back metrics of later steps: a resumed run records them again. -1 takes back all.
-
-        Raises:
-            WriteError: what was recorded cannot be changed.
-        """
+        """Takes back metrics of later steps (-1: all), which a resumed run logs again; WriteError if it cannot."""
 
     def end(self, status: Status) -> None:
         """Closes the run; may wait for the store."""

@@ -19,8 +19,7 @@ from mlxlab.checkpoint.store import Arrays, Checkpoint, CheckpointStore, step_of
 from mlxlab.constraints import Size
 from mlxlab.errors import CheckpointUnavailableError, WriteError
 from mlxlab.training.callback import Callback, FitContext
-from mlxlab.training.optim.ema import AVERAGE, TRAINED, swap_weights
-from mlxlab.training.optim.optimizers import flatten_arrays
+from mlxlab.training.optim.optimizers import AVERAGE, TRAINED, flatten_arrays, swap_weights
 from mlxlab.training.state import StepResult, TrainState
 
 logger = logging.getLogger(__name__)

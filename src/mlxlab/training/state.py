@@ -15,8 +15,7 @@ from mlxlab.checkpoint.resume import check_arrays
 from mlxlab.checkpoint.state import History, Progress, RunningTotals, TrainingState
 from mlxlab.data.batch import Batch, BatchIterator
 from mlxlab.training.evaluate import Evaluation
-from mlxlab.training.optim.ema import AVERAGE, TRAINED, EMAOptimizer, swap_weights
-from mlxlab.training.optim.optimizers import assign_leaves, flatten_arrays
+from mlxlab.training.optim.optimizers import AVERAGE, TRAINED, EMAOptimizer, assign_leaves, flatten_arrays, swap_weights
 
 EMPTY = np.zeros((0, 0), np.int32)
 NO_ROWS = Batch(EMPTY, EMPTY, EMPTY, EMPTY.astype(np.float32), np.zeros(0, np.int64))

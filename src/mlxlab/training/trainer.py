@@ -11,7 +11,7 @@ from mlxlab.constraints import Count, Positive, Share, Size
 from mlxlab.data.batch import BatchIterator
 from mlxlab.errors import ConfigError
 from mlxlab.training.losses.loss import Loss
-from mlxlab.training.optim.ema import EMAOptimizer
+from mlxlab.training.optim.optimizers import EMAOptimizer
 from mlxlab.training.optim.schedules import LRSchedule, Schedule
 from mlxlab.training.state import TrainState
 from mlxlab.training.steps.step import Step

@@ -25,7 +25,6 @@ OTHERS = (
     "mlxlab.experiment.rounds",
     "mlxlab.experiment.run",
     "mlxlab.experiment.train",
-    "mlxlab.inference.signature",
     "mlxlab.tracking.journal",
     "mlxlab.tracking.tracker",
 )

@@ -21,8 +21,7 @@ from mlxlab.models.model import Model, build_head
 from mlxlab.models.transformer import Transformer
 from mlxlab.training.device_batch import DeviceBatch, to_device
 from mlxlab.training.losses.loss import CrossEntropyLoss, cross_entropy
-from mlxlab.training.optim.ema import EMAOptimizer
-from mlxlab.training.optim.optimizers import adamw, flatten_arrays
+from mlxlab.training.optim.optimizers import EMAOptimizer, adamw, flatten_arrays
 from mlxlab.training.steps import optimized
 from mlxlab.training.steps.microbatch import split
 from mlxlab.training.steps.optimized import OptimizedStep

@@ -91,11 +91,7 @@ class PassengerEncoder:
 
 
 def restore(folder: Path) -> PassengerEncoder:
-    """The encoder that `save` wrote.
-
-    Raises:
-        InputNotFoundError, DataError: a file is missing, malformed or of another format, or the two do not match.
-    """
+    """The encoder that `save` wrote; InputNotFoundError or DataError if a file is missing or does not match."""
     path = folder / "data.json"
     state = read_json(path, EncoderState)
     if (state["format"], state["words"], state["labels"]) != (FORMAT, VERSION, list(LABELS)):

@@ -38,11 +38,7 @@ class PassengerSource(NamedTuple):
 
 
 def load_passengers(source: str | None) -> PassengerSource:
-    """Passengers of a CSV file; None loads the real rows, "synthetic" generates some.
-
-    Raises:
-        InputNotFoundError, DataError: `source` is not a valid CSV file.
-    """
+    """Passengers of a CSV file; None loads the real rows, "synthetic" generates some. Raises as `read_csv_source`."""
     if source == "synthetic":
         rows = synthetic_passengers(891)
         line = f"titanic: SYNTHETIC rows, {len(rows)} generated passengers, not the real Titanic (source=synthetic)"

@@ -67,11 +67,7 @@ class BPETokenizerTrainer:
             raise ConfigError(f"data.tokenizer.min_vocab_size={bounds}")
 
     def fit(self, corpus: Corpus) -> FittedTokenizer:
-        """The tokenizer for a corpus; texts after `train_examples` measure the curve.
-
-        Raises:
-            DataError, InputNotFoundError, NotAllowedError: no text, or as `existing_tokenizer`.
-        """
+        """The tokenizer for a corpus; texts after `train_examples` measure the curve. DataError if there is no text."""
         if existing := existing_tokenizer(self.path, corpus.pretrained):
             return existing
         auto = self.vocab_size == "auto"

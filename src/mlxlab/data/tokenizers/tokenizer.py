@@ -43,8 +43,12 @@ class Tokenizer:
         self.vocab_size = max(inner.get_vocab(with_added_tokens=True).values()) + 1
         self.pad_id = self._special("pad") or 0
         self.bos_id, self.eos_id, self.mask_id = self._special("bos"), self._special("eos"), self._special("mask")
-        self.fingerprint = hashlib.sha256(self._json().encode()).hexdigest()[:16]
-        self.alphabet = _alphabet(self._json())
+        text = self._json()
+        self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
+        model = json.loads(text)["model"]
+        characters = frozenset(piece for piece in model["vocab"] if len(piece) == 1)
+        reads_all = model.get("merges") != [] or model.get("byte_fallback") or model.get("unk_token")
+        self.alphabet = None if reads_all or '"ByteLevel"' in text else characters  # of a character tokenizer
 
     @cached_property
     def token_bytes(self) -> tuple[int, ...]:
@@ -138,14 +142,6 @@ def parse_tokenizer(text: str, path: Path) -> Tokenizer:
         return Tokenizer(tokenizers.Tokenizer.from_str(text))
     except Exception as error:  # the library raises nothing narrower
         raise DataError(f"{path}:1:1: is not a tokenizer: {str(error).splitlines()[0][:200]}") from None
-
-
-def _alphabet(text: str) -> frozenset[str] | None:
-    """The characters of a character tokenizer; None if it has bytes, merges or an unknown token."""
-    model = json.loads(text)["model"]
-    if model.get("merges") != [] or model.get("byte_fallback") or model.get("unk_token") or '"ByteLevel"' in text:
-        return None
-    return frozenset(piece for piece in model["vocab"] if len(piece) == 1)
 
 
 def _utf8_length(piece: str) -> int:

@@ -6,7 +6,7 @@ the later merges gives the tokens of the smaller vocabulary. So one training and
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -41,7 +41,7 @@ class VocabSizeCurve:
     bytes_per_token: list[float]
     chosen: int
     reason: str
-    limits: dict[str, int | None] = field(default_factory=dict)  # data, model, elbow; None sets no limit
+    limits: dict[str, int | None]  # data, model, elbow; None sets no limit
 
     def lines(self) -> list[str]:
         """The curve and the reason, for the log."""
@@ -81,11 +81,7 @@ def count_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
 
 
 def shrink(counts: np.ndarray, parents: np.ndarray) -> list[np.ndarray]:
-    """The counts (size,) under every vocabulary of `vocabulary_sizes`, from the counts (V,) under the full one.
-
-    Args:
-        parents: (V, 2) the tokens that each was merged from, as `merge_parents` returns them.
-    """
+    """The counts (size,) under every vocabulary of `vocabulary_sizes`, from those (V,) under the full one."""
     counts, size, shrunk = counts.copy(), len(counts), []
     for smaller in reversed(vocabulary_sizes(size)):
         for token in range(size - 1, smaller - 1, -1):

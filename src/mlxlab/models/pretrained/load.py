@@ -4,17 +4,16 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Required, TypedDict, cast
+from typing import Any, Required, TypedDict, cast
 
 from mlxlab.constraints import Positive, Size
+from mlxlab.data.tokenizers.gguf import tokenizer_from
+from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, NotAllowedError, ServiceUnavailableError
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.files.untrusted import ShapeError, read_json, validate
 from mlxlab.models.layers import ACTIVATIONS, GATES
 from mlxlab.models.pretrained.gguf import gguf_config, read_gguf
-
-if TYPE_CHECKING:
-    from mlxlab.data.tokenizers.tokenizer import Tokenizer
 
 Node = Mapping[str, Any]  # a `model` node of the configuration
 Shape = dict[str, object]
@@ -87,11 +86,8 @@ def tokenizer_dir(name: str, cache: Path) -> Path:
     return folder
 
 
-def pretrained_tokenizer(path: Path) -> "Tokenizer":
+def pretrained_tokenizer(path: Path) -> Tokenizer:
     """The tokenizer of a folder or GGUF file."""
-    from mlxlab.data.tokenizers.gguf import tokenizer_from
-    from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
-
     return Tokenizer(tokenizer_from(read_gguf(path)[1], path)) if path.suffix == ".gguf" else load_tokenizer(path)
 
 

@@ -5,12 +5,14 @@ from typing import Annotated, Any, cast
 
 import mlx.core as mx
 import mlx.optimizers as optim
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_map
 
 from mlxlab.constraints import MaxLen, MinLen, NonNegative, Positive, Share
 from mlxlab.errors import ConfigError
 
 Tree = dict[str, Any]  # of arrays, nested; MLX gives it no narrower type
+Leaves = dict[str, mx.array]
+AVERAGE, TRAINED = "average.", "trained."  # prefixes in the optimizer state: in memory; in a checkpoint
 Betas = Annotated[list[Share], MinLen(2), MaxLen(2)]
 
 
@@ -111,3 +113,49 @@ def flatten_arrays(tree: Tree | list[object]) -> dict[str, mx.array]:
     """The arrays of a nested dict or list by path."""
     leaves = cast(list[tuple[str, object]], tree_flatten(tree))
     return {path: leaf for path, leaf in leaves if isinstance(leaf, mx.array)}
+
+
+class EMAOptimizer(optim.Optimizer):
+    """Wraps an optimizer; after each of its steps average <- d average + (1 - d) weights (Polyak and Juditsky 1992).
+
+    d is min(decay, (1 + n) / (10 + n)) after n steps, so that the initial weights do not dominate a short run. The
+    average is evaluated and saved as the model; the trained weights are saved with the optimizer state. As it is part
+    of the optimizer, a skipped step skips it too and a compiled step sees it.
+    """
+
+    def __init__(self, optimizer: optim.Optimizer, decay: float) -> None:
+        super().__init__()
+        self.optimizer, self.decay = optimizer, decay
+        self._state = {"optimizer": optimizer.state, "average": {}, "count": {"steps": mx.array(0, mx.uint32)}}
+
+    def init(self, parameters: Tree) -> None:
+        self.optimizer.init(parameters)
+        self.state["average"].update(tree_map(lambda leaf: mx.array(leaf), parameters))
+
+    def apply_gradients(self, gradients: Tree, parameters: Tree) -> Tree:
+        after = self.optimizer.apply_gradients(gradients, parameters)
+        average, count = self.state["average"], self.state["count"]
+        n = count["steps"].astype(mx.float32)
+        d = mx.minimum(self.decay, (1 + n) / (10 + n))
+        before, new = flatten_arrays(average), flatten_arrays(after)
+        assign_leaves(average, {path: d * leaf + (1 - d) * new[path] for path, leaf in before.items()})
+        count["steps"] = count["steps"] + 1
+        return after
+
+    @property
+    def learning_rate(self) -> mx.array:
+        return self.optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate: float | mx.array) -> None:
+        self.optimizer.learning_rate = learning_rate
+
+
+def swap_weights(weights: Leaves, optimizer: Leaves, old: str, new: str) -> tuple[Leaves, Leaves]:
+    """Exchanges the weights with the leaves of the optimizer under `old`; the replaced weights are under `new`.
+
+    From AVERAGE to TRAINED gives what is saved, from TRAINED to AVERAGE restores it.
+    """
+    swapped = {path.removeprefix(old): leaf for path, leaf in optimizer.items() if path.startswith(old)}
+    unchanged = {path: leaf for path, leaf in optimizer.items() if not path.startswith(old)}
+    return weights | swapped, unchanged | {new + path: weights[path] for path in swapped}

@@ -63,7 +63,12 @@ class OptimizedStep:
         self.model, self.optimizer, self.group = model, optimizer, group or ProcessGroup()
         self.max_grad_norm = max_grad_norm
         self.micro_batcher = MicroBatcher(accumulate, retry_on_oom=retry_on_oom)
-        narrow = dtype == "bfloat16" and _bfloat16_is_usable(allow_slow_dtype)
+        narrow = dtype == "bfloat16" and (allow_slow_dtype or not on_linux_cpu())
+        if dtype == "bfloat16" and not narrow:
+            logger.warning(
+                "trainer.step.dtype=bfloat16: slower than float32 on a Linux CPU, where its products bypass the BLAS;"
+                " computing in float32 (trainer.step.allow_slow_dtype=true overrides this)"
+            )
         self.gradient = make_gradient_fn(
             model, loss, dtype=mx.bfloat16 if narrow else mx.float32, checkpointing=activation_checkpointing
         )
@@ -124,16 +129,6 @@ class OptimizedStep:
 
 def _add(totals: Totals | None, new: Totals) -> Totals:
     return new if totals is None else tree_map(lambda a, b: a + b, totals, new)
-
-
-def _bfloat16_is_usable(forced: bool) -> bool:
-    if forced or not on_linux_cpu():
-        return True
-    logger.warning(
-        "trainer.step.dtype=bfloat16: slower than float32 on a Linux CPU, where its products bypass the BLAS;"
-        " computing in float32 (trainer.step.allow_slow_dtype=true overrides this)"
-    )
-    return False
 
 
 def eval_in_chunks(model: nn.Module, optimizer: optim.Optimizer) -> None:
