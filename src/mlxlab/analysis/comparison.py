@@ -5,11 +5,10 @@ weights. A gain or loss is reported only if the interval excludes 0; a single pa
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median, stdev
-from typing import TypeVar
 
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.experiment import manifest
@@ -17,7 +16,6 @@ from mlxlab.metric_names import lower_is_better
 
 LEVEL = 0.95  # confidence level of the intervals
 TINY = 1e-300
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class MethodResults:
     values: Mapping[str, float]
     parameters: float | None = None
     speed: float | None = None  # tokens/s or examples/s
-    steps: int | None = None  # optimizer steps of each run
+    steps: float | None = None  # optimizer steps of each run
     folds: tuple[int, ...] = ()  # of its cross-validations; empty if the runs are independent (seeds only)
 
     @property
@@ -215,9 +213,5 @@ def method_results(name: str, folders: Sequence[Path], metric: str, best: bool =
         steps.add(outcome.get("steps"))
         speeds += [speed] if (speed := outcome.get("speed")) else []
         folds |= {number} if (number := inputs.get("folds")) else set()
-    speed = median(speeds) if speeds else None
-    return MethodResults(name, values, _single(parameters), speed, _single(steps), tuple(sorted(folds)))
-
-
-def _single(values: Collection[T]) -> T | None:
-    return next(iter(values)) if len(values) == 1 else None
+    size, count = (numbers.pop() if len(numbers) == 1 else None for numbers in (parameters, steps))
+    return MethodResults(name, values, size, median(speeds) if speeds else None, count, tuple(sorted(folds)))

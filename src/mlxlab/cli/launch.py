@@ -8,6 +8,7 @@ data and (without dropout) the losses are those of a single process.
 """
 
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -45,7 +46,9 @@ def _launch(
     launcher = Path(sys.executable).with_name("mlx.launch")
     if not launcher.exists():
         raise ServiceUnavailableError(f"{launcher}: not found; it is part of the package mlx")
-    machines = ["--hosts", hosts] if hosts else []
+    with socket.create_server(("127.0.0.1", 0)) as free:  # two rings with the same ports on a machine would mix
+        port = free.getsockname()[1]
+    machines = ["--hosts", hosts] if hosts else ["--starting-port", str(port)]
     settings = ["-n", str(nproc or 1), *machines, "--backend", backend, "--python", sys.executable]
     processes = [str(launcher), *settings, *train, *args]
     codes: dict[int, int] = {}  # by rank: mlx.launch itself always exits with 0
