@@ -1,6 +1,7 @@
 """The targets that a config may build, those of conf/ and `MLXLAB_ALLOWED_TARGETS`, and what its `hydra:` node may set.
 
-A target calls what it names, and the `hydra:` node acts before the program, so all that is not listed is refused.
+A target calls what it names, and Hydra acts on its `hydra:` node before our code runs, so all that is not listed is
+refused.
 """
 
 import os
@@ -45,7 +46,7 @@ class AllowedTarget:
     slots: frozenset[Slot]
 
     def roles(self) -> frozenset[str]:
-        """The kinds of component that it serves as (`Loss`, `optimizer`); empty if unknown. Reads only its owners."""
+        """The kinds of component that it serves as (`Loss`, `optimizer`); empty if unknown."""
         owners = [(signature(owner), key) for owner, key in self.slots]
         kinds = [known.keys[key].kind for known, key in owners if known is not None and key in known.keys]
         return frozenset().union(*map(component_names, kinds))

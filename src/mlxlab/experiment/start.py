@@ -1,4 +1,4 @@
-"""The start of a run: its processes, and where it starts, at step 0, from its checkpoint, or as a fork of another run.
+"""Decides where a run starts: at step 0, from its own checkpoint, or from that of another run (a fork).
 
 A resumed run takes the config of its checkpoint, changed by what was typed on the current command line.
 """
@@ -33,7 +33,7 @@ from mlxlab.training.state import TrainState
 
 @dataclass(frozen=True)
 class RunContext:
-    """The surroundings of a run in one of its processes.
+    """What one process of a run works with: folders, manifest, signals, process group.
 
     Attributes:
         run_dir: the folder that this process writes; on rank 0 the run folder, elsewhere one that is discarded.

@@ -83,12 +83,12 @@ class FitContext:
 class Callback(Protocol):
     """Acts at the start, after every step and at the end of a fit.
 
-    A subclass defines the moments that it needs. It keeps no state that a resumed run would miss: decisions are derived
+    A subclass overrides the methods it needs. It keeps no state that a resumed run would miss: decisions are derived
     from `state`. It asks the loop to stop or to save through `context.control`, and logs through `context.log`. An
     exception ends the run.
     """
 
-    runs_on_all_ranks: bool  # True if it changes training, so that all must do the same; False for output, of rank 0
+    runs_on_all_ranks: bool  # True if it changes training, so that all must do the same; False for output: rank 0 only
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
         """Before the first step, or before the first one after a resume; the state is already restored."""

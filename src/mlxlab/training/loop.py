@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class TrainingLoop:
-    """One fit. The order of operations within a step is a law of its own: resumes are bit-exact only with it."""
+    """One fit. Do not reorder the operations of a step: a resume is bit-exact only with this order."""
 
     trainer: Trainer
     context: FitContext
@@ -122,7 +122,7 @@ class TrainingLoop:
         return evaluation
 
     def _sync_requests(self) -> None:
-        """A request to any process is carried out by all of them, after the same step."""
+        """A stop signal to any process stops all after the same step; a request to save reaches rank 0."""
         control, group = self.control, self.context.group
         signal, save = group.all_reduce_max([control.stop_signal, control.save_requested])
         control.save_requested = bool(save) and group.rank == 0

@@ -58,7 +58,7 @@ class TrainState:
     before_save: Callable[[], None] = lambda: None  # makes durable what a resumed run needs besides the checkpoint
 
     def record(self, result: StepResult) -> None:
-        """Counts one step, at once: where a run rolls back must not depend on when it logs or saves."""
+        """Adds one step to the counters, immediately: the check for a rollback reads them after every step."""
         batch, progress, running = result.batch, self.progress, self.running
         tokens = int(np.count_nonzero(batch.segment_ids))
         progress.step += 1
@@ -90,7 +90,7 @@ class TrainState:
 
     @property
     def fraction_done(self) -> float | None:
-        """Fraction of the run that is done, in [0, 1); None if its length is unknown."""
+        """Fraction of the run that is done, in [0, 1], below 1 before the last step; None if its length is unknown."""
         return self.progress.step / self.total_steps if self.total_steps else None
 
     def load_weights(self, weights: dict[str, mx.array], optimizer: dict[str, mx.array]) -> None:

@@ -62,7 +62,7 @@ class RowLayout:
 
     @property
     def min_lookahead(self) -> int:
-        """Tokens after the start of a row from which on another row with something new in it follows."""
+        """Tokens after the start of a row with which another one can start, with a target that no earlier row has."""
         return max(self.width - self.stride, self.target_shift) + 1
 
     def count_rows(self, tokens: int) -> int:

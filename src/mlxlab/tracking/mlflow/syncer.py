@@ -1,4 +1,4 @@
-"""The syncer: the only process that writes a store. `python -m mlxlab.tracking.mlflow.syncer`, started by a journal.
+"""The syncer, `python -m mlxlab.tracking.mlflow.syncer`, started by the run: one at a time writes to a store.
 
 It follows the journals in the queue, and ends after a while without work. While the store is unavailable it retries at
 growing intervals; if it still is once no run is alive, the queue waits for the next run or `mlxlab runs sync`.
@@ -121,7 +121,7 @@ class Syncer:
         if self._store is None:
             try:
                 self._store = MlflowStore(self.address)
-            except Exception as error:  # MLflow, a database or HTTP: it has no common base
+            except Exception as error:  # of MLflow, a database or HTTP: no common base class
                 reason = classify_error(error)
                 if isinstance(reason, StoreUnavailableError):
                     raise reason from error
@@ -152,7 +152,7 @@ def serve(syncer: Syncer) -> set[str]:
         if lines or syncer.records > before or syncer.is_any_run_alive():
             last_work = time.monotonic()
         until = time.monotonic() + pause
-        while True:  # the last look is just before the next pass: what is handed over is left to the other process
+        while True:  # looks for a handover until right before the next pass: nothing is uploaded after it
             queue.write_status(syncer.queue, fault or None)
             if queue.handover_requested(syncer.queue):
                 return set(queue.registered(syncer.queue))

@@ -1,7 +1,7 @@
 """Uploads one journal to its MLflow run, each record exactly once.
 
 The offset of what is uploaded is written to `journal.sync.json` after the store has the records. If the syncer dies in
-between, records are sent twice, which changes nothing: MLflow drops equal metric rows, and everything else is set.
+between, records are sent twice, which changes nothing: MLflow drops equal metric rows, the rest replaces what is there.
 """
 
 import fcntl
