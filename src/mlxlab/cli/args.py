@@ -98,10 +98,10 @@ def describe_options(target: str) -> list[str]:
 
 
 def two_columns(head: str, text: str, column: int) -> list[str]:
-    """Lines with `head`, and `text` from `column` on: beside the head, or below one that is too long."""
-    above = [] if len(head) < column else [head]
-    beside = "" if above else head
-    return above + wrap(text, 120, initial_indent=beside.ljust(column), subsequent_indent=" " * column)
+    """Lines with `head`, and `text` from `column` on; a head that is too long gets a line of its own."""
+    own_line = [] if len(head) < column else [head]
+    indent = " " * column if own_line else head.ljust(column)
+    return own_line + wrap(text, 120, initial_indent=indent, subsequent_indent=" " * column)
 
 
 def _keys(target: str) -> dict[str, Key]:
