@@ -63,7 +63,7 @@ class Syncer:
         """
         runs = queue.registered(self.queue)
         try:
-            for uid in sorted(runs, key=self._suspect.__eq__):
+            for uid in sorted(runs, key=lambda uid: uid == self._suspect):  # the journal that failed last comes last
                 self._poll_journal(uid, runs[uid])
         except StoreUnavailableError as error:
             if self._store is not None:
