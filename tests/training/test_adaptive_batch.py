@@ -251,7 +251,7 @@ def test_auto_measures_the_memory_of_a_micro_batch():
     mx.random.seed(5)
     before = mx.random.state[0].tolist()
     assert microbatch.find_max_rows(batch, step._sums, 1e12) == 256
-    assert microbatch.find_max_rows(batch, step._sums, mx.get_active_memory() + 1.0) == 1
+    assert microbatch.find_max_rows(batch, step._sums, 1.0) == 1  # not even two rows fit
     assert mx.random.state[0].tolist() == before
 
 

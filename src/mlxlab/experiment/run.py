@@ -30,28 +30,27 @@ def run_experiment(cfg: DictConfig, run_dir: Path, *, is_last: bool = False) -> 
     """Runs one experiment in its folder and returns the best value of `cfg.objective`.
 
     Args:
-        is_last: the process ends after this run: a signal that arrives after its end no longer changes the exit code.
+        is_last: the process ends after this run: a signal that arrives after its end changes neither the exit code nor
+            what is still printed.
 
     Raises:
         UserError: anything the user can correct, with its exit code; RunInterrupted when a signal ended the run.
     """
     config: Any = OmegaConf.to_container(cfg, resolve=True)
-    signals, completed = instantiate(config["signals"], SignalHandler), False
+    signals = instantiate(config["signals"], SignalHandler)
     with run_lock(run_dir):
         signals.start()
         try:
             for folder in (run_dir, run_dir / "inference", run_dir / "plots"):
                 remove_leftovers(folder)
             with RunManifest(run_dir) as manifest:
-                value = _train(config, run_dir, manifest, signals)
-            completed = True
-            return value
+                return _train(config, run_dir, manifest, signals)
         except OSError as error:
             if error.errno not in DISK_ERRORS:
                 raise
             raise WriteError(f"{error.filename or run_dir}: {error.strerror or error}") from None
         finally:
-            signals.stop(ignore=completed and is_last)
+            signals.stop(ignore=is_last)
 
 
 def _train(config: dict[str, Any], run_dir: Path, manifest: RunManifest, signals: SignalHandler) -> float:
