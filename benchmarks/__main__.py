@@ -37,7 +37,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlxlab.cli.app import format_help, run_command
+from mlxlab.cli.app import format_help, run_subcommand
 from mlxlab.cli.args import parse_args
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, WriteError
@@ -65,7 +65,7 @@ LISTS = {  # keys with several values, separated by commas
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
-    return run_command(argv, act=_measure, show_help=lambda _: format_help(__doc__))
+    return run_subcommand(argv, act=_measure, show_help=lambda _: format_help(__doc__))
 
 
 def _measure(args: list[str]) -> None:

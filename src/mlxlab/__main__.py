@@ -1,4 +1,4 @@
-"""`python -m mlxlab VERB ...` is `mlxlab VERB ...`."""
+"""`python -m mlxlab SUBCOMMAND ...` is `mlxlab SUBCOMMAND ...`."""
 
 import sys
 

@@ -4,10 +4,10 @@ import sys
 from pathlib import Path
 
 
-def command(verb: str) -> str:
+def command(subcommand: str) -> str:
     """`mlxlab runs sync`, or `scripts/runs.py sync` when a program of scripts/ is running."""
     called = Path(sys.argv[0])
     if called.suffix == ".py" and called.parent.name == "scripts":
-        name, _, args = verb.partition(" ")
+        name, _, args = subcommand.partition(" ")
         return f"{called.with_name(name)}.py {args}".rstrip()
-    return f"mlxlab {verb}"
+    return f"mlxlab {subcommand}"

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import __main__ as benchmarks
 from mlxlab.cli import main
-from mlxlab.cli.app import run_command
+from mlxlab.cli.app import run_subcommand
 from mlxlab.cli.args import parse_args
 from mlxlab.errors import ConfigError, DataError
 
@@ -15,7 +15,7 @@ SOURCE = '''
 from pathlib import Path
 from typing import Annotated, Literal
 
-from mlxlab.cli.app import Action, command
+from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.constraints import Ge
 
 
@@ -39,7 +39,7 @@ def example(
     return 3
 
 
-main = command("Help of mlxlab VERB.", Action(example, names=(0, 1)))
+main = build_main("Help of mlxlab SUBCOMMAND.", Subcommand(example, num_positional=(0, 1)))
 '''
 EXAMPLE = ["args_example.example"]
 
@@ -72,10 +72,10 @@ def test_a_path_that_is_empty_is_refused(example, capsys):
 
 
 def test_unknown_arguments_are_forwarded_to_another_parser(example):
-    assert parse_args(["run=a", "model=bert", "-m"], EXAMPLE, forward="")[1] == ["model=bert", "-m"]
-    assert parse_args(["run=a", "data.x=1"], EXAMPLE, forward="data.")[1] == ["data.x=1"]
+    assert parse_args(["run=a", "model=bert", "-m"], EXAMPLE, forward_prefix="")[1] == ["model=bert", "-m"]
+    assert parse_args(["run=a", "data.x=1"], EXAMPLE, forward_prefix="data.")[1] == ["data.x=1"]
     with pytest.raises(ConfigError, match="model=bert: unknown key"):
-        parse_args(["run=a", "model=bert"], EXAMPLE, forward="data.")
+        parse_args(["run=a", "model=bert"], EXAMPLE, forward_prefix="data.")
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_every_command_ends_with_one_line_and_the_exit_code_of_its_error(error, 
     def fail(args):
         raise error
 
-    assert run_command([], act=fail, show_help=lambda args: "", needs_args=False) == code
+    assert run_subcommand([], act=fail, show_help=lambda args: "", needs_args=False) == code
     assert capfd.readouterr().err.strip() == message
 
 
@@ -146,11 +146,11 @@ def test_a_benchmark_refuses_options_it_does_not_have(args):
         benchmarks.parse(args)
 
 
-@pytest.mark.parametrize("verb", [verb for verb in main.verbs() if verb != "train"])
-def test_every_command_lists_its_options(verb, capsys):
-    assert main.main([verb, "--help"]) == 0
+@pytest.mark.parametrize("subcommand", [subcommand for subcommand in main.subcommands() if subcommand != "train"])
+def test_every_command_lists_its_options(subcommand, capsys):
+    assert main.main([subcommand, "--help"]) == 0
     out = capsys.readouterr().out
-    assert f"    mlxlab {verb} " in out
+    assert f"    mlxlab {subcommand} " in out
     assert "\nOptions" in out
 
 

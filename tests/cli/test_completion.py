@@ -5,14 +5,14 @@ import sys
 
 import pytest
 
-from mlxlab.cli.main import main, verbs
+from mlxlab.cli.main import main, subcommands
 from support.processes import environment
 
 
 @pytest.mark.parametrize(
     ("line", "completions"),
     [
-        ("mlxlab ", list(verbs())),
+        ("mlxlab ", list(subcommands())),
         ("mlxlab tr", ["train"]),
         ("mlxlab train model=", ["model=bert", "model=cnn_hybrid", "model=transformer"]),
         ("mlxlab train model=bert trainer.ep", ["trainer.epochs="]),

@@ -101,13 +101,13 @@ def test_examples_of_help_are_valid():
         Composer(shipped_conf(), [arg for arg in args if "=" in arg], multirun="-m" in args).checked()
 
 
-def test_the_dispatcher_knows_its_verbs(capsys):
+def test_the_dispatcher_knows_its_subcommands(capsys):
     assert dispatcher.main([]) == 0
     out = capsys.readouterr().out
-    assert {"train", "runs"} <= set(dispatcher.verbs())
-    assert all(f"    {verb} " in out for verb in dispatcher.verbs())
+    assert {"train", "runs"} <= set(dispatcher.subcommands())
+    assert all(f"    {subcommand} " in out for subcommand in dispatcher.subcommands())
     assert dispatcher.main(["trian"]) == 2
-    assert capsys.readouterr().err == "trian: unknown verb; did you mean train?\n"
+    assert capsys.readouterr().err == "trian: unknown subcommand; did you mean train?\n"
     assert dispatcher.main(["train", "--help"]) == 0
     assert "mlxlab train [group=option ...]" in capsys.readouterr().out
     assert dispatcher.main(["--version"]) == 0

@@ -1,4 +1,4 @@
-"""Declares and runs a command: help on request, logging, errors in one line, and the exit code."""
+"""Declares and runs a subcommand: help on request, logging, errors in one line, and the exit code."""
 
 import inspect
 import logging
@@ -25,16 +25,16 @@ _INTERNAL_ERROR = 70
 
 
 @dataclass(frozen=True)
-class Action:
-    """A function whose parameters are the options of a command.
+class Subcommand:
+    """A function that does what a subcommand is for; its parameters are the options.
 
     After a bare `*` it may declare: `args`, the further arguments; `command_line`, all of it as a shell reads it;
     `more`, the values of the options of other targets.
     """
 
     run: Callable[..., int | None]
-    names: tuple[int, int] = (0, 0)  # see `parse_args`
-    forward: str | None = None  # see `parse_args`
+    num_positional: tuple[int, int] = (0, 0)  # see `parse_args`
+    forward_prefix: str | None = None  # see `parse_args`
     more: tuple[str, ...] = ()  # dotted names of other targets whose parameters are options too
 
     @property
@@ -42,7 +42,8 @@ class Action:
         return [f"{self.run.__module__}.{self.run.__name__}", *self.more]
 
     def __call__(self, typed: list[str]) -> int | None:
-        values, args = parse_args(typed, self.targets, names=self.names, forward=self.forward)
+        counts, prefix = self.num_positional, self.forward_prefix
+        values, args = parse_args(typed, self.targets, num_positional=counts, forward_prefix=prefix)
         parameters = inspect.signature(self.run).parameters
         more = {name: values.pop(name) for name in list(values) if name not in parameters}
         for name, value in values.items():
@@ -50,39 +51,41 @@ class Action:
                 if not value:
                     raise ConfigError(f"{name}=: expected a path")
                 values[name] = Path(os.path.expanduser(value))  # unlike Path.expanduser, leaves `~nobody` as it is
-        verb = self.run.__module__.rpartition(".")[2]
-        passed = {"args": args, "more": more, "command_line": f"{program.command(verb)} {shlex.join(typed)}"}
+        command = program.command(self.run.__module__.rpartition(".")[2])
+        passed = {"args": args, "more": more, "command_line": f"{command} {shlex.join(typed)}"}
         return self.run(**values, **{name: value for name, value in passed.items() if name in parameters})
 
 
-def command(doc: str | None, action: Action | Mapping[str, Action], *, needs_args: bool = True) -> Callable[..., int]:
-    """The `main` of a command.
+def build_main(
+    doc: str | None, subcommand: Subcommand | Mapping[str, Subcommand], *, needs_args: bool = True
+) -> Callable[..., int]:
+    """The `main` of a module of this package.
 
     Args:
         doc: the help text, followed by that of all options.
-        action: what it does, or several things it does, each named by the first argument.
+        subcommand: what it does, or several subcommands, one of which the first argument names.
         needs_args: a command line without arguments prints the help.
     """
 
     def act(args: list[str]) -> int | None:
-        if isinstance(action, Action):
-            return action(args)
-        verb, *args = args
-        if verb not in action:
-            raise ConfigError(f"{verb}: unknown verb{suggestion(verb, action)}")
-        return action[verb](args)
+        if isinstance(subcommand, Subcommand):
+            return subcommand(args)
+        name, *args = args
+        if name not in subcommand:
+            raise ConfigError(f"{name}: unknown subcommand{suggestion(name, subcommand)}")
+        return subcommand[name](args)
 
     def show_help(_: list[str]) -> str:
         lines = [format_help(doc)]
-        for verb, each in ({"": action} if isinstance(action, Action) else action).items():
+        for name, each in ({"": subcommand} if isinstance(subcommand, Subcommand) else subcommand).items():
             options = [line for target in each.targets for line in describe_options(target)]
-            lines += ["", f"Options of {verb}" if verb else "Options", "", *options] if options else []
+            lines += ["", f"Options of {name}" if name else "Options", "", *options] if options else []
         return "\n".join(lines)
 
-    return partial(run_command, act=act, show_help=show_help, needs_args=needs_args)
+    return partial(run_subcommand, act=act, show_help=show_help, needs_args=needs_args)
 
 
-def run_command(
+def run_subcommand(
     argv: Sequence[str] | None = None,
     *,
     act: Callable[[list[str]], int | None],
@@ -140,5 +143,5 @@ def report(error: BaseException) -> int:
 
 
 def format_help(doc: str | None) -> str:
-    """A docstring, with `mlxlab VERB` in its indented lines as the user types it."""
+    """A docstring, with `mlxlab SUBCOMMAND` in its indented lines as the user types it."""
     return re.sub(r"(?m)^( .*?)mlxlab (\S+)", lambda match: match[1] + program.command(match[2]), (doc or "").strip())

@@ -16,15 +16,19 @@ from mlxlab.errors import ConfigError
 
 
 def parse_args(
-    args: Sequence[str], targets: Sequence[str], *, names: tuple[int, int] = (0, 0), forward: str | None = None
+    args: Sequence[str],
+    targets: Sequence[str],
+    *,
+    num_positional: tuple[int, int] = (0, 0),
+    forward_prefix: str | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """(values of the options, further arguments) of a command line.
 
     Args:
         targets: dotted names of functions or classes, whose parameters are the options; they are not imported.
-        names: the minimum and maximum number of arguments without `=`.
-        forward: also accepts further arguments whose key starts with this and is no option, for another parser; None
-            accepts none, and "" all, arguments without `=` too.
+        num_positional: the minimum and maximum number of arguments without `=`.
+        forward_prefix: also accepts further arguments whose key starts with this and is no option, for another parser;
+            None accepts none, and "" all, arguments without `=` too.
 
     Raises:
         ConfigError: an unknown key with the nearest one, a key given twice, or an invalid value.
@@ -38,7 +42,7 @@ def parse_args(
             if name in values:
                 raise ConfigError(f"{arg}: {name} is given twice")
             values[name] = parse_value(known[name].kind, text)
-        elif forward == "" or (forward and name.startswith(forward) and equals):
+        elif forward_prefix == "" or (forward_prefix and name.startswith(forward_prefix) and equals):
             forwarded.append(arg)
         elif (equals and not Path(arg).exists()) or arg.startswith("-"):  # a folder may be named a=b
             raise ConfigError(f"{arg}: unknown key{suggestion(name, known)}")
@@ -50,7 +54,7 @@ def parse_args(
     if issues := [issue for target, own in by_target.items() for issue in Validator().node(own, target, "")]:
         labels = {name: f"{name}={shown(value)}" for name, value in values.items()}
         raise ConfigError(format_issues(issues, lambda path: labels.get(path, f"{path}=...")))
-    low, high = names
+    low, high = num_positional
     if not low <= len(positional) <= high:
         expected = f"{low}" if low == high else f"{low} or more" if high >= 1000 else f"{low} to {high}"
         extra = f": {positional[high]}" if len(positional) > high else ""

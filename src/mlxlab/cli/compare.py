@@ -16,7 +16,7 @@ from typing import Literal
 
 from mlxlab.analysis.comparison import compare, find_runs, method_results
 from mlxlab.analysis.comparison_report import markdown, write_report
-from mlxlab.cli.app import Action, command
+from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.config.paths import project_root
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, WriteError
@@ -81,4 +81,4 @@ def _folders(args: list[str], chosen: dict[str, str | None]) -> dict[str, list[P
     return folders
 
 
-main = command(__doc__, Action(_compare, forward=""))
+main = build_main(__doc__, Subcommand(_compare, forward_prefix=""))

@@ -24,7 +24,7 @@ from types import FrameType
 from typing import Annotated, Any
 
 from mlxlab.analysis.crossvalidation import MODEL, STUDENT_ALONE, TEACHER, plan_folds, train_folds, write_tables
-from mlxlab.cli.app import Action, command
+from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.config.paths import project_root
 from mlxlab.config.suggest import suggestion
 from mlxlab.constraints import Ge, Le
@@ -111,4 +111,4 @@ def _config(args: list[str]) -> dict[str, Any]:
     return config
 
 
-main = command(__doc__, Action(_crossvalidate, forward=""), needs_args=False)
+main = build_main(__doc__, Subcommand(_crossvalidate, forward_prefix=""), needs_args=False)

@@ -15,7 +15,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlxlab.cli.app import Action, command
+from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.args import parse_value
 from mlxlab.config.issues import format_issues
 from mlxlab.config.paths import project_root
@@ -117,4 +117,4 @@ def _set(node: "Config", key: str, text: str | None) -> None:
     node[key] = parse_value(known.keys[key].kind, text) if known and key in known.keys and text is not None else text
 
 
-main = command(__doc__, Action(_evaluate, forward="data."))
+main = build_main(__doc__, Subcommand(_evaluate, forward_prefix="data."))

@@ -20,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 
-from mlxlab.cli.app import Action, command
+from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.constraints import Size
 from mlxlab.data import example_losses
 from mlxlab.errors import DataError, WriteError
@@ -67,4 +67,10 @@ def _merge(out: Path, *, args: list[str]) -> None:
     print(f"{out}: {len(rows['id'])} examples")
 
 
-main = command(__doc__, {"top": Action(_top, names=(1, sys.maxsize)), "merge": Action(_merge, names=(1, sys.maxsize))})
+main = build_main(
+    __doc__,
+    {
+        "top": Subcommand(_top, num_positional=(1, sys.maxsize)),
+        "merge": Subcommand(_merge, num_positional=(1, sys.maxsize)),
+    },
+)

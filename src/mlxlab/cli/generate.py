@@ -15,7 +15,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlxlab.cli.app import Action, command
+from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 
@@ -126,4 +126,4 @@ def _print_lines(prompts: list[str], chunks: Iterable["TextChunk"]) -> tuple[int
     return sum(tokens), ""
 
 
-main = command(__doc__, Action(_generate, more=(REQUEST, SAMPLING)))
+main = build_main(__doc__, Subcommand(_generate, more=(REQUEST, SAMPLING)))

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import yaml
 
-from mlxlab.cli.app import Action, command
+from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.config.paths import conf_dir
 from mlxlab.constraints import Ge, Le
 from mlxlab.markdown import markdown_table
@@ -76,4 +76,4 @@ def count(family: str, kind: Kind, size: str, vocab_size: int, classes: int = 0)
     return count_parameters(build_model(node | sizes, kind=kind, num_classes=classes, vocab_size=vocab_size))
 
 
-main = command(__doc__, {"presets": Action(presets), "memory": Action(memory)})
+main = build_main(__doc__, {"presets": Subcommand(presets), "memory": Subcommand(memory)})

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-from mlxlab.cli.app import Action, command
+from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.constraints import Ge, Le
 from mlxlab.errors import ConfigError, ServiceUnavailableError
 
@@ -61,4 +61,4 @@ def _launch(
     return 128 - code if code < 0 else code
 
 
-main = command(__doc__, Action(_launch, forward=""))
+main = build_main(__doc__, Subcommand(_launch, forward_prefix=""))

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
-from mlxlab.cli.app import Action, command
+from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.constraints import Ge, Le, Positive
 from mlxlab.errors import CannotCreateError, ConfigError, WriteError
 from mlxlab.markdown import markdown_table
@@ -69,4 +69,4 @@ def _find(
     print(f"trainer.learning_rate={best:.2g}" if best is not None else "the loss never fell: no suggestion")
 
 
-main = command(__doc__, Action(_find, forward=""), needs_args=False)
+main = build_main(__doc__, Subcommand(_find, forward_prefix=""), needs_args=False)

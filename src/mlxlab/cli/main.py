@@ -1,4 +1,4 @@
-"""`mlxlab VERB ...`: one module of this package per verb, each with a `main(argv)`."""
+"""`mlxlab SUBCOMMAND ...`: one module of this package per subcommand, each with a `main(argv)`."""
 
 import importlib
 import os
@@ -11,36 +11,36 @@ from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError
 
 _FOOTER = """
-`mlxlab VERB --help` lists the options of a verb.
-`eval "$(mlxlab -sc install=bash)"` completes verbs, and the groups and keys of `train` (also zsh, fish)."""
+`mlxlab SUBCOMMAND --help` lists the options of a subcommand.
+`eval "$(mlxlab -sc install=bash)"` completes subcommands, and the groups and keys of `train` (also zsh, fish)."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a verb and returns its exit code; that of an unknown verb is 2."""
-    verb, *args = (sys.argv[1:] if argv is None else argv) or ["--help"]
-    if verb in ("-h", "--help", "help"):
-        lines = [f"    {name:<15} {heading}" for name, heading in verbs().items()]
-        print("\n".join(["mlxlab VERB ...", "", *lines, _FOOTER]))
+    """Runs a subcommand and returns its exit code; that of an unknown one is 2."""
+    name, *args = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name in ("-h", "--help", "help"):
+        lines = [f"    {name:<15} {heading}" for name, heading in subcommands().items()]
+        print("\n".join(["mlxlab SUBCOMMAND ...", "", *lines, _FOOTER]))
         return 0
-    if verb == "--version":
+    if name == "--version":
         print(f"mlxlab {__version__}")
         return 0
-    if verb in ("-sc", "--shell-completion"):
+    if name in ("-sc", "--shell-completion"):
         return _complete(args)
-    if verb not in verbs():
-        print(f"{verb}: unknown verb{suggestion(verb, verbs())}", file=sys.stderr)
+    if name not in subcommands():
+        print(f"{name}: unknown subcommand{suggestion(name, subcommands())}", file=sys.stderr)
         return ConfigError.exit_code
     if argv is None:
-        sys.argv[1:] = args  # the verb owns the process, as a script does
-    return int(importlib.import_module(f"mlxlab.cli.{verb}").main(None if argv is None else args))
+        sys.argv[1:] = args  # the subcommand owns the process, as a script does
+    return int(importlib.import_module(f"mlxlab.cli.{name}").main(None if argv is None else args))
 
 
-def verbs() -> dict[str, str]:
+def subcommands() -> dict[str, str]:
     """The modules of this package that define `main`, with the first line of each, read without importing it."""
     files = sorted(file for file in Path(__file__).parent.glob("*.py") if file.stem != "main")
     texts = {file.stem: file.read_text(encoding="utf-8") for file in files}
-    is_verb = re.compile(r"^(def main\(|main = )", re.MULTILINE)
-    return {verb: text.splitlines()[0].strip('"') for verb, text in texts.items() if is_verb.search(text)}
+    is_subcommand = re.compile(r"^(def main\(|main = )", re.MULTILINE)
+    return {name: text.splitlines()[0].strip('"') for name, text in texts.items() if is_subcommand.search(text)}
 
 
 def _complete(args: list[str]) -> int:
@@ -51,10 +51,10 @@ def _complete(args: list[str]) -> int:
     from mlxlab.cli import train
 
     if any(arg.startswith("query=") for arg in args):
-        verb, *typed = os.environ.get("COMP_LINE", "").split(" ")[1:] or [""]
+        start, *typed = os.environ.get("COMP_LINE", "").split(" ")[1:] or [""]
         if not typed:
-            print(" ".join(name for name in verbs() if name.startswith(verb)))
-        if not typed or verb != "train":
+            print(" ".join(name for name in subcommands() if name.startswith(start)))
+        if not typed or start != "train":
             return 0
         os.environ["COMP_LINE"] = " ".join(["mlxlab", *typed])
     return train.main(["-sc", *args])

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from mlxlab.cli.app import Action, command
+from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.config.paths import project_root
 from mlxlab.config.suggest import suggestion
 from mlxlab.constraints import Ge, Le
@@ -118,12 +118,12 @@ def _open(uri: str | None) -> RunReader:
     return MlflowRunReader(address)
 
 
-main = command(
+main = build_main(
     __doc__,
     {
-        "list": Action(_list),
-        "show": Action(_show, names=(1, 1)),
-        "compare": Action(_compare, names=(2, 20)),
-        "sync": Action(_sync, names=(0, sys.maxsize)),
+        "list": Subcommand(_list),
+        "show": Subcommand(_show, num_positional=(1, 1)),
+        "compare": Subcommand(_compare, num_positional=(2, 20)),
+        "sync": Subcommand(_sync, num_positional=(0, sys.maxsize)),
     },
 )

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlxlab.cli.app import run_command
+from mlxlab.cli.app import run_subcommand
 from mlxlab.cli.args import two_columns
 from mlxlab.config.issues import one_line
 from mlxlab.config.paths import conf_dir
@@ -45,7 +45,7 @@ Outputs go to outputs/<day>/<time>-<id>/, sweeps to multirun/<day>/<time>-<id>/<
 
 def main(argv: list[str] | None = None) -> int:
     act = partial(_train, owns_process=argv is None)
-    return run_command(argv, act=act, show_help=show_help, needs_args=False)
+    return run_subcommand(argv, act=act, show_help=show_help, needs_args=False)
 
 
 def _train(argv: list[str], *, owns_process: bool) -> int:

@@ -8,7 +8,7 @@ for the device and the versions that the run was made with.
 
 from pathlib import Path
 
-from mlxlab.cli.app import Action, command
+from mlxlab.cli.app import Subcommand, build_main
 
 
 def _verify(from_scratch: bool = False, *, args: list[str]) -> None:
@@ -27,4 +27,4 @@ def _verify(from_scratch: bool = False, *, args: list[str]) -> None:
     print("verified")
 
 
-main = command(__doc__, Action(_verify, names=(1, 1)))
+main = build_main(__doc__, Subcommand(_verify, num_positional=(1, 1)))

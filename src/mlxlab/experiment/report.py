@@ -57,8 +57,8 @@ def final_metrics(history: History) -> dict[str, float]:
 
 def next_commands(run_dir: Path, generates: bool) -> list[str]:
     """Commands for the finished run, in the form in which the user called this program."""
-    verbs = ["evaluate", *(["generate"] if generates else [])]
-    return [f"next: {command(verb)} {shlex.quote(f'run={run_dir}')}" for verb in verbs]
+    subcommands = ["evaluate", *(["generate"] if generates else [])]
+    return [f"next: {command(name)} {shlex.quote(f'run={run_dir}')}" for name in subcommands]
 
 
 def side_by_side(measured: dict[str, dict[str, float]]) -> str:
