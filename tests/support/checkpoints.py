@@ -1,9 +1,9 @@
 """State of checkpoints for tests of the store, which never looks into it."""
 
-from mlxlab.checkpoint.state import CheckpointState, History, Progress, RunningTotals, empty_metadata
+from mlxlab.checkpoint.state import History, Progress, RunningTotals, SavedState, empty_metadata
 
 
-def state_at(step: int) -> CheckpointState:
+def state_at(step: int) -> SavedState:
     """A valid state of a run that has made `step` steps."""
     return {
         "progress": Progress(step, step, step),

@@ -11,7 +11,7 @@ import pytest
 from mlxlab.callbacks.early_stopping import EarlyStopping
 from mlxlab.callbacks.memory_monitor import MemoryMonitor
 from mlxlab.callbacks.plots import LearningCurvePlot
-from mlxlab.checkpoint.state import CURVE_POINTS, History, TrainingState
+from mlxlab.checkpoint.state import CURVE_POINTS, History, TrainStateDict
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.errors import DivergenceError, WriteError
 from mlxlab.files.untrusted import parse_json
@@ -227,7 +227,7 @@ def test_surplus_checkpoints_of_a_killed_run_are_removed_on_resume(tmp_path):
 
 def test_a_saved_state_survives_json_and_a_new_run():
     run = fit(make_trainer(epochs=2))
-    saved = parse_json(json.dumps(run.state.state_dict(), default=asdict), TrainingState, "state.json", allow_nan=True)
+    saved = parse_json(json.dumps(run.state.state_dict(), default=asdict), TrainStateDict, "state.json", allow_nan=True)
     restored = make_run().state
     restored.load_state_dict(saved)
     assert restored.state_dict() == run.state.state_dict()

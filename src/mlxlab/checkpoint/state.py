@@ -1,4 +1,4 @@
-"""What a checkpoint holds besides the arrays of model and optimizer: the content of `state.json`."""
+"""What a checkpoint holds besides the arrays of model and optimizer."""
 
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
@@ -80,8 +80,8 @@ class History:
         return next((metrics[name] for _, metrics in reversed(self.curve) if name in metrics), None)
 
 
-class TrainingState(TypedDict):
-    """The state that training restores. `data` is checked by the loader that it belongs to."""
+class TrainStateDict(TypedDict):
+    """What `TrainState.state_dict` returns. `data` is checked by the loader that it belongs to."""
 
     progress: Progress
     history: History
@@ -106,7 +106,9 @@ class RunMetadata(TypedDict):
     uid: str  # of the run in the tracking store, "" if it is not tracked
 
 
-class CheckpointState(TrainingState):
+class SavedState(TrainStateDict):
+    """`state.json` of a checkpoint."""
+
     metadata: RunMetadata
 
 

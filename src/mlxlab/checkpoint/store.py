@@ -20,7 +20,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from mlxlab.checkpoint.manifest import CorruptCheckpointError, read_manifest, read_verified, write_manifest
-from mlxlab.checkpoint.state import CheckpointState
+from mlxlab.checkpoint.state import SavedState
 from mlxlab.errors import CheckpointUnavailableError, DataError
 from mlxlab.files.atomic import fsync_folder
 from mlxlab.files.untrusted import parse_json
@@ -40,7 +40,7 @@ class Checkpoint:
     step: int
     weights: Arrays
     optimizer: Arrays
-    state: CheckpointState
+    state: SavedState
     skipped: tuple[str, ...] = ()
 
     @property
@@ -64,7 +64,7 @@ class CheckpointStore:
         step: int,
         weights: Arrays,
         optimizer: Arrays,
-        state: CheckpointState,
+        state: SavedState,
         *,
         best_step: int = 0,
         emergency: bool = False,
@@ -186,7 +186,7 @@ def load_checkpoint(path: Path, skipped: tuple[str, ...] = ()) -> Checkpoint:
     try:
         weights, optimizer = (_arrays(files[f"{name}.safetensors"]) for name in ("model", "optimizer"))
         text = files["state.json"].decode("utf-8")
-        state = parse_json(text, CheckpointState, "state.json", allow_nan=True)  # metrics may be NaN
+        state = parse_json(text, SavedState, "state.json", allow_nan=True)  # metrics may be NaN
     except (KeyError, ValueError, RuntimeError, DataError) as error:
         raise CorruptCheckpointError(f"unreadable ({str(error).splitlines()[0]})") from None
     if state["progress"].step != manifest["step"]:

@@ -18,7 +18,7 @@ from mlxlab.tracking import provenance
 from mlxlab.tracking.mlflow import queue
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.record_writer import RecordWriter, has_writer
-from mlxlab.tracking.records import FILE, STATE, Start, is_uid, read_start, read_state, read_uid, utf8
+from mlxlab.tracking.records import FILE, STATE, RunStart, is_uid, read_start, read_state, read_uid, utf8
 from mlxlab.tracking.tracker import Status
 
 PARENT = "MLXLAB_PARENT_RUN"  # environment: uid of the sweep that this process is a job of
@@ -69,7 +69,7 @@ class Journal:
         if self._writer.torn:
             _print(f"removed {self._writer.torn} bytes of a line that was being written when the run died")
         parent = os.environ.get(PARENT, "")
-        start: Start = {
+        start: RunStart = {
             "uid": self.uid,
             "name": name or utf8(self.folder.name),
             "experiment": self.experiment,

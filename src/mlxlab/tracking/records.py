@@ -32,7 +32,7 @@ Step: TypeAlias = Annotated[int, Ge(0), Le(2**53)]
 Number: TypeAlias = float | Literal["NaN", "Infinity", "-Infinity"]
 
 
-class Start(TypedDict):
+class RunStart(TypedDict):
     """Opens the run, or continues it after a resume. `store` and `artifacts` are where it was to be uploaded then."""
 
     uid: Uid
@@ -69,7 +69,7 @@ class Record(TypedDict):
     t: Time
     s: NotRequired[Step]
     m: NotRequired[dict[str, Number]]
-    start: NotRequired[Start]
+    start: NotRequired[RunStart]
     tags: NotRequired[dict[str, str]]
     dataset: NotRequired[Dataset]
     artifact: NotRequired[Artifact]
@@ -116,7 +116,7 @@ def read_records(journal: Path, offset: int = 0, max_bytes: int = 4 * 2**20) -> 
             yield record, offset
 
 
-def read_start(journal: Path) -> Start | None:
+def read_start(journal: Path) -> RunStart | None:
     """The first record; None if the journal is empty. Raises as `read_records`, and DataError if it opens no run."""
     first = next(read_records(journal, max_bytes=1), None)
     if first is None:

@@ -14,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
-from mlxlab.checkpoint.state import CheckpointState
+from mlxlab.checkpoint.state import SavedState
 from mlxlab.checkpoint.store import Arrays, Checkpoint, CheckpointStore, step_of
 from mlxlab.constraints import Size
 from mlxlab.errors import CheckpointUnavailableError, WriteError
@@ -134,7 +134,7 @@ class Checkpointer:
             write()
 
     def _write(
-        self, step: int, weights: Arrays, optimizer: Arrays, state: CheckpointState, best_step: int, *, emergency: bool
+        self, step: int, weights: Arrays, optimizer: Arrays, state: SavedState, best_step: int, *, emergency: bool
     ) -> None:
         """A failed save does not end the run: the previous one is intact, and the next one may succeed."""
         # NumPy, because this thread must not compute on the device. Trained weights are float32.
@@ -157,7 +157,7 @@ def saved_arrays(state: TrainState) -> tuple[Arrays, Arrays]:
     return swap_weights(weights, optimizer, AVERAGE, TRAINED)
 
 
-def checkpoint_payload(context: FitContext, state: TrainState) -> tuple[Arrays, Arrays, CheckpointState]:
+def checkpoint_payload(context: FitContext, state: TrainState) -> tuple[Arrays, Arrays, SavedState]:
     """The content of a checkpoint: weights by path, optimizer state by path, and all other state."""
     state.before_save()
     return *saved_arrays(state), {**state.state_dict(), "metadata": context.metadata}

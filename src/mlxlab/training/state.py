@@ -12,7 +12,7 @@ import mlx.optimizers as optim
 import numpy as np
 
 from mlxlab.checkpoint.resume import check_arrays
-from mlxlab.checkpoint.state import History, Progress, RunningTotals, TrainingState
+from mlxlab.checkpoint.state import History, Progress, RunningTotals, TrainStateDict
 from mlxlab.data.batch import Batch, BatchIterator
 from mlxlab.training.evaluate import Evaluation
 from mlxlab.training.optim.optimizers import AVERAGE, TRAINED, EMAOptimizer, assign_leaves, flatten_arrays, swap_weights
@@ -45,7 +45,7 @@ NO_STEP = StepResult(0.0, 0.0, 0.0, True, {}, {})  # where a resumed run only ma
 
 @dataclass
 class TrainState:
-    """The state that a checkpoint restores: weights, optimizer and, as JSON, everything that `state_dict` returns."""
+    """The live state of a run. A checkpoint restores weights, optimizer and what `state_dict` returns."""
 
     model: nn.Module
     optimizer: optim.Optimizer
@@ -104,11 +104,11 @@ class TrainState:
         check_arrays(optimizer, flatten_arrays(self.optimizer.state), "optimizer")
         assign_leaves(self.optimizer.state, optimizer)
 
-    def state_dict(self) -> TrainingState:
+    def state_dict(self) -> TrainStateDict:
         """Everything but weights and optimizer; not a copy."""
         progress, history, running = self.progress, self.history, self.running
         return {"progress": progress, "history": history, "running": running, "data": self.data.state_dict()}
 
-    def load_state_dict(self, state: TrainingState) -> None:
+    def load_state_dict(self, state: TrainStateDict) -> None:
         self.progress, self.history, self.running = deepcopy((state["progress"], state["history"], state["running"]))
         self.data.load_state_dict(state["data"])

@@ -24,7 +24,7 @@ from mlxlab.tracking.records import (
     Dataset,
     Model,
     Record,
-    Start,
+    RunStart,
     SyncState,
     locate,
     read_records,
@@ -143,7 +143,7 @@ class JournalUploader:
         elif "end" in record:
             self._end(record["end"], record["t"])
 
-    def _start(self, start: Start, t: int) -> None:
+    def _start(self, start: RunStart, t: int) -> None:
         """Finds or creates the run, and sets what it started with."""
         from mlflow.entities import Param
 
