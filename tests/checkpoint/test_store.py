@@ -37,7 +37,7 @@ def test_retention_keeps_the_newest_and_the_best(tmp_path):
     store = CheckpointStore(tmp_path, keep=2)
     for step in range(1, 8):
         save(store, step, best_step=3 if step >= 3 else 0)
-    assert [path.name for path in store.steps()] == ["step-00000007", "step-00000006", "step-00000003"]
+    assert [path.name for path in store.paths()] == ["step-00000007", "step-00000006", "step-00000003"]
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
@@ -71,7 +71,7 @@ def test_damaged_checkpoints_are_set_aside_and_without_a_good_one_loading_fails(
     (save(store, 1) / "model.safetensors").write_bytes(b"x")
     with pytest.raises(CheckpointUnavailableError, match=r"step-00000001: model\.safetensors has 1 bytes"):
         store.load()
-    assert list(tmp_path.glob("rejected-*"))
+    assert list(tmp_path.glob("unusable-*"))
 
 
 def test_another_format_is_refused_in_one_line_and_nothing_is_set_aside(tmp_path, monkeypatch):
@@ -89,7 +89,7 @@ def test_an_emergency_checkpoint_is_kept_while_it_is_the_newest(tmp_path):
     save(store, 6, emergency=True)
     assert store.load().step == 6
     save(store, 8)
-    assert [path.name for path in store.steps()] == ["step-00000008", "step-00000004"]
+    assert [path.name for path in store.paths()] == ["step-00000008", "step-00000004"]
 
 
 def test_a_failed_save_changes_nothing(tmp_path, monkeypatch):
@@ -106,7 +106,7 @@ def test_a_failed_save_changes_nothing(tmp_path, monkeypatch):
 def test_leftovers_of_a_killed_save_are_ignored_and_removed(tmp_path):
     store = CheckpointStore(tmp_path)
     save(store, 1).rename(tmp_path / ".tmp-00000001-1-ab")
-    assert store.steps() == []
+    assert store.paths() == []
     store.clean()
     assert list(tmp_path.iterdir()) == []
 
@@ -161,7 +161,7 @@ def test_newer_checkpoints_are_set_aside_before_another_branch_is_trained(tmp_pa
     store = CheckpointStore(tmp_path, keep=9)
     for step in (1, 2, 3):
         save(store, step)
-    assert [path.name for path in store.supersede(1)] == ["step-00000003", "step-00000002"]
+    assert [path.name for path in store.set_aside_newer(1)] == ["step-00000003", "step-00000002"]
     assert store.load().step == 1
     assert len(list(tmp_path.glob("superseded-step-*"))) == 2
 
@@ -169,10 +169,10 @@ def test_newer_checkpoints_are_set_aside_before_another_branch_is_trained(tmp_pa
 def test_checkpoints_of_an_earlier_run_are_set_aside_as_a_whole(tmp_path):
     for number in (1, 2):
         store = CheckpointStore(tmp_path / "checkpoints")
-        assert store.set_all_aside() is None
+        assert store.set_aside_all() is None
         save(store, number)
-        assert store.set_all_aside() == tmp_path / f"checkpoints-{number}"
-    assert store.steps() == []
+        assert store.set_aside_all() == tmp_path / f"checkpoints-{number}"
+    assert store.paths() == []
 
 
 def arrays(**changes):

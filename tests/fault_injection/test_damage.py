@@ -55,7 +55,7 @@ def assert_falls_back(folder: Path) -> str:
     assert len(loaded.skipped) == 1
     assert loaded.skipped[0].startswith("step-00000004: ")
     assert "\n" not in loaded.skipped[0]
-    assert list((folder / "checkpoints").glob("rejected-step-00000004-*")), "set aside, not deleted"
+    assert list((folder / "checkpoints").glob("unusable-step-00000004-*")), "set aside, not deleted"
     return loaded.skipped[0]
 
 
@@ -75,7 +75,7 @@ def test_every_flipped_bit_is_detected_before_use(copy_run, summarize, flips):
         at = offset_of(rng, expected)
         path.write_bytes(expected[:at] + bytes([expected[at] ^ 1 << rng.randrange(8)]) + expected[at + 1 :])
         assert_falls_back(folder)
-        aside = next((folder / "checkpoints").glob("rejected-*"))
+        aside = next((folder / "checkpoints").glob("unusable-*"))
         aside.rename(newest)
         path.write_bytes(expected)
         seen[path.name] += 1
@@ -352,7 +352,7 @@ def test_several_damaged_checkpoints_fall_back_to_the_newest_good_one(tmp_path):
         path.write_bytes(path.read_bytes()[:-1])
     assert [store.load().step, len(store.load().skipped)] == [4, 0]
     np.testing.assert_array_equal(np.array(store.load().weights["w"]), np.full(64, 4))
-    assert len(list(tmp_path.glob("rejected-*"))) == 2
+    assert len(list(tmp_path.glob("unusable-*"))) == 2
 
 
 def test_a_checkpoint_named_by_its_path_is_verified(copy_run):

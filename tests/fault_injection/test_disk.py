@@ -81,7 +81,7 @@ def check_recovery(folder: Path, steps: tuple[int, ...]) -> int:
     assert not checkpoint.skipped
     np.testing.assert_array_equal(np.array(checkpoint.weights["w7"]), np.arange(500) * checkpoint.step + 7)
     np.testing.assert_array_equal(np.array(checkpoint.optimizer["m"]), np.full(300, float(checkpoint.step)))
-    for path in store.steps():
+    for path in store.paths():
         load_checkpoint(path)
     assert all(path.name.startswith("step-") for path in folder.iterdir())
     return checkpoint.step
@@ -352,6 +352,6 @@ def test_kill_at_each_call_of_a_save_that_replaces_a_checkpoint_leaves_the_old_o
         store = CheckpointStore(tmp_path / str(call))
         values.append(store.load().weights["w"].tolist()[0])
         store.save(2, {"w": mx.zeros(4)}, {}, state_at(2))
-        assert [path.name.removesuffix("-replaced") for path in store.steps()] == ["step-00000002", "step-00000001"]
+        assert [path.name.removesuffix("-replaced") for path in store.paths()] == ["step-00000002", "step-00000001"]
     assert values == sorted(values)
     assert set(values) == {1.0, 2.0}

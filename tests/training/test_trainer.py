@@ -166,7 +166,7 @@ def test_losses_are_minimised_and_accuracies_maximised():
 def test_the_best_checkpoint_is_kept_when_others_are_removed(tmp_path):
     run = train(tmp_path, every_steps=1, eval_every=2, epochs=4)
     history, step = run.state.history, run.state.progress.step
-    steps = {int(path.name[5:13]) for path in CheckpointStore(tmp_path / "checkpoints").steps()}
+    steps = {int(path.name[5:13]) for path in CheckpointStore(tmp_path / "checkpoints").paths()}
     assert steps == {history.best_step, step, step - 1}
     assert CheckpointStore(tmp_path / "checkpoints").load("best").step == history.best_step
 

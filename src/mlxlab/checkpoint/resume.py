@@ -54,7 +54,7 @@ def resolve_resume(resume: str | None, run_dir: Path) -> Checkpoint | None:
     """
     if resume == "auto":
         own = CheckpointStore(run_dir / FOLDER)
-        return own.load() if own.steps() or any(own.folder.glob("rejected-*")) else None
+        return own.load() if own.paths() or any(own.folder.glob("unusable-*")) else None
     return None if resume is None else load_named(resume, run_dir)
 
 
@@ -78,7 +78,7 @@ def load_named(name: str, run_dir: Path) -> Checkpoint:
         keywords = "last, best, emergency, step-N"
         raise InputNotFoundError(f"{path}: not found; expected a run folder, a checkpoint, or one of {keywords}")
     store = CheckpointStore(path / FOLDER if (path / FOLDER).is_dir() else path)
-    if which or store.steps() or store.folder != path:
+    if which or store.paths() or store.folder != path:
         return store.load(which or "last")
     try:
         return load_checkpoint(path)

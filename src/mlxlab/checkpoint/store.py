@@ -100,8 +100,8 @@ class CheckpointStore:
         self.retain(best_step)
         return final
 
-    def steps(self) -> list[Path]:
-        """The committed checkpoints, newest first; of the same step regular, emergency and replaced ones in turn."""
+    def paths(self) -> list[Path]:
+        """Folders of the committed checkpoints, newest first; of one step the regular, emergency and replaced one."""
         if not self.folder.is_dir():
             return []
         matches = [(NAME.fullmatch(path.name), path) for path in self.folder.iterdir() if path.is_dir()]
@@ -122,30 +122,30 @@ class CheckpointStore:
                 return load_checkpoint(path, tuple(skipped))
             except CorruptCheckpointError as error:
                 skipped.append(f"{path.name}: {error}")
-                self.reject(path)
-        reasons = "; ".join(skipped) or (f"no {which}" if self.steps() else "there is none")
+                self.set_aside_unusable(path)
+        reasons = "; ".join(skipped) or (f"no {which}" if self.paths() else "there is none")
         raise CheckpointUnavailableError(f"{self.folder}: no usable checkpoint ({reasons})")
 
-    def reject(self, path: Path) -> None:
-        """Sets a damaged checkpoint aside."""
+    def set_aside_unusable(self, path: Path) -> None:
+        """Renames a checkpoint that is damaged or does not fit, so that it is not found again."""
         with suppress(OSError):  # a folder that may only be read
-            path.rename(path.with_name(f"rejected-{path.name}-{secrets.token_hex(2)}"))
+            path.rename(path.with_name(f"unusable-{path.name}-{secrets.token_hex(2)}"))
 
-    def supersede(self, step: int) -> list[Path]:
-        """Sets all checkpoints newer than `step` aside, before another branch is trained from it; returns them."""
-        newer = [path for path in self.steps() if step_of(path) > step]
+    def set_aside_newer(self, step: int) -> list[Path]:
+        """Renames all checkpoints newer than `step`, before another branch is trained from it; returns their paths."""
+        newer = [path for path in self.paths() if step_of(path) > step]
         for path in newer:
             path.rename(path.with_name(f"superseded-{path.name}-{secrets.token_hex(2)}"))
         return newer
 
-    def set_all_aside(self) -> Path | None:
+    def set_aside_all(self) -> Path | None:
         """Renames the folder, before a new run uses its name; returns where the checkpoints are now, None if none."""
-        if not self.steps():
+        if not self.paths():
             return None
         numbers = (self.folder.with_name(f"{self.folder.name}-{number}") for number in range(1, 10**6))
-        aside = next(path for path in numbers if not path.exists())
-        self.folder.rename(aside)
-        return aside
+        renamed = next(path for path in numbers if not path.exists())
+        self.folder.rename(renamed)
+        return renamed
 
     def clean(self) -> None:
         """Removes leftovers of a killed save or removal; only for the one process that writes here."""
@@ -157,25 +157,25 @@ class CheckpointStore:
 
     def retain(self, best_step: int) -> None:
         """Keeps the newest and the best; a regular checkpoint makes older emergency ones superfluous."""
-        steps = self.steps()
-        regular = [path for path in steps if EMERGENCY not in path.name]
+        paths = self.paths()
+        regular = [path for path in paths if EMERGENCY not in path.name]
         newest = step_of(regular[0]) if regular else -1
         retained = set(regular[: self.keep]) | {path for path in regular if step_of(path) == best_step}
-        retained |= {path for path in steps if path not in regular and step_of(path) > newest}
-        for path in steps:
+        retained |= {path for path in paths if path not in regular and step_of(path) > newest}
+        for path in paths:
             if path not in retained:
                 _remove(path)
 
     def _candidates(self, which: str) -> list[Path]:
-        steps = self.steps()
+        paths = self.paths()
         if which == "emergency":
-            return [path for path in steps if EMERGENCY in path.name]
+            return [path for path in paths if EMERGENCY in path.name]
         step = int(match[1]) if (match := STEP.fullmatch(which)) else None
-        for path in steps if which == "best" else []:
+        for path in paths if which == "best" else []:
             with suppress(CorruptCheckpointError):
                 step = read_manifest(path)["best_step"] or None
                 break
-        return steps if step is None else [path for path in steps if step_of(path) == step]
+        return paths if step is None else [path for path in paths if step_of(path) == step]
 
 
 def load_checkpoint(path: Path, skipped: tuple[str, ...] = ()) -> Checkpoint:

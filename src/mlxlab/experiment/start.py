@@ -154,7 +154,7 @@ def reject_misfit(start: Start, state: TrainState, resume: str, context: RunCont
         raise CheckpointUnavailableError(f"{path}: {reason}")
     log_lines(f"skipped {path.name}: {reason}")
     if context.group.rank == 0:
-        CheckpointStore(path.parent).reject(path)
+        CheckpointStore(path.parent).set_aside_unusable(path)
     context.group.broadcast_text("")  # no rank looks for another one before this one is set aside
     return True
 
@@ -163,9 +163,9 @@ def set_aside_older_results(start: Start, run_dir: Path) -> list[str]:
     """Renames, before training, checkpoints that are not part of the run that starts; returns messages."""
     store = CheckpointStore(run_dir / FOLDER)
     if start.checkpoint is not None and start.continues:
-        newer = store.supersede(start.step)
+        newer = store.set_aside_newer(start.step)
         return [f"set aside {path.name}: newer than the checkpoint that is resumed" for path in newer]
-    aside = store.set_all_aside()
+    aside = store.set_aside_all()
     return [f"set aside the checkpoints of an earlier run in this folder: {aside}"] if aside else []
 
 

@@ -27,7 +27,7 @@ def verify_run(folder: Path, from_start: bool = False) -> Iterator[str]:
         CheckpointUnavailableError: a checkpoint is damaged, or differs from what training gives; names the first.
         InputNotFoundError: the folder holds no run with checkpoints.
     """
-    paths = CheckpointStore(folder / "checkpoints").steps()[::-1]
+    paths = CheckpointStore(folder / "checkpoints").paths()[::-1]
     if not paths:
         raise InputNotFoundError(f"{folder}: no run folder with checkpoints")
     checkpoints: list[Checkpoint] = []

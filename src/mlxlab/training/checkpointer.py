@@ -118,7 +118,7 @@ class Checkpointer:
         return self.store.load()
 
     def _has(self, step: int) -> bool:
-        return step in map(step_of, self.store.steps())
+        return step in map(step_of, self.store.paths())
 
     def _save(self, context: FitContext, state: TrainState) -> None:
         weights, optimizer, saved_state = checkpoint_payload(context, state)
