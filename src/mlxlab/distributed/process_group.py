@@ -75,7 +75,7 @@ class ProcessGroup:
         return result["tree"], result["per_example"]
 
     def all_reduce_max(self, numbers: Sequence[int]) -> list[int]:
-        """Element-wise maximum over all ranks. Also a barrier."""
+        """Element-wise maximum over all ranks."""
         if self.size == 1:
             return list(numbers)
         array = mx.array(list(numbers), dtype=mx.int32)
@@ -85,10 +85,14 @@ class ProcessGroup:
         """Calls `act` on rank 0, then on all other ranks."""
         if self.rank == 0:
             result = act()
-            self.all_reduce_max([0])
+            self.barrier()
             return result
-        self.all_reduce_max([0])
+        self.barrier()
         return act()
+
+    def barrier(self) -> None:
+        """Returns once all ranks have called it."""
+        self.all_reduce_max([0])
 
     def on_worker_lost(self, save: Callable[[], str]) -> None:
         """Registers what to do when another process is lost; `save` returns the end of the message."""

@@ -155,7 +155,7 @@ def reject_misfit(start: Start, state: TrainState, resume: str, context: RunCont
     log_lines(f"skipped {path.name}: {reason}")
     if context.group.rank == 0:
         CheckpointStore(path.parent).set_aside_unusable(path)
-    context.group.broadcast_text("")  # no rank looks for another one before this one is set aside
+    context.group.barrier()  # no rank looks for another one before this one is set aside
     return True
 
 
