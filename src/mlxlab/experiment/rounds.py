@@ -53,7 +53,7 @@ class DistillationRounds:
             saved = read_json(path, RoundsFile)
             cfg, _ = resume_config(cfg, saved["config"], saved["choices"], str(path))
             done = saved["done"]
-        context.group.broadcast_text("")  # all have read the file before rank 0 writes it
+        context.group.barrier()  # all have read the file before rank 0 writes it
         self.cfg, self.options = cfg, read_options(cfg)
         self.state: RoundsFile = {"format": 2, "config": cfg, "choices": group_choices(), "done": done}
 
@@ -77,7 +77,7 @@ class DistillationRounds:
                     train(self.round_config(number), context)
                 if self.context.group.rank == 0:
                     self._record(number, tracker)
-                self.context.group.broadcast_text("")  # the members of the next round are complete
+                self.context.group.barrier()  # the members of the next round are complete
             return self._report(tracker) if self.context.group.rank == 0 else float("nan")
 
     def round_config(self, number: int) -> Config:
