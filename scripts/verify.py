@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Verifies runs: scripts/verify.py RUN_FOLDER"""
+"""Verifies runs: scripts/verify.py run=outputs/..."""
 
 import sys
 from pathlib import Path

@@ -60,6 +60,13 @@ def test_arguments_become_values_of_the_types_of_the_parameters(example, capsys)
     assert capsys.readouterr().out == f"{(Path('a/b'), 4, 'first', ['x', 'y'], True, ['free'], command_line)}\n"
 
 
+def test_the_key_of_a_run_may_be_left_out_of_the_first_argument(example, capsys):
+    assert example.main(["a/b", "count=4"]) == 3
+    assert capsys.readouterr().out.startswith(f"({Path('a/b')!r}, 4, ")
+    assert example.main(["count=4", "a/b"]) == 2
+    assert capsys.readouterr().err.startswith("run=...: missing")
+
+
 def test_a_path_starts_in_the_home_folder_after_a_tilde(example, capsys, monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
     example.main(["run=~/a"])

@@ -21,7 +21,7 @@ def folder(tmp_path_factory):
 
 
 def test_verify_accepts_an_intact_run_here(folder):
-    done = run_here(str(folder), "from_scratch=true", script="verify")
+    done = run_here(f"run={folder}", "from_scratch=true", script="verify")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "verified"
     assert "step-00000012: bitwise what training from step 8 gives" in done.stdout

@@ -28,8 +28,8 @@ _INTERNAL_ERROR = 70
 class Subcommand:
     """A function that does what a subcommand is for; its parameters are the options.
 
-    After a bare `*` it may declare: `args`, the further arguments; `command_line`, all of it as a shell reads it;
-    `more`, the values of the options of other targets.
+    `run=` may be left out of the first argument. After a bare `*` the function may declare: `args`, the further
+    arguments; `command_line`, all of it as a shell reads it; `more`, the values of the options of other targets.
     """
 
     run: Callable[..., int | None]
@@ -42,9 +42,11 @@ class Subcommand:
         return [f"{self.run.__module__}.{self.run.__name__}", *self.more]
 
     def __call__(self, typed: list[str]) -> int | None:
+        parameters = inspect.signature(self.run).parameters
+        if "run" in parameters and typed and "=" not in typed[0] and not typed[0].startswith("-"):
+            typed = [f"run={typed[0]}", *typed[1:]]
         counts, prefix = self.num_positional, self.forward_prefix
         values, args = parse_args(typed, self.targets, num_positional=counts, forward_prefix=prefix)
-        parameters = inspect.signature(self.run).parameters
         more = {name: values.pop(name) for name in list(values) if name not in parameters}
         for name, value in values.items():
             if parameters[name].annotation in (Path, Path | None) and value is not None:

@@ -1,7 +1,7 @@
 """Lists, shows and compares tracked runs, and uploads runs that are not in the store yet.
 
     mlxlab runs list [limit=20] [sort=valid/accuracy] [status=FINISHED] [experiment=mlxlab] [metrics=valid/loss]
-    mlxlab runs show RUN
+    mlxlab runs show run=RUN
     mlxlab runs compare RUN RUN ...
     mlxlab runs sync [RUN_FOLDER ...] [uri=sqlite:///mlflow.db] [artifacts=FOLDER]
 
@@ -62,15 +62,16 @@ def _list(
         log.info(line)
 
 
-def _show(uri: str | None = None, *, args: list[str]) -> None:
+def _show(run: str, uri: str | None = None) -> None:
     """Shows a run.
 
     Args:
+        run: the beginning of its id, its name, or its folder.
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
     """
     reader = _open(uri)
-    run = _find(reader, args[0])
-    print(format_run(run, reader.metric_ranges(run.run_id)))
+    row = _find(reader, run)
+    print(format_run(row, reader.metric_ranges(row.run_id)))
 
 
 def _compare(uri: str | None = None, *, args: list[str]) -> None:
@@ -122,7 +123,7 @@ main = build_main(
     __doc__,
     {
         "list": Subcommand(_list),
-        "show": Subcommand(_show, num_positional=(1, 1)),
+        "show": Subcommand(_show),
         "compare": Subcommand(_compare, num_positional=(2, 20)),
         "sync": Subcommand(_sync, num_positional=(0, sys.maxsize)),
     },

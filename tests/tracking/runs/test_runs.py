@@ -116,7 +116,7 @@ def test_sorting_by_bits_per_byte_lists_the_lowest_first(stored):
         (["list", "sort=valid/los"], "did you mean valid/loss?"),
         (["list", "sort='; drop table runs; --"], "not in the store"),
         (["list", "experiment=mlxlb"], "did you mean mlxlab?"),
-        (["show"], "expected 1 argument without `=`, got 0"),
+        (["show"], "run=...: missing"),
         (["show", "rum2"], "did you mean run2?"),
         (["compare", "run1"], "expected 2 to 20 arguments without `=`, got 1"),
         (["sync", "--all"], "--all"),
