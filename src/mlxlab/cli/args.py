@@ -5,12 +5,12 @@ import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
-from typing import Any
+from types import NoneType
+from typing import Any, get_origin
 
-from mlxlab.config.issues import format_issues
-from mlxlab.config.schema.signature import Key, signature
-from mlxlab.config.schema.types import NULL, Kind, ListOf, Number, Text, alternatives, describe, shown
-from mlxlab.config.schema.validate import Validator
+from mlxlab.config.issues import format_issues, shown
+from mlxlab.config.schema.signature import Key, alternatives, signature, unwrap
+from mlxlab.config.schema.validate import Validator, describe
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError
 
@@ -41,7 +41,7 @@ def parse_args(
         if name in known and equals:
             if name in values:
                 raise ConfigError(f"{arg}: {name} is given twice")
-            values[name] = parse_value(known[name].kind, text)
+            values[name] = parse_value(known[name].hint, text)
         elif forward_prefix == "" or (forward_prefix and name.startswith(forward_prefix) and equals):
             forwarded.append(arg)
         elif (equals and not Path(arg).exists()) or arg.startswith("-"):  # a folder may be named a=b
@@ -62,17 +62,17 @@ def parse_args(
     return values, positional + forwarded
 
 
-def parse_value(kind: Kind, text: str) -> object:
-    """Text as a value of its kind, or as it is: the validator reports what was expected."""
-    types = {type(option) for option in alternatives(kind)}
-    if text == "null" and NULL in alternatives(kind):
+def parse_value(hint: object, text: str) -> object:
+    """Text as a value of its type hint, or as it is: the validator reports what was expected."""
+    types = [unwrap(option)[0] for option in alternatives(hint)]
+    if text == "null" and NoneType in types:
         return None
-    if Text in types:
+    if str in types:
         return text
-    if ListOf in types:
+    if list in map(get_origin, types):
         items = _parse_yaml(text) if text.startswith("[") else None
         return items if isinstance(items, list) else [text]
-    for number in (int, float) if Number in types else ():
+    for number in (int, float) if int in types or float in types else ():
         try:
             return number(text)
         except ValueError:
@@ -95,9 +95,10 @@ def describe_options(target: str) -> list[str]:
     parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
     lines = []
     for key, option in _keys(target).items():
-        default = [] if isinstance(option.kind, ListOf) else parameters[key].default  # a signature hides a new list
+        is_list = get_origin(unwrap(option.hint)[0]) is list  # the signature of a dataclass hides a new list
+        default = [] if is_list else parameters[key].default
         head = f"{key}=..." if option.required else f"{key}={shown(default)}"
-        lines += two_columns(head, f"{describe(option.kind)}; {option.doc}", 30)
+        lines += two_columns(head, f"{describe(option.hint)}; {option.doc}", 30)
     return lines
 
 

@@ -114,7 +114,7 @@ def _set(node: "Config", key: str, text: str | None) -> None:
         _set(node[first], inner, text)
         return
     known = signature(node["_target_"]) if "_target_" in node else None
-    node[key] = parse_value(known.keys[key].kind, text) if known and key in known.keys and text is not None else text
+    node[key] = parse_value(known.keys[key].hint, text) if known and key in known.keys and text is not None else text
 
 
 main = build_main(__doc__, Subcommand(_evaluate, forward_prefix="data."))

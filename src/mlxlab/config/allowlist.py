@@ -11,12 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import get_args
 
 from mlxlab.config.issues import ConfigIssue, join_key, one_line, walk
 from mlxlab.config.paths import shipped_conf
 from mlxlab.config.schema.root import TARGET
-from mlxlab.config.schema.signature import signature
-from mlxlab.config.schema.types import component_names
+from mlxlab.config.schema.signature import Component, signature
 from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError
 
@@ -48,14 +48,28 @@ class AllowedTarget:
     def roles(self) -> frozenset[str]:
         """The kinds of component that it serves as (`Loss`, `optimizer`); empty if unknown."""
         owners = [(signature(owner), key) for owner, key in self.slots]
-        kinds = [known.keys[key].kind for known, key in owners if known is not None and key in known.keys]
-        return frozenset().union(*map(component_names, kinds))
+        hints = [known.keys[key].hint for known, key in owners if known is not None and key in known.keys]
+        return frozenset().union(*map(_component_names, hints))
+
+
+def _component_names(hint: object) -> frozenset[str]:
+    """The kinds of component anywhere in a type hint."""
+    if isinstance(hint, Component):
+        return frozenset({hint.name})
+    return frozenset().union(*map(_component_names, get_args(hint)))
 
 
 def allowed_targets() -> dict[str, AllowedTarget | None]:
     """Dotted name -> how it is used; None for a user's own target."""
     own = [name.strip() for name in os.environ.get("MLXLAB_ALLOWED_TARGETS", "").split(",") if name.strip()]
     return {**_shipped(shipped_conf()), **dict.fromkeys(own)}
+
+
+def serves_as(target: str, kind: str) -> bool:
+    """False if conf/ uses `target` only as other kinds of component. A user's own target is checked when built."""
+    shipped, name = allowed_targets().get(target), target.rpartition(".")[2]
+    roles = shipped.roles() if shipped is not None else ()
+    return name == kind or not roles or (kind in roles and name not in roles)
 
 
 def why_disallowed(target: object) -> str | None:

@@ -7,10 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlxlab.config.allowlist import find_disallowed
 from mlxlab.config.hydra.resolve import resolve
-from mlxlab.config.issues import ConfigIssue, LocateKey, format_issues, one_line, value_at, walk
-from mlxlab.config.schema.cross_checks import cross_issues
-from mlxlab.config.schema.root import TARGET
-from mlxlab.config.schema.types import shown
+from mlxlab.config.issues import ConfigIssue, LocateKey, format_issues, one_line, shown, value_at, walk
 from mlxlab.config.schema.validate import Validator
 from mlxlab.errors import ConfigError, DataError, NotAllowedError
 from mlxlab.files.untrusted import read_text
@@ -50,7 +47,7 @@ def config_issues(config: DictConfig, label: LocateKey | None = None) -> list[Co
     secrets = [ConfigIssue(at, CREDENTIALS) for at, text in texts if isinstance(text, str) and has_credentials(text)]
     if refused := find_disallowed(raw) or find_disallowed(tree) or secrets:
         raise NotAllowedError(format_issues(refused, label))
-    issues = unresolved + (list(Validator(got).node(tree, TARGET)) or list(cross_issues(tree)))
+    issues = unresolved + Validator(got).config(tree)
     return [ConfigIssue(label(issue.path), issue.message) for issue in issues]
 
 
@@ -75,7 +72,7 @@ def check_stored_config(config: object, name: str) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise DataError(f"{name}: expected a mapping of keys to values")
     disallowed = find_disallowed(config)
-    if issues := disallowed or list(Validator().node(config, TARGET)) or list(cross_issues(config)):
+    if issues := disallowed or Validator().config(config):
         more = f" (and {len(issues) - 1} more)" if len(issues) > 1 else ""
         message = one_line(f"{name}: {issues[0].path}: {issues[0].message}{more}")
         raise NotAllowedError(message) if disallowed else DataError(message)

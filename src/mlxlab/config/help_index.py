@@ -4,14 +4,15 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_origin
 
 import yaml
 
 from mlxlab.config.hydra.yaml_limits import read_yaml
+from mlxlab.config.issues import shown
 from mlxlab.config.schema.root import TARGET
-from mlxlab.config.schema.signature import signature
-from mlxlab.config.schema.types import Component, Kind, Mapping, describe, shown
+from mlxlab.config.schema.signature import Component, signature
+from mlxlab.config.schema.validate import describe
 from mlxlab.errors import ConfigError
 
 
@@ -78,18 +79,18 @@ def _node(tree: dict[str, Any], target: str, path: str) -> Iterator[KeyHelp]:
     known = signature(target)
     for name, key in known.keys.items() if known else ():
         if name in tree:
-            yield from _key(tree[name], key.kind, key.doc, f"{path}.{name}".lstrip("."))
+            yield from _key(tree[name], key.hint, key.doc, f"{path}.{name}".lstrip("."))
 
 
-def _key(value: object, kind: Kind, description: str, path: str) -> Iterator[KeyHelp]:
-    match value, kind:
-        case dict() as node, _ if "_target_" in node:
-            yield from _node(node, str(node["_target_"]), path)
-        case dict(), Mapping(value=Component() as inner):
-            for name, item in value.items():
-                yield from _key(item, inner, "", f"{path}.{name}")
-        case _ if not isinstance(kind, Component):
-            yield KeyHelp(path, shown(value).replace("'", ""), describe(kind), description.rstrip("."))
+def _key(value: object, hint: object, description: str, path: str) -> Iterator[KeyHelp]:
+    inner = get_args(hint)[1] if get_origin(hint) is dict else None
+    if isinstance(value, dict) and "_target_" in value:
+        yield from _node(value, str(value["_target_"]), path)
+    elif isinstance(value, dict) and isinstance(inner, Component):
+        for name, item in value.items():
+            yield from _key(item, inner, "", f"{path}.{name}")
+    elif not isinstance(hint, Component):
+        yield KeyHelp(path, shown(value).replace("'", ""), describe(hint), description.rstrip("."))
 
 
 def _hidden_size(option: tuple[str, str]) -> int:

@@ -10,6 +10,9 @@ from mlxlab.redact import redact
 KeyPath = tuple[str, ...]
 LocateKey = Callable[[str], str]  # where a key got its value: `seed=x`, or `conf/trainer/simple.yaml:3: trainer.epochs`
 
+MISSING = "???"  # OmegaConf's mark of a mandatory value
+UNRESOLVED = object()  # an interpolation that could not be resolved; its issue is already reported
+
 _MAX_LINES = 10
 _SEGMENT = re.compile(r"\['((?:[^'\\]|\\.)*)'\]|\.?([^.\[\]]+)")
 _UNQUOTED = re.compile(r"[^.\[\]'\\]+")
@@ -34,6 +37,14 @@ def one_line(text: str, max_length: int = 400) -> str:
     """Text without line breaks and control characters, truncated to `max_length`."""
     flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return flat if len(flat) <= max_length else flat[: max_length - 3] + "..."
+
+
+def shown(value: object) -> str:
+    """A value as one types it, truncated to 60 characters."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower().replace("none", "null")
+    text = (repr(value) if isinstance(value, list | dict) else str(value)).replace("\n", "\\n")
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def walk(tree: object, path: str = "") -> Iterator[tuple[str, object]]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-SYNONYMS = {  # names of other libraries -> ours
+_SYNONYMS = {  # names of other libraries -> ours
     **dict.fromkeys(("lr", "rate", "peak_lr", "base_lr", "max_lr"), "learning_rate"),
     **dict.fromkeys(("bs", "bsz", "batch", "per_device_train_batch_size", "micro_batch_size"), "batch_size"),
     **dict.fromkeys(("max_epochs", "num_epochs", "n_epochs", "num_train_epochs"), "epochs"),
@@ -20,16 +20,6 @@ SYNONYMS = {  # names of other libraries -> ours
     **dict.fromkeys(("vocab", "n_vocab"), "vocab_size"),
     **dict.fromkeys(("random_seed", "random_state"), "seed"),
 }
-
-
-def nearest_key(typed: str, keys: Iterable[str]) -> str | None:
-    """The dotted key whose last name is `typed`, a synonym of it, or the closest to it; the shortest of several."""
-    by_name: dict[str, list[str]] = {}
-    for key in keys:
-        by_name.setdefault(key.rpartition(".")[2], []).append(key)
-    name = typed if typed in by_name else SYNONYMS.get(typed.lower(), "")
-    name = name if name in by_name else (nearest(typed, by_name) or "")
-    return min(by_name[name], key=lambda key: (key.count("."), not key.startswith("trainer"))) if name else None
 
 
 def nearest(typed: str, valid: Iterable[str]) -> str | None:
@@ -53,6 +43,23 @@ def suggestion(typed: str, valid: Iterable[str], prefix: str = "") -> str:
     if near := nearest(typed, names):
         return did_you_mean(prefix + near)
     return f"; there is {', '.join(names)}" if 0 < len(names) <= 12 else ""
+
+
+def key_suggestion(typed: str, keys: Iterable[str], path: str, elsewhere: Iterable[str]) -> str:
+    """`suggestion` among the keys of the node at `path`, or a dotted key `elsewhere` if that is closer."""
+    if (typed in _SYNONYMS or nearest(typed, keys) is None) and (key := _nearest_key(typed, elsewhere)):
+        return did_you_mean(key)
+    return suggestion(typed, keys, f"{path}." if path else "")
+
+
+def _nearest_key(typed: str, keys: Iterable[str]) -> str | None:
+    """The dotted key whose last name is `typed`, a synonym of it, or the closest to it; the shortest of several."""
+    by_name: dict[str, list[str]] = {}
+    for key in keys:
+        by_name.setdefault(key.rpartition(".")[2], []).append(key)
+    name = typed if typed in by_name else _SYNONYMS.get(typed.lower(), "")
+    name = name if name in by_name else (nearest(typed, by_name) or "")
+    return min(by_name[name], key=lambda key: (key.count("."), not key.startswith("trainer"))) if name else None
 
 
 def _abbreviates(short: str, name: str) -> bool:

@@ -7,14 +7,13 @@ import os
 import stat
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, NotRequired, Required, TypeVar, Union, get_args, get_origin
 
-import annotated_types as at
-
+from mlxlab.constraints import satisfies
 from mlxlab.errors import DataError, InputNotFoundError
 
 MAX_BYTES = 16 * 2**20
@@ -24,16 +23,6 @@ MAX_INTEGER = 2**64 - 1  # seeds are unsigned
 T = TypeVar("T")
 
 _type_hints = functools.cache(functools.partial(typing.get_type_hints, include_extras=True))
-
-_BOUNDS: dict[type, Callable[[Any, Any], bool]] = {
-    at.Ge: lambda value, bound: value >= bound.ge,
-    at.Gt: lambda value, bound: value > bound.gt,
-    at.Le: lambda value, bound: value <= bound.le,
-    at.Lt: lambda value, bound: value < bound.lt,
-    at.MinLen: lambda value, bound: len(value) >= bound.min_length,
-    at.MaxLen: lambda value, bound: len(value) <= bound.max_length,
-    at.Predicate: lambda value, bound: bound.func(value),
-}
 
 
 @contextmanager
@@ -150,7 +139,7 @@ def validate(value: Any, shape: Any, path: str = "") -> Any:
     if origin in (Annotated, NotRequired, Required):
         result = validate(value, args[0], path)
         for bound in args[1:]:
-            if type(bound) in _BOUNDS and not _BOUNDS[type(bound)](result, bound):
+            if not satisfies(result, bound):
                 raise _mismatch(path, str(bound), value)
         return result
     if origin in (Union, types.UnionType):

@@ -13,9 +13,8 @@ from omegaconf.errors import (
     UnsupportedInterpolationType,
 )
 
-from mlxlab.config.issues import ConfigIssue, join_key, one_line, walk
+from mlxlab.config.issues import MISSING, UNRESOLVED, ConfigIssue, join_key, one_line, walk
 from mlxlab.config.paths import project_root
-from mlxlab.config.schema.types import MISSING, UNRESOLVED
 from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError
 from mlxlab.redact import has_credentials

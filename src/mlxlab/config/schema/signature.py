@@ -1,33 +1,43 @@
 """The schema: signatures, read from the source of a target without importing or running it.
 
 Parameters before a bare `*` are the keys of a node; the program passes those after it when it builds the component.
+Type hints become the objects of `typing`, made of the names known here; nothing in the source is evaluated.
 """
 
 import ast
 import importlib.util
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import GenericAlias, NoneType
+from typing import Annotated, Literal, Union, get_args, get_origin
 
-from mlxlab.config.schema import types
+from mlxlab.constraints import Bound, Ge, Gt, IsFile, Le, Lt, MaxLen, MinLen
 
-_SIMPLE: dict[str, types.Kind] = {
-    "int": types.Number(integer=True),
-    "float": types.Number(integer=False),
-    "str": types.Text(),
-    "Path": types.Text(),
-    "bool": types.BOOLEAN,
-    "None": types.NULL,
-}
+_TYPES = {"int": int, "float": float, "str": str, "Path": str, "bool": bool, "None": NoneType}
+_LISTS = ("list", "Sequence", "Iterable", "tuple", "set", "frozenset")
+_BOUNDS: dict[str, Callable[..., Bound]] = {bound.__name__: bound for bound in (Gt, Ge, Lt, Le, MinLen, MaxLen, IsFile)}
 _UNINFORMATIVE = ("Any", "object", "Callable")  # types of components that are called after their parameter
 
 
 @dataclass(frozen=True)
-class Key:
-    """One parameter: its type, whether it is required, and its description under `Args:`."""
+class Component:
+    """The type hint of a node with a `_target_`: `name` is the class, or the parameter if that says nothing."""
 
-    kind: types.Kind
+    name: str
+
+
+@dataclass(frozen=True)
+class Key:
+    """One parameter: its type hint, whether it is required, and its description under `Args:`.
+
+    `hint` consists of `int`, `float`, `str` (also for a path), `bool`, `NoneType`, `Literal`, `Union`, `list[T]`,
+    `dict[str, T]`, `Annotated[T, *bounds]` and `Component`.
+    """
+
+    hint: object
     required: bool
     doc: str = ""
 
@@ -60,8 +70,18 @@ def signature(target: str) -> Signature | None:
     else:
         parameters, runtime = _fields(node)
     docs, items = _documented(doc), parameters.items()
-    keys = {name: Key(_kind(hint, module, name), required, docs.get(name, "")) for name, (hint, required) in items}
+    keys = {name: Key(_type_hint(hint, module, name), required, docs.get(name, "")) for name, (hint, required) in items}
     return Signature(keys, frozenset(runtime), doc.strip().partition("\n")[0])
+
+
+def alternatives(hint: object) -> tuple[object, ...]:
+    """The options of a union; of another type hint, itself."""
+    return get_args(hint) if get_origin(hint) is Union else (hint,)
+
+
+def unwrap(hint: object) -> tuple[object, tuple[Bound, ...]]:
+    """The type in an `Annotated`, and its bounds."""
+    return (get_args(hint)[0], get_args(hint)[1:]) if get_origin(hint) is Annotated else (hint, ())
 
 
 def _arguments(function: ast.FunctionDef, skip: int) -> tuple[_Parameters, set[str]]:
@@ -90,60 +110,52 @@ def _fields(node: ast.ClassDef) -> tuple[_Parameters, set[str]]:
     return parameters, runtime
 
 
-def _kind(hint: ast.AST | None, module: str, parameter: str) -> types.Kind:
-    """The kind of values that the type hint of a parameter allows in a config."""
+def _type_hint(hint: ast.expr | None, module: str, parameter: str) -> object:
+    """The annotation of a parameter as an object of `typing`; other classes than those of values are components."""
     match hint:
         case ast.Constant(value=None):
-            return types.NULL
+            return NoneType
         case ast.Constant(value=str() as text):  # a forward reference
-            return _kind(ast.parse(text, mode="eval").body, module, parameter)
+            return _type_hint(ast.parse(text, mode="eval").body, module, parameter)
         case ast.BinOp(op=ast.BitOr(), left=left, right=right):
-            return _any_of([_kind(left, module, parameter), _kind(right, module, parameter)])
-        case ast.Name(id=name) | ast.Attribute(attr=name):
-            if name in _SIMPLE:
-                return _SIMPLE[name]
-            node, home = _look_up(name, module) if isinstance(hint, ast.Name) else (None, module)
-            if isinstance(node, ast.expr):
-                return _kind(node, home, parameter)
-            return types.Component(parameter if name in _UNINFORMATIVE else name)
+            return Union[*(_type_hint(side, module, parameter) for side in (left, right))]
         case ast.Subscript(value=base, slice=inside):
             items = inside.elts if isinstance(inside, ast.Tuple) else [inside]
-            name = ast.unparse(base).rpartition(".")[2]
-            if name == "Literal":
-                return types.Literal(tuple(ast.literal_eval(item) for item in items))
-            if name == "Annotated":
-                return _bounded(_kind(items[0], module, parameter), items[1:])
-            kinds = [_kind(item, module, parameter) for item in items]
-            if name in ("list", "Sequence", "Iterable", "tuple", "set", "frozenset"):
-                return types.ListOf(kinds[0])
-            if name in ("dict", "Mapping"):
-                return types.Mapping(kinds[1])
-            if name in ("Optional", "Union"):
-                return _any_of([*kinds, types.NULL] if name == "Optional" else kinds)
-            return types.Component(parameter if name in _UNINFORMATIVE else name)
-    return types.Component(parameter)
+            return _generic(ast.unparse(base).rpartition(".")[2], items, module, parameter)
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            if name in _TYPES:
+                return _TYPES[name]
+            node, home = _look_up(name, module) if isinstance(hint, ast.Name) else (None, module)
+            return _type_hint(node, home, parameter) if isinstance(node, ast.expr) else _component(name, parameter)
+    return Component(parameter)
 
 
-def _any_of(kinds: list[types.Kind]) -> types.Kind:
-    return types.Union(tuple(option for kind in kinds for option in types.alternatives(kind)))
+def _generic(name: str, items: list[ast.expr], module: str, parameter: str) -> object:
+    """The type hint `name[*items]`."""
+    if name == "Literal":
+        return Literal[*map(ast.literal_eval, items)]
+    if name == "Annotated":
+        hint, bounds = _type_hint(items[0], module, parameter), list(_bounds(items[1:]))
+        return Annotated[hint, *bounds] if bounds else hint
+    hints = [_type_hint(item, module, parameter) for item in items]
+    if name in _LISTS:
+        return GenericAlias(list, hints[0])
+    if name in ("dict", "Mapping"):
+        return GenericAlias(dict, (str, hints[1]))
+    if name in ("Optional", "Union"):
+        return Union[*hints, NoneType] if name == "Optional" else Union[*hints]
+    return _component(name, parameter)
 
 
-def _bounded(kind: types.Kind, bounds: list[ast.expr]) -> types.Kind:
-    for bound in bounds:
-        if not isinstance(bound, ast.Call):
-            continue
-        name = ast.unparse(bound.func).rpartition(".")[2]
-        limit = _number(bound.args[0]) if bound.args else 0
-        match kind, name:
-            case types.Number(), "Gt" | "Ge" | "Lt" | "Le":
-                kind = types.Number(kind.integer, (*kind.bounds, (name, limit)))
-            case types.ListOf(), "MinLen":
-                kind = types.ListOf(kind.item, int(limit), kind.max_length)
-            case types.ListOf(), "MaxLen":
-                kind = types.ListOf(kind.item, kind.min_length, int(limit))
-            case types.Text(), "IsFile":
-                kind = types.Text(file=True)
-    return kind
+def _component(name: str, parameter: str) -> Component:
+    return Component(parameter if name in _UNINFORMATIVE else name)
+
+
+def _bounds(nodes: list[ast.expr]) -> Iterator[Bound]:
+    for node in nodes:
+        name = ast.unparse(node.func).rpartition(".")[2] if isinstance(node, ast.Call) else ""
+        if isinstance(node, ast.Call) and name in _BOUNDS:
+            yield _BOUNDS[name](*map(_number, node.args))
 
 
 def _number(node: ast.expr) -> float:

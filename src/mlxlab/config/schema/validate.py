@@ -1,26 +1,55 @@
-"""Validates values against type hints, recursively; collects all errors."""
+"""Validates values against type hints, and those of several keys against each other; collects all issues."""
 
-import math
 import operator
+import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import astuple, dataclass, field
+from types import NoneType
+from typing import Literal, Union, get_args, get_origin
 
-from mlxlab.config.allowlist import allowed_targets
-from mlxlab.config.issues import ConfigIssue, join_key, walk
-from mlxlab.config.schema import types
-from mlxlab.config.schema.signature import Signature, signature
-from mlxlab.config.suggest import SYNONYMS, did_you_mean, nearest, nearest_key, suggestion
+from mlxlab.config.allowlist import allowed_targets, serves_as
+from mlxlab.config.issues import MISSING, UNRESOLVED, ConfigIssue, join_key, shown, value_at, walk
+from mlxlab.config.schema.root import TARGET
+from mlxlab.config.schema.signature import Component, Signature, alternatives, signature, unwrap
+from mlxlab.config.suggest import did_you_mean, key_suggestion, nearest
+from mlxlab.constraints import Bound, Ge, Gt, IsFile, Le, Lt, MaxLen, MinLen, satisfies
 
-_HOLDS = {"Gt": operator.gt, "Ge": operator.ge, "Lt": operator.lt, "Le": operator.le}
+_NAMES: dict[object, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    NoneType: "null",
+}
+_SIGNS = {Gt: ">", Ge: ">=", Lt: "<", Le: "<="}
+_DISTILLATION_LOSS = "mlxlab.distillation.loss.DistillationLoss"
+_STORES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks", "uc", "file")
+_WARMUP = "a warm-up of {} steps is longer than the run of {}"
+
+
+def _does_not_divide(divisor: float, number: float) -> bool:
+    return divisor >= 1 and number % divisor != 0
+
+
+_RULES: tuple[tuple[str, str, Callable[[float, float], bool], str], ...] = (  # two keys, a conflict of them, a message
+    ("model.num_heads", "model.hidden_size", _does_not_divide, "{} heads do not divide a hidden size of {}"),
+    ("model.num_kv_heads", "model.num_heads", _does_not_divide, "{} key-value heads do not divide {} heads"),
+    ("trainer.schedule.warmup", "trainer.max_steps", lambda warmup, steps: warmup > max(1, steps), _WARMUP),
+    ("data.fold", "data.folds", operator.ge, "expected a fold below {1} (they count from 0), got {0}"),
+    ("data.folds", "data.folds", lambda folds, _: folds < 2, "expected at least 2 folds, got {}"),
+)
 
 
 @dataclass
 class Validator:
     """Yields the issues of one config. `got(path, value)` formats a value for messages."""
 
-    got: Callable[[str, object], str] = lambda path, value: types.shown(value)
+    got: Callable[[str, object], str] = lambda path, value: shown(value)
     all_keys: list[str] = field(default_factory=list)  # of the whole tree, for suggestions
+
+    def config(self, tree: dict[str, object]) -> list[ConfigIssue]:
+        """The issues of the keys of a whole config; if there are none, those of values that conflict."""
+        return list(self.node(tree, TARGET)) or list(_conflicts(tree))
 
     def node(self, tree: dict[str, object], target: str, path: str = "") -> Iterator[ConfigIssue]:
         """A mapping of arguments against the signature of `target`."""
@@ -32,102 +61,188 @@ class Validator:
         if "_target_" in tree:  # options of a command have none, and the list is made of all files of conf/
             shipped = allowed_targets().get(target)
             if shipped is not None and bool(tree.get("_partial_", False)) != shipped.partial:
-                yield ConfigIssue(join_key(path, "_partial_"), f"expected {types.shown(shipped.partial)} for {target}")
+                yield ConfigIssue(join_key(path, "_partial_"), f"expected {shown(shipped.partial)} for {target}")
         for key in tree:
             if key not in known.keys and key not in ("_target_", "_partial_"):
                 yield ConfigIssue(join_key(path, key), self._unknown(str(key), known, path))
         for key, expected in known.keys.items():
             if key in tree:
-                yield from self.value(expected.kind, tree[key], join_key(path, key))
+                yield from self.value(expected.hint, tree[key], join_key(path, key))
             elif expected.required:
-                yield ConfigIssue(join_key(path, key), f"missing; expected {types.describe(expected.kind)}")
+                yield ConfigIssue(join_key(path, key), f"missing; expected {describe(expected.hint)}")
 
-    def value(self, kind: types.Kind, value: object, path: str) -> Iterator[ConfigIssue]:
-        """One value; nothing is yielded if it is what `kind` allows."""
-        match kind, value:
-            case _ if value is types.UNRESOLVED:
-                return
-            case _, str() if value == types.MISSING:
-                yield ConfigIssue(path, f"missing; expected {types.describe(kind)}")
-            case types.Union(options=options), _:
-                tries = [list(self.value(option, value, path)) for option in options]
-                if all(tries):
-                    inside = [issues for issues in tries if any(issue.path != path for issue in issues)]
-                    yield from inside[0] if inside else [ConfigIssue(path, self._expected(kind, value, path))]
-            case types.Component(name=name), dict() as node if "_target_" in node:
-                target = str(node["_target_"])
-                if _serves_as(target, name):
-                    yield from self.node(node, target, path)
-                else:
-                    message = f"expected a component of kind {name}, got {target}"
-                    yield ConfigIssue(join_key(path, "_target_"), message)
-            case types.Mapping(value=inner), dict():
-                for key, item in value.items():
-                    yield from self.value(inner, item, join_key(path, key))
-            case types.ListOf(item=inner), list() if kind.min_length <= len(value) <= (kind.max_length or math.inf):
-                for index, item in enumerate(value):
-                    yield from self.value(inner, item, join_key(path, index))
-            case _ if not _fits(kind, value):
-                yield ConfigIssue(path, self._expected(kind, value, path))
+    def value(self, hint: object, value: object, path: str) -> Iterator[ConfigIssue]:
+        """One value; nothing is yielded if it is what `hint` allows."""
+        expected, bounds = unwrap(hint)
+        origin, args = get_origin(expected), get_args(expected)
+        if value is UNRESOLVED:
+            return
+        if value == MISSING:
+            yield ConfigIssue(path, f"missing; expected {describe(hint)}")
+        elif origin is Union:
+            tries = [list(self.value(option, value, path)) for option in args]
+            if all(tries):
+                inside = [issues for issues in tries if any(issue.path != path for issue in issues)]
+                yield from inside[0] if inside else [ConfigIssue(path, self._expected(hint, value, path))]
+        elif isinstance(expected, Component) and isinstance(value, dict) and "_target_" in value:
+            target = str(value["_target_"])
+            if serves_as(target, expected.name):
+                yield from self.node(value, target, path)
+            else:
+                message = f"expected a component of kind {expected.name}, got {target}"
+                yield ConfigIssue(join_key(path, "_target_"), message)
+        elif origin is dict and isinstance(value, dict):
+            for key, item in value.items():
+                yield from self.value(args[1], item, join_key(path, key))
+        elif origin is list and isinstance(value, list) and all(satisfies(value, bound) for bound in bounds):
+            for index, item in enumerate(value):
+                yield from self.value(args[0], item, join_key(path, index))
+        elif not _fits(expected, value) or not all(satisfies(value, bound) for bound in bounds):
+            yield ConfigIssue(path, self._expected(hint, value, path))
 
-    def _expected(self, kind: types.Kind, value: object, path: str) -> str:
-        if isinstance(kind, types.Component) and isinstance(value, dict):
+    def _expected(self, hint: object, value: object, path: str) -> str:
+        if isinstance(hint, Component) and isinstance(value, dict):
             return f"expected a component; choose one with {path.replace('.', '/')}=..., or give its _target_"
-        return f"expected {types.describe(kind)}, got {self.got(path, value)}" + _hint(types.alternatives(kind), value)
+        return f"expected {describe(hint)}, got {self.got(path, value)}" + _detail(hint, value)
 
     def _unknown(self, key: str, known: Signature, path: str) -> str:
         if key in known.runtime:
             return "not a key of the config: the program passes it when it builds the component"
-        if key in SYNONYMS or nearest(key, known.keys) is None:
-            here = join_key(path, key)
-            if anywhere := nearest_key(key, [name for name in self.all_keys if name != here]):
-                return "unknown key" + did_you_mean(anywhere)
-        return "unknown key" + suggestion(key, known.keys, f"{path}." if path else "")
+        elsewhere = [name for name in self.all_keys if name != join_key(path, key)]
+        return "unknown key" + key_suggestion(key, known.keys, path, elsewhere)
 
 
-def _serves_as(target: str, kind: str) -> bool:
-    """False if conf/ uses `target` only as other kinds of component. A user's own target is checked when built."""
-    shipped, name = allowed_targets().get(target), target.rpartition(".")[2]
-    roles = shipped.roles() if shipped is not None else ()
-    return name == kind or not roles or (kind in roles and name not in roles)
+def describe(hint: object) -> str:
+    """`a whole number >= 1`, `one of gelu, swiglu`, `a list with at least 1 item: text`, ..."""
+    expected, bounds = unwrap(hint)
+    origin, args = get_origin(expected), get_args(expected)
+    if isinstance(expected, Component):
+        return "a component (a mapping with a _target_)"
+    if origin is Union:
+        return " or ".join(map(describe, args))
+    if origin is Literal:
+        return ("one of " if len(args) > 1 else "") + ", ".join(map(shown, args))
+    if origin is dict:
+        return f"a mapping of names to {describe(args[1])}"
+    if origin is list:
+        return f"a list{_item_count(bounds)}: {describe(args[0])}"
+    if IsFile() in bounds:
+        return "a file"
+    limits = [f"{sign} {limit:.15g}" for sign, limit in _limits(bounds) if abs(limit) < 1e12]
+    return f"{_NAMES[expected]} {' and '.join(limits)}".rstrip()
 
 
-def _fits(kind: types.Kind, value: object) -> bool:
-    match kind:
-        case types.Number(integer=integer, bounds=bounds):
-            if isinstance(value, bool) or not isinstance(value, int if integer else int | float):
-                return False
-            return math.isfinite(value) and all(_HOLDS[name](value, limit) for name, limit in bounds)
-        case types.Text(file=file):
-            return isinstance(value, str) and "\0" not in value and (not file or _may_be_read(value))
-        case types.Literal(options=options):
-            return any(type(value) is type(option) and value == option for option in options)
-    return False
+def _item_count(bounds: tuple[Bound, ...]) -> str:
+    low = next((bound.min_length for bound in bounds if isinstance(bound, MinLen)), 0)
+    high = next((bound.max_length for bound in bounds if isinstance(bound, MaxLen)), None)
+    if low == high:
+        return f" of exactly {low}"
+    length = f" with at least {low} item{'s' if low > 1 else ''}" if low else ""
+    return length if high is None else f"{length} and at most {high}"
 
 
-def _may_be_read(text: str) -> bool:
-    """A missing file is reported where it is read; a folder, device, pipe or `-` is not a file."""
-    if text.strip() in ("", "-"):
+def _limits(bounds: tuple[Bound, ...]) -> list[tuple[str, float]]:
+    """(sign, limit) of each bound of a number."""
+    return [(_SIGNS[type(bound)], *astuple(bound)) for bound in bounds if isinstance(bound, Gt | Ge | Lt | Le)]
+
+
+def _fits(kind: object, value: object) -> bool:
+    """Whether a scalar has the right type. A whole number is accepted for a float; true is never a number."""
+    if get_origin(kind) is Literal:
+        return any(type(value) is type(option) and value == option for option in get_args(kind))
+    if isinstance(value, int | float) and not abs(value) <= sys.float_info.max:  # also NaN
         return False
-    try:
-        path = Path(text).expanduser()
-        return path.is_file() or not path.exists()
-    except OSError:
+    if isinstance(value, str) and "\0" in value:
         return False
+    return type(value) is kind or (kind is float and type(value) is int)
 
 
-def _hint(kinds: tuple[types.Kind, ...], value: object) -> str:
-    """Details that the text of a value does not show: its type, a limit that is not described, a name close to it."""
-    numbers = [kind for kind in kinds if isinstance(kind, types.Number)]
+def _detail(hint: object, value: object) -> str:
+    """What the text of a value does not show: its type, a limit that is not described, a name close to it."""
+    options = [unwrap(option) for option in alternatives(hint)]
+    kinds = [kind for kind, _ in options]
     if isinstance(value, str):
-        options = [option for kind in kinds if isinstance(kind, types.Literal) for option in kind.options]
-        near = nearest(value, [option for option in options if isinstance(option, str)])
-        return (" (text)" if numbers or types.BOOLEAN in kinds else "") + did_you_mean(near)
+        names = [name for kind in kinds for name in get_args(kind) if isinstance(name, str)]
+        return (" (text)" if not {int, float, bool}.isdisjoint(kinds) else "") + did_you_mean(nearest(value, names))
     if not isinstance(value, bool | int | float):
         return ""
-    hint = " (quote it: '\"...\"')" if any(isinstance(kind, types.Text) for kind in kinds) else ""
-    if isinstance(value, float) and numbers and all(number.integer for number in numbers):
-        hint = " (a number with a fraction or an exponent)"
-    bounds = [] if isinstance(value, bool) else [bound for number in numbers for bound in number.bounds]
-    limits = [limit for name, limit in bounds if abs(limit) >= 1e12 and not _HOLDS[name](value, limit)]
-    return hint + (f"; the limit is {limits[0]:.6g}" if limits else "")
+    detail = " (quote it: '\"...\"')" if str in kinds else ""
+    if isinstance(value, float) and int in kinds and float not in kinds:
+        detail = " (a number with a fraction or an exponent)"
+    bounds = [] if isinstance(value, bool) else [bound for _, bounds in options for bound in bounds]
+    limits = [limit for bound in bounds for _, limit in _limits((bound,)) if not satisfies(value, bound)]
+    hidden = [limit for limit in limits if abs(limit) >= 1e12]
+    return detail + (f"; the limit is {hidden[0]:.6g}" if hidden else "")
+
+
+def _conflicts(tree: dict[str, object]) -> Iterator[ConfigIssue]:
+    """Issues of rules between keys, which no single signature can express; one whose keys are missing is skipped."""
+    for key, other, conflict, message in _RULES:
+        value, limit = _number(tree, key), _number(tree, other)
+        if value is not None and limit is not None and conflict(value, limit):
+            yield ConfigIssue(key, message.format(value, limit))
+    yield from _run_length(tree)
+    yield from _distillation(tree)
+    yield from _positions(tree)
+    uri = value_at(tree, "tracking.uri")
+    if isinstance(uri, str) and uri.partition(":")[0].partition("+")[0] not in _STORES:  # SQLAlchemy: dialect+driver
+        expected = "sqlite:///<file>, http(s)://<server>, or another address of MLflow"
+        yield ConfigIssue("tracking.uri", f"expected {expected}, got {uri or 'no address'}")
+    if value_at(tree, "data.folds") is None and value_at(tree, "data.fold"):
+        yield ConfigIssue("data.fold", f"fold {value_at(tree, 'data.fold')} of none; set data.folds too")
+
+
+def _run_length(tree: dict[str, object]) -> Iterator[ConfigIssue]:
+    """A run must end, and a decaying schedule must know its length."""
+    trainer = tree.get("trainer")
+    lengths = ("epochs", "max_steps", "max_tokens")
+    if not isinstance(trainer, dict) or any(key not in trainer for key in lengths):
+        return
+    epochs, steps, tokens = (trainer[key] for key in lengths)
+    if epochs is not None or steps is not None:
+        return
+    schedule = str(value_at(tree, "trainer.schedule._target_")).rsplit(".", 1)[-1]
+    if tokens is None:
+        yield ConfigIssue("trainer.epochs", "so are max_steps and max_tokens: the run has no end; set one of them")
+    elif schedule in ("cosine", "linear"):
+        message = f"{schedule} needs the length of the run; set trainer.max_steps or use wsd"
+        yield ConfigIssue("trainer.schedule", message)
+    elif 0 < (_number(tree, "trainer.schedule.warmup") or 0) < 1:
+        message = "a fraction of a run of unknown length; expected a number of steps"
+        yield ConfigIssue("trainer.schedule.warmup", message)
+
+
+def _distillation(tree: dict[str, object]) -> Iterator[ConfigIssue]:
+    """The loss needs the teachers of `trainer=distill`; a run without rounds needs members."""
+    options = value_at(tree, "trainer.distillation")
+    if options is None and _DISTILLATION_LOSS in str(value_at(tree, "trainer.loss")):
+        yield ConfigIssue("trainer.loss", "distillation needs the teachers of trainer=distill")
+    if not isinstance(options, dict):
+        return
+    teachers = options.get("teachers"), value_at(tree, "trainer.teachers")
+    if all(isinstance(names, list) for names in teachers) and teachers[0] != teachers[1]:
+        # An interpolation, but in a saved config both are values: a resume could change only one of them.
+        yield ConfigIssue("trainer.distillation.teachers", "expected the teachers of trainer.teachers; set both")
+    if options.get("rounds") == 0 and not options.get("members"):
+        message = "0 rounds make an ensemble of trainer.distillation.members, which is empty"
+        yield ConfigIssue("trainer.distillation.rounds", message)
+
+
+def _positions(tree: dict[str, object]) -> Iterator[ConfigIssue]:
+    """Rows must fit the learned positions; rotary ones need an even head dimension. Pretrained models are skipped."""
+    if value_at(tree, "model.pretrained") is not None:
+        return
+    kind, rows = value_at(tree, "model.position_embedding"), _number(tree, "data.seq_len")
+    limit = _number(tree, "model.max_position_embeddings")
+    if kind == "learned" and rows is not None and limit is not None and rows > limit:
+        positions = f"the model has positions for {limit} (model.max_position_embeddings)"
+        yield ConfigIssue("data.seq_len", f"rows of up to {rows} tokens, but {positions}")
+    size, heads = _number(tree, "model.hidden_size"), _number(tree, "model.num_heads")
+    if kind == "rope" and size and heads and size % heads == 0 and (size // heads) % 2:
+        message = f"rotary positions need an even head dimension, got {size} / {heads} = {size // heads}"
+        yield ConfigIssue("model.num_heads", message)
+
+
+def _number(tree: dict[str, object], path: str) -> int | float | None:
+    value = value_at(tree, path)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None

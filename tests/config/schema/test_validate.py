@@ -1,0 +1,82 @@
+"""A value is valid if it is what a type hint says."""
+
+from types import NoneType
+from typing import Annotated, Literal
+
+import pytest
+
+from mlxlab.config.schema.signature import Component
+from mlxlab.config.schema.validate import Validator, describe
+from mlxlab.constraints import FilePath, Gt, Lt, MaxLen, MinLen, Share, Size
+
+GOOD = [
+    (int, 3),
+    (float, 3),
+    (float, 0.5),
+    (Size | None, None),
+    (Literal["auto"] | int, "auto"),
+    (Literal["auto"] | int, 3),
+    (Literal[1, 2], 1),
+    (Annotated[list[int], MinLen(1), MaxLen(2)], [1, 2]),
+    (dict[str, str], {"a": "b"}),
+    (bool, False),
+    (FilePath, "not/there.csv"),
+]
+BAD = [
+    (int, True),
+    (int, 3.0),
+    (float, "3"),
+    (float, float("nan")),
+    (float, float("inf")),
+    (float, 10**400),
+    (Size, 10**400),
+    (Annotated[float, Gt(0)], 0),
+    (Annotated[float, Lt(1)], 1),
+    (Literal[1, 2], True),
+    (Literal[1, 2], 1.0),
+    (Annotated[list[int], MinLen(1)], []),
+    (Annotated[list[int], MaxLen(2)], [1, 2, 3]),
+    (list[int], 3),
+    (list[str], "abc"),
+    (dict[str, str], {"a": 1}),
+    (dict[str, str], ["a"]),
+    (bool, 1),
+    (bool, "true"),
+    (NoneType, 0),
+    (str, None),
+    (str, "a\0b"),
+    (FilePath, "/"),
+    (FilePath, "-"),
+    (FilePath, ""),
+    (FilePath, "~no-such-user/a.csv"),
+    (Component("Loss"), "cross_entropy"),
+    (Component("Loss"), {"a": 1}),
+]
+
+
+@pytest.mark.parametrize(("hint", "value"), GOOD)
+def test_a_value_of_its_type_is_valid(hint, value):
+    assert list(Validator().value(hint, value, "key")) == []
+
+
+@pytest.mark.parametrize(("hint", "value"), BAD)
+def test_a_value_of_another_type_is_one_issue_that_names_the_expected_type(hint, value):
+    [issue] = Validator().value(hint, value, "key")
+    assert issue.path.startswith("key")
+    assert "expected" in issue.message or "choose one with" in issue.message
+
+
+@pytest.mark.parametrize(
+    ("hint", "expected"),
+    [
+        (Size, "a whole number >= 1"),
+        (Share | None, "a number >= 0 and < 1 or null"),
+        (Annotated[list[Literal["a", "b"]], MinLen(1)], "a list with at least 1 item: one of a, b"),
+        (Annotated[list[float], MinLen(2), MaxLen(2)], "a list of exactly 2: a number"),
+        (Annotated[list[float], MinLen(2), MaxLen(3)], "a list with at least 2 items and at most 3: a number"),
+        (Literal["auto"] | bool, "auto or true or false"),
+        (dict[str, FilePath], "a mapping of names to a file"),
+    ],
+)
+def test_a_type_is_described_in_words(hint, expected):
+    assert describe(hint) == expected
