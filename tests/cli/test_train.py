@@ -7,15 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from mlxlab.cli import train
 from mlxlab.errors import DataError, RunInterrupted
 from mlxlab.sweep.parent_run import ParentRun
 from support.configs import line, user_config  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def runs_with(line, function):  # noqa: F811
-    sys.modules["mlxlab.experiment.run"].run_experiment = function
 
 
 def test_a_run_gets_its_own_folder_by_day_time_and_id(line):  # noqa: F811
@@ -99,7 +96,7 @@ def test_the_return_value_is_the_metric(line, monkeypatch):  # noqa: F811
     assert got == [0.5, 0.5]
 
 
-def test_a_failed_job_is_reported_and_the_others_run(line):  # noqa: F811
+def test_a_failed_job_is_reported_and_the_others_run(line, monkeypatch):  # noqa: F811
     seen = []
 
     def run(config, folder, is_last=False):
@@ -108,7 +105,7 @@ def test_a_failed_job_is_reported_and_the_others_run(line):  # noqa: F811
             raise DataError("rows.csv:3:5: a number was expected")
         return 0.5
 
-    runs_with(line, run)
+    monkeypatch.setattr(train, "run_experiment", run)
     assert line("-m", "seed=0,1,2", "tracking=none") == 65
     assert seen == [0, 1, 2]
     assert "job 1 (seed=1, tracking=none): rows.csv:3:5: a number was expected" in line.err
@@ -124,25 +121,25 @@ def test_a_failed_job_is_reported_and_the_others_run(line):  # noqa: F811
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
-def test_an_error_is_one_line_and_its_exit_code(line, error, code, message):  # noqa: F811
+def test_an_error_is_one_line_and_its_exit_code(line, monkeypatch, error, code, message):  # noqa: F811
     def run(config, folder, is_last=False):
         raise error
 
-    runs_with(line, run)
+    monkeypatch.setattr(train, "run_experiment", run)
     assert line() == code
     assert line.err == message
 
 
-def test_a_bug_is_a_traceback_and_exit_70(line):  # noqa: F811
+def test_a_bug_is_a_traceback_and_exit_70(line, monkeypatch):  # noqa: F811
     def run(config, folder, is_last=False):
         raise ZeroDivisionError("ours")
 
-    runs_with(line, run)
+    monkeypatch.setattr(train, "run_experiment", run)
     assert line() == 70
     assert line.lines[-1] == "ZeroDivisionError: ours"
 
 
-def test_a_signal_ends_one_job_and_not_the_others_of_the_sweep(line):  # noqa: F811
+def test_a_signal_ends_one_job_and_not_the_others_of_the_sweep(line, monkeypatch):  # noqa: F811
     seen = []
 
     def run(config, folder, is_last=False):
@@ -150,7 +147,7 @@ def test_a_signal_ends_one_job_and_not_the_others_of_the_sweep(line):  # noqa: F
         if config.seed == 0:
             raise RunInterrupted("stopped", signal.SIGINT)
 
-    runs_with(line, run)
+    monkeypatch.setattr(train, "run_experiment", run)
     assert line("-m", "seed=0,1", "tracking=none") == 130
     assert seen == [0, 1]
 
@@ -180,7 +177,17 @@ def test_cfg_job_prints_what_would_run(line):  # noqa: F811
     assert "learning_rate: ${if_set:${model.pretrained},2e-5,1e-3}" in line.out
     assert line("--cfg", "job", "--resolve", "experiment=quick") == 0
     assert "learning_rate: 0.001" in line.out
-    assert "did you mean" in line.refuses("--cfg", "job", "model=brt")
+    assert line("--cfg", "job", "tags.for=thesis") == 0
+    assert "for: thesis\n" in line.out
+    assert line("--cfg", "hydra", "--resolve") == 0
+    assert "output_dir: ???" in line.out
+
+
+@pytest.mark.parametrize("flags", [["job"], ["job", "--resolve"], ["hydra"], ["all", "-p", "trainer"]], ids=" ".join)
+def test_cfg_prints_no_invalid_config(line, flags):  # noqa: F811
+    assert "did you mean" in line.refuses("--cfg", *flags, "model=brt")
+    assert "seed=-1: expected a whole number >= 0, got -1" in line.refuses("--cfg", *flags, "seed=-1")
+    assert line.refuses("--cfg", "job", "-p", "trainer.lrr") == "--package=trainer.lrr: there is no such key"
 
 
 def test_the_script_reports_an_unknown_key_in_one_line_with_exit_code_2(tmp_path):

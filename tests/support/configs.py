@@ -1,7 +1,5 @@
 """How the tests of the command line call it: in this process, in an empty project, with no experiment behind it."""
 
-import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -14,9 +12,7 @@ class Line:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture, project: Path) -> None:
         self.capfd, self.project, self.runs = capfd, project, []
-        experiment = types.ModuleType("mlxlab.experiment.run")
-        experiment.run_experiment = self._run
-        monkeypatch.setitem(sys.modules, "mlxlab.experiment.run", experiment)
+        monkeypatch.setattr(train, "run_experiment", self._run)
         monkeypatch.setattr("mlxlab.config.hydra.resolve.project_root", lambda: project)
         monkeypatch.delenv("MLXLAB_CONF", raising=False)
         monkeypatch.chdir(project)

@@ -5,8 +5,8 @@ from pathlib import Path
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.experiment.manifest import RunManifest
 from mlxlab.experiment.rounds import DistillationRounds
+from mlxlab.experiment.run import RunContext
 from mlxlab.experiment.signals import SignalHandler
-from mlxlab.experiment.start import RunContext
 
 
 def make_rounds(cfg: dict, folder: Path) -> DistillationRounds:

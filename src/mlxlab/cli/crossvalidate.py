@@ -25,7 +25,7 @@ from typing import Annotated, Any
 
 from mlxlab.analysis.crossvalidation import MODEL, STUDENT_ALONE, TEACHER, plan_folds, train_folds, write_tables
 from mlxlab.cli.app import Subcommand, build_main
-from mlxlab.config.paths import project_root
+from mlxlab.config.paths import conf_dir, project_root
 from mlxlab.config.suggest import suggestion
 from mlxlab.constraints import Ge, Le
 from mlxlab.errors import CannotCreateError, ConfigError, RunInterrupted
@@ -101,9 +101,9 @@ def _stoppable() -> Iterator[None]:
 
 def _config(args: list[str]) -> dict[str, Any]:
     """The checked config of every run, except for seed and fold."""
-    from mlxlab.cli.hydra_jobs import compose
+    from mlxlab.config.hydra.compose import Composer
 
-    config = compose(args, resolve=False)
+    config = Composer(conf_dir(), args).checked_values(resolve=False)
     for name, node in config["callbacks"].items():
         if node and node.get("patience") is not None:
             expected = "expected null: the validation fold must not choose the number of steps"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated
 
 from mlxlab.cli.app import Subcommand, build_main
+from mlxlab.config.paths import conf_dir
 from mlxlab.constraints import Ge, Le, Positive
 from mlxlab.errors import CannotCreateError, ConfigError, WriteError
 from mlxlab.markdown import markdown_table
@@ -45,9 +46,9 @@ def _find(
         raise ConfigError(f"out={out}: expected a name that ends in .png, .pdf or .svg")
     if not out.absolute().parent.is_dir():
         raise CannotCreateError(f"out={out}: there is no folder {out.absolute().parent}")
-    from mlxlab.cli.hydra_jobs import compose
+    from mlxlab.config.hydra.compose import Composer
 
-    config = compose(args, resolve=True)
+    config = Composer(conf_dir(), args).checked_values(resolve=True)
     from mlxlab import backend
 
     backend.prepare()

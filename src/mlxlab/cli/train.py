@@ -1,18 +1,24 @@
 """Trains one experiment, or a sweep of them: composes the config, checks it, and runs it."""
 
+import atexit
+import shutil
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mlxlab.cli.app import run_subcommand
+from mlxlab.cli.app import report, run_subcommand
 from mlxlab.cli.args import two_columns
 from mlxlab.config.issues import one_line
 from mlxlab.config.paths import conf_dir
-from mlxlab.errors import ConfigError, NotAllowedError, UserError
+from mlxlab.distributed.launch_env import check_parallel, rank
+from mlxlab.errors import CannotCreateError, ConfigError, NotAllowedError, RunInterrupted, UserError
 
 if TYPE_CHECKING:
     from argparse import Namespace
+
+    from omegaconf import DictConfig
 
     from mlxlab.config.hydra.compose import Composer
 
@@ -62,9 +68,85 @@ def _train(argv: list[str], *, owns_process: bool) -> int:
     if flags.cfg or flags.info or flags.hydra_help or flags.shell_completion:
         return _show(composer, flags)
     config = composer.checked()
-    from mlxlab.cli import hydra_jobs
+    check_parallel(config.trainer.parallel)
+    if not composer.multirun:
+        return _run(composer, config, is_last=owns_process)
+    from mlxlab.cli.multirun import sweep
 
-    return hydra_jobs.sweep(composer, config) if composer.multirun else hydra_jobs.run(composer, config, owns_process)
+    return sweep(composer, config, run_experiment)
+
+
+def _run(composer: "Composer", config: "DictConfig", *, is_last: bool) -> int:
+    """One run in its own folder, under Hydra; returns the exit code. `is_last`: the process ends after it."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.core.utils import JobStatus, run_job
+    from hydra.types import HydraContext, RunMode
+
+    from mlxlab.config.hydra.compose import Callbacks
+    from mlxlab.experiment.manifest import remove_unused
+
+    _set_run_dir(config)
+    config.hydra.mode = RunMode.RUN
+    callbacks = Callbacks(config)
+    callbacks.on_run_start(config=config, config_name="train")
+    context = HydraContext(config_loader=composer.hydra.config_loader, callbacks=callbacks)
+    try:
+        job = run_job(
+            lambda cfg: run_experiment(cfg, Path(HydraConfig.get().runtime.output_dir), is_last=is_last),
+            config,
+            job_dir_key="hydra.run.dir",
+            job_subdir_key=None,
+            hydra_context=context,
+        )
+    except OSError as error:
+        reason = error.strerror or error
+        raise CannotCreateError(f"{error.filename}: {reason}; the run folder cannot be created") from error
+    callbacks.on_run_end(config=config, config_name="train", job_return=job)
+    if job.status == JobStatus.COMPLETED:
+        return 0
+    failure = job._return_value
+    assert job.hydra_cfg is not None
+    if isinstance(failure, UserError) and not isinstance(failure, RunInterrupted):
+        remove_unused(Path(job.hydra_cfg.hydra.runtime.output_dir))
+    return report(failure)
+
+
+def _set_run_dir(config: "DictConfig") -> None:
+    """A run that is resumed by its path continues in its own folder."""
+    from mlxlab.config.resume_overrides import find_resumed_run
+
+    own = find_resumed_run(config.get("resume"))
+    if own and not any(arg.startswith("hydra.run.dir=") for arg in config.hydra.overrides.hydra):
+        config.hydra.run.dir = str(own)
+    if rank() > 0:  # rank 0 writes the run folder; what Hydra writes for this rank is discarded
+        config.hydra.run.dir = tempfile.mkdtemp(prefix="mlxlab-")
+        atexit.register(shutil.rmtree, config.hydra.run.dir, ignore_errors=True)
+
+
+def run_experiment(cfg: "DictConfig", run_dir: Path, *, is_last: bool = False) -> float:
+    """Runs one experiment, or rounds of it, in its folder; returns the best value of `cfg.objective`.
+
+    Raises:
+        UserError: anything the user can correct, with its exit code; RunInterrupted when a signal ended the run.
+    """
+    from omegaconf import OmegaConf
+
+    from mlxlab.config.instantiate import instantiate
+    from mlxlab.distillation.options import read_options
+    from mlxlab.experiment.run import open_run
+    from mlxlab.experiment.signals import SignalHandler
+
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    signals, trainer = instantiate(config["signals"], SignalHandler), config["trainer"]
+    processes = trainer["parallel"], trainer["worker_timeout"]
+    with open_run(run_dir, signals, *processes, is_last=is_last) as context:
+        if read_options(config).is_multi_round:
+            from mlxlab.experiment.rounds import DistillationRounds
+
+            return DistillationRounds(config, context).run()
+        from mlxlab.experiment.train import train
+
+        return train(config, context)
 
 
 def _folder(path: str | Path | None, flag: str) -> Path | None:
@@ -101,26 +183,45 @@ def _show(composer: "Composer", flags: "Namespace") -> int:
 
     hydra, name, overrides = composer.hydra, composer.name, composer.overrides
     try:
-        if flags.cfg != "job" and not flags.shell_completion:
+        if not (flags.cfg or flags.shell_completion):
             composer.guard()
         if flags.shell_completion:
             hydra.shell_completion(config_name=name, overrides=overrides)
         elif flags.cfg:
-            hydra.show_cfg(name, overrides, flags.cfg, flags.package, flags.resolve)
+            _print_config(composer, flags)
         elif flags.info:
             hydra.show_info(flags.info, config_name=name, overrides=overrides)
         else:
             hydra.hydra_help(config_name=name, args_parser=get_args_parser(), args=flags)
     except (UserError, BrokenPipeError):
         raise
-    except SystemExit as stop:  # Hydra has printed what is wrong, for example that there is no such package
-        return ConfigError.exit_code if stop.code else 0
     except Exception as error:
         if not flags.shell_completion:
             composer.checked()  # reports the error as one line
         message = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise ConfigError(f"{' '.join(overrides)}: {one_line(message)}") from error
     return 0
+
+
+def _print_config(composer: "Composer", flags: "Namespace") -> None:
+    """`--cfg`: the checked config, or one `--package` of it, in Hydra's format."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import Container, OmegaConf
+
+    config = composer.checked()
+    HydraConfig.instance().set_config(config)  # resolves `${hydra:...}`
+    OmegaConf.set_readonly(config.hydra, None)
+    node = composer.hydra.get_sanitized_cfg(config, flags.cfg)
+    if is_part := flags.package not in (None, "_global_"):
+        node = OmegaConf.select(node, flags.package)
+    if node is None:
+        raise ConfigError(f"--package={flags.package}: there is no such key")
+    if not isinstance(node, Container):
+        print(node)
+        return
+    if flags.resolve:
+        OmegaConf.resolve(node)
+    print(f"# @package {flags.package}\n" if is_part else "", OmegaConf.to_yaml(node), sep="", end="")
 
 
 def show_help(args: list[str]) -> str:

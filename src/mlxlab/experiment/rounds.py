@@ -17,7 +17,8 @@ from mlxlab.distillation.options import read_options
 from mlxlab.experiment.build import Config, build_data
 from mlxlab.experiment.manifest import RunManifest, without_nonfinite
 from mlxlab.experiment.metadata import run_inputs, tracked_until_end
-from mlxlab.experiment.start import RunContext, resume_config
+from mlxlab.experiment.run import RunContext
+from mlxlab.experiment.start import resume_config
 from mlxlab.experiment.train import train
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.files.untrusted import read_json
@@ -59,7 +60,7 @@ class DistillationRounds:
 
     def run(self) -> float:
         """Trains the missing rounds; returns the ensemble's value of the objective."""
-        tracker, done = self.context.build_tracker(self.cfg), len(self.state["done"])
+        tracker, done = self.context.build_tracker(self.cfg["tracking"]), len(self.state["done"])
         tags = {"kind": "rounds", "overrides": " ".join(cli_overrides())}
         tracker.start(self.cfg, tags, resumed=self.resumed, name=self.cfg["name"] or f"{self.folder.name} rounds")
         with tracked_until_end(tracker), _parent_run(tracker.uid):

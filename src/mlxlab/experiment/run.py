@@ -1,23 +1,26 @@
-"""Runs one experiment in its folder: locks it, listens to signals, keeps its manifest. MLX is imported last."""
+"""Opens the folder of a run: locks it, listens to signals, keeps its manifest. MLX is imported last."""
 
 import errno
 import fcntl
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from omegaconf import DictConfig, OmegaConf
+from typing import TYPE_CHECKING, Literal
 
 from mlxlab import backend
-from mlxlab.config.instantiate import instantiate
-from mlxlab.distillation.options import read_options
+from mlxlab.config.instantiate import Node, instantiate
+from mlxlab.config.paths import project_root
 from mlxlab.errors import CannotCreateError, WriteError
 from mlxlab.experiment.manifest import RunManifest
 from mlxlab.experiment.signals import SignalHandler
 from mlxlab.files.atomic import remove_leftovers
+from mlxlab.tracking.tracker import NoTracker, Tracker
+
+if TYPE_CHECKING:
+    from mlxlab.distributed.process_group import ProcessGroup
 
 LOCK = ".lock"
 DISK_ERRORS = (
@@ -26,46 +29,66 @@ DISK_ERRORS = (
 )  # of the machine, not of our code
 
 
-def run_experiment(cfg: DictConfig, run_dir: Path, *, is_last: bool = False) -> float:
-    """Runs one experiment in its folder and returns the best value of `cfg.objective`.
+@dataclass(frozen=True)
+class RunContext:
+    """What one process of a run works with: folders, manifest, signals, process group.
+
+    Attributes:
+        run_dir: the folder that this process writes; on rank 0 the run folder, elsewhere one that is discarded.
+        shared_dir: the run folder, on every rank.
+    """
+
+    run_dir: Path
+    shared_dir: Path
+    manifest: RunManifest
+    signals: SignalHandler
+    group: "ProcessGroup"
+
+    def build_tracker(self, node: Node) -> Tracker:
+        if self.group.rank > 0:
+            return NoTracker()
+        tracker: Tracker = instantiate(node, folder=self.run_dir, project=project_root())
+        return tracker
+
+
+@contextmanager
+def open_run(
+    run_dir: Path,
+    signals: SignalHandler,
+    parallel: Literal["none", "data", "fsdp"],
+    worker_timeout: float,
+    *,
+    is_last: bool,
+) -> Iterator[RunContext]:
+    """The context of a run, in which MLX may be imported: its threads inherit the signal mask. Only rank 0 prints.
 
     Args:
+        parallel, worker_timeout: as in `Trainer`.
         is_last: the process ends after this run: a signal that arrives after its end changes neither the exit code nor
             what is still printed.
 
     Raises:
-        UserError: anything the user can correct, with its exit code; RunInterrupted when a signal ended the run.
+        UserError: anything the user can correct, with its exit code.
     """
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
-    signals = instantiate(config["signals"], SignalHandler)
     with run_lock(run_dir):
         signals.start()
         try:
             for folder in (run_dir, run_dir / "inference", run_dir / "plots"):
                 remove_leftovers(folder)
             with RunManifest(run_dir) as manifest:
-                return _train(config, run_dir, manifest, signals)
+                backend.prepare()
+                from mlxlab.distributed.process_group import init_process_group
+
+                group = init_process_group(parallel, worker_timeout)
+                shared_dir = Path(group.broadcast_text(str(run_dir)))
+                with nullcontext() if group.rank == 0 else _silent():
+                    yield RunContext(run_dir, shared_dir, manifest, signals, group)
         except OSError as error:
             if error.errno not in DISK_ERRORS:
                 raise
             raise WriteError(f"{error.filename or run_dir}: {error.strerror or error}") from None
         finally:
             signals.stop(ignore=is_last)
-
-
-def _train(config: dict[str, Any], run_dir: Path, manifest: RunManifest, signals: SignalHandler) -> float:
-    """Imports MLX, whose threads inherit the signal mask."""
-    backend.prepare()
-    from mlxlab.experiment.start import distributed_context
-
-    with distributed_context(config, run_dir, manifest, signals) as context:
-        if read_options(config).is_multi_round:
-            from mlxlab.experiment.rounds import DistillationRounds
-
-            return DistillationRounds(config, context).run()
-        from mlxlab.experiment.train import train
-
-        return train(config, context)
 
 
 @contextmanager
@@ -92,3 +115,9 @@ def run_lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(file)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    with open(os.devnull, "w") as devnull, redirect_stdout(devnull), redirect_stderr(devnull):
+        yield

@@ -3,9 +3,6 @@
 A resumed run takes the config of its checkpoint, changed by what was typed on the current command line.
 """
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,56 +13,16 @@ from mlxlab.checkpoint.resume import check_arrays, load_named, resolve_resume
 from mlxlab.checkpoint.store import FOLDER, Checkpoint, CheckpointStore
 from mlxlab.config.check import check, check_stored_config
 from mlxlab.config.hydra.overrides import cli_overrides, group_choices
-from mlxlab.config.instantiate import instantiate
-from mlxlab.config.paths import conf_dir, project_root
+from mlxlab.config.paths import conf_dir
 from mlxlab.config.resume_overrides import Changes, merge_for_resume, record_changes
-from mlxlab.distributed.process_group import ProcessGroup, init_process_group
 from mlxlab.errors import CheckpointUnavailableError, ConfigError, InputNotFoundError
 from mlxlab.experiment.build import Config
-from mlxlab.experiment.manifest import RunManifest
 from mlxlab.experiment.report import log_lines
-from mlxlab.experiment.signals import SignalHandler
+from mlxlab.experiment.run import RunContext
 from mlxlab.tracking.journal import FILE as JOURNAL
-from mlxlab.tracking.tracker import NoTracker, Tracker
+from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.checkpointer import saved_arrays
 from mlxlab.training.state import TrainState
-
-
-@dataclass(frozen=True)
-class RunContext:
-    """What one process of a run works with: folders, manifest, signals, process group.
-
-    Attributes:
-        run_dir: the folder that this process writes; on rank 0 the run folder, elsewhere one that is discarded.
-        shared_dir: the run folder, on every rank.
-    """
-
-    run_dir: Path
-    shared_dir: Path
-    manifest: RunManifest
-    signals: SignalHandler
-    group: ProcessGroup
-
-    def build_tracker(self, config: Config) -> Tracker:
-        if self.group.rank > 0:
-            return NoTracker()
-        tracker: Tracker = instantiate(config["tracking"], folder=self.run_dir, project=project_root())
-        return tracker
-
-
-@contextmanager
-def distributed_context(
-    config: Config, run_dir: Path, manifest: RunManifest, signals: SignalHandler
-) -> Iterator[RunContext]:
-    """The context of this process among those that were started together; only rank 0 prints."""
-    group = init_process_group(config["trainer"]["parallel"], config["trainer"]["worker_timeout"])
-    shared_dir = Path(group.broadcast_text(str(run_dir)))
-    context = RunContext(run_dir, shared_dir, manifest, signals, group)
-    if group.rank == 0:
-        yield context
-        return
-    with open(os.devnull, "w") as devnull, redirect_stdout(devnull), redirect_stderr(devnull):
-        yield context
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from mlxlab.errors import DivergenceError, RunInterrupted
 from mlxlab.experiment.build import Config, Session, build_session, save_inference_config
 from mlxlab.experiment.metadata import run_inputs, run_metadata, run_name, run_outcome, run_tags, tracked_until_end
 from mlxlab.experiment.report import log_lines, next_commands, write_report
-from mlxlab.experiment.start import RunContext, find_start, log_config_changes, reject_misfit, set_aside_older_results
+from mlxlab.experiment.run import RunContext
+from mlxlab.experiment.start import find_start, log_config_changes, reject_misfit, set_aside_older_results
 from mlxlab.inference.predict import model_signature
 from mlxlab.training.checkpointer import NoCheckpointer, final_state_digest
 from mlxlab.training.state import TrainState
@@ -21,7 +22,7 @@ def train(requested: Config, context: RunContext) -> float:
     """Builds, fits and reports one run of the `requested` config; returns the best value of the objective."""
     run_dir, inference_dir = context.run_dir, context.run_dir / "inference"
     start = find_start(requested, context)
-    cfg, checkpoint, tracker = start.cfg, start.checkpoint, context.build_tracker(start.cfg)
+    cfg, checkpoint, tracker = start.cfg, start.checkpoint, context.build_tracker(start.cfg["tracking"])
     session = build_session(
         cfg,
         run_dir,

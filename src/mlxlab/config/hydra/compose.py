@@ -91,6 +91,12 @@ class Composer:
         guard_hydra_node(master)
         return master
 
+    def checked_values(self, *, resolve: bool) -> dict[str, Any]:
+        """The valid config of one job as plain values, without its `hydra:` node."""
+        values = OmegaConf.to_container(without_hydra(self.checked()), resolve=resolve)
+        assert isinstance(values, dict)
+        return {str(key): value for key, value in values.items()}
+
     def guard(self) -> None:
         """Refuses a `hydra:` node that would act before the config is checked."""
         guard_hydra_node(self._compose(RunMode.RUN))

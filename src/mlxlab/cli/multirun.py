@@ -1,0 +1,65 @@
+"""Runs the jobs of a sweep under Hydra."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig
+
+from mlxlab.cli.app import report
+from mlxlab.config.check import check
+from mlxlab.config.hydra.compose import Callbacks, Composer
+from mlxlab.config.issues import one_line
+from mlxlab.distributed.launch_env import is_launched
+from mlxlab.errors import CannotCreateError, ConfigError
+
+
+@dataclass
+class JobRunner:
+    """One job, called by Hydra with its config; returns the metric named by `objective`. Records failed jobs."""
+
+    run: Callable[[DictConfig, Path], float]
+    started: int = 0
+    failures: dict[str, int] = field(default_factory=dict)  # job number -> exit code
+
+    def __call__(self, config: DictConfig) -> float:
+        hydra = HydraConfig.get()
+        self.started += 1
+        try:
+            check(config)  # a sweeper may propose jobs as it goes
+            return self.run(config, Path(hydra.runtime.output_dir))
+        except Exception as error:  # the other jobs run, also after a signal stopped this one
+            print(f"job {hydra.job.num} ({', '.join(hydra.overrides.task)}):", end=" ", file=sys.stderr)
+            self.failures[str(hydra.job.num)] = report(error)
+            raise
+
+
+def sweep(composer: Composer, config: DictConfig, run: Callable[[DictConfig, Path], float]) -> int:
+    """Every job of a sweep; a failed one does not end the others. Returns the exit code of the first that failed."""
+    if is_launched():
+        raise ConfigError("-m: expected a single process for a sweep, got a launcher; start its jobs one by one")
+    config.hydra.mode = RunMode.MULTIRUN
+    config.hydra.overrides.hydra.append("hydra.mode=MULTIRUN")  # each job is composed again, and must know
+    callbacks, task = Callbacks(config), JobRunner(run)
+    callbacks.on_multirun_start(config=config, config_name="train")
+    context = HydraContext(config_loader=composer.hydra.config_loader, callbacks=callbacks)
+    sweeper = Plugins.instance().instantiate_sweeper(hydra_context=context, task_function=task, config=config)
+    try:
+        sweeper.sweep(arguments=list(config.hydra.overrides.task))
+    except Exception as error:
+        if isinstance(error, OSError) and not task.failures:  # the sweep itself, not one of its jobs
+            reason = error.strerror or error
+            raise CannotCreateError(f"{error.filename}: {reason}; the run folder cannot be created") from error
+        if isinstance(error, AssertionError | ValueError) and not task.started:
+            raise ConfigError(f"hydra.sweeper: {one_line(str(error)) or 'invalid settings'}") from error
+        if not task.failures:
+            raise
+        print(f"{len(task.failures)} of {task.started} jobs failed: {', '.join(task.failures)}", file=sys.stderr)
+        return next(iter(task.failures.values()))
+    finally:
+        callbacks.on_multirun_end(config=config, config_name="train")
+    return 0
