@@ -22,6 +22,7 @@ SOURCE = '''
 
     raise SystemExit("imported")
 
+    LIMIT = 3
     Mode = Literal["up", "down"]
     Rate = Annotated[float, Ge(0), Lt(10**2)]
 
@@ -29,7 +30,9 @@ SOURCE = '''
         a: int, b: float, c: str, d: bool, e: Path, f: Size, g: Share | None, h: Mode, i: Rate,
         j: list[Mode], k: Annotated[list[Size], MinLen(1), MaxLen(3)], l: dict[str, int | str], m: nn.Module,
         n: Callable[..., int], o: Optional[int], p: "list[int] | None", q: Seed, r: FilePath,
-        s: Literal["auto"] | int, t: dict[str, nn.Module], u: int = 3, *, width: int, data: object = None,
+        s: Literal["auto"] | int, t: dict[str, nn.Module], u: int = 3,
+        v: Annotated[int, Ge(ge=1)] = 1, w: Annotated[int, Lt(LIMIT), "a comment"] = 1,
+        *, width: int, data: object = None,
     ) -> None:
         """Does everything.
 
@@ -99,8 +102,10 @@ def test_type_hints_become_objects_of_typing(module):
         "s": Literal["auto"] | int,
         "t": dict[str, Component("Module")],
         "u": int,
+        "v": Annotated[int, Ge(1)],
+        "w": int,
     }
-    assert [name for name, key in keys.items() if not key.required] == ["u"]
+    assert [name for name, key in keys.items() if not key.required] == ["u", "v", "w"]
 
 
 def test_parameters_after_the_star_are_run_time_arguments(module):

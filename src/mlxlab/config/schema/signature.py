@@ -8,6 +8,7 @@ import ast
 import importlib.util
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -152,10 +153,12 @@ def _component(name: str, parameter: str) -> Component:
 
 
 def _bounds(nodes: list[ast.expr]) -> Iterator[Bound]:
+    """Those bounds whose limit is a number in the source; the target must check others itself."""
     for node in nodes:
         name = ast.unparse(node.func).rpartition(".")[2] if isinstance(node, ast.Call) else ""
         if isinstance(node, ast.Call) and name in _BOUNDS:
-            yield _BOUNDS[name](*map(_number, node.args))
+            with suppress(ValueError):
+                yield _BOUNDS[name](*map(_number, [*node.args, *(keyword.value for keyword in node.keywords)]))
 
 
 def _number(node: ast.expr) -> float:
