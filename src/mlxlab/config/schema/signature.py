@@ -120,9 +120,9 @@ def _type_hint(hint: ast.expr | None, module: str, parameter: str) -> object:
             return _type_hint(ast.parse(text, mode="eval").body, module, parameter)
         case ast.BinOp(op=ast.BitOr(), left=left, right=right):
             return Union[*(_type_hint(side, module, parameter) for side in (left, right))]
-        case ast.Subscript(value=base, slice=inside):
+        case ast.Subscript(value=ast.Name(id=name) | ast.Attribute(attr=name), slice=inside):
             items = inside.elts if isinstance(inside, ast.Tuple) else [inside]
-            return _generic(ast.unparse(base).rpartition(".")[2], items, module, parameter)
+            return _generic(name, items, module, parameter)
         case ast.Name(id=name) | ast.Attribute(attr=name):
             if name in _TYPES:
                 return _TYPES[name]
@@ -155,10 +155,10 @@ def _component(name: str, parameter: str) -> Component:
 def _bounds(nodes: list[ast.expr]) -> Iterator[Bound]:
     """Those bounds whose limit is a number in the source; the target must check others itself."""
     for node in nodes:
-        name = ast.unparse(node.func).rpartition(".")[2] if isinstance(node, ast.Call) else ""
-        if isinstance(node, ast.Call) and name in _BOUNDS:
-            with suppress(ValueError):
-                yield _BOUNDS[name](*map(_number, [*node.args, *(keyword.value for keyword in node.keywords)]))
+        match node:
+            case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) if name in _BOUNDS:
+                with suppress(ValueError):
+                    yield _BOUNDS[name](*map(_number, [*node.args, *(keyword.value for keyword in node.keywords)]))
 
 
 def _number(node: ast.expr) -> float:
