@@ -10,10 +10,11 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from omegaconf import OmegaConf
 
 from benchmarks.alternate import table
 from benchmarks.torch_decoder import torch_decoder, torch_module
-from mlxlab.config.hydra.compose import Composer
+from mlxlab.config.hydra.compose import Composer, without_hydra
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import conf_dir
 from mlxlab.data.batch import Batch
@@ -50,12 +51,12 @@ def shakespeare(source: str | None = None, compare_with: str = "torch", rounds: 
 def _composed(source: str, rounds: int, trainer: str) -> Any:
     overrides = ["experiment=shakespeare_char", f"data.source={Path(source).absolute()}", f"trainer.max_steps={rounds}"]
     overrides += [f"trainer={trainer}", f"trainer.schedule.warmup={min(100, rounds // 10)}", "tracking=none"]
-    return Composer(conf_dir(), overrides).checked()
+    return OmegaConf.to_container(without_hydra(Composer(conf_dir(), overrides).checked()), resolve=True)
 
 
 def _mlxlab_step(cfg: Any, model: Any, data: Any) -> Callable[[Batch], Any]:
     """The step of the trainer, without logging."""
-    trainer = instantiate(cfg.trainer, class_counts=[])
+    trainer = instantiate(cfg["trainer"], class_counts=[])
     state = trainer.init_state(model, data.train)
     schedule = trainer.lr_schedule(state)
     step = trainer.step(model=model, loss=trainer.loss, optimizer=state.optimizer)
@@ -74,10 +75,10 @@ def _torch_step(model: Any, cfg: Any, rounds: int) -> Callable[[Batch], Any]:
     named = dict(model.named_parameters())
     decayed = [leaf for name, leaf in named.items() if leaf.ndim >= 2 and "embed" not in name]
     others = [leaf for name, leaf in named.items() if leaf.ndim < 2 or "embed" in name]
-    settings = cfg.trainer.optimizer
-    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, betas=tuple(settings.betas), eps=settings.eps)
-    rate = instantiate(cfg.trainer.schedule)(peak=cfg.trainer.learning_rate, steps=rounds)
+    settings = cfg["trainer"]["optimizer"]
+    groups = [{"params": decayed, "weight_decay": settings["weight_decay"]}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, betas=tuple(settings["betas"]), eps=settings["eps"])
+    rate = instantiate(cfg["trainer"]["schedule"])(peak=cfg["trainer"]["learning_rate"], steps=rounds)
     rates = iter(np.array(rate(mx.arange(rounds))).tolist())
 
     def take_step(batch: Batch) -> None:
@@ -91,7 +92,7 @@ def _torch_step(model: Any, cfg: Any, rounds: int) -> Callable[[Batch], Any]:
         loss = (values * weights).sum() / weights.sum()
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.trainer.step.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), cfg["trainer"]["step"]["max_grad_norm"])
         optimizer.step()
 
     return take_step
@@ -139,5 +140,5 @@ def _table(
         figures = [f"{sum(wall for wall, _ in timings):.0f}", f"{1000 * wall:.1f}", f"{1000 * cpu:.1f}"]
         figures += [f"{base[0] / wall:.2f}", f"{base[1] / cpu:.2f}", f"{losses[title]:.4f}"]
         rows.append((title, *figures))
-    shape = f"{parameters:,} parameters, batch {cfg.data.batch_size} x {cfg.data.seq_len}"
+    shape = f"{parameters:,} parameters, batch {cfg['data']['batch_size']} x {cfg['data']['seq_len']}"
     return table(f"tinyshakespeare, character level, {rounds} steps of {shape}, on {mx.default_device()}", rows)

@@ -124,9 +124,17 @@ def test_a_hostile_file_is_refused_with_file_and_line(line, user_config):  # noq
     assert message.endswith("mine.yaml:3: model._target_: refused: os.system is not an allowed target")
 
 
-def test_positional_arguments_are_refused(line):  # noqa: F811
-    assert "_args_ is not supported" in line.refuses("++model._args_=[1]", code=77)
-    assert "_recursive_ is not supported" in line.refuses("++model._recursive_=false", code=77)
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("++model._args_=[1]", "_args_ is not supported; name the arguments"),
+        ("++model._recursive_=false", "_recursive_ is not supported; inner nodes are always built"),
+        ("++model._convert_=all", "_convert_ is not supported; lists and mappings are always those of Python"),
+        ("++model._mode_=call", "_mode_ is not supported; a node is always called, or with _partial_ called later"),
+    ],
+)
+def test_other_keys_that_hydra_knows_in_a_component_are_refused(line, override, message):  # noqa: F811
+    assert message in line.refuses(override, code=77)
 
 
 def test_a_component_is_partial_exactly_where_conf_says_so(line):  # noqa: F811
@@ -145,8 +153,19 @@ def test_the_environment_is_not_copied_into_a_config(line, monkeypatch):  # noqa
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2secret")
     message = line.refuses("hydra.job.env_copy=[AWS_SECRET_ACCESS_KEY]", code=77)
     assert "hunter2secret" not in message
+    assert message.startswith("hydra.job.env_copy=[AWS_SECRET_ACCESS_KEY]: refused: ")
+    assert message.endswith("environment variable AWS_SECRET_ACCESS_KEY")
     line("hydra.job.env_copy=[AWS_SECRET_ACCESS_KEY]", "--cfg", "hydra")
     assert "hunter2secret" not in line.out + line.err
+
+
+def test_a_copied_environment_variable_that_is_not_set_is_reported_with_its_origin(line, user_config, monkeypatch):  # noqa: F811
+    monkeypatch.delenv("OMP_PLACES", raising=False)
+    expected = "the environment variable OMP_PLACES is not set"
+    assert line.refuses("hydra.job.env_copy=[OMP_PLACES]") == f"hydra.job.env_copy=[OMP_PLACES]: {expected}"
+    assert "seed=-1: expected" in line.refuses("hydra.job.env_copy=[OMP_PLACES]", "seed=-1", lines=2)
+    file = "# @package _global_\nhydra:\n  job:\n    env_copy: [OMP_PLACES]\n"
+    assert f"mine.yaml:4: hydra.job.env_copy: {expected}" in line.refuses(*user_config(file))
 
 
 @pytest.fixture

@@ -54,9 +54,8 @@ def module(tmp_path, monkeypatch):
 
 @pytest.fixture
 def outer(module):
-    inner = {"_target_": f"{module}.Inner", "size": "${top}"}
-    node = {"_target_": f"{module}.Outer", "rate": 1, "names": ["a"], "options": {"x": 1}, "inner": inner}
-    return OmegaConf.create({"top": 3, "node": node}).node
+    inner = {"_target_": f"{module}.Inner", "size": 3}
+    return {"_target_": f"{module}.Outer", "rate": 1, "names": ["a"], "options": {"x": 1}, "inner": inner}
 
 
 class Weights(dict):
@@ -91,11 +90,7 @@ def test_a_partial_takes_the_other_arguments_later(module):
 
 def test_a_node_without_a_target_is_a_dict_of_its_built_values(module):
     bare = {"_target_": f"{module}.bare"}
-    assert instantiate(OmegaConf.create({"a": bare, "b": [bare, 1], "c": None})) == {
-        "a": "bare",
-        "b": ["bare", 1],
-        "c": None,
-    }
+    assert instantiate({"a": bare, "b": [bare, 1], "c": None}) == {"a": "bare", "b": ["bare", 1], "c": None}
 
 
 def test_an_object_of_another_kind_is_refused_in_one_line(module):
@@ -123,11 +118,6 @@ def test_a_component_of_another_kind_is_refused_before_it_is_built(key, target):
         ConfigError, match=rf"^{re.escape(key)}\._target_={target}: expected a component of kind \w+, got {target}$"
     ):
         check(config)
-
-
-def test_an_unresolvable_interpolation_is_a_config_error(module):
-    with pytest.raises(ConfigError, match=r"size: \$\{nowhere\}: there is no such key"):
-        instantiate(OmegaConf.create({"_target_": f"{module}.Inner", "size": "${nowhere}"}))
 
 
 def test_an_unregistered_function_of_the_same_module_is_refused(module):

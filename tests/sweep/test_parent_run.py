@@ -27,12 +27,13 @@ import sys
 from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 from mlxlab.config.instantiate import instantiate
 
 @hydra.main(version_base="1.3", config_path=sys.argv.pop(), config_name="app")
 def main(cfg):
     folder, project = Path(HydraConfig.get().runtime.output_dir), Path(sys.path[0] or ".")
-    tracker = instantiate(cfg.tracking, folder=folder, project=project)
+    tracker = instantiate(OmegaConf.to_container(cfg.tracking), folder=folder, project=project)
     tracker.start({"x": cfg.x}, {})
     tracker.log_metrics(1, {"loss": 1.0})
     if cfg.x == 3:

@@ -6,12 +6,11 @@ from functools import partial
 import mlx.core as mx
 import numpy as np
 import pytest
+from benchmarks.config import read_config
 from mlx.utils import tree_flatten
-from omegaconf import OmegaConf
 from sklearn import metrics as oracle
 
 from mlxlab.config.instantiate import instantiate
-from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError, DivergenceError
 from mlxlab.training.device_batch import DeviceBatch, to_device
 from mlxlab.training.evaluate import classification_metrics, confusion_matrix, evaluate
@@ -138,7 +137,7 @@ def test_muon_scales_the_learning_rate_of_its_adamw():
 
 
 def shipped_optimizer(name, **changes):
-    return instantiate({**OmegaConf.load(conf_dir() / f"trainer/optimizer/{name}.yaml"), **changes})
+    return instantiate(read_config(f"trainer/optimizer/{name}") | changes)
 
 
 def test_clipping_bounds_the_norm_and_keeps_the_direction():

@@ -1,14 +1,31 @@
-"""Checks a config against the signatures of its targets, before anything is imported or created."""
+"""Resolves a config and checks it against the signatures of its targets, before anything is imported or created."""
 
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import (
+    InterpolationKeyError,
+    InterpolationToMissingValueError,
+    OmegaConfBaseException,
+    UnsupportedInterpolationType,
+)
 
 from mlxlab.config.allowlist import find_disallowed
-from mlxlab.config.hydra.resolve import resolve
-from mlxlab.config.issues import ConfigIssue, LocateKey, format_issues, one_line, shown, value_at, walk
+from mlxlab.config.issues import (
+    MISSING,
+    UNRESOLVED,
+    ConfigIssue,
+    LocateKey,
+    format_issues,
+    join_key,
+    one_line,
+    shown,
+    value_at,
+    walk,
+)
 from mlxlab.config.schema.validate import Validator
+from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError, DataError, NotAllowedError
 from mlxlab.files.untrusted import read_text
 from mlxlab.redact import CREDENTIALS, has_credentials
@@ -41,7 +58,7 @@ def config_issues(config: DictConfig, label: LocateKey | None = None) -> list[Co
         return written if isinstance(written, str) and "${" in written else shown(value)
 
     label = label or key_and_value
-    tree, unresolved = resolve(config)
+    tree, unresolved = _resolve(config)
     # A config is printed, stored and tracked. Keys are looked at too: a mapping holds them as its items.
     texts = ((path, text) for path, value in walk(tree) for text in (value if isinstance(value, dict) else [value]))
     secrets = [ConfigIssue(at, CREDENTIALS) for at, text in texts if isinstance(text, str) and has_credentials(text)]
@@ -77,3 +94,45 @@ def check_stored_config(config: object, name: str) -> dict[str, Any]:
         message = one_line(f"{name}: {issues[0].path}: {issues[0].message}{more}")
         raise NotAllowedError(message) if disallowed else DataError(message)
     return config
+
+
+def _resolve(config: DictConfig) -> tuple[dict[str, object], list[ConfigIssue]]:
+    """(values, issues). A missing value stays `???`, an interpolation with an error becomes `UNRESOLVED`."""
+    issues: list[ConfigIssue] = []
+
+    def resolved(parent: DictConfig | ListConfig, key: Any, path: str) -> object:
+        is_interpolation = OmegaConf.is_interpolation(parent, key)
+        if OmegaConf.is_missing(parent, key) and not is_interpolation:
+            return MISSING
+        try:
+            value = parent[key]
+            if is_interpolation and isinstance(value, DictConfig | ListConfig):
+                return OmegaConf.to_container(value, resolve=True)
+        except (OmegaConfBaseException, RecursionError) as error:
+            issues.append(ConfigIssue(path, _explain(error, config)))
+            return UNRESOLVED
+        if isinstance(value, ListConfig):
+            return [resolved(value, index, join_key(path, index)) for index in range(len(value))]
+        if isinstance(value, DictConfig):
+            return {name: resolved(value, name, join_key(path, name)) for name in value}
+        return value
+
+    return {str(key): resolved(config, key, join_key("", key)) for key in config}, issues
+
+
+def _explain(error: Exception, config: DictConfig) -> str:
+    first = one_line(str(error).partition("\n    full_key")[0])
+    if "Recursive interpolation" in first or isinstance(error, RecursionError):
+        return "an interpolation in a circle"
+    if isinstance(error, InterpolationKeyError):
+        name = first.split("'")[1] if "'" in first else first
+        tree = OmegaConf.to_container(config, resolve=False)
+        keys = [key for key, value in walk(tree) if not isinstance(value, dict)]
+        return f"${{{name}}}: there is no such key" + did_you_mean(nearest(name, keys))
+    if isinstance(error, InterpolationToMissingValueError):
+        return f"refers to a value that is missing ({first.rpartition(': ')[2]})"
+    if isinstance(error, UnsupportedInterpolationType):
+        return f"{first}; there are oc.env, oc.decode, oc.select, now, if_set, short_id, project"
+    if "while resolving interpolation: " in first:
+        return first.partition("while resolving interpolation: ")[2]
+    return f"an interpolation that cannot be read: {first}"

@@ -8,41 +8,33 @@ import importlib
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
-from omegaconf import DictConfig, ListConfig
-
 from mlxlab.config.allowlist import why_disallowed
-from mlxlab.config.hydra.resolve import resolve
-from mlxlab.config.issues import format_issues
 from mlxlab.config.schema.signature import signature
 from mlxlab.errors import ConfigError, NotAllowedError
 
 T = TypeVar("T")
-Node = DictConfig | ListConfig | dict[str, Any]
 
 
 @overload
-def instantiate(node: Node, kind: type[T], /, **runtime: object) -> T: ...
+def instantiate(node: dict[str, Any], kind: type[T], /, **runtime: object) -> T: ...
 @overload
-def instantiate(node: Node, /, **runtime: object) -> Any: ...
-def instantiate(node: Node, kind: type[object] = object, /, **runtime: object) -> object:
-    """Calls the `_target_` of a node with its arguments, inner nodes first.
+def instantiate(node: dict[str, Any], /, **runtime: object) -> Any: ...
+def instantiate(node: dict[str, Any], kind: type[object] = object, /, **runtime: object) -> object:
+    """Calls the `_target_` of a node of a resolved config with its arguments, inner nodes first.
 
     Each target, also of an inner node, receives those `runtime` arguments that its signature names. A node with
-    `_partial_: true` becomes a `functools.partial`; one without `_target_` a dict or list of its values.
+    `_partial_: true` becomes a `functools.partial`; one without `_target_` a dict of its values.
 
     Args:
         kind: a class or a runtime-checkable `Protocol` that the result must be an instance of.
 
     Raises:
         NotAllowedError: a target is not allowed.
-        ConfigError: an interpolation cannot be resolved, or the result is not a `kind`.
+        ConfigError: the result is not a `kind`.
     """
-    tree, issues = (node, []) if isinstance(node, dict) else resolve(node)
-    if issues:
-        raise ConfigError(format_issues(issues))
-    built = _build(tree, runtime)
+    built = _build(node, runtime)
     if not isinstance(built, kind):
-        name = tree.get("_target_", "a config node") if isinstance(tree, dict) else "a config node"
+        name = node.get("_target_", "a config node")
         raise ConfigError(f"{name}: expected an instance of {kind.__name__}, got {type(built).__name__}")
     return built
 

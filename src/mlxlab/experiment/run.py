@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mlxlab import backend
-from mlxlab.config.instantiate import Node, instantiate
+from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
 from mlxlab.errors import CannotCreateError, WriteError
 from mlxlab.experiment.manifest import RunManifest
@@ -44,7 +44,7 @@ class RunContext:
     signals: SignalHandler
     group: "ProcessGroup"
 
-    def build_tracker(self, node: Node) -> Tracker:
+    def build_tracker(self, node: dict[str, Any]) -> Tracker:
         if self.group.rank > 0:
             return NoTracker()
         tracker: Tracker = instantiate(node, folder=self.run_dir, project=project_root())

@@ -3,11 +3,12 @@
 import atexit
 import os
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mlxlab.tracking.journal import PARENT
 from mlxlab.tracking.tracker import NoTracker, Status, Tracker
@@ -26,7 +27,8 @@ class ParentRun(Callback):
         from mlxlab.config.paths import project_root
 
         folder = _folder(config)
-        self._tracker = instantiate(config.tracking, folder=folder, project=project_root())
+        node: Any = OmegaConf.to_container(config.tracking, resolve=True)
+        self._tracker = instantiate(node, folder=folder, project=project_root())
         task = list(config.hydra.overrides.task)
         name = config.get("name") or f"sweep {folder.name}"
         self._tracker.start({"overrides": task}, {"overrides": " ".join(task), "kind": "sweep"}, name=name)

@@ -7,8 +7,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+from benchmarks.config import read_config
 from mlx.utils import tree_flatten, tree_map
-from omegaconf import OmegaConf
 
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.store import Checkpoint
@@ -25,7 +25,7 @@ RATES = {"sgd": 0.3, "lion": 1e-2, "muon": 5e-2}
 
 def optimizer_of(name: str, **changes: object) -> Any:
     """That of conf/trainer/optimizer/<name>.yaml: (learning_rate=) -> optimizer."""
-    return instantiate({**OmegaConf.load(conf_dir() / f"trainer/optimizer/{name}.yaml"), **changes})
+    return instantiate(read_config(f"trainer/optimizer/{name}") | changes)
 
 
 def new_optimizer(name: str, **changes: object) -> Any:

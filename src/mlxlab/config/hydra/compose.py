@@ -4,7 +4,7 @@ import copy
 import os
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from mlxlab.config.allowlist import find_disallowed_in_hydra
 from mlxlab.config.check import config_issues
-from mlxlab.config.hydra.composition_errors import compose, forced, origins
+from mlxlab.config.hydra.composition_errors import compose_valid, forced, locate
+from mlxlab.config.hydra.guard import guard_hydra_node
 from mlxlab.config.hydra.overrides import parse
-from mlxlab.config.hydra.resolve import register_resolvers
+from mlxlab.config.hydra.resolvers import register_resolvers
 from mlxlab.config.hydra.yaml_limits import read_yaml
 from mlxlab.config.issues import ConfigIssue, LocateKey, format_issues, one_line
 from mlxlab.errors import ConfigError, NotAllowedError, UserError
@@ -121,10 +121,14 @@ class Composer:
 
     def _job(self, texts: list[str], issues: list[ConfigIssue]) -> DictConfig | None:
         """The config of one job; its errors are added to `issues`, labelled with their origin."""
-        config, composed, composition_issues = compose(self.hydra, self.name, texts)
-        issues += composition_issues
+        config, composed = None, texts
+        try:
+            config = self.hydra.compose_config(self.name, list(texts), RunMode.RUN)
+        except Exception:  # Hydra stops at the first error; this finds all of them
+            config, composed, composition_issues = compose_valid(self.hydra, self.name, texts)
+            issues += composition_issues
         if config is not None:
-            label = origins(self.hydra, self.name, texts, composed)
+            label = partial(locate, self.hydra, self.name, tuple(texts), tuple(composed))
             guard_hydra_node(config, label)
             issues += [*_unnamed_folders(config, label), *_job_issues(config, label)]
         return config
@@ -149,12 +153,6 @@ def _package_source(provider: str, path: str) -> ConfigSource:
             f"hydra.searchpath: refused: {path} is code, not a folder of config files; use --config-dir"
         )
     return ImportlibResourcesConfigSource(provider, path)
-
-
-def guard_hydra_node(config: DictConfig, label: LocateKey = str) -> None:
-    """Refuses a `hydra:` node with keys that would run or write something on their own."""
-    if disallowed := list(find_disallowed_in_hydra(OmegaConf.to_container(config.hydra, resolve=False))):
-        raise NotAllowedError(format_issues(disallowed, label))
 
 
 def without_hydra(config: DictConfig) -> DictConfig:

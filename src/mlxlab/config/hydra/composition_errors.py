@@ -5,7 +5,7 @@ Hydra stops at the first error. To find all, overrides without an option are dro
 
 import re
 from contextlib import suppress
-from functools import cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 from hydra._internal.config_repository import ConfigRepository
@@ -18,10 +18,12 @@ from omegaconf import DictConfig
 
 from mlxlab.config.hydra.overrides import parse
 from mlxlab.config.hydra.yaml_limits import YamlFile, read_yaml
-from mlxlab.config.issues import ConfigIssue, LocateKey, format_key, one_line, split_key
+from mlxlab.config.issues import ConfigIssue, format_key, one_line, split_key
 from mlxlab.config.paths import display_path
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError, NotAllowedError
+
+_ENV_COPY = "hydra.job.env_copy"
 
 
 def forced(hydra: Hydra, typed: dict[str, Override]) -> tuple[list[str], list[ConfigIssue]]:
@@ -38,10 +40,8 @@ def forced(hydra: Hydra, typed: dict[str, Override]) -> tuple[list[str], list[Co
     return texts, issues
 
 
-def compose(hydra: Hydra, name: str, typed: list[str]) -> tuple[DictConfig | None, list[str], list[ConfigIssue]]:
+def compose_valid(hydra: Hydra, name: str, typed: list[str]) -> tuple[DictConfig | None, list[str], list[ConfigIssue]]:
     """(config, overrides in it, issues): overrides that fail are dropped one by one; None if a file is at fault."""
-    with suppress(Exception):  # composing again with forced overrides explains it
-        return hydra.compose_config(name, list(typed), RunMode.RUN), typed, []
     overrides = parse(typed, multirun=True)[0]
     texts, issues = forced(hydra, overrides)
     while True:
@@ -50,48 +50,56 @@ def compose(hydra: Hydra, name: str, typed: list[str]) -> tuple[DictConfig | Non
         except NotAllowedError:
             raise
         except Exception as error:
-            message = f"{error} {error.__cause__ or ''}"
             composed = {text.lstrip("+"): text for text in texts}
             named = {
                 text: len(override.key_or_group)
                 for text, override in overrides.items()
-                if text.lstrip("+") in composed and (text in message or f"'{override.key_or_group}'" in message)
+                if text.lstrip("+") in composed and _is_named(text, override.key_or_group, error)
             }
             blamed = max(named, key=lambda text: named[text], default=None)
-            issues.append(_issue(hydra, error, blamed))
+            if isinstance(error, KeyError):
+                label = blamed or locate(hydra, name, tuple(typed), tuple(texts), _ENV_COPY)
+                issues.append(ConfigIssue(label, f"the environment variable {error.args[0]} is not set"))
+            else:
+                issues.append(_issue(hydra, error, blamed))
             if blamed is None:
                 return None, texts, issues
             texts.remove(composed[blamed.lstrip("+")])
 
 
-def origins(hydra: Hydra, name: str, typed: list[str], composed: list[str]) -> LocateKey:
-    """Labels the keys of one job: `trainer.epochs=x`, or `conf/trainer/simple.yaml:12: trainer.epochs`, or the key.
+def _is_named(text: str, key: str, error: Exception) -> bool:
+    """Whether an error of Hydra is about the override `text` of `key`."""
+    if isinstance(error, KeyError):  # Hydra reads these variables without a look whether they are set
+        return key == _ENV_COPY
+    message = f"{error} {error.__cause__ or ''}"
+    return text in message or f"'{key}'" in message
+
+
+def locate(hydra: Hydra, name: str, typed: tuple[str, ...], composed: tuple[str, ...], path: str) -> str:
+    """The origin of a key of one job: `trainer.epochs=x`, or `conf/trainer/simple.yaml:12: trainer.epochs`, or the key.
+
     `composed` are those of the overrides as `typed` that could be composed.
     """
-    files = cache(partial(_merged_files, hydra, name, composed))  # on first use, that is only after an error
-
-    def label(path: str) -> str:
-        names = split_key(path)
-        for text, override in reversed(parse(typed, multirun=True)[0].items()):
-            key = tuple(re.split("[./]", override.key_or_group))
-            is_group = _repository(hydra).group_exists(override.key_or_group) and not override.is_delete()
-            if names[: len(key)] == key and not is_group:
-                return one_line(text, 120)
-        for depth in range(len(names), 0, -1):
-            ancestor = format_key(names[:depth])
-            for package, file, content in reversed(files()):
-                inside = ancestor.removeprefix(f"{package}." if package else "")
-                if (not package or inside != ancestor) and inside in content.lines:
-                    return f"{display_path(file)}:{content.lines[inside]}: {path}"
-        return path
-
-    return label
+    names = split_key(path)
+    for text, override in reversed(parse(list(typed), multirun=True)[0].items()):
+        key = tuple(re.split("[./]", override.key_or_group))
+        is_group = _repository(hydra).group_exists(override.key_or_group) and not override.is_delete()
+        if names[: len(key)] == key and not is_group:
+            return one_line(text, 120)
+    for depth in range(len(names), 0, -1):
+        ancestor = format_key(names[:depth])
+        for package, file, content in reversed(_merged_files(hydra, name, composed)):
+            inside = ancestor.removeprefix(f"{package}." if package else "")
+            if (not package or inside != ancestor) and inside in content.lines:
+                return f"{display_path(file)}:{content.lines[inside]}: {path}"
+    return path
 
 
-def _merged_files(hydra: Hydra, name: str, overrides: list[str]) -> list[tuple[str, Path, YamlFile]]:
+@lru_cache(maxsize=1)  # for all errors of one job
+def _merged_files(hydra: Hydra, name: str, overrides: tuple[str, ...]) -> list[tuple[str, Path, YamlFile]]:
     """(package, file, content) in the order in which they are merged."""
     try:
-        defaults = hydra.config_loader.compute_defaults_list(name, overrides, RunMode.RUN).defaults
+        defaults = hydra.config_loader.compute_defaults_list(name, list(overrides), RunMode.RUN).defaults
     except Exception:
         return []  # a failed label must not hide the error itself
     contents = []
