@@ -62,7 +62,7 @@ class Journal:
         self, params: Mapping[str, object], tags: dict[str, str], *, resumed: bool = False, name: str | None = None
     ) -> None:
         if not resumed:
-            self._set_aside()
+            self._rename_earlier()
         elif (self.folder / FILE).exists():
             read_start(self.folder / FILE)  # raises if the file is not a journal
         self._writer = RecordWriter(self.folder / FILE)
@@ -153,7 +153,7 @@ class Journal:
         _print(f"{utf8(path)}: outside the run folder, or its name is not UTF-8; it is not recorded")
         return None
 
-    def _set_aside(self) -> None:
+    def _rename_earlier(self) -> None:
         """Renames the journal of an earlier run. It stays in the folder: its upload may not be complete."""
         if not (self.folder / FILE).exists():
             return

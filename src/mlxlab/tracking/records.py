@@ -64,11 +64,11 @@ class Model(TypedDict):
 
 
 class Record(TypedDict):
-    """One line: its time and one of the other keys, metrics `m` with their step `s`."""
+    """One line: its time, and one of the other keys. Those of every line of metrics are short, to save space."""
 
     t: Time
-    s: NotRequired[Step]
-    m: NotRequired[dict[str, Number]]
+    s: NotRequired[Step]  # only with `m`
+    m: NotRequired[dict[str, Number]]  # metrics of step `s`
     start: NotRequired[RunStart]
     tags: NotRequired[dict[str, str]]
     dataset: NotRequired[Dataset]
@@ -136,10 +136,10 @@ def read_uid(journal: Path) -> str | None:
 
 
 def locate(folder: Path, uid: str) -> tuple[Path, Path]:
-    """Journal and state of a run. Its journal may have been set aside for another run in the folder."""
-    aside = folder / FILE.replace("journal", f"journal-{uid}", 1)
-    if aside.exists():
-        return aside, folder / STATE.replace("journal", f"journal-{uid}", 1)
+    """Journal and state of a run. Its journal may have been renamed by another run in the folder."""
+    renamed = folder / FILE.replace("journal", f"journal-{uid}", 1)
+    if renamed.exists():
+        return renamed, folder / STATE.replace("journal", f"journal-{uid}", 1)
     return folder / FILE, folder / STATE
 
 

@@ -1,13 +1,16 @@
 """A run folder may come from a stranger: uploading it runs none of its code, reads and writes nothing outside it, and
 holds up no other run."""
 
+import errno
 import json
 import os
 
 import pytest
 
 from mlxlab.errors import DataError, UserError
-from mlxlab.tracking.mlflow import queue
+from mlxlab.files import atomic
+from mlxlab.tracking.mlflow import queue, uploader
+from mlxlab.tracking.mlflow.flush import flush
 from mlxlab.tracking.mlflow.log_model import copy_artifact
 from support.tracking import make_journal, project_fixture, query_store, runs_py, wait_until  # noqa: F401
 
@@ -144,6 +147,35 @@ def test_a_malformed_journal_is_rejected_in_one_line_and_other_runs_are_uploaded
     assert query_store(project, "select status from runs where name = 'zzz'") == [("FINISHED",)]
     for folder in folders.values():
         assert done.stdout.count(f"{folder}: rejected: ") == 1, (folder, done.stdout)
+
+
+@pytest.mark.usefixtures("no_syncer")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("lines", [[], [{"t": T, "surprise": 1}]], ids=["good", "malformed"])
+def test_a_run_folder_that_cannot_be_written_holds_up_no_other_run(project, monkeypatch, lines):
+    folder, other = finished_run(project), finished_run(project, "other")
+    append(folder, *lines)
+
+    def write_json(path, *args, **keys):
+        if path.parent == folder:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        atomic.write_json(path, *args, **keys)
+
+    monkeypatch.setattr(uploader, "write_json", write_json)
+    printed = list(flush(make_journal(project).address, []))
+    assert f"{other}: complete" in printed
+    assert len([line for line in printed if line.startswith(f"{folder}: rejected: ")]) == 1, printed
+
+
+@pytest.mark.usefixtures("no_syncer")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_run_folder_that_cannot_be_opened_holds_up_no_other_run(project):
+    address, lost = make_journal(project).address, project / ("x" * 300)  # no file system has such names
+    other = finished_run(project)
+    queue.register(address.queue, "0" * 32, lost)
+    printed = list(flush(address, []))
+    assert f"{other}: complete" in printed
+    assert f"{lost}: rejected: File name too long: {lost}" in "\n".join(printed)
 
 
 @pytest.mark.usefixtures("no_syncer")

@@ -62,4 +62,5 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """The error, its cause, the cause of that one, ..."""
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        cause = error.__cause__ or error.__context__
+        error = None if cause is error else cause  # `raise classify_error(error) from error` may make it its own cause

@@ -67,9 +67,9 @@ def pending_summary(address: Address) -> str | None:
     """One line on the runs that are not complete in the store; None if all are."""
     count = 0
     for uid, folder in queue.registered(address.queue).items():
-        journal, state_path = locate(folder, uid)
-        state = read_state(state_path, uid)
-        with suppress(OSError):  # deleted
+        with suppress(OSError):  # deleted, or cannot be opened
+            journal, state_path = locate(folder, uid)
+            state = read_state(state_path, uid)
             count += journal.stat().st_size > (state["offset"] if state else -1)
     if not count:
         return None

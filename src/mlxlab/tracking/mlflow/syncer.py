@@ -80,26 +80,31 @@ class Syncer:
     def is_any_run_alive(self) -> bool:
         """True if the process of a queued run is alive. Does not access the store."""
         for uid, folder in queue.registered(self.queue).items():
-            with suppress(UserError):  # deleted meanwhile, or not a regular file
+            with suppress(UserError, OSError):  # deleted meanwhile, or cannot be opened
                 if has_writer(locate(folder, uid)[0]):
                     return True
         return False
 
     def _poll_journal(self, uid: str, folder: Path) -> None:
-        if not locate(folder, uid)[0].exists():
-            queue.unregister(self.queue, uid)
-            self._uploaders.pop(uid, None)
-            self._lines.append(f"{utf8(folder)}: its journal was deleted")
-            return
         if time.monotonic() < self._retry_at.get(uid, 0.0):
             return
         before = self.rejected.pop(uid, "")
         try:
-            self._upload(uid, folder)
-        except JournalRejectedError as error:
-            self._retry_at[uid], self.rejected[uid] = time.monotonic() + MAX_PAUSE, str(error)
-            if str(error) != before:
-                self._lines.append(f"{utf8(folder)}: rejected: {error}")
+            if locate(folder, uid)[0].exists():
+                self._upload(uid, folder)
+            else:
+                queue.unregister(self.queue, uid)
+                self._uploaders.pop(uid, None)
+                self._lines.append(f"{utf8(folder)}: its journal was deleted")
+        except (
+            JournalRejectedError,
+            UserError,
+            OSError,
+        ) as error:  # all of this run folder; the store's are classified
+            reason = one_line(error) if isinstance(error, OSError) else str(error)
+            self._retry_at[uid], self.rejected[uid] = time.monotonic() + MAX_PAUSE, reason
+            if reason != before:
+                self._lines.append(f"{utf8(folder)}: rejected: {reason}")
 
     def _upload(self, uid: str, folder: Path) -> None:
         store = self._open()

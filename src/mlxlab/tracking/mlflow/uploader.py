@@ -7,30 +7,20 @@ between, records are sent twice, which changes nothing: MLflow drops equal metri
 import fcntl
 import json
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mlxlab.errors import UserError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import open_regular
+from mlxlab.tracking import records
 from mlxlab.tracking.mlflow import queue
 from mlxlab.tracking.mlflow.client import MAX_KEY, UID, MlflowStore, clean, clean_params, clean_tags
 from mlxlab.tracking.mlflow.errors import JournalRejectedError, RunNotFoundError, classify_error
 from mlxlab.tracking.mlflow.log_model import copy_artifact, log_model
 from mlxlab.tracking.mlflow.sqlite import delete_metrics_after
 from mlxlab.tracking.record_writer import has_writer
-from mlxlab.tracking.records import (
-    Artifact,
-    Dataset,
-    Model,
-    Record,
-    RunStart,
-    SyncState,
-    locate,
-    read_records,
-    read_state,
-    utf8,
-)
 from mlxlab.tracking.tracker import Status
 
 if TYPE_CHECKING:
@@ -44,7 +34,7 @@ class JournalUploader:
 
     def __init__(self, store: MlflowStore, folder: Path, uid: str) -> None:
         self.store, self.client, self.folder, self.uid = store, store.client, folder, uid
-        self.journal, self._state_path = locate(folder, uid)
+        self.journal, self._state_path = records.locate(folder, uid)
         self.records = 0  # uploaded by this object
         self.notes: list[str] = []  # what could not be uploaded
         self.state = self._read_state() or self._new_state()
@@ -64,7 +54,8 @@ class JournalUploader:
                 return False
             if isinstance(reason, JournalRejectedError):
                 self.state["fault"] = str(reason)
-                write_json(self._state_path, self.state, indent=None)
+                with suppress(JournalRejectedError):
+                    self._save_state()
             raise reason from error
 
     def release(self) -> bool:
@@ -74,7 +65,7 @@ class JournalUploader:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 return False
-            if next(read_records(self.journal, self.state["offset"]), None) is not None:
+            if next(records.read_records(self.journal, self.state["offset"]), None) is not None:
                 return False
             # Before the lock goes: a resuming run registers under it.
             queue.unregister(self.store.address.queue, self.uid)
@@ -84,7 +75,7 @@ class JournalUploader:
         writer_gone = not has_writer(self.journal)  # before reading: nothing can follow what is read now
         metrics: list[Metric] = []
         offset = start = self.state["offset"]
-        for record, end in read_records(self.journal, start):
+        for record, end in records.read_records(self.journal, start):
             if record is not None and "m" in record:
                 metrics += self._rows(record)
                 if len(metrics) >= REQUEST_ITEMS["metrics"]:
@@ -105,7 +96,7 @@ class JournalUploader:
             self._acknowledge(offset)
         return True
 
-    def _rows(self, record: Record) -> "list[Metric]":
+    def _rows(self, record: records.Record) -> "list[Metric]":
         from mlflow.entities import Metric
 
         seen, t, step = self.state["seen"], record["t"], record["s"]
@@ -125,9 +116,15 @@ class JournalUploader:
     def _acknowledge(self, offset: int) -> None:
         self.state["offset"] = offset
         self.state.pop("fault", None)
-        write_json(self._state_path, self.state, indent=None)
+        self._save_state()
 
-    def _apply(self, record: Record) -> None:
+    def _save_state(self) -> None:
+        try:
+            write_json(self._state_path, self.state, indent=None)
+        except OSError as error:  # of this run folder: other journals can be uploaded
+            raise JournalRejectedError(f"{self._state_path}: cannot be written ({error.strerror})") from None
+
+    def _apply(self, record: records.Record) -> None:
         if "start" in record:
             self._start(record["start"], record["t"])
         elif "tags" in record:
@@ -143,14 +140,14 @@ class JournalUploader:
         elif "end" in record:
             self._end(record["end"], record["t"])
 
-    def _start(self, start: RunStart, t: int) -> None:
+    def _start(self, start: records.RunStart, t: int) -> None:
         """Finds or creates the run, and sets what it started with."""
         from mlflow.entities import Param
 
         if start["uid"] != self.uid:
             raise JournalRejectedError(f"expected the journal of run {self.uid}, got that of {start['uid']}")
         experiment = self.store.experiment(start["experiment"])
-        tags = clean_tags(start["tags"]) | {UID: self.uid, "mlxlab.folder": utf8(self.folder)}
+        tags = clean_tags(start["tags"]) | {UID: self.uid, "mlxlab.folder": records.utf8(self.folder)}
         if start["parent"] and (parent := self.store.find(start["parent"], experiment)):
             tags["mlflow.parentRunId"] = parent.info.run_id
         run = self.store.find(self.uid, experiment)
@@ -173,16 +170,16 @@ class JournalUploader:
 
         self._log_batches("tags", [RunTag(key, value) for key, value in clean_tags(tags).items()])
 
-    def _log_dataset(self, dataset: Dataset) -> None:
+    def _log_dataset(self, dataset: records.Dataset) -> None:
         from mlflow.entities import Dataset as MlflowDataset
         from mlflow.entities import DatasetInput, InputTag
 
         source = json.dumps({"uri": dataset["source"]})
         data = MlflowDataset(dataset["name"], dataset["digest"][:36], "local", source)
-        used_as = InputTag("mlflow.data.context", "training")
-        self.client.log_inputs(self._run_id, [DatasetInput(data, [used_as])])
+        tags = [InputTag("mlflow.data.context", "training")]
+        self.client.log_inputs(self._run_id, [DatasetInput(data, tags)])
 
-    def _log_artifact(self, artifact: Artifact) -> None:
+    def _log_artifact(self, artifact: records.Artifact) -> None:
         with tempfile.TemporaryDirectory() as temporary:
             try:
                 copy = copy_artifact(self.folder, artifact["path"], Path(temporary))
@@ -191,10 +188,10 @@ class JournalUploader:
             send = self.client.log_artifacts if copy.is_dir() else self.client.log_artifact
             return send(self._run_id, str(copy), clean(artifact["to"]) if artifact["to"] else None)
 
-    def _log_model(self, model: Model) -> None:
-        run_id = self._run_id
+    def _log_model(self, model: records.Model) -> None:
+        ids = (self.state["experiment_id"], self._run_id)
         try:
-            self.state["model"] = log_model(self.client, self.state["experiment_id"], run_id, self.folder, model)
+            self.state["model"] = log_model(self.client, *ids, self.folder, model)
         except UserError as error:
             self._note(f"model of step {model['step']}: {error}")
 
@@ -214,7 +211,7 @@ class JournalUploader:
         self.state["status"] = status
 
     def _note(self, line: str) -> None:
-        self.notes.append(utf8(line))
+        self.notes.append(records.utf8(line))
         self._set_tags({"mlxlab.missing": "; ".join(self.notes)})
 
     def _log_batches(self, kind: Literal["metrics", "params", "tags"], items: list[object]) -> None:
@@ -227,13 +224,12 @@ class JournalUploader:
             raise JournalRejectedError("the first line of the journal does not start a run")
         return self.state["run_id"]
 
-    def _new_state(self) -> SyncState:
+    def _new_state(self) -> records.SyncState:
         return {"uid": self.uid, "store": self.store.address.shown, "offset": 0, "seen": {}}
 
-    def _read_state(self) -> SyncState | None:
-        """The saved state if it belongs to this store and the store still has the run; the database may have been
-        deleted, or restored from a backup."""
-        state = read_state(self._state_path, self.uid)
+    def _read_state(self) -> records.SyncState | None:
+        """The saved state if it is of this store, and the store still has the run: a database may be deleted."""
+        state = records.read_state(self._state_path, self.uid)
         if state is None or state["store"] != self.store.address.shown or "run_id" not in state:
             return None
         if state["offset"] > self.journal.stat().st_size:
