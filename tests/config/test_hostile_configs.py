@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlxlab.config.allowlist import _shipped, allowed_targets, why_disallowed
-from mlxlab.config.instantiate import instantiate
+from mlxlab.config.instantiate import _shipped, allowed_targets, instantiate, why_disallowed
 from mlxlab.config.paths import shipped_conf
 from mlxlab.errors import NotAllowedError
 from support.configs import line, user_config  # noqa: F401

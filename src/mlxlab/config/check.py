@@ -11,7 +11,7 @@ from omegaconf.errors import (
     UnsupportedInterpolationType,
 )
 
-from mlxlab.config.allowlist import find_disallowed
+from mlxlab.config.instantiate import find_disallowed
 from mlxlab.config.issues import (
     MISSING,
     UNRESOLVED,

@@ -1,18 +1,38 @@
-"""`instantiate`: the only place where a `_target_` becomes an object. Nothing else is imported than allowed targets.
+"""`instantiate`: the only place where a `_target_` becomes an object, and the targets that a config may build.
 
-Hydra's own turns runtime arguments into config nodes (an MLX module is a dict), and its blocklist is easy to avoid.
+A target calls what it names, so only those of conf/ and of `MLXLAB_ALLOWED_TARGETS` are imported. Hydra's own
+`instantiate` turns runtime arguments into config nodes (an MLX module is a dict), and its blocklist is easy to avoid.
 """
 
 import functools
 import importlib
-from collections.abc import Callable
-from typing import Any, TypeVar, overload
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, get_args, overload
 
-from mlxlab.config.allowlist import why_disallowed
-from mlxlab.config.schema.signature import signature
+from mlxlab.config.issues import ConfigIssue, join_key, one_line, walk
+from mlxlab.config.paths import shipped_conf
+from mlxlab.config.schema.root import TARGET
+from mlxlab.config.schema.signature import Component, signature
+from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError, NotAllowedError
 
 T = TypeVar("T")
+Slot = tuple[str, str]  # (target of the owner, its parameter) that a component is passed to
+
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+_UNSUPPORTED = {  # keys that Hydra knows in a node with a target
+    "_args_": "name the arguments",
+    "_recursive_": "inner nodes are always built",
+    "_convert_": "lists and mappings are always those of Python",
+    "_mode_": "a node is always called, or with _partial_ called later",
+}
 
 
 @overload
@@ -62,3 +82,113 @@ def import_target(target: str) -> Callable[..., Any]:
     if (getattr(definition, "__module__", None), getattr(definition, "__qualname__", None)) != (module, name):
         raise NotAllowedError(f"_target_: refused: {target} is another object under that name")
     return definition
+
+
+@dataclass(frozen=True)
+class AllowedTarget:
+    """The use of a target in conf/: with `_partial_: true` or without, and where."""
+
+    partial: bool
+    slots: frozenset[Slot]
+
+    def roles(self) -> frozenset[str]:
+        """The kinds of component that it serves as (`Loss`, `optimizer`); empty if unknown."""
+        owners = [(signature(owner), key) for owner, key in self.slots]
+        hints = [known.keys[key].hint for known, key in owners if known is not None and key in known.keys]
+        return frozenset().union(*map(_component_names, hints))
+
+
+def _component_names(hint: object) -> frozenset[str]:
+    """The kinds of component anywhere in a type hint."""
+    if isinstance(hint, Component):
+        return frozenset({hint.name})
+    return frozenset().union(*map(_component_names, get_args(hint)))
+
+
+def allowed_targets() -> dict[str, AllowedTarget | None]:
+    """Dotted name -> how it is used; None for a user's own target."""
+    own = [name.strip() for name in os.environ.get("MLXLAB_ALLOWED_TARGETS", "").split(",") if name.strip()]
+    return {**_shipped(shipped_conf()), **dict.fromkeys(own)}
+
+
+def serves_as(target: str, kind: str) -> bool:
+    """False if conf/ uses `target` only as other kinds of component. A user's own target is checked when built."""
+    shipped, name = allowed_targets().get(target), target.rpartition(".")[2]
+    roles = shipped.roles() if shipped is not None else ()
+    return name == kind or not roles or (kind in roles and name not in roles)
+
+
+def why_disallowed(target: object) -> str | None:
+    """Why `target` may not be built, or None. Imports nothing."""
+    if not isinstance(target, str) or not _DOTTED.fullmatch(target):
+        return f"refused: {one_line(str(target), 80)} is not the dotted name of a class or function"
+    names = allowed_targets()
+    if target not in names:
+        return f"refused: {target} is not an allowed target" + did_you_mean(nearest(target, names))
+    if signature(target) is None:
+        return f"refused: {target} is not a class or function defined at the top of its module"
+    return None
+
+
+def find_disallowed(tree: object, path: str = "") -> list[ConfigIssue]:
+    """Every `_target_` below `tree` that may not be built, and every key that is not supported next to one."""
+    issues: list[ConfigIssue] = []
+    for key, node in walk(tree, path):
+        if isinstance(node, dict):
+            if "_target_" in node and (why := why_disallowed(node["_target_"])):
+                issues.append(ConfigIssue(join_key(key, "_target_"), why))
+            for name, hint in _UNSUPPORTED.items():
+                if name in node:
+                    issues.append(ConfigIssue(join_key(key, name), f"refused: {name} is not supported; {hint}"))
+    return issues
+
+
+@cache
+def _shipped(conf: Path) -> dict[str, AllowedTarget]:
+    """The targets of mlxlab in the files of `conf`. The option `g/o.yaml` is the argument `g` of an option above it."""
+    files = _read_files(conf)
+    targets_of: dict[str, list[str]] = defaultdict(list, {"": [TARGET]})  # group -> targets of its options
+    for (group, _), tree in files.items():
+        if "_target_" in tree:
+            targets_of[group].append(str(tree["_target_"]))
+    shipped: dict[str, AllowedTarget] = {}
+    for (group, _), tree in files.items():
+        if "_target_" not in tree and targets_of[group]:  # its keys are arguments of the other options of its group
+            values = [(value, _slots(targets_of[group], key)) for key, value in tree.items()]
+        else:
+            parent, _, key = group.rpartition("/")
+            values = [(tree, _slots(targets_of[parent], key))]
+        for target, use in (use for value, slots in values for use in _uses(value, slots)):
+            if target.startswith("mlxlab."):
+                known = shipped.get(target, use)
+                shipped[target] = AllowedTarget(known.partial, known.slots | use.slots)
+    return shipped
+
+
+def _read_files(conf: Path) -> dict[tuple[str, str], dict[str, object]]:
+    """(group, option) -> the content of its file; `conf/train.yaml` is in the group ""."""
+    from mlxlab.config.hydra.yaml_limits import read_yaml  # YAML is slow to import; most commands build no targets
+
+    files: dict[tuple[str, str], dict[str, object]] = {}
+    for file in sorted(conf.rglob("*.yaml")):
+        group = file.parent.relative_to(conf).as_posix().removeprefix(".")
+        with suppress(ConfigError):  # a broken file allows nothing; choosing it reports the error
+            files[group, file.stem] = read_yaml(file).values
+    return files
+
+
+def _slots(owners: list[str], key: str) -> frozenset[Slot]:
+    return frozenset((owner, key) for owner in owners)
+
+
+def _uses(value: object, slots: frozenset[Slot]) -> Iterator[tuple[str, AllowedTarget]]:
+    """Every target in a value that is passed to `slots`, and how it is used there."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _uses(item, slots)
+    elif isinstance(value, dict):
+        target = str(value["_target_"]) if "_target_" in value else None
+        if target is not None:
+            yield target, AllowedTarget(value.get("_partial_") is True, slots)
+        for key, item in value.items():
+            yield from _uses(item, slots if target is None else _slots([target], key))

@@ -179,14 +179,9 @@ def _job_issues(config: DictConfig, label: LocateKey) -> list[ConfigIssue]:
     """The errors in the config of a job, with HydraConfig set so that `${hydra:...}` resolves."""
     job = copy.deepcopy(config)
     with read_write(job), open_dict(job):  # placeholders for what Hydra sets only when the job runs
-        job_node, runtime = job.hydra.job, job.hydra.runtime
-        for node, key, value in (
-            (runtime, "output_dir", "(the run folder)"),
-            (job_node, "num", 0),
-            (job_node, "id", "0"),
-        ):
-            if OmegaConf.is_missing(node, key):
-                node[key] = value
+        for key, value in {"runtime.output_dir": "(the run folder)", "job.num": 0, "job.id": "0"}.items():
+            if OmegaConf.select(job.hydra, key) is None:
+                OmegaConf.update(job.hydra, key, value)
     before = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(job)
     try:

@@ -51,12 +51,9 @@ def compose_valid(hydra: Hydra, name: str, typed: list[str]) -> tuple[DictConfig
             raise
         except Exception as error:
             composed = {text.lstrip("+"): text for text in texts}
-            named = {
-                text: len(override.key_or_group)
-                for text, override in overrides.items()
-                if text.lstrip("+") in composed and _is_named(text, override.key_or_group, error)
-            }
-            blamed = max(named, key=lambda text: named[text], default=None)
+            keys = {text: override.key_or_group for text, override in overrides.items() if text.lstrip("+") in composed}
+            named = [text for text, key in keys.items() if _is_named(text, key, error)]
+            blamed = max(named, key=lambda text: len(keys[text]), default=None)
             if isinstance(error, KeyError):
                 label = blamed or locate(hydra, name, tuple(typed), tuple(texts), _ENV_COPY)
                 issues.append(ConfigIssue(label, f"the environment variable {error.args[0]} is not set"))

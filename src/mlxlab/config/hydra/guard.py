@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from omegaconf import DictConfig, OmegaConf
 
-from mlxlab.config.allowlist import find_disallowed
+from mlxlab.config.instantiate import find_disallowed
 from mlxlab.config.issues import ConfigIssue, LocateKey, format_issues, join_key, walk
 from mlxlab.errors import NotAllowedError
 

@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass, field
 from types import NoneType
 from typing import Literal, Union, get_args, get_origin
 
-from mlxlab.config.allowlist import allowed_targets, serves_as
+from mlxlab.config.instantiate import allowed_targets, serves_as
 from mlxlab.config.issues import MISSING, UNRESOLVED, ConfigIssue, join_key, shown, value_at, walk
 from mlxlab.config.schema.root import TARGET
 from mlxlab.config.schema.signature import Component, Signature, alternatives, signature, unwrap
