@@ -1,11 +1,17 @@
 """`example_losses`: tables and files of the per-example losses."""
 
+import os
+import re
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mlxlab.cli.example_losses import main
 from mlxlab.data import example_losses
 from mlxlab.data.subset import ExampleSelection
+from mlxlab.errors import DataError, UserError
 
 
 @pytest.fixture
@@ -75,3 +81,30 @@ def test_wrong_input_is_one_line_and_its_exit_code(losses, capsys, args, code, m
     assert not out
     assert len(err.strip().splitlines()) == 1
     assert message in err
+
+
+REQUIRED = {name: pa.array([1], "i8") for name in ("id", "step", "time", "sum", "mean")}
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"mean": pa.array([{"a": 1}])}, "column mean holds struct<a: int64>, expected numbers"),
+        ({"extra": pa.array(["text"])}, "column extra holds string, expected numbers"),
+        ({name: pa.array(np.zeros(4_000_000, "i8")) for name in REQUIRED}, "a decompression bomb"),
+    ],
+    ids=["struct", "text", "bomb"],
+)
+def test_a_parquet_file_is_refused_in_one_line_before_it_is_decoded(tmp_path, monkeypatch, columns, message):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table(REQUIRED | columns), path)
+    monkeypatch.setattr(pq.ParquetFile, "read", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(DataError, match=re.escape(message)) as error:
+        example_losses.read(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_pipe_in_place_of_a_parquet_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "a.parquet")
+    with pytest.raises(UserError):
+        example_losses.read(tmp_path / "a.parquet")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mlxlab.data.text.sources.file_set import refuse_bomb
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.atomic import fsync, write_atomic
 from mlxlab.files.untrusted import open_regular
@@ -156,20 +157,40 @@ def _batches(path: Path) -> "Iterator[tuple[pa.RecordBatch, int]]":
 def _read_file(path: Path) -> Columns:
     """The rows of a stream or a Parquet file."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
         if path.suffix != SUFFIX:
-            table = pq.ParquetFile(path, memory_map=False).read()
+            table = _read_parquet(path)
         elif batches := [batch for batch, _ in _batches(path)]:
             table = pa.Table.from_batches(batches)
+            _check_columns(path, table.schema)
         else:
             return {name: np.zeros(0) for name in REQUIRED}
-        missing = [name for name in REQUIRED if name not in table.column_names]
-        if missing:
-            raise DataError(f"{path}: no column {', '.join(missing)}; it has {', '.join(table.column_names)[:200]}")
         table.validate(full=True)
         return {name: table[name].to_numpy().astype(KEY_COLUMNS.get(name, "<f4")) for name in table.column_names}
     except (pa.ArrowException, ValueError, OSError) as error:
         reason = str(error).splitlines()[0][:200]
         raise DataError(f"{path}: cannot be read as per-example losses: {reason}") from None
+
+
+def _read_parquet(path: Path) -> "pa.Table":
+    """A user's file: refused before it is decoded if it is a decompression bomb or has other columns."""
+    from pyarrow import parquet
+
+    with open_regular(Path(os.path.realpath(path))) as file:
+        source = parquet.ParquetFile(file)
+        decoded = 8 * source.metadata.num_rows * source.metadata.num_columns
+        refuse_bomb(decoded, os.fstat(file.fileno()).st_size)
+        _check_columns(path, source.schema_arrow)
+        return source.read()
+
+
+def _check_columns(path: Path, schema: "pa.Schema") -> None:
+    from pyarrow import types
+
+    missing = [name for name in REQUIRED if name not in schema.names]
+    if missing:
+        raise DataError(f"{path}: no column {', '.join(missing)}; it has {', '.join(schema.names)[:200]}")
+    for field in schema:
+        if not (types.is_integer(field.type) or types.is_floating(field.type)):
+            raise DataError(f"{path}: column {field.name[:40]} holds {str(field.type)[:40]}, expected numbers")
