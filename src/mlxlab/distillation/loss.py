@@ -68,7 +68,8 @@ class DistillationLoss:
         if cache is not None and self.pairs:
             raise ConfigError("trainer.loss.feature_matching: expected no teacher_cache, which stores no layer outputs")
         if cache is not None and cache.top_k and divergence == "mse":
-            raise ConfigError("trainer.loss.divergence=mse: expected no teacher_cache, which stores no logits")
+            expected = f"expected no teacher_cache, or top_k={cache.num_classes}, got top_k={cache.top_k}"
+            raise ConfigError(f"trainer.loss.divergence=mse: compares the logits of all classes: {expected}")
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
         if self.pairs:

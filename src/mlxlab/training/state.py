@@ -82,7 +82,7 @@ class TrainState:
         """The model with the weights that are evaluated and saved: their moving average, if there is one."""
         before = self.model.trainable_parameters()
         if isinstance(self.optimizer, EMAOptimizer):
-            self.model.update(self.optimizer.state["average"])
+            self.model.update(self.optimizer.average)
         try:
             yield self.model
         finally:

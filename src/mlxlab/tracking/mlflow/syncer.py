@@ -156,15 +156,21 @@ def serve(syncer: Syncer) -> set[str]:
             _print(line)
         if lines or syncer.records > before or syncer.is_any_run_alive():
             last_work = time.monotonic()
-        until = time.monotonic() + pause
-        while True:  # looks for a handover until right before the next pass: nothing is uploaded after it
-            queue.write_status(syncer.queue, fault or None)
-            if queue.handover_requested(syncer.queue):
-                return set(queue.registered(syncer.queue))
-            if (seconds_left := until - time.monotonic()) <= 0:
-                break
-            time.sleep(min(seconds_left, 0.5))
+        if not _pause(syncer.queue, pause, fault):
+            break
     return set(queue.registered(syncer.queue))
+
+
+def _pause(folder: Path, seconds: float, fault: str) -> bool:
+    """Waits until the next pass. Returns False at once if a handover is requested: nothing is uploaded after that."""
+    until = time.monotonic() + seconds
+    while True:
+        queue.write_status(folder, fault or None)
+        if queue.handover_requested(folder):
+            return False
+        if (seconds_left := until - time.monotonic()) <= 0:
+            return True
+        time.sleep(min(seconds_left, 0.5))
 
 
 def _print(line: str) -> None:

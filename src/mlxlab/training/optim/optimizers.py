@@ -130,17 +130,22 @@ class EMAOptimizer(optim.Optimizer):
 
     def init(self, parameters: Tree) -> None:
         self.optimizer.init(parameters)
-        self.state["average"].update(tree_map(lambda leaf: mx.array(leaf), parameters))
+        self.average.update(tree_map(lambda leaf: mx.array(leaf), parameters))
 
     def apply_gradients(self, gradients: Tree, parameters: Tree) -> Tree:
         after = self.optimizer.apply_gradients(gradients, parameters)
-        average, count = self.state["average"], self.state["count"]
+        average, count = self.average, self.state["count"]
         n = count["steps"].astype(mx.float32)
         d = mx.minimum(self.decay, (1 + n) / (10 + n))
         before, new = flatten_arrays(average), flatten_arrays(after)
         assign_leaves(average, {path: d * leaf + (1 - d) * new[path] for path, leaf in before.items()})
         count["steps"] = count["steps"] + 1
         return after
+
+    @property
+    def average(self) -> Tree:
+        """The moving average of the weights, as a tree like theirs."""
+        return cast(Tree, self.state["average"])
 
     @property
     def learning_rate(self) -> mx.array:
