@@ -10,11 +10,10 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from omegaconf import OmegaConf
 
 from benchmarks.alternate import table
 from benchmarks.torch_decoder import torch_decoder, torch_module
-from mlxlab.config.hydra.compose import Composer, without_hydra
+from mlxlab.config.hydra.compose import Composer
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import conf_dir
 from mlxlab.data.batch import Batch
@@ -51,7 +50,7 @@ def shakespeare(source: str | None = None, compare_with: str = "torch", rounds: 
 def _composed(source: str, rounds: int, trainer: str) -> Any:
     overrides = ["experiment=shakespeare_char", f"data.source={Path(source).absolute()}", f"trainer.max_steps={rounds}"]
     overrides += [f"trainer={trainer}", f"trainer.schedule.warmup={min(100, rounds // 10)}", "tracking=none"]
-    return OmegaConf.to_container(without_hydra(Composer(conf_dir(), overrides).checked()), resolve=True)
+    return Composer(conf_dir(), overrides).checked_values(resolve=True)
 
 
 def _mlxlab_step(cfg: Any, model: Any, data: Any) -> Callable[[Batch], Any]:

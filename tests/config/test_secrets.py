@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlxlab.config.hydra.resolvers import read_environment
+from mlxlab.config.check import read_environment
 from mlxlab.errors import ConfigError
 from support.configs import line, user_config  # noqa: F401
 

@@ -13,7 +13,7 @@ class Line:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture, project: Path) -> None:
         self.capfd, self.project, self.runs = capfd, project, []
         monkeypatch.setattr(train, "run_experiment", self._run)
-        monkeypatch.setattr("mlxlab.config.hydra.resolvers.project_root", lambda: project)
+        monkeypatch.setattr("mlxlab.config.check.project_root", lambda: project)
         monkeypatch.delenv("MLXLAB_CONF", raising=False)
         monkeypatch.chdir(project)
 

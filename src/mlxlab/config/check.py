@@ -1,15 +1,12 @@
 """Resolves a config and checks it against the signatures of its targets, before anything is imported or created."""
 
+import os
+import re
+import secrets
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import (
-    InterpolationKeyError,
-    InterpolationToMissingValueError,
-    OmegaConfBaseException,
-    UnsupportedInterpolationType,
-)
+from omegaconf import DictConfig, ListConfig, OmegaConf, errors
 
 from mlxlab.config.instantiate import find_disallowed
 from mlxlab.config.issues import (
@@ -24,11 +21,15 @@ from mlxlab.config.issues import (
     value_at,
     walk,
 )
+from mlxlab.config.paths import project_root
 from mlxlab.config.schema.validate import Validator
 from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError, DataError, NotAllowedError
 from mlxlab.files.untrusted import read_text
 from mlxlab.redact import CREDENTIALS, has_credentials
+
+# A config is printed, stored and tracked, so only variables that never hold a secret can be read in one.
+_READABLE = re.compile(r"MLXLAB_\w+|HOME|USER|TMPDIR|HOSTNAME|SCRATCH|SLURM_(JOB|ARRAY)_\w+")
 
 
 def check(config: DictConfig) -> None:
@@ -61,8 +62,8 @@ def config_issues(config: DictConfig, label: LocateKey | None = None) -> list[Co
     tree, unresolved = _resolve(config)
     # A config is printed, stored and tracked. Keys are looked at too: a mapping holds them as its items.
     texts = ((path, text) for path, value in walk(tree) for text in (value if isinstance(value, dict) else [value]))
-    secrets = [ConfigIssue(at, CREDENTIALS) for at, text in texts if isinstance(text, str) and has_credentials(text)]
-    if refused := find_disallowed(raw) or find_disallowed(tree) or secrets:
+    leaked = [ConfigIssue(at, CREDENTIALS) for at, text in texts if isinstance(text, str) and has_credentials(text)]
+    if refused := find_disallowed(raw) or find_disallowed(tree) or leaked:
         raise NotAllowedError(format_issues(refused, label))
     issues = unresolved + Validator(got).config(tree)
     return [ConfigIssue(label(issue.path), issue.message) for issue in issues]
@@ -96,6 +97,31 @@ def check_stored_config(config: object, name: str) -> dict[str, Any]:
     return config
 
 
+def register_resolvers() -> None:
+    """Makes `${name:...}` known, in addition to the resolvers of OmegaConf and Hydra."""
+    OmegaConf.register_new_resolver("oc.env", read_environment, replace=True)
+    OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("if_set", lambda value, then, other: other if value is None else then, replace=True)
+    OmegaConf.register_new_resolver("project", lambda: str(project_root()), replace=True)
+
+
+def read_environment(name: str, *default: object) -> object:
+    """The resolver behind `${oc.env:NAME}` and `${oc.env:NAME,default}`."""
+    if not _READABLE.fullmatch(name):
+        raise ConfigError(
+            f"the environment variable {name} cannot be read in a config, which is printed and tracked; "
+            f"name it MLXLAB_{name}"
+        )
+    value = os.environ.get(name)
+    if value is None:
+        if not default:
+            raise ConfigError(f"the environment variable {name} is not set")
+        return None if default[0] is None else str(default[0])
+    if has_credentials(value):
+        raise ConfigError(f"the environment variable {name} holds a URL with credentials; a config is tracked")
+    return value
+
+
 def _resolve(config: DictConfig) -> tuple[dict[str, object], list[ConfigIssue]]:
     """(values, issues). A missing value stays `???`, an interpolation with an error becomes `UNRESOLVED`."""
     issues: list[ConfigIssue] = []
@@ -108,7 +134,7 @@ def _resolve(config: DictConfig) -> tuple[dict[str, object], list[ConfigIssue]]:
             value = parent[key]
             if is_interpolation and isinstance(value, DictConfig | ListConfig):
                 return OmegaConf.to_container(value, resolve=True)
-        except (OmegaConfBaseException, RecursionError) as error:
+        except (errors.OmegaConfBaseException, RecursionError) as error:
             issues.append(ConfigIssue(path, _explain(error, config)))
             return UNRESOLVED
         if isinstance(value, ListConfig):
@@ -124,14 +150,14 @@ def _explain(error: Exception, config: DictConfig) -> str:
     first = one_line(str(error).partition("\n    full_key")[0])
     if "Recursive interpolation" in first or isinstance(error, RecursionError):
         return "an interpolation in a circle"
-    if isinstance(error, InterpolationKeyError):
+    if isinstance(error, errors.InterpolationKeyError):
         name = first.split("'")[1] if "'" in first else first
         tree = OmegaConf.to_container(config, resolve=False)
         keys = [key for key, value in walk(tree) if not isinstance(value, dict)]
         return f"${{{name}}}: there is no such key" + did_you_mean(nearest(name, keys))
-    if isinstance(error, InterpolationToMissingValueError):
+    if isinstance(error, errors.InterpolationToMissingValueError):
         return f"refers to a value that is missing ({first.rpartition(': ')[2]})"
-    if isinstance(error, UnsupportedInterpolationType):
+    if isinstance(error, errors.UnsupportedInterpolationType):
         return f"{first}; there are oc.env, oc.decode, oc.select, now, if_set, short_id, project"
     if "while resolving interpolation: " in first:
         return first.partition("while resolving interpolation: ")[2]

@@ -4,7 +4,6 @@ A target calls what it names, so only those of conf/ and of `MLXLAB_ALLOWED_TARG
 `instantiate` turns runtime arguments into config nodes (an MLX module is a dict), and its blocklist is easy to avoid.
 """
 
-import functools
 import importlib
 import os
 import re
@@ -12,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar, get_args, overload
 
@@ -70,7 +69,7 @@ def _build(value: object, runtime: dict[str, object]) -> object:
     call, known = import_target(value["_target_"]), signature(value["_target_"])
     accepted = {*known.keys, *known.runtime} if known else set()
     arguments |= {name: item for name, item in runtime.items() if name in accepted and name not in arguments}
-    return functools.partial(call, **arguments) if value.get("_partial_") else call(**arguments)
+    return partial(call, **arguments) if value.get("_partial_") else call(**arguments)
 
 
 def import_target(target: str) -> Callable[..., Any]:

@@ -27,11 +27,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from mlxlab.config.check import config_issues
+from mlxlab.config.check import config_issues, register_resolvers
 from mlxlab.config.hydra.composition_errors import compose_valid, forced, locate
 from mlxlab.config.hydra.guard import guard_hydra_node
 from mlxlab.config.hydra.overrides import parse
-from mlxlab.config.hydra.resolvers import register_resolvers
 from mlxlab.config.hydra.yaml_limits import read_yaml
 from mlxlab.config.issues import ConfigIssue, LocateKey, format_issues, one_line
 from mlxlab.errors import ConfigError, NotAllowedError, UserError
@@ -86,7 +85,7 @@ class Composer:
         composed = [text for text in texts if not text.lstrip("+~").startswith("hydra")]
         if master is None or list(config.hydra.overrides.task) != composed:
             # Valid only if forced: a key of an open mapping, `tags.for=thesis`. Hydra composes each job again.
-            self.overrides = forced(self.hydra, typed)[0]
+            self.overrides = list(forced(self.hydra, typed)[0].values())
             master = self._compose(RunMode.MULTIRUN)
         guard_hydra_node(master)
         return master

@@ -26,17 +26,17 @@ from mlxlab.errors import ConfigError, NotAllowedError
 _ENV_COPY = "hydra.job.env_copy"
 
 
-def forced(hydra: Hydra, typed: dict[str, Override]) -> tuple[list[str], list[ConfigIssue]]:
-    """(overrides that compose even with unknown keys, issues with groups and options)."""
-    texts, issues = [], []
+def forced(hydra: Hydra, typed: dict[str, Override]) -> tuple[dict[str, str], list[ConfigIssue]]:
+    """(override as typed -> one that composes also with an unknown key, issues with groups and options)."""
+    texts, issues = {}, []
     for text, override in typed.items():
         is_group = _repository(hydra).group_exists(override.key_or_group)
         if message := _option_error(hydra, override):
             issues.append(ConfigIssue(one_line(text, 120), message))
         elif is_group or override.is_delete() or override.is_hydra_override():
-            texts.append(text)
+            texts[text] = text
         else:
-            texts.append("++" + text.lstrip("+"))
+            texts[text] = "++" + text.lstrip("+")
     return texts, issues
 
 
@@ -46,27 +46,25 @@ def compose_valid(hydra: Hydra, name: str, typed: list[str]) -> tuple[DictConfig
     texts, issues = forced(hydra, overrides)
     while True:
         try:
-            return hydra.compose_config(name, list(texts), RunMode.RUN), texts, issues
+            return hydra.compose_config(name, list(texts.values()), RunMode.RUN), list(texts.values()), issues
         except NotAllowedError:
             raise
         except Exception as error:
-            composed = {text.lstrip("+"): text for text in texts}
-            keys = {text: override.key_or_group for text, override in overrides.items() if text.lstrip("+") in composed}
-            named = [text for text, key in keys.items() if _is_named(text, key, error)]
-            blamed = max(named, key=lambda text: len(keys[text]), default=None)
-            if isinstance(error, KeyError):
-                label = blamed or locate(hydra, name, tuple(typed), tuple(texts), _ENV_COPY)
+            named = [text for text in texts if _is_named(text, overrides[text].key_or_group, error)]
+            blamed = max(named, key=lambda text: len(overrides[text].key_or_group), default=None)
+            if type(error) is KeyError:
+                label = blamed or locate(hydra, name, tuple(typed), tuple(texts.values()), _ENV_COPY)
                 issues.append(ConfigIssue(label, f"the environment variable {error.args[0]} is not set"))
             else:
                 issues.append(_issue(hydra, error, blamed))
             if blamed is None:
-                return None, texts, issues
-            texts.remove(composed[blamed.lstrip("+")])
+                return None, [], issues
+            del texts[blamed]
 
 
 def _is_named(text: str, key: str, error: Exception) -> bool:
     """Whether an error of Hydra is about the override `text` of `key`."""
-    if isinstance(error, KeyError):  # Hydra reads these variables without a look whether they are set
+    if type(error) is KeyError:  # of os.environ: Hydra reads the variables whether they are set or not
         return key == _ENV_COPY
     message = f"{error} {error.__cause__ or ''}"
     return text in message or f"'{key}'" in message
