@@ -58,7 +58,7 @@ def _mlxlab_step(cfg: Any, model: Any, data: Any) -> Callable[[Batch], Any]:
     trainer = instantiate(cfg["trainer"], class_counts=[])
     state = trainer.init_state(model, data.train)
     schedule = trainer.lr_schedule(state)
-    step = trainer.step(model=model, loss=trainer.loss, optimizer=state.optimizer)
+    step = trainer.make_step(state)
     model.train()
 
     def take_step(batch: Batch) -> None:

@@ -49,7 +49,7 @@ class Subject:
         self.context = FitContext("valid/loss", tracker or NoTracker())
         trainer = instantiate(_trainer())
         self.state = trainer.init_state(model, _NoData())
-        self.take_step = trainer.step(model=model, loss=trainer.loss, optimizer=self.state.optimizer)
+        self.take_step = trainer.make_step(self.state)
         model.train()
 
     def step(self) -> StepResult:

@@ -187,7 +187,6 @@ def test_cfg_job_prints_what_would_run(line):  # noqa: F811
 def test_cfg_prints_no_invalid_config(line, flags):  # noqa: F811
     assert "did you mean" in line.refuses("--cfg", *flags, "model=brt")
     assert "seed=-1: expected a whole number >= 0, got -1" in line.refuses("--cfg", *flags, "seed=-1")
-    assert line.refuses("--cfg", "job", "-p", "trainer.lrr") == "--package=trainer.lrr: there is no such key"
 
 
 def test_the_script_reports_an_unknown_key_in_one_line_with_exit_code_2(tmp_path):

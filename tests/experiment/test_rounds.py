@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 
 from mlxlab.cli.train import main
 from mlxlab.distillation.options import NO_DISTILLATION, read_options
-from mlxlab.experiment.build import build_session
+from mlxlab.experiment.train import build_session
 from mlxlab.inference.restore import find_run_dir, restore_model
 from mlxlab.models.ensemble import Ensemble
 from mlxlab.tracking.mlflow import queue
@@ -172,8 +172,8 @@ def test_members_are_in_the_order_of_the_rounds_by_number(tmp_path):
     ("changes", "expected"), [({"rounds": 2}, True), ({"rounds": 0, "members": ["x"]}, True), ({}, False)]
 )
 def test_a_run_of_several_rounds_or_with_members_consists_of_other_runs(changes, expected):
-    assert read_options(config_with(**changes)).is_multi_round == expected
-    assert not read_options({"trainer": {}}).is_multi_round
+    assert read_options(config_with(**changes)["trainer"]["distillation"]).is_multi_round == expected
+    assert not read_options(None).is_multi_round
 
 
 @pytest.mark.parametrize("path", ["", "checkpoints", "checkpoints/last"])

@@ -52,7 +52,8 @@ def _find(
     from mlxlab import backend
 
     backend.prepare()
-    from mlxlab.experiment.build import build_session, model_seed
+    from mlxlab.experiment.build import model_seed
+    from mlxlab.experiment.train import build_session
     from mlxlab.training.lr_finder import find_learning_rate, plot_range_test, smoothed, suggest_learning_rate
 
     with tempfile.TemporaryDirectory() as folder:

@@ -1,9 +1,6 @@
 """Trains one experiment, or a sweep of them: composes the config, checks it, and runs it."""
 
-import atexit
-import shutil
 import sys
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,19 +82,16 @@ def _run(composer: "Composer", config: "DictConfig", *, is_last: bool) -> int:
     from mlxlab.config.hydra.compose import Callbacks
     from mlxlab.experiment.manifest import remove_unused
 
+    def task(cfg: "DictConfig") -> float:
+        return run_experiment(cfg, Path(HydraConfig.get().runtime.output_dir), is_last=is_last)
+
     _set_run_dir(config)
     config.hydra.mode = RunMode.RUN
     callbacks = Callbacks(config)
     callbacks.on_run_start(config=config, config_name="train")
     context = HydraContext(config_loader=composer.hydra.config_loader, callbacks=callbacks)
     try:
-        job = run_job(
-            lambda cfg: run_experiment(cfg, Path(HydraConfig.get().runtime.output_dir), is_last=is_last),
-            config,
-            job_dir_key="hydra.run.dir",
-            job_subdir_key=None,
-            hydra_context=context,
-        )
+        job = run_job(task, config, "hydra.run.dir", None, context)
     except OSError as error:
         reason = error.strerror or error
         raise CannotCreateError(f"{error.filename}: {reason}; the run folder cannot be created") from error
@@ -113,6 +107,10 @@ def _run(composer: "Composer", config: "DictConfig", *, is_last: bool) -> int:
 
 def _set_run_dir(config: "DictConfig") -> None:
     """A run that is resumed by its path continues in its own folder."""
+    import atexit
+    import shutil
+    import tempfile
+
     from mlxlab.config.resume_overrides import find_resumed_run
 
     own = find_resumed_run(config.get("resume"))
@@ -140,7 +138,7 @@ def run_experiment(cfg: "DictConfig", run_dir: Path, *, is_last: bool = False) -
     signals, trainer = instantiate(config["signals"], SignalHandler), config["trainer"]
     processes = trainer["parallel"], trainer["worker_timeout"]
     with open_run(run_dir, signals, *processes, is_last=is_last) as context:
-        if read_options(config).is_multi_round:
+        if read_options(trainer.get("distillation")).is_multi_round:
             from mlxlab.experiment.rounds import DistillationRounds
 
             return DistillationRounds(config, context).run()
@@ -188,40 +186,23 @@ def _show(composer: "Composer", flags: "Namespace") -> int:
         if flags.shell_completion:
             hydra.shell_completion(config_name=name, overrides=overrides)
         elif flags.cfg:
-            _print_config(composer, flags)
+            config = composer.checked()
+            hydra.compose_config = lambda **_: config  # type: ignore[method-assign]  # instead of composing again
+            hydra.show_cfg(name, overrides, flags.cfg, flags.package, flags.resolve)
         elif flags.info:
             hydra.show_info(flags.info, config_name=name, overrides=overrides)
         else:
             hydra.hydra_help(config_name=name, args_parser=get_args_parser(), args=flags)
     except (UserError, BrokenPipeError):
         raise
+    except SystemExit as stop:  # Hydra has printed what is wrong, for example that there is no such package
+        return ConfigError.exit_code if stop.code else 0
     except Exception as error:
         if not flags.shell_completion:
             composer.checked()  # reports the error as one line
         message = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise ConfigError(f"{' '.join(overrides)}: {one_line(message)}") from error
     return 0
-
-
-def _print_config(composer: "Composer", flags: "Namespace") -> None:
-    """`--cfg`: the checked config, or one `--package` of it, in Hydra's format."""
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import Container, OmegaConf
-
-    config = composer.checked()
-    HydraConfig.instance().set_config(config)  # resolves `${hydra:...}`
-    OmegaConf.set_readonly(config.hydra, None)
-    node = composer.hydra.get_sanitized_cfg(config, flags.cfg)
-    if is_part := flags.package not in (None, "_global_"):
-        node = OmegaConf.select(node, flags.package)
-    if node is None:
-        raise ConfigError(f"--package={flags.package}: there is no such key")
-    if not isinstance(node, Container):
-        print(node)
-        return
-    if flags.resolve:
-        OmegaConf.resolve(node)
-    print(f"# @package {flags.package}\n" if is_part else "", OmegaConf.to_yaml(node), sep="", end="")
 
 
 def show_help(args: list[str]) -> str:

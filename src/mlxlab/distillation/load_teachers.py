@@ -1,6 +1,7 @@
 """Loads teachers: runs, checkpoints, ensembles, registered models, and third-party pretrained models."""
 
 import hashlib
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from mlxlab.config.paths import project_root
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import DataModule
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
-from mlxlab.distillation.options import Config, DistillationOptions, read_options
+from mlxlab.distillation.options import DistillationOptions
 from mlxlab.distillation.teacher_cache import CacheOptions, TeacherCache
 from mlxlab.distillation.teachers import Teachers
 from mlxlab.errors import ConfigError, InputNotFoundError, NotAllowedError
@@ -34,88 +35,139 @@ class LoadedTeacher(NamedTuple):
     held_out: str  # fingerprint of its validation data; "" if unknown
 
 
-def inherited_tokenizer(cfg: Config, cache: Path) -> Path | None:
-    """The folder of the tokenizer that a student inherits: from its pretrained weights, else from its first teacher."""
-    if cfg["model"].get("pretrained") is not None:
-        from mlxlab.models.pretrained.load import tokenizer_dir
+@dataclass(frozen=True)
+class TeacherLoader:
+    """Loads the teachers and earlier students that a student learns from."""
 
-        return tokenizer_dir(cfg["model"]["pretrained"], cache)
-    options = read_options(cfg)
-    if not options.models or options.vocab_mapping != "same":
-        return None
-    run = find_run_dir(_local_path(options.models[0], cfg, cache))
-    return config_dir_of(run) if run is not None else _pretrained_folder(options.models[0], cache)
+    options: DistillationOptions
+    tracking_uri: str | None  # the store of registered models; None is the default one
+    cache: Path = field(default_factory=lambda: project_root() / ".cache")  # of downloads and of soft targets
 
+    def inherited_tokenizer(self, pretrained: str | None) -> Path | None:
+        """The folder of the tokenizer that a student inherits: of its pretrained weights, else of its first teacher."""
+        if pretrained is not None:
+            from mlxlab.models.pretrained.load import tokenizer_dir
 
-def load_initial_weights(cfg: Config, model: nn.Module) -> None:
-    """Loads the weights of the previous student, with `round_init=previous`."""
-    options = read_options(cfg)
-    if options.members and options.round_init == "previous":
-        model.update(restore_from(Path(options.members[-1])).model.parameters())
+            return tokenizer_dir(pretrained, self.cache)
+        if not self.options.models or self.options.vocab_mapping != "same":
+            return None
+        name = self.options.models[0]
+        run = find_run_dir(self._local_path(name))
+        return config_dir_of(run) if run is not None else _pretrained_folder(name, self.cache)
 
+    def load_initial_weights(self, model: nn.Module) -> None:
+        """Loads the weights of the previous student, with `round_init=previous`."""
+        if self.options.members and self.options.round_init == "previous":
+            model.update(restore_from(Path(self.options.members[-1])).model.parameters())
 
-def load_teachers(cfg: Config, data: DataModule, cache: Path) -> tuple[Teachers, list[str]]:
-    """The teachers of a config, and messages about them for the user.
+    def load(self, data: DataModule, seq_len: int, router: object) -> tuple[Teachers, list[str]]:
+        """The teachers, and messages about them for the user.
 
-    Raises:
-        InputNotFoundError, CheckpointUnavailableError, DataError: a teacher does not exist, or is damaged.
-        NotAllowedError: a teacher has another task, other classes or another vocabulary than the student.
-        ConfigError: a teacher has too few positions; weights are not one per teacher; an invalid option of the cache.
-    """
-    options = read_options(cfg)
-    if not options.models:
-        return Teachers(), []
-    weights, previous, count = options.teacher_weights, options.previous_students, len(options.teachers)
-    if weights is not None and len(weights) != count:
-        title = "trainer.distillation.teacher_weights"
-        raise ConfigError(f"{title}: expected {count} weights, one per teacher, got {len(weights)}")
-    teachers = [load_teacher(name, cfg, data, cache) for name in options.teachers]
-    students = [load_teacher(name, cfg, data, cache) for name in options.members] if previous != "independent" else []
-    if previous == "teacher" and weights is not None:
-        weights = [*weights, *[sum(weights) / len(weights)] * len(students)]
-    members = [*teachers, *students] if previous == "teacher" else teachers
-    base = students if previous == "residual" else []
-    ensemble = Ensemble([_align(member, cfg, data, options) for member in members], weights, options.ensemble_mean)
-    residual_base = Ensemble([_align(member, cfg, data, options) for member in base])
-    for model in (ensemble, residual_base):
-        model.set_dtype(getattr(mx, options.teacher_dtype))
-        mx.eval(model.parameters())
-    teacher_cache = _open_cache(options, cfg, data, ensemble, cache) if ensemble else None
-    digests = {loaded.name: Ensemble([loaded.model]).digest() for loaded in (*teachers, *students)}
-    messages = []
-    for teacher in teachers:
-        title = f"teacher: {teacher.name}"
-        messages.append(f"{title}, {count_parameters(teacher.model):,} parameters")
-        if teacher.held_out not in ("", data.held_out):
-            messages.append(f"{title} was validated on other data: it may have been trained on the validation data")
-    return Teachers(ensemble, residual_base, teacher_cache, digests), messages
+        Args:
+            seq_len: tokens of a row of the data; 0 without a limit.
+            router: the config node of the loss's router.
 
+        Raises:
+            InputNotFoundError, CheckpointUnavailableError, DataError: a teacher does not exist, or is damaged.
+            NotAllowedError: a teacher has another task, other classes or another vocabulary than the student.
+            ConfigError: a teacher has too few positions; weights are not one per teacher; an invalid cache option.
+        """
+        options = self.options
+        if not options.models:
+            return Teachers(), []
+        weights, previous, count = options.teacher_weights, options.previous_students, len(options.teachers)
+        if weights is not None and len(weights) != count:
+            title = "trainer.distillation.teacher_weights"
+            raise ConfigError(f"{title}: expected {count} weights, one per teacher, got {len(weights)}")
+        teachers = [self._load_teacher(name, data) for name in options.teachers]
+        students = [self._load_teacher(name, data) for name in options.members] if previous != "independent" else []
+        if previous == "teacher" and weights is not None:
+            weights = [*weights, *[sum(weights) / len(weights)] * len(students)]
+        members = [*teachers, *students] if previous == "teacher" else teachers
+        base = students if previous == "residual" else []
+        aligned = [self._align(member, data, seq_len) for member in members]
+        ensemble = Ensemble(aligned, weights, options.ensemble_mean)
+        residual_base = Ensemble([self._align(member, data, seq_len) for member in base])
+        for model in (ensemble, residual_base):
+            model.set_dtype(getattr(mx, options.teacher_dtype))
+            mx.eval(model.parameters())
+        teacher_cache = self._open_cache(data, ensemble, router) if ensemble else None
+        digests = {loaded.name: Ensemble([loaded.model]).digest() for loaded in (*teachers, *students)}
+        messages = []
+        for teacher in teachers:
+            title = f"teacher: {teacher.name}"
+            messages.append(f"{title}, {count_parameters(teacher.model):,} parameters")
+            if teacher.held_out not in ("", data.held_out):
+                messages.append(f"{title} was validated on other data: it may have been trained on the validation data")
+        return Teachers(ensemble, residual_base, teacher_cache, digests), messages
 
-def load_teacher(name: str, cfg: Config, data: DataModule, cache: Path) -> LoadedTeacher:
-    path = _local_path(name, cfg, cache)
-    if find_run_dir(path) is not None:
-        restored = restore_from(path)
-        model, task, tokenizer = restored.model, restored.encoder.task, restored.encoder.tokenizer
-        held_out = restored.checkpoint.state["metadata"]["held_out"]
-        limit = model.backbone.position_limit if isinstance(model, Model) else None  # an ensemble has none
-        return LoadedTeacher(name, model, task, tokenizer, limit, held_out)
-    from mlxlab.models.build import build_pretrained_model
-    from mlxlab.models.pretrained.load import resolve
+    def _load_teacher(self, name: str, data: DataModule) -> LoadedTeacher:
+        path = self._local_path(name)
+        if find_run_dir(path) is not None:
+            restored = restore_from(path)
+            model, task, tokenizer = restored.model, restored.encoder.task, restored.encoder.tokenizer
+            held_out = restored.checkpoint.state["metadata"]["held_out"]
+            limit = model.backbone.position_limit if isinstance(model, Model) else None  # an ensemble has none
+            return LoadedTeacher(name, model, task, tokenizer, limit, held_out)
+        from mlxlab.models.build import build_pretrained_model
+        from mlxlab.models.pretrained.load import resolve
 
-    tokenizer = load_tokenizer(_pretrained_folder(name, cache))
-    kind = data.task.kind
-    if kind != "language_modelling":
-        raise NotAllowedError(f"trainer.teachers: {name}: expected a classifier, got a pretrained language model")
-    model = build_pretrained_model(resolve(name), tokenizer.vocab_size)
-    task = Task(kind, tokenizer.vocab_size, masked=not model.backbone.causal)
-    return LoadedTeacher(name, model, task, tokenizer, model.backbone.position_limit, "")
+        tokenizer = load_tokenizer(_pretrained_folder(name, self.cache))
+        kind = data.task.kind
+        if kind != "language_modelling":
+            raise NotAllowedError(f"trainer.teachers: {name}: expected a classifier, got a pretrained language model")
+        model = build_pretrained_model(resolve(name), tokenizer.vocab_size)
+        task = Task(kind, tokenizer.vocab_size, masked=not model.backbone.causal)
+        return LoadedTeacher(name, model, task, tokenizer, model.backbone.position_limit, "")
 
+    def _local_path(self, name: str) -> Path:
+        """The path of a teacher; a registered model is downloaded first."""
+        if not is_mlflow_uri(name):
+            return Path(name).expanduser()
+        return download_model(name, self.tracking_uri, project_root(), self.cache)
 
-def _local_path(name: str, cfg: Config, cache: Path) -> Path:
-    """The path of a teacher; a registered model is downloaded first."""
-    if not is_mlflow_uri(name):
-        return Path(name).expanduser()
-    return download_model(name, cfg["tracking"].get("uri"), project_root(), cache)
+    def _align(self, teacher: LoadedTeacher, data: DataModule, seq_len: int) -> FrozenModel:
+        """The teacher with the class or token indices of the student."""
+        title, task, tokenizer = f"trainer.teachers: {teacher.name}", data.task, data.tokenizer
+        if (task.kind, task.masked) != (teacher.task.kind, teacher.task.masked):
+            raise NotAllowedError(f"{title}: expected {_describe_task(task)}, got {_describe_task(teacher.task)}")
+        if teacher.max_tokens is not None and seq_len > teacher.max_tokens:  # MLX has no bounds checks
+            raise ConfigError(f"{title}: has positions for {teacher.max_tokens} tokens, the data has rows of {seq_len}")
+        same_tokens = teacher.tokenizer.fingerprint == tokenizer.fingerprint
+        if task.kind == "classification" and not same_tokens:
+            expected, got = (
+                f"{each.vocab_size} tokens, {each.fingerprint[:8]}" for each in (tokenizer, teacher.tokenizer)
+            )
+            raise NotAllowedError(f"{title}: expected the student's tokenizer ({expected}), got {got}")
+        if same_tokens and teacher.task.labels == task.labels:
+            return FrozenModel(teacher.model)
+        if task.kind == "classification":
+            kind, own, names = "classes", list(teacher.task.labels), list(task.labels)
+        else:
+            kind, own, names = "tokens", _token_names(teacher.tokenizer), _token_names(tokenizer)
+        if self.options.vocab_mapping != "subset":
+            raise NotAllowedError(
+                f"{title}: expected the student's {len(names)} {kind}, got {len(own)} others; a teacher that knows"
+                " all of the student's is mapped by name with trainer.distillation.vocab_mapping=subset"
+            )
+        indices = {name: index for index, name in enumerate(own)}
+        if unknown := [name for name in names if name not in indices]:
+            example = f"{len(unknown)} of the student's {len(names)} {kind}, for example {unknown[0]!r}"
+            raise NotAllowedError(f"{title}: lacks {example}")
+        return FrozenModel(teacher.model, np.array([indices[name] for name in names]), tokens=kind == "tokens")
+
+    def _open_cache(self, data: DataModule, ensemble: Ensemble, router: object) -> TeacherCache | None:
+        """The cache of these teachers on these data; None if the options ask for none."""
+        if self.options.teacher_cache is None:
+            return None
+        try:
+            options: CacheOptions = validate(self.options.teacher_cache, CacheOptions)
+        except ShapeError as error:
+            raise ConfigError(f"trainer.distillation.teacher_cache: {error}; expected top_k and dtype") from None
+        top_k, dtype = options.get("top_k", 100), options.get("dtype", "float16")
+        inputs = (ensemble.digest(), repr(router), data.fingerprint, data.tokenizer.fingerprint, top_k, dtype)
+        key = hashlib.sha256(repr(inputs).encode()).hexdigest()[:32]
+        return TeacherCache(top_k, dtype, folder=self.cache / f"teacher-{key}", num_classes=data.task.num_classes)
 
 
 def _pretrained_folder(name: str, cache: Path) -> Path:
@@ -127,54 +179,6 @@ def _pretrained_folder(name: str, cache: Path) -> Path:
         raise InputNotFoundError(
             f"trainer.teachers: {name}: expected a run folder, checkpoint, folder of a pretrained model, or hub id"
         ) from None
-
-
-def _align(teacher: LoadedTeacher, cfg: Config, data: DataModule, options: DistillationOptions) -> FrozenModel:
-    """The teacher with the class or token indices of the student."""
-    title, task, tokenizer = f"trainer.teachers: {teacher.name}", data.task, data.tokenizer
-    max_tokens = cfg["data"].get("seq_len", 0)  # of a row of the student's data
-    if (task.kind, task.masked) != (teacher.task.kind, teacher.task.masked):
-        raise NotAllowedError(f"{title}: expected {_describe_task(task)}, got {_describe_task(teacher.task)}")
-    if teacher.max_tokens is not None and max_tokens > teacher.max_tokens:
-        # MLX has no bounds checks.
-        raise ConfigError(f"{title}: has positions for {teacher.max_tokens} tokens, the data has rows of {max_tokens}")
-    same_tokens = teacher.tokenizer.fingerprint == tokenizer.fingerprint
-    if task.kind == "classification" and not same_tokens:
-        expected, got = (f"{each.vocab_size} tokens, {each.fingerprint[:8]}" for each in (tokenizer, teacher.tokenizer))
-        raise NotAllowedError(f"{title}: expected the student's tokenizer ({expected}), got {got}")
-    if same_tokens and teacher.task.labels == task.labels:
-        return FrozenModel(teacher.model)
-    if task.kind == "classification":
-        kind, own, names = "classes", list(teacher.task.labels), list(task.labels)
-    else:
-        kind, own, names = "tokens", _token_names(teacher.tokenizer), _token_names(tokenizer)
-    if options.vocab_mapping != "subset":
-        raise NotAllowedError(
-            f"{title}: expected the student's {len(names)} {kind}, got {len(own)} others; a teacher that knows"
-            " all of the student's is mapped by name with trainer.distillation.vocab_mapping=subset"
-        )
-    indices = {name: index for index, name in enumerate(own)}
-    if unknown := [name for name in names if name not in indices]:
-        example = f"{len(unknown)} of the student's {len(names)} {kind}, for example {unknown[0]!r}"
-        raise NotAllowedError(f"{title}: lacks {example}")
-    return FrozenModel(teacher.model, np.array([indices[name] for name in names]), tokens=kind == "tokens")
-
-
-def _open_cache(
-    options: DistillationOptions, cfg: Config, data: DataModule, ensemble: Ensemble, folder: Path
-) -> TeacherCache | None:
-    """The cache of these teachers on these data; None if the options ask for none."""
-    if options.teacher_cache is None:
-        return None
-    try:
-        cache: CacheOptions = validate(options.teacher_cache, CacheOptions)
-    except ShapeError as error:
-        raise ConfigError(f"trainer.distillation.teacher_cache: {error}; expected top_k and dtype") from None
-    top_k, dtype = cache.get("top_k", 100), cache.get("dtype", "float16")
-    router = repr(cfg["trainer"]["loss"].get("router"))
-    inputs = (ensemble.digest(), router, data.fingerprint, data.tokenizer.fingerprint, top_k, dtype)
-    key = hashlib.sha256(repr(inputs).encode()).hexdigest()[:32]
-    return TeacherCache(top_k, dtype, folder=folder / f"teacher-{key}", num_classes=data.task.num_classes)
 
 
 def _token_names(tokenizer: Tokenizer) -> list[str]:

@@ -98,8 +98,8 @@ class DistillationLoss:
         if self.pairs:
             add_projections(model, self.teachers.first, self.pairs, seed)
 
-    def annotate(self, batch: Batch, progress: float | None) -> dict[str, np.ndarray]:
-        arrays = coefficient_arrays(self.coefficients, batch, progress)
+    def annotate(self, batch: Batch, fraction_done: float | None) -> dict[str, np.ndarray]:
+        arrays = coefficient_arrays(self.coefficients, batch, fraction_done)
         return arrays | self.teachers.cached(batch, self.router) if self._queries_teachers else arrays
 
     def flush(self) -> None:

@@ -1,13 +1,10 @@
 """The options of `trainer=distill`. Imports nothing heavy: the experiment reads them before MLX is loaded."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from mlxlab.config.instantiate import instantiate
 from mlxlab.constraints import Count, Positive
-
-Config = Mapping[str, Any]  # a composed and checked config
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,6 @@ class DistillationOptions:
 NO_DISTILLATION = DistillationOptions([], None, "logits", "float32", "same", None, 1, "fresh", "teacher", [])
 
 
-def read_options(cfg: Config) -> DistillationOptions:
-    """The options in a config; `NO_DISTILLATION` for a trainer without them."""
-    node = cfg["trainer"].get("distillation")
+def read_options(node: dict[str, Any] | None) -> DistillationOptions:
+    """The options of the node `trainer.distillation`; `NO_DISTILLATION` for a trainer without it."""
     return NO_DISTILLATION if node is None else instantiate(node, DistillationOptions)

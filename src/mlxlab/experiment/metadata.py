@@ -12,41 +12,42 @@ from mlxlab import backend
 from mlxlab.checkpoint.state import RunMetadata
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.hydra.overrides import cli_overrides, group_choices
+from mlxlab.data.dataset import DataModule
 from mlxlab.distillation.options import read_options
+from mlxlab.distillation.teachers import Teachers
 from mlxlab.errors import RunInterrupted
-from mlxlab.experiment.build import Config, Session
+from mlxlab.experiment.build import Config
 from mlxlab.experiment.manifest import Inputs, Outcome, Parent
 from mlxlab.experiment.report import final_metrics
-from mlxlab.experiment.start import Start
 from mlxlab.metric_names import TOKENS_PER_SEC
-from mlxlab.models.model import count_parameters
+from mlxlab.models.model import Model, count_parameters
 from mlxlab.tracking.journal import PARENT
 from mlxlab.tracking.tracker import Status, Tracker
 from mlxlab.training.state import TrainState
 
 
-def run_metadata(session: Session, start: Start) -> RunMetadata:
+def run_metadata(cfg: Config, data: DataModule, teachers: Teachers, resumed: Checkpoint | None) -> RunMetadata:
     """Metadata that a checkpoint needs to be resumed, verified and compared later."""
     choices = group_choices()
-    if start.checkpoint is not None:  # the options it started with, unless typed again
+    if resumed is not None:  # the options it started with, unless typed again
         typed = {override.lstrip("+~").split("=", 1)[0].split("@")[0] for override in cli_overrides()}
         changed = {key: choices[key] for key in typed & choices.keys()}
-        choices = start.checkpoint.state["metadata"]["choices"] | changed
+        choices = resumed.state["metadata"]["choices"] | changed
     return {
-        "config": session.cfg,
-        "config_hash": hashlib.sha256(json.dumps(session.cfg, sort_keys=True).encode()).hexdigest(),
+        "config": cfg,
+        "config_hash": hashlib.sha256(json.dumps(cfg, sort_keys=True).encode()).hexdigest(),
         "choices": choices,
         "versions": package_versions(),
-        "data": session.data.fingerprint,
-        "held_out": session.data.held_out,
-        "tokenizer": session.data.tokenizer.fingerprint,
-        "teachers": session.teachers.digests,
+        "data": data.fingerprint,
+        "held_out": data.held_out,
+        "tokenizer": data.tokenizer.fingerprint,
+        "teachers": teachers.digests,
         "uid": "",
     }
 
 
-def run_tags(session: Session, fork: Checkpoint | None) -> dict[str, str]:
-    cfg, parameters = session.cfg, str(count_parameters(session.model))
+def run_tags(cfg: Config, model: Model, fork: Checkpoint | None) -> dict[str, str]:
+    parameters = str(count_parameters(model))
     tags = {"overrides": " ".join(cli_overrides()), "parameters": parameters, "objective": cfg["objective"]}
     if fork is not None:
         uid = fork.state["metadata"]["uid"]
@@ -76,11 +77,11 @@ def run_inputs(cfg: Config, metadata: RunMetadata | None = None, fork: Checkpoin
     return inputs
 
 
-def run_outcome(session: Session, state: TrainState, digest: str) -> Outcome:
+def run_outcome(state: TrainState, objective: str, digest: str) -> Outcome:
     """The results of a run, for its manifest: the best value, the last metrics, size and speed."""
     history = state.history
     return {
-        "objective": session.context.monitor,
+        "objective": objective,
         "best": history.best,
         "best_step": history.best_step,
         "parameters": count_parameters(state.model),
@@ -94,7 +95,7 @@ def run_outcome(session: Session, state: TrainState, digest: str) -> Outcome:
 
 def lineage(cfg: Config, checkpoint: Path | None = None, sweep: str = "") -> list[Parent]:
     """The sources of a run, by its resolved config: a checkpoint of another run, weights, teachers, losses, a sweep."""
-    distillation, data = read_options(cfg), cfg["data"]
+    distillation, data = read_options(cfg["trainer"].get("distillation")), cfg["data"]
     sources = [("checkpoint", checkpoint), ("pretrained", cfg["model"].get("pretrained"))]
     sources += [("teacher", name) for name in distillation.teachers]
     sources += [("member", name) for name in distillation.members]

@@ -12,7 +12,7 @@ import mlx.nn as nn
 
 from mlxlab.config.hydra.overrides import cli_overrides, group_choices
 from mlxlab.config.paths import project_root
-from mlxlab.distillation.load_teachers import inherited_tokenizer, load_teachers
+from mlxlab.distillation.load_teachers import TeacherLoader
 from mlxlab.distillation.options import read_options
 from mlxlab.experiment.build import Config, build_data
 from mlxlab.experiment.manifest import RunManifest, without_nonfinite
@@ -55,7 +55,7 @@ class DistillationRounds:
             cfg, _ = resume_config(cfg, saved["config"], saved["choices"], str(path))
             done = saved["done"]
         context.group.barrier()  # all have read the file before rank 0 writes it
-        self.cfg, self.options = cfg, read_options(cfg)
+        self.cfg, self.options = cfg, read_options(cfg["trainer"]["distillation"])
         self.state: RoundsFile = {"format": 2, "config": cfg, "choices": group_choices(), "done": done}
 
     def run(self) -> float:
@@ -119,12 +119,13 @@ class DistillationRounds:
         """Metrics of teacher, student, every member and the ensemble on the validation data."""
         config, names = self.round_config(1), self.members(number)
         members = [restore_from(Path(name)).model for name in names]
-        distillation = config["trainer"]["distillation"]
-        distillation |= {"members": names[:1], "teacher_cache": None}
-        project = project_root()
-        data = build_data(config, project, inherited_tokenizer(config, project / ".cache"), self.folder)
-        distillation["members"] = []
-        teachers, _ = load_teachers(config, data, self.folder)
+        loader = TeacherLoader(
+            replace(self.options, members=names[:1], teacher_cache=None), config["tracking"].get("uri")
+        )
+        tokenizer = loader.inherited_tokenizer(config["model"].get("pretrained"))
+        data = build_data(config, project_root(), tokenizer, self.folder)
+        loader = replace(loader, options=replace(loader.options, members=[]))
+        teachers, _ = loader.load(data, config["data"].get("seq_len", 0), router=None)
         models: dict[str, nn.Module] = {f"member {position}": model for position, model in enumerate(members, 1)}
         models |= {"ensemble": Ensemble(members, mean=self.options.ensemble_mean)}
         models |= {"student": members[-1]} if number else {}

@@ -5,7 +5,7 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,23 +31,17 @@ DISK_ERRORS = (
 
 @dataclass(frozen=True)
 class RunContext:
-    """What one process of a run works with: folders, manifest, signals, process group.
+    """What one process of a run works with."""
 
-    Attributes:
-        run_dir: the folder that this process writes; on rank 0 the run folder, elsewhere one that is discarded.
-        shared_dir: the run folder, on every rank.
-    """
-
-    run_dir: Path
-    shared_dir: Path
+    run_dir: Path  # the folder that this process writes: on rank 0 the run folder, elsewhere one that is discarded
+    shared_dir: Path  # the run folder, on every rank
     manifest: RunManifest
     signals: SignalHandler
     group: "ProcessGroup"
 
     def build_tracker(self, node: dict[str, Any]) -> Tracker:
-        if self.group.rank > 0:
-            return NoTracker()
-        tracker: Tracker = instantiate(node, folder=self.run_dir, project=project_root())
+        paths = {"folder": self.run_dir, "project": project_root()}
+        tracker: Tracker = instantiate(node, **paths) if self.group.rank == 0 else NoTracker()
         return tracker
 
 
@@ -63,12 +57,8 @@ def open_run(
     """The context of a run, in which MLX may be imported: its threads inherit the signal mask. Only rank 0 prints.
 
     Args:
-        parallel, worker_timeout: as in `Trainer`.
         is_last: the process ends after this run: a signal that arrives after its end changes neither the exit code nor
             what is still printed.
-
-    Raises:
-        UserError: anything the user can correct, with its exit code.
     """
     with run_lock(run_dir):
         signals.start()
@@ -81,7 +71,11 @@ def open_run(
 
                 group = init_process_group(parallel, worker_timeout)
                 shared_dir = Path(group.broadcast_text(str(run_dir)))
-                with nullcontext() if group.rank == 0 else _silent():
+                with ExitStack() as stack:
+                    if group.rank > 0:
+                        devnull = stack.enter_context(open(os.devnull, "w"))
+                        stack.enter_context(redirect_stdout(devnull))
+                        stack.enter_context(redirect_stderr(devnull))
                     yield RunContext(run_dir, shared_dir, manifest, signals, group)
         except OSError as error:
             if error.errno not in DISK_ERRORS:
@@ -115,9 +109,3 @@ def run_lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(file)
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    with open(os.devnull, "w") as devnull, redirect_stdout(devnull), redirect_stderr(devnull):
-        yield

@@ -1,4 +1,4 @@
-"""Decides where a run starts: at step 0, from its own checkpoint, or from that of another run (a fork).
+"""Decides what a run starts from: initial weights, its own checkpoint, or that of another run (a fork).
 
 A resumed run takes the config of its checkpoint, changed by what was typed on the current command line.
 """
@@ -26,20 +26,11 @@ from mlxlab.training.state import TrainState
 
 
 @dataclass(frozen=True)
-class Start:
-    """Where and how a run starts.
+class StartingPoint:
+    """What a run starts from: a checkpoint, or initial weights."""
 
-    Attributes:
-        cfg: the config to train with.
-        checkpoint: what it resumes from; None starts with initial weights.
-        continues: resumes the run recorded in the folder; False starts another run, a fork if there is a checkpoint.
-        changes: key -> (old, new) of what a resume changes.
-    """
-
-    cfg: Config
     checkpoint: Checkpoint | None
-    continues: bool
-    changes: Changes
+    continues: bool  # the run recorded in the folder; False starts another run, a fork if there is a checkpoint
 
     @property
     def step(self) -> int:
@@ -52,31 +43,29 @@ class Start:
         return None if self.continues else self.checkpoint
 
 
-def find_start(requested: Config, context: RunContext) -> Start:
+def find_start(resume: str | None, context: RunContext) -> StartingPoint:
     """Resolves `resume` on rank 0; the other ranks load the same checkpoint.
 
     Raises:
         CheckpointUnavailableError, InputNotFoundError: as `resolve_resume`; or the checkpoint lies in no run folder.
-        ConfigError: a key was typed that a resume may not change.
     """
-    resume, folder = requested["resume"], context.shared_dir
+    folder = context.shared_dir
     checkpoint = resolve_resume(resume, folder) if context.group.rank == 0 else None
     path = context.group.broadcast_text(str(checkpoint.path.absolute()) if checkpoint else "")
     if path and context.group.rank > 0:
         checkpoint = load_named(path, folder)
     if checkpoint is None:
-        return Start(requested, None, resume == "auto" and (folder / JOURNAL).is_file(), {})
-    source, metadata = checkpoint.run_dir, checkpoint.state["metadata"]
+        return StartingPoint(None, resume == "auto" and (folder / JOURNAL).is_file())
+    source = checkpoint.run_dir
     if not (source / "inference" / "config.yaml").is_file():
         raise InputNotFoundError(f"{checkpoint.path}: not in a run folder; {source}/inference/config.yaml not found")
-    cfg, changes = resume_config(requested, metadata["config"], metadata["choices"], str(checkpoint.path))
-    return Start(cfg, checkpoint, source.resolve() == folder.resolve(), changes)
+    return StartingPoint(checkpoint, source.resolve() == folder.resolve())
 
 
 def resume_config(requested: Config, saved: object, choices: dict[str, str], name: str) -> tuple[Config, Changes]:
     """The saved config with the overrides of the current command line, and the keys that they change.
 
-    `choices` (config group -> option) were saved with it; `name` says where, for messages.
+    `choices` (config group -> option) were saved with it; `name` says where. ConfigError if a key may not change.
     """
     stored = check_stored_config(saved, name)
     cfg, changes = merge_for_resume(stored, requested, cli_overrides(), (choices, group_choices()), conf_dir())
@@ -91,20 +80,19 @@ def check_fits(checkpoint: Checkpoint, state: TrainState) -> None:
     check_arrays(checkpoint.optimizer, optimizer, "optimizer")
 
 
-def reject_misfit(start: Start, state: TrainState, resume: str, context: RunContext) -> bool:
+def reject_misfit(saved: Checkpoint, changes: Changes, state: TrainState, resume: str, context: RunContext) -> bool:
     """Sets a checkpoint aside whose arrays do not fit the new state, where an older one may replace it; True if so.
 
     Raises:
         ConfigError: it does not fit because the optimizer was changed.
         CheckpointUnavailableError: it was requested by its name.
     """
-    assert start.checkpoint is not None
     try:
-        check_fits(start.checkpoint, state)
+        check_fits(saved, state)
         return False
     except CorruptCheckpointError as error:
-        path, reason = start.checkpoint.path, str(error)
-    changed = [key for key in start.changes if key.startswith(("trainer.optimizer", "trainer.ema_decay"))]
+        path, reason = saved.path, str(error)
+    changed = [key for key in changes if key.startswith(("trainer.optimizer", "trainer.ema_decay"))]
     if changed:
         raise ConfigError(f"{', '.join(changed)}: the checkpoint has the state of another optimizer: {reason}")
     if resume not in ("auto", "last"):
@@ -116,7 +104,7 @@ def reject_misfit(start: Start, state: TrainState, resume: str, context: RunCont
     return True
 
 
-def set_aside_older_results(start: Start, run_dir: Path) -> list[str]:
+def set_aside_older(start: StartingPoint, run_dir: Path) -> list[str]:
     """Renames, before training, checkpoints that are not part of the run that starts; returns messages."""
     store = CheckpointStore(run_dir / FOLDER)
     if start.checkpoint is not None and start.continues:
@@ -126,12 +114,12 @@ def set_aside_older_results(start: Start, run_dir: Path) -> list[str]:
     return [f"set aside the checkpoints of an earlier run in this folder: {aside}"] if aside else []
 
 
-def log_config_changes(start: Start, run_dir: Path, tracker: Tracker) -> None:
+def log_config_changes(changes: Changes, step: int, run_dir: Path, tracker: Tracker) -> None:
     """Records what a resume changes: in `resume_changes.json`, as tags, and on the terminal."""
-    if not start.changes:
+    if not changes:
         return
-    file, number = record_changes(run_dir, start.step, start.changes)
-    lines = {key: f"{old} -> {new}" for key, (old, new) in start.changes.items()}
+    file, number = record_changes(run_dir, step, changes)
+    lines = {key: f"{old} -> {new}" for key, (old, new) in changes.items()}
     log_lines(*(f"changed since the checkpoint: {key}: {line}" for key, line in lines.items()))
     tracker.set_tags({f"resume.{number}.{key}": line for key, line in lines.items()})
     tracker.log_artifact(file, "config")

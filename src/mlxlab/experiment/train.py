@@ -1,58 +1,128 @@
 """Trains one run from its start to its report. The only module that knows every part."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from mlxlab.checkpoint.resume import ResumePolicy
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
-from mlxlab.distillation.teachers import DistillationReport
+from mlxlab.config.resume_overrides import Changes
+from mlxlab.data.dataset import DataModule
+from mlxlab.distillation.load_teachers import TeacherLoader
+from mlxlab.distillation.options import read_options
+from mlxlab.distillation.teachers import DistillationReport, Teachers
+from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import DivergenceError, RunInterrupted
-from mlxlab.experiment.build import Config, Session, build_session, save_inference_config
+from mlxlab.experiment.build import Config, build_data, build_model, model_seed, save_inference_config
 from mlxlab.experiment.metadata import run_inputs, run_metadata, run_name, run_outcome, run_tags, tracked_until_end
 from mlxlab.experiment.report import log_lines, next_commands, write_report
 from mlxlab.experiment.run import RunContext
-from mlxlab.experiment.start import find_start, log_config_changes, reject_misfit, set_aside_older_results
+from mlxlab.experiment.start import find_start, log_config_changes, reject_misfit, resume_config, set_aside_older
 from mlxlab.inference.predict import model_signature
-from mlxlab.training.checkpointer import NoCheckpointer, final_state_digest
+from mlxlab.models.model import Model
+from mlxlab.tracking.tracker import NoTracker, Tracker
+from mlxlab.training.callback import Callback, FitContext
+from mlxlab.training.checkpointer import Checkpointer, NoCheckpointer, final_state_digest
+from mlxlab.training.loop import TrainingLoop
 from mlxlab.training.state import TrainState
+from mlxlab.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Session:
+    """Everything that `TrainingLoop` needs, built from one config. `messages` describe data and teachers."""
+
+    cfg: Config
+    data: DataModule
+    model: Model
+    trainer: Trainer
+    teachers: Teachers
+    context: FitContext
+    messages: tuple[str, ...]
+
+    def init_state(self) -> TrainState:
+        """The state before the first step; to be made once, because a loss may add weights to the model."""
+        state = self.trainer.init_state(self.model, self.data.train, model_seed(self.cfg))
+        self.trainer.lr_schedule(state)  # refuses a warm-up that does not fit the run before anything is recorded
+        return state
+
+    def fit(
+        self,
+        state: TrainState,
+        callbacks: list[Callback],
+        checkpointer: Checkpointer | NoCheckpointer | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> TrainState:
+        """Trains to the end of the run, from `checkpoint` if there is one."""
+        data, args = self.data, (callbacks, checkpointer or NoCheckpointer(), model_seed(self.cfg))
+        TrainingLoop(self.trainer, self.context, state, data.valid, data.task, *args).run(checkpoint)
+        return state
+
+
+def build_session(
+    cfg: Config,
+    run_dir: Path,
+    inference_dir: Path | None = None,
+    *,
+    initialize: bool = True,
+    tracker: Tracker | None = None,
+    group: ProcessGroup | None = None,
+) -> Session:
+    """Builds what a config describes; raises UserError if data, teachers or weights are missing, damaged or do not fit.
+
+    Args:
+        run_dir: where the data set may write its plots.
+        inference_dir: tokenizer and shapes of the run that is resumed; None fits or loads those that the config names.
+        initialize: draw or load the initial weights; False where those of a checkpoint follow.
+        tracker: None records nothing.
+        group: the processes that train together; None is this process alone.
+    """
+    loader = TeacherLoader(read_options(cfg["trainer"].get("distillation")), cfg["tracking"].get("uri"))
+    tokenizer = inference_dir or loader.inherited_tokenizer(cfg["model"].get("pretrained"))
+    data = build_data(cfg, project_root(), tokenizer, run_dir)
+    teachers, lines = loader.load(data, cfg["data"].get("seq_len", 0), cfg["trainer"]["loss"].get("router"))
+    trainer = instantiate(cfg["trainer"], Trainer, class_counts=data.class_counts, loaded_teachers=teachers)
+    model = build_model(cfg, data, shape=None if initialize else inference_dir)
+    if initialize:
+        loader.load_initial_weights(model)
+    processes = group or ProcessGroup()
+    context = FitContext(cfg["objective"], tracker or NoTracker(), group=processes, labels=data.task.labels)
+    return Session(cfg, data, model, trainer, teachers, context, (*data.sources, *lines))
 
 
 def train(requested: Config, context: RunContext) -> float:
     """Builds, fits and reports one run of the `requested` config; returns the best value of the objective."""
-    run_dir, inference_dir = context.run_dir, context.run_dir / "inference"
-    start = find_start(requested, context)
-    cfg, checkpoint, tracker = start.cfg, start.checkpoint, context.build_tracker(start.cfg["tracking"])
-    session = build_session(
-        cfg,
-        run_dir,
-        inference_dir=None if checkpoint is None else checkpoint.run_dir / "inference",
-        initialize=checkpoint is None,
-        tracker=tracker,
-        group=context.group,
-    )
+    run_dir, inference_dir, source = context.run_dir, context.run_dir / "inference", None
+    start = find_start(requested["resume"], context)
+    cfg, changes, checkpoint = requested, Changes(), start.checkpoint
+    if checkpoint is not None:
+        saved, source = checkpoint.state["metadata"], checkpoint.run_dir / "inference"
+        cfg, changes = resume_config(requested, saved["config"], saved["choices"], str(checkpoint.path))
+    tracker, initialize = context.build_tracker(cfg["tracking"]), checkpoint is None
+    session = build_session(cfg, run_dir, source, initialize=initialize, tracker=tracker, group=context.group)
     data = session.data
     if checkpoint is not None:
         policy = instantiate(cfg["resume_policy"], ResumePolicy)
         checkpoint = policy.admit(checkpoint, data.fingerprint, data.tokenizer.fingerprint)
     state = session.init_state()
-    if checkpoint is not None and reject_misfit(start, state, requested["resume"], context):
+    if checkpoint is not None and reject_misfit(checkpoint, changes, state, requested["resume"], context):
         return train(requested, context)  # from an older checkpoint
     log_lines(*session.messages)
     save_inference_config(cfg, data, inference_dir)
-    name, metadata = run_name(cfg, run_dir), run_metadata(session, start)
+    name, metadata = run_name(cfg, run_dir), run_metadata(cfg, data, session.teachers, checkpoint)
     params = cfg | {"choices": metadata["choices"]}
-    tracker.start(params, run_tags(session, start.forked_from), resumed=start.continues, name=name)
+    tracker.start(params, run_tags(cfg, session.model, start.forked_from), resumed=start.continues, name=name)
     session.context.metadata.update(metadata | {"uid": tracker.uid})
     log_lines(*tracker.describe())
     tracker.log_dataset(cfg["data"]["_target_"].rsplit(".", 1)[-1], data.fingerprint, data.sources[-1])
     tracker.log_artifact(inference_dir, "config")
-    log_config_changes(start, run_dir, tracker)
+    log_config_changes(changes, start.step, run_dir, tracker)
     context.manifest.begin(run_inputs(cfg, metadata, start.forked_from), tracker.uid, name)
     with tracked_until_end(tracker):
         if start.continues:
             tracker.truncate_after(start.step)
-        log_lines(*set_aside_older_results(start, run_dir))
+        log_lines(*set_aside_older(start, run_dir))
         return finish(session, fit_session(session, state, checkpoint, context), context)
 
 
@@ -83,7 +153,7 @@ def finish(session: Session, state: TrainState, context: RunContext) -> float:
     digest = final_state_digest(state)
     extremes = [int(digest[:7], 16), -int(digest[:7], 16)]
     assert context.group.all_reduce_max(extremes) == extremes, "the processes of this run ended in different states"
-    context.manifest.record(run_outcome(session, state, digest))
+    context.manifest.record(run_outcome(state, session.context.monitor, digest))
     if not stop_signal:
         report_run(session, state, context.run_dir)
     print(f"final_state={digest}", flush=True)

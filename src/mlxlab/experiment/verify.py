@@ -10,8 +10,8 @@ from mlxlab.checkpoint.resume import load_named
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
 from mlxlab.config.check import check_stored_config
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
-from mlxlab.experiment.build import build_session
 from mlxlab.experiment.start import check_fits
+from mlxlab.experiment.train import build_session
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.checkpointer import saved_arrays
 from mlxlab.training.state import StepResult, TrainState
@@ -58,7 +58,7 @@ def _first_difference(folder: Path, start: Checkpoint | None, end: Checkpoint) -
 def _retrain_between(folder: Path, start: Checkpoint | None, end: Checkpoint) -> TrainState:
     """The state at the step of `end`, trained with its config from the state of `start`."""
     cfg = check_stored_config(end.state["metadata"]["config"], str(end.path))
-    session = build_session(cfg, folder, inference_dir=folder / "inference", initialize=start is None)
+    session = build_session(cfg, folder, folder / "inference", initialize=start is None)
     state = session.init_state()
     if start is not None:
         try:

@@ -51,13 +51,13 @@ class TrainingLoop:
             state.load_state_dict(resume.state)
         schedule = trainer.lr_schedule(state)
         group = self.context.group
-        step = trainer.step(model=state.model, loss=trainer.loss, optimizer=state.optimizer, group=group)
+        step = trainer.make_step(state, group)
         self._start(resumed=resume is not None)
         state.model.train()
         while not self.control.stop_reason:
             try:
                 for batch in self.context.timer.waiting(state.data):
-                    batch = batch._replace(aux=batch.aux | trainer.loss.annotate(batch, state.fraction_done))
+                    batch = trainer.annotate(batch, state.fraction_done)
                     state.optimizer.learning_rate = schedule(mx.array(state.progress.schedule_step))
                     mx.random.seed(step_seed(self.seed, state.progress.step, group.rank))
                     result = step(to_device(group.shard(batch)))._replace(batch=batch)
@@ -72,7 +72,7 @@ class TrainingLoop:
             except DivergenceError:
                 if not group.rank_zero_first(self._roll_back):
                     raise
-        trainer.loss.flush()
+        state.before_save()  # flushes the loss
         for hook in self.hooks:
             hook.on_end(self.context, state)
 
@@ -86,10 +86,10 @@ class TrainingLoop:
         self._check_limits()
         self._sync_requests()
         if resumed:  # logs and evaluates if that was due at the checkpoint, but a signal ended the run before
-            step = state.progress.step
+            step, evaluated_at = state.progress.step, {step for step, _ in state.history.evaluations[-1:]}
             if self.control.stop_reason == "done" and state.running.steps:
                 log_totals(self.context, state, NO_STEP)
-            if step and self._evaluation_due() and step not in dict(state.history.evaluations[-1:]):
+            if step and self._evaluation_due() and step not in evaluated_at:
                 self._finish_step(NO_STEP)
 
     def _finish_step(self, result: StepResult) -> None:

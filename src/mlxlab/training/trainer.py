@@ -8,7 +8,8 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 
 from mlxlab.constraints import Count, Positive, Share, Size
-from mlxlab.data.batch import BatchIterator
+from mlxlab.data.batch import Batch, BatchIterator
+from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import ConfigError
 from mlxlab.training.losses.loss import Loss
 from mlxlab.training.optim.optimizers import EMAOptimizer
@@ -82,6 +83,13 @@ class Trainer:
         if self.max_tokens is not None and data.tokens_per_batch is not None:
             lengths.append(-(-self.max_tokens // data.tokens_per_batch))
         return TrainState(model, optimizer, data, min(lengths, default=None), before_save=self.loss.flush)
+
+    def make_step(self, state: TrainState, group: ProcessGroup | None = None) -> Step:
+        return self.step(model=state.model, loss=self.loss, optimizer=state.optimizer, group=group)
+
+    def annotate(self, batch: Batch, fraction_done: float | None) -> Batch:
+        """The batch with the arrays that the loss adds to it, at this fraction of the run."""
+        return batch._replace(aux=batch.aux | self.loss.annotate(batch, fraction_done))
 
     def lr_schedule(self, state: TrainState) -> LRSchedule:
         return self.schedule(peak=self.learning_rate, steps=state.total_steps)

@@ -86,9 +86,9 @@ class RecordingLoss:
     def setup(self, model: nn.Module, seed: int) -> None:
         self.calls.append(f"setup {seed}")
 
-    def annotate(self, batch, progress):
-        self.calls.append(f"annotate {progress}")
-        return {"offset": np.full(len(batch.example_ids), progress, np.float32)}
+    def annotate(self, batch, fraction_done):
+        self.calls.append(f"annotate {fraction_done}")
+        return {"offset": np.full(len(batch.example_ids), fraction_done, np.float32)}
 
     def flush(self) -> None:
         self.calls.append("flush")

@@ -41,11 +41,11 @@ class Loss(Protocol):
     def setup(self, model: nn.Module, seed: int) -> None:
         """Called once before the optimizer is made, also on resume; may add trainable modules to the model."""
 
-    def annotate(self, batch: Batch, progress: float | None) -> dict[str, np.ndarray]:
+    def annotate(self, batch: Batch, fraction_done: float | None) -> dict[str, np.ndarray]:
         """Arrays (B, ...) that `__call__` will find in `batch.aux`, computed on the host.
 
         Args:
-            progress: fraction of the run that is done, in [0, 1); None where the length of the run is unknown.
+            fraction_done: of the run, in [0, 1); None where the length of the run is unknown.
         """
         return {}
 

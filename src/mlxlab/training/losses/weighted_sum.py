@@ -25,11 +25,11 @@ class LinearCoefficient:
     def __init__(self, start: NonNegative, end: NonNegative, fraction: Fraction) -> None:
         self.start, self.end, self.fraction = start, end, fraction
 
-    def __call__(self, progress: float | None) -> float:
-        """The value at `progress`, the fraction of the run that is done; raises ConfigError if that is unknown."""
-        if progress is None:
+    def __call__(self, fraction_done: float | None) -> float:
+        """The value at this fraction of the run; raises ConfigError if it is unknown."""
+        if fraction_done is None:
             raise ConfigError("trainer.loss: LinearCoefficient needs the length of the run; set trainer.max_steps")
-        position = min(progress / self.fraction, 1.0) if self.fraction else 1.0
+        position = min(fraction_done / self.fraction, 1.0) if self.fraction else 1.0
         return self.start + (self.end - self.start) * position
 
 
@@ -37,12 +37,12 @@ Coefficient = float | LinearCoefficient
 
 
 def coefficient_arrays(
-    coefficients: Mapping[str, Coefficient], batch: Batch, progress: float | None
+    coefficients: Mapping[str, Coefficient], batch: Batch, fraction_done: float | None
 ) -> dict[str, np.ndarray]:
     """The value of each coefficient that changes, for each row, (B,) float32: arrays are inputs of the step."""
     rows = len(batch.example_ids)
     return {
-        name: np.full(rows, coefficient(progress), np.float32)
+        name: np.full(rows, coefficient(fraction_done), np.float32)
         for name, coefficient in coefficients.items()
         if isinstance(coefficient, LinearCoefficient)
     }
@@ -85,15 +85,15 @@ class WeightedSumLoss:
         for loss in self.losses.values():
             loss.setup(model, seed)
 
-    def annotate(self, batch: Batch, progress: float | None) -> dict[str, np.ndarray]:
+    def annotate(self, batch: Batch, fraction_done: float | None) -> dict[str, np.ndarray]:
         """The arrays of each loss under `<name>.`, and the current values of weights that change."""
         arrays = {
             f"{name}.{key}": values
             for name, loss in self.losses.items()
-            for key, values in loss.annotate(batch, progress).items()
+            for key, values in loss.annotate(batch, fraction_done).items()
         }
         weights = {f"weight.{name}": weight for name, weight in self.weights.items()}
-        return arrays | coefficient_arrays(weights, batch, progress)
+        return arrays | coefficient_arrays(weights, batch, fraction_done)
 
     def flush(self) -> None:
         for loss in self.losses.values():
