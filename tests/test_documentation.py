@@ -40,6 +40,25 @@ def test_the_architecture_page_names_existing_modules():
         assert (package / folder).is_dir(), folder
 
 
+def test_the_table_of_packages_names_what_is_in_them():
+    """A name in small letters is a module, a folder or a function of the package in its row, any other a definition."""
+    package = ROOT / "src" / "mlxlab"
+    sources = {file.relative_to(package).with_suffix(""): file.read_text() for file in package.rglob("*.py")}
+    table = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("| package | content |")[1]
+    rows = [re.findall(r"`([^`]+)`", row) for row in re.findall(r"^\| .*$", table.split("\n\n")[0], re.M)]
+    assert len(rows) > 10
+    for first, *names in rows:
+        own = {path: text for path, text in sources.items() if path.parts[0] in (first.strip("/"), *names)}
+        assert own, first
+        for name in names:
+            definition = re.compile(rf"^(class |def )?{re.escape(name)}\b", re.M)
+            if re.fullmatch(r"[a-z]\w*(/\w+)*/?", name):
+                parts = {part for path in own for part in path.parts}
+                assert {*name.strip("/").split("/")} <= parts or any(map(definition.search, own.values())), name
+            elif re.fullmatch(r"[A-Z]\w*", name):
+                assert any(map(definition.search, sources.values())), name
+
+
 def test_the_architecture_page_draws_the_layers_that_are_enforced():
     from importlib.util import module_from_spec, spec_from_file_location
 
