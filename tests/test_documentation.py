@@ -106,6 +106,20 @@ def test_every_documented_training_command_composes(args):
     Composer(conf_dir(), args).checked()
 
 
+def test_the_commands_of_the_readme_can_be_pasted_in_order():
+    """Each file or run folder that a command reads is made by an earlier one, except in the block on a user's own."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    made, num_uses = set(), 0
+    for before, block in re.findall(r"([^\n]*)\n\n```sh\n(.*?)```", text, re.DOTALL):
+        for line in () if before == "With files of your own:" else block.splitlines():
+            command = line.partition(" #")[0]
+            used = re.findall(r"(?<![\w./])(?:outputs/\w+|\w+\.(?:csv|txt|jsonl|parquet|gguf)\b)", command)
+            made |= set(re.findall(r"(?:hydra\.run\.dir=|^cp \S+ |> )(\S+)", command))
+            assert set(used) <= made, line
+            num_uses += len(used)
+    assert num_uses > 20
+
+
 def test_the_documented_loss_trains(tmp_path):
     text = (ROOT / "docs" / "extending.md").read_text()
     for kind, name in (("python", "my_losses.py"), ("yaml", "my_conf/trainer/loss/brier.yaml")):
