@@ -153,14 +153,15 @@ def _shipped(conf: Path) -> dict[str, AllowedTarget]:
     shipped: dict[str, AllowedTarget] = {}
     for (group, _), tree in files.items():
         if "_target_" not in tree and targets_of[group]:  # its keys are arguments of the other options of its group
-            values = [(value, _slots(targets_of[group], key)) for key, value in tree.items()]
+            arguments = [(value, targets_of[group], key) for key, value in tree.items()]
         else:
             parent, _, key = group.rpartition("/")
-            values = [(tree, _slots(targets_of[parent], key))]
-        for target, use in (use for value, slots in values for use in _uses(value, slots)):
-            if target.startswith("mlxlab."):
-                known = shipped.get(target, use)
-                shipped[target] = AllowedTarget(known.partial, known.slots | use.slots)
+            arguments = [(tree, targets_of[parent], key)]
+        for value, owners, key in arguments:
+            for target, use in _uses(value, owners, key):
+                if target.startswith("mlxlab."):
+                    known = shipped.get(target, use)
+                    shipped[target] = AllowedTarget(known.partial, known.slots | use.slots)
     return shipped
 
 
@@ -176,18 +177,16 @@ def _read_files(conf: Path) -> dict[tuple[str, str], dict[str, object]]:
     return files
 
 
-def _slots(owners: list[str], key: str) -> frozenset[Slot]:
-    return frozenset((owner, key) for owner in owners)
-
-
-def _uses(value: object, slots: frozenset[Slot]) -> Iterator[tuple[str, AllowedTarget]]:
-    """Every target in a value that is passed to `slots`, and how it is used there."""
+def _uses(value: object, owners: list[str], key: str) -> Iterator[tuple[str, AllowedTarget]]:
+    """Every target in a value that is the argument `key` of `owners`, and how it is used there."""
     if isinstance(value, list):
         for item in value:
-            yield from _uses(item, slots)
+            yield from _uses(item, owners, key)
+    elif isinstance(value, dict) and "_target_" in value:
+        target, slots = str(value["_target_"]), frozenset((owner, key) for owner in owners)
+        yield target, AllowedTarget(value.get("_partial_") is True, slots)
+        for name, item in value.items():
+            yield from _uses(item, [target], name)
     elif isinstance(value, dict):
-        target = str(value["_target_"]) if "_target_" in value else None
-        if target is not None:
-            yield target, AllowedTarget(value.get("_partial_") is True, slots)
-        for key, item in value.items():
-            yield from _uses(item, slots if target is None else _slots([target], key))
+        for item in value.values():
+            yield from _uses(item, owners, key)
