@@ -67,10 +67,5 @@ def _merge(out: Path, *, args: list[str]) -> None:
     print(f"{out}: {len(rows['id'])} examples")
 
 
-main = build_main(
-    __doc__,
-    {
-        "top": Subcommand(_top, num_positional=(1, sys.maxsize)),
-        "merge": Subcommand(_merge, num_positional=(1, sys.maxsize)),
-    },
-)
+SOURCES = (1, sys.maxsize)  # the number of SOURCE arguments
+main = build_main(__doc__, {"top": Subcommand(_top, SOURCES), "merge": Subcommand(_merge, SOURCES)})

@@ -164,7 +164,7 @@ def _read_file(path: Path) -> Columns:
         elif batches := [batch for batch, _ in _batches(path)]:
             table = pa.Table.from_batches(batches)
             _check_columns(path, table.schema)
-        else:
+        else:  # no step was logged completely
             return {name: np.zeros(0) for name in REQUIRED}
         table.validate(full=True)
         return {name: table[name].to_numpy().astype(KEY_COLUMNS.get(name, "<f4")) for name in table.column_names}

@@ -83,12 +83,12 @@ class ProcessGroup:
 
     def rank_zero_first(self, act: Callable[[], T]) -> T:
         """Calls `act` on rank 0, then on all other ranks."""
-        if self.rank == 0:
-            result = act()
+        if self.rank > 0:
             self.barrier()
-            return result
-        self.barrier()
-        return act()
+        result = act()
+        if self.rank == 0:
+            self.barrier()
+        return result
 
     def barrier(self) -> None:
         """Returns once all ranks have called it."""

@@ -13,7 +13,7 @@ from mlxlab.errors import CannotCreateError, WriteError
 from mlxlab.files.atomic import fsync, remove_leftovers, temporary_name
 from mlxlab.files.untrusted import open_regular
 
-MAX_WAITING = 64 * 2**20  # bytes lines_left in memory while the disk refuses them
+MAX_WAITING = 64 * 2**20  # bytes of lines in memory while the disk refuses them
 
 _encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
 

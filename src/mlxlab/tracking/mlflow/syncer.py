@@ -12,17 +12,9 @@ from pathlib import Path
 
 from mlxlab.errors import UserError
 from mlxlab.redact import redact
-from mlxlab.tracking.mlflow import address, queue
+from mlxlab.tracking.mlflow import address, errors, queue
 from mlxlab.tracking.mlflow.address import Address
 from mlxlab.tracking.mlflow.client import MlflowStore
-from mlxlab.tracking.mlflow.errors import (
-    JournalRejectedError,
-    StoreLockedError,
-    StoreReplacedError,
-    StoreUnavailableError,
-    classify_error,
-    one_line,
-)
 from mlxlab.tracking.mlflow.uploader import JournalUploader
 from mlxlab.tracking.record_writer import has_writer
 from mlxlab.tracking.records import locate, utf8
@@ -65,12 +57,12 @@ class Syncer:
         try:
             for uid in sorted(runs, key=lambda uid: uid == self._suspect):  # the journal that failed last comes last
                 self._poll_journal(uid, runs[uid])
-        except StoreUnavailableError as error:
+        except errors.StoreUnavailableError as error:
             if self._store is not None:
                 self._store.close()
             self._store = None
             self._uploaders.clear()
-            if not isinstance(error, StoreReplacedError):
+            if not isinstance(error, errors.StoreReplacedError):
                 self._suspect = uid
                 raise
             self._lines.append(f"{error}; opening it again")
@@ -96,12 +88,8 @@ class Syncer:
                 queue.unregister(self.queue, uid)
                 self._uploaders.pop(uid, None)
                 self._lines.append(f"{utf8(folder)}: its journal was deleted")
-        except (
-            JournalRejectedError,
-            UserError,
-            OSError,
-        ) as error:  # all of this run folder; the store's are classified
-            reason = one_line(error) if isinstance(error, OSError) else str(error)
+        except (errors.JournalRejectedError, UserError, OSError) as error:  # of this run folder, not of the store
+            reason = errors.one_line(error) if isinstance(error, OSError) else str(error)
             self._retry_at[uid], self.rejected[uid] = time.monotonic() + MAX_PAUSE, reason
             if reason != before:
                 self._lines.append(f"{utf8(folder)}: rejected: {reason}")
@@ -127,10 +115,10 @@ class Syncer:
             try:
                 self._store = MlflowStore(self.address)
             except Exception as error:  # of MLflow, a database or HTTP: no common base class
-                reason = classify_error(error)
-                if isinstance(reason, StoreUnavailableError):
+                reason = errors.classify_error(error)
+                if isinstance(reason, errors.StoreUnavailableError):
                     raise reason from error
-                raise StoreUnavailableError(one_line(error)) from error
+                raise errors.StoreUnavailableError(errors.one_line(error)) from error
         return self._store
 
 
@@ -146,10 +134,10 @@ def serve(syncer: Syncer) -> set[str]:
             if fault:
                 _print(f"{syncer.address.shown} is available again")
             pause, give_up, fault = POLL_SECONDS, GIVE_UP_SECONDS, ""
-        except StoreUnavailableError as error:
+        except errors.StoreUnavailableError as error:
             if str(error) != fault:
                 _print(f"{syncer.address.shown}: {error}; retrying")
-            locked = isinstance(error, StoreLockedError)
+            locked = isinstance(error, errors.StoreLockedError)
             give_up, longest = (LOCKED_GIVE_UP_SECONDS, LOCKED_PAUSE) if locked else (GIVE_UP_SECONDS, MAX_PAUSE)
             fault, pause = str(error), min(longest, max(1.0, pause * 2))
         for line in lines:
@@ -196,5 +184,5 @@ if __name__ == "__main__":
     try:
         main()
     except Exception as error:
-        _print(f"syncer ends: {type(error).__name__}: {one_line(error)}")
+        _print(f"syncer ends: {type(error).__name__}: {errors.one_line(error)}")
         sys.exit(1)
