@@ -20,7 +20,7 @@ MEAN_CHARACTERS = 1024  # of a document, for the size of windows
 MAX_RATIO = 1e6  # of weights: an epoch lasts until the source of the smallest weight was read once
 MAX_PASSES = 2**20  # over a source in an epoch
 
-# (completed passes, position of the window, documents read of it, characters still due)
+# (completed passes, position of the window, documents drawn from it, characters still due)
 ReaderPosition = tuple[Annotated[int, Ge(0), Lt(MAX_PASSES)], object, Count, int]
 
 
@@ -150,18 +150,18 @@ class Mixture:
             _Reader(source, number, seed, epoch, start)
             for number, (source, start) in enumerate(zip(self.sources, starts, strict=True))
         ]
-        while any(reader.passed == 0 for reader in readers):
-            start = [[reader.passed, reader.window, reader.num_drawn, reader.due] for reader in readers]
+        while any(reader.completed_passes == 0 for reader in readers):
+            start = [[reader.completed_passes, reader.window, reader.num_drawn, reader.due] for reader in readers]
             sized = zip(readers, self.window_sizes, strict=True)
             yield start, [document for reader, size in sized for document in reader.take(size)]
 
 
 class _Reader:
-    """Reads one source repeatedly, each pass in another order; `passed` counts completed passes."""
+    """Reads one source repeatedly, each pass in another order."""
 
     def __init__(self, source: DocumentSource, number: int, seed: int, epoch: int, start: ReaderPosition) -> None:
         self.source, self.number, self.seed, self.first_pass = source, number, seed, epoch * MAX_PASSES
-        self.passed, self.window, num_drawn, self.due = start
+        self.completed_passes, self.window, num_drawn, self.due = start
         self.windows = self._windows()
         self._next_window()
         self.num_drawn = num_drawn
@@ -184,8 +184,8 @@ class _Reader:
 
     def _windows(self) -> Windows:
         while True:
-            yield from self.source.windows(self.seed, self.first_pass + self.passed, self.window)
-            self.passed, self.window = self.passed + 1, None
+            yield from self.source.windows(self.seed, self.first_pass + self.completed_passes, self.window)
+            self.completed_passes, self.window = self.completed_passes + 1, None
 
     def _next_window(self) -> None:
         self.window, self.documents = next(self.windows)

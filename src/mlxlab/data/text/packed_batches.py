@@ -113,7 +113,7 @@ class Packing:
 
 @dataclass
 class PackedBatchIterator:
-    """Endless batches, an epoch at a time, all of one shape: the last of several is completed with rows of weight 0.
+    """Batches of one shape, an epoch per iteration; a short last one, if not the only one, gets rows of weight 0.
 
     The position is counted in documents and tokens, so it fits any batch size. Implements `BatchIterator`.
     """

@@ -12,11 +12,11 @@ from mlxlab.data.text.token_stream import EPOCH_START, DocumentCursor, TokenChun
 
 
 class TextCursor(TypedDict):
-    """The next row of an epoch, as JSON: a buffer of rows, by where it starts in the text, and the rows drawn of it."""
+    """Position of the next row, as JSON: where its buffer of rows starts in the text, and the rows drawn from it."""
 
     epoch: Count
     row: Count  # number in the epoch of the first row of the buffer
-    rows_drawn: Count  # rows of the buffer that were used
+    rows_drawn: Count  # rows of the buffer that were drawn
     start: DocumentCursor  # the document of the first token of the buffer
     offset: Count  # index of that token in its document
     fingerprint: str  # of the data
@@ -62,7 +62,7 @@ class RowLayout:
 
     @property
     def min_lookahead(self) -> int:
-        """Tokens after the start of a row with which another one can start, with a target that no earlier row has."""
+        """Tokens that must be left for another row: enough for one target that no earlier row has."""
         return max(self.width - self.stride, self.target_shift) + 1
 
     def count_rows(self, tokens: int) -> int:
@@ -74,7 +74,7 @@ class RowLayout:
 
 
 class Packer:
-    """Makes rows, in the order of the text, of the tokens of `chunks`, which begin at `cursor`."""
+    """Packs the tokens of `chunks`, which begin at `cursor`, into rows in the order of the text."""
 
     def __init__(self, chunks: Iterator[TokenChunk], cursor: TextCursor, layout: RowLayout) -> None:
         self.chunks, self.first, self.row, self.layout = chunks, cursor, cursor["row"], layout
@@ -82,7 +82,7 @@ class Packer:
         self.starts = np.zeros(0, np.int64)  # of each document, counted from the first token held
         self.ids = np.zeros(0, np.int64)
         self.cursors: list[DocumentCursor] = []
-        self._to_drop = cursor["offset"]  # tokens that are not here yet
+        self._to_drop = cursor["offset"]  # tokens to skip that are not read yet
 
     def take(self, max_rows: int) -> PackedRows:
         """Up to `max_rows` rows; fewer only at the end of the epoch."""
