@@ -12,27 +12,15 @@ from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from mlxlab.constraints import Ge, Le, Size
 from mlxlab.data.cache import content_key
+from mlxlab.data.tokenizers import vocab_size as sizing
 from mlxlab.data.tokenizers.fit import Corpus, FittedTokenizer, cached_json, existing_tokenizer, sample_texts
 from mlxlab.data.tokenizers.tokenizer import BOS, EOS, MASK, PAD, Tokenizer, parse_tokenizer
-from mlxlab.data.tokenizers.vocab_size import (
-    MIN_SIZE,
-    STEP,
-    SizeStatistics,
-    TokenizerFile,
-    VocabSizeCurve,
-    measure,
-    size_by_data,
-    size_by_elbow,
-    size_by_model,
-    truncate_bpe,
-    vocabulary_sizes,
-)
 from mlxlab.errors import ConfigError, DataError
 
 
 class _Content(TypedDict):
-    tokenizer: TokenizerFile  # the largest one
-    statistics: SizeStatistics | None  # if its size is to be chosen
+    tokenizer: sizing.TokenizerFile  # the largest one
+    statistics: sizing.SizeStatistics | None  # if its size is to be chosen
 
 
 @dataclass(frozen=True)
@@ -83,7 +71,7 @@ class BPETokenizerTrainer:
             size, statistics = tokenizer.vocab_size, content["statistics"]
             if content["tokenizer"]["model"].get("type") != "BPE" or size > max_size or tokenizer.eos_id is None:
                 raise DataError(f"expected a byte-level BPE of at most {max_size} tokens")
-            num_sizes = len(vocabulary_sizes(size)) if auto else 0
+            num_sizes = len(sizing.vocabulary_sizes(size)) if auto else 0
             measured = (statistics["bytes_per_token"], statistics["occurrences"]) if statistics else ()
             if bool(measured) != auto or any(len(numbers) != num_sizes for numbers in measured):
                 raise DataError(f"expected statistics of {num_sizes} sizes")
@@ -93,7 +81,7 @@ class BPETokenizerTrainer:
         )
         file, statistics = content["tokenizer"], content["statistics"]
         curve = self._choose(statistics, max(file["model"]["vocab"].values()) + 1, corpus) if statistics else None
-        tokenizer = parse_tokenizer(json.dumps(truncate_bpe(file, curve.chosen) if curve else file), path)
+        tokenizer = parse_tokenizer(json.dumps(sizing.truncate_bpe(file, curve.chosen) if curve else file), path)
         lines = [f"tokenizer {origin}: byte-level BPE, {tokenizer.vocab_size} tokens, {tokenizer.fingerprint[:12]}"]
         return FittedTokenizer(tokenizer, lines + (curve.lines() if curve else []), curve)
 
@@ -102,33 +90,33 @@ class BPETokenizerTrainer:
         trained = train_bpe(seen, size, self.min_frequency)
         statistics = None
         if self.vocab_size == "auto":
-            statistics = measure(trained, seen, list(islice(texts, max(self.train_examples // 10, 1))) or seen)
+            statistics = sizing.measure(trained, seen, list(islice(texts, max(self.train_examples // 10, 1))) or seen)
         return {"tokenizer": json.loads(trained.inner.to_str()), "statistics": statistics}
 
-    def _choose(self, statistics: SizeStatistics, full_size: int, corpus: Corpus) -> VocabSizeCurve:
+    def _choose(self, statistics: sizing.SizeStatistics, full_size: int, corpus: Corpus) -> sizing.VocabSizeCurve:
         """The size by `vocab_size_strategy`, between `min_vocab_size` and `max_vocab_size`.
 
         auto_limits rounds the minimum of the limits down to a multiple of 64. A text too small for `min_vocab_size`
         tokens gets as many as it supports, but at least 512.
         """
-        per_token = dict(zip(vocabulary_sizes(full_size), statistics["bytes_per_token"], strict=True))
+        per_token = dict(zip(sizing.vocabulary_sizes(full_size), statistics["bytes_per_token"], strict=True))
         limits: dict[str, int | None] = {}
         size, supported = statistics["by_length"], self.min_vocab_size
         if self.vocab_size_strategy == "auto_limits":
             limits = {
-                "data": size_by_data(statistics, full_size, corpus.planned_bytes),
-                "model": size_by_model(corpus.parameters, corpus.width),
-                "elbow": size_by_elbow(per_token),
+                "data": sizing.size_by_data(statistics, full_size, corpus.planned_bytes),
+                "model": sizing.size_by_model(corpus.parameters, corpus.width),
+                "elbow": sizing.size_by_elbow(per_token),
             }
             size = min(limit for limit in [*limits.values(), full_size] if limit is not None)
-            size = size // STEP * STEP if size < full_size else size
-            supported = max(MIN_SIZE, min(supported, limits["data"] or supported))
+            size = size // sizing.STEP * sizing.STEP if size < full_size else size
+            supported = max(sizing.MIN_SIZE, min(supported, limits["data"] or supported))
         chosen = min(max(size, supported), self.max_vocab_size, full_size)
         sizes = sorted(({2**k for k in range(9, 20)} | {full_size, chosen}) & per_token.keys())
         reason = "by the mean length of a document (data.tokenizer.vocab_size_strategy=length)"
         if limits:
             reason = _reason(limits, chosen, self.min_vocab_size)
-        return VocabSizeCurve(sizes, [round(per_token[size], 4) for size in sizes], chosen, reason, limits)
+        return sizing.VocabSizeCurve(sizes, [round(per_token[size], 4) for size in sizes], chosen, reason, limits)
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int) -> Tokenizer:
