@@ -129,15 +129,12 @@ def run_experiment(cfg: "DictConfig", run_dir: Path, *, is_last: bool = False) -
     """
     from omegaconf import OmegaConf
 
-    from mlxlab.config.instantiate import instantiate
     from mlxlab.distillation.options import read_options
     from mlxlab.experiment.run import open_run
-    from mlxlab.experiment.signals import SignalHandler
 
     config: Any = OmegaConf.to_container(cfg, resolve=True)
-    signals, trainer = instantiate(config["signals"], SignalHandler), config["trainer"]
-    processes = trainer["parallel"], trainer["worker_timeout"]
-    with open_run(run_dir, signals, *processes, is_last=is_last) as context:
+    signals, trainer = config["signals"], config["trainer"]
+    with open_run(run_dir, signals, trainer["parallel"], trainer["worker_timeout"], is_last=is_last) as context:
         if read_options(trainer.get("distillation")).is_multi_round:
             from mlxlab.experiment.rounds import DistillationRounds
 

@@ -119,12 +119,11 @@ class DistillationRounds:
         """Metrics of teacher, student, every member and the ensemble on the validation data."""
         config, names = self.round_config(1), self.members(number)
         members = [restore_from(Path(name)).model for name in names]
-        loader = TeacherLoader(
-            replace(self.options, members=names[:1], teacher_cache=None), config["tracking"].get("uri")
-        )
+        options = replace(self.options, members=names[:1], teacher_cache=None)
+        loader = TeacherLoader(options, config["tracking"].get("uri"))
         tokenizer = loader.inherited_tokenizer(config["model"].get("pretrained"))
         data = build_data(config, project_root(), tokenizer, self.folder)
-        loader = replace(loader, options=replace(loader.options, members=[]))
+        loader = replace(loader, options=replace(options, members=[]))
         teachers, _ = loader.load(data, config["data"].get("seq_len", 0), router=None)
         models: dict[str, nn.Module] = {f"member {position}": model for position, model in enumerate(members, 1)}
         models |= {"ensemble": Ensemble(members, mean=self.options.ensemble_mean)}

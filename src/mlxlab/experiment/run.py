@@ -48,7 +48,7 @@ class RunContext:
 @contextmanager
 def open_run(
     run_dir: Path,
-    signals: SignalHandler,
+    signals_node: dict[str, Any],
     parallel: Literal["none", "data", "fsdp"],
     worker_timeout: float,
     *,
@@ -59,7 +59,11 @@ def open_run(
     Args:
         is_last: the process ends after this run: a signal that arrives after its end changes neither the exit code nor
             what is still printed.
+
+    Raises:
+        CannotCreateError, WriteError: the folder is in use, or the disk cannot be written.
     """
+    signals = instantiate(signals_node, SignalHandler)
     with run_lock(run_dir):
         signals.start()
         try:

@@ -3,7 +3,6 @@
 A resumed run takes the config of its checkpoint, changed by what was typed on the current command line.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -25,26 +24,10 @@ from mlxlab.training.checkpointer import saved_arrays
 from mlxlab.training.state import TrainState
 
 
-@dataclass(frozen=True)
-class StartingPoint:
-    """What a run starts from: a checkpoint, or initial weights."""
+def find_start(resume: str | None, context: RunContext) -> tuple[Checkpoint | None, bool]:
+    """(checkpoint or None for initial weights, whether the run in the folder continues): a fork is another run.
 
-    checkpoint: Checkpoint | None
-    continues: bool  # the run recorded in the folder; False starts another run, a fork if there is a checkpoint
-
-    @property
-    def step(self) -> int:
-        """The last step whose metrics are kept: that of the checkpoint; -1 without one, as step 0 is logged again."""
-        return -1 if self.checkpoint is None else self.checkpoint.step
-
-    @property
-    def forked_from(self) -> Checkpoint | None:
-        """The checkpoint of another run from which a fork starts."""
-        return None if self.continues else self.checkpoint
-
-
-def find_start(resume: str | None, context: RunContext) -> StartingPoint:
-    """Resolves `resume` on rank 0; the other ranks load the same checkpoint.
+    Resolves `resume` on rank 0; the other ranks load the same checkpoint.
 
     Raises:
         CheckpointUnavailableError, InputNotFoundError: as `resolve_resume`; or the checkpoint lies in no run folder.
@@ -55,11 +38,11 @@ def find_start(resume: str | None, context: RunContext) -> StartingPoint:
     if path and context.group.rank > 0:
         checkpoint = load_named(path, folder)
     if checkpoint is None:
-        return StartingPoint(None, resume == "auto" and (folder / JOURNAL).is_file())
+        return None, resume == "auto" and (folder / JOURNAL).is_file()
     source = checkpoint.run_dir
     if not (source / "inference" / "config.yaml").is_file():
         raise InputNotFoundError(f"{checkpoint.path}: not in a run folder; {source}/inference/config.yaml not found")
-    return StartingPoint(checkpoint, source.resolve() == folder.resolve())
+    return checkpoint, source.resolve() == folder.resolve()
 
 
 def resume_config(requested: Config, saved: object, choices: dict[str, str], name: str) -> tuple[Config, Changes]:
@@ -104,11 +87,11 @@ def reject_misfit(saved: Checkpoint, changes: Changes, state: TrainState, resume
     return True
 
 
-def set_aside_older(start: StartingPoint, run_dir: Path) -> list[str]:
-    """Renames, before training, checkpoints that are not part of the run that starts; returns messages."""
+def set_aside_others(resumed: Checkpoint | None, run_dir: Path) -> list[str]:
+    """Renames, before training, checkpoints of the folder that do not lead to the one resumed; returns messages."""
     store = CheckpointStore(run_dir / FOLDER)
-    if start.checkpoint is not None and start.continues:
-        newer = store.set_aside_newer(start.step)
+    if resumed is not None:
+        newer = store.set_aside_newer(resumed.step)
         return [f"set aside {path.name}: newer than the checkpoint that is resumed" for path in newer]
     aside = store.set_aside_all()
     return [f"set aside the checkpoints of an earlier run in this folder: {aside}"] if aside else []

@@ -18,7 +18,7 @@ from mlxlab.experiment.build import Config, build_data, build_model, model_seed,
 from mlxlab.experiment.metadata import run_inputs, run_metadata, run_name, run_outcome, run_tags, tracked_until_end
 from mlxlab.experiment.report import log_lines, next_commands, write_report
 from mlxlab.experiment.run import RunContext
-from mlxlab.experiment.start import find_start, log_config_changes, reject_misfit, resume_config, set_aside_older
+from mlxlab.experiment.start import find_start, log_config_changes, reject_misfit, resume_config, set_aside_others
 from mlxlab.inference.predict import model_signature
 from mlxlab.models.model import Model
 from mlxlab.tracking.tracker import NoTracker, Tracker
@@ -94,8 +94,9 @@ def build_session(
 def train(requested: Config, context: RunContext) -> float:
     """Builds, fits and reports one run of the `requested` config; returns the best value of the objective."""
     run_dir, inference_dir, source = context.run_dir, context.run_dir / "inference", None
-    start = find_start(requested["resume"], context)
-    cfg, changes, checkpoint = requested, Changes(), start.checkpoint
+    checkpoint, continues = find_start(requested["resume"], context)
+    cfg, changes, forked_from = requested, Changes(), None if continues else checkpoint
+    last_step = -1 if checkpoint is None else checkpoint.step  # whose metrics are kept; -1: step 0 is logged again
     if checkpoint is not None:
         saved, source = checkpoint.state["metadata"], checkpoint.run_dir / "inference"
         cfg, changes = resume_config(requested, saved["config"], saved["choices"], str(checkpoint.path))
@@ -112,17 +113,17 @@ def train(requested: Config, context: RunContext) -> float:
     save_inference_config(cfg, data, inference_dir)
     name, metadata = run_name(cfg, run_dir), run_metadata(cfg, data, session.teachers, checkpoint)
     params = cfg | {"choices": metadata["choices"]}
-    tracker.start(params, run_tags(cfg, session.model, start.forked_from), resumed=start.continues, name=name)
+    tracker.start(params, run_tags(cfg, session.model, forked_from), resumed=continues, name=name)
     session.context.metadata.update(metadata | {"uid": tracker.uid})
     log_lines(*tracker.describe())
     tracker.log_dataset(cfg["data"]["_target_"].rsplit(".", 1)[-1], data.fingerprint, data.sources[-1])
     tracker.log_artifact(inference_dir, "config")
-    log_config_changes(changes, start.step, run_dir, tracker)
-    context.manifest.begin(run_inputs(cfg, metadata, start.forked_from), tracker.uid, name)
+    log_config_changes(changes, last_step, run_dir, tracker)
+    context.manifest.begin(run_inputs(cfg, metadata, forked_from), tracker.uid, name)
     with tracked_until_end(tracker):
-        if start.continues:
-            tracker.truncate_after(start.step)
-        log_lines(*set_aside_older(start, run_dir))
+        if continues:
+            tracker.truncate_after(last_step)
+        log_lines(*set_aside_others(checkpoint if continues else None, run_dir))
         return finish(session, fit_session(session, state, checkpoint, context), context)
 
 
