@@ -1,5 +1,6 @@
 """How the tests of the command line call it: in this process, in an empty project, with no experiment behind it."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,9 @@ class Line:
 def line(monkeypatch, capfd, tmp_path):
     project = tmp_path / "project"
     project.mkdir()
-    return Line(monkeypatch, capfd, project)
+    yield Line(monkeypatch, capfd, project)
+    # `--info` lets Hydra log to the captured stderr, which is closed after the test.
+    logging.root.handlers = [each for each in logging.root.handlers if type(each) is not logging.StreamHandler]
 
 
 @pytest.fixture
