@@ -75,8 +75,7 @@ def build_session(
         run_dir: where the data set may write its plots.
         inference_dir: tokenizer and shapes of the run that is resumed; None fits or loads those that the config names.
         initialize: draw or load the initial weights; False where those of a checkpoint follow.
-        tracker: None records nothing.
-        group: the processes that train together; None is this process alone.
+        tracker, group: None records nothing, and trains in this process alone.
     """
     loader = TeacherLoader(read_options(cfg["trainer"].get("distillation")), cfg["tracking"].get("uri"))
     tokenizer = inference_dir or loader.inherited_tokenizer(cfg["model"].get("pretrained"))
@@ -143,12 +142,7 @@ def fit_session(session: Session, state: TrainState, checkpoint: Checkpoint | No
 
 
 def finish(session: Session, state: TrainState, context: RunContext) -> float:
-    """Reports a run that reached its end.
-
-    Raises:
-        RunInterrupted: a signal ended it; the last state is saved.
-        DivergenceError: no evaluation was finite.
-    """
+    """Reports a run that ended; RunInterrupted after a signal (the last state is saved), or DivergenceError."""
     signals, step = context.signals, state.progress.step
     stop_signal = session.context.control.stop_signal or signals.stop_signal  # of any rank
     digest = final_state_digest(state)
