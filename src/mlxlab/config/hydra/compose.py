@@ -87,7 +87,7 @@ class Composer:
             # Valid only if forced: a key of an open mapping, `tags.for=thesis`. Hydra composes each job again.
             self.overrides = list(forced(self.hydra, typed)[0].values())
             master = self._compose(RunMode.MULTIRUN)
-        guard_hydra_node(master)
+        guard_hydra_node(master.hydra)
         return master
 
     def checked_values(self, *, resolve: bool) -> dict[str, Any]:
@@ -98,7 +98,7 @@ class Composer:
 
     def guard(self) -> None:
         """Refuses a `hydra:` node that would act before the config is checked."""
-        guard_hydra_node(self._compose(RunMode.RUN))
+        guard_hydra_node(self._compose(RunMode.RUN).hydra)
 
     def _compose(self, mode: RunMode) -> DictConfig:
         return self.hydra.compose_config(self.name, list(self.overrides), mode)
@@ -128,7 +128,7 @@ class Composer:
             issues += composition_issues
         if config is not None:
             label = partial(locate, self.hydra, self.name, tuple(texts), tuple(composed))
-            guard_hydra_node(config, label)
+            guard_hydra_node(config.hydra, label)
             issues += [*_unnamed_folders(config, label), *_job_issues(config, label)]
         return config
 

@@ -21,9 +21,9 @@ _REFERENCE = re.compile(r"(ext|cfg)://(?!sys\.(stdout|stderr)\Z)")
 _SETTABLE = re.compile(r"(OMP|OPENBLAS|MKL|VECLIB|RAYON|TOKENIZERS)_[A-Z_]+|MLXLAB_(JOB|TRIAL)_[A-Z_]+")
 
 
-def guard_hydra_node(config: DictConfig, label: LocateKey = str) -> None:
-    """Raises NotAllowedError for everything in `config.hydra` that would run code or change the environment."""
-    if disallowed := list(_find_disallowed(OmegaConf.to_container(config.hydra, resolve=False))):
+def guard_hydra_node(node: DictConfig, label: LocateKey = str) -> None:
+    """Raises NotAllowedError for everything in the `hydra:` node of a config that would run code or change the environment."""
+    if disallowed := list(_find_disallowed(OmegaConf.to_container(node, resolve=False))):
         raise NotAllowedError(format_issues(disallowed, label))
 
 
