@@ -17,15 +17,13 @@ ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"mlflow", "pandas", "transformers", "mlx", "sklearn", "matplotlib", "sqlalchemy", "tokenizers", "numpy"}
 
 PROBE = """
-import json, resource, runpy, sys
+import json, runpy, sys
 sys.argv = sys.argv[1:]
 try:
     runpy.run_path(sys.argv[0], run_name="__main__")
 except SystemExit as stop:
     code = stop.code
-used = resource.getrusage(resource.RUSAGE_SELF)
-seconds = used.ru_utime + used.ru_stime
-print(json.dumps([code, seconds, sorted({name.split(".")[0] for name in sys.modules})]), file=sys.stderr)
+print(json.dumps([code, sorted({name.split(".")[0] for name in sys.modules})]), file=sys.stderr)
 """
 
 
@@ -37,26 +35,23 @@ def probe(*argv):
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_imports_neither_hydra_nor_anything_heavy(flag):
-    out, code, seconds, modules = probe(flag)
+    out, code, modules = probe(flag)
     assert code == 0
     assert "trainer.learning_rate=" in out
     assert not (HEAVY | {"hydra", "omegaconf", "antlr4"}) & set(modules)
-    assert seconds < 0.5  # of CPU: the machine may be shared
 
 
 def test_cfg_job_imports_nothing_heavy():
-    out, code, seconds, modules = probe("--cfg", "job")
+    out, code, modules = probe("--cfg", "job")
     assert code == 0
     assert "_target_: mlxlab.training.trainer.Trainer" in out
     assert not HEAVY & set(modules)
-    assert seconds < 0.5 or min(probe("--cfg", "job")[2] for _ in range(3)) < 0.5
 
 
 def test_a_config_error_imports_nothing_heavy():
-    _, code, seconds, modules = probe("trainer.lrr=1")
+    _, code, modules = probe("trainer.lrr=1")
     assert code == 2
     assert not HEAVY & set(modules)
-    assert seconds < 2
 
 
 def test_help_lists_every_group_and_option_with_its_description():
