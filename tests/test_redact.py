@@ -51,6 +51,11 @@ def test_what_is_around_a_url_stays_as_it_is():
     assert redact("before http://u:p@host:1/x?a=b&c=d after") == "before http://***@host:1/x?a=***&c=*** after"
 
 
+def test_a_colon_after_a_url_is_not_that_of_a_password():
+    for text in ("tracking.uri=gopher://x: expected another", "sqlite://: expected a file"):
+        assert redact(text) == text
+
+
 def test_a_redacted_text_is_not_changed_again():
     assert all(redact(redact(text)) == redact(text) for text in SECRET)
 

@@ -15,6 +15,8 @@ from support.processes import run, tiny_overrides
         ),
         (["trainer.max_steps=null", "trainer.schedule.warmup=100000"], 2, "longer than the run of"),
         (["model.pretrained=nowhere/at/all"], 66, "no such folder"),
+        (["callbacks.csv.path=../../x.csv"], 77, "outside the run folder"),
+        (["trainer=optimized", "trainer.step.accumulate=1000"], 2, "1000 micro-batches of a batch of"),
         (["trainer.parallel=data"], 2, "expected a process of `launch nproc=...`"),
         (["trainer.parallel=fsdp"], 2, "sum_scatter"),
     ],

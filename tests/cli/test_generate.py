@@ -1,6 +1,7 @@
 """`generate` with the model of a run, the same model from the store, and errors in one line."""
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -93,6 +94,9 @@ def test_malformed_prompts_are_named_by_line(tmp_path):
             read_prompts(tmp_path / name)
     with pytest.raises(InputNotFoundError):
         read_prompts(tmp_path / "none")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="regular file"):
+        read_prompts(tmp_path / "pipe")
 
 
 def test_a_prompt_longer_than_the_context_is_truncated_with_a_warning(home, capsys):

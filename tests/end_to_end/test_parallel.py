@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import shutil
 import signal
 import time
@@ -87,16 +88,22 @@ def test_launched_processes_without_trainer_parallel_are_refused():
     assert done.returncode != 0
 
 
-@pytest.mark.parametrize("args", [["nproc=zwei"], ["nproc=2", "backend=rong"], ["nproc=2", "-m", "seed=1,2"]])
+@pytest.mark.parametrize(
+    "args", [["nproc=zwei"], ["nproc=2", "backend=rong"], ["nproc=2", "-m", "seed=1,2"], ["hosts=/dev/zero"]]
+)
 def test_an_impossible_launch_is_one_line(args):
     done = run_here(*args, script="launch")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
 
 
-@pytest.mark.parametrize("content", [None, "hosts: a, b", '[["127.0.0.1:x"]]'], ids=["missing", "not JSON", "no port"])
+@pytest.mark.parametrize(
+    "content", [None, "hosts: a, b", '[["127.0.0.1:x"]]', "(a pipe)"], ids=["missing", "not JSON", "no port", "pipe"]
+)
 def test_an_invalid_host_file_is_one_line(tmp_path, content):
     path = tmp_path / "hosts.json"
-    if content is not None:
+    if content == "(a pipe)":
+        os.mkfifo(path)
+    elif content is not None:
         path.write_text(content)
     environment = {"MLX_RANK": "0", "MLX_HOSTFILE": str(path)}
     done = run("trainer.parallel=data", *SETTINGS, f"hydra.run.dir={tmp_path}/run", **environment)

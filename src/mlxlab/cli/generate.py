@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.config.suggest import suggestion
-from mlxlab.errors import ConfigError, DataError, InputNotFoundError
+from mlxlab.errors import ConfigError, DataError
+from mlxlab.files.untrusted import read_bytes
 
 if TYPE_CHECKING:
     from mlxlab.inference.generate import TextChunk
@@ -81,15 +82,11 @@ def read_prompts(path: Path) -> list[str]:
     """A prompt per line, or the `prompt` of each object of a `.jsonl` file.
 
     Raises:
-        InputNotFoundError: the file cannot be read.
-        DataError: a line is malformed, or there is none.
+        InputNotFoundError: there is no such file.
+        DataError: it cannot be read, or is larger than 16 MB; a line is malformed, or there is none.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputNotFoundError(f"{path}: {error.strerror}") from None
     prompts = []
-    for number, line in enumerate(data.splitlines(), 1):
+    for number, line in enumerate(read_bytes(Path(os.path.realpath(path))).splitlines(), 1):
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             if text.strip():

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from mlxlab.cli.app import Subcommand, build_main
+from mlxlab.config.issues import one_line
 from mlxlab.constraints import Ge, Le
 from mlxlab.errors import ConfigError, ServiceUnavailableError
 
@@ -35,6 +36,8 @@ def _launch(
     """
     if nproc is None and not hosts:
         raise ConfigError("nproc=...: missing; expected the number of processes, 1 to 1024, or hosts=...")
+    if hosts and not re.fullmatch(r"[\w.@:-]+(,[\w.@:-]+)*", hosts):
+        raise ConfigError(f"hosts={one_line(hosts, 120)}: expected names of machines, separated by commas")
     if {"-m", "--multirun"} & set(args):
         raise ConfigError("-m: launch starts a single run; start sweeps with train")
     script = Path(__file__).parents[3] / "scripts" / "train.py"

@@ -99,6 +99,8 @@ def train(requested: Config, context: RunContext) -> float:
     if checkpoint is not None:
         saved, source = checkpoint.state["metadata"], checkpoint.run_dir / "inference"
         cfg, changes = resume_config(requested, saved["config"], saved["choices"], str(checkpoint.path))
+    paths = {"folder": run_dir, "cache": project_root() / ".cache"}
+    callbacks = [instantiate(node, **paths) for node in cfg["callbacks"].values() if node is not None]
     tracker, initialize = context.build_tracker(cfg["tracking"]), checkpoint is None
     session = build_session(cfg, run_dir, source, initialize=initialize, tracker=tracker, group=context.group)
     data = session.data
@@ -123,21 +125,27 @@ def train(requested: Config, context: RunContext) -> float:
         if continues:
             tracker.truncate_after(last_step)
         log_lines(*set_aside_others(checkpoint if continues else None, run_dir))
-        return finish(session, fit_session(session, state, checkpoint, context), context)
+        return finish(session, fit_session(session, state, callbacks, checkpoint, context), context)
 
 
-def fit_session(session: Session, state: TrainState, checkpoint: Checkpoint | None, context: RunContext) -> TrainState:
-    """Trains with the callbacks of the config; signals reach the loop from here on."""
-    cfg, data, is_rank_zero = session.cfg, session.data, context.group.rank == 0
-    paths = {"folder": context.run_dir, "cache": project_root() / ".cache"}
-    callbacks = [instantiate(node, **paths) for node in cfg["callbacks"].values() if node is not None]
+def fit_session(
+    session: Session,
+    state: TrainState,
+    callbacks: list[Callback],
+    checkpoint: Checkpoint | None,
+    context: RunContext,
+) -> TrainState:
+    """Trains with the callbacks that the rank of this process has; signals reach the loop from here on."""
+    data, is_rank_zero = session.data, context.group.rank == 0
     if (teachers := session.teachers) or teachers.residual_base:
-        callbacks.append(DistillationReport(teachers, data.valid, data.task, session.trainer.eval_batches))
+        report = DistillationReport(teachers, data.valid, data.task, session.trainer.eval_batches)
+        callbacks = [*callbacks, report]
     callbacks = [callback for callback in callbacks if is_rank_zero or callback.runs_on_all_ranks]
     if checkpoint is not None:
         log_lines(f"resumed from {checkpoint.path.name}", *(f"skipped {line}" for line in checkpoint.skipped))
     context.signals.attach(session.context.control)
-    checkpointer = instantiate(cfg["checkpointing"], **paths) if is_rank_zero else NoCheckpointer(context.shared_dir)
+    node = session.cfg["checkpointing"]
+    checkpointer = instantiate(node, folder=context.run_dir) if is_rank_zero else NoCheckpointer(context.shared_dir)
     return session.fit(state, callbacks, checkpointer, checkpoint)
 
 

@@ -22,7 +22,7 @@ _SETTABLE = re.compile(r"(OMP|OPENBLAS|MKL|VECLIB|RAYON|TOKENIZERS)_[A-Z_]+|MLXL
 
 
 def guard_hydra_node(node: DictConfig, label: LocateKey = str) -> None:
-    """Raises NotAllowedError for everything in the `hydra:` node of a config that would run code or change the environment."""
+    """Raises NotAllowedError for all of a `hydra:` node that would run code or change the environment."""
     if disallowed := list(_find_disallowed(OmegaConf.to_container(node, resolve=False))):
         raise NotAllowedError(format_issues(disallowed, label))
 

@@ -35,6 +35,7 @@ _RULES: tuple[tuple[str, str, Callable[[float, float], bool], str], ...] = (  # 
     ("model.num_heads", "model.hidden_size", _does_not_divide, "{} heads do not divide a hidden size of {}"),
     ("model.num_kv_heads", "model.num_heads", _does_not_divide, "{} key-value heads do not divide {} heads"),
     ("trainer.schedule.warmup", "trainer.max_steps", lambda warmup, steps: warmup > max(1, steps), _WARMUP),
+    ("trainer.step.accumulate", "data.batch_size", operator.gt, "{} micro-batches of a batch of {} rows"),
     ("data.fold", "data.folds", operator.ge, "expected a fold below {1} (they count from 0), got {0}"),
     ("data.folds", "data.folds", lambda folds, _: folds < 2, "expected at least 2 folds, got {}"),
 )
@@ -119,7 +120,7 @@ def describe(hint: object) -> str:
     if isinstance(expected, Component):
         return "a component (a mapping with a _target_)"
     if origin is Union:
-        return " or ".join(map(describe, args))
+        return " or ".join(dict.fromkeys(map(describe, args)))
     if origin is Literal:
         return ("one of " if len(args) > 1 else "") + ", ".join(map(shown, args))
     if origin is dict:
