@@ -35,8 +35,8 @@ CORPUS = {"key": "corpus", "parameters": 1_000_000, "width": 128, "planned_bytes
 def test_a_truncated_large_vocabulary_equals_the_small_one(size, tmp_path):
     direct = train_bpe(TEXTS, size, 2)
     (tmp_path / "tokenizer.json").write_text(json.dumps(truncate_bpe(FILE, size)))
-    fitted = new_bpe_trainer(path=str(tmp_path)).fit(Corpus([], cache=tmp_path, **CORPUS))
-    assert fitted.tokenizer.fingerprint == direct.fingerprint
+    fit = new_bpe_trainer(path=str(tmp_path)).fit(Corpus([], cache=tmp_path, **CORPUS))
+    assert fit.tokenizer.fingerprint == direct.fingerprint
 
 
 def test_undoing_merges_gives_the_counts_of_every_smaller_vocabulary():
@@ -108,9 +108,9 @@ def test_the_bounds_hold_unless_the_text_is_too_small(tmp_path):
 
 
 def test_a_fixed_vocabulary_size_takes_precedence(tmp_path):
-    fitted = new_bpe_trainer(vocab_size=777).fit(Corpus(TEXTS, cache=tmp_path, **CORPUS))
-    assert fitted.tokenizer.vocab_size == 777
-    assert fitted.curve is None
+    fit = new_bpe_trainer(vocab_size=777).fit(Corpus(TEXTS, cache=tmp_path, **CORPUS))
+    assert fit.tokenizer.vocab_size == 777
+    assert fit.curve is None
 
 
 @pytest.mark.parametrize(
@@ -123,9 +123,9 @@ def test_the_length_strategy_uses_the_mean_length(texts, size):
 
 
 def test_the_older_rule_chooses_within_the_bounds_and_the_text(tmp_path):
-    fitted = new_bpe_trainer(vocab_size_strategy="length").fit(Corpus(TEXTS, cache=tmp_path, **CORPUS))
-    assert fitted.tokenizer.vocab_size == fitted.curve.chosen == 1500
-    assert "length" in fitted.lines[-1]
+    fit = new_bpe_trainer(vocab_size_strategy="length").fit(Corpus(TEXTS, cache=tmp_path, **CORPUS))
+    assert fit.tokenizer.vocab_size == fit.curve.chosen == 1500
+    assert "length" in fit.lines[-1]
     corpus = Corpus(TEXTS[:20], cache=tmp_path, **CORPUS | {"key": "few"})
     few = new_bpe_trainer(vocab_size_strategy="length", max_vocab_size=50_000).fit(corpus)
     assert few.tokenizer.vocab_size < 1500  # no more merges are in so little text
@@ -186,10 +186,10 @@ def test_a_cached_tokenizer_with_a_right_digest_but_other_contents_is_trained_ag
 
 def test_more_texts_than_the_sample_measure_the_curve_and_no_others_are_read(tmp_path):
     texts = iter(TEXTS)
-    fitted = new_bpe_trainer(train_examples=500).fit(Corpus(texts, cache=tmp_path, **CORPUS))
+    fit = new_bpe_trainer(train_examples=500).fit(Corpus(texts, cache=tmp_path, **CORPUS))
     assert len(list(texts)) == len(TEXTS) - 550
     inside = new_bpe_trainer(train_examples=500).fit(Corpus(TEXTS[:500], cache=tmp_path, **CORPUS | {"key": "inside"}))
-    assert fitted.curve.bytes_per_token[-1] < inside.curve.bytes_per_token[-1]
+    assert fit.curve.bytes_per_token[-1] < inside.curve.bytes_per_token[-1]
 
 
 def test_a_corpus_without_text_is_refused(tmp_path):
@@ -204,8 +204,8 @@ def test_a_path_is_taken_as_it_is_and_must_be_that_of_the_weights(tmp_path):
         train_bpe(TEXTS, size, 2).save(tmp_path / name)
     ours, other = tmp_path / "ours", tmp_path / "other"
     for path in (str(ours), str(ours / "tokenizer.json")):
-        fitted = new_bpe_trainer(path=path).fit(Corpus(unreadable(), cache=tmp_path, **CORPUS, pretrained=ours))
-        assert fitted.tokenizer.vocab_size == 300
+        fit = new_bpe_trainer(path=path).fit(Corpus(unreadable(), cache=tmp_path, **CORPUS, pretrained=ours))
+        assert fit.tokenizer.vocab_size == 300
     assert (
         new_bpe_trainer().fit(Corpus(unreadable(), cache=tmp_path, **CORPUS, pretrained=other)).tokenizer.vocab_size
         == 301

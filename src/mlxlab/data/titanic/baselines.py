@@ -96,8 +96,8 @@ class _SparseRows(NamedTuple):
 
 
 def _count_ngrams(text: str) -> Counter[str]:
-    words = _WORD.findall(text.lower())
-    return Counter([*words, *(f"{first} {second}" for first, second in pairwise(words))])
+    unigrams = _WORD.findall(text.lower())
+    return Counter([*unigrams, *(f"{first} {second}" for first, second in pairwise(unigrams))])
 
 
 def _fit_logistic_regression(features: _SparseRows, labels: np.ndarray) -> np.ndarray:

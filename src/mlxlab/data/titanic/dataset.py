@@ -100,9 +100,9 @@ class TitanicDataset:
         statistics = fit_statistics(split.train, labels="group" in texts)
         sentences = (render_sentence(row, text, statistics) for row in split.train for text in texts.values())
         corpus_key = _digest(split.train, texts, VERSION)
-        fitted = tokenizer.fit(Corpus(sentences, corpus_key, cache, parameters, width, pretrained=pretrained))
-        self.encoder = PassengerEncoder(texts, statistics, fitted.tokenizer, seq_len, seed)
-        self.task, self.tokenizer, self.curve = self.encoder.task, fitted.tokenizer, fitted.curve
+        fit = tokenizer.fit(Corpus(sentences, corpus_key, cache, parameters, width, pretrained=pretrained))
+        self.encoder = PassengerEncoder(texts, statistics, fit.tokenizer, seq_len, seed)
+        self.task, self.tokenizer, self.curve = self.encoder.task, fit.tokenizer, fit.curve
         self.held_out = content_key(source=source_rows.sha256, valid=[row.id for row in split.valid])
 
         content = (source_rows.sha256, split.digest, split.train, split.valid, augment.copies)
@@ -121,7 +121,7 @@ class TitanicDataset:
         self.sources = [
             *source_rows.description,
             f"{self.name}: {len(split.train)} training rows, {len(split.valid)} validation rows ({split.method})",
-            *(f"{self.name}: {line}" for line in fitted.lines),
+            *(f"{self.name}: {line}" for line in fit.lines),
             *([f"{self.name}: {len(self.shown)} of them selected"] if is_subset else []),
             f"{self.name}: token cache {outcome} {path.name}",
             f"{self.name}: {lengths.sum()} tokens of {self.tokenizer.vocab_size}, at most {lengths.max()} a row",

@@ -25,7 +25,7 @@ class EncoderState(TypedDict):
     """The encoder in data.json; `source` and `fingerprint` are for human readers."""
 
     format: str
-    words: int
+    template_version: int
     labels: list[str]
     templates: Annotated[dict[str, str], MinLen(1)]
     seq_len: Annotated[int, Ge(8), Le(8192)]
@@ -76,7 +76,7 @@ class PassengerEncoder:
     def state_dict(self) -> EncoderState:
         return {
             "format": FORMAT,
-            "words": VERSION,
+            "template_version": VERSION,
             "labels": list(LABELS),
             "templates": self.templates,
             "seq_len": self.seq_len,
@@ -94,8 +94,8 @@ def restore(folder: Path) -> PassengerEncoder:
     """The encoder that `save` wrote; InputNotFoundError or DataError if a file is missing or does not match."""
     path = folder / "data.json"
     state = read_json(path, EncoderState)
-    if (state["format"], state["words"], state["labels"]) != (FORMAT, VERSION, list(LABELS)):
-        raise DataError(f"{path}: expected format {FORMAT} with words of version {VERSION}, got {state['format']!r}")
+    if (state["format"], state["template_version"], state["labels"]) != (FORMAT, VERSION, list(LABELS)):
+        raise DataError(f"{path}: expected format {FORMAT} with templates of version {VERSION}, got {state['format']!r}")
     if not state["templates"].items() <= TEMPLATES.items():
         raise DataError(f"{path}: expected templates of this version: {', '.join(TEMPLATES)}")
     tokenizer = load_tokenizer(folder)

@@ -51,16 +51,16 @@ class Column(NamedTuple):
     may_be_empty: bool = False
 
 
-WHOLE, DECIMAL, TEXT = r"\d{1,16}", r"\d{1,9}(\.\d{0,17})?|\.\d{1,17}", ".+"  # no sign, no exponent, no inf, no nan
+INTEGER, DECIMAL, TEXT = r"\d{1,16}", r"\d{1,9}(\.\d{0,17})?|\.\d{1,17}", ".+"  # no sign, no exponent, no inf, no nan
 COLUMNS = {  # in the order of the fields of `Passenger`
-    "PassengerId": Column(int, WHOLE, "a whole number above 0", 1, 2**53),
+    "PassengerId": Column(int, INTEGER, "a whole number above 0", 1, 2**53),
     "Survived": Column(int, "[01]", "0 or 1"),
     "Pclass": Column(int, "[123]", "1, 2 or 3"),
     "Name": Column(str, TEXT, "a name"),
     "Sex": Column(str, "male|female", "male or female"),
     "Age": Column(float, DECIMAL, "years from 0 to 130, or nothing", 0, 130, may_be_empty=True),
-    "SibSp": Column(int, WHOLE, "a whole number from 0 to 50", 0, 50),
-    "Parch": Column(int, WHOLE, "a whole number from 0 to 50", 0, 50),
+    "SibSp": Column(int, INTEGER, "a whole number from 0 to 50", 0, 50),
+    "Parch": Column(int, INTEGER, "a whole number from 0 to 50", 0, 50),
     "Ticket": Column(str, TEXT, "a ticket"),
     "Fare": Column(float, DECIMAL, "pounds from 0 to 100000, or nothing", 0, 100_000, may_be_empty=True),
     "Cabin": Column(str, TEXT, "a cabin or nothing", may_be_empty=True),

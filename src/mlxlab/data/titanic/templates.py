@@ -13,7 +13,7 @@ from typing import Annotated, TypedDict
 from mlxlab.constraints import Ge, Le
 from mlxlab.data.titanic.passenger import Passenger
 
-VERSION = 1  # of the words below: part of every fingerprint
+VERSION = 1  # of the templates below: part of every fingerprint
 
 BRIEF = "$role $class class, $title, family $household, ticket $party, fare $cost"
 TEMPLATES = {
