@@ -95,7 +95,7 @@ def restore(folder: Path) -> PassengerEncoder:
     path = folder / "data.json"
     state = read_json(path, EncoderState)
     if (state["format"], state["template_version"], state["labels"]) != (FORMAT, VERSION, list(LABELS)):
-        raise DataError(f"{path}: expected format {FORMAT} with templates of version {VERSION}, got {state['format']!r}")
+        raise DataError(f"{path}: expected format {FORMAT}, templates {VERSION}, got {state['format']!r}")
     if not state["templates"].items() <= TEMPLATES.items():
         raise DataError(f"{path}: expected templates of this version: {', '.join(TEMPLATES)}")
     tokenizer = load_tokenizer(folder)
