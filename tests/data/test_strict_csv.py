@@ -9,8 +9,9 @@ import tracemalloc
 
 import pytest
 
+from mlxlab.data.input_files import read_input_file
 from mlxlab.data.strict_csv import parse_csv
-from mlxlab.data.titanic.passenger import read_passengers
+from mlxlab.data.titanic.passenger import parse_passengers
 from mlxlab.errors import DataError, InputNotFoundError
 from support.titanic import csv_text, real_rows
 
@@ -19,6 +20,10 @@ SOUND = csv_text(ROWS)
 LINES = SOUND.splitlines()
 ROW = 51  # the row with the fault, in line 52
 HEADER = LINES[0]
+
+
+def read_passengers(path, labelled):
+    return parse_passengers(read_input_file(path), path, labelled)
 
 
 def with_line(number, line):

@@ -18,11 +18,7 @@ _state = {"blas": "as installed"}
 
 
 def prepare() -> str:
-    """Makes MLX fast on this machine, once per process; returns the BLAS in use. Best before `mlx.core` is imported.
-
-    Raises:
-        ConfigError: the device is unknown or unavailable.
-    """
+    """Prepares MLX, best before it is imported; returns the BLAS in use. ConfigError if the device is not available."""
     if _state["blas"] == "as installed" and sys.platform == "linux" and os.environ.get("MLXLAB_BLAS", "1") != "0":
         try:
             _state["blas"] = "openblas" if use_openblas(_products_are_exact) else "as installed"

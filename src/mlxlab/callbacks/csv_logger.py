@@ -32,8 +32,6 @@ class CSVLogger(Callback):
         allow_outside: permit a path outside the run folder.
     """
 
-    runs_on_all_ranks = False
-
     def __init__(self, path: FilePath | None, allow_outside: bool, *, folder: Path) -> None:
         self.table = GrowingCsv(folder / path) if path is not None else None
         if self.table and not allow_outside and not self.table.path.resolve().is_relative_to(folder.resolve()):
@@ -122,8 +120,7 @@ class GrowingCsv:
         for row in rows:
             by_step[row["step"]] = by_step.get(row["step"], {}) | row
         columns = list(dict.fromkeys([*FIXED, *(name for row in by_step.values() for name in row)]))
-        heading = {name: name for name in columns}
-        write_atomic(self.path, _lines(columns, [heading, *by_step.values()]), durable=True)
+        write_atomic(self.path, _lines(columns, [{name: name for name in columns}, *by_step.values()]), durable=True)
         self.columns = columns
 
     def _read(self) -> list[Row]:

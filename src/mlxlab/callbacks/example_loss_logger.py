@@ -35,8 +35,6 @@ class ExampleLossLogger(Callback):
         queue_size: batches that may wait for the disk.
     """
 
-    runs_on_all_ranks = False
-
     def __init__(self, every_steps: Size | None, queue_size: Size, *, folder: Path) -> None:
         self.every_steps, self.folder = every_steps, folder / example_losses.FOLDER
         self._queue: queue.Queue[Losses | None] = queue.Queue(queue_size)  # None ends the thread

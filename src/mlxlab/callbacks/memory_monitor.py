@@ -31,8 +31,6 @@ class MemoryMonitor(Callback):
         every_steps: steps between measurements.
     """
 
-    runs_on_all_ranks = False
-
     def __init__(self, every_steps: Size, *, folder: Path) -> None:
         self.every_steps, self.folder = every_steps, folder / "plots"
         self.process = psutil.Process()

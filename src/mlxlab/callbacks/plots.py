@@ -29,8 +29,6 @@ class LearningCurvePlot(Callback):
     Of a classification also `plots/confusion.png`: the counts of the best evaluation.
     """
 
-    runs_on_all_ranks = False
-
     def __init__(self, *, folder: Path) -> None:
         self.folder = folder / "plots"
 
@@ -45,8 +43,6 @@ class LearningCurvePlot(Callback):
 
 class VocabSizeCurvePlot(Callback):
     """`plots/vocabulary.png`: bytes per token by vocabulary size, the limits, and the size that was chosen."""
-
-    runs_on_all_ranks = False
 
     def __init__(self, *, folder: Path) -> None:
         self.curve, self.plot = folder / "inference" / "vocabulary.json", folder / "plots" / "vocabulary.png"

@@ -23,8 +23,6 @@ class ProgressBar(Callback):
         bar: auto draws a bar on a terminal and writes lines elsewhere; always and never choose; off writes nothing.
     """
 
-    runs_on_all_ranks = False
-
     def __init__(self, bar: Literal["auto", "always", "never", "off"]) -> None:
         self.mode = bar
         self.draws = bar == "always" or (bar == "auto" and sys.stderr.isatty())

@@ -39,8 +39,6 @@ class ThroughputMonitor(Callback):
             logged only if the peak is known.
     """
 
-    runs_on_all_ranks = False
-
     def __init__(self, measure_peak_after: NonNegative | None, *, cache: Path) -> None:
         self.measure_peak_after, self.cache = measure_peak_after, cache
         self.peak: float | None = None

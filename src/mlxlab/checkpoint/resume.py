@@ -44,13 +44,8 @@ class ResumePolicy:
 def resolve_resume(resume: str | None, run_dir: Path) -> Checkpoint | None:
     """The checkpoint that `resume` names for a run in `run_dir`; None starts a new run.
 
-    Args:
-        resume: null starts a new run; auto resumes from the last checkpoint of the run folder, or starts a new run if
-            it has none; anything else is the name of a checkpoint, as in `load_named`.
-
-    Raises:
-        CheckpointUnavailableError: there should be a checkpoint, and none is usable.
-        InputNotFoundError: the path does not exist.
+    `auto` is the last checkpoint of the run folder, None if it has none; anything else is a name as in `load_named`,
+    whose errors it raises.
     """
     if resume == "auto":
         own = CheckpointStore(run_dir / FOLDER)

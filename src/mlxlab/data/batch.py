@@ -69,21 +69,13 @@ class BatchIterator(Protocol):
         """Malformed records that were skipped so far, each counted once; 0 where none may be."""
 
     def resize(self, batch_size: int) -> None:
-        """Changes the batch size from the next batch on; no example of the epoch is lost or repeated by it.
-
-        Raises:
-            ConfigError: the size of these batches is fixed by the configuration.
-        """
+        """Changes the size of later batches, losing and repeating no example; ConfigError if the config fixes it."""
 
     def state_dict(self) -> dict[str, object]:
         """The position after the batch last yielded, as JSON."""
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        """Moves to a saved position without replaying what precedes it. Fits any batch size.
-
-        Raises:
-            DataError: the state is malformed, or was saved with other data.
-        """
+        """Moves to a saved position of any batch size without replay; DataError if it is malformed or of other data."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +99,7 @@ def check_position(position: object, shape: type[T]) -> T:
 
 
 def load_position(state: Mapping[str, object], shape: type[T], fingerprint: str) -> T:
-    """`state` as `shape`, a `TypedDict` with the key `fingerprint`, which must be that of the data to be positioned.
-
-    Raises:
-        DataError: the state is of another shape, or was saved with other data.
-    """
+    """`state` as `shape`, a `TypedDict` with a `fingerprint`; DataError if it is malformed or of other data."""
     position = check_position(dict(state), shape)
     if state["fingerprint"] != fingerprint:
         got = state["fingerprint"]

@@ -17,7 +17,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 class Field(NamedTuple):
-    """A field, and the index of its first character in the text of the file."""
+    """A field, and the index of its first character in the text of the file; line and column count from 1."""
 
     text: str
     file_text: str
@@ -25,12 +25,10 @@ class Field(NamedTuple):
 
     @property
     def line(self) -> int:
-        """From 1."""
         return self.file_text.count("\n", 0, self.offset) + 1
 
     @property
     def column(self) -> int:
-        """From 1."""
         return self.offset - self.file_text.rfind("\n", 0, self.offset)
 
 

@@ -53,10 +53,8 @@ def read_pairs(nodes: list[dict[str, str | float]]) -> list[LayerPair]:
 def add_projections(student: nn.Module, teacher: nn.Module, pairs: Sequence[LayerPair], seed: int) -> None:
     """Adds a matrix for each pair to the student, (..., its hidden size) -> (..., that of the teacher).
 
-    They are U(+-1 / sqrt(hidden size of the student)), by seed.
-
-    Raises:
-        ConfigError: a layer does not exist or is not called, or an attention layer is paired with another kind.
+    They are U(+-1 / sqrt(hidden size of the student)), by seed. ConfigError if a layer does not exist or is not called,
+    or an attention layer is paired with another kind.
     """
     tokens = segment_ids = mx.ones((1, 4), mx.int32)
     with capture_calls(student, [pair["student"] for pair in pairs]) as student_calls:

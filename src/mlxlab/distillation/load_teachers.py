@@ -19,8 +19,10 @@ from mlxlab.distillation.teachers import Teachers
 from mlxlab.errors import ConfigError, InputNotFoundError, NotAllowedError
 from mlxlab.files.untrusted import ShapeError, validate
 from mlxlab.inference.restore import config_dir_of, find_run_dir, restore_from
+from mlxlab.models.build import build_pretrained_model
 from mlxlab.models.ensemble import Ensemble, FrozenModel
 from mlxlab.models.model import Model, count_parameters
+from mlxlab.models.pretrained.load import resolve, tokenizer_dir
 from mlxlab.tracking.mlflow.download import download_model, is_mlflow_uri
 
 
@@ -46,8 +48,6 @@ class TeacherLoader:
     def inherited_tokenizer(self, pretrained: str | None) -> Path | None:
         """The folder of the tokenizer that a student inherits: of its pretrained weights, else of its first teacher."""
         if pretrained is not None:
-            from mlxlab.models.pretrained.load import tokenizer_dir
-
             return tokenizer_dir(pretrained, self.cache)
         if not self.options.models or self.options.vocab_mapping != "same":
             return None
@@ -109,9 +109,6 @@ class TeacherLoader:
             held_out = restored.checkpoint.state["metadata"]["held_out"]
             limit = model.backbone.position_limit if isinstance(model, Model) else None  # an ensemble has none
             return LoadedTeacher(name, model, task, tokenizer, limit, held_out)
-        from mlxlab.models.build import build_pretrained_model
-        from mlxlab.models.pretrained.load import resolve
-
         tokenizer = load_tokenizer(_pretrained_folder(name, self.cache))
         kind = data.task.kind
         if kind != "language_modelling":
@@ -171,8 +168,6 @@ class TeacherLoader:
 
 
 def _pretrained_folder(name: str, cache: Path) -> Path:
-    from mlxlab.models.pretrained.load import tokenizer_dir
-
     try:
         return tokenizer_dir(name, cache)
     except InputNotFoundError:

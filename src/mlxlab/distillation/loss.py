@@ -16,14 +16,9 @@ from mlxlab.errors import ConfigError
 from mlxlab.models.ensemble import Router
 from mlxlab.ops.cross_entropy import cross_entropy, kl_divergence, log_softmax
 from mlxlab.training.device_batch import DeviceBatch
+from mlxlab.training.losses import weighted_sum
 from mlxlab.training.losses.loss import LossTerms
-from mlxlab.training.losses.weighted_sum import (
-    Coefficient,
-    LinearCoefficient,
-    coefficient_arrays,
-    coefficient_value,
-    unwrap,
-)
+from mlxlab.training.losses.weighted_sum import Coefficient, LinearCoefficient, coefficient_value
 
 
 class DistillationLoss:
@@ -73,7 +68,7 @@ class DistillationLoss:
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
         if self.pairs:
-            model = unwrap(model)
+            model = weighted_sum.unwrap(model)
         with capture_calls(model, [pair["student"] for pair in self.pairs]) as student_calls:
             logits = self.teachers.add_residual_base(model(batch.tokens, batch.segment_ids), batch)
         ce = cross_entropy(logits, batch.targets, self.label_smoothing)
@@ -99,7 +94,7 @@ class DistillationLoss:
             add_projections(model, self.teachers.first, self.pairs, seed)
 
     def annotate(self, batch: Batch, fraction_done: float | None) -> dict[str, np.ndarray]:
-        arrays = coefficient_arrays(self.coefficients, batch, fraction_done)
+        arrays = weighted_sum.coefficient_arrays(self.coefficients, batch, fraction_done)
         return arrays | self.teachers.cached(batch, self.router) if self._queries_teachers else arrays
 
     def flush(self) -> None:

@@ -38,9 +38,6 @@ class TeacherCache:
     """Log-probabilities of the k most likely classes and of their tail, all other classes together, for each target.
 
     Where `top_k` is all classes, their logits are stored. `folder` is for these teachers, data and options only.
-
-    Raises:
-        CannotCreateError: the folder cannot be created.
     """
 
     def __init__(self, top_k: Size, dtype: Literal["float16", "float32"], *, folder: Path, num_classes: int) -> None:
@@ -135,10 +132,8 @@ class RecordFile:
     """Records by key, each verified by a checksum. Several processes may share a file; the first record of a key stays.
 
     New records stay in memory until `BUFFER_BYTES` of them are gathered or `flush` is called. A corrupt record or file
-    is deleted with one warning; a file that cannot be read or written costs a warning, never the run.
-
-    Raises:
-        CannotCreateError: the folder or the file cannot be created.
+    is deleted with one warning; a file that cannot be read or written costs a warning, never the run. One that cannot
+    be created is a CannotCreateError.
     """
 
     def __init__(self, path: Path) -> None:

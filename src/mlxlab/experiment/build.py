@@ -15,6 +15,7 @@ from mlxlab.errors import ConfigError
 from mlxlab.files.atomic import write_atomic
 from mlxlab.models import build
 from mlxlab.models.model import Model, count_parameters
+from mlxlab.models.pretrained.load import save_config
 
 Config = dict[str, Any]  # a composed and checked config, resolved
 
@@ -65,8 +66,6 @@ def save_inference_config(config: Config, data: DataModule, inference_dir: Path)
     inference_dir.mkdir(parents=True, exist_ok=True)
     write_atomic(inference_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False))
     if config["model"].get("pretrained") and not (inference_dir / "config.json").exists():
-        from mlxlab.models.pretrained.load import save_config
-
         save_config(config["model"]["pretrained"], inference_dir)
     data.save(inference_dir)
 

@@ -112,8 +112,7 @@ class DistillationRounds:
         self._write()
         ensemble = evaluated["ensemble"]
         final = {f"{VALID}{name}": value for name, value in ensemble.items() if name != "parameters"}
-        parameters = ensemble["parameters"]
-        self.context.manifest.record({"rounds_done": number, "final": {**final}, "parameters": parameters})
+        self.context.manifest.record({"rounds_done": number, "final": {**final}, "parameters": ensemble["parameters"]})
 
     def _evaluate(self, number: int) -> dict[str, dict[str, float]]:
         """Metrics of teacher, student, every member and the ensemble on the validation data."""

@@ -27,10 +27,8 @@ from mlxlab.training.state import TrainState
 def find_start(resume: str | None, context: RunContext) -> tuple[Checkpoint | None, bool]:
     """(checkpoint or None for initial weights, whether the run in the folder continues): a fork is another run.
 
-    Resolves `resume` on rank 0; the other ranks load the same checkpoint.
-
-    Raises:
-        CheckpointUnavailableError, InputNotFoundError: as `resolve_resume`; or the checkpoint lies in no run folder.
+    Resolves `resume` on rank 0; the other ranks load the same checkpoint. Raises as `resolve_resume`, and
+    InputNotFoundError for a checkpoint that lies in no run folder.
     """
     folder = context.shared_dir
     checkpoint = resolve_resume(resume, folder) if context.group.rank == 0 else None

@@ -61,10 +61,7 @@ def generate(
     """Continues each prompt (at least one token id), `batch_size` of them at a time; yields text as it is generated.
 
     What is sampled depends on the seed, the row number and the position alone. When the window of `context` tokens is
-    full, its older half is dropped.
-
-    Raises:
-        ConfigError: the model cannot generate, or has no positions for that context.
+    full, its older half is dropped. Raises as `check_generates` and `check_context`.
     """
     check_generates(model)
     context = check_context(model, request.context_length)

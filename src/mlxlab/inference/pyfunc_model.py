@@ -5,7 +5,6 @@ A language model takes a column `text`: a causal one returns `continuation` (its
 `generate`: max_tokens, temperature, ...), a masked one `filled`, the text with its `<mask>`s replaced.
 """
 
-import tempfile
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -36,13 +35,10 @@ class PyfuncModel(PythonModel):
         return pd.DataFrame({"continuation": self._continuations(texts, dict(params or {}))})
 
     def _classes(self, table: pd.DataFrame) -> pd.DataFrame:
-        from mlxlab.data.titanic.passenger import read_passengers
+        from mlxlab.data.titanic.passenger import parse_passengers
         from mlxlab.inference.predict import predict
 
-        with tempfile.TemporaryDirectory() as folder:  # tables pass the same checks as files
-            path = Path(folder) / "rows.csv"
-            table.to_csv(path, index=False)
-            rows = read_passengers(path, labelled=False)
+        rows = parse_passengers(table.to_csv(index=False).encode(), "table", labelled=False)  # the checks of a file
         probabilities, labels = predict(self.restored, rows), self.restored.encoder.task.labels
         columns = {f"probability_{label}": probabilities[:, i] for i, label in enumerate(labels)}
         return pd.DataFrame({"label": [labels[i] for i in probabilities.argmax(axis=1)], **columns})

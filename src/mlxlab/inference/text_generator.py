@@ -10,7 +10,9 @@ from mlxlab.errors import ConfigError
 from mlxlab.inference.generate import GenerationConfig, TextChunk, check_context, check_generates, generate
 from mlxlab.inference.restore import RestoredModel, restore_model
 from mlxlab.inference.sampling import SamplingParams
+from mlxlab.models.build import build_pretrained_model
 from mlxlab.models.model import Model
+from mlxlab.models.pretrained.load import pretrained_tokenizer
 
 
 @dataclass(frozen=True)
@@ -49,16 +51,9 @@ class TextGenerator:
 
 
 def load_generator(run: Path, checkpoint: str = "best") -> TextGenerator:
-    """The generator of a checkpoint of a run folder, of a GGUF file, or of a Llama-type folder.
-
-    Raises:
-        ConfigError: the model is no causal language model. InputNotFoundError: the folder holds no run.
-    """
+    """The generator of a run, GGUF file or Llama-type folder; raises as `restore_model`, and as `check_generates`."""
     if run.suffix != ".gguf" and ((run / "config.yaml").is_file() or not (run / "config.json").is_file()):
         return restored_generator(restore_model(run, checkpoint))
-    from mlxlab.models.build import build_pretrained_model
-    from mlxlab.models.pretrained.load import pretrained_tokenizer
-
     tokenizer = pretrained_tokenizer(run)
     model = build_pretrained_model(run, tokenizer.vocab_size)
     check_generates(model)

@@ -210,10 +210,9 @@ def document_means(x: mx.array, segment_ids: mx.array) -> mx.array:
     With a boolean segment_ids there is one document per row: (B, N, 1, F).
     """
     if segment_ids.dtype == mx.bool_:
-        weights = segment_ids[:, None].astype(x.dtype)  # (B, 1, T)
+        same_document = segment_ids[:, None]  # (B, 1, T)
     else:
-        weights = ((segment_ids[:, :, None] == segment_ids[:, None, :]) & (segment_ids > 0)[:, None]).astype(
-            x.dtype
-        )  # (B, T, T)
+        same_document = (segment_ids[:, :, None] == segment_ids[:, None, :]) & (segment_ids > 0)[:, None]  # (B, T, T)
+    weights = same_document.astype(x.dtype)
     weights = weights / mx.maximum(weights.sum(axis=-1, keepdims=True), 1)
     return weights[:, None] @ x

@@ -9,6 +9,7 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxlab.models.layers import named_parameters
+from mlxlab.ops.cross_entropy import log_softmax
 
 Weight = float | mx.array
 Router = Callable[..., list[mx.array]]  # (logits=, targets=) -> a weight per member: (..., 1), targets being (...)
@@ -95,8 +96,4 @@ def weighted_mean(values: Sequence[mx.array], weights: Sequence[Weight]) -> mx.a
 
 def true_class_confidence(*, logits: list[mx.array], targets: mx.array) -> list[mx.array]:
     """A router: weights each teacher by its probability of the true class (Zhang et al. 2022)."""
-    weights = []
-    for z in logits:
-        log_p = z - mx.logsumexp(z, axis=-1, keepdims=True)
-        weights.append(mx.exp(mx.take_along_axis(log_p, targets[..., None], axis=-1)) + 1e-6)  # (..., 1)
-    return weights
+    return [mx.exp(mx.take_along_axis(log_softmax(z), targets[..., None], axis=-1)) + 1e-6 for z in logits]

@@ -137,11 +137,8 @@ def attention_mask(segment_ids: mx.array, *, causal: bool, dtype: mx.Dtype) -> m
 
 
 def position_ids(segment_ids: mx.array, limit: int) -> mx.array:
-    """The position of each token within its document, from 0: (B, T), or (T,) for boolean segment ids.
-
-    Raises:
-        ValueError: the rows are longer than `limit`. MLX has no bounds checks: an embedding would read garbage.
-    """
+    """Each token's position within its document, from 0: (B, T), or (T,) for boolean ids; ValueError beyond `limit`."""
+    # MLX has no bounds checks: an embedding would read garbage.
     if segment_ids.shape[1] > limit:
         raise ValueError(f"{segment_ids.shape[1]} tokens in a row, the model has positions for {limit}")
     positions = mx.arange(segment_ids.shape[1])

@@ -42,10 +42,7 @@ def log_softmax(x: mx.array) -> mx.array:
 
 
 def kl_divergence(t: mx.array, z: mx.array, temperature: float = 1.0) -> mx.array:
-    """KL(softmax t/T || softmax z/T): (..., C), (..., C) -> (...), in float32. Gradients reach `z` alone.
-
-    Equal logits give exactly 0.
-    """
+    """KL(softmax t/T || softmax z/T): (..., C) twice -> (...), float32; 0 if equal. Gradients reach `z` alone."""
     t, z = mx.stop_gradient(t.astype(mx.float32)), z.astype(mx.float32)
     if z.shape[-1] < FEW or not use_custom_ops():
         log_p = log_softmax(t / temperature)

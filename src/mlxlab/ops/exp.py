@@ -86,14 +86,9 @@ def fusion_barrier(x: mx.array) -> mx.array:
 
 def exp_and_sum(x: mx.array, scale: float = 1.0) -> tuple[mx.array, mx.array, mx.array]:
     """(..., n) -> the maximum m (..., 1), e^(scale (x - m)) and its sum (..., 1): a softmax before the division."""
-    maximum = row_max(x)
+    maximum = _along_rows(x, mx.max, mx.maximum)
     powers = exp_of_negative(x - broadcast_view(maximum, x.shape), scale)
     return maximum, powers, row_sum(powers)
-
-
-def row_max(x: mx.array) -> mx.array:
-    """(..., n) -> (..., 1)"""
-    return _along_rows(x, mx.max, mx.maximum)
 
 
 def row_sum(x: mx.array) -> mx.array:

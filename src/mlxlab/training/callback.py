@@ -88,7 +88,7 @@ class Callback(Protocol):
     exception ends the run.
     """
 
-    runs_on_all_ranks: bool  # True if it changes training, so that all must do the same; False for output: rank 0 only
+    runs_on_all_ranks: bool = False  # True if it changes training, so that all must do the same; else rank 0 only
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
         """Before the first step, or before the first one after a resume; the state is already restored."""

@@ -28,8 +28,6 @@ logger = logging.getLogger(__name__)
 class NoCheckpointer(Callback):
     """Saves nothing. With a run folder it can load what rank 0 saves there."""
 
-    runs_on_all_ranks = True
-
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
 
@@ -50,8 +48,6 @@ class Checkpointer:
         keep: number of newest checkpoints to keep, in addition to the best.
         background: write while training continues; one save at a time, the next one waits.
     """
-
-    runs_on_all_ranks = False
 
     def __init__(self, every_steps: Size | None, keep: Size, background: bool, *, folder: Path) -> None:
         self.every_steps, self.background = every_steps, background

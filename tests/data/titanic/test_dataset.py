@@ -10,7 +10,7 @@ import yaml
 
 import mlxlab.data
 from mlxlab.data.titanic.dataset import Augment, TitanicDataset
-from mlxlab.data.titanic.passenger import read_passengers
+from mlxlab.data.titanic.passenger import parse_passengers
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.errors import DataError, InputNotFoundError
 from support.titanic import make_titanic, new_bpe_trainer, real_rows
@@ -191,7 +191,7 @@ def test_rows_without_labels_are_encoded(tmp_path, data):
         "PassengerId,Pclass,Name,Sex,Age,SibSp,Parch,Ticket,Fare,Cabin,Embarked\n"
         '892,3,"Kelly, Mr. James",male,34.5,0,0,330911,7.8292,,Q\n'
     )
-    rows = read_passengers(path, labelled=False)
+    rows = parse_passengers(path.read_bytes(), path, labelled=False)
     assert data.encoder.texts(rows) == data.encoder.texts([ROWS[891]])
 
 

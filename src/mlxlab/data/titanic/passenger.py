@@ -5,7 +5,6 @@ import re
 from difflib import get_close_matches
 from typing import NamedTuple
 
-from mlxlab.data.input_files import read_input_file
 from mlxlab.data.strict_csv import Field, parse_csv
 from mlxlab.errors import DataError
 
@@ -66,11 +65,6 @@ COLUMNS = {  # in the order of the fields of `Passenger`
     "Cabin": Column(str, TEXT, "a cabin or nothing", may_be_empty=True),
     "Embarked": Column(str, "[SCQ]", "S, C, Q or nothing", may_be_empty=True),
 }
-
-
-def read_passengers(path: str | os.PathLike[str], labelled: bool) -> list[Passenger]:
-    """`parse_passengers` of a file; raises InputNotFoundError if there is no such regular file."""
-    return parse_passengers(read_input_file(path), path, labelled)
 
 
 def parse_passengers(data: bytes, path: str | os.PathLike[str], labelled: bool) -> list[Passenger]:

@@ -80,10 +80,7 @@ def load_weights(backbone: Backbone, path: Path) -> dict[str, mx.array]:
     """Loads every parameter of `backbone` from the model at `path`, in float32; of a CnnHybrid, those of its encoder.
 
     Returns the weights of the model's language-modelling head by their path in ours; none for a CnnHybrid, whose head
-    is of another shape.
-
-    Raises:
-        DataError: weights are missing, misshapen or unreadable, or a layer has more of them than ours.
+    is of another shape. DataError if weights are missing, misshapen or unreadable, or a layer has more than ours.
     """
     module = cast(nn.Module, backbone.encoder if isinstance(backbone, CnnHybrid) else backbone)
     names = GGUF_NAMES if path.suffix == ".gguf" else LLAMA_NAMES if backbone.causal else BERT_NAMES
@@ -140,7 +137,7 @@ def _read(folder: Path) -> dict[str, mx.array]:
         try:
             arrays |= cast(dict[str, mx.array], mx.load(str(path), format="safetensors"))
         except RuntimeError as error:
-            raise DataError(f"{path}: not a valid safetensors file ({_first_line(error)})") from None
+            raise DataError(f"{path}: not a valid safetensors file ({str(error).splitlines()[0]})") from None
     return arrays
 
 
@@ -172,10 +169,6 @@ def _evaluate(path: Path, arrays: dict[str, mx.array]) -> None:
     try:
         mx.eval(arrays, finite)
     except RuntimeError as error:
-        raise DataError(f"{path}: weights cannot be read ({_first_line(error)})") from None
+        raise DataError(f"{path}: weights cannot be read ({str(error).splitlines()[0]})") from None
     if broken := [f"{name} holds NaN or infinity" for name, is_finite in finite.items() if not is_finite.item()]:
         raise DataError(f"{path}: damaged weights: {_some(broken)}")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
