@@ -2,16 +2,17 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 
 import pytest
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.text.encoder import restore as restore_text
-from mlxlab.data.tokenizers.bpe import train_bpe
+from mlxlab.data.tokenizers.bpe import MAX_WORD_LENGTH, train_bpe
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.data.tokenizers.fit import Corpus
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
@@ -20,6 +21,7 @@ from support.titanic import make_titanic, real_rows
 
 TEXTS = [row.name for row in real_rows()[:300]]
 TOKENIZER = train_bpe(TEXTS, 600, 2)
+COMMON = "ab cd'strevlm \n\t\r\x1c\x1f\x0012_-.! \u00a0\u2028\u3000"
 STRANGE = [
     "",
     " ",
@@ -68,6 +70,28 @@ def test_a_long_text_is_truncated_before_its_end_token():
     assert len(truncated) == 6
     assert truncated[:5] == full[:5]
     assert truncated[-1] == TOKENIZER.eos_id
+
+
+@pytest.mark.parametrize("word", ["a" * 50_000, "\u4e2d" * 50_000, "7" * 50_000, "\0" * 50_000, " " * 50_000])
+def test_training_splits_long_words_and_encoding_does_not(word):
+    trained = train_bpe([word, f"b {word}"], 300, 2)  # it merges whole words, which have no other pairs
+    assert max(map(len, trained.inner.get_vocab())) <= MAX_WORD_LENGTH * len(word[0].encode())
+    assert len(trained.inner.pre_tokenizer.pre_tokenize_str(word)) == 1
+    assert trained.decode(trained.encode(word)) == word
+
+
+@pytest.mark.parametrize("characters", [COMMON, "".join(map(chr, range(0x3000)))], ids=["common", "wide"])
+def test_training_splits_other_words_as_the_trained_tokenizer_does(characters):
+    generator = random.Random(0)
+    texts = ["".join(generator.choices(characters, k=generator.randrange(80))) for _ in range(3000)]
+    texts += ["ab" * (MAX_WORD_LENGTH // 2), " " * MAX_WORD_LENGTH, *TEXTS]
+    trained = train_bpe(texts, 1200, 2)
+    plain = tokenizers.Tokenizer(models.BPE())
+    plain.pre_tokenizer = trained.inner.pre_tokenizer
+    special, alphabet = ["<pad>", "<bos>", "<eos>", "<mask>"], sorted(pre_tokenizers.ByteLevel.alphabet())
+    options = {"vocab_size": 1200, "min_frequency": 2, "special_tokens": special, "initial_alphabet": alphabet}
+    plain.train_from_iterator(texts, trainers.BpeTrainer(**options, show_progress=False))
+    assert json.loads(plain.to_str())["model"] == json.loads(trained.inner.to_str())["model"]
 
 
 def test_training_is_deterministic_across_processes():

@@ -17,6 +17,9 @@ from mlxlab.data.tokenizers.fit import Corpus, FittedTokenizer, cached_json, exi
 from mlxlab.data.tokenizers.tokenizer import BOS, EOS, MASK, PAD, Tokenizer, parse_tokenizer
 from mlxlab.errors import ConfigError, DataError
 
+MAX_WORD_LENGTH = 2048  # in characters; training takes time quadratic in the length of a word, encoding does not
+WORD = r"'(?:[stmd]|re|ve|ll)| ?\p{L}{1,N}| ?\p{N}{1,N}| ?[^\s\p{L}\p{N}]{1,N}|\s{1,N}(?!\S)|\s{1,N}"  # GPT-2's pattern
+
 
 class _Content(TypedDict):
     tokenizer: sizing.TokenizerFile  # the largest one
@@ -62,7 +65,7 @@ class BPETokenizerTrainer:
         max_size = self.max_vocab_size if self.vocab_size == "auto" else self.vocab_size
         settings = {"size": max_size, "auto": auto, "min_frequency": self.min_frequency}
         key = content_key(
-            corpus=corpus.key, examples=self.train_examples, tokenizers=version("tokenizers"), format=3, **settings
+            corpus=corpus.key, examples=self.train_examples, tokenizers=version("tokenizers"), format=4, **settings
         )
         path = corpus.cache / "tokenizers" / f"bpe-{key}.json"
 
@@ -122,10 +125,13 @@ class BPETokenizerTrainer:
 def train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int) -> Tokenizer:
     """Trains a byte-level BPE (Sennrich 2016, Radford 2019) of at most `vocab_size` tokens, at least 260.
 
-    Pairs that occur less than `min_frequency` times are not merged.
+    Pairs that occur less than `min_frequency` times are not merged. It learns from words longer than `MAX_WORD_LENGTH`
+    (base64, DNA) in pieces; the trained tokenizer does not split them.
     """
     inner = tokenizers.Tokenizer(models.BPE())
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    split = pre_tokenizers.Split(tokenizers.Regex(WORD.replace(",N", f",{MAX_WORD_LENGTH}")), "isolated")
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    inner.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
     inner.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -135,6 +141,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int) -> Toke
         show_progress=False,
     )
     inner.train_from_iterator(texts, trainer)
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     ends = [(BOS, inner.token_to_id(BOS)), (EOS, inner.token_to_id(EOS))]
     inner.post_processor = processors.TemplateProcessing(single=f"{BOS} $A {EOS}", special_tokens=ends)
     return Tokenizer(inner)

@@ -122,6 +122,7 @@ def test_a_truncated_file_is_reported_by_name(tmp_path, ending):
     ("a.jsonl", b"\x1f\x8b\x08\x00data", "gzip data"),
     ("a.txt", "text".encode("utf-16"), "UTF-16 text"),
     ("a.txt", b"\x89PNG\r\n", "a PNG image"),
+    ("a.txt", bytes(8), "a.txt:1: this is binary data"),
     ("a.csv", b"PAR1", "a parquet file"),
     ("a.jsonl.gz", b'{"text": "x"}\n', "gz: after 0 bytes"),
     ("a.jsonl.zst", b'{"text": "x"}\n', "zst: after 0 bytes"),

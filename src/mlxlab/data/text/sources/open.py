@@ -114,6 +114,6 @@ def _check_starts(files: FileSet, error_budget: ErrorBudget, is_text: bool) -> N
     first = int((files.sizes > 0).argmax())
     with files.open(first) as file:
         start = file.read(4)
-    for signature, description in SIGNATURES.items():
+    for signature, description in {**SIGNATURES, bytes(4): "binary data (NUL bytes)"}.items():
         if is_text and start.startswith(signature):
             raise DataError(f"{files.path(first)}:1: this is {description}; expected text in UTF-8")
