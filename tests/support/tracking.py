@@ -1,6 +1,7 @@
 """Parts for the tests of tracking: a project with a store of its own, and trainers in processes of their own."""
 
 import contextlib
+import json
 import os
 import signal
 import sqlite3
@@ -76,6 +77,35 @@ def kill_syncer(folder: Path) -> bool:
 def make_journal(project: Path, name: str = "a", **keys: Any) -> Journal:
     keys = {"uri": None, "artifacts": None, "experiment": "mlxlab", "log_models": True, "wait": 30.0} | keys
     return Journal(**keys, folder=project / "outputs" / name, project=project)
+
+
+T = 1_700_000_000_000  # ms since 1970, of records written by hand
+
+
+def finished_run(project: Path, name: str = "a") -> Path:
+    """The folder of a run that is over."""
+    journal = make_journal(project, name, wait=0.0)
+    journal.start({}, {})
+    journal.log_metrics(1, {"x": 1.0})
+    journal.end("FINISHED")
+    return journal.folder
+
+
+def append(folder: Path, *records: dict[str, Any] | bytes) -> None:
+    """Appends lines to the journal of a run."""
+    with (folder / "journal.jsonl").open("ab") as file:
+        for record in records:
+            line = record if isinstance(record, bytes) else json.dumps(record).encode()
+            file.write(line + b"\n")
+
+
+def change_start(folder: Path, **changes: object) -> None:
+    """Changes fields of the first record of a journal."""
+    path = folder / "journal.jsonl"
+    first, *rest = path.read_text().splitlines()
+    record = json.loads(first)
+    record["start"] |= changes
+    path.write_text("\n".join([json.dumps(record), *rest, ""]))
 
 
 def upload(journal: Journal) -> list[str]:

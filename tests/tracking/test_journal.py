@@ -5,11 +5,12 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from sqlalchemy.engine import make_url
 
-from mlxlab.errors import CannotCreateError, ConfigError, WriteError
+from mlxlab.errors import CannotCreateError, ConfigError, ServiceUnavailableError, WriteError
 from mlxlab.tracking.journal import Journal
 from mlxlab.tracking.mlflow import address, client, queue
 from mlxlab.tracking.record_writer import has_writer
@@ -222,6 +223,8 @@ def test_addresses_are_absolute_and_printed_without_a_password(tmp_path, monkeyp
 )
 def test_no_secret_of_an_address_reaches_the_journal_or_the_terminal(tmp_path, monkeypatch, capsys, uri):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setitem(sys.modules, "psycopg", ModuleType("psycopg"))
+    monkeypatch.setitem(sys.modules, "psycopg2", ModuleType("psycopg2"))
     monkeypatch.setenv("MLFLOW_ARTIFACT_ROOT", "s3://key:hunter2@bucket/x?token=hunter2")
     journal = make_journal(tmp_path, wait=0.0)
     journal.start({}, {})
@@ -246,6 +249,25 @@ def test_an_address_that_mlflow_has_no_store_for_is_a_config_error(tmp_path, uri
     with pytest.raises(ConfigError, match="sqlite:///") as fault:
         make_journal(tmp_path, uri=uri)
     assert "\n" not in str(fault.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("postgresql+psycopg2://me:secret@x/y", "pip install psycopg2-binary"),
+        ("mysql://x/y", "pip install mysqlclient"),
+        ("mysql+pymysql://x/y", "pip install pymysql"),
+        ("postgresql+unknown://x/y", "Can't load plugin: sqlalchemy.dialects:postgresql.unknown"),
+    ],
+)
+def test_a_database_whose_driver_is_not_installed_is_refused_before_the_run(tmp_path, monkeypatch, uri, message):
+    for module in ("psycopg2", "MySQLdb", "pymysql"):
+        monkeypatch.setitem(sys.modules, module, None)  # cannot be imported
+    with pytest.raises(ServiceUnavailableError) as refused:
+        make_journal(tmp_path, uri=uri)
+    assert message in str(refused.value)
+    assert "secret" not in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 def test_the_environment_names_the_parent_run_of_a_sweep(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from mlxlab.errors import CannotCreateError
 from mlxlab.program import command
 from mlxlab.tracking import provenance
 from mlxlab.tracking.mlflow import queue
-from mlxlab.tracking.mlflow.address import resolve
+from mlxlab.tracking.mlflow.address import check_driver, resolve
 from mlxlab.tracking.record_writer import RecordWriter, has_writer
 from mlxlab.tracking.records import FILE, STATE, RunStart, is_uid, read_start, read_state, read_uid, utf8
 from mlxlab.tracking.tracker import Status
@@ -38,6 +38,7 @@ class Journal:
 
     Raises:
         ConfigError: an address that MLflow has no store for.
+        ServiceUnavailableError: the driver of the database cannot be imported.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Journal:
         project: Path,
     ) -> None:
         self.address = resolve(uri, artifacts, project)
+        check_driver(self.address.uri)
         self.experiment, self.log_models, self.wait, self.project = experiment, log_models, wait, project
         self.folder = folder.absolute()
         self.uid = read_uid(self.folder / FILE) or uuid.uuid4().hex

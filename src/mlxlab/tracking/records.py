@@ -91,6 +91,8 @@ class SyncState(TypedDict):
     t: NotRequired[Time]  # of the last record
     fault: NotRequired[str]  # why the store refuses the next record
     model: NotRequired[str]  # URI of the last one in the store
+    num_missing: NotRequired[Annotated[int, Ge(0)]]  # artifacts and models that could not be uploaded
+    missing: NotRequired[str]  # why: the tag `mlxlab.missing`
 
 
 def read_records(journal: Path, offset: int = 0, max_bytes: int = 4 * 2**20) -> Iterator[tuple[Record | None, int]]:

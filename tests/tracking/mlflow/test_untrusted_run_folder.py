@@ -12,37 +12,22 @@ from mlxlab.files import atomic
 from mlxlab.tracking.mlflow import queue, uploader
 from mlxlab.tracking.mlflow.flush import flush
 from mlxlab.tracking.mlflow.log_model import copy_artifact
-from support.tracking import make_journal, project_fixture, query_store, runs_py, wait_until  # noqa: F401
-
-T = 1_700_000_000_000
+from support.tracking import (
+    T,
+    append,
+    change_start,
+    finished_run,
+    make_journal,
+    project_fixture,  # noqa: F401
+    query_store,
+    runs_py,
+    wait_until,
+)
 
 
 @pytest.fixture(name="no_syncer")
 def no_syncer_in_the_background(monkeypatch):
     monkeypatch.setattr(queue, "start_syncer", lambda address: False)
-
-
-def finished_run(project, name="a"):
-    journal = make_journal(project, name, wait=0.0)
-    journal.start({}, {})
-    journal.log_metrics(1, {"x": 1.0})
-    journal.end("FINISHED")
-    return journal.folder
-
-
-def append(folder, *records):
-    with (folder / "journal.jsonl").open("ab") as file:
-        for record in records:
-            line = record if isinstance(record, bytes) else json.dumps(record).encode()
-            file.write(line + b"\n")
-
-
-def change_start(folder, **changes):
-    path = folder / "journal.jsonl"
-    first, *rest = path.read_text().splitlines()
-    record = json.loads(first)
-    record["start"] |= changes
-    path.write_text("\n".join([json.dumps(record), *rest, ""]))
 
 
 def uploaded(project):

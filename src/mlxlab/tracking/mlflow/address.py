@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from mlxlab.errors import ConfigError
+from mlxlab.errors import ConfigError, ServiceUnavailableError
 from mlxlab.redact import redact
 from mlxlab.tracking.records import utf8
 
+_PACKAGES = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # of modules
 _sqlite = re.compile(r"^sqlite(\+\w+)?://(?P<path>/[^?]*)?")
 
 
@@ -62,6 +63,20 @@ def resolve(uri: str | None, artifacts: str | None, project: Path) -> Address:
     if artifacts and "://" not in artifacts:
         artifacts = str(project / artifacts.removeprefix("file:"))
     return Address(uri, artifacts, next(filter(_writable, queues), queues[-1]))
+
+
+def check_driver(uri: str) -> None:
+    """Raises ServiceUnavailableError if SQLAlchemy cannot import the driver of a database server."""
+    if not uri.startswith(("postgresql", "mysql", "mssql")):
+        return
+    from sqlalchemy.engine import make_url  # takes 0.2 s
+
+    try:
+        make_url(uri).get_dialect().import_dbapi()
+    except Exception as error:  # of SQLAlchemy, or whatever a driver raises at its import
+        module = getattr(error, "name", None)
+        remedy = f"; pip install {_PACKAGES.get(module, module)}" if module else ""
+        raise ServiceUnavailableError(f"tracking.uri={redact(uri)}: {' '.join(str(error).split())}{remedy}") from None
 
 
 def sqlite_uri(path: Path) -> str:

@@ -37,8 +37,13 @@ def one_line(error: BaseException) -> str:
             return str(cause)
         if isinstance(cause, OSError) and cause.errno:
             return utf8(redact(f"{cause.strerror}{f': {cause.filename}' if cause.filename else ''}"))
-    text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return utf8(redact(" ".join(text.split()))[:300])
+    return printable(next((line for line in str(error).splitlines() if line.strip()), type(error).__name__))
+
+
+def printable(text: str) -> str:
+    """Up to 300 characters of text, without line breaks, control characters and passwords."""
+    visible = "".join(char if char.isprintable() else " " for char in utf8(text))
+    return redact(" ".join(visible.split()))[:300]
 
 
 def classify_error(error: Exception) -> Exception:

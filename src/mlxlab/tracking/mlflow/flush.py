@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from mlxlab.errors import InputNotFoundError, NotAllowedError, ServiceUnavailableError
+from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError, ServiceUnavailableError
 from mlxlab.program import command
 from mlxlab.tracking.mlflow import queue
 from mlxlab.tracking.mlflow.address import Address
@@ -18,11 +18,11 @@ HANDOVER_SECONDS = 30.0  # that the syncer in the background may take to end
 
 
 def check_store(folder: Path, address: Address) -> None:
-    """Raises NotAllowedError if the run in `folder` was recorded for another store, DataError if it is damaged.
+    """Raises NotAllowedError if the run in `folder` was recorded for another store.
 
     A run folder may come from a stranger: the store it names is not used unless the user names it too.
     """
-    start = read_start(folder / FILE) if (folder / FILE).exists() else None
+    start = read_start(folder / FILE) if read_uid(folder / FILE) else None
     if start is None:
         return  # `flush` reports it
     recorded = {"uri": start["store"], "artifacts": start["artifacts"] or ""}
@@ -37,19 +37,25 @@ def flush(address: Address, folders: list[Path]) -> Iterator[str]:
 
     Raises:
         InputNotFoundError: no run was tracked in one of the folders.
+        DataError: a journal of one of the folders was rejected; all others were uploaded.
         ServiceUnavailableError: the store cannot be used, or another process is writing it for too long.
     """
+    rejected: dict[Path, str] = {}  # of `folders`
     try:
         address.queue.mkdir(parents=True, exist_ok=True)
         for folder in folders:
-            uids = [uid for path in folder.glob("journal*.jsonl") if (uid := read_uid(path))]
-            if not uids:
+            if not (journals := list(folder.glob("journal*.jsonl"))):
                 raise InputNotFoundError(f"{folder}: has no {FILE}: no run was tracked there")
-            for uid in uids:
-                queue.register(address.queue, uid, folder)
+            for journal in journals:
+                try:
+                    if (start := read_start(journal)) is None:
+                        raise DataError(f"{journal}: is empty")
+                    queue.register(address.queue, start["uid"], folder)
+                except DataError as error:
+                    rejected[folder] = str(error)
     except OSError as error:
         raise ServiceUnavailableError(f"{address.shown}: {error.strerror}: {error.filename}") from None
-    if not queue.registered(address.queue):
+    if not queue.registered(address.queue) and not rejected:
         yield f"{address.shown}: nothing is waiting"
         return
     try:
@@ -57,10 +63,12 @@ def flush(address: Address, folders: list[Path]) -> Iterator[str]:
         with handover, queue.lock(address.queue / "lock", HANDOVER_SECONDS) as is_writer:
             if not is_writer:
                 raise ServiceUnavailableError(f"{address.shown}: another process has been writing it for too long")
-            yield from _upload(Syncer(address))
+            yield from _upload(Syncer(address), folders, rejected)
     finally:
         if queue.registered(address.queue):
             queue.start_syncer(address)  # for runs that are not over, and a store that is unavailable
+    if rejected:
+        raise DataError("\n".join(rejected.values()))
 
 
 def pending_summary(address: Address) -> str | None:
@@ -78,12 +86,13 @@ def pending_summary(address: Address) -> str | None:
     return f"{count} runs are not complete in the store yet{fault}: {command('runs sync')}"
 
 
-def _upload(syncer: Syncer) -> Iterator[str]:
+def _upload(syncer: Syncer, folders: list[Path], rejected: dict[Path, str]) -> Iterator[str]:
+    """Yields lines for the user, except those on rejected journals of `folders`, which it adds to `rejected`."""
     start, before, fault = time.monotonic(), -1, None
     try:
         while (lines := syncer.poll()) or syncer.records > before:
             before = syncer.records
-            yield from lines
+            yield from (line for line in lines if line not in syncer.rejected.values())
     except StoreUnavailableError as error:
         fault = str(error)
         raise ServiceUnavailableError(f"{syncer.address.shown}: {error}; nothing is lost") from None
@@ -91,6 +100,9 @@ def _upload(syncer: Syncer) -> Iterator[str]:
         with suppress(OSError):
             queue.write_status(syncer.queue, fault)
     for uid, folder in queue.registered(syncer.queue).items():
-        if uid not in syncer.rejected:
-            yield f"{utf8(folder)}: up to date, its run is not over"
+        line = syncer.rejected.get(uid, f"{utf8(folder)}: up to date, its run is not over")
+        if uid in syncer.rejected and folder in folders:
+            rejected[folder] = line
+        else:
+            yield line
     yield f"{syncer.address.shown}: {syncer.records} lines in {time.monotonic() - start:.1f} s"

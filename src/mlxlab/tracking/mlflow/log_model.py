@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.untrusted import open_regular
 from mlxlab.tracking import provenance
+from mlxlab.tracking.mlflow.client import truncate
 from mlxlab.tracking.mlflow.errors import one_line
 from mlxlab.tracking.records import Model
 
@@ -31,18 +32,16 @@ def log_model(client: "MlflowClient", experiment_id: str, run_id: str, folder: P
     from mlflow.entities import LoggedModelOutput
 
     with tempfile.TemporaryDirectory() as temporary:
-        files: dict[str, Path] = {}
-        for number, (name, artifact) in enumerate(model["files"].items()):
-            files[name] = copy_artifact(folder, artifact, Path(temporary) / str(number))
+        paths = enumerate(model["files"].items())
+        files = {name: copy_artifact(folder, path, Path(temporary, str(number))) for number, (name, path) in paths}
         key, of_run = f"{NAME}@{model['step']}", f"source_run_id = '{run_id}'"
         models = [item for item in client.search_logged_models([experiment_id], of_run) if item.tags.get(_KEY) == key]
         if not models:
-            tags = {_KEY: key}
-            models = [client.create_logged_model(experiment_id, NAME, run_id, tags, model_type="checkpoint")]
+            models = [client.create_logged_model(experiment_id, NAME, run_id, {_KEY: key}, model_type="checkpoint")]
         model_id = str(models[0].model_id)
         path = Path(temporary) / "model"
         try:
-            with warnings.catch_warnings(action="ignore"):  # advice for authors of models
+            with warnings.catch_warnings(record=True):  # advice for authors of models; MLflow overrides "ignore"
                 _save(path, model, files, run_id, model_id)
         except Exception as error:  # MLflow runs the model's code here: anything may be wrong with a checkpoint
             client.finalize_logged_model(model_id, "FAILED")
@@ -79,14 +78,15 @@ def copy_artifact(folder: Path, name: str, target: Path) -> Path:
 
 
 def _resolve(root: Path, path: Path) -> Path:
+    name = truncate(os.path.relpath(path, root), 200)
     try:
         real = Path(os.path.realpath(path, strict=True))
     except FileNotFoundError:
-        raise InputNotFoundError(f"{path}: not found") from None
+        raise InputNotFoundError(f"{name}: not found") from None
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        raise DataError(f"{path}: cannot be read ({error})") from None
+        raise DataError(f"{name}: cannot be read ({getattr(error, 'strerror', error)})") from None
     if real == root or not real.is_relative_to(root):
-        raise DataError(f"{path}: leads out of the run folder")
+        raise DataError(f"{name}: leads out of the run folder")
     return real
 
 

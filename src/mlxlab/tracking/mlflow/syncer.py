@@ -33,7 +33,7 @@ class Syncer:
 
     Attributes:
         records: lines of journals uploaded so far.
-        rejected: uid -> reason, of the journals that the last pass could not upload.
+        rejected: uid -> line for the user, of the journals that the last pass could not upload.
     """
 
     def __init__(self, store_address: Address) -> None:
@@ -90,9 +90,10 @@ class Syncer:
                 self._lines.append(f"{utf8(folder)}: its journal was deleted")
         except (errors.JournalRejectedError, UserError, OSError) as error:  # of this run folder, not of the store
             reason = errors.one_line(error) if isinstance(error, OSError) else str(error)
-            self._retry_at[uid], self.rejected[uid] = time.monotonic() + MAX_PAUSE, reason
-            if reason != before:
-                self._lines.append(f"{utf8(folder)}: rejected: {reason}")
+            line = f"{utf8(folder)}: rejected: {reason}"
+            self._retry_at[uid], self.rejected[uid] = time.monotonic() + MAX_PAUSE, line
+            if line != before:
+                self._lines.append(line)
 
     def _upload(self, uid: str, folder: Path) -> None:
         store = self._open()
@@ -100,15 +101,14 @@ class Syncer:
             self._uploaders[uid] = JournalUploader(store, folder, uid)
         store.check()
         uploader = self._uploaders[uid]
-        before, num_notes = uploader.records, len(uploader.notes)
+        before = uploader.records
         try:
             complete = uploader.upload_pending()
         finally:
             self.records += uploader.records - before
-            self._lines += [f"{utf8(folder)}: {note}" for note in uploader.notes[num_notes:]]
         if complete and uploader.release():
             del self._uploaders[uid]
-            self._lines.append(f"{utf8(folder)}: complete")
+            self._lines.append(f"{utf8(folder)}: complete{uploader.describe_missing()}")
 
     def _open(self) -> MlflowStore:
         if self._store is None:
@@ -116,9 +116,8 @@ class Syncer:
                 self._store = MlflowStore(self.address)
             except Exception as error:  # of MLflow, a database or HTTP: no common base class
                 reason = errors.classify_error(error)
-                if isinstance(reason, errors.StoreUnavailableError):
-                    raise reason from error
-                raise errors.StoreUnavailableError(errors.one_line(error)) from error
+                unavailable = isinstance(reason, errors.StoreUnavailableError)
+                raise (reason if unavailable else errors.StoreUnavailableError(errors.one_line(error))) from error
         return self._store
 
 

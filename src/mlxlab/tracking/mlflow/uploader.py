@@ -16,8 +16,8 @@ from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import open_regular
 from mlxlab.tracking import records
 from mlxlab.tracking.mlflow import queue
-from mlxlab.tracking.mlflow.client import MAX_KEY, UID, MlflowStore, clean, clean_params, clean_tags
-from mlxlab.tracking.mlflow.errors import JournalRejectedError, RunNotFoundError, classify_error
+from mlxlab.tracking.mlflow.client import MAX_KEY, MAX_TAG, UID, MlflowStore, clean, clean_params, clean_tags, truncate
+from mlxlab.tracking.mlflow.errors import JournalRejectedError, RunNotFoundError, classify_error, printable
 from mlxlab.tracking.mlflow.log_model import copy_artifact, log_model
 from mlxlab.tracking.mlflow.sqlite import delete_metrics_after
 from mlxlab.tracking.record_writer import has_writer
@@ -36,7 +36,6 @@ class JournalUploader:
         self.store, self.client, self.folder, self.uid = store, store.client, folder, uid
         self.journal, self._state_path = records.locate(folder, uid)
         self.records = 0  # uploaded by this object
-        self.notes: list[str] = []  # what could not be uploaded
         self.state = self._read_state() or self._new_state()
 
     def upload_pending(self) -> bool:
@@ -70,6 +69,11 @@ class JournalUploader:
             # Before the lock goes: a resuming run registers under it.
             queue.unregister(self.store.address.queue, self.uid)
         return True
+
+    def describe_missing(self) -> str:
+        """`, but 2 are missing, the first: <reason>`; "" if everything could be uploaded."""
+        count, reasons = self.state.get("num_missing", 0), self.state.get("missing", "")
+        return f", but {count} missing, the first: {printable(reasons.partition('; ')[0])}" if count else ""
 
     def _upload(self) -> bool:
         writer_gone = not has_writer(self.journal)  # before reading: nothing can follow what is read now
@@ -171,13 +175,12 @@ class JournalUploader:
         self._log_batches("tags", [RunTag(key, value) for key, value in clean_tags(tags).items()])
 
     def _log_dataset(self, dataset: records.Dataset) -> None:
-        from mlflow.entities import Dataset as MlflowDataset
-        from mlflow.entities import DatasetInput, InputTag
+        from mlflow import entities
 
         source = json.dumps({"uri": dataset["source"]})
-        data = MlflowDataset(dataset["name"], dataset["digest"][:36], "local", source)
-        tags = [InputTag("mlflow.data.context", "training")]
-        self.client.log_inputs(self._run_id, [DatasetInput(data, tags)])
+        data = entities.Dataset(dataset["name"], dataset["digest"][:36], "local", source)
+        tags = [entities.InputTag("mlflow.data.context", "training")]
+        self.client.log_inputs(self._run_id, [entities.DatasetInput(data, tags)])
 
     def _log_artifact(self, artifact: records.Artifact) -> None:
         with tempfile.TemporaryDirectory() as temporary:
@@ -210,9 +213,11 @@ class JournalUploader:
         self.client.set_terminated(self._run_id, status, t)
         self.state["status"] = status
 
-    def _note(self, line: str) -> None:
-        self.notes.append(records.utf8(line))
-        self._set_tags({"mlxlab.missing": "; ".join(self.notes)})
+    def _note(self, reason: str) -> None:
+        reasons = [*filter(None, [self.state.get("missing")]), printable(reason)]
+        self.state["missing"] = truncate("; ".join(reasons), MAX_TAG)
+        self.state["num_missing"] = self.state.get("num_missing", 0) + 1
+        self._set_tags({"mlxlab.missing": self.state["missing"]})
 
     def _log_batches(self, kind: Literal["metrics", "params", "tags"], items: list[object]) -> None:
         for i in range(0, len(items), REQUEST_ITEMS[kind]):

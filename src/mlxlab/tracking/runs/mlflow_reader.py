@@ -66,23 +66,13 @@ class MlflowRunReader:
             return []
         with self._errors():
             runs = self._client.search_runs(ids, query, max_results=min(limit, MAX_RESULTS), order_by=[order])
-        return [
-            RunRow(
-                run.info.run_id,
-                run.info.run_name or "",
-                names[run.info.experiment_id],
-                run.info.status,
-                run.info.start_time,
-                run.info.end_time,
-                run.data.tags.get(UID),
-                run.data.tags.get("mlflow.parentRunId"),
-                run.data.tags.get("mlxlab.folder"),
-                dict(run.data.metrics),
-                dict(run.data.params),
-                dict(run.data.tags),
-            )
-            for run in runs
-        ]
+        rows = []
+        for run in runs:
+            info, metrics, params, tags = run.info, *map(dict, (run.data.metrics, run.data.params, run.data.tags))
+            head = (info.run_id, info.run_name or "", names[info.experiment_id], info.status)
+            origin = (tags.get(UID), tags.get("mlflow.parentRunId"), tags.get("mlxlab.folder"))
+            rows.append(RunRow(*head, info.start_time, info.end_time, *origin, metrics, params, tags))
+        return rows
 
     def _experiments(self) -> dict[str, str]:
         with self._errors():

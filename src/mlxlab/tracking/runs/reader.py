@@ -99,9 +99,8 @@ class SqliteRunReader:
 
     def find_runs(self, query: str) -> list[RunRow]:
         where = "where instr(r.run_uuid, ?1) = 1 or r.name = ?1 or instr(uid, ?1) = 1 or folder = ?2"
-        rows = self._query(
-            f"{_RUNS} {where} order by r.start_time desc limit {MAX_MATCHES}", (query, str(Path(query).absolute()))
-        )
+        values = (query, str(Path(query).absolute()))
+        rows = self._query(f"{_RUNS} {where} order by r.start_time desc limit {MAX_MATCHES}", values)
         runs = self._with_metrics(rows)
         for run in runs:
             run.params = dict(self._query("select key, value from params where run_uuid = ?", (run.run_id,)))
@@ -109,9 +108,8 @@ class SqliteRunReader:
         return runs
 
     def metric_ranges(self, run_id: str) -> dict[str, MetricRange]:
-        query = (
-            f"select key, count(*), min({_VALUE}), max({_VALUE}), max(step) from metrics where run_uuid = ? group by 1"
-        )
+        columns = f"key, count(*), min({_VALUE}), max({_VALUE}), max(step)"
+        query = f"select {columns} from metrics where run_uuid = ? group by 1"
         return {
             key: MetricRange(points, _number(low), _number(high), step)
             for key, points, low, high, step in self._query(query, (run_id,))

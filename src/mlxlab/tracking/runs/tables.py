@@ -31,15 +31,9 @@ def format_list(runs: list[RunRow], metrics: list[str] | None) -> str:
 
 def format_run(run: RunRow, ranges: Mapping[str, MetricRange]) -> str:
     """One run: its facts, its parameters, the range of each metric, its tags."""
-    facts = {
-        "name": run.name,
-        "experiment": run.experiment,
-        "status": run.status,
-        "started": _format_time(run.start),
-        "took": _format_duration(run),
-        "folder": run.folder,
-        "parent": run.parent,
-    }
+    facts = {"name": run.name, "experiment": run.experiment, "status": run.status}
+    facts |= {"started": _format_time(run.start), "took": _format_duration(run)}
+    facts |= {"folder": run.folder or "", "parent": run.parent or ""}
     sections = [markdown_table(["run", run.run_id], [[key, value] for key, value in facts.items() if value], "l")]
     metrics = [
         [key, *map(format_number, (run.metrics.get(key), low, high)), str(points), str(last_step)]

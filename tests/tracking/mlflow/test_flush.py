@@ -1,0 +1,57 @@
+"""`runs sync` says what it did: the exit code is that of the folders it was given, and its lines are its own."""
+
+import json
+
+import pytest
+
+from mlxlab.tracking.mlflow import queue
+from support.tracking import T, append, change_start, finished_run, project_fixture, query_store, runs_py  # noqa: F401
+
+
+@pytest.fixture(autouse=True)
+def no_syncer_in_the_background(monkeypatch):
+    monkeypatch.setattr(queue, "start_syncer", lambda address: False)
+
+
+def test_a_rejected_folder_on_the_command_line_exits_with_65_and_all_others_are_uploaded(project):
+    folders = {name: finished_run(project, name) for name in ("empty", "long", "dataset", "uid", "good", "unnamed")}
+    change_start(folders["empty"], experiment="")
+    change_start(folders["long"], experiment="x" * 501)
+    append(folders["dataset"], {"t": T, "dataset": {"name": "x" * 501, "digest": "0", "source": "s"}})
+    change_start(folders["uid"], uid="../escaped")
+    append(folders["unnamed"], {"t": T, "surprise": 1})
+    unnamed = folders.pop("unnamed")
+    done = runs_py(project, "sync", *map(str, folders.values()), f"uri=sqlite:///{project}/mlruns/mlflow.db")
+    assert done.returncode == 65, done.stderr
+    for name in ("empty", "long", "dataset", "uid"):
+        assert [str(folders[name]) in line for line in done.stderr.splitlines()].count(True) == 1, (name, done.stderr)
+        assert f"{folders[name]}: rejected" not in done.stdout
+    assert done.stderr.count("\n") == 4
+    assert f"{unnamed}: rejected: " in done.stdout
+    assert f"{folders['good']}: complete\n" in done.stdout
+    assert query_store(project, "select status from runs where name = 'good'") == [("FINISHED",)]
+    assert runs_py(project, "sync").returncode == 0  # nobody asked for these folders
+
+
+def test_artifacts_that_are_missing_are_counted_with_the_first_reason_also_by_a_later_upload(project):
+    folder = finished_run(project)
+    paths = ("a\0b\x1b[31m", "x" * 5000)
+    append(folder, *({"t": T, "artifact": {"path": path, "to": ""}} for path in paths), {"t": T, "end": "FINISHED"})
+    for _ in range(2):
+        done = runs_py(project, "sync", str(folder))
+        line = f"{folder}: complete, but 2 missing, the first: artifact a b [31m: cannot be read (embedded null byte)"
+        assert done.stdout.splitlines()[0] == line
+        assert len(done.stdout.splitlines()) == 2
+    [(missing,)] = query_store(project, "select value from tags where key = 'mlxlab.missing'")
+    assert missing.endswith("...: cannot be read (File name too long)")
+
+
+def test_no_warning_of_mlflow_reaches_the_terminal(project):
+    folder = finished_run(project)
+    (folder / "checkpoint").mkdir()
+    (folder / "checkpoint" / "model.safetensors").write_text("weights")
+    types = {"inputs": json.dumps([{"type": "integer", "name": "a"}]), "outputs": json.dumps([{"type": "double"}])}
+    append(folder, {"t": T, "model": {"step": 1, "files": {"checkpoint": "checkpoint"}, "signature": types}})
+    done = runs_py(project, "sync", str(folder))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert query_store(project, "select name from logged_models") == [("best",)]
