@@ -10,9 +10,7 @@ import pytest
 from mlxlab.tracking.mlflow import log_model, queue
 from support.tracking import make_journal, project_fixture, query_store, upload  # noqa: F401
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.*type hints:UserWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 SERVED = """
 import json

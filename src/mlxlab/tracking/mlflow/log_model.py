@@ -41,7 +41,7 @@ def log_model(client: "MlflowClient", experiment_id: str, run_id: str, folder: P
         model_id = str(models[0].model_id)
         path = Path(temporary) / "model"
         try:
-            with warnings.catch_warnings(record=True):  # advice for authors of models; MLflow overrides "ignore"
+            with warnings.catch_warnings(action="ignore", record=True):  # advice to authors; MLflow resets "ignore"
                 _save(path, model, files, run_id, model_id)
         except Exception as error:  # MLflow runs the model's code here: anything may be wrong with a checkpoint
             client.finalize_logged_model(model_id, "FAILED")
