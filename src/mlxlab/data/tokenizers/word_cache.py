@@ -1,4 +1,4 @@
-"""Speeds up byte-level BPE by caching the tokens of words.
+"""Speeds up byte-level BPE by caching the tokens of words (pre-tokens).
 
 The ids are those of the tokenizer itself. It must split words by GPT-2's pattern, which the standard library can
 express for Latin letters and common punctuation (accents, curly quotes, dashes); documents with other characters, and
@@ -37,22 +37,22 @@ class WordCache:
         if not self.usable:
             return self.tokenizer.encode_documents(texts)
         splits = [WORD.findall(text) if COVERED.fullmatch(text) else None for text in texts]
-        self._learn(set().union(*(words for words in splits if words is not None)) - self.cached.keys())
-        looked_up = [None if words is None else self._look_up(words) for words in splits]
+        self._learn(set().union(*(pretokens for pretokens in splits if pretokens is not None)) - self.cached.keys())
+        looked_up = [None if pretokens is None else self._look_up(pretokens) for pretokens in splits]
         missing = [text for text, ids in zip(texts, looked_up, strict=True) if ids is None]
         encoded = iter(self.tokenizer.encode_documents(missing))
         return [next(encoded) if ids is None else ids for ids in looked_up]
 
-    def _learn(self, words: set[str]) -> None:
-        new = sorted(word for word in words if len(word) <= MAX_WORD_LENGTH)
+    def _learn(self, pretokens: set[str]) -> None:
+        new = sorted(word for word in pretokens if len(word) <= MAX_WORD_LENGTH)
         if len(self.cached) + len(new) > MAX_WORDS:
             self.cached.clear()
         encoded = self.tokenizer.inner.encode_batch_fast(new, add_special_tokens=False)
         self.cached.update((word, tuple(encoding.ids)) for word, encoding in zip(new, encoded, strict=True))
 
-    def _look_up(self, words: list[str]) -> np.ndarray | None:
+    def _look_up(self, pretokens: list[str]) -> np.ndarray | None:
         try:
-            return np.fromiter(chain.from_iterable(map(self.cached.__getitem__, words)), np.int32)
+            return np.fromiter(chain.from_iterable(map(self.cached.__getitem__, pretokens)), np.int32)
         except KeyError:  # a long word
             return None
 
