@@ -26,7 +26,8 @@ def _redact_url(url: str) -> str:
     scheme, _, address = url.partition("://")
     host = re.split(r"[/?#]", address, maxsplit=1)[0]
     user, colon, port = host.rpartition(":")
-    # A password may hold slashes, question marks and at signs. A colon may end a URL in a message.
-    if "@" in host or (port and colon and not port.isdecimal() and not user.startswith("[")):
+    # A password may hold slashes, question marks and at signs. Without an at sign, a colon may end a URL in a message.
+    password = colon and not port.isdecimal() and (port or "@" in address) and not user.startswith("[")
+    if "@" in host or password:
         address = "***@" + address[address.rfind("@") + 1 :]
     return f"{scheme}://" + _PARAMETER.sub(r"\1***", address)
