@@ -325,6 +325,18 @@ def test_a_disk_fault_in_another_file_of_the_run_folder_is_one_line(monkeypatch,
     assert done.stderr.count(os.strerror(number)) == (1 if exit_code else 0)
 
 
+@pytest.mark.parametrize("name", ["metrics.json", "resume_changes.json"])
+def test_a_folder_in_place_of_a_file_of_the_run_is_one_line(tmp_path, name):
+    folder = f"hydra.run.dir={tmp_path}/run"
+    assert run_here(*settings("bert", "trainer.max_steps=2", folder)).returncode == 0
+    (tmp_path / "run" / name).unlink(missing_ok=True)
+    (tmp_path / "run" / name / "inside").mkdir(parents=True)
+    done = run_here(*settings("bert", "trainer.max_steps=3", folder), "resume=auto")
+    assert done.returncode == 74, done.stderr
+    assert f"{name}: Is a directory" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_file_size_limit_costs_the_save_and_leaves_nothing_behind(tmp_path):
     """RLIMIT_FSIZE: MLX raises, Python's SIGXFSZ is ignored."""
     script = (

@@ -114,7 +114,11 @@ def _read_ensemble(folder: Path) -> tuple[list[Path], EnsembleMean]:
     saved = read_json(folder / ENSEMBLE_FILE, EnsembleFile)
     if not saved["members"]:
         raise DataError(f"{folder / ENSEMBLE_FILE}: expected at least one member")
-    return [folder / name for name in saved["members"]], saved["combine"]
+    members = [folder / name for name in saved["members"]]
+    for run in filter(None, map(find_run_dir, members)):
+        if (run / ENSEMBLE_FILE).is_file():
+            raise DataError(f"{folder / ENSEMBLE_FILE}: expected runs as members, {run} is an ensemble")
+    return members, saved["combine"]
 
 
 def find_run_dir(path: Path) -> Path | None:

@@ -115,6 +115,12 @@ def test_the_fingerprint_is_of_the_content(tmp_path):
     assert train_bpe(TEXTS, 599, 2).fingerprint != TOKENIZER.fingerprint
 
 
+def with_prefix(prefix):
+    file = json.loads(TOKENIZER.inner.to_str())
+    file["model"]["continuing_subword_prefix"] = prefix
+    return json.dumps(file).encode()
+
+
 def test_a_missing_or_damaged_file_is_named(tmp_path):
     with pytest.raises(InputNotFoundError, match=r"tokenizer\.json"):
         load_tokenizer(tmp_path)
@@ -125,6 +131,7 @@ def test_a_missing_or_damaged_file_is_named(tmp_path):
         b"\xff\xfe",
         b'{"version": "9"}',
         json.dumps({"model": {"type": "No"}}).encode(),
+        with_prefix("longer than the tokens that are merged"),  # at which the library panics
     ):
         (tmp_path / "tokenizer.json").write_bytes(content)
         with pytest.raises(DataError) as caught:

@@ -140,7 +140,9 @@ def parse_tokenizer(text: str, path: Path) -> Tokenizer:
     """Raises DataError, naming `path`, unless `text` is a tokenizer.json."""
     try:
         return Tokenizer(tokenizers.Tokenizer.from_str(text))
-    except Exception as error:  # the library raises nothing narrower
+    except BaseException as error:  # the library raises nothing narrower, and its panics are no `Exception`
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
         raise DataError(f"{path}:1:1: is not a tokenizer: {str(error).splitlines()[0][:200]}") from None
 
 
