@@ -105,3 +105,38 @@ def test_the_state_of_another_optimizer_is_refused(run_dir, capsys):
     assert train(run_dir, "trainer.max_steps=6", "trainer/optimizer=lion", "resume=auto") == 2
     assert "trainer.optimizer" in capsys.readouterr().err
     assert (run_dir / "checkpoints" / "step-00000004").is_dir()
+
+
+def test_a_changed_config_is_blamed_for_a_misfit_and_no_checkpoint_is_set_aside(finished_run, tmp_path, capsys):
+    distill = ["trainer=distill", f"trainer.teachers=[{finished_run}]"]
+    assert train(tmp_path, *distill) == 0
+    before = sorted((tmp_path / "checkpoints").iterdir())
+    pair = "{student: backbone.layers.0, teacher: backbone.layers.0, weight: 1}"
+    assert train(tmp_path, *distill, f"trainer.loss.feature_matching=[{pair}]", "resume=auto") == 2
+    assert "trainer.loss.feature_matching: changed since step-00000004" in capsys.readouterr().err
+    assert sorted((tmp_path / "checkpoints").iterdir()) == before
+
+
+def test_a_misfit_that_cannot_be_renamed_ends_the_run(run_dir, capsys, monkeypatch):
+    forge(run_dir / "checkpoints" / "step-00000004", *CHANGES[FIRST])
+    calls = []
+
+    def refuse(path, target):
+        calls.append(path)
+        raise PermissionError(13, "Permission denied") if len(calls) < 3 else AssertionError("tried again")
+
+    monkeypatch.setattr("pathlib.Path.rename", refuse)
+    assert train(run_dir, "resume=auto") == 76
+    assert "cannot be renamed" in capsys.readouterr().err
+
+
+def test_an_escaped_interpolation_is_text_on_resume_too(tmp_path):
+    assert train(tmp_path, r"tags.note='\${x}'") == 0
+    assert read_stored_config(tmp_path / "inference" / "config.yaml")["tags"]["note"] == "${x}"
+    assert train(tmp_path, "trainer.max_steps=6", "resume=auto") == 0
+
+
+def test_a_resumed_config_whose_values_conflict_is_refused_by_key(run_dir, capsys):
+    settings = [setting for setting in SETTINGS if not setting.startswith("trainer.max_steps")]
+    assert main([*settings, "trainer.schedule.warmup=5", "resume=auto", f"hydra.run.dir={run_dir}"]) == 2
+    assert capsys.readouterr().err == "trainer.schedule.warmup=5: a warm-up of 5 steps is longer than the run of 4\n"

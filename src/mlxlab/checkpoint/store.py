@@ -126,10 +126,11 @@ class CheckpointStore:
         reasons = "; ".join(skipped) or (f"no {which}" if self.paths() else "there is none")
         raise CheckpointUnavailableError(f"{self.folder}: no usable checkpoint ({reasons})")
 
-    def set_aside_unusable(self, path: Path) -> None:
-        """Renames a checkpoint that is damaged or does not fit, so that it is not found again."""
-        with suppress(OSError):  # a folder that may only be read
+    def set_aside_unusable(self, path: Path) -> bool:
+        """Renames a checkpoint that is damaged or does not fit; False if the folder may only be read."""
+        with suppress(OSError):
             path.rename(path.with_name(f"unusable-{path.name}-{secrets.token_hex(2)}"))
+        return not path.exists()
 
     def set_aside_newer(self, step: int) -> list[Path]:
         """Renames all checkpoints newer than `step`, before another branch is trained from it; returns their paths."""

@@ -32,22 +32,23 @@ from mlxlab.redact import CREDENTIALS, has_credentials
 _READABLE = re.compile(r"MLXLAB_\w+|HOME|USER|TMPDIR|HOSTNAME|SCRATCH|SLURM_(JOB|ARRAY)_\w+")
 
 
-def check(config: DictConfig) -> None:
-    """Raises ConfigError with the `config_issues` of a composed config, one line each, at most ten."""
+def check(config: DictConfig | dict[str, Any]) -> None:
+    """Raises ConfigError with the `config_issues` of a config, one line each, at most ten."""
     if issues := config_issues(config):
         raise ConfigError(format_issues(issues))
 
 
-def config_issues(config: DictConfig, label: LocateKey | None = None) -> list[ConfigIssue]:
+def config_issues(config: DictConfig | dict[str, Any], label: LocateKey | None = None) -> list[ConfigIssue]:
     """All unknown, missing and invalid values of a config without its `hydra:` node, in the order of the keys.
 
     Args:
+        config: composed, or a resolved `dict`, in which `${x}` is text.
         label: the path of an issue from its dotted key; None adds the value, `seed=-1`.
 
     Raises:
         NotAllowedError: a `_target_` may not be built, or a URL holds credentials.
     """
-    raw = OmegaConf.to_container(config, resolve=False)
+    raw = config if isinstance(config, dict) else OmegaConf.to_container(config, resolve=False)
 
     def key_and_value(path: str) -> str:
         value = value_at(raw, path)
@@ -59,7 +60,7 @@ def config_issues(config: DictConfig, label: LocateKey | None = None) -> list[Co
         return written if isinstance(written, str) and "${" in written else shown(value)
 
     label = label or key_and_value
-    tree, unresolved = _resolve(config)
+    tree, unresolved = (config, []) if isinstance(config, dict) else _resolve(config)
     # A config is printed, stored and tracked. Keys are looked at too: a mapping holds them as its items.
     texts = ((path, text) for path, value in walk(tree) for text in (value if isinstance(value, dict) else [value]))
     leaked = [ConfigIssue(at, CREDENTIALS) for at, text in texts if isinstance(text, str) and has_credentials(text)]

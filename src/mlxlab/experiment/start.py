@@ -5,8 +5,6 @@ A resumed run takes the config of its checkpoint, changed by what was typed on t
 
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.resume import check_arrays, load_named, resolve_resume
 from mlxlab.checkpoint.store import FOLDER, Checkpoint, CheckpointStore
@@ -50,7 +48,7 @@ def resume_config(requested: Config, saved: object, choices: dict[str, str], nam
     """
     stored = check_stored_config(saved, name)
     cfg, changes = merge_for_resume(stored, requested, cli_overrides(), (choices, group_choices()), conf_dir())
-    check(OmegaConf.create(cfg))
+    check(cfg)
     return cfg, changes
 
 
@@ -65,23 +63,22 @@ def reject_misfit(saved: Checkpoint, changes: Changes, state: TrainState, resume
     """Sets a checkpoint aside whose arrays do not fit the new state, where an older one may replace it; True if so.
 
     Raises:
-        ConfigError: it does not fit because the optimizer was changed.
-        CheckpointUnavailableError: it was requested by its name.
+        ConfigError: the config was changed, so the checkpoint may be good.
+        CheckpointUnavailableError: it was requested by its name, or cannot be renamed.
     """
     try:
         check_fits(saved, state)
         return False
     except CorruptCheckpointError as error:
         path, reason = saved.path, str(error)
-    changed = [key for key in changes if key.startswith(("trainer.optimizer", "trainer.ema_decay"))]
-    if changed:
-        raise ConfigError(f"{', '.join(changed)}: the checkpoint has the state of another optimizer: {reason}")
+    if changes:
+        raise ConfigError(f"{', '.join(changes)}: changed since {path.name}, which does not fit: {reason}")
     if resume not in ("auto", "last"):
         raise CheckpointUnavailableError(f"{path}: {reason}")
+    renamed = context.group.rank == 0 and CheckpointStore(path.parent).set_aside_unusable(path)
+    if context.group.all_reduce_max([int(renamed)]) == [0]:  # no rank looks for another one before this is known
+        raise CheckpointUnavailableError(f"{path}: {reason}; it cannot be renamed to use an older one")
     log_lines(f"skipped {path.name}: {reason}")
-    if context.group.rank == 0:
-        CheckpointStore(path.parent).set_aside_unusable(path)
-    context.group.barrier()  # no rank looks for another one before this one is set aside
     return True
 
 
