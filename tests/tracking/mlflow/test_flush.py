@@ -5,6 +5,7 @@ import json
 import pytest
 
 from mlxlab.tracking.mlflow import queue
+from mlxlab.tracking.records import read_uid
 from support.tracking import T, append, change_start, finished_run, project_fixture, query_store, runs_py  # noqa: F401
 
 
@@ -31,6 +32,18 @@ def test_a_rejected_folder_on_the_command_line_exits_with_65_and_all_others_are_
     assert f"{folders['good']}: complete\n" in done.stdout
     assert query_store(project, "select status from runs where name = 'good'") == [("FINISHED",)]
     assert runs_py(project, "sync").returncode == 0  # nobody asked for these folders
+
+
+def test_each_rejected_journal_of_a_folder_is_reported(project):
+    folder, other = finished_run(project), finished_run(project, "b")
+    renamed = folder / f"journal-{read_uid(other / 'journal.jsonl')}.jsonl"
+    for run in (folder, other):
+        append(run, {"t": T, "surprise": 1})
+    (other / "journal.jsonl").rename(renamed)
+    queue.register(project / "mlruns" / ".queue-mlflow.db", renamed.stem.removeprefix("journal-"), folder)
+    done = runs_py(project, "sync", str(folder))
+    assert (done.returncode, done.stderr.count("\n")) == (65, 2), done.stderr
+    assert renamed.name in done.stderr
 
 
 def test_artifacts_that_are_missing_are_counted_with_the_first_reason_also_by_a_later_upload(project):

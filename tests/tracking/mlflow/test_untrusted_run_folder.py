@@ -12,6 +12,7 @@ from mlxlab.files import atomic
 from mlxlab.tracking.mlflow import queue, uploader
 from mlxlab.tracking.mlflow.flush import flush
 from mlxlab.tracking.mlflow.log_model import copy_artifact
+from mlxlab.tracking.records import read_uid
 from support.tracking import (
     T,
     append,
@@ -100,6 +101,18 @@ def test_the_store_in_a_journal_is_used_only_if_the_user_names_it(project):
     assert not (project / "other").exists()
     assert runs_py(project, "sync", str(folder), f"uri=sqlite:///{project}/mlruns/mlflow.db").returncode == 0
     assert query_store(project, "select status from runs") == [("FINISHED",)]
+
+
+@pytest.mark.usefixtures("no_syncer")
+def test_a_renamed_journal_of_another_store_is_refused_too(project):
+    folder, other = finished_run(project), finished_run(project, "b")
+    change_start(other, store=f"sqlite:///{project}/other/x.db")
+    renamed = folder / f"journal-{read_uid(other / 'journal.jsonl')}.jsonl"
+    (other / "journal.jsonl").rename(renamed)
+    done = runs_py(project, "sync", str(folder))
+    assert (done.returncode, done.stderr.count("\n")) == (77, 1)
+    assert f"{renamed}: recorded for uri=sqlite:///{project}/other/x.db" in done.stderr
+    assert query_store(project, "select name from runs") == []
 
 
 BAD_LINES = {

@@ -14,22 +14,24 @@ from mlxlab.tracking.mlflow.errors import StoreUnavailableError
 from mlxlab.tracking.mlflow.syncer import Syncer
 from mlxlab.tracking.records import FILE, locate, read_start, read_state, read_uid, utf8
 
+JOURNALS = FILE.replace(".", "*.")  # also those that another run in the folder renamed
 HANDOVER_SECONDS = 30.0  # that the syncer in the background may take to end
 
 
 def check_store(folder: Path, address: Address) -> None:
-    """Raises NotAllowedError if the run in `folder` was recorded for another store.
+    """Raises NotAllowedError if a run in `folder` was recorded for another store.
 
     A run folder may come from a stranger: the store it names is not used unless the user names it too.
     """
-    start = read_start(folder / FILE) if read_uid(folder / FILE) else None
-    if start is None:
-        return  # `flush` reports it
-    recorded = {"uri": start["store"], "artifacts": start["artifacts"] or ""}
-    if recorded != {"uri": address.shown, "artifacts": address.shown_artifacts or ""}:
-        store = " ".join(f"{key}={shlex.quote(value)}" for key, value in recorded.items() if value)
-        remedy = "name the store to upload it to: uri=..., and artifacts=... if it has a folder of its own"
-        raise NotAllowedError(f"{folder}: recorded for {store}, got {address.shown}: {remedy}")
+    for journal in sorted(folder.glob(JOURNALS)):
+        start = read_start(journal) if read_uid(journal) else None
+        if start is None:
+            continue  # `flush` reports it
+        recorded = {"uri": start["store"], "artifacts": start["artifacts"] or ""}
+        if recorded != {"uri": address.shown, "artifacts": address.shown_artifacts or ""}:
+            store = " ".join(f"{key}={shlex.quote(value)}" for key, value in recorded.items() if value)
+            remedy = "name the store to upload it to: uri=..., and artifacts=... if it has a folder of its own"
+            raise NotAllowedError(f"{journal}: recorded for {store}, got {address.shown}: {remedy}")
 
 
 def flush(address: Address, folders: list[Path]) -> Iterator[str]:
@@ -40,11 +42,11 @@ def flush(address: Address, folders: list[Path]) -> Iterator[str]:
         DataError: a journal of one of the folders was rejected; all others were uploaded.
         ServiceUnavailableError: the store cannot be used, or another process is writing it for too long.
     """
-    rejected: dict[Path, str] = {}  # of `folders`
+    rejected: dict[Path, str] = {}  # journal of one of `folders` -> error
     try:
         address.queue.mkdir(parents=True, exist_ok=True)
         for folder in folders:
-            if not (journals := list(folder.glob("journal*.jsonl"))):
+            if not (journals := sorted(folder.glob(JOURNALS))):
                 raise InputNotFoundError(f"{folder}: has no {FILE}: no run was tracked there")
             for journal in journals:
                 try:
@@ -52,7 +54,7 @@ def flush(address: Address, folders: list[Path]) -> Iterator[str]:
                         raise DataError(f"{journal}: is empty")
                     queue.register(address.queue, start["uid"], folder)
                 except DataError as error:
-                    rejected[folder] = str(error)
+                    rejected[journal] = str(error)
     except OSError as error:
         raise ServiceUnavailableError(f"{address.shown}: {error.strerror}: {error.filename}") from None
     if not queue.registered(address.queue) and not rejected:
@@ -102,7 +104,7 @@ def _upload(syncer: Syncer, folders: list[Path], rejected: dict[Path, str]) -> I
     for uid, folder in queue.registered(syncer.queue).items():
         line = syncer.rejected.get(uid, f"{utf8(folder)}: up to date, its run is not over")
         if uid in syncer.rejected and folder in folders:
-            rejected[folder] = line
+            rejected[locate(folder, uid)[0]] = line
         else:
             yield line
     yield f"{syncer.address.shown}: {syncer.records} lines in {time.monotonic() - start:.1f} s"
