@@ -147,13 +147,13 @@ def bucket_leaves(leaves: list[tuple[str, mx.array]]) -> list[list[tuple[str, mx
 def init_process_group(parallel: Literal["none", "data", "fsdp"], timeout: float) -> ProcessGroup:
     """The group of this process; raises ConfigError if `parallel` does not fit the launch, or for a bad host file."""
     path = os.environ.get("MLX_HOSTFILE")
-    hosts = f"MLX_HOSTFILE={path}"
     try:
         if path and not os.path.isfile(path):  # MLX would wait for the writer of a pipe
             raise ValueError("not a regular file")
         group = mx.distributed.init()
     except (RuntimeError, ValueError) as error:
-        raise ConfigError(f"{hosts}: expected the host file of a launcher ({str(error).splitlines()[0]})") from None
+        fault = f"MLX_HOSTFILE={path}: expected the host file of a launcher" if path else "MLX cannot join its processes"
+        raise ConfigError(f"{fault} ({str(error).splitlines()[0]})") from None
     if parallel == "none" and group.size() > 1:
         raise ConfigError(f"trainer.parallel=none: expected data, this is one of {group.size()} processes")
     if parallel != "none":
