@@ -268,6 +268,6 @@ def test_an_unknown_option_of_a_group_lists_the_options(line):  # noqa: F811
     assert line.refuses("tracking=wandb").endswith("tracking has no option wandb; there is mlflow, none")
 
 
-@pytest.mark.parametrize("uri", ["gopher://x", "''", "x"])
+@pytest.mark.parametrize("uri", ["gopher://x", "file:///x", "uc:x", "''", "x"])
 def test_a_tracking_address_that_mlflow_has_no_store_for_is_refused_before_training(line, uri):  # noqa: F811
     assert "tracking.uri" in line.refuses(f"tracking.uri={uri}")

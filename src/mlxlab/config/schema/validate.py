@@ -23,7 +23,7 @@ _NAMES: dict[object, str] = {
 }
 _SIGNS = {Gt: ">", Ge: ">=", Lt: "<", Le: "<="}
 _DISTILLATION_LOSS = "mlxlab.distillation.loss.DistillationLoss"
-_STORES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks", "uc", "file")
+_STORES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
 _WARMUP = "a warm-up of {} steps is longer than the run of {}"
 
 

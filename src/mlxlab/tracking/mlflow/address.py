@@ -91,10 +91,8 @@ def _absolute(uri: str, project: Path) -> str:
         if not match or path in ("", ":memory:"):
             raise ConfigError(f"tracking.uri={redact(uri)}: expected sqlite:///<file>: another process writes it")
         return sqlite_uri(project / unquote(path)) + uri[match.end() :]
-    if uri.startswith("file:"):
-        raise ConfigError(f"tracking.uri={redact(uri)}: MLflow 3 has no file stores; use sqlite:///<file>")
-    if "://" not in uri and not uri.startswith("databricks"):
-        expected = "sqlite:///<file>, http(s)://<server> or another MLflow address"
+    if uri.startswith("file:") or ("://" not in uri and not uri.startswith("databricks")):
+        expected = "sqlite:///<file>, http(s)://<server>, or another address of MLflow"
         raise ConfigError(f"tracking.uri={redact(uri)}: expected {expected}")
     return uri
 
