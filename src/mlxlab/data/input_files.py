@@ -8,6 +8,7 @@ from pathlib import Path
 from mlxlab.errors import InputNotFoundError
 
 MAX_BYTES = 16 * 2**20
+BOMB_MIN_BYTES, BOMB_MIN_RATIO = 2**26, 250  # above both, a file is a decompression bomb
 SIGNATURES = {
     b"\x89PNG": "a PNG image",
     b"\x1f\x8b": "gzip data: unpack it first",
@@ -38,6 +39,12 @@ def read_input_file(path: str | os.PathLike[str]) -> bytes:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InputNotFoundError(f"{name!r}: {reason}{suggest_file(Path(name))}") from None
+
+
+def refuse_bomb(decoded: int, stored: int) -> None:
+    """Raises OSError if the stored bytes are too few for the decoded bytes."""
+    if decoded > BOMB_MIN_BYTES and decoded > BOMB_MIN_RATIO * stored:
+        raise OSError(f"{decoded} bytes out of {stored}: a decompression bomb")
 
 
 def describe_file_type(mode: int) -> str:

@@ -15,7 +15,6 @@ from mlxlab.data.input_files import describe_file_type, suggest_file
 from mlxlab.errors import DataError, InputNotFoundError, UserError
 
 SUFFIXES = (".jsonl.gz", ".jsonl.zst", ".jsonl", ".txt", ".parquet", ".csv")
-BOMB_MIN_BYTES, BOMB_MIN_RATIO = 2**26, 250  # above both, a file is a decompression bomb, not text
 SAMPLE_BYTES = 2**16  # hashed at each end of a file
 MAX_SAMPLED_FILES = 1000  # evenly spaced among all files
 GLOB_CHARACTERS = "*?["
@@ -128,12 +127,6 @@ def find_files(source: str) -> FileSet:
             f"{source}: files of several formats ({', '.join(suffixes)}): expected one, such as *{suffixes[0]}"
         )
     return FileSet(root, list(formats))
-
-
-def refuse_bomb(decoded: int, stored: int) -> None:
-    """Raises OSError if the stored bytes are too few for the decoded bytes."""
-    if decoded > BOMB_MIN_BYTES and decoded > BOMB_MIN_RATIO * stored:
-        raise OSError(f"{decoded} bytes out of {stored}: a decompression bomb")
 
 
 def suffix_of(name: str) -> str:
