@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 from functools import partial
 
-from mlxlab.data.text.document import Document, ErrorBudget
 from mlxlab.data.input_files import refuse_bomb
+from mlxlab.data.text.document import Document, ErrorBudget
 from mlxlab.data.text.sources.file_set import FileSet, suffix_of
 from mlxlab.data.text.sources.records import BLOCK, BOM, MAX_RECORD, json_text, missing_column
 from mlxlab.data.text.sources.windows import UNIT_BITS, UnitCursor

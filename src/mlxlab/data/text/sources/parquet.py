@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 
-from mlxlab.data.text.document import Document, ErrorBudget
 from mlxlab.data.input_files import refuse_bomb
+from mlxlab.data.text.document import Document, ErrorBudget
 from mlxlab.data.text.sources.file_set import FileSet
 from mlxlab.data.text.sources.records import column_text, missing_column
 from mlxlab.data.text.sources.windows import UnitCursor
