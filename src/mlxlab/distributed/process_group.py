@@ -152,9 +152,7 @@ def init_process_group(parallel: Literal["none", "data", "fsdp"], timeout: float
             raise ValueError("not a regular file")
         group = mx.distributed.init()
     except (RuntimeError, ValueError) as error:
-        fault = (
-            f"MLX_HOSTFILE={path}: expected the host file of a launcher" if path else "MLX cannot join its processes"
-        )
+        fault = f"MLX_HOSTFILE={path}: expected the host file of a launcher" if path else "MLX cannot start a group"
         raise ConfigError(f"{fault} ({str(error).splitlines()[0]})") from None
     if parallel == "none" and group.size() > 1:
         raise ConfigError(f"trainer.parallel=none: expected data, this is one of {group.size()} processes")
