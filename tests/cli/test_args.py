@@ -106,6 +106,7 @@ def test_every_command_ends_with_one_line_and_the_exit_code_of_its_error(error, 
     [
         (["count=4"], "run=...: missing"),
         (["run=a", "cuont=4"], "cuont=4: unknown key; did you mean count?"),
+        (["run=a", "promt=" + "a" * 5000], "unknown key"),
         (["run=a", "count=0"], "count=0: expected a whole number >= 1, got 0"),
         (["run=a", "count=\u00b2"], "expected a whole number"),
         (["run=a", "count=" + "9" * 5000], "expected a whole number"),

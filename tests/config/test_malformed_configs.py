@@ -227,7 +227,8 @@ def test_a_number_from_the_environment_is_a_number(line, monkeypatch):  # noqa: 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["trainer.epochs=null"], "the run has no end"),
+        (["trainer.epochs=null"], "trainer.epochs, max_steps and max_tokens are all null: set one of them"),
+        (["data=streaming", "model=transformer", "trainer.teachers=[outputs/t]"], "expected trainer=distill"),
         (["trainer.epochs=null", "trainer.max_tokens=100"], "needs the length of the run"),
         (["model.max_position_embeddings=16"], "positions for 16"),
         (["data=streaming", "model.max_position_embeddings=4"], "positions for 4"),
@@ -240,6 +241,21 @@ def test_a_number_from_the_environment_is_a_number(line, monkeypatch):  # noqa: 
 )
 def test_conflicts_between_keys_are_refused(line, overrides, message):  # noqa: F811
     assert message in line.refuses(*overrides)
+
+
+def test_every_invalid_parameter_of_a_sweep_in_a_file_is_reported(line, user_config):  # noqa: F811
+    params = "hydra:\n  sweeper:\n    params:\n      trainer.epochs: 1,,2\n      seed: '[1'\n"
+    err = line.refuses("-m", *user_config(HEAD + params), lines=2)
+    for line_, override in zip(err.splitlines(), ("trainer.epochs=1,,2", "seed=[1"), strict=True):
+        assert line_.startswith(f"hydra.sweeper.params.{override}: cannot be read")
+
+
+def test_a_users_own_schedule_may_be_called_linear(line, monkeypatch, tmp_path):  # noqa: F811
+    (tmp_path / "own_schedules.py").write_text("def linear(warmup: float, final_lr_ratio: float, *, peak, steps): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("MLXLAB_ALLOWED_TARGETS", "own_schedules.linear")
+    endless = ["trainer.epochs=null", "trainer.max_tokens=9", "trainer.schedule.warmup=3"]
+    assert line(*endless, "trainer.schedule._target_=own_schedules.linear") == 0, line.err
 
 
 def test_rows_longer_than_the_configured_context_are_accepted_with_rotary_positions(line):  # noqa: F811

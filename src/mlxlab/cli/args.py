@@ -2,8 +2,8 @@
 
 import importlib
 import inspect
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from textwrap import wrap
 from types import NoneType
 from typing import Any, get_origin
@@ -44,7 +44,7 @@ def parse_args(
             values[name] = parse_value(known[name].hint, text)
         elif forward_prefix == "" or (forward_prefix and name.startswith(forward_prefix) and equals):
             forwarded.append(arg)
-        elif (equals and not Path(arg).exists()) or arg.startswith("-"):  # a folder may be named a=b
+        elif (equals and not os.path.exists(arg)) or arg.startswith("-"):  # a folder may be named a=b
             raise ConfigError(f"{arg}: unknown key{suggestion(name, known)}")
         elif name in known:
             raise ConfigError(f"{arg}: expected {name}=...")

@@ -111,10 +111,12 @@ def allowed_targets() -> dict[str, AllowedTarget | None]:
 
 
 def serves_as(target: str, kind: str) -> bool:
-    """False if conf/ uses `target` only as other kinds of component. A user's own target is checked when built."""
+    """Whether `target` fits a hint of `kind`: its own class, or a kind that conf/ uses it as, if it uses it at all."""
     shipped, name = allowed_targets().get(target), target.rpartition(".")[2]
-    roles = shipped.roles() if shipped is not None else ()
-    return name == kind or not roles or (kind in roles and name not in roles)
+    roles = shipped.roles() if shipped is not None else frozenset()
+    if name in (kind, *roles):  # hints name the class itself, for example in a union with `kind`
+        return name == kind
+    return kind in roles or not roles  # no roles: a user's own target, which is checked when it is built
 
 
 def why_disallowed(target: object) -> str | None:

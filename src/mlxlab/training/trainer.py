@@ -10,7 +10,6 @@ import mlx.optimizers as optim
 from mlxlab.constraints import Count, Positive, Share, Size
 from mlxlab.data.batch import Batch, BatchIterator
 from mlxlab.distributed.process_group import ProcessGroup
-from mlxlab.errors import ConfigError
 from mlxlab.training.losses.loss import Loss
 from mlxlab.training.optim.optimizers import EMAOptimizer
 from mlxlab.training.optim.schedules import LRSchedule, Schedule
@@ -63,12 +62,6 @@ class Trainer:
     schedule: Schedule
     teachers: list[str] | None = None
     distillation: object | None = None
-
-    def __post_init__(self) -> None:
-        if self.epochs is None and self.max_steps is None and self.max_tokens is None:
-            raise ConfigError("trainer.epochs, max_steps and max_tokens are all null: the run has no end")
-        if self.teachers and self.distillation is None:
-            raise ConfigError("trainer.teachers: expected trainer=distill")
 
     def init_state(self, model: nn.Module, data: BatchIterator, seed: int = 0) -> TrainState:
         """The state before the first step. `seed` is that of weights that the loss adds to the model."""

@@ -74,7 +74,7 @@ class Composer:
         if self.multirun and not issues:
             with suppress(Exception):  # checking the jobs explains it
                 master = self._compose(RunMode.MULTIRUN)
-        for texts in self._jobs(typed, master) if self.multirun else [list(typed)]:
+        for texts in self._jobs(typed, master, issues) if self.multirun else [list(typed)]:
             config = self._job(texts, issues)
         if issues:
             raise ConfigError(format_issues(issues))
@@ -103,11 +103,15 @@ class Composer:
     def _compose(self, mode: RunMode) -> DictConfig:
         return self.hydra.compose_config(self.name, list(self.overrides), mode)
 
-    def _jobs(self, typed: dict[str, Override], master: DictConfig | None) -> list[list[str]]:
-        """The overrides of each point of the grid of a sweep."""
+    def _jobs(
+        self, typed: dict[str, Override], master: DictConfig | None, issues: list[ConfigIssue]
+    ) -> list[list[str]]:
+        """The overrides of each point of the grid of a sweep; errors in `hydra.sweeper.params` are added to `issues`."""
         if master is not None and master.hydra.sweeper.get("_target_") == _BASIC_SWEEPER:
             params = [f"{key}={value}" for key, value in (master.hydra.sweeper.get("params") or {}).items()]
-            grid = parse(params, multirun=True)[0] | typed
+            grid, found = parse(params, multirun=True)
+            issues += [ConfigIssue(f"hydra.sweeper.params.{issue.path}", issue.message) for issue in found]
+            grid |= typed
         else:  # another sweeper makes its own jobs
             grid = {text: override for text, override in typed.items() if not override.is_sweep_override()}
         fixed = [text for text, override in grid.items() if override.is_hydra_override()]

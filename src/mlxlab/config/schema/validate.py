@@ -23,6 +23,7 @@ _NAMES: dict[object, str] = {
 }
 _SIGNS = {Gt: ">", Ge: ">=", Lt: "<", Le: "<="}
 _DISTILLATION_LOSS = "mlxlab.distillation.loss.DistillationLoss"
+_DECAYING = ("mlxlab.training.optim.schedules.cosine", "mlxlab.training.optim.schedules.linear")
 _STORES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
 _WARMUP = "a warm-up of {} steps is longer than the run of {}"
 
@@ -196,32 +197,31 @@ def _conflicts(tree: dict[str, object]) -> Iterator[ConfigIssue]:
 def _run_length(tree: dict[str, object]) -> Iterator[ConfigIssue]:
     """A run must end, and a decaying schedule must know its length."""
     trainer = tree.get("trainer")
-    lengths = ("epochs", "max_steps", "max_tokens")
-    if not isinstance(trainer, dict) or any(key not in trainer for key in lengths):
+    if not isinstance(trainer, dict):
         return
-    epochs, steps, tokens = (trainer[key] for key in lengths)
+    epochs, steps, tokens = (trainer.get(key, ...) for key in ("epochs", "max_steps", "max_tokens"))
     if epochs is not None or steps is not None:
         return
-    schedule = str(value_at(tree, "trainer.schedule._target_")).rsplit(".", 1)[-1]
+    schedule = str(value_at(tree, "trainer.schedule._target_"))
     if tokens is None:
-        yield ConfigIssue("trainer.epochs", "so are max_steps and max_tokens: the run has no end; set one of them")
-    elif schedule in ("cosine", "linear"):
-        message = f"{schedule} needs the length of the run; set trainer.max_steps or use wsd"
+        yield ConfigIssue("trainer.epochs", "trainer.epochs, max_steps and max_tokens are all null: set one of them")
+    elif schedule in _DECAYING:
+        message = f"{schedule.rpartition('.')[2]} needs the length of the run; set trainer.max_steps or use wsd"
         yield ConfigIssue("trainer.schedule", message)
     elif 0 < (_number(tree, "trainer.schedule.warmup") or 0) < 1:
-        message = "a fraction of a run of unknown length; expected a number of steps"
-        yield ConfigIssue("trainer.schedule.warmup", message)
+        yield ConfigIssue("trainer.schedule.warmup", "a fraction of a run of unknown length; expected a number of steps")
 
 
 def _distillation(tree: dict[str, object]) -> Iterator[ConfigIssue]:
-    """The loss needs the teachers of `trainer=distill`; a run without rounds needs members."""
-    options = value_at(tree, "trainer.distillation")
+    """The loss and `teachers` need `trainer=distill`; a run without rounds needs members."""
+    options, teachers = value_at(tree, "trainer.distillation"), value_at(tree, "trainer.teachers")
     if options is None and _DISTILLATION_LOSS in str(value_at(tree, "trainer.loss")):
         yield ConfigIssue("trainer.loss", "distillation needs the teachers of trainer=distill")
+    if options is None and teachers:
+        yield ConfigIssue("trainer.teachers", "expected trainer=distill")
     if not isinstance(options, dict):
         return
-    teachers = options.get("teachers"), value_at(tree, "trainer.teachers")
-    if all(isinstance(names, list) for names in teachers) and teachers[0] != teachers[1]:
+    if isinstance(teachers, list) and isinstance(options.get("teachers"), list) and teachers != options["teachers"]:
         # An interpolation, but in a saved config both are values: a resume could change only one of them.
         yield ConfigIssue("trainer.distillation.teachers", "expected the teachers of trainer.teachers; set both")
     if options.get("rounds") == 0 and not options.get("members"):
