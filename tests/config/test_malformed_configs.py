@@ -251,7 +251,9 @@ def test_every_invalid_parameter_of_a_sweep_in_a_file_is_reported(line, user_con
 
 
 def test_a_users_own_schedule_may_be_called_linear(line, monkeypatch, tmp_path):  # noqa: F811
-    (tmp_path / "own_schedules.py").write_text("def linear(warmup: float, final_lr_ratio: float, *, peak, steps): ...\n")
+    (tmp_path / "own_schedules.py").write_text(
+        "def linear(warmup: float, final_lr_ratio: float, *, peak, steps): ...\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("MLXLAB_ALLOWED_TARGETS", "own_schedules.linear")
     endless = ["trainer.epochs=null", "trainer.max_tokens=9", "trainer.schedule.warmup=3"]

@@ -106,7 +106,7 @@ class Composer:
     def _jobs(
         self, typed: dict[str, Override], master: DictConfig | None, issues: list[ConfigIssue]
     ) -> list[list[str]]:
-        """The overrides of each point of the grid of a sweep; errors in `hydra.sweeper.params` are added to `issues`."""
+        """The overrides of each job of a sweep; errors in `hydra.sweeper.params` are added to `issues`."""
         if master is not None and master.hydra.sweeper.get("_target_") == _BASIC_SWEEPER:
             params = [f"{key}={value}" for key, value in (master.hydra.sweeper.get("params") or {}).items()]
             grid, found = parse(params, multirun=True)
