@@ -209,9 +209,7 @@ def _run_length(tree: dict[str, object]) -> Iterator[ConfigIssue]:
         message = f"{schedule.rpartition('.')[2]} needs the length of the run; set trainer.max_steps or use wsd"
         yield ConfigIssue("trainer.schedule", message)
     elif 0 < (_number(tree, "trainer.schedule.warmup") or 0) < 1:
-        yield ConfigIssue(
-            "trainer.schedule.warmup", "a fraction of a run of unknown length; expected whole steps"
-        )
+        yield ConfigIssue("trainer.schedule.warmup", "a fraction of a run of unknown length; expected whole steps")
 
 
 def _distillation(tree: dict[str, object]) -> Iterator[ConfigIssue]:
