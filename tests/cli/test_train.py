@@ -44,6 +44,27 @@ def test_the_folder_may_be_chosen(line):  # noqa: F811
     assert line.runs[0][1] == line.project / "here" / "there"
 
 
+def test_a_run_resumed_by_its_path_continues_in_its_folder_unless_another_one_is_set(line, user_config):  # noqa: F811
+    run_dir = line.project / "outputs" / "a"
+    (run_dir / "checkpoints").mkdir(parents=True)
+    mine = user_config("# @package _global_\nhydra:\n  run:\n    dir: outputs/mine\n")
+    for path in ("outputs/a", "outputs/a/last", "outputs/a/step-3", "outputs/a/checkpoints/step-00000003"):
+        assert line(f"resume={path}") == 0
+        assert line.runs[0][1] == run_dir
+    for prefix in ("", "++"):
+        assert line("resume=outputs/a", f"{prefix}hydra.run.dir=outputs/fork{len(prefix)}") == 0
+        assert line.runs[0][1] == line.project / "outputs" / f"fork{len(prefix)}"
+    assert line("resume=outputs/a", *mine) == 0
+    assert line.runs[0][1] == line.project / "outputs" / "mine"
+
+
+@pytest.mark.parametrize("name", ["auto", "last", "step-120"])
+def test_the_name_of_a_checkpoint_is_no_path_in_the_current_folder(line, name):  # noqa: F811
+    (line.project / "checkpoints").mkdir()
+    assert line(f"resume={name}", "hydra.output_subdir=null") == 0
+    assert line.runs[0][1].parent.parent == line.project / "outputs"
+
+
 def test_a_file_where_the_folder_should_be_is_exit_73(line):  # noqa: F811
     (line.project / "taken").write_text("")
     for path in ("taken", "taken/in", "/dev/null/x"):
@@ -99,7 +120,7 @@ def test_the_return_value_is_the_metric(line, monkeypatch):  # noqa: F811
 def test_a_failed_job_is_reported_and_the_others_run(line, monkeypatch):  # noqa: F811
     seen = []
 
-    def run(config, folder, is_last=False):
+    def run(config, folder, owns_process=False):
         seen.append(config.seed)
         if config.seed == 1:
             raise DataError("rows.csv:3:5: a number was expected")
@@ -122,7 +143,7 @@ def test_a_failed_job_is_reported_and_the_others_run(line, monkeypatch):  # noqa
     ],
 )
 def test_an_error_is_one_line_and_its_exit_code(line, monkeypatch, error, code, message):  # noqa: F811
-    def run(config, folder, is_last=False):
+    def run(config, folder, owns_process=False):
         raise error
 
     monkeypatch.setattr(train, "run_experiment", run)
@@ -131,7 +152,7 @@ def test_an_error_is_one_line_and_its_exit_code(line, monkeypatch, error, code, 
 
 
 def test_a_bug_is_a_traceback_and_exit_70(line, monkeypatch):  # noqa: F811
-    def run(config, folder, is_last=False):
+    def run(config, folder, owns_process=False):
         raise ZeroDivisionError("ours")
 
     monkeypatch.setattr(train, "run_experiment", run)
@@ -142,7 +163,7 @@ def test_a_bug_is_a_traceback_and_exit_70(line, monkeypatch):  # noqa: F811
 def test_a_signal_ends_one_job_and_not_the_others_of_the_sweep(line, monkeypatch):  # noqa: F811
     seen = []
 
-    def run(config, folder, is_last=False):
+    def run(config, folder, owns_process=False):
         seen.append(config.seed)
         if config.seed == 0:
             raise RunInterrupted("stopped", signal.SIGINT)

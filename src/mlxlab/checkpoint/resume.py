@@ -1,6 +1,5 @@
 """Resolves the name of a checkpoint, the same way for every command; checks that it fits the current data and model."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,10 +7,10 @@ from pathlib import Path
 import mlx.core as mx
 
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
-from mlxlab.checkpoint.store import FOLDER, STEP, Checkpoint, CheckpointStore, load_checkpoint
+from mlxlab.checkpoint.names import FOLDER, KEYWORD
+from mlxlab.checkpoint.store import Checkpoint, CheckpointStore, load_checkpoint
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError, NotAllowedError
 
-KEYWORD = re.compile(rf"last|best|emergency|{STEP.pattern}")
 FLOATS = (mx.float32, mx.float16, mx.bfloat16)
 
 

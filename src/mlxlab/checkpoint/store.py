@@ -8,7 +8,6 @@ that of the steps in the names, never of the clock. Only safetensors and JSON ar
 import io
 import json
 import os
-import re
 import secrets
 import shutil
 import sys
@@ -20,15 +19,12 @@ from pathlib import Path
 import mlx.core as mx
 
 from mlxlab.checkpoint.manifest import CorruptCheckpointError, read_manifest, read_verified, write_manifest
+from mlxlab.checkpoint.names import EMERGENCY, NAME, REPLACED, STEP, folder_name, step_of
 from mlxlab.checkpoint.state import SavedState
 from mlxlab.errors import CheckpointUnavailableError, DataError
 from mlxlab.files.atomic import fsync_folder
 from mlxlab.files.untrusted import parse_json
 
-FOLDER = "checkpoints"  # of a run folder
-EMERGENCY, REPLACED = "-emergency", "-replaced"
-NAME = re.compile(rf"step-(\d{{8,18}})({EMERGENCY})?({REPLACED})?")
-STEP = re.compile(r"step-(\d{1,18})")
 Arrays = dict[str, mx.array]
 
 
@@ -76,7 +72,7 @@ class CheckpointStore:
         Raises:
             OSError: nothing was saved; all checkpoints can be read as before.
         """
-        final = self.folder / f"step-{step:08d}{EMERGENCY if emergency else ''}"
+        final = self.folder / (folder_name(step) + (EMERGENCY if emergency else ""))
         replaced = final.with_name(f"{final.name}{REPLACED}")
         temporary = self.folder / f".tmp-{step:08d}-{os.getpid()}-{secrets.token_hex(4)}"
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -193,12 +189,6 @@ def load_checkpoint(path: Path, skipped: tuple[str, ...] = ()) -> Checkpoint:
     if state["progress"].step != manifest["step"]:
         raise CorruptCheckpointError(f"state.json is of step {state['progress'].step}, expected {manifest['step']}")
     return Checkpoint(path, manifest["step"], weights, optimizer, state, skipped)
-
-
-def step_of(path: Path) -> int:
-    """The step in the name of a checkpoint folder; -1 for any other name."""
-    match = NAME.fullmatch(path.name)
-    return int(match[1]) if match else -1
 
 
 def _remove(folder: Path) -> None:

@@ -10,12 +10,12 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
-from mlxlab.cli.app import report
+from mlxlab.cli.app import report, run_folder_error
 from mlxlab.config.check import check
 from mlxlab.config.hydra.compose import Callbacks, Composer
 from mlxlab.config.issues import one_line
 from mlxlab.distributed.launch_env import is_launched
-from mlxlab.errors import CannotCreateError, ConfigError
+from mlxlab.errors import ConfigError
 
 
 @dataclass
@@ -52,8 +52,7 @@ def sweep(composer: Composer, config: DictConfig, run: Callable[[DictConfig, Pat
         sweeper.sweep(arguments=list(config.hydra.overrides.task))
     except Exception as error:
         if isinstance(error, OSError) and not task.failures:  # the sweep itself, not one of its jobs
-            reason = error.strerror or error
-            raise CannotCreateError(f"{error.filename}: {reason}; the run folder cannot be created") from error
+            raise run_folder_error(error) from error
         if isinstance(error, AssertionError | ValueError) and not task.started:
             raise ConfigError(f"hydra.sweeper: {one_line(str(error)) or 'invalid settings'}") from error
         if not task.failures:

@@ -5,12 +5,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlxlab.cli.app import report, run_subcommand
+from mlxlab.cli.app import report, run_folder_error, run_subcommand
 from mlxlab.cli.args import two_columns
-from mlxlab.config.issues import one_line
+from mlxlab.config.issues import one_line, value_at
 from mlxlab.config.paths import conf_dir
 from mlxlab.distributed.launch_env import check_parallel, rank
-from mlxlab.errors import CannotCreateError, ConfigError, NotAllowedError, RunInterrupted, UserError
+from mlxlab.errors import ConfigError, NotAllowedError, RunInterrupted, UserError
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -67,14 +67,14 @@ def _train(argv: list[str], *, owns_process: bool) -> int:
     config = composer.checked()
     check_parallel(config.trainer.parallel)
     if not composer.multirun:
-        return _run(composer, config, is_last=owns_process)
+        return _run(composer, config, owns_process=owns_process)
     from mlxlab.cli.multirun import sweep
 
     return sweep(composer, config, run_experiment)
 
 
-def _run(composer: "Composer", config: "DictConfig", *, is_last: bool) -> int:
-    """One run in its own folder, under Hydra; returns the exit code. `is_last`: the process ends after it."""
+def _run(composer: "Composer", config: "DictConfig", *, owns_process: bool) -> int:
+    """One run in its own folder, under Hydra; returns the exit code. `owns_process`: the process ends after it."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.core.utils import JobStatus, run_job
     from hydra.types import HydraContext, RunMode
@@ -83,9 +83,9 @@ def _run(composer: "Composer", config: "DictConfig", *, is_last: bool) -> int:
     from mlxlab.experiment.manifest import remove_unused
 
     def task(cfg: "DictConfig") -> float:
-        return run_experiment(cfg, Path(HydraConfig.get().runtime.output_dir), is_last=is_last)
+        return run_experiment(cfg, Path(HydraConfig.get().runtime.output_dir), owns_process=owns_process)
 
-    _set_run_dir(config)
+    _set_run_dir(composer, config)
     config.hydra.mode = RunMode.RUN
     callbacks = Callbacks(config)
     callbacks.on_run_start(config=config, config_name="train")
@@ -93,8 +93,7 @@ def _run(composer: "Composer", config: "DictConfig", *, is_last: bool) -> int:
     try:
         job = run_job(task, config, "hydra.run.dir", None, context)
     except OSError as error:
-        reason = error.strerror or error
-        raise CannotCreateError(f"{error.filename}: {reason}; the run folder cannot be created") from error
+        raise run_folder_error(error) from error
     callbacks.on_run_end(config=config, config_name="train", job_return=job)
     if job.status == JobStatus.COMPLETED:
         return 0
@@ -105,23 +104,29 @@ def _run(composer: "Composer", config: "DictConfig", *, is_last: bool) -> int:
     return report(failure)
 
 
-def _set_run_dir(config: "DictConfig") -> None:
-    """A run that is resumed by its path continues in its own folder."""
+def _set_run_dir(composer: "Composer", config: "DictConfig") -> None:
+    """A run that is resumed by its path continues in its own folder, unless another one is set."""
     import atexit
     import shutil
     import tempfile
 
-    from mlxlab.config.resume_overrides import find_resumed_run
+    from omegaconf import OmegaConf
 
-    own = find_resumed_run(config.get("resume"))
-    if own and not any(arg.startswith("hydra.run.dir=") for arg in config.hydra.overrides.hydra):
+    from mlxlab.checkpoint.names import find_resumed_run
+    from mlxlab.config.hydra.yaml_limits import read_yaml
+
+    own, file = find_resumed_run(config.get("resume")), composer.conf / f"{composer.name}.yaml"
+    current = value_at(OmegaConf.to_container(config.hydra.run), "dir")
+    default = value_at(read_yaml(file).values, "hydra.run.dir") if file.is_file() else None
+    is_typed = any(arg.lstrip("+").startswith("hydra.run.dir=") for arg in config.hydra.overrides.hydra)
+    if own and not is_typed and current == (default or current):
         config.hydra.run.dir = str(own)
     if rank() > 0:  # rank 0 writes the run folder; what Hydra writes for this rank is discarded
         config.hydra.run.dir = tempfile.mkdtemp(prefix="mlxlab-")
         atexit.register(shutil.rmtree, config.hydra.run.dir, ignore_errors=True)
 
 
-def run_experiment(cfg: "DictConfig", run_dir: Path, *, is_last: bool = False) -> float:
+def run_experiment(cfg: "DictConfig", run_dir: Path, *, owns_process: bool = False) -> float:
     """Runs one experiment, or rounds of it, in its folder; returns the best value of `cfg.objective`.
 
     Raises:
@@ -133,8 +138,9 @@ def run_experiment(cfg: "DictConfig", run_dir: Path, *, is_last: bool = False) -
     from mlxlab.experiment.run import open_run
 
     config: Any = OmegaConf.to_container(cfg, resolve=True)
-    signals, trainer = config["signals"], config["trainer"]
-    with open_run(run_dir, signals, trainer["parallel"], trainer["worker_timeout"], is_last=is_last) as context:
+    trainer = config["trainer"]
+    args = (config["signals"], trainer["parallel"], trainer["worker_timeout"])
+    with open_run(run_dir, *args, owns_process=owns_process) as context:
         if read_options(trainer.get("distillation")).is_multi_round:
             from mlxlab.experiment.rounds import DistillationRounds
 

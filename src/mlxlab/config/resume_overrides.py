@@ -23,7 +23,6 @@ FREE_KEYS = {  # of groups that are structural or frozen
 FROZEN_GROUPS = ("seed", "objective", "data")
 OVERLAY_GROUPS = ("experiment", "debug")  # options that set keys of any group
 UNCHECKED_KEYS = ("resume", "resume_policy", "name")
-RESUME_KEYWORDS = ("auto", "last", "best", "emergency")
 _REASONS = {
     "frozen": "cannot change on resume; start a new run in another folder",
     "structural": "would change the shape of the model; start a new run in another folder",
@@ -33,19 +32,6 @@ _REASONS = {
 class _ResumeRecord(TypedDict):
     step: int
     changes: dict[str, dict[str, object]]
-
-
-def find_resumed_run(resume: str | None) -> Path | None:
-    """The run folder that a `resume` path belongs to; None for a keyword, or a checkpoint outside of any run.
-
-    A resumed run continues in its own folder, and so in its own MLflow run.
-    """
-    if resume is None or resume in RESUME_KEYWORDS:
-        return None
-    path = Path(resume).expanduser().absolute()
-    path = path.parent if path.name in RESUME_KEYWORDS else path
-    folders = (path, path.parent, path.parent.parent)
-    return next((path for path in folders if (path / "checkpoints").is_dir() or (path / "rounds").is_dir()), None)
 
 
 def merge_for_resume(

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict
 
 import mlx.nn as nn
 
+from mlxlab.checkpoint.names import FOLDER
 from mlxlab.config.hydra.overrides import cli_overrides, group_choices
 from mlxlab.config.paths import project_root
 from mlxlab.distillation.load_teachers import TeacherLoader
@@ -94,7 +95,7 @@ class DistillationRounds:
 
     def members(self, number: int) -> list[str]:
         """The students of the config, and those of the rounds up to `number` with their last weights."""
-        own = [str(self._round_dir(earlier) / "checkpoints" / "last") for earlier in range(1, number + 1)]
+        own = [str(self._round_dir(earlier) / FOLDER / "last") for earlier in range(1, number + 1)]
         return [*self.options.members, *own]
 
     def _round_dir(self, number: int) -> Path:

@@ -52,13 +52,13 @@ def open_run(
     parallel: Literal["none", "data", "fsdp"],
     worker_timeout: float,
     *,
-    is_last: bool,
+    owns_process: bool,
 ) -> Iterator[RunContext]:
     """The context of a run, in which MLX may be imported: its threads inherit the signal mask. Only rank 0 prints.
 
     Args:
-        is_last: the process ends after this run: a signal that arrives after its end changes neither the exit code nor
-            what is still printed.
+        owns_process: the process ends after this run: a signal that arrives after its end changes neither the exit code
+            nor what is still printed.
 
     Raises:
         CannotCreateError, WriteError: the folder is in use, or the disk cannot be written.
@@ -86,7 +86,7 @@ def open_run(
                 raise
             raise WriteError(f"{error.filename or run_dir}: {error.strerror or error}") from None
         finally:
-            signals.stop(ignore=is_last)
+            signals.stop(ignore=owns_process)
 
 
 @contextmanager

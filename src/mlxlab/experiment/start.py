@@ -6,8 +6,9 @@ A resumed run takes the config of its checkpoint, changed by what was typed on t
 from pathlib import Path
 
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
+from mlxlab.checkpoint.names import FOLDER
 from mlxlab.checkpoint.resume import check_arrays, load_named, resolve_resume
-from mlxlab.checkpoint.store import FOLDER, Checkpoint, CheckpointStore
+from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
 from mlxlab.config.check import check, check_stored_config
 from mlxlab.config.hydra.overrides import cli_overrides, group_choices
 from mlxlab.config.paths import conf_dir

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlxlab.checkpoint.names import FOLDER, folder_name
 from mlxlab.checkpoint.resume import ResumePolicy
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
@@ -174,7 +175,7 @@ def report_run(session: Session, state: TrainState, run_dir: Path) -> None:
     print(write_report(state, data.baselines(), run_dir))
     for name in ("summary.md", "metrics.json"):
         tracker.log_artifact(run_dir / name, "")
-    best = run_dir / "checkpoints" / f"step-{best_step:08d}"
+    best = run_dir / FOLDER / folder_name(best_step)
     if best.is_dir():
         files = {"run": run_dir / "inference"}
         tracker.log_model(best, best_step, files, model_signature(data.task))

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
+from mlxlab.checkpoint.names import FOLDER
 from mlxlab.checkpoint.resume import load_named
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
 from mlxlab.config.check import check_stored_config
@@ -27,7 +28,7 @@ def verify_run(folder: Path, from_start: bool = False) -> Iterator[str]:
         CheckpointUnavailableError: a checkpoint is damaged, or differs from what training gives; names the first.
         InputNotFoundError: the folder holds no run with checkpoints.
     """
-    paths = CheckpointStore(folder / "checkpoints").paths()[::-1]
+    paths = CheckpointStore(folder / FOLDER).paths()[::-1]
     if not paths:
         raise InputNotFoundError(f"{folder}: no run folder with checkpoints")
     checkpoints: list[Checkpoint] = []

@@ -14,8 +14,9 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
+from mlxlab.checkpoint.names import FOLDER, step_of
 from mlxlab.checkpoint.state import SavedState
-from mlxlab.checkpoint.store import Arrays, Checkpoint, CheckpointStore, step_of
+from mlxlab.checkpoint.store import Arrays, Checkpoint, CheckpointStore
 from mlxlab.constraints import Size
 from mlxlab.errors import CheckpointUnavailableError, WriteError
 from mlxlab.training.callback import Callback, FitContext
@@ -37,7 +38,7 @@ class NoCheckpointer(Callback):
     def load_last(self) -> Checkpoint:
         if self.folder is None:
             raise CheckpointUnavailableError("this run saves no checkpoints")
-        return CheckpointStore(self.folder / "checkpoints").load()
+        return CheckpointStore(self.folder / FOLDER).load()
 
 
 class Checkpointer:
@@ -51,7 +52,7 @@ class Checkpointer:
 
     def __init__(self, every_steps: Size | None, keep: Size, background: bool, *, folder: Path) -> None:
         self.every_steps, self.background = every_steps, background
-        self.store = CheckpointStore(folder / "checkpoints", keep)
+        self.store = CheckpointStore(folder / FOLDER, keep)
         self._writer: threading.Thread | None = None
         self._warned = False
 

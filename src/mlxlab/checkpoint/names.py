@@ -1,0 +1,33 @@
+"""Names of checkpoints, and the run folders in which they lie. Imports no MLX."""
+
+import re
+from pathlib import Path
+
+FOLDER = "checkpoints"  # of a run folder
+EMERGENCY, REPLACED = "-emergency", "-replaced"
+NAME = re.compile(rf"step-(\d{{8,18}})({EMERGENCY})?({REPLACED})?")
+STEP = re.compile(r"step-(\d{1,18})")
+KEYWORD = re.compile(rf"last|best|emergency|{STEP.pattern}")
+
+
+def folder_name(step: int) -> str:
+    """The folder of the regular checkpoint of a step."""
+    return f"step-{step:08d}"
+
+
+def step_of(path: Path) -> int:
+    """The step in the name of a checkpoint folder; -1 for any other name."""
+    match = NAME.fullmatch(path.name)
+    return int(match[1]) if match else -1
+
+
+def find_resumed_run(resume: str | None) -> Path | None:
+    """The run folder that a `resume` path belongs to; None for a keyword, or a checkpoint outside of any run.
+
+    A resumed run continues in its own folder, and so in its own MLflow run.
+    """
+    if resume is None or resume == "auto" or KEYWORD.fullmatch(resume):
+        return None
+    path = Path(resume).expanduser().absolute()
+    folders = (path, path.parent, path.parent.parent)
+    return next((path for path in folders if (path / FOLDER).is_dir() or (path / "rounds").is_dir()), None)
