@@ -1,5 +1,6 @@
 """The schema is read from the source of a signature, as typing objects."""
 
+import sys
 import textwrap
 from typing import Annotated, Literal
 
@@ -25,6 +26,9 @@ SOURCE = '''
     LIMIT = 3
     Mode = Literal["up", "down"]
     Rate = Annotated[float, Ge(0), Lt(10**2)]
+    Tree = dict[str, "Tree | int"]
+    Deep = list["Mapped"] | int
+    Mapped = dict[str, Deep]
 
     def everything(
         a: int, b: float, c: str, d: bool, e: Path, f: Size, g: Share | None, h: Mode, i: Rate,
@@ -41,6 +45,15 @@ SOURCE = '''
                 over two lines.
             b: another: with a colon.
         """
+
+    def limited(
+        a: Annotated[int | None, Ge(1)],
+        b: Annotated[Literal["auto"] | list[int] | float, Ge(1), MaxLen(3)],
+        c: Optional[Annotated[str, MinLen(1)]],
+        d: Annotated[Path, Ge(1)],
+    ) -> None: ...
+
+    def unreadable(a: Literal[Color.RED], b: Tree, c: Mapped | None, d: "int |", e: dict[str]) -> None: ...
 
     class Plain:
         """A plain one."""
@@ -106,6 +119,27 @@ def test_type_hints_become_objects_of_typing(module):
         "w": int,
     }
     assert [name for name, key in keys.items() if not key.required] == ["u", "v", "w"]
+
+
+def test_a_bound_of_a_union_is_one_of_those_options_that_can_keep_it(module):
+    assert {name: key.hint for name, key in signature(f"{module}.limited").keys.items()} == {
+        "a": Annotated[int, Ge(1)] | None,
+        "b": Literal["auto"] | Annotated[list[int], MaxLen(3)] | Annotated[float, Ge(1)],
+        "c": Annotated[str, MinLen(1)] | None,
+        "d": str,
+    }
+
+
+def test_a_type_hint_that_cannot_be_read_allows_any_value(module):
+    hints = [key.hint for key in signature(f"{module}.unreadable").keys.values()]
+    assert hints == [object] * 5
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the statement is new in Python 3.12")
+def test_a_type_statement_is_an_alias(tmp_path, monkeypatch):
+    (tmp_path / "statements.py").write_text("type Width = int\ndef make(width: Width): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert signature("statements.make").keys["width"].hint is int
 
 
 def test_parameters_after_the_star_are_run_time_arguments(module):

@@ -21,6 +21,7 @@ GOOD = [
     (dict[str, str], {"a": "b"}),
     (bool, False),
     (FilePath, "not/there.csv"),
+    *((object, value) for value in (3, "a", None, [1], {"a": {"b": 1}})),
 ]
 BAD = [
     (int, True),
@@ -75,6 +76,7 @@ def test_a_value_of_another_type_is_one_issue_that_names_the_expected_type(hint,
         (Annotated[list[float], MinLen(2), MaxLen(2)], "a list of exactly 2: a number"),
         (Annotated[list[float], MinLen(2), MaxLen(3)], "a list with at least 2 items and at most 3: a number"),
         (Literal["auto"] | bool, "auto or true or false"),
+        (object, "any value"),
         (dict[str, FilePath], "a mapping of names to a file"),
     ],
 )

@@ -7,6 +7,7 @@ Type hints become the objects of `typing`, made of the names known here; nothing
 import ast
 import importlib.util
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from mlxlab.constraints import Bound, Ge, Gt, IsFile, Le, Lt, MaxLen, MinLen
 _TYPES = {"int": int, "float": float, "str": str, "Path": str, "bool": bool, "None": NoneType}
 _LISTS = ("list", "Sequence", "Iterable", "tuple", "set", "frozenset")
 _BOUNDS: dict[str, Callable[..., Bound]] = {bound.__name__: bound for bound in (Gt, Ge, Lt, Le, MinLen, MaxLen, IsFile)}
+_NUMERIC, _LENGTH = (Gt, Ge, Lt, Le), (MinLen, MaxLen)
+_LIMITS: dict[object, tuple[type, ...]] = {int: _NUMERIC, float: _NUMERIC, str: (*_LENGTH, IsFile), list: _LENGTH}
 _UNINFORMATIVE = ("Any", "object", "Callable")  # types of components that are called after their parameter
 
 
@@ -35,7 +38,7 @@ class Key:
     """One parameter: its type hint, whether it is required, and its description under `Args:`.
 
     `hint` consists of `int`, `float`, `str` (also for a path), `bool`, `NoneType`, `Literal`, `Union`, `list[T]`,
-    `dict[str, T]`, `Annotated[T, *bounds]` and `Component`.
+    `dict[str, T]`, `Annotated[T, *bounds]` and `Component`; `object` if it cannot be read, which allows any value.
     """
 
     hint: object
@@ -71,7 +74,7 @@ def signature(target: str) -> Signature | None:
     else:
         parameters, runtime = _fields(node)
     docs, items = _documented(doc), parameters.items()
-    keys = {name: Key(_type_hint(hint, module, name), required, docs.get(name, "")) for name, (hint, required) in items}
+    keys = {name: Key(_read(hint, module, name), required, docs.get(name, "")) for name, (hint, required) in items}
     return Signature(keys, frozenset(runtime), doc.strip().partition("\n")[0])
 
 
@@ -111,6 +114,13 @@ def _fields(node: ast.ClassDef) -> tuple[_Parameters, set[str]]:
     return parameters, runtime
 
 
+def _read(hint: ast.expr | None, module: str, parameter: str) -> object:
+    try:
+        return _type_hint(hint, module, parameter)
+    except (ValueError, TypeError, IndexError, SyntaxError, RecursionError):  # a member of an enum, a recursive alias
+        return object
+
+
 def _type_hint(hint: ast.expr | None, module: str, parameter: str) -> object:
     """The annotation of a parameter as an object of `typing`; other classes than those of values are components."""
     match hint:
@@ -136,8 +146,8 @@ def _generic(name: str, items: list[ast.expr], module: str, parameter: str) -> o
     if name == "Literal":
         return Literal[*map(ast.literal_eval, items)]
     if name == "Annotated":
-        hint, bounds = _type_hint(items[0], module, parameter), list(_bounds(items[1:]))
-        return Annotated[hint, *bounds] if bounds else hint
+        options, bounds = alternatives(_type_hint(items[0], module, parameter)), list(_bounds(items[1:]))
+        return Union[*(_bounded(option, bounds) for option in options)]
     hints = [_type_hint(item, module, parameter) for item in items]
     if name in _LISTS:
         return GenericAlias(list, hints[0])
@@ -150,6 +160,13 @@ def _generic(name: str, items: list[ast.expr], module: str, parameter: str) -> o
 
 def _component(name: str, parameter: str) -> Component:
     return Component(parameter if name in _UNINFORMATIVE else name)
+
+
+def _bounded(hint: object, bounds: list[Bound]) -> object:
+    """The hint with those of the bounds that its type can keep."""
+    kind = unwrap(hint)[0]
+    own = [bound for bound in bounds if isinstance(bound, _LIMITS.get(get_origin(kind) or kind, ()))]
+    return Annotated[hint, *own] if own else hint
 
 
 def _bounds(nodes: list[ast.expr]) -> Iterator[Bound]:
@@ -190,10 +207,10 @@ def _definitions(module: str) -> dict[str, ast.AST]:
                 names[statement.name] = statement
             case ast.ImportFrom() | ast.Import():
                 names.update({alias.asname or alias.name: statement for alias in statement.names})
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                names[name] = value
-            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-                names[name] = value
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)) if statement.value:
+                names[name] = statement.value
+        if sys.version_info >= (3, 12) and isinstance(statement, ast.TypeAlias):
+            names[statement.name.id] = statement.value
     return names
 
 

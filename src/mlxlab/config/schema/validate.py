@@ -20,6 +20,7 @@ _NAMES: dict[object, str] = {
     str: "text",
     bool: "true or false",
     NoneType: "null",
+    object: "any value",
 }
 _SIGNS = {Gt: ">", Ge: ">=", Lt: "<", Le: "<="}
 _DISTILLATION_LOSS = "mlxlab.distillation.loss.DistillationLoss"
@@ -156,7 +157,7 @@ def _fits(kind: object, value: object) -> bool:
         return False
     if isinstance(value, str) and "\0" in value:
         return False
-    return type(value) is kind or (kind is float and type(value) is int)
+    return kind is object or type(value) is kind or (kind is float and type(value) is int)
 
 
 def _detail(hint: object, value: object) -> str:
