@@ -29,7 +29,7 @@ SAME = {"model": "bert", "trainer/loss": "cross_entropy", "experiment": "quick"}
 
 
 def changed(composed, typed, now=SAME, then=SAME):
-    return merge_for_resume(SAVED, composed, typed, (then, now), conf_dir())
+    return merge_for_resume(SAVED, composed, typed, (then, now), [conf_dir()])
 
 
 def test_keys_that_were_not_typed_stay_as_saved():
@@ -97,7 +97,7 @@ def test_every_key_has_a_class():
 @pytest.mark.parametrize("key", ["/x/a.txt", "a.b.c", "it's", "[0]", ""])
 def test_mapping_keys_with_dots_and_quotes_survive_a_resume(key):
     saved = SAVED | {"data": SAVED["data"] | {"mixture": {key: 3, "other": 1}}}
-    merged, changes = merge_for_resume(saved, saved, ["trainer.epochs=3"], (SAME, SAME), conf_dir())
+    merged, changes = merge_for_resume(saved, saved, ["trainer.epochs=3"], (SAME, SAME), [conf_dir()])
     assert merged == saved
     assert changes == {}
 
@@ -106,7 +106,7 @@ def test_a_changed_mapping_is_refused_with_its_key_quoted():
     saved = SAVED | {"data": SAVED["data"] | {"mixture": {"/x/a.txt": 3}}}
     composed = SAVED | {"data": SAVED["data"] | {"mixture": {"/x/a.txt": 4}}}
     with pytest.raises(ConfigError, match=r"^data\.mixture\['/x/a\.txt'\]=4: was 3"):
-        merge_for_resume(saved, composed, ["data.mixture={/x/a.txt: 4}"], (SAME, SAME), conf_dir())
+        merge_for_resume(saved, composed, ["data.mixture={/x/a.txt: 4}"], (SAME, SAME), [conf_dir()])
 
 
 @pytest.mark.parametrize("keys", [("a",), ("a", "b.c"), ("a.b", "c"), ("", "x"), ("it's", "\\", "[0]", "d")])

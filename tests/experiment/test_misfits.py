@@ -128,15 +128,3 @@ def test_a_misfit_that_cannot_be_renamed_ends_the_run(run_dir, capsys, monkeypat
     monkeypatch.setattr("pathlib.Path.rename", refuse)
     assert train(run_dir, "resume=auto") == 76
     assert "cannot be renamed" in capsys.readouterr().err
-
-
-def test_an_escaped_interpolation_is_text_on_resume_too(tmp_path):
-    assert train(tmp_path, r"tags.note='\${x}'") == 0
-    assert read_stored_config(tmp_path / "inference" / "config.yaml")["tags"]["note"] == "${x}"
-    assert train(tmp_path, "trainer.max_steps=6", "resume=auto") == 0
-
-
-def test_a_resumed_config_whose_values_conflict_is_refused_by_key(run_dir, capsys):
-    settings = [setting for setting in SETTINGS if not setting.startswith("trainer.max_steps")]
-    assert main([*settings, "trainer.schedule.warmup=5", "resume=auto", f"hydra.run.dir={run_dir}"]) == 2
-    assert capsys.readouterr().err == "trainer.schedule.warmup=5: a warm-up of 5 steps is longer than the run of 4\n"

@@ -3,6 +3,7 @@
 *Free* keys may change; *structural* ones are the shape of the model, *frozen* ones data, its order and the objective.
 """
 
+import re
 from pathlib import Path
 from typing import Literal, TypedDict
 
@@ -21,7 +22,6 @@ FREE_KEYS = {  # of groups that are structural or frozen
     *("data.prefetch", "data.batch_size", "data.eval_batch_size", "data.streaming", "data.on_error"),
 }
 FROZEN_GROUPS = ("seed", "objective", "data")
-OVERLAY_GROUPS = ("experiment", "debug")  # options that set keys of any group
 UNCHECKED_KEYS = ("resume", "resume_policy", "name")
 _REASONS = {
     "frozen": "cannot change on resume; start a new run in another folder",
@@ -35,7 +35,7 @@ class _ResumeRecord(TypedDict):
 
 
 def merge_for_resume(
-    saved: Tree, composed: Tree, typed: list[str], choices: tuple[Choices, Choices], conf: Path
+    saved: Tree, composed: Tree, typed: list[str], choices: tuple[Choices, Choices], folders: list[Path]
 ) -> tuple[Tree, Changes]:
     """The config to resume with, and the keys that change.
 
@@ -43,14 +43,14 @@ def merge_for_resume(
         saved: the resolved config of the checkpoint; `composed` is that of the current command line.
         typed: the overrides of the current command line.
         choices: when the checkpoint was saved, and now.
-        conf: the folder of config files, to know which keys an option sets.
+        folders: those of config files, in the order of precedence, to know which keys an option sets.
 
     Raises:
         ConfigError: a frozen or structural key would change; each is named.
     """
     old, current = _flatten(saved), _flatten(composed)
     new = dict(old)
-    for path in _typed_paths(typed, choices, conf):
+    for path in _typed_paths(typed, choices, folders):
         for key in [key for key in {**current, **old} if key[: len(path)] == path]:
             if key in current:
                 new[key] = current[key]
@@ -84,29 +84,35 @@ def key_class(key: KeyPath) -> Literal["free", "structural", "frozen"]:
     return "frozen" if key[0] in FROZEN_GROUPS else "structural" if key[0] == "model" else "free"
 
 
-def _typed_paths(typed: list[str], choices: tuple[Choices, Choices], conf: Path) -> list[KeyPath]:
+def _typed_paths(typed: list[str], choices: tuple[Choices, Choices], folders: list[Path]) -> list[KeyPath]:
     """The keys that the overrides set. A group whose option is that of the checkpoint sets none."""
     saved, current = choices
     paths: list[KeyPath] = []
     for override in typed:
         name = override.lstrip("+~").split("=", 1)[0].split("@")[0]
-        if not (conf / name).is_dir():
+        if not any((folder / name).is_dir() for folder in folders):
             paths.append(tuple(name.split(".")))
         elif saved.get(name) != current.get(name):
-            paths += _option_paths(name, current.get(name, ""), conf)
+            paths += _option_paths(name, current.get(name, ""), folders)
     return paths
 
 
-def _option_paths(group: str, option: str, conf: Path) -> list[KeyPath]:
-    """The keys that an option sets: its whole package, or single keys if it is laid over other options."""
-    file = conf / group / f"{option}.yaml"
-    content = read_yaml(file) if file.is_file() else None
-    if content is None or (group not in OVERLAY_GROUPS and "@package" not in content.text):
+def _option_paths(group: str, option: str, folders: list[Path]) -> list[KeyPath]:
+    """The keys that an option sets: its whole group, or single ones if its `@package` is another."""
+    files = (folder / group / f"{option}.yaml" for folder in folders)
+    content = next((read_yaml(file) for file in files if file.is_file()), None)
+    package = re.search(r"(?m)^#\s*@package\s+(\S+)", content.text) if content else None
+    if content is None or package is None:
         return [tuple(group.split("/"))]
-    prefix = () if group in OVERLAY_GROUPS else (group.split("/")[0],)
+    prefix = () if package[1] == "_global_" else tuple(package[1].split("."))
     keys = list(_flatten({key: value for key, value in content.values.items() if key != "defaults"}, prefix))
     for name, chosen, _ in content.defaults():
-        keys += _option_paths(name.removeprefix("override ").lstrip("/"), str(chosen), conf)
+        keys += _option_paths(name.removeprefix("override ").lstrip("/"), str(chosen), folders)
+    defaults = content.values.get("defaults")
+    for text in defaults if isinstance(defaults, list) else []:
+        if isinstance(text, str) and text != "_self_":  # another option of this group, or /group/option
+            name, _, chosen = (text if text.startswith("/") else f"{group}/{text}").rpartition("/")
+            keys += _option_paths(name.lstrip("/"), chosen, folders)
     return keys
 
 

@@ -10,8 +10,7 @@ from mlxlab.checkpoint.names import FOLDER
 from mlxlab.checkpoint.resume import check_arrays, load_named, resolve_resume
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
 from mlxlab.config.check import check, check_stored_config
-from mlxlab.config.hydra.overrides import cli_overrides, group_choices
-from mlxlab.config.paths import conf_dir
+from mlxlab.config.hydra.overrides import cli_overrides, config_folders, group_choices
 from mlxlab.config.resume_overrides import Changes, merge_for_resume, record_changes
 from mlxlab.errors import CheckpointUnavailableError, ConfigError, InputNotFoundError
 from mlxlab.experiment.build import Config
@@ -48,7 +47,7 @@ def resume_config(requested: Config, saved: object, choices: dict[str, str], nam
     `choices` (config group -> option) were saved with it; `name` says where. ConfigError if a key may not change.
     """
     stored = check_stored_config(saved, name)
-    cfg, changes = merge_for_resume(stored, requested, cli_overrides(), (choices, group_choices()), conf_dir())
+    cfg, changes = merge_for_resume(stored, requested, cli_overrides(), (choices, group_choices()), config_folders())
     check(cfg)
     return cfg, changes
 

@@ -2,6 +2,7 @@
 
 import re
 from itertools import accumulate
+from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -60,6 +61,12 @@ def _parse_error(text: str, error: OverrideParseException) -> str:
 def cli_overrides() -> list[str]:
     """The overrides of the running job; empty outside of a job."""
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def config_folders() -> list[Path]:
+    """The folders of config files of the running job, in the order of their precedence; empty outside of a job."""
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
+    return [Path(source.path) for source in sources if source.schema == "file"]
 
 
 def group_choices() -> dict[str, str]:
