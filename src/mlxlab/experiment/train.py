@@ -1,4 +1,4 @@
-"""Trains one run from its start to its report. The only module that knows every part."""
+"""Trains one run from start to report: builds the data, model, trainer and tracker, and connects them."""
 
 from dataclasses import dataclass
 from pathlib import Path
