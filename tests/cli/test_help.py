@@ -56,7 +56,7 @@ def test_a_config_error_imports_nothing_heavy():
 
 def test_help_lists_every_group_and_option_with_its_description():
     lines = show_help([]).splitlines()
-    for group, options in groups(shipped_conf()).items():
+    for group, options in groups([shipped_conf()]).items():
         assert f"  {group}=" in lines
         for option, description in options.items():
             assert any(
@@ -75,7 +75,7 @@ def test_help_lists_keys_with_default_type_and_meaning():
 def test_every_key_has_a_description():
     from mlxlab.config.help_index import chosen, lines
 
-    conf = shipped_conf()
+    conf = [shipped_conf()]
     for model in groups(conf)["model"]:
         silent = [entry.key for entry in lines(conf, chosen(conf, [f"model={model}"])) if not entry.description]
         assert silent == []
@@ -85,6 +85,18 @@ def test_help_shows_the_keys_of_another_choice():
     assert "model.kernel_sizes=" not in show_help([])
     assert "model.kernel_sizes=" in show_help(["model=cnn_hybrid"])
     assert "trainer.schedule.decay_fraction=" in show_help(["trainer/schedule=wsd"])
+
+
+@pytest.mark.parametrize("sign", [" ", "="])
+def test_help_lists_the_options_and_keys_of_a_folder_of_the_user(tmp_path, monkeypatch, sign):
+    (tmp_path / "mine.py").write_text("class Cube:\n    def __init__(self, power: int): ...")
+    (tmp_path / "conf" / "trainer" / "loss").mkdir(parents=True)
+    (tmp_path / "conf" / "trainer" / "loss" / "cube.yaml").write_text("# A cube\n_target_: mine.Cube\npower: 3\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    text = show_help([*f"--config-dir{sign}{tmp_path}/conf".split(), "trainer/loss=cube"])
+    assert "    * cube             A cube\n" in text
+    assert "  trainer.loss.power=3 " in text
+    assert "trainer.learning_rate=" in text
 
 
 def test_examples_of_help_are_valid():

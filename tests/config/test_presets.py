@@ -10,7 +10,7 @@ from mlxlab.config.hydra.yaml_limits import read_yaml
 from mlxlab.config.paths import shipped_conf
 from support.configs import line  # noqa: F401
 
-OPTIONS = groups(shipped_conf())
+OPTIONS = groups([shipped_conf()])
 SHAPE = ["model.hidden_size=16", "model.num_layers=1", "model.num_heads=2", "model.intermediate_size=16"]
 REQUIRED_OVERRIDES = {
     "data/tokenizer": ["data=streaming"],

@@ -210,9 +210,12 @@ def _show(composer: "Composer", flags: "Namespace") -> int:
 
 def show_help(args: list[str]) -> str:
     """The help text, with the keys of the options that `args` choose."""
-    from mlxlab.config.help_index import chosen, groups, lines
+    from mlxlab.config.help_index import chosen, folders, groups, lines
 
-    conf, program = conf_dir(), "scripts/train.py" if sys.argv[0].endswith("train.py") else "mlxlab train"
+    conf, program = (
+        folders(conf_dir(), args),
+        "scripts/train.py" if sys.argv[0].endswith("train.py") else "mlxlab train",
+    )
     options = chosen(conf, [arg for arg in args if not arg.startswith("-")])
     text = [_TOP.format(program=program), "Groups (* is the default or the chosen option)"]
     for group, names in groups(conf).items():

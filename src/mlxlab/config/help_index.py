@@ -1,8 +1,9 @@
-"""Lists the groups, options and keys of conf/ for `--help`, from the files alone, without Hydra."""
+"""Lists the groups, options and keys of config folders for `--help`, from the files alone, without Hydra."""
 
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_origin
 
@@ -23,47 +24,59 @@ class KeyHelp(NamedTuple):
     description: str
 
 
-def groups(conf: Path) -> dict[str, dict[str, str]]:
+def folders(conf: Path, args: list[str]) -> list[Path]:
+    """`conf` and the folders of `--config-dir` in `args`."""
+    words = [word for arg in args for word in (arg.split("=", 1) if arg.startswith("-") else [arg])]
+    return [conf, *(Path(word) for flag, word in pairwise(words) if flag in ("--config-dir", "-cd"))]
+
+
+def groups(conf: list[Path]) -> dict[str, dict[str, str]]:
     """group -> option -> the first comment of its file, in the order of the primary config's defaults."""
     options: dict[str, dict[str, str]] = {}
-    for file in sorted(conf.rglob("*.yaml")):
-        group = file.parent.relative_to(conf).as_posix()
+    for folder, file in ((folder, file) for folder in conf for file in sorted(folder.rglob("*.yaml"))):
+        group = file.parent.relative_to(folder).as_posix()
         if group != "." and not group.startswith("hydra"):
             comments = (line for line in _header(file) if not line.startswith("@"))
-            options.setdefault(group, {})[file.stem] = next(comments, "")
+            options.setdefault(group, {}).setdefault(file.stem, next(comments, ""))
     order = [group.split("/")[0] for group in [*chosen(conf), *sorted(options)]]
+    ranks = {group: (order.index(group.split("/")[0]), group.count("/"), group) for group in options}
+    return {
+        group: dict(sorted(options[group].items(), key=_hidden_size))
+        for group in sorted(options, key=ranks.__getitem__)
+    }
 
-    def rank(group: str) -> tuple[int, int, str]:
-        return order.index(group.split("/")[0]), group.count("/"), group
 
-    return {group: dict(sorted(options[group].items(), key=_hidden_size)) for group in sorted(options, key=rank)}
-
-
-def chosen(conf: Path, overrides: list[str] | None = None) -> dict[str, str | None]:
+def chosen(conf: list[Path], overrides: list[str] | None = None) -> dict[str, str | None]:
     """group -> option, as the primary config and `overrides` (`model=cnn_hybrid`) choose; also of nested groups."""
-    options = dict(_defaults(conf / "train.yaml", ""))
+    options = dict(_defaults(_find(conf, "train"), ""))
     for override in overrides or []:
         group, _, option = override.partition("=")
-        if (conf / group / f"{option}.yaml").is_file():
+        if _find(conf, f"{group}/{option}").is_file():
             options[group] = option
     for group, choice in list(options.items()):
-        for inner, default in _defaults(conf / group / f"{choice}.yaml", group):
+        for inner, default in _defaults(_find(conf, f"{group}/{choice}"), group):
             options.setdefault(inner, default)
     return options
 
 
-def lines(conf: Path, options: dict[str, str | None]) -> list[KeyHelp]:
+def lines(conf: list[Path], options: dict[str, str | None]) -> list[KeyHelp]:
     """Every key of these options, with its default."""
     tree: dict[str, Any] = {}
     for group, option in options.items():
         if option is not None and group not in ("experiment", "debug"):
-            file = conf / group / f"{option}.yaml"
+            file = _find(conf, f"{group}/{option}")
             packages = (line.split()[1] for line in _header(file) if line.startswith("@package"))
             node = tree
             for name in next(packages, group.replace("/", ".")).split("."):
                 node = node.setdefault(name, {})
             node.update(_load(file))
-    return list(_node({**tree, **_load(conf / "train.yaml")}, TARGET, ""))
+    return list(_node({**tree, **_load(_find(conf, "train"))}, TARGET, ""))
+
+
+def _find(conf: list[Path], name: str) -> Path:
+    """The file of an option in the first folder that has it."""
+    paths = [folder / f"{name}.yaml" for folder in conf]
+    return next(filter(Path.is_file, paths), paths[0])
 
 
 def _defaults(file: Path, group: str) -> Iterator[tuple[str, str | None]]:
