@@ -33,17 +33,14 @@ def folders(conf: Path, args: list[str]) -> list[Path]:
 def groups(conf: list[Path]) -> dict[str, dict[str, str]]:
     """group -> option -> the first comment of its file, in the order of the primary config's defaults."""
     options: dict[str, dict[str, str]] = {}
-    for folder, file in ((folder, file) for folder in conf for file in sorted(folder.rglob("*.yaml"))):
-        group = file.parent.relative_to(folder).as_posix()
+    files = [(file, file.parent.relative_to(folder)) for folder in conf for file in sorted(folder.rglob("*.yaml"))]
+    for file, group in ((file, folder.as_posix()) for file, folder in files):
         if group != "." and not group.startswith("hydra"):
             comments = (line for line in _header(file) if not line.startswith("@"))
             options.setdefault(group, {}).setdefault(file.stem, next(comments, ""))
     order = [group.split("/")[0] for group in [*chosen(conf), *sorted(options)]]
-    ranks = {group: (order.index(group.split("/")[0]), group.count("/"), group) for group in options}
-    return {
-        group: dict(sorted(options[group].items(), key=_hidden_size))
-        for group in sorted(options, key=ranks.__getitem__)
-    }
+    names = sorted(options, key=lambda group: (order.index(group.split("/")[0]), group.count("/"), group))
+    return {group: dict(sorted(options[group].items(), key=_hidden_size)) for group in names}
 
 
 def chosen(conf: list[Path], overrides: list[str] | None = None) -> dict[str, str | None]:
