@@ -1,5 +1,6 @@
 """Names of checkpoints, and the run folders in which they lie. Imports no MLX."""
 
+import os
 import re
 from pathlib import Path
 
@@ -28,6 +29,6 @@ def find_resumed_run(resume: str | None) -> Path | None:
     """
     if resume is None or resume == "auto" or KEYWORD.fullmatch(resume):
         return None
-    path = Path(resume).expanduser().absolute()
+    path = Path(os.path.expanduser(resume)).absolute()
     folders = (path, path.parent, path.parent.parent)
-    return next((path for path in folders if (path / FOLDER).is_dir() or (path / "rounds").is_dir()), None)
+    return next((path for path in folders if any(map(os.path.isdir, (path / FOLDER, path / "rounds")))), None)

@@ -1,5 +1,6 @@
 """Resolves the name of a checkpoint, the same way for every command; checks that it fits the current data and model."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,10 +66,10 @@ def load_named(name: str, run_dir: Path) -> Checkpoint:
     """
     if KEYWORD.fullmatch(name):
         return CheckpointStore(run_dir / FOLDER).load(name)
-    path = Path(name).expanduser()
-    which = path.name if KEYWORD.fullmatch(path.name) and not path.exists() else ""
+    path = Path(os.path.expanduser(name))
+    which = path.name if KEYWORD.fullmatch(path.name) and not os.path.exists(path) else ""
     path = path.parent if which else path
-    if not path.is_dir():
+    if not os.path.isdir(path):
         keywords = "last, best, emergency, step-N"
         raise InputNotFoundError(f"{path}: not found; expected a run folder, a checkpoint, or one of {keywords}")
     store = CheckpointStore(path / FOLDER if (path / FOLDER).is_dir() else path)

@@ -1,5 +1,6 @@
 """Trains one experiment, or a sweep of them: composes the config, checks it, and runs it."""
 
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -151,8 +152,8 @@ def run_experiment(cfg: "DictConfig", run_dir: Path, *, owns_process: bool = Fal
 
 
 def _folder(path: str | Path | None, flag: str) -> Path | None:
-    folder = Path(path).expanduser().resolve() if path is not None else None
-    if folder is not None and not folder.is_dir():
+    folder = Path(os.path.realpath(os.path.expanduser(path))) if path is not None else None
+    if folder is not None and not os.path.isdir(folder):
         raise ConfigError(f"{flag} {one_line(str(path), 120)}: not a folder of config files")
     return folder
 

@@ -36,8 +36,8 @@ def read(source: Path) -> Columns:
         InputNotFoundError: no such file, or no rows in the folder.
         DataError: a file is not Arrow or Parquet, or lacks the id, step, time or loss.
     """
-    folder = source / FOLDER if (source / FOLDER).is_dir() else source
-    if not folder.is_dir() and not folder.is_file():
+    folder = source / FOLDER if os.path.isdir(source / FOLDER) else source
+    if not os.path.isdir(folder) and not os.path.isfile(folder):
         raise InputNotFoundError(f"{source}: not found; expected a run folder or a Parquet file of per-example losses")
     tables = [_read_file(path) for path in (streams(folder) if folder.is_dir() else [folder])]
     if folder.is_dir() and not any(len(table["id"]) for table in tables):

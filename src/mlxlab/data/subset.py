@@ -1,5 +1,6 @@
 """Selects training examples by their loss in an earlier run."""
 
+import os
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
@@ -60,7 +61,7 @@ class ExampleSelection:
             if known is None or not len(known):
                 raise ConfigError("data.select.mode=random needs data.select.source here: the ids are not known before")
             return known, np.zeros(len(known))
-        rows = example_losses.read(Path(self.source).expanduser())
+        rows = example_losses.read(Path(os.path.expanduser(self.source)))
         losses = rows.get(self.score, np.full(len(rows["id"]), np.nan))
         usable = np.isfinite(losses)
         if not usable.any():

@@ -1,6 +1,7 @@
 """Loads teachers: runs, checkpoints, ensembles, registered models, and third-party pretrained models."""
 
 import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -120,7 +121,7 @@ class TeacherLoader:
     def _local_path(self, name: str) -> Path:
         """The path of a teacher; a registered model is downloaded first."""
         if not is_mlflow_uri(name):
-            return Path(name).expanduser()
+            return Path(os.path.expanduser(name))
         return download_model(name, self.tracking_uri, project_root(), self.cache)
 
     def _align(self, teacher: LoadedTeacher, data: DataModule, seq_len: int) -> FrozenModel:

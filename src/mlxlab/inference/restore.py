@@ -1,5 +1,6 @@
 """Restores trained models: from a checkpoint and the `inference/` folder of its run, or the members of an ensemble."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -123,9 +124,9 @@ def _read_ensemble(folder: Path) -> tuple[list[Path], EnsembleMean]:
 
 def find_run_dir(path: Path) -> Path | None:
     """The run folder, or folder of an ensemble, that a path is or lies in; None if there is none."""
-    path = path.expanduser().absolute()
+    path = Path(os.path.expanduser(path)).absolute()
     for folder in (path, path.parent, path.parent.parent):
-        if (folder / "inference" / "config.yaml").is_file() or (folder / ENSEMBLE_FILE).is_file():
+        if any(map(os.path.isfile, (folder / "inference" / "config.yaml", folder / ENSEMBLE_FILE))):
             return folder
     return None
 

@@ -1,6 +1,7 @@
 """Pretrained models by name (folder, hub id, GGUF file), and their shape as constructor arguments of our backbones."""
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -54,8 +55,8 @@ def resolve(name: str) -> Path:
         InputNotFoundError: no such folder, and not a hub id.
         ServiceUnavailableError: the hub cannot be reached, or its client is not installed.
     """
-    path, title = Path(name).expanduser(), f"model.pretrained={name}"
-    if path.is_dir() or path.suffix == ".gguf":
+    path, title = Path(os.path.expanduser(name)), f"model.pretrained={name}"
+    if os.path.isdir(path) or path.suffix == ".gguf":
         return path
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
         raise InputNotFoundError(f"{title}: no such folder, and not a hub id (owner/name)")
