@@ -18,8 +18,7 @@ def folder_name(step: int) -> str:
 
 def step_of(path: Path) -> int:
     """The step in the name of a checkpoint folder; -1 for any other name."""
-    match = NAME.fullmatch(path.name)
-    return int(match[1]) if match else -1
+    return int(match[1]) if (match := NAME.fullmatch(path.name)) else -1
 
 
 def find_resumed_run(resume: str | None) -> Path | None:

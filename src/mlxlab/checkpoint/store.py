@@ -159,9 +159,8 @@ class CheckpointStore:
         newest = step_of(regular[0]) if regular else -1
         retained = set(regular[: self.keep]) | {path for path in regular if step_of(path) == best_step}
         retained |= {path for path in paths if path not in regular and step_of(path) > newest}
-        for path in paths:
-            if path not in retained:
-                _remove(path)
+        for path in [path for path in paths if path not in retained]:
+            _remove(path)
 
     def _candidates(self, which: str) -> list[Path]:
         paths = self.paths()

@@ -48,8 +48,7 @@ Outputs go to outputs/<day>/<time>-<id>/, sweeps to multirun/<day>/<time>-<id>/<
 
 
 def main(argv: list[str] | None = None) -> int:
-    act = partial(_train, owns_process=argv is None)
-    return run_subcommand(argv, act=act, show_help=show_help, needs_args=False)
+    return run_subcommand(argv, act=partial(_train, owns_process=argv is None), show_help=show_help, needs_args=False)
 
 
 def _train(argv: list[str], *, owns_process: bool) -> int:
@@ -139,10 +138,8 @@ def run_experiment(cfg: "DictConfig", run_dir: Path, *, owns_process: bool = Fal
     from mlxlab.experiment.run import open_run
 
     config: Any = OmegaConf.to_container(cfg, resolve=True)
-    trainer = config["trainer"]
-    args = (config["signals"], trainer["parallel"], trainer["worker_timeout"])
-    with open_run(run_dir, *args, owns_process=owns_process) as context:
-        if read_options(trainer.get("distillation")).is_multi_round:
+    with open_run(run_dir, config, owns_process=owns_process) as context:
+        if read_options(config["trainer"].get("distillation")).is_multi_round:
             from mlxlab.experiment.rounds import DistillationRounds
 
             return DistillationRounds(config, context).run()

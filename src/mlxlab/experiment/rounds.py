@@ -108,8 +108,7 @@ class DistillationRounds:
         if number:
             metrics = {f"{model}/{name}": v for model, values in evaluated.items() for name, v in values.items()}
             tracker.log_metrics(number, metrics)
-        done = self.state["done"] if number else []
-        self.state["done"] = [*done, without_nonfinite(evaluated)]
+        self.state["done"] = [*(self.state["done"] if number else []), without_nonfinite(evaluated)]
         self._write()
         ensemble = evaluated["ensemble"]
         final = {f"{VALID}{name}": value for name, value in ensemble.items() if name != "parameters"}

@@ -130,11 +130,7 @@ def train(requested: Config, context: RunContext) -> float:
 
 
 def fit_session(
-    session: Session,
-    state: TrainState,
-    callbacks: list[Callback],
-    checkpoint: Checkpoint | None,
-    context: RunContext,
+    session: Session, state: TrainState, callbacks: list[Callback], checkpoint: Checkpoint | None, context: RunContext
 ) -> TrainState:
     """Trains with the callbacks that the rank of this process has; signals reach the loop from here on."""
     data, is_rank_zero = session.data, context.group.rank == 0
@@ -177,7 +173,6 @@ def report_run(session: Session, state: TrainState, run_dir: Path) -> None:
         tracker.log_artifact(run_dir / name, "")
     best = run_dir / FOLDER / folder_name(best_step)
     if best.is_dir():
-        files = {"run": run_dir / "inference"}
-        tracker.log_model(best, best_step, files, model_signature(data.task))
+        tracker.log_model(best, best_step, {"run": run_dir / "inference"}, model_signature(data.task))
     generates = data.task.kind == "language_modelling" and not data.task.masked
     print("\n".join([f"run folder: {run_dir}", *next_commands(run_dir, generates)]))
