@@ -8,7 +8,7 @@ from typing import Annotated, Literal, NotRequired, TypedDict
 
 import pytest
 
-from mlxlab.constraints import Ge
+from mlxlab.constraints import Ge, Predicate
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.untrusted import parse_json, read_bytes, read_json
 
@@ -47,6 +47,15 @@ def test_an_object_becomes_a_dataclass_whose_fields_are_all_required():
             parse_json(json.dumps(good | change), Counts, "a.json")
     with pytest.raises(DataError, match="'pairs' is missing"):
         parse_json('{"steps": 3}', Counts, "a.json")
+
+
+def test_a_predicate_is_described_by_its_docstring():
+    def is_even(number: int) -> bool:
+        """an even number"""
+        return number % 2 == 0
+
+    with pytest.raises(DataError, match=r"^a\.json: expected an even number, got 3$"):
+        parse_json("3", Annotated[int, Predicate(is_even)], "a.json")
 
 
 def test_a_document_of_the_right_shape_is_read(tmp_path):

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from textwrap import wrap
 from types import NoneType
 from typing import Any, get_origin
@@ -73,10 +74,8 @@ def parse_value(hint: object, text: str) -> object:
         items = _parse_yaml(text) if text.startswith("[") else None
         return items if isinstance(items, list) else [text]
     for number in (int, float) if int in types or float in types else ():
-        try:
+        with suppress(ValueError):
             return number(text)
-        except ValueError:
-            continue
     return _parse_yaml(text)
 
 

@@ -181,14 +181,11 @@ def _read_files(conf: Path) -> dict[tuple[str, str], dict[str, object]]:
 
 def _uses(value: object, owners: list[str], key: str) -> Iterator[tuple[str, AllowedTarget]]:
     """Every target in a value that is the argument `key` of `owners`, and how it is used there."""
-    if isinstance(value, list):
-        for item in value:
-            yield from _uses(item, owners, key)
-    elif isinstance(value, dict) and "_target_" in value:
+    if isinstance(value, dict) and "_target_" in value:
         target, slots = str(value["_target_"]), frozenset((owner, key) for owner in owners)
         yield target, AllowedTarget(value.get("_partial_") is True, slots)
         for name, item in value.items():
             yield from _uses(item, [target], name)
-    elif isinstance(value, dict):
-        for item in value.values():
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
             yield from _uses(item, owners, key)

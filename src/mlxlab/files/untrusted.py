@@ -13,7 +13,7 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, NotRequired, Required, TypeVar, Union, get_args, get_origin
 
-from mlxlab.constraints import satisfies
+from mlxlab.constraints import Predicate, satisfies
 from mlxlab.errors import DataError, InputNotFoundError
 
 MAX_BYTES = 16 * 2**20
@@ -140,7 +140,8 @@ def validate(value: Any, shape: Any, path: str = "") -> Any:
         result = validate(value, args[0], path)
         for bound in args[1:]:
             if not satisfies(result, bound):
-                raise _mismatch(path, str(bound), value)
+                words = bound.func.__doc__ if isinstance(bound, Predicate) else bound
+                raise _mismatch(path, str(words), value)
         return result
     if origin in (Union, types.UnionType):
         return _validate_union(value, args, path)

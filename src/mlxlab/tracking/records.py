@@ -23,6 +23,7 @@ _uid = re.compile(r"[0-9a-f]{32}")
 
 
 def is_uid(text: str) -> bool:
+    """32 hexadecimal digits"""
     return _uid.fullmatch(text) is not None
 
 

@@ -103,17 +103,15 @@ class Composer:
     def _compose(self, mode: RunMode) -> DictConfig:
         return self.hydra.compose_config(self.name, list(self.overrides), mode)
 
-    def _jobs(
-        self, typed: dict[str, Override], master: DictConfig | None, issues: list[ConfigIssue]
-    ) -> list[list[str]]:
+    def _jobs(self, grid: dict[str, Override], master: DictConfig | None, issues: list[ConfigIssue]) -> list[list[str]]:
         """The overrides of each job of a sweep; errors in `hydra.sweeper.params` are added to `issues`."""
         if master is not None and master.hydra.sweeper.get("_target_") == _BASIC_SWEEPER:
             params = [f"{key}={value}" for key, value in (master.hydra.sweeper.get("params") or {}).items()]
-            grid, found = parse(params, multirun=True)
+            of_file, found = parse(params, multirun=True)
+            grid = of_file | grid
             issues += [ConfigIssue(f"hydra.sweeper.params.{issue.path}", issue.message) for issue in found]
-            grid |= typed
         else:  # another sweeper makes its own jobs
-            grid = {text: override for text, override in typed.items() if not override.is_sweep_override()}
+            grid = {text: override for text, override in grid.items() if not override.is_sweep_override()}
         fixed = [text for text, override in grid.items() if override.is_hydra_override()]
         swept = [override for text, override in grid.items() if text not in fixed]
         try:
@@ -152,9 +150,7 @@ class _ValidatedFileSource(FileConfigSource):
 def _package_source(provider: str, path: str) -> ConfigSource:
     """`pkg://` imports the package it names: only Hydra and its installed plugins may ask for that."""
     if provider.startswith("hydra.searchpath"):
-        raise NotAllowedError(
-            f"hydra.searchpath: refused: {path} is code, not a folder of config files; use --config-dir"
-        )
+        raise NotAllowedError(f"hydra.searchpath: refused: {path} is code, not a folder of files; use --config-dir")
     return ImportlibResourcesConfigSource(provider, path)
 
 
