@@ -86,10 +86,8 @@ def set_aside_others(resumed: Checkpoint | None, run_dir: Path) -> list[str]:
     """Renames, before training, checkpoints of the folder that do not lead to the one resumed; returns messages."""
     store = CheckpointStore(run_dir / FOLDER)
     if resumed is not None:
-        return [
-            f"set aside {path.name}: newer than the checkpoint that is resumed"
-            for path in store.set_aside_newer(resumed.step)
-        ]
+        newer = store.set_aside_newer(resumed.step)
+        return [f"set aside {path.name}: newer than the checkpoint that is resumed" for path in newer]
     aside = store.set_aside_all()
     return [f"set aside the checkpoints of an earlier run in this folder: {aside}"] if aside else []
 
