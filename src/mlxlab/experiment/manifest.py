@@ -206,11 +206,10 @@ def effective_status(folder: Path) -> str:
     last = manifest["attempts"][-1]
     if manifest["status"] != "RUNNING" or last["host"] != platform.node():
         return manifest["status"]
-    try:
-        is_alive = abs(psutil.Process(last["pid"]).create_time() - last["process_start"]) < 2.0
-    except psutil.NoSuchProcess:
-        is_alive = False
-    return "RUNNING" if is_alive else "DEAD"
+    with suppress(psutil.NoSuchProcess):
+        if abs(psutil.Process(last["pid"]).create_time() - last["process_start"]) < 2.0:
+            return "RUNNING"
+    return "DEAD"
 
 
 def without_nonfinite(value: object) -> Any:

@@ -21,8 +21,7 @@ def write_report(state: TrainState, baselines: dict[str, float], folder: Path) -
 
     `metrics` are those of the best evaluation, `final` those of the last: nothing was chosen by them.
     """
-    history, progress = state.history, state.progress
-    best = history.best_metrics
+    history, progress, best = state.history, state.progress, state.history.best_metrics
     paragraphs = [f"no evaluation was finite: {len(history.evaluations)} evaluations, {progress.step} steps"]
     if best:
         heading = f"best of {len(history.evaluations)} evaluations, step {history.best_step} of {progress.step}:"

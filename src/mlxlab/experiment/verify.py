@@ -35,8 +35,7 @@ def verify_run(folder: Path, from_start: bool = False) -> Iterator[str]:
     for path in paths:
         checkpoints.append(load_named(str(path), folder))
         yield f"{path.name}: checksums hold"
-    starts: list[Checkpoint | None] = [None, *checkpoints]
-    pairs = list(zip(starts, checkpoints, strict=False))
+    pairs = list(zip([None, *checkpoints], checkpoints, strict=False))
     for start, end in pairs if from_start or len(pairs) == 1 else pairs[1:]:
         difference = _first_difference(folder, start, end)
         since = f"step {start.step}" if start else "the start"
