@@ -187,8 +187,8 @@ def test_cleaned_keys_are_accepted_by_mlflow():
 
 def test_params_are_recorded_flat_as_text(tmp_path):
     journal = make_journal(tmp_path)
-    journal.start({"a": {"b": [1, {"c": None}], "d": {}}, "e": float("inf")}, {})
-    expected = {"a.b.0": "1", "a.b.1.c": "None", "a.d": "{}", "e": "inf"}
+    journal.start({"a": {"b": [1, {"c": None}], "d": {}}, "e": float("inf"), "f": []}, {})
+    expected = {"a.b.0": "1", "a.b.1.c": "None", "a.d": "{}", "e": "inf", "f": "[]"}
     assert records(journal)[0]["start"]["params"] == expected
 
 

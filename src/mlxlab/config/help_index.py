@@ -62,7 +62,7 @@ def lines(conf: list[Path], options: dict[str, str | None]) -> list[KeyHelp]:
     for group, option in options.items():
         if option is not None and group not in ("experiment", "debug"):
             file = _find(conf, f"{group}/{option}")
-            packages = (line.split()[1] for line in _header(file) if line.startswith("@package"))
+            packages = (line.split()[-1] for line in _header(file) if line.startswith("@package"))
             node = tree
             for name in next(packages, group.replace("/", ".")).split("."):
                 node = node.setdefault(name, {})

@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -199,12 +199,8 @@ class Journal:
 
 def _leaves(path: str, value: object) -> Iterator[tuple[str, object]]:
     """The leaves of nested dicts and lists as `a.b.0` -> value; an empty one is a leaf."""
-    items: Iterable[tuple[object, object]] = ()
-    if isinstance(value, Mapping):
-        items = value.items()
-    elif isinstance(value, list | tuple):
-        items = enumerate(value)
-    for key, item in items:
+    items = value if isinstance(value, Mapping) else dict(enumerate(value)) if isinstance(value, list | tuple) else {}
+    for key, item in items.items():
         yield from _leaves(f"{path}.{key}" if path else str(key), item)
     if not items and path:
         yield path, value

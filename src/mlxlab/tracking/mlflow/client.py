@@ -119,9 +119,7 @@ def clean(key: str) -> str:
     text = _invalid.sub("_", _index.sub(r".\1", key))
     names = ["_" if name in (".", "..") else name for name in text.split("/") if name]
     text = "/".join(names) or "_"
-    if len(text) <= MAX_KEY:
-        return text
-    return text[: MAX_KEY - 9] + "-" + hashlib.sha256(key.encode()).hexdigest()[:8]
+    return text if len(text) <= MAX_KEY else f"{text[: MAX_KEY - 9]}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
 def clean_params(params: Mapping[str, str]) -> dict[str, str]:

@@ -24,8 +24,7 @@ def check_store(folder: Path, address: Address) -> None:
     A run folder may come from a stranger: the store it names is not used unless the user names it too.
     """
     for journal in sorted(folder.glob(JOURNALS)):
-        start = read_start(journal) if read_uid(journal) else None
-        if start is None:
+        if (start := read_start(journal) if read_uid(journal) else None) is None:
             continue  # `flush` reports it
         recorded = {"uri": start["store"], "artifacts": start["artifacts"] or ""}
         if recorded != {"uri": address.shown, "artifacts": address.shown_artifacts or ""}:

@@ -26,9 +26,7 @@ class MlflowRunReader:
             self._client = MlflowStore(address).client
 
     def list_runs(self, *, limit: int, experiment: str | None, status: str | None, sort: str | None) -> list[RunRow]:
-        order = NEWEST
-        if sort is not None:
-            order = f"metrics.`{clean(sort)}` {'ASC' if lower_is_better(sort) else 'DESC'}"
+        order = f"metrics.`{clean(sort)}` {'ASC' if lower_is_better(sort) else 'DESC'}" if sort else NEWEST
         rows = self._search(order, limit, f"attributes.status = '{status}'" if status else "", experiment)
         return [row for row in rows if sort is None or clean(sort) in row.metrics]
 

@@ -123,9 +123,8 @@ def find_files(source: str) -> FileSet:
         other = f" (of {len(names)} files)" if names else ""
         raise InputNotFoundError(f"{source}: no file that ends in {', '.join(SUFFIXES)}{other}")
     if len(suffixes := sorted(set(formats.values()))) > 1:
-        raise DataError(
-            f"{source}: files of several formats ({', '.join(suffixes)}): expected one, such as *{suffixes[0]}"
-        )
+        kinds = ", ".join(suffixes)
+        raise DataError(f"{source}: files of several formats ({kinds}): expected one, such as *{suffixes[0]}")
     return FileSet(root, list(formats))
 
 
