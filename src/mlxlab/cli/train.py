@@ -138,8 +138,10 @@ def run_experiment(cfg: "DictConfig", run_dir: Path, *, owns_process: bool = Fal
     from mlxlab.experiment.run import open_run
 
     config: Any = OmegaConf.to_container(cfg, resolve=True)
-    with open_run(run_dir, config, owns_process=owns_process) as context:
-        if read_options(config["trainer"].get("distillation")).is_multi_round:
+    trainer = config["trainer"]
+    processes = trainer["parallel"], trainer["worker_timeout"]
+    with open_run(run_dir, config["signals"], *processes, owns_process=owns_process) as context:
+        if read_options(trainer.get("distillation")).is_multi_round:
             from mlxlab.experiment.rounds import DistillationRounds
 
             return DistillationRounds(config, context).run()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mlxlab import backend
 from mlxlab.config.instantiate import instantiate
@@ -46,7 +46,14 @@ class RunContext:
 
 
 @contextmanager
-def open_run(run_dir: Path, cfg: dict[str, Any], *, owns_process: bool) -> Iterator[RunContext]:
+def open_run(
+    run_dir: Path,
+    signals_node: dict[str, Any],
+    parallel: Literal["none", "data", "fsdp"],
+    worker_timeout: float,
+    *,
+    owns_process: bool,
+) -> Iterator[RunContext]:
     """The context of a run, in which MLX may be imported: its threads inherit the signal mask. Only rank 0 prints.
 
     Args:
@@ -56,7 +63,7 @@ def open_run(run_dir: Path, cfg: dict[str, Any], *, owns_process: bool) -> Itera
     Raises:
         CannotCreateError, WriteError: the folder is in use, or the disk cannot be written.
     """
-    signals, trainer = instantiate(cfg["signals"], SignalHandler), cfg["trainer"]
+    signals = instantiate(signals_node, SignalHandler)
     with run_lock(run_dir):
         signals.start()
         try:
@@ -66,7 +73,7 @@ def open_run(run_dir: Path, cfg: dict[str, Any], *, owns_process: bool) -> Itera
                 backend.prepare()
                 from mlxlab.distributed.process_group import init_process_group
 
-                group = init_process_group(trainer["parallel"], trainer["worker_timeout"])
+                group = init_process_group(parallel, worker_timeout)
                 shared_dir = Path(group.broadcast_text(str(run_dir)))
                 with ExitStack() as stack:
                     if group.rank > 0:
