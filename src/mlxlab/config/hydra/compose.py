@@ -107,9 +107,9 @@ class Composer:
         """The overrides of each job of a sweep; errors in `hydra.sweeper.params` are added to `issues`."""
         if master is not None and master.hydra.sweeper.get("_target_") == _BASIC_SWEEPER:
             params = [f"{key}={value}" for key, value in (master.hydra.sweeper.get("params") or {}).items()]
-            of_file, found = parse(params, multirun=True)
-            grid = of_file | grid
-            issues += [ConfigIssue(f"hydra.sweeper.params.{issue.path}", issue.message) for issue in found]
+            file_overrides, file_issues = parse(params, multirun=True)
+            grid = file_overrides | grid
+            issues += [ConfigIssue(f"hydra.sweeper.params.{issue.path}", issue.message) for issue in file_issues]
         else:  # another sweeper makes its own jobs
             grid = {text: override for text, override in grid.items() if not override.is_sweep_override()}
         fixed = [text for text, override in grid.items() if override.is_hydra_override()]

@@ -53,7 +53,7 @@ class Prefetch(_Wrapper):
         self._worker = _prepare(self.source, self.depth)
         generation = self._generation = self._generation + 1
         try:
-            # Read anew for each batch: `resize` replaces the worker in mid-epoch, `load_state_dict` ends it.
+            # Read again for each batch: `resize` replaces the worker in mid-epoch, `load_state_dict` ends it.
             while self._worker is not None and generation == self._generation:
                 batch, (self._state, self.epoch, self.at_epoch_start) = next(self._worker)
                 if batch is None:
