@@ -15,7 +15,7 @@ from mlxlab.files.untrusted import ShapeError, validate
 MULTIPLE = 8  # lengths are rounded up to it, for fewer shapes to compile
 
 T = TypeVar("T")
-TaskKind = Literal["classification", "language_modelling"]
+TaskKind = Literal["classification", "multi_label", "regression", "language_modelling"]
 
 
 class Batch(NamedTuple):
@@ -23,7 +23,7 @@ class Batch(NamedTuple):
 
     tokens: np.ndarray  # (B, T) int32
     segment_ids: np.ndarray  # (B, T) int32: 0 padding, k > 0 the k-th document of the row; bool if each row has one
-    targets: np.ndarray  # (B,) a class per example, or (B, T) a token per position; int32
+    targets: np.ndarray  # int32: (B,) classes, or (B, T) tokens; float32: (B, L) 0 or 1 for each label, or (B,) numbers
     loss_weights: np.ndarray  # like targets, float32; 0 is not a target
     example_ids: np.ndarray  # (B,) int64: the same number in every epoch
     aux: dict[str, np.ndarray] = {}  # auxiliary arrays that a loss needs, by name: (B, ...)
@@ -83,10 +83,13 @@ class Task:
     """The task that the batches pose."""
 
     kind: TaskKind
-    num_classes: int  # for language modelling the size of the vocabulary
-    labels: tuple[str, ...] = ()  # names of the classes
+    num_classes: int  # C classes or L labels, of which several may hold (multi_label); 1 number; or the vocabulary
+    labels: tuple[str, ...] = ()  # names of the classes or labels
     masked: bool = False  # language modelling: predict masked tokens (True) or the next token (False)
     token_bytes: tuple[int, ...] = ()  # bytes of UTF-8 by token id, for bits per byte
+    target_mean: float = 0.0  # regression: of the training values; targets are (value - mean) / deviation
+    target_deviation: float = 1.0
+    pair_separator: int | None = None  # id of the token between two texts of an example; None for single texts
 
 
 def check_position(position: object, shape: type[T]) -> T:
@@ -141,8 +144,9 @@ def pad_rows(batch: Batch, rows: int) -> Batch:
 
 
 def check_ids(batch: Batch, vocab_size: int, num_classes: int) -> Batch:
-    """`batch`, or a DataError if a token id or a target of it is out of range: MLX has no bounds checks."""
-    for name, values, end in (("token id", batch.tokens, vocab_size), ("label", batch.targets, num_classes)):
+    """`batch`, or a DataError if a token id or a class of it is out of range: MLX has no bounds checks."""
+    classes = batch.targets if batch.targets.dtype.kind == "i" else np.zeros(0, np.int32)
+    for name, values, end in (("token id", batch.tokens, vocab_size), ("label", classes, num_classes)):
         if values.size and (values.min() < 0 or values.max() >= end):
             index = tuple(int(i[0]) for i in np.nonzero((values < 0) | (values >= end)))
             example = int(batch.example_ids[index[0]])

@@ -1,12 +1,16 @@
 """The interface that a data set implements: what training, evaluation and inference need of it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, cast, runtime_checkable
+from typing import NamedTuple, Protocol, cast, runtime_checkable
+
+import numpy as np
 
 from mlxlab.data.batch import Batch, BatchIterator, Task
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError
+
+Table = Mapping[str, Sequence[str | None]]  # columns of equal length; None where a cell is missing
 
 
 class Encoder(Protocol):
@@ -17,6 +21,35 @@ class Encoder(Protocol):
 
     @property
     def tokenizer(self) -> Tokenizer: ...
+
+
+class RowEncoder(Encoder, Protocol):
+    """The encoder of labelled rows."""
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """The columns that a prediction needs."""
+
+    @property
+    def label_column(self) -> str: ...
+
+    def encode_rows(self, table: Table) -> Batch:
+        """One batch of all rows, with ids 0, 1, ...; a row without a label has weight 0.
+
+        Raises:
+            DataError: a column is missing (with the nearest name), or a cell is malformed (with row and column).
+        """
+
+
+class Baseline(NamedTuple):
+    """Predictions of a method without a neural network that was fitted on the training rows.
+
+    Probabilities (N, C) of a classification or (N, L) of labels, values (N,) of a regression as they stand in the data.
+    """
+
+    name: str
+    valid: np.ndarray  # in the order of the validation batches
+    test: np.ndarray  # in the order of the test batches
 
 
 @runtime_checkable
@@ -49,6 +82,10 @@ class DataModule(Protocol):
         """Yields the same batches each time it is iterated."""
 
     @property
+    def test(self) -> Iterable[Batch]:
+        """As `valid`; evaluated once, after training. Empty where there is no test split."""
+
+    @property
     def fingerprint(self) -> str:
         """Changes with whatever changes a training batch; a run resumes only with an equal one."""
 
@@ -64,8 +101,11 @@ class DataModule(Protocol):
     def class_counts(self) -> Sequence[int]:
         """Training examples of each class, for class weights; empty where there are no classes."""
 
-    def baselines(self) -> dict[str, float]:
-        """Accuracies on the validation split of methods without a neural network; empty where there are none."""
+    def baselines(self) -> Sequence[Baseline]:
+        """Predictions of methods without a neural network, on the same rows; empty where there are none."""
+
+    def texts(self, ids: Sequence[int]) -> Sequence[str]:
+        """What the model reads of these validation and test examples, for reports; empty where that is unknown."""
 
     def save(self, folder: Path) -> None:
         """Writes what `restore_encoder` reads: at least tokenizer.json (`Tokenizer.save`)."""

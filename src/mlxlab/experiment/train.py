@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from mlxlab.checkpoint.names import FOLDER, folder_name
 from mlxlab.checkpoint.resume import ResumePolicy
 from mlxlab.checkpoint.store import Checkpoint
@@ -168,7 +170,9 @@ def finish(session: Session, state: TrainState, context: RunContext) -> float:
 
 def report_run(session: Session, state: TrainState, run_dir: Path) -> None:
     data, tracker, best_step = session.data, session.context.tracker, state.history.best_step
-    print(write_report(state, data.baselines(), run_dir))
+    targets = np.concatenate([batch.targets for batch in data.valid]) if data.class_counts else np.zeros(0)
+    baselines = {each.name: float(np.mean(each.valid.argmax(axis=1) == targets)) for each in data.baselines()}
+    print(write_report(state, baselines, run_dir))
     for name in ("summary.md", "metrics.json"):
         tracker.log_artifact(run_dir / name, "")
     best = run_dir / FOLDER / folder_name(best_step)

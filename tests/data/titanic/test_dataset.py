@@ -158,13 +158,18 @@ def test_a_damaged_folder_is_refused(tmp_path):
         TitanicDataset.restore_encoder(tmp_path)
 
 
+def baseline_accuracies(data):
+    targets = np.concatenate([batch.targets for batch in data.valid])
+    return {each.name: np.mean(each.valid.argmax(axis=1) == targets) for each in data.baselines()}
+
+
 def test_the_baselines_are_those_that_are_published(tmp_path):
-    folds = [make_titanic(tmp_path, folds=5, fold=fold).baselines() for fold in range(5)]
+    folds = [baseline_accuracies(make_titanic(tmp_path, folds=5, fold=fold)) for fold in range(5)]
     mean = {name: np.mean([fold[name] for fold in folds]) for name in folds[0]}
     assert mean["majority"] == pytest.approx(0.6162, abs=0.0005)
     assert mean["female_rule"] == pytest.approx(0.7868, abs=0.0005)
     assert mean["tfidf_logistic_regression"] == pytest.approx(0.823, abs=0.006)
-    other = make_titanic(tmp_path, templates=["full"]).baselines()
+    other = baseline_accuracies(make_titanic(tmp_path, templates=["full"]))
     assert set(other) == {*mean, "tfidf_same_sentences"}
 
 

@@ -9,7 +9,9 @@ from typing import Annotated, Literal
 import numpy as np
 
 from mlxlab.constraints import Ge, Le, Positive, Seed, Size
+from mlxlab.data.batch import Batch
 from mlxlab.data.cache import content_key
+from mlxlab.data.dataset import Baseline
 from mlxlab.data.loaders.wrappers import wrap_batches
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.text.corpus import Validation, open_corpus
@@ -74,6 +76,7 @@ class StreamingTextDataset:
     """
 
     class_counts: Sequence[int] = ()  # there are no classes
+    test: Sequence[Batch] = ()
 
     def __init__(
         self,
@@ -143,8 +146,11 @@ class StreamingTextDataset:
         per_epoch = "" if count is None else f", {count} batches per epoch"
         self.sources = [*lines, *fitted_tokenizer.lines, f"{train.name}: {size}{per_epoch}"]
 
-    def baselines(self) -> dict[str, float]:
-        return {}  # there is no simpler method to compare with
+    def baselines(self) -> Sequence[Baseline]:
+        return ()  # there is no simpler method to compare with
+
+    def texts(self, ids: Sequence[int]) -> Sequence[str]:
+        return ()
 
     def save(self, folder: Path) -> None:
         """Writes tokenizer.json and data.json for inference, and how the vocabulary size was chosen."""

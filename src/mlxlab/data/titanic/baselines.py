@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mlxlab.data.dataset import Baseline
 from mlxlab.data.titanic.encoder import PassengerEncoder
 from mlxlab.data.titanic.passenger import Passenger
 from mlxlab.data.titanic.templates import TEMPLATES
@@ -21,29 +22,30 @@ _WORD = re.compile(r"\b\w\w+\b")
 _NEWTON_STEPS, _CG_STEPS, _TOLERANCE = 50, 1000, 1e-8
 
 
-def accuracies(encoder: PassengerEncoder, train: Sequence[Passenger], valid: Sequence[Passenger]) -> dict[str, float]:
-    """Accuracies on `valid` of baselines that are fitted on `train`.
+def predictions(encoder: PassengerEncoder, train: Sequence[Passenger], valid: Sequence[Passenger]) -> list[Baseline]:
+    """Predictions on `valid` of baselines that are fitted on `train`.
 
     majority: the most frequent class. female_rule: women survive. tfidf_logistic_regression: words and pairs of words
     of the four basic sentences, the same for all templates. tfidf_same_sentences: the same model on `encoder`'s own
     sentences, where these differ: a gain over it is more than counting words.
     """
     basic = PassengerEncoder(BASIC_TEMPLATES, encoder.statistics, encoder.tokenizer, 8, encoder.seed)
-    predictions = {
-        "majority": np.full(len(valid), 2 * _labels(train).sum() > len(train)),
-        "female_rule": np.array([row.sex == "female" for row in valid]),
+    survival = {
+        "majority": np.full(len(valid), _labels(train).mean()),
+        "female_rule": np.array([float(row.sex == "female") for row in valid]),
         "tfidf_logistic_regression": _predict(basic, train, valid),
     }
     if encoder.templates != BASIC_TEMPLATES:
-        predictions["tfidf_same_sentences"] = _predict(encoder, train, valid)
-    return {name: float(np.mean(predicted == _labels(valid))) for name, predicted in predictions.items()}
+        survival["tfidf_same_sentences"] = _predict(encoder, train, valid)
+    none = np.zeros((0, 2))
+    return [Baseline(name, np.stack([1 - p, p], axis=1), none) for name, p in survival.items()]
 
 
 def _predict(encoder: PassengerEncoder, train: Sequence[Passenger], valid: Sequence[Passenger]) -> np.ndarray:
-    """Labels by a bag of words: fitted on every sentence of a row, with the probabilities averaged over them."""
+    """Probability of survival by a bag of words: fitted on every sentence of a row, and averaged over them."""
     model = BagOfWords(encoder.all_texts(train), np.repeat(_labels(train), len(encoder.templates)))
     probabilities = model.probabilities(encoder.all_texts(valid))  # sentence after sentence of a row
-    return probabilities.reshape(len(valid), -1).mean(1) > 0.5
+    return probabilities.reshape(len(valid), -1).mean(1)
 
 
 def _labels(rows: Sequence[Passenger]) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 from mlxlab.constraints import Count, FilePath, Ge, Gt, Le, Lt, MinLen, Seed, Size
 from mlxlab.data.batch import Batch
 from mlxlab.data.cache import cached, content_key
+from mlxlab.data.dataset import Baseline
 from mlxlab.data.loaders.bucketing import FixedBatchSize, TokenBudget, make_loader
 from mlxlab.data.loaders.wrappers import wrap_batches
 from mlxlab.data.subset import ExampleSelection
@@ -66,6 +67,8 @@ class TitanicDataset:
         InputNotFoundError, DataError: a source is missing or malformed.
         ConfigError: `fold` is not a fold of `folds`.
     """
+
+    test: Sequence[Batch] = ()
 
     def __init__(
         self,
@@ -175,8 +178,12 @@ class TitanicDataset:
         """Selected training rows that died and that survived."""
         return np.bincount([self.train_rows[i].survived or 0 for i in self.shown], minlength=2).tolist()
 
-    def baselines(self) -> dict[str, float]:
-        return baselines.accuracies(self.encoder, self.train_rows, self.valid_rows)
+    def baselines(self) -> list[Baseline]:
+        return baselines.predictions(self.encoder, self.train_rows, self.valid_rows)
+
+    def texts(self, ids: Sequence[int]) -> list[str]:
+        rows = {row.id: row for row in self.valid_rows}
+        return self.encoder.texts([rows[number] for number in ids])
 
     def save(self, folder: Path) -> None:
         """Writes tokenizer.json and data.json for inference, and how the vocabulary size was chosen."""
