@@ -1,0 +1,142 @@
+"""Encodes labelled rows as text, tokens and batches; fitted on the training rows, saved with a run, and restored."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NotRequired, Protocol, TypedDict
+
+import numpy as np
+
+from mlxlab.constraints import Size
+from mlxlab.data.batch import Batch, Task, check_ids, pad
+from mlxlab.data.dataset import Table
+from mlxlab.data.labelled.labels import Column, Labels, LabelState, Targets, restore_labels
+from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from mlxlab.errors import DataError
+from mlxlab.files.atomic import write_json
+from mlxlab.files.untrusted import read_json
+
+Texts = Sequence[tuple[str, ...]]  # one text or a pair of texts for each row
+
+
+class Renderer(Protocol):
+    """Turns rows into texts. A class of its own for each data set; its constructor arguments are its state."""
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """The columns that it reads."""
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether each row becomes two texts."""
+
+    def render(self, table: Table) -> Texts:
+        """The texts of each row. A row whose text is empty is not an error here."""
+
+    def state_dict(self) -> Mapping[str, object]:
+        """JSON from which the same renderer can be made."""
+
+
+class EncoderState(TypedDict):
+    """The encoder in data.json; `source` and `fingerprint` are for human readers."""
+
+    format: str
+    label_column: str
+    labels: LabelState
+    renderer: dict[str, object]
+    seq_len: Size
+    tokenizer: str
+    source: NotRequired[str]
+    fingerprint: NotRequired[str]
+
+
+@dataclass(frozen=True)
+class LabelledEncoder:
+    """Renders rows as text, tokenizes it and encodes the labels."""
+
+    renderer: Renderer
+    labels: Labels
+    label_column: str
+    tokenizer: Tokenizer
+    seq_len: int
+
+    @property
+    def task(self) -> Task:
+        return self.labels.task(self.tokenizer.end_id if self.renderer.is_pair else None)
+
+    @property
+    def columns(self) -> Sequence[str]:
+        return self.renderer.columns
+
+    def encode_rows(self, table: Table) -> Batch:
+        """One batch of rows with ids 0, 1, ...; see `RowEncoder`."""
+        texts = self.renderer.render(table)
+        cells = table.get(self.label_column, [None] * len(texts))
+        values = list(dict.fromkeys(cell for cell in cells if cell is not None))
+        numbers = {value: number for number, value in enumerate(values)}
+        codes = np.array([-1 if cell is None else numbers[cell] for cell in cells], np.int64)
+        targets = self.labels.encode(Column(self.label_column, values, codes, lambda row: f"row {row + 1}"))
+        return self.collate(self.tokenize(texts), targets, np.arange(len(texts)), np.arange(len(texts)))
+
+    def tokenize(self, texts: Texts) -> list[np.ndarray]:
+        """int32 tokens of each row, truncated to `seq_len`; of a pair `start a end b end`, the longer one truncated."""
+        if not self.renderer.is_pair:
+            return self.tokenizer.encode_batch([text for (text,) in texts], self.seq_len)
+        first, second = (self.tokenizer.encode_documents([pair[part] for pair in texts]) for part in (0, 1))
+        return [self._join(a, b) for a, b in zip(first, second, strict=True)]
+
+    def _join(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        start, end = self.tokenizer.bos_id, self.tokenizer.end_id
+        head = [] if start is None else [start]
+        room = self.seq_len - len(head) - 2
+        used = min(len(second), max(room - len(first), room // 2))
+        first, second = first[: room - used], second[:used]
+        return np.array([*head, *first, end, *second, end], np.int32)
+
+    def collate(
+        self,
+        sequences: Sequence[np.ndarray],
+        targets: Targets,
+        rows: np.ndarray,
+        ids: np.ndarray,
+        length: int | None = None,
+    ) -> Batch:
+        """A batch of tokenized rows, padded to `length` or to the longest; `rows` are those of `targets`."""
+        tokens, mask = pad(sequences, self.tokenizer.pad_id, self.seq_len, length)
+        batch = Batch(tokens, mask, *targets.of(rows), ids.astype(np.int64))
+        return check_ids(batch, self.tokenizer.vocab_size, len(self.labels.names))
+
+    def save(self, folder: Path, format_name: str, source: str, fingerprint: str) -> None:
+        """Writes tokenizer.json and data.json."""
+        self.tokenizer.save(folder)
+        state: EncoderState = {
+            "format": format_name,
+            "label_column": self.label_column,
+            "labels": self.labels.state_dict(),
+            "renderer": dict(self.renderer.state_dict()),
+            "seq_len": self.seq_len,
+            "tokenizer": self.tokenizer.fingerprint,
+            "source": source,
+            "fingerprint": fingerprint,
+        }
+        write_json(folder / "data.json", state)
+
+
+def read_state(folder: Path, format_name: str) -> EncoderState:
+    """The state that `save` wrote; InputNotFoundError or DataError if there is none of this format."""
+    path = folder / "data.json"
+    state = read_json(path, EncoderState)
+    if state["format"] != format_name:
+        raise DataError(f"{path}: expected format {format_name}, got {state['format']!r}")
+    return state
+
+
+def restore_encoder(folder: Path, state: EncoderState, renderer: Renderer) -> LabelledEncoder:
+    """The encoder of a state; DataError if the tokenizer in the folder is not the one it was saved with."""
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.fingerprint != state["tokenizer"]:
+        raise DataError(f"{folder / 'data.json'}: tokenizer.json is not the one it was saved with")
+    if state["label_column"] in renderer.columns:
+        raise DataError(f"{folder / 'data.json'}: the label column {state['label_column']!r} is an input too")
+    labels = restore_labels(state["labels"])
+    return LabelledEncoder(renderer, labels, state["label_column"], tokenizer, state["seq_len"])
