@@ -82,8 +82,14 @@ class Labels:
 
     def task(self, pair_separator: int | None = None) -> Task:
         outputs = len(self.names) if self.names else 1
-        spread = {"target_mean": self.mean, "target_deviation": self.deviation}
-        return Task(self.kind, outputs, self.names, **spread, pair_separator=pair_separator)
+        return Task(
+            self.kind,
+            outputs,
+            self.names,
+            target_mean=self.mean,
+            target_deviation=self.deviation,
+            pair_separator=pair_separator,
+        )
 
     def encode(self, column: Column) -> Targets:
         """Targets of the cells; a missing one gets weight 0.
