@@ -11,14 +11,10 @@ from typing import Literal, NamedTuple, TypedDict
 import numpy as np
 
 from mlxlab.data.batch import Task, TaskKind
-from mlxlab.errors import ConfigError, DataError
-from mlxlab.files.untrusted import ShapeError, parse_json, validate
+from mlxlab.errors import DataError
+from mlxlab.files.untrusted import parse_json
 
-TaskName = Literal["auto", "single", "multi_label", "regression"]
-MAX_AUTO_CLASSES = 50  # whole numbers with more distinct values may be meant as classes or as numbers
-MAX_CLASSES = 20_000
-MAX_SHOWN = 40
-MOSTLY = 0.9  # of the cells are numbers: the others are probably faults
+MAX_SHOWN = 40  # characters of a cell in a message
 
 Location = Callable[[int], str]  # of a row, for messages
 
@@ -41,13 +37,28 @@ class Column(NamedTuple):
     codes: np.ndarray  # (N,) int64
     location: Location
 
-    def first(self, value: int) -> str:
-        """The location of the first row that holds value number `value`; of -1, of the first missing cell."""
-        return self.location(int(np.argmax(self.codes == value)))
+    def where(self, value: int) -> str:
+        """Location and name of the first cell that holds value number `value`; of -1, of the first missing one."""
+        return f"{self.location(int(np.argmax(self.codes == value)))}: column {self.name!r}"
 
-    def take(self, rows: np.ndarray) -> "Column":
-        """These rows only."""
-        return self._replace(codes=self.codes[rows], location=lambda row: self.location(int(rows[row])))
+    def number(self, value: int) -> float:
+        """Value number `value` as a number; raises DataError unless it is a finite one."""
+        text = self.values[value]
+        if is_number(text) and math.isfinite(float(text)):
+            return float(text)
+        raise DataError(f"{self.where(value)}: expected a finite number, got {shorten(text)!r}")
+
+    def labels(self, value: int, delimiter: str | None) -> list[str]:
+        """The labels in value number `value`: texts between delimiters, or a JSON list of texts and numbers."""
+        text = self.values[value]
+        if delimiter is not None:
+            return list(filter(None, (name.strip() for name in text.split(delimiter))))
+        try:
+            items = parse_json(text, list[str | int | float | bool], "label")
+        except DataError:
+            expected = 'a JSON list of labels such as ["a", "b"], or data.label_delimiter'
+            raise DataError(f"{self.where(value)}: expected {expected}, got {shorten(text)!r}") from None
+        return [item if isinstance(item, str) else json.dumps(item) for item in items]
 
 
 class Targets(NamedTuple):
@@ -110,11 +121,11 @@ class Labels:
 
     def _encode(self, column: Column, code: int, text: str) -> np.ndarray:
         if self.kind == "regression":
-            return np.array((_number(column, code, text) - self.mean) / self.deviation)
+            return np.array((column.number(code) - self.mean) / self.deviation)
         if self.kind == "classification":
             return np.array(self._index(column, code, text))
         held = np.zeros(len(self.names), np.float32)
-        for name in _names(column, code, text, self.delimiter):
+        for name in column.labels(code, self.delimiter):
             held[self._index(column, code, name)] = 1
         return held
 
@@ -124,8 +135,7 @@ class Labels:
         near = get_close_matches(name, self.names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         known = ", ".join(map(repr, self.names[:8])) + (", ..." if len(self.names) > 8 else "")
-        where = f"{column.first(code)}: column {column.name!r}"
-        raise DataError(f"{where}: unknown label {shorten(name)!r}, expected one of {known}{hint}")
+        raise DataError(f"{column.where(code)}: unknown label {shorten(name)!r}, expected one of {known}{hint}")
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
@@ -151,117 +161,12 @@ def restore_labels(state: LabelState) -> Labels:
     return Labels(state["kind"], names, state["mean"], state["deviation"], state["delimiter"])
 
 
-def fit_labels(column: Column, task: TaskName, names: Sequence[str] | None, delimiter: str | None) -> Labels:
-    """Fits labels on the cells of the training rows.
-
-    Classes are sorted: numbers by value, before text. `task` auto is multi_label if there is a delimiter or every cell
-    is a JSON list; regression if all cells are numbers and some have a fraction; single for text and for at most 50
-    different whole numbers.
-
-    Args:
-        names: fixes the classes or labels and their order.
-
-    Raises:
-        DataError: a missing or malformed cell, one class only, or a class for almost every row.
-        ConfigError: the settings do not go together, or auto cannot decide.
-    """
-    if (column.codes < 0).any():
-        raise DataError(f"{column.first(-1)}: no label in column {column.name!r}")
-    if not len(column.codes):
-        raise DataError(f"column {column.name!r}: no training row has a label")
-    used = np.unique(column.codes)
-    column = column._replace(values=[column.values[code] for code in used], codes=np.searchsorted(used, column.codes))
-    kind = _kind(column, task, names, delimiter)
-    if kind == "regression":
-        return _fit_numbers(column, names)
-    if kind == "classification" and delimiter is not None:
-        raise ConfigError(f"data.label_delimiter={delimiter!r}: only with data.task=multi_label")
-    found = list(column.values)
-    if kind == "multi_label":
-        cells = enumerate(column.values)
-        found = list(dict.fromkeys(name for code, text in cells for name in _names(column, code, text, delimiter)))
-    if names is None:
-        names = sorted(found, key=_sort_key)
-        _check_classes(column, kind, names)
-    labels = Labels(kind, tuple(names), delimiter=delimiter)
-    labels.encode(column)  # refuses labels that `names` lacks
-    return labels
-
-
-def _kind(column: Column, task: TaskName, names: Sequence[str] | None, delimiter: str | None) -> TaskKind:
-    if task != "auto":
-        return "classification" if task == "single" else task
-    if delimiter is not None or all(text.startswith("[") for text in column.values):
-        return "multi_label"
-    numbers = [_is_number(text) for text in column.values]
-    if names is None and sum(numbers) > MOSTLY * len(numbers) and len(numbers) > 10 and not all(numbers):
-        code = numbers.index(False)
-        got = f"{shorten(column.values[code])!r} among numbers"
-        raise DataError(f"{column.first(code)}: column {column.name!r}: mixed types: {got}")
-    if names is not None or not all(numbers):
-        return "classification"
-    if any(not float(text).is_integer() for text in column.values if math.isfinite(float(text))):
-        return "regression"
-    if len(numbers) <= MAX_AUTO_CLASSES:
-        return "classification"
-    got = f"{len(numbers)} different whole numbers in {len(column.codes)} rows"
-    raise ConfigError(
-        f"data.task=auto: column {column.name!r} holds {got}: expected data.task=regression, or single for classes"
-    )
-
-
-def _fit_numbers(column: Column, names: Sequence[str] | None) -> Labels:
-    if names is not None:
-        raise ConfigError("data.labels: expected null for a regression, whose labels are numbers")
-    values = np.array([_number(column, code, text) for code, text in enumerate(column.values)])
-    if len(values) == 1:
-        raise DataError(f"column {column.name!r}: every training row holds {column.values[0]}")
-    numbers = values[column.codes]
-    return Labels("regression", mean=float(numbers.mean()), deviation=float(numbers.std()))
-
-
-def _check_classes(column: Column, kind: TaskKind, names: Sequence[str]) -> None:
-    rows = len(column.codes)
-    if len(names) == 1:
-        raise DataError(f"column {column.name!r}: one class only, {shorten(names[0])!r}, in all {rows} training rows")
-    if not names:
-        raise DataError(f"column {column.name!r}: no label in any of {rows} training rows")
-    if len(names) > MAX_CLASSES or (kind == "classification" and len(names) > max(MAX_AUTO_CLASSES, rows // 2)):
-        way_out = "is it an id? (data.task=regression predicts numbers)"
-        raise DataError(f"column {column.name!r}: {len(names)} classes in {rows} training rows: {way_out}")
-
-
-def _names(column: Column, code: int, text: str, delimiter: str | None) -> list[str]:
-    """The labels of a cell: a JSON list of texts and numbers, or texts between delimiters."""
-    if delimiter is not None:
-        return list(filter(None, (name.strip() for name in text.split(delimiter))))
-    try:
-        items = validate(parse_json(text, list[str | int | float | bool], "label"), list[str | int | float | bool])
-    except (DataError, ShapeError):
-        expected = 'a JSON list of labels such as ["a", "b"], or data.label_delimiter'
-        got = shorten(text)
-        raise DataError(f"{column.first(code)}: column {column.name!r}: expected {expected}, got {got!r}") from None
-    return [item if isinstance(item, str) else json.dumps(item) for item in items]
-
-
-def _number(column: Column, code: int, text: str) -> float:
-    if _is_number(text) and math.isfinite(float(text)):
-        return float(text)
-    got = shorten(text)
-    raise DataError(f"{column.first(code)}: column {column.name!r}: expected a finite number, got {got!r}")
-
-
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
     try:
         float(text)
     except ValueError:
         return False
     return "_" not in text
-
-
-def _sort_key(name: str) -> tuple[bool, float, str]:
-    is_number = _is_number(name) and math.isfinite(float(name))
-    return (not is_number, float(name) if is_number else 0.0, name)
 
 
 def shorten(text: str) -> str:

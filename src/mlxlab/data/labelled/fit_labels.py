@@ -1,0 +1,101 @@
+"""Fits labels on the training rows: what kind of task it is, and which classes there are."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from mlxlab.data.batch import TaskKind
+from mlxlab.data.labelled.labels import Column, Labels, is_number, shorten
+from mlxlab.errors import ConfigError, DataError
+
+TaskName = Literal["auto", "single", "multi_label", "regression"]
+MAX_AUTO_CLASSES = 50  # whole numbers with more distinct values may be meant as classes or as numbers
+MAX_CLASSES = 20_000
+MOSTLY = 0.9  # of the cells are numbers: the others are probably faults
+
+
+def fit_labels(column: Column, task: TaskName, names: Sequence[str] | None, delimiter: str | None) -> Labels:
+    """Fits labels on the cells of the training rows.
+
+    Classes are sorted: numbers by value, before text. `task` auto is multi_label if there is a delimiter or every cell
+    is a JSON list; regression if all cells are numbers and some have a fraction; single for text and for at most 50
+    different whole numbers.
+
+    Args:
+        names: fixes the classes or labels and their order.
+
+    Raises:
+        DataError: a missing or malformed cell, one class only, or a class for almost every row.
+        ConfigError: the settings do not go together, or auto cannot decide.
+    """
+    if (column.codes < 0).any():
+        raise DataError(f"{column.where(-1)}: a row without a label")
+    if not len(column.codes):
+        raise DataError(f"column {column.name!r}: no training row has a label")
+    used = np.unique(column.codes)
+    column = column._replace(values=[column.values[code] for code in used], codes=np.searchsorted(used, column.codes))
+    kind = _kind(column, task, names, delimiter)
+    if kind == "regression":
+        return _fit_numbers(column, names)
+    if kind == "classification" and delimiter is not None:
+        raise ConfigError(f"data.label_delimiter={delimiter!r}: only with data.task=multi_label")
+    found = list(column.values)
+    if kind == "multi_label":
+        cells = (column.labels(code, delimiter) for code in range(len(column.values)))
+        found = list(dict.fromkeys(name for names_of_cell in cells for name in names_of_cell))
+    if names is None:
+        names = sorted(found, key=_sort_key)
+        _check_classes(column, kind, names)
+    labels = Labels(kind, tuple(names), delimiter=delimiter)
+    labels.encode(column)  # refuses labels that `names` lacks
+    return labels
+
+
+def _kind(column: Column, task: TaskName, names: Sequence[str] | None, delimiter: str | None) -> TaskKind:
+    if task != "auto":
+        return "classification" if task == "single" else task
+    if delimiter is not None or all(text.startswith("[") for text in column.values):
+        return "multi_label"
+    numbers = [is_number(text) for text in column.values]
+    if names is None and sum(numbers) > MOSTLY * len(numbers) and len(numbers) > 10 and not all(numbers):
+        code = numbers.index(False)
+        got = f"{shorten(column.values[code])!r} among numbers"
+        raise DataError(f"{column.where(code)}: mixed types: {got}")
+    if names is not None or not all(numbers):
+        return "classification"
+    if any(not float(text).is_integer() for text in column.values if math.isfinite(float(text))):
+        return "regression"
+    if len(numbers) <= MAX_AUTO_CLASSES:
+        return "classification"
+    got = f"{len(numbers)} different whole numbers in {len(column.codes)} rows"
+    raise ConfigError(
+        f"data.task=auto: column {column.name!r} holds {got}: expected data.task=regression, or single for classes"
+    )
+
+
+def _fit_numbers(column: Column, names: Sequence[str] | None) -> Labels:
+    if names is not None:
+        raise ConfigError("data.labels: expected null for a regression, whose labels are numbers")
+    values = np.array([column.number(code) for code in range(len(column.values))])
+    if len(values) == 1:
+        raise DataError(f"column {column.name!r}: every training row holds {column.values[0]}")
+    numbers = values[column.codes]
+    return Labels("regression", mean=float(numbers.mean()), deviation=float(numbers.std()))
+
+
+def _check_classes(column: Column, kind: TaskKind, names: Sequence[str]) -> None:
+    rows = len(column.codes)
+    if len(names) == 1:
+        raise DataError(f"column {column.name!r}: one class only, {shorten(names[0])!r}, in all {rows} training rows")
+    if not names:
+        raise DataError(f"column {column.name!r}: no label in any of {rows} training rows")
+    if len(names) > MAX_CLASSES or (kind == "classification" and len(names) > max(MAX_AUTO_CLASSES, rows // 2)):
+        way_out = "is it an id? (data.task=regression predicts numbers)"
+        raise DataError(f"column {column.name!r}: {len(names)} classes in {rows} training rows: {way_out}")
+
+
+def _sort_key(name: str) -> tuple[bool, float, str]:
+    is_number = is_number(name) and math.isfinite(float(name))
+    return (not is_number, float(name) if is_number else 0.0, name)
