@@ -65,7 +65,7 @@ def _kind(column: Column, task: TaskName, names: Sequence[str] | None, delimiter
         raise DataError(f"{column.where(code)}: mixed types: {got}")
     if names is not None or not all(numbers):
         return "classification"
-    if any(not float(text).is_integer() for text in column.values if math.isfinite(float(text))):
+    if any(not column.number(code).is_integer() for code in range(len(numbers))):
         return "regression"
     if len(numbers) <= MAX_AUTO_CLASSES:
         return "classification"
@@ -97,5 +97,5 @@ def _check_classes(column: Column, kind: TaskKind, names: Sequence[str]) -> None
 
 
 def _sort_key(name: str) -> tuple[bool, float, str]:
-    is_number = is_number(name) and math.isfinite(float(name))
-    return (not is_number, float(name) if is_number else 0.0, name)
+    value = float(name) if is_number(name) else math.nan
+    return (not math.isfinite(value), value if math.isfinite(value) else 0.0, name)
