@@ -18,11 +18,13 @@ TRAIN = "train/"
 VALID = "valid/"
 
 _LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte", "error", "seconds", "nonfinite_steps", "skipped_records")
+_ERRORS = ("mae", "rmse")
 
 
 def lower_is_better(metric: str) -> bool:
     """True for losses, errors, times and counts of failures."""
-    return any(word in metric.lower() for word in _LOWER_IS_BETTER)
+    name = metric.lower()
+    return name.rpartition("/")[2] in _ERRORS or any(word in name for word in _LOWER_IS_BETTER)
 
 
 def is_better(metric: str, new: float, old: float | None, min_delta: float = 0.0) -> bool:

@@ -1,6 +1,5 @@
 """Laws of losses, steps, schedules and metrics."""
 
-import math
 from functools import partial
 
 import mlx.core as mx
@@ -8,12 +7,11 @@ import numpy as np
 import pytest
 from benchmarks.config import read_config
 from mlx.utils import tree_flatten
-from sklearn import metrics as oracle
 
 from mlxlab.config.instantiate import instantiate
 from mlxlab.errors import ConfigError, DivergenceError
 from mlxlab.training.device_batch import DeviceBatch, to_device
-from mlxlab.training.evaluate import classification_metrics, confusion_matrix, evaluate
+from mlxlab.training.evaluate import evaluate
 from mlxlab.training.losses.loss import CrossEntropyLoss, FocalLoss, WeightedCrossEntropyLoss, cross_entropy
 from mlxlab.training.optim.optimizers import adamw, flatten_arrays, has_weight_decay
 from mlxlab.training.optim.schedules import constant, cosine, linear, wsd
@@ -227,29 +225,6 @@ def test_evaluation_is_the_same_for_every_batch_size_and_has_no_dropout():
         assert other == pytest.approx(metrics[0], rel=1e-6)
     assert evaluate(model, FixedBatches(7), TASK).metrics == metrics[1]
     assert model.training
-
-
-def test_classification_metrics_agree_with_scikit_learn():
-    rng = np.random.default_rng(0)
-    for classes in (2, 4):
-        p = rng.dirichlet(np.ones(classes), 300).round(2)
-        p = p / p.sum(axis=1, keepdims=True)
-        y = rng.integers(0, classes, 300)
-        guess = p.argmax(axis=1)
-        average = "binary" if classes == 2 else "weighted"
-        metrics = classification_metrics(p, y)
-        expected = oracle.precision_recall_fscore_support(y, guess, average=average, zero_division=0)[:3]
-        assert [metrics["precision"], metrics["recall"], metrics["f1"]] == pytest.approx(expected)
-        assert metrics["accuracy"] == pytest.approx(oracle.accuracy_score(y, guess))
-        auc = oracle.roc_auc_score(y, p[:, 1] if classes == 2 else p, multi_class="ovr")
-        assert metrics["roc_auc"] == pytest.approx(auc)
-        np.testing.assert_array_equal(confusion_matrix(guess, y, classes), oracle.confusion_matrix(y, guess))
-
-
-def test_targets_of_one_class_give_ratios_of_zero_and_a_nan_auc():
-    metrics = classification_metrics(np.array([[0.9, 0.1], [0.8, 0.2]]), np.array([0, 0]))
-    assert (metrics["precision"], metrics["recall"], metrics["f1"]) == (0.0, 0.0, 0.0)
-    assert math.isnan(metrics["roc_auc"])
 
 
 def test_the_gradient_norm_is_that_of_all_gradients_together():

@@ -11,23 +11,32 @@ import numpy as np
 
 from mlxlab.data.batch import Batch, Task
 from mlxlab.ops.cross_entropy import cross_entropy
-from mlxlab.training.device_batch import to_device
+from mlxlab.training.device_batch import DeviceBatch, to_device
+from mlxlab.training.metrics.classification import confusion_matrix
+from mlxlab.training.metrics.labelled import labelled_metrics
+
+NO_EXAMPLES = np.zeros(0, np.int64)
 
 
 class Evaluation(NamedTuple):
-    """Metrics by name; for a classification also ids (N,), targets (N,) and probabilities (N, C) of all examples."""
+    """Metrics by name; for a labelled task also what they were computed from, for all examples with a label.
+
+    `positions` are the places of the examples in the order of the batches. Targets and outputs: classes (N,) and
+    probabilities (N, C); 0 or 1 (N, L) and probabilities (N, L); or two times values (N,) in the units of the data.
+    """
 
     metrics: dict[str, float]
-    ids: np.ndarray = np.zeros(0, np.int64)
-    targets: np.ndarray = np.zeros(0, np.int32)
-    probabilities: np.ndarray = np.zeros((0, 0), np.float32)
+    positions: np.ndarray = NO_EXAMPLES
+    ids: np.ndarray = NO_EXAMPLES
+    targets: np.ndarray = NO_EXAMPLES
+    outputs: np.ndarray = NO_EXAMPLES
 
     @property
     def confusion(self) -> np.ndarray:
-        """(C, C) counts: rows are the true classes. Empty unless it is a classification."""
-        if not len(self.targets):
+        """(C, C) counts of a classification: rows are the true classes. Empty for other tasks."""
+        if self.outputs.ndim < 2 or self.targets.ndim > 1:
             return np.zeros((0, 0), np.int64)
-        return confusion_matrix(self.probabilities.argmax(axis=1), self.targets, self.probabilities.shape[1])
+        return confusion_matrix(self.outputs.argmax(axis=1), self.targets, self.outputs.shape[1])
 
 
 def evaluate(
@@ -39,10 +48,10 @@ def evaluate(
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation | None:
     """Evaluates on at most `limit` batches; None if `should_stop` was true before one of them."""
-    classify = task.kind == "classification"
     total = weight = num_bytes = 0.0
     token_bytes = np.array(task.token_bytes, np.float64)
-    outputs: list[tuple[np.ndarray, ...]] = []
+    examples: list[tuple[np.ndarray, ...]] = []
+    position = 0
     was_training = model.training
     model.eval()  # no dropout
     try:
@@ -51,56 +60,50 @@ def evaluate(
                 return None
             device_batch = to_device(batch)
             logits = model(device_batch.tokens, device_batch.segment_ids).astype(mx.float32)
-            values = cross_entropy(logits, device_batch.targets)
+            values = target_losses(logits, device_batch, task)
             mx.eval(logits, values)
             weights = batch.loss_weights
             total += float((np.array(values, np.float64) * weights).sum())
             weight += float(weights.sum())
             if len(token_bytes):
                 num_bytes += float((token_bytes[batch.targets] * weights).sum())
-            if classify:
-                arrays = (batch.example_ids, batch.targets, np.array(mx.softmax(logits, axis=-1)))
-                outputs.append(tuple(array[weights > 0] for array in arrays))
+            if task.kind != "language_modelling":
+                examples.append(_labelled_examples(logits, batch, task, position))
+                position += int(np.count_nonzero(batch.example_ids >= 0))  # -1 are rows that only fill up
     finally:
         model.train(was_training)
     loss = total / max(weight, 1e-9)
-    if not classify:
+    if task.kind == "language_modelling":
         metrics = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
         return Evaluation(metrics | ({"bits_per_byte": total / math.log(2) / num_bytes} if num_bytes else {}))
-    ids, targets, probabilities = (np.concatenate(arrays) for arrays in zip(*outputs, strict=True))
-    return Evaluation({"loss": loss, **classification_metrics(probabilities, targets)}, ids, targets, probabilities)
+    positions, ids, targets, outputs = (np.concatenate(arrays) for arrays in zip(*examples, strict=True))
+    metrics = {"loss": loss, **labelled_metrics(task, outputs, targets)}
+    return Evaluation(metrics, positions, ids, targets, outputs)
 
 
-def classification_metrics(probabilities: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """Accuracy, precision, recall, F1 and ROC-AUC of probabilities (N, C) against targets (N,) in 0..C-1.
-
-    Of two classes, class 1 is the positive one. With more, precision, recall and F1 are means weighted by support, AUC
-    is one-vs-rest, unweighted. A ratio without a denominator is 0; an AUC of one class is NaN.
-    """
-    classes = probabilities.shape[1]
-    counts = confusion_matrix(probabilities.argmax(axis=1), targets, classes)
-    correct, support, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-    mean = (lambda v: float(v[1])) if classes == 2 else (lambda v: float((v * support).sum() / max(support.sum(), 1)))
-    scored_classes = [1] if classes == 2 else range(classes)
-    return {
-        "accuracy": float(correct.sum() / max(counts.sum(), 1)),
-        "precision": mean(correct / np.maximum(predicted, 1)),
-        "recall": mean(correct / np.maximum(support, 1)),
-        "f1": mean(2 * correct / np.maximum(predicted + support, 1)),
-        "roc_auc": float(np.mean([roc_auc(probabilities[:, c], targets == c) for c in scored_classes])),
-    }
+def target_losses(logits: mx.array, batch: DeviceBatch, task: Task) -> mx.array:
+    """One float32 loss per target: cross-entropy, binary cross-entropy, or the squared error of standardised values."""
+    match task.kind:
+        case "multi_label":
+            return nn.losses.binary_cross_entropy(logits, batch.targets, with_logits=True, reduction="none")
+        case "regression":
+            return (logits.squeeze(-1) - batch.targets) ** 2
+    return cross_entropy(logits, batch.targets)
 
 
-def confusion_matrix(predictions: np.ndarray, targets: np.ndarray, classes: int) -> np.ndarray:
-    """(C, C) counts: rows are the true classes, columns the predicted ones."""
-    return np.bincount(targets * classes + predictions, minlength=classes**2).reshape(classes, classes)
-
-
-def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
-    """The probability that a positive scores above a negative, ties counting half (Mann and Whitney 1947)."""
-    positives, negatives = int(positive.sum()), int((~positive).sum())
-    if not positives or not negatives:
-        return float("nan")
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]  # the mean rank of equal scores
-    return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+def _labelled_examples(logits: mx.array, batch: Batch, task: Task, position: int) -> tuple[np.ndarray, ...]:
+    """Positions, ids, targets and outputs of the examples of a batch that have a label; the first is at `position`."""
+    labelled = batch.loss_weights > 0 if batch.loss_weights.ndim == 1 else (batch.loss_weights > 0).any(axis=1)
+    positions = position + np.cumsum(batch.example_ids >= 0) - 1
+    targets = batch.targets
+    match task.kind:
+        case "multi_label":
+            outputs = np.array(mx.sigmoid(logits))
+        case "regression":
+            outputs, targets = (
+                np.asarray(values, np.float64) * task.target_deviation + task.target_mean
+                for values in (np.array(logits.squeeze(-1)), targets)
+            )
+        case _:
+            outputs = np.array(mx.softmax(logits, axis=-1))
+    return positions[labelled], batch.example_ids[labelled], targets[labelled], outputs[labelled]

@@ -1,0 +1,69 @@
+"""Metrics of several labels, beside scikit-learn's, and thresholds chosen by F1."""
+
+import numpy as np
+import pytest
+from sklearn import metrics as oracle
+
+from mlxlab.training.metrics.multi_label import multi_label_metrics
+from mlxlab.training.metrics.ranking import best_threshold, precision_recall
+
+
+@pytest.fixture
+def predictions():
+    rng = np.random.default_rng(0)
+    p = rng.random((200, 4)).round(2)
+    return p, (rng.random((200, 4)) < 0.3 * p + 0.2).astype(np.float32)
+
+
+def test_multi_label_metrics_agree_with_scikit_learn(predictions):
+    p, y = predictions
+    metrics, guess = multi_label_metrics(p, y), p >= 0.5
+    assert metrics["accuracy"] == pytest.approx(1 - oracle.hamming_loss(y, guess))
+    assert metrics["exact_match"] == pytest.approx(oracle.accuracy_score(y, guess))
+    assert metrics["f1_macro"] == pytest.approx(oracle.f1_score(y, guess, average="macro"))
+    assert metrics["f1_micro"] == pytest.approx(oracle.f1_score(y, guess, average="micro"))
+    assert metrics["roc_auc"] == pytest.approx(oracle.roc_auc_score(y, p))
+    assert metrics["average_precision"] == pytest.approx(oracle.average_precision_score(y, p))
+    p = p.clip(0.01, 0.99)
+    expected = [oracle.log_loss(y[:, i], p[:, i]) for i in range(4)]
+    assert multi_label_metrics(p, y)["log_loss"] == pytest.approx(np.mean(expected))
+
+
+def test_labels_that_never_occur_do_not_count(predictions):
+    p, y = predictions
+    y[:, 2], p[:, 2] = 0, 0.1
+    metrics = multi_label_metrics(p, y)
+    rest = [0, 1, 3]
+    assert metrics["f1_macro"] == pytest.approx(oracle.f1_score(y, p >= 0.5, average="macro", zero_division=np.nan))
+    assert metrics["roc_auc"] == pytest.approx(oracle.roc_auc_score(y[:, rest], p[:, rest]))
+    assert metrics["average_precision"] == pytest.approx(oracle.average_precision_score(y[:, rest], p[:, rest]))
+
+
+def test_thresholds_of_labels_decide(predictions):
+    p, y = predictions
+    thresholds = np.array([0.1, 0.5, 0.9, 0.3])
+    expected = oracle.f1_score(y, p >= thresholds, average="macro")
+    assert multi_label_metrics(p, y, thresholds)["f1_macro"] == pytest.approx(expected)
+
+
+def test_the_best_threshold_has_the_greatest_f1_of_all(predictions):
+    p, y = predictions
+    for scores, positive in zip(p.T, y.T > 0, strict=True):
+        threshold = best_threshold(scores, positive)
+        f1 = oracle.f1_score(positive, scores >= threshold)
+        assert f1 == pytest.approx(max(oracle.f1_score(positive, scores >= t) for t in np.unique(scores)))
+        assert 0 < threshold < 1
+
+
+def test_a_threshold_lies_between_scores_and_is_one_half_without_a_positive():
+    assert best_threshold(np.array([0.2, 0.6, 0.8]), np.array([False, False, True])) == pytest.approx(0.7)
+    assert best_threshold(np.array([0.4, 0.6]), np.array([True, True])) == pytest.approx(0.2)
+    assert best_threshold(np.array([0.2, 0.6]), np.array([False, False])) == 0.5
+
+
+def test_the_precision_recall_curve_agrees_with_scikit_learn(predictions):
+    scores, positive = predictions[0][:, 0], predictions[1][:, 0] > 0
+    precision, recall = precision_recall(scores, positive)
+    expected_precision, expected_recall, _ = oracle.precision_recall_curve(positive, scores)
+    np.testing.assert_allclose(precision[::-1], expected_precision[:-1])
+    np.testing.assert_allclose(recall[::-1], expected_recall[:-1])
