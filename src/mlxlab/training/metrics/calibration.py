@@ -23,7 +23,7 @@ class Reliability(NamedTuple):
 
 
 def reliability(confidence: np.ndarray, holds: np.ndarray) -> Reliability:
-    """Bins predictions by confidence (N,) in [0, 1]; `holds` (N,) says which were right. Bins include their upper end."""
+    """Bins predictions by confidence (N,) in [0, 1]; `holds` (N,): which were right. Bins include their upper end."""
     bins = np.searchsorted(np.arange(1, BINS) / BINS, confidence)
     counts = np.bincount(bins, minlength=BINS)
     totals = (np.bincount(bins, values, BINS) for values in (confidence, holds))

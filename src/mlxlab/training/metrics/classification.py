@@ -53,8 +53,8 @@ def classification_metrics(probabilities: np.ndarray, targets: np.ndarray) -> di
     """All metrics by name.
 
     Of two classes, class 1 is the positive one. With more, precision, recall and F1 are means weighted by support; AUC
-    and average precision are unweighted means, one class against the rest. Balanced accuracy is the mean recall (Brodersen
-    et al. 2010). Classes without an example do not count in unweighted means.
+    and average precision are unweighted means, one class against the rest. Balanced accuracy is the mean recall
+    (Brodersen et al. 2010). Classes without an example do not count in unweighted means.
     """
     classes = probabilities.shape[1]
     predictions = probabilities.argmax(axis=1)

@@ -12,8 +12,8 @@ def multi_label_metrics(
     """All metrics by name.
 
     Accuracy is the fraction of right decisions (one minus the Hamming loss), `exact_match` that of the examples whose
-    labels are all right. F1 macro is the mean over the labels that occur among targets or predictions, AUC that over the
-    labels that hold for some examples and not for others.
+    labels are all right. F1 macro is the mean over the labels that occur among targets or predictions, AUC that over
+    the labels that hold for some examples and not for others.
 
     Args:
         thresholds: probabilities from which on a label counts as predicted, one or (L,).
