@@ -19,6 +19,7 @@ Count = Annotated[int, Ge(0), Le(10**12)]  # 0, 1, 2, ...
 Size = Annotated[int, Ge(1), Le(10**12)]  # 1, 2, 3, ...
 Fraction = Annotated[float, Ge(0), Le(1)]  # [0, 1]
 Share = Annotated[float, Ge(0), Lt(1)]  # [0, 1): a dropout rate, a validation fraction
+Probability = Annotated[float, Ge(0), Le(1)]
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Seed = Annotated[int, Ge(0), Lt(2**64)]

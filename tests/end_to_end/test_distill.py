@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from mlxlab.cli.train import main
+from mlxlab.data.titanic.passenger import table_of
 from mlxlab.data.titanic.sources import load_passengers
-from mlxlab.inference.predict import predict
+from mlxlab.inference.predict import predict_table
 from mlxlab.inference.restore import restore_model
 from mlxlab.training.device_batch import to_device
 from support.processes import ROOT, run, start, tiny_overrides, wait_for
@@ -214,10 +215,10 @@ def assert_predicts_by_the_mean(folder: Path, measured: dict) -> None:
     ensemble = restore_model(folder)
     rows = load_passengers("synthetic").train[:20]
     members = [restore_model(folder / "rounds" / str(n), "last") for n in (1, 2, 3)]
-    batch = ensemble.encoder.encode_rows(rows)
+    batch = ensemble.encoder.encode_passengers(rows)
     arrays = to_device(batch)[:2]
     mean = np.mean([np.array(member.model(*arrays)) for member in members], axis=0)
     np.testing.assert_allclose(np.array(ensemble.model(*arrays)), mean, rtol=1e-4, atol=1e-6)
-    p = predict(ensemble, rows)
+    p = predict_table(ensemble, table_of(rows)).values
     np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
     assert measured["ensemble"]["parameters"] == 3 * measured["student"]["parameters"]

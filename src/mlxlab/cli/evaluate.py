@@ -3,11 +3,11 @@
     mlxlab evaluate run=RUN_FOLDER [checkpoint=best] [max_batches=N]
     mlxlab evaluate run=RUN_FOLDER data.source=FILE [data.KEY=VALUE ...]
 
-data.source  for a language model text, as data=streaming takes it: all of it; for a classifier a CSV file with labels,
-             or `test`: the 418 test rows of the Titanic
+data.source  for a language model text, as data=streaming takes it: all of it; for a model of labelled rows a file with
+             its columns and labels, or `test`: the 418 test rows of the Titanic
 data.KEY     another key of the run's data: text_column, seq_len, reading.split, validation.max_examples
 
-Text is read with the tokenizer of the run. Prints loss, perplexity and bits per byte, or a classifier's metrics.
+Data is read with the tokenizer and the labels of the run. Prints its metrics.
 """
 
 import logging
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from mlxlab.inference.restore import RestoredModel
 
 # The keys of the data that an evaluation reads; all others are those that the model was trained with.
-ROW_KEYS = frozenset({"source", "eval_batch_size"})
+ROW_KEYS = frozenset({"source", "eval_batch_size", "reading", "on_error"})
 SPLIT_KEYS = ROW_KEYS | {"fold", "folds", "valid_fraction"}
-TEXT_KEYS = ROW_KEYS | {"text_column", "on_error", "seq_len", "reading", "packing", "shuffle", "validation"}
+TEXT_KEYS = ROW_KEYS | {"text_column", "seq_len", "packing", "shuffle", "validation"}
 NOT_OF_OTHER_SOURCES = ("reading.split", "reading.config", "reading.revision", "validation.max_examples")
 
 log = logging.getLogger(__name__)
@@ -69,14 +69,15 @@ def _evaluate(run: Path, checkpoint: str = "best", max_batches: Size | None = No
 
 
 def _eval_data(restored: "RestoredModel", overrides: dict[str, str], folder: Path) -> "EvalData":
+    from mlxlab.data.dataset import RowEncoder
     from mlxlab.data.text.encoder import TextEncoder
-    from mlxlab.data.titanic.encoder import PassengerEncoder
     from mlxlab.experiment.build import build_data
     from mlxlab.inference.eval_data import row_batches, text_batches
 
     node, encoder = _data_node(restored, overrides), restored.encoder
     row_keys = ROW_KEYS if "source" in overrides else SPLIT_KEYS
-    effective = {TextEncoder: TEXT_KEYS, PassengerEncoder: row_keys}.get(type(encoder))
+    is_text, has_rows = isinstance(encoder, TextEncoder), isinstance(encoder, RowEncoder)
+    effective = TEXT_KEYS if is_text else row_keys if has_rows else None
     for name, text in overrides.items():
         if effective is not None and name.partition(".")[0] not in effective:
             near = suggestion(name, effective, "data.")
@@ -84,8 +85,8 @@ def _eval_data(restored: "RestoredModel", overrides: dict[str, str], folder: Pat
     if "source" not in overrides:
         run_data = build_data(restored.config | {"data": node}, project_root(), restored.config_dir, folder)
         return run_data.valid, "the validation data of the run"
-    if isinstance(encoder, PassengerEncoder):
-        return row_batches(encoder, node["source"], node["eval_batch_size"])
+    if has_rows:
+        return row_batches(restored, node["source"], node["eval_batch_size"])
     if not isinstance(encoder, TextEncoder):
         raise ConfigError(f"data.source={node['source']}: {node['_target_']} is evaluated on its validation data only")
     for key in set(NOT_OF_OTHER_SOURCES) - set(overrides):

@@ -23,6 +23,7 @@ class Encoder(Protocol):
     def tokenizer(self) -> Tokenizer: ...
 
 
+@runtime_checkable
 class RowEncoder(Encoder, Protocol):
     """The encoder of labelled rows."""
 
@@ -37,7 +38,8 @@ class RowEncoder(Encoder, Protocol):
         """One batch of all rows, with ids 0, 1, ...; a row without a label has weight 0.
 
         Raises:
-            DataError: a column is missing (with the nearest name), or a cell is malformed (with row and column).
+            DataError: a column is missing (with the nearest name), or a cell is malformed (`row 1: ...`, the first one
+                being 1; inference puts file and line there).
         """
 
 
@@ -58,6 +60,14 @@ class RestoresEncoder(Protocol):
 
     @staticmethod
     def restore_encoder(folder: Path) -> Encoder: ...
+
+
+@runtime_checkable
+class ProvidesTestRows(Protocol):
+    """A data set class that comes with labelled test rows, for `evaluate data.source=test` and `predict input=test`."""
+
+    @staticmethod
+    def test_rows() -> Table: ...
 
 
 class DataModule(Protocol):

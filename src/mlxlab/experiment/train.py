@@ -23,6 +23,7 @@ from mlxlab.experiment.report import log_lines, next_commands, write_report
 from mlxlab.experiment.run import RunContext
 from mlxlab.experiment.start import find_start, log_config_changes, reject_misfit, resume_config, set_aside_others
 from mlxlab.inference.predict import model_signature
+from mlxlab.inference.restore import restore_encoder
 from mlxlab.models.model import Model
 from mlxlab.tracking.tracker import NoTracker, Tracker
 from mlxlab.training.callback import Callback, FitContext
@@ -177,6 +178,8 @@ def report_run(session: Session, state: TrainState, run_dir: Path) -> None:
         tracker.log_artifact(run_dir / name, "")
     best = run_dir / FOLDER / folder_name(best_step)
     if best.is_dir():
-        tracker.log_model(best, best_step, {"run": run_dir / "inference"}, model_signature(data.task))
+        inference_dir = run_dir / "inference"
+        _, encoder = restore_encoder(inference_dir)
+        tracker.log_model(best, best_step, {"run": inference_dir}, model_signature(encoder))
     generates = data.task.kind == "language_modelling" and not data.task.masked
     print("\n".join([f"run folder: {run_dir}", *next_commands(run_dir, generates)]))

@@ -1,36 +1,112 @@
-"""Predictions of a restored model, classes of passengers or the masked tokens of a text; and the MLflow signature."""
+"""Predictions of a restored model: for the rows of a table, or the masked tokens of a text."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import fields
+from typing import NamedTuple, TypeAlias
 
 import mlx.core as mx
 import numpy as np
 
-from mlxlab.data.batch import Task
+from mlxlab.config.suggest import suggestion
+from mlxlab.data.batch import Batch, Task
+from mlxlab.data.dataset import Encoder, RowEncoder, Table
 from mlxlab.data.text.encoder import TextEncoder
-from mlxlab.data.titanic.encoder import PassengerEncoder
-from mlxlab.data.titanic.passenger import COLUMNS, Passenger
 from mlxlab.data.tokenizers.tokenizer import SPECIAL_NAMES
 from mlxlab.errors import DataError, NotAllowedError
 from mlxlab.inference.restore import RestoredModel
 from mlxlab.training.device_batch import to_device
 
 TYPES: dict[type, str] = {int: "long", float: "double", bool: "boolean", str: "string"}
+Cells: TypeAlias = "list[str] | list[list[str]] | list[float]"
 
 
-def predict(restored: RestoredModel, rows: Sequence[Passenger], batch_size: int = 64) -> np.ndarray:
-    """(N, C) probabilities of the classes, a row per passenger; NotAllowedError for a model of other data."""
-    if not isinstance(restored.encoder, PassengerEncoder):
-        raise NotAllowedError(
-            f"expected a classifier of passengers, got a model for {restored.encoder.task.kind} of other data"
-        )
-    probabilities = [np.zeros((0, restored.encoder.task.num_classes), np.float32)]
-    for start in range(0, len(rows), batch_size):
-        batch = to_device(restored.encoder.encode_rows(rows[start : start + batch_size]))
-        logits = restored.model(batch.tokens, batch.segment_ids).astype(mx.float32)
-        probabilities.append(np.array(mx.softmax(logits, axis=-1)))
-    return np.concatenate(probabilities)
+class Predictions(NamedTuple):
+    """Predictions for N rows.
+
+    Attributes:
+        values: probabilities of the classes (N, C) or labels (N, L), or the predicted numbers (N,), in the units of the
+            data.
+        thresholds: the probability from which each label holds; empty unless several labels may hold.
+    """
+
+    task: Task
+    values: np.ndarray
+    thresholds: tuple[float, ...]
+
+    def columns(self) -> dict[str, Cells]:
+        """A column of N cells by name: `label` (or `labels`, those that hold) and `probability_<label>`, or `value`."""
+        names = self.task.labels
+        if self.task.kind == "regression":
+            return {"value": self.values.tolist()}
+        probabilities: dict[str, Cells] = {
+            f"probability_{name}": self.values[:, i].tolist() for i, name in enumerate(names)
+        }
+        if self.task.kind == "classification":
+            return {"label": [names[i] for i in self.values.argmax(axis=1)], **probabilities}
+        holds = self.values >= np.array(self.thresholds, np.float32)
+        return {"labels": [[names[i] for i in np.flatnonzero(row)] for row in holds], **probabilities}
+
+
+def predict_table(
+    restored: RestoredModel, table: Table, batch_size: int = 64, locations: Sequence[str] | None = None
+) -> Predictions:
+    """Predictions for the rows of a table; columns that the model does not read are ignored.
+
+    Args:
+        locations: of each row, for messages; None counts them from 1.
+
+    Raises:
+        NotAllowedError: the model is not one of labelled rows.
+        DataError: a column is missing, or a cell is malformed.
+    """
+    encoder = row_encoder(restored.encoder)
+    check_columns(encoder, list(table))
+    columns = {name: table[name] for name in encoder.columns}
+    count, outputs = max(map(len, columns.values())), []
+    places = locations or [f"row {number}" for number in range(1, count + 1)]
+    for start in range(0, count, batch_size):
+        rows = {name: cells[start : start + batch_size] for name, cells in columns.items()}
+        batch = to_device(encode_located(encoder, rows, places[start : start + batch_size]))
+        outputs.append(_read_out(restored.model(batch.tokens, batch.segment_ids), encoder.task))
+    empty = np.zeros(0 if encoder.task.kind == "regression" else (0, encoder.task.num_classes), np.float32)
+    return Predictions(encoder.task, np.concatenate([empty, *outputs]), restored.thresholds)
+
+
+def row_encoder(encoder: Encoder) -> RowEncoder:
+    """`encoder`, or NotAllowedError if it is not one of labelled rows."""
+    if not isinstance(encoder, RowEncoder):
+        raise NotAllowedError(f"expected a model of labelled rows, got one for {encoder.task.kind}")
+    return encoder
+
+
+def check_columns(encoder: RowEncoder, names: Sequence[str], *, labelled: bool = False) -> None:
+    """Raises DataError, with the nearest name, if a column that the encoder reads is not among `names`."""
+    for name in [*encoder.columns, *([encoder.label_column] if labelled else [])]:
+        if name not in names:
+            spare = [other for other in names if other not in encoder.columns]
+            raise DataError(f"column {name!r} is missing{suggestion(name, spare)}; got {', '.join(names)[:200]}")
+
+
+def encode_located(encoder: RowEncoder, table: Table, locations: Sequence[str]) -> Batch:
+    """`encoder.encode_rows(table)`, whose DataError names the location of the first malformed row."""
+    try:
+        return encoder.encode_rows(table)
+    except DataError:
+        for cells, location in zip(zip(*table.values(), strict=True), locations, strict=False):
+            try:
+                encoder.encode_rows({name: [cell] for name, cell in zip(table, cells, strict=True)})
+            except DataError as error:
+                raise DataError(f"{location}: {str(error).removeprefix('row 1: ')}") from None
+        raise
+
+
+def _read_out(logits: mx.array, task: Task) -> np.ndarray:
+    """Logits as probabilities (B, C) or (B, L), or as numbers (B,) in the units of the data."""
+    logits = logits.astype(mx.float32)
+    if task.kind == "regression":
+        return np.array(logits[:, 0], np.float64) * task.target_deviation + task.target_mean
+    return np.array(mx.softmax(logits, axis=-1) if task.kind == "classification" else mx.sigmoid(logits))
 
 
 def fill_mask(restored: RestoredModel, text: str) -> str:
@@ -55,12 +131,15 @@ def fill_mask(restored: RestoredModel, text: str) -> str:
     return tokenizer.decode(np.where(np.array(tokens) == tokenizer.mask_id, best, tokens).tolist())
 
 
-def model_signature(task: Task) -> dict[str, str]:
-    """The types for MLflow: Kaggle's columns to a label and a probability per class, or text to text."""
-    if task.kind == "classification":
-        inputs = {name: TYPES[column.kind] for name, column in COLUMNS.items() if name != "Survived"}
-        probabilities = {f"probability_{label}": "float" for label in task.labels}
-        return {"inputs": _columns(inputs), "outputs": _columns({"label": "string"} | probabilities)}
+def model_signature(encoder: Encoder) -> dict[str, str]:
+    """The types for MLflow: the columns of the rows to those of `Predictions`, or text to text."""
+    task = encoder.task
+    if isinstance(encoder, RowEncoder):
+        probabilities = {f"probability_{name}": "double" for name in task.labels}
+        answer = {"classification": {"label": "string"}, "multi_label": {"labels": "any"}}.get(task.kind, {})
+        outputs = answer | probabilities if answer else {"value": "double"}
+        # A cell may be text, a number or missing: it is read as it would be from a file.
+        return {"inputs": _columns(dict.fromkeys(encoder.columns, "any")), "outputs": _columns(outputs)}
     output = "filled" if task.masked else "continuation"
     signature = {"inputs": _columns({"text": "string"}), "outputs": _columns({output: "string"})}
     return signature if task.masked else signature | {"params": _generation_options()}

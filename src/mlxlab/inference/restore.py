@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal, TypedDict
 
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
@@ -11,6 +13,8 @@ from mlxlab.checkpoint.resume import check_arrays, load_named
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.check import read_stored_config
 from mlxlab.config.instantiate import import_target
+from mlxlab.constraints import Probability
+from mlxlab.data.batch import Task
 from mlxlab.data.dataset import Encoder, RestoresEncoder
 from mlxlab.errors import CheckpointUnavailableError, DataError, InputNotFoundError
 from mlxlab.files.atomic import write_json
@@ -20,7 +24,7 @@ from mlxlab.models.ensemble import Ensemble, EnsembleMean
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import PROJECTIONS, Model
 
-ENSEMBLE_FILE = "ensemble.json"
+ENSEMBLE_FILE, THRESHOLDS_FILE = "ensemble.json", "thresholds.json"
 
 
 class EnsembleFile(TypedDict):
@@ -35,7 +39,7 @@ class EnsembleFile(TypedDict):
 class RestoredModel:
     """A model in evaluation mode, the encoder of its inputs, and the config it was trained with.
 
-    The encoder is a `TextEncoder` (language model), a `PassengerEncoder` (Titanic) or that of another data set class.
+    The encoder is a `RowEncoder` (labelled rows), a `TextEncoder` (language model) or that of another data set class.
     """
 
     model: Model
@@ -43,6 +47,7 @@ class RestoredModel:
     config: dict[str, Any]
     checkpoint: Checkpoint
     config_dir: Path  # the `inference` folder: config.yaml, tokenizer.json, data.json
+    thresholds: tuple[float, ...] = ()  # probability from which each label holds, where several may
 
 
 def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
@@ -63,12 +68,7 @@ def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
     config_dir = folder / "inference" if (folder / "inference").is_dir() else folder
     if not (config_dir / "config.yaml").is_file():
         raise InputNotFoundError(f"{folder}: expected a run folder; inference/config.yaml not found")
-    config = read_stored_config(config_dir / "config.yaml")
-    target = config["data"]["_target_"]
-    dataset = import_target(target)
-    if not isinstance(dataset, RestoresEncoder):
-        raise DataError(f"{config_dir / 'config.yaml'}: data._target_={target}: expected a data set class")
-    encoder = dataset.restore_encoder(config_dir)
+    config, encoder = restore_encoder(config_dir)
     # The checkpoint replaces pretrained weights; their config.json, which the run copied, defines the architecture.
     node = config["model"] | ({"pretrained": str(config_dir)} if config["model"].get("pretrained") else {})
     task = encoder.task
@@ -82,7 +82,29 @@ def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
         raise CheckpointUnavailableError(f"{loaded.path}: {error}") from None
     model.load_weights(list(weights.items()))
     model.eval()
-    return RestoredModel(model, encoder, config, loaded, config_dir)
+    return RestoredModel(model, encoder, config, loaded, config_dir, _read_thresholds(config_dir, task))
+
+
+def restore_encoder(config_dir: Path) -> tuple[dict[str, Any], Encoder]:
+    """The config of a run and the encoder of its inputs, from its `inference` folder; raises as `restore_model`."""
+    config = read_stored_config(config_dir / "config.yaml")
+    target = config["data"]["_target_"]
+    dataset = import_target(target)
+    if not isinstance(dataset, RestoresEncoder):
+        raise DataError(f"{config_dir / 'config.yaml'}: data._target_={target}: expected a data set class")
+    return config, dataset.restore_encoder(config_dir)
+
+
+def _read_thresholds(config_dir: Path, task: Task) -> tuple[float, ...]:
+    """Thresholds of the L labels that the run chose on its validation rows, or 0.5; empty for other tasks."""
+    if task.kind != "multi_label":
+        return ()
+    chosen: dict[str, Probability] = {}
+    with suppress(InputNotFoundError):
+        chosen = read_json(config_dir / THRESHOLDS_FILE, dict[str, Probability])
+    if unknown := sorted(chosen.keys() - set(task.labels)):
+        raise DataError(f"{config_dir / THRESHOLDS_FILE}: unknown label {unknown[0]!r}")
+    return tuple(chosen.get(name, 0.5) for name in task.labels)
 
 
 def restore_from(path: Path) -> RestoredModel:
@@ -102,7 +124,9 @@ def _restore_ensemble(folder: Path) -> RestoredModel:
             raise DataError(
                 f"{folder / ENSEMBLE_FILE}: expected one tokenizer and task, {member} differs from {members[0]}"
             )
-    return replace(restored[0], model=Ensemble([each.model for each in restored], mean=mean))  # type: ignore[arg-type]
+    thresholds = tuple(map(fmean, zip(*(each.thresholds for each in restored), strict=True)))
+    ensemble: Any = Ensemble([each.model for each in restored], mean=mean)
+    return replace(restored[0], model=ensemble, thresholds=thresholds)
 
 
 def save_ensemble(folder: Path, members: Sequence[Path], mean: EnsembleMean = "logits") -> None:

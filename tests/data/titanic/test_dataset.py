@@ -83,7 +83,7 @@ def test_all_templates_are_used(data):
 
 
 def test_batches_have_the_agreed_shapes(data):
-    for batch in [next(iter(data.train)), *data.valid, data.encoder.encode_rows(ROWS[:3])]:
+    for batch in [next(iter(data.train)), *data.valid, data.encoder.encode_passengers(ROWS[:3])]:
         rows, length = batch.tokens.shape
         assert length % 8 == 0 or length in {batch.tokens.shape[1] for batch in data.train}
         assert batch.tokens.dtype == batch.segment_ids.dtype == batch.targets.dtype == np.int32
@@ -109,14 +109,14 @@ def test_every_training_row_is_reached_across_five_folds(tmp_path):
 
 
 def test_unlabelled_rows_have_no_weight_and_a_label_in_range(data):
-    batch = data.encoder.encode_rows([row._replace(survived=None) for row in ROWS[:5]])
+    batch = data.encoder.encode_passengers([row._replace(survived=None) for row in ROWS[:5]])
     assert batch.targets.tolist() == [0] * 5
     assert batch.loss_weights.tolist() == [0] * 5
 
 
 def test_a_label_out_of_range_is_stopped_on_the_host(data):
     with pytest.raises(DataError, match="label -1 of example 1"):
-        data.encoder.encode_rows([ROWS[0]._replace(survived=-1)])
+        data.encoder.encode_passengers([ROWS[0]._replace(survived=-1)])
 
 
 @pytest.mark.parametrize("templates", [["basic", "story"], ["full"], ["group", "narrative"]])
@@ -125,7 +125,7 @@ def test_inference_restores_the_encoding_without_the_training_rows(tmp_path, tem
     data.save(tmp_path)
     restored = TitanicDataset.restore_encoder(tmp_path)
     assert restored.task == data.task
-    for left, right in zip(data.encoder.encode_rows(ROWS), restored.encode_rows(ROWS), strict=True):
+    for left, right in zip(data.encoder.encode_passengers(ROWS), restored.encode_passengers(ROWS), strict=True):
         np.testing.assert_array_equal(left, right)
     assert json.loads((tmp_path / "data.json").read_text())["fingerprint"] == data.fingerprint
 
@@ -133,7 +133,7 @@ def test_inference_restores_the_encoding_without_the_training_rows(tmp_path, tem
 def test_validation_batches_equal_what_inference_encodes(data):
     starts = range(0, len(data.valid_rows), 64)
     for batch, start in zip(data.valid, starts, strict=True):
-        encoded = data.encoder.encode_rows(data.valid_rows[start : start + 64])
+        encoded = data.encoder.encode_passengers(data.valid_rows[start : start + 64])
         for left, right in zip(batch, encoded, strict=True):
             np.testing.assert_array_equal(left, right)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mlxlab.data.titanic import sources
-from mlxlab.data.titanic.sources import fold_numbers, hold_out, load_evaluation_rows, load_passengers, split_rows
+from mlxlab.data.titanic.sources import fold_numbers, hold_out, load_passengers, load_test_passengers, split_rows
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from support.titanic import csv_text, make_titanic, real_rows
 
@@ -91,7 +91,7 @@ def test_a_missing_named_file_is_never_replaced_by_other_rows(tmp_path):
 
 
 def test_the_test_rows_can_be_evaluated_on_but_not_trained_on():
-    assert load_evaluation_rows("test") == list(ROWS[891:])
+    assert load_test_passengers() == list(ROWS[891:])
     with pytest.raises(InputNotFoundError):
         load_passengers("test")
 

@@ -11,13 +11,14 @@ import numpy as np
 from mlxlab.constraints import Count, FilePath, Ge, Gt, Le, Lt, MinLen, Seed, Size
 from mlxlab.data.batch import Batch
 from mlxlab.data.cache import cached, content_key
-from mlxlab.data.dataset import Baseline
+from mlxlab.data.dataset import Baseline, Table
 from mlxlab.data.loaders.bucketing import FixedBatchSize, TokenBudget, make_loader
 from mlxlab.data.loaders.wrappers import wrap_batches
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.titanic import baselines
 from mlxlab.data.titanic.encoder import PassengerEncoder, restore
-from mlxlab.data.titanic.sources import load_passengers, split_rows
+from mlxlab.data.titanic.passenger import table_of
+from mlxlab.data.titanic.sources import load_passengers, load_test_passengers, split_rows
 from mlxlab.data.titanic.templates import TEMPLATES, VERSION, fit_statistics, render_sentence
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
@@ -194,6 +195,11 @@ class TitanicDataset:
     @staticmethod
     def restore_encoder(folder: Path) -> PassengerEncoder:
         return restore(folder)
+
+    @staticmethod
+    def test_rows() -> Table:
+        """The 418 real rows 892..1309, with labels."""
+        return table_of(load_test_passengers())
 
 
 def _to_bytes(sequences: Sequence[np.ndarray]) -> bytes:

@@ -9,15 +9,16 @@ import numpy as np
 
 from mlxlab.constraints import Ge, Le, MinLen, Seed
 from mlxlab.data.batch import Batch, Task, check_ids, pad
+from mlxlab.data.dataset import Table
 from mlxlab.data.rng import Stream, counter_hash
-from mlxlab.data.titanic.passenger import Passenger
+from mlxlab.data.titanic.passenger import COLUMNS, Passenger, passengers_of
 from mlxlab.data.titanic.templates import TEMPLATES, VERSION, GroupStatistics, render_sentence
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.errors import DataError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
 
-LABELS = ("died", "survived")
+LABELS, LABEL_COLUMN = ("died", "survived"), "Survived"
 FORMAT = "mlxlab.titanic/1"
 
 
@@ -46,6 +47,8 @@ class PassengerEncoder:
     seq_len: int
     seed: int
     task = Task("classification", len(LABELS), LABELS)
+    columns = tuple(name for name in COLUMNS if name != LABEL_COLUMN)
+    label_column = LABEL_COLUMN
 
     def choose(self, ids: np.ndarray, epoch: int = 0, copy: int | np.ndarray = 0) -> np.ndarray:
         """(N,) index of each row's template: a function of (id, seed, epoch, copy). Copy 0 is that for evaluation."""
@@ -61,7 +64,12 @@ class PassengerEncoder:
         """Every sentence of every row: row by row, one per template."""
         return [render_sentence(row, text, self.statistics) for row in rows for text in self.templates.values()]
 
-    def encode_rows(self, rows: Sequence[Passenger]) -> Batch:
+    def encode_rows(self, table: Table) -> Batch:
+        """One batch of all rows, as in `RowEncoder`; raises as `passengers_of`."""
+        rows = passengers_of(table)
+        return self.encode_passengers(rows)._replace(example_ids=np.arange(len(rows)))
+
+    def encode_passengers(self, rows: Sequence[Passenger]) -> Batch:
         """One batch of rows; a row without a label has weight 0."""
         return self.collate(rows, self.tokenizer.encode_batch(self.texts(rows), self.seq_len))
 

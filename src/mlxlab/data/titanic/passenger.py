@@ -2,9 +2,11 @@
 
 import os
 import re
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import NamedTuple
 
+from mlxlab.data.dataset import Table
 from mlxlab.data.strict_csv import Field, parse_csv
 from mlxlab.errors import DataError
 
@@ -98,16 +100,48 @@ def parse_passengers(data: bytes, path: str | os.PathLike[str], labelled: bool) 
     return passengers
 
 
+def passengers_of(table: Table) -> list[Passenger]:
+    """The passengers of a table with Kaggle's columns, in which Survived may be absent or empty.
+
+    Raises:
+        DataError: a column is missing, or a value is malformed.
+    """
+    if missing := _missing_column(list(table), labelled=False):
+        raise DataError(missing)
+    columns, passengers = {name: table[name] for name in COLUMNS if name in table}, []
+    for row, cells in enumerate(zip(*columns.values(), strict=True)):
+        texts = dict(zip(columns, cells, strict=True))
+        try:
+            values = (_value(texts.get(name) or "", name, labelled=False) for name in COLUMNS)
+            passengers.append(Passenger._make(values))
+        except ValueError as error:
+            raise DataError(f"row {row + 1}: {error}") from None
+    return passengers
+
+
+def table_of(passengers: Iterable[Passenger]) -> Table:
+    """The inverse of `passengers_of`."""
+    rows = [[None if value is None else str(value) for value in passenger] for passenger in passengers]
+    return dict(zip(COLUMNS, zip(*rows, strict=True), strict=True))
+
+
 def _parse(field: Field, name: str, path: str | os.PathLike[str], labelled: bool) -> int | float | str | None:
-    column, text = COLUMNS[name], field.text.strip()
+    try:
+        return _value(field.text, name, labelled)
+    except ValueError as error:
+        raise DataError(f"{path}:{field.line}:{field.column}: {error}") from None
+
+
+def _value(cell: str, name: str, labelled: bool) -> int | float | str | None:
+    column, text = COLUMNS[name], cell.strip()
     if not text and (column.may_be_empty or (name == "Survived" and not labelled)):
         return None
     if re.fullmatch(column.pattern, text, re.ASCII | re.DOTALL):
         value = column.kind(text)
         if isinstance(value, str) or not column.high or column.low <= value <= column.high:
             return value
-    got = repr(field.text if len(field.text) <= 40 else field.text[:37] + "...") if field.text else "nothing"
-    raise DataError(f"{path}:{field.line}:{field.column}: {name} is {got}, expected {column.expected}")
+    got = repr(cell if len(cell) <= 40 else cell[:37] + "...") if cell else "nothing"
+    raise ValueError(f"{name} is {got}, expected {column.expected}")
 
 
 def _column_indices(header: list[Field], path: str | os.PathLike[str], labelled: bool) -> dict[str, int]:
@@ -120,9 +154,16 @@ def _column_indices(header: list[Field], path: str | os.PathLike[str], labelled:
     for index, name in enumerate(names):
         if name in COLUMNS and name in names[:index]:
             raise DataError(f"{path}:1:{header[index].column}: column {name} occurs twice")
+    if missing := _missing_column(names, labelled):
+        raise DataError(f"{path}:1:1: {missing}")
+    return {name: names.index(name) for name in COLUMNS if name in names}
+
+
+def _missing_column(names: Sequence[str], labelled: bool) -> str:
+    """The message on the first missing column, with the nearest name; "" if there is none."""
     for name in COLUMNS:
         if name not in names and (labelled or name != "Survived"):
             near = get_close_matches(name, [unknown for unknown in names if unknown not in COLUMNS], n=1, cutoff=0.5)
             hint = f" (did you mean {near[0][:40]!r}?)" if near else ""
-            raise DataError(f"{path}:1:1: column {name} is missing{hint}; expected {','.join(COLUMNS)}")
-    return {name: names.index(name) for name in COLUMNS if name in names}
+            return f"column {name} is missing{hint}; expected {','.join(COLUMNS)}"
+    return ""

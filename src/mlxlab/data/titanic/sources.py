@@ -46,9 +46,9 @@ def load_passengers(source: str | None) -> PassengerSource:
     return _real_passengers() if source is None else read_csv_source(source)
 
 
-def load_evaluation_rows(source: str) -> list[Passenger]:
-    """Labelled rows to evaluate on: "test" for the 418 real test rows, or those of a CSV file as `load_passengers`."""
-    return _real_passengers().test if source == "test" else read_csv_source(source).train
+def load_test_passengers() -> list[Passenger]:
+    """The 418 real test rows, for a final report only."""
+    return _real_passengers().test
 
 
 def read_csv_source(path: str) -> PassengerSource:

@@ -1,0 +1,129 @@
+"""Predictions by task kind, in the units of the data, whatever the batch size; faults name the row."""
+
+import json
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlxlab.data.batch import Batch, Task
+from mlxlab.data.titanic.passenger import table_of
+from mlxlab.errors import DataError, NotAllowedError
+from mlxlab.inference.predict import model_signature, predict_table
+from mlxlab.inference.restore import RestoredModel, _read_thresholds
+from support.titanic import make_titanic, real_rows
+
+TASKS = {
+    "classification": Task("classification", 3, ("a", "b", "c")),
+    "multi_label": Task("multi_label", 3, ("a", "b", "c")),
+    "regression": Task("regression", 1, target_mean=10.0, target_deviation=2.0),
+}
+LOGITS = np.array([[2.0, 0.0, -1.0], [0.0, 0.3, 1.0], [-3.0, -2.0, -4.0]])
+
+
+class NumberEncoder:
+    """Rows with a column `x`: the number of the row of `LOGITS` that the model returns."""
+
+    columns, label_column, tokenizer = ("x",), "y", None
+
+    def __init__(self, task):
+        self.task = task
+
+    def encode_rows(self, table):
+        for row, cell in enumerate(table["x"], 1):
+            if cell is None:
+                raise DataError(f"row {row}: column 'x': expected a number, got nothing")
+        tokens = np.array([[int(cell)] for cell in table["x"]], np.int32)
+        zeros = np.zeros(len(tokens))
+        return Batch(tokens, np.ones_like(tokens), zeros.astype(np.int32), zeros.astype(np.float32), zeros.astype(int))
+
+
+def restored(kind, thresholds=()):
+    logits, task = mx.array(LOGITS), TASKS[kind]
+    model = lambda tokens, _: logits[tokens[:, 0]][:, : task.num_classes]  # noqa: E731
+    return RestoredModel(model, NumberEncoder(task), {}, None, Path(), tuple(thresholds))  # type: ignore[arg-type]
+
+
+TABLE = {"x": ["0", "1", "2"], "other": ["", "", ""]}
+
+
+def test_a_class_is_the_most_probable_one():
+    columns = predict_table(restored("classification"), TABLE).columns()
+    assert columns["label"] == ["a", "c", "b"]
+    expected = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose([columns[f"probability_{name}"] for name in "abc"], expected.T, rtol=1e-5)
+
+
+def test_labels_hold_from_their_own_threshold_on():
+    columns = predict_table(restored("multi_label", [0.5, 0.6, 0.01]), TABLE).columns()
+    assert columns["labels"] == [["a", "c"], ["a", "c"], ["c"]]
+    np.testing.assert_allclose(columns["probability_b"], 1 / (1 + np.exp(-LOGITS[:, 1])), rtol=1e-5)
+
+
+def test_a_regression_answers_in_the_units_of_the_data():
+    columns = predict_table(restored("regression"), TABLE).columns()
+    np.testing.assert_allclose(columns["value"], LOGITS[:, 0] * 2 + 10, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_the_batch_size_changes_nothing(kind):
+    many, one = (predict_table(restored(kind, [0.5] * 3), TABLE, size).values for size in (64, 1))
+    np.testing.assert_array_equal(many, one)
+    assert len(predict_table(restored(kind, [0.5] * 3), {"x": []}).values) == 0
+
+
+def test_a_fault_names_the_row_or_its_location():
+    table = {"x": ["0", "1", None]}
+    with pytest.raises(DataError, match=r"^row 3: column 'x'"):
+        predict_table(restored("regression"), table, 2)
+    with pytest.raises(DataError, match=r"^rows\.csv:9: column 'x'"):
+        predict_table(restored("regression"), table, 2, ["rows.csv:2", "rows.csv:5", "rows.csv:9"])
+
+
+def test_a_missing_column_is_named_with_the_nearest():
+    with pytest.raises(DataError, match=r"column 'x' is missing; did you mean X\?"):
+        predict_table(restored("regression"), {"X": ["0"], "unit": ["m"]})
+
+
+def test_a_language_model_is_refused():
+    text = restored("regression")
+    object.__setattr__(text, "encoder", type("Encoder", (), {"task": Task("language_modelling", 9)})())
+    with pytest.raises(NotAllowedError, match="got one for language_modelling"):
+        predict_table(text, TABLE)
+
+
+def test_thresholds_are_those_of_the_run(tmp_path):
+    task = TASKS["multi_label"]
+    assert _read_thresholds(tmp_path, task) == (0.5,) * 3
+    (tmp_path / "thresholds.json").write_text(json.dumps({"b": 0.25}))
+    assert _read_thresholds(tmp_path, task) == (0.5, 0.25, 0.5)
+    assert not len(_read_thresholds(tmp_path, TASKS["classification"]))
+    for wrong in ({"z": 0.5}, {"a": 2.0}, {"a": "x"}, [0.5]):
+        (tmp_path / "thresholds.json").write_text(json.dumps(wrong))
+        with pytest.raises(DataError, match=r"thresholds\.json"):
+            _read_thresholds(tmp_path, task)
+
+
+def test_the_signature_lists_columns_and_outputs():
+    for kind, outputs in {
+        "classification": {"label": "string", "probability_a": "double"},
+        "multi_label": {"labels": "any", "probability_a": "double"},
+        "regression": {"value": "double"},
+    }.items():
+        signature = {side: json.loads(columns) for side, columns in model_signature(NumberEncoder(TASKS[kind])).items()}
+        assert signature["inputs"] == [{"type": "any", "name": "x", "required": True}]
+        assert outputs.items() <= {column["name"]: column["type"] for column in signature["outputs"]}.items()
+
+
+def test_passengers_are_read_from_cells_as_from_a_file(tmp_path):
+    encoder, rows = make_titanic(tmp_path).encoder, real_rows()[:20]
+    table, expected = table_of(rows), encoder.encode_passengers(rows)
+    for left, right in zip(encoder.encode_rows(table)[:4], expected[:4], strict=True):
+        np.testing.assert_array_equal(left, right)
+    unlabelled = encoder.encode_rows({name: cells for name, cells in table.items() if name != "Survived"})
+    assert not unlabelled.loss_weights.any()
+    with pytest.raises(DataError, match="row 3: Age is '200', expected years"):
+        encoder.encode_rows(table | {"Age": ["1", "2", "200", *["3"] * 17]})
+    with pytest.raises(DataError, match=r"column Age is missing \(did you mean 'age'\?\)"):
+        encoder.encode_rows({name.replace("Age", "age"): cells for name, cells in table.items()})
