@@ -22,6 +22,7 @@ def runs(tmp_path_factory):
     (path / "text.txt").write_text("\n".join(TEXTS[:800]) + "\n")
     (path / "other.txt").write_text("\n".join(TEXTS[800:]) + "\n")
     settings = tiny_overrides("trainer.max_steps=6", "trainer.eval_every=3")
+    settings.remove("data.baselines=false")  # not a key of texts
     overrides = [
         "data=streaming",
         "model=transformer",

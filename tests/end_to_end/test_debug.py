@@ -10,7 +10,7 @@ from support.processes import tiny_overrides
 SMALL = [
     setting
     for setting in tiny_overrides("model.hidden_size=64", "data.batch_size=4")
-    if not setting.startswith(("trainer.", "callbacks.", "checkpointing."))
+    if not setting.startswith(("trainer.", "callbacks.", "checkpointing.", "data.baselines"))
 ]
 TITANIC = ["data.source=synthetic"]
 TEXT = ["data=streaming", "data.tokenizer.vocab_size=300", "data.seq_len=16", "data.shuffle.window=10"]

@@ -62,7 +62,7 @@ def own(tmp_path):
     (folder / "unfinished.yaml").write_text("# Lacks nearly everything\n_target_: my_models.Unfinished\n")
 
     def call(*args, script="train"):
-        settings = [setting for setting in TINY if not setting.startswith(("model.", "trainer."))]
+        settings = [setting for setting in TINY if not setting.startswith(("model.", "trainer.", "data.baselines"))]
         if script == "train":
             args = ("--config-dir", str(tmp_path / "my_conf"), *settings, "trainer.max_steps=4", *args)
         return run(*args, script=script, PYTHONPATH=str(tmp_path), MLXLAB_ALLOWED_TARGETS=ALLOWED)

@@ -16,7 +16,7 @@ SETTINGS = [
     *(
         setting
         for setting in tiny_overrides("trainer.max_steps=20", "trainer.eval_every=10")
-        if "prefetch" not in setting
+        if not setting.startswith(("data.prefetch", "data.baselines"))
     ),
     "data=reviews",
     "trainer.learning_rate=0.003",

@@ -10,7 +10,7 @@ SMALL = [
     *(
         setting
         for setting in TINY
-        if not setting.startswith(("trainer.", "callbacks.", "data.prefetch", "checkpointing."))
+        if not setting.startswith(("trainer.", "callbacks.", "data.prefetch", "data.baselines", "checkpointing."))
     ),
     "data=streaming",
     "data.tokenizer.vocab_size=300",

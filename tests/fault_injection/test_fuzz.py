@@ -31,7 +31,7 @@ TINY = [
     "~callbacks.learning_curve",
     "resume=auto",
 ]
-TITANIC = [*TINY, "data.source=synthetic", "data.templates=[brief]"]
+TITANIC = [*TINY, "data.source=synthetic", "data.templates=[brief]", "data.baselines=false"]
 TEXT = [*TINY, "model=transformer", "data=streaming", "data.tokenizer.vocab_size=300", "data.seq_len=16"]
 TEXT += ["data.reading.document_unit=line", "data.validation.fraction=0.2", "trainer.schedule.warmup=0"]
 DISTILL = [*TITANIC, "trainer=distill", "trainer.distillation.teacher_cache={top_k: 2, dtype: float16}"]

@@ -12,7 +12,7 @@ SETTINGS = [
     *(
         setting
         for setting in TINY
-        if not setting.startswith(("trainer.", "callbacks.", "checkpointing.", "data.prefetch"))
+        if not setting.startswith(("trainer.", "callbacks.", "checkpointing.", "data.prefetch", "data.baselines"))
     ),
     "model=transformer",
     "data=streaming",

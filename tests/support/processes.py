@@ -21,6 +21,7 @@ TINY = [
     "model.intermediate_size=32",
     "data.batch_size=8",
     "data.prefetch=0",
+    "data.baselines=false",
 ]
 
 

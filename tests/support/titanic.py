@@ -61,6 +61,7 @@ def make_titanic(cache: Path, **changes: Any) -> TitanicDataset:
         "select": ExampleSelection(mode=None, percent=25, score="mean", source=None),
         "prefetch": 2,
         "overfit_batches": None,
+        "baselines": True,
         "seed": 0,
         "cache": cache,
         "parameters": 1_000_000,

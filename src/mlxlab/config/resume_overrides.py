@@ -19,7 +19,7 @@ Choices = dict[str, str]  # group -> chosen option
 
 FREE_KEYS = {  # of groups that are structural or frozen
     *("model.dropout", "model.branch_dropout"),
-    *("data.prefetch", "data.batch_size", "data.eval_batch_size", "data.streaming", "data.on_error"),
+    *("data.prefetch", "data.baselines", "data.batch_size", "data.eval_batch_size", "data.streaming", "data.on_error"),
 }
 FROZEN_GROUPS = ("seed", "objective", "data")
 UNCHECKED_KEYS = ("resume", "resume_policy", "name")

@@ -1,34 +1,37 @@
-"""The baseline in NumPy against scikit-learn's own TF-IDF and logistic regression."""
+"""The baselines of the Titanic; their published accuracies are in test_dataset.py."""
+
+from itertools import chain
 
 import numpy as np
-import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from mlxlab.data.titanic.baselines import BagOfWords
-from mlxlab.data.titanic.templates import TEMPLATES, fit_statistics, render_sentence
-from support.titanic import real_rows
+from mlxlab.data.titanic.templates import TEMPLATES, render_sentence
+from support.titanic import make_titanic
 
 
-def scikit_learn_probabilities(train, labels, valid):
+def test_the_bag_of_words_is_fitted_on_each_sentence_and_averaged_over_those_of_a_row(tmp_path):
+    data = make_titanic(tmp_path, templates=["full"])
+    predictions = {each.name: each.valid for each in data.baselines()}
+    names, statistics = ["basic", "narrative", "descriptive", "story"], data.encoder.statistics
+    train, valid = (
+        [[render_sentence(row, TEMPLATES[name], statistics) for row in rows] for name in names]
+        for rows in (data.train_rows, data.valid_rows)
+    )
+    labels = np.array([row.survived for row in data.train_rows] * 4)
     vectorizer = TfidfVectorizer(ngram_range=(1, 2))
-    model = LogisticRegression(tol=1e-10, max_iter=10_000).fit(vectorizer.fit_transform(train), labels)
-    return model.predict_proba(vectorizer.transform(valid))[:, 1]
+    model = LogisticRegression(tol=1e-8, max_iter=10_000).fit(vectorizer.fit_transform(list(chain(*train))), labels)
+    expected = np.mean([model.predict_proba(vectorizer.transform(texts)) for texts in valid], axis=0)
+    np.testing.assert_allclose(predictions["tfidf_logistic_regression"], expected, atol=1e-3)
+    assert not np.allclose(predictions["tfidf_same_sentences"], expected, atol=1e-2)
 
 
-@pytest.mark.parametrize("template", ["basic", "full"])
-def test_probabilities_on_the_titanic_equal_those_of_scikit_learn(template):
-    rows = real_rows()[:891]
-    statistics = fit_statistics(rows[:700], labels=False)
-    texts = [render_sentence(row, TEMPLATES[template], statistics) for row in rows]
-    labels = np.array([row.survived for row in rows[:700]])
-    expected = scikit_learn_probabilities(texts[:700], labels, texts[700:])
-    np.testing.assert_allclose(BagOfWords(texts[:700], labels).probabilities(texts[700:]), expected, atol=1e-6)
+def test_women_survive_by_the_female_rule(tmp_path):
+    data = make_titanic(tmp_path)
+    rule = next(each for each in data.baselines() if each.name == "female_rule")
+    assert rule.valid[:, 1].tolist() == [row.sex == "female" for row in data.valid_rows]
+    assert rule.test.shape == (0, 2)
 
 
-def test_unusual_texts_are_tokenized_as_by_scikit_learn():
-    train = ["A b, CC dd-dd", "", "cc CC cc x", "\u00c9t\u00e9 1912 -- 19", "dd"] * 3
-    labels = np.array([0, 1, 1, 0, 1] * 3)
-    valid = [*train[:5], "unknown words only", "cc\ndd"]
-    expected = scikit_learn_probabilities(train, labels, valid)
-    np.testing.assert_allclose(BagOfWords(train, labels).probabilities(valid), expected, atol=1e-6)
+def test_baselines_can_be_turned_off(tmp_path):
+    assert make_titanic(tmp_path, baselines=False).baselines() == []

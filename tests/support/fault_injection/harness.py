@@ -33,6 +33,7 @@ SETTINGS = (
     "model.intermediate_size=16",
     "data.batch_size=8",
     "data.prefetch=0",
+    "data.baselines=false",
     "data.templates=[basic]",
     "data.augment.copies=1",
 )

@@ -15,7 +15,7 @@ from mlxlab.data.dataset import Baseline, Table
 from mlxlab.data.loaders.bucketing import FixedBatchSize, TokenBudget, make_loader
 from mlxlab.data.loaders.wrappers import wrap_batches
 from mlxlab.data.subset import ExampleSelection
-from mlxlab.data.titanic import baselines
+from mlxlab.data.titanic.baselines import predictions
 from mlxlab.data.titanic.encoder import PassengerEncoder, restore
 from mlxlab.data.titanic.passenger import table_of
 from mlxlab.data.titanic.sources import load_passengers, load_test_passengers, split_rows
@@ -63,6 +63,7 @@ class TitanicDataset:
         select: which training rows are shown, by their loss in an earlier run; statistics and tokenizer are fitted on
             all of them.
         prefetch: batches prepared in the background; 0 prepares each on demand.
+        baselines: whether methods without a neural network are fitted at the end of a run, for comparison.
 
     Raises:
         InputNotFoundError, DataError: a source is missing or malformed.
@@ -90,6 +91,7 @@ class TitanicDataset:
         overfit_batches: Size | None,
         select: ExampleSelection,
         prefetch: Annotated[int, Ge(0), Le(1024)],
+        baselines: bool,
         *,
         seed: Seed,
         cache: Path,
@@ -97,6 +99,7 @@ class TitanicDataset:
         width: int,
         pretrained: Path | None = None,
     ) -> None:
+        self._fits_baselines = baselines
         source_rows = load_passengers(source)
         split = split_rows(source_rows.train, valid_source, valid_fraction, folds, fold, seed)
         self.name, self.train_rows, self.valid_rows = source_rows.name, split.train, split.valid
@@ -180,7 +183,9 @@ class TitanicDataset:
         return np.bincount([self.train_rows[i].survived or 0 for i in self.shown], minlength=2).tolist()
 
     def baselines(self) -> list[Baseline]:
-        return baselines.predictions(self.encoder, self.train_rows, self.valid_rows)
+        if not self._fits_baselines:
+            return []
+        return predictions(self.encoder, self.train_rows, self.valid_rows)
 
     def texts(self, ids: Sequence[int]) -> list[str]:
         rows = {row.id: row for row in self.valid_rows}

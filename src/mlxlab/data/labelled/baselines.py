@@ -1,0 +1,162 @@
+"""Baselines without a neural network, from scikit-learn: what a model has to beat on the same rows.
+
+Targets are those of a `Batch`: classes (N,), labels (N, L) of 0 and 1, or standardised numbers (N,). Large data is
+sampled, so that a fit takes minutes at most; a limit that is reached is logged.
+"""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from mlxlab.data.batch import Task
+from mlxlab.data.dataset import Baseline
+
+MAX_ROWS = 20_000  # that are fitted
+MAX_CHARACTERS = 30_000_000  # of the texts that are fitted
+MAX_OUTPUTS = 1_000  # classes or labels
+MAX_TARGETS = 2_000_000  # rows that are fitted x outputs
+MAX_WEIGHTS = 20_000_000  # features x outputs
+CHUNK = 10_000  # rows predicted at a time
+SEED = 0
+
+logger = logging.getLogger(__name__)
+
+
+Matrix = Any  # N rows of features: dense or sparse, or a data frame
+Estimator = Any  # of scikit-learn, which has no types
+Predict = Callable[[Matrix], np.ndarray]  # -> (N, C), (N, L) or (N,), as in `Baseline`
+
+
+def constant_baseline(train_targets: np.ndarray, num_valid: int, num_test: int, task: Task) -> Baseline:
+    """The same prediction for every row: frequencies of the classes or labels, or the mean (`mean`)."""
+    if task.kind == "classification":
+        value = np.bincount(train_targets, minlength=task.num_classes) / len(train_targets)
+    else:
+        value = train_targets.mean(axis=0, dtype=np.float64)
+    value = _to_data_units(value, task)
+    valid, test = (np.broadcast_to(value, (rows, *value.shape)) for rows in (num_valid, num_test))
+    return Baseline("mean" if task.kind == "regression" else "majority", valid, test)
+
+
+def text_baselines(
+    train_texts: Sequence[str],
+    train_targets: np.ndarray,
+    valid_texts: Sequence[str],
+    test_texts: Sequence[str],
+    task: Task,
+) -> list[Baseline]:
+    """The constant, and TF-IDF of words and pairs of words with logistic (`Ridge` for numbers) regression."""
+    constant = constant_baseline(train_targets, len(valid_texts), len(test_texts), task)
+    name = f"tfidf_{linear_name(task)}"
+    rows = sample_rows(name, train_targets, task, MAX_ROWS, MAX_OUTPUTS)
+    if rows is None:
+        return [constant]
+    rows = _within_characters(name, train_texts, rows)
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), max_features=MAX_WEIGHTS // task.num_classes)
+    try:
+        features = vectorizer.fit_transform([train_texts[row] for row in rows])
+    except ValueError:  # an empty vocabulary
+        logger.info(f"baseline {name}: skipped, no training text has a word of two characters")
+        return [constant]
+    with log_warnings(name):
+        predict = fit(new_linear_model(task), features, train_targets[rows], task)
+        valid, test = (
+            predict_in_chunks(texts, lambda chunk: predict(vectorizer.transform(chunk)), task)
+            for texts in (valid_texts, test_texts)
+        )
+    return [constant, Baseline(name, valid, test)]
+
+
+def linear_name(task: Task) -> str:
+    return "ridge_regression" if task.kind == "regression" else "logistic_regression"
+
+
+def new_linear_model(task: Task) -> Callable[[], Estimator]:
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    if task.kind == "regression":
+        return lambda: Ridge(random_state=SEED)
+    return lambda: LogisticRegression(max_iter=1000, tol=1e-6, random_state=SEED)
+
+
+def sample_rows(name: str, targets: np.ndarray, task: Task, max_rows: int, max_outputs: int) -> np.ndarray | None:
+    """Indices of the training rows to fit, ascending; None, with a line in the log, where a fit makes no sense."""
+    if task.num_classes > max_outputs:
+        logger.info(f"baseline {name}: skipped, {task.num_classes} outputs are more than {max_outputs}")
+        return None
+    if task.kind == "classification" and len(np.unique(targets)) < 2:
+        logger.info(f"baseline {name}: skipped, the training rows are all of one class")
+        return None
+    limit = min(max_rows, MAX_TARGETS // task.num_classes)
+    if len(targets) <= limit:
+        return np.arange(len(targets))
+    logger.info(f"baseline {name}: fitted on {limit} of {len(targets)} training rows, drawn at random")
+    return np.sort(np.random.default_rng(SEED).choice(len(targets), limit, replace=False))
+
+
+def _within_characters(name: str, texts: Sequence[str], rows: np.ndarray) -> np.ndarray:
+    ends = np.cumsum([len(texts[row]) for row in rows])
+    count = max(1, int(np.searchsorted(ends, MAX_CHARACTERS, side="right")))
+    if count < len(rows):
+        logger.info(f"baseline {name}: fitted on {count} training texts, which have {MAX_CHARACTERS} characters")
+    return rows[:count]
+
+
+def fit(new_model: Callable[[], Estimator], features: Matrix, targets: np.ndarray, task: Task) -> Predict:
+    """Fits a model to features of N rows; one for each label if several may hold."""
+    if task.kind == "regression":
+        regressor = new_model()
+        regressor.fit(features, targets)
+        return lambda rows: _to_data_units(regressor.predict(rows), task)
+    if task.kind == "classification":
+        return _fit_classifier(new_model, features, targets, task.num_classes)
+    labels = [_fit_classifier(new_model, features, column.astype(np.int64), 2) for column in targets.T]
+    return lambda rows: np.stack([predict(rows)[:, 1] for predict in labels], axis=1)
+
+
+def _fit_classifier(
+    new_model: Callable[[], Estimator], features: Matrix, classes: np.ndarray, num_classes: int
+) -> Predict:
+    """Probabilities of all classes, 0 for those without a training row."""
+    present = np.unique(classes)
+    if len(present) == 1:
+        return lambda rows: np.tile(np.eye(num_classes)[present], (rows.shape[0], 1))
+    model = new_model()
+    model.fit(features, classes)
+
+    def predict(rows: Matrix) -> np.ndarray:
+        present_probabilities = model.predict_proba(rows)
+        probabilities = np.zeros((len(present_probabilities), num_classes))
+        probabilities[:, present] = present_probabilities
+        return probabilities
+
+    return predict
+
+
+def predict_in_chunks(texts: Sequence[str], predict: Predict, task: Task) -> np.ndarray:
+    """The predictions of all texts, of which `predict` gets a few thousand at a time."""
+    shape = (0,) if task.kind == "regression" else (0, task.num_classes)
+    chunks = [predict(texts[start : start + CHUNK]) for start in range(0, len(texts), CHUNK)]
+    return np.concatenate(chunks) if chunks else np.zeros(shape)
+
+
+def _to_data_units(standardised: np.ndarray, task: Task) -> np.ndarray:
+    return standardised * task.target_deviation + task.target_mean if task.kind == "regression" else standardised
+
+
+@contextmanager
+def log_warnings(name: str) -> Iterator[None]:
+    """Logs that a fit did not converge, in one line; other warnings of scikit-learn say nothing about the result."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
+        logger.info(f"baseline {name}: its fit stopped before it converged")
