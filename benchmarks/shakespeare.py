@@ -55,7 +55,7 @@ def _composed(source: str, rounds: int, trainer: str) -> Any:
 
 def _mlxlab_step(cfg: Any, model: Any, data: Any) -> Callable[[Batch], Any]:
     """The step of the trainer, without logging."""
-    trainer = instantiate(cfg["trainer"], class_counts=[])
+    trainer = instantiate(cfg["trainer"], task=data.task, class_counts=[])
     state = trainer.init_state(model, data.train)
     schedule = trainer.lr_schedule(state)
     step = trainer.make_step(state)

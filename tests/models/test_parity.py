@@ -49,6 +49,23 @@ def test_each_row_alone_and_without_padding_agrees(model, expected):
         np.testing.assert_allclose(hidden[0], expected["last_hidden"][row, :length], rtol=0, atol=2e-5)
 
 
+def test_the_second_text_of_a_pair_has_the_second_type_embedding(model):
+    """As in a vocabulary in which every token of the second text has its own row, with the difference of the types."""
+    tokens = [101, 7592, 102, 2088, 999, 102]
+    words, (first, second) = model.embedding.weight, np.array(model.type_embedding.weight)
+    assert np.abs(first - second).max() > 1e-3
+    ones = mx.ones((1, len(tokens)), dtype=mx.int32)
+    model.pair_separator = 102
+    states = np.array(model(mx.array([tokens]), ones))
+    model.pair_separator = None
+    try:
+        model.embedding.weight = mx.concatenate([words, words[mx.array([2088, 999, 102])] + mx.array(second - first)])
+        moved = [*tokens[:3], 30_522, 30_523, 30_524]
+        np.testing.assert_allclose(states, np.array(model(mx.array([moved]), ones)), rtol=0, atol=2e-5)
+    finally:
+        model.embedding.weight = words
+
+
 def llama(weights, tokens, heads, kv_heads, layers, base=10000.0, eps=1e-5):
     """(T,) tokens -> (T, V) logits, written from the paper and its published code, in float64."""
 

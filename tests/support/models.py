@@ -24,6 +24,11 @@ from mlxlab.training.steps.step import PlainStep
 from mlxlab.training.trainer import Trainer
 
 TASK = Task("classification", 2, ("no", "yes"))
+TASKS = {
+    "classification": TASK,
+    "multi_label": Task("multi_label", 3, ("red", "green", "blue")),
+    "regression": Task("regression", 1, target_mean=2.0, target_deviation=3.0),
+}
 
 
 class BagOfEmbeddings(nn.Module):
@@ -43,12 +48,20 @@ class BagOfEmbeddings(nn.Module):
 
 
 class RandomBatches:
-    """Batches of a fixed random data set; the order is a function of (seed, epoch)."""
+    """Batches of a fixed random data set; the order is a function of (seed, epoch). Some labels are unknown."""
 
-    def __init__(self, rows: int = 22, batch_size: int = 4, seed: int = 0, shuffled: bool = True) -> None:
+    def __init__(
+        self, rows: int = 22, batch_size: int = 4, seed: int = 0, shuffled: bool = True, kind: str = "classification"
+    ) -> None:
         rng = np.random.default_rng(seed)
         self.tokens = rng.integers(0, 20, (rows, 6)).astype(np.int32)
         self.targets = (self.tokens.sum(axis=1) % 2).astype(np.int32)
+        self.weights = np.ones(rows, np.float32)
+        if kind == "multi_label":
+            self.targets = (self.tokens[:, :3] % 2).astype(np.float32)
+            self.weights = (rng.random((rows, 3)) < 0.8).astype(np.float32)
+        if kind == "regression":
+            self.targets = (self.tokens.mean(axis=1) / 10 - 1).astype(np.float32)
         self.batch_size, self.seed, self.shuffled = batch_size, seed, shuffled
         self.epoch = self.index = 0
         self.tokens_per_batch, self.skipped_records = None, 0
@@ -75,8 +88,7 @@ class RandomBatches:
 
     def batch(self, rows: np.ndarray) -> Batch:
         tokens = self.tokens[rows]
-        ones = np.ones(len(rows), np.float32)
-        return Batch(tokens, np.ones_like(tokens), self.targets[rows], ones, rows.astype(np.int64))
+        return Batch(tokens, np.ones_like(tokens), self.targets[rows], self.weights[rows], rows.astype(np.int64))
 
     def resize(self, batch_size: int) -> None:
         raise ConfigError("the batches of this data set cannot change their size")

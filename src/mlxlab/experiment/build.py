@@ -51,9 +51,16 @@ def build_model(cfg: Config, data: DataModule, shape: Path | None = None) -> Mod
     mx.random.seed(seed)
     if shape is not None and node.get("pretrained"):
         node["pretrained"] = str(shape)
-    sizes = {"num_classes": task.num_classes, "vocab_size": data.tokenizer.vocab_size}
     initial_seed = seed if shape is None else None
-    model = build.build_model(node, kind=task.kind, **sizes, seed=initial_seed, load_pretrained=shape is None)
+    model = build.build_model(
+        node,
+        kind=task.kind,
+        vocab_size=data.tokenizer.vocab_size,
+        num_classes=task.num_classes,
+        pair_separator=task.pair_separator,
+        seed=initial_seed,
+        load_pretrained=shape is None,
+    )
     limit, seq_len = model.backbone.position_limit, cfg["data"].get("seq_len")
     if limit is not None and seq_len is not None and seq_len > limit:
         raise ConfigError(f"data.seq_len={seq_len}: the model has positions for {limit} tokens")

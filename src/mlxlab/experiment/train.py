@@ -29,6 +29,7 @@ from mlxlab.tracking.tracker import NoTracker, Tracker
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.checkpointer import Checkpointer, NoCheckpointer, final_state_digest
 from mlxlab.training.loop import TrainingLoop
+from mlxlab.training.losses.task_loss import refuse_misfit
 from mlxlab.training.state import TrainState
 from mlxlab.training.trainer import Trainer
 
@@ -85,7 +86,9 @@ def build_session(
     tokenizer = inference_dir or loader.inherited_tokenizer(cfg["model"].get("pretrained"))
     data = build_data(cfg, project_root(), tokenizer, run_dir)
     teachers, lines = loader.load(data, cfg["data"].get("seq_len", 0), cfg["trainer"]["loss"].get("router"))
-    trainer = instantiate(cfg["trainer"], Trainer, class_counts=data.class_counts, loaded_teachers=teachers)
+    refuse_misfit(cfg["trainer"]["loss"], data.task.kind)
+    runtime = {"task": data.task, "class_counts": data.class_counts, "loaded_teachers": teachers}
+    trainer = instantiate(cfg["trainer"], Trainer, **runtime)
     model = build_model(cfg, data, shape=None if initialize else inference_dir)
     if initialize:
         loader.load_initial_weights(model)

@@ -72,8 +72,14 @@ def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
     # The checkpoint replaces pretrained weights; their config.json, which the run copied, defines the architecture.
     node = config["model"] | ({"pretrained": str(config_dir)} if config["model"].get("pretrained") else {})
     task = encoder.task
-    sizes = {"num_classes": task.num_classes, "vocab_size": encoder.tokenizer.vocab_size}
-    model = build_model(node, kind=task.kind, **sizes, load_pretrained=False)
+    model = build_model(
+        node,
+        kind=task.kind,
+        vocab_size=encoder.tokenizer.vocab_size,
+        num_classes=task.num_classes,
+        pair_separator=task.pair_separator,
+        load_pretrained=False,
+    )
     loaded = load_named(checkpoint, folder)
     weights = {name: leaf for name, leaf in loaded.weights.items() if not name.startswith(f"{PROJECTIONS}.")}
     try:

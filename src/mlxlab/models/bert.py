@@ -6,13 +6,14 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxlab.constraints import Positive, Share, Size
-from mlxlab.models.layers import Attention, FeedForward, attention_mask, position_ids
+from mlxlab.models.layers import Attention, FeedForward, attention_mask, follows, position_ids
 from mlxlab.ops.dropout import Dropout
 
 
 class Bert(nn.Module):
     """An encoder: tokens (B, T) -> states (B, T, D), each position attending to its whole document.
 
+    With a `pair_separator`, the id of the token between two texts, the tokens of the second text have type embedding 1.
     The defaults are those of the published model: post-norm, learned positions, GELU by the error function.
 
     Args:
@@ -49,8 +50,10 @@ class Bert(nn.Module):
         norm_eps: Positive = 1e-12,
         *,
         vocab_size: int,
+        pair_separator: int | None = None,
     ) -> None:
         super().__init__()
+        self.pair_separator = pair_separator
         self.hidden_size = self.output_size = self.pooled_size = hidden_size
         self.max_position_embeddings = max_position_embeddings
         self.position_limit = max_position_embeddings if position_embedding == "learned" else None
@@ -72,7 +75,7 @@ class Bert(nn.Module):
         self.pooler = nn.Linear(hidden_size, hidden_size)
 
     def __call__(self, tokens: mx.array, segment_ids: mx.array) -> mx.array:
-        x = self.embedding(tokens) + self.type_embedding.weight[0]  # one text per document, not a pair
+        x = self.embedding(tokens) + self._type_embeddings(tokens, segment_ids)
         if self.position_limit is not None:
             x = x + self.position_embedding(position_ids(segment_ids, self.position_limit))
         x = self.dropout(self.norm(x))  # (B, T, D)
@@ -88,6 +91,14 @@ class Bert(nn.Module):
 
     def remove_pooler(self) -> None:
         self.pop("pooler")
+
+    def _type_embeddings(self, tokens: mx.array, segment_ids: mx.array) -> mx.array:
+        """Of each token (B, T, D), or (D,) where all are of the first type: one text per document."""
+        weight = self.type_embedding.weight
+        if self.pair_separator is None:
+            return weight[0]
+        in_second = follows(self.pair_separator, tokens, segment_ids)  # (B, T)
+        return mx.where(in_second[..., None], weight[1], weight[0])
 
 
 class BertBlock(nn.Module):

@@ -20,12 +20,15 @@ def build_model(
     kind: TaskKind,
     vocab_size: int,
     num_classes: int = 0,
+    pair_separator: int | None = None,
     seed: int | None = None,
     load_pretrained: bool = True,
 ) -> Model:
     """The model of a `model` node for a task; with `pretrained`, sizes are those of the pretrained model.
 
     Args:
+        num_classes: outputs of the head: classes, labels, or 1 for a regression; not used by a language model.
+        pair_separator: as in `Task`; for backbones that tell the two texts of a pair apart.
         seed: the initial weights are a function of it; None leaves them undrawn, for weights that are loaded later.
         load_pretrained: whether to load pretrained weights too; a resumed or restored run has its own.
 
@@ -34,7 +37,7 @@ def build_model(
     """
     path = resolve(node["pretrained"]) if node.get("pretrained") else None
     shape = {} if path is None else read_shape(path, node, vocab_size)
-    backbone = build_backbone({**node, **shape}, vocab_size)
+    backbone = build_backbone({**node, **shape}, vocab_size, pair_separator)
     if seed is not None:
         initialize(cast(nn.Module, backbone), seed, "backbone")
     # Weights before the head: they are checked against all of the backbone, pooler included.
@@ -55,9 +58,9 @@ def build_pretrained_model(path: Path, vocab_size: int) -> Model:
     return model
 
 
-def build_backbone(node: dict[str, Any], vocab_size: int) -> Backbone:
+def build_backbone(node: dict[str, Any], vocab_size: int, pair_separator: int | None = None) -> Backbone:
     """The backbone of a `model` node, with the sizes of the node also where it names a pretrained model."""
-    backbone = instantiate(node, nn.Module, vocab_size=vocab_size)
+    backbone = instantiate(node, nn.Module, vocab_size=vocab_size, pair_separator=pair_separator)
     # Not `isinstance` with the protocol: submodules are items of an MLX module, invisible to it in newer Pythons.
     members = [*Backbone.__annotations__, "embedding", "pool", "remove_pooler"]
     if missing := [name for name in members if not hasattr(backbone, name)]:

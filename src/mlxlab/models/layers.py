@@ -149,6 +149,12 @@ def position_ids(segment_ids: mx.array, limit: int) -> mx.array:
     return positions - mx.cummax(first, axis=1)
 
 
+def follows(separator: int, tokens: mx.array, segment_ids: mx.array) -> mx.array:
+    """Whether a `separator` stands anywhere before each token of a row; padding does not count: (B, T) bool."""
+    separators = (tokens == separator) & (segment_ids > 0)
+    return mx.cumsum(separators.astype(mx.int32), axis=1, inclusive=False) > 0
+
+
 class FeedForward(nn.Module):
     """Two linear layers with an activation between, or an activated gate (Shazeer 2020): (..., D) -> (..., D)."""
 

@@ -15,7 +15,10 @@ PROJECTIONS = "feature_matching"  # submodule added to a student for feature mat
 
 
 class Classifier(nn.Module):
-    """Pooled states (B, P) -> logits (B, C), through a hidden layer unless `hidden_size` is 0."""
+    """Pooled states (B, P) -> logits of C classes or labels, or one number: (B, C).
+
+    Through a hidden layer unless `hidden_size` is 0.
+    """
 
     def __init__(self, input_size: int, num_classes: int, dropout: float, hidden_size: int = 0) -> None:
         super().__init__()
@@ -61,7 +64,7 @@ Head = Classifier | CausalHead | MaskedHead
 
 def build_head(backbone: Backbone, *, kind: TaskKind, num_classes: int = 0, dropout: float = 0.0) -> Head:
     """The head of a task. For a language model the backbone loses the parameters that only pooling uses."""
-    if kind == "classification":
+    if kind != "language_modelling":
         return Classifier(backbone.pooled_size, num_classes, dropout, backbone.classifier_hidden_size)
     backbone.remove_pooler()
     vocab_size = backbone.embedding.weight.shape[0]
@@ -71,9 +74,9 @@ def build_head(backbone: Backbone, *, kind: TaskKind, num_classes: int = 0, drop
 
 
 class Model(nn.Module):
-    """Tokens and segment ids (B, T) as in `Backbone` -> logits: (B, C) of a classifier, (B, T, V) of a language model.
+    """Tokens and segment ids (B, T) as in `Backbone` -> logits: (B, T, V) of a language model, (B, C) of all others.
 
-    A boolean `segment_ids` is cheaper for long rows.
+    C is the number of classes or labels, or 1 for a regression. A boolean `segment_ids` is cheaper for long rows.
     """
 
     def __init__(self, backbone: Backbone, head: Head) -> None:

@@ -1,4 +1,4 @@
-"""Cross-entropy and Kullback-Leibler divergence from logits.
+"""Cross-entropy of classes and of labels, and Kullback-Leibler divergence, from logits.
 
 On Linux CPU with their own gradients, which reuse the exponentials of the forward pass: nearly all of the time there.
 """
@@ -35,6 +35,22 @@ def cross_entropy(logits: mx.array, targets: mx.array, label_smoothing: float = 
         return mx.put_along_axis(out, index, target_logits, axis=-1), mx.zeros_like(targets)
 
     return with_gradient(loss, gradient)(logits, targets)
+
+
+def binary_cross_entropy(
+    logits: mx.array, targets: mx.array, label_smoothing: float = 0.0, positive_weights: mx.array | None = None
+) -> mx.array:
+    """(..., L), (..., L) in [0, 1] -> (..., L), in float32; the positive term times `positive_weights` (L,), if any.
+
+    Smoothing moves a target by e towards 1/2: (1 - e) y + e / 2.
+    """
+    logits = logits.astype(mx.float32)
+    targets = (1 - label_smoothing) * targets + label_smoothing / 2 if label_smoothing else targets
+    # Two terms instead of softplus(z) - y z: the loss of a confident correct logit does not cancel to 0.
+    positive, negative = mx.logaddexp(-logits, mx.array(0.0)), mx.logaddexp(logits, mx.array(0.0))
+    if positive_weights is not None:
+        positive = positive_weights * positive
+    return targets * positive + (1 - targets) * negative
 
 
 def log_softmax(x: mx.array) -> mx.array:

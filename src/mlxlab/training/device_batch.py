@@ -13,7 +13,7 @@ class DeviceBatch(NamedTuple):
 
     tokens: mx.array  # (B, T) int32
     segment_ids: mx.array  # (B, T) int32: 0 padding, k > 0 the k-th document of the row; bool if each row has one
-    targets: mx.array  # (B,) or (B, T) int32
+    targets: mx.array  # int32: (B,) classes, or (B, T) tokens; float32: (B, L) labels, or (B,) numbers
     loss_weights: mx.array  # like targets, float32
     example_ids: mx.array  # (B,) int64
     aux: dict[str, mx.array] = {}  # (B, ...) by name

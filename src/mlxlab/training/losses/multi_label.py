@@ -1,0 +1,45 @@
+"""The loss of several labels, each of which holds or not."""
+
+from typing import Literal
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlxlab.constraints import Positive, Share
+from mlxlab.errors import ConfigError
+from mlxlab.ops.cross_entropy import binary_cross_entropy
+from mlxlab.training.device_batch import DeviceBatch
+from mlxlab.training.losses.loss import Loss, LossTerms
+
+
+class BinaryCrossEntropyLoss(Loss):
+    """Binary cross-entropy of each label, -w y log p - (1 - y) log(1 - p).
+
+    Args:
+        positive_weights: w, one per label, by which a label that holds counts; `balanced` is n / (L n_l) of n positives
+            in the training rows, n_l of them of the label; null is 1.
+        label_smoothing: e, which makes a target y into (1 - e) y + e / 2; in training only.
+
+    Raises:
+        ConfigError: the number of weights is not the number of labels.
+    """
+
+    def __init__(
+        self,
+        positive_weights: list[Positive] | Literal["balanced"] | None,
+        label_smoothing: Share,
+        *,
+        class_counts: list[int],
+    ) -> None:
+        weights = positive_weights
+        if weights == "balanced":  # the positives of every label then have the same total weight
+            weights = [sum(class_counts) / (len(class_counts) * max(count, 1)) for count in class_counts]
+        if weights is not None and len(weights) != len(class_counts):
+            expected = f"expected {len(class_counts)} weights, one per label, got {len(weights)}"
+            raise ConfigError(f"trainer.loss.positive_weights: {expected}")
+        self.positive_weights = None if weights is None else mx.array(weights, dtype=mx.float32)
+        self.label_smoothing = label_smoothing
+
+    def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
+        logits = model(batch.tokens, batch.segment_ids)  # (B, L)
+        return LossTerms(binary_cross_entropy(logits, batch.targets, self.label_smoothing, self.positive_weights), {})

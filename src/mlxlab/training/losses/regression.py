@@ -1,0 +1,41 @@
+"""Losses of a regression: its targets are standardised, so an error of 1 is a standard deviation of the training rows."""
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlxlab.constraints import Positive
+from mlxlab.training.device_batch import DeviceBatch
+from mlxlab.training.losses.loss import Loss, LossTerms
+
+
+class SquaredErrorLoss(Loss):
+    """Squared error of each target."""
+
+    def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
+        return LossTerms(squared_error(model(batch.tokens, batch.segment_ids), batch.targets), {})
+
+
+class HuberLoss(Loss):
+    """Huber loss (Huber 1964): e^2 / 2 for errors up to delta, delta (|e| - delta / 2) beyond.
+
+    Args:
+        delta: the error, in standard deviations of the target, from which on the loss is linear.
+    """
+
+    def __init__(self, delta: Positive) -> None:
+        self.delta = delta
+
+    def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
+        return LossTerms(huber(model(batch.tokens, batch.segment_ids), batch.targets, self.delta), {})
+
+
+def squared_error(outputs: mx.array, targets: mx.array) -> mx.array:
+    """Outputs (B, 1) of a model and targets (B,) -> (B,), in float32."""
+    return mx.square(outputs.astype(mx.float32).squeeze(-1) - targets)
+
+
+def huber(outputs: mx.array, targets: mx.array, delta: float) -> mx.array:
+    """Outputs (B, 1) of a model and targets (B,) -> (B,), in float32."""
+    error = mx.abs(outputs.astype(mx.float32).squeeze(-1) - targets)
+    small = mx.minimum(error, delta)
+    return small * (error - 0.5 * small)

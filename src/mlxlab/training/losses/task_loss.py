@@ -1,0 +1,73 @@
+"""The loss of a task, whichever it is, and which losses fit which task."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlxlab.config.issues import walk
+from mlxlab.constraints import Positive, Share
+from mlxlab.data.batch import Task, TaskKind
+from mlxlab.errors import ConfigError
+from mlxlab.ops.cross_entropy import binary_cross_entropy, cross_entropy
+from mlxlab.training.device_batch import DeviceBatch
+from mlxlab.training.losses.loss import Loss, LossTerms
+from mlxlab.training.losses.regression import huber, squared_error
+
+TargetLoss = Callable[[mx.array, mx.array], mx.array]  # outputs of a model, targets -> one float32 value per target
+
+_LOSSES = f"{__package__}."
+FITTING: dict[str, tuple[str, tuple[TaskKind, ...]]] = {  # options of trainer/loss that fit only some tasks
+    "cross_entropy": (f"{_LOSSES}loss.CrossEntropyLoss", ("classification", "language_modelling")),
+    "weighted": (f"{_LOSSES}loss.WeightedCrossEntropyLoss", ("classification",)),
+    "focal": (f"{_LOSSES}loss.FocalLoss", ("classification", "language_modelling")),
+    "binary_cross_entropy": (f"{_LOSSES}multi_label.BinaryCrossEntropyLoss", ("multi_label",)),
+    "mse": (f"{_LOSSES}regression.SquaredErrorLoss", ("regression",)),
+    "huber": (f"{_LOSSES}regression.HuberLoss", ("regression",)),
+}
+
+
+class TaskLoss(Loss):
+    """Cross-entropy of classes and tokens, binary cross-entropy of labels, squared error or Huber loss of numbers.
+
+    Args:
+        label_smoothing: as in cross_entropy and binary_cross_entropy; 0 for a regression, which has none.
+        regression: mse is the squared error, huber the Huber loss.
+        huber_delta: the error, in standard deviations of the target, from which on the Huber loss is linear.
+    """
+
+    def __init__(
+        self, label_smoothing: Share, regression: Literal["mse", "huber"], huber_delta: Positive, *, task: Task
+    ) -> None:
+        self.compute = target_loss(task.kind, label_smoothing, huber_delta if regression == "huber" else None)
+
+    def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
+        return LossTerms(self.compute(model(batch.tokens, batch.segment_ids), batch.targets), {})
+
+
+def target_loss(kind: TaskKind, label_smoothing: float = 0.0, huber_delta: float | None = None) -> TargetLoss:
+    """The loss of a kind of task; of a regression the squared error, or the Huber loss with `huber_delta`.
+
+    Raises:
+        ConfigError: label smoothing of a regression.
+    """
+    if kind == "multi_label":
+        return partial(binary_cross_entropy, label_smoothing=label_smoothing)
+    if kind == "regression":
+        if label_smoothing:
+            raise ConfigError(f"trainer.label_smoothing={label_smoothing}: expected 0 for a regression")
+        return squared_error if huber_delta is None else partial(huber, delta=huber_delta)
+    return partial(cross_entropy, label_smoothing=label_smoothing)
+
+
+def refuse_misfit(loss: dict[str, Any], kind: TaskKind) -> None:
+    """ConfigError if `trainer.loss`, or a loss inside it, is for other tasks. A user's own losses are not checked."""
+    tasks_of = dict(FITTING.values())
+    for path, node in walk(loss, "trainer.loss"):
+        target = node.get("_target_") if isinstance(node, dict) else None
+        if target in tasks_of and kind not in tasks_of[target]:
+            options = ", ".join(["auto", *(name for name, (_, kinds) in FITTING.items() if kind in kinds)])
+            got = f"{target.rpartition('.')[2]}, for {' and '.join(tasks_of[target])}"
+            raise ConfigError(f"{path}: expected a loss for the task {kind} ({options}), got {got}")
