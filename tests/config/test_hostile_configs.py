@@ -220,8 +220,10 @@ def test_a_registered_target_of_a_user_is_built(line, monkeypatch, tmp_path):  #
     monkeypatch.syspath_prepend(tmp_path)
     assert line("trainer.loss._target_=own_components.Loss") == 77
     monkeypatch.setenv("MLXLAB_ALLOWED_TARGETS", "own_components.Loss, own_components.system")
-    assert line("trainer.loss._target_=own_components.Loss") == 0
-    assert "unknown key" in line.refuses("trainer.loss._target_=own_components.Loss", "+trainer.loss.x=1")
+    assert line("trainer/loss=cross_entropy", "trainer.loss._target_=own_components.Loss") == 0
+    assert "unknown key" in line.refuses(
+        "trainer/loss=cross_entropy", "trainer.loss._target_=own_components.Loss", "+trainer.loss.x=1"
+    )
     assert "not a class or function defined" in line.refuses("trainer.loss._target_=own_components.system", code=77)
 
 
