@@ -1,4 +1,4 @@
-"""Losses of a regression: its targets are standardised, so an error of 1 is a standard deviation of the training rows."""
+"""Losses of a regression. Targets are standardised: an error of 1 is a standard deviation of the training rows."""
 
 import mlx.core as mx
 import mlx.nn as nn
