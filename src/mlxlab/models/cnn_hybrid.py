@@ -70,8 +70,7 @@ class CnnHybrid(nn.Module):
         super().__init__()
         dims = (hidden_size, num_layers, num_heads, intermediate_size, max_position_embeddings)
         options = (dropout, position_embedding, rope_theta, mlp_type, pre_norm)
-        tokens = {"vocab_size": vocab_size, "pair_separator": pair_separator}
-        self.encoder = Bert(*dims, *options, norm_eps=norm_eps, **tokens)
+        self.encoder = Bert(*dims, *options, norm_eps=norm_eps, vocab_size=vocab_size, pair_separator=pair_separator)
         self.hidden_size, self.output_size = hidden_size, hidden_size + num_filters
         self.max_position_embeddings, self.position_limit = max_position_embeddings, self.encoder.position_limit
         # Lists, not tuples: MLX does not look for parameters inside tuples.
