@@ -1,6 +1,7 @@
 """Opens input files that a user names: regular files only, with the nearest existing name where one is not found."""
 
 import os
+import re
 import stat
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,6 +20,7 @@ SIGNATURES = {
     b"\xff\xfe": "UTF-16 text: save it as UTF-8",
     b"\xfe\xff": "UTF-16 text: save it as UTF-8",
 }
+MARKUP = re.compile(rb"\s*<(!doctype|html|head|body|\?xml)", re.IGNORECASE)
 
 
 def read_input_file(path: str | os.PathLike[str]) -> bytes:
@@ -39,6 +41,16 @@ def read_input_file(path: str | os.PathLike[str]) -> bytes:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InputNotFoundError(f"{name!r}: {reason}{suggest_file(Path(name))}") from None
+
+
+def describe_start(start: bytes) -> str:
+    """What a file that starts like this is, with its article, unless it may be text in UTF-8."""
+    for signature, description in {**SIGNATURES, bytes(4): "binary data (NUL bytes)"}.items():
+        if start.startswith(signature):
+            return description
+    if start[:1] == b"\0" or start[1:2] == b"\0":
+        return "UTF-16 text without a byte order mark: name its encoding (data.reading.encoding=utf-16-le)"
+    return "an HTML or XML page" if MARKUP.match(start.removeprefix(b"\xef\xbb\xbf")) else ""
 
 
 def refuse_bomb(decoded: int, stored: int) -> None:

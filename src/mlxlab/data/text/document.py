@@ -66,15 +66,16 @@ class ErrorBudget:
         empty = whole_epoch
         for position, documents in windows:
             self.valid_records += len(documents)
-            self._check_fraction(MIN_RECORDS)
+            self.check_fraction()
             if documents:
                 empty = False
                 yield position, documents
-        self._check_fraction(0)
+        self.check_fraction(0)
         if empty:
             raise DataError(f"{name}: contains no text, only empty records")
 
-    def _check_fraction(self, min_records: int) -> None:
+    def check_fraction(self, min_records: int = MIN_RECORDS) -> None:
+        """Raises DataError if over 1 % of at least `min_records` were skipped."""
         malformed, count = self.malformed_records, self.valid_records + self.malformed_records
         if malformed > MAX_MALFORMED_FRACTION * count and count >= min_records:
             fraction = f"{malformed} of {count} records are malformed, more than 1 %"

@@ -4,7 +4,7 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,9 @@ import xxhash
 from mlxlab.data.input_files import describe_file_type, suggest_file
 from mlxlab.errors import DataError, InputNotFoundError, UserError
 
-SUFFIXES = (".jsonl.gz", ".jsonl.zst", ".jsonl", ".txt", ".parquet", ".csv")
+ROW_SUFFIXES = tuple(f".{kind}{codec}" for kind in ("csv", "tsv", "jsonl") for codec in (".gz", ".zst", ""))
+ROW_SUFFIXES += (".parquet",)
+SUFFIXES = (*ROW_SUFFIXES, ".txt")
 SAMPLE_BYTES = 2**16  # hashed at each end of a file
 MAX_SAMPLED_FILES = 1000  # evenly spaced among all files
 GLOB_CHARACTERS = "*?["
@@ -74,11 +76,19 @@ class FileSet:
         except OSError as error:
             raise self._read_error(index, error) from None
 
+    def digest(self) -> str:
+        """A hash of names, sizes and all bytes, at some GB/s; moving the folder does not change it."""
+        digest = xxhash.xxh3_128(repr([self._relevant_names(), self.sizes.tolist()]).encode())
+        for index in range(len(self)):
+            with self.open(index) as file:
+                while block := file.read(2**20):
+                    digest.update(block)
+        return digest.hexdigest()
+
     def fingerprint(self) -> str:
         """A hash of names and sizes, and of both ends of at most 1,000 files; moving the folder does not change it."""
         digest = xxhash.xxh3_64()
-        names = self.names if len(self) > 1 else [Path(self.names[0]).suffix]  # one file may be renamed
-        for name, size in zip(names, self.sizes, strict=True):
+        for name, size in zip(self._relevant_names(), self.sizes, strict=True):
             digest.update(os.fsencode(name) + b"\0%d\0" % size)
         for index in range(0, len(self), -(-len(self) // MAX_SAMPLED_FILES)):
             with self.open(index) as file:
@@ -86,6 +96,9 @@ class FileSet:
                 file.seek(max(SAMPLE_BYTES, int(self.sizes[index]) - SAMPLE_BYTES))
                 digest.update(file.read(SAMPLE_BYTES))
         return digest.hexdigest()
+
+    def _relevant_names(self) -> list[str]:
+        return self.names if len(self) > 1 else [Path(self.names[0]).suffix]  # one file may be renamed
 
     def _read_error(self, index: int, error: OSError) -> UserError:
         if isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno == errno.ELOOP:
@@ -102,7 +115,7 @@ class FileSet:
             raise DataError(f"{self.path(index)}: changed during the run: {change}")
 
 
-def find_files(source: str) -> FileSet:
+def find_files(source: str, suffixes: Sequence[str] = SUFFIXES) -> FileSet:
     """The files that a path, folder or glob names, without hidden ones, other suffixes, and links to folders.
 
     Raises:
@@ -118,13 +131,12 @@ def find_files(source: str) -> FileSet:
         root, names = _glob(path)
     else:
         raise InputNotFoundError(f"{source}: no such file or folder{suggest_file(path)}")
-    formats = {name: suffix for name in sorted(names) if (suffix := suffix_of(name))}
+    formats = {name: suffix for name in sorted(names) if (suffix := suffix_of(name)) in suffixes}
     if not formats:
         other = f" (of {len(names)} files)" if names else ""
-        raise InputNotFoundError(f"{source}: no file that ends in {', '.join(SUFFIXES)}{other}")
-    if len(suffixes := sorted(set(formats.values()))) > 1:
-        kinds = ", ".join(suffixes)
-        raise DataError(f"{source}: files of several formats ({kinds}): expected one, such as *{suffixes[0]}")
+        raise InputNotFoundError(f"{source}: no file that ends in {', '.join(suffixes)}{other}")
+    if len(kinds := sorted(set(formats.values()))) > 1:
+        raise DataError(f"{source}: files of several formats ({', '.join(kinds)}): expected one, such as *{kinds[0]}")
     return FileSet(root, list(formats))
 
 

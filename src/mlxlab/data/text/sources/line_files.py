@@ -1,25 +1,19 @@
-"""CSV files, and JSON lines compressed with gzip or zstd: read forwards, one record in memory at a time.
+"""CSV files, and JSON lines that are compressed: read forwards, one record in memory at a time.
 
 A cursor is (byte, line) of a record's start, decompressed. Seeking decompresses everything before it, at about 300 MB/s
 for gzip and 600 MB/s for zstd; where that is too slow, split large files, or use Parquet.
 """
 
-import csv
-import io
-import os
-import re
 from collections.abc import Iterator
 from functools import partial
 
-from mlxlab.data.input_files import refuse_bomb
 from mlxlab.data.text.document import Document, ErrorBudget
+from mlxlab.data.text.sources.csv_records import CsvRecords, MalformedRecord
 from mlxlab.data.text.sources.file_set import FileSet, suffix_of
-from mlxlab.data.text.sources.records import BLOCK, BOM, MAX_RECORD, json_text, missing_column
+from mlxlab.data.text.sources.lines import Lines, codec_of
+from mlxlab.data.text.sources.records import BLOCK, json_text, missing_column
 from mlxlab.data.text.sources.windows import UNIT_BITS, UnitCursor
 from mlxlab.errors import DataError
-
-CODECS = {".jsonl.gz": "gzip", ".jsonl.zst": "zstd"}
-SURROGATE_ESCAPE = re.compile("[\udc80-\udcff]")  # a byte that is not UTF-8, as the CSV parser sees it
 
 
 class LineFiles:
@@ -27,9 +21,11 @@ class LineFiles:
 
     def __init__(self, files: FileSet, column: str, error_budget: ErrorBudget) -> None:
         self.files, self.column, self.error_budget = files, column, error_budget
-        self.codec = CODECS.get(suffix_of(files.names[0]))
+        suffix = suffix_of(files.names[0])
+        self.codec, self.is_json = codec_of(suffix), suffix.startswith(".jsonl")
+        self.delimiter = "\t" if suffix.startswith(".tsv") else ","
         self.name, self.count, self.check = files.name, len(files), files.check
-        self.fingerprint = f"{files.fingerprint()}:{'json' if self.codec else 'csv'}:{column}"
+        self.fingerprint = f"{files.fingerprint()}:{'json' if self.is_json else 'csv'}:{column}"
         self.bytes = self._estimate_bytes()
 
     def read(self, unit: int, cursor: UnitCursor) -> Iterator[tuple[UnitCursor, Document]]:
@@ -47,7 +43,7 @@ class LineFiles:
                         text = next(texts)
                     except StopIteration:
                         return
-                    except (csv.Error, ValueError) as error:
+                    except ValueError as error:
                         self.error_budget.skip((unit, line), f"{self.files.path(unit)}:{line}: {error}")
                     else:
                         yield (lines.offset, lines.line), Document(unit << UNIT_BITS | line, text)
@@ -57,21 +53,18 @@ class LineFiles:
                 message = f"{self.files.path(unit)}: after {lines.offset} bytes decompressed: {error}"
                 self.error_budget.skip((unit, "unpacking"), message)
 
-    def _texts(self, unit: int, lines: "Lines") -> Iterator[str]:
-        """The texts of the records; it can be continued after a `csv.Error` or a ValueError."""
-        if self.codec:
+    def _texts(self, unit: int, lines: Lines) -> Iterator[str]:
+        """The texts of the records; it can be continued after a ValueError."""
+        if self.is_json:
             return map(partial(json_text, self.column), lines)
-        csv.field_size_limit(max(MAX_RECORD, csv.field_size_limit()))
-        rows = csv.reader((map(partial(bytes.decode, errors="surrogateescape"), lines)), strict=True)
         try:
-            header = next(rows)
-        except (csv.Error, ValueError, StopIteration) as error:
-            raise DataError(f"{self.files.path(unit)}:1: no header: {error}") from None
-        if header.count(self.column) != 1:
-            repeated = f"column {self.column!r} twice in the header"
-            message = repeated if self.column in header else missing_column(self.column, header)
-            raise DataError(f"{self.files.path(unit)}:1: {message}")
-        return map(partial(_csv_text, header.index(self.column), len(header)), rows)
+            records = CsvRecords(lines, self.delimiter, control=True)
+        except MalformedRecord as error:
+            raise DataError(f"{self.files.path(unit)}:{error.line}:{error.column}: {error}") from None
+        if self.column not in records.header:
+            raise DataError(f"{self.files.path(unit)}:1: {missing_column(self.column, records.header)}")
+        index = records.header.index(self.column)
+        return map(partial(_cell, index), records)  # goes on after an error, unlike a generator
 
     def _estimate_bytes(self) -> int | None:
         """Total bytes of text, by the compression ratio at the start of the largest file; None if unreadable."""
@@ -87,60 +80,5 @@ class LineFiles:
                 return None
 
 
-def _csv_text(index: int, num_fields: int, row: list[str]) -> str:
-    if not row:
-        return ""
-    if len(row) != num_fields:
-        raise ValueError(f"a row of {len(row)} fields, expected {num_fields} as in the header")
-    if match := SURROGATE_ESCAPE.search(row[index]):
-        raise ValueError(f"byte 0x{ord(match.group()) - 0xDC00:02x} is not UTF-8")
-    return row[index]
-
-
-class Lines:
-    """The decompressed lines of a file, with their offset, and a limit on the size of a record.
-
-    Raises:
-        ValueError: more than `MAX_RECORD` bytes since `record_bytes` was last set to 0.
-        OSError: the file is corrupt, truncated or a decompression bomb.
-    """
-
-    def __init__(self, file: io.BufferedReader, codec: str | None) -> None:
-        self.stream, self.file = file, file
-        self.offset, self.line, self.record_bytes = 0, 0, 0
-        if codec:
-            import pyarrow
-
-            self.stream = io.BufferedReader(pyarrow.CompressedInputStream(file.raw, codec), BLOCK)
-
-    @property
-    def stored_bytes(self) -> int:
-        """Bytes of the file that were read so far."""
-        return os.lseek(self.file.fileno(), 0, os.SEEK_CUR)
-
-    def seek(self, offset: int, line: int) -> None:
-        if self.stream.seekable():
-            self.offset = self.stream.seek(offset)
-        while self.offset < offset and self._advance(self.stream.read(min(offset - self.offset, BLOCK))):
-            pass
-        self.line, self.record_bytes = line, 0
-
-    def __iter__(self) -> "Lines":
-        return self
-
-    def __next__(self) -> bytes:
-        data = self._advance(self.stream.readline(MAX_RECORD + 1))
-        if not data:
-            raise StopIteration
-        self.line += 1
-        if self.record_bytes > MAX_RECORD:
-            while data and not data.endswith(b"\n"):
-                data = self._advance(self.stream.readline(MAX_RECORD))
-            raise ValueError(f"a record of more than {MAX_RECORD} bytes (in CSV perhaps a quote that is never closed)")
-        return data.removeprefix(BOM) if self.line == 1 else data
-
-    def _advance(self, data: bytes) -> bytes:
-        self.offset += len(data)
-        self.record_bytes += len(data)
-        refuse_bomb(self.offset, self.stored_bytes)
-        return data
+def _cell(index: int, record: list[str]) -> str:
+    return record[index] if record else ""

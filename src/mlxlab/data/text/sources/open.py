@@ -47,7 +47,7 @@ def open_source(
     """Opens the documents that `source` names, and checks what can be checked without reading everything.
 
     Args:
-        source: a file, folder or glob of .txt, .jsonl(.gz, .zst), .parquet or .csv; or owner/name on the hub.
+        source: a file, folder or glob of .txt, .parquet, .jsonl, .csv or .tsv (also .gz, .zst); or a hub id.
         split: as `Reading.split`, which it replaces; None is "train" on the hub, and all of local files.
         window: approximate number of documents that are held in memory and shuffled together.
 
@@ -66,19 +66,19 @@ def open_source(
             raise ConfigError(f"data.reading.{name}={value}: only for Hugging Face data sets, not {source}")
     fractions, files = _parse_fractions(split, source), find_files(source)
     suffix = suffix_of(files.names[0])
-    _check_starts(files, budget, is_text=suffix in (".txt", ".jsonl", ".csv"))
+    check_starts(files, budget, is_text=suffix in (".txt", ".jsonl", ".csv", ".tsv"))
     if suffix not in (".txt", ".jsonl") and fractions != (0, 1):
         raise ConfigError(f"data.reading.split: expected a .txt or .jsonl file for a range, got {source}")
     match suffix:
         case ".parquet":
             return SequentialSource(ParquetFiles(files, text_column, budget), window)
-        case ".csv" | ".jsonl.gz" | ".jsonl.zst":
-            return SequentialSource(LineFiles(files, text_column, budget), window)
         case ".jsonl" | ".txt":
             records = text_format(reading.document_unit, files.sizes)
             if suffix == ".jsonl":
                 records = RecordFormat(split_lines, partial(json_text, text_column), f"json:{text_column}")
             return TextFiles(files, records, budget, window * MEAN_BYTES, fractions)
+        case str() if suffix:
+            return SequentialSource(LineFiles(files, text_column, budget), window)
     raise InputNotFoundError(f"{files.name}: expected a file that ends in {', '.join(SUFFIXES)}")
 
 
@@ -105,7 +105,7 @@ def is_local(source: str) -> bool:
     raise InputNotFoundError(f"{source}: no such file or folder{suggest_file(path)}, and no owner/name of the hub")
 
 
-def _check_starts(files: FileSet, error_budget: ErrorBudget, is_text: bool) -> None:
+def check_starts(files: FileSet, error_budget: ErrorBudget, is_text: bool) -> None:
     """Skips empty files; raises DataError if all are empty, or text starts as a known binary format."""
     if not files.sizes.any():
         raise DataError(f"{files.name}: empty (0 bytes)")

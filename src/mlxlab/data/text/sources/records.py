@@ -22,6 +22,7 @@ MIN_PIECES, FEW_FILES = 512, 32  # fewer than 32 files are split into about 512 
 MAX_BOUNDARY_BYTES = 2**12  # searched for the end of a line or word after a nominal start
 MAX_SHOWN = 40  # characters of a malformed record in a message
 BOM = b"\xef\xbb\xbf"
+PairsHook = Callable[[list[tuple[str, object]]], dict[str, object]]
 BLANK = re.compile(rb"\A(?:[ \t\r]*\n)+")
 
 
@@ -112,19 +113,46 @@ def plain_text(record: bytes) -> str:
 
 def json_text(column: str, record: bytes) -> str:
     """The text of a line that holds a JSON object; "" for a blank line."""
+    row = json_object(record, f"{{{json.dumps(column)}: ...}}")
+    return "" if row is None else column_text(row, column)
+
+
+def json_object(record: bytes, expected: str, pairs_hook: PairsHook | None = None) -> dict[str, object] | None:
+    """The JSON object of a line, None for a blank line; raises ValueError for anything else.
+
+    Args:
+        expected: what the object looks like, for messages.
+        pairs_hook: makes objects of their keys and values.
+    """
     line = plain_text(record)
     if not (content := line.strip()):
-        return ""
+        return None
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=pairs_hook)
     except json.JSONDecodeError as error:
         hint = " (truncated?)" if content[0] == "{" and content[-1] != "}" else ""
         raise ValueError(f"not JSON: {error.msg} at column {error.colno}{hint}") from None
+    except DuplicateKeyError:
+        raise
     except (RecursionError, ValueError) as error:
         raise ValueError(f"not JSON that can be read: {type(error).__name__}") from None
     if not isinstance(row, dict):
-        raise ValueError(f"{_abbreviate(row)} is not an object, expected {{{json.dumps(column)}: ...}}")
-    return column_text(row, column)
+        raise ValueError(f"{abbreviate(row)} is not an object, expected {expected}")
+    return row
+
+
+class DuplicateKeyError(ValueError):
+    """A key occurs twice in a JSON object."""
+
+
+def unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object without duplicate keys, a hook of `json_object`."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        name = next(name for name in names if names.count(name) > 1)
+        raise DuplicateKeyError(f"the key {abbreviate(name)} occurs twice in one object")
+    return row
 
 
 def column_text(row: Mapping[str, object], column: str) -> str:
@@ -133,7 +161,7 @@ def column_text(row: Mapping[str, object], column: str) -> str:
         raise ValueError(missing_column(column, list(row)))
     text = row[column]
     if not isinstance(text, str):
-        raise ValueError(f"column {column!r} holds {_abbreviate(text)}, expected text")
+        raise ValueError(f"column {column!r} holds {abbreviate(text)}, expected text")
     if len(text) > MAX_RECORD:
         raise ValueError(f"a text of {len(text)} characters, expected <= {MAX_RECORD}")
     try:
@@ -143,12 +171,12 @@ def column_text(row: Mapping[str, object], column: str) -> str:
     return text
 
 
-def missing_column(column: str, columns: list[str]) -> str:
+def missing_column(column: str, columns: list[str], key: str = "data.text_column=") -> str:
     close = get_close_matches(column, columns, n=1)
-    hint = f"; did you mean data.text_column={close[0]}?" if close else ""
+    hint = f"; did you mean {key}{close[0]}?" if close else ""
     return f"no column {column!r}, expected one of {', '.join(map(str, columns[:12])) or 'none'}{hint}"
 
 
-def _abbreviate(value: object) -> str:
+def abbreviate(value: object) -> str:
     text = json.dumps(value, default=repr)
     return f"{text[:MAX_SHOWN]}..." if len(text) > MAX_SHOWN else text

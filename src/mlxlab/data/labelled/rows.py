@@ -1,0 +1,186 @@
+"""Rows of files, of a hub data set or of scikit-learn: columns of text that are memory-mapped from the cache."""
+
+import codecs
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+
+from mlxlab.constraints import MaxLen, MinLen
+from mlxlab.data.cache import content_key
+from mlxlab.data.dataset import Table
+from mlxlab.data.labelled.sources.cache import cached_table
+from mlxlab.data.labelled.sources.line_rows import LineRows
+from mlxlab.data.labelled.sources.source import MAX_CHUNK_ROWS, Chunk, RowSource
+from mlxlab.data.text.document import ErrorBudget, OnError
+from mlxlab.data.text.sources.file_set import ROW_SUFFIXES, find_files, suffix_of
+from mlxlab.data.text.sources.open import is_local
+from mlxlab.data.text.sources.records import missing_column
+from mlxlab.errors import ConfigError, DataError, InputNotFoundError
+
+if TYPE_CHECKING:
+    import pyarrow
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class RowReading:
+    """Options for reading rows.
+
+    Args:
+        delimiter: of .csv files; null takes the most frequent of comma, semicolon, tab and bar in the header. That of
+            .tsv files is a tab.
+        encoding: of text files; null is UTF-8, with or without byte order mark, or UTF-16 with one. Others, such as
+            latin-1 and cp1252, must be named.
+        missing: cells that count as missing, such as ["", NA, "?"].
+        config: configuration name of a Hugging Face data set.
+        split: of a Hugging Face data set; null is train.
+        revision: branch, tag or commit of a Hugging Face data set.
+    """
+
+    delimiter: Annotated[str, MinLen(1), MaxLen(1)] | None
+    encoding: str | None
+    missing: list[str]
+    config: str | None
+    split: str | None
+    revision: str | None
+
+
+class Rows:
+    """Rows whose columns are nullable text. Numbers are their shortest repr, booleans true or false, lists JSON."""
+
+    def __init__(self, source: RowSource, table: "pyarrow.Table", fingerprint: str, description: list[str]) -> None:
+        self.name, self.fingerprint, self.description = source.name, fingerprint, description
+        self.columns = tuple(table.column_names[1:])
+        self._table, self._source = table, source
+        chunks = table.column(0).chunks
+        self._starts = np.cumsum([0, *map(len, chunks)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def column(self, name: str) -> "pyarrow.ChunkedArray":
+        """The text of a column, null where it is missing; DataError with the nearest name if there is none."""
+        if name not in self.columns:
+            raise DataError(f"{self._source.header}: {missing_column(name, list(self.columns), '')}")
+        return self._table.column(name)
+
+    def cells(self, name: str, rows: np.ndarray | None = None) -> list[str | None]:
+        """The text of some rows, in their order; None is all rows."""
+        column = self.column(name)
+        if rows is None:
+            cells: list[str | None] = column.to_pylist()
+            return cells
+        rows = np.asarray(rows, np.int64)
+        order = np.argsort(rows, kind="stable")
+        ends = np.searchsorted(rows[order], self._starts)
+        result: list[str | None] = [None] * len(rows)
+        for number, (low, high) in enumerate(pairwise(ends)):
+            if low < high:
+                positions = order[low:high]
+                texts = column.chunk(number).take(rows[positions] - self._starts[number]).to_pylist()
+                for position, text in zip(positions.tolist(), texts, strict=True):
+                    result[position] = text
+        return result
+
+    def location(self, row: int) -> str:
+        """Where a row stands, for messages: `reviews.csv:17`."""
+        number = int(np.searchsorted(self._starts, row, "right")) - 1
+        return self._source.location(self._table.column(0).chunk(number)[row - int(self._starts[number])].as_py())
+
+
+def open_rows(
+    source: str, reading: RowReading, cache: Path, on_error: OnError = "strict", columns: Sequence[str] | None = None
+) -> Rows:
+    """The rows of a source; read once, then mapped from the cache.
+
+    Args:
+        source: a file, folder or glob of .csv, .tsv, .jsonl (each also .gz and .zst) or .parquet; owner/name on the
+            hub; or sklearn:NAME (wine, breast_cancer, digits, diabetes, iris), whose label is the column `target`.
+        cache: folder for the rows as they were read.
+        on_error: strict refuses malformed rows, skip leaves up to 1 % of them out.
+        columns: those that are needed; None is all.
+
+    Raises:
+        InputNotFoundError: no such file or folder.
+        DataError: the content does not match the format, a column does not exist, or there is no row.
+        ConfigError: an option does not go with this source.
+        ServiceUnavailableError: the hub, or a package that reads the format, is unavailable.
+    """
+    opened, errors = _open_source(source, reading), ErrorBudget(on_error)
+    names = None if columns is None else list(dict.fromkeys(columns))
+    key = content_key(format=FORMAT, rows=opened.fingerprint, missing=reading.missing, columns=names, errors=on_error)
+
+    def chunks() -> Iterator[Chunk]:
+        every = opened.columns() if names is None else names
+        yield from _checked(opened, opened.chunks(every, errors, MAX_CHUNK_ROWS), errors, reading.missing)
+
+    table = cached_table(cache / f"rows-{key}.arrow", chunks)
+    skipped = [f"{opened.name}: {errors.skipped_records} malformed rows skipped"] if errors.skipped_records else []
+    lines = [f"{opened.name}: {len(table)} rows, columns {', '.join(table.column_names[1:13])}", *skipped]
+    return Rows(opened, table, key, lines)
+
+
+def read_chunks(
+    source: str, reading: RowReading, rows: int, columns: Sequence[str] | None = None
+) -> Iterator[tuple[Table, list[str]]]:
+    """Chunks of up to `rows` rows with the location of each row, in constant memory. Arguments as for `open_rows`."""
+    opened, errors = _open_source(source, reading), ErrorBudget("strict")
+    for chunk in _checked(opened, opened.chunks(columns, errors, rows), errors, reading.missing):
+        table = {name: cells.to_pylist() for name, cells in chunk.columns.items()}
+        yield table, [opened.location(place) for place in chunk.places]
+
+
+def _checked(
+    source: RowSource, chunks: Iterator[Chunk], errors: ErrorBudget, missing: Sequence[str]
+) -> Iterator[Chunk]:
+    """The chunks as Arrow arrays, with null for cells that count as missing; DataError if there is no row."""
+    import pyarrow
+    import pyarrow.compute
+
+    absent = pyarrow.array(missing, pyarrow.string())
+    for columns, places in chunks:
+        errors.valid_records += len(places)
+        errors.check_fraction()
+        arrays = {name: pyarrow.array(cells, pyarrow.string()) for name, cells in columns.items()}
+        nulls = {name: pyarrow.compute.is_in(cells, absent) for name, cells in arrays.items()}
+        yield Chunk({name: _without(cells, nulls[name]) for name, cells in arrays.items()}, places)
+    errors.check_fraction(0)
+    if not errors.valid_records:
+        raise DataError(f"{source.name}:2: no rows")
+
+
+def _without(cells: "pyarrow.Array", absent: "pyarrow.Array") -> "pyarrow.Array":
+    import pyarrow.compute
+
+    return pyarrow.compute.if_else(absent, None, cells) if absent.true_count else cells
+
+
+def _open_source(source: str, reading: RowReading) -> RowSource:
+    _check_encoding(reading.encoding)
+    if not is_local(source):
+        raise ConfigError(f"{source}: expected files")
+    for name, value in {"config": reading.config, "split": reading.split, "revision": reading.revision}.items():
+        if value is not None:
+            raise ConfigError(f"data.reading.{name}={value}: only for Hugging Face data sets, not {source}")
+    files = find_files(source, ROW_SUFFIXES)
+    suffix = suffix_of(files.names[0])
+    if suffix not in ROW_SUFFIXES:
+        raise InputNotFoundError(f"{files.name}: expected a file that ends in {', '.join(ROW_SUFFIXES)}")
+    return LineRows(files, reading.delimiter, reading.encoding)
+
+
+def _check_encoding(name: str | None) -> None:
+    try:
+        if name is not None:
+            codecs.getincrementaldecoder(name)("strict").decode(b"", True)
+            "".encode(name)
+    except (LookupError, ValueError, TypeError, AttributeError):
+        examples = "utf-8, utf-16, latin-1, cp1252"
+        raise ConfigError(
+            f"data.reading.encoding={name}: expected the name of an encoding such as {examples}"
+        ) from None

@@ -1,0 +1,246 @@
+"""Rows of CSV and JSON lines files, plain or compressed."""
+
+from collections.abc import Iterator, Sequence
+from io import BufferedReader
+from typing import Protocol, TypeAlias
+
+from mlxlab.data.input_files import describe_start
+from mlxlab.data.labelled.sources.cells import cell_text, kind_of
+from mlxlab.data.labelled.sources.source import MAX_CHUNK_BYTES, MAX_COLUMNS, UNIT_BITS, Chunk, check_names
+from mlxlab.data.text.document import ErrorBudget
+from mlxlab.data.text.sources.csv_records import CsvRecords, MalformedRecord
+from mlxlab.data.text.sources.file_set import FileSet, suffix_of
+from mlxlab.data.text.sources.lines import Lines, codec_of
+from mlxlab.data.text.sources.records import abbreviate, json_object, missing_column, unique_keys
+from mlxlab.errors import DataError
+
+Cells: TypeAlias = "Sequence[str | None]"
+
+
+class RecordReader(Protocol):
+    """The records of a file; it can be continued after a ValueError."""
+
+    @property
+    def first_line(self) -> int:
+        """Of the record last read."""
+
+    def __next__(self) -> bool:
+        """Reads a record; False if it is blank."""
+
+    def take(self) -> "dict[str, Cells]":
+        """The cells of the records read since the last call."""
+
+
+class LineRows:
+    """Rows of files of lines. A place is file << UNIT_BITS | line.
+
+    Args:
+        delimiter: of CSV; None finds it (a tab in .tsv).
+        encoding: None is UTF-8, or UTF-16 after its byte order mark.
+    """
+
+    def __init__(self, files: FileSet, delimiter: str | None, encoding: str | None) -> None:
+        self.files, self.name, self.encoding = files, files.name, encoding
+        self.header = f"{files.path(0)}:1"
+        suffix = suffix_of(files.names[0])
+        self.is_json, self.codec = suffix.startswith(".jsonl"), codec_of(suffix)
+        self.delimiter = "\t" if suffix.startswith(".tsv") and delimiter is None else delimiter
+        self.fingerprint = f"{files.digest()}:{delimiter}:{encoding}"
+        if not files.sizes.any():
+            raise DataError(f"{self.name}:1: empty (0 bytes)")
+
+    def location(self, place: int) -> str:
+        return f"{self.files.path(place >> UNIT_BITS)}:{place % (1 << UNIT_BITS)}"
+
+    def columns(self) -> tuple[str, ...]:
+        if self.is_json:
+            return tuple(self._json_names())
+        first = int((self.files.sizes > 0).argmax())
+        with self.files.open(first) as file:
+            return tuple(self._csv_records(first, self._lines(first, file)).header)
+
+    def chunks(self, columns: Sequence[str] | None, errors: ErrorBudget, max_rows: int) -> Iterator[Chunk]:
+        header = None if self.is_json else self.columns()
+        json_columns = JsonColumns(columns, self)
+        for index in range(len(self.files)):
+            if not self.files.sizes[index]:
+                errors.skip((index, "empty"), f"{self.files.path(index)}:1: the file is empty (0 bytes)")
+                continue
+            with self.files.open(index) as file:
+                lines = self._lines(index, file)
+                reader: RecordReader = JsonReader(lines, json_columns, index)
+                if header is not None:
+                    reader = self._csv_reader(index, lines, header, columns)
+                yield from self._read(index, lines, reader, errors, max_rows)
+        if self.is_json:
+            json_columns.check()
+
+    def _json_names(self) -> dict[str, None]:
+        """The keys of all objects, malformed lines excepted, which are reported when they are read."""
+        columns = JsonColumns((), self)
+        for index in self.files.sizes.nonzero()[0].tolist():
+            with self.files.open(index) as file:
+                reader = JsonReader(self._lines(index, file), columns, index)
+                while True:
+                    reader.rows.clear()
+                    try:
+                        next(reader)
+                    except StopIteration:
+                        break
+                    except ValueError:
+                        continue
+                    except OSError:
+                        break
+        return columns.names
+
+    def _read(
+        self, index: int, lines: Lines, reader: RecordReader, errors: ErrorBudget, max_rows: int
+    ) -> Iterator[Chunk]:
+        places: list[int] = []
+        start = lines.offset
+        while True:
+            try:
+                if next(reader):
+                    places.append(index << UNIT_BITS | reader.first_line)
+            except StopIteration:
+                break
+            except ValueError as error:
+                self._skip(index, reader.first_line, lines.line, error, errors)
+            except OSError as error:
+                if self.codec is None and error.errno is not None:
+                    raise
+                message = f"{self.files.path(index)}:{lines.line + 1}: after {lines.offset} bytes: {error}"
+                errors.skip((index, "unpacking"), message)
+                break
+            if len(places) >= max_rows or lines.offset - start >= MAX_CHUNK_BYTES:
+                if places:
+                    yield Chunk(reader.take(), places)
+                places, start = [], lines.offset
+        if places:
+            yield Chunk(reader.take(), places)
+
+    def _skip(self, index: int, first: int, last: int, error: ValueError, errors: ErrorBudget) -> None:
+        """Counts each line of a malformed record: after a quote that is never closed it is the rest of the file."""
+        line, column = (error.line, f":{error.column}") if isinstance(error, MalformedRecord) else (first, "")
+        for number in range(first, max(last, first) + 1):
+            errors.skip((index, number), f"{self.files.path(index)}:{line}{column}: {error}")
+
+    def _lines(self, index: int, file: BufferedReader) -> Lines:
+        lines = Lines(file, self.codec, self.encoding)
+        if description := describe_start(lines.start):
+            kind = "JSON lines" if self.is_json else "a CSV file"
+            raise DataError(f"{self.files.path(index)}:1:1: this is {description}; expected {kind}")
+        return lines
+
+    def _csv_records(self, index: int, lines: Lines) -> CsvRecords:
+        path = self.files.path(index)
+        try:
+            records = CsvRecords(lines, self.delimiter)
+        except MalformedRecord as error:
+            raise DataError(f"{path}:{error.line}:{error.column}: {error}") from None
+        except ValueError as error:
+            raise DataError(f"{path}:1:1: {error}") from None
+        except OSError as error:
+            if self.codec is None and error.errno is not None:
+                raise
+            raise DataError(f"{path}:1:1: {error}") from None
+        check_names(records.header, f"{path}:1")
+        return records
+
+    def _csv_reader(
+        self, index: int, lines: Lines, header: tuple[str, ...], columns: Sequence[str] | None
+    ) -> "CsvReader":
+        records, path = self._csv_records(index, lines), self.files.path(index)
+        if set(records.header) != set(header):
+            got, first = ", ".join(records.header[:12]), self.files.path(int((self.files.sizes > 0).argmax()))
+            raise DataError(f"{path}:1: columns {got}; expected {', '.join(header[:12])} as in {first}")
+        for name in columns or ():
+            if name not in header:
+                raise DataError(f"{path}:1: {missing_column(name, list(header), '')}{records.hint}")
+        return CsvReader(records, header if columns is None else columns)
+
+
+class CsvReader:
+    """Collects the records of a CSV file."""
+
+    def __init__(self, records: CsvRecords, columns: Sequence[str]) -> None:
+        self.records, self.columns = records, columns
+        self.rows: list[list[str]] = []
+
+    @property
+    def first_line(self) -> int:
+        return self.records.first_line
+
+    def __next__(self) -> bool:
+        row = next(self.records)
+        if row:
+            self.rows.append(row)
+        return bool(row)
+
+    def take(self) -> dict[str, Cells]:
+        cells, header = list(zip(*self.rows, strict=True)), self.records.header
+        self.rows = []
+        return {name: cells[header.index(name)] for name in self.columns}
+
+
+class JsonColumns:
+    """The columns of JSON lines, as far as they were read, over all files."""
+
+    def __init__(self, columns: Sequence[str] | None, source: LineRows) -> None:
+        self.columns, self.source = columns, source
+        self.names: dict[str, None] = {}
+        self.kinds: dict[str, tuple[str, int]] = {}  # of the values, and the place of the first one
+
+    def add_names(self, row: dict[str, object]) -> None:
+        for name in row:
+            if name not in self.names:
+                if not name.strip() or len(name) > 1000 or not name.isprintable():
+                    raise ValueError(f"a key {abbreviate(name)}, expected a name of up to 1000 characters")
+                self.names[name] = None
+        if len(self.names) > MAX_COLUMNS:
+            raise DataError(f"{self.source.name}: more than {MAX_COLUMNS} different keys, expected columns")
+
+    def cell(self, name: str, value: object, place: int) -> str | None:
+        """The text of a value; raises ValueError if it is not of the kind of the column."""
+        if value is None:
+            return None
+        try:
+            text = cell_text(value)
+        except ValueError as error:
+            raise ValueError(f"column {name!r}: {error}") from None
+        kind, (expected, first) = kind_of(value), self.kinds.setdefault(name, (kind_of(value), place))
+        if kind != expected:
+            where = self.source.location(first)
+            raise ValueError(f"mixed types: column {name!r} holds {abbreviate(value)}, {kind}; {expected} in {where}")
+        return text
+
+    def check(self) -> None:
+        """Raises DataError if a column never occurred."""
+        for name in self.columns or ():
+            if name not in self.names:
+                raise DataError(f"{self.source.header}: {missing_column(name, list(self.names), '')}")
+
+
+class JsonReader:
+    """Collects the objects of a file of JSON lines."""
+
+    def __init__(self, lines: Lines, columns: JsonColumns, index: int) -> None:
+        self.lines, self.columns, self.index = lines, columns, index
+        self.rows: list[dict[str, str | None]] = []
+        self.first_line = 1
+
+    def __next__(self) -> bool:
+        self.lines.record_bytes, self.first_line = 0, self.lines.line + 1
+        row = json_object(next(self.lines), '{"column": value, ...}', unique_keys)
+        if row is None:
+            return False
+        self.columns.add_names(row)
+        names = row if self.columns.columns is None else [name for name in self.columns.columns if name in row]
+        place = self.index << UNIT_BITS | self.first_line
+        self.rows.append({name: self.columns.cell(name, row[name], place) for name in names})
+        return True
+
+    def take(self) -> dict[str, Cells]:
+        rows, self.rows = self.rows, []
+        names = self.columns.names if self.columns.columns is None else self.columns.columns
+        return {name: [row.get(name) for row in rows] for name in names}
