@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mlxlab.cli import train
 from mlxlab.errors import DataError, RunInterrupted
+from mlxlab.experiment import experiment
 from mlxlab.sweep.parent_run import ParentRun
 from support.configs import line, user_config  # noqa: F401
 
@@ -126,7 +126,7 @@ def test_a_failed_job_is_reported_and_the_others_run(line, monkeypatch):  # noqa
             raise DataError("rows.csv:3:5: a number was expected")
         return 0.5
 
-    monkeypatch.setattr(train, "run_experiment", run)
+    monkeypatch.setattr(experiment, "run_experiment", run)
     assert line("-m", "seed=0,1,2", "tracking=none") == 65
     assert seen == [0, 1, 2]
     assert "job 1 (seed=1, tracking=none): rows.csv:3:5: a number was expected" in line.err
@@ -146,7 +146,7 @@ def test_an_error_is_one_line_and_its_exit_code(line, monkeypatch, error, code, 
     def run(config, folder, owns_process=False):
         raise error
 
-    monkeypatch.setattr(train, "run_experiment", run)
+    monkeypatch.setattr(experiment, "run_experiment", run)
     assert line() == code
     assert line.err == message
 
@@ -155,7 +155,7 @@ def test_a_bug_is_a_traceback_and_exit_70(line, monkeypatch):  # noqa: F811
     def run(config, folder, owns_process=False):
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr(train, "run_experiment", run)
+    monkeypatch.setattr(experiment, "run_experiment", run)
     assert line() == 70
     assert line.lines[-1] == "ZeroDivisionError: ours"
 
@@ -168,7 +168,7 @@ def test_a_signal_ends_one_job_and_not_the_others_of_the_sweep(line, monkeypatch
         if config.seed == 0:
             raise RunInterrupted("stopped", signal.SIGINT)
 
-    monkeypatch.setattr(train, "run_experiment", run)
+    monkeypatch.setattr(experiment, "run_experiment", run)
     assert line("-m", "seed=0,1", "tracking=none") == 130
     assert seen == [0, 1]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mlxlab.cli import train
+from mlxlab.experiment import experiment
 
 
 class Line:
@@ -13,7 +14,7 @@ class Line:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture, project: Path) -> None:
         self.capfd, self.project, self.runs = capfd, project, []
-        monkeypatch.setattr(train, "run_experiment", self._run)
+        monkeypatch.setattr(experiment, "run_experiment", self._run)
         monkeypatch.setattr("mlxlab.config.check.project_root", lambda: project)
         monkeypatch.delenv("MLXLAB_CONF", raising=False)
         monkeypatch.chdir(project)

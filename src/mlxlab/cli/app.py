@@ -18,7 +18,7 @@ from mlxlab import program
 from mlxlab.cli.args import describe_options, parse_args
 from mlxlab.config.issues import one_line
 from mlxlab.config.suggest import suggestion
-from mlxlab.errors import CannotCreateError, ConfigError, NotAllowedError, UserError
+from mlxlab.errors import ConfigError, NotAllowedError, UserError
 from mlxlab.redact import CREDENTIALS, has_credentials, redact
 
 _INTERNAL_ERROR = 70
@@ -142,10 +142,6 @@ def report(error: BaseException) -> int:
         return error.exit_code
     traceback.print_exception(error)
     return _INTERNAL_ERROR
-
-
-def run_folder_error(error: OSError) -> CannotCreateError:
-    return CannotCreateError(f"{error.filename}: {error.strerror or error}; the run folder cannot be created")
 
 
 def format_help(doc: str | None) -> str:

@@ -10,9 +10,10 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
-from mlxlab.cli.app import report, run_folder_error
+from mlxlab.cli.app import report
 from mlxlab.config.check import check
 from mlxlab.config.hydra.compose import Callbacks, Composer
+from mlxlab.config.hydra.job import run_folder_error
 from mlxlab.config.issues import one_line
 from mlxlab.distributed.launch_env import is_launched
 from mlxlab.errors import ConfigError

@@ -4,19 +4,18 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mlxlab.cli.app import report, run_folder_error, run_subcommand
+from mlxlab.cli.app import run_subcommand
 from mlxlab.cli.args import two_columns
-from mlxlab.config.issues import one_line, value_at
+from mlxlab.config.issues import one_line
 from mlxlab.config.paths import conf_dir
-from mlxlab.distributed.launch_env import check_parallel, rank
-from mlxlab.errors import ConfigError, NotAllowedError, RunInterrupted, UserError
+from mlxlab.distributed.launch_env import check_parallel
+from mlxlab.errors import ConfigError, NotAllowedError, UserError
+from mlxlab.experiment import experiment
 
 if TYPE_CHECKING:
     from argparse import Namespace
-
-    from omegaconf import DictConfig
 
     from mlxlab.config.hydra.compose import Composer
 
@@ -65,89 +64,13 @@ def _train(argv: list[str], *, owns_process: bool) -> int:
     if flags.cfg or flags.info or flags.hydra_help or flags.shell_completion:
         return _show(composer, flags)
     config = composer.checked()
-    check_parallel(config.trainer.parallel)
     if not composer.multirun:
-        return _run(composer, config, owns_process=owns_process)
+        experiment.run_composed(composer, config, owns_process=owns_process)
+        return 0
     from mlxlab.cli.multirun import sweep
 
-    return sweep(composer, config, run_experiment)
-
-
-def _run(composer: "Composer", config: "DictConfig", *, owns_process: bool) -> int:
-    """One run in its own folder, under Hydra; returns the exit code. `owns_process`: the process ends after it."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.core.utils import JobStatus, run_job
-    from hydra.types import HydraContext, RunMode
-
-    from mlxlab.config.hydra.compose import Callbacks
-    from mlxlab.experiment.manifest import remove_unused
-
-    def task(cfg: "DictConfig") -> float:
-        return run_experiment(cfg, Path(HydraConfig.get().runtime.output_dir), owns_process=owns_process)
-
-    _set_run_dir(composer, config)
-    config.hydra.mode = RunMode.RUN
-    callbacks = Callbacks(config)
-    callbacks.on_run_start(config=config, config_name="train")
-    context = HydraContext(config_loader=composer.hydra.config_loader, callbacks=callbacks)
-    try:
-        job = run_job(task, config, "hydra.run.dir", None, context)
-    except OSError as error:
-        raise run_folder_error(error) from error
-    callbacks.on_run_end(config=config, config_name="train", job_return=job)
-    if job.status == JobStatus.COMPLETED:
-        return 0
-    failure = job._return_value
-    assert job.hydra_cfg is not None
-    if isinstance(failure, UserError) and not isinstance(failure, RunInterrupted):
-        remove_unused(Path(job.hydra_cfg.hydra.runtime.output_dir))
-    return report(failure)
-
-
-def _set_run_dir(composer: "Composer", config: "DictConfig") -> None:
-    """A run that is resumed by its path continues in its own folder, unless another one is set."""
-    import atexit
-    import shutil
-    import tempfile
-
-    from omegaconf import OmegaConf
-
-    from mlxlab.checkpoint.names import find_resumed_run
-    from mlxlab.config.hydra.yaml_limits import read_yaml
-
-    own, file = find_resumed_run(config.get("resume")), composer.conf / f"{composer.name}.yaml"
-    current = value_at(OmegaConf.to_container(config.hydra.run), "dir")
-    default = value_at(read_yaml(file).values, "hydra.run.dir") if file.is_file() else None
-    is_typed = any(arg.lstrip("+").startswith("hydra.run.dir=") for arg in config.hydra.overrides.hydra)
-    if own and not is_typed and current == (default or current):
-        config.hydra.run.dir = str(own)
-    if rank() > 0:  # rank 0 writes the run folder; what Hydra writes for this rank is discarded
-        config.hydra.run.dir = tempfile.mkdtemp(prefix="mlxlab-")
-        atexit.register(shutil.rmtree, config.hydra.run.dir, ignore_errors=True)
-
-
-def run_experiment(cfg: "DictConfig", run_dir: Path, *, owns_process: bool = False) -> float:
-    """Runs one experiment, or rounds of it, in its folder; returns the best value of `cfg.objective`.
-
-    Raises:
-        UserError: anything the user can correct, with its exit code; RunInterrupted when a signal ended the run.
-    """
-    from omegaconf import OmegaConf
-
-    from mlxlab.distillation.options import read_options
-    from mlxlab.experiment.run import open_run
-
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
-    trainer = config["trainer"]
-    processes = trainer["parallel"], trainer["worker_timeout"]
-    with open_run(run_dir, config["signals"], *processes, owns_process=owns_process) as context:
-        if read_options(trainer.get("distillation")).is_multi_round:
-            from mlxlab.experiment.rounds import DistillationRounds
-
-            return DistillationRounds(config, context).run()
-        from mlxlab.experiment.train import train
-
-        return train(config, context)
+    check_parallel(config.trainer.parallel)
+    return sweep(composer, config, experiment.run_experiment)
 
 
 def _folder(path: str | Path | None, flag: str) -> Path | None:

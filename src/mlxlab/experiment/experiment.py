@@ -1,0 +1,82 @@
+"""Runs one experiment, or rounds of it, in its folder: what the command `train` and the Python API share."""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlxlab.config.issues import value_at
+from mlxlab.distributed.launch_env import check_parallel, rank
+from mlxlab.errors import RunInterrupted, UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from mlxlab.config.hydra.compose import Composer
+
+
+def run_composed(composer: "Composer", config: "DictConfig", *, owns_process: bool = False) -> tuple[Path, float]:
+    """Runs a checked config in its own folder; returns the folder and the best value of `cfg.objective`.
+
+    Args:
+        owns_process: the process ends after it.
+
+    Raises:
+        UserError: as `run_experiment`; the folder of a run that was refused before training is removed.
+    """
+    from mlxlab.config.hydra.job import run_as_job
+    from mlxlab.experiment.manifest import remove_unused
+
+    check_parallel(config.trainer.parallel)
+    _set_run_dir(composer, config)
+    folder, result = run_as_job(composer, config, partial(run_experiment, owns_process=owns_process))
+    if not isinstance(result, Exception):
+        return folder, result
+    if isinstance(result, UserError) and not isinstance(result, RunInterrupted):
+        remove_unused(folder)
+    raise result
+
+
+def run_experiment(cfg: "DictConfig", run_dir: Path, *, owns_process: bool = False) -> float:
+    """Runs one experiment, or rounds of it, in its folder; returns the best value of `cfg.objective`.
+
+    Raises:
+        UserError: anything the user can correct, with its exit code; RunInterrupted when a signal ended the run.
+    """
+    from omegaconf import OmegaConf
+
+    from mlxlab.distillation.options import read_options
+    from mlxlab.experiment.run import open_run
+
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    trainer = config["trainer"]
+    processes = trainer["parallel"], trainer["worker_timeout"]
+    with open_run(run_dir, config["signals"], *processes, owns_process=owns_process) as context:
+        if read_options(trainer.get("distillation")).is_multi_round:
+            from mlxlab.experiment.rounds import DistillationRounds
+
+            return DistillationRounds(config, context).run()
+        from mlxlab.experiment.train import train
+
+        return train(config, context)
+
+
+def _set_run_dir(composer: "Composer", config: "DictConfig") -> None:
+    """A run that is resumed by its path continues in its own folder, unless another one is set."""
+    import atexit
+    import shutil
+    import tempfile
+
+    from omegaconf import OmegaConf
+
+    from mlxlab.checkpoint.names import find_resumed_run
+    from mlxlab.config.hydra.yaml_limits import read_yaml
+
+    own, file = find_resumed_run(config.get("resume")), composer.conf / f"{composer.name}.yaml"
+    current = value_at(OmegaConf.to_container(config.hydra.run), "dir")
+    default = value_at(read_yaml(file).values, "hydra.run.dir") if file.is_file() else None
+    is_typed = any(arg.lstrip("+").startswith("hydra.run.dir=") for arg in config.hydra.overrides.hydra)
+    if own and not is_typed and current == (default or current):
+        config.hydra.run.dir = str(own)
+    if rank() > 0:  # rank 0 writes the run folder; what Hydra writes for this rank is discarded
+        config.hydra.run.dir = tempfile.mkdtemp(prefix="mlxlab-")
+        atexit.register(shutil.rmtree, config.hydra.run.dir, ignore_errors=True)
