@@ -1,7 +1,12 @@
 """Rows of every format: read correctly or refused in one line with their location, and never misread."""
 
+from datetime import date, datetime
+from decimal import Decimal
+
 import numpy as np
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from mlxlab.data.labelled.rows import RowReading, open_rows, read_chunks
 from mlxlab.errors import DataError
@@ -52,3 +57,53 @@ def test_rows_of_json_lines(tmp_path):
     expected = {"a": ["1", "2.5", None], "b": ['[1, "x"]', None, None], "c": [None, "true", "false"]}
     assert table_of(rows) == expected
     assert rows.location(1) == f"{tmp_path}/a.jsonl:3"
+
+
+def test_rows_of_a_parquet_file(tmp_path):
+    columns = {
+        "int": [1, None],
+        "float": [0.1, float("nan")],
+        "float32": pyarrow.array([0.1, 2], pyarrow.float32()),
+        "bool": [True, None],
+        "time": pyarrow.array([datetime(2020, 1, 2, 3, 4, 5, 500), None], pyarrow.timestamp("ns")),
+        "utc": pyarrow.array([datetime(2020, 1, 2), None], pyarrow.timestamp("ms", "UTC")),
+        "date": [date(2020, 1, 2), None],
+        "decimal": [Decimal("1.50"), None],
+        "list": [["a", None], []],
+        "text": ["", "\u00e4"],
+        "dictionary": pyarrow.array(["u", None]).dictionary_encode(),
+        "binary": [b"abc", None],
+        "null": pyarrow.nulls(2),
+    }
+    parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
+    rows = open_rows(str(tmp_path / "a.parquet"), reading(), tmp_path / "cache")
+    assert table_of(rows) == {
+        "int": ["1", None],
+        "float": ["0.1", "NaN"],
+        "float32": ["0.1", "2.0"],
+        "bool": ["true", None],
+        "time": ["2020-01-02T03:04:05.0005", None],
+        "utc": ["2020-01-02T00:00:00Z", None],
+        "date": ["2020-01-02", None],
+        "decimal": ["1.50", None],
+        "list": ['["a", null]', "[]"],
+        "text": [None, "\u00e4"],
+        "dictionary": ["u", None],
+        "binary": ["abc", None],
+        "null": [None, None],
+    }
+    assert rows.location(1) == f"{tmp_path}/a.parquet:row 2"
+
+
+@pytest.mark.parametrize(("table", "count", "label"), [
+    ("wine", 178, "class_0"),
+    ("breast_cancer", 569, "malignant"),
+    ("digits", 1797, "0"),
+    ("iris", 150, "setosa"),
+    ("diabetes", 442, "151.0"),
+])  # fmt: skip
+def test_rows_of_scikit_learn(tmp_path, table, count, label):
+    rows = open_rows(f"sklearn:{table}", reading(), tmp_path)
+    assert len(rows) == count
+    assert rows.columns[-1] == "target"
+    assert rows.cells("target", np.array([0])) == [label]

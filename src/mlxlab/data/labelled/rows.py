@@ -13,10 +13,14 @@ from mlxlab.constraints import MaxLen, MinLen
 from mlxlab.data.cache import content_key
 from mlxlab.data.dataset import Table
 from mlxlab.data.labelled.sources.cache import cached_table
+from mlxlab.data.labelled.sources.hub_rows import HubRows
 from mlxlab.data.labelled.sources.line_rows import LineRows
+from mlxlab.data.labelled.sources.parquet_rows import ParquetRows
+from mlxlab.data.labelled.sources.sklearn_rows import SklearnRows
 from mlxlab.data.labelled.sources.source import MAX_CHUNK_ROWS, Chunk, RowSource
 from mlxlab.data.text.document import ErrorBudget, OnError
 from mlxlab.data.text.sources.file_set import ROW_SUFFIXES, find_files, suffix_of
+from mlxlab.data.text.sources.huggingface import open_huggingface
 from mlxlab.data.text.sources.open import is_local
 from mlxlab.data.text.sources.records import missing_column
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 FORMAT = 1
+SKLEARN = "sklearn:"
 
 
 @dataclass(frozen=True)
@@ -162,15 +167,20 @@ def _without(cells: "pyarrow.Array", absent: "pyarrow.Array") -> "pyarrow.Array"
 
 def _open_source(source: str, reading: RowReading) -> RowSource:
     _check_encoding(reading.encoding)
-    if not is_local(source):
-        raise ConfigError(f"{source}: expected files")
+    is_table = source.startswith(SKLEARN)
+    if not is_table and not is_local(source):
+        return HubRows(open_huggingface(source, reading.config, reading.split or "train", reading.revision))
     for name, value in {"config": reading.config, "split": reading.split, "revision": reading.revision}.items():
         if value is not None:
             raise ConfigError(f"data.reading.{name}={value}: only for Hugging Face data sets, not {source}")
+    if is_table:
+        return SklearnRows(source.removeprefix(SKLEARN))
     files = find_files(source, ROW_SUFFIXES)
     suffix = suffix_of(files.names[0])
     if suffix not in ROW_SUFFIXES:
         raise InputNotFoundError(f"{files.name}: expected a file that ends in {', '.join(ROW_SUFFIXES)}")
+    if suffix == ".parquet":
+        return ParquetRows(files)
     return LineRows(files, reading.delimiter, reading.encoding)
 
 

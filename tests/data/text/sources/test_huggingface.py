@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from mlxlab.data.text.document import Document, ErrorBudget
-from mlxlab.data.text.sources.huggingface import HubShards
+from mlxlab.data.text.sources.huggingface import HubShards, HubSplit
 from mlxlab.data.text.sources.windows import SequentialSource
 from mlxlab.errors import InputNotFoundError, ServiceUnavailableError
 from support.hub_reading import NAME, TEXTS
@@ -104,7 +104,7 @@ def test_the_folder_of_a_local_path_makes_it_no_name_of_the_hub(tmp_path, monkey
 class Stream:
     """A data set of one shard whose reading fails."""
 
-    num_shards, info, split = 1, SimpleNamespace(splits=None), "train"
+    num_shards, info, split, column_names = 1, SimpleNamespace(splits=None), "train", None
 
     def shard(self, count, index):
         return self
@@ -121,7 +121,7 @@ class Stream:
 def test_an_outage_that_lasts_ends_the_run_in_one_line(monkeypatch):
     monkeypatch.setattr("mlxlab.data.text.sources.huggingface.RETRY_DELAY", 0.01)
     monkeypatch.setattr("mlxlab.data.text.sources.huggingface.RETRY_LIMIT", 0.05)
-    source = SequentialSource(HubShards(Stream(), "name", "", "text", ErrorBudget("skip")), 1)
+    source = SequentialSource(HubShards(HubSplit(Stream(), "name", ""), "text", ErrorBudget("skip")), 1)
     windows = source.windows(0, 0)
     assert next(windows)[1] == [Document(1, "a")]
     with pytest.raises(ServiceUnavailableError, match="the hub stopped answering: ConnectionError: cut off"):

@@ -8,7 +8,7 @@ after a resume.
 import importlib.util
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -27,37 +27,38 @@ LOCAL = "name local files with data.source=<file, folder or glob of .txt, .jsonl
 log = logging.getLogger(__name__)
 
 
-class HubShards:
-    """Sequential units that are the shards of a split of a data set, at one commit."""
+class HubSplit:
+    """A split of a data set, at one commit. Its shards are read forwards."""
 
-    def __init__(
-        self, stream: "datasets.IterableDataset", name: str, fingerprint: str, column: str, error_budget: ErrorBudget
-    ) -> None:
-        self.stream, self.name, self.column, self.error_budget = stream, name, column, error_budget
-        self.fingerprint, self.count = f"{fingerprint}:{column}", int(stream.num_shards)
-        split = (stream.info.splits or {}).get(str(stream.split))
-        self.bytes = split.num_bytes or None if split else None
+    def __init__(self, stream: "datasets.IterableDataset", name: str, fingerprint: str) -> None:
+        self.stream, self.name, self.fingerprint = stream, name, fingerprint
+        self.num_shards = int(stream.num_shards)
 
-    def check(self, unit: int) -> None:
-        """A commit does not change."""
+    def select(self, columns: list[str]) -> "HubSplit":
+        """The split with some of its columns; DataError if one does not exist."""
+        if (names := self.stream.column_names) is None:
+            return self
+        for column in columns:
+            if column not in names:
+                raise DataError(f"{self.name}: {missing_column(column, names)}")
+        return HubSplit(self.stream.select_columns(columns), self.name, self.fingerprint)
 
-    def read(self, unit: int, cursor: UnitCursor) -> Iterator[tuple[UnitCursor, Document]]:
-        """See `SequentialUnits`. When the hub stops answering, the next row is retried for `RETRY_LIMIT` seconds."""
-        row, last_success = cursor[0], time.monotonic()
+    def rows(self, shard: int, row: int) -> Iterator[Mapping[str, object]]:
+        """The rows of a shard from `row` on.
+
+        When the hub stops answering, the next row is retried for `RETRY_LIMIT` seconds.
+        """
+        last_success = time.monotonic()
         while True:
             try:
-                stream = self.stream.shard(self.count, unit)
+                stream = self.stream.shard(self.num_shards, shard)
                 for example in stream.skip(row) if row else stream:
-                    row, text = row + 1, ""
-                    try:
-                        text = column_text(example, self.column)
-                    except ValueError as error:
-                        self.error_budget.skip((unit, row), f"{self.name}: shard {unit}, row {row}: {error}")
-                    yield (row, 0), Document(unit << UNIT_BITS | row, text)
+                    row += 1
+                    yield example
                     last_success = time.monotonic()
                 return
             except ValueError as error:
-                raise DataError(f"{self.name}: shard {unit}: {_first_line(error)}") from None
+                raise DataError(f"{self.name}: shard {shard}: {_first_line(error)}") from None
             except Exception as error:
                 library = type(error).__module__.split(".")[0]
                 if not isinstance(error, OSError | RuntimeError) and library not in HTTP_CLIENTS:
@@ -69,16 +70,36 @@ class HubShards:
                 time.sleep(RETRY_DELAY)
 
 
-def open_huggingface(
-    name: str, config: str | None, split: str, revision: str | None, column: str, error_budget: ErrorBudget
-) -> HubShards:
+class HubShards:
+    """Sequential units that are the shards of a split. Raises DataError if the column does not exist."""
+
+    def __init__(self, split: HubSplit, column: str, error_budget: ErrorBudget) -> None:
+        self.split, self.column, self.error_budget = split.select([column]), column, error_budget
+        self.name, self.count = split.name, split.num_shards
+        self.fingerprint = f"{split.fingerprint}:{column}"
+        info = (split.stream.info.splits or {}).get(str(split.stream.split))
+        self.bytes = info.num_bytes or None if info else None
+
+    def check(self, unit: int) -> None:
+        """A commit does not change."""
+
+    def read(self, unit: int, cursor: UnitCursor) -> Iterator[tuple[UnitCursor, Document]]:
+        for row, example in enumerate(self.split.rows(unit, cursor[0]), cursor[0] + 1):
+            text = ""
+            try:
+                text = column_text(example, self.column)
+            except ValueError as error:
+                self.error_budget.skip((unit, row), f"{self.name}: shard {unit}, row {row}: {error}")
+            yield (row, 0), Document(unit << UNIT_BITS | row, text)
+
+
+def open_huggingface(name: str, config: str | None, split: str, revision: str | None) -> HubSplit:
     """A data set of the hub, at the current commit of `revision` (a branch, tag or commit; None is `main`).
 
     Raises:
         ServiceUnavailableError: no `datasets` package, no network, or a gated data set.
         InputNotFoundError: the data set or the revision does not exist.
         ConfigError: the config or the split does not exist.
-        DataError: the column does not exist.
     """
     if importlib.util.find_spec("datasets") is None:
         message = f"{name}: the hub needs the package datasets (pip install 'mlxlab[hub]'), or {LOCAL}"
@@ -89,12 +110,8 @@ def open_huggingface(
         close = get_close_matches(split, splits, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise ConfigError(f"data.reading.split={split}: {name} has {', '.join(splits)}{hint}")
-    stream, label = splits[split], "/".join(filter(None, (name, config, split))) + f"@{commit[:8]}"
-    if (columns := stream.column_names) is not None:
-        if column not in columns:
-            raise DataError(f"{label}: {missing_column(column, columns)}")
-        stream = stream.select_columns([column])
-    return HubShards(stream, label, f"{name}@{commit}:{config}:{split}", column, error_budget)
+    label = "/".join(filter(None, (name, config, split))) + f"@{commit[:8]}"
+    return HubSplit(splits[split], label, f"{name}@{commit}:{config}:{split}")
 
 
 def _commit(name: str, revision: str | None) -> str:

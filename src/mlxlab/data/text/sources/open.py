@@ -9,7 +9,7 @@ from pathlib import Path
 from mlxlab.data.input_files import SIGNATURES, suggest_file
 from mlxlab.data.text.document import DocumentSource, ErrorBudget, OnError
 from mlxlab.data.text.sources.file_set import GLOB_CHARACTERS, SUFFIXES, FileSet, find_files, suffix_of
-from mlxlab.data.text.sources.huggingface import open_huggingface
+from mlxlab.data.text.sources.huggingface import HubShards, open_huggingface
 from mlxlab.data.text.sources.line_files import LineFiles
 from mlxlab.data.text.sources.parquet import ParquetFiles
 from mlxlab.data.text.sources.records import DocumentUnit, RecordFormat, json_text, split_lines, text_format
@@ -59,8 +59,8 @@ def open_source(
     """
     budget = ErrorBudget(on_error)
     if not is_local(source):
-        shards = open_huggingface(source, reading.config, split or "train", reading.revision, text_column, budget)
-        return SequentialSource(shards, window)
+        hub_split = open_huggingface(source, reading.config, split or "train", reading.revision)
+        return SequentialSource(HubShards(hub_split, text_column, budget), window)
     for name, value in {"config": reading.config, "revision": reading.revision}.items():
         if value is not None:
             raise ConfigError(f"data.reading.{name}={value}: only for Hugging Face data sets, not {source}")

@@ -3,7 +3,7 @@
 A cursor is (rows read of the group, 0). Seeking decodes the column of the group up to it.
 """
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
@@ -25,13 +25,14 @@ ROW_BYTES = 64  # memory of a row whatever its text: limits the rows that a few 
 
 
 class RowGroup(NamedTuple):
-    """A row group of a file; `rows_before` counts the rows of all files before it."""
+    """A row group of a file; `rows_before` counts the rows before it."""
 
     file_index: int
     number: int
     rows_before: int
+    rows: int
     batch_rows: int  # rows that are decoded at a time
-    stored: int  # bytes of the text column in the file
+    stored: int  # bytes of the columns in the file
     keep_encoded: bool  # read repeated texts once: slower, but needed where few bytes can hold a long text
 
 
@@ -45,7 +46,7 @@ class ParquetFiles:
         self._rows = 0
         self.bytes: int | None = sum(self._add_file(int(file_index)) for file_index in np.flatnonzero(files.sizes))
         self.count = len(self.groups)
-        if not self._rows:
+        if not any(group.rows for group in self.groups):
             raise DataError(f"{self.name}: contains no rows")
 
     def check(self, unit: int) -> None:
@@ -58,7 +59,7 @@ class ParquetFiles:
         with self.files.open(group.file_index) as file:
             try:
                 encoded = [self.column] if group.keep_encoded else []
-                for batch in _open(file, encoded).iter_batches(
+                for batch in open_parquet(file, encoded).iter_batches(
                     group.batch_rows, row_groups=[group.number], columns=[self.column]
                 ):
                     first, row = row, row + len(batch)
@@ -80,45 +81,70 @@ class ParquetFiles:
 
     def _add_file(self, file_index: int) -> int:
         """Adds the row groups of a file; returns the bytes of its text column."""
-        import pyarrow
         from pyarrow import types
 
-        path = self.files.path(file_index)
-        with self.files.open(file_index) as file:
-            try:
-                footer = _open(file)
-            except (pyarrow.ArrowException, OSError) as error:
-                message = f"{path}:1: not parquet: {str(error).splitlines()[0]}"
-                self.error_budget.skip((file_index, "footer"), message)
-                return 0
-            schema, meta = footer.schema_arrow, footer.metadata
+        footer = read_footer(self.files, file_index, self.error_budget)
+        if footer is None:
+            return 0
+        path, schema = self.files.path(file_index), footer.schema_arrow
         if self.column not in schema.names:
             raise DataError(f"{path}:1: {missing_column(self.column, schema.names)}")
         type_ = schema.field(self.column).type
         value_type = type_.value_type if types.is_dictionary(type_) else type_
         if not (types.is_string(value_type) or types.is_large_string(value_type) or types.is_string_view(value_type)):
             raise DataError(f"{path}:1: column {self.column!r} holds {type_}, expected text")
-        column_index = next(n for n in range(meta.num_columns) if meta.schema.column(n).path == self.column)
-        size = 0
-        for number in range(meta.num_row_groups):
-            rows, column = meta.row_group(number).num_rows, meta.row_group(number).column(column_index)
-            decoded = column.total_uncompressed_size
-            stored = min(column.total_compressed_size, self.files.sizes[file_index])
-            try:
-                refuse_bomb(max(decoded, rows * ROW_BYTES), stored)
-            except OSError as error:
-                self.error_budget.skip((file_index, number), f"{path}: group {number}: {error}")
-                continue
-            keep_encoded = decoded > DENSE_RATIO * stored
-            max_rows = MAX_ENCODED_ROWS if keep_encoded else MAX_BATCH_ROWS
-            batch_rows = min(max(MAX_BATCH_BYTES * rows // max(decoded, 1), 1), max_rows)
-            self.groups.append(RowGroup(file_index, number, self._rows, batch_rows, stored, keep_encoded))
-            self._rows += rows
-            size += decoded
+        groups, size = row_groups(self.files, file_index, footer, [self.column], self._rows, self.error_budget)
+        self.groups += groups
+        self._rows += footer.metadata.num_rows
         return size
 
 
-def _open(file: BinaryIO, dictionary: list[str] | None = None) -> "parquet.ParquetFile":
+def read_footer(files: FileSet, file_index: int, error_budget: ErrorBudget) -> "parquet.ParquetFile | None":
+    """A closed file, for its schema and metadata; None if it is no Parquet file and may be skipped."""
+    import pyarrow
+
+    with files.open(file_index) as file:
+        try:
+            return open_parquet(file)
+        except (pyarrow.ArrowException, OSError) as error:
+            message = f"{files.path(file_index)}:1: not parquet: {str(error).splitlines()[0]}"
+            error_budget.skip((file_index, "footer"), message)
+            return None
+
+
+def row_groups(
+    files: FileSet,
+    file_index: int,
+    footer: "parquet.ParquetFile",
+    columns: Sequence[str],
+    rows_before: int,
+    error_budget: ErrorBudget,
+) -> tuple[list[RowGroup], int]:
+    """The row groups of a file, without decompression bombs, and the decoded bytes of some columns in them."""
+    meta, groups, size = footer.metadata, [], 0
+    prefixes = tuple(f"{name}." for name in columns)
+    paths = [f"{meta.schema.column(n).path}." for n in range(meta.num_columns)]
+    leaves = [n for n, path in enumerate(paths) if path.startswith(prefixes)]
+    for number in range(meta.num_row_groups):
+        rows, chunks = meta.row_group(number).num_rows, [meta.row_group(number).column(leaf) for leaf in leaves]
+        decoded = sum(chunk.total_uncompressed_size for chunk in chunks)
+        stored = min(sum(chunk.total_compressed_size for chunk in chunks), int(files.sizes[file_index]))
+        try:
+            refuse_bomb(max(decoded, rows * ROW_BYTES), stored)
+        except OSError as error:
+            error_budget.skip((file_index, number), f"{files.path(file_index)}: group {number}: {error}")
+            rows_before += rows
+            continue
+        keep_encoded = decoded > DENSE_RATIO * stored
+        max_rows = MAX_ENCODED_ROWS if keep_encoded else MAX_BATCH_ROWS
+        batch_rows = min(max(MAX_BATCH_BYTES * rows // max(decoded, 1), 1), max_rows)
+        groups.append(RowGroup(file_index, number, rows_before, rows, batch_rows, stored, keep_encoded))
+        rows_before += rows
+        size += decoded
+    return groups, size
+
+
+def open_parquet(file: BinaryIO, dictionary: list[str] | None = None) -> "parquet.ParquetFile":
     """Opens a file; values of `dictionary` stay encoded, so a batch holds repeated texts once."""
     from pyarrow import parquet
 
