@@ -16,7 +16,9 @@ MAX_CLASSES = 20_000
 MOSTLY = 0.9  # of the cells are numbers: the others are probably faults
 
 
-def fit_labels(column: Column, task: TaskName, names: Sequence[str] | None, delimiter: str | None) -> Labels:
+def fit_labels(
+    column: Column, task: TaskName, fixed: Sequence[str | int | float] | None, delimiter: str | None
+) -> Labels:
     """Fits labels on the cells of the training rows.
 
     Classes are sorted: numbers by value, before text. `task` auto is multi_label if there is a delimiter or every cell
@@ -24,7 +26,7 @@ def fit_labels(column: Column, task: TaskName, names: Sequence[str] | None, deli
     different whole numbers.
 
     Args:
-        names: fixes the classes or labels and their order.
+        fixed: the classes or labels in their order; None takes those of the cells.
 
     Raises:
         DataError: a missing or malformed cell, one class only, or a class for almost every row.
@@ -36,6 +38,7 @@ def fit_labels(column: Column, task: TaskName, names: Sequence[str] | None, deli
         raise DataError(f"column {column.name!r}: no training row has a label")
     used = np.unique(column.codes)
     column = column._replace(values=[column.values[code] for code in used], codes=np.searchsorted(used, column.codes))
+    names = None if fixed is None else [str(name) for name in fixed]
     kind = _kind(column, task, names, delimiter)
     if kind == "regression":
         return _fit_numbers(column, names)
@@ -49,7 +52,7 @@ def fit_labels(column: Column, task: TaskName, names: Sequence[str] | None, deli
         names = sorted(found, key=_sort_key)
         _check_classes(column, kind, names)
     labels = Labels(kind, tuple(names), delimiter=delimiter)
-    labels.encode(column)  # refuses labels that `names` lacks
+    labels.encode(column)  # refuses labels that `fixed` lacks
     return labels
 
 

@@ -41,6 +41,10 @@ class Column(NamedTuple):
         """Location and name of the first cell that holds value number `value`; of -1, of the first missing one."""
         return f"{self.location(int(np.argmax(self.codes == value)))}: column {self.name!r}"
 
+    def take(self, rows: np.ndarray) -> "Column":
+        """These rows only."""
+        return self._replace(codes=self.codes[rows], location=lambda row: self.location(int(rows[row])))
+
     def number(self, value: int) -> float:
         """Value number `value` as a number; raises DataError unless it is a finite one."""
         text = self.values[value]

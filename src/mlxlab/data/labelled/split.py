@@ -1,6 +1,6 @@
 """Splits rows into training, validation and test rows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, NamedTuple
@@ -102,8 +102,8 @@ def check_class_sizes(strata: np.ndarray, name: Callable[[int], str], min_rows: 
         raise DataError(f"{name(int(first[smallest]))} has {rows}, expected at least {min_rows} to split them")
 
 
-def parse_times(values: list[str], location: Callable[[int], str], name: str) -> np.ndarray:
-    """Numbers or ISO 8601 dates and times as float64; raises DataError for what is neither, with its location."""
+def parse_times(values: Sequence[str], where: Callable[[int], str]) -> np.ndarray:
+    """Numbers or ISO 8601 dates and times as float64; raises DataError for what is neither; `where` is its place."""
     try:
         return np.array([float(value) for value in values])
     except ValueError:
@@ -115,7 +115,7 @@ def parse_times(values: list[str], location: Callable[[int], str], name: str) ->
             seconds[index] = (time - datetime(1970, 1, 1, tzinfo=time.tzinfo)).total_seconds()
         except ValueError:
             expected = "a number or a date such as 2024-05-31"
-            raise DataError(f"{location(index)}: column {name!r}: expected {expected}, got {value[:40]!r}") from None
+            raise DataError(f"{where(index)}: expected {expected}, got {value[:40]!r}") from None
     return seconds
 
 

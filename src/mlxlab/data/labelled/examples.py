@@ -1,0 +1,189 @@
+"""Labelled rows as training and evaluation batches: what all labelled data sets share."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mlxlab.data.batch import Batch
+from mlxlab.data.cache import content_key
+from mlxlab.data.dataset import Baseline
+from mlxlab.data.labelled.encoder import LabelledEncoder, Renderer
+from mlxlab.data.labelled.labelled_rows import LabelledRows, RowSplit, digest
+from mlxlab.data.labelled.labels import Column, Labels
+from mlxlab.data.labelled.token_cache import TokenCache
+from mlxlab.data.loaders.bucketing import FixedBatchSize, TokenBudget, make_loader
+from mlxlab.data.loaders.loader import EvalLoader
+from mlxlab.data.loaders.wrappers import wrap_batches
+from mlxlab.data.subset import ExampleSelection
+from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
+from mlxlab.data.tokenizers.character import CharTokenizerTrainer
+from mlxlab.data.tokenizers.fit import Corpus
+from mlxlab.errors import DataError
+
+FORMAT = 1  # of the order of examples and the form of texts: another number is another fingerprint
+MAX_CLASSES_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How tokenized rows become batches; each field is the key of that name in `data`."""
+
+    seq_len: int
+    batch_size: int
+    eval_batch_size: int
+    batching: FixedBatchSize | TokenBudget
+    overfit_batches: int | None
+    select: ExampleSelection
+    prefetch: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a data set learns of the run it is built for, see `DataModule`."""
+
+    seed: int
+    cache: Path
+    parameters: int
+    width: int
+    pretrained: Path | None
+
+
+class LabelledExamples:
+    """The batches of a labelled data set.
+
+    The training rows are in memory only as targets and lengths; texts and tokens are read from mapped files.
+
+    Args:
+        rows: all rows, of which `split` names those that are used.
+        column: the label column of all rows.
+        labels, renderer: fitted on the training rows.
+    """
+
+    def __init__(
+        self,
+        rows: LabelledRows,
+        split: RowSplit,
+        column: Column,
+        labels: Labels,
+        renderer: Renderer,
+        tokenizer: BPETokenizerTrainer | CharTokenizerTrainer,
+        batching: Batching,
+        run: Run,
+    ) -> None:
+        self.rows, self.split, self.labels, self.renderer = rows, split, labels, renderer
+        self._numbers = np.concatenate(split[:3])  # of the rows, training first; a position is an index into it
+        self.targets = labels.encode(column.take(self._numbers))
+        if split.is_random and labels.kind == "classification":
+            self._refuse_single_rows(column)
+        content = {"sources": rows.fingerprint, "split": split.digests(), "renderer": dict(renderer.state_dict())}
+        texts, key = self._training_texts(), content_key(**content)
+        size = round(rows.mean_bytes(renderer.columns) * len(split.train))
+        fit = tokenizer.fit(Corpus(texts, key, run.cache, run.parameters, run.width, size, run.pretrained))
+        self.tokenizer, self.curve = fit.tokenizer, fit.curve
+        self.encoder = LabelledEncoder(renderer, labels, column.name, fit.tokenizer, batching.seq_len)
+        self.task = self.encoder.task
+        tokens_key = content_key(
+            format=FORMAT, seq_len=batching.seq_len, tokenizer=fit.tokenizer.fingerprint, **content
+        )
+        path = run.cache / f"labelled-{tokens_key}.tokens"
+        self._tokens = TokenCache(
+            path, len(self._numbers), self._tokenize, fit.tokenizer.vocab_size, batching.seq_len
+        )
+        self.held_out = content_key(sources=rows.fingerprint, valid=split.digests()[1])
+        chosen = batching.select.chosen(run.seed, split.train)
+        self._shown = np.arange(len(split.train)) if chosen is None else np.flatnonzero(np.isin(split.train, chosen))
+        self.fingerprint = content_key(
+            tokens=tokens_key, labels=dict(labels.state_dict()), seed=run.seed, shown=digest(self._shown)
+        )
+        lengths = self._tokens.lengths[self._shown]
+        every_epoch: Callable[[int], np.ndarray] = lambda epoch: lengths  # noqa: E731
+        loader = make_loader(
+            every_epoch, batching.batching, batching.batch_size, run.seed, self._batch, self.fingerprint, lengths
+        )
+        self.train = wrap_batches(loader, batching.prefetch, batching.overfit_batches)
+        train, valid = len(split.train), len(split.valid)
+        self.valid = EvalLoader(valid, batching.eval_batch_size, lambda at: self._collate(train + at))
+        self.test = EvalLoader(len(split.test), batching.eval_batch_size, lambda at: self._collate(train + valid + at))
+        self.sources = [
+            *(line for part in rows.parts for line in part.description),
+            f"{rows.name}: {self._describe_labels()}",
+            *split.lines,
+            *(f"{rows.name}: {line}" for line in fit.lines),
+            *self._describe_selection(),
+            f"{rows.name}: token cache {self._tokens.outcome} {path.name}",
+            self._describe_tokens(batching.seq_len),
+        ]
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Selected training rows of each class, or with each label; empty for numbers."""
+        values, _ = self.targets.of(self._shown)
+        if self.task.kind == "classification":
+            return np.bincount(values, minlength=self.task.num_classes).tolist()
+        return values.sum(axis=0).astype(int).tolist() if self.task.kind == "multi_label" else []
+
+    def texts(self, ids: Sequence[int] | np.ndarray) -> list[str]:
+        """The texts of rows by number, two of a pair on a line each."""
+        table = self.rows.table(self.renderer.columns, np.asarray(ids, np.int64))
+        return ["\n".join(texts) for texts in self.renderer.render(table)]
+
+    def save(self, folder: Path, format_name: str) -> None:
+        """Writes tokenizer.json and data.json for inference, and how the vocabulary size was chosen."""
+        self.encoder.save(folder, format_name, source=self.rows.name, fingerprint=self.fingerprint)
+        if self.curve is not None:
+            self.curve.save(folder)
+
+    def text_baselines(self) -> list[Baseline]:
+        """Predictions by the words of the texts."""
+        from mlxlab.data.labelled.baselines import text_baselines
+
+        train, valid, test = (self.texts(rows) for rows in self.split[:3])
+        targets, _ = self.targets.of(np.arange(len(train)))
+        return text_baselines(train, targets, valid, test, self.task)
+
+    def _refuse_single_rows(self, column: Column) -> None:
+        positions = np.arange(len(self.split.train) + len(self.split.valid))
+        counts = np.bincount(self.targets.of(positions)[0], minlength=len(self.labels.names))
+        if (counts == 1).any():
+            name = self.labels.names[int(np.argmax(counts == 1))]
+            where = column.where(list(column.values).index(name))
+            raise DataError(f"{where}: class {name!r} has a single row, expected at least 2 to split them")
+
+    def _batch(self, epoch: int, examples: np.ndarray, length: int | None) -> Batch:
+        return self._collate(self._shown[examples], length)
+
+    def _collate(self, positions: np.ndarray, length: int | None = None) -> Batch:
+        tokens = self._tokens.take(positions)
+        return self.encoder.collate(tokens, self.targets, positions, self._numbers[positions], length)
+
+    def _tokenize(self, positions: np.ndarray) -> list[np.ndarray]:
+        table = self.rows.table(self.renderer.columns, self._numbers[positions])
+        return self.encoder.tokenize(self.renderer.render(table))
+
+    def _training_texts(self) -> Iterator[str]:
+        for table in self.rows.blocks(self.renderer.columns, self.split.train):
+            yield from (text for texts in self.renderer.render(table) for text in texts)
+
+    def _describe_labels(self) -> str:
+        column, counts = self.encoder.label_column, self.class_counts
+        if self.task.kind == "regression":
+            spread = f"mean {self.labels.mean:.4g}, standard deviation {self.labels.deviation:.4g}"
+            return f"regression of {column} ({spread})"
+        order = np.argsort(counts)[::-1][:MAX_CLASSES_SHOWN]
+        shares = ", ".join(f"{self.task.labels[i]} {counts[i] / max(len(self._shown), 1):.1%}" for i in order)
+        more = ", ..." if len(counts) > MAX_CLASSES_SHOWN else ""
+        kind = "classes" if self.task.kind == "classification" else "labels, of which a row may have several"
+        return f"{column}: {len(counts)} {kind} ({shares}{more})"
+
+    def _describe_selection(self) -> list[str]:
+        is_subset = len(self._shown) < len(self.split.train)
+        return [f"{self.rows.name}: {len(self._shown)} training rows selected"] if is_subset else []
+
+    def _describe_tokens(self, seq_len: int) -> str:
+        lengths = self._tokens.lengths
+        cut = int((lengths >= seq_len).sum())
+        text = f"{lengths.sum()} tokens of {self.tokenizer.vocab_size}, at most {lengths.max()} a row"
+        truncated = f"; {cut} rows reach data.seq_len={seq_len} and are cut there" if cut else ""
+        return f"{self.rows.name}: {text}{truncated}"

@@ -1,0 +1,94 @@
+"""Splits: stratified, by folds, by groups and by time."""
+
+import numpy as np
+import pytest
+
+from mlxlab.data.labelled.split import SplitOptions, parse_times, split_rows
+from mlxlab.errors import ConfigError, DataError
+
+
+def options(fraction=0.2, folds=None, fold=0, has_valid_source=False, group=None, time=None):
+    return SplitOptions(fraction, folds, fold, has_valid_source, group, time)
+
+
+def split(choice, strata, groups=None, times=None, seed=1):
+    return split_rows(choice, np.array(strata), groups, times, seed)
+
+
+def test_a_fraction_of_each_class_validates():
+    found = split(options(0.25), [0] * 80 + [1] * 20)
+    assert len(found.valid) == 25
+    assert (found.valid >= 80).sum() == 5
+    assert sorted([*found.train, *found.valid]) == [*range(100)]
+
+
+def test_a_class_of_one_row_trains():
+    assert 3 in split(options(0.9), [0, 0, 0, 1]).train
+
+
+def test_each_row_validates_in_one_fold():
+    strata = [n % 3 for n in range(31)]
+    folds = [split(options(folds=5, fold=fold), strata).valid for fold in range(5)]
+    assert sorted(np.concatenate(folds)) == [*range(31)]
+    assert {len(rows) for rows in folds} == {6, 7}
+
+
+@pytest.mark.parametrize("choice", [options(0.3, group="g"), options(folds=4, fold=2, group="g")])
+def test_no_group_stands_on_both_sides(choice):
+    groups = np.random.default_rng(0).integers(-1, 12, 200)
+    found = split(choice, [0] * 200, groups)
+    shared = np.intersect1d(groups[found.train], groups[found.valid])
+    assert set(shared) <= {-1}  # rows without a group are alone
+    wanted = 0.3 if choice.folds is None else 0.25
+    assert len(found.valid) / 200 == pytest.approx(wanted, abs=0.08)
+
+
+def test_folds_of_groups_cover_every_row_once():
+    groups = np.arange(40) // 4
+    folds = [split(options(folds=5, fold=fold, group="g"), [0] * 40, groups).valid for fold in range(5)]
+    assert sorted(np.concatenate(folds)) == [*range(40)]
+    assert all(len(rows) for rows in folds)
+
+
+def test_two_groups_are_enough_for_two_sides():
+    found = split(options(0.01, group="g"), [0] * 10, np.array([0] * 5 + [1] * 5))
+    assert len(found.train) == len(found.valid) == 5
+
+
+def test_the_latest_rows_validate_and_equal_times_stay_together():
+    times = np.array([5.0, 1, 2, 5, 3, 5])
+    assert split(options(0.2, time="t"), [0] * 6, times=times).valid.tolist() == [0, 3, 5]
+
+
+def test_times_are_numbers_or_dates():
+    def where(value):
+        return f"row {value}"
+
+    assert parse_times(["2", "10"], where).tolist() == [2, 10]
+    days = parse_times(["2024-01-02", "2023-12-31", "2024-01-02T12:00:00+00:00"], where)
+    assert np.argsort(days).tolist() == [1, 0, 2]
+    with pytest.raises(DataError, match="row 1: expected a number or a date"):
+        parse_times(["2024-01-02", "soon"], where)
+
+
+@pytest.mark.parametrize("fault", [{"groups": np.zeros(4, int)}, {"times": np.ones(4)}])
+def test_rows_that_cannot_be_split_are_refused(fault):
+    choice = options(group="g") if "groups" in fault else options(time="t")
+    with pytest.raises(DataError):
+        split(choice, [0] * 4, **fault)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"fold": 1},
+        {"folds": 3, "fold": 3},
+        {"folds": 3, "has_valid_source": True},
+        {"time": "t", "has_valid_source": True},
+        {"time": "t", "folds": 3},
+        {"time": "t", "group": "g"},
+    ],
+)
+def test_keys_that_would_have_no_effect_are_refused(settings):
+    with pytest.raises(ConfigError):
+        options(**settings)
