@@ -88,9 +88,7 @@ class LabelledExamples:
             format=FORMAT, seq_len=batching.seq_len, tokenizer=fit.tokenizer.fingerprint, **content
         )
         path = run.cache / f"labelled-{tokens_key}.tokens"
-        self._tokens = TokenCache(
-            path, len(self._numbers), self._tokenize, fit.tokenizer.vocab_size, batching.seq_len
-        )
+        self._tokens = TokenCache(path, len(self._numbers), self._tokenize, fit.tokenizer.vocab_size, batching.seq_len)
         self.held_out = content_key(sources=rows.fingerprint, valid=split.digests()[1])
         chosen = batching.select.chosen(run.seed, split.train)
         self._shown = np.arange(len(split.train)) if chosen is None else np.flatnonzero(np.isin(split.train, chosen))

@@ -1,0 +1,195 @@
+"""data=text_classification: splits, labels, pairs, batches, and the encoder that inference restores."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from mlxlab.data.labelled.text_classification import TextClassificationDataset
+from mlxlab.data.subset import ExampleSelection
+from mlxlab.errors import ConfigError, DataError
+from support.labelled import make_texts, write_csv
+
+ROWS = [{"text": f"text {n} is {'good' if n % 3 else 'bad'}", "label": "good" if n % 3 else "bad"} for n in range(60)]
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Builds the data set on rows, with changed keys."""
+
+    def build(rows=ROWS, **keys):
+        return make_texts(write_csv(tmp_path / "rows.csv", rows), tmp_path / "cache", **keys)
+
+    return build
+
+
+@pytest.fixture
+def write(tmp_path):
+    return lambda name, rows: write_csv(tmp_path / name, rows)
+
+
+def texts_of(data, batches):
+    return {
+        number: data.tokenizer.decode(tokens[mask > 0])
+        for batch in batches
+        for number, tokens, mask in zip(batch.example_ids.tolist(), batch.tokens, batch.segment_ids, strict=True)
+    }
+
+
+def test_rows_become_batches_of_their_texts_and_classes(make):
+    data = make()
+    train, valid = texts_of(data, data.train), texts_of(data, data.valid)
+    assert len(train), len(valid) == (48, 12)
+    assert {**train, **valid} == {number: row["text"] for number, row in enumerate(ROWS)}
+    for batch in data.valid:
+        assert [data.task.labels[target] for target in batch.targets] == [ROWS[n]["label"] for n in batch.example_ids]
+    assert data.class_counts == [16, 32]
+    assert data.texts([3, 1]) == [ROWS[3]["text"], ROWS[1]["text"]]
+    assert not list(data.test)
+
+
+def test_a_second_data_set_reads_the_token_cache_and_equals_the_first(make):
+    first, second = make(), make()
+    assert any("token cache miss" in line for line in first.sources)
+    assert any("token cache hit" in line for line in second.sources)
+    assert first.fingerprint == second.fingerprint
+    for a, b in zip(first.train, second.train, strict=True):
+        assert all(map(np.array_equal, a[:5], b[:5]))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 1},
+        {"valid_fraction": 0.3},
+        {"seq_len": 8},
+        {"labels": ["good", "bad"]},
+        {"text_column": ["text", "label2"]},
+    ],
+)
+def test_whatever_changes_a_batch_changes_the_fingerprint(make, changes):
+    rows = [row | {"label2": "a"} for row in ROWS]
+    assert make(rows).fingerprint != make(rows, **changes).fingerprint
+
+
+def test_files_of_their_own_validate_and_test(make, write):
+    sources = {"valid_source": write("valid.csv", ROWS[:5]), "test_source": write("test.csv", ROWS[5:12])}
+    data = make(ROWS[12:], **sources)
+    assert [*texts_of(data, data.valid).values()] == [row["text"] for row in ROWS[:5]]
+    assert [*texts_of(data, data.test).values()] == [row["text"] for row in ROWS[5:12]]
+    assert not texts_of(data, data.valid).keys() & texts_of(data, data.train).keys()
+    assert data.texts(list(texts_of(data, data.test))) == [row["text"] for row in ROWS[5:12]]
+
+
+def test_an_unknown_label_in_the_validation_file_is_named_with_its_line(make, write):
+    with pytest.raises(DataError, match=r"valid\.csv:3: column 'label': unknown label 'god'.*did you mean 'good'"):
+        make(valid_source=write("valid.csv", [ROWS[0], ROWS[1] | {"label": "god"}]))
+
+
+def test_the_longer_text_of_a_pair_is_truncated_and_both_end_with_the_separator(make):
+    rows = [{"a": "x " * 30, "b": f"short {n}", "label": n % 2} for n in range(20)]
+    data = make(rows, text_column=["a", "b"], seq_len=24)
+    end = data.tokenizer.end_id
+    assert data.task.pair_separator == end
+    for batch in data.train:
+        for tokens, mask in zip(batch.tokens, batch.segment_ids, strict=True):
+            row = tokens[mask > 0]
+            first, second = np.flatnonzero(row == end)
+            assert (row[0], second, len(row)) == (data.tokenizer.bos_id, len(row) - 1, 24)
+            assert data.tokenizer.decode(row[first:]).startswith("short")
+    assert data.texts([0]) == ["x " * 30 + "\nshort 0"]
+
+
+def test_equal_texts_in_two_splits_are_counted_dropped_or_refused(make, write):
+    valid = write("valid.csv", [*ROWS[:3], {"text": "only here", "label": "bad"}])
+    kept = make(valid_source=valid)
+    assert any("3 rows of training have the input of a row of validation" in line for line in kept.sources)
+    dropped = make(valid_source=valid, on_overlap="drop")
+    assert len(texts_of(dropped, dropped.train)) == len(ROWS) - 3
+    assert len(texts_of(dropped, dropped.valid)) == 4
+    with pytest.raises(DataError, match="3 rows of training"):
+        make(valid_source=valid, on_overlap="error")
+
+
+@pytest.mark.parametrize("fault", [{"text": "  "}, {"label": ""}])
+def test_rows_without_text_or_label_are_refused_or_left_out(make, fault):
+    rows = [*ROWS[:30], ROWS[30] | fault, *ROWS[31:]]
+    with pytest.raises(DataError, match=r"rows\.csv:32: column"):
+        make(rows)
+    data = make(rows, on_error="skip")
+    assert 30 not in texts_of(data, data.train) | texts_of(data, data.valid)
+    assert any("1 rows left out" in line and "rows.csv:32" in line for line in data.sources)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"text_column": "texts"}, "no column 'texts'"),
+        ({"label_column": "lable"}, "did you mean label?"),
+        ({"group_column": "g"}, "no column 'g'"),
+    ],
+)
+def test_a_missing_column_is_named(make, keys, message):
+    with pytest.raises(DataError) as refused:
+        make(**keys)
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "keys", [{"label_column": "text"}, {"text_column": ["text", "text"]}, {"group_column": "label"}]
+)
+def test_one_column_has_one_meaning(make, keys):
+    with pytest.raises(ConfigError, match="this column is"):
+        make(**keys)
+
+
+def test_a_class_of_a_single_row_is_refused_with_its_line(make):
+    with pytest.raises(DataError, match=r"rows\.csv:6: column 'label': class 'rare' has a single row"):
+        make([*ROWS[:4], {"text": "odd", "label": "rare"}, *ROWS[4:]])
+
+
+def test_rows_are_selected_by_their_number(make):
+    data = make(select=ExampleSelection(mode="random", percent=25, score="mean", source=None))
+    assert len(texts_of(data, data.train)) == 12
+    assert sum(data.class_counts) == 12
+    assert data.fingerprint != make().fingerprint
+
+
+def test_several_labels_and_numbers_become_their_targets(make):
+    rows = [{"text": f"text {n}", "label": "a|b" if n % 2 else "c"} for n in range(20)]
+    data = make(rows, label_delimiter="|")
+    batch = next(iter(data.valid))
+    assert batch.targets.shape == batch.loss_weights.shape == (4, 3)
+    assert [[1, 1, 0] if n % 2 else [0, 0, 1] for n in batch.example_ids] == batch.targets.tolist()
+    numbers = make([row | {"label": n / 4} for n, row in enumerate(rows)])
+    batch = next(iter(numbers.valid))
+    values = batch.targets * numbers.task.target_deviation + numbers.task.target_mean
+    assert values == pytest.approx(batch.example_ids / 4, abs=1e-5)
+    assert numbers.class_counts == []
+
+
+def test_the_restored_encoder_makes_the_batches_of_validation(make, tmp_path):
+    data = make()
+    data.save(tmp_path)
+    encoder = TextClassificationDataset.restore_encoder(tmp_path)
+    batch = next(iter(data.valid))
+    table = {name: [ROWS[n][name] for n in batch.example_ids] for name in ("text", "label")}
+    again = encoder.encode_rows(table)
+    assert np.array_equal(again.tokens, batch.tokens)
+    assert np.array_equal(again.targets, batch.targets)
+    unlabelled = encoder.encode_rows({"text": table["text"]})
+    assert not unlabelled.loss_weights.any()
+    with pytest.raises(DataError, match="no column 'text'"):
+        encoder.encode_rows({"txt": ["a"]})
+
+
+def test_a_damaged_encoder_is_refused(make, tmp_path):
+    make().save(tmp_path)
+    path = tmp_path / "data.json"
+    text = path.read_text()
+    restore = partial(TextClassificationDataset.restore_encoder, tmp_path)
+    for old, new in (('"columns"', '"colums"'), ('"text"', '"label"'), ("classification/1", "classification/9")):
+        assert old in text
+        path.write_text(text.replace(old, new))
+        with pytest.raises(DataError):
+            restore()

@@ -1,0 +1,57 @@
+"""For tests of labelled data: CSV files, and the configured data sets."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlxlab.data.labelled.rows import RowReading
+from mlxlab.data.labelled.text_classification import TextClassificationDataset
+from mlxlab.data.loaders.bucketing import FixedBatchSize
+from mlxlab.data.subset import ExampleSelection
+from support.titanic import new_bpe_trainer
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> str:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return str(path)
+
+
+def make_texts(source: str, cache: Path, **changes: Any) -> TextClassificationDataset:
+    """The data set of conf/data/text_classification.yaml."""
+    reading = {"delimiter": None, "encoding": None, "missing": [""], "config": None, "split": None, "revision": None}
+    arguments = {
+        "source": source,
+        "valid_source": None,
+        "test_source": None,
+        "text_column": "text",
+        "label_column": "label",
+        "labels": None,
+        "task": "auto",
+        "label_delimiter": None,
+        "valid_fraction": 0.2,
+        "folds": None,
+        "fold": 0,
+        "group_column": None,
+        "time_column": None,
+        "on_overlap": "warn",
+        "on_error": "strict",
+        "reading": RowReading(**reading),
+        "seq_len": 128,
+        "batch_size": 8,
+        "batching": FixedBatchSize(num_buckets=7),
+        "eval_batch_size": 16,
+        "tokenizer": new_bpe_trainer(vocab_size=300),
+        "overfit_batches": None,
+        "select": ExampleSelection(mode=None, percent=25, score="mean", source=None),
+        "prefetch": 0,
+        "baselines": True,
+        "seed": 0,
+        "cache": cache,
+        "parameters": 1000,
+        "width": 16,
+    }
+    return TextClassificationDataset(**(arguments | changes))
