@@ -39,7 +39,7 @@ def texts_of(data, batches):
 def test_rows_become_batches_of_their_texts_and_classes(make):
     data = make()
     train, valid = texts_of(data, data.train), texts_of(data, data.valid)
-    assert len(train), len(valid) == (48, 12)
+    assert (len(train), len(valid)) == (48, 12)
     assert {**train, **valid} == {number: row["text"] for number, row in enumerate(ROWS)}
     for batch in data.valid:
         assert [data.task.labels[target] for target in batch.targets] == [ROWS[n]["label"] for n in batch.example_ids]
@@ -155,16 +155,24 @@ def test_rows_are_selected_by_their_number(make):
     assert data.fingerprint != make().fingerprint
 
 
-def test_several_labels_and_numbers_become_their_targets(make):
-    rows = [{"text": f"text {n}", "label": "a|b" if n % 2 else "c"} for n in range(20)]
-    data = make(rows, label_delimiter="|")
+def test_several_labels_and_numbers_become_their_targets(make, tmp_path):
+    cells = ["a|b", "c", ""]
+    rows = [{"text": f"text {n}", "label": cells[n % 3]} for n in range(20)]
+    data = make(rows, label_delimiter="|", valid_fraction=0.5)
     batch = next(iter(data.valid))
-    assert batch.targets.shape == batch.loss_weights.shape == (4, 3)
-    assert [[1, 1, 0] if n % 2 else [0, 0, 1] for n in batch.example_ids] == batch.targets.tolist()
-    numbers = make([row | {"label": n / 4} for n, row in enumerate(rows)])
+    assert batch.targets.shape == batch.loss_weights.shape == (len(batch.tokens), 3)
+    held = [[1, 1, 0], [0, 0, 1], [0, 0, 0]]
+    assert [held[n % 3] for n in batch.example_ids] == batch.targets.tolist()
+    assert batch.loss_weights.all()
+    data.save(tmp_path)
+    table = {"text": ["a", "b"], "label": [None, "b"]}
+    again = TextClassificationDataset.restore_encoder(tmp_path).encode_rows(table)
+    assert again.targets.tolist() == [[0, 0, 0], [0, 1, 0]]
+    assert again.loss_weights.all()
+    numbers = make([row | {"label": n / 4 + 0.01} for n, row in enumerate(rows)])
     batch = next(iter(numbers.valid))
     values = batch.targets * numbers.task.target_deviation + numbers.task.target_mean
-    assert values == pytest.approx(batch.example_ids / 4, abs=1e-5)
+    assert values == pytest.approx(batch.example_ids / 4 + 0.01, abs=1e-5)
     assert numbers.class_counts == []
 
 

@@ -71,12 +71,17 @@ class LabelledEncoder:
     def encode_rows(self, table: Table) -> Batch:
         """One batch of rows with ids 0, 1, ...; see `RowEncoder`."""
         texts = self.renderer.render(table)
-        cells = table.get(self.label_column, [None] * len(texts))
+        targets = self.labels.encode(self._label_column(table, len(texts)))
+        return self.collate(self.tokenize(texts), targets, np.arange(len(texts)), np.arange(len(texts)))
+
+    def _label_column(self, table: Table, rows: int) -> Column:
+        cells = table.get(self.label_column, [None] * rows)
         values = list(dict.fromkeys(cell for cell in cells if cell is not None))
         numbers = {value: number for number, value in enumerate(values)}
         codes = np.array([-1 if cell is None else numbers[cell] for cell in cells], np.int64)
-        targets = self.labels.encode(Column(self.label_column, values, codes, lambda row: f"row {row + 1}"))
-        return self.collate(self.tokenize(texts), targets, np.arange(len(texts)), np.arange(len(texts)))
+        column = Column(self.label_column, values, codes, lambda row: f"row {row + 1}")
+        holds_none = self.labels.delimiter is not None and self.label_column in table
+        return column.with_empty_cells() if holds_none else column
 
     def tokenize(self, texts: Texts) -> list[np.ndarray]:
         """int32 tokens of each row, truncated to `seq_len`; of a pair `start a end b end`, the longer one truncated."""

@@ -41,6 +41,7 @@ class RowSources:
     reading: RowReading
     on_error: OnError
     label: str
+    label_delimiter: str | None
     group: str | None
     time: str | None
     inputs: Mapping[str, str] | None
@@ -75,7 +76,16 @@ class LabelledRows:
 
     def table(self, columns: Sequence[str], rows: np.ndarray) -> Table:
         """The cells of these rows."""
-        return {name: self.column(name).take(rows).to_pylist() for name in columns}
+        part_of = np.searchsorted(self.starts, rows, side="right") - 1
+        cells: dict[str, list[str | None]] = {name: [None] * len(rows) for name in columns}
+        for number in np.unique(part_of):
+            positions = np.flatnonzero(part_of == number)
+            local = rows[positions] - self.starts[number]
+            for name, column in cells.items():
+                found = self.parts[number].cells(name, local)
+                for position, cell in zip(positions.tolist(), found, strict=True):
+                    column[position] = cell
+        return cells
 
     def blocks(self, columns: Sequence[str], rows: np.ndarray) -> Iterator[Table]:
         """The cells of these rows, a few thousand at a time."""
@@ -153,6 +163,8 @@ def split_sources(
         DataError: rows without a label or a required text (`on_error` skip leaves them out), or too few to split.
     """
     labels = rows.codes(sources.label)
+    if sources.label_delimiter is not None:
+        labels = labels.with_empty_cells()
     usable, lines = _usable(rows, labels, required, sources.on_error)
     bounds = [(int(start), int(end)) for start, end in zip(rows.starts[:-1], rows.starts[1:], strict=True)]
     ranges = [np.flatnonzero(usable[start:end]) + start for start, end in bounds]

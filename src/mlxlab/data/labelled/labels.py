@@ -45,6 +45,11 @@ class Column(NamedTuple):
         """These rows only."""
         return self._replace(codes=self.codes[rows], location=lambda row: self.location(int(rows[row])))
 
+    def with_empty_cells(self) -> "Column":
+        """A missing cell as an empty one: where cells hold several labels, it holds none."""
+        codes = np.where(self.codes < 0, len(self.values), self.codes)
+        return self._replace(values=[*self.values, ""], codes=codes)
+
     def number(self, value: int) -> float:
         """Value number `value` as a number; raises DataError unless it is a finite one."""
         text = self.values[value]

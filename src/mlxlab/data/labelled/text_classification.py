@@ -125,9 +125,8 @@ class TextClassificationDataset:
         text_keys = {f"text_column[{i}]" if len(columns) > 1 else "text_column": name for i, name in enumerate(columns)}
         special = {"label_column": label_column, "group_column": group_column, "time_column": time_column}
         reject_shared_columns(text_keys | special)
-        where = RowSources(
-            source, valid_source, test_source, reading, on_error, label_column, group_column, time_column, text_keys
-        )
+        files = (source, valid_source, test_source, reading, on_error)
+        where = RowSources(*files, label_column, label_delimiter, group_column, time_column, text_keys)
         how = SplitOptions(valid_fraction, folds, fold, valid_source is not None, group_column, time_column)
         rows = where.open(cache)
         split, column = split_sources(rows, where, columns, columns, how, on_overlap, seed)
