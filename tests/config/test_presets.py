@@ -17,6 +17,11 @@ REQUIRED_OVERRIDES = {
     "model/size": SHAPE,
     "trainer/loss": ["trainer=distill"],
 }  # overrides that an option of the group needs
+REQUIRED_KEYS = {
+    "text_classification": ["data.source=rows.csv"],
+    "table": ["data.source=rows.csv", "data.target=price"],
+    "instruct": ["data.source=conversations.jsonl"],
+}  # keys of a data set that have no default
 SIZES = ["nano", "tiny", "small", "medium", "large", "xlarge"]
 COMBINATIONS = [
     *itertools.product(OPTIONS["model"], OPTIONS["data"], OPTIONS["trainer"], OPTIONS["tracking"]),
@@ -29,12 +34,15 @@ def composed(*overrides):
 
 @pytest.mark.parametrize("choice", [f"{group}={option}" for group, options in OPTIONS.items() for option in options])
 def test_every_option_of_conf_is_valid(choice):
-    composed(*REQUIRED_OVERRIDES.get(choice.partition("=")[0], []), choice)
+    group, _, option = choice.partition("=")
+    required = REQUIRED_KEYS.get(option, []) if group == "data" else REQUIRED_OVERRIDES.get(group, [])
+    composed(*required, choice)
 
 
 @pytest.mark.parametrize(("model", "data", "trainer", "tracking"), COMBINATIONS)
 def test_every_combination_of_options_is_valid(model, data, trainer, tracking):
-    composed(f"model={model}", f"data={data}", f"trainer={trainer}", f"tracking={tracking}")
+    chosen = [f"model={model}", f"data={data}", f"trainer={trainer}", f"tracking={tracking}"]
+    composed(*chosen, *REQUIRED_KEYS.get(data, []))
 
 
 def test_every_option_has_a_first_comment():
