@@ -10,8 +10,9 @@ from mlxlab.data.batch import Batch
 from mlxlab.data.cache import content_key
 from mlxlab.data.dataset import Baseline
 from mlxlab.data.labelled.encoder import LabelledEncoder, Renderer
-from mlxlab.data.labelled.labelled_rows import LabelledRows, RowSplit, digest
+from mlxlab.data.labelled.labelled_rows import LabelledRows
 from mlxlab.data.labelled.labels import Column, Labels
+from mlxlab.data.labelled.row_split import RowSplit, digest
 from mlxlab.data.labelled.token_cache import TokenCache
 from mlxlab.data.loaders.bucketing import FixedBatchSize, TokenBudget, make_loader
 from mlxlab.data.loaders.loader import EvalLoader

@@ -10,7 +10,8 @@ from mlxlab.data.dataset import Baseline, Table
 from mlxlab.data.labelled.encoder import LabelledEncoder, Texts, read_state, restore_encoder
 from mlxlab.data.labelled.examples import Batching, LabelledExamples, Run
 from mlxlab.data.labelled.fit_labels import fit_labels
-from mlxlab.data.labelled.labelled_rows import RowSources, reject_shared_columns, split_sources
+from mlxlab.data.labelled.labelled_rows import RowSources, reject_shared_columns
+from mlxlab.data.labelled.row_split import split_sources
 from mlxlab.data.labelled.rows import RowReading
 from mlxlab.data.labelled.split import SplitOptions
 from mlxlab.data.loaders.bucketing import FixedBatchSize, TokenBudget
