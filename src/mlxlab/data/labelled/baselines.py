@@ -139,10 +139,10 @@ def _fit_classifier(
     return predict
 
 
-def predict_in_chunks(texts: Sequence[str], predict: Predict, task: Task) -> np.ndarray:
-    """The predictions of all texts, of which `predict` gets a few thousand at a time."""
+def predict_in_chunks(rows: Sequence[str] | np.ndarray, predict: Predict, task: Task) -> np.ndarray:
+    """The predictions of all rows (texts or row numbers), of which `predict` gets a few thousand at a time."""
     shape = (0,) if task.kind == "regression" else (0, task.num_classes)
-    chunks = [predict(texts[start : start + CHUNK]) for start in range(0, len(texts), CHUNK)]
+    chunks = [predict(rows[start : start + CHUNK]) for start in range(0, len(rows), CHUNK)]
     return np.concatenate(chunks) if chunks else np.zeros(shape)
 
 

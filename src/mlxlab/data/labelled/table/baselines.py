@@ -1,0 +1,112 @@
+"""Baselines on the raw columns of a table: a linear model and gradient boosting, both from scikit-learn."""
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlxlab.data.batch import Task
+from mlxlab.data.dataset import Baseline, Table
+from mlxlab.data.labelled import baselines
+from mlxlab.data.labelled.baselines import SEED, Estimator
+from mlxlab.data.labelled.table.renderer import MISSING, parse_number
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAX_ROWS = 100_000  # that are fitted
+MAX_CELLS = 20_000_000  # rows that are fitted x columns
+MAX_TREE_OUTPUTS = 100  # classes or labels; each gets 100 trees
+MAX_CATEGORIES = 200  # of a column; the rarest ones count as one
+LARGEST = 1e100  # numbers are clipped to it: their squares are finite
+
+
+def table_baselines(
+    cells: Callable[[np.ndarray], Table],
+    split: Sequence[np.ndarray],
+    train_targets: np.ndarray,
+    numeric: Collection[str],
+    task: Task,
+) -> list[Baseline]:
+    """The constant, logistic (`Ridge` for numbers) regression, and gradient boosting.
+
+    Args:
+        cells: the columns that the model reads, of rows by number.
+        split: numbers of the training, validation and test rows.
+        train_targets: as in a `Batch`.
+        numeric: the columns that hold numbers; the others hold categories.
+    """
+    train, valid, test = split
+    fitted = [baselines.constant_baseline(train_targets, len(valid), len(test), task)]
+    columns = list(cells(train[:1]))
+    numbers, categories = (
+        [name for name in columns if name in numeric],
+        [name for name in columns if name not in numeric],
+    )
+    max_rows = min(MAX_ROWS, MAX_CELLS // len(columns))
+    for name, max_outputs, new_model in (
+        (baselines.linear_name(task), baselines.MAX_OUTPUTS, lambda: _linear_model(numbers, categories, task)),
+        ("gradient_boosting", MAX_TREE_OUTPUTS, lambda: _boosted_trees(numbers, categories, task)),
+    ):
+        rows = baselines.sample_rows(name, train_targets, task, max_rows, max_outputs)
+        if rows is not None:
+            with baselines.log_warnings(name):
+                predict = baselines.fit(new_model, _frame(cells(train[rows]), numeric), train_targets[rows], task)
+                predictions = _predict(predict, cells, numeric, (valid, test), task)
+            fitted.append(Baseline(name, *predictions))
+    return fitted
+
+
+def _predict(
+    predict: baselines.Predict,
+    cells: Callable[[np.ndarray], Table],
+    numeric: Collection[str],
+    splits: Sequence[np.ndarray],
+    task: Task,
+) -> list[np.ndarray]:
+    def predict_rows(rows: np.ndarray) -> np.ndarray:
+        return predict(_frame(cells(rows), numeric))
+
+    return [baselines.predict_in_chunks(rows, predict_rows, task) for rows in splits]
+
+
+def _frame(table: Table, numeric: Collection[str]) -> "pd.DataFrame":
+    import pandas as pd
+
+    return pd.DataFrame({name: _numbers(cells) if name in numeric else _texts(cells) for name, cells in table.items()})
+
+
+def _numbers(cells: Sequence[str | None]) -> np.ndarray:
+    values = (math.nan if cell is None else parse_number(cell) for cell in cells)
+    return np.clip(np.array([math.nan if value is None else value for value in values]), -LARGEST, LARGEST)
+
+
+def _texts(cells: Sequence[str | None]) -> np.ndarray:
+    return np.array([MISSING if cell is None else cell for cell in cells], object)
+
+
+def _linear_model(numbers: list[str], categories: list[str], task: Task) -> Estimator:
+    from sklearn.compose import make_column_transformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    imputer = SimpleImputer(add_indicator=True, keep_empty_features=True)  # the mean, and that it was missing
+    one_hot = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=MAX_CATEGORIES)
+    features = make_column_transformer((make_pipeline(imputer, StandardScaler()), numbers), (one_hot, categories))
+    return make_pipeline(features, baselines.new_linear_model(task)())
+
+
+def _boosted_trees(numbers: list[str], categories: list[str], task: Task) -> Estimator:
+    from sklearn.compose import make_column_transformer
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OrdinalEncoder
+
+    codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan, max_categories=MAX_CATEGORIES)
+    features = make_column_transformer(("passthrough", numbers), (codes, categories))
+    model = HistGradientBoostingRegressor if task.kind == "regression" else HistGradientBoostingClassifier
+    is_category = [False] * len(numbers) + [True] * len(categories)
+    # Early stopping would hold out rows, which fails with a class of one row.
+    return make_pipeline(features, model(categorical_features=is_category, early_stopping=False, random_state=SEED))

@@ -1,0 +1,63 @@
+"""Templates of tables: literal text with `{column}` placeholders."""
+
+import re
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
+from typing import NamedTuple
+
+from mlxlab.errors import ConfigError
+
+_TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+
+
+class Template(NamedTuple):
+    """The column of each placeholder, and the text before each of them and after the last one."""
+
+    literals: Sequence[str]
+    fields: Sequence[str]
+
+
+def default_template(columns: Sequence[str]) -> Template:
+    """`column: value` for each column, with commas between them."""
+    starts = [f"{', ' if position else ''}{name}: " for position, name in enumerate(columns)]
+    return Template([*starts, ""], columns)
+
+
+def parse_template(text: str, columns: Collection[str], reserved: dict[str, str]) -> Template:
+    """The parts of a template; `{{` and `}}` stand for braces.
+
+    Args:
+        columns: those that there are.
+        reserved: columns that must not be read, and what each is.
+
+    Raises:
+        ConfigError: a placeholder names no column (with the nearest name) or a reserved one, a brace is unmatched, or
+            there is no placeholder.
+    """
+    literals, fields, start = [""], list[str](), 0
+    for match in _TOKEN.finditer(text):
+        literals[-1] += text[start : match.start()]
+        start, name = match.end(), match.group(1)
+        if match.group() in ("{{", "}}"):
+            literals[-1] += match.group()[0]
+        elif name is None:
+            expected = "a placeholder such as {column}, or a doubled brace for the brace itself"
+            raise ConfigError(f"data.template: {match.group()!r} at character {match.start() + 1}: expected {expected}")
+        else:
+            check_column(name, columns, reserved, f"data.template: {{{name}}}")
+            fields.append(name)
+            literals.append("")
+    literals[-1] += text[start:]
+    if not fields:
+        raise ConfigError("data.template: expected at least one placeholder such as {column}, got none")
+    return Template(literals, fields)
+
+
+def check_column(name: str, columns: Collection[str], reserved: dict[str, str], where: str) -> None:
+    """Raises ConfigError unless `name` is a column that may be read."""
+    if name in reserved:
+        raise ConfigError(f"{where} is {reserved[name]}: the model must not read it")
+    if name not in columns:
+        near = get_close_matches(name, columns, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there is {', '.join(list(columns)[:12])}"
+        raise ConfigError(f"{where}: no such column; {hint}")

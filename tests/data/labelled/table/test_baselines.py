@@ -1,0 +1,96 @@
+"""Baselines of raw columns: numbers with gaps, categories that are new, every kind of task."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from mlxlab.data.batch import Task
+from mlxlab.data.labelled import baselines
+from mlxlab.data.labelled.table import baselines as table_baselines
+
+ROWS = 240
+SPLIT = np.arange(150), np.arange(150, 220), np.arange(220, ROWS)
+
+
+def new_table():
+    """Rows with two numbers and a category; some cells are missing, and one category is new after the training rows."""
+    generator = np.random.default_rng(0)
+    width, weight = generator.normal(size=(2, ROWS))
+    colour = generator.choice(["red", "green", "blue"], size=ROWS)
+    table = {
+        "width": [repr(float(x)) for x in width],
+        "weight": [*map(repr, weight.tolist())],
+        "colour": colour.tolist(),
+    }
+    table["width"][3] = table["weight"][200] = table["colour"][5] = table["colour"][221] = None
+    table["colour"][160] = "violet"
+    return table, (width > 0).astype(np.int32), colour
+
+
+TABLE, WIDE, COLOUR = new_table()
+CLASSES, LABELS = Task("classification", 2, ("thin", "wide")), Task("multi_label", 2, ("wide", "red"))
+
+
+def fit(targets, task):
+    def cells(rows):
+        return {name: [column[row] for row in rows] for name, column in TABLE.items()}
+
+    fitted = table_baselines.table_baselines(cells, SPLIT, targets[SPLIT[0]], ["width", "weight"], task)
+    return {each.name: each for each in fitted}
+
+
+def test_classes_are_predicted_from_numbers_and_categories():
+    fitted = fit(WIDE, CLASSES)
+    assert list(fitted) == ["majority", "logistic_regression", "gradient_boosting"]
+    for name in ("logistic_regression", "gradient_boosting"):
+        valid, test = fitted[name].valid, fitted[name].test
+        assert (valid.shape, test.shape) == ((70, 2), (20, 2))
+        assert np.mean(valid.argmax(axis=1) == WIDE[SPLIT[1]]) > 0.9
+        np.testing.assert_allclose(valid.sum(axis=1), 1)
+
+
+def test_several_labels_each_have_a_model():
+    targets = np.stack([WIDE, COLOUR == "red"], axis=1).astype(np.float32)
+    fitted = fit(targets, LABELS)
+    for name in ("logistic_regression", "gradient_boosting"):
+        assert np.mean((fitted[name].valid > 0.5) == targets[SPLIT[1]]) > 0.9
+
+
+def test_numbers_are_predicted_in_the_units_of_the_data():
+    values = 10 + 3 * WIDE
+    mean, deviation = values[SPLIT[0]].mean(), values[SPLIT[0]].std()
+    task = Task("regression", 1, target_mean=float(mean), target_deviation=float(deviation))
+    fitted = fit(((values - mean) / deviation).astype(np.float32), task)
+    assert list(fitted) == ["mean", "ridge_regression", "gradient_boosting"]
+    np.testing.assert_allclose(fitted["mean"].test, np.full(20, mean), rtol=1e-5)
+    errors = {name: np.abs(each.valid - values[SPLIT[1]]).mean() for name, each in fitted.items()}
+    assert errors["gradient_boosting"] < errors["ridge_regression"] < errors["mean"]
+
+
+def test_predictions_are_the_same_each_time_and_for_any_chunk(monkeypatch):
+    first = fit(WIDE, CLASSES)
+    monkeypatch.setattr(baselines, "CHUNK", 9)
+    for name, again in fit(WIDE, CLASSES).items():
+        np.testing.assert_allclose(again.valid, first[name].valid, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "line"),
+    [
+        ("MAX_ROWS", 100, "gradient_boosting: fitted on 100 of 150 training rows"),
+        ("MAX_CELLS", 90, "logistic_regression: fitted on 30 of 150 training rows"),
+        ("MAX_TREE_OUTPUTS", 1, "gradient_boosting: skipped, 2 outputs are more than 1"),
+    ],
+)
+def test_a_limit_that_is_reached_is_logged(monkeypatch, caplog, limit, value, line):
+    monkeypatch.setattr(table_baselines, limit, value)
+    with caplog.at_level(logging.INFO):
+        fit(WIDE, CLASSES)
+    assert line in caplog.text
+
+
+def test_large_numbers_and_columns_without_a_value_are_fitted(monkeypatch):
+    monkeypatch.setitem(TABLE, "weight", ["1e308", "-1e308", None] * (ROWS // 3))
+    monkeypatch.setitem(TABLE, "empty", [None] * ROWS)
+    assert len(fit(WIDE, CLASSES)) == 3

@@ -1,0 +1,163 @@
+"""The data set of tables: which columns are read, what is fitted on training rows, baselines, the saved state."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import mlxlab.data
+from mlxlab.data.dataset import check_data_module
+from mlxlab.data.labelled.rows import RowReading
+from mlxlab.data.labelled.table.dataset import TableDataset
+from mlxlab.data.labelled.table.renderer import NumberFormat
+from mlxlab.data.loaders.bucketing import FixedBatchSize
+from mlxlab.data.subset import ExampleSelection
+from mlxlab.errors import ConfigError, DataError
+from support.titanic import new_bpe_trainer
+
+CONF = Path(mlxlab.data.__file__).parents[3] / "conf" / "data" / "table.yaml"
+NODES = {
+    "reading": RowReading(None, None, [""], None, None, None),
+    "numbers": NumberFormat("bins", 16, 4),
+    "select": ExampleSelection(None, 25, "mean", None),
+    "batching": FixedBatchSize(num_buckets=7),
+    "tokenizer": new_bpe_trainer(vocab_size=300),
+}
+BRANDS = ("Audi", "BMW", "Fiat")
+
+
+def write_cars(path, rows=120, bad=None):
+    """A table whose price follows from brand, year and kilometres; some cells are missing."""
+    generator = np.random.default_rng(0)
+    lines = ["id,brand,year,km,price,sold,dealer"]
+    for row in range(rows):
+        brand, year, km = BRANDS[row % 3], generator.integers(1990, 2020), generator.integers(1000, 300_000)
+        price = (year - 1980) * 500 + 4000 * (brand == "BMW") - km / 50
+        sold, dealer = f"20{10 + row // 12}-01-02", f"dealer {row // 10}"
+        lines.append(f"x{row},{brand},{year},{km if row % 17 else ''},{price:.1f},{sold},{dealer}")
+    for row, name, cell in bad or []:
+        cells = lines[row].split(",")
+        cells[lines[0].split(",").index(name)] = cell
+        lines[row] = ",".join(cells)
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+def make_table(folder, source=None, **changes):
+    """The data set of conf/data/table.yaml."""
+    config = yaml.safe_load(CONF.read_text())
+    del config["_target_"], config["defaults"]
+    own = {"source": source or write_cars(folder / "cars.csv"), "target": "price", "prefetch": 0}
+    run = {"seed": 0, "cache": folder, "parameters": 1_000_000, "width": 128}
+    return TableDataset(**(config | NODES | own | run | changes))
+
+
+def texts_of(data):
+    return data.texts(data.examples.split.valid)
+
+
+def test_every_column_but_the_target_is_read_by_default(tmp_path):
+    data = check_data_module(make_table(tmp_path))
+    assert (data.task.kind, data.task.num_classes) == ("regression", 1)
+    text = texts_of(data)[0]
+    names = [part.split(": ")[0] for part in text.split(", ")]
+    assert names == ["id", "brand", "year", "km", "sold", "dealer"]
+    assert "price" not in text
+    batch = next(iter(data.valid))
+    assert data.tokenizer.decode(batch.tokens[0]) == text
+    assert any("column 'id' has another text in each" in line for line in data.sources)
+
+
+def test_columns_of_group_and_time_are_not_read(tmp_path):
+    assert "dealer" not in texts_of(make_table(tmp_path, group_column="dealer"))[0]
+    assert "sold" not in texts_of(make_table(tmp_path, time_column="sold"))[0]
+
+
+def test_columns_and_template_choose_what_is_read(tmp_path):
+    chosen = make_table(tmp_path, columns=["km", "brand"])
+    assert texts_of(chosen)[0].startswith("km: q")
+    written = make_table(tmp_path, template="{{a}} {brand} of {year}", numbers=NumberFormat("text", 16, 4))
+    assert texts_of(written)[0].startswith("{a} ")
+    assert 1990 <= int(texts_of(written)[0].split(" of ")[1]) < 2020
+    assert chosen.fingerprint != written.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"template": "{brand} {price}"}, "data.template: {price} is data.target"),
+        ({"template": "{brnd}"}, "data.template: {brnd}: no such column; did you mean 'brand'?"),
+        ({"columns": ["km", "price"]}, "data.columns: price is data.target"),
+        ({"columns": ["yaer"]}, "data.columns: yaer: no such column; did you mean 'year'?"),
+        ({"columns": ["km"], "template": "{km}"}, "data.columns has no effect with data.template"),
+        ({"categorical": ["yaer"]}, "data.categorical: yaer: no such column; did you mean 'year'?"),
+        ({"categorical": ["year"], "columns": ["km"]}, "data.categorical: year is not among the columns"),
+        ({"group_column": "price"}, "price"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(tmp_path, changes, message):
+    with pytest.raises(ConfigError) as caught:
+        make_table(tmp_path, **changes)
+    assert message in str(caught.value)
+
+
+def test_a_missing_target_is_refused_with_the_nearest_name(tmp_path):
+    with pytest.raises((ConfigError, DataError), match="price"):
+        make_table(tmp_path, target="prize")
+
+
+@pytest.mark.parametrize("cell", ["?", "inf", "1_000"])
+def test_a_cell_among_numbers_is_located(tmp_path, cell):
+    source = write_cars(tmp_path / "bad.csv", bad=[(7, "km", cell)])
+    with pytest.raises(DataError, match=r"bad\.csv:8: column 'km'"):
+        make_table(tmp_path, source)
+    reading = RowReading(None, None, ["", cell], None, None, None)
+    assert make_table(tmp_path, source, reading=reading).task.kind == "regression"
+    assert make_table(tmp_path, source, categorical=["km"]).task.kind == "regression"
+
+
+def test_baselines_are_of_the_same_rows(tmp_path):
+    test_source = write_cars(tmp_path / "test.csv", rows=30)
+    data = make_table(tmp_path, target="brand", test_source=test_source)
+    targets = np.concatenate([batch.targets for batch in data.valid])
+    fitted = {each.name: each for each in data.baselines()}
+    assert list(fitted) == ["majority", "logistic_regression", "gradient_boosting"]
+    assert all(each.valid.shape == (24, 3) and each.test.shape == (30, 3) for each in fitted.values())
+    assert sum(len(batch.targets) for batch in data.test) == 30
+    assert np.mean(fitted["majority"].valid.argmax(axis=1) == targets) == pytest.approx(1 / 3)
+    assert make_table(tmp_path, baselines=False).baselines() == []
+
+
+def test_baselines_predict_numbers_better_than_their_mean(tmp_path):
+    data = make_table(tmp_path)
+    targets = np.concatenate([batch.targets for batch in data.valid])
+    values = targets * data.task.target_deviation + data.task.target_mean
+    errors = {each.name: np.abs(each.valid - values).mean() for each in data.baselines()}
+    assert errors["gradient_boosting"] < errors["mean"]
+    assert errors["ridge_regression"] < 0.5 * errors["mean"]
+
+
+def test_inference_restores_the_encoding(tmp_path):
+    data = make_table(tmp_path, columns=["year", "brand", "km"])
+    data.save(tmp_path)
+    encoder = TableDataset.restore_encoder(tmp_path)
+    assert list(encoder.columns) == ["year", "brand", "km"]
+    rows = data.examples.split.valid[:5]
+    batch = encoder.encode_rows(data.examples.rows.table([*encoder.columns, "price"], rows))
+    expected = next(iter(data.valid))
+    for row in range(5):
+        tokens = expected.tokens[row][expected.segment_ids[row] > 0]
+        np.testing.assert_array_equal(batch.tokens[row][batch.segment_ids[row] > 0], tokens)
+    np.testing.assert_allclose(batch.targets, expected.targets[:5], rtol=1e-6)
+
+
+def test_a_damaged_renderer_is_refused_by_file(tmp_path):
+    make_table(tmp_path).save(tmp_path)
+    path = tmp_path / "data.json"
+    state = json.loads(path.read_text())
+    state["renderer"]["bounds"]["km"] = [3, 2]
+    path.write_text(json.dumps(state))
+    with pytest.raises(DataError, match=r"data\.json: renderer: bounds of 'km'"):
+        TableDataset.restore_encoder(tmp_path)

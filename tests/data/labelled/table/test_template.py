@@ -1,0 +1,46 @@
+"""Templates of tables: placeholders, escaped braces, and what is refused."""
+
+import pytest
+
+from mlxlab.data.labelled.table.template import check_column, default_template, parse_template
+from mlxlab.errors import ConfigError
+
+COLUMNS = ("age", "sepal length (cm)", "price", "a:b!c")
+
+
+def test_the_default_names_every_column():
+    assert default_template(["age", "fare {£}"]) == (["age: ", ", fare {£}: ", ""], ["age", "fare {£}"])
+
+
+def test_placeholders_are_names_of_columns_whatever_they_contain():
+    parsed = parse_template("{age}, {sepal length (cm)}{a:b!c}.", COLUMNS, {})
+    assert parsed == (["", ", ", "", "."], ["age", "sepal length (cm)", "a:b!c"])
+
+
+def test_doubled_braces_are_braces():
+    assert parse_template("{{{age}}} {{age}}", COLUMNS, {}) == (["{", "} {age}"], ["age"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{aeg} years", "data.template: {aeg}: no such column; did you mean 'age'?"),
+        ("{zzz}", "there is age, sepal length"),
+        ("{age} costs {price}", "data.template: {price} is data.target: the model must not read it"),
+        ("{age", "'{' at character 1"),
+        ("{age}}", "'}' at character 6"),
+        ("no column", "at least one placeholder"),
+        ("{}", "{}: no such column"),
+    ],
+)
+def test_a_wrong_template_is_refused(text, message):
+    with pytest.raises(ConfigError) as caught:
+        parse_template(text, COLUMNS, {"price": "data.target"})
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_chosen_columns_are_checked_alike():
+    check_column("age", COLUMNS, {}, "data.columns: age")
+    with pytest.raises(ConfigError, match=r"data\.columns: prise: no such column; did you mean 'price'"):
+        check_column("prise", COLUMNS, {}, "data.columns: prise")
