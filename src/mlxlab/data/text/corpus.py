@@ -90,10 +90,18 @@ class HoldoutSplit:
     Args:
         fraction: approximate fraction of the documents that is held out.
         side: `valid` for the held-out documents, `train` for the others.
+        key: of the config that sets `fraction`, for messages.
     """
 
-    def __init__(self, source: DocumentSource, fraction: float, side: Literal["train", "valid"]) -> None:
-        self.source, self.fraction, self.side, self.error_budgets = source, fraction, side, source.error_budgets
+    def __init__(
+        self,
+        source: DocumentSource,
+        fraction: float,
+        side: Literal["train", "valid"],
+        key: str = "data.validation.fraction",
+    ) -> None:
+        self.source, self.fraction, self.side, self.key = source, fraction, side, key
+        self.error_budgets = source.error_budgets
         self.name, self.fingerprint = source.name, f"{source.fingerprint}|{side} {fraction:g}"
         size = fraction if side == "valid" else 1 - fraction
         self.bytes = None if source.bytes is None else round(source.bytes * size)
@@ -109,8 +117,7 @@ class HoldoutSplit:
                 empty = False
                 yield start, selected
         if empty:
-            fraction = f"data.validation.fraction={self.fraction:g}"
-            raise DataError(f"{self.name}: {fraction} leaves no document to {SIDE_USES[self.side]}")
+            raise DataError(f"{self.name}: {self.key}={self.fraction:g} leaves no document to {SIDE_USES[self.side]}")
 
 
 class Mixture:

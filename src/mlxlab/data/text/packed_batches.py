@@ -1,6 +1,6 @@
 """Batches of packed rows, for training and evaluating language models: attention masks, hidden tokens, targets."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Annotated
@@ -10,11 +10,12 @@ import numpy as np
 from mlxlab.constraints import Ge, Le, Size
 from mlxlab.data.batch import Batch, check_ids, load_position
 from mlxlab.data.rng import Stream, uniform
-from mlxlab.data.text.packing import PackedRows, Packer, RowLayout, RowShuffleBuffer, TextCursor, epoch_start
-from mlxlab.data.text.token_stream import InMemoryTokens, TokenChunk, TokenStream
+from mlxlab.data.text.packing import PackedRows, Packer, RowLayout, RowShuffleBuffer, RowSource, TextCursor, epoch_start
+from mlxlab.data.text.token_stream import TokenChunk, TokenChunks
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError, DataError
 
+OpenPacker = Callable[[Iterator[TokenChunk], TextCursor, RowLayout], RowSource]
 MASK_UP_TO, REPLACE_UP_TO = 0.8, 0.9  # of hidden tokens, 80 % become the mask token, 10 % another one, 10 % stay
 
 
@@ -78,6 +79,8 @@ class RowBuilder:
         if self.layout.number_documents:  # so that attention stays within each
             documents = rows.documents[:, :length]
             segment_ids = np.where(real, documents - documents[:, :1] + 1, 0).astype(np.int32)
+        if rows.is_target.shape[1]:
+            weights = real & rows.is_target[:, -length:]
         if self.masker:
             tokens, weights = self.masker.mask_tokens(tokens, real, epoch, rows.numbers)
         targets = np.where(real, targets, 0).astype(np.int32)
@@ -118,13 +121,14 @@ class PackedBatchIterator:
     The position is counted in documents and tokens, so it fits any batch size. Implements `BatchIterator`.
     """
 
-    chunks: TokenStream | InMemoryTokens
+    chunks: TokenChunks
     builder: RowBuilder
     batch_size: int  # rows, of all processes together
     fingerprint: str
     batches_per_epoch: int | None  # where known or estimated
     row_shuffle_buffer: int = 0  # rows that are permuted together, by `seed`; 0 leaves them in the order of the text
     seed: int = 0
+    open_packer: OpenPacker = Packer
 
     def __post_init__(self) -> None:
         self._cursor = epoch_start(0, self.fingerprint)
@@ -157,7 +161,7 @@ class PackedBatchIterator:
     def __iter__(self) -> Iterator[Batch]:
         cursor, layout = self._cursor, self.builder.layout
         with closing(self.chunks(cursor["epoch"], cursor["start"])) as chunks:
-            packer, size, more = Packer(chunks, cursor, layout), self.row_shuffle_buffer, True
+            packer, size, more = self.open_packer(chunks, cursor, layout), self.row_shuffle_buffer, True
             source = RowShuffleBuffer(packer, size, self.seed, cursor) if size else packer
             while more:
                 rows, more = source.take(self.batch_size), source.more
@@ -177,8 +181,9 @@ class PackedEvalBatches:
     chunks: Iterable[TokenChunk]
     builder: RowBuilder
     batch_size: int
+    open_packer: OpenPacker = Packer
 
     def __iter__(self) -> Iterator[Batch]:
-        packer = Packer(iter(self.chunks), epoch_start(0), self.builder.layout)
+        packer = self.open_packer(iter(self.chunks), epoch_start(0), self.builder.layout)
         while len((rows := packer.take(self.batch_size)).sizes):
             yield self.builder.batch(rows, epoch=0)

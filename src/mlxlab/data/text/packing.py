@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, Protocol, TypedDict
 
 import numpy as np
 
@@ -34,6 +34,7 @@ class PackedRows(NamedTuple):
     documents: np.ndarray  # (R, W) int64: equal for tokens of one document; (R, 0) unless `number_documents`
     ids: np.ndarray  # (R,) int64: of the document of the first token
     numbers: np.ndarray  # (R,) int64: the number of each row in the epoch
+    is_target: np.ndarray  # (R, W) bool; (R, 0) where every token is a target
 
     def select(self, index: slice | np.ndarray) -> "PackedRows":
         return PackedRows(*(array[index] for array in self))
@@ -41,7 +42,7 @@ class PackedRows(NamedTuple):
     def padded(self, num_rows: int, pad_id: int) -> "PackedRows":
         """With empty rows up to `num_rows`, of id -1."""
         missing = num_rows - len(self.sizes)
-        values = (pad_id, 0, 0, -1, 0)
+        values = (pad_id, 0, 0, -1, 0, False)
         added = (np.full((missing, *old.shape[1:]), value, old.dtype) for old, value in zip(self, values, strict=True))
         return PackedRows(*map(np.concatenate, zip(self, added, strict=True))) if missing else self
 
@@ -71,6 +72,21 @@ class RowLayout:
             return 0
         full = max(0, (tokens - self.width) // self.stride + 1)
         return full + (tokens - full * self.stride >= (self.min_lookahead if full else self.target_shift + 1))
+
+
+class RowSource(Protocol):
+    """Rows of an epoch in the order of the text."""
+
+    @property
+    def more(self) -> bool:
+        """True if rows are left in the epoch."""
+
+    @property
+    def cursor(self) -> TextCursor:
+        """The position of the next row; only while there are more."""
+
+    def take(self, max_rows: int) -> PackedRows:
+        """Up to `max_rows` rows; fewer only at the end of the epoch."""
 
 
 class Packer:
@@ -104,7 +120,7 @@ class Packer:
         sizes = np.minimum(len(self.tokens) - begins, layout.width)
         documents = np.searchsorted(self.starts, indices if layout.number_documents else indices[:, :0], side="right")
         ids = self.ids[np.searchsorted(self.starts, begins, side="right") - 1]
-        rows = PackedRows(tokens, sizes, documents, ids, self.row + numbers)
+        rows = PackedRows(tokens, sizes, documents, ids, self.row + numbers, np.zeros((len(numbers), 0), bool))
         self.row += len(numbers)
         self._drop(len(numbers) * layout.stride)
         return rows
@@ -131,13 +147,13 @@ class Packer:
 
 
 class RowShuffleBuffer:
-    """The rows of a `Packer`, shuffled to decorrelate consecutive rows of long documents.
+    """The rows of a packer, shuffled to decorrelate consecutive rows of long documents.
 
     A buffer of `size` rows is taken from the text and permuted by (seed, epoch, first row). A position is that of the
     buffer in the text and the number of rows drawn from it: seeking makes that one buffer again.
     """
 
-    def __init__(self, packer: Packer, size: int, seed: int, cursor: TextCursor) -> None:
+    def __init__(self, packer: RowSource, size: int, seed: int, cursor: TextCursor) -> None:
         self.packer, self.size, self.seed = packer, size, seed
         self._fill(cursor)
         self.drawn = cursor["rows_drawn"]

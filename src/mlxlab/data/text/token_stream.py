@@ -8,7 +8,7 @@ before it. The usual shuffle buffer, refilled while it is drawn from, has no suc
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, Protocol, TypedDict
 
 import numpy as np
 
@@ -39,18 +39,26 @@ class TokenChunk(NamedTuple):
     lengths: np.ndarray  # (D,) int64
     tokens: np.ndarray  # (sum of lengths,) int32
     bytes: int  # of the text; 0 if not known
+    is_target: np.ndarray | None = None  # (sum of lengths,) bool; None: every token is a target
 
 
 Window = tuple[list[DocumentCursor], np.ndarray, list[Document]]  # cursors, ids and documents in the order of reading
 
 
+class TokenChunks(Protocol):
+    """The documents of an epoch as tokens, from any document on."""
+
+    @property
+    def source(self) -> DocumentSource: ...
+
+    def __call__(self, epoch: int, start: DocumentCursor) -> Generator[TokenChunk, None, None]: ...
+
+
 @dataclass(frozen=True)
-class TokenStream:
-    """The documents of a source, shuffled and tokenised as they are needed."""
+class ShuffledDocuments:
+    """The documents of a source in an order that is a function of (seed, epoch)."""
 
     source: DocumentSource
-    encode: Callable[[Sequence[str]], list[np.ndarray]]  # int32 ids of each text, without special tokens
-    end_id: int  # the token after every document
     seed: int
     limit: int | None = None  # max documents of an epoch, the same ones in each: their windows come in the same order
     chosen: np.ndarray | None = None  # ids of the documents to be read, ascending; None for all
@@ -74,10 +82,26 @@ class TokenStream:
             if self.limit is not None and before >= self.limit:
                 return
 
+
+@dataclass(frozen=True)
+class TokenStream:
+    """The documents of a source, shuffled and tokenised as they are needed."""
+
+    source: DocumentSource
+    encode: Callable[[Sequence[str]], list[np.ndarray]]  # int32 ids of each text, without special tokens
+    end_id: int  # the token after every document
+    seed: int
+    limit: int | None = None  # as in `ShuffledDocuments`
+    chosen: np.ndarray | None = None
+
+    def windows(self, epoch: int, start: DocumentCursor) -> Iterator[Window]:
+        """See `ShuffledDocuments`."""
+        return ShuffledDocuments(self.source, self.seed, self.limit, self.chosen).windows(epoch, start)
+
     def __call__(self, epoch: int, start: DocumentCursor) -> Generator[TokenChunk, None, None]:
         end_token = np.array([self.end_id], np.int32)
         for cursors, ids, documents in self.windows(epoch, start):
-            for chunk in _chunks(documents):
+            for chunk in split_chunks(documents):
                 texts = [document.text for document in documents[chunk]]
                 encoded = self.encode(texts)
                 lengths = np.array([len(tokens) + 1 for tokens in encoded], np.int64)
@@ -107,8 +131,8 @@ class InMemoryTokens:
                 yield TokenChunk(cursors, ids, lengths, tokens, 0)
 
 
-def _chunks(documents: Sequence[Document]) -> Iterator[slice]:
-    """Slices such that none has too many documents or characters."""
+def split_chunks(documents: Sequence[Document]) -> Iterator[slice]:
+    """Slices of `documents` such that none has too many of them or too many characters."""
     begin, characters = 0, 0
     for end, document in enumerate(documents, 1):
         characters += len(document.text)

@@ -1,0 +1,84 @@
+"""What the first conversations of a source are like: lengths, answers, how many are too long; batches of an epoch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from math import ceil
+
+from mlxlab.data.instruct.encoder import Truncation
+from mlxlab.data.instruct.packing import ConversationStream
+from mlxlab.data.text.token_stream import EPOCH_START
+from mlxlab.errors import DataError
+
+MAX_MEASURED = 4096  # conversations that are encoded before training
+ACTIONS = {"drop": "dropped", "left": "truncated to their end", "right": "truncated to their start"}
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Counts of the conversations that were measured."""
+
+    conversations: int
+    too_long: int  # before truncation
+    used: int  # with tokens that are targets
+    tokens: int  # of those
+    targets: int
+    batches_per_epoch: int | None  # estimated unless `complete`
+    complete: bool  # all conversations of an epoch were measured
+
+    def lines(self, name: str, seq_len: int, truncation: Truncation) -> list[str]:
+        """Lines for the log; the last one summarises."""
+        which = f"{self.conversations}" if self.complete else f"the first {self.conversations}"
+        lines = []
+        if self.too_long:
+            policy = f"{ACTIONS[truncation]} (data.truncation={truncation})"
+            lines.append(f"{name}: {self.too_long} of {which} conversations are longer than seq_len={seq_len}: {policy}")
+        if without := self.conversations - self.used - (self.too_long if truncation == "drop" else 0):
+            lines.append(f"{name}: {without} of {which} conversations have no answer among their tokens: dropped")
+        share = self.targets / self.tokens
+        batches = f", {self.batches_per_epoch} batches per epoch" if self.batches_per_epoch is not None else ""
+        lines.append(f"{name}: {which} conversations, {self.tokens} tokens, {share:.0%} of them targets{batches}")
+        return lines
+
+
+def measure(stream: ConversationStream, seq_len: int, batch_size: int) -> Statistics:
+    """Encodes up to `MAX_MEASURED` conversations of the first epoch; DataError if none of them can be used."""
+    documents = (document for _, _, window in stream.documents.windows(0, EPOCH_START) for document in window)
+    texts = [document.text for document in islice(documents, MAX_MEASURED)]
+    encoded = [stream.encode(text) for text in texts]
+    used = [conversation for conversation in encoded if len(conversation.tokens)]
+    if not used:
+        longest = max((conversation.full_length for conversation in encoded), default=0)
+        expected = f"the longest of {len(encoded)} conversations has {longest} tokens"
+        raise DataError(f"{stream.source.name}: no answer fits in data.seq_len={seq_len}: {expected}")
+    complete = len(texts) < MAX_MEASURED
+    rows = count_rows([len(conversation.tokens) for conversation in used], seq_len)
+    repetitions = 1.0 if complete else _repetitions(stream, texts)
+    return Statistics(
+        conversations=len(texts),
+        too_long=sum(conversation.full_length > seq_len for conversation in encoded),
+        used=len(used),
+        tokens=sum(len(conversation.tokens) for conversation in used),
+        targets=sum(int(conversation.is_target.sum()) for conversation in used),
+        batches_per_epoch=None if repetitions is None else max(1, ceil(rows * repetitions / batch_size)),
+        complete=complete,
+    )
+
+
+def count_rows(lengths: Sequence[int], seq_len: int) -> int:
+    """Rows that `ConversationPacker` makes of conversations of these lengths."""
+    rows = free = 0
+    for length in lengths:
+        if length > free:
+            rows, free = rows + 1, seq_len
+        free -= length
+    return rows
+
+
+def _repetitions(stream: ConversationStream, texts: list[str]) -> float | None:
+    """How many times these texts an epoch has, by number or size; None if neither is known."""
+    documents, size = stream.documents, sum(len(text.encode()) for text in texts)
+    estimates = [documents.limit / len(texts)] if documents.limit is not None else []
+    estimates += [len(documents.chosen) / len(texts)] if documents.chosen is not None else []
+    estimates += [stream.source.bytes / size] if stream.source.bytes is not None else []
+    return max(1.0, min(estimates)) if estimates else None
