@@ -125,11 +125,11 @@ class InstructDataset:
         stream = ConversationStream(ShuffledDocuments(train, seed, max_train_examples, chosen), encode)
         validated = ConversationStream(ShuffledDocuments(valid, 0, max_valid_examples), encode)
         builder = RowBuilder(row_layout, self.tokenizer.vocab_size)
+        statistics = measure(stream, seq_len, batch_size)
         valid_chunks = list(validated(0, EPOCH_START))
         if not valid_chunks:
             raise DataError(f"{valid.name}: no conversation to validate on fits in data.seq_len={seq_len}")
         self.valid = PackedEvalBatches(valid_chunks, builder, eval_batch_size, ConversationPacker)
-        statistics = measure(stream, seq_len, batch_size)
         self.held_out = content_key(valid=valid.fingerprint)
         self.fingerprint = content_key(
             format=FORMAT,

@@ -68,8 +68,8 @@ class ConversationEncoder:
     def refuse_special_tokens(self, conversation: Conversation) -> None:
         """Raises ValueError if a message holds a special token: it could end its turn and begin another."""
         text = contents(conversation)
-        if special := next((piece for piece in self._special if piece in text), None):
-            raise ValueError(f"a message contains the special token {special}")
+        if special := [piece for piece in self._special if piece in text]:
+            raise ValueError(f"a message contains the special token {min(special, key=text.index)}")
 
     @cached_property
     def _inner(self) -> tokenizers.Tokenizer:

@@ -23,12 +23,21 @@ MAX_OUTPUT = 2**24  # characters
 ANSWER_START, ANSWER_END = "\ufdd0", "\ufdd1"  # around {% generation %} blocks; no text holds noncharacters
 TODAY = datetime(2025, 1, 1)  # constant: a run that is resumed on another day must render the same text
 MAX_INTEGER = 2**64
+MAX_INDENT = 16
+PADDING = ("center", "ljust", "rjust", "zfill", "expandtabs", "format", "format_map", "indent")  # of a width of any size
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
     """Jinja's sandbox with limits on what operators may build."""
 
     intercepted_binops = frozenset(["*", "**", "%", "+"])
+
+    def wrap_str_format(self, value: Any) -> None:
+        """No text is formatted, so that `is_safe_attribute` refuses it."""
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Refuses the methods of text that pad it, too."""
+        return not (isinstance(obj, str) and attr in PADDING) and super().is_safe_attribute(obj, attr, value)
 
     def call_binop(self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any) -> Any:
         """Raises OverflowError for results that are too large, before they are computed."""
@@ -62,6 +71,8 @@ def compile_template(source: str) -> jinja2.Template:
     """The compiled template; raises what Jinja does, for example TemplateSyntaxError."""
     extensions = [Generation, jinja2.ext.loopcontrols]
     environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
+    for name in PADDING:
+        environment.filters.pop(name, None)
     environment.filters["tojson"] = _to_json
     environment.globals = {
         "range": environment.globals["range"],
@@ -108,6 +119,8 @@ def _join_limited(pieces: Any) -> str:
 
 
 def _to_json(value: object, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
+    if indent is not None and not 0 <= indent <= MAX_INDENT:
+        raise OverflowError(f"tojson: expected an indent of 0 to {MAX_INDENT}, got {indent}")
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)
 
 

@@ -1,5 +1,6 @@
 """Converts the tokenizer of a GGUF file to the `tokenizers` library."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,16 @@ def tokenizer_from(metadata: Metadata, path: Path) -> tokenizers.Tokenizer:
         template = f"{names[0]} $A {names[1]}".strip()
         inner.post_processor = processors.TemplateProcessing(single=template, special_tokens=list(ends.values()))
     return inner
+
+
+def chat_template_from(metadata: Metadata) -> dict[str, str]:
+    """The chat template of a GGUF file as files of a tokenizer's folder, by name; none without a template."""
+    template, pieces = metadata.get("tokenizer.chat_template"), metadata.get("tokenizer.ggml.tokens")
+    if not isinstance(template, str) or not pieces:
+        return {}
+    ids = {role: metadata.get(f"tokenizer.ggml.{role}_token_id") for role in ("bos", "eos")}
+    tokens = {f"{role}_token": pieces[token] for role, token in ids.items() if token is not None}
+    return {"chat_template.jinja": template, "tokenizer_config.json": json.dumps(tokens)}
 
 
 def _byte_level(metadata: Metadata, path: Path) -> tokenizers.Tokenizer:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Required, TypedDict, cast
 
 from mlxlab.constraints import Positive, Size
-from mlxlab.data.tokenizers.gguf import tokenizer_from
+from mlxlab.data.tokenizers.gguf import chat_template_from, tokenizer_from
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, NotAllowedError, ServiceUnavailableError
 from mlxlab.files.atomic import write_atomic, write_json
@@ -65,7 +65,7 @@ def resolve(name: str) -> Path:
     except ImportError:
         raise ServiceUnavailableError(f"{title}: no such folder; for hub ids install mlxlab[hub]") from None
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt"]))
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.jinja", "*.safetensors", "*.txt"]))
     except Exception as error:  # the hub's client raises whatever its transport raises
         raise ServiceUnavailableError(f"{title}: download from the hub failed ({type(error).__name__})") from None
 
@@ -76,14 +76,20 @@ def save_config(name: str, folder: Path) -> None:
 
 
 def tokenizer_dir(name: str, cache: Path) -> Path:
-    """The folder with the tokenizer.json of a pretrained model; that of a GGUF file is extracted below `cache`."""
+    """The folder with the tokenizer.json of a pretrained model, and its chat template if it has one.
+
+    Those of a GGUF file are extracted below `cache`.
+    """
     path = resolve(name)
     if path.suffix != ".gguf":
         return path
-    text = pretrained_tokenizer(path).inner.to_str()
-    folder = cache / "pretrained" / hashlib.sha256(text.encode()).hexdigest()[:16]
+    metadata = read_gguf(path)[1]
+    tokenizer = Tokenizer(tokenizer_from(metadata, path))
+    files = {"tokenizer.json": tokenizer.inner.to_str(), **chat_template_from(metadata)}
+    folder = cache / "pretrained" / hashlib.sha256(repr(files).encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "tokenizer.json", text)
+    for file, text in files.items():
+        write_atomic(folder / file, text)
     return folder
 
 

@@ -4,7 +4,7 @@ A cursor is (byte, line) of a record's start, decompressed. Seeking decompresses
 for gzip and 600 MB/s for zstd; where that is too slow, split large files, or use Parquet.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from mlxlab.data.text.document import Document, ErrorBudget
@@ -17,10 +17,21 @@ from mlxlab.errors import DataError
 
 
 class LineFiles:
-    """Sequential units that are files. Raises DataError if the column is not in the header of the largest CSV file."""
+    """Sequential units that are files. Raises DataError if the column is not in the header of the largest CSV file.
 
-    def __init__(self, files: FileSet, column: str, error_budget: ErrorBudget) -> None:
+    Args:
+        parse_json: makes a text of a line of JSON; None takes that of the column.
+    """
+
+    def __init__(
+        self,
+        files: FileSet,
+        column: str,
+        error_budget: ErrorBudget,
+        parse_json: Callable[[bytes], str] | None = None,
+    ) -> None:
         self.files, self.column, self.error_budget = files, column, error_budget
+        self.parse_json = parse_json or partial(json_text, column)
         suffix = suffix_of(files.names[0])
         self.codec, self.is_json = codec_of(suffix), suffix.startswith(".jsonl")
         self.delimiter = "\t" if suffix.startswith(".tsv") else ","
@@ -56,7 +67,7 @@ class LineFiles:
     def _texts(self, unit: int, lines: Lines) -> Iterator[str]:
         """The texts of the records; it can be continued after a ValueError."""
         if self.is_json:
-            return map(partial(json_text, self.column), lines)
+            return map(self.parse_json, lines)
         try:
             records = CsvRecords(lines, self.delimiter, control=True)
         except MalformedRecord as error:

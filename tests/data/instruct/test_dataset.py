@@ -1,0 +1,155 @@
+"""Packed conversations: isolated from each other, exactly resumable, with the loss on answers only."""
+
+import json
+
+import pytest
+
+from mlxlab.data.dataset import check_data_module
+from mlxlab.data.instruct.dataset import InstructDataset
+from mlxlab.data.subset import ExampleSelection
+from mlxlab.data.text.dataset import Shuffling
+from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
+from mlxlab.errors import ConfigError, DataError
+from support.streams import as_lists, take
+
+TOKENIZER = BPETokenizerTrainer(300, "auto_limits", 512, 512, 1, 1000, None, False)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("conversations") / "a.jsonl"
+    lines = []
+    for n in range(60):
+        messages = [{"role": role, "content": f"{n} {role} " + "ab" * (n * 7 % 13)} for role in ("user", "assistant")]
+        lines.append(json.dumps({"messages": messages * (1 + n % 3)}))
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.fixture
+def new_data(file, tmp_path):
+    def make(**changes):
+        defaults = {
+            "source": str(file),
+            "valid_source": None,
+            "valid_fraction": 0.1,
+            "max_valid_examples": 100,
+            "max_train_examples": None,
+            "layout": None,
+            "on_error": "strict",
+            "chat_template": None,
+            "loss_on": "assistant",
+            "truncation": "drop",
+            "shuffle": Shuffling(9, 0),
+            "tokenizer": TOKENIZER,
+            "seq_len": 128,
+            "select": ExampleSelection(None, 25, "mean", None),
+            "batch_size": 3,
+            "eval_batch_size": 4,
+            "prefetch": 0,
+            "overfit_batches": None,
+            "seed": 1,
+            "cache": tmp_path / "cache",
+            "masked": False,
+            "parameters": 1000,
+            "width": 8,
+        }
+        return InstructDataset(**defaults | changes)
+
+    return make
+
+
+def decode(data, tokens):
+    return data.tokenizer.inner.decode(list(tokens), skip_special_tokens=False)
+
+
+def conversations_of(data, batches):
+    """The text of every conversation, by its segment, and that of its targets."""
+    texts = []
+    for batch in batches:
+        for tokens, segments, targets, weights in zip(*batch[:4], strict=True):
+            for segment in range(1, segments.max() + 1):
+                inside = segments == segment
+                is_last = segment == segments.max()  # of which the last token is only a target
+                end = targets[inside][-1:] if is_last else []
+                texts.append((decode(data, [*tokens[inside], *end]), decode(data, targets[inside & (weights > 0)])))
+    return texts
+
+
+def test_it_is_a_data_module(new_data):
+    data = check_data_module(new_data())
+    assert data.task.kind == "language_modelling"
+    assert data.sources[-1].endswith("batches per epoch")
+
+
+def test_every_conversation_is_whole_in_a_segment_of_its_own_and_only_answers_are_targets(new_data, file):
+    data = new_data(valid_source=str(file))
+    texts = conversations_of(data, data.train)
+    assert len(texts) == 60
+    for text, answers in texts:
+        number = text.removeprefix("<bos>user\n").split()[0]
+        turns = [turn for turn in text.split("<bos>") if turn.startswith("assistant\n")]
+        assert answers == "".join(turn.removeprefix("assistant\n") for turn in turns)[: len(answers)]
+        assert answers.count(f"{number} assistant") == len(turns) == 1 + int(number) % 3
+        assert answers.rstrip("\n").endswith("<eos>")
+        assert "user" not in answers
+    assert sorted(text for text, _ in texts) == sorted(text for text, _ in conversations_of(data, data.valid))
+
+
+@pytest.mark.parametrize("row_buffer", [0, 5])
+def test_any_position_is_reached_exactly(new_data, row_buffer):
+    plain, prefetched = (new_data(shuffle=Shuffling(9, row_buffer), prefetch=depth).train for depth in (0, 2))
+    start = plain.state_dict()
+    expected = take(plain, 40)
+    assert expected[:8] != expected[8:16]
+    for count in range(1, 36, 3):
+        plain.load_state_dict(start)
+        take(plain, count)
+        prefetched.load_state_dict(json.loads(json.dumps(plain.state_dict())))
+        assert take(prefetched, 4) == expected[count : count + 4], count
+
+
+def test_epochs_have_another_order_of_the_same_conversations(new_data):
+    data = new_data()
+    first, second = conversations_of(data, data.train), conversations_of(data, data.train)
+    assert first != second
+    assert sorted(first) == sorted(second)
+
+
+def test_validation_shares_no_conversation_with_training(new_data):
+    data = new_data()
+    train, valid = (conversations_of(data, batches) for batches in (data.train, data.valid))
+    assert valid
+    assert not set(train) & set(valid)
+    assert len(train) + len(valid) == 60
+    assert [as_lists(batch) for batch in data.valid] == [as_lists(batch) for batch in data.valid]
+
+
+def test_long_conversations_are_counted(new_data):
+    lines = " ".join(new_data(seq_len=40).sources)
+    assert "conversations are longer than seq_len=40: dropped (data.truncation=drop)" in lines
+    assert "truncated to their end (data.truncation=left)" in " ".join(new_data(seq_len=40, truncation="left").sources)
+    with pytest.raises(DataError, match="no answer fits in data.seq_len=8: the longest of"):
+        new_data(seq_len=8)
+
+
+def test_what_changes_a_batch_changes_the_fingerprint(new_data):
+    changes = ({}, {"loss_on": "completion"}, {"truncation": "left"}, {"seq_len": 120}, {"seed": 2})
+    assert len({new_data(**change).fingerprint for change in changes}) == len(changes)
+
+
+def test_a_template_of_the_user_is_used_and_its_faults_name_the_record(new_data, tmp_path):
+    mine = tmp_path / "mine.jinja"
+    mine.write_text("{% for m in messages %}{{ m.content }}|{% endfor %}")
+    data = new_data(chat_template=str(mine))
+    assert conversations_of(data, data.train)[0][0].endswith("|")
+    data.save(tmp_path)
+    assert (tmp_path / "chat_template.jinja").read_text() == mine.read_text()
+    mine.write_text("{% if messages|length > 5 %}{{ raise_exception('too many turns') }}{% endif %}{{ messages }}")
+    with pytest.raises(DataError, match=r"a\.jsonl:\d+: .*mine\.jinja: the template failed: too many turns"):
+        new_data(chat_template=str(mine), loss_on="all")
+
+
+def test_encoders_are_refused(new_data):
+    with pytest.raises(ConfigError, match="predicts the next token"):
+        new_data(masked=True)
