@@ -55,7 +55,7 @@ def of_roles(*roles):
         (of_roles("user", "user", "assistant"), "message 2: user after user"),
         (of_roles("assistant", "user"), "message 1: assistant first, expected it after user or tool"),
         (of_roles("user", "assistant", "system"), "message 3: system after assistant"),
-        (of_roles("user", "asistant"), "message 2: role \"asistant\".*did you mean assistant"),
+        (of_roles("user", "asistant"), 'message 2: role "asistant".*did you mean assistant'),
         ({"messages": [ASKED[0], {"role": "assistant", "content": " "}]}, "message 2: content is empty"),
         ({"messages": [ASKED[0], {"role": "assistant", "content": None}]}, "message 2: .*null, expected text"),
         ({"messages": [ASKED[0], {"role": "assistant"}]}, "message 2: no column 'content'"),

@@ -74,7 +74,9 @@ def find_layout(row: Mapping[str, object]) -> str:
         return layouts[0]
     expected = " or ".join("/".join(keys) for keys in REQUIRED.values())
     if layouts:
-        raise ValueError(f"a record of several layouts ({', '.join(layouts)}): choose one with data.layout={layouts[0]}")
+        raise ValueError(
+            f"a record of several layouts ({', '.join(layouts)}): choose one with data.layout={layouts[0]}"
+        )
     known = [key for keys in REQUIRED.values() for key in keys]
     close = [match for key in row for match in get_close_matches(key, known, n=1)]
     hint = f"; did you mean {close[0]}?" if close else ""

@@ -24,7 +24,16 @@ ANSWER_START, ANSWER_END = "\ufdd0", "\ufdd1"  # around {% generation %} blocks;
 TODAY = datetime(2025, 1, 1)  # constant: a run that is resumed on another day must render the same text
 MAX_INTEGER = 2**64
 MAX_INDENT = 16
-PADDING = ("center", "ljust", "rjust", "zfill", "expandtabs", "format", "format_map", "indent")  # of a width of any size
+PADDING = (
+    "center",
+    "ljust",
+    "rjust",
+    "zfill",
+    "expandtabs",
+    "format",
+    "format_map",
+    "indent",
+)  # of a width of any size
 
 
 class Sandbox(ImmutableSandboxedEnvironment):

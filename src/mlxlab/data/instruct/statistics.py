@@ -32,7 +32,9 @@ class Statistics:
         lines = []
         if self.too_long:
             policy = f"{ACTIONS[truncation]} (data.truncation={truncation})"
-            lines.append(f"{name}: {self.too_long} of {which} conversations are longer than seq_len={seq_len}: {policy}")
+            lines.append(
+                f"{name}: {self.too_long} of {which} conversations are longer than seq_len={seq_len}: {policy}"
+            )
         if without := self.conversations - self.used - (self.too_long if truncation == "drop" else 0):
             lines.append(f"{name}: {without} of {which} conversations have no answer among their tokens: dropped")
         share = self.targets / self.tokens
