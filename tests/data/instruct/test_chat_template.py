@@ -46,6 +46,7 @@ def test_generation_blocks_are_located():
 
 
 LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+DOUBLING = "{{% set n = namespace(s='xxxx') %}}{{% for i in range(99) %}}{{% set n.s = {} %}}{{% endfor %}}"
 HOSTILE = {
     "{{ ''.__class__.__mro__[1].__subclasses__() }}": "unsafe",
     "{{ cycler.__init__.__globals__ }}": "unsafe",
@@ -62,8 +63,8 @@ HOSTILE = {
     "{{ 'x'.ljust(1000000000) }}": "unsafe",
     "{{ 'x' | center(1000000000) }}": "No filter named",
     "{{ messages | tojson(indent=1000000000) }}": "expected an indent",
-    "{% set n = namespace(s='xxxx') %}{% for i in range(99) %}{% set n.s = n.s ~ n.s %}{% endfor %}": "would build more",
-    "{% set n = namespace(s='xxxx') %}{% for i in range(99) %}{% set n.s = n.s + n.s %}{% endfor %}": "would build more",
+    DOUBLING.format("n.s ~ n.s"): "would build more",
+    DOUBLING.format("n.s + n.s"): "would build more",
     "{% include 'x' %}": "no loader",
     "{% if %}": "line 1",
     "{{ missing.attribute }}": "undefined",

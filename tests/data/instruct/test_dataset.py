@@ -129,7 +129,7 @@ def test_long_conversations_are_counted(new_data):
     lines = " ".join(new_data(seq_len=40).sources)
     assert "conversations are longer than seq_len=40: dropped (data.truncation=drop)" in lines
     assert "truncated to their end (data.truncation=left)" in " ".join(new_data(seq_len=40, truncation="left").sources)
-    with pytest.raises(DataError, match="no answer fits in data.seq_len=8: the longest of"):
+    with pytest.raises(DataError, match=r"no answer fits in data\.seq_len=8: the longest of"):
         new_data(seq_len=8)
 
 
