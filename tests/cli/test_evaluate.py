@@ -121,6 +121,7 @@ def test_an_error_is_one_line_and_its_exit_code(runs, capsys):
     train_bpe(TEXTS, 301, 2).save(runs)
     language, titanic = f"run={runs / 'language'}", f"run={runs / 'titanic'}"
     (runs / "empty.txt").write_text("")
+    shutil.copy(runs / "text.txt", runs / "text.csv")
     cases = [
         (["data.source=x.txt"], 2),
         ([f"run={runs}"], 66),
@@ -134,7 +135,8 @@ def test_an_error_is_one_line_and_its_exit_code(runs, capsys):
         ([language, "data.source=missing.txt"], 66),
         ([language, f"data.source={runs / 'empty.txt'}"], 65),
         ([language, f"data.tokenizer.path={runs}"], 77),
-        ([titanic, f"data.source={runs / 'text.txt'}"], 65),
+        ([titanic, f"data.source={runs / 'text.txt'}"], 66),
+        ([titanic, f"data.source={runs / 'text.csv'}"], 65),
     ]
     for args, code in cases:
         assert main(args) == code, args

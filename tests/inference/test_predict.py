@@ -25,7 +25,7 @@ LOGITS = np.array([[2.0, 0.0, -1.0], [0.0, 0.3, 1.0], [-3.0, -2.0, -4.0]])
 class NumberEncoder:
     """Rows with a column `x`: the number of the row of `LOGITS` that the model returns."""
 
-    columns, label_column, tokenizer = ("x",), "y", None
+    columns, label_column, label_cells, tokenizer = ("x",), "y", ("a", "b", "c"), None
 
     def __init__(self, task):
         self.task = task
@@ -78,7 +78,7 @@ def test_a_fault_names_the_row_or_its_location():
     with pytest.raises(DataError, match=r"^row 3: column 'x'"):
         predict_table(restored("regression"), table, 2)
     with pytest.raises(DataError, match=r"^rows\.csv:9: column 'x'"):
-        predict_table(restored("regression"), table, 2, ["rows.csv:2", "rows.csv:5", "rows.csv:9"])
+        predict_table(restored("regression"), table, 2, ["rows.csv:2", "rows.csv:5", "rows.csv:9"].__getitem__)
 
 
 def test_a_missing_column_is_named_with_the_nearest():

@@ -86,7 +86,7 @@ def _eval_data(restored: "RestoredModel", overrides: dict[str, str], folder: Pat
         run_data = build_data(restored.config | {"data": node}, project_root(), restored.config_dir, folder)
         return run_data.valid, "the validation data of the run"
     if has_rows:
-        return row_batches(restored, node["source"], node["eval_batch_size"])
+        return row_batches(restored, node, project_root() / ".cache")
     if not isinstance(encoder, TextEncoder):
         raise ConfigError(f"data.source={node['source']}: {node['_target_']} is evaluated on its validation data only")
     for key in set(NOT_OF_OTHER_SOURCES) - set(overrides):

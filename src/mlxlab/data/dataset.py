@@ -34,6 +34,10 @@ class RowEncoder(Encoder, Protocol):
     @property
     def label_column(self) -> str: ...
 
+    @property
+    def label_cells(self) -> Sequence[str]:
+        """What stands in the label column for each of `task.labels`."""
+
     def encode_rows(self, table: Table) -> Batch:
         """One batch of all rows, with ids 0, 1, ...; a row without a label has weight 0.
 

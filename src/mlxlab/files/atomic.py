@@ -4,10 +4,10 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, object] | None"
 
@@ -23,10 +23,17 @@ def write_atomic(path: Path, data: bytes | str, *, durable: bool = False) -> Non
     Raises:
         OSError: the file cannot be written; the old one is untouched and nothing is left behind.
     """
+    with open_atomic(path, durable=durable) as file:
+        file.write(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+@contextmanager
+def open_atomic(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
+    """A new file that replaces `path` when the `with` block ends; an error in it removes the file. Raises OSError."""
     temporary = temporary_name(path)
     try:
         with temporary.open("xb") as file:
-            file.write(data.encode("utf-8") if isinstance(data, str) else data)
+            yield file
             if durable:
                 file.flush()
                 fsync(file.fileno())

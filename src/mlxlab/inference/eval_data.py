@@ -1,6 +1,8 @@
 """Evaluation data from a source that the user names: text, or labelled rows."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,16 +10,15 @@ import numpy as np
 from mlxlab.config.instantiate import import_target, instantiate
 from mlxlab.data.batch import Batch
 from mlxlab.data.dataset import ProvidesTestRows, Table
-from mlxlab.data.input_files import read_input_file
+from mlxlab.data.labelled.rows import RowReading, Rows, open_rows
 from mlxlab.data.loaders.loader import EvalLoader
-from mlxlab.data.strict_csv import parse_csv
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.text.packed_batches import PackedEvalBatches, Packing
 from mlxlab.data.text.sources.open import Reading, open_source
 from mlxlab.data.text.token_stream import EPOCH_START, TokenStream
 from mlxlab.data.tokenizers.word_cache import WordCache
 from mlxlab.errors import DataError
-from mlxlab.inference.predict import check_columns, encode_located, row_encoder
+from mlxlab.inference.predict import encode_located, row_encoder
 from mlxlab.inference.restore import RestoredModel
 
 EvalData = tuple[Iterable[Batch], str]  # evaluation batches, to be iterated once, and a description for the report
@@ -37,29 +38,55 @@ def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
     return batches, f"text of {source.name}"
 
 
-def row_batches(restored: RestoredModel, source: str, batch_size: int) -> EvalData:
-    """The labelled rows of a file, or with "test" the test rows that the run's data set comes with."""
-    encoder = row_encoder(restored.encoder)
-    table, locations = read_rows(restored, source)
-    check_columns(encoder, list(table), labelled=True)
-    columns = {name: table[name] for name in [*encoder.columns, encoder.label_column]}
-    if unlabelled := sum(cell is None for cell in columns[encoder.label_column]):
-        raise DataError(f"{source}: {unlabelled} of {len(locations)} rows have no {encoder.label_column!r}")
+def row_batches(restored: RestoredModel, node: dict[str, Any], cache: Path) -> EvalData:
+    """The labelled rows of `node["source"]`, or with "test" the test rows that the data set comes with.
 
-    def collate(rows: np.ndarray) -> Batch:
-        chosen = {name: [cells[row] for row in rows] for name, cells in columns.items()}
-        return encode_located(encoder, chosen, [locations[row] for row in rows])._replace(example_ids=rows)
+    `node` is the data node of the run with the overrides of the command line. Raises as `open_rows`.
+    """
+    encoder, source = row_encoder(restored.encoder), node["source"]
+    names = [*encoder.columns, encoder.label_column]
+    rows: Rows | ProvidedRows | None = provided_rows(restored, source)
+    if rows is None:
+        rows = open_rows(source, row_reading(node), cache, node.get("on_error", "strict"), names)
+    if unlabelled := sum(cell is None for cell in rows.cells(encoder.label_column)):
+        raise DataError(f"{source}: {unlabelled} of {len(rows)} rows have no {encoder.label_column!r}")
 
-    return EvalLoader(len(locations), batch_size, collate), f"{len(locations)} rows of {source}"
+    def collate(ids: np.ndarray) -> Batch:
+        table = {name: rows.cells(name, ids) for name in names}
+        batch = encode_located(encoder, table, lambda row: rows.location(int(ids[row])))
+        return batch._replace(example_ids=ids)
+
+    return EvalLoader(len(rows), node["eval_batch_size"], collate), f"{len(rows)} rows of {source}"
 
 
-def read_rows(restored: RestoredModel, source: str) -> tuple[Table, list[str]]:
-    """All rows of a source, and the location of each."""
+@dataclass(frozen=True)
+class ProvidedRows:
+    """Rows that come with a data set: what an evaluation needs of the interface of `Rows`."""
+
+    name: str
+    table: Table
+
+    def __len__(self) -> int:
+        return len(next(iter(self.table.values())))
+
+    def cells(self, name: str, rows: np.ndarray | None = None) -> list[str | None]:
+        column = self.table[name]
+        return [*column] if rows is None else [column[row] for row in rows]
+
+    def location(self, row: int) -> str:
+        return f"{self.name}:{row + 1}"
+
+
+def provided_rows(restored: RestoredModel, source: str) -> ProvidedRows | None:
+    """The rows that the data set of a run calls `source`; None if that is a file."""
     dataset = import_target(restored.config["data"]["_target_"])
-    if source == "test" and isinstance(dataset, ProvidesTestRows):
-        table = dataset.test_rows()
-        return table, [f"test:{number}" for number in range(1, len(next(iter(table.values()))) + 1)]
-    header, *rows = parse_csv(read_input_file(source), source)
-    cells = zip(*([field.text or None for field in row] for row in rows), strict=True)
-    names = [field.text.strip() for field in header]
-    return dict(zip(names, map(list, cells), strict=False)), [f"{source}:{row[0].line}" for row in rows]
+    if source != "test" or not isinstance(dataset, ProvidesTestRows):
+        return None
+    return ProvidedRows(source, dataset.test_rows())
+
+
+def row_reading(node: dict[str, Any]) -> RowReading:
+    """How files of rows are read, by the data node of a run; by default as CSV files of UTF-8."""
+    if "reading" not in node:
+        return RowReading(delimiter=None, encoding=None, missing=[""], config=None, split=None, revision=None)
+    return instantiate(node["reading"], RowReading)

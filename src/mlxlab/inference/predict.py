@@ -1,8 +1,9 @@
 """Predictions of a restored model: for the rows of a table, or the masked tokens of a text."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import mlx.core as mx
@@ -18,7 +19,7 @@ from mlxlab.inference.restore import RestoredModel
 from mlxlab.training.device_batch import to_device
 
 TYPES: dict[type, str] = {int: "long", float: "double", bool: "boolean", str: "string"}
-Cells: TypeAlias = "list[str] | list[list[str]] | list[float]"
+Cells: TypeAlias = "Sequence[str] | Sequence[list[str]] | Sequence[float]"
 
 
 class Predictions(NamedTuple):
@@ -36,25 +37,29 @@ class Predictions(NamedTuple):
 
     def columns(self) -> dict[str, Cells]:
         """A column of N cells by name: `label` (or `labels`, those that hold) and `probability_<label>`, or `value`."""
-        names = self.task.labels
         if self.task.kind == "regression":
             return {"value": self.values.tolist()}
-        probabilities: dict[str, Cells] = {
-            f"probability_{name}": self.values[:, i].tolist() for i, name in enumerate(names)
-        }
+        columns = self.label_columns("label", "labels", self.task.labels)
+        return columns | {f"probability_{name}": self.values[:, i].tolist() for i, name in enumerate(self.task.labels)}
+
+    def label_columns(self, single: str, several: str, names: Sequence[str]) -> dict[str, Cells]:
+        """The column `single` with the class of each row by name, or `several` with the labels that hold."""
         if self.task.kind == "classification":
-            return {"label": [names[i] for i in self.values.argmax(axis=1)], **probabilities}
+            return {single: [names[i] for i in self.values.argmax(axis=1).tolist()]}
         holds = self.values >= np.array(self.thresholds, np.float32)
-        return {"labels": [[names[i] for i in np.flatnonzero(row)] for row in holds], **probabilities}
+        return {several: [[names[i] for i in np.flatnonzero(row).tolist()] for row in holds]}
 
 
 def predict_table(
-    restored: RestoredModel, table: Table, batch_size: int = 64, locations: Sequence[str] | None = None
+    restored: RestoredModel,
+    table: Table,
+    batch_size: int = 64,
+    location: Callable[[int], str] = lambda row: f"row {row + 1}",
 ) -> Predictions:
     """Predictions for the rows of a table; columns that the model does not read are ignored.
 
     Args:
-        locations: of each row, for messages; None counts them from 1.
+        location: of a row, for messages.
 
     Raises:
         NotAllowedError: the model is not one of labelled rows.
@@ -64,13 +69,19 @@ def predict_table(
     check_columns(encoder, list(table))
     columns = {name: table[name] for name in encoder.columns}
     count, outputs = max(map(len, columns.values())), []
-    places = locations or [f"row {number}" for number in range(1, count + 1)]
     for start in range(0, count, batch_size):
         rows = {name: cells[start : start + batch_size] for name, cells in columns.items()}
-        batch = to_device(encode_located(encoder, rows, places[start : start + batch_size]))
+        batch = to_device(encode_located(encoder, rows, partial(_shifted, location, start)))
         outputs.append(_read_out(restored.model(batch.tokens, batch.segment_ids), encoder.task))
     empty = np.zeros(0 if encoder.task.kind == "regression" else (0, encoder.task.num_classes), np.float32)
-    return Predictions(encoder.task, np.concatenate([empty, *outputs]), restored.thresholds)
+    values = np.concatenate([empty, *outputs])
+    if not np.isfinite(values).all():
+        raise DataError("the outputs of the model are not finite numbers: its weights are damaged")
+    return Predictions(encoder.task, values, restored.thresholds)
+
+
+def _shifted(location: Callable[[int], str], start: int, row: int) -> str:
+    return location(start + row)
 
 
 def row_encoder(encoder: Encoder) -> RowEncoder:
@@ -88,16 +99,16 @@ def check_columns(encoder: RowEncoder, names: Sequence[str], *, labelled: bool =
             raise DataError(f"column {name!r} is missing{suggestion(name, spare)}; got {', '.join(names)[:200]}")
 
 
-def encode_located(encoder: RowEncoder, table: Table, locations: Sequence[str]) -> Batch:
+def encode_located(encoder: RowEncoder, table: Table, location: Callable[[int], str]) -> Batch:
     """`encoder.encode_rows(table)`, whose DataError names the location of the first malformed row."""
     try:
         return encoder.encode_rows(table)
     except DataError:
-        for cells, location in zip(zip(*table.values(), strict=True), locations, strict=False):
+        for row, cells in enumerate(zip(*table.values(), strict=True)):
             try:
                 encoder.encode_rows({name: [cell] for name, cell in zip(table, cells, strict=True)})
             except DataError as error:
-                raise DataError(f"{location}: {str(error).removeprefix('row 1: ')}") from None
+                raise DataError(f"{location(row)}: {str(error).removeprefix('row 1: ')}") from None
         raise
 
 

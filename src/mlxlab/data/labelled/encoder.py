@@ -68,6 +68,10 @@ class LabelledEncoder:
     def columns(self) -> Sequence[str]:
         return self.renderer.columns
 
+    @property
+    def label_cells(self) -> Sequence[str]:
+        return self.labels.names
+
     def encode_rows(self, table: Table) -> Batch:
         """One batch of rows with ids 0, 1, ...; see `RowEncoder`."""
         texts = self.renderer.render(table)

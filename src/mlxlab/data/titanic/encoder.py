@@ -48,7 +48,7 @@ class PassengerEncoder:
     seed: int
     task = Task("classification", len(LABELS), LABELS)
     columns = tuple(name for name in COLUMNS if name != LABEL_COLUMN)
-    label_column = LABEL_COLUMN
+    label_column, label_cells = LABEL_COLUMN, ("0", "1")
 
     def choose(self, ids: np.ndarray, epoch: int = 0, copy: int | np.ndarray = 0) -> np.ndarray:
         """(N,) index of each row's template: a function of (id, seed, epoch, copy). Copy 0 is that for evaluation."""

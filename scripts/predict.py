@@ -1,0 +1,12 @@
+#!/usr/bin/env python3
+"""Predicts labels: scripts/predict.py run=outputs/... input=rows.csv output=predictions.csv"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from mlxlab.cli.predict import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""Predicts the labels of the rows of a file with a trained model.
+
+    mlxlab predict run=RUN_FOLDER input=FILE output=predictions.csv [key=value ...]
+    mlxlab predict run=RUN_FOLDER input=FILE output=predictions.csv 'keep=[id,title]'
+
+The input is read as the training data were, piece by piece, however large it is: a file, folder or glob of .csv, .tsv,
+.jsonl (each also .gz and .zst) or .parquet with the columns of the training data; a label column is not needed.
+
+The output has a row for each row of the input, in its order: the columns of keep=, or the number of the row, then
+`label` and `probability_<label>`; `labels`, those that hold, where several may; `value` for a number. It appears
+whole or not at all. In CSV, a text that a spreadsheet would run as a formula (=, +, -, @) begins with an apostrophe.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from mlxlab.cli.app import Subcommand, build_main
+from mlxlab.constraints import Size
+from mlxlab.errors import ConfigError, WriteError
+from mlxlab.files.atomic import open_atomic, remove_leftovers
+
+if TYPE_CHECKING:
+    from mlxlab.data.dataset import Table
+    from mlxlab.inference.restore import RestoredModel
+
+CHUNK_BATCHES = 16  # batches of rows in memory
+
+log = logging.getLogger(__name__)
+
+
+def _predict(
+    run: Path,
+    input: str,
+    output: Path,
+    checkpoint: str = "best",
+    batch_size: Size = 64,
+    keep: list[str] = [],  # noqa: B006
+    format: Literal["full", "kaggle"] = "full",
+    delimiter: str | None = None,
+    encoding: str | None = None,
+) -> None:
+    """Writes the predictions.
+
+    Args:
+        run: a run folder, or that of an ensemble.
+        input: the rows, or `test`: the 418 test rows of the Titanic.
+        output: a file that ends in .csv or .jsonl; an existing one is replaced.
+        checkpoint: best, last, emergency, step-N, or the path of a checkpoint.
+        batch_size: rows that the model reads at once; changes no result beyond rounding.
+        keep: columns of the input to copy to the output; [] writes the number of the row instead.
+        format: full, or kaggle: the columns of keep= and the label under its own name, as Kaggle takes it.
+        delimiter: of .csv files; null is that of the run's data, or found in the header.
+        encoding: of text files; null is that of the run's data.
+    """
+    if format == "kaggle" and not keep:
+        raise ConfigError("format=kaggle: expected the column that identifies a row, such as keep=PassengerId")
+    from mlxlab.inference.prediction_file import PredictionFile, check_output, json_lines
+
+    check_output(output)
+    from mlxlab import backend
+
+    backend.prepare()
+    from tqdm import tqdm
+
+    from mlxlab.inference.predict import predict_table, row_encoder
+    from mlxlab.inference.restore import restore_model
+
+    restored = restore_model(run, checkpoint)
+    encoder, data = row_encoder(restored.encoder), restored.config["data"]
+    file = PredictionFile(encoder, tuple(keep), format, data.get("label_delimiter"))
+    chunks = _chunks(restored, input, [*encoder.columns, *keep], batch_size * CHUNK_BATCHES, (delimiter, encoding))
+    _refuse_overwriting(input, output)
+    count = 0
+    try:
+        remove_leftovers(output.parent)
+        with open_atomic(output) as stream, tqdm(unit=" rows", disable=None, dynamic_ncols=True) as bar:
+            for table, locations in chunks:
+                predictions = predict_table(restored, table, batch_size, locations.__getitem__)
+                columns = file.columns(table, predictions, count + 1)
+                is_csv = output.suffix == ".csv"
+                stream.write(file.csv_lines(columns, header=not count) if is_csv else json_lines(columns))
+                count += len(locations)
+                bar.update(len(locations))
+    except OSError as error:
+        raise WriteError(f"output={output}: {error.strerror or error}") from None
+    log.info(f"{count} rows of {input}; step {restored.checkpoint.step} of {run}")
+    print(output)
+
+
+def _chunks(
+    restored: "RestoredModel", source: str, columns: list[str], size: int, text: tuple[str | None, str | None]
+) -> Iterator[tuple["Table", list[str]]]:
+    """Chunks of rows with their locations."""
+    from mlxlab.data.labelled.rows import read_chunks
+    from mlxlab.inference.eval_data import provided_rows, row_reading
+
+    if (rows := provided_rows(restored, source)) is not None:
+        return iter([(rows.table, [rows.location(row) for row in range(len(rows))])])
+    reading = row_reading(restored.config["data"])
+    delimiter, encoding = text[0] or reading.delimiter, text[1] or reading.encoding
+    reading = replace(reading, delimiter=delimiter, encoding=encoding, config=None, split=None, revision=None)
+    return read_chunks(source, reading, size, list(dict.fromkeys(columns)))
+
+
+def _refuse_overwriting(source: str, output: Path) -> None:
+    from mlxlab.data.text.sources.file_set import ROW_SUFFIXES, find_files
+
+    if not output.exists() or source == "test":
+        return
+    files = find_files(source, ROW_SUFFIXES)
+    if any(os.path.samefile(output, files.path(index)) for index in range(len(files))):
+        raise ConfigError(f"output={output}: is a file of the input")
+
+
+main = build_main(__doc__, Subcommand(_predict))

@@ -1,0 +1,120 @@
+"""`predict`: a row for each row of the input, the numbers of `predict_table`, the whole file or none."""
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mlxlab.cli.predict import main
+from mlxlab.data.titanic.passenger import table_of
+from mlxlab.inference.predict import predict_table
+from mlxlab.inference.restore import restore_model
+from support.processes import run, tiny_overrides
+from support.titanic import csv_text, real_rows
+
+ROWS = real_rows()[:200]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with `run` and `rows.csv`."""
+    path = tmp_path_factory.mktemp("predict")
+    done = run(*tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2"), f"hydra.run.dir={path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    (path / "rows.csv").write_text(csv_text(ROWS))
+    return path
+
+
+def predict(folder, *args, code=0):
+    assert main([f"run={folder / 'run'}", *args]) == code
+
+
+def read(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def test_the_test_rows_of_the_titanic_become_a_submission_file(folder):
+    output = folder / "submission.csv"
+    args = [f"run={folder / 'run'}", "input=test", f"output={output}", "keep=PassengerId", "format=kaggle"]
+    done = run(*args, script="predict")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{output}\n"
+    rows = read(output)
+    assert [row["PassengerId"] for row in rows] == [str(number) for number in range(892, 1310)]
+    assert {row["Survived"] for row in rows} <= {"0", "1"}
+    assert all(row.keys() == {"PassengerId", "Survived"} for row in rows)
+
+
+def test_the_numbers_are_those_of_the_python_interface_across_chunks(folder):
+    for name in ("small.csv", "small.jsonl"):
+        predict(folder, f"input={folder / 'rows.csv'}", f"output={folder / name}", "batch_size=5")
+    expected = predict_table(restore_model(folder / "run"), table_of(ROWS), 5)
+    rows = read(folder / "small.csv")
+    lines = [json.loads(line) for line in (folder / "small.jsonl").read_text().splitlines()]
+    assert [int(row["row"]) for row in rows] == [line["row"] for line in lines] == list(range(1, 201))
+    for each in (rows, lines):
+        assert [row["label"] for row in each] == expected.columns()["label"]
+        for index, label in enumerate(("died", "survived")):
+            values = np.array([row[f"probability_{label}"] for row in each], np.float32)
+            np.testing.assert_array_equal(values, expected.values[:, index])
+
+
+def test_kept_columns_stand_first_and_formulas_are_text(folder):
+    rows = [row._replace(name=name) for row, name in zip(ROWS, ("=1+1", "@x", "-2.5", "plain"), strict=False)]
+    (folder / "formulas.csv").write_text(csv_text(rows))
+    args = [f"input={folder / 'formulas.csv'}", "keep=[Name,Age]"]
+    predict(folder, *args, f"output={folder / 'kept.csv'}")
+    predict(folder, *args, f"output={folder / 'kept.jsonl'}")
+    kept = read(folder / "kept.csv")
+    assert list(kept[0]) == ["Name", "Age", "label", "probability_died", "probability_survived"]
+    assert [row["Name"] for row in kept] == ["'=1+1", "'@x", "-2.5", "plain"]
+    lines = [json.loads(line) for line in (folder / "kept.jsonl").read_text().splitlines()]
+    assert [line["Name"] for line in lines] == ["=1+1", "@x", "-2.5", "plain"]
+
+
+def test_a_malformed_row_is_named_by_its_line_and_leaves_the_old_output(folder, capsys):
+    rows = csv_text([*ROWS[:150], ROWS[150]._replace(sex="other"), *ROWS[151:]])
+    (folder / "wrong.csv").write_text(rows)
+    output = folder / "old.csv"
+    output.write_text("old")
+    before = sorted(folder.iterdir())
+    predict(folder, f"input={folder / 'wrong.csv'}", f"output={output}", "batch_size=2", code=65)
+    assert capsys.readouterr().err == f"{folder / 'wrong.csv'}:152: Sex is 'other', expected male or female\n"
+    assert output.read_text() == "old"
+    assert sorted(folder.iterdir()) == before
+
+
+def test_an_error_is_one_line_and_its_exit_code(folder, capsys):
+    rows, out = f"input={folder / 'rows.csv'}", f"output={folder / 'new.csv'}"
+    header, *lines = csv_text(ROWS[:3]).splitlines()
+    (folder / "renamed.csv").write_text("\n".join([header.replace("Age", "Agee"), *lines, ""]))
+    cases = [
+        ([rows, f"output={folder / 'new.txt'}"], 2, "expected a file that ends in .csv or .jsonl"),
+        ([rows, f"output={folder / 'rows.csv'}"], 2, "is a file of the input"),
+        ([rows, f"output={folder / 'none' / 'new.csv'}"], 74, "No such file"),
+        ([rows, out, "keep=Nam"], 65, "did you mean Name?"),
+        ([rows, out, "format=kaggle"], 2, "keep=PassengerId"),
+        ([rows, out, "format=kagle"], 2, "kaggle"),
+        ([rows, out, "batch_size=0"], 2, "batch_size"),
+        ([rows, out, "checkpoint=step-9"], 76, "step-9"),
+        ([f"input={folder / 'renamed.csv'}", out], 65, "did you mean Agee?"),
+        ([f"input={folder / 'row.csv'}", out], 66, "rows.csv"),
+        ([rows, out, "run=x"], 2, "given twice"),
+        ([out], 2, "input"),
+    ]
+    for args, code, message in cases:
+        assert main([f"run={folder / 'run'}", *args]) == code, args
+        stdout, err = capsys.readouterr()
+        assert not stdout
+        assert message in err, args
+        assert err.count("\n") == 1, err
+        assert not (folder / "new.csv").exists()
+
+
+def test_a_model_with_damaged_weights_is_refused(folder):
+    restored = restore_model(folder / "run")
+    broken = replace(restored, model=lambda *args: restored.model(*args) * float("nan"))  # type: ignore[arg-type]
+    with pytest.raises(Exception, match="weights are damaged"):
+        predict_table(broken, table_of(ROWS[:2]))

@@ -1,0 +1,57 @@
+"""The columns of a prediction file for each kind of task, and how its cells are written."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mlxlab.data.batch import Task
+from mlxlab.errors import ConfigError
+from mlxlab.inference.predict import Predictions
+from mlxlab.inference.prediction_file import PredictionFile, json_lines
+
+LABELLED = Task("multi_label", 2, ("x;y", "z"))
+SEVERAL = Predictions(LABELLED, np.array([[0.7, 0.9], [0.1, 0.2]], np.float32), (0.5, 0.5))
+NUMBERS = Predictions(Task("regression", 1), np.array([0.1, 1e-9]), ())
+TABLE = {"id": ["a", None], "value": ["1", "2"]}
+
+
+class Encoder:
+    label_column, label_cells = "target", LABELLED.labels
+
+
+def lines(keep=(), form="full", delimiter=None, predictions=SEVERAL):
+    encoder = Encoder()
+    encoder.label_cells = predictions.task.labels
+    file = PredictionFile(encoder, keep, form, delimiter)  # type: ignore[arg-type]
+    columns = file.columns(TABLE, predictions, 65)
+    return file.csv_lines(columns, header=True).decode().splitlines(), json_lines(columns).decode().splitlines()
+
+
+def test_labels_are_a_list():
+    table, objects = lines()
+    assert table[0] == "row,labels,probability_x;y,probability_z"
+    assert table[1:] == ['65,"[""x;y"", ""z""]",0.699999988,0.899999976', "66,[],0.100000001,0.200000003"]
+    first = json.loads(objects[0])
+    assert first["labels"] == ["x;y", "z"]
+    assert first["row"] == 65
+
+
+def test_labels_in_a_cell_stand_between_the_delimiters_of_the_data():
+    assert lines(keep=("id",), form="kaggle", delimiter="|")[0] == ["id,target", "a,x;y|z", ","]
+
+
+def test_a_number_has_all_its_digits():
+    assert lines(predictions=NUMBERS)[0] == ["row,value", "65,0.1", "66,1e-09"]
+    assert lines(keep=("id",), form="kaggle", predictions=NUMBERS)[0] == ["id,target", "a,0.1", ",1e-09"]
+
+
+def test_a_missing_cell_is_empty_or_null():
+    table, objects = lines(keep=("id",))
+    assert table[2].startswith(",[]")
+    assert json.loads(objects[1])["id"] is None
+
+
+def test_two_columns_of_one_name_are_refused():
+    with pytest.raises(ConfigError, match="keep=value"):
+        lines(keep=("value",), predictions=NUMBERS)
