@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlxlab.config.instantiate import _shipped, allowed_targets, instantiate, why_disallowed
+from mlxlab.config.instantiate import _targets, allowed_targets, instantiate, why_disallowed
 from mlxlab.config.paths import shipped_conf
 from mlxlab.errors import NotAllowedError
 from support.configs import line, user_config  # noqa: F401
@@ -239,4 +239,4 @@ def test_a_target_that_is_replaced_at_import_is_not_built(monkeypatch, tmp_path)
 
 def test_only_targets_of_mlxlab_are_taken_from_conf(tmp_path):
     (tmp_path / "x.yaml").write_text("a: {_target_: os.makedirs}\nb: [{_target_: mlxlab.models.bert.Bert}]\n")
-    assert set(_shipped(tmp_path)) == {"mlxlab.models.bert.Bert"}
+    assert set(_targets(tmp_path, "mlxlab")) == {"mlxlab.models.bert.Bert"}

@@ -37,8 +37,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def subcommands() -> dict[str, str]:
     """The modules of this package that define `main`, with the first line of each, read without importing it."""
-    files = sorted(file for file in Path(__file__).parent.glob("*.py") if file.stem != "main")
-    texts = {file.stem: file.read_text(encoding="utf-8") for file in files}
+    folder = Path(__file__).parent
+    files = {file.stem: file for file in folder.glob("*.py") if file.stem != "main"}
+    files |= {file.parent.name: file for file in folder.glob("*/__init__.py")}
+    texts = {name: file.read_text(encoding="utf-8") for name, file in sorted(files.items())}
     is_subcommand = re.compile(r"^(def main\(|main = )", re.MULTILINE)
     return {name: text.splitlines()[0].strip('"') for name, text in texts.items() if is_subcommand.search(text)}
 

@@ -11,6 +11,7 @@ import yaml
 
 from mlxlab.config.hydra.yaml_limits import read_yaml
 from mlxlab.config.issues import shown
+from mlxlab.config.plugins import plugins
 from mlxlab.config.schema.root import TARGET
 from mlxlab.config.schema.signature import Component, signature
 from mlxlab.config.schema.validate import describe
@@ -25,9 +26,10 @@ class KeyHelp(NamedTuple):
 
 
 def folders(conf: Path, args: list[str]) -> list[Path]:
-    """`conf` and the folders of `--config-dir` in `args`."""
+    """`conf`, the folders of `--config-dir` in `args`, and those of plugins."""
     words = [word for arg in args for word in (arg.split("=", 1) if arg.startswith("-") else [arg])]
-    return [conf, *(Path(word) for flag, word in pairwise(words) if flag in ("--config-dir", "-cd"))]
+    typed = [Path(word) for flag, word in pairwise(words) if flag in ("--config-dir", "-cd")]
+    return [conf, *typed, *plugins().values()]
 
 
 def groups(conf: list[Path]) -> dict[str, dict[str, str]]:

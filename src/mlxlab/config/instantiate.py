@@ -1,7 +1,8 @@
 """`instantiate`: the only place where a `_target_` becomes an object, and the targets that a config may build.
 
-A target calls what it names, so only those of conf/ and of `MLXLAB_ALLOWED_TARGETS` are imported. Hydra's own
-`instantiate` turns runtime arguments into config nodes (an MLX module is a dict), and its blocklist is easy to avoid.
+A target calls what it names, so only those of conf/, of plugins and of `MLXLAB_ALLOWED_TARGETS` are imported.
+Hydra's own `instantiate` turns runtime arguments into config nodes (an MLX module is a dict), and its blocklist is easy
+to avoid.
 """
 
 import importlib
@@ -17,6 +18,7 @@ from typing import Any, TypeVar, get_args, overload
 
 from mlxlab.config.issues import ConfigIssue, join_key, one_line, walk
 from mlxlab.config.paths import shipped_conf
+from mlxlab.config.plugins import plugins
 from mlxlab.config.schema.root import TARGET
 from mlxlab.config.schema.signature import Component, signature
 from mlxlab.config.suggest import did_you_mean, nearest
@@ -105,9 +107,10 @@ def _component_names(hint: object) -> frozenset[str]:
 
 
 def allowed_targets() -> dict[str, AllowedTarget | None]:
-    """Dotted name -> how it is used; None for a user's own target."""
+    """Dotted name -> how it is used; None for a target of the user or of a plugin."""
     own = [name.strip() for name in os.environ.get("MLXLAB_ALLOWED_TARGETS", "").split(",") if name.strip()]
-    return {**_shipped(shipped_conf()), **dict.fromkeys(own)}
+    added = [target for package, conf in plugins().items() for target in _targets(conf, package)]
+    return {**_targets(shipped_conf(), "mlxlab"), **dict.fromkeys([*added, *own])}
 
 
 def serves_as(target: str, kind: str) -> bool:
@@ -145,14 +148,14 @@ def find_disallowed(tree: object, path: str = "") -> list[ConfigIssue]:
 
 
 @cache
-def _shipped(conf: Path) -> dict[str, AllowedTarget]:
-    """The targets of mlxlab in the files of `conf`. The option `g/o.yaml` is the argument `g` of an option above it."""
+def _targets(conf: Path, package: str) -> dict[str, AllowedTarget]:
+    """The targets of `package` in files of `conf`. The option `g/o.yaml` is the argument `g` of an option above it."""
     files = _read_files(conf)
     targets_of: dict[str, list[str]] = defaultdict(list, {"": [TARGET]})  # group -> targets of its options
     for (group, _), tree in files.items():
         if "_target_" in tree:
             targets_of[group].append(str(tree["_target_"]))
-    shipped: dict[str, AllowedTarget] = {}
+    targets: dict[str, AllowedTarget] = {}
     for (group, _), tree in files.items():
         if "_target_" not in tree and targets_of[group]:  # its keys are arguments of the other options of its group
             arguments = [(value, targets_of[group], key) for key, value in tree.items()]
@@ -161,10 +164,10 @@ def _shipped(conf: Path) -> dict[str, AllowedTarget]:
             arguments = [(tree, targets_of[parent], key)]
         for value, owners, key in arguments:
             for target, use in _uses(value, owners, key):
-                if target.startswith("mlxlab."):
-                    known = shipped.get(target, use)
-                    shipped[target] = AllowedTarget(known.partial, known.slots | use.slots)
-    return shipped
+                if target.startswith(f"{package}."):
+                    known = targets.get(target, use)
+                    targets[target] = AllowedTarget(known.partial, known.slots | use.slots)
+    return targets
 
 
 def _read_files(conf: Path) -> dict[tuple[str, str], dict[str, object]]:

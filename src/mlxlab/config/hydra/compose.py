@@ -33,6 +33,7 @@ from mlxlab.config.hydra.guard import guard_hydra_node
 from mlxlab.config.hydra.overrides import parse
 from mlxlab.config.hydra.yaml_limits import read_yaml
 from mlxlab.config.issues import ConfigIssue, LocateKey, format_issues, one_line
+from mlxlab.config.plugins import plugins
 from mlxlab.errors import ConfigError, NotAllowedError, UserError
 
 _BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
@@ -40,7 +41,7 @@ _BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
 
 @dataclass
 class Composer:
-    """Composes the config of one command line from the files of `conf`."""
+    """Composes the config of one command line from the files of `conf` and of plugins."""
 
     conf: Path
     overrides: list[str] = field(default_factory=list)  # as typed, without flags
@@ -57,6 +58,8 @@ class Composer:
         path = create_config_search_path(f"file://{self.conf}")
         if self.extra is not None:
             path.prepend("command-line", f"file://{self.extra}", SearchPathQuery(provider="schema"))
+        for package, folder in plugins().items():
+            path.prepend(f"plugin {package}", f"file://{folder}", SearchPathQuery(provider="schema"))
         GlobalHydra.instance().clear()
         hydra = Hydra.create_main_hydra2(task_name="train", config_search_path=path)
         register_resolvers()

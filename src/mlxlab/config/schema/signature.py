@@ -199,7 +199,7 @@ def _documented(doc: str) -> dict[str, str]:
 @cache
 def _definitions(module: str) -> dict[str, ast.AST]:
     """Everything bound at the top level of a module: name -> definition, value or import (the last one wins)."""
-    path = _source_file(module)
+    path = source_file(module)
     names: dict[str, ast.AST] = {}
     for statement in ast.parse(path.read_bytes()).body if path else ():
         match statement:
@@ -227,7 +227,7 @@ def _look_up(name: str, module: str, depth: int = 8) -> tuple[ast.AST | None, st
     return _look_up(alias, origin, depth - 1)
 
 
-def _source_file(module: str) -> Path | None:
+def source_file(module: str) -> Path | None:
     """The source of `module`, found without importing it or its parents; None without a source file."""
     root, *names = module.split(".")
     try:
