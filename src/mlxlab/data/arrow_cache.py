@@ -1,100 +1,132 @@
 """Tables in Arrow files that can be made again: larger than memory, memory-mapped, checked when they are opened.
 
-A file is an Arrow IPC file and 16 bytes of xxh3 over it. Its name must hold the key of its content.
+A file is 64 bytes, the digest of the rest, then an Arrow IPC file. Its name must hold the key of its content.
 """
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+import mmap
+import os
+import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import xxhash
 
-from mlxlab.errors import DataError
-from mlxlab.files.atomic import temporary_name
+from mlxlab.errors import DataError, InputNotFoundError, WriteError
+from mlxlab.files.atomic import remove_leftovers, temporary_name
+from mlxlab.files.untrusted import open_regular
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    import pyarrow
 
-DIGEST_BYTES = 16
-BLOCK = 2**22
+HEADER_BYTES, BLOCK = 64, 2**24
 
-Batches = Callable[[], "Iterator[pa.RecordBatch]"]
+Batches: TypeAlias = "Callable[[], Iterable[pyarrow.RecordBatch]]"
+Check: TypeAlias = "Callable[[pyarrow.RecordBatch], None]"
 log = logging.getLogger(__name__)
 
 
 def cached_table(
-    path: Path, schema: "pa.Schema", build: Batches, check: "Callable[[pa.Table], None]"
-) -> "tuple[pa.Table, str]":
-    """The table of a cache file, or a new one that is cached; and `hit`, `miss` or `corrupt, built again`.
+    path: Path,
+    build: Batches,
+    check: Check,
+    check_table: "Callable[[pyarrow.Table], None]" = lambda table: None,
+) -> "tuple[pyarrow.Table, str]":
+    """The memory-mapped table of a cache file, or a new one; and `hit`, `miss` or `corrupt, built again`.
 
     Concurrent processes may do this: each writes a file of its own and renames it. A damaged file is built again with
-    a warning; a folder that cannot be written costs a warning and memory, never the run.
+    a warning; where none can be written, a temporary file takes its place.
 
     Args:
-        build: yields the record batches, a few thousand rows each.
-        check: raises DataError unless `build` could have made the table.
+        build: yields the record batches, at least one, a few thousand rows each.
+        check: raises DataError unless `build` could have yielded the batch: a right digest proves no origin.
+        check_table: the same for the whole; it should read little of it.
+
+    Raises:
+        WriteError: there is no space for a temporary file either.
     """
     outcome = "miss"
     try:
-        table = _open(path, schema)
-        check(table)
+        with open_regular(path) as file:
+            table = _map(file, path.name, check)
+        check_table(table)
         return table, "hit"
-    except FileNotFoundError:
+    except InputNotFoundError:
         pass
-    except (DataError, OSError) as error:
+    except DataError as error:
         log.warning("the cache %s is corrupt (%s); it is built again", path, error)
         outcome = "corrupt, built again"
     try:
-        _write(path, schema, build)
-        return _open(path, schema), outcome
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent)
+        return _build(path, build, check), outcome
     except OSError as error:
-        import pyarrow as pa
-
         log.warning("the cache %s could not be written (%s)", path, error)
-        return pa.Table.from_batches(build(), schema), f"{outcome}, not cached"
-
-
-def _open(path: Path, schema: "pa.Schema") -> "pa.Table":
-    import pyarrow as pa
-
-    if not path.is_file():
-        raise FileNotFoundError(path)
-    with pa.memory_map(str(path)) as file:
-        data = file.read_buffer()
-    body = data.slice(0, max(data.size - DIGEST_BYTES, 0))
-    digest = xxhash.xxh3_128(path.name.encode())
-    for start in range(0, body.size, BLOCK):
-        digest.update(body.slice(start, min(BLOCK, body.size - start)))
-    if data.slice(body.size).to_pybytes() != digest.digest():
-        raise DataError("the digest differs")
     try:
-        table = pa.ipc.open_file(body).read_all()
-        table.validate(full=True)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(str(error).partition("\n")[0]) from None
-    if table.schema != schema:
-        raise DataError(f"expected columns {schema.names}, got {table.schema.names}")
-    return table
+        with tempfile.TemporaryFile() as file:
+            _write(file, path.name, build)
+            return _map(file, path.name, check), f"{outcome}, not cached"
+    except OSError as error:
+        raise WriteError(f"{tempfile.gettempdir()}: {path.name} could not be written ({error})") from None
 
 
-def _write(path: Path, schema: "pa.Schema", build: Batches) -> None:
-    import pyarrow as pa
-
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _build(path: Path, build: Batches, check: Check) -> "pyarrow.Table":
     temporary = temporary_name(path)
     try:
-        with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, schema) as writer:
-            for batch in build():
-                writer.write_batch(batch)
-        digest = xxhash.xxh3_128(path.name.encode())
-        with temporary.open("r+b") as written:
-            while block := written.read(BLOCK):
-                digest.update(block)
-            written.write(digest.digest())
+        with temporary.open("x+b") as file:
+            _write(file, path.name, build)
+            table = _map(file, path.name, check)
         temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
+        return table
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write(file: BinaryIO, name: str, build: Batches) -> None:
+    import pyarrow
+
+    writer = None
+    file.write(bytes(HEADER_BYTES))
+    for batch in build():
+        if writer is None:
+            writer = pyarrow.ipc.new_file(file, batch.schema)
+        writer.write_batch(batch)
+    assert writer is not None, "a source without rows is refused before"
+    writer.close()
+    file.flush()
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        digest = _digest(data, name)
+    file.seek(0)
+    file.write(digest)
+    file.flush()
+
+
+def _map(file: BinaryIO, name: str, check: Check) -> "pyarrow.Table":
+    """The checked table of a file. Pages that were read for it are given back at once."""
+    import pyarrow
+
+    if os.fstat(file.fileno()).st_size <= HEADER_BYTES:
+        raise DataError("truncated")
+    data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if _digest(data, name) != data[:HEADER_BYTES]:
+        raise DataError("the digest differs")
+    try:
+        reader = pyarrow.ipc.open_file(pyarrow.py_buffer(data)[HEADER_BYTES:])
+        batches = []
+        for number in range(reader.num_record_batches):
+            batches.append(reader.get_batch(number))
+            batches[-1].validate(full=True)
+            check(batches[-1])
+            data.madvise(mmap.MADV_DONTNEED)
+        return pyarrow.Table.from_batches(batches, reader.schema)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(str(error).splitlines()[0]) from None
+
+
+def _digest(data: mmap.mmap, name: str) -> bytes:
+    digest = xxhash.xxh3_128(name.encode())
+    for start in range(HEADER_BYTES, len(data), BLOCK):
+        digest.update(data[start : start + BLOCK])
+        data.madvise(mmap.MADV_DONTNEED)
+    return f"mlxlab {digest.hexdigest()}".encode().ljust(HEADER_BYTES)

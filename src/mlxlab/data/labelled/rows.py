@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 
 from mlxlab.constraints import MaxLen, MinLen
+from mlxlab.data.arrow_cache import cached_table
 from mlxlab.data.cache import content_key
 from mlxlab.data.dataset import Table
-from mlxlab.data.labelled.sources.cache import cached_table
 from mlxlab.data.labelled.sources.hub_rows import HubRows
 from mlxlab.data.labelled.sources.line_rows import LineRows
 from mlxlab.data.labelled.sources.parquet_rows import ParquetRows
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 FORMAT = 1
+PLACE = ""  # name of the first column, which holds the place of each row; columns of a source have one
 SKLEARN = "sklearn:"
 
 
@@ -124,10 +125,30 @@ def open_rows(
         every = opened.columns() if names is None else names
         yield from _checked(opened, opened.chunks(every, errors, MAX_CHUNK_ROWS), errors, reading.missing)
 
-    table = cached_table(cache / f"rows-{key}.arrow", chunks)
+    table, _ = cached_table(cache / f"rows-{key}.arrow", lambda: map(_to_batch, chunks()), _check_batch)
     skipped = [f"{opened.name}: {errors.skipped_records} malformed rows skipped"] if errors.skipped_records else []
     lines = [f"{opened.name}: {len(table)} rows, columns {', '.join(table.column_names[1:13])}", *skipped]
     return Rows(opened, table, key, lines)
+
+
+def _to_batch(chunk: Chunk) -> "pyarrow.RecordBatch":
+    """The batch with the places first."""
+    import pyarrow
+
+    text = [
+        cells if isinstance(cells, pyarrow.Array) else pyarrow.array(cells, pyarrow.string())
+        for cells in chunk.columns.values()
+    ]
+    arrays = [pyarrow.array(chunk.places, pyarrow.int64()), *text]
+    return pyarrow.RecordBatch.from_arrays(arrays, [PLACE, *chunk.columns])
+
+
+def _check_batch(batch: "pyarrow.RecordBatch") -> None:
+    import pyarrow
+
+    types = [pyarrow.int64(), *[pyarrow.string()] * (batch.num_columns - 1)]
+    if batch.schema.types != types or batch.schema.names[0] != PLACE:
+        raise DataError("other columns than those of rows")
 
 
 def read_chunks(
