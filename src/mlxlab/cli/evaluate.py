@@ -3,8 +3,8 @@
     mlxlab evaluate run=RUN_FOLDER [checkpoint=best] [max_batches=N]
     mlxlab evaluate run=RUN_FOLDER data.source=FILE [data.KEY=VALUE ...]
 
-data.source  for a language model text, as data=streaming takes it: all of it; for a model of labelled rows a file with
-             its columns and labels, or `test`: the 418 test rows of the Titanic
+data.source  text as data=streaming takes it, all of it; conversations as data=instruct does; for a model of labelled
+             rows a file with its columns and labels, or `test`: the 418 test rows of the Titanic
 data.KEY     another key of the run's data: text_column, seq_len, reading.split, validation.max_examples
 
 Data is read with the tokenizer and the labels of the run. Prints its metrics.
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 ROW_KEYS = frozenset({"source", "eval_batch_size", "reading", "on_error"})
 SPLIT_KEYS = ROW_KEYS | {"fold", "folds", "valid_fraction"}
 TEXT_KEYS = ROW_KEYS | {"text_column", "seq_len", "packing", "shuffle", "validation"}
+CONVERSATION_KEYS = {"source", "eval_batch_size", "on_error", "seq_len", "layout", "loss_on", "truncation"}
+CONVERSATION_KEYS |= {"max_valid_examples"}
 NOT_OF_OTHER_SOURCES = ("reading.split", "reading.config", "reading.revision", "validation.max_examples")
 
 log = logging.getLogger(__name__)
@@ -77,14 +79,19 @@ def _eval_data(restored: "RestoredModel", overrides: dict[str, str], folder: Pat
     node, encoder = _data_node(restored, overrides), restored.encoder
     row_keys = ROW_KEYS if "source" in overrides else SPLIT_KEYS
     is_text, has_rows = isinstance(encoder, TextEncoder), isinstance(encoder, RowEncoder)
-    effective = TEXT_KEYS if is_text else row_keys if has_rows else None
+    has_conversations = is_text and "loss_on" in node
+    text_keys = CONVERSATION_KEYS if has_conversations else TEXT_KEYS
+    effective = text_keys if is_text else row_keys if has_rows else None
     for name, text in overrides.items():
         if effective is not None and name.partition(".")[0] not in effective:
             near = suggestion(name, effective, "data.")
             raise ConfigError(f"data.{name}={text}: has no effect here; the value of the run is used{near}")
-    if "source" not in overrides:
+    if has_conversations and "source" in overrides:
+        node["valid_source"] = node["source"]
+    if "source" not in overrides or has_conversations:
         run_data = build_data(restored.config | {"data": node}, project_root(), restored.config_dir, folder)
-        return run_data.valid, "the validation data of the run"
+        other = f"conversations of {node['source']}" if "source" in overrides else ""
+        return run_data.valid, other or "the validation data of the run"
     if has_rows:
         return row_batches(restored, node, project_root() / ".cache")
     if not isinstance(encoder, TextEncoder):

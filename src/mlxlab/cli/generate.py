@@ -2,6 +2,7 @@
 
     mlxlab generate run=RUN_FOLDER prompt="Once upon a time" [key=value ...]
     mlxlab generate run=RUN_FOLDER prompts=FILE [key=value ...] > results.jsonl
+    mlxlab generate run=RUN_FOLDER chat=true [system=TEXT] [key=value ...]
 
 The text goes to standard output, messages to standard error.
 """
@@ -22,6 +23,7 @@ from mlxlab.files.untrusted import read_bytes
 
 if TYPE_CHECKING:
     from mlxlab.inference.generate import TextChunk
+    from mlxlab.inference.sampling import SamplingParams
 
 log = logging.getLogger(__name__)
 REQUEST, SAMPLING = "mlxlab.inference.generate.GenerationConfig", "mlxlab.inference.sampling.SamplingParams"
@@ -33,6 +35,8 @@ def _generate(
     prompt: str = "",
     prompts: Path | None = None,
     preset: str | None = None,
+    chat: bool = False,
+    system: str | None = None,
     *,
     more: dict[str, Any],
 ) -> None:
@@ -44,7 +48,14 @@ def _generate(
         prompt: the text to continue; \\n is a line break, in stop too; empty begins a document.
         prompts: a file with a prompt per line, or .jsonl with objects that have a `prompt`; prints JSON lines.
         preset: sampling options to start from: factual, balanced, creative, widest.
+        chat: talk with the model by its chat template: a message per line of standard input, until it ends or /exit;
+            /reset forgets the conversation.
+        system: what the model is told before a chat.
     """
+    if chat and (prompt or prompts is not None):
+        raise ConfigError("chat=true: expected neither prompt= nor prompts=; messages come from standard input")
+    if system is not None and not chat:
+        raise ConfigError("system=: expected chat=true")
     if prompt and prompts is not None:
         raise ConfigError("prompt= and prompts=: expected one of the two")
     if not checkpoint:
@@ -56,15 +67,16 @@ def _generate(
 
     backend.prepare()
     from mlxlab.inference.generate import GenerationConfig
-    from mlxlab.inference.sampling import PRESETS, SamplingParams
     from mlxlab.inference.text_generator import load_generator
 
-    if preset is not None and preset not in PRESETS:
-        raise ConfigError(f"preset={preset}: unknown{suggestion(preset, PRESETS)}")
-    sampling = PRESETS[preset] if preset is not None else SamplingParams()
-    names = [field.name for field in fields(sampling) if field.name in more]
-    sampling = replace(sampling, **{name: more.pop(name) for name in names})
+    sampling = _sampling(preset, more)
     stop = [text.replace("\\n", "\n") for text in more.pop("stop", [])]
+    if chat:
+        from mlxlab.cli.chat import talk
+        from mlxlab.inference.chat import load_chat
+
+        talk(load_chat(run, checkpoint, system), sampling, GenerationConfig(**more, stop=stop))
+        return
     writer = load_generator(run, checkpoint)
     request = writer.limited(GenerationConfig(**more, stop=stop))
     for number, text in enumerate(texts, 1):
@@ -76,6 +88,17 @@ def _generate(
     tokens, ended = _print_text(texts[0], chunks) if prompts is None else _print_lines(texts, chunks)
     seconds = time.perf_counter() - start
     log.info(f"{tokens} tokens in {seconds:.1f} s, {tokens / max(seconds, 1e-9):.0f} tokens/s{ended}")
+
+
+def _sampling(preset: str | None, options: dict[str, Any]) -> "SamplingParams":
+    """The sampling parameters of a preset, with those that `options` holds, which are taken out of it."""
+    from mlxlab.inference.sampling import PRESETS, SamplingParams
+
+    if preset is not None and preset not in PRESETS:
+        raise ConfigError(f"preset={preset}: unknown{suggestion(preset, PRESETS)}")
+    sampling = PRESETS[preset] if preset is not None else SamplingParams()
+    names = [field.name for field in fields(sampling) if field.name in options]
+    return replace(sampling, **{name: options.pop(name) for name in names})
 
 
 def read_prompts(path: Path) -> list[str]:

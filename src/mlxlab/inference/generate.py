@@ -1,6 +1,6 @@
 """Generates text with a causal language model: batched, with a key-value cache."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, cast
 
@@ -57,14 +57,18 @@ def generate(
     prompts: Sequence[list[int]],
     sampling: SamplingParams,
     request: GenerationConfig,
+    end_ids: Collection[int] | None = None,
 ) -> Iterator[TextChunk]:
     """Continues each prompt (at least one token id), `batch_size` of them at a time; yields text as it is generated.
+
+    A row ends at one of `end_ids`; None is the end token of the tokenizer.
 
     What is sampled depends on the seed, the row number and the position alone. When the window of `context` tokens is
     full, its older half is dropped. Raises as `check_generates` and `check_context`.
     """
     check_generates(model)
     context = check_context(model, request.context_length)
+    ends = (tokenizer.eos_id,) if end_ids is None else end_ids
     for first in range(0, len(prompts), request.batch_size):
         numbered = enumerate(prompts[first : first + request.batch_size], first)
         rows = [_Row(i, list(prompt), StreamingDetokenizer(tokenizer, request.stop)) for i, prompt in numbered]
@@ -74,7 +78,7 @@ def generate(
                 key = request.seed, row.number, row.generated
                 u = np.random.default_rng(key).random() if sampling.temperature else 0.0
                 token = sampling.sample(logits, row.tokens, u)
-                chunk = row.append(token, tokenizer.eos_id, request.max_tokens)
+                chunk = row.append(token, token in ends, request.max_tokens)
                 if chunk.text or chunk.end:
                     yield chunk
             window.drop_ended()
@@ -163,12 +167,12 @@ class _Row:
     generated: int = 0
     end: End = ""
 
-    def append(self, token: int, end_token: int | None, max_tokens: int) -> TextChunk:
+    def append(self, token: int, is_end: bool, max_tokens: int) -> TextChunk:
         """Appends a token; returns the text that it completes, often empty."""
         self.generated += 1
         self.tokens.append(token)
-        text = "" if token == end_token else self.text.push(token)
-        if token == end_token:
+        text = "" if is_end else self.text.push(token)
+        if is_end:
             self.end = "end token"
         elif self.generated == max_tokens:
             self.end = "length"

@@ -161,6 +161,11 @@ def find_run_dir(path: Path) -> Path | None:
     return None
 
 
+def template_folder(path: Path) -> Path:
+    """The folder of the chat template of a run, of its `inference` folder alone, or of a pretrained model."""
+    return path / "inference" if (path / "inference").is_dir() else path
+
+
 def config_dir_of(run: Path) -> Path:
     """The `inference` folder of a run, or of the first member of an ensemble."""
     if not (run / ENSEMBLE_FILE).is_file():

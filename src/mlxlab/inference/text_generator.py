@@ -67,7 +67,8 @@ def restored_generator(restored: RestoredModel) -> TextGenerator:
     check_generates(restored.model)
     encoder, config = restored.encoder, restored.config
     assert isinstance(encoder, TextEncoder)
-    isolated = config["data"]["packing"]["mask_across_documents"]  # then no document was trained with another before it
+    packing = config["data"].get("packing")  # conversations have none: no attention crosses from one into another
+    isolated = packing is None or packing["mask_across_documents"]  # no document was trained with another before it
     end, limit = encoder.tokenizer.eos_id, restored.model.backbone.max_position_embeddings
     context = limit if config["model"].get("pretrained") else min(encoder.seq_len, limit)
     return TextGenerator(restored.model, encoder.tokenizer, () if isolated or end is None else (end,), context)

@@ -9,7 +9,7 @@ import tokenizers
 
 from mlxlab.data.instruct.chat_template import DEFAULT, ChatTemplate, load_template
 from mlxlab.data.instruct.conversations import dump
-from mlxlab.data.instruct.encoder import ConversationEncoder
+from mlxlab.data.instruct.encoder import ChatTokenizer, ConversationEncoder
 from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.data.tokenizers.tokenizer import load_tokenizer
 from mlxlab.models.pretrained.load import tokenizer_dir
@@ -32,7 +32,7 @@ def tokenizer():
 
 def make_encoder(tokenizer, loss_on="assistant", source=DEFAULT, max_length=1000, truncation="drop"):
     template = ChatTemplate(source, "mine.jinja", "<bos>", "<eos>")
-    return ConversationEncoder(template, tokenizer, loss_on, max_length, truncation)
+    return ConversationEncoder(ChatTokenizer(template, tokenizer), loss_on, max_length, truncation)
 
 
 def targets(tokenizer, encoded):
@@ -50,7 +50,7 @@ def targets(tokenizer, encoded):
 def test_the_mask_is_the_one_made_by_hand(tokenizer):
     encoder = make_encoder(tokenizer)
     encoded = encoder.encode(dump(TURNS))
-    by_hand = [encoder._inner.encode(part, add_special_tokens=False).ids for part in BY_HAND.split("{}")]
+    by_hand = [encoder.chat.inner.encode(part, add_special_tokens=False).ids for part in BY_HAND.split("{}")]
     expected = [bool(number % 2) for number, ids in enumerate(by_hand) for _ in ids]
     assert encoded.tokens.tolist() == [token for ids in by_hand for token in ids]
     assert encoded.is_target.tolist() == expected
@@ -93,7 +93,7 @@ def test_a_token_across_the_header_and_the_answer_is_no_target(tokenizer):
     question, answer = TURNS[1], {"role": "assistant", "content": "\n\nDos"}
     encoder = make_encoder(tokenizer)
     encoded = encoder.encode(dump([question, answer]))
-    assert encoder._inner.encode("\n\n", add_special_tokens=False).ids[0] in encoded.tokens, "the premise"
+    assert encoder.chat.inner.encode("\n\n", add_special_tokens=False).ids[0] in encoded.tokens, "the premise"
     assert targets(tokenizer, encoded) == ["\nDos<eos>\n"]
 
 
@@ -133,7 +133,7 @@ def test_the_mask_of_a_real_model_is_that_of_mlx_lm(tmp_path):
     folder = tokenizer_dir(str(path), tmp_path)
     tokenizer = load_tokenizer(folder)
     template = load_template(folder, tokenizer)
-    encoder = ConversationEncoder(template, tokenizer, "completion", 1000, "drop")
+    encoder = ConversationEncoder(ChatTokenizer(template, tokenizer), "completion", 1000, "drop")
     inner = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     for turns in (TURNS[:3], TURNS[1:3], TURNS, TURNS[3:]):
         tokens, prompt = (

@@ -11,7 +11,7 @@ from mlxlab.data.cache import content_key
 from mlxlab.data.dataset import Baseline
 from mlxlab.data.instruct.chat_template import ChatTemplate, default_template, load_template, read_template
 from mlxlab.data.instruct.conversations import Layout, contents, load
-from mlxlab.data.instruct.encoder import ConversationEncoder, Truncation
+from mlxlab.data.instruct.encoder import ChatTokenizer, ConversationEncoder, Truncation
 from mlxlab.data.instruct.masks import LossOn
 from mlxlab.data.instruct.packing import ConversationPacker, ConversationStream
 from mlxlab.data.instruct.sources import ConversationParser, open_conversations, open_splits
@@ -118,7 +118,7 @@ class InstructDataset:
         self.template = _choose_template(chat_template, folder, self.tokenizer)
 
         row_layout = RowLayout(seq_len, seq_len, 1, self.tokenizer.pad_id, number_documents=True)
-        conversations = ConversationEncoder(self.template, self.tokenizer, loss_on, seq_len, truncation)
+        conversations = ConversationEncoder(ChatTokenizer(self.template, self.tokenizer), loss_on, seq_len, truncation)
         encode = lru_cache(ENCODED_WINDOWS * shuffle.window)(conversations.encode)
         parser.check = encode
         chosen = select.chosen(seed)

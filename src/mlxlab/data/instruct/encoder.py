@@ -8,7 +8,7 @@ import numpy as np
 import tokenizers
 
 from mlxlab.data.instruct.chat_template import ChatTemplate
-from mlxlab.data.instruct.conversations import Conversation, contents, load
+from mlxlab.data.instruct.conversations import Conversation, Message, contents, load
 from mlxlab.data.instruct.masks import LossOn, answer_spans, token_mask
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 
@@ -24,6 +24,49 @@ class EncodedConversation(NamedTuple):
 
 
 @dataclass(frozen=True)
+class ChatTokenizer:
+    """Tokenises what a chat template renders; its special tokens are recognised in the text."""
+
+    template: ChatTemplate
+    tokenizer: Tokenizer
+
+    @cached_property
+    def inner(self) -> tokenizers.Tokenizer:
+        """A copy, since `Tokenizer` takes special tokens in a text for text."""
+        return tokenizers.Tokenizer.from_str(self.tokenizer.inner.to_str())
+
+    @cached_property
+    def special(self) -> dict[str, int]:
+        """The special tokens by their text."""
+        added = self.tokenizer.inner.get_added_tokens_decoder()
+        return {token.content: number for number, token in added.items() if token.special}
+
+    def refuse_special_tokens(self, text: str) -> None:
+        """Raises ValueError if `text` holds a special token: it could end its turn and begin another."""
+        if found := [piece for piece in self.special if piece in text]:
+            raise ValueError(f"a message contains the special token {min(found, key=text.index)}")
+
+    def prompt(self, messages: list[Message]) -> list[int]:
+        """The tokens of a conversation up to the header of the next answer; ValueError if the template fails."""
+        text = self.template.render(messages, add_generation_prompt=True)
+        return self.inner.encode(text, add_special_tokens=False).ids
+
+    @cached_property
+    def end_ids(self) -> frozenset[int]:
+        """The tokens that end an answer: the end token, and the first special one that the template puts after it."""
+        answer = "answer"
+        messages = [Message(role="user", content="question"), Message(role="assistant", content=answer)]
+        after = self.template.render(messages).rpartition(answer)[2]
+        following = [token for token in self.inner.encode(after, add_special_tokens=False).ids if token in self._ids]
+        ends = [*following[:1], self.tokenizer.eos_id]
+        return frozenset(token for token in ends if token is not None)
+
+    @cached_property
+    def _ids(self) -> frozenset[int]:
+        return frozenset(self.special.values())
+
+
+@dataclass(frozen=True)
 class ConversationEncoder:
     """Encodes conversations.
 
@@ -33,8 +76,7 @@ class ConversationEncoder:
             keeps no target is dropped.
     """
 
-    template: ChatTemplate
-    tokenizer: Tokenizer
+    chat: ChatTokenizer
     loss_on: LossOn
     max_length: int
     truncation: Truncation
@@ -57,26 +99,11 @@ class ConversationEncoder:
         A text gets the start and end tokens of the tokenizer, and at least the end token; all of it is a target.
         """
         if isinstance(conversation, str):
-            tokens, is_target = token_mask(self._inner, conversation, [(0, len(conversation))], special=True)
-            if tokens[-1] != self.tokenizer.end_id:
-                tokens, is_target = np.append(tokens, np.int32(self.tokenizer.end_id)), np.append(is_target, True)
+            tokens, is_target = token_mask(self.chat.inner, conversation, [(0, len(conversation))], special=True)
+            end_id = self.chat.tokenizer.end_id
+            if tokens[-1] != end_id:
+                tokens, is_target = np.append(tokens, np.int32(end_id)), np.append(is_target, True)
             return tokens, is_target
-        self.refuse_special_tokens(conversation)
-        text, spans = answer_spans(self.template, conversation, self.loss_on)
-        return token_mask(self._inner, text, spans)
-
-    def refuse_special_tokens(self, conversation: Conversation) -> None:
-        """Raises ValueError if a message holds a special token: it could end its turn and begin another."""
-        text = contents(conversation)
-        if special := [piece for piece in self._special if piece in text]:
-            raise ValueError(f"a message contains the special token {min(special, key=text.index)}")
-
-    @cached_property
-    def _inner(self) -> tokenizers.Tokenizer:
-        """A copy that recognises special tokens in the text, as those that a template writes."""
-        return tokenizers.Tokenizer.from_str(self.tokenizer.inner.to_str())
-
-    @cached_property
-    def _special(self) -> list[str]:
-        added = self.tokenizer.inner.get_added_tokens_decoder().values()
-        return [token.content for token in added if token.special]
+        self.chat.refuse_special_tokens(contents(conversation))
+        text, spans = answer_spans(self.chat.template, conversation, self.loss_on)
+        return token_mask(self.chat.inner, text, spans)

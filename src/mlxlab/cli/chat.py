@@ -1,0 +1,65 @@
+"""Talks with a language model in a terminal: reads messages from standard input and prints the answers."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from mlxlab.errors import DataError
+
+if TYPE_CHECKING:
+    from mlxlab.inference.chat import Chat
+    from mlxlab.inference.generate import GenerationConfig
+    from mlxlab.inference.sampling import SamplingParams
+
+log = logging.getLogger(__name__)
+
+
+def talk(chat: "Chat", sampling: "SamplingParams", request: "GenerationConfig") -> None:
+    """Answers each line of standard input until it ends, or a line is `/exit`; `/reset` forgets the conversation.
+
+    In a terminal a message that cannot be answered costs a line; else DataError is raised.
+    """
+    in_terminal = sys.stdin.isatty()
+    if in_terminal:
+        log.info("type a message; /reset forgets the conversation, /exit or Ctrl-D ends")
+    for line in _terminal_lines() if in_terminal else _piped_lines():
+        message = line.strip()
+        if message == "/exit":
+            return
+        if message == "/reset":
+            chat.reset()
+            log.info("the conversation is forgotten")
+        elif message:
+            try:
+                _answer(chat, message, sampling, request)
+            except DataError as error:
+                if not in_terminal:
+                    raise
+                log.warning(str(error))
+
+
+def _answer(chat: "Chat", message: str, sampling: "SamplingParams", request: "GenerationConfig") -> None:
+    chunks, forgotten = chat.reply(message, sampling, request)
+    if forgotten:
+        log.warning(f"the context is full: the oldest {forgotten} messages are forgotten")
+    for chunk in chunks:
+        print(chunk.text, end="", flush=True)
+    print(flush=True)
+
+
+def _terminal_lines() -> Iterator[str]:
+    while True:
+        try:
+            yield input("> ")
+        except EOFError:
+            print()
+            return
+
+
+def _piped_lines() -> Iterator[str]:
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        try:
+            yield line.decode()
+        except UnicodeDecodeError:
+            raise DataError(f"standard input:{number}: is not UTF-8") from None

@@ -1,0 +1,86 @@
+"""A conversation with a language model, by its chat template."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlxlab.config.paths import project_root
+from mlxlab.data.instruct.chat_template import load_template
+from mlxlab.data.instruct.conversations import Message
+from mlxlab.data.instruct.encoder import ChatTokenizer
+from mlxlab.errors import ConfigError, DataError
+from mlxlab.inference.generate import GenerationConfig, TextChunk, generate
+from mlxlab.inference.restore import template_folder
+from mlxlab.inference.sampling import SamplingParams
+from mlxlab.inference.text_generator import TextGenerator, load_generator
+from mlxlab.models.pretrained.load import tokenizer_dir
+
+
+@dataclass
+class Chat:
+    """Messages and answers in turn.
+
+    Args:
+        system: the message that every conversation begins with; None for none.
+    """
+
+    generator: TextGenerator
+    tokenizer: ChatTokenizer
+    system: str | None = None
+    messages: list[Message] = field(default_factory=list)  # without that of the system
+
+    def reply(self, text: str, sampling: SamplingParams, request: GenerationConfig) -> tuple[Iterator[TextChunk], int]:
+        """The answer to a message as it is generated, and how many of the oldest messages were forgotten for it.
+
+        Half of the context is left for the answer, or `max_tokens` if that is less.
+
+        Raises:
+            DataError: the message holds a special token, does not fit into the context, or the template fails.
+        """
+        request = self.generator.limited(request)
+        assert request.context_length is not None
+        limit = request.context_length - min(request.max_tokens, request.context_length // 2)
+        try:
+            self.tokenizer.refuse_special_tokens(text)
+            prompt, forgotten = self._prompt([*self.messages, Message(role="user", content=text)], limit)
+        except ValueError as error:
+            raise DataError(str(error)) from None
+        return self._answer(prompt, sampling, request), forgotten
+
+    def reset(self) -> None:
+        """Forgets the conversation."""
+        self.messages = []
+
+    def _prompt(self, messages: list[Message], limit: int) -> tuple[list[int], int]:
+        """The tokens of the last messages, at most `limit`, and how many earlier ones were left out."""
+        system = [Message(role="system", content=self.system)] if self.system else []
+        for first in range(0, len(messages), 2):  # a message and its answer at a time
+            prompt = self.tokenizer.prompt([*system, *messages[first:]])
+            if len(prompt) <= limit:
+                self.messages = messages[first:]
+                return prompt, first
+        raise DataError(f"a message of {len(prompt)} tokens, expected at most {limit} in the context of the model")
+
+    def _answer(self, prompt: list[int], sampling: SamplingParams, request: GenerationConfig) -> Iterator[TextChunk]:
+        model, tokenizer, answer = self.generator.model, self.generator.tokenizer, ""
+        try:
+            for chunk in generate(model, tokenizer, [prompt], sampling, request, self.tokenizer.end_ids):
+                answer += chunk.text
+                yield chunk
+        finally:
+            self.messages.append(Message(role="assistant", content=answer))
+
+
+def load_chat(run: Path, checkpoint: str = "best", system: str | None = None) -> Chat:
+    """A chat with the model of a run, a GGUF file or a Llama-type folder.
+
+    Raises:
+        ConfigError: it has no chat template. Otherwise as `load_generator`.
+    """
+    generator = load_generator(run, checkpoint)
+    folder = tokenizer_dir(str(run), project_root() / ".cache") if run.suffix == ".gguf" else template_folder(run)
+    template = load_template(folder, generator.tokenizer)
+    if template is None:
+        expected = "expected a run of data=instruct or a pretrained chat model; without chat=true it continues texts"
+        raise ConfigError(f"{run}: has no chat template: {expected}")
+    return Chat(generator, ChatTokenizer(template, generator.tokenizer), system)

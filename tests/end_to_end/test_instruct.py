@@ -1,0 +1,124 @@
+"""Instruction tuning in real processes: killed and resumed to the same state, evaluated, and talked with."""
+
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+
+from mlxlab.cli.generate import main
+from mlxlab.inference.chat import load_chat
+from mlxlab.inference.generate import GenerationConfig
+from mlxlab.inference.sampling import SamplingParams
+from support.processes import ROOT, environment, final_state, run_here, start, tiny_overrides, wait_for
+
+SHORT = tiny_overrides("trainer.max_steps=12", "trainer.eval_every=6", "checkpointing.every_steps=4")
+GREEDY = SamplingParams(temperature=0.0)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("conversations")
+    for name, count in (("train", 80), ("other", 9)):
+        rows = [{"prompt": f"{name} {n}?", "completion": f"{n} " * (1 + n % 5)} for n in range(count)]
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    more = ["model=transformer", "data=instruct", f"data.source={folder}/train.jsonl", "data.seq_len=64"]
+    return [
+        *(setting for setting in SHORT if "baselines" not in setting),
+        *more,
+        "data.tokenizer.vocab_size=300",
+        "data.valid_fraction=0.2",
+        "data.shuffle.window=20",
+    ]
+
+
+@pytest.fixture(scope="module")
+def trained(settings, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    finished = run_here(*settings, f"hydra.run.dir={folder}")
+    assert finished.returncode == 0, finished.stderr
+    return folder, finished
+
+
+def test_a_killed_run_resumes_to_the_same_state(settings, trained, tmp_path):
+    again = [*settings, f"hydra.run.dir={tmp_path}", "resume=auto"]
+    process = start(*again)
+    wait_for(tmp_path / "checkpoints" / "step-00000004", process)
+    process.kill()
+    process.communicate()
+    resumed = run_here(*again)
+    assert "resumed from step-" in resumed.stderr, resumed.stderr
+    assert final_state(resumed) == final_state(trained[1])
+
+
+def test_other_conversations_are_evaluated_without_the_training_data(settings, trained):
+    source = next(setting for setting in settings if setting.startswith("data.source="))
+    finished = run_here(f"run={trained[0]}", source.replace("train", "other"), script="evaluate")
+    assert finished.returncode == 0, finished.stderr
+    assert "conversations of" in finished.stderr
+    assert "| loss" in finished.stdout
+
+
+def talk(folder, lines, *more):
+    command = [sys.executable, ROOT / "scripts" / "generate.py", f"run={folder}", "chat=true", *more]
+    return subprocess.run(command, input=lines, env=environment(), capture_output=True, timeout=100, check=False)
+
+
+def test_a_chat_answers_each_line_until_it_is_told_to_exit(trained):
+    options = ["max_tokens=5", "temperature=0", "context_length=200", "system=Be kind."]
+    finished = talk(trained[0], b"train 3?\n\ntrain 4?\n/reset\ntrain 3?\n/exit\nignored\n", *options)
+    assert finished.returncode == 0, finished.stderr
+    chat = load_chat(trained[0], system="Be kind.")
+    request = GenerationConfig(max_tokens=5, context_length=200)
+    answers = ["".join(chunk.text for chunk in chat.reply(f"train {n}?", GREEDY, request)[0]) for n in (3, 4)]
+    assert finished.stdout.decode() == f"{answers[0]}\n{answers[1]}\n{answers[0]}\n"
+    assert [message["content"] for message in chat.messages] == ["train 3?", answers[0], "train 4?", answers[1]]
+
+
+def test_a_chat_forgets_the_oldest_messages_when_the_context_is_full(trained):
+    chat = load_chat(trained[0], system="Be kind.")
+    request = GenerationConfig(max_tokens=4, context_length=60)
+    forgotten = []
+    for n in range(4):
+        chunks, count = chat.reply(f"train {n}?", GREEDY, request)
+        list(chunks)
+        forgotten.append(count)
+    assert forgotten[0] == 0
+    assert 2 in forgotten
+    assert chat.messages[-2]["content"] == "train 3?"
+
+
+@pytest.mark.parametrize(
+    ("line", "more", "code", "message"),
+    [
+        (b"a<eos>\n", [], 65, "the special token <eos>"),
+        (b"abc " * 99, [], 65, "in the context of the model"),
+        (b"\xff\n", [], 65, "standard input:1: is not UTF-8"),
+        (b"", ["prompt=x"], 2, "chat=true: expected neither"),
+    ],
+)
+def test_an_error_of_a_chat_is_one_line(trained, capsys, monkeypatch, line, more, code, message):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(line)))
+    assert main([f"run={trained[0]}", "chat=true", *more]) == code
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert len(printed.err.splitlines()) == 1
+
+
+def test_a_model_without_a_chat_template_says_so(trained, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    (trained[0] / "inference" / "chat_template.jinja").rename(tmp_path / "template")
+    try:
+        assert main([f"run={trained[0]}", "chat=true"]) == 2
+    finally:
+        (tmp_path / "template").rename(trained[0] / "inference" / "chat_template.jinja")
+    printed = capsys.readouterr().err
+    assert "has no chat template: expected a run of data=instruct" in printed
+    assert len(printed.splitlines()) == 1
+
+
+def test_encoders_are_refused_in_one_line(settings, tmp_path):
+    finished = run_here(*[s for s in settings if s != "model=transformer"], "model=bert", f"hydra.run.dir={tmp_path}/a")
+    assert finished.returncode == 2
+    assert "expected a model that predicts the next token" in finished.stderr
