@@ -72,8 +72,8 @@ def _generate(
     sampling = _sampling(preset, more)
     stop = [text.replace("\\n", "\n") for text in more.pop("stop", [])]
     if chat:
-        from mlxlab.cli.chat import talk
         from mlxlab.inference.chat import load_chat
+        from mlxlab.inference.terminal import talk
 
         talk(load_chat(run, checkpoint, system), sampling, GenerationConfig(**more, stop=stop))
         return

@@ -3,19 +3,16 @@
 import logging
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from mlxlab.errors import DataError
-
-if TYPE_CHECKING:
-    from mlxlab.inference.chat import Chat
-    from mlxlab.inference.generate import GenerationConfig
-    from mlxlab.inference.sampling import SamplingParams
+from mlxlab.inference.chat import Chat
+from mlxlab.inference.generate import GenerationConfig
+from mlxlab.inference.sampling import SamplingParams
 
 log = logging.getLogger(__name__)
 
 
-def talk(chat: "Chat", sampling: "SamplingParams", request: "GenerationConfig") -> None:
+def talk(chat: Chat, sampling: SamplingParams, request: GenerationConfig) -> None:
     """Answers each line of standard input until it ends, or a line is `/exit`; `/reset` forgets the conversation.
 
     In a terminal a message that cannot be answered costs a line; else DataError is raised.
@@ -39,7 +36,7 @@ def talk(chat: "Chat", sampling: "SamplingParams", request: "GenerationConfig") 
                 log.warning(str(error))
 
 
-def _answer(chat: "Chat", message: str, sampling: "SamplingParams", request: "GenerationConfig") -> None:
+def _answer(chat: Chat, message: str, sampling: SamplingParams, request: GenerationConfig) -> None:
     chunks, forgotten = chat.reply(message, sampling, request)
     if forgotten:
         log.warning(f"the context is full: the oldest {forgotten} messages are forgotten")
