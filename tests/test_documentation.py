@@ -6,10 +6,11 @@ import shlex
 
 import pytest
 
+from mlxlab.cli.new import render
 from mlxlab.cli.train import main
 from mlxlab.config.hydra.compose import Composer
 from mlxlab.config.paths import conf_dir
-from support.processes import ROOT, run, tiny_overrides
+from support.processes import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 SMALL = [
@@ -120,15 +121,10 @@ def test_the_commands_of_the_readme_can_be_pasted_in_order():
     assert num_uses > 20
 
 
-def test_the_documented_loss_trains(tmp_path):
+def test_the_documented_loss_is_what_new_writes():
+    """tests/cli/test_new.py trains with it."""
     text = (ROOT / "docs" / "extending.md").read_text()
-    for kind, name in (("python", "my_losses.py"), ("yaml", "my_conf/trainer/loss/brier.yaml")):
+    files = render("loss", "brier")
+    for kind, name in (("python", "src/brier/loss.py"), ("yaml", "src/brier/conf/trainer/loss/brier.yaml")):
         [block] = re.findall(rf"```{kind}\n# {re.escape(name)}\n(.*?)```", text, re.DOTALL)
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(block)
-    args = tiny_overrides("trainer.max_steps=20", "trainer.eval_every=20")
-    args += [f"--config-dir={tmp_path}/my_conf", "trainer/loss=brier", f"hydra.run.dir={tmp_path}/run"]
-    done = run(*args, PYTHONPATH=str(tmp_path), MLXLAB_ALLOWED_TARGETS="my_losses.SquaredError")
-    assert done.returncode == 0, done.stderr
-    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert metrics
+        assert block == files[name]

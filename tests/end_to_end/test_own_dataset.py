@@ -1,17 +1,13 @@
-"""A data set class of a user, as docs/extending.md writes it: it trains, is evaluated and restored."""
-
-import re
+"""A data set class of a user, as `mlxlab new` writes it: it trains, is evaluated and restored."""
 
 import pytest
 import yaml
 
-from support.processes import ROOT, final_state, run, tiny_overrides
+from mlxlab.cli.new import render
+from support.processes import final_state, run, tiny_overrides
 
-DOCUMENT = (ROOT / "docs" / "extending.md").read_text()
-CODE, NODE = (
-    re.search(rf"```{kind}\n(# {name}\n.*?)```", DOCUMENT, re.DOTALL)[1]
-    for kind, name in (("python", r"reviews\.py"), ("yaml", r"my_conf/data/reviews\.yaml"))
-)
+FILES = render("data", "reviews")
+CODE, NODE = FILES["src/reviews/dataset.py"], FILES["src/reviews/conf/data/reviews.yaml"]
 SETTINGS = [
     *(
         setting
@@ -29,7 +25,8 @@ def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     (folder / "my_conf" / "data").mkdir(parents=True)
     (folder / "my_conf" / "data" / "reviews.yaml").write_text(NODE)
-    (folder / "reviews.py").write_text(CODE)
+    (folder / "reviews").mkdir()
+    (folder / "reviews" / "dataset.py").write_text(CODE)
     texts = {"positive": "a great and lovely film", "negative": "a dull and tedious film"}
     lines = [f"{label}\t{texts[label]}, number {n}" for n in range(30) for label in texts]
     (folder / "reviews.tsv").write_text("\n".join(lines) + "\n")
@@ -37,7 +34,7 @@ def project(tmp_path_factory):
 
 
 def environment(project):
-    return {"PYTHONPATH": str(project), "MLXLAB_ALLOWED_TARGETS": "reviews.Reviews"}
+    return {"PYTHONPATH": str(project), "MLXLAB_ALLOWED_TARGETS": "reviews.dataset.Reviews"}
 
 
 def train(project, folder, *settings, **changes):
@@ -64,7 +61,7 @@ def test_a_data_set_of_a_user_is_evaluated_as_it_was_in_training(project, traine
 def test_other_data_for_a_data_set_of_a_user_is_refused_in_one_line(project, trained):
     refused = run(f"run={trained}", f"data.source={project / 'reviews.tsv'}", script="evaluate", **environment(project))
     assert refused.returncode == 2, refused.stderr
-    assert "reviews.Reviews is evaluated on its validation data only" in refused.stderr
+    assert "reviews.dataset.Reviews is evaluated on its validation data only" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 
@@ -86,9 +83,10 @@ def test_a_run_folder_does_not_import_a_class_that_is_not_allowed(project, train
 
 def test_a_data_set_that_lacks_a_member_is_refused_by_its_name(project, tmp_path):
     code = "\n".join(line for line in CODE.splitlines() if "self.class_counts = " not in line)
-    (tmp_path / "reviews.py").write_text(code)
+    (tmp_path / "reviews").mkdir()
+    (tmp_path / "reviews" / "dataset.py").write_text(code)
     refused = train(project, tmp_path / "run", PYTHONPATH=str(tmp_path))
     assert refused.returncode == 2, refused.stderr
-    assert "reviews.Reviews: expected the members of mlxlab.data.dataset.DataModule" in refused.stderr
+    assert "reviews.dataset.Reviews: expected the members of mlxlab.data.dataset.DataModule" in refused.stderr
     assert "class_counts" in refused.stderr
     assert "Traceback" not in refused.stderr
