@@ -93,13 +93,13 @@ def fold_numbers(ids: np.ndarray, strata: np.ndarray, folds: int, seed: int) -> 
     return numbers
 
 
-def check_class_sizes(strata: np.ndarray, name: Callable[[int], str], min_rows: int) -> None:
-    """Raises DataError for a class of fewer than `min_rows` rows, naming it by the number of its first row."""
-    _, first, counts = np.unique(strata, return_index=True, return_counts=True)
+def check_class_sizes(strata: np.ndarray, min_rows: int) -> None:
+    """Raises DataError for a class of fewer than `min_rows` rows."""
+    classes, counts = np.unique(strata, return_counts=True)
     if (counts < min_rows).any():
         smallest = int(counts.argmin())
-        rows = f"{counts[smallest]} row{'s' if counts[smallest] > 1 else ''}"
-        raise DataError(f"{name(int(first[smallest]))} has {rows}, expected at least {min_rows} to split them")
+        rows = f"{counts[smallest]} rows, expected at least {min_rows} to split them"
+        raise DataError(f"label {classes[smallest]} has {rows}")
 
 
 def parse_times(values: Sequence[str], where: Callable[[int], str]) -> np.ndarray:

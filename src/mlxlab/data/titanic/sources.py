@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mlxlab.data.input_files import read_input_file
-from mlxlab.data.rng import Stream, counter_hash
+from mlxlab.data.labelled.split import check_class_sizes, fold_numbers, hold_out
 from mlxlab.data.titanic.passenger import Passenger, parse_passengers
 from mlxlab.errors import ConfigError, DataError
 
@@ -131,36 +131,10 @@ def split_rows(
             raise DataError(f"{valid_source}:1:1: {duplicates}")
         return Split(rows, source.train, valid_source, source.sha256)
     ids, labels = np.array([row.id for row in rows]), np.array([row.survived for row in rows])
+    check_class_sizes(labels, 2 if folds is None else folds)
     if folds is None:
         is_valid, method = hold_out(ids, labels, fraction, seed), f"a stratified {fraction:g}"
     else:
         is_valid, method = fold_numbers(ids, labels, folds, seed) == fold, f"fold {fold} of {folds}"
     train, valid = ([rows[i] for i in np.flatnonzero(is_valid == held_out)] for held_out in (False, True))
     return Split(train, valid, f"{method}, seed {seed}")
-
-
-def hold_out(ids: np.ndarray, labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """(N,) True for validation rows: `fraction` of each class, rounded, at least one and not all."""
-    is_valid = np.zeros(len(ids), bool)
-    for rows in _shuffled_classes(ids, labels, seed, 2):
-        is_valid[rows[: min(max(1, round(len(rows) * fraction)), len(rows) - 1)]] = True
-    return is_valid
-
-
-def fold_numbers(ids: np.ndarray, labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """The fold 0..folds-1 of each row; classes are spread evenly, fold sizes differ by at most one."""
-    numbers = np.empty(len(ids), np.int64)
-    shuffled = np.concatenate(_shuffled_classes(ids, labels, seed, folds))
-    numbers[shuffled] = np.arange(len(ids)) % folds  # round robin over all classes in turn
-    return numbers
-
-
-def _shuffled_classes(ids: np.ndarray, labels: np.ndarray, seed: int, min_rows: int) -> list[np.ndarray]:
-    """Indices of the rows of each class."""
-    keys, classes = counter_hash(seed, Stream.SPLIT, ids), []
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        if len(rows) < min_rows:
-            raise DataError(f"label {label} has {len(rows)} rows, expected at least {min_rows} to split them")
-        classes.append(rows[np.lexsort((ids[rows], keys[rows]))])
-    return classes
