@@ -31,12 +31,13 @@ def cached_table(
     path: Path,
     build: Batches,
     check: Check,
-    check_table: "Callable[[pyarrow.Table], None]" = lambda table: None,
+    check_table: "Callable[[pyarrow.Table], object]" = lambda table: None,
 ) -> "tuple[pyarrow.Table, str]":
     """The memory-mapped table of a cache file, or a new one; and `hit`, `miss` or `corrupt, built again`.
 
     Concurrent processes may do this: each writes a file of its own and renames it. A damaged file is built again with
-    a warning; where none can be written, a temporary file takes its place.
+    a warning; where none can be written, a temporary file takes its place. The table has the metadata of its last
+    batch.
 
     Args:
         build: yields the record batches, at least one, a few thousand rows each.
@@ -91,7 +92,7 @@ def _write(file: BinaryIO, name: str, build: Batches) -> None:
     for batch in build():
         if writer is None:
             writer = pyarrow.ipc.new_file(file, batch.schema)
-        writer.write_batch(batch)
+        writer.write_batch(batch, custom_metadata=batch.schema.metadata)
     assert writer is not None, "a source without rows is refused before"
     writer.close()
     file.flush()
@@ -113,13 +114,14 @@ def _map(file: BinaryIO, name: str, check: Check) -> "pyarrow.Table":
         raise DataError("the digest differs")
     try:
         reader = pyarrow.ipc.open_file(pyarrow.py_buffer(data)[HEADER_BYTES:])
-        batches = []
+        batches, metadata = [], None
         for number in range(reader.num_record_batches):
-            batches.append(reader.get_batch(number))
-            batches[-1].validate(full=True)
-            check(batches[-1])
+            batch, metadata = reader.get_batch_with_custom_metadata(number)
+            batch.validate(full=True)
+            check(batch)
+            batches.append(batch)
             data.madvise(mmap.MADV_DONTNEED)
-        return pyarrow.Table.from_batches(batches, reader.schema)
+        return pyarrow.Table.from_batches(batches, reader.schema).replace_schema_metadata(metadata)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(str(error).splitlines()[0]) from None
 

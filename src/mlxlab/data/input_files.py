@@ -43,11 +43,16 @@ def read_input_file(path: str | os.PathLike[str]) -> bytes:
         raise InputNotFoundError(f"{name!r}: {reason}{suggest_file(Path(name))}") from None
 
 
+def describe_binary(start: bytes) -> str:
+    """What a file that starts with the signature of a format is, with its article; "" for any other."""
+    signatures = {**SIGNATURES, bytes(4): "binary data (NUL bytes)"}
+    return next((name for signature, name in signatures.items() if start.startswith(signature)), "")
+
+
 def describe_start(start: bytes) -> str:
-    """What a file that starts like this is, with its article, unless it may be text in UTF-8."""
-    for signature, description in {**SIGNATURES, bytes(4): "binary data (NUL bytes)"}.items():
-        if start.startswith(signature):
-            return description
+    """What a file that starts like this is, with its article, unless it may be rows of text in UTF-8."""
+    if description := describe_binary(start):
+        return description
     if start[:1] == b"\0" or start[1:2] == b"\0":
         return "UTF-16 text without a byte order mark: name its encoding (data.reading.encoding=utf-16-le)"
     return "an HTML or XML page" if MARKUP.match(start.removeprefix(b"\xef\xbb\xbf")) else ""

@@ -28,8 +28,10 @@ from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 if TYPE_CHECKING:
     import pyarrow
 
-FORMAT = 1
+FORMAT = 2
 PLACE = ""  # name of the first column, which holds the place of each row; columns of a source have one
+SKIPPED = b"skipped"  # key of the metadata that counts malformed rows
+MAX_LISTED = 12  # columns in the log
 SKLEARN = "sklearn:"
 
 
@@ -117,29 +119,29 @@ def open_rows(
         ConfigError: an option does not go with this source.
         ServiceUnavailableError: the hub, or a package that reads the format, is unavailable.
     """
-    opened, errors = _open_source(source, reading), ErrorBudget(on_error)
+    opened = _open_source(source, reading)
     names = None if columns is None else list(dict.fromkeys(columns))
     key = content_key(format=FORMAT, rows=opened.fingerprint, missing=reading.missing, columns=names, errors=on_error)
 
-    def chunks() -> Iterator[Chunk]:
+    def batches() -> "Iterator[pyarrow.RecordBatch]":
+        errors = ErrorBudget(on_error)
         every = opened.columns() if names is None else names
-        yield from _checked(opened, opened.chunks(every, errors, MAX_CHUNK_ROWS), errors, reading.missing)
+        for chunk in _checked(opened, opened.chunks(every, errors, MAX_CHUNK_ROWS), errors, reading.missing):
+            batch = _to_batch(chunk)
+            yield batch
+        yield batch[:0].replace_schema_metadata({SKIPPED: str(errors.skipped_records)})
 
-    table, _ = cached_table(cache / f"rows-{key}.arrow", lambda: map(_to_batch, chunks()), _check_batch)
-    skipped = [f"{opened.name}: {errors.skipped_records} malformed rows skipped"] if errors.skipped_records else []
-    lines = [f"{opened.name}: {len(table)} rows, columns {', '.join(table.column_names[1:13])}", *skipped]
-    return Rows(opened, table, key, lines)
+    table, _ = cached_table(cache / f"rows-{key}.arrow", batches, _check_batch, _skipped)
+    listed = [*table.column_names[1 : MAX_LISTED + 1], *["..."][: len(table.column_names) > MAX_LISTED + 1]]
+    skipping = f"; {skipped} malformed rows were skipped" if (skipped := _skipped(table)) else ""
+    return Rows(opened, table, key, [f"{opened.name}: {len(table)} rows, columns {', '.join(listed)}{skipping}"])
 
 
 def _to_batch(chunk: Chunk) -> "pyarrow.RecordBatch":
     """The batch with the places first."""
     import pyarrow
 
-    text = [
-        cells if isinstance(cells, pyarrow.Array) else pyarrow.array(cells, pyarrow.string())
-        for cells in chunk.columns.values()
-    ]
-    arrays = [pyarrow.array(chunk.places, pyarrow.int64()), *text]
+    arrays = [pyarrow.array(chunk.places, pyarrow.int64()), *chunk.columns.values()]
     return pyarrow.RecordBatch.from_arrays(arrays, [PLACE, *chunk.columns])
 
 
@@ -151,11 +153,19 @@ def _check_batch(batch: "pyarrow.RecordBatch") -> None:
         raise DataError("other columns than those of rows")
 
 
+def _skipped(table: "pyarrow.Table") -> int:
+    """How many malformed rows were left out; DataError if the table does not say."""
+    try:
+        return int(table.schema.metadata[SKIPPED])
+    except (KeyError, TypeError, ValueError):
+        raise DataError("no count of skipped rows") from None
+
+
 def read_chunks(
     source: str, reading: RowReading, rows: int, columns: Sequence[str] | None = None
 ) -> Iterator[tuple[Table, list[str]]]:
     """Chunks of up to `rows` rows with the location of each row, in constant memory. Arguments as for `open_rows`."""
-    opened, errors = _open_source(source, reading), ErrorBudget("strict")
+    opened, errors = _open_source(source, reading), ErrorBudget("strict", hint="")
     for chunk in _checked(opened, opened.chunks(columns, errors, rows), errors, reading.missing):
         table = {name: cells.to_pylist() for name, cells in chunk.columns.items()}
         yield table, [opened.location(place) for place in chunk.places]
@@ -164,26 +174,25 @@ def read_chunks(
 def _checked(
     source: RowSource, chunks: Iterator[Chunk], errors: ErrorBudget, missing: Sequence[str]
 ) -> Iterator[Chunk]:
-    """The chunks as Arrow arrays, with null for cells that count as missing; DataError if there is no row."""
+    """The chunks with null for cells that count as missing; DataError if there is no row."""
     import pyarrow
-    import pyarrow.compute
 
     absent = pyarrow.array(missing, pyarrow.string())
     for columns, places in chunks:
         errors.valid_records += len(places)
         errors.check_fraction()
-        arrays = {name: pyarrow.array(cells, pyarrow.string()) for name, cells in columns.items()}
-        nulls = {name: pyarrow.compute.is_in(cells, absent) for name, cells in arrays.items()}
-        yield Chunk({name: _without(cells, nulls[name]) for name, cells in arrays.items()}, places)
+        yield Chunk({name: _without(cells, absent) for name, cells in columns.items()}, places)
     errors.check_fraction(0)
     if not errors.valid_records:
         raise DataError(f"{source.name}:2: no rows")
 
 
-def _without(cells: "pyarrow.Array", absent: "pyarrow.Array") -> "pyarrow.Array":
-    import pyarrow.compute
+def _without(cells: "pyarrow.Array", values: "pyarrow.Array") -> "pyarrow.Array":
+    """The cells with null in place of some values."""
+    from pyarrow import compute
 
-    return pyarrow.compute.if_else(absent, None, cells) if absent.true_count else cells
+    matches = compute.is_in(cells, values)
+    return compute.if_else(matches, None, cells) if matches.true_count else cells
 
 
 def _open_source(source: str, reading: RowReading) -> RowSource:

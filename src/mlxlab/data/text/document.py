@@ -32,8 +32,8 @@ class ErrorBudget:
     Thread-safe for one reader and one writer.
     """
 
-    def __init__(self, on_error: OnError) -> None:
-        self.on_error = on_error
+    def __init__(self, on_error: OnError, hint: str = " (data.on_error=skip skips malformed records)") -> None:
+        self.on_error, self.hint = on_error, hint
         self.skipped_records = 0  # malformed records, each counted once
         self.valid_records, self.malformed_records = 0, 0  # once per read
         self.first_error = ""
@@ -48,7 +48,7 @@ class ErrorBudget:
         """
         if self.on_error == "strict":
             line = message() if callable(message) else message
-            raise DataError(f"{line} (data.on_error=skip skips malformed records)")
+            raise DataError(f"{line}{self.hint}")
         self.malformed_records += 1
         if key in self._known_keys:
             return

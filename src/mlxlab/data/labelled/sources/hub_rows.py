@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from mlxlab.data.labelled.sources.cells import cell_text
-from mlxlab.data.labelled.sources.source import UNIT_BITS, Chunk, check_names
+from mlxlab.data.labelled.sources.source import UNIT_BITS, Chunk, check_names, text_chunk
 from mlxlab.data.text.document import ErrorBudget
 from mlxlab.data.text.sources.huggingface import HubSplit
 from mlxlab.data.text.sources.records import missing_column
@@ -51,10 +51,10 @@ class HubRows:
                 except ValueError as error:
                     errors.skip(place, f"{self.location(place)}: {error}")
                 if len(rows) >= max_rows:
-                    yield Chunk(dict(zip(names, zip(*rows, strict=True), strict=True)), places)
+                    yield text_chunk(dict(zip(names, zip(*rows, strict=True), strict=True)), places)
                     rows, places = [], []
             if rows:
-                yield Chunk(dict(zip(names, zip(*rows, strict=True), strict=True)), places)
+                yield text_chunk(dict(zip(names, zip(*rows, strict=True), strict=True)), places)
 
     def _to_text(self, name: str) -> ToText:
         import datasets

@@ -1,20 +1,27 @@
 """Rows of CSV and JSON lines files, plain or compressed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import BufferedReader
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from mlxlab.data.input_files import describe_start
-from mlxlab.data.labelled.sources.cells import cell_text, kind_of
-from mlxlab.data.labelled.sources.source import MAX_CHUNK_BYTES, MAX_COLUMNS, UNIT_BITS, Chunk, check_names
+from mlxlab.data.labelled.sources.json_reader import JsonColumns, JsonReader
+from mlxlab.data.labelled.sources.source import (
+    MAX_CHUNK_BYTES,
+    MAX_CHUNK_CELLS,
+    UNIT_BITS,
+    Chunk,
+    check_names,
+    text_chunk,
+)
 from mlxlab.data.text.document import ErrorBudget
 from mlxlab.data.text.sources.csv_records import CsvRecords, MalformedRecord
 from mlxlab.data.text.sources.file_set import FileSet, suffix_of
 from mlxlab.data.text.sources.lines import Lines, codec_of
-from mlxlab.data.text.sources.records import abbreviate, json_object, missing_column, unique_keys
+from mlxlab.data.text.sources.records import missing_column
 from mlxlab.errors import DataError
 
-Cells: TypeAlias = "Sequence[str | None]"
+RECODED_BOM = "\u00ef\u00bb\u00bf".encode()  # that of UTF-8, taken for latin-1
 
 
 class RecordReader(Protocol):
@@ -24,10 +31,14 @@ class RecordReader(Protocol):
     def first_line(self) -> int:
         """Of the record last read."""
 
+    @property
+    def width(self) -> int:
+        """Cells of a row."""
+
     def __next__(self) -> bool:
         """Reads a record; False if it is blank."""
 
-    def take(self) -> "dict[str, Cells]":
+    def take(self) -> Mapping[str, Sequence[str | None]]:
         """The cells of the records read since the last call."""
 
 
@@ -61,7 +72,7 @@ class LineRows:
 
     def chunks(self, columns: Sequence[str] | None, errors: ErrorBudget, max_rows: int) -> Iterator[Chunk]:
         header = None if self.is_json else self.columns()
-        json_columns = JsonColumns(columns, self)
+        json_columns = JsonColumns(columns, self.header, self.location)
         for index in range(len(self.files)):
             if not self.files.sizes[index]:
                 errors.skip((index, "empty"), f"{self.files.path(index)}:1: the file is empty (0 bytes)")
@@ -77,7 +88,7 @@ class LineRows:
 
     def _json_names(self) -> dict[str, None]:
         """The keys of all objects, malformed lines excepted, which are reported when they are read."""
-        columns = JsonColumns((), self)
+        columns = JsonColumns((), self.header, self.location)
         for index in self.files.sizes.nonzero()[0].tolist():
             with self.files.open(index) as file:
                 reader = JsonReader(self._lines(index, file), columns, index)
@@ -112,12 +123,15 @@ class LineRows:
                 message = f"{self.files.path(index)}:{lines.line + 1}: after {lines.offset} bytes: {error}"
                 errors.skip((index, "unpacking"), message)
                 break
-            if len(places) >= max_rows or lines.offset - start >= MAX_CHUNK_BYTES:
+            if (
+                len(places) >= min(max_rows, MAX_CHUNK_CELLS // max(reader.width, 1))
+                or lines.offset - start >= MAX_CHUNK_BYTES
+            ):
                 if places:
-                    yield Chunk(reader.take(), places)
+                    yield text_chunk(reader.take(), places)
                 places, start = [], lines.offset
         if places:
-            yield Chunk(reader.take(), places)
+            yield text_chunk(reader.take(), places)
 
     def _skip(self, index: int, first: int, last: int, error: ValueError, errors: ErrorBudget) -> None:
         """Counts each line of a malformed record: after a quote that is never closed it is the rest of the file."""
@@ -127,6 +141,9 @@ class LineRows:
 
     def _lines(self, index: int, file: BufferedReader) -> Lines:
         lines = Lines(file, self.codec, self.encoding)
+        if self.encoding and lines.start.startswith(RECODED_BOM):
+            fault = f"a byte order mark of UTF-8, but data.reading.encoding={self.encoding}"
+            raise DataError(f"{self.files.path(index)}:1:1: {fault}")
         if description := describe_start(lines.start):
             kind = "JSON lines" if self.is_json else "a CSV file"
             raise DataError(f"{self.files.path(index)}:1:1: this is {description}; expected {kind}")
@@ -171,76 +188,17 @@ class CsvReader:
     def first_line(self) -> int:
         return self.records.first_line
 
+    @property
+    def width(self) -> int:
+        return len(self.columns)
+
     def __next__(self) -> bool:
         row = next(self.records)
         if row:
             self.rows.append(row)
         return bool(row)
 
-    def take(self) -> dict[str, Cells]:
+    def take(self) -> Mapping[str, Sequence[str | None]]:
         cells, header = list(zip(*self.rows, strict=True)), self.records.header
         self.rows = []
         return {name: cells[header.index(name)] for name in self.columns}
-
-
-class JsonColumns:
-    """The columns of JSON lines, as far as they were read, over all files."""
-
-    def __init__(self, columns: Sequence[str] | None, source: LineRows) -> None:
-        self.columns, self.source = columns, source
-        self.names: dict[str, None] = {}
-        self.kinds: dict[str, tuple[str, int]] = {}  # of the values, and the place of the first one
-
-    def add_names(self, row: dict[str, object]) -> None:
-        for name in row:
-            if name not in self.names:
-                if not name.strip() or len(name) > 1000 or not name.isprintable():
-                    raise ValueError(f"a key {abbreviate(name)}, expected a name of up to 1000 characters")
-                self.names[name] = None
-        if len(self.names) > MAX_COLUMNS:
-            raise DataError(f"{self.source.name}: more than {MAX_COLUMNS} different keys, expected columns")
-
-    def cell(self, name: str, value: object, place: int) -> str | None:
-        """The text of a value; raises ValueError if it is not of the kind of the column."""
-        if value is None:
-            return None
-        try:
-            text = cell_text(value)
-        except ValueError as error:
-            raise ValueError(f"column {name!r}: {error}") from None
-        kind, (expected, first) = kind_of(value), self.kinds.setdefault(name, (kind_of(value), place))
-        if kind != expected:
-            where = self.source.location(first)
-            raise ValueError(f"mixed types: column {name!r} holds {abbreviate(value)}, {kind}; {expected} in {where}")
-        return text
-
-    def check(self) -> None:
-        """Raises DataError if a column never occurred."""
-        for name in self.columns or ():
-            if name not in self.names:
-                raise DataError(f"{self.source.header}: {missing_column(name, list(self.names), '')}")
-
-
-class JsonReader:
-    """Collects the objects of a file of JSON lines."""
-
-    def __init__(self, lines: Lines, columns: JsonColumns, index: int) -> None:
-        self.lines, self.columns, self.index = lines, columns, index
-        self.rows: list[dict[str, str | None]] = []
-        self.first_line = 1
-
-    def __next__(self) -> bool:
-        self.lines.record_bytes, self.first_line = 0, self.lines.line + 1
-        row = json_object(next(self.lines), '{"column": value, ...}', unique_keys)
-        if row is None:
-            return False
-        self.columns.add_names(row)
-        names = row if self.columns.columns is None else [name for name in self.columns.columns if name in row]
-        place = self.index << UNIT_BITS | self.first_line
-        self.rows.append({name: self.columns.cell(name, row[name], place) for name in names})
-        return True
-
-    def take(self) -> dict[str, Cells]:
-        rows, self.rows = self.rows, []
-        names = self.columns.names if self.columns.columns is None else self.columns.columns
-        return {name: [row.get(name) for row in rows] for name in names}

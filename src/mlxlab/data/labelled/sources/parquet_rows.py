@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mlxlab.data.input_files import refuse_bomb
 from mlxlab.data.labelled.sources.arrow_text import check_type, text_array
-from mlxlab.data.labelled.sources.source import UNIT_BITS, Chunk, check_names
+from mlxlab.data.labelled.sources.source import MAX_CHUNK_CELLS, UNIT_BITS, Chunk, check_names
 from mlxlab.data.text.document import ErrorBudget
 from mlxlab.data.text.sources.file_set import FileSet
 from mlxlab.data.text.sources.parquet import ROW_BYTES, RowGroup, open_parquet, read_footer, row_groups
@@ -24,7 +24,7 @@ class ParquetRows:
         self.files, self.name, self.fingerprint = files, files.name, files.digest()
         self.header = f"{files.path(0)}:1"
         if not files.sizes.any():
-            raise DataError(f"{self.name}: empty (0 bytes)")
+            raise DataError(f"{self.name}:1: empty (0 bytes)")
 
     def location(self, place: int) -> str:
         return f"{self.files.path(place >> UNIT_BITS)}:row {place % (1 << UNIT_BITS)}"
@@ -63,7 +63,7 @@ class ParquetRows:
     def _read(self, group: RowGroup, names: list[str], errors: ErrorBudget, max_rows: int) -> Iterator[Chunk]:
         import pyarrow
 
-        row, decoded, size = group.rows_before, 0, min(group.batch_rows, max_rows)
+        row, decoded, size = group.rows_before, 0, min(group.batch_rows, max_rows, -(-MAX_CHUNK_CELLS // len(names)))
         with self.files.open(group.file_index) as file:
             try:
                 reader = open_parquet(file, names if group.keep_encoded else None)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 
-from mlxlab.data.labelled.sources.source import Chunk
+from mlxlab.data.labelled.sources.source import Chunk, text_chunk
 from mlxlab.data.text.document import ErrorBudget
 from mlxlab.data.text.sources.records import missing_column
 from mlxlab.errors import DataError, InputNotFoundError
@@ -40,7 +40,7 @@ class SklearnRows:
         count = len(self._cells[LABEL])
         for start in range(0, count, max_rows):
             end = min(start + max_rows, count)
-            yield Chunk({name: self._cells[name][start:end] for name in names}, list(range(start + 1, end + 1)))
+            yield text_chunk({name: self._cells[name][start:end] for name in names}, list(range(start + 1, end + 1)))
 
     @cached_property
     def _cells(self) -> dict[str, list[str]]:

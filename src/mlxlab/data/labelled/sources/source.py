@@ -1,6 +1,6 @@
 """The interface of a source of labelled rows, and the chunks that it yields."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mlxlab.data.text.document import ErrorBudget
@@ -10,16 +10,24 @@ if TYPE_CHECKING:
     import pyarrow
 
 MAX_COLUMNS = 10_000
+MAX_CHUNK_CELLS = 2**22
 MAX_NAME = 1000  # characters of a column's name
 MAX_CHUNK_ROWS, MAX_CHUNK_BYTES = 2**15, 2**23
 UNIT_BITS = 40  # bits of a place that hold the line or row within the file
 
 
 class Chunk(NamedTuple):
-    """Some rows: nullable strings of each column, and the place of each row: file << UNIT_BITS | line."""
+    """Some rows: the text of each column, and the place of each row: file << UNIT_BITS | line."""
 
     columns: "dict[str, pyarrow.Array]"
     places: list[int]
+
+
+def text_chunk(columns: Mapping[str, Sequence[str | None]], places: list[int]) -> Chunk:
+    """A chunk of these cells."""
+    import pyarrow
+
+    return Chunk({name: pyarrow.array(cells, pyarrow.string()) for name, cells in columns.items()}, places)
 
 
 class RowSource(Protocol):

@@ -64,7 +64,8 @@ class CsvRecords:
         record = self._parse(line) if '"' in line else line.split(self.delimiter)
         if len(record) != self.width:
             expected = f"a row of {len(record)} fields, expected {self.width} as in the header"
-            raise MalformedRecord(expected + self.hint, self.first_line)
+            hint = self.hint or (f" (quote a text with {self.delimiter!r})" if self.width == 1 else "")
+            raise MalformedRecord(expected + hint, self.first_line)
         return record
 
     def _check_header(self) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mlxlab.data.input_files import SIGNATURES, suggest_file
+from mlxlab.data.input_files import describe_binary, suggest_file
 from mlxlab.data.text.document import DocumentSource, ErrorBudget, OnError
 from mlxlab.data.text.sources.file_set import GLOB_CHARACTERS, SUFFIXES, FileSet, find_files, suffix_of
 from mlxlab.data.text.sources.huggingface import HubShards, open_huggingface
@@ -113,7 +113,6 @@ def check_starts(files: FileSet, error_budget: ErrorBudget, is_text: bool) -> No
         error_budget.skip((int(index), "empty"), f"{files.path(index)}:1: the file is empty (0 bytes)")
     first = int((files.sizes > 0).argmax())
     with files.open(first) as file:
-        start = file.read(4)
-    for signature, description in {**SIGNATURES, bytes(4): "binary data (NUL bytes)"}.items():
-        if is_text and start.startswith(signature):
-            raise DataError(f"{files.path(first)}:1: this is {description}; expected text in UTF-8")
+        description = describe_binary(file.read(4))
+    if is_text and description:
+        raise DataError(f"{files.path(first)}:1: this is {description}; expected text in UTF-8")

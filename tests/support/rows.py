@@ -1,0 +1,112 @@
+"""Labelled rows in every format, and damaged versions of their files."""
+
+import csv
+import io
+import json
+import random
+
+import pyarrow
+from pyarrow import parquet
+
+from support.text import make_texts, pack
+
+INSERTED = [
+    b'"',
+    b'""',
+    b",",
+    b"\t",
+    b";",
+    b"\n",
+    b"\r",
+    b"\0",
+    b"\x1b",
+    b"\xff",
+    b"\xc3",
+    b"\xff\xfe",
+    b"\xef\xbb\xbf",
+]
+INSERTED += [
+    b"\\",
+    b"{",
+    b"}",
+    b"[" * 3000,
+    b"\xed\xa0\x80",
+    b"NaN",
+    b"1e999",
+    b'{"text": {}}',
+    b'\n"',
+    b'"\n',
+    b" ",
+    b"<html>",
+]
+MUTATIONS = ["flip", "insert", "delete", "truncate", "repeat", "swap", "compressed"]
+
+
+def plain_rows(count):
+    """Columns with line breaks, quotes, characters of one to four bytes, numbers and missing cells."""
+    texts: list[str | None] = [*make_texts(count)]
+    texts[3::7] = [None] * len(texts[3::7])
+    labels = [f"class {n % 3}" for n in range(count)]
+    return {"number": [str(n) for n in range(count)], "text": texts, "label": labels}
+
+
+def write_rows(path, table):
+    """Writes rows in the format that the name says; the column `number` as numbers, where the format has them."""
+    path.parent.mkdir(exist_ok=True)
+    name = str(path)
+    columns = {column: [*map(int, cells)] if column == "number" else cells for column, cells in table.items()}
+    if name.endswith(".parquet"):
+        parquet.write_table(pyarrow.table(columns), path, row_group_size=29)
+        return path
+    rows = list(zip(*columns.values(), strict=True))
+    if ".jsonl" in name:
+        lines = [json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n" for row in rows]
+        path.write_bytes(pack(name, "".join(lines).encode()))
+        return path
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, delimiter="\t" if ".tsv" in name else ",")
+    writer.writerows([[*columns], *rows])
+    path.write_bytes(pack(name, buffer.getvalue().encode()))
+    return path
+
+
+def mutate(seed, data, suffix):
+    """Damaged bytes of a file, and how many rows surely precede the damage."""
+    rng = random.Random(seed)
+    kind, (format_name, _, codec) = MUTATIONS[seed % len(MUTATIONS)], suffix.partition(".")
+    if kind == "compressed" or format_name == "parquet":
+        return _damage(rng, rng.choice(MUTATIONS[:-2]), data)[0], 0
+    if codec:
+        unpacked = pyarrow.CompressedInputStream(pyarrow.BufferReader(data), {"gz": "gzip", "zst": "zstd"}[codec])
+        data = unpacked.read()
+    mutated, start = _damage(rng, kind, data)
+    return pack(suffix, mutated), _count_rows(data[:start], format_name)
+
+
+def _damage(rng, kind, data):
+    """The damaged bytes, and the offset of the first one."""
+    start, length = rng.randrange(len(data)), rng.choice([1, 1, 2, 30])
+    match kind:
+        case "flip":
+            return data[:start] + bytes([data[start] ^ 1 << rng.randrange(8)]) + data[start + 1 :], start
+        case "insert":
+            return data[:start] + rng.choice(INSERTED) + data[start:], start
+        case "delete":
+            return data[:start] + data[start + length :], start
+        case "truncate":
+            return data[:start], start
+        case "repeat":
+            return data[: start + length] + data[start:], start
+    lines = data.splitlines(keepends=True)
+    first, second = sorted(rng.sample(range(len(lines)), 2))
+    start = sum(map(len, lines[:first]))
+    lines[first], lines[second] = lines[second], lines[first]
+    return b"".join(lines), start
+
+
+def _count_rows(data, format_name):
+    """Whole rows before the last one, which may be cut off."""
+    if format_name == "jsonl":
+        return max(data.count(b"\n") - 1, 0)
+    text = io.StringIO(data.decode(errors="replace"), newline="")
+    return max(len(list(csv.reader(text, delimiter="\t" if format_name == "tsv" else ","))) - 2, 0)
