@@ -73,9 +73,7 @@ def _kind(column: Column, task: TaskName, names: Sequence[str] | None, delimiter
     if len(numbers) <= MAX_AUTO_CLASSES:
         return "classification"
     got = f"{len(numbers)} different whole numbers in {len(column.codes)} rows"
-    raise ConfigError(
-        f"data.task=auto: column {column.name!r} holds {got}: expected data.task=regression, or single for classes"
-    )
+    raise ConfigError(f"data.task=auto: {column.where(0)}: {got}: expected data.task=regression, or single for classes")
 
 
 def _fit_numbers(column: Column, names: Sequence[str] | None) -> Labels:
@@ -83,7 +81,7 @@ def _fit_numbers(column: Column, names: Sequence[str] | None) -> Labels:
         raise ConfigError("data.labels: expected null for a regression, whose labels are numbers")
     values = np.array([column.number(code) for code in range(len(column.values))])
     if len(values) == 1:
-        raise DataError(f"column {column.name!r}: every training row holds {column.values[0]}")
+        raise DataError(f"{column.where(0)}: every training row holds {column.values[0]}")
     numbers = values[column.codes]
     return Labels("regression", mean=float(numbers.mean()), deviation=float(numbers.std()))
 
@@ -91,12 +89,12 @@ def _fit_numbers(column: Column, names: Sequence[str] | None) -> Labels:
 def _check_classes(column: Column, kind: TaskKind, names: Sequence[str]) -> None:
     rows = len(column.codes)
     if len(names) == 1:
-        raise DataError(f"column {column.name!r}: one class only, {shorten(names[0])!r}, in all {rows} training rows")
+        raise DataError(f"{column.where(0)}: one class only, {shorten(names[0])!r}, in all {rows} training rows")
     if not names:
-        raise DataError(f"column {column.name!r}: no label in any of {rows} training rows")
+        raise DataError(f"{column.where(0)}: no label in any of {rows} training rows")
     if len(names) > MAX_CLASSES or (kind == "classification" and len(names) > max(MAX_AUTO_CLASSES, rows // 2)):
         way_out = "is it an id? (data.task=regression predicts numbers)"
-        raise DataError(f"column {column.name!r}: {len(names)} classes in {rows} training rows: {way_out}")
+        raise DataError(f"{column.where(0)}: {len(names)} classes in {rows} training rows: {way_out}")
 
 
 def _sort_key(name: str) -> tuple[bool, float, str]:
