@@ -13,6 +13,7 @@ PACKAGE = ROOT / "src" / "mlxlab"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [  # a package imports only packages on later lines of this list
+    ["api"],
     ["cli", "sweep"],
     ["analysis"],
     ["experiment"],

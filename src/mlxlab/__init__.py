@@ -1,3 +1,19 @@
 """Train, distil and compare models with Apple MLX: Hydra configs, exact resume, MLflow tracking."""
 
+TYPE_CHECKING = False  # as in `typing`, whose import takes longer than this one
+if TYPE_CHECKING:
+    from mlxlab.api import compose as compose
+    from mlxlab.api import load as load
+    from mlxlab.api import train as train
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "compose", "load", "train"]
+
+
+def __getattr__(name: str) -> object:
+    """Imports the Python API when it is first used, so that `import mlxlab` takes no time."""
+    if name not in __all__:
+        raise AttributeError(f"module 'mlxlab' has no attribute {name!r}")
+    from mlxlab import api
+
+    return vars(api)[name]

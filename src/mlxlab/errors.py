@@ -9,6 +9,10 @@ class UserError(Exception):
     def __init_subclass__(cls, exit_code: int | None = None) -> None:
         cls.exit_code = exit_code or cls.exit_code
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and Jupyter print instead of a traceback."""
+        return [f"{type(self).__name__}: {self}", *getattr(self, "__notes__", ())]
+
 
 class ConfigError(UserError, exit_code=2):
     """The configuration is invalid."""

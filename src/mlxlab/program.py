@@ -1,7 +1,13 @@
-"""The command as the user typed it, for messages that name commands."""
+"""How this program was started: from which command, for messages that name commands, and whether in a notebook."""
 
 import sys
 from pathlib import Path
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a Jupyter notebook."""
+    kernel = sys.modules.get("ipykernel.kernelapp")
+    return kernel is not None and bool(kernel.IPKernelApp.initialized())
 
 
 def command(subcommand: str) -> str:

@@ -1,5 +1,8 @@
 """Progress in a log: timed lines between evaluations, and a line for each evaluation."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 
 from mlxlab.callbacks import progress_bar
@@ -44,3 +47,10 @@ def test_off_logs_nothing(lines):
 
 def test_durations_are_hours_minutes_seconds():
     assert [duration(seconds) for seconds in (0.4, 61, 3600 * 30 + 5)] == ["0:00:00", "0:01:01", "30:00:05"]
+
+
+def test_a_notebook_gets_a_bar(monkeypatch, capsys):
+    kernel = SimpleNamespace(IPKernelApp=SimpleNamespace(initialized=lambda: True))
+    monkeypatch.setitem(sys.modules, "ipykernel.kernelapp", kernel)
+    fit(make_trainer(epochs=1), callbacks=[ProgressBar("auto")])
+    assert "6/6" in capsys.readouterr().err

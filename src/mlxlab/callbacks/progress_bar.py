@@ -8,6 +8,7 @@ from typing import Literal
 from tqdm import tqdm
 
 from mlxlab.metric_names import LOSS, TOKENS_PER_SEC, VALID_LOSS
+from mlxlab.program import in_notebook
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 
@@ -20,18 +21,19 @@ class ProgressBar(Callback):
     """Writes to standard error, so that standard output holds results only.
 
     Args:
-        bar: auto draws a bar on a terminal and writes lines elsewhere; always and never choose; off writes nothing.
+        bar: auto draws a bar on a terminal and in a notebook, and writes lines elsewhere; always and never choose; off
+            writes nothing.
     """
 
     def __init__(self, bar: Literal["auto", "always", "never", "off"]) -> None:
         self.mode = bar
-        self.draws = bar == "always" or (bar == "auto" and sys.stderr.isatty())
+        self.draws = bar == "always" or (bar == "auto" and (sys.stderr.isatty() or in_notebook()))
         self._bar: tqdm | None = None
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
         step = state.progress.step
         if self.draws:
-            self._bar = tqdm(total=state.total_steps, initial=step, unit="step", dynamic_ncols=True, leave=True)
+            self._bar = _bar_class()(total=state.total_steps, initial=step, unit="step", dynamic_ncols=True, leave=True)
         self._start = self._last_line = time.monotonic()
         self._first_step = step
 
@@ -58,6 +60,14 @@ class ProgressBar(Callback):
         if total and self._first_step < step < total:
             line += f"  ETA {duration((total - step) * seconds / (step - self._first_step))}"
         return line
+
+
+def _bar_class() -> type[tqdm]:
+    if not in_notebook():
+        return tqdm
+    from tqdm.auto import tqdm as notebook_bar  # slow to import; a widget if ipywidgets is installed
+
+    return notebook_bar
 
 
 def summary(context: FitContext, state: TrainState) -> str:

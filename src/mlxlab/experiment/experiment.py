@@ -31,7 +31,9 @@ def run_composed(composer: "Composer", config: "DictConfig", *, owns_process: bo
     folder, result = run_as_job(composer, config, partial(run_experiment, owns_process=owns_process))
     if not isinstance(result, Exception):
         return folder, result
-    if isinstance(result, UserError) and not isinstance(result, RunInterrupted):
+    if isinstance(result, RunInterrupted):
+        result.add_note(f"run folder: {folder}")
+    elif isinstance(result, UserError):
         remove_unused(folder)
     raise result
 

@@ -5,12 +5,15 @@ thread and one thread receives them with `sigwait`. Threads inherit the mask, so
 import of MLX.
 """
 
+import _thread
 import os
 import signal
 import subprocess
 import sys
 import threading
 from typing import TYPE_CHECKING
+
+from mlxlab.program import in_notebook
 
 if TYPE_CHECKING:
     from mlxlab.training.callback import Control
@@ -22,6 +25,8 @@ CAUGHT = (*STOP_SIGNALS, signal.SIGUSR1)
 class SignalHandler:
     """Stops the run on SIGTERM, SIGINT or SIGHUP, saves on SIGUSR1; a second SIGINT ends the process at once.
 
+    In a notebook a second SIGINT raises KeyboardInterrupt instead. Outside the main thread signals are not received.
+
     Args:
         requeue: under SLURM, put the job back into the queue when a signal other than Ctrl-C stopped it.
     """
@@ -31,9 +36,13 @@ class SignalHandler:
         self.received: list[int] = []
         self.control: Control | None = None
         self._closed = False
+        self._is_active = False
 
     def start(self) -> None:
-        """Call in the main thread, before MLX is imported."""
+        """Call before MLX is imported."""
+        self._is_active = threading.current_thread() is threading.main_thread()  # no other may set handlers
+        if not self._is_active:
+            return
         # A handler too, for signals delivered to a thread made before the mask was set: the default ends the process.
         self._handlers = {number: signal.signal(number, self._receive) for number in CAUGHT}
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)
@@ -42,6 +51,8 @@ class SignalHandler:
 
     def stop(self, ignore: bool = False) -> None:
         """Restores handlers and mask; with `ignore`, signals no longer end the process."""
+        if not self._is_active:
+            return
         self._closed = True
         signal.pthread_kill(self._thread.ident or 0, signal.SIGUSR1)
         self._thread.join()
@@ -77,14 +88,22 @@ class SignalHandler:
                 return
             self._receive(number)
 
-    def _receive(self, number: int, _frame: object = None) -> None:
+    def _receive(self, number: int, frame: object = None) -> None:
         if number == signal.SIGINT and signal.SIGINT in self.received:
-            os._exit(130)
+            self._end_at_once(in_main_thread=frame is not None)
+            return
         self.received.append(number)
         if number in STOP_SIGNALS and self.received.count(number) == 1:
             name = signal.Signals(number).name
             print(f"\n{name}: finishing the current step, then saving; Ctrl-C again ends at once", file=sys.stderr)
         self._notify()
+
+    def _end_at_once(self, *, in_main_thread: bool) -> None:
+        if not in_notebook():
+            os._exit(130)
+        if in_main_thread:
+            raise KeyboardInterrupt
+        _thread.interrupt_main()  # calls `_receive` there
 
     def _notify(self) -> None:
         if (control := self.control) is None:

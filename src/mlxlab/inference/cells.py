@@ -1,8 +1,9 @@
 """Turns rows held in Python (dicts, texts, a DataFrame) into a table of text cells, as they would stand in a file."""
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 
 import numpy as np
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MISSING = ("nan", "<NA>", "NaT")  # numbers and times of NumPy and pandas
-Rows: TypeAlias = "Sequence[str] | Sequence[Mapping[str, object]] | pd.DataFrame"
+Rows: TypeAlias = "Iterable[str] | Iterable[Mapping[str, object]] | pd.DataFrame"
 
 
 def to_table(rows: Rows, columns: Sequence[str]) -> Table:
@@ -24,11 +25,12 @@ def to_table(rows: Rows, columns: Sequence[str]) -> Table:
     Raises:
         DataError: the rows are neither dicts nor texts.
     """
-    if not isinstance(rows, Sequence):
+    if is_frame(rows):
         return {str(name): _column(rows[name]) for name in rows.columns}
     if isinstance(rows, str):
         raise DataError("expected a list of rows, got one text; put it into a list")
-    if all(isinstance(row, str) for row in rows):
+    rows = list(rows)
+    if rows and all(isinstance(row, str) for row in rows):
         if len(columns) != 1:
             raise DataError(f"expected dicts with {', '.join(columns)}, got texts")
         return {columns[0]: [str(row) for row in rows]}
@@ -38,7 +40,13 @@ def to_table(rows: Rows, columns: Sequence[str]) -> Table:
             raise DataError(f"row {number + 1}: expected a dict like the other rows, got {type(row).__name__}")
         dicts.append(row)
     names = dict.fromkeys(str(name) for row in dicts for name in row)
-    return {name: [_cell(row.get(name)) for row in dicts] for name in names}
+    return {name: [_cell(row.get(name)) for row in dicts] for name in names or columns}
+
+
+def is_frame(rows: object) -> "TypeGuard[pd.DataFrame]":
+    """Whether this is a DataFrame, without an import of pandas."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(rows, pandas.DataFrame)
 
 
 def _column(series: "pd.Series") -> list[str | None]:

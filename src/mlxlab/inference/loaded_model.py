@@ -1,0 +1,97 @@
+"""A restored model as a Python program uses it: predictions for rows, continuations of texts."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, overload
+
+from mlxlab.config.issues import ConfigIssue, format_issues
+from mlxlab.config.schema.validate import Validator
+from mlxlab.config.suggest import suggestion
+from mlxlab.data.batch import Task
+from mlxlab.errors import ConfigError
+from mlxlab.inference.cells import is_frame, to_table
+from mlxlab.inference.generate import GenerationConfig
+from mlxlab.inference.predict import predict_table, row_encoder
+from mlxlab.inference.restore import RestoredModel
+from mlxlab.inference.sampling import SamplingParams
+from mlxlab.inference.text_generator import restored_generator
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Row = Mapping[str, object]
+
+
+class LoadedModel:
+    """The model of a run, or of an ensemble of runs."""
+
+    def __init__(self, restored: RestoredModel) -> None:
+        self._restored = restored
+
+    @property
+    def task(self) -> Task:
+        """What the model predicts: its kind and the names of the labels."""
+        return self._restored.encoder.task
+
+    @overload
+    def predict(self, rows: Iterable[str] | Iterable[Row], batch_size: int = 64) -> list[dict[str, Any]]: ...
+
+    @overload
+    def predict(self, rows: "pd.DataFrame", batch_size: int = 64) -> "pd.DataFrame": ...
+
+    def predict(
+        self, rows: "pd.DataFrame | Iterable[str] | Iterable[Row]", batch_size: int = 64
+    ) -> "pd.DataFrame | list[dict[str, Any]]":
+        """A prediction for each row: `label` and `probability_<label>`; `labels`, where several may hold; or `value`.
+
+        Args:
+            rows: dicts with the columns of the training data, or texts for a model that reads one column; the
+                predictions are dicts too. Of a DataFrame they are one, with its index.
+            batch_size: rows that the model reads at once; changes no result beyond rounding.
+
+        Raises:
+            NotAllowedError: this is a language model.
+            DataError: a column is missing, or a cell is malformed.
+        """
+        table = to_table(rows, row_encoder(self._restored.encoder).columns)
+        columns = predict_table(self._restored, table, batch_size).columns()
+        if is_frame(rows):
+            import pandas as pd
+
+            return pd.DataFrame(columns, index=rows.index)
+        return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+
+    @overload
+    def generate(self, prompts: str, **options: Any) -> str: ...
+
+    @overload
+    def generate(self, prompts: Sequence[str], **options: Any) -> list[str]: ...
+
+    def generate(self, prompts: str | Sequence[str], **options: Any) -> str | list[str]:
+        """The continuation of a prompt, or of each of several.
+
+        Args:
+            options: those of `mlxlab generate`: max_tokens, temperature, top_k, top_p, stop, seed, ...
+
+        Raises:
+            ConfigError: an option is unknown or invalid, or the model does not generate text.
+        """
+        request, sampling = _generation_options(options)
+        generator = restored_generator(self._restored)
+        texts = generator.texts([prompts] if isinstance(prompts, str) else list(prompts), sampling, request)
+        return texts[0] if isinstance(prompts, str) else texts
+
+
+def _generation_options(options: dict[str, Any]) -> tuple[GenerationConfig, SamplingParams]:
+    known = {field.name for kind in (GenerationConfig, SamplingParams) for field in fields(kind)}
+    for name in options.keys() - known:
+        raise ConfigError(f"{name}: unknown option{suggestion(name, known)}")
+    values: list[dict[str, Any]] = []
+    issues: list[ConfigIssue] = []
+    for kind in (GenerationConfig, SamplingParams):
+        names = [field.name for field in fields(kind)]
+        values.append({name: options[name] for name in names if name in options})
+        issues += Validator().node(values[-1], f"{kind.__module__}.{kind.__name__}", "")
+    if issues:
+        raise ConfigError(format_issues(issues))
+    return GenerationConfig(**values[0]), SamplingParams(**values[1])

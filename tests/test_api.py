@@ -1,0 +1,187 @@
+"""The Python API: the three steps of the command line in one process, its errors, and the notebook that shows it."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import mlxlab
+from mlxlab.cli.predict import main as predict_command
+from mlxlab.data.titanic.passenger import table_of
+from mlxlab.errors import ConfigError, DataError, InputNotFoundError, NotAllowedError, RunInterrupted
+from mlxlab.inference.restore import save_ensemble
+from support.processes import ROOT, environment, tiny_overrides
+from support.titanic import csv_text, real_rows
+
+TINY = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2")
+ROWS = real_rows()[:30]
+DICTS = [dict(zip(table_of(ROWS), cells, strict=True)) for cells in zip(*table_of(ROWS).values(), strict=True)]
+
+
+def fresh_process(code, folder):
+    command, env = [sys.executable, "-c", code], environment(PYTHONPATH=str(ROOT / "src"))
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("api") / "run"
+    return mlxlab.train(mlxlab.compose(*TINY, f"hydra.run.dir={folder}"))
+
+
+def test_importing_the_package_imports_nothing_else(tmp_path):
+    done = fresh_process("import sys; before = {*sys.modules}; import mlxlab; print({*sys.modules} - before)", tmp_path)
+    assert done.stdout == "{'mlxlab'}\n", done.stderr
+
+
+def test_a_config_holds_the_checked_values():
+    config = mlxlab.compose(*TINY, "seed=3")
+    assert config["seed"] == 3
+    assert config["trainer.max_steps"] == 4
+    assert config["name"] is None
+    assert "max_steps: 4" in str(config)
+    config["trainer"]["max_steps"] = 5
+    assert config["trainer.max_steps"] == 4
+    with pytest.raises(KeyError):
+        config["trainer.steps"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "message"),
+    [
+        (["trainer.max_stps=3"], ConfigError, "did you mean trainer.max_steps?"),
+        (["seed=1,2"], ConfigError, "several values"),
+        ([3], ConfigError, "expected an override as text"),
+        (["tracking.uri=https://me:secret@host"], NotAllowedError, "tracking.uri"),
+    ],
+)
+def test_a_wrong_override_is_one_line(overrides, error, message):
+    with pytest.raises(error) as caught:
+        mlxlab.compose(*overrides)
+    [line] = caught.value._render_traceback_()
+    assert line.startswith(error.__name__)
+    assert message in line
+    assert "secret" not in line
+
+
+def test_a_run_is_that_of_the_command(run):
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    manifest = json.loads((run.folder / "manifest.json").read_text())
+    assert run.metrics == metrics["metrics"]
+    assert run.best == run.metrics["valid/loss"] == manifest["outcome"]["best"]
+    assert manifest["inputs"]["overrides"] == TINY
+    assert manifest["status"] == "DONE"
+
+
+def test_a_model_answers_as_the_command_does(run, tmp_path):
+    model = mlxlab.load(run.folder)
+    answers = model.predict(DICTS)
+    (tmp_path / "rows.csv").write_text(csv_text(ROWS))
+    output = tmp_path / "out.jsonl"
+    assert predict_command([f"run={run.folder}", f"input={tmp_path / 'rows.csv'}", f"output={output}"]) == 0
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [{"row": number, **answer} for number, answer in enumerate(answers, 1)] == lines
+    frame = pd.DataFrame(DICTS, index=[f"p{row.id}" for row in ROWS])
+    predicted = model.predict(frame)
+    assert list(predicted.index) == list(frame.index)
+    assert predicted.to_dict("records") == answers
+    assert model.predict([]) == []
+    assert model.task.labels == ("died", "survived")
+
+
+def test_an_ensemble_predicts_the_mean_of_its_members(run, tmp_path):
+    save_ensemble(tmp_path, [run.folder, run.folder / "checkpoints" / "step-00000004"], "probabilities")
+    members = [mlxlab.load(run.folder, name).predict(DICTS) for name in ("best", "last")]
+    mean = np.mean([[row["probability_died"] for row in member] for member in members], axis=0)
+    ensemble = [row["probability_died"] for row in mlxlab.load(tmp_path).predict(DICTS)]
+    np.testing.assert_allclose(ensemble, mean, rtol=1e-5)
+
+
+def test_what_a_model_cannot_do_is_an_error_of_the_user(run):
+    model = mlxlab.load(run.folder)
+    with pytest.raises(ConfigError, match="cannot generate"):
+        model.generate("Once")
+    with pytest.raises(ConfigError, match="did you mean temperature"):
+        model.generate("Once", temprature=1)
+    with pytest.raises(DataError, match="row 2: Sex is 'x'"):
+        model.predict([DICTS[0], DICTS[1] | {"Sex": "x"}])
+    with pytest.raises(InputNotFoundError):
+        mlxlab.load("nowhere")
+
+
+def test_a_language_model_continues_texts(tmp_path):
+    (tmp_path / "text.txt").write_text("".join(f"One fish, {n} fish.\n" for n in range(300)))
+    settings = ["model=transformer", "data=streaming", f"data.source={tmp_path / 'text.txt'}", "data.seq_len=32"]
+    settings += ["data.tokenizer.vocab_size=300", "data.reading.document_unit=line", "data.validation.fraction=0.1"]
+    tiny = [setting for setting in TINY if "baselines" not in setting]
+    run = mlxlab.train(mlxlab.compose(*tiny, *settings, f"hydra.run.dir={tmp_path / 'lm'}"))
+    model = mlxlab.load(run.folder)
+    first, second = model.generate(["One", "two"], max_tokens=5, temperature=0)
+    assert model.generate("One", max_tokens=5, temperature=0) == first
+    assert isinstance(second, str)
+    with pytest.raises(NotAllowedError, match="language_modelling"):
+        model.predict(["One"])
+
+
+def test_training_in_another_thread_leaves_signals_alone(tmp_path):
+    results = []
+    config = mlxlab.compose(*TINY, f"hydra.run.dir={tmp_path / 'run'}")
+    thread = threading.Thread(target=lambda: results.append(mlxlab.train(config)))
+    thread.start()
+    thread.join()
+    assert results[0].metrics
+
+
+def test_an_interrupted_run_says_where_it_is():
+    error = RunInterrupted("stopped at step 3", 2)
+    error.add_note("run folder: outputs/x")
+    assert error._render_traceback_() == ["RunInterrupted: stopped at step 3", "run folder: outputs/x"]
+
+
+INTERRUPT = """
+import os, signal, sys, time, types
+kernel = types.SimpleNamespace(IPKernelApp=types.SimpleNamespace(initialized=lambda: True))
+sys.modules["ipykernel.kernelapp"] = kernel
+from mlxlab.experiment.signals import SignalHandler
+handler = SignalHandler(requeue=False)
+handler.start()
+try:
+    for _ in range(200):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
+except KeyboardInterrupt:
+    print("interrupted")
+handler.stop()
+"""
+
+
+def test_a_second_interrupt_does_not_end_the_kernel_of_a_notebook(tmp_path):
+    done = fresh_process(INTERRUPT, tmp_path)
+    assert done.stdout == "interrupted\n", done.stderr
+    assert done.returncode == 0
+    alone = fresh_process(INTERRUPT.replace("sys.modules[", "{}["), tmp_path)
+    assert alone.returncode == 130
+
+
+def test_the_quickstart_notebook_runs_and_is_valid(tmp_path):
+    notebook = json.loads((ROOT / "examples" / "quickstart.ipynb").read_text())
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+    ids = [cell["id"] for cell in notebook["cells"]]
+    assert len(set(ids)) == len(ids)
+    for cell in notebook["cells"]:
+        extra = {"outputs", "execution_count"} if cell["cell_type"] == "code" else set()
+        assert cell.keys() == {"cell_type", "id", "metadata", "source"} | extra
+        assert all(isinstance(line, str) for line in cell["source"])
+    sources = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    lines = [f"exec(compile({source!r}, 'cell', 'exec'))" for source in sources]
+    show = "print([row['label'] for row in model.predict([passenger])], run.folder)"
+    done = fresh_process("\n".join([*lines, show]), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "did you mean trainer.max_steps?" in done.stdout
+    assert f"PosixPath('{tmp_path / 'outputs'}" in repr(done.stdout) or str(tmp_path / "outputs") in done.stdout
+    assert os.listdir(tmp_path / "outputs")
