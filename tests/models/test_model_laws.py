@@ -10,7 +10,7 @@ from mlxlab.errors import ConfigError
 from mlxlab.models.bert import Bert
 from mlxlab.models.cnn_hybrid import CnnHybrid, convolve, document_means
 from mlxlab.models.initialization import initialize
-from mlxlab.models.layers import Attention, apply_rope, attention_mask, position_ids
+from mlxlab.models.layers import Attention, apply_output_layer, apply_rope, attention_mask, position_ids
 from mlxlab.models.model import Model, build_head
 from mlxlab.models.transformer import Transformer
 from mlxlab.ops.dropout import Dropout
@@ -84,6 +84,23 @@ def test_every_parameter_receives_a_gradient(name, kind):
     without = [path for path, g in tree_flatten(gradients) if not np.abs(np.array(g)).max() > 0]
     # The key's bias moves all scores of a query alike: softmax does not see it.
     assert [path for path in without if not path.endswith("key.bias")] == []
+
+
+@pytest.mark.parametrize(("kind", "outputs"), [("classification", 3), ("multi_label", 3), ("regression", 1)])
+@pytest.mark.parametrize("name", ["bert", "hybrid", "transformer"])
+def test_every_task_of_rows_has_a_classifier_with_its_number_of_outputs(name, kind, outputs):
+    backbone = BACKBONES[name]()
+    model = Model(backbone, build_head(backbone, kind=kind, num_classes=outputs))
+    assert model(*tokens_and_segments()).shape == (3, outputs)
+
+
+def test_a_single_output_is_the_linear_layer_in_float32():
+    layer, x = nn.Linear(64, 1), mx.random.normal((2, 9, 64), key=mx.random.key(0))
+    np.testing.assert_allclose(np.array(apply_output_layer(layer, x)), np.array(layer(x)), atol=1e-6)
+    layer.set_dtype(mx.bfloat16)
+    out = apply_output_layer(layer, x.astype(mx.bfloat16))
+    assert (out.dtype, out.shape) == (mx.float32, (2, 9, 1))
+    np.testing.assert_allclose(np.array(out), np.array(layer(x)), atol=2e-2)
 
 
 def test_each_kernel_and_each_dilation_owns_parameters():

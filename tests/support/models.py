@@ -11,6 +11,7 @@ import numpy as np
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.data.batch import Batch, Task
 from mlxlab.errors import ConfigError
+from mlxlab.models.layers import apply_output_layer
 from mlxlab.tracking.tracker import NoTracker, Tracker
 from mlxlab.training.callback import Callback, Control, FitContext
 from mlxlab.training.checkpointer import Checkpointer, NoCheckpointer
@@ -44,7 +45,7 @@ class BagOfEmbeddings(nn.Module):
     def __call__(self, tokens: mx.array, mask: mx.array) -> mx.array:
         real = (mask > 0)[..., None].astype(mx.float32)
         x = (self.embedding(tokens) * real).sum(axis=1) / mx.maximum(real.sum(axis=1), 1)
-        return self.out(nn.relu(self.hidden(self.dropout(x))))
+        return apply_output_layer(self.out, nn.relu(self.hidden(self.dropout(x))))
 
 
 class RandomBatches:
@@ -103,8 +104,8 @@ class RandomBatches:
 class FixedBatches:
     """The same batches every time: a validation set."""
 
-    def __init__(self, batch_size: int = 4, rows: int = 18, seed: int = 9) -> None:
-        self.args = (rows, batch_size, seed, False)
+    def __init__(self, batch_size: int = 4, rows: int = 18, seed: int = 9, kind: str = "classification") -> None:
+        self.args = (rows, batch_size, seed, False, kind)
 
     def __iter__(self):
         return iter(RandomBatches(*self.args))
@@ -179,11 +180,12 @@ def fit(
     checkpointer: Checkpointer | NoCheckpointer | None = None,
     checkpoint: Checkpoint | None = None,
     seed: int = 0,
+    task: Task = TASK,
 ) -> Run:
     """Trains a new state to its end, or the one of a checkpoint."""
     run = run or make_run()
     run.state = trainer.init_state(run.model, run.data, seed)
-    args = (FixedBatches(), TASK, callbacks, checkpointer or NoCheckpointer(), seed)
+    args = (FixedBatches(kind=task.kind), task, callbacks, checkpointer or NoCheckpointer(), seed)
     TrainingLoop(trainer, run.context, run.state, *args).run(checkpoint)
     return run
 

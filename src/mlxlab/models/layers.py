@@ -172,6 +172,17 @@ class FeedForward(nn.Module):
         return self.down(ACTIVATIONS[self.activation](self.up(x)))
 
 
+def apply_output_layer(layer: nn.Linear, x: mx.array) -> mx.array:
+    """(..., D) -> (..., C). A single output is a float32 sum of products instead of a matrix product.
+
+    A BLAS rounds a product with one column by how the weight lies in memory, which a resume or a compiled step changes.
+    """
+    if layer.weight.shape[0] > 1:
+        return layer(x)
+    weight, bias = layer.weight.astype(mx.float32), layer.bias.astype(mx.float32)
+    return (x.astype(mx.float32) * weight).sum(axis=-1, keepdims=True) + bias
+
+
 def named_parameters(module: nn.Module) -> dict[str, mx.array]:
     """The arrays of a module by their path, as in a checkpoint."""
     return dict(tree_flatten(module.parameters()))

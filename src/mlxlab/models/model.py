@@ -7,7 +7,7 @@ import mlx.nn as nn
 
 from mlxlab.data.batch import TaskKind
 from mlxlab.models.backbone import Backbone, CausalBackbone
-from mlxlab.models.layers import Attention, named_parameters
+from mlxlab.models.layers import Attention, apply_output_layer, named_parameters
 from mlxlab.ops.activations import gelu
 from mlxlab.ops.dropout import Dropout
 
@@ -31,7 +31,7 @@ class Classifier(nn.Module):
         x = self.dropout(x)
         if "hidden" in self:
             x = self.dropout(nn.relu(self.hidden(x)))
-        return self.out(x)
+        return apply_output_layer(self.out, x)
 
 
 class CausalHead(nn.Module):

@@ -71,12 +71,14 @@ def weighted_sum(loss: Loss, model: nn.Module, batch: DeviceBatch) -> tuple[mx.a
     weights, rows = batch.loss_weights, len(batch.loss_weights)
     total, terms = loss(model, batch)
     # A target of weight 0 may have any loss, NaN too: it must not reach the sum.
-    per_example = {
+    sums = {
         name: mx.where(weights > 0, values * weights, 0).reshape(rows, -1).sum(axis=1)
         for name, values in {"loss": total, **terms}.items()
     }
-    per_example["weight"] = weights.reshape(rows, -1).sum(axis=1)
-    return per_example["loss"].sum(), weights.sum(), per_example
+    sums["weight"] = weights.reshape(rows, -1).sum(axis=1)
+    # MLX cannot compile a function of which two outputs are computed alike, as a loss and its only term.
+    stacked = mx.stack(list(sums.values()))  # (K, B)
+    return sums["loss"].sum(), weights.sum(), {name: stacked[index] for index, name in enumerate(sums)}
 
 
 def clipped_update(
