@@ -17,7 +17,7 @@ from benchmarks.alternate import table
 from benchmarks.config import read_config
 from benchmarks.subject import language_model
 from mlxlab.config.instantiate import instantiate
-from mlxlab.data.batch import Batch
+from mlxlab.data.batch import Batch, Task
 from mlxlab.distillation.loss import DistillationLoss
 from mlxlab.distillation.teacher_cache import TeacherCache
 from mlxlab.distillation.teachers import Teachers
@@ -28,6 +28,7 @@ from mlxlab.training.optim.optimizers import adamw
 
 STUDENT, TEACHER = "nano", "tiny"
 ROWS, LENGTH = 4, 128
+LANGUAGE = Task("language_modelling", num_classes=0)
 
 
 def distilling(rounds: int = 9) -> str:
@@ -90,7 +91,7 @@ def _step(loss: Loss, batch: Batch, V: int, compiled: bool) -> Callable[[], Any]
 
 
 def _loss(teachers: Teachers) -> DistillationLoss:
-    return DistillationLoss(0.5, 3.0, True, "forward", 0.0, [], None, loaded_teachers=teachers)
+    return DistillationLoss(0.5, 3.0, True, "forward", 0.0, [], None, loaded_teachers=teachers, task=LANGUAGE)
 
 
 def _batch(V: int) -> Batch:

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from scipy.special import log_softmax as oracle
 
 from mlxlab.config.paths import shipped_conf
+from mlxlab.data.batch import Task
 from mlxlab.distillation.loss import DistillationLoss, soft_target_divergence
 from mlxlab.distillation.teacher_cache import TeacherCache
 from mlxlab.distillation.teachers import DistillationReport, SoftTargets, Teachers
@@ -37,11 +38,13 @@ SETTINGS = {
 }
 
 
-def distill(*teachers: nn.Module, residual_base=(), cache=None, **changes) -> DistillationLoss:
+def distill(*teachers: nn.Module, residual_base=(), cache=None, task=TASK, **changes) -> DistillationLoss:
     loaded = Teachers(
-        Ensemble([FrozenModel(m) for m in teachers]), Ensemble([FrozenModel(m) for m in residual_base]), cache
+        Ensemble([FrozenModel(m) for m in teachers], kind=task.kind),
+        Ensemble([FrozenModel(m) for m in residual_base]),
+        cache,
     )
-    return DistillationLoss(**(SETTINGS | changes), loaded_teachers=loaded)
+    return DistillationLoss(**(SETTINGS | changes), loaded_teachers=loaded, task=task)
 
 
 def make_batch():
@@ -269,7 +272,8 @@ PAIRS = [
 @pytest.mark.parametrize("family", [Bert, Transformer])
 def test_training_brings_matched_layers_closer_and_trains_their_projections(family):
     student, teacher = small(family, layers=1), small(family, width=12, seed=1)
-    loss = distill(teacher, alpha=0.0, feature_matching=PAIRS)
+    task = Task("language_modelling", 20) if family is Transformer else TASK
+    loss = distill(teacher, alpha=0.0, feature_matching=PAIRS, task=task)
     batch = RandomBatches().batch(np.arange(8))
     if family is Transformer:
         batch = batch._replace(targets=batch.tokens, loss_weights=np.ones(batch.tokens.shape, np.float32))

@@ -21,7 +21,7 @@ from mlxlab.errors import CannotCreateError
 from mlxlab.models.ensemble import Ensemble, FrozenModel
 from mlxlab.training.checkpointer import Checkpointer
 from mlxlab.training.device_batch import to_device
-from support.models import NoOpCallback, RandomBatches, fit, make_model, make_run, make_trainer, weights_of
+from support.models import TASK, NoOpCallback, RandomBatches, fit, make_model, make_run, make_trainer, weights_of
 
 V = 13
 
@@ -88,7 +88,9 @@ def test_training_with_all_classes_cached_equals_training_without_a_cache_bit_fo
     teacher = make_model(seed=1)
 
     def train(cache):
-        loss = DistillationLoss(**SETTINGS, loaded_teachers=Teachers(Ensemble([FrozenModel(teacher)]), cache=cache))
+        loss = DistillationLoss(
+            **SETTINGS, loaded_teachers=Teachers(Ensemble([FrozenModel(teacher)]), cache=cache), task=TASK
+        )
         run = make_run(make_model(seed=0))
         fit(make_trainer(loss=loss), run)
         return weights_of(run.model)
@@ -232,7 +234,7 @@ def test_two_processes_may_fill_one_cache(tmp_path):
 def caching_loss(folder):
     cache = new_cache(folder, top_k=2, num_classes=2)
     loaded = Teachers(Ensemble([FrozenModel(make_model(seed=1))]), cache=cache)
-    return DistillationLoss(**SETTINGS, loaded_teachers=loaded), cache
+    return DistillationLoss(**SETTINGS, loaded_teachers=loaded, task=TASK), cache
 
 
 def test_soft_targets_are_on_disk_before_a_checkpoint_is_saved(tmp_path):

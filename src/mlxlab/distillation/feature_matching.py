@@ -81,9 +81,18 @@ def add_projections(student: nn.Module, teacher: nn.Module, pairs: Sequence[Laye
 
 
 def feature_matching_loss(
-    student: nn.Module, pairs: Sequence[LayerPair], student_calls: Calls, teacher_calls: Calls, batch: DeviceBatch
+    student: nn.Module,
+    pairs: Sequence[LayerPair],
+    student_calls: Calls,
+    teacher_calls: Calls,
+    batch: DeviceBatch,
+    *,
+    per_token: bool,
 ) -> mx.array:
-    """Weighted distance of the pairs per target: mean squared error of hidden states, KL of attention maps."""
+    """Weighted distance of the pairs per target: mean squared error of hidden states, KL of attention maps.
+
+    With `per_token` the targets are tokens; else those of a row all have the mean distance over its real tokens.
+    """
     total = mx.zeros(batch.targets.shape)
     for pair, projection in zip(pairs, student[PROJECTIONS]["layers"], strict=True):
         student_call, teacher_call = student_calls[pair["student"]], teacher_calls[pair["teacher"]]
@@ -93,10 +102,10 @@ def feature_matching_loss(
         else:
             projected = projection(student_call.output).astype(mx.float32)
             distance = mx.square(projected - teacher_call.output.astype(mx.float32)).mean(axis=-1)
-        if distance.ndim > batch.targets.ndim:  # per token: a row has the mean over its real tokens
+        if distance.ndim > 1 and not per_token:
             real = (batch.segment_ids > 0).astype(mx.float32)
             distance = (distance * real).sum(axis=1) / mx.maximum(real.sum(axis=1), 1)
-        elif distance.ndim < batch.targets.ndim:
+        if distance.ndim < batch.targets.ndim:
             distance = distance[:, None]
         total = total + pair.get("weight", 1.0) * distance
     return total

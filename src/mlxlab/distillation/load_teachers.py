@@ -87,7 +87,7 @@ class TeacherLoader:
         members = [*teachers, *students] if previous == "teacher" else teachers
         base = students if previous == "residual" else []
         aligned = [self._align(member, data, seq_len) for member in members]
-        ensemble = Ensemble(aligned, weights, options.ensemble_mean)
+        ensemble = Ensemble(aligned, weights, options.ensemble_mean, data.task.kind)
         residual_base = Ensemble([self._align(member, data, seq_len) for member in base])
         for model in (ensemble, residual_base):
             model.set_dtype(getattr(mx, options.teacher_dtype))
@@ -113,7 +113,8 @@ class TeacherLoader:
         tokenizer = load_tokenizer(_pretrained_folder(name, self.cache))
         kind = data.task.kind
         if kind != "language_modelling":
-            raise NotAllowedError(f"trainer.teachers: {name}: expected a classifier, got a pretrained language model")
+            expected = f"expected a model for {_describe_task(data.task)}"
+            raise NotAllowedError(f"trainer.teachers: {name}: {expected}, got a pretrained language model")
         model = build_pretrained_model(resolve(name), tokenizer.vocab_size)
         task = Task(kind, tokenizer.vocab_size, masked=not model.backbone.causal)
         return LoadedTeacher(name, model, task, tokenizer, model.backbone.position_limit, "")
@@ -125,22 +126,26 @@ class TeacherLoader:
         return download_model(name, self.tracking_uri, project_root(), self.cache)
 
     def _align(self, teacher: LoadedTeacher, data: DataModule, seq_len: int) -> FrozenModel:
-        """The teacher with the class or token indices of the student."""
+        """The teacher with the classes, labels or tokens of the student, or with its unit of the target."""
         title, task, tokenizer = f"trainer.teachers: {teacher.name}", data.task, data.tokenizer
         if (task.kind, task.masked) != (teacher.task.kind, teacher.task.masked):
             raise NotAllowedError(f"{title}: expected {_describe_task(task)}, got {_describe_task(teacher.task)}")
         if teacher.max_tokens is not None and seq_len > teacher.max_tokens:  # MLX has no bounds checks
             raise ConfigError(f"{title}: has positions for {teacher.max_tokens} tokens, the data has rows of {seq_len}")
         same_tokens = teacher.tokenizer.fingerprint == tokenizer.fingerprint
-        if task.kind == "classification" and not same_tokens:
+        if task.kind != "language_modelling" and not same_tokens:
             expected, got = (
                 f"{each.vocab_size} tokens, {each.fingerprint[:8]}" for each in (tokenizer, teacher.tokenizer)
             )
             raise NotAllowedError(f"{title}: expected the student's tokenizer ({expected}), got {got}")
+        if task.kind == "regression":  # each standardises by its own training rows
+            shift = (teacher.task.target_mean - task.target_mean) / task.target_deviation
+            return FrozenModel(teacher.model, scale=teacher.task.target_deviation / task.target_deviation, shift=shift)
         if same_tokens and teacher.task.labels == task.labels:
             return FrozenModel(teacher.model)
-        if task.kind == "classification":
-            kind, own, names = "classes", list(teacher.task.labels), list(task.labels)
+        if task.kind != "language_modelling":
+            kind = "classes" if task.kind == "classification" else "labels"
+            own, names = list(teacher.task.labels), list(task.labels)
         else:
             kind, own, names = "tokens", _token_names(teacher.tokenizer), _token_names(tokenizer)
         if self.options.vocab_mapping != "subset":
@@ -162,10 +167,15 @@ class TeacherLoader:
             options: CacheOptions = validate(self.options.teacher_cache, CacheOptions)
         except ShapeError as error:
             raise ConfigError(f"trainer.distillation.teacher_cache: {error}; expected top_k and dtype") from None
-        top_k, dtype = options.get("top_k", 100), options.get("dtype", "float16")
+        task = data.task
+        has_classes = task.kind in ("classification", "language_modelling")
+        top_k, dtype = options.get("top_k", 100 if has_classes else task.num_classes), options.get("dtype", "float16")
+        if not has_classes and top_k < task.num_classes:
+            expected = f"expected all {task.num_classes} outputs of the task {task.kind}"
+            raise ConfigError(f"trainer.distillation.teacher_cache.top_k: {expected}, got {top_k}")
         inputs = (ensemble.digest(), repr(router), data.fingerprint, data.tokenizer.fingerprint, top_k, dtype)
         key = hashlib.sha256(repr(inputs).encode()).hexdigest()[:32]
-        return TeacherCache(top_k, dtype, folder=self.cache / f"teacher-{key}", num_classes=data.task.num_classes)
+        return TeacherCache(top_k, dtype, folder=self.cache / f"teacher-{key}", num_classes=task.num_classes)
 
 
 def _pretrained_folder(name: str, cache: Path) -> Path:
@@ -182,6 +192,6 @@ def _token_names(tokenizer: Tokenizer) -> list[str]:
 
 
 def _describe_task(task: Task) -> str:
-    if task.kind == "classification":
+    if task.kind != "language_modelling":
         return task.kind
     return "masked language modelling" if task.masked else "causal language modelling"

@@ -8,38 +8,43 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxlab.constraints import Fraction, Positive, Share
-from mlxlab.data.batch import Batch
+from mlxlab.data.batch import Batch, Task
 from mlxlab.distillation.feature_matching import add_projections, capture_calls, feature_matching_loss, read_pairs
 from mlxlab.distillation.teacher_cache import top_k_log_probs
 from mlxlab.distillation.teachers import SoftTargets, Teachers
 from mlxlab.errors import ConfigError
 from mlxlab.models.ensemble import Router
-from mlxlab.ops.cross_entropy import cross_entropy, kl_divergence, log_softmax
+from mlxlab.ops.cross_entropy import kl_divergence, log_softmax
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.losses import weighted_sum
 from mlxlab.training.losses.loss import LossTerms
+from mlxlab.training.losses.regression import squared_error
+from mlxlab.training.losses.task_loss import target_loss
 from mlxlab.training.losses.weighted_sum import Coefficient, LinearCoefficient, coefficient_value
 
 
 class DistillationLoss:
     """alpha * CE + (1 - alpha) * T^2 * KL(teacher || student) per target (Hinton et al. 2015).
 
-    Without teachers it is the cross-entropy, bit for bit. Logs `train/cross_entropy`, `train/kl` (whatever the
-    divergence) and `train/feature_matching`.
+    CE is the loss of the task, KL for several labels that of each label. In a regression they are the squared errors to
+    the target and to the teacher's output; temperature, T^2 and divergence do not apply. Without teachers it is the
+    loss of the task, bit for bit. Logs `train/cross_entropy` and `train/kl` (whatever the divergence), of a regression
+    `train/squared_error` and `train/teacher_squared_error`, and `train/feature_matching`.
 
     Args:
-        alpha: weight of the cross-entropy; 1 is cross-entropy alone. A number, or a LinearCoefficient.
+        alpha: weight of the loss of the task; 1 is that alone. A number, or a LinearCoefficient.
         temperature: T, which divides the logits of teacher and student. A number, or a LinearCoefficient.
         scale_by_t2: multiply the divergence by T^2, so that its gradient has the same size at any temperature.
         divergence: forward is KL(teacher || student), reverse KL(student || teacher), jensen_shannon the mean KL of
             both to their mixture; mse compares logits and ignores the temperature.
-        label_smoothing: part of the target spread over all classes, in the cross-entropy.
+        label_smoothing: part of the target spread over all classes, in the cross-entropy; 0 for a regression.
         feature_matching: layers to match with layers of the first teacher:
             `[{student: name, teacher: name, weight: 1}]`.
-        router: weights the teachers example by example; null uses `teacher_weights`.
+        router: weights the teachers example by example, by their classes; null uses `teacher_weights`.
 
     Raises:
-        ConfigError: a cache of soft targets lacks what feature matching or mse needs.
+        ConfigError: a cache of soft targets lacks what feature matching or mse needs, or a task without classes has a
+            router.
     """
 
     def __init__(
@@ -53,12 +58,20 @@ class DistillationLoss:
         router: Router | None,
         *,
         loaded_teachers: Teachers,
+        task: Task,
     ) -> None:
         self.teachers, self.router = loaded_teachers, router
         self.coefficients: dict[str, Coefficient] = {"alpha": alpha, "temperature": temperature}
-        self.scale_by_t2, self.divergence, self.label_smoothing = scale_by_t2, divergence, label_smoothing
+        self.kind, self.divergence, self.label_smoothing = task.kind, divergence, label_smoothing
+        self.compute_target_loss = target_loss(task.kind, label_smoothing)
+        self.scale_by_t2 = scale_by_t2 and divergence != "mse" and task.kind != "regression"
+        self.terms = (
+            ("squared_error", "teacher_squared_error") if task.kind == "regression" else ("cross_entropy", "kl")
+        )
         self.pairs = read_pairs(feature_matching) if loaded_teachers else []
         self._queries_teachers = bool(loaded_teachers) and (alpha != 1 or bool(self.pairs))
+        if router is not None and task.kind in ("multi_label", "regression"):
+            raise ConfigError(f"trainer.loss.router: expected null for the task {task.kind}: it reads classes")
         cache = loaded_teachers.cache
         if cache is not None and self.pairs:
             raise ConfigError("trainer.loss.feature_matching: expected no teacher_cache, which stores no layer outputs")
@@ -71,23 +84,21 @@ class DistillationLoss:
             model = weighted_sum.unwrap(model)
         with capture_calls(model, [pair["student"] for pair in self.pairs]) as student_calls:
             logits = self.teachers.add_residual_base(model(batch.tokens, batch.segment_ids), batch)
-        ce = cross_entropy(logits, batch.targets, self.label_smoothing)
+        target_values = self.compute_target_loss(logits, batch.targets)
         if not self._queries_teachers:
-            return LossTerms(ce, {"cross_entropy": ce})
+            return LossTerms(target_values, {self.terms[0]: target_values})
         with capture_calls(self.teachers.first, [pair["teacher"] for pair in self.pairs]) as teacher_calls:
             soft_targets = self.teachers.soft_targets(batch, self.router)
         alpha, temperature = (coefficient_value(value, name, batch) for name, value in self.coefficients.items())
-        divisor = temperature if isinstance(temperature, float) else temperature[..., None]
-        logits, log_sum_exp = logits.astype(mx.float32), None
-        if not self.label_smoothing:  # then it can be recovered from the cross-entropy
-            log_sum_exp = ce + mx.take_along_axis(logits, batch.targets[..., None], axis=-1).squeeze(-1)
-        kl = soft_target_divergence(soft_targets, logits, divisor, self.divergence, log_sum_exp)
-        scale = temperature * temperature if self.scale_by_t2 and self.divergence != "mse" else 1.0
-        total = alpha * ce + (1 - alpha) * scale * kl
+        divergence = self._divergence(soft_targets, logits, temperature, target_values, batch.targets)
+        scale = temperature * temperature if self.scale_by_t2 else 1.0
+        total = alpha * target_values + (1 - alpha) * scale * divergence
+        terms = dict(zip(self.terms, (target_values, divergence), strict=True))
         if not self.pairs:
-            return LossTerms(total, {"cross_entropy": ce, "kl": kl})
-        matching = feature_matching_loss(model, self.pairs, student_calls, teacher_calls, batch)
-        return LossTerms(total + matching, {"cross_entropy": ce, "kl": kl, "feature_matching": matching})
+            return LossTerms(total, terms)
+        per_token = self.kind == "language_modelling"
+        matching = feature_matching_loss(model, self.pairs, student_calls, teacher_calls, batch, per_token=per_token)
+        return LossTerms(total + matching, terms | {"feature_matching": matching})
 
     def setup(self, model: nn.Module, seed: int) -> None:
         if self.pairs:
@@ -100,6 +111,34 @@ class DistillationLoss:
     def flush(self) -> None:
         if self.teachers.cache is not None:
             self.teachers.cache.flush()
+
+    def _divergence(
+        self,
+        soft_targets: SoftTargets,
+        logits: mx.array,
+        temperature: float | mx.array,
+        target_values: mx.array,
+        targets: mx.array,
+    ) -> mx.array:
+        """Between the student's logits and the teachers' per target, not multiplied by T^2."""
+        logits, log_sum_exp = logits.astype(mx.float32), None
+        if self.kind == "regression":
+            return squared_error(logits, soft_targets.values.squeeze(-1))
+        divisor = temperature if isinstance(temperature, float) else temperature[..., None]
+        if self.kind == "multi_label":
+            return label_divergence(soft_targets.values, logits, divisor, self.divergence)
+        if not self.label_smoothing:  # then it can be recovered from the cross-entropy
+            log_sum_exp = target_values + mx.take_along_axis(logits, targets[..., None], axis=-1).squeeze(-1)
+        return soft_target_divergence(soft_targets, logits, divisor, self.divergence, log_sum_exp)
+
+
+def label_divergence(teacher: mx.array, student: mx.array, temperature: mx.array | float, kind: str) -> mx.array:
+    """`soft_target_divergence` of each label, which holds or not: logits (B, L) twice -> (B, L)."""
+    if kind == "mse":
+        return mx.square(student - teacher)
+    # Sigmoid is softmax over the logit and 0.
+    t, z = (mx.stack([logits, mx.zeros_like(logits)], axis=-1) for logits in (teacher, student))
+    return soft_target_divergence(SoftTargets(t), z, temperature, kind)
 
 
 def soft_target_divergence(

@@ -15,10 +15,10 @@ class DistillationOptions:
         teachers: run folders, checkpoints, ensembles, registered models (`models:/<name>/1`), and folders or hub ids of
             pretrained models; without any, the student learns from the targets alone. Set by `trainer.teachers`.
         teacher_weights: one per teacher; null weights all equally.
-        ensemble_mean: average the teachers' logits or their probabilities.
+        ensemble_mean: average the teachers' logits or their probabilities; the numbers of a regression as they are.
         teacher_dtype: dtype in which the teachers compute.
-        vocab_mapping: same requires teachers with the classes or tokens of the student; subset maps them by name where
-            a teacher knows all of them and more.
+        vocab_mapping: same requires teachers with the classes, labels or tokens of the student; subset maps them by
+            name where a teacher knows all of them and more.
         teacher_cache: `{top_k: 100, dtype: float16}` stores soft targets on disk; null queries the teachers each time.
         rounds: students trained one after the other; each joins the ensemble. 0 only joins `members`.
         round_init: fresh draws new weights for each student, previous starts from those of the student before.

@@ -4,6 +4,7 @@ Rows are keyed by content, so the teachers are queried once for a text, in whate
 """
 
 import logging
+import math
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,7 +38,8 @@ class CacheOptions(TypedDict, total=False):
 class TeacherCache:
     """Log-probabilities of the k most likely classes and of their tail, all other classes together, for each target.
 
-    Where `top_k` is all classes, their logits are stored. `folder` is for these teachers, data and options only.
+    Where `top_k` is all classes, their logits are stored; of labels and numbers all outputs are. `folder` is for these
+    teachers, data and options only.
     """
 
     def __init__(self, top_k: Size, dtype: Literal["float16", "float32"], *, folder: Path, num_classes: int) -> None:
@@ -51,13 +53,16 @@ class TeacherCache:
     def soft_targets(self, batch: Batch, compute: Callable[[], mx.array]) -> dict[str, np.ndarray]:
         """Soft targets of a batch, as arrays for `Batch.aux`; `compute` gives the logits (B, ..., C) on a miss.
 
+        A row has the classes of one target or, in a language model, of every token; or all outputs of the row.
+
         What was stored first is what is used: a resumed run trains on the same values, bit for bit.
         """
-        shape = batch.targets.reshape(len(batch.targets), -1).shape  # (B, targets of a row)
+        leading = batch.targets.shape if batch.targets.dtype.kind == "i" else batch.targets.shape[:1]
+        shape = (len(batch.targets), math.prod(leading[1:]))  # (B, targets of a row)
         values, classes = np.zeros((*shape, self.width), self.dtype), np.zeros((*shape, self.top_k), np.int32)
         keys = list(map(row_key, batch.tokens, batch.segment_ids))
         # Padding is not stored.
-        counts = list(map(_length, batch.segment_ids)) if batch.targets.ndim > 1 else [1] * len(keys)
+        counts = list(map(_length, batch.segment_ids)) if len(leading) > 1 else [1] * len(keys)
         missing = []
         for row, (key, count) in enumerate(zip(keys, counts, strict=True)):
             if (stored := self._load(key, count)) is None:
@@ -72,8 +77,8 @@ class TeacherCache:
                 values[at], classes[at] = new_values[at], new_classes[at]
                 record = new_values[at].tobytes() + new_classes[at].tobytes()
                 self.records.put(keys[row], record, (counts[row], float(tail[at].sum()), float(nats[at].sum())))
-        aux = {VALUES: values.reshape(*batch.targets.shape, self.width)}
-        return aux | ({CLASSES: classes.reshape(*batch.targets.shape, self.top_k)} if self.top_k else {})
+        aux = {VALUES: values.reshape(*leading, self.width)}
+        return aux | ({CLASSES: classes.reshape(*leading, self.top_k)} if self.top_k else {})
 
     def flush(self) -> None:
         self.records.flush()

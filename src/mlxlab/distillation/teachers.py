@@ -23,7 +23,10 @@ from mlxlab.training.state import TrainState
 
 
 class SoftTargets(NamedTuple):
-    """Logits (..., C) of the teachers; or, with `classes` (..., k), log-probabilities of these and of the tail."""
+    """Logits (..., C), (B, L) or numbers (B, 1) of the teachers.
+
+    With `classes` (..., k), log-probabilities of these and of the tail.
+    """
 
     values: mx.array  # (..., C), or (..., k + 1): the last is all other classes together
     classes: mx.array | None = None

@@ -125,7 +125,7 @@ class DistillationRounds:
         loader = replace(loader, options=replace(options, members=[]))
         teachers, _ = loader.load(data, config["data"].get("seq_len", 0), router=None)
         models: dict[str, nn.Module] = {f"member {position}": model for position, model in enumerate(members, 1)}
-        models |= {"ensemble": Ensemble(members, mean=self.options.ensemble_mean)}
+        models |= {"ensemble": Ensemble(members, mean=self.options.ensemble_mean, kind=data.task.kind)}
         models |= {"student": members[-1]} if number else {}
         models |= {"teacher": teachers.ensemble} if teachers else {}
         results = {}

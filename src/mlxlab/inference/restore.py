@@ -131,7 +131,7 @@ def _restore_ensemble(folder: Path) -> RestoredModel:
                 f"{folder / ENSEMBLE_FILE}: expected one tokenizer and task, {member} differs from {members[0]}"
             )
     thresholds = tuple(map(fmean, zip(*(each.thresholds for each in restored), strict=True)))
-    ensemble: Any = Ensemble([each.model for each in restored], mean=mean)
+    ensemble: Any = Ensemble([each.model for each in restored], mean=mean, kind=first.task.kind)
     return replace(restored[0], model=ensemble, thresholds=thresholds)
 
 

@@ -1,4 +1,4 @@
-"""Ensembles: mean of logits, mean of probabilities, or weights per example from a router."""
+"""Ensembles: mean of logits or numbers, mean of probabilities, or weights per example from a router."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -8,6 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from mlxlab.data.batch import TaskKind
 from mlxlab.models.layers import named_parameters
 from mlxlab.ops.cross_entropy import log_softmax
 
@@ -17,24 +18,35 @@ EnsembleMean = Literal["logits", "probabilities"]
 
 
 class FrozenModel(nn.Module):
-    """A frozen model, optionally with the classes or tokens of another.
+    """A frozen model, optionally with the classes, tokens or unit of another.
 
     Args:
         table: (V,) the model's own index of each class or token of the caller; None where the indices are equal.
         tokens: `table` also translates the input: the classes of a language model are its tokens.
+        scale, shift: outputs are multiplied by `scale`, then `shift` is added: numbers are standardised differently.
     """
 
-    def __init__(self, model: nn.Module, table: np.ndarray | None = None, *, tokens: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        table: np.ndarray | None = None,
+        *,
+        tokens: bool = False,
+        scale: float = 1.0,
+        shift: float = 0.0,
+    ) -> None:
         super().__init__()
         self.model = model
         self._table = None if table is None else mx.array(table.astype(np.int32))
-        self._tokens = tokens
+        self._tokens, self._scale, self._shift = tokens, scale, shift
         self.freeze()
         self.eval()
 
     def __call__(self, tokens: mx.array, segment_ids: mx.array) -> mx.array:
         if self._table is None:
-            return self.model(tokens, segment_ids)
+            outputs = self.model(tokens, segment_ids)
+            same_unit = (self._scale, self._shift) == (1, 0)
+            return outputs if same_unit else outputs.astype(mx.float32) * self._scale + self._shift
         logits = self.model(self._table[tokens] if self._tokens else tokens, segment_ids)
         return mx.take(logits, self._table, axis=-1)
 
@@ -42,16 +54,21 @@ class FrozenModel(nn.Module):
 class Ensemble(nn.Module):
     """Frozen members whose outputs are averaged: a model like any other to evaluate and to predict with.
 
-    `weights` has one per member; None weights all equally. A mean of probabilities is returned as logarithms.
+    `weights` has one per member; None weights all equally. A mean of probabilities is returned as logits. Numbers of a
+    regression are averaged as they are, whatever the `mean`.
     """
 
     def __init__(
-        self, members: Sequence[nn.Module], weights: Sequence[float] | None = None, mean: EnsembleMean = "logits"
+        self,
+        members: Sequence[nn.Module],
+        weights: Sequence[float] | None = None,
+        mean: EnsembleMean = "logits",
+        kind: TaskKind = "classification",
     ) -> None:
         super().__init__()
         self.members = list(members)
         self._weights = list(weights) if weights is not None else [1.0] * len(self.members)
-        self._mean = mean
+        self._mean, self._kind = mean, kind
         self.freeze()
         self.eval()
 
@@ -62,7 +79,7 @@ class Ensemble(nn.Module):
         return bool(self.members)
 
     def __call__(self, tokens: mx.array, segment_ids: mx.array) -> mx.array:
-        """(B, T) -> float32 logits shaped like those of the members: (B, C) or (B, T, V)."""
+        """(B, T) -> float32 logits shaped like those of the members: (B, C), (B, L), (B, 1) or (B, T, V)."""
         return self.combine(self.member_logits(tokens, segment_ids))
 
     def member_logits(self, tokens: mx.array, segment_ids: mx.array) -> list[mx.array]:
@@ -71,8 +88,12 @@ class Ensemble(nn.Module):
     def combine(self, logits: list[mx.array], weights: Sequence[Weight] | None = None) -> mx.array:
         """The weighted mean of the members' logits; `weights` may be arrays that broadcast over the classes."""
         weights = self._weights if weights is None else weights
-        if self._mean == "logits" or len(logits) == 1:
+        if self._mean == "logits" or self._kind == "regression" or len(logits) == 1:
             return weighted_mean(logits, weights)
+        if self._kind == "multi_label":
+            signs = (weighted_mean([mx.sigmoid(sign * z) for z in logits], weights) for sign in (1, -1))
+            positive, negative = (mx.log(mx.maximum(probabilities, 1e-30)) for probabilities in signs)
+            return positive - negative
         probabilities = weighted_mean([mx.softmax(z, axis=-1) for z in logits], weights)
         return mx.log(mx.maximum(probabilities, 1e-30))
 
