@@ -13,6 +13,7 @@ from support.processes import run, tiny_overrides
             2,
             "expected 2 weights, one per class",
         ),
+        (["trainer/loss=mse"], 2, "trainer.loss: expected a loss for the task classification (auto, cross_entropy,"),
         (["trainer.max_steps=null", "trainer.schedule.warmup=100000"], 2, "longer than the run of"),
         (["model.pretrained=nowhere/at/all"], 66, "no such folder"),
         (["callbacks.csv.path=../../x.csv"], 77, "outside the run folder"),
