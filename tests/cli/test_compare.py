@@ -134,8 +134,13 @@ def test_a_cross_validation_with_teachers_compares_the_student_with_and_without_
             parameters = 250 if name == crossvalidation.TEACHER else 100
             make_run(fold_run.folder, index // 3, accuracy, index % 3, 3, parameters=parameters, steps=3)
             final = {"valid/accuracy": accuracy}
-            metrics = {"best_step": 3, "steps": 3, "final": final, "metrics": final}
-            metrics |= {"baselines": {"majority": 0.6}, "reference": {}}
+            metrics = {"best_step": 3, "steps": 3, "main_metric": "accuracy", "final": final, "metrics": final}
+            metrics |= {
+                "test": {},
+                "intervals": {},
+                "baselines": {"majority": {"valid/accuracy": 0.6}},
+                "reference": {},
+            }
             (fold_run.folder / "metrics.json").write_text(json.dumps(metrics))
     text = crossvalidation.write_tables(runs, 3, tmp_path, "the command")
     assert "- distilled against student alone, valid/accuracy: +0.021 higher" in text

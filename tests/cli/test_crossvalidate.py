@@ -13,8 +13,10 @@ import pytest
 
 from mlxlab.analysis.comparison import MethodResults, compare
 from mlxlab.analysis.comparison_report import fold_markdown
-from mlxlab.analysis.crossvalidation import ACCURACY, MODEL
+from mlxlab.analysis.crossvalidation import MODEL
 from mlxlab.cli.crossvalidate import main
+
+ACCURACY = "valid/accuracy"
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = [

@@ -98,7 +98,7 @@ class Comparison:
 
 
 def compare(metric: str, methods: Sequence[MethodResults], against: str) -> Comparison:
-    """Compares every method with the reference `against`; lower losses, perplexity and bits per byte are better.
+    """Compares every method with the reference `against`; lower losses and errors are better.
 
     Raises:
         ValueError: no method is called `against`, or two have the same name.

@@ -11,6 +11,7 @@ from mlxlab.analysis.comparison import LEVEL, Comparison, MethodResults
 from mlxlab.experiment.manifest import without_nonfinite
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.markdown import markdown_table
+from mlxlab.metric_names import VALID
 
 
 def write_report(comparison: Comparison, text: str, folder: Path, name: str) -> list[Path]:
@@ -40,15 +41,15 @@ def markdown(comparison: Comparison, command: str, share_of: str | None = None) 
 
 
 def fold_markdown(comparison: Comparison, notes: Sequence[str], command: str) -> str:
-    """The table of a cross-validation: every method in ascending order, with the mean of each seed."""
+    """The table of a cross-validation: every method, the best one last, with the mean of each seed."""
     seeds = list(dict.fromkeys(run.partition(" fold ")[0] for run in comparison.methods[0].values))
     rows = []
-    for method in sorted(comparison.methods, key=lambda method: method.mean):
+    for method in sorted(comparison.methods, key=lambda method: method.mean, reverse=comparison.minimised):
         folds = [[value for run, value in method.values.items() if run.startswith(f"{seed} ")] for seed in seeds]
         means = [method.mean, method.error, *map(fmean, folds)]
         cells = _gain_cells(comparison, method.name)
         rows.append([method.name, *map(_number, means), *list(cells.values())[:2]])
-    head = ["accuracy of", "mean", "std. error", *seeds, *list(cells)[:2]]
+    head = [f"{comparison.metric.removeprefix(VALID)} of", "mean", "std. error", *seeds, *list(cells)[:2]]
     text = " ".join([*notes, _test_note(comparison)])
     return "\n".join([markdown_table(head, rows), "", *wrap(text, 120), "", f"    {command}"])
 

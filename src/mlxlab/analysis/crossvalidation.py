@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import TypedDict
 
 import mlxlab
 from mlxlab.analysis.comparison import MethodResults, compare, method_results
@@ -18,10 +17,11 @@ from mlxlab.analysis.comparison_report import fold_markdown, markdown, write_rep
 from mlxlab.config.paths import display_path
 from mlxlab.errors import DataError, InputNotFoundError, UserError, WriteError
 from mlxlab.experiment.manifest import read_manifest
+from mlxlab.experiment.run_metrics import FILE, Metrics, RunMetrics
 from mlxlab.files.untrusted import read_json
+from mlxlab.metric_names import VALID
 
 MODEL, TEACHER, STUDENT_ALONE = "this model", "teacher", "student alone"
-ACCURACY = "valid/accuracy"
 _TRAIN = "import sys; from mlxlab.cli.train import main; sys.exit(main())"
 
 logger = logging.getLogger(__name__)
@@ -39,17 +39,6 @@ class FoldRun:
     @property
     def log(self) -> Path:
         return self.folder.with_suffix(".log")
-
-
-class FoldMetrics(TypedDict):
-    """metrics.json of a run: `metrics` of the best evaluation, `final` of the last one."""
-
-    best_step: int
-    steps: int
-    metrics: dict[str, float]
-    final: dict[str, float]
-    baselines: dict[str, float]
-    reference: dict[str, dict[str, float]]
 
 
 def plan_folds(
@@ -75,20 +64,30 @@ def _quoted(path: Path) -> str:
     return f"'{text}'"
 
 
-def read_result(run: FoldRun) -> FoldMetrics | None:
-    """The metrics of a finished run; None if it is not finished, has no accuracy, or its file is malformed."""
+def read_result(run: FoldRun) -> RunMetrics | None:
+    """The metrics of a finished run; None if it is not finished, its task has no labels, or its file is malformed."""
     with suppress(InputNotFoundError, DataError):
-        metrics = read_json(run.folder / "metrics.json", FoldMetrics)
-        has_accuracy = ACCURACY in metrics["final"] and ACCURACY in metrics["metrics"]
-        return metrics if has_accuracy and read_manifest(run.folder)["status"] == "DONE" else None
+        metrics = read_json(run.folder / FILE, RunMetrics)
+        return metrics if metrics["main_metric"] and read_manifest(run.folder)["status"] == "DONE" else None
     return None
+
+
+def main_metric(result: RunMetrics) -> str:
+    """The key of the metric that is compared: accuracy, macro F1 or RMSE on the validation rows."""
+    return f"{VALID}{result['main_metric']}"
+
+
+def _value(metrics: Metrics, key: str) -> float:
+    """A metric; NaN if it is missing or not finite."""
+    value = metrics.get(key)
+    return float("nan") if value is None else value
 
 
 def train_folds(runs: Sequence[FoldRun], jobs: int, title: str) -> None:
     """Trains those that have no result yet, `jobs` in parallel, and logs the result of each.
 
     Raises:
-        UserError: a run failed (with its exit code and last line) or has no accuracy; the others are terminated.
+        UserError: a run failed (with its exit code and last line) or has no labels; the others are terminated.
     """
     waiting, active = [run for run in runs if read_result(run) is None], list[tuple[FoldRun, _Process, float]]()
     done = len(runs) - len(waiting)
@@ -103,7 +102,7 @@ def train_folds(runs: Sequence[FoldRun], jobs: int, title: str) -> None:
                 active.remove(ended)
                 run, process, start = ended
                 result, seconds, done = _result(run, process.returncode), time.monotonic() - start, done + 1
-                score = f"{result['final'][ACCURACY]:.4f} at step {result['steps']}, {seconds:.0f} s"
+                score = f"{_value(result['final'], main_metric(result)):.4f} at step {result['steps']}, {seconds:.0f} s"
                 logger.info(f"{done}/{len(runs)} {title}{run.name}: {score}")
     finally:
         for _, process, _ in active:
@@ -121,7 +120,7 @@ def _start(run: FoldRun) -> _Process:
         return subprocess.Popen(run.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
 
 
-def _result(run: FoldRun, code: int = 0) -> FoldMetrics:
+def _result(run: FoldRun, code: int = 0) -> RunMetrics:
     """The metrics of a run whose process has ended with this exit code."""
     if code:
         lines = run.log.read_text(errors="replace").strip().splitlines() or ["no output"]
@@ -129,7 +128,7 @@ def _result(run: FoldRun, code: int = 0) -> FoldMetrics:
         error.exit_code = code if code > 0 else 128 - code
         raise error
     if (result := read_result(run)) is None:
-        raise WriteError(f"{run.folder}: no accuracy in its metrics.json; expected that of a classification")
+        raise WriteError(f"{run.folder}: no metric to compare in its metrics.json; expected a run on labelled data")
     return result
 
 
@@ -140,25 +139,28 @@ def write_tables(runs: Mapping[str, Sequence[FoldRun]], folds: int, folder: Path
     the command that reproduces it.
     """
     results = {run.name: _result(run) for run in runs[MODEL]}
-    methods = {name: method_results(name, [run.folder for run in each], ACCURACY) for name, each in runs.items()}
+    first = next(iter(results.values()))
+    metric = main_metric(first)
+    methods = {name: method_results(name, [run.folder for run in each], metric) for name, each in runs.items()}
     baselines = [
-        MethodResults(name, {run: result["baselines"][name] for run, result in results.items()})
-        for name in next(iter(results.values()))["baselines"]
+        MethodResults(name, {run: _value(result["baselines"][name], metric) for run, result in results.items()})
+        for name in first["baselines"]
     ]
-    table = compare(ACCURACY, [*baselines, *methods.values()], MODEL)
+    table = compare(metric, [*baselines, *methods.values()], MODEL)
     steps = sorted({result["steps"] for result in results.values()})
     span = f"{steps[0]}" if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
+    best = fmean(_value(result["metrics"], metric) for result in results.values())
     notes = [
         f"Folds x seeds: {folds} x {len(results) // folds}; a seed shuffles the folds and initialises the weights.",
         f"The standard error is over the {len(results)} runs, which share rows.",
         f"The model is evaluated at its last step ({span}), so the validation fold selects nothing.",
-        f"Mean accuracy of the best checkpoints: {fmean(r['metrics'][ACCURACY] for r in results.values()):.4f}.",
+        f"Mean {first['main_metric']} of the best checkpoints: {best:.4f}.",
     ]
     text = fold_markdown(table, notes, command)
     write_report(table, text, folder, "table")
     if TEACHER in runs:
         students = [methods[STUDENT_ALONE], replace(methods[MODEL], name="distilled")]
-        comparison = compare(ACCURACY, [*students, methods[TEACHER]], STUDENT_ALONE)
+        comparison = compare(metric, [*students, methods[TEACHER]], STUDENT_ALONE)
         verdicts = markdown(comparison, command, TEACHER)
         write_report(comparison, verdicts, folder, "comparison")
         text += f"\n\n{verdicts}"

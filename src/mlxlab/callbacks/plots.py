@@ -2,6 +2,7 @@
 
 import io
 import logging
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,10 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class LearningCurvePlot(Callback):
-    """`plots/learning_curve.png`: losses, the monitored metric and the learning rate by step.
-
-    Of a classification also `plots/confusion.png`: the counts of the best evaluation.
-    """
+    """`plots/learning_curve.png`: losses, the monitored metric and the learning rate by step."""
 
     def __init__(self, *, folder: Path) -> None:
         self.folder = folder / "plots"
@@ -37,8 +35,6 @@ class LearningCurvePlot(Callback):
         if history.curve:
             figure = plot_curve(history, context.monitor)
             save_figure(context.tracker, figure, self.folder / "learning_curve.png")
-        if history.best_confusion:
-            save_figure(context.tracker, plot_confusion(history, context.labels), self.folder / "confusion.png")
 
 
 class VocabSizeCurvePlot(Callback):
@@ -80,21 +76,6 @@ def plot_curve(history: History, monitored: str) -> "Figure":
     return figure
 
 
-def plot_confusion(history: History, labels: tuple[str, ...]) -> "Figure":
-    counts = np.array(history.best_confusion)
-    labels = labels or tuple(map(str, range(len(counts))))
-    figure = new_figure(3.6, 3.2)
-    axis = figure.subplots()
-    axis.imshow(counts, cmap="Blues")
-    for row, column in np.ndindex(counts.shape):
-        dark = counts[row, column] > counts.max() / 2
-        axis.text(column, row, str(counts[row, column]), ha="center", va="center", color="white" if dark else "black")
-    axis.set_xticks(range(len(counts)), labels)
-    axis.set_yticks(range(len(counts)), labels)
-    axis.set(xlabel="predicted", ylabel="true", title=f"best evaluation, step {history.best_step}")
-    return figure
-
-
 def plot_points(axis: "Axes", points: list[tuple[int, float]], label: str) -> None:
     """A line through (step, value); few points are marked."""
     if points:
@@ -113,9 +94,11 @@ def new_figure(width: float, height: float) -> "Figure":
 
 def save_figure(tracker: Tracker, figure: "Figure", path: Path) -> None:
     """Writes the figure atomically and logs it as an artifact."""
-    figure.tight_layout()
     png = io.BytesIO()
-    figure.savefig(png, dpi=120)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a name in another script
+        figure.tight_layout()
+        figure.savefig(png, dpi=120)
     try:
         path.parent.mkdir(exist_ok=True)
         write_atomic(path, png.getvalue())

@@ -49,7 +49,6 @@ class History:
     best: float | None = None
     best_step: Count = 0
     best_metrics: dict[str, float] = field(default_factory=dict)
-    best_confusion: list[list[int]] = field(default_factory=list)  # counts; rows are the true classes
     reference: dict[str, dict[str, float]] = field(default_factory=dict)  # of other models, by name
 
     def add_metrics(self, step: int, metrics: dict[str, float]) -> None:
@@ -62,14 +61,11 @@ class History:
             thinned = [p for i, p in enumerate(earlier) if i % 2 or any(name.startswith(VALID) for name in p[1])]
             self.curve = [*thinned, last]
 
-    def add_evaluation(
-        self, step: int, metrics: dict[str, float], confusion: list[list[int]], monitored_metric: str
-    ) -> None:
+    def add_evaluation(self, step: int, metrics: dict[str, float], monitored_metric: str) -> None:
         value = metrics[monitored_metric]
         self.evaluations.append((step, value))
         if is_better(monitored_metric, value, self.best):
-            self.best, self.best_step = value, step
-            self.best_metrics, self.best_confusion = metrics, confusion
+            self.best, self.best_step, self.best_metrics = value, step, metrics
 
     def at(self, step: int) -> dict[str, float]:
         """Metrics logged at the current step so far."""

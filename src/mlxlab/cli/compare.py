@@ -38,7 +38,7 @@ def _compare(
 
     Args:
         baseline: the method that the others are compared with.
-        metric: of the evaluations; losses, perplexity and bits per byte are better the lower they are.
+        metric: of the evaluations; losses, errors, perplexity and bits per byte are better when lower.
         relative_to: the method whose result is 100 %, a teacher for example.
         evaluation: the last one of a run, or its best one, which the validation rows have chosen.
         out: folder for comparison.md, .json and .png.

@@ -1,51 +1,126 @@
-"""The report at the end of a run: the best evaluation, the baselines, and the commands to type next."""
+"""The report at the end of a run: metrics with intervals, the baselines, and the commands to type next."""
 
 import logging
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from mlxlab.checkpoint.state import History
+from mlxlab.experiment.final_evaluation import MODEL, FinalEvaluation, SplitResults
 from mlxlab.experiment.manifest import without_nonfinite
+from mlxlab.experiment.run_metrics import FILE, RunMetrics
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.markdown import markdown_table
-from mlxlab.metric_names import VALID
+from mlxlab.metric_names import VALID, lower_is_better
 from mlxlab.program import command
+from mlxlab.training.metrics.bootstrap import resample_count
 from mlxlab.training.state import TrainState
 
 logger = logging.getLogger(__name__)
+V = TypeVar("V")
 
 
-def write_report(state: TrainState, baselines: dict[str, float], folder: Path) -> str:
-    """Writes `summary.md` and `metrics.json` with the baselines' accuracy on the same rows; returns the table as text.
-
-    `metrics` are those of the best evaluation, `final` those of the last: nothing was chosen by them.
-    """
+def write_report(state: TrainState, results: FinalEvaluation, folder: Path) -> str:
+    """Writes `summary.md` and `metrics.json`; returns the summary as text."""
     history, progress, best = state.history, state.progress, state.history.best_metrics
-    paragraphs = [f"no evaluation was finite: {len(history.evaluations)} evaluations, {progress.step} steps"]
+    evaluations = len(history.evaluations)
+    paragraphs = [f"no evaluation was finite: {evaluations} evaluations, {progress.step} steps"]
     if best:
-        heading = f"best of {len(history.evaluations)} evaluations, step {history.best_step} of {progress.step}:"
+        heading = f"best of {evaluations} evaluations, step {history.best_step} of {progress.step}:"
         rows = [(name.removeprefix(VALID), value) for name, value in best.items()]
-        paragraphs = [f"{heading}\n{value_table('model', rows)}"]
-    if baselines and best:
-        ranking = [*baselines.items(), ("this model", best.get(f"{VALID}accuracy", float("nan")))]
-        paragraphs.append(value_table("accuracy of", sorted(ranking, key=lambda row: row[1])))
+        paragraphs = [f"{heading}\n{results_table(results) if results.splits else value_table('model', rows)}"]
+    if results.splits:
+        paragraphs += [" ".join(notes(results, history)), *baseline_report(results)]
     if history.reference:
         paragraphs.append(side_by_side(history.reference))
     if progress.nonfinite_steps:
         paragraphs.append(f"{progress.nonfinite_steps} steps were skipped: loss or gradient not finite")
     text = "\n\n".join(paragraphs)
     write_atomic(folder / "summary.md", f"# {folder.name}\n\n{text}\n")
-    results = {
-        "best_step": history.best_step,
-        "steps": progress.step,
-        "metrics": best,
-        "final": final_metrics(history),
-        "baselines": baselines,
-        "reference": history.reference,
-    }
-    write_json(folder / "metrics.json", without_nonfinite(results))
+    write_json(folder / FILE, without_nonfinite(run_metrics(state, results)))
     return text
+
+
+def run_metrics(state: TrainState, results: FinalEvaluation) -> RunMetrics:
+    history, splits = state.history, {each.split: each for each in results.splits}
+    names = dict.fromkeys(name for each in results.splits for name in each.baselines)
+    return {
+        "best_step": history.best_step,
+        "steps": state.progress.step,
+        "main_metric": results.main_metric if splits else None,
+        "metrics": {**history.best_metrics},
+        "final": {**final_metrics(history)},
+        "test": _keyed({split: each.metrics for split, each in splits.items() if split == "test"}),
+        "intervals": _keyed({split: each.intervals for split, each in splits.items()}),
+        "baselines": {
+            name: _keyed({split: each.baselines.get(name, {}) for split, each in splits.items()}) for name in names
+        },
+        "reference": {name: {**metrics} for name, metrics in history.reference.items()},
+    }
+
+
+def _keyed(values: Mapping[str, Mapping[str, V]]) -> dict[str, V]:
+    return {f"{split}/{name}": value for split, metrics in values.items() for name, value in metrics.items()}
+
+
+def results_table(results: FinalEvaluation) -> str:
+    """The metrics of each split, with the intervals of those that have one."""
+    head = ["model"]
+    rows = [[name] for name in results.splits[0].metrics]
+    for each in results.splits:
+        head += [f"{each.split} ({len(each.evaluation.ids):,} rows)", "95 % interval"]
+        for row in rows:
+            interval = " to ".join(map(number, each.intervals.get(row[0], ())))
+            row += [number(each.metrics[row[0]]), interval]
+    return markdown_table(head, rows)
+
+
+def notes(results: FinalEvaluation, history: History) -> list[str]:
+    """Sentences on how the figures of the final evaluation came about."""
+    resamples = min(resample_count(len(each.evaluation.ids)) for each in results.splits)
+    lines = [f"Intervals: percentiles of {resamples:,} bootstrap resamples of the rows."]
+    if results.thresholds and len(results.splits) > 1:
+        lines.append("A label of a validation row counts from probability 0.5 on; of a test row from its threshold on,")
+        lines.append("which the validation rows have chosen (inference/thresholds.json).")
+    if results.step != history.best_step:
+        lines.append(f"The best checkpoint cannot be read: these figures are of the last step, {results.step}.")
+    return lines
+
+
+def baseline_report(results: FinalEvaluation) -> list[str]:
+    """The main metric of baselines and model, and a sentence on which is better; nothing without a baseline."""
+    metric, splits = results.main_metric, [each for each in results.splits if each.baselines]
+    if not splits:
+        return []
+    values = {
+        name: [each.baselines[name][metric] for each in splits if name in each.baselines]
+        for name in splits[0].baselines
+    }
+    values[MODEL] = [each.metrics[metric] for each in splits]
+    ranking = sorted(values.items(), key=lambda item: item[1][0], reverse=lower_is_better(metric))
+    table = markdown_table(
+        [f"{metric} of", *(each.split for each in splits)],
+        [[name, *map(number, row), *[""] * (len(splits) - len(row))] for name, row in ranking],
+    )
+    return [f"{table}\n\n{verdict(splits[-1], metric)}"]
+
+
+def verdict(results: SplitResults, metric: str) -> str:
+    """Whether the best baseline or the model is better, by the interval of their difference on the same rows."""
+    sign = -1 if lower_is_better(metric) else 1
+    best = max(results.baselines, key=lambda name: sign * results.baselines[name][metric])
+    model, baseline, (low, high) = results.metrics[metric], results.baselines[best][metric], results.gains[best]
+    names, values = f"this model and {best}, the best baseline", (model, baseline)
+    sentence = f"no significant difference between {names}"
+    if high < 0:
+        sentence, values, (low, high) = f"{best} is better than this model", (baseline, model), (-high, -low)
+    elif low > 0:
+        sentence = f"this model is better than {best}, the best baseline"
+    first, second = map(number, values)
+    difference = f"difference {number(sign * (values[0] - values[1]))}, 95 % interval {number(low)} to {number(high)}"
+    rows = {"valid": "validation", "test": "test"}[results.split]
+    return f"On the {rows} rows {sentence}: {metric} {first} against {second} ({difference})."
 
 
 def final_metrics(history: History) -> dict[str, float]:
@@ -74,7 +149,12 @@ def side_by_side(measured: dict[str, dict[str, float]]) -> str:
 
 
 def value_table(title: str, rows: Iterable[tuple[str, float]]) -> str:
-    return markdown_table([title, "value"], [(name, f"{value:.4f}") for name, value in rows])
+    return markdown_table([title, "value"], [(name, number(value)) for name, value in rows])
+
+
+def number(value: float) -> str:
+    """Four decimals, or four digits of what is very large or small."""
+    return f"{value:.4f}" if value == 0 or 0.001 <= abs(value) < 1e5 else f"{value:.4g}"
 
 
 def log_lines(*lines: str) -> None:

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from mlxlab.checkpoint.names import FOLDER, folder_name
 from mlxlab.checkpoint.resume import ResumePolicy
 from mlxlab.checkpoint.store import Checkpoint
@@ -18,6 +16,9 @@ from mlxlab.distillation.teachers import DistillationReport, Teachers
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import DivergenceError, RunInterrupted
 from mlxlab.experiment.build import Config, build_data, build_model, model_seed, save_inference_config
+from mlxlab.experiment.evaluation_files import write_files
+from mlxlab.experiment.evaluation_plots import save_plots
+from mlxlab.experiment.final_evaluation import evaluate_at_end
 from mlxlab.experiment.metadata import run_inputs, run_metadata, run_name, run_outcome, run_tags, tracked_until_end
 from mlxlab.experiment.report import log_lines, next_commands, write_report
 from mlxlab.experiment.run import RunContext
@@ -93,7 +94,7 @@ def build_session(
     if initialize:
         loader.load_initial_weights(model)
     processes = group or ProcessGroup()
-    context = FitContext(cfg["objective"], tracker or NoTracker(), group=processes, labels=data.task.labels)
+    context = FitContext(cfg["objective"], tracker or NoTracker(), group=processes)
     return Session(cfg, data, model, trainer, teachers, context, (*data.sources, *lines))
 
 
@@ -161,7 +162,7 @@ def finish(session: Session, state: TrainState, context: RunContext) -> float:
     assert context.group.all_reduce_max(extremes) == extremes, "the processes of this run ended in different states"
     context.manifest.record(run_outcome(state, session.context.monitor, digest))
     if not stop_signal:
-        report_run(session, state, context.run_dir)
+        stop_signal = report_run(session, state, context)
     print(f"final_state={digest}", flush=True)
     if stop_signal:
         if message := signals.requeue_job():
@@ -172,13 +173,19 @@ def finish(session: Session, state: TrainState, context: RunContext) -> float:
     return state.history.best
 
 
-def report_run(session: Session, state: TrainState, run_dir: Path) -> None:
-    data, tracker, best_step = session.data, session.context.tracker, state.history.best_step
-    targets = np.concatenate([batch.targets for batch in data.valid]) if data.class_counts else np.zeros(0)
-    baselines = {each.name: float(np.mean(each.valid.argmax(axis=1) == targets)) for each in data.baselines()}
-    print(write_report(state, baselines, run_dir))
+def report_run(session: Session, state: TrainState, context: RunContext) -> int:
+    """Evaluates and reports a run that ended; returns the number of a signal that stopped this, else 0."""
+    data, control, tracker, run_dir = session.data, session.context.control, session.context.tracker, context.run_dir
+    results = evaluate_at_end(state, data, session.context, context.shared_dir, session.trainer.eval_batches)
+    if results is None:
+        return control.stop_signal
+    print(write_report(state, results, run_dir))
     for name in ("summary.md", "metrics.json"):
         tracker.log_artifact(run_dir / name, "")
+    if results.splits:
+        write_files(results, data, tracker, run_dir)
+        save_plots(results, tracker, run_dir)
+    best_step = state.history.best_step
     best = run_dir / FOLDER / folder_name(best_step)
     if best.is_dir():
         inference_dir = run_dir / "inference"
@@ -186,3 +193,4 @@ def report_run(session: Session, state: TrainState, run_dir: Path) -> None:
         tracker.log_model(best, best_step, {"run": inference_dir}, model_signature(encoder))
     generates = data.task.kind == "language_modelling" and not data.task.masked
     print("\n".join([f"run folder: {run_dir}", *next_commands(run_dir, generates)]))
+    return 0

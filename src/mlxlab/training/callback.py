@@ -70,7 +70,6 @@ class FitContext:
     tracker: Tracker = field(default_factory=NoTracker)
     control: Control = field(default_factory=Control)
     group: ProcessGroup = field(default_factory=ProcessGroup)
-    labels: tuple[str, ...] = ()  # names of the classes
     metadata: RunMetadata = field(default_factory=empty_metadata)
     timer: ThroughputTimer = field(default_factory=ThroughputTimer)
 

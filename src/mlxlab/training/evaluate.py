@@ -12,7 +12,6 @@ import numpy as np
 from mlxlab.data.batch import Batch, Task
 from mlxlab.ops.cross_entropy import cross_entropy
 from mlxlab.training.device_batch import DeviceBatch, to_device
-from mlxlab.training.metrics.classification import confusion_matrix
 from mlxlab.training.metrics.labelled import labelled_metrics
 
 NO_EXAMPLES = np.zeros(0, np.int64)
@@ -30,13 +29,6 @@ class Evaluation(NamedTuple):
     ids: np.ndarray = NO_EXAMPLES
     targets: np.ndarray = NO_EXAMPLES
     outputs: np.ndarray = NO_EXAMPLES
-
-    @property
-    def confusion(self) -> np.ndarray:
-        """(C, C) counts of a classification: rows are the true classes. Empty for other tasks."""
-        if self.outputs.ndim < 2 or self.targets.ndim > 1:
-            return np.zeros((0, 0), np.int64)
-        return confusion_matrix(self.outputs.argmax(axis=1), self.targets, self.outputs.shape[1])
 
 
 def evaluate(

@@ -117,8 +117,7 @@ class TrainingLoop:
         if evaluation is not None:
             metrics = {f"{names.VALID}{name}": value for name, value in evaluation.metrics.items()}
             self.context.log(self.state, metrics)
-            step, confusion = self.state.progress.step, evaluation.confusion.tolist()
-            self.state.history.add_evaluation(step, metrics, confusion, self.context.monitor)
+            self.state.history.add_evaluation(self.state.progress.step, metrics, self.context.monitor)
         return evaluation
 
     def _sync_requests(self) -> None:

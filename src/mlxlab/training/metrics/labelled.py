@@ -2,10 +2,13 @@
 
 import numpy as np
 
-from mlxlab.data.batch import Task
+from mlxlab.data.batch import Task, TaskKind
 from mlxlab.training.metrics.classification import classification_metrics
 from mlxlab.training.metrics.multi_label import multi_label_metrics
 from mlxlab.training.metrics.regression import regression_metrics
+
+MAIN_METRIC: dict[TaskKind, str] = {"classification": "accuracy", "multi_label": "f1_macro", "regression": "rmse"}
+"""The metric in which a model is compared with its baselines."""
 
 
 def labelled_metrics(

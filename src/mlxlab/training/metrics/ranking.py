@@ -60,17 +60,19 @@ def _mean(values: np.ndarray) -> float:
 def best_threshold(scores: np.ndarray, positive: np.ndarray) -> float:
     """The threshold t in (0, 1) for which `scores >= t` has the greatest F1; 0.5 without a positive.
 
-    It lies halfway between two scores of the data; of equally good ones it is the highest.
+    It lies halfway between two scores of the data; of equally good ones it is the highest. float32 holds it exactly, as
+    the probabilities of a model, so that rounding moves no example across it.
     """
     if not positive.any():
         return 0.5
     order = np.argsort(-scores, kind="stable")
-    ordered, hits = scores[order].astype(np.float64), np.cumsum(positive[order])
+    ordered, hits = scores[order].astype(np.float32), np.cumsum(positive[order])
     f1 = 2 * hits / (np.arange(1, len(ordered) + 1) + hits[-1])
     ends = np.append(ordered[1:] < ordered[:-1], True)  # a threshold cannot separate equal scores
     last = int(np.argmax(np.where(ends, f1, -1.0)))
-    below = ordered[last + 1] if last + 1 < len(ordered) else 0.0
-    return float((ordered[last] + below) / 2)
+    below = ordered[last + 1] if last + 1 < len(ordered) else np.float32(0)
+    middle = below + (ordered[last] - below) / np.float32(2)
+    return float(middle if middle > below else ordered[last])
 
 
 def precision_recall(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,102 @@
+"""Files of the final evaluation: per_class.csv, mistakes.csv and inference/thresholds.json."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mlxlab.data.batch import Task
+from mlxlab.data.dataset import DataModule
+from mlxlab.experiment.final_evaluation import FinalEvaluation, SplitResults
+from mlxlab.files.atomic import write_atomic, write_json
+from mlxlab.tracking.tracker import Tracker
+from mlxlab.training.metrics.classification import ClassCounts, count_classes
+from mlxlab.training.metrics.multi_label import count_labels
+
+MISTAKES = 50
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a cell that begins with one of them
+
+
+def write_files(results: FinalEvaluation, data: DataModule, tracker: Tracker, folder: Path) -> None:
+    """Writes the files that the task of a run has, and logs them as artifacts."""
+    task = results.task
+    if results.thresholds:
+        path = folder / "inference" / "thresholds.json"
+        write_json(path, results.thresholds)
+        tracker.log_artifact(path, "config/inference")
+    last = "error" if task.kind == "regression" else "probability"
+    write_csv(folder / "mistakes.csv", ("id", "text", "true", "predicted", last), mistakes(results.splits[0], data))
+    tracker.log_artifact(folder / "mistakes.csv")
+    if task.kind != "regression":
+        head = ("split", "class", "precision", "recall", "f1", "support")
+        write_csv(folder / "per_class.csv", head, per_class(results))
+        tracker.log_artifact(folder / "per_class.csv")
+
+
+def per_class(results: FinalEvaluation) -> Iterable[tuple[object, ...]]:
+    """Split, class or label, precision, recall, F1 and number of examples."""
+    names = class_names(results.task)
+    for each in results.splits:
+        counts = split_counts(results.task, each)
+        columns = (counts.precision, counts.recall, counts.f1)
+        for name, *values, support in zip(names, *columns, counts.support, strict=True):
+            yield (each.split, name, *(f"{value:.4f}" for value in values), int(support))
+
+
+def split_counts(task: Task, split: SplitResults) -> ClassCounts:
+    outputs, targets = split.evaluation.outputs, split.evaluation.targets
+    if task.kind == "multi_label":
+        return count_labels(outputs >= split.thresholds, targets > 0)
+    return count_classes(outputs.argmax(axis=1), targets, task.num_classes)
+
+
+def mistakes(split: SplitResults, data: DataModule) -> Iterable[tuple[object, ...]]:
+    """The most confident mistakes, or the largest errors: id, text, true, predicted, and probability or error."""
+    task, evaluation = data.task, split.evaluation
+    outputs, targets = evaluation.outputs, evaluation.targets
+    names = np.array(class_names(task), dtype=object)
+    if task.kind == "regression":
+        size, wrong = np.abs(outputs - targets), outputs != targets
+    elif task.kind == "classification":
+        size, wrong = outputs.max(axis=1), outputs.argmax(axis=1) != targets
+    else:  # the probability of the most confident wrong decision
+        differs = (outputs >= split.thresholds) != (targets > 0)
+        size, wrong = np.where(differs, np.abs(outputs - targets), 0).max(axis=1), differs.any(axis=1)
+    worst = [row for row in np.argsort(-size, kind="stable").tolist() if wrong[row]][:MISTAKES]
+    ids = evaluation.ids[worst].tolist()
+    texts = list(data.texts(ids)) or [""] * len(ids)
+    for row, number, text in zip(worst, ids, texts, strict=True):
+        if task.kind == "regression":
+            yield number, text, f"{targets[row]:.6g}", f"{outputs[row]:.6g}", f"{size[row]:.6g}"
+        elif task.kind == "classification":
+            yield number, text, names[targets[row]], names[outputs[row].argmax()], f"{size[row]:.4f}"
+        else:
+            held = (names[values] for values in (targets[row] > 0, outputs[row] >= split.thresholds))
+            yield number, text, *("; ".join(labels) for labels in held), f"{size[row]:.4f}"
+
+
+def class_names(task: Task) -> tuple[str, ...]:
+    """The names of the classes or labels; their numbers where they have none."""
+    return task.labels or tuple(map(str, range(task.num_classes)))
+
+
+def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Writes a table for people and spreadsheets: UTF-8, and text that would be a formula begins with an apostrophe."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([head, *([_cell(value) for value in row] for row in rows)])
+    write_atomic(path, text.getvalue().encode("utf-8", errors="backslashreplace"))
+
+
+def _cell(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) and not _is_number(value) else value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,121 @@
+"""Plots of the final evaluation on the validation examples: PNG files in `plots/` and artifacts."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlxlab.callbacks.plots import new_figure, save_figure
+from mlxlab.experiment.evaluation_files import class_names
+from mlxlab.experiment.final_evaluation import FinalEvaluation
+from mlxlab.tracking.tracker import Tracker
+from mlxlab.training.metrics.calibration import BINS, reliability
+from mlxlab.training.metrics.classification import confusion_matrix
+from mlxlab.training.metrics.ranking import precision_recall
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MAX_CONFUSION, MAX_CURVES, MAX_AVERAGED = 20, 10, 100  # classes
+FEW = 5  # classes whose names fit below a plot side by side
+MAX_POINTS = 2000  # of a curve or a scatter plot
+MAX_NAME = 20  # characters of a class
+
+
+def save_plots(results: FinalEvaluation, tracker: Tracker, folder: Path) -> None:
+    """Draws what the task has: confusion, reliability and precision-recall, or predicted against true values."""
+    task, evaluation = results.task, results.splits[0].evaluation
+    outputs, targets = evaluation.outputs, evaluation.targets
+    if task.kind == "regression":
+        figures = {"predicted": plot_predicted(outputs, targets)}
+    else:
+        names, single = [plain_text(name) for name in class_names(task)], task.kind == "classification"
+        predictions = outputs.argmax(axis=1)
+        binned = (outputs.max(axis=1), predictions == targets) if single else (outputs.ravel(), targets.ravel() > 0)
+        figures = {"confusion": plot_confusion(predictions, targets, names)} if single else {}
+        figures |= {"reliability": plot_reliability(*binned)}
+        figures |= {"precision_recall": plot_precision_recall(outputs, targets, names)}
+    for name, figure in figures.items():
+        save_figure(tracker, figure, folder / "plots" / f"{name}.png")
+
+
+def plot_confusion(predictions: np.ndarray, targets: np.ndarray, names: list[str]) -> "Figure":
+    """Counts by true and predicted class; of more than 20 classes those that are confused most often."""
+    shown, title = np.arange(len(names)), f"{len(targets):,} validation examples"
+    if len(names) > MAX_CONFUSION:
+        wrong = predictions != targets
+        confused = sum(np.bincount(values[wrong], minlength=len(names)) for values in (predictions, targets))
+        shown = np.sort(np.argsort(-np.asarray(confused), kind="stable")[:MAX_CONFUSION])
+        title = f"the {MAX_CONFUSION} most confused of {len(names):,} classes"
+    inside = np.isin(predictions, shown) & np.isin(targets, shown)
+    predicted, true = (np.searchsorted(shown, values[inside]) for values in (predictions, targets))
+    counts = confusion_matrix(predicted, true, len(shown))
+    size = max(3.2, 0.38 * len(shown) + 1.2)
+    figure = new_figure(size + 0.4, size)
+    axis = figure.subplots()
+    axis.imshow(counts, cmap="Blues")
+    for row, column in np.argwhere(counts) if len(shown) > FEW else np.ndindex(counts.shape):
+        color = "white" if counts[row, column] > counts.max() / 2 else "black"
+        axis.text(column, row, str(counts[row, column]), ha="center", va="center", color=color, fontsize=8)
+    labels = [names[number] for number in shown]
+    axis.set_xticks(range(len(shown)), labels, rotation=90 if len(shown) > FEW else 0)
+    axis.set_yticks(range(len(shown)), labels)
+    axis.set(xlabel="predicted", ylabel="true", title=title)
+    return figure
+
+
+def plot_reliability(confidence: np.ndarray, holds: np.ndarray) -> "Figure":
+    """Frequency by probability, in bins of equal width: calibrated probabilities lie on the diagonal."""
+    bins = reliability(confidence, holds)
+    figure = new_figure(3.6, 3.4)
+    axis = figure.subplots()
+    centres = (np.arange(BINS) + 0.5) / BINS
+    axis.bar(centres, np.nan_to_num(bins.accuracy), 0.9 / BINS, color="tab:blue")
+    axis.plot([0, 1], [0, 1], color="gray", linewidth=0.8, linestyle=":")
+    axis.set(xlabel="probability", ylabel="frequency", xlim=(0, 1), ylim=(0, 1))
+    axis.set_title(f"expected calibration error {bins.error:.3f}")
+    return figure
+
+
+def plot_precision_recall(outputs: np.ndarray, targets: np.ndarray, names: list[str]) -> "Figure":
+    """A curve for each of up to 10 classes, for class 1 of two; else the mean over the most frequent classes."""
+    counts = (targets > 0).sum(axis=0) if targets.ndim > 1 else np.bincount(targets, minlength=len(names))
+    shown = [number for number in np.argsort(-counts, kind="stable").tolist() if counts[number]][:MAX_AVERAGED]
+    if targets.ndim == 1 and len(names) == 2:
+        shown = [1] if counts[1] else []
+    curves = {}
+    for number in sorted(shown):
+        positive = targets[:, number] > 0 if targets.ndim > 1 else targets == number
+        curves[number] = precision_recall(outputs[:, number], positive)
+    figure = new_figure(4.6, 3.4)
+    axis = figure.subplots()
+    if len(names) <= MAX_CURVES:
+        for number, (precision, recall) in curves.items():
+            points = np.unique(np.linspace(0, len(recall) - 1, MAX_POINTS).astype(int))
+            axis.step(recall[points], precision[points], where="pre", label=f" {names[number]}")
+    else:
+        grid = np.linspace(0, 1, 101)  # the precision at a recall is that of the first threshold that reaches it
+        reached = [precision[np.searchsorted(recall, grid)] for precision, recall in curves.values()]
+        axis.step(grid, np.mean(reached, axis=0), where="pre", label=f"mean over {len(curves)} classes")
+    axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02), title="precision and recall")
+    if curves:
+        axis.legend(fontsize=8)
+    return figure
+
+
+def plot_predicted(values: np.ndarray, targets: np.ndarray) -> "Figure":
+    """Predicted against true values of a regression; at most 2,000 examples, evenly spaced in their order."""
+    points = np.unique(np.linspace(0, len(targets) - 1, MAX_POINTS).astype(int))
+    figure = new_figure(3.8, 3.6)
+    axis = figure.subplots()
+    axis.scatter(targets[points], values[points], s=8, alpha=0.5)
+    span = [float(targets.min()), float(targets.max())]
+    axis.plot(span, span, color="gray", linewidth=0.8, linestyle=":")
+    axis.set(xlabel="true", ylabel="predicted", title=f"{len(points):,} of {len(targets):,} validation examples")
+    return figure
+
+
+def plain_text(name: str) -> str:
+    """A class's name for a plot: short, in one line, and no formula of matplotlib."""
+    text = " ".join(name.split())
+    return (f"{text[:MAX_NAME]}..." if len(text) > MAX_NAME else text).replace("$", r"\$")

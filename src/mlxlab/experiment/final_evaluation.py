@@ -1,0 +1,155 @@
+"""The evaluation at the end of a run of a labelled task, of the best weights: validation rows, and once the test rows.
+
+The metrics get intervals, and the baselines are judged on the same rows.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import mlx.nn as nn
+import numpy as np
+
+from mlxlab.checkpoint.manifest import CorruptCheckpointError
+from mlxlab.checkpoint.names import FOLDER, folder_name
+from mlxlab.checkpoint.store import load_checkpoint
+from mlxlab.data.batch import Batch, Task
+from mlxlab.data.dataset import DataModule
+from mlxlab.metric_names import TEST, lower_is_better
+from mlxlab.training.callback import FitContext
+from mlxlab.training.evaluate import Evaluation, evaluate
+from mlxlab.training.metrics.bootstrap import Statistic, interval, resample
+from mlxlab.training.metrics.labelled import MAIN_METRIC, labelled_metrics
+from mlxlab.training.metrics.ranking import best_threshold
+from mlxlab.training.metrics.resampled import resampled_metrics
+from mlxlab.training.state import TrainState
+
+MODEL = "this model"
+
+logger = logging.getLogger(__name__)
+Interval = tuple[float, float]
+Thresholds = np.ndarray | float  # of labels (L,): the probabilities from which on they count as predicted
+
+
+@dataclass(frozen=True)
+class SplitResults:
+    """Model and baselines on the examples of one split; values and intervals by the name of the metric."""
+
+    split: Literal["valid", "test"]
+    evaluation: Evaluation
+    thresholds: Thresholds
+    metrics: dict[str, float]
+    intervals: dict[str, Interval]
+    baselines: dict[str, dict[str, float]]
+    gains: dict[str, Interval]  # by baseline: of how much better the model's main metric is; negative is worse
+
+
+@dataclass(frozen=True)
+class FinalEvaluation:
+    """What was measured at the end of a run; without splits if its task has no labels, or no evaluation was finite."""
+
+    task: Task
+    step: int = 0  # of the weights
+    splits: tuple[SplitResults, ...] = ()
+    thresholds: dict[str, float] = field(default_factory=dict)  # by label, chosen on the validation examples
+
+    @property
+    def main_metric(self) -> str:
+        return MAIN_METRIC[self.task.kind]
+
+
+def evaluate_at_end(
+    state: TrainState, data: DataModule, context: FitContext, folder: Path, max_batches: int | None
+) -> FinalEvaluation | None:
+    """Evaluates the best weights of a run that ended, and the baselines of its data; None if a signal arrives.
+
+    Args:
+        folder: the run folder, with its checkpoints.
+        max_batches: validation batches at most, as in training; all test batches are evaluated.
+    """
+    task = data.task
+    if task.kind == "language_modelling" or state.history.best is None:
+        return FinalEvaluation(task)
+    with best_weights(state, folder) as (model, step):
+        valid = _evaluate(model, data.valid, task, context, max_batches)
+        has_test = next(iter(data.test), None) is not None
+        test = _evaluate(model, data.test, task, context, None) if has_test else None
+    if valid is None or (has_test and test is None):
+        return None
+    baselines = data.baselines()
+    predictions = {MODEL: valid.outputs} | {each.name: each.valid[valid.positions] for each in baselines}
+    thresholds = {name: choose_thresholds(task, outputs, valid.targets) for name, outputs in predictions.items()}
+    splits = [judge(task, "valid", valid, predictions, dict.fromkeys(predictions, 0.5))]
+    if test is not None:
+        predictions = {each.name: each.test[test.positions] for each in baselines if len(each.test)}
+        splits.append(judge(task, "test", test, {MODEL: test.outputs} | predictions, thresholds))
+        metrics = {f"{TEST}{name}": value for name, value in splits[-1].metrics.items()}
+        context.tracker.log_metrics(state.progress.step, metrics)
+    own = thresholds[MODEL]
+    by_label = dict(zip(task.labels, own.tolist(), strict=True)) if isinstance(own, np.ndarray) else {}
+    return FinalEvaluation(task, step, tuple(splits), by_label)
+
+
+@contextmanager
+def best_weights(state: TrainState, folder: Path) -> Iterator[tuple[nn.Module, int]]:
+    """The model with the weights of the best checkpoint, and their step; those of the last step if it is unusable."""
+    best, model, before = state.history.best_step, state.model, state.model.parameters()
+    path = folder / FOLDER / folder_name(best)
+    if best != state.progress.step:
+        try:
+            model.load_weights(list(load_checkpoint(path).weights.items()))
+        except (OSError, CorruptCheckpointError) as error:
+            logger.warning(f"{path}: {error}; the final evaluation is of the last step, {state.progress.step}")
+        else:
+            try:
+                yield model, best
+            finally:
+                model.update(before)
+            return
+    with state.eval_weights() as model:
+        yield model, state.progress.step
+
+
+def _evaluate(
+    model: nn.Module, batches: Iterable[Batch], task: Task, context: FitContext, limit: int | None
+) -> Evaluation | None:
+    return evaluate(model, batches, task, limit=limit, should_stop=lambda: context.control.stop_signal != 0)
+
+
+def choose_thresholds(task: Task, outputs: np.ndarray, targets: np.ndarray) -> Thresholds:
+    """The threshold of each label (L,) with the greatest F1 on these examples; 0.5 for tasks other than multi_label."""
+    if task.kind != "multi_label":
+        return 0.5
+    return np.array([best_threshold(*column) for column in zip(outputs.T, targets.T > 0, strict=True)], np.float32)
+
+
+def judge(
+    task: Task,
+    split: Literal["valid", "test"],
+    evaluation: Evaluation,
+    predictions: Mapping[str, np.ndarray],
+    thresholds: Mapping[str, Thresholds],
+) -> SplitResults:
+    """Metrics and intervals of the predictions of the model and of baselines, by name, on the same examples."""
+    targets, main = evaluation.targets, MAIN_METRIC[task.kind]
+    metrics: dict[str, dict[str, float]] = {}
+    statistics: dict[tuple[str, str], Statistic] = {}
+    for name, outputs in predictions.items():
+        metrics[name] = labelled_metrics(task, outputs, targets, thresholds[name])
+        resampled = resampled_metrics(task, outputs, targets, thresholds[name])
+        statistics |= {(name, metric): resampled[metric] for metric in (resampled if name == MODEL else [main])}
+    values = resample(statistics, len(targets))
+    sign = -1 if lower_is_better(main) else 1
+    baselines = [name for name in predictions if name != MODEL]
+    return SplitResults(
+        split,
+        evaluation,
+        thresholds[MODEL],
+        {"loss": evaluation.metrics["loss"]} | metrics[MODEL],
+        {metric: interval(array) for (name, metric), array in values.items() if name == MODEL},
+        {name: metrics[name] for name in baselines},
+        {name: interval(sign * (values[MODEL, main] - values[name, main])) for name in baselines},
+    )

@@ -1,0 +1,20 @@
+"""The metrics of a run that ended, `metrics.json`."""
+
+from typing import TypedDict
+
+FILE = "metrics.json"
+Metrics = dict[str, float | None]  # by key: `valid/accuracy`; None is not finite
+
+
+class RunMetrics(TypedDict):
+    """`metrics.json`."""
+
+    best_step: int
+    steps: int
+    main_metric: str | None  # in which models are compared with baselines; None of a language model
+    metrics: Metrics  # of the best evaluation
+    final: Metrics  # of the last evaluation: nothing was chosen by them
+    test: Metrics  # of the best weights on the test rows, which chose nothing either
+    intervals: dict[str, tuple[float | None, float | None]]  # of the best weights, by key
+    baselines: dict[str, Metrics]  # by name
+    reference: dict[str, Metrics]  # of student and teacher

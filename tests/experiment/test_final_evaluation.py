@@ -1,0 +1,261 @@
+"""The evaluation at the end of a run: weights, intervals, baselines and thresholds, for every kind of labelled task."""
+
+import csv
+import io
+import json
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from mlxlab.checkpoint.names import FOLDER, folder_name
+from mlxlab.data.batch import Batch, Task
+from mlxlab.data.dataset import Baseline
+from mlxlab.experiment.evaluation_files import write_csv, write_files
+from mlxlab.experiment.evaluation_plots import plain_text, save_plots
+from mlxlab.experiment.final_evaluation import MODEL, evaluate_at_end, judge
+from mlxlab.experiment.report import verdict, write_report
+from mlxlab.experiment.run_metrics import RunMetrics
+from mlxlab.files.untrusted import read_json
+from mlxlab.tracking.tracker import NoTracker
+from mlxlab.training.callback import FitContext
+from mlxlab.training.checkpointer import Checkpointer
+from mlxlab.training.evaluate import Evaluation
+from support.models import TASK, BagOfEmbeddings, FixedBatches, fit, make_run, make_trainer, weights_of
+
+TASKS = {
+    "classification": Task("classification", 3, ("$a$", "=b", "_c \u4e2d")),
+    "multi_label": Task("multi_label", 3, ("a", "b", "c")),
+    "regression": Task("regression", 1, target_mean=100.0, target_deviation=20.0),
+}
+
+
+class LabelledData:
+    """Random labelled examples, 60 to validate and 40 to test, with a constant baseline and one that knows."""
+
+    def __init__(self, kind):
+        self.task = TASKS[kind]
+        rng = np.random.default_rng(0)
+        self.tokens = rng.integers(0, 20, (100, 6)).astype(np.int32)
+        self.targets = {
+            "classification": rng.integers(0, 3, 100).astype(np.int32),
+            "multi_label": rng.integers(0, 2, (100, 3)).astype(np.float32),
+            "regression": rng.normal(size=100).astype(np.float32),
+        }[kind]
+        self.valid, self.test = self.batches(0, 60), self.batches(60, 100)
+
+    def batches(self, first, end):
+        weights, ids = np.ones_like(self.targets, dtype=np.float32), np.arange(100)
+        weights[3] = 0  # an example without a label
+        fields = (self.tokens, np.ones_like(self.tokens), self.targets, weights, ids)
+        return [Batch(*(f[i : min(i + 7, end)] for f in fields)) for i in range(first, end, 7)]
+
+    def baselines(self):
+        truth = self.targets * 20.0 + 100.0
+        if self.task.kind != "regression":
+            truth = np.eye(3)[self.targets] if self.task.kind == "classification" else 0.2 * self.targets + 0.1
+        constant = np.zeros_like(truth) + truth.mean(axis=0)
+        pairs = (("constant", constant), ("oracle", truth))
+        return [Baseline(name, values[:60], values[60:]) for name, values in pairs]
+
+    def texts(self, ids):
+        return [f"-text {i}" for i in ids]
+
+
+class RecordingTracker(NoTracker):
+    def __init__(self):
+        self.metrics, self.artifacts = {}, []
+
+    def log_metrics(self, step, metrics):
+        self.metrics |= {(name, step): value for name, value in metrics.items()}
+
+    def log_artifact(self, path, to=""):
+        self.artifacts.append((path.name, to))
+
+
+def evaluated(kind, tmp_path, max_batches=None):
+    """(results, data, tracker, state) of a model that saved no checkpoint; reports and files are in `tmp_path`."""
+    mx.random.seed(3)
+    data, tracker = LabelledData(kind), RecordingTracker()
+    run = make_run(BagOfEmbeddings(classes=3 if kind != "regression" else 1))
+    run.state.progress.step = 4
+    run.state.history.add_evaluation(4, {"valid/loss": 1.0}, "valid/loss")
+    results = evaluate_at_end(run.state, data, FitContext("valid/loss", tracker), tmp_path, max_batches)
+    (tmp_path / "inference").mkdir()
+    summary = write_report(run.state, results, tmp_path)
+    write_files(results, data, tracker, tmp_path)
+    save_plots(results, tracker, tmp_path)
+    return results, data, tracker, summary
+
+
+def rows_of(path):
+    return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_the_final_evaluation_of_every_kind(kind, tmp_path):
+    results, _, tracker, summary = evaluated(kind, tmp_path)
+    valid, test = results.splits
+    assert (len(valid.evaluation.ids), len(test.evaluation.ids)) == (59, 40), "one has no label"
+    written = read_json(tmp_path / "metrics.json", RunMetrics)
+    main = written["main_metric"]
+    assert written["test"] == {f"test/{name}": value for name, value in test.metrics.items()}
+    assert tracker.metrics == {(name, 4): value for name, value in written["test"].items()}
+    assert {"constant", "oracle"} == written["baselines"].keys()
+    assert written["baselines"]["oracle"][f"test/{main}"] == pytest.approx(0.0 if main == "rmse" else 1.0, abs=1e-4)
+    for each in results.splits:
+        low, high = written["intervals"][f"{each.split}/{main}"]
+        assert low < each.metrics[main] < high
+    assert "On the test rows oracle is better than this model" in summary
+    assert "test (40 rows)" in summary
+    plots = {"predicted.png"} if kind == "regression" else {"reliability.png", "precision_recall.png"}
+    plots |= {"confusion.png"} if kind == "classification" else set()
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == plots
+    assert {(name, "plots") for name in plots} < set(tracker.artifacts)
+
+
+def test_the_mistakes_are_sorted_and_have_their_texts(tmp_path):
+    results, *_ = evaluated("classification", tmp_path)
+    rows = rows_of(tmp_path / "mistakes.csv")
+    evaluation = results.splits[0].evaluation
+    probability = [float(row["probability"]) for row in rows]
+    assert probability == sorted(probability, reverse=True)
+    wrong = int((evaluation.outputs.argmax(axis=1) != evaluation.targets).sum())
+    assert len(rows) == min(wrong, 50)
+    position = evaluation.ids.tolist().index(int(rows[0]["id"]))
+    assert rows[0]["text"] == f"'-text {rows[0]['id']}", "not a formula of a spreadsheet"
+    names = ("$a$", "'=b", "_c \u4e2d")
+    assert rows[0]["true"] == names[evaluation.targets[position]]
+    assert rows[0]["predicted"] == names[evaluation.outputs[position].argmax()] != rows[0]["true"]
+    table = rows_of(tmp_path / "per_class.csv")
+    assert [row["split"] for row in table] == ["valid"] * 3 + ["test"] * 3
+    assert sum(int(row["support"]) for row in table) == 59 + 40
+
+
+def test_the_largest_errors_of_a_regression_come_first(tmp_path):
+    results, *_ = evaluated("regression", tmp_path)
+    rows = rows_of(tmp_path / "mistakes.csv")
+    assert len(rows) == 50
+    evaluation = results.splits[0].evaluation
+    largest = np.abs(evaluation.outputs - evaluation.targets)
+    assert float(rows[0]["error"]) == pytest.approx(largest.max(), rel=1e-4)
+    assert int(rows[0]["id"]) == evaluation.ids[largest.argmax()]
+
+
+def test_thresholds_are_chosen_on_the_validation_rows_and_used_on_the_test_rows(tmp_path):
+    results, _, tracker, _ = evaluated("multi_label", tmp_path)
+    thresholds = json.loads((tmp_path / "inference" / "thresholds.json").read_text())
+    assert list(thresholds) == ["a", "b", "c"]
+    assert ("thresholds.json", "config/inference") in tracker.artifacts
+    valid, test = (each.evaluation for each in results.splits)
+    chosen = np.array(list(thresholds.values()), np.float32)
+    columns = zip(valid.targets.T, valid.outputs.T, strict=True)
+    best = [max(f1_score(y, p >= t) for t in np.unique(p)) for y, p in columns]
+    assert f1_score(valid.targets, valid.outputs >= chosen, average=None) == pytest.approx(best)
+    expected = f1_score(test.targets, test.outputs >= chosen, average="macro")
+    assert results.splits[1].metrics["f1_macro"] == pytest.approx(expected)
+    assert results.splits[0].metrics["f1_macro"] == pytest.approx(valid.metrics["f1_macro"])
+    assert results.splits[1].baselines["oracle"]["exact_match"] == 1.0, "its probabilities are below 0.5"
+
+
+def test_the_limit_of_validation_batches_holds_for_model_and_baselines(tmp_path):
+    results, *_ = evaluated("classification", tmp_path, max_batches=2)
+    assert results.splits[0].evaluation.ids.tolist() == [i for i in range(14) if i != 3]
+    assert results.splits[0].baselines["oracle"]["accuracy"] == 1.0
+    assert len(results.splits[1].evaluation.ids) == 40
+
+
+def test_a_signal_stops_the_final_evaluation(tmp_path):
+    run, context = make_run(), FitContext("valid/loss")
+    run.state.progress.step = 4
+    run.state.history.add_evaluation(4, {"valid/loss": 1.0}, "valid/loss")
+    context.control.stop_signal = 15
+    assert evaluate_at_end(run.state, LabelledData("classification"), context, tmp_path, None) is None
+
+
+class TwoClasses:
+    """The examples that `fit` validates on."""
+
+    task, test, valid = TASK, (), FixedBatches()
+
+    def baselines(self):
+        return []
+
+
+@pytest.mark.parametrize("ema_decay", [None, 0.5])
+def test_the_best_checkpoint_is_evaluated_and_the_last_weights_come_back(tmp_path, ema_decay, caplog):
+    trainer = make_trainer(ema_decay=ema_decay, learning_rate=0.1, max_steps=12, eval_every=2)
+    run = fit(trainer, checkpointer=Checkpointer(None, 9, False, folder=tmp_path))
+    history, last = run.state.history, weights_of(run.model)
+    history.best_step, history.best_metrics = next(
+        (step, {name: value for name, value in metrics.items() if name.startswith("valid/")})
+        for step, metrics in history.curve
+        if (tmp_path / FOLDER / folder_name(step)).is_dir() and step < 12
+    )
+    results = evaluate_at_end(run.state, TwoClasses(), run.context, tmp_path, None)
+    assert results.step == history.best_step
+    assert {f"valid/{name}": value for name, value in results.splits[0].metrics.items()} == history.best_metrics
+    for name, leaf in weights_of(run.model).items():
+        np.testing.assert_array_equal(leaf, last[name])
+
+    (tmp_path / FOLDER / folder_name(history.best_step) / "model.safetensors").write_bytes(b"")
+    results = evaluate_at_end(run.state, TwoClasses(), run.context, tmp_path, None)
+    assert results.step == 12
+    assert "the final evaluation is of the last step, 12" in caplog.text
+    assert "these figures are of the last step, 12" in write_report(run.state, results, tmp_path)
+    assert results.splits[0].metrics["loss"] == history.curve[-1][1]["valid/loss"]
+
+
+def judged(correct_model, correct_baseline):
+    """Results on examples of class 1 of two, of which model and baseline get these right."""
+    outputs = [np.stack([1.0 - right, right], axis=1) for right in (correct_model, correct_baseline)]
+    targets = np.ones(len(correct_model), np.int64)
+    evaluation = Evaluation({"loss": 0.0}, np.arange(len(targets)), np.arange(len(targets)), targets, outputs[0])
+    predictions = {MODEL: outputs[0], "rule": outputs[1]}
+    task = Task("classification", 2, ("a", "b"))
+    return judge(task, "valid", evaluation, predictions, dict.fromkeys(predictions, 0.5))
+
+
+def test_the_verdict_compares_on_the_same_rows():
+    hard = np.arange(400) < 100  # rows that both get wrong: they widen both intervals, not that of the difference
+    better = ~hard & (np.arange(400) < 360)
+    assert verdict(judged(~hard * 1.0, ~hard * 1.0), "accuracy") == (
+        "On the validation rows no significant difference between this model and rule, the best baseline:"
+        " accuracy 0.7500 against 0.7500 (difference 0.0000, 95 % interval 0.0000 to 0.0000)."
+    )
+    results = judged(better * 1.0, ~hard * 1.0)
+    assert verdict(results, "accuracy").startswith(
+        "On the validation rows rule is better than this model: accuracy 0.75"
+    )
+    assert "against 0.6500 (difference 0.1000, 95 % interval 0.07" in verdict(results, "accuracy")
+    assert "this model is better than rule, the best baseline: accuracy 0.75" in verdict(
+        judged(~hard * 1.0, better * 1.0), "accuracy"
+    )
+    low, high = results.gains["rule"]
+    theory = 1.96 * np.sqrt(0.1 * 0.9 / 400)
+    assert (low, high) == pytest.approx((-0.1 - theory, -0.1 + theory), abs=0.006)
+
+
+def test_cells_are_neither_formulas_nor_changed_numbers(tmp_path):
+    write_csv(tmp_path / "t.csv", ("a", "b"), [("=1+1", -1.5), ("@x", "-1.5"), ("+49 30", 3), ("a\nb", "\ud800")])
+    rows = [[*row.values()] for row in rows_of(tmp_path / "t.csv")]
+    assert rows == [["'=1+1", "-1.5"], ["'@x", "-1.5"], ["'+49 30", "3"], ["a\nb", "\\ud800"]]
+
+
+def test_names_in_plots_are_short_and_no_formulas():
+    assert plain_text("$\\frac$\n x") == "\\$\\frac\\$ x"
+    assert plain_text("x" * 30) == "x" * 20 + "..."
+
+
+def test_confusions_of_many_classes_are_those_of_the_most_confused(tmp_path):
+    from mlxlab.experiment.evaluation_plots import plot_confusion, plot_precision_recall
+
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 300, 2000)
+    guess = np.where(targets < 25, (targets + 1) % 25, targets)
+    figure = plot_confusion(guess, targets, [str(i) for i in range(300)])
+    assert figure.axes[0].get_title() == "the 20 most confused of 300 classes"
+    assert {int(label.get_text()) for label in figure.axes[0].get_xticklabels()} <= set(range(25))
+    curve = plot_precision_recall(rng.random((2000, 300)), targets, [str(i) for i in range(300)])
+    assert curve.axes[0].get_legend().get_texts()[0].get_text() == "mean over 100 classes"
