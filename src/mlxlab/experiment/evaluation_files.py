@@ -11,12 +11,12 @@ from mlxlab.data.batch import Task
 from mlxlab.data.dataset import DataModule
 from mlxlab.experiment.final_evaluation import FinalEvaluation, SplitResults
 from mlxlab.files.atomic import write_atomic, write_json
+from mlxlab.inference.prediction_file import defuse
 from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.metrics.classification import ClassCounts, count_classes
 from mlxlab.training.metrics.multi_label import count_labels
 
 MISTAKES = 50
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a cell that begins with one of them
 
 
 def write_files(results: FinalEvaluation, data: DataModule, tracker: Tracker, folder: Path) -> None:
@@ -83,20 +83,7 @@ def class_names(task: Task) -> tuple[str, ...]:
 
 
 def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Writes a table for people and spreadsheets: UTF-8, and text that would be a formula begins with an apostrophe."""
+    """Writes a table in UTF-8; an apostrophe before a text that a spreadsheet would run as a formula."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([head, *([_cell(value) for value in row] for row in rows)])
+    csv.writer(text, lineterminator="\n").writerows([head, *([defuse(str(value)) for value in row] for row in rows)])
     write_atomic(path, text.getvalue().encode("utf-8", errors="backslashreplace"))
-
-
-def _cell(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) and not _is_number(value) else value
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

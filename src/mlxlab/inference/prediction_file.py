@@ -54,7 +54,7 @@ class PredictionFile:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         if header:
-            writer.writerow([_defuse(name) for name in columns])
+            writer.writerow([defuse(name) for name in columns])
         writer.writerows([self._csv_cell(value) for value in row] for row in zip(*columns.values(), strict=True))
         return text.getvalue().encode()
 
@@ -63,7 +63,7 @@ class PredictionFile:
             return f"{value:.9g}"  # all digits of a float32
         if isinstance(value, list):
             value = json.dumps(value, ensure_ascii=False) if self.delimiter is None else self.delimiter.join(value)
-        return "" if value is None else _defuse(str(value))
+        return "" if value is None else defuse(str(value))
 
 
 def json_lines(columns: Mapping[str, Column]) -> bytes:
@@ -78,5 +78,5 @@ def check_output(path: Path) -> None:
         raise ConfigError(f"output={path}: expected a file that ends in {' or '.join(SUFFIXES)}")
 
 
-def _defuse(text: str) -> str:
+def defuse(text: str) -> str:
     return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
