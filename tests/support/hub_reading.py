@@ -9,11 +9,14 @@ import os
 import sys
 import time
 import types
+from pathlib import Path
 
 import pyarrow
 from pyarrow import parquet
 
+from mlxlab.data.labelled.rows import open_rows
 from support.hub_server import HubServer
+from support.rows import row_reading
 from support.streams import make_batches, open_source, take
 from support.text import documents_of, make_texts
 
@@ -31,7 +34,12 @@ WRONG = [
 
 def parquet_bytes(texts):
     file = io.BytesIO()
-    parquet.write_table(pyarrow.table({"id": range(len(texts)), "text": texts}), file, row_group_size=100)
+    table = pyarrow.table({"id": range(len(texts)), "text": texts, "label": [n % 3 - 1 for n in range(len(texts))]})
+    types = {"id": "int64", "text": "string"}
+    features = {name: {"dtype": type_, "_type": "Value"} for name, type_ in types.items()}
+    features["label"] = {"names": ["negative", "positive"], "_type": "ClassLabel"}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    parquet.write_table(table.replace_schema_metadata(metadata), file, row_group_size=100)
     return file.getvalue()
 
 
@@ -93,6 +101,9 @@ def main():
     results["same tokens in spite of outages"] = take(tokens_of(source, prefetch=2), 100) == tokens
     results["exact tokens"] = [resumes_exactly(source, position, tokens) for position in range(0, 97, 6)]
     results["validation"] = documents_of(open_source(NAME, split="validation"))
+    rows = open_rows(NAME, row_reading(split="validation"), Path(sys.argv[1]))
+    results["rows"] = {name: rows.cells(name) for name in rows.columns}
+    results["location"] = rows.location(100)
     results["wrong"] = [message(name, settings) for name, settings in WRONG]
     print(json.dumps(results))
 

@@ -8,6 +8,7 @@ import random
 import pyarrow
 from pyarrow import parquet
 
+from mlxlab.data.labelled.rows import RowReading
 from support.text import make_texts, pack
 
 INSERTED = [
@@ -40,6 +41,12 @@ INSERTED += [
     b"<html>",
 ]
 MUTATIONS = ["flip", "insert", "delete", "truncate", "repeat", "swap", "compressed"]
+
+
+def row_reading(**options):
+    """Options for reading with their defaults."""
+    defaults = {"delimiter": None, "encoding": None, "missing": [""], "config": None, "split": None, "revision": None}
+    return RowReading(**defaults | options)
 
 
 def plain_rows(count):

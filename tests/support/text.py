@@ -2,12 +2,13 @@
 
 import csv
 import gzip
+import io
 import json
 
 import pyarrow
 from pyarrow import parquet
 
-FORMATS = ["jsonl", "jsonl.gz", "jsonl.zst", "csv", "parquet", "txt"]
+FORMATS = ["jsonl", "jsonl.gz", "jsonl.zst", "csv", "csv.gz", "tsv", "parquet", "txt"]
 
 
 def make_texts(count=300):
@@ -21,11 +22,12 @@ def write_texts(path, texts, column="text"):
     rows = [{"number": number, column: text} for number, text in enumerate(texts)]
     if name.endswith(".parquet"):
         parquet.write_table(pyarrow.Table.from_pylist(rows), path, row_group_size=29)
-    elif name.endswith(".csv"):
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, ["number", column])
-            writer.writeheader()
-            writer.writerows(rows)
+    elif ".csv" in name or ".tsv" in name:
+        file = io.StringIO(newline="")
+        writer = csv.DictWriter(file, ["number", column], delimiter="\t" if ".tsv" in name else ",")
+        writer.writeheader()
+        writer.writerows(rows)
+        path.write_bytes(pack(name, file.getvalue().encode()))
     elif name.endswith(".txt"):
         path.write_bytes("".join(f"{text}\n" for text in texts).encode())
     else:

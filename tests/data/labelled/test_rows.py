@@ -14,17 +14,12 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from mlxlab.data.labelled.rows import RowReading, open_rows, read_chunks
+from mlxlab.data.labelled.rows import open_rows, read_chunks
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, UserError
-from support.rows import MUTATIONS, mutate, plain_rows, write_rows
+from support.rows import MUTATIONS, mutate, plain_rows, row_reading, write_rows
 from support.text import pack
 
 SUFFIXES = ["csv", "csv.gz", "csv.zst", "tsv", "tsv.gz", "jsonl", "jsonl.gz", "jsonl.zst", "parquet"]
-
-
-def reading(**options):
-    defaults = {"delimiter": None, "encoding": None, "missing": [""], "config": None, "split": None, "revision": None}
-    return RowReading(**defaults | options)
 
 
 def write(folder, name, content):
@@ -40,7 +35,7 @@ def write(folder, name, content):
 
 def open_file(folder, name, content, columns=None, on_error="strict", **options):
     path = write(folder, name, content)
-    return open_rows(str(path), reading(**options), folder / "cache", on_error, columns)
+    return open_rows(str(path), row_reading(**options), folder / "cache", on_error, columns)
 
 
 def table_of(rows):
@@ -66,7 +61,7 @@ def test_rows_of_a_csv_file(tmp_path):
 
 def test_chunks_hold_the_same_rows(tmp_path):
     rows = open_file(tmp_path, "reviews.csv", CSV)
-    chunks = list(read_chunks(str(tmp_path / "reviews.csv"), reading(), 2))
+    chunks = list(read_chunks(str(tmp_path / "reviews.csv"), row_reading(), 2))
     assert [len(locations) for _, locations in chunks] == [2, 1]
     assert {name: [cell for table, _ in chunks for cell in table[name]] for name in rows.columns} == TABLE
     assert [place for _, places in chunks for place in places] == [rows.location(row) for row in range(3)]
@@ -79,7 +74,7 @@ def test_rows_of_json_lines(tmp_path):
     assert table_of(rows) == columns
     assert rows.location(1) == f"{tmp_path}/a.jsonl:3"
     names = ["a", "b", "c"]
-    tables = [table for table, _ in read_chunks(str(tmp_path / "a.jsonl"), reading(), 1, names)]
+    tables = [table for table, _ in read_chunks(str(tmp_path / "a.jsonl"), row_reading(), 1, names)]
     assert {name: [table[name][0] for table in tables] for name in names} == columns
     rows = open_file(tmp_path, "a.jsonl", content.replace('{"e": 1}', '"x"'))
     assert rows.columns == ("a", "b", "c", "d")
@@ -128,7 +123,7 @@ def test_rows_of_a_parquet_file(tmp_path):
     ("diabetes", 442, "151.0"),
 ])  # fmt: skip
 def test_rows_of_scikit_learn(tmp_path, table, count, label):
-    rows = open_rows(f"sklearn:{table}", reading(), tmp_path)
+    rows = open_rows(f"sklearn:{table}", row_reading(), tmp_path)
     assert len(rows) == count
     assert rows.columns[-1] == "target"
     assert rows.cells("target", np.array([0])) == [label]
@@ -138,11 +133,11 @@ def test_rows_of_scikit_learn(tmp_path, table, count, label):
 def test_every_format_holds_the_same_rows(tmp_path, suffix):
     table = plain_rows(300)
     path = write_rows(tmp_path / f"a.{suffix}", table)
-    rows = open_rows(str(path), reading(), tmp_path / "cache")
+    rows = open_rows(str(path), row_reading(), tmp_path / "cache")
     assert table_of(rows) == table
     path = write_rows(tmp_path / "folder" / f"b.{suffix}", table)
     write_rows(tmp_path / "folder" / f"a.{suffix}", {name: cells[:7] for name, cells in table.items()})
-    rows = open_rows(str(tmp_path / "folder"), reading(), tmp_path / "cache")
+    rows = open_rows(str(tmp_path / "folder"), row_reading(), tmp_path / "cache")
     assert table_of(rows) == {name: cells[:7] + cells for name, cells in table.items()}
     first = rows.location(0).rpartition(":")[2]
     assert rows.location(7) == f"{path}:{first}"
@@ -233,7 +228,7 @@ def test_a_malformed_file_is_refused_in_one_line_with_its_location(tmp_path, cas
     assert time.perf_counter() - start < 20
     assert [path.name for path in (tmp_path / "cache").glob("*")] == [], "nothing is left half-made"
     with pytest.raises(DataError):
-        list(read_chunks(str(tmp_path / name), reading(**options), 10))
+        list(read_chunks(str(tmp_path / name), row_reading(**options), 10))
 
 
 def test_a_column_that_does_not_exist_is_refused_with_the_nearest_name(tmp_path):
@@ -242,9 +237,9 @@ def test_a_column_that_does_not_exist_is_refused_with_the_nearest_name(tmp_path)
         with pytest.raises(
             DataError, match=rf"a.{suffix}:1: no column 'texts', .* number, text, .*; did you mean text\?"
         ):
-            open_rows(str(path), reading(), tmp_path / "cache", "strict", ["texts"])
+            open_rows(str(path), row_reading(), tmp_path / "cache", "strict", ["texts"])
     with pytest.raises(DataError, match=r"sklearn:wine: no column 'targte', .* did you mean target"):
-        open_rows("sklearn:wine", reading(), tmp_path, "strict", ["targte"])
+        open_rows("sklearn:wine", row_reading(), tmp_path, "strict", ["targte"])
 
 
 @pytest.mark.parametrize(("source", "options", "message"), [
@@ -256,7 +251,7 @@ def test_a_column_that_does_not_exist_is_refused_with_the_nearest_name(tmp_path)
 def test_an_option_that_does_not_go_with_the_source_is_refused(tmp_path, source, options, message):
     write(tmp_path, "a.csv", CSV)
     with pytest.raises(ConfigError, match=message):
-        open_rows(source if ":" in source else str(tmp_path / source), reading(**options), tmp_path)
+        open_rows(source if ":" in source else str(tmp_path / source), row_reading(**options), tmp_path)
 
 
 def test_a_source_that_does_not_exist_is_refused_with_the_nearest_name(tmp_path):
@@ -268,8 +263,8 @@ def test_a_source_that_does_not_exist_is_refused_with_the_nearest_name(tmp_path)
         "sklearn:wien": "expected one of breast_cancer, .*; did you mean sklearn:wine",
     }.items():
         with pytest.raises(InputNotFoundError, match=message):
-            open_rows(source, reading(), tmp_path / "cache")
-    assert len(open_rows(str(tmp_path), reading(), tmp_path / "cache")) == 3, "a text file next to it is ignored"
+            open_rows(source, row_reading(), tmp_path / "cache")
+    assert len(open_rows(str(tmp_path), row_reading(), tmp_path / "cache")) == 3, "a text file next to it is ignored"
 
 
 def test_files_of_other_columns_are_refused(tmp_path):
@@ -279,7 +274,7 @@ def test_files_of_other_columns_are_refused(tmp_path):
         write_rows(folder / f"b.{suffix}", {"text": ["x"], "lable": ["y"]})
         message = rf"b.{suffix}:1: columns text, lable; expected text, label as in .*a.{suffix}"
         with pytest.raises(DataError, match=message):
-            open_rows(str(folder), reading(), tmp_path / "cache")
+            open_rows(str(folder), row_reading(), tmp_path / "cache")
 
 
 @pytest.mark.parametrize(("encoding", "option"), [
@@ -324,7 +319,7 @@ def test_malformed_rows_are_skipped_up_to_one_percent_and_counted(tmp_path):
         start = "a,b\n" if name == "a.csv" else ""
         rows = open_file(tmp_path, name, start + good * 150 + bad + good * 150, on_error="skip")
         assert table_of(rows) == {"a": ["x"] * 300, "b": ["y"] * 300}
-        again = open_rows(str(tmp_path / name), reading(), tmp_path / "cache", "skip")
+        again = open_rows(str(tmp_path / name), row_reading(), tmp_path / "cache", "skip")
         assert again.description == rows.description
         assert "1 malformed rows were skipped" in rows.description[0]
         with pytest.raises(DataError, match=r"4 of 304 records are malformed, more than 1 %; the first: .*a\.\w+:15"):
@@ -372,7 +367,7 @@ def test_a_cache_that_cannot_be_written_costs_a_warning(tmp_path, caplog):
 
 
 def read_table(path):
-    return table_of(open_rows(str(path), reading(), path.parent / "cache"))
+    return table_of(open_rows(str(path), row_reading(), path.parent / "cache"))
 
 
 def test_processes_build_the_same_cache_at_once(tmp_path):
@@ -394,7 +389,7 @@ def run_mutations(folder: Path, suffix: str, count: int) -> None:
         start = time.perf_counter()
         message, got = "", []
         try:
-            chunks = read_chunks(str(path), reading(), 1)
+            chunks = read_chunks(str(path), row_reading(), 1)
             got = [{name: cells[0] for name, cells in chunk.items()} for chunk, _ in chunks]
         except UserError as error:
             message = str(error)
@@ -403,7 +398,7 @@ def run_mutations(folder: Path, suffix: str, count: int) -> None:
             for row in range(min(intact, len(got))):
                 assert all(got[row].get(name) == cells[row] for name, cells in table.items()), (seed, row)
             assert len(got) >= intact, seed
-            assert len(open_rows(str(path), reading(), folder / "cache")) == len(got), seed
+            assert len(open_rows(str(path), row_reading(), folder / "cache")) == len(got), seed
             for cached in (folder / "cache").iterdir():
                 os.unlink(cached)
         assert time.perf_counter() - start < 10, seed

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -67,13 +68,20 @@ def test_a_wrong_name_is_refused_in_one_line_with_the_alternatives(results):
             "no such data set on the hub",
             "has train, validation; did you mean validation?",
             "Available: ['default']",
-            "no column 'txt', expected one of id, text; did you mean data.text_column=text?",
+            "no column 'txt', expected one of id, text, label; did you mean data.text_column=text?",
             "no revision 'v2'",
         ],
         strict=True,
     ):
         assert expected in line
         assert "\n" not in line
+
+
+def test_labelled_rows_hold_every_column_and_the_names_of_classes(results):
+    texts = TEXTS[750:]
+    labels = [[None, "negative", "positive"][n % 3] for n in range(len(texts))]
+    assert results["rows"] == {"id": [*map(str, range(len(texts)))], "text": texts, "label": labels}
+    assert re.fullmatch(rf"{NAME}/validation@\w{{8}}: shard 0, row 101", results["location"])
 
 
 def test_without_network_one_line_says_how_to_give_a_local_source(tmp_path):

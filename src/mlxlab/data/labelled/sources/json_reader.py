@@ -57,10 +57,6 @@ class JsonReader:
         self.rows: list[dict[str, str | None]] = []
         self.first_line = 1
 
-    @property
-    def width(self) -> int:
-        return len(self.columns.names if self.columns.columns is None else self.columns.columns)
-
     def __next__(self) -> bool:
         self.lines.record_bytes, self.first_line = 0, self.lines.line + 1
         row = json_object(next(self.lines), '{"column": value, ...}', unique_keys)

@@ -8,7 +8,6 @@ from mlxlab.data.input_files import describe_start
 from mlxlab.data.labelled.sources.json_reader import JsonColumns, JsonReader
 from mlxlab.data.labelled.sources.source import (
     MAX_CHUNK_BYTES,
-    MAX_CHUNK_CELLS,
     UNIT_BITS,
     Chunk,
     check_names,
@@ -30,10 +29,6 @@ class RecordReader(Protocol):
     @property
     def first_line(self) -> int:
         """Of the record last read."""
-
-    @property
-    def width(self) -> int:
-        """Cells of a row."""
 
     def __next__(self) -> bool:
         """Reads a record; False if it is blank."""
@@ -123,10 +118,7 @@ class LineRows:
                 message = f"{self.files.path(index)}:{lines.line + 1}: after {lines.offset} bytes: {error}"
                 errors.skip((index, "unpacking"), message)
                 break
-            if (
-                len(places) >= min(max_rows, MAX_CHUNK_CELLS // max(reader.width, 1))
-                or lines.offset - start >= MAX_CHUNK_BYTES
-            ):
+            if len(places) >= max_rows or lines.offset - start >= MAX_CHUNK_BYTES:
                 if places:
                     yield text_chunk(reader.take(), places)
                 places, start = [], lines.offset
@@ -187,10 +179,6 @@ class CsvReader:
     @property
     def first_line(self) -> int:
         return self.records.first_line
-
-    @property
-    def width(self) -> int:
-        return len(self.columns)
 
     def __next__(self) -> bool:
         row = next(self.records)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 MAX_COLUMNS = 10_000
 MAX_CHUNK_CELLS = 2**22
 MAX_NAME = 1000  # characters of a column's name
-MAX_CHUNK_ROWS, MAX_CHUNK_BYTES = 2**15, 2**23
+MAX_CHUNK_ROWS, MAX_CHUNK_BYTES = 2**13, 2**23
 UNIT_BITS = 40  # bits of a place that hold the line or row within the file
 
 

@@ -37,7 +37,7 @@ class CsvRecords:
         self.lines, self.control = lines, control
         self.delimiter = delimiter or ","
         self.first_line, self.width = 1, 0  # the line on which the last record began; fields of a record
-        self.hint, self.line_end = "", ""
+        self.hint, self.line_end = "", b""
         try:
             line = self._next_line()
         except StopIteration:
@@ -84,14 +84,14 @@ class CsvRecords:
         """A line without its end."""
         data = next(self.lines)
         content = data.rstrip(b"\n").removesuffix(b"\r")
-        self.line_end = data[len(content) :].decode()
+        self.line_end = data[len(content) :]
         try:
             line = content.decode()
         except UnicodeDecodeError as error:
             column = len(content[: error.start].decode()) + 1
             message = f"byte 0x{data[error.start]:02x} is not UTF-8; is data.reading.encoding latin-1 or cp1252?"
             raise MalformedRecord(message, self.lines.line, column) from None
-        if not self.control and (match := _CONTROL.search(line)):
+        if not self.control and not line.isprintable() and (match := _CONTROL.search(line)):
             message = f"control character 0x{ord(match.group()):02x}, expected text"
             raise MalformedRecord(message, self.lines.line, match.start() + 1)
         return line
@@ -123,7 +123,7 @@ class CsvRecords:
 
     def _parse_lines(self, first: str, opened: tuple[int, int]) -> tuple[str, str, int]:
         """A quoted field that is not closed on its first line; its last line, and where it ends there."""
-        parts = [first, self.line_end]
+        parts = [first, self.line_end.decode()]
         while True:
             try:
                 line = self._next_line()
@@ -135,7 +135,7 @@ class CsvRecords:
                 raise MalformedRecord(str(error), *opened) from None
             if match := _QUOTED_END.match(line):
                 return "".join([*parts, match[1]]), line, match.end()
-            parts += [line, self.line_end]
+            parts += [line, self.line_end.decode()]
 
     def _unexpected(self, got: str, column: int, opened: tuple[int, int]) -> MalformedRecord:
         line = self.lines.line

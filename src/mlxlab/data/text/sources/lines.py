@@ -4,7 +4,7 @@ import codecs
 import io
 import os
 
-from mlxlab.data.input_files import refuse_bomb
+from mlxlab.data.input_files import BOMB_MIN_BYTES, refuse_bomb
 from mlxlab.data.text.sources.records import BLOCK, BOM, MAX_RECORD
 
 CODECS = {".gz": "gzip", ".zst": "zstd"}
@@ -30,7 +30,7 @@ class Lines:
     """
 
     def __init__(self, file: io.BufferedReader, codec: str | None, encoding: str | None = None) -> None:
-        self.stream, self.file = file, file
+        self.stream, self.file, self.compressed = file, file, codec is not None
         self.offset, self.line, self.record_bytes = 0, 0, 0
         if codec:
             import pyarrow
@@ -85,7 +85,8 @@ class Lines:
     def _advance(self, data: bytes) -> bytes:
         self.offset += len(data)
         self.record_bytes += len(data)
-        refuse_bomb(self.offset, self.stored_bytes)
+        if self.compressed and self.offset > BOMB_MIN_BYTES:
+            refuse_bomb(self.offset, self.stored_bytes)
         return data
 
 
