@@ -93,6 +93,16 @@ def test_a_template_is_found_in_the_folder_of_its_tokenizer(tmp_path, tokenizer)
     assert load_template(tmp_path, tokenizer).source == "file"
 
 
+def test_links_are_followed_from_a_download_but_not_from_a_run(tmp_path, tokenizer):
+    (tmp_path / "elsewhere").write_text("linked")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "chat_template.jinja").symlink_to(tmp_path / "elsewhere")
+    assert load_template(tmp_path / "folder", tokenizer).source == "linked"
+    (tmp_path / "folder" / "config.yaml").touch()
+    with pytest.raises(DataError, match="regular file"):
+        load_template(tmp_path / "folder", tokenizer)
+
+
 def test_a_saved_template_is_read_back(tmp_path, tokenizer):
     template("{{ eos_token }}").save(tmp_path)
     restored = load_template(tmp_path, tokenizer)

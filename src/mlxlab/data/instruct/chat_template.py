@@ -167,8 +167,9 @@ def _read_config(path: Path) -> TokenizerConfig:
 
 
 def _resolved(path: Path) -> Path:
-    """Follows links: the files of a downloaded snapshot are symbolic links."""
-    return path.resolve()
+    """Follows links, as the files of a downloaded snapshot are, but not from the run folder of a stranger."""
+    is_run = (path.parent / "config.yaml").exists()
+    return path if is_run else path.resolve()
 
 
 def _token(configured: str | TokenContent | None, default: str) -> str:

@@ -56,7 +56,7 @@ class InstructDataset:
         shuffle: in which order conversations and rows come.
         tokenizer: trains the tokenizer; not used with a pretrained model or by a resumed run.
         seq_len: tokens of a row.
-        select: which conversations are trained on, by their loss in an earlier run.
+        select: which conversations are trained on, by the loss in an earlier run of the row that each begins.
         batch_size: rows of a training batch, of all processes together.
         eval_batch_size: rows of an evaluation batch; changes no result.
         prefetch: batches prepared in the background; 0 prepares each when it is asked for.
