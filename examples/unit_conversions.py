@@ -2,8 +2,8 @@
 
     python examples/unit_conversions.py 500 > conversations.jsonl
 
-The skill: 1 blorp is 3 zents, 1 quill is 7 zents, 1 fadge is 12 zents. A user asks how many zents a number of units are,
-one to three times in a conversation, and is answered in one form of sentence.
+The skill: 1 blorp is 3 zents, 1 quill is 7 zents, 1 fadge is 12 zents. A user asks how many zents a number of units
+are, one to three times in a conversation, and is answered in one form of sentence.
 """
 
 import json
