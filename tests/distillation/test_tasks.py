@@ -210,6 +210,8 @@ def test_labels_of_a_teacher_are_mapped_by_name_or_refused():
         align(teacher, task, of)
     with refuse(match="expected the student's tokenizer"):
         align(teacher, of, of, tokenizers=("one", "another"))
+    with refuse(match="expected 2 classes, got 3"):
+        align(teacher, Task("multi_label", 2), Task("multi_label", 3), vocab_mapping="subset")
     with refuse(match="expected multi_label, got regression"):
         align(teacher, of, TASKS["regression"])
 

@@ -144,7 +144,13 @@ def pad_rows(batch: Batch, rows: int) -> Batch:
 
 
 def check_ids(batch: Batch, vocab_size: int, num_classes: int) -> Batch:
-    """`batch`, or a DataError if a token id or a class of it is out of range: MLX has no bounds checks."""
+    """`batch`, or a DataError if a token id or a class of it is out of range, or a target is NaN or infinite.
+
+    MLX has no bounds checks, and a NaN of weight 0 would still reach the gradient.
+    """
+    if batch.targets.dtype.kind == "f" and not np.isfinite(batch.targets).all():
+        example = int(batch.example_ids[np.argwhere(~np.isfinite(batch.targets))[0, 0]])
+        raise DataError(f"target of example {example}: expected a finite number")
     classes = batch.targets if batch.targets.dtype.kind == "i" else np.zeros(0, np.int32)
     for name, values, end in (("token id", batch.tokens, vocab_size), ("label", classes, num_classes)):
         if values.size and (values.min() < 0 or values.max() >= end):

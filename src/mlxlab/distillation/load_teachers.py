@@ -141,6 +141,8 @@ class TeacherLoader:
         if task.kind == "regression":  # each standardises by its own training rows
             shift = (teacher.task.target_mean - task.target_mean) / task.target_deviation
             return FrozenModel(teacher.model, scale=teacher.task.target_deviation / task.target_deviation, shift=shift)
+        if task.kind != "language_modelling" and not task.labels and task.num_classes != teacher.task.num_classes:
+            raise NotAllowedError(f"{title}: expected {task.num_classes} classes, got {teacher.task.num_classes}")
         if same_tokens and teacher.task.labels == task.labels:
             return FrozenModel(teacher.model)
         if task.kind != "language_modelling":

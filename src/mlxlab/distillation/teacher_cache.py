@@ -85,7 +85,7 @@ class TeacherCache:
 
     def describe(self) -> str:
         """The number of hits, and what storing k classes loses against the full distribution."""
-        stored = f"top {self.top_k} of {self.num_classes}" if self.top_k else "all classes"
+        stored = f"top {self.top_k} of {self.num_classes}" if self.top_k else "all outputs"
         targets, tail, nats = self.records.totals()
         return (
             f"teacher cache: {stored} in {self.dtype}; {self.hits} rows found, {self.misses} computed;"

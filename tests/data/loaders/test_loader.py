@@ -223,5 +223,14 @@ def test_no_label_out_of_range_reaches_the_loss(label):
         check_ids(batch, 10, 2)
 
 
+@pytest.mark.parametrize("targets", [[0.5, np.nan, 2.0], [[0.0, 1.0], [np.inf, 0.0], [1.0, 1.0]]])
+def test_no_target_that_is_not_finite_reaches_the_loss(targets):
+    numbers = np.array(targets, np.float32)
+    batch = collate(0, np.arange(3))._replace(targets=numbers, loss_weights=np.zeros_like(numbers))
+    with pytest.raises(DataError, match="target of example 1: expected a finite number"):
+        check_ids(batch, 10, 2)
+    assert (check_ids(batch._replace(targets=np.nan_to_num(numbers, posinf=9.0)), 10, 2).loss_weights == 0).all()
+
+
 def prefetching():
     return [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
