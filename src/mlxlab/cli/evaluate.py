@@ -49,12 +49,7 @@ def _evaluate(run: Path, checkpoint: str = "best", max_batches: Size | None = No
         checkpoint: best, last, emergency, step-N, or the path of a checkpoint.
         max_batches: batches at most; null takes all.
     """
-    overrides: dict[str, str] = {}
-    for arg in args:
-        name, _, text = arg.removeprefix("data.").partition("=")
-        if not text or name in overrides:
-            raise ConfigError(f"{arg}: data.{name} is given twice" if text else f"{arg}: expected a value")
-        overrides[name] = text
+    overrides = read_overrides(args)
     from mlxlab import backend
 
     backend.prepare()
@@ -70,13 +65,24 @@ def _evaluate(run: Path, checkpoint: str = "best", max_batches: Size | None = No
     print(value_table("metric", result.metrics.items()))
 
 
+def read_overrides(args: list[str]) -> dict[str, str]:
+    """`data.KEY=VALUE` arguments as key -> text."""
+    overrides: dict[str, str] = {}
+    for arg in args:
+        name, _, text = arg.removeprefix("data.").partition("=")
+        if not text or name in overrides:
+            raise ConfigError(f"{arg}: data.{name} is given twice" if text else f"{arg}: expected a value")
+        overrides[name] = text
+    return overrides
+
+
 def _eval_data(restored: "RestoredModel", overrides: dict[str, str], folder: Path) -> "EvalData":
     from mlxlab.data.dataset import RowEncoder
     from mlxlab.data.text.encoder import TextEncoder
     from mlxlab.experiment.build import build_data
     from mlxlab.inference.eval_data import row_batches, text_batches
 
-    node, encoder = _data_node(restored, overrides), restored.encoder
+    node, encoder = override_data(restored, overrides), restored.encoder
     row_keys = ROW_KEYS if "source" in overrides else SPLIT_KEYS
     is_text, has_rows = isinstance(encoder, TextEncoder), isinstance(encoder, RowEncoder)
     has_conversations = is_text and "loss_on" in node
@@ -101,7 +107,7 @@ def _eval_data(restored: "RestoredModel", overrides: dict[str, str], folder: Pat
     return text_batches(encoder, node)
 
 
-def _data_node(restored: "RestoredModel", overrides: dict[str, str]) -> "Config":
+def override_data(restored: "RestoredModel", overrides: dict[str, str]) -> "Config":
     """The data node of the run with the overrides; every key is checked."""
     if (path := overrides.pop("tokenizer.path", None)) is not None:
         from mlxlab.data.tokenizers.fit import existing_tokenizer

@@ -3,8 +3,9 @@
     mlxlab predict run=RUN_FOLDER input=FILE output=predictions.csv [key=value ...]
     mlxlab predict run=RUN_FOLDER input=FILE output=predictions.csv 'keep=[id,title]'
 
-The input is read as the training data were, piece by piece, however large it is: a file, folder or glob of .csv, .tsv,
-.jsonl (each also .gz and .zst) or .parquet with the columns of the training data; a label column is not needed.
+The input is read piece by piece, however large it is: a file, folder or glob of .csv, .tsv, .jsonl (each also .gz and
+.zst) or .parquet with the columns of the training data; a label column is not needed. It is read as the training data
+were, except for data.reading.KEY=VALUE (delimiter, encoding, missing).
 
 The output has a row for each row of the input, in its order: the columns of keep=, or the number of the row, then
 `label` and `probability_<label>`; `labels`, those that hold, where several may; `value` for a number. It appears
@@ -19,12 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mlxlab.cli.app import Subcommand, build_main
+from mlxlab.cli.evaluate import override_data, read_overrides
 from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError, WriteError
 from mlxlab.files.atomic import open_atomic, remove_leftovers
 
 if TYPE_CHECKING:
     from mlxlab.data.dataset import Table
+    from mlxlab.data.labelled.rows import RowReading
     from mlxlab.inference.restore import RestoredModel
 
 CHUNK_BATCHES = 16  # batches of rows in memory
@@ -40,21 +43,19 @@ def _predict(
     batch_size: Size = 64,
     keep: list[str] = [],  # noqa: B006
     format: Literal["full", "kaggle"] = "full",
-    delimiter: str | None = None,
-    encoding: str | None = None,
+    *,
+    args: list[str],
 ) -> None:
     """Writes the predictions.
 
     Args:
         run: a run folder, or that of an ensemble.
-        input: the rows, or `test`: the 418 test rows of the Titanic.
+        input: the file of the rows, or `test`: the 418 test rows of the Titanic.
         output: a file that ends in .csv or .jsonl; an existing one is replaced.
         checkpoint: best, last, emergency, step-N, or the path of a checkpoint.
         batch_size: rows that the model reads at once; changes no result beyond rounding.
         keep: columns of the input to copy to the output; [] writes the number of the row instead.
         format: full, or kaggle: the columns of keep= and the label under its own name, as Kaggle takes it.
-        delimiter: of .csv files; null is that of the run's data, or found in the header.
-        encoding: of text files; null is that of the run's data.
     """
     if format == "kaggle" and not keep:
         raise ConfigError("format=kaggle: expected the column that identifies a row, such as keep=PassengerId")
@@ -66,13 +67,15 @@ def _predict(
     backend.prepare()
     from tqdm import tqdm
 
+    from mlxlab.inference.eval_data import row_reading
     from mlxlab.inference.predict import predict_table, row_encoder
     from mlxlab.inference.restore import restore_model
 
     restored = restore_model(run, checkpoint)
     encoder, data = row_encoder(restored.encoder), restored.config["data"]
     file = PredictionFile(encoder, tuple(keep), format, data.get("label_delimiter"))
-    chunks = _chunks(restored, input, [*encoder.columns, *keep], batch_size * CHUNK_BATCHES, (delimiter, encoding))
+    reading = row_reading(override_data(restored, read_overrides(args)) if args else restored.config["data"])
+    chunks = _chunks(restored, input, reading, [*encoder.columns, *keep], batch_size * CHUNK_BATCHES)
     _refuse_overwriting(input, output)
     count = 0
     try:
@@ -92,17 +95,15 @@ def _predict(
 
 
 def _chunks(
-    restored: "RestoredModel", source: str, columns: list[str], size: int, text: tuple[str | None, str | None]
+    restored: "RestoredModel", source: str, reading: "RowReading", columns: list[str], size: int
 ) -> Iterator[tuple["Table", list[str]]]:
     """Chunks of rows with their locations."""
     from mlxlab.data.labelled.rows import read_chunks
-    from mlxlab.inference.eval_data import provided_rows, row_reading
+    from mlxlab.inference.eval_data import provided_rows
 
     if (rows := provided_rows(restored, source)) is not None:
         return iter([(rows.table, [rows.location(row) for row in range(len(rows))])])
-    reading = row_reading(restored.config["data"])
-    delimiter, encoding = text[0] or reading.delimiter, text[1] or reading.encoding
-    reading = replace(reading, delimiter=delimiter, encoding=encoding, config=None, split=None, revision=None)
+    reading = replace(reading, config=None, split=None, revision=None)
     return read_chunks(source, reading, size, list(dict.fromkeys(columns)))
 
 
@@ -116,4 +117,4 @@ def _refuse_overwriting(source: str, output: Path) -> None:
         raise ConfigError(f"output={output}: is a file of the input")
 
 
-main = build_main(__doc__, Subcommand(_predict))
+main = build_main(__doc__, Subcommand(_predict, forward_prefix="data.reading."))

@@ -48,12 +48,14 @@ def row_batches(restored: RestoredModel, node: dict[str, Any], cache: Path) -> E
     rows: Rows | ProvidedRows | None = provided_rows(restored, source)
     if rows is None:
         rows = open_rows(source, row_reading(node), cache, node.get("on_error", "strict"), names)
-    if unlabelled := sum(cell is None for cell in rows.cells(encoder.label_column)):
-        raise DataError(f"{source}: {unlabelled} of {len(rows)} rows have no {encoder.label_column!r}")
 
     def collate(ids: np.ndarray) -> Batch:
         table = {name: rows.cells(name, ids) for name in names}
         batch = encode_located(encoder, table, lambda row: rows.location(int(ids[row])))
+        is_labelled = batch.loss_weights.reshape(len(ids), -1).any(axis=1)
+        if not is_labelled.all():
+            location = rows.location(int(ids[is_labelled.argmin()]))
+            raise DataError(f"{location}: column {encoder.label_column!r}: a row without a label")
         return batch._replace(example_ids=ids)
 
     return EvalLoader(len(rows), node["eval_batch_size"], collate), f"{len(rows)} rows of {source}"

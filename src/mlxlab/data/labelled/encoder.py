@@ -75,6 +75,9 @@ class LabelledEncoder:
     def encode_rows(self, table: Table) -> Batch:
         """One batch of rows with ids 0, 1, ...; see `RowEncoder`."""
         texts = self.renderer.render(table)
+        for row, parts in enumerate(texts, 1):
+            if not all(part.strip() for part in parts):
+                raise DataError(f"row {row}: column {', '.join(map(repr, self.columns))}: an empty text")
         targets = self.labels.encode(self._label_column(table, len(texts)))
         return self.collate(self.tokenize(texts), targets, np.arange(len(texts)), np.arange(len(texts)))
 

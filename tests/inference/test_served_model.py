@@ -1,0 +1,85 @@
+"""A model of labels from the MLflow store answers the numbers of `predict` and of the Python API."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+import mlxlab
+from mlxlab.cli.evaluate import main as evaluate
+from mlxlab.cli.predict import main as predict
+from support.processes import environment, run, tiny_overrides
+
+WORDS = ("lovely", "dull", "long", "funny")
+SERVE = """
+import sys, mlflow, pandas as pd
+model = mlflow.pyfunc.load_model(sys.argv[1])
+print(model.predict(pd.read_csv(sys.argv[2])[["text"]]).to_json(orient="records", double_precision=15))
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with `rows.csv` (texts with several labels), `run`, and `store.db`, where the run is recorded."""
+    path = tmp_path_factory.mktemp("served")
+    labels = [";".join(word for bit, word in enumerate(WORDS) if number >> bit & 1) for number in range(90)]
+    lines = [f"{n},A {label.replace(';', ' and ') or 'plain'} film no {n},{label}" for n, label in enumerate(labels)]
+    (path / "rows.csv").write_text("\n".join(["id,text,label", *lines, ""]))
+    data = ["data=text_classification", f"data.source={path / 'rows.csv'}", "data.label_delimiter=';'"]
+    store = ["tracking=mlflow", f"tracking.uri=sqlite:///{path / 'store.db'}", "tracking.wait=60"]
+    tiny = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2", "tracking=mlflow")
+    done = run(*tiny, *data, *store[1:], f"hydra.run.dir={path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def test_the_store_the_command_and_python_answer_the_same(home):
+    output, source = home / "out.jsonl", home / "rows.csv"
+    assert predict([f"run={home / 'run'}", f"input={source}", f"output={output}"]) == 0
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    texts = [line.split(",")[1] for line in source.read_text().splitlines()[1:]]
+    answers = mlxlab.load(home / "run").predict(texts)
+    assert [{"row": number, **answer} for number, answer in enumerate(answers, 1)] == lines
+    thresholds = json.loads((home / "run" / "inference" / "thresholds.json").read_text())
+    for answer in answers:
+        assert answer["labels"] == [name for name in thresholds if answer[f"probability_{name}"] >= thresholds[name]]
+    with sqlite3.connect(f"file:{home}/store.db?mode=ro", uri=True) as connection:
+        [(location,)] = connection.execute("select artifact_location from logged_models")
+    quiet = environment(MLFLOW_DISABLE_TELEMETRY="true")
+    command = [sys.executable, "-c", SERVE, location, str(source)]
+    done = subprocess.run(command, cwd=home, env=quiet, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    served = json.loads(done.stdout.splitlines()[-1])
+    for row, answer in zip(served, answers, strict=True):
+        assert row.pop("labels") == answer["labels"]
+        assert row == pytest.approx({name: value for name, value in answer.items() if name != "labels"}, rel=1e-6)
+
+
+def test_rows_without_labels_or_texts_are_named_by_their_line(home, capsys):
+    (home / "empty.csv").write_text("id,text,label\n1,a film,dull\n2,,dull\n", encoding="utf-16")
+    (home / "unknown.csv").write_text("id,text,label\n1,a film,dull\n2,a film,dul\n")
+    args = [f"run={home / 'run'}", f"input={home / 'empty.csv'}", f"output={home / 'none.csv'}"]
+    assert predict(args) == 65
+    assert capsys.readouterr().err == f"{home / 'empty.csv'}:3: column 'text': an empty text\n"
+    assert not (home / "none.csv").exists()
+    assert evaluate([f"run={home / 'run'}", f"data.source={home / 'unknown.csv'}"]) == 65
+    assert f"{home / 'unknown.csv'}:3: column 'label': unknown label 'dul'" in capsys.readouterr().err
+
+
+def test_the_input_is_read_as_the_training_data_unless_told_otherwise(home, capsys):
+    (home / "latin.csv").write_bytes("text|id\nun caf\xe9|1\n".encode("latin-1"))
+    args = [f"run={home / 'run'}", f"input={home / 'latin.csv'}", f"output={home / 'latin_out.csv'}"]
+    assert predict(args) == 65
+    assert "data.reading.encoding" in capsys.readouterr().err
+    assert predict([*args, "data.reading.encoding=latin-1", "data.reading.delimiter=|"]) == 0
+    assert predict([*args, "data.reading.encding=latin-1"]) == 2
+    assert "did you mean data.reading.encoding?" in capsys.readouterr().err
+
+
+def test_other_rows_are_evaluated_with_the_labels_of_the_run(home, capsys):
+    assert evaluate([f"run={home / 'run'}", f"data.source={home / 'rows.csv'}"]) == 0
+    out, err = capsys.readouterr()
+    assert "| loss" in out
+    assert "90 rows of" in err
