@@ -3,7 +3,6 @@
 import codecs
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +16,7 @@ from mlxlab.data.labelled.sources.hub_rows import HubRows
 from mlxlab.data.labelled.sources.line_rows import LineRows
 from mlxlab.data.labelled.sources.parquet_rows import ParquetRows
 from mlxlab.data.labelled.sources.sklearn_rows import SklearnRows
-from mlxlab.data.labelled.sources.source import MAX_CHUNK_ROWS, Chunk, RowSource
+from mlxlab.data.labelled.sources.source import MAX_CHUNK_ROWS, Chunk, RowSource, merged
 from mlxlab.data.text.document import ErrorBudget, OnError
 from mlxlab.data.text.sources.file_set import ROW_SUFFIXES, find_files, suffix_of
 from mlxlab.data.text.sources.huggingface import open_huggingface
@@ -83,16 +82,14 @@ class Rows:
         if rows is None:
             cells: list[str | None] = column.to_pylist()
             return cells
-        rows = np.asarray(rows, np.int64)
-        order = np.argsort(rows, kind="stable")
-        ends = np.searchsorted(rows[order], self._starts)
+        numbers = np.searchsorted(self._starts, rows, "right") - 1  # of the chunk of each row
+        order = np.argsort(numbers, kind="stable")
         result: list[str | None] = [None] * len(rows)
-        for number, (low, high) in enumerate(pairwise(ends)):
-            if low < high:
-                positions = order[low:high]
-                texts = column.chunk(number).take(rows[positions] - self._starts[number]).to_pylist()
-                for position, text in zip(positions.tolist(), texts, strict=True):
-                    result[position] = text
+        for positions in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1):
+            number = int(numbers[positions[0]]) if len(positions) else 0
+            texts = column.chunk(number).take(rows[positions] - self._starts[number]).to_pylist()
+            for position, text in zip(positions.tolist(), texts, strict=True):
+                result[position] = text
         return result
 
     def location(self, row: int) -> str:
@@ -126,7 +123,8 @@ def open_rows(
     def batches() -> "Iterator[pyarrow.RecordBatch]":
         errors = ErrorBudget(on_error)
         every = opened.columns() if names is None else names
-        for chunk in _checked(opened, opened.chunks(every, errors, MAX_CHUNK_ROWS), errors, reading.missing):
+        chunks = _checked(opened, opened.chunks(every, errors, MAX_CHUNK_ROWS), errors, reading.missing)
+        for chunk in merged(chunks, MAX_CHUNK_ROWS):
             batch = _to_batch(chunk)
             yield batch
         yield batch[:0].replace_schema_metadata({SKIPPED: str(errors.skipped_records)})
@@ -166,7 +164,8 @@ def read_chunks(
 ) -> Iterator[tuple[Table, list[str]]]:
     """Chunks of up to `rows` rows with the location of each row, in constant memory. Arguments as for `open_rows`."""
     opened, errors = _open_source(source, reading), ErrorBudget("strict", hint="")
-    for chunk in _checked(opened, opened.chunks(columns, errors, rows), errors, reading.missing):
+    chunks = _checked(opened, opened.chunks(columns, errors, rows), errors, reading.missing)
+    for chunk in merged(chunks, rows):
         table = {name: cells.to_pylist() for name, cells in chunk.columns.items()}
         yield table, [opened.location(place) for place in chunk.places]
 

@@ -1,6 +1,6 @@
 """The interface of a source of labelled rows, and the chunks that it yields."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mlxlab.data.text.document import ErrorBudget
@@ -28,6 +28,30 @@ def text_chunk(columns: Mapping[str, Sequence[str | None]], places: list[int]) -
     import pyarrow
 
     return Chunk({name: pyarrow.array(cells, pyarrow.string()) for name, cells in columns.items()}, places)
+
+
+def merged(chunks: Iterable[Chunk], max_rows: int) -> Iterator[Chunk]:
+    """The rows in chunks of up to `max_rows` and about `MAX_CHUNK_BYTES`, across small chunks of the same columns."""
+    pending: list[Chunk] = []
+    rows = size = 0
+    for chunk in chunks:
+        if pending and (rows + len(chunk.places) > max_rows or [*chunk.columns] != [*pending[0].columns]):
+            yield _concatenated(pending)
+            pending, rows, size = [], 0, 0
+        pending.append(chunk)
+        rows, size = rows + len(chunk.places), size + sum(cells.nbytes for cells in chunk.columns.values())
+        if size >= MAX_CHUNK_BYTES:
+            yield _concatenated(pending)
+            pending, rows, size = [], 0, 0
+    if pending:
+        yield _concatenated(pending)
+
+
+def _concatenated(chunks: list[Chunk]) -> Chunk:
+    import pyarrow
+
+    names, places = chunks[0].columns, [place for chunk in chunks for place in chunk.places]
+    return Chunk({name: pyarrow.concat_arrays([chunk.columns[name] for chunk in chunks]) for name in names}, places)
 
 
 class RowSource(Protocol):
