@@ -10,12 +10,23 @@ from mlxlab.experiment.manifest import RunManifest
 from support.processes import run, tiny_overrides
 
 
-def make_run(folder, seed, accuracy, fold=None, folds=None, best=0.9, steps=100, status="DONE", parameters=1000):
+def make_run(
+    folder,
+    seed,
+    value,
+    fold=None,
+    folds=None,
+    best=0.9,
+    steps=100,
+    status="DONE",
+    parameters=1000,
+    metric="valid/accuracy",
+):
     folder.mkdir(parents=True)
     outcome = {"objective": "valid/loss", "best": best, "parameters": parameters, "speed": 50.0, "steps": steps}
     with RunManifest(folder) as manifest:
         manifest.begin({"seed": seed, "fold": fold, "folds": folds})
-        manifest.record(outcome | {"final": {"valid/accuracy": accuracy}})
+        manifest.record(outcome | {"final": {metric: value}})
     fields = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(fields | {"status": status}))
 
@@ -151,3 +162,30 @@ def test_a_cross_validation_with_teachers_compares_the_student_with_and_without_
     row = next(line for line in comparison.splitlines() if line.startswith("| distilled"))
     assert [cell.strip() for cell in row.split("|")][-5:-1] == ["100", "40.0%", "50", "3"]
     assert (tmp_path / "comparison.png").is_file()
+
+
+def test_a_cross_validation_of_a_regression_compares_rmse_and_lower_is_better(tmp_path):
+    runs = {crossvalidation.MODEL: crossvalidation.plan_folds(tmp_path, 2, 2, [])}
+    for index, fold_run in enumerate(runs[crossvalidation.MODEL]):
+        make_run(fold_run.folder, index // 2, 60.0 + index, index % 2, 2, metric="valid/rmse")
+        final = {"valid/rmse": 60.0 + index, "valid/spearman": None}
+        metrics = {"best_step": 3, "steps": 3, "main_metric": "rmse", "final": final, "metrics": final, "test": {}}
+        baselines = {"mean": {"valid/rmse": 70.0, "valid/spearman": None}, "ridge": {"valid/rmse": 55.5 + index}}
+        metrics |= {"intervals": {"valid/rmse": [58.0, None]}, "baselines": baselines, "reference": {}}
+        (fold_run.folder / "metrics.json").write_text(json.dumps(metrics))
+        assert crossvalidation.read_result(fold_run) is not None
+    text = crossvalidation.write_tables(runs, 2, tmp_path, "the command")
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    assert table[0][0] == "rmse of"
+    assert [row[0] for row in table[2:]] == ["mean", "this model", "ridge"], "the best one last"
+    assert table[3][1] == "61.5000"
+    assert "valid/rmse: lower is better" in " ".join(text.split())
+    assert "Mean rmse of the best checkpoints: 61.5000" in " ".join(text.split())
+
+
+def test_a_run_without_labels_cannot_be_cross_validated(tmp_path):
+    [fold_run, *_] = crossvalidation.plan_folds(tmp_path, 2, 1, [])
+    make_run(fold_run.folder, 0, 0.5, 0, 2)
+    empty = {key: {} for key in ("metrics", "final", "test", "intervals", "baselines", "reference")}
+    (fold_run.folder / "metrics.json").write_text(json.dumps({"best_step": 3, "steps": 3, "main_metric": None} | empty))
+    assert crossvalidation.read_result(fold_run) is None

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from mlxlab.experiment.report import next_commands
+from mlxlab.experiment.report import next_commands, number
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,17 @@ def test_the_next_commands_use_the_program_that_was_called(monkeypatch, tmp_path
     monkeypatch.chdir(tmp_path)
     assert next_commands(tmp_path.relative_to(tmp_path) / "r", generates=True) == expected
     assert next_commands(tmp_path.relative_to(tmp_path) / "r", generates=False) == expected[:1]
+
+
+def test_numbers_are_short_at_every_scale():
+    values = (0.0, 1e-16, -2e-5, 0.00123, 0.5, 61.62131, 123456.7, float("nan"))
+    assert [number(v) for v in values] == [
+        "0.0000",
+        "0.0000",
+        "-2e-05",
+        "0.0012",
+        "0.5000",
+        "61.6213",
+        "1.235e+05",
+        "nan",
+    ]

@@ -9,10 +9,11 @@ import numpy as np
 
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import DataModule
-from mlxlab.experiment.final_evaluation import FinalEvaluation, SplitResults
+from mlxlab.experiment.final_evaluation import FinalEvaluation
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.inference.prediction_file import defuse
 from mlxlab.tracking.tracker import Tracker
+from mlxlab.training.evaluate import Evaluation
 from mlxlab.training.metrics.classification import ClassCounts, count_classes
 from mlxlab.training.metrics.multi_label import count_labels
 
@@ -22,12 +23,12 @@ MISTAKES = 50
 def write_files(results: FinalEvaluation, data: DataModule, tracker: Tracker, folder: Path) -> None:
     """Writes the files that the task of a run has, and logs them as artifacts."""
     task = results.task
-    if results.thresholds:
+    if task.labels and isinstance(results.thresholds, np.ndarray):
         path = folder / "inference" / "thresholds.json"
-        write_json(path, results.thresholds)
+        write_json(path, dict(zip(task.labels, results.thresholds.tolist(), strict=True)))
         tracker.log_artifact(path, "config/inference")
     last = "error" if task.kind == "regression" else "probability"
-    write_csv(folder / "mistakes.csv", ("id", "text", "true", "predicted", last), mistakes(results.splits[0], data))
+    write_csv(folder / "mistakes.csv", ("id", "text", "true", "predicted", last), mistakes(results, data))
     tracker.log_artifact(folder / "mistakes.csv")
     if task.kind != "regression":
         head = ("split", "class", "precision", "recall", "f1", "support")
@@ -39,22 +40,22 @@ def per_class(results: FinalEvaluation) -> Iterable[tuple[object, ...]]:
     """Split, class or label, precision, recall, F1 and number of examples."""
     names = class_names(results.task)
     for each in results.splits:
-        counts = split_counts(results.task, each)
+        counts = count(results, each.evaluation)
         columns = (counts.precision, counts.recall, counts.f1)
         for name, *values, support in zip(names, *columns, counts.support, strict=True):
             yield (each.split, name, *(f"{value:.4f}" for value in values), int(support))
 
 
-def split_counts(task: Task, split: SplitResults) -> ClassCounts:
-    outputs, targets = split.evaluation.outputs, split.evaluation.targets
-    if task.kind == "multi_label":
-        return count_labels(outputs >= split.thresholds, targets > 0)
-    return count_classes(outputs.argmax(axis=1), targets, task.num_classes)
+def count(results: FinalEvaluation, evaluation: Evaluation) -> ClassCounts:
+    outputs, targets = evaluation.outputs, evaluation.targets
+    if results.task.kind == "multi_label":
+        return count_labels(outputs >= results.thresholds, targets > 0)
+    return count_classes(outputs.argmax(axis=1), targets, results.task.num_classes)
 
 
-def mistakes(split: SplitResults, data: DataModule) -> Iterable[tuple[object, ...]]:
+def mistakes(results: FinalEvaluation, data: DataModule) -> Iterable[tuple[object, ...]]:
     """The most confident mistakes, or the largest errors: id, text, true, predicted, and probability or error."""
-    task, evaluation = data.task, split.evaluation
+    task, evaluation = results.task, results.splits[0].evaluation
     outputs, targets = evaluation.outputs, evaluation.targets
     names = np.array(class_names(task), dtype=object)
     if task.kind == "regression":
@@ -62,7 +63,7 @@ def mistakes(split: SplitResults, data: DataModule) -> Iterable[tuple[object, ..
     elif task.kind == "classification":
         size, wrong = outputs.max(axis=1), outputs.argmax(axis=1) != targets
     else:  # the probability of the most confident wrong decision
-        differs = (outputs >= split.thresholds) != (targets > 0)
+        differs = (outputs >= results.thresholds) != (targets > 0)
         size, wrong = np.where(differs, np.abs(outputs - targets), 0).max(axis=1), differs.any(axis=1)
     worst = [row for row in np.argsort(-size, kind="stable").tolist() if wrong[row]][:MISTAKES]
     ids = evaluation.ids[worst].tolist()
@@ -73,7 +74,7 @@ def mistakes(split: SplitResults, data: DataModule) -> Iterable[tuple[object, ..
         elif task.kind == "classification":
             yield number, text, names[targets[row]], names[outputs[row].argmax()], f"{size[row]:.4f}"
         else:
-            held = (names[values] for values in (targets[row] > 0, outputs[row] >= split.thresholds))
+            held = (names[values] for values in (targets[row] > 0, outputs[row] >= results.thresholds))
             yield number, text, *("; ".join(labels) for labels in held), f"{size[row]:.4f}"
 
 

@@ -6,7 +6,7 @@ The metrics get intervals, and the baselines are judged on the same rows.
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -40,7 +40,6 @@ class SplitResults:
 
     split: Literal["valid", "test"]
     evaluation: Evaluation
-    thresholds: Thresholds
     metrics: dict[str, float]
     intervals: dict[str, Interval]
     baselines: dict[str, dict[str, float]]
@@ -54,7 +53,7 @@ class FinalEvaluation:
     task: Task
     step: int = 0  # of the weights
     splits: tuple[SplitResults, ...] = ()
-    thresholds: dict[str, float] = field(default_factory=dict)  # by label, chosen on the validation examples
+    thresholds: Thresholds = 0.5  # of labels, chosen on the validation examples
 
     @property
     def main_metric(self) -> str:
@@ -88,9 +87,7 @@ def evaluate_at_end(
         splits.append(judge(task, "test", test, {MODEL: test.outputs} | predictions, thresholds))
         metrics = {f"{TEST}{name}": value for name, value in splits[-1].metrics.items()}
         context.tracker.log_metrics(state.progress.step, metrics)
-    own = thresholds[MODEL]
-    by_label = dict(zip(task.labels, own.tolist(), strict=True)) if isinstance(own, np.ndarray) else {}
-    return FinalEvaluation(task, step, tuple(splits), by_label)
+    return FinalEvaluation(task, step, tuple(splits), thresholds[MODEL])
 
 
 @contextmanager
@@ -147,7 +144,6 @@ def judge(
     return SplitResults(
         split,
         evaluation,
-        thresholds[MODEL],
         {"loss": evaluation.metrics["loss"]} | metrics[MODEL],
         {metric: interval(array) for (name, metric), array in values.items() if name == MODEL},
         {name: metrics[name] for name in baselines},

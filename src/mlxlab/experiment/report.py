@@ -80,7 +80,7 @@ def notes(results: FinalEvaluation, history: History) -> list[str]:
     """Sentences on how the figures of the final evaluation came about."""
     resamples = min(resample_count(len(each.evaluation.ids)) for each in results.splits)
     lines = [f"Intervals: percentiles of {resamples:,} bootstrap resamples of the rows."]
-    if results.thresholds and len(results.splits) > 1:
+    if results.task.kind == "multi_label" and len(results.splits) > 1:
         lines.append("A label of a validation row counts from probability 0.5 on; of a test row from its threshold on,")
         lines.append("which the validation rows have chosen (inference/thresholds.json).")
     if results.step != history.best_step:
@@ -153,8 +153,8 @@ def value_table(title: str, rows: Iterable[tuple[str, float]]) -> str:
 
 
 def number(value: float) -> str:
-    """Four decimals, or four digits of what is very large or small."""
-    return f"{value:.4f}" if value == 0 or 0.001 <= abs(value) < 1e5 else f"{value:.4g}"
+    """Four decimals, or four digits of what is very large or small; rounding errors are 0."""
+    return f"{value:.4g}" if 1e-9 < abs(value) < 0.001 or abs(value) >= 1e5 else f"{value:.4f}"
 
 
 def log_lines(*lines: str) -> None:

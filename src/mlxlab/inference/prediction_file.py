@@ -79,4 +79,5 @@ def check_output(path: Path) -> None:
 
 
 def defuse(text: str) -> str:
+    """The text of a cell, after an apostrophe if a spreadsheet would run it as a formula."""
     return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
