@@ -91,6 +91,6 @@ def test_a_limit_that_is_reached_is_logged(monkeypatch, caplog, limit, value, li
 
 
 def test_large_numbers_and_columns_without_a_value_are_fitted(monkeypatch):
-    monkeypatch.setitem(TABLE, "weight", ["1e308", "-1e308", None] * (ROWS // 3))
+    monkeypatch.setitem(TABLE, "weight", ["1.7e308", "1.6e308", None] * (ROWS // 3))
     monkeypatch.setitem(TABLE, "empty", [None] * ROWS)
     assert len(fit(WIDE, CLASSES)) == 3
