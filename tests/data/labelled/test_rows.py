@@ -326,6 +326,14 @@ def test_malformed_rows_are_skipped_up_to_one_percent_and_counted(tmp_path):
             open_file(tmp_path, name, start + good * 150 + bad * 4 + good * 150, on_error="skip")
 
 
+@pytest.mark.parametrize("suffix", ["csv.gz", "jsonl.zst", "parquet"])
+def test_a_truncated_file_is_more_than_a_malformed_row(tmp_path, suffix):
+    path = write_rows(tmp_path / f"a.{suffix}", plain_rows(3000))
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(DataError, match=rf"a\.{suffix}:\d+: (after|not parquet)"):
+        open_rows(str(path), row_reading(), tmp_path / "cache", "skip")
+
+
 def test_a_quote_that_swallows_the_rest_of_a_file_is_more_than_one_row(tmp_path):
     content = HEADER + "a,b\n" * 500 + '"a,b\n' + "a,b\n" * 500
     with pytest.raises(DataError, match=r"501 of 1001 records are malformed.*a.csv:502:1: this quote is never closed"):

@@ -116,8 +116,7 @@ class LineRows:
                 if self.codec is None and error.errno is not None:
                     raise
                 message = f"{self.files.path(index)}:{lines.line + 1}: after {lines.offset} bytes: {error}"
-                errors.skip((index, "unpacking"), message)
-                break
+                raise DataError(message) from None  # how many rows are lost is unknown
             if len(places) >= max_rows or lines.offset - start >= MAX_CHUNK_BYTES:
                 if places:
                     yield text_chunk(reader.take(), places)

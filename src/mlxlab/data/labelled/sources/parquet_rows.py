@@ -15,6 +15,9 @@ from mlxlab.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow
+    from pyarrow import parquet
+
+STRICT = ErrorBudget("strict", hint="")  # for files and row groups, which are more than malformed rows
 
 
 class ParquetRows:
@@ -31,8 +34,7 @@ class ParquetRows:
 
     def columns(self) -> tuple[str, ...]:
         first = int((self.files.sizes > 0).argmax())
-        footer = read_footer(self.files, first, ErrorBudget("strict"))
-        assert footer is not None
+        footer = self._footer(first)
         names = footer.schema_arrow.names
         check_names(names, f"{self.files.path(first)}:1")
         return tuple(names)
@@ -44,9 +46,7 @@ class ParquetRows:
             if not self.files.sizes[index]:
                 errors.skip((index, "empty"), f"{path}:1: the file is empty (0 bytes)")
                 continue
-            footer = read_footer(self.files, index, errors)
-            if footer is None:
-                continue
+            footer = self._footer(index)
             schema = footer.schema_arrow
             if sorted(schema.names) != sorted(every):
                 got, first = ", ".join(schema.names[:12]), self.files.path(0)
@@ -56,9 +56,14 @@ class ParquetRows:
                     raise DataError(f"{path}:1: {missing_column(name, list(every), '')}")
                 check_type(name, schema.field(name).type, f"{path}:1")
             names = list(every if columns is None else columns)
-            groups, _ = row_groups(self.files, index, footer, names, 0, errors)
+            groups, _ = row_groups(self.files, index, footer, names, 0, STRICT)
             for group in groups:
                 yield from self._read(group, names, errors, max_rows)
+
+    def _footer(self, index: int) -> "parquet.ParquetFile":
+        footer = read_footer(self.files, index, STRICT)
+        assert footer is not None  # else it would be skipped
+        return footer
 
     def _read(self, group: RowGroup, names: list[str], errors: ErrorBudget, max_rows: int) -> Iterator[Chunk]:
         import pyarrow
@@ -75,7 +80,7 @@ class ParquetRows:
                     row += len(batch)
             except (pyarrow.ArrowException, OSError, ValueError) as error:
                 message = f"{self.location(group.file_index << UNIT_BITS | row + 1)}: {str(error).splitlines()[0]}"
-                errors.skip((group.file_index, group.number, "group"), message)
+                raise DataError(message) from None
 
     def _chunk(
         self, batch: "pyarrow.RecordBatch", index: int, row: int, names: list[str], errors: ErrorBudget
