@@ -43,9 +43,10 @@ class Chat:
         try:
             self.tokenizer.refuse_special_tokens(text)
             prompt, forgotten = self._prompt([*self.messages, Message(role="user", content=text)], limit)
+            end_ids = self.tokenizer.end_ids
         except ValueError as error:
             raise DataError(str(error)) from None
-        return self._answer(prompt, sampling, request), forgotten
+        return self._answer(prompt, end_ids, sampling, request), forgotten
 
     def reset(self) -> None:
         """Forgets the conversation."""
@@ -61,10 +62,12 @@ class Chat:
                 return prompt, first
         raise DataError(f"a message of {len(prompt)} tokens, expected at most {limit} in the context of the model")
 
-    def _answer(self, prompt: list[int], sampling: SamplingParams, request: GenerationConfig) -> Iterator[TextChunk]:
+    def _answer(
+        self, prompt: list[int], end_ids: frozenset[int], sampling: SamplingParams, request: GenerationConfig
+    ) -> Iterator[TextChunk]:
         model, tokenizer, answer = self.generator.model, self.generator.tokenizer, ""
         try:
-            for chunk in generate(model, tokenizer, [prompt], sampling, request, self.tokenizer.end_ids):
+            for chunk in generate(model, tokenizer, [prompt], sampling, request, end_ids):
                 answer += chunk.text
                 yield chunk
         finally:

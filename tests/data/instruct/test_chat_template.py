@@ -43,6 +43,8 @@ def test_generation_blocks_are_located():
     assert template(source).marks_answers
     assert template(source).render_spans(MESSAGES) == ("[Hi][Hello]", [(1, 3), (5, 10)])
     assert not template(DEFAULT).marks_answers
+    with pytest.raises(TemplateError, match="noncharacter"):  # it would count as a mark
+        template(source).render([{"role": "user", "content": "a\ufdd0b"}])
 
 
 LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"

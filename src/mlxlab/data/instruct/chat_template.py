@@ -78,6 +78,8 @@ class ChatTemplate:
         self, messages: Sequence[Message], add_generation_prompt: bool = False
     ) -> tuple[str, list[tuple[int, int]]]:
         """The text, and start and end of each `{% generation %}` block in it."""
+        if any(mark in message["content"] for message in messages for mark in (ANSWER_START, ANSWER_END)):
+            raise TemplateError("a message contains a noncharacter (U+FDD0 or U+FDD1)")
         variables = {"messages": messages, "add_generation_prompt": add_generation_prompt, "tools": None}
         tokens = {"bos_token": self.bos_token, "eos_token": self.eos_token}
         try:
