@@ -109,7 +109,7 @@ def test_a_fit_that_does_not_converge_is_a_line_and_no_warning(caplog):
 
     from sklearn.exceptions import ConvergenceWarning
 
-    with caplog.at_level(logging.INFO), baselines.log_warnings("model"):
+    with caplog.at_level(logging.INFO), baselines.fitting("model"):
         warnings.warn("stopped", ConvergenceWarning, stacklevel=1)
         warnings.warn("of no interest", FutureWarning, stacklevel=1)
     assert [record.getMessage() for record in caplog.records] == ["baseline model: its fit stopped before it converged"]

@@ -64,7 +64,7 @@ def text_baselines(
     except ValueError:  # an empty vocabulary
         logger.info(f"baseline {name}: skipped, no training text has a word of two characters")
         return [constant]
-    with log_warnings(name):
+    with fitting(name):
         predict = fit(new_linear_model(task), features, train_targets[rows], task)
         valid, test = (
             predict_in_chunks(texts, lambda chunk: predict(vectorizer.transform(chunk)), task)
@@ -151,11 +151,16 @@ def _to_data_units(standardised: np.ndarray, task: Task) -> np.ndarray:
 
 
 @contextmanager
-def log_warnings(name: str) -> Iterator[None]:
-    """Logs that a fit did not converge, in one line; other warnings of scikit-learn say nothing about the result."""
-    from sklearn.exceptions import ConvergenceWarning
+def fitting(name: str) -> Iterator[None]:
+    """Around the use of scikit-learn: logs in one line that a fit did not converge, hides its other warnings.
 
-    with warnings.catch_warnings(record=True) as caught:
+    One thread: on a busy machine the threads of gradient boosting wait for each other, up to twenty times as long as
+    the fit takes.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
     if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):

@@ -51,7 +51,7 @@ def table_baselines(
     ):
         rows = baselines.sample_rows(name, train_targets, task, max_rows, max_outputs)
         if rows is not None:
-            with baselines.log_warnings(name):
+            with baselines.fitting(name):
                 predict = baselines.fit(new_model, _frame(cells(train[rows]), numeric), train_targets[rows], task)
                 predictions = _predict(predict, cells, numeric, (valid, test), task)
             fitted.append(Baseline(name, *predictions))
