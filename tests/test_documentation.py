@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +12,7 @@ from mlxlab.cli.new import render
 from mlxlab.cli.train import main
 from mlxlab.config.hydra.compose import Composer
 from mlxlab.config.paths import conf_dir
-from support.processes import ROOT
+from support.processes import ROOT, run_here, tiny_overrides
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 SMALL = [
@@ -115,10 +117,30 @@ def test_the_commands_of_the_readme_can_be_pasted_in_order():
         for line in () if before == "With files of your own:" else block.splitlines():
             command = line.partition(" #")[0]
             used = re.findall(r"(?<![\w./])(?:outputs/\w+|\w+\.(?:csv|txt|jsonl|parquet|gguf)\b)", command)
-            made |= set(re.findall(r"(?:hydra\.run\.dir=|^cp \S+ |> )(\S+)", command))
+            made |= set(re.findall(r"(?:hydra\.run\.dir=|output=|^cp \S+ |> )(\S+)", command))
             assert set(used) <= made, line
             num_uses += len(used)
     assert num_uses > 20
+
+
+def test_own_files_become_predictions_by_the_commands_of_the_readme(tmp_path, monkeypatch):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.split("### From a CSV file of your own to predictions")[1].split("\n### ")[0]
+    shutil.copy(ROOT / "src/mlxlab/data/titanic/titanic.csv", tmp_path / "my.csv")
+    monkeypatch.chdir(tmp_path)
+    tiny = tiny_overrides("trainer.max_steps=2", "trainer.eval_every=2")
+    for line in re.findall(r"^scripts/.*$", section, re.M):
+        script, *args = shlex.split(line, comments=True)
+        name = Path(script).stem
+        done = run_here(*args, *(tiny if name == "train" else ()), script=name)
+        assert done.returncode == 0, done.stderr
+    heading = re.search(r"^PassengerId,.*$", section, re.M)
+    assert heading is not None
+    assert (tmp_path / "predictions.csv").read_text().startswith(f"{heading[0]}\n1,")
+    assert len((tmp_path / "predictions.jsonl").read_text().splitlines()) == 1309
+    submission = (tmp_path / "submission.csv").read_text().splitlines()
+    assert submission[0] == "PassengerId,Survived"
+    assert len(submission) == 419
 
 
 def test_the_documented_loss_is_what_new_writes():
