@@ -44,7 +44,7 @@ class FileSet:
 
     def path(self, index: int) -> str:
         """The path, printable for messages whatever the bytes of the name."""
-        return os.fsencode(self._full_path(index)).decode("utf-8", "replace")
+        return os.fsencode(Path(self._full_path(index))).decode("utf-8", "replace")
 
     def line(self, index: int, offset: int) -> str:
         """path:line of a byte, for messages: reads the file up to it."""
