@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlxlab.data.labelled.fit_labels import fit_labels
+from mlxlab.data.labelled.fit_labels import LabelOptions, fit_labels, label_kind
 from mlxlab.data.labelled.labels import Column, Labels, restore_labels
 from mlxlab.errors import ConfigError, DataError
 
@@ -15,7 +15,8 @@ def column(*cells):
 
 
 def fit(*cells, task="auto", fixed=None, delimiter=None):
-    return fit_labels(column(*cells), task, fixed, delimiter)
+    labels, options = column(*cells), LabelOptions("label", task, fixed, delimiter)
+    return fit_labels(labels, options, label_kind(labels, options))
 
 
 @pytest.mark.parametrize(

@@ -201,3 +201,9 @@ def test_a_damaged_encoder_is_refused(make, tmp_path):
         path.write_text(text.replace(old, new))
         with pytest.raises(DataError):
             restore()
+
+
+def test_numbers_are_held_out_by_the_fraction_however_often_each_occurs(make):
+    rows = [{"text": f"text {n}", "label": n // 2 + 0.5} for n in range(60)]
+    data = make(rows)
+    assert len(texts_of(data, data.valid)) == 12

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -16,30 +17,40 @@ MAX_CLASSES = 20_000
 MOSTLY = 0.9  # of the cells are numbers: the others are probably faults
 
 
-def fit_labels(
-    column: Column, task: TaskName, fixed: Sequence[str | int | float] | None, delimiter: str | None
-) -> Labels:
-    """Fits labels on the cells of the training rows.
-
-    Classes are sorted: numbers by value, before text. `task` auto is multi_label if there is a delimiter or every cell
-    is a JSON list; regression if all cells are numbers and some have a fraction; single for text and for at most 50
-    different whole numbers.
+@dataclass(frozen=True)
+class LabelOptions:
+    """How a label column is read.
 
     Args:
+        column: its name.
+        task: `auto` decides by the cells, see `label_kind`.
         fixed: the classes or labels in their order; None takes those of the cells.
+        delimiter: between several labels in a cell; None where cells are JSON lists.
+    """
+
+    column: str
+    task: TaskName
+    fixed: Sequence[str | int | float] | None
+    delimiter: str | None
+
+    @property
+    def names(self) -> list[str] | None:
+        return None if self.fixed is None else [str(name) for name in self.fixed]
+
+
+def fit_labels(column: Column, options: LabelOptions, kind: TaskKind) -> Labels:
+    """Fits labels on the cells of the training rows. Classes are sorted: numbers by value, before text.
 
     Raises:
         DataError: a missing or malformed cell, one class only, or a class for almost every row.
-        ConfigError: the settings do not go together, or auto cannot decide.
+        ConfigError: the settings do not go together.
     """
+    names, delimiter = options.names, options.delimiter
     if (column.codes < 0).any():
         raise DataError(f"{column.where(-1)}: a row without a label")
     if not len(column.codes):
         raise DataError(f"column {column.name!r}: no training row has a label")
-    used = np.unique(column.codes)
-    column = column._replace(values=[column.values[code] for code in used], codes=np.searchsorted(used, column.codes))
-    names = None if fixed is None else [str(name) for name in fixed]
-    kind = _kind(column, task, names, delimiter)
+    column = column.without_unused_values()
     if kind == "regression":
         return _fit_numbers(column, names)
     if kind == "classification" and delimiter is not None:
@@ -56,10 +67,20 @@ def fit_labels(
     return labels
 
 
-def _kind(column: Column, task: TaskName, names: Sequence[str] | None, delimiter: str | None) -> TaskKind:
-    if task != "auto":
-        return "classification" if task == "single" else task
-    if delimiter is not None or all(text.startswith("[") for text in column.values):
+def label_kind(column: Column, options: LabelOptions) -> TaskKind:
+    """The task that the cells pose.
+
+    `auto` is multi_label if there is a delimiter or every cell is a JSON list; regression if all cells are numbers and
+    some have a fraction; single for text and for at most 50 different whole numbers.
+
+    Raises:
+        DataError: some cells are numbers and few are not.
+        ConfigError: auto cannot decide.
+    """
+    if options.task != "auto":
+        return "classification" if options.task == "single" else options.task
+    column, names = column.without_unused_values(), options.names
+    if options.delimiter is not None or all(text.startswith("[") for text in column.values):
         return "multi_label"
     numbers = [is_number(text) for text in column.values]
     if names is None and sum(numbers) > MOSTLY * len(numbers) and len(numbers) > 10 and not all(numbers):

@@ -10,6 +10,7 @@ import numpy as np
 import xxhash
 
 from mlxlab.data.dataset import Table
+from mlxlab.data.labelled.fit_labels import LabelOptions
 from mlxlab.data.labelled.labels import Column
 from mlxlab.data.labelled.rows import RowReading, Rows, open_rows
 from mlxlab.data.text.document import OnError
@@ -28,7 +29,8 @@ class RowSources:
     """Where the rows are: `source`, `valid_source`, `test_source`, `reading`, `on_error` are those keys of `data`.
 
     Args:
-        label, group, time: the columns that have these meanings.
+        label: the column of labels.
+        group, time: the columns that have these meanings.
         inputs: the columns that the model reads, by the key that names each; None for all others.
     """
 
@@ -37,8 +39,7 @@ class RowSources:
     test_source: str | None
     reading: RowReading
     on_error: OnError
-    label: str
-    label_delimiter: str | None
+    label: LabelOptions
     group: str | None
     time: str | None
     inputs: Mapping[str, str] | None
@@ -46,7 +47,7 @@ class RowSources:
     def open(self, cache: Path) -> "LabelledRows":
         """Opens all sources."""
         given = [source for source in (self.source, self.valid_source, self.test_source) if source is not None]
-        special = [name for name in (self.label, self.group, self.time) if name is not None]
+        special = [name for name in (self.label.column, self.group, self.time) if name is not None]
         columns = None if self.inputs is None else list(dict.fromkeys([*self.inputs.values(), *special]))
         return LabelledRows([open_rows(source, self.reading, cache, self.on_error, columns) for source in given])
 

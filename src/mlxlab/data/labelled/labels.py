@@ -45,6 +45,11 @@ class Column(NamedTuple):
         """These rows only."""
         return self._replace(codes=self.codes[rows], location=lambda row: self.location(int(rows[row])))
 
+    def without_unused_values(self) -> "Column":
+        """The same cells with the values that occur in them only; none may be missing."""
+        used = np.unique(self.codes)
+        return self._replace(values=[self.values[code] for code in used], codes=np.searchsorted(used, self.codes))
+
     def with_empty_cells(self) -> "Column":
         """A missing cell as an empty one: where cells hold several labels, it holds none."""
         codes = np.where(self.codes < 0, len(self.values), self.codes)

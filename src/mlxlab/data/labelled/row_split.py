@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mlxlab.data.batch import TaskKind
+from mlxlab.data.labelled.fit_labels import fit_labels, label_kind
 from mlxlab.data.labelled.labelled_rows import LabelledRows, RowSources
-from mlxlab.data.labelled.labels import Column
+from mlxlab.data.labelled.labels import Column, Labels
 from mlxlab.data.labelled.split import OnOverlap, SplitOptions, parse_times, split_rows
 from mlxlab.data.text.document import OnError
 from mlxlab.errors import DataError
@@ -41,8 +43,8 @@ def split_sources(
     options: SplitOptions,
     on_overlap: OnOverlap,
     seed: int,
-) -> tuple[RowSplit, Column]:
-    """Splits the rows; returns the label column too.
+) -> tuple[RowSplit, Labels, Column]:
+    """Splits the rows and fits labels on the training rows; returns the column of all labels too.
 
     Args:
         inputs: the columns that the model reads, by which rows of two splits count as the same.
@@ -51,21 +53,22 @@ def split_sources(
     Raises:
         DataError: rows without a label or a required text (`on_error` skip leaves them out), or too few to split.
     """
-    labels = rows.codes(sources.label)
-    if sources.label_delimiter is not None:
+    labels = rows.codes(sources.label.column)
+    if sources.label.delimiter is not None:
         labels = labels.with_empty_cells()
     usable, lines = _usable(rows, labels, required, sources.on_error)
     bounds = [(int(start), int(end)) for start, end in zip(rows.starts[:-1], rows.starts[1:], strict=True)]
     ranges = [np.flatnonzero(usable[start:end]) + start for start, end in bounds]
     empty = np.zeros(0, np.int64)
     test = ranges.pop() if sources.test_source is not None else empty
+    kind = label_kind(labels.take(ranges[0]), sources.label)
     if sources.valid_source is not None:
         train, valid, method = ranges[0], ranges[1], str(sources.valid_source)
     else:
         first = ranges[0]
         if len(first) < 2:
             raise DataError(f"{rows.name}: {len(first)} usable rows, expected at least 2 to split them")
-        strata = _strata(labels, first, options)
+        strata = _strata(labels, first, kind, options)
         split = split_rows(options, strata, *_groups_and_times(rows, sources, first), seed)
         train, valid, method = first[split.train], first[split.valid], split.method
     sizes = f"{len(train)} training rows, {len(valid)} validation rows ({method})"
@@ -77,7 +80,8 @@ def split_sources(
     if not (len(parts[0]) and len(parts[1])):
         raise DataError(f"{rows.name}: no training or validation rows are left ({sizes})")
     train, valid, test = parts
-    return RowSplit(train, valid, test, [*lines, *overlap], sources.valid_source is None), labels
+    fitted = fit_labels(labels.take(train), sources.label, kind)
+    return RowSplit(train, valid, test, [*lines, *overlap], sources.valid_source is None), fitted, labels
 
 
 def _usable(
@@ -97,11 +101,11 @@ def _usable(
     return usable, lines
 
 
-def _strata(labels: Column, rows: np.ndarray, options: SplitOptions) -> np.ndarray:
-    """Classes to spread evenly over the splits: the values of the labels, unless they are too many to be classes."""
+def _strata(labels: Column, rows: np.ndarray, kind: TaskKind, options: SplitOptions) -> np.ndarray:
+    """Classes to spread evenly over the splits: the values of the labels, unless they are numbers or mostly unique."""
     codes = labels.codes[rows]
     is_split_freely = options.group_column is None and options.time_column is None
-    if not is_split_freely or len(np.unique(codes)) > len(rows) // 2:
+    if not is_split_freely or kind == "regression" or len(np.unique(codes)) > len(rows) // 2:
         return np.zeros(len(rows), np.int64)
     return codes
 

@@ -9,7 +9,7 @@ from mlxlab.constraints import Count, Ge, Gt, Le, Lt, MaxLen, MinLen, Seed, Size
 from mlxlab.data.dataset import Baseline, Table
 from mlxlab.data.labelled.encoder import LabelledEncoder, Texts, read_state, restore_encoder
 from mlxlab.data.labelled.examples import Batching, LabelledExamples, Run
-from mlxlab.data.labelled.fit_labels import fit_labels
+from mlxlab.data.labelled.fit_labels import LabelOptions
 from mlxlab.data.labelled.labelled_rows import RowSources, reject_shared_columns
 from mlxlab.data.labelled.row_split import split_sources
 from mlxlab.data.labelled.rows import RowReading
@@ -63,7 +63,7 @@ class TextClassificationDataset:
         label_column: the column of the label.
         labels: the classes or labels in their order; null takes those of the training rows, sorted.
         task: single (one class), multi_label (any number of labels) or regression (a number); auto decides by the
-            labels of the training rows.
+            labels of `source`.
         label_delimiter: what stands between several labels of a row; null for JSON lists.
         valid_fraction: fraction of each class for validation, unless another key splits.
         folds: number of cross-validation folds; null for none.
@@ -127,11 +127,11 @@ class TextClassificationDataset:
         special = {"label_column": label_column, "group_column": group_column, "time_column": time_column}
         reject_shared_columns(text_keys | special)
         files = (source, valid_source, test_source, reading, on_error)
-        where = RowSources(*files, label_column, label_delimiter, group_column, time_column, text_keys)
+        label = LabelOptions(label_column, task, labels, label_delimiter)
+        where = RowSources(*files, label, group_column, time_column, text_keys)
         how = SplitOptions(valid_fraction, folds, fold, valid_source is not None, group_column, time_column)
         rows = where.open(cache)
-        split, column = split_sources(rows, where, columns, columns, how, on_overlap, seed)
-        fitted = fit_labels(column.take(split.train), task, labels, label_delimiter)
+        split, fitted, column = split_sources(rows, where, columns, columns, how, on_overlap, seed)
         batches = Batching(seq_len, batch_size, eval_batch_size, batching, overfit_batches, select, prefetch)
         run = Run(seed, cache, parameters, width, pretrained)
         self.examples = LabelledExamples(rows, split, column, fitted, TextColumns(columns), tokenizer, batches, run)

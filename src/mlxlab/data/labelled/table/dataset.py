@@ -10,7 +10,7 @@ from mlxlab.constraints import Count, Ge, Gt, Le, Lt, MaxLen, MinLen, Seed, Size
 from mlxlab.data.dataset import Baseline, Table
 from mlxlab.data.labelled.encoder import LabelledEncoder, read_state, restore_encoder
 from mlxlab.data.labelled.examples import Batching, LabelledExamples, Run
-from mlxlab.data.labelled.fit_labels import fit_labels
+from mlxlab.data.labelled.fit_labels import LabelOptions
 from mlxlab.data.labelled.labelled_rows import LabelledRows, RowSources, reject_shared_columns
 from mlxlab.data.labelled.row_split import split_sources
 from mlxlab.data.labelled.rows import RowReading
@@ -46,7 +46,7 @@ class TableDataset:
         categorical: columns whose numbers are names, such as postcodes; they are written as they are.
         labels: the classes or labels in their order; null takes those of the training rows, sorted.
         task: single (one class), multi_label (any number of labels) or regression (a number); auto decides by the
-            labels of the training rows.
+            labels of `source`.
         label_delimiter: what stands between several labels of a row; null for JSON lists.
         valid_fraction: fraction of each class for validation, unless another key splits.
         folds: number of cross-validation folds; null for none.
@@ -111,13 +111,13 @@ class TableDataset:
         special = {"target": target, "group_column": group_column, "time_column": time_column}
         reject_shared_columns(special)
         files = (source, valid_source, test_source, reading, on_error)
-        where = RowSources(*files, target, label_delimiter, group_column, time_column, inputs=None)
+        label = LabelOptions(target, task, labels, label_delimiter)
+        where = RowSources(*files, label, group_column, time_column, inputs=None)
         how = SplitOptions(valid_fraction, folds, fold, valid_source is not None, group_column, time_column)
         rows = where.open(cache)
         parsed = _choose_template(rows, columns, template, categorical, special)
         inputs = list(dict.fromkeys(parsed.fields))
-        split, column = split_sources(rows, where, inputs, [], how, on_overlap, seed)
-        fitted = fit_labels(column.take(split.train), task, labels, label_delimiter)
+        split, fitted, column = split_sources(rows, where, inputs, [], how, on_overlap, seed)
         used = np.concatenate(split[:3])
         renderer, lines = fit_renderer(
             parsed, lambda name: rows.codes(name).take(used), np.arange(len(split.train)), numbers, categorical
