@@ -41,6 +41,7 @@ def main(args: list[str]) -> int:
     def record_first(self: TrainState, result: object) -> None:
         record(self, result)  # type: ignore[arg-type]
         marks.setdefault("first", time.time())
+        marks.setdefault("cpu", time.process_time())
 
     TextClassificationDataset.__init__, TrainState.record = watched_init, record_first  # type: ignore[method-assign]
     from mlxlab.cli.train import main as train

@@ -45,9 +45,7 @@ def test_only_what_its_own_conf_names_of_itself_may_be_built(install):
         assert "not an allowed target" in why_disallowed(target)
 
 
-@pytest.mark.parametrize(
-    "fault", [{"conf": False}, {"registered": "registered_nowhere"}], ids=["conf", "package"]
-)
+@pytest.mark.parametrize("fault", [{"conf": False}, {"registered": "registered_nowhere"}], ids=["conf", "package"])
 def test_a_registration_without_a_package_or_conf_is_ignored_with_a_warning(install, caplog, fault):
     install("registered_three", **fault)
     assert plugins() == {}
