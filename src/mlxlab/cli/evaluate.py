@@ -98,12 +98,11 @@ def _eval_data(restored: "RestoredModel", overrides: dict[str, str], folder: Pat
         run_data = build_data(restored.config | {"data": node}, project_root(), restored.config_dir, folder)
         other = f"conversations of {node['source']}" if "source" in overrides else ""
         return run_data.valid, other or "the validation data of the run"
+    forget_source(node, overrides)
     if has_rows:
         return row_batches(restored, node, project_root() / ".cache")
     if not isinstance(encoder, TextEncoder):
         raise ConfigError(f"data.source={node['source']}: {node['_target_']} is evaluated on its validation data only")
-    for key in set(NOT_OF_OTHER_SOURCES) - set(overrides):
-        _set(node, key, None)
     return text_batches(encoder, node)
 
 
@@ -119,6 +118,13 @@ def override_data(restored: "RestoredModel", overrides: dict[str, str]) -> "Conf
     if issues := list(Validator().node(node, node["_target_"], "data")):
         raise ConfigError(format_issues(issues))
     return node
+
+
+def forget_source(node: "Config", overrides: dict[str, str]) -> None:
+    """Removes the keys that belong to the source of the run, for another one."""
+    for key in NOT_OF_OTHER_SOURCES:
+        if key not in overrides and key.partition(".")[0] in node:
+            _set(node, key, None)
 
 
 def _set(node: "Config", key: str, text: str | None) -> None:

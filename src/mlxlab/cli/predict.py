@@ -15,12 +15,11 @@ whole or not at all. In CSV, a text that a spreadsheet would run as a formula (=
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from mlxlab.cli.app import Subcommand, build_main
-from mlxlab.cli.evaluate import override_data, read_overrides
+from mlxlab.cli.evaluate import forget_source, override_data, read_overrides
 from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError, WriteError
 from mlxlab.files.atomic import open_atomic, remove_leftovers
@@ -28,8 +27,10 @@ from mlxlab.files.atomic import open_atomic, remove_leftovers
 if TYPE_CHECKING:
     from mlxlab.data.dataset import Table
     from mlxlab.data.labelled.rows import RowReading
+    from mlxlab.inference.prediction_file import PredictionFile
     from mlxlab.inference.restore import RestoredModel
 
+Chunks: TypeAlias = 'Iterator[tuple["Table", list[str]]]'
 CHUNK_BATCHES = 16  # batches of rows in memory
 
 log = logging.getLogger(__name__)
@@ -59,58 +60,65 @@ def _predict(
     """
     if format == "kaggle" and not keep:
         raise ConfigError("format=kaggle: expected the column that identifies a row, such as keep=PassengerId")
-    from mlxlab.inference.prediction_file import PredictionFile, check_output, json_lines
+    from mlxlab.inference.prediction_file import PredictionFile, check_output
 
     check_output(output)
     from mlxlab import backend
 
     backend.prepare()
-    from tqdm import tqdm
-
     from mlxlab.inference.eval_data import row_reading
-    from mlxlab.inference.predict import predict_table, row_encoder
+    from mlxlab.inference.predict import row_encoder
     from mlxlab.inference.restore import restore_model
 
     restored = restore_model(run, checkpoint)
-    encoder, data = row_encoder(restored.encoder), restored.config["data"]
+    encoder, overrides = row_encoder(restored.encoder), read_overrides(args)
+    data = override_data(restored, overrides)
+    forget_source(data, overrides)
     file = PredictionFile(encoder, tuple(keep), format, data.get("label_delimiter"))
-    reading = row_reading(override_data(restored, read_overrides(args)) if args else restored.config["data"])
-    chunks = _chunks(restored, input, reading, [*encoder.columns, *keep], batch_size * CHUNK_BATCHES)
+    chunks = _chunks(restored, input, row_reading(data), [*encoder.columns, *keep], batch_size * CHUNK_BATCHES)
     _refuse_overwriting(input, output)
-    count = 0
     try:
-        remove_leftovers(output.parent)
-        with open_atomic(output) as stream, tqdm(unit=" rows", disable=None, dynamic_ncols=True) as bar:
-            for table, locations in chunks:
-                predictions = predict_table(restored, table, batch_size, locations.__getitem__)
-                columns = file.columns(table, predictions, count + 1)
-                is_csv = output.suffix == ".csv"
-                stream.write(file.csv_lines(columns, header=not count) if is_csv else json_lines(columns))
-                count += len(locations)
-                bar.update(len(locations))
+        count = _write(output, file, restored, chunks, batch_size)
     except OSError as error:
         raise WriteError(f"output={output}: {error.strerror or error}") from None
     log.info(f"{count} rows of {input}; step {restored.checkpoint.step} of {run}")
     print(output)
 
 
-def _chunks(
-    restored: "RestoredModel", source: str, reading: "RowReading", columns: list[str], size: int
-) -> Iterator[tuple["Table", list[str]]]:
+def _chunks(restored: "RestoredModel", source: str, reading: "RowReading", columns: list[str], size: int) -> Chunks:
     """Chunks of rows with their locations."""
     from mlxlab.data.labelled.rows import read_chunks
     from mlxlab.inference.eval_data import provided_rows
 
     if (rows := provided_rows(restored, source)) is not None:
         return iter([(rows.table, [rows.location(row) for row in range(len(rows))])])
-    reading = replace(reading, config=None, split=None, revision=None)
     return read_chunks(source, reading, size, list(dict.fromkeys(columns)))
+
+
+def _write(output: Path, file: "PredictionFile", restored: "RestoredModel", chunks: Chunks, batch_size: int) -> int:
+    """Writes the predictions for the chunks; returns the number of rows."""
+    from tqdm import tqdm
+
+    from mlxlab.inference.predict import predict_table
+    from mlxlab.inference.prediction_file import json_lines
+
+    count, is_csv = 0, output.suffix == ".csv"
+    remove_leftovers(output.parent)
+    with open_atomic(output) as stream, tqdm(unit=" rows", disable=None, dynamic_ncols=True) as bar:
+        for table, locations in chunks:
+            predictions = predict_table(restored, table, batch_size, locations.__getitem__)
+            columns = file.columns(table, predictions, count + 1)
+            stream.write(file.csv_lines(columns, header=not count) if is_csv else json_lines(columns))
+            count += len(locations)
+            bar.update(len(locations))
+    return count
 
 
 def _refuse_overwriting(source: str, output: Path) -> None:
     from mlxlab.data.text.sources.file_set import ROW_SUFFIXES, find_files
+    from mlxlab.data.text.sources.open import is_local
 
-    if not output.exists() or source == "test":
+    if not output.exists() or source == "test" or source.startswith("sklearn:") or not is_local(source):
         return
     files = find_files(source, ROW_SUFFIXES)
     if any(os.path.samefile(output, files.path(index)) for index in range(len(files))):
