@@ -19,7 +19,6 @@ from mlxlab.experiment.report import verdict, write_report
 from mlxlab.experiment.run_metrics import RunMetrics
 from mlxlab.files.untrusted import read_json
 from mlxlab.tracking.tracker import NoTracker
-from mlxlab.training.callback import FitContext
 from mlxlab.training.checkpointer import Checkpointer
 from mlxlab.training.evaluate import Evaluation
 from support.models import TASK, BagOfEmbeddings, FixedBatches, fit, make_run, make_trainer, weights_of
@@ -81,7 +80,7 @@ def evaluated(kind, tmp_path, max_batches=None):
     run = make_run(BagOfEmbeddings(classes=3 if kind != "regression" else 1))
     run.state.progress.step = 4
     run.state.history.add_evaluation(4, {"valid/loss": 1.0}, "valid/loss")
-    results = evaluate_at_end(run.state, data, FitContext("valid/loss", tracker), tmp_path, max_batches)
+    results = evaluate_at_end(run.state, data, tracker, tmp_path, max_batches)
     (tmp_path / "inference").mkdir()
     summary = write_report(run.state, results, tmp_path)
     write_files(results, data, tracker, tmp_path)
@@ -167,11 +166,17 @@ def test_the_limit_of_validation_batches_holds_for_model_and_baselines(tmp_path)
 
 
 def test_a_signal_stops_the_final_evaluation(tmp_path):
-    run, context = make_run(), FitContext("valid/loss")
+    run, calls = make_run(), []
     run.state.progress.step = 4
     run.state.history.add_evaluation(4, {"valid/loss": 1.0}, "valid/loss")
-    context.control.stop_signal = 15
-    assert evaluate_at_end(run.state, LabelledData("classification"), context, tmp_path, None) is None
+    data = LabelledData("classification")
+
+    def stop_in_the_test_rows():
+        calls.append(0)
+        return len(calls) > len(data.valid) + 1
+
+    assert evaluate_at_end(run.state, data, NoTracker(), tmp_path, None, stop_in_the_test_rows) is None
+    assert len(calls) == len(data.valid) + 2
 
 
 class TwoClasses:
@@ -193,14 +198,14 @@ def test_the_best_checkpoint_is_evaluated_and_the_last_weights_come_back(tmp_pat
         for step, metrics in history.curve
         if (tmp_path / FOLDER / folder_name(step)).is_dir() and step < 12
     )
-    results = evaluate_at_end(run.state, TwoClasses(), run.context, tmp_path, None)
+    results = evaluate_at_end(run.state, TwoClasses(), NoTracker(), tmp_path, None)
     assert results.step == history.best_step
     assert {f"valid/{name}": value for name, value in results.splits[0].metrics.items()} == history.best_metrics
     for name, leaf in weights_of(run.model).items():
         np.testing.assert_array_equal(leaf, last[name])
 
     (tmp_path / FOLDER / folder_name(history.best_step) / "model.safetensors").write_bytes(b"")
-    results = evaluate_at_end(run.state, TwoClasses(), run.context, tmp_path, None)
+    results = evaluate_at_end(run.state, TwoClasses(), NoTracker(), tmp_path, None)
     assert results.step == 12
     assert "the final evaluation is of the last step, 12" in caplog.text
     assert "these figures are of the last step, 12" in write_report(run.state, results, tmp_path)

@@ -4,7 +4,7 @@ The metrics get intervals, and the baselines are judged on the same rows.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,10 @@ import numpy as np
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.names import FOLDER, folder_name
 from mlxlab.checkpoint.store import load_checkpoint
-from mlxlab.data.batch import Batch, Task
+from mlxlab.data.batch import Task
 from mlxlab.data.dataset import DataModule
 from mlxlab.metric_names import TEST, lower_is_better
-from mlxlab.training.callback import FitContext
+from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.evaluate import Evaluation, evaluate
 from mlxlab.training.metrics.bootstrap import Statistic, interval, resample
 from mlxlab.training.metrics.labelled import MAIN_METRIC, labelled_metrics
@@ -61,9 +61,14 @@ class FinalEvaluation:
 
 
 def evaluate_at_end(
-    state: TrainState, data: DataModule, context: FitContext, folder: Path, max_batches: int | None
+    state: TrainState,
+    data: DataModule,
+    tracker: Tracker,
+    folder: Path,
+    max_batches: int | None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> FinalEvaluation | None:
-    """Evaluates the best weights of a run that ended, and the baselines of its data; None if a signal arrives.
+    """Evaluates the best weights of a run that ended, and the baselines of its data; None once `should_stop` is true.
 
     Args:
         folder: the run folder, with its checkpoints.
@@ -73,9 +78,9 @@ def evaluate_at_end(
     if task.kind == "language_modelling" or state.history.best is None:
         return FinalEvaluation(task)
     with best_weights(state, folder) as (model, step):
-        valid = _evaluate(model, data.valid, task, context, max_batches)
+        valid = evaluate(model, data.valid, task, limit=max_batches, should_stop=should_stop)
         has_test = next(iter(data.test), None) is not None
-        test = _evaluate(model, data.test, task, context, None) if has_test else None
+        test = evaluate(model, data.test, task, should_stop=should_stop) if has_test else None
     if valid is None or (has_test and test is None):
         return None
     baselines = data.baselines()
@@ -86,7 +91,7 @@ def evaluate_at_end(
         predictions = {each.name: each.test[test.positions] for each in baselines if len(each.test)}
         splits.append(judge(task, "test", test, {MODEL: test.outputs} | predictions, thresholds))
         metrics = {f"{TEST}{name}": value for name, value in splits[-1].metrics.items()}
-        context.tracker.log_metrics(state.progress.step, metrics)
+        tracker.log_metrics(state.progress.step, metrics)
     return FinalEvaluation(task, step, tuple(splits), thresholds[MODEL])
 
 
@@ -108,12 +113,6 @@ def best_weights(state: TrainState, folder: Path) -> Iterator[tuple[nn.Module, i
             return
     with state.eval_weights() as model:
         yield model, state.progress.step
-
-
-def _evaluate(
-    model: nn.Module, batches: Iterable[Batch], task: Task, context: FitContext, limit: int | None
-) -> Evaluation | None:
-    return evaluate(model, batches, task, limit=limit, should_stop=lambda: context.control.stop_signal != 0)
 
 
 def choose_thresholds(task: Task, outputs: np.ndarray, targets: np.ndarray) -> Thresholds:

@@ -175,10 +175,11 @@ def finish(session: Session, state: TrainState, context: RunContext) -> float:
 
 def report_run(session: Session, state: TrainState, context: RunContext) -> int:
     """Evaluates and reports a run that ended; returns the number of a signal that stopped this, else 0."""
-    data, control, tracker, run_dir = session.data, session.context.control, session.context.tracker, context.run_dir
-    results = evaluate_at_end(state, data, session.context, context.shared_dir, session.trainer.eval_batches)
+    data, signals, tracker, run_dir = session.data, context.signals, session.context.tracker, context.run_dir
+    args = (context.shared_dir, session.trainer.eval_batches, lambda: signals.stop_signal != 0)
+    results = evaluate_at_end(state, data, tracker, *args)
     if results is None:
-        return control.stop_signal
+        return signals.stop_signal
     print(write_report(state, results, run_dir))
     for name in ("summary.md", "metrics.json"):
         tracker.log_artifact(run_dir / name, "")
