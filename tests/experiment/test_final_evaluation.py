@@ -166,7 +166,7 @@ def test_the_limit_of_validation_batches_holds_for_model_and_baselines(tmp_path)
 
 
 def test_a_signal_stops_the_final_evaluation(tmp_path):
-    run, calls = make_run(), []
+    run, calls = make_run(BagOfEmbeddings(classes=3)), []
     run.state.progress.step = 4
     run.state.history.add_evaluation(4, {"valid/loss": 1.0}, "valid/loss")
     data = LabelledData("classification")
