@@ -88,6 +88,11 @@ def test_the_wheel_trains_outside_the_checkout(installed):
     assert f"run folder: {run}" in out
 
 
+def test_the_wheel_writes_a_package_of_ones_own(installed):
+    mlxlab(installed, "new", "loss", "brier")
+    assert (installed / "brier" / "src" / "brier" / "conf" / "trainer" / "loss" / "brier.yaml").is_file()
+
+
 def test_the_installed_package_is_imported_not_the_checkout(installed):
     python = installed / "env" / "bin" / "python"
     where = call([python, "-c", "import mlxlab; print(mlxlab.__file__)"], installed)
