@@ -72,7 +72,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"mlxlab", f"mlxlab-{__version__}.dist-info"}
     assert f"mlxlab-{__version__}.dist-info/licenses/LICENSE" in names
-    assert "mlxlab/data/titanic/titanic.csv" in names
+    assert {"mlxlab/data/titanic/titanic.csv", "mlxlab/py.typed"} <= set(names)
     assert not [name for name in names if "benchmark" in name or "test" in name]
 
 
