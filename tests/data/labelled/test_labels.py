@@ -73,7 +73,10 @@ def test_numbers_are_standardised_by_the_training_rows():
         (["7", "7"], {"task": "regression"}, "every training row holds 7"),
         ([*map(str, range(30)), "x"], {}, "file.csv:32: column 'label': mixed types: 'x' among numbers"),
         ([f"id {n}" for n in range(200)], {}, "200 classes in 200 training rows: is it an id?"),
-        (["a", "b"], {"fixed": ["a"]}, "file.csv:3: column 'label': unknown label 'b', expected one of 'a'"),
+        (["a", "b"], {"fixed": ["a", "c"]}, "file.csv:3: column 'label': unknown label 'b', expected one of 'a', 'c'"),
+        (["1", "1.0", "2"], {"task": "single"}, "labels '1' and '1.0' are the same number"),
+        (["1", "1.0"], {"task": "regression"}, "every training row holds 1"),
+        (["1e308", "-1e308"], {"task": "regression"}, "too large to standardise"),
         (["a b"], {"task": "multi_label"}, "expected a JSON list of labels"),
         (['["a", {}]', "[]"], {}, "expected a JSON list of labels"),
         (["", " "], {"task": "multi_label", "delimiter": "|"}, "no label in any of 2"),
@@ -96,6 +99,9 @@ def test_whole_numbers_of_many_values_need_a_task():
     [
         {"task": "single", "delimiter": "|"},
         {"task": "regression", "fixed": ["1", "2"]},
+        {"fixed": ["1", "2", "1"]},
+        {"fixed": ["1"]},
+        {"fixed": []},
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(settings):
@@ -114,7 +120,14 @@ def test_an_unknown_label_is_named_with_its_place_and_the_nearest():
 def test_labels_are_restored_and_damaged_ones_refused():
     labels = fit("1.5", "2.5")
     assert restore_labels(labels.state_dict()) == labels
-    for damage in ({"deviation": 0.0}, {"names": ["a"]}, {"kind": "classification"}, {"mean": float("inf")}):
+    damages = (
+        {"deviation": 0.0},
+        {"names": ["a"]},
+        {"kind": "classification"},
+        {"mean": float("inf")},
+        {"delimiter": ""},
+    )
+    for damage in damages:
         with pytest.raises(DataError):
             restore_labels(labels.state_dict() | damage)
     with pytest.raises(DataError):

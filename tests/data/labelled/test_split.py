@@ -65,10 +65,21 @@ def test_times_are_numbers_or_dates():
         return f"row {value}"
 
     assert parse_times(["2", "10"], where).tolist() == [2, 10]
-    days = parse_times(["2024-01-02", "2023-12-31", "2024-01-02T12:00:00+00:00"], where)
-    assert np.argsort(days).tolist() == [1, 0, 2]
-    with pytest.raises(DataError, match="row 1: expected a number or a date"):
-        parse_times(["2024-01-02", "soon"], where)
+    assert np.argsort(parse_times(["2024-01-02", "2023-12-31", "2024-01-02T12:00"], where)).tolist() == [1, 0, 2]
+    assert np.diff(parse_times(["2024-01-01T01:00+02:00", "2024-01-01T00:30+00:00"], where)).tolist() == [5400]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (["2024-01-02", "soon"], "row 1: expected a number or a date"),
+        (["2024-01-02", "2024-01-02T00:00Z"], "row 1: expected an offset from UTC in all times or in none"),
+        (["1", "NaN"], "row 1: expected a finite number, got 'NaN'"),
+    ],
+)
+def test_times_that_cannot_be_compared_are_refused_with_their_place(values, message):
+    with pytest.raises(DataError, match=message):
+        parse_times(values, "row {}".format)
 
 
 @pytest.mark.parametrize("fault", [{"groups": np.zeros(4, int)}, {"times": np.ones(4)}])

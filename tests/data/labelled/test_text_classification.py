@@ -207,3 +207,32 @@ def test_numbers_are_held_out_by_the_fraction_however_often_each_occurs(make):
     rows = [{"text": f"text {n}", "label": n // 2 + 0.5} for n in range(60)]
     data = make(rows)
     assert len(texts_of(data, data.valid)) == 12
+
+
+def test_the_fraction_holds_for_many_sets_of_labels_and_each_label_is_trained(make):
+    names = [f"label {n}" for n in range(40)]
+    rows = [{"text": f"text {n}", "label": f"{names[n % 40]}|{names[n * 7 % 40]}"} for n in range(200)]
+    data = make(rows, label_delimiter="|", valid_fraction=0.1)
+    assert len(texts_of(data, data.valid)) == pytest.approx(20, abs=2)
+    assert min(data.class_counts) > 0
+
+
+def test_white_space_around_a_label_does_not_make_another_class(make):
+    data = make([row | {"label": f" {row['label']}" if n % 2 else f"{row['label']} "} for n, row in enumerate(ROWS)])
+    assert data.task.labels == ("bad", "good")
+
+
+def test_the_label_of_a_row_that_is_left_out_does_not_matter(make):
+    data = make([*ROWS, {"text": "", "label": "weird"}], on_error="skip")
+    assert data.task.labels == ("bad", "good")
+
+
+def test_no_group_stands_in_training_and_test_rows(make, write):
+    rows = [row | {"patient": n // 5} for n, row in enumerate(ROWS)]
+    with pytest.raises(DataError, match="1 groups stand in training and test rows"):
+        make(rows[:50], group_column="patient", valid_fraction=0.2, test_source=write("test.csv", rows[:5]), seed=2)
+
+
+def test_a_file_of_one_row_for_each_class_is_refused_by_its_reason(make):
+    with pytest.raises(DataError, match=r"rows\.csv:2: column 'label': class 'x' has a single row"):
+        make([{"text": f"text {label}", "label": label} for label in "xyz"])

@@ -88,7 +88,7 @@ class LabelledEncoder:
         codes = np.array([-1 if cell is None else numbers[cell] for cell in cells], np.int64)
         column = Column(self.label_column, values, codes, lambda row: f"row {row + 1}")
         holds_none = self.labels.delimiter is not None and self.label_column in table
-        return column.with_empty_cells() if holds_none else column
+        return column.stripped().with_empty_cells() if holds_none else column.stripped()
 
     def tokenize(self, texts: Texts) -> list[np.ndarray]:
         """int32 tokens of each row, truncated to `seq_len`; of a pair `start a end b end`, the longer one truncated."""

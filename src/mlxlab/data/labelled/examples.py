@@ -21,7 +21,6 @@ from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.data.tokenizers.fit import Corpus
-from mlxlab.errors import DataError
 
 FORMAT = 1  # of the order of examples and the form of texts: another number is another fingerprint
 MAX_CLASSES_SHOWN = 10
@@ -76,8 +75,6 @@ class LabelledExamples:
         self.rows, self.split, self.labels, self.renderer = rows, split, labels, renderer
         self._numbers = np.concatenate(split[:3])  # of the rows, training first; a position is an index into it
         self.targets = labels.encode(column.take(self._numbers))
-        if split.is_random and labels.kind == "classification":
-            self._refuse_single_rows(column)
         content = {"sources": rows.fingerprint, "split": split.digests(), "renderer": dict(renderer.state_dict())}
         texts, key = self._training_texts(), content_key(**content)
         size = round(rows.mean_bytes(renderer.columns) * len(split.train))
@@ -141,14 +138,6 @@ class LabelledExamples:
         train, valid, test = (self.texts(rows) for rows in self.split[:3])
         targets, _ = self.targets.of(np.arange(len(train)))
         return text_baselines(train, targets, valid, test, self.task)
-
-    def _refuse_single_rows(self, column: Column) -> None:
-        positions = np.arange(len(self.split.train) + len(self.split.valid))
-        counts = np.bincount(self.targets.of(positions)[0], minlength=len(self.labels.names))
-        if (counts == 1).any():
-            name = self.labels.names[int(np.argmax(counts == 1))]
-            where = column.where(list(column.values).index(name))
-            raise DataError(f"{where}: class {name!r} has a single row, expected at least 2 to split them")
 
     def _batch(self, epoch: int, examples: np.ndarray, length: int | None) -> Batch:
         return self._collate(self._shown[examples], length)

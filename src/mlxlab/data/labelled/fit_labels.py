@@ -46,11 +46,11 @@ def fit_labels(column: Column, options: LabelOptions, kind: TaskKind) -> Labels:
         ConfigError: the settings do not go together.
     """
     names, delimiter = options.names, options.delimiter
+    _check_fixed(names, kind)
     if (column.codes < 0).any():
         raise DataError(f"{column.where(-1)}: a row without a label")
     if not len(column.codes):
         raise DataError(f"column {column.name!r}: no training row has a label")
-    column = column.without_unused_values()
     if kind == "regression":
         return _fit_numbers(column, names)
     if kind == "classification" and delimiter is not None:
@@ -79,7 +79,7 @@ def label_kind(column: Column, options: LabelOptions) -> TaskKind:
     """
     if options.task != "auto":
         return "classification" if options.task == "single" else options.task
-    column, names = column.without_unused_values(), options.names
+    names = options.names
     if options.delimiter is not None or all(text.startswith("[") for text in column.values):
         return "multi_label"
     numbers = [is_number(text) for text in column.values]
@@ -101,15 +101,28 @@ def _fit_numbers(column: Column, names: Sequence[str] | None) -> Labels:
     if names is not None:
         raise ConfigError("data.labels: expected null for a regression, whose labels are numbers")
     values = np.array([column.number(code) for code in range(len(column.values))])
-    if len(values) == 1:
-        raise DataError(f"{column.where(0)}: every training row holds {column.values[0]}")
     numbers = values[column.codes]
-    return Labels("regression", mean=float(numbers.mean()), deviation=float(numbers.std()))
+    with np.errstate(over="ignore"):
+        mean, deviation = float(numbers.mean()), float(numbers.std())
+    if not math.isfinite(mean + deviation):
+        raise DataError(f"{column.where(0)}: the numbers are too large to standardise")
+    if not deviation:
+        raise DataError(f"{column.where(0)}: every training row holds {column.values[0]}")
+    return Labels("regression", mean=mean, deviation=deviation)
+
+
+def _check_fixed(names: Sequence[str] | None, kind: TaskKind) -> None:
+    least = 1 if kind == "multi_label" else 2
+    if names is not None and kind != "regression" and (len(set(names)) < len(names) or len(names) < least):
+        raise ConfigError(f"data.labels: expected at least {least} different names, got {', '.join(names) or 'none'}")
 
 
 def _check_classes(column: Column, kind: TaskKind, names: Sequence[str]) -> None:
-    rows = len(column.codes)
-    if len(names) == 1:
+    rows, numbers = len(column.codes), dict[float, str]()
+    for name in filter(is_number, names):
+        if (other := numbers.setdefault(float(name), name)) != name:
+            raise DataError(f"{column.where(0)}: labels {other!r} and {name!r} are the same number")
+    if len(names) == 1 and kind == "classification":
         raise DataError(f"{column.where(0)}: one class only, {shorten(names[0])!r}, in all {rows} training rows")
     if not names:
         raise DataError(f"{column.where(0)}: no label in any of {rows} training rows")

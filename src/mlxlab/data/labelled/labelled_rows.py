@@ -117,11 +117,13 @@ class LabelledRows:
 
     def text_hashes(self, columns: Sequence[str]) -> np.ndarray:
         """(N,) uint64 of the cells of each row."""
-        digests = [
-            [xxhash.xxh3_64_intdigest("\x1f".join(cell or "" for cell in cells).encode()) for cells in rows]
-            for rows in (zip(*table.values(), strict=True) for table in self.blocks(columns, np.arange(len(self))))
-        ]
-        return np.concatenate([np.zeros(0, np.uint64), *(np.array(block, np.uint64) for block in digests)])
+        hashes = np.empty(len(self), np.uint64)
+        end = 0
+        for table in self.blocks(columns, np.arange(len(self))):
+            for cells in zip(*table.values(), strict=True):
+                hashes[end] = xxhash.xxh3_64_intdigest("\x1f".join(cell or "" for cell in cells).encode())
+                end += 1
+        return hashes
 
 
 def reject_shared_columns(keys: Mapping[str, str | None]) -> None:

@@ -15,6 +15,8 @@ from mlxlab.errors import DataError
 from mlxlab.files.untrusted import parse_json
 
 MAX_SHOWN = 40  # characters of a cell in a message
+MAX_CELLS = 2**31  # labels x distinct sets of them
+MAX_DELIMITER = 8  # characters
 
 Location = Callable[[int], str]  # of a row, for messages
 
@@ -42,13 +44,20 @@ class Column(NamedTuple):
         return f"{self.location(int(np.argmax(self.codes == value)))}: column {self.name!r}"
 
     def take(self, rows: np.ndarray) -> "Column":
-        """These rows only."""
-        return self._replace(codes=self.codes[rows], location=lambda row: self.location(int(rows[row])))
+        """These rows only, with the values that occur in them."""
+        codes = self.codes[rows]
+        used = np.unique(codes[codes >= 0])
+        codes = np.where(codes < 0, -1, np.searchsorted(used, codes))
+        values = [self.values[code] for code in used.tolist()]
+        return self._replace(values=values, codes=codes, location=lambda row: self.location(int(rows[row])))
 
-    def without_unused_values(self) -> "Column":
-        """The same cells with the values that occur in them only; none may be missing."""
-        used = np.unique(self.codes)
-        return self._replace(values=[self.values[code] for code in used], codes=np.searchsorted(used, self.codes))
+    def stripped(self) -> "Column":
+        """Cells without white space around them; one that holds nothing else is missing."""
+        texts = [text.strip() for text in self.values]
+        values = list(dict.fromkeys(filter(None, texts)))
+        numbers = {text: number for number, text in enumerate(values)}
+        new_codes = np.array([*(numbers.get(text, -1) for text in texts), -1], np.int64)  # -1 stays -1
+        return self._replace(values=values, codes=new_codes[self.codes])
 
     def with_empty_cells(self) -> "Column":
         """A missing cell as an empty one: where cells hold several labels, it holds none."""
@@ -76,16 +85,18 @@ class Column(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """Targets and loss weights as a `Batch` holds them, by the distinct value of each row."""
+    """Targets of rows by their distinct values."""
 
-    codes: np.ndarray  # (N,)
-    values: np.ndarray  # (U + 1,) or (U + 1, L); the last one is that of rows without a label
-    weights: np.ndarray  # like values
+    codes: np.ndarray  # (N,); -1 for rows without a label
+    values: np.ndarray  # (U + 1,) int32 or float32, or (U + 1, L) uint8; the last one is that of rows without a label
 
     def of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Targets and weights of these rows."""
+        """Targets and loss weights of these rows, as a `Batch` holds them."""
         codes = self.codes[rows]
-        return self.values[codes], self.weights[codes]
+        targets = self.values[codes]
+        weights = np.empty(targets.shape, np.float32)
+        weights.T[...] = codes >= 0
+        return (targets.astype(np.float32) if targets.dtype == np.uint8 else targets), weights
 
 
 @dataclass(frozen=True)
@@ -122,26 +133,20 @@ class Labels:
         Raises:
             DataError: a cell is no number, or a label that no training row has; with its location.
         """
-        values = [self._encode(column, code, text) for code, text in enumerate(column.values)]
-        dtype = np.int32 if self.kind == "classification" else np.float32
-        targets = np.array([*values, np.zeros_like(values[0]) if values else self._no_label], dtype)
-        weights = np.ones(targets.shape, np.float32)
-        weights[-1] = 0
-        return Targets(column.codes, targets, weights)
-
-    @property
-    def _no_label(self) -> np.ndarray:
-        return np.zeros(len(self.names) if self.kind == "multi_label" else (), np.float32)
-
-    def _encode(self, column: Column, code: int, text: str) -> np.ndarray:
+        count = len(column.values)
+        if self.kind == "multi_label":
+            if (count + 1) * len(self.names) > MAX_CELLS:
+                got = f"{count} different sets of {len(self.names)} labels"
+                raise DataError(f"{column.where(0)}: {got}: expected at most {MAX_CELLS} in all")
+            held = np.zeros((count + 1, len(self.names)), np.uint8)
+            for code in range(count):
+                held[code, [self._index(column, code, name) for name in column.labels(code, self.delimiter)]] = 1
+            return Targets(column.codes, held)
         if self.kind == "regression":
-            return np.array((column.number(code) - self.mean) / self.deviation)
-        if self.kind == "classification":
-            return np.array(self._index(column, code, text))
-        held = np.zeros(len(self.names), np.float32)
-        for name in column.labels(code, self.delimiter):
-            held[self._index(column, code, name)] = 1
-        return held
+            numbers = [(column.number(code) - self.mean) / self.deviation for code in range(count)]
+            return Targets(column.codes, np.array([*numbers, 0], np.float32))
+        classes = [self._index(column, code, text) for code, text in enumerate(column.values)]
+        return Targets(column.codes, np.array([*classes, 0], np.int32))
 
     def _index(self, column: Column, code: int, name: str) -> int:
         if name in self._numbers:
@@ -172,6 +177,8 @@ def restore_labels(state: LabelState) -> Labels:
         raise DataError(f"labels of {state['kind']}: expected distinct names, got {len(names)}")
     if not (state["deviation"] > 0 and math.isfinite(state["deviation"] + state["mean"])):
         raise DataError(f"labels: expected a positive deviation, got {state['deviation']}")
+    if state["delimiter"] is not None and not 0 < len(state["delimiter"]) <= MAX_DELIMITER:
+        raise DataError(f"labels: expected a delimiter of 1 to {MAX_DELIMITER} characters")
     return Labels(state["kind"], names, state["mean"], state["deviation"], state["delimiter"])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from mlxlab.data.batch import TaskKind
 from mlxlab.data.labelled.fit_labels import fit_labels, label_kind
 from mlxlab.data.labelled.labelled_rows import LabelledRows, RowSources
-from mlxlab.data.labelled.labels import Column, Labels
+from mlxlab.data.labelled.labels import Column, Labels, shorten
 from mlxlab.data.labelled.split import OnOverlap, SplitOptions, parse_times, split_rows
 from mlxlab.data.text.document import OnError
 from mlxlab.errors import DataError
@@ -24,7 +24,6 @@ class RowSplit(NamedTuple):
     valid: np.ndarray
     test: np.ndarray
     lines: list[str]
-    is_random: bool  # training and validation rows are of one source
 
     def digests(self) -> list[str]:
         return [digest(rows) for rows in self[:3]]
@@ -53,7 +52,7 @@ def split_sources(
     Raises:
         DataError: rows without a label or a required text (`on_error` skip leaves them out), or too few to split.
     """
-    labels = rows.codes(sources.label.column)
+    labels = rows.codes(sources.label.column).stripped()
     if sources.label.delimiter is not None:
         labels = labels.with_empty_cells()
     usable, lines = _usable(rows, labels, required, sources.on_error)
@@ -68,20 +67,34 @@ def split_sources(
         first = ranges[0]
         if len(first) < 2:
             raise DataError(f"{rows.name}: {len(first)} usable rows, expected at least 2 to split them")
+        if kind == "classification":
+            _refuse_single_rows(labels.take(first))
         strata = _strata(labels, first, kind, options)
         split = split_rows(options, strata, *_groups_and_times(rows, sources, first), seed)
-        train, valid, method = first[split.train], first[split.valid], split.method
+        is_valid = np.isin(np.arange(len(first)), split.valid)
+        if options.group_column is None and options.time_column is None and kind != "regression":
+            is_valid &= ~_needed_for_training(labels.take(first), is_valid, kind, sources.label.delimiter)
+        train, valid, method = first[~is_valid], first[is_valid], split.method
     sizes = f"{len(train)} training rows, {len(valid)} validation rows ({method})"
     lines.append(f"{rows.name}: {sizes}" + (f", {len(test)} test rows" if len(test) else ""))
     parts = [train, valid, test]
-    if sources.valid_source is not None and sources.group is not None:
-        _refuse_shared_groups(rows, sources.group, train, valid)
+    if sources.group is not None:
+        _refuse_shared_groups(rows, sources.group, parts)
     parts, overlap = _overlaps(rows, inputs, parts, on_overlap)
     if not (len(parts[0]) and len(parts[1])):
         raise DataError(f"{rows.name}: no training or validation rows are left ({sizes})")
     train, valid, test = parts
     fitted = fit_labels(labels.take(train), sources.label, kind)
-    return RowSplit(train, valid, test, [*lines, *overlap], sources.valid_source is None), fitted, labels
+    return (
+        RowSplit(
+            train,
+            valid,
+            test,
+            [*lines, *overlap],
+        ),
+        fitted,
+        labels,
+    )
 
 
 def _usable(
@@ -102,12 +115,40 @@ def _usable(
 
 
 def _strata(labels: Column, rows: np.ndarray, kind: TaskKind, options: SplitOptions) -> np.ndarray:
-    """Classes to spread evenly over the splits: the values of the labels, unless they are numbers or mostly unique."""
+    """What is spread evenly over the splits: the classes, those of few rows together; numbers are one class."""
     codes = labels.codes[rows]
     is_split_freely = options.group_column is None and options.time_column is None
-    if not is_split_freely or kind == "regression" or len(np.unique(codes)) > len(rows) // 2:
+    if not is_split_freely or kind == "regression":
         return np.zeros(len(rows), np.int64)
-    return codes
+    _, classes, counts = np.unique(codes, return_inverse=True, return_counts=True)
+    if options.folds is not None:
+        return classes + 1
+    return np.where(counts[classes] * options.valid_fraction >= 1, classes + 1, 0)  # of a small one none need validate
+
+
+def _refuse_single_rows(labels: Column) -> None:
+    counts = np.bincount(labels.codes)
+    if (counts == 1).any():
+        code = int(np.argmax(counts == 1))
+        class_name = shorten(labels.values[code])
+        raise DataError(
+            f"{labels.where(code)}: class {class_name!r} has a single row, expected at least 2 to split them"
+        )
+
+
+def _needed_for_training(labels: Column, is_valid: np.ndarray, kind: TaskKind, delimiter: str | None) -> np.ndarray:
+    """(N,) True for the first validation row of each class or label that no training row has."""
+    trained = np.bincount(labels.codes[~is_valid], minlength=len(labels.values)) > 0
+    names: list[list[str]] = [[value] for value in labels.values]
+    if kind == "multi_label":
+        names = [labels.labels(code, delimiter) for code in range(len(labels.values))]
+    known = {name for code in np.flatnonzero(trained) for name in names[code]}
+    needed = np.zeros(len(is_valid), bool)
+    for code in np.flatnonzero(~trained):
+        if not known.issuperset(names[code]):
+            needed[np.argmax(labels.codes == code)] = True
+            known.update(names[code])
+    return needed
 
 
 def _groups_and_times(
@@ -124,11 +165,13 @@ def _groups_and_times(
     return None, None
 
 
-def _refuse_shared_groups(rows: LabelledRows, name: str, train: np.ndarray, valid: np.ndarray) -> None:
+def _refuse_shared_groups(rows: LabelledRows, name: str, parts: Sequence[np.ndarray]) -> None:
     column = rows.codes(name)
-    shared = np.intersect1d(column.codes[train], column.codes[valid])
-    if len(shared := shared[shared >= 0]):
-        raise DataError(f"{column.where(int(shared[0]))}: {len(shared)} groups stand in both sources")
+    for earlier, later in ((0, 1), (0, 2), (1, 2)):
+        shared = np.intersect1d(column.codes[parts[earlier]], column.codes[parts[later]])
+        if len(shared := shared[shared >= 0]):
+            sides = f"in {SPLITS[earlier]} and {SPLITS[later]} rows"
+            raise DataError(f"{column.where(int(shared[0]))}: {len(shared)} groups stand {sides}")
 
 
 def _overlaps(

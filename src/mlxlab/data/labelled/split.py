@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -103,20 +103,33 @@ def check_class_sizes(strata: np.ndarray, min_rows: int) -> None:
 
 
 def parse_times(values: Sequence[str], where: Callable[[int], str]) -> np.ndarray:
-    """Numbers or ISO 8601 dates and times as float64; raises DataError for what is neither; `where` is its place."""
+    """Finite numbers or ISO 8601 dates and times as float64; either all with an offset from UTC or none.
+
+    Raises:
+        DataError: a value is neither, or of the other kind; `where` is its place.
+    """
     try:
-        return np.array([float(value) for value in values])
+        numbers = np.array([float(value) for value in values])
     except ValueError:
-        pass
-    seconds = np.empty(len(values))
+        return _parse_dates(values, where)
+    if not np.isfinite(numbers).all():
+        index = int(np.argmin(np.isfinite(numbers)))
+        raise DataError(f"{where(index)}: expected a finite number, got {values[index][:40]!r}")
+    return numbers
+
+
+def _parse_dates(values: Sequence[str], where: Callable[[int], str]) -> np.ndarray:
+    times: list[datetime] = []
     for index, value in enumerate(values):
         try:
-            time = datetime.fromisoformat(value.strip())
-            seconds[index] = (time - datetime(1970, 1, 1, tzinfo=time.tzinfo)).total_seconds()
+            times.append(datetime.fromisoformat(value.strip()))
         except ValueError:
             expected = "a number or a date such as 2024-05-31"
             raise DataError(f"{where(index)}: expected {expected}, got {value[:40]!r}") from None
-    return seconds
+        if (times[-1].tzinfo is None) != (times[0].tzinfo is None):
+            expected = "an offset from UTC in all times or in none"
+            raise DataError(f"{where(index)}: expected {expected}, got {value[:40]!r}")
+    return np.array([time.replace(tzinfo=time.tzinfo or UTC).timestamp() for time in times])
 
 
 def _shuffled_classes(ids: np.ndarray, strata: np.ndarray, seed: int) -> list[np.ndarray]:
