@@ -1,6 +1,7 @@
 """A model of labels from the MLflow store answers the numbers of `predict` and of the Python API."""
 
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -83,3 +84,47 @@ def test_other_rows_are_evaluated_with_the_labels_of_the_run(home, capsys):
     out, err = capsys.readouterr()
     assert "| loss" in out
     assert "90 rows of" in err
+
+
+def test_labels_of_other_rows_hold_from_the_thresholds_on_with_which_predict_answers(home, capsys):
+    source, output = home / "rows.csv", home / "held.jsonl"
+    thresholds = {name: 0.01 * (1 + index) for index, name in enumerate(WORDS)}
+    path = home / "run" / "inference" / "thresholds.json"
+    chosen = path.read_text()
+    path.write_text(json.dumps(thresholds))
+    try:
+        assert evaluate([f"run={home / 'run'}", f"data.source={source}"]) == 0
+        printed = capsys.readouterr().out
+        assert predict([f"run={home / 'run'}", f"input={source}", f"output={output}", "keep=[label]"]) == 0
+    finally:
+        path.write_text(chosen)
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    expected, predicted = ([set(cells) for cells in sides] for sides in zip(*map(_sides, rows), strict=True))
+    hits = sum(len(a & b) for a, b in zip(expected, predicted, strict=True))
+    f1 = 2 * hits / sum(map(len, [*expected, *predicted]))
+    assert re.search(rf"\| f1_micro +\| +{f1:.4f} \|", printed), printed
+
+
+def _sides(row):
+    return filter(None, (row["label"] or "").split(";")), row["labels"]
+
+
+@pytest.mark.parametrize("change", [("dull", "boring"), ("\n1,", "\n1000,a new film,dull\n1,")])
+def test_changed_data_of_the_run_are_not_evaluated_as_its_own(home, capsys, change):
+    source = home / "rows.csv"
+    original = source.read_text()
+    source.write_text(original.replace(*change))
+    try:
+        assert evaluate([f"run={home / 'run'}", "data.eval_batch_size=3"]) == 65
+    finally:
+        source.write_text(original)
+    err = capsys.readouterr().err
+    assert "the data of this run changed since it was trained; data.source=FILE" in err
+    assert err.count("\n") == 1
+    assert evaluate([f"run={home / 'run'}"]) == 0
+
+
+@pytest.mark.parametrize("arg", ["data.valid_fraction=0.5", "data.fold=0", "data.reading.missing=[dull]"])
+def test_the_split_of_the_run_cannot_be_changed(home, capsys, arg):
+    assert evaluate([f"run={home / 'run'}", arg]) == 2
+    assert "has no effect here" in capsys.readouterr().err

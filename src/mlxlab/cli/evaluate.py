@@ -7,7 +7,8 @@ data.source  text as data=streaming takes it, all of it; conversations as data=i
              rows a file with its columns and labels, or `test`: the 418 test rows of the Titanic
 data.KEY     another key of the run's data: text_column, seq_len, reading.split, validation.max_examples
 
-Data is read with the tokenizer and the labels of the run. Prints its metrics.
+Data is read with the tokenizer and the labels of the run. Prints its metrics. Where several labels may hold, each does
+from the threshold on with which `predict` answers; on the validation data, which chose it, from probability 0.5 on.
 """
 
 import logging
@@ -23,16 +24,17 @@ from mlxlab.config.schema.signature import signature
 from mlxlab.config.schema.validate import Validator
 from mlxlab.config.suggest import suggestion
 from mlxlab.constraints import Size
-from mlxlab.errors import ConfigError
+from mlxlab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from mlxlab.data.dataset import DataModule
     from mlxlab.experiment.build import Config
     from mlxlab.inference.eval_data import EvalData
     from mlxlab.inference.restore import RestoredModel
 
 # The keys of the data that an evaluation reads; all others are those that the model was trained with.
-ROW_KEYS = frozenset({"source", "eval_batch_size", "reading", "on_error"})
-SPLIT_KEYS = ROW_KEYS | {"fold", "folds", "valid_fraction"}
+NO_EFFECT = frozenset({"eval_batch_size"})  # on what is evaluated
+ROW_KEYS = NO_EFFECT | {"source", "reading", "on_error"}
 TEXT_KEYS = ROW_KEYS | {"text_column", "seq_len", "packing", "shuffle", "validation"}
 CONVERSATION_KEYS = {"source", "eval_batch_size", "on_error", "seq_len", "layout", "loss_on", "truncation"}
 CONVERSATION_KEYS |= {"max_valid_examples"}
@@ -60,7 +62,8 @@ def _evaluate(run: Path, checkpoint: str = "best", max_batches: Size | None = No
     restored = restore_model(run, checkpoint)
     batches, description = _eval_data(restored, overrides, run)
     log.info(f"{description}; step {restored.checkpoint.step} of {run}")
-    result = evaluate(restored.model, batches, restored.encoder.task, limit=max_batches)
+    thresholds = restored.thresholds if "source" in overrides else ()
+    result = evaluate(restored.model, batches, restored.encoder.task, limit=max_batches, thresholds=thresholds)
     assert result is not None
     print(value_table("metric", result.metrics.items()))
 
@@ -83,7 +86,7 @@ def _eval_data(restored: "RestoredModel", overrides: dict[str, str], folder: Pat
     from mlxlab.inference.eval_data import row_batches, text_batches
 
     node, encoder = override_data(restored, overrides), restored.encoder
-    row_keys = ROW_KEYS if "source" in overrides else SPLIT_KEYS
+    row_keys = ROW_KEYS if "source" in overrides else NO_EFFECT
     is_text, has_rows = isinstance(encoder, TextEncoder), isinstance(encoder, RowEncoder)
     has_conversations = is_text and "loss_on" in node
     text_keys = CONVERSATION_KEYS if has_conversations else TEXT_KEYS
@@ -96,6 +99,7 @@ def _eval_data(restored: "RestoredModel", overrides: dict[str, str], folder: Pat
         node["valid_source"] = node["source"]
     if "source" not in overrides or has_conversations:
         run_data = build_data(restored.config | {"data": node}, project_root(), restored.config_dir, folder)
+        _refuse_changed(run_data, restored, overrides)
         other = f"conversations of {node['source']}" if "source" in overrides else ""
         return run_data.valid, other or "the validation data of the run"
     forget_source(node, overrides)
@@ -104,6 +108,14 @@ def _eval_data(restored: "RestoredModel", overrides: dict[str, str], folder: Pat
     if not isinstance(encoder, TextEncoder):
         raise ConfigError(f"data.source={node['source']}: {node['_target_']} is evaluated on its validation data only")
     return text_batches(encoder, node)
+
+
+def _refuse_changed(data: "DataModule", restored: "RestoredModel", overrides: dict[str, str]) -> None:
+    """DataError if the labels, or without other keys anything else of the data, are not those of the run."""
+    same_content = restored.checkpoint.state["metadata"]["data"] == data.fingerprint
+    if data.task != restored.encoder.task or not (overrides.keys() - NO_EFFECT or same_content):
+        way = "data.source=FILE evaluates with the encoder of the run"
+        raise DataError(f"{restored.config_dir.parent}: the data of this run changed since it was trained; {way}")
 
 
 def override_data(restored: "RestoredModel", overrides: dict[str, str]) -> "Config":

@@ -1,7 +1,7 @@
 """Evaluation without dropout. Metrics are weighted by target and do not depend on the batch size."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -38,8 +38,12 @@ def evaluate(
     *,
     limit: int | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    thresholds: Sequence[float] = (),
 ) -> Evaluation | None:
-    """Evaluates on at most `limit` batches; None if `should_stop` was true before one of them."""
+    """Evaluates on at most `limit` batches; None if `should_stop` was true before one of them.
+
+    `thresholds` are the probabilities from which labels hold (multi_label); 0.5 without any.
+    """
     total = weight = num_bytes = 0.0
     token_bytes = np.array(task.token_bytes, np.float64)
     examples: list[tuple[np.ndarray, ...]] = []
@@ -69,7 +73,8 @@ def evaluate(
         metrics = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
         return Evaluation(metrics | ({"bits_per_byte": total / math.log(2) / num_bytes} if num_bytes else {}))
     positions, ids, targets, outputs = (np.concatenate(arrays) for arrays in zip(*examples, strict=True))
-    metrics = {"loss": loss, **labelled_metrics(task, outputs, targets)}
+    holds_from = np.array(thresholds, np.float32) if thresholds else 0.5
+    metrics = {"loss": loss, **labelled_metrics(task, outputs, targets, holds_from)}
     return Evaluation(metrics, positions, ids, targets, outputs)
 
 
