@@ -70,6 +70,7 @@ def test_numbers_are_standardised_by_the_training_rows():
         (["1.5", "nan"], {}, "file.csv:3: column 'label': expected a finite number, got 'nan'"),
         (["1.5", "inf"], {"task": "regression"}, "got 'inf'"),
         (["1.5", "n/a"], {"task": "regression"}, "file.csv:3: column 'label': expected a finite number, got 'n/a'"),
+        (["1.5", "2.710,5"], {"task": "regression"}, "got '2.710,5', with a comma"),
         (["7", "7"], {"task": "regression"}, "every training row holds 7"),
         ([*map(str, range(30)), "x"], {}, "file.csv:32: column 'label': mixed types: 'x' among numbers"),
         ([f"id {n}" for n in range(200)], {}, "200 classes in 200 training rows: is it an id?"),

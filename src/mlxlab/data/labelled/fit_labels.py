@@ -126,9 +126,14 @@ def _check_classes(column: Column, kind: TaskKind, names: Sequence[str]) -> None
         raise DataError(f"{column.where(0)}: one class only, {shorten(names[0])!r}, in all {rows} training rows")
     if not names:
         raise DataError(f"{column.where(0)}: no label in any of {rows} training rows")
-    if len(names) > MAX_CLASSES or (kind == "classification" and len(names) > max(MAX_AUTO_CLASSES, rows // 2)):
+    if len(names) > MAX_CLASSES or (kind == "classification" and too_many_classes(len(names), rows)):
         way_out = "is it an id? (data.task=regression predicts numbers)"
         raise DataError(f"{column.where(0)}: {len(names)} classes in {rows} training rows: {way_out}")
+
+
+def too_many_classes(classes: int, rows: int) -> bool:
+    """Whether these are rather ids than classes."""
+    return classes > MAX_CLASSES or classes > max(MAX_AUTO_CLASSES, rows // 2)
 
 
 def _sort_key(name: str) -> tuple[bool, float, str]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -69,7 +70,8 @@ class Column(NamedTuple):
         text = self.values[value]
         if is_number(text) and math.isfinite(float(text)):
             return float(text)
-        raise DataError(f"{self.where(value)}: expected a finite number, got {shorten(text)!r}")
+        hint = ", with a comma" if is_number_with_comma(text) else ""
+        raise DataError(f"{self.where(value)}: expected a finite number, got {shorten(text)!r}{hint}")
 
     def labels(self, value: int, delimiter: str | None) -> list[str]:
         """The labels in value number `value`: texts between delimiters, or a JSON list of texts and numbers."""
@@ -188,6 +190,12 @@ def is_number(text: str) -> bool:
     except ValueError:
         return False
     return "_" not in text
+
+
+def is_number_with_comma(text: str) -> bool:
+    """Whether this is a number with a decimal comma or commas between thousands: `2.710,5`, `2,710.5`."""
+    pattern = r"[-+]?(\d+|\d{1,3}(\.\d{3})+),\d+|[-+]?\d{1,3}(,\d{3})+(\.\d+)?"
+    return re.fullmatch(pattern, text.strip()) is not None
 
 
 def shorten(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mlxlab.data.batch import TaskKind
-from mlxlab.data.labelled.fit_labels import fit_labels, label_kind
+from mlxlab.data.labelled.fit_labels import fit_labels, label_kind, too_many_classes
 from mlxlab.data.labelled.labelled_rows import LabelledRows, RowSources
 from mlxlab.data.labelled.labels import Column, Labels, shorten
 from mlxlab.data.labelled.split import OnOverlap, SplitOptions, parse_times, split_rows
@@ -81,10 +81,10 @@ def split_sources(
     if sources.group is not None:
         _refuse_shared_groups(rows, sources.group, parts)
     parts, overlap = _overlaps(rows, inputs, parts, on_overlap)
-    if not (len(parts[0]) and len(parts[1])):
-        raise DataError(f"{rows.name}: no training or validation rows are left ({sizes})")
     train, valid, test = parts
     fitted = fit_labels(labels.take(train), sources.label, kind)
+    if not len(valid):
+        raise DataError(f"{rows.name}: no validation rows are left ({sizes})")
     return (
         RowSplit(
             train,
@@ -128,7 +128,7 @@ def _strata(labels: Column, rows: np.ndarray, kind: TaskKind, options: SplitOpti
 
 def _refuse_single_rows(labels: Column) -> None:
     counts = np.bincount(labels.codes)
-    if (counts == 1).any():
+    if (counts == 1).any() and not too_many_classes(len(counts), len(labels.codes)):
         code = int(np.argmax(counts == 1))
         class_name = shorten(labels.values[code])
         raise DataError(
@@ -189,7 +189,7 @@ def _overlaps(
             raise DataError(f"{rows.name}: {line} (data.on_overlap=drop leaves them out)")
         if on_overlap == "drop":
             parts[earlier] = parts[earlier][~shared]
-            line += "; left out"
+            line += f"; left out, {len(parts[earlier])} rows of {SPLITS[earlier]} remain"
         else:
             line += "; data.on_overlap=drop leaves them out"
         lines.append(f"{rows.name}: {line}")

@@ -90,6 +90,7 @@ def test_columns_and_template_choose_what_is_read(tmp_path):
         ({"template": "{brand} {price}"}, "data.template: {price} is data.target"),
         ({"template": "{brnd}"}, "data.template: {brnd}: no such column; did you mean 'brand'?"),
         ({"columns": ["km", "price"]}, "data.columns: price is data.target"),
+        ({"columns": ["km", "km"]}, "data.columns: km is given twice"),
         ({"columns": ["yaer"]}, "data.columns: yaer: no such column; did you mean 'year'?"),
         ({"columns": ["km"], "template": "{km}"}, "data.columns has no effect with data.template"),
         ({"categorical": ["yaer"]}, "data.categorical: yaer: no such column; did you mean 'year'?"),

@@ -96,6 +96,14 @@ def test_mostly_numbers_are_an_error_that_names_cells_rows_and_the_way_out():
     assert "data.categorical" in message
 
 
+@pytest.mark.parametrize("cells", [["99,5", "-1,25"], ["1.234,5", "2,0"], ["1,234", "12,345.6"]])
+def test_numbers_with_commas_are_not_taken_for_text(cells):
+    with pytest.raises(DataError, match=r"cars\.csv:2: column 'km': numbers with a comma, such as"):
+        fit({"km": cells})
+    assert fit({"km": cells}, categorical=["km"])
+    assert fit({"km": [*cells, "many"]})
+
+
 def test_mostly_other_cells_make_a_column_of_text():
     renderer, _ = fit({"cabin": ["C85", "12", "B 4", "E1"]})
     assert renderer.bounds == {}

@@ -170,6 +170,8 @@ def _choose_template(
     if template is not None and columns is not None:
         raise ConfigError("data.columns has no effect with data.template, whose placeholders name the columns")
     chosen = [name for name in present if name not in names] if columns is None else columns
+    if repeated := [name for name in chosen if list(chosen).count(name) > 1]:
+        raise ConfigError(f"data.columns: {repeated[0]} is given twice")
     for name in chosen:
         check_column(name, present, reserved, f"data.columns: {name}")
     if not chosen:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
-from mlxlab.data.labelled.labels import Column, shorten
+from mlxlab.data.labelled.labels import Column, is_number_with_comma, shorten
 from mlxlab.data.labelled.table.renderer import NumberFormat, TableRenderer, expected_number, parse_number
 from mlxlab.data.labelled.table.template import Template
 from mlxlab.errors import DataError
@@ -34,7 +34,7 @@ def fit_renderer(
     bounds, lines = dict[str, list[float]](), list[str]()
     for name in dict.fromkeys(template.fields):
         everywhere = column_of(name)
-        column = _distinct(everywhere.take(train))
+        column = everywhere.take(train)
         values = None if name in categorical else _numbers(column)
         if values is not None:
             _check_numbers(everywhere)
@@ -44,14 +44,6 @@ def fit_renderer(
     rule = f"at most {numbers.bins} bins each" if numbers.mode == "bins" else f"{numbers.digits} significant digits"
     summary = f"{count} columns of numbers ({rule}), {texts} of text"
     return TableRenderer(template.literals, template.fields, numbers, bounds), [summary, *lines]
-
-
-def _distinct(column: Column) -> Column:
-    """Only the values that occur."""
-    used, codes = np.unique(column.codes[column.codes >= 0], return_inverse=True)
-    all_codes = np.full(len(column.codes), -1, np.int64)
-    all_codes[column.codes >= 0] = codes
-    return column._replace(values=[column.values[code] for code in used], codes=all_codes)
 
 
 def _numbers(column: Column) -> np.ndarray | None:
@@ -64,6 +56,10 @@ def _numbers(column: Column) -> np.ndarray | None:
     is_other = np.isin(codes, others)
     if len(codes) and is_other.mean() < 0.5:
         raise _mixed(column, others, int(is_other.sum()), len(codes))
+    if len(column.values) and all(map(is_number_with_comma, column.values)):
+        got = f"numbers with a comma, such as {shorten(column.values[0])!r}"
+        way_out = "expected a decimal point and no other separator; data.categorical reads the column as text"
+        raise DataError(f"{column.where(0)}: {got}; {way_out}")
     return None
 
 
