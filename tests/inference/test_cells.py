@@ -1,11 +1,14 @@
 """Rows held in Python become the cells that a file would have."""
 
 import json
+from datetime import UTC, date, datetime
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from mlxlab.data.labelled.rows import RowReading, open_rows
 from mlxlab.errors import DataError
 from mlxlab.inference.cells import to_table
 
@@ -19,12 +22,12 @@ def test_values_are_written_as_in_a_file():
 
 def test_a_data_frame_gives_the_cells_of_its_dicts():
     rows = [{"n": 3, "x": 1.5, "t": "a", "y": True}, {"n": 4, "x": float("nan"), "t": None, "y": False}]
-    assert to_table(pd.DataFrame(rows), ["n"]) == to_table(rows, ["n"])
+    assert to_table(pd.DataFrame(rows), list(rows[0])) == to_table(rows, list(rows[0]))
 
 
 def test_integers_that_pandas_made_floats_are_integers():
     frame = pd.DataFrame({"n": [3, None], "x": [3.0, 4.5], "all": pd.array([1, None], "Int64")})
-    assert to_table(frame, ["n"]) == {"n": ["3", None], "x": ["3.0", "4.5"], "all": ["1", None]}
+    assert to_table(frame, ["n", "x", "all"]) == {"n": ["3", None], "x": ["3.0", "4.5"], "all": ["1", None]}
 
 
 def test_texts_are_the_rows_of_a_model_that_reads_one_column():
@@ -38,3 +41,58 @@ def test_texts_are_the_rows_of_a_model_that_reads_one_column():
 def test_anything_else_is_refused(rows, message):
     with pytest.raises(DataError, match=message):
         to_table(rows, ["x", "y"])
+
+
+def test_typed_values_are_written_as_from_a_parquet_file(tmp_path):
+    values = {
+        "at": [datetime(2020, 1, 2, 3, 4, 5, 500_000), datetime(2021, 1, 1)],
+        "zone": [datetime(2020, 1, 2, 3, tzinfo=UTC), datetime(2021, 1, 1, tzinfo=UTC)],
+        "day": [date(2020, 1, 2), date(2021, 1, 1)],
+        "raw": [b"caf\xc3\xa9", b"x"],
+        "price": [Decimal("1.50"), Decimal("2.00")],
+        "half": np.array([0.1, 2.0], np.float32),
+        "list": [[1, 2], [3]],
+        "fits": [True, False],
+    }
+    frame = pd.DataFrame(values)
+    frame.to_parquet(tmp_path / "rows.parquet")
+    reading = RowReading(delimiter=None, encoding=None, missing=[""], config=None, split=None, revision=None)
+    rows = open_rows(str(tmp_path / "rows.parquet"), reading, tmp_path / "cache")
+    expected = {name: rows.cells(name) for name in values}
+    assert to_table(frame, list(values)) == expected
+    assert (
+        to_table([dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)], list(values))
+        == expected
+    )
+    numpy_lists = [{"list": [np.int64(1), np.int64(2)]}, {"list": np.array([3])}]
+    assert to_table(numpy_lists, ["list"]) == {"list": expected["list"]}
+
+
+def test_words_that_the_run_counts_as_missing_are_missing():
+    assert to_table(["a", "NA", ""], ["text"], ["NA", ""]) == {"text": ["a", None, None]}
+    assert to_table(pd.DataFrame({"x": ["?", "b"]}), ["x"], ["?"]) == {"x": [None, "b"]}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.array([np.inf, np.nan]), "row 1: column 'x': expected a finite number"),
+        (["a", b"\xff"], "row 2: column 'x': .*decode"),
+        (["a", {"b": 1}], "row 2: column 'x': an object"),
+        (["a", "\ud800"], "row 2: column 'x': a lone surrogate"),
+        (["a", np.timedelta64(1, "ns")], "row 2: column 'x': timedelta64"),
+    ],
+)
+def test_a_value_that_cannot_stand_in_a_cell_is_refused_where_it_is_read(values, message):
+    for rows in (
+        pd.DataFrame({"x": pd.Series(values, dtype=None if isinstance(values, np.ndarray) else object)}),
+        [{"x": value} for value in values],
+    ):
+        with pytest.raises(DataError, match=message):
+            to_table(rows, ["x"])
+        assert to_table(rows, ["y"]) == {"x": [None, None]}
+
+
+def test_two_columns_of_one_name_are_refused():
+    with pytest.raises(DataError, match="column 'x' occurs twice"):
+        to_table(pd.DataFrame([[1, 2]], columns=["x", "x"]), ["x"])

@@ -11,12 +11,19 @@ import pytest
 import mlxlab
 from mlxlab.cli.evaluate import main as evaluate
 from mlxlab.cli.predict import main as predict
+from mlxlab.errors import DataError
 from support.processes import environment, run, tiny_overrides
 
 WORDS = ("lovely", "dull", "long", "funny")
 SERVE = """
 import sys, mlflow, pandas as pd
 model = mlflow.pyfunc.load_model(sys.argv[1])
+try:
+    model.predict(pd.DataFrame({"text": ["a film", "N/A"]}))
+except Exception as error:
+    assert "row 2: column 'text': an empty text" in str(error), error
+else:
+    raise AssertionError("a missing text was predicted")
 print(model.predict(pd.read_csv(sys.argv[2])[["text"]]).to_json(orient="records", double_precision=15))
 """
 
@@ -28,7 +35,12 @@ def home(tmp_path_factory):
     labels = [";".join(word for bit, word in enumerate(WORDS) if number >> bit & 1) for number in range(90)]
     lines = [f"{n},A {label.replace(';', ' and ') or 'plain'} film no {n},{label}" for n, label in enumerate(labels)]
     (path / "rows.csv").write_text("\n".join(["id,text,label", *lines, ""]))
-    data = ["data=text_classification", f"data.source={path / 'rows.csv'}", "data.label_delimiter=';'"]
+    data = [
+        "data=text_classification",
+        f"data.source={path / 'rows.csv'}",
+        "data.label_delimiter=';'",
+        "data.reading.missing=['',N/A]",
+    ]
     store = ["tracking=mlflow", f"tracking.uri=sqlite:///{path / 'store.db'}", "tracking.wait=60"]
     tiny = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2", "tracking=mlflow")
     done = run(*tiny, *data, *store[1:], f"hydra.run.dir={path / 'run'}")
@@ -77,6 +89,11 @@ def test_the_input_is_read_as_the_training_data_unless_told_otherwise(home, caps
     assert predict([*args, "data.reading.encoding=latin-1", "data.reading.delimiter=|"]) == 0
     assert predict([*args, "data.reading.encding=latin-1"]) == 2
     assert "did you mean data.reading.encoding?" in capsys.readouterr().err
+
+
+def test_python_reads_missing_cells_as_the_run_does(home):
+    with pytest.raises(DataError, match="row 2: column 'text': an empty text"):
+        mlxlab.load(home / "run").predict(["a film", "N/A"])
 
 
 def test_other_rows_are_evaluated_with_the_labels_of_the_run(home, capsys):

@@ -10,6 +10,7 @@ from mlxlab.config.suggest import suggestion
 from mlxlab.data.batch import Task
 from mlxlab.errors import ConfigError
 from mlxlab.inference.cells import is_frame, to_table
+from mlxlab.inference.eval_data import row_reading
 from mlxlab.inference.generate import GenerationConfig
 from mlxlab.inference.predict import predict_table, row_encoder
 from mlxlab.inference.restore import RestoredModel
@@ -53,13 +54,14 @@ class LoadedModel:
             NotAllowedError: this is a language model.
             DataError: a column is missing, or a cell is malformed.
         """
-        table = to_table(rows, row_encoder(self._restored.encoder).columns)
-        columns = predict_table(self._restored, table, batch_size).columns()
+        columns = row_encoder(self._restored.encoder).columns
+        table = to_table(rows, columns, row_reading(self._restored.config["data"]).missing)
+        answers = predict_table(self._restored, table, batch_size).columns()
         if is_frame(rows):
             import pandas as pd
 
-            return pd.DataFrame(columns, index=rows.index)
-        return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+            return pd.DataFrame(answers, index=rows.index)
+        return [dict(zip(answers, cells, strict=True)) for cells in zip(*answers.values(), strict=True)]
 
     @overload
     def generate(self, prompts: str, **options: Any) -> str: ...

@@ -25,11 +25,13 @@ class PyfuncModel(PythonModel):
     # model_input is not annotated: MLflow would read the annotation as a schema, and warn.
     def predict(self, context: PythonModelContext, model_input, params: dict[str, Any] | None = None) -> pd.DataFrame:  # type: ignore[no-untyped-def]
         from mlxlab.inference.cells import to_table
+        from mlxlab.inference.eval_data import row_reading
         from mlxlab.inference.predict import fill_mask, predict_table, row_encoder
 
         table, task = pd.DataFrame(model_input), self.restored.encoder.task
         if task.kind != "language_modelling":
-            rows = to_table(table, row_encoder(self.restored.encoder).columns)
+            columns = row_encoder(self.restored.encoder).columns
+            rows = to_table(table, columns, row_reading(self.restored.config["data"]).missing)
             return pd.DataFrame(predict_table(self.restored, rows).columns())
         texts = [str(text) for text in table["text" if "text" in table else table.columns[0]]]
         if task.masked:
