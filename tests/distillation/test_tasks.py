@@ -10,6 +10,9 @@ from scipy.special import expit, log_expit
 
 from distillation.test_loss import PAIRS, SETTINGS, distill, gradients, small
 from mlxlab.data.batch import Task
+from mlxlab.data.labelled.encoder import LabelledEncoder
+from mlxlab.data.labelled.table.renderer import NumberFormat, TableRenderer
+from mlxlab.data.labelled.text_classification import TextColumns
 from mlxlab.distillation.load_teachers import LoadedTeacher, TeacherLoader
 from mlxlab.distillation.loss import DistillationLoss
 from mlxlab.distillation.options import DistillationOptions
@@ -183,10 +186,10 @@ def loader(**changes):
     return TeacherLoader(DistillationOptions(**options), None)
 
 
-def align(teacher, task, of, tokenizers=("same", "same"), **changes):
+def align(teacher, task, of, tokenizers=("same", "same"), encoders=(None, None), **changes):
     student, own = (SimpleNamespace(fingerprint=name, vocab_size=20) for name in tokenizers)
-    loaded = LoadedTeacher("a", teacher, of, own, None, "")
-    return loader(**changes)._align(loaded, SimpleNamespace(task=task, tokenizer=student), 0)
+    loaded = LoadedTeacher("a", teacher, of, own, None, "", encoders[1])
+    return loader(**changes)._align(loaded, SimpleNamespace(task=task, tokenizer=student, encoder=encoders[0]), 0)
 
 
 def test_the_teacher_of_a_regression_answers_in_the_unit_of_the_student():
@@ -214,6 +217,19 @@ def test_labels_of_a_teacher_are_mapped_by_name_or_refused():
         align(teacher, Task("multi_label", 2), Task("multi_label", 3), vocab_mapping="subset")
     with refuse(match="expected multi_label, got regression"):
         align(teacher, of, TASKS["regression"])
+
+
+def test_a_teacher_that_read_other_texts_is_refused():
+    teacher, task = model_of("regression", 1), TASKS["regression"]
+    numbers = NumberFormat("bins", 3, 4)
+    rows = [TableRenderer(["x ", ""], ["x"], numbers, {"x": bounds}) for bounds in ([1.0, 2.0], [1.0, 3.0])]
+    renderers = [*rows, TextColumns(["a"]), TextColumns(["b"]), TextColumns(["a", "b"])]
+    encoders = [LabelledEncoder(renderer, None, "y", None, 8) for renderer in renderers]
+    for student, its in [(0, 0), (2, 3)]:
+        align(teacher, task, task, encoders=(encoders[student], encoders[its]))
+    for student, its in [(0, 1), (0, 2), (2, 4)]:
+        with pytest.raises(NotAllowedError, match="makes other texts of a row than the student"):
+            align(teacher, task, task, encoders=(encoders[student], encoders[its]))
 
 
 def test_a_cache_of_some_outputs_is_refused(tmp_path):

@@ -47,6 +47,22 @@ class RowEncoder(Encoder, Protocol):
         """
 
 
+@runtime_checkable
+class LimitsLength(Protocol):
+    """An encoder that truncates its rows."""
+
+    @property
+    def seq_len(self) -> int: ...
+
+
+@runtime_checkable
+class HasEncoder(Protocol):
+    """A data set, by the encoder that it saves."""
+
+    @property
+    def encoder(self) -> Encoder: ...
+
+
 class Baseline(NamedTuple):
     """Predictions of a method without a neural network that was fitted on the training rows.
 

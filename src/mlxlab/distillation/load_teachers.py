@@ -12,7 +12,7 @@ import numpy as np
 
 from mlxlab.config.paths import project_root
 from mlxlab.data.batch import Task
-from mlxlab.data.dataset import DataModule
+from mlxlab.data.dataset import DataModule, Encoder, HasEncoder
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.distillation.options import DistillationOptions
 from mlxlab.distillation.teacher_cache import CacheOptions, TeacherCache
@@ -36,6 +36,7 @@ class LoadedTeacher(NamedTuple):
     tokenizer: Tokenizer
     max_tokens: int | None  # rows longer than this have no position embeddings; None without a limit
     held_out: str  # fingerprint of its validation data; "" if unknown
+    encoder: Encoder | None = None  # None for a third-party model
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class TeacherLoader:
 
         Raises:
             InputNotFoundError, CheckpointUnavailableError, DataError: a teacher does not exist, or is damaged.
-            NotAllowedError: a teacher has another task, other classes or another vocabulary than the student.
+            NotAllowedError: a teacher has another task, other classes or another vocabulary or texts than the student.
             ConfigError: a teacher has too few positions; weights are not one per teacher; an invalid cache option.
         """
         options = self.options
@@ -109,7 +110,7 @@ class TeacherLoader:
             model, task, tokenizer = restored.model, restored.encoder.task, restored.encoder.tokenizer
             held_out = restored.checkpoint.state["metadata"]["held_out"]
             limit = model.backbone.position_limit if isinstance(model, Model) else None  # an ensemble has none
-            return LoadedTeacher(name, model, task, tokenizer, limit, held_out)
+            return LoadedTeacher(name, model, task, tokenizer, limit, held_out, restored.encoder)
         tokenizer = load_tokenizer(_pretrained_folder(name, self.cache))
         kind = data.task.kind
         if kind != "language_modelling":
@@ -138,6 +139,9 @@ class TeacherLoader:
                 f"{each.vocab_size} tokens, {each.fingerprint[:8]}" for each in (tokenizer, teacher.tokenizer)
             )
             raise NotAllowedError(f"{title}: expected the student's tokenizer ({expected}), got {got}")
+        if teacher.encoder is not None and isinstance(data, HasEncoder) and not _same_texts(teacher.encoder, data):
+            way = "train both on the same rows (source, seed, fold) with the same template and data.numbers"
+            raise NotAllowedError(f"{title}: makes other texts of a row than the student; {way}")
         if task.kind == "regression":  # each standardises by its own training rows
             shift = (teacher.task.target_mean - task.target_mean) / task.target_deviation
             return FrozenModel(teacher.model, scale=teacher.task.target_deviation / task.target_deviation, shift=shift)
@@ -178,6 +182,12 @@ class TeacherLoader:
         inputs = (ensemble.digest(), repr(router), data.fingerprint, data.tokenizer.fingerprint, top_k, dtype)
         key = hashlib.sha256(repr(inputs).encode()).hexdigest()[:32]
         return TeacherCache(top_k, dtype, folder=self.cache / f"teacher-{key}", num_classes=task.num_classes)
+
+
+def _same_texts(encoder: Encoder, data: HasEncoder) -> bool:
+    from mlxlab.data.labelled.encoder import same_texts
+
+    return same_texts(encoder, data.encoder)
 
 
 def _pretrained_folder(name: str, cache: Path) -> Path:

@@ -15,7 +15,7 @@ from mlxlab.config.check import read_stored_config
 from mlxlab.config.instantiate import import_target
 from mlxlab.constraints import Probability
 from mlxlab.data.batch import Task
-from mlxlab.data.dataset import Encoder, RestoresEncoder
+from mlxlab.data.dataset import Encoder, LimitsLength, RestoresEncoder
 from mlxlab.errors import CheckpointUnavailableError, DataError, InputNotFoundError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
@@ -60,7 +60,7 @@ def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
     Raises:
         InputNotFoundError: the folder holds no run.
         CheckpointUnavailableError: no checkpoint is usable.
-        DataError: a file is damaged, or the members of an ensemble differ in tokenizer or task.
+        DataError: a file is damaged, or the members of an ensemble differ in tokenizer, texts or task.
         NotAllowedError: the config names a class that is not on the list of allowed targets; it is not imported.
     """
     if (folder / ENSEMBLE_FILE).is_file():
@@ -80,6 +80,7 @@ def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
         pair_separator=task.pair_separator,
         load_pretrained=False,
     )
+    _refuse_long_rows(model, encoder, config_dir)
     loaded = load_named(checkpoint, folder)
     weights = {name: leaf for name, leaf in loaded.weights.items() if not name.startswith(f"{PROJECTIONS}.")}
     try:
@@ -99,6 +100,13 @@ def restore_encoder(config_dir: Path) -> tuple[dict[str, Any], Encoder]:
     if not isinstance(dataset, RestoresEncoder):
         raise DataError(f"{config_dir / 'config.yaml'}: data._target_={target}: expected a data set class")
     return config, dataset.restore_encoder(config_dir)
+
+
+def _refuse_long_rows(model: Model, encoder: Encoder, path: Path) -> None:
+    """DataError if the encoder makes rows that the model has no positions for: MLX has no bounds checks."""
+    limit = model.backbone.position_limit
+    if limit is not None and isinstance(encoder, LimitsLength) and encoder.seq_len > limit:
+        raise DataError(f"{path}: rows of {encoder.seq_len} tokens, but the model has positions for {limit}")
 
 
 def _read_thresholds(config_dir: Path, task: Task) -> tuple[float, ...]:
@@ -122,14 +130,19 @@ def restore_from(path: Path) -> RestoredModel:
 
 
 def _restore_ensemble(folder: Path) -> RestoredModel:
+    from mlxlab.data.labelled.encoder import same_columns
+
     members, mean = _read_ensemble(folder)
     restored = [restore_from(member) for member in members]
     first = restored[0].encoder
     for member, encoder in zip(members, (each.encoder for each in restored), strict=True):
+        pair = f"{member} differs from {members[0]}"
         if (encoder.tokenizer.fingerprint, encoder.task) != (first.tokenizer.fingerprint, first.task):
-            raise DataError(
-                f"{folder / ENSEMBLE_FILE}: expected one tokenizer and task, {member} differs from {members[0]}"
-            )
+            raise DataError(f"{folder / ENSEMBLE_FILE}: expected one tokenizer and task, {pair}")
+        if not same_columns(encoder, first):
+            raise DataError(f"{folder / ENSEMBLE_FILE}: expected the same texts of a row, {pair}")
+    for each in restored:
+        _refuse_long_rows(each.model, first, members[0])
     thresholds = tuple(map(fmean, zip(*(each.thresholds for each in restored), strict=True)))
     ensemble: Any = Ensemble([each.model for each in restored], mean=mean, kind=first.task.kind)
     return replace(restored[0], model=ensemble, thresholds=thresholds)

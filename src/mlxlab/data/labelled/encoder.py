@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NotRequired, Protocol, TypedDict
+from typing import Annotated, NotRequired, Protocol, TypedDict
 
 import numpy as np
 
-from mlxlab.constraints import Size
+from mlxlab.constraints import Ge, Le
 from mlxlab.data.batch import Batch, Task, check_ids, pad
-from mlxlab.data.dataset import Table
+from mlxlab.data.dataset import Encoder, Table
 from mlxlab.data.labelled.labels import Column, Labels, LabelState, Targets, restore_labels
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.errors import DataError
@@ -44,7 +44,7 @@ class EncoderState(TypedDict):
     label_column: str
     labels: LabelState
     renderer: dict[str, object]
-    seq_len: Size
+    seq_len: Annotated[int, Ge(8), Le(8192)]
     tokenizer: str
     source: NotRequired[str]
     fingerprint: NotRequired[str]
@@ -132,6 +132,21 @@ class LabelledEncoder:
             "fingerprint": fingerprint,
         }
         write_json(folder / "data.json", state)
+
+
+def same_columns(first: Encoder, second: Encoder) -> bool:
+    """Whether two encoders make the same texts of the same columns; True where that is unknown."""
+    if not (isinstance(first, LabelledEncoder) and isinstance(second, LabelledEncoder)):
+        return True
+    return first.renderer.state_dict() == second.renderer.state_dict()
+
+
+def same_texts(first: Encoder, second: Encoder) -> bool:
+    """As `same_columns`, but a column of texts may have another name."""
+    if not (isinstance(first, LabelledEncoder) and isinstance(second, LabelledEncoder)):
+        return True
+    rules = [{**each.renderer.state_dict(), "columns": len(each.columns)} for each in (first, second)]
+    return rules[0] == rules[1]
 
 
 def read_state(folder: Path, format_name: str) -> EncoderState:

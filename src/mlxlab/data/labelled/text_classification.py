@@ -135,7 +135,7 @@ class TextClassificationDataset:
         batches = Batching(seq_len, batch_size, eval_batch_size, batching, overfit_batches, select, prefetch)
         run = Run(seed, cache, parameters, width, pretrained)
         self.examples = LabelledExamples(rows, split, column, fitted, TextColumns(columns), tokenizer, batches, run)
-        self.task, self.tokenizer = self.examples.task, self.examples.tokenizer
+        self.task, self.tokenizer, self.encoder = self.examples.task, self.examples.tokenizer, self.examples.encoder
         self.train, self.valid, self.test = self.examples.train, self.examples.valid, self.examples.test
         self.fingerprint, self.held_out = self.examples.fingerprint, self.examples.held_out
         self.sources, self.class_counts = self.examples.sources, self.examples.class_counts
