@@ -7,7 +7,7 @@ import pytest
 
 from mlxlab.data.batch import Task
 from mlxlab.data.labelled import baselines
-from mlxlab.data.labelled.baselines import text_baselines
+from mlxlab.data.labelled.baselines import best_strength, text_baselines
 
 COLOURS = ("red", "green", "blue")
 CLASSES = Task("classification", 3, COLOURS)
@@ -28,8 +28,12 @@ VALID, VALID_CLASS = colour_texts(30, seed=1)
 TEST, TEST_CLASS = colour_texts(12, seed=2)
 
 
+SPLIT = np.split(np.arange(132), [90, 120])
+
+
 def by_name(targets, task, train=TRAIN):
-    return {each.name: each for each in text_baselines(train, targets, VALID, TEST, task)}
+    texts = np.array([*train, *VALID, *TEST], object)
+    return {each.name: each for each in text_baselines(lambda rows: texts[rows].tolist(), SPLIT, targets, task)}
 
 
 def test_classes_get_probabilities_on_validation_and_test_texts():
@@ -79,12 +83,43 @@ def test_predictions_do_not_depend_on_how_many_rows_are_predicted_at_a_time(monk
     np.testing.assert_allclose(by_name(CLASS, CLASSES)["tfidf_logistic_regression"].valid, expected)
 
 
+def test_no_more_texts_are_read_at_a_time_than_are_predicted(monkeypatch):
+    monkeypatch.setattr(baselines, "CHUNK", 7)
+    texts, sizes = np.array([*TRAIN, *VALID, *TEST], object), []
+
+    def read(rows):
+        sizes.append(len(rows))
+        return texts[rows].tolist()
+
+    text_baselines(read, SPLIT, CLASS, CLASSES)
+    assert max(sizes) == 7
+    assert sum(sizes) == 132
+
+
+def test_a_sample_of_rows_sorted_by_class_has_all_classes(monkeypatch):
+    monkeypatch.setattr(baselines, "MAX_CHARACTERS", sum(map(len, TRAIN)) // 3)
+    order = np.argsort(CLASS, kind="stable")
+    words = by_name(CLASS[order], CLASSES, train=[TRAIN[row] for row in order])["tfidf_logistic_regression"]
+    np.testing.assert_array_equal(words.valid.argmax(axis=1), VALID_CLASS)
+
+
+def test_the_weaker_penalty_is_taken_where_it_predicts_held_out_rows_better():
+    generator = np.random.default_rng(0)
+    features, noise = np.eye(3)[CLASS] / 10, generator.integers(3, size=90)
+    assert best_strength(features, CLASS, CLASSES) == 10
+    assert best_strength(generator.normal(size=(90, 40)), noise, CLASSES) == 1
+
+
+def test_a_single_row_is_no_reason_to_tune():
+    assert best_strength(np.ones((1, 2)), np.zeros(1, np.float32), NUMBERS) == 1
+
+
 @pytest.mark.parametrize(
     ("limit", "value", "line"),
     [
         ("MAX_ROWS", 60, "fitted on 60 of 90 training rows, drawn at random"),
         ("MAX_TARGETS", 120, "fitted on 40 of 90 training rows, drawn at random"),
-        ("MAX_CHARACTERS", 1000, "training texts, which have 1000 characters"),
+        ("MAX_CHARACTERS", 1000, "training texts, drawn at random, which have 1000 characters"),
         ("MAX_OUTPUTS", 2, "skipped, 3 outputs are more than 2"),
     ],
 )

@@ -135,9 +135,8 @@ class LabelledExamples:
         """Predictions by the words of the texts."""
         from mlxlab.data.labelled.baselines import text_baselines
 
-        train, valid, test = (self.texts(rows) for rows in self.split[:3])
-        targets, _ = self.targets.of(np.arange(len(train)))
-        return text_baselines(train, targets, valid, test, self.task)
+        targets, _ = self.targets.of(np.arange(len(self.split.train)))
+        return text_baselines(self.texts, self.split[:3], targets, self.task)
 
     def _batch(self, epoch: int, examples: np.ndarray, length: int | None) -> Batch:
         return self._collate(self._shown[examples], length)

@@ -31,8 +31,10 @@ def predictions(encoder: PassengerEncoder, train: Sequence[Passenger], valid: Se
 
 
 def _of_sentences(encoder: PassengerEncoder, train: Sequence[Passenger], valid: Sequence[Passenger]) -> list[Baseline]:
-    """Fitted on every sentence of a row, and averaged over them."""
+    """Fitted on every sentence of a row with scikit-learn's default settings, and averaged over them."""
     targets = np.repeat([row.survived or 0 for row in train], len(encoder.templates))
-    by_sentence = text_baselines(encoder.all_texts(train), targets, encoder.all_texts(valid), [], encoder.task)
+    sentences = np.array(encoder.all_texts([*train, *valid]), object)
+    split = np.split(np.arange(len(sentences)), [len(targets), len(sentences)])
+    by_sentence = text_baselines(lambda rows: sentences[rows].tolist(), split, targets, encoder.task, tuned=False)
     shape = (len(valid), len(encoder.templates), len(encoder.task.labels))
     return [each._replace(valid=each.valid.reshape(shape).mean(axis=1)) for each in by_sentence]
