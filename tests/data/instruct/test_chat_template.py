@@ -34,6 +34,11 @@ def test_a_template_has_the_functions_of_transformers():
         template("{{ raise_exception('roles must\n alternate') }}").render(MESSAGES)
 
 
+def test_the_limited_replace_is_that_of_jinja():
+    source = "{{ 'a-b-c' | replace('-', '+', 1) }} {{ 12 | replace(1, 3) }} {{ 'a-b'.replace('-', '') }}"
+    assert template(source).render(MESSAGES) == "a+b-c 32 ab"
+
+
 def test_blocks_on_their_own_line_leave_no_space():
     assert template("  {% if true %}\nx\n  {% endif %}\n").render(MESSAGES) == "x\n"
 
@@ -63,6 +68,10 @@ HOSTILE = {
     "{{ '%1000000000d' % 3 }}": "does not format",
     "{{ '{:>1000000000}'.format(1) }}": "unsafe",
     "{{ 'x'.ljust(1000000000) }}": "unsafe",
+    "{{ 'x' | urlize }}": "No filter named",
+    "{{ ('x' * 10000) | replace('x', 'y' * 10000) }}": "replace would build",
+    "{{ ('x' * 10000).replace('', 'y' * 10000) }}": "replace would build",
+    "{{ (('x' * 10000) | safe).replace('x', 'y' * 10000) }}": "replace would build",
     "{{ 'x' | center(1000000000) }}": "No filter named",
     "{{ messages | tojson(indent=1000000000) }}": "expected an indent",
     DOUBLING.format("n.s ~ n.s"): "would build more",

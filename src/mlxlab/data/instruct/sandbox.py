@@ -2,14 +2,14 @@
 
 Templates are programs of strangers. The sandbox allows no private attributes, no changes of arguments and no `range`
 above 100,000. Beyond that a template may execute `MAX_LINES` lines and build texts of `MAX_OUTPUT` characters by the
-operators `*`, `+` and `~`.
+operators `*`, `+` and `~` and by `replace`.
 """
 
 import json
 import sys
 from collections.abc import Callable
 from datetime import datetime
-from types import FrameType
+from types import BuiltinMethodType, FrameType, MethodType
 from typing import Any
 
 import jinja2
@@ -34,6 +34,7 @@ PADDING = (
     "format_map",
     "indent",
 )  # of a width of any size
+SLOW = ("urlize",)  # filters that take much longer than reading the text: 2 million characters half a minute
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
@@ -47,6 +48,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """Refuses the methods of text that pad it, too."""
         return not (isinstance(obj, str) and attr in PADDING) and super().is_safe_attribute(obj, attr, value)
+
+    def call(__self, __context: jinja2.runtime.Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
+        """Limits the method `replace` of text as the filter is."""
+        is_method = isinstance(__obj, BuiltinMethodType | MethodType)
+        if is_method and isinstance(__obj.__self__, str) and __obj.__name__ == "replace":
+            return _replace_limited(__obj.__self__, *args, **kwargs)
+        return super().call(__context, __obj, *args, **kwargs)
 
     def call_binop(self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any) -> Any:
         """Raises OverflowError for results that are too large, before they are computed."""
@@ -80,9 +88,10 @@ def compile_template(source: str) -> jinja2.Template:
     """The compiled template; raises what Jinja does, for example TemplateSyntaxError."""
     extensions = [Generation, jinja2.ext.loopcontrols]
     environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
-    for name in PADDING:
+    for name in (*PADDING, *SLOW):
         environment.filters.pop(name, None)
     environment.filters["tojson"] = _to_json
+    environment.filters["replace"] = _replace_limited
     environment.globals = {
         "range": environment.globals["range"],
         "dict": dict,
@@ -125,6 +134,15 @@ def _join_limited(pieces: Any) -> str:
     if sum(map(len, texts)) > MAX_OUTPUT:
         raise OverflowError(f"the operator ~ would build more than {MAX_OUTPUT} characters")
     return "".join(texts)
+
+
+def _replace_limited(value: object, old: object, new: object, count: int | None = None) -> str:
+    text, before, after = str(value), str(old), str(new)
+    limit = -1 if count is None else count
+    replaced = text.count(before) if limit < 0 else min(text.count(before), limit)
+    if len(text) + replaced * (len(after) - len(before)) > MAX_OUTPUT:
+        raise OverflowError(f"replace would build more than {MAX_OUTPUT} characters")
+    return text.replace(before, after, limit)
 
 
 def _to_json(value: object, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
