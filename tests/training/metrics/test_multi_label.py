@@ -61,6 +61,13 @@ def test_a_threshold_lies_between_scores_and_is_one_half_without_a_positive():
     assert best_threshold(np.array([0.2, 0.6]), np.array([False, False])) == 0.5
 
 
+def test_a_threshold_that_all_scores_reach_is_half_the_lowest_one_and_0_for_a_score_of_0():
+    assert best_threshold(np.array([0.25, 0.75, 0.5]), np.array([True, True, False])) == 0.125
+    assert best_threshold(np.array([0.0, 0.75, 0.0]), np.array([True, True, True])) == 0
+    tiny = np.finfo(np.float32).smallest_subnormal
+    assert best_threshold(np.array([tiny, 0.75]), np.array([True, True])) == tiny
+
+
 def test_the_precision_recall_curve_agrees_with_scikit_learn(predictions):
     scores, positive = predictions[0][:, 0], predictions[1][:, 0] > 0
     precision, recall = precision_recall(scores, positive)

@@ -58,10 +58,11 @@ def _mean(values: np.ndarray) -> float:
 
 
 def best_threshold(scores: np.ndarray, positive: np.ndarray) -> float:
-    """The threshold t in (0, 1) for which `scores >= t` has the greatest F1; 0.5 without a positive.
+    """The threshold t in [0, 1] for which `scores >= t` has the greatest F1; 0.5 without a positive.
 
-    It lies halfway between two scores of the data; of equally good ones it is the highest. float32 holds it exactly, as
-    the probabilities of a model, so that rounding moves no example across it.
+    It lies halfway between two scores of the data, or between the lowest one and 0 where all reach it; of equally good
+    ones it is the highest. It is 0 only if scores of 0 have to reach it. float32 holds it exactly, as the probabilities
+    of a model, so that rounding moves no example across it.
     """
     if not positive.any():
         return 0.5
