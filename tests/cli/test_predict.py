@@ -1,6 +1,7 @@
 """`predict`: a row for each row of the input, the numbers of `predict_table`, the whole file or none."""
 
 import csv
+import errno
 import json
 from dataclasses import replace
 
@@ -111,6 +112,17 @@ def test_an_error_is_one_line_and_its_exit_code(folder, capsys):
         assert message in err, args
         assert err.count("\n") == 1, err
         assert not (folder / "new.csv").exists()
+
+
+def test_an_input_that_cannot_be_read_to_its_end_is_no_fault_of_the_output(folder, capsys, monkeypatch):
+    def read_chunks(*args):
+        yield table_of(ROWS[:2]), ["rows.csv:2", "rows.csv:3"]
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("mlxlab.data.labelled.rows.read_chunks", read_chunks)
+    predict(folder, f"input={folder / 'rows.csv'}", f"output={folder / 'new.csv'}", code=66)
+    assert capsys.readouterr().err == f"{folder / 'rows.csv'}: Input/output error\n"
+    assert not (folder / "new.csv").exists()
 
 
 def test_a_model_with_damaged_weights_is_refused(folder):

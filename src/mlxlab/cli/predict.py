@@ -66,6 +66,7 @@ def _predict(
     from mlxlab import backend
 
     backend.prepare()
+    from mlxlab.data.input_files import read_from
     from mlxlab.inference.eval_data import row_reading
     from mlxlab.inference.predict import row_encoder
     from mlxlab.inference.restore import restore_model
@@ -78,7 +79,7 @@ def _predict(
     chunks = _chunks(restored, input, row_reading(data), [*encoder.columns, *keep], batch_size * CHUNK_BATCHES)
     _refuse_overwriting(input, output)
     try:
-        count = _write(output, file, restored, chunks, batch_size)
+        count = _write(output, file, restored, read_from(input, chunks), batch_size)
     except OSError as error:
         raise WriteError(f"output={output}: {error.strerror or error}") from None
     log.info(f"{count} rows of {input}; step {restored.checkpoint.step} of {run}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import xxhash
 
+from mlxlab.data.input_files import read_from
 from mlxlab.errors import DataError, InputNotFoundError, WriteError
 from mlxlab.files.atomic import remove_leftovers, temporary_name
 from mlxlab.files.untrusted import open_regular
@@ -45,6 +46,7 @@ def cached_table(
         check_table: the same for the whole; it should read little of it.
 
     Raises:
+        InputNotFoundError: `build` raised OSError.
         WriteError: there is no space for a temporary file either.
     """
     outcome = "miss"
@@ -89,7 +91,7 @@ def _write(file: BinaryIO, name: str, build: Batches) -> None:
 
     writer = None
     file.write(bytes(HEADER_BYTES))
-    for batch in build():
+    for batch in read_from(f"the source of {name}", build()):
         if writer is None:
             writer = pyarrow.ipc.new_file(file, batch.schema)
         writer.write_batch(batch, custom_metadata=batch.schema.metadata)

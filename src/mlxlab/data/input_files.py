@@ -3,10 +3,14 @@
 import os
 import re
 import stat
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TypeVar
 
 from mlxlab.errors import InputNotFoundError
+
+T = TypeVar("T")
 
 MAX_BYTES = 16 * 2**20
 BOMB_MIN_BYTES, BOMB_MIN_RATIO = 2**26, 250  # above both, a file is a decompression bomb
@@ -41,6 +45,14 @@ def read_input_file(path: str | os.PathLike[str]) -> bytes:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InputNotFoundError(f"{name!r}: {reason}{suggest_file(Path(name))}") from None
+
+
+def read_from(source: str, items: Iterable[T]) -> Iterator[T]:
+    """The items; raises InputNotFoundError where reading one raises OSError, which is no fault of who writes them."""
+    try:
+        yield from items
+    except OSError as error:
+        raise InputNotFoundError(f"{error.filename or source}: {error.strerror or error}") from None
 
 
 def describe_binary(start: bytes) -> str:
