@@ -60,6 +60,23 @@ def test_other_conversations_are_evaluated_without_the_training_data(settings, t
     assert "| loss" in finished.stdout
 
 
+def test_a_run_keeps_its_template_whatever_becomes_of_the_file(settings, tmp_path):
+    template, run = tmp_path / "mine.jinja", f"hydra.run.dir={tmp_path / 'run'}"
+    template.write_text("{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}")
+    own = [*(s for s in settings if "max_steps" not in s), f"data.chat_template={template}", run]
+    assert run_here(*own, "trainer.max_steps=4").returncode == 0
+    losses = []
+    for change in ("{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}", None):
+        template.write_text(change) if change else template.unlink()
+        evaluated = run_here(f"run={tmp_path / 'run'}", script="evaluate")
+        assert evaluated.returncode == 0, evaluated.stderr
+        losses.append(evaluated.stdout)
+    assert losses[0] == losses[1]
+    resumed = run_here(*own, "resume=auto", "trainer.max_steps=6")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "inference/chat_template.jinja" in resumed.stderr
+
+
 def talk(folder, lines, *more):
     command = [sys.executable, ROOT / "scripts" / "generate.py", f"run={folder}", "chat=true", *more]
     return subprocess.run(command, input=lines, env=environment(), capture_output=True, timeout=100, check=False)

@@ -98,7 +98,8 @@ def _eval_data(restored: "RestoredModel", overrides: dict[str, str], folder: Pat
     if has_conversations and "source" in overrides:
         node["valid_source"] = node["source"]
     if "source" not in overrides or has_conversations:
-        run_data = build_data(restored.config | {"data": node}, project_root(), restored.config_dir, folder)
+        config, own = restored.config | {"data": node}, restored.config_dir
+        run_data = build_data(config, project_root(), own, folder, restored=own)
         _refuse_changed(run_data, restored, overrides)
         other = f"conversations of {node['source']}" if "source" in overrides else ""
         return run_data.valid, other or "the validation data of the run"

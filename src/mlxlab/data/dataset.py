@@ -95,7 +95,8 @@ class DataModule(Protocol):
 
     Its constructor gets the keys of that node, and by name whichever of these it declares keyword-only: `seed`,
     `cache` (a folder for what may be deleted at any time), `pretrained` (a folder whose tokenizer is to be used, or
-    None), `masked` (the model predicts hidden tokens), `parameters` and `width` of the model.
+    None), `restored` (the `inference` folder of the run that is resumed or evaluated, or None), `masked` (the model
+    predicts hidden tokens), `parameters` and `width` of the model.
     """
 
     @property

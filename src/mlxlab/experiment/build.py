@@ -20,8 +20,12 @@ from mlxlab.models.pretrained.load import save_config
 Config = dict[str, Any]  # a composed and checked config, resolved
 
 
-def build_data(cfg: Config, project: Path, tokenizer: Path | None, folder: Path) -> DataModule:
+def build_data(
+    cfg: Config, project: Path, tokenizer: Path | None, folder: Path, restored: Path | None = None
+) -> DataModule:
     """Builds the data set of a config for its model, with the tokenizer in the folder `tokenizer`; None trains one.
+
+    `restored` is the `inference` folder of the run that is resumed or evaluated.
 
     Raises:
         ConfigError: the objective is not a metric of this task, or the data set lacks a member of `DataModule`.
@@ -36,6 +40,7 @@ def build_data(cfg: Config, project: Path, tokenizer: Path | None, folder: Path)
         width=backbone.hidden_size,
         parameters=count_parameters(cast(nn.Module, backbone)) - backbone.embedding.weight.size,
         folder=folder,
+        restored=restored,
     )
     data = check_data_module(dataset)
     metrics = BY_TASK[data.task.kind]

@@ -85,7 +85,7 @@ def build_session(
     """
     loader = TeacherLoader(read_options(cfg["trainer"].get("distillation")), cfg["tracking"].get("uri"))
     tokenizer = inference_dir or loader.inherited_tokenizer(cfg["model"].get("pretrained"))
-    data = build_data(cfg, project_root(), tokenizer, run_dir)
+    data = build_data(cfg, project_root(), tokenizer, run_dir, restored=inference_dir)
     teachers, lines = loader.load(data, cfg["data"].get("seq_len", 0), cfg["trainer"]["loss"].get("router"))
     refuse_misfit(cfg["trainer"]["loss"], data.task.kind)
     runtime = {"task": data.task, "class_counts": data.class_counts, "loaded_teachers": teachers}

@@ -67,6 +67,7 @@ class InstructDataset:
         parameters: number of parameters of the model without its vocabulary.
         width: hidden size of the model.
         pretrained: folder whose tokenizer.json and chat template are to be used.
+        restored: folder of the run that is resumed or evaluated, whose chat template comes before all others.
 
     Raises:
         InputNotFoundError, DataError: a source is missing or malformed.
@@ -103,6 +104,7 @@ class InstructDataset:
         parameters: int,
         width: int,
         pretrained: Path | None = None,
+        restored: Path | None = None,
     ) -> None:
         if masked:
             raise ConfigError("data=instruct: expected a model that predicts the next token, such as model=transformer")
@@ -115,7 +117,8 @@ class InstructDataset:
         self.encoder = TextEncoder(self.tokenizer, False, seq_len)
         self.task = self.encoder.task
         folder = _folder(tokenizer.path) if tokenizer.path is not None else pretrained
-        self.template = _choose_template(chat_template, folder, self.tokenizer)
+        own = load_template(restored, self.tokenizer) if restored is not None else None
+        self.template = own or _choose_template(chat_template, folder, self.tokenizer)
 
         row_layout = RowLayout(seq_len, seq_len, 1, self.tokenizer.pad_id, number_documents=True)
         conversations = ConversationEncoder(ChatTokenizer(self.template, self.tokenizer), loss_on, seq_len, truncation)
