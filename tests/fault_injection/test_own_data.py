@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from support.fault_injection.harness import MODELS, reference, rng_for
+from support.fault_injection.harness import MODELS, committed, reference, rng_for
 from support.labelled import write_csv
 
 STEPS = 12
@@ -105,12 +105,16 @@ def test_a_killed_run_on_own_data_ends_as_if_it_had_not_been_killed(
 ):
     argv = settings(data, model, trainer, sources, teacher(data) if trainer == "distill" else None)
     expected = reference(shared_server, argv, tmp_path / "reference")
-    rng = rng_for("own data", data, model, trainer)
-    for _ in range(2):
-        attempt = shared_server.start([*argv, f"hydra.run.dir={tmp_path / 'killed'}"], syncer=False)
-        if attempt.wait_for("save", rng.randint(1, 2)):
+    rng, folder = rng_for("own data", data, model, trainer), tmp_path / "killed"
+    killed_with_checkpoint = 0
+    for saves in (rng.randint(2, 3), rng.randint(1, 2)):  # the first one is committed when the second one begins
+        attempt = shared_server.start([*argv, f"hydra.run.dir={folder}"], syncer=False)
+        if attempt.wait_for("save", saves):
             attempt.wait(rng.uniform(0.0, 0.05))
         attempt.send(signal.SIGKILL)
         attempt.finish()
-    resumed = shared_server.run([*argv, f"hydra.run.dir={tmp_path / 'killed'}"], syncer=False)
+        killed_with_checkpoint += attempt.returncode == -signal.SIGKILL and bool(committed(folder))
+    assert killed_with_checkpoint
+    resumed = shared_server.run([*argv, f"hydra.run.dir={folder}"], syncer=False)
     assert resumed.final_state() == expected.final_state
+    assert "resumed from step-" in resumed.err
