@@ -19,7 +19,7 @@ MAX_ROWS = 20_000  # that are fitted
 MAX_CHARACTERS = 30_000_000  # of the texts that are fitted
 MAX_OUTPUTS = 1_000  # classes or labels
 MAX_TARGETS = 2_000_000  # rows that are fitted x outputs
-MAX_WEIGHTS = 20_000_000  # features x outputs
+MAX_WEIGHTS = 2_000_000  # features x outputs; L-BFGS holds 25 numbers of 8 bytes for each
 CHUNK = 10_000  # rows read or predicted at a time
 STRENGTHS = (1.0, 10.0)  # see `new_linear_model`; the first is scikit-learn's default
 SEED = 0
@@ -74,6 +74,8 @@ def text_baselines(
     except ValueError:  # an empty vocabulary
         logger.info(f"baseline {name}: skipped, no training text has a word of two characters")
         return [constant]
+    if features.shape[1] == max_features:
+        logger.info(f"baseline {name}: reads the {max_features} most frequent words and pairs")
     targets = train_targets[rows]
     with fitting(name):
         strength = best_strength(features, targets, task) if tuned else STRENGTHS[0]
@@ -89,13 +91,13 @@ def linear_name(task: Task) -> str:
     return "ridge_regression" if task.kind == "regression" else "logistic_regression"
 
 
-def new_linear_model(task: Task, strength: float = STRENGTHS[0]) -> Callable[[], Estimator]:
+def new_linear_model(task: Task, strength: float = STRENGTHS[0], tolerance: float = 1e-6) -> Callable[[], Estimator]:
     """`strength` is `C` of logistic regression and 1 / `alpha` of ridge regression: the inverse of the penalty."""
     from sklearn.linear_model import LogisticRegression, Ridge
 
     if task.kind == "regression":
         return lambda: Ridge(alpha=1 / strength, random_state=SEED)
-    return lambda: LogisticRegression(C=strength, max_iter=1000, tol=1e-6, random_state=SEED)
+    return lambda: LogisticRegression(C=strength, max_iter=1000, tol=tolerance, random_state=SEED)
 
 
 def best_strength(features: Matrix, targets: np.ndarray, task: Task) -> float:
@@ -108,7 +110,7 @@ def best_strength(features: Matrix, targets: np.ndarray, task: Task) -> float:
     expected = _to_data_units(expected[held_out], task)
 
     def squared_error(strength: float) -> float:
-        predict = fit(new_linear_model(task, strength), features[rest], targets[rest], task)
+        predict = fit(new_linear_model(task, strength, tolerance=1e-4), features[rest], targets[rest], task)
         return float(np.square(predict(features[held_out]) - expected).mean())
 
     return min(STRENGTHS, key=squared_error)
