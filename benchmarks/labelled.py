@@ -36,7 +36,7 @@ class Report(TypedDict):
 def labelled(rows: int = 1_000_000, model: str = "bert", rounds: int = 1) -> str:
     """`data=text_classification` on `rows` texts of two labels, with an empty cache and with a warm one.
 
-    The memory of the run is compared with that of the same model on 1,000 of the texts.
+    The memory of the run, baselines included, is compared with that of the same model on 1,000 of the texts.
     """
     with tempfile.TemporaryDirectory() as folder:
         write_texts(Path(folder, "few.csv"), 1000)
@@ -86,7 +86,6 @@ def _run(folder: str, source: str, model: str) -> Report:
         f"trainer.max_steps={STEPS}",
         f"trainer.eval_every={STEPS}",
         "trainer.eval_batches=4",
-        "data.baselines=false",
         "tracking=none",
         f"hydra.run.dir={folder}/run-{time.time_ns()}",
     ]
