@@ -129,7 +129,7 @@ def test_a_path_names_a_run_folder_its_checkpoint_folder_or_one_checkpoint(tmp_p
     for name in (tmp_path, tmp_path / "checkpoints", tmp_path / "checkpoints" / "last", path):
         assert resolve_resume(str(name), tmp_path / "other").step == 2
     assert resolve_resume(str(tmp_path / "checkpoints" / "best"), tmp_path / "other").step == 1
-    with pytest.raises(InputNotFoundError):
+    with pytest.raises(InputNotFoundError, match="one of auto, last, best, emergency, step-N"):
         resolve_resume(str(tmp_path / "nowhere"), tmp_path)
 
 

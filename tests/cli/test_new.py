@@ -107,8 +107,9 @@ def test_a_name_that_cannot_be_used_is_refused_in_one_line(args, message, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_existing_folder_is_left_as_it_is(tmp_path):
+def test_an_existing_folder_is_left_as_it_is(tmp_path, monkeypatch):
     (tmp_path / "reviews").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)  # as with `python -m`: the folder could be imported
     done = run_here("data", "reviews", f"folder={tmp_path}", script="new")
     assert done.returncode == 73
     assert "reviews: exists already" in done.stderr

@@ -12,6 +12,7 @@ from mlxlab.checkpoint.names import FOLDER, KEYWORD
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore, load_checkpoint
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError, NotAllowedError
 
+KEYWORDS = "last, best, emergency, step-N"
 FLOATS = (mx.float32, mx.float16, mx.bfloat16)
 
 
@@ -50,15 +51,16 @@ def resolve_resume(resume: str | None, run_dir: Path) -> Checkpoint | None:
     if resume == "auto":
         own = CheckpointStore(run_dir / FOLDER)
         return own.load() if own.paths() or any(own.folder.glob("unusable-*")) else None
-    return None if resume is None else load_named(resume, run_dir)
+    return None if resume is None else load_named(resume, run_dir, f"auto, {KEYWORDS}")
 
 
-def load_named(name: str, run_dir: Path) -> Checkpoint:
+def load_named(name: str, run_dir: Path, keywords: str = KEYWORDS) -> Checkpoint:
     """A checkpoint by its name.
 
     Args:
         name: last, best, emergency (saved after a signal) or step-N of `run_dir`; or the path of a run folder (its
             last), of a checkpoint, or of either with one of these keywords appended: `outputs/x/best`.
+        keywords: those that the message on any other name lists.
 
     Raises:
         CheckpointUnavailableError: no checkpoint of that name is usable.
@@ -70,7 +72,6 @@ def load_named(name: str, run_dir: Path) -> Checkpoint:
     which = path.name if KEYWORD.fullmatch(path.name) and not os.path.exists(path) else ""
     path = path.parent if which else path
     if not os.path.isdir(path):
-        keywords = "last, best, emergency, step-N"
         raise InputNotFoundError(f"{path}: not found; expected a run folder, a checkpoint, or one of {keywords}")
     store = CheckpointStore(path / FOLDER if (path / FOLDER).is_dir() else path)
     if which or store.paths() or store.folder != path:

@@ -57,6 +57,8 @@ def test_rows_of_a_csv_file(tmp_path):
         DataError, match=r"csv:1: no column 'texts', expected one of id, text, label; did you mean text"
     ):
         rows.column("texts")
+    with pytest.raises(DataError, match=r"no column 'id,label', .*; did you mean the list \[id,label\]\?"):
+        rows.column("id,label")
 
 
 def test_chunks_hold_the_same_rows(tmp_path):
@@ -176,10 +178,10 @@ MALFORMED = {
     "a line of 200 MB": ("a.csv", lambda: f"{HEADER}{MEGABYTE * 200},b\n", {}, "2: a record of more than 16777216"),
     "a long text": ("a.csv", lambda: f'{HEADER}a,b\nc,"{MEGABYTE * 17}"\n', {}, "3: a record of more than 16777216"),
     "a long header": ("a.csv", lambda: MEGABYTE * 17, {}, "1:1: a record of more than 16777216 bytes"),
-    "a wrong delimiter": ("a.csv", "a;b\n1;2\n", {"delimiter": ","}, "1:1: one column 'a;b': is data.reading."),
-    "commas in .tsv": ("a.tsv", "a,b\n1,2\n", {}, "1:1: one column 'a,b': is data.reading.delimiter ','?"),
+    "a wrong delimiter": ("a.csv", "a;b\n1;2\n", {"delimiter": ","}, "1:1: one column 'a;b'; did you mean \"data.r"),
+    "commas in .tsv": ("a.tsv", "a,b\n1,2\n", {}, "1:1: one column 'a,b'; did you mean \"data.reading.delimiter=','\"?"),
     "a delimiter guessed wrong": (
-        "a.csv", "a;b,c\n1;x,2;3,4\n", {}, "2:1: a row of 3 fields, expected 2 as in the header; is data.reading.del"
+        "a.csv", "a;b,c\n1;x,2;3,4\n", {}, "2:1: a row of 3 fields, expected 2 as in the header; did you mean \"data"
     ),
     "commas in a single column": ("a.csv", "text\na, b\n", {}, "2:1: a row of 2 fields, expected 1 as in the header ("),
     "not gzip": ("a.csv.gz", HEADER, {}, "1:1: zlib inflate failed"),

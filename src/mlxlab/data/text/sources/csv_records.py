@@ -48,7 +48,7 @@ class CsvRecords:
         others = [sign for sign in DELIMITERS if sign != self.delimiter and sign in unquoted]
         self.header = [name.strip() for name in self._parse(line)]
         if others:
-            self.hint = f"; is data.reading.delimiter {others[0]!r}?"
+            self.hint = f"; did you mean {_as_typed(others[0])}?"
         self._check_header()
         self.width = len(self.header)
 
@@ -71,7 +71,7 @@ class CsvRecords:
     def _check_header(self) -> None:
         header = self.header
         if len(header) == 1 and self.hint:
-            raise MalformedRecord(f"one column {header[0][:MAX_SHOWN]!r}{self.hint[1:].replace(' is', ': is', 1)}", 1)
+            raise MalformedRecord(f"one column {header[0][:MAX_SHOWN]!r}{self.hint}", 1)
         for index, name in enumerate(header):
             if not name.strip():
                 raise MalformedRecord(f"column {index + 1} of {len(header)} has no name", 1)
@@ -144,3 +144,8 @@ class CsvRecords:
             return MalformedRecord(message, *opened)
         expected = f"{self.delimiter!r} expected after a closing quote, got {got!r} (double a quote inside a field)"
         return MalformedRecord(expected, line, column)
+
+
+def _as_typed(delimiter: str) -> str:
+    """The override for a delimiter as it is typed in a shell: the quotes inside are Hydra's."""
+    return """$'data.reading.delimiter="\\t"'""" if delimiter == "\t" else f"\"data.reading.delimiter='{delimiter}'\""

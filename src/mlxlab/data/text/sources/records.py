@@ -174,6 +174,8 @@ def column_text(row: Mapping[str, object], column: str) -> str:
 def missing_column(column: str, columns: list[str], key: str = "data.text_column=") -> str:
     close = get_close_matches(column, columns, n=1)
     hint = f"; did you mean {key}{close[0]}?" if close else ""
+    if "," in column and {name.strip() for name in column.split(",")} <= {*columns}:
+        hint = f"; did you mean the list {key}[{column}]?"
     return f"no column {column!r}, expected one of {', '.join(map(str, columns[:12])) or 'none'}{hint}"
 
 
