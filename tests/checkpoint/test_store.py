@@ -151,6 +151,24 @@ def test_best_is_the_last_checkpoint_before_the_first_evaluation(tmp_path):
     assert load_named("best", tmp_path).step == 3
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "manifest.json"])
+@pytest.mark.parametrize("name", ["best", "last", "step-3"])
+def test_a_damaged_checkpoint_is_refused_or_reported_alike_on_every_call_and_not_renamed(tmp_path, name, file):
+    store = CheckpointStore(tmp_path / "checkpoints", keep=9)
+    save(store, 2, best_step=2)
+    path = save(store, 3, best_step=3)
+    (path / file).write_bytes(b"x")
+    before = sorted(tmp_path.rglob("*"))
+    for _ in range(2):
+        if name == "last" or (name == "best" and file == "manifest.json"):
+            loaded = load_named(name, tmp_path)
+            assert (loaded.step, [line[:13] for line in loaded.skipped]) == (2, ["step-00000003"])
+        else:
+            with pytest.raises(CheckpointUnavailableError, match=r"step-00000003: .*; step-00000002 is usable$"):
+                load_named(name, tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_a_step_that_was_not_saved_is_unavailable(tmp_path):
     save(CheckpointStore(tmp_path / "checkpoints"), 3)
     with pytest.raises(CheckpointUnavailableError, match="no step-4"):

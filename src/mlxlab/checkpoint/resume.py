@@ -55,7 +55,7 @@ def resolve_resume(resume: str | None, run_dir: Path) -> Checkpoint | None:
 
 
 def load_named(name: str, run_dir: Path, keywords: str = KEYWORDS) -> Checkpoint:
-    """A checkpoint by its name.
+    """A checkpoint by its name; of several the newest good one. Changes nothing in the folder.
 
     Args:
         name: last, best, emergency (saved after a signal) or step-N of `run_dir`; or the path of a run folder (its
@@ -67,7 +67,7 @@ def load_named(name: str, run_dir: Path, keywords: str = KEYWORDS) -> Checkpoint
         InputNotFoundError: the path does not exist.
     """
     if KEYWORD.fullmatch(name):
-        return CheckpointStore(run_dir / FOLDER).load(name)
+        return CheckpointStore(run_dir / FOLDER).load(name, read_only=True)
     path = Path(os.path.expanduser(name))
     which = path.name if KEYWORD.fullmatch(path.name) and not os.path.exists(path) else ""
     path = path.parent if which else path
@@ -75,7 +75,7 @@ def load_named(name: str, run_dir: Path, keywords: str = KEYWORDS) -> Checkpoint
         raise InputNotFoundError(f"{path}: not found; expected a run folder, a checkpoint, or one of {keywords}")
     store = CheckpointStore(path / FOLDER if (path / FOLDER).is_dir() else path)
     if which or store.paths() or store.folder != path:
-        return store.load(which or "last")
+        return store.load(which or "last", read_only=True)
     try:
         return load_checkpoint(path)
     except CorruptCheckpointError as error:

@@ -104,23 +104,29 @@ class CheckpointStore:
         ordered = sorted((int(match[1]), not match[3], not match[2], path) for match, path in matches if match)
         return [path for *_, path in reversed(ordered)]
 
-    def load(self, which: str = "last") -> Checkpoint:
+    def load(self, which: str = "last", *, read_only: bool = False) -> Checkpoint:
         """The newest good checkpoint among those named: last, best, emergency or step-N.
 
-        Until an evaluation has chosen a best one, `best` is the last. Damaged ones are set aside, not deleted.
+        Until an evaluation has chosen a best one, `best` is the last. Damaged ones are set aside, not deleted, unless
+        `read_only`.
 
         Raises:
-            CheckpointUnavailableError: there is none; none is good, for the reasons named; or it has another format.
+            CheckpointUnavailableError: there is none; none is good, for the reasons named, with a good one of another
+                name; or it has another format.
         """
         skipped: list[str] = []
-        for path in self._candidates(which):
+        candidates = self._candidates(which, skipped)
+        for path in candidates:
             try:
-                return load_checkpoint(path, tuple(skipped))
+                return load_checkpoint(path, tuple(dict.fromkeys(skipped)))
             except CorruptCheckpointError as error:
                 skipped.append(f"{path.name}: {error}")
-                self.set_aside_unusable(path)
-        reasons = "; ".join(skipped) or (f"no {which}" if self.paths() else "there is none")
-        raise CheckpointUnavailableError(f"{self.folder}: no usable checkpoint ({reasons})")
+                if not read_only:
+                    self.set_aside_unusable(path)
+        reasons = "; ".join(dict.fromkeys(skipped)) or (f"no {which}" if self.paths() else "there is none")
+        good = next((path.name for path in self.paths() if path not in candidates and _is_good(path)), "")
+        hint = f"; {good} is usable" if good else ""
+        raise CheckpointUnavailableError(f"{self.folder}: no usable checkpoint ({reasons}){hint}")
 
     def set_aside_unusable(self, path: Path) -> bool:
         """Renames a checkpoint that is damaged or does not fit; False if the folder may only be read."""
@@ -162,15 +168,17 @@ class CheckpointStore:
         for path in [path for path in paths if path not in retained]:
             _remove(path)
 
-    def _candidates(self, which: str) -> list[Path]:
+    def _candidates(self, which: str, skipped: list[str]) -> list[Path]:
         paths = self.paths()
         if which == "emergency":
             return [path for path in paths if EMERGENCY in path.name]
         step = int(match[1]) if (match := STEP.fullmatch(which)) else None
         for path in paths if which == "best" else []:
-            with suppress(CorruptCheckpointError):
+            try:
                 step = read_manifest(path)["best_step"] or None
                 break
+            except CorruptCheckpointError as error:  # it may have been the best
+                skipped.append(f"{path.name}: {error}")
         return paths if step is None else [path for path in paths if step_of(path) == step]
 
 
@@ -188,6 +196,13 @@ def load_checkpoint(path: Path, skipped: tuple[str, ...] = ()) -> Checkpoint:
     if state["progress"].step != manifest["step"]:
         raise CorruptCheckpointError(f"state.json is of step {state['progress'].step}, expected {manifest['step']}")
     return Checkpoint(path, manifest["step"], weights, optimizer, state, skipped)
+
+
+def _is_good(path: Path) -> bool:
+    with suppress(CorruptCheckpointError, CheckpointUnavailableError):
+        load_checkpoint(path)
+        return True
+    return False
 
 
 def _remove(folder: Path) -> None:

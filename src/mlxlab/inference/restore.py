@@ -1,5 +1,6 @@
 """Restores trained models: from a checkpoint and the `inference/` folder of its run, or the members of an ensemble."""
 
+import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,6 +25,7 @@ from mlxlab.models.ensemble import Ensemble, EnsembleMean
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import PROJECTIONS, Model
 
+logger = logging.getLogger(__name__)
 ENSEMBLE_FILE, THRESHOLDS_FILE = "ensemble.json", "thresholds.json"
 
 
@@ -82,6 +84,8 @@ def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
     )
     _refuse_long_rows(model, encoder, config_dir)
     loaded = load_named(checkpoint, folder)
+    if loaded.skipped:
+        logger.warning(f"uses {loaded.path.name}; skipped {'; '.join(loaded.skipped)}")
     weights = {name: leaf for name, leaf in loaded.weights.items() if not name.startswith(f"{PROJECTIONS}.")}
     try:
         check_arrays(weights, named_parameters(model), "model")
