@@ -13,7 +13,7 @@ from mlxlab.checkpoint.names import FOLDER, folder_name
 from mlxlab.data.batch import Batch, Task
 from mlxlab.data.dataset import Baseline
 from mlxlab.experiment.evaluation_files import write_csv, write_files
-from mlxlab.experiment.evaluation_plots import plain_text, save_plots
+from mlxlab.experiment.evaluation_plots import plot_names, save_plots
 from mlxlab.experiment.final_evaluation import MODEL, evaluate_at_end, judge
 from mlxlab.experiment.report import verdict, write_report
 from mlxlab.experiment.run_metrics import RunMetrics
@@ -249,8 +249,32 @@ def test_cells_are_neither_formulas_nor_changed_numbers(tmp_path):
 
 
 def test_names_in_plots_are_short_and_no_formulas():
-    assert plain_text("$\\frac$\n x") == "\\$\\frac\\$ x"
-    assert plain_text("x" * 30) == "x" * 20 + "..."
+    assert plot_names(["$\\frac$\n x"]) == ["\\$\\frac\\$ x"]
+    assert plot_names(["x" * 30, "y"]) == ["x" * 10 + "..." + "x" * 10, "y"]
+
+
+def test_names_in_plots_stay_different_and_can_be_drawn(caplog):
+    long = [f"customer_support_category_{number:02d}" for number in range(30)]
+    assert plot_names(long)[7] == "customer_s...category_07"
+    reviews = [f"an extremely {word} review of 2026" for word in ("negative", "positive")]
+    assert plot_names(reviews) == ["...nega...", "...posi..."]
+    assert plot_names(["a" * 40 + "b" + "a" * 40, "a" * 39 + "b" + "a" * 41]) == ["...ab...", "...ba..."]
+    assert plot_names(["x y", "x  y"]) == ["0: x y", "1: x y"]
+    caplog.set_level("INFO")
+    assert plot_names(["\u5426", "ja"]) == ["class 0", "ja"]
+    assert "plots show 1 of 2 classes by number" in caplog.text
+
+
+def test_the_labels_of_a_plot_do_not_cover_each_other():
+    from mlxlab.experiment.evaluation_plots import plot_confusion, plot_precision_recall
+
+    targets, names = np.arange(8), [f"a rather long name {number}" for number in range(8)]
+    figure = plot_confusion(targets % 3, targets % 3, names[:3])
+    assert {label.get_rotation() for label in figure.axes[0].get_xticklabels()} == {90.0}
+    figure = plot_precision_recall(np.eye(8), np.eye(8), names)
+    figure.canvas.draw()
+    axis = figure.axes[0]
+    assert axis.get_legend().get_window_extent().x0 > axis.get_window_extent().x1
 
 
 def test_confusions_of_many_classes_are_those_of_the_most_confused(tmp_path):

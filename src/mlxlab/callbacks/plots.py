@@ -47,6 +47,8 @@ class VocabSizeCurvePlot(Callback):
         if not self.curve.is_file() or self.plot.is_file():
             return
         curve = read_json(self.curve, VocabSizeCurve)
+        if len(curve.sizes) < 2:
+            return
         figure = new_figure(5.4, 3.6)
         axis = figure.subplots()
         axis.plot(curve.sizes, curve.bytes_per_token, marker=".")
@@ -98,7 +100,7 @@ def save_figure(tracker: Tracker, figure: "Figure", path: Path) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a name in another script
         figure.tight_layout()
-        figure.savefig(png, dpi=120)
+        figure.savefig(png, dpi=120, bbox_inches="tight")
     try:
         path.parent.mkdir(exist_ok=True)
         write_atomic(path, png.getvalue())

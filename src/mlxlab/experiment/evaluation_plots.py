@@ -1,5 +1,9 @@
 """Plots of the final evaluation on the validation examples: PNG files in `plots/` and artifacts."""
 
+import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +20,13 @@ from mlxlab.training.metrics.ranking import precision_recall
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+logger = logging.getLogger(__name__)
 MAX_CONFUSION, MAX_CURVES, MAX_AVERAGED = 20, 10, 100  # classes
-FEW = 5  # classes whose names fit below a plot side by side
+FEW = 5  # classes whose zeros are shown
+MAX_HORIZONTAL = 20  # characters of names that fit below a plot side by side
+MAX_INSIDE = 3  # curves whose legend is inside a plot
 MAX_POINTS = 2000  # of a curve or a scatter plot
-MAX_NAME = 20  # characters of a class
+MAX_NAME = 24  # characters of a class
 
 
 def save_plots(results: FinalEvaluation, tracker: Tracker, folder: Path) -> None:
@@ -29,7 +36,7 @@ def save_plots(results: FinalEvaluation, tracker: Tracker, folder: Path) -> None
     if task.kind == "regression":
         figures = {"predicted": plot_predicted(outputs, targets)}
     else:
-        names, single = [plain_text(name) for name in class_names(task)], task.kind == "classification"
+        names, single = plot_names(class_names(task)), task.kind == "classification"
         predictions = outputs.argmax(axis=1)
         binned = (outputs.max(axis=1), predictions == targets) if single else (outputs.ravel(), targets.ravel() > 0)
         figures = {"confusion": plot_confusion(predictions, targets, names)} if single else {}
@@ -50,15 +57,17 @@ def plot_confusion(predictions: np.ndarray, targets: np.ndarray, names: list[str
     inside = np.isin(predictions, shown) & np.isin(targets, shown)
     predicted, true = (np.searchsorted(shown, values[inside]) for values in (predictions, targets))
     counts = confusion_matrix(predicted, true, len(shown))
-    size = max(3.2, 0.38 * len(shown) + 1.2)
+    labels = [names[number] for number in shown]
+    longest = max(map(len, labels))
+    rotated = longest * len(labels) > MAX_HORIZONTAL
+    size = max(3.2, 0.38 * len(shown) + 1.2) + 0.06 * max(0, longest - 8)
     figure = new_figure(size + 0.4, size)
     axis = figure.subplots()
     axis.imshow(counts, cmap="Blues")
     for row, column in np.argwhere(counts) if len(shown) > FEW else np.ndindex(counts.shape):
         color = "white" if counts[row, column] > counts.max() / 2 else "black"
         axis.text(column, row, str(counts[row, column]), ha="center", va="center", color=color, fontsize=8)
-    labels = [names[number] for number in shown]
-    axis.set_xticks(range(len(shown)), labels, rotation=90 if len(shown) > FEW else 0)
+    axis.set_xticks(range(len(shown)), labels, rotation=90 if rotated else 0)
     axis.set_yticks(range(len(shown)), labels)
     axis.set(xlabel="predicted", ylabel="true", title=title)
     return figure
@@ -87,7 +96,8 @@ def plot_precision_recall(outputs: np.ndarray, targets: np.ndarray, names: list[
     for number in sorted(shown):
         positive = targets[:, number] > 0 if targets.ndim > 1 else targets == number
         curves[number] = precision_recall(outputs[:, number], positive)
-    figure = new_figure(4.6, 3.4)
+    outside = MAX_INSIDE < len(curves) <= MAX_CURVES >= len(names)
+    figure = new_figure(6.6 if outside else 4.6, 3.4)
     axis = figure.subplots()
     if len(names) <= MAX_CURVES:
         for number, (precision, recall) in curves.items():
@@ -98,7 +108,9 @@ def plot_precision_recall(outputs: np.ndarray, targets: np.ndarray, names: list[
         reached = [precision[np.searchsorted(recall, grid)] for precision, recall in curves.values()]
         axis.step(grid, np.mean(reached, axis=0), where="pre", label=f"mean over {len(curves)} classes")
     axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02), title="precision and recall")
-    if curves:
+    if outside:
+        axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1))
+    elif curves:
         axis.legend(fontsize=8)
     return figure
 
@@ -111,11 +123,35 @@ def plot_predicted(values: np.ndarray, targets: np.ndarray) -> "Figure":
     axis.scatter(targets[points], values[points], s=8, alpha=0.5)
     span = [float(targets.min()), float(targets.max())]
     axis.plot(span, span, color="gray", linewidth=0.8, linestyle=":")
+    axis.locator_params(axis="x", nbins=4)  # large numbers side by side
     axis.set(xlabel="true", ylabel="predicted", title=f"{len(points):,} of {len(targets):,} validation examples")
     return figure
 
 
-def plain_text(name: str) -> str:
-    """A class's name for a plot: short, in one line, and no formula of matplotlib."""
-    text = " ".join(name.split())
-    return (f"{text[:MAX_NAME]}..." if len(text) > MAX_NAME else text).replace("$", r"\$")
+def plot_names(names: Sequence[str]) -> list[str]:
+    """The names of classes for a plot: in one line, shortened in the middle, different, and no formulas of matplotlib.
+
+    A name of characters that the font lacks is replaced by the number of the class, and a log line says so.
+    """
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    glyphs = get_font(findfont(FontProperties())).get_charmap()
+    texts = [" ".join(name.split()) for name in names]
+    lacking = [number for number, text in enumerate(texts) if any(ord(sign) not in glyphs for sign in text)]
+    for number in lacking:
+        texts[number] = f"class {number}"
+    if lacking:
+        logger.info(f"plots show {len(lacking)} of {len(names)} classes by number (from 0): no font for their names")
+    short = [_shorten(text) for text in texts]
+    if len(set(short)) < len(set(texts)):  # they differ in the middle: without what all begin and end with
+        start, end = (len(os.path.commonprefix([text[::step] for text in texts])) for step in (1, -1))
+        middles = [f"{'...' * (start > 0)}{text[start : len(text) - end]}{'...' * (end > 0)}" for text in texts]
+        short = [_shorten(min(text, middle, key=len)) for text, middle in zip(texts, middles, strict=True)]
+    counts = Counter(short)
+    short = [f"{number}: {text}" if counts[text] > 1 else text for number, text in enumerate(short)]
+    return [text.replace("$", r"\$") for text in short]
+
+
+def _shorten(text: str) -> str:
+    half = (MAX_NAME - 3) // 2
+    return text if len(text) <= MAX_NAME else f"{text[:half]}...{text[-half:]}"

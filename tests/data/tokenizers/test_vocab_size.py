@@ -1,6 +1,7 @@
 """The size of a vocabulary: nested trainings, exact counts, the three limits, and what is cached."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -223,6 +224,9 @@ def test_the_curve_of_a_run_is_drawn_once_and_logged_to_the_tracker(tmp_path):
     callback.on_start(run.context, run.state)
     assert not run.context.tracker.artifacts  # a size that was given has no curve
     curve = new_bpe_trainer().fit(Corpus(TEXTS, cache=tmp_path, **CORPUS)).curve
+    replace(curve, sizes=curve.sizes[:1], bytes_per_token=curve.bytes_per_token[:1]).save(tmp_path / "inference")
+    callback.on_start(run.context, run.state)
+    assert not run.context.tracker.artifacts  # one size is no curve
     curve.save(tmp_path / "inference")
     for _ in range(2):
         callback.on_start(run.context, run.state)
