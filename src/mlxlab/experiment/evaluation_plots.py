@@ -1,9 +1,9 @@
 """Plots of the final evaluation on the validation examples: PNG files in `plots/` and artifacts."""
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -144,12 +144,17 @@ def plot_names(names: Sequence[str]) -> list[str]:
         logger.info(f"plots show {len(lacking)} of {len(names)} classes by number (from 0): no font for their names")
     short = [_shorten(text) for text in texts]
     if len(set(short)) < len(set(texts)):  # they differ in the middle: without what all begin and end with
-        start, end = (len(os.path.commonprefix([text[::step] for text in texts])) for step in (1, -1))
+        start, end = (_common_length([text[::step] for text in texts]) for step in (1, -1))
         middles = [f"{'...' * (start > 0)}{text[start : len(text) - end]}{'...' * (end > 0)}" for text in texts]
         short = [_shorten(min(text, middle, key=len)) for text, middle in zip(texts, middles, strict=True)]
     counts = Counter(short)
     short = [f"{number}: {text}" if counts[text] > 1 else text for number, text in enumerate(short)]
     return [text.replace("$", r"\$") for text in short]
+
+
+def _common_length(texts: Sequence[str]) -> int:
+    """The length of the longest common start."""
+    return sum(1 for _ in takewhile(lambda signs: len(set(signs)) == 1, zip(*texts, strict=False)))
 
 
 def _shorten(text: str) -> str:
