@@ -179,7 +179,7 @@ MALFORMED = {
     "a long text": ("a.csv", lambda: f'{HEADER}a,b\nc,"{MEGABYTE * 17}"\n', {}, "3: a record of more than 16777216"),
     "a long header": ("a.csv", lambda: MEGABYTE * 17, {}, "1:1: a record of more than 16777216 bytes"),
     "a wrong delimiter": ("a.csv", "a;b\n1;2\n", {"delimiter": ","}, "1:1: one column 'a;b'; did you mean \"data.r"),
-    "commas in .tsv": ("a.tsv", "a,b\n1,2\n", {}, """1:1: one column 'a,b'; did you mean "data.reading.delimiter=','"?"""),
+    "commas in .tsv": ("a.tsv", "a,b\n1,2\n", {}, "1:1: one column 'a,b'; did you mean \"data.reading.delimiter=','"),
     "a delimiter guessed wrong": (
         "a.csv", "a;b,c\n1;x,2;3,4\n", {}, "2:1: a row of 3 fields, expected 2 as in the header; did you mean \"data"
     ),
