@@ -1,5 +1,7 @@
 """A data set class of a user, as `mlxlab new` writes it: it trains, is evaluated and restored."""
 
+import json
+
 import pytest
 import yaml
 
@@ -58,8 +60,26 @@ def test_a_data_set_of_a_user_is_evaluated_as_it_was_in_training(project, traine
     assert "the validation data of the run" in evaluated.stderr
 
 
-def test_other_data_for_a_data_set_of_a_user_is_refused_in_one_line(project, trained):
-    refused = run(f"run={trained}", f"data.source={project / 'reviews.tsv'}", script="evaluate", **environment(project))
+def test_rows_are_predicted_and_evaluated_as_in_training(project, trained, tmp_path):
+    texts = [line.split("\t") for line in (project / "reviews.tsv").read_text().splitlines()[48:]]
+    (tmp_path / "rows.csv").write_text(
+        "\n".join(["label,text", *(f'{label},"{text}"' for label, text in texts)]) + "\n"
+    )
+    args = [f"input={tmp_path / 'rows.csv'}", f"output={tmp_path / 'out.jsonl'}"]
+    predicted = run(f"run={trained}", *args, script="predict", **environment(project))
+    assert predicted.returncode == 0, predicted.stderr
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    accuracy = sum(row["label"] == label for row, (label, _) in zip(rows, texts, strict=True)) / len(texts)
+    for source in ([], [f"data.source={tmp_path / 'rows.csv'}"]):
+        evaluated = run(f"run={trained}", *source, script="evaluate", **environment(project))
+        assert f"| accuracy          | {accuracy:.4f} |" in evaluated.stdout, evaluated
+
+
+def test_other_data_is_refused_in_one_line_where_the_encoder_reads_no_rows(project, trained, tmp_path):
+    (tmp_path / "reviews").mkdir()
+    (tmp_path / "reviews" / "dataset.py").write_text(CODE.replace("def encode_rows", "def encode"))
+    source = f"data.source={project / 'reviews.tsv'}"
+    refused = run(f"run={trained}", source, script="evaluate", **environment(project) | {"PYTHONPATH": str(tmp_path)})
     assert refused.returncode == 2, refused.stderr
     assert "reviews.dataset.Reviews is evaluated on its validation data only" in refused.stderr
     assert "Traceback" not in refused.stderr

@@ -17,8 +17,11 @@ from mlxlab.experiment.report import next_commands, number
 def test_the_next_commands_use_the_program_that_was_called(monkeypatch, tmp_path, program, expected):
     monkeypatch.setattr(sys, "argv", [program])
     monkeypatch.chdir(tmp_path)
-    assert next_commands(tmp_path.relative_to(tmp_path) / "r", generates=True) == expected
-    assert next_commands(tmp_path.relative_to(tmp_path) / "r", generates=False) == expected[:1]
+    run = tmp_path.relative_to(tmp_path) / "r"
+    assert next_commands(run, generates=True, predicts=False) == expected
+    assert next_commands(run, generates=False, predicts=False) == expected[:1]
+    predict = f"{expected[0].replace('evaluate', 'predict')} input=FILE output=predictions.csv"
+    assert next_commands(run, generates=False, predicts=True) == [expected[0], predict]
 
 
 def test_numbers_are_short_at_every_scale():

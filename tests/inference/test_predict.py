@@ -10,7 +10,7 @@ import pytest
 from mlxlab.data.batch import Batch, Task
 from mlxlab.data.titanic.passenger import table_of
 from mlxlab.errors import DataError, NotAllowedError
-from mlxlab.inference.predict import model_signature, predict_table
+from mlxlab.inference.predict import model_signature, predict_table, row_encoder
 from mlxlab.inference.restore import RestoredModel, _read_thresholds
 from support.titanic import make_titanic, real_rows
 
@@ -91,6 +91,13 @@ def test_a_language_model_is_refused():
     object.__setattr__(text, "encoder", type("Encoder", (), {"task": Task("language_modelling", 9)})())
     with pytest.raises(NotAllowedError, match="got one for language_modelling"):
         predict_table(text, TABLE)
+
+
+def test_labelled_data_whose_encoder_reads_no_rows_has_no_signature():
+    encoder = type("Encoder", (), {"task": TASKS["classification"], "tokenizer": None})()
+    assert model_signature(encoder) is None
+    with pytest.raises(NotAllowedError, match=r"lacks members of mlxlab\.data\.dataset\.RowEncoder"):
+        row_encoder(encoder)
 
 
 def test_thresholds_are_those_of_the_run(tmp_path):

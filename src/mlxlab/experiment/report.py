@@ -129,10 +129,12 @@ def final_metrics(history: History) -> dict[str, float]:
     return next(filter(None, points), {})
 
 
-def next_commands(run_dir: Path, generates: bool) -> list[str]:
+def next_commands(run_dir: Path, *, generates: bool, predicts: bool) -> list[str]:
     """Commands for the finished run, in the form in which the user called this program."""
-    subcommands = ["evaluate", *(["generate"] if generates else [])]
-    return [f"next: {command(name)} {shlex.quote(f'run={run_dir}')}" for name in subcommands]
+    run = shlex.quote(f"run={run_dir}")
+    lines = [f"{command('evaluate')} {run}", *([f"{command('generate')} {run}"] if generates else [])]
+    lines += [f"{command('predict')} {run} input=FILE output=predictions.csv"] if predicts else []
+    return [f"next: {line}" for line in lines]
 
 
 def side_by_side(measured: dict[str, dict[str, float]]) -> str:

@@ -9,7 +9,7 @@ from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
 from mlxlab.config.resume_overrides import Changes
-from mlxlab.data.dataset import DataModule
+from mlxlab.data.dataset import DataModule, RowEncoder
 from mlxlab.distillation.load_teachers import TeacherLoader
 from mlxlab.distillation.options import read_options
 from mlxlab.distillation.teachers import DistillationReport, Teachers
@@ -188,10 +188,11 @@ def report_run(session: Session, state: TrainState, context: RunContext) -> int:
         save_plots(results, tracker, run_dir)
     best_step = state.history.best_step
     best = run_dir / FOLDER / folder_name(best_step)
+    inference_dir = run_dir / "inference"
+    _, encoder = restore_encoder(inference_dir)
     if best.is_dir():
-        inference_dir = run_dir / "inference"
-        _, encoder = restore_encoder(inference_dir)
         tracker.log_model(best, best_step, {"run": inference_dir}, model_signature(encoder))
     generates = data.task.kind == "language_modelling" and not data.task.masked
-    print("\n".join([f"run folder: {run_dir}", *next_commands(run_dir, generates)]))
+    predicts = isinstance(encoder, RowEncoder)
+    print("\n".join([f"run folder: {run_dir}", *next_commands(run_dir, generates=generates, predicts=predicts)]))
     return 0

@@ -21,6 +21,7 @@ from mlxlab.errors import DataError
 from mlxlab.inference.predict import encode_located, row_encoder
 from mlxlab.inference.restore import RestoredModel
 
+EVAL_BATCH_SIZE = 64  # for a data set of the user's own without that key; changes no result
 EvalData = tuple[Iterable[Batch], str]  # evaluation batches, to be iterated once, and a description for the report
 
 
@@ -58,7 +59,7 @@ def row_batches(restored: RestoredModel, node: dict[str, Any], cache: Path) -> E
             raise DataError(f"{location}: column {encoder.label_column!r}: a row without a label")
         return batch._replace(example_ids=ids)
 
-    return EvalLoader(len(rows), node["eval_batch_size"], collate), f"{len(rows)} rows of {source}"
+    return EvalLoader(len(rows), node.get("eval_batch_size", EVAL_BATCH_SIZE), collate), f"{len(rows)} rows of {source}"
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,11 @@ def _shifted(location: Callable[[int], str], start: int, row: int) -> str:
 def row_encoder(encoder: Encoder) -> RowEncoder:
     """`encoder`, or NotAllowedError if it is not one of labelled rows."""
     if not isinstance(encoder, RowEncoder):
-        raise NotAllowedError(f"expected a model of labelled rows, got one for {encoder.task.kind}")
+        if encoder.task.kind == "language_modelling":
+            raise NotAllowedError(f"expected a model of labelled rows, got one for {encoder.task.kind}")
+        kind = type(encoder)
+        lacks = f"{kind.__module__}.{kind.__qualname__} lacks members of mlxlab.data.dataset.RowEncoder"
+        raise NotAllowedError(f"expected a data set whose encoder reads rows; {lacks}")
     return encoder
 
 
@@ -142,8 +146,11 @@ def fill_mask(restored: RestoredModel, text: str) -> str:
     return tokenizer.decode(np.where(np.array(tokens) == tokenizer.mask_id, best, tokens).tolist())
 
 
-def model_signature(encoder: Encoder) -> dict[str, str]:
-    """The types for MLflow: the columns of the rows to those of `Predictions`, or text to text."""
+def model_signature(encoder: Encoder) -> dict[str, str] | None:
+    """The types for MLflow: the columns of the rows to those of `Predictions`, or text to text.
+
+    None for labelled data whose encoder reads no rows: such a model predicts nothing.
+    """
     task = encoder.task
     if isinstance(encoder, RowEncoder):
         probabilities = {f"probability_{name}": "double" for name in task.labels}
@@ -151,6 +158,8 @@ def model_signature(encoder: Encoder) -> dict[str, str]:
         outputs = answer | probabilities if answer else {"value": "double"}
         # A cell may be text, a number or missing: it is read as it would be from a file.
         return {"inputs": _columns(dict.fromkeys(encoder.columns, "any")), "outputs": _columns(outputs)}
+    if task.kind != "language_modelling":
+        return None
     output = "filled" if task.masked else "continuation"
     signature = {"inputs": _columns({"text": "string"}), "outputs": _columns({output: "string"})}
     return signature if task.masked else signature | {"params": _generation_options()}
