@@ -208,7 +208,9 @@ def test_the_best_checkpoint_is_evaluated_and_the_last_weights_come_back(tmp_pat
     results = evaluate_at_end(run.state, TwoClasses(), NoTracker(), tmp_path, None)
     assert results.step == 12
     assert "the final evaluation is of the last step, 12" in caplog.text
-    assert "these figures are of the last step, 12" in write_report(run.state, results, tmp_path)
+    summary = write_report(run.state, results, tmp_path)
+    assert "these figures are of the last step, 12" in summary
+    assert "Precision, recall and F1 are of class 'yes'." in summary
     assert results.splits[0].metrics["loss"] == history.curve[-1][1]["valid/loss"]
 
 

@@ -240,3 +240,11 @@ def test_thinning_the_curve_keeps_evaluations_and_the_last_point():
     assert len(history.curve) < CURVE_POINTS
     assert 7 in dict(history.curve)
     assert history.at(CURVE_POINTS + 1) == {"train/loss": 1.0}
+
+
+def test_a_run_whose_epochs_end_it_before_max_steps_says_so():
+    assert make_trainer(epochs=5, max_steps=200).early_end(10) == (
+        "ends after 50 steps: trainer.epochs=5 is reached before trainer.max_steps=200"
+    )
+    for changes, batches in (({"max_steps": 50}, 10), ({"max_steps": 200}, None), ({}, 10)):
+        assert make_trainer(epochs=5, **changes).early_end(batches) == ""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mlxlab.checkpoint.state import History
+from mlxlab.experiment.evaluation_files import class_names
 from mlxlab.experiment.final_evaluation import MODEL, FinalEvaluation, SplitResults
 from mlxlab.experiment.manifest import without_nonfinite
 from mlxlab.experiment.run_metrics import FILE, RunMetrics
@@ -80,6 +81,8 @@ def notes(results: FinalEvaluation, history: History) -> list[str]:
     """Sentences on how the figures of the final evaluation came about."""
     resamples = min(resample_count(len(each.evaluation.ids)) for each in results.splits)
     lines = [f"Intervals: percentiles of {resamples:,} bootstrap resamples of the rows."]
+    if results.task.kind == "classification" and results.task.num_classes == 2:
+        lines.append(f"Precision, recall and F1 are of class {class_names(results.task)[1]!r}.")
     if results.task.kind == "multi_label" and len(results.splits) > 1:
         lines.append("A label of a validation row counts from probability 0.5 on; of a test row from its threshold on,")
         lines.append("which the validation rows have chosen (inference/thresholds.json).")

@@ -147,6 +147,8 @@ def fit_session(
     callbacks = [callback for callback in callbacks if is_rank_zero or callback.runs_on_all_ranks]
     if checkpoint is not None:
         log_lines(f"resumed from {checkpoint.path.name}", *(f"skipped {line}" for line in checkpoint.skipped))
+    if line := session.trainer.early_end(state.data.batches_per_epoch):
+        log_lines(line)
     context.signals.attach(session.context.control)
     node = session.cfg["checkpointing"]
     checkpointer = instantiate(node, folder=context.run_dir) if is_rank_zero else NoCheckpointer(context.shared_dir)

@@ -77,6 +77,14 @@ class Trainer:
             lengths.append(-(-self.max_tokens // data.tokens_per_batch))
         return TrainState(model, optimizer, data, min(lengths, default=None), before_save=self.loss.flush)
 
+    def early_end(self, batches_per_epoch: int | None) -> str:
+        """A line that says that `epochs` ends the run before `max_steps`; "" if it does not, or that is unknown."""
+        if self.max_steps is None or self.epochs is None or batches_per_epoch is None:
+            return ""
+        steps = self.epochs * batches_per_epoch
+        before = f"trainer.epochs={self.epochs} is reached before trainer.max_steps={self.max_steps}"
+        return f"ends after {steps} steps: {before}" if steps < self.max_steps else ""
+
     def make_step(self, state: TrainState, group: ProcessGroup | None = None) -> Step:
         return self.step(model=state.model, loss=self.loss, optimizer=state.optimizer, group=group)
 

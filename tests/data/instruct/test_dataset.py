@@ -145,6 +145,12 @@ def test_a_template_of_the_user_is_used_and_its_faults_name_the_record(new_data,
     assert conversations_of(data, data.train)[0][0].endswith("|")
     data.save(tmp_path)
     assert (tmp_path / "chat_template.jinja").read_text() == mine.read_text()
+    mine.write_text("no message")
+    with pytest.raises(DataError, match="the chat template writes no answers"):
+        new_data(chat_template=str(mine))
+    mine.write_text("{% for m in messages %}\n{% endif %}")
+    with pytest.raises(DataError, match=r"^\S*mine\.jinja:2: the chat template cannot be compiled: .*endif[^;]*$"):
+        new_data(chat_template=str(mine))
     mine.write_text("{% if messages|length > 5 %}{{ raise_exception('too many turns') }}{% endif %}{{ messages }}")
     with pytest.raises(DataError, match=r"a\.jsonl:\d+: .*mine\.jinja: the template failed: too many turns"):
         new_data(chat_template=str(mine), loss_on="all")

@@ -92,6 +92,14 @@ class ChatTemplate:
             raise TemplateError(f"{self.name}: the template gave {len(text)} characters, expected <= {MAX_OUTPUT}")
         return _split_marks(text)
 
+    def check_syntax(self) -> None:
+        """Compiles the template; raises DataError with file and line if it is no Jinja program."""
+        try:
+            _ = self._compiled
+        except jinja2.TemplateSyntaxError as error:
+            message = " ".join(str(error.message).split())[:200]
+            raise DataError(f"{self.name}:{error.lineno}: the chat template cannot be compiled: {message}") from None
+
     @cached_property
     def marks_answers(self) -> bool:
         """Whether the template says by `{% generation %}` blocks what the assistant writes."""

@@ -119,6 +119,7 @@ class InstructDataset:
         folder = _folder(tokenizer.path) if tokenizer.path is not None else pretrained
         own = load_template(restored, self.tokenizer) if restored is not None else None
         self.template = own or _choose_template(chat_template, folder, self.tokenizer)
+        self.template.check_syntax()
 
         row_layout = RowLayout(seq_len, seq_len, 1, self.tokenizer.pad_id, number_documents=True)
         conversations = ConversationEncoder(ChatTokenizer(self.template, self.tokenizer), loss_on, seq_len, truncation)

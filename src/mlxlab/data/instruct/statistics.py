@@ -50,6 +50,8 @@ def measure(stream: ConversationStream, seq_len: int, batch_size: int) -> Statis
     encoded = [stream.encode(text) for text in texts]
     used = [conversation for conversation in encoded if len(conversation.tokens)]
     if not used:
+        if any(conversation.full_length <= seq_len for conversation in encoded):
+            raise DataError(f"{stream.source.name}: the chat template writes no answers: no token is to be learned")
         longest = max((conversation.full_length for conversation in encoded), default=0)
         expected = f"the longest of {len(encoded)} conversations has {longest} tokens"
         raise DataError(f"{stream.source.name}: no answer fits in data.seq_len={seq_len}: {expected}")
