@@ -55,3 +55,8 @@ def test_a_missing_cell_is_empty_or_null():
 def test_two_columns_of_one_name_are_refused():
     with pytest.raises(ConfigError, match="keep=value"):
         lines(keep=("value",), predictions=NUMBERS)
+
+
+def test_a_column_that_the_input_lacks_is_named():
+    with pytest.raises(ConfigError, match=r"^keep: no column 'id,value', .*; did you mean the list \[id,value\]\?$"):
+        lines(keep=("id,value",))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from mlxlab.data.dataset import RowEncoder, Table
+from mlxlab.data.text.sources.records import missing_column
 from mlxlab.errors import ConfigError
 from mlxlab.inference.predict import Predictions
 
@@ -37,13 +38,15 @@ class PredictionFile:
     delimiter: str | None
 
     def columns(self, table: Table, predictions: Predictions, first_row: int) -> Mapping[str, Column]:
-        """The columns for a chunk of the input; raises ConfigError if two of them have one name."""
+        """The columns for a chunk of the input; raises ConfigError if one is missing or two have one name."""
         count = len(predictions.values)
         own, label = predictions.columns(), self.encoder.label_column
         if self.format == "kaggle" and predictions.task.kind == "regression":
             own = {label: own["value"]}
         elif self.format == "kaggle":
             own = predictions.label_columns(label, label, self.encoder.label_cells)
+        if lacking := [name for name in self.keep if name not in table]:
+            raise ConfigError(f"keep: {missing_column(lacking[0], list(table), '')}")
         kept: dict[str, Column] = {name: table[name] for name in self.keep}
         if twice := sorted(kept.keys() & own.keys()):
             raise ConfigError(f"keep={twice[0]}: a prediction has this name; rename the column of the input")
