@@ -42,11 +42,7 @@ COMBINATIONS = [
     for data, model, trainer in itertools.product(DATA, MODELS, TRAINERS)
     if data != "instruct" or model == "transformer"
 ]
-DRAW = {
-    ("classes", "transformer", "distill"),
-    ("several_labels", "bert", "optimized"),
-    ("numbers", "cnn_hybrid", "simple"),
-}
+DRAW = {("several_labels", "transformer", "distill")}
 
 
 @pytest.fixture(scope="module")
