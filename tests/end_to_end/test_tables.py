@@ -1,4 +1,4 @@
-"""The experiments on tables train, are judged beside baselines on the raw columns, and their runs predict."""
+"""The experiments on tables train, are judged against baselines on the raw columns, and their runs predict."""
 
 import json
 import math
@@ -23,7 +23,7 @@ BASELINES = {
 
 
 @pytest.mark.parametrize("experiment", ["wine", "diabetes"])
-def test_an_experiment_on_a_table_is_judged_beside_its_baselines(tmp_path, experiment):
+def test_an_experiment_on_a_table_is_judged_against_its_baselines(tmp_path, experiment):
     assert train(experiment, tmp_path)["baselines"].keys() == BASELINES[experiment]
 
 

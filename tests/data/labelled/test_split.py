@@ -16,10 +16,10 @@ def split(choice, strata, groups=None, times=None, seed=1):
 
 
 def test_a_fraction_of_each_class_validates():
-    found = split(options(0.25), [0] * 80 + [1] * 20)
-    assert len(found.valid) == 25
-    assert (found.valid >= 80).sum() == 5
-    assert sorted([*found.train, *found.valid]) == [*range(100)]
+    result = split(options(0.25), [0] * 80 + [1] * 20)
+    assert len(result.valid) == 25
+    assert (result.valid >= 80).sum() == 5
+    assert sorted([*result.train, *result.valid]) == [*range(100)]
 
 
 def test_a_class_of_one_row_trains():
@@ -36,11 +36,11 @@ def test_each_row_validates_in_one_fold():
 @pytest.mark.parametrize("choice", [options(0.3, group="g"), options(folds=4, fold=2, group="g")])
 def test_no_group_stands_on_both_sides(choice):
     groups = np.random.default_rng(0).integers(-1, 12, 200)
-    found = split(choice, [0] * 200, groups)
-    shared = np.intersect1d(groups[found.train], groups[found.valid])
+    result = split(choice, [0] * 200, groups)
+    shared = np.intersect1d(groups[result.train], groups[result.valid])
     assert set(shared) <= {-1}  # rows without a group are alone
-    wanted = 0.3 if choice.folds is None else 0.25
-    assert len(found.valid) / 200 == pytest.approx(wanted, abs=0.08)
+    expected = 0.3 if choice.folds is None else 0.25
+    assert len(result.valid) / 200 == pytest.approx(expected, abs=0.08)
 
 
 def test_folds_of_groups_cover_every_row_once():
@@ -51,8 +51,8 @@ def test_folds_of_groups_cover_every_row_once():
 
 
 def test_two_groups_are_enough_for_two_sides():
-    found = split(options(0.01, group="g"), [0] * 10, np.array([0] * 5 + [1] * 5))
-    assert len(found.train) == len(found.valid) == 5
+    result = split(options(0.01, group="g"), [0] * 10, np.array([0] * 5 + [1] * 5))
+    assert len(result.train) == len(result.valid) == 5
 
 
 def test_the_latest_rows_validate_and_equal_times_stay_together():

@@ -1,4 +1,4 @@
-"""Metrics of a classification and of its calibration, beside scikit-learn's."""
+"""Metrics of a classification and of its calibration, compared with scikit-learn's."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Metrics of several labels, beside scikit-learn's, and thresholds chosen by F1."""
+"""Metrics of several labels, compared with scikit-learn's, and thresholds chosen by F1."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Metrics of a regression, beside those of scikit-learn and SciPy."""
+"""Metrics of a regression, compared with those of scikit-learn and SciPy."""
 
 import math
 

@@ -55,12 +55,12 @@ def fit_labels(column: Column, options: LabelOptions, kind: TaskKind) -> Labels:
         return _fit_numbers(column, names)
     if kind == "classification" and delimiter is not None:
         raise ConfigError(f"data.label_delimiter={delimiter!r}: only with data.task=multi_label")
-    found = list(column.values)
+    occurring = list(column.values)
     if kind == "multi_label":
         cells = (column.labels(code, delimiter) for code in range(len(column.values)))
-        found = list(dict.fromkeys(name for names_of_cell in cells for name in names_of_cell))
+        occurring = list(dict.fromkeys(name for names_of_cell in cells for name in names_of_cell))
     if names is None:
-        names = sorted(found, key=_sort_key)
+        names = sorted(occurring, key=_sort_key)
         _check_classes(column, kind, names)
     labels = Labels(kind, tuple(names), delimiter=delimiter)
     labels.encode(column)  # refuses labels that `fixed` lacks

@@ -80,8 +80,8 @@ class LabelledRows:
             positions = np.flatnonzero(part_of == number)
             local = rows[positions] - self.starts[number]
             for name, column in cells.items():
-                found = self.parts[number].cells(name, local)
-                for position, cell in zip(positions.tolist(), found, strict=True):
+                texts = self.parts[number].cells(name, local)
+                for position, cell in zip(positions.tolist(), texts, strict=True):
                     column[position] = cell
         return cells
 

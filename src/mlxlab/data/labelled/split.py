@@ -141,8 +141,8 @@ def _shuffled_classes(ids: np.ndarray, strata: np.ndarray, seed: int) -> list[np
 
 def _latest(times: np.ndarray, fraction: float) -> np.ndarray:
     """(N,) True for about `fraction` of the rows, those of the greatest times; equal times stay together."""
-    wanted = min(max(1, round(len(times) * fraction)), len(times) - 1)
-    is_valid = times >= np.sort(times)[len(times) - wanted]
+    count = min(max(1, round(len(times) * fraction)), len(times) - 1)
+    is_valid = times >= np.sort(times)[len(times) - count]
     if is_valid.all():
         raise DataError(f"data.time_column: expected different times to split by, got {times[0]:g} in almost all rows")
     return is_valid

@@ -175,7 +175,7 @@ def _choose_template(
     for name in chosen:
         check_column(name, present, reserved, f"data.columns: {name}")
     if not chosen:
-        raise ConfigError(f"{rows.name}: expected a column besides {', '.join(names)} to predict from")
+        raise ConfigError(f"{rows.name}: expected a column other than {', '.join(names)} to predict from")
     parsed = default_template(chosen) if template is None else parse_template(template, present, reserved)
     for name in categorical:
         if name not in parsed.fields:

@@ -25,7 +25,7 @@ class NumberFormat:
     Args:
         mode: bins writes the quantile that a number is in, as q00, q01, ...; text writes its digits.
         bins: number of quantiles of the training values, which hold about equally many of them. A column with at most
-            so many different values gets a bin for each. Numbers beyond the training values are in the outer bins.
+            that many different values gets a bin for each. Numbers beyond the training values are in the outer bins.
         digits: significant digits of mode=text.
     """
 

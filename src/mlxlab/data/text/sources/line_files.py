@@ -75,7 +75,7 @@ class LineFiles:
         if self.column not in records.header:
             raise DataError(f"{self.files.path(unit)}:1: {missing_column(self.column, records.header)}")
         index = records.header.index(self.column)
-        return map(partial(_cell, index), records)  # goes on after an error, unlike a generator
+        return map(partial(_cell, index), records)  # can continue after an error, unlike a generator
 
     def _estimate_bytes(self) -> int | None:
         """Total bytes of text, by the compression ratio at the start of the largest file; None if unreadable."""
