@@ -1,6 +1,5 @@
 """The rows of a labelled data set: read from up to three sources, checked, and split."""
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BLOCK = 2**14  # rows whose cells are Python strings at a time
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
