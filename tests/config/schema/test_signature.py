@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import pytest
 
 from mlxlab.config.schema.signature import Component, signature
-from mlxlab.constraints import FilePath, Ge, Lt, MaxLen, MinLen, Seed, Share, Size
+from mlxlab.constraints import Count, FilePath, Ge, Lt, MaxLen, MinLen, Seed, Share, Size
 
 SOURCE = '''
     """A module that must never be imported."""
@@ -16,10 +16,11 @@ SOURCE = '''
     from collections.abc import Callable, Sequence
     from dataclasses import KW_ONLY, dataclass
     from pathlib import Path
-    from typing import Annotated, Literal, NamedTuple, Optional
+    from typing import Annotated, Literal, NamedTuple, Optional, TypedDict, Unpack
 
     from mlxlab.constraints import FilePath, Ge, Lt, MaxLen, MinLen, Seed, Share, Size
     from mlxlab import bounds
+    from mlxlab.data.labelled.options import LabelledOptions
 
     raise SystemExit("imported")
 
@@ -80,6 +81,31 @@ SOURCE = '''
     class Pair(NamedTuple):
         left: int
         right: str = ""
+
+    class Options(TypedDict):
+        """Options of several classes.
+
+        Args:
+            size: how many.
+            rate: how fast.
+        """
+
+        size: Size
+        rate: float
+
+    class Rows:
+        """Rows.
+
+        Args:
+            name: of the rows.
+            rate: rows per second.
+        """
+
+        def __init__(self, name: str, *, label: int, **options: Unpack[Options]) -> None: ...
+
+    def imported(**options: Unpack[LabelledOptions]) -> None: ...
+
+    def unknown(size: int, **options: Unpack[nn.Options]) -> None: ...
 '''
 
 
@@ -164,6 +190,21 @@ def test_classes_without_init_have_the_keys_of_their_fields(module):
         "rate": False,
     }
     assert list(signature(f"{module}.Pair").keys) == ["left", "right"]
+
+
+def test_the_fields_of_unpacked_options_are_keys(module):
+    known = signature(f"{module}.Rows")
+    assert known.runtime == {"label"}
+    assert {name: (key.hint, key.required, key.doc) for name, key in known.keys.items()} == {
+        "name": (str, True, "of the rows."),
+        "size": (Size, True, "how many."),
+        "rate": (float, True, "rows per second."),
+    }
+    shared = signature(f"{module}.imported").keys
+    assert shared["fold"].hint == Count
+    assert shared["reading"].hint == Component("RowReading")
+    assert shared["fold"].doc == "the fold to validate on, from 0."
+    assert list(signature(f"{module}.unknown").keys) == ["size"]
 
 
 def test_only_top_level_definitions_of_a_module_have_a_signature(module):

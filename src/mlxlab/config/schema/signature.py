@@ -1,6 +1,7 @@
 """The schema: signatures, read from the source of a target without importing or running it.
 
-Parameters before a bare `*` are the keys of a node; the program passes those after it when it builds the component.
+The keys of a node are the parameters before a bare `*` and the fields of `Options` in `**options: Unpack[Options]`,
+a TypedDict; the program passes the parameters after the `*` when it builds the component.
 Type hints become the objects of `typing`, made of the names known here; nothing in the source is evaluated.
 """
 
@@ -10,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import GenericAlias, NoneType
@@ -55,9 +56,6 @@ class Signature:
     doc: str = ""
 
 
-_Parameters = dict[str, tuple[ast.expr | None, bool]]  # name -> (type hint, is required)
-
-
 @cache
 def signature(target: str) -> Signature | None:
     """The signature of `pkg.module.Name`; None unless it is a class or function defined at the top of that module."""
@@ -67,14 +65,14 @@ def signature(target: str) -> Signature | None:
         return None
     doc = ast.get_docstring(node) or ""
     if isinstance(node, ast.FunctionDef):
-        parameters, runtime = _arguments(node, skip=0)
+        keys, runtime = _arguments(node, module, skip=0)
     elif init := next((s for s in node.body if isinstance(s, ast.FunctionDef) and s.name == "__init__"), None):
         doc += "\n\n" + (ast.get_docstring(init) or "")
-        parameters, runtime = _arguments(init, skip=1)
+        keys, runtime = _arguments(init, module, skip=1)
     else:
-        parameters, runtime = _fields(node)
-    docs, items = _documented(doc), parameters.items()
-    keys = {name: Key(_read(hint, module, name), required, docs.get(name, "")) for name, (hint, required) in items}
+        keys, runtime = _fields(node, module)
+    docs = _documented(doc)
+    keys = {name: replace(key, doc=docs.get(name, key.doc)) for name, key in keys.items()}
     return Signature(keys, frozenset(runtime), doc.strip().partition("\n")[0])
 
 
@@ -88,19 +86,29 @@ def unwrap(hint: object) -> tuple[object, tuple[Bound, ...]]:
     return (get_args(hint)[0], get_args(hint)[1:]) if get_origin(hint) is Annotated else (hint, ())
 
 
-def _arguments(function: ast.FunctionDef, skip: int) -> tuple[_Parameters, set[str]]:
+def _arguments(function: ast.FunctionDef, module: str, skip: int) -> tuple[dict[str, Key], set[str]]:
     arguments = [*function.args.posonlyargs, *function.args.args][skip:]
     required = len(arguments) - len(function.args.defaults)
-    parameters = {argument.arg: (argument.annotation, n < required) for n, argument in enumerate(arguments)}
-    return parameters, {argument.arg for argument in function.args.kwonlyargs}
+    keys = {arg.arg: Key(_read(arg.annotation, module, arg.arg), n < required) for n, arg in enumerate(arguments)}
+    return keys | _options(function.args.kwarg, module), {argument.arg for argument in function.args.kwonlyargs}
 
 
-def _fields(node: ast.ClassDef) -> tuple[_Parameters, set[str]]:
-    """The fields of a dataclass or NamedTuple; those after `_: KW_ONLY` are passed at run time."""
-    parameters: _Parameters = {}
-    runtime: set[str] = set()
+def _options(argument: ast.arg | None, module: str) -> dict[str, Key]:
+    """The fields of `Options`, for an argument `**options: Unpack[Options]`."""
+    match argument:
+        case ast.arg(annotation=ast.Subscript(value=ast.Name(id="Unpack"), slice=ast.Name(id=name))):
+            node, home = _look_up(name, module)
+            options = signature(f"{home}.{node.name}") if isinstance(node, ast.ClassDef) else None
+            return options.keys if options is not None else {}
+    return {}
+
+
+def _fields(node: ast.ClassDef, module: str) -> tuple[dict[str, Key], set[str]]:
+    """The fields of a dataclass, NamedTuple or TypedDict; those after `_: KW_ONLY` are passed at run time."""
+    keys, runtime = dict[str, Key](), set[str]()
     keyword_only = False
-    has_fields = re.search("dataclass|NamedTuple", " ".join(map(ast.unparse, [*node.decorator_list, *node.bases])))
+    declared = " ".join(map(ast.unparse, [*node.decorator_list, *node.bases]))
+    has_fields = re.search("dataclass|NamedTuple|TypedDict", declared)
     for field in node.body if has_fields else ():
         if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
             continue
@@ -110,8 +118,8 @@ def _fields(node: ast.ClassDef) -> tuple[_Parameters, set[str]]:
         elif keyword_only:
             runtime.add(name)
         elif "ClassVar" not in hint and "init=False" not in (ast.unparse(field.value) if field.value else ""):
-            parameters[name] = field.annotation, field.value is None
-    return parameters, runtime
+            keys[name] = Key(_read(field.annotation, module, name), field.value is None)
+    return keys, runtime
 
 
 def _read(hint: ast.expr | None, module: str, parameter: str) -> object:

@@ -12,31 +12,16 @@ from mlxlab.data.dataset import Baseline
 from mlxlab.data.labelled.encoder import LabelledEncoder, Renderer
 from mlxlab.data.labelled.labelled_rows import LabelledRows
 from mlxlab.data.labelled.labels import Column, Labels
+from mlxlab.data.labelled.options import LabelledOptions
 from mlxlab.data.labelled.row_split import RowSplit, digest
 from mlxlab.data.labelled.token_cache import TokenCache
-from mlxlab.data.loaders.bucketing import FixedBatchSize, TokenBudget, make_loader
+from mlxlab.data.loaders.bucketing import make_loader
 from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.loaders.wrappers import wrap_batches
-from mlxlab.data.subset import ExampleSelection
-from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
-from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.data.tokenizers.fit import Corpus
 
 FORMAT = 1  # of the order of examples and the form of texts: another number is another fingerprint
 MAX_CLASSES_SHOWN = 10
-
-
-@dataclass(frozen=True)
-class Batching:
-    """How tokenized rows become batches; each field is the key of that name in `data`."""
-
-    seq_len: int
-    batch_size: int
-    eval_batch_size: int
-    batching: FixedBatchSize | TokenBudget
-    overfit_batches: int | None
-    select: ExampleSelection
-    prefetch: int
 
 
 @dataclass(frozen=True)
@@ -68,40 +53,37 @@ class LabelledExamples:
         column: Column,
         labels: Labels,
         renderer: Renderer,
-        tokenizer: BPETokenizerTrainer | CharTokenizerTrainer,
-        batching: Batching,
+        options: LabelledOptions,
         run: Run,
     ) -> None:
         self.rows, self.split, self.labels, self.renderer = rows, split, labels, renderer
+        seq_len = options["seq_len"]
         self._numbers = np.concatenate(split[:3])  # of the rows, training first; a position is an index into it
         self.targets = labels.encode(column.take(self._numbers))
         content = {"sources": rows.fingerprint, "split": split.digests(), "renderer": dict(renderer.state_dict())}
         texts, key = self._training_texts(), content_key(**content)
         size = round(rows.mean_bytes(renderer.columns) * len(split.train))
-        fit = tokenizer.fit(Corpus(texts, key, run.cache, run.parameters, run.width, size, run.pretrained))
+        fit = options["tokenizer"].fit(Corpus(texts, key, run.cache, run.parameters, run.width, size, run.pretrained))
         self.tokenizer, self.curve = fit.tokenizer, fit.curve
-        self.encoder = LabelledEncoder(renderer, labels, column.name, fit.tokenizer, batching.seq_len)
+        self.encoder = LabelledEncoder(renderer, labels, column.name, fit.tokenizer, seq_len)
         self.task = self.encoder.task
-        tokens_key = content_key(
-            format=FORMAT, seq_len=batching.seq_len, tokenizer=fit.tokenizer.fingerprint, **content
-        )
+        tokens_key = content_key(format=FORMAT, seq_len=seq_len, tokenizer=fit.tokenizer.fingerprint, **content)
         path = run.cache / f"labelled-{tokens_key}.tokens"
-        self._tokens = TokenCache(path, len(self._numbers), self._tokenize, fit.tokenizer.vocab_size, batching.seq_len)
+        self._tokens = TokenCache(path, len(self._numbers), self._tokenize, fit.tokenizer.vocab_size, seq_len)
         self.held_out = content_key(sources=rows.fingerprint, valid=split.digests()[1])
-        chosen = batching.select.chosen(run.seed, split.train)
+        chosen = options["select"].chosen(run.seed, split.train)
         self._shown = np.arange(len(split.train)) if chosen is None else np.flatnonzero(np.isin(split.train, chosen))
         self.fingerprint = content_key(
             tokens=tokens_key, labels=dict(labels.state_dict()), seed=run.seed, shown=digest(self._shown)
         )
         lengths = self._tokens.lengths[self._shown]
         every_epoch: Callable[[int], np.ndarray] = lambda epoch: lengths  # noqa: E731
-        loader = make_loader(
-            every_epoch, batching.batching, batching.batch_size, run.seed, self._batch, self.fingerprint, lengths
-        )
-        self.train = wrap_batches(loader, batching.prefetch, batching.overfit_batches)
-        train, valid = len(split.train), len(split.valid)
-        self.valid = EvalLoader(valid, batching.eval_batch_size, lambda at: self._collate(train + at))
-        self.test = EvalLoader(len(split.test), batching.eval_batch_size, lambda at: self._collate(train + valid + at))
+        batching = (options["batching"], options["batch_size"], run.seed)
+        loader = make_loader(every_epoch, *batching, self._batch, self.fingerprint, lengths)
+        self.train = wrap_batches(loader, options["prefetch"], options["overfit_batches"])
+        train, valid, rows_per_batch = len(split.train), len(split.valid), options["eval_batch_size"]
+        self.valid = EvalLoader(valid, rows_per_batch, lambda at: self._collate(train + at))
+        self.test = EvalLoader(len(split.test), rows_per_batch, lambda at: self._collate(train + valid + at))
         self.sources = [
             *(line for part in rows.parts for line in part.description),
             f"{rows.name}: {self._describe_labels()}",
@@ -109,7 +91,7 @@ class LabelledExamples:
             *(f"{rows.name}: {line}" for line in fit.lines),
             *self._describe_selection(),
             f"{rows.name}: token cache {self._tokens.outcome} {path.name}",
-            self._describe_tokens(batching.seq_len),
+            self._describe_tokens(seq_len),
         ]
 
     @property

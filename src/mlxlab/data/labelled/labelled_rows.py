@@ -11,42 +11,15 @@ import xxhash
 from mlxlab.data.dataset import Table
 from mlxlab.data.labelled.fit_labels import LabelOptions
 from mlxlab.data.labelled.labels import Column
-from mlxlab.data.labelled.rows import RowReading, Rows, open_rows
-from mlxlab.data.text.document import OnError
+from mlxlab.data.labelled.options import LabelledOptions
+from mlxlab.data.labelled.rows import Rows, open_rows
+from mlxlab.data.labelled.split import SplitOptions
 from mlxlab.errors import ConfigError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 BLOCK = 2**14  # rows whose cells are Python strings at a time
-
-
-@dataclass(frozen=True)
-class RowSources:
-    """Where the rows are: `source`, `valid_source`, `test_source`, `reading`, `on_error` are those keys of `data`.
-
-    Args:
-        label: the column of labels.
-        group, time: the columns that have these meanings.
-        inputs: the columns that the model reads, by the key that names each; None for all others.
-    """
-
-    source: str
-    valid_source: str | None
-    test_source: str | None
-    reading: RowReading
-    on_error: OnError
-    label: LabelOptions
-    group: str | None
-    time: str | None
-    inputs: Mapping[str, str] | None
-
-    def open(self, cache: Path) -> "LabelledRows":
-        """Opens all sources."""
-        given = [source for source in (self.source, self.valid_source, self.test_source) if source is not None]
-        special = [name for name in (self.label.column, self.group, self.time) if name is not None]
-        columns = None if self.inputs is None else list(dict.fromkeys([*self.inputs.values(), *special]))
-        return LabelledRows([open_rows(source, self.reading, cache, self.on_error, columns) for source in given])
 
 
 class LabelledRows:
@@ -123,7 +96,45 @@ class LabelledRows:
         return hashes
 
 
-def reject_shared_columns(keys: Mapping[str, str | None]) -> None:
+@dataclass(frozen=True)
+class Sources:
+    """The opened sources of a data set with these options, whose column of labels is `label.column`."""
+
+    options: LabelledOptions
+    rows: LabelledRows
+    label: LabelOptions
+    split: SplitOptions
+
+
+def open_sources(
+    options: LabelledOptions, label_key: str, label_column: str, inputs: Mapping[str, str] | None, cache: Path
+) -> Sources:
+    """Opens all sources.
+
+    Args:
+        label_key: the key of `data` that names the column of labels.
+        inputs: the columns that the model reads, by the key that names each; None for all others.
+
+    Raises:
+        InputNotFoundError, DataError, ServiceUnavailableError: a source is missing or malformed, the hub unreachable.
+        ConfigError: two keys name the same column, or keys that split do not go together.
+    """
+    group, time = options["group_column"], options["time_column"]
+    keys = {**(inputs or {}), label_key: label_column, "group_column": group, "time_column": time}
+    _refuse_shared_columns(keys)
+    paths = [options["source"], options["valid_source"], options["test_source"]]
+    split = SplitOptions(
+        options["valid_fraction"], options["folds"], options["fold"], paths[1] is not None, group, time
+    )
+    columns = None if inputs is None else list(dict.fromkeys(name for name in keys.values() if name is not None))
+    parts = [
+        open_rows(path, options["reading"], cache, options["on_error"], columns) for path in paths if path is not None
+    ]
+    label = LabelOptions(label_column, options["task"], options["labels"], options["label_delimiter"])
+    return Sources(options, LabelledRows(parts), label, split)
+
+
+def _refuse_shared_columns(keys: Mapping[str, str | None]) -> None:
     """Raises ConfigError if two keys name the same column."""
     seen: dict[str, str] = {}
     for key, name in keys.items():

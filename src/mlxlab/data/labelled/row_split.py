@@ -8,7 +8,7 @@ import numpy as np
 
 from mlxlab.data.batch import TaskKind
 from mlxlab.data.labelled.fit_labels import fit_labels, label_kind, too_many_classes
-from mlxlab.data.labelled.labelled_rows import LabelledRows, RowSources
+from mlxlab.data.labelled.labelled_rows import LabelledRows, Sources
 from mlxlab.data.labelled.labels import Column, Labels, shorten
 from mlxlab.data.labelled.split import OnOverlap, SplitOptions, parse_times, split_rows
 from mlxlab.data.text.document import OnError
@@ -35,13 +35,7 @@ def digest(numbers: np.ndarray) -> str:
 
 
 def split_sources(
-    rows: LabelledRows,
-    sources: RowSources,
-    inputs: Sequence[str],
-    required: Sequence[str],
-    options: SplitOptions,
-    on_overlap: OnOverlap,
-    seed: int,
+    sources: Sources, inputs: Sequence[str], required: Sequence[str], seed: int
 ) -> tuple[RowSplit, Labels, Column]:
     """Splits the rows and fits labels on the training rows; returns the column of all labels too.
 
@@ -52,17 +46,18 @@ def split_sources(
     Raises:
         DataError: rows without a label or a required text (`on_error` skip leaves them out), or too few to split.
     """
+    rows, options = sources.rows, sources.split
     labels = rows.codes(sources.label.column).stripped()
     if sources.label.delimiter is not None:
         labels = labels.with_empty_cells()
-    usable, lines = _usable(rows, labels, required, sources.on_error)
+    usable, lines = _usable(rows, labels, required, sources.options["on_error"])
     bounds = [(int(start), int(end)) for start, end in zip(rows.starts[:-1], rows.starts[1:], strict=True)]
     ranges = [np.flatnonzero(usable[start:end]) + start for start, end in bounds]
     empty = np.zeros(0, np.int64)
-    test = ranges.pop() if sources.test_source is not None else empty
+    test = ranges.pop() if sources.options["test_source"] is not None else empty
     kind = label_kind(labels.take(ranges[0]), sources.label)
-    if sources.valid_source is not None:
-        train, valid, method = ranges[0], ranges[1], str(sources.valid_source)
+    if sources.options["valid_source"] is not None:
+        train, valid, method = ranges[0], ranges[1], sources.options["valid_source"]
     else:
         first = ranges[0]
         if len(first) < 2:
@@ -70,7 +65,7 @@ def split_sources(
         if kind == "classification":
             _refuse_single_rows(labels.take(first))
         strata = _strata(labels, first, kind, options)
-        split = split_rows(options, strata, *_groups_and_times(rows, sources, first), seed)
+        split = split_rows(options, strata, *_groups_and_times(rows, options, first), seed)
         is_valid = np.isin(np.arange(len(first)), split.valid)
         if options.group_column is None and options.time_column is None and kind != "regression":
             is_valid &= ~_needed_for_training(labels.take(first), is_valid, kind, sources.label.delimiter)
@@ -78,23 +73,14 @@ def split_sources(
     sizes = f"{len(train)} training rows, {len(valid)} validation rows ({method})"
     lines.append(f"{rows.name}: {sizes}" + (f", {len(test)} test rows" if len(test) else ""))
     parts = [train, valid, test]
-    if sources.group is not None:
-        _refuse_shared_groups(rows, sources.group, parts)
-    parts, overlap = _overlaps(rows, inputs, parts, on_overlap)
+    if options.group_column is not None:
+        _refuse_shared_groups(rows, options.group_column, parts)
+    parts, overlap = _overlaps(rows, inputs, parts, sources.options["on_overlap"])
     train, valid, test = parts
     fitted = fit_labels(labels.take(train), sources.label, kind)
     if not len(valid):
         raise DataError(f"{rows.name}: no validation rows are left ({sizes})")
-    return (
-        RowSplit(
-            train,
-            valid,
-            test,
-            [*lines, *overlap],
-        ),
-        fitted,
-        labels,
-    )
+    return RowSplit(train, valid, test, [*lines, *overlap]), fitted, labels
 
 
 def _usable(
@@ -152,16 +138,16 @@ def _needed_for_training(labels: Column, is_valid: np.ndarray, kind: TaskKind, d
 
 
 def _groups_and_times(
-    rows: LabelledRows, sources: RowSources, numbers: np.ndarray
+    rows: LabelledRows, options: SplitOptions, numbers: np.ndarray
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    if sources.time is not None:
-        column = rows.codes(sources.time).take(numbers)
+    if options.time_column is not None:
+        column = rows.codes(options.time_column).take(numbers)
         if (column.codes < 0).any():
             raise DataError(f"{column.where(-1)}: a row without a time")
         times = parse_times(list(column.values), lambda value: column.where(value))
         return None, times[column.codes]
-    if sources.group is not None:
-        return rows.codes(sources.group).codes[numbers], None
+    if options.group_column is not None:
+        return rows.codes(options.group_column).codes[numbers], None
     return None, None
 
 

@@ -1,0 +1,66 @@
+"""The keys of `data` that all data sets of labelled rows have."""
+
+from typing import Annotated, Literal, TypedDict
+
+from mlxlab.constraints import Count, Ge, Gt, Le, Lt, MaxLen, MinLen, Size
+from mlxlab.data.labelled.rows import RowReading
+from mlxlab.data.loaders.bucketing import FixedBatchSize, TokenBudget
+from mlxlab.data.subset import ExampleSelection
+from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
+from mlxlab.data.tokenizers.character import CharTokenizerTrainer
+
+
+class LabelledOptions(TypedDict):
+    """Which rows are read, how they are split, and how they become batches.
+
+    Args:
+        source: a file, folder or glob of .csv, .tsv, .jsonl (each also .gz or .zst) or .parquet, a Hugging Face data
+            set, or sklearn:NAME.
+        valid_source: rows to validate on; null holds out some of `source`.
+        test_source: rows that are evaluated once, after training; null for none.
+        labels: the classes or labels in their order; null takes those of the training rows, sorted.
+        task: single (one class), multi_label (any number of labels) or regression (a number); auto decides by the
+            labels of `source`.
+        label_delimiter: what stands between several labels of a row; null for JSON lists.
+        valid_fraction: fraction of each class for validation, unless another key splits.
+        folds: number of cross-validation folds; null for none.
+        fold: the fold to validate on, from 0.
+        group_column: rows of equal value in it stay on one side of the split.
+        time_column: validates on the latest rows by this column, numbers or ISO dates.
+        on_overlap: what to do about equal rows in two splits; drop leaves the training row out.
+        on_error: strict ends the run at a malformed row or a missing label; skip leaves rows out.
+        reading: how files are read.
+        seq_len: maximum tokens of a row; longer ones are truncated.
+        batch_size: rows per training batch.
+        batching: how rows are grouped into batches.
+        eval_batch_size: rows per evaluation batch; changes no result.
+        tokenizer: trains the tokenizer; not used with a pretrained model or by a resumed run.
+        overfit_batches: train on this many batches again and again; null trains on all.
+        select: which training rows are shown, by their loss in an earlier run.
+        prefetch: batches prepared in the background; 0 prepares each on demand.
+        baselines: fit methods without a neural network on the same rows, for the report.
+    """
+
+    source: str
+    valid_source: str | None
+    test_source: str | None
+    labels: list[str | int | float] | None
+    task: Literal["auto", "single", "multi_label", "regression"]
+    label_delimiter: Annotated[str, MinLen(1), MaxLen(8)] | None
+    valid_fraction: Annotated[float, Gt(0), Lt(1)]
+    folds: Annotated[int, Ge(2), Le(400)] | None
+    fold: Count
+    group_column: str | None
+    time_column: str | None
+    on_overlap: Literal["warn", "drop", "error"]
+    on_error: Literal["strict", "skip"]
+    reading: RowReading
+    seq_len: Annotated[int, Ge(8), Le(8192)]
+    batch_size: Size
+    batching: FixedBatchSize | TokenBudget
+    eval_batch_size: Size
+    tokenizer: BPETokenizerTrainer | CharTokenizerTrainer
+    overfit_batches: Size | None
+    select: ExampleSelection
+    prefetch: Annotated[int, Ge(0), Le(1024)]
+    baselines: bool
