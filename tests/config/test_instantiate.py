@@ -133,3 +133,18 @@ def test_check_takes_a_plain_config_as_a_resumed_run_has_it():
     assert "model: missing; expected a component (a mapping with a _target_)" in lines
     with pytest.raises(NotAllowedError):
         check(OmegaConf.create({"seed": -1, "model": {"_target_": "os.system"}}))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model/adapter=lora", "model.adapter.rank=0"], "model.adapter.rank=0: expected a whole number >= 1, got 0"),
+        (["model/adapter=lora", "+model.adapter.ranks=8"], "unknown key; did you mean model.adapter.rank?"),
+        (["model.quantization.bits=5"], "expected one of 4, 8 or null, got 5"),
+        (["+model.freezes=[a]"], "unknown key; did you mean model.freeze?"),
+        (["+model.adapter._target_=mlxlab.models.options.Quantization"], "expected a component of kind LoRA"),
+    ],
+)
+def test_every_model_has_the_options_of_a_model(overrides, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        Composer(shipped_conf(), overrides).checked()

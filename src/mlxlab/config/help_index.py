@@ -12,8 +12,8 @@ import yaml
 from mlxlab.config.hydra.yaml_limits import read_yaml
 from mlxlab.config.issues import shown
 from mlxlab.config.plugins import plugins
-from mlxlab.config.schema.root import TARGET
-from mlxlab.config.schema.signature import Component, signature
+from mlxlab.config.schema.root import TARGET, node_signature
+from mlxlab.config.schema.signature import Component
 from mlxlab.config.schema.validate import describe
 from mlxlab.errors import ConfigError
 
@@ -88,7 +88,7 @@ def _defaults(file: Path, group: str) -> Iterator[tuple[str, str | None]]:
 
 def _node(tree: dict[str, Any], target: str, path: str) -> Iterator[KeyHelp]:
     """The keys of a node that `target` has; others, like `defaults`, are none."""
-    known = signature(target)
+    known = node_signature(target, path)
     for name, key in known.keys.items() if known else ():
         if name in tree:
             yield from _key(tree[name], key.hint, key.doc, f"{path}.{name}".lstrip("."))

@@ -19,7 +19,7 @@ from typing import Any, TypeVar, get_args, overload
 from mlxlab.config.issues import ConfigIssue, join_key, one_line, walk
 from mlxlab.config.paths import shipped_conf
 from mlxlab.config.plugins import plugins
-from mlxlab.config.schema.root import TARGET
+from mlxlab.config.schema.root import MODEL_OPTIONS, TARGET
 from mlxlab.config.schema.signature import Component, signature
 from mlxlab.config.suggest import did_you_mean, nearest
 from mlxlab.errors import ConfigError, NotAllowedError
@@ -151,7 +151,7 @@ def find_disallowed(tree: object, path: str = "") -> list[ConfigIssue]:
 def _targets(conf: Path, package: str) -> dict[str, AllowedTarget]:
     """The targets of `package` in files of `conf`. The option `g/o.yaml` is the argument `g` of an option above it."""
     files = _read_files(conf)
-    targets_of: dict[str, list[str]] = defaultdict(list, {"": [TARGET]})  # group -> targets of its options
+    targets_of: dict[str, list[str]] = defaultdict(list, {"": [TARGET], "model": [MODEL_OPTIONS]})  # group -> its targets
     for (group, _), tree in files.items():
         if "_target_" in tree:
             targets_of[group].append(str(tree["_target_"]))
@@ -187,8 +187,9 @@ def _uses(value: object, owners: list[str], key: str) -> Iterator[tuple[str, All
     if isinstance(value, dict) and "_target_" in value:
         target, slots = str(value["_target_"]), frozenset((owner, key) for owner in owners)
         yield target, AllowedTarget(value.get("_partial_") is True, slots)
+        inner = [target, MODEL_OPTIONS] if (TARGET, "model") in slots else [target]
         for name, item in value.items():
-            yield from _uses(item, [target], name)
+            yield from _uses(item, inner, name)
     elif isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
             yield from _uses(item, owners, key)

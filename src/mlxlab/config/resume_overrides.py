@@ -18,7 +18,7 @@ Changes = dict[str, tuple[object, object]]  # key -> (old, new)
 Choices = dict[str, str]  # group -> chosen option
 
 FREE_KEYS = {  # of groups that are structural or frozen
-    *("model.dropout", "model.branch_dropout"),
+    *("model.dropout", "model.branch_dropout", "model.adapter.dropout"),
     *("data.prefetch", "data.baselines", "data.batch_size", "data.eval_batch_size", "data.streaming", "data.on_error"),
 }
 FROZEN_GROUPS = ("seed", "objective", "data")

@@ -27,7 +27,6 @@ class Bert(nn.Module):
         rope_theta: base of the rotary frequencies.
         mlp_type: an activation, or a gated feed-forward layer (geglu, swiglu).
         pre_norm: normalize before each sublayer instead of after it.
-        pretrained: folder or hub id of Hugging Face weights to start from; their shape replaces the sizes above.
         norm_eps: added to the variance in every norm.
     """
 
@@ -46,7 +45,6 @@ class Bert(nn.Module):
         rope_theta: Positive = 10000.0,
         mlp_type: Literal["gelu", "relu", "silu", "geglu", "swiglu"] = "gelu",
         pre_norm: bool = False,
-        pretrained: str | None = None,
         norm_eps: Positive = 1e-12,
         *,
         vocab_size: int,

@@ -10,6 +10,7 @@ from mlxlab.errors import ConfigError
 from mlxlab.models.backbone import Backbone
 from mlxlab.models.initialization import initialize
 from mlxlab.models.model import Model, TaskKind, build_head
+from mlxlab.models.options import split_node
 from mlxlab.models.pretrained.load import Node, read_shape, resolve, target_of
 from mlxlab.models.pretrained.weights import load_head_weights, load_weights
 
@@ -35,7 +36,8 @@ def build_model(
     Raises:
         InputNotFoundError, ServiceUnavailableError, DataError, ConfigError: see `mlxlab.models.pretrained`.
     """
-    path = resolve(node["pretrained"]) if node.get("pretrained") else None
+    options, node = split_node(node)
+    path = resolve(options.pretrained) if options.pretrained else None
     shape = {} if path is None else read_shape(path, node, vocab_size)
     backbone = build_backbone({**node, **shape}, vocab_size, pair_separator)
     if seed is not None:
@@ -60,7 +62,7 @@ def build_pretrained_model(path: Path, vocab_size: int) -> Model:
 
 def build_backbone(node: dict[str, Any], vocab_size: int, pair_separator: int | None = None) -> Backbone:
     """The backbone of a `model` node, with the sizes of the node also where it names a pretrained model."""
-    backbone = instantiate(node, nn.Module, vocab_size=vocab_size, pair_separator=pair_separator)
+    backbone = instantiate(split_node(node)[1], nn.Module, vocab_size=vocab_size, pair_separator=pair_separator)
     # Not `isinstance` with the protocol: submodules are items of an MLX module, invisible to it in newer Pythons.
     members = [*Backbone.__annotations__, "embedding", "pool", "remove_pooler"]
     if missing := [name for name in members if not hasattr(backbone, name)]:

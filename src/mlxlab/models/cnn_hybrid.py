@@ -35,7 +35,6 @@ class CnnHybrid(nn.Module):
         branch_dropout: fraction of the branches' activations dropped in training.
         fusion: attention weighs the branches against each other; concat joins them by a linear layer.
         highway: two highway layers after the fusion.
-        pretrained: folder or hub id of BERT weights for the encoder; their shape replaces the sizes above.
         norm_eps: added to the variance in the encoder's norms.
     """
 
@@ -61,7 +60,6 @@ class CnnHybrid(nn.Module):
         branch_dropout: Share = 0.5,
         fusion: Literal["attention", "concat"] = "attention",
         highway: bool = True,
-        pretrained: str | None = None,
         norm_eps: Positive = 1e-12,
         *,
         vocab_size: int,

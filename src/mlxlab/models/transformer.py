@@ -28,8 +28,6 @@ class Transformer(nn.Module):
         rope_theta: base of the rotary frequencies.
         tie_embeddings: whether the language-modelling head shares the token embedding.
         dropout: fraction of activations dropped in training.
-        pretrained: folder, GGUF file or hub id of Llama-type weights to start from; their shape replaces the sizes
-            above.
         norm_eps: added to the variance in every norm.
     """
 
@@ -50,7 +48,6 @@ class Transformer(nn.Module):
         rope_theta: Positive = 10000.0,
         tie_embeddings: bool = True,
         dropout: Share = 0.0,
-        pretrained: str | None = None,
         norm_eps: Positive = 1e-5,
         *,
         vocab_size: int,

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from mlxlab.config.schema.signature import Signature, signature
 from mlxlab.constraints import Seed
 
 Metric = Literal[
@@ -38,6 +39,16 @@ BY_TASK = {  # what the evaluation of each kind of task gives
 }
 
 TARGET = f"{__name__}.experiment"
+MODEL_OPTIONS = "mlxlab.models.options.ModelOptions"
+
+
+def node_signature(target: str, path: str) -> Signature | None:
+    """The keys of the node at `path`: those of its target, and of a model the options that every model has."""
+    known = signature(target)
+    options = signature(MODEL_OPTIONS) if path == "model" else None
+    if known is None or options is None:
+        return known
+    return Signature(known.keys | options.keys, known.runtime, known.doc)
 
 
 def experiment(

@@ -9,8 +9,8 @@ from typing import Literal, Union, get_args, get_origin
 
 from mlxlab.config.instantiate import allowed_targets, serves_as
 from mlxlab.config.issues import MISSING, UNRESOLVED, ConfigIssue, join_key, shown, value_at, walk
-from mlxlab.config.schema.root import TARGET
-from mlxlab.config.schema.signature import Component, Signature, alternatives, signature, unwrap
+from mlxlab.config.schema.root import TARGET, node_signature
+from mlxlab.config.schema.signature import Component, Signature, alternatives, unwrap
 from mlxlab.config.suggest import did_you_mean, key_suggestion, nearest
 from mlxlab.constraints import Bound, Ge, Gt, IsFile, Le, Lt, MaxLen, MinLen, satisfies
 
@@ -56,7 +56,7 @@ class Validator:
 
     def node(self, tree: dict[str, object], target: str, path: str = "") -> Iterator[ConfigIssue]:
         """A mapping of arguments against the signature of `target`."""
-        known = signature(target)
+        known = node_signature(target, path)
         if known is None:
             return
         if not path:

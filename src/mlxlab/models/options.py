@@ -1,0 +1,78 @@
+"""Options that every `model` node has in addition to the arguments of its backbone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from mlxlab.config.instantiate import instantiate
+from mlxlab.constraints import Positive, Share, Size
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Low-rank adapters (Hu et al. 2021): W x + (alpha / rank) B A x, with W frozen and B zero at first.
+
+    Patterns are globs of paths or of the last parts of them (`attention.query`, `layers.0.*`), or regular expressions
+    of whole paths behind `re:`.
+
+    Args:
+        rank: rows of A.
+        alpha: scale of the adapter; it is divided by the rank.
+        dropout: fraction of the adapter's inputs dropped in training.
+        targets: patterns of the linear layers and embeddings that get an adapter; null adapts all projections of
+            attention and feed-forward layers.
+        dora: also learn the length of each row of the adapted weight (DoRA, Liu et al. 2024).
+        train: patterns of other weights to train, such as norms or a head; a classifier always trains.
+    """
+
+    rank: Size = 8
+    alpha: Positive = 16.0
+    dropout: Share = 0.0
+    targets: Sequence[str] | None = None
+    dora: bool = False
+    train: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """Weights in few bits.
+
+    Args:
+        bits: of each weight; null does not quantise.
+        group_size: weights that share a scale; a layer whose width it does not divide stays as it is.
+        mode: how a group is quantised, as in MLX.
+        skip: patterns of layers that are not quantised.
+    """
+
+    bits: Literal[4, 8] | None = None
+    group_size: Size = 64
+    mode: str = "affine"
+    skip: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What is done with a model besides building it.
+
+    Args:
+        pretrained: folder, GGUF file (decoders) or hub id of published weights to start from; their shape replaces the
+            sizes of the node.
+        init_from: checkpoint, run folder or hub id whose weights are taken as far as they fit; null starts anew.
+        freeze: patterns of weights that are not trained: globs of paths or of the last parts of them (`embedding`,
+            `layers.0.*`), or regular expressions of whole paths behind `re:`.
+        adapter: small trainable weights beside frozen ones; null trains the weights themselves.
+        quantization: weights in few bits.
+    """
+
+    pretrained: str | None = None
+    init_from: str | None = None
+    freeze: Sequence[str] = ()
+    adapter: LoRA | None = None
+    quantization: Quantization = field(default_factory=Quantization)
+
+
+def split_node(node: Mapping[str, Any]) -> tuple[ModelOptions, dict[str, Any]]:
+    """The options of a `model` node, and the node of its backbone."""
+    names = {option.name for option in fields(ModelOptions)}
+    options = instantiate({name: value for name, value in node.items() if name in names}, dict)
+    return ModelOptions(**options), {name: value for name, value in node.items() if name not in names}
