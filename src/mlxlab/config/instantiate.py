@@ -151,7 +151,9 @@ def find_disallowed(tree: object, path: str = "") -> list[ConfigIssue]:
 def _targets(conf: Path, package: str) -> dict[str, AllowedTarget]:
     """The targets of `package` in files of `conf`. The option `g/o.yaml` is the argument `g` of an option above it."""
     files = _read_files(conf)
-    targets_of: dict[str, list[str]] = defaultdict(list, {"": [TARGET], "model": [MODEL_OPTIONS]})  # group -> its targets
+    targets_of: dict[str, list[str]] = defaultdict(
+        list, {"": [TARGET], "model": [MODEL_OPTIONS]}
+    )  # group -> its targets
     for (group, _), tree in files.items():
         if "_target_" in tree:
             targets_of[group].append(str(tree["_target_"]))
