@@ -1,11 +1,14 @@
-"""People's own data in every combination: killed at a random instant and resumed, a run ends with the same bits."""
+"""People's own data in every combination: killed and resumed, compiled, and trained on the hardest examples."""
 
 import itertools
 import json
+import math
 import signal
 
+import numpy as np
 import pytest
 
+from mlxlab.data import example_losses
 from support.fault_injection.harness import MODELS, committed, reference, rng_for
 from support.labelled import write_csv
 
@@ -34,6 +37,7 @@ DATA = {
         "data.label_delimiter=|",
     ],
     "numbers": ["data=table", "data.baselines=false", "data.target=price"],
+    "table": ["data=table", "data.baselines=false", "data.target=label"],
     "instruct": ["data=instruct", "data.seq_len=64", "data.tokenizer.vocab_size=300"],
 }
 TRAINERS = ["simple", "optimized", "distill"]
@@ -43,6 +47,7 @@ COMBINATIONS = [
     if data != "instruct" or model == "transformer"
 ]
 DRAW = {("several_labels", "transformer", "distill")}
+COMPILED = ["trainer/step=optimized", "trainer.step.compile=always"]
 
 
 @pytest.fixture(scope="module")
@@ -69,27 +74,43 @@ def sources(tmp_path_factory):
         {"prompt": f"Say {n} in words, please.", "completion": f"It is number {n}. " * (1 + n % 3)} for n in range(90)
     ]
     chats.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    return dict.fromkeys(DATA, texts) | {"numbers": numbers, "instruct": str(chats)}
+    return dict.fromkeys(DATA, texts) | {"numbers": numbers, "table": numbers, "instruct": str(chats)}
 
 
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory, shared_server, sources):
-    """The run folder of a teacher for each kind of data, trained when it is first asked for."""
+def first_run(tmp_path_factory, shared_server, sources):
+    """The command line, folder and end of the undisturbed run of a combination, made when it is first asked for."""
     made = {}
 
-    def of(data):
-        if data not in made:
-            made[data] = tmp_path_factory.mktemp(data)
-            reference(shared_server, settings(data, "transformer", "simple", sources), made[data])
-        return made[data]
+    def of(data, model, trainer):
+        if (data, model, trainer) not in made:
+            teachers = [of(data, "transformer", "simple")[1]] if trainer == "distill" else []
+            argv, folder = settings(data, model, trainer, sources, teachers), tmp_path_factory.mktemp("first")
+            made[data, model, trainer] = argv, folder, reference(shared_server, argv, folder)
+        return made[data, model, trainer]
 
     return of
 
 
-def settings(data, model, trainer, sources, teacher=None):
-    teachers = [] if teacher is None else [f"trainer.teachers=[{teacher}]"]
-    shape = [*MODELS[model], *SETTINGS]
-    return [*shape, *DATA[data], f"data.source={sources[data]}", f"trainer={trainer}", *teachers]
+def settings(data, model, trainer, sources, teachers):
+    options = [f"data.source={sources[data]}", f"trainer={trainer}", *(f"trainer.teachers=[{path}]" for path in teachers)]
+    return [*MODELS[model], *SETTINGS, *DATA[data], *options]
+
+
+def kill_and_resume(server, argv, folder, rng, all_saves):
+    """Kills the run after each of these numbers of saves; the attempt that ends it."""
+    killed_with_checkpoint = 0
+    for saves in all_saves:  # one is committed when the next one begins
+        attempt = server.start([*argv, f"hydra.run.dir={folder}"], syncer=False)
+        if attempt.wait_for("save", saves):
+            attempt.wait(rng.uniform(0.0, 0.05))
+        attempt.send(signal.SIGKILL)
+        attempt.finish()
+        killed_with_checkpoint += attempt.returncode == -signal.SIGKILL and bool(committed(folder))
+    assert killed_with_checkpoint
+    resumed = server.run([*argv, f"hydra.run.dir={folder}"], syncer=False)
+    assert "resumed from step-" in resumed.err
+    return resumed
 
 
 @pytest.mark.parametrize(
@@ -97,20 +118,42 @@ def settings(data, model, trainer, sources, teacher=None):
     [c if c in DRAW else pytest.param(*c, marks=pytest.mark.fault_injection) for c in COMBINATIONS],
 )
 def test_a_killed_run_on_own_data_ends_as_if_it_had_not_been_killed(
-    tmp_path, shared_server, sources, teacher, data, model, trainer
+    tmp_path, shared_server, first_run, data, model, trainer
 ):
-    argv = settings(data, model, trainer, sources, teacher(data) if trainer == "distill" else None)
-    expected = reference(shared_server, argv, tmp_path / "reference")
-    rng, folder = rng_for("own data", data, model, trainer), tmp_path / "killed"
-    killed_with_checkpoint = 0
-    for saves in (rng.randint(2, 3), rng.randint(1, 2)):  # the first one is committed when the second one begins
-        attempt = shared_server.start([*argv, f"hydra.run.dir={folder}"], syncer=False)
-        if attempt.wait_for("save", saves):
-            attempt.wait(rng.uniform(0.0, 0.05))
-        attempt.send(signal.SIGKILL)
-        attempt.finish()
-        killed_with_checkpoint += attempt.returncode == -signal.SIGKILL and bool(committed(folder))
-    assert killed_with_checkpoint
-    resumed = shared_server.run([*argv, f"hydra.run.dir={folder}"], syncer=False)
+    argv, _, expected = first_run(data, model, trainer)
+    rng = rng_for("own data", data, model, trainer)
+    resumed = kill_and_resume(shared_server, argv, tmp_path / "killed", rng, (rng.randint(2, 3), rng.randint(1, 2)))
     assert resumed.final_state() == expected.final_state
-    assert "resumed from step-" in resumed.err
+
+
+@pytest.mark.fault_injection
+@pytest.mark.parametrize(("data", "model", "trainer"), COMBINATIONS)
+def test_a_compiled_run_has_the_losses_and_the_end_of_an_uncompiled_one(
+    tmp_path, shared_server, first_run, data, model, trainer
+):
+    argv, folder, expected = first_run(data, model, trainer)
+    streams = [] if trainer == "optimized" else ["trainer.step.cpu_streams=one"]  # as in the plain step
+    compiled = shared_server.run([*argv, *COMPILED, *streams, f"hydra.run.dir={tmp_path / 'run'}"], syncer=False)
+    assert compiled.final_state() == expected.final_state
+    assert "compiled" not in compiled.err, "neither the loss nor the number of shapes keeps the step from compiling"
+    losses, uncompiled = example_losses.read(tmp_path / "run"), example_losses.read(folder)
+    for name in uncompiled.keys() - {"time"}:
+        np.testing.assert_array_equal(losses[name], uncompiled[name], err_msg=name)
+
+
+@pytest.mark.fault_injection
+@pytest.mark.parametrize(("data", "model", "trainer"), COMBINATIONS)
+def test_a_run_on_the_hardest_examples_trains_on_those_alone_and_survives_a_kill(
+    tmp_path, shared_server, first_run, data, model, trainer
+):
+    argv, source, _ = first_run(data, model, trainer)
+    losses = example_losses.read(source)
+    by_loss = sorted(zip(-losses["mean"], losses["id"], strict=True))
+    hardest = sorted(number for _, number in by_loss[: math.ceil(len(by_loss) / 2)])
+    argv = [*argv, "trainer.epochs=100", f"data.select={{mode: hardest, percent: 50, source: {source}}}"]
+    expected = reference(shared_server, argv, tmp_path / "reference")
+    assert example_losses.read(tmp_path / "reference")["id"].tolist() == hardest
+    rng = rng_for("hardest", data, model, trainer)
+    resumed = kill_and_resume(shared_server, argv, tmp_path / "killed", rng, [rng.randint(2, 4)])
+    assert resumed.final_state() == expected.final_state
+    assert example_losses.read(tmp_path / "killed")["id"].tolist() == hardest
