@@ -1,15 +1,22 @@
 """Packed conversations: isolated from each other, exactly resumable, with the loss on answers only."""
 
 import json
+import random
+import time
 
 import pytest
 
 from mlxlab.data.dataset import check_data_module
+from mlxlab.data.instruct.conversations import load, parse_record
 from mlxlab.data.instruct.dataset import InstructDataset
+from mlxlab.data.instruct.encoder import ChatTokenizer, ConversationEncoder
+from mlxlab.data.instruct.sources import ConversationParser, open_conversations
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.text.dataset import Shuffling
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
-from mlxlab.errors import ConfigError, DataError
+from mlxlab.errors import ConfigError, DataError, UserError
+from support.fault_injection.mutations import replace_value
+from support.rows import MUTATIONS, mutate
 from support.streams import as_lists, take
 
 TOKENIZER = BPETokenizerTrainer(300, "auto_limits", 512, 512, 1, 1000, None, False)
@@ -159,3 +166,46 @@ def test_a_template_of_the_user_is_used_and_its_faults_name_the_record(new_data,
 def test_encoders_are_refused(new_data):
     with pytest.raises(ConfigError, match="predicts the next token"):
         new_data(masked=True)
+
+
+def records_of_every_layout():
+    messages = [{"role": role, "content": f'{role} "\u00fc"\n'} for role in ("system", "user", "assistant")]
+    turns = [{"from": "human", "value": "1 + 1?"}, {"from": "gpt", "value": "2"}]
+    rows = [
+        {"messages": messages, "id": 7},
+        {"conversations": turns},
+        {"prompt": "Say \u4e8c.", "completion": "\U0001f600"},
+        {"instruction": "Add.", "input": "1, 1", "output": "2"},
+        {"text": "All of it."},
+    ]
+    return [json.dumps(row, ensure_ascii=False).encode() for row in rows * 3]
+
+
+def mutate_records(seed, data, canary):
+    """Damaged bytes of a file, or another value somewhere in a record; and how many records surely precede it."""
+    if seed % 2:
+        return replace_value(random.Random(seed), data, canary), 0
+    return mutate(seed // 2, data, "jsonl")
+
+
+@pytest.mark.parametrize("count", [len(MUTATIONS) * 2, pytest.param(1000, marks=pytest.mark.fault_injection)])
+def test_a_mutated_file_gives_examples_or_one_line(new_data, tmp_path, count):
+    data = new_data()
+    encode = ConversationEncoder(ChatTokenizer(data.template, data.tokenizer), "assistant", 128, "drop").encode
+    records, path = records_of_every_layout(), tmp_path / "mutated.jsonl"
+    for seed in range(count):
+        mutated, intact = mutate_records(seed, b"\n".join(records) + b"\n", tmp_path / "canary")
+        path.write_bytes(mutated)
+        start, message, texts = time.perf_counter(), "", {}
+        try:
+            source = open_conversations(str(path), ConversationParser(None, encode), "strict", 50)
+            texts = {document.id: document.text for _, documents in source.windows(0, 0) for document in documents}
+        except UserError as error:
+            message = str(error)
+        assert message or texts, seed
+        assert len(message.splitlines()) <= 1, seed
+        assert len(message) < 500 + len(str(path)), seed
+        if not message:
+            conversations = [load(texts[number]) for number in sorted(texts)]
+            assert conversations[:intact] == [parse_record(record) for record in records[:intact]], seed
+        assert time.perf_counter() - start < 10, seed

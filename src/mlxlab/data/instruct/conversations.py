@@ -156,7 +156,7 @@ def _message(role: str, content: str) -> Message:
 
 
 def _content(row: Mapping[str, object], key: str) -> str:
-    text = column_text(row, key)
+    text = column_text(row, key, key="")
     if not text or text.isspace():
         raise ValueError(f"{key} is empty")
     return text

@@ -155,10 +155,14 @@ def unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return row
 
 
-def column_text(row: Mapping[str, object], column: str) -> str:
-    """The text in a column; raises ValueError unless it is text that UTF-8 can encode, of at most `MAX_RECORD`."""
+def column_text(row: Mapping[str, object], column: str, key: str = "data.text_column=") -> str:
+    """The text in a column; raises ValueError unless it is text that UTF-8 can encode, of at most `MAX_RECORD`.
+
+    Args:
+        key: precedes the nearest column in a message: the config key that names the column, "" for none.
+    """
     if column not in row:
-        raise ValueError(missing_column(column, list(row)))
+        raise ValueError(missing_column(column, list(row), key))
     text = row[column]
     if not isinstance(text, str):
         raise ValueError(f"column {column!r} holds {abbreviate(text)}, expected text")
@@ -173,10 +177,15 @@ def column_text(row: Mapping[str, object], column: str) -> str:
 
 def missing_column(column: str, columns: list[str], key: str = "data.text_column=") -> str:
     close = get_close_matches(column, columns, n=1)
-    hint = f"; did you mean {key}{close[0]}?" if close else ""
+    hint = f"; did you mean {key}{printable(close[0])}?" if close else ""
     if "," in column and {name.strip() for name in column.split(",")} <= {*columns}:
         hint = f"; did you mean the list {key}[{column}]?"
-    return f"no column {column!r}, expected one of {', '.join(map(str, columns[:12])) or 'none'}{hint}"
+    return f"no column {column!r}, expected one of {', '.join(map(printable, columns[:12])) or 'none'}{hint}"
+
+
+def printable(name: str) -> str:
+    """A name for a message: quoted and abbreviated if it is long or has line breaks or other control characters."""
+    return name if name.isprintable() and len(name) <= MAX_SHOWN else abbreviate(name)
 
 
 def abbreviate(value: object) -> str:
