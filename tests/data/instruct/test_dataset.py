@@ -4,8 +4,10 @@ import json
 import random
 import time
 
+import numpy as np
 import pytest
 
+from mlxlab.data import example_losses
 from mlxlab.data.dataset import check_data_module
 from mlxlab.data.instruct.conversations import load, parse_record
 from mlxlab.data.instruct.dataset import InstructDataset
@@ -161,6 +163,13 @@ def test_a_template_of_the_user_is_used_and_its_faults_name_the_record(new_data,
     mine.write_text("{% if messages|length > 5 %}{{ raise_exception('too many turns') }}{% endif %}{{ messages }}")
     with pytest.raises(DataError, match=r"a\.jsonl:\d+: .*mine\.jinja: the template failed: too many turns"):
         new_data(chat_template=str(mine), loss_on="all")
+
+
+def test_losses_of_other_data_choose_nothing(new_data, tmp_path):
+    losses = {name: np.array([8 * 10**9]) for name in ("id", "step")}
+    example_losses.write(losses | {name: np.ones(1) for name in ("time", "sum", "mean")}, tmp_path / "losses.parquet")
+    with pytest.raises(DataError, match=r"a\.jsonl: none of the examples that data\.select chose .*of other data\?"):
+        new_data(select=ExampleSelection("hardest", 50, "mean", str(tmp_path / "losses.parquet")))
 
 
 def test_encoders_are_refused(new_data):

@@ -15,6 +15,7 @@ import numpy as np
 from mlxlab.constraints import Count
 from mlxlab.data.rng import Stream, counter_hash
 from mlxlab.data.text.document import Document, DocumentSource
+from mlxlab.errors import DataError
 
 CHUNK_DOCUMENTS = 256  # tokenised together: enough for the tokenizer's threads
 CHUNK_CHARACTERS = 1 << 20  # or fewer documents, if they are long
@@ -64,7 +65,11 @@ class ShuffledDocuments:
     chosen: np.ndarray | None = None  # ids of the documents to be read, ascending; None for all
 
     def windows(self, epoch: int, start: DocumentCursor) -> Iterator[Window]:
-        """The windows of the rest of an epoch, each from the first document on that is to be read."""
+        """The windows of the rest of an epoch, each from the first document on that is to be read.
+
+        Raises:
+            DataError: as the source does, and if none of an epoch's documents is chosen.
+        """
         before = start["documents_before"]
         for position, documents in self.source.windows(self.seed, epoch if self.limit is None else 0, start["window"]):
             ids = np.array([document.id for document in documents], np.int64)
@@ -81,6 +86,9 @@ class ShuffledDocuments:
             before += len(documents)
             if self.limit is not None and before >= self.limit:
                 return
+        if self.chosen is not None and not before:
+            message = "none of the examples that data.select chose is a training example here"
+            raise DataError(f"{self.source.name}: {message}; are their losses of other data?")
 
 
 @dataclass(frozen=True)
