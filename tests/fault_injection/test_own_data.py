@@ -93,7 +93,11 @@ def first_run(tmp_path_factory, shared_server, sources):
 
 
 def settings(data, model, trainer, sources, teachers):
-    options = [f"data.source={sources[data]}", f"trainer={trainer}", *(f"trainer.teachers=[{path}]" for path in teachers)]
+    options = [
+        f"data.source={sources[data]}",
+        f"trainer={trainer}",
+        *(f"trainer.teachers=[{path}]" for path in teachers),
+    ]
     return [*MODELS[model], *SETTINGS, *DATA[data], *options]
 
 
