@@ -17,8 +17,8 @@ SHORT = [
     "tracking=none",
 ]
 BASELINES = {
-    "wine": {"majority", "logistic_regression", "gradient_boosting"},
-    "diabetes": {"mean", "ridge_regression", "gradient_boosting"},
+    "wine": {"majority", "logistic_regression", "gradient_boosting", "tfidf_logistic_regression"},
+    "diabetes": {"mean", "ridge_regression", "gradient_boosting", "tfidf_ridge_regression"},
 }
 
 

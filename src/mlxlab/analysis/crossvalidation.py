@@ -145,6 +145,7 @@ def write_tables(runs: Mapping[str, Sequence[FoldRun]], folds: int, folder: Path
     baselines = [
         MethodResults(name, {run: _value(result["baselines"][name], metric) for run, result in results.items()})
         for name in first["baselines"]
+        if all(name in result["baselines"] for result in results.values())
     ]
     table = compare(metric, [*baselines, *methods.values()], MODEL)
     steps = sorted({result["steps"] for result in results.values()})

@@ -95,6 +95,11 @@ class LabelledExamples:
         ]
 
     @property
+    def training_targets(self) -> np.ndarray:
+        """Of all training rows, as in a `Batch`."""
+        return self.targets.of(np.arange(len(self.split.train)))[0]
+
+    @property
     def class_counts(self) -> list[int]:
         """Selected training rows of each class, or with each label; empty for numbers."""
         values, _ = self.targets.of(self._shown)
@@ -114,11 +119,14 @@ class LabelledExamples:
             self.curve.save(folder)
 
     def text_baselines(self) -> list[Baseline]:
-        """Predictions by the words of the texts."""
-        from mlxlab.data.labelled.baselines import text_baselines
+        """The constant, and predictions by the words of the texts."""
+        from mlxlab.data.labelled.baselines import constant_baseline
+        from mlxlab.data.labelled.text_baselines import tfidf_baselines
 
-        targets, _ = self.targets.of(np.arange(len(self.split.train)))
-        return text_baselines(self.texts, self.split[:3], targets, self.task)
+        _, valid, test = self.split[:3]
+        targets = self.training_targets
+        constant = constant_baseline(targets, len(valid), len(test), self.task)
+        return [constant, *tfidf_baselines(self.texts, self.split[:3], targets, self.task)]
 
     def _batch(self, epoch: int, examples: np.ndarray, length: int | None) -> Batch:
         return self._collate(self._shown[examples], length)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from mlxlab.data.dataset import Baseline
-from mlxlab.data.labelled.baselines import text_baselines
+from mlxlab.data.labelled.baselines import constant_baseline
+from mlxlab.data.labelled.text_baselines import tfidf_baselines
 from mlxlab.data.titanic.encoder import PassengerEncoder
 from mlxlab.data.titanic.passenger import Passenger
 from mlxlab.data.titanic.templates import TEMPLATES
@@ -23,10 +24,12 @@ def predictions(encoder: PassengerEncoder, train: Sequence[Passenger], valid: Se
     basic = PassengerEncoder(BASIC_TEMPLATES, encoder.statistics, encoder.tokenizer, 8, encoder.seed)
     is_female = np.array([float(row.sex == "female") for row in valid])
     female_rule = Baseline("female_rule", np.stack([1 - is_female, is_female], axis=1), np.zeros((0, 2)))
-    majority, *words = _of_sentences(basic, train, valid)
+    survived = np.array([row.survived or 0 for row in train])
+    majority = constant_baseline(survived, len(valid), 0, encoder.task)
+    words = _of_sentences(basic, train, valid)
     if encoder.templates == BASIC_TEMPLATES:
         return [majority, female_rule, *words]
-    same_words = [each._replace(name="tfidf_same_sentences") for each in _of_sentences(encoder, train, valid)[1:]]
+    same_words = [each._replace(name="tfidf_same_sentences") for each in _of_sentences(encoder, train, valid)]
     return [majority, female_rule, *words, *same_words]
 
 
@@ -35,6 +38,8 @@ def _of_sentences(encoder: PassengerEncoder, train: Sequence[Passenger], valid: 
     targets = np.repeat([row.survived or 0 for row in train], len(encoder.templates))
     sentences = np.array(encoder.all_texts([*train, *valid]), object)
     split = np.split(np.arange(len(sentences)), [len(targets), len(sentences)])
-    by_sentence = text_baselines(lambda rows: sentences[rows].tolist(), split, targets, encoder.task, tuned=False)
+    by_sentence = tfidf_baselines(
+        lambda rows: sentences[rows].tolist(), split, targets, encoder.task, tuned=False, boosting=False
+    )
     shape = (len(valid), len(encoder.templates), len(encoder.task.labels))
     return [each._replace(valid=each.valid.reshape(shape).mean(axis=1)) for each in by_sentence]

@@ -124,7 +124,7 @@ def test_baselines_are_of_the_same_rows(tmp_path):
     data = make_table(tmp_path, target="brand", test_source=test_source)
     targets = np.concatenate([batch.targets for batch in data.valid])
     fitted = {each.name: each for each in data.baselines()}
-    assert list(fitted) == ["majority", "logistic_regression", "gradient_boosting"]
+    assert list(fitted) == ["majority", "logistic_regression", "gradient_boosting", "tfidf_logistic_regression"]
     assert all(each.valid.shape == (24, 3) and each.test.shape == (30, 3) for each in fitted.values())
     assert sum(len(batch.targets) for batch in data.test) == 30
     assert np.mean(fitted["majority"].valid.argmax(axis=1) == targets) == pytest.approx(1 / 3)
@@ -138,6 +138,7 @@ def test_baselines_predict_numbers_better_than_their_mean(tmp_path):
     errors = {each.name: np.abs(each.valid - values).mean() for each in data.baselines()}
     assert errors["gradient_boosting"] < errors["mean"]
     assert errors["ridge_regression"] < 0.5 * errors["mean"]
+    assert errors["tfidf_ridge_regression"] < errors["mean"]
 
 
 def test_inference_restores_the_encoding(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import Baseline, Table
 from mlxlab.data.labelled import baselines
-from mlxlab.data.labelled.baselines import SEED, Estimator
+from mlxlab.data.labelled.baselines import Estimator
 from mlxlab.data.labelled.table.renderer import MISSING, parse_number
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 100_000  # that are fitted
 MAX_CELLS = 20_000_000  # rows that are fitted x columns
-MAX_TREE_OUTPUTS = 100  # classes or labels; each gets 100 trees
 MAX_CATEGORIES = 200  # of a column; the rarest ones count as one
 LARGEST = 1e100  # numbers are clipped to it: their squares are finite
 
@@ -38,37 +37,24 @@ def table_baselines(
         numeric: the columns that hold numbers; the others hold categories.
     """
     train, valid, test = split
-    fitted = [baselines.constant_baseline(train_targets, len(valid), len(test), task)]
+    constant = baselines.constant_baseline(train_targets, len(valid), len(test), task)
     columns = list(cells(train[:1]))
     numbers, categories = (
         [name for name in columns if name in numeric],
         [name for name in columns if name not in numeric],
     )
     max_rows = min(MAX_ROWS, MAX_CELLS // len(columns))
+    models: dict[str, baselines.Predict] = {}
     for name, max_outputs, new_model in (
         (baselines.linear_name(task), baselines.MAX_OUTPUTS, lambda: _linear_model(numbers, categories, task)),
-        ("gradient_boosting", MAX_TREE_OUTPUTS, lambda: _boosted_trees(numbers, categories, task)),
+        ("gradient_boosting", baselines.MAX_TREE_OUTPUTS, lambda: _boosted_trees(numbers, categories, task)),
     ):
         rows = baselines.sample_rows(name, train_targets, task, max_rows, max_outputs)
         if rows is not None:
             with baselines.fitting(name):
-                predict = baselines.fit(new_model, _frame(cells(train[rows]), numeric), train_targets[rows], task)
-                predictions = _predict(predict, cells, numeric, (valid, test), task)
-            fitted.append(Baseline(name, *predictions))
-    return fitted
-
-
-def _predict(
-    predict: baselines.Predict,
-    cells: Callable[[np.ndarray], Table],
-    numeric: Collection[str],
-    splits: Sequence[np.ndarray],
-    task: Task,
-) -> list[np.ndarray]:
-    def predict_rows(rows: np.ndarray) -> np.ndarray:
-        return predict(_frame(cells(rows), numeric))
-
-    return [baselines.predict_in_chunks(rows, predict_rows, task) for rows in splits]
+                frame = _frame(cells(train[rows]), numeric)
+                models[name] = baselines.fit(new_model, frame, train_targets[rows], task)
+    return [constant, *baselines.predict(models, lambda rows: _frame(cells(rows), numeric), (valid, test), task)]
 
 
 def _frame(table: Table, numeric: Collection[str]) -> "pd.DataFrame":
@@ -100,13 +86,10 @@ def _linear_model(numbers: list[str], categories: list[str], task: Task) -> Esti
 
 def _boosted_trees(numbers: list[str], categories: list[str], task: Task) -> Estimator:
     from sklearn.compose import make_column_transformer
-    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OrdinalEncoder
 
     codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan, max_categories=MAX_CATEGORIES)
     features = make_column_transformer(("passthrough", numbers), (codes, categories))
-    model = HistGradientBoostingRegressor if task.kind == "regression" else HistGradientBoostingClassifier
     is_category = [False] * len(numbers) + [True] * len(categories)
-    # Early stopping would hold out rows, which fails with a class of one row.
-    return make_pipeline(features, model(categorical_features=is_category, early_stopping=False, random_state=SEED))
+    return make_pipeline(features, baselines.new_boosted_trees(task, is_category))

@@ -17,6 +17,7 @@ from mlxlab.data.labelled.table.baselines import table_baselines
 from mlxlab.data.labelled.table.fit_renderer import fit_renderer
 from mlxlab.data.labelled.table.renderer import NumberFormat, restore_renderer
 from mlxlab.data.labelled.table.template import Template, check_column, default_template, parse_template
+from mlxlab.data.labelled.text_baselines import tfidf_baselines
 from mlxlab.errors import ConfigError, DataError
 
 FORMAT_NAME = "mlxlab.table/1"
@@ -34,7 +35,8 @@ class TableDataset:
             `column: value` for each of `columns`.
         numbers: how numbers are written.
         categorical: columns whose numbers are names, such as postcodes; they are written as they are.
-        baselines: fit a linear model and gradient boosting on the same columns and rows, for the report.
+        baselines: fit a linear model and gradient boosting on the columns of the same rows, and a linear model on the
+            words of their texts, for the report.
 
     Raises:
         InputNotFoundError, DataError, ServiceUnavailableError: a source is missing or malformed, the hub unreachable.
@@ -78,12 +80,13 @@ class TableDataset:
         if not self._has_baselines:
             return []
         examples, numeric = self.examples, self._renderer.bounds
-        targets, _ = examples.targets.of(np.arange(len(examples.split.train)))
+        split, targets = examples.split[:3], examples.training_targets
 
         def cells(rows: np.ndarray) -> Table:
             return examples.rows.table(self._renderer.columns, rows)
 
-        return table_baselines(cells, examples.split[:3], targets, numeric, self.task)
+        raw = table_baselines(cells, split, targets, numeric, self.task)
+        return [*raw, *tfidf_baselines(examples.texts, split, targets, self.task, boosting=False)]
 
     def save(self, folder: Path) -> None:
         self.examples.save(folder, FORMAT_NAME)

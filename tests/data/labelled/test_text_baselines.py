@@ -1,0 +1,159 @@
+"""Baselines of texts for each kind of task, and their limits."""
+
+import logging
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+
+from mlxlab.data.batch import Task
+from mlxlab.data.labelled import baselines, text_baselines
+from mlxlab.data.labelled.text_baselines import best_strength, fit_reduction, tfidf_baselines
+
+COLOURS = ("red", "green", "blue")
+CLASSES = Task("classification", 3, COLOURS)
+LABELS = Task("multi_label", 3, COLOURS)
+NUMBERS = Task("regression", 1, target_mean=100.0, target_deviation=20.0)
+
+
+def colour_texts(count, seed=0):
+    """Texts with one colour among other words, and the number of that colour."""
+    generator = np.random.default_rng(seed)
+    classes = generator.integers(3, size=count)
+    words = generator.choice(["the", "old", "house", "street"], size=(count, 4))
+    return [f"{' '.join(row)} {COLOURS[c]}" for row, c in zip(words, classes, strict=True)], classes.astype(np.int32)
+
+
+TRAIN, CLASS = colour_texts(90)
+VALID, VALID_CLASS = colour_texts(30, seed=1)
+TEST, TEST_CLASS = colour_texts(12, seed=2)
+
+
+SPLIT = np.split(np.arange(132), [90, 120])
+
+
+def by_name(targets, task, train=TRAIN):
+    texts = np.array([*train, *VALID, *TEST], object)
+    return {each.name: each for each in tfidf_baselines(lambda rows: texts[rows].tolist(), SPLIT, targets, task)}
+
+
+def test_classes_get_probabilities_on_validation_and_test_texts():
+    fitted = by_name(CLASS, CLASSES)
+    assert list(fitted) == ["tfidf_logistic_regression", "gradient_boosting"]
+    for each in fitted.values():
+        np.testing.assert_array_equal(each.valid.argmax(axis=1), VALID_CLASS)
+        np.testing.assert_array_equal(each.test.argmax(axis=1), TEST_CLASS)
+        np.testing.assert_allclose(each.valid.sum(axis=1), 1)
+
+
+def test_a_class_without_a_training_text_has_probability_0():
+    targets = np.where(CLASS == 1, 2, CLASS)
+    for each in by_name(targets, CLASSES).values():
+        assert each.valid.shape == (30, 3)
+        assert (each.valid[:, 1] == 0).all()
+
+
+def test_each_of_several_labels_gets_a_model_of_its_own():
+    targets = np.stack([CLASS == 0, CLASS != 1, np.ones(90)], axis=1).astype(np.float32)
+    for each in by_name(targets, LABELS).values():
+        np.testing.assert_array_equal(each.test[:, 0] > 0.5, TEST_CLASS == 0)
+        np.testing.assert_array_equal(each.test[:, 1] > 0.5, TEST_CLASS != 1)
+        assert (each.test[:, 2] == 1).all()  # holds for every training text
+
+
+def test_numbers_are_predicted_in_the_units_of_the_data():
+    values = 100 + 20.0 * CLASS
+    task = Task("regression", 1, target_mean=float(values.mean()), target_deviation=float(values.std()))
+    standardised = ((values - values.mean()) / values.std()).astype(np.float32)
+    fitted = by_name(standardised, task)
+    assert list(fitted) == ["tfidf_ridge_regression", "gradient_boosting"]
+    for each in fitted.values():
+        np.testing.assert_allclose(each.valid, 100 + 20 * VALID_CLASS, atol=8)
+
+
+def test_gradient_boosting_reads_components_of_many_features(monkeypatch):
+    monkeypatch.setattr(text_baselines, "MAX_COMPONENTS", 15)
+    first, second = (by_name(CLASS, CLASSES)["gradient_boosting"] for _ in range(2))
+    assert np.mean(first.valid.argmax(axis=1) == VALID_CLASS) > 0.9
+    np.testing.assert_array_equal(first.valid, second.valid)
+
+
+def test_the_most_frequent_features_are_reduced(monkeypatch):
+    monkeypatch.setattr(text_baselines, "MAX_REDUCED", 2)
+    features = csr_array(np.array([[1.0, 0, 0, 3], [1, 0, 0, 1], [0, 1, 0, 2]]))
+    reduced = fit_reduction(features, 2)(features)
+    np.testing.assert_allclose(reduced @ reduced.T, (features[:, [0, 3]] @ features[:, [0, 3]].T).toarray(), atol=1e-9)
+    np.testing.assert_array_equal(fit_reduction(features, 4)(features), features.toarray())
+
+
+def test_predictions_are_the_same_each_time(monkeypatch):
+    monkeypatch.setattr(text_baselines, "MAX_ROWS", 50)
+    first, second = (by_name(CLASS, CLASSES) for _ in range(2))
+    for name, each in first.items():
+        np.testing.assert_array_equal(each.valid, second[name].valid)
+
+
+def test_predictions_do_not_depend_on_how_many_rows_are_predicted_at_a_time(monkeypatch):
+    expected = by_name(CLASS, CLASSES)
+    monkeypatch.setattr(baselines, "CHUNK", 7)
+    for name, each in by_name(CLASS, CLASSES).items():
+        np.testing.assert_allclose(each.valid, expected[name].valid)
+
+
+def test_no_more_texts_are_read_at_a_time_than_are_predicted(monkeypatch):
+    monkeypatch.setattr(baselines, "CHUNK", 7)
+    texts, sizes = np.array([*TRAIN, *VALID, *TEST], object), []
+
+    def read(rows):
+        sizes.append(len(rows))
+        return texts[rows].tolist()
+
+    tfidf_baselines(read, SPLIT, CLASS, CLASSES)
+    assert max(sizes) == 7
+    assert sum(sizes) == 132
+
+
+def test_a_sample_of_rows_sorted_by_class_has_all_classes(monkeypatch):
+    monkeypatch.setattr(text_baselines, "MAX_CHARACTERS", sum(map(len, TRAIN)) // 3)
+    order = np.argsort(CLASS, kind="stable")
+    words = by_name(CLASS[order], CLASSES, train=[TRAIN[row] for row in order])["tfidf_logistic_regression"]
+    np.testing.assert_array_equal(words.valid.argmax(axis=1), VALID_CLASS)
+
+
+def test_the_weaker_penalty_is_taken_where_it_predicts_held_out_rows_better():
+    generator = np.random.default_rng(0)
+    features, noise = np.eye(3)[CLASS] / 10, generator.integers(3, size=90)
+    assert best_strength(features, CLASS, CLASSES) == 10
+    assert best_strength(generator.normal(size=(90, 40)), noise, CLASSES) == 1
+
+
+def test_a_single_row_is_no_reason_to_tune():
+    assert best_strength(np.ones((1, 2)), np.zeros(1, np.float32), NUMBERS) == 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "line"),
+    [
+        ("MAX_ROWS", 60, "fitted on 60 of 90 training rows, drawn at random"),
+        ("MAX_TARGETS", 120, "fitted on 40 of 90 training rows, drawn at random"),
+        ("MAX_CHARACTERS", 1000, "training texts, drawn at random, which have 1000 characters"),
+        ("MAX_WEIGHTS", 30, "reads the 10 most frequent words and pairs"),
+        ("MAX_OUTPUTS", 2, "skipped, 3 outputs are more than 2"),
+        ("MAX_TREE_OUTPUTS", 2, "gradient_boosting: skipped, 3 outputs are more than 2"),
+        ("MAX_CELLS", 10 * 3 * 45, "gradient_boosting: fitted on"),
+    ],
+)
+def test_a_limit_that_is_reached_is_logged(monkeypatch, caplog, limit, value, line):
+    monkeypatch.setattr(text_baselines if limit in vars(text_baselines) else baselines, limit, value)
+    with caplog.at_level(logging.INFO):
+        fitted = by_name(CLASS, CLASSES)
+    assert line in caplog.text
+    assert len(fitted) == {"MAX_OUTPUTS": 0, "MAX_TREE_OUTPUTS": 1}.get(limit, 2)
+
+
+def test_what_cannot_be_fitted_is_skipped_with_a_line(caplog):
+    with caplog.at_level(logging.INFO):
+        assert by_name(np.zeros(90, np.int32), CLASSES) == {}
+        assert by_name(CLASS, CLASSES, train=["a", "b", "c"] * 30) == {}
+    assert "all of one class" in caplog.text
+    assert "no training text has a word" in caplog.text
