@@ -53,6 +53,11 @@ def test_a_second_call_repeats_no_fold_and_prints_the_same_table(tmp_path, capsy
     assert again.out == first.out, "a repeated run gives the same result"
     assert fits[1].stat().st_mtime_ns == times[1]
 
+    written[1]["baselines"].pop("female_rule")  # could not be fitted on that fold
+    fits[1].write_text(json.dumps(written[1]))
+    assert main(args) == 0
+    assert set(first.out.split()) - set(capsys.readouterr().out.split()) >= {"female_rule"}
+
 
 def test_a_failed_run_ends_the_command_with_its_message_and_exit_code(tmp_path, capsys):
     rows = tmp_path / "rows.csv"
