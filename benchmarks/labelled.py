@@ -1,10 +1,6 @@
 """Seconds to the first step and memory of a run on a large file of labelled texts."""
 
 import csv
-import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -13,6 +9,7 @@ from typing import TypedDict
 import numpy as np
 
 from benchmarks.alternate import table
+from benchmarks.new_process import run_module
 
 WORDS = 20_000  # of the made-up language, drawn by Zipf's law
 MARKED = 0.8  # share of texts with a word that tells the label
@@ -89,12 +86,5 @@ def _run(folder: str, source: str, model: str) -> Report:
         "tracking=none",
         f"hydra.run.dir={folder}/run-{time.time_ns()}",
     ]
-    root = str(Path(__file__).resolve().parents[1])
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
-    start = time.time()
-    command = [sys.executable, "-m", "benchmarks.labelled_subject", *overrides]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=env)
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    report: Report = json.loads(done.stdout.splitlines()[-1])
-    return {**report, "start": start}
+    report: Report = run_module("labelled_subject", overrides, folder)
+    return report

@@ -1,16 +1,12 @@
 """Seconds to the first step of a nano Titanic run, and overhead of the training loop."""
 
-import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 from benchmarks.alternate import table
+from benchmarks.new_process import run_module
 
 STEPS = 150
 
@@ -41,14 +37,7 @@ def _run(folder: str, size: str, steps: int) -> dict[str, Any]:
         "tracking=none",
         f"hydra.run.dir={folder}/{time.time_ns()}",
     ]
-    root = str(Path(__file__).resolve().parents[1])  # the run has a folder of its own
     # Installed code has its bytecode: an environment that writes none would compile every module again.
     bytecode = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": folder}
-    env = os.environ | bytecode | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
-    start = time.time()
-    command = [sys.executable, "-m", "benchmarks.startup_subject", *overrides]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=env)
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer | {"start": start}
+    answer: dict[str, Any] = run_module("startup_subject", overrides, folder, bytecode)
+    return answer

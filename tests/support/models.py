@@ -32,6 +32,18 @@ TASKS = {
 }
 
 
+OPTIMIZED_STEP = {  # arguments of OptimizedStep
+    "max_grad_norm": 1.0,
+    "accumulate": 1,
+    "activation_checkpointing": False,
+    "dtype": "float32",
+    "allow_slow_dtype": False,
+    "compile": "never",
+    "cpu_streams": "one",
+    "retry_on_oom": False,
+}
+
+
 class BagOfEmbeddings(nn.Module):
     """Mean of embeddings, dropout, one hidden layer: (B, T) tokens -> (B, C) logits."""
 

@@ -21,6 +21,7 @@ from mlxlab.training.optim.schedules import linear
 from mlxlab.training.steps import microbatch
 from mlxlab.training.steps.optimized import OptimizedStep
 from support.models import (
+    OPTIMIZED_STEP,
     NoOpCallback,
     RandomBatches,
     StopAt,
@@ -32,14 +33,6 @@ from support.models import (
     weights_of,
 )
 
-STEP = {
-    "max_grad_norm": 1.0,
-    "accumulate": 1,
-    "activation_checkpointing": False,
-    "dtype": "float32",
-    "allow_slow_dtype": False,
-}
-STEP |= {"compile": "never", "cpu_streams": "one", "retry_on_oom": False}
 SETTINGS = {"min": 2, "max": 32, "low": 0.5, "high": 0.85, "critical": 0.95}
 SETTINGS |= {"interval": 2, "cooldown": 4, "budget": 1.0}
 
@@ -63,7 +56,7 @@ class Script:
 
 
 def train(probe: Script, run=None, callbacks=(), **fit_settings):
-    trainer = make_trainer(step=partial(OptimizedStep, **STEP), epochs=None, max_steps=24,
+    trainer = make_trainer(step=partial(OptimizedStep, **OPTIMIZED_STEP), epochs=None, max_steps=24,
                           log_every=1, schedule=partial(linear, warmup=0, final_lr_ratio=0.0))  # fmt: skip
     adaptive = AdaptiveBatchSize(**SETTINGS, probe=probe)
     return fit(trainer, run or make_run(data=data()), [adaptive, *callbacks], **fit_settings)
@@ -131,7 +124,7 @@ def test_the_learning_rate_follows_the_examples_and_does_not_jump_with_the_size(
 
 
 def test_a_constant_size_gives_the_run_without_the_callback():
-    trainer = make_trainer(step=partial(OptimizedStep, **STEP), epochs=None, max_steps=12)
+    trainer = make_trainer(step=partial(OptimizedStep, **OPTIMIZED_STEP), epochs=None, max_steps=12)
     plain = fit(trainer, make_run(data=data()))
     adaptive = fit(trainer, make_run(data=data()), [AdaptiveBatchSize(**SETTINGS | {"max": 8, "min": 8})])
     for name, leaf in weights_of(plain.model).items():
@@ -167,7 +160,8 @@ def step_with(loss, retry: bool = True, dropout: float = 0.0, **changes) -> tupl
     model = make_model(dropout=dropout)
     optimizer = optim.AdamW(1e-2)
     optimizer.init(model.trainable_parameters())
-    step = OptimizedStep(**STEP | {"retry_on_oom": retry} | changes, model=model, loss=loss, optimizer=optimizer)
+    settings = OPTIMIZED_STEP | {"retry_on_oom": retry} | changes
+    step = OptimizedStep(**settings, model=model, loss=loss, optimizer=optimizer)
     return step, optimizer
 
 
@@ -234,7 +228,7 @@ def test_auto_chooses_the_largest_micro_batch_that_fits(monkeypatch, caplog):
     model = make_model(dropout=0.0)
     optimizer = optim.SGD(0.1)
     loss = Short(10**6)
-    step = OptimizedStep(**STEP | {"accumulate": "auto"}, model=model, loss=loss, optimizer=optimizer)
+    step = OptimizedStep(**OPTIMIZED_STEP | {"accumulate": "auto"}, model=model, loss=loss, optimizer=optimizer)
     step(batch)
     assert measured == [1, 2, 4, 8]  # 16 would need 960 of the 800 that may be used
     assert loss.tried == [8] * 8

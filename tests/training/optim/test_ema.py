@@ -12,6 +12,7 @@ from mlxlab.training.checkpointer import Checkpointer, final_state_digest, saved
 from mlxlab.training.evaluate import evaluate
 from mlxlab.training.steps.optimized import OptimizedStep
 from support.models import (
+    OPTIMIZED_STEP,
     TASK,
     FixedBatches,
     FunctionLoss,
@@ -22,15 +23,6 @@ from support.models import (
     make_trainer,
     weights_of,
 )
-
-STEP = {
-    "max_grad_norm": 1.0,
-    "accumulate": 1,
-    "activation_checkpointing": False,
-    "dtype": "float32",
-    "allow_slow_dtype": False,
-    "retry_on_oom": False,
-}
 
 
 class Weights(NoOpCallback):
@@ -83,7 +75,7 @@ def test_the_average_is_evaluated_and_saved_as_the_model(tmp_path):
 
 
 def train(folder, stop: int = 0, resume: bool = False, **changes):
-    changes = {"ema_decay": 0.9, "step": partial(OptimizedStep, **STEP, compile="never", cpu_streams="one")} | changes
+    changes = {"ema_decay": 0.9, "step": partial(OptimizedStep, **OPTIMIZED_STEP)} | changes
     saved = CheckpointStore(folder / "checkpoints").load() if resume else None
     saving = Checkpointer(3, 2, True, folder=folder)
     return fit(make_trainer(**changes), callbacks=[Weights(stop)], checkpointer=saving, checkpoint=saved, seed=4)
@@ -124,7 +116,7 @@ def test_ema_cannot_be_switched_on_or_off_on_resume(tmp_path, change):
 
 @pytest.mark.fault_injection  # builds kernels: half a minute
 def test_a_compiled_step_sees_the_average(tmp_path):
-    step = partial(OptimizedStep, **STEP, compile="always", cpu_streams="one")
+    step = partial(OptimizedStep, **OPTIMIZED_STEP | {"compile": "always"})
     eager, compiled = (
         train(tmp_path / name, **more) for name, more in (("uninterrupted", {}), ("stopped", {"step": step}))
     )

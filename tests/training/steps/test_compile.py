@@ -20,17 +20,9 @@ from mlxlab.training.steps.compile import MAX_TRACES, CompileBudget, CompiledFun
 from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep
 from mlxlab.training.steps.two_stream import has_dropout
-from support.models import RandomBatches, make_model, step_scalars, weights_of
+from support.models import OPTIMIZED_STEP, RandomBatches, make_model, step_scalars, weights_of
 
-SETTINGS = {
-    "max_grad_norm": 1.0,
-    "activation_checkpointing": False,
-    "dtype": "float32",
-    "allow_slow_dtype": False,
-    "cpu_streams": "one",
-}
-SETTINGS |= {"retry_on_oom": False}
-COMPILED = partial(OptimizedStep, **SETTINGS, accumulate=1, compile="always")
+COMPILED = partial(OptimizedStep, **OPTIMIZED_STEP | {"compile": "always"})
 
 
 def build_step(step, loss=None, model=None):
@@ -130,7 +122,7 @@ def test_kernels_are_built_in_a_folder_that_only_the_user_can_write(tmp_path, mo
 
 
 def two_stream_step(**changes):
-    return partial(OptimizedStep, **SETTINGS | {"accumulate": 1, "compile": "always", "cpu_streams": "two"} | changes)
+    return partial(COMPILED, **{"cpu_streams": "two"} | changes)
 
 
 def test_two_streams_are_equal_to_the_plain_step_up_to_rounding():

@@ -27,6 +27,7 @@ from mlxlab.training.steps.microbatch import split
 from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep
 from support.models import (
+    OPTIMIZED_STEP,
     FunctionLoss,
     NoOpCallback,
     RandomBatches,
@@ -38,14 +39,7 @@ from support.models import (
     weights_of,
 )
 
-SETTINGS = {
-    "max_grad_norm": 1.0,
-    "accumulate": 1,
-    "activation_checkpointing": False,
-    "dtype": "float32",
-    "allow_slow_dtype": False,
-}
-SETTINGS |= {"compile": "never", "cpu_streams": "one", "retry_on_oom": False}  # test_compile.py has the compiled step
+SETTINGS = OPTIMIZED_STEP  # test_compile.py has the compiled step
 SHAPE = {"vocab_size": 20, "hidden_size": 16, "num_layers": 2, "num_heads": 2, "intermediate_size": 24, "dropout": 0.2}
 
 

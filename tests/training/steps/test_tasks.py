@@ -23,6 +23,7 @@ from mlxlab.training.optim.optimizers import adamw
 from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep, weighted_sum
 from support.models import (
+    OPTIMIZED_STEP,
     TASK,
     TASKS,
     RandomBatches,
@@ -35,17 +36,7 @@ from support.models import (
     weights_of,
 )
 
-OPTIMIZED = partial(
-    OptimizedStep,
-    max_grad_norm=1.0,
-    accumulate=1,
-    activation_checkpointing=False,
-    dtype="float32",
-    allow_slow_dtype=False,
-    compile="never",
-    cpu_streams="one",
-    retry_on_oom=False,
-)
+OPTIMIZED = partial(OptimizedStep, **OPTIMIZED_STEP)
 
 
 def model_of(kind, dropout=0.0, seed=0):

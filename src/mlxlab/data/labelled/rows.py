@@ -208,6 +208,8 @@ def _open_source(source: str, reading: RowReading) -> RowSource:
     suffix = suffix_of(files.names[0])
     if suffix not in ROW_SUFFIXES:
         raise InputNotFoundError(f"{files.name}: expected a file that ends in {', '.join(ROW_SUFFIXES)}")
+    if not files.sizes.any():
+        raise DataError(f"{files.name}:1: empty (0 bytes)")
     if suffix == ".parquet":
         return ParquetRows(files)
     return LineRows(files, reading.delimiter, reading.encoding)

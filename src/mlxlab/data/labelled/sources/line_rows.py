@@ -52,8 +52,6 @@ class LineRows:
         self.is_json, self.codec = suffix.startswith(".jsonl"), codec_of(suffix)
         self.delimiter = "\t" if suffix.startswith(".tsv") and delimiter is None else delimiter
         self.fingerprint = f"{files.digest()}:{delimiter}:{encoding}"
-        if not files.sizes.any():
-            raise DataError(f"{self.name}:1: empty (0 bytes)")
 
     def location(self, place: int) -> str:
         return f"{self.files.path(place >> UNIT_BITS)}:{place % (1 << UNIT_BITS)}"
@@ -61,7 +59,7 @@ class LineRows:
     def columns(self) -> tuple[str, ...]:
         if self.is_json:
             return tuple(self._json_names())
-        first = int((self.files.sizes > 0).argmax())
+        first = self.files.first_nonempty()
         with self.files.open(first) as file:
             return tuple(self._csv_records(first, self._lines(first, file)).header)
 
@@ -160,7 +158,7 @@ class LineRows:
     ) -> "CsvReader":
         records, path = self._csv_records(index, lines), self.files.path(index)
         if set(records.header) != set(header):
-            got, first = ", ".join(records.header[:12]), self.files.path(int((self.files.sizes > 0).argmax()))
+            got, first = ", ".join(records.header[:12]), self.files.path(self.files.first_nonempty())
             raise DataError(f"{path}:1: columns {got}; expected {', '.join(header[:12])} as in {first}")
         for name in columns or ():
             if name not in header:

@@ -26,14 +26,12 @@ class ParquetRows:
     def __init__(self, files: FileSet) -> None:
         self.files, self.name, self.fingerprint = files, files.name, files.digest()
         self.header = f"{files.path(0)}:1"
-        if not files.sizes.any():
-            raise DataError(f"{self.name}:1: empty (0 bytes)")
 
     def location(self, place: int) -> str:
         return f"{self.files.path(place >> UNIT_BITS)}:row {place % (1 << UNIT_BITS)}"
 
     def columns(self) -> tuple[str, ...]:
-        first = int((self.files.sizes > 0).argmax())
+        first = self.files.first_nonempty()
         footer = self._footer(first)
         names = footer.schema_arrow.names
         check_names(names, f"{self.files.path(first)}:1")

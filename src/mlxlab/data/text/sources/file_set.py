@@ -46,6 +46,9 @@ class FileSet:
         """The path, printable for messages whatever the bytes of the name."""
         return os.fsencode(Path(self._full_path(index))).decode("utf-8", "replace")
 
+    def first_nonempty(self) -> int:
+        return int((self.sizes > 0).argmax())
+
     def line(self, index: int, offset: int) -> str:
         """path:line of a byte, for messages: reads the file up to it."""
         lines, remaining = 1, offset

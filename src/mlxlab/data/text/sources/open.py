@@ -111,7 +111,7 @@ def check_starts(files: FileSet, error_budget: ErrorBudget, is_text: bool) -> No
         raise DataError(f"{files.name}: empty (0 bytes)")
     for index in (files.sizes == 0).nonzero()[0]:
         error_budget.skip((int(index), "empty"), f"{files.path(index)}:1: the file is empty (0 bytes)")
-    first = int((files.sizes > 0).argmax())
+    first = files.first_nonempty()
     with files.open(first) as file:
         description = describe_binary(file.read(4))
     if is_text and description:
