@@ -16,7 +16,7 @@ MAX_WEIGHTS = 2_000_000  # features x outputs; L-BFGS holds 25 numbers of 8 byte
 STRENGTHS = (1.0, 10.0)  # see `new_linear_model`; the first is scikit-learn's default
 MAX_COMPONENTS = 100  # of the latent semantic analysis
 MAX_REDUCED = 20_000  # features that it reads
-MAX_CELLS = 8_000_000  # rows that are fitted x components x outputs, of gradient boosting
+MAX_CELLS = 5_000_000  # rows that are fitted x components x outputs, of gradient boosting
 MAX_TREES = 1_000  # of all outputs
 
 logger = logging.getLogger(__name__)
