@@ -6,6 +6,8 @@ from mlxlab.checkpoint.state import History, Progress, RunningTotals, SavedState
 def state_at(step: int) -> SavedState:
     """A valid state of a run that has made `step` steps."""
     return {
+        "architecture": {},
+        "vocab_size": 20,
         "progress": Progress(step, step, step),
         "history": History(),
         "running": RunningTotals(0.5, 1.0, 0.0, step, step, step),

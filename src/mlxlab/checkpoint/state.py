@@ -3,10 +3,35 @@
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
-from mlxlab.constraints import Count, Size
+from mlxlab.constraints import Count, NonNegative, Positive, Size
 from mlxlab.metric_names import VALID, is_better
 
 CURVE_POINTS = 1000  # a longer learning curve is thinned to half
+
+
+@dataclass
+class Settings:
+    """Settings of the trainer that changed during the run; None is as configured."""
+
+    learning_rate: Positive | None = None
+    warmup_start: Count | None = None  # step after which the learning rate rises again
+    warmup_steps: Count = 0
+    schedule_start: Count = 0  # step at which the schedule began anew
+    total_steps: Size | None = None  # planned, after the batch size changed
+    batch_size: Size | None = None
+    accumulate: Size | None = None
+    eval_every: Size | None = None
+    eval_batches: Size | None = None
+    curriculum: NonNegative | None = None  # strength
+
+
+@dataclass
+class GrowthProgress:
+    """Operations of `callbacks.growth` that are done, in order."""
+
+    done: list[str] = field(default_factory=list)  # ids
+    digests: list[str] = field(default_factory=list)  # of each operation and all before it
+    step: Count = 0  # of the last one
 
 
 @dataclass
@@ -20,6 +45,8 @@ class Progress:
     consecutive_nonfinite: Count = 0
     rollbacks: Count = 0
     batch_sizes: list[tuple[Count, Size]] = field(default_factory=list)  # (step, size after it), where the size changes
+    settings: Settings = field(default_factory=Settings)
+    growth: GrowthProgress = field(default_factory=GrowthProgress)
 
     @property
     def schedule_step(self) -> float:
@@ -77,8 +104,13 @@ class History:
 
 
 class TrainStateDict(TypedDict):
-    """What `TrainState.state_dict` returns. `data` is checked by the loader that it belongs to."""
+    """What `TrainState.state_dict` returns. `data` is checked by the loader that it belongs to.
 
+    `architecture` is the resolved `model` node of the weights, without names of pretrained ones.
+    """
+
+    architecture: dict[str, Any]
+    vocab_size: Count
     progress: Progress
     history: History
     running: RunningTotals

@@ -98,6 +98,12 @@ def check_stored_config(config: object, name: str) -> dict[str, Any]:
     return config
 
 
+def check_stored_model(node: object, config: dict[str, Any], name: str) -> dict[str, Any]:
+    """A decoded `model` node that was read from `name`, valid in its config; raises as `check_stored_config`."""
+    model: dict[str, Any] = check_stored_config({**config, "model": node}, name)["model"]
+    return model
+
+
 def register_resolvers() -> None:
     """Makes `${name:...}` known, in addition to the resolvers of OmegaConf and Hydra."""
     OmegaConf.register_new_resolver("oc.env", read_environment, replace=True)

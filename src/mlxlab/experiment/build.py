@@ -1,12 +1,14 @@
 """Builds the data set and the model of a config, and writes what inference needs of them."""
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 import yaml
 
+from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.config.check import check_stored_model
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.schema.root import BY_TASK
 from mlxlab.data.dataset import DataModule, check_data_module
@@ -15,9 +17,15 @@ from mlxlab.errors import ConfigError
 from mlxlab.files.atomic import write_atomic
 from mlxlab.models import build
 from mlxlab.models.model import Model, count_parameters
-from mlxlab.models.pretrained.load import save_config
 
 Config = dict[str, Any]  # a composed and checked config, resolved
+
+
+class Architecture(NamedTuple):
+    """What the shape of a model depends on besides the task: the `model` node, and the number of tokens."""
+
+    node: Config
+    vocab_size: int
 
 
 def build_data(
@@ -50,21 +58,19 @@ def build_data(
     return data
 
 
-def build_model(cfg: Config, data: DataModule, shape: Path | None = None) -> Model:
-    """Builds the model of a config; only the shape of a pretrained one if `shape`, a run's folder, is given."""
-    seed, task, node = model_seed(cfg), data.task, dict(cfg["model"])
+def build_model(cfg: Config, data: DataModule, saved: Architecture | None = None) -> Model:
+    """Builds the model of a config with its initial weights, or one of a saved architecture, to be given weights."""
+    seed, task = model_seed(cfg), data.task
+    architecture = saved or Architecture(cfg["model"], data.tokenizer.vocab_size)
     mx.random.seed(seed)
-    if shape is not None and node.get("pretrained"):
-        node["pretrained"] = str(shape)
-    initial_seed = seed if shape is None else None
     model = build.build_model(
-        node,
+        architecture.node,
         kind=task.kind,
-        vocab_size=data.tokenizer.vocab_size,
+        vocab_size=architecture.vocab_size,
         num_classes=task.num_classes,
         pair_separator=task.pair_separator,
-        seed=initial_seed,
-        load_pretrained=shape is None,
+        seed=None if saved else seed,
+        load_pretrained=saved is None,
     )
     limit, seq_len = model.backbone.position_limit, cfg["data"].get("seq_len")
     if limit is not None and seq_len is not None and seq_len > limit:
@@ -73,12 +79,17 @@ def build_model(cfg: Config, data: DataModule, shape: Path | None = None) -> Mod
     return model
 
 
+def saved_architecture(checkpoint: Checkpoint) -> Architecture:
+    """The architecture of a checkpoint; DataError or NotAllowedError if it is not valid."""
+    state = checkpoint.state
+    node = check_stored_model(state["architecture"], state["metadata"]["config"], str(checkpoint.path))
+    return Architecture(node, state["vocab_size"])
+
+
 def save_inference_config(config: Config, data: DataModule, inference_dir: Path) -> None:
     """Writes what inference needs besides a checkpoint: the resolved config, the tokenizer and the fitted encoder."""
     inference_dir.mkdir(parents=True, exist_ok=True)
     write_atomic(inference_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False))
-    if config["model"].get("pretrained") and not (inference_dir / "config.json").exists():
-        save_config(config["model"]["pretrained"], inference_dir)
     data.save(inference_dir)
 
 

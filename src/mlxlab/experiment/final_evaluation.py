@@ -98,11 +98,14 @@ def evaluate_at_end(
 @contextmanager
 def best_weights(state: TrainState, folder: Path) -> Iterator[tuple[nn.Module, int]]:
     """The model with the weights of the best checkpoint, and their step; those of the last step if it is unusable."""
-    best, model, before = state.history.best_step, state.model, state.model.parameters()
+    best, model = state.history.best_step, state.model
     path = folder / FOLDER / folder_name(best)
     if best != state.progress.step:
         try:
-            model.load_weights(list(load_checkpoint(path).weights.items()))
+            checkpoint = load_checkpoint(path)
+            model = state.model_of(checkpoint.state["architecture"], checkpoint.state["vocab_size"])
+            before = model.parameters()
+            model.load_weights(list(checkpoint.weights.items()))
         except (OSError, CorruptCheckpointError) as error:
             logger.warning(f"{path}: {error}; the final evaluation is of the last step, {state.progress.step}")
         else:

@@ -15,7 +15,15 @@ from mlxlab.distillation.options import read_options
 from mlxlab.distillation.teachers import DistillationReport, Teachers
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import DivergenceError, RunInterrupted
-from mlxlab.experiment.build import Config, build_data, build_model, model_seed, save_inference_config
+from mlxlab.experiment.build import (
+    Architecture,
+    Config,
+    build_data,
+    build_model,
+    model_seed,
+    save_inference_config,
+    saved_architecture,
+)
 from mlxlab.experiment.evaluation_files import write_files
 from mlxlab.experiment.evaluation_plots import save_plots
 from mlxlab.experiment.final_evaluation import evaluate_at_end
@@ -25,6 +33,7 @@ from mlxlab.experiment.run import RunContext
 from mlxlab.experiment.start import find_start, log_config_changes, reject_misfit, resume_config, set_aside_others
 from mlxlab.inference.predict import model_signature
 from mlxlab.inference.restore import restore_encoder
+from mlxlab.models.build import architecture_of
 from mlxlab.models.model import Model
 from mlxlab.tracking.tracker import NoTracker, Tracker
 from mlxlab.training.callback import Callback, FitContext
@@ -46,12 +55,21 @@ class Session:
     teachers: Teachers
     context: FitContext
     messages: tuple[str, ...]
+    architecture: Architecture  # of the model
 
     def init_state(self) -> TrainState:
         """The state before the first step; to be made once, because a loss may add weights to the model."""
         state = self.trainer.init_state(self.model, self.data.train, model_seed(self.cfg))
+        state.architecture, state.vocab_size = self.architecture
+        state.new_model = self.new_model
         self.trainer.lr_schedule(state)  # refuses a warm-up that does not fit the run before anything is recorded
         return state
+
+    def new_model(self, node: Config, vocab_size: int) -> Model:
+        """A model of another architecture for the same data and loss, without weights."""
+        model = build_model(self.cfg, self.data, Architecture(node, vocab_size))
+        self.trainer.loss.setup(model, model_seed(self.cfg))
+        return model
 
     def fit(
         self,
@@ -71,7 +89,7 @@ def build_session(
     run_dir: Path,
     inference_dir: Path | None = None,
     *,
-    initialize: bool = True,
+    saved: Architecture | None = None,
     tracker: Tracker | None = None,
     group: ProcessGroup | None = None,
 ) -> Session:
@@ -80,7 +98,7 @@ def build_session(
     Args:
         run_dir: where the data set may write its plots.
         inference_dir: tokenizer and shapes of the run that is resumed; None fits or loads those that the config names.
-        initialize: draw or load the initial weights; False where those of a checkpoint follow.
+        saved: architecture of the checkpoint whose weights follow; None draws or loads the initial ones.
         tracker, group: None records nothing, and trains in this process alone.
     """
     loader = TeacherLoader(read_options(cfg["trainer"].get("distillation")), cfg["tracking"].get("uri"))
@@ -90,27 +108,29 @@ def build_session(
     refuse_misfit(cfg["trainer"]["loss"], data.task.kind)
     runtime = {"task": data.task, "class_counts": data.class_counts, "loaded_teachers": teachers}
     trainer = instantiate(cfg["trainer"], Trainer, **runtime)
-    model = build_model(cfg, data, shape=None if initialize else inference_dir)
-    if initialize:
+    model = build_model(cfg, data, saved)
+    architecture = saved or Architecture(*architecture_of(cfg["model"], data.tokenizer.vocab_size))
+    if saved is None:
         loader.load_initial_weights(model)
     processes = group or ProcessGroup()
     context = FitContext(cfg["objective"], tracker or NoTracker(), group=processes)
-    return Session(cfg, data, model, trainer, teachers, context, (*data.sources, *lines))
+    return Session(cfg, data, model, trainer, teachers, context, (*data.sources, *lines), architecture)
 
 
 def train(requested: Config, context: RunContext) -> float:
     """Builds, fits and reports one run of the `requested` config; returns the best value of the objective."""
     run_dir, inference_dir, source = context.run_dir, context.run_dir / "inference", None
     checkpoint, continues = find_start(requested["resume"], context)
-    cfg, changes, forked_from = requested, Changes(), None if continues else checkpoint
+    cfg, changes, forked_from, saved_model = requested, Changes(), None if continues else checkpoint, None
     last_step = -1 if checkpoint is None else checkpoint.step  # whose metrics are kept; -1: step 0 is logged again
     if checkpoint is not None:
         saved, source = checkpoint.state["metadata"], checkpoint.run_dir / "inference"
+        saved_model = saved_architecture(checkpoint)
         cfg, changes = resume_config(requested, saved["config"], saved["choices"], str(checkpoint.path))
     paths = {"folder": run_dir, "cache": project_root() / ".cache"}
     callbacks = [instantiate(node, **paths) for node in cfg["callbacks"].values() if node is not None]
-    tracker, initialize = context.build_tracker(cfg["tracking"]), checkpoint is None
-    session = build_session(cfg, run_dir, source, initialize=initialize, tracker=tracker, group=context.group)
+    tracker = context.build_tracker(cfg["tracking"])
+    session = build_session(cfg, run_dir, source, saved=saved_model, tracker=tracker, group=context.group)
     data = session.data
     if checkpoint is not None:
         policy = instantiate(cfg["resume_policy"], ResumePolicy)

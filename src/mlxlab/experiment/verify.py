@@ -11,6 +11,7 @@ from mlxlab.checkpoint.resume import load_named
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
 from mlxlab.config.check import check_stored_config
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
+from mlxlab.experiment.build import saved_architecture
 from mlxlab.experiment.start import check_fits
 from mlxlab.experiment.train import build_session
 from mlxlab.training.callback import Callback, FitContext
@@ -58,7 +59,8 @@ def _first_difference(folder: Path, start: Checkpoint | None, end: Checkpoint) -
 def _retrain_between(folder: Path, start: Checkpoint | None, end: Checkpoint) -> TrainState:
     """The state at the step of `end`, trained with its config from the state of `start`."""
     cfg = check_stored_config(end.state["metadata"]["config"], str(end.path))
-    session = build_session(cfg, folder, folder / "inference", initialize=start is None)
+    saved = None if start is None else saved_architecture(start)
+    session = build_session(cfg, folder, folder / "inference", saved=saved)
     state = session.init_state()
     if start is not None:
         try:

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypedDict
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.resume import check_arrays, load_named
 from mlxlab.checkpoint.store import Checkpoint
-from mlxlab.config.check import read_stored_config
+from mlxlab.config.check import check_stored_model, read_stored_config
 from mlxlab.config.instantiate import import_target
 from mlxlab.constraints import Probability
 from mlxlab.data.batch import Task
@@ -71,21 +71,22 @@ def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
     if not (config_dir / "config.yaml").is_file():
         raise InputNotFoundError(f"{folder}: expected a run folder; inference/config.yaml not found")
     config, encoder = restore_encoder(config_dir)
-    # The checkpoint replaces pretrained weights; their config.json, which the run copied, defines the architecture.
-    node = config["model"] | ({"pretrained": str(config_dir)} if config["model"].get("pretrained") else {})
-    task = encoder.task
+    loaded = load_named(checkpoint, folder)
+    if loaded.skipped:
+        logger.warning(f"uses {loaded.path.name}; skipped {'; '.join(loaded.skipped)}")
+    task, vocab_size = encoder.task, loaded.state["vocab_size"]
+    if vocab_size < encoder.tokenizer.vocab_size:
+        expected = f"at least the {encoder.tokenizer.vocab_size} tokens of the tokenizer"
+        raise DataError(f"{loaded.path}: expected {expected}, the model has {vocab_size}")
     model = build_model(
-        node,
+        check_stored_model(loaded.state["architecture"], config, str(loaded.path)),
         kind=task.kind,
-        vocab_size=encoder.tokenizer.vocab_size,
+        vocab_size=vocab_size,
         num_classes=task.num_classes,
         pair_separator=task.pair_separator,
         load_pretrained=False,
     )
     _refuse_long_rows(model, encoder, config_dir)
-    loaded = load_named(checkpoint, folder)
-    if loaded.skipped:
-        logger.warning(f"uses {loaded.path.name}; skipped {'; '.join(loaded.skipped)}")
     weights = {name: leaf for name, leaf in loaded.weights.items() if not name.startswith(f"{PROJECTIONS}.")}
     try:
         check_arrays(weights, named_parameters(model), "model")

@@ -52,6 +52,17 @@ def build_model(
     return Model(backbone, head)
 
 
+def architecture_of(node: Node, vocab_size: int) -> tuple[dict[str, Any], int]:
+    """What rebuilds a model without its pretrained weights: its node with their sizes, and its vocabulary size.
+
+    Raises as `build_model`.
+    """
+    shape = read_shape(resolve(node["pretrained"]), node, vocab_size) if node.get("pretrained") else {}
+    own = {key: None for key in ("pretrained", "init_from") if key in node}
+    architecture: dict[str, Any] = {"vocab_size": vocab_size, **node, **shape, **own}
+    return architecture, architecture.pop("vocab_size")
+
+
 def build_pretrained_model(path: Path, vocab_size: int) -> Model:
     """The language model at `path` (a folder or GGUF file) as it was published, in evaluation mode."""
     node = {"_target_": target_of(path), "dropout": 0.0, "pretrained": str(path)}

@@ -37,6 +37,7 @@ class TrainingLoop:
     def __post_init__(self) -> None:
         self.control = self.context.control
         self.hooks = [*self.callbacks, self.checkpointer]  # the checkpointer last: it saves what the others did
+        self.configured = self.trainer
 
     def run(self, resume: Checkpoint | None = None) -> None:
         """Trains until `context.control` has a reason to stop; continues exactly where `resume` was taken.
@@ -45,26 +46,24 @@ class TrainingLoop:
             DivergenceError: loss or gradients stayed non-finite, and no rollback is left.
             WorkerLostError: another process exited or does not respond.
         """
-        trainer, state = self.trainer, self.state
+        state, group = self.state, self.context.group
         if resume is not None:
-            state.load_weights(resume.weights, resume.optimizer)
+            state.restore(resume)
             state.load_state_dict(resume.state)
-        schedule = trainer.lr_schedule(state)
-        group = self.context.group
-        step = trainer.make_step(state, group)
+        self._build_step()
         self._start(resumed=resume is not None)
         state.model.train()
         while not self.control.stop_reason:
             try:
                 for batch in self.context.timer.waiting(state.data):
-                    batch = trainer.annotate(batch, state.fraction_done)
-                    state.optimizer.learning_rate = schedule(mx.array(state.progress.schedule_step))
+                    batch = self.trainer.annotate(batch, state.fraction_done)
+                    state.optimizer.learning_rate = self.schedule(mx.array(state.progress.schedule_step))
                     mx.random.seed(step_seed(self.seed, state.progress.step, group.rank))
-                    result = step(to_device(group.shard(batch)))._replace(batch=batch)
+                    result = self.step(to_device(group.shard(batch)))._replace(batch=batch)
                     state.record(result)
                     self._check_finite()
                     self._check_limits()
-                    if state.progress.step % trainer.log_every == 0 or self.control.stop_reason == "done":
+                    if state.progress.step % self.trainer.log_every == 0 or self.control.stop_reason == "done":
                         log_totals(self.context, state, result)
                     self._finish_step(result)
                     if self.control.stop_reason:
@@ -76,12 +75,21 @@ class TrainingLoop:
         for hook in self.hooks:
             hook.on_end(self.context, state)
 
+    def _build_step(self) -> None:
+        """Makes step and schedule for the model, the optimizer and the settings of the state."""
+        self.trainer = self.configured.with_settings(self.state.progress.settings)
+        self.schedule = self.trainer.lr_schedule(self.state)
+        self.step = self.trainer.make_step(self.state, self.context.group)
+        self.state.model.train()
+        self.control.rebuild = False
+
     def _start(self, resumed: bool) -> None:
         state, group = self.state, self.context.group
         state.data_state = state.data.state_dict()
         self.context.timer.restart(state.progress)
         for hook in self.hooks:
             hook.on_start(self.context, state)
+            self._act_on_requests(NO_STEP)
         group.on_worker_lost(lambda: self.checkpointer.save_interrupted(self.context, state))
         self._check_limits()
         self._sync_requests()
@@ -98,6 +106,16 @@ class TrainingLoop:
         self._sync_requests()
         for hook in self.hooks:
             hook.on_step(self.context, self.state, result)
+            result = self._act_on_requests(result)
+
+    def _act_on_requests(self, result: StepResult) -> StepResult:
+        """Does what a callback asked for, before the next one is called: it may have replaced the model."""
+        if self.control.rebuild:
+            self._build_step()
+        if self.control.evaluation_requested:
+            self.control.evaluation_requested = False
+            result = result._replace(evaluation=self._evaluate())
+        return result
 
     def _evaluation_due(self) -> bool:
         every, step = self.trainer.eval_every, self.state.progress.step
@@ -156,7 +174,11 @@ class TrainingLoop:
             checkpoint = self.checkpointer.load_last()
         except CheckpointUnavailableError:
             return False
-        state.load_weights(checkpoint.weights, checkpoint.optimizer)
+        model = state.model
+        state.restore(checkpoint)
+        state.progress.growth = checkpoint.state["progress"].growth  # operations since then are made again
+        if state.model is not model:
+            self._build_step()
         state.running, state.progress.consecutive_nonfinite = RunningTotals(), 0
         state.progress.rollbacks += 1
         step = state.progress.step

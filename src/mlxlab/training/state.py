@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -13,7 +13,9 @@ import numpy as np
 
 from mlxlab.checkpoint.resume import check_arrays
 from mlxlab.checkpoint.state import History, Progress, RunningTotals, TrainStateDict
+from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.data.batch import Batch, BatchIterator
+from mlxlab.errors import ConfigError
 from mlxlab.training.evaluate import Evaluation
 from mlxlab.training.optim.optimizers import AVERAGE, TRAINED, EMAOptimizer, assign_leaves, flatten_arrays, swap_weights
 
@@ -40,7 +42,16 @@ class StepResult(NamedTuple):
         return len(self.batch.example_ids) > 0
 
 
+Architecture = dict[str, Any]  # a resolved `model` node
 NO_STEP = StepResult(0.0, 0.0, 0.0, True, {}, {})  # where a resumed run only makes up for an evaluation
+
+
+def _no_model(architecture: Architecture, vocab_size: int) -> nn.Module:
+    raise ConfigError("expected the model node of a config: this model cannot be built anew")
+
+
+def _no_optimizer(model: nn.Module) -> optim.Optimizer:
+    raise ConfigError("expected a state of `Trainer.init_state`")
 
 
 @dataclass
@@ -56,6 +67,10 @@ class TrainState:
     running: RunningTotals = field(default_factory=RunningTotals)
     data_state: dict[str, object] = field(default_factory=dict)  # after the last step; `data` may be one batch ahead
     before_save: Callable[[], None] = lambda: None  # makes durable what a resumed run needs besides the checkpoint
+    architecture: Architecture = field(default_factory=dict)  # of `model`
+    vocab_size: int = 0  # of `model`
+    new_model: Callable[[Architecture, int], nn.Module] = _no_model  # of (architecture, vocab_size). Not saved
+    new_optimizer: Callable[[nn.Module], optim.Optimizer] = _no_optimizer  # of a model. Not saved
 
     def record(self, result: StepResult) -> None:
         """Adds one step to the counters, immediately: the check for a rollback reads them after every step."""
@@ -91,7 +106,36 @@ class TrainState:
     @property
     def fraction_done(self) -> float | None:
         """Fraction of the run that is done, in [0, 1], below 1 before the last step; None if its length is unknown."""
-        return self.progress.step / self.total_steps if self.total_steps else None
+        total = self.planned_steps
+        return self.progress.step / total if total else None
+
+    @property
+    def planned_steps(self) -> int | None:
+        """Steps of the whole run, after changes of the batch size; None if no limit can be expressed in steps."""
+        return self.progress.settings.total_steps or self.total_steps
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Replaces weights and optimizer by those of a checkpoint, which may be of an earlier architecture.
+
+        Raises:
+            CorruptCheckpointError: the arrays are those of another model or optimizer.
+        """
+        architecture, vocab_size = checkpoint.state["architecture"], checkpoint.state["vocab_size"]
+        model = self.model_of(architecture, vocab_size)
+        if model is not self.model:
+            self.replace_model(model, architecture, vocab_size)
+        self.load_weights(checkpoint.weights, checkpoint.optimizer)
+
+    def model_of(self, architecture: Architecture, vocab_size: int) -> nn.Module:
+        """`model` if it is of that architecture, else a new one without weights."""
+        if (architecture, vocab_size) == (self.architecture, self.vocab_size):
+            return self.model
+        return self.new_model(architecture, vocab_size)
+
+    def replace_model(self, model: nn.Module, architecture: Architecture, vocab_size: int) -> None:
+        """Trains another model from now on, with a new optimizer, whose state the caller sets."""
+        self.model, self.optimizer = model, self.new_optimizer(model)
+        self.architecture, self.vocab_size = architecture, vocab_size
 
     def load_weights(self, weights: dict[str, mx.array], optimizer: dict[str, mx.array]) -> None:
         """Replaces leaf by leaf, so that a step compiled with the old arrays sees the new ones.
@@ -106,9 +150,17 @@ class TrainState:
 
     def state_dict(self) -> TrainStateDict:
         """Everything but weights and optimizer; not a copy."""
-        progress, history, running = self.progress, self.history, self.running
-        return {"progress": progress, "history": history, "running": running, "data": self.data.state_dict()}
+        return {
+            "progress": self.progress,
+            "history": self.history,
+            "running": self.running,
+            "data": self.data.state_dict(),
+            "architecture": self.architecture,
+            "vocab_size": self.vocab_size,
+        }
 
     def load_state_dict(self, state: TrainStateDict) -> None:
         self.progress, self.history, self.running = deepcopy((state["progress"], state["history"], state["running"]))
         self.data.load_state_dict(state["data"])
+        if self.progress.settings.batch_size is not None:
+            self.data.resize(self.progress.settings.batch_size)

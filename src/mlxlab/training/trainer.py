@@ -1,12 +1,15 @@
 """The trainer: the settings of a fit."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
+import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 
+from mlxlab.checkpoint.state import Settings
 from mlxlab.constraints import Count, Positive, Share, Size
 from mlxlab.data.batch import Batch, BatchIterator
 from mlxlab.distributed.process_group import ProcessGroup
@@ -66,16 +69,33 @@ class Trainer:
     def init_state(self, model: nn.Module, data: BatchIterator, seed: int = 0) -> TrainState:
         """The state before the first step. `seed` is that of weights that the loss adds to the model."""
         self.loss.setup(model, seed)
+        steps = self.planned_steps(data)
+        args = (model, self.new_optimizer(model), data, steps)
+        return TrainState(*args, before_save=self.loss.flush, new_optimizer=self.new_optimizer)
+
+    def new_optimizer(self, model: nn.Module) -> optim.Optimizer:
+        """The optimizer of a model, before its first step."""
         optimizer = self.optimizer(learning_rate=self.learning_rate)
         if self.ema_decay is not None:
             optimizer = EMAOptimizer(optimizer, self.ema_decay)
         optimizer.init(model.trainable_parameters())
+        return optimizer
+
+    def planned_steps(self, data: BatchIterator) -> int | None:
+        """Steps of a run whose batches all have the current size; None if no limit can be expressed in steps."""
         lengths = [self.max_steps] if self.max_steps is not None else []
         if self.epochs is not None and data.batches_per_epoch is not None:
             lengths.append(self.epochs * data.batches_per_epoch)
         if self.max_tokens is not None and data.tokens_per_batch is not None:
             lengths.append(-(-self.max_tokens // data.tokens_per_batch))
-        return TrainState(model, optimizer, data, min(lengths, default=None), before_save=self.loss.flush)
+        return min(lengths, default=None)
+
+    def with_settings(self, settings: Settings) -> "Trainer":
+        """The trainer with the settings that changed during the run."""
+        names = ("learning_rate", "eval_every", "eval_batches")
+        changes = {name: value for name in names if (value := vars(settings)[name]) is not None}
+        step = self.step if settings.accumulate is None else partial(self.step, accumulate=settings.accumulate)
+        return replace(self, **changes, step=step)
 
     def early_end(self, batches_per_epoch: int | None) -> str:
         """A line that says that `epochs` ends the run before `max_steps`; "" if it does not, or that is unknown."""
@@ -93,4 +113,15 @@ class Trainer:
         return batch._replace(aux=batch.aux | self.loss.annotate(batch, fraction_done))
 
     def lr_schedule(self, state: TrainState) -> LRSchedule:
-        return self.schedule(peak=self.learning_rate, steps=state.total_steps)
+        """The learning rate by step; it begins anew at `schedule_start` of the settings, and may rise a second time."""
+        settings, planned = state.progress.settings, state.planned_steps
+        start = settings.schedule_start
+        schedule = self.schedule(peak=self.learning_rate, steps=planned and max(planned - start, 1))
+        if settings.warmup_start is None:
+            return schedule if not start else lambda step: schedule(step - start)
+        first, count = settings.warmup_start, settings.warmup_steps
+
+        def warmed_up(step: mx.array) -> mx.array:
+            return schedule(step - start) * mx.clip((step - first + 1) / max(count, 1), 0, 1)
+
+        return warmed_up

@@ -11,7 +11,7 @@ from mlxlab.constraints import Positive, Size
 from mlxlab.data.tokenizers.gguf import chat_template_from, tokenizer_from
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, NotAllowedError, ServiceUnavailableError
-from mlxlab.files.atomic import write_atomic, write_json
+from mlxlab.files.atomic import write_atomic
 from mlxlab.files.untrusted import ShapeError, read_json, validate
 from mlxlab.models.layers import ACTIVATIONS, GATES
 from mlxlab.models.pretrained.gguf import gguf_config, read_gguf
@@ -68,11 +68,6 @@ def resolve(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.jinja", "*.safetensors", "*.txt"]))
     except Exception as error:  # the hub's client raises whatever its transport raises
         raise ServiceUnavailableError(f"{title}: download from the hub failed ({type(error).__name__})") from None
-
-
-def save_config(name: str, folder: Path) -> None:
-    """Writes a config.json into `folder` from which the model's shape can be read without the model."""
-    write_json(folder / "config.json", read_config(resolve(name)))
 
 
 def tokenizer_dir(name: str, cache: Path) -> Path:
