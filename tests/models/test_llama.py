@@ -16,10 +16,10 @@ from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.inference.generate import GenerationConfig
 from mlxlab.inference.sampling import SamplingParams
 from mlxlab.inference.text_generator import load_generator
-from mlxlab.models.build import build_model, build_pretrained_model
+from mlxlab.models.build import architecture_of, build_model, build_pretrained_model
 from mlxlab.models.model import Model, build_head
 from mlxlab.models.pretrained.gguf import read_gguf
-from mlxlab.models.pretrained.load import save_config, tokenizer_dir
+from mlxlab.models.pretrained.load import tokenizer_dir
 from mlxlab.models.transformer import Transformer
 
 FIXTURE = Path(__file__).parents[1] / "data" / "llama_parity_fixture.npz"  # see tests/data/README.md
@@ -147,13 +147,10 @@ def test_its_shape_and_tokenizer_stand_for_it_without_the_file(tmp_path, model, 
     unpacked = tokenizer_dir(str(path), tmp_path / "cache")
     assert tokenizer_dir(str(path), tmp_path / "cache") == unpacked
     assert load_tokenizer(unpacked).encode("the mat", special=False) == tokenizer.encode("the mat", special=False)
-    kept = tmp_path / "kept"
-    kept.mkdir()
-    save_config(str(path), kept)
+    node = {"_target_": "mlxlab.models.transformer.Transformer", "pretrained": str(path)}
+    architecture, vocab_size = architecture_of(node, tokenizer.vocab_size)
     path.unlink()
-    node = {"_target_": "mlxlab.models.transformer.Transformer", "pretrained": str(kept)}
-    sizes = {"kind": "language_modelling", "vocab_size": tokenizer.vocab_size}
-    rebuilt = build_model(node, **sizes, load_pretrained=False)
+    rebuilt = build_model(architecture, kind="language_modelling", vocab_size=vocab_size)
     shapes = [leaf.shape for _, leaf in tree_flatten(rebuilt.parameters())]
     assert shapes == [leaf.shape for _, leaf in tree_flatten(model.parameters())]
 

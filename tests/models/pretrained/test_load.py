@@ -12,8 +12,8 @@ from mlx.utils import tree_flatten, tree_map
 
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, NotAllowedError, ServiceUnavailableError
 from mlxlab.models.bert import Bert
-from mlxlab.models.build import build_model
-from mlxlab.models.pretrained.load import read_shape, resolve, save_config
+from mlxlab.models.build import architecture_of, build_model
+from mlxlab.models.pretrained.load import read_shape, resolve
 from mlxlab.models.pretrained.weights import load_weights
 from mlxlab.models.transformer import Transformer
 
@@ -373,15 +373,15 @@ def test_a_failed_download_is_one_line(monkeypatch):
 
 
 @pytest.mark.parametrize("family", ["bert", "cnn_hybrid", "transformer"])
-def test_the_saved_config_gives_the_shape_without_the_weights(tmp_path, encoder, decoder, family):
+def test_the_architecture_gives_the_shape_without_the_pretrained_model(tmp_path, encoder, decoder, family):
     """A resumed run has weights of its own and needs only the shape."""
-    saved = tmp_path / "saved"
-    saved.mkdir()
     llama = (llama_arrays(decoder), LLAMA_CONFIG | {"tie_word_embeddings": True})
     arrays, config = llama if family == "transformer" else (bert_arrays(encoder), BERT_CONFIG)
-    save_config(write(tmp_path / "original", arrays, config), saved)
+    original = write(tmp_path / "original", arrays, config)
     sizes = {"hidden_size": 8, "num_layers": 1, "num_heads": 2, "intermediate_size": 8}
-    model = load_model(family, saved, "classification", load_pretrained=False, **sizes)
+    node, vocab_size = architecture_of({"_target_": TARGETS[family], "pretrained": str(original), **sizes}, 40)
+    assert (node["pretrained"], vocab_size) == (None, 50)
+    model = build_model(node, kind="classification", num_classes=2, vocab_size=vocab_size)
     backbone = model.backbone.encoder if family == "cnn_hybrid" else model.backbone
     assert shapes(backbone) == shapes(decoder if family == "transformer" else encoder)
 
