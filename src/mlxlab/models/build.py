@@ -49,7 +49,12 @@ def build_model(
         initialize(head, seed, "head")
     if path is not None and load_pretrained and kind == "language_modelling":
         load_head_weights(head, head_weights)
-    return Model(backbone, head)
+    model = Model(backbone, head)
+    if options.adapter is not None or options.freeze:
+        from mlxlab.models.adapters.apply import apply_options
+
+        apply_options(model, options, seed)
+    return model
 
 
 def architecture_of(node: Node, vocab_size: int) -> tuple[dict[str, Any], int]:

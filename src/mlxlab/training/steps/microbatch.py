@@ -121,9 +121,13 @@ def make_gradient_fn(model: nn.Module, loss: Loss, *, dtype: mx.Dtype, checkpoin
         checkpointing: store only the input of each layer and recompute its activations in the backward pass.
     """
 
+    def narrow(leaf: mx.array) -> mx.array:
+        return leaf.astype(dtype) if leaf.dtype == mx.float32 else leaf
+
     def total(weights: Tree, batch: DeviceBatch) -> tuple[mx.array, mx.array, PerExample]:
         if dtype != mx.float32:
-            weights = tree_map(lambda leaf: leaf.astype(dtype) if leaf.dtype == mx.float32 else leaf, weights)
+            weights, everything = (tree_map(narrow, tree) for tree in (weights, model.parameters()))
+            model.update(everything)  # frozen weights too
         model.update(weights)
         with activation_checkpointing(model, checkpointing):
             return weighted_sum(loss, model, batch)

@@ -1,0 +1,71 @@
+"""Adapters in the arrays of a model by path: inserted, merged, and re-ranked, without the model.
+
+None of it changes what the model computes: exactly at insertion, up to rounding where adapters are folded into weights.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import mlx.core as mx
+
+from mlxlab.models.adapters.lora import initial_a, merged_weight
+from mlxlab.models.options import LoRA
+
+Arrays = dict[str, mx.array]
+PARAMETERS = ("lora_a", "lora_b", "magnitude")
+
+
+def adapted_layers(paths: Iterable[str]) -> list[str]:
+    """The paths of the layers that have an adapter."""
+    return [path.removesuffix(".lora_a") for path in paths if path.endswith(".lora_a")]
+
+
+def adapter_paths(paths: Iterable[str]) -> list[str]:
+    """Those of the paths that belong to an adapter."""
+    paths = list(paths)
+    layers = set(adapted_layers(paths))
+    return [path for path in paths if path.rpartition(".")[0] in layers and path.rpartition(".")[2] in PARAMETERS]
+
+
+def new_adapter(layer: str, weight: mx.array, options: LoRA, seed: int) -> Arrays:
+    """The arrays of a new adapter of the layer at the path `layer`, whose weight is (out, in)."""
+    out_size, in_size = weight.shape
+    a = initial_a(seed, layer, (options.rank, in_size))
+    arrays = {f"{layer}.lora_a": a, f"{layer}.lora_b": mx.zeros((out_size, options.rank))}
+    return arrays | ({f"{layer}.magnitude": mx.sqrt(mx.square(weight).sum(axis=1))} if options.dora else {})
+
+
+def insert(arrays: Mapping[str, mx.array], layers: Iterable[str], options: LoRA, seed: int) -> Arrays:
+    """The arrays of the model whose `layers` got an adapter."""
+    targets = set(layers)
+    owners = {path: path.rpartition(".")[0] for path in arrays}
+    moved = {
+        f"{owner}.base.{path.rpartition('.')[2]}" if (owner := owners[path]) in targets else path: array
+        for path, array in arrays.items()
+    }
+    for layer in sorted(targets):
+        moved |= new_adapter(layer, arrays[f"{layer}.weight"], options, seed)
+    return moved
+
+
+def merge(arrays: Mapping[str, mx.array], options: LoRA) -> Arrays:
+    """The arrays of the model without adapters, which are folded into the weights; their base is not quantised."""
+    layers = set(adapted_layers(arrays))
+    adapters = {f"{layer}.{name}" for layer in layers for name in PARAMETERS}
+    merged = {path: array for path, array in arrays.items() if not (path in adapters or _in_base(path, layers))}
+    for layer in sorted(layers):
+        base = {path.rpartition(".")[2]: array for path, array in arrays.items() if path.startswith(f"{layer}.base.")}
+        a, b = (arrays[f"{layer}.{name}"] for name in PARAMETERS[:2])
+        scale, magnitude = options.alpha / options.rank, arrays.get(f"{layer}.magnitude")
+        weight = merged_weight(base.pop("weight"), a, b, scale, magnitude)
+        merged |= {f"{layer}.weight": weight} | {f"{layer}.{name}": array for name, array in base.items()}
+    return merged
+
+
+def rerank(arrays: Mapping[str, mx.array], old: LoRA, new: LoRA, seed: int) -> Arrays:
+    """The arrays after the adapters were merged and the same layers got new ones."""
+    return insert(merge(arrays, old), adapted_layers(arrays), new, seed)
+
+
+def _in_base(path: str, layers: set[str]) -> bool:
+    layer, _, name = path.rpartition(".")[0].rpartition(".")
+    return name == "base" and layer in layers

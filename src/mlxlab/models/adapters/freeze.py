@@ -1,0 +1,54 @@
+"""What is trained of a model: MLX marks frozen parameters, and gradients and optimizers leave them out."""
+
+from collections.abc import Iterable, Sequence
+
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from mlxlab.errors import ConfigError
+from mlxlab.models.layers import named_parameters
+from mlxlab.models.patterns import select
+
+
+def trainable_names(module: nn.Module) -> list[str]:
+    """The paths of the parameters that are trained."""
+    return list(dict(tree_flatten(module.trainable_parameters())))
+
+
+def freeze(module: nn.Module, patterns: Sequence[str], key: str = "model.freeze") -> list[str]:
+    """Freezes the parameters that match, in addition to those that are frozen; returns their paths.
+
+    A parameter below `layer.base` also has the path that it has without an adapter, below `layer`.
+
+    Raises:
+        ConfigError: a pattern matches nothing, or nothing is left to train.
+    """
+    names = select_parameters(module, patterns, key)
+    for owner, parameter in _owners(module, names):
+        owner.freeze(recurse=False, keys=[parameter])
+    if not trainable_names(module):
+        raise ConfigError(f"{key}: nothing is left to train")
+    return names
+
+
+def train_only(module: nn.Module, names: Iterable[str]) -> None:
+    """Freezes everything but the named parameters."""
+    module.freeze()
+    for owner, parameter in _owners(module, names):
+        owner.unfreeze(recurse=False, keys=[parameter])
+
+
+def select_parameters(module: nn.Module, patterns: Sequence[str], key: str) -> list[str]:
+    """The parameters that match, as in `select`, by their paths with or without an adapter."""
+    paths = {path: path.replace(".base.", ".") for path in named_parameters(module)}
+    chosen = set(select(patterns, dict.fromkeys([*paths.values(), *paths]), key))
+    return [path for path, plain in paths.items() if path in chosen or plain in chosen]
+
+
+def _owners(module: nn.Module, names: Iterable[str]) -> Iterable[tuple[nn.Module, str]]:
+    """The module that each parameter belongs to, and its name in it (that of the list, for arrays in a list)."""
+    modules = dict(module.named_modules())
+    for name in names:
+        parts = name.split(".")
+        count = next(count for count in range(len(parts) - 1, -1, -1) if ".".join(parts[:count]) in modules)
+        yield modules[".".join(parts[:count])], parts[count]

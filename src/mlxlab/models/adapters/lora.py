@@ -1,0 +1,98 @@
+"""A layer with a low-rank adapter (Hu et al. 2021), optionally with a learned length of each row (DoRA).
+
+The weight W (out, in) of a linear layer, or of an embedding (vocabulary, width), becomes V = W + scale B A, with A
+(rank, in) and B (out, rank); with a magnitude m (out,) each row of V is scaled to the length m (Liu et al. 2024).
+"""
+
+import math
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlxlab.models.initialization import uniform
+from mlxlab.models.options import LoRA
+from mlxlab.ops.dropout import Dropout
+
+MIN_LENGTH = 1e-30  # of a row that is divided by its length: a row of zeros stays one
+
+
+class LoRALayer(nn.Module):
+    """A linear layer or embedding `base` with an adapter. While B is zero, outputs are those of `base`, bit for bit.
+
+    A is zero too until it is drawn or loaded.
+    """
+
+    def __init__(self, base: nn.Module, options: LoRA) -> None:
+        super().__init__()
+        self.base = base
+        self.looks_up = isinstance(base, nn.Embedding)
+        self.scale = options.alpha / options.rank
+        self.dropout = Dropout(options.dropout)
+        weight = dense_weight(base)
+        out_size, in_size = weight.shape
+        self.lora_a = mx.zeros((options.rank, in_size))
+        self.lora_b = mx.zeros((out_size, options.rank))
+        if options.dora:
+            self.magnitude = mx.sqrt(mx.square(weight).sum(axis=1))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(..., in) -> (..., out); of an embedding, token ids (...) -> (..., width)."""
+        if not self.looks_up:
+            return self._add(self.base(x), (self.dropout(x) @ self.lora_a.T) @ self.lora_b.T, self._ratio())
+        ratio = self._ratio()
+        return self._add(self.base(x), self.lora_b[x] @ self.lora_a, None if ratio is None else ratio[x][..., None])
+
+    def as_linear(self, x: mx.array) -> mx.array:
+        """An embedding as output layer: (..., width) -> (..., vocabulary)."""
+        return self._add(self.base.as_linear(x), (self.dropout(x) @ self.lora_a.T) @ self.lora_b.T, self._ratio())
+
+    @property
+    def weight(self) -> mx.array:
+        """The weight of the layer that computes the same without an adapter."""
+        magnitude = self.magnitude if "magnitude" in self else None
+        return merged_weight(dense_weight(self.base), self.lora_a, self.lora_b, self.scale, magnitude)
+
+    @property
+    def bias(self) -> mx.array:
+        return self.base.bias
+
+    def _add(self, out: mx.array, update: mx.array, ratio: mx.array | None) -> mx.array:
+        update = self.scale * update
+        if ratio is None:
+            return out + update
+        product = out - self.base.bias if "bias" in self.base else out  # DoRA scales the weight, not the bias
+        return out + update + (ratio - 1) * (product + update)
+
+    def _ratio(self) -> mx.array | None:
+        """(out,) m / |V|, where |V| counts as a constant in the gradient, as in the paper; None without a magnitude."""
+        if "magnitude" not in self:
+            return None
+        # |W + scale B A|^2 of each row, without the matrix B A.
+        w, a, b = dense_weight(self.base), self.lora_a, self.lora_b
+        mixed, squared = ((w @ a.T) * b).sum(axis=1), ((b @ (a @ a.T)) * b).sum(axis=1)
+        lengths = mx.sqrt(mx.square(w).sum(axis=1) + 2 * self.scale * mixed + self.scale**2 * squared)
+        return self.magnitude / mx.stop_gradient(mx.maximum(lengths, MIN_LENGTH))
+
+
+def initial_a(seed: int, path: str, shape: tuple[int, ...]) -> mx.array:
+    """A (rank, in) of the layer at `path`: uniform in +-1 / sqrt(in), a function of seed and path."""
+    return mx.array(uniform(seed, f"{path}.lora_a", shape, 1 / math.sqrt(shape[1])))
+
+
+def merged_weight(
+    weight: mx.array, lora_a: mx.array, lora_b: mx.array, scale: float, magnitude: mx.array | None = None
+) -> mx.array:
+    """The weight (out, in) with its adapter folded in."""
+    merged = weight + scale * (lora_b @ lora_a)
+    if magnitude is None:
+        return merged
+    lengths = mx.sqrt(mx.square(merged).sum(axis=1))
+    return merged * (magnitude / mx.maximum(lengths, MIN_LENGTH))[:, None]
+
+
+def dense_weight(layer: nn.Module) -> mx.array:
+    """The weight (out, in) of a layer; of a quantised one, computed from its codes."""
+    if "scales" not in layer:
+        return layer.weight
+    options = {"group_size": layer.group_size, "bits": layer.bits, "mode": layer.mode}
+    return mx.dequantize(layer.weight, layer.scales, layer.get("biases"), **options)
