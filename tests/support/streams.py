@@ -8,7 +8,7 @@ from mlxlab.data.loaders.wrappers import Prefetch
 from mlxlab.data.rng import counter_hash, epoch_permutation
 from mlxlab.data.text.document import Document
 from mlxlab.data.text.packed_batches import Masker, PackedBatchIterator, RowBuilder
-from mlxlab.data.text.packing import RowLayout
+from mlxlab.data.text.packing import RandomRows, RowLayout
 from mlxlab.data.text.sources import open as sources
 from mlxlab.data.text.token_stream import TokenStream
 
@@ -64,12 +64,12 @@ def make_row_builder(length=8, stride=None, mask_across_documents=False, masked=
 
 
 def make_batches(
-    source=None, batch_size=3, prefetch=0, seed=3, limit=None, tokenizer=None, row_shuffle_buffer=0, **frame
+    source=None, batch_size=3, prefetch=0, seed=3, limit=None, tokenizer=None, row_shuffle_buffer=0, order=None, **frame
 ) -> PackedBatchIterator | Prefetch:
     encode = (tokenizer or ByteTokenizer()).encode_documents
     stream = TokenStream(source or InMemorySource(texts()), encode, END, seed, limit)
     batches = PackedBatchIterator(
-        stream, make_row_builder(**frame), batch_size, "listed", None, row_shuffle_buffer, seed
+        stream, make_row_builder(**frame), batch_size, "listed", None, order or RandomRows(row_shuffle_buffer, seed)
     )
     return Prefetch(batches, prefetch) if prefetch else batches
 

@@ -5,13 +5,14 @@ Sequences are padded to batches here, and the ids of a batch are checked.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, TypeVar
+from typing import Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
-from mlxlab.errors import DataError
+from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.untrusted import ShapeError, validate
 
+NO_CURRICULUM = "the strength of the curriculum: expected data/order=curriculum"
 MULTIPLE = 8  # lengths are rounded up to it, for fewer shapes to compile
 
 T = TypeVar("T")
@@ -76,6 +77,29 @@ class BatchIterator(Protocol):
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Moves to a saved position of any batch size without replay; DataError if it is malformed or of other data."""
+
+
+@runtime_checkable
+class MeasuresOrder(Protocol):
+    """A `BatchIterator` that can measure which tokens it served, and change the strength of a curriculum."""
+
+    def order_metrics(self) -> dict[str, float]:
+        """Metrics of the tokens of the run up to the batch last yielded; empty where they are not measured."""
+
+    def set_alpha(self, alpha: float) -> None:
+        """Replaces the schedule of alpha from the next batch on, losing and repeating no row; it is part of the state.
+
+        Raises ConfigError where there is no curriculum.
+        """
+
+
+def set_curriculum_alpha(data: BatchIterator, alpha: float) -> None:
+    """Sets the strength of the curriculum, from 0 to 1, from the next batch on; ConfigError if `data` has none."""
+    if not isinstance(data, MeasuresOrder):
+        raise ConfigError(NO_CURRICULUM)
+    if not 0 <= alpha <= 1:
+        raise ConfigError(f"the strength of the curriculum: expected a number from 0 to 1, got {alpha}")
+    data.set_alpha(alpha)
 
 
 @dataclass(frozen=True)

@@ -90,13 +90,33 @@ class ProvidesTestRows(Protocol):
     def test_rows() -> Table: ...
 
 
+class RunLength(NamedTuple):
+    """The limits of a run, each None where there is no such limit."""
+
+    max_steps: int | None = None
+    epochs: int | None = None
+    max_tokens: int | None = None
+
+    def steps(self, batches_per_epoch: int | None, tokens_per_batch: int) -> int | None:
+        """Steps until the first limit; None if that is unknown."""
+        limits = [self.max_steps] if self.max_steps is not None else []
+        if self.epochs is not None and batches_per_epoch is not None:
+            limits.append(self.epochs * batches_per_epoch)
+        if self.max_tokens is not None:
+            limits.append(-(-self.max_tokens // tokens_per_batch))
+        return min(limits, default=None)
+
+
+UNKNOWN_LENGTH = RunLength()
+
+
 class DataModule(Protocol):
     """A data set with its splits, tokenizer and task. The class is the `_target_` of a `data` node.
 
     Its constructor gets the keys of that node, and by name whichever of these it declares keyword-only: `seed`,
     `cache` (a folder for what may be deleted at any time), `pretrained` (a folder whose tokenizer is to be used, or
     None), `restored` (the `inference` folder of the run that is resumed or evaluated, or None), `masked` (the model
-    predicts hidden tokens), `parameters` and `width` of the model.
+    predicts hidden tokens), `parameters` and `width` of the model, `run_length` (a `RunLength`).
     """
 
     @property

@@ -26,6 +26,7 @@ class Stream(IntEnum):
     UNIT_ORDER = 0x5E9E  # of files, row groups and shards of the hub, each read sequentially
     WINDOW_SHUFFLE = 0xD0C5  # of documents within a window
     ROW_SHUFFLE = 0x9001
+    CURRICULUM_TIES = 0xC0771
     MASKED = 0x3A5C
     MASK_KIND = 0x3A5D  # replaced by the mask token, by another token, or unchanged
     MASK_REPLACEMENT = 0x3A5E

@@ -11,7 +11,7 @@ from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.check import check_stored_model
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.schema.root import BY_TASK
-from mlxlab.data.dataset import DataModule, check_data_module
+from mlxlab.data.dataset import DataModule, RunLength, check_data_module
 from mlxlab.distillation.options import read_options
 from mlxlab.errors import ConfigError
 from mlxlab.files.atomic import write_atomic
@@ -38,6 +38,7 @@ def build_data(
     Raises:
         ConfigError: the objective is not a metric of this task, or the data set lacks a member of `DataModule`.
     """
+    limits = (cfg["trainer"][key] for key in RunLength._fields)
     backbone = build.build_backbone(cfg["model"], vocab_size=1)  # an outline: its arrays are never evaluated
     dataset = instantiate(
         cfg["data"],
@@ -49,6 +50,7 @@ def build_data(
         parameters=count_parameters(cast(nn.Module, backbone)) - backbone.embedding.weight.size,
         folder=folder,
         restored=restored,
+        run_length=RunLength(*limits),
     )
     data = check_data_module(dataset)
     metrics = BY_TASK[data.task.kind]

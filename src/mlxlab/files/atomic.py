@@ -1,9 +1,11 @@
 """Writes a file whole or not at all: a temporary file in the same folder, then one rename."""
 
+import base64
 import fcntl
 import json
 import os
 import secrets
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -54,6 +56,11 @@ def temporary_name(path: Path) -> Path:
 def write_json(path: Path, value: Json, *, indent: int | None = 1, durable: bool = False) -> None:
     """`write_atomic` of a JSON document. NaN and infinities are refused: no strict reader accepts them."""
     write_atomic(path, json.dumps(value, indent=indent, allow_nan=False) + "\n", durable=durable)
+
+
+def pack_bytes(data: bytes) -> str:
+    """Compressed bytes as text, for a few large values within JSON; `untrusted.unpack_bytes` reads them."""
+    return base64.b64encode(zlib.compress(data)).decode()
 
 
 def remove_leftovers(folder: Path) -> None:

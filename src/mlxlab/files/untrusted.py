@@ -1,5 +1,6 @@
 """Reads and checks files that anyone may have written or a disk may have damaged; every fault is one `DataError`."""
 
+import base64
 import functools
 import json
 import math
@@ -7,6 +8,7 @@ import os
 import stat
 import types
 import typing
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import is_dataclass
@@ -90,6 +92,18 @@ def parse_json(text: str, shape: type[T], name: str, *, max_depth: int = MAX_DEP
         raise DataError(f"{name}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{name}: not valid JSON ({str(error)[:100]})") from None
+
+
+def unpack_bytes(text: str, size: int, name: str) -> bytes:
+    """The `size` bytes that `atomic.pack_bytes` made a text of; DataError, naming `name`, if it holds anything else."""
+    try:
+        inflate = zlib.decompressobj()
+        data = inflate.decompress(base64.b64decode(text, validate=True), size + 1)  # no more memory than expected
+    except (ValueError, zlib.error) as error:
+        raise DataError(f"{name}: not compressed bytes in base64 ({str(error)[:80]})") from None
+    if len(data) != size or not inflate.eof or inflate.unused_data:
+        raise DataError(f"{name}: expected {size} compressed bytes, got {min(len(data), size + 1)} or more")
+    return data
 
 
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -40,6 +40,7 @@ def new(folder, tmp_path_factory):
     def new(seed=0, masked=False, pretrained=None, **changes):
         node = read_config("data/streaming") | {"source": str(folder / "text.jsonl"), "seq_len": 16, "batch_size": 4}
         node = override(node, {"shuffle.window": 20, "validation.fraction": 0.2, "prefetch": 0})
+        node["order"] = read_config("data/order/shuffle")
         node["tokenizer"] = read_config("data/tokenizer/bpe") | {"vocab_size": 320}
         runtime = {"seed": seed, "cache": cache, "masked": masked, "parameters": 1000, "width": 8}
         return instantiate(override(node, changes), **runtime, pretrained=pretrained)

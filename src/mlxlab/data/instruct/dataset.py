@@ -22,7 +22,7 @@ from mlxlab.data.text.dataset import Shuffling
 from mlxlab.data.text.document import DocumentSource
 from mlxlab.data.text.encoder import TextEncoder, restore
 from mlxlab.data.text.packed_batches import PackedBatchIterator, PackedEvalBatches, RowBuilder
-from mlxlab.data.text.packing import RowLayout
+from mlxlab.data.text.packing import RandomRows, RowLayout
 from mlxlab.data.text.token_stream import EPOCH_START, ShuffledDocuments
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
@@ -144,7 +144,8 @@ class InstructDataset:
             order=[seed, shuffle.row_buffer, max_train_examples, None if chosen is None else chosen.tolist()],
             rows=[seq_len, loss_on, truncation],
         )
-        args = (self.fingerprint, statistics.batches_per_epoch, shuffle.row_buffer, seed, ConversationPacker)
+        order = RandomRows(shuffle.row_buffer, seed)
+        args = (self.fingerprint, statistics.batches_per_epoch, order, ConversationPacker)
         self.train = wrap_batches(PackedBatchIterator(stream, builder, batch_size, *args), prefetch, overfit_batches)
         lines += [*fitted_tokenizer.lines, f"chat template: {self.template.name}; loss on: {loss_on}"]
         self.sources = [*lines, *statistics.lines(train.name, seq_len, truncation)]

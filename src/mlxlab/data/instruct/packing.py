@@ -9,7 +9,7 @@ import numpy as np
 
 from mlxlab.data.instruct.encoder import EncodedConversation
 from mlxlab.data.text.document import DocumentSource
-from mlxlab.data.text.packing import PackedRows, RowLayout, TextCursor
+from mlxlab.data.text.packing import PackedRows, RowLayout, TextCursor, next_epoch
 from mlxlab.data.text.token_stream import DocumentCursor, ShuffledDocuments, TokenChunk, split_chunks
 
 
@@ -91,7 +91,9 @@ class ConversationPacker:
 
     @property
     def cursor(self) -> TextCursor:
-        """The position of the next conversation; only while there are more."""
+        """The position of the next conversation; at the end that of the next epoch."""
+        if not self.more:
+            return next_epoch(self.first)
         return {**self.first, "row": self.row, "rows_drawn": 0, "start": self._pending[0].cursor, "offset": 0}
 
     def _next_row(self) -> list[_Conversation]:

@@ -1,15 +1,23 @@
 """Batches prepared by a background thread, so that the device does not wait; and the first batches, repeated."""
 
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 from mlxlab.constraints import Count
-from mlxlab.data.batch import Batch, BatchIterator, check_position
+from mlxlab.data.batch import Batch, BatchIterator, MeasuresOrder, check_position, set_curriculum_alpha
 
-Position = tuple[dict[str, object], int, bool]  # state, epoch, at_epoch_start
+
+class Position(NamedTuple):
+    """What is known of a source after a batch."""
+
+    state: dict[str, object]
+    epoch: int
+    at_epoch_start: bool
+    order_metrics: dict[str, float]
 
 
 def wrap_batches(batches: BatchIterator, prefetch: int, overfit_batches: int | None) -> BatchIterator:
@@ -44,7 +52,7 @@ class Prefetch(_Wrapper):
 
     def __init__(self, source: BatchIterator, depth: int) -> None:
         self.source, self.depth = source, depth
-        self._state, self.epoch, self.at_epoch_start = _position(source)
+        self._position = _position(source)
         self._worker: Generator[tuple[Batch | None, Position]] | None = None
         self._generation = 0  # of the iterator in use: an older one must not stop the newer one's thread
 
@@ -55,7 +63,7 @@ class Prefetch(_Wrapper):
         try:
             # Read again for each batch: `resize` replaces the worker in mid-epoch, `load_state_dict` ends it.
             while self._worker is not None and generation == self._generation:
-                batch, (self._state, self.epoch, self.at_epoch_start) = next(self._worker)
+                batch, self._position = next(self._worker)
                 if batch is None:
                     return
                 yield batch
@@ -64,31 +72,51 @@ class Prefetch(_Wrapper):
                 self._stop()
 
     @property
+    def epoch(self) -> int:
+        return self._position.epoch
+
+    @property
+    def at_epoch_start(self) -> bool:
+        return self._position.at_epoch_start
+
+    @property
     def batches_per_epoch(self) -> int | None:
         return self.source.batches_per_epoch
 
     def resize(self, batch_size: int) -> None:
         """Batches that were prepared with the old size are discarded."""
-        mid_epoch = self._worker is not None and not self.at_epoch_start
-        self._stop()
-        self.source.resize(batch_size)
-        if mid_epoch:
-            self._worker = _prepare(self.source, self.depth)
+        self._change(partial(self.source.resize, batch_size))
+
+    def set_alpha(self, alpha: float) -> None:
+        """Batches that were prepared with the old strength are discarded."""
+        self._change(partial(set_curriculum_alpha, self.source, alpha))
+
+    def order_metrics(self) -> dict[str, float]:
+        return self._position.order_metrics
 
     def state_dict(self) -> dict[str, object]:
-        return dict(self._state)
+        return dict(self._position.state)
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         self._stop()
         self.source.load_state_dict(state)
-        self._state, self.epoch, self.at_epoch_start = _position(self.source)
+        self._position = _position(self.source)
+
+    def _change(self, change: Callable[[], None]) -> None:
+        """Changes the source after the batch last yielded."""
+        mid_epoch = self._worker is not None and not self.at_epoch_start
+        self._stop()
+        change()
+        self._position = _position(self.source)._replace(order_metrics=self._position.order_metrics)
+        if mid_epoch:
+            self._worker = _prepare(self.source, self.depth)
 
     def _stop(self) -> None:
         """Ends the thread and moves the source back to the batch last yielded."""
         if self._worker is not None:
             self._worker.close()
             self._worker = None
-            self.source.load_state_dict(self._state)
+            self.source.load_state_dict(self._position.state)
 
 
 def _prepare(source: BatchIterator, depth: int) -> Generator[tuple[Batch | None, Position]]:
@@ -108,7 +136,8 @@ def _prepare(source: BatchIterator, depth: int) -> Generator[tuple[Batch | None,
 
 
 def _position(source: BatchIterator) -> Position:
-    return source.state_dict(), source.epoch, source.at_epoch_start
+    metrics = source.order_metrics() if isinstance(source, MeasuresOrder) else {}
+    return Position(source.state_dict(), source.epoch, source.at_epoch_start, metrics)
 
 
 class RepeatState(TypedDict):
@@ -150,6 +179,13 @@ class RepeatBatches(_Wrapper):
     def batches_per_epoch(self) -> int | None:
         available = self.source.batches_per_epoch
         return self.number if available is None else min(available, self.number)
+
+    def order_metrics(self) -> dict[str, float]:
+        return {}  # the source does not know how often its batches were repeated
+
+    def set_alpha(self, alpha: float) -> None:
+        """Changes nothing if the first batches are made already."""
+        set_curriculum_alpha(self.source, alpha)
 
     def resize(self, batch_size: int) -> None:
         """The first batches are made again, with the new size."""

@@ -11,11 +11,15 @@ import numpy as np
 from mlxlab.constraints import Ge, Le, Positive, Seed, Size
 from mlxlab.data.batch import Batch
 from mlxlab.data.cache import content_key
-from mlxlab.data.dataset import Baseline
+from mlxlab.data.dataset import UNKNOWN_LENGTH, Baseline, RunLength
 from mlxlab.data.loaders.wrappers import wrap_batches
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.text.corpus import Validation, open_corpus
 from mlxlab.data.text.encoder import TextEncoder, restore
+from mlxlab.data.text.order.curriculum import CurriculumOrder
+from mlxlab.data.text.order.distribution import TokenDistribution
+from mlxlab.data.text.order.shuffle import ShuffleOrder
+from mlxlab.data.text.order.token_counts import corpus_counts
 from mlxlab.data.text.packed_batches import PackedBatchIterator, PackedEvalBatches, Packing
 from mlxlab.data.text.sources.open import Reading, open_source
 from mlxlab.data.text.token_stream import EPOCH_START, InMemoryTokens, TokenChunk, TokenStream
@@ -54,6 +58,7 @@ class StreamingTextDataset:
         validation: what is validated on.
         max_train_examples: maximum number of documents in an epoch, the same ones in each; null for all.
         shuffle: in which order documents and rows come.
+        order: what comes first.
         streaming: false tokenises everything at the start and keeps it in memory; the batches are the same.
         tokenizer: trains the tokenizer; not used with a pretrained model or by a resumed run.
         seq_len: tokens of a row.
@@ -69,6 +74,7 @@ class StreamingTextDataset:
         parameters: number of parameters of the model without its vocabulary.
         width: hidden size of the model.
         pretrained: folder whose tokenizer.json is to be used.
+        run_length: limits of the run, for an order that depends on them.
 
     Raises:
         InputNotFoundError, DataError, ServiceUnavailableError: a source is missing or malformed, the hub unreachable.
@@ -88,6 +94,7 @@ class StreamingTextDataset:
         validation: Validation,
         max_train_examples: Size | None,
         shuffle: Shuffling,
+        order: ShuffleOrder | CurriculumOrder,
         streaming: bool,
         tokenizer: BPETokenizerTrainer | CharTokenizerTrainer,
         seq_len: Annotated[int, Ge(2), Le(1_048_576)],
@@ -104,6 +111,7 @@ class StreamingTextDataset:
         parameters: int,
         width: int,
         pretrained: Path | None = None,
+        run_length: RunLength = UNKNOWN_LENGTH,
     ) -> None:
         window = shuffle.window
         opener = partial(open_source, reading=reading, text_column=text_column, on_error=on_error, window=window)
@@ -130,7 +138,8 @@ class StreamingTextDataset:
             if num_tokens < seq_len:
                 limit = f"expected at most {num_tokens}, the number of tokens of the training text"
                 raise DataError(f"data.seq_len={seq_len}: {limit}")
-        count = None if num_tokens is None else max(1, -(-builder.layout.count_rows(num_tokens) // batch_size))
+        num_rows = None if num_tokens is None else order.rows_per_epoch(builder.layout.count_rows(num_tokens))
+        count = None if num_rows is None else max(1, -(-num_rows // batch_size))
         self.held_out = content_key(valid=valid.fingerprint)
         self.fingerprint = content_key(
             format=FORMAT,
@@ -140,11 +149,19 @@ class StreamingTextDataset:
             order=[seed, shuffle.row_buffer, max_train_examples, None if chosen is None else chosen.tolist()],
             packing=[seq_len, packing.stride, packing.mask_across_documents],
             masking=[masked, packing.mlm_probability if masked else None],
+            **order.content,
         )
-        batches = PackedBatchIterator(chunks, builder, batch_size, self.fingerprint, count, shuffle.row_buffer, seed)
+        lines, distribution = [*lines, *fitted_tokenizer.lines], None
+        if order.measure:
+            counts = corpus_counts(stream, self.tokenizer.vocab_size, self.tokenizer.fingerprint, cache)
+            distribution = TokenDistribution(counts)
+            lines.append(counts.line)
+        steps = run_length.steps(count, batch_size * seq_len)
+        rows = order.rows(distribution, builder.layout, shuffle.row_buffer, seed, steps)
+        batches = PackedBatchIterator(chunks, builder, batch_size, self.fingerprint, count, rows)
         self.train = wrap_batches(batches, prefetch, overfit_batches)
         per_epoch = "" if count is None else f", {count} batches per epoch"
-        self.sources = [*lines, *fitted_tokenizer.lines, f"{train.name}: {size}{per_epoch}"]
+        self.sources = [*lines, f"{train.name}: {size}{per_epoch}"]
 
     def baselines(self) -> Sequence[Baseline]:
         return ()  # there is no simpler method to compare with

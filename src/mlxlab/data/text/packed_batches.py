@@ -2,20 +2,30 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import numpy as np
 
 from mlxlab.constraints import Ge, Le, Size
-from mlxlab.data.batch import Batch, check_ids, load_position
+from mlxlab.data.batch import Batch, check_ids
 from mlxlab.data.rng import Stream, uniform
-from mlxlab.data.text.packing import PackedRows, Packer, RowLayout, RowShuffleBuffer, RowSource, TextCursor, epoch_start
+from mlxlab.data.text.packing import (
+    PackedRows,
+    Packer,
+    RandomRows,
+    RowLayout,
+    RowOrder,
+    RowSource,
+    TextCursor,
+    epoch_start,
+)
 from mlxlab.data.text.token_stream import TokenChunk, TokenChunks
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError, DataError
 
 OpenPacker = Callable[[Iterator[TokenChunk], TextCursor, RowLayout], RowSource]
+TEXT_ORDER = RandomRows()
 MASK_UP_TO, REPLACE_UP_TO = 0.8, 0.9  # of hidden tokens, 80 % become the mask token, 10 % another one, 10 % stay
 
 
@@ -126,12 +136,12 @@ class PackedBatchIterator:
     batch_size: int  # rows, of all processes together
     fingerprint: str
     batches_per_epoch: int | None  # where known or estimated
-    row_shuffle_buffer: int = 0  # rows that are permuted together, by `seed`; 0 leaves them in the order of the text
-    seed: int = 0
+    order: RowOrder = TEXT_ORDER
     open_packer: OpenPacker = Packer
+    _cursor: TextCursor = field(init=False)
 
     def __post_init__(self) -> None:
-        self._cursor = epoch_start(0, self.fingerprint)
+        self._cursor = self.order.first(self.fingerprint)
 
     @property
     def epoch(self) -> int:
@@ -152,17 +162,22 @@ class PackedBatchIterator:
     def resize(self, batch_size: int) -> None:
         self.batch_size = batch_size
 
+    def order_metrics(self) -> dict[str, float]:
+        return self.order.metrics()
+
+    def set_alpha(self, alpha: float) -> None:
+        self._cursor = self.order.set_alpha(self._cursor, alpha)
+
     def state_dict(self) -> dict[str, object]:
         return {**self._cursor}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        self._cursor = load_position(state, TextCursor, self.fingerprint)
+        self._cursor = self.order.load(state, self.fingerprint)
 
     def __iter__(self) -> Iterator[Batch]:
         cursor, layout = self._cursor, self.builder.layout
         with closing(self.chunks(cursor["epoch"], cursor["start"])) as chunks:
-            packer, size, more = self.open_packer(chunks, cursor, layout), self.row_shuffle_buffer, True
-            source = RowShuffleBuffer(packer, size, self.seed, cursor) if size else packer
+            source, more = self.order.open(self.open_packer(chunks, cursor, layout), cursor), True
             while more:
                 rows, more = source.take(self.batch_size), source.more
                 if not len(rows.sizes):
@@ -170,7 +185,7 @@ class PackedBatchIterator:
                 if more or not self.at_epoch_start:  # an epoch of one batch has one shape anyway
                     rows = rows.padded(self.batch_size, layout.pad_id)
                 batch = self.builder.batch(rows, cursor["epoch"])
-                self._cursor = source.cursor if more else epoch_start(cursor["epoch"] + 1, self.fingerprint)
+                self._cursor = source.cursor
                 yield batch
 
 

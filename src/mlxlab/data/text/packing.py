@@ -1,14 +1,16 @@
 """Packing: the concatenated tokens of documents, split into rows of equal length, which may be shuffled."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypedDict
 
 import numpy as np
 
 from mlxlab.constraints import Count
+from mlxlab.data.batch import NO_CURRICULUM, load_position
 from mlxlab.data.rng import Stream, permutation
 from mlxlab.data.text.token_stream import EPOCH_START, DocumentCursor, TokenChunk
+from mlxlab.errors import ConfigError
 
 
 class TextCursor(TypedDict):
@@ -24,6 +26,11 @@ class TextCursor(TypedDict):
 
 def epoch_start(epoch: int, fingerprint: str = "") -> TextCursor:
     return TextCursor(epoch=epoch, row=0, rows_drawn=0, start=EPOCH_START, offset=0, fingerprint=fingerprint)
+
+
+def next_epoch(cursor: TextCursor) -> TextCursor:
+    """The start of the epoch after that of `cursor`."""
+    return epoch_start(cursor["epoch"] + 1, cursor["fingerprint"])
 
 
 class PackedRows(NamedTuple):
@@ -83,7 +90,7 @@ class RowSource(Protocol):
 
     @property
     def cursor(self) -> TextCursor:
-        """The position of the next row; only while there are more."""
+        """The position of the next row; at the end that of the next epoch."""
 
     def take(self, max_rows: int) -> PackedRows:
         """Up to `max_rows` rows; fewer only at the end of the epoch."""
@@ -132,7 +139,9 @@ class Packer:
 
     @property
     def cursor(self) -> TextCursor:
-        """The position of the first token held."""
+        """The position of the first token held; at the end that of the next epoch."""
+        if not self.more:
+            return next_epoch(self.first)
         offset = -int(self.starts[0])
         return {**self.first, "row": self.row, "rows_drawn": 0, "start": self.cursors[0], "offset": offset}
 
@@ -176,10 +185,52 @@ class RowShuffleBuffer:
 
     @property
     def cursor(self) -> TextCursor:
-        """The position of the next row; only while there are more."""
+        """The position of the next row; at the end that of the next epoch."""
         return {**self.start, "rows_drawn": self.drawn} if self.drawn < len(self.rows.sizes) else self.packer.cursor
 
     def _fill(self, start: TextCursor) -> None:
         rows = self.packer.take(self.size)
         order = permutation(len(rows.sizes), self.seed, Stream.ROW_SHUFFLE, start["epoch"], start["row"])
         self.start, self.rows, self.drawn = start, rows.select(order), 0
+
+
+class RowOrder(Protocol):
+    """The order in which the rows of an epoch are served; its positions hold all that it depends on."""
+
+    def first(self, fingerprint: str) -> TextCursor:
+        """The position of the first row of a run."""
+
+    def load(self, state: Mapping[str, object], fingerprint: str) -> TextCursor:
+        """A saved position; DataError if it is malformed or of other data."""
+
+    def open(self, packer: RowSource, cursor: TextCursor) -> RowSource:
+        """The rows of `packer`, which begins at `cursor`, in this order from `cursor` on."""
+
+    def set_alpha(self, cursor: TextCursor, alpha: float) -> TextCursor:
+        """`cursor` with another strength of the curriculum; ConfigError where there is none."""
+
+    def metrics(self) -> dict[str, float]:
+        """Of the tokens served since the start of the run; empty where they are not measured."""
+
+
+@dataclass(frozen=True)
+class RandomRows:
+    """The order of the text, in which every `size` rows are permuted by `seed`; 0 permutes none."""
+
+    size: int = 0
+    seed: int = 0
+
+    def first(self, fingerprint: str) -> TextCursor:
+        return epoch_start(0, fingerprint)
+
+    def load(self, state: Mapping[str, object], fingerprint: str) -> TextCursor:
+        return load_position(state, TextCursor, fingerprint)
+
+    def open(self, packer: RowSource, cursor: TextCursor) -> RowSource:
+        return RowShuffleBuffer(packer, self.size, self.seed, cursor) if self.size else packer
+
+    def set_alpha(self, cursor: TextCursor, alpha: float) -> TextCursor:
+        raise ConfigError(NO_CURRICULUM)
+
+    def metrics(self) -> dict[str, float]:
+        return {}

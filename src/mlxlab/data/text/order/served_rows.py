@@ -1,0 +1,208 @@
+"""Rows served from a pool of candidates in the order of their scores, with counts of the tokens served.
+
+Every pool is the next rows of the text. A position is that of the pool in the text, the counts when it was filled, and
+the number of rows drawn from it: from these the order of a pool is computed again, so nothing else is saved.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol, TypedDict, cast
+
+import numpy as np
+
+from mlxlab.constraints import Count, Fraction
+from mlxlab.data.batch import NO_CURRICULUM, load_position
+from mlxlab.data.text.order.distribution import TokenDistribution
+from mlxlab.data.text.order.token_counts import decode_counts, encode_counts
+from mlxlab.data.text.packing import PackedRows, RowLayout, RowSource, TextCursor, epoch_start
+from mlxlab.errors import ConfigError, DataError
+
+
+class AlphaChange(TypedDict):
+    """The pool was ranked with another alpha after `row` of its rows were drawn."""
+
+    row: Count
+    alpha: Fraction
+
+
+class ServedState(TypedDict):
+    """What the order of a pool depends on, as JSON."""
+
+    counts: str  # of each token served before the pool, as `encode_counts` writes them
+    alphas: list[AlphaChange]  # in the pool, the first one at row 0
+    step: Count  # batches drawn since the start of the run
+    alpha: Fraction | None  # set during the run; null follows the schedule
+
+
+class ServedCursor(TextCursor):
+    """The position of the next row in a pool."""
+
+    served: ServedState
+
+
+class Pool(NamedTuple):
+    """R candidate rows."""
+
+    tokens: np.ndarray  # (R, T) int32; V is padding
+    numbers: np.ndarray  # (R,) the number of each row in the epoch
+    epoch: int
+    row: int  # number of the first row
+
+
+class Ranking(Protocol):
+    """Ranks the rows of a pool."""
+
+    @property
+    def pool_rows(self) -> int:
+        """Rows of a pool."""
+
+    @property
+    def rescore_every(self) -> int | None:
+        """Rows drawn between two rankings of a pool; None ranks it once."""
+
+    def alpha(self, step: int) -> float:
+        """The strength of the curriculum at a batch of the run; 0 where there is no curriculum."""
+
+    def rows_served(self, rows: int) -> int:
+        """How many of the rows of a pool are served, at least one."""
+
+    def rank(self, pool: Pool, rows: np.ndarray, served: np.ndarray, alpha: float) -> np.ndarray:
+        """`rows`, indices of rows not served yet, in the order in which they are to be served.
+
+        Args:
+            served: (V,) int64, times that each token was served.
+        """
+
+
+@dataclass
+class ServedOrder:
+    """Serves the rows of pools by their rank, and measures the tokens served. Implements `RowOrder`."""
+
+    ranking: Ranking
+    distribution: TokenDistribution
+    layout: RowLayout
+    fixed_alpha: bool = False  # the ranking has no alpha that could be set
+    override: float | None = field(default=None, init=False)  # alpha that was set during the run
+    rows: "ServedRows | None" = field(default=None, init=False)  # opened last
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.distribution.share)
+
+    def first(self, fingerprint: str) -> ServedCursor:
+        counts = encode_counts(np.zeros(self.vocab_size, np.int64))
+        served = ServedState(counts=counts, alphas=[], step=0, alpha=None)
+        return {**epoch_start(0, fingerprint), "served": served}
+
+    def load(self, state: Mapping[str, object], fingerprint: str) -> ServedCursor:
+        cursor = load_position(state, ServedCursor, fingerprint)
+        served, drawn = cursor["served"], cursor["rows_drawn"]
+        decode_counts(served["counts"], self.vocab_size, "the saved position is malformed: served.counts")
+        rows = [change["row"] for change in served["alphas"]]
+        if rows != sorted(set(rows)) or rows[:1] != [0][:drawn] or rows[-1:] > [drawn]:
+            raise DataError(f"the saved position is malformed: alphas at rows {str(rows)[:60]} of {drawn}")
+        self.override, self.rows = served["alpha"], None
+        return cursor
+
+    def open(self, packer: RowSource, cursor: TextCursor) -> "ServedRows":
+        self.rows = ServedRows(packer, cast(ServedCursor, cursor), self)
+        return self.rows
+
+    def set_alpha(self, cursor: TextCursor, alpha: float) -> ServedCursor:
+        """`cursor` with alpha from now on, instead of the schedule; the pool is ranked again before the next batch."""
+        if self.fixed_alpha:
+            raise ConfigError(NO_CURRICULUM)
+        self.override, position = alpha, cast(ServedCursor, cursor)
+        return {**position, "served": {**position["served"], "alpha": alpha}}
+
+    def metrics(self) -> dict[str, float]:
+        """Of the tokens served since the start of the run; empty before the first batch."""
+        return self.distribution.measure(self.rows.counts, self.rows.alpha) if self.rows else {}
+
+
+class ServedRows:
+    """The rows of a packer from a position on. Implements `RowSource`."""
+
+    def __init__(self, packer: RowSource, cursor: ServedCursor, order: ServedOrder) -> None:
+        self.packer, self.order = packer, order
+        served, drawn = cursor["served"], cursor["rows_drawn"]
+        self.counts = decode_counts(served["counts"], order.vocab_size, "served.counts")  # (V,)
+        self.counts_before, self.step, self.alpha = served["counts"], served["step"], 0.0
+        self._fill(cursor)
+        if drawn and drawn >= self.limit:
+            raise DataError(f"the saved position is malformed: row {drawn} of a pool of {self.limit}")
+        self._replay(served["alphas"], drawn)
+
+    @property
+    def more(self) -> bool:
+        """True if rows are left in the epoch."""
+        return self.drawn < self.limit or self.packer.more
+
+    @property
+    def cursor(self) -> ServedCursor:
+        """The position of the next row; at the end that of the next epoch."""
+        in_pool = self.drawn < self.limit
+        position = {**self.start, "rows_drawn": self.drawn} if in_pool else self.packer.cursor
+        alphas = [*self.alphas] if in_pool else []
+        served = ServedState(counts=self.counts_before, alphas=alphas, step=self.step, alpha=self.order.override)
+        return {**position, "served": served}
+
+    def take(self, max_rows: int) -> PackedRows:
+        """Up to `max_rows` rows; fewer only at the end of the epoch."""
+        pieces, override = [self.pool_rows.select(slice(0))], self.order.override
+        if self.alphas and override not in (None, self.alpha):
+            self.until_ranking = 0
+        while max_rows > 0 and self.more:
+            if self.drawn >= self.limit:
+                self._fill(self.packer.cursor)
+            if self.until_ranking == 0:
+                self._rank(self.order.ranking.alpha(self.step) if override is None else override)
+            index = self._draw(max_rows)
+            pieces.append(self.pool_rows.select(index))
+            max_rows -= len(index)
+        self.step += 1
+        return PackedRows(*map(np.concatenate, zip(*pieces, strict=True)))
+
+    def _fill(self, start: TextCursor) -> None:
+        ranking, layout = self.order.ranking, self.order.layout
+        rows = self.packer.take(ranking.pool_rows)
+        real = np.arange(layout.length) < (rows.sizes - layout.target_shift)[:, None]
+        tokens = np.where(real, rows.tokens[:, : layout.length], self.order.vocab_size)
+        self.start, self.pool_rows = start, rows
+        self.pool = Pool(tokens, rows.numbers, start["epoch"], start["row"])
+        self.remaining = np.arange(len(tokens))  # in the order of the last ranking
+        self.limit = ranking.rows_served(len(tokens))
+        self.alphas: list[AlphaChange] = []
+        self.drawn = self.until_ranking = 0
+
+    def _rank(self, alpha: float) -> None:
+        ranking = self.order.ranking
+        if not self.alphas or alpha != self.alpha:
+            self.alphas.append(AlphaChange(row=self.drawn, alpha=alpha))
+        self.alpha = alpha
+        self.remaining = ranking.rank(self.pool, self.remaining, self.counts, alpha)
+        self.until_ranking = ranking.rescore_every or len(self.remaining)
+
+    def _draw(self, max_rows: int) -> np.ndarray:
+        """Indices of the next rows, up to the next ranking or the end of the pool."""
+        count = min(max_rows, self.until_ranking, self.limit - self.drawn)
+        index, self.remaining = self.remaining[:count], self.remaining[count:]
+        self.counts += np.bincount(self.pool.tokens[index].reshape(-1), minlength=self.order.vocab_size + 1)[:-1]
+        self.drawn += count
+        self.until_ranking -= count
+        if self.drawn == self.limit:
+            self.counts_before = encode_counts(self.counts)
+        return index
+
+    def _replay(self, alphas: list[AlphaChange], drawn: int) -> None:
+        """Draws the first `drawn` rows of the pool again, with the recorded alphas."""
+        for change in alphas:
+            self._draw_until(change["row"])
+            self._rank(change["alpha"])
+        self._draw_until(drawn)
+
+    def _draw_until(self, drawn: int) -> None:
+        while self.drawn < drawn:
+            if self.until_ranking == 0:
+                self._rank(self.alpha)
+            self._draw(drawn - self.drawn)

@@ -1,0 +1,249 @@
+"""Curricula: every row once, in the same order with threads and without, and from any position."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mlxlab.data.batch import set_curriculum_alpha
+from mlxlab.data.rng import counter_hash
+from mlxlab.data.text.order.curriculum import CurriculumOrder
+from mlxlab.data.text.order.distribution import TokenDistribution, kl_divergence, rare_tokens
+from mlxlab.data.text.order.shuffle import ShuffleOrder
+from mlxlab.data.text.order.token_counts import TokenCounts, count_tokens, decode_counts, encode_counts
+from mlxlab.data.text.token_stream import EPOCH_START
+from mlxlab.errors import ConfigError, DataError
+from support.streams import VOCABULARY, InMemorySource, as_lists, make_batches, make_row_builder, take
+
+SCHEDULE = [[0, 1.0], [7, 0.3], [31, 0.0]]
+
+
+def curriculum(alpha=SCHEDULE, pool=20, rescore_every=5, once_per_epoch=True, keep=0.5):
+    return CurriculumOrder(alpha, pool, rescore_every, once_per_epoch, keep)
+
+
+def make(order=None, source=None, seed=3, row_buffer=0, steps=None, exact=True, **frame):
+    """Batches of an order whose token counts are those of the first epoch."""
+    chunks = list(make_batches(source=source).chunks(0, EPOCH_START))
+    distribution = TokenDistribution(count_tokens(chunks, VOCABULARY)._replace(exact=exact))
+    builder = {name: value for name, value in frame.items() if name not in ("prefetch", "batch_size")}
+    layout = make_row_builder(**builder).layout
+    rows = (order or curriculum()).rows(distribution, layout, row_buffer, seed, steps)
+    return make_batches(source=source, seed=seed, order=rows, **frame)
+
+
+def epochs_of_rows(batches, count=2):
+    """The real rows of each epoch with their targets, in the order served."""
+    return [
+        [
+            (tuple(tokens), tuple(targets))
+            for batch in batches
+            for tokens, targets, id in zip(
+                batch.tokens.tolist(), batch.targets.tolist(), batch.example_ids, strict=True
+            )
+            if id >= 0
+        ]
+        for _ in range(count)
+    ]
+
+
+FRAMES = {
+    "causal": {},
+    "masked": {"masked": True, "mask_across_documents": True},
+    "overlapping": {"stride": 3, "mask_across_documents": True},
+}
+
+
+@pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
+@pytest.mark.parametrize("pool", [1, 20, 1000])
+def test_every_row_is_served_once_per_epoch(frame, pool):
+    for ordered, plain in zip(
+        epochs_of_rows(make(curriculum(pool=pool), **frame)), epochs_of_rows(make_batches(**frame)), strict=True
+    ):
+        assert sorted(ordered) == sorted(plain)
+        assert (ordered == plain) == (pool == 1)
+
+
+@pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
+def test_resumes_in_a_row_are_exact_with_and_without_prefetch(frame):
+    expected = take(make(**frame), 72)
+    for count in range(0, 51, 7):
+        taken, state = [], None
+        for part in (count, count // 3, 4):
+            batches = make(prefetch=2 * (count % 2), **frame)
+            if state is not None:
+                batches.load_state_dict(json.loads(state))
+            taken += take(batches, part) if part else []
+            state = json.dumps(batches.state_dict())
+        assert taken == expected[: len(taken)]
+        assert len(state) < 700
+
+
+def random_order(number):
+    draws = counter_hash(number, np.arange(5)).astype(np.int64) % 1000
+    pool, every, keep, late = int(draws[0] % 40 + 1), int(draws[1] % 9 + 1), 0.1 + draws[2] % 9 / 10, int(draws[3])
+    order = curriculum([[0, 1.0], [1 + late % 40, 0.5]], pool, every, bool(draws[4] % 2), keep)
+    return order, {"batch_size": int(draws[1] % 5 + 1), "masked": bool(draws[2] % 2)}
+
+
+MANY = [*range(6), *(pytest.param(number, marks=pytest.mark.fault_injection) for number in range(6, 300))]
+
+
+@pytest.mark.parametrize("number", MANY)
+def test_an_order_is_a_permutation_that_depends_on_neither_threads_nor_resumes(number):
+    order, frame = random_order(number)
+    expected = [as_lists(batch) for batch in make(order, **frame)]
+    [rows], [plain] = epochs_of_rows(make(order, **frame), 1), epochs_of_rows(make_batches(**frame), 1)
+    assert Counter(rows) <= Counter(plain)
+    assert len(rows) == order.rows_per_epoch(len(plain))
+    taken, batches, state = [], make(order, **frame), None
+    while batches.epoch == 0:
+        batches = make(order, prefetch=number % 3, **frame)
+        if state is not None:
+            batches.load_state_dict(json.loads(state))
+        taken += take(batches, 1)
+        state = json.dumps(batches.state_dict())
+    assert taken == expected
+
+
+@pytest.mark.parametrize("number", MANY[1::3])
+def test_an_order_does_not_depend_on_the_batch_size(number):
+    order, frame = random_order(number)
+    order = replace(order, alpha=0.7)  # a schedule is by step
+    [rows] = epochs_of_rows(make(order, **frame), 1)
+    assert epochs_of_rows(make(order, **frame | {"batch_size": 1 + number % 9}), 1) == [rows]
+
+
+def test_without_once_per_epoch_the_best_of_each_pool_are_served():
+    order = curriculum(pool=10, once_per_epoch=False, keep=0.3)
+    [rows] = epochs_of_rows(make(order, batch_size=4), 1)
+    [plain] = epochs_of_rows(make_batches(), 1)
+    assert len(rows) == order.rows_per_epoch(len(plain)) == len(plain) // 10 * 3 + -(-(len(plain) % 10) * 3 // 10)
+
+
+def test_neglected_tokens_come_first_and_counts_follow():
+    common, rare = ["a" * 8] * 60, ["bcdefgh", "ijklmnop", "qrstuvw"]
+    source = InMemorySource(common + rare, size=100)
+    batches = make(curriculum(1.0, pool=1000, rescore_every=1), source, batch_size=1)
+    first = [batch[0][0] for batch in take(batches, 6)]
+    assert sum(any(98 <= token < 123 for token in row) for row in first) >= 4
+    metrics = batches.order_metrics()
+    counts = np.bincount(np.concatenate(first), minlength=VOCABULARY)
+    assert metrics["data/kl_uniform"] == kl_divergence(counts, np.full(VOCABULARY, 1 / VOCABULARY))
+    assert metrics["data/curriculum_alpha"] == 1.0
+
+
+def test_a_corpus_of_one_token_has_finite_scores_and_metrics():
+    for source in (InMemorySource(["a"]), InMemorySource(["b" * 40] * 3)):
+        for exact in (True, False):
+            batches = make(source=source, exact=exact)
+            assert take(batches, 3)
+            assert np.isfinite([*batches.order_metrics().values()]).all()
+
+
+def test_alpha_set_during_a_run_is_exact_from_the_next_batch_on():
+    def run(prefetch, resume):
+        batches = make(curriculum(1.0, pool=100), prefetch=prefetch)
+        stream = iter(batches)
+        taken = [as_lists(next(stream)) for _ in range(4)]
+        set_curriculum_alpha(batches, 0.25)
+        if resume:
+            state = json.dumps(batches.state_dict())
+            stream.close()
+            batches = make(curriculum(1.0, pool=100), prefetch=prefetch)
+            batches.load_state_dict(json.loads(state))
+            stream = iter(batches)
+        taken += [as_lists(next(stream)) for _ in range(6)]
+        state = json.dumps(batches.state_dict())
+        assert batches.order_metrics()["data/curriculum_alpha"] == 0.25
+        stream.close()
+        return taken, state
+
+    expected = run(0, False)
+    assert all(run(*case) == expected for case in [(2, False), (0, True), (2, True)])
+    assert expected[0] != take(make(curriculum(1.0, pool=100)), 10)
+    assert expected[0][:4] == take(make(curriculum(1.0, pool=100)), 4)
+
+
+@pytest.mark.parametrize("row_buffer", [0, 10])
+def test_measuring_a_shuffle_changes_no_batch(row_buffer):
+    measured = make(ShuffleOrder(measure=True), row_buffer=row_buffer)
+    assert take(measured, 40) == take(make_batches(row_shuffle_buffer=row_buffer), 40)
+    metrics = measured.order_metrics()
+    assert metrics["data/curriculum_alpha"] == 0
+    assert metrics["data/rare_coverage"] == 1  # more than an epoch
+    assert not make_batches().order_metrics()
+    for batches in (measured, make_batches(), make_batches(prefetch=1)):
+        with pytest.raises(ConfigError, match="expected data/order=curriculum"):
+            set_curriculum_alpha(batches, 0.5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"counts": "!"},
+        {"counts": encode_counts(np.zeros(7, np.int64))},
+        {"counts": encode_counts(np.full(VOCABULARY, 10**14))},
+        {"alphas": []},
+        {"alphas": [{"row": 0, "alpha": 2.0}]},
+        {"alphas": [{"row": 0, "alpha": 1.0}, {"row": 99, "alpha": 0.5}]},
+        {"step": -1},
+        {"extra": 1},
+    ],
+    ids=lambda change: str(change)[:40],
+)
+def test_a_malformed_position_is_refused_in_one_line(change):
+    batches = make()
+    take(batches, 3)
+    state = batches.state_dict()
+    with pytest.raises(DataError, match="the saved position is malformed") as error:
+        make().load_state_dict(state | {"served": state["served"] | change})
+    assert "\n" not in str(error.value)
+    with pytest.raises(DataError, match="malformed"):
+        make().load_state_dict(make_batches().state_dict())
+    far = make()
+    far.load_state_dict(state | {"rows_drawn": 25})
+    with pytest.raises(DataError, match="row 25 of a pool of 20"):
+        next(iter(far))
+
+
+@pytest.mark.parametrize(
+    ("alpha", "message"),
+    [
+        ([[0, 1.5]], "alphas from 0 to 1"),
+        ([[0.1, 1.0]], "starts that rise from 0"),
+        ([[0, 1.0], [0, 0.5]], "starts that rise from 0"),
+        ([[0, 1.0], [0.5, 0.5], [100, 0.1]], "all fractions below 1 or all whole steps"),
+        ([], "starts that rise from 0"),
+    ],
+)
+def test_a_bad_schedule_is_refused_in_one_line(alpha, message):
+    with pytest.raises(ConfigError, match=message):
+        curriculum(alpha)
+
+
+def test_fractions_are_of_the_length_of_the_run():
+    ranking = make(curriculum([[0, 1.0], [0.5, 0.2]]), steps=40).order.ranking
+    assert [ranking.alpha(step) for step in (0, 19, 20, 90)] == [1.0, 1.0, 0.2, 0.2]
+    with pytest.raises(ConfigError, match=r"set trainer\.max_steps"):
+        make(curriculum([[0, 1.0], [0.5, 0.2]]))
+    with pytest.raises(ConfigError, match=r"data\.shuffle\.row_buffer=8: expected 0"):
+        make(row_buffer=8)
+
+
+def test_counts_are_saved_exactly_and_compactly():
+    counts = (counter_hash(1, np.arange(50_000)) % np.uint64(300)).astype(np.int64)
+    counts[7] = 10**14
+    text = encode_counts(counts)
+    np.testing.assert_array_equal(decode_counts(text, len(counts), "counts"), counts)
+    assert len(text) < 2 * len(counts)
+
+
+def test_rare_tokens_are_the_last_percent_and_a_sample_is_smoothed():
+    counts = np.array([0, 9000, 890, 60, 30, 15, 5])
+    np.testing.assert_array_equal(rare_tokens(counts), [4, 5, 6])
+    np.testing.assert_array_equal(rare_tokens(np.array([0, 5])), [1])
+    assert TokenDistribution(TokenCounts(counts, True)).target(0)[0] == 0
+    assert TokenDistribution(TokenCounts(counts, False)).target(0)[0] > 0
