@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from mlxlab.config.schema.signature import source_file
+from mlxlab.config.schema.source import source_file
 
 logger = logging.getLogger(__name__)
 

@@ -2,11 +2,12 @@
 
 import sys
 import textwrap
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Union
 
 import pytest
 
-from mlxlab.config.schema.signature import Component, signature
+from mlxlab.config.schema.signature import Component, Record, signature
+from mlxlab.config.schema.validate import Validator, describe
 from mlxlab.constraints import Count, FilePath, Ge, Lt, MaxLen, MinLen, Seed, Share, Size
 
 SOURCE = '''
@@ -16,7 +17,7 @@ SOURCE = '''
     from collections.abc import Callable, Sequence
     from dataclasses import KW_ONLY, dataclass
     from pathlib import Path
-    from typing import Annotated, Literal, NamedTuple, Optional, TypedDict, Unpack
+    from typing import Annotated, Literal, NamedTuple, NotRequired, Optional, TypedDict, Unpack
 
     from mlxlab.constraints import FilePath, Ge, Lt, MaxLen, MinLen, Seed, Share, Size
     from mlxlab import bounds
@@ -53,6 +54,17 @@ SOURCE = '''
         c: Optional[Annotated[str, MinLen(1)]],
         d: Annotated[Path, Ge(1)],
     ) -> None: ...
+
+    class Deeper(TypedDict):
+        op: Literal["deeper"]
+        map: list[int]
+
+    class Wider(TypedDict):
+        op: Literal["wider"]
+        size: Size
+        noise: NotRequired[float]
+
+    def grow(first: Wider | None, operations: list[Deeper | Wider]) -> None: ...
 
     def unreadable(a: Literal[Color.RED], b: Tree, c: Mapped | None, d: "int |", e: dict[str]) -> None: ...
 
@@ -205,6 +217,46 @@ def test_the_fields_of_unpacked_options_are_keys(module):
     assert shared["reading"].hint == Component("RowReading")
     assert shared["fold"].doc == "the fold to validate on, from 0."
     assert list(signature(f"{module}.unknown").keys) == ["size"]
+
+
+def test_a_typed_dict_is_a_record(module):
+    wider = Record(f"{module}.Wider")
+    hints = {name: key.hint for name, key in signature(f"{module}.grow").keys.items()}
+    assert hints == {"first": Union[wider, None], "operations": list[Union[Record(f"{module}.Deeper"), wider]]}
+    assert {name: key.required for name, key in signature(wider.target).keys.items()} == {
+        "op": True,
+        "size": True,
+        "noise": False,
+    }
+    assert describe(wider) == "a mapping with the keys op, size, noise"
+
+
+DEEPER = "a mapping with the keys op, map"
+
+
+@pytest.mark.parametrize(
+    ("operation", "issues"),
+    [
+        ({"op": "wider", "size": 3}, {}),
+        ({"op": "wider", "size": 0}, {"operations.0.size": "expected a whole number >= 1, got 0"}),
+        (
+            {"op": "wider", "sise": 3},
+            {
+                "operations.0.sise": "unknown key; did you mean operations.0.size?",
+                "operations.0.size": "missing; expected a whole number >= 1",
+            },
+        ),
+        (
+            {"op": "widen", "size": 3},
+            {"operations.0.op": "expected one of deeper, wider, got widen; did you mean wider?"},
+        ),
+        ({"size": 3}, {"operations.0.op": "missing; expected one of deeper, wider"}),
+        (3, {"operations.0": f"expected {DEEPER} or a mapping with the keys op, size, noise, got 3"}),
+    ],
+)
+def test_the_tag_of_a_mapping_chooses_its_record(module, operation, issues):
+    found = Validator().node({"first": None, "operations": [operation]}, f"{module}.grow")
+    assert {issue.path: issue.message for issue in found} == issues
 
 
 def test_only_top_level_definitions_of_a_module_have_a_signature(module):

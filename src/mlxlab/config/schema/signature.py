@@ -6,17 +6,15 @@ Type hints become the objects of `typing`, made of the names known here; nothing
 """
 
 import ast
-import importlib.util
 import re
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from types import GenericAlias, NoneType
 from typing import Annotated, Literal, Union, get_args, get_origin
 
+from mlxlab.config.schema.source import definitions, look_up
 from mlxlab.constraints import Bound, Ge, Gt, IsFile, Le, Lt, MaxLen, MinLen
 
 _TYPES = {"int": int, "float": float, "str": str, "Path": str, "bool": bool, "None": NoneType}
@@ -35,11 +33,19 @@ class Component:
 
 
 @dataclass(frozen=True)
+class Record:
+    """The type hint of a mapping without a `_target_`: the TypedDict at `target` has its keys."""
+
+    target: str
+
+
+@dataclass(frozen=True)
 class Key:
     """One parameter: its type hint, whether it is required, and its description under `Args:`.
 
     `hint` consists of `int`, `float`, `str` (also for a path), `bool`, `NoneType`, `Literal`, `Union`, `list[T]`,
-    `dict[str, T]`, `Annotated[T, *bounds]` and `Component`; `object` if it cannot be read, which allows any value.
+    `dict[str, T]`, `Annotated[T, *bounds]`, `Component` and `Record`; `object` if it cannot be read, which allows any
+    value.
     """
 
     hint: object
@@ -60,7 +66,7 @@ class Signature:
 def signature(target: str) -> Signature | None:
     """The signature of `pkg.module.Name`; None unless it is a class or function defined at the top of that module."""
     module, _, name = target.rpartition(".")
-    node = _definitions(module).get(name) if module else None
+    node = definitions(module).get(name) if module else None
     if not isinstance(node, ast.ClassDef | ast.FunctionDef):
         return None
     doc = ast.get_docstring(node) or ""
@@ -97,7 +103,7 @@ def _options(argument: ast.arg | None, module: str) -> dict[str, Key]:
     """The fields of `Options`, for an argument `**options: Unpack[Options]`."""
     match argument:
         case ast.arg(annotation=ast.Subscript(value=ast.Name(id="Unpack"), slice=ast.Name(id=name))):
-            node, home = _look_up(name, module)
+            node, home = look_up(name, module)
             options = signature(f"{home}.{node.name}") if isinstance(node, ast.ClassDef) else None
             return options.keys if options is not None else {}
     return {}
@@ -118,7 +124,11 @@ def _fields(node: ast.ClassDef, module: str) -> tuple[dict[str, Key], set[str]]:
         elif keyword_only:
             runtime.add(name)
         elif "ClassVar" not in hint and "init=False" not in (ast.unparse(field.value) if field.value else ""):
-            keys[name] = Key(_read(field.annotation, module, name), field.value is None)
+            match field.annotation:
+                case ast.Subscript(value=ast.Name(id="NotRequired"), slice=inner):
+                    keys[name] = Key(_read(inner, module, name), required=False)
+                case annotation:
+                    keys[name] = Key(_read(annotation, module, name), field.value is None)
     return keys, runtime
 
 
@@ -144,7 +154,9 @@ def _type_hint(hint: ast.expr | None, module: str, parameter: str) -> object:
         case ast.Name(id=name) | ast.Attribute(attr=name):
             if name in _TYPES:
                 return _TYPES[name]
-            node, home = _look_up(name, module) if isinstance(hint, ast.Name) else (None, module)
+            node, home = look_up(name, module) if isinstance(hint, ast.Name) else (None, module)
+            if isinstance(node, ast.ClassDef) and "TypedDict" in map(ast.unparse, node.bases):
+                return Record(f"{home}.{node.name}")
             return _type_hint(node, home, parameter) if isinstance(node, ast.expr) else _component(name, parameter)
     return Component(parameter)
 
@@ -202,49 +214,3 @@ def _documented(doc: str) -> dict[str, str]:
     sections = re.findall(r"^(?:Args|Attributes):\n((?: .*\n?|\n)*)", doc, re.MULTILINE)
     entries = re.findall(r"^ {4}(\w+): *(.*(?:\n {5}.*)*)", "\n".join(sections), re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in entries}
-
-
-@cache
-def _definitions(module: str) -> dict[str, ast.AST]:
-    """Everything bound at the top level of a module: name -> definition, value or import (the last one wins)."""
-    path = source_file(module)
-    names: dict[str, ast.AST] = {}
-    for statement in ast.parse(path.read_bytes()).body if path else ():
-        match statement:
-            case ast.ClassDef() | ast.FunctionDef():
-                names[statement.name] = statement
-            case ast.ImportFrom() | ast.Import():
-                names.update({alias.asname or alias.name: statement for alias in statement.names})
-            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)) if statement.value:
-                names[name] = statement.value
-        if sys.version_info >= (3, 12) and isinstance(statement, ast.TypeAlias):
-            names[statement.name.id] = statement.value
-    return names
-
-
-def _look_up(name: str, module: str, depth: int = 8) -> tuple[ast.AST | None, str]:
-    """(definition, module) of a name, through `from x import y`; names of other packages are not followed."""
-    node = _definitions(module).get(name)
-    if not isinstance(node, ast.ImportFrom):
-        return node, module
-    source = "." * node.level + (node.module or "")
-    origin = importlib.util.resolve_name(source, module.rpartition(".")[0]) if node.level else source
-    if depth == 0 or origin.split(".")[0] not in ("mlxlab", module.split(".")[0]):
-        return None, module
-    alias = next(alias.name for alias in node.names if (alias.asname or alias.name) == name)
-    return _look_up(alias, origin, depth - 1)
-
-
-def source_file(module: str) -> Path | None:
-    """The source of `module`, found without importing it or its parents; None without a source file."""
-    root, *names = module.split(".")
-    try:
-        spec = importlib.util.find_spec(root)  # a top-level name: finds, does not import
-    except (ImportError, ValueError):
-        return None
-    if spec is None or not (spec.submodule_search_locations or spec.has_location):
-        return None
-    folders = spec.submodule_search_locations or [str(spec.origin).removesuffix(".py")]
-    paths = [Path(folder, *names) for folder in folders]
-    candidates = [file for path in paths for file in (path / "__init__.py", path.with_name(path.name + ".py"))]
-    return next(filter(Path.is_file, candidates), None)

@@ -1,0 +1,53 @@
+"""What the source of a module defines, found without importing it or its parents."""
+
+import ast
+import importlib.util
+import sys
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def definitions(module: str) -> dict[str, ast.AST]:
+    """Everything bound at the top level of a module: name -> definition, value or import (the last one wins)."""
+    path = source_file(module)
+    names: dict[str, ast.AST] = {}
+    for statement in ast.parse(path.read_bytes()).body if path else ():
+        match statement:
+            case ast.ClassDef() | ast.FunctionDef():
+                names[statement.name] = statement
+            case ast.ImportFrom() | ast.Import():
+                names.update({alias.asname or alias.name: statement for alias in statement.names})
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)) if statement.value:
+                names[name] = statement.value
+        if sys.version_info >= (3, 12) and isinstance(statement, ast.TypeAlias):
+            names[statement.name.id] = statement.value
+    return names
+
+
+def look_up(name: str, module: str, depth: int = 8) -> tuple[ast.AST | None, str]:
+    """(definition, module) of a name, through `from x import y`; names of other packages are not followed."""
+    node = definitions(module).get(name)
+    if not isinstance(node, ast.ImportFrom):
+        return node, module
+    source = "." * node.level + (node.module or "")
+    origin = importlib.util.resolve_name(source, module.rpartition(".")[0]) if node.level else source
+    if depth == 0 or origin.split(".")[0] not in ("mlxlab", module.split(".")[0]):
+        return None, module
+    alias = next(alias.name for alias in node.names if (alias.asname or alias.name) == name)
+    return look_up(alias, origin, depth - 1)
+
+
+def source_file(module: str) -> Path | None:
+    """The source of `module`, found without importing it or its parents; None without a source file."""
+    root, *names = module.split(".")
+    try:
+        spec = importlib.util.find_spec(root)  # a top-level name: finds, does not import
+    except (ImportError, ValueError):
+        return None
+    if spec is None or not (spec.submodule_search_locations or spec.has_location):
+        return None
+    folders = spec.submodule_search_locations or [str(spec.origin).removesuffix(".py")]
+    paths = [Path(folder, *names) for folder in folders]
+    candidates = [file for path in paths for file in (path / "__init__.py", path.with_name(path.name + ".py"))]
+    return next(filter(Path.is_file, candidates), None)
