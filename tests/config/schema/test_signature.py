@@ -222,7 +222,7 @@ def test_the_fields_of_unpacked_options_are_keys(module):
 def test_a_typed_dict_is_a_record(module):
     wider = Record(f"{module}.Wider")
     hints = {name: key.hint for name, key in signature(f"{module}.grow").keys.items()}
-    assert hints == {"first": Union[wider, None], "operations": list[Union[Record(f"{module}.Deeper"), wider]]}
+    assert hints == {"first": Union[wider, None], "operations": list[Record(f"{module}.Deeper") | wider]}
     assert {name: key.required for name, key in signature(wider.target).keys.items()} == {
         "op": True,
         "size": True,
