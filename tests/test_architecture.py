@@ -19,7 +19,7 @@ LAYERS = [  # a package imports only packages on later lines of this list
     ["experiment"],
     ["distillation"],
     ["callbacks", "inference"],
-    ["training"],
+    ["training", "model_analysis"],
     ["models", "distributed"],
     ["config", "data", "ops", "checkpoint", "tracking"],
     ["backend"],

@@ -88,6 +88,14 @@ class History:
             thinned = [p for i, p in enumerate(earlier) if i % 2 or any(name.startswith(VALID) for name in p[1])]
             self.curve = [*thinned, last]
 
+    def add_late_metrics(self, step: int, metrics: dict[str, float]) -> None:
+        """Adds metrics of an earlier step, or of the current one."""
+        index = next((i for i, (at, _) in enumerate(self.curve) if at >= step), len(self.curve))
+        if index < len(self.curve) and self.curve[index][0] == step:
+            self.curve[index][1].update(metrics)
+        else:
+            self.curve.insert(index, (step, dict(metrics)))
+
     def add_evaluation(self, step: int, metrics: dict[str, float], monitored_metric: str) -> None:
         value = metrics[monitored_metric]
         self.evaluations.append((step, value))

@@ -113,7 +113,7 @@ def build_session(
     if saved is None:
         loader.load_initial_weights(model)
     processes = group or ProcessGroup()
-    context = FitContext(cfg["objective"], tracker or NoTracker(), group=processes)
+    context = FitContext(cfg["objective"], tracker or NoTracker(), group=processes, valid=data.valid)
     return Session(cfg, data, model, trainer, teachers, context, (*data.sources, *lines), architecture)
 
 

@@ -100,18 +100,23 @@ class Attention(nn.Module):
     def __call__(self, x: mx.array, mask: mx.array | str, layer_cache: LayerCache | None = None) -> mx.array:
         """(B, T, D) -> (B, T, D); `mask` is that of `attention_mask`, or with a cache that of `KVCache.mask`."""
         B, T, D = x.shape
-        q, k, v = (
-            layer(x).reshape(B, T, -1, self.head_dim).transpose(0, 2, 1, 3)
-            for layer in (self.query, self.key, self.value)
-        )  # (B, H, T, D / H), (B, K, T, D / H) twice
-        if self.rope_theta is not None:
-            offset = 0 if layer_cache is None else layer_cache.cache.offset
-            q, k = apply_rope(q, self.rope_theta, offset), apply_rope(k, self.rope_theta, offset)
+        q, k, v = self.project(x, 0 if layer_cache is None else layer_cache.cache.offset)
         if layer_cache is not None:
             k, v = layer_cache.update(k, v)
         dropout = self.dropout if self.training else 0.0
         x = scaled_dot_product_attention(q, k, v, mask, scale=1 / math.sqrt(self.head_dim), dropout=dropout)
         return self.out(x.transpose(0, 2, 1, 3).reshape(B, T, D))
+
+    def project(self, x: mx.array, offset: int | mx.array = 0) -> tuple[mx.array, mx.array, mx.array]:
+        """(B, T, D) -> queries (B, H, T, D / H), keys and values (B, K, T, D / H); the first position is `offset`."""
+        B, T, _ = x.shape
+        q, k, v = (
+            layer(x).reshape(B, T, -1, self.head_dim).transpose(0, 2, 1, 3)
+            for layer in (self.query, self.key, self.value)
+        )
+        if self.rope_theta is not None:
+            q, k = apply_rope(q, self.rope_theta, offset), apply_rope(k, self.rope_theta, offset)
+        return q, k, v
 
 
 def apply_rope(x: mx.array, theta: float, offset: int | mx.array = 0) -> mx.array:

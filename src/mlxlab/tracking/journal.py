@@ -12,13 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlxlab.constraints import NonNegative
-from mlxlab.errors import CannotCreateError
+from mlxlab.errors import CannotCreateError, DataError
 from mlxlab.program import command
 from mlxlab.tracking import provenance
 from mlxlab.tracking.mlflow import queue
 from mlxlab.tracking.mlflow.address import check_driver, resolve
 from mlxlab.tracking.record_writer import RecordWriter, has_writer
-from mlxlab.tracking.records import FILE, STATE, RunStart, is_uid, read_start, read_state, read_uid, utf8
+from mlxlab.tracking.records import FILE, STATE, RunStart, is_uid, read_records, read_start, read_state, read_uid, utf8
 from mlxlab.tracking.tracker import Status
 
 PARENT = "MLXLAB_PARENT_RUN"  # environment: uid of the sweep that this process is a job of
@@ -95,6 +95,14 @@ class Journal:
         self._write(s=int(step), m={utf8(key): _number(value) for key, value in metrics.items()})
         if time.monotonic() - self._last_check > CHECK_SECONDS:
             self._ensure_syncer()
+
+    def metrics_at(self, step: int) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        with suppress(DataError):  # damaged: the upload reports it
+            for record, _ in read_records(self.folder / FILE, max_bytes=sys.maxsize):
+                if record is not None and record.get("s") == step:
+                    metrics |= {key: float(value) for key, value in record["m"].items()}
+        return metrics
 
     def set_tags(self, tags: dict[str, str]) -> None:
         self._write(tags=_texts(tags))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from mlxlab.checkpoint.state import Progress, RunMetadata, empty_metadata
+from mlxlab.data.batch import Batch
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.tracking.tracker import NoTracker, Tracker
 from mlxlab.training.state import StepResult, TrainState
@@ -74,11 +75,17 @@ class FitContext:
     group: ProcessGroup = field(default_factory=ProcessGroup)
     metadata: RunMetadata = field(default_factory=empty_metadata)
     timer: ThroughputTimer = field(default_factory=ThroughputTimer)
+    valid: Iterable[Batch] = ()  # the validation batches, the same in every pass
 
     def log(self, state: TrainState, metrics: dict[str, float]) -> None:
         """Logs metrics of the current step: to the tracker, and to the history for callbacks and plots."""
         self.tracker.log_metrics(state.progress.step, metrics)
         state.history.add_metrics(state.progress.step, metrics)
+
+    def log_late(self, state: TrainState, step: int, metrics: dict[str, float]) -> None:
+        """Logs metrics of an earlier step, which took long to compute."""
+        self.tracker.log_metrics(step, metrics)
+        state.history.add_late_metrics(step, metrics)
 
 
 class Callback(Protocol):

@@ -1,0 +1,47 @@
+"""One job at a time in a background thread; its result and its errors wait until they are asked for."""
+
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class BackgroundWorker(Generic[T]):
+    """Runs one function at a time, whose result belongs to a `step`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.step = -1  # of the job that runs, or whose result was not taken yet
+        self._thread: threading.Thread | None = None
+        self._result: T | Exception | None = None
+
+    @property
+    def busy(self) -> bool:
+        """True until the result of the last job was taken."""
+        return self._thread is not None
+
+    @property
+    def done(self) -> bool:
+        return self._thread is not None and not self._thread.is_alive()
+
+    def start(self, step: int, function: Callable[[], T]) -> None:
+        assert not self.busy, "one job at a time"
+
+        def work() -> None:
+            try:
+                self._result = function()
+            except Exception as error:
+                self._result = error
+
+        self.step, self._result = step, None
+        self._thread = threading.Thread(target=work, name=self.name, daemon=True)
+        self._thread.start()
+
+    def take(self) -> T | Exception:
+        """Waits for the job, and returns its result or the exception that it raised."""
+        assert self._thread is not None, "no job was started"
+        self._thread.join()
+        self._thread, result = None, self._result
+        assert result is not None
+        return result

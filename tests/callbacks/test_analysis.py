@@ -1,0 +1,241 @@
+"""WeightAnalysis: what is logged at which step, errors and skips, kill and resume, results of training."""
+
+import sys
+import threading
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlxlab.callbacks.analysis import PANELS, WeightAnalysis, line_styles, plot_analysis
+from mlxlab.checkpoint.state import History
+from mlxlab.checkpoint.store import CheckpointStore
+from mlxlab.model_analysis import measure
+from mlxlab.models.build import build_model
+from mlxlab.training.checkpointer import Checkpointer, final_state_digest
+from support.models import FixedBatches, NoOpCallback, Recorder, fit, make_run, make_trainer
+
+NODE = {
+    "_target_": "mlxlab.models.bert.Bert",
+    "hidden_size": 16,
+    "num_layers": 2,
+    "num_heads": 2,
+    "intermediate_size": 24,
+    "dropout": 0.2,
+}
+
+
+class Killed(Exception):
+    """Ends a fit between two callbacks, as SIGKILL would."""
+
+
+class Kill(NoOpCallback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step(self, context, state, result) -> None:
+        if state.progress.step == self.step:
+            raise Killed
+
+
+class Store(Recorder):
+    """A tracker that outlives a killed run, as the journal does."""
+
+    def metrics_at(self, step: int) -> dict[str, float]:
+        return {name: value for at, metrics in self.lines if at == step for name, value in metrics.items()}
+
+    def truncate_after(self, step: int) -> None:
+        self.lines = [line for line in self.lines if line[0] <= step]
+
+
+class Wait(NoOpCallback):
+    """Makes the background thread as fast as training, so that no evaluation is skipped."""
+
+    def __init__(self, callback: WeightAnalysis) -> None:
+        self.callback = callback
+
+    def on_step(self, context, state, result) -> None:
+        if self.callback._worker._thread is not None:
+            self.callback._worker._thread.join()
+
+
+@pytest.fixture(autouse=True)
+def no_plot(request, monkeypatch):
+    if "plotted" not in request.node.name:
+        monkeypatch.setattr("mlxlab.callbacks.analysis.plot_analysis", lambda history: None)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that was not killed."""
+    folder = tmp_path_factory.mktemp("whole")
+    callback = analysis(folder)
+    return train(folder, [Wait(callback), callback])
+
+
+def analysis(folder, metrics="all", **changes) -> WeightAnalysis:
+    args = {"max_rows": 12, "neighbours_above": 0.7, "attention_rows": 2, "max_memory": 0.9}
+    memory = {"memory": lambda: (90.0e9, 100.0e9)}
+    return WeightAnalysis(metrics, **(args | memory | changes), folder=folder)
+
+
+def train(folder, callbacks, *, tracker=None, checkpoint=None, trainer=None, checkpointer=None):
+    model = build_model(NODE, kind="classification", vocab_size=20, num_classes=2, seed=0)
+    run = make_run(model, tracker=tracker or Store(), valid=FixedBatches())
+    trainer = trainer or make_trainer(eval_every=2, max_steps=6, epochs=None)
+    return fit(trainer, run, callbacks, checkpointer, checkpoint)
+
+
+def logged(tracker) -> list[tuple[int, str, float]]:
+    """Values of the analysis, without times; sorted."""
+    return sorted(
+        (step, name, value)
+        for step, metrics in tracker.lines
+        for name, value in metrics.items()
+        if name.startswith("analysis/") and not name.endswith("seconds")
+    )
+
+
+def test_all_quantities_are_logged_at_their_steps(whole):
+    values = {(step, name.removeprefix("analysis/")): value for step, name, value in logged(whole.context.tracker)}
+    kinds = {(step, name.split("/")[0]) for step, name in values}
+    always = {"similarity", "neighbours", "rank", "entropy_rank"}
+    assert kinds == {(0, kind) for kind in always} | {
+        (step, kind) for step in (2, 4, 6) for kind in always | {"drift", "update_ratio", "attention_entropy"}
+    }
+    for step in (2, 4, 6):
+        assert values[step, "drift/layer_1/relative"] == pytest.approx(2 * values[step, "update_ratio/layer_1"])
+        assert 0 < values[step, "drift/layer_1/aligned_relative"] <= values[step, "drift/layer_1/relative"]
+        assert 0 < values[step, "rank/feed_forward.down/layer_0"] <= 1
+    at_4 = next(metrics for step, metrics in whole.state.history.curve if step == 4)
+    assert at_4["analysis/update_ratio/embedding"] == values[4, "update_ratio/embedding"]
+
+
+def test_the_quantities_are_plotted(tmp_path):
+    tracker = Store()
+    run = train(tmp_path, [analysis(tmp_path, ["updates", "attention"])], tracker=tracker)
+    assert (tmp_path / "plots" / "analysis.png").read_bytes()[:4] == b"\x89PNG"
+    assert [path.name for path in tracker.artifacts] == ["analysis.png"]
+    figure = plot_analysis(run.state.history)
+    assert [axis.get_title() for axis in figure.axes] == [PANELS["update_ratio"], PANELS["attention_entropy"]]
+    assert plot_analysis(History()) is None
+
+
+def test_many_lines_of_a_plot_differ():
+    names = [f"{path}/layer_{i}" for path in ("query", "key") for i in (0, 6, 11)] + [f"layer_{i}" for i in range(12)]
+    styles = [tuple(style.values()) for style in line_styles(names).values()]
+    assert len(set(styles)) == len(names)
+
+
+def test_only_the_chosen_quantities_are_computed(tmp_path):
+    run = train(tmp_path, [analysis(tmp_path, ["attention"])])
+    assert {name.split("/")[1] for _, name, _ in logged(run.context.tracker)} == {"attention_entropy"}
+    assert not (tmp_path / "analysis").exists()
+
+
+def test_training_is_the_same_with_and_without_it(tmp_path):
+    trainer = make_trainer(eval_every=2, max_steps=5, epochs=None, ema_decay=0.9)
+    digests = {
+        final_state_digest(train(tmp_path, callbacks, trainer=trainer).state)
+        for callbacks in ([], [analysis(tmp_path, None)], [analysis(tmp_path)])
+    }
+    assert len(digests) == 1
+
+
+def test_switched_off_it_imports_nothing(tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("mlxlab.model_analysis")]:
+        monkeypatch.delitem(sys.modules, name)
+    train(tmp_path, [analysis(tmp_path, None)])
+    assert not any(name.startswith("mlxlab.model_analysis") for name in sys.modules)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_an_error_of_the_background_thread_is_reported_in_a_line(tmp_path, monkeypatch, caplog):
+    def fail(*args: object) -> None:
+        raise np.linalg.LinAlgError("Eigenvalues did not\nconverge")
+
+    monkeypatch.setattr(measure, "measure", fail)
+    run = train(tmp_path, [analysis(tmp_path, ["rank"])])
+    assert run.control.stop_reason == "done"
+    expected = "analysis of step 4 failed: LinAlgError: Eigenvalues did not converge; training continues"
+    assert expected in caplog.messages
+
+
+def test_an_evaluation_that_comes_too_early_is_skipped_and_the_last_is_waited_for(tmp_path, monkeypatch, caplog):
+    finish, measured = threading.Event(), measure.measure
+
+    def slow(*args):
+        finish.wait(20)
+        return measured(*args)
+
+    class Finish(NoOpCallback):
+        def on_step(self, context, state, result) -> None:
+            if state.progress.step == 5:
+                finish.set()
+                callback._worker._thread.join()
+
+    monkeypatch.setattr(measure, "measure", slow)
+    callback = analysis(tmp_path, ["drift", "updates"])
+    run = train(tmp_path, [callback, Finish()])
+    relative = {step: v for step, name, v in logged(run.context.tracker) if name == "analysis/drift/layer_0/relative"}
+    ratio = {step: v for step, name, v in logged(run.context.tracker) if name == "analysis/update_ratio/layer_0"}
+    assert [*relative] == [6]  # since step 0: those of steps 2 and 4 were skipped
+    assert relative[6] == pytest.approx(6 * ratio[6])
+    assert "analysis of step 2 skipped: that of step 0 is not finished" in caplog.messages
+    assert "analysis: 2 evaluations were skipped" in caplog.messages
+
+
+def test_without_memory_it_is_skipped(tmp_path, caplog):
+    run = train(tmp_path, [analysis(tmp_path, memory=lambda: (9.0e9, 100.0e9))])
+    assert logged(run.context.tracker) == []
+    assert "analysis of step 2 skipped: it would fill 91% of the memory (callbacks.analysis.max_memory=0.9)" in (
+        caplog.messages
+    )
+
+
+@pytest.mark.parametrize("every_steps", [None, 3])  # checkpoints at evaluations, and between them
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_killed_run_loses_nothing_and_repeats_nothing(tmp_path, monkeypatch, whole, every_steps, finished):
+    """Killed after step 5; the analysis of step 4 was logged, or was still in the background."""
+    tracker, callback = Store(), analysis(tmp_path)
+
+    class Hold(NoOpCallback):
+        def on_step(self, context, state, result) -> None:
+            if state.progress.step == 4 and not finished:
+                monkeypatch.setattr(callback, "_log_result", lambda *args: None)
+
+    checkpointer = Checkpointer(every_steps, 2, False, folder=tmp_path)
+    with pytest.raises(Killed):
+        train(tmp_path, [Wait(callback), callback, Hold(), Kill(5)], tracker=tracker, checkpointer=checkpointer)
+    checkpoint = CheckpointStore(tmp_path / "checkpoints").load()
+    tracker.truncate_after(checkpoint.step)
+    again = analysis(tmp_path)
+    resumed = train(tmp_path, [Wait(again), again], tracker=tracker, checkpoint=checkpoint)
+    assert logged(tracker) == logged(whole.context.tracker)
+    assert final_state_digest(resumed.state) == final_state_digest(whole.state)
+    names, expected = (
+        [(step, name) for step, metrics in run.state.history.curve for name in sorted(metrics)]
+        for run in (resumed, whole)
+    )
+    assert names == expected
+
+
+def test_names_that_are_unknown_frozen_or_quantised_are_left_out():
+    from mlxlab.model_analysis.snapshot import named_matrices, take_snapshot
+
+    model = build_model(NODE, kind="classification", vocab_size=64, num_classes=2, seed=0)
+    layer = model.backbone.layers[0]
+    adapted = layer.attention.query
+    layer.attention.query = type("Adapted", (type(layer),), {})(adapted, adapted, [adapted, adapted], 0.0, False)
+    layer.attention.query.clear()
+    layer.attention.query.base, layer.attention.query.lora_a = adapted, mx.ones((2, 16))
+    names = named_matrices(model)
+    assert {"0.attention.query", "0.attention.query.lora_a", "1.feed_forward.up", "embedding"} <= names.keys()
+    assert not any("norm" in name or "type" in name or "pool" in name or "position" in name for name in names)
+    adapted.freeze()
+    assert "0.attention.query" not in named_matrices(model)
+    snapshot = take_snapshot(model, 3, max_rows=10)
+    assert snapshot.embedding.shape == (10, 16)
+    assert [*snapshot.layers] == [0, 1]
+    model.freeze()
+    assert take_snapshot(model, 3, max_rows=10).arrays == {}

@@ -1,0 +1,81 @@
+"""Entropy of attention weights against weights computed in NumPy."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlxlab.model_analysis.attention import attention_entropy
+from mlxlab.models.build import build_model
+from mlxlab.models.layers import attention_mask
+from support.models import make_model, weights_of
+
+SIZES = {"hidden_size": 16, "num_layers": 2, "num_heads": 4, "intermediate_size": 32, "dropout": 0.5}
+NODES = {
+    "transformer": {"_target_": "mlxlab.models.transformer.Transformer", "num_kv_heads": 2, **SIZES},
+    "bert": {"_target_": "mlxlab.models.bert.Bert", "max_position_embeddings": 80, **SIZES},
+    "cnn_hybrid": {"_target_": "mlxlab.models.cnn_hybrid.CnnHybrid", "max_position_embeddings": 80, **SIZES},
+}
+TOKENS = np.random.default_rng(0).integers(0, 30, (3, 10))
+SEGMENTS = np.array([[1] * 10, [1] * 4 + [2] * 6, [1] * 7 + [0] * 3])
+
+
+def build(name: str):
+    return build_model(NODES[name], kind="classification", vocab_size=30, num_classes=2, seed=0)
+
+
+@pytest.mark.parametrize("name", NODES)
+@pytest.mark.parametrize("boolean", [False, True])
+def test_entropies_are_those_of_the_weights(name, boolean):
+    model, tokens = build(name), mx.array(TOKENS)
+    segments = mx.array(SEGMENTS > 0) if boolean else mx.array(SEGMENTS)
+    encoder = model.backbone.encoder if name == "cnn_hybrid" else model.backbone
+    before, was_training = weights_of(model), model.training
+    entropies = attention_entropy(model, tokens, segments)
+    assert np.shape(entropies) == (2, 4)
+    assert model.training == was_training
+    assert weights_of(model).keys() == before.keys()
+    model.eval()
+    inputs = []
+
+    class Spy(type(encoder.layers[0].attention)):
+        def __call__(self, x, *args):
+            inputs.append(x)
+            return super().__call__(x, *args)
+
+    for layer in encoder.layers:
+        layer.attention.__class__ = Spy
+    model(tokens, segments)
+    mask = attention_mask(mx.array(SEGMENTS), causal=name == "transformer", dtype=mx.float32)
+    for layer, x, measured in zip(encoder.layers, inputs, entropies, strict=True):
+        q, k, _ = layer.attention.project(x)
+        k = mx.repeat(k, 4 // k.shape[1], axis=1)
+        bias = mask if not boolean else _within_rows(name == "transformer")
+        weights = np.array(mx.softmax(q @ k.swapaxes(-1, -2) / 2 + bias, axis=-1), np.float64)
+        entropy = -(weights * np.log(np.maximum(weights, 1e-300))).sum(axis=-1)  # (B, H, T)
+        real = np.broadcast_to((SEGMENTS > 0)[:, None], entropy.shape)
+        expected = (entropy * real).sum(axis=(0, 2)) / (SEGMENTS > 0).sum()
+        np.testing.assert_allclose(measured, expected, rtol=1e-4)
+
+
+def _within_rows(causal: bool) -> mx.array:
+    """The mask of rows of one document each."""
+    return attention_mask(mx.array((SEGMENTS > 0).astype(np.int32)), causal=causal, dtype=mx.float32)
+
+
+def test_long_rows_are_sampled_and_a_uniform_attention_has_the_logarithm_of_the_length():
+    model = build("bert")
+    for layer in model.backbone.layers:
+        layer.attention.query.weight = mx.zeros_like(layer.attention.query.weight)
+        layer.attention.query.bias = mx.zeros_like(layer.attention.query.bias)
+    tokens = mx.zeros((1, 80), mx.int32)
+    np.testing.assert_allclose(attention_entropy(model, tokens, mx.ones((1, 80), mx.int32)), np.log(80), rtol=1e-5)
+
+
+def test_no_random_number_is_drawn_and_a_model_without_attention_has_none():
+    model = build("bert")
+    mx.random.seed(3)
+    attention_entropy(model, mx.array(TOKENS), mx.array(SEGMENTS))
+    drawn = mx.random.uniform(shape=(4,)).tolist()
+    mx.random.seed(3)
+    assert mx.random.uniform(shape=(4,)).tolist() == drawn
+    assert attention_entropy(make_model(), mx.array(TOKENS % 20), mx.array(SEGMENTS)) == []
