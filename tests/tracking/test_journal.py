@@ -139,6 +139,19 @@ def test_truncate_removes_later_steps_and_moves_no_other_line(tmp_path):
     assert [record["truncate_after"] for record in records(journal) if "truncate_after" in record] == [6, 4]
 
 
+def test_metrics_of_a_step_are_read_back_whenever_they_were_logged(tmp_path):
+    journal = make_journal(tmp_path)
+    journal.start({}, {})
+    journal.log_metrics(4, {"a": 1.5, "b": float("nan")})
+    journal.log_metrics(6, {"a": 2.0})
+    journal.log_metrics(4, {"late": 0.1})
+    assert journal.metrics_at(4) == pytest.approx({"a": 1.5, "b": float("nan"), "late": 0.1}, nan_ok=True)
+    journal.truncate_after(4)
+    assert journal.metrics_at(6) == {}
+    assert journal.metrics_at(4)["late"] == 0.1
+    journal.end("FINISHED")
+
+
 def test_truncate_after_minus_one_removes_step_0_too(tmp_path):
     journal = make_journal(tmp_path)
     journal.start({}, {})

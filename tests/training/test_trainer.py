@@ -233,6 +233,16 @@ def test_a_saved_state_survives_json_and_a_new_run():
     assert restored.state_dict() == run.state.state_dict()
 
 
+def test_late_metrics_join_those_of_their_step():
+    history = History()
+    history.add_metrics(2, {"a": 1.0})
+    history.add_metrics(5, {"a": 2.0})
+    history.add_late_metrics(2, {"b": 3.0})
+    history.add_late_metrics(3, {"b": 4.0})
+    history.add_late_metrics(5, {"b": 5.0})
+    assert history.curve == [(2, {"a": 1.0, "b": 3.0}), (3, {"b": 4.0}), (5, {"a": 2.0, "b": 5.0})]
+
+
 def test_thinning_the_curve_keeps_evaluations_and_the_last_point():
     history = History()
     for step in range(1, CURVE_POINTS + 2):
