@@ -43,8 +43,7 @@ def measure(now: Snapshot, before: Snapshot | None, kinds: Set[str], neighbours_
         pairs = comparable(before, now)
         if "drift" in kinds:
             metrics |= _drifts(pairs)
-        if "updates" in kinds:
-            steps = now.step - before.step
+        if "updates" in kinds and (steps := now.step - before.step) > 0:
             metrics |= {f"update_ratio/{part}": drift(pairs[part]).relative / steps for part in pairs}
     return {f"analysis/{name}": value for name, value in metrics.items() if np.isfinite(value)}
 
