@@ -8,6 +8,7 @@ from typing import NotRequired, TypedDict, cast
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlxlab.checkpoint.safetensors_file import evaluate_finite, read_safetensors
 from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
 from mlxlab.files.untrusted import read_json
 from mlxlab.models.backbone import Backbone
@@ -84,7 +85,7 @@ def load_weights(backbone: Backbone, path: Path) -> dict[str, mx.array]:
     """
     module = cast(nn.Module, backbone.encoder if isinstance(backbone, CnnHybrid) else backbone)
     names = GGUF_NAMES if path.suffix == ".gguf" else LLAMA_NAMES if backbone.causal else BERT_NAMES
-    arrays = {_rename(name, names): array for name, array in _read(path).items() if not IGNORED_KEYS.search(name)}
+    arrays = {_rename(name, names): array for name, array in read_arrays(path).items() if not IGNORED_KEYS.search(name)}
     head = {name: arrays.pop(name) for name in list(arrays) if name.startswith("head.")}
     shapes = {name: leaf.shape for name, leaf in named_parameters(module).items()}
     unexpected = [name for name in arrays if name not in shapes]
@@ -102,7 +103,7 @@ def load_weights(backbone: Backbone, path: Path) -> dict[str, mx.array]:
     if unexpected:
         warnings.warn(f"{path}: ignored, the model has no such weights: {_some(unexpected)}", stacklevel=3)
     weights = {name: array.astype(mx.float32) for name, array in (arrays | head).items() if name not in unexpected}
-    _evaluate(path, weights)
+    evaluate_finite(weights, str(path))
     module.load_weights([(name, weights[name]) for name in shapes])
     return {} if isinstance(backbone, CnnHybrid) else {name.removeprefix("head."): weights[name] for name in head}
 
@@ -127,17 +128,18 @@ def _rename(name: str, names: Names) -> str:
     return name
 
 
-def _read(folder: Path) -> dict[str, mx.array]:
-    """The arrays by their published names, unevaluated."""
+def read_arrays(folder: Path) -> dict[str, mx.array]:
+    """The arrays of a folder or GGUF file by their published names, unevaluated.
+
+    Raises:
+        InputNotFoundError, DataError, NotAllowedError: there are none, they are damaged, or only pickled ones.
+    """
     if folder.suffix == ".gguf":
         num_heads = (config := read_config(folder))["num_attention_heads"]
         return dict(gguf_weights(folder, num_heads, config.get("num_key_value_heads") or num_heads))
     arrays: dict[str, mx.array] = {}
     for path in _files(folder):
-        try:
-            arrays |= cast(dict[str, mx.array], mx.load(str(path), format="safetensors"))
-        except RuntimeError as error:
-            raise DataError(f"{path}: not a valid safetensors file ({str(error).splitlines()[0]})") from None
+        arrays |= read_safetensors(path.resolve())  # the files of a downloaded snapshot are symbolic links
     return arrays
 
 
@@ -161,14 +163,3 @@ def _files(folder: Path) -> list[Path]:
             f"{folder}: has {pickled[0]}, but no safetensors; pickled weights can run code and are not read"
         )
     raise InputNotFoundError(f"{folder}: no safetensors file")
-
-
-def _evaluate(path: Path, arrays: dict[str, mx.array]) -> None:
-    """Evaluates now, since the arrays are read lazily and the files may change; refuses NaN and infinity."""
-    finite = {name: mx.isfinite(array).all() for name, array in arrays.items()}
-    try:
-        mx.eval(arrays, finite)
-    except RuntimeError as error:
-        raise DataError(f"{path}: weights cannot be read ({str(error).splitlines()[0]})") from None
-    if broken := [f"{name} holds NaN or infinity" for name, is_finite in finite.items() if not is_finite.item()]:
-        raise DataError(f"{path}: damaged weights: {_some(broken)}")

@@ -1,0 +1,234 @@
+"""Carries the weights of one model over to another: matched by name, renamed, merged, quantised or dequantised.
+
+Knows strings and arrays only. A layer X with an adapter has `X.base.weight`, `X.lora_a`, `X.lora_b` and perhaps
+`X.magnitude`; a quantised one `X.weight` (codes in uint32), `X.scales` and perhaps `X.biases`.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import mlx.core as mx
+
+from mlxlab.checkpoint.parameter_names import ADAPTER, CODES, Table, normalized_names
+from mlxlab.checkpoint.transfer_report import Outcome, TransferReport
+
+Arrays = dict[str, mx.array]
+Parts = dict[str, str]  # of a layer: last part of the path -> path
+Merge = Callable[[mx.array, mx.array, mx.array, float, mx.array | None], mx.array]
+
+FLOATS = (mx.float32, mx.float16, mx.bfloat16)
+TIED = ("head.out", "backbone.embedding")  # an output layer, and the embedding that it may share
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a model stores its weights: the scale alpha / rank of its adapters, and how codes are quantised."""
+
+    scale: float = 1.0
+    group_size: int = 64
+    bits: int = 4
+    mode: str = "affine"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What else is known of the two models.
+
+    Args:
+        tables: published names of families.
+        ignored: names in the checkpoint that are no weights, such as buffers.
+        optional: paths that may be new or left out, such as those of a head for another task.
+        old: layout of the checkpoint; `new` that of the model.
+        merge: the weight with its adapter folded in, of (weight, A, B, scale, magnitude).
+    """
+
+    tables: Sequence[Table] = ()
+    ignored: re.Pattern[str] | None = None
+    optional: re.Pattern[str] | None = None
+    old: Layout = Layout()
+    new: Layout = Layout()
+    merge: Merge | None = None
+
+
+DEFAULT_RULES = Rules()
+
+
+@dataclass
+class Transfer:
+    """The arrays of the new model by path, and the name in the checkpoint of each that was taken as it is."""
+
+    weights: Arrays
+    sources: dict[str, str] = field(default_factory=dict)
+    report: TransferReport = field(default_factory=TransferReport)
+
+
+def transfer(saved: Mapping[str, mx.array], expected: Mapping[str, mx.array], rules: Rules = DEFAULT_RULES) -> Transfer:
+    """The arrays `expected` of a model with the numbers of `saved`; those that are not carried over stay as they are.
+
+    Floating-point numbers get the expected type. Nothing is evaluated.
+    """
+    names = [name for name in saved if not (rules.ignored and rules.ignored.search(name))]
+    paths = normalized_names(names, expected, rules.tables)
+    result = _Transfer(saved, {path: name for name, path in paths.items()}, expected, rules)
+    for layer, parts in _layers(expected).items():
+        result.fill(layer, parts)
+    result.report_unused()
+    return result.transfer
+
+
+class _Transfer:
+    """The transfer of one layer after the other. `names` are those in the checkpoint by path."""
+
+    def __init__(
+        self, saved: Mapping[str, mx.array], names: dict[str, str], expected: Mapping[str, mx.array], rules: Rules
+    ) -> None:
+        self.expected, self.rules, self.names = expected, rules, names
+        self.saved = {path: saved[name] for path, name in names.items()}
+        self.layers = _layers(self.saved)
+        self.used: set[str] = set()
+        self.transfer = Transfer(dict(expected))
+
+    def fill(self, layer: str, new: Parts) -> None:
+        """Sets the arrays of one layer of the model."""
+        old = self.layers.get(layer) or self.layers.get(TIED[1] if layer == TIED[0] else "") or {}
+        weight = [part for part in ("weight", *CODES) if part in new]
+        adapter = [part for part in ADAPTER if part in new and "lora_a" in new]
+        others = [part for part in new if part not in (*weight, *adapter)]
+        if self._same_adapter(old, new) and all(self._fits(old.get(part), new[part]) for part in [*weight, *adapter]):
+            others += [*weight, *adapter]
+        elif weight:
+            self._fill_weight(old, new, weight)
+            for part in adapter:
+                self._fill_new(new, part)
+        for part in others:
+            self._take(old.get(part), new[part])
+
+    def report_unused(self) -> None:
+        tied = self.layers.get(TIED[0], {}).get("weight")
+        shared = self.layers.get(TIED[1], {}).get("weight")
+        for path, name in sorted(self.names.items()):
+            if path in self.used:
+                continue
+            is_copy = path == tied and shared is not None and _equal(self.saved[path], self.saved[shared])
+            self._add("dropped" if is_copy or self._is_optional(path) else "unexpected", name)
+
+    def _same_adapter(self, old: Parts, new: Parts) -> bool:
+        """Whether the adapter of the checkpoint can stay as it is, or there is none in either."""
+        same_parts = all((part in old) == (part in new) for part in ADAPTER)
+        return same_parts and ("lora_a" not in new or self.rules.old.scale == self.rules.new.scale)
+
+    def _fill_weight(self, old: Parts, new: Parts, weight: list[str]) -> None:
+        """Sets a weight whose adapter or precision changes, or that is missing."""
+        adapted = "lora_a" in old
+        if not adapted and all(self._fits(old.get(part), new[part]) for part in weight):
+            for part in weight:
+                self._take(old[part], new[part])
+            return
+        try:
+            dense = self._merged(old)
+            arrays = None if dense is None else self._as_parts(dense, new, weight)
+        except ValueError:  # the shapes of its parts do not agree
+            arrays = None
+        self.used |= {old[part] for part in (*ADAPTER, *CODES) if part in old}
+        if arrays is None:
+            self._add_fault(old.get("weight"), new["weight"])
+            return
+        self.used.add(old["weight"])
+        for part in weight:
+            self.transfer.weights[new[part]] = arrays[part]
+            self._add("merged" if adapted else "converted", new[part])
+
+    def _fill_new(self, new: Parts, part: str) -> None:
+        """Leaves a parameter of a new adapter as it is drawn; magnitudes are the lengths of the rows of the weight."""
+        if part == "magnitude":
+            dense = _dense(self.transfer.weights, new, self.rules.new)
+            self.transfer.weights[new[part]] = mx.sqrt(mx.square(dense).sum(axis=1))
+        self._add("new", new[part])
+
+    def _merged(self, old: Parts) -> mx.array | None:
+        """The floating-point weight of a layer of the checkpoint, its adapter folded in; None if it has none."""
+        if "weight" not in old:
+            return None
+        weight = _dense(self.saved, old, self.rules.old)
+        if "lora_a" not in old or "lora_b" not in old:
+            return weight
+        assert self.rules.merge is not None, "adapters in a checkpoint need a rule to merge them"
+        a, b = self.saved[old["lora_a"]], self.saved[old["lora_b"]]
+        return self.rules.merge(weight, a, b, self.rules.old.scale, self.saved.get(old.get("magnitude", "")))
+
+    def _as_parts(self, dense: mx.array, new: Parts, weight: list[str]) -> Arrays | None:
+        """A floating-point weight in the form that the model expects; None if the shapes do not fit."""
+        layout = self.rules.new
+        values: tuple[mx.array, ...] = (dense,)
+        if "scales" in new:
+            if dense.ndim != 2 or dense.shape[1] % layout.group_size:
+                return None
+            codes = dense.astype(mx.float32)
+            values = mx.quantize(codes, group_size=layout.group_size, bits=layout.bits, mode=layout.mode)
+        like = [self.expected[new[part]] for part in weight]
+        if [array.shape for array in values] != [array.shape for array in like]:
+            return None
+        return {part: array.astype(a.dtype) for part, array, a in zip(weight, values, like, strict=True)}
+
+    def _fits(self, old: str | None, new: str) -> bool:
+        array, like = self.saved.get(old or ""), self.expected[new]
+        both_float = array is not None and array.dtype in FLOATS and like.dtype in FLOATS
+        return array is not None and array.shape == like.shape and (both_float or array.dtype == like.dtype)
+
+    def _take(self, old: str | None, new: str) -> None:
+        if old is None or not self._fits(old, new):
+            self._add_fault(old, new)
+            return
+        self.used.add(old)
+        name = self.names[old]
+        self.transfer.weights[new] = self.saved[old].astype(self.expected[new].dtype)
+        self.transfer.sources[new] = name
+        self._add("matched" if name == new else "renamed", new)
+
+    def _add_fault(self, old: str | None, new: str) -> None:
+        like = self.expected[new]
+        if old is not None:
+            self.used.add(old)
+        if self._is_optional(new):
+            self._add("new", new)
+        elif old is None:
+            self._add("missing", new)
+        else:
+            got = self.saved[old]
+            self._add("wrong shape", f"{new}: expected {_described(like)}, got {_described(got)}")
+
+    def _is_optional(self, path: str) -> bool:
+        return self.rules.optional is not None and self.rules.optional.search(path) is not None
+
+    def _add(self, outcome: Outcome, name: str) -> None:
+        self.transfer.report.add(outcome, name)
+
+
+def _layers(paths: Collection[str]) -> dict[str, Parts]:
+    """The parts of every layer, a layer with an adapter counting as one with its base."""
+    layers: dict[str, Parts] = defaultdict(dict)
+    for path in paths:
+        owner, _, part = path.rpartition(".")
+        layers[owner.removesuffix(".base")][part] = path
+    return dict(layers)
+
+
+def _dense(arrays: Mapping[str, mx.array], parts: Parts, layout: Layout) -> mx.array:
+    """The floating-point weight of a layer, without its adapter."""
+    weight, biases = arrays[parts["weight"]], arrays.get(parts.get("biases", ""))
+    if "scales" not in parts:
+        return weight
+    scales = arrays[parts["scales"]]
+    return mx.dequantize(
+        weight, scales, biases, group_size=layout.group_size, bits=layout.bits, mode=layout.mode, dtype=mx.float32
+    )
+
+
+def _described(array: mx.array) -> str:
+    return f"{tuple(array.shape)} {str(array.dtype).removeprefix('mlx.core.')}"
+
+
+def _equal(first: mx.array, second: mx.array) -> bool:
+    return first.shape == second.shape and mx.array_equal(first, second).item() is True

@@ -1,0 +1,70 @@
+"""Safetensors files of others: whatever is wrong with one is one line."""
+
+import json
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlxlab.checkpoint.safetensors_file import evaluate_finite, read_safetensors
+from mlxlab.errors import DataError, InputNotFoundError
+
+ENTRY = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
+
+
+def write(path, header, data=bytes(16), length=None):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes((len(text) if length is None else length).to_bytes(8, "little") + text + data)
+    return path
+
+
+def test_arrays_are_read_as_they_were_written(tmp_path):
+    arrays = {"a": mx.arange(6.0).reshape(2, 3), "b": mx.array([1, 2], mx.uint32), "c": mx.zeros((0, 4))}
+    mx.save_safetensors(str(tmp_path / "x.safetensors"), arrays, {"format": "mlx"})
+    loaded = read_safetensors(tmp_path / "x.safetensors")
+    evaluate_finite(loaded, "x")
+    assert loaded.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert loaded[name].dtype == array.dtype
+        np.testing.assert_array_equal(loaded[name], array)
+
+
+@pytest.mark.parametrize(
+    ("header", "length", "fault"),
+    [
+        (b"{}", 2**63 - 1, "a header of 9223372036854775807 bytes in a file of 26"),
+        (b"{}", 2**33, "a header of 8589934592 bytes"),
+        (b"", 0, "not valid JSON"),
+        (b"[]", None, "expected dict"),
+        (b'{"a": {}, "a": {}}', None, "twice"),
+        (b"[" * 10_000, None, "not valid JSON|nested too deep"),
+        ({"a": 3}, None, "a: expected dict, got 3"),
+        ({"a": ENTRY | {"dtype": "F64"}}, None, "a: expected a dtype among BOOL, .* got 'F64'"),
+        ({"a": ENTRY | {"dtype": "F16"}}, None, "bytes 0 to 16 do not fit"),
+        ({"a": ENTRY | {"shape": [2, -2]}}, None, "a.shape"),
+        ({"a": ENTRY | {"shape": [2] * 9}}, None, "a.shape"),
+        ({"a": ENTRY | {"data_offsets": [0, 2**30]}}, None, "do not fit"),
+        ({"a": ENTRY | {"data_offsets": [16, 0]}}, None, "do not fit"),
+        ({"a": ENTRY | {"data_offsets": [16, 32]}}, None, "do not fit"),
+    ],
+)
+def test_a_hostile_header_is_refused_in_one_line(tmp_path, header, length, fault):
+    path = write(tmp_path / "x.safetensors", header, length=length)
+    with pytest.raises(DataError, match=fault) as error:
+        read_safetensors(path)
+    assert str(error.value).startswith(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_no_file_is_refused(tmp_path):
+    with pytest.raises(InputNotFoundError):
+        read_safetensors(tmp_path / "none.safetensors")
+    with pytest.raises(DataError, match="regular file"):
+        read_safetensors(tmp_path)
+
+
+def test_nan_is_refused_by_name(tmp_path):
+    data = np.array([0, np.nan, 1, 2], np.float32).tobytes()
+    arrays = read_safetensors(write(tmp_path / "x.safetensors", {"a": ENTRY}, data))
+    with pytest.raises(DataError, match=r"^x: damaged weights: a holds NaN or infinity$"):
+        evaluate_finite(arrays, "x")
