@@ -45,7 +45,9 @@ def test_the_search_uses_the_step_of_the_trainer_and_ends_when_the_loss_diverges
 def test_the_program_writes_its_plot_and_nothing_else(tmp_path):
     overrides = tiny_overrides("model.num_layers=1")
     overrides = [arg for arg in overrides if not arg.startswith(("trainer.max", "trainer.eval"))]
-    finished = run(*overrides, f"out={tmp_path}/range.png", "steps=12", "data.augment.copies=1", script="lr_find")
+    finished = run(
+        *overrides, f"out={tmp_path}/range.png", "steps=12", "data.augment.copies=1", script="lr_find", fresh=True
+    )
     assert finished.returncode == 0, finished.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["range.png"]
     assert (tmp_path / "range.png").read_bytes()[:4] == b"\x89PNG"

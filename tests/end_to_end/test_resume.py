@@ -28,12 +28,12 @@ def test_another_seed_ends_in_a_different_state(tmp_path, reference):
 
 @pytest.mark.parametrize("step", [5, 25, 45])
 def test_a_killed_and_resumed_run_ends_in_the_same_state(tmp_path, reference, step):
-    again = [*TINY, f"hydra.run.dir={tmp_path}", "resume=auto"]
-    process = start(*again)
+    again, fresh = [*TINY, f"hydra.run.dir={tmp_path}", "resume=auto"], step == 25
+    process = start(*again, fresh=fresh)
     wait_for(tmp_path / "checkpoints" / f"step-{step:08d}", process)
     process.kill()
     process.communicate()
-    resumed = run(*again)
+    resumed = run(*again, fresh=fresh)
     assert "resumed from step-" in resumed.stderr
     assert final_state(resumed) == reference
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 
+import matplotlib
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -22,6 +23,13 @@ from mlxlab.tracking.tracker import NoTracker
 from mlxlab.training.checkpointer import Checkpointer
 from mlxlab.training.evaluate import Evaluation
 from support.models import TASK, BagOfEmbeddings, FixedBatches, fit, make_run, make_trainer, weights_of
+
+
+@pytest.fixture(autouse=True)
+def _style_of_users():
+    with matplotlib.rc_context(matplotlib.rcParamsDefault):
+        yield
+
 
 TASKS = {
     "classification": Task("classification", 3, ("$a$", "=b", "_c \u4e2d")),

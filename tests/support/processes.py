@@ -9,6 +9,8 @@ import time
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+from support.forks import ForkedProcess
+
 ROOT = Path(__file__).resolve().parents[2]
 TINY = [
     "tracking=none",
@@ -35,13 +37,18 @@ def environment(**more: str) -> dict[str, str]:
     return os.environ | {"OPENBLAS_NUM_THREADS": "1"} | more
 
 
-def start(*overrides: str, script: str = "train", **more: str) -> subprocess.Popen:
+def start(
+    *overrides: str, script: str = "train", fresh: bool = False, **more: str
+) -> subprocess.Popen[str] | ForkedProcess:
+    """A command in a process of its own: of a new interpreter if `fresh` or in another environment, else a fork."""
+    if sys.platform == "linux" and script != "launch" and not (fresh or more):
+        return ForkedProcess(script, overrides, environment())
     command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *overrides]
     return subprocess.Popen(command, env=environment(**more), stdout=-1, stderr=-1, text=True)
 
 
-def run(*overrides: str, script: str = "train", **more: str) -> subprocess.CompletedProcess:
-    process = start(*overrides, script=script, **more)
+def run(*overrides: str, script: str = "train", fresh: bool = False, **more: str) -> subprocess.CompletedProcess:
+    process = start(*overrides, script=script, fresh=fresh, **more)
     out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
@@ -60,7 +67,7 @@ def final_state(finished: subprocess.CompletedProcess) -> str:
     return lines[0]
 
 
-def wait_for(path: Path, process: subprocess.Popen, seconds: float = 60.0) -> None:
+def wait_for(path: Path, process: subprocess.Popen[str] | ForkedProcess, seconds: float = 60.0) -> None:
     """Waits until a path is there; fails if the process ends before."""
     until = time.monotonic() + seconds
     while not path.exists():

@@ -20,6 +20,10 @@ import pytest
 from mlxlab.tracking.journal import Journal
 from mlxlab.tracking.mlflow import queue
 from mlxlab.tracking.mlflow.flush import flush
+from support.forks import fork_syncer, start_server
+from support.processes import run
+
+START_SYNCER = queue.start_syncer
 
 # Logs `count` steps, then ends, or is still there when the signal comes.
 TRAINER = """
@@ -56,6 +60,9 @@ def make_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     monkeypatch.setenv("XDG_CACHE_HOME", schema_cache().name)
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_ARTIFACT_ROOT", "MLXLAB_PARENT_RUN"):
         monkeypatch.delenv(name, raising=False)
+    if sys.platform == "linux" and queue.start_syncer is START_SYNCER:  # unless a test has replaced it
+        start_server()
+        monkeypatch.setattr(queue, "start_syncer", fork_syncer)
     yield tmp_path
     for folder in tmp_path.glob("**/.queue-*"):
         kill_syncer(folder)
@@ -136,9 +143,7 @@ def wait_until(holds: Callable[[], Any], seconds: float = 30.0) -> None:
 
 def runs_py(project: Path, *args: str) -> subprocess.CompletedProcess[str]:
     """`scripts/runs.py` in a process of its own, on the project's store."""
-    script = Path(__file__).parents[2] / "scripts" / "runs.py"
     folder = str(project).replace("%", "%25").replace("?", "%3F")
-    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlruns/mlflow.db"}
-    return subprocess.run(
-        [sys.executable, str(script), *args], capture_output=True, text=True, env=environment, timeout=120
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlruns/mlflow.db")
+        return run(*args, script="runs")

@@ -1,0 +1,124 @@
+"""Runs commands of mlxlab in processes forked from one that has imported everything: a start takes tenths of a second.
+
+Not on a Mac: Metal does not survive a fork.
+"""
+
+import atexit
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from importlib import import_module
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerContext
+from multiprocessing.forkserver import ensure_running
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from mlxlab.tracking.mlflow import queue
+from mlxlab.tracking.mlflow.address import Address
+
+TESTS = Path(__file__).resolve().parents[1]
+ROOT = TESTS.parent
+
+
+class ForkedProcess:
+    """A `mlxlab` command in a process of its own, used like a `subprocess.Popen` whose output is piped text."""
+
+    def __init__(self, script: str, overrides: tuple[str, ...], environment: dict[str, str]) -> None:
+        self.args = [str(ROOT / "scripts" / f"{script}.py"), *overrides]
+        descriptors = [tempfile.mkstemp(dir=_folder()) for _ in ("stdout", "stderr")]
+        for descriptor, _ in descriptors:
+            os.close(descriptor)
+        self._files = [Path(path) for _, path in descriptors]
+        self._process = _start(f"mlxlab.cli.{script}", self.args, environment, self._files)
+        assert self._process.pid is not None
+        self.pid: int = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        self._process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+        out, err = (path.read_text() for path in self._files)
+        return out, err
+
+    def send_signal(self, number: int) -> None:
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+@cache
+def _folder() -> str:
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    return folder.name
+
+
+@cache
+def _context() -> ForkServerContext:
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["support.preloaded"])
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "src"), str(TESTS), before]))
+    try:
+        ensure_running()
+    finally:
+        os.environ.pop("PYTHONPATH")
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
+    return context
+
+
+@cache
+def start_server() -> None:
+    """Starts the server and waits for it, so that no test measures its imports."""
+    process = _context().Process(target=int)
+    process.start()
+    process.join()
+
+
+def fork_syncer(address: Address) -> bool:
+    """What `queue.start_syncer` does, by a fork."""
+    if queue.syncer_lives(address.queue):
+        return False
+    log = address.queue / "sync.log"
+    environment = os.environ | {"MLXLAB_STORE": address.dump()}
+    _start("mlxlab.tracking.mlflow.syncer", ["syncer.py"], environment, [log, log], detached=True)
+    return True
+
+
+def _start(
+    module: str, argv: list[str], environment: dict[str, str], outputs: list[Path], *, detached: bool = False
+) -> BaseProcess:
+    args = (module, argv, dict(environment), outputs, detached)
+    process = _context().Process(target=_live, args=args, daemon=True)
+    process.start()
+    return process
+
+
+def _live(module: str, argv: list[str], environment: dict[str, str], outputs: list[Path], detached: bool) -> None:
+    """The forked process: as `python -m <module>`."""
+    if detached:
+        os.setsid()
+    for descriptor, path in enumerate(outputs, 1):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(file, descriptor)
+        os.close(file)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = argv
+    code = import_module(module).main()
+    atexit._run_exitfuncs()
+    sys.exit(code)
