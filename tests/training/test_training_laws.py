@@ -13,7 +13,8 @@ from mlxlab.errors import ConfigError, DivergenceError
 from mlxlab.training.device_batch import DeviceBatch, to_device
 from mlxlab.training.evaluate import evaluate
 from mlxlab.training.losses.loss import CrossEntropyLoss, FocalLoss, WeightedCrossEntropyLoss, cross_entropy
-from mlxlab.training.optim.optimizers import adamw, flatten_arrays, has_weight_decay
+from mlxlab.training.optim.groups import has_weight_decay
+from mlxlab.training.optim.optimizers import adamw, flatten_arrays
 from mlxlab.training.optim.schedules import constant, cosine, linear, wsd
 from mlxlab.training.steps.step import PlainStep, global_norm, weighted_sum
 from support.models import (
@@ -105,7 +106,7 @@ def fixed_warmup(*, peak, steps):
     return constant(1000, peak=peak, steps=None)
 
 
-def plain_sgd(*, learning_rate):
+def plain_sgd(*, learning_rate, parameters):
     import mlx.optimizers as optim
 
     return optim.SGD(learning_rate)

@@ -14,7 +14,7 @@ from mlxlab.constraints import Count, Positive, Share, Size
 from mlxlab.data.batch import Batch, BatchIterator
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.training.losses.loss import Loss
-from mlxlab.training.optim.optimizers import EMAOptimizer
+from mlxlab.training.optim.optimizers import EMAOptimizer, flatten_arrays
 from mlxlab.training.optim.schedules import LRSchedule, Schedule
 from mlxlab.training.state import TrainState
 from mlxlab.training.steps.step import Step
@@ -75,7 +75,8 @@ class Trainer:
 
     def new_optimizer(self, model: nn.Module) -> optim.Optimizer:
         """The optimizer of a model, before its first step."""
-        optimizer = self.optimizer(learning_rate=self.learning_rate)
+        weights = flatten_arrays(model.trainable_parameters())
+        optimizer = self.optimizer(learning_rate=self.learning_rate, parameters=weights)
         if self.ema_decay is not None:
             optimizer = EMAOptimizer(optimizer, self.ema_decay)
         optimizer.init(model.trainable_parameters())

@@ -1,12 +1,13 @@
 """Muon (Jordan et al. 2024): the momentum of hidden matrices is orthogonalised by a Newton-Schulz iteration, no SVD."""
 
-from typing import Literal
+from typing import Literal, Unpack
 
 import mlx.core as mx
 import mlx.optimizers as optim
 
 from mlxlab.constraints import NonNegative, Positive, Share, Size
-from mlxlab.training.optim.optimizers import Betas, Tree, has_weight_decay, split_by_decay
+from mlxlab.training.optim.groups import GroupOptions, LearningRate, Part, grouped, has_weight_decay
+from mlxlab.training.optim.optimizers import NO_WEIGHTS, Betas, Tree, Weights
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic polynomial: steep at 0, so that five iterations suffice
 
@@ -22,6 +23,8 @@ def muon(
     adamw_lr_scale: Positive,
     *,
     learning_rate: float,
+    parameters: Weights = NO_WEIGHTS,
+    **options: Unpack[GroupOptions],
 ) -> optim.Optimizer:
     """Muon for the matrices inside the network; AdamW for embeddings, the output layer, norms and biases.
 
@@ -36,18 +39,15 @@ def muon(
         eps: of AdamW.
         adamw_lr_scale: learning rate of AdamW, as a multiple of that of the matrices.
     """
-    matrices = Muon(learning_rate, weight_decay, momentum, nesterov, ns_steps, scale)
-    adamw = split_by_decay(
-        lambda decay: optim.AdamW(
-            lambda _: adamw_lr_scale * matrices.learning_rate,  # set by the loop before every step
-            betas=list(betas),
-            eps=eps,
-            weight_decay=decay,
-            bias_correction=True,
-        ),
-        weight_decay,
-    )
-    return optim.MultiOptimizer([matrices, *adamw.optimizers], [is_hidden, has_weight_decay])
+
+    def matrices(rate: LearningRate, decay: float) -> optim.Optimizer:
+        return Muon(rate, decay, momentum, nesterov, ns_steps, scale)
+
+    def others(rate: LearningRate, decay: float) -> optim.Optimizer:
+        return optim.AdamW(rate, betas=list(betas), eps=eps, weight_decay=decay, bias_correction=True)
+
+    parts = [Part(is_hidden, matrices), Part(lambda path, weight: True, others, adamw_lr_scale)]
+    return grouped(parts, learning_rate, weight_decay, parameters, options)
 
 
 def is_hidden(path: str, weight: mx.array) -> bool:
@@ -59,10 +59,16 @@ class Muon(optim.Optimizer):
     """W <- (1 - lr decay) W - lr scale orthogonal(momentum); a convolution is a matrix (out, kernel size x in)."""
 
     def __init__(
-        self, learning_rate: float, weight_decay: float, momentum: float, nesterov: bool, ns_steps: int, scale: str
+        self,
+        rate: LearningRate,
+        weight_decay: float,
+        momentum: float,
+        nesterov: bool,
+        ns_steps: int,
+        scale: str,
     ) -> None:
         super().__init__()
-        self._maybe_schedule("learning_rate", learning_rate)
+        self._maybe_schedule("learning_rate", rate)
         self.weight_decay, self.momentum, self.nesterov = weight_decay, momentum, nesterov
         self.ns_steps, self.scale = ns_steps, scale
 

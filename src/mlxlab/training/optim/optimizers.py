@@ -1,7 +1,10 @@
-"""Optimizers; the loop sets their `learning_rate` before every step. Norms, biases and embeddings are not decayed."""
+"""Optimizers; the loop sets their `learning_rate` before every step.
 
-from collections.abc import Callable
-from typing import Annotated, Any, cast
+Each gets `parameters`, the weights that are trained by path, and the options of `groups.py`.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Unpack, cast
 
 import mlx.core as mx
 import mlx.optimizers as optim
@@ -9,14 +12,25 @@ from mlx.utils import tree_flatten, tree_map
 
 from mlxlab.constraints import MaxLen, MinLen, NonNegative, Positive, Share
 from mlxlab.errors import ConfigError
+from mlxlab.training.optim.groups import GroupOptions, LearningRate, New, Part, grouped
 
 Tree = dict[str, Any]  # of arrays, nested; MLX gives it no narrower type
 Leaves = dict[str, mx.array]
 AVERAGE, TRAINED = "average.", "trained."  # prefixes in the optimizer state: in memory; in a checkpoint
+Weights = Mapping[str, mx.array]  # by path
+NO_WEIGHTS: Weights = {}
 Betas = Annotated[list[Share], MinLen(2), MaxLen(2)]
 
 
-def adamw(weight_decay: NonNegative, betas: Betas, eps: Positive, *, learning_rate: float) -> optim.Optimizer:
+def adamw(
+    weight_decay: NonNegative,
+    betas: Betas,
+    eps: Positive,
+    *,
+    learning_rate: float,
+    parameters: Weights = NO_WEIGHTS,
+    **options: Unpack[GroupOptions],
+) -> optim.Optimizer:
     """AdamW with bias correction (Loshchilov and Hutter 2019).
 
     Args:
@@ -24,10 +38,11 @@ def adamw(weight_decay: NonNegative, betas: Betas, eps: Positive, *, learning_ra
         betas: decay rates of the first and second moment.
         eps: added to the root of the second moment.
     """
-    return split_by_decay(
-        lambda decay: optim.AdamW(learning_rate, betas=list(betas), eps=eps, weight_decay=decay, bias_correction=True),
-        weight_decay,
-    )
+
+    def new(rate: LearningRate, decay: float) -> optim.Optimizer:
+        return optim.AdamW(rate, betas=list(betas), eps=eps, weight_decay=decay, bias_correction=True)
+
+    return one_kind(new, learning_rate, weight_decay, parameters, options)
 
 
 def adafactor(
@@ -37,6 +52,8 @@ def adafactor(
     scale_parameter: bool,
     *,
     learning_rate: float,
+    parameters: Weights = NO_WEIGHTS,
+    **options: Unpack[GroupOptions],
 ) -> optim.Optimizer:
     """Adafactor (Shazeer and Stern 2018): stores only row and column means of a matrix's second moments.
 
@@ -47,30 +64,50 @@ def adafactor(
         scale_parameter: multiply the learning rate by the root mean square of the weights, as in the paper (learning
             rates near 0.01); false gives the learning rate the same meaning as in AdamW.
     """
-    return split_by_decay(
-        lambda decay: optim.Adafactor(
-            learning_rate,
+
+    def new(rate: LearningRate, decay: float) -> optim.Optimizer:
+        return optim.Adafactor(
+            rate,
             clip_threshold=clip_threshold,
             beta_1=beta,
             weight_decay=decay,
             scale_parameter=scale_parameter,
             relative_step=False,
-        ),
-        weight_decay,
-    )
+        )
+
+    return one_kind(new, learning_rate, weight_decay, parameters, options)
 
 
-def lion(weight_decay: NonNegative, betas: Betas, *, learning_rate: float) -> optim.Optimizer:
+def lion(
+    weight_decay: NonNegative,
+    betas: Betas,
+    *,
+    learning_rate: float,
+    parameters: Weights = NO_WEIGHTS,
+    **options: Unpack[GroupOptions],
+) -> optim.Optimizer:
     """Lion (Chen et al. 2023): the sign of a momentum. Needs a third to a tenth of AdamW's learning rate, more decay.
 
     Args:
         weight_decay: decay of matrices and convolutions, multiplied by the learning rate.
         betas: weight of the momentum in the step, and decay rate of the momentum.
     """
-    return split_by_decay(lambda decay: optim.Lion(learning_rate, betas=list(betas), weight_decay=decay), weight_decay)
+
+    def new(rate: LearningRate, decay: float) -> optim.Optimizer:
+        return optim.Lion(rate, betas=list(betas), weight_decay=decay)
+
+    return one_kind(new, learning_rate, weight_decay, parameters, options)
 
 
-def sgd(weight_decay: NonNegative, momentum: Share, nesterov: bool, *, learning_rate: float) -> optim.Optimizer:
+def sgd(
+    weight_decay: NonNegative,
+    momentum: Share,
+    nesterov: bool,
+    *,
+    learning_rate: float,
+    parameters: Weights = NO_WEIGHTS,
+    **options: Unpack[GroupOptions],
+) -> optim.Optimizer:
     """Stochastic gradient descent with momentum (Polyak 1964). Needs about a hundred times AdamW's learning rate.
 
     Args:
@@ -80,18 +117,18 @@ def sgd(weight_decay: NonNegative, momentum: Share, nesterov: bool, *, learning_
     """
     if nesterov and not momentum:
         raise ConfigError("trainer.optimizer.nesterov=true: expected a momentum above 0")
-    return split_by_decay(
-        lambda decay: optim.SGD(learning_rate, momentum=momentum, weight_decay=decay, nesterov=nesterov), weight_decay
-    )
+
+    def new(rate: LearningRate, decay: float) -> optim.Optimizer:
+        return optim.SGD(rate, momentum=momentum, weight_decay=decay, nesterov=nesterov)
+
+    return one_kind(new, learning_rate, weight_decay, parameters, options)
 
 
-def split_by_decay(new: Callable[[float], optim.Optimizer], weight_decay: float) -> optim.MultiOptimizer:
-    """`new(weight_decay)` for weights that are decayed, `new(0)` for the others."""
-    return optim.MultiOptimizer([new(weight_decay), new(0.0)], [has_weight_decay])
-
-
-def has_weight_decay(path: str, weight: mx.array) -> bool:
-    return weight.ndim >= 2 and "embed" not in path
+def one_kind(
+    new: New, learning_rate: float, weight_decay: float, parameters: Weights, options: GroupOptions
+) -> optim.MultiOptimizer:
+    """The same optimizer for all weights, with the learning rate and decay of their group."""
+    return grouped([Part(lambda path, weight: True, new)], learning_rate, weight_decay, parameters, options)
 
 
 def assign_leaves(tree: Tree | list[object], leaves: dict[str, mx.array], prefix: str = "") -> None:

@@ -1,0 +1,114 @@
+"""Groups of weights have a learning rate and a decay of their own, whatever the optimizer."""
+
+import mlx.core as mx
+import pytest
+from benchmarks.config import read_config
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
+
+from mlxlab.config.instantiate import instantiate
+from mlxlab.errors import ConfigError
+from mlxlab.training.optim.groups import layer_scales
+from support.models import RandomBatches, fit, make_model, make_run, make_trainer, weights_of
+
+NAMES = ["adamw", "adafactor", "lion", "sgd", "muon"]
+WEIGHTS = {
+    "backbone.embedding.weight": mx.ones((5, 4)),
+    "backbone.layers.0.up.weight": mx.ones((4, 4)),
+    "backbone.layers.0.up.bias": mx.ones((4,)),
+    "backbone.layers.1.up.weight": mx.ones((4, 4)),
+    "head.out.weight": mx.ones((2, 4)),
+}
+
+
+def moved(name: str, rate: float = 0.1, gradient: float = 1.0, **options: object) -> dict[str, float]:
+    """How far one step moves the weights, by path."""
+    node = read_config(f"trainer/optimizer/{name}") | {"weight_decay": 0.0} | options
+    optimizer = instantiate(node)(learning_rate=0.0, parameters=WEIGHTS)
+    tree = tree_unflatten(list(WEIGHTS.items()))
+    optimizer.init(tree)
+    optimizer.learning_rate = rate  # as the loop does
+    after = dict(
+        tree_flatten(optimizer.apply_gradients(tree_map(lambda leaf: gradient * mx.ones_like(leaf), tree), tree))
+    )
+    return {path: float(mx.abs(after[path] - weight).max()) for path, weight in WEIGHTS.items()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_group_that_matches_scales_the_rate_of_the_loop(name):
+    groups = [{"pattern": "*.layers.1.*", "lr_scale": 0.5}, {"pattern": "*.layers.*", "lr_scale": 0.25}]
+    alone, grouped = moved(name), moved(name, groups=groups)
+    scales = {path: grouped[path] / alone[path] for path in WEIGHTS}
+    assert scales == pytest.approx(
+        {
+            "backbone.embedding.weight": 1,
+            "backbone.layers.0.up.weight": 0.25,
+            "backbone.layers.0.up.bias": 0.25,
+            "backbone.layers.1.up.weight": 0.5,
+            "head.out.weight": 1,
+        },
+        rel=1e-4,
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_decay_of_a_group_is_that_of_all_its_weights(name):
+    groups = [{"pattern": "*.layers.0.*", "weight_decay": 0.5}, {"pattern": "head*", "weight_decay": 0.0}]
+    distances = moved(name, gradient=0.0, weight_decay=0.25, groups=groups)
+    layer = distances["backbone.layers.1.up.weight"]
+    assert layer > 0
+    assert distances["backbone.layers.0.up.weight"] == distances["backbone.layers.0.up.bias"]
+    assert distances["backbone.layers.0.up.bias"] == pytest.approx(2 * layer, rel=1e-4)
+    assert distances["head.out.weight"] == distances["backbone.embedding.weight"] == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_rate_decays_from_layer_to_layer(name):
+    alone, decayed = moved(name), moved(name, layer_decay=0.5)
+    scales = {path: decayed[path] / alone[path] for path in WEIGHTS}
+    assert scales == pytest.approx(
+        {
+            "backbone.embedding.weight": 0.125,
+            "backbone.layers.0.up.weight": 0.25,
+            "backbone.layers.0.up.bias": 0.25,
+            "backbone.layers.1.up.weight": 0.5,
+            "head.out.weight": 1,
+        },
+        rel=1e-4,
+    )
+
+
+def test_the_norm_of_embeddings_is_as_low_as_they_are():
+    encoder = ("backbone.type_embedding.weight", "backbone.norm.bias", "backbone.layers.0.norm.weight")
+    above = ("backbone.last_norm.weight", "backbone.pooler.weight")
+    assert layer_scales([*encoder, *above], 0.5) == dict(zip(encoder, (0.25, 0.25, 0.5), strict=True))
+    assert layer_scales(["backbone.norm.weight", "backbone.layers.0.up"], 0.5) == {"backbone.layers.0.up": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"groups": [{"pattern": "head.out.weigth", "lr_scale": 2}]},
+            "trainer.optimizer.groups.0.pattern=head.out.weigth: matches no weight; did you mean head.out.weight?",
+        ),
+        ({"layer_decay": 0.5}, "trainer.optimizer.layer_decay=0.5: the model has no layers that are trained"),
+    ],
+)
+def test_options_that_fit_no_weight_are_refused(options, message):
+    node = read_config("trainer/optimizer/adamw") | options
+    with pytest.raises(ConfigError) as error:
+        instantiate(node)(learning_rate=0.1, parameters={"head.out.weight": WEIGHTS["head.out.weight"]})
+    assert str(error.value) == message
+
+
+def test_a_compiled_step_trains_groups_as_a_plain_one():
+    groups = [{"pattern": "hidden*", "lr_scale": 0.1}]
+    optimizer = instantiate(read_config("trainer/optimizer/adamw") | {"groups": groups})
+    step = instantiate(read_config("trainer/step/optimized") | {"compile": "always", "cpu_streams": "never"})
+    ends = []
+    for options in ({}, {"step": step}):
+        trainer = make_trainer(optimizer=optimizer, epochs=2, **options)
+        ends.append(
+            weights_of(fit(trainer, make_run(make_model(dropout=0.0), RandomBatches(rows=8)), seed=1).state.model)
+        )
+    assert all(mx.array_equal(ends[0][path], ends[1][path]) for path in ends[0])
