@@ -13,6 +13,7 @@ from support.configs import line  # noqa: F401
 OPTIONS = groups([shipped_conf()])
 SHAPE = ["model.hidden_size=16", "model.num_layers=1", "model.num_heads=2", "model.intermediate_size=16"]
 REQUIRED_OVERRIDES = {
+    "data/order": ["data=streaming"],
     "data/tokenizer": ["data=streaming"],
     "model/size": SHAPE,
     "trainer/loss": ["trainer=distill"],
