@@ -24,8 +24,13 @@ REQUIRED_KEYS = {
     "instruct": ["data.source=conversations.jsonl"],
 }  # keys of a data set that have no default
 SIZES = ["nano", "tiny", "small", "medium", "large", "xlarge"]
-COMBINATIONS = [
-    *itertools.product(OPTIONS["model"], OPTIONS["data"], OPTIONS["trainer"], OPTIONS["tracking"]),
+COMBINATIONS = [  # every model with every data set and trainer; each of them meets every option of tracking
+    (*choice, tracking)
+    for choice, tracking in zip(
+        itertools.product(OPTIONS["model"], OPTIONS["data"], OPTIONS["trainer"]),
+        itertools.cycle(OPTIONS["tracking"]),
+        strict=False,
+    )
 ]
 
 

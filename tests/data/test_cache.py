@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 
@@ -101,6 +102,19 @@ def test_concurrent_processes_all_succeed(tmp_path):
     assert len(list(tmp_path.glob("*.tokens"))) == len(list((tmp_path / "tokenizers").iterdir())) == 1
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A cache in which the data set of `make_titanic` is."""
+    folder = tmp_path_factory.mktemp("made")
+    make_titanic(folder)
+    return folder
+
+
+@pytest.fixture
+def warm(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "cache")
+
+
 def test_keys_differ_where_any_value_does():
     content = {"data": "a", "templates": {"x": "y"}, "seed": 1}
     assert content_key(**content) == content_key(**dict(reversed(content.items())))
@@ -120,15 +134,13 @@ def test_keys_differ_where_any_value_does():
         {"source": "synthetic"},
     ],
 )
-def test_whatever_changes_the_tokens_is_a_miss(tmp_path, change):
-    make_titanic(tmp_path)
-    assert "miss" in " ".join(make_titanic(tmp_path, **change).sources)
-    assert "hit" in " ".join(make_titanic(tmp_path).sources)
+def test_whatever_changes_the_tokens_is_a_miss(warm, change):
+    assert "miss" in " ".join(make_titanic(warm, **change).sources)
+    assert "hit" in " ".join(make_titanic(warm).sources)
 
 
-def test_batch_sizes_and_prefetch_change_no_token(tmp_path):
-    make_titanic(tmp_path)
-    assert "hit" in " ".join(make_titanic(tmp_path, batch_size=7, eval_batch_size=9, prefetch=0).sources)
+def test_batch_sizes_and_prefetch_change_no_token(warm):
+    assert "hit" in " ".join(make_titanic(warm, batch_size=7, eval_batch_size=9, prefetch=0).sources)
 
 
 def test_a_byte_edited_in_the_source_is_a_miss(tmp_path):
@@ -141,10 +153,9 @@ def test_a_byte_edited_in_the_source_is_a_miss(tmp_path):
     assert "miss" in " ".join(make_titanic(tmp_path, source=str(path)).sources)
 
 
-def test_an_edited_template_is_a_miss(tmp_path, monkeypatch):
-    make_titanic(tmp_path)
+def test_an_edited_template_is_a_miss(warm, monkeypatch):
     monkeypatch.setitem(TEMPLATES, "basic", "A $sex passenger.")
-    assert "miss" in " ".join(make_titanic(tmp_path).sources)
+    assert "miss" in " ".join(make_titanic(warm).sources)
 
 
 def test_no_test_row_enters_the_cache(tmp_path):
@@ -168,12 +179,12 @@ FORGERIES = {
 
 
 @pytest.mark.parametrize("change", FORGERIES)
-def test_cached_tokens_with_a_right_digest_but_other_content_are_made_again(tmp_path, change, caplog):
-    expected = [batch.tokens.tolist() for batch in make_titanic(tmp_path).train]
-    (path,) = tmp_path.glob("*.tokens")
+def test_cached_tokens_with_a_right_digest_but_other_content_are_made_again(warm, change, caplog):
+    expected = [batch.tokens.tolist() for batch in make_titanic(warm).train]
+    (path,) = warm.glob("*.tokens")
     values = np.frombuffer(path.read_bytes()[DIGEST_BYTES:], np.int32)
     path.unlink()
     forged = FORGERIES[change](values).astype(np.int32).tobytes()
     cached(path, lambda: forged, lambda data: data, lambda data: data)
-    assert [batch.tokens.tolist() for batch in make_titanic(tmp_path).train] == expected
+    assert [batch.tokens.tolist() for batch in make_titanic(warm).train] == expected
     assert "is corrupt" in caplog.text

@@ -12,7 +12,7 @@ SMALL = [
     for setting in tiny_overrides("model.hidden_size=64", "data.batch_size=4")
     if not setting.startswith(("trainer.", "callbacks.", "checkpointing.", "data.baselines"))
 ]
-TITANIC = ["data.source=synthetic"]
+TITANIC = ["data.source=synthetic", "data.baselines=false"]
 TEXT = ["data=streaming", "data.tokenizer.vocab_size=300", "data.seq_len=16", "data.shuffle.window=10"]
 
 
