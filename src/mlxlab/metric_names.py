@@ -17,6 +17,7 @@ VALID_LOSS = "valid/loss"
 TRAIN = "train/"
 VALID = "valid/"
 TEST = "test/"
+ANALYSIS = "analysis/"
 
 _LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte", "error", "seconds", "nonfinite_steps", "skipped_records")
 _ERRORS = ("mae", "rmse")

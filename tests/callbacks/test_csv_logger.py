@@ -15,7 +15,7 @@ from mlxlab.callbacks.memory_monitor import MemoryMonitor
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.errors import CannotCreateError, NotAllowedError
 from mlxlab.training.checkpointer import Checkpointer
-from support.models import RandomBatches, Recorder, StopAt, fit, make_model, make_run, make_trainer
+from support.models import NoOpCallback, RandomBatches, Recorder, StopAt, fit, make_model, make_run, make_trainer
 
 
 def train(folder, *, stop_at=None, resume=False, path="metrics.csv", allow_outside=False):
@@ -39,6 +39,20 @@ def logged(tracker):
     for step, metrics in tracker.lines:
         rows.setdefault(step, {}).update(metrics)
     return rows
+
+
+def test_metrics_of_an_analysis_enter_the_rows_of_their_steps_at_the_end(tmp_path):
+    class Late(NoOpCallback):
+        def on_end(self, context, state) -> None:
+            context.log_late(state, 0, {"analysis/b": 1.0})
+            context.log_late(state, 4, {"analysis/a": 0.5})
+
+    run = make_run(tracker=Recorder())
+    fit(make_trainer(), run, [Late(), CSVLogger("metrics.csv", False, folder=tmp_path)])
+    rows = {int(row["step"]): row for row in rows_of(tmp_path / "metrics.csv")}
+    assert [*rows] == sorted(logged(run.context.tracker))
+    assert (rows[4]["analysis/a"], rows[0]["analysis/b"], rows[8]["analysis/a"]) == ("0.5", "1.0", "")
+    assert rows[4]["train/loss"]
 
 
 def test_the_file_holds_every_metric_of_every_step_to_the_last_digit(tmp_path):

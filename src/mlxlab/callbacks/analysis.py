@@ -13,6 +13,7 @@ from mlx.utils import tree_map
 from mlxlab.callbacks.plots import new_figure, plot_points, save_figure
 from mlxlab.checkpoint.state import History
 from mlxlab.constraints import Fraction, Size
+from mlxlab.metric_names import ANALYSIS
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.state import StepResult, TrainState
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PREFIX = "analysis/"
 SECONDS, PAUSE_SECONDS = "analysis/seconds", "analysis/pause_seconds"
 KINDS = ("embedding", "rank", "drift", "updates", "attention")
 PANELS = {  # by the second part of a metric's name
@@ -132,7 +132,7 @@ class WeightAnalysis(Callback):
             return
         recorded = context.tracker.metrics_at(step)
         if SECONDS in recorded:
-            state.history.add_late_metrics(step, {name: x for name, x in recorded.items() if name.startswith(PREFIX)})
+            state.history.add_late_metrics(step, {name: x for name, x in recorded.items() if name.startswith(ANALYSIS)})
         if SECONDS in state.history.at(step):
             self._before = self._take_snapshot(state) if self.compares else None
         elif self.kinds != {"attention"} and not self._short_of_memory(state):
@@ -215,8 +215,8 @@ def plot_analysis(history: History) -> "Figure | None":
     panels: dict[str, dict[str, list[tuple[int, float]]]] = {}  # kind -> name -> (step, value)
     for step, metrics in history.curve:
         for name, value in metrics.items():
-            kind, _, line = name.removeprefix(PREFIX).partition("/")
-            if name.startswith(PREFIX) and kind in PANELS and "cosine" not in line:
+            kind, _, line = name.removeprefix(ANALYSIS).partition("/")
+            if name.startswith(ANALYSIS) and kind in PANELS and "cosine" not in line:
                 panels.setdefault(kind, {}).setdefault(line, []).append((step, value))
     if not panels:
         return None

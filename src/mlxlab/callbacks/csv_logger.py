@@ -11,6 +11,7 @@ from pathlib import Path
 from mlxlab.constraints import FilePath
 from mlxlab.errors import CannotCreateError, NotAllowedError
 from mlxlab.files.atomic import remove_leftovers, write_atomic
+from mlxlab.metric_names import ANALYSIS
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 
@@ -25,7 +26,7 @@ class CSVLogger(Callback):
 
     A new metric gets a new column; a metric that was not logged at a step leaves its field empty. A resumed run
     continues the file without the rows after its checkpoint. It has to be the last callback: it writes what the others
-    logged at a step.
+    logged at a step. Metrics that are computed later (`callbacks.analysis`) enter their rows at the end.
 
     Args:
         path: relative to the run folder, for example `metrics.csv`; null writes no file.
@@ -56,6 +57,8 @@ class CSVLogger(Callback):
         self._write(state)
         if self.table is None:
             return
+        late = [(step, select_analysis(metrics)) for step, metrics in state.history.curve]
+        self.table.add_late([(step, metrics) for step, metrics in late if metrics])
         if self.table.waiting:
             logger.warning(f"{self.table.path}: the last {len(self.table.waiting)} rows could not be written")
         if self.table.path.is_file():
@@ -65,6 +68,10 @@ class CSVLogger(Callback):
         metrics = state.history.at(state.progress.step)
         if self.table is not None and metrics:
             self.table.put(state.progress.step, state.data.epoch, metrics)
+
+
+def select_analysis(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if name.startswith(ANALYSIS)}
 
 
 class GrowingCsv:
@@ -104,6 +111,17 @@ class GrowingCsv:
             self._warned = True
             return
         self.waiting, self._warned = [], False
+
+    def add_late(self, metrics: list[tuple[int, dict[str, float]]]) -> None:
+        """Adds metrics that were logged after the row of their step was written, or a row for a step without one."""
+        if not metrics or self.waiting:
+            return
+        rows = self._read()
+        late = [{"step": str(step)} | {name: repr(float(x)) for name, x in values.items()} for step, values in metrics]
+        try:
+            self._replace(sorted([*rows, *late], key=lambda row: int(row["step"])))
+        except OSError as error:
+            logger.warning(f"{self.path}: {error.strerror or error}; metrics that were logged late are missing")
 
     def truncate_after(self, step: int) -> None:
         """Continues an existing file without the rows after `step` and without incomplete ones."""

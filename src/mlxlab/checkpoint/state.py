@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from mlxlab.constraints import Count, NonNegative, Positive, Size
-from mlxlab.metric_names import VALID, is_better
+from mlxlab.metric_names import ANALYSIS, VALID, is_better
 
 CURVE_POINTS = 1000  # a longer learning curve is thinned to half
 
@@ -85,7 +85,9 @@ class History:
             self.curve.append((step, dict(metrics)))
         if len(self.curve) > CURVE_POINTS:
             *earlier, last = self.curve
-            thinned = [p for i, p in enumerate(earlier) if i % 2 or any(name.startswith(VALID) for name in p[1])]
+            thinned = [
+                p for i, p in enumerate(earlier) if i % 2 or any(name.startswith((VALID, ANALYSIS)) for name in p[1])
+            ]
             self.curve = [*thinned, last]
 
     def add_late_metrics(self, step: int, metrics: dict[str, float]) -> None:

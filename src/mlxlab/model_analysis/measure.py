@@ -11,6 +11,7 @@ from mlxlab.model_analysis.drift import Drift, Pair, drift, rotate_onto
 from mlxlab.model_analysis.embeddings import embedding_geometry
 from mlxlab.model_analysis.snapshot import EMBEDDING, ROWS, Snapshot, save_snapshot
 from mlxlab.model_analysis.spectrum import entropy_rank, rank_fraction, squared_singular_values
+from mlxlab.model_analysis.worker import one_numpy_thread
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +23,8 @@ def analyse(
 ) -> Metrics:
     """The job of the background thread: `measure`, timed; then the snapshot is saved for a resumed run."""
     start = time.perf_counter()
-    metrics = measure(now, before, kinds, neighbours_above)
+    with one_numpy_thread():
+        metrics = measure(now, before, kinds, neighbours_above)
     metrics["analysis/seconds"] = time.perf_counter() - start
     if folder is not None:
         try:

@@ -1,10 +1,26 @@
 """One job at a time in a background thread; its result and its errors wait until they are asked for."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+
+@contextmanager
+def one_numpy_thread() -> Iterator[None]:
+    """Limits NumPy's own BLAS to one thread. That of MLX, another library, is left alone: training uses it.
+
+    Threads of two libraries on the same cores wait for each other: decompositions took several times as long.
+    """
+    from threadpoolctl import ThreadpoolController
+
+    libraries = ThreadpoolController()
+    of_numpy = [entry["filepath"] for entry in libraries.info() if "numpy" in Path(entry["filepath"]).parent.name]
+    with libraries.select(filepath=of_numpy).limit(limits=1):
+        yield
 
 
 class BackgroundWorker(Generic[T]):
