@@ -50,7 +50,7 @@ def build_model(
     if path is not None and load_pretrained and kind == "language_modelling":
         load_head_weights(head, head_weights)
     model = Model(backbone, head)
-    if options.adapter is not None or options.freeze:
+    if options.adapter is not None or options.freeze or options.quantization.bits is not None:
         from mlxlab.models.adapters.apply import apply_options
 
         apply_options(model, options, seed)

@@ -1,13 +1,15 @@
 """A model: a backbone and a head, which is a classifier or a causal or masked language model."""
 
+import math
 from typing import cast
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from mlxlab.data.batch import TaskKind
+from mlxlab.models.adapters.quantized import parameter_shapes
 from mlxlab.models.backbone import Backbone, CausalBackbone
-from mlxlab.models.layers import Attention, apply_output_layer, named_parameters
+from mlxlab.models.layers import Attention, apply_output_layer
 from mlxlab.ops.activations import gelu
 from mlxlab.ops.dropout import Dropout
 
@@ -93,7 +95,7 @@ class Model(nn.Module):
 
 def count_parameters(model: nn.Module) -> int:
     """The exact count, without allocating: the arrays of a new model are unevaluated until they are used."""
-    return sum(leaf.size for leaf in named_parameters(model).values())
+    return sum(math.prod(shape) for shape in parameter_shapes(model).values())
 
 
 def training_flops(model: Model, length: int) -> float:
@@ -109,7 +111,7 @@ def training_flops(model: Model, length: int) -> float:
         lookup_tables.append("embedding.weight")
     # Below `backbone.`, or below the encoder of a CnnHybrid.
     excluded = {f"backbone.{prefix}{name}" for name in lookup_tables for prefix in ("", "encoder.")}
-    parameters = named_parameters(model).items()
-    matmul_parameters = sum(leaf.size for path, leaf in parameters if leaf.ndim >= 2 and path not in excluded)
+    shapes = parameter_shapes(model).items()
+    matmul_parameters = sum(math.prod(shape) for path, shape in shapes if len(shape) >= 2 and path not in excluded)
     attention_width = sum(isinstance(layer, Attention) for layer in model.modules()) * model.backbone.hidden_size
     return 6.0 * matmul_parameters + 12.0 * attention_width * length

@@ -40,13 +40,14 @@ class Quantization:
     Args:
         bits: of each weight; null does not quantise.
         group_size: weights that share a scale; a layer whose width it does not divide stays as it is.
-        mode: how a group is quantised, as in MLX.
-        skip: patterns of layers that are not quantised.
+        mode: affine has a scale and an offset for each group; the others are formats of floating-point numbers, mxfp4
+            and mxfp8 with group_size 32, nvfp4 with 16.
+        skip: patterns of layers that are not quantised; a classifier never is.
     """
 
-    bits: Literal[4, 8] | None = None
-    group_size: Size = 64
-    mode: str = "affine"
+    bits: Literal[2, 3, 4, 5, 6, 8] | None = None
+    group_size: Literal[16, 32, 64, 128] = 64
+    mode: Literal["affine", "mxfp4", "mxfp8", "nvfp4"] = "affine"
     skip: Sequence[str] = ()
 
 

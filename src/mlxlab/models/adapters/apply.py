@@ -7,6 +7,8 @@ from mlxlab.errors import ConfigError
 from mlxlab.models.adapters.arrays import adapter_paths
 from mlxlab.models.adapters.freeze import freeze, select_parameters, train_only
 from mlxlab.models.adapters.lora import LoRALayer, initial_a
+from mlxlab.models.adapters.quantize import quantize
+from mlxlab.models.adapters.quantized import QuantizedLayer
 from mlxlab.models.cnn_hybrid import CnnHybrid
 from mlxlab.models.layers import Attention, FeedForward, named_parameters
 from mlxlab.models.model import Classifier, Model
@@ -14,14 +16,20 @@ from mlxlab.models.options import LoRA, ModelOptions
 from mlxlab.models.patterns import select
 
 KEY = "model.adapter"
+LAYERS = nn.Linear | nn.Embedding | QuantizedLayer
 
 
 def apply_options(model: Model, options: ModelOptions, seed: int | None) -> None:
-    """Inserts adapters and freezes what is not trained; `seed` is that of the adapters, None leaves them undrawn.
+    """Quantises, inserts adapters and freezes what is not trained.
+
+    Args:
+        seed: of the adapters; None leaves them undrawn.
 
     Raises:
         ConfigError: a pattern matches nothing, or nothing is left to train.
     """
+    if options.quantization.bits is not None:
+        quantize(model, options.quantization, layers_to_train(model, options))
     if options.adapter is not None:
         insert(model, options.adapter, seed)
         adapters = adapter_paths(named_parameters(model))
@@ -45,7 +53,7 @@ def insert(model: nn.Module, options: LoRA, seed: int | None) -> list[str]:
 
 def find_targets(model: nn.Module, options: LoRA) -> list[str]:
     """The paths of the layers that get an adapter: linear layers and embeddings, but not of a classifier."""
-    layers = [(path, layer) for path, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Embedding)]
+    layers = [(path, layer) for path, layer in model.named_modules() if isinstance(layer, LAYERS)]
     classifiers = [path for path, module in model.named_modules() if isinstance(module, Classifier)]
     paths = sorted(path for path, _ in layers if path.rpartition(".")[0] not in classifiers)
     if options.targets is not None:
@@ -55,6 +63,14 @@ def find_targets(model: nn.Module, options: LoRA) -> list[str]:
     if not chosen:
         raise ConfigError(f"{KEY}.targets: expected patterns of {', '.join(paths[:8])}; there is no attention layer")
     return chosen
+
+
+def layers_to_train(model: Model, options: ModelOptions) -> set[str]:
+    """The paths of the layers whose weights an adapter leaves trainable, so that they are not quantised."""
+    if options.adapter is None:
+        return set()
+    names = [*select_parameters(model, options.adapter.train, f"{KEY}.train"), *new_parameters(model, options)]
+    return {name.removesuffix(".weight") for name in names if name.endswith(".weight")}
 
 
 def new_parameters(model: Model, options: ModelOptions) -> list[str]:

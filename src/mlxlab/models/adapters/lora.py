@@ -9,6 +9,7 @@ import math
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlxlab.models.adapters.quantized import QuantizedEmbedding, QuantizedLayer, float_weight
 from mlxlab.models.initialization import uniform
 from mlxlab.models.options import LoRA
 from mlxlab.ops.dropout import Dropout
@@ -25,7 +26,7 @@ class LoRALayer(nn.Module):
     def __init__(self, base: nn.Module, options: LoRA) -> None:
         super().__init__()
         self.base = base
-        self.looks_up = isinstance(base, nn.Embedding)
+        self.looks_up = isinstance(base, nn.Embedding | QuantizedEmbedding)
         self.scale = options.alpha / options.rank
         self.dropout = Dropout(options.dropout)
         weight = dense_weight(base)
@@ -91,8 +92,5 @@ def merged_weight(
 
 
 def dense_weight(layer: nn.Module) -> mx.array:
-    """The weight (out, in) of a layer; of a quantised one, computed from its codes."""
-    if "scales" not in layer:
-        return layer.weight
-    options = {"group_size": layer.group_size, "bits": layer.bits, "mode": layer.mode}
-    return mx.dequantize(layer.weight, layer.scales, layer.get("biases"), **options)
+    """The weight (out, in) of a layer; of a quantised one, that which its codes stand for."""
+    return float_weight(layer) if isinstance(layer, QuantizedLayer) else layer.weight

@@ -1,0 +1,153 @@
+"""Quantised layers compute what their weights stand for; adapters on them train as on those weights."""
+
+import logging
+from functools import partial
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx import nn
+from mlx.utils import tree_flatten, tree_unflatten
+
+from mlxlab.checkpoint.resume import check_arrays
+from mlxlab.errors import ConfigError
+from mlxlab.models.adapters.freeze import trainable_names
+from mlxlab.models.adapters.quantized import QuantizedLayer, float_weight
+from mlxlab.models.build import build_model
+from mlxlab.models.layers import named_parameters
+from mlxlab.models.model import count_parameters, training_flops
+from mlxlab.training.steps.optimized import OptimizedStep
+from mlxlab.training.steps.step import PlainStep
+from support.models import OPTIMIZED_STEP, fit, make_run, make_trainer, weights_of
+
+ADAPTER = {"_target_": "mlxlab.models.options.LoRA", "rank": 2}
+FOUR_BITS = {"_target_": "mlxlab.models.options.Quantization", "bits": 4, "group_size": 32}
+BACKBONES = {"bert.Bert": {}, "transformer.Transformer": {}, "cnn_hybrid.CnnHybrid": {"num_filters": 4}}
+SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48, "dropout": 0.0}
+TOKENS = mx.array(np.random.default_rng(0).integers(0, 40, (3, 7)).astype(np.int32))
+
+
+def build(name="transformer.Transformer", kind="language_modelling", quantization=None, seed=0, **keys):
+    node = {"_target_": f"mlxlab.models.{name}", **SIZES, **BACKBONES[name], **keys}
+    if quantization is not None:
+        node["quantization"] = FOUR_BITS | quantization
+    return build_model(node, kind=kind, num_classes=2, vocab_size=40, seed=seed).eval()
+
+
+def logits(model):
+    return np.array(model(TOKENS, mx.ones(TOKENS.shape, dtype=mx.int32)))
+
+
+def quantised(model):
+    return [path for path, layer in model.named_modules() if isinstance(layer, QuantizedLayer)]
+
+
+def with_float_weights(model):
+    """The same model with float layers of the weights that the quantised ones stand for."""
+    new = {}
+    for path, layer in model.named_modules():
+        if isinstance(layer, QuantizedLayer):
+            weight = float_weight(layer)
+            new[path] = nn.Embedding(1, 1) if hasattr(layer, "as_linear") else nn.Linear(1, 1, bias="bias" in layer)
+            new[path].weight = weight
+            if "bias" in layer:
+                new[path].bias = layer.bias
+            new[path].freeze()
+    model.update_modules(tree_unflatten(list(new.items())))
+    return model
+
+
+@pytest.mark.parametrize(("name", "kind"), zip(BACKBONES, ["classification", *["language_modelling"] * 2], strict=True))
+def test_logits_are_those_of_the_weights_that_the_codes_stand_for(name, kind):
+    model, plain = build(name, kind, {}), build(name, kind)
+    before = logits(model)
+    assert len(quantised(model)) >= 11
+    assert not any(path.startswith("head.out") for path in quantised(model))
+    assert count_parameters(model) == count_parameters(plain)
+    assert training_flops(model, 8) == training_flops(plain, 8)
+    assert np.abs(before - logits(plain)).max() > 0.001, "4 bits change the logits"
+    np.testing.assert_allclose(before, logits(with_float_weights(model)), atol=2e-5)
+
+
+def test_layers_that_do_not_divide_are_named_once_and_skipped_ones_stay(caplog):
+    with caplog.at_level(logging.INFO, "mlxlab"):
+        model = build(quantization={"skip": ["layers.0.*", "embedding"]})
+    assert quantised(model) == [path for path in quantised(build(quantization={})) if ".layers.1." in path]
+    assert not any(path.endswith("down") for path in quantised(model))
+    lines = [line for line in caplog.messages if "not quantised" in line]
+    assert lines[0].endswith("not a multiple of group_size=32: backbone.layers.1.feed_forward.down")
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"mode": "mxfp4", "group_size": 64}, "mode=mxfp4: expected bits=4 group_size=32, got bits=4 group_size=64"),
+        ({"group_size": 16}, "mode=affine: expected group_size=32, 64 or 128, got bits=4 group_size=16"),
+        ({"skip": ["layers.7"]}, "model.quantization.skip: layers.7 matches nothing"),
+    ],
+)
+def test_a_format_that_mlx_lacks_and_a_pattern_without_matches_are_refused(keys, message):
+    with pytest.raises(ConfigError, match=message):
+        build(quantization=keys)
+
+
+@pytest.mark.parametrize(("name", "dora"), zip(BACKBONES, [False, True, False], strict=True))
+def test_adapters_change_nothing_at_first_and_get_the_gradients_of_float_weights(name, dora):
+    adapter = ADAPTER | {"dora": dora, "targets": ["*"], "train": ["attention_norm", "layers.0.attention.key"]}
+    model = build(name, quantization={}, adapter=adapter)
+    assert "backbone.layers.0.attention.key.base" not in quantised(model), "it is trained"
+    if name != "cnn_hybrid.CnnHybrid":
+        plain = build(name, quantization={"skip": ["layers.0.attention.key"]})
+        np.testing.assert_allclose(logits(model), logits(plain), atol=1e-5)
+    move(model)
+    actual, reference = gradients(model), gradients(with_float_weights(model))
+    assert actual.keys() == reference.keys() == set(trainable_names(model))
+    for path, gradient in actual.items():
+        np.testing.assert_allclose(gradient, reference[path], atol=1e-5 * float(mx.abs(reference[path]).max()) + 1e-6)
+
+
+def move(model):
+    """Random adapters, as after training: with B = 0 no gradient reaches A."""
+    rng = np.random.default_rng(1)
+    moved = [
+        (path, leaf + mx.array(rng.normal(0, 0.1, leaf.shape).astype(np.float32)))
+        for path, leaf in tree_flatten(model.trainable_parameters())
+    ]
+    model.update(tree_unflatten(moved))
+
+
+def gradients(model):
+    def loss(model):
+        return mx.square(model(TOKENS, mx.ones(TOKENS.shape, dtype=mx.int32))).mean()
+
+    return dict(tree_flatten(nn.value_and_grad(model, loss)(model)[1]))
+
+
+STEPS = {
+    "micro-batches": {"accumulate": 2, "retry_on_oom": True},
+    "checkpointing": {"activation_checkpointing": True},
+    "compiled": {"compile": "always"},
+    "two-stream": {"compile": "always", "cpu_streams": "two"},
+}
+COMPILED = [pytest.param(name, marks=pytest.mark.fault_injection) for name in ("compiled", "two-stream")]  # 12 s
+
+
+@pytest.mark.parametrize("name", [*list(STEPS)[:2], *COMPILED])
+def test_every_step_trains_the_adapters_of_a_quantised_base_as_the_plain_one(name):
+    results = []
+    for step in (partial(PlainStep, max_grad_norm=1.0), partial(OptimizedStep, **OPTIMIZED_STEP | STEPS[name])):
+        model = build(kind="classification", quantization={}, adapter=ADAPTER).train()
+        before = weights_of(model)
+        fit(make_trainer(step=step, max_steps=2), make_run(model))
+        results.append(weights_of(model))
+    for path, weight in results[0].items():
+        assert np.array_equal(weight, before[path]) == (path not in trainable_names(model)), path
+        np.testing.assert_allclose(results[1][path], weight, atol=1e-5, err_msg=path)
+
+
+def test_a_restored_model_has_the_same_arrays():
+    model = build(quantization={"bits": 8}, adapter=ADAPTER)
+    restored = build(quantization={"bits": 8}, adapter=ADAPTER, seed=None)
+    check_arrays(named_parameters(model), named_parameters(restored), "model")
+    restored.load_weights(list(named_parameters(model).items()))
+    np.testing.assert_array_equal(logits(restored), logits(model))
