@@ -17,6 +17,7 @@ from mlxlab.errors import ConfigError
 from mlxlab.files.atomic import write_atomic
 from mlxlab.models import build
 from mlxlab.models.model import Model, count_parameters
+from mlxlab.models.options import split_node
 
 Config = dict[str, Any]  # a composed and checked config, resolved
 
@@ -78,6 +79,12 @@ def build_model(cfg: Config, data: DataModule, saved: Architecture | None = None
     if limit is not None and seq_len is not None and seq_len > limit:
         raise ConfigError(f"data.seq_len={seq_len}: the model has positions for {limit} tokens")
     mx.eval(model.parameters())
+    options, _ = split_node(architecture.node)
+    if options.quantization.bits is not None:
+        from mlxlab.models.adapters.quantize import refuse_training
+
+        refuse_training(options, model)
+        mx.clear_cache()  # of the weights before they were quantised
     return model
 
 

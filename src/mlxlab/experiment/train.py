@@ -35,6 +35,7 @@ from mlxlab.inference.predict import model_signature
 from mlxlab.inference.restore import restore_encoder
 from mlxlab.models.build import architecture_of
 from mlxlab.models.model import Model
+from mlxlab.models.options import split_node
 from mlxlab.tracking.tracker import NoTracker, Tracker
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.checkpointer import Checkpointer, NoCheckpointer, final_state_digest
@@ -101,6 +102,10 @@ def build_session(
         saved: architecture of the checkpoint whose weights follow; None draws or loads the initial ones.
         tracker, group: None records nothing, and trains in this process alone.
     """
+    if (options := split_node(cfg["model"])[0]).quantization.bits is not None:
+        from mlxlab.models.adapters.quantize import refuse_training
+
+        refuse_training(options)  # now, since reading the data may take long
     loader = TeacherLoader(read_options(cfg["trainer"].get("distillation")), cfg["tracking"].get("uri"))
     tokenizer = inference_dir or loader.inherited_tokenizer(cfg["model"].get("pretrained"))
     data = build_data(cfg, project_root(), tokenizer, run_dir, restored=inference_dir)

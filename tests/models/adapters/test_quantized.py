@@ -1,6 +1,7 @@
 """Quantised layers compute what their weights stand for; adapters on them train as on those weights."""
 
 import logging
+from contextlib import nullcontext
 from functools import partial
 
 import mlx.core as mx
@@ -12,10 +13,12 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mlxlab.checkpoint.resume import check_arrays
 from mlxlab.errors import ConfigError
 from mlxlab.models.adapters.freeze import trainable_names
+from mlxlab.models.adapters.quantize import refuse_training
 from mlxlab.models.adapters.quantized import QuantizedLayer, float_weight
 from mlxlab.models.build import build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import count_parameters, training_flops
+from mlxlab.models.options import split_node
 from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep
 from support.models import OPTIMIZED_STEP, fit, make_run, make_trainer, weights_of
@@ -23,6 +26,7 @@ from support.models import OPTIMIZED_STEP, fit, make_run, make_trainer, weights_
 ADAPTER = {"_target_": "mlxlab.models.options.LoRA", "rank": 2}
 FOUR_BITS = {"_target_": "mlxlab.models.options.Quantization", "bits": 4, "group_size": 32}
 BACKBONES = {"bert.Bert": {}, "transformer.Transformer": {}, "cnn_hybrid.CnnHybrid": {"num_filters": 4}}
+KINDS = [(name, "classification" if name == "bert.Bert" else "language_modelling") for name in BACKBONES]
 SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48, "dropout": 0.0}
 TOKENS = mx.array(np.random.default_rng(0).integers(0, 40, (3, 7)).astype(np.int32))
 
@@ -57,7 +61,7 @@ def with_float_weights(model):
     return model
 
 
-@pytest.mark.parametrize(("name", "kind"), zip(BACKBONES, ["classification", *["language_modelling"] * 2], strict=True))
+@pytest.mark.parametrize(("name", "kind"), KINDS)
 def test_logits_are_those_of_the_weights_that_the_codes_stand_for(name, kind):
     model, plain = build(name, kind, {}), build(name, kind)
     before = logits(model)
@@ -91,7 +95,7 @@ def test_a_format_that_mlx_lacks_and_a_pattern_without_matches_are_refused(keys,
         build(quantization=keys)
 
 
-@pytest.mark.parametrize(("name", "dora"), zip(BACKBONES, [False, True, False], strict=True))
+@pytest.mark.parametrize(("name", "dora"), [(name, name == "bert.Bert") for name in BACKBONES])
 def test_adapters_change_nothing_at_first_and_get_the_gradients_of_float_weights(name, dora):
     adapter = ADAPTER | {"dora": dora, "targets": ["*"], "train": ["attention_norm", "layers.0.attention.key"]}
     model = build(name, quantization={}, adapter=adapter)
@@ -143,6 +147,22 @@ def test_every_step_trains_the_adapters_of_a_quantised_base_as_the_plain_one(nam
     for path, weight in results[0].items():
         assert np.array_equal(weight, before[path]) == (path not in trainable_names(model)), path
         np.testing.assert_allclose(results[1][path], weight, atol=1e-5, err_msg=path)
+
+
+def test_quantised_weights_are_trained_by_nothing():
+    for freeze, trained in {
+        (): "all of them",
+        ("backbone.layers.*",): "backbone.embedding",
+        ("backbone",): None,
+    }.items():
+        keys = {"quantization": FOUR_BITS, "freeze": freeze}
+        options, _ = split_node(keys)
+        model = build(kind="classification", quantization={}, freeze=freeze)
+        with nullcontext() if trained is None else pytest.raises(ConfigError, match=f"cannot be trained .{trained}"):
+            refuse_training(options, model)
+        with nullcontext() if freeze else pytest.raises(ConfigError, match="add model/adapter=lora, or freeze"):
+            refuse_training(options)
+    refuse_training(split_node({"quantization": FOUR_BITS, "adapter": ADAPTER})[0], model)
 
 
 def test_a_restored_model_has_the_same_arrays():

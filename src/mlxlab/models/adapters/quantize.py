@@ -7,9 +7,10 @@ import mlx.nn as nn
 from mlx.utils import tree_unflatten
 
 from mlxlab.errors import ConfigError
-from mlxlab.models.adapters.quantized import QuantizedEmbedding, QuantizedLinear
+from mlxlab.models.adapters.freeze import select_parameters
+from mlxlab.models.adapters.quantized import QuantizedEmbedding, QuantizedLayer, QuantizedLinear
 from mlxlab.models.model import Classifier
-from mlxlab.models.options import Quantization
+from mlxlab.models.options import ModelOptions, Quantization
 from mlxlab.models.patterns import select
 from mlxlab.ops.quantized import Packing
 
@@ -45,6 +46,24 @@ def quantize(model: nn.Module, options: Quantization, keep: Collection[str] = ()
     }
     model.update_modules(tree_unflatten(list(new.items())))
     return list(new)
+
+
+def refuse_training(options: ModelOptions, model: nn.Module | None = None) -> None:
+    """ConfigError if a training run would train quantised weights: without an adapter they have to be frozen.
+
+    Args:
+        model: built with these options; without it, only options that freeze nothing are refused.
+    """
+    if options.quantization.bits is None or options.adapter is not None:
+        return
+    trained = "" if options.freeze else "all of them"
+    if model is not None and options.freeze:
+        frozen = set(select_parameters(model, options.freeze, "model.freeze"))
+        layers = [path for path, layer in model.named_modules() if isinstance(layer, QuantizedLayer)]
+        trained = next((path for path in layers if f"{path}.weight" not in frozen), "")
+    if trained:
+        hint = "add model/adapter=lora, or freeze them by model.freeze"
+        raise ConfigError(f"{KEY}.bits={options.quantization.bits}: such weights cannot be trained ({trained}); {hint}")
 
 
 def packing_of(options: Quantization) -> Packing:
