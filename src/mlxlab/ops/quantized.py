@@ -31,8 +31,9 @@ class Packing:
 
     def unpack(self, arrays: Sequence[mx.array]) -> mx.array:
         """The matrix (out, in), float32; of some of the rows, those rows."""
-        options = {"group_size": self.group_size, "bits": self.bits, "mode": self.mode}
-        return mx.dequantize(*arrays, **options, dtype=mx.float32)
+        weight, scales, *biases = arrays
+        offset = biases[0] if biases else None
+        return mx.dequantize(weight, scales, offset, self.group_size, self.bits, self.mode, dtype=mx.float32)
 
 
 def packed_product(x: mx.array, arrays: Sequence[mx.array], packing: Packing) -> mx.array:
@@ -43,8 +44,8 @@ def packed_product(x: mx.array, arrays: Sequence[mx.array], packing: Packing) ->
     if use_custom_ops() and x.size >= MIN_ROWS * x.shape[-1]:
         return _unpacked_product(packing, x, arrays)
     weight, scales, *biases = arrays
-    options = {"group_size": packing.group_size, "bits": packing.bits, "mode": packing.mode}
-    return mx.quantized_matmul(x, weight, scales, *biases, transpose=True, **options)
+    offset = biases[0] if biases else None
+    return mx.quantized_matmul(x, weight, scales, offset, True, packing.group_size, packing.bits, packing.mode)
 
 
 def _unpacked_product(packing: Packing, x: mx.array, arrays: Sequence[mx.array]) -> mx.array:

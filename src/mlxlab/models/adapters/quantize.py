@@ -40,7 +40,7 @@ def quantize(model: nn.Module, options: Quantization, keep: Collection[str] = ()
         names = ", ".join(odd[:MAX_NAMES]) + (f" and {len(odd) - MAX_NAMES} more" if odd[MAX_NAMES:] else "")
         logger.info(f"{KEY}: not quantised, the width is not a multiple of group_size={options.group_size}: {names}")
     new = {
-        path: (QuantizedLinear if isinstance(layer, nn.Linear) else QuantizedEmbedding)(layer, packing)
+        path: QuantizedLinear(layer, packing) if isinstance(layer, nn.Linear) else QuantizedEmbedding(layer, packing)
         for path, layer in layers.items()
         if path not in odd
     }
