@@ -4,12 +4,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import mlx.core as mx
 
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.names import FOLDER, KEYWORD
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore, load_checkpoint
+from mlxlab.constraints import Probability
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError, NotAllowedError
 
 KEYWORDS = "last, best, emergency, step-N"
@@ -22,9 +24,15 @@ class ResumePolicy:
 
     Args:
         allow_data_change: resume although the data, or its preprocessing, has changed.
+        min_match: share of a model's arrays that a checkpoint, or `model.init_from`, must have; not counted are those
+            that an override makes new.
+        optimizer_transfer: path gives the optimizer state of changed models to the same weights, shape then also to
+            new ones of the same shape.
     """
 
     allow_data_change: bool
+    min_match: Probability = 1.0
+    optimizer_transfer: Literal["path", "shape"] = "path"
 
     def admit(self, checkpoint: Checkpoint, data: str, tokenizer: str) -> Checkpoint:
         """The checkpoint for the current data, given by fingerprints; raises NotAllowedError if they differ."""

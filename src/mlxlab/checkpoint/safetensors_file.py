@@ -1,5 +1,6 @@
 """Reads safetensors files that anyone may have written: the header is checked before MLX sees the file."""
 
+import hashlib
 import os
 from collections.abc import Iterable
 from math import prod
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, TypedDict, cast
 
 import mlx.core as mx
+import numpy as np
 
 from mlxlab.constraints import Count, MaxLen
 from mlxlab.errors import DataError
@@ -48,6 +50,16 @@ def evaluate_finite(arrays: Arrays, name: str) -> None:
     if broken := [path for path, is_finite in finite.items() if not is_finite.item()]:
         more = f" and {len(broken) - 1} more arrays" if len(broken) > 1 else ""
         raise DataError(f"{name}: damaged weights: {broken[0]}{more} holds NaN or infinity")
+
+
+def digest(arrays: Arrays) -> str:
+    """SHA-256 of names, types, shapes and bytes."""
+    result = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        result.update(f"{name} {array.dtype} {array.shape}".encode())
+        result.update(np.array(array.reshape(-1).view(mx.uint8)).tobytes())
+    return result.hexdigest()
 
 
 def _check_header(path: Path) -> None:

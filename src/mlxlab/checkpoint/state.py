@@ -141,6 +141,7 @@ class RunMetadata(TypedDict):
     held_out: str  # fingerprint of the validation examples
     tokenizer: str  # fingerprint
     teachers: dict[str, str]  # name -> digest of the weights
+    initial_weights: dict[str, str]  # what `model.init_from` named -> digest of the weights
     uid: str  # of the run in the tracking store, "" if it is not tracked
 
 
@@ -153,5 +154,14 @@ class SavedState(TrainStateDict):
 def empty_metadata() -> RunMetadata:
     """The metadata of training without a run folder."""
     return RunMetadata(
-        config={}, config_hash="", choices={}, versions={}, data="", held_out="", tokenizer="", teachers={}, uid=""
+        config={},
+        config_hash="",
+        choices={},
+        versions={},
+        data="",
+        held_out="",
+        tokenizer="",
+        teachers={},
+        initial_weights={},
+        uid="",
     )

@@ -46,7 +46,7 @@ class Attempt(TypedDict):
 
 
 class Parent(TypedDict):
-    """The origin of a run: `kind` is checkpoint, pretrained, teacher, member, selection or sweep."""
+    """The origin of a run: `kind` is checkpoint, pretrained, init_from, teacher, member, selection or sweep."""
 
     kind: str
     of: str
@@ -65,6 +65,7 @@ class Inputs(TypedDict, total=False):
     data: str  # fingerprint
     tokenizer: str  # fingerprint
     teachers: dict[str, str]
+    initial_weights: dict[str, str]
 
 
 class Outcome(TypedDict, total=False):

@@ -17,6 +17,7 @@ from mlxlab.distillation.options import read_options
 from mlxlab.distillation.teachers import Teachers
 from mlxlab.errors import RunInterrupted
 from mlxlab.experiment.build import Config
+from mlxlab.experiment.initial_weights import InitialWeights
 from mlxlab.experiment.manifest import Inputs, Outcome, Parent
 from mlxlab.experiment.report import final_metrics
 from mlxlab.metric_names import TOKENS_PER_SEC
@@ -26,13 +27,16 @@ from mlxlab.tracking.tracker import Status, Tracker
 from mlxlab.training.state import TrainState
 
 
-def run_metadata(cfg: Config, data: DataModule, teachers: Teachers, resumed: Checkpoint | None) -> RunMetadata:
+def run_metadata(
+    cfg: Config, data: DataModule, teachers: Teachers, initial: InitialWeights | None, resumed: Checkpoint | None
+) -> RunMetadata:
     """Metadata that a checkpoint needs to be resumed, verified and compared later."""
-    choices = group_choices()
+    choices, initial_weights = group_choices(), {} if initial is None else {initial.source: initial.digest}
     if resumed is not None:  # the options it started with, unless typed again
         typed = {override.lstrip("+~").split("=", 1)[0].split("@")[0] for override in cli_overrides()}
         changed = {key: choices[key] for key in typed & choices.keys()}
         choices = resumed.state["metadata"]["choices"] | changed
+        initial_weights = resumed.state["metadata"]["initial_weights"]
     return {
         "config": cfg,
         "config_hash": hashlib.sha256(json.dumps(cfg, sort_keys=True).encode()).hexdigest(),
@@ -42,6 +46,7 @@ def run_metadata(cfg: Config, data: DataModule, teachers: Teachers, resumed: Che
         "held_out": data.held_out,
         "tokenizer": data.tokenizer.fingerprint,
         "teachers": teachers.digests,
+        "initial_weights": initial_weights,
         "uid": "",
     }
 
@@ -74,6 +79,7 @@ def run_inputs(cfg: Config, metadata: RunMetadata | None = None, fork: Checkpoin
     if metadata is not None:
         inputs |= {"config_hash": metadata["config_hash"], "teachers": metadata["teachers"]}
         inputs |= {"data": metadata["data"], "tokenizer": metadata["tokenizer"]}
+        inputs |= {"initial_weights": metadata["initial_weights"]}
     return inputs
 
 
@@ -96,7 +102,7 @@ def run_outcome(state: TrainState, objective: str, digest: str) -> Outcome:
 def lineage(cfg: Config, checkpoint: Path | None = None, sweep: str = "") -> list[Parent]:
     """The sources of a run, by its resolved config: a checkpoint of another run, weights, teachers, losses, a sweep."""
     distillation, data = read_options(cfg["trainer"].get("distillation")), cfg["data"]
-    sources = [("checkpoint", checkpoint), ("pretrained", cfg["model"].get("pretrained"))]
+    sources = [("checkpoint", checkpoint), *((key, cfg["model"].get(key)) for key in ("pretrained", "init_from"))]
     sources += [("teacher", name) for name in distillation.teachers]
     sources += [("member", name) for name in distillation.members]
     sources += [("selection", (data.get("select") or {}).get("source")), ("sweep", sweep)]

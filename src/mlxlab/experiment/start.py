@@ -9,6 +9,7 @@ from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.names import FOLDER
 from mlxlab.checkpoint.resume import check_arrays, load_named, resolve_resume
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
+from mlxlab.checkpoint.transfer_report import TransferRecord
 from mlxlab.config.check import check, check_stored_config
 from mlxlab.config.hydra.overrides import cli_overrides, config_folders, group_choices
 from mlxlab.config.resume_overrides import Changes, merge_for_resume, record_changes
@@ -16,6 +17,8 @@ from mlxlab.errors import CheckpointUnavailableError, ConfigError, InputNotFound
 from mlxlab.experiment.build import Config
 from mlxlab.experiment.report import log_lines
 from mlxlab.experiment.run import RunContext
+from mlxlab.files.atomic import write_json
+from mlxlab.files.untrusted import read_json
 from mlxlab.tracking.journal import FILE as JOURNAL
 from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.checkpointer import saved_arrays
@@ -90,6 +93,19 @@ def set_aside_others(resumed: Checkpoint | None, run_dir: Path) -> list[str]:
         return [f"set aside {path.name}: newer than the checkpoint that is resumed" for path in newer]
     aside = store.set_aside_all()
     return [f"set aside the checkpoints of an earlier run in this folder: {aside}"] if aside else []
+
+
+def log_transfer(record: TransferRecord, lines: list[str], run_dir: Path, tracker: Tracker) -> None:
+    """Records which arrays were carried over: in `transfer.json`, as tags, and on the terminal."""
+    file = run_dir / "transfer.json"
+    records = read_json(file, list[TransferRecord]) if file.is_file() else []
+    write_json(file, [*records, record])
+    log_lines(*lines)
+    counts = {f"weights.{kind}": names for kind, names in record["weights"].items()}
+    counts |= {f"optimizer.{kind}": names for kind, names in record["optimizer"].items()}
+    tags = {f"transfer.{kind.replace(' ', '_')}": str(len(names)) for kind, names in counts.items()}
+    tracker.set_tags(tags | {"transfer.source": record["source"], "transfer.digest": record["digest"]})
+    tracker.log_artifact(file, "config")
 
 
 def log_config_changes(changes: Changes, step: int, run_dir: Path, tracker: Tracker) -> None:

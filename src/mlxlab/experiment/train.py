@@ -27,10 +27,18 @@ from mlxlab.experiment.build import (
 from mlxlab.experiment.evaluation_files import write_files
 from mlxlab.experiment.evaluation_plots import save_plots
 from mlxlab.experiment.final_evaluation import evaluate_at_end
+from mlxlab.experiment.initial_weights import InitialWeights, find_weights, initialize_from
 from mlxlab.experiment.metadata import run_inputs, run_metadata, run_name, run_outcome, run_tags, tracked_until_end
 from mlxlab.experiment.report import log_lines, next_commands, write_report
 from mlxlab.experiment.run import RunContext
-from mlxlab.experiment.start import find_start, log_config_changes, reject_misfit, resume_config, set_aside_others
+from mlxlab.experiment.start import (
+    find_start,
+    log_config_changes,
+    log_transfer,
+    reject_misfit,
+    resume_config,
+    set_aside_others,
+)
 from mlxlab.inference.predict import model_signature
 from mlxlab.inference.restore import restore_encoder
 from mlxlab.models.build import architecture_of
@@ -57,6 +65,7 @@ class Session:
     context: FitContext
     messages: tuple[str, ...]
     architecture: Architecture  # of the model
+    initial_weights: InitialWeights | None = None  # of `model.init_from`
 
     def init_state(self) -> TrainState:
         """The state before the first step; to be made once, because a loss may add weights to the model."""
@@ -107,7 +116,9 @@ def build_session(
 
         refuse_training(options)  # now, since reading the data may take long
     loader = TeacherLoader(read_options(cfg["trainer"].get("distillation")), cfg["tracking"].get("uri"))
-    tokenizer = inference_dir or loader.inherited_tokenizer(cfg["model"].get("pretrained"))
+    source = find_weights(cfg["model"].get("init_from")) if saved is None else None
+    tokenizer = inference_dir or (source and source.tokenizer)
+    tokenizer = tokenizer or loader.inherited_tokenizer(cfg["model"].get("pretrained"))
     data = build_data(cfg, project_root(), tokenizer, run_dir, restored=inference_dir)
     teachers, lines = loader.load(data, cfg["data"].get("seq_len", 0), cfg["trainer"]["loss"].get("router"))
     refuse_misfit(cfg["trainer"]["loss"], data.task.kind)
@@ -115,11 +126,13 @@ def build_session(
     trainer = instantiate(cfg["trainer"], Trainer, **runtime)
     model = build_model(cfg, data, saved)
     architecture = saved or Architecture(*architecture_of(cfg["model"], data.tokenizer.vocab_size))
+    policy = instantiate(cfg["resume_policy"], ResumePolicy)
+    initial = initialize_from(source, model, architecture.node, policy.min_match) if source else None
     if saved is None:
         loader.load_initial_weights(model)
     processes = group or ProcessGroup()
     context = FitContext(cfg["objective"], tracker or NoTracker(), group=processes, valid=data.valid)
-    return Session(cfg, data, model, trainer, teachers, context, (*data.sources, *lines), architecture)
+    return Session(cfg, data, model, trainer, teachers, context, (*data.sources, *lines), architecture, initial)
 
 
 def train(requested: Config, context: RunContext) -> float:
@@ -145,7 +158,8 @@ def train(requested: Config, context: RunContext) -> float:
         return train(requested, context)  # from an older checkpoint
     log_lines(*session.messages)
     save_inference_config(cfg, data, inference_dir)
-    name, metadata = run_name(cfg, run_dir), run_metadata(cfg, data, session.teachers, checkpoint)
+    initial, name = session.initial_weights, run_name(cfg, run_dir)
+    metadata = run_metadata(cfg, data, session.teachers, initial, checkpoint)
     params = cfg | {"choices": metadata["choices"]}
     tracker.start(params, run_tags(cfg, session.model, forked_from), resumed=continues, name=name)
     session.context.metadata.update(metadata | {"uid": tracker.uid})
@@ -153,6 +167,8 @@ def train(requested: Config, context: RunContext) -> float:
     tracker.log_dataset(cfg["data"]["_target_"].rsplit(".", 1)[-1], data.fingerprint, data.sources[-1])
     tracker.log_artifact(inference_dir, "config")
     log_config_changes(changes, last_step, run_dir, tracker)
+    if initial is not None:
+        log_transfer(initial.record(), initial.report.lines(initial.source), run_dir, tracker)
     context.manifest.begin(run_inputs(cfg, metadata, forked_from), tracker.uid, name)
     with tracked_until_end(tracker):
         if continues:

@@ -58,7 +58,8 @@ class ModelOptions:
     Args:
         pretrained: folder, GGUF file (decoders) or hub id of published weights to start from; their shape replaces the
             sizes of the node.
-        init_from: checkpoint, run folder or hub id whose weights are taken as far as they fit; null starts anew.
+        init_from: initial weights of a new run, under the same or published names: those of a run folder (its best
+            checkpoint), a checkpoint, a safetensors file or folder, a GGUF file or a hub id; null draws them.
         freeze: patterns of weights that are not trained: globs of paths or of the last parts of them (`embedding`,
             `layers.0.*`), or regular expressions of whole paths behind `re:`.
         adapter: small trainable weights beside frozen ones; null trains the weights themselves.

@@ -34,6 +34,8 @@ def conflicts(tree: dict[str, object]) -> Iterator[ConfigIssue]:
     yield from _run_length(tree)
     yield from _distillation(tree)
     yield from _positions(tree)
+    if value_at(tree, "model.init_from") and value_at(tree, "model.pretrained"):
+        yield ConfigIssue("model.init_from", "model.pretrained gives the initial weights too; set one of them")
     uri = value_at(tree, "tracking.uri")
     if isinstance(uri, str) and uri.partition(":")[0].partition("+")[0] not in _STORES:  # SQLAlchemy: dialect+driver
         expected = "sqlite:///<file>, http(s)://<server>, or another address of MLflow"

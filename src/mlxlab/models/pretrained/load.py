@@ -48,14 +48,14 @@ class PretrainedConfig(TypedDict, total=False):
     sliding_window: int | None
 
 
-def resolve(name: str) -> Path:
-    """The folder or GGUF file of a pretrained model; a hub id is downloaded.
+def resolve(name: str, key: str = "model.pretrained") -> Path:
+    """The folder or GGUF file of a pretrained model, the value of a `key`; a hub id is downloaded.
 
     Raises:
         InputNotFoundError: no such folder, and not a hub id.
         ServiceUnavailableError: the hub cannot be reached, or its client is not installed.
     """
-    path, title = Path(os.path.expanduser(name)), f"model.pretrained={name}"
+    path, title = Path(os.path.expanduser(name)), f"{key}={name}"
     if os.path.isdir(path) or path.suffix == ".gguf":
         return path
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):

@@ -1,0 +1,147 @@
+"""Initial weights of a new run (`model.init_from`): those of another run, of safetensors files, or of the hub."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, TypedDict
+
+from mlxlab.checkpoint.names import KEYWORD
+from mlxlab.checkpoint.resume import load_named
+from mlxlab.checkpoint.safetensors_file import Arrays, digest, evaluate_finite, read_safetensors
+from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.checkpoint.transfer import Layout, Rules, transfer
+from mlxlab.checkpoint.transfer_report import TransferRecord, TransferReport
+from mlxlab.constraints import Size
+from mlxlab.errors import ConfigError, DataError, InputNotFoundError
+from mlxlab.experiment.build import Config, saved_architecture
+from mlxlab.files.untrusted import ShapeError, read_json, validate
+from mlxlab.inference.restore import ENSEMBLE_FILE, find_run_dir
+from mlxlab.models.adapters.lora import merged_weight
+from mlxlab.models.layers import named_parameters
+from mlxlab.models.model import Model
+from mlxlab.models.options import split_node
+from mlxlab.models.pretrained.load import resolve
+from mlxlab.models.pretrained.weights import BERT_NAMES, GGUF_NAMES, IGNORED_KEYS, LLAMA_NAMES, read_arrays
+
+KEY = "model.init_from"
+# What belongs to a task: new where the checkpoint has none for it, left out where the model has no place for it.
+OF_A_TASK = re.compile(r"^(?:head|classifier|score|feature_matching)\.|^(?:bert\.|backbone\.(?:encoder\.)?)?pooler\.")
+
+
+class _Quantization(TypedDict, total=False):
+    """`quantization` in the config.json of a published model."""
+
+    group_size: Size
+    bits: Size
+    mode: str
+
+
+class InitialWeights(NamedTuple):
+    """Where the initial weights came from, and what became of them; `digest` is that of all arrays of the source."""
+
+    source: str
+    digest: str
+    report: TransferReport
+
+    def record(self) -> TransferRecord:
+        weights = self.report.as_json()
+        return TransferRecord(source=self.source, digest=self.digest, step=0, weights=weights, optimizer={})
+
+
+@dataclass(frozen=True)
+class WeightSource:
+    """Weights that `init_from` names: in a checkpoint if `checkpoint` names one, else in the files at `path`."""
+
+    name: str
+    path: Path
+    checkpoint: str = ""
+
+    @property
+    def tokenizer(self) -> Path | None:
+        """The folder with the tokenizer of the weights; None if there is none beside them."""
+        run = find_run_dir(self.path) if self.checkpoint else None
+        folder = self.path if run is None else run / "inference"
+        return folder if (folder / "tokenizer.json").is_file() else None
+
+    def read(self) -> tuple[Arrays, Layout]:
+        """The arrays by their names, unevaluated, and how they are stored."""
+        if self.checkpoint:
+            checkpoint = load_named(self.checkpoint, self.path)
+            return checkpoint.weights, saved_layout(checkpoint)
+        if self.path.suffix == ".safetensors":
+            return read_safetensors(self.path), Layout()
+        return read_arrays(self.path), _published_layout(self.path)
+
+
+def find_weights(name: str | None) -> WeightSource | None:
+    """The weights that `init_from` names: of a run folder the best checkpoint; None for null.
+
+    Raises:
+        InputNotFoundError, ServiceUnavailableError, ConfigError: there is nothing of that name, or it is an ensemble.
+    """
+    if name is None:
+        return None
+    path = Path(os.path.expanduser(name))
+    if path.suffix == ".safetensors":
+        if not path.is_file():
+            raise InputNotFoundError(f"{KEY}={name}: no such file")
+        return WeightSource(name, path.resolve())
+    run = find_run_dir(path)
+    if run is not None and (run / ENSEMBLE_FILE).is_file():
+        raise ConfigError(f"{KEY}={name}: expected one model, got an ensemble; name one of its members")
+    if run is not None and (path.absolute() == run or path.is_dir() or KEYWORD.fullmatch(path.name)):
+        return WeightSource(name, run, "best" if path.absolute() == run else str(path.absolute()))
+    if (path / "state.json").is_file():  # a checkpoint outside of any run folder
+        return WeightSource(name, path, str(path))
+    return WeightSource(name, resolve(name, KEY))
+
+
+def initialize_from(source: WeightSource, model: Model, node: Config, min_match: float) -> InitialWeights:
+    """Gives the model the weights of a source, as far as they fit.
+
+    Args:
+        node: the `model` node of the model.
+        min_match: share of the arrays that must be carried over.
+
+    Raises:
+        InputNotFoundError, DataError, CheckpointUnavailableError: the weights cannot be read, or none fits.
+        NotAllowedError: fewer than `min_match` fit.
+    """
+    arrays, layout = source.read()
+    names = (BERT_NAMES, LLAMA_NAMES, GGUF_NAMES)
+    rules = Rules(names, IGNORED_KEYS, OF_A_TASK, layout, layout_of(node), merged_weight)
+    result = transfer(arrays, named_parameters(model), rules)
+    title = f"{KEY}={source.name}"
+    result.report.require(min_match, title)
+    evaluate_finite(result.weights, title)
+    model.load_weights(list(result.weights.items()))
+    return InitialWeights(source.name, digest(arrays), result.report)
+
+
+def layout_of(node: Config) -> Layout:
+    """How the model of a `model` node stores its weights."""
+    options = split_node(node)[0]
+    scale = 1.0 if options.adapter is None else options.adapter.alpha / options.adapter.rank
+    codes = options.quantization
+    return Layout(scale, codes.group_size, codes.bits or Layout.bits, codes.mode)
+
+
+def saved_layout(checkpoint: Checkpoint) -> Layout:
+    """How a checkpoint stores its weights; raises as `saved_architecture`."""
+    return layout_of(saved_architecture(checkpoint).node)
+
+
+def _published_layout(folder: Path) -> Layout:
+    """That of a published model: mlx-lm writes how it quantised into config.json."""
+    file = (folder / "config.json").resolve()  # the files of a downloaded snapshot are symbolic links
+    if not file.is_file():
+        return Layout()
+    try:
+        saved = read_json(file, dict[str, object]).get("quantization")
+        options = saved.items() if isinstance(saved, dict) else ()
+        known = {key: value for key, value in options if key in _Quantization.__annotations__}
+        codes: _Quantization = validate(known, _Quantization)
+    except ShapeError as error:
+        raise DataError(f"{file}: quantization: {error}") from None
+    return Layout(1.0, **codes)
