@@ -2,12 +2,14 @@
 
 import sys
 import threading
+import time
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlxlab.callbacks.analysis import PANELS, WeightAnalysis, line_styles, plot_analysis
+from mlxlab.callbacks.analysis import SECONDS, WeightAnalysis
+from mlxlab.callbacks.plots import PANELS, line_styles, plot_analysis
 from mlxlab.checkpoint.state import History
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.model_analysis import measure
@@ -183,6 +185,23 @@ def test_an_evaluation_that_comes_too_early_is_skipped_and_the_last_is_waited_fo
     assert relative[6] == pytest.approx(6 * ratio[6])
     assert "analysis of step 2 skipped: that of step 0 is not finished" in caplog.messages
     assert "analysis: 2 evaluations were skipped" in caplog.messages
+
+
+def test_a_checkpoint_waits_for_the_analysis_of_earlier_evaluations(tmp_path, monkeypatch):
+    measured, saved = measure.measure, {}
+
+    def slow(*args):
+        time.sleep(0.3)
+        return measured(*args)
+
+    class Save(NoOpCallback):
+        def on_step(self, context, state, result) -> None:
+            state.before_save()
+            saved[state.progress.step] = [step for step, metrics in state.history.curve if SECONDS in metrics]
+
+    monkeypatch.setattr(measure, "measure", slow)
+    train(tmp_path, [analysis(tmp_path, ["updates"]), Save()])
+    assert saved == {1: [0], 2: [0], 3: [0, 2], 4: [0, 2], 5: [0, 2, 4], 6: [0, 2, 4]}
 
 
 def test_without_memory_it_is_skipped(tmp_path, caplog):

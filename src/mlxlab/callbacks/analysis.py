@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import psutil
 from mlx.utils import tree_map
 
-from mlxlab.callbacks.plots import new_figure, plot_points, save_figure
-from mlxlab.checkpoint.state import History
+from mlxlab.callbacks.plots import plot_analysis, save_figure
 from mlxlab.constraints import Fraction, Size
 from mlxlab.metric_names import ANALYSIS
 from mlxlab.training.callback import Callback, FitContext
@@ -19,24 +18,12 @@ from mlxlab.training.device_batch import to_device
 from mlxlab.training.state import StepResult, TrainState
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from mlxlab.model_analysis.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
 SECONDS, PAUSE_SECONDS = "analysis/seconds", "analysis/pause_seconds"
 KINDS = ("embedding", "rank", "drift", "updates", "attention")
-PANELS = {  # by the second part of a metric's name
-    "similarity": "cosine similarity of embedding rows",
-    "neighbours": "neighbours of an embedding row",
-    "rank": "rank: values with 98 % of the squares / all",
-    "entropy_rank": "entropy rank / full rank",
-    "drift": "relative change since the last snapshot",
-    "update_ratio": "mean update of a step / weights",
-    "attention_entropy": "entropy of attention weights (nats)",
-}
-DASHES = ("-", "--", ":", "-.")
 COPIES = 3  # of the snapshot, at most: this one, the one before, and work space
 
 Metrics = dict[str, float]
@@ -208,41 +195,3 @@ class WeightAnalysis(Callback):
     def _report(self, step: int, error: Exception) -> None:
         message = " ".join(str(error).split())[:200]
         logger.warning(f"analysis of step {step} failed: {type(error).__name__}: {message}; training continues")
-
-
-def plot_analysis(history: History) -> "Figure | None":
-    """A panel for each kind of quantity by step; None if there is none."""
-    panels: dict[str, dict[str, list[tuple[int, float]]]] = {}  # kind -> name -> (step, value)
-    for step, metrics in history.curve:
-        for name, value in metrics.items():
-            kind, _, line = name.removeprefix(ANALYSIS).partition("/")
-            if name.startswith(ANALYSIS) and kind in PANELS and "cosine" not in line:
-                panels.setdefault(kind, {}).setdefault(line, []).append((step, value))
-    if not panels:
-        return None
-    columns = min(len(panels), 4)
-    rows = -(-len(panels) // columns)
-    figure = new_figure(5.2 * columns, 3.8 * rows)
-    for index, kind in enumerate(kind for kind in PANELS if kind in panels):
-        axis = figure.add_subplot(rows, columns, index + 1)
-        styles = line_styles([*panels[kind]])
-        for name, points in panels[kind].items():
-            plot_points(axis, points, name)
-            axis.lines[-1].set(**styles[name])
-        axis.set(xlabel="step", title=PANELS[kind])
-        axis.legend(fontsize=6, ncols=1 + len(styles) // 16)
-    return figure
-
-
-def line_styles(names: list[str]) -> dict[str, dict[str, object]]:
-    """Colour by the part of a name before `/`, dashes by that after it."""
-    from matplotlib import colormaps
-
-    parts = {name: name.partition("/")[::2] for name in names}
-    firsts, seconds = (list(dict.fromkeys(pair[i] for pair in parts.values())) for i in (0, 1))
-    palette = colormaps["tab10" if len(firsts) <= 10 else "viridis"]
-    colors = [palette(index if len(firsts) <= 10 else index / len(firsts)) for index in range(len(firsts))]
-    return {
-        name: {"color": colors[firsts.index(first)], "linestyle": DASHES[seconds.index(second) % len(DASHES)]}
-        for name, (first, second) in parts.items()
-    }
