@@ -13,4 +13,5 @@ def state_at(step: int) -> SavedState:
         "running": RunningTotals(0.5, 1.0, 0.0, step, step, step),
         "data": {"epoch": 0, "example": step},
         "metadata": empty_metadata(),
+        "base": "",
     }

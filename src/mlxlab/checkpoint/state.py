@@ -146,9 +146,10 @@ class RunMetadata(TypedDict):
 
 
 class SavedState(TrainStateDict):
-    """`state.json` of a checkpoint."""
+    """`state.json` of a checkpoint. `base` is the digest of its frozen weights, "" if it holds all weights itself."""
 
     metadata: RunMetadata
+    base: str
 
 
 def empty_metadata() -> RunMetadata:

@@ -5,27 +5,24 @@ the manifest with size and checksum of every file is written last. Nothing is us
 that of the steps in the names, never of the clock. Only safetensors and JSON are read.
 """
 
-import io
 import json
 import os
 import secrets
 import shutil
-import sys
-import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import mlx.core as mx
 
+from mlxlab.checkpoint.frozen_weights import FrozenWeights, read_base
 from mlxlab.checkpoint.manifest import CorruptCheckpointError, read_manifest, read_verified, write_manifest
 from mlxlab.checkpoint.names import EMERGENCY, NAME, REPLACED, STEP, folder_name, step_of
+from mlxlab.checkpoint.safetensors import Arrays, parse_arrays
 from mlxlab.checkpoint.state import SavedState
 from mlxlab.errors import CheckpointUnavailableError, DataError
 from mlxlab.files.atomic import fsync_folder
 from mlxlab.files.untrusted import parse_json
-
-Arrays = dict[str, mx.array]
 
 
 @dataclass(frozen=True)
@@ -54,6 +51,7 @@ class CheckpointStore:
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
         self.folder, self.keep = folder, keep
+        self.base = FrozenWeights(folder.parent)
 
     def save(
         self,
@@ -61,6 +59,7 @@ class CheckpointStore:
         weights: Arrays,
         optimizer: Arrays,
         state: SavedState,
+        frozen: Arrays | None = None,
         *,
         best_step: int = 0,
         emergency: bool = False,
@@ -68,6 +67,7 @@ class CheckpointStore:
         """Commits a checkpoint, then removes those that are no longer kept.
 
         One of the same name is replaced: it stays readable under a second name until the new one is committed.
+        `frozen` are weights that checkpoints share; they are stored once.
 
         Raises:
             OSError: nothing was saved; all checkpoints can be read as before.
@@ -77,6 +77,7 @@ class CheckpointStore:
         temporary = self.folder / f".tmp-{step:08d}-{os.getpid()}-{secrets.token_hex(4)}"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.clean()
+        state = {**state, "base": self.base.write(frozen or {})}
         temporary.mkdir(mode=0o700)
         try:
             for name, arrays in (("model", weights), ("optimizer", optimizer)):
@@ -183,18 +184,25 @@ class CheckpointStore:
 
 
 def load_checkpoint(path: Path, skipped: tuple[str, ...] = ()) -> Checkpoint:
-    """One checkpoint folder, verified; raises CorruptCheckpointError with the reason."""
+    """One checkpoint folder, verified, with all weights of its model.
+
+    Raises:
+        CorruptCheckpointError: it is damaged; the message is the reason.
+        CheckpointUnavailableError: the frozen weights that it refers to are missing or damaged.
+    """
     manifest, files = read_verified(path)
     if step_of(path) not in (-1, manifest["step"]):
         raise CorruptCheckpointError(f"holds the checkpoint of step {manifest['step']}")
     try:
-        weights, optimizer = (_arrays(files[f"{name}.safetensors"]) for name in ("model", "optimizer"))
+        weights, optimizer = (parse_arrays(files[f"{name}.safetensors"]) for name in ("model", "optimizer"))
         text = files["state.json"].decode("utf-8")
         state = parse_json(text, SavedState, "state.json", allow_nan=True)  # metrics may be NaN
     except (KeyError, ValueError, RuntimeError, DataError) as error:
         raise CorruptCheckpointError(f"unreadable ({str(error).splitlines()[0]})") from None
     if state["progress"].step != manifest["step"]:
         raise CorruptCheckpointError(f"state.json is of step {state['progress'].step}, expected {manifest['step']}")
+    if state["base"]:
+        weights = read_base(path, state["base"]) | weights
     return Checkpoint(path, manifest["step"], weights, optimizer, state, skipped)
 
 
@@ -210,16 +218,3 @@ def _remove(folder: Path) -> None:
     doomed = folder.with_name(f".del-{folder.name}-{secrets.token_hex(4)}")
     folder.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
-
-
-def _arrays(data: bytes) -> Arrays:
-    source = io.BytesIO(data)
-    before = sys.getrefcount(source)
-    arrays = mx.load(source, format="safetensors")
-    assert isinstance(arrays, dict)
-    mx.eval(arrays)  # lazy otherwise
-    # MLX's reading threads release the source a moment later, and abort a process that is ending just then.
-    deadline = time.monotonic() + 5
-    while sys.getrefcount(source) > before and time.monotonic() < deadline:
-        time.sleep(0.0002)
-    return arrays

@@ -18,6 +18,7 @@ from mlxlab.checkpoint.names import FOLDER, folder_name
 from mlxlab.checkpoint.store import load_checkpoint
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import DataModule
+from mlxlab.errors import CheckpointUnavailableError
 from mlxlab.metric_names import TEST, lower_is_better
 from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.evaluate import Evaluation, evaluate
@@ -106,7 +107,7 @@ def best_weights(state: TrainState, folder: Path) -> Iterator[tuple[nn.Module, i
             model = state.model_of(checkpoint.state["architecture"], checkpoint.state["vocab_size"])
             before = model.parameters()
             model.load_weights(list(checkpoint.weights.items()))
-        except (OSError, CorruptCheckpointError) as error:
+        except (OSError, CorruptCheckpointError, CheckpointUnavailableError) as error:
             logger.warning(f"{path}: {error}; the final evaluation is of the last step, {state.progress.step}")
         else:
             try:

@@ -21,7 +21,7 @@ from mlxlab.experiment.initial_weights import InitialWeights
 from mlxlab.experiment.manifest import Inputs, Outcome, Parent
 from mlxlab.experiment.report import final_metrics
 from mlxlab.metric_names import TOKENS_PER_SEC
-from mlxlab.models.model import Model, count_parameters
+from mlxlab.models.model import Model, count_parameters, count_trainable
 from mlxlab.tracking.journal import PARENT
 from mlxlab.tracking.tracker import Status, Tracker
 from mlxlab.training.state import TrainState
@@ -52,8 +52,8 @@ def run_metadata(
 
 
 def run_tags(cfg: Config, model: Model, fork: Checkpoint | None) -> dict[str, str]:
-    parameters = str(count_parameters(model))
-    tags = {"overrides": " ".join(cli_overrides()), "parameters": parameters, "objective": cfg["objective"]}
+    tags = {"overrides": " ".join(cli_overrides()), "parameters": str(count_parameters(model))}
+    tags |= {"trainable_parameters": str(count_trainable(model)), "objective": cfg["objective"]}
     if fork is not None:
         uid = fork.state["metadata"]["uid"]
         tags |= {"forked_from.run": uid, "forked_from.checkpoint": str(fork.path.absolute())}

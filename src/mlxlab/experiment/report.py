@@ -14,6 +14,7 @@ from mlxlab.experiment.run_metrics import FILE, RunMetrics
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.markdown import markdown_table
 from mlxlab.metric_names import VALID, lower_is_better
+from mlxlab.models.model import Model, count_parameters, count_trainable
 from mlxlab.program import command
 from mlxlab.training.metrics.bootstrap import resample_count
 from mlxlab.training.state import TrainState
@@ -130,6 +131,12 @@ def final_metrics(history: History) -> dict[str, float]:
     """Metrics of the last evaluation, also if it was made before a resume."""
     points = ({k: v for k, v in metrics.items() if k.startswith(VALID)} for _, metrics in reversed(history.curve))
     return next(filter(None, points), {})
+
+
+def describe_training(model: Model) -> list[str]:
+    """A line for the user where weights are frozen."""
+    trained, total = count_trainable(model), count_parameters(model)
+    return [f"trains {trained:,} of {total:,} parameters ({trained / total:.2%})"] if trained < total else []
 
 
 def next_commands(run_dir: Path, *, generates: bool, predicts: bool) -> list[str]:

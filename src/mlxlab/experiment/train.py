@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlxlab.checkpoint.frozen_weights import FOLDER as BASE
 from mlxlab.checkpoint.names import FOLDER, folder_name
 from mlxlab.checkpoint.resume import ResumePolicy
 from mlxlab.checkpoint.store import Checkpoint
@@ -29,7 +30,7 @@ from mlxlab.experiment.evaluation_plots import save_plots
 from mlxlab.experiment.final_evaluation import evaluate_at_end
 from mlxlab.experiment.initial_weights import InitialWeights, find_weights, initialize_from
 from mlxlab.experiment.metadata import run_inputs, run_metadata, run_name, run_outcome, run_tags, tracked_until_end
-from mlxlab.experiment.report import log_lines, next_commands, write_report
+from mlxlab.experiment.report import describe_training, log_lines, next_commands, write_report
 from mlxlab.experiment.run import RunContext
 from mlxlab.experiment.start import (
     find_start,
@@ -156,7 +157,7 @@ def train(requested: Config, context: RunContext) -> float:
     state = session.init_state()
     if checkpoint is not None and reject_misfit(checkpoint, changes, state, requested["resume"], context):
         return train(requested, context)  # from an older checkpoint
-    log_lines(*session.messages)
+    log_lines(*session.messages, *describe_training(session.model))
     save_inference_config(cfg, data, inference_dir)
     initial, name = session.initial_weights, run_name(cfg, run_dir)
     metadata = run_metadata(cfg, data, session.teachers, initial, checkpoint)
@@ -234,7 +235,8 @@ def report_run(session: Session, state: TrainState, context: RunContext) -> int:
     inference_dir = run_dir / "inference"
     _, encoder = restore_encoder(inference_dir)
     if best.is_dir():
-        tracker.log_model(best, best_step, {"run": inference_dir}, model_signature(encoder))
+        base = {"base": run_dir / BASE} if (run_dir / BASE).is_dir() else {}
+        tracker.log_model(best, best_step, {"run": inference_dir, **base}, model_signature(encoder))
     generates = data.task.kind == "language_modelling" and not data.task.masked
     predicts = isinstance(encoder, RowEncoder)
     print("\n".join([f"run folder: {run_dir}", *next_commands(run_dir, generates=generates, predicts=predicts)]))

@@ -36,7 +36,7 @@ def build_model(
     Raises:
         InputNotFoundError, ServiceUnavailableError, DataError, ConfigError: see `mlxlab.models.pretrained`.
     """
-    options, node = split_node(node)
+    options, node = split_node(train_new_weights(node))
     path = resolve(options.pretrained) if options.pretrained else None
     shape = {} if path is None else read_shape(path, node, vocab_size)
     backbone = build_backbone({**node, **shape}, vocab_size, pair_separator)
@@ -47,14 +47,23 @@ def build_model(
     head = build_head(backbone, kind=kind, num_classes=num_classes, dropout=node.get("dropout", 0.0))
     if seed is not None:
         initialize(head, seed, "head")
+    missing: list[str] = []
     if path is not None and load_pretrained and kind == "language_modelling":
-        load_head_weights(head, head_weights)
+        missing = load_head_weights(head, head_weights)
     model = Model(backbone, head)
     if options.adapter is not None or options.freeze or options.quantization.bits is not None:
         from mlxlab.models.adapters.apply import apply_options
 
-        apply_options(model, options, seed)
+        apply_options(model, options, seed, drawn=[f"head.{name}" for name in missing])
     return model
+
+
+def train_new_weights(node: Node) -> Node:
+    """The node, whose adapter also trains what no pretrained model has: of a CnnHybrid all that is not its encoder."""
+    adapter = node.get("adapter")
+    if not adapter or not node.get("pretrained") or not str(node["_target_"]).endswith(".CnnHybrid"):
+        return node
+    return {**node, "adapter": {**adapter, "train": [*adapter.get("train", []), r"re:backbone\.(?!encoder\b).*"]}}
 
 
 def architecture_of(node: Node, vocab_size: int) -> tuple[dict[str, Any], int]:
@@ -64,7 +73,7 @@ def architecture_of(node: Node, vocab_size: int) -> tuple[dict[str, Any], int]:
     """
     shape = read_shape(resolve(node["pretrained"]), node, vocab_size) if node.get("pretrained") else {}
     own = {key: None for key in ("pretrained", "init_from") if key in node}
-    architecture: dict[str, Any] = {"vocab_size": vocab_size, **node, **shape, **own}
+    architecture: dict[str, Any] = {"vocab_size": vocab_size, **train_new_weights(node), **shape, **own}
     return architecture, architecture.pop("vocab_size")
 
 

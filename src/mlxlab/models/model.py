@@ -5,6 +5,7 @@ from typing import cast
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_flatten
 
 from mlxlab.data.batch import TaskKind
 from mlxlab.models.adapters.quantized import parameter_shapes
@@ -98,6 +99,12 @@ def count_parameters(model: nn.Module) -> int:
     return sum(math.prod(shape) for shape in parameter_shapes(model).values())
 
 
+def count_trainable(model: nn.Module) -> int:
+    """The parameters that are not frozen."""
+    leaves: dict[str, mx.array] = dict(tree_flatten(model.trainable_parameters()))
+    return sum(leaf.size for leaf in leaves.values())
+
+
 def training_flops(model: Model, length: int) -> float:
     """Operations of one training step per token: 6 N + 12 L d T (Chowdhery et al. 2022, appendix B).
 
@@ -111,7 +118,8 @@ def training_flops(model: Model, length: int) -> float:
         lookup_tables.append("embedding.weight")
     # Below `backbone.`, or below the encoder of a CnnHybrid.
     excluded = {f"backbone.{prefix}{name}" for name in lookup_tables for prefix in ("", "encoder.")}
-    shapes = parameter_shapes(model).items()
-    matmul_parameters = sum(math.prod(shape) for path, shape in shapes if len(shape) >= 2 and path not in excluded)
+    shapes = {path.replace(".base.", "."): shape for path, shape in parameter_shapes(model).items()}
+    matrices = {path: math.prod(shape) for path, shape in shapes.items() if len(shape) >= 2}
+    matmul_parameters = sum(size for path, size in matrices.items() if path not in excluded)
     attention_width = sum(isinstance(layer, Attention) for layer in model.modules()) * model.backbone.hidden_size
     return 6.0 * matmul_parameters + 12.0 * attention_width * length

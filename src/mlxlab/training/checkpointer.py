@@ -9,8 +9,10 @@ from contextlib import suppress
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
@@ -19,11 +21,21 @@ from mlxlab.checkpoint.state import SavedState
 from mlxlab.checkpoint.store import Arrays, Checkpoint, CheckpointStore
 from mlxlab.constraints import Size
 from mlxlab.errors import CheckpointUnavailableError, WriteError
+from mlxlab.models.adapters.freeze import adapted_layers, trainable_names
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.optim.optimizers import AVERAGE, TRAINED, flatten_arrays, swap_weights
 from mlxlab.training.state import StepResult, TrainState
 
 logger = logging.getLogger(__name__)
+
+
+class Payload(NamedTuple):
+    """The content of a checkpoint: weights and optimizer state by path, all other state, and weights that it shares."""
+
+    weights: Arrays
+    optimizer: Arrays
+    state: SavedState
+    frozen: Arrays
 
 
 class NoCheckpointer(Callback):
@@ -59,6 +71,9 @@ class Checkpointer:
     def on_start(self, context: FitContext, state: TrainState) -> None:
         self.store.clean()
         weights, optimizer = saved_arrays(state)
+        weights, frozen = split_frozen(state.model, weights)
+        if frozen:
+            self.store.base.scan()
         size = sum(array.nbytes for array in (*weights.values(), *optimizer.values()))
         need = (self.store.keep + 2) * size  # the newest, the best, and that being written
         free = shutil.disk_usage(self.store.folder.parent).free
@@ -100,11 +115,10 @@ class Checkpointer:
         self.finish()
         step = state.progress.step
         if not self._has(step):
-            weights, optimizer, saved_state = checkpoint_payload(context, state)
-            saved_state["data"] = state.data_state  # the iterator is already one batch ahead
+            payload = checkpoint_payload(context, state)
+            payload.state["data"] = state.data_state  # the iterator is already one batch ahead
             try:
-                best_step = state.history.best_step
-                self.store.save(step, weights, optimizer, saved_state, best_step=best_step, emergency=True)
+                self.store.save(step, *payload, best_step=state.history.best_step, emergency=True)
             except (OSError, RuntimeError) as error:
                 return f"; step {step} could not be saved ({error})"
         return f"; step {step} is saved, continue with resume=auto"
@@ -118,10 +132,12 @@ class Checkpointer:
         return step in map(step_of, self.store.paths())
 
     def _save(self, context: FitContext, state: TrainState) -> None:
-        weights, optimizer, saved_state = checkpoint_payload(context, state)
-        mx.eval(weights, optimizer)  # before the first step the optimizer's are lazy: no other thread can compute them
+        payload = checkpoint_payload(context, state)
+        # Before the first step the optimizer's arrays are lazy: no other thread can compute them.
+        mx.eval(payload.weights, payload.optimizer, payload.frozen)
         # Arrays never change in place, so holding them is a snapshot; all other state is copied.
-        args = (state.progress.step, weights, optimizer, deepcopy(saved_state), state.history.best_step)
+        payload = payload._replace(state=deepcopy(payload.state))
+        args = (state.progress.step, payload, state.history.best_step)
         write = partial(self._write, *args, emergency=context.control.stop_signal != 0)
         self.finish()
         if self.background:
@@ -130,16 +146,15 @@ class Checkpointer:
         else:
             write()
 
-    def _write(
-        self, step: int, weights: Arrays, optimizer: Arrays, state: SavedState, best_step: int, *, emergency: bool
-    ) -> None:
+    def _write(self, step: int, payload: Payload, best_step: int, *, emergency: bool) -> None:
         """A failed save does not end the run: the previous one is intact, and the next one may succeed."""
         # NumPy, because this thread must not compute on the device. Trained weights are float32.
-        floats = [a for a in (*weights.values(), *optimizer.values()) if a.dtype in (mx.float32, mx.float16)]
+        arrays = (*payload.weights.values(), *payload.optimizer.values())
+        floats = [array for array in arrays if array.dtype in (mx.float32, mx.float16)]
         try:
             if not all(np.isfinite(np.array(array)).all() for array in floats):
                 raise RuntimeError("weights or optimizer state are not finite")
-            self.store.save(step, weights, optimizer, state, best_step=best_step, emergency=emergency)
+            self.store.save(step, *payload, best_step=best_step, emergency=emergency)
             self._warned = False
         except (OSError, RuntimeError) as error:
             if not self._warned:
@@ -154,10 +169,19 @@ def saved_arrays(state: TrainState) -> tuple[Arrays, Arrays]:
     return swap_weights(weights, optimizer, AVERAGE, TRAINED)
 
 
-def checkpoint_payload(context: FitContext, state: TrainState) -> tuple[Arrays, Arrays, SavedState]:
-    """The content of a checkpoint: weights by path, optimizer state by path, and all other state."""
+def checkpoint_payload(context: FitContext, state: TrainState) -> Payload:
+    """The content of a checkpoint."""
     state.before_save()
-    return *saved_arrays(state), {**state.state_dict(), "metadata": context.metadata}
+    weights, optimizer = saved_arrays(state)
+    weights, frozen = split_frozen(state.model, weights)
+    return Payload(weights, optimizer, {**state.state_dict(), "metadata": context.metadata, "base": ""}, frozen)
+
+
+def split_frozen(model: nn.Module, weights: Arrays) -> tuple[Arrays, Arrays]:
+    """Weights of the checkpoint itself, and those that it shares: the frozen ones of a model with adapters."""
+    trained = set(trainable_names(model)) if adapted_layers(weights) else set(weights)
+    own = {path: array for path, array in weights.items() if path in trained}
+    return own, {path: array for path, array in weights.items() if path not in trained}
 
 
 def final_state_digest(state: TrainState) -> str:

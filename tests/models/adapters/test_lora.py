@@ -7,7 +7,7 @@ from mlx.utils import tree_map_with_path
 
 from mlxlab.errors import ConfigError
 from mlxlab.models.adapters import arrays
-from mlxlab.models.adapters.freeze import trainable_names
+from mlxlab.models.adapters.freeze import adapted_layers, trainable_names
 from mlxlab.models.build import build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.options import split_node
@@ -81,7 +81,7 @@ def check_laws(seed):
     options, new = (split_node({"adapter": each})[0].adapter for each in (adapter, other))
     plain, adapted = build(node, kind), build(node | {"adapter": adapter}, kind)
     np.testing.assert_array_equal(logits(plain), logits(adapted), err_msg="inserted when the model is built")
-    layers = arrays.adapted_layers(named_parameters(adapted))
+    layers = adapted_layers(named_parameters(adapted))
     inserted = arrays.insert(named_parameters(plain), layers, options, 3)
     assert inserted.keys() == named_parameters(adapted).keys()
     assert all(mx.array_equal(leaf, inserted[name]) for name, leaf in named_parameters(adapted).items())

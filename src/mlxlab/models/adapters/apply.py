@@ -1,15 +1,16 @@
 """Applies the options of a `model` node to a model: adapters, and what is trained of it."""
 
+from collections.abc import Sequence
+
+import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_unflatten
+from mlx.utils import tree_map, tree_unflatten
 
 from mlxlab.errors import ConfigError
-from mlxlab.models.adapters.arrays import adapter_paths
-from mlxlab.models.adapters.freeze import freeze, select_parameters, train_only
+from mlxlab.models.adapters.freeze import adapter_paths, freeze, select_parameters, train_only
 from mlxlab.models.adapters.lora import LoRALayer, initial_a
 from mlxlab.models.adapters.quantize import quantize
 from mlxlab.models.adapters.quantized import QuantizedLayer
-from mlxlab.models.cnn_hybrid import CnnHybrid
 from mlxlab.models.layers import Attention, FeedForward, named_parameters
 from mlxlab.models.model import Classifier, Model
 from mlxlab.models.options import LoRA, ModelOptions
@@ -19,24 +20,36 @@ KEY = "model.adapter"
 LAYERS = nn.Linear | nn.Embedding | QuantizedLayer
 
 
-def apply_options(model: Model, options: ModelOptions, seed: int | None) -> None:
-    """Quantises, inserts adapters and freezes what is not trained.
+def apply_options(model: Model, options: ModelOptions, seed: int | None, drawn: Sequence[str] = ()) -> None:
+    """Quantises, inserts adapters and freezes what is not trained. The weights of a classifier always train.
 
     Args:
         seed: of the adapters; None leaves them undrawn.
+        drawn: parameters that the pretrained model lacks, so that they are random.
 
     Raises:
-        ConfigError: a pattern matches nothing, or nothing is left to train.
+        ConfigError: a pattern matches nothing, random weights would be frozen, or nothing is left to train.
     """
+    trained = [] if options.adapter is None else trained_weights(model, options.adapter)
     if options.quantization.bits is not None:
-        quantize(model, options.quantization, layers_to_train(model, options))
+        layers = {name.removesuffix(".weight") for name in trained if name.endswith(".weight")}
+        quantize(model, options.quantization, layers)
     if options.adapter is not None:
-        insert(model, options.adapter, seed)
-        adapters = adapter_paths(named_parameters(model))
-        chosen = select_parameters(model, options.adapter.train, f"{KEY}.train")
-        train_only(model, [*adapters, *chosen, *new_parameters(model, options)])
+        if frozen := sorted(set(drawn) - set(trained)):
+            raise ConfigError(f"{KEY}.train: expected [head]; {frozen[0]} is not pretrained, it would stay random")
+        insert(model, options.adapter, seed)  # changes paths
+        train_only(model, [*adapter_paths(named_parameters(model)), *trained_weights(model, options.adapter)])
     if options.freeze:
         freeze(model, options.freeze)
+    # As a resumed run reads them: a product is rounded by how a weight lies in memory.
+    model.update(tree_map(mx.contiguous, model.parameters()))
+
+
+def trained_weights(model: Model, options: LoRA) -> list[str]:
+    """The parameters that are trained besides adapters: those that `train` chooses, and all of a classifier."""
+    names = select_parameters(model, options.train, f"{KEY}.train")
+    classifier = isinstance(model.head, Classifier)
+    return names + [path for path in named_parameters(model) if classifier and path.startswith("head.")]
 
 
 def insert(model: nn.Module, options: LoRA, seed: int | None) -> list[str]:
@@ -63,22 +76,3 @@ def find_targets(model: nn.Module, options: LoRA) -> list[str]:
     if not chosen:
         raise ConfigError(f"{KEY}.targets: expected patterns of {', '.join(paths[:8])}; there is no attention layer")
     return chosen
-
-
-def layers_to_train(model: Model, options: ModelOptions) -> set[str]:
-    """The paths of the layers whose weights an adapter leaves trainable, so that they are not quantised."""
-    if options.adapter is None:
-        return set()
-    names = [*select_parameters(model, options.adapter.train, f"{KEY}.train"), *new_parameters(model, options)]
-    return {name.removesuffix(".weight") for name in names if name.endswith(".weight")}
-
-
-def new_parameters(model: Model, options: ModelOptions) -> list[str]:
-    """Parameters that no pretrained model has, so that they are trained whatever `train` says.
-
-    Those of a classifier, and of a CnnHybrid whose encoder is pretrained, all outside the encoder.
-    """
-    names = [path for path in named_parameters(model) if not path.startswith("backbone.encoder.")]
-    classifier, hybrid = isinstance(model.head, Classifier), isinstance(model.backbone, CnnHybrid)
-    is_new = {"head": classifier, "backbone": hybrid and options.pretrained is not None}
-    return [path for path in names if is_new.get(path.partition(".")[0])]

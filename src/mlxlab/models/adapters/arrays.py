@@ -7,23 +7,11 @@ from collections.abc import Iterable, Mapping
 
 import mlx.core as mx
 
+from mlxlab.models.adapters.freeze import PARAMETERS, adapted_layers
 from mlxlab.models.adapters.lora import initial_a, merged_weight
 from mlxlab.models.options import LoRA
 
 Arrays = dict[str, mx.array]
-PARAMETERS = ("lora_a", "lora_b", "magnitude")
-
-
-def adapted_layers(paths: Iterable[str]) -> list[str]:
-    """The paths of the layers that have an adapter."""
-    return [path.removesuffix(".lora_a") for path in paths if path.endswith(".lora_a")]
-
-
-def adapter_paths(paths: Iterable[str]) -> list[str]:
-    """Those of the paths that belong to an adapter."""
-    paths = list(paths)
-    layers = set(adapted_layers(paths))
-    return [path for path in paths if path.rpartition(".")[0] in layers and path.rpartition(".")[2] in PARAMETERS]
 
 
 def new_adapter(layer: str, weight: mx.array, options: LoRA, seed: int) -> Arrays:

@@ -9,6 +9,8 @@ from mlxlab.errors import ConfigError
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.patterns import select
 
+PARAMETERS = ("lora_a", "lora_b", "magnitude")  # of an adapter
+
 
 def trainable_names(module: nn.Module) -> list[str]:
     """The paths of the parameters that are trained."""
@@ -52,3 +54,15 @@ def _owners(module: nn.Module, names: Iterable[str]) -> Iterable[tuple[nn.Module
         parts = name.split(".")
         count = next(count for count in range(len(parts) - 1, -1, -1) if ".".join(parts[:count]) in modules)
         yield modules[".".join(parts[:count])], parts[count]
+
+
+def adapted_layers(paths: Iterable[str]) -> list[str]:
+    """The paths of the layers that have an adapter."""
+    return [path.removesuffix(".lora_a") for path in paths if path.endswith(".lora_a")]
+
+
+def adapter_paths(paths: Iterable[str]) -> list[str]:
+    """Those of the paths that belong to an adapter."""
+    paths = list(paths)
+    layers = set(adapted_layers(paths))
+    return [path for path in paths if path.rpartition(".")[0] in layers and path.rpartition(".")[2] in PARAMETERS]

@@ -108,14 +108,16 @@ def load_weights(backbone: Backbone, path: Path) -> dict[str, mx.array]:
     return {} if isinstance(backbone, CnnHybrid) else {name.removeprefix("head."): weights[name] for name in head}
 
 
-def load_head_weights(head: Head, weights: dict[str, mx.array]) -> None:
-    """Loads what a pretrained model has of the head; the rest stays random, with a warning that names it."""
+def load_head_weights(head: Head, weights: dict[str, mx.array]) -> list[str]:
+    """Loads what a pretrained model has of the head; returns the rest, which stays random, and warns."""
     parameters = named_parameters(head)
     matching = {path: weights[path] for path, leaf in parameters.items() if path in weights}
     matching = {path: weight for path, weight in matching.items() if weight.shape == parameters[path].shape}
-    if missing := ", ".join(sorted(parameters.keys() - matching.keys())):
-        warnings.warn(f"the pretrained model has no {missing} for the head: initialized at random", stacklevel=2)
+    if missing := sorted(parameters.keys() - matching.keys()):
+        names = ", ".join(missing)
+        warnings.warn(f"the pretrained model has no {names} for the head: initialized at random", stacklevel=2)
     head.load_weights(list(matching.items()), strict=False)
+    return missing
 
 
 def _some(items: list[str]) -> str:

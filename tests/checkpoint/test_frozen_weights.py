@@ -1,0 +1,82 @@
+"""Frozen weights are stored once, verified when they are read, and found in a run folder that was moved."""
+
+import shutil
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlxlab.checkpoint.resume import load_named
+from mlxlab.checkpoint.store import CheckpointStore
+from mlxlab.errors import CheckpointUnavailableError
+from support.checkpoints import state_at
+
+FROZEN = {"base.weight": mx.arange(12, dtype=mx.float32).reshape(3, 4).T, "codes": mx.arange(3, dtype=mx.uint32)}
+
+
+@pytest.fixture
+def run(tmp_path):
+    store = CheckpointStore(tmp_path / "run" / "checkpoints")
+    for step in (1, 2):
+        store.save(step, {"lora_a": mx.full((2,), step)}, {}, state_at(step), FROZEN)
+    return tmp_path / "run"
+
+
+def base_file(run):
+    (file,) = (run / "base").iterdir()
+    return file
+
+
+def test_checkpoints_share_one_file_and_give_all_weights(run):
+    assert [file.name for file in (run / "checkpoints" / "step-00000002").iterdir() if "model" in file.name]
+    checkpoint = load_named(str(run), run)
+    assert checkpoint.state["base"].startswith(base_file(run).stem)
+    np.testing.assert_array_equal(np.array(checkpoint.weights["base.weight"]), np.array(FROZEN["base.weight"]))
+    assert checkpoint.weights.keys() == {"lora_a", "base.weight", "codes"}
+
+
+def test_a_resumed_run_finds_the_file_of_the_first_session(run):
+    before = base_file(run).stat().st_mtime_ns
+    store = CheckpointStore(run / "checkpoints")
+    store.base.scan()
+    store.save(3, {"lora_a": mx.zeros((2,))}, {}, state_at(3), store.load().weights.copy() | FROZEN)
+    store.save(4, {"lora_a": mx.zeros((2,))}, {}, state_at(4), FROZEN)
+    files = {file.name: file.stat().st_mtime_ns for file in (run / "base").iterdir()}
+    assert len(files) == 2
+    assert before in files.values(), "the same weights were written a second time"
+
+
+def test_a_moved_run_folder_and_a_base_next_to_the_checkpoint_work(run, tmp_path):
+    moved = run.rename(tmp_path / "moved")
+    assert "base.weight" in load_named(f"{moved}/step-2", moved).weights
+    artifacts = tmp_path / "artifacts"
+    shutil.copytree(moved / "checkpoints" / "step-00000002", artifacts / "step-00000002")
+    shutil.copytree(moved / "base", artifacts / "base")
+    assert "base.weight" in load_named(str(artifacts / "step-00000002"), artifacts).weights
+
+
+@pytest.mark.parametrize("damage", ["missing", "flipped", "truncated", "link"])
+def test_a_missing_or_damaged_base_is_one_line_and_no_checkpoint_is_renamed(run, damage):
+    file = base_file(run)
+    data = bytearray(file.read_bytes())
+    file.unlink()
+    if damage == "flipped":
+        data[-3] ^= 1
+        file.write_bytes(data)
+    elif damage == "truncated":
+        file.write_bytes(data[: len(data) // 2])
+    elif damage == "link":
+        file.symlink_to("/dev/zero")
+    reason = {"missing": "not found", "link": "unreadable"}.get(damage, "damaged")
+    with pytest.raises(CheckpointUnavailableError, match=rf"base/\w+\.safetensors: {reason}") as error:
+        CheckpointStore(run / "checkpoints").load()
+    assert len(str(error.value).splitlines()) == 1
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-00000001", "step-00000002"]
+
+
+def test_a_forged_digest_names_no_other_file(run):
+    store = CheckpointStore(run / "checkpoints")
+    store.base.write = lambda arrays: "../../../secret"
+    store.save(5, {}, {}, state_at(5))
+    with pytest.raises(CheckpointUnavailableError, match="expected 64 hexadecimal digits"):
+        store.load()

@@ -1,0 +1,72 @@
+"""LoRA through the whole program: trained, killed, resumed, verified, restored, in a run folder that was moved."""
+
+import shutil
+from functools import partial
+
+import mlx.core as mx
+import pytest
+
+from mlxlab.checkpoint.resume import load_named
+from mlxlab.inference.restore import restore_model
+from mlxlab.models.layers import named_parameters
+from support.processes import final_state, run, run_here, start, tiny_overrides, wait_for
+
+SHORT = ["trainer.max_steps=6", "trainer.eval_every=3", "checkpointing.every_steps=3"]
+LORA = partial(tiny_overrides, "model/adapter=lora", "model.adapter.rank=2")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lora") / "run"
+    done = run_here(*LORA(*SHORT), f"hydra.run.dir={folder}")
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_checkpoints_hold_what_is_trained(finished):
+    folder, done = finished
+    assert "trains 834 of " in done.stderr
+    files = sorted((folder / "base").iterdir())
+    assert len(files) == 1
+    sizes = {path.name: path.stat().st_size for path in (folder / "checkpoints" / "step-00000006").iterdir()}
+    assert sizes["model.safetensors"] < 10_000 < files[0].stat().st_size
+    assert sizes["optimizer.safetensors"] < 20_000, "moments of frozen weights"
+
+
+def test_training_from_a_checkpoint_gives_the_next_one_bit_for_bit(finished):
+    done = run_here(f"run={finished[0]}", "from_scratch=true", script="verify")
+    assert done.stdout.splitlines()[-1] == "verified", done.stderr
+
+
+def test_the_adapted_model_is_restored_from_a_moved_folder(finished, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "moved")
+    restored, trained = restore_model(folder), named_parameters(restore_model(finished[0]).model)
+    assert all(mx.array_equal(leaf, trained[name]) for name, leaf in named_parameters(restored.model).items())
+    assert restored.model.backbone.layers[0].attention.query.scale == 8.0
+    shutil.rmtree(folder / "base")
+    done = run_here(f"run={folder}", script="evaluate")
+    assert (done.returncode, len(done.stderr.splitlines())) == (76, 1), done.stderr
+
+
+@pytest.mark.fault_injection
+def test_an_adapted_run_is_a_teacher_and_an_adapted_student_has_one(finished, tmp_path):
+    student = LORA(*SHORT, "trainer=distill", f"trainer.teachers=[{finished[0]}]", "trainer.ema_decay=0.9")
+    done = run_here(*student, f"hydra.run.dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    names = load_named("last", tmp_path).weights
+    assert any(name.endswith("lora_b") for name in names)
+
+
+@pytest.mark.fault_injection
+@pytest.mark.parametrize("options", [["model.adapter.dora=true"], ["trainer=optimized", "trainer.ema_decay=0.9"]])
+@pytest.mark.parametrize("step", [5, 25, 45])
+def test_a_killed_and_resumed_run_ends_in_the_same_state(tmp_path, options, step):
+    reference = final_state(run(*LORA(*options), f"hydra.run.dir={tmp_path}/reference"))
+    again = [*LORA(*options), f"hydra.run.dir={tmp_path}/killed", "resume=auto"]
+    process = start(*again)
+    wait_for(tmp_path / "killed" / "checkpoints" / f"step-{step:08d}", process)
+    process.kill()
+    process.communicate()
+    resumed = run(*again)
+    assert "resumed from step-" in resumed.stderr
+    assert final_state(resumed) == reference
