@@ -19,7 +19,7 @@ LAYERS = [  # a package imports only packages on later lines of this list
     ["experiment"],
     ["distillation"],
     ["callbacks", "inference"],
-    ["training", "model_analysis"],
+    ["training", "growth", "model_analysis"],
     ["models", "distributed"],
     ["config", "data", "ops", "checkpoint", "tracking"],
     ["backend"],

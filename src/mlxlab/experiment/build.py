@@ -1,7 +1,7 @@
 """Builds the data set and the model of a config, and writes what inference needs of them."""
 
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -16,17 +16,11 @@ from mlxlab.distillation.options import read_options
 from mlxlab.errors import ConfigError
 from mlxlab.files.atomic import write_atomic
 from mlxlab.models import build
+from mlxlab.models.build import Architecture
 from mlxlab.models.model import Model, count_parameters
 from mlxlab.models.options import split_node
 
 Config = dict[str, Any]  # a composed and checked config, resolved
-
-
-class Architecture(NamedTuple):
-    """What the shape of a model depends on besides the task: the `model` node, and the number of tokens."""
-
-    node: Config
-    vocab_size: int
 
 
 def build_data(

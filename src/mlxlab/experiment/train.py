@@ -17,7 +17,6 @@ from mlxlab.distillation.teachers import DistillationReport, Teachers
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import DivergenceError, RunInterrupted
 from mlxlab.experiment.build import (
-    Architecture,
     Config,
     build_data,
     build_model,
@@ -42,7 +41,7 @@ from mlxlab.experiment.start import (
 )
 from mlxlab.inference.predict import model_signature
 from mlxlab.inference.restore import restore_encoder
-from mlxlab.models.build import architecture_of
+from mlxlab.models.build import Architecture, architecture_of
 from mlxlab.models.model import Model
 from mlxlab.models.options import split_node
 from mlxlab.tracking.tracker import NoTracker, Tracker
@@ -126,7 +125,7 @@ def build_session(
     runtime = {"task": data.task, "class_counts": data.class_counts, "loaded_teachers": teachers}
     trainer = instantiate(cfg["trainer"], Trainer, **runtime)
     model = build_model(cfg, data, saved)
-    architecture = saved or Architecture(*architecture_of(cfg["model"], data.tokenizer.vocab_size))
+    architecture = saved or architecture_of(cfg["model"], data.tokenizer.vocab_size)
     policy = instantiate(cfg["resume_policy"], ResumePolicy)
     initial = initialize_from(source, model, architecture.node, policy.min_match) if source else None
     if saved is None:

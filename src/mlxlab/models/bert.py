@@ -1,11 +1,12 @@
 """BERT (Devlin et al. 2018): a bidirectional encoder whose parameters match the published weights."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.constraints import Positive, Share, Size
+from mlxlab.constraints import Count, Positive, Share, Size
 from mlxlab.models.layers import Attention, FeedForward, attention_mask, follows, position_ids
 from mlxlab.ops.dropout import Dropout
 
@@ -28,6 +29,7 @@ class Bert(nn.Module):
         mlp_type: an activation, or a gated feed-forward layer (geglu, swiglu).
         pre_norm: normalize before each sublayer instead of after it.
         norm_eps: added to the variance in every norm.
+        gated_layers: numbers of blocks that are mixed with their input by a learned gate g: x + g (block(x) - x).
     """
 
     causal = False
@@ -46,6 +48,7 @@ class Bert(nn.Module):
         mlp_type: Literal["gelu", "relu", "silu", "geglu", "swiglu"] = "gelu",
         pre_norm: bool = False,
         norm_eps: Positive = 1e-12,
+        gated_layers: Sequence[Count] = (),
         *,
         vocab_size: int,
         pair_separator: int | None = None,
@@ -63,11 +66,12 @@ class Bert(nn.Module):
         self.dropout = Dropout(dropout)
         theta = rope_theta if self.position_limit is None else None
         self.layers = []
-        for _ in range(num_layers):
+        for layer in range(num_layers):
             attention = Attention(hidden_size, num_heads, num_heads, bias=True, dropout=dropout, rope_theta=theta)
             feed_forward = FeedForward(mlp_type, hidden_size, intermediate_size, bias=True)
             norms = [nn.LayerNorm(hidden_size, eps=norm_eps) for _ in range(2)]
-            self.layers.append(BertBlock(attention, feed_forward, norms, dropout, pre_norm))
+            gated = layer in gated_layers
+            self.layers.append(BertBlock(attention, feed_forward, norms, dropout, pre_norm=pre_norm, gated=gated))
         if pre_norm:
             self.last_norm = nn.LayerNorm(hidden_size, eps=norm_eps)
         self.pooler = nn.Linear(hidden_size, hidden_size)
@@ -103,15 +107,28 @@ class BertBlock(nn.Module):
     """Attention and feed-forward with residual connections: (B, T, D) -> (B, T, D)."""
 
     def __init__(
-        self, attention: Attention, feed_forward: FeedForward, norms: list[nn.LayerNorm], dropout: float, pre_norm: bool
+        self,
+        attention: Attention,
+        feed_forward: FeedForward,
+        norms: list[nn.LayerNorm],
+        dropout: float,
+        *,
+        pre_norm: bool,
+        gated: bool = False,
     ) -> None:
         super().__init__()
         self.attention, self.attention_norm = attention, norms[0]
         self.feed_forward, self.feed_forward_norm = feed_forward, norms[1]
         self.dropout = Dropout(dropout)
         self.pre_norm = pre_norm
+        if gated:
+            self.gate = mx.ones(1)
 
     def __call__(self, x: mx.array, mask: mx.array | str) -> mx.array:
+        out = self._transform(x, mask)
+        return x + self.gate * (out - x) if "gate" in self else out
+
+    def _transform(self, x: mx.array, mask: mx.array | str) -> mx.array:
         if self.pre_norm:
             x = x + self.dropout(self.attention(self.attention_norm(x), mask))
             return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))

@@ -1,7 +1,7 @@
 """Builds models from a `model` node of the configuration, with its pretrained shape and weights if it names any."""
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import mlx.nn as nn
 
@@ -66,7 +66,14 @@ def train_new_weights(node: Node) -> Node:
     return {**node, "adapter": {**adapter, "train": [*adapter.get("train", []), r"re:backbone\.(?!encoder\b).*"]}}
 
 
-def architecture_of(node: Node, vocab_size: int) -> tuple[dict[str, Any], int]:
+class Architecture(NamedTuple):
+    """What the shape of a model depends on besides the task: its node, and the number of tokens."""
+
+    node: dict[str, Any]
+    vocab_size: int
+
+
+def architecture_of(node: Node, vocab_size: int) -> Architecture:
     """What rebuilds a model without its pretrained weights: its node with their sizes, and its vocabulary size.
 
     Raises as `build_model`.
@@ -74,7 +81,8 @@ def architecture_of(node: Node, vocab_size: int) -> tuple[dict[str, Any], int]:
     shape = read_shape(resolve(node["pretrained"]), node, vocab_size) if node.get("pretrained") else {}
     own = {key: None for key in ("pretrained", "init_from") if key in node}
     architecture: dict[str, Any] = {"vocab_size": vocab_size, **train_new_weights(node), **shape, **own}
-    return architecture, architecture.pop("vocab_size")
+    size = architecture.pop("vocab_size")
+    return Architecture(architecture, size)
 
 
 def build_pretrained_model(path: Path, vocab_size: int) -> Model:

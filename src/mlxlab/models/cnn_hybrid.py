@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.constraints import MinLen, Positive, Share, Size
+from mlxlab.constraints import Count, MinLen, Positive, Share, Size
 from mlxlab.models.bert import Bert
 from mlxlab.ops.activations import gelu
 from mlxlab.ops.attention import MASK_VALUE
@@ -36,6 +36,7 @@ class CnnHybrid(nn.Module):
         fusion: attention weighs the branches against each other; concat joins them by a linear layer.
         highway: two highway layers after the fusion.
         norm_eps: added to the variance in the encoder's norms.
+        gated_layers: numbers of the encoder's blocks that are mixed with their input by a learned gate.
     """
 
     causal = False
@@ -61,6 +62,7 @@ class CnnHybrid(nn.Module):
         fusion: Literal["attention", "concat"] = "attention",
         highway: bool = True,
         norm_eps: Positive = 1e-12,
+        gated_layers: Sequence[Count] = (),
         *,
         vocab_size: int,
         pair_separator: int | None = None,
@@ -68,7 +70,14 @@ class CnnHybrid(nn.Module):
         super().__init__()
         dims = (hidden_size, num_layers, num_heads, intermediate_size, max_position_embeddings)
         options = (dropout, position_embedding, rope_theta, mlp_type, pre_norm)
-        self.encoder = Bert(*dims, *options, norm_eps=norm_eps, vocab_size=vocab_size, pair_separator=pair_separator)
+        self.encoder = Bert(
+            *dims,
+            *options,
+            norm_eps=norm_eps,
+            gated_layers=gated_layers,
+            vocab_size=vocab_size,
+            pair_separator=pair_separator,
+        )
         self.hidden_size, self.output_size = hidden_size, hidden_size + num_filters
         self.max_position_embeddings, self.position_limit = max_position_embeddings, self.encoder.position_limit
         # Lists, not tuples: MLX does not look for parameters inside tuples.

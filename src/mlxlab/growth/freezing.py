@@ -1,0 +1,31 @@
+"""Parameters that are trained from an operation on, or no longer."""
+
+from mlxlab.config.suggest import suggestion
+from mlxlab.errors import ConfigError
+from mlxlab.growth.arrays import Arrays, Source
+from mlxlab.growth.schema import Freeze, Unfreeze
+from mlxlab.models.build import Architecture
+
+
+def freeze_node(operation: Freeze, before: Architecture) -> Architecture:
+    """The architecture with these patterns in `freeze` too."""
+    patterns = dict.fromkeys([*(before.node.get("freeze") or ()), *operation["patterns"]])
+    return Architecture({**before.node, "freeze": [*patterns]}, before.vocab_size)
+
+
+def unfreeze_node(operation: Unfreeze, before: Architecture) -> Architecture:
+    """The architecture without these patterns in `freeze`; ConfigError for one that is not there."""
+    frozen = list(before.node.get("freeze") or ())
+    patterns = operation.get("patterns")
+    for pattern in patterns or ():
+        if pattern not in frozen:
+            raise ConfigError(f"patterns: {pattern} is not a pattern of model.freeze{suggestion(pattern, frozen)}")
+    left = [] if patterns is None else [pattern for pattern in frozen if pattern not in patterns]
+    return Architecture({**before.node, "freeze": left}, before.vocab_size)
+
+
+def same_arrays(
+    operation: Freeze | Unfreeze, before: Architecture, arrays: Arrays, seed: int
+) -> tuple[Arrays, dict[str, Source]]:
+    """All arrays as they are; parameters that are trained again start with a new optimizer state."""
+    return dict(arrays), {path: Source(path) for path in arrays}

@@ -1,0 +1,71 @@
+"""Adapters during a run: added, merged into the weights, or replaced by others of another rank."""
+
+from typing import Any
+
+from mlxlab.errors import ConfigError
+from mlxlab.growth.arrays import Arrays, Source
+from mlxlab.growth.schema import MergeLoRA, SetLoRA
+from mlxlab.models.adapters.arrays import adapted_layers, adapter_paths, insert, merge, rerank
+from mlxlab.models.build import Architecture
+from mlxlab.models.options import LoRA, split_node
+from mlxlab.models.patterns import select
+
+TARGET = "mlxlab.models.options.LoRA"
+PROJECTIONS = ("attention.*", "feed_forward.*")  # that get an adapter by default
+
+
+def set_lora_node(operation: SetLoRA, before: Architecture) -> Architecture:
+    """The architecture with adapters; ConfigError if the new ones would be on other layers than those before."""
+    old: dict[str, Any] | None = before.node.get("adapter")
+    targets, alpha = operation.get("targets"), operation.get("alpha")
+    if old is not None and targets is not None and targets != old.get("targets"):
+        raise ConfigError("targets: expected those of the adapters before; use merge_lora first")
+    new = {**(old or {"_target_": TARGET}), "rank": operation["rank"]}
+    new["alpha"] = alpha or (old or {}).get("alpha") or 2.0 * operation["rank"]
+    if targets is not None:
+        new["targets"] = targets
+    return Architecture({**before.node, "adapter": new}, before.vocab_size)
+
+
+def set_lora_arrays(
+    operation: SetLoRA, before: Architecture, arrays: Arrays, seed: int
+) -> tuple[Arrays, dict[str, Source]]:
+    """The arrays with adapters, whose optimizer state is new; the frozen weights lose theirs."""
+    old, new = (_options(node) for node in (before, set_lora_node(operation, before)))
+    assert new is not None
+    if old is not None:
+        return _with_sources(rerank(arrays, old, new, seed), arrays)
+    layers = [
+        path.removesuffix(".weight") for path, array in arrays.items() if path.endswith(".weight") and array.ndim == 2
+    ]
+    if "head.out.bias" in arrays:  # a classifier, which trains itself
+        layers = [path for path in layers if not path.startswith("head.")]
+    chosen = select(new.targets or PROJECTIONS, sorted(layers), f"{operation['id']}.targets")
+    return _with_sources(insert(arrays, chosen, new, seed), arrays)
+
+
+def merge_lora_node(operation: MergeLoRA, before: Architecture) -> Architecture:
+    """The architecture without adapters; ConfigError if there are none."""
+    if before.node.get("adapter") is None:
+        raise ConfigError("merge_lora: the model has no adapters")
+    return Architecture({**before.node, "adapter": None}, before.vocab_size)
+
+
+def merge_lora_arrays(
+    operation: MergeLoRA, before: Architecture, arrays: Arrays, seed: int
+) -> tuple[Arrays, dict[str, Source]]:
+    """The arrays without adapters; the optimizer state of the merged weights is new."""
+    options = _options(before)
+    assert options is not None
+    if any(f"{layer}.base.scales" in arrays for layer in adapted_layers(arrays)):
+        raise ConfigError("merge_lora: expected adapters of weights that are not quantised")
+    return _with_sources(merge(arrays, options), arrays)
+
+
+def _options(architecture: Architecture) -> LoRA | None:
+    return split_node(architecture.node)[0].adapter
+
+
+def _with_sources(new: Arrays, old: Arrays) -> tuple[Arrays, dict[str, Source]]:
+    adapters = set(adapter_paths(new))
+    return new, {path: Source(path) for path in new if path in old and path not in adapters}

@@ -1,0 +1,32 @@
+"""The operations that change an architecture, by name: pure functions of the `model` node and of named arrays."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from mlxlab.growth.arrays import Arrays, Source
+from mlxlab.growth.freezing import freeze_node, same_arrays, unfreeze_node
+from mlxlab.growth.lora import merge_lora_arrays, merge_lora_node, set_lora_arrays, set_lora_node
+from mlxlab.growth.stack import stack_arrays, stack_node
+from mlxlab.growth.vocabulary import vocabulary_arrays, vocabulary_node
+from mlxlab.growth.widen import widen_arrays, widen_node
+from mlxlab.models.build import Architecture
+
+Grow = Callable[[Any, Architecture, Arrays, int], tuple[Arrays, dict[str, Source]]]
+
+
+class ArchitectureChange(NamedTuple):
+    """An operation: the architecture after it, and (arrays, their sources) after it, for a seed."""
+
+    node: Callable[[Any, Architecture], Architecture]
+    arrays: Grow
+
+
+CHANGES: Mapping[str, ArchitectureChange] = {
+    "stack": ArchitectureChange(stack_node, stack_arrays),
+    "widen": ArchitectureChange(widen_node, widen_arrays),
+    "resize_vocabulary": ArchitectureChange(vocabulary_node, vocabulary_arrays),
+    "set_lora": ArchitectureChange(set_lora_node, set_lora_arrays),
+    "merge_lora": ArchitectureChange(merge_lora_node, merge_lora_arrays),
+    "freeze": ArchitectureChange(freeze_node, same_arrays),
+    "unfreeze": ArchitectureChange(unfreeze_node, same_arrays),
+}

@@ -1,0 +1,66 @@
+"""A larger or smaller vocabulary: rows of the embedding and of the output layer, by index."""
+
+import re
+
+import mlx.core as mx
+import numpy as np
+
+from mlxlab.errors import ConfigError
+from mlxlab.growth.arrays import Arrays, Gather, Source, gather
+from mlxlab.growth.schema import ResizeVocabulary
+from mlxlab.models.build import Architecture
+from mlxlab.models.initialization import STD, normal
+
+TABLE = re.compile(r"backbone\.(?:encoder\.)?embedding\.weight|head\.out\.weight|head\.bias")
+ADAPTED = re.compile(r"(?:backbone\.(?:encoder\.)?embedding|head\.out)\.(?:lora_a|scales)")
+
+
+def vocabulary_node(operation: ResizeVocabulary, before: Architecture) -> Architecture:
+    """The architecture with another vocabulary; ConfigError if that is the same, or lacks the source."""
+    old, source = before.vocab_size, operation.get("source")
+    if operation["size"] == old:
+        raise ConfigError(f"size: the vocabulary already has {old} tokens")
+    if source is not None and source >= old:
+        raise ConfigError(f"source: expected a token below {old}, got {source}")
+    return Architecture(before.node, operation["size"])
+
+
+def vocabulary_arrays(
+    operation: ResizeVocabulary, before: Architecture, arrays: Arrays, seed: int
+) -> tuple[Arrays, dict[str, Source]]:
+    """The arrays with rows for more tokens, or fewer. The logits of tokens in both do not change."""
+    old, size, source = before.vocab_size, operation["size"], operation.get("source")
+    index = np.concatenate([np.arange(min(old, size)), np.full(max(size - old, 0), -1)])
+    fills: Arrays = {}
+    for path, array in arrays.items():
+        if TABLE.fullmatch(path):
+            shape = (size, *array.shape[1:])
+            std = STD if source is None else operation.get("noise", 0.01)
+            drawn = (
+                mx.zeros(shape) if array.ndim < 2 else mx.array(normal(seed, f"{operation['id']}.{path}", shape, std))
+            )
+            fills[path] = drawn if source is None else drawn + array[source]
+    return resize_vocabulary(index, arrays, fills)
+
+
+def resize_vocabulary(
+    forward: np.ndarray, arrays: Arrays, fills: Arrays | None = None
+) -> tuple[Arrays, dict[str, Source]]:
+    """The arrays of the model whose token i is the old token `forward[i]`, or a new one where that is -1.
+
+    Args:
+        fills: embeddings of new tokens by path, in arrays of the new shape; 0 where there is none.
+
+    Raises:
+        ConfigError: embedding or output layer have an adapter, or are quantised.
+    """
+    if adapted := [path for path in arrays if ADAPTED.fullmatch(path)]:
+        raise ConfigError(f"vocabulary: expected {adapted[0].rpartition('.')[0]} without adapter and not quantised")
+    result: Arrays = {}
+    sources: dict[str, Source] = {}
+    is_classifier = "head.out.bias" in arrays
+    for path, array in arrays.items():
+        is_table = TABLE.fullmatch(path) and not (is_classifier and path.startswith("head."))
+        sources[path] = Source(path, (Gather(0, forward),) if is_table else ())
+        result[path] = gather(array, sources[path], (fills or {}).get(path))
+    return result, sources
