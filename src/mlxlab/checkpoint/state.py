@@ -32,6 +32,7 @@ class GrowthProgress:
     done: list[str] = field(default_factory=list)  # ids
     digests: list[str] = field(default_factory=list)  # of each operation and all before it
     step: Count = 0  # of the last one
+    evaluation_pending: bool = False  # after the last one
 
 
 @dataclass
@@ -77,6 +78,7 @@ class History:
     best_step: Count = 0
     best_metrics: dict[str, float] = field(default_factory=dict)
     reference: dict[str, dict[str, float]] = field(default_factory=dict)  # of other models, by name
+    events: list[tuple[Count, str]] = field(default_factory=list)  # (step, what changed)
 
     def add_metrics(self, step: int, metrics: dict[str, float]) -> None:
         if self.curve and self.curve[-1][0] == step:

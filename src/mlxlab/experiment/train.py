@@ -15,7 +15,7 @@ from mlxlab.distillation.load_teachers import TeacherLoader
 from mlxlab.distillation.options import read_options
 from mlxlab.distillation.teachers import DistillationReport, Teachers
 from mlxlab.distributed.process_group import ProcessGroup
-from mlxlab.errors import DivergenceError, RunInterrupted
+from mlxlab.errors import ConfigError, DivergenceError, RunInterrupted
 from mlxlab.experiment.build import (
     Config,
     build_data,
@@ -77,6 +77,9 @@ class Session:
 
     def new_model(self, node: Config, vocab_size: int) -> Model:
         """A model of another architecture for the same data and loss, without weights."""
+        if vocab_size < self.data.tokenizer.vocab_size:
+            expected = f"expected at least the {self.data.tokenizer.vocab_size} tokens of the data"
+            raise ConfigError(f"a vocabulary of {vocab_size} tokens: {expected}")
         model = build_model(self.cfg, self.data, Architecture(node, vocab_size))
         self.trainer.loss.setup(model, model_seed(self.cfg))
         return model
@@ -145,8 +148,8 @@ def train(requested: Config, context: RunContext) -> float:
         saved, source = checkpoint.state["metadata"], checkpoint.run_dir / "inference"
         saved_model = saved_architecture(checkpoint)
         cfg, changes = resume_config(requested, saved["config"], saved["choices"], str(checkpoint.path))
-    paths = {"folder": run_dir, "cache": project_root() / ".cache"}
-    callbacks = [instantiate(node, **paths) for node in cfg["callbacks"].values() if node is not None]
+    runtime = {"folder": run_dir, "cache": project_root() / ".cache", "seed": model_seed(cfg)}
+    callbacks = [instantiate(node, **runtime) for node in cfg["callbacks"].values() if node is not None]
     tracker = context.build_tracker(cfg["tracking"])
     session = build_session(cfg, run_dir, source, saved=saved_model, tracker=tracker, group=context.group)
     data = session.data

@@ -14,7 +14,7 @@ import numpy as np
 from mlxlab.checkpoint.resume import check_arrays
 from mlxlab.checkpoint.state import History, Progress, RunningTotals, TrainStateDict
 from mlxlab.checkpoint.store import Checkpoint
-from mlxlab.data.batch import Batch, BatchIterator
+from mlxlab.data.batch import Batch, BatchIterator, set_curriculum_alpha
 from mlxlab.errors import ConfigError
 from mlxlab.training.evaluate import Evaluation
 from mlxlab.training.optim.optimizers import AVERAGE, TRAINED, EMAOptimizer, assign_leaves, flatten_arrays, swap_weights
@@ -71,6 +71,7 @@ class TrainState:
     vocab_size: int = 0  # of `model`
     new_model: Callable[[Architecture, int], nn.Module] = _no_model  # of (architecture, vocab_size). Not saved
     new_optimizer: Callable[[nn.Module], optim.Optimizer] = _no_optimizer  # of a model. Not saved
+    plan_steps: Callable[[BatchIterator], int | None] = lambda data: None  # of a whole run. Not saved
 
     def record(self, result: StepResult) -> None:
         """Adds one step to the counters, immediately: the check for a rollback reads them after every step."""
@@ -162,5 +163,8 @@ class TrainState:
     def load_state_dict(self, state: TrainStateDict) -> None:
         self.progress, self.history, self.running = deepcopy((state["progress"], state["history"], state["running"]))
         self.data.load_state_dict(state["data"])
-        if self.progress.settings.batch_size is not None:
-            self.data.resize(self.progress.settings.batch_size)
+        settings = self.progress.settings
+        if settings.batch_size is not None:
+            self.data.resize(settings.batch_size)
+        if settings.curriculum is not None:
+            set_curriculum_alpha(self.data, settings.curriculum)

@@ -69,9 +69,15 @@ class Trainer:
     def init_state(self, model: nn.Module, data: BatchIterator, seed: int = 0) -> TrainState:
         """The state before the first step. `seed` is that of weights that the loss adds to the model."""
         self.loss.setup(model, seed)
-        steps = self.planned_steps(data)
-        args = (model, self.new_optimizer(model), data, steps)
-        return TrainState(*args, before_save=self.loss.flush, new_optimizer=self.new_optimizer)
+        return TrainState(
+            model,
+            self.new_optimizer(model),
+            data,
+            self.plan_steps(data),
+            before_save=self.loss.flush,
+            new_optimizer=self.new_optimizer,
+            plan_steps=self.plan_steps,
+        )
 
     def new_optimizer(self, model: nn.Module) -> optim.Optimizer:
         """The optimizer of a model, before its first step."""
@@ -82,7 +88,7 @@ class Trainer:
         optimizer.init(model.trainable_parameters())
         return optimizer
 
-    def planned_steps(self, data: BatchIterator) -> int | None:
+    def plan_steps(self, data: BatchIterator) -> int | None:
         """Steps of a run whose batches all have the current size; None if no limit can be expressed in steps."""
         lengths = [self.max_steps] if self.max_steps is not None else []
         if self.epochs is not None and data.batches_per_epoch is not None:

@@ -1,0 +1,178 @@
+"""Changes the model and the settings of a run on the way, by a schedule of operations."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from mlxlab.data.batch import set_curriculum_alpha
+from mlxlab.errors import ConfigError, UserError
+from mlxlab.growth.schedule import KEY, check_progress, digests, is_due
+from mlxlab.growth.schema import Operation
+from mlxlab.training.callback import Callback, FitContext
+from mlxlab.training.device_batch import DeviceBatch, to_device
+from mlxlab.training.optim.optimizers import assign_leaves, flatten_arrays
+from mlxlab.training.state import StepResult, TrainState
+
+logger = logging.getLogger(__name__)
+
+PROBE_ROWS = 2  # of the batch, on which the outputs before and after are compared
+MAX_CHANGE = 1e-3  # of an output, above which a warning is logged
+
+
+class GrowthSchedule(Callback):
+    """Runs operations in their order, each once it is due: layers are added, weights frozen, settings changed.
+
+    The outputs of the model stay the same at the moment of an operation, unless it says otherwise.
+
+    Args:
+        operations: each with an `id`, the name of the operation (`op`) and its options, and what it waits for (`when`);
+            `then: evaluate` evaluates after it.
+        on_error: what an operation does that does not fit the model: raise ends the run, skip goes on without it.
+    """
+
+    runs_on_all_ranks = True
+
+    def __init__(self, operations: Sequence[Operation], on_error: Literal["raise", "skip"], *, seed: int = 0) -> None:
+        self.operations, self.on_error, self.seed = list(operations), on_error, seed
+
+    def on_start(self, context: FitContext, state: TrainState) -> None:
+        growth = state.progress.growth
+        check_progress(self.operations, growth)
+        if growth.done:
+            logger.info(f"growth: {len(growth.done)} of {len(self.operations)} done")
+            last, evaluated = self.operations[len(growth.done) - 1], state.history.evaluations[-1:]
+            interrupted = growth.step == state.progress.step and growth.evaluation_pending
+            context.control.evaluation_requested |= interrupted and last.get("then") == "evaluate" and bool(evaluated)
+
+    def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
+        growth = state.progress.growth
+        if result.evaluation is not None:
+            growth.evaluation_pending = False
+        while (number := len(growth.done)) < len(self.operations) and self._is_due(context, state, result):
+            operation = self.operations[number]
+            self._run(context, state, result, operation)
+            growth.done.append(operation["id"])
+            growth.digests.append(digests(self.operations)[number])
+            growth.step = state.progress.step
+            context.control.rebuild = True
+            context.control.save_requested |= context.group.rank == 0
+            if operation.get("then") == "evaluate":
+                context.control.evaluation_requested = growth.evaluation_pending = True
+                return
+
+    def _is_due(self, context: FitContext, state: TrainState, result: StepResult) -> bool:
+        """Decided by rank 0, where the others know that there is something to decide."""
+        growth = state.progress.growth
+        when, steps = self.operations[len(growth.done)]["when"], state.progress.step - growth.step
+        evaluations = state.history.evaluations
+        metric = evaluations[-1][1] if result.evaluation is not None and evaluations else None
+        if metric is None and not is_due(when, None, steps):
+            return False
+        decision = int(is_due(when, metric, steps)) if context.group.rank == 0 else 0
+        return context.group.all_reduce_max([decision]) == [1]
+
+    def _run(self, context: FitContext, state: TrainState, result: StepResult, operation: Operation) -> None:
+        """Runs one operation; the state is unchanged if it fails."""
+        number, step = len(state.progress.growth.done) + 1, state.progress.step
+        title = f"growth: {operation['id']} ({operation['op']}), {number} of {len(self.operations)}"
+        try:
+            metrics, text = self._apply(state, result, operation)
+        except (UserError, ValueError, RuntimeError, MemoryError) as error:
+            if self.on_error == "raise":
+                if isinstance(error, UserError):
+                    raise ConfigError(f"{KEY}: {operation['id']}: {error}") from None
+                raise
+            metrics, text = {}, f"skipped: {error}"
+            logger.warning(f"step {step}: {title}: {text}")
+        else:
+            logger.info(f"step {step}: {title}: {text}")
+        context.log(state, {"growth/done": float(number), **metrics})
+        state.history.events.append((step, f"{title}: {text}"))
+        context.tracker.set_tags({f"growth.{number}": f"step {step}: {operation['id']}: {text}"})
+
+    def _apply(self, state: TrainState, result: StepResult, operation: Any) -> tuple[dict[str, float], str]:
+        """Metrics of the operation, and a line on what it did."""
+        from mlxlab.growth.operations import CHANGES
+
+        if operation["op"] in CHANGES:
+            return self._change_model(state, result, operation)
+        from mlxlab.growth.settings import RunLength, change_settings
+
+        progress = state.progress
+        settings = change_settings(operation, progress.settings, int(progress.schedule_step))
+        if settings.batch_size != progress.settings.batch_size:
+            before = state.plan_steps(state.data)
+            state.data.resize(operation["batch_size"])
+            length = RunLength(progress.step, state.planned_steps)
+            settings = replace(settings, total_steps=length.after_resize(before, state.plan_steps(state.data)))
+        if settings.curriculum != progress.settings.curriculum:
+            set_curriculum_alpha(state.data, operation["strength"])
+        progress.settings = settings
+        options = {key: value for key, value in operation.items() if key not in ("id", "op", "when", "then")}
+        return {}, ", ".join(f"{key}={value}" for key, value in options.items())
+
+    def _change_model(self, state: TrainState, result: StepResult, operation: Any) -> tuple[dict[str, float], str]:
+        from mlxlab.growth.grow import Training, grow
+        from mlxlab.models.build import Architecture
+        from mlxlab.models.model import count_parameters
+
+        probe = to_device(result.batch) if result.trained else None
+        outputs = probe_outputs(state.model, probe)
+        built: list[nn.Module] = []
+
+        def new_state(after: Architecture) -> tuple[dict[str, mx.array], dict[str, mx.array]]:
+            built.append(state.new_model(*after))
+            template = state.new_optimizer(built[0])
+            return dict(tree_flatten(built[0].parameters())), flatten_arrays(template.state)
+
+        weights = dict(tree_flatten(state.model.parameters()))
+        before = Training(
+            Architecture(state.architecture, state.vocab_size), weights, flatten_arrays(state.optimizer.state)
+        )
+        after, counts = grow(operation, before, new_state, self.seed)
+        [model] = built
+        model.load_weights(list(after.weights.items()))
+        state.replace_model(model, *after.architecture)
+        assign_leaves(state.optimizer.state, after.optimizer)
+        change = largest_change(outputs, probe_outputs(model, probe))
+        if change > MAX_CHANGE and operation.get("preserve", True):
+            logger.warning(f"growth: {operation['id']}: an output changed by {change:.2g}")
+        parameters = count_parameters(model)
+        metrics = {
+            "growth/parameters": float(parameters),
+            "growth/output_change": change,
+            "growth/state_carried": float(counts.carried),
+            "growth/state_fresh": float(counts.fresh),
+            "growth/state_dropped": float(counts.dropped),
+        }
+        text = f"{count_parameters_of(before.weights):,} -> {parameters:,} parameters; optimizer state: {counts}"
+        return metrics, text
+
+
+def probe_outputs(model: nn.Module, batch: DeviceBatch | None) -> mx.array | None:
+    """The outputs on the first rows of a batch, in evaluation mode; None without a batch."""
+    if batch is None:
+        return None
+    was_training = model.training
+    model.eval()
+    outputs: mx.array = model(batch.tokens[:PROBE_ROWS], batch.segment_ids[:PROBE_ROWS])
+    mx.eval(outputs)
+    model.train(was_training)
+    return outputs
+
+
+def largest_change(before: mx.array | None, after: mx.array | None) -> float:
+    """The largest absolute difference, over the outputs that both have; 0 without any."""
+    if before is None or after is None:
+        return 0.0
+    columns = min(before.shape[-1], after.shape[-1])
+    return float(mx.abs(before[..., :columns] - after[..., :columns]).max())
+
+
+def count_parameters_of(arrays: dict[str, mx.array]) -> int:
+    return sum(array.size for array in arrays.values())
