@@ -17,14 +17,14 @@ TARGETS = {
 SIZES = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "intermediate_size": 12, "dropout": 0.0}
 
 
-def draw_model(rng: np.random.Generator) -> tuple[Architecture, dict[str, Any]]:
+def draw_model(rng: np.random.Generator, *, rms_norm: bool = False) -> tuple[Architecture, dict[str, Any]]:
     """A random architecture, and the task that its model is built for."""
-    family = str(rng.choice(list(TARGETS)))
+    family = "transformer" if rms_norm else str(rng.choice(list(TARGETS)))
     node: dict[str, Any] = {"_target_": TARGETS[family], **SIZES, "num_layers": int(rng.integers(1, 4))}
     node["mlp_type"] = str(rng.choice(["swiglu", "gelu", "geglu"]))
     node["position_embedding"] = str(rng.choice(["rope", "learned"]))
     if family == "transformer":
-        node["norm_type"] = str(rng.choice(["rms", "layer"]))
+        node["norm_type"] = "rms" if rms_norm else str(rng.choice(["rms", "layer"]))
         node["num_kv_heads"] = int(rng.choice([1, 2]))
         node["tie_embeddings"] = bool(rng.random() < 0.5)
     else:

@@ -5,10 +5,12 @@ from typing import Any, NamedTuple
 
 from mlxlab.growth.arrays import Arrays, Source
 from mlxlab.growth.freezing import freeze_node, same_arrays, unfreeze_node
+from mlxlab.growth.heads import add_heads_arrays, add_heads_node
 from mlxlab.growth.lora import merge_lora_arrays, merge_lora_node, set_lora_arrays, set_lora_node
 from mlxlab.growth.stack import stack_arrays, stack_node
 from mlxlab.growth.vocabulary import vocabulary_arrays, vocabulary_node
 from mlxlab.growth.widen import widen_arrays, widen_node
+from mlxlab.growth.width import grow_width_arrays, grow_width_node
 from mlxlab.models.build import Architecture
 
 Grow = Callable[[Any, Architecture, Arrays, int], tuple[Arrays, dict[str, Source]]]
@@ -24,6 +26,8 @@ class ArchitectureChange(NamedTuple):
 CHANGES: Mapping[str, ArchitectureChange] = {
     "stack": ArchitectureChange(stack_node, stack_arrays),
     "widen": ArchitectureChange(widen_node, widen_arrays),
+    "add_heads": ArchitectureChange(add_heads_node, add_heads_arrays),
+    "grow_width": ArchitectureChange(grow_width_node, grow_width_arrays),
     "resize_vocabulary": ArchitectureChange(vocabulary_node, vocabulary_arrays),
     "set_lora": ArchitectureChange(set_lora_node, set_lora_arrays),
     "merge_lora": ArchitectureChange(merge_lora_node, merge_lora_arrays),

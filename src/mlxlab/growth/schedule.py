@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from mlxlab.checkpoint.state import GrowthProgress
 from mlxlab.errors import ConfigError
-from mlxlab.growth.schema import Operation, When
+from mlxlab.growth.schema import Operation
+from mlxlab.growth.settings_schema import When
 
 KEY = "callbacks.growth.operations"
 

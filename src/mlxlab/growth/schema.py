@@ -1,22 +1,9 @@
-"""Operations of a growth schedule, as they stand in the config: `op` chooses the record."""
+"""Operations that change the architecture, as they stand in the config: `op` chooses the record."""
 
 from typing import Annotated, Literal, NotRequired, TypedDict
 
 from mlxlab.constraints import Count, MinLen, NonNegative, Positive, Size
-
-
-class When(TypedDict):
-    """What an operation waits for; it runs as soon as one of these holds.
-
-    Args:
-        metric_below: the objective of the last evaluation is below this.
-        metric_above: it is above this.
-        or_steps: steps since the operation before, or since the start.
-    """
-
-    metric_below: NotRequired[float]
-    metric_above: NotRequired[float]
-    or_steps: NotRequired[Size]
+from mlxlab.growth.settings_schema import SettingsOperation, Then, When
 
 
 class Stack(TypedDict):
@@ -32,7 +19,7 @@ class Stack(TypedDict):
     map: Annotated[list[Count], MinLen(1)]
     preserve: NotRequired[bool]
     when: When
-    then: NotRequired[Literal["evaluate"] | None]
+    then: NotRequired[Then]
 
 
 class Widen(TypedDict):
@@ -48,7 +35,7 @@ class Widen(TypedDict):
     feed_forward: Size
     noise: NotRequired[NonNegative]
     when: When
-    then: NotRequired[Literal["evaluate"] | None]
+    then: NotRequired[Then]
 
 
 class AddHeads(TypedDict):
@@ -62,7 +49,7 @@ class AddHeads(TypedDict):
     op: Literal["add_heads"]
     heads: Size
     when: When
-    then: NotRequired[Literal["evaluate"] | None]
+    then: NotRequired[Then]
 
 
 class GrowWidth(TypedDict):
@@ -76,7 +63,7 @@ class GrowWidth(TypedDict):
     op: Literal["grow_width"]
     hidden_size: Size
     when: When
-    then: NotRequired[Literal["evaluate"] | None]
+    then: NotRequired[Then]
 
 
 class ResizeVocabulary(TypedDict):
@@ -94,7 +81,7 @@ class ResizeVocabulary(TypedDict):
     source: NotRequired[Count | None]
     noise: NotRequired[NonNegative]
     when: When
-    then: NotRequired[Literal["evaluate"] | None]
+    then: NotRequired[Then]
 
 
 class SetLoRA(TypedDict):
@@ -112,7 +99,7 @@ class SetLoRA(TypedDict):
     alpha: NotRequired[Positive | None]
     targets: NotRequired[list[str] | None]
     when: When
-    then: NotRequired[Literal["evaluate"] | None]
+    then: NotRequired[Then]
 
 
 class MergeLoRA(TypedDict):
@@ -121,7 +108,7 @@ class MergeLoRA(TypedDict):
     id: str
     op: Literal["merge_lora"]
     when: When
-    then: NotRequired[Literal["evaluate"] | None]
+    then: NotRequired[Then]
 
 
 class Freeze(TypedDict):
@@ -135,7 +122,7 @@ class Freeze(TypedDict):
     op: Literal["freeze"]
     patterns: Annotated[list[str], MinLen(1)]
     when: When
-    then: NotRequired[Literal["evaluate"] | None]
+    then: NotRequired[Then]
 
 
 class Unfreeze(TypedDict):
@@ -149,115 +136,10 @@ class Unfreeze(TypedDict):
     op: Literal["unfreeze"]
     patterns: NotRequired[list[str] | None]
     when: When
-    then: NotRequired[Literal["evaluate"] | None]
-
-
-class SetLearningRate(TypedDict):
-    """Sets the peak of the learning-rate schedule.
-
-    Args:
-        learning_rate: the new one.
-    """
-
-    id: str
-    op: Literal["set_learning_rate"]
-    learning_rate: Positive
-    when: When
-    then: NotRequired[Literal["evaluate"] | None]
-
-
-class Rewarm(TypedDict):
-    """Raises the learning rate from 0 again.
-
-    Args:
-        steps: of linear warm-up.
-        restart: begin the whole schedule anew for the rest of the run.
-    """
-
-    id: str
-    op: Literal["rewarm"]
-    steps: Count
-    restart: NotRequired[bool]
-    when: When
-    then: NotRequired[Literal["evaluate"] | None]
-
-
-class SetBatchSize(TypedDict):
-    """Changes the rows of a batch.
-
-    Args:
-        batch_size: the new one.
-    """
-
-    id: str
-    op: Literal["set_batch_size"]
-    batch_size: Size
-    when: When
-    then: NotRequired[Literal["evaluate"] | None]
-
-
-class SetAccumulation(TypedDict):
-    """Changes the number of micro-batches, with trainer=optimized.
-
-    Args:
-        accumulate: the new number.
-    """
-
-    id: str
-    op: Literal["set_accumulation"]
-    accumulate: Size
-    when: When
-    then: NotRequired[Literal["evaluate"] | None]
-
-
-class SetEvaluation(TypedDict):
-    """Changes how often is evaluated, and on how much.
-
-    Args:
-        eval_every: steps between evaluations; null leaves it.
-        eval_batches: validation batches; null leaves it.
-    """
-
-    id: str
-    op: Literal["set_evaluation"]
-    eval_every: NotRequired[Size | None]
-    eval_batches: NotRequired[Size | None]
-    when: When
-    then: NotRequired[Literal["evaluate"] | None]
-
-
-class SetCurriculum(TypedDict):
-    """Changes the strength of the curriculum, with data/order=curriculum.
-
-    Args:
-        strength: the new one.
-    """
-
-    id: str
-    op: Literal["set_curriculum"]
-    strength: NonNegative
-    when: When
-    then: NotRequired[Literal["evaluate"] | None]
+    then: NotRequired[Then]
 
 
 ArchitectureOperation = (
     Stack | Widen | AddHeads | GrowWidth | ResizeVocabulary | SetLoRA | MergeLoRA | Freeze | Unfreeze
 )
-SettingsOperation = SetLearningRate | Rewarm | SetBatchSize | SetAccumulation | SetEvaluation | SetCurriculum
-Operation = (
-    Stack
-    | Widen
-    | AddHeads
-    | GrowWidth
-    | ResizeVocabulary
-    | SetLoRA
-    | MergeLoRA
-    | Freeze
-    | Unfreeze
-    | SetLearningRate
-    | Rewarm
-    | SetBatchSize
-    | SetAccumulation
-    | SetEvaluation
-    | SetCurriculum
-)
+Operation = ArchitectureOperation | SettingsOperation

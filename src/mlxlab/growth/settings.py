@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from mlxlab.checkpoint.state import Settings
-from mlxlab.growth.schema import SettingsOperation
+from mlxlab.growth.settings_schema import SettingsOperation
 
 
 class RunLength(NamedTuple):

@@ -29,6 +29,7 @@ class Bert(nn.Module):
         mlp_type: an activation, or a gated feed-forward layer (geglu, swiglu).
         pre_norm: normalize before each sublayer instead of after it.
         norm_eps: added to the variance in every norm.
+        head_dim: dimensions of a head; null is hidden_size / num_heads.
         gated_layers: numbers of blocks that are mixed with their input by a learned gate g: x + g (block(x) - x).
     """
 
@@ -49,6 +50,7 @@ class Bert(nn.Module):
         pre_norm: bool = False,
         norm_eps: Positive = 1e-12,
         gated_layers: Sequence[Count] = (),
+        head_dim: Size | None = None,
         *,
         vocab_size: int,
         pair_separator: int | None = None,
@@ -67,7 +69,7 @@ class Bert(nn.Module):
         theta = rope_theta if self.position_limit is None else None
         self.layers = []
         for layer in range(num_layers):
-            attention = Attention(hidden_size, num_heads, num_heads, bias=True, dropout=dropout, rope_theta=theta)
+            attention = Attention(hidden_size, num_heads, num_heads, True, dropout, theta, head_dim)
             feed_forward = FeedForward(mlp_type, hidden_size, intermediate_size, bias=True)
             norms = [nn.LayerNorm(hidden_size, eps=norm_eps) for _ in range(2)]
             gated = layer in gated_layers

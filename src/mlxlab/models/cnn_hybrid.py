@@ -36,6 +36,7 @@ class CnnHybrid(nn.Module):
         fusion: attention weighs the branches against each other; concat joins them by a linear layer.
         highway: two highway layers after the fusion.
         norm_eps: added to the variance in the encoder's norms.
+        head_dim: dimensions of a head; null is hidden_size / num_heads.
         gated_layers: numbers of the encoder's blocks that are mixed with their input by a learned gate.
     """
 
@@ -63,6 +64,7 @@ class CnnHybrid(nn.Module):
         highway: bool = True,
         norm_eps: Positive = 1e-12,
         gated_layers: Sequence[Count] = (),
+        head_dim: Size | None = None,
         *,
         vocab_size: int,
         pair_separator: int | None = None,
@@ -75,6 +77,7 @@ class CnnHybrid(nn.Module):
             *options,
             norm_eps=norm_eps,
             gated_layers=gated_layers,
+            head_dim=head_dim,
             vocab_size=vocab_size,
             pair_separator=pair_separator,
         )

@@ -74,38 +74,47 @@ class Attention(nn.Module):
         num_kv_heads: K; each serves H / K query heads.
         dropout: fraction of attention weights dropped in training.
         rope_theta: base of the rotary frequencies; None where the positions are in the inputs.
+        head_dim: dimensions of a head; None is hidden_size / num_heads.
 
     Raises:
         ConfigError: the numbers of heads do not divide, or rotary positions get heads of odd size.
     """
 
     def __init__(
-        self, hidden_size: int, num_heads: int, num_kv_heads: int, bias: bool, dropout: float, rope_theta: float | None
+        self,
+        hidden_size: int,
+        num_heads: int,
+        num_kv_heads: int,
+        bias: bool,
+        dropout: float,
+        rope_theta: float | None,
+        head_dim: int | None = None,
     ) -> None:
         super().__init__()
-        if hidden_size % num_heads:
+        if head_dim is None and hidden_size % num_heads:
             raise ConfigError(f"{num_heads} heads do not divide a hidden size of {hidden_size}")
         if num_heads % num_kv_heads:
             raise ConfigError(f"{num_kv_heads} key-value heads do not divide {num_heads} heads")
-        self.head_dim = hidden_size // num_heads
+        self.head_dim = head_dim or hidden_size // num_heads
+        width = num_heads * self.head_dim
         if rope_theta is not None and self.head_dim % 2:
             raise ConfigError(f"rotary positions need an even head dimension, got {self.head_dim}")
-        self.query = nn.Linear(hidden_size, hidden_size, bias=bias)
+        self.query = nn.Linear(hidden_size, width, bias=bias)
         self.key = nn.Linear(hidden_size, num_kv_heads * self.head_dim, bias=bias)
         self.value = nn.Linear(hidden_size, num_kv_heads * self.head_dim, bias=bias)
-        self.out = nn.Linear(hidden_size, hidden_size, bias=bias)
+        self.out = nn.Linear(width, hidden_size, bias=bias)
         self.dropout = dropout
         self.rope_theta = rope_theta
 
     def __call__(self, x: mx.array, mask: mx.array | str, layer_cache: LayerCache | None = None) -> mx.array:
         """(B, T, D) -> (B, T, D); `mask` is that of `attention_mask`, or with a cache that of `KVCache.mask`."""
-        B, T, D = x.shape
+        B, T, _ = x.shape
         q, k, v = self.project(x, 0 if layer_cache is None else layer_cache.cache.offset)
         if layer_cache is not None:
             k, v = layer_cache.update(k, v)
         dropout = self.dropout if self.training else 0.0
         x = scaled_dot_product_attention(q, k, v, mask, scale=1 / math.sqrt(self.head_dim), dropout=dropout)
-        return self.out(x.transpose(0, 2, 1, 3).reshape(B, T, D))
+        return self.out(x.transpose(0, 2, 1, 3).reshape(B, T, -1))
 
     def project(self, x: mx.array, offset: int | mx.array = 0) -> tuple[mx.array, mx.array, mx.array]:
         """(B, T, D) -> queries (B, H, T, D / H), keys and values (B, K, T, D / H); the first position is `offset`."""

@@ -121,5 +121,5 @@ def training_flops(model: Model, length: int) -> float:
     shapes = {path.replace(".base.", "."): shape for path, shape in parameter_shapes(model).items()}
     matrices = {path: math.prod(shape) for path, shape in shapes.items() if len(shape) >= 2}
     matmul_parameters = sum(size for path, size in matrices.items() if path not in excluded)
-    attention_width = sum(isinstance(layer, Attention) for layer in model.modules()) * model.backbone.hidden_size
+    attention_width = sum(layer.query.weight.shape[0] for layer in model.modules() if isinstance(layer, Attention))
     return 6.0 * matmul_parameters + 12.0 * attention_width * length

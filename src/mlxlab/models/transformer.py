@@ -29,6 +29,7 @@ class Transformer(nn.Module):
         tie_embeddings: whether the language-modelling head shares the token embedding.
         dropout: fraction of activations dropped in training.
         norm_eps: added to the variance in every norm.
+        head_dim: dimensions of a head; null is hidden_size / num_heads.
     """
 
     causal = True
@@ -49,6 +50,7 @@ class Transformer(nn.Module):
         tie_embeddings: bool = True,
         dropout: Share = 0.0,
         norm_eps: Positive = 1e-5,
+        head_dim: Size | None = None,
         *,
         vocab_size: int,
     ) -> None:
@@ -65,7 +67,7 @@ class Transformer(nn.Module):
         heads = (num_heads, num_kv_heads or num_heads)
         self.layers = []
         for _ in range(num_layers):
-            attention = Attention(hidden_size, *heads, bias=False, dropout=dropout, rope_theta=theta)
+            attention = Attention(hidden_size, *heads, bias=False, dropout=dropout, rope_theta=theta, head_dim=head_dim)
             feed_forward = FeedForward(mlp_type, hidden_size, intermediate_size, bias=False)
             norms = [new_norm(norm_type, hidden_size, norm_eps) for _ in range(2)]
             self.layers.append(DecoderBlock(attention, feed_forward, norms, dropout))

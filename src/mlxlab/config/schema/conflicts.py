@@ -7,6 +7,7 @@ from mlxlab.config.issues import ConfigIssue, value_at
 
 _DISTILLATION_LOSS = "mlxlab.distillation.loss.DistillationLoss"
 _DECAYING = ("mlxlab.training.optim.schedules.cosine", "mlxlab.training.optim.schedules.linear")
+_GROWTH = "callbacks.growth.operations"
 _STORES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
 _WARMUP = "a warm-up of {} steps is longer than the run of {}"
 
@@ -29,6 +30,8 @@ def conflicts(tree: dict[str, object]) -> Iterator[ConfigIssue]:
     """Issues of rules between keys, which no single signature can express; one whose keys are missing is skipped."""
     for key, other, conflict, message in _RULES:
         value, limit = _number(tree, key), _number(tree, other)
+        if key == "model.num_heads" and value_at(tree, "model.head_dim") is not None:
+            continue
         if value is not None and limit is not None and conflict(value, limit):
             yield ConfigIssue(key, message.format(value, limit))
     yield from _run_length(tree)
@@ -36,6 +39,7 @@ def conflicts(tree: dict[str, object]) -> Iterator[ConfigIssue]:
     yield from _positions(tree)
     if value_at(tree, "model.init_from") and value_at(tree, "model.pretrained"):
         yield ConfigIssue("model.init_from", "model.pretrained gives the initial weights too; set one of them")
+    yield from _growth(tree)
     uri = value_at(tree, "tracking.uri")
     if isinstance(uri, str) and uri.partition(":")[0].partition("+")[0] not in _STORES:  # SQLAlchemy: dialect+driver
         expected = "sqlite:///<file>, http(s)://<server>, or another address of MLflow"
@@ -89,9 +93,27 @@ def _positions(tree: dict[str, object]) -> Iterator[ConfigIssue]:
         positions = f"the model has positions for {limit} (model.max_position_embeddings)"
         yield ConfigIssue("data.seq_len", f"rows of up to {rows} tokens, but {positions}")
     size, heads = _number(tree, "model.hidden_size"), _number(tree, "model.num_heads")
+    if value_at(tree, "model.head_dim") is not None:
+        return
     if kind == "rope" and size and heads and size % heads == 0 and (size // heads) % 2:
         message = f"rotary positions need an even head dimension, got {size} / {heads} = {size // heads}"
         yield ConfigIssue("model.num_heads", message)
+
+
+def _growth(tree: dict[str, object]) -> Iterator[ConfigIssue]:
+    """Operations have different ids, wait for something, and change only settings that there are."""
+    operations, seen = value_at(tree, f"{_GROWTH}"), set[object]()
+    for number, operation in enumerate(operations if isinstance(operations, list) else []):
+        path, name, op = f"{_GROWTH}.{number}", operation["id"], operation["op"]
+        if name in seen:
+            yield ConfigIssue(f"{path}.id", f"{name} is the id of an operation before")
+        seen.add(name)
+        if not operation["when"]:
+            yield ConfigIssue(f"{path}.when", "expected metric_below, metric_above or or_steps")
+        if op == "set_accumulation" and value_at(tree, "trainer.step.accumulate") is None:
+            yield ConfigIssue(f"{path}.op", "set_accumulation needs trainer=optimized")
+        if op == "set_batch_size" and value_at(tree, "callbacks.adaptive_batch.max") is not None:
+            yield ConfigIssue(f"{path}.op", "callbacks.adaptive_batch sets the batch size already")
 
 
 def _number(tree: dict[str, object], path: str) -> int | float | None:
