@@ -138,6 +138,12 @@ def build_session(
     return Session(cfg, data, model, trainer, teachers, context, (*data.sources, *lines), architecture, initial)
 
 
+def build_callbacks(cfg: Config, run_dir: Path) -> list[Callback]:
+    """The callbacks of a config, in its order."""
+    runtime = {"folder": run_dir, "cache": project_root() / ".cache", "seed": model_seed(cfg)}
+    return [instantiate(node, **runtime) for node in cfg["callbacks"].values() if node is not None]
+
+
 def train(requested: Config, context: RunContext) -> float:
     """Builds, fits and reports one run of the `requested` config; returns the best value of the objective."""
     run_dir, inference_dir, source = context.run_dir, context.run_dir / "inference", None
@@ -148,8 +154,7 @@ def train(requested: Config, context: RunContext) -> float:
         saved, source = checkpoint.state["metadata"], checkpoint.run_dir / "inference"
         saved_model = saved_architecture(checkpoint)
         cfg, changes = resume_config(requested, saved["config"], saved["choices"], str(checkpoint.path))
-    runtime = {"folder": run_dir, "cache": project_root() / ".cache", "seed": model_seed(cfg)}
-    callbacks = [instantiate(node, **runtime) for node in cfg["callbacks"].values() if node is not None]
+    callbacks = build_callbacks(cfg, run_dir)
     tracker = context.build_tracker(cfg["tracking"])
     session = build_session(cfg, run_dir, source, saved=saved_model, tracker=tracker, group=context.group)
     data = session.data

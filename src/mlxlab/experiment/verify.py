@@ -13,7 +13,7 @@ from mlxlab.config.check import check_stored_config
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
 from mlxlab.experiment.build import saved_architecture
 from mlxlab.experiment.start import check_fits
-from mlxlab.experiment.train import build_session
+from mlxlab.experiment.train import build_callbacks, build_session
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.checkpointer import saved_arrays
 from mlxlab.training.state import StepResult, TrainState
@@ -67,7 +67,8 @@ def _retrain_between(folder: Path, start: Checkpoint | None, end: Checkpoint) ->
             check_fits(start, state)
         except CorruptCheckpointError as error:
             raise CheckpointUnavailableError(f"{start.path}: {error}") from None
-    return session.fit(state, [_StopAt(end.step)], checkpoint=start)
+    callbacks = [each for each in build_callbacks(cfg, folder) if each.runs_on_all_ranks]  # those that change training
+    return session.fit(state, [*callbacks, _StopAt(end.step)], checkpoint=start)
 
 
 class _StopAt(Callback):
