@@ -8,11 +8,9 @@ import mlx.core as mx
 from mlxlab.errors import ConfigError
 from mlxlab.growth.arrays import Arrays
 from mlxlab.growth.operations import CHANGES
-from mlxlab.growth.optimizer_state import TransferCounts, transfer_state
+from mlxlab.growth.optimizer_state import AVERAGE, Shapes, TransferCounts, transfer_state
 from mlxlab.growth.schema import ArchitectureOperation
 from mlxlab.models.build import Architecture
-
-AVERAGE = "average."  # prefix of the moving average of the weights in the optimizer state
 
 
 class Training(NamedTuple):
@@ -47,10 +45,12 @@ def grow(
     if shapes(weights) != shapes(template):
         different = sorted(dict(shapes(weights).items() ^ shapes(template).items()))
         raise ConfigError(f"{operation['op']}: the new model has other arrays, for example {different[0]}")
-    state, counts = transfer_state(before.optimizer, optimizer, sources, shapes(before.weights), averaged)
+    state, counts = transfer_state(
+        before.optimizer, optimizer, sources, shapes(before.weights), shapes(weights), averaged
+    )
     mx.eval(weights, state)
     return Training(after, weights, state), counts
 
 
-def shapes(arrays: Arrays) -> dict[str, tuple[int, ...]]:
+def shapes(arrays: Arrays) -> Shapes:
     return {path: array.shape for path, array in arrays.items()}

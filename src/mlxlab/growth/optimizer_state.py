@@ -1,12 +1,13 @@
 """The optimizer state of a grown model: statistics by the map of the weights, counters by their path."""
 
-from collections.abc import Iterable
+from collections.abc import Container
 from typing import NamedTuple
 
 import mlx.core as mx
 
 from mlxlab.growth.arrays import Arrays, Sources, gather_moment
 
+Shapes = dict[str, tuple[int, ...]]  # by path
 AVERAGE = "average."  # of the weights, which grows as they do
 
 
@@ -29,17 +30,17 @@ class Leaf(NamedTuple):
 
 
 def transfer_state(
-    old: Arrays, new: Arrays, sources: Sources, shapes: dict[str, tuple[int, ...]], average: Arrays
+    old: Arrays, new: Arrays, sources: Sources, before: Shapes, after: Shapes, average: Arrays
 ) -> tuple[Arrays, TransferCounts]:
     """The leaves of the state `new`, which is that before the first step, with all that `old` knows of them.
 
     Args:
         sources: of the new parameters, by path.
-        shapes: of the old parameters.
+        before, after: the shapes of the old and the new parameters.
         average: the grown average of the weights, by parameter.
     """
-    old_leaves = {parse_leaf(path, shapes): array for path, array in old.items()}
-    new_leaves = {path: parse_leaf(path, sources.keys() | average.keys()) for path in new}
+    old_leaves = {parse_leaf(path, before): array for path, array in old.items()}
+    new_leaves = {path: parse_leaf(path, after) for path in new}
     by_parameter = _names_by_parameter(old_leaves)
     result: Arrays = {}
     carried, fresh, used = set(), set(), set()
@@ -51,7 +52,7 @@ def transfer_state(
             result[path] = average[leaf.parameter]
         elif source is not None and (moment := old_leaves.get(Leaf(source.path, leaf.name))) is not None:
             power = 2 if is_second_moment(leaf.name, by_parameter[source.path]) else 1
-            result[path] = gather_moment(moment, axes_of(leaf.name, len(shapes[source.path])), source, power)
+            result[path] = gather_moment(moment, axes_of(leaf.name, len(before[source.path])), source, power)
             carried.add(leaf.parameter)
             used.add(source.path)
         else:
@@ -61,14 +62,13 @@ def transfer_state(
     return result, TransferCounts(len(carried), len(fresh - carried), len(dropped))
 
 
-def parse_leaf(path: str, parameters: Iterable[str]) -> Leaf:
+def parse_leaf(path: str, parameters: Container[str]) -> Leaf:
     """The parameter of an array of the state: `states.0.<path>.m` is of `<path>`, and so is `average.<path>`."""
-    known = parameters if isinstance(parameters, set | dict) else set(parameters)
     keys = path.split(".")
     for start in range(len(keys)):
         for end in (len(keys), len(keys) - 1):
             parameter = ".".join(keys[start:end])
-            if parameter in known:
+            if parameter in parameters:
                 is_average = keys[:start] == ["average"]
                 return Leaf(parameter, AVERAGE if is_average else ".".join(keys[end:]))
     return Leaf("", path)

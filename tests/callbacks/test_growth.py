@@ -1,0 +1,199 @@
+"""A growth schedule in training: what is carried over, when it happens, and that a resumed run is the same."""
+
+from functools import partial
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlxlab.callbacks.growth import GrowthSchedule
+from mlxlab.errors import ConfigError
+from mlxlab.models.build import build_model
+from mlxlab.models.layers import named_parameters
+from mlxlab.training.callback import FitContext
+from mlxlab.training.checkpointer import Checkpointer, NoCheckpointer, final_state_digest
+from mlxlab.training.loop import TrainingLoop
+from mlxlab.training.optim.optimizers import adafactor, flatten_arrays, lion, sgd
+from mlxlab.training.steps.optimized import OptimizedStep
+from support.growth import SIZES, TARGETS
+from support.models import TASK, FixedBatches, NoOpCallback, RandomBatches, Recorder, Run, StopAt, make_trainer
+
+NODE = {"_target_": TARGETS["transformer"], **SIZES, "norm_type": "rms"}
+DEEPER = {"id": "deeper", "op": "stack", "map": [0, 0, 1, 1], "when": {"or_steps": 3}, "then": "evaluate"}
+WIDER = {"id": "wider", "op": "widen", "feed_forward": 20, "when": {"or_steps": 2}}
+HEADS = {"id": "heads", "op": "add_heads", "heads": 4, "when": {"metric_below": 1e9}}
+RATE = {"id": "rate", "op": "set_learning_rate", "learning_rate": 0.003, "when": {"or_steps": 1}}
+WARM = {"id": "warm", "op": "rewarm", "steps": 3, "when": {"or_steps": 1}}
+SCHEDULE = [DEEPER, WIDER, HEADS, RATE, WARM]
+
+
+class ResizableBatches(RandomBatches):
+    """Batches of a fixed order whose size may change; the position is in rows."""
+
+    def __iter__(self):
+        epoch = self.epoch
+        while self.epoch == epoch:
+            rows = np.arange(self.index, min(self.index + self.batch_size, len(self.targets)))
+            self.index = (self.index + len(rows)) % len(self.targets)
+            self.epoch = epoch + (self.index == 0)
+            yield self.batch(rows)
+
+    def resize(self, batch_size):
+        self.batch_size = batch_size
+
+
+class Sizes(NoOpCallback):
+    """Records the rows of every batch, and the learning rates."""
+
+    def __init__(self):
+        self.rows, self.rates = [], []
+
+    def on_step(self, context, state, result):
+        self.rows.append(len(result.batch.example_ids))
+        self.rates.append(float(state.optimizer.learning_rate))
+
+
+def build(node, vocab_size):
+    return build_model(node, kind="classification", num_classes=2, vocab_size=vocab_size)
+
+
+def grow(operations, callbacks=(), folder=None, resume=False, on_error="raise", data=None, **settings):
+    """Trains for three epochs with a schedule; returns the run."""
+    model = build_model(NODE, kind="classification", num_classes=2, vocab_size=20, seed=0)
+    trainer = make_trainer(**settings)
+    run = Run(model, data or RandomBatches(), FitContext("valid/loss", Recorder()))
+    run.state = trainer.init_state(model, run.data)
+    run.state.architecture, run.state.vocab_size, run.state.new_model = NODE, 20, build
+    checkpointer = NoCheckpointer() if folder is None else Checkpointer(None, 5, False, folder=folder)
+    hooks = [GrowthSchedule(operations, on_error), *callbacks]
+    loop = TrainingLoop(trainer, run.context, run.state, FixedBatches(), TASK, hooks, checkpointer)
+    loop.run(checkpointer.load_last() if resume else None)
+    return run
+
+
+def logged(run, name):
+    return [(step, metrics[name]) for step, metrics in run.context.tracker.lines if name in metrics]
+
+
+OPTIMIZERS = {
+    "adamw": {},
+    "ema": {"ema_decay": 0.9},
+    "sgd": {"optimizer": partial(sgd, weight_decay=0.01, momentum=0.9, nesterov=False)},
+    "lion": {"optimizer": partial(lion, weight_decay=0.01, betas=[0.9, 0.99])},
+    "adafactor": {
+        "optimizer": partial(adafactor, weight_decay=0.0, clip_threshold=1.0, beta=None, scale_parameter=False)
+    },
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_counts_of_the_optimizer_state_are_exact(optimizer):
+    run = grow([DEEPER, WIDER], **OPTIMIZERS[optimizer])
+    # A block has 7 matrices and 2 norms; of a copy the two output matrices are new.
+    assert logged(run, "growth/state_carried") == [(3, 4 * 9 + 4 - 4), (5, 4 * 9 + 4)]
+    assert logged(run, "growth/state_fresh") == [(3, 4), (5, 0)]
+    assert logged(run, "growth/state_dropped") == [(3, 0), (5, 0)]
+    assert max(value for _, value in logged(run, "growth/output_change")) < 1e-5
+    assert len(named_parameters(run.state.model)) == 4 * 9 + 4
+    assert run.state.architecture == {**NODE, "num_layers": 4, "intermediate_size": 20}
+    assert [step for step, _ in run.state.history.evaluations][:2] == [3, 6]
+    assert [step for step, _ in run.state.history.events] == [3, 5]
+
+
+def test_copied_statistics_follow_the_weights():
+    before = {}
+
+    class Remember(NoOpCallback):
+        def on_step(self, context, state, result):
+            if state.progress.step == 2:
+                before.update(flatten_arrays(state.optimizer.state), model=dict(named_parameters(state.model)))
+
+    wider = {**WIDER, "when": {"or_steps": 3}}
+    run = grow([wider], [StopAt(3), Remember()])
+    after = flatten_arrays(run.state.optimizer.state)
+    path = "states.0.backbone.layers.0.feed_forward.up.weight.v"
+    assert before[path].shape == (12, 16)
+    assert after[path].shape == (20, 16)
+    assert int(after["states.0.step"]) == 3
+
+
+@pytest.mark.parametrize(
+    "step", [4, *(pytest.param(step, marks=pytest.mark.fault_injection) for step in (1, 2, 3, 5, 6, 7, 8, 10))]
+)
+def test_a_run_killed_in_the_middle_of_a_schedule_resumes_bitwise(tmp_path, step):
+    expected = grow(SCHEDULE, ema_decay=0.9)
+    killed = grow(SCHEDULE, [StopAt(step)], tmp_path, ema_decay=0.9)
+    assert killed.state.progress.step == step
+    resumed = grow(SCHEDULE, folder=tmp_path, resume=True, ema_decay=0.9)
+    assert final_state_digest(resumed.state) == final_state_digest(expected.state)
+    assert resumed.state.progress == expected.state.progress
+    assert resumed.state.progress.growth.done == [operation["id"] for operation in SCHEDULE]
+
+
+def test_a_finished_operation_cannot_change_but_later_ones_can(tmp_path):
+    grow(SCHEDULE, [StopAt(4)], tmp_path)
+    for operations in ([{**DEEPER, "map": [0, 1, 1]}, WIDER], [WIDER], []):
+        with pytest.raises(ConfigError, match=r"operations\.0: deeper is done and cannot change"):
+            grow(operations, folder=tmp_path, resume=True)
+    run = grow([DEEPER, {**WIDER, "feed_forward": 18}], folder=tmp_path, resume=True)
+    assert run.state.architecture["intermediate_size"] == 18
+
+
+def test_an_operation_that_does_not_fit_raises_or_is_skipped_once():
+    unfit = {**WIDER, "feed_forward": 3}
+    with pytest.raises(ConfigError, match=r"^callbacks.growth.operations: wider: feed_forward: expected more than 12"):
+        grow([DEEPER, unfit])
+    run = grow([DEEPER, unfit, RATE], on_error="skip")
+    assert [text for _, text in run.state.history.events if "skipped" in text]
+    assert run.state.progress.growth.done == ["deeper", "wider", "rate"]
+    assert run.state.architecture["intermediate_size"] == 12
+
+
+def test_operations_wait_for_the_metric_of_an_evaluation():
+    never = {**DEEPER, "when": {"metric_below": -1.0}}
+    assert grow([never, WIDER]).state.progress.growth.done == []
+    above = {**DEEPER, "when": {"metric_above": 0.0}}
+    run = grow([above, HEADS, WIDER])
+    assert logged(run, "growth/done") == [(6, 1.0), (6, 2.0), (8, 3.0)]  # evaluated at 6, and again after it
+
+
+def test_the_next_batch_and_step_have_the_new_settings():
+    seen = Sizes()
+    batch_size = {"id": "rows", "op": "set_batch_size", "batch_size": 8, "when": {"or_steps": 2}}
+    rate = {**RATE, "when": {"or_steps": 1}}
+    run = grow([batch_size, rate, WARM], [seen], data=ResizableBatches(rows=24), epochs=1)
+    assert seen.rows == [4, 4, 8, 8]
+    assert run.state.planned_steps == 4
+    peak = [rate for rate in seen.rates if rate > 0.003]
+    assert len(peak) == 3
+
+
+def test_a_grown_model_trains_with_the_optimized_step_and_frozen_layers():
+    options = {"accumulate": 2, "activation_checkpointing": False, "dtype": "float32", "allow_slow_dtype": False}
+    step = partial(OptimizedStep, max_grad_norm=1.0, compile="never", cpu_streams="one", retry_on_oom=False, **options)
+    freeze = {"id": "freeze", "op": "freeze", "patterns": ["embedding"], "when": {"or_steps": 2}}
+    thaw = {"id": "thaw", "op": "unfreeze", "when": {"or_steps": 2}}
+    accumulate = {"id": "micro", "op": "set_accumulation", "accumulate": 4, "when": {"or_steps": 1}}
+    embeddings = []
+
+    class Watch(NoOpCallback):
+        def on_step(self, context, state, result):
+            embeddings.append(np.array(state.model.backbone.embedding.weight))
+
+    run = grow([freeze, accumulate, thaw, DEEPER], [Watch()], step=step)
+    assert run.state.progress.growth.done == ["freeze", "micro", "thaw", "deeper"]
+    moved = [not np.array_equal(a, b) for a, b in zip(embeddings, embeddings[1:], strict=False)]
+    assert moved[:6] == [True, False, False, False, True, True]
+    assert logged(run, "growth/state_dropped")[0] == (2, 1.0)
+    assert logged(run, "growth/state_fresh")[1] == (5, 1.0)
+
+
+def test_adapters_come_and_go():
+    low = {"id": "low", "op": "set_lora", "rank": 2, "when": {"or_steps": 2}}
+    high = {"id": "high", "op": "set_lora", "rank": 3, "when": {"or_steps": 2}}
+    merge = {"id": "merge", "op": "merge_lora", "when": {"or_steps": 2}}
+    run = grow([low, high, merge, DEEPER])
+    assert max(value for _, value in logged(run, "growth/output_change")) < 1e-5
+    assert logged(run, "growth/state_carried")[0] == (2, 2.0)  # the classifier
+    assert not any("lora" in path for path in named_parameters(run.state.model))
+    assert mx.isfinite(run.state.model.backbone.embedding.weight).all()
