@@ -5,7 +5,8 @@ from typing import Any
 from mlxlab.errors import ConfigError
 from mlxlab.growth.arrays import Arrays, Source
 from mlxlab.growth.schema import MergeLoRA, SetLoRA
-from mlxlab.models.adapters.arrays import adapted_layers, adapter_paths, insert, merge, rerank
+from mlxlab.models.adapters.arrays import adapted_layers, insert, merge, rerank
+from mlxlab.models.adapters.freeze import adapter_paths
 from mlxlab.models.build import Architecture
 from mlxlab.models.options import LoRA, split_node
 from mlxlab.models.patterns import select
