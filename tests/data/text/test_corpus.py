@@ -72,9 +72,18 @@ def test_validation_is_the_same_for_every_seed_and_kind_of_reading(new):
         assert all(batches_equal(a, b) for a, b in zip(expected, actual, strict=True))
 
 
-@pytest.mark.parametrize(
-    "change", [{}, {"max_train_examples": 40}, {"packing.stride": 5, "packing.mask_across_documents": True}], ids=str
-)
+CURRICULUM = read_config("data/order/curriculum") | {"pool": 50, "rescore_every": 7, "once_per_epoch": False}
+EASY_FIRST = read_config("data/order/easy_first")
+CHANGES = {
+    "default": {},
+    "limited": {"max_train_examples": 40},
+    "overlapping": {"packing.stride": 5, "packing.mask_across_documents": True},
+    "curriculum": {"order": CURRICULUM},
+    "easy first": {"order": EASY_FIRST, "max_train_examples": 40},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize("masked", [False, True])
 def test_in_memory_the_batches_are_those_that_are_streamed(new, masked, change):
     streamed, in_memory = new(masked=masked, **change), new(masked=masked, streaming=False, **change)
@@ -126,9 +135,11 @@ def test_each_setting_that_moves_a_token_makes_it_other_data(new):
     moving += [{"packing.stride": 3}, {"packing.mask_across_documents": True}]
     moving += [{"shuffle.window": 21}, {"shuffle.row_buffer": 8}]
     moving += [{"validation.fraction": 0.3}, {"validation.max_examples": 5}]
+    moving += [{"order": CURRICULUM}, {"order": CURRICULUM | {"alpha": 0.5}}, {"order": EASY_FIRST}]
     others = [new(**change).fingerprint for change in moving]
     assert len({fingerprint, *others}) == 1 + len(moving)
     free = [{"batch_size": 5}, {"eval_batch_size": 3}, {"prefetch": 2}, {"streaming": False}, {"on_error": "skip"}]
+    free += [{"order.measure": True}]
     assert {new(**change).fingerprint for change in free} == {fingerprint}
     often = {"packing.mlm_probability": 0.3}
     assert new(**often).fingerprint == fingerprint  # nothing is hidden
@@ -168,6 +179,8 @@ def test_faults_of_the_user_are_one_line(new, tmp_path):
         new(pretrained=without_mask(tmp_path, "<eos>"))
     with pytest.raises(DataError, match=r"data\.validation\.fraction=1e-09 leaves no document"):
         new(**{"validation.fraction": 1e-9})
+    with pytest.raises(ConfigError, match=r"data\.shuffle\.row_buffer=8: expected 0"):
+        new(**{"order": CURRICULUM, "shuffle.row_buffer": 8})
 
 
 def test_a_row_longer_than_all_the_text_is_refused(new):

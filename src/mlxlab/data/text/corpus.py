@@ -47,6 +47,7 @@ def open_corpus(
     validation: Validation,
     window: int,
     open_source: Callable[[str, str | None], DocumentSource],
+    mix: Callable[[Sequence[DocumentSource], Sequence[str], int], DocumentSource] | None = None,
 ) -> tuple[DocumentSource, DocumentSource, list[str]]:
     """Opens training and validation text; also returns lines for the log.
 
@@ -57,10 +58,14 @@ def open_corpus(
         sources: names with their weights.
         split: of the sources, to train on.
         open_source: opens a split of a source; what it raises is passed on.
+        mix: combines the sources by their names instead of their weights; called with the size of a window.
     """
     first = next(iter(sources))
     opened = [open_source(source, split) for source in sources]
-    train = opened[0] if len(opened) == 1 else Mixture(opened, list(sources.values()), window)
+    if mix is not None:
+        train = mix(opened, list(sources), window)
+    else:
+        train = opened[0] if len(opened) == 1 else Mixture(opened, list(sources.values()), window)
     lines, valid = [f"{train.name}: {_size(train)}"], None
     if validation.source is not None or validation.split is not None:
         valid = open_source(validation.source or first, validation.split)
@@ -154,16 +159,16 @@ class Mixture:
         shape = Annotated[list[ReaderPosition], MinLen(count), MaxLen(count)]
         starts = check_position([[0, None, 0, 0]] * count if position is None else position, shape)
         readers = [
-            _Reader(source, number, seed, epoch, start)
+            SourceReader(source, number, seed, epoch, start)
             for number, (source, start) in enumerate(zip(self.sources, starts, strict=True))
         ]
         while any(reader.completed_passes == 0 for reader in readers):
-            start = [[reader.completed_passes, reader.window, reader.num_drawn, reader.due] for reader in readers]
+            start = [reader.position for reader in readers]
             sized = zip(readers, self.window_sizes, strict=True)
             yield start, [document for reader, size in sized for document in reader.take(size)]
 
 
-class _Reader:
+class SourceReader:
     """Reads one source repeatedly, each pass in another order."""
 
     def __init__(self, source: DocumentSource, number: int, seed: int, epoch: int, start: ReaderPosition) -> None:
@@ -174,6 +179,11 @@ class _Reader:
         self.num_drawn = num_drawn
         if num_drawn >= len(self.documents):
             raise DataError(f"the saved position is malformed: document {num_drawn} of {len(self.documents)}")
+
+    @property
+    def position(self) -> list[object]:
+        """A `ReaderPosition`, as JSON."""
+        return [self.completed_passes, self.window, self.num_drawn, self.due]
 
     def take(self, size: int) -> list[Document]:
         """Documents of `size` characters plus those still due; any excess is subtracted next time."""

@@ -17,8 +17,9 @@ from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.text.corpus import Validation, open_corpus
 from mlxlab.data.text.encoder import TextEncoder, restore
 from mlxlab.data.text.order.curriculum import CurriculumOrder
-from mlxlab.data.text.order.distribution import TokenDistribution
-from mlxlab.data.text.order.shuffle import ShuffleOrder
+from mlxlab.data.text.order.easy_first import EasyFirstOrder
+from mlxlab.data.text.order.row_order import DataOrder, refuse_misfit, row_order
+from mlxlab.data.text.order.staged import StagedOrder
 from mlxlab.data.text.order.token_counts import corpus_counts
 from mlxlab.data.text.packed_batches import PackedBatchIterator, PackedEvalBatches, Packing
 from mlxlab.data.text.sources.open import Reading, open_source
@@ -94,7 +95,7 @@ class StreamingTextDataset:
         validation: Validation,
         max_train_examples: Size | None,
         shuffle: Shuffling,
-        order: ShuffleOrder | CurriculumOrder,
+        order: DataOrder,
         streaming: bool,
         tokenizer: BPETokenizerTrainer | CharTokenizerTrainer,
         seq_len: Annotated[int, Ge(2), Le(1_048_576)],
@@ -114,10 +115,12 @@ class StreamingTextDataset:
         run_length: RunLength = UNKNOWN_LENGTH,
     ) -> None:
         window = shuffle.window
+        refuse_misfit(order, mixture, shuffle.row_buffer)
         opener = partial(open_source, reading=reading, text_column=text_column, on_error=on_error, window=window)
-        train, valid, lines = open_corpus(mixture or {source: 1.0}, reading.split, validation, window, opener)
-        texts = (document.text for _, documents in train.windows(0, 0) for document in documents)
-        key, planned_bytes = train.fingerprint, train.bytes if max_train_examples is None else None
+        mix = order.mix if isinstance(order, StagedOrder) else None
+        text, valid, lines = open_corpus(mixture or {source: 1.0}, reading.split, validation, window, opener, mix)
+        texts = (document.text for _, documents in text.windows(0, 0) for document in documents)
+        key, planned_bytes = text.fingerprint, text.bytes if max_train_examples is None else None
         fitted_tokenizer = tokenizer.fit(Corpus(texts, key, cache, parameters, width, planned_bytes, pretrained))
         self.tokenizer, self.curve = fitted_tokenizer.tokenizer, fitted_tokenizer.curve
         self.encoder = TextEncoder(self.tokenizer, masked, seq_len)
@@ -129,39 +132,41 @@ class StreamingTextDataset:
         eval_builder = packing.eval_row_builder(self.tokenizer, seq_len, masked)
         self.valid = PackedEvalBatches(valid_chunks, eval_builder, eval_batch_size)
 
-        stream = TokenStream(train, encode, end_id, seed, max_train_examples, chosen)
+        train, limit = text, max_train_examples
+        if isinstance(order, EasyFirstOrder):
+            train = order.arrange(text, limit, chosen, cache)
+        stream = TokenStream(train, encode, end_id, seed, limit, chosen)
         chunks = stream if streaming else InMemoryTokens(stream)
         builder = packing.row_builder(self.tokenizer, seq_len, masked, seed)
         num_tokens, size = estimate_tokens(chunks, valid_chunks)
         if num_tokens is not None and num_tokens < 2 * seq_len:
             num_tokens = sum(len(chunk.tokens) for chunk in chunks(0, EPOCH_START))
             if num_tokens < seq_len:
-                limit = f"expected at most {num_tokens}, the number of tokens of the training text"
-                raise DataError(f"data.seq_len={seq_len}: {limit}")
-        num_rows = None if num_tokens is None else order.rows_per_epoch(builder.layout.count_rows(num_tokens))
-        count = None if num_rows is None else max(1, -(-num_rows // batch_size))
+                expected = f"expected at most {num_tokens}, the number of tokens of the training text"
+                raise DataError(f"data.seq_len={seq_len}: {expected}")
+        curriculum = order if isinstance(order, CurriculumOrder) else None
+        num_rows = 0 if num_tokens is None else builder.layout.count_rows(num_tokens)
+        num_rows = curriculum.rows_per_epoch(num_rows) if curriculum else num_rows
+        count = None if num_tokens is None else max(1, -(-num_rows // batch_size))
         self.held_out = content_key(valid=valid.fingerprint)
         self.fingerprint = content_key(
             format=FORMAT,
             train=train.fingerprint,
             valid=[valid.fingerprint, validation.max_examples],
             tokenizer=self.tokenizer.fingerprint,
-            order=[seed, shuffle.row_buffer, max_train_examples, None if chosen is None else chosen.tolist()],
+            order=[seed, shuffle.row_buffer, limit, None if chosen is None else chosen.tolist()],
             packing=[seq_len, packing.stride, packing.mask_across_documents],
             masking=[masked, packing.mlm_probability if masked else None],
-            **order.content,
+            **({"curriculum": curriculum.settings} if curriculum else {}),
         )
-        lines, distribution = [*lines, *fitted_tokenizer.lines], None
-        if order.measure:
-            counts = corpus_counts(stream, self.tokenizer.vocab_size, self.tokenizer.fingerprint, cache)
-            distribution = TokenDistribution(counts)
-            lines.append(counts.line)
+        counted, fingerprint = TokenStream(text, encode, end_id, seed, limit, chosen), self.tokenizer.fingerprint
+        count_tokens = partial(corpus_counts, counted, self.tokenizer.vocab_size, fingerprint, cache)
         steps = run_length.steps(count, batch_size * seq_len)
-        rows = order.rows(distribution, builder.layout, shuffle.row_buffer, seed, steps)
+        rows, more_lines = row_order(order, count_tokens, builder.layout, shuffle.row_buffer, seed, steps)
         batches = PackedBatchIterator(chunks, builder, batch_size, self.fingerprint, count, rows)
         self.train = wrap_batches(batches, prefetch, overfit_batches)
         per_epoch = "" if count is None else f", {count} batches per epoch"
-        self.sources = [*lines, f"{train.name}: {size}{per_epoch}"]
+        self.sources = [*lines, *fitted_tokenizer.lines, *more_lines, f"{train.name}: {size}{per_epoch}"]
 
     def baselines(self) -> Sequence[Baseline]:
         return ()  # there is no simpler method to compare with

