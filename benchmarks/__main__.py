@@ -13,6 +13,7 @@
     python -m benchmarks suite=shakespeare compare_with=torch source=<tinyshakespeare.txt> [rounds=2000]
     python -m benchmarks suite=loader source=<text> [rounds=5]
     python -m benchmarks suite=streaming_memory source=<file> [rounds=1]
+    python -m benchmarks suite=curriculum file=<text> [steps=240] [seeds=3] [plot=curriculum.png]
     python -m benchmarks suite=labelled [rows=1000000] [model=bert] [rounds=1]
 
 saving    overhead of saving a checkpoint, in the foreground and in the background
@@ -26,6 +27,7 @@ startup   seconds to the first step of a Titanic run, and overhead of the traini
 shakespeare  experiment=shakespeare_char and the same model in plain PyTorch: seconds and validation loss
 loader    speed of the text loader in tokens/s, and time to seek to a position
 streaming_memory  resident memory of the text loader after N and 10 N documents, streamed and in memory
+curriculum  rare tokens served and validation loss with data/order=curriculum and with a shuffle, at equal tokens
 labelled  seconds to the first step and memory of data=text_classification on a generated file of many rows
 distill   a distillation step with a queried teacher and with cached soft targets, and its components
 
@@ -57,6 +59,7 @@ SUITES = {  # module and function of benchmarks
     "shakespeare": ("shakespeare", "shakespeare"),
     "loader": ("loader", "loader"),
     "streaming_memory": ("streaming_memory", "streaming_memory"),
+    "curriculum": ("curriculum", "curriculum"),
     "labelled": ("labelled", "labelled"),
 }
 LISTS = {  # keys with several values, separated by commas

@@ -1,7 +1,7 @@
 """A value is valid if it is what a type hint says."""
 
 from types import NoneType
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Union
 
 import pytest
 
@@ -82,3 +82,11 @@ def test_a_value_of_another_type_is_one_issue_that_names_the_expected_type(hint,
 )
 def test_a_type_is_described_in_words(hint, expected):
     assert describe(hint) == expected
+
+
+def test_of_several_components_the_named_one_is_checked():
+    options = [Component(name) for name in ("ShuffleOrder", "CurriculumOrder")]
+    node = {"_target_": "mlxlab.data.text.order.curriculum.CurriculumOrder", "alpha": 1.0, "pool": 0}
+    node |= {"rescore_every": 1, "once_per_epoch": True, "keep": 0.5}
+    [issue] = Validator().value(Union[*options], node, "data.order")
+    assert issue.path == "data.order.pool"

@@ -72,6 +72,7 @@ class Validator:
             tries = [list(self.value(option, value, path)) for option in args]
             if all(tries):
                 inside = [issues for issues in tries if any(issue.path != path for issue in issues)]
+                inside.sort(key=lambda issues: issues[0].path == join_key(path, "_target_"))  # other components last
                 yield from inside[0] if inside else [ConfigIssue(path, self._expected(hint, value, path))]
         elif isinstance(expected, Component) and isinstance(value, dict) and "_target_" in value:
             target = str(value["_target_"])

@@ -1,0 +1,84 @@
+"""A curriculum by neglected tokens compared with a plain shuffle, after the same number of tokens of the same text."""
+
+import statistics
+import tempfile
+from pathlib import Path
+
+from benchmarks.alternate import table
+from mlxlab.callbacks.plots import new_figure, plot_points
+from mlxlab.callbacks.token_coverage import TokenCoverage
+from mlxlab.config.hydra.compose import Composer
+from mlxlab.config.paths import conf_dir
+from mlxlab.constraints import Size
+from mlxlab.errors import ConfigError, WriteError
+from mlxlab.experiment.train import build_session
+
+ROWS, LENGTH, VOCABULARY, POOL = 16, 64, 2048, 8192
+MODEL = {"hidden_size": 64, "num_layers": 2, "num_heads": 4, "intermediate_size": 192}
+CURRICULUM = ("data/order=curriculum", f"data.order.pool={POOL}")
+VARIANTS = {
+    "shuffle": ("data.order.measure=true", f"data.shuffle.row_buffer={POOL}"),
+    "curriculum, alpha 1": (*CURRICULUM, "data.order.alpha=1"),
+    "curriculum, alpha 1, 0.5, 0": (*CURRICULUM, "data.order.alpha=[[0,1],[0.33,0.5],[0.67,0]]"),
+}
+METRICS = {
+    "data/rare_coverage": "rare tokens served",
+    "data/rare_coverage_5": "served 5 times",
+    "data/kl_uniform": "KL to uniform",
+    "valid/bits_per_byte": "valid bits per byte",
+}
+
+Curve = list[tuple[int, float]]  # (tokens, value)
+
+
+def curriculum(file: str | None = None, steps: Size = 240, seeds: Size = 3, plot: str = "curriculum.png") -> str:
+    """Trains a small decoder with each order and each seed, and writes the curves to `plot`."""
+    if file is None:
+        raise ConfigError("suite=curriculum: expected file=<text>, for example books.jsonl")
+    curves = {
+        name: [_train(file, steps, seed, overrides) for seed in range(seeds)] for name, overrides in VARIANTS.items()
+    }
+    _draw(curves, Path(plot))
+    rows: list[tuple[str, ...]] = [("order", *METRICS.values(), *(f"bits, seed {seed}" for seed in range(seeds)))]
+    for name, runs in curves.items():
+        means = [statistics.mean(run[metric][-1][1] for run in runs) for metric in METRICS]
+        bits = [f"{run['valid/bits_per_byte'][-1][1]:.4f}" for run in runs]
+        rows.append((name, f"{means[0]:.3f}", f"{means[1]:.3f}", *(f"{mean:.4f}" for mean in means[2:]), *bits))
+    shape = f"a decoder of {MODEL['num_layers']} layers and width {MODEL['hidden_size']}, vocabulary {VOCABULARY:,}"
+    title = f"{shape}, after {steps * ROWS * LENGTH:,} tokens, means of {seeds} seeds"
+    return f"{table(title, rows)}\n\nCurves: {plot}"
+
+
+def _train(file: str, steps: int, seed: int, overrides: tuple[str, ...]) -> dict[str, Curve]:
+    """Each metric by the number of tokens trained on."""
+    settings = ["model=transformer", "data=streaming", f"data.source={Path(file).expanduser().absolute()}", *overrides]
+    settings += [f"data.batch_size={ROWS}", f"data.seq_len={LENGTH}", f"data.tokenizer.vocab_size={VOCABULARY}"]
+    settings += [f"model.{key}={value}" for key, value in MODEL.items()]
+    settings += [f"trainer.max_steps={steps}", "trainer.epochs=null", f"seed={seed}", "trainer.learning_rate=2e-3"]
+    settings += [
+        f"trainer.log_every={max(steps // 15, 1)}",
+        f"trainer.eval_every={max(steps // 4, 1)}",
+        "tracking=none",
+    ]
+    settings += ["trainer=optimized", "trainer.eval_batches=4", "data.validation.fraction=0.01"]
+    config = Composer(conf_dir(), settings).checked_values(resolve=True)
+    with tempfile.TemporaryDirectory() as folder:
+        session = build_session(config, Path(folder))
+        state = session.fit(session.init_state(), [TokenCoverage()])
+    points = [(step * ROWS * LENGTH, metrics) for step, metrics in state.history.curve]
+    return {name: [(tokens, metrics[name]) for tokens, metrics in points if name in metrics] for name in METRICS}
+
+
+def _draw(curves: dict[str, list[dict[str, Curve]]], path: Path) -> None:
+    figure = new_figure(4.2 * len(METRICS), 3.4)
+    for axis, (metric, title) in zip(figure.subplots(1, len(METRICS)), METRICS.items(), strict=True):
+        for name, runs in curves.items():
+            columns = zip(*(run[metric] for run in runs), strict=True)
+            plot_points(axis, [(column[0][0], statistics.mean(v for _, v in column)) for column in columns], name)
+        axis.set(xlabel="tokens", title=title)
+        axis.legend(fontsize=7)
+    figure.tight_layout()
+    try:
+        figure.savefig(path, dpi=120)
+    except OSError as error:
+        raise WriteError(f"plot={path}: {error.strerror or error}") from None
