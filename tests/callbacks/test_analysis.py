@@ -15,7 +15,7 @@ from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.model_analysis import measure
 from mlxlab.models.build import build_model
 from mlxlab.training.checkpointer import Checkpointer, final_state_digest
-from support.models import FixedBatches, NoOpCallback, Recorder, fit, make_run, make_trainer
+from support.models import FixedBatches, NoOpCallback, Recorder, StopAt, fit, make_run, make_trainer
 
 NODE = {
     "_target_": "mlxlab.models.bert.Bert",
@@ -202,6 +202,16 @@ def test_a_checkpoint_waits_for_the_analysis_of_earlier_evaluations(tmp_path, mo
     monkeypatch.setattr(measure, "measure", slow)
     train(tmp_path, [analysis(tmp_path, ["updates"]), Save()])
     assert saved == {1: [0], 2: [0], 3: [0, 2], 4: [0, 2], 5: [0, 2, 4], 6: [0, 2, 4]}
+
+
+def test_a_run_that_a_signal_ends_does_not_wait_long(tmp_path, monkeypatch, caplog):
+    finish = threading.Event()
+    monkeypatch.setattr(measure, "measure", lambda *args: finish.wait(20) and {})
+    monkeypatch.setattr("mlxlab.callbacks.analysis.SIGNAL_SECONDS", 0.1)
+    run = train(tmp_path, [analysis(tmp_path, ["rank"]), StopAt(3)])
+    finish.set()
+    assert run.state.progress.step == 3
+    assert caplog.messages.count("analysis of step 0 given up: a signal ends the run") == 1
 
 
 def test_without_memory_it_is_skipped(tmp_path, caplog):

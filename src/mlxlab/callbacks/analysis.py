@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 SECONDS, PAUSE_SECONDS = "analysis/seconds", "analysis/pause_seconds"
 KINDS = ("embedding", "rank", "drift", "updates", "attention")
+SIGNAL_SECONDS = 5.0
 COPIES = 3  # of the snapshot, at most: this one, the one before, and work space
 
 Metrics = dict[str, float]
@@ -82,7 +83,7 @@ class WeightAnalysis(Callback):
             # A checkpoint has the results of earlier evaluations; those of its own step can be computed from it.
             before_save()
             if self._worker.busy and self._worker.step < state.progress.step:
-                self._log_result(context, state)
+                self._finish(context, state)
 
         state.before_save = save_results
         if state.progress.step:
@@ -102,7 +103,7 @@ class WeightAnalysis(Callback):
         if not self.kinds:
             return
         if self._worker.busy:
-            self._log_result(context, state)
+            self._finish(context, state)
         if self._skipped > 1:
             logger.warning(f"analysis: {self._skipped} evaluations were skipped")
         if figure := plot_analysis(state.history):
@@ -168,6 +169,14 @@ class WeightAnalysis(Callback):
         except (RuntimeError, ValueError) as error:  # no memory on the device
             self._report(state.progress.step, error)
             return {}
+
+    def _finish(self, context: FitContext, state: TrainState) -> None:
+        """Waits for the result; not long after a signal, because the last checkpoint is saved after this."""
+        if self._worker.wait(SIGNAL_SECONDS if context.control.stop_signal else None):
+            self._log_result(context, state)
+        else:
+            logger.warning(f"analysis of step {self._worker.step} given up: a signal ends the run")
+            self._worker.abandon()
 
     def _log_result(self, context: FitContext, state: TrainState) -> None:
         """Waits for the background thread."""

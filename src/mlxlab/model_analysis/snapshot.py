@@ -13,7 +13,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from mlxlab.errors import UserError
-from mlxlab.files.atomic import write_atomic
+from mlxlab.files.atomic import remove_leftovers, write_atomic
 from mlxlab.files.untrusted import open_regular
 
 EMBEDDING, ROWS = "embedding", "embedding_rows"
@@ -117,7 +117,8 @@ def load_newest(folder: Path, before: int) -> Snapshot | None:
 
 
 def remove_newer(folder: Path, step: int) -> None:
-    """Removes the snapshots after a step, which a resumed run takes again."""
+    """Removes the snapshots after a step, which a resumed run takes again, and leftovers of a killed one."""
+    remove_leftovers(folder)
     for path in _files(folder):
         if int(path.name.split("-")[1]) > step:
             path.unlink()

@@ -54,6 +54,16 @@ class BackgroundWorker(Generic[T]):
         self._thread = threading.Thread(target=work, name=self.name, daemon=True)
         self._thread.start()
 
+    def wait(self, seconds: float | None) -> bool:
+        """Waits for the job, without a limit if None; returns whether it has ended."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+        return self.done
+
+    def abandon(self) -> None:
+        """Forgets the job, which continues until the process ends."""
+        self._thread = None
+
     def take(self) -> T | Exception:
         """Waits for the job, and returns its result or the exception that it raised."""
         assert self._thread is not None, "no job was started"
