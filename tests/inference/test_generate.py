@@ -64,7 +64,7 @@ def tokens_of(model, tokenizer, rows, sampling=GREEDY, **expected):
     taken = {}
 
     class Spy:
-        eos_id = None
+        eos_id = vocabulary = None
 
         @staticmethod
         def decode(ids):

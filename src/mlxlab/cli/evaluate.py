@@ -13,6 +13,7 @@ from the threshold on with which `predict` answers; on the validation data, whic
 
 import logging
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,6 +83,7 @@ def read_overrides(args: list[str]) -> dict[str, str]:
 def _eval_data(restored: "RestoredModel", overrides: dict[str, str], folder: Path) -> "EvalData":
     from mlxlab.data.dataset import RowEncoder
     from mlxlab.data.text.encoder import TextEncoder
+    from mlxlab.data.vocabulary.remapping import grow_vocabulary
     from mlxlab.experiment.build import build_data
     from mlxlab.inference.eval_data import row_batches, text_batches
 
@@ -100,6 +102,8 @@ def _eval_data(restored: "RestoredModel", overrides: dict[str, str], folder: Pat
     if "source" not in overrides or has_conversations:
         config, own = restored.config | {"data": node}, restored.config_dir
         run_data = build_data(config, project_root(), own, folder, restored=own)
+        if run_data.tokenizer.vocabulary is not None and encoder.tokenizer.vocabulary is None:
+            grow_vocabulary(run_data.train)  # the model has grown back to all tokens
         _refuse_changed(run_data, restored, overrides)
         other = f"conversations of {node['source']}" if "source" in overrides else ""
         return run_data.valid, other or "the validation data of the run"
@@ -113,8 +117,10 @@ def _eval_data(restored: "RestoredModel", overrides: dict[str, str], folder: Pat
 
 def _refuse_changed(data: "DataModule", restored: "RestoredModel", overrides: dict[str, str]) -> None:
     """DataError if the labels, or without other keys anything else of the data, are not those of the run."""
+    is_grown = data.tokenizer.vocabulary is not None and restored.encoder.tokenizer.vocabulary is None
     same_content = restored.checkpoint.state["metadata"]["data"] == data.fingerprint
-    if data.task != restored.encoder.task or not (overrides.keys() - NO_EFFECT or same_content):
+    task = replace(data.task, num_classes=restored.encoder.task.num_classes) if is_grown else data.task
+    if task != restored.encoder.task or not (overrides.keys() - NO_EFFECT or same_content):
         way = "data.source=FILE evaluates with the encoder of the run"
         raise DataError(f"{restored.config_dir.parent}: the data of this run changed since it was trained; {way}")
 

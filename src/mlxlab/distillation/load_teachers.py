@@ -153,7 +153,7 @@ class TeacherLoader:
             kind = "classes" if task.kind == "classification" else "labels"
             own, names = list(teacher.task.labels), list(task.labels)
         else:
-            kind, own, names = "tokens", _token_names(teacher.tokenizer), _token_names(tokenizer)
+            kind, own, names = "tokens", teacher.tokenizer.token_names, tokenizer.token_names
         if self.options.vocab_mapping != "subset":
             raise NotAllowedError(
                 f"{title}: expected the student's {len(names)} {kind}, got {len(own)} others; a teacher that knows"
@@ -197,10 +197,6 @@ def _pretrained_folder(name: str, cache: Path) -> Path:
         raise InputNotFoundError(
             f"trainer.teachers: {name}: expected a run folder, checkpoint, folder of a pretrained model, or hub id"
         ) from None
-
-
-def _token_names(tokenizer: Tokenizer) -> list[str]:
-    return [str(tokenizer.inner.id_to_token(token)) for token in range(tokenizer.vocab_size)]
 
 
 def _describe_task(task: Task) -> str:

@@ -68,6 +68,7 @@ def build_model(cfg: Config, data: DataModule, saved: Architecture | None = None
         pair_separator=task.pair_separator,
         seed=None if saved else seed,
         load_pretrained=saved is None,
+        vocabulary=data.tokenizer.vocabulary,
     )
     limit, seq_len = model.backbone.position_limit, cfg["data"].get("seq_len")
     if limit is not None and seq_len is not None and seq_len > limit:

@@ -129,6 +129,8 @@ def build_session(
     trainer = instantiate(cfg["trainer"], Trainer, **runtime)
     model = build_model(cfg, data, saved)
     architecture = saved or architecture_of(cfg["model"], data.tokenizer.vocab_size)
+    if saved is None and data.tokenizer.vocabulary is not None:
+        architecture = architecture._replace(vocab_size=data.tokenizer.vocab_size)  # of the pretrained one fewer rows
     policy = instantiate(cfg["resume_policy"], ResumePolicy)
     initial = initialize_from(source, model, architecture.node, policy.min_match) if source else None
     if saved is None:

@@ -43,7 +43,7 @@ class Chat:
         try:
             self.tokenizer.refuse_special_tokens(text)
             prompt, forgotten = self._prompt([*self.messages, Message(role="user", content=text)], limit)
-            end_ids = self.tokenizer.end_ids
+            end_ids = frozenset(self.generator.tokenizer.remap(list(self.tokenizer.end_ids)))
         except ValueError as error:
             raise DataError(str(error)) from None
         return self._answer(prompt, end_ids, sampling, request), forgotten
@@ -56,7 +56,7 @@ class Chat:
         """The tokens of the last messages, at most `limit`, and how many earlier ones were left out."""
         system = [Message(role="system", content=self.system)] if self.system else []
         for first in range(0, len(messages), 2):  # a message and its answer at a time
-            prompt = self.tokenizer.prompt([*system, *messages[first:]])
+            prompt = self.generator.tokenizer.remap(self.tokenizer.prompt([*system, *messages[first:]]))
             if len(prompt) <= limit:
                 self.messages = messages[first:]
                 return prompt, first
@@ -82,8 +82,8 @@ def load_chat(run: Path, checkpoint: str = "best", system: str | None = None) ->
     """
     generator = load_generator(run, checkpoint)
     folder = tokenizer_dir(str(run), project_root() / ".cache") if run.suffix == ".gguf" else template_folder(run)
-    template = load_template(folder, generator.tokenizer)
+    template = load_template(folder, generator.tokenizer.original)
     if template is None:
         expected = "expected a run of data=instruct or a pretrained chat model; without chat=true it continues texts"
         raise ConfigError(f"{run}: has no chat template: {expected}")
-    return Chat(generator, ChatTokenizer(template, generator.tokenizer), system)
+    return Chat(generator, ChatTokenizer(template, generator.tokenizer.original), system)

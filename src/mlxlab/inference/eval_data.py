@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.text.packed_batches import PackedEvalBatches, Packing
 from mlxlab.data.text.sources.open import Reading, open_source
+from mlxlab.data.text.switched_rows import new_switch, switched_rows
 from mlxlab.data.text.token_stream import EPOCH_START, TokenStream
 from mlxlab.data.tokenizers.word_cache import WordCache
 from mlxlab.errors import DataError
@@ -32,9 +34,11 @@ def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
     """
     reading, tokenizer, window = instantiate(node["reading"], Reading), encoder.tokenizer, node["shuffle"]["window"]
     source = open_source(node["source"], reading.split, reading, node["text_column"], node["on_error"], window)
-    builder = instantiate(node["packing"], Packing).eval_row_builder(tokenizer, node["seq_len"], encoder.masked)
-    encode, max_documents = WordCache(tokenizer).encode_documents, node["validation"]["max_examples"]
-    stream = TokenStream(source, encode, tokenizer.end_id, 0, max_documents)
+    packing = instantiate(node["packing"], Packing)
+    build = partial(packing.eval_row_builder, seq_len=node["seq_len"], masked=encoder.masked)
+    builder = switched_rows(tokenizer, new_switch(tokenizer), build, measured=True)
+    encode, max_documents = WordCache(tokenizer.original).encode_documents, node["validation"]["max_examples"]
+    stream = TokenStream(source, encode, tokenizer.original.end_id, 0, max_documents)
     batches = PackedEvalBatches(stream(0, EPOCH_START), builder, node["eval_batch_size"])
     return batches, f"text of {source.name}"
 

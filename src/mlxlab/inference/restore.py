@@ -17,6 +17,7 @@ from mlxlab.config.instantiate import import_target
 from mlxlab.constraints import Probability
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import Encoder, LimitsLength, RestoresEncoder
+from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.errors import CheckpointUnavailableError, DataError, InputNotFoundError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
@@ -74,7 +75,10 @@ def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
     loaded = load_named(checkpoint, folder)
     if loaded.skipped:
         logger.warning(f"uses {loaded.path.name}; skipped {'; '.join(loaded.skipped)}")
-    task, vocab_size = encoder.task, loaded.state["vocab_size"]
+    vocab_size = loaded.state["vocab_size"]
+    if isinstance(encoder, TextEncoder):
+        encoder = encoder.for_vocab_size(vocab_size)
+    task = encoder.task
     if vocab_size < encoder.tokenizer.vocab_size:
         expected = f"at least the {encoder.tokenizer.vocab_size} tokens of the tokenizer"
         raise DataError(f"{loaded.path}: expected {expected}, the model has {vocab_size}")

@@ -58,7 +58,7 @@ class SamplingParams:
         if self.top_p < 1:  # a token stays while the more probable ones sum to less than top_p
             nucleus = np.cumsum(probs) - probs < self.top_p
             tokens, probs = tokens[nucleus], probs[nucleus]
-        likely = probs >= self.min_p * probs.max()
+        likely = (probs >= self.min_p * probs.max()) & (probs > 0)  # a logit may be -inf
         return tokens[likely], probs[likely] / probs[likely].sum()
 
     def _most_probable(self, x: np.ndarray) -> np.ndarray:

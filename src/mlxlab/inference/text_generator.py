@@ -1,5 +1,6 @@
 """Text generation from strings to strings, with the model of a run or a pretrained one."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from mlxlab.models.build import build_pretrained_model
 from mlxlab.models.model import Model
 from mlxlab.models.pretrained.load import pretrained_tokenizer
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class TextGenerator:
@@ -27,8 +30,14 @@ class TextGenerator:
     def stream(
         self, prompts: Sequence[str], sampling: SamplingParams, request: GenerationConfig
     ) -> Iterator[TextChunk]:
-        """Yields chunks of the continuations; raises as `generate`, and DataError for a character without a token."""
+        """Yields chunks of the continuations; raises as `generate`, and DataError for a character without a token.
+
+        A line says how many tokens of a prompt the vocabulary of the model does not tell apart.
+        """
         rows = [self.tokens(prompt, request.new_document) for prompt in prompts]
+        for number, row in enumerate(rows, 1):
+            if rare := self.count_rare(row):
+                log.warning(f"prompt {number}: {rare} of {len(row)} tokens are rare ones, which the model has as one")
         yield from generate(self.model, self.tokenizer, rows, sampling, self.limited(request))
 
     def texts(self, prompts: Sequence[str], sampling: SamplingParams, request: GenerationConfig) -> list[str]:
@@ -44,6 +53,11 @@ class TextGenerator:
         if not ids and self.tokenizer.eos_id is None:
             raise ConfigError("expected a prompt with text: the tokenizer has no end-of-document token to start from")
         return ids or [self.tokenizer.end_id]
+
+    def count_rare(self, tokens: Sequence[int]) -> int:
+        """How many tokens are the rare id of the vocabulary."""
+        vocabulary = self.tokenizer.vocabulary
+        return 0 if vocabulary is None else list(tokens).count(vocabulary.rare_id)
 
     def limited(self, request: GenerationConfig) -> GenerationConfig:
         """The request with its context length set, by default to the length used in training."""

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, cast
 import mlx.nn as nn
 
 from mlxlab.config.instantiate import instantiate
+from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import ConfigError
 from mlxlab.models.backbone import Backbone
 from mlxlab.models.initialization import initialize
@@ -13,6 +14,7 @@ from mlxlab.models.model import Model, TaskKind, build_head
 from mlxlab.models.options import split_node
 from mlxlab.models.pretrained.load import Node, read_shape, resolve, target_of
 from mlxlab.models.pretrained.weights import load_head_weights, load_weights
+from mlxlab.models.vocabulary import keep_rows
 
 
 def build_model(
@@ -24,6 +26,7 @@ def build_model(
     pair_separator: int | None = None,
     seed: int | None = None,
     load_pretrained: bool = True,
+    vocabulary: VocabularyMap | None = None,
 ) -> Model:
     """The model of a `model` node for a task; with `pretrained`, sizes are those of the pretrained model.
 
@@ -32,13 +35,14 @@ def build_model(
         pair_separator: as in `Task`; for backbones that tell the two texts of a pair apart.
         seed: the initial weights are a function of it; None leaves them undrawn, for weights that are loaded later.
         load_pretrained: whether to load pretrained weights too; a resumed or restored run has its own.
+        vocabulary: of which tokens pretrained weights are loaded; `vocab_size` is its size.
 
     Raises:
         InputNotFoundError, ServiceUnavailableError, DataError, ConfigError: see `mlxlab.models.pretrained`.
     """
     options, node = split_node(train_new_weights(node))
     path = resolve(options.pretrained) if options.pretrained else None
-    shape = {} if path is None else read_shape(path, node, vocab_size)
+    shape = {} if path is None else read_shape(path, node, vocabulary.vocab_size if vocabulary else vocab_size)
     backbone = build_backbone({**node, **shape}, vocab_size, pair_separator)
     if seed is not None:
         initialize(cast(nn.Module, backbone), seed, "backbone")
@@ -50,6 +54,8 @@ def build_model(
     missing: list[str] = []
     if path is not None and load_pretrained and kind == "language_modelling":
         missing = load_head_weights(head, head_weights)
+        if vocabulary is not None:
+            keep_rows(backbone, head, vocabulary)
     model = Model(backbone, head)
     if options.adapter is not None or options.freeze or options.quantization.bits is not None:
         from mlxlab.models.adapters.apply import apply_options

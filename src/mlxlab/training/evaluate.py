@@ -13,6 +13,7 @@ from mlxlab.data.batch import Batch, Task
 from mlxlab.ops.cross_entropy import cross_entropy
 from mlxlab.training.device_batch import DeviceBatch, to_device
 from mlxlab.training.metrics.labelled import labelled_metrics
+from mlxlab.training.metrics.text import TextTotals
 
 NO_EXAMPLES = np.zeros(0, np.int64)
 
@@ -44,8 +45,8 @@ def evaluate(
 
     `thresholds` are the probabilities from which labels hold (multi_label); 0.5 without any.
     """
-    total = weight = num_bytes = 0.0
-    token_bytes = np.array(task.token_bytes, np.float64)
+    total = weight = 0.0
+    text = TextTotals(np.array(task.token_bytes, np.float64))
     examples: list[tuple[np.ndarray, ...]] = []
     position = 0
     was_training = model.training
@@ -54,16 +55,16 @@ def evaluate(
         for batch in islice(batches, limit):
             if should_stop():
                 return None
-            device_batch = to_device(batch)
+            device_batch = to_device(batch._replace(aux={}))
             logits = model(device_batch.tokens, device_batch.segment_ids).astype(mx.float32)
             values = target_losses(logits, device_batch, task)
             mx.eval(logits, values)
             weights = batch.loss_weights
             total += float((np.array(values, np.float64) * weights).sum())
             weight += float(weights.sum())
-            if len(token_bytes):
-                num_bytes += float((token_bytes[batch.targets] * weights).sum())
-            if task.kind != "language_modelling":
+            if task.kind == "language_modelling":
+                text.add(batch, logits)
+            else:
                 examples.append(_labelled_examples(logits, batch, task, position))
                 position += int(np.count_nonzero(batch.example_ids >= 0))  # -1 are rows that only fill up
     finally:
@@ -71,7 +72,7 @@ def evaluate(
     loss = total / max(weight, 1e-9)
     if task.kind == "language_modelling":
         metrics = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
-        return Evaluation(metrics | ({"bits_per_byte": total / math.log(2) / num_bytes} if num_bytes else {}))
+        return Evaluation(metrics | text.metrics(total, weight))
     positions, ids, targets, outputs = (np.concatenate(arrays) for arrays in zip(*examples, strict=True))
     holds_from = np.array(thresholds, np.float32) if thresholds else 0.5
     metrics = {"loss": loss, **labelled_metrics(task, outputs, targets, holds_from)}

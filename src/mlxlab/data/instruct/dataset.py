@@ -21,13 +21,17 @@ from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.text.dataset import Shuffling
 from mlxlab.data.text.document import DocumentSource
 from mlxlab.data.text.encoder import TextEncoder, restore
+from mlxlab.data.text.order.token_counts import TokenCounts, count_tokens
 from mlxlab.data.text.packed_batches import PackedBatchIterator, PackedEvalBatches, RowBuilder
 from mlxlab.data.text.packing import RandomRows, RowLayout
+from mlxlab.data.text.switched_rows import new_switch, switched_rows
 from mlxlab.data.text.token_stream import EPOCH_START, ShuffledDocuments
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.data.tokenizers.fit import Corpus
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
+from mlxlab.data.vocabulary.fit_vocabulary import fit_vocabulary
+from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit
 from mlxlab.errors import ConfigError, DataError
 
 FORMAT = 1  # of the order, the masks and the packing: another number is another fingerprint
@@ -55,6 +59,7 @@ class InstructDataset:
         truncation: of conversations longer than a row: drop leaves them out, left keeps their end, right their start.
         shuffle: in which order conversations and rows come.
         tokenizer: trains the tokenizer; not used with a pretrained model or by a resumed run.
+        vocabulary: which of its tokens the model tells apart.
         seq_len: tokens of a row.
         select: which conversations are trained on, by the loss in an earlier run of the row that each begins.
         batch_size: rows of a training batch, of all processes together.
@@ -67,7 +72,8 @@ class InstructDataset:
         parameters: number of parameters of the model without its vocabulary.
         width: hidden size of the model.
         pretrained: folder whose tokenizer.json and chat template are to be used.
-        restored: folder of the run that is resumed or evaluated, whose chat template comes before all others.
+        restored: folder of the run that is resumed or evaluated, with its vocabulary and its chat template, which
+            comes before all others.
 
     Raises:
         InputNotFoundError, DataError: a source is missing or malformed.
@@ -91,6 +97,7 @@ class InstructDataset:
         truncation: Truncation,
         shuffle: Shuffling,
         tokenizer: BPETokenizerTrainer | CharTokenizerTrainer,
+        vocabulary: VocabularyLimit,
         seq_len: Annotated[int, Ge(8), Le(1_048_576)],
         select: ExampleSelection,
         batch_size: Size,
@@ -113,27 +120,33 @@ class InstructDataset:
         train, valid, lines = open_splits(source, valid_source, valid_fraction, opener)
         key, size = train.fingerprint, train.bytes if max_train_examples is None else None
         fitted_tokenizer = tokenizer.fit(Corpus(_texts(train), key, cache, parameters, width, size, pretrained))
-        self.tokenizer, self.curve = fitted_tokenizer.tokenizer, fitted_tokenizer.curve
-        self.encoder = TextEncoder(self.tokenizer, False, seq_len)
-        self.task = self.encoder.task
+        original, self.curve = fitted_tokenizer.tokenizer, fitted_tokenizer.curve
         folder = _folder(tokenizer.path) if tokenizer.path is not None else pretrained
-        own = load_template(restored, self.tokenizer) if restored is not None else None
-        self.template = own or _choose_template(chat_template, folder, self.tokenizer)
+        own = load_template(restored, original) if restored is not None else None
+        self.template = own or _choose_template(chat_template, folder, original)
         self.template.check_syntax()
 
-        row_layout = RowLayout(seq_len, seq_len, 1, self.tokenizer.pad_id, number_documents=True)
-        conversations = ConversationEncoder(ChatTokenizer(self.template, self.tokenizer), loss_on, seq_len, truncation)
+        row_layout = RowLayout(seq_len, seq_len, 1, original.pad_id, number_documents=True)
+        conversations = ConversationEncoder(ChatTokenizer(self.template, original), loss_on, seq_len, truncation)
         encode = lru_cache(ENCODED_WINDOWS * shuffle.window)(conversations.encode)
         parser.check = encode
         chosen = select.chosen(seed)
         stream = ConversationStream(ShuffledDocuments(train, seed, max_train_examples, chosen), encode)
         validated = ConversationStream(ShuffledDocuments(valid, 0, max_valid_examples), encode)
-        builder = RowBuilder(row_layout, self.tokenizer.vocab_size)
+        count = partial(_count_tokens, stream, original.vocab_size)
+        self.tokenizer, vocabulary_lines = fit_vocabulary(vocabulary, original, count, restored)
+        self.encoder = TextEncoder(self.tokenizer, False, seq_len)
+        self.task = self.encoder.task
+        switch = new_switch(self.tokenizer)
+        builder, eval_builder = (
+            switched_rows(self.tokenizer, switch, lambda ids: RowBuilder(row_layout, ids.vocab_size), measured=measured)
+            for measured in (False, True)
+        )
         statistics = measure(stream, seq_len, batch_size)
         valid_chunks = list(validated(0, EPOCH_START))
         if not valid_chunks:
             raise DataError(f"{valid.name}: no conversation to validate on fits in data.seq_len={seq_len}")
-        self.valid = PackedEvalBatches(valid_chunks, builder, eval_batch_size, ConversationPacker)
+        self.valid = PackedEvalBatches(valid_chunks, eval_builder, eval_batch_size, ConversationPacker)
         self.held_out = content_key(valid=valid.fingerprint)
         self.fingerprint = content_key(
             format=FORMAT,
@@ -145,9 +158,13 @@ class InstructDataset:
             rows=[seq_len, loss_on, truncation],
         )
         order = RandomRows(shuffle.row_buffer, seed)
-        args = (self.fingerprint, statistics.batches_per_epoch, order, ConversationPacker)
+        args = (self.fingerprint, statistics.batches_per_epoch, order, ConversationPacker, switch)
         self.train = wrap_batches(PackedBatchIterator(stream, builder, batch_size, *args), prefetch, overfit_batches)
-        lines += [*fitted_tokenizer.lines, f"chat template: {self.template.name}; loss on: {loss_on}"]
+        lines += [
+            *fitted_tokenizer.lines,
+            *vocabulary_lines,
+            f"chat template: {self.template.name}; loss on: {loss_on}",
+        ]
         self.sources = [*lines, *statistics.lines(train.name, seq_len, truncation)]
 
     def baselines(self) -> Sequence[Baseline]:
@@ -169,6 +186,10 @@ class InstructDataset:
 def _texts(source: DocumentSource) -> Iterator[str]:
     for _, documents in source.windows(0, 0):
         yield from (contents(load(document.text)) for document in documents)
+
+
+def _count_tokens(stream: ConversationStream, vocab_size: int) -> TokenCounts:
+    return count_tokens(stream(0, EPOCH_START), vocab_size)
 
 
 def _folder(path: str) -> Path:

@@ -5,10 +5,14 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, TypedDict, TypeVar
 
 from mlxlab.constraints import Count
 from mlxlab.data.batch import Batch, BatchIterator, MeasuresOrder, check_position, set_curriculum_alpha
+from mlxlab.data.vocabulary.remapping import grow_vocabulary, rare_id
+from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
+
+T = TypeVar("T")
 
 
 class Position(NamedTuple):
@@ -18,6 +22,7 @@ class Position(NamedTuple):
     epoch: int
     at_epoch_start: bool
     order_metrics: dict[str, float]
+    rare_id: int | None
 
 
 def wrap_batches(batches: BatchIterator, prefetch: int, overfit_batches: int | None) -> BatchIterator:
@@ -94,6 +99,14 @@ class Prefetch(_Wrapper):
     def order_metrics(self) -> dict[str, float]:
         return self._position.order_metrics
 
+    @property
+    def rare_id(self) -> int | None:
+        return self._position.rare_id
+
+    def grow_vocabulary(self) -> VocabularyMap:
+        """Batches that were prepared with the old ids are discarded."""
+        return self._change(partial(grow_vocabulary, self.source))
+
     def state_dict(self) -> dict[str, object]:
         return dict(self._position.state)
 
@@ -102,14 +115,15 @@ class Prefetch(_Wrapper):
         self.source.load_state_dict(state)
         self._position = _position(self.source)
 
-    def _change(self, change: Callable[[], None]) -> None:
+    def _change(self, change: Callable[[], T]) -> T:
         """Changes the source after the batch last yielded."""
         mid_epoch = self._worker is not None and not self.at_epoch_start
         self._stop()
-        change()
+        result = change()
         self._position = _position(self.source)._replace(order_metrics=self._position.order_metrics)
         if mid_epoch:
             self._worker = _prepare(self.source, self.depth)
+        return result
 
     def _stop(self) -> None:
         """Ends the thread and moves the source back to the batch last yielded."""
@@ -137,7 +151,7 @@ def _prepare(source: BatchIterator, depth: int) -> Generator[tuple[Batch | None,
 
 def _position(source: BatchIterator) -> Position:
     metrics = source.order_metrics() if isinstance(source, MeasuresOrder) else {}
-    return Position(source.state_dict(), source.epoch, source.at_epoch_start, metrics)
+    return Position(source.state_dict(), source.epoch, source.at_epoch_start, metrics, rare_id(source))
 
 
 class RepeatState(TypedDict):
@@ -186,6 +200,18 @@ class RepeatBatches(_Wrapper):
     def set_alpha(self, alpha: float) -> None:
         """Changes nothing if the first batches are made already."""
         set_curriculum_alpha(self.source, alpha)
+
+    @property
+    def rare_id(self) -> int | None:
+        return rare_id(self.source)
+
+    def grow_vocabulary(self) -> VocabularyMap:
+        """The first batches are made again, with the original ids."""
+        self.source.load_state_dict(self.first)
+        vocabulary = grow_vocabulary(self.source)
+        self.first = self.source.state_dict()
+        self._cached = []
+        return vocabulary
 
     def resize(self, batch_size: int) -> None:
         """The first batches are made again, with the new size."""

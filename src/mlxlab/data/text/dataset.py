@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache as cache_result
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -23,11 +24,14 @@ from mlxlab.data.text.order.staged import StagedOrder
 from mlxlab.data.text.order.token_counts import corpus_counts
 from mlxlab.data.text.packed_batches import PackedBatchIterator, PackedEvalBatches, Packing
 from mlxlab.data.text.sources.open import Reading, open_source
+from mlxlab.data.text.switched_rows import new_switch, switched_rows
 from mlxlab.data.text.token_stream import EPOCH_START, InMemoryTokens, TokenChunk, TokenStream
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.data.tokenizers.fit import Corpus
 from mlxlab.data.tokenizers.word_cache import WordCache
+from mlxlab.data.vocabulary.fit_vocabulary import fit_vocabulary
+from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit
 from mlxlab.errors import DataError
 
 FORMAT = 3  # of the order and the packing: another number is another fingerprint
@@ -62,6 +66,7 @@ class StreamingTextDataset:
         order: what comes first.
         streaming: false tokenises everything at the start and keeps it in memory; the batches are the same.
         tokenizer: trains the tokenizer; not used with a pretrained model or by a resumed run.
+        vocabulary: which of its tokens the model tells apart.
         seq_len: tokens of a row.
         packing: how tokens become rows.
         select: which documents are trained on, by their loss in an earlier run.
@@ -75,6 +80,7 @@ class StreamingTextDataset:
         parameters: number of parameters of the model without its vocabulary.
         width: hidden size of the model.
         pretrained: folder whose tokenizer.json is to be used.
+        restored: folder of the run that is resumed or evaluated, with its vocabulary.
         run_length: limits of the run, for an order that depends on them.
 
     Raises:
@@ -98,6 +104,7 @@ class StreamingTextDataset:
         order: DataOrder,
         streaming: bool,
         tokenizer: BPETokenizerTrainer | CharTokenizerTrainer,
+        vocabulary: VocabularyLimit,
         seq_len: Annotated[int, Ge(2), Le(1_048_576)],
         packing: Packing,
         select: ExampleSelection,
@@ -112,6 +119,7 @@ class StreamingTextDataset:
         parameters: int,
         width: int,
         pretrained: Path | None = None,
+        restored: Path | None = None,
         run_length: RunLength = UNKNOWN_LENGTH,
     ) -> None:
         window = shuffle.window
@@ -122,22 +130,26 @@ class StreamingTextDataset:
         texts = (document.text for _, documents in text.windows(0, 0) for document in documents)
         key, planned_bytes = text.fingerprint, text.bytes if max_train_examples is None else None
         fitted_tokenizer = tokenizer.fit(Corpus(texts, key, cache, parameters, width, planned_bytes, pretrained))
-        self.tokenizer, self.curve = fitted_tokenizer.tokenizer, fitted_tokenizer.curve
+        original, self.curve = fitted_tokenizer.tokenizer, fitted_tokenizer.curve
+        encode, end_id, chosen = WordCache(original).encode_documents, original.end_id, select.chosen(seed)
+        limit = max_train_examples
+        counted = TokenStream(text, encode, end_id, seed, limit, chosen)
+        count_tokens = cache_result(partial(corpus_counts, counted, original.vocab_size, original.fingerprint, cache))
+        self.tokenizer, vocabulary_lines = fit_vocabulary(vocabulary, original, count_tokens, restored)
         self.encoder = TextEncoder(self.tokenizer, masked, seq_len)
         self.task = self.encoder.task
 
-        encode, end_id, chosen = WordCache(self.tokenizer).encode_documents, self.tokenizer.end_id, select.chosen(seed)
         validated = TokenStream(valid, encode, end_id, 0, validation.max_examples)
-        valid_chunks = list(validated(0, EPOCH_START))
-        eval_builder = packing.eval_row_builder(self.tokenizer, seq_len, masked)
+        valid_chunks, switch = list(validated(0, EPOCH_START)), new_switch(self.tokenizer)
+        build = partial(packing.eval_row_builder, seq_len=seq_len, masked=masked)
+        eval_builder = switched_rows(self.tokenizer, switch, build, measured=True)
         self.valid = PackedEvalBatches(valid_chunks, eval_builder, eval_batch_size)
 
-        train, limit = text, max_train_examples
-        if isinstance(order, EasyFirstOrder):
-            train = order.arrange(text, limit, chosen, cache)
+        train = order.arrange(text, limit, chosen, cache) if isinstance(order, EasyFirstOrder) else text
         stream = TokenStream(train, encode, end_id, seed, limit, chosen)
         chunks = stream if streaming else InMemoryTokens(stream)
-        builder = packing.row_builder(self.tokenizer, seq_len, masked, seed)
+        build = partial(packing.row_builder, seq_len=seq_len, masked=masked, seed=seed)
+        builder = switched_rows(self.tokenizer, switch, build, measured=False)
         num_tokens, size = estimate_tokens(chunks, valid_chunks)
         if num_tokens is not None and num_tokens < 2 * seq_len:
             num_tokens = sum(len(chunk.tokens) for chunk in chunks(0, EPOCH_START))
@@ -159,14 +171,19 @@ class StreamingTextDataset:
             masking=[masked, packing.mlm_probability if masked else None],
             **({"curriculum": curriculum.settings} if curriculum else {}),
         )
-        counted, fingerprint = TokenStream(text, encode, end_id, seed, limit, chosen), self.tokenizer.fingerprint
-        count_tokens = partial(corpus_counts, counted, self.tokenizer.vocab_size, fingerprint, cache)
         steps = run_length.steps(count, batch_size * seq_len)
         rows, more_lines = row_order(order, count_tokens, builder.layout, shuffle.row_buffer, seed, steps)
-        batches = PackedBatchIterator(chunks, builder, batch_size, self.fingerprint, count, rows)
+        args = (batch_size, self.fingerprint, count, rows)
+        batches = PackedBatchIterator(chunks, builder, *args, vocabulary=switch)
         self.train = wrap_batches(batches, prefetch, overfit_batches)
         per_epoch = "" if count is None else f", {count} batches per epoch"
-        self.sources = [*lines, *fitted_tokenizer.lines, *more_lines, f"{train.name}: {size}{per_epoch}"]
+        self.sources = [
+            *lines,
+            *fitted_tokenizer.lines,
+            *vocabulary_lines,
+            *more_lines,
+            f"{train.name}: {size}{per_epoch}",
+        ]
 
     def baselines(self) -> Sequence[Baseline]:
         return ()  # there is no simpler method to compare with
@@ -175,7 +192,7 @@ class StreamingTextDataset:
         return ()
 
     def save(self, folder: Path) -> None:
-        """Writes tokenizer.json and data.json for inference, and how the vocabulary size was chosen."""
+        """Writes tokenizer.json, data.json and the vocabulary for inference, and how the vocabulary size was chosen."""
         self.encoder.save(folder, fingerprint=self.fingerprint)
         if self.curve is not None:
             self.curve.save(folder)

@@ -6,11 +6,12 @@ from typing import TypedDict
 from mlxlab.constraints import Size
 from mlxlab.data.batch import Task
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from mlxlab.data.vocabulary.vocabulary_map import FILE, read_map
 from mlxlab.errors import DataError, NotAllowedError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
 
-FORMAT = "mlxlab.text/1"
+FORMAT = "mlxlab.text/2"
 
 
 class EncoderState(TypedDict):
@@ -20,6 +21,7 @@ class EncoderState(TypedDict):
     masked: bool
     seq_len: Size
     tokenizer: str  # its fingerprint
+    vocabulary: str  # fingerprint of its map, which vocabulary.json has; "" without one
     fingerprint: str  # of the data, for human readers
 
 
@@ -36,10 +38,20 @@ class TextEncoder:
         self.task = Task("language_modelling", tokenizer.vocab_size, masked=masked, token_bytes=tokenizer.token_bytes)
 
     def save(self, folder: Path, fingerprint: str) -> None:
-        """Writes tokenizer.json and data.json."""
+        """Writes tokenizer.json and data.json, and vocabulary.json if the tokenizer has a map."""
         self.tokenizer.save(folder)
-        state = {"format": FORMAT, "masked": self.masked, "seq_len": self.seq_len}
-        write_json(folder / "data.json", state | {"tokenizer": self.tokenizer.fingerprint, "fingerprint": fingerprint})
+        vocabulary = self.tokenizer.vocabulary
+        if vocabulary is not None:
+            vocabulary.save(folder)
+        state = {"format": FORMAT, "masked": self.masked, "seq_len": self.seq_len, "fingerprint": fingerprint}
+        state |= {"vocabulary": vocabulary.fingerprint if vocabulary else ""}
+        write_json(folder / "data.json", state | {"tokenizer": self.tokenizer.original.fingerprint})
+
+    def for_vocab_size(self, vocab_size: int) -> "TextEncoder":
+        """The encoder of a model with that many tokens: once the model has grown, ids are the original ones."""
+        if self.tokenizer.vocabulary is None or vocab_size == self.tokenizer.vocab_size:
+            return self
+        return TextEncoder(self.tokenizer.original, self.masked, self.seq_len)
 
 
 def restore(folder: Path) -> TextEncoder:
@@ -51,4 +63,9 @@ def restore(folder: Path) -> TextEncoder:
     tokenizer = load_tokenizer(folder)
     if tokenizer.fingerprint != state["tokenizer"]:
         raise NotAllowedError(f"{path}: tokenizer.json in this folder is not the one that the model was trained with")
+    if state["vocabulary"]:
+        vocabulary = read_map(folder, tokenizer.fingerprint, tokenizer.vocab_size, tokenizer.special_ids)
+        if vocabulary.fingerprint != state["vocabulary"]:
+            raise NotAllowedError(f"{folder / FILE}: is not the map that the model was trained with")
+        tokenizer = tokenizer.restricted(vocabulary)
     return TextEncoder(tokenizer, state["masked"], state["seq_len"])

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from mlxlab.data.text.packing import (
 )
 from mlxlab.data.text.token_stream import TokenChunk, TokenChunks
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
+from mlxlab.data.vocabulary.remapping import NO_VOCABULARY, Remapping, VocabularySwitch
+from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import ConfigError, DataError
 
 OpenPacker = Callable[[Iterator[TokenChunk], TextCursor, RowLayout], RowSource]
@@ -72,16 +74,27 @@ class Masker:
         return masked, hidden
 
 
+class BatchBuilder(Protocol):
+    """Makes batches of packed rows."""
+
+    @property
+    def layout(self) -> RowLayout: ...
+
+    def batch(self, rows: PackedRows, epoch: int) -> Batch:
+        """The checked batch of R rows."""
+
+
 @dataclass(frozen=True)
 class RowBuilder:
-    """Makes batches of packed rows."""
+    """Implements `BatchBuilder`."""
 
     layout: RowLayout
     vocab_size: int
     masker: Masker | None = None  # hides tokens, which are then the targets; None: each predicts the next token
+    remapping: Remapping | None = None  # of the ids of the rows, before any are hidden
 
     def batch(self, rows: PackedRows, epoch: int) -> Batch:
-        """The checked batch of R rows."""
+        """See `BatchBuilder`."""
         length = self.layout.length
         tokens, targets = rows.tokens[:, :length], rows.tokens[:, -length:]
         real = np.arange(length) < (rows.sizes - self.layout.target_shift)[:, None]
@@ -91,10 +104,15 @@ class RowBuilder:
             segment_ids = np.where(real, documents - documents[:, :1] + 1, 0).astype(np.int32)
         if rows.is_target.shape[1]:
             weights = real & rows.is_target[:, -length:]
+        measures: dict[str, np.ndarray] = {}
+        if self.remapping:
+            measures = self.remapping.measures(targets)
+            tokens, targets = self.remapping.ids(tokens), self.remapping.ids(targets)
         if self.masker:
             tokens, weights = self.masker.mask_tokens(tokens, real, epoch, rows.numbers)
         targets = np.where(real, targets, 0).astype(np.int32)
-        batch = Batch(np.ascontiguousarray(tokens), segment_ids, targets, weights.astype(np.float32), rows.ids)
+        weights = weights.astype(np.float32)
+        batch = Batch(np.ascontiguousarray(tokens), segment_ids, targets, weights, rows.ids, measures)
         return check_ids(batch, self.vocab_size, self.vocab_size)
 
 
@@ -113,9 +131,12 @@ class Packing:
     mlm_probability: Annotated[float, Ge(0.01), Le(0.9)]
 
     def row_builder(self, tokenizer: Tokenizer, seq_len: int, masked: bool, seed: int) -> RowBuilder:
-        """Raises ConfigError if the model is masked and the tokenizer has no mask token."""
+        """Rows of original ids, with the masks and the ids of `tokenizer`.
+
+        Raises ConfigError if the model is masked and the tokenizer has no mask token.
+        """
         shape = (seq_len, self.stride or seq_len, 0 if masked else 1)
-        layout = RowLayout(*shape, tokenizer.pad_id, self.mask_across_documents)
+        layout = RowLayout(*shape, tokenizer.original.pad_id, self.mask_across_documents)
         masker = Masker(tokenizer, self.mlm_probability, seed) if masked else None
         return RowBuilder(layout, tokenizer.vocab_size, masker)
 
@@ -132,12 +153,13 @@ class PackedBatchIterator:
     """
 
     chunks: TokenChunks
-    builder: RowBuilder
+    builder: BatchBuilder
     batch_size: int  # rows, of all processes together
     fingerprint: str
     batches_per_epoch: int | None  # where known or estimated
     order: RowOrder = TEXT_ORDER
     open_packer: OpenPacker = Packer
+    vocabulary: VocabularySwitch | None = None  # which ids `builder` gives
     _cursor: TextCursor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -168,11 +190,21 @@ class PackedBatchIterator:
     def set_alpha(self, alpha: float) -> None:
         self._cursor = self.order.set_alpha(self._cursor, alpha)
 
+    @property
+    def rare_id(self) -> int | None:
+        return None if self.vocabulary is None or self.vocabulary.grown else self.vocabulary.vocabulary.rare_id
+
+    def grow_vocabulary(self) -> VocabularyMap:
+        if self.vocabulary is None:
+            raise ConfigError(NO_VOCABULARY)
+        return self.vocabulary.grow()
+
     def state_dict(self) -> dict[str, object]:
-        return {**self._cursor}
+        return {**self._cursor} if self.vocabulary is None else {**self._cursor, **self.vocabulary.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        self._cursor = self.order.load(state, self.fingerprint)
+        cursor = state if self.vocabulary is None else self.vocabulary.load_state_dict(state)
+        self._cursor = self.order.load(cursor, self.fingerprint)
 
     def __iter__(self) -> Iterator[Batch]:
         cursor, layout = self._cursor, self.builder.layout
@@ -194,7 +226,7 @@ class PackedEvalBatches:
     """Batches of the tokens of `chunks`, the same each time if that is a list. The last may have fewer rows."""
 
     chunks: Iterable[TokenChunk]
-    builder: RowBuilder
+    builder: BatchBuilder
     batch_size: int
     open_packer: OpenPacker = Packer
 

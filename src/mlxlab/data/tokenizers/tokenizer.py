@@ -5,12 +5,14 @@ import json
 import os
 import re
 from collections.abc import Iterable, Sequence
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import tokenizers
 
+from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.untrusted import read_text
 
@@ -33,13 +35,18 @@ _PROBES = (  # texts that show whether the bytes of tokens sum to those of a tex
 
 
 class Tokenizer:
-    """A tokenizer and its special ids: `bos_id` starts a text and `eos_id` ends it (BERT's [CLS] and [SEP])."""
+    """A tokenizer and its special ids: `bos_id` starts a text and `eos_id` ends it (BERT's [CLS] and [SEP]).
+
+    All ids are those of `vocabulary`, if there is one; `original` is the same tokenizer without it.
+    """
+
+    vocabulary: VocabularyMap | None = None
 
     def __init__(self, inner: tokenizers.Tokenizer) -> None:
         inner.no_truncation()
         inner.no_padding()
         inner.encode_special_tokens = True  # a "<pad>" inside a text is text
-        self.inner = inner
+        self.inner, self.original = inner, self
         self.vocab_size = max(inner.get_vocab(with_added_tokens=True).values()) + 1
         self.pad_id = self._special("pad") or 0
         self.bos_id, self.eos_id, self.mask_id = self._special("bos"), self._special("eos"), self._special("mask")
@@ -52,7 +59,7 @@ class Tokenizer:
 
     @cached_property
     def token_bytes(self) -> tuple[int, ...]:
-        """Bytes of UTF-8 by token id, 0 for special tokens: over the tokens of a text they sum to its bytes.
+        """Bytes of UTF-8 by original token id, 0 for special tokens: over the tokens of a text they sum to its bytes.
 
         For losses per byte, which compare runs with different vocabularies. Empty where it does not hold (WordPiece
         drops spaces, some SentencePiece models add one), so that no wrong metric is reported. If the tokenizer
@@ -66,7 +73,9 @@ class Tokenizer:
         for added in file["added_tokens"]:
             sizes[added["id"]] = 0 if added["special"] else _utf8_length(added["content"])
         probes = ["".join(c for c in text if self.alphabet is None or c in self.alphabet) for text in _PROBES]
-        exact = all(sum(sizes[i] for i in self.encode(text, special=False)) == len(text.encode()) for text in probes)
+        exact = all(
+            sum(sizes[i] for i in self.original.encode(text, special=False)) == len(text.encode()) for text in probes
+        )
         return tuple(sizes) if exact else ()
 
     @property
@@ -79,23 +88,55 @@ class Tokenizer:
     def encode(self, text: str, special: bool = True) -> list[int]:
         """Token ids, with `special` between start and end tokens; raises DataError for a character it cannot encode."""
         self._check([text])
-        return self.inner.encode(text, add_special_tokens=special).ids
+        return self.remap(self.inner.encode(text, add_special_tokens=special).ids)
 
     def encode_batch(self, texts: Sequence[str], max_length: int) -> list[np.ndarray]:
         """int32 ids of each text with start and end tokens, truncated to `max_length` (the end token stays)."""
         self._check(texts)
-        encoded = [np.array(encoding.ids, np.int32) for encoding in self.inner.encode_batch_fast(list(texts))]
+        encodings = self.inner.encode_batch_fast(list(texts))
+        encoded = [np.array(self.remap(encoding.ids), np.int32) for encoding in encodings]
         return [ids if len(ids) <= max_length else np.append(ids[: max_length - 1], ids[-1]) for ids in encoded]
 
     def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
         """int32 ids of each whole text, without special tokens. Raises DataError as `encode` does."""
         self._check(texts)
         encoded = self.inner.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array(encoding.ids, np.int32) for encoding in encoded]
+        return [np.array(self.remap(encoding.ids), np.int32) for encoding in encoded]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text, without special tokens."""
-        return self.inner.decode([int(token) for token in ids], skip_special_tokens=True)
+        """The text, without special tokens; the rare id of a `vocabulary` has none."""
+        original = self.vocabulary.restore(ids) if self.vocabulary else [int(token) for token in ids]
+        return self.inner.decode(original, skip_special_tokens=True)
+
+    def remap(self, ids: list[int]) -> list[int]:
+        """Original ids as those of `vocabulary`, if there is one."""
+        return ids if self.vocabulary is None else self.vocabulary.forward[ids].tolist()
+
+    def restricted(self, vocabulary: VocabularyMap) -> "Tokenizer":
+        """This tokenizer with the ids of a map, which keeps all special tokens."""
+        result = copy(self)
+        result.vocabulary, result.vocab_size, result.fingerprint = vocabulary, vocabulary.size, vocabulary.fingerprint
+        roles = ("bos_id", "eos_id", "mask_id")
+        ids = {role: None if (token := vars(self)[role]) is None else int(vocabulary.forward[token]) for role in roles}
+        vars(result).update(ids, pad_id=int(vocabulary.forward[self.pad_id]))
+        return result
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Original ids of the special tokens; without a padding token also the id that pads."""
+        original = self.original
+        roles = (original.pad_id, original.bos_id, original.eos_id, original.mask_id)
+        added = self.inner.get_added_tokens_decoder()
+        special = {token for token, content in added.items() if content.special}
+        return frozenset(special.union(token for token in roles if token is not None))
+
+    @property
+    def token_names(self) -> list[str]:
+        """What identifies each token to another tokenizer: its text, and for rare tokens also the map."""
+        if self.vocabulary is None:
+            return [str(self.inner.id_to_token(token)) for token in range(self.vocab_size)]
+        names = [str(self.inner.id_to_token(int(token))) for token in self.vocabulary.kept]
+        return [*names, f"the rare tokens of {self.fingerprint}"]
 
     def save(self, folder: Path) -> None:
         """Writes tokenizer.json in the format of Hugging Face."""

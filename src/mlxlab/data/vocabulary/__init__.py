@@ -1,0 +1,1 @@
+"""Training on the most frequent tokens of a vocabulary; all others share one id."""
