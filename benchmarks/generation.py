@@ -46,7 +46,7 @@ def _row(trial: Trial, slow: Trial) -> tuple[str, ...]:
 class _NoText:
     """A tokenizer without end token: only the number of tokens matters."""
 
-    eos_id = None
+    eos_id = vocabulary = None
 
     @staticmethod
     def decode(ids: Sequence[int]) -> str:

@@ -6,9 +6,11 @@ import pytest
 from mlx.utils import tree_map
 
 from mlxlab.data.tokenizers.bpe import train_bpe
+from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit, VocabularyMap
 from mlxlab.errors import ConfigError
 from mlxlab.inference.generate import GenerationConfig, StreamingDetokenizer, generate, window_start
 from mlxlab.inference.sampling import SamplingParams
+from mlxlab.inference.text_generator import TextGenerator
 from mlxlab.models.bert import Bert
 from mlxlab.models.layers import KVCache
 from mlxlab.models.model import Model, build_head
@@ -157,7 +159,7 @@ def test_rows_end_by_themselves(rope, tokenizer):
     free = tokens_of(rope, tokenizer, rows)
 
     class Ending:
-        eos_id = free[0][3]
+        eos_id, vocabulary = free[0][3], None
 
         @staticmethod
         def decode(ids):
@@ -237,3 +239,36 @@ def test_the_benchmark_compares_with_and_without_a_cache(monkeypatch):
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in generation.generation("nano", 1).splitlines()]
     assert [row[0] for row in rows[4:]] == ["cache, 1 row", "no cache, 1 row", "cache, 8 rows", "no cache, 8 rows"]
     assert [row[3] for row in rows[5::2]] == ["1.0", "1.0"]
+
+
+def test_the_rare_id_of_a_vocabulary_is_never_generated_and_text_is_in_original_tokens(tokenizer, rope, caplog):
+    kept = np.sort(np.unique([*tokenizer.special_ids, *tokenizer.encode("the cat sat on the mat", special=False)]))
+    vocabulary = VocabularyMap(kept, tokenizer.vocab_size, tokenizer.fingerprint, VocabularyLimit(len(kept), None))
+    restricted, seen = tokenizer.restricted(vocabulary), []
+
+    class Tempted:
+        """The model of `rope`, whose most probable token is always the rare one."""
+
+        def __init__(self, backbone, head):
+            self.embedding, self.head = backbone.embedding, head
+
+        def __call__(self, states, embedding):
+            logits = self.head(states, embedding)[..., : vocabulary.size]
+            logits[..., vocabulary.rare_id] = 100.0
+            return logits
+
+    head = rope.head
+    try:
+        rope.head = Tempted(rope.backbone, head)
+        generator = TextGenerator(rope, restricted, (), 32)
+        for sampling in (GREEDY, SamplingParams(temperature=2.0, top_k=0), SamplingParams(1.0, top_k=3, top_p=0.9)):
+            chunks = list(generator.stream(["the cat", "the dog"], sampling, GenerationConfig(max_tokens=30)))
+            seen.append("".join(chunk.text for chunk in chunks))
+    finally:
+        rope.head = head
+    known = {tokenizer.decode([token]) for token in kept}
+    assert all(set("".join(known)) >= set(text) for text in seen)
+    assert any(seen)
+    dog = restricted.encode("the dog", special=False)
+    assert f"prompt 2: {dog.count(vocabulary.rare_id)} of {len(dog)} tokens are rare ones" in caplog.text
+    assert "prompt 1" not in caplog.text

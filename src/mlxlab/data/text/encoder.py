@@ -21,7 +21,7 @@ class EncoderState(TypedDict):
     masked: bool
     seq_len: Size
     tokenizer: str  # its fingerprint
-    vocabulary: str  # fingerprint of its map, which vocabulary.json has; "" without one
+    vocabulary: str  # fingerprint of its map, which vocabulary_map.json has; "" without one
     fingerprint: str  # of the data, for human readers
 
 
@@ -38,7 +38,7 @@ class TextEncoder:
         self.task = Task("language_modelling", tokenizer.vocab_size, masked=masked, token_bytes=tokenizer.token_bytes)
 
     def save(self, folder: Path, fingerprint: str) -> None:
-        """Writes tokenizer.json and data.json, and vocabulary.json if the tokenizer has a map."""
+        """Writes tokenizer.json and data.json, and vocabulary_map.json if the tokenizer has a map."""
         self.tokenizer.save(folder)
         vocabulary = self.tokenizer.vocabulary
         if vocabulary is not None:

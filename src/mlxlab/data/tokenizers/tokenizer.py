@@ -67,7 +67,7 @@ class Tokenizer:
         """
         file = json.loads(self.inner.to_str())
         by_bytes = '"ByteLevel"' in json.dumps(file["decoder"])
-        sizes = [0] * self.vocab_size
+        sizes = [0] * self.original.vocab_size
         for piece, token in self.inner.get_vocab(with_added_tokens=True).items():
             sizes[token] = len(piece) if by_bytes else 1 if _ONE_BYTE.fullmatch(piece) else _utf8_length(piece)
         for added in file["added_tokens"]:

@@ -14,7 +14,7 @@ from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.atomic import pack_bytes, write_json
 from mlxlab.files.untrusted import read_json
 
-FILE, FORMAT = "vocabulary.json", "mlxlab.vocabulary/1"
+FILE, FORMAT = "vocabulary_map.json", "mlxlab.vocabulary/1"
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class VocabularyMap:
         return [int(self.kept[token]) for token in ids if token != self.rare_id]
 
     def save(self, folder: Path) -> None:
-        """Writes vocabulary.json."""
+        """Writes vocabulary_map.json."""
         content = {"format": FORMAT, "tokenizer": self.tokenizer, "vocab_size": self.vocab_size}
         limit = {"size": self.limit.size, "coverage": self.limit.coverage}
         write_json(folder / FILE, content | limit | {"kept": self.kept.tolist()}, indent=None)
