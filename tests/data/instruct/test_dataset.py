@@ -16,6 +16,8 @@ from mlxlab.data.instruct.sources import ConversationParser, open_conversations
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.text.dataset import Shuffling
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
+from mlxlab.data.vocabulary.remapping import IS_CORE
+from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit
 from mlxlab.errors import ConfigError, DataError, UserError
 from support.fault_injection.mutations import replace_value
 from support.rows import MUTATIONS, mutate
@@ -51,6 +53,7 @@ def new_data(file, tmp_path):
             "truncation": "drop",
             "shuffle": Shuffling(9, 0),
             "tokenizer": TOKENIZER,
+            "vocabulary": VocabularyLimit(None, None),
             "seq_len": 128,
             "select": ExampleSelection(None, 25, "mean", None),
             "batch_size": 3,
@@ -218,3 +221,14 @@ def test_a_mutated_file_gives_examples_or_one_line(new_data, tmp_path, count):
             conversations = [load(texts[number]) for number in sorted(texts)]
             assert conversations[:intact] == [parse_record(record) for record in records[:intact]], seed
         assert time.perf_counter() - start < 10, seed
+
+
+def test_a_smaller_vocabulary_maps_the_tokens_and_keeps_the_targets(new_data):
+    full, mapped = new_data(), new_data(vocabulary=VocabularyLimit(40, None))
+    vocabulary = mapped.tokenizer.vocabulary
+    for expected, batch in zip(list(full.train), list(mapped.train), strict=True):
+        np.testing.assert_array_equal(batch.tokens, vocabulary.forward[expected.tokens])
+        np.testing.assert_array_equal(batch.loss_weights, expected.loss_weights)
+    assert (batch.tokens == vocabulary.rare_id).any()
+    assert mapped.task.num_classes == 41
+    assert IS_CORE in next(iter(mapped.valid)).aux
