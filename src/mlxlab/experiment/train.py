@@ -128,9 +128,7 @@ def build_session(
     runtime = {"task": data.task, "class_counts": data.class_counts, "loaded_teachers": teachers}
     trainer = instantiate(cfg["trainer"], Trainer, **runtime)
     model = build_model(cfg, data, saved)
-    architecture = saved or architecture_of(cfg["model"], data.tokenizer.vocab_size)
-    if saved is None and data.tokenizer.vocabulary is not None:
-        architecture = architecture._replace(vocab_size=data.tokenizer.vocab_size)  # of the pretrained one fewer rows
+    architecture = saved or architecture_of(cfg["model"], data.tokenizer.vocab_size, data.tokenizer.vocabulary)
     policy = instantiate(cfg["resume_policy"], ResumePolicy)
     initial = initialize_from(source, model, architecture.node, policy.min_match) if source else None
     if saved is None:

@@ -79,16 +79,16 @@ class Architecture(NamedTuple):
     vocab_size: int
 
 
-def architecture_of(node: Node, vocab_size: int) -> Architecture:
+def architecture_of(node: Node, vocab_size: int, vocabulary: VocabularyMap | None = None) -> Architecture:
     """What rebuilds a model without its pretrained weights: its node with their sizes, and its vocabulary size.
 
-    Raises as `build_model`.
+    Arguments and errors are those of `build_model`.
     """
     shape = read_shape(resolve(node["pretrained"]), node, vocab_size) if node.get("pretrained") else {}
     own = {key: None for key in ("pretrained", "init_from") if key in node}
     architecture: dict[str, Any] = {"vocab_size": vocab_size, **train_new_weights(node), **shape, **own}
     size = architecture.pop("vocab_size")
-    return Architecture(architecture, size)
+    return Architecture(architecture, vocab_size if vocabulary else size)
 
 
 def build_pretrained_model(path: Path, vocab_size: int) -> Model:
