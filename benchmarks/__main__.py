@@ -15,6 +15,8 @@
     python -m benchmarks suite=streaming_memory source=<file> [rounds=1]
     python -m benchmarks suite=curriculum file=<text> [steps=240] [seeds=3] [plot=curriculum.png]
     python -m benchmarks suite=labelled [rows=1000000] [model=bert] [rounds=1]
+    python -m benchmarks suite=qlora model=<GGUF file or folder> [rows=2] [length=256] [rounds=5] [slow_rounds=1]
+                         [compare_with=mlx_lm]
 
 saving    overhead of saving a checkpoint, in the foreground and in the background
 tracking  overhead of logging every step, and startup delay with an unreachable tracking server
@@ -29,6 +31,7 @@ loader    speed of the text loader in tokens/s, and time to seek to a position
 streaming_memory  resident memory of the text loader after N and 10 N documents, streamed and in memory
 curriculum  rare tokens served and validation loss with data/order=curriculum and with a shuffle, at equal tokens
 labelled  seconds to the first step and memory of data=text_classification on a generated file of many rows
+qlora     a training step with adapters on a base in 4 bits, compared with float32 and with MLX's own product
 distill   a distillation step with a queried teacher and with cached soft targets, and its components
 
 Prints Markdown: medians, and ratios of medians. save=PATH also writes PATH.md and PATH.json. For reliable figures
@@ -61,6 +64,7 @@ SUITES = {  # module and function of benchmarks
     "streaming_memory": ("streaming_memory", "streaming_memory"),
     "curriculum": ("curriculum", "curriculum"),
     "labelled": ("labelled", "labelled"),
+    "qlora": ("qlora", "qlora"),
 }
 LISTS = {  # keys with several values, separated by commas
     "size": ("nano", "tiny", "small", "medium", "large", "xlarge"),
@@ -101,7 +105,8 @@ def parse(args: list[str]) -> tuple[str, str | None, dict[str, Any]]:
     own = [arg for arg in args if not arg.startswith(prefixes)]
     options, _ = parse_args(own, [f"benchmarks.{module}.{function}"])
     for key, value in options.items():
-        for item in value.split(",") if key in LISTS else []:
+        is_list = key in LISTS and (suite, key) != ("qlora", "model")
+        for item in value.split(",") if is_list else []:
             if item not in LISTS[key]:
                 raise ConfigError(f"{key}={value}: expected {', '.join(LISTS[key])}{suggestion(item, LISTS[key])}")
     if options.get("rounds", 1) < 1:

@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mlxlab.markdown import markdown_table
@@ -11,26 +11,36 @@ from mlxlab.markdown import markdown_table
 
 @dataclass(frozen=True)
 class Trial:
-    """Seconds of each round of one variant."""
+    """Seconds of each round of one variant: elapsed, and of all threads of the process together."""
 
     name: str
-    seconds: list[float]
+    seconds: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
 
     @property
     def median(self) -> float:
         return statistics.median(self.seconds)
+
+    @property
+    def cpu_median(self) -> float:
+        return statistics.median(self.cpu)
+
+    def run(self, function: Callable[[], object]) -> None:
+        """Measures one round."""
+        start, used = time.perf_counter(), time.process_time()
+        function()
+        self.seconds.append(time.perf_counter() - start)
+        self.cpu.append(time.process_time() - used)
 
 
 def alternate(variants: Mapping[str, Callable[[], object]], rounds: int) -> list[Trial]:
     """Runs every variant once as a warm-up, then all in turn, `rounds` times each."""
     for function in variants.values():
         function()
-    trials = {name: Trial(name, []) for name in variants}
+    trials = {name: Trial(name) for name in variants}
     for _ in range(rounds):
         for name, function in variants.items():
-            start = time.perf_counter()
-            function()
-            trials[name].seconds.append(time.perf_counter() - start)
+            trials[name].run(function)
     return list(trials.values())
 
 

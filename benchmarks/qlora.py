@@ -1,0 +1,150 @@
+"""A training step with adapters on a base in 4 bits, compared with a float32 base and with MLX's own product.
+
+Variants that use MLX's product take a minute or more per step on a CPU, so each of their steps is measured once.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten, tree_unflatten
+
+from benchmarks.alternate import Trial, alternate, table
+from benchmarks.config import read_config
+from mlxlab.config.instantiate import instantiate
+from mlxlab.data.batch import Batch
+from mlxlab.models.adapters.quantized import ARRAYS, QuantizedLayer, QuantizedLinear
+from mlxlab.models.build import build_model
+from mlxlab.models.layers import named_parameters
+from mlxlab.models.model import Model
+from mlxlab.models.pretrained.load import read_config as read_shape
+from mlxlab.models.pretrained.load import resolve, target_of
+from mlxlab.training.device_batch import to_device
+from mlxlab.training.losses.loss import CrossEntropyLoss
+
+RATE = 1e-4
+Step = Callable[[], Any]
+
+
+def qlora(
+    model: str, rows: int = 2, length: int = 256, rounds: int = 5, slow_rounds: int = 1, compare_with: str = ""
+) -> str:
+    """Seconds of optimized, compiled steps on random tokens, and the bytes of the frozen base.
+
+    Ratios are those of CPU seconds, which other processes disturb less.
+
+    Args:
+        model: folder or GGUF file of a pretrained decoder.
+        rows, length: shape of a batch.
+        rounds: steps of each variant, in turn.
+        slow_rounds: the same, of the variants that use MLX's product; 0 leaves them out.
+        compare_with: mlx_lm measures its trainer too; it is not a dependency.
+    """
+    path = resolve(model)
+    shape = dict(read_shape(path))
+    batch = _tokens(rows, length, int(str(shape["vocab_size"])))
+    float_base, base = _adapted(path, None), _adapted(path, 4)
+    variants = {"LoRA, float32 base": _step(float_base, batch), "QLoRA": _step(base, batch)}
+    sizes = {"LoRA, float32 base": _base_bytes(float_base), "QLoRA": _base_bytes(base)}
+    trials = alternate(variants, rounds)
+    if slow_rounds:
+        name = "QLoRA, MLX's product"
+        plain = _with_mlx_layers(_adapted(path, 4))
+        sizes[name] = _base_bytes(plain)
+        trials.append(_measure(name, _step(plain, batch, compile="never"), slow_rounds))
+    if slow_rounds and compare_with == "mlx_lm":
+        from benchmarks.qlora_mlx_lm import mlx_lm_step
+
+        step, sizes["mlx-lm"] = mlx_lm_step(base, shape, batch)
+        trials.append(_measure("mlx-lm", step, slow_rounds))
+    head = (
+        "variant",
+        "s/step",
+        "CPU s/step",
+        "relative to LoRA",
+        "relative to QLoRA",
+        "base MB",
+        "relative to float32",
+    )
+    lines: list[tuple[str, ...]] = [head, *(_row(trial, trials, sizes) for trial in trials)]
+    return table(f"steps of {rows} x {length} tokens with {path.name}, rank 8, on {mx.default_device()}", lines)
+
+
+def _row(trial: Trial, trials: list[Trial], sizes: dict[str, int]) -> tuple[str, ...]:
+    relative = [f"{trial.cpu_median / other.cpu_median:.2f} x" for other in trials[:2]]
+    size = sizes[trial.name]
+    return (
+        trial.name,
+        f"{trial.median:.2f}",
+        f"{trial.cpu_median:.2f}",
+        *relative,
+        f"{size / 1e6:.0f}",
+        f"{size / sizes[trials[0].name]:.3f} x",
+    )
+
+
+def _tokens(rows: int, length: int, vocab_size: int) -> Batch:
+    ids = np.random.default_rng(0).integers(0, vocab_size, (rows, length + 1)).astype(np.int32)
+    weights = np.ones((rows, length), np.float32)
+    return Batch(ids[:, :-1], np.ones((rows, length), bool), ids[:, 1:], weights, np.arange(rows))
+
+
+def _adapted(path: Path, bits: int | None) -> Model:
+    """The pretrained model with adapters of rank 8 in all projections, on a base of `bits`, or of float32."""
+    node = {"_target_": target_of(path), "dropout": 0.0, "pretrained": str(path)}
+    node |= {"adapter": read_config("model/adapter/lora")}
+    node |= {"quantization": {"_target_": "mlxlab.models.options.Quantization", "bits": bits}}
+    vocab_size = int(str(read_shape(path)["vocab_size"]))
+    model = build_model(node, kind="language_modelling", vocab_size=vocab_size, seed=0)
+    mx.eval(model.parameters())
+    mx.clear_cache()
+    return model.train()
+
+
+def _base_bytes(model: nn.Module) -> int:
+    trained = dict(tree_flatten(model.trainable_parameters()))
+    return sum(leaf.nbytes for path, leaf in named_parameters(model).items() if path not in trained)
+
+
+def _step(model: Model, batch: Batch, **settings: Any) -> Step:
+    optimizer = instantiate(read_config("trainer/optimizer/adamw"))(learning_rate=RATE)
+    optimizer.init(model.trainable_parameters())
+    node = read_config("trainer/step/optimized") | {"compile": "always"} | settings
+    step = instantiate(node)(model=model, loss=CrossEntropyLoss(0.0), optimizer=optimizer)
+    return lambda: step(to_device(batch))
+
+
+def _measure(name: str, step: Step, rounds: int) -> Trial:
+    trial = Trial(name)
+    for _ in range(rounds):
+        trial.run(step)
+    return trial
+
+
+def _with_mlx_layers(model: Model) -> Model:
+    """The same model with MLX's own quantised layers."""
+    new: list[tuple[str, nn.Module]] = []
+    for path, layer in model.named_modules():
+        if isinstance(layer, QuantizedLayer):
+            own = mlx_layer(layer)
+            own.freeze()
+            new.append((path, own))
+    model.update_modules(tree_unflatten(new))
+    return model
+
+
+def mlx_layer(layer: QuantizedLayer) -> nn.QuantizedLinear | nn.QuantizedEmbedding:
+    """MLX's own layer with the same weights."""
+    bits, group = layer.packing.bits, layer.packing.group_size
+    outputs, inputs = layer.weight.shape[0], layer.weight.shape[1] * 32 // bits
+    own: nn.QuantizedLinear | nn.QuantizedEmbedding
+    if isinstance(layer, QuantizedLinear):
+        own = nn.QuantizedLinear(inputs, outputs, False, group, bits)
+    else:
+        own = nn.QuantizedEmbedding(outputs, inputs, group, bits)
+    for name in ARRAYS:
+        own[name] = layer[name]
+    return own
