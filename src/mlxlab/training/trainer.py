@@ -13,6 +13,7 @@ from mlxlab.checkpoint.state import Settings
 from mlxlab.constraints import Count, Positive, Share, Size
 from mlxlab.data.batch import Batch, BatchIterator
 from mlxlab.distributed.process_group import ProcessGroup
+from mlxlab.models.adapters.freeze import make_contiguous
 from mlxlab.training.losses.loss import Loss
 from mlxlab.training.optim.optimizers import EMAOptimizer, flatten_arrays
 from mlxlab.training.optim.schedules import LRSchedule, Schedule
@@ -113,6 +114,7 @@ class Trainer:
         return f"ends after {steps} steps: {before}" if steps < self.max_steps else ""
 
     def make_step(self, state: TrainState, group: ProcessGroup | None = None) -> Step:
+        make_contiguous(state.model)
         return self.step(model=state.model, loss=self.loss, optimizer=state.optimizer, group=group)
 
     def annotate(self, batch: Batch, fraction_done: float | None) -> Batch:

@@ -7,7 +7,7 @@ from mlx.utils import tree_map_with_path
 
 from mlxlab.errors import ConfigError
 from mlxlab.models.adapters import arrays
-from mlxlab.models.adapters.freeze import adapted_layers, trainable_names
+from mlxlab.models.adapters.freeze import adapted_layers, make_contiguous, trainable_names
 from mlxlab.models.build import build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.options import split_node
@@ -164,3 +164,11 @@ def test_dora_learns_lengths_in_addition():
     model = build(TRANSFORMER | {"adapter": ADAPTER | {"dora": True, "targets": ["layers.0.feed_forward.down"]}})
     names = [name.removeprefix("backbone.layers.0.feed_forward.down.") for name in trainable_names(model)]
     assert sorted(names) == ["lora_a", "lora_b", "magnitude"]
+
+
+def test_frozen_weights_lie_in_memory_as_a_checkpoint_gives_them():
+    model = build(TRANSFORMER | {"adapter": ADAPTER})
+    layer = model.backbone.layers[0].attention.query.base
+    layer.weight = mx.array(np.ones((16, 16), np.float32)).T
+    make_contiguous(model)
+    assert np.array(layer.weight, copy=False).flags["C_CONTIGUOUS"]

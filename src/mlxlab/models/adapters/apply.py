@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_map, tree_unflatten
+from mlx.utils import tree_unflatten
 
 from mlxlab.errors import ConfigError
 from mlxlab.models.adapters.freeze import adapter_paths, freeze, select_parameters, train_only
@@ -41,8 +40,6 @@ def apply_options(model: Model, options: ModelOptions, seed: int | None, drawn: 
         train_only(model, [*adapter_paths(named_parameters(model)), *trained_weights(model, options.adapter)])
     if options.freeze:
         freeze(model, options.freeze)
-    # As a resumed run reads them: a product is rounded by how a weight lies in memory.
-    model.update(tree_map(mx.contiguous, model.parameters()))
 
 
 def trained_weights(model: Model, options: LoRA) -> list[str]:

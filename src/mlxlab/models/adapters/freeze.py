@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
+import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_unflatten
 
 from mlxlab.errors import ConfigError
 from mlxlab.models.layers import named_parameters
@@ -15,6 +16,20 @@ PARAMETERS = ("lora_a", "lora_b", "magnitude")  # of an adapter
 def trainable_names(module: nn.Module) -> list[str]:
     """The paths of the parameters that are trained."""
     return list(dict(tree_flatten(module.trainable_parameters())))
+
+
+def frozen_parameters(module: nn.Module) -> dict[str, mx.array]:
+    """The parameters that are not trained, by path."""
+    trained = set(trainable_names(module))
+    return {path: leaf for path, leaf in named_parameters(module).items() if path not in trained}
+
+
+def make_contiguous(module: nn.Module) -> None:
+    """Lays frozen weights out as a resumed run reads them: a product is rounded by how a weight lies in memory."""
+    arrays = {path: mx.contiguous(leaf) for path, leaf in frozen_parameters(module).items()}
+    if arrays:
+        mx.eval(arrays)
+        module.update(tree_unflatten(list(arrays.items())))
 
 
 def freeze(module: nn.Module, patterns: Sequence[str], key: str = "model.freeze") -> list[str]:

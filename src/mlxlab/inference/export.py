@@ -1,0 +1,87 @@
+"""Exports trained models: folders that are read like those of a run, with one checkpoint and no optimizer."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import yaml
+
+from mlxlab.checkpoint.names import FOLDER
+from mlxlab.checkpoint.store import CheckpointStore
+from mlxlab.errors import CannotCreateError, ConfigError, WriteError
+from mlxlab.files.atomic import write_atomic
+from mlxlab.inference.restore import ENSEMBLE_FILE, RestoredModel, restore_model
+
+Arrays = dict[str, mx.array]
+
+
+def restore_single(run: Path, checkpoint: str) -> RestoredModel:
+    """The model to export; raises as `restore_model`, and ConfigError for an ensemble."""
+    if (run / ENSEMBLE_FILE).is_file():
+        raise ConfigError(f"run={run}: expected one model, got an ensemble; export its members")
+    return restore_model(run, checkpoint)
+
+
+def merge_adapters(run: Path, out: Path, checkpoint: str = "best") -> RestoredModel:
+    """Writes the model of a run with its adapters folded in, in full precision; returns it as it is in the run.
+
+    Raises:
+        ConfigError: it has no adapters. CannotCreateError: `out` exists. WriteError: it cannot be written.
+        InputNotFoundError, CheckpointUnavailableError, DataError, NotAllowedError: see `restore_model`.
+    """
+    from mlxlab.models.adapters.merge import merged_node, merged_parameters
+
+    restored = restore_single(run, checkpoint)
+    node = restored.checkpoint.state["architecture"]
+    if not node.get("adapter"):
+        raise ConfigError(f"run={run}: its model has no adapters to merge")
+    write_export(out, restored, merged_parameters(restored.model), merged_node(node))
+    return restored
+
+
+def write_export(out: Path, restored: RestoredModel, weights: Arrays, node: dict[str, Any]) -> None:
+    """Writes a folder with the `inference` files of a run and a checkpoint of these weights, as a whole or not at all.
+
+    Args:
+        out: the folder; it must not exist.
+        node: the `model` node of the weights.
+
+    Raises:
+        CannotCreateError: `out` exists. WriteError: it cannot be written.
+    """
+    config, saved = {**restored.config, "model": node}, restored.checkpoint.state
+    metadata = {**saved["metadata"], "config": {**saved["metadata"]["config"], "model": node}, "uid": ""}
+    try:
+        with _new_folder(out) as folder:
+            shutil.copytree(restored.config_dir, folder / "inference", ignore=_links)
+            write_atomic(folder / "inference" / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+            state: Any = {**saved, "architecture": node, "metadata": metadata}
+            mx.eval(weights)
+            step = restored.checkpoint.step
+            CheckpointStore(folder / FOLDER).save(step, weights, {}, state, best_step=step)
+    except (OSError, RuntimeError) as error:  # MLX has no exception of its own for a full disk
+        raise WriteError(f"out={out}: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}") from None
+
+
+@contextmanager
+def _new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`, which it becomes at the end."""
+    if os.path.lexists(path):
+        raise CannotCreateError(f"out={path}: exists already; expected the name of a new folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as temporary:
+        folder = Path(temporary) / "new"
+        folder.mkdir()
+        yield folder
+        folder.rename(path)
+
+
+def _links(folder: str, names: Iterable[str]) -> set[str]:
+    """What is no plain file or folder: a run folder may be a stranger's, and its links lead anywhere."""
+    paths = [Path(folder, name) for name in names]
+    return {path.name for path in paths if path.is_symlink() or not (path.is_file() or path.is_dir())}
