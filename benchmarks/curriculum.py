@@ -21,11 +21,12 @@ VARIANTS = {
     "curriculum, alpha 1": (*CURRICULUM, "data.order.alpha=1"),
     "curriculum, alpha 1, 0.5, 0": (*CURRICULUM, "data.order.alpha=[[0,1],[0.33,0.5],[0.67,0]]"),
 }
+COVERAGE, BITS, EARLY = "data/rare_coverage", "valid/bits_per_byte", 1  # the second point of a curve
 METRICS = {
-    "data/rare_coverage": "rare tokens served",
+    COVERAGE: "rare tokens served",
     "data/rare_coverage_5": "served 5 times",
     "data/kl_uniform": "KL to uniform",
-    "valid/bits_per_byte": "valid bits per byte",
+    BITS: "valid bits per byte",
 }
 
 Curve = list[tuple[int, float]]  # (tokens, value)
@@ -39,11 +40,14 @@ def curriculum(file: str | None = None, steps: Size = 240, seeds: Size = 3, plot
         name: [_train(file, steps, seed, overrides) for seed in range(seeds)] for name, overrides in VARIANTS.items()
     }
     _draw(curves, Path(plot))
-    rows: list[tuple[str, ...]] = [("order", *METRICS.values(), *(f"bits, seed {seed}" for seed in range(seeds)))]
+    early = f"after {curves['shuffle'][0][COVERAGE][EARLY][0]:,}"
+    bits = [f"bits, seed {seed}" for seed in range(seeds)]
+    rows: list[tuple[str, ...]] = [("order", f"{METRICS[COVERAGE]} {early}", *METRICS.values(), *bits)]
     for name, runs in curves.items():
         means = [statistics.mean(run[metric][-1][1] for run in runs) for metric in METRICS]
-        bits = [f"{run['valid/bits_per_byte'][-1][1]:.4f}" for run in runs]
-        rows.append((name, f"{means[0]:.3f}", f"{means[1]:.3f}", *(f"{mean:.4f}" for mean in means[2:]), *bits))
+        coverage = statistics.mean(run[COVERAGE][EARLY][1] for run in runs)
+        bits = [f"{run[BITS][-1][1]:.4f}" for run in runs]
+        rows.append((name, f"{coverage:.3f}", *(f"{mean:.3f}" for mean in means[:-1]), f"{means[-1]:.4f}", *bits))
     shape = f"a decoder of {MODEL['num_layers']} layers and width {MODEL['hidden_size']}, vocabulary {VOCABULARY:,}"
     title = f"{shape}, after {steps * ROWS * LENGTH:,} tokens, means of {seeds} seeds"
     return f"{table(title, rows)}\n\nCurves: {plot}"

@@ -78,7 +78,9 @@ def test_the_architecture_page_draws_the_layers_that_are_enforced():
     assert drawn == [set(layer) for layer in architecture.LAYERS]
 
 
-@pytest.mark.parametrize("choice", ["data=titanic data.source=synthetic", "data=streaming trainer=optimized"])
+@pytest.mark.parametrize(
+    "choice", ["data=titanic data.source=synthetic", "data=streaming data.order.measure=true trainer=optimized"]
+)
 def test_every_logged_metric_is_documented(choice, tmp_path):
     text = tmp_path / "text.jsonl"
     text.write_text("".join(json.dumps({"text": f"Number {n} follows {n - 1}."}) + "\n" for n in range(3000)))

@@ -1,5 +1,7 @@
 """`info`: exact parameter counts and sizes in memory; docs/measurements.md has the same."""
 
+import json
+import re
 from pathlib import Path
 
 import mlx.core as mx
@@ -70,3 +72,23 @@ def test_an_unknown_name_gets_the_nearest_one(capsys):
 def test_an_impossible_number_is_refused_in_one_line(args, capsys):
     assert main(args) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_the_outliers_among_tokens_are_listed_and_plotted(tmp_path, capsys, monkeypatch):
+    texts = ["".join(chr(97 + number % 20) for number in range(start, start + 200)) for start in range(40)]
+    texts += [" " * 9000 + "end", "a#b|c"]
+    (tmp_path / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    monkeypatch.setattr("mlxlab.config.paths.project_root", lambda: tmp_path)
+    data = ["model=transformer", "data=streaming", f"data.source={tmp_path}/text.jsonl", "data/tokenizer=characters"]
+    args = ["tokens", *data, "data.validation.fraction=0.1", "data.seq_len=16", f"out={tmp_path}/t.png"]
+    assert main(args) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^\| frequent +\| ' ' +\| +1 \|", out, re.MULTILINE)
+    assert re.search(r"^\| rare +\| '\\\|' +\| +\d+ \| +\d+ \| +1 \|", out, re.MULTILINE)
+    assert "1 frequent outliers" in out
+    assert "tokens of the vocabulary occur" in out
+    assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["tokens", "data=titanic", f"out={tmp_path}/t.png"]) == 2
+    assert "expected data=streaming" in capsys.readouterr().err
+    assert main(["tokens", *data, "out=t.txt"]) == 2
+    assert main(["tokens", *data, f"out={tmp_path}/missing/t.png"]) == 73

@@ -35,7 +35,7 @@ def corpus(tmp_path_factory):
 
 def arguments(corpus, project, model, *overrides):
     text = [f"data.source={corpus}", "data.tokenizer.vocab_size=300", "data.seq_len=32", "data.validation.fraction=0.2"]
-    limits = ["trainer.epochs=null", "trainer.max_steps=16", "checkpointing.every_steps=1"]
+    limits = ["trainer.epochs=null", "trainer.max_steps=12", "checkpointing.every_steps=1"]
     argv = settings(model, "data=streaming", *CURRICULUM, *text, *limits, *tracked(project), *overrides)
     return [setting for setting in argv if not setting.startswith(TITANIC)]
 
@@ -62,7 +62,7 @@ def test_a_curriculum_killed_anywhere_ends_in_the_same_state(
     here, rng = [*argv, f"hydra.run.dir={tmp_path}/run"], rng_for("curriculum", model, prefetch)
     for _ in range(kills):
         attempt = shared_server.start(here, syncer=False)
-        if attempt.wait_for("save", rng.randint(3, 9)):
+        if attempt.wait_for("save", rng.randint(2, 8)):
             attempt.send(signal.SIGKILL)
         attempt.finish()
     streamed = "data.streaming=false" if kills % 2 else "data.streaming=true"

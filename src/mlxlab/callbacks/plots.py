@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from mlxlab.data.text.order.outliers import TokenFrequencies
+
 logger = logging.getLogger(__name__)
 
 PANELS = {  # of an analysis of the weights, by the second part of a metric's name
@@ -137,6 +139,24 @@ def add_legend(axis: "Axes", styles: dict[str, dict[str, object]]) -> None:
         second: Line2D([], [], color="gray", linestyle=style["linestyle"]) for _, second, style in names if second
     }
     axis.legend([*entries.values()], [*entries], fontsize=6, ncols=1 + len(entries) // 16)
+
+
+def plot_token_frequencies(frequencies: "TokenFrequencies") -> "Figure":
+    """Counts by rank on logarithmic axes, with the outliers and their limits."""
+    figure = new_figure(5.4, 4.0)
+    axis = figure.subplots()
+    ranks = np.arange(1, len(frequencies.ids) + 1)
+    axis.plot(ranks, frequencies.counts, linewidth=1.2, label=f"{len(ranks)} tokens that occur")
+    groups = {"frequent": frequencies.frequent_outliers, "rare": frequencies.rare_outliers}
+    for (name, index), color in zip(groups.items(), ("tab:red", "tab:orange"), strict=True):
+        axis.plot(ranks[index], frequencies.counts[index], ".", color=color, label=f"{len(index)} {name} outliers")
+    for limit in (frequencies.lower, frequencies.upper):
+        if frequencies.counts[-1] <= limit <= frequencies.counts[0]:
+            axis.axhline(limit, color="gray", linewidth=0.8, linestyle=":")
+    axis.set(xscale="log", yscale="log", xlabel="rank", ylabel="occurrences", title="frequencies of tokens")
+    axis.legend(fontsize=8)
+    figure.tight_layout()
+    return figure
 
 
 def plot_points(axis: "Axes", points: list[tuple[int, float]], label: str) -> None:

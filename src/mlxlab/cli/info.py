@@ -1,23 +1,34 @@
-"""Prints the sizes of models, without allocating them.
+"""Prints the sizes of models, without allocating them, and the frequencies of tokens in a text.
 
     mlxlab info presets [vocab_size=16000] [classes=2]
     mlxlab info memory [vocab_size=16000] [batch_size=32] [seq_len=256]
+    mlxlab info tokens [count=20] [out=token_frequencies.png] data=streaming data.source=FILE ...
 
 presets  exact parameter counts of every family at every size: as a classifier, and as a language model (masked for
          the encoders, causal with a tied head for the decoder)
 memory   what training the decoder holds in float32, in MB of 10^6 bytes: n weights take 4 n bytes, their gradients
          4 n, AdamW 8 n, a batch of B rows of L tokens 16 B L + 8 B. The logits, B L V numbers, are the largest of
          the activations at small sizes; the others depend on model and step (python -m benchmarks measures them)
+tokens   how often each token occurs in the training text of an experiment, which all further arguments compose as for
+         train: a plot by rank, and the outliers at both ends. Outliers lie more than 1.5 interquartile ranges above
+         the upper or below the lower quartile of the logarithms of the counts of tokens that occur (Tukey 1977)
 """
 
-from typing import Annotated, Literal
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import yaml
 
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.config.paths import conf_dir
-from mlxlab.constraints import Ge, Le
+from mlxlab.constraints import Ge, Le, Size
+from mlxlab.errors import CannotCreateError, ConfigError, WriteError
 from mlxlab.markdown import markdown_table
+
+if TYPE_CHECKING:
+    from mlxlab.data.text.order.outliers import TokenFrequencies
+    from mlxlab.data.tokenizers.tokenizer import Tokenizer
 
 FAMILIES = ("bert", "cnn_hybrid", "transformer")
 SIZES = ("nano", "tiny", "small", "medium", "large", "xlarge")
@@ -59,6 +70,67 @@ def memory(
     print(markdown_table(["size", *sizes, "sum"], rows))
 
 
+def tokens(count: Size = 20, out: Path = Path("token_frequencies.png"), *, args: list[str]) -> None:
+    """Prints the outliers among the tokens of a text as a Markdown table, and plots all frequencies.
+
+    Args:
+        count: outliers that are listed of each end.
+        out: file of the plot, in a format of matplotlib (png, pdf, svg).
+    """
+    if out.suffix not in (".png", ".pdf", ".svg"):
+        raise ConfigError(f"out={out}: expected a name that ends in .png, .pdf or .svg")
+    if not out.absolute().parent.is_dir():
+        raise CannotCreateError(f"out={out}: there is no folder {out.absolute().parent}")
+    from mlxlab.config.hydra.compose import Composer
+
+    config = Composer(conf_dir(), args).checked_values(resolve=True)
+    from mlxlab.callbacks.plots import plot_token_frequencies
+    from mlxlab.config.paths import project_root
+    from mlxlab.data.text.dataset import StreamingTextDataset
+    from mlxlab.data.text.order.outliers import token_frequencies
+    from mlxlab.experiment.build import build_data
+
+    target = config["data"]["_target_"]
+    if target != f"{StreamingTextDataset.__module__}.{StreamingTextDataset.__name__}":
+        raise ConfigError(f"data._target_={target}: expected data=streaming")
+    with tempfile.TemporaryDirectory() as folder:
+        data = build_data(config, project_root(), None, Path(folder))
+    assert isinstance(data, StreamingTextDataset)
+    counts = data.count_tokens()
+    frequencies = token_frequencies(counts.counts)
+    print(f"{counts.line}\n\n{_outlier_table(frequencies, data.all_tokens, count)}\n")
+    figure = plot_token_frequencies(frequencies)
+    try:
+        figure.savefig(out, dpi=120)
+    except OSError as error:
+        raise WriteError(f"out={out}: {error.strerror or error}") from None
+    print(f"plot: {out}")
+
+
+def _outlier_table(frequencies: "TokenFrequencies", tokenizer: "Tokenizer", count: int) -> str:
+    """The outliers of both ends with their share of all tokens, and a line on each group."""
+    total, rows, lines = frequencies.counts.sum(), [], []
+    groups = {"frequent": frequencies.frequent_outliers, "rare": frequencies.rare_outliers[::-1]}
+    limits = {"frequent": f"more than {frequencies.upper:.6g}", "rare": f"fewer than {frequencies.lower:.6g}"}
+    for name, ranks in groups.items():
+        share = frequencies.counts[ranks].sum() / total
+        lines.append(f"{len(ranks)} {name} outliers ({limits[name]} times) make up {share:.2%} of all tokens")
+        for rank in ranks[:count]:
+            number, times = int(frequencies.ids[rank]), int(frequencies.counts[rank])
+            rows.append(
+                [name, _shown(tokenizer, number), f"{rank + 1}", f"{number}", f"{times}", f"{times / total:.4%}"]
+            )
+    lines.append(f"{len(frequencies.rare)} rare tokens make up at most 1 %; {frequencies.unused} tokens do not occur")
+    return "\n".join([markdown_table(["outlier", "token", "rank", "id", "count", "share"], rows, "llr"), "", *lines])
+
+
+def _shown(tokenizer: "Tokenizer", number: int) -> str:
+    """A token as text, or as the vocabulary writes it if it is special or only part of a character."""
+    text = tokenizer.decode([number])
+    name = repr(text) if text and "\ufffd" not in text else ascii(tokenizer.inner.id_to_token(number))
+    return name.replace("|", "\\|")
+
+
 def footprint(parameters: int, vocab_size: int, batch_size: int, seq_len: int) -> dict[str, int]:
     """Bytes in float32 and int32: tokens, mask, targets and weights of each token, and an 8-byte id of each row."""
     tokens = batch_size * seq_len
@@ -76,4 +148,9 @@ def count(family: str, kind: Kind, size: str, vocab_size: int, classes: int = 0)
     return count_parameters(build_model(node | sizes, kind=kind, num_classes=classes, vocab_size=vocab_size))
 
 
-main = build_main(__doc__, {"presets": Subcommand(presets), "memory": Subcommand(memory)})
+_SUBCOMMANDS = {
+    "presets": Subcommand(presets),
+    "memory": Subcommand(memory),
+    "tokens": Subcommand(tokens, forward_prefix=""),
+}
+main = build_main(__doc__, _SUBCOMMANDS)

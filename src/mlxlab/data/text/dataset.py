@@ -135,6 +135,7 @@ class StreamingTextDataset:
         limit = max_train_examples
         counted = TokenStream(text, encode, end_id, seed, limit, chosen)
         count_tokens = cache_result(partial(corpus_counts, counted, original.vocab_size, original.fingerprint, cache))
+        self.all_tokens, self.count_tokens = original, count_tokens  # also those outside of a smaller vocabulary
         self.tokenizer, vocabulary_lines = fit_vocabulary(vocabulary, original, count_tokens, restored)
         self.encoder = TextEncoder(self.tokenizer, masked, seq_len)
         self.task = self.encoder.task
