@@ -199,3 +199,25 @@ def test_kill_9_at_each_disk_call_of_a_save(shared_server, tmp_path, summarize, 
         call += every
     assert kills >= 3
     summarize(f"kill at {kills} calls to the disk of one save (every {every} of them): all resumed, bitwise equal")
+
+
+@pytest.mark.fault_injection
+@pytest.mark.parametrize("save", [1, 2])
+def test_kill_9_at_each_disk_call_of_a_save_with_adapters(shared_server, tmp_path, summarize, save):
+    """The first save also writes the frozen weights, which the others share."""
+    argv = settings("bert", "trainer.max_steps=6", "model/adapter=lora", "model.adapter.dora=true")
+    expected = reference(shared_server, argv, tmp_path / "reference")
+    call = 1
+    while True:
+        folder = tmp_path / str(call)
+        here = [*argv, f"hydra.run.dir={folder}"]
+        attempt = shared_server.run(here, kill={"save": save, "call": call})
+        if attempt.returncode == 0:
+            break  # the save has no such call
+        assert attempt.returncode == -signal.SIGKILL, attempt.err
+        resumed = shared_server.run(here)
+        assert resumed.final_state() == expected.final_state, call
+        assert_tidy(folder)
+        assert len(list((folder / "base").iterdir())) == 1, "a leftover, or the same weights twice"
+        call += 1
+    summarize(f"kill at {call - 1} calls to the disk of save {save} with adapters: all resumed, bitwise equal")

@@ -11,9 +11,11 @@ from mlxlab.errors import ConfigError
 from mlxlab.inference.generate import GenerationConfig, StreamingDetokenizer, generate, window_start
 from mlxlab.inference.sampling import SamplingParams
 from mlxlab.inference.text_generator import TextGenerator
+from mlxlab.models.adapters.apply import insert
 from mlxlab.models.bert import Bert
 from mlxlab.models.layers import KVCache
 from mlxlab.models.model import Model, build_head
+from mlxlab.models.options import LoRA
 from mlxlab.models.transformer import Transformer
 
 VOCABULARY = 300
@@ -26,6 +28,7 @@ KINDS = {
         "mlp_type": "gelu",
         "max_position_embeddings": 24,
     },
+    "adapted": {"adapter": LoRA(rank=2, targets=["*"], dora=True)},
 }
 GREEDY = SamplingParams(temperature=0.0)
 
@@ -35,8 +38,11 @@ def tokenizer():
     return train_bpe(["the cat sat on the mat, the dog sat on the log"] * 3, VOCABULARY, 1)
 
 
-def new_model(backbone, kind="language_modelling"):
-    model = Model(backbone, build_head(backbone, kind=kind, num_classes=2)).eval()
+def new_model(backbone, kind="language_modelling", adapter=None):
+    model = Model(backbone, build_head(backbone, kind=kind, num_classes=2))
+    if adapter is not None:
+        insert(model, adapter, seed=0)
+    model.eval()
     mx.random.seed(1)
     model.update(tree_map(lambda w: w + 0.3 * mx.random.normal(w.shape), model.parameters()))
     mx.eval(model.parameters())
@@ -46,7 +52,9 @@ def new_model(backbone, kind="language_modelling"):
 @pytest.fixture(scope="module", params=KINDS)
 def model(request):
     shape = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48}
-    return new_model(Transformer(**(shape | {"max_position_embeddings": 64} | KINDS[request.param])))
+    options = {"max_position_embeddings": 64, "adapter": None} | KINDS[request.param]
+    adapter = options.pop("adapter")
+    return new_model(Transformer(**(shape | options)), adapter=adapter)
 
 
 @pytest.fixture(scope="module")

@@ -44,6 +44,7 @@ class FrozenWeights:
 
     def scan(self) -> None:
         """Reads the intact files of the folder, of a run that is resumed. Not in a thread: MLX computes here."""
+        remove_leftovers(self.folder)
         for path in sorted(self.folder.glob("*.safetensors")):
             data = path.read_bytes()
             digest = hashlib.sha256(data).hexdigest()
@@ -52,7 +53,6 @@ class FrozenWeights:
 
     def _store(self, arrays: Arrays) -> str:
         self.folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(self.folder)
         temporary = temporary_name(self.folder / "new.safetensors")
         try:
             mx.save_safetensors(str(temporary), arrays, {"format": "mlx"})
