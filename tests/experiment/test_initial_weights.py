@@ -67,7 +67,6 @@ def test_a_compiled_file_of_fewer_layers_is_refused_unless_the_policy_allows_it(
 
 def test_what_init_from_may_name(source, tmp_path):
     best = load_named("best", source).path
-    assert find_weights(None) is None
     assert find_weights(f"{source}/last").read()[0].keys() == find_weights(str(best)).read()[0].keys()
     copied = shutil.copytree(best, tmp_path / "copied")
     alone = find_weights(str(copied))

@@ -57,10 +57,16 @@ DEFAULT_RULES = Rules()
 
 @dataclass
 class Transfer:
-    """The arrays of the new model by path, and the name in the checkpoint of each that was taken as it is."""
+    """The arrays of the new model by path.
+
+    `sources` has the name in the checkpoint of each that was taken as it is, `all_sources` also of those that were
+    merged or converted, `outcomes` what became of every array.
+    """
 
     weights: Arrays
     sources: dict[str, str] = field(default_factory=dict)
+    all_sources: dict[str, str] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
     report: TransferReport = field(default_factory=TransferReport)
 
 
@@ -96,14 +102,14 @@ class _Transfer:
         weight = [part for part in ("weight", *CODES) if part in new]
         adapter = [part for part in ADAPTER if part in new and "lora_a" in new]
         others = [part for part in new if part not in (*weight, *adapter)]
-        if self._same_adapter(old, new) and all(self._fits(old.get(part), new[part]) for part in [*weight, *adapter]):
-            others += [*weight, *adapter]
-        elif weight:
-            self._fill_weight(old, new, weight)
-            for part in adapter:
-                self._fill_new(new, part)
-        for part in others:
+        keeps_adapter = self._same_adapter(old, new) and all(self._fits(old.get(part), new[part]) for part in adapter)
+        if weight:
+            without_adapter = {part: path for part, path in old.items() if part not in ADAPTER}
+            self._fill_weight(without_adapter if keeps_adapter else old, new, weight)
+        for part in [*others, *(adapter if keeps_adapter else [])]:
             self._take(old.get(part), new[part])
+        for part in [] if keeps_adapter else adapter:
+            self._fill_new(new, part)
 
     def report_unused(self) -> None:
         tied = self.layers.get(TIED[0], {}).get("weight")
@@ -112,7 +118,8 @@ class _Transfer:
             if path in self.used:
                 continue
             is_copy = path == tied and shared is not None and _equal(self.saved[path], self.saved[shared])
-            self._add("dropped" if is_copy or self._is_optional(path) else "unexpected", name)
+            outcome: Outcome = "dropped" if is_copy or self._is_optional(path) else "unexpected"
+            self.transfer.report.add(outcome, name)
 
     def _same_adapter(self, old: Parts, new: Parts) -> bool:
         """Whether the adapter of the checkpoint can stay as it is, or there is none in either."""
@@ -138,6 +145,7 @@ class _Transfer:
         self.used.add(old["weight"])
         for part in weight:
             self.transfer.weights[new[part]] = arrays[part]
+            self.transfer.all_sources[new[part]] = self.names[old["weight"]]
             self._add("merged" if adapted else "converted", new[part])
 
     def _fill_new(self, new: Parts, part: str) -> None:
@@ -184,7 +192,7 @@ class _Transfer:
         self.used.add(old)
         name = self.names[old]
         self.transfer.weights[new] = self.saved[old].astype(self.expected[new].dtype)
-        self.transfer.sources[new] = name
+        self.transfer.sources[new] = self.transfer.all_sources[new] = name
         self._add("matched" if name == new else "renamed", new)
 
     def _add_fault(self, old: str | None, new: str) -> None:
@@ -197,13 +205,14 @@ class _Transfer:
             self._add("missing", new)
         else:
             got = self.saved[old]
-            self._add("wrong shape", f"{new}: expected {_described(like)}, got {_described(got)}")
+            self._add("wrong shape", new, f": expected {_described(like)}, got {_described(got)}")
 
     def _is_optional(self, path: str) -> bool:
         return self.rules.optional is not None and self.rules.optional.search(path) is not None
 
-    def _add(self, outcome: Outcome, name: str) -> None:
-        self.transfer.report.add(outcome, name)
+    def _add(self, outcome: Outcome, path: str, detail: str = "") -> None:
+        self.transfer.report.add(outcome, path + detail)
+        self.transfer.outcomes[path] = outcome
 
 
 def _layers(paths: Collection[str]) -> dict[str, Parts]:

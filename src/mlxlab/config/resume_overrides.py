@@ -1,6 +1,7 @@
 """Merges the overrides of a resumed run, and only those, into the config of its checkpoint.
 
-*Free* keys may change; *structural* ones are the shape of the model, *frozen* ones data, its order and the objective.
+*Free* keys may change, and *structural* ones, the model, as far as its weights can be carried over (`growth.plan`);
+*frozen* ones are data, its order and the objective.
 """
 
 import re
@@ -23,10 +24,7 @@ FREE_KEYS = {  # of groups that are structural or frozen
 }
 FROZEN_GROUPS = ("seed", "objective", "data")
 UNCHECKED_KEYS = ("resume", "resume_policy", "name")
-_REASONS = {
-    "frozen": "cannot change on resume; start a new run in another folder",
-    "structural": "would change the shape of the model; start a new run in another folder",
-}
+_FROZEN = "cannot change on resume; start a new run in another folder"
 
 
 class _ResumeRecord(TypedDict):
@@ -46,7 +44,7 @@ def merge_for_resume(
         folders: those of config files, in the order of precedence, to know which keys an option sets.
 
     Raises:
-        ConfigError: a frozen or structural key would change; each is named.
+        ConfigError: a frozen key would change; each is named.
     """
     old, current = _flatten(saved), _flatten(composed)
     new = dict(old)
@@ -59,9 +57,9 @@ def merge_for_resume(
     changed = [key for key in sorted({*old, *new}) if old.get(key, ...) != new.get(key, ...)]  # ...: there is none
     changed = [key for key in changed if key[0] not in UNCHECKED_KEYS]
     refused = [
-        f"{format_key(key)}={new.get(key)}: was {old.get(key)} in the checkpoint; {_REASONS[key_class(key)]}"
+        f"{format_key(key)}={new.get(key)}: was {old.get(key)} in the checkpoint; {_FROZEN}"
         for key in changed
-        if key_class(key) != "free"
+        if key_class(key) == "frozen"
     ]
     if refused:
         raise ConfigError("\n".join(refused[:10]))

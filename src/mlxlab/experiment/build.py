@@ -55,8 +55,8 @@ def build_data(
     return data
 
 
-def build_model(cfg: Config, data: DataModule, saved: Architecture | None = None) -> Model:
-    """Builds the model of a config with its initial weights, or one of a saved architecture, to be given weights."""
+def build_model(cfg: Config, data: DataModule, saved: Architecture | None = None, *, draw: bool = False) -> Model:
+    """Builds the model of a config with its initial weights, or one of a saved architecture, drawn if `draw`."""
     seed, task = model_seed(cfg), data.task
     architecture = saved or Architecture(cfg["model"], data.tokenizer.vocab_size)
     mx.random.seed(seed)
@@ -66,7 +66,7 @@ def build_model(cfg: Config, data: DataModule, saved: Architecture | None = None
         vocab_size=architecture.vocab_size,
         num_classes=task.num_classes,
         pair_separator=task.pair_separator,
-        seed=None if saved else seed,
+        seed=None if saved and not draw else seed,
         load_pretrained=saved is None,
         vocabulary=data.tokenizer.vocabulary,
     )

@@ -17,10 +17,10 @@ from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.experiment.build import Config, saved_architecture
 from mlxlab.files.untrusted import ShapeError, read_json, validate
 from mlxlab.inference.restore import ENSEMBLE_FILE, find_run_dir
+from mlxlab.models.adapters.layout import layout_of
 from mlxlab.models.adapters.lora import merged_weight
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import Model
-from mlxlab.models.options import split_node
 from mlxlab.models.pretrained.load import resolve
 from mlxlab.models.pretrained.weights import BERT_NAMES, GGUF_NAMES, IGNORED_KEYS, LLAMA_NAMES, read_arrays
 
@@ -48,6 +48,10 @@ class InitialWeights(NamedTuple):
         weights = self.report.as_json()
         return TransferRecord(source=self.source, digest=self.digest, step=0, weights=weights, optimizer={})
 
+    def lines(self) -> list[str]:
+        """For the terminal."""
+        return self.report.lines(self.source)
+
 
 @dataclass(frozen=True)
 class WeightSource:
@@ -73,15 +77,34 @@ class WeightSource:
             return read_safetensors(self.path), Layout()
         return read_arrays(self.path), _published_layout(self.path)
 
+    def load_into(self, model: Model, node: Config, min_match: float) -> InitialWeights:
+        """Gives a model these weights, as far as they fit.
 
-def find_weights(name: str | None) -> WeightSource | None:
-    """The weights that `init_from` names: of a run folder the best checkpoint; None for null.
+        Args:
+            node: the `model` node of the model.
+            min_match: share of the arrays that must be carried over.
+
+        Raises:
+            InputNotFoundError, DataError, CheckpointUnavailableError: the weights cannot be read, or none fits.
+            NotAllowedError: fewer than `min_match` fit.
+        """
+        arrays, layout = self.read()
+        names = (BERT_NAMES, LLAMA_NAMES, GGUF_NAMES)
+        rules = Rules(names, IGNORED_KEYS, OF_A_TASK, layout, layout_of(node), merged_weight)
+        result = transfer(arrays, named_parameters(model), rules)
+        title = f"{KEY}={self.name}"
+        result.report.require(min_match, title)
+        evaluate_finite(result.weights, title)
+        model.load_weights(list(result.weights.items()))
+        return InitialWeights(self.name, digest(arrays), result.report)
+
+
+def find_weights(name: str) -> WeightSource:
+    """The weights that `init_from` names: of a run folder the best checkpoint.
 
     Raises:
         InputNotFoundError, ServiceUnavailableError, ConfigError: there is nothing of that name, or it is an ensemble.
     """
-    if name is None:
-        return None
     path = Path(os.path.expanduser(name))
     if path.suffix == ".safetensors":
         if not path.is_file():
@@ -95,36 +118,6 @@ def find_weights(name: str | None) -> WeightSource | None:
     if (path / "state.json").is_file():  # a checkpoint outside of any run folder
         return WeightSource(name, path, str(path))
     return WeightSource(name, resolve(name, KEY))
-
-
-def initialize_from(source: WeightSource, model: Model, node: Config, min_match: float) -> InitialWeights:
-    """Gives the model the weights of a source, as far as they fit.
-
-    Args:
-        node: the `model` node of the model.
-        min_match: share of the arrays that must be carried over.
-
-    Raises:
-        InputNotFoundError, DataError, CheckpointUnavailableError: the weights cannot be read, or none fits.
-        NotAllowedError: fewer than `min_match` fit.
-    """
-    arrays, layout = source.read()
-    names = (BERT_NAMES, LLAMA_NAMES, GGUF_NAMES)
-    rules = Rules(names, IGNORED_KEYS, OF_A_TASK, layout, layout_of(node), merged_weight)
-    result = transfer(arrays, named_parameters(model), rules)
-    title = f"{KEY}={source.name}"
-    result.report.require(min_match, title)
-    evaluate_finite(result.weights, title)
-    model.load_weights(list(result.weights.items()))
-    return InitialWeights(source.name, digest(arrays), result.report)
-
-
-def layout_of(node: Config) -> Layout:
-    """How the model of a `model` node stores its weights."""
-    options = split_node(node)[0]
-    scale = 1.0 if options.adapter is None else options.adapter.alpha / options.adapter.rank
-    codes = options.quantization
-    return Layout(scale, codes.group_size, codes.bits or Layout.bits, codes.mode)
 
 
 def saved_layout(checkpoint: Checkpoint) -> Layout:

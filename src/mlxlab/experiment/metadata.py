@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlxlab import backend
 from mlxlab.checkpoint.state import RunMetadata
@@ -17,7 +18,6 @@ from mlxlab.distillation.options import read_options
 from mlxlab.distillation.teachers import Teachers
 from mlxlab.errors import RunInterrupted
 from mlxlab.experiment.build import Config
-from mlxlab.experiment.initial_weights import InitialWeights
 from mlxlab.experiment.manifest import Inputs, Outcome, Parent
 from mlxlab.experiment.report import final_metrics
 from mlxlab.metric_names import TOKENS_PER_SEC
@@ -26,9 +26,12 @@ from mlxlab.tracking.journal import PARENT
 from mlxlab.tracking.tracker import Status, Tracker
 from mlxlab.training.state import TrainState
 
+if TYPE_CHECKING:
+    from mlxlab.experiment.initial_weights import InitialWeights
+
 
 def run_metadata(
-    cfg: Config, data: DataModule, teachers: Teachers, initial: InitialWeights | None, resumed: Checkpoint | None
+    cfg: Config, data: DataModule, teachers: Teachers, initial: "InitialWeights | None", resumed: Checkpoint | None
 ) -> RunMetadata:
     """Metadata that a checkpoint needs to be resumed, verified and compared later."""
     choices, initial_weights = group_choices(), {} if initial is None else {initial.source: initial.digest}

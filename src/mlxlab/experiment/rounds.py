@@ -12,9 +12,12 @@ import mlx.nn as nn
 
 from mlxlab.checkpoint.names import FOLDER
 from mlxlab.config.hydra.overrides import cli_overrides, group_choices
+from mlxlab.config.issues import split_key
 from mlxlab.config.paths import project_root
+from mlxlab.config.resume_overrides import key_class
 from mlxlab.distillation.load_teachers import TeacherLoader
 from mlxlab.distillation.options import read_options
+from mlxlab.errors import ConfigError
 from mlxlab.experiment.build import Config, build_data
 from mlxlab.experiment.manifest import RunManifest, without_nonfinite
 from mlxlab.experiment.metadata import run_inputs, tracked_until_end
@@ -53,7 +56,9 @@ class DistillationRounds:
         self.resumed, done = cfg["resume"] is not None and path.is_file(), []
         if self.resumed:
             saved = read_json(path, RoundsFile)
-            cfg, _ = resume_config(cfg, saved["config"], saved["choices"], str(path))
+            cfg, changes = resume_config(cfg, saved["config"], saved["choices"], str(path))
+            if changed := [key for key in changes if key_class(split_key(key)) == "structural"]:
+                raise ConfigError(f"{changed[0]}: cannot change in a run of several rounds; start a new one")
             done = saved["done"]
         context.group.barrier()  # all have read the file before rank 0 writes it
         self.cfg, self.options = cfg, read_options(cfg["trainer"]["distillation"])

@@ -4,25 +4,54 @@ A resumed run takes the config of its checkpoint, changed by what was typed on t
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.names import FOLDER
-from mlxlab.checkpoint.resume import check_arrays, load_named, resolve_resume
-from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
+from mlxlab.checkpoint.resume import ResumePolicy, check_arrays, load_named, resolve_resume
+from mlxlab.checkpoint.store import Arrays, Checkpoint, CheckpointStore
 from mlxlab.checkpoint.transfer_report import TransferRecord
 from mlxlab.config.check import check, check_stored_config
 from mlxlab.config.hydra.overrides import cli_overrides, config_folders, group_choices
+from mlxlab.config.instantiate import instantiate
 from mlxlab.config.resume_overrides import Changes, merge_for_resume, record_changes
 from mlxlab.errors import CheckpointUnavailableError, ConfigError, InputNotFoundError
-from mlxlab.experiment.build import Config
+from mlxlab.experiment.build import Config, saved_architecture
 from mlxlab.experiment.report import log_lines
 from mlxlab.experiment.run import RunContext
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
+from mlxlab.models.build import Architecture
+from mlxlab.models.layers import named_parameters
 from mlxlab.tracking.journal import FILE as JOURNAL
 from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.checkpointer import saved_arrays
+from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import TrainState
+
+if TYPE_CHECKING:
+    from mlxlab.experiment.initial_weights import WeightSource
+    from mlxlab.growth.carry_over import CarriedOver
+
+
+class Start(NamedTuple):
+    """The config of a run, and what it starts from.
+
+    `checkpoint` is None for initial weights; `continues` is whether the run in the folder continues: a fork is another
+    one. `before` is the architecture of the checkpoint, `after` that of the model.
+    """
+
+    cfg: Config
+    changes: Changes
+    checkpoint: Checkpoint | None
+    continues: bool
+    before: Architecture | None
+    after: Architecture | None
+
+    @property
+    def inference_dir(self) -> Path | None:
+        """That of the run in which the checkpoint lies."""
+        return None if self.checkpoint is None else self.checkpoint.run_dir / "inference"
 
 
 def find_start(resume: str | None, context: RunContext) -> tuple[Checkpoint | None, bool]:
@@ -53,6 +82,63 @@ def resume_config(requested: Config, saved: object, choices: dict[str, str], nam
     cfg, changes = merge_for_resume(stored, requested, cli_overrides(), (choices, group_choices()), config_folders())
     check(cfg)
     return cfg, changes
+
+
+def prepare_start(requested: Config, context: RunContext) -> Start:
+    """Resolves `resume` and the config of the run; raises as `find_start`, `resume_config` and `growth.plan.plan`."""
+    checkpoint, continues = find_start(requested["resume"], context)
+    if checkpoint is None:
+        return Start(requested, Changes(), None, continues, None, None)
+    before, saved = saved_architecture(checkpoint), checkpoint.state["metadata"]
+    cfg, changes = resume_config(requested, saved["config"], saved["choices"], str(checkpoint.path))
+    start = Start(cfg, changes, checkpoint, continues, before, before)
+    if cfg["model"] == saved["config"]["model"]:
+        return start
+    return start._replace(after=plan_resume(start, before.vocab_size)[1])
+
+
+def plan_resume(start: Start, vocab_size: int) -> tuple[list[dict[str, Any]], Architecture]:
+    """The operations that the overrides of a resume ask for, and the architecture after them; raises as `plan`."""
+    from mlxlab.growth.plan import changed_node, plan
+
+    assert start.checkpoint is not None
+    assert start.before is not None
+    saved = start.checkpoint.state["metadata"]["config"]["model"]
+    return plan(start.before, changed_node(start.before.node, saved, start.cfg["model"]), vocab_size)
+
+
+def carry_into(state: TrainState, start: Start, checkpoint: Checkpoint, seed: int) -> "CarriedOver":
+    """The checkpoint for the model of a new state, whose weights are drawn.
+
+    Raises:
+        ConfigError: an operation does not fit the model, or the optimizer is another one.
+        DataError, NotAllowedError: too little of the checkpoint has a place in the model.
+    """
+    from mlxlab.growth.carry_over import ModelChange, carry_over
+
+    policy, saved = instantiate(start.cfg["resume_policy"], ResumePolicy), checkpoint.state["metadata"]["config"]
+    optimizer, before = (config["trainer"]["optimizer"]["_target_"] for config in (start.cfg, saved))
+    if optimizer != before:
+        raise ConfigError(f"trainer.optimizer: cannot change together with the model, was {before}")
+
+    def new_arrays(architecture: Architecture) -> Arrays:
+        return named_parameters(state.new_model(*architecture))
+
+    assert start.before is not None
+    change = ModelChange(start.before, *plan_resume(start, state.vocab_size), new_arrays, seed)
+    new = named_parameters(state.model), flatten_arrays(state.optimizer.state)
+    carried = carry_over(checkpoint, change, *new, by_shape=policy.optimizer_transfer == "shape")
+    carried.report.require(policy.min_match, str(checkpoint.path))
+    return carried
+
+
+def find_initial_weights(cfg: Config) -> "WeightSource | None":
+    """What `model.init_from` names, if anything."""
+    if (name := cfg["model"].get("init_from")) is None:
+        return None
+    from mlxlab.experiment.initial_weights import find_weights
+
+    return find_weights(name)
 
 
 def check_fits(checkpoint: Checkpoint, state: TrainState) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlxlab.checkpoint.frozen_weights import FOLDER as BASE
 from mlxlab.checkpoint.names import FOLDER, folder_name
@@ -9,34 +10,26 @@ from mlxlab.checkpoint.resume import ResumePolicy
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
-from mlxlab.config.resume_overrides import Changes
 from mlxlab.data.dataset import DataModule, RowEncoder
 from mlxlab.distillation.load_teachers import TeacherLoader
 from mlxlab.distillation.options import read_options
 from mlxlab.distillation.teachers import DistillationReport, Teachers
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import ConfigError, DivergenceError, RunInterrupted
-from mlxlab.experiment.build import (
-    Config,
-    build_data,
-    build_model,
-    model_seed,
-    save_inference_config,
-    saved_architecture,
-)
+from mlxlab.experiment.build import Config, build_data, build_model, model_seed, save_inference_config
 from mlxlab.experiment.evaluation_files import write_files
 from mlxlab.experiment.evaluation_plots import save_plots
 from mlxlab.experiment.final_evaluation import evaluate_at_end
-from mlxlab.experiment.initial_weights import InitialWeights, find_weights, initialize_from
 from mlxlab.experiment.metadata import run_inputs, run_metadata, run_name, run_outcome, run_tags, tracked_until_end
 from mlxlab.experiment.report import describe_training, log_lines, next_commands, write_report
 from mlxlab.experiment.run import RunContext
 from mlxlab.experiment.start import (
-    find_start,
+    carry_into,
+    find_initial_weights,
     log_config_changes,
     log_transfer,
+    prepare_start,
     reject_misfit,
-    resume_config,
     set_aside_others,
 )
 from mlxlab.inference.predict import model_signature
@@ -52,6 +45,9 @@ from mlxlab.training.losses.task_loss import refuse_misfit
 from mlxlab.training.state import TrainState
 from mlxlab.training.trainer import Trainer
 
+if TYPE_CHECKING:
+    from mlxlab.experiment.initial_weights import InitialWeights
+
 
 @dataclass(frozen=True)
 class Session:
@@ -65,7 +61,7 @@ class Session:
     context: FitContext
     messages: tuple[str, ...]
     architecture: Architecture  # of the model
-    initial_weights: InitialWeights | None = None  # of `model.init_from`
+    initial_weights: "InitialWeights | None" = None  # of `model.init_from`
 
     def init_state(self) -> TrainState:
         """The state before the first step; to be made once, because a loss may add weights to the model."""
@@ -103,6 +99,7 @@ def build_session(
     inference_dir: Path | None = None,
     *,
     saved: Architecture | None = None,
+    draw: bool = False,
     tracker: Tracker | None = None,
     group: ProcessGroup | None = None,
 ) -> Session:
@@ -111,7 +108,9 @@ def build_session(
     Args:
         run_dir: where the data set may write its plots.
         inference_dir: tokenizer and shapes of the run that is resumed; None fits or loads those that the config names.
-        saved: architecture of the checkpoint whose weights follow; None draws or loads the initial ones.
+        saved: architecture of the checkpoint whose weights follow, for a vocabulary that is not smaller; None draws or
+            loads the initial ones.
+        draw: whether the weights of a saved architecture are drawn too, for those that the checkpoint does not have.
         tracker, group: None records nothing, and trains in this process alone.
     """
     if (options := split_node(cfg["model"])[0]).quantization.bits is not None:
@@ -119,7 +118,7 @@ def build_session(
 
         refuse_training(options)  # now, since reading the data may take long
     loader = TeacherLoader(read_options(cfg["trainer"].get("distillation")), cfg["tracking"].get("uri"))
-    source = find_weights(cfg["model"].get("init_from")) if saved is None else None
+    source = find_initial_weights(cfg) if saved is None else None
     tokenizer = inference_dir or (source and source.tokenizer)
     tokenizer = tokenizer or loader.inherited_tokenizer(cfg["model"].get("pretrained"))
     data = build_data(cfg, project_root(), tokenizer, run_dir, restored=inference_dir)
@@ -127,10 +126,11 @@ def build_session(
     refuse_misfit(cfg["trainer"]["loss"], data.task.kind)
     runtime = {"task": data.task, "class_counts": data.class_counts, "loaded_teachers": teachers}
     trainer = instantiate(cfg["trainer"], Trainer, **runtime)
-    model = build_model(cfg, data, saved)
+    saved = saved and saved._replace(vocab_size=max(saved.vocab_size, data.tokenizer.vocab_size))
+    model = build_model(cfg, data, saved, draw=draw)
     architecture = saved or architecture_of(cfg["model"], data.tokenizer.vocab_size, data.tokenizer.vocabulary)
     policy = instantiate(cfg["resume_policy"], ResumePolicy)
-    initial = initialize_from(source, model, architecture.node, policy.min_match) if source else None
+    initial = source.load_into(model, architecture.node, policy.min_match) if source else None
     if saved is None:
         loader.load_initial_weights(model)
     processes = group or ProcessGroup()
@@ -146,22 +146,23 @@ def build_callbacks(cfg: Config, run_dir: Path) -> list[Callback]:
 
 def train(requested: Config, context: RunContext) -> float:
     """Builds, fits and reports one run of the `requested` config; returns the best value of the objective."""
-    run_dir, inference_dir, source = context.run_dir, context.run_dir / "inference", None
-    checkpoint, continues = find_start(requested["resume"], context)
-    cfg, changes, forked_from, saved_model = requested, Changes(), None if continues else checkpoint, None
+    run_dir, inference_dir = context.run_dir, context.run_dir / "inference"
+    start = prepare_start(requested, context)
+    cfg, changes, checkpoint, continues = start[:4]
+    forked_from, carried = None if continues else checkpoint, None
     last_step = -1 if checkpoint is None else checkpoint.step  # whose metrics are kept; -1: step 0 is logged again
-    if checkpoint is not None:
-        saved, source = checkpoint.state["metadata"], checkpoint.run_dir / "inference"
-        saved_model = saved_architecture(checkpoint)
-        cfg, changes = resume_config(requested, saved["config"], saved["choices"], str(checkpoint.path))
     callbacks = build_callbacks(cfg, run_dir)
     tracker = context.build_tracker(cfg["tracking"])
-    session = build_session(cfg, run_dir, source, saved=saved_model, tracker=tracker, group=context.group)
+    source, draw = start.inference_dir, start.after != start.before
+    session = build_session(cfg, run_dir, source, saved=start.after, draw=draw, tracker=tracker, group=context.group)
     data = session.data
     if checkpoint is not None:
         policy = instantiate(cfg["resume_policy"], ResumePolicy)
         checkpoint = policy.admit(checkpoint, data.fingerprint, data.tokenizer.fingerprint)
     state = session.init_state()
+    if checkpoint is not None and start.before != session.architecture:
+        carried = carry_into(state, start, checkpoint, model_seed(cfg))
+        checkpoint = carried.checkpoint
     if checkpoint is not None and reject_misfit(checkpoint, changes, state, requested["resume"], context):
         return train(requested, context)  # from an older checkpoint
     log_lines(*session.messages, *describe_training(session.model))
@@ -175,8 +176,8 @@ def train(requested: Config, context: RunContext) -> float:
     tracker.log_dataset(cfg["data"]["_target_"].rsplit(".", 1)[-1], data.fingerprint, data.sources[-1])
     tracker.log_artifact(inference_dir, "config")
     log_config_changes(changes, last_step, run_dir, tracker)
-    if initial is not None:
-        log_transfer(initial.record(), initial.report.lines(initial.source), run_dir, tracker)
+    if transfer := initial or carried:
+        log_transfer(transfer.record(), transfer.lines(), run_dir, tracker)
     context.manifest.begin(run_inputs(cfg, metadata, forked_from), tracker.uid, name)
     with tracked_until_end(tracker):
         if continues:

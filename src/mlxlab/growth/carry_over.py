@@ -1,0 +1,165 @@
+"""A checkpoint for a changed model: its weights, their average and the optimizer state, with a report of all three."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+
+from mlxlab.checkpoint.parameter_names import CODES
+from mlxlab.checkpoint.safetensors_file import digest
+from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.checkpoint.transfer import Rules, Transfer, transfer
+from mlxlab.checkpoint.transfer_report import CARRIED, Outcome, TransferRecord, TransferReport
+from mlxlab.growth.arrays import Arrays, Source
+from mlxlab.growth.operations import CHANGES
+from mlxlab.growth.optimizer_transfer import OptimizerReport, Stage, shapes, transfer_optimizer
+from mlxlab.models.adapters.arrays import adapted_layers
+from mlxlab.models.adapters.layout import layout_of
+from mlxlab.models.adapters.lora import merged_weight
+from mlxlab.models.build import Architecture
+from mlxlab.models.options import split_node
+from mlxlab.training.optim.optimizers import AVERAGE, TRAINED, swap_weights
+
+OF_LAYERS = ("stack", "widen")  # operations that adapters can go through
+TABLES = ("backbone.embedding", "backbone.encoder.embedding", "head.out")  # what a vocabulary is an axis of
+
+
+@dataclass(frozen=True)
+class ModelChange:
+    """What leads from one architecture to another. `new_arrays` gives the weights of a new model, not drawn."""
+
+    before: Architecture
+    operations: Sequence[dict[str, Any]]
+    after: Architecture
+    new_arrays: Callable[[Architecture], Arrays]
+    seed: int
+
+
+class CarriedOver(NamedTuple):
+    """The checkpoint for the new model, what became of the arrays of the old one, and their digest."""
+
+    checkpoint: Checkpoint
+    report: TransferReport
+    optimizer: OptimizerReport
+    digest: str
+
+    def record(self) -> TransferRecord:
+        return TransferRecord(
+            source=str(self.checkpoint.path),
+            digest=self.digest,
+            step=self.checkpoint.step,
+            weights=self.report.as_json(),
+            optimizer=self.optimizer.as_json(),
+        )
+
+    def lines(self) -> list[str]:
+        """For the terminal."""
+        return [*self.report.lines(self.checkpoint.path.name), self.optimizer.line()]
+
+
+def carry_over(
+    checkpoint: Checkpoint, change: ModelChange, weights: Arrays, optimizer: Arrays, *, by_shape: bool
+) -> CarriedOver:
+    """The checkpoint of the model after a change.
+
+    Args:
+        weights: those of the new model, drawn.
+        optimizer: the state of its optimizer before the first step.
+        by_shape: see `transfer_optimizer`.
+
+    Raises:
+        ConfigError: an operation does not fit the model.
+    """
+    old, state = swap_weights(checkpoint.weights, checkpoint.optimizer, TRAINED, AVERAGE)
+    new, stages = change_weights(old, change, weights)
+    average = {path.removeprefix(AVERAGE): array for path, array in state.items() if path.startswith(AVERAGE)}
+    averages = change_weights(old | average, change, weights)[0].weights if average else new.weights
+    moments, report = transfer_optimizer(state, optimizer, stages, shapes(weights), averages, by_shape=by_shape)
+    arrays = swap_weights(new.weights, moments, AVERAGE, TRAINED)
+    mx.eval(arrays)
+    architecture = {"architecture": change.after.node, "vocab_size": change.after.vocab_size}
+    saved: Any = {**checkpoint.state, **architecture}
+    changed = replace(checkpoint, weights=arrays[0], optimizer=arrays[1], state=saved)
+    return CarriedOver(changed, new.report, report, digest(checkpoint.weights))
+
+
+def change_weights(old: Arrays, change: ModelChange, expected: Arrays) -> tuple[Transfer, list[Stage]]:
+    """The weights of the new model from those of the old one, and the stages that led there."""
+    current, architecture, stages = old, change.before, list[Stage]()
+    origins = {path: Origin(path, "matched") for path in old}  # of what is still as it was
+    if change.operations:
+        growable = _growable(change, old)
+        if growable != architecture:
+            first = transfer(old, change.new_arrays(growable), _rules(architecture, growable))
+            stages.append(_stage(current, first))
+            origins = {path: Origin(source, first.outcomes[path]) for path, source in first.all_sources.items()}
+            current, architecture = first.weights, growable
+    for operation in change.operations:
+        step: Any = CHANGES[operation["op"]]
+        grown, sources = step.arrays(operation, architecture, current, change.seed)
+        stages.append(Stage(shapes(current), sources))
+        origins = {
+            path: origins[source.path]._replace(is_moved=origins[source.path].is_moved or source.path != path)
+            for path, source in sources.items()
+            if source.path in origins and not source.gathers
+        }
+        current, architecture = grown, step.node(operation, architecture)
+    last = transfer(current, expected, _rules(architecture, change.after))
+    stages.append(_stage(current, last))
+    return _finished(last, origins, old, change), stages
+
+
+class Origin(NamedTuple):
+    """The path in the checkpoint of an array that no operation changed, and what was done with it."""
+
+    path: str
+    outcome: Outcome
+    is_moved: bool = False  # to another layer
+
+
+def _growable(change: ModelChange, arrays: Arrays) -> Architecture:
+    """The old architecture in a form that the operations take: not quantised, without those adapters in their way."""
+    node = dict(change.before.node)
+    if split_node(node)[0].quantization.bits is not None:
+        node["quantization"] = {**node["quantization"], "bits": None}
+    names = {operation["op"] for operation in change.operations}
+    adapter, layers = split_node(node)[0].adapter, adapted_layers(arrays)
+    in_the_way = names - {*OF_LAYERS, "resize_vocabulary"} or ("resize_vocabulary" in names and {*TABLES} & {*layers})
+    if adapter is not None and (adapter.dora or in_the_way):
+        node["adapter"] = None
+    return Architecture(node, change.before.vocab_size)
+
+
+def _rules(before: Architecture, after: Architecture) -> Rules:
+    return Rules(old=layout_of(before.node), new=layout_of(after.node), merge=merged_weight)
+
+
+def _stage(before: Arrays, result: Transfer) -> Stage:
+    return Stage(shapes(before), {path: Source(source) for path, source in result.sources.items()})
+
+
+def _finished(last: Transfer, origins: dict[str, Origin], old: Arrays, change: ModelChange) -> Transfer:
+    """The transfer with the outcomes of all stages. Codes of weights that nothing changed are as they were."""
+    result = Transfer(dict(last.weights), last.sources)
+    same_codes = replace(layout_of(change.before.node), scale=1.0) == replace(layout_of(change.after.node), scale=1.0)
+    restored: Arrays = {}
+    for path, source in last.all_sources.items():
+        origin, stem = origins.get(source), path.removesuffix("weight")
+        if origin is None or stem == path or {last.outcomes[path], origin.outcome} != {"converted"}:
+            continue
+        old_stem = origin.path.removesuffix("weight")
+        parts = [part for part in ("weight", *CODES) if same_codes and stem + part in last.weights]
+        restored |= {stem + part: old[old_stem + part] for part in parts}
+    result.weights.update(restored)
+    for path, outcome in last.outcomes.items():
+        origin = origins.get(last.all_sources.get(path, ""))
+        if outcome in CARRIED and outcome != "merged" and (origin is None or origin.is_moved):
+            outcome = "grown"
+        elif path in restored:
+            outcome = "matched"
+        elif outcome in ("matched", "renamed") and origin is not None and origin.outcome != "matched":
+            outcome = origin.outcome
+        result.outcomes[path] = outcome
+    result.report = last.report.with_outcomes(result.outcomes)
+    return result

@@ -1,0 +1,132 @@
+"""The optimizer state of a checkpoint for a changed model: by path, by the map of the weights, by shape if asked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import mlx.core as mx
+
+from mlxlab.growth.arrays import Arrays, Source, Sources, gather_moment
+from mlxlab.growth.optimizer_state import AVERAGE, axes_of, is_second_moment, parse_leaf
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Stage(NamedTuple):
+    """One change of the weights: shapes before it by path, and what each path after it is made of."""
+
+    shapes: Shapes
+    sources: Sources
+
+
+@dataclass
+class Moments:
+    """The statistics of one parameter by their names; `path` and `group` are where they were in the checkpoint."""
+
+    path: str
+    group: str
+    arrays: Arrays = field(default_factory=dict)
+    is_moved: bool = False
+
+    def after(self, source: Source, shape: tuple[int, ...], path: str) -> "Moments":
+        """Those of the parameter at `path`, made of this one of a shape."""
+        arrays = {}
+        for name, array in self.arrays.items():
+            power = 2 if is_second_moment(name, set(self.arrays)) else 1
+            arrays[name] = gather_moment(array, axes_of(name, len(shape)), source, power)
+        return Moments(self.path, self.group, arrays, self.is_moved or bool(source.gathers) or path != source.path)
+
+
+@dataclass
+class OptimizerReport:
+    """Parameters by where their optimizer state came from."""
+
+    by_path: list[str] = field(default_factory=list)
+    by_map: list[str] = field(default_factory=list)
+    by_shape: list[str] = field(default_factory=list)
+    fresh: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, list[str]]:
+        return {name.replace("_", " "): paths for name, paths in vars(self).items()}
+
+    def line(self) -> str:
+        return "optimizer state: " + ", ".join(f"{len(paths)} {name}" for name, paths in self.as_json().items())
+
+
+def transfer_optimizer(
+    old: Arrays, new: Arrays, stages: Sequence[Stage], weights: Shapes, averages: Arrays, *, by_shape: bool
+) -> tuple[Arrays, OptimizerReport]:
+    """The arrays of the state `new`, which is that before the first step, with what `old` knows of them.
+
+    Args:
+        stages: what led from the old weights to the new ones, at least one.
+        weights: shapes of the new weights by path.
+        averages: moving averages of the new weights, where there are any.
+        by_shape: parameters without a source take the state of left-over ones of the same shape, in order of the path.
+    """
+    saved = read_moments(old, stages[0].shapes)
+    moments = saved
+    for stage in stages:
+        moments = {
+            path: moments[source.path].after(source, stage.shapes[source.path], path)
+            for path, source in stage.sources.items()
+            if source.path in moments
+        }
+    empty = read_moments(new, weights)
+    used = {path: moments[path] for path, each in empty.items() if path in moments and _same(moments[path], each)}
+    report = OptimizerReport()
+    for path in used:
+        (report.by_map if used[path].is_moved else report.by_path).append(path)
+    left = {path: each for path, each in saved.items() if path not in {each.path for each in used.values()}}
+    for path in sorted(empty.keys() - used.keys()):
+        match = next((name for name in sorted(left) if by_shape and _same(left[name], empty[path])), None)
+        if match is None:
+            report.fresh.append(path)
+        else:
+            used[path] = left.pop(match)
+            report.by_shape.append(f"{path} from {match}")
+    report.dropped = sorted(left)
+    return _fill(old, new, weights, used, averages), report
+
+
+def read_moments(state: Arrays, parameters: Shapes) -> dict[str, Moments]:
+    """The statistics of every parameter in an optimizer state."""
+    result: dict[str, Moments] = {}
+    for path, array in state.items():
+        parameter, name = parse_leaf(path, parameters)
+        if parameter and not name.startswith(AVERAGE):
+            group = path.removesuffix(f"{parameter}.{name}")
+            result.setdefault(parameter, Moments(parameter, group)).arrays[name] = array
+    return result
+
+
+def _same(first: Moments, second: Moments) -> bool:
+    """Whether two parameters have the same statistics of the same shapes and types."""
+    kinds = [{name: (array.shape, array.dtype) for name, array in each.arrays.items()} for each in (first, second)]
+    return kinds[0] == kinds[1]
+
+
+def _fill(old: Arrays, new: Arrays, weights: Shapes, used: Mapping[str, Moments], averages: Arrays) -> Arrays:
+    """The new state. The counters of a group of parameters come from that of the first one which is carried over."""
+    result: Arrays = {}
+    leaves = {path: parse_leaf(path, weights) for path in new}
+    groups: dict[str, str | None] = {}  # of the new state -> of the old one
+    for path, (parameter, name) in leaves.items():
+        if parameter and not name.startswith(AVERAGE):
+            group = path.removesuffix(f"{parameter}.{name}")
+            groups[group] = groups.get(group) or (used[parameter].group if parameter in used else None)
+    for path, (parameter, name) in leaves.items():
+        group, _, counter = path.rpartition(".")
+        if name.startswith(AVERAGE):
+            result[path] = averages[parameter]
+        elif parameter:
+            result[path] = used[parameter].arrays[name] if parameter in used else new[path]
+        else:
+            source = groups.get(f"{group}.", f"{group}.")
+            result[path] = new[path] if source is None else old.get(source + counter, new[path])
+    return result
+
+
+def shapes(arrays: Mapping[str, mx.array]) -> dict[str, tuple[int, ...]]:
+    return {path: array.shape for path, array in arrays.items()}
