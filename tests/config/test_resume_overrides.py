@@ -63,8 +63,6 @@ def test_an_experiment_sets_only_its_own_keys():
         "data": DEFAULTS["data"] | {"batch_size": 16},
         "model": DEFAULTS["model"] | {"num_layers": 4},  # the size that the experiment chooses is the saved one
     }
-    with pytest.raises(ConfigError, match=r"model\.num_layers"):
-        changed(composed | {"model": DEFAULTS["model"] | {"num_layers": 8}}, ["model.num_layers=8"], now)
     merged, _ = changed(composed, ["experiment=quick"], now, SAME | {"experiment": "standard"})
     assert (merged["trainer"]["epochs"], merged["data"]["batch_size"], merged["seed"]) == (1, 16, 4)
 
@@ -79,6 +77,13 @@ def test_a_frozen_key_is_refused_by_name(key):
         composed[name] = value
     with pytest.raises(ConfigError, match=f"^{name}={value}: was .* cannot change"):
         changed(composed, [key])
+
+
+def test_a_key_of_the_model_changes_and_is_judged_later():
+    composed = DEFAULTS | {"model": DEFAULTS["model"] | {"num_layers": 8}}
+    merged, changes = changed(composed, ["model.num_layers=8"])
+    assert merged["model"] == SAVED["model"] | {"num_layers": 8}
+    assert changes == {"model.num_layers": (4, 8)}
 
 
 def test_every_key_has_a_class():

@@ -1,6 +1,7 @@
 """Killed and stopped runs, in real processes: what goes on is the same run."""
 
 import json
+import shutil
 import signal
 import socket
 
@@ -86,10 +87,27 @@ def test_a_resume_uses_the_saved_config_and_records_the_overrides(tmp_path):
     assert (config["trainer"]["learning_rate"], config["model"]["hidden_size"]) == (0.002, 32)
 
 
+def test_a_resume_with_a_deeper_model_says_what_it_carried_over_and_can_be_verified(tmp_path_factory, tmp_path):
+    folder = shutil.copytree(finished_run(tmp_path_factory), tmp_path / "run")
+    deeper = ["model.num_layers=2", "model/adapter=lora", "trainer.max_steps=6", "checkpointing.every_steps=1"]
+    resumed = run(*deeper, f"hydra.run.dir={folder}", "resume=auto", "tracking=none")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "model.num_layers: 1 -> 2" in resumed.stderr
+    assert "weights of step-00000005: 13 matched, 12 renamed, 17 grown, 24 new\n" in resumed.stderr
+    assert "optimizer state: 2 by path, 0 by map, 0 by shape, 24 fresh, 23 dropped\n" in resumed.stderr
+    [record] = json.loads((folder / "transfer.json").read_text())
+    assert (record["source"], record["step"]) == (f"{folder}/checkpoints/step-00000005", 5)
+    verified = run(str(folder), script="verify")
+    assert verified.returncode == 0, verified.stderr
+    assert "step-00000006: bitwise what training from step 5 gives" in verified.stdout
+    info = run(str(folder), script="info")
+    assert info.returncode == 0, info.stderr
+
+
 @pytest.mark.parametrize(
     ("override", "code"), [("seed=3", 2), ("model.hidden_size=64", 2), ("data.fold=1 data.folds=5", 2)]
 )
-def test_a_frozen_or_structural_key_is_refused_by_name_on_resume(tmp_path_factory, override, code):
+def test_a_frozen_key_or_an_inexact_change_of_the_model_is_refused_by_name_on_resume(tmp_path_factory, override, code):
     folder = finished_run(tmp_path_factory)
     refused = run(*override.split(), f"hydra.run.dir={folder}", "resume=auto", "tracking=none")
     assert refused.returncode == code, refused.stderr

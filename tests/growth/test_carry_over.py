@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.errors import ConfigError
 from mlxlab.growth.carry_over import ModelChange, carry_over
 from mlxlab.growth.plan import changed_node, plan
 from mlxlab.models.build import Architecture, build_model
@@ -125,3 +126,125 @@ def test_a_grown_model_computes_the_same_and_keeps_its_optimizer_state(checkpoin
     for name in ("states.0.step", "states.1.step"):
         if name in carried.checkpoint.optimizer:
             assert carried.checkpoint.optimizer[name].item() == 9
+
+
+RANK_CHANGE = ({"matched": 6, "merged": 14, "new": 28}, {"fresh": 28, "dropped": 28})
+
+
+@pytest.mark.parametrize(
+    ("form", "changes", "expected"),
+    [
+        ("plain", {}, ({"matched": 20}, {"by path": 20})),
+        ("plain", {"adapter": LORA}, ({"matched": 6, "renamed": 14, "new": 28}, {"fresh": 28, "dropped": 20})),
+        ("lora", {"adapter": LORA | {"dropout": 0.5}}, ({"matched": 48}, {"by path": 28})),
+        ("lora", {"adapter": None}, ({"matched": 6, "merged": 14}, {"fresh": 20, "dropped": 28})),
+        (
+            "lora",
+            {"adapter": LORA | {"rank": 4}},
+            ({"matched": 6, "merged": 14, "new": 28}, {"fresh": 28, "dropped": 28}),
+        ),
+        (
+            "lora",
+            {"adapter": LORA | {"alpha": 9.0}},
+            ({"matched": 6, "merged": 14, "new": 28}, {"fresh": 28, "dropped": 28}),
+        ),
+        ("plain", FORMS["qlora"], ({"matched": 5, "converted": 45, "new": 28}, {"fresh": 28, "dropped": 20})),
+        ("lora", FORMS["qlora"], ({"matched": 33, "converted": 45}, {"by path": 28})),
+        ("qlora", {"quantization": NODE["quantization"]}, ({"matched": 33, "converted": 15}, {"by path": 28})),
+        (
+            "qlora",
+            {"adapter": LORA | {"rank": 3}},
+            ({"matched": 8, "merged": 42, "new": 28}, {"fresh": 28, "dropped": 28}),
+        ),
+        ("plain", {"tie_embeddings": False}, ({"matched": 20, "renamed": 1}, {"by path": 20, "by map": 1})),
+        ("plain", {"freeze": ["layers.0"]}, ({"matched": 20}, {"by path": 11, "dropped": 9})),
+    ],
+)
+def test_adapters_precision_and_freezing_change_no_output(checkpoints, form, changes, expected):
+    old = checkpoints[form]
+    carried = resume(old, changes)
+    assert counts(carried) == expected
+    is_exact = "qlora" not in form and changes is not FORMS["qlora"]
+    np.testing.assert_allclose(logits(carried.checkpoint), logits(old), atol=2e-5 if is_exact else 0.05)
+    fresh = carried.checkpoint.optimizer["states.0.step"].item() == 0
+    assert fresh == (not carried.optimizer.by_path and not carried.optimizer.by_map)
+    new = [name for name in carried.checkpoint.weights if name.endswith("lora_a")]
+    assert all(carried.checkpoint.weights[name].any().item() for name in new)
+
+
+def test_codes_of_layers_that_did_not_change_are_bitwise_what_they_were(checkpoints):
+    old, carried = checkpoints["qlora"], resume(checkpoints["qlora"], WIDER)
+    unchanged = [name for name in old.weights if "feed_forward" not in name]
+    for name in unchanged:
+        np.testing.assert_array_equal(carried.checkpoint.weights[name], old.weights[name])
+
+
+def test_moments_of_copies_are_those_of_their_source(checkpoints):
+    old, new = checkpoints["plain"], resume(checkpoints["plain"], DEEPER).checkpoint
+    before, after = (f"states.0.backbone.layers.{layer}.attention.query.weight" for layer in (0, 1))
+    for slot in ("m", "v"):
+        np.testing.assert_array_equal(new.optimizer[f"{after}.{slot}"], old.optimizer[f"{before}.{slot}"])
+    zero = new.optimizer["states.0.backbone.layers.1.attention.out.weight.m"]
+    assert not zero.any().item()
+
+
+@pytest.mark.parametrize("change", [DEEPER, WIDER, {"adapter": LORA}], ids=["deeper", "wider", "lora"])
+def test_the_moving_average_and_the_trained_weights_are_both_carried_over(change):
+    old = trained(Architecture(NODE, 40), ema=True)
+    carried = resume(old, change, ema=True)
+    new = carried.checkpoint
+    np.testing.assert_allclose(logits(new), logits(old), atol=2e-5)
+    live = [
+        each.weights | {name.removeprefix(TRAINED): a for name, a in each.optimizer.items() if name.startswith(TRAINED)}
+        for each in (old, new)
+    ]
+    if "adapter" not in change:  # frozen weights have no average: that of the old model becomes the base
+        np.testing.assert_allclose(logits(new, live[1]), logits(old, live[0]), atol=2e-5)
+    without = resume(old, WIDER)
+    assert not any(name.startswith(TRAINED) for name in without.checkpoint.optimizer)
+    np.testing.assert_allclose(logits(without.checkpoint), logits(old, live[0]), atol=2e-5)
+
+
+def test_state_goes_by_shape_only_if_that_is_asked_for(checkpoints):
+    change = {"adapter": LORA | {"targets": ["layers.0.attention.query"]}}
+    old = resume(checkpoints["plain"], change).checkpoint
+    moved = {"adapter": LORA | {"targets": ["layers.1.attention.query"]}}
+    assert counts(resume(old, moved))[1] == {"fresh": 2, "dropped": 2}
+    carried = resume(old, moved, by_shape=True)
+    new, before = (f"backbone.layers.{layer}.attention.query.lora_a" for layer in (1, 0))
+    assert carried.optimizer.by_shape[0] == f"{new} from {before}"
+    assert counts(carried)[1] == {"by shape": 2}
+    np.testing.assert_array_equal(
+        carried.checkpoint.optimizer[f"states.0.{new}.m"], old.optimizer[f"states.0.{before}.m"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "vocab_size", "fault"),
+    [
+        ({"num_layers": 1}, 40, r"model\.num_layers=1: was 2 in the checkpoint; a resume can"),
+        ({"_target_": "mlxlab.models.bert.Bert"}, 40, r"model\._target_=mlxlab\.models\.bert\.Bert: was"),
+        ({"norm_type": "layer"}, 40, r"model\.norm_type=layer: was None"),
+        ({"hidden_size": 16, "tie_embeddings": False}, 40, r"^model\.hidden_size=16: was 32 in the checkpoint; a"),
+        ({}, 39, "a vocabulary of 39 tokens: was 40"),
+        ({"num_layers": 3, "freeze": ["layers.0"]}, 40, None),
+    ],
+)
+def test_what_cannot_be_exact_is_refused_in_one_line(changes, vocab_size, fault):
+    before = Architecture(NODE, 40)
+    if fault is None:
+        assert plan(before, NODE | changes, vocab_size)[1].node["freeze"] == ["layers.0"]
+        return
+    with pytest.raises(ConfigError, match=fault) as error:
+        plan(before, NODE | changes, vocab_size)
+    assert "\n" not in str(error.value)
+
+
+def test_only_what_differs_between_two_configs_changes_in_an_architecture():
+    grown = NODE | {"num_layers": 4, "adapter": LORA | {"rank": 7}}
+    saved = NODE | {"adapter": LORA}
+    assert changed_node(grown, saved, saved) == grown
+    assert changed_node(grown, saved, saved | {"intermediate_size": 96}) == grown | {"intermediate_size": 96}
+    dropout = changed_node(grown, saved, saved | {"adapter": LORA | {"dropout": 0.1}})
+    assert dropout == grown | {"adapter": LORA | {"rank": 7, "dropout": 0.1}}
+    assert changed_node(grown, saved, saved | {"adapter": None}) == grown | {"adapter": None}

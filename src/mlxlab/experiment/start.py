@@ -89,10 +89,16 @@ def prepare_start(requested: Config, context: RunContext) -> Start:
     checkpoint, continues = find_start(requested["resume"], context)
     if checkpoint is None:
         return Start(requested, Changes(), None, continues, None, None)
-    before, saved = saved_architecture(checkpoint), checkpoint.state["metadata"]
+    saved = checkpoint.state["metadata"]
     cfg, changes = resume_config(requested, saved["config"], saved["choices"], str(checkpoint.path))
-    start = Start(cfg, changes, checkpoint, continues, before, before)
-    if cfg["model"] == saved["config"]["model"]:
+    return start_from(checkpoint, cfg)._replace(changes=changes, continues=continues)
+
+
+def start_from(checkpoint: Checkpoint, cfg: Config) -> Start:
+    """The start of a run with another config from a checkpoint; raises as `growth.plan.plan`."""
+    before, saved = saved_architecture(checkpoint), checkpoint.state["metadata"]["config"]
+    start = Start(cfg, Changes(), checkpoint, True, before, before)
+    if cfg["model"] == saved["model"]:
         return start
     return start._replace(after=plan_resume(start, before.vocab_size)[1])
 

@@ -129,8 +129,7 @@ def build_session(
     saved = saved and saved._replace(vocab_size=max(saved.vocab_size, data.tokenizer.vocab_size))
     model = build_model(cfg, data, saved, draw=draw)
     architecture = saved or architecture_of(cfg["model"], data.tokenizer.vocab_size, data.tokenizer.vocabulary)
-    policy = instantiate(cfg["resume_policy"], ResumePolicy)
-    initial = source.load_into(model, architecture.node, policy.min_match) if source else None
+    initial = source.load_into(model, architecture.node, cfg["resume_policy"]["min_match"]) if source else None
     if saved is None:
         loader.load_initial_weights(model)
     processes = group or ProcessGroup()

@@ -11,8 +11,8 @@ from mlxlab.checkpoint.resume import load_named
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
 from mlxlab.config.check import check_stored_config
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
-from mlxlab.experiment.build import saved_architecture
-from mlxlab.experiment.start import check_fits
+from mlxlab.experiment.build import model_seed
+from mlxlab.experiment.start import carry_into, check_fits, start_from
 from mlxlab.experiment.train import build_callbacks, build_session
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.checkpointer import saved_arrays
@@ -59,10 +59,13 @@ def _first_difference(folder: Path, start: Checkpoint | None, end: Checkpoint) -
 def _retrain_between(folder: Path, start: Checkpoint | None, end: Checkpoint) -> TrainState:
     """The state at the step of `end`, trained with its config from the state of `start`."""
     cfg = check_stored_config(end.state["metadata"]["config"], str(end.path))
-    saved = None if start is None else saved_architecture(start)
-    session = build_session(cfg, folder, folder / "inference", saved=saved)
+    planned = None if start is None else start_from(start, cfg)
+    before, after = (None, None) if planned is None else (planned.before, planned.after)
+    session = build_session(cfg, folder, folder / "inference", saved=after, draw=before != after)
     state = session.init_state()
-    if start is not None:
+    if start is not None and planned is not None:
+        if before != session.architecture:  # a resume changed the model
+            start = carry_into(state, planned, start, model_seed(cfg)).checkpoint
         try:
             check_fits(start, state)
         except CorruptCheckpointError as error:

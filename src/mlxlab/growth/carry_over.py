@@ -75,6 +75,9 @@ def carry_over(
     new, stages = change_weights(old, change, weights)
     average = {path.removeprefix(AVERAGE): array for path, array in state.items() if path.startswith(AVERAGE)}
     averages = change_weights(old | average, change, weights)[0].weights if average else new.weights
+    averaged = {path.removeprefix(AVERAGE) for path in optimizer if path.startswith(AVERAGE)}
+    if averaged:  # what is frozen from now on has no average: it becomes what was evaluated
+        new.weights.update({path: array for path, array in averages.items() if path not in averaged})
     moments, report = transfer_optimizer(state, optimizer, stages, shapes(weights), averages, by_shape=by_shape)
     arrays = swap_weights(new.weights, moments, AVERAGE, TRAINED)
     mx.eval(arrays)
