@@ -3,12 +3,14 @@
 A resumed run takes the config of its checkpoint, changed by what was typed on the current command line.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.names import FOLDER
 from mlxlab.checkpoint.resume import ResumePolicy, check_arrays, load_named, resolve_resume
+from mlxlab.checkpoint.safetensors_file import digest
 from mlxlab.checkpoint.store import Arrays, Checkpoint, CheckpointStore
 from mlxlab.checkpoint.transfer_report import TransferRecord
 from mlxlab.config.check import check, check_stored_config
@@ -26,12 +28,12 @@ from mlxlab.models.layers import named_parameters
 from mlxlab.tracking.journal import FILE as JOURNAL
 from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.checkpointer import saved_arrays
-from mlxlab.training.optim.optimizers import flatten_arrays
+from mlxlab.training.optim.optimizers import AVERAGE, TRAINED, flatten_arrays, swap_weights
 from mlxlab.training.state import TrainState
 
 if TYPE_CHECKING:
     from mlxlab.experiment.initial_weights import WeightSource
-    from mlxlab.growth.carry_over import CarriedOver
+    from mlxlab.growth.resume.carry_over import CarriedOver
 
 
 class Start(NamedTuple):
@@ -85,7 +87,7 @@ def resume_config(requested: Config, saved: object, choices: dict[str, str], nam
 
 
 def prepare_start(requested: Config, context: RunContext) -> Start:
-    """Resolves `resume` and the config of the run; raises as `find_start`, `resume_config` and `growth.plan.plan`."""
+    """Resolves `resume` and the config of the run; raises as `find_start`, `resume_config`, `start_from`."""
     checkpoint, continues = find_start(requested["resume"], context)
     if checkpoint is None:
         return Start(requested, Changes(), None, continues, None, None)
@@ -95,7 +97,7 @@ def prepare_start(requested: Config, context: RunContext) -> Start:
 
 
 def start_from(checkpoint: Checkpoint, cfg: Config) -> Start:
-    """The start of a run with another config from a checkpoint; raises as `growth.plan.plan`."""
+    """The start of a run with another config from a checkpoint; raises as `growth.resume.plan.plan`."""
     before, saved = saved_architecture(checkpoint), checkpoint.state["metadata"]["config"]
     start = Start(cfg, Changes(), checkpoint, True, before, before)
     if cfg["model"] == saved["model"]:
@@ -105,7 +107,7 @@ def start_from(checkpoint: Checkpoint, cfg: Config) -> Start:
 
 def plan_resume(start: Start, vocab_size: int) -> tuple[list[dict[str, Any]], Architecture]:
     """The operations that the overrides of a resume ask for, and the architecture after them; raises as `plan`."""
-    from mlxlab.growth.plan import changed_node, plan
+    from mlxlab.growth.resume.plan import changed_node, plan
 
     assert start.checkpoint is not None
     assert start.before is not None
@@ -120,7 +122,7 @@ def carry_into(state: TrainState, start: Start, checkpoint: Checkpoint, seed: in
         ConfigError: an operation does not fit the model, or the optimizer is another one.
         DataError, NotAllowedError: too little of the checkpoint has a place in the model.
     """
-    from mlxlab.growth.carry_over import ModelChange, carry_over
+    from mlxlab.growth.resume.carry_over import ModelChange, carry_over
 
     policy, saved = instantiate(start.cfg["resume_policy"], ResumePolicy), checkpoint.state["metadata"]["config"]
     optimizer, before = (config["trainer"]["optimizer"]["_target_"] for config in (start.cfg, saved))
@@ -133,9 +135,17 @@ def carry_into(state: TrainState, start: Start, checkpoint: Checkpoint, seed: in
     assert start.before is not None
     change = ModelChange(start.before, *plan_resume(start, state.vocab_size), new_arrays, seed)
     new = named_parameters(state.model), flatten_arrays(state.optimizer.state)
-    carried = carry_over(checkpoint, change, *new, by_shape=policy.optimizer_transfer == "shape")
+    live = _swapped(checkpoint, TRAINED, AVERAGE)
+    carried = carry_over(live, change, *new, by_shape=policy.optimizer_transfer == "shape")
     carried.report.require(policy.min_match, str(checkpoint.path))
-    return carried
+    return carried._replace(
+        checkpoint=_swapped(carried.checkpoint, AVERAGE, TRAINED), digest=digest(checkpoint.weights)
+    )
+
+
+def _swapped(checkpoint: Checkpoint, old: str, new: str) -> Checkpoint:
+    weights, optimizer = swap_weights(checkpoint.weights, checkpoint.optimizer, old, new)
+    return replace(checkpoint, weights=weights, optimizer=optimizer)
 
 
 def find_initial_weights(cfg: Config) -> "WeightSource | None":

@@ -7,19 +7,18 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from mlxlab.checkpoint.parameter_names import CODES
-from mlxlab.checkpoint.safetensors_file import digest
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer import Rules, Transfer, transfer
 from mlxlab.checkpoint.transfer_report import CARRIED, Outcome, TransferRecord, TransferReport
 from mlxlab.growth.arrays import Arrays, Source
 from mlxlab.growth.operations import CHANGES
-from mlxlab.growth.optimizer_transfer import OptimizerReport, Stage, shapes, transfer_optimizer
+from mlxlab.growth.optimizer_state import AVERAGE
+from mlxlab.growth.resume.optimizer_transfer import OptimizerReport, Stage, shapes, transfer_optimizer
 from mlxlab.models.adapters.arrays import adapted_layers
 from mlxlab.models.adapters.layout import layout_of
 from mlxlab.models.adapters.lora import merged_weight
 from mlxlab.models.build import Architecture
 from mlxlab.models.options import split_node
-from mlxlab.training.optim.optimizers import AVERAGE, TRAINED, swap_weights
 
 OF_LAYERS = ("stack", "widen")  # operations that adapters can go through
 TABLES = ("backbone.embedding", "backbone.encoder.embedding", "head.out")  # what a vocabulary is an axis of
@@ -37,21 +36,17 @@ class ModelChange:
 
 
 class CarriedOver(NamedTuple):
-    """The checkpoint for the new model, what became of the arrays of the old one, and their digest."""
+    """The checkpoint for the new model, what became of the arrays of the old one, and the digest of those."""
 
     checkpoint: Checkpoint
     report: TransferReport
     optimizer: OptimizerReport
-    digest: str
+    digest: str = ""
 
     def record(self) -> TransferRecord:
-        return TransferRecord(
-            source=str(self.checkpoint.path),
-            digest=self.digest,
-            step=self.checkpoint.step,
-            weights=self.report.as_json(),
-            optimizer=self.optimizer.as_json(),
-        )
+        path, step = str(self.checkpoint.path), self.checkpoint.step
+        weights, optimizer = self.report.as_json(), self.optimizer.as_json()
+        return TransferRecord(source=path, digest=self.digest, step=step, weights=weights, optimizer=optimizer)
 
     def lines(self) -> list[str]:
         """For the terminal."""
@@ -61,7 +56,7 @@ class CarriedOver(NamedTuple):
 def carry_over(
     checkpoint: Checkpoint, change: ModelChange, weights: Arrays, optimizer: Arrays, *, by_shape: bool
 ) -> CarriedOver:
-    """The checkpoint of the model after a change.
+    """The checkpoint of the model after a change. Both hold the trained weights; the averages are with the optimizer.
 
     Args:
         weights: those of the new model, drawn.
@@ -71,7 +66,7 @@ def carry_over(
     Raises:
         ConfigError: an operation does not fit the model.
     """
-    old, state = swap_weights(checkpoint.weights, checkpoint.optimizer, TRAINED, AVERAGE)
+    old, state = checkpoint.weights, checkpoint.optimizer
     new, stages = change_weights(old, change, weights)
     average = {path.removeprefix(AVERAGE): array for path, array in state.items() if path.startswith(AVERAGE)}
     averages = change_weights(old | average, change, weights)[0].weights if average else new.weights
@@ -79,12 +74,10 @@ def carry_over(
     if averaged:  # what is frozen from now on has no average: it becomes what was evaluated
         new.weights.update({path: array for path, array in averages.items() if path not in averaged})
     moments, report = transfer_optimizer(state, optimizer, stages, shapes(weights), averages, by_shape=by_shape)
-    arrays = swap_weights(new.weights, moments, AVERAGE, TRAINED)
-    mx.eval(arrays)
+    mx.eval(new.weights, moments)
     architecture = {"architecture": change.after.node, "vocab_size": change.after.vocab_size}
     saved: Any = {**checkpoint.state, **architecture}
-    changed = replace(checkpoint, weights=arrays[0], optimizer=arrays[1], state=saved)
-    return CarriedOver(changed, new.report, report, digest(checkpoint.weights))
+    return CarriedOver(replace(checkpoint, weights=new.weights, optimizer=moments, state=saved), new.report, report)
 
 
 def change_weights(old: Arrays, change: ModelChange, expected: Arrays) -> tuple[Transfer, list[Stage]]:

@@ -1,5 +1,6 @@
 """A checkpoint carried over to a changed model: outputs, optimizer state and the report, all counted exactly."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -8,8 +9,8 @@ import pytest
 
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.errors import ConfigError
-from mlxlab.growth.carry_over import ModelChange, carry_over
-from mlxlab.growth.plan import changed_node, plan
+from mlxlab.growth.resume.carry_over import ModelChange, carry_over
+from mlxlab.growth.resume.plan import changed_node, plan
 from mlxlab.models.build import Architecture, build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.training.optim.optimizers import AVERAGE, TRAINED, EMAOptimizer, adamw, flatten_arrays, swap_weights
@@ -83,7 +84,14 @@ def resume(checkpoint, changes, vocab_size=40, *, ema=False, by_shape=False):
     operations, after = plan(before, changed_node(before.node, before.node, before.node | changes), vocab_size)
     change = ModelChange(before, operations, after, lambda each: named_parameters(build(each)), seed=4)
     model = build(after, seed=4)
-    return carry_over(checkpoint, change, named_parameters(model), optimizer_of(model, ema), by_shape=by_shape)
+    live = swapped(checkpoint, TRAINED, AVERAGE)
+    carried = carry_over(live, change, named_parameters(model), optimizer_of(model, ema), by_shape=by_shape)
+    return carried._replace(checkpoint=swapped(carried.checkpoint, AVERAGE, TRAINED))
+
+
+def swapped(checkpoint, old, new):
+    weights, optimizer = swap_weights(checkpoint.weights, checkpoint.optimizer, old, new)
+    return replace(checkpoint, weights=weights, optimizer=optimizer)
 
 
 def logits(checkpoint, weights=None):
