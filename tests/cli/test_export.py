@@ -1,14 +1,20 @@
-"""`export merge`: a folder that is read like a run, with the adapters in the weights."""
+"""`export`: a folder that is read like a run, with the adapters in the weights, or with weights in few bits."""
+
+import json
 
 import numpy as np
 import pytest
 
 from mlxlab.cli.export import main
 from mlxlab.inference.restore import restore_model
+from mlxlab.models.adapters.quantized import QuantizedLayer
 from mlxlab.models.layers import named_parameters
 from support.processes import run_here, tiny_overrides
 
 SHORT = ["trainer.max_steps=4", "trainer.eval_every=2", "trainer.learning_rate=0.01"]
+
+
+FOUR_BITS = ["mode=nvfp4", "group_size=16"]
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +60,47 @@ def test_what_cannot_be_merged_is_one_line(run, tmp_path, capsys):
         error = capsys.readouterr().err
         assert (message in error, len(error.splitlines())) == (True, 1), error
     assert sorted(path.name for path in tmp_path.iterdir()) == ["merged"], "something is left half-made"
+
+
+def evaluate(folder):
+    done = run_here(f"run={folder}", script="evaluate")
+    assert done.returncode == 0, done.stderr
+    return {line.split("|")[1].strip(): float(line.split("|")[2]) for line in done.stdout.splitlines()[2:]}
+
+
+def test_the_report_is_that_of_the_two_folders(run, tmp_path, capsys):
+    out = tmp_path / "small"
+    assert main(["quantize", f"run={run}", f"out={out}", *FOUR_BITS]) == 0
+    printed = capsys.readouterr().out
+    summary, report = (out / "summary.md").read_text(), json.loads((out / "quantization.json").read_text())
+    assert printed.splitlines()[-1] == str(out)
+    assert printed.splitlines()[:-2] == summary.splitlines()[4:]
+    quantised = restore_model(out).model
+    layers = [layer for _, layer in quantised.named_modules() if isinstance(layer, QuantizedLayer)]
+    assert (report["layers"], report["bits"], report["mode"]) == (len(layers), 4, "nvfp4")
+    assert report["bytes"][1] < 0.3 * report["bytes"][0]
+    assert set(report["seconds"]) == {"batch"}
+    before, after = evaluate(run), evaluate(out)
+    assert before != after, "4 bits change something"
+    for name, pair in report["metrics"].items():
+        split, _, metric = name.partition("/")
+        assert split == "valid"
+        np.testing.assert_allclose(pair, [before[metric], after[metric]], atol=1e-4)
+
+
+def test_what_cannot_be_quantised_is_one_line(run, tmp_path, capsys):
+    out = f"out={tmp_path}/x"
+    for args, code, message in [
+        ([out, "bits=7"], 2, "bits=7: expected one of 2, 3, 4, 5, 6, 8 or null, got 7"),
+        ([out, "bits=null"], 2, "expected 2, 3, 4, 5, 6 or 8"),
+        ([out, "mode=mxfp4"], 2, "mode=mxfp4: expected bits=4 group_size=32"),
+        ([out, "evaluate=false"], 2, "no layer can be quantised"),
+        ([out, "group_sice=32"], 2, "did you mean group_size?"),
+        ([out, "skip=[layers.9]", *FOUR_BITS, "evaluate=false"], 2, "skip: layers.9 matches nothing"),
+        ([f"out={run}"], 73, "exists already"),
+    ]:
+        assert main(["quantize", f"run={run}", *args]) == code, args
+        error = capsys.readouterr().err.splitlines()
+        assert message in error[-1]
+        assert len([line for line in error if "not quantised" not in line]) == 1, error
+    assert not list(tmp_path.iterdir())

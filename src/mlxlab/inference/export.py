@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,12 +44,15 @@ def merge_adapters(run: Path, out: Path, checkpoint: str = "best") -> RestoredMo
     return restored
 
 
-def write_export(out: Path, restored: RestoredModel, weights: Arrays, node: dict[str, Any]) -> None:
+def write_export(
+    out: Path, restored: RestoredModel, weights: Arrays, node: dict[str, Any], files: Mapping[str, str] | None = None
+) -> None:
     """Writes a folder with the `inference` files of a run and a checkpoint of these weights, as a whole or not at all.
 
     Args:
         out: the folder; it must not exist.
         node: the `model` node of the weights.
+        files: further files, text by name.
 
     Raises:
         CannotCreateError: `out` exists. WriteError: it cannot be written.
@@ -60,6 +63,8 @@ def write_export(out: Path, restored: RestoredModel, weights: Arrays, node: dict
         with _new_folder(out) as folder:
             shutil.copytree(restored.config_dir, folder / "inference", ignore=_links)
             write_atomic(folder / "inference" / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+            for name, text in (files or {}).items():
+                write_atomic(folder / name, text)
             state: Any = {**saved, "architecture": node, "metadata": metadata}
             mx.eval(weights)
             step = restored.checkpoint.step
@@ -71,14 +76,19 @@ def write_export(out: Path, restored: RestoredModel, weights: Arrays, node: dict
 @contextmanager
 def _new_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path`, which it becomes at the end."""
-    if os.path.lexists(path):
-        raise CannotCreateError(f"out={path}: exists already; expected the name of a new folder")
+    refuse_existing(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as temporary:
         folder = Path(temporary) / "new"
         folder.mkdir()
         yield folder
         folder.rename(path)
+
+
+def refuse_existing(path: Path) -> None:
+    """CannotCreateError if there is anything at this path."""
+    if os.path.lexists(path):
+        raise CannotCreateError(f"out={path}: exists already; expected the name of a new folder")
 
 
 def _links(folder: str, names: Iterable[str]) -> set[str]:

@@ -1,8 +1,12 @@
 """Exports trained models for other uses.
 
     mlxlab export merge run=RUN_FOLDER out=FOLDER [checkpoint=best]
+    mlxlab export quantize run=RUN_FOLDER out=FOLDER [bits=4] [group_size=64] [mode=affine] [skip=[PATTERN]]
+                           [checkpoint=best] [evaluate=true] [max_batches=N]
 
-merge  folds the adapters (model/adapter=lora) into the weights, in float32
+merge     folds the adapters (model/adapter=lora) into the weights, in float32
+quantize  the same, with the weights of linear layers and embeddings in few bits; summary.md and quantization.json
+          compare size, seconds, and the metrics of the validation and test data before and after
 
 The new folder is like that of a run: `evaluate`, `predict` and `generate` take it as run=FOLDER, a new run starts from
 it with model.init_from=FOLDER. It holds no optimizer state, so that nothing resumes from it.
@@ -10,8 +14,11 @@ it with model.init_from=FOLDER. It holds no optimizer state, so that nothing res
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from mlxlab.cli.app import Subcommand, build_main
+from mlxlab.constraints import Size
+from mlxlab.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -34,4 +41,37 @@ def _merge(run: Path, out: Path, checkpoint: str = "best") -> None:
     print(out)
 
 
-main = build_main(__doc__, {"merge": Subcommand(_merge)})
+def _quantize(
+    run: Path,
+    out: Path,
+    checkpoint: str = "best",
+    evaluate: bool = True,
+    max_batches: Size | None = None,
+    *,
+    more: dict[str, Any],
+) -> None:
+    """Quantises the weights and reports what changed.
+
+    Args:
+        run: a run folder.
+        out: the folder to write; it must not exist.
+        checkpoint: best, last, emergency, step-N, or the path of a checkpoint.
+        evaluate: compare the metrics, for which the data of the run is needed.
+        max_batches: batches at most of each split; null takes all.
+    """
+    options = {"bits": 4, **more}
+    if options["bits"] is None:
+        raise ConfigError("bits=null: expected 2, 3, 4, 5, 6 or 8")
+    from mlxlab import backend
+
+    backend.prepare()
+    from mlxlab.experiment.quantize_run import quantize_run
+    from mlxlab.models.options import Quantization
+
+    quantization = Quantization(**options)
+    report = quantize_run(run, out, checkpoint, quantization, with_metrics=evaluate, max_batches=max_batches)
+    print(f"{report.text()}\n\n{out}")
+
+
+OPTIONS = "mlxlab.models.options.Quantization"
+main = build_main(__doc__, {"merge": Subcommand(_merge), "quantize": Subcommand(_quantize, more=(OPTIONS,))})

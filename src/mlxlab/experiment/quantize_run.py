@@ -1,0 +1,182 @@
+"""Quantises the weights of a trained model, and reports what that saves and costs: size, seconds, metrics."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import mlx.core as mx
+
+from mlxlab.config.paths import project_root
+from mlxlab.data.dataset import DataModule
+from mlxlab.data.tokenizers.tokenizer import Tokenizer
+from mlxlab.errors import ConfigError, DataError
+from mlxlab.experiment.build import build_data
+from mlxlab.experiment.manifest import without_nonfinite
+from mlxlab.inference.export import refuse_existing, restore_single, write_export
+from mlxlab.inference.generate import GenerationConfig, generate
+from mlxlab.inference.restore import RestoredModel
+from mlxlab.inference.sampling import SamplingParams
+from mlxlab.markdown import markdown_table
+from mlxlab.models.adapters.merge import merged_node, merged_parameters
+from mlxlab.models.adapters.quantize import KEY, packing_of, quantize
+from mlxlab.models.build import build_model
+from mlxlab.models.layers import named_parameters
+from mlxlab.models.model import CausalHead, Model, count_parameters
+from mlxlab.models.options import Quantization
+from mlxlab.training.device_batch import DeviceBatch, to_device
+from mlxlab.training.evaluate import evaluate
+
+ROUNDS, TOKENS, FIRST_TOKEN = 5, 16, 0  # of the measurements: repetitions; tokens that are generated, after this one
+BeforeAfter = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class QuantizationReport:
+    """What changed; each pair is before and after. Seconds are medians on this machine, taken in turn."""
+
+    bits: int
+    group_size: int
+    mode: str
+    layers: int  # that were quantised
+    parameters: int  # of the whole model
+    bytes: tuple[int, int]  # of all weights in memory
+    seconds: dict[str, BeforeAfter]  # per batch of validation data; per token of one generated text
+    metrics: dict[str, BeforeAfter]  # valid/NAME and test/NAME; empty if nothing was evaluated
+
+    def text(self) -> str:
+        """Markdown."""
+        rows = [["size of the weights, MB", *(f"{size / 1e6:.2f}" for size in self.bytes), _ratio(self.bytes)]]
+        for name, pair in self.seconds.items():
+            rows.append([f"seconds per {name}", *(f"{value:.4f}" for value in pair), _ratio(pair)])
+        for name, pair in self.metrics.items():
+            rows.append([name, *(f"{value:.4f}" for value in pair), f"{pair[1] - pair[0]:+.4f}"])
+        table = markdown_table(["", "before", "after", "change"], rows)
+        layers = f"{self.layers} layers in {self.bits} bits ({self.mode}, groups of {self.group_size})"
+        return f"{layers}, of a model of {self.parameters:,} parameters\n\n{table}"
+
+
+def quantize_run(
+    run: Path, out: Path, checkpoint: str, options: Quantization, *, with_metrics: bool, max_batches: int | None
+) -> QuantizationReport:
+    """Writes the model of a run with quantised weights, adapters folded in, and the report, as a new folder.
+
+    Raises:
+        ConfigError: an ensemble, a format that MLX lacks, a pattern without matches, or nothing can be quantised.
+        DataError: the data of the run changed. CannotCreateError: `out` exists. WriteError: it cannot be written.
+        InputNotFoundError, CheckpointUnavailableError, NotAllowedError: see `restore_model`.
+    """
+    packing_of(options)
+    refuse_existing(out)
+    restored = restore_single(run, checkpoint)
+    data = _data_of(restored, run) if with_metrics else None
+    node = merged_node(restored.checkpoint.state["architecture"])
+    model, layers = _quantised_model(restored, node, options)
+    report = QuantizationReport(
+        cast(int, options.bits),
+        options.group_size,
+        options.mode,
+        len(layers),
+        count_parameters(model),
+        (_bytes(restored.model), _bytes(model)),
+        _measure_seconds(restored, model, data),
+        _metrics((restored.model, model), data, max_batches) if data else {},
+    )
+    files = {
+        "summary.md": f"# {out.name}\n\n{restored.checkpoint.path}\n\n{report.text()}\n",
+        "quantization.json": json.dumps(without_nonfinite(asdict(report)), indent=1) + "\n",
+    }
+    quantization = {"_target_": f"{Quantization.__module__}.{Quantization.__name__}", **asdict(options)}
+    write_export(out, restored, named_parameters(model), {**node, "quantization": quantization}, files)
+    return report
+
+
+def _data_of(restored: RestoredModel, run: Path) -> DataModule:
+    """The data of the run; DataError if it changed since."""
+    data = build_data(restored.config, project_root(), restored.config_dir, run, restored=restored.config_dir)
+    saved = restored.checkpoint.state["metadata"]["data"]
+    if (data.task, data.fingerprint) != (restored.encoder.task, saved):
+        way = "evaluate=false quantises without metrics"
+        raise DataError(f"{run}: the data of this run changed since it was trained; {way}")
+    return data
+
+
+def _quantised_model(restored: RestoredModel, node: dict[str, Any], options: Quantization) -> tuple[Model, list[str]]:
+    """The model of `node` with the weights of the run, quantised, and the paths of the quantised layers."""
+    task = restored.encoder.task
+    model = build_model(
+        node,
+        kind=task.kind,
+        vocab_size=restored.checkpoint.state["vocab_size"],
+        num_classes=task.num_classes,
+        pair_separator=task.pair_separator,
+        load_pretrained=False,
+    )
+    model.load_weights(list(merged_parameters(restored.model).items()))
+    layers = quantize(model, options)
+    if not layers:
+        raise ConfigError(f"{KEY}: no layer can be quantised; try another group_size")
+    mx.eval(model.parameters())
+    model.eval()
+    return model, layers
+
+
+def _bytes(model: Model) -> int:
+    return sum(array.nbytes for array in named_parameters(model).values())
+
+
+def _metrics(models: Sequence[Model], data: DataModule, max_batches: int | None) -> dict[str, BeforeAfter]:
+    """The metrics of the validation data, and of the test data if there is any, before and after."""
+    metrics: dict[str, BeforeAfter] = {}
+    for split, batches in (("valid", data.valid), ("test", data.test)):
+        if next(iter(batches), None) is None:
+            continue
+        results = [evaluate(model, batches, data.task, limit=max_batches) for model in models]
+        before, after = (result.metrics for result in results if result is not None)
+        metrics |= {f"{split}/{name}": (value, after[name]) for name, value in before.items()}
+    return metrics
+
+
+def _measure_seconds(restored: RestoredModel, model: Model, data: DataModule | None) -> dict[str, BeforeAfter]:
+    """Of the first validation batch, and of a generated token; what does not apply is left out."""
+    models, seconds = (restored.model, model), {}
+    batch = None if data is None else next(iter(data.valid), None)
+    if batch is not None:
+        inputs = to_device(batch)
+        seconds["batch"] = _alternate([partial(_forward, each, inputs) for each in models])
+    if isinstance(model.head, CausalHead):
+        tokenizer = restored.encoder.tokenizer
+        before, after = _alternate([partial(_generate, each, tokenizer) for each in models])
+        seconds["token"] = (before / TOKENS, after / TOKENS)
+    return seconds
+
+
+def _forward(model: Model, batch: DeviceBatch) -> None:
+    mx.eval(model(batch.tokens, batch.segment_ids))
+
+
+def _generate(model: Model, tokenizer: Tokenizer) -> None:
+    request = GenerationConfig(max_tokens=TOKENS)
+    for _ in generate(model, tokenizer, [[FIRST_TOKEN]], SamplingParams(0.0), request, end_ids=()):
+        pass
+
+
+def _alternate(functions: Sequence[Callable[[], None]]) -> BeforeAfter:
+    """Median seconds of two functions, called in turn."""
+    rounds: list[list[float]] = []
+    for _ in range(1 + ROUNDS):  # the first one warms up
+        rounds.append([])
+        for function in functions:
+            start = time.perf_counter()
+            function()
+            rounds[-1].append(time.perf_counter() - start)
+    before, after = (statistics.median(column) for column in zip(*rounds[1:], strict=True))
+    return before, after
+
+
+def _ratio(pair: Sequence[float]) -> str:
+    return f"{pair[1] / pair[0]:.2f} x"
