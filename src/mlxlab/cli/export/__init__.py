@@ -65,7 +65,7 @@ def _quantize(
     from mlxlab import backend
 
     backend.prepare()
-    from mlxlab.experiment.quantize_run import quantize_run
+    from mlxlab.analysis.quantization import quantize_run
     from mlxlab.models.options import Quantization
 
     quantization = Quantization(**options)
