@@ -5,9 +5,11 @@ from functools import partial
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx.utils import tree_map
 
 from mlxlab.models.adapters.freeze import trainable_names
 from mlxlab.models.build import build_model
+from mlxlab.training.checkpointer import Checkpointer
 from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep
 from support.models import fit, make_run, make_trainer, weights_of
@@ -79,3 +81,15 @@ def _record(layer, x, kind, dtypes):
     out = kind.__call__(layer, x)
     dtypes.append((layer.base.weight.dtype, out.dtype))
     return out
+
+
+def test_a_rollback_restores_adapters_and_frozen_weights(tmp_path):
+    run = make_run(adapted())
+    checkpointer = Checkpointer(every_steps=None, keep=1, background=True, folder=tmp_path)
+    fit(make_trainer(epochs=1), run, checkpointer=checkpointer)
+    saved = weights_of(run.model)
+    run.model.update(tree_map(lambda leaf: leaf + 1, run.model.parameters()))
+    run.state.restore(checkpointer.load_last())
+    for path, weight in weights_of(run.model).items():
+        np.testing.assert_array_equal(weight, saved[path])
+    assert len(list((tmp_path / "base").iterdir())) == 1

@@ -8,6 +8,7 @@ from mlx.utils import tree_map_with_path
 from mlxlab.errors import ConfigError
 from mlxlab.models.adapters import arrays
 from mlxlab.models.adapters.freeze import adapted_layers, make_contiguous, trainable_names
+from mlxlab.models.adapters.merge import merged_node, merged_parameters
 from mlxlab.models.build import build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.options import split_node
@@ -172,3 +173,15 @@ def test_frozen_weights_lie_in_memory_as_a_checkpoint_gives_them():
     layer.weight = mx.array(np.ones((16, 16), np.float32)).T
     make_contiguous(model)
     assert np.array(layer.weight, copy=False).flags["C_CONTIGUOUS"]
+
+
+def test_a_quantised_weight_takes_up_its_adapter_in_full_precision_only():
+    quantization = {"_target_": "mlxlab.models.options.Quantization", "bits": 4, "group_size": 32}
+    node = TRANSFORMER | {"hidden_size": 32, "adapter": ADAPTER, "quantization": quantization}
+    model = build(node)
+    train(model, 0)
+    with pytest.raises(ConfigError, match="a quantised weight cannot take up its adapter"):
+        arrays.merge(named_parameters(model), split_node(node)[0].adapter)
+    merged = load(merged_node(node), merged_parameters(model), "language_modelling")
+    assert all(leaf.dtype == mx.float32 for leaf in named_parameters(merged).values())
+    np.testing.assert_allclose(logits(merged), logits(model), atol=1e-5)
