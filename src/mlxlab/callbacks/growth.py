@@ -1,20 +1,22 @@
 """Changes the model and the settings of a run on the way, by a schedule of operations."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 from mlx.utils import tree_flatten
 
 from mlxlab.data.batch import set_curriculum_alpha
+from mlxlab.data.vocabulary.remapping import vocabulary_of
 from mlxlab.errors import ConfigError, UserError
 from mlxlab.growth.schedule import KEY, check_progress, digests, is_due
 from mlxlab.growth.schema import Operation
 from mlxlab.training.callback import Callback, FitContext
-from mlxlab.training.device_batch import DeviceBatch, to_device
+from mlxlab.training.device_batch import to_device
 from mlxlab.training.optim.optimizers import assign_leaves, flatten_arrays
 from mlxlab.training.state import StepResult, TrainState
 
@@ -118,11 +120,13 @@ class GrowthSchedule(Callback):
 
     def _change_model(self, state: TrainState, result: StepResult, operation: Any) -> tuple[dict[str, float], str]:
         from mlxlab.growth.grow import Training, grow
+        from mlxlab.growth.grow_vocabulary import Probe, with_vocabulary
         from mlxlab.models.build import Architecture
         from mlxlab.models.model import count_parameters
 
-        probe = to_device(result.batch) if result.trained else None
-        outputs = probe_outputs(state.model, probe)
+        operation = with_vocabulary(operation, vocabulary_of(state.data))
+        probe = Probe(operation.get("vocabulary"))
+        outputs = probe_outputs(state.model, result, probe.before)
         built: list[nn.Module] = []
 
         def new_state(after: Architecture) -> tuple[dict[str, mx.array], dict[str, mx.array]]:
@@ -139,7 +143,7 @@ class GrowthSchedule(Callback):
         model.load_weights(list(after.weights.items()))
         state.replace_model(model, *after.architecture)
         assign_leaves(state.optimizer.state, after.optimizer)
-        change = largest_change(outputs, probe_outputs(model, probe))
+        change = largest_change(outputs, probe.core_outputs(probe_outputs(model, result, probe.after)))
         if change > MAX_CHANGE and operation.get("preserve", True):
             logger.warning(f"growth: {operation['id']}: an output changed by {change:.2g}")
         parameters = count_parameters(model)
@@ -154,10 +158,11 @@ class GrowthSchedule(Callback):
         return metrics, text
 
 
-def probe_outputs(model: nn.Module, batch: DeviceBatch | None) -> mx.array | None:
-    """The outputs on the first rows of a batch, in evaluation mode; None without a batch."""
-    if batch is None:
+def probe_outputs(model: nn.Module, result: StepResult, ids: Callable[[np.ndarray], np.ndarray]) -> mx.array | None:
+    """The outputs on the first rows of the batch, with other `ids`, in evaluation mode; None without a batch."""
+    if not result.trained:
         return None
+    batch = to_device(result.batch._replace(tokens=ids(result.batch.tokens)))
     was_training = model.training
     model.eval()
     outputs: mx.array = model(batch.tokens[:PROBE_ROWS], batch.segment_ids[:PROBE_ROWS])

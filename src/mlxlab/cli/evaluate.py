@@ -83,7 +83,7 @@ def read_overrides(args: list[str]) -> dict[str, str]:
 def _eval_data(restored: "RestoredModel", overrides: dict[str, str], folder: Path) -> "EvalData":
     from mlxlab.data.dataset import RowEncoder
     from mlxlab.data.text.encoder import TextEncoder
-    from mlxlab.data.vocabulary.remapping import grow_vocabulary
+    from mlxlab.data.vocabulary.remapping import match_vocab_size
     from mlxlab.experiment.build import build_data
     from mlxlab.inference.eval_data import row_batches, text_batches
 
@@ -102,8 +102,7 @@ def _eval_data(restored: "RestoredModel", overrides: dict[str, str], folder: Pat
     if "source" not in overrides or has_conversations:
         config, own = restored.config | {"data": node}, restored.config_dir
         run_data = build_data(config, project_root(), own, folder, restored=own)
-        if run_data.tokenizer.vocabulary is not None and encoder.tokenizer.vocabulary is None:
-            grow_vocabulary(run_data.train)  # the model has grown back to all tokens
+        match_vocab_size(run_data.train, restored.checkpoint.state["vocab_size"])
         _refuse_changed(run_data, restored, overrides)
         other = f"conversations of {node['source']}" if "source" in overrides else ""
         return run_data.valid, other or "the validation data of the run"

@@ -20,6 +20,8 @@ from mlxlab.models.build import Architecture
 from mlxlab.models.model import Model, count_parameters
 from mlxlab.models.options import split_node
 
+CORE_ACCURACY = "valid/core_accuracy"  # of data with a smaller vocabulary
+
 Config = dict[str, Any]  # a composed and checked config, resolved
 
 
@@ -48,7 +50,7 @@ def build_data(
         run_length=RunLength(*limits),
     )
     data = check_data_module(dataset)
-    metrics = BY_TASK[data.task.kind]
+    metrics = [name for name in BY_TASK[data.task.kind] if name != CORE_ACCURACY or data.tokenizer.vocabulary]
     if cfg["objective"] not in metrics:
         expected = ", ".join(metrics)
         raise ConfigError(f"objective={cfg['objective']}: not measured on this data; expected one of {expected}")

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from mlxlab.growth.arrays import Arrays, Source
 from mlxlab.growth.freezing import freeze_node, same_arrays, unfreeze_node
+from mlxlab.growth.grow_vocabulary import grow_vocabulary_arrays, grow_vocabulary_node
 from mlxlab.growth.heads import add_heads_arrays, add_heads_node
 from mlxlab.growth.lora import merge_lora_arrays, merge_lora_node, set_lora_arrays, set_lora_node
 from mlxlab.growth.stack import stack_arrays, stack_node
@@ -29,6 +30,7 @@ CHANGES: Mapping[str, ArchitectureChange] = {
     "add_heads": ArchitectureChange(add_heads_node, add_heads_arrays),
     "grow_width": ArchitectureChange(grow_width_node, grow_width_arrays),
     "resize_vocabulary": ArchitectureChange(vocabulary_node, vocabulary_arrays),
+    "grow_vocabulary": ArchitectureChange(grow_vocabulary_node, grow_vocabulary_arrays),
     "set_lora": ArchitectureChange(set_lora_node, set_lora_arrays),
     "merge_lora": ArchitectureChange(merge_lora_node, merge_lora_arrays),
     "freeze": ArchitectureChange(freeze_node, same_arrays),

@@ -84,6 +84,20 @@ class ResizeVocabulary(TypedDict):
     then: NotRequired[Then]
 
 
+class GrowVocabulary(TypedDict):
+    """Gives the tokens that share an id in `data.vocabulary` their own again, in the model and in the data.
+
+    Args:
+        noise: standard deviation of the noise on their embeddings, which start from the shared one; 0.01 by default.
+    """
+
+    id: str
+    op: Literal["grow_vocabulary"]
+    noise: NotRequired[NonNegative]
+    when: When
+    then: NotRequired[Then]
+
+
 class SetLoRA(TypedDict):
     """Adds adapters, or merges those that there are into the weights and adds new ones of another rank.
 
@@ -140,6 +154,6 @@ class Unfreeze(TypedDict):
 
 
 ArchitectureOperation = (
-    Stack | Widen | AddHeads | GrowWidth | ResizeVocabulary | SetLoRA | MergeLoRA | Freeze | Unfreeze
+    Stack | Widen | AddHeads | GrowWidth | ResizeVocabulary | GrowVocabulary | SetLoRA | MergeLoRA | Freeze | Unfreeze
 )
 Operation = ArchitectureOperation | SettingsOperation

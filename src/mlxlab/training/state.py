@@ -15,6 +15,7 @@ from mlxlab.checkpoint.resume import check_arrays
 from mlxlab.checkpoint.state import History, Progress, RunningTotals, TrainStateDict
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.data.batch import Batch, BatchIterator, set_curriculum_alpha
+from mlxlab.data.vocabulary.remapping import match_vocab_size
 from mlxlab.errors import ConfigError
 from mlxlab.training.evaluate import Evaluation
 from mlxlab.training.optim.optimizers import AVERAGE, TRAINED, EMAOptimizer, assign_leaves, flatten_arrays, swap_weights
@@ -136,6 +137,9 @@ class TrainState:
     def replace_model(self, model: nn.Module, architecture: Architecture, vocab_size: int) -> None:
         """Trains another model from now on, with a new optimizer, whose state the caller sets."""
         self.model, self.optimizer = model, self.new_optimizer(model)
+        if vocab_size != self.vocab_size:
+            match_vocab_size(self.data, vocab_size)
+            self.data_state = self.data.state_dict()
         self.architecture, self.vocab_size = architecture, vocab_size
 
     def load_weights(self, weights: dict[str, mx.array], optimizer: dict[str, mx.array]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from mlxlab.data.text.encoder import restore
 from mlxlab.data.text.order.token_counts import TokenCounts
 from mlxlab.data.vocabulary.fit_vocabulary import choose
-from mlxlab.data.vocabulary.remapping import IS_CORE, TARGET_BYTES, grow_vocabulary, rare_id
+from mlxlab.data.vocabulary.remapping import IS_CORE, TARGET_BYTES, match_vocab_size, vocabulary_of
 from mlxlab.data.vocabulary.vocabulary_map import FILE, VocabularyLimit
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, NotAllowedError
 from support.streams import take
@@ -99,9 +99,9 @@ def test_a_grown_vocabulary_goes_on_with_the_next_row_in_original_ids_also_after
     batches = iter(mapped.train)
     taken = [next(batches) for _ in range(2)]
     before = json.dumps(mapped.train.state_dict())
-    assert rare_id(mapped.train) == 10
-    assert grow_vocabulary(mapped.train) is mapped.tokenizer.vocabulary
-    assert rare_id(mapped.train) is None
+    assert vocabulary_of(mapped.train).rare_id == 10
+    match_vocab_size(mapped.train, full.tokenizer.vocab_size)
+    assert vocabulary_of(mapped.train) is None
     after = json.dumps(mapped.train.state_dict())
     np.testing.assert_array_equal(taken[1].tokens, forward[expected[1][0]])
     if overfit_batches is None:
@@ -114,10 +114,10 @@ def test_a_grown_vocabulary_goes_on_with_the_next_row_in_original_ids_also_after
         np.testing.assert_array_equal(again[1][0], ids[expected[3 % (overfit_batches or 9)][0]])
     for batch, original in zip(resumed.valid, full.valid, strict=True):
         np.testing.assert_array_equal(batch.targets, original.targets)
-    with pytest.raises(ConfigError, match="have their own ids already"):
-        grow_vocabulary(resumed.train)
-    with pytest.raises(ConfigError, match=r"expected data.vocabulary.size"):
-        grow_vocabulary(full.train)
+    match_vocab_size(resumed.train, 11)
+    assert vocabulary_of(resumed.train) is resumed.tokenizer.vocabulary
+    match_vocab_size(full.train, 11)
+    assert vocabulary_of(full.train) is None
 
 
 def test_a_position_in_another_vocabulary_is_refused(tmp_path):

@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlxlab.data.vocabulary.remapping import grow_vocabulary
+from mlxlab.data.vocabulary.remapping import match_vocab_size
 from mlxlab.training.evaluate import evaluate
 from support.vocabulary import text_data
 
@@ -45,7 +45,7 @@ def test_bits_per_byte_are_those_of_the_full_vocabulary_with_the_rare_tokens_equ
     assert small["rare_share"] == pytest.approx(1 - is_core.mean())
     assert small["core_accuracy"] == pytest.approx((targets[is_core] == best).mean())
     assert {"core_accuracy", "rare_share"}.isdisjoint(large)
-    grow_vocabulary(mapped.train)
+    match_vocab_size(mapped.train, full.tokenizer.vocab_size)
     grown = evaluate(Unigram(spread.astype(np.float32)), mapped.valid, mapped.task).metrics
     assert grown["bits_per_byte"] == pytest.approx(large["bits_per_byte"], rel=1e-6)
     assert grown["rare_share"] == pytest.approx(small["rare_share"])

@@ -25,6 +25,7 @@ Metric = Literal[
     "valid/spearman",
     "valid/perplexity",
     "valid/bits_per_byte",
+    "valid/core_accuracy",
 ]
 _RANKING = ("valid/roc_auc", "valid/average_precision", "valid/log_loss")
 _F1 = ("valid/f1_macro", "valid/f1_micro")
@@ -35,7 +36,7 @@ BY_TASK = {  # what the evaluation of each kind of task gives
     ),
     "multi_label": ("valid/loss", "valid/accuracy", "valid/exact_match", *_F1, *_RANKING),
     "regression": ("valid/loss", "valid/mae", "valid/rmse", "valid/r2", "valid/spearman"),
-    "language_modelling": ("valid/loss", "valid/perplexity", "valid/bits_per_byte"),
+    "language_modelling": ("valid/loss", "valid/perplexity", "valid/bits_per_byte", "valid/core_accuracy"),
 }
 
 TARGET = f"{__name__}.experiment"

@@ -5,14 +5,12 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
-from typing import NamedTuple, TypedDict, TypeVar
+from typing import NamedTuple, TypedDict
 
 from mlxlab.constraints import Count
 from mlxlab.data.batch import Batch, BatchIterator, MeasuresOrder, check_position, set_curriculum_alpha
-from mlxlab.data.vocabulary.remapping import grow_vocabulary, rare_id
+from mlxlab.data.vocabulary.remapping import match_vocab_size, vocabulary_of
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
-
-T = TypeVar("T")
 
 
 class Position(NamedTuple):
@@ -22,7 +20,7 @@ class Position(NamedTuple):
     epoch: int
     at_epoch_start: bool
     order_metrics: dict[str, float]
-    rare_id: int | None
+    vocabulary: VocabularyMap | None
 
 
 def wrap_batches(batches: BatchIterator, prefetch: int, overfit_batches: int | None) -> BatchIterator:
@@ -100,12 +98,12 @@ class Prefetch(_Wrapper):
         return self._position.order_metrics
 
     @property
-    def rare_id(self) -> int | None:
-        return self._position.rare_id
+    def vocabulary(self) -> VocabularyMap | None:
+        return self._position.vocabulary
 
-    def grow_vocabulary(self) -> VocabularyMap:
+    def match_vocab_size(self, vocab_size: int) -> None:
         """Batches that were prepared with the old ids are discarded."""
-        return self._change(partial(grow_vocabulary, self.source))
+        self._change(partial(match_vocab_size, self.source, vocab_size))
 
     def state_dict(self) -> dict[str, object]:
         return dict(self._position.state)
@@ -115,15 +113,14 @@ class Prefetch(_Wrapper):
         self.source.load_state_dict(state)
         self._position = _position(self.source)
 
-    def _change(self, change: Callable[[], T]) -> T:
+    def _change(self, change: Callable[[], None]) -> None:
         """Changes the source after the batch last yielded."""
         mid_epoch = self._worker is not None and not self.at_epoch_start
         self._stop()
-        result = change()
+        change()
         self._position = _position(self.source)._replace(order_metrics=self._position.order_metrics)
         if mid_epoch:
             self._worker = _prepare(self.source, self.depth)
-        return result
 
     def _stop(self) -> None:
         """Ends the thread and moves the source back to the batch last yielded."""
@@ -151,7 +148,7 @@ def _prepare(source: BatchIterator, depth: int) -> Generator[tuple[Batch | None,
 
 def _position(source: BatchIterator) -> Position:
     metrics = source.order_metrics() if isinstance(source, MeasuresOrder) else {}
-    return Position(source.state_dict(), source.epoch, source.at_epoch_start, metrics, rare_id(source))
+    return Position(source.state_dict(), source.epoch, source.at_epoch_start, metrics, vocabulary_of(source))
 
 
 class RepeatState(TypedDict):
@@ -202,16 +199,14 @@ class RepeatBatches(_Wrapper):
         set_curriculum_alpha(self.source, alpha)
 
     @property
-    def rare_id(self) -> int | None:
-        return rare_id(self.source)
+    def vocabulary(self) -> VocabularyMap | None:
+        return vocabulary_of(self.source)
 
-    def grow_vocabulary(self) -> VocabularyMap:
-        """The first batches are made again, with the original ids."""
+    def match_vocab_size(self, vocab_size: int) -> None:
+        """The first batches are made again, with other ids."""
         self.source.load_state_dict(self.first)
-        vocabulary = grow_vocabulary(self.source)
-        self.first = self.source.state_dict()
-        self._cached = []
-        return vocabulary
+        match_vocab_size(self.source, vocab_size)
+        self.first, self._cached = self.source.state_dict(), []
 
     def resize(self, batch_size: int) -> None:
         """The first batches are made again, with the new size."""

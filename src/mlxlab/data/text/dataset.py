@@ -175,7 +175,7 @@ class StreamingTextDataset:
         steps = run_length.steps(count, batch_size * seq_len)
         rows, more_lines = row_order(order, count_tokens, builder.layout, shuffle.row_buffer, seed, steps)
         args = (batch_size, self.fingerprint, count, rows)
-        batches = PackedBatchIterator(chunks, builder, *args, vocabulary=switch)
+        batches = PackedBatchIterator(chunks, builder, *args, switch=switch)
         self.train = wrap_batches(batches, prefetch, overfit_batches)
         per_epoch = "" if count is None else f", {count} batches per epoch"
         self.sources = [

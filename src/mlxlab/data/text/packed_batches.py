@@ -22,7 +22,7 @@ from mlxlab.data.text.packing import (
 )
 from mlxlab.data.text.token_stream import TokenChunk, TokenChunks
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
-from mlxlab.data.vocabulary.remapping import NO_VOCABULARY, Remapping, VocabularySwitch
+from mlxlab.data.vocabulary.remapping import Remapping, VocabularySwitch
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import ConfigError, DataError
 
@@ -159,7 +159,7 @@ class PackedBatchIterator:
     batches_per_epoch: int | None  # where known or estimated
     order: RowOrder = TEXT_ORDER
     open_packer: OpenPacker = Packer
-    vocabulary: VocabularySwitch | None = None  # which ids `builder` gives
+    switch: VocabularySwitch | None = None  # which ids `builder` gives
     _cursor: TextCursor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -191,19 +191,18 @@ class PackedBatchIterator:
         self._cursor = self.order.set_alpha(self._cursor, alpha)
 
     @property
-    def rare_id(self) -> int | None:
-        return None if self.vocabulary is None or self.vocabulary.grown else self.vocabulary.vocabulary.rare_id
+    def vocabulary(self) -> VocabularyMap | None:
+        return None if self.switch is None or self.switch.grown else self.switch.vocabulary
 
-    def grow_vocabulary(self) -> VocabularyMap:
-        if self.vocabulary is None:
-            raise ConfigError(NO_VOCABULARY)
-        return self.vocabulary.grow()
+    def match_vocab_size(self, vocab_size: int) -> None:
+        if self.switch is not None:
+            self.switch.match(vocab_size)
 
     def state_dict(self) -> dict[str, object]:
-        return {**self._cursor} if self.vocabulary is None else {**self._cursor, **self.vocabulary.state_dict()}
+        return {**self._cursor} if self.switch is None else {**self._cursor, **self.switch.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        cursor = state if self.vocabulary is None else self.vocabulary.load_state_dict(state)
+        cursor = state if self.switch is None else self.switch.load_state_dict(state)
         self._cursor = self.order.load(cursor, self.fingerprint)
 
     def __iter__(self) -> Iterator[Batch]:

@@ -9,14 +9,13 @@ import numpy as np
 
 from mlxlab.data.batch import BatchIterator, check_position
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
-from mlxlab.errors import ConfigError, DataError
+from mlxlab.errors import DataError
 from mlxlab.files.untrusted import unpack_bytes
 
 # Arrays of an evaluation batch, like its targets:
 IS_CORE = "is_core"  # bool: the original token is one of those that are kept
 RARE_COST = "rare_cost"  # float32: nats to choose the original token among those that share the rare id
 TARGET_BYTES = "target_bytes"  # float32: of the original token; only where all of them are known
-NO_VOCABULARY = "the vocabulary: expected data.vocabulary.size or data.vocabulary.coverage, which it could grow from"
 STATE = "vocabulary"  # key of the position of an iterator
 
 
@@ -75,37 +74,34 @@ class VocabularySwitch:
         self.grown = saved["grown"]
         return {key: value for key, value in state.items() if key != STATE}
 
-    def grow(self) -> VocabularyMap:
-        """Gives later batches the original ids; ConfigError if they have them."""
-        if self.grown:
-            raise ConfigError("the vocabulary: all tokens have their own ids already")
-        self.grown = True
-        return self.vocabulary
+    def match(self, vocab_size: int) -> bool:
+        """Gives later batches the ids of a model of that many tokens; True if they change."""
+        before, self.grown = self.grown, vocab_size >= self.vocabulary.vocab_size
+        return self.grown != before
 
 
 @runtime_checkable
-class GrowsVocabulary(Protocol):
+class ChangesVocabulary(Protocol):
     """A `BatchIterator` whose ids may be those of a smaller vocabulary."""
 
     @property
-    def rare_id(self) -> int | None:
-        """The id that rare tokens share; None where every token has its own."""
+    def vocabulary(self) -> VocabularyMap | None:
+        """That of the ids of the next batch; None where they are the original ones."""
 
-    def grow_vocabulary(self) -> VocabularyMap:
-        """Gives the batches after the one last yielded the original ids, losing and repeating no row.
+    def match_vocab_size(self, vocab_size: int) -> None:
+        """Gives the batches after the one last yielded the ids of a model of that many tokens.
 
-        Evaluation batches of the same data too. It is part of the state. Returns the map of the ids before; ConfigError
-        where there is none.
+        No row is lost or repeated. Evaluation batches of the same data change too. It is part of the state. Does
+        nothing where there is no smaller vocabulary.
         """
 
 
-def grow_vocabulary(data: BatchIterator) -> VocabularyMap:
-    """See `GrowsVocabulary`; ConfigError if the ids of `data` are the original ones."""
-    if not isinstance(data, GrowsVocabulary):
-        raise ConfigError(NO_VOCABULARY)
-    return data.grow_vocabulary()
+def match_vocab_size(data: BatchIterator, vocab_size: int) -> None:
+    """See `ChangesVocabulary`."""
+    if isinstance(data, ChangesVocabulary):
+        data.match_vocab_size(vocab_size)
 
 
-def rare_id(data: BatchIterator) -> int | None:
-    """The id that rare tokens share; None where every token has its own."""
-    return data.rare_id if isinstance(data, GrowsVocabulary) else None
+def vocabulary_of(data: BatchIterator) -> VocabularyMap | None:
+    """The vocabulary of the next batch; None if its ids are the original ones."""
+    return data.vocabulary if isinstance(data, ChangesVocabulary) else None

@@ -1,0 +1,80 @@
+"""From the tokens that `data.vocabulary` keeps back to all tokens: each row under the original id of its token."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
+from mlxlab.errors import ConfigError
+from mlxlab.growth.arrays import Arrays, Source
+from mlxlab.growth.vocabulary import TABLE, resize_vocabulary
+from mlxlab.models.build import Architecture
+from mlxlab.models.initialization import normal
+
+NOISE = 0.01  # standard deviation, by default
+CORE_TOKEN = 0  # an id that every map has
+
+
+def with_vocabulary(operation: Any, vocabulary: VocabularyMap | None) -> Any:
+    """The operation as it is applied to a model of these ids; ConfigError if they are the original ones."""
+    if operation["op"] != "grow_vocabulary":
+        return operation
+    if vocabulary is None:
+        raise ConfigError("expected data.vocabulary.size or data.vocabulary.coverage, from which the vocabulary grows")
+    return {**operation, "vocabulary": vocabulary}
+
+
+def grow_vocabulary_node(operation: Any, before: Architecture) -> Architecture:
+    """The architecture with all tokens."""
+    vocabulary: VocabularyMap = operation["vocabulary"]
+    if before.vocab_size != vocabulary.size:
+        raise ConfigError(f"expected a model of the {vocabulary.size} ids of the data, got {before.vocab_size}")
+    return Architecture(before.node, vocabulary.vocab_size)
+
+
+def grow_vocabulary_arrays(
+    operation: Any, before: Architecture, arrays: Arrays, seed: int
+) -> tuple[Arrays, dict[str, Source]]:
+    """The arrays with a row for every original id; those of rare tokens are the rare row with noise.
+
+    The logits of kept tokens do not change, under their original ids.
+    """
+    vocabulary: VocabularyMap = operation["vocabulary"]
+    fills: Arrays = {}
+    for path, array in arrays.items():
+        if TABLE.fullmatch(path):
+            shape = (vocabulary.vocab_size, *array.shape[1:])
+            name, std = f"{operation['id']}.{path}", operation.get("noise", NOISE)
+            noise = mx.array(normal(seed, name, shape, std)) if array.ndim > 1 else mx.zeros(shape)
+            fills[path] = noise + array[vocabulary.rare_id]
+    return resize_vocabulary(np.where(vocabulary.is_core, vocabulary.forward, -1), arrays, fills)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Which outputs are compared before and after an operation, with `vocabulary` if that grows: those of kept tokens.
+
+    Inputs that are rare are replaced: their embeddings get noise.
+    """
+
+    vocabulary: VocabularyMap | None
+
+    def before(self, tokens: np.ndarray) -> np.ndarray:
+        """The inputs before the operation."""
+        if self.vocabulary is None:
+            return tokens
+        return np.where(tokens == self.vocabulary.rare_id, CORE_TOKEN, tokens)
+
+    def after(self, tokens: np.ndarray) -> np.ndarray:
+        """The inputs after the operation."""
+        if self.vocabulary is None:
+            return tokens
+        return self.vocabulary.kept[self.before(tokens)].astype(np.int32)
+
+    def core_outputs(self, outputs: mx.array | None) -> mx.array | None:
+        """The outputs after the operation, in the order of those before."""
+        if self.vocabulary is None or outputs is None:
+            return outputs
+        return mx.take(outputs, mx.array(self.vocabulary.kept), axis=-1)
