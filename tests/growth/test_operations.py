@@ -84,4 +84,5 @@ def test_all_that_is_new_is_trained_after_two_steps(name):
 
 
 def test_every_operation_is_checked():
-    assert {*EXACT, "merge_lora", "freeze", "unfreeze"} == CHANGES.keys()
+    in_other_files = {"grow_vocabulary"}
+    assert {*EXACT, "merge_lora", "freeze", "unfreeze"} | in_other_files == CHANGES.keys()
