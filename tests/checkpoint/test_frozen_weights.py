@@ -80,3 +80,20 @@ def test_a_forged_digest_names_no_other_file(run):
     store.save(5, {}, {}, state_at(5))
     with pytest.raises(CheckpointUnavailableError, match="expected 64 hexadecimal digits"):
         store.load()
+
+
+def test_frozen_weights_go_with_the_last_checkpoint_that_refers_to_them(run):
+    store = CheckpointStore(run / "checkpoints", keep=2)
+    store.base.scan()
+    other = {"base.weight": mx.zeros((4, 3))}
+    store.save(3, {}, {}, state_at(3), other)
+    assert len(list((run / "base").iterdir())) == 2
+    aside = (run / "checkpoints" / "step-00000002").rename(run / "checkpoints" / "unusable-step-00000002")
+    for step in (4, 5):
+        store.save(step, {}, {}, state_at(step), other)
+    assert len(list((run / "base").iterdir())) == 2, "one that was set aside may be wanted later"
+    shutil.rmtree(aside)
+    store.save(6, {}, {}, state_at(6), other)
+    assert len(list((run / "base").iterdir())) == 1
+    store.save(7, {}, {}, state_at(7), FROZEN)
+    np.testing.assert_array_equal(np.array(store.load().weights["codes"]), [0, 1, 2])

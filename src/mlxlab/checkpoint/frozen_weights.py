@@ -19,6 +19,7 @@ from mlxlab.files.untrusted import read_bytes
 FOLDER = "base"
 DIGITS = 16  # of the digest, in the name of a file
 DIGEST = re.compile(r"[0-9a-f]{64}")
+REFERENCE = re.compile(rb'"base": "([0-9a-f]{64})"')  # in a state.json
 MAX_BYTES = 2**40
 
 
@@ -50,6 +51,18 @@ class FrozenWeights:
             digest = hashlib.sha256(data).hexdigest()
             if path.name == _file_name(digest):
                 self._written[_fingerprint(parse_arrays(data))] = digest
+
+    def remove_unused(self) -> None:
+        """Removes files that no checkpoint of the run refers to, also none that was set aside."""
+        files = list(self.folder.glob("*.safetensors"))
+        if len(files) < 2:
+            return
+        states = [path.read_bytes() for path in self.folder.parent.glob("checkpoints*/*/state.json")]
+        used = {_file_name(digest.decode()) for state in states for digest in REFERENCE.findall(state)}
+        for path in files:
+            if path.name not in used:
+                path.unlink()
+                self._written = {key: value for key, value in self._written.items() if _file_name(value) != path.name}
 
     def _store(self, arrays: Arrays) -> str:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -95,6 +95,7 @@ class CheckpointStore:
         if replaced.exists():
             _remove(replaced)
         self.retain(best_step)
+        self.base.remove_unused()
         return final
 
     def paths(self) -> list[Path]:

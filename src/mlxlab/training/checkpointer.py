@@ -76,6 +76,7 @@ class Checkpointer:
             self.store.base.scan()
         size = sum(array.nbytes for array in (*weights.values(), *optimizer.values()))
         need = (self.store.keep + 2) * size  # the newest, the best, and that being written
+        need += sum(array.nbytes for array in frozen.values())
         free = shutil.disk_usage(self.store.folder.parent).free
         if need > free:
             logger.warning(
