@@ -25,6 +25,16 @@ def gradient(function, x, slope):
     return mx.grad(lambda x: (function(x) * slope).sum())(x)
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_weight_is_that_which_mlx_unpacks_bit_for_bit(name):
+    bits, group_size, mode = name
+    arrays = Packing(*name).pack(random(24, 128))
+    expected = mx.dequantize(*arrays, group_size=group_size, bits=bits, mode=mode, dtype=mx.float32)
+    np.testing.assert_array_equal(Packing(*name).unpack(arrays), expected)
+    rows = mx.array([[3, 0], [23, 3]])
+    np.testing.assert_array_equal(Packing(*name).unpack([array[rows] for array in arrays]), expected[rows])
+
+
 @pytest.mark.parametrize("rows", [1, MIN_ROWS - 1, MIN_ROWS, 10])
 @pytest.mark.parametrize("name", FORMATS)
 def test_outputs_and_gradients_are_those_of_the_unpacked_weight(name, rows):
