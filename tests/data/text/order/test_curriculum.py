@@ -148,14 +148,14 @@ def test_a_corpus_of_one_token_has_finite_scores_and_metrics():
 
 def test_alpha_set_during_a_run_is_exact_from_the_next_batch_on():
     def run(prefetch, resume):
-        batches = make(curriculum(1.0, pool=100), prefetch=prefetch)
+        batches = make(curriculum(1.0, pool=100, rescore_every=50), prefetch=prefetch)
         stream = iter(batches)
         taken = [as_lists(next(stream)) for _ in range(4)]
         set_curriculum_alpha(batches, 0.25)
         if resume:
             state = json.dumps(batches.state_dict())
             stream.close()
-            batches = make(curriculum(1.0, pool=100), prefetch=prefetch)
+            batches = make(curriculum(1.0, pool=100, rescore_every=50), prefetch=prefetch)
             batches.load_state_dict(json.loads(state))
             stream = iter(batches)
         taken += [as_lists(next(stream)) for _ in range(6)]
@@ -166,8 +166,8 @@ def test_alpha_set_during_a_run_is_exact_from_the_next_batch_on():
 
     expected = run(0, False)
     assert all(run(*case) == expected for case in [(2, False), (0, True), (2, True)])
-    assert expected[0] != take(make(curriculum(1.0, pool=100)), 10)
-    assert expected[0][:4] == take(make(curriculum(1.0, pool=100)), 4)
+    assert expected[0] != take(make(curriculum(1.0, pool=100, rescore_every=50)), 10)
+    assert expected[0][:4] == take(make(curriculum(1.0, pool=100, rescore_every=50)), 4)
 
 
 @pytest.mark.parametrize("row_buffer", [0, 10])
