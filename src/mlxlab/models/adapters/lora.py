@@ -38,14 +38,14 @@ class LoRALayer(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """(..., in) -> (..., out); of an embedding, token ids (...) -> (..., width)."""
+        change = self._change()
         if not self.looks_up:
-            return self._add(self.base(x), (self.dropout(x) @ self.lora_a.T) @ self.lora_b.T, self._ratio())
-        ratio = self._ratio()
-        return self._add(self.base(x), self.lora_b[x] @ self.lora_a, None if ratio is None else ratio[x][..., None])
+            return self._add(self.base(x), (self.dropout(x) @ self.lora_a.T) @ self.lora_b.T, change)
+        return self._add(self.base(x), self.lora_b[x] @ self.lora_a, None if change is None else change[x][..., None])
 
     def as_linear(self, x: mx.array) -> mx.array:
         """An embedding as output layer: (..., width) -> (..., vocabulary)."""
-        return self._add(self.base.as_linear(x), (self.dropout(x) @ self.lora_a.T) @ self.lora_b.T, self._ratio())
+        return self._add(self.base.as_linear(x), (self.dropout(x) @ self.lora_a.T) @ self.lora_b.T, self._change())
 
     @property
     def weight(self) -> mx.array:
@@ -57,22 +57,23 @@ class LoRALayer(nn.Module):
     def bias(self) -> mx.array:
         return self.base.bias
 
-    def _add(self, out: mx.array, update: mx.array, ratio: mx.array | None) -> mx.array:
+    def _add(self, out: mx.array, update: mx.array, change: mx.array | None) -> mx.array:
         update = self.scale * update
-        if ratio is None:
+        if change is None:
             return out + update
         product = out - self.base.bias if "bias" in self.base else out  # DoRA scales the weight, not the bias
-        return out + update + (ratio - 1) * (product + update)
+        return out + update + change * (product + update)
 
-    def _ratio(self) -> mx.array | None:
-        """(out,) m / |V|, where |V| counts as a constant in the gradient, as in the paper; None without a magnitude."""
+    def _change(self) -> mx.array | None:
+        """(out,) m / |V| - 1, where |V| counts as a constant in the gradient, as in the paper; None without m."""
         if "magnitude" not in self:
             return None
-        # |W + scale B A|^2 of each row, without the matrix B A.
-        w, a, b = dense_weight(self.base), self.lora_a, self.lora_b
+        # |W + scale B A|^2 of each row, without the matrix B A; in float32 where a step computes in less.
+        w, a, b = (array.astype(mx.float32) for array in (dense_weight(self.base), self.lora_a, self.lora_b))
         mixed, squared = ((w @ a.T) * b).sum(axis=1), ((b @ (a @ a.T)) * b).sum(axis=1)
         lengths = mx.sqrt(mx.square(w).sum(axis=1) + 2 * self.scale * mixed + self.scale**2 * squared)
-        return self.magnitude / mx.stop_gradient(mx.maximum(lengths, MIN_LENGTH))
+        change = self.magnitude.astype(mx.float32) / mx.stop_gradient(mx.maximum(lengths, MIN_LENGTH)) - 1
+        return change.astype(self.lora_a.dtype)
 
 
 def initial_a(seed: int, path: str, shape: tuple[int, ...]) -> mx.array:
