@@ -36,6 +36,7 @@ Examples
 
 Flags
     -m, --multirun       run every combination of the values given: a=1,2 b=3,4
+    --dry-run            print the growth schedule with the parameters after each operation, and stop
     --cfg job            print the composed config and stop; with --resolve also its interpolations
     --config-dir DIR     a folder of your own options in addition to conf/: DIR/experiment/mine.yaml, experiment=mine
     --config-name NAME   another primary config than train
@@ -63,6 +64,8 @@ def _train(argv: list[str], *, owns_process: bool) -> int:
     )
     if flags.cfg or flags.info or flags.hydra_help or flags.shell_completion:
         return _show(composer, flags)
+    if flags.dry_run:
+        return _preview(composer)
     config = composer.checked()
     if not composer.multirun:
         experiment.run_composed(composer, config, owns_process=owns_process)
@@ -71,6 +74,18 @@ def _train(argv: list[str], *, owns_process: bool) -> int:
 
     check_parallel(config.trainer.parallel)
     return sweep(composer, config, experiment.run_experiment)
+
+
+def _preview(composer: "Composer") -> int:
+    """`--dry-run`: prints the growth schedule instead of training."""
+    config = composer.checked_values(resolve=True)
+    from mlxlab import backend
+
+    backend.prepare()
+    from mlxlab.experiment.growth_preview import preview
+
+    print(preview(config))
+    return 0
 
 
 def _folder(path: str | Path | None, flag: str) -> Path | None:
@@ -85,6 +100,7 @@ def _flags(argv: list[str]) -> "Namespace":
     from mlxlab.config.hydra.compose import get_args_parser
 
     parser = get_args_parser()
+    parser.add_argument("--dry-run", action="store_true")
 
     def refuse(message: str) -> None:
         raise ConfigError(f"{one_line(message)}; see --help")
@@ -96,6 +112,8 @@ def _flags(argv: list[str]) -> "Namespace":
     for name in ("resolve", "package"):
         if getattr(flags, name) and not flags.cfg:
             raise ConfigError(f"--{name}: only together with --cfg")
+    if flags.dry_run and flags.multirun:
+        raise ConfigError("--dry-run: shows one experiment; leave out --multirun")
     if flags.cfg and (flags.multirun or flags.run):
         raise ConfigError("--cfg: shows the config instead of running it; leave out --run and --multirun")
     return flags

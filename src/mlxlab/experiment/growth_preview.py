@@ -1,0 +1,96 @@
+"""What a growth schedule makes of a model, without training: `mlxlab train --dry-run`."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from mlxlab.config.paths import project_root
+from mlxlab.data.batch import Task
+from mlxlab.distillation.load_teachers import TeacherLoader
+from mlxlab.distillation.options import read_options
+from mlxlab.errors import ConfigError
+from mlxlab.experiment.build import Config, build_data
+from mlxlab.growth.operations import CHANGES
+from mlxlab.growth.schedule import KEY
+from mlxlab.growth.schema import Operation
+from mlxlab.markdown import markdown_table
+from mlxlab.models.build import Architecture, architecture_of, build_model
+from mlxlab.models.model import count_parameters
+
+HEAD = ["", "id", "operation", "when", "model", "parameters"]
+
+
+def preview(cfg: Config) -> str:
+    """The schedule of a config as a table: each operation, what it changes, and the parameters after it.
+
+    Raises:
+        ConfigError: an operation does not fit, and `on_error` is raise.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        loader = TeacherLoader(read_options(cfg["trainer"].get("distillation")), cfg["tracking"].get("uri"))
+        tokenizer = loader.inherited_tokenizer(cfg["model"].get("pretrained"))
+        data = build_data(cfg, project_root(), tokenizer, Path(folder))
+    node = cfg["callbacks"].get("growth") or {"operations": [], "on_error": "raise"}
+    current = architecture_of(cfg["model"], data.tokenizer.vocab_size)
+    rows = [["0", "", "start", "", _sizes(current), f"{_count(current, data.task):,}"]]
+    for number, operation in enumerate(node["operations"], 1):
+        changed = "unchanged"
+        try:
+            after = _after(operation, current)
+            parameters = _count(after, data.task)
+            changed, current = _changes(current, after) or changed, after
+        except ConfigError as error:
+            if node["on_error"] == "raise":
+                raise ConfigError(f"{KEY}: {operation['id']}: {error}") from None
+            changed = f"skipped: {error}"
+        rows.append([str(number), operation["id"], _title(operation), _when(operation), changed, f"{parameters:,}"])
+    return markdown_table(HEAD, rows, align="rllllr")
+
+
+def _after(operation: Operation, before: Architecture) -> Architecture:
+    change = CHANGES.get(operation["op"])
+    return before if change is None else change.node(operation, before)
+
+
+def _count(architecture: Architecture, task: Task) -> int:
+    """The parameters; nothing is allocated."""
+    model = build_model(
+        architecture.node,
+        kind=task.kind,
+        vocab_size=architecture.vocab_size,
+        num_classes=task.num_classes,
+        pair_separator=task.pair_separator,
+    )
+    return count_parameters(model)
+
+
+def _sizes(architecture: Architecture) -> str:
+    keys = ("num_layers", "hidden_size", "num_heads", "intermediate_size")
+    sizes = [f"{key}={architecture.node[key]}" for key in keys if key in architecture.node]
+    return ", ".join([*sizes, f"vocab_size={architecture.vocab_size}"])
+
+
+def _changes(before: Architecture, after: Architecture) -> str:
+    def shown(value: Any) -> str:
+        return str(value.get("rank")) if isinstance(value, dict) else str(value)
+
+    changed = [key for key, value in after.node.items() if before.node.get(key) != value]
+    lines = [f"{key}={shown(after.node[key])}" for key in changed]
+    return ", ".join(lines + ([f"vocab_size={after.vocab_size}"] if after.vocab_size != before.vocab_size else []))
+
+
+def _title(operation: Any) -> str:
+    options = {key: value for key, value in operation.items() if key not in ("id", "op", "when", "then")}
+    return " ".join([operation["op"], *(f"{key}={value}" for key, value in options.items())])
+
+
+def _when(operation: Operation) -> str:
+    when = operation["when"]
+    conditions = []
+    if "metric_below" in when:
+        conditions.append(f"objective < {when['metric_below']:g}")
+    if "metric_above" in when:
+        conditions.append(f"objective > {when['metric_above']:g}")
+    if "or_steps" in when:
+        conditions.append(f"after {when['or_steps']} steps")
+    return " or ".join(conditions) + (", then evaluate" if operation.get("then") else "")
