@@ -1,0 +1,47 @@
+"""The operations of a growth schedule are checked like the rest of a config, before anything heavy is imported."""
+
+import pytest
+
+from mlxlab.config.schema.conflicts import conflicts
+from mlxlab.config.schema.validate import Validator
+
+GOOD = {"id": "deeper", "op": "stack", "map": [0, 0], "when": {"or_steps": 3}}
+
+
+def issues(*operations):
+    node = {"operations": list(operations), "on_error": "raise"}
+    schema = Validator().node(node, "mlxlab.callbacks.growth.GrowthSchedule", "callbacks.growth")
+    found = list(schema) or list(conflicts({"callbacks": {"growth": node}}))
+    return {issue.path.removeprefix("callbacks.growth.operations."): issue.message for issue in found}
+
+
+def without(key):
+    return {name: value for name, value in GOOD.items() if name != key}
+
+
+@pytest.mark.parametrize(
+    ("operation", "path", "message"),
+    [
+        ({**GOOD, "op": "stak"}, "0.op", "did you mean stack?"),
+        (without("op"), "0.op", "missing; expected one of stack, widen"),
+        (without("id"), "0.id", "missing; expected text"),
+        (without("when"), "0.when", "missing"),
+        ({**GOOD, "map": 2}, "0.map", "expected a list with at least 1 item"),
+        ({**GOOD, "map": [-1]}, "0.map.0", "expected a whole number >= 0, got -1"),
+        ({**GOOD, "when": {"or_step": 3}}, "0.when.or_step", "did you mean callbacks.growth.operations.0.when.or_steps?"),
+        ({**GOOD, "when": {"or_steps": 0}}, "0.when.or_steps", "expected a whole number >= 1, got 0"),
+        ({**GOOD, "when": {}}, "0.when", "expected metric_below, metric_above or or_steps"),
+        ({**GOOD, "then": "evaluat"}, "0.then", "did you mean evaluate?"),
+        ({**GOOD, "layers": 3}, "0.layers", "unknown key"),
+        ({"id": "a", "op": "set_accumulation", "accumulate": 2, "when": {"or_steps": 1}}, "0.op", "trainer=optimized"),
+    ],
+)
+def test_a_wrong_operation_is_named(operation, path, message):
+    found = issues(operation)
+    assert list(found) == [path]
+    assert message in found[path]
+
+
+def test_ids_differ():
+    assert issues(GOOD, {**GOOD, "id": "other"}) == {}
+    assert issues(GOOD, GOOD) == {"1.id": "deeper is the id of an operation before"}
