@@ -82,9 +82,23 @@ def _preview(composer: "Composer") -> int:
     from mlxlab import backend
 
     backend.prepare()
-    from mlxlab.experiment.growth_preview import preview
+    import tempfile
 
-    print(preview(config))
+    from mlxlab.config.paths import project_root
+    from mlxlab.distillation.load_teachers import TeacherLoader
+    from mlxlab.distillation.options import read_options
+    from mlxlab.experiment.build import build_data
+    from mlxlab.growth.preview import preview
+    from mlxlab.models.build import architecture_of
+
+    with tempfile.TemporaryDirectory() as folder:
+        loader = TeacherLoader(read_options(config["trainer"].get("distillation")), config["tracking"].get("uri"))
+        tokenizer = loader.inherited_tokenizer(config["model"].get("pretrained"))
+        data = build_data(config, project_root(), tokenizer, Path(folder))
+    start, growth = architecture_of(config["model"], data.tokenizer.vocab_size), config["callbacks"].get("growth")
+    if not growth or not growth["operations"]:
+        raise ConfigError("--dry-run: callbacks.growth.operations is empty; expected a schedule to show")
+    print(preview(start, data.task, growth["operations"], growth["on_error"]))
     return 0
 
 

@@ -28,11 +28,7 @@ def without(key):
         (without("when"), "0.when", "missing"),
         ({**GOOD, "map": 2}, "0.map", "expected a list with at least 1 item"),
         ({**GOOD, "map": [-1]}, "0.map.0", "expected a whole number >= 0, got -1"),
-        (
-            {**GOOD, "when": {"or_step": 3}},
-            "0.when.or_step",
-            "did you mean callbacks.growth.operations.0.when.or_steps?",
-        ),
+        ({**GOOD, "when": {"or_step": 3}}, "0.when.or_step", "unknown key; did you mean callbacks.growth."),
         ({**GOOD, "when": {"or_steps": 0}}, "0.when.or_steps", "expected a whole number >= 1, got 0"),
         ({**GOOD, "when": {}}, "0.when", "expected metric_below, metric_above or or_steps"),
         ({**GOOD, "then": "evaluat"}, "0.then", "did you mean evaluate?"),

@@ -1,46 +1,36 @@
 """What a growth schedule makes of a model, without training: `mlxlab train --dry-run`."""
 
-import tempfile
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from mlxlab.config.paths import project_root
 from mlxlab.data.batch import Task
-from mlxlab.distillation.load_teachers import TeacherLoader
-from mlxlab.distillation.options import read_options
 from mlxlab.errors import ConfigError
-from mlxlab.experiment.build import Config, build_data
 from mlxlab.growth.operations import CHANGES
 from mlxlab.growth.schedule import KEY
 from mlxlab.growth.schema import Operation
 from mlxlab.markdown import markdown_table
-from mlxlab.models.build import Architecture, architecture_of, build_model
+from mlxlab.models.build import Architecture, build_model
 from mlxlab.models.model import count_parameters
 
 HEAD = ["", "id", "operation", "when", "model", "parameters"]
 
 
-def preview(cfg: Config) -> str:
-    """The schedule of a config as a table: each operation, what it changes, and the parameters after it.
+def preview(start: Architecture, task: Task, operations: Sequence[Operation], on_error: str) -> str:
+    """A schedule as a table: each operation, what it changes, and the parameters after it.
 
     Raises:
         ConfigError: an operation does not fit, and `on_error` is raise.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        loader = TeacherLoader(read_options(cfg["trainer"].get("distillation")), cfg["tracking"].get("uri"))
-        tokenizer = loader.inherited_tokenizer(cfg["model"].get("pretrained"))
-        data = build_data(cfg, project_root(), tokenizer, Path(folder))
-    node = cfg["callbacks"].get("growth") or {"operations": [], "on_error": "raise"}
-    current = architecture_of(cfg["model"], data.tokenizer.vocab_size)
-    rows = [["0", "", "start", "", _sizes(current), f"{_count(current, data.task):,}"]]
-    for number, operation in enumerate(node["operations"], 1):
+    current, parameters = start, _count(start, task)
+    rows = [["0", "", "start", "", _sizes(current), f"{parameters:,}"]]
+    for number, operation in enumerate(operations, 1):
         changed = "unchanged"
         try:
             after = _after(operation, current)
-            parameters = _count(after, data.task)
+            parameters = _count(after, task)
             changed, current = _changes(current, after) or changed, after
         except ConfigError as error:
-            if node["on_error"] == "raise":
+            if on_error == "raise":
                 raise ConfigError(f"{KEY}: {operation['id']}: {error}") from None
             changed = f"skipped: {error}"
         rows.append([str(number), operation["id"], _title(operation), _when(operation), changed, f"{parameters:,}"])
