@@ -33,7 +33,8 @@ class ProgressBar(Callback):
     def on_start(self, context: FitContext, state: TrainState) -> None:
         step = state.progress.step
         if self.draws:
-            self._bar = _bar_class()(total=state.total_steps, initial=step, unit="step", dynamic_ncols=True, leave=True)
+            total = state.planned_steps
+            self._bar = _bar_class()(total=total, initial=step, unit="step", dynamic_ncols=True, leave=True)
         self._start = self._last_line = time.monotonic()
         self._first_step = step
 
@@ -52,7 +53,7 @@ class ProgressBar(Callback):
             self._bar.close()
 
     def _line(self, context: FitContext, state: TrainState, seconds: float) -> str:
-        step, total = state.progress.step, state.total_steps
+        step, total = state.progress.step, state.planned_steps
         line = f"step {step}{f'/{total}' if total else ''}  {summary(context, state)}"
         rate = state.history.latest(TOKENS_PER_SEC)
         if rate is not None:

@@ -20,11 +20,14 @@ from mlxlab.distillation.teachers import Teachers
 from mlxlab.errors import ConfigError, InputNotFoundError, NotAllowedError
 from mlxlab.files.untrusted import ShapeError, validate
 from mlxlab.inference.restore import config_dir_of, find_run_dir, restore_from
+from mlxlab.models.adapters.quantized import parameter_shapes
 from mlxlab.models.build import build_pretrained_model
 from mlxlab.models.ensemble import Ensemble, FrozenModel
 from mlxlab.models.model import Model, count_parameters
 from mlxlab.models.pretrained.load import resolve, tokenizer_dir
 from mlxlab.tracking.mlflow.download import download_model, is_mlflow_uri
+
+_ROUND_INIT = "trainer.distillation.round_init=previous"
 
 
 class LoadedTeacher(NamedTuple):
@@ -60,7 +63,10 @@ class TeacherLoader:
     def load_initial_weights(self, model: nn.Module) -> None:
         """Loads the weights of the previous student, with `round_init=previous`."""
         if self.options.members and self.options.round_init == "previous":
-            model.update(restore_from(Path(self.options.members[-1])).model.parameters())
+            previous = restore_from(Path(self.options.members[-1])).model
+            if parameter_shapes(previous) != parameter_shapes(model):
+                raise ConfigError(f"{_ROUND_INIT}: the previous student has grown, its weights do not fit a new one")
+            model.update(previous.parameters())
 
     def load(self, data: DataModule, seq_len: int, router: object) -> tuple[Teachers, list[str]]:
         """The teachers, and messages about them for the user.

@@ -36,6 +36,9 @@ def write_report(state: TrainState, results: FinalEvaluation, folder: Path) -> s
         paragraphs += [" ".join(notes(results, history)), *baseline_report(results)]
     if history.reference:
         paragraphs.append(side_by_side(history.reference))
+    if history.events:
+        lines = [f"- step {step}: {text}" for step, text in history.events]
+        paragraphs.append("\n".join(["changes during the run:", *lines]))
     if progress.nonfinite_steps:
         paragraphs.append(f"{progress.nonfinite_steps} steps were skipped: loss or gradient not finite")
     text = "\n\n".join(paragraphs)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mlxlab.checkpoint.state import GrowthProgress
 from mlxlab.errors import ConfigError
 from mlxlab.growth.schema import Operation
-from mlxlab.growth.settings_schema import When
+from mlxlab.growth.settings import When
 
 KEY = "callbacks.growth.operations"
 
