@@ -4,7 +4,7 @@ import itertools
 import math
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,12 @@ from mlxlab.config.hydra.compose import Composer
 from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.train import build_callbacks, build_session
-from mlxlab.metric_names import VALID
 from mlxlab.models.model import count_parameters, training_flops
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 
-SEQ_LEN, BATCH_SIZE = 128, 8
+SEQ_LEN, BATCH_SIZE, VOCAB_SIZE = 128, 8, 2048
+EVALUATIONS = 8  # of each run
 PHASES = (0.5, 0.3, 0.2)  # of the steps: nano, stacked, widened
 LAYERS, WIDER = 6, 1024  # of model/size=nano; the widened feed-forward layer
 
@@ -28,7 +28,9 @@ class Meter(Callback):
     """Adds up the operations and seconds of training; records the validation loss at each evaluation."""
 
     flops: float = 0.0
-    seconds: float = 0.0
+    seconds: float = 0.0  # evaluations included
+    parameters: int = 0  # at the end
+    steps: int = 0
     points: list[tuple[float, float, float]] = field(default_factory=list)  # (flops, seconds, validation loss)
     _since: float = 0.0
 
@@ -56,52 +58,42 @@ def growth(file: str | None = None, steps: int = 200, plot: str = "growth.png") 
         {"id": "stacked", "op": "stack", "map": layers, "when": {"or_steps": first}},
         {"id": "widened", "op": "widen", "feed_forward": WIDER, "when": {"or_steps": second - first}},
     ]
-    grown, parameters = _train(file, steps, steps, operations)
-    sizes = [f"model.num_layers={2 * LAYERS}", f"model.intermediate_size={WIDER}"]
-    per_step = _flops_per_step(file, sizes)
-    direct, same = _train(file, math.ceil(grown.flops / per_step), steps, [], sizes)
-    assert parameters == same
+    grown = _train(file, steps, operations, [])
+    direct = _train(file, grown.flops, [], [f"model.num_layers={2 * LAYERS}", f"model.intermediate_size={WIDER}"])
     runs = {"grown": grown, "final size from the start": direct}
     _plot(runs, Path(plot).expanduser())
-    rows: list[tuple[str, ...]] = [("", "operations", "seconds", f"{VALID}loss at the end")]
+    rows: list[tuple[str, ...]] = [("", "parameters", "steps", "operations", "seconds", "validation loss")]
     for name, meter in runs.items():
-        rows.append((name, f"{meter.flops:.3g}", f"{meter.seconds:.1f}", f"{meter.points[-1][2]:.4f}"))
-    title = f"nano, stacked at step {first}, widened at step {second} of {steps}: {parameters:,} parameters at the end"
+        numbers = (f"{meter.parameters:,}", str(meter.steps), f"{meter.flops:.3g}", f"{meter.seconds:.1f}")
+        rows.append((name, *numbers, f"{meter.points[-1][2]:.4f}"))
+    title = f"nano, stacked at step {first}, widened at step {second} of {steps}"
     return f"{table(title, rows)}\n\nplot: {plot}"
 
 
-def _config(file: str, steps: int, every: int, sizes: list[str]) -> Any:
-    source = [f"data.source={Path(file).expanduser().absolute()}", f"data.seq_len={SEQ_LEN}"]
-    data = ["data=streaming", *source, f"data.batch_size={BATCH_SIZE}", "data.prefetch=0"]
-    schedule = ["trainer/schedule=constant", f"trainer.schedule.warmup={min(20, steps // 5)}"]
-    trainer = [f"trainer.max_steps={steps}", f"trainer.eval_every={every}", "trainer.learning_rate=1e-3", *schedule]
-    common = [
-        "model=transformer",
-        "model/size=nano",
-        "tracking=none",
-        "trainer.eval_batches=8",
-        "trainer.log_every=1000",
-    ]
-    return Composer(conf_dir(), [*common, *data, *trainer, *sizes]).checked_values(resolve=True)
-
-
-def _train(
-    file: str, steps: int, total: int, operations: list[dict[str, Any]], sizes: list[str] | None = None
-) -> tuple[Meter, int]:
-    """The measurements, and the parameters of the trained model; evaluated ten times."""
-    cfg = _config(file, steps, max(steps // 10, 1), sizes or [])
+def _train(file: str, budget: float, operations: list[dict[str, Any]], sizes: list[str]) -> Meter:
+    """Trains for a number of steps (an integer) or of operations (a float)."""
+    cfg = _config(file, sizes)
     cfg["callbacks"] = {"growth": {**cfg["callbacks"]["growth"], "operations": operations}}
     with tempfile.TemporaryDirectory() as folder:
         session = build_session(cfg, Path(folder))
-        meter, state = Meter(), session.init_state()
-        session.fit(state, [meter, *build_callbacks(cfg, Path(folder))])
-    return meter, count_parameters(state.model)
+        per_step = training_flops(session.model, SEQ_LEN) * SEQ_LEN * BATCH_SIZE
+        steps = budget if isinstance(budget, int) else math.ceil(budget / per_step)
+        trainer = replace(session.trainer, max_steps=steps, eval_every=max(steps // EVALUATIONS, 1))
+        session, meter = replace(session, trainer=trainer), Meter()
+        state = session.fit(session.init_state(), [meter, *build_callbacks(cfg, Path(folder))])
+    meter.parameters, meter.steps = count_parameters(state.model), state.progress.step
+    return meter
 
 
-def _flops_per_step(file: str, sizes: list[str]) -> float:
-    with tempfile.TemporaryDirectory() as folder:
-        session = build_session(_config(file, 10, 10, sizes), Path(folder))
-    return training_flops(session.model, SEQ_LEN) * SEQ_LEN * BATCH_SIZE
+def _config(file: str, sizes: list[str]) -> Any:
+    """Nothing of it depends on the length of the run: the schedule is constant."""
+    source = f"data.source={Path(file).expanduser().absolute()}"
+    data = ["data=streaming", source, f"data.seq_len={SEQ_LEN}", f"data.batch_size={BATCH_SIZE}", "data.prefetch=0"]
+    data += [f"data.tokenizer.vocab_size={VOCAB_SIZE}"]
+    trainer = ["trainer/schedule=constant", "trainer.schedule.warmup=10", "trainer.learning_rate=1e-3"]
+    trainer += ["trainer.max_steps=100", "trainer.eval_batches=4", "trainer.log_every=1000"]
+    common = ["model=transformer", "model/size=nano", "tracking=none"]
+    return Composer(conf_dir(), [*common, *data, *trainer, *sizes]).checked_values(resolve=True)
 
 
 def _plot(runs: dict[str, Meter], path: Path) -> None:
