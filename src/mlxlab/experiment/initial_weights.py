@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
+import mlx.core as mx
+
 from mlxlab.checkpoint.names import KEYWORD
 from mlxlab.checkpoint.resume import load_named
 from mlxlab.checkpoint.safetensors_file import Arrays, digest, evaluate_finite, read_safetensors
@@ -13,9 +15,12 @@ from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer import Layout, Rules, transfer
 from mlxlab.checkpoint.transfer_report import TransferRecord, TransferReport
 from mlxlab.constraints import Size
+from mlxlab.data.tokenizers.tokenizer import load_tokenizer
+from mlxlab.data.vocabulary.vocabulary_map import FILE, VocabularyMap, read_map
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.experiment.build import Config, saved_architecture
 from mlxlab.files.untrusted import ShapeError, read_json, validate
+from mlxlab.growth.vocabulary import TABLE
 from mlxlab.inference.restore import ENSEMBLE_FILE, find_run_dir
 from mlxlab.models.adapters.layout import layout_of
 from mlxlab.models.adapters.lora import merged_weight
@@ -23,6 +28,7 @@ from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import Model
 from mlxlab.models.pretrained.load import resolve
 from mlxlab.models.pretrained.weights import BERT_NAMES, GGUF_NAMES, IGNORED_KEYS, LLAMA_NAMES, read_arrays
+from mlxlab.models.vocabulary import select_rows
 
 KEY = "model.init_from"
 # What belongs to a task: new where the checkpoint has none for it, left out where the model has no place for it.
@@ -68,6 +74,17 @@ class WeightSource:
         folder = self.path if run is None else run / "inference"
         return folder if (folder / "tokenizer.json").is_file() else None
 
+    @property
+    def vocabulary(self) -> VocabularyMap | None:
+        """That of the weights of a run; None if they are of all tokens, or published. Raises as `read_map`."""
+        folder = self.tokenizer
+        if not self.checkpoint or folder is None or not (folder / FILE).is_file():
+            return None
+        original = load_tokenizer(folder)
+        vocabulary = read_map(folder, original.fingerprint, original.vocab_size, original.special_ids)
+        is_grown = load_named(self.checkpoint, self.path).state["vocab_size"] != vocabulary.size
+        return None if is_grown else vocabulary
+
     def read(self) -> tuple[Arrays, Layout]:
         """The arrays by their names, unevaluated, and how they are stored."""
         if self.checkpoint:
@@ -77,11 +94,14 @@ class WeightSource:
             return read_safetensors(self.path), Layout()
         return read_arrays(self.path), _published_layout(self.path)
 
-    def load_into(self, model: Model, node: Config, min_match: float) -> InitialWeights:
+    def load_into(
+        self, model: Model, node: Config, min_match: float, vocabulary: VocabularyMap | None
+    ) -> InitialWeights:
         """Gives a model these weights, as far as they fit.
 
         Args:
             node: the `model` node of the model.
+            vocabulary: that of the model.
             min_match: share of the arrays that must be carried over.
 
         Raises:
@@ -91,12 +111,24 @@ class WeightSource:
         arrays, layout = self.read()
         names = (BERT_NAMES, LLAMA_NAMES, GGUF_NAMES)
         rules = Rules(names, IGNORED_KEYS, OF_A_TASK, layout, layout_of(node), merged_weight)
-        result = transfer(arrays, named_parameters(model), rules)
+        own = change_vocabulary(arrays, self.vocabulary, vocabulary)
+        result = transfer(own, named_parameters(model), rules)
         title = f"{KEY}={self.name}"
         result.report.require(min_match, title)
         evaluate_finite(result.weights, title)
         model.load_weights(list(result.weights.items()))
         return InitialWeights(self.name, digest(arrays), result.report)
+
+
+def change_vocabulary(arrays: Arrays, old: VocabularyMap | None, new: VocabularyMap | None) -> Arrays:
+    """The arrays of a run with the rows of another vocabulary of its tokenizer: those of the same original ids."""
+    if old is new is None or (old and new and old.fingerprint == new.fingerprint):
+        return arrays
+    result = dict(arrays)
+    for path in filter(TABLE.fullmatch, arrays):
+        rows = arrays[path] if old is None else mx.take(arrays[path], mx.array(old.forward), axis=0)
+        result[path] = rows if new is None else select_rows(rows, new)
+    return result
 
 
 def find_weights(name: str) -> WeightSource:

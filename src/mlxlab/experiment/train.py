@@ -119,8 +119,7 @@ def build_session(
         refuse_training(options)  # now, since reading the data may take long
     loader = TeacherLoader(read_options(cfg["trainer"].get("distillation")), cfg["tracking"].get("uri"))
     source = find_initial_weights(cfg) if saved is None else None
-    tokenizer = inference_dir or (source and source.tokenizer)
-    tokenizer = tokenizer or loader.inherited_tokenizer(cfg["model"].get("pretrained"))
+    tokenizer = inference_dir or (source and source.tokenizer) or loader.inherited_tokenizer(options.pretrained)
     data = build_data(cfg, project_root(), tokenizer, run_dir, restored=inference_dir)
     teachers, lines = loader.load(data, cfg["data"].get("seq_len", 0), cfg["trainer"]["loss"].get("router"))
     refuse_misfit(cfg["trainer"]["loss"], data.task.kind)
@@ -129,7 +128,8 @@ def build_session(
     saved = saved and saved._replace(vocab_size=max(saved.vocab_size, data.tokenizer.vocab_size))
     model = build_model(cfg, data, saved, draw=draw)
     architecture = saved or architecture_of(cfg["model"], data.tokenizer.vocab_size, data.tokenizer.vocabulary)
-    initial = source.load_into(model, architecture.node, cfg["resume_policy"]["min_match"]) if source else None
+    fit = (model, architecture.node, cfg["resume_policy"]["min_match"], data.tokenizer.vocabulary)
+    initial = source.load_into(*fit) if source else None
     if saved is None:
         loader.load_initial_weights(model)
     processes = group or ProcessGroup()
