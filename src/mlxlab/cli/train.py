@@ -98,7 +98,7 @@ def _preview(composer: "Composer") -> int:
     start, growth = architecture_of(config["model"], data.tokenizer.vocab_size), config["callbacks"].get("growth")
     if not growth or not growth["operations"]:
         raise ConfigError("--dry-run: callbacks.growth.operations is empty; expected a schedule to show")
-    print(preview(start, data.task, growth["operations"], growth["on_error"]))
+    print(preview(start, data.task, growth["operations"], growth["on_error"], data.tokenizer.vocabulary))
     return 0
 
 

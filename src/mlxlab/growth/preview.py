@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlxlab.data.batch import Task
+from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import ConfigError
+from mlxlab.growth.grow_vocabulary import with_vocabulary
 from mlxlab.growth.operations import CHANGES
 from mlxlab.growth.schedule import KEY
 from mlxlab.growth.schema import Operation
@@ -15,8 +17,16 @@ from mlxlab.models.model import count_parameters
 HEAD = ["", "id", "operation", "when", "model", "parameters"]
 
 
-def preview(start: Architecture, task: Task, operations: Sequence[Operation], on_error: str) -> str:
+def preview(
+    start: Architecture,
+    task: Task,
+    operations: Sequence[Operation],
+    on_error: str,
+    vocabulary: VocabularyMap | None = None,
+) -> str:
     """A schedule as a table: each operation, what it changes, and the parameters after it.
+
+    `vocabulary` is that of the data, from which a smaller one grows.
 
     Raises:
         ConfigError: an operation does not fit, and `on_error` is raise.
@@ -26,9 +36,10 @@ def preview(start: Architecture, task: Task, operations: Sequence[Operation], on
     for number, operation in enumerate(operations, 1):
         changed = "unchanged"
         try:
-            after = _after(operation, current)
+            after = _after(with_vocabulary(operation, vocabulary), current)
             parameters = _count(after, task)
             changed, current = _changes(current, after) or changed, after
+            vocabulary = None if operation["op"] == "grow_vocabulary" else vocabulary
         except ConfigError as error:
             if on_error == "raise":
                 raise ConfigError(f"{KEY}: {operation['id']}: {error}") from None
