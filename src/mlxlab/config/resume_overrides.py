@@ -79,7 +79,9 @@ def record_changes(folder: Path, step: int, changes: Changes) -> tuple[Path, int
 def key_class(key: KeyPath) -> Literal["free", "structural", "frozen"]:
     if format_key(key) in FREE_KEYS:
         return "free"
-    return "frozen" if key[0] in FROZEN_GROUPS else "structural" if key[0] == "model" else "free"
+    if key[0] == "model" or key[:2] == ("data", "vocabulary"):
+        return "structural"
+    return "frozen" if key[0] in FROZEN_GROUPS else "free"
 
 
 def _typed_paths(typed: list[str], choices: tuple[Choices, Choices], folders: list[Path]) -> list[KeyPath]:

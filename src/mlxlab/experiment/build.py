@@ -1,4 +1,4 @@
-"""Builds the data set and the model of a config, and writes what inference needs of them."""
+"""Builds the data set, the model and the callbacks of a config, and writes what inference needs of them."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -10,6 +10,7 @@ import yaml
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.check import check_stored_model
 from mlxlab.config.instantiate import instantiate
+from mlxlab.config.paths import project_root
 from mlxlab.config.schema.root import BY_TASK
 from mlxlab.data.dataset import DataModule, RunLength, check_data_module
 from mlxlab.distillation.options import read_options
@@ -19,6 +20,7 @@ from mlxlab.models import build
 from mlxlab.models.build import Architecture
 from mlxlab.models.model import Model, count_parameters
 from mlxlab.models.options import split_node
+from mlxlab.training.callback import Callback
 
 CORE_ACCURACY = "valid/core_accuracy"  # of data with a smaller vocabulary
 
@@ -97,6 +99,12 @@ def save_inference_config(config: Config, data: DataModule, inference_dir: Path)
     inference_dir.mkdir(parents=True, exist_ok=True)
     write_atomic(inference_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False))
     data.save(inference_dir)
+
+
+def build_callbacks(cfg: Config, run_dir: Path) -> list[Callback]:
+    """The callbacks of a config, in its order."""
+    runtime = {"folder": run_dir, "cache": project_root() / ".cache", "seed": model_seed(cfg)}
+    return [instantiate(node, **runtime) for node in cfg["callbacks"].values() if node is not None]
 
 
 def model_seed(cfg: Config) -> int:

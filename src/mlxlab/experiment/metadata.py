@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING
 from mlxlab import backend
 from mlxlab.checkpoint.state import RunMetadata
 from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.checkpoint.transfer_report import TransferRecord
 from mlxlab.config.hydra.overrides import cli_overrides, group_choices
+from mlxlab.config.resume_overrides import Changes, record_changes
 from mlxlab.data.dataset import DataModule
 from mlxlab.distillation.options import read_options
 from mlxlab.distillation.teachers import Teachers
 from mlxlab.errors import RunInterrupted
 from mlxlab.experiment.build import Config
 from mlxlab.experiment.manifest import Inputs, Outcome, Parent
-from mlxlab.experiment.report import final_metrics
+from mlxlab.experiment.report import final_metrics, log_lines
+from mlxlab.files.atomic import write_json
+from mlxlab.files.untrusted import read_json
 from mlxlab.metric_names import TOKENS_PER_SEC
 from mlxlab.models.model import Model, count_parameters, count_trainable
 from mlxlab.tracking.journal import PARENT
@@ -129,3 +133,27 @@ def tracked_until_end(tracker: Tracker) -> Iterator[None]:
         raise
     finally:
         tracker.end(status)
+
+
+def log_transfer(record: TransferRecord, lines: list[str], run_dir: Path, tracker: Tracker) -> None:
+    """Records which arrays were carried over: in `transfer.json`, as tags, and on the terminal."""
+    file = run_dir / "transfer.json"
+    records = read_json(file, list[TransferRecord]) if file.is_file() else []
+    write_json(file, [*records, record])
+    log_lines(*lines)
+    counts = {f"weights.{kind}": names for kind, names in record["weights"].items()}
+    counts |= {f"optimizer.{kind}": names for kind, names in record["optimizer"].items()}
+    tags = {f"transfer.{kind.replace(' ', '_')}": str(len(names)) for kind, names in counts.items()}
+    tracker.set_tags(tags | {"transfer.source": record["source"], "transfer.digest": record["digest"]})
+    tracker.log_artifact(file, "config")
+
+
+def log_config_changes(changes: Changes, step: int, run_dir: Path, tracker: Tracker) -> None:
+    """Records what a resume changes: in `resume_changes.json`, as tags, and on the terminal."""
+    if not changes:
+        return
+    file, number = record_changes(run_dir, step, changes)
+    lines = {key: f"{old} -> {new}" for key, (old, new) in changes.items()}
+    log_lines(*(f"changed since the checkpoint: {key}: {line}" for key, line in lines.items()))
+    tracker.set_tags({f"resume.{number}.{key}": line for key, line in lines.items()})
+    tracker.log_artifact(file, "config")

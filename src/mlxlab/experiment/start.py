@@ -9,24 +9,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.names import FOLDER
+from mlxlab.checkpoint.parameter_names import normalized_names
 from mlxlab.checkpoint.resume import ResumePolicy, check_arrays, load_named, resolve_resume
 from mlxlab.checkpoint.safetensors_file import digest
 from mlxlab.checkpoint.store import Arrays, Checkpoint, CheckpointStore
-from mlxlab.checkpoint.transfer_report import TransferRecord
 from mlxlab.config.check import check, check_stored_config
 from mlxlab.config.hydra.overrides import cli_overrides, config_folders, group_choices
 from mlxlab.config.instantiate import instantiate
-from mlxlab.config.resume_overrides import Changes, merge_for_resume, record_changes
+from mlxlab.config.resume_overrides import Changes, merge_for_resume
+from mlxlab.data.dataset import DataModule
+from mlxlab.data.vocabulary.remapping import grow_vocabulary
+from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import CheckpointUnavailableError, ConfigError, InputNotFoundError
 from mlxlab.experiment.build import Config, saved_architecture
 from mlxlab.experiment.report import log_lines
 from mlxlab.experiment.run import RunContext
-from mlxlab.files.atomic import write_json
-from mlxlab.files.untrusted import read_json
+from mlxlab.inference.restore import restore_encoder
 from mlxlab.models.build import Architecture
 from mlxlab.models.layers import named_parameters
 from mlxlab.tracking.journal import FILE as JOURNAL
-from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.checkpointer import saved_arrays
 from mlxlab.training.optim.optimizers import AVERAGE, TRAINED, flatten_arrays, swap_weights
 from mlxlab.training.state import TrainState
@@ -40,7 +41,8 @@ class Start(NamedTuple):
     """The config of a run, and what it starts from.
 
     `checkpoint` is None for initial weights; `continues` is whether the run in the folder continues: a fork is another
-    one. `before` is the architecture of the checkpoint, `after` that of the model.
+    one. `before` is the architecture of the checkpoint, `after` that of the model; `vocabulary` is the map of a smaller
+    vocabulary from which the model grows.
     """
 
     cfg: Config
@@ -49,6 +51,7 @@ class Start(NamedTuple):
     continues: bool
     before: Architecture | None
     after: Architecture | None
+    vocabulary: VocabularyMap | None = None
 
     @property
     def inference_dir(self) -> Path | None:
@@ -93,16 +96,45 @@ def prepare_start(requested: Config, context: RunContext) -> Start:
         return Start(requested, Changes(), None, continues, None, None)
     saved = checkpoint.state["metadata"]
     cfg, changes = resume_config(requested, saved["config"], saved["choices"], str(checkpoint.path))
-    return start_from(checkpoint, cfg)._replace(changes=changes, continues=continues)
+    cfg, vocabulary = grown_vocabulary(cfg, checkpoint)
+    return start_from(checkpoint, cfg, vocabulary)._replace(changes=changes, continues=continues)
 
 
-def start_from(checkpoint: Checkpoint, cfg: Config) -> Start:
+def grown_vocabulary(cfg: Config, checkpoint: Checkpoint) -> tuple[Config, VocabularyMap | None]:
+    """The map that an override of `data.vocabulary` to null undoes, and the config with that of the checkpoint.
+
+    The data keep their map, and their position says that it no longer holds.
+
+    Raises:
+        ConfigError: another limit is asked for.
+    """
+    old, new = (each["data"].get("vocabulary") for each in (checkpoint.state["metadata"]["config"], cfg))
+    if old == new:
+        return cfg, None
+    if any(new[key] is not None for key in ("size", "coverage")):
+        limit = f"data.vocabulary: was {old['size'] or old['coverage']} in the checkpoint"
+        raise ConfigError(f"{limit}; a resume can grow it to all tokens only: data.vocabulary.size=null")
+    _, encoder = restore_encoder(checkpoint.run_dir / "inference")
+    vocabulary = encoder.tokenizer.vocabulary
+    is_grown = vocabulary is None or checkpoint.state["vocab_size"] == vocabulary.vocab_size
+    return {**cfg, "data": {**cfg["data"], "vocabulary": old}}, None if is_grown else vocabulary
+
+
+def start_from(checkpoint: Checkpoint, cfg: Config, vocabulary: VocabularyMap | None = None) -> Start:
     """The start of a run with another config from a checkpoint; raises as `growth.resume.plan.plan`."""
     before, saved = saved_architecture(checkpoint), checkpoint.state["metadata"]["config"]
-    start = Start(cfg, Changes(), checkpoint, True, before, before)
-    if cfg["model"] == saved["model"]:
+    start = Start(cfg, Changes(), checkpoint, True, before, before, vocabulary)
+    if cfg["model"] == saved["model"] and vocabulary is None:
         return start
-    return start._replace(after=plan_resume(start, before.vocab_size)[1])
+    return start._replace(after=plan_resume(start, vocabulary.vocab_size if vocabulary else before.vocab_size)[1])
+
+
+def admitted(start: Start, data: DataModule) -> Checkpoint | None:
+    """The checkpoint, for the data of the run; raises as `ResumePolicy.admit`."""
+    if start.checkpoint is None:
+        return None
+    policy = instantiate(start.cfg["resume_policy"], ResumePolicy)
+    return policy.admit(start.checkpoint, data.fingerprint, data.tokenizer.fingerprint)
 
 
 def plan_resume(start: Start, vocab_size: int) -> tuple[list[dict[str, Any]], Architecture]:
@@ -112,16 +144,27 @@ def plan_resume(start: Start, vocab_size: int) -> tuple[list[dict[str, Any]], Ar
     assert start.checkpoint is not None
     assert start.before is not None
     saved = start.checkpoint.state["metadata"]["config"]["model"]
-    return plan(start.before, changed_node(start.before.node, saved, start.cfg["model"]), vocab_size)
+    forward = None if start.vocabulary is None else start.vocabulary.forward
+    return plan(start.before, changed_node(start.before.node, saved, start.cfg["model"]), vocab_size, forward)
 
 
-def carry_into(state: TrainState, start: Start, checkpoint: Checkpoint, seed: int) -> "CarriedOver":
-    """The checkpoint for the model of a new state, whose weights are drawn.
+def _must_carry_over(start: Start, checkpoint: Checkpoint, state: TrainState) -> bool:
+    """Whether a checkpoint is of another model than that of a new state, or names the same arrays in another way."""
+    expected = named_parameters(state.model)
+    if start.before != Architecture(state.architecture, state.vocab_size):
+        return True
+    return checkpoint.weights.keys() != expected.keys() == {*normalized_names(checkpoint.weights, expected).values()}
+
+
+def carry_into(state: TrainState, start: Start, checkpoint: Checkpoint, seed: int) -> "CarriedOver | None":
+    """The checkpoint for the model of a new state, whose weights are drawn; None if it is of this model.
 
     Raises:
         ConfigError: an operation does not fit the model, or the optimizer is another one.
         DataError, NotAllowedError: too little of the checkpoint has a place in the model.
     """
+    if not _must_carry_over(start, checkpoint, state):
+        return None
     from mlxlab.growth.resume.carry_over import ModelChange, carry_over
 
     policy, saved = instantiate(start.cfg["resume_policy"], ResumePolicy), checkpoint.state["metadata"]["config"]
@@ -135,6 +178,10 @@ def carry_into(state: TrainState, start: Start, checkpoint: Checkpoint, seed: in
     assert start.before is not None
     change = ModelChange(start.before, *plan_resume(start, state.vocab_size), new_arrays, seed)
     new = named_parameters(state.model), flatten_arrays(state.optimizer.state)
+    if start.vocabulary is not None:
+        state.data.load_state_dict(checkpoint.state["data"])
+        grow_vocabulary(state.data)
+        checkpoint = replace(checkpoint, state={**checkpoint.state, "data": state.data.state_dict()})
     live = _swapped(checkpoint, TRAINED, AVERAGE)
     carried = carry_over(live, change, *new, by_shape=policy.optimizer_transfer == "shape")
     carried.report.require(policy.min_match, str(checkpoint.path))
@@ -195,27 +242,3 @@ def set_aside_others(resumed: Checkpoint | None, run_dir: Path) -> list[str]:
         return [f"set aside {path.name}: newer than the checkpoint that is resumed" for path in newer]
     aside = store.set_aside_all()
     return [f"set aside the checkpoints of an earlier run in this folder: {aside}"] if aside else []
-
-
-def log_transfer(record: TransferRecord, lines: list[str], run_dir: Path, tracker: Tracker) -> None:
-    """Records which arrays were carried over: in `transfer.json`, as tags, and on the terminal."""
-    file = run_dir / "transfer.json"
-    records = read_json(file, list[TransferRecord]) if file.is_file() else []
-    write_json(file, [*records, record])
-    log_lines(*lines)
-    counts = {f"weights.{kind}": names for kind, names in record["weights"].items()}
-    counts |= {f"optimizer.{kind}": names for kind, names in record["optimizer"].items()}
-    tags = {f"transfer.{kind.replace(' ', '_')}": str(len(names)) for kind, names in counts.items()}
-    tracker.set_tags(tags | {"transfer.source": record["source"], "transfer.digest": record["digest"]})
-    tracker.log_artifact(file, "config")
-
-
-def log_config_changes(changes: Changes, step: int, run_dir: Path, tracker: Tracker) -> None:
-    """Records what a resume changes: in `resume_changes.json`, as tags, and on the terminal."""
-    if not changes:
-        return
-    file, number = record_changes(run_dir, step, changes)
-    lines = {key: f"{old} -> {new}" for key, (old, new) in changes.items()}
-    log_lines(*(f"changed since the checkpoint: {key}: {line}" for key, line in lines.items()))
-    tracker.set_tags({f"resume.{number}.{key}": line for key, line in lines.items()})
-    tracker.log_artifact(file, "config")

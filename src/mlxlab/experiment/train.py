@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from mlxlab.checkpoint.frozen_weights import FOLDER as BASE
 from mlxlab.checkpoint.names import FOLDER, folder_name
-from mlxlab.checkpoint.resume import ResumePolicy
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
@@ -16,18 +15,26 @@ from mlxlab.distillation.options import read_options
 from mlxlab.distillation.teachers import DistillationReport, Teachers
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import ConfigError, DivergenceError, RunInterrupted
-from mlxlab.experiment.build import Config, build_data, build_model, model_seed, save_inference_config
+from mlxlab.experiment.build import Config, build_callbacks, build_data, build_model, model_seed, save_inference_config
 from mlxlab.experiment.evaluation_files import write_files
 from mlxlab.experiment.evaluation_plots import save_plots
 from mlxlab.experiment.final_evaluation import evaluate_at_end
-from mlxlab.experiment.metadata import run_inputs, run_metadata, run_name, run_outcome, run_tags, tracked_until_end
+from mlxlab.experiment.metadata import (
+    log_config_changes,
+    log_transfer,
+    run_inputs,
+    run_metadata,
+    run_name,
+    run_outcome,
+    run_tags,
+    tracked_until_end,
+)
 from mlxlab.experiment.report import describe_training, log_lines, next_commands, write_report
 from mlxlab.experiment.run import RunContext
 from mlxlab.experiment.start import (
+    admitted,
     carry_into,
     find_initial_weights,
-    log_config_changes,
-    log_transfer,
     prepare_start,
     reject_misfit,
     set_aside_others,
@@ -137,30 +144,21 @@ def build_session(
     return Session(cfg, data, model, trainer, teachers, context, (*data.sources, *lines), architecture, initial)
 
 
-def build_callbacks(cfg: Config, run_dir: Path) -> list[Callback]:
-    """The callbacks of a config, in its order."""
-    runtime = {"folder": run_dir, "cache": project_root() / ".cache", "seed": model_seed(cfg)}
-    return [instantiate(node, **runtime) for node in cfg["callbacks"].values() if node is not None]
-
-
 def train(requested: Config, context: RunContext) -> float:
     """Builds, fits and reports one run of the `requested` config; returns the best value of the objective."""
     run_dir, inference_dir = context.run_dir, context.run_dir / "inference"
     start = prepare_start(requested, context)
     cfg, changes, checkpoint, continues = start[:4]
-    forked_from, carried = None if continues else checkpoint, None
+    forked_from = None if continues else checkpoint
     last_step = -1 if checkpoint is None else checkpoint.step  # whose metrics are kept; -1: step 0 is logged again
     callbacks = build_callbacks(cfg, run_dir)
     tracker = context.build_tracker(cfg["tracking"])
     source, draw = start.inference_dir, start.after != start.before
     session = build_session(cfg, run_dir, source, saved=start.after, draw=draw, tracker=tracker, group=context.group)
     data = session.data
-    if checkpoint is not None:
-        policy = instantiate(cfg["resume_policy"], ResumePolicy)
-        checkpoint = policy.admit(checkpoint, data.fingerprint, data.tokenizer.fingerprint)
+    checkpoint = admitted(start, data)
     state = session.init_state()
-    if checkpoint is not None and start.before != session.architecture:
-        carried = carry_into(state, start, checkpoint, model_seed(cfg))
+    if carried := carry_into(state, start, checkpoint, model_seed(cfg)) if checkpoint else None:
         checkpoint = carried.checkpoint
     if checkpoint is not None and reject_misfit(checkpoint, changes, state, requested["resume"], context):
         return train(requested, context)  # from an older checkpoint

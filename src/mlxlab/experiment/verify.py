@@ -11,9 +11,9 @@ from mlxlab.checkpoint.resume import load_named
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
 from mlxlab.config.check import check_stored_config
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
-from mlxlab.experiment.build import model_seed
+from mlxlab.experiment.build import build_callbacks, model_seed
 from mlxlab.experiment.start import carry_into, check_fits, start_from
-from mlxlab.experiment.train import build_callbacks, build_session
+from mlxlab.experiment.train import build_session
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.checkpointer import saved_arrays
 from mlxlab.training.state import StepResult, TrainState
@@ -64,8 +64,8 @@ def _retrain_between(folder: Path, start: Checkpoint | None, end: Checkpoint) ->
     session = build_session(cfg, folder, folder / "inference", saved=after, draw=before != after)
     state = session.init_state()
     if start is not None and planned is not None:
-        if before != session.architecture:  # a resume changed the model
-            start = carry_into(state, planned, start, model_seed(cfg)).checkpoint
+        if carried := carry_into(state, planned, start, model_seed(cfg)):  # a resume changed the model
+            start = carried.checkpoint
         try:
             check_fits(start, state)
         except CorruptCheckpointError as error:

@@ -256,3 +256,18 @@ def test_only_what_differs_between_two_configs_changes_in_an_architecture():
     dropout = changed_node(grown, saved, saved | {"adapter": LORA | {"dropout": 0.1}})
     assert dropout == grown | {"adapter": LORA | {"rank": 7, "dropout": 0.1}}
     assert changed_node(grown, saved, saved | {"adapter": None}) == grown | {"adapter": None}
+
+
+def test_a_smaller_vocabulary_grows_back_to_the_original_ids(checkpoints):
+    old, forward = checkpoints["plain"], np.array([39, 3, 39, 0, 1, 39] + [39] * 60)
+    before = Architecture(NODE, 40)
+    operations, after = plan(before, NODE, len(forward), forward)
+    change = ModelChange(before, operations, after, lambda each: named_parameters(build(each)), seed=4)
+    model = build(after, seed=4)
+    carried = carry_over(old, change, named_parameters(model), optimizer_of(model), by_shape=False)
+    for arrays, name in (
+        ("weights", "backbone.embedding.weight"),
+        ("optimizer", "states.1.backbone.embedding.weight.m"),
+    ):
+        new, saved = getattr(carried.checkpoint, arrays)[name], getattr(old, arrays)[name]
+        np.testing.assert_array_equal(np.array(new), np.array(saved)[forward])

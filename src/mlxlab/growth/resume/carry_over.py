@@ -14,6 +14,7 @@ from mlxlab.growth.arrays import Arrays, Source
 from mlxlab.growth.operations import CHANGES
 from mlxlab.growth.optimizer_state import AVERAGE
 from mlxlab.growth.resume.optimizer_transfer import OptimizerReport, Stage, shapes, transfer_optimizer
+from mlxlab.growth.vocabulary import resize_vocabulary
 from mlxlab.models.adapters.arrays import adapted_layers
 from mlxlab.models.adapters.layout import layout_of
 from mlxlab.models.adapters.lora import merged_weight
@@ -93,7 +94,10 @@ def change_weights(old: Arrays, change: ModelChange, expected: Arrays) -> tuple[
             current, architecture = first.weights, growable
     for operation in change.operations:
         step: Any = CHANGES[operation["op"]]
-        grown, sources = step.arrays(operation, architecture, current, change.seed)
+        if operation.get("forward") is None:
+            grown, sources = step.arrays(operation, architecture, current, change.seed)
+        else:
+            grown, sources = resize_vocabulary(operation["forward"], current)
         stages.append(Stage(shapes(current), sources))
         origins = {
             path: origins[source.path]._replace(is_moved=origins[source.path].is_moved or source.path != path)

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from mlxlab.errors import ConfigError
 from mlxlab.growth.operations import CHANGES
 from mlxlab.models.build import Architecture
@@ -38,8 +40,13 @@ def changed_node(node: Mapping[str, Any], saved: Mapping[str, Any], requested: M
     return result
 
 
-def plan(before: Architecture, node: Node, vocab_size: int) -> tuple[list[Node], Architecture]:
+def plan(
+    before: Architecture, node: Node, vocab_size: int, forward: np.ndarray | None = None
+) -> tuple[list[Node], Architecture]:
     """The operations of growth, in order, and the architecture after them with the adapters and so on of `node`.
+
+    Args:
+        forward: the old token that each token of the new vocabulary was; None appends the new ones.
 
     Raises:
         ConfigError: `node` differs in something that no operation can change without changing what the model computes.
@@ -51,7 +58,7 @@ def plan(before: Architecture, node: Node, vocab_size: int) -> tuple[list[Node],
             operations.append({"id": "resume", **operation_for(old[key], node[key])})
             after = _after(operations[-1], after, f"model.{key}={node[key]}")
     if vocab_size > before.vocab_size:
-        operations.append({"id": "resume", "op": "resize_vocabulary", "size": vocab_size})
+        operations.append({"id": "resume", "op": "resize_vocabulary", "size": vocab_size, "forward": forward})
         after = _after(operations[-1], after, f"a vocabulary of {vocab_size} tokens")
     _refuse_others(before, after, node, vocab_size)
     kept = {key: node[key] for key in (*FREE, "tie_embeddings") if key in node}
