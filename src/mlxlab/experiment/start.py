@@ -18,7 +18,7 @@ from mlxlab.config.hydra.overrides import cli_overrides, config_folders, group_c
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.resume_overrides import Changes, merge_for_resume
 from mlxlab.data.dataset import DataModule
-from mlxlab.data.vocabulary.remapping import grow_vocabulary
+from mlxlab.data.vocabulary.remapping import match_vocab_size
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import CheckpointUnavailableError, ConfigError, InputNotFoundError
 from mlxlab.experiment.build import Config, saved_architecture
@@ -144,8 +144,7 @@ def plan_resume(start: Start, vocab_size: int) -> tuple[list[dict[str, Any]], Ar
     assert start.checkpoint is not None
     assert start.before is not None
     saved = start.checkpoint.state["metadata"]["config"]["model"]
-    forward = None if start.vocabulary is None else start.vocabulary.forward
-    return plan(start.before, changed_node(start.before.node, saved, start.cfg["model"]), vocab_size, forward)
+    return plan(start.before, changed_node(start.before.node, saved, start.cfg["model"]), vocab_size, start.vocabulary)
 
 
 def _must_carry_over(start: Start, checkpoint: Checkpoint, state: TrainState) -> bool:
@@ -180,7 +179,7 @@ def carry_into(state: TrainState, start: Start, checkpoint: Checkpoint, seed: in
     new = named_parameters(state.model), flatten_arrays(state.optimizer.state)
     if start.vocabulary is not None:
         state.data.load_state_dict(checkpoint.state["data"])
-        grow_vocabulary(state.data)
+        match_vocab_size(state.data, state.vocab_size)
         checkpoint = replace(checkpoint, state={**checkpoint.state, "data": state.data.state_dict()})
     live = _swapped(checkpoint, TRAINED, AVERAGE)
     carried = carry_over(live, change, *new, by_shape=policy.optimizer_transfer == "shape")

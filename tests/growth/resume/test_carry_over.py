@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit, VocabularyMap
 from mlxlab.errors import ConfigError
 from mlxlab.growth.resume.carry_over import ModelChange, carry_over
 from mlxlab.growth.resume.plan import changed_node, plan
@@ -259,15 +260,13 @@ def test_only_what_differs_between_two_configs_changes_in_an_architecture():
 
 
 def test_a_smaller_vocabulary_grows_back_to_the_original_ids(checkpoints):
-    old, forward = checkpoints["plain"], np.array([39, 3, 39, 0, 1, 39] + [39] * 60)
-    before = Architecture(NODE, 40)
-    operations, after = plan(before, NODE, len(forward), forward)
+    old, before, kept = checkpoints["plain"], Architecture(NODE, 40), np.arange(0, 78, 2)
+    vocabulary = VocabularyMap(kept, 80, "", VocabularyLimit(39, None))
+    operations, after = plan(before, NODE, 80, vocabulary)
     change = ModelChange(before, operations, after, lambda each: named_parameters(build(each)), seed=4)
     model = build(after, seed=4)
     carried = carry_over(old, change, named_parameters(model), optimizer_of(model), by_shape=False)
-    for arrays, name in (
-        ("weights", "backbone.embedding.weight"),
-        ("optimizer", "states.1.backbone.embedding.weight.m"),
-    ):
-        new, saved = getattr(carried.checkpoint, arrays)[name], getattr(old, arrays)[name]
-        np.testing.assert_array_equal(np.array(new), np.array(saved)[forward])
+    name, moment = "backbone.embedding.weight", "states.1.backbone.embedding.weight.m"
+    new = carried.checkpoint
+    np.testing.assert_array_equal(np.array(new.weights[name])[kept], np.array(old.weights[name])[:39])
+    np.testing.assert_array_equal(np.array(new.optimizer[moment])[kept], np.array(old.optimizer[moment])[:39])

@@ -14,7 +14,6 @@ from mlxlab.growth.arrays import Arrays, Source
 from mlxlab.growth.operations import CHANGES
 from mlxlab.growth.optimizer_state import AVERAGE
 from mlxlab.growth.resume.optimizer_transfer import OptimizerReport, Stage, shapes, transfer_optimizer
-from mlxlab.growth.vocabulary import resize_vocabulary
 from mlxlab.models.adapters.arrays import adapted_layers
 from mlxlab.models.adapters.layout import layout_of
 from mlxlab.models.adapters.lora import merged_weight
@@ -22,6 +21,7 @@ from mlxlab.models.build import Architecture
 from mlxlab.models.options import split_node
 
 OF_LAYERS = ("stack", "widen")  # operations that adapters can go through
+OF_TABLES = ("resize_vocabulary", "grow_vocabulary")
 TABLES = ("backbone.embedding", "backbone.encoder.embedding", "head.out")  # what a vocabulary is an axis of
 
 
@@ -94,10 +94,7 @@ def change_weights(old: Arrays, change: ModelChange, expected: Arrays) -> tuple[
             current, architecture = first.weights, growable
     for operation in change.operations:
         step: Any = CHANGES[operation["op"]]
-        if operation.get("forward") is None:
-            grown, sources = step.arrays(operation, architecture, current, change.seed)
-        else:
-            grown, sources = resize_vocabulary(operation["forward"], current)
+        grown, sources = step.arrays(operation, architecture, current, change.seed)
         stages.append(Stage(shapes(current), sources))
         origins = {
             path: origins[source.path]._replace(is_moved=origins[source.path].is_moved or source.path != path)
@@ -125,7 +122,7 @@ def _growable(change: ModelChange, arrays: Arrays) -> Architecture:
         node["quantization"] = {**node["quantization"], "bits": None}
     names = {operation["op"] for operation in change.operations}
     adapter, layers = split_node(node)[0].adapter, adapted_layers(arrays)
-    in_the_way = names - {*OF_LAYERS, "resize_vocabulary"} or ("resize_vocabulary" in names and {*TABLES} & {*layers})
+    in_the_way = names - {*OF_LAYERS, *OF_TABLES} or (names & {*OF_TABLES} and {*TABLES} & {*layers})
     if adapter is not None and (adapter.dora or in_the_way):
         node["adapter"] = None
     return Architecture(node, change.before.vocab_size)

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
+from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import ConfigError
 from mlxlab.growth.operations import CHANGES
 from mlxlab.models.build import Architecture
@@ -41,12 +40,12 @@ def changed_node(node: Mapping[str, Any], saved: Mapping[str, Any], requested: M
 
 
 def plan(
-    before: Architecture, node: Node, vocab_size: int, forward: np.ndarray | None = None
+    before: Architecture, node: Node, vocab_size: int, vocabulary: VocabularyMap | None = None
 ) -> tuple[list[Node], Architecture]:
     """The operations of growth, in order, and the architecture after them with the adapters and so on of `node`.
 
     Args:
-        forward: the old token that each token of the new vocabulary was; None appends the new ones.
+        vocabulary: the smaller vocabulary that grows back to all tokens; None appends new tokens.
 
     Raises:
         ConfigError: `node` differs in something that no operation can change without changing what the model computes.
@@ -58,7 +57,8 @@ def plan(
             operations.append({"id": "resume", **operation_for(old[key], node[key])})
             after = _after(operations[-1], after, f"model.{key}={node[key]}")
     if vocab_size > before.vocab_size:
-        operations.append({"id": "resume", "op": "resize_vocabulary", "size": vocab_size, "forward": forward})
+        operation = {"op": "grow_vocabulary", "vocabulary": vocabulary} if vocabulary else {"op": "resize_vocabulary"}
+        operations.append({"id": "resume", "size": vocab_size, **operation})
         after = _after(operations[-1], after, f"a vocabulary of {vocab_size} tokens")
     _refuse_others(before, after, node, vocab_size)
     kept = {key: node[key] for key in (*FREE, "tie_embeddings") if key in node}
