@@ -16,6 +16,8 @@ from mlxlab.models.pretrained.load import Node, read_shape, resolve, target_of
 from mlxlab.models.pretrained.weights import load_head_weights, load_weights
 from mlxlab.models.vocabulary import keep_rows
 
+OUTSIDE_ENCODER = r"re:backbone\.(branches|dilated|fusion|highway|joined|joined_norm)"  # of a CnnHybrid
+
 
 def build_model(
     node: Node,
@@ -69,7 +71,7 @@ def train_new_weights(node: Node) -> Node:
     adapter = node.get("adapter")
     if not adapter or not node.get("pretrained") or not str(node["_target_"]).endswith(".CnnHybrid"):
         return node
-    return {**node, "adapter": {**adapter, "train": [*adapter.get("train", []), r"re:backbone\.(?!encoder\b).*"]}}
+    return {**node, "adapter": {**adapter, "train": [*adapter.get("train", []), OUTSIDE_ENCODER]}}
 
 
 class Architecture(NamedTuple):

@@ -1,6 +1,5 @@
 """Patterns of paths in a model: `*.attention.query`, `layers.0.*`, `embedding`, `re:backbone\\.layers\\.[01]\\..*`."""
 
-import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
@@ -13,30 +12,43 @@ REGULAR_EXPRESSION = "re:"
 def select(patterns: Sequence[str], paths: Iterable[str], key: str) -> list[str]:
     """The paths, in their order, that a pattern matches; those inside of a module whose path it matches too.
 
-    A glob matches a whole path or the last parts of it, a regular expression a whole path.
+    A glob matches a whole path or the last parts of it, a regular expression (of RE2) a whole path.
 
     Raises:
         ConfigError: a pattern matches nothing, or is not a regular expression; `key` is where it is configured.
     """
-    paths, matched = list(paths), set[str]()
+    paths, chosen = list(paths), set[str]()
     modules = {path: _ancestors(path) for path in paths}
+    names = list(dict.fromkeys(name for ancestors in modules.values() for name in ancestors))
     for pattern in patterns:
-        own = {path for path, names in modules.items() if any(matches(pattern, name, key) for name in names)}
-        if not own:
-            raise ConfigError(f"{key}: {pattern} matches nothing" + did_you_mean(_nearest(pattern, modules)))
-        matched |= own
-    return [path for path in paths if path in matched]
+        matched = _matches(pattern, names, key)
+        if not matched:
+            raise ConfigError(f"{key}: {pattern} matches nothing" + did_you_mean(_nearest(pattern, names)))
+        chosen |= {path for path, ancestors in modules.items() if not matched.isdisjoint(ancestors)}
+    return [path for path in paths if path in chosen]
 
 
-def matches(pattern: str, path: str, key: str) -> bool:
-    """Whether one pattern matches one path; raises ConfigError for a malformed regular expression."""
-    if pattern.startswith(REGULAR_EXPRESSION):
-        try:
-            return re.fullmatch(pattern.removeprefix(REGULAR_EXPRESSION), path) is not None
-        except re.error as error:
-            raise ConfigError(f"{key}: {pattern} is not a regular expression: {error}") from None
+def _matches(pattern: str, names: list[str], key: str) -> set[str]:
+    """The names that one pattern matches; raises ConfigError for a malformed regular expression."""
+    if not pattern.startswith(REGULAR_EXPRESSION):
+        return {name for name in names if any(fnmatchcase(end, pattern) for end in _ends(name))}
+    import pyarrow as pa  # slow to import, and most patterns are globs
+    import pyarrow.compute as pc
+
+    # RE2: its time is linear, whatever the expression. A config may be a stranger's.
+    whole = f"^(?:{pattern.removeprefix(REGULAR_EXPRESSION)})$"
+    try:
+        mask = pc.match_substring_regex(pa.array(names, pa.string()), pattern=whole).to_pylist()
+    except pa.ArrowInvalid as error:
+        reason = str(error).removeprefix("Invalid regular expression: ").removesuffix(f": {whole}")
+        raise ConfigError(f"{key}: {pattern} is not a regular expression: {reason}") from None
+    return {name for name, matched in zip(names, mask, strict=True) if matched}
+
+
+def _ends(path: str) -> list[str]:
+    """The path, and its last parts."""
     parts = path.split(".")
-    return any(fnmatchcase(".".join(parts[start:]), pattern) for start in range(len(parts)))
+    return [".".join(parts[start:]) for start in range(len(parts))]
 
 
 def _ancestors(path: str) -> list[str]:
@@ -45,9 +57,8 @@ def _ancestors(path: str) -> list[str]:
     return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
 
 
-def _nearest(pattern: str, modules: dict[str, list[str]]) -> str | None:
-    """The path closest to a pattern, or the end of one with as many parts as the pattern."""
+def _nearest(pattern: str, names: list[str]) -> str | None:
+    """The name closest to a pattern, or the end of one with as many parts as the pattern."""
     count = pattern.count(".") + 1
-    names = {name for ancestors in modules.values() for name in ancestors}
     ends = {".".join(name.split(".")[-count:]) for name in names}
     return nearest(pattern, {end for end in ends if not end.isdecimal()})

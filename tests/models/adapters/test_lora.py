@@ -144,7 +144,8 @@ def test_a_tied_embedding_is_stored_once_and_read_with_its_adapter():
             "did you mean attention.query?",
         ),
         ({"adapter": ADAPTER | {"train": ["nrm"]}}, "adapter.train: nrm matches nothing; did you mean norm?"),
-        ({"adapter": ADAPTER | {"targets": ["re:("]}}, "is not a regular expression"),
+        ({"adapter": ADAPTER | {"targets": ["re:("]}}, "is not a regular expression: missing"),
+        ({"freeze": ["re:" + "(.*)*" * 30 + "x"]}, "matches nothing"),  # hours in a backtracking engine
         ({"freeze": ["embeding"]}, "model.freeze: embeding matches nothing; did you mean embedding?"),
         ({"freeze": ["*"]}, "model.freeze: nothing is left to train"),
     ],

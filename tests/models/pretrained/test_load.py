@@ -11,8 +11,10 @@ import pytest
 from mlx.utils import tree_flatten, tree_map
 
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, NotAllowedError, ServiceUnavailableError
+from mlxlab.models.adapters.freeze import trainable_names
 from mlxlab.models.bert import Bert
 from mlxlab.models.build import architecture_of, build_model
+from mlxlab.models.layers import named_parameters
 from mlxlab.models.pretrained.load import read_shape, resolve
 from mlxlab.models.pretrained.weights import load_weights
 from mlxlab.models.transformer import Transformer
@@ -242,6 +244,27 @@ def test_a_classifier_needs_no_pretrained_head(tmp_path, encoder, family):
         warnings.simplefilter("error")
         model = load_model(family, folder, kind="classification")
     assert_same_weights(model.backbone.encoder if family == "cnn_hybrid" else model.backbone, encoder)
+
+
+@pytest.mark.parametrize("family", ["bert", "cnn_hybrid"])
+def test_beside_an_adapter_what_is_not_pretrained_trains(tmp_path, encoder, family):
+    folder = write(tmp_path, bert_arrays(encoder), BERT_CONFIG)
+    adapter = {"_target_": "mlxlab.models.options.LoRA"}
+    model = load_model(family, folder, kind="classification", adapter=adapter)
+    names = trainable_names(model)
+    new = {path for path in named_parameters(model) if not path.startswith(("backbone.encoder", "backbone"))}
+    if family == "cnn_hybrid":
+        new |= {path for path in named_parameters(model) if not path.startswith("backbone.encoder")}
+    assert {path for path in names if ".lora_" not in path} == new
+    node = {"_target_": TARGETS[family], "pretrained": str(folder), "dropout": 0.0, "adapter": adapter}
+    saved = architecture_of(node, 50)
+    again = build_model(saved.node, kind="classification", num_classes=2, vocab_size=saved.vocab_size)
+    assert trainable_names(again) == names, "a resumed run trains the same weights"
+    with (
+        pytest.warns(UserWarning, match="initialized at random"),
+        pytest.raises(ConfigError, match=r"train: .*\[head\]"),
+    ):
+        load_model(family, folder, adapter=adapter)
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
