@@ -4,6 +4,7 @@ Steps with MLX's product take minutes on a CPU, so they are measured once, witho
 """
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from benchmarks.alternate import Trial, alternate, table
 from benchmarks.config import read_config
+from benchmarks.steps import NEEDS
 from mlxlab.config.instantiate import instantiate
 from mlxlab.data.batch import Batch
+from mlxlab.errors import ConfigError
 from mlxlab.models.adapters.quantized import ARRAYS, QuantizedLayer, QuantizedLinear
 from mlxlab.models.build import build_model
 from mlxlab.models.layers import named_parameters
@@ -43,6 +46,10 @@ def qlora(
         slow_rounds: the same, of the variant with MLX's product; 0 leaves it out.
         compare_with: mlx_lm takes its trainer for that; it is not a dependency.
     """
+    if compare_with not in ("", "mlx_lm"):
+        raise ConfigError(f"compare_with={compare_with}: expected mlx_lm")
+    if compare_with and find_spec("mlx_lm") is None:
+        raise ConfigError(f"compare_with=mlx_lm: mlx_lm is not installed; run: {NEEDS['mlx_lm'][1]}")
     path = resolve(model)
     shape = dict(read_shape(path))
     batch = _tokens(rows, length, int(str(shape["vocab_size"])))
