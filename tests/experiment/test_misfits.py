@@ -1,6 +1,7 @@
 """Checkpoints with valid checksums whose arrays do not fit: refused by name, and an older one is used."""
 
 import json
+import re
 import shutil
 
 import mlx.core as mx
@@ -86,6 +87,17 @@ def test_a_misfit_is_named_and_an_older_checkpoint_is_used(run_dir, capsys, chan
     lines = capsys.readouterr().err
     assert "skipped step-00000004: " in lines
     assert "resumed from step-00000002" in lines
+
+
+def test_a_checkpoint_of_a_compiled_module_is_resumed_under_our_names(run_dir, capsys):
+    path = run_dir / "checkpoints" / "step-00000004"
+    forge(path, "model.safetensors", lambda a: {f"_orig_mod.{name}": array for name, array in a.items()})
+    names = re.compile(r"(?=backbone\.|head\.)")
+    forge(path, "optimizer.safetensors", lambda a: {names.sub("_orig_mod.", name, 1): x for name, x in a.items()})
+    assert train(run_dir, "trainer.max_steps=5", "resume=auto") == 0
+    lines = capsys.readouterr().err
+    assert "weights of step-00000004: 25 renamed\n" in lines
+    assert "optimizer state: 0 by path, 25 by map, 0 by shape, 0 fresh, 0 dropped\n" in lines
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "lion", "muon", "sgd"])

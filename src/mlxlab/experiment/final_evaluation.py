@@ -15,11 +15,13 @@ import numpy as np
 
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.names import FOLDER, folder_name
+from mlxlab.checkpoint.resume import check_arrays
 from mlxlab.checkpoint.store import load_checkpoint
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import DataModule
 from mlxlab.errors import CheckpointUnavailableError
 from mlxlab.metric_names import TEST, lower_is_better
+from mlxlab.models.layers import named_parameters
 from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.evaluate import Evaluation, evaluate
 from mlxlab.training.metrics.bootstrap import Statistic, interval, resample
@@ -106,6 +108,7 @@ def best_weights(state: TrainState, folder: Path) -> Iterator[tuple[nn.Module, i
             checkpoint = load_checkpoint(path)
             model = state.model_of(checkpoint.state["architecture"], checkpoint.state["vocab_size"])
             before = model.parameters()
+            check_arrays(checkpoint.weights, named_parameters(model), "model")
             model.load_weights(list(checkpoint.weights.items()))
         except (OSError, CorruptCheckpointError, CheckpointUnavailableError) as error:
             logger.warning(f"{path}: {error}; the final evaluation is of the last step, {state.progress.step}")

@@ -10,10 +10,12 @@ from mlxlab.checkpoint.names import FOLDER
 from mlxlab.checkpoint.resume import load_named
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
 from mlxlab.config.check import check_stored_config
+from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
 from mlxlab.experiment.build import build_callbacks, model_seed
 from mlxlab.experiment.start import carry_into, check_fits, start_from
 from mlxlab.experiment.train import build_session
+from mlxlab.inference.restore import restore_encoder
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.checkpointer import saved_arrays
 from mlxlab.training.state import StepResult, TrainState
@@ -59,7 +61,7 @@ def _first_difference(folder: Path, start: Checkpoint | None, end: Checkpoint) -
 def _retrain_between(folder: Path, start: Checkpoint | None, end: Checkpoint) -> TrainState:
     """The state at the step of `end`, trained with its config from the state of `start`."""
     cfg = check_stored_config(end.state["metadata"]["config"], str(end.path))
-    planned = None if start is None else start_from(start, cfg)
+    planned = None if start is None else start_from(start, cfg, _grown_by_resume(folder, start, end))
     before, after = (None, None) if planned is None else (planned.before, planned.after)
     session = build_session(cfg, folder, folder / "inference", saved=after, draw=before != after)
     state = session.init_state()
@@ -72,6 +74,15 @@ def _retrain_between(folder: Path, start: Checkpoint | None, end: Checkpoint) ->
             raise CheckpointUnavailableError(f"{start.path}: {error}") from None
     callbacks = [each for each in build_callbacks(cfg, folder) if each.runs_on_all_ranks]  # those that change training
     return session.fit(state, [*callbacks, _StopAt(end.step)], checkpoint=start)
+
+
+def _grown_by_resume(folder: Path, start: Checkpoint, end: Checkpoint) -> VocabularyMap | None:
+    """The smaller vocabulary of the start, if an override of a resume let it grow before the end."""
+    growth = end.state["metadata"]["config"]["callbacks"].get("growth") or {"operations": []}
+    if growth["operations"] or start.state["vocab_size"] >= end.state["vocab_size"]:
+        return None
+    _, encoder = restore_encoder(folder / "inference")
+    return encoder.tokenizer.vocabulary
 
 
 class _StopAt(Callback):
