@@ -32,8 +32,8 @@ def quantize(model: nn.Module, options: Quantization, keep: Collection[str] = ()
         ConfigError: a pattern of `skip` matches nothing, or MLX has no such format.
     """
     packing = packing_of(options)
-    layers = {path: layer for path, layer in find_layers(model).items() if path not in keep}
-    skipped = select(options.skip, layers, f"{KEY}.skip")
+    layers = find_layers(model)
+    skipped = {*keep, *select(options.skip, layers, f"{KEY}.skip")}
     layers = {path: layer for path, layer in layers.items() if path not in skipped}
     odd = [path for path, layer in layers.items() if layer.weight.shape[1] % options.group_size]
     if odd:
