@@ -10,14 +10,15 @@ from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit
 
 # Of 24 tokens 4 are special; z is the commonest, so that ids by frequency are not those in order.
-LINES = [f"zz{'zebra' * (n % 5)} {n:03d} of {'abcdefgh'[n % 8]} zz" for n in range(40)]
+LETTERS = "abcdef\u00e9\u20ac"  # the last two have more than one byte
+LINES = [f"zz{'zebra' * (n % 5)} {n:03d} of {LETTERS[n % 8]} zz" for n in range(40)]
 
 
 def text_data(folder, size=None, coverage=None, *, masked=False, prefetch=0, overfit_batches=None, restored=None):
     """The data set of `LINES`."""
     path = folder / "lines.jsonl"
     if not path.exists():
-        path.write_text("".join(f'{{"text": "{line}"}}\n' for line in LINES))
+        path.write_text("".join(f'{{"text": "{line}"}}\n' for line in LINES), encoding="utf-8")
     return StreamingTextDataset(
         source=str(path),
         mixture=None,

@@ -1,5 +1,7 @@
 """The operations of a growth schedule are checked like the rest of a config, before anything heavy is imported."""
 
+import re
+
 import pytest
 
 from mlxlab.config.schema.conflicts import conflicts
@@ -45,3 +47,20 @@ def test_a_wrong_operation_is_named(operation, path, message):
 def test_ids_differ():
     assert issues(GOOD, {**GOOD, "id": "other"}) == {}
     assert issues(GOOD, GOOD) == {"1.id": "deeper is the id of an operation before"}
+
+
+@pytest.mark.parametrize(
+    ("op", "others", "path", "message"),
+    [
+        ("grow_vocabulary", {"data": {}}, "0.op", r"needs data\.vocabulary\.size or"),
+        ("resize_vocabulary", {}, "0.op", "expected grow_vocabulary"),
+        ("grow_vocabulary", {"trainer": {"teachers": ["a"]}}, "0.op", "teachers would keep the smaller vocabulary"),
+        ("grow_vocabulary", {"objective": "valid/loss"}, "objective", "changes what a loss means"),
+    ],
+)
+def test_a_smaller_vocabulary_grows_by_its_own_operation_and_no_loss_is_compared(op, others, path, message):
+    operation = {"id": "all", "op": op, "size": 9, "when": {"or_steps": 1}}
+    tree = {"data": {"vocabulary": {"coverage": 0.9}}, "objective": "valid/bits_per_byte", **others}
+    found = conflicts({"callbacks": {"growth": {"operations": [operation]}}, **tree})
+    messages = {issue.path.removeprefix("callbacks.growth.operations."): issue.message for issue in found}
+    assert re.search(message, messages[path])
