@@ -84,3 +84,13 @@ def test_what_init_from_may_name(source, tmp_path):
         find_weights(str(tmp_path / "none"))
     with pytest.raises(InputNotFoundError, match="no such file"):
         find_weights(str(tmp_path / "none.safetensors"))
+
+
+def test_a_larger_model_starts_from_a_smaller_run_with_the_same_loss(source, tmp_path):
+    larger = ["model.num_layers=2", "model.pre_norm=true", "model.intermediate_size=48", "trainer.learning_rate=1e-30"]
+    small = train(tmp_path / "small", "model.pre_norm=true")
+    large = train(tmp_path / "large", f"model.init_from={tmp_path}/small", *larger)
+    assert (small.returncode, large.returncode) == (0, 0), large.stderr
+    assert "24 matched, 19 grown\n" in large.stderr
+    losses = [read_json(tmp_path / name / "metrics.json", dict[str, object])["metrics"] for name in ("small", "large")]
+    assert losses[1]["valid/loss"] == pytest.approx(losses[0]["valid/loss"], abs=1e-5)

@@ -88,6 +88,14 @@ def test_the_first_loss_of_round_2_is_that_of_a_student_of_the_first_or_of_its_r
     assert logged(folder / "rounds" / "2", step=1)["train/loss"] == pytest.approx(values.mean(), rel=1e-5)
 
 
+def test_the_model_cannot_change_between_rounds(two_rounds, capsys):
+    folder, _ = two_rounds
+    settings = [setting for setting in SETTINGS if not setting.startswith("model.num_layers")]
+    changed = [*settings, "model.num_layers=2", "trainer.distillation.rounds=3", "resume=auto"]
+    assert main([*changed, f"hydra.run.dir={folder}"]) == 2
+    assert capsys.readouterr().err.startswith("model.num_layers: cannot change in a run of several rounds")
+
+
 def test_every_round_is_a_finished_run_with_the_earlier_students_as_members(two_rounds):
     folder, _ = two_rounds
     for number in (1, 2):

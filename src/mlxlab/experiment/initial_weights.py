@@ -4,7 +4,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import mlx.core as mx
 
@@ -13,13 +13,15 @@ from mlxlab.checkpoint.resume import load_named
 from mlxlab.checkpoint.safetensors_file import Arrays, digest, evaluate_finite, read_safetensors
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer import Layout, Rules, transfer
-from mlxlab.checkpoint.transfer_report import TransferRecord, TransferReport
+from mlxlab.checkpoint.transfer_report import Outcome, TransferRecord, TransferReport
 from mlxlab.constraints import Size
 from mlxlab.data.tokenizers.tokenizer import load_tokenizer
 from mlxlab.data.vocabulary.vocabulary_map import FILE, VocabularyMap, read_map
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.experiment.build import Config, saved_architecture
 from mlxlab.files.untrusted import ShapeError, read_json, validate
+from mlxlab.growth.operations import CHANGES
+from mlxlab.growth.resume.plan import GROWTH, plan
 from mlxlab.growth.vocabulary import TABLE
 from mlxlab.inference.restore import ENSEMBLE_FILE, find_run_dir
 from mlxlab.models.adapters.layout import layout_of
@@ -112,12 +114,39 @@ class WeightSource:
         names = (BERT_NAMES, LLAMA_NAMES, GGUF_NAMES)
         rules = Rules(names, IGNORED_KEYS, OF_A_TASK, layout, layout_of(node), merged_weight)
         own = change_vocabulary(arrays, self.vocabulary, vocabulary)
+        own, grown = self._grow(own, node)
         result = transfer(own, named_parameters(model), rules)
+        outcomes: dict[str, Outcome] = {path: "grown" for path, old in result.all_sources.items() if old in grown}
+        result.report = result.report.with_outcomes(result.outcomes | outcomes)
         title = f"{KEY}={self.name}"
         result.report.require(min_match, title)
         evaluate_finite(result.weights, title)
         model.load_weights(list(result.weights.items()))
         return InitialWeights(self.name, digest(arrays), result.report)
+
+    def _grow(self, arrays: Arrays, node: Config) -> tuple[Arrays, set[str]]:
+        """The arrays of a run with a smaller model, grown to the sizes of `node`, and those that this made.
+
+        They stay as they are where growth would not give exactly the model of `node`: the transfer reports why.
+        """
+        if not self.checkpoint:
+            return arrays, set()
+        before = saved_architecture(load_named(self.checkpoint, self.path))
+        sizes = {key: node[key] for key in GROWTH if key in before.node and key in node}
+        try:
+            operations, after = plan(before, {**before.node, **sizes}, before.vocab_size)
+        except ConfigError:
+            return arrays, set()
+        if after.node != {**before.node, **sizes}:  # it needs more than other sizes
+            return arrays, set()
+        grown = set[str]()
+        for operation in operations:
+            change: Any = CHANGES[operation["op"]]
+            arrays, sources = change.arrays(operation, before, arrays, 0)
+            before = change.node(operation, before)
+            same = {path for path, source in sources.items() if source.path == path and not source.gathers}
+            grown = {path for path in arrays if path not in same or path in grown}
+        return arrays, grown
 
 
 def change_vocabulary(arrays: Arrays, old: VocabularyMap | None, new: VocabularyMap | None) -> Arrays:
