@@ -89,9 +89,9 @@ def _config(file: str, sizes: list[str]) -> Any:
     """Nothing of it depends on the length of the run: the schedule is constant."""
     source = f"data.source={Path(file).expanduser().absolute()}"
     data = ["data=streaming", source, f"data.seq_len={SEQ_LEN}", f"data.batch_size={BATCH_SIZE}", "data.prefetch=0"]
-    data += [f"data.tokenizer.vocab_size={VOCAB_SIZE}"]
+    data += [f"data.eval_batch_size={BATCH_SIZE}", f"data.tokenizer.vocab_size={VOCAB_SIZE}"]
     trainer = ["trainer/schedule=constant", "trainer.schedule.warmup=10", "trainer.learning_rate=1e-3"]
-    trainer += ["trainer.max_steps=100", "trainer.eval_batches=4", "trainer.log_every=1000"]
+    trainer += ["trainer.max_steps=100", "trainer.eval_batches=8", "trainer.log_every=1000"]
     common = ["model=transformer", "model/size=nano", "tracking=none"]
     return Composer(conf_dir(), [*common, *data, *trainer, *sizes]).checked_values(resolve=True)
 
