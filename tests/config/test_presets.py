@@ -14,10 +14,11 @@ OPTIONS = groups([shipped_conf()])
 SHAPE = ["model.hidden_size=16", "model.num_layers=1", "model.num_heads=2", "model.intermediate_size=16"]
 REQUIRED_OVERRIDES = {
     "data/order": ["data=streaming"],
+    "data/order=staged": ["data=streaming", "data.order.stages=[[0, {a.jsonl: 1}]]"],
     "data/tokenizer": ["data=streaming"],
     "model/size": SHAPE,
     "trainer/loss": ["trainer=distill"],
-}  # overrides that an option of the group needs
+}  # overrides that the options of a group, or one of them, need
 REQUIRED_KEYS = {
     "text_classification": ["data.source=rows.csv"],
     "table": ["data.source=rows.csv", "data.target=price"],
@@ -41,7 +42,8 @@ def composed(*overrides):
 @pytest.mark.parametrize("choice", [f"{group}={option}" for group, options in OPTIONS.items() for option in options])
 def test_every_option_of_conf_is_valid(choice):
     group, _, option = choice.partition("=")
-    required = REQUIRED_KEYS.get(option, []) if group == "data" else REQUIRED_OVERRIDES.get(group, [])
+    overrides = REQUIRED_OVERRIDES.get(choice, REQUIRED_OVERRIDES.get(group, []))
+    required = REQUIRED_KEYS.get(option, []) if group == "data" else overrides
     composed(*required, choice)
 
 

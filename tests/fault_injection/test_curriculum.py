@@ -1,4 +1,4 @@
-"""kill -9 in the middle of a curriculum: the run goes on and ends in the state of the undisturbed one."""
+"""kill -9 in the middle of a curriculum: the run continues and ends in the state of the undisturbed one."""
 
 import json
 import signal

@@ -34,7 +34,7 @@ class GrowthSchedule(Callback):
     Args:
         operations: each with an `id`, the name of the operation (`op`) and its options, and what it waits for (`when`);
             `then: evaluate` evaluates after it.
-        on_error: what an operation does that does not fit the model: raise ends the run, skip goes on without it.
+        on_error: what an operation does that does not fit the model: raise ends the run, skip continues without it.
     """
 
     runs_on_all_ranks = True

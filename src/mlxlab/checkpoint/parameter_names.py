@@ -13,8 +13,8 @@ OWN: Table = (
     (r"\.beta$", ".bias"),
 )
 PREFIXES = ("backbone.", "backbone.encoder.", "")  # of the paths in a model; those of its head have none
-ADAPTER = ("lora_a", "lora_b", "magnitude")  # parameters of a layer beside its `base`
-CODES = ("scales", "biases")  # parameters of a quantised layer beside its `weight`
+ADAPTER = ("lora_a", "lora_b", "magnitude")  # parameters of a layer apart from its `base`
+CODES = ("scales", "biases")  # parameters of a quantised layer apart from its `weight`
 
 
 def normalized_names(names: Collection[str], expected: Collection[str], tables: Sequence[Table] = ()) -> dict[str, str]:

@@ -16,7 +16,7 @@ class Settings:
     learning_rate: Positive | None = None
     warmup_start: Count | None = None  # step after which the learning rate rises again
     warmup_steps: Count = 0
-    schedule_start: Count = 0  # step at which the schedule began anew
+    schedule_start: Count = 0  # step at which the schedule began again
     total_steps: Size | None = None  # planned, after the batch size changed
     batch_size: Size | None = None
     accumulate: Size | None = None

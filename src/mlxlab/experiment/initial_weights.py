@@ -71,7 +71,7 @@ class WeightSource:
 
     @property
     def tokenizer(self) -> Path | None:
-        """The folder with the tokenizer of the weights; None if there is none beside them."""
+        """The folder with the tokenizer of the weights; None if there is none next to them."""
         run = find_run_dir(self.path) if self.checkpoint else None
         folder = self.path if run is None else run / "inference"
         return folder if (folder / "tokenizer.json").is_file() else None

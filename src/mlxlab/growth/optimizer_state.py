@@ -75,7 +75,7 @@ def parse_leaf(path: str, parameters: Container[str]) -> Leaf:
 
 
 def is_second_moment(name: str, names: set[str]) -> bool:
-    """True for means of squared gradients: `v` beside `m` (Adam), not alone (momentum), and those of Adafactor."""
+    """True for means of squared gradients: `v` next to `m` (Adam), not alone (momentum), and those of Adafactor."""
     return "_sq" in name or (name == "v" and "m" in names)
 
 

@@ -43,7 +43,7 @@ class Rewarm(TypedDict):
 
     Args:
         steps: of linear warm-up.
-        restart: begin the whole schedule anew for the rest of the run.
+        restart: begin the whole schedule again for the rest of the run.
     """
 
     id: str

@@ -75,7 +75,7 @@ def write_export(
 
 @contextmanager
 def _new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path`, which it becomes at the end."""
+    """A temporary folder next to `path`, which it becomes at the end."""
     refuse_existing(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as temporary:

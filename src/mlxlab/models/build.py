@@ -75,7 +75,7 @@ def train_new_weights(node: Node) -> Node:
 
 
 class Architecture(NamedTuple):
-    """What the shape of a model depends on besides the task: its node, and the number of tokens."""
+    """What the shape of a model depends on apart from the task: its node, and the number of tokens."""
 
     node: dict[str, Any]
     vocab_size: int

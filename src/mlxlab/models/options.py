@@ -53,7 +53,7 @@ class Quantization:
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """What is done with a model besides building it.
+    """What is done with a model apart from building it.
 
     Args:
         pretrained: folder, GGUF file (decoders) or hub id of published weights to start from; their shape replaces the
@@ -62,7 +62,7 @@ class ModelOptions:
             checkpoint), a checkpoint, a safetensors file or folder, a GGUF file or a hub id; null draws them.
         freeze: patterns of weights that are not trained: globs of paths or of the last parts of them (`embedding`,
             `layers.0.*`), or regular expressions of whole paths behind `re:`.
-        adapter: small trainable weights beside frozen ones; null trains the weights themselves.
+        adapter: small trainable weights next to frozen ones; null trains the weights themselves.
         quantization: weights in few bits.
     """
 

@@ -48,7 +48,7 @@ NO_STEP = StepResult(0.0, 0.0, 0.0, True, {}, {})  # where a resumed run only ma
 
 
 def _no_model(architecture: Architecture, vocab_size: int) -> nn.Module:
-    raise ConfigError("expected the model node of a config: this model cannot be built anew")
+    raise ConfigError("expected the model node of a config: this model cannot be built again")
 
 
 def _no_optimizer(model: nn.Module) -> optim.Optimizer:

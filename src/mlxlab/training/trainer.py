@@ -122,7 +122,7 @@ class Trainer:
         return batch._replace(aux=batch.aux | self.loss.annotate(batch, fraction_done))
 
     def lr_schedule(self, state: TrainState) -> LRSchedule:
-        """The learning rate by step; it begins anew at `schedule_start` of the settings, and may rise a second time."""
+        """The learning rate by step; it restarts at `schedule_start` of the settings, and may rise a second time."""
         settings, planned = state.progress.settings, state.planned_steps
         start = settings.schedule_start
         schedule = self.schedule(peak=self.learning_rate, steps=planned and max(planned - start, 1))

@@ -247,7 +247,7 @@ def test_a_classifier_needs_no_pretrained_head(tmp_path, encoder, family):
 
 
 @pytest.mark.parametrize("family", ["bert", "cnn_hybrid"])
-def test_beside_an_adapter_what_is_not_pretrained_trains(tmp_path, encoder, family):
+def test_with_an_adapter_what_is_not_pretrained_trains(tmp_path, encoder, family):
     folder = write(tmp_path, bert_arrays(encoder), BERT_CONFIG)
     adapter = {"_target_": "mlxlab.models.options.LoRA"}
     model = load_model(family, folder, kind="classification", adapter=adapter)

@@ -43,7 +43,7 @@ def apply_options(model: Model, options: ModelOptions, seed: int | None, drawn: 
 
 
 def trained_weights(model: Model, options: LoRA) -> list[str]:
-    """The parameters that are trained besides adapters: those that `train` chooses, and all of a classifier."""
+    """The parameters that are trained in addition to adapters: those that `train` chooses, and all of a classifier."""
     names = select_parameters(model, options.train, f"{KEY}.train")
     classifier = isinstance(model.head, Classifier)
     return names + [path for path in named_parameters(model) if classifier and path.startswith("head.")]

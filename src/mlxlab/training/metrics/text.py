@@ -1,4 +1,4 @@
-"""Metrics of language models besides the loss: bits per byte, and accuracy on the tokens of a smaller vocabulary."""
+"""Metrics of language models apart from the loss: bits per byte, and accuracy on the tokens of a smaller vocabulary."""
 
 import math
 from dataclasses import dataclass

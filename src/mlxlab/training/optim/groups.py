@@ -128,7 +128,7 @@ def layer_scales(paths: Sequence[str] | Mapping[str, object], decay: float) -> d
         raise ConfigError(f"trainer.optimizer.layer_decay={decay}: the model has no layers that are trained")
     above = max(depths.values()) + 1
     lowest = [path for path in paths if path not in depths and "embedding" in path]
-    # The norm beside BERT's type embedding is that of the embeddings; a decoder's is its last one.
+    # The norm next to BERT's type embedding is that of the embeddings; a decoder's is its last one.
     owners = [path.removesuffix("type_embedding.weight") for path in lowest if path.endswith("type_embedding.weight")]
     lowest += [path for path in paths for owner in owners if path.startswith(f"{owner}norm.")]
     scales = {path: decay ** (above - depth) for path, depth in depths.items()}

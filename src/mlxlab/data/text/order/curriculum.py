@@ -55,7 +55,7 @@ class CurriculumOrder:
 
     @property
     def settings(self) -> list[object]:
-        """What the batches depend on besides the text, as JSON."""
+        """What the batches depend on apart from the text, as JSON."""
         keep = None if self.once_per_epoch else self.keep
         return [self.alpha, self.pool, self.rescore_every, keep, MAX_TOKENS]
 
