@@ -33,7 +33,7 @@ def format_issues(issues: Iterable[ConfigIssue], label: LocateKey = str) -> str:
     return "\n".join(one_line(line) for line in lines[:_MAX_LINES] + more)
 
 
-def one_line(text: str, max_length: int = 400) -> str:
+def one_line(text: str, max_length: int = 500) -> str:
     """Text without line breaks and control characters, truncated to `max_length`."""
     flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return flat if len(flat) <= max_length else flat[: max_length - 3] + "..."

@@ -65,7 +65,7 @@ def _read(limit: VocabularyLimit, tokenizer: Tokenizer, folder: Path) -> tuple[T
         return tokenizer, []
     vocabulary = read_map(folder, tokenizer.fingerprint, tokenizer.vocab_size, tokenizer.special_ids)
     if vocabulary.limit != limit:
-        way = "the operation `vocabulary` of callbacks/growth goes back to all tokens"
+        way = "the operation `grow_vocabulary` of callbacks/growth goes back to all tokens"
         raise ConfigError(f"{limit}: the run was started with {vocabulary.limit}; {way}")
     kept = f"vocabulary: {len(vocabulary.kept)} of {vocabulary.vocab_size} tokens"
     return tokenizer.restricted(vocabulary), [f"{kept}, as saved in {path}"]
