@@ -7,6 +7,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlxlab.callbacks import growth
+from mlxlab.callbacks.early_stopping import EarlyStopping
 from mlxlab.callbacks.growth import GrowthSchedule
 from mlxlab.errors import ConfigError
 from mlxlab.models.build import build_model
@@ -148,6 +150,42 @@ def test_an_operation_that_does_not_fit_raises_or_is_skipped_once():
     assert [text for _, text in run.state.history.events if "skipped" in text]
     assert run.state.progress.growth.done == ["deeper", "wider", "rate"]
     assert run.state.architecture["intermediate_size"] == 12
+
+
+def test_an_operation_whose_new_model_cannot_run_leaves_the_model_as_it_was(monkeypatch):
+    def probe_outputs(model, result, ids):
+        if model.backbone.layers[0].feed_forward.up.weight.shape[0] > SIZES["intermediate_size"]:
+            raise RuntimeError("[malloc] out of memory")
+
+    monkeypatch.setattr(growth, "probe_outputs", probe_outputs)
+    run, expected = grow([WIDER], on_error="skip", epochs=1), grow([], epochs=1)
+    assert run.state.architecture == NODE
+    assert final_state_digest(run.state) == final_state_digest(expected.state)
+
+
+def test_an_evaluation_after_an_operation_replaces_that_of_the_same_step():
+    deeper = {**DEEPER, "when": {"metric_below": 9.0}}
+    run = grow([deeper], [EarlyStopping(1, 0.0)], learning_rate=0.02)
+    assert [step for step, _ in run.state.history.evaluations] == [6, 12, 18]
+    assert run.context.control.stop_reason == "done"
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_an_evaluation_after_an_operation_is_made_once_over_a_resume(tmp_path, monkeypatch, interrupted):
+    class Kill(NoOpCallback):
+        def on_step(self, context, state, result):
+            if state.progress.step == 4:
+                raise KeyboardInterrupt
+
+    expected = grow([DEEPER], epochs=1).state.history
+    with monkeypatch.context() as patch:
+        if interrupted:
+            patch.setattr(TrainingLoop, "_evaluate", lambda loop: None)  # as after a signal
+        with pytest.raises(KeyboardInterrupt):
+            grow([DEEPER], [Kill()], tmp_path, epochs=1)
+    resumed = grow([DEEPER], folder=tmp_path, resume=True, epochs=1)
+    assert [step for step, _ in logged(resumed, "valid/loss")] == [3] * interrupted + [6]
+    assert resumed.state.history.evaluations == expected.evaluations
 
 
 def test_operations_wait_for_the_metric_of_an_evaluation():

@@ -47,14 +47,12 @@ class GrowthSchedule(Callback):
         check_progress(self.operations, growth)
         if growth.done:
             logger.info(f"growth: {len(growth.done)} of {len(self.operations)} done")
-            last, evaluated = self.operations[len(growth.done) - 1], state.history.evaluations[-1:]
-            interrupted = growth.step == state.progress.step and growth.evaluation_pending
-            context.control.evaluation_requested |= interrupted and last.get("then") == "evaluate" and bool(evaluated)
+            last, evaluated_at = self.operations[len(growth.done) - 1], {at for at, _ in state.history.evaluations[-1:]}
+            interrupted = growth.step == state.progress.step and growth.step not in evaluated_at
+            context.control.evaluation_requested |= interrupted and last.get("then") == "evaluate"
 
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         growth = state.progress.growth
-        if result.evaluation is not None:
-            growth.evaluation_pending = False
         while (number := len(growth.done)) < len(self.operations) and self._is_due(context, state, result):
             operation = self.operations[number]
             self._run(context, state, result, operation)
@@ -64,7 +62,9 @@ class GrowthSchedule(Callback):
             context.control.rebuild = True
             context.control.save_requested |= context.group.rank == 0
             if operation.get("then") == "evaluate":
-                context.control.evaluation_requested = growth.evaluation_pending = True
+                # The evaluation before the operation is replaced; without one, a resumed run makes it.
+                state.history.discard_evaluation(growth.step, context.monitor)
+                context.control.evaluation_requested = True
                 return
 
     def _is_due(self, context: FitContext, state: TrainState, result: StepResult) -> bool:
@@ -141,9 +141,10 @@ class GrowthSchedule(Callback):
         after, counts = grow(operation, before, new_state, self.seed)
         [model] = built
         model.load_weights(list(after.weights.items()))
+        change = largest_change(outputs, probe.core_outputs(probe_outputs(model, result, probe.after)))
+        # Last, because all above can fail.
         state.replace_model(model, *after.architecture)
         assign_leaves(state.optimizer.state, after.optimizer)
-        change = largest_change(outputs, probe.core_outputs(probe_outputs(model, result, probe.after)))
         if change > MAX_CHANGE and operation.get("preserve", True):
             logger.warning(f"growth: {operation['id']}: an output changed by {change:.2g}")
         parameters = count_parameters(model)

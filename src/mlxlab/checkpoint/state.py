@@ -32,7 +32,6 @@ class GrowthProgress:
     done: list[str] = field(default_factory=list)  # ids
     digests: list[str] = field(default_factory=list)  # of each operation and all before it
     step: Count = 0  # of the last one
-    evaluation_pending: bool = False  # after the last one
 
 
 @dataclass
@@ -72,7 +71,7 @@ class RunningTotals:
 class History:
     """Evaluations and logged metrics, which may be NaN."""
 
-    evaluations: list[tuple[Count, float]] = field(default_factory=list)  # (step, monitored metric)
+    evaluations: list[tuple[Count, float]] = field(default_factory=list)  # (step, monitored metric), one of a step
     curve: list[tuple[Count, dict[str, float]]] = field(default_factory=list)  # (step, metrics), thinned
     best: float | None = None
     best_step: Count = 0
@@ -101,10 +100,28 @@ class History:
             self.curve.insert(index, (step, dict(metrics)))
 
     def add_evaluation(self, step: int, metrics: dict[str, float], monitored_metric: str) -> None:
+        """Adds an evaluation; one made earlier at the same step no longer counts."""
+        self.discard_evaluation(step, monitored_metric)
         value = metrics[monitored_metric]
         self.evaluations.append((step, value))
         if is_better(monitored_metric, value, self.best):
             self.best, self.best_step, self.best_metrics = value, step, metrics
+
+    def discard_evaluation(self, step: int, monitored_metric: str) -> None:
+        """Removes the evaluation of the current step, if there is one; the best is then that of the others."""
+        if not self.evaluations or self.evaluations[-1][0] != step:
+            return
+        self.evaluations.pop()
+        if self.best_step != step:
+            return
+        names = set(self.best_metrics)
+        self.best, self.best_step, self.best_metrics = None, 0, {}
+        for at, value in self.evaluations:
+            if is_better(monitored_metric, value, self.best):
+                self.best, self.best_step = value, at
+        if self.best is not None:
+            logged = dict(self.curve).get(self.best_step, {})
+            self.best_metrics = {name: value for name, value in logged.items() if name in names}
 
     def at(self, step: int) -> dict[str, float]:
         """Metrics logged at the current step so far."""

@@ -136,10 +136,11 @@ class TrainState:
 
     def replace_model(self, model: nn.Module, architecture: Architecture, vocab_size: int) -> None:
         """Trains another model from now on, with a new optimizer, whose state the caller sets."""
-        self.model, self.optimizer = model, self.new_optimizer(model)
+        optimizer = self.new_optimizer(model)
         if vocab_size != self.vocab_size:
             match_vocab_size(self.data, vocab_size)
             self.data_state = self.data.state_dict()
+        self.model, self.optimizer = model, optimizer
         self.architecture, self.vocab_size = architecture, vocab_size
 
     def load_weights(self, weights: dict[str, mx.array], optimizer: dict[str, mx.array]) -> None:
