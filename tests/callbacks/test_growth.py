@@ -1,16 +1,20 @@
 """A growth schedule in training: what is carried over, when it happens, and that a resumed run is the same."""
 
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx.utils import tree_map
 
 from mlxlab.callbacks import growth
 from mlxlab.callbacks.early_stopping import EarlyStopping
 from mlxlab.callbacks.growth import GrowthSchedule
+from mlxlab.checkpoint.state import Settings
 from mlxlab.errors import ConfigError
+from mlxlab.experiment.build import without_overridden_settings
 from mlxlab.models.build import build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.training.callback import FitContext
@@ -204,6 +208,46 @@ def test_the_next_batch_and_step_have_the_new_settings():
     assert seen.rows == [4, 4, 8, 8]
     assert run.state.planned_steps == 4
     assert [rate > 0.003 for rate in seen.rates] == [True, True, False, False]
+
+
+def test_a_longer_resume_after_a_change_of_the_batch_size_has_a_longer_plan(tmp_path):
+    seen = Sizes()
+    rows = {"id": "rows", "op": "set_batch_size", "batch_size": 8, "when": {"or_steps": 1}}
+    grow([rows], folder=tmp_path, data=ResizableBatches(), max_steps=2)
+    run = grow([rows], [seen], tmp_path, resume=True, data=ResizableBatches(), max_steps=4)
+    assert run.state.planned_steps == 4
+    assert seen.rates[0] > seen.rates[1]
+
+
+def test_an_override_of_a_resume_replaces_what_an_operation_set(tmp_path):
+    rows = {"id": "rows", "op": "set_batch_size", "batch_size": 8, "when": {"or_steps": 1}}
+    grow([RATE, rows], [StopAt(2)], tmp_path, data=ResizableBatches())
+    saved = Checkpointer(None, 5, False, folder=tmp_path).load_last()
+    assert saved.state["progress"].settings.learning_rate == 0.003
+    saved.state["metadata"]["config"] = {"trainer": {"learning_rate": 0.01}, "data": {"batch_size": 4}}
+    faster = without_overridden_settings(saved, {"trainer": {"learning_rate": 0.02}, "data": {"batch_size": 4}})
+    assert faster.state["progress"].settings == replace(saved.state["progress"].settings, learning_rate=None)
+    larger = without_overridden_settings(saved, {"trainer": {"learning_rate": 0.01}, "data": {"batch_size": 2}})
+    assert larger.state["progress"].settings == Settings(learning_rate=0.003)
+
+
+def test_a_rollback_returns_to_the_settings_of_the_checkpoint(tmp_path):
+    seen = Sizes()
+
+    class Poison(NoOpCallback):
+        def on_step(self, context, state, result):
+            context.control.save_requested = False  # the checkpoint of the start is the last one
+            if state.progress.step == 3 and not state.progress.rollbacks:
+                state.model.update(tree_map(lambda array: array * float("nan"), state.model.parameters()))
+
+    rows = {"id": "rows", "op": "set_batch_size", "batch_size": 8, "when": {"or_steps": 2}}
+    late = {**RATE, "when": {"or_steps": 1}}
+    grow([], [StopAt(1)], tmp_path, data=ResizableBatches())
+    limits = {"max_steps": 12, "max_nonfinite_steps": 1, "max_rollbacks": 1}
+    run = grow([rows, late], [Poison(), seen, StopAt(7)], tmp_path, resume=True, data=ResizableBatches(), **limits)
+    assert seen.rows == [4, 8, 4, 8, 8]
+    assert run.state.progress.settings.learning_rate == 0.003
+    assert [rate > 0.003 for rate in seen.rates] == [True, True, True, True, False]
 
 
 def test_a_grown_model_trains_with_the_optimized_step_and_frozen_layers():

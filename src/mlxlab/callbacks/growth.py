@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import mlx.core as mx
@@ -103,18 +102,16 @@ class GrowthSchedule(Callback):
 
         if operation["op"] in CHANGES:
             return self._change_model(state, result, operation)
-        from mlxlab.growth.settings import RunLength, change_settings
+        from mlxlab.growth.settings import change_settings
 
         progress = state.progress
-        settings = change_settings(operation, progress.settings, int(progress.schedule_step))
-        if settings.batch_size != progress.settings.batch_size:
-            before = state.plan_steps(state.data)
-            state.data.resize(operation["batch_size"])
-            length = RunLength(progress.step, state.planned_steps)
-            settings = replace(settings, total_steps=length.after_resize(before, state.plan_steps(state.data)))
-        if settings.curriculum != progress.settings.curriculum:
-            set_curriculum_alpha(state.data, operation["strength"])
-        progress.settings = settings
+        if operation["op"] == "set_batch_size":
+            state.resize(operation["batch_size"])
+        else:
+            settings = change_settings(operation, progress.settings, int(progress.schedule_step))
+            if settings.curriculum != progress.settings.curriculum:
+                set_curriculum_alpha(state.data, operation["strength"])
+            progress.settings = settings
         options = {key: value for key, value in operation.items() if key not in ("id", "op", "when", "then")}
         return {}, ", ".join(f"{key}={value}" for key, value in options.items())
 

@@ -10,6 +10,16 @@ CURVE_POINTS = 1000  # a longer learning curve is thinned to half
 
 
 @dataclass
+class Resize:
+    """A change of the batch size, and what a whole run of such batches would be counted by; None where unknown."""
+
+    step: Count  # after which
+    size: Size  # rows of a full batch
+    batches_per_epoch: Size | None
+    tokens_per_batch: Size | None
+
+
+@dataclass
 class Settings:
     """Settings of the trainer that changed during the run; None is as configured."""
 
@@ -17,12 +27,16 @@ class Settings:
     warmup_start: Count | None = None  # step after which the learning rate rises again
     warmup_steps: Count = 0
     schedule_start: Count = 0  # step at which the schedule began again
-    total_steps: Size | None = None  # planned, after the batch size changed
-    batch_size: Size | None = None
+    resizes: list[Resize] = field(default_factory=list)  # in order; the plan of the run follows from them
     accumulate: Size | None = None
     eval_every: Size | None = None
     eval_batches: Size | None = None
     curriculum: NonNegative | None = None  # strength
+
+    @property
+    def batch_size(self) -> int | None:
+        """Rows of a full batch; None is as configured."""
+        return self.resizes[-1].size if self.resizes else None
 
 
 @dataclass

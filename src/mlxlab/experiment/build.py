@@ -1,5 +1,6 @@
 """Builds the data set, the model and the callbacks of a config, and writes what inference needs of them."""
 
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -7,9 +8,11 @@ import mlx.core as mx
 import mlx.nn as nn
 import yaml
 
+from mlxlab.checkpoint.state import Settings
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.check import check_stored_model
 from mlxlab.config.instantiate import instantiate
+from mlxlab.config.issues import value_at
 from mlxlab.config.paths import project_root
 from mlxlab.config.schema.root import BY_TASK
 from mlxlab.data.dataset import DataModule, RunLength, check_data_module
@@ -22,6 +25,13 @@ from mlxlab.models.model import Model, count_parameters
 from mlxlab.models.options import split_node
 from mlxlab.training.callback import Callback
 
+SETTINGS = {  # config key -> field of `Settings` that takes its place once an operation changed it
+    "trainer.learning_rate": "learning_rate",
+    "trainer.eval_every": "eval_every",
+    "trainer.eval_batches": "eval_batches",
+    "trainer.step.accumulate": "accumulate",
+    "data.batch_size": "resizes",
+}
 CORE_ACCURACY = "valid/core_accuracy"  # of data with a smaller vocabulary
 
 Config = dict[str, Any]  # a composed and checked config, resolved
@@ -92,6 +102,15 @@ def saved_architecture(checkpoint: Checkpoint) -> Architecture:
     state = checkpoint.state
     node = check_stored_model(state["architecture"], state["metadata"]["config"], str(checkpoint.path))
     return Architecture(node, state["vocab_size"])
+
+
+def without_overridden_settings(checkpoint: Checkpoint, cfg: Config) -> Checkpoint:
+    """The checkpoint, where a key that `cfg` sets in another way has its value from now on, not the one of the run."""
+    state, names = checkpoint.state, {field.name for field in fields(Settings)}
+    saved, progress = state["metadata"]["config"], state["progress"]
+    changed = {name for key, name in SETTINGS.items() if value_at(cfg, key) != value_at(saved, key)}
+    kept = Settings(**{name: vars(progress.settings)[name] for name in names - changed})
+    return replace(checkpoint, state={**state, "progress": replace(progress, settings=kept)})
 
 
 def save_inference_config(config: Config, data: DataModule, inference_dir: Path) -> None:

@@ -21,7 +21,7 @@ from mlxlab.data.dataset import DataModule
 from mlxlab.data.vocabulary.remapping import match_vocab_size
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import CheckpointUnavailableError, ConfigError, InputNotFoundError
-from mlxlab.experiment.build import Config, saved_architecture
+from mlxlab.experiment.build import Config, saved_architecture, without_overridden_settings
 from mlxlab.experiment.report import log_lines
 from mlxlab.experiment.run import RunContext
 from mlxlab.inference.restore import restore_encoder
@@ -123,6 +123,7 @@ def grown_vocabulary(cfg: Config, checkpoint: Checkpoint) -> tuple[Config, Vocab
 def start_from(checkpoint: Checkpoint, cfg: Config, vocabulary: VocabularyMap | None = None) -> Start:
     """The start of a run with another config from a checkpoint; raises as `growth.resume.plan.plan`."""
     before, saved = saved_architecture(checkpoint), checkpoint.state["metadata"]["config"]
+    checkpoint = without_overridden_settings(checkpoint, cfg)
     start = Start(cfg, Changes(), checkpoint, True, before, before, vocabulary)
     if cfg["model"] == saved["model"] and vocabulary is None:
         return start

@@ -65,7 +65,8 @@ def _retrain_between(folder: Path, start: Checkpoint | None, end: Checkpoint) ->
     before, after = (None, None) if planned is None else (planned.before, planned.after)
     session = build_session(cfg, folder, folder / "inference", saved=after, draw=before != after)
     state = session.init_state()
-    if start is not None and planned is not None:
+    if planned is not None and planned.checkpoint is not None:
+        start = planned.checkpoint
         if carried := carry_into(state, planned, start, model_seed(cfg)):  # a resume changed the model
             start = carried.checkpoint
         try:

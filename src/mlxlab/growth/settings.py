@@ -1,8 +1,7 @@
 """Operations that change settings of the trainer, as they stand in the config; and what an operation waits for."""
 
-import math
 from dataclasses import replace
-from typing import Literal, NamedTuple, NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 from mlxlab.checkpoint.state import Settings
 from mlxlab.constraints import Count, Fraction, Positive, Size
@@ -112,33 +111,19 @@ class SetCurriculum(TypedDict):
     then: NotRequired[Then]
 
 
+TrainerOperation = SetLearningRate | Rewarm | SetAccumulation | SetEvaluation | SetCurriculum
 SettingsOperation = SetLearningRate | Rewarm | SetBatchSize | SetAccumulation | SetEvaluation | SetCurriculum
 
 
-class RunLength(NamedTuple):
-    """Steps that are done, and of the whole run; None where that is unknown."""
-
-    step: int
-    planned: int | None
-
-    def after_resize(self, before: int | None, after: int | None) -> int | None:
-        """The planned steps, where a whole run has `before` steps with the old batch size and `after` with the new."""
-        if self.planned is None or not before or not after or before == after:
-            return self.planned
-        return self.step + math.ceil((1 - self.step / self.planned) * after)
-
-
-def change_settings(operation: SettingsOperation, settings: Settings, schedule_step: int) -> Settings:
+def change_settings(operation: TrainerOperation, settings: Settings, schedule_step: int) -> Settings:
     """The settings after the operation; `schedule_step` is the position on the learning-rate schedule."""
     match operation["op"]:
         case "rewarm":
             start = schedule_step if operation.get("restart", False) else settings.schedule_start
-            warmup = {"warmup_start": schedule_step, "warmup_steps": operation["steps"]}
-            return replace(settings, **warmup, schedule_start=start)
+            steps = operation["steps"]
+            return replace(settings, warmup_start=schedule_step, warmup_steps=steps, schedule_start=start)
         case "set_learning_rate":
             return replace(settings, learning_rate=operation["learning_rate"])
-        case "set_batch_size":
-            return replace(settings, batch_size=operation["batch_size"])
         case "set_accumulation":
             return replace(settings, accumulate=operation["accumulate"])
         case "set_curriculum":

@@ -37,7 +37,8 @@ class TrainingLoop:
     def __post_init__(self) -> None:
         self.control = self.context.control
         self.hooks = [*self.callbacks, self.checkpointer]  # the checkpointer last: it saves what the others did
-        self.configured = self.trainer
+        self.configured, self.configured_batch_size = self.trainer, self.state.data.batch_size
+        self.resumed: Checkpoint | None = None
 
     def run(self, resume: Checkpoint | None = None) -> None:
         """Trains until `context.control` has a reason to stop; continues exactly where `resume` was taken.
@@ -47,6 +48,7 @@ class TrainingLoop:
             WorkerLostError: another process exited or does not respond.
         """
         state, group = self.state, self.context.group
+        self.resumed = resume
         if resume is not None:
             state.restore(resume)
             state.load_state_dict(resume.state)
@@ -174,10 +176,13 @@ class TrainingLoop:
             checkpoint = self.checkpointer.load_last()
         except CheckpointUnavailableError:
             return False
-        model = state.model
+        model, settings = state.model, state.progress.settings
         state.restore(checkpoint)
         state.progress.growth = checkpoint.state["progress"].growth  # operations since then are made again
-        if state.model is not model:
+        resumed = self.resumed  # its settings are without those that an override of the resume replaced
+        source = resumed if resumed is not None and checkpoint.step <= resumed.step else checkpoint
+        state.restore_settings(source.state["progress"].settings, self.configured_batch_size)
+        if state.model is not model or state.progress.settings != settings:
             self._build_step()
         state.running, state.progress.consecutive_nonfinite = RunningTotals(), 0
         state.progress.rollbacks += 1

@@ -1,9 +1,10 @@
 """Training state: everything a checkpoint restores, and the result of the step just taken."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -12,7 +13,7 @@ import mlx.optimizers as optim
 import numpy as np
 
 from mlxlab.checkpoint.resume import check_arrays
-from mlxlab.checkpoint.state import History, Progress, RunningTotals, TrainStateDict
+from mlxlab.checkpoint.state import History, Progress, Resize, RunningTotals, Settings, TrainStateDict
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.data.batch import Batch, BatchIterator, set_curriculum_alpha
 from mlxlab.data.vocabulary.remapping import match_vocab_size
@@ -62,7 +63,7 @@ class TrainState:
     model: nn.Module
     optimizer: optim.Optimizer
     data: BatchIterator
-    total_steps: int | None = None  # planned; None if no limit can be expressed in steps. Not saved
+    total_steps: int | None = None  # planned, with batches of the configured size; None if unknown. Not saved
     progress: Progress = field(default_factory=Progress)
     history: History = field(default_factory=History)
     running: RunningTotals = field(default_factory=RunningTotals)
@@ -72,7 +73,7 @@ class TrainState:
     vocab_size: int = 0  # of `model`
     new_model: Callable[[Architecture, int], nn.Module] = _no_model  # of (architecture, vocab_size). Not saved
     new_optimizer: Callable[[nn.Module], optim.Optimizer] = _no_optimizer  # of a model. Not saved
-    plan_steps: Callable[[BatchIterator], int | None] = lambda data: None  # of a whole run. Not saved
+    plan_steps: Callable[[BatchIterator | Resize], int | None] = lambda data: None  # of a whole run. Not saved
 
     def record(self, result: StepResult) -> None:
         """Adds one step to the counters, immediately: the check for a rollback reads them after every step."""
@@ -114,7 +115,31 @@ class TrainState:
     @property
     def planned_steps(self) -> int | None:
         """Steps of the whole run, after changes of the batch size; None if no limit can be expressed in steps."""
-        return self.progress.settings.total_steps or self.total_steps
+        planned = before = self.total_steps
+        for resize in self.progress.settings.resizes:
+            after = self.plan_steps(resize)
+            if planned and before and after and before != after:
+                planned = resize.step + math.ceil((1 - resize.step / planned) * after)
+            before = after
+        return planned
+
+    def resize(self, batch_size: int) -> None:
+        """Changes the batch size from the next batch on; ConfigError if the config fixes it."""
+        data, before = self.data, self.data.batch_size
+        data.resize(batch_size)
+        if batch_size != before:
+            counts = data.batches_per_epoch, data.tokens_per_batch
+            self.progress.settings.resizes.append(Resize(self.progress.step, batch_size, *counts))
+
+    def restore_settings(self, settings: Settings, configured_batch_size: int) -> None:
+        """Returns to earlier settings, where the data go on: the plan counts the batches that were served since."""
+        now = self.progress.settings
+        if settings.batch_size != now.batch_size:
+            self.resize(settings.batch_size or configured_batch_size)
+        if settings.curriculum not in (None, now.curriculum):
+            set_curriculum_alpha(self.data, settings.curriculum)
+        curriculum = now.curriculum if settings.curriculum is None else settings.curriculum
+        self.progress.settings = replace(settings, resizes=now.resizes, curriculum=curriculum)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Replaces weights and optimizer by those of a checkpoint, which may be of an earlier architecture.

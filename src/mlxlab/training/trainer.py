@@ -9,7 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 
-from mlxlab.checkpoint.state import Settings
+from mlxlab.checkpoint.state import Resize, Settings
 from mlxlab.constraints import Count, Positive, Share, Size
 from mlxlab.data.batch import Batch, BatchIterator
 from mlxlab.distributed.process_group import ProcessGroup
@@ -89,7 +89,7 @@ class Trainer:
         optimizer.init(model.trainable_parameters())
         return optimizer
 
-    def plan_steps(self, data: BatchIterator) -> int | None:
+    def plan_steps(self, data: BatchIterator | Resize) -> int | None:
         """Steps of a run whose batches all have the current size; None if no limit can be expressed in steps."""
         lengths = [self.max_steps] if self.max_steps is not None else []
         if self.epochs is not None and data.batches_per_epoch is not None:
