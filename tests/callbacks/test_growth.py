@@ -279,3 +279,22 @@ def test_adapters_come_and_go():
     assert logged(run, "growth/state_carried")[0] == (2, 2.0)  # the classifier
     assert not any("lora" in path for path in named_parameters(run.state.model))
     assert mx.isfinite(run.state.model.backbone.embedding.weight).all()
+
+
+def test_what_is_frozen_on_the_way_becomes_the_average_that_was_evaluated():
+    low = {"id": "low", "op": "set_lora", "rank": 2, "when": {"or_steps": 4}}
+    high = {"id": "high", "op": "set_lora", "rank": 3, "when": {"or_steps": 3}}
+    merge = {"id": "merge", "op": "merge_lora", "when": {"or_steps": 2}}
+    freeze = {"id": "freeze", "op": "freeze", "patterns": ["feed_forward.*"], "when": {"or_steps": 2}}
+    run = grow([low, high, merge, freeze], ema_decay=0.99, learning_rate=0.05)
+    changes = logged(run, "growth/output_change")
+    assert len(changes) == 4
+    assert max(change for _, change in changes) < 1e-5
+
+
+def test_a_group_of_new_weights_alone_counts_its_steps_from_zero():
+    matrices = ["attention.*", "feed_forward.*", "head.*"]
+    freeze = {"id": "freeze", "op": "freeze", "patterns": matrices, "when": {"or_steps": 2}}
+    thaw = {"id": "thaw", "op": "unfreeze", "when": {"or_steps": 2}}
+    state = flatten_arrays(grow([freeze, thaw], [StopAt(7)]).state.optimizer.state)
+    assert [int(state[f"states.{group}.step"]) for group in (0, 1)] == [3, 7]

@@ -118,12 +118,14 @@ class GrowthSchedule(Callback):
     def _change_model(self, state: TrainState, result: StepResult, operation: Any) -> tuple[dict[str, float], str]:
         from mlxlab.growth.grow import Training, grow
         from mlxlab.growth.grow_vocabulary import Probe, with_vocabulary
+        from mlxlab.growth.optimizer_state import average_of
         from mlxlab.models.build import Architecture
         from mlxlab.models.model import count_parameters
 
         operation = with_vocabulary(operation, vocabulary_of(state.data))
         probe = Probe(operation.get("vocabulary"))
-        outputs = probe_outputs(state.model, result, probe.before)
+        with state.eval_weights() as evaluated:
+            outputs = probe_outputs(evaluated, result, probe.before)
         built: list[nn.Module] = []
 
         def new_state(after: Architecture) -> tuple[dict[str, mx.array], dict[str, mx.array]]:
@@ -137,8 +139,9 @@ class GrowthSchedule(Callback):
         )
         after, counts = grow(operation, before, new_state, self.seed)
         [model] = built
-        model.load_weights(list(after.weights.items()))
+        model.load_weights(list((after.weights | average_of(after.optimizer)).items()))
         change = largest_change(outputs, probe.core_outputs(probe_outputs(model, result, probe.after)))
+        model.load_weights(list(after.weights.items()))
         # Last, because all above can fail.
         state.replace_model(model, *after.architecture)
         assign_leaves(state.optimizer.state, after.optimizer)

@@ -8,7 +8,14 @@ import mlx.core as mx
 from mlxlab.errors import ConfigError
 from mlxlab.growth.arrays import Arrays
 from mlxlab.growth.operations import CHANGES
-from mlxlab.growth.optimizer_state import AVERAGE, Shapes, TransferCounts, transfer_state
+from mlxlab.growth.optimizer_state import (
+    Stage,
+    TransferCounts,
+    average_of,
+    frozen_as_evaluated,
+    shapes,
+    transfer_optimizer,
+)
 from mlxlab.growth.schema import ArchitectureOperation
 from mlxlab.models.build import Architecture
 
@@ -39,18 +46,16 @@ def grow(
     change: Any = CHANGES[operation["op"]]
     after = change.node(operation, before.architecture)
     weights, sources = change.arrays(operation, before.architecture, before.weights, seed)
-    average = {path.removeprefix(AVERAGE): leaf for path, leaf in before.optimizer.items() if path.startswith(AVERAGE)}
-    averaged = change.arrays(operation, before.architecture, before.weights | average, seed)[0] if average else {}
+    average = average_of(before.optimizer)
+    averages = weights
+    if average:
+        averages, _ = change.arrays(operation, before.architecture, before.weights | average, seed)
     template, optimizer = new_state(after)
     if shapes(weights) != shapes(template):
         different = sorted(dict(shapes(weights).items() ^ shapes(template).items()))
         raise ConfigError(f"{operation['op']}: the new model has other arrays, for example {different[0]}")
-    state, counts = transfer_state(
-        before.optimizer, optimizer, sources, shapes(before.weights), shapes(weights), averaged
-    )
+    weights = frozen_as_evaluated(weights, averages, optimizer)
+    stage = Stage(shapes(before.weights), sources)
+    state, report = transfer_optimizer(before.optimizer, optimizer, [stage], shapes(weights), averages, by_shape=False)
     mx.eval(weights, state)
-    return Training(after, weights, state), counts
-
-
-def shapes(arrays: Arrays) -> Shapes:
-    return {path: array.shape for path, array in arrays.items()}
+    return Training(after, weights, state), report.counts()

@@ -1,13 +1,14 @@
-"""The optimizer state of a grown model: statistics by the map of the weights, counters by their path."""
+"""The optimizer state of a changed model: by path, by the map of the weights, by shape if asked."""
 
-from collections.abc import Container
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import mlx.core as mx
 
-from mlxlab.growth.arrays import Arrays, Sources, gather_moment
+from mlxlab.growth.arrays import Arrays, Source, Sources, gather_moment
 
-Shapes = dict[str, tuple[int, ...]]  # by path
+Shapes = Mapping[str, tuple[int, ...]]  # by path
 AVERAGE = "average."  # of the weights, which grows as they do
 
 
@@ -29,37 +30,146 @@ class Leaf(NamedTuple):
     name: str
 
 
-def transfer_state(
-    old: Arrays, new: Arrays, sources: Sources, before: Shapes, after: Shapes, average: Arrays
-) -> tuple[Arrays, TransferCounts]:
-    """The leaves of the state `new`, which is that before the first step, with all that `old` knows of them.
+class Stage(NamedTuple):
+    """One change of the weights: shapes before it by path, and what each path after it is made of."""
+
+    shapes: Shapes
+    sources: Sources
+
+
+@dataclass
+class Moments:
+    """The statistics of one parameter by their names; `path` and `group` are where they were before."""
+
+    path: str
+    group: str
+    arrays: Arrays = field(default_factory=dict)
+    is_moved: bool = False
+
+    def after(self, source: Source, shape: tuple[int, ...], path: str) -> "Moments":
+        """Those of the parameter at `path`, made of this one of a shape."""
+        arrays = {}
+        for name, array in self.arrays.items():
+            power = 2 if is_second_moment(name, set(self.arrays)) else 1
+            arrays[name] = gather_moment(array, axes_of(name, len(shape)), source, power)
+        return Moments(self.path, self.group, arrays, self.is_moved or bool(source.gathers) or path != source.path)
+
+
+@dataclass
+class OptimizerReport:
+    """Parameters by where their optimizer state came from."""
+
+    by_path: list[str] = field(default_factory=list)
+    by_map: list[str] = field(default_factory=list)
+    by_shape: list[str] = field(default_factory=list)
+    fresh: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, list[str]]:
+        return {name.replace("_", " "): paths for name, paths in vars(self).items()}
+
+    def counts(self) -> TransferCounts:
+        carried = len(self.by_path) + len(self.by_map) + len(self.by_shape)
+        return TransferCounts(carried, len(self.fresh), len(self.dropped))
+
+    def line(self) -> str:
+        return "optimizer state: " + ", ".join(f"{len(paths)} {name}" for name, paths in self.as_json().items())
+
+
+def transfer_optimizer(
+    old: Arrays, new: Arrays, stages: Sequence[Stage], weights: Shapes, averages: Arrays, *, by_shape: bool
+) -> tuple[Arrays, OptimizerReport]:
+    """The arrays of the state `new`, which is that before the first step, with what `old` knows of them.
 
     Args:
-        sources: of the new parameters, by path.
-        before, after: the shapes of the old and the new parameters.
-        average: the grown average of the weights, by parameter.
+        stages: what led from the old weights to the new ones, at least one.
+        weights: shapes of the new weights by path.
+        averages: moving averages of the new weights, where there are any.
+        by_shape: parameters without a source take the state of left-over ones of the same shape, in order of the path.
     """
-    old_leaves = {parse_leaf(path, before): array for path, array in old.items()}
-    new_leaves = {path: parse_leaf(path, after) for path in new}
-    by_parameter = _names_by_parameter(old_leaves)
-    result: Arrays = {}
-    carried, fresh, used = set(), set(), set()
-    for path, leaf in new_leaves.items():
-        source = sources.get(leaf.parameter)
-        if not leaf.parameter:
-            result[path] = old.get(path, new[path])
-        elif leaf.name.startswith(AVERAGE):
-            result[path] = average[leaf.parameter]
-        elif source is not None and (moment := old_leaves.get(Leaf(source.path, leaf.name))) is not None:
-            power = 2 if is_second_moment(leaf.name, by_parameter[source.path]) else 1
-            result[path] = gather_moment(moment, axes_of(leaf.name, len(before[source.path])), source, power)
-            carried.add(leaf.parameter)
-            used.add(source.path)
+    saved = read_moments(old, stages[0].shapes)
+    moments = saved
+    for stage in stages:
+        moments = {
+            path: moments[source.path].after(source, stage.shapes[source.path], path)
+            for path, source in stage.sources.items()
+            if source.path in moments
+        }
+    empty = read_moments(new, weights)
+    used = {path: moments[path] for path, each in empty.items() if path in moments and _same(moments[path], each)}
+    report = OptimizerReport()
+    for path in used:
+        (report.by_map if used[path].is_moved else report.by_path).append(path)
+    left = {path: each for path, each in saved.items() if path not in {each.path for each in used.values()}}
+    for path in sorted(empty.keys() - used.keys()):
+        match = next((name for name in sorted(left) if by_shape and _same(left[name], empty[path])), None)
+        if match is None:
+            report.fresh.append(path)
         else:
-            result[path] = new[path]
-            fresh.add(leaf.parameter)
-    dropped = {parameter for parameter, names in by_parameter.items() if names} - used - {""}
-    return result, TransferCounts(len(carried), len(fresh - carried), len(dropped))
+            used[path] = left.pop(match)
+            report.by_shape.append(f"{path} from {match}")
+    report.dropped = sorted(left)
+    return _fill(old, new, weights, used, averages), report
+
+
+def read_moments(state: Arrays, parameters: Shapes) -> dict[str, Moments]:
+    """The statistics of every parameter in an optimizer state."""
+    result: dict[str, Moments] = {}
+    for path, array in state.items():
+        parameter, name = parse_leaf(path, parameters)
+        if parameter and not name.startswith(AVERAGE):
+            group = path.removesuffix(f"{parameter}.{name}")
+            result.setdefault(parameter, Moments(parameter, group)).arrays[name] = array
+    return result
+
+
+def _same(first: Moments, second: Moments) -> bool:
+    """Whether two parameters have the same statistics of the same shapes and types."""
+    kinds = [{name: (array.shape, array.dtype) for name, array in each.arrays.items()} for each in (first, second)]
+    return kinds[0] == kinds[1]
+
+
+def _fill(old: Arrays, new: Arrays, weights: Shapes, used: Mapping[str, Moments], averages: Arrays) -> Arrays:
+    """The new state. The counters of a group of parameters come from that of the first one which is carried over."""
+    result: Arrays = {}
+    leaves = {path: parse_leaf(path, weights) for path in new}
+    groups: dict[str, str | None] = {}  # of the new state -> of the old one
+    for path, (parameter, name) in leaves.items():
+        if parameter and not name.startswith(AVERAGE):
+            group = path.removesuffix(f"{parameter}.{name}")
+            groups[group] = groups.get(group) or (used[parameter].group if parameter in used else None)
+    for path, (parameter, name) in leaves.items():
+        group, _, counter = path.rpartition(".")
+        if name.startswith(AVERAGE):
+            result[path] = averages[parameter]
+        elif parameter:
+            result[path] = used[parameter].arrays[name] if parameter in used else new[path]
+        else:
+            source = groups.get(f"{group}.", f"{group}.")
+            result[path] = new[path] if source is None else old.get(source + counter, new[path])
+    return result
+
+
+def average_of(optimizer: Arrays) -> Arrays:
+    """The moving average of the trained weights by their paths; empty if there is none."""
+    return {path.removeprefix(AVERAGE): array for path, array in optimizer.items() if path.startswith(AVERAGE)}
+
+
+def frozen_as_evaluated(weights: Arrays, averages: Arrays, optimizer: Arrays) -> Arrays:
+    """The new weights, of which those without an average from now on become the average, as it was evaluated.
+
+    Args:
+        weights, averages: made of the trained weights and of their average.
+        optimizer: the new state; without any average nothing changes.
+    """
+    averaged = average_of(optimizer)
+    if not averaged:
+        return weights
+    return {path: array if path in averaged else averages[path] for path, array in weights.items()}
+
+
+def shapes(arrays: Mapping[str, mx.array]) -> dict[str, tuple[int, ...]]:
+    return {path: array.shape for path, array in arrays.items()}
 
 
 def parse_leaf(path: str, parameters: Container[str]) -> Leaf:
@@ -83,11 +193,3 @@ def axes_of(name: str, count: int) -> list[int]:
     """The axes of a statistic of an array with `count` axes: Adafactor's means of rows and columns lack one."""
     missing = {"exp_avg_sq_row": count - 1, "exp_avg_sq_col": count - 2}.get(name)
     return [axis for axis in range(count) if axis != missing]
-
-
-def _names_by_parameter(leaves: dict[Leaf, mx.array]) -> dict[str, set[str]]:
-    names: dict[str, set[str]] = {}
-    for leaf in leaves:
-        if leaf.name != AVERAGE:
-            names.setdefault(leaf.parameter, set()).add(leaf.name)
-    return names

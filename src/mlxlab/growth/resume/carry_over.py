@@ -12,8 +12,14 @@ from mlxlab.checkpoint.transfer import Rules, Transfer, transfer
 from mlxlab.checkpoint.transfer_report import CARRIED, Outcome, TransferRecord, TransferReport
 from mlxlab.growth.arrays import Arrays, Source
 from mlxlab.growth.operations import CHANGES
-from mlxlab.growth.optimizer_state import AVERAGE
-from mlxlab.growth.resume.optimizer_transfer import OptimizerReport, Stage, shapes, transfer_optimizer
+from mlxlab.growth.optimizer_state import (
+    OptimizerReport,
+    Stage,
+    average_of,
+    frozen_as_evaluated,
+    shapes,
+    transfer_optimizer,
+)
 from mlxlab.models.adapters.arrays import adapted_layers
 from mlxlab.models.adapters.layout import layout_of
 from mlxlab.models.adapters.lora import merged_weight
@@ -69,11 +75,9 @@ def carry_over(
     """
     old, state = checkpoint.weights, checkpoint.optimizer
     new, stages = change_weights(old, change, weights)
-    average = {path.removeprefix(AVERAGE): array for path, array in state.items() if path.startswith(AVERAGE)}
+    average = average_of(state)
     averages = change_weights(old | average, change, weights)[0].weights if average else new.weights
-    averaged = {path.removeprefix(AVERAGE) for path in optimizer if path.startswith(AVERAGE)}
-    if averaged:  # what is frozen from now on has no average: it becomes what was evaluated
-        new.weights.update({path: array for path, array in averages.items() if path not in averaged})
+    new.weights = frozen_as_evaluated(new.weights, averages, optimizer)
     moments, report = transfer_optimizer(state, optimizer, stages, shapes(weights), averages, by_shape=by_shape)
     mx.eval(new.weights, moments)
     architecture = {"architecture": change.after.node, "vocab_size": change.after.vocab_size}
