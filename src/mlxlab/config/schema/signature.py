@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
-from types import GenericAlias, NoneType
+from types import GenericAlias, NoneType, UnionType
 from typing import Annotated, Literal, Union, get_args, get_origin
 
 from mlxlab.config.schema.source import definitions, look_up
@@ -84,7 +84,12 @@ def signature(target: str) -> Signature | None:
 
 def alternatives(hint: object) -> tuple[object, ...]:
     """The options of a union; of another type hint, itself."""
-    return get_args(hint) if get_origin(hint) is Union else (hint,)
+    return get_args(hint) if is_union(hint) else (hint,)
+
+
+def is_union(hint: object) -> bool:
+    """Whether a hint is a `Union` or `A | B`, which are equal: the caches of `typing` return either."""
+    return get_origin(hint) in (Union, UnionType)
 
 
 def unwrap(hint: object) -> tuple[object, tuple[Bound, ...]]:

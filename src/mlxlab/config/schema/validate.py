@@ -4,13 +4,13 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, field
 from types import NoneType
-from typing import Literal, Union, get_args, get_origin
+from typing import Literal, get_args, get_origin
 
 from mlxlab.config.instantiate import allowed_targets, serves_as
 from mlxlab.config.issues import MISSING, UNRESOLVED, ConfigIssue, join_key, shown, walk
 from mlxlab.config.schema.conflicts import conflicts
 from mlxlab.config.schema.root import TARGET, node_signature
-from mlxlab.config.schema.signature import Component, Record, Signature, alternatives, signature, unwrap
+from mlxlab.config.schema.signature import Component, Record, Signature, alternatives, is_union, signature, unwrap
 from mlxlab.config.suggest import did_you_mean, key_suggestion, nearest
 from mlxlab.constraints import Bound, Ge, Gt, IsFile, Le, Lt, MaxLen, MinLen, satisfies
 
@@ -66,9 +66,9 @@ class Validator:
             yield ConfigIssue(path, f"missing; expected {describe(hint)}")
         elif isinstance(expected, Record) and isinstance(value, dict):
             yield from self.node(value, expected.target, path)
-        elif origin is Union and isinstance(value, dict) and any(isinstance(option, Record) for option in args):
+        elif is_union(expected) and isinstance(value, dict) and any(isinstance(option, Record) for option in args):
             yield from self._tagged(expected, value, path)
-        elif origin is Union:
+        elif is_union(expected):
             tries = [list(self.value(option, value, path)) for option in args]
             if all(tries):
                 inside = [issues for issues in tries if any(issue.path != path for issue in issues)]
@@ -132,7 +132,7 @@ def describe(hint: object) -> str:
     if isinstance(expected, Record):
         known = signature(expected.target)
         return f"a mapping with the keys {', '.join(known.keys if known is not None else ())}"
-    if origin is Union:
+    if is_union(expected):
         return " or ".join(dict.fromkeys(map(describe, args)))
     if origin is Literal:
         return ("one of " if len(args) > 1 else "") + ", ".join(map(shown, args))
