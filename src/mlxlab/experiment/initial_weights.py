@@ -4,7 +4,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import mlx.core as mx
 
@@ -14,7 +14,6 @@ from mlxlab.checkpoint.safetensors_file import Arrays, digest, evaluate_finite, 
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer import Layout, Rules, transfer
 from mlxlab.checkpoint.transfer_report import Outcome, TransferRecord, TransferReport
-from mlxlab.constraints import Size
 from mlxlab.data.tokenizers.tokenizer import load_tokenizer
 from mlxlab.data.vocabulary.vocabulary_map import FILE, VocabularyMap, read_map
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
@@ -40,9 +39,9 @@ OF_A_TASK = re.compile(r"^(?:head|classifier|score|feature_matching)\.|^(?:bert\
 class _Quantization(TypedDict, total=False):
     """`quantization` in the config.json of a published model."""
 
-    group_size: Size
-    bits: Size
-    mode: str
+    group_size: Literal[16, 32, 64, 128]
+    bits: Literal[2, 3, 4, 5, 6, 8]
+    mode: Literal["affine", "mxfp4", "mxfp8", "nvfp4"]
 
 
 class InitialWeights(NamedTuple):

@@ -14,7 +14,7 @@ def freeze_node(operation: Freeze, before: Architecture) -> Architecture:
 
 
 def unfreeze_node(operation: Unfreeze, before: Architecture) -> Architecture:
-    """The architecture without these patterns in `freeze`; ConfigError for one that is not there."""
+    """The architecture without these patterns in `freeze`; ConfigError for one that it does not have."""
     frozen = list(before.node.get("freeze") or ())
     patterns = operation.get("patterns")
     for pattern in patterns or ():

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 
 from mlxlab.checkpoint.state import GrowthProgress
-from mlxlab.errors import ConfigError
+from mlxlab.errors import ConfigError, DataError
 from mlxlab.growth.schema import Operation
 from mlxlab.growth.settings import When
 
@@ -25,6 +25,9 @@ def digests(operations: Sequence[Operation]) -> list[str]:
 def check_progress(operations: Sequence[Operation], progress: GrowthProgress) -> None:
     """ConfigError unless the operations that are done are the first ones of the schedule, unchanged."""
     current = digests(operations)
+    if len(progress.done) != len(progress.digests):
+        counts = f"{len(progress.done)} operations, {len(progress.digests)} digests"
+        raise DataError(f"growth of the checkpoint: expected as many digests as operations that are done, got {counts}")
     for number, (name, digest) in enumerate(zip(progress.done, progress.digests, strict=True)):
         if number >= len(current) or current[number] != digest:
             now = f"now {operations[number]['id']}" if number < len(current) else "now missing"

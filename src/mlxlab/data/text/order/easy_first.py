@@ -93,9 +93,9 @@ def by_loss(ids: np.ndarray, levels: np.ndarray, unknown: int) -> LevelOf:
     """The levels of ids, which ascend; `unknown` for others."""
 
     def level_of(documents: Sequence[Document]) -> np.ndarray:
-        wanted = np.array([document.id for document in documents], np.int64)
-        index = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
-        return np.where(ids[index] == wanted, levels[index], unknown)
+        document_ids = np.array([document.id for document in documents], np.int64)
+        index = np.minimum(np.searchsorted(ids, document_ids), len(ids) - 1)
+        return np.where(ids[index] == document_ids, levels[index], unknown)
 
     return level_of
 
