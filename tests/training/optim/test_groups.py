@@ -33,14 +33,17 @@ def moved(name: str, rate: float = 0.1, gradient: float = 1.0, **options: object
     return {path: float(mx.abs(after[path] - weight).max()) for path, weight in WEIGHTS.items()}
 
 
+GROUPS = [{"pattern": "*.layers.1.*", "lr_scale": 0.5}, {"pattern": "*.layers.*", "lr_scale": 0.25}]
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_the_first_group_that_matches_scales_the_rate_of_the_loop(name):
-    groups = [{"pattern": "*.layers.1.*", "lr_scale": 0.5}, {"pattern": "*.layers.*", "lr_scale": 0.25}]
-    alone, grouped = moved(name), moved(name, groups=groups)
-    scales = {path: grouped[path] / alone[path] for path in WEIGHTS}
+@pytest.mark.parametrize(("options", "embedding"), [({"groups": GROUPS}, 1), ({"layer_decay": 0.5}, 0.125)])
+def test_a_group_or_a_layer_scales_the_rate_of_the_loop(name, options, embedding):
+    alone, scaled = moved(name), moved(name, **options)
+    scales = {path: scaled[path] / alone[path] for path in WEIGHTS}
     assert scales == pytest.approx(
         {
-            "backbone.embedding.weight": 1,
+            "backbone.embedding.weight": embedding,
             "backbone.layers.0.up.weight": 0.25,
             "backbone.layers.0.up.bias": 0.25,
             "backbone.layers.1.up.weight": 0.5,
@@ -59,22 +62,6 @@ def test_the_decay_of_a_group_is_that_of_all_its_weights(name):
     assert distances["backbone.layers.0.up.weight"] == distances["backbone.layers.0.up.bias"]
     assert distances["backbone.layers.0.up.bias"] == pytest.approx(2 * layer, rel=1e-4)
     assert distances["head.out.weight"] == distances["backbone.embedding.weight"] == 0
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_rate_decays_from_layer_to_layer(name):
-    alone, decayed = moved(name), moved(name, layer_decay=0.5)
-    scales = {path: decayed[path] / alone[path] for path in WEIGHTS}
-    assert scales == pytest.approx(
-        {
-            "backbone.embedding.weight": 0.125,
-            "backbone.layers.0.up.weight": 0.25,
-            "backbone.layers.0.up.bias": 0.25,
-            "backbone.layers.1.up.weight": 0.5,
-            "head.out.weight": 1,
-        },
-        rel=1e-4,
-    )
 
 
 def test_the_norm_of_embeddings_is_as_low_as_they_are():
