@@ -2,11 +2,12 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -96,7 +97,8 @@ def train_folds(runs: Sequence[FoldRun], jobs: int, title: str) -> None:
         while waiting or active:
             while waiting and len(active) < jobs:
                 run = waiting.pop(0)
-                active.append((run, _start(run), time.monotonic()))
+                with _signals_deferred():  # one that arrives while a process starts would leave it behind
+                    active.append((run, _start(run), time.monotonic()))
             time.sleep(0.1)
             for ended in [job for job in active if job[1].poll() is not None]:
                 active.remove(ended)
@@ -109,6 +111,21 @@ def train_folds(runs: Sequence[FoldRun], jobs: int, title: str) -> None:
             process.terminate()  # it saves, and the next call resumes it
         for _, process, _ in active:
             process.wait()
+
+
+@contextmanager
+def _signals_deferred() -> Iterator[None]:
+    """A stop signal that arrives inside is delivered after it."""
+    received: list[int] = []
+    stops = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda number, _: received.append(number)) for number in stops}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if received:
+            signal.raise_signal(received[0])
 
 
 def _start(run: FoldRun) -> _Process:
