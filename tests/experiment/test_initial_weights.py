@@ -7,8 +7,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlxlab.checkpoint.arrays import digest
 from mlxlab.checkpoint.resume import load_named
-from mlxlab.checkpoint.safetensors_file import digest
 from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.experiment.initial_weights import find_weights
 from mlxlab.files.untrusted import read_json

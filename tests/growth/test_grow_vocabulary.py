@@ -4,11 +4,12 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlxlab.checkpoint.arrays import shapes
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit, VocabularyMap
 from mlxlab.errors import ConfigError
 from mlxlab.growth.grow_vocabulary import with_vocabulary
 from mlxlab.growth.operations import CHANGES
-from mlxlab.growth.optimizer_state import Stage, shapes, transfer_optimizer
+from mlxlab.growth.optimizer_state import Stage, transfer_optimizer
 from mlxlab.models.build import Architecture
 from mlxlab.models.layers import named_parameters
 from support.growth import SIZES, TARGETS, new_model, randomize

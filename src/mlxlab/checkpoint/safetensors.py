@@ -1,16 +1,49 @@
-"""Arrays from the verified bytes of a safetensors file."""
+"""Reads safetensors files: bytes whose checksum is right, or files that anyone may have written."""
 
 import io
+import os
 import sys
 import time
+from collections.abc import Iterable
+from math import prod
+from pathlib import Path
+from typing import Annotated, TypedDict, cast
 
 import mlx.core as mx
 
-Arrays = dict[str, mx.array]
+from mlxlab.checkpoint.arrays import Arrays
+from mlxlab.constraints import Count, MaxLen
+from mlxlab.errors import DataError
+from mlxlab.files.untrusted import ShapeError, open_regular, parse_json, validate
+
+MAX_HEADER_BYTES = 64 * 2**20
+MAX_DIMENSIONS = 8
+ITEM_BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2}
+ITEM_BYTES |= {"U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8}
+
+
+class TensorEntry(TypedDict):
+    """One array in the header of a file."""
+
+    dtype: str
+    shape: Annotated[list[Count], MaxLen(MAX_DIMENSIONS)]
+    data_offsets: tuple[Count, Count]
+
+
+def read_safetensors(path: Path) -> Arrays:
+    """The arrays by name, unevaluated; InputNotFoundError or DataError if the file is not one of safetensors.
+
+    The header is checked before MLX sees the file.
+    """
+    _check_header(path)
+    try:
+        return cast(Arrays, mx.load(str(path), format="safetensors"))
+    except (RuntimeError, ValueError) as error:
+        raise DataError(f"{path}: not a valid safetensors file ({str(error).splitlines()[0][:200]})") from None
 
 
 def parse_arrays(data: bytes) -> Arrays:
-    """The arrays by name, in memory; raises RuntimeError or ValueError if the bytes are not those of safetensors."""
+    """The arrays by name, in memory, from verified bytes; RuntimeError or ValueError if they are not safetensors."""
     source = io.BytesIO(data)
     before = sys.getrefcount(source)
     arrays = mx.load(source, format="safetensors")
@@ -21,3 +54,29 @@ def parse_arrays(data: bytes) -> Arrays:
     while sys.getrefcount(source) > before and time.monotonic() < deadline:
         time.sleep(0.0002)
     return arrays
+
+
+def _check_header(path: Path) -> None:
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
+            raise DataError(f"{path}: not a valid safetensors file (a header of {length} bytes in a file of {size})")
+        text = file.read(length).decode("utf-8", errors="replace")
+    header = parse_json(text, dict[str, object], f"{path}: header")
+    header.pop("__metadata__", None)
+    try:
+        entries = {name: validate(entry, TensorEntry, name[:100]) for name, entry in header.items()}
+    except ShapeError as error:
+        raise DataError(f"{path}: header: {error}") from None
+    _check_entries(path, entries.items(), size - 8 - length)
+
+
+def _check_entries(path: Path, entries: Iterable[tuple[str, TensorEntry]], data_bytes: int) -> None:
+    for name, entry in entries:
+        first, end = entry["data_offsets"]
+        if entry["dtype"] not in ITEM_BYTES:
+            expected = ", ".join(ITEM_BYTES)
+            raise DataError(f"{path}: {name[:100]}: expected a dtype among {expected}, got {entry['dtype'][:20]!r}")
+        if not first <= end <= data_bytes or end - first != prod(entry["shape"]) * ITEM_BYTES[entry["dtype"]]:
+            raise DataError(f"{path}: {name[:100]}: its bytes {first} to {end} do not fit shape, dtype and file")

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.checkpoint.frozen_weights import FrozenWeights, read_base
 from mlxlab.checkpoint.manifest import CorruptCheckpointError, read_manifest, read_verified, write_manifest
 from mlxlab.checkpoint.names import EMERGENCY, NAME, REPLACED, STEP, folder_name, step_of
-from mlxlab.checkpoint.safetensors import Arrays, parse_arrays
+from mlxlab.checkpoint.safetensors import parse_arrays
 from mlxlab.checkpoint.state import SavedState
 from mlxlab.errors import CheckpointUnavailableError, DataError
 from mlxlab.files.atomic import fsync_folder

@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 
 import mlx.core as mx
 
+from mlxlab.checkpoint.arrays import FLOATS, Arrays
 from mlxlab.checkpoint.parameter_names import ADAPTER, CODES, Table, normalized_names
 from mlxlab.checkpoint.transfer_report import Outcome, TransferReport
 
-Arrays = dict[str, mx.array]
 Parts = dict[str, str]  # of a layer: last part of the path -> path
 Merge = Callable[[mx.array, mx.array, mx.array, float, mx.array | None], mx.array]
 
-FLOATS = (mx.float32, mx.float16, mx.bfloat16)
 TIED = ("head.out", "backbone.embedding")  # an output layer, and the embedding that it may share
 
 

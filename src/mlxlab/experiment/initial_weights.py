@@ -8,9 +8,10 @@ from typing import Any, Literal, NamedTuple, TypedDict
 
 import mlx.core as mx
 
+from mlxlab.checkpoint.arrays import Arrays, digest, evaluate_finite
 from mlxlab.checkpoint.names import KEYWORD
 from mlxlab.checkpoint.resume import load_named
-from mlxlab.checkpoint.safetensors_file import Arrays, digest, evaluate_finite, read_safetensors
+from mlxlab.checkpoint.safetensors import read_safetensors
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer import Layout, Rules, transfer
 from mlxlab.checkpoint.transfer_report import Outcome, TransferRecord, TransferReport

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mlxlab.checkpoint.arrays import AVERAGE, TRAINED, Arrays, digest, swap_weights
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.names import FOLDER
 from mlxlab.checkpoint.parameter_names import normalized_names
 from mlxlab.checkpoint.resume import ResumePolicy, check_arrays, load_named, resolve_resume
-from mlxlab.checkpoint.safetensors_file import digest
-from mlxlab.checkpoint.store import Arrays, Checkpoint, CheckpointStore
+from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
 from mlxlab.config.check import check, check_stored_config
 from mlxlab.config.hydra.overrides import cli_overrides, config_folders, group_choices
 from mlxlab.config.instantiate import instantiate
@@ -29,7 +29,7 @@ from mlxlab.models.build import Architecture
 from mlxlab.models.layers import named_parameters
 from mlxlab.tracking.journal import FILE as JOURNAL
 from mlxlab.training.checkpointer import saved_arrays
-from mlxlab.training.optim.optimizers import AVERAGE, TRAINED, flatten_arrays, swap_weights
+from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import TrainState
 
 if TYPE_CHECKING:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-Arrays = dict[str, mx.array]  # by path
-
 
 @dataclass(frozen=True)
 class Gather:

@@ -1,8 +1,9 @@
 """Parameters that are trained from an operation on, or no longer."""
 
+from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.config.suggest import suggestion
 from mlxlab.errors import ConfigError
-from mlxlab.growth.arrays import Arrays, Source
+from mlxlab.growth.arrays import Source
 from mlxlab.growth.schema import Freeze, Unfreeze
 from mlxlab.models.build import Architecture
 

@@ -5,15 +5,14 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
+from mlxlab.checkpoint.arrays import Arrays, shapes
 from mlxlab.errors import ConfigError
-from mlxlab.growth.arrays import Arrays
 from mlxlab.growth.operations import CHANGES
 from mlxlab.growth.optimizer_state import (
     Stage,
     TransferCounts,
     average_of,
     frozen_as_evaluated,
-    shapes,
     transfer_optimizer,
 )
 from mlxlab.growth.schema import ArchitectureOperation

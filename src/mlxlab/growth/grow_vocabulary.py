@@ -6,9 +6,10 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import ConfigError
-from mlxlab.growth.arrays import Arrays, Source
+from mlxlab.growth.arrays import Source
 from mlxlab.growth.vocabulary import TABLE, resize_vocabulary
 from mlxlab.models.build import Architecture
 from mlxlab.models.initialization import normal

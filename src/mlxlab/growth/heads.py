@@ -5,8 +5,9 @@ import re
 import mlx.core as mx
 import numpy as np
 
+from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
-from mlxlab.growth.arrays import Arrays, Gather, Source, gather
+from mlxlab.growth.arrays import Gather, Source, gather
 from mlxlab.growth.schema import AddHeads
 from mlxlab.models.build import Architecture
 from mlxlab.models.initialization import STD, normal

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from mlxlab.growth.arrays import Arrays, Source
+from mlxlab.checkpoint.arrays import Arrays
+from mlxlab.growth.arrays import Source
 from mlxlab.growth.freezing import freeze_node, same_arrays, unfreeze_node
 from mlxlab.growth.grow_vocabulary import grow_vocabulary_arrays, grow_vocabulary_node
 from mlxlab.growth.heads import add_heads_arrays, add_heads_node

@@ -4,12 +4,10 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import mlx.core as mx
-
-from mlxlab.growth.arrays import Arrays, Source, Sources, gather_moment
+from mlxlab.checkpoint.arrays import AVERAGE, Arrays
+from mlxlab.growth.arrays import Source, Sources, gather_moment
 
 Shapes = Mapping[str, tuple[int, ...]]  # by path
-AVERAGE = "average."  # of the weights, which grows as they do
 
 
 class TransferCounts(NamedTuple):
@@ -166,10 +164,6 @@ def frozen_as_evaluated(weights: Arrays, averages: Arrays, optimizer: Arrays) ->
     if not averaged:
         return weights
     return {path: array if path in averaged else averages[path] for path, array in weights.items()}
-
-
-def shapes(arrays: Mapping[str, mx.array]) -> dict[str, tuple[int, ...]]:
-    return {path: array.shape for path, array in arrays.items()}
 
 
 def parse_leaf(path: str, parameters: Container[str]) -> Leaf:

@@ -7,8 +7,9 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
-from mlxlab.growth.arrays import Arrays, Source
+from mlxlab.growth.arrays import Source
 from mlxlab.growth.schema import Stack
 from mlxlab.models.build import Architecture
 from mlxlab.models.model import PROJECTIONS

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
+from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
-from mlxlab.growth.arrays import Arrays, Gather, Source, gather
+from mlxlab.growth.arrays import Gather, Source, gather
 from mlxlab.growth.schema import Widen
 from mlxlab.models.build import Architecture
 from mlxlab.models.initialization import normal, uniform

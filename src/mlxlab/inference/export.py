@@ -11,13 +11,12 @@ from typing import Any
 import mlx.core as mx
 import yaml
 
+from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.checkpoint.names import FOLDER
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.errors import CannotCreateError, ConfigError, WriteError
 from mlxlab.files.atomic import write_atomic
 from mlxlab.inference.restore import ENSEMBLE_FILE, RestoredModel, restore_model
-
-Arrays = dict[str, mx.array]
 
 
 def restore_single(run: Path, checkpoint: str) -> RestoredModel:

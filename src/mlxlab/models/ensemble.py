@@ -8,6 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from mlxlab.checkpoint.arrays import update_hash
 from mlxlab.data.batch import TaskKind
 from mlxlab.models.layers import named_parameters
 from mlxlab.ops.cross_entropy import log_softmax
@@ -99,11 +100,9 @@ class Ensemble(nn.Module):
 
     def digest(self) -> str:
         """SHA-256 of every weight and of how the members are averaged."""
-        digest = hashlib.sha256(repr((self._weights, self._mean)).encode())
-        for name, leaf in sorted(named_parameters(self).items(), key=lambda item: item[0]):
-            digest.update(f"{name} {leaf.dtype} {leaf.shape}".encode())
-            digest.update(np.array(leaf.reshape(-1).view(mx.uint8)).tobytes())
-        return digest.hexdigest()
+        result = hashlib.sha256(repr((self._weights, self._mean)).encode())
+        update_hash(result, named_parameters(self))
+        return result.hexdigest()
 
 
 def weighted_mean(values: Sequence[mx.array], weights: Sequence[Weight]) -> mx.array:

@@ -16,14 +16,15 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
+from mlxlab.checkpoint.arrays import AVERAGE, TRAINED, Arrays, swap_weights, update_hash
 from mlxlab.checkpoint.names import FOLDER, step_of
 from mlxlab.checkpoint.state import SavedState
-from mlxlab.checkpoint.store import Arrays, Checkpoint, CheckpointStore
+from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
 from mlxlab.constraints import Size
 from mlxlab.errors import CheckpointUnavailableError, WriteError
 from mlxlab.models.adapters.freeze import adapted_layers, trainable_names
 from mlxlab.training.callback import Callback, FitContext
-from mlxlab.training.optim.optimizers import AVERAGE, TRAINED, flatten_arrays, swap_weights
+from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import StepResult, TrainState
 
 logger = logging.getLogger(__name__)
@@ -188,10 +189,7 @@ def split_frozen(model: nn.Module, weights: Arrays) -> tuple[Arrays, Arrays]:
 def final_state_digest(state: TrainState) -> str:
     """The `final_state` that every run prints at its end: SHA-256 of step, data position, weights and optimizer."""
     position = {"step": state.progress.step, "data": state.data.state_dict()}
-    digest = hashlib.sha256(json.dumps(position, sort_keys=True).encode())
+    result = hashlib.sha256(json.dumps(position, sort_keys=True).encode())
     for arrays in saved_arrays(state):
-        for name in sorted(arrays):
-            array = arrays[name]
-            digest.update(f"{name} {array.dtype} {array.shape}".encode())
-            digest.update(np.array(array.reshape(-1).view(mx.uint8)).tobytes())
-    return digest.hexdigest()
+        update_hash(result, arrays)
+    return result.hexdigest()

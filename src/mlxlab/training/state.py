@@ -12,6 +12,7 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 
+from mlxlab.checkpoint.arrays import AVERAGE, TRAINED, swap_weights
 from mlxlab.checkpoint.resume import check_arrays
 from mlxlab.checkpoint.state import History, Progress, Resize, RunningTotals, Settings, TrainStateDict
 from mlxlab.checkpoint.store import Checkpoint
@@ -19,7 +20,7 @@ from mlxlab.data.batch import Batch, BatchIterator, set_curriculum_alpha
 from mlxlab.data.vocabulary.remapping import match_vocab_size
 from mlxlab.errors import ConfigError
 from mlxlab.training.evaluate import Evaluation
-from mlxlab.training.optim.optimizers import AVERAGE, TRAINED, EMAOptimizer, assign_leaves, flatten_arrays, swap_weights
+from mlxlab.training.optim.optimizers import EMAOptimizer, assign_leaves, flatten_arrays
 
 EMPTY = np.zeros((0, 0), np.int32)
 NO_ROWS = Batch(EMPTY, EMPTY, EMPTY, EMPTY.astype(np.float32), np.zeros(0, np.int64))

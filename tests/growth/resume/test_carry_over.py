@@ -7,6 +7,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlxlab.checkpoint.arrays import AVERAGE, TRAINED, swap_weights
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit, VocabularyMap
 from mlxlab.errors import ConfigError
@@ -14,7 +15,7 @@ from mlxlab.growth.resume.carry_over import ModelChange, carry_over
 from mlxlab.growth.resume.plan import changed_node, plan
 from mlxlab.models.build import Architecture, build_model
 from mlxlab.models.layers import named_parameters
-from mlxlab.training.optim.optimizers import AVERAGE, TRAINED, EMAOptimizer, adamw, flatten_arrays, swap_weights
+from mlxlab.training.optim.optimizers import EMAOptimizer, adamw, flatten_arrays
 from support.checkpoints import state_at
 
 NODE = {

@@ -6,18 +6,18 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
+from mlxlab.checkpoint.arrays import Arrays, shapes
 from mlxlab.checkpoint.parameter_names import CODES
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer import Rules, Transfer, transfer
 from mlxlab.checkpoint.transfer_report import CARRIED, Outcome, TransferRecord, TransferReport
-from mlxlab.growth.arrays import Arrays, Source
+from mlxlab.growth.arrays import Source
 from mlxlab.growth.operations import CHANGES
 from mlxlab.growth.optimizer_state import (
     OptimizerReport,
     Stage,
     average_of,
     frozen_as_evaluated,
-    shapes,
     transfer_optimizer,
 )
 from mlxlab.models.adapters.arrays import adapted_layers

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Mapping
 
 import mlx.core as mx
 
+from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
 from mlxlab.models.adapters.freeze import PARAMETERS, adapted_layers
 from mlxlab.models.adapters.lora import initial_a, merged_weight
 from mlxlab.models.options import LoRA
-
-Arrays = dict[str, mx.array]
 
 
 def new_adapter(layer: str, weight: mx.array, options: LoRA, seed: int) -> Arrays:

@@ -8,7 +8,8 @@ from typing import NotRequired, TypedDict, cast
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.checkpoint.safetensors_file import evaluate_finite, read_safetensors
+from mlxlab.checkpoint.arrays import evaluate_finite
+from mlxlab.checkpoint.safetensors import read_safetensors
 from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
 from mlxlab.files.untrusted import read_json
 from mlxlab.models.backbone import Backbone

@@ -10,13 +10,12 @@ import mlx.core as mx
 import mlx.optimizers as optim
 from mlx.utils import tree_flatten, tree_map
 
+from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.constraints import MaxLen, MinLen, NonNegative, Positive, Share
 from mlxlab.errors import ConfigError
 from mlxlab.training.optim.groups import GroupOptions, LearningRate, New, Part, grouped
 
 Tree = dict[str, Any]  # of arrays, nested; MLX gives it no narrower type
-Leaves = dict[str, mx.array]
-AVERAGE, TRAINED = "average.", "trained."  # prefixes in the optimizer state: in memory; in a checkpoint
 Weights = Mapping[str, mx.array]  # by path
 NO_WEIGHTS: Weights = {}
 Betas = Annotated[list[Share], MinLen(2), MaxLen(2)]
@@ -131,7 +130,7 @@ def one_kind(
     return grouped([Part(lambda path, weight: True, new)], learning_rate, weight_decay, parameters, options)
 
 
-def assign_leaves(tree: Tree | list[object], leaves: dict[str, mx.array], prefix: str = "") -> None:
+def assign_leaves(tree: Tree | list[object], leaves: Arrays, prefix: str = "") -> None:
     """Assigns `leaves`, by their paths as in `tree_flatten`, to the arrays of a nested dict or list.
 
     In place: a rebuilt tree would lack the empty branches of layers without weights, and a compiled step would keep
@@ -146,7 +145,7 @@ def assign_leaves(tree: Tree | list[object], leaves: dict[str, mx.array], prefix
             container[key] = leaves[path]
 
 
-def flatten_arrays(tree: Tree | list[object]) -> dict[str, mx.array]:
+def flatten_arrays(tree: Tree | list[object]) -> Arrays:
     """The arrays of a nested dict or list by path."""
     leaves = cast(list[tuple[str, object]], tree_flatten(tree))
     return {path: leaf for path, leaf in leaves if isinstance(leaf, mx.array)}
@@ -191,13 +190,3 @@ class EMAOptimizer(optim.Optimizer):
     @learning_rate.setter
     def learning_rate(self, learning_rate: float | mx.array) -> None:
         self.optimizer.learning_rate = learning_rate
-
-
-def swap_weights(weights: Leaves, optimizer: Leaves, old: str, new: str) -> tuple[Leaves, Leaves]:
-    """Exchanges the weights with the leaves of the optimizer under `old`; the replaced weights are under `new`.
-
-    From AVERAGE to TRAINED gives what is saved, from TRAINED to AVERAGE restores it.
-    """
-    swapped = {path.removeprefix(old): leaf for path, leaf in optimizer.items() if path.startswith(old)}
-    unchanged = {path: leaf for path, leaf in optimizer.items() if not path.startswith(old)}
-    return weights | swapped, unchanged | {new + path: weights[path] for path in swapped}

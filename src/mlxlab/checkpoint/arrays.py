@@ -1,0 +1,67 @@
+"""Arrays by path: the weights of a model, or the state of its optimizer."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Protocol
+
+import mlx.core as mx
+import numpy as np
+
+from mlxlab.errors import DataError
+
+Arrays = dict[str, mx.array]
+
+FLOATS = (mx.float32, mx.float16, mx.bfloat16)
+AVERAGE, TRAINED = "average.", "trained."  # prefixes in the optimizer state: in memory; in a checkpoint
+
+
+class Hash(Protocol):
+    def update(self, data: bytes | memoryview, /) -> object: ...
+
+
+def shapes(arrays: Mapping[str, mx.array]) -> dict[str, tuple[int, ...]]:
+    return {path: array.shape for path, array in arrays.items()}
+
+
+def digest(arrays: Mapping[str, mx.array]) -> str:
+    """SHA-256 of paths, types, shapes and bytes."""
+    result = hashlib.sha256()
+    update_hash(result, arrays)
+    return result.hexdigest()
+
+
+def update_hash(result: Hash, arrays: Mapping[str, mx.array]) -> None:
+    """Adds paths, types, shapes and bytes, in the order of the paths."""
+    for path in sorted(arrays):
+        array = arrays[path]
+        result.update(f"{path} {array.dtype} {array.shape}".encode())
+        result.update(np.array(array.reshape(-1).view(mx.uint8), copy=False).data)
+
+
+def nonfinite_paths(arrays: Mapping[str, mx.array]) -> list[str]:
+    """The arrays that hold NaN or infinity."""
+    finite = {path: mx.isfinite(array).all() for path, array in arrays.items() if array.dtype in FLOATS}
+    mx.eval(finite)
+    return [path for path, is_finite in finite.items() if not is_finite.item()]
+
+
+def evaluate_finite(arrays: Arrays, name: str) -> None:
+    """Evaluates now, since arrays are read lazily and files may change; DataError for NaN and infinity."""
+    try:
+        mx.eval(arrays)
+        nonfinite = nonfinite_paths(arrays)
+    except RuntimeError as error:
+        raise DataError(f"{name}: weights cannot be read ({str(error).splitlines()[0][:200]})") from None
+    if nonfinite:
+        more = f" and {len(nonfinite) - 1} more arrays" if len(nonfinite) > 1 else ""
+        raise DataError(f"{name}: damaged weights: {nonfinite[0]}{more} holds NaN or infinity")
+
+
+def swap_weights(weights: Arrays, optimizer: Arrays, old: str, new: str) -> tuple[Arrays, Arrays]:
+    """Exchanges the weights with the arrays of the optimizer under `old`; the replaced weights are under `new`.
+
+    From AVERAGE to TRAINED gives what is saved, from TRAINED to AVERAGE restores it.
+    """
+    swapped = {path.removeprefix(old): array for path, array in optimizer.items() if path.startswith(old)}
+    unchanged = {path: array for path, array in optimizer.items() if not path.startswith(old)}
+    return weights | swapped, unchanged | {new + path: weights[path] for path in swapped}
