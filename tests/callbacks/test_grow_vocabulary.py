@@ -6,7 +6,7 @@ import pytest
 from mlxlab.callbacks.growth import GrowthSchedule
 from mlxlab.callbacks.rare_tokens import RareTokens
 from mlxlab.data.vocabulary.remapping import vocabulary_of
-from mlxlab.models.build import build_model
+from mlxlab.models.build import Architecture, build_model
 from mlxlab.training.callback import FitContext
 from mlxlab.training.checkpointer import Checkpointer, NoCheckpointer, final_state_digest
 from mlxlab.training.loop import TrainingLoop
@@ -30,20 +30,22 @@ class Ids(NoOpCallback):
     def on_step(self, context, state, result):
         if result.trained:
             self.batches.append(result.batch)
-            self.sizes.append(state.vocab_size)
+            self.sizes.append(state.architecture.vocab_size)
 
 
 def train(folder, run_dir=None, callbacks=(), resume=False, model="transformer", prefetch=2):
     data = text_data(folder, size=10, masked=model == "bert", prefetch=prefetch)
 
-    def build(node, vocab_size, seed=None):
+    def build(architecture, seed=None):
+        node, vocab_size = architecture
         return build_model(node, kind="language_modelling", vocab_size=vocab_size, seed=seed)
 
     if run_dir is not None:
         run_dir.mkdir(exist_ok=True)
+    start = Architecture(NODES[model], 11)
     trainer = make_trainer(epochs=None, max_steps=9, eval_every=3, log_every=1, ema_decay=0.9)
-    state = trainer.init_state(build(NODES[model], 11, seed=0), data.train)
-    state.architecture, state.vocab_size, state.new_model = NODES[model], 11, build
+    state = trainer.init_state(build(start, seed=0), data.train)
+    state.architecture, state.new_model = start, build
     checkpointer = NoCheckpointer() if run_dir is None else Checkpointer(None, 5, False, folder=run_dir)
     context = FitContext("valid/bits_per_byte", Recorder())
     hooks = [RareTokens(), GrowthSchedule([GROW], "raise"), *callbacks]

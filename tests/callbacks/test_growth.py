@@ -12,10 +12,10 @@ from mlx.utils import tree_map
 from mlxlab.callbacks import growth
 from mlxlab.callbacks.early_stopping import EarlyStopping
 from mlxlab.callbacks.growth import GrowthSchedule
-from mlxlab.checkpoint.state import Settings
+from mlxlab.checkpoint.state import ChangedSettings
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.build import without_overridden_settings
-from mlxlab.models.build import build_model
+from mlxlab.models.build import Architecture, build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.training.callback import FitContext
 from mlxlab.training.checkpointer import Checkpointer, NoCheckpointer, final_state_digest
@@ -60,7 +60,8 @@ class Sizes(NoOpCallback):
         self.rates.append(float(state.optimizer.learning_rate))
 
 
-def build(node, vocab_size):
+def build(architecture):
+    node, vocab_size = architecture
     return build_model(node, kind="classification", num_classes=2, vocab_size=vocab_size)
 
 
@@ -70,7 +71,7 @@ def grow(operations, callbacks=(), folder=None, resume=False, on_error="raise", 
     trainer = make_trainer(**settings)
     run = Run(model, data or RandomBatches(), FitContext("valid/loss", Recorder()))
     run.state = trainer.init_state(model, run.data)
-    run.state.architecture, run.state.vocab_size, run.state.new_model = NODE, 20, build
+    run.state.architecture, run.state.new_model = Architecture(NODE, 20), build
     checkpointer = NoCheckpointer() if folder is None else Checkpointer(None, 5, False, folder=folder)
     hooks = [GrowthSchedule(operations, on_error), *callbacks]
     loop = TrainingLoop(trainer, run.context, run.state, FixedBatches(), TASK, hooks, checkpointer)
@@ -102,7 +103,7 @@ def test_the_counts_of_the_optimizer_state_are_exact(optimizer):
     assert logged(run, "growth/state_dropped") == [(3, 0), (5, 0)]
     assert max(value for _, value in logged(run, "growth/output_change")) < 1e-5
     assert len(named_parameters(run.state.model)) == 4 * 9 + 4
-    assert run.state.architecture == {**NODE, "num_layers": 4, "intermediate_size": 20}
+    assert run.state.architecture.node == {**NODE, "num_layers": 4, "intermediate_size": 20}
     assert [step for step, _ in run.state.history.evaluations][:2] == [3, 6]
     assert [step for step, _ in run.state.history.events] == [3, 5]
 
@@ -143,7 +144,7 @@ def test_a_finished_operation_cannot_change_but_later_ones_can(tmp_path):
         with pytest.raises(ConfigError, match=r"operations\.0: deeper is done and cannot change"):
             grow(operations, folder=tmp_path, resume=True)
     run = grow([DEEPER, {**WIDER, "feed_forward": 18}], folder=tmp_path, resume=True)
-    assert run.state.architecture["intermediate_size"] == 18
+    assert run.state.architecture.node["intermediate_size"] == 18
 
 
 def test_an_operation_that_does_not_fit_raises_or_is_skipped_once():
@@ -153,7 +154,7 @@ def test_an_operation_that_does_not_fit_raises_or_is_skipped_once():
     run = grow([DEEPER, unfit, RATE], on_error="skip")
     assert [text for _, text in run.state.history.events if "skipped" in text]
     assert run.state.progress.growth.done == ["deeper", "wider", "rate"]
-    assert run.state.architecture["intermediate_size"] == 12
+    assert run.state.architecture.node["intermediate_size"] == 12
 
 
 def test_an_operation_whose_new_model_cannot_run_leaves_the_model_as_it_was(monkeypatch):
@@ -163,7 +164,7 @@ def test_an_operation_whose_new_model_cannot_run_leaves_the_model_as_it_was(monk
 
     monkeypatch.setattr(growth, "probe_outputs", probe_outputs)
     run, expected = grow([WIDER], on_error="skip", epochs=1), grow([], epochs=1)
-    assert run.state.architecture == NODE
+    assert run.state.architecture.node == NODE
     assert final_state_digest(run.state) == final_state_digest(expected.state)
 
 
@@ -228,7 +229,7 @@ def test_an_override_of_a_resume_replaces_what_an_operation_set(tmp_path):
     faster = without_overridden_settings(saved, {"trainer": {"learning_rate": 0.02}, "data": {"batch_size": 4}})
     assert faster.state["progress"].settings == replace(saved.state["progress"].settings, learning_rate=None)
     larger = without_overridden_settings(saved, {"trainer": {"learning_rate": 0.01}, "data": {"batch_size": 2}})
-    assert larger.state["progress"].settings == Settings(learning_rate=0.003)
+    assert larger.state["progress"].settings == ChangedSettings(learning_rate=0.003)
 
 
 def test_a_rollback_returns_to_the_settings_of_the_checkpoint(tmp_path):

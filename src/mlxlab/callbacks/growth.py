@@ -14,6 +14,7 @@ from mlxlab.data.vocabulary.remapping import vocabulary_of
 from mlxlab.errors import ConfigError, UserError
 from mlxlab.growth.schedule import KEY, check_progress, digests, is_due
 from mlxlab.growth.schema import Operation
+from mlxlab.models.build import Architecture
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.optim.optimizers import assign_leaves, flatten_arrays
@@ -119,7 +120,6 @@ class GrowthSchedule(Callback):
         from mlxlab.growth.grow import Training, grow
         from mlxlab.growth.grow_vocabulary import Probe, with_vocabulary
         from mlxlab.growth.optimizer_state import average_of
-        from mlxlab.models.build import Architecture
         from mlxlab.models.model import count_parameters
 
         operation = with_vocabulary(operation, vocabulary_of(state.data))
@@ -129,21 +129,19 @@ class GrowthSchedule(Callback):
         built: list[nn.Module] = []
 
         def new_state(after: Architecture) -> tuple[dict[str, mx.array], dict[str, mx.array]]:
-            built.append(state.new_model(*after))
+            built.append(state.new_model(after))
             template = state.new_optimizer(built[0])
             return dict(tree_flatten(built[0].parameters())), flatten_arrays(template.state)
 
         weights = dict(tree_flatten(state.model.parameters()))
-        before = Training(
-            Architecture(state.architecture, state.vocab_size), weights, flatten_arrays(state.optimizer.state)
-        )
+        before = Training(state.architecture, weights, flatten_arrays(state.optimizer.state))
         after, counts = grow(operation, before, new_state, self.seed)
         [model] = built
         model.load_weights(list((after.weights | average_of(after.optimizer)).items()))
         change = largest_change(outputs, probe.core_outputs(probe_outputs(model, result, probe.after)))
         model.load_weights(list(after.weights.items()))
         # Last, because all above can fail.
-        state.replace_model(model, *after.architecture)
+        state.replace_model(model, after.architecture)
         assign_leaves(state.optimizer.state, after.optimizer)
         if change > MAX_CHANGE and operation.get("preserve", True):
             logger.warning(f"growth: {operation['id']}: an output changed by {change:.2g}")

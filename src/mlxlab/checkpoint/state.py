@@ -20,8 +20,8 @@ class Resize:
 
 
 @dataclass
-class Settings:
-    """Settings of the trainer that changed during the run; None is as configured."""
+class ChangedSettings:
+    """Settings that operations of growth changed during the run; None is as configured."""
 
     learning_rate: Positive | None = None
     warmup_start: Count | None = None  # step after which the learning rate rises again
@@ -59,7 +59,7 @@ class Progress:
     consecutive_nonfinite: Count = 0
     rollbacks: Count = 0
     batch_sizes: list[tuple[Count, Size]] = field(default_factory=list)  # (step, size after it), where the size changes
-    settings: Settings = field(default_factory=Settings)
+    settings: ChangedSettings = field(default_factory=ChangedSettings)
     growth: GrowthProgress = field(default_factory=GrowthProgress)
 
     @property

@@ -8,7 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import yaml
 
-from mlxlab.checkpoint.state import Settings
+from mlxlab.checkpoint.state import ChangedSettings
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.check import check_stored_model
 from mlxlab.config.instantiate import instantiate
@@ -25,7 +25,7 @@ from mlxlab.models.model import Model, count_parameters
 from mlxlab.models.options import split_node
 from mlxlab.training.callback import Callback
 
-SETTINGS = {  # config key -> field of `Settings` that takes its place once an operation changed it
+SETTINGS = {  # config key -> field of `ChangedSettings` that takes its place once an operation changed it
     "trainer.learning_rate": "learning_rate",
     "trainer.eval_every": "eval_every",
     "trainer.eval_batches": "eval_batches",
@@ -106,10 +106,10 @@ def saved_architecture(checkpoint: Checkpoint) -> Architecture:
 
 def without_overridden_settings(checkpoint: Checkpoint, cfg: Config) -> Checkpoint:
     """The checkpoint, where a key that `cfg` sets in another way has its value from now on, not the one of the run."""
-    state, names = checkpoint.state, {field.name for field in fields(Settings)}
+    state, names = checkpoint.state, {field.name for field in fields(ChangedSettings)}
     saved, progress = state["metadata"]["config"], state["progress"]
     changed = {name for key, name in SETTINGS.items() if value_at(cfg, key) != value_at(saved, key)}
-    kept = Settings(**{name: vars(progress.settings)[name] for name in names - changed})
+    kept = ChangedSettings(**{name: vars(progress.settings)[name] for name in names - changed})
     return replace(checkpoint, state={**state, "progress": replace(progress, settings=kept)})
 
 

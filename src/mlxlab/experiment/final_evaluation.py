@@ -21,6 +21,7 @@ from mlxlab.data.batch import Task
 from mlxlab.data.dataset import DataModule
 from mlxlab.errors import CheckpointUnavailableError
 from mlxlab.metric_names import TEST, lower_is_better
+from mlxlab.models.build import Architecture
 from mlxlab.models.layers import named_parameters
 from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.evaluate import Evaluation, evaluate
@@ -106,7 +107,7 @@ def best_weights(state: TrainState, folder: Path) -> Iterator[tuple[nn.Module, i
     if best != state.progress.step:
         try:
             checkpoint = load_checkpoint(path)
-            model = state.model_of(checkpoint.state["architecture"], checkpoint.state["vocab_size"])
+            model = state.model_of(Architecture(checkpoint.state["architecture"], checkpoint.state["vocab_size"]))
             before = model.parameters()
             check_arrays(checkpoint.weights, named_parameters(model), "model")
             model.load_weights(list(checkpoint.weights.items()))

@@ -151,7 +151,7 @@ def plan_resume(start: Start, vocab_size: int) -> tuple[list[dict[str, Any]], Ar
 def _must_carry_over(start: Start, checkpoint: Checkpoint, state: TrainState) -> bool:
     """Whether a checkpoint is of another model than that of a new state, or names the same arrays in another way."""
     expected = named_parameters(state.model)
-    if start.before != Architecture(state.architecture, state.vocab_size):
+    if start.before != state.architecture:
         return True
     return checkpoint.weights.keys() != expected.keys() == {*normalized_names(checkpoint.weights, expected).values()}
 
@@ -173,14 +173,14 @@ def carry_into(state: TrainState, start: Start, checkpoint: Checkpoint, seed: in
         raise ConfigError(f"trainer.optimizer: cannot change together with the model, was {before}")
 
     def new_arrays(architecture: Architecture) -> Arrays:
-        return named_parameters(state.new_model(*architecture))
+        return named_parameters(state.new_model(architecture))
 
     assert start.before is not None
-    change = ModelChange(start.before, *plan_resume(start, state.vocab_size), new_arrays, seed)
+    change = ModelChange(start.before, *plan_resume(start, state.architecture.vocab_size), new_arrays, seed)
     new = named_parameters(state.model), flatten_arrays(state.optimizer.state)
     if start.vocabulary is not None:
         state.data.load_state_dict(checkpoint.state["data"])
-        match_vocab_size(state.data, state.vocab_size)
+        match_vocab_size(state.data, state.architecture.vocab_size)
         checkpoint = replace(checkpoint, state={**checkpoint.state, "data": state.data.state_dict()})
     live = _swapped(checkpoint, TRAINED, AVERAGE)
     carried = carry_over(live, change, *new, by_shape=policy.optimizer_transfer == "shape")

@@ -73,17 +73,16 @@ class Session:
     def init_state(self) -> TrainState:
         """The state before the first step; to be made once, because a loss may add weights to the model."""
         state = self.trainer.init_state(self.model, self.data.train, model_seed(self.cfg))
-        state.architecture, state.vocab_size = self.architecture
-        state.new_model = self.new_model
+        state.architecture, state.new_model = self.architecture, self.new_model
         self.trainer.lr_schedule(state)  # refuses a warm-up that does not fit the run before anything is recorded
         return state
 
-    def new_model(self, node: Config, vocab_size: int) -> Model:
+    def new_model(self, architecture: Architecture) -> Model:
         """A model of another architecture for the same data and loss, without weights."""
-        if vocab_size < self.data.tokenizer.vocab_size:
+        if architecture.vocab_size < self.data.tokenizer.vocab_size:
             expected = f"expected at least the {self.data.tokenizer.vocab_size} tokens of the data"
-            raise ConfigError(f"a vocabulary of {vocab_size} tokens: {expected}")
-        model = build_model(self.cfg, self.data, Architecture(node, vocab_size))
+            raise ConfigError(f"a vocabulary of {architecture.vocab_size} tokens: {expected}")
+        model = build_model(self.cfg, self.data, architecture)
         self.trainer.loss.setup(model, model_seed(self.cfg))
         return model
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Literal, NotRequired, TypedDict
 
-from mlxlab.checkpoint.state import Settings
+from mlxlab.checkpoint.state import ChangedSettings
 from mlxlab.constraints import Count, Fraction, Positive, Size
 
 Then = Literal["evaluate"] | None
@@ -115,7 +115,7 @@ TrainerOperation = SetLearningRate | Rewarm | SetAccumulation | SetEvaluation | 
 SettingsOperation = SetLearningRate | Rewarm | SetBatchSize | SetAccumulation | SetEvaluation | SetCurriculum
 
 
-def change_settings(operation: TrainerOperation, settings: Settings, schedule_step: int) -> Settings:
+def change_settings(operation: TrainerOperation, settings: ChangedSettings, schedule_step: int) -> ChangedSettings:
     """The settings after the operation; `schedule_step` is the position on the learning-rate schedule."""
     match operation["op"]:
         case "rewarm":

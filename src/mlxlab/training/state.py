@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -14,11 +14,12 @@ import numpy as np
 
 from mlxlab.checkpoint.arrays import AVERAGE, TRAINED, swap_weights
 from mlxlab.checkpoint.resume import check_arrays
-from mlxlab.checkpoint.state import History, Progress, Resize, RunningTotals, Settings, TrainStateDict
+from mlxlab.checkpoint.state import ChangedSettings, History, Progress, Resize, RunningTotals, TrainStateDict
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.data.batch import Batch, BatchIterator, set_curriculum_alpha
 from mlxlab.data.vocabulary.remapping import match_vocab_size
 from mlxlab.errors import ConfigError
+from mlxlab.models.build import Architecture
 from mlxlab.training.evaluate import Evaluation
 from mlxlab.training.optim.optimizers import EMAOptimizer, assign_leaves, flatten_arrays
 
@@ -45,11 +46,10 @@ class StepResult(NamedTuple):
         return len(self.batch.example_ids) > 0
 
 
-Architecture = dict[str, Any]  # a resolved `model` node
 NO_STEP = StepResult(0.0, 0.0, 0.0, True, {}, {})  # where a resumed run only makes up for an evaluation
 
 
-def _no_model(architecture: Architecture, vocab_size: int) -> nn.Module:
+def _no_model(architecture: Architecture) -> nn.Module:
     raise ConfigError("expected the model node of a config: this model cannot be built again")
 
 
@@ -70,9 +70,8 @@ class TrainState:
     running: RunningTotals = field(default_factory=RunningTotals)
     data_state: dict[str, object] = field(default_factory=dict)  # after the last step; `data` may be one batch ahead
     before_save: Callable[[], None] = lambda: None  # makes durable what a resumed run needs besides the checkpoint
-    architecture: Architecture = field(default_factory=dict)  # of `model`
-    vocab_size: int = 0  # of `model`
-    new_model: Callable[[Architecture, int], nn.Module] = _no_model  # of (architecture, vocab_size). Not saved
+    architecture: Architecture = field(default_factory=lambda: Architecture({}, 0))  # of `model`
+    new_model: Callable[[Architecture], nn.Module] = _no_model  # Not saved
     new_optimizer: Callable[[nn.Module], optim.Optimizer] = _no_optimizer  # of a model. Not saved
     plan_steps: Callable[[BatchIterator | Resize], int | None] = lambda data: None  # of a whole run. Not saved
 
@@ -132,7 +131,7 @@ class TrainState:
             counts = data.batches_per_epoch, data.tokens_per_batch
             self.progress.settings.resizes.append(Resize(self.progress.step, batch_size, *counts))
 
-    def restore_settings(self, settings: Settings, configured_batch_size: int) -> None:
+    def restore_settings(self, settings: ChangedSettings, configured_batch_size: int) -> None:
         """Returns to earlier settings, where the data go on: the plan counts the batches that were served since."""
         now = self.progress.settings
         if settings.batch_size != now.batch_size:
@@ -148,26 +147,23 @@ class TrainState:
         Raises:
             CorruptCheckpointError: the arrays are those of another model or optimizer.
         """
-        architecture, vocab_size = checkpoint.state["architecture"], checkpoint.state["vocab_size"]
-        model = self.model_of(architecture, vocab_size)
+        architecture = Architecture(checkpoint.state["architecture"], checkpoint.state["vocab_size"])
+        model = self.model_of(architecture)
         if model is not self.model:
-            self.replace_model(model, architecture, vocab_size)
+            self.replace_model(model, architecture)
         self.load_weights(checkpoint.weights, checkpoint.optimizer)
 
-    def model_of(self, architecture: Architecture, vocab_size: int) -> nn.Module:
+    def model_of(self, architecture: Architecture) -> nn.Module:
         """`model` if it is of that architecture, else a new one without weights."""
-        if (architecture, vocab_size) == (self.architecture, self.vocab_size):
-            return self.model
-        return self.new_model(architecture, vocab_size)
+        return self.model if architecture == self.architecture else self.new_model(architecture)
 
-    def replace_model(self, model: nn.Module, architecture: Architecture, vocab_size: int) -> None:
+    def replace_model(self, model: nn.Module, architecture: Architecture) -> None:
         """Trains another model from now on, with a new optimizer, whose state the caller sets."""
         optimizer = self.new_optimizer(model)
-        if vocab_size != self.vocab_size:
-            match_vocab_size(self.data, vocab_size)
+        if architecture.vocab_size != self.architecture.vocab_size:
+            match_vocab_size(self.data, architecture.vocab_size)
             self.data_state = self.data.state_dict()
-        self.model, self.optimizer = model, optimizer
-        self.architecture, self.vocab_size = architecture, vocab_size
+        self.model, self.optimizer, self.architecture = model, optimizer, architecture
 
     def load_weights(self, weights: dict[str, mx.array], optimizer: dict[str, mx.array]) -> None:
         """Replaces leaf by leaf, so that a step compiled with the old arrays sees the new ones.
@@ -187,8 +183,8 @@ class TrainState:
             "history": self.history,
             "running": self.running,
             "data": self.data.state_dict(),
-            "architecture": self.architecture,
-            "vocab_size": self.vocab_size,
+            "architecture": self.architecture.node,
+            "vocab_size": self.architecture.vocab_size,
         }
 
     def load_state_dict(self, state: TrainStateDict) -> None:

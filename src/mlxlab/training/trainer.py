@@ -9,7 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 
-from mlxlab.checkpoint.state import Resize, Settings
+from mlxlab.checkpoint.state import ChangedSettings, Resize
 from mlxlab.constraints import Count, Positive, Share, Size
 from mlxlab.data.batch import Batch, BatchIterator
 from mlxlab.distributed.process_group import ProcessGroup
@@ -98,7 +98,7 @@ class Trainer:
             lengths.append(-(-self.max_tokens // data.tokens_per_batch))
         return min(lengths, default=None)
 
-    def with_settings(self, settings: Settings) -> "Trainer":
+    def with_settings(self, settings: ChangedSettings) -> "Trainer":
         """The trainer with the settings that changed during the run."""
         names = ("learning_rate", "eval_every", "eval_batches")
         changes = {name: value for name in names if (value := vars(settings)[name]) is not None}

@@ -16,12 +16,12 @@ from mlxlab.constraints import Gt, Le, NonNegative, Positive
 from mlxlab.errors import ConfigError
 
 LearningRate = float | Callable[[mx.array], mx.array]
-New = Callable[[LearningRate, float], optim.Optimizer]  # (learning rate, weight decay) -> optimizer
+NewOptimizer = Callable[[LearningRate, float], optim.Optimizer]  # (learning rate, weight decay) -> optimizer
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 
 
 class ParameterGroup(TypedDict):
-    """Weights with settings of their own.
+    """Weights with hyperparameters of their own.
 
     Args:
         pattern: their paths, with * for any characters; the first group that matches a weight counts.
@@ -50,18 +50,18 @@ class GroupOptions(TypedDict):
 NO_GROUP = ParameterGroup(pattern="*")
 
 
-class Part(NamedTuple):
-    """Weights that one kind of optimizer trains: those that `takes` accepts and no part before."""
+class OptimizerKind(NamedTuple):
+    """A kind of optimizer, and the weights that it trains: those that `takes` accepts and no kind before it."""
 
     takes: Callable[[str, mx.array], bool]
-    new: New
+    new: NewOptimizer
     lr_scale: float = 1.0
 
 
-class Settings(NamedTuple):
-    """Weights of equal settings share an optimizer."""
+class Hyperparameters(NamedTuple):
+    """Weights with the same ones share an optimizer. `kind` is the index of theirs."""
 
-    part: int
+    kind: int
     lr_scale: float
     weight_decay: float
 
@@ -71,13 +71,13 @@ def has_weight_decay(path: str, weight: mx.array) -> bool:
 
 
 def grouped(
-    parts: Sequence[Part],
+    kinds: Sequence[OptimizerKind],
     learning_rate: float,
     weight_decay: float,
     parameters: Mapping[str, mx.array],
     options: GroupOptions,
 ) -> optim.MultiOptimizer:
-    """One optimizer for all weights of equal settings. The loop sets the rate of the first; the others multiply it.
+    """One optimizer for each set of hyperparameters. The loop sets the rate of the first, the others multiply it.
 
     Args:
         parameters: the weights that are trained, by path.
@@ -91,23 +91,25 @@ def grouped(
             hint = did_you_mean(nearest(group["pattern"], parameters))
             raise ConfigError(f"trainer.optimizer.groups.{index}.pattern={group['pattern']}: matches no weight{hint}")
 
-    def settings(path: str, weight: mx.array) -> Settings:
-        part = next(index for index, each in enumerate(parts) if each.takes(path, weight))
+    def hyperparameters(path: str, weight: mx.array) -> Hyperparameters:
+        kind = next(index for index, each in enumerate(kinds) if each.takes(path, weight))
         group = next((group for group in groups if fnmatchcase(path, group["pattern"])), NO_GROUP)
         decay = group.get("weight_decay", weight_decay if has_weight_decay(path, weight) else 0.0)
-        return Settings(part, parts[part].lr_scale * scales.get(path, 1.0) * group.get("lr_scale", 1.0), decay)
+        return Hyperparameters(kind, kinds[kind].lr_scale * scales.get(path, 1.0) * group.get("lr_scale", 1.0), decay)
 
-    defaults = [Settings(0, 1.0, weight_decay)]
-    defaults += [Settings(part, each.lr_scale, weight_decay) for part, each in enumerate(parts) if part]
-    defaults.append(Settings(len(parts) - 1, parts[-1].lr_scale, 0.0))
-    found = [settings(path, weight) for path, weight in parameters.items()]
-    order = {each: index for index, each in enumerate(dict.fromkeys([*defaults, *found]))}
-    first = parts[0].new(learning_rate, weight_decay)
+    defaults = [Hyperparameters(0, 1.0, weight_decay)]
+    defaults += [Hyperparameters(kind, each.lr_scale, weight_decay) for kind, each in enumerate(kinds) if kind]
+    defaults.append(Hyperparameters(len(kinds) - 1, kinds[-1].lr_scale, 0.0))
+    used = [hyperparameters(path, weight) for path, weight in parameters.items()]
+    order = {each: index for index, each in enumerate(dict.fromkeys([*defaults, *used]))}
+    first = kinds[0].new(learning_rate, weight_decay)
     others = [
-        parts[each.part].new(_scaled(first, learning_rate, each.lr_scale), each.weight_decay)
+        kinds[each.kind].new(_scaled(first, learning_rate, each.lr_scale), each.weight_decay)
         for each in list(order)[1:]
     ]
-    filters = [lambda path, weight, index=index: order[settings(path, weight)] == index for index in range(len(others))]
+    filters = [
+        lambda path, weight, index=index: order[hyperparameters(path, weight)] == index for index in range(len(others))
+    ]
     return optim.MultiOptimizer([first, *others], filters)
 
 

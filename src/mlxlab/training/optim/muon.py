@@ -6,7 +6,7 @@ import mlx.core as mx
 import mlx.optimizers as optim
 
 from mlxlab.constraints import NonNegative, Positive, Share, Size
-from mlxlab.training.optim.groups import GroupOptions, LearningRate, Part, grouped, has_weight_decay
+from mlxlab.training.optim.groups import GroupOptions, LearningRate, OptimizerKind, grouped, has_weight_decay
 from mlxlab.training.optim.optimizers import NO_WEIGHTS, Betas, Tree, Weights
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic polynomial: steep at 0, so that five iterations suffice
@@ -46,8 +46,8 @@ def muon(
     def others(rate: LearningRate, decay: float) -> optim.Optimizer:
         return optim.AdamW(rate, betas=list(betas), eps=eps, weight_decay=decay, bias_correction=True)
 
-    parts = [Part(is_hidden, matrices), Part(lambda path, weight: True, others, adamw_lr_scale)]
-    return grouped(parts, learning_rate, weight_decay, parameters, options)
+    kinds = [OptimizerKind(is_hidden, matrices), OptimizerKind(lambda path, weight: True, others, adamw_lr_scale)]
+    return grouped(kinds, learning_rate, weight_decay, parameters, options)
 
 
 def is_hidden(path: str, weight: mx.array) -> bool:

@@ -13,7 +13,7 @@ from mlx.utils import tree_flatten, tree_map
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.constraints import MaxLen, MinLen, NonNegative, Positive, Share
 from mlxlab.errors import ConfigError
-from mlxlab.training.optim.groups import GroupOptions, LearningRate, New, Part, grouped
+from mlxlab.training.optim.groups import GroupOptions, LearningRate, NewOptimizer, OptimizerKind, grouped
 
 Tree = dict[str, Any]  # of arrays, nested; MLX gives it no narrower type
 Weights = Mapping[str, mx.array]  # by path
@@ -124,10 +124,10 @@ def sgd(
 
 
 def one_kind(
-    new: New, learning_rate: float, weight_decay: float, parameters: Weights, options: GroupOptions
+    new: NewOptimizer, learning_rate: float, weight_decay: float, parameters: Weights, options: GroupOptions
 ) -> optim.MultiOptimizer:
     """The same optimizer for all weights, with the learning rate and decay of their group."""
-    return grouped([Part(lambda path, weight: True, new)], learning_rate, weight_decay, parameters, options)
+    return grouped([OptimizerKind(lambda path, weight: True, new)], learning_rate, weight_decay, parameters, options)
 
 
 def assign_leaves(tree: Tree | list[object], leaves: Arrays, prefix: str = "") -> None:
