@@ -136,6 +136,7 @@ class GrowthSchedule(Callback):
         weights = dict(tree_flatten(state.model.parameters()))
         before = Training(state.architecture, weights, flatten_arrays(state.optimizer.state))
         after, counts = grow(operation, before, new_state, self.seed)
+        mx.eval(after.weights, after.optimizer)
         [model] = built
         model.load_weights(list((after.weights | average_of(after.optimizer)).items()))
         change = largest_change(outputs, probe.core_outputs(probe_outputs(model, result, probe.after)))

@@ -87,7 +87,8 @@ def build_model(cfg: Config, data: DataModule, saved: Architecture | None = None
     limit, seq_len = model.backbone.position_limit, cfg["data"].get("seq_len")
     if limit is not None and seq_len is not None and seq_len > limit:
         raise ConfigError(f"data.seq_len={seq_len}: the model has positions for {limit} tokens")
-    mx.eval(model.parameters())
+    if saved is None or draw:
+        mx.eval(model.parameters())
     options, _ = split_node(architecture.node)
     if options.quantization.bits is not None:
         from mlxlab.models.adapters.quantize import refuse_training

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
+from mlxlab.models.initialization import normal
+
 
 @dataclass(frozen=True)
 class Gather:
@@ -44,6 +46,11 @@ def gather(array: mx.array, source: Source, fill: mx.array | None = None) -> mx.
     if not source.gathers:
         return array
     return mx.where(is_new, mx.array(0, array.dtype) if fill is None else fill, array)
+
+
+def draw(seed: int | None, path: str, shape: tuple[int, ...], std: float) -> mx.array:
+    """Float32 numbers from N(0, std^2), a function of seed and path; 0 without a seed."""
+    return mx.zeros(shape) if seed is None else mx.array(normal(seed, path, shape, std))
 
 
 def gather_moment(moment: mx.array, axes: list[int], source: Source, power: int) -> mx.array:

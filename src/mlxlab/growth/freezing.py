@@ -26,7 +26,7 @@ def unfreeze_node(operation: Unfreeze, before: Architecture) -> Architecture:
 
 
 def same_arrays(
-    operation: Freeze | Unfreeze, before: Architecture, arrays: Arrays, seed: int
+    operation: Freeze | Unfreeze, before: Architecture, arrays: Arrays, seed: int | None
 ) -> tuple[Arrays, dict[str, Source]]:
     """All arrays as they are; parameters that are trained again start with a new optimizer state."""
     return dict(arrays), {path: Source(path) for path in arrays}

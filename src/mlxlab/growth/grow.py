@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import mlx.core as mx
-
 from mlxlab.checkpoint.arrays import Arrays, shapes
 from mlxlab.errors import ConfigError
 from mlxlab.growth.operations import CHANGES
@@ -31,13 +29,13 @@ def grow(
     operation: ArchitectureOperation,
     before: Training,
     new_state: Callable[[Architecture], tuple[Arrays, Arrays]],
-    seed: int,
+    seed: int | None,
 ) -> tuple[Training, TransferCounts]:
-    """The training after the operation.
+    """The training after the operation; its arrays are not evaluated.
 
     Args:
         new_state: weights and optimizer state of a new model of an architecture, for their names and shapes.
-        seed: of what is drawn.
+        seed: of what is drawn; None draws nothing.
 
     Raises:
         ConfigError: the operation does not fit the model.
@@ -56,5 +54,4 @@ def grow(
     weights = frozen_as_evaluated(weights, averages, optimizer)
     stage = Stage(shapes(before.weights), sources)
     state, report = transfer_optimizer(before.optimizer, optimizer, [stage], shapes(weights), averages, by_shape=False)
-    mx.eval(weights, state)
     return Training(after, weights, state), report.counts()

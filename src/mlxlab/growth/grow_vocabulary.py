@@ -9,10 +9,9 @@ import numpy as np
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import ConfigError
-from mlxlab.growth.arrays import Source
+from mlxlab.growth.arrays import Source, draw
 from mlxlab.growth.vocabulary import TABLE, resize_vocabulary
 from mlxlab.models.build import Architecture
-from mlxlab.models.initialization import normal
 
 NOISE = 0.01  # standard deviation, by default
 CORE_TOKEN = 0  # an id that every map has
@@ -36,7 +35,7 @@ def grow_vocabulary_node(operation: Any, before: Architecture) -> Architecture:
 
 
 def grow_vocabulary_arrays(
-    operation: Any, before: Architecture, arrays: Arrays, seed: int
+    operation: Any, before: Architecture, arrays: Arrays, seed: int | None
 ) -> tuple[Arrays, dict[str, Source]]:
     """The arrays with a row for every original id; those of rare tokens are the rare row with noise.
 
@@ -48,7 +47,7 @@ def grow_vocabulary_arrays(
         if TABLE.fullmatch(path):
             shape = (vocabulary.vocab_size, *array.shape[1:])
             name, std = f"{operation['id']}.{path}", operation.get("noise", NOISE)
-            noise = mx.array(normal(seed, name, shape, std)) if array.ndim > 1 else mx.zeros(shape)
+            noise = draw(seed, name, shape, std) if array.ndim > 1 else mx.zeros(shape)
             fills[path] = noise + array[vocabulary.rare_id]
     return resize_vocabulary(np.where(vocabulary.is_core, vocabulary.forward, -1), arrays, fills)
 

@@ -2,15 +2,14 @@
 
 import re
 
-import mlx.core as mx
 import numpy as np
 
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
-from mlxlab.growth.arrays import Gather, Source, gather
+from mlxlab.growth.arrays import Gather, Source, draw, gather
 from mlxlab.growth.schema import AddHeads
 from mlxlab.models.build import Architecture
-from mlxlab.models.initialization import STD, normal
+from mlxlab.models.initialization import STD
 
 INPUT = re.compile(r".*\.attention\.(query|key|value)\.(weight|bias)")
 OUTPUT = re.compile(r".*\.attention\.out\.weight")
@@ -33,7 +32,7 @@ def add_heads_node(operation: AddHeads, before: Architecture) -> Architecture:
 
 
 def add_heads_arrays(
-    operation: AddHeads, before: Architecture, arrays: Arrays, seed: int
+    operation: AddHeads, before: Architecture, arrays: Arrays, seed: int | None
 ) -> tuple[Arrays, dict[str, Source]]:
     """The arrays with new heads, which are drawn; ConfigError for attention layers with adapters or quantised ones."""
     if adapted := next(filter(ADAPTED.fullmatch, arrays), None):
@@ -48,7 +47,7 @@ def add_heads_arrays(
         if match := INPUT.fullmatch(path):
             shape = (widths[match[1]], *array.shape[1:])
             sources[path] = Source(path, (Gather(0, extended(len(array), shape[0])),))
-            fill = mx.array(normal(seed, f"{operation['id']}.{path}", shape, STD)) if match[2] == "weight" else None
+            fill = draw(seed, f"{operation['id']}.{path}", shape, STD) if match[2] == "weight" else None
         elif OUTPUT.fullmatch(path):
             sources[path] = Source(path, (Gather(1, extended(array.shape[1], widths["query"])),))
         result[path] = gather(array, sources[path], fill)

@@ -30,7 +30,7 @@ def set_lora_node(operation: SetLoRA, before: Architecture) -> Architecture:
 
 
 def set_lora_arrays(
-    operation: SetLoRA, before: Architecture, arrays: Arrays, seed: int
+    operation: SetLoRA, before: Architecture, arrays: Arrays, seed: int | None
 ) -> tuple[Arrays, dict[str, Source]]:
     """The arrays with adapters, whose optimizer state is new; the frozen weights lose theirs."""
     old, new = (_options(node) for node in (before, set_lora_node(operation, before)))
@@ -54,7 +54,7 @@ def merge_lora_node(operation: MergeLoRA, before: Architecture) -> Architecture:
 
 
 def merge_lora_arrays(
-    operation: MergeLoRA, before: Architecture, arrays: Arrays, seed: int
+    operation: MergeLoRA, before: Architecture, arrays: Arrays, seed: int | None
 ) -> tuple[Arrays, dict[str, Source]]:
     """The arrays without adapters; the optimizer state of the merged weights is new."""
     options = _options(before)

@@ -15,11 +15,14 @@ from mlxlab.growth.widen import widen_arrays, widen_node
 from mlxlab.growth.width import grow_width_arrays, grow_width_node
 from mlxlab.models.build import Architecture
 
-Grow = Callable[[Any, Architecture, Arrays, int], tuple[Arrays, dict[str, Source]]]
+Grow = Callable[[Any, Architecture, Arrays, int | None], tuple[Arrays, dict[str, Source]]]
 
 
 class ArchitectureChange(NamedTuple):
-    """An operation: the architecture after it, and (arrays, their sources) after it, for a seed."""
+    """An operation: the architecture after it, and (arrays, their sources) after it, for a seed.
+
+    Without a seed nothing is drawn, so that names and shapes cost nothing.
+    """
 
     node: Callable[[Any, Architecture], Architecture]
     arrays: Grow

@@ -35,7 +35,9 @@ def stack_node(operation: Stack, before: Architecture) -> Architecture:
     return Architecture({**node, **changes}, before.vocab_size)
 
 
-def stack_arrays(operation: Stack, before: Architecture, arrays: Arrays, seed: int) -> tuple[Arrays, dict[str, Source]]:
+def stack_arrays(
+    operation: Stack, before: Architecture, arrays: Arrays, seed: int | None
+) -> tuple[Arrays, dict[str, Source]]:
     """The arrays of the deeper model; copies of layers start with the statistics of their source."""
     if any(path.startswith(PROJECTIONS) for path in arrays):
         raise ConfigError("stack: feature matching names layers by number, and they would become others")

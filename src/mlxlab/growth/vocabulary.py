@@ -7,10 +7,10 @@ import numpy as np
 
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
-from mlxlab.growth.arrays import Gather, Source, gather
+from mlxlab.growth.arrays import Gather, Source, draw, gather
 from mlxlab.growth.schema import ResizeVocabulary
 from mlxlab.models.build import Architecture
-from mlxlab.models.initialization import STD, normal
+from mlxlab.models.initialization import STD
 
 TABLE = re.compile(r"backbone\.(?:encoder\.)?embedding\.weight|head\.out\.weight|head\.bias")
 ADAPTED = re.compile(r"(?:backbone\.(?:encoder\.)?embedding|head\.out)\.(?:lora_a|scales)")
@@ -27,7 +27,7 @@ def vocabulary_node(operation: ResizeVocabulary, before: Architecture) -> Archit
 
 
 def vocabulary_arrays(
-    operation: ResizeVocabulary, before: Architecture, arrays: Arrays, seed: int
+    operation: ResizeVocabulary, before: Architecture, arrays: Arrays, seed: int | None
 ) -> tuple[Arrays, dict[str, Source]]:
     """The arrays with rows for more tokens, or fewer. The logits of tokens in both do not change."""
     old, size, source = before.vocab_size, operation["size"], operation.get("source")
@@ -37,9 +37,7 @@ def vocabulary_arrays(
         if TABLE.fullmatch(path):
             shape = (size, *array.shape[1:])
             std = STD if source is None else operation.get("noise", 0.01)
-            drawn = (
-                mx.zeros(shape) if array.ndim < 2 else mx.array(normal(seed, f"{operation['id']}.{path}", shape, std))
-            )
+            drawn = mx.zeros(shape) if array.ndim < 2 else draw(seed, f"{operation['id']}.{path}", shape, std)
             fills[path] = drawn if source is None else drawn + array[source]
     return resize_vocabulary(index, arrays, fills)
 

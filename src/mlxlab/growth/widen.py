@@ -11,10 +11,10 @@ import numpy as np
 
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
-from mlxlab.growth.arrays import Gather, Source, gather
+from mlxlab.growth.arrays import Gather, Source, draw, gather
 from mlxlab.growth.schema import Widen
 from mlxlab.models.build import Architecture
-from mlxlab.models.initialization import normal, uniform
+from mlxlab.models.initialization import uniform
 
 INPUT = re.compile(r"(.*\.feed_forward)\.(?:up|gate)\.(?:base\.)?(weight|bias|lora_b)")
 OUTPUT = re.compile(r"(.*\.feed_forward)\.down\.(?:base\.)?(weight|lora_a)")
@@ -36,7 +36,9 @@ def widen_node(operation: Widen, before: Architecture) -> Architecture:
     return Architecture({**before.node, "intermediate_size": new}, before.vocab_size)
 
 
-def widen_arrays(operation: Widen, before: Architecture, arrays: Arrays, seed: int) -> tuple[Arrays, dict[str, Source]]:
+def widen_arrays(
+    operation: Widen, before: Architecture, arrays: Arrays, seed: int | None
+) -> tuple[Arrays, dict[str, Source]]:
     """The arrays of the wider model. ConfigError for adapters and weights whose form does not allow copies of rows."""
     old, size = int(before.node["intermediate_size"]), operation["feed_forward"]
     result: Arrays = {}
@@ -45,12 +47,12 @@ def widen_arrays(operation: Widen, before: Architecture, arrays: Arrays, seed: i
         if UNSUPPORTED.fullmatch(path):
             raise ConfigError("widen: expected feed-forward layers without quantisation and DoRA adapters")
         if match := INPUT.fullmatch(path):
-            units = choose_units(old, size, f"{operation['id']}.{match[1]}", seed)
+            units = choose_units(old, size, f"{operation['id']}.{match[1]}", seed or 0)
             # The gradient of a copy is its share of that of the unit: that reaches it through its output weights.
             sources[path] = Source(path, (Gather(0, units.source, gradient_scale=units.share),))
             result[path] = _with_noise(gather(array, sources[path]), path, old, operation, seed)
         elif match := OUTPUT.fullmatch(path):
-            units = choose_units(old, size, f"{operation['id']}.{match[1]}", seed)
+            units = choose_units(old, size, f"{operation['id']}.{match[1]}", seed or 0)
             sources[path] = Source(path, (Gather(1, units.source, scale=units.share),))
             result[path] = gather(array, sources[path])
         else:
@@ -68,9 +70,9 @@ def choose_units(old: int, new: int, stream: str, seed: int) -> Units:
     return Units(index, weights / totals[index])
 
 
-def _with_noise(array: mx.array, path: str, old: int, operation: Widen, seed: int) -> mx.array:
+def _with_noise(array: mx.array, path: str, old: int, operation: Widen, seed: int | None) -> mx.array:
     noise = operation.get("noise", 0.0)
     if not noise or path.endswith(("bias", "lora_b")):
         return array
-    drawn = mx.array(normal(seed, f"{operation['id']}.{path}", array.shape, noise))
+    drawn = draw(seed, f"{operation['id']}.{path}", array.shape, noise)
     return array + mx.where(mx.arange(len(array))[:, None] < old, 0.0, drawn)

@@ -10,11 +10,11 @@ import numpy as np
 
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
-from mlxlab.growth.arrays import Gather, Source, gather
+from mlxlab.growth.arrays import Gather, Source, draw, gather
 from mlxlab.growth.heads import extended, head_size
 from mlxlab.growth.schema import GrowWidth
 from mlxlab.models.build import Architecture
-from mlxlab.models.initialization import STD, normal
+from mlxlab.models.initialization import STD
 
 TARGET = "mlxlab.models.transformer.Transformer"
 NORM_EPS = 1e-5  # of a node that leaves it out
@@ -38,7 +38,7 @@ def grow_width_node(operation: GrowWidth, before: Architecture) -> Architecture:
 
 
 def grow_width_arrays(
-    operation: GrowWidth, before: Architecture, arrays: Arrays, seed: int
+    operation: GrowWidth, before: Architecture, arrays: Arrays, seed: int | None
 ) -> tuple[Arrays, dict[str, Source]]:
     """The arrays of the wider model: what writes new dimensions is zero, what reads them is drawn."""
     if adapted := next((path for path in arrays if path.endswith((".lora_a", ".scales"))), None):
@@ -58,7 +58,7 @@ def grow_width_arrays(
             gathers = (Gather(1, index),)
         elif READERS.fullmatch(path) and not (path == "head.out.weight" and "head.hidden.weight" in arrays):
             gathers = (Gather(1, index),)
-            fill = mx.array(normal(seed, f"{operation['id']}.{path}", (len(array), size), STD))
+            fill = draw(seed, f"{operation['id']}.{path}", (len(array), size), STD)
         sources[path] = Source(path, gathers)
         result[path] = gather(array, sources[path], fill)
     return result, sources

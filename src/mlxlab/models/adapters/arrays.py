@@ -14,15 +14,16 @@ from mlxlab.models.adapters.lora import initial_a, merged_weight
 from mlxlab.models.options import LoRA
 
 
-def new_adapter(layer: str, weight: mx.array, options: LoRA, seed: int) -> Arrays:
-    """The arrays of a new adapter of the layer at the path `layer`, whose weight is (out, in)."""
+def new_adapter(layer: str, weight: mx.array, options: LoRA, seed: int | None) -> Arrays:
+    """The arrays of a new adapter of the layer at `layer`, whose weight is (out, in); without a seed not drawn."""
     out_size, in_size = weight.shape
-    a = initial_a(seed, layer, (options.rank, in_size))
+    shape = (options.rank, in_size)
+    a = mx.zeros(shape) if seed is None else initial_a(seed, layer, shape)
     arrays = {f"{layer}.lora_a": a, f"{layer}.lora_b": mx.zeros((out_size, options.rank))}
     return arrays | ({f"{layer}.magnitude": mx.sqrt(mx.square(weight).sum(axis=1))} if options.dora else {})
 
 
-def insert(arrays: Mapping[str, mx.array], layers: Iterable[str], options: LoRA, seed: int) -> Arrays:
+def insert(arrays: Mapping[str, mx.array], layers: Iterable[str], options: LoRA, seed: int | None) -> Arrays:
     """The arrays of the model whose `layers` got an adapter."""
     targets = set(layers)
     owners = {path: path.rpartition(".")[0] for path in arrays}
@@ -51,7 +52,7 @@ def merge(arrays: Mapping[str, mx.array], options: LoRA) -> Arrays:
     return merged
 
 
-def rerank(arrays: Mapping[str, mx.array], old: LoRA, new: LoRA, seed: int) -> Arrays:
+def rerank(arrays: Mapping[str, mx.array], old: LoRA, new: LoRA, seed: int | None) -> Arrays:
     """The arrays after the adapters were merged and the same layers got new ones."""
     return insert(merge(arrays, old), adapted_layers(arrays), new, seed)
 
