@@ -15,6 +15,7 @@ from mlxlab.callbacks.growth import GrowthSchedule
 from mlxlab.checkpoint.state import ChangedSettings
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.build import without_overridden_settings
+from mlxlab.growth import widen
 from mlxlab.models.build import Architecture, build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.training.callback import FitContext
@@ -109,20 +110,61 @@ def test_the_counts_of_the_optimizer_state_are_exact(optimizer):
 
 
 def test_copied_statistics_follow_the_weights():
-    before = {}
+    before, after = (grow(schedule, [StopAt(2)]).state for schedule in ([], [{**WIDER, "when": {"or_steps": 2}}]))
+    weights, moments = ({**named_parameters(s.model), **flatten_arrays(s.optimizer.state)} for s in (before, after))
+    arrays = {**named_parameters(after.model), **moments}
+    layer = "backbone.layers.0.feed_forward"
+    old_up, up = (np.array(each[f"{layer}.up.weight"]) for each in (weights, arrays))
+    old_down, down = (np.array(each[f"{layer}.down.weight"]) for each in (weights, arrays))
+    # A copy has the input weights of its unit, and a share of its output weights.
+    unit = (up[:, None] == old_up).all(axis=2).argmax(axis=1)
+    share = down[0] / old_down[0, unit]
+    assert len(set(unit)) == 12
+    assert (share < 0.9).sum() == 16  # 8 units, each in two
+    for name, power in (("m", 1), ("v", 2)):
+        old, new = (np.array(each[f"states.0.{layer}.up.weight.{name}"]) for each in (weights, moments))
+        assert np.abs(old).max() > 0
+        np.testing.assert_allclose(new, old[unit] * share[:, None] ** power, rtol=1e-4)
+        old, new = (np.array(each[f"states.0.{layer}.down.weight.{name}"]) for each in (weights, moments))
+        np.testing.assert_array_equal(new, old[:, unit])
+    assert int(moments["states.0.step"]) == int(weights["states.0.step"]) == 2
 
-    class Remember(NoOpCallback):
+
+def test_the_change_of_the_outputs_is_that_of_both_models():
+    batches = []
+
+    class Watch(NoOpCallback):
         def on_step(self, context, state, result):
-            if state.progress.step == 2:
-                before.update(flatten_arrays(state.optimizer.state), model=dict(named_parameters(state.model)))
+            batches.append(result.batch)
 
-    wider = {**WIDER, "when": {"or_steps": 3}}
-    run = grow([wider], [StopAt(3), Remember()])
-    after = flatten_arrays(run.state.optimizer.state)
-    path = "states.0.backbone.layers.0.feed_forward.up.weight.v"
-    assert before[path].shape == (12, 16)
-    assert after[path].shape == (20, 16)
-    assert int(after["states.0.step"]) == 3
+    plain_copy = {**DEEPER, "map": [0, 1, 1], "preserve": False}
+    before, after = (grow(schedule, [StopAt(3), Watch()]) for schedule in ([], [plain_copy]))
+    tokens, segment_ids = (mx.array(array[:2]) for array in (batches[-1].tokens, batches[-1].segment_ids))
+    for run in (before, after):
+        run.state.model.eval()
+    change = mx.abs(after.state.model(tokens, segment_ids) - before.state.model(tokens, segment_ids)).max().item()
+    assert change > 1e-3
+    assert logged(after, "growth/output_change") == [(3, pytest.approx(change, rel=1e-4))]
+
+
+def test_an_operation_that_changes_the_outputs_fails_and_changes_nothing(monkeypatch):
+    """Here the copies of a unit do not share its output weights."""
+    choose_units = widen.choose_units
+    monkeypatch.setattr(widen, "choose_units", lambda *args: choose_units(*args)._replace(share=np.ones(20)))
+    with pytest.raises(ConfigError, match=r"operations: wider: expected outputs within 0.0001 of those before, got"):
+        grow([WIDER], epochs=1)
+    run, expected = grow([WIDER], on_error="skip", epochs=1), grow([], epochs=1)
+    assert run.state.architecture.node == NODE
+    assert final_state_digest(run.state) == final_state_digest(expected.state)
+
+
+@pytest.mark.parametrize(("largest", "allowed"), [(0.1, 1e-4), (50.0, 5e-3)])
+def test_the_limit_of_a_change_grows_with_outputs_above_one(largest, allowed):
+    outputs = mx.array([[largest, -largest / 2]])
+    growth.check_change(0.9 * allowed, outputs)
+    for change in (1.1 * allowed, float("nan")):
+        with pytest.raises(ConfigError, match="expected outputs within"):
+            growth.check_change(change, outputs)
 
 
 @pytest.mark.parametrize(
